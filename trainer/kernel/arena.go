@@ -1,0 +1,73 @@
+package kernel
+
+import (
+	"fmt"
+	"syscall"
+	"unsafe"
+)
+
+// Arena holds memory outside the Go heap, in which C structures may point at
+// it and large pages serve it. It is not safe for concurrent use; the memory
+// is.
+type Arena struct {
+	maps  [][]byte
+	chunk []byte // what is left of the last shared map
+	bytes int
+}
+
+const (
+	alignBytes = 64
+	chunkBytes = 2 << 20 // a huge page
+)
+
+// Floats returns n zeros, 64-byte aligned. It panics if the system has no
+// memory left: nothing could go on.
+func (a *Arena) Floats(n int) []float32 {
+	if n == 0 {
+		return nil
+	}
+	return unsafe.Slice((*float32)(a.alloc(4*n)), n)
+}
+
+// Doubles returns n zeros, 64-byte aligned.
+func (a *Arena) Doubles(n int) []float64 {
+	if n == 0 {
+		return nil
+	}
+	return unsafe.Slice((*float64)(a.alloc(8*n)), n)
+}
+
+// Bytes is how much the arena has mapped.
+func (a *Arena) Bytes() int { return a.bytes }
+
+// Free gives all memory back. Nothing from the arena may be used any more.
+func (a *Arena) Free() {
+	for _, m := range a.maps {
+		_ = syscall.Munmap(m)
+	}
+	*a = Arena{}
+}
+
+func (a *Arena) alloc(n int) unsafe.Pointer {
+	n = (n + alignBytes - 1) &^ (alignBytes - 1)
+	if n >= chunkBytes/2 {
+		return unsafe.Pointer(unsafe.SliceData(a.mmap(n)))
+	}
+	if len(a.chunk) < n {
+		a.chunk = a.mmap(chunkBytes)
+	}
+	p := unsafe.Pointer(unsafe.SliceData(a.chunk))
+	a.chunk = a.chunk[n:]
+	return p
+}
+
+func (a *Arena) mmap(n int) []byte {
+	m, err := syscall.Mmap(-1, 0, n, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE)
+	if err != nil {
+		panic(fmt.Sprintf("kernel: no memory for %d MB more: %v; fewer workers or a smaller batch need less", n>>20, err))
+	}
+	_ = syscall.Madvise(m, 14 /* MADV_HUGEPAGE; a hint, absent on some systems */)
+	a.maps = append(a.maps, m)
+	a.bytes += n
+	return m
+}

@@ -1,0 +1,510 @@
+// The kernels, once for each instruction set: a file that includes this one
+// defines ISA(name), VW (floats in a vector, 16, 8 or 4), the vector's
+// broadcast BC(f), and the register blocks.
+//
+// All loops have the same shape. A picture block is read one row at a time:
+// fill_row normalises it into a scratch row with a zero column at each end
+// ("padded row"), so that the micro-kernels need no borders; three padded rows
+// are kept, which stay in the L2 cache. With 16 pictures innermost, one vector
+// is one pixel of VW pictures, and a weight is a scalar: every L and M is the
+// same dense arithmetic.
+
+#include <string.h>
+#include "igc.h"
+
+typedef float vec __attribute__((vector_size(4 * VW)));
+typedef int ivec __attribute__((vector_size(4 * VW)));
+typedef float uvec __attribute__((vector_size(4 * VW), aligned(4), may_alias));
+
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 16")
+#define LOAD(p) ((vec) * (const uvec *)(p))
+#define STORE(p, v) (*(uvec *)(p) = (v))
+#define MIN(a, b) ((a) < (b) ? (a) : (b))
+#define MAX(a, b) ((a) > (b) ? (a) : (b))
+
+// relu keeps NaN, so that a training that diverged shows it in its loss.
+INLINE vec relu(vec v) {
+	return (vec)((ivec)v & ~(v <= 0));
+}
+
+// where returns v where x > 0 and 0 elsewhere.
+INLINE vec where(vec x, vec v) {
+	return (vec)((ivec)v & (x > 0));
+}
+
+INLINE float hsum(vec v) {
+	float s[VW];
+	STORE(s, v);
+	UNROLL for (int w = VW / 2; w; w /= 2)
+		UNROLL for (int k = 0; k < w; k++) s[k] += s[k + w];
+	return s[0];
+}
+
+// ---- forward micro-kernels ----
+//
+// The tile sizes are constants wherever these are inlined; the arrays have a
+// fixed size all the same, since GCC keeps only such arrays in registers.
+
+// conv_tile: OT output channels by PT columns of one 3x3 partition.
+// y (OT, W, 16), row[k] (Ci, W+2, 16) padded rows or NULL, w (OT, Ci, 3, 3).
+INLINE void conv_tile(const int OT, const int PT, float *y, long ycs, const float *const *row, long xcs, const float *w, long Ci) {
+	vec acc[6][8];
+	UNROLL for (int o = 0; o < OT; o++)
+		UNROLL for (int p = 0; p < PT; p++) acc[o][p] = (vec){0};
+	for (long i = 0; i < Ci; i++) {
+		for (int kh = 0; kh < 3; kh++) {
+			if (!row[kh]) continue;
+			const float *x = row[kh] + i * xcs, *wk = w + i * 9 + kh * 3;
+			UNROLL for (int kw = 0; kw < 3; kw++) {
+				vec b[6];
+				UNROLL for (int o = 0; o < OT; o++) b[o] = BC(wk[o * Ci * 9 + kw]);
+				UNROLL for (int p = 0; p < PT; p++) {
+					vec v = LOAD(x + (p + kw) * 16);
+					UNROLL for (int o = 0; o < OT; o++) acc[o][p] += b[o] * v;
+				}
+			}
+		}
+	}
+	UNROLL for (int o = 0; o < OT; o++)
+		UNROLL for (int p = 0; p < PT; p++) STORE(y + o * ycs + p * 16, acc[o][p]);
+}
+
+#define CONV(ot, pt)                                                     \
+	for (; p + pt <= W; p += pt) {                                       \
+		const float *r[3] = {row[0] ? row[0] + p * 16 : 0, row[1] + p * 16, row[2] ? row[2] + p * 16 : 0}; \
+		conv_tile(ot, pt, y + p * 16, ycs, r, xcs, w, Ci);               \
+	}
+
+// conv_row: y (G, W, 16) with channel stride ycs = the primary convolution of
+// three padded rows. The columns of all rows start at the left padding.
+static void conv_row(float *y, long ycs, const float *const *rows, long W, const float *w, long L, long Ci, long Co) {
+	const long xcs = (W + 2) * 16;
+	for (long s = 0; s < 16; s += VW) {
+		for (long l = 0; l < L; l++) {
+			const float *row[3];
+			for (int k = 0; k < 3; k++) row[k] = rows[k] ? rows[k] + l * Ci * xcs + s : 0;
+			for (long o = 0; o < Co;) {
+				// Tiles of nearly equal height: 5 = 3 + 2, not 4 + 1.
+				long left = Co - o, tiles = (left + CONV_OT - 1) / CONV_OT, ot = (left + tiles - 1) / tiles, p = 0;
+				float *yo = y + (l * Co + o) * ycs + s;
+				const float *wo = w + (l * Co + o) * Ci * 9;
+				{
+					float *y = yo;
+					const float *w = wo;
+					switch (ot) {
+					case 1: CONV(1, CONV_P1) CONV(1, 2) CONV(1, 1) break;
+					case 2: CONV(2, CONV_P2) CONV(2, 2) CONV(2, 1) break;
+					case 3: CONV(3, CONV_P3) CONV(3, 2) CONV(3, 1) break;
+					case 4: CONV(4, CONV_P4) CONV(4, 2) CONV(4, 1) break;
+					}
+				}
+				o += ot;
+			}
+		}
+	}
+}
+
+// mix_tile: OT outputs by PT columns of one L x L matrix over channels.
+INLINE void mix_tile(const int OT, const int PT, float *z, long zcs, const float *y, long ycs, const float *w, long L) {
+	vec acc[6][8];
+	UNROLL for (int o = 0; o < OT; o++)
+		UNROLL for (int p = 0; p < PT; p++) acc[o][p] = (vec){0};
+	for (long i = 0; i < L; i++) {
+		vec v[8];
+		UNROLL for (int p = 0; p < PT; p++) v[p] = LOAD(y + i * ycs + p * 16);
+		UNROLL for (int o = 0; o < OT; o++) {
+			vec b = BC(w[o * L + i]);
+			UNROLL for (int p = 0; p < PT; p++) acc[o][p] += b * v[p];
+		}
+	}
+	UNROLL for (int o = 0; o < OT; o++)
+		UNROLL for (int p = 0; p < PT; p++) STORE(z + o * zcs + p * 16, acc[o][p]);
+}
+
+#define MIX(ot) \
+	case ot: \
+		for (; p + MIX_PT <= W; p += MIX_PT) mix_tile(ot, MIX_PT, zo + p * 16, M * zcs, yo + p * 16, M * ycs, wo, L); \
+		for (; p < W; p++) mix_tile(ot, 1, zo + p * 16, M * zcs, yo + p * 16, M * ycs, wo, L); \
+		break;
+
+// mix_row: the secondary convolution of one row. Channel l*M + m of z is the
+// sum over k of w[m][l][k] times channel k*M + m of y: the permutation of
+// Eq. 2 is this index, nothing is moved.
+static void mix_row(float *z, long zcs, const float *y, long ycs, long W, const float *w, long L, long M) {
+	for (long s = 0; s < 16; s += VW) {
+		for (long m = 0; m < M; m++) {
+			for (long o = 0; o < L;) {
+				long left = L - o, tiles = (left + MIX_OT - 1) / MIX_OT, ot = (left + tiles - 1) / tiles, p = 0;
+				float *zo = z + (o * M + m) * zcs + s;
+				const float *yo = y + m * ycs + s, *wo = w + (m * L + o) * L;
+				switch (ot) {
+				MIX(1) MIX(2) MIX(3) MIX(4)
+#if MIX_OT > 4
+				MIX(5) MIX(6)
+#endif
+				}
+				o += ot;
+			}
+		}
+	}
+}
+
+// ---- weight-gradient micro-kernels ----
+//
+// They add to accumulators of 16 lanes for each weight; reduce() sums the
+// lanes once for each picture block.
+
+// mixgrad_tile: acc (AT, L, 16) += sum over columns of dz (AT channels) times y (BT channels).
+INLINE void mixgrad_tile(const int AT, const int BT, float *acc, long L, const float *dz, long dzs, const float *y, long ys, long W) {
+	vec a[6][6];
+	UNROLL for (int i = 0; i < AT; i++)
+		UNROLL for (int j = 0; j < BT; j++) a[i][j] = LOAD(acc + (i * L + j) * 16);
+	for (long p = 0; p < W; p++) {
+		vec v[6];
+		UNROLL for (int j = 0; j < BT; j++) v[j] = LOAD(y + j * ys + p * 16);
+		UNROLL for (int i = 0; i < AT; i++) {
+			vec d = LOAD(dz + i * dzs + p * 16);
+			UNROLL for (int j = 0; j < BT; j++) a[i][j] += d * v[j];
+		}
+	}
+	UNROLL for (int i = 0; i < AT; i++)
+		UNROLL for (int j = 0; j < BT; j++) STORE(acc + (i * L + j) * 16, a[i][j]);
+}
+
+#define MIXGRAD(at) \
+	case at: \
+		for (; j + MIXGRAD_BT <= L; j += MIXGRAD_BT) mixgrad_tile(at, MIXGRAD_BT, ai + j * 16, L, di, M * cs, yi + j * M * cs, M * cs, W); \
+		for (; j + 2 <= L; j += 2) mixgrad_tile(at, 2, ai + j * 16, L, di, M * cs, yi + j * M * cs, M * cs, W); \
+		for (; j < L; j++) mixgrad_tile(at, 1, ai + j * 16, L, di, M * cs, yi + j * M * cs, M * cs, W); \
+		break;
+
+// mixgrad_row: acc (M, L, L, 16) += the row's share of the gradient of ws;
+// dz and y are (G, W, 16) with channel stride cs.
+static void mixgrad_row(float *acc, const float *dz, const float *y, long cs, long W, long L, long M) {
+	for (long s = 0; s < 16; s += VW)
+		for (long m = 0; m < M; m++)
+			for (long i = 0; i < L;) {
+				long left = L - i, tiles = (left + MIXGRAD_AT - 1) / MIXGRAD_AT, at = (left + tiles - 1) / tiles, j = 0;
+				float *ai = acc + (m * L + i) * L * 16 + s;
+				const float *di = dz + (i * M + m) * cs + s, *yi = y + m * cs + s;
+				switch (at) { MIXGRAD(1) MIXGRAD(2) MIXGRAD(3) MIXGRAD(4) }
+				i += at;
+			}
+}
+
+// convgrad_tile: acc (OT, Ci, 3, 3, 16) += sum over columns of dy (OT
+// channels) times the three shifts of RT (input channel, kernel row) pairs.
+// first is the number of the first pair, pairs[r] its padded row.
+INLINE void convgrad_tile(const int OT, const int RT, float *acc, long Ci, const float *dy, long dys, const float *const *pair, const long *at, long W) {
+	vec a[4][6][3];
+	UNROLL for (int o = 0; o < OT; o++)
+		UNROLL for (int r = 0; r < RT; r++)
+			UNROLL for (int k = 0; k < 3; k++) a[o][r][k] = LOAD(acc + (o * Ci * 9 + at[r] * 3 + k) * 16);
+	long p = 0;
+	for (; p + 2 <= W; p += 2) {
+		vec d[4][2];
+		UNROLL for (int o = 0; o < OT; o++)
+			UNROLL for (int q = 0; q < 2; q++) d[o][q] = LOAD(dy + o * dys + (p + q) * 16);
+		UNROLL for (int r = 0; r < RT; r++)
+			UNROLL for (int c = 0; c < 4; c++) {
+				vec v = LOAD(pair[r] + (p + c) * 16);
+				UNROLL for (int o = 0; o < OT; o++)
+					UNROLL for (int q = 0; q < 2; q++)
+						if (c - q >= 0 && c - q < 3) a[o][r][c - q] += d[o][q] * v;
+			}
+	}
+	for (; p < W; p++)
+		UNROLL for (int o = 0; o < OT; o++) {
+			vec d = LOAD(dy + o * dys + p * 16);
+			UNROLL for (int r = 0; r < RT; r++)
+				UNROLL for (int k = 0; k < 3; k++) a[o][r][k] += d * LOAD(pair[r] + (p + k) * 16);
+		}
+	UNROLL for (int o = 0; o < OT; o++)
+		UNROLL for (int r = 0; r < RT; r++)
+			UNROLL for (int k = 0; k < 3; k++) STORE(acc + (o * Ci * 9 + at[r] * 3 + k) * 16, a[o][r][k]);
+}
+
+#define CONVGRAD(ot, rt) \
+	for (; r + rt <= n; r += rt) convgrad_tile(ot, rt, ao, Ci, dyo, xcs, pair + r, at + r, W);
+
+// convgrad_row: acc (L*Co, Ci, 3, 3, 16) += the row's share of the gradient of
+// wp. dy points at the first real column of a padded row, rows as in conv_row.
+static void convgrad_row(float *acc, const float *dy, const float *const *rows, long W, long L, long Ci, long Co) {
+	const long xcs = (W + 2) * 16;
+	enum { CHUNK = 64 }; // pairs at a time
+	for (long s = 0; s < 16; s += VW)
+		for (long l = 0; l < L; l++)
+			for (long first = 0; first < Ci * 3; first += CHUNK) {
+				const float *pair[CHUNK];
+				long at[CHUNK], n = 0;
+				for (long k = first; k < MIN(first + CHUNK, Ci * 3); k++)
+					if (rows[k % 3]) pair[n] = rows[k % 3] + (l * Ci + k / 3) * xcs + s, at[n++] = k;
+				for (long o = 0; o < Co;) {
+					long left = Co - o, tiles = (left + CONVGRAD_OT - 1) / CONVGRAD_OT, ot = (left + tiles - 1) / tiles, r = 0;
+					float *ao = acc + (l * Co + o) * Ci * 9 * 16 + s;
+					const float *dyo = dy + (l * Co + o) * xcs + s;
+					switch (ot) {
+					case 1: CONVGRAD(1, CONVGRAD_R1) CONVGRAD(1, 1) break;
+					case 2: CONVGRAD(2, CONVGRAD_R2) CONVGRAD(2, 1) break;
+#if CONVGRAD_OT > 2
+					case 3: CONVGRAD(3, 2) CONVGRAD(3, 1) break;
+					case 4: CONVGRAD(4, 2) CONVGRAD(4, 1) break;
+#endif
+					}
+					o += ot;
+				}
+			}
+}
+
+// reduce: dw[k] = the sum of the 16 lanes of acc[k].
+static void reduce(float *dw, const float *acc, long n) {
+	for (long k = 0; k < n; k++) {
+		vec v = LOAD(acc + k * 16);
+		UNROLL for (int s = VW; s < 16; s += VW) v += LOAD(acc + k * 16 + s);
+		dw[k] = hsum(v);
+	}
+}
+
+// ---- passes over one row ----
+
+// lane_mask: 1 for the valid lanes, 0 for padding.
+INLINE void lane_mask(float *mask, long valid) {
+	for (int n = 0; n < 16; n++) mask[n] = n < valid;
+}
+
+// fill_row: a padded row (C, W+2, 16) = relu(scale*x + shift) of row h, or x.
+static void fill_row(float *out, const igc_conv *a, long C, long h) {
+	const long W = a->W, hw = a->H * W * 16;
+	for (long c = 0; c < C; c++) {
+		const float *x = a->x + c * hw + h * W * 16;
+		float *o = out + c * (W + 2) * 16;
+		memset(o, 0, 16 * sizeof(float));
+		o += 16;
+		if (a->scale) {
+			vec scale = BC(a->scale[c]), shift = BC(a->shift[c]);
+			for (long k = 0; k < W * 16; k += VW) STORE(o + k, relu(scale * LOAD(x + k) + shift));
+		} else {
+			memcpy(o, x, W * 16 * sizeof(float));
+		}
+		memset(o + W * 16, 0, 16 * sizeof(float));
+	}
+}
+
+// stats_row: adds the row's sums of z and z*z, valid lanes only.
+static void stats_row(const igc_conv *a, const float *mask, long C, long h) {
+	const long W = a->W, hw = a->H * W * 16;
+	for (long c = 0; c < C; c++) {
+		const float *z = a->z + c * hw + h * W * 16;
+		vec s[16 / VW], q[16 / VW];
+		UNROLL for (int k = 0; k < 16 / VW; k++) s[k] = q[k] = (vec){0};
+		for (long p = 0; p < W * 16; p += 16)
+			UNROLL for (int k = 0; k < 16 / VW; k++) {
+				vec v = LOAD(z + p + k * VW);
+				s[k] += v;
+				q[k] += v * v;
+			}
+		vec st = (vec){0}, qt = (vec){0};
+		UNROLL for (int k = 0; k < 16 / VW; k++) {
+			vec m = LOAD(mask + k * VW);
+			st += m * s[k];
+			qt += m * q[k];
+		}
+		a->sum[c] += hsum(st);
+		a->sumsq[c] += hsum(qt);
+	}
+}
+
+// dz_row: out (C, PW, 16) = the gradient of z, zero in padding lanes; out
+// points at the first real column, cs is its channel stride.
+static void dz_row(float *out, long cs, const igc_conv *a, const float *mask, long C, long h) {
+	const long W = a->W, hw = a->H * W * 16;
+	for (long c = 0; c < C; c++) {
+		const float *g = a->g + c * hw + h * W * 16, *z = a->z + c * hw + h * W * 16;
+		float *o = out + c * cs;
+		vec ca = BC(a->ca[c]), cb = BC(a->cb[c]), cc = BC(a->cc[c]);
+		for (long s = 0; s < 16; s += VW) {
+			vec m = LOAD(mask + s);
+			for (long k = s; k < W * 16; k += 16) STORE(o + k, m * (ca * LOAD(g + k) + cb * LOAD(z + k) + cc));
+		}
+	}
+}
+
+// gx_row: gx = dx where the ReLU let a pass, and its sums. act is the padded
+// row of a at its first real column, dx (C, W, 16).
+static void gx_row(const igc_conv *a, const float *dx, const float *act, long C, long h) {
+	const long W = a->W, hw = a->H * W * 16;
+	for (long c = 0; c < C; c++) {
+		const float *x = a->x + c * hw + h * W * 16, *d = dx + c * W * 16, *r = act + c * (W + 2) * 16;
+		float *g = a->gx + c * hw + h * W * 16;
+		vec s = (vec){0}, q = (vec){0};
+		for (long k = 0; k < W * 16; k += VW) {
+			vec v = where(LOAD(r + k), LOAD(d + k));
+			STORE(g + k, v);
+			s += v;
+			q += v * LOAD(x + k);
+		}
+		a->gsum[c] += hsum(s);
+		a->gxsum[c] += hsum(q);
+	}
+}
+
+// ---- the block ----
+
+void ISA(igc_conv_forward)(const igc_conv *a) {
+	const long H = a->H, W = a->W, PW = W + 2, Cx = a->L * a->Ci, Cz = a->L * a->Co;
+	float mask[16];
+	lane_mask(mask, a->valid);
+	float *ring = a->scratch, *y = ring + 3 * Cx * PW * 16;
+	if (a->sum) {
+		memset(a->sum, 0, Cz * sizeof(double));
+		memset(a->sumsq, 0, Cz * sizeof(double));
+	}
+#define XROW(h) ((h) >= 0 && (h) < H ? ring + ((h) % 3) * Cx * PW * 16 : 0)
+	fill_row(XROW(0), a, Cx, 0);
+	for (long h = 0; h < H; h++) {
+		if (h + 1 < H) fill_row(XROW(h + 1), a, Cx, h + 1);
+		const float *rows[3] = {XROW(h - 1), XROW(h), XROW(h + 1)};
+		float *z = a->z + h * W * 16;
+		if (a->secondary) {
+			conv_row(y, W * 16, rows, W, a->wp, a->L, a->Ci, a->Co);
+			mix_row(z, H * W * 16, y, W * 16, W, a->ws, a->L, a->Co);
+		} else {
+			conv_row(z, H * W * 16, rows, W, a->wp, a->L, a->Ci, a->Co);
+		}
+		if (a->sum) stats_row(a, mask, Cz, h);
+	}
+}
+
+void ISA(igc_conv_backward)(const igc_conv *a) {
+	const long H = a->H, W = a->W, PW = W + 2, L = a->L, Ci = a->Ci, Co = a->Co, Cx = L * Ci, Cz = L * Co;
+	float mask[16];
+	lane_mask(mask, a->valid);
+	float *ring = a->scratch;                     // 3 x (Cx, PW, 16): a
+	float *dring = ring + 3 * Cx * PW * 16;       // 3 x (Cz, PW, 16): gradient of y
+	float *dz = dring + 3 * Cz * PW * 16;         // (Cz, W, 16)
+	float *y = dz + Cz * W * 16;                  // (Cz or Cx, W, 16): y, then dx
+	float *accp = y + MAX(Cz, Cx) * W * 16;       // (Cz, Ci, 3, 3, 16)
+	float *accs = accp + Cz * Ci * 9 * 16;        // (Co, L, L, 16)
+	memset(accp, 0, Cz * Ci * 9 * 16 * sizeof(float));
+	if (a->secondary) memset(accs, 0, Cz * L * 16 * sizeof(float));
+	memset(dring, 0, 3 * Cz * PW * 16 * sizeof(float)); // only the padding stays zero
+	if (a->gx) {
+		memset(a->gsum, 0, Cx * sizeof(double));
+		memset(a->gxsum, 0, Cx * sizeof(double));
+	}
+#define DROW(h) ((h) >= 0 && (h) < H ? dring + ((h) % 3) * Cz * PW * 16 : 0)
+	fill_row(XROW(0), a, Cx, 0);
+	for (long h = 0; h <= H; h++) {
+		if (h < H) {
+			if (h + 1 < H) fill_row(XROW(h + 1), a, Cx, h + 1);
+			const float *rows[3] = {XROW(h - 1), XROW(h), XROW(h + 1)};
+			float *dy = DROW(h) + 16;
+			if (a->secondary) {
+				dz_row(dz, W * 16, a, mask, Cz, h);
+				conv_row(y, W * 16, rows, W, a->wp, L, Ci, Co);
+				mixgrad_row(accs, dz, y, W * 16, W, L, Co);
+				mix_row(dy, PW * 16, dz, W * 16, W, a->wst, L, Co);
+			} else {
+				dz_row(dy, PW * 16, a, mask, Cz, h);
+			}
+			convgrad_row(accp, dy, rows, W, L, Ci, Co);
+		}
+		if (h > 0 && a->gx) {
+			const float *rows[3] = {DROW(h - 2), DROW(h - 1), DROW(h)};
+			conv_row(y, W * 16, rows, W, a->wpt, L, Co, Ci);
+			gx_row(a, y, XROW(h - 1) + 16, Cx, h - 1);
+		}
+	}
+	reduce(a->dwp, accp, Cz * Ci * 9);
+	if (a->secondary) reduce(a->dws, accs, Cz * L);
+}
+
+// ---- the head ----
+
+void ISA(igc_pool_forward)(const igc_head *a) {
+	const long n = a->H * a->W * 16;
+	const float inv = 1.0f / (a->H * a->W);
+	for (long c = 0; c < a->C; c++) {
+		const float *x = a->x + c * n;
+		vec scale = BC(a->scale[c]), shift = BC(a->shift[c]);
+		for (int s = 0; s < 16; s += VW) {
+			// A row at a time, so that a sum over 1,024 positions rounds little.
+			vec t = (vec){0};
+			for (long h = 0; h < a->H; h++) {
+				vec r = (vec){0};
+				for (long w = 0; w < a->W; w++) r += relu(scale * LOAD(x + (h * a->W + w) * 16 + s) + shift);
+				t += r;
+			}
+			STORE(a->pool + c * 16 + s, t * BC(inv));
+		}
+	}
+}
+
+void ISA(igc_pool_backward)(const igc_head *a) {
+	const long n = a->H * a->W * 16;
+	const float inv = 1.0f / (a->H * a->W);
+	for (long c = 0; c < a->C; c++) {
+		const float *x = a->x + c * n;
+		float *g = a->gx + c * n;
+		vec scale = BC(a->scale[c]), shift = BC(a->shift[c]);
+		a->gsum[c] = a->gxsum[c] = 0;
+		for (long h = 0; h < a->H; h++) {
+			vec s = (vec){0}, q = (vec){0};
+			for (int k = 0; k < 16; k += VW) {
+				vec d = LOAD(a->dpool + c * 16 + k) * BC(inv);
+				for (long w = 0; w < a->W; w++) {
+					long at = (h * a->W + w) * 16 + k;
+					vec v = LOAD(x + at), r = where(scale * v + shift, d);
+					STORE(g + at, r);
+					s += r;
+					q += r * v;
+				}
+			}
+			a->gsum[c] += hsum(s);
+			a->gxsum[c] += hsum(q);
+		}
+	}
+}
+
+void ISA(igc_linear_forward)(const igc_head *a) {
+	for (long k = 0; k < a->K; k++)
+		for (int s = 0; s < 16; s += VW) {
+			vec t = BC(a->bias[k]);
+			for (long c = 0; c < a->C; c++) t += BC(a->w[k * a->C + c]) * LOAD(a->pool + c * 16 + s);
+			STORE(a->logits + k * 16 + s, t);
+		}
+}
+
+// Padding lanes of dlogits are zero, so they add nothing here.
+void ISA(igc_linear_backward)(const igc_head *a) {
+	for (long k = 0; k < a->K; k++) {
+		vec b = (vec){0};
+		for (int s = 0; s < 16; s += VW) b += LOAD(a->dlogits + k * 16 + s);
+		a->db[k] = hsum(b);
+		for (long c = 0; c < a->C; c++) {
+			vec t = (vec){0};
+			for (int s = 0; s < 16; s += VW) t += LOAD(a->dlogits + k * 16 + s) * LOAD(a->pool + c * 16 + s);
+			a->dw[k * a->C + c] = hsum(t);
+		}
+	}
+	for (long c = 0; c < a->C; c++)
+		for (int s = 0; s < 16; s += VW) {
+			vec t = (vec){0};
+			for (long k = 0; k < a->K; k++) t += BC(a->w[k * a->C + c]) * LOAD(a->dlogits + k * 16 + s);
+			STORE(a->dpool + c * 16 + s, t);
+		}
+}
+
+// igc_fma: n times 24 independent fused multiply-adds of a vector: the peak.
+double ISA(igc_fma)(long n) {
+	vec a[FMA_CHAINS], b = BC(1.0f + 1e-7f), c = BC(1e-9f);
+	UNROLL for (int k = 0; k < FMA_CHAINS; k++) a[k] = BC((float)k);
+	for (long i = 0; i < n; i++) {
+		UNROLL for (int k = 0; k < FMA_CHAINS; k++) a[k] = a[k] * b + c;
+		__asm__ volatile("" : "+m"(n));
+	}
+	float s = 0;
+	UNROLL for (int k = 0; k < FMA_CHAINS; k++) s += hsum(a[k]);
+	return s;
+}

@@ -1,0 +1,95 @@
+// The C side of package kernel. Every function works on one block of 16
+// pictures and is compiled once for each instruction set; the Go side checks
+// all sizes before it calls.
+#ifndef IGC_H
+#define IGC_H
+
+// igc_conv describes one convolution block: an optional normalisation and
+// ReLU of the input, L primary 3x3 convolutions of Ci to Co channels, and, if
+// secondary is set, Co secondary 1x1 convolutions of L to L channels.
+//
+// Sizes are element counts. Pictures are (C, H, W, 16): channel c, row h,
+// column w, lane n lie at ((c*H + h)*W + w)*16 + n.
+typedef struct {
+	long H, W;      // picture size
+	long L, Ci, Co; // primary partitions, channels in and out of each
+	long secondary; // 0: the primary convolution only
+	long valid;     // pictures in this block, 1..16; the other lanes are padding
+
+	const float *x;     // (L*Ci, H, W, 16) input: pictures, or the previous block's z
+	const float *scale; // (L*Ci) a = max(0, scale*x + shift); NULL: a = x
+	const float *shift; // (L*Ci)
+	const float *wp;    // (L*Co, Ci, 3, 3) primary.weight
+	const float *ws;    // (Co*L, L) secondary.weight, row m*L + l
+	float *z;           // (L*Co, H, W, 16) output, before its normalisation
+	double *sum;        // (L*Co) sum of z over positions and valid lanes; NULL: not wanted
+	double *sumsq;      // (L*Co) sum of z*z
+
+	// Backward only.
+	const float *wpt;   // (L*Ci, Co, 3, 3) primary.weight, in and out exchanged, turned by 180 degrees
+	const float *wst;   // (Co*L, L) secondary.weight, each matrix transposed
+	const float *g;     // (L*Co, H, W, 16) gradient of relu(bn(z)) times the ReLU's
+	const float *ca, *cb, *cc; // (L*Co) gradient of z = ca*g + cb*z + cc
+	float *gx;          // (L*Ci, H, W, 16) gradient of a times the ReLU's; NULL: not wanted
+	double *gsum;       // (L*Ci) sum of gx
+	double *gxsum;      // (L*Ci) sum of gx*x
+	float *dwp;         // (L*Co, Ci, 3, 3) this block's share of the gradient
+	float *dws;         // (Co*L, L)
+
+	float *scratch;     // igc_scratch() floats, one for each thread
+} igc_conv;
+
+// igc_head describes the end of the network on one block: normalisation,
+// ReLU, global average pool, linear layer, softmax and cross-entropy.
+typedef struct {
+	long H, W, C, K;    // picture size, channels, classes
+	long valid;
+	const float *x;     // (C, H, W, 16)
+	const float *scale, *shift; // (C)
+	float *pool;        // (C, 16)
+	const float *w, *bias; // (K, C), (K)
+	float *logits;      // (K, 16)
+	const float *labels; // (16) class numbers
+	float gain;         // gradient of the total loss by each picture's: 1/N for a mean
+	float *dlogits;     // (K, 16)
+	double *loss;       // (16) cross-entropy of each valid lane, in nats
+	float *dw, *db;     // (K, C), (K) this block's share
+	float *dpool;       // (C, 16)
+	float *gx;          // (C, H, W, 16)
+	double *gsum, *gxsum; // (C)
+} igc_head;
+
+#define IGC_DECLARE(isa)                                  \
+	void igc_conv_forward_##isa(const igc_conv *);        \
+	void igc_conv_backward_##isa(const igc_conv *);       \
+	void igc_pool_forward_##isa(const igc_head *);        \
+	void igc_pool_backward_##isa(const igc_head *);       \
+	void igc_linear_forward_##isa(const igc_head *);      \
+	void igc_linear_backward_##isa(const igc_head *);     \
+	double igc_fma_##isa(long n);
+
+IGC_DECLARE(avx512)
+IGC_DECLARE(avx2)
+IGC_DECLARE(portable)
+
+// The same by number: 2 avx512, 1 avx2, 0 portable.
+void igc_conv_forward(int isa, const igc_conv *);
+void igc_conv_backward(int isa, const igc_conv *);
+void igc_pool_forward(int isa, const igc_head *);
+void igc_pool_backward(int isa, const igc_head *);
+void igc_linear_forward(int isa, const igc_head *);
+void igc_linear_backward(int isa, const igc_head *);
+double igc_fma(int isa, long n);
+
+// igc_scratch returns how many floats of scratch a block needs.
+long igc_scratch(const igc_conv *);
+// igc_transpose fills wpt and wst from wp and ws.
+void igc_transpose(const igc_conv *, float *wpt, float *wst);
+// igc_xent: loss and dlogits from logits and labels.
+void igc_xent(const igc_head *);
+// igc_nesterov: v = mu*v + d; w -= lr*(d + mu*v), with d = g + decay*w.
+void igc_nesterov(float *w, float *v, const float *g, long n, float lr, float mu, float decay);
+// igc_best: the number of the best that this machine has.
+int igc_best(void);
+
+#endif

@@ -1,0 +1,320 @@
+// Package kernel holds all CPU arithmetic of a training step: the C kernels,
+// the checks before them, and the plain Go oracle that they are tested by.
+//
+// Layout. Activations are (B, C, H, W, 16): B blocks of 16 pictures, the 16
+// pictures of a block innermost. Picture n of a batch is lane n%16 of block
+// n/16; lanes beyond the batch are padding, computed but never counted. One
+// vector is then one pixel of 16 pictures and every weight a scalar, so any L
+// and M is the same dense arithmetic, at M = 1 as at L = 1. Weights have
+// PyTorch's shapes. All sizes are element counts.
+//
+// Deferred normalisation. Between two convolutions the network normalises and
+// applies ReLU. Both are affine in each channel once the batch's statistics
+// are known, so a convolution stores its raw output z with the sums of z and
+// z·z, and whoever reads it computes a = max(0, scale·z + shift) on the way
+// (forward), or dz = ca·g + cb·z + cc from the masked gradient g (backward).
+// The activations are written once and never copied.
+//
+// All memory that a kernel sees lies outside the Go heap, in an Arena.
+package kernel
+
+/*
+#cgo CFLAGS: -O3 -Wall -Wno-psabi
+#cgo LDFLAGS: -lm
+#include "igc.h"
+*/
+import "C"
+
+import (
+	"fmt"
+	"os"
+	"sync"
+	"unsafe"
+)
+
+// Lanes is the number of pictures in a block.
+const Lanes = 16
+
+// Blocks returns how many blocks hold n pictures.
+func Blocks(n int) int { return (n + Lanes - 1) / Lanes }
+
+// ISA is an instruction set that the kernels are compiled for. Each gives its
+// own bits: the order of sums depends on the width of a vector.
+type ISA int
+
+// The instruction sets, the widest last.
+const (
+	Portable ISA = iota
+	AVX2
+	AVX512
+)
+
+func (i ISA) String() string { return [...]string{"portable", "avx2", "avx512"}[i] }
+
+// Available lists the instruction sets of this machine, the best first.
+func Available() []ISA {
+	var list []ISA
+	for i := ISA(C.igc_best()); i >= Portable; i-- {
+		list = append(list, i)
+	}
+	return list
+}
+
+// Detect returns the instruction set to use: the one that the environment
+// variable IGC_ISA names, else the best of this machine. It is an error if
+// IGC_ISA is not a name of one, or of one that this machine lacks.
+var Detect = sync.OnceValues(func() (ISA, error) { return choose(os.Getenv("IGC_ISA")) })
+
+func choose(name string) (ISA, error) {
+	all := Available()
+	if name == "" {
+		return all[0], nil
+	}
+	for _, i := range all {
+		if i.String() == name {
+			return i, nil
+		}
+	}
+	return 0, fmt.Errorf("IGC_ISA=%s: this machine has %v", name, all)
+}
+
+// Geometry gives the sizes of a convolution block: L primary 3×3 convolutions
+// of Ci to Co channels, stride 1, and, if Secondary is set, Co secondary 1×1
+// convolutions of L to L channels. An IGC block has Ci = Co = M; a regular
+// convolution is L = 1 without Secondary.
+type Geometry struct {
+	H, W      int
+	L, Ci, Co int
+	Secondary bool
+}
+
+// In is the number of channels read.
+func (g Geometry) In() int { return g.L * g.Ci }
+
+// Out is the number of channels written.
+func (g Geometry) Out() int { return g.L * g.Co }
+
+// PrimaryLen is the length of the primary weights, (L·Co, Ci, 3, 3).
+func (g Geometry) PrimaryLen() int { return g.L * g.Co * g.Ci * 9 }
+
+// SecondaryLen is the length of the secondary weights, (L·Co, L); 0 without.
+func (g Geometry) SecondaryLen() int {
+	if !g.Secondary {
+		return 0
+	}
+	return g.L * g.Co * g.L
+}
+
+// ScratchLen is how many floats of scratch Forward and Backward need.
+func (g Geometry) ScratchLen() int {
+	a := g.c()
+	return int(C.igc_scratch(&a))
+}
+
+func (g Geometry) c() C.igc_conv {
+	a := C.igc_conv{H: C.long(g.H), W: C.long(g.W), L: C.long(g.L), Ci: C.long(g.Ci), Co: C.long(g.Co)}
+	if g.Secondary {
+		a.secondary = 1
+	}
+	return a
+}
+
+// Conv is one call on one block of 16 pictures.
+type Conv struct {
+	Geometry
+	Valid int // pictures in the block, 1 … 16
+
+	X            []float32 // (In, H, W, 16): pictures, or the z of the convolution before
+	Scale, Shift []float32 // (In): a = max(0, Scale·X + Shift); nil: a = X
+	WP           []float32 // (L·Co, Ci, 3, 3): primary.weight
+	WS           []float32 // (L·Co, L): secondary.weight, row m·L + l
+	Z            []float32 // (Out, H, W, 16): written by Forward, read by Backward
+	Sum, SumSq   []float64 // (Out): sums of z and z² over positions and valid lanes; nil: not wanted
+	Scratch      []float32 // ScratchLen
+
+	// For Backward only.
+	WPT, WST    []float32 // from Transpose
+	G           []float32 // (Out, H, W, 16): gradient of the normalised z, masked by its ReLU
+	CA, CB, CC  []float32 // (Out): gradient of z = CA·G + CB·Z + CC
+	GX          []float32 // (In, H, W, 16): gradient of a, masked by its ReLU; nil: not wanted
+	GSum, GXSum []float64 // (In): sums of GX and of GX·X
+	DWP, DWS    []float32 // this block's share of the gradients of WP and WS
+
+	args C.igc_conv // here because a C call moves its local variables to the heap
+}
+
+// Transpose fills WPT (L·Ci, Co, 3, 3) from WP, each kernel turned by 180°, and
+// WST (L·Co, L) from WS.
+func (c *Conv) Transpose() {
+	c.args = c.c()
+	c.args.wp, c.args.ws = floats(c.WP, c.PrimaryLen()), floats(c.WS, c.SecondaryLen())
+	C.igc_transpose(&c.args, floats(c.WPT, c.PrimaryLen()), floats(c.WST, c.SecondaryLen()))
+}
+
+func (c *Conv) fill() *C.igc_conv {
+	c.args = c.c()
+	a, hw := &c.args, c.H*c.W*Lanes
+	a.valid = valid(c.Valid)
+	a.x = floats(c.X, c.In()*hw)
+	if c.Scale != nil {
+		a.scale, a.shift = floats(c.Scale, c.In()), floats(c.Shift, c.In())
+	}
+	a.wp, a.ws = floats(c.WP, c.PrimaryLen()), floats(c.WS, c.SecondaryLen())
+	a.z = floats(c.Z, c.Out()*hw)
+	a.scratch = floats(c.Scratch, int(C.igc_scratch(&c.args)))
+	return a
+}
+
+// Forward computes Z, Sum and SumSq of a block.
+func (i ISA) Forward(c *Conv) {
+	a := c.fill()
+	if c.Sum != nil {
+		a.sum, a.sumsq = doubles(c.Sum, c.Out()), doubles(c.SumSq, c.Out())
+	}
+	C.igc_conv_forward(C.int(i), &c.args)
+}
+
+// Backward computes GX, GSum, GXSum, DWP and DWS of a block.
+func (i ISA) Backward(c *Conv) {
+	a, hw := c.fill(), c.H*c.W*Lanes
+	a.wpt, a.wst = floats(c.WPT, c.PrimaryLen()), floats(c.WST, c.SecondaryLen())
+	a.g = floats(c.G, c.Out()*hw)
+	a.ca, a.cb, a.cc = floats(c.CA, c.Out()), floats(c.CB, c.Out()), floats(c.CC, c.Out())
+	if c.GX != nil {
+		a.gx, a.gsum, a.gxsum = floats(c.GX, c.In()*hw), doubles(c.GSum, c.In()), doubles(c.GXSum, c.In())
+	}
+	a.dwp, a.dws = floats(c.DWP, c.PrimaryLen()), floats(c.DWS, c.SecondaryLen())
+	C.igc_conv_backward(C.int(i), &c.args)
+}
+
+// Head is the end of the network on one block: normalisation, ReLU, global
+// average pool, linear layer, softmax and cross-entropy. Each method reads the
+// fields above its results.
+type Head struct {
+	H, W, C, K int // picture size, channels, classes
+	Valid      int // pictures in the block, 1 … 16
+
+	X            []float32 // (C, H, W, 16): the z of the last convolution
+	Scale, Shift []float32 // (C)
+	Pool         []float32 // (C, 16): by PoolForward
+	WL, Bias     []float32 // (K, C), (K)
+	Logits       []float32 // (K, 16): by LinearForward
+	Labels       []float32 // (16): class numbers, 0 … K−1
+	Gain         float32   // gradient of the total loss by each picture's: 1/N for a mean
+	Loss         []float64 // (16): by CrossEntropy, in nats
+	DLogits      []float32 // (K, 16): by CrossEntropy; nil: not wanted
+	DWL, DBias   []float32 // this block's share: by LinearBackward
+	DPool        []float32 // (C, 16): by LinearBackward
+	GX           []float32 // (C, H, W, 16): by PoolBackward, masked by the ReLU
+	GSum, GXSum  []float64 // (C): sums of GX and GX·X, by PoolBackward
+
+	args C.igc_head
+}
+
+func (h *Head) fill() *C.igc_head {
+	h.args = C.igc_head{H: C.long(h.H), W: C.long(h.W), C: C.long(h.C), K: C.long(h.K), valid: valid(h.Valid), gain: C.float(h.Gain)}
+	return &h.args
+}
+
+// PoolForward computes Pool from X, Scale and Shift.
+func (i ISA) PoolForward(h *Head) {
+	a := h.fill()
+	a.x, a.scale, a.shift = floats(h.X, h.C*h.H*h.W*Lanes), floats(h.Scale, h.C), floats(h.Shift, h.C)
+	a.pool = floats(h.Pool, h.C*Lanes)
+	C.igc_pool_forward(C.int(i), &h.args)
+}
+
+// PoolBackward computes GX, GSum and GXSum from DPool.
+func (i ISA) PoolBackward(h *Head) {
+	a := h.fill()
+	n := h.C * h.H * h.W * Lanes
+	a.x, a.scale, a.shift = floats(h.X, n), floats(h.Scale, h.C), floats(h.Shift, h.C)
+	a.dpool, a.gx = floats(h.DPool, h.C*Lanes), floats(h.GX, n)
+	a.gsum, a.gxsum = doubles(h.GSum, h.C), doubles(h.GXSum, h.C)
+	C.igc_pool_backward(C.int(i), &h.args)
+}
+
+// LinearForward computes Logits from Pool, WL and Bias.
+func (i ISA) LinearForward(h *Head) {
+	a := h.fill()
+	a.pool, a.w, a.bias = floats(h.Pool, h.C*Lanes), floats(h.WL, h.K*h.C), floats(h.Bias, h.K)
+	a.logits = floats(h.Logits, h.K*Lanes)
+	C.igc_linear_forward(C.int(i), &h.args)
+}
+
+// LinearBackward computes DWL, DBias and DPool from DLogits.
+func (i ISA) LinearBackward(h *Head) {
+	a := h.fill()
+	a.pool, a.w, a.dlogits = floats(h.Pool, h.C*Lanes), floats(h.WL, h.K*h.C), floats(h.DLogits, h.K*Lanes)
+	a.dw, a.db, a.dpool = floats(h.DWL, h.K*h.C), floats(h.DBias, h.K), floats(h.DPool, h.C*Lanes)
+	C.igc_linear_backward(C.int(i), &h.args)
+}
+
+// CrossEntropy computes Loss and DLogits from Logits and Labels. It panics on
+// a label that is no class.
+func CrossEntropy(h *Head) {
+	for _, y := range h.Labels[:h.Valid] {
+		if y < 0 || int(y) >= h.K {
+			panic(fmt.Sprintf("kernel: label %g of %d classes", y, h.K))
+		}
+	}
+	a := h.fill()
+	a.logits, a.labels, a.loss = floats(h.Logits, h.K*Lanes), floats(h.Labels, Lanes), doubles(h.Loss, Lanes)
+	if h.DLogits != nil {
+		a.dlogits = floats(h.DLogits, h.K*Lanes)
+	}
+	C.igc_xent(&h.args)
+}
+
+// Nesterov updates weights w and velocities v by the gradient g in place:
+// d = g + decay·w; v = mu·v + d; w = w − lr·(d + mu·v) (protocol of the paper,
+// as PyTorch's SGD with nesterov=True).
+func Nesterov(w, v, g []float32, lr, mu, decay float32) {
+	n := len(w)
+	C.igc_nesterov(floats(w, n), floats(v, n), floats(g, n), C.long(n), C.float(lr), C.float(mu), C.float(decay))
+}
+
+// FMA runs n rounds of independent fused multiply–adds, which touch no
+// memory, and returns their floating-point operations: what a core can do at
+// most.
+func (i ISA) FMA(n int) (flops float64) {
+	C.igc_fma(C.int(i), C.long(n))
+	chains := [...]float64{12 * 4, 12 * 8, 16 * 16}[i]
+	return 2 * chains * float64(n)
+}
+
+// SumBlocks adds up the shares of all blocks, parts (B, len(dst)), in the order
+// of the blocks: the sum does not depend on which thread made which share.
+func SumBlocks(dst, parts []float32) {
+	n := len(dst)
+	copy(dst, parts[:n])
+	for p := parts[n:]; len(p) >= n && n > 0; p = p[n:] {
+		for k := range dst {
+			dst[k] += p[k]
+		}
+	}
+}
+
+// The checks that stand between a slice and C. A wrong length is a bug of the
+// caller and would corrupt memory, so it panics.
+
+func floats(s []float32, n int) *C.float {
+	if len(s) != n {
+		panic(fmt.Sprintf("kernel: %d floats, want %d", len(s), n))
+	}
+	return (*C.float)(unsafe.SliceData(s))
+}
+
+func doubles(s []float64, n int) *C.double {
+	if len(s) != n {
+		panic(fmt.Sprintf("kernel: %d doubles, want %d", len(s), n))
+	}
+	return (*C.double)(unsafe.SliceData(s))
+}
+
+func valid(n int) C.long {
+	if n < 1 || n > Lanes {
+		panic(fmt.Sprintf("kernel: %d pictures in a block of %d", n, Lanes))
+	}
+	return C.long(n)
+}

@@ -1,0 +1,397 @@
+package kernel_test
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"igcsearch/trainer/kernel"
+)
+
+// convCase is one shape of the conformance test: odd sizes on purpose.
+type convCase struct {
+	l, ci, co, h, w, n int
+	secondary          bool
+}
+
+func (c convCase) String() string {
+	return fmt.Sprintf("L=%d Ci=%d Co=%d %dx%d batch=%d secondary=%v", c.l, c.ci, c.co, c.h, c.w, c.n, c.secondary)
+}
+
+var convCases = []convCase{
+	{1, 7, 7, 5, 7, 3, true},     // L = 1
+	{5, 1, 1, 4, 9, 3, true},     // M = 1
+	{41, 5, 5, 3, 4, 2, true},    // Table 1 (ii)
+	{3, 7, 7, 6, 5, 17, true},    // two blocks, the second with one picture
+	{1, 23, 23, 4, 4, 16, true},  // Table 1 (i)
+	{64, 1, 1, 4, 8, 1, true},    // Table 1 (i)
+	{40, 2, 2, 3, 8, 4, true},    // Table 1 (i)
+	{6, 9, 9, 2, 2, 5, true},     // Table 1 (i)
+	{2, 3, 6, 4, 4, 3, true},     // channels double: M → 2M
+	{4, 4, 3, 3, 3, 3, true},     // fewer out than in
+	{1, 3, 80, 8, 8, 3, false},   // the first convolution
+	{1, 3, 13, 1, 1, 19, false},  // a single pixel
+	{3, 2, 2, 1, 6, 2, true},     // a single row
+	{1, 30, 5, 3, 32, 2, false},  // more (channel, row) pairs than one chunk
+	{12, 6, 6, 16, 16, 33, true}, // three blocks
+}
+
+// data is a case in PyTorch's layout, float64, with values that float32 holds.
+type data struct {
+	x, scale, shift, wp, ws, g, z, ca, cb, cc []float64
+}
+
+func uniform(r *rand.Rand, n int, bound float64) []float64 {
+	s := make([]float64, n)
+	for i := range s {
+		s[i] = float64(float32((2*r.Float64() - 1) * bound))
+	}
+	return s
+}
+
+func f32(a *kernel.Arena, s []float64) []float32 {
+	out := a.Floats(len(s))
+	for i, v := range s {
+		out[i] = float32(v)
+	}
+	return out
+}
+
+func packed(a *kernel.Arena, s []float64, n, c, hw int) []float32 {
+	out := a.Floats(kernel.Blocks(n) * c * hw * kernel.Lanes)
+	kernel.Pack(out, f32(a, s), n, c, hw)
+	return out
+}
+
+func unpacked(x []float32, n, c, hw int) []float64 {
+	s := make([]float32, n*c*hw)
+	kernel.Unpack(s, x, n, c, hw)
+	out := make([]float64, len(s))
+	for i, v := range s {
+		out[i] = float64(v)
+	}
+	return out
+}
+
+// near checks |got − want| ≤ tol·(rms of want + |want|): sums of up to some
+// thousand float32 products.
+func near(t *testing.T, name string, got, want []float64, tol float64) {
+	t.Helper()
+	if len(got) != len(want) {
+		t.Fatalf("%s: %d values, want %d", name, len(got), len(want))
+	}
+	var sq float64
+	for _, v := range want {
+		sq += v * v
+	}
+	rms := math.Sqrt(sq / float64(max(1, len(want))))
+	for i := range got {
+		if !(math.Abs(got[i]-want[i]) <= tol*(rms+math.Abs(want[i])+1e-30)) {
+			t.Fatalf("%s[%d] = %g, want %g (rms %g)", name, i, got[i], want[i], rms)
+		}
+	}
+}
+
+func wide[T float32 | float64](s []T) []float64 {
+	out := make([]float64, len(s))
+	for i, v := range s {
+		out[i] = float64(v)
+	}
+	return out
+}
+
+// TestConvAgreesWithTheOracle is the conformance test of the convolution
+// kernels: every instruction set of this machine, forward and gradients, each
+// element within 2e-6·(rms + |value|) of plain float64 loops, 2e-5 for the
+// sums of the weights' gradients.
+func TestConvAgreesWithTheOracle(t *testing.T) {
+	for _, isa := range kernel.Available() {
+		for _, c := range convCases {
+			for _, normalised := range []bool{true, false} {
+				t.Run(fmt.Sprintf("%v/%v/normalised=%v", isa, c, normalised), func(t *testing.T) {
+					testConv(t, isa, c, normalised)
+				})
+			}
+		}
+	}
+}
+
+func testConv(t *testing.T, isa kernel.ISA, c convCase, normalised bool) {
+	var arena kernel.Arena
+	defer arena.Free()
+	r := rand.New(rand.NewPCG(1, 2))
+	g := kernel.Geometry{H: c.h, W: c.w, L: c.l, Ci: c.ci, Co: c.co, Secondary: c.secondary}
+	hw, in, out, blocks := c.h*c.w, g.In(), g.Out(), kernel.Blocks(c.n)
+	d := data{
+		x: uniform(r, c.n*in*hw, 2), scale: uniform(r, in, 1), shift: uniform(r, in, 1),
+		wp: uniform(r, g.PrimaryLen(), 1), ws: uniform(r, g.SecondaryLen(), 1),
+		g: uniform(r, c.n*out*hw, 1), ca: uniform(r, out, 1), cb: uniform(r, out, .1), cc: uniform(r, out, .1),
+	}
+
+	// The oracle: a = relu(scale·x + shift); z = P Ws Pᵀ Wp a; dz = ca·g + cb·z + cc.
+	var o kernel.Oracle
+	a := d.x
+	if normalised {
+		a = o.Affine(d.x, d.scale, d.shift, c.n, in, hw)
+	}
+	y := o.GroupConv(a, d.wp, c.n, c.l, c.ci, c.co, c.h, c.w, 3)
+	z := y
+	if c.secondary {
+		z = o.Permute(y, c.n, c.l, c.co, hw)
+		z = o.GroupConv(z, d.ws, c.n, c.co, c.l, c.l, c.h, c.w, 1)
+		z = o.Permute(z, c.n, c.co, c.l, hw)
+	}
+	dz := make([]float64, len(z))
+	sum, sumsq := make([]float64, out), make([]float64, out)
+	for i := range z {
+		ch := i / hw % out
+		z[i] = float64(float32(z[i]))
+		dz[i] = d.ca[ch]*d.g[i] + d.cb[ch]*z[i] + d.cc[ch]
+		sum[ch] += z[i]
+		sumsq[ch] += z[i] * z[i]
+	}
+	dy, dws := dz, []float64{}
+	if c.secondary {
+		yp := o.Permute(y, c.n, c.l, c.co, hw)
+		dyp := o.Permute(dz, c.n, c.l, c.co, hw)
+		dyp, dws = o.GroupConvGrad(yp, d.ws, dyp, c.n, c.co, c.l, c.l, c.h, c.w, 1)
+		dy = o.Permute(dyp, c.n, c.co, c.l, hw)
+	}
+	gx, dwp := o.GroupConvGrad(a, d.wp, dy, c.n, c.l, c.ci, c.co, c.h, c.w, 3)
+	gsum, gxsum := make([]float64, in), make([]float64, in)
+	for i := range gx {
+		if a[i] <= 0 {
+			gx[i] = 0
+		}
+		gsum[i/hw%in] += gx[i]
+		gxsum[i/hw%in] += gx[i] * d.x[i]
+	}
+
+	// The kernels, block by block, with rubbish where results go.
+	conv := kernel.Conv{Geometry: g, WP: f32(&arena, d.wp), WS: f32(&arena, d.ws)}
+	conv.WPT, conv.WST = arena.Floats(g.PrimaryLen()), arena.Floats(g.SecondaryLen())
+	conv.Transpose()
+	if normalised {
+		conv.Scale, conv.Shift = f32(&arena, d.scale), f32(&arena, d.shift)
+	}
+	conv.CA, conv.CB, conv.CC = f32(&arena, d.ca), f32(&arena, d.cb), f32(&arena, d.cc)
+	conv.Scratch = arena.Floats(g.ScratchLen())
+	x, gp := packed(&arena, d.x, c.n, in, hw), packed(&arena, d.g, c.n, out, hw)
+	zk, gxk := arena.Floats(blocks*out*hw*16), arena.Floats(blocks*in*hw*16)
+	for _, s := range [][]float32{conv.Scratch, zk, gxk} {
+		for i := range s {
+			s[i] = float32(math.NaN())
+		}
+	}
+	sums := [4][]float64{arena.Doubles(blocks * out), arena.Doubles(blocks * out), arena.Doubles(blocks * in), arena.Doubles(blocks * in)}
+	dwpk, dwsk := arena.Floats(blocks*g.PrimaryLen()), arena.Floats(blocks*g.SecondaryLen())
+	xBefore, gBefore, wBefore := slices.Clone(x), slices.Clone(gp), slices.Clone(conv.WP)
+	at := func(s []float32, b, n int) []float32 { return s[b*n : (b+1)*n] }
+	atd := func(s []float64, b, n int) []float64 { return s[b*n : (b+1)*n] }
+	for b := range blocks {
+		k := conv
+		k.Valid = min(16, c.n-16*b)
+		k.X, k.Z, k.Sum, k.SumSq = at(x, b, in*hw*16), at(zk, b, out*hw*16), atd(sums[0], b, out), atd(sums[1], b, out)
+		isa.Forward(&k)
+		k.G, k.GX, k.GSum, k.GXSum = at(gp, b, out*hw*16), at(gxk, b, in*hw*16), atd(sums[2], b, in), atd(sums[3], b, in)
+		k.DWP, k.DWS = at(dwpk, b, g.PrimaryLen()), at(dwsk, b, g.SecondaryLen())
+		isa.Backward(&k)
+	}
+	total := func(s []float64, n int) []float64 {
+		out := make([]float64, n)
+		for i, v := range s {
+			out[i%n] += v
+		}
+		return out
+	}
+	near(t, "z", unpacked(zk, c.n, out, hw), z, 2e-6)
+	near(t, "sum", total(sums[0], out), sum, 2e-5)
+	near(t, "sumsq", total(sums[1], out), sumsq, 2e-5)
+	near(t, "gx", unpacked(gxk, c.n, in, hw), gx, 4e-6)
+	near(t, "gsum", total(sums[2], in), gsum, 2e-5)
+	near(t, "gxsum", total(sums[3], in), gxsum, 2e-5)
+	dw := arena.Floats(g.PrimaryLen())
+	kernel.SumBlocks(dw, dwpk)
+	near(t, "dwp", wide(dw), dwp, 2e-5)
+	if c.secondary {
+		dw = arena.Floats(g.SecondaryLen())
+		kernel.SumBlocks(dw, dwsk)
+		near(t, "dws", wide(dw), dws, 2e-5)
+	}
+	if !slices.Equal(x, xBefore) || !slices.Equal(gp, gBefore) || !slices.Equal(conv.WP, wBefore) {
+		t.Error("a kernel changed its input")
+	}
+}
+
+// TestHeadAgreesWithTheOracle checks pooling, linear layer and cross-entropy,
+// forward and backward, on a batch with padding lanes.
+func TestHeadAgreesWithTheOracle(t *testing.T) {
+	for _, isa := range kernel.Available() {
+		for _, size := range []struct{ h, w, c, k, n int }{{5, 3, 7, 11, 3}, {4, 4, 80, 100, 16}, {1, 1, 1, 2, 1}} {
+			t.Run(fmt.Sprintf("%v/%+v", isa, size), func(t *testing.T) {
+				var arena kernel.Arena
+				defer arena.Free()
+				var o kernel.Oracle
+				r := rand.New(rand.NewPCG(3, 4))
+				n, c, k, hw := size.n, size.c, size.k, size.h*size.w
+				x, scale, shift := uniform(r, n*c*hw, 2), uniform(r, c, 1), uniform(r, c, 1)
+				w, bias := uniform(r, k*c, 1), uniform(r, k, 1)
+				labels := arena.Floats(16)
+				for i := range n {
+					labels[i] = float32(r.IntN(k))
+				}
+				labels[15] = float32(k - 1)
+
+				a := o.Affine(x, scale, shift, n, c, hw)
+				pool, logits, loss := make([]float64, n*c), make([]float64, n*k), make([]float64, 16)
+				dpool, dlogits, dw, db := make([]float64, n*c), make([]float64, n*k), make([]float64, k*c), make([]float64, k)
+				for i, v := range a {
+					pool[i/hw] += v / float64(hw)
+				}
+				for i := range n {
+					var sum float64
+					for j := range k {
+						logits[i*k+j] = bias[j]
+						for q := range c {
+							logits[i*k+j] += w[j*c+q] * pool[i*c+q]
+						}
+						sum += math.Exp(logits[i*k+j])
+					}
+					y := int(labels[i])
+					loss[i] = math.Log(sum) - logits[i*k+y]
+					for j := range k {
+						d := math.Exp(logits[i*k+j]) / sum
+						if j == y {
+							d--
+						}
+						d /= float64(n)
+						dlogits[i*k+j] = d
+						db[j] += d
+						for q := range c {
+							dw[j*c+q] += d * pool[i*c+q]
+							dpool[i*c+q] += d * w[j*c+q]
+						}
+					}
+				}
+				gx, gsum, gxsum := make([]float64, len(x)), make([]float64, c), make([]float64, c)
+				for i := range gx {
+					if a[i] > 0 {
+						gx[i] = dpool[i/hw] / float64(hw)
+					}
+					gsum[i/hw%c] += gx[i]
+					gxsum[i/hw%c] += gx[i] * x[i]
+				}
+
+				head := kernel.Head{
+					H: size.h, W: size.w, C: c, K: k, Valid: n,
+					X: packed(&arena, x, n, c, hw), Scale: f32(&arena, scale), Shift: f32(&arena, shift),
+					Pool: arena.Floats(c * 16), WL: f32(&arena, w), Bias: f32(&arena, bias),
+					Logits: arena.Floats(k * 16), Labels: labels, Gain: 1 / float32(n),
+					Loss: arena.Doubles(16), DLogits: arena.Floats(k * 16),
+					DWL: arena.Floats(k * c), DBias: arena.Floats(k), DPool: arena.Floats(c * 16),
+					GX: arena.Floats(c * hw * 16), GSum: arena.Doubles(c), GXSum: arena.Doubles(c),
+				}
+				isa.PoolForward(&head)
+				isa.LinearForward(&head)
+				kernel.CrossEntropy(&head)
+				isa.LinearBackward(&head)
+				isa.PoolBackward(&head)
+				near(t, "pool", unpacked(head.Pool, n, c, 1), pool, 2e-6)
+				near(t, "logits", unpacked(head.Logits, n, k, 1), logits, 4e-6)
+				near(t, "loss", head.Loss, loss, 4e-6)
+				near(t, "dlogits", unpacked(head.DLogits, n, k, 1), dlogits, 4e-6)
+				near(t, "dw", wide(head.DWL), dw, 1e-5)
+				near(t, "db", wide(head.DBias), db, 1e-5)
+				near(t, "gx", unpacked(head.GX, n, c, hw), gx, 1e-5)
+				near(t, "gsum", head.GSum, gsum, 1e-5)
+				near(t, "gxsum", head.GXSum, gxsum, 1e-5)
+			})
+		}
+	}
+}
+
+func TestNesterov(t *testing.T) {
+	t.Run("two steps by hand", func(t *testing.T) {
+		// d = g + decay·w, v = mu·v + d, w −= lr·(d + mu·v), worked in float64.
+		var arena kernel.Arena
+		defer arena.Free()
+		w, v, g := arena.Floats(1), arena.Floats(1), arena.Floats(1)
+		w[0], g[0] = 2, 0.5
+		ww, vv := 2.0, 0.0
+		for range 2 {
+			kernel.Nesterov(w, v, g, 0.1, 0.9, 0.01)
+			d := 0.5 + 0.01*ww
+			vv = 0.9*vv + d
+			ww -= 0.1 * (d + 0.9*vv)
+		}
+		near(t, "w", wide(w), []float64{ww}, 1e-6)
+		near(t, "v", wide(v), []float64{vv}, 1e-6)
+	})
+}
+
+func TestNaNInAnActivationReachesTheOutput(t *testing.T) {
+	// A ReLU that turned NaN into 0 would hide a diverged training.
+	for _, isa := range kernel.Available() {
+		var arena kernel.Arena
+		g := kernel.Geometry{H: 1, W: 1, L: 1, Ci: 1, Co: 1}
+		k := kernel.Conv{Geometry: g, Valid: 1, X: arena.Floats(16), Scale: arena.Floats(1), Shift: arena.Floats(1),
+			WP: arena.Floats(9), Z: arena.Floats(16), Scratch: arena.Floats(g.ScratchLen())}
+		k.X[0], k.WP[4], k.Scale[0] = float32(math.NaN()), 1, 1
+		isa.Forward(&k)
+		if z := float64(k.Z[0]); !math.IsNaN(z) {
+			t.Errorf("%v: z = %g, want NaN", isa, z)
+		}
+		arena.Free()
+	}
+}
+
+func TestDetect(t *testing.T) {
+	if os.Getenv("IGC_ISA_HELPER") != "" {
+		isa, err := kernel.Detect()
+		fmt.Println(isa, err)
+		os.Exit(0)
+	}
+	run := func(isa string) string {
+		cmd := exec.Command(os.Args[0], "-test.run=^TestDetect$")
+		cmd.Env = append(os.Environ(), "IGC_ISA_HELPER=1", "IGC_ISA="+isa)
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(out)
+	}
+	t.Run("IGC_ISA forces one", func(t *testing.T) {
+		if got := run("portable"); !strings.HasPrefix(got, "portable <nil>") {
+			t.Errorf("got %q", got)
+		}
+	})
+	t.Run("an unknown name is an error that lists the known", func(t *testing.T) {
+		if got := run("sse9"); !strings.Contains(got, "IGC_ISA=sse9: this machine has") || !strings.Contains(got, "portable") {
+			t.Errorf("got %q", got)
+		}
+	})
+}
+
+func TestTeamCoversEveryBlockOnce(t *testing.T) {
+	for threads := 1; threads <= 5; threads++ {
+		for blocks := range 9 {
+			hits := make([]int, blocks)
+			kernel.NewTeam(threads).Do(blocks, func(b, thread int) {
+				if thread < 0 || thread >= threads {
+					t.Errorf("thread %d of %d", thread, threads)
+				}
+				hits[b]++
+			})
+			for b, n := range hits {
+				if n != 1 {
+					t.Errorf("%d threads: block %d of %d ran %d times", threads, b, blocks, n)
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,193 @@
+package graph
+
+import (
+	G "gorgonia.org/gorgonia"
+	"gorgonia.org/tensor"
+
+	"igcsearch/trainer/kernel"
+)
+
+// conv is the first convolution or a whole IGC block, x' = P·Ws·Pᵀ·Wp·x, with
+// the normalisation and ReLU of its input.
+//
+//	first convolution: (x, wp) → z
+//	IGC block:         (x, weight, bias, wp, ws) → z
+//
+// x is (B, In, H, W, 16): pictures, or the z of the op before, whose
+// normalisation has the parameters weight and bias. z is (B, Out, H, W, 16).
+type conv struct {
+	base
+	geo     kernel.Geometry
+	run     *runtime
+	inNorm  *norm // of x; nil: x is taken as it is
+	outNorm *norm // of z
+	z       *tensor.Dense
+	calls   []kernel.Conv // one for each thread
+	x       []float32     // of the call in progress
+	block   func(block, thread int)
+	grad    *convGrad // nil in evaluation
+}
+
+func newConv(name string, r *runtime, geo kernel.Geometry, inNorm, outNorm *norm, z []float32) *conv {
+	act := func(c int) tensor.Shape { return tensor.Shape{r.b.blocks, c, geo.H, geo.W, kernel.Lanes} }
+	wp := tensor.Shape{geo.Out(), geo.Ci, 3, 3}
+	in := []tensor.Shape{act(geo.In()), wp}
+	if inNorm != nil {
+		c := tensor.Shape{geo.In()}
+		in = []tensor.Shape{act(geo.In()), c, c, wp, {geo.Out(), geo.L, 1, 1}}
+	}
+	o := &conv{base: newBase(name, act(geo.Out()), in...), geo: geo, run: r, inNorm: inNorm, outNorm: outNorm,
+		z: dense(z, act(geo.Out())...), calls: make([]kernel.Conv, r.team.Threads())}
+	for t := range o.calls {
+		o.calls[t] = kernel.Conv{Geometry: geo, Scratch: r.scratch(t, geo.ScratchLen())}
+	}
+	o.block = o.forwardBlock
+	return o
+}
+
+func (o *conv) Do(v ...G.Value) (G.Value, error) {
+	o.bind(v)
+	if o.inNorm != nil {
+		o.inNorm.forward(f32(v[1]), f32(v[2]))
+	}
+	o.run.team.Do(o.run.b.used(), o.block)
+	return o.z, nil
+}
+
+// bind points the calls at the inputs.
+func (o *conv) bind(v []G.Value) {
+	o.x = f32(v[0])
+	for t := range o.calls {
+		k := &o.calls[t]
+		if o.inNorm == nil {
+			k.WP = f32(v[1])
+		} else {
+			k.WP, k.WS, k.Scale, k.Shift = f32(v[3]), f32(v[4]), o.inNorm.scale, o.inNorm.shift
+		}
+	}
+}
+
+// at returns block b of a tensor with n floats for each block.
+func at[T any](s []T, b, n int) []T { return s[b*n : (b+1)*n] }
+
+func (o *conv) forwardBlock(b, thread int) {
+	k, hw := &o.calls[thread], o.geo.H*o.geo.W*kernel.Lanes
+	k.Valid = o.run.b.valid(b)
+	k.X, k.Z = at(o.x, b, o.geo.In()*hw), at(o.z.Float32s(), b, o.geo.Out()*hw)
+	if o.outNorm.training {
+		k.Sum, k.SumSq = at(o.outNorm.sum, b, o.geo.Out()), at(o.outNorm.sumSq, b, o.geo.Out())
+	}
+	o.run.isa.Forward(k)
+}
+
+func (o *conv) DiffWRT(n int) []bool {
+	d := make([]bool, n)
+	for i := range d {
+		d[i] = i > 0 || o.inNorm != nil // nobody wants the gradient of the pictures
+	}
+	return d
+}
+
+// SymDiff adds one op for all gradients, and a part for each.
+func (o *conv) SymDiff(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {
+	d := newConvGrad(o)
+	o.grad = d
+	node, err := G.ApplyOp(d, append(append(G.Nodes{}, in...), out, grad)...)
+	if err != nil {
+		return nil, err
+	}
+	p := parts{of: node}
+	if o.inNorm == nil {
+		return G.Nodes{nil, p.add(o.name+".dwp", d.dwp)}, p.err
+	}
+	c := o.geo.In()
+	return G.Nodes{node,
+		p.add(o.name+".dweight", dense(o.inNorm.dWeight, c)), p.add(o.name+".dbias", dense(o.inNorm.dBias, c)),
+		p.add(o.name+".dwp", d.dwp), p.add(o.name+".dws", d.dws)}, p.err
+}
+
+// parts collects part nodes and the first error.
+type parts struct {
+	of  *G.Node
+	err error
+}
+
+func (p *parts) add(name string, value *tensor.Dense) *G.Node {
+	n, err := newPart(p.of, name, value)
+	if p.err == nil {
+		p.err = err
+	}
+	return n
+}
+
+// convGrad computes all gradients of a conv. Its inputs are those of the conv,
+// then z, then the gradient of the normalised z masked by its ReLU (g); its
+// value is the same for x (gx), in deferred form: the norm of x holds the
+// coefficients that make the gradient of x itself out of it.
+type convGrad struct {
+	base
+	of       *conv
+	dwp, dws *tensor.Dense
+	gx       *tensor.Dense // the conv's dwp where x has no gradient
+	dwpParts []float32     // (B, …)
+	dwsParts []float32
+	wpt, wst []float32
+	g        []float32
+	block    func(block, thread int)
+}
+
+func newConvGrad(o *conv) *convGrad {
+	a, geo, blocks := o.run.arena, o.geo, o.run.b.blocks
+	d := &convGrad{of: o,
+		dwp:      dense(a.Floats(geo.PrimaryLen()), geo.Out(), geo.Ci, 3, 3),
+		dwpParts: a.Floats(blocks * geo.PrimaryLen()), wpt: a.Floats(geo.PrimaryLen())}
+	d.gx = d.dwp
+	if geo.Secondary {
+		d.dws = dense(a.Floats(geo.SecondaryLen()), geo.Out(), geo.L, 1, 1)
+		d.dwsParts, d.wst = a.Floats(blocks*geo.SecondaryLen()), a.Floats(geo.SecondaryLen())
+	}
+	if o.inNorm != nil {
+		shape := o.in[0]
+		d.gx = dense(o.run.gradient(shape.TotalSize()), shape...)
+	}
+	d.base = newBase(o.name+".grad", d.gx.Shape(), append(append([]tensor.Shape{}, o.in...), o.out, o.out)...)
+	d.block = d.backwardBlock
+	return d
+}
+
+func (d *convGrad) Do(v ...G.Value) (G.Value, error) {
+	o := d.of
+	o.bind(v)
+	d.g = f32(v[len(v)-1])
+	for t := range o.calls {
+		o.calls[t].WPT, o.calls[t].WST = d.wpt, d.wst
+	}
+	o.calls[0].Transpose()
+	blocks := o.run.b.used()
+	o.run.team.Do(blocks, d.block)
+	kernel.SumBlocks(d.dwp.Float32s(), d.dwpParts[:blocks*o.geo.PrimaryLen()])
+	if d.dws != nil {
+		kernel.SumBlocks(d.dws.Float32s(), d.dwsParts[:blocks*o.geo.SecondaryLen()])
+	}
+	if o.inNorm != nil {
+		o.inNorm.backward()
+	}
+	return d.gx, nil
+}
+
+func (d *convGrad) backwardBlock(b, thread int) {
+	o := d.of
+	k, geo, hw := &o.calls[thread], o.geo, o.geo.H*o.geo.W*kernel.Lanes
+	k.Valid = o.run.b.valid(b)
+	k.X, k.Z, k.G = at(o.x, b, geo.In()*hw), at(o.z.Float32s(), b, geo.Out()*hw), at(d.g, b, geo.Out()*hw)
+	k.CA, k.CB, k.CC = o.outNorm.ca, o.outNorm.cb, o.outNorm.cc
+	k.DWP = at(d.dwpParts, b, geo.PrimaryLen())
+	if geo.Secondary {
+		k.DWS = at(d.dwsParts, b, geo.SecondaryLen())
+	}
+	if o.inNorm != nil {
+		k.GX = at(d.gx.Float32s(), b, geo.In()*hw)
+		k.GSum, k.GXSum = at(o.inNorm.gsum, b, geo.In()), at(o.inNorm.gxsum, b, geo.In())
+	}
+	o.run.isa.Backward(k)
+}

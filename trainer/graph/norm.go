@@ -1,0 +1,104 @@
+package graph
+
+import (
+	"math"
+
+	"igcsearch/trainer/kernel"
+)
+
+// Constants of the paper's authors' code for networks without identity
+// mappings.
+const (
+	Epsilon       = 2e-5 // added to the variance
+	RunningFactor = 0.99 // running = 0.99·running + 0.01·batch
+)
+
+// norm is one batch normalisation. It has no op of its own: the op that makes
+// z leaves the sums of z here, the op that reads z normalises while it reads,
+// and backward the other way round. So z crosses memory once each way.
+type norm struct {
+	c, positions int // channels; H·W
+	b            *batch
+	training     bool
+
+	runningMean, runningVar []float32 // (C)
+
+	sum, sumSq  []float64 // (B, C): of z, by its maker
+	gsum, gxsum []float64 // (B, C): of g and g·z, by its reader's gradient
+
+	mean, istd   []float64 // (C): istd is 1/sqrt(var + Epsilon)
+	scale, shift []float32 // (C): normalised z = scale·z + shift
+	weight       []float32 // (C): of the last forward
+
+	dWeight, dBias []float32 // (C)
+	ca, cb, cc     []float32 // (C): dz = ca·g + cb·z + cc
+}
+
+func newNorm(a *kernel.Arena, b *batch, c, positions int) *norm {
+	n := &norm{c: c, positions: positions, b: b, training: true,
+		runningMean: a.Floats(c), runningVar: a.Floats(c),
+		sum: a.Doubles(b.blocks * c), sumSq: a.Doubles(b.blocks * c),
+		gsum: a.Doubles(b.blocks * c), gxsum: a.Doubles(b.blocks * c),
+		mean: a.Doubles(c), istd: a.Doubles(c), scale: a.Floats(c), shift: a.Floats(c),
+		dWeight: a.Floats(c), dBias: a.Floats(c), ca: a.Floats(c), cb: a.Floats(c), cc: a.Floats(c)}
+	for i := range n.runningVar {
+		n.runningVar[i] = 1
+	}
+	return n
+}
+
+// evaluation returns a norm that normalises by n's running statistics.
+func (n *norm) evaluation(a *kernel.Arena) *norm {
+	return &norm{c: n.c, positions: n.positions, b: n.b,
+		runningMean: n.runningMean, runningVar: n.runningVar, scale: a.Floats(n.c), shift: a.Floats(n.c)}
+}
+
+// total sums channel c over the blocks in use, in their order.
+func (n *norm) total(s []float64, c int) float64 {
+	t := 0.0
+	for b := range n.b.used() {
+		t += s[b*n.c+c]
+	}
+	return t
+}
+
+// forward turns the statistics into scale and shift, and in training moves the
+// running statistics. As in PyTorch, the running variance is the unbiased
+// one, n/(n−1) times that which normalises.
+func (n *norm) forward(weight, bias []float32) {
+	n.weight = weight
+	count := float64(n.b.n * n.positions)
+	for c := range n.c {
+		mean, variance := float64(n.runningMean[c]), float64(n.runningVar[c])
+		if n.training {
+			mean = n.total(n.sum, c) / count
+			variance = n.total(n.sumSq, c)/count - mean*mean
+			if variance < 0 { // by rounding, where all values are equal
+				variance = 0
+			}
+			unbiased := variance * count / math.Max(count-1, 1)
+			n.runningMean[c] = float32(RunningFactor*float64(n.runningMean[c]) + (1-RunningFactor)*mean)
+			n.runningVar[c] = float32(RunningFactor*float64(n.runningVar[c]) + (1-RunningFactor)*unbiased)
+			n.mean[c], n.istd[c] = mean, 1/math.Sqrt(variance+Epsilon)
+		}
+		scale := float64(weight[c]) / math.Sqrt(variance+Epsilon)
+		n.scale[c], n.shift[c] = float32(scale), float32(float64(bias[c])-mean*scale)
+	}
+}
+
+// backward computes the gradients of weight and bias and the coefficients of
+// dz, with ẑ = (z − mean)·istd and N positions of the batch:
+//
+//	dbias = Σg, dweight = Σ g·ẑ
+//	dz = weight·istd·(g − dbias/N − ẑ·dweight/N)
+func (n *norm) backward() {
+	count := float64(n.b.n * n.positions)
+	for c := range n.c {
+		g, gz := n.total(n.gsum, c), n.total(n.gxsum, c)
+		dw := n.istd[c] * (gz - n.mean[c]*g)
+		n.dWeight[c], n.dBias[c] = float32(dw), float32(g)
+		ca := float64(n.weight[c]) * n.istd[c]
+		cb := -ca * n.istd[c] * dw / count
+		n.ca[c], n.cb[c], n.cc[c] = float32(ca), float32(cb), float32(-ca*g/count-cb*n.mean[c])
+	}
+}

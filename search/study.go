@@ -1,0 +1,263 @@
+// Package search is the domain of igcsearch: a Study asks which pair (L, M)
+// is best under a parameter budget, a Trial trains the network of one pair
+// from one seed, and the Runner works through the trials of a study, several
+// at once.
+//
+// The package declares what it needs of the outside as interfaces, Trainer
+// and Store. It knows no database, no device and no file format.
+package search
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+
+	"igcsearch/space"
+)
+
+// The values of Study.Curve: the split whose accuracy a figure or table shows.
+const (
+	CurveTest       = "test"
+	CurveValidation = "validation"
+)
+
+// The values of Study.Augment.
+const (
+	AugmentNone = "none"
+	// AugmentCropMirror zero-pads by Study.Pad pixels on each side, crops at
+	// random to the old size and mirrors half of the pictures (paper,
+	// Section 5.1).
+	AugmentCropMirror = "crop-mirror"
+)
+
+// Study holds the settings of one study. Every field but the last two, which
+// say how to run and not what, takes part in Fingerprint: two studies with
+// the same fingerprint have the same results, bit for bit, on the same
+// instruction set.
+type Study struct {
+	// Name identifies the study in a database; letters, digits, '-', '_', '.'.
+	Name string `toml:"name" json:"name"`
+	// Title is one line for people, shown beside the name.
+	Title string `toml:"title" json:"title,omitempty"`
+
+	// Dataset is "synthetic", "cifar10" or "cifar100".
+	Dataset string `toml:"dataset" json:"dataset"`
+	// TrainPictures bounds the training pictures, class-balanced; 0 is all.
+	TrainPictures int `toml:"train_pictures" json:"train_pictures"`
+	// TestPictures bounds the test pictures, class-balanced; 0 is all.
+	TestPictures int `toml:"test_pictures" json:"test_pictures"`
+	// Validation is how many training pictures are held out, class-balanced.
+	Validation int `toml:"validation" json:"validation"`
+	// SplitSeed draws the held-out and the bounded pictures; the same for
+	// every trial of a study.
+	SplitSeed int `toml:"split_seed" json:"split_seed"`
+	// Curve is the split that figures and tables show: CurveTest or
+	// CurveValidation.
+	Curve string `toml:"curve" json:"curve"`
+	// Augment is AugmentNone or AugmentCropMirror.
+	Augment string `toml:"augment" json:"augment"`
+	// Pad is the zero padding of AugmentCropMirror in pixels.
+	Pad int `toml:"pad" json:"pad"`
+
+	// Budget is the parameters of one block, T; unset (0) if Pairs is given.
+	Budget int `toml:"budget" json:"budget"`
+	// Kernel is the number of spatial kernel positions, S; 9 is 3×3.
+	Kernel int `toml:"kernel" json:"kernel"`
+	// Tolerance is the largest |params/T − 1| of a pair, a fraction.
+	Tolerance float64 `toml:"tolerance" json:"tolerance"`
+	// All keeps every L within the tolerance, not only the nearest of each M.
+	All bool `toml:"all" json:"all"`
+	// Pairs lists the pairs, "40x2" is L = 40, M = 2. Normalize fills it from
+	// Budget where the study lists none.
+	Pairs []string `toml:"pairs" json:"pairs"`
+	// Blocks is the number of IGC blocks of the network; Figure 3 has 6.
+	Blocks int `toml:"blocks" json:"blocks"`
+
+	// Seeds is how many trials each pair gets; their seeds are 0 … Seeds−1.
+	Seeds int `toml:"seeds" json:"seeds"`
+	// Epochs is the length of a training.
+	Epochs int `toml:"epochs" json:"epochs"`
+	// Batch is the number of pictures of one step. What is left of an epoch
+	// when no full batch remains is not trained on in that epoch.
+	Batch int `toml:"batch" json:"batch"`
+	// LearningRate is the first learning rate.
+	LearningRate float64 `toml:"learning_rate" json:"learning_rate"`
+	// Drops are the fractions of the training, in (0, 1) and rising, after
+	// which the learning rate is divided by 10.
+	Drops []float64 `toml:"drops" json:"drops"`
+	// Momentum is Nesterov's µ, in [0, 1).
+	Momentum float64 `toml:"momentum" json:"momentum"`
+	// WeightDecay is added as WeightDecay·w to the gradients of convolution
+	// and linear weights and of batch-norm scales.
+	WeightDecay float64 `toml:"weight_decay" json:"weight_decay"`
+	// EvaluateEvery is how many epochs lie between two evaluations; the last
+	// epoch is always evaluated.
+	EvaluateEvery int `toml:"evaluate_every" json:"evaluate_every"`
+
+	// DataSum identifies the pictures themselves; the trainer's data reader
+	// gives it, a study file cannot.
+	DataSum string `toml:"-" json:"data_sum,omitempty"`
+
+	// Device is "auto" or "cpu".
+	Device string `toml:"device" json:"-"`
+	// Workers is how many trials run at once; 0 is one for each core.
+	Workers int `toml:"workers" json:"-"`
+}
+
+// Default returns the paper's protocol for CIFAR (Section 5.2) on the network
+// of Figure 3; Name, Dataset and Budget or Pairs are left to fill in.
+func Default() Study {
+	return Study{
+		Curve: CurveTest, Augment: AugmentCropMirror, Pad: 4,
+		Kernel: 9, Tolerance: 0.024, Blocks: 6,
+		Seeds: 5, Epochs: 400, Batch: 64,
+		LearningRate: 0.1, Drops: []float64{0.5, 0.75, 0.875},
+		Momentum: 0.9, WeightDecay: 1e-4, EvaluateEvery: 1,
+		Device: "auto",
+	}
+}
+
+var nameRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$`)
+
+// Normalize checks the settings and returns them in the one form that is
+// stored and hashed: Pairs filled in and in the order of rising M, spelled
+// "40x2". The error lists every setting that is wrong.
+func (s Study) Normalize() (Study, error) {
+	var errs []error
+	check := func(ok bool, format string, a ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf(format, a...))
+		}
+	}
+	check(nameRE.MatchString(s.Name), "name %q: want 1 to 100 letters, digits, '.', '_' or '-', starting with a letter or digit", s.Name)
+	check(slices.Contains([]string{"synthetic", "cifar10", "cifar100"}, s.Dataset), `dataset %q: want "synthetic", "cifar10" or "cifar100"`, s.Dataset)
+	check(s.TrainPictures >= 0, "train_pictures %d: want 0 (all) or more", s.TrainPictures)
+	check(s.TestPictures >= 0, "test_pictures %d: want 0 (all) or more", s.TestPictures)
+	check(s.Validation >= 0, "validation %d: want 0 or more pictures", s.Validation)
+	check(s.Curve == CurveTest || s.Curve == CurveValidation, `curve %q: want "test" or "validation"`, s.Curve)
+	check(s.Curve != CurveValidation || s.Validation > 0, `curve "validation" needs validation > 0 held-out pictures`)
+	check(s.Augment == AugmentNone || s.Augment == AugmentCropMirror, `augment %q: want "none" or "crop-mirror"`, s.Augment)
+	check(s.Pad >= 0 && s.Pad <= 16, "pad %d: want 0 to 16", s.Pad)
+	check(s.Kernel == 9, "kernel %d: the trainer has 3×3 kernels only, want 9", s.Kernel)
+	check(s.Tolerance >= 0 && s.Tolerance < 1, "tolerance %g: want a fraction in [0, 1), 0.024 is 2.4 %%", s.Tolerance)
+	check(s.Blocks >= 1 && s.Blocks <= 1000, "blocks %d: want 1 to 1000", s.Blocks)
+	check(s.Seeds >= 1 && s.Seeds <= 10000, "seeds %d: want 1 to 10000", s.Seeds)
+	check(s.Epochs >= 1, "epochs %d: want 1 or more", s.Epochs)
+	check(s.Batch >= 1 && s.Batch <= 4096, "batch %d: want 1 to 4096", s.Batch)
+	check(s.LearningRate > 0 && s.LearningRate <= 1e6, "learning_rate %g: want > 0, at most 1e6", s.LearningRate)
+	check(s.Momentum >= 0 && s.Momentum < 1, "momentum %g: want [0, 1)", s.Momentum)
+	check(s.WeightDecay >= 0 && s.WeightDecay <= 1e6, "weight_decay %g: want 0 to 1e6", s.WeightDecay)
+	check(s.EvaluateEvery >= 1, "evaluate_every %d: want 1 or more", s.EvaluateEvery)
+	check(s.Device == "auto" || s.Device == "cpu", `device %q: want "auto" or "cpu"`, s.Device)
+	check(s.Workers >= 0, "workers %d: want 0 (one for each core) or more", s.Workers)
+	for i, d := range s.Drops {
+		check(d > 0 && d < 1 && (i == 0 || d > s.Drops[i-1]), "drops %v: want rising fractions in (0, 1)", s.Drops)
+	}
+	check(s.Budget >= 0 && s.Budget <= 1_000_000_000, "budget %d: want 1 to 1000000000 parameters, or 0 beside a list of pairs", s.Budget)
+	check(s.Budget != 0 || len(s.Pairs) > 0, "budget 0: want a number of parameters, or a list of pairs")
+
+	var pairs []space.Pair
+	for _, text := range s.Pairs {
+		p, err := space.ParsePair(text)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("pairs: %w", err))
+			continue
+		}
+		check(!slices.Contains(pairs, p), "pairs: %s is listed twice", text)
+		pairs = append(pairs, p)
+	}
+	if len(errs) > 0 {
+		return s, errors.Join(errs...)
+	}
+	if len(pairs) == 0 {
+		b := space.Budget{Params: s.Budget, Kernel: s.Kernel, Tolerance: s.Tolerance}
+		if s.All {
+			pairs = b.All()
+		} else {
+			pairs = b.Nearest()
+		}
+		if len(pairs) == 0 {
+			return s, fmt.Errorf("budget %d: no pair lies within %g %%; raise tolerance", s.Budget, 100*s.Tolerance)
+		}
+	}
+	slices.SortFunc(pairs, space.ComparePairs)
+	s.Pairs = nil // a fresh slice: s is a copy, its slices are not
+	for _, p := range pairs {
+		s.Pairs = append(s.Pairs, fmt.Sprintf("%dx%d", p.L, p.M))
+	}
+	s.Drops = slices.Clone(s.Drops)
+	return s, nil
+}
+
+// PairList returns Pairs parsed. It panics if s is not normalised.
+func (s Study) PairList() []space.Pair {
+	pairs := make([]space.Pair, len(s.Pairs))
+	for i, text := range s.Pairs {
+		p, err := space.ParsePair(text)
+		if err != nil {
+			panic(err)
+		}
+		pairs[i] = p
+	}
+	return pairs
+}
+
+// Settings is the canonical form of what defines the results of a normalised
+// study, as JSON.
+func (s Study) Settings() []byte {
+	s.Title = "" // text for people; changing it is not another study
+	b, err := json.Marshal(s)
+	if err != nil {
+		panic(err) // NaN is refused by Normalize, nothing else can fail
+	}
+	return b
+}
+
+// Fingerprint is the SHA-256 of Settings in hexadecimal.
+func (s Study) Fingerprint() string {
+	sum := sha256.Sum256(s.Settings())
+	return hex.EncodeToString(sum[:])
+}
+
+// Diff lists the settings in which two normalised studies differ, one line
+// each, "epochs: 400 there, 20 here"; empty if their fingerprints agree.
+func Diff(there, here Study) []string {
+	var lines []string
+	a, b := reflect.ValueOf(there), reflect.ValueOf(here)
+	for i := range a.NumField() {
+		f := a.Type().Field(i)
+		tag := f.Tag.Get("json")
+		if tag == "-" || f.Name == "Title" {
+			continue
+		}
+		x, y := a.Field(i).Interface(), b.Field(i).Interface()
+		if fmt.Sprint(x) != fmt.Sprint(y) {
+			key, _, _ := strings.Cut(tag, ",")
+			lines = append(lines, fmt.Sprintf("%s: %v there, %v here", key, x, y))
+		}
+	}
+	return lines
+}
+
+// Trials returns every (pair, seed) of a normalised study as pending trials,
+// longest first by multiply–adds, so that a pool of workers ends together.
+func (s Study) Trials(in space.Shape, classes int) []Trial {
+	var trials []Trial
+	for _, p := range s.PairList() {
+		macs := space.Figure3(p, s.Blocks, in, classes).MultiplyAdds()
+		for seed := range s.Seeds {
+			trials = append(trials, Trial{Pair: p, Seed: seed, Status: Pending, Epochs: s.Epochs, MultiplyAdds: macs})
+		}
+	}
+	slices.SortStableFunc(trials, func(a, b Trial) int {
+		return cmp.Or(cmp.Compare(b.MultiplyAdds, a.MultiplyAdds), space.ComparePairs(a.Pair, b.Pair), cmp.Compare(a.Seed, b.Seed))
+	})
+	return trials
+}

@@ -1,0 +1,139 @@
+package search
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"igcsearch/space"
+)
+
+// Status is where a trial stands.
+type Status string
+
+const (
+	// Pending trials wait for a worker; Epoch > 0 if they were interrupted.
+	Pending Status = "pending"
+	// Running trials have a worker now, or had one that was killed.
+	Running Status = "running"
+	// Done trials have all their epochs.
+	Done Status = "done"
+	// Diverged trials met a loss that is not finite: a result, not a failure.
+	Diverged Status = "diverged"
+	// Failed trials ended with an error; the next run tries them again.
+	Failed Status = "failed"
+)
+
+// Finished reports whether a trial in this status has its result.
+func (s Status) Finished() bool { return s == Done || s == Diverged }
+
+// ErrDiverged is what a Trainer returns for a loss that is not finite.
+var ErrDiverged = errors.New("the loss is not finite")
+
+// Trial trains the network of one pair from one seed.
+type Trial struct {
+	ID     int64 // given by the store
+	Pair   space.Pair
+	Seed   int
+	Status Status
+	Epoch  int // epochs finished and stored
+	Epochs int // epochs of the whole training
+	// MultiplyAdds of the forward pass of one picture.
+	MultiplyAdds int64
+	// Error says on one line why a trial failed or diverged, else empty.
+	Error string
+	// Last holds the metrics of epoch Epoch; zero if Epoch is 0.
+	Last Epoch
+}
+
+// Epoch holds what one epoch of a training measured, as raw counts.
+type Epoch struct {
+	Number       int     // 1 … Epochs
+	LearningRate float64 // of the epoch's last step
+	// TrainLoss is the mean cross-entropy (nats) over the epoch's pictures,
+	// as they were augmented, by the weights of their step.
+	TrainLoss                          float64
+	TrainCorrect, TrainTotal           int
+	ValidationCorrect, ValidationTotal int // total 0: not evaluated
+	TestCorrect, TestTotal             int // total 0: not evaluated
+	// TrainSeconds covers training steps and their input; loading and
+	// evaluation excluded.
+	TrainSeconds float64
+	EvalSeconds  float64
+}
+
+// Correct returns the counts of the split that curve names.
+func (e Epoch) Correct(curve string) (correct, total int) {
+	if curve == CurveValidation {
+		return e.ValidationCorrect, e.ValidationTotal
+	}
+	return e.TestCorrect, e.TestTotal
+}
+
+// Checkpoint is the state of a training after an epoch. State is the
+// trainer's own encoding of weights, momentum, running statistics and the
+// position of the random numbers.
+type Checkpoint struct {
+	Epoch int // epochs finished
+	State []byte
+}
+
+// Job is one trial as a Trainer sees it.
+type Job struct {
+	Study Study // normalised
+	Pair  space.Pair
+	Seed  int
+	From  *Checkpoint // nil: from the start
+}
+
+// Reporter hears of a training as it goes on. Its methods are called from the
+// goroutine that called Train.
+type Reporter interface {
+	// Step follows each mini-batch: done of the epoch's total steps.
+	Step(epoch, done, total int)
+	// Epoch follows each epoch, evaluation included. An error ends the
+	// training and is returned by Train.
+	Epoch(Epoch, Checkpoint) error
+}
+
+// Trainer trains one network at a time per call; calls run concurrently.
+type Trainer interface {
+	// Train runs the job to its last epoch. The result is a pure function of
+	// the job and the instruction set. It returns ErrDiverged (wrapped, with
+	// the epoch and step) at a loss that is not finite, and ctx.Err()
+	// (wrapped) at the next batch after ctx is done; the epochs reported
+	// until then stand.
+	Train(ctx context.Context, job Job, r Reporter) error
+}
+
+// Attempt is what is recorded of one worker's turn at a trial.
+type Attempt struct {
+	Started   time.Time
+	Commit    string // git commit of the program, "" if unknown
+	GoVersion string
+	CPU       string // model name
+	ISA       string // instruction set of the kernels: avx512, avx2, portable
+	Device    string
+	Host      string
+	PID       int
+	Args      []string
+}
+
+// Store keeps studies, trials, epochs and checkpoints. Each method is one
+// transaction; methods may be called concurrently.
+type Store interface {
+	// Plan makes sure that the study and all its trials are stored, trials
+	// as pending, and returns them as they stand, in the order given. Trials
+	// that a killed process left running become pending. It refuses, with
+	// the differences, a study whose name is taken by other settings.
+	Plan(ctx context.Context, s Study, trials []Trial) ([]Trial, error)
+	// Begin marks a trial running and returns the new attempt's ID and the
+	// trial's checkpoint, nil if it has none.
+	Begin(ctx context.Context, trial int64, a Attempt) (attempt int64, from *Checkpoint, err error)
+	// Record stores the metrics of an epoch together with the checkpoint
+	// that follows it.
+	Record(ctx context.Context, attempt int64, e Epoch, c Checkpoint) error
+	// End closes an attempt and leaves its trial in the given status:
+	// Done, Diverged, Failed with a message, or Pending if interrupted.
+	End(ctx context.Context, attempt int64, s Status, message string) error
+}

@@ -1,0 +1,102 @@
+package trainer
+
+import (
+	"math"
+	"slices"
+	"testing"
+
+	"igcsearch/search"
+	"igcsearch/space"
+	"igcsearch/trainer/graph"
+	"igcsearch/trainer/kernel"
+)
+
+func TestLearningRate(t *testing.T) {
+	s := search.Default()
+	t.Run("400 epochs fall after 200, 300 and 350", func(t *testing.T) {
+		const perEpoch = 781
+		for epoch, want := range map[int]float64{1: .1, 200: .1, 201: .01, 300: .01, 301: .001, 350: .001, 351: .0001, 400: .0001} {
+			for _, step := range []int{0, perEpoch - 1} {
+				if got := learningRate(s, (epoch-1)*perEpoch+step, 400*perEpoch); math.Abs(got-want) > 1e-12 {
+					t.Errorf("epoch %d, step %d: %g, want %g", epoch, step, got, want)
+				}
+			}
+		}
+	})
+	t.Run("a short training falls at the same fractions of its steps", func(t *testing.T) {
+		var got []float64
+		for step := range 8 {
+			got = append(got, learningRate(s, step, 8))
+		}
+		want := []float64{.1, .1, .1, .1, .01, .01, .001, .0001}
+		for i := range want {
+			if math.Abs(got[i]-want[i]) > 1e-12 {
+				t.Fatalf("got %v, want %v", got, want)
+			}
+		}
+	})
+}
+
+func TestInitialise(t *testing.T) {
+	m, err := graph.New(space.Figure3(space.Pair{L: 40, M: 2}, 1, space.Shape{C: 3, H: 2, W: 2}, 100), 1, graph.Options{Threads: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	initialise(m.Params, 5)
+	// Standard deviations by the protocol: sqrt(2/fan_in), fan_in of one
+	// partition; the linear layer's is that of a uniform, bound/sqrt(3).
+	for name, want := range map[string]float64{
+		"conv0.weight":            math.Sqrt(2. / (3 * 9)),
+		"block1.primary.weight":   math.Sqrt(2. / (2 * 9)),
+		"block1.secondary.weight": math.Sqrt(2. / 40),
+		"fc.weight":               math.Sqrt(1./80) / math.Sqrt(3),
+	} {
+		i := slices.IndexFunc(m.Params, func(p graph.Param) bool { return p.Name == name })
+		var sum, sq float64
+		for _, v := range m.Params[i].Value {
+			sum += float64(v)
+			sq += float64(v) * float64(v)
+		}
+		n := float64(len(m.Params[i].Value))
+		if std := math.Sqrt(sq/n - sum*sum/n/n); math.Abs(std/want-1) > 4/math.Sqrt(2*n) {
+			t.Errorf("%s: standard deviation %.4f, want %.4f", name, std, want)
+		}
+		if math.Abs(sum/n) > 4*want/math.Sqrt(n) {
+			t.Errorf("%s: mean %.4f", name, sum/n)
+		}
+	}
+	for _, p := range m.Params {
+		if len(p.Shape) != 1 {
+			continue
+		}
+		want := float32(0)
+		if p.Decays {
+			want = 1
+		}
+		if slices.ContainsFunc(p.Value, func(v float32) bool { return v != want }) {
+			t.Errorf("%s: want all %g", p.Name, want)
+		}
+	}
+}
+
+// FuzzCheckpoint: no bytes make decode panic or read outside, and what it
+// accepts is exactly as long as a checkpoint.
+func FuzzCheckpoint(f *testing.F) {
+	m, err := graph.New(space.Figure3(space.Pair{L: 2, M: 1}, 1, space.Shape{C: 3, H: 1, W: 1}, 2), 1, graph.Options{ISA: kernel.Portable, Threads: 1})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(m.Close)
+	j := search.Job{Pair: space.Pair{L: 2, M: 1}}
+	good := state(m, j, 1)
+	f.Add(good)
+	f.Add(good[:len(good)/2])
+	f.Add([]byte(checkpointMagic))
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if decode(tensors(m), header(j, 1), b) == nil && len(b) != len(good) {
+			t.Errorf("%d bytes accepted, a checkpoint has %d", len(b), len(good))
+		}
+	})
+}

@@ -1,0 +1,74 @@
+#!/usr/bin/env python3
+"""Replays a trace of igcsearch in PyTorch and compares everything in it.
+
+    igcsearch trace quickstart --pair 40x2 --seed 0 --steps 5 -o trace.npz
+    python3 replay_trace.py trace.npz          (needs numpy and PyTorch)
+
+Prints the largest relative differences; exits 1 if one is above its bound.
+"""
+import sys
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+t = np.load(sys.argv[1])
+init = {k[5:]: torch.tensor(t[k]).double() for k in t.files if k.startswith("init/")}
+stats = {k for k in init if "running_" in k}
+p = {k: v.clone().requires_grad_(k not in stats) for k, v in init.items()}
+blocks = len([k for k in p if k.endswith("primary.weight")])
+G, M = p["block1.primary.weight"].shape[:2]
+L = G // M
+WEIGHT_DECAY, MOMENTUM = 1e-4, 0.9
+
+
+def permute(x, a, b):
+    n, c, h, w = x.shape
+    return x.view(n, a, b, h, w).transpose(1, 2).reshape(n, c, h, w)
+
+
+def norm(x, name):
+    return F.relu(F.batch_norm(x, p[name + ".running_mean"], p[name + ".running_var"], p[name + ".weight"], p[name + ".bias"],
+                               training=True, momentum=0.01, eps=2e-5))
+
+
+def forward(x):
+    x = norm(F.conv2d(x, p["conv0.weight"], padding=1), "bn0")
+    for k in range(1, blocks + 1):
+        b = f"block{k}."
+        y = permute(F.conv2d(x, p[b + "primary.weight"], padding=1, groups=L), L, M)
+        x = norm(permute(F.conv2d(y, p[b + "secondary.weight"], groups=M), M, L), b + "bn")
+    return F.linear(x.mean((2, 3)), p["fc.weight"], p["fc.bias"])
+
+
+worst = {}
+
+
+def compare(kind, got, want):
+    want = torch.tensor(np.asarray(want)).double()
+    d = (got.detach() - want).norm() / (want.norm() + 1e-30)
+    worst[kind] = max(worst.get(kind, 0), d.item())
+
+
+velocity = {k: torch.zeros_like(v) for k, v in p.items()}
+step = 0
+while f"step/{step}/loss" in t.files:
+    s = f"step/{step}/"
+    logits = forward(torch.tensor(t[s + "images"]).double())
+    loss = F.cross_entropy(logits, torch.tensor(t[s + "labels"]))
+    grads = torch.autograd.grad(loss, [p[k] for k in p if k not in stats])
+    compare("logits", logits, t[s + "logits"])
+    compare("loss", loss, t[s + "loss"])
+    with torch.no_grad():
+        for name, g in zip([k for k in p if k not in stats], grads):
+            compare("gradients", g, t[s + "grad/" + name])
+            if not name.endswith("bias"):
+                g = g + WEIGHT_DECAY * p[name]
+            v = velocity[name]
+            v.mul_(MOMENTUM).add_(g)
+            p[name] -= float(t[s + "lr"]) * (g + MOMENTUM * v)
+    step += 1
+for name, v in p.items():
+    compare("final statistics" if name in stats else "final parameters", v, t["final/" + name])
+print(f"IGC-L{L}M{M}, {blocks} blocks, {step} steps:", ", ".join(f"{k} {v:.1e}" for k, v in worst.items()))
+bounds = {"logits": 1e-4, "loss": 1e-5, "gradients": 1e-3, "final parameters": 1e-4, "final statistics": 1e-4}
+sys.exit(any(worst[k] > bounds[k] for k in worst))

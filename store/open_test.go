@@ -1,0 +1,540 @@
+package store_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"igcsearch/search"
+	"igcsearch/store"
+)
+
+// folder is every file of a folder with its content.
+func folder(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	files := map[string]string{}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		b, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[e.Name()] = string(b)
+	}
+	return files
+}
+
+// both opens path in both ways and closes what opens.
+func both(ctx context.Context, path string) (write, read error) {
+	w, write := store.Open(ctx, path)
+	if write == nil {
+		w.Close()
+	}
+	r, read := store.OpenReadOnly(ctx, path)
+	if read == nil {
+		r.Close()
+	}
+	return write, read
+}
+
+func TestOpenRefuses(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name, want string
+		prepare    func(t *testing.T, path string)
+	}{
+		{"a file that is no database", "file is not a database", func(t *testing.T, path string) {
+			if err := os.WriteFile(path, bytes.Repeat([]byte("no database "), 500), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"a short text", "file is not a database", func(t *testing.T, path string) {
+			if err := os.WriteFile(path, []byte("epochs = 3\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"a database without a mark", "belongs to another program (application_id 0x0)", func(t *testing.T, path string) {
+			execute(t, path, `PRAGMA journal_mode = WAL; CREATE TABLE study (name TEXT)`)
+		}},
+		{"the database of another application", "belongs to another program (application_id 0x47504b47)", func(t *testing.T, path string) {
+			execute(t, path, `PRAGMA application_id = 0x47504B47`)
+		}},
+		{"a newer igcsearch's database", fmt.Sprintf("a newer igcsearch wrote it (schema version %d, this one knows %d): update", store.SchemaVersion+1, store.SchemaVersion), func(t *testing.T, path string) {
+			open(t, path).Close()
+			execute(t, path, fmt.Sprintf(`PRAGMA user_version = %d`, store.SchemaVersion+1))
+		}},
+		{"a folder", "not a regular file", func(t *testing.T, path string) {
+			if err := os.Mkdir(path, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}},
+	} {
+		t.Run(test.name+", and leaves it as it is", func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			path := filepath.Join(dir, "a.db")
+			test.prepare(t, path)
+			var before map[string]string
+			if test.name != "a folder" {
+				before = folder(t, dir)
+			}
+			write, read := both(t.Context(), path)
+			wantError(t, write, "open database "+path, test.want)
+			wantError(t, read, "open database "+path, test.want)
+			if test.name != "a folder" {
+				if after := folder(t, dir); !maps.Equal(before, after) {
+					t.Errorf("the folder had %v and has %v, or a file changed", slices.Sorted(maps.Keys(before)), slices.Sorted(maps.Keys(after)))
+				}
+			}
+		})
+	}
+	t.Run("a damaged database", func(t *testing.T) {
+		t.Parallel()
+		db, path, _, _ := planned(t)
+		db.Close()
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := 4096; i < len(b); i++ {
+			b[i] = 0xA5
+		}
+		if err := os.WriteFile(path, b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		write, read := both(t.Context(), path)
+		wantError(t, write, path, "malformed", "damaged; copy it")
+		wantError(t, read, path, "malformed", "damaged; copy it")
+	})
+	t.Run("a folder that does not exist", func(t *testing.T) {
+		t.Parallel()
+		dir := filepath.Join(t.TempDir(), "none")
+		_, err := store.Open(t.Context(), filepath.Join(dir, "a.db"))
+		wantError(t, err, "folder "+dir+" does not exist: create it")
+	})
+}
+
+func TestOpen(t *testing.T) {
+	t.Parallel()
+	t.Run("takes an empty file and one whose creation was cut short", func(t *testing.T) {
+		t.Parallel()
+		for _, statement := range []string{
+			``,
+			`PRAGMA application_id = 0x69676373`,
+			`PRAGMA application_id = 0x69676373; PRAGMA journal_mode = WAL; CREATE TABLE goose_db_version (
+				id INTEGER PRIMARY KEY AUTOINCREMENT, version_id INTEGER NOT NULL, is_applied INTEGER NOT NULL,
+				tstamp TIMESTAMP DEFAULT (datetime('now'))); INSERT INTO goose_db_version (version_id, is_applied) VALUES (0, 1)`,
+		} {
+			path := filepath.Join(t.TempDir(), "a.db")
+			if err := os.WriteFile(path, nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			execute(t, path, statement)
+			_, err := store.OpenReadOnly(t.Context(), path)
+			wantError(t, err, path, "it is empty", "igcsearch run STUDY")
+			if infos, err := open(t, path).Studies(t.Context()); err != nil || len(infos) != 0 {
+				t.Errorf("studies %v (%v), want none", infos, err)
+			}
+		}
+	})
+	t.Run("takes any file name", func(t *testing.T) {
+		t.Parallel()
+		dir := t.TempDir()
+		path := filepath.Join(dir, "50% a?b#c&mode=memory ü.db")
+		open(t, path).Close()
+		if files := folder(t, dir); len(files) != 1 || files[filepath.Base(path)] == "" {
+			t.Errorf("the folder has %q", slices.Collect(maps.Keys(files)))
+		}
+		if _, read := both(t.Context(), path); read != nil {
+			t.Error(read)
+		}
+	})
+	t.Run("finds the same lock through a symbolic link", func(t *testing.T) {
+		t.Parallel()
+		db, path, _, _ := planned(t)
+		link := filepath.Join(t.TempDir(), "link.db")
+		if err := os.Symlink(path, link); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := db.LockRunner(); err != nil {
+			t.Fatal(err)
+		}
+		_, err := open(t, link).LockRunner()
+		wantError(t, err, link, "is running a study")
+	})
+}
+
+func TestOpenReadOnly(t *testing.T) {
+	t.Parallel()
+	t.Run("creates no file", func(t *testing.T) {
+		t.Parallel()
+		dir := t.TempDir()
+		_, err := store.OpenReadOnly(t.Context(), filepath.Join(dir, "none.db"))
+		wantError(t, err, "none.db", "file does not exist", "--db", "igcsearch run STUDY")
+		if !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%v does not wrap fs.ErrNotExist", err)
+		}
+		if files := folder(t, dir); len(files) != 0 {
+			t.Errorf("it created %v", files)
+		}
+	})
+	t.Run("leaves no file behind and refuses to run", func(t *testing.T) {
+		t.Parallel()
+		db, path, s, trials := planned(t)
+		db.Close()
+		before := folder(t, filepath.Dir(path))
+		ro, err := store.OpenReadOnly(t.Context(), path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := ro.Trials(t.Context(), s.Name); err != nil || len(got) != len(trials) {
+			t.Errorf("%d trials (%v), want %d", len(got), err, len(trials))
+		}
+		_, err = ro.Plan(t.Context(), s, trials)
+		wantError(t, err, "opened for reading only")
+		_, _, err = ro.Begin(t.Context(), trials[0].ID, search.Attempt{})
+		wantError(t, err, "opened for reading only")
+		ro.Close()
+		if after := folder(t, filepath.Dir(path)); !maps.Equal(before, after) {
+			t.Errorf("the folder has %v, or the file changed", slices.Collect(maps.Keys(after)))
+		}
+	})
+	t.Run("keeps no run from leaving everything in the one file", func(t *testing.T) {
+		t.Parallel()
+		db, path, s, trials := planned(t)
+		record(t, db, begin(t, db, trials[0]), 1)
+		ro, err := store.OpenReadOnly(t.Context(), path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		db.Close() // while the reader has it open
+		ro.Close()
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		copied := filepath.Join(t.TempDir(), "copy.db")
+		if err := os.WriteFile(copied, b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		ro, err = store.OpenReadOnly(t.Context(), copied)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ro.Close()
+		if epochs, err := ro.Epochs(t.Context(), s.Name); err != nil || len(epochs) != 1 {
+			t.Errorf("the copy has %d epochs (%v), want 1", len(epochs), err)
+		}
+	})
+	t.Run("reads again what a run wrote to meanwhile", func(t *testing.T) {
+		t.Parallel()
+		db, path, s, trials := planned(t)
+		record(t, db, begin(t, db, trials[0]), 1)
+		db.Close()
+		for n, leave := range []bool{true, false} { // ended, still running
+			ro, err := store.OpenReadOnly(t.Context(), path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			called := false
+			counts, err := ro.CountEpochs(t.Context(), func() {
+				if called {
+					return
+				}
+				called = true
+				db := open(t, path)
+				p, err := db.Plan(t.Context(), s, trials)
+				if err != nil {
+					t.Fatal(err)
+				}
+				record(t, db, begin(t, db, p[0]), n+2)
+				if leave {
+					db.Close()
+				}
+			})
+			if err != nil || len(counts) != 2 || counts[1] != n+2 {
+				t.Errorf("views counted %v epochs (%v), want two views, the second with %d", counts, err, n+2)
+			}
+			ro.Close()
+		}
+	})
+	t.Run("sees what a run commits, also one that starts and ends later", func(t *testing.T) {
+		t.Parallel()
+		db, path, s, trials := planned(t)
+		db.Close()
+		ro, err := store.OpenReadOnly(t.Context(), path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ro.Close()
+		epochs := func() int {
+			t.Helper()
+			e, err := ro.Epochs(t.Context(), s.Name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return len(e)
+		}
+		for n := range 3 {
+			if got := epochs(); got != n {
+				t.Errorf("at rest: %d epochs, want %d", got, n)
+			}
+			db := open(t, path)
+			if trials, err = db.Plan(t.Context(), s, trials); err != nil {
+				t.Fatal(err)
+			}
+			record(t, db, begin(t, db, trials[0]), n+1)
+			if got := epochs(); got != n+1 {
+				t.Errorf("while it runs: %d epochs, want %d", got, n+1)
+			}
+			db.Close()
+		}
+	})
+}
+
+func TestFull(t *testing.T) {
+	t.Parallel()
+	t.Run("keeps what is stored and goes on when there is space again", func(t *testing.T) {
+		t.Parallel()
+		db, path, s, trials := planned(t)
+		attempt := begin(t, db, trials[0])
+		record(t, db, attempt, 1)
+		// SQLite returns SQLITE_FULL for this as it does for a full disk.
+		if _, err := db.Pragma(t.Context(), "max_page_count = 60"); err != nil {
+			t.Fatal(err)
+		}
+		err := db.Record(t.Context(), attempt, search.Epoch{Number: 2}, search.Checkpoint{Epoch: 2, State: state(2, 1<<20)})
+		wantError(t, err, "record epoch 2", path, "the disk is full; free some space")
+		wantEpoch(t, db, s, trials[0], 1, 1000)
+		if _, err := db.Pragma(t.Context(), "max_page_count = 100000"); err != nil {
+			t.Fatal(err)
+		}
+		record(t, db, attempt, 2, 3)
+		end(t, db, attempt, search.Done, "")
+		if got, err := db.Pragma(t.Context(), "integrity_check"); err != nil || got != "ok" {
+			t.Errorf("integrity_check: %s (%v)", got, err)
+		}
+	})
+	// A full disk leaves -wal half copied into the main file, which alone is
+	// then no sound database.
+	t.Run("can be read and taken up after a disk was really full", func(t *testing.T) {
+		dir := t.TempDir()
+		if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=8m"); err != nil {
+			t.Skipf("cannot mount a small file system: %v", err)
+		}
+		defer syscall.Unmount(dir, syscall.MNT_DETACH)
+		path, ballast := filepath.Join(dir, "a.db"), filepath.Join(dir, "ballast")
+		if err := os.WriteFile(ballast, make([]byte, 5<<20), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		const size = 300_000
+		db := open(t, path)
+		s, trials := newStudy(t, "quick")
+		for i := range trials {
+			trials[i].Epochs = 1000
+		}
+		trials, err := db.Plan(t.Context(), s, trials)
+		if err != nil {
+			t.Fatal(err)
+		}
+		attempt, last := begin(t, db, trials[0]), 0
+		for {
+			err := db.Record(t.Context(), attempt, search.Epoch{Number: last + 1}, search.Checkpoint{Epoch: last + 1, State: state(last+1, size)})
+			if err != nil {
+				wantError(t, err, path, "the disk is full; free some space")
+				break
+			}
+			last++
+		}
+		db.Close()
+		os.WriteFile(ballast+"2", make([]byte, 8<<20), 0o644) // takes what is left
+
+		ro, err := store.OpenReadOnly(t.Context(), path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantEpoch(t, ro, s, trials[0], last, size)
+		ro.Close()
+		_, err = store.Open(t.Context(), filepath.Join(dir, "b.db"))
+		wantError(t, err, "b.db", "the disk is full; free some space")
+
+		os.Remove(ballast)
+		os.Remove(ballast + "2")
+		db = open(t, path)
+		defer db.Close()
+		if trials, err = db.Plan(t.Context(), s, trials); err != nil {
+			t.Fatal(err)
+		}
+		wantEpoch(t, db, s, trials[0], last, size)
+		record(t, db, begin(t, db, trials[0]), last+1)
+		if got, err := db.Pragma(t.Context(), "integrity_check"); err != nil || got != "ok" {
+			t.Errorf("integrity_check: %s (%v)", got, err)
+		}
+	})
+}
+
+// wantEpoch checks that a trial stands at an epoch, metrics and checkpoint.
+func wantEpoch(t *testing.T, db *store.DB, s search.Study, trial search.Trial, epoch, size int) {
+	t.Helper()
+	c, err1 := db.Checkpoint(t.Context(), s.Name, trial.Pair, trial.Seed)
+	epochs, err2 := db.Epochs(t.Context(), s.Name)
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
+	}
+	if c == nil || c.Epoch != epoch || !bytes.Equal(c.State, state(epoch, size)) || len(epochs) != epoch {
+		t.Errorf("%d epochs and the checkpoint of epoch %d, want %d and its own", len(epochs), c.Epoch, epoch)
+	}
+}
+
+// TestPermissions opens databases as a user who may not write them. Root may
+// always, so as root the test runs itself again as nobody.
+func TestPermissions(t *testing.T) {
+	t.Parallel()
+	dir, err := os.MkdirTemp("", "igcsearch-permissions") // t.TempDir is closed to others
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		os.Chmod(filepath.Join(dir, "closed"), 0o755)
+		os.RemoveAll(dir)
+	})
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	closed, free := filepath.Join(dir, "closed"), filepath.Join(dir, "free")
+	must(os.Chmod(dir, 0o755))
+	must(os.Mkdir(closed, 0o755))
+	must(os.Mkdir(free, 0o755))
+	s, trials := newStudy(t, "quick")
+	prepare := func(path string) *store.DB {
+		db := open(t, path)
+		p, err := db.Plan(t.Context(), s, trials)
+		must(err)
+		record(t, db, begin(t, db, p[0]), 1)
+		return db
+	}
+	prepare(filepath.Join(closed, "rest.db")).Close()
+	prepare(filepath.Join(closed, "live.db"))
+	for _, suffix := range []string{"", "-wal", "-shm"} { // as a killed run leaves them
+		b, err := os.ReadFile(filepath.Join(closed, "live.db"+suffix))
+		must(err)
+		must(os.WriteFile(filepath.Join(closed, "killed.db"+suffix), b, 0o644))
+		if suffix != "-shm" {
+			must(os.WriteFile(filepath.Join(closed, "copied.db"+suffix), b, 0o644))
+		}
+	}
+	prepare(filepath.Join(free, "file.db")).Close()
+	prepare(filepath.Join(free, "secret.db")).Close()
+	must(os.Chmod(filepath.Join(closed, "rest.db"), 0o444))
+	must(os.Chmod(filepath.Join(free, "file.db"), 0o444))
+	must(os.Chmod(filepath.Join(free, "secret.db"), 0))
+	must(os.Chmod(closed, 0o555))
+	must(os.Chmod(free, 0o777))
+	// -shm is the memory that readers share; its owner may write it even here.
+	stored := func() map[string]string {
+		files := folder(t, closed)
+		for name := range files {
+			if strings.HasSuffix(name, "-shm") {
+				files[name] = ""
+			}
+		}
+		return files
+	}
+	before := stored()
+
+	got := child(t, "permissions", dir, os.Getuid() == 0)
+	for _, want := range []string{
+		"read closed/rest.db: 1 epochs",
+		"read closed/live.db: 1 epochs",
+		"read closed/killed.db: 1 epochs",
+		"read closed/copied.db: open database " + closed + "/copied.db: unable to open database file",
+		"read free/file.db: 1 epochs",
+		"read free/secret.db: open database " + free + "/secret.db: unable to open database file: permission denied: check the permissions",
+		"run closed/rest.db: open database " + closed + "/rest.db: ",
+		"run closed/new.db: lock database " + closed + "/new.db: open " + closed + "/new.db.lock: permission denied: a run needs to write in that folder",
+		"run free/file.db: open database " + free + "/file.db: attempt to write a readonly database: check the permissions of the file and of folder",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no line %q in\n%s", want, got)
+		}
+	}
+	if after := stored(); !maps.Equal(before, after) {
+		t.Errorf("the closed folder changed: %v", slices.Collect(maps.Keys(after)))
+	}
+}
+
+// permissions is the child of TestPermissions.
+func permissions(ctx context.Context, dir string) {
+	for _, name := range []string{"closed/rest.db", "closed/live.db", "closed/killed.db", "closed/copied.db", "free/file.db", "free/secret.db"} {
+		db, err := store.OpenReadOnly(ctx, filepath.Join(dir, name))
+		if err != nil {
+			fmt.Printf("read %s: %v\n", name, err)
+			continue
+		}
+		epochs, err := db.Epochs(ctx, "quick")
+		if err != nil {
+			fmt.Printf("read %s: %v\n", name, err)
+			continue
+		}
+		fmt.Printf("read %s: %d epochs\n", name, len(epochs))
+		db.Close()
+	}
+	for _, name := range []string{"closed/rest.db", "closed/new.db", "free/file.db"} {
+		_, err := store.Open(ctx, filepath.Join(dir, name))
+		fmt.Printf("run %s: %v\n", name, err)
+	}
+}
+
+// children are the parts that tests run in a process of their own.
+var children = map[string]func(ctx context.Context, arg string){
+	"permissions": permissions,
+	"record":      recordForever,
+}
+
+func TestMain(m *testing.M) {
+	if child := children[os.Getenv("STORE_TEST_CHILD")]; child != nil {
+		child(context.Background(), os.Getenv("STORE_TEST_ARG"))
+		return
+	}
+	os.Exit(m.Run())
+}
+
+func command(name, arg string) *exec.Cmd {
+	c := exec.Command("/proc/self/exe") // by this name another user may run it
+	c.Env = append(os.Environ(), "STORE_TEST_CHILD="+name, "STORE_TEST_ARG="+arg)
+	return c
+}
+
+// child runs a part in a process of its own and returns what it prints.
+func child(t *testing.T, name, arg string, asNobody bool) string {
+	t.Helper()
+	c := command(name, arg)
+	if asNobody {
+		c.Dir = "/"
+		c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	}
+	out, err := c.CombinedOutput()
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EPERM) {
+		t.Skipf("cannot run as another user than root: %v", err)
+	}
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return string(out)
+}

@@ -1,0 +1,318 @@
+package store
+
+import (
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
+	"igcsearch/search"
+	"igcsearch/space"
+)
+
+// StudyInfo is a study in a list.
+type StudyInfo struct {
+	Name, Title string
+	Fingerprint string    // of search.Study
+	Created     time.Time // UTC
+	Updated     time.Time // UTC; last change to the study or its trials
+	// Trials counts the trials by status; a status that none has is absent.
+	Trials map[search.Status]int
+}
+
+// TrialEpoch is one epoch of the trial of Pair and Seed.
+type TrialEpoch struct {
+	Pair space.Pair
+	Seed int
+	search.Epoch
+}
+
+// TrialAttempt is one worker's turn at the trial of Pair and Seed.
+type TrialAttempt struct {
+	Pair space.Pair
+	Seed int
+	search.Attempt
+	Ended time.Time // UTC; zero while the attempt is open
+	// Outcome is "done", "diverged", "failed", "interrupted", "lost" (its
+	// process was killed), or "" while the attempt is open.
+	Outcome string
+	Message string // up to 4000 characters
+}
+
+// Studies lists the studies by name.
+func (db *DB) Studies(ctx context.Context) ([]StudyInfo, error) {
+	var infos []StudyInfo
+	err := db.view(ctx, func(tx *sql.Tx) error {
+		infos = nil
+		return each(ctx, tx, `SELECT s.name, s.title, s.fingerprint, s.created, s.updated, t.status, count(t.id)
+			FROM study s LEFT JOIN trial t ON t.study = s.id
+			GROUP BY s.id, t.status ORDER BY s.name`, nil, func(rows *sql.Rows) error {
+			var i StudyInfo
+			var created, updated int64
+			var status sql.NullString
+			var n int
+			if err := rows.Scan(&i.Name, &i.Title, &i.Fingerprint, &created, &updated, &status, &n); err != nil {
+				return err
+			}
+			if k := len(infos); k == 0 || infos[k-1].Name != i.Name {
+				i.Created, i.Updated, i.Trials = moment(created), moment(updated), map[search.Status]int{}
+				infos = append(infos, i)
+			}
+			if status.Valid {
+				infos[len(infos)-1].Trials[search.Status(status.String)] = n
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, db.explain("list the studies of", err)
+	}
+	return infos, nil
+}
+
+// Study returns the settings of a study, normalised; Device and Workers are
+// not stored and unset. The error wraps ErrNoStudy if there is none.
+func (db *DB) Study(ctx context.Context, name string) (search.Study, error) {
+	var s search.Study
+	err := db.viewStudy(ctx, name, func(tx *sql.Tx, id int64, found search.Study) error {
+		s = found
+		return nil
+	})
+	return s, err
+}
+
+// Trials returns the trials of a study in the order they were planned, each
+// with its last epoch.
+func (db *DB) Trials(ctx context.Context, name string) ([]search.Trial, error) {
+	var trials []search.Trial
+	err := db.viewStudy(ctx, name, func(tx *sql.Tx, id int64, _ search.Study) (err error) {
+		trials, err = findTrials(ctx, tx, id)
+		return err
+	})
+	return trials, err
+}
+
+// Epochs returns every epoch of a study by rising M, L, seed and number.
+func (db *DB) Epochs(ctx context.Context, name string) ([]TrialEpoch, error) {
+	var epochs []TrialEpoch
+	err := db.viewStudy(ctx, name, func(tx *sql.Tx, id int64, _ search.Study) error {
+		epochs = nil
+		return each(ctx, tx, `SELECT t.L, t.M, t.seed, `+epochColumns+`
+			FROM trial t JOIN epoch e ON e.trial = t.id WHERE t.study = ?
+			ORDER BY t.M, t.L, t.seed, e.number`, []any{id}, func(rows *sql.Rows) error {
+			var e TrialEpoch
+			var row epochRow
+			if err := rows.Scan(append([]any{&e.Pair.L, &e.Pair.M, &e.Seed}, row.dest()...)...); err != nil {
+				return err
+			}
+			e.Epoch = row.epoch()
+			epochs = append(epochs, e)
+			return nil
+		})
+	})
+	return epochs, err
+}
+
+// Attempts returns every attempt of a study, oldest first.
+func (db *DB) Attempts(ctx context.Context, name string) ([]TrialAttempt, error) {
+	var attempts []TrialAttempt
+	err := db.viewStudy(ctx, name, func(tx *sql.Tx, id int64, _ search.Study) error {
+		attempts = nil
+		return each(ctx, tx, `SELECT t.L, t.M, t.seed, a.started, coalesce(a.ended, 0), coalesce(a.outcome, ''), a.message,
+				a.git_commit, a.go_version, a.cpu, a.isa, a.device, a.host, a.pid, a.args
+			FROM trial t JOIN attempt a ON a.trial = t.id WHERE t.study = ? ORDER BY a.id`, []any{id}, func(rows *sql.Rows) error {
+			var a TrialAttempt
+			var started, ended int64
+			var args []byte
+			if err := rows.Scan(&a.Pair.L, &a.Pair.M, &a.Seed, &started, &ended, &a.Outcome, &a.Message,
+				&a.Commit, &a.GoVersion, &a.CPU, &a.ISA, &a.Device, &a.Host, &a.PID, &args); err != nil {
+				return err
+			}
+			a.Started = moment(started)
+			if ended != 0 {
+				a.Ended = moment(ended)
+			}
+			if err := json.Unmarshal(args, &a.Args); err != nil {
+				return fmt.Errorf("command line of an attempt: %w", err)
+			}
+			attempts = append(attempts, a)
+			return nil
+		})
+	})
+	return attempts, err
+}
+
+// Checkpoint returns the newest checkpoint of a trial, nil if it has none. It
+// is an error if its checksum does not fit.
+func (db *DB) Checkpoint(ctx context.Context, name string, pair space.Pair, seed int) (*search.Checkpoint, error) {
+	var c *search.Checkpoint
+	err := db.viewStudy(ctx, name, func(tx *sql.Tx, id int64, _ search.Study) error {
+		var trial int64
+		err := tx.QueryRowContext(ctx, `SELECT id FROM trial WHERE study = ? AND L = ? AND M = ? AND seed = ?`,
+			id, pair.L, pair.M, seed).Scan(&trial)
+		if errors.Is(err, sql.ErrNoRows) {
+			return fmt.Errorf("it has no trial %s seed %d", pair, seed)
+		}
+		if err != nil {
+			return err
+		}
+		c, err = findCheckpoint(ctx, tx, trial)
+		return err
+	})
+	return c, err
+}
+
+// Updated is when the study or one of its trials last changed, UTC.
+func (db *DB) Updated(ctx context.Context, name string) (time.Time, error) {
+	var ms int64
+	err := db.viewStudy(ctx, name, func(tx *sql.Tx, id int64, _ search.Study) error {
+		return tx.QueryRowContext(ctx, `SELECT updated FROM study WHERE id = ?`, id).Scan(&ms)
+	})
+	if err != nil {
+		return time.Time{}, err
+	}
+	return moment(ms), nil
+}
+
+// viewStudy is view for one study.
+func (db *DB) viewStudy(ctx context.Context, name string, f func(tx *sql.Tx, id int64, s search.Study) error) error {
+	err := db.view(ctx, func(tx *sql.Tx) error {
+		id, s, err := db.findStudy(ctx, tx, name)
+		if err != nil {
+			return err
+		}
+		return f(tx, id, s)
+	})
+	if err != nil {
+		return db.explain(fmt.Sprintf("read study %q in", name), err)
+	}
+	return nil
+}
+
+func (db *DB) findStudy(ctx context.Context, tx *sql.Tx, name string) (id int64, s search.Study, err error) {
+	var settings []byte
+	var title string
+	err = tx.QueryRowContext(ctx, `SELECT id, settings, title FROM study WHERE name = ?`, name).Scan(&id, &settings, &title)
+	if errors.Is(err, sql.ErrNoRows) {
+		var names []string
+		err := each(ctx, tx, `SELECT name FROM study ORDER BY name`, nil, func(rows *sql.Rows) error {
+			var n string
+			err := rows.Scan(&n)
+			names = append(names, n)
+			return err
+		})
+		if err != nil {
+			return 0, s, err
+		}
+		if len(names) == 0 {
+			return 0, s, reported{fmt.Errorf("%w: %q; %s has none yet: igcsearch run STUDY stores one", ErrNoStudy, name, db.name)}
+		}
+		return 0, s, reported{fmt.Errorf("%w: %q; %s has %s", ErrNoStudy, name, db.name, strings.Join(names, ", "))}
+	}
+	if err != nil {
+		return 0, s, err
+	}
+	if err := json.Unmarshal(settings, &s); err != nil {
+		return 0, s, fmt.Errorf("its settings: %w", err)
+	}
+	s.Title = title
+	return id, s, nil
+}
+
+func findTrials(ctx context.Context, tx *sql.Tx, study int64) ([]search.Trial, error) {
+	var trials []search.Trial
+	// A trial that failed has ended, and its last attempt says why.
+	err := each(ctx, tx, `SELECT t.id, t.L, t.M, t.seed, t.status, t.epochs, t.multiply_adds,
+			CASE t.status WHEN 'failed' THEN (SELECT message FROM attempt WHERE trial = t.id ORDER BY id DESC LIMIT 1) ELSE '' END,
+			`+epochColumns+`
+		FROM trial t LEFT JOIN epoch e ON e.trial = t.id AND e.number = (SELECT max(number) FROM epoch WHERE trial = t.id)
+		WHERE t.study = ? ORDER BY t.id`, []any{study}, func(rows *sql.Rows) error {
+		var t search.Trial
+		var message string
+		var row epochRow
+		if err := rows.Scan(append([]any{&t.ID, &t.Pair.L, &t.Pair.M, &t.Seed, &t.Status, &t.Epochs, &t.MultiplyAdds, &message}, row.dest()...)...); err != nil {
+			return err
+		}
+		t.Error = lastLine(message)
+		t.Last = row.epoch()
+		t.Epoch = t.Last.Number
+		trials = append(trials, t)
+		return nil
+	})
+	return trials, err
+}
+
+// findCheckpoint returns nil if the trial has none.
+func findCheckpoint(ctx context.Context, tx *sql.Tx, trial int64) (*search.Checkpoint, error) {
+	var c search.Checkpoint
+	var sum []byte
+	err := tx.QueryRowContext(ctx, `SELECT epoch, state, sha256 FROM checkpoint WHERE trial = ?`, trial).Scan(&c.Epoch, &c.State, &sum)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if got := sha256.Sum256(c.State); string(got[:]) != string(sum) {
+		return nil, fmt.Errorf("the checkpoint of trial %d, epoch %d, is damaged (its checksum does not fit): run the study under another name (--set name=NEW), or restore the file from a copy", trial, c.Epoch)
+	}
+	return &c, nil
+}
+
+const epochColumns = `e.number, e.learning_rate, e.train_loss, e.train_correct, e.train_total,
+	e.validation_correct, e.validation_total, e.test_correct, e.test_total, e.train_seconds, e.eval_seconds`
+
+// epochRow takes epochColumns, all of them NULL if an outer join found none.
+type epochRow struct {
+	number              sql.Null[int]
+	rate, loss          sql.NullFloat64
+	train, validation   [2]sql.Null[int] // correct, total
+	test                [2]sql.Null[int]
+	trainTime, evalTime sql.NullFloat64
+}
+
+func (r *epochRow) dest() []any {
+	return []any{&r.number, &r.rate, &r.loss, &r.train[0], &r.train[1], &r.validation[0], &r.validation[1],
+		&r.test[0], &r.test[1], &r.trainTime, &r.evalTime}
+}
+
+func (r *epochRow) epoch() search.Epoch {
+	e := search.Epoch{
+		Number: r.number.V, LearningRate: r.rate.Float64, TrainLoss: r.loss.Float64,
+		TrainCorrect: r.train[0].V, TrainTotal: r.train[1].V,
+		ValidationCorrect: r.validation[0].V, ValidationTotal: r.validation[1].V,
+		TestCorrect: r.test[0].V, TestTotal: r.test[1].V,
+		TrainSeconds: r.trainTime.Float64, EvalSeconds: r.evalTime.Float64,
+	}
+	if r.number.Valid && !r.loss.Valid {
+		e.TrainLoss = math.NaN()
+	}
+	return e
+}
+
+// each calls f for every row of a query.
+func each(ctx context.Context, tx *sql.Tx, query string, args []any, f func(*sql.Rows) error) error {
+	rows, err := tx.QueryContext(ctx, query, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := f(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+func lastLine(message string) string {
+	message = strings.TrimSpace(message)
+	return strings.TrimSpace(message[strings.LastIndexByte(message, '\n')+1:])
+}
+
+func moment(ms int64) time.Time { return time.UnixMilli(ms).UTC() }

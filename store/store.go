@@ -1,0 +1,315 @@
+// Package store keeps studies in an SQLite file: it implements search.Store
+// for the runner and reads studies back for people.
+//
+// An epoch's metrics and the checkpoint that follows it are one transaction,
+// synced to the disk before Record returns (WAL, synchronous=FULL): a process
+// killed at any moment, or a power cut, costs the epoch in flight and nothing
+// else. One connection writes; readers go on meanwhile, in this process and in
+// others. LockRunner keeps a second runner out of the same file.
+//
+// The schema, with the unit of each column, is migration/*.sql. PRAGMA
+// application_id marks the file as ours, PRAGMA user_version counts its
+// migrations. Errors name the file and say what to do.
+package store
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	_ "github.com/mattn/go-sqlite3" // the driver "sqlite3"
+	"github.com/pressly/goose/v3"
+)
+
+//go:embed migration/*.sql
+var migrations embed.FS
+
+const (
+	// applicationID is "igcs" in ASCII, at offset 68 of the file.
+	applicationID = 0x69676373
+	// schemaVersion is the number of the last file in migration/.
+	schemaVersion = 1
+)
+
+// DB is an open database. Its methods may be called concurrently.
+type DB struct {
+	path string // absolute, symbolic links resolved
+	name string // as the caller spells it, for messages
+	// live sees what other processes commit. It is the one writing connection
+	// of Open, or the readers of OpenReadOnly.
+	live *sql.DB
+	// still reads a file at rest, see view; nil after Open.
+	still   *sql.DB
+	stillAt fileState
+
+	mu     sync.Mutex
+	runner *lock // nil unless LockRunner holds
+}
+
+// Open opens the database at path for running studies. It creates the file if
+// there is none and brings an older schema up to date. It refuses, without
+// touching it, a file that is not an igcsearch database or that a newer
+// igcsearch wrote, and one that cannot be written.
+func Open(ctx context.Context, path string) (*DB, error) {
+	db, err := locate(path)
+	if err != nil {
+		return nil, err
+	}
+	folder := filepath.Dir(db.path)
+	if _, err := os.Stat(folder); errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("open database %s: folder %s does not exist: create it, or give another --db", db.name, folder)
+	}
+	version := 0
+	if _, err := os.Stat(db.path); err == nil {
+		// Through readers of its own: a connection that may write would.
+		r := &DB{path: db.path, name: db.name}
+		version, err = r.openReaders(ctx)
+		r.Close()
+		if err != nil {
+			return nil, err
+		}
+	}
+	if version < schemaVersion {
+		release, err := db.LockRunner()
+		if err != nil {
+			return nil, err
+		}
+		defer release()
+	}
+	if version == 0 {
+		if err := db.claim(ctx); err != nil {
+			return nil, db.explain("create database", err)
+		}
+	}
+	db.live, err = sql.Open("sqlite3", db.dsn(url.Values{
+		"mode": {"rw"}, "_journal_mode": {"WAL"}, "_synchronous": {"FULL"},
+		"_foreign_keys": {"on"}, "_busy_timeout": {"10000"}, "_txlock": {"immediate"},
+	}))
+	if err != nil {
+		return nil, db.explain("open database", err)
+	}
+	db.live.SetMaxOpenConns(1)
+	if version < schemaVersion {
+		err = db.migrate(ctx)
+	}
+	if err == nil {
+		// SQLite opens a file that it may not write for reading and says
+		// nothing; a statement that would write, if there were a row, tells.
+		_, err = db.live.ExecContext(ctx, `DELETE FROM study WHERE id IS NULL`)
+	}
+	if err != nil {
+		db.live.Close()
+		return nil, db.explain("open database", err)
+	}
+	return db, nil
+}
+
+// OpenReadOnly opens the database at path for reading, also while a runner
+// writes to it, and also where neither the file nor its folder can be written.
+// It changes nothing that is stored and creates no database. The error wraps
+// fs.ErrNotExist if there is no such file.
+func OpenReadOnly(ctx context.Context, path string) (*DB, error) {
+	db, err := locate(path)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(db.path); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("open database %s: %w: give its path with --db, or create it with: igcsearch run STUDY", db.name, fs.ErrNotExist)
+		}
+		return nil, fmt.Errorf("open database %s: %w", db.name, err)
+	}
+	version, err := db.openReaders(ctx)
+	switch {
+	case err != nil:
+	case version == 0:
+		err = fmt.Errorf("open database %s: it is empty: store a study with: igcsearch run STUDY", db.name)
+	case version < schemaVersion:
+		err = fmt.Errorf("open database %s: it has schema version %d, this igcsearch reads %d: bring it up to date with: igcsearch run STUDY", db.name, version, schemaVersion)
+	}
+	if err != nil {
+		db.Close()
+		return nil, err
+	}
+	return db, nil
+}
+
+// Close releases what Open and LockRunner took.
+func (db *DB) Close() error {
+	if db.still == nil {
+		// Closing does this too, but not if a reader has the file open; what
+		// is committed should be in the one file that people copy. It is safe
+		// in -wal as well: an error does not matter.
+		db.live.Exec(`PRAGMA wal_checkpoint(TRUNCATE)`)
+	}
+	var errs []error
+	for _, pool := range []*sql.DB{db.live, db.still} {
+		if pool != nil {
+			errs = append(errs, pool.Close())
+		}
+	}
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	db.runner.release()
+	db.runner = nil
+	return db.explain("close database", errors.Join(errs...))
+}
+
+// locate resolves path, so that the lock file and SQLite's own files are the
+// same however the database is reached.
+func locate(path string) (*DB, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("open database %s: %w", path, err)
+	}
+	if real, err := filepath.EvalSymlinks(abs); err == nil {
+		abs = real
+	}
+	if info, err := os.Stat(abs); err == nil && !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("open database %s: it is not a regular file: give another --db", path)
+	}
+	return &DB{path: abs, name: path}, nil
+}
+
+func (db *DB) dsn(options url.Values) string {
+	return (&url.URL{Scheme: "file", Path: db.path, RawQuery: options.Encode()}).String()
+}
+
+// openReaders opens db for reading and returns its schema version, 0 if it
+// holds nothing yet. It refuses what is not ours, or newer.
+func (db *DB) openReaders(ctx context.Context) (version int, err error) {
+	db.stillAt, _ = db.state() // before the first look into the file
+	db.live, err = sql.Open("sqlite3", db.dsn(url.Values{"mode": {"ro"}, "_query_only": {"on"}, "_busy_timeout": {"10000"}}))
+	if err == nil {
+		db.still, err = sql.Open("sqlite3", db.dsn(url.Values{"mode": {"ro"}, "immutable": {"1"}, "_query_only": {"on"}}))
+	}
+	if err == nil {
+		err = db.view(ctx, func(tx *sql.Tx) error {
+			if _, err := db.unused(ctx, tx); err != nil {
+				return err
+			}
+			return tx.QueryRowContext(ctx, `PRAGMA user_version`).Scan(&version)
+		})
+	}
+	if err == nil && version > schemaVersion {
+		err = reported{fmt.Errorf("open database %s: a newer igcsearch wrote it (schema version %d, this one knows %d): update igcsearch, or give another --db", db.name, version, schemaVersion)}
+	}
+	return version, db.explain("open database", err)
+}
+
+// unused tells an empty database from one of ours, and refuses all others.
+func (db *DB) unused(ctx context.Context, tx *sql.Tx) (bool, error) {
+	var id int32
+	if err := tx.QueryRowContext(ctx, `PRAGMA application_id`).Scan(&id); err != nil || id == applicationID {
+		return false, err
+	}
+	var tables int
+	if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM sqlite_schema`).Scan(&tables); err != nil || id == 0 && tables == 0 {
+		return true, err
+	}
+	return false, reported{fmt.Errorf("open database %s: it belongs to another program (application_id %#x): give another --db", db.name, uint32(id))}
+}
+
+// claim creates the file, or takes an empty one, and marks it as ours. It does
+// so before the switch to WAL: however early this process is killed, the file
+// is empty or ours. An empty file needs no journal on the disk.
+func (db *DB) claim(ctx context.Context) error {
+	pool, err := sql.Open("sqlite3", db.dsn(url.Values{
+		"mode": {"rwc"}, "_journal_mode": {"MEMORY"}, "_synchronous": {"FULL"},
+		"_busy_timeout": {"10000"}, "_txlock": {"immediate"},
+	}))
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	return transact(ctx, pool, func(tx *sql.Tx) error {
+		if free, err := db.unused(ctx, tx); err != nil || !free {
+			return err // free no more: another process was faster
+		}
+		_, err := tx.ExecContext(ctx, fmt.Sprintf(`PRAGMA application_id = %d`, applicationID))
+		return err
+	})
+}
+
+// migrate brings the schema up to date, each migration in one transaction.
+func (db *DB) migrate(ctx context.Context) error {
+	source, err := fs.Sub(migrations, "migration")
+	if err != nil {
+		return err
+	}
+	p, err := goose.NewProvider(goose.DialectSQLite3, db.live, source, goose.WithDisableGlobalRegistry(true))
+	if err != nil {
+		return err
+	}
+	// Not p.Close: that would close db.live.
+	if _, err := p.Up(ctx); err != nil {
+		return fmt.Errorf("schema version %d: %w", schemaVersion, err)
+	}
+	return nil
+}
+
+// fileState tells whether a database file has changed.
+type fileState struct {
+	size     int64
+	modified time.Time
+}
+
+// state returns the state of the main file. at rest: no commit waits outside
+// of it, in a -wal or a -journal file, and so no process can be about to
+// write it.
+func (db *DB) state() (s fileState, atRest bool) {
+	for _, suffix := range []string{"-wal", "-journal"} {
+		info, err := os.Stat(db.path + suffix)
+		if !errors.Is(err, fs.ErrNotExist) && (err != nil || info.Size() > 0) {
+			return fileState{}, false
+		}
+	}
+	info, err := os.Stat(db.path)
+	if err != nil {
+		return fileState{}, false
+	}
+	return fileState{info.Size(), info.ModTime()}, true
+}
+
+// view runs f in a reading transaction; f may run twice and must begin afresh
+// each time.
+//
+// To read a WAL database SQLite creates -wal and -shm beside it, which fails
+// in a folder that cannot be written and leaves the two behind in one that
+// can. A file at rest is therefore read as immutable, and what was read stands
+// only if the file is at rest and unchanged afterwards: whatever a runner
+// commits is in -wal first, and what leaves -wal changes the main file. To
+// look at size and time is enough; to open the file with package os would, on
+// closing it, drop the POSIX locks that SQLite holds on it in this process.
+func (db *DB) view(ctx context.Context, f func(*sql.Tx) error) error {
+	if db.still != nil {
+		if s, atRest := db.state(); atRest && s == db.stillAt {
+			err := transact(ctx, db.still, f)
+			if s, atRest := db.state(); atRest && s == db.stillAt {
+				return err
+			}
+		}
+	}
+	return transact(ctx, db.live, f)
+}
+
+// transact runs f in one transaction, committed if f returns nil.
+func transact(ctx context.Context, pool *sql.DB, f func(*sql.Tx) error) error {
+	tx, err := pool.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback() // no-op after Commit
+	if err := f(tx); err != nil {
+		return err
+	}
+	return tx.Commit()
+}

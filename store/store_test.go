@@ -1,0 +1,630 @@
+package store_test
+
+import (
+	"bytes"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"igcsearch/search"
+	"igcsearch/space"
+	"igcsearch/store"
+)
+
+// newStudy has two pairs and two seeds, four trials of three epochs.
+func newStudy(t testing.TB, name string) (search.Study, []search.Trial) {
+	t.Helper()
+	s := search.Default()
+	s.Name, s.Title, s.Dataset = name, "two pairs", "synthetic"
+	s.Pairs, s.Seeds, s.Epochs = []string{"40x2", "64x1"}, 2, 3
+	s, err := s.Normalize()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, s.Trials(space.Shape{C: 3, H: 32, W: 32}, 10)
+}
+
+func open(t testing.TB, path string) *store.DB {
+	t.Helper()
+	db, err := store.Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	return db
+}
+
+// planned is a new database with a planned study.
+func planned(t testing.TB) (db *store.DB, path string, s search.Study, trials []search.Trial) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "study.db")
+	db = open(t, path)
+	s, trials = newStudy(t, "quick")
+	trials, err := db.Plan(t.Context(), s, trials)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return db, path, s, trials
+}
+
+func begin(t testing.TB, db *store.DB, trial search.Trial) int64 {
+	t.Helper()
+	attempt, _, err := db.Begin(t.Context(), trial.ID, search.Attempt{Started: time.Now()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return attempt
+}
+
+// state is a checkpoint's state whose content tells its epoch.
+func state(epoch, size int) []byte {
+	return bytes.Repeat([]byte{byte(epoch), byte(epoch >> 8)}, size/2)
+}
+
+func record(t testing.TB, db *store.DB, attempt int64, epochs ...int) {
+	t.Helper()
+	for _, n := range epochs {
+		e := search.Epoch{Number: n, LearningRate: 0.1, TrainLoss: 2, TrainCorrect: n, TrainTotal: 64}
+		if err := db.Record(t.Context(), attempt, e, search.Checkpoint{Epoch: n, State: state(n, 1000)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func end(t testing.TB, db *store.DB, attempt int64, s search.Status, message string) {
+	t.Helper()
+	if err := db.End(t.Context(), attempt, s, message); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// execute changes a database file behind the store's back.
+func execute(t testing.TB, path, statement string) {
+	t.Helper()
+	pool, err := sql.Open("sqlite3", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	if _, err := pool.Exec(statement); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// wantError checks that err has every part and is one line.
+func wantError(t *testing.T, err error, parts ...string) {
+	t.Helper()
+	if err == nil {
+		t.Fatalf("no error, want one with %q", parts)
+	}
+	for _, part := range parts {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("error %q\nlacks %q", err, part)
+		}
+	}
+	if strings.Contains(err.Error(), "\n") {
+		t.Errorf("error is not one line: %q", err)
+	}
+}
+
+func statuses(trials []search.Trial) []search.Status {
+	var s []search.Status
+	for _, t := range trials {
+		s = append(s, t.Status)
+	}
+	return s
+}
+
+func TestPlan(t *testing.T) {
+	t.Parallel()
+	t.Run("stores every trial as pending and returns them in the order given", func(t *testing.T) {
+		t.Parallel()
+		db := open(t, filepath.Join(t.TempDir(), "a.db"))
+		s, given := newStudy(t, "quick")
+		slices.Reverse(given) // no order that the store could come by itself
+		got, err := db.Plan(t.Context(), s, given)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(given, got, cmpopts.IgnoreFields(search.Trial{}, "ID")); diff != "" {
+			t.Errorf("given (-) and planned (+):\n%s", diff)
+		}
+		stored, err := db.Trials(t.Context(), "quick")
+		if diff := cmp.Diff(got, stored); err != nil || diff != "" {
+			t.Errorf("planned (-) and stored (+): %v\n%s", err, diff)
+		}
+		slices.Reverse(given)
+		again, err := db.Plan(t.Context(), s, given)
+		if err != nil {
+			t.Fatal(err)
+		}
+		slices.Reverse(again)
+		if diff := cmp.Diff(got, again); diff != "" {
+			t.Errorf("planned first (-) and again in another order (+):\n%s", diff)
+		}
+	})
+	t.Run("takes up what a killed process left running and what failed", func(t *testing.T) {
+		t.Parallel()
+		db, path, s, trials := planned(t)
+		killed, failed, done, diverged := begin(t, db, trials[0]), begin(t, db, trials[1]), begin(t, db, trials[2]), begin(t, db, trials[3])
+		record(t, db, killed, 1, 2)
+		end(t, db, failed, search.Failed, "out of luck")
+		record(t, db, done, 1, 2, 3)
+		end(t, db, done, search.Done, "")
+		end(t, db, diverged, search.Diverged, "epoch 1, step 3: the loss is not finite")
+		db.Close()
+
+		db = open(t, path)
+		got, err := db.Plan(t.Context(), s, trials)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := []search.Status{search.Pending, search.Pending, search.Done, search.Diverged}; !slices.Equal(statuses(got), want) {
+			t.Errorf("statuses %v, want %v", statuses(got), want)
+		}
+		if got[0].Epoch != 2 || got[0].Last.TrainCorrect != 2 || got[1].Error != "" {
+			t.Errorf("the killed trial is %+v and the failed one %+v, want epoch 2 and no error", got[0], got[1])
+		}
+		attempts, err := db.Attempts(t.Context(), s.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var outcomes []string
+		for _, a := range attempts {
+			outcomes = append(outcomes, a.Outcome)
+		}
+		if want := []string{"lost", "failed", "done", "diverged"}; !slices.Equal(outcomes, want) {
+			t.Errorf("outcomes %v, want %v", outcomes, want)
+		}
+	})
+	t.Run("refuses other settings under the same name and lists the differences", func(t *testing.T) {
+		t.Parallel()
+		db, path, s, trials := planned(t)
+		other := s
+		other.Epochs, other.LearningRate = 20, 0.05
+		_, err := db.Plan(t.Context(), other, trials)
+		want := `study "quick" is stored in ` + path + ` with other settings:
+  epochs: 3 there, 20 here
+  learning_rate: 0.1 there, 0.05 here
+give this one another name (--set name=NEW) or another database (--db FILE)`
+		var conflict *store.ConflictError
+		if !errors.As(err, &conflict) || err.Error() != want {
+			t.Errorf("error %v\nwant  %s", err, want)
+		}
+		if stored, err := db.Study(t.Context(), "quick"); err != nil || stored.Epochs != 3 {
+			t.Errorf("stored are %d epochs (%v), want 3", stored.Epochs, err)
+		}
+	})
+	t.Run("refuses a study that was stored with settings it does not know", func(t *testing.T) {
+		t.Parallel()
+		db, path, s, trials := planned(t)
+		execute(t, path, `UPDATE study SET fingerprint = printf('%064d', 0), settings = json_set(settings, '$.unheard', 1)`)
+		_, err := db.Plan(t.Context(), s, trials)
+		if err == nil || !strings.Contains(err.Error(), "settings that this version of igcsearch does not have") {
+			t.Errorf("error %v", err)
+		}
+	})
+	t.Run("lets the title change, and says updated only for a change", func(t *testing.T) {
+		t.Parallel()
+		db, _, s, trials := planned(t)
+		before, err := db.Updated(t.Context(), s.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		replan := func() (search.Study, time.Time) {
+			t.Helper()
+			time.Sleep(3 * time.Millisecond) // times are stored in ms
+			if _, err := db.Plan(t.Context(), s, trials); err != nil {
+				t.Fatal(err)
+			}
+			stored, err1 := db.Study(t.Context(), s.Name)
+			after, err2 := db.Updated(t.Context(), s.Name)
+			if err1 != nil || err2 != nil {
+				t.Fatal(err1, err2)
+			}
+			return stored, after
+		}
+		if _, after := replan(); !after.Equal(before) {
+			t.Errorf("updated moved from %v to %v though nothing changed", before, after)
+		}
+		s.Title = "another title"
+		if stored, after := replan(); stored.Title != s.Title || !after.After(before) {
+			t.Errorf("title %q, updated %v; want %q, after %v", stored.Title, after, s.Title, before)
+		}
+	})
+	t.Run("refuses a trial planned twice, and stores nothing", func(t *testing.T) {
+		t.Parallel()
+		db := open(t, filepath.Join(t.TempDir(), "a.db"))
+		s, trials := newStudy(t, "quick")
+		_, err := db.Plan(t.Context(), s, append(trials, trials[0]))
+		wantError(t, err, "planned twice", "a.db")
+		if infos, err := db.Studies(t.Context()); err != nil || len(infos) != 0 {
+			t.Errorf("studies %v (%v), want none", infos, err)
+		}
+	})
+	t.Run("takes no trial from a process that is running", func(t *testing.T) {
+		t.Parallel()
+		db, path, s, trials := planned(t)
+		if _, err := db.LockRunner(); err != nil {
+			t.Fatal(err)
+		}
+		attempt := begin(t, db, trials[0])
+		other := open(t, path)
+		_, err := other.Plan(t.Context(), s, trials)
+		wantError(t, err, path, fmt.Sprintf("process %d", os.Getpid()))
+		record(t, db, attempt, 1) // still its own
+	})
+}
+
+func TestBegin(t *testing.T) {
+	t.Parallel()
+	t.Run("returns the newest checkpoint, nil at first", func(t *testing.T) {
+		t.Parallel()
+		db, _, _, trials := planned(t)
+		attempt, from, err := db.Begin(t.Context(), trials[0].ID, search.Attempt{})
+		if err != nil || from != nil {
+			t.Fatalf("checkpoint %v (%v), want none", from, err)
+		}
+		record(t, db, attempt, 1, 2)
+		end(t, db, attempt, search.Pending, "")
+		next, from, err := db.Begin(t.Context(), trials[0].ID, search.Attempt{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(&search.Checkpoint{Epoch: 2, State: state(2, 1000)}, from); diff != "" || next == attempt {
+			t.Errorf("attempt %d after %d, want (-) got (+):\n%s", next, attempt, diff)
+		}
+	})
+	t.Run("refuses a trial that is running, finished or unknown", func(t *testing.T) {
+		t.Parallel()
+		db, _, _, trials := planned(t)
+		attempt := begin(t, db, trials[0])
+		_, _, err := db.Begin(t.Context(), trials[0].ID, search.Attempt{})
+		wantError(t, err, "it is running, want pending")
+		end(t, db, attempt, search.Diverged, "")
+		_, _, err = db.Begin(t.Context(), trials[0].ID, search.Attempt{})
+		wantError(t, err, "it is diverged, want pending")
+		_, _, err = db.Begin(t.Context(), 99, search.Attempt{})
+		wantError(t, err, "begin trial 99", "no such trial")
+	})
+	t.Run("never lets two attempts at one trial be open", func(t *testing.T) {
+		t.Parallel()
+		db, path, _, trials := planned(t)
+		begin(t, db, trials[0])
+		execute(t, path, `UPDATE trial SET status = 'pending'`) // as a fault in this package would
+		_, _, err := db.Begin(t.Context(), trials[0].ID, search.Attempt{})
+		wantError(t, err, "an attempt that is still open")
+	})
+	t.Run("refuses a damaged checkpoint", func(t *testing.T) {
+		t.Parallel()
+		db, path, s, trials := planned(t)
+		attempt := begin(t, db, trials[0])
+		record(t, db, attempt, 1)
+		end(t, db, attempt, search.Pending, "")
+		execute(t, path, `UPDATE checkpoint SET state = zeroblob(length(state))`)
+		_, _, err := db.Begin(t.Context(), trials[0].ID, search.Attempt{})
+		wantError(t, err, "epoch 1, is damaged", "--set name=NEW")
+		_, err = db.Checkpoint(t.Context(), s.Name, trials[0].Pair, trials[0].Seed)
+		wantError(t, err, "is damaged")
+	})
+}
+
+func TestRecord(t *testing.T) {
+	t.Parallel()
+	t.Run("keeps every field, and losses that are not finite", func(t *testing.T) {
+		t.Parallel()
+		db, path, s, trials := planned(t)
+		var want []store.TrialEpoch
+		attempt := begin(t, db, trials[3])
+		for i, loss := range []float64{math.NaN(), math.Inf(1), math.Inf(-1)} {
+			e := search.Epoch{
+				Number: i + 1, LearningRate: 0.1 / 3, TrainLoss: loss, TrainCorrect: 3, TrainTotal: 45000,
+				ValidationCorrect: 1, ValidationTotal: 5000, TestCorrect: 6389, TestTotal: 10000,
+				TrainSeconds: 1.5, EvalSeconds: 0.25,
+			}
+			want = append(want, store.TrialEpoch{Pair: trials[3].Pair, Seed: trials[3].Seed, Epoch: e})
+			if err := db.Record(t.Context(), attempt, e, search.Checkpoint{Epoch: i + 1}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		end(t, db, attempt, search.Diverged, "")
+		db.Close()
+		ro, err := store.OpenReadOnly(t.Context(), path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ro.Close()
+		got, err := ro.Epochs(t.Context(), s.Name)
+		if diff := cmp.Diff(want, got, cmpopts.EquateNaNs()); err != nil || diff != "" {
+			t.Errorf("recorded (-) and read (+): %v\n%s", err, diff)
+		}
+		stored, err := ro.Trials(t.Context(), s.Name)
+		if err != nil || stored[3].Last != want[2].Epoch || stored[3].Epoch != 3 {
+			t.Errorf("last epoch %+v (%v), want %+v", stored[3].Last, err, want[2].Epoch)
+		}
+		c, err := ro.Checkpoint(t.Context(), s.Name, trials[3].Pair, trials[3].Seed)
+		if err != nil || c == nil || c.Epoch != 3 || len(c.State) != 0 {
+			t.Errorf("checkpoint %+v (%v), want epoch 3 with an empty state", c, err)
+		}
+	})
+	t.Run("refuses what is not the next epoch of an open attempt", func(t *testing.T) {
+		t.Parallel()
+		db, _, s, trials := planned(t)
+		attempt := begin(t, db, trials[0])
+		record(t, db, attempt, 1)
+		try := func(attempt int64, epoch, checkpoint int) error {
+			return db.Record(t.Context(), attempt, search.Epoch{Number: epoch}, search.Checkpoint{Epoch: checkpoint})
+		}
+		wantError(t, try(attempt, 1, 1), "record epoch 1", "want epoch 2")
+		wantError(t, try(attempt, 3, 3), "want epoch 2")
+		wantError(t, try(attempt, 2, 1), "its checkpoint is of epoch 1")
+		wantError(t, try(77, 2, 2), "no such attempt")
+		record(t, db, attempt, 2, 3)
+		wantError(t, try(attempt, 4, 4), "the training has 3 epochs")
+
+		// Another process takes over: the first one's result comes too late.
+		late := begin(t, db, trials[1])
+		if _, err := db.Plan(t.Context(), s, trials); err != nil {
+			t.Fatal(err)
+		}
+		now := begin(t, db, trials[1])
+		wantError(t, try(late, 1, 1), "has ended (lost)")
+		wantError(t, db.End(t.Context(), late, search.Failed, ""), "has ended (lost)")
+		record(t, db, now, 1)
+		if epochs, err := db.Epochs(t.Context(), s.Name); err != nil || len(epochs) != 4 {
+			t.Errorf("%d epochs (%v), want 4", len(epochs), err)
+		}
+	})
+	t.Run("refuses counts that cannot be", func(t *testing.T) {
+		t.Parallel()
+		db, _, _, trials := planned(t)
+		attempt := begin(t, db, trials[0])
+		for _, e := range []search.Epoch{
+			{Number: 1, TestCorrect: 11, TestTotal: 10},
+			{Number: 1, TrainCorrect: -1},
+			{Number: 1, LearningRate: math.NaN()},
+			{Number: 1, TrainSeconds: -1},
+		} {
+			wantError(t, db.Record(t.Context(), attempt, e, search.Checkpoint{Epoch: 1}), "record epoch 1", "constraint failed")
+		}
+		record(t, db, attempt, 1)
+	})
+}
+
+func TestEnd(t *testing.T) {
+	t.Parallel()
+	t.Run("leaves the trial in the status given", func(t *testing.T) {
+		t.Parallel()
+		for status, outcome := range map[search.Status]string{
+			search.Done: "done", search.Diverged: "diverged", search.Failed: "failed", search.Pending: "interrupted",
+		} {
+			db, _, s, trials := planned(t)
+			attempt := begin(t, db, trials[0])
+			record(t, db, attempt, 1, 2, 3)
+			end(t, db, attempt, status, "first\nlast line\n")
+			stored, err1 := db.Trials(t.Context(), s.Name)
+			attempts, err2 := db.Attempts(t.Context(), s.Name)
+			if err1 != nil || err2 != nil {
+				t.Fatal(err1, err2)
+			}
+			wantMessage := ""
+			if status == search.Failed {
+				wantMessage = "last line"
+			}
+			if stored[0].Status != status || stored[0].Error != wantMessage {
+				t.Errorf("trial %s %q, want %s %q", stored[0].Status, stored[0].Error, status, wantMessage)
+			}
+			if a := attempts[0]; a.Outcome != outcome || a.Message != "first\nlast line\n" || a.Ended.Before(a.Started) {
+				t.Errorf("%s: attempt %+v, want %s, the whole message and an end", status, a, outcome)
+			}
+		}
+	})
+	t.Run("refuses done before the last epoch, and running", func(t *testing.T) {
+		t.Parallel()
+		db, _, _, trials := planned(t)
+		attempt := begin(t, db, trials[0])
+		record(t, db, attempt, 1)
+		wantError(t, db.End(t.Context(), attempt, search.Done, ""), "the trial has 1 of 3 epochs")
+		wantError(t, db.End(t.Context(), attempt, search.Running, ""), `no attempt ends as "running"`)
+	})
+	t.Run("keeps both ends of a long message", func(t *testing.T) {
+		t.Parallel()
+		db, _, s, trials := planned(t)
+		end(t, db, begin(t, db, trials[0]), search.Failed, "panic: \xff"+strings.Repeat("ü", 100_000)+"\nthe end")
+		attempts, err := db.Attempts(t.Context(), s.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := attempts[0].Message
+		if n := len([]rune(m)); n > 4000 || n < 3900 || !strings.HasPrefix(m, "panic: \uFFFDü") || !strings.HasSuffix(m, "ü\nthe end") {
+			t.Errorf("%d characters, from %.20q to %q", n, m, m[len(m)-20:])
+		}
+	})
+}
+
+func TestRead(t *testing.T) {
+	t.Parallel()
+	db, _, s, trials := planned(t)
+	other, otherTrials := newStudy(t, "another")
+	if _, err := db.Plan(t.Context(), other, otherTrials[:1]); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Date(2026, 1, 2, 3, 4, 5, 6e6, time.UTC)
+	for i := range trials {
+		a := search.Attempt{Started: start, Commit: "abc", GoVersion: "go1.26", CPU: "a CPU", ISA: "avx2", Device: "cpu", Host: "host", PID: 42, Args: []string{"igcsearch", "run", "a b"}}
+		attempt, _, err := db.Begin(t.Context(), trials[i].ID, a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		record(t, db, attempt, 1, 2)
+		if i == 0 {
+			record(t, db, attempt, 3)
+			end(t, db, attempt, search.Done, "")
+		}
+		attempts, err := db.Attempts(t.Context(), s.Name)
+		if diff := cmp.Diff(a, attempts[i].Attempt); err != nil || diff != "" || attempts[i].Pair != trials[i].Pair || attempts[i].Seed != trials[i].Seed {
+			t.Errorf("attempt begun (-) and read (+): %v\n%s", err, diff)
+		}
+	}
+
+	t.Run("lists the studies with their trials by status", func(t *testing.T) {
+		infos, err := db.Studies(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := []store.StudyInfo{
+			{Name: "another", Title: "two pairs", Fingerprint: other.Fingerprint(), Trials: map[search.Status]int{search.Pending: 1}},
+			{Name: "quick", Title: "two pairs", Fingerprint: s.Fingerprint(), Trials: map[search.Status]int{search.Done: 1, search.Running: 3}},
+		}
+		if diff := cmp.Diff(want, infos, cmpopts.IgnoreFields(store.StudyInfo{}, "Created", "Updated")); diff != "" {
+			t.Errorf("want (-) got (+):\n%s", diff)
+		}
+		for _, i := range infos {
+			updated, err := db.Updated(t.Context(), i.Name)
+			if err != nil || !updated.Equal(i.Updated) || time.Since(i.Created) > time.Minute || i.Updated.Before(i.Created) {
+				t.Errorf("%s: created %v, updated %v and %v (%v)", i.Name, i.Created, i.Updated, updated, err)
+			}
+		}
+	})
+	t.Run("returns the settings with the same fingerprint", func(t *testing.T) {
+		got, err := db.Study(t.Context(), "quick")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(s, got, cmpopts.IgnoreFields(search.Study{}, "Device", "Workers")); diff != "" || got.Fingerprint() != s.Fingerprint() {
+			t.Errorf("planned (-) and read (+):\n%s", diff)
+		}
+	})
+	t.Run("orders the epochs by pair, seed and number", func(t *testing.T) {
+		epochs, err := db.Epochs(t.Context(), "quick")
+		if err != nil || len(epochs) != 9 {
+			t.Fatalf("%d epochs (%v), want 9", len(epochs), err)
+		}
+		if !slices.IsSortedFunc(epochs, func(a, b store.TrialEpoch) int {
+			if c := space.ComparePairs(a.Pair, b.Pair); c != 0 {
+				return c
+			}
+			return (a.Seed-b.Seed)*1000 + a.Number - b.Number
+		}) {
+			t.Errorf("not in order: %v", epochs)
+		}
+	})
+	t.Run("says which studies there are if there is none of that name", func(t *testing.T) {
+		_, err := db.Epochs(t.Context(), "quikc")
+		wantError(t, err, `no such study: "quikc"`, "study.db has another, quick")
+		if !errors.Is(err, store.ErrNoStudy) {
+			t.Errorf("%v does not wrap ErrNoStudy", err)
+		}
+		_, err = open(t, filepath.Join(t.TempDir(), "a.db")).Trials(t.Context(), "x")
+		wantError(t, err, `no such study: "x"`, "has none yet")
+	})
+	t.Run("has no checkpoint of a trial that has no epoch, and none of no trial", func(t *testing.T) {
+		c, err := db.Checkpoint(t.Context(), "another", otherTrials[0].Pair, otherTrials[0].Seed)
+		if c != nil || err != nil {
+			t.Errorf("checkpoint %v, error %v, want neither", c, err)
+		}
+		_, err = db.Checkpoint(t.Context(), "quick", space.Pair{L: 2, M: 40}, 0)
+		wantError(t, err, "no trial L2M40 seed 0")
+	})
+}
+
+func TestLockRunner(t *testing.T) {
+	t.Parallel()
+	db, path, _, _ := planned(t)
+	other := open(t, path)
+	release, err := db.LockRunner()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = other.LockRunner()
+	wantError(t, err, "lock database "+path, fmt.Sprintf("process %d on ", os.Getpid()))
+	_, err = db.LockRunner()
+	wantError(t, err, "already")
+	release()
+	release() // harmless
+	again, err := other.LockRunner()
+	if err != nil {
+		t.Fatal(err)
+	}
+	release() // not the other's
+	_, err = db.LockRunner()
+	wantError(t, err, "is running a study")
+	again()
+	if _, err := os.Stat(path + ".lock"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the lock file is still there (%v)", err)
+	}
+	if _, err := db.LockRunner(); err != nil {
+		t.Fatal(err)
+	}
+	db.Close()
+	if _, err := other.LockRunner(); err != nil {
+		t.Errorf("Close kept the lock: %v", err)
+	}
+}
+
+func TestSchema(t *testing.T) {
+	t.Parallel()
+	db, path, _, _ := planned(t)
+	for pragma, want := range map[string]string{
+		"journal_mode": "wal", "synchronous": "2", "foreign_keys": "1", "busy_timeout": "10000",
+		"application_id": fmt.Sprint(0x69676373), "integrity_check": "ok",
+		"user_version": fmt.Sprint(store.SchemaVersion),
+	} {
+		if got, err := db.Pragma(t.Context(), pragma); err != nil || got != want {
+			t.Errorf("%s is %q (%v), want %q", pragma, got, err, want)
+		}
+	}
+	files, err := filepath.Glob("migration/*.sql")
+	if err != nil || len(files) != store.SchemaVersion {
+		t.Errorf("%d migrations (%v), want %d: is schemaVersion that of the last?", len(files), err, store.SchemaVersion)
+	}
+	pool, err := sql.Open("sqlite3", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	var tables, loose, applied int
+	err = pool.QueryRow(`SELECT count(*), sum(NOT strict), (SELECT max(version_id) FROM goose_db_version)
+		FROM pragma_table_list WHERE schema = 'main' AND name NOT LIKE 'sqlite%' AND name NOT LIKE 'goose%'`).Scan(&tables, &loose, &applied)
+	if err != nil || tables != 5 || loose != 0 || applied != store.SchemaVersion {
+		t.Errorf("%d tables, %d not STRICT, version %d (%v); want 5, 0, %d", tables, loose, applied, err, store.SchemaVersion)
+	}
+}
+
+// BenchmarkRecord stores epochs with checkpoints of 320 KB, about the size of
+// the networks of Figure 3, each synced to the disk.
+func BenchmarkRecord(b *testing.B) {
+	for _, kb := range []int{1, 320} {
+		b.Run(fmt.Sprintf("%dKB", kb), func(b *testing.B) {
+			db := open(b, filepath.Join(b.TempDir(), "a.db"))
+			s, trials := newStudy(b, "quick")
+			s.Epochs = 1_000_000
+			trials = trials[:1]
+			trials[0].Epochs = s.Epochs
+			trials, err := db.Plan(b.Context(), s, trials)
+			if err != nil {
+				b.Fatal(err)
+			}
+			attempt := begin(b, db, trials[0])
+			c := search.Checkpoint{State: state(1, kb<<10)}
+			b.SetBytes(int64(len(c.State)))
+			for b.Loop() {
+				c.Epoch++
+				if err := db.Record(b.Context(), attempt, search.Epoch{Number: c.Epoch}, c); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

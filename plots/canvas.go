@@ -1,0 +1,238 @@
+package plots
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"math"
+	"strings"
+	"sync"
+	"time"
+
+	"codeberg.org/go-pdf/fpdf"
+	xfont "golang.org/x/image/font"
+	"golang.org/x/image/font/sfnt"
+	"golang.org/x/image/math/fixed"
+	"golang.org/x/text/encoding/charmap"
+	"gonum.org/v1/plot/font"
+	"gonum.org/v1/plot/vg"
+	"gonum.org/v1/plot/vg/vgeps"
+	"gonum.org/v1/plot/vg/vgimg"
+	"gonum.org/v1/plot/vg/vgpdf"
+	"gonum.org/v1/plot/vg/vgsvg"
+	"gonum.org/v1/plot/vg/vgtex"
+)
+
+// pngDPI is the resolution of PNG output in dots per inch.
+const pngDPI = 300
+
+// canvas is gonum's canvas of one format, with that format's way of writing
+// text and finishing the file.
+type canvas struct {
+	vg.CanvasWriterTo
+	text   func(vg.Canvas, font.Face, vg.Point, string) error
+	finish func([]byte) []byte
+	err    error // the first of text
+}
+
+// FillString draws text with its baseline starting at pt.
+func (c *canvas) FillString(face font.Face, pt vg.Point, s string) {
+	if err := c.text(c.CanvasWriterTo, face, pt, s); err != nil && c.err == nil {
+		c.err = err
+	}
+}
+
+func (c *canvas) write(w io.Writer) error {
+	if c.err != nil {
+		return c.err
+	}
+	var b bytes.Buffer
+	if _, err := c.CanvasWriterTo.WriteTo(&b); err != nil {
+		return err
+	}
+	_, err := w.Write(c.finish(b.Bytes()))
+	return err
+}
+
+// newCanvas returns the canvas of one of the drawing Formats.
+func newCanvas(format string, w, h vg.Length, date time.Time) *canvas {
+	if date.IsZero() {
+		date = time.Unix(0, 0)
+	}
+	date = date.UTC()
+	c := &canvas{text: plainText, finish: func(b []byte) []byte { return b }}
+	switch format {
+	case "pdf":
+		c.CanvasWriterTo = newPDF(w, h, date)
+		c.text = cp1252Text
+	case "svg":
+		c.CanvasWriterTo = vgsvg.NewWith(vgsvg.UseWH(w, h), vgsvg.EmbedFonts(true))
+	case "png":
+		c.CanvasWriterTo = vgimg.PngCanvas{Canvas: vgimg.NewWith(vgimg.UseWH(w, h), vgimg.UseDPI(pngDPI))}
+		c.finish = withResolution
+	case "eps":
+		c.CanvasWriterTo = vgeps.New(w, h)
+		c.text = outlineText
+		c.finish = func(b []byte) []byte { return withEPSHeader(b, w, h, date) }
+	case "tex":
+		c.CanvasWriterTo = vgtex.NewDocument(w, h)
+		c.text = texText
+	default:
+		panic("plots: no canvas for " + format)
+	}
+	return c
+}
+
+func plainText(c vg.Canvas, face font.Face, pt vg.Point, s string) error {
+	c.FillString(face, pt, s)
+	return nil
+}
+
+// fpdf takes dates from package variables when a document is made.
+var pdfMu sync.Mutex
+
+func newPDF(w, h vg.Length, date time.Time) *vgpdf.Canvas {
+	pdfMu.Lock()
+	defer pdfMu.Unlock()
+	fpdf.SetDefaultCreationDate(date)
+	fpdf.SetDefaultModificationDate(date)
+	fpdf.SetDefaultCatalogSort(true)
+	defer func() {
+		fpdf.SetDefaultCreationDate(time.Time{})
+		fpdf.SetDefaultModificationDate(time.Time{})
+		fpdf.SetDefaultCatalogSort(false)
+	}()
+	return vgpdf.New(w, h)
+}
+
+// cp1252Text writes text to PDF: vgpdf embeds its fonts with the code page
+// 1252, but takes bytes as they come, so that "±" in UTF-8 prints as "Â±".
+func cp1252Text(c vg.Canvas, face font.Face, pt vg.Point, s string) error {
+	b := make([]byte, 0, len(s))
+	for _, r := range s {
+		code, ok := charmap.Windows1252.EncodeRune(r)
+		if !ok {
+			return fmt.Errorf("text %q: PDF figures cannot show %q; rename it, or save as svg, png or eps", s, r)
+		}
+		b = append(b, code)
+	}
+	c.FillString(face, pt, string(b))
+	return nil
+}
+
+// texEscapes spells what TeX would read as commands, and what pdfTeX's default
+// fonts lack. Characters that are not listed are left to the document.
+var texEscapes = strings.NewReplacer(
+	`\`, `\textbackslash{}`, `%`, `\%`, `_`, `\_`, `&`, `\&`, `#`, `\#`, `$`, `\$`, `{`, `\{`, `}`, `\}`,
+	`~`, `\textasciitilde{}`, `^`, `\textasciicircum{}`, `<`, `\textless{}`, `>`, `\textgreater{}`,
+	"±", `$\pm$`, "×", `$\times$`, "·", `$\cdot$`, "–", `--`)
+
+// texText writes text to TeX, which gets strings as they are.
+func texText(c vg.Canvas, face font.Face, pt vg.Point, s string) error {
+	escaped := texEscapes.Replace(s)
+	// vgtex centres at pt + half the width of what it is given; the width
+	// that counts is that of the text.
+	pt.X += (face.Width(s) - face.Width(escaped)) / 2
+	c.FillString(face, pt, escaped)
+	return nil
+}
+
+// outlineText draws text as filled outlines. EPS needs it: vgeps neither
+// embeds fonts nor encodes or escapes strings.
+func outlineText(c vg.Canvas, face font.Face, pt vg.Point, s string) error {
+	var (
+		buf  sfnt.Buffer
+		em   = fixed.Int26_6(face.Face.UnitsPerEm()) // glyphs come in font units
+		unit = face.Font.Size / vg.Length(em)
+		prev sfnt.GlyphIndex
+	)
+	for i, r := range s {
+		glyph, err := face.Face.GlyphIndex(&buf, r)
+		if err != nil {
+			return fmt.Errorf("text %q: %w", s, err)
+		}
+		if i > 0 {
+			if kern, err := face.Face.Kern(&buf, prev, glyph, em, xfont.HintingNone); err == nil {
+				pt.X += vg.Length(kern) * unit
+			}
+		}
+		segments, err := face.Face.LoadGlyph(&buf, glyph, em, nil)
+		if err != nil {
+			return fmt.Errorf("text %q: %w", s, err)
+		}
+		if path := outline(segments, pt, unit); len(path) > 0 {
+			c.Fill(path)
+		}
+		advance, err := face.Face.GlyphAdvance(&buf, glyph, em, xfont.HintingNone)
+		if err != nil {
+			return fmt.Errorf("text %q: %w", s, err)
+		}
+		pt.X += vg.Length(advance) * unit
+		prev = glyph
+	}
+	return nil
+}
+
+// outline is a glyph as a path, its origin at pt; unit is a font unit.
+func outline(segments sfnt.Segments, pt vg.Point, unit vg.Length) vg.Path {
+	var path vg.Path
+	var at vg.Point
+	point := func(p fixed.Point26_6) vg.Point { // y of a glyph points down
+		return vg.Point{X: pt.X + vg.Length(p.X)*unit, Y: pt.Y - vg.Length(p.Y)*unit}
+	}
+	for _, s := range segments {
+		a, b, c := point(s.Args[0]), point(s.Args[1]), point(s.Args[2])
+		switch s.Op {
+		case sfnt.SegmentOpMoveTo:
+			if len(path) > 0 {
+				path.Close()
+			}
+			path.Move(a)
+			at = a
+		case sfnt.SegmentOpLineTo:
+			path.Line(a)
+			at = a
+		case sfnt.SegmentOpQuadTo:
+			// As a cubic, because vgeps draws quadratic curves wrongly.
+			third := func(from, to vg.Point) vg.Point { return from.Add(to.Sub(from).Scale(2. / 3)) }
+			path.CubeTo(third(at, a), third(b, a), b)
+			at = b
+		case sfnt.SegmentOpCubeTo:
+			path.CubeTo(a, b, c)
+			at = c
+		}
+	}
+	if len(path) > 0 {
+		path.Close()
+	}
+	return path
+}
+
+// withEPSHeader replaces vgeps's header, which starts "%%!PS", which no reader
+// knows, and carries the time of day.
+func withEPSHeader(b []byte, w, h vg.Length, date time.Time) []byte {
+	const end = "%%EndComments\n"
+	_, body, ok := bytes.Cut(b, []byte(end))
+	if !ok {
+		panic("plots: vgeps wrote no header")
+	}
+	header := fmt.Sprintf("%%!PS-Adobe-3.0 EPSF-3.0\n%%%%Creator: igcsearch\n%%%%CreationDate: %s\n"+
+		"%%%%BoundingBox: 0 0 %.0f %.0f\n%%%%HiResBoundingBox: 0 0 %.4f %.4f\n%s",
+		date.Format(time.RFC3339), math.Ceil(w.Points()), math.Ceil(h.Points()), w.Points(), h.Points(), end)
+	return append([]byte(header), body...)
+}
+
+// withResolution adds a pHYs chunk, so that programs show a PNG at its size in
+// inches.
+func withResolution(b []byte) []byte {
+	const afterIHDR = 8 + 12 + 13 // signature, chunk frame, IHDR
+	perMetre := uint32(math.Round(pngDPI / 0.0254))
+	chunk := append(binary.BigEndian.AppendUint32(nil, 9), "pHYs"...)
+	chunk = binary.BigEndian.AppendUint32(chunk, perMetre)
+	chunk = binary.BigEndian.AppendUint32(chunk, perMetre)
+	chunk = append(chunk, 1) // the unit is the metre
+	chunk = binary.BigEndian.AppendUint32(chunk, crc32.ChecksumIEEE(chunk[4:]))
+	return append(append(b[:afterIHDR:afterIHDR], chunk...), b[afterIHDR:]...)
+}

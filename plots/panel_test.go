@@ -1,0 +1,116 @@
+package plots
+
+import (
+	"math"
+	"testing"
+
+	"gonum.org/v1/plot/vg"
+	"pgregory.net/rapid"
+)
+
+// The layout is tested from inside: a figure shows it, but not at the sizes
+// where it goes wrong.
+
+var lengths = rapid.Custom(func(t *rapid.T) vg.Length { return vg.Length(rapid.IntRange(0, 200).Draw(t, "pt")) })
+
+func TestSpread(t *testing.T) {
+	t.Parallel()
+	t.Run("labels keep their distances, stay inside and move no more than they must", rapid.MakeCheck(func(t *rapid.T) {
+		n := rapid.IntRange(1, 12).Draw(t, "n")
+		at, needs := make([]vg.Length, n), make([]vg.Length, n)
+		room := vg.Length(0)
+		for i := range n {
+			at[i] = lengths.Draw(t, "gap")
+			needs[i] = vg.Length(rapid.IntRange(1, 30).Draw(t, "need"))
+			if i > 0 {
+				at[i] += at[i-1]
+				room += needs[i]
+			}
+		}
+		low, high := lengths.Draw(t, "low"), vg.Length(rapid.IntRange(0, 2500).Draw(t, "high"))
+		out := spread(at, needs, low, high)
+		if fits := low+room <= high; fits != (out != nil) {
+			t.Fatalf("needs %v between %v and %v: got %v", room, low, high, out)
+		}
+		if out == nil {
+			return
+		}
+		const eps = 1e-9
+		for i := range out {
+			if out[i] < low-eps || out[i] > high+eps {
+				t.Fatalf("label %d at %v, outside %v to %v", i, out[i], low, high)
+			}
+			if i > 0 && out[i]-out[i-1] < needs[i]-eps {
+				t.Fatalf("labels %d and %d are %v apart, need %v", i-1, i, out[i]-out[i-1], needs[i])
+			}
+			// Least squares: no label alone can come nearer to its tick.
+			step := 0.01 * vg.Length(math.Copysign(1, float64(at[i]-out[i])))
+			free := out[i]+step >= low && out[i]+step <= high &&
+				(i == 0 || out[i]+step-out[i-1] >= needs[i]) && (i == n-1 || out[i+1]-out[i]-step >= needs[i+1])
+			if free && math.Abs(float64(at[i]-out[i])) > 0.02 {
+				t.Fatalf("label %d at %v could come nearer to %v", i, out[i], at[i])
+			}
+		}
+	}))
+}
+
+func TestObstacle(t *testing.T) {
+	t.Parallel()
+	t.Run("a line crosses a box if one of its points lies in it", rapid.MakeCheck(func(t *rapid.T) {
+		point := func() vg.Point { return vg.Point{X: lengths.Draw(t, "x"), Y: lengths.Draw(t, "y")} }
+		o := obstacle{point(), point()}
+		a := point()
+		box := vg.Rectangle{Min: a, Max: a.Add(vg.Point{X: 20, Y: 30})}
+		const steps = 2000
+		var near, in bool // within 0.2 pt, which is coarser than the steps
+		for i := range steps + 1 {
+			p := o.from.Add(o.to.Sub(o.from).Scale(vg.Length(i) / steps))
+			in = in || p.X >= box.Min.X && p.X <= box.Max.X && p.Y >= box.Min.Y && p.Y <= box.Max.Y
+			near = near || p.X >= box.Min.X-0.2 && p.X <= box.Max.X+0.2 && p.Y >= box.Min.Y-0.2 && p.Y <= box.Max.Y+0.2
+		}
+		if got := o.crosses(box); in && !got || got && !near {
+			t.Fatalf("%v and %v: %v, points say %v", o, box, got, in)
+		}
+	}))
+}
+
+func TestNiceTicks(t *testing.T) {
+	t.Parallel()
+	t.Run("are two or more, evenly spaced inside the span, told apart", rapid.MakeCheck(func(t *rapid.T) {
+		low := rapid.Float64Range(0, 100).Draw(t, "low")
+		s := span{low, low + rapid.Float64Range(1e-5, 1000).Draw(t, "range")}
+		limit := rapid.IntRange(0, 12).Draw(t, "limit")
+		ticks := niceTicks(s, limit)
+		if len(ticks) < 2 || len(ticks) > max(limit, 5) {
+			t.Fatalf("%v: %d ticks, limit %d", s, len(ticks), limit)
+		}
+		labels := map[string]bool{}
+		for i, k := range ticks {
+			if slack := 1e-6 * (s.high - s.low); k.value < s.low-slack || k.value > s.high+slack {
+				t.Fatalf("%v: tick at %g", s, k.value)
+			}
+			if i > 0 && math.Abs(k.value-ticks[i-1].value-(ticks[1].value-ticks[0].value)) > 1e-6*(s.high-s.low) {
+				t.Fatalf("%v: uneven at %g", s, k.value)
+			}
+			labels[k.label] = true
+		}
+		if len(labels) != len(ticks) {
+			t.Fatalf("%v: labels %v", s, ticks)
+		}
+	}))
+}
+
+func TestLooks(t *testing.T) {
+	t.Parallel()
+	t.Run("differ in colour and dashes, and in colour and marker, for 35 series", func(t *testing.T) {
+		type key struct{ a, b int }
+		dashed, marked := map[key]bool{}, map[key]bool{}
+		for i := range 35 {
+			dashed[key{i % len(palette), i % len(dashes)}] = true
+			marked[key{i % len(palette), i % len(markers)}] = true
+		}
+		if len(dashed) != 35 || len(marked) != 35 {
+			t.Errorf("%d and %d different looks", len(dashed), len(marked))
+		}
+	})
+}

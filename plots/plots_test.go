@@ -1,0 +1,602 @@
+package plots_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/csv"
+	"encoding/xml"
+	"errors"
+	"flag"
+	"fmt"
+	"image/png"
+	"io"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"igcsearch/plots"
+
+	"gonum.org/v1/plot/cmpimg"
+)
+
+var update = flag.Bool("update", false, "write the golden pictures")
+
+// The pairs of Table 1 of the paper.
+var (
+	table1i  = [][2]int{{64, 1}, {40, 2}, {28, 3}, {12, 6}, {6, 9}, {5, 10}, {3, 13}, {2, 16}, {1, 23}}
+	table1ii = [][2]int{{128, 1}, {85, 2}, {64, 3}, {41, 5}, {28, 7}, {23, 8}, {14, 11}, {12, 12}, {4, 22}, {2, 31}, {1, 44}}
+)
+
+// series makes up accuracies that are highest at M = 2.
+func series(name string, pairs [][2]int, best float64, seeds int) plots.Series {
+	s := plots.Series{Name: name}
+	for i, pair := range pairs {
+		d := math.Log2(float64(pair[1])) - 1
+		p := plots.Point{L: pair[0], M: pair[1]}
+		for k := range seeds {
+			p.Accuracies = append(p.Accuracies, best-1.1*d*d+0.6*math.Sin(float64(7*i+5*k*k)))
+		}
+		s.Points = append(s.Points, p)
+	}
+	return s
+}
+
+// learning makes up curves for the pairs of Table 1 (i).
+func learning(epochs, seeds int) plots.LearningCurves {
+	var f plots.LearningCurves
+	for i, pair := range table1i {
+		c := plots.Curve{Name: fmt.Sprintf("L%dM%d", pair[0], pair[1])}
+		for e := 1; e <= epochs; e++ {
+			x := float64(e) / float64(epochs)
+			epoch := plots.Epoch{Number: e}
+			for k := range seeds {
+				noise := math.Sin(float64(3*e + 7*k + i))
+				epoch.Accuracies = append(epoch.Accuracies, 68-2.5*float64(i)-45*math.Exp(-5*x)+1.2*noise*(1.2-x))
+				epoch.Losses = append(epoch.Losses, 0.9+0.08*float64(i)+3*math.Exp(-4*x)+0.05*noise)
+			}
+			c.Epochs = append(c.Epochs, epoch)
+		}
+		f.Curves = append(f.Curves, c)
+	}
+	return f
+}
+
+// figure is what both kinds of figures have.
+type figure interface {
+	Save(path string) error
+	Encode(w io.Writer, format string) error
+	CSV(w io.Writer) error
+}
+
+var figures = map[string]figure{
+	"one-series":   plots.AccuracyVsM{Series: []plots.Series{series("", table1i, 63.9, 5)}},
+	"width":        plots.AccuracyVsM{Series: []plots.Series{series("fig3b", table1ii, 68, 5)}, WidthCurve: true, Bar: plots.CI95},
+	"two-series":   plots.AccuracyVsM{Series: []plots.Series{series("fig3a", table1i, 63.9, 5), series("fig3b", table1ii, 68, 5)}, WidthCurve: true},
+	"seeds":        plots.AccuracyVsM{Series: []plots.Series{series("fig3a", table1i, 63.9, 5), series("no augmentation", table1i, 61.5, 3)}, Seeds: true, Options: plots.Options{Title: "synthetic", AccuracyLabel: "test accuracy (%)"}},
+	"learning":     learning(40, 5),
+	"loss":         func() figure { f := learning(12, 3); f.Loss = true; return f }(),
+	"single-point": plots.AccuracyVsM{Series: []plots.Series{series("", table1i[:1], 63.9, 1)}, WidthCurve: true, Seeds: true},
+}
+
+func encode(t *testing.T, f figure, format string) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	if err := f.Encode(&b, format); err != nil {
+		t.Fatalf("%s: %v", format, err)
+	}
+	return b.Bytes()
+}
+
+func TestGolden(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"one-series", "width", "two-series", "seeds", "learning", "loss"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got := encode(t, figures[name], "png")
+			golden := filepath.Join("testdata", name+".png")
+			if *update {
+				if err := os.WriteFile(golden, got, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// 0.1 of the distance between black and white: other processors
+			// may round an edge's shade otherwise.
+			if same, err := cmpimg.EqualApprox("png", got, want, 0.1); err != nil || !same {
+				path := filepath.Join(t.ArtifactDir(), name+".png")
+				os.WriteFile(path, got, 0o644)
+				t.Errorf("differs from %s (%v): look at %s, and run with -update if it is right", golden, err, path)
+			}
+		})
+	}
+}
+
+func TestEncode(t *testing.T) {
+	t.Parallel()
+	for name, f := range figures {
+		for _, format := range plots.Formats() {
+			t.Run(fmt.Sprintf("%s is the same %s each time, at the same time", name, format), func(t *testing.T) {
+				t.Parallel()
+				want := encode(t, f, format)
+				var wg sync.WaitGroup
+				for range 2 {
+					wg.Go(func() {
+						var got bytes.Buffer
+						if err := f.Encode(&got, format); err != nil || !bytes.Equal(got.Bytes(), want) {
+							t.Errorf("%d bytes, then %d bytes, error %v", len(want), got.Len(), err)
+						}
+					})
+				}
+				wg.Wait()
+			})
+		}
+		t.Run(name+" has no NaN", func(t *testing.T) {
+			for _, format := range []string{"svg", "eps", "tex", "csv"} {
+				out := encode(t, f, format)
+				if format == "svg" { // the font is base64, which may spell anything
+					_, out, _ = bytes.Cut(out, []byte("</defs>"))
+				}
+				if bytes.Contains(out, []byte("NaN")) || bytes.Contains(out, []byte("Inf")) {
+					t.Errorf("%s has", format)
+				}
+			}
+		})
+	}
+	t.Run("an unknown format is refused with the known ones", func(t *testing.T) {
+		err := figures["one-series"].Encode(io.Discard, "gif")
+		if err == nil || !strings.Contains(err.Error(), `"gif"`) || !strings.Contains(err.Error(), "pdf, svg, png, eps, tex, csv") {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("the date is the one given", func(t *testing.T) {
+		f := plots.AccuracyVsM{Series: []plots.Series{series("", table1i, 63.9, 5)}}
+		f.Date = time.Date(2017, 7, 10, 14, 0, 0, 0, time.FixedZone("", 2*3600))
+		for format, want := range map[string]string{"pdf": "/CreationDate (D:20170710120000", "eps": "%%CreationDate: 2017-07-10T12:00:00Z"} {
+			if !bytes.Contains(encode(t, f, format), []byte(want)) {
+				t.Errorf("%s lacks %q", format, want)
+			}
+		}
+	})
+}
+
+func TestPDF(t *testing.T) {
+	t.Parallel()
+	f := plots.AccuracyVsM{Series: []plots.Series{series("café ½ – 50 %", table1i, 63.9, 5)}, WidthCurve: true}
+	t.Run("embeds its font", func(t *testing.T) {
+		if !bytes.Contains(encode(t, f, "pdf"), []byte("/FontFile2")) {
+			t.Error("it does not")
+		}
+	})
+	t.Run("says ± where it is read back", func(t *testing.T) {
+		tool, err := exec.LookPath("pdftotext")
+		if err != nil {
+			t.Skip("pdftotext is not installed (package poppler-utils)")
+		}
+		path := filepath.Join(t.TempDir(), "f.pdf")
+		if err := f.Save(path); err != nil {
+			t.Fatal(err)
+		}
+		out, err := exec.Command(tool, "-layout", "-enc", "UTF-8", path, "-").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{"mean ± std, n = 5", "café ½ – 50 %", "width G = L·M", "accuracy (%)"} {
+			if !strings.Contains(string(out), want) {
+				t.Errorf("lacks %q:\n%s", want, out)
+			}
+		}
+	})
+	t.Run("text that it cannot show is refused, and no file is left", func(t *testing.T) {
+		f := plots.AccuracyVsM{Series: []plots.Series{series("α = 0.1", table1i, 63.9, 5)}}
+		dir := t.TempDir()
+		err := f.Save(filepath.Join(dir, "f.pdf"))
+		if err == nil || !strings.Contains(err.Error(), "'α'") || !strings.Contains(err.Error(), "svg") {
+			t.Errorf("got %v", err)
+		}
+		if left, _ := os.ReadDir(dir); len(left) > 0 {
+			t.Errorf("left %v", left)
+		}
+		encode(t, f, "svg")
+		encode(t, f, "eps")
+	})
+}
+
+// svgTexts returns the texts of an SVG figure with their places.
+func svgTexts(t *testing.T, svg []byte) (texts []string, x, y []float64) {
+	t.Helper()
+	dec := xml.NewDecoder(bytes.NewReader(svg))
+	for {
+		token, err := dec.Token()
+		if errors.Is(err, io.EOF) {
+			return texts, x, y
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		start, ok := token.(xml.StartElement)
+		if !ok || start.Name.Local != "text" {
+			continue
+		}
+		var e struct {
+			X    float64 `xml:"x,attr"`
+			Y    float64 `xml:"y,attr"`
+			Text string  `xml:",chardata"`
+		}
+		if err := dec.DecodeElement(&e, &start); err != nil {
+			t.Fatal(err)
+		}
+		texts, x, y = append(texts, e.Text), append(x, e.X), append(y, e.Y)
+	}
+}
+
+func TestSVG(t *testing.T) {
+	t.Parallel()
+	t.Run("embeds its font and has no transparency", func(t *testing.T) {
+		out := string(encode(t, figures["learning"], "svg"))
+		if !strings.Contains(out, "@font-face") || !strings.Contains(out, "base64,") {
+			t.Error("no font")
+		}
+		if strings.Contains(out, "opacity") {
+			t.Error("something is translucent")
+		}
+	})
+	t.Run("is XML whatever the names", func(t *testing.T) {
+		texts, _, _ := svgTexts(t, encode(t, plots.AccuracyVsM{Series: []plots.Series{series(`a<b & "c" 50 %_#`, table1i, 63.9, 5)}}, "svg"))
+		if !slices.Contains(texts, `a<b & "c" 50 %_#`) {
+			t.Errorf("the name is not in %q", texts)
+		}
+	})
+}
+
+func TestAxisLabels(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name  string
+		pairs [][2]int
+	}{{"nine", table1i}, {"eleven", table1ii}} {
+		t.Run("the "+c.name+" pairs of Table 1 stand under the axis and do not touch", func(t *testing.T) {
+			f := plots.AccuracyVsM{Series: []plots.Series{series("", c.pairs, 65, 5)}}
+			texts, x, y := svgTexts(t, encode(t, f, "svg"))
+			for row, head := range []string{"M", "L"} {
+				at := slices.Index(texts, head)
+				if at < 0 {
+					t.Fatalf("no row of %s in %q", head, texts)
+				}
+				var want, got []string
+				for _, p := range c.pairs {
+					want = append(want, strconv.Itoa([]int{p[1], p[0]}[row]))
+				}
+				end := x[at]
+				for i := range texts {
+					if i == at || y[i] != y[at] {
+						continue
+					}
+					got = append(got, texts[i])
+					if x[i] < end+2 {
+						t.Errorf("%s %s starts at %.1f pt, the text before it ends at %.1f", head, texts[i], x[i], end)
+					}
+					end = x[i] + 3.5*float64(len(texts[i])) // a digit of 7 pt is half as wide
+				}
+				if !slices.Equal(got, want) {
+					t.Errorf("row %s is %v, want %v", head, got, want)
+				}
+			}
+		})
+	}
+	t.Run("series with different L have a row each", func(t *testing.T) {
+		texts, _, _ := svgTexts(t, encode(t, figures["two-series"], "svg"))
+		rows := 0
+		for _, s := range texts {
+			if s == "L" {
+				rows++
+			}
+		}
+		if rows != 2 {
+			t.Errorf("%d rows of L", rows)
+		}
+	})
+	t.Run("series that share their L have one row", func(t *testing.T) {
+		texts, _, _ := svgTexts(t, encode(t, figures["seeds"], "svg"))
+		if first := slices.Index(texts, "L"); first < 0 || slices.Contains(texts[first+1:], "L") {
+			t.Errorf("not one row of L in %q", texts)
+		}
+	})
+	t.Run("several L of one M are a range", func(t *testing.T) {
+		f := plots.AccuracyVsM{Series: []plots.Series{series("", [][2]int{{64, 1}, {41, 2}, {39, 2}, {40, 2}}, 63, 3)}}
+		texts, _, _ := svgTexts(t, encode(t, f, "svg"))
+		if !slices.Contains(texts, "39–41") {
+			t.Errorf("got %q", texts)
+		}
+	})
+}
+
+func TestTeX(t *testing.T) {
+	t.Parallel()
+	f := plots.AccuracyVsM{Series: []plots.Series{series(`50% of a_b & #1 {x} \y`, table1i, 63.9, 5)}, WidthCurve: true}
+	out := string(encode(t, f, "tex"))
+	t.Run("escapes what TeX would read", func(t *testing.T) {
+		for _, want := range []string{`50\% of a\_b \& \#1 \{x\} \textbackslash{}y}`, `mean $\pm$ std, n = 5}`, `accuracy (\%)}`, `width G = L$\cdot$M}`} {
+			if !strings.Contains(out, want) {
+				t.Errorf("lacks %q", want)
+			}
+		}
+		if i := strings.IndexFunc(out, func(r rune) bool { return r > 127 }); i >= 0 {
+			t.Errorf("not ASCII: %q", out[i:min(i+20, len(out))])
+		}
+	})
+	t.Run("only there", func(t *testing.T) {
+		texts, _, _ := svgTexts(t, encode(t, f, "svg"))
+		if !slices.Contains(texts, `50% of a_b & #1 {x} \y`) {
+			t.Errorf("SVG has %q", texts)
+		}
+	})
+	t.Run("has no length in exponent form, which TeX cannot read", func(t *testing.T) {
+		for name, f := range figures {
+			if bad := regexp.MustCompile(`\de[-+]\d+pt`).Find(encode(t, f, "tex")); bad != nil {
+				t.Errorf("%s: %s", name, bad)
+			}
+		}
+	})
+}
+
+func TestEPS(t *testing.T) {
+	t.Parallel()
+	out := string(encode(t, figures["two-series"], "eps"))
+	if !strings.HasPrefix(out, "%!PS-Adobe-3.0 EPSF-3.0\n") || !strings.Contains(out, "\n%%BoundingBox: 0 0 234 159\n") {
+		t.Errorf("starts %q", out[:200])
+	}
+	// Text as outlines needs no font of the printer's.
+	if strings.Contains(out, "findfont") || strings.Contains(out, ") show") {
+		t.Error("has text that needs a font")
+	}
+	if strings.Count(out, "curveto") < 1000 {
+		t.Error("has no outlines")
+	}
+}
+
+func TestPNG(t *testing.T) {
+	t.Parallel()
+	out := encode(t, figures["one-series"], "png")
+	config, err := png.DecodeConfig(bytes.NewReader(out))
+	if err != nil || config.Width != 975 || config.Height != 660 { // 3.25 × 2.2 in at 300 dpi
+		t.Errorf("%d × %d pixels, %v", config.Width, config.Height, err)
+	}
+	_, phys, ok := bytes.Cut(out, []byte("pHYs"))
+	if !ok || binary.BigEndian.Uint32(phys) != 11811 || phys[8] != 1 { // 300/0.0254 per metre
+		t.Error("does not say 300 dpi")
+	}
+	if _, err := png.Decode(bytes.NewReader(out)); err != nil { // checks the chunks' sums
+		t.Error(err)
+	}
+}
+
+func TestSave(t *testing.T) {
+	t.Parallel()
+	good := plots.AccuracyVsM{Series: []plots.Series{series("", table1i, 63.9, 5)}}
+	for _, format := range plots.Formats() {
+		t.Run("writes ."+format+" whatever its case", func(t *testing.T) {
+			dir := t.TempDir()
+			path := filepath.Join(dir, "f."+strings.ToUpper(format))
+			if err := good.Save(path); err != nil {
+				t.Fatal(err)
+			}
+			got, err := os.ReadFile(path)
+			if err != nil || !bytes.Equal(got, encode(t, good, format)) {
+				t.Errorf("%d bytes, %v", len(got), err)
+			}
+			if left, _ := os.ReadDir(dir); len(left) != 1 {
+				t.Errorf("left %v", left)
+			}
+		})
+	}
+	for _, name := range []string{"figure", "figure.gif", "figure.", "pdf"} {
+		t.Run(fmt.Sprintf("%q is refused with the known extensions", name), func(t *testing.T) {
+			err := good.Save(filepath.Join(t.TempDir(), name))
+			if err == nil || !strings.Contains(err.Error(), ".pdf, .svg, .png, .eps, .tex, .csv") || !strings.Contains(err.Error(), name) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+	t.Run("an error leaves the old figure", func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "f.pdf")
+		if err := good.Save(path); err != nil {
+			t.Fatal(err)
+		}
+		before, _ := os.ReadFile(path)
+		if err := (plots.AccuracyVsM{}).Save(path); err == nil || !strings.Contains(err.Error(), path) {
+			t.Errorf("got %v", err)
+		}
+		if after, _ := os.ReadFile(path); !bytes.Equal(before, after) {
+			t.Error("it is gone")
+		}
+	})
+	t.Run("a folder that is missing is an error", func(t *testing.T) {
+		if err := good.Save(filepath.Join(t.TempDir(), "no", "f.pdf")); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// readCSV returns the rows of a figure's CSV by column name.
+func readCSV(t *testing.T, f figure) []map[string]string {
+	t.Helper()
+	rows, err := csv.NewReader(bytes.NewReader(encode(t, f, "csv"))).ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []map[string]string
+	for _, row := range rows[1:] {
+		m := map[string]string{}
+		for i, name := range rows[0] {
+			m[name] = row[i]
+		}
+		out = append(out, m)
+	}
+	return out
+}
+
+func TestBars(t *testing.T) {
+	t.Parallel()
+	// 61 … 65: mean 63, sample variance (4+1+0+1+4)/4 = 2.5.
+	five, std := []float64{64, 61, 63, 65, 62}, math.Sqrt(2.5)
+	for _, c := range []struct {
+		bar       plots.Bar
+		values    []float64
+		mean      float64
+		half, tol float64
+	}{
+		{"", five, 63, std, 1e-6},
+		{plots.Std, five, 63, std, 1e-6},
+		{plots.SEM, five, 63, std / math.Sqrt(5), 1e-6},
+		{plots.MinMax, five, 63, 2, 0},
+		// Two-sided 95 % points of Student's t, as tables print them (for
+		// example NIST/SEMATECH e-Handbook, 1.3.6.7.2): 12.706, 4.303, 2.776
+		// and 2.262 for 1, 2, 4 and 9 degrees of freedom.
+		{plots.CI95, []float64{62, 64}, 63, 12.706 * math.Sqrt(2) / math.Sqrt(2), 0.001},
+		{plots.CI95, []float64{61, 63, 65}, 63, 4.303 * 2 / math.Sqrt(3), 0.001},
+		{plots.CI95, five, 63, 2.776 * std / math.Sqrt(5), 0.001},
+		// 60 … 69: variance 82.5/9.
+		{plots.CI95, []float64{60, 61, 62, 63, 64, 65, 66, 67, 68, 69}, 64.5, 2.262 * math.Sqrt(82.5/9) / math.Sqrt(10), 0.001},
+	} {
+		t.Run(fmt.Sprintf("%q of %d seeds", c.bar, len(c.values)), func(t *testing.T) {
+			f := plots.AccuracyVsM{Bar: c.bar, Series: []plots.Series{{Points: []plots.Point{{L: 40, M: 2, Accuracies: c.values}}}}}
+			row := readCSV(t, f)[0]
+			for column, want := range map[string]float64{"mean": c.mean, "low": c.mean - c.half, "high": c.mean + c.half, "n": float64(len(c.values)), "width": 80} {
+				if got, err := strconv.ParseFloat(row[column], 64); err != nil || math.Abs(got-want) > c.tol+1e-6 {
+					t.Errorf("%s is %s, want %g", column, row[column], want)
+				}
+			}
+		})
+	}
+	t.Run("one seed has none", func(t *testing.T) {
+		for _, bar := range []plots.Bar{plots.Std, plots.SEM, plots.CI95, plots.MinMax} {
+			f := plots.AccuracyVsM{Bar: bar, Series: []plots.Series{{Points: []plots.Point{{L: 40, M: 2, Accuracies: []float64{63}}}}}}
+			if row := readCSV(t, f)[0]; row["low"] != "" || row["high"] != "" || row["mean"] != "63" {
+				t.Errorf("%s: %v", bar, row)
+			}
+		}
+	})
+}
+
+func TestLegendSays(t *testing.T) {
+	t.Parallel()
+	mixed := series("", table1i, 63.9, 5)
+	mixed.Points[3].Accuracies = mixed.Points[3].Accuracies[:2]
+	for want, f := range map[string]plots.AccuracyVsM{
+		"mean ± std, n = 5":    {Series: []plots.Series{series("", table1i, 63.9, 5)}},
+		"mean ± std, n = 2–5":  {Series: []plots.Series{mixed}},
+		"mean ± sem, n = 3":    {Series: []plots.Series{series("", table1i, 63.9, 3)}, Bar: plots.SEM},
+		"mean, 95 % CI, n = 3": {Series: []plots.Series{series("", table1i, 63.9, 3)}, Bar: plots.CI95},
+		"mean, min–max, n = 3": {Series: []plots.Series{series("", table1i, 63.9, 3)}, Bar: plots.MinMax},
+		"n = 1":                {Series: []plots.Series{series("", table1i, 63.9, 1)}},
+	} {
+		t.Run(want, func(t *testing.T) {
+			if texts, _, _ := svgTexts(t, encode(t, f, "svg")); !slices.Contains(texts, want) {
+				t.Errorf("got %q", texts)
+			}
+		})
+	}
+}
+
+func TestRefused(t *testing.T) {
+	t.Parallel()
+	one := func(p ...plots.Point) []plots.Series { return []plots.Series{{Name: "s", Points: p}} }
+	ok := plots.Point{L: 40, M: 2, Accuracies: []float64{63}}
+	curve := func(e ...plots.Epoch) plots.LearningCurves {
+		return plots.LearningCurves{Curves: []plots.Curve{{Name: "c", Epochs: e}}}
+	}
+	for says, f := range map[string]figure{
+		"nothing to draw":                         plots.AccuracyVsM{},
+		"no point has an accuracy":                plots.AccuracyVsM{Series: one(plots.Point{L: 40, M: 2})},
+		`series "s", L = 40, M = 2: accuracy NaN`: plots.AccuracyVsM{Series: one(plots.Point{L: 40, M: 2, Accuracies: []float64{math.NaN()}})},
+		"accuracy 101, want 0 to 100":             plots.AccuracyVsM{Series: one(plots.Point{L: 40, M: 2, Accuracies: []float64{101}})},
+		"accuracy -Inf":                           plots.AccuracyVsM{Series: one(plots.Point{L: 40, M: 2, Accuracies: []float64{math.Inf(-1)}})},
+		"L = 40, M = 0: want both at least 1":     plots.AccuracyVsM{Series: one(plots.Point{L: 40, M: 0, Accuracies: []float64{1}})},
+		"L = 40, M = 2: twice":                    plots.AccuracyVsM{Series: one(ok, ok)},
+		`two series are named "s"`:                plots.AccuracyVsM{Series: append(one(ok), one(ok)...)},
+		"series 2 of 2 has no name":               plots.AccuracyVsM{Series: append(one(ok), plots.Series{Points: []plots.Point{ok}})},
+		`bar "sd" is unknown`:                     plots.AccuracyVsM{Series: one(ok), Bar: "sd"},
+		"width 100 in: want 1 to 40":              plots.AccuracyVsM{Series: one(ok), Options: plots.Options{Width: 100}},
+		"height NaN in":                           plots.AccuracyVsM{Series: one(ok), Options: plots.Options{Height: math.NaN()}},
+		"make it larger":                          plots.AccuracyVsM{Series: one(ok), Options: plots.Options{Width: 1, Height: 1}},
+		"the legend is":                           plots.AccuracyVsM{Series: []plots.Series{{Name: strings.Repeat("long ", 20), Points: []plots.Point{ok}}}},
+		"the title is":                            plots.AccuracyVsM{Series: one(ok), Options: plots.Options{Title: strings.Repeat("long ", 20)}},
+		"no epoch has accuracy values":            curve(),
+		`curve "c", epoch 0`:                      curve(plots.Epoch{Accuracies: []float64{1}}),
+		`curve "c", epoch 1: accuracy NaN`:        curve(plots.Epoch{Number: 1, Accuracies: []float64{math.NaN()}}),
+		"train_loss +Inf, want a finite number":   plots.LearningCurves{Loss: true, Curves: curve(plots.Epoch{Number: 1, Accuracies: []float64{1}, Losses: []float64{math.Inf(1)}}).Curves},
+		"no epoch has train_loss values":          plots.LearningCurves{Loss: true, Curves: curve(plots.Epoch{Number: 1, Accuracies: []float64{1}}).Curves},
+	} {
+		t.Run(says, func(t *testing.T) {
+			if err := f.Encode(io.Discard, "svg"); err == nil || !strings.Contains(err.Error(), says) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+func TestLearningCurves(t *testing.T) {
+	t.Parallel()
+	t.Run("draws the mean of the seeds that got there", func(t *testing.T) {
+		f := plots.LearningCurves{Loss: true, Curves: []plots.Curve{{Name: "L40M2", Epochs: []plots.Epoch{
+			{Number: 2, Accuracies: []float64{30}, Losses: []float64{1.5, 2.5}},
+			{Number: 1, Accuracies: []float64{10, 14}, Losses: []float64{3, 3}},
+			{Number: 3, Losses: []float64{1}},
+		}}}}
+		var got strings.Builder
+		if err := f.CSV(&got); err != nil {
+			t.Fatal(err)
+		}
+		// Sample deviations by hand: √8, 0, √½.
+		want := "curve,measure,epoch,n,mean,low,high,bar\n" +
+			"L40M2,accuracy,1,2,12,9.171573,14.828427,std\n" +
+			"L40M2,accuracy,2,1,30,,,std\n" +
+			"L40M2,train_loss,1,2,3,3,3,std\n" +
+			"L40M2,train_loss,2,2,2,1.292893,2.707107,std\n" +
+			"L40M2,train_loss,3,1,1,,,std\n"
+		if got.String() != want {
+			t.Errorf("got\n%swant\n%s", got.String(), want)
+		}
+		encode(t, f, "svg")
+	})
+}
+
+func ExampleAccuracyVsM_CSV() {
+	f := plots.AccuracyVsM{Series: []plots.Series{{
+		Name: "fig3a",
+		Points: []plots.Point{
+			{L: 40, M: 2, Accuracies: []float64{63.5, 64.1, 64.1}},
+			{L: 64, M: 1, Accuracies: []float64{63.1}},
+		},
+	}}}
+	f.CSV(os.Stdout)
+	// Output:
+	// series,L,M,width,n,mean,low,high,bar,accuracies
+	// fig3a,64,1,64,1,63.1,,,std,63.1
+	// fig3a,40,2,80,3,63.9,63.55359,64.24641,std,63.5 64.1 64.1
+}
+
+func ExampleAccuracyVsM_Save() {
+	f := plots.AccuracyVsM{
+		Series: []plots.Series{{Points: []plots.Point{
+			{L: 64, M: 1, Accuracies: []float64{63.1, 62.9}},
+			{L: 40, M: 2, Accuracies: []float64{63.5, 64.1}},
+		}}},
+		WidthCurve: true,
+	}
+	f.Date = time.Unix(1500000000, 0) // SOURCE_DATE_EPOCH, say
+	fmt.Println(f.Save("figure.jpeg"))
+	// Output:
+	// save figure figure.jpeg: the extension says the format, want one of .pdf, .svg, .png, .eps, .tex, .csv
+}

@@ -41,6 +41,42 @@ INLINE float hsum(vec v) {
 	return s[0];
 }
 
+// ---- reading ahead ----
+
+// A stream brings the rows that are needed next into the cache while this row
+// is computed; read on demand, they would leave the arithmetic waiting for
+// memory a third of the time. Each row is W lines in each of C channels.
+typedef struct {
+	const float *row[4]; // next row of each tensor, NULL at the end
+	int n;               // tensors in use
+	long C, W, hw;       // channels, lines of a row, floats between channels
+	long c, w;           // next line
+	int t;
+	long rate, credit;   // lines for each multiply-add of a vector, in 2^-20
+} stream;
+
+static void stream_add(stream *s, const float *row) {
+	if (row) s->row[s->n++] = row;
+}
+
+// stream_start spreads the lines over the multiply-adds (of a picture block's
+// row, so 16/VW times as many vectors) that are to come.
+static void stream_start(stream *s, long C, long W, long hw, long madds) {
+	s->C = C, s->W = W, s->hw = hw, s->c = s->w = s->t = 0, s->credit = 0;
+	s->rate = s->n ? ((s->n * C * W) << 20) / MAX(madds * (16 / VW), 1) + 1 : 0;
+}
+
+// ahead: the work of madds vector multiply-adds was done.
+INLINE void ahead(stream *s, long madds) {
+	for (s->credit += madds * s->rate; s->credit >= 1 << 20 && s->t < s->n; s->credit -= 1 << 20) {
+		__builtin_prefetch(s->row[s->t] + s->c * s->hw + s->w * 16, 0, 2);
+		if (++s->w == s->W) {
+			s->w = 0;
+			if (++s->c == s->C) s->c = 0, s->t++;
+		}
+	}
+}
+
 // ---- forward micro-kernels ----
 //
 // The tile sizes are constants wherever these are inlined; the arrays have a
@@ -78,7 +114,7 @@ INLINE void conv_tile(const int OT, const int PT, float *y, long ycs, const floa
 
 // conv_row: y (G, W, 16) with channel stride ycs = the primary convolution of
 // three padded rows. The columns of all rows start at the left padding.
-static void conv_row(float *y, long ycs, const float *const *rows, long W, const float *w, long L, long Ci, long Co) {
+static void conv_row(float *y, long ycs, const float *const *rows, long W, const float *w, long L, long Ci, long Co, stream *next) {
 	const long xcs = (W + 2) * 16;
 	for (long s = 0; s < 16; s += VW) {
 		for (long l = 0; l < L; l++) {
@@ -99,6 +135,7 @@ static void conv_row(float *y, long ycs, const float *const *rows, long W, const
 					case 4: CONV(4, CONV_P4) CONV(4, 2) CONV(4, 1) break;
 					}
 				}
+				ahead(next, ot * W * Ci * 9);
 				o += ot;
 			}
 		}
@@ -131,7 +168,7 @@ INLINE void mix_tile(const int OT, const int PT, float *z, long zcs, const float
 // mix_row: the secondary convolution of one row. Channel l*M + m of z is the
 // sum over k of w[m][l][k] times channel k*M + m of y: the permutation of
 // Eq. 2 is this index, nothing is moved.
-static void mix_row(float *z, long zcs, const float *y, long ycs, long W, const float *w, long L, long M) {
+static void mix_row(float *z, long zcs, const float *y, long ycs, long W, const float *w, long L, long M, stream *next) {
 	for (long s = 0; s < 16; s += VW) {
 		for (long m = 0; m < M; m++) {
 			for (long o = 0; o < L;) {
@@ -144,6 +181,7 @@ static void mix_row(float *z, long zcs, const float *y, long ycs, long W, const 
 				MIX(5) MIX(6)
 #endif
 				}
+				ahead(next, ot * W * L);
 				o += ot;
 			}
 		}
@@ -181,7 +219,7 @@ INLINE void mixgrad_tile(const int AT, const int BT, float *acc, long L, const f
 
 // mixgrad_row: acc (M, L, L, 16) += the row's share of the gradient of ws;
 // dz and y are (G, W, 16) with channel stride cs.
-static void mixgrad_row(float *acc, const float *dz, const float *y, long cs, long W, long L, long M) {
+static void mixgrad_row(float *acc, const float *dz, const float *y, long cs, long W, long L, long M, stream *next) {
 	for (long s = 0; s < 16; s += VW)
 		for (long m = 0; m < M; m++)
 			for (long i = 0; i < L;) {
@@ -189,6 +227,7 @@ static void mixgrad_row(float *acc, const float *dz, const float *y, long cs, lo
 				float *ai = acc + (m * L + i) * L * 16 + s;
 				const float *di = dz + (i * M + m) * cs + s, *yi = y + m * cs + s;
 				switch (at) { MIXGRAD(1) MIXGRAD(2) MIXGRAD(3) MIXGRAD(4) }
+				ahead(next, at * W * L);
 				i += at;
 			}
 }
@@ -230,7 +269,7 @@ INLINE void convgrad_tile(const int OT, const int RT, float *acc, long Ci, const
 
 // convgrad_row: acc (L*Co, Ci, 3, 3, 16) += the row's share of the gradient of
 // wp. dy points at the first real column of a padded row, rows as in conv_row.
-static void convgrad_row(float *acc, const float *dy, const float *const *rows, long W, long L, long Ci, long Co) {
+static void convgrad_row(float *acc, const float *dy, const float *const *rows, long W, long L, long Ci, long Co, stream *next) {
 	const long xcs = (W + 2) * 16;
 	enum { CHUNK = 64 }; // pairs at a time
 	for (long s = 0; s < 16; s += VW)
@@ -252,6 +291,7 @@ static void convgrad_row(float *acc, const float *dy, const float *const *rows, 
 					case 4: CONVGRAD(4, 2) CONVGRAD(4, 1) break;
 #endif
 					}
+					ahead(next, ot * n * 3 * W);
 					o += ot;
 				}
 			}
@@ -352,7 +392,7 @@ static void gx_row(const igc_conv *a, const float *dx, const float *act, long C,
 // ---- the block ----
 
 void ISA(igc_conv_forward)(const igc_conv *a) {
-	const long H = a->H, W = a->W, PW = W + 2, Cx = a->L * a->Ci, Cz = a->L * a->Co;
+	const long H = a->H, W = a->W, PW = W + 2, hw = H * W * 16, Cx = a->L * a->Ci, Cz = a->L * a->Co;
 	float mask[16];
 	lane_mask(mask, a->valid);
 	float *ring = a->scratch, *y = ring + 3 * Cx * PW * 16;
@@ -366,18 +406,21 @@ void ISA(igc_conv_forward)(const igc_conv *a) {
 		if (h + 1 < H) fill_row(XROW(h + 1), a, Cx, h + 1);
 		const float *rows[3] = {XROW(h - 1), XROW(h), XROW(h + 1)};
 		float *z = a->z + h * W * 16;
+		stream next = {{0}};
+		if (h + 2 < H) stream_add(&next, a->x + (h + 2) * W * 16);
+		stream_start(&next, Cx, W, hw, W * (Cz * a->Ci * 9 + (a->secondary ? Cz * a->L : 0)));
 		if (a->secondary) {
-			conv_row(y, W * 16, rows, W, a->wp, a->L, a->Ci, a->Co);
-			mix_row(z, H * W * 16, y, W * 16, W, a->ws, a->L, a->Co);
+			conv_row(y, W * 16, rows, W, a->wp, a->L, a->Ci, a->Co, &next);
+			mix_row(z, hw, y, W * 16, W, a->ws, a->L, a->Co, &next);
 		} else {
-			conv_row(z, H * W * 16, rows, W, a->wp, a->L, a->Ci, a->Co);
+			conv_row(z, hw, rows, W, a->wp, a->L, a->Ci, a->Co, &next);
 		}
 		if (a->sum) stats_row(a, mask, Cz, h);
 	}
 }
 
 void ISA(igc_conv_backward)(const igc_conv *a) {
-	const long H = a->H, W = a->W, PW = W + 2, L = a->L, Ci = a->Ci, Co = a->Co, Cx = L * Ci, Cz = L * Co;
+	const long H = a->H, W = a->W, PW = W + 2, hw = H * W * 16, L = a->L, Ci = a->Ci, Co = a->Co, Cx = L * Ci, Cz = L * Co;
 	float mask[16];
 	lane_mask(mask, a->valid);
 	float *ring = a->scratch;                     // 3 x (Cx, PW, 16): a
@@ -395,24 +438,30 @@ void ISA(igc_conv_backward)(const igc_conv *a) {
 	}
 #define DROW(h) ((h) >= 0 && (h) < H ? dring + ((h) % 3) * Cz * PW * 16 : 0)
 	fill_row(XROW(0), a, Cx, 0);
+	const long primary = W * Cz * Ci * 9, secondary = a->secondary ? W * Cz * L : 0;
 	for (long h = 0; h <= H; h++) {
+		// Of the gradient of the output too: as many channels or fewer.
+		stream next = {{0}};
+		if (h + 2 < H) stream_add(&next, a->x + (h + 2) * W * 16);
+		if (h + 1 < H && Cz <= Cx) stream_add(&next, a->g + (h + 1) * W * 16), stream_add(&next, a->z + (h + 1) * W * 16);
+		stream_start(&next, MIN(Cx, Cz), W, hw, primary + 2 * secondary + (secondary ? primary : 0) + (a->gx ? primary : 0));
 		if (h < H) {
 			if (h + 1 < H) fill_row(XROW(h + 1), a, Cx, h + 1);
 			const float *rows[3] = {XROW(h - 1), XROW(h), XROW(h + 1)};
 			float *dy = DROW(h) + 16;
 			if (a->secondary) {
 				dz_row(dz, W * 16, a, mask, Cz, h);
-				conv_row(y, W * 16, rows, W, a->wp, L, Ci, Co);
-				mixgrad_row(accs, dz, y, W * 16, W, L, Co);
-				mix_row(dy, PW * 16, dz, W * 16, W, a->wst, L, Co);
+				conv_row(y, W * 16, rows, W, a->wp, L, Ci, Co, &next);
+				mixgrad_row(accs, dz, y, W * 16, W, L, Co, &next);
+				mix_row(dy, PW * 16, dz, W * 16, W, a->wst, L, Co, &next);
 			} else {
 				dz_row(dy, PW * 16, a, mask, Cz, h);
 			}
-			convgrad_row(accp, dy, rows, W, L, Ci, Co);
+			convgrad_row(accp, dy, rows, W, L, Ci, Co, &next);
 		}
 		if (h > 0 && a->gx) {
 			const float *rows[3] = {DROW(h - 2), DROW(h - 1), DROW(h)};
-			conv_row(y, W * 16, rows, W, a->wpt, L, Co, Ci);
+			conv_row(y, W * 16, rows, W, a->wpt, L, Co, Ci, &next);
 			gx_row(a, y, XROW(h - 1) + 16, Cx, h - 1);
 		}
 	}

@@ -1,0 +1,179 @@
+package dataset
+
+import (
+	"fmt"
+	"math/bits"
+	"math/rand/v2"
+)
+
+// Lanes is how many pictures lie innermost in the layout of a batch.
+const Lanes = 16
+
+// Each use of random numbers has a stream of its own, so that, say, the order
+// of an epoch tells nothing about its crops.
+const (
+	streamOrder uint64 = 1 + iota
+	streamAugment
+	streamTrain // + class·256
+	streamTest  // + class·256
+	streamSynthetic
+)
+
+// Order returns the order in which an epoch visits n pictures: a permutation
+// of 0 … n−1 that depends on the arguments alone.
+func Order(n int, seed, epoch uint64) []int {
+	order := make([]int, n)
+	for i := range order {
+		order[i] = i
+	}
+	shuffle(order, mix(seed, epoch), streamOrder)
+	return order
+}
+
+// shuffle permutes list by the random numbers of (seed, stream). It is our own
+// Fisher–Yates because rand.Rand promises no algorithm for Shuffle and Perm;
+// PCG's numbers are fixed.
+func shuffle(list []int, seed, stream uint64) {
+	g := generator(seed, stream)
+	for i := len(list) - 1; i > 0; i-- {
+		j := below(&g, i+1)
+		list[i], list[j] = list[j], list[i]
+	}
+}
+
+func generator(seed, stream uint64) rand.PCG {
+	var g rand.PCG
+	g.Seed(mix(seed, stream), stream)
+	return g
+}
+
+// below returns a number in 0 … n−1. Multiply and shift prefers some numbers
+// by n/2⁶⁴ at most.
+func below(g *rand.PCG, n int) int {
+	hi, _ := bits.Mul64(g.Uint64(), uint64(n))
+	return int(hi)
+}
+
+// mix makes one seed of two by the finaliser of SplitMix64 (Steele, Lea and
+// Flood, 2014), applied once to each.
+func mix(a, b uint64) uint64 {
+	return finalise(finalise(a+0x9e3779b97f4a7c15) ^ b)
+}
+
+func finalise(z uint64) uint64 {
+	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+	z = (z ^ z>>27) * 0x94d049bb133111eb
+	return z ^ z>>31
+}
+
+// Augmentation is how training pictures are varied.
+type Augmentation struct {
+	// Pad is how many zeros (after normalisation) are put around a picture
+	// before a random part of the old size is cut out; 0 leaves it in place.
+	Pad int
+	// Mirror exchanges left and right in half of the pictures.
+	Mirror bool
+}
+
+// view says how a picture is seen: the pixel at (y, x) is the picture's at
+// (y+dy, x+dx), or (y+dy, W−1−x+dx) if mirrored; pixels outside are zero.
+type view struct {
+	dy, dx int
+	mirror bool
+}
+
+// view draws the view of one picture in one epoch.
+func (a *Augmentation) view(picture int, seed, epoch uint64) view {
+	if a == nil {
+		return view{}
+	}
+	g := generator(mix(mix(seed, epoch), uint64(picture)), streamAugment)
+	// All three are drawn always, so that switching one off keeps the others.
+	side := 2*a.Pad + 1
+	v := view{dy: below(&g, side) - a.Pad, dx: below(&g, side) - a.Pad}
+	v.mirror = g.Uint64()>>63 == 1 && a.Mirror
+	return v
+}
+
+// Fill writes a batch in the layout of the kernels: dst is
+// (⌈len(pictures)/16⌉, C, H, W, 16), and picture i of the batch is lane i%16
+// of block i/16. Values are (x/255 − Mean)/Std of the channel; lanes that have
+// no picture are zero. What dst has beyond these blocks stays as it is.
+//
+// A nil aug shows the pictures as they are. Otherwise the crop and mirror of a
+// picture depend on seed, epoch and its index in the split only, not on its
+// place in the batch. Fill does not allocate and may be called concurrently.
+// It panics if dst is too short or a picture is not in the split.
+func (s *Set) Fill(dst []float32, split *Split, pictures []int, aug *Augmentation, seed, epoch uint64) {
+	rowLen := s.W * Lanes
+	blockLen := s.C * s.H * rowLen
+	blocks := (len(pictures) + Lanes - 1) / Lanes
+	if len(dst) < blocks*blockLen {
+		panic(fmt.Sprintf("dataset: Fill has %d values for %d pictures, want %d", len(dst), len(pictures), blocks*blockLen))
+	}
+	table := s.table()
+	for b := range blocks {
+		batch := pictures[b*Lanes : min((b+1)*Lanes, len(pictures))]
+		var views [Lanes]view
+		for lane, picture := range batch {
+			views[lane] = aug.view(picture, seed, epoch)
+		}
+		// Row by row for all lanes: the row of 16 pictures stays in the first
+		// cache while each lane writes every 16th value of it.
+		for c := range s.C {
+			for y := range s.H {
+				row := dst[:rowLen]
+				dst = dst[rowLen:]
+				clear(row)
+				for lane, picture := range batch {
+					v := views[lane]
+					if y+v.dy < 0 || y+v.dy >= s.H {
+						continue
+					}
+					at := ((picture*s.C+c)*s.H + y + v.dy) * s.W
+					fillRow(row[lane:], split.Pixels[at:at+s.W], &table[c], v)
+				}
+			}
+		}
+	}
+}
+
+// fillRow writes the row of one lane, dst[x·16] for each x of the row that
+// shows a pixel of src.
+func fillRow(dst []float32, src []byte, table *[256]float32, v view) {
+	// Before the mirror, x shows src[x+dx]: x from lo to hi−1.
+	lo := max(0, -v.dx)
+	hi := max(min(len(src), len(src)-v.dx), lo)
+	first, step := lo, Lanes
+	if v.mirror {
+		first, step = len(src)-1-lo, -Lanes
+	}
+	if lo == hi {
+		return
+	}
+	at := first * Lanes
+	for _, x := range src[lo+v.dx : hi+v.dx] {
+		dst[at] = table[x]
+		at += step
+	}
+}
+
+// table returns the normalised value of each byte in each channel.
+func (s *Set) table() (table [Channels][256]float32) {
+	for c := range table {
+		mean, scale := float64(s.Mean[c]), 1/float64(s.Std[c])
+		for x := range table[c] {
+			table[c][x] = float32((float64(x)/255 - mean) * scale)
+		}
+	}
+	return table
+}
+
+// Labels writes the labels of the pictures to dst[:len(pictures)]. It panics
+// if dst is shorter or a picture is not in the split.
+func (s *Set) Labels(dst []int32, split *Split, pictures []int) {
+	dst = dst[:len(pictures)]
+	for i, picture := range pictures {
+		dst[i] = int32(split.Labels[picture])
+	}
+}

@@ -1,0 +1,230 @@
+package dataset
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// CIFAR pictures are 32×32.
+const (
+	cifarSide   = 32
+	cifarPixels = Channels * cifarSide * cifarSide // bytes of a picture
+)
+
+// format is a data set in files of fixed-size records: label bytes, then a
+// picture (C, H, W). The layout is described at
+// https://www.cs.toronto.edu/~kriz/cifar.html.
+type format struct {
+	name    string
+	folder  string // what the official archive unpacks to
+	archive string // where the official archive is
+	md5     string // of the archive, from the same page
+	// archiveBytes is the archive's size.
+	archiveBytes int64
+	train        []string
+	test         string
+	names        string   // a line for each class
+	others       []string // further files of the archive that Open does not read
+
+	trainRecords, testRecords int // in each file
+
+	// labels holds the number of classes of each label byte; the last byte is
+	// the label in use.
+	labels []int
+}
+
+var cifar10 = format{
+	name: "cifar10", folder: "cifar-10-batches-bin",
+	archive: "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+	md5:     "c32a1d4ab5d03f1284b67883e8d87530", archiveBytes: 170052171,
+	train: []string{"data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin", "data_batch_4.bin", "data_batch_5.bin"},
+	test:  "test_batch.bin", names: "batches.meta.txt", others: []string{"readme.html"},
+	trainRecords: 10000, testRecords: 10000,
+	labels: []int{10},
+}
+
+var cifar100 = format{
+	name: "cifar100", folder: "cifar-100-binary",
+	archive: "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
+	md5:     "03b5dce01913d631647c71ecec9e9cb8", archiveBytes: 168513733,
+	train: []string{"train.bin"},
+	test:  "test.bin", names: "fine_label_names.txt", others: []string{"coarse_label_names.txt"},
+	trainRecords: 50000, testRecords: 10000,
+	labels: []int{20, 100}, // coarse, fine
+}
+
+func (f format) classes() int     { return f.labels[len(f.labels)-1] }
+func (f format) recordBytes() int { return len(f.labels) + cifarPixels }
+
+// dataFiles returns the record files and how many records each has.
+func (f format) dataFiles() map[string]int {
+	files := map[string]int{f.test: f.testRecords}
+	for _, name := range f.train {
+		files[name] = f.trainRecords
+	}
+	return files
+}
+
+func openCIFAR(ctx context.Context, f format, o Options) (*Set, error) {
+	dir, err := f.locate(o.Dir)
+	if err != nil {
+		return nil, err
+	}
+	classes, train, test, err := f.read(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	return newSet(o, classes, cifarSide, cifarSide, train, test)
+}
+
+// locate returns the folder that holds files of the set: dir itself or the
+// archive's folder in it. A folder with some of the files is the one meant;
+// read names those that are missing. The error wraps fs.ErrNotExist.
+func (f format) locate(dir string) (string, error) {
+	help := fmt.Sprintf("run 'igcsearch data get %s --data DIR', or name the folder with --data DIR or IGCSEARCH_DATA", f.name)
+	if dir == "" {
+		return "", fmt.Errorf("%s: %w: no data folder is named: %s", f.name, fs.ErrNotExist, help)
+	}
+	nested := filepath.Join(dir, f.folder)
+	for _, place := range []string{dir, nested} {
+		for name := range f.dataFiles() {
+			_, err := os.Stat(filepath.Join(place, name))
+			if err == nil {
+				return place, nil
+			}
+			if !errors.Is(err, fs.ErrNotExist) {
+				return "", fmt.Errorf("%s: %w", f.name, err)
+			}
+		}
+	}
+	return "", fmt.Errorf("%s: %w: found no %s in %s or %s: %s", f.name, fs.ErrNotExist, f.test, dir, nested, help)
+}
+
+// read returns all pictures of the set in dir.
+func (f format) read(ctx context.Context, dir string) (classes []string, train, test Split, err error) {
+	fail := func(err error) ([]string, Split, Split, error) {
+		if errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("%w: 'igcsearch data get %s --data DIR' fetches a whole set", err, f.name)
+		}
+		return nil, Split{}, Split{}, fmt.Errorf("%s: %w", f.name, err)
+	}
+	classes, err = f.readNames(filepath.Join(dir, f.names))
+	if err != nil {
+		return fail(err)
+	}
+	train.grow(len(f.train) * f.trainRecords)
+	for _, name := range f.train {
+		if err := f.readFile(ctx, filepath.Join(dir, name), f.trainRecords, &train); err != nil {
+			return fail(err)
+		}
+	}
+	test.grow(f.testRecords)
+	if err := f.readFile(ctx, filepath.Join(dir, f.test), f.testRecords, &test); err != nil {
+		return fail(err)
+	}
+	return classes, train, test, nil
+}
+
+// grow makes room for n CIFAR pictures.
+func (s *Split) grow(n int) {
+	s.Pixels = make([]byte, 0, n*cifarPixels)
+	s.Labels = make([]uint8, 0, n)
+}
+
+func (f format) readFile(ctx context.Context, path string, records int, into *Split) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	// The reader would notice a wrong size too, but only at its end.
+	info, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	want := int64(records) * int64(f.recordBytes())
+	if !info.Mode().IsRegular() {
+		return fmt.Errorf("%s: not a file: want %d bytes", path, want)
+	}
+	if info.Size() != want {
+		return fmt.Errorf("%s: ends at byte %d, want %d (%d records of %d bytes)", path, info.Size(), want, records, f.recordBytes())
+	}
+	return f.readRecords(ctx, bufio.NewReaderSize(file, 1<<20), path, records, into)
+}
+
+// readRecords appends the given number of records to a split; r must end
+// after them. Errors call the input path.
+func (f format) readRecords(ctx context.Context, r io.Reader, path string, records int, into *Split) error {
+	want := records * f.recordBytes()
+	labels := make([]byte, len(f.labels))
+	for i := range records {
+		if i%1000 == 0 && ctx.Err() != nil {
+			return fmt.Errorf("read %s: %w", path, ctx.Err())
+		}
+		at := i * f.recordBytes()
+		n, err := io.ReadFull(r, labels)
+		if err == nil {
+			for j, classes := range f.labels {
+				if int(labels[j]) >= classes {
+					return fmt.Errorf("%s: byte %d is %d, want a label from 0 to %d", path, at+j, labels[j], classes-1)
+				}
+			}
+			start := len(into.Pixels)
+			into.Pixels = append(into.Pixels, make([]byte, cifarPixels)...)
+			into.Labels = append(into.Labels, labels[len(labels)-1])
+			var m int
+			m, err = io.ReadFull(r, into.Pixels[start:])
+			n += m
+		}
+		if err == io.EOF || err == io.ErrUnexpectedEOF {
+			return fmt.Errorf("%s: ends at byte %d, want %d (%d records of %d bytes)", path, at+n, want, records, f.recordBytes())
+		}
+		if err != nil {
+			return fmt.Errorf("read %s at byte %d: %w", path, at+n, err)
+		}
+	}
+	var more [1]byte
+	if _, err := io.ReadFull(r, more[:]); err == nil {
+		return fmt.Errorf("%s: goes on at byte %d, want its end there (%d records of %d bytes)", path, want, records, f.recordBytes())
+	} else if err != io.EOF {
+		return fmt.Errorf("read %s at byte %d: %w", path, want, err)
+	}
+	return nil
+}
+
+// maxNamesBytes bounds the file of class names; the longest has 816 bytes.
+const maxNamesBytes = 1 << 20
+
+// readNames reads the names of the classes, one a line; empty lines at the
+// end do not count.
+func (f format) readNames(path string) ([]string, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	text, err := io.ReadAll(io.LimitReader(file, maxNamesBytes))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	names := strings.Split(strings.TrimSpace(string(text)), "\n")
+	for i := range names {
+		names[i] = strings.TrimSpace(names[i])
+	}
+	if len(names) != f.classes() {
+		return nil, fmt.Errorf("%s: has %d lines, want the names of %d classes", path, len(names), f.classes())
+	}
+	for i, name := range names {
+		if name == "" {
+			return nil, fmt.Errorf("%s: line %d is empty, want the name of class %d", path, i+1, i)
+		}
+	}
+	return names, nil
+}

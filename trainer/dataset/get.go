@@ -1,0 +1,332 @@
+package dataset
+
+import (
+	"context"
+	"crypto/md5"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"path"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/dustin/go-humanize"
+)
+
+// GetOptions says what Get downloads and where to.
+type GetOptions struct {
+	// Name is "cifar10" or "cifar100".
+	Name string
+	// Dir is the folder that gets the archive's folder; created if missing.
+	Dir string
+	// URL is where the archive is; unset: the official place of the set.
+	URL string
+	// MD5 is the archive's checksum in hexadecimal; unset: the published one.
+	MD5 string
+	// Client does the requests; unset: http.DefaultClient.
+	Client *http.Client
+	// Stall is how long the server may send nothing before the connection
+	// counts as broken; unset: one minute.
+	Stall time.Duration
+	// Progress, if set, is called as bytes arrive: done of total bytes, total
+	// -1 while the server has not said it.
+	Progress func(done, total int64)
+	// Note, if set, is called with a line for people at each step: that the
+	// set is there already, where a download goes on, what was unpacked.
+	Note func(line string)
+}
+
+// maxArchiveBytes bounds a download whose size is not known beforehand.
+const maxArchiveBytes = 1 << 30
+
+// Get downloads the official archive of a data set, checks it and unpacks it
+// into o.Dir; Open reads it from there. If a whole set is there already, Get
+// says so by o.Note and downloads nothing.
+//
+// A download that breaks goes on where it broke: at once while the server still
+// sends something, and else at the next call, for which the part that arrived
+// is kept beside the archive's folder with the ending ".part". An archive with
+// a wrong checksum is removed.
+func Get(ctx context.Context, o GetOptions) error {
+	for _, f := range []format{cifar10, cifar100} {
+		if o.Name == f.name {
+			return f.get(ctx, o)
+		}
+	}
+	return fmt.Errorf("dataset %q: want %q or %q", o.Name, cifar10.name, cifar100.name)
+}
+
+func (f format) get(ctx context.Context, o GetOptions) error {
+	if o.Dir == "" {
+		return fmt.Errorf("%s: no folder to download to: name one with --data DIR or IGCSEARCH_DATA", f.name)
+	}
+	if o.URL == "" {
+		o.URL = f.archive
+	}
+	size := int64(-1)
+	if o.MD5 == "" {
+		o.MD5, size = f.md5, f.archiveBytes
+	}
+	if o.Client == nil {
+		o.Client = http.DefaultClient
+	}
+	if o.Stall == 0 {
+		o.Stall = time.Minute
+	}
+	if o.Progress == nil {
+		o.Progress = func(done, total int64) {}
+	}
+	if o.Note == nil {
+		o.Note = func(string) {}
+	}
+	if dir, err := f.locate(o.Dir); err == nil {
+		if _, _, _, err := f.read(ctx, dir); ctx.Err() != nil {
+			return err
+		} else if err != nil {
+			return fmt.Errorf("%w: remove the damaged files in %s and try again", err, dir)
+		}
+		o.Note(fmt.Sprintf("%s is already in %s: all files are whole, nothing to download", f.name, dir))
+		return nil
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.MkdirAll(o.Dir, 0o777); err != nil {
+		return fmt.Errorf("%s: %w", f.name, err)
+	}
+	partPath := filepath.Join(o.Dir, path.Base(f.archive)+".part")
+	part, err := os.OpenFile(partPath, os.O_RDWR|os.O_CREATE, 0o666)
+	if err != nil {
+		return fmt.Errorf("%s: %w", f.name, err)
+	}
+	defer part.Close()
+	if err := syscall.Flock(int(part.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return fmt.Errorf("%s: lock %s: %w: is another download running?", f.name, partPath, err)
+	}
+	d := download{GetOptions: o, part: part, size: size}
+	if err := d.fetch(ctx); err != nil {
+		return fmt.Errorf("%s: %w", f.name, err)
+	}
+	if err := d.verify(ctx); err != nil {
+		if ctx.Err() == nil {
+			err = errors.Join(err, os.Remove(partPath))
+		}
+		return fmt.Errorf("%s: %w", f.name, err)
+	}
+	o.Note(fmt.Sprintf("the checksum of %s is right, unpacking", path.Base(f.archive)))
+	if _, err := part.Seek(0, io.SeekStart); err != nil {
+		return fmt.Errorf("%s: %w", f.name, err)
+	}
+	if err := f.install(ctx, part, o.Dir); err != nil {
+		return fmt.Errorf("%s: %w", f.name, err)
+	}
+	if err := os.Remove(partPath); err != nil {
+		return fmt.Errorf("%s: %w", f.name, err)
+	}
+	o.Note(fmt.Sprintf("%s is in %s", f.name, filepath.Join(o.Dir, f.folder)))
+	return nil
+}
+
+// download is an archive on its way into the file part.
+type download struct {
+	GetOptions
+	part *os.File
+	have int64 // bytes in part
+	size int64 // bytes of the archive, -1: not known yet
+}
+
+var (
+	// errBroken is wrapped by errors that leave part good for another request.
+	errBroken = errors.New("the connection broke")
+	// errAnew says that part was emptied because the server has no more of it.
+	errAnew = errors.New("start anew")
+)
+
+// fetch completes part.
+func (d *download) fetch(ctx context.Context) error {
+	info, err := d.part.Stat()
+	if err != nil {
+		return err
+	}
+	d.have = info.Size()
+	if d.have > 0 {
+		// An earlier call may have been stopped between the last byte and the
+		// unpacking.
+		if d.verify(ctx) == nil {
+			d.Progress(d.have, d.have)
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		d.Note(fmt.Sprintf("going on after the %s of an earlier download", humanize.Bytes(uint64(d.have))))
+	}
+	for {
+		before := d.have
+		err := d.request(ctx)
+		switch {
+		case err == nil:
+			return nil
+		case err == errAnew:
+			d.Note("the earlier download does not fit the server's file, starting anew")
+			continue // nothing is left of it, so this happens once
+		case ctx.Err() != nil, !errors.Is(err, errBroken):
+			return err
+		case d.have <= before:
+			return fmt.Errorf("%w: %s are kept, try again to go on", err, humanize.Bytes(uint64(d.have)))
+		}
+		d.Note(fmt.Sprintf("%v after %s, going on", err, humanize.Bytes(uint64(d.have))))
+	}
+}
+
+// request asks the server for what is missing of part and appends it. It
+// returns nil if part is complete then.
+func (d *download) request(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	watch := time.AfterFunc(d.Stall, func() { cancel(fmt.Errorf("the server sent nothing for %v", d.Stall)) })
+	defer watch.Stop()
+	why := func(err error) error {
+		if cause := context.Cause(ctx); cause != nil {
+			return cause
+		}
+		return err
+	}
+
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, d.URL, nil)
+	if err != nil {
+		return err
+	}
+	// The archive is compressed; a second compression on the way would make
+	// byte positions mean something else.
+	req.Header.Set("Accept-Encoding", "identity")
+	if d.have > 0 {
+		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", d.have))
+	}
+	resp, err := d.Client.Do(req)
+	if err != nil {
+		return why(err)
+	}
+	defer resp.Body.Close()
+
+	size := int64(-1) // of the archive as the server says
+	switch resp.StatusCode {
+	case http.StatusOK: // all of it, whatever we asked for
+		size = resp.ContentLength
+		if err := d.restart(); err != nil {
+			return err
+		}
+	case http.StatusPartialContent:
+		var from int64
+		from, size, err = parseContentRange(resp.Header.Get("Content-Range"))
+		if err != nil {
+			return fmt.Errorf("%s: %w", d.URL, err)
+		}
+		if from != d.have {
+			return fmt.Errorf("%s: the server sent bytes from %d, want from %d", d.URL, from, d.have)
+		}
+	case http.StatusRequestedRangeNotSatisfiable:
+		// The server has nothing after what we have, and that has the wrong
+		// checksum: it is of another file.
+		if d.have == 0 {
+			return fmt.Errorf("%s: the server answered %s to a request for the whole file", d.URL, resp.Status)
+		}
+		if err := d.restart(); err != nil {
+			return err
+		}
+		return errAnew
+	default:
+		return fmt.Errorf("%s: the server answered %s", d.URL, resp.Status)
+	}
+	switch {
+	case d.size >= 0 && size >= 0 && size != d.size:
+		return fmt.Errorf("%s: the server's file has %d bytes, want %d", d.URL, size, d.size)
+	case size > maxArchiveBytes:
+		return fmt.Errorf("%s: the server's file has %d bytes, want at most %d", d.URL, size, maxArchiveBytes)
+	case size < 0:
+		size = d.size
+	}
+	buffer := make([]byte, 128<<10)
+	d.Progress(d.have, size)
+	for {
+		n, err := resp.Body.Read(buffer)
+		if n > 0 {
+			watch.Reset(d.Stall)
+			if _, err := d.part.WriteAt(buffer[:n], d.have); err != nil {
+				return err
+			}
+			d.have += int64(n)
+			if d.have > maxArchiveBytes || size >= 0 && d.have > size {
+				return errors.Join(fmt.Errorf("%s: the server sent more than %d bytes", d.URL, d.have-1), d.restart())
+			}
+			d.Progress(d.have, size)
+		}
+		if err == io.EOF && (size < 0 || d.have == size) {
+			return nil
+		}
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w: %w", d.URL, errBroken, why(err))
+		}
+	}
+}
+
+// restart empties part.
+func (d *download) restart() error {
+	d.have = 0
+	return d.part.Truncate(0)
+}
+
+// verify compares the checksum of part.
+func (d *download) verify(ctx context.Context) error {
+	h := md5.New() // what the publisher gives; it guards against accidents
+	n, err := io.Copy(h, &contextReader{ctx, io.NewSectionReader(d.part, 0, maxArchiveBytes+1)})
+	if err != nil {
+		return fmt.Errorf("read %s: %w", d.part.Name(), err)
+	}
+	if sum := hex.EncodeToString(h.Sum(nil)); !strings.EqualFold(sum, d.MD5) {
+		return fmt.Errorf("%s: the %d bytes have the MD5 checksum %s, want %s: the download was removed, try again", d.URL, n, sum, d.MD5)
+	}
+	return nil
+}
+
+// contextReader ends with the error of its context.
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (r *contextReader) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.r.Read(p)
+}
+
+// parseContentRange reads "bytes 5-9/10"; size is -1 for "bytes 5-9/*".
+func parseContentRange(header string) (from, size int64, err error) {
+	bad := fmt.Errorf("the server sent Content-Range %q, want bytes FROM-TO/SIZE", header)
+	span, total, ok := strings.Cut(strings.TrimPrefix(header, "bytes "), "/")
+	first, _, ok2 := strings.Cut(span, "-")
+	if !ok || !ok2 || !strings.HasPrefix(header, "bytes ") {
+		return 0, 0, bad
+	}
+	if from, err = strconv.ParseInt(first, 10, 64); err != nil || from < 0 {
+		return 0, 0, bad
+	}
+	if total == "*" {
+		return from, -1, nil
+	}
+	if size, err = strconv.ParseInt(total, 10, 64); err != nil || size < from {
+		return 0, 0, bad
+	}
+	return from, size, nil
+}

@@ -1,0 +1,87 @@
+package dataset
+
+import (
+	"fmt"
+	"slices"
+)
+
+// holdOut draws the validation pictures and the training pictures of a set
+// with the given training labels. Both lists are in the order of the files.
+func holdOut(labels []uint8, classes int, o Options) (held, kept []int, err error) {
+	for _, n := range []struct {
+		name  string
+		value int
+	}{{"validation", o.Validation}, {"train_pictures", o.TrainPictures}, {"test_pictures", o.TestPictures}} {
+		if n.value < 0 {
+			return nil, nil, fmt.Errorf("%s: %s is %d: want 0 or more", o.Name, n.name, n.value)
+		}
+	}
+	left := len(labels) - o.Validation
+	if left <= 0 {
+		return nil, nil, fmt.Errorf("%s: validation is %d: want fewer than the %d training pictures there are", o.Name, o.Validation, len(labels))
+	}
+	if o.TrainPictures > left {
+		return nil, nil, fmt.Errorf("%s: train_pictures is %d: want at most %d (%d pictures less %d for validation)",
+			o.Name, o.TrainPictures, left, len(labels), o.Validation)
+	}
+	byClass := shuffledByClass(labels, classes, uint64(o.SplitSeed), streamTrain)
+	held = take(byClass, o.Validation)
+	if o.TrainPictures > 0 {
+		left = o.TrainPictures
+	}
+	return held, take(byClass, left), nil
+}
+
+// boundTest draws the test pictures of a set with the given test labels.
+func boundTest(labels []uint8, classes int, o Options) ([]int, error) {
+	if o.TestPictures > len(labels) {
+		return nil, fmt.Errorf("%s: test_pictures is %d: want at most the %d there are", o.Name, o.TestPictures, len(labels))
+	}
+	n := len(labels)
+	if o.TestPictures > 0 {
+		n = o.TestPictures
+	}
+	return take(shuffledByClass(labels, classes, uint64(o.SplitSeed), streamTest), n), nil
+}
+
+// shuffledByClass returns the pictures of each class in random order.
+func shuffledByClass(labels []uint8, classes int, seed, stream uint64) [][]int {
+	byClass := make([][]int, classes)
+	for i, label := range labels {
+		byClass[label] = append(byClass[label], i)
+	}
+	for class, pictures := range byClass {
+		shuffle(pictures, seed, stream+uint64(class)<<8)
+	}
+	return byClass
+}
+
+// take removes n pictures from the front of the classes' lists, from each
+// class as many as from any other, or one more, unless a class has too few.
+// It returns them sorted. There must be n.
+func take(byClass [][]int, n int) []int {
+	quota := make([]int, len(byClass))
+	for left := n; left > 0; {
+		var open []int // classes that have pictures left
+		for class := range byClass {
+			if quota[class] < len(byClass[class]) {
+				open = append(open, class)
+			}
+		}
+		// A whole share for each class that is open; less than one each: the
+		// first classes get one.
+		share := max(left/len(open), 1)
+		for _, class := range open[:min(len(open), left)] {
+			k := min(share, len(byClass[class])-quota[class])
+			quota[class] += k
+			left -= k
+		}
+	}
+	taken := make([]int, 0, n)
+	for class, k := range quota {
+		taken = append(taken, byClass[class][:k]...)
+		byClass[class] = byClass[class][k:]
+	}
+	slices.Sort(taken)
+	return taken
+}

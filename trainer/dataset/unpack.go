@@ -1,0 +1,121 @@
+package dataset
+
+import (
+	"archive/tar"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// install unpacks an archive (tar.gz) to dir, as the folder f.folder. The
+// folder appears whole or not at all.
+func (f format) install(ctx context.Context, archive io.Reader, dir string) error {
+	// The name is fixed, so that what a killed process left is cleared away;
+	// the lock on the download keeps others out.
+	temp := filepath.Join(dir, "."+f.folder+".unpacking")
+	if err := os.RemoveAll(temp); err != nil {
+		return err
+	}
+	if err := os.Mkdir(temp, 0o777); err != nil {
+		return err
+	}
+	err := f.unpack(ctx, archive, temp)
+	if err == nil {
+		_, _, _, err = f.read(ctx, temp)
+	}
+	if err == nil {
+		err = os.Rename(temp, filepath.Join(dir, f.folder))
+	}
+	if err != nil {
+		return errors.Join(err, os.RemoveAll(temp))
+	}
+	return nil
+}
+
+// unpack writes the files of the set to dir. Anything that tries to be
+// elsewhere, or is no plain file or folder, is refused; files that do not
+// belong to the set are passed over. No more is written than the set has.
+func (f format) unpack(ctx context.Context, archive io.Reader, dir string) error {
+	missing := map[string]int64{} // bytes of each data file still to come
+	most := int64(16 << 20)       // bytes of the tar stream: headers and texts
+	for name, records := range f.dataFiles() {
+		missing[name] = int64(records) * int64(f.recordBytes())
+		most += missing[name]
+	}
+	texts := append([]string{f.names}, f.others...)
+
+	unzipped, err := gzip.NewReader(&contextReader{ctx, archive})
+	if err != nil {
+		return fmt.Errorf("unpack: %w", err)
+	}
+	stream := io.LimitReader(unzipped, most)
+	files := tar.NewReader(stream)
+	for {
+		header, err := files.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("unpack: %w", err)
+		}
+		// Names that are not clean ("./x") are fine, ones that lead out or
+		// mean something else on another system are not.
+		if !filepath.IsLocal(header.Name) || strings.ContainsAny(header.Name, "\\\x00") {
+			return fmt.Errorf("unpack: entry %q leads out of the folder, want %s/FILE", header.Name, f.folder)
+		}
+		switch header.Typeflag {
+		case tar.TypeReg:
+		case tar.TypeDir, tar.TypeXGlobalHeader:
+			continue
+		default:
+			return fmt.Errorf("unpack: entry %q has type %q, want plain files and folders only", header.Name, header.Typeflag)
+		}
+		folder, name := path.Split(path.Clean(header.Name))
+		if folder != f.folder+"/" {
+			continue
+		}
+		if want, ok := missing[name]; ok {
+			if header.Size != want {
+				return fmt.Errorf("unpack: entry %q has %d bytes, want %d", header.Name, header.Size, want)
+			}
+			delete(missing, name)
+		} else if !slices.Contains(texts, name) {
+			continue
+		} else if header.Size > maxNamesBytes {
+			return fmt.Errorf("unpack: entry %q has %d bytes, want at most %d", header.Name, header.Size, maxNamesBytes)
+		}
+		if err := writeFile(filepath.Join(dir, name), files); err != nil {
+			return fmt.Errorf("unpack: %w", err)
+		}
+	}
+	// The tar ends before the stream does, whose end has its checksum.
+	if _, err := io.Copy(io.Discard, stream); err != nil {
+		return fmt.Errorf("unpack: %w", err)
+	}
+	for name := range missing {
+		return fmt.Errorf("unpack: the archive has no %s/%s", f.folder, name)
+	}
+	return nil
+}
+
+// writeFile copies r to a new file.
+func writeFile(path string, r io.Reader) error {
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(file, r)
+	if err == nil {
+		// On disk before install renames the folder: a folder that is there
+		// has its bytes, also after a power cut.
+		err = file.Sync()
+	}
+	return errors.Join(err, file.Close())
+}

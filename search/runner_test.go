@@ -1,0 +1,453 @@
+package search_test
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"igcsearch/search"
+	"igcsearch/space"
+)
+
+// fakeStore keeps everything in memory; fail, if set, may refuse a call.
+type fakeStore struct {
+	mu       sync.Mutex
+	planned  bool
+	trials   []search.Trial // ID i+1 at index i
+	last     []*search.Checkpoint
+	epochs   []int    // recorded per trial
+	attempts []int64  // attempt−1 → trial
+	began    []string // in order
+	template search.Attempt
+	fail     func(call string, trial int64) error
+}
+
+func (s *fakeStore) refuse(call string, trial int64) error {
+	if s.fail == nil {
+		return nil
+	}
+	return s.fail(call, trial)
+}
+
+func (s *fakeStore) Plan(_ context.Context, _ search.Study, trials []search.Trial) ([]search.Trial, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.refuse("plan", 0); err != nil {
+		return nil, err
+	}
+	if !s.planned {
+		s.planned = true
+		s.trials = slices.Clone(trials)
+		s.last = make([]*search.Checkpoint, len(trials))
+		s.epochs = make([]int, len(trials))
+		for i := range s.trials {
+			s.trials[i].ID = int64(i + 1)
+		}
+	}
+	for i := range s.trials {
+		if s.trials[i].Status == search.Running {
+			s.trials[i].Status = search.Pending
+		}
+	}
+	return slices.Clone(s.trials), nil
+}
+
+func (s *fakeStore) Begin(ctx context.Context, trial int64, a search.Attempt) (int64, *search.Checkpoint, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := cmp.Or(ctx.Err(), s.refuse("begin", trial)); err != nil {
+		return 0, nil, err
+	}
+	t := &s.trials[trial-1]
+	t.Status = search.Running
+	s.attempts = append(s.attempts, trial)
+	s.began = append(s.began, fmt.Sprintf("%v/%d", t.Pair, t.Seed))
+	s.template = a
+	return int64(len(s.attempts)), s.last[trial-1], nil
+}
+
+func (s *fakeStore) Record(ctx context.Context, attempt int64, e search.Epoch, c search.Checkpoint) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	trial := s.attempts[attempt-1]
+	if err := cmp.Or(ctx.Err(), s.refuse("record", trial)); err != nil {
+		return err
+	}
+	t := &s.trials[trial-1]
+	if e.Number != t.Epoch+1 || c.Epoch != e.Number {
+		return fmt.Errorf("epoch %d with checkpoint %d after epoch %d", e.Number, c.Epoch, t.Epoch)
+	}
+	t.Epoch, t.Last = e.Number, e
+	s.last[trial-1] = &c
+	s.epochs[trial-1]++
+	return nil
+}
+
+func (s *fakeStore) End(ctx context.Context, attempt int64, status search.Status, message string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	trial := s.attempts[attempt-1]
+	if err := cmp.Or(ctx.Err(), s.refuse("end", trial)); err != nil {
+		return err
+	}
+	s.trials[trial-1].Status, s.trials[trial-1].Error = status, message
+	return nil
+}
+
+// fakeTrainer's result is a function of pair, seed and epoch. at, if set, is
+// called before each step and may end the training.
+type fakeTrainer struct {
+	steps int
+	at    func(ctx context.Context, job search.Job, epoch, step int) error
+}
+
+func (f fakeTrainer) Train(ctx context.Context, job search.Job, r search.Reporter) error {
+	from := 0
+	if job.From != nil {
+		from = job.From.Epoch
+	}
+	for e := from + 1; e <= job.Study.Epochs; e++ {
+		for step := range f.steps {
+			if err := ctx.Err(); err != nil {
+				return fmt.Errorf("epoch %d, step %d: %w", e, step, err)
+			}
+			if f.at != nil {
+				if err := f.at(ctx, job, e, step); err != nil {
+					return err
+				}
+			}
+			r.Step(e, step+1, f.steps)
+		}
+		m := search.Epoch{Number: e, TrainLoss: float64(job.Pair.L*1000+job.Seed) / float64(e), TestCorrect: job.Pair.M + e, TestTotal: 100}
+		if err := r.Epoch(m, search.Checkpoint{Epoch: e, State: []byte{byte(e)}}); err != nil {
+			return fmt.Errorf("epoch %d: %w", e, err)
+		}
+	}
+	return nil
+}
+
+func study(t *testing.T) (search.Study, []search.Trial) {
+	t.Helper()
+	s := search.Default()
+	s.Name, s.Dataset, s.Pairs, s.Seeds, s.Epochs = "fake", "synthetic", []string{"40x2", "64x1", "1x23", "6x9"}, 2, 3
+	s, err := s.Normalize()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, s.Trials(space.Shape{C: 3, H: 32, W: 32}, 10)
+}
+
+func TestRunner(t *testing.T) {
+	t.Parallel()
+	diskFull := errors.New("disk full")
+	is := func(pair space.Pair, seed int) func(search.Job) bool {
+		return func(j search.Job) bool { return j.Pair == pair && j.Seed == seed }
+	}
+
+	t.Run("one worker starts the trials in the order given", func(t *testing.T) {
+		t.Parallel()
+		s, trials := study(t)
+		store := &fakeStore{}
+		r := search.Runner{Store: store, Trainer: fakeTrainer{steps: 2}, Attempt: search.Attempt{Host: "here"}}
+		sum, err := r.Run(t.Context(), s, trials)
+		if err != nil || sum != (search.Summary{Done: 8}) {
+			t.Fatalf("got %+v, %v", sum, err)
+		}
+		var want []string
+		for _, tr := range trials {
+			want = append(want, fmt.Sprintf("%v/%d", tr.Pair, tr.Seed))
+		}
+		if !slices.Equal(store.began, want) {
+			t.Errorf("began %v, want %v", store.began, want)
+		}
+		if store.template.Host != "here" || time.Since(store.template.Started) > time.Minute {
+			t.Errorf("attempt %+v: want the template with its start", store.template)
+		}
+	})
+
+	t.Run("no more trials than workers run at once, and that many do", func(t *testing.T) {
+		t.Parallel()
+		s, trials := study(t)
+		const workers = 3
+		var running, most atomic.Int32
+		full := make(chan struct{})
+		store := &fakeStore{}
+		r := search.Runner{Store: store, Workers: workers, Trainer: fakeTrainer{steps: 1, at: func(_ context.Context, _ search.Job, e, _ int) error {
+			if e != 1 {
+				return nil
+			}
+			n := running.Add(1)
+			defer running.Add(-1)
+			for {
+				old := most.Load()
+				if n <= old || most.CompareAndSwap(old, n) {
+					break
+				}
+			}
+			if n == workers {
+				select {
+				case <-full:
+				default:
+					close(full)
+				}
+			}
+			select { // hold the place until all places were taken once
+			case <-full:
+			case <-time.After(10 * time.Second):
+				return errors.New("the other workers never came")
+			}
+			return nil
+		}}}
+		sum, err := r.Run(t.Context(), s, trials)
+		if err != nil || sum.Done != len(trials) {
+			t.Fatalf("got %+v, %v", sum, err)
+		}
+		if most.Load() != workers {
+			t.Errorf("%d trials ran at once, want %d", most.Load(), workers)
+		}
+	})
+
+	t.Run("the results do not depend on the workers", func(t *testing.T) {
+		t.Parallel()
+		s, trials := study(t)
+		var want []search.Trial
+		for _, workers := range []int{1, 2, 8, 100} {
+			store := &fakeStore{}
+			r := search.Runner{Store: store, Trainer: fakeTrainer{steps: 2}, Workers: workers}
+			if _, err := r.Run(t.Context(), s, trials); err != nil {
+				t.Fatal(err)
+			}
+			if want == nil {
+				want = store.trials
+			}
+			if !reflect.DeepEqual(store.trials, want) {
+				t.Errorf("%d workers end with %+v, 1 worker with %+v", workers, store.trials, want)
+			}
+		}
+	})
+
+	t.Run("a failed, a panicking and a diverged trial do not stop the others", func(t *testing.T) {
+		t.Parallel()
+		s, trials := study(t)
+		fails, panics, diverges := is(space.Pair{L: 40, M: 2}, 0), is(space.Pair{L: 64, M: 1}, 1), is(space.Pair{L: 1, M: 23}, 0)
+		store := &fakeStore{}
+		r := search.Runner{Store: store, Workers: 2, Trainer: fakeTrainer{steps: 2, at: func(_ context.Context, j search.Job, e, step int) error {
+			switch {
+			case e != 2:
+			case fails(j):
+				return errors.New("first line\nlast line")
+			case panics(j):
+				var none []int
+				_ = none[step]
+			case diverges(j):
+				return fmt.Errorf("epoch 2, step 0: %w", search.ErrDiverged)
+			}
+			return nil
+		}}}
+		sum, err := r.Run(t.Context(), s, trials)
+		if err != nil || sum != (search.Summary{Done: 5, Diverged: 1, Failed: 2}) {
+			t.Fatalf("got %+v, %v", sum, err)
+		}
+		for _, tr := range store.trials {
+			j := search.Job{Pair: tr.Pair, Seed: tr.Seed}
+			switch {
+			case fails(j):
+				if tr.Status != search.Failed || tr.Error != "first line; last line" || tr.Epoch != 1 {
+					t.Errorf("failed trial stands as %+v", tr)
+				}
+			case panics(j):
+				if tr.Status != search.Failed || !strings.HasPrefix(tr.Error, "panic: runtime error: index out of range [0] with length 0 at runner_test.go:") ||
+					!strings.Contains(tr.Error, "fakeTrainer.Train") || strings.Contains(tr.Error, "\n") {
+					t.Errorf("panicked trial stands as %+v", tr)
+				}
+			case diverges(j):
+				if tr.Status != search.Diverged || tr.Error != "epoch 2, step 0: the loss is not finite" || tr.Epoch != 1 {
+					t.Errorf("diverged trial stands as %+v", tr)
+				}
+			default:
+				if tr.Status != search.Done || tr.Epoch != 3 {
+					t.Errorf("trial stands as %+v", tr)
+				}
+			}
+		}
+	})
+
+	t.Run("a trainer that stops early has failed", func(t *testing.T) {
+		t.Parallel()
+		s, trials := study(t)
+		long := s
+		long.Epochs = 5 // what the store expects; the trainer sees 3
+		for i := range trials {
+			trials[i].Epochs = long.Epochs
+		}
+		store := &fakeStore{}
+		sum, err := (&search.Runner{Store: store, Trainer: fakeTrainer{steps: 1}}).Run(t.Context(), s, trials)
+		if err != nil || sum.Failed != len(trials) || store.trials[0].Error != "the trainer stopped after epoch 3 of 5" {
+			t.Errorf("got %+v, %v, %+v", sum, err, store.trials[0])
+		}
+	})
+
+	t.Run("a cancelled run stops at the next batch and the next run goes on from there", func(t *testing.T) {
+		t.Parallel()
+		s, trials := study(t)
+		straight := &fakeStore{}
+		if _, err := (&search.Runner{Store: straight, Trainer: fakeTrainer{steps: 4}}).Run(t.Context(), s, trials); err != nil {
+			t.Fatal(err)
+		}
+
+		ctx, cancel := context.WithCancel(t.Context())
+		store := &fakeStore{}
+		var after atomic.Int32 // steps begun after the cancel
+		tr := fakeTrainer{steps: 4, at: func(_ context.Context, j search.Job, e, step int) error {
+			if ctx.Err() != nil {
+				after.Add(1)
+			}
+			if len(trials) > 3 && j.Pair == trials[3].Pair && j.Seed == trials[3].Seed && e == 2 && step == 1 {
+				cancel()
+			}
+			return nil
+		}}
+		sum, err := (&search.Runner{Store: store, Trainer: tr}).Run(ctx, s, trials)
+		if !errors.Is(err, context.Canceled) || sum != (search.Summary{Done: 3, Left: 5}) {
+			t.Fatalf("got %+v, %v", sum, err)
+		}
+		if n := after.Load(); n != 0 {
+			t.Errorf("%d steps after the cancel", n)
+		}
+		if got := store.trials[3]; got.Status != search.Pending || got.Epoch != 1 || got.Error != "" {
+			t.Errorf("interrupted trial stands as %+v", got)
+		}
+
+		store.began = nil
+		sum, err = (&search.Runner{Store: store, Trainer: fakeTrainer{steps: 4}}).Run(t.Context(), s, trials)
+		if err != nil || sum != (search.Summary{Done: 8}) {
+			t.Fatalf("resumed: got %+v, %v", sum, err)
+		}
+		if len(store.began) != 5 {
+			t.Errorf("resuming began %v, want the 5 unfinished", store.began)
+		}
+		if !reflect.DeepEqual(store.trials, straight.trials) {
+			t.Errorf("resumed run ends with %+v, straight run with %+v", store.trials, straight.trials)
+		}
+		for i, n := range store.epochs {
+			if n != s.Epochs {
+				t.Errorf("trial %d recorded %d epochs, want each of %d once", i, n, s.Epochs)
+			}
+		}
+
+		store.began = nil
+		sum, err = (&search.Runner{Store: store, Trainer: fakeTrainer{}}).Run(t.Context(), s, trials)
+		if err != nil || sum != (search.Summary{Done: 8}) || store.began != nil {
+			t.Errorf("complete study: got %+v, %v, began %v", sum, err, store.began)
+		}
+	})
+
+	t.Run("a trial killed after its last epoch only needs its end", func(t *testing.T) {
+		t.Parallel()
+		s, trials := study(t)
+		store := &fakeStore{}
+		if _, err := store.Plan(t.Context(), s, trials); err != nil {
+			t.Fatal(err)
+		}
+		store.trials[2].Status, store.trials[2].Epoch = search.Running, 3
+		store.last[2] = &search.Checkpoint{Epoch: 3}
+		r := search.Runner{Store: store, Trainer: fakeTrainer{steps: 1, at: func(_ context.Context, j search.Job, _, _ int) error {
+			if j.From != nil {
+				return errors.New("it was trained again")
+			}
+			return nil
+		}}}
+		sum, err := r.Run(t.Context(), s, trials)
+		if err != nil || sum != (search.Summary{Done: 8}) || store.epochs[2] != 0 {
+			t.Errorf("got %+v, %v, %d epochs recorded", sum, err, store.epochs[2])
+		}
+	})
+
+	for _, call := range []string{"plan", "begin", "record", "end"} {
+		t.Run("a store that fails to "+call+" stops the run", func(t *testing.T) {
+			t.Parallel()
+			s, trials := study(t)
+			failed := make(chan struct{})
+			store := &fakeStore{fail: func(c string, trial int64) error {
+				if c == call && trial <= 1 {
+					if trial == 1 {
+						close(failed)
+					}
+					return diskFull
+				}
+				return nil
+			}}
+			// The second worker's trial goes on until the failure cancels it.
+			tr := fakeTrainer{steps: 1, at: func(ctx context.Context, j search.Job, _, _ int) error {
+				if j.Pair == trials[0].Pair && j.Seed == trials[0].Seed {
+					return nil
+				}
+				<-failed
+				select {
+				case <-ctx.Done():
+					return ctx.Err()
+				case <-time.After(10 * time.Second):
+					return errors.New("the run goes on")
+				}
+			}}
+			sum, err := (&search.Runner{Store: store, Trainer: tr, Workers: 2}).Run(t.Context(), s, trials)
+			if !errors.Is(err, diskFull) || call != "plan" && !strings.Contains(err.Error(), call) {
+				t.Fatalf("got %v, want the store's error with the act", err)
+			}
+			if sum != (search.Summary{Left: len(trials)}) {
+				t.Errorf("got %+v, want all left", sum)
+			}
+			if n := len(store.began); n > 2 {
+				t.Errorf("%d trials began, want at most 2", n)
+			}
+		})
+	}
+
+	t.Run("events come one at a time and tell the whole story", func(t *testing.T) {
+		t.Parallel()
+		s, trials := study(t)
+		var inside atomic.Int32
+		seen := map[string][]search.Event{} // unguarded: -race would tell
+		r := search.Runner{Store: &fakeStore{}, Trainer: fakeTrainer{steps: 2}, Workers: 4, Notify: func(e search.Event) {
+			if inside.Add(1) != 1 {
+				t.Error("two events at once")
+			}
+			defer inside.Add(-1)
+			if e.Kind == search.Planned {
+				if len(seen) > 0 || len(e.Trials) != len(trials) || e.Trials[0].ID == 0 {
+					t.Errorf("planned %+v after %d trials", e.Trials, len(seen))
+				}
+				return
+			}
+			key := fmt.Sprint(e.Trial.Pair, e.Trial.Seed)
+			seen[key] = append(seen[key], e)
+		}}
+		if _, err := r.Run(t.Context(), s, trials); err != nil {
+			t.Fatal(err)
+		}
+		for _, tr := range trials {
+			var got []string
+			for _, e := range seen[fmt.Sprint(tr.Pair, tr.Seed)] {
+				got = append(got, fmt.Sprintf("%s %s %d %d/%d", e.Kind, e.Trial.Status, e.Trial.Epoch, e.Step, e.Steps))
+			}
+			want := []string{
+				"began running 0 0/0",
+				"stepped running 0 1/2", "stepped running 0 2/2", "epoch stored running 1 0/0",
+				"stepped running 1 1/2", "stepped running 1 2/2", "epoch stored running 2 0/0",
+				"stepped running 2 1/2", "stepped running 2 2/2", "epoch stored running 3 0/0",
+				"ended done 3 0/0",
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("%v seed %d: events %q, want %q", tr.Pair, tr.Seed, got, want)
+			}
+		}
+	})
+}

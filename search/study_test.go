@@ -1,0 +1,194 @@
+package search_test
+
+import (
+	"flag"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"igcsearch/search"
+	"igcsearch/space"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+func budgetStudy() search.Study {
+	s := search.Default()
+	s.Name, s.Dataset, s.Budget = "some", "cifar100", 4672
+	return s
+}
+
+func normal(t *testing.T, s search.Study) search.Study {
+	t.Helper()
+	s, err := s.Normalize()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestNormalize(t *testing.T) {
+	t.Parallel()
+	t.Run("a budget becomes its pairs", func(t *testing.T) {
+		s := normal(t, budgetStudy())
+		// The paper's Table 1 (i).
+		if want := []string{"64x1", "40x2", "28x3", "12x6", "6x9", "5x10", "3x13", "2x16", "1x23"}; !slices.Equal(s.Pairs, want) {
+			t.Errorf("got %v, want %v", s.Pairs, want)
+		}
+	})
+	t.Run("spelling and order of pairs do not matter", func(t *testing.T) {
+		a, b := budgetStudy(), budgetStudy()
+		a.Pairs, b.Pairs = []string{"L40M2", "64x1", "30x2"}, []string{"64x1", "30x2", "40x2"}
+		if x, y := normal(t, a), normal(t, b); !reflect.DeepEqual(x, y) || x.Fingerprint() != y.Fingerprint() {
+			t.Errorf("%+v and %+v differ", x, y)
+		}
+		if !slices.Equal(a.Pairs, []string{"L40M2", "64x1", "30x2"}) {
+			t.Errorf("Normalize changed its argument: %v", a.Pairs)
+		}
+	})
+	t.Run("normalising twice changes nothing", func(t *testing.T) {
+		s := normal(t, budgetStudy())
+		if again := normal(t, s); !reflect.DeepEqual(again, s) {
+			t.Errorf("%+v became %+v", s, again)
+		}
+	})
+	t.Run("every wrong setting is named", func(t *testing.T) {
+		for want, change := range map[string]func(*search.Study){
+			`name "a/b"`:                  func(s *search.Study) { s.Name = "a/b" },
+			`dataset "mnist"`:             func(s *search.Study) { s.Dataset = "mnist" },
+			`train_pictures -1`:           func(s *search.Study) { s.TrainPictures = -1 },
+			`test_pictures -1`:            func(s *search.Study) { s.TestPictures = -1 },
+			`validation -1`:               func(s *search.Study) { s.Validation = -1 },
+			`curve "train"`:               func(s *search.Study) { s.Curve = "train" },
+			`needs validation > 0`:        func(s *search.Study) { s.Curve = "validation" },
+			`augment "flip"`:              func(s *search.Study) { s.Augment = "flip" },
+			`pad 17`:                      func(s *search.Study) { s.Pad = 17 },
+			`kernel 25`:                   func(s *search.Study) { s.Kernel = 25 },
+			`tolerance 1:`:                func(s *search.Study) { s.Tolerance = 1 },
+			`blocks 0`:                    func(s *search.Study) { s.Blocks = 0 },
+			`seeds 0`:                     func(s *search.Study) { s.Seeds = 0 },
+			`epochs 0`:                    func(s *search.Study) { s.Epochs = 0 },
+			`batch 0`:                     func(s *search.Study) { s.Batch = 0 },
+			`learning_rate 0`:             func(s *search.Study) { s.LearningRate = 0 },
+			`momentum 1`:                  func(s *search.Study) { s.Momentum = 1 },
+			`weight_decay -1`:             func(s *search.Study) { s.WeightDecay = -1 },
+			`evaluate_every 0`:            func(s *search.Study) { s.EvaluateEvery = 0 },
+			`device "tpu"`:                func(s *search.Study) { s.Device = "tpu" },
+			`workers -1`:                  func(s *search.Study) { s.Workers = -1 },
+			`drops [0.5 0.5]`:             func(s *search.Study) { s.Drops = []float64{0.5, 0.5} },
+			`drops [1]`:                   func(s *search.Study) { s.Drops = []float64{1} },
+			`budget 0: want`:              func(s *search.Study) { s.Budget = 0 },
+			`budget -1: want`:             func(s *search.Study) { s.Budget = -1 },
+			`pair "40"`:                   func(s *search.Study) { s.Pairs = []string{"40"} },
+			`L40M2 is listed twice`:       func(s *search.Study) { s.Pairs = []string{"40x2", "L40M2"} },
+			`no pair lies within 0.001 %`: func(s *search.Study) { s.Budget, s.Tolerance = 5, 0.00001 },
+		} {
+			s := budgetStudy()
+			change(&s)
+			if _, err := s.Normalize(); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("got %v, want one line with %q", err, want)
+			}
+		}
+		_, err := search.Study{}.Normalize()
+		if err == nil || strings.Count(err.Error(), "\n") < 8 {
+			t.Errorf("the empty study: got %v, want a line for each wrong setting", err)
+		}
+	})
+}
+
+func TestFingerprint(t *testing.T) {
+	t.Parallel()
+	base := budgetStudy()
+	base.DataSum = "0123"
+	base = normal(t, base)
+
+	t.Run("the stored form stays what it is, or no study could go on", func(t *testing.T) {
+		golden := filepath.Join("testdata", "settings.golden")
+		got := string(base.Settings()) + "\n" + base.Fingerprint() + "\n"
+		if *update {
+			if err := os.WriteFile(golden, []byte(got), 0o666); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(golden)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got != string(want) {
+			t.Errorf("got\n%swant\n%s", got, want)
+		}
+	})
+
+	t.Run("every setting counts but those that change no result", func(t *testing.T) {
+		free := []string{"Title", "Device", "Workers"}
+		v := reflect.ValueOf(base)
+		for i := range v.NumField() {
+			field := v.Type().Field(i)
+			s := base
+			switch f := reflect.ValueOf(&s).Elem().Field(i); f.Interface().(type) {
+			case string:
+				f.SetString(f.String() + "x")
+			case int:
+				f.SetInt(f.Int() + 1)
+			case float64:
+				f.SetFloat(f.Float() + 1)
+			case bool:
+				f.SetBool(!f.Bool())
+			default: // lists
+				f.Set(f.Slice(0, f.Len()-1))
+			}
+			same, isFree := s.Fingerprint() == base.Fingerprint(), slices.Contains(free, field.Name)
+			if same != isFree {
+				t.Errorf("another %s: the same fingerprint: %v, want %v", field.Name, same, isFree)
+			}
+			if lines := search.Diff(base, s); (len(lines) == 0) != isFree || len(lines) > 1 {
+				t.Errorf("another %s: Diff is %q", field.Name, lines)
+			}
+		}
+	})
+
+	t.Run("a difference reads like a sentence", func(t *testing.T) {
+		s := base
+		s.Epochs, s.DataSum = 20, "4567"
+		if got, want := search.Diff(base, s), []string{"epochs: 400 there, 20 here", "data_sum: 0123 there, 4567 here"}; !slices.Equal(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	})
+}
+
+func TestTrials(t *testing.T) {
+	t.Parallel()
+	s := budgetStudy()
+	s.Seeds = 2
+	s = normal(t, s)
+	trials := s.Trials(space.Shape{C: 3, H: 32, W: 32}, 100)
+	if len(trials) != 9*2 {
+		t.Fatalf("%d trials, want 9 pairs × 2 seeds", len(trials))
+	}
+	seen := map[space.Pair]int{}
+	for i, tr := range trials {
+		seen[tr.Pair]++
+		if tr.Status != search.Pending || tr.Epochs != 400 || tr.Epoch != 0 {
+			t.Errorf("trial %+v is not fresh", tr)
+		}
+		if i > 0 && tr.MultiplyAdds > trials[i-1].MultiplyAdds {
+			t.Errorf("trial %d is longer than the one before", i)
+		}
+		if i%2 == 1 && (tr.Pair != trials[i-1].Pair || tr.Seed != 1) {
+			t.Errorf("trial %d is %v seed %d after %v", i, tr.Pair, tr.Seed, trials[i-1].Pair)
+		}
+	}
+	// L12M6, the largest block of the budget but for L1M23, which is narrow:
+	// 32²·(27·72 + 6·4752) + 7200 = 31,194,144.
+	if trials[0].Pair != (space.Pair{L: 12, M: 6}) || trials[0].MultiplyAdds != 31_194_144 {
+		t.Errorf("the longest is %v with %d multiply-adds", trials[0].Pair, trials[0].MultiplyAdds)
+	}
+	for p, n := range seen {
+		if n != 2 {
+			t.Errorf("%v has %d trials", p, n)
+		}
+	}
+}

@@ -1,0 +1,283 @@
+// Package studies holds the study files that are part of the program and
+// reads those of its users: TOML, decoded strictly over search.Default, so a
+// file says only what differs from the paper's protocol.
+package studies
+
+import (
+	"bytes"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"igcsearch/search"
+)
+
+// ErrSet is in the chain of the errors that an argument of --set caused.
+var ErrSet = errors.New("--set")
+
+//go:embed *.toml
+var files embed.FS
+
+// Names lists the shipped studies, sorted.
+func Names() []string {
+	paths, err := fs.Glob(files, "*.toml")
+	if err != nil {
+		panic(err) // the pattern is a constant
+	}
+	for i, p := range paths {
+		paths[i] = strings.TrimSuffix(p, path.Ext(p))
+	}
+	slices.Sort(paths)
+	return paths
+}
+
+// Source returns the file of a shipped study, for people to read and copy.
+func Source(name string) ([]byte, error) {
+	text, err := files.ReadFile(name + ".toml")
+	if err != nil {
+		return nil, fmt.Errorf("study %q: %s", name, notShipped(name))
+	}
+	return text, nil
+}
+
+func notShipped(name string) string {
+	return "not one of the shipped " + strings.Join(Names(), ", ") + suggest(name, Names())
+}
+
+// Load reads a study, shipped under that name or else a file, overrides keys
+// by set, each "key=value", and normalises it. A value is read as TOML, and as
+// a string where TOML does not do. Setting the budget of a study that lists
+// its pairs drops the list, unless set gives pairs too.
+//
+// Errors name the file and the line: for a syntax error, an unknown key, a
+// wrong type and a setting out of its range.
+func Load(nameOrFile string, set []string) (search.Study, error) {
+	if text, err := files.ReadFile(nameOrFile + ".toml"); err == nil {
+		return Parse(nameOrFile+".toml", text, set)
+	}
+	text, err := os.ReadFile(nameOrFile)
+	if errors.Is(err, fs.ErrNotExist) && filepath.Base(nameOrFile) == nameOrFile && filepath.Ext(nameOrFile) == "" {
+		return search.Study{}, fmt.Errorf("study %q: no such file, and %s", nameOrFile, notShipped(nameOrFile))
+	}
+	if err != nil {
+		return search.Study{}, fmt.Errorf("read study: %w", err)
+	}
+	return Parse(nameOrFile, text, set)
+}
+
+// Parse is Load of a file's text; file stands in the errors.
+func Parse(file string, text []byte, set []string) (search.Study, error) {
+	s := search.Default()
+	if err := decode(text, &s); err != nil {
+		return s, located(file, err)
+	}
+	var keys []string
+	for _, assignment := range set {
+		key, err := override(&s, assignment)
+		if err != nil {
+			return s, err
+		}
+		keys = append(keys, key)
+	}
+	has := func(key string) bool { return slices.Contains(keys, key) }
+	if has("budget") && !has("pairs") {
+		s.Pairs = nil
+	}
+	normal, err := s.Normalize()
+	if err != nil {
+		return s, outOfRange(file, text, keys, err)
+	}
+	return normal, nil
+}
+
+func decode(text []byte, s *search.Study) error {
+	return toml.NewDecoder(bytes.NewReader(text)).DisallowUnknownFields().Decode(s)
+}
+
+// located turns a decoder's error into "file:line: what".
+func located(file string, err error) error {
+	at := file
+	if line, _ := position(err); line > 0 {
+		at = fmt.Sprintf("%s:%d", file, line)
+	}
+	return fmt.Errorf("%s: %s", at, reason(err))
+}
+
+func position(err error) (line, column int) {
+	var strict *toml.StrictMissingError
+	var one *toml.DecodeError
+	switch {
+	case errors.As(err, &strict):
+		return strict.Errors[0].Position()
+	case errors.As(err, &one):
+		return one.Position()
+	}
+	return 0, 0
+}
+
+// reason is a decoder's error in our words.
+func reason(err error) string {
+	var strict *toml.StrictMissingError
+	var one *toml.DecodeError
+	switch {
+	case errors.As(err, &strict):
+		key := strings.Join(strict.Errors[0].Key(), ".")
+		return fmt.Sprintf("unknown key %q%s", key, suggest(key, keys()))
+	case errors.As(err, &one):
+		text := strings.TrimPrefix(one.Error(), "toml: ")
+		if key := strings.Join(one.Key(), "."); key != "" {
+			// The decoder names Go types; people want the file's.
+			if want := wanted(key); want != "" && strings.HasPrefix(text, "cannot decode") {
+				return fmt.Sprintf("%s: want %s", key, want)
+			}
+			return key + ": " + text
+		}
+		return text
+	}
+	return strings.TrimPrefix(err.Error(), "toml: ")
+}
+
+// outOfRange adds the line, or "--set", to each complaint of Normalize, which
+// starts with the key.
+func outOfRange(file string, text []byte, set []string, err error) error {
+	complaints := []error{err}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		complaints = joined.Unwrap()
+	}
+	for i, c := range complaints {
+		key := strings.TrimSuffix(strings.SplitN(c.Error(), " ", 2)[0], ":")
+		at := file
+		if slices.Contains(set, key) {
+			complaints[i] = fmt.Errorf("%w: %w", ErrSet, c)
+			continue
+		}
+		if loc := regexp.MustCompile(`(?m)^[ \t]*["']?` + regexp.QuoteMeta(key) + `["']?[ \t]*=`).FindIndex(text); loc != nil {
+			at = fmt.Sprintf("%s:%d", file, 1+bytes.Count(text[:loc[0]], []byte("\n")))
+		}
+		complaints[i] = fmt.Errorf("%s: %w", at, c)
+	}
+	return errors.Join(complaints...)
+}
+
+var keyRE = regexp.MustCompile(`^[a-z_]+$`)
+
+// override sets one key of s by "key=value".
+func override(s *search.Study, assignment string) (key string, err error) {
+	key, value, ok := strings.Cut(assignment, "=")
+	key, value = strings.TrimSpace(key), strings.TrimSpace(value)
+	if !ok || key == "" {
+		return "", fmt.Errorf("%w %q: want key=value, like epochs=10", ErrSet, assignment)
+	}
+	if !keyRE.MatchString(key) || !slices.Contains(keys(), key) {
+		return "", fmt.Errorf("%w %q: unknown key %q%s", ErrSet, assignment, key, suggest(key, keys()))
+	}
+	// One statement only: a value may not smuggle in other keys.
+	as := func(value string) error {
+		text := []byte(key + " = " + value + "\n")
+		var all map[string]any
+		if err := toml.Unmarshal(text, &all); err != nil {
+			return err
+		}
+		if len(all) != 1 {
+			return errors.New("more than one key")
+		}
+		next := *s
+		next.Pairs, next.Drops = nil, nil // arrays replace, and share no memory
+		if err := decode(text, &next); err != nil {
+			return err
+		}
+		if key != "pairs" {
+			next.Pairs = s.Pairs
+		}
+		if key != "drops" {
+			next.Drops = s.Drops
+		}
+		*s = next
+		return nil
+	}
+	if as(value) == nil || as(strconv.Quote(value)) == nil {
+		return key, nil
+	}
+	return "", fmt.Errorf("%w %q: want %s", ErrSet, assignment, wanted(key))
+}
+
+// keys lists the keys of a study file in the order of search.Study.
+func keys() []string {
+	var list []string
+	for f := range reflect.TypeFor[search.Study]().Fields() {
+		if key := f.Tag.Get("toml"); key != "-" {
+			list = append(list, key)
+		}
+	}
+	return list
+}
+
+// wanted describes the type of a key's value; "" for an unknown key.
+func wanted(key string) string {
+	for f := range reflect.TypeFor[search.Study]().Fields() {
+		if f.Tag.Get("toml") != key {
+			continue
+		}
+		switch f.Type {
+		case reflect.TypeFor[int]():
+			return "a whole number"
+		case reflect.TypeFor[float64]():
+			return "a number"
+		case reflect.TypeFor[bool]():
+			return "true or false"
+		case reflect.TypeFor[string]():
+			return "a string in quotes"
+		case reflect.TypeFor[[]string]():
+			return `a list of strings, like ["40x2", "64x1"]`
+		case reflect.TypeFor[[]float64]():
+			return "a list of numbers, like [0.5, 0.75]"
+		}
+	}
+	return ""
+}
+
+// suggest is `: did you mean "x"?` if an x in list is near, else "".
+func suggest(got string, list []string) string {
+	best, least := "", 1+min(2, len(got)/2)
+	for _, x := range list {
+		if d := distance(strings.ToLower(got), x); d < least {
+			best, least = x, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf(": did you mean %q?", best)
+}
+
+// distance is the number of letters to insert, drop or change (Levenshtein).
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			change := diagonal
+			if a[i] != b[j] {
+				change++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(change, row[j+1]+1, row[j]+1)
+		}
+	}
+	return row[len(b)]
+}

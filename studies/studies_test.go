@@ -1,0 +1,237 @@
+package studies_test
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"igcsearch/search"
+	"igcsearch/space"
+	"igcsearch/studies"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+func TestShipped(t *testing.T) {
+	t.Parallel()
+	if want := []string{"fig3a", "fig3a-short", "fig3b", "fig3b-short", "quickstart"}; !slices.Equal(studies.Names(), want) {
+		t.Errorf("Names() = %v, want %v", studies.Names(), want)
+	}
+	for _, name := range studies.Names() {
+		t.Run(name+" loads under its own name and says what it is", func(t *testing.T) {
+			s, err := studies.Load(name, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s.Name != name || s.Title == "" {
+				t.Errorf("name %q, title %q", s.Name, s.Title)
+			}
+			text, err := studies.Source(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			copied, err := studies.Parse("copy.toml", text, nil)
+			if err != nil || !reflect.DeepEqual(copied, s) {
+				t.Errorf("the source read as a file: %+v, %v", copied, err)
+			}
+		})
+	}
+
+	// L = 1 2 3 5 6 12 28 40 64 over M (paper, Table 1, i).
+	table1i := []space.Pair{{L: 64, M: 1}, {L: 40, M: 2}, {L: 28, M: 3}, {L: 12, M: 6}, {L: 6, M: 9}, {L: 5, M: 10}, {L: 3, M: 13}, {L: 2, M: 16}, {L: 1, M: 23}}
+	// L = 1 2 4 12 14 23 28 41 64 85 128 over M (paper, Table 1, ii).
+	table1ii := []space.Pair{{L: 128, M: 1}, {L: 85, M: 2}, {L: 64, M: 3}, {L: 41, M: 5}, {L: 28, M: 7}, {L: 23, M: 8}, {L: 14, M: 11}, {L: 12, M: 12}, {L: 4, M: 22}, {L: 2, M: 31}, {L: 1, M: 44}}
+	for name, want := range map[string][]space.Pair{
+		"quickstart": table1i, "fig3a": table1i, "fig3a-short": table1i, "fig3b": table1ii, "fig3b-short": table1ii,
+	} {
+		s, err := studies.Load(name, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := s.PairList(); !slices.Equal(got, want) {
+			t.Errorf("%s has the pairs %v, want those of the paper's Table 1, %v", name, got, want)
+		}
+	}
+
+	t.Run("fig3a and fig3b are the paper's protocol", func(t *testing.T) {
+		for _, name := range []string{"fig3a", "fig3b"} {
+			s, err := studies.Load(name, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// Section 5.2: 400 epochs, batch 64, 0.1 divided by 10 after 200,
+			// 300, 350; Nesterov 0.9, decay 1e-4; Section 5.1: pad 4, crop,
+			// mirror; Figure 3: five runs, six blocks, CIFAR-100.
+			if s.Dataset != "cifar100" || s.TrainPictures != 0 || s.TestPictures != 0 || s.Validation != 0 || s.Curve != "test" ||
+				s.Augment != "crop-mirror" || s.Pad != 4 || s.Blocks != 6 || s.Seeds != 5 || s.Epochs != 400 || s.Batch != 64 ||
+				s.LearningRate != 0.1 || !slices.Equal(s.Drops, []float64{200. / 400, 300. / 400, 350. / 400}) ||
+				s.Momentum != 0.9 || s.WeightDecay != 1e-4 {
+				t.Errorf("%s is %+v", name, s)
+			}
+		}
+	})
+}
+
+func TestLoad(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "mine.toml")
+	text := "name = 'mine'\ndataset = 'cifar10'\npairs = ['40x2', '64x1']\nseeds = 2\ndrops = [0.5]\n"
+	if err := os.WriteFile(file, []byte(text), 0o666); err != nil {
+		t.Fatal(err)
+	}
+
+	t.Run("a file says what differs from the default", func(t *testing.T) {
+		got, err := studies.Load(file, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := search.Default()
+		want.Name, want.Dataset, want.Pairs, want.Seeds, want.Drops = "mine", "cifar10", []string{"64x1", "40x2"}, 2, []float64{0.5}
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
+	})
+
+	t.Run("--set overrides one key each", func(t *testing.T) {
+		base, err := studies.Load(file, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for set, change := range map[string]func(*search.Study){
+			"epochs=7":                 func(s *search.Study) { s.Epochs = 7 },
+			" epochs = 7 ":             func(s *search.Study) { s.Epochs = 7 },
+			"learning_rate=1":          func(s *search.Study) { s.LearningRate = 1 },
+			"weight_decay=5e-4":        func(s *search.Study) { s.WeightDecay = 5e-4 },
+			"augment=none":             func(s *search.Study) { s.Augment = "none" },
+			`augment="none"`:           func(s *search.Study) { s.Augment = "none" },
+			"title=7":                  func(s *search.Study) { s.Title = "7" },
+			`title=a "b" = c`:          func(s *search.Study) { s.Title = `a "b" = c` },
+			"drops=[0.25, 0.75]":       func(s *search.Study) { s.Drops = []float64{0.25, 0.75} },
+			"drops=[]":                 func(s *search.Study) { s.Drops = nil },
+			`pairs=["1x23"]`:           func(s *search.Study) { s.Pairs = []string{"1x23"} },
+			"workers=3":                func(s *search.Study) { s.Workers = 3 },
+			"budget=17536":             func(s *search.Study) { s.Budget = 17536; s.Pairs = nil },
+			"title=x\nepochs=5":        func(s *search.Study) { s.Title = "x\nepochs=5" },
+			"title='x'\nepochs=5 # no": func(s *search.Study) { s.Title = "'x'\nepochs=5 # no" },
+		} {
+			got, err := studies.Load(file, []string{set})
+			if err != nil {
+				t.Errorf("--set %q: %v", set, err)
+				continue
+			}
+			want := base
+			change(&want)
+			if want, err = want.Normalize(); err != nil {
+				t.Fatal(err)
+			}
+			if len(got.Drops)+len(want.Drops) == 0 {
+				got.Drops, want.Drops = nil, nil
+			}
+			if !reflect.DeepEqual(got, want) {
+				t.Errorf("--set %q gives %+v, want %+v", set, got, want)
+			}
+		}
+	})
+
+	t.Run("the last --set of a key counts", func(t *testing.T) {
+		got, err := studies.Load(file, []string{"epochs=7", "epochs=8"})
+		if err != nil || got.Epochs != 8 {
+			t.Errorf("got %d epochs, %v", got.Epochs, err)
+		}
+	})
+}
+
+// TestErrors holds every message of testdata/errors.golden to what people see.
+func TestErrors(t *testing.T) {
+	t.Parallel()
+	const head = "name = 'mine'\ndataset = 'cifar10'\nbudget = 4672\n"
+	var out strings.Builder
+	say := func(what string, err error) {
+		if err == nil {
+			t.Errorf("%s: no error", what)
+		}
+		fmt.Fprintf(&out, "%s\n\t%s\n", what, strings.ReplaceAll(fmt.Sprint(err), "\n", "\n\t"))
+	}
+	for _, c := range []struct{ what, text string }{
+		{"unknown key", head + "epoch = 3\n"},
+		{"unknown key far from all", head + "\n# a comment\ncolour = 'blue'\n"},
+		{"table", head + "[schedule]\nepochs = 3\n"},
+		{"string for a number", head + "epochs = '3'\n"},
+		{"fraction for a whole number", head + "epochs = 3.5\n"},
+		{"number for a string", "name = 3\n"},
+		{"number for a list", head + "pairs = 3\n"},
+		{"numbers for strings", head + "pairs = [\n\t'40x2',\n\t41,\n]\n"},
+		{"too large for an int", head + "epochs = 99999999999999999999\n"},
+		{"syntax", head + "epochs = = 3\n"},
+		{"open string", head + "title = 'x\n"},
+		{"key twice", head + "epochs = 3\nepochs = 4\n"},
+		{"not text", "name = '\xff'\n"},
+		{"out of range", head + "\nepochs = 0\n"},
+		{"several out of range", "name = 'a b'\ndataset = 'cifar'\nmomentum = 1\n"},
+		{"infinite", head + "learning_rate = inf\nweight_decay = nan\n"},
+		{"bad pair", "name = 'mine'\ndataset = 'cifar10'\npairs = ['40']\n"},
+		{"empty", ""},
+	} {
+		_, err := studies.Parse("mine.toml", []byte(c.text), nil)
+		say(c.what, err)
+	}
+	for _, set := range []string{"epochs", "=3", "epoch=3", "Epochs=3", "epochs=many", "epochs=3.5", "epochs=0", "pairs=40x2", "drops=0.5", "all=1", "a.b=1", "epochs=", "epochs=3\nseeds=9"} {
+		_, err := studies.Parse("mine.toml", []byte(head), []string{set})
+		say("--set "+set, err)
+	}
+	for _, name := range []string{"quikstart", "fig3", "nothing-like-it", "mine.tom", "testdata"} {
+		_, err := studies.Load(name, nil)
+		say("load "+name, err)
+	}
+	_, err := studies.Source("quick")
+	say("source quick", err)
+
+	golden := filepath.Join("testdata", "errors.golden")
+	if *update {
+		if err := os.WriteFile(golden, []byte(out.String()), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out.String() != string(want) {
+		t.Errorf("errors differ from %s (-update rewrites it):\n%s", golden, out.String())
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	for _, name := range studies.Names() {
+		text, err := studies.Source(name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(string(text), "epochs=3")
+	}
+	f.Add("name = 'x'\ndataset = 'synthetic'\nbudget = 100\nlearning_rate = inf", "drops=[0.5]")
+	f.Add("pairs = ['1x1']", "title=a\nb=c")
+	f.Fuzz(func(t *testing.T, text, set string) {
+		if len(text) > 4096 {
+			t.Skip("long inputs only make the search slow")
+		}
+		s, err := studies.Parse("fuzz.toml", []byte(text), []string{set})
+		if err != nil {
+			return
+		}
+		// What Parse lets through is normal, and has a fingerprint and trials.
+		again, err := s.Normalize()
+		if err != nil || !reflect.DeepEqual(again, s) {
+			t.Fatalf("normalising %+v again gives %+v, %v", s, again, err)
+		}
+		if len(s.Fingerprint()) != 64 || len(s.PairList()) == 0 {
+			t.Fatalf("fingerprint %q, pairs %v", s.Fingerprint(), s.PairList())
+		}
+	})
+}

@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
+
+	"igcsearch/trainer/dataset"
+)
+
+type dataOptions struct {
+	name string
+	data string
+	url  string // "": the official one
+}
+
+func newDataCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "data",
+		Short:   "Get the CIFAR pictures",
+		Long:    `data gets the pictures that studies of cifar10 and cifar100 need.`,
+		Example: `  igcsearch data get cifar100 --data pictures`,
+	}
+	cmd.AddCommand(newDataGetCommand())
+	helpOnly(cmd)
+	return cmd
+}
+
+func newDataGetCommand() *cobra.Command {
+	var o dataOptions
+	cmd := &cobra.Command{
+		Use:   "get cifar10|cifar100",
+		Short: "Download CIFAR-10 or CIFAR-100, check it and unpack it",
+		Long: `get downloads the official binary archive (about 170 MB), checks its checksum
+and unpacks it. A broken download goes on where it was; nothing is downloaded
+again that is there.`,
+		Example: `  igcsearch data get cifar100 --data pictures
+  igcsearch run fig3a-short --data pictures`,
+		ValidArgs: []string{"cifar10", "cifar100"},
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 || args[0] != "cifar10" && args[0] != "cifar100" {
+				return fmt.Errorf("data get: want cifar10 or cifar100, got %q", args)
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.name = args[0]
+			return runDataGet(cmd.Context(), o, cmd.ErrOrStderr())
+		},
+	}
+	addData(cmd, &o.data)
+	cmd.Flags().StringVar(&o.url, "url", "", "download from this mirror `URL`; the checksum stays that of the official archive")
+	return cmd
+}
+
+func runDataGet(ctx context.Context, o dataOptions, stderr io.Writer) error {
+	if o.data == "" {
+		return usageError{errors.New("--data is missing: where shall the pictures go? (IGCSEARCH_DATA says it for all commands)")}
+	}
+	show := newDownload(o.name, stderr)
+	err := dataset.Get(ctx, dataset.GetOptions{Name: o.name, Dir: o.data, URL: o.url, Progress: show.progress, Note: show.note})
+	show.close()
+	if ctx.Err() != nil {
+		fmt.Fprintf(stderr, "igcsearch: stopped; what arrived is kept. Go on with:\n  %s\n", commandLine())
+	}
+	return err
+}
+
+// download shows a bar on a terminal and a line every few seconds elsewhere.
+type download struct {
+	name string
+	out  io.Writer
+	last time.Time
+
+	container *mpb.Progress // nil: lines
+	bar       *mpb.Bar      // nil before the first byte
+}
+
+func newDownload(name string, stderr io.Writer) *download {
+	d := &download{name: name, out: stderr, last: time.Now()}
+	if isTerminal(stderr) {
+		d.container = mpb.New(mpb.WithOutput(stderr), mpb.WithWidth(60))
+		d.out = d.container
+	}
+	return d
+}
+
+func (d *download) progress(done, total int64) {
+	if d.container == nil {
+		if time.Since(d.last) >= between {
+			d.last = time.Now()
+			d.note(fmt.Sprintf("%s: %s", d.name, megabytes(done, total)))
+		}
+		return
+	}
+	if d.bar == nil {
+		d.bar = d.container.AddBar(max(total, 0), mpb.BarRemoveOnComplete(),
+			mpb.PrependDecorators(decor.Name(d.name+" "), decor.CountersKiloByte("% .1f / % .1f")),
+			mpb.AppendDecorators(decor.AverageSpeed(decor.SizeB1000(0), " % .1f "), decor.AverageETA(decor.ET_STYLE_GO)))
+	}
+	if total > 0 {
+		d.bar.SetTotal(total, false)
+	}
+	d.bar.SetCurrent(done)
+}
+
+func megabytes(done, total int64) string {
+	if total <= 0 {
+		return fmt.Sprintf("%.1f MB", float64(done)/1e6)
+	}
+	return fmt.Sprintf("%.1f of %.1f MB", float64(done)/1e6, float64(total)/1e6)
+}
+
+func (d *download) note(line string) { fmt.Fprintln(d.out, line) }
+
+func (d *download) close() {
+	if d.bar != nil {
+		d.bar.Abort(true)
+	}
+	if d.container != nil {
+		d.container.Wait()
+	}
+}

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"igcsearch/space"
+)
+
+// choice is a flag with a fixed set of values.
+type choice struct {
+	value *string
+	of    []string
+}
+
+func (c choice) String() string { return *c.value }
+func (c choice) Type() string   { return strings.Join(c.of, "|") }
+func (c choice) Set(s string) error {
+	if !slices.Contains(c.of, s) {
+		return fmt.Errorf("want %s", strings.Join(c.of, ", "))
+	}
+	*c.value = s
+	return nil
+}
+
+// addChoice adds a choice flag; its first value is the default.
+func addChoice(cmd *cobra.Command, value *string, name, usage string, of ...string) {
+	*value = of[0]
+	cmd.Flags().Var(choice{value, of}, name, usage)
+	err := cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(of, cobra.ShellCompDirectiveNoFileComp))
+	if err != nil {
+		panic(err) // the flag exists: it was added above
+	}
+}
+
+// fraction is a flag given as "2.4%" or 0.024.
+type fraction float64
+
+func (f *fraction) String() string {
+	return strconv.FormatFloat(100*float64(*f), 'g', 12, 64) + "%"
+}
+func (f *fraction) Type() string { return "fraction" }
+func (f *fraction) Set(s string) error {
+	number, isPercent := strings.CutSuffix(strings.TrimSpace(s), "%")
+	v, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
+	if isPercent {
+		v /= 100
+	}
+	if err != nil || !(v >= 0 && v < 1) {
+		return errors.New("want 0 to 100 percent, like 2.4% or 0.024")
+	}
+	*f = fraction(v)
+	return nil
+}
+
+// pair is a flag for one pair, "40x2".
+type pair struct{ space.Pair }
+
+func (p *pair) String() string { return spell(p.Pair) }
+func (p *pair) Type() string   { return "LxM" }
+func (p *pair) Set(s string) (err error) {
+	p.Pair, err = space.ParsePair(s)
+	return err
+}
+
+// pairs is a flag for a list, "40x2,64x1".
+type pairs []space.Pair
+
+func (p *pairs) String() string {
+	texts := make([]string, len(*p))
+	for i, one := range *p {
+		texts[i] = spell(one)
+	}
+	return strings.Join(texts, ",")
+}
+func (p *pairs) Type() string { return "LxM,…" }
+func (p *pairs) Set(s string) error {
+	var list pairs
+	for _, text := range strings.Split(s, ",") {
+		one, err := space.ParsePair(strings.TrimSpace(text))
+		if err != nil {
+			return err
+		}
+		list = append(list, one)
+	}
+	*p = list
+	return nil
+}
+
+// spell writes a pair as flags and study files do; "" for none.
+func spell(p space.Pair) string {
+	if p == (space.Pair{}) {
+		return ""
+	}
+	return fmt.Sprintf("%dx%d", p.L, p.M)
+}
+
+// positive is a flag for a whole number from 1.
+type positive int
+
+func (n *positive) String() string { return strconv.Itoa(int(*n)) }
+func (n *positive) Type() string   { return "N" }
+func (n *positive) Set(s string) error {
+	v, err := strconv.Atoi(s)
+	if err != nil || v < 1 || v > 1_000_000_000 {
+		return errors.New("want a whole number from 1 to 1000000000")
+	}
+	*n = positive(v)
+	return nil
+}
+
+// defaultDB is the database of commands that are given none.
+const defaultDB = "igcsearch.db"
+
+func addDB(cmd *cobra.Command, value *string) {
+	cmd.Flags().StringVar(value, "db", defaultDB, "the database `FILE`")
+}
+
+func addData(cmd *cobra.Command, value *string) {
+	cmd.Flags().StringVar(value, "data", os.Getenv("IGCSEARCH_DATA"), "the `DIR` with the CIFAR pictures (default $IGCSEARCH_DATA)")
+	cmd.Flag("data").DefValue = "" // help and completion do not depend on who asks
+}
+
+var _ = []pflag.Value{choice{}, (*fraction)(nil), (*pair)(nil), (*pairs)(nil), (*positive)(nil)}

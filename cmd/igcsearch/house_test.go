@@ -1,0 +1,45 @@
+package main_test
+
+import (
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestWhoImportsWhom holds the packages to the house's rules: imports go one
+// way, and trainer, store and plots know nothing of one another.
+func TestWhoImportsWhom(t *testing.T) {
+	allowed := map[string][]string{
+		"space":           {},
+		"search":          {"space"},
+		"trainer/kernel":  {},
+		"trainer/dataset": {},
+		"trainer/graph":   {"space", "trainer/kernel"},
+		"trainer":         {"search", "space", "trainer/dataset", "trainer/graph", "trainer/kernel"},
+		"store":           {"search", "space"},
+		"plots":           {},
+		"studies":         {"search", "space"},
+	}
+	for pkg, want := range allowed {
+		out, err := exec.Command("go", "list", "-deps", "igcsearch/"+pkg).Output()
+		if err != nil {
+			t.Fatalf("go list %s: %v", pkg, err)
+		}
+		for _, dep := range strings.Fields(string(out)) {
+			name, ours := strings.CutPrefix(dep, "igcsearch/")
+			if ours && name != pkg && !slices.Contains(want, name) {
+				t.Errorf("%s imports %s; it may import %v", pkg, name, want)
+			}
+		}
+	}
+	out, err := exec.Command("go", "list", "-f", "{{join .Imports \"\\n\"}}", "igcsearch/space").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dep := range strings.Fields(string(out)) {
+		if strings.Contains(dep, ".") {
+			t.Errorf("space imports %s; it is standard library only", dep)
+		}
+	}
+}

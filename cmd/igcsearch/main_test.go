@@ -1,0 +1,345 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/spf13/cobra"
+
+	"igcsearch/search"
+	"igcsearch/space"
+	"igcsearch/store"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden outputs in testdata")
+
+// TestMain makes this test binary the command igcsearch for the scripts.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"igcsearch": main})
+}
+
+// TestScripts runs testdata/*.txtar, each in an empty folder.
+func TestScripts(t *testing.T) {
+	t.Parallel()
+	mirror := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, "this is no archive")
+	}))
+	t.Cleanup(mirror.Close)
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata",
+		UpdateScripts:       *update,
+		RequireExplicitExec: true,
+		Setup: func(env *testscript.Env) error {
+			env.Vars = append(env.Vars, "MIRROR="+mirror.URL, "IGCSEARCH_DATA=", "GOCOVERDIR="+env.WorkDir)
+			return nil
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"exit":      scriptExit,
+			"fixture":   scriptFixture,
+			"epochs":    scriptEpochs,
+			"samebytes": scriptSameBytes,
+		},
+	})
+}
+
+// scriptExit is "exit CODE igcsearch ARGS…": it runs the command and checks
+// its exit code.
+func scriptExit(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) < 2 {
+		ts.Fatalf("usage: exit CODE COMMAND [ARGS…]")
+	}
+	got := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) {
+			ts.Fatalf("%v", err)
+		}
+		got = exit.ExitCode()
+	}
+	if want := args[0]; strconv.Itoa(got) != want {
+		ts.Fatalf("exit code %d, want %s; stderr: %s", got, want, ts.ReadFile("stderr"))
+	}
+}
+
+// scriptEpochs is "epochs DB STUDY N": it waits until the database has N
+// epochs of the study.
+func scriptEpochs(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 3 {
+		ts.Fatalf("usage: epochs DB STUDY N")
+	}
+	want, err := strconv.Atoi(args[2])
+	ts.Check(err)
+	waitEpochs(ts, ts.MkAbs(args[0]), args[1], want)
+}
+
+// scriptSameBytes is "samebytes A B", for files that are not text.
+func scriptSameBytes(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: samebytes A B")
+	}
+	if same := ts.ReadFile(args[0]) == ts.ReadFile(args[1]); same == neg {
+		ts.Fatalf("%s and %s: the same bytes: %v", args[0], args[1], same)
+	}
+}
+
+// scriptFixture is "fixture DB": it stores the study "all_states" with trials in
+// every state, whose numbers are the same on every machine.
+func scriptFixture(ts *testscript.TestScript, _ bool, args []string) {
+	ctx := context.Background()
+	s := search.Default()
+	s.Name, s.Title, s.Dataset = "all_states", "one trial in every state", "synthetic"
+	s.Pairs, s.Seeds, s.Epochs, s.Validation = []string{"64x1", "40x2", "28x3", "12x6"}, 2, 2, 50
+	s, err := s.Normalize()
+	ts.Check(err)
+	db, err := store.Open(ctx, ts.MkAbs(args[0]))
+	ts.Check(err)
+	defer db.Close()
+	trials, err := db.Plan(ctx, s, s.Trials(space.Shape{C: 3, H: 32, W: 32}, 10))
+	ts.Check(err)
+	host, err := os.Hostname()
+	ts.Check(err)
+	gone := exec.Command("true") // a process that is no more
+	ts.Check(gone.Run())
+
+	for _, t := range trials {
+		status, message, epochs, pid := search.Done, "", 2, os.Getpid()
+		switch fmt.Sprintf("%v/%d", t.Pair, t.Seed) {
+		case "L40M2/1":
+			status, message, epochs = search.Diverged, "epoch 2, step 1: the loss is not finite", 1
+		case "L28M3/0":
+			status, message, epochs = search.Failed, "a name_with 50 % & more", 0
+		case "L28M3/1":
+			continue // pending
+		case "L12M6/0":
+			status, epochs = search.Running, 1
+		case "L12M6/1":
+			status, epochs, pid = search.Running, 1, gone.Process.Pid
+		}
+		id, _, err := db.Begin(ctx, t.ID, search.Attempt{Started: time.Unix(1e9, 0), Host: host, PID: pid, ISA: "portable"})
+		ts.Check(err)
+		for n := 1; n <= epochs; n++ {
+			e := search.Epoch{
+				Number: n, LearningRate: 0.1, TrainLoss: 2.25 / float64(n), TrainCorrect: 10 * n, TrainTotal: 64,
+				ValidationCorrect: 8 * n, ValidationTotal: 50, TestCorrect: t.Pair.L/4 + 10*n + 2*t.Seed, TestTotal: 100,
+				TrainSeconds: 1.5, EvalSeconds: 0.25,
+			}
+			ts.Check(db.Record(ctx, id, e, search.Checkpoint{Epoch: n, State: []byte{byte(n)}}))
+		}
+		if status != search.Running {
+			ts.Check(db.End(ctx, id, status, message))
+		}
+	}
+}
+
+// TestHelpExamples runs the examples of all help texts, in the order of the
+// commands, on a study cut down to moments.
+func TestHelpExamples(t *testing.T) {
+	t.Chdir(t.TempDir())
+	// Runs that train: cut down. What needs a download is only parsed.
+	short := []string{"--set", "seeds=1", "--set", "epochs=1", "--set", "train_pictures=32", "--set", "test_pictures=20", "--set", "blocks=1"}
+	needsPictures := func(line string) bool {
+		return strings.Contains(line, "data get") || strings.Contains(line, "fig3")
+	}
+
+	var commands []*cobra.Command
+	var walk func(*cobra.Command)
+	walk = func(c *cobra.Command) {
+		commands = append(commands, c)
+		for _, sub := range c.Commands() {
+			walk(sub)
+		}
+	}
+	walk(newRootCommand())
+	// Others need what run leaves behind.
+	slices.SortStableFunc(commands, func(a, b *cobra.Command) int {
+		order := func(c *cobra.Command) int { return slices.Index([]string{"run", "igcsearch"}, c.Name()) }
+		return order(b) - order(a)
+	})
+	ran := 0
+	for _, c := range commands {
+		if c.Runnable() && c.Example == "" && c.Name() != "help" && c.Parent().Name() != "completion" {
+			t.Errorf("%s: its help has no example", c.CommandPath())
+		}
+		if c.Parent() != nil && c.Parent().Name() == "completion" {
+			continue // cobra's own
+		}
+		for line := range strings.Lines(c.Example) {
+			line = strings.TrimSpace(line)
+			if line == "" || strings.HasPrefix(line, "#") {
+				continue
+			}
+			t.Run(line, func(t *testing.T) {
+				command, file, redirected := strings.Cut(line, " > ")
+				words := strings.Fields(command)
+				if words[0] != "igcsearch" {
+					t.Fatalf("the example does not start with igcsearch")
+				}
+				args := words[1:]
+				if needsPictures(line) {
+					root := newRootCommand()
+					cmd, rest, err := root.Find(args)
+					if err == nil {
+						err = cmd.ParseFlags(rest)
+					}
+					if err == nil {
+						err = cmd.ValidateArgs(cmd.Flags().Args())
+					}
+					if err != nil {
+						t.Fatal(err)
+					}
+					return
+				}
+				if args[0] == "run" || args[0] == "trace" {
+					args = append(args, short...)
+				}
+				if args[0] == "bench" {
+					args = append(args, "--steps", "1", "--batch", "16")
+				}
+				var stdout, stderr bytes.Buffer
+				if code := run(t.Context(), args, &stdout, &stderr); code != exitOK {
+					t.Fatalf("exit code %d: %s", code, stderr.String())
+				}
+				if redirected {
+					if err := os.WriteFile(file, stdout.Bytes(), 0o666); err != nil {
+						t.Fatal(err)
+					}
+				}
+				ran++
+			})
+		}
+	}
+	if ran < 15 {
+		t.Errorf("only %d examples ran", ran)
+	}
+}
+
+// tiny is a study that trains in a moment.
+const tiny = `name = "tiny"
+dataset = "synthetic"
+train_pictures = 64
+test_pictures = 50
+pairs = ["3x2", "2x3"]
+blocks = 1
+seeds = 2
+epochs = 12
+batch = 16
+`
+
+// TestKill ends runs by SIGKILL at several moments and goes on; in the end the
+// epochs have the bytes of an uninterrupted run with another number of
+// workers.
+func TestKill(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "tiny.toml"), []byte(tiny), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	command := func(args ...string) *exec.Cmd {
+		cmd := exec.Command("igcsearch", args...) // see TestMain
+		cmd.Dir = dir
+		return cmd
+	}
+	export := func(db string) string {
+		t.Helper()
+		out, err := command("export", "tiny", "--db", db, "--epochs").Output()
+		if err != nil {
+			t.Fatalf("export: %v", err)
+		}
+		return string(out)
+	}
+
+	if out, err := command("run", "tiny.toml", "--db", "straight.db", "--workers", "1", "--no-figure").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	want := export("straight.db")
+	if n := strings.Count(want, "\n"); n != 1+4*12 {
+		t.Fatalf("an uninterrupted run has %d lines of epochs:\n%s", n, want)
+	}
+
+	killed := filepath.Join(dir, "killed.db")
+	kills := 0
+	for _, epochs := range []int{1, 13, 26, 40} {
+		cmd := command("run", "tiny.toml", "--db", "killed.db", "--workers", "2", "--no-figure")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		waitEpochs(t, killed, "tiny", epochs)
+		cmd.Process.Kill()
+		if cmd.Wait() != nil {
+			kills++
+		}
+	}
+	if kills < 2 {
+		t.Fatalf("only %d of the runs were still running when they were to be killed", kills)
+	}
+	// What the last kill left behind can be read, and is told apart.
+	status, err := command("status", "tiny", "--db", "killed.db").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if kills == 4 && !strings.Contains(string(status), "interrupted") {
+		t.Errorf("status after a kill:\n%s", status)
+	}
+	if out, err := command("run", "tiny.toml", "--db", "killed.db", "--no-figure").CombinedOutput(); err != nil {
+		t.Fatalf("going on after kills: %v: %s", err, out)
+	}
+	if got := export("killed.db"); got != want {
+		t.Errorf("epochs after %d kills:\n%s\nof an uninterrupted run:\n%s", kills, got, want)
+	}
+}
+
+// TestTerminate: SIGTERM, which batch systems and service managers send, is
+// like SIGINT.
+func TestTerminate(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "tiny.toml"), []byte(tiny), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("igcsearch", "run", "tiny.toml", "--set", "epochs=100000")
+	cmd.Dir = dir
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	waitEpochs(t, filepath.Join(dir, "igcsearch.db"), "tiny", 2)
+	cmd.Process.Signal(syscall.SIGTERM)
+	cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != exitInterrupted {
+		t.Errorf("exit code %d, want %d; stderr: %s", code, exitInterrupted, stderr.String())
+	}
+	if want := "\n  igcsearch run tiny.toml --set epochs=100000\n"; !strings.Contains(stderr.String(), want) {
+		t.Errorf("stderr lacks the command that goes on, %q: %s", want, stderr.String())
+	}
+}
+
+func waitEpochs(t interface{ Fatalf(string, ...any) }, path, study string, want int) {
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
+		db, err := store.OpenReadOnly(context.Background(), path)
+		if err != nil {
+			continue // not created yet
+		}
+		epochs, _ := db.Epochs(context.Background(), study)
+		db.Close()
+		if len(epochs) >= want {
+			return
+		}
+	}
+	t.Fatalf("%s never had %d epochs of %s", path, want, study)
+}

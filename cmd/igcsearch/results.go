@@ -1,0 +1,210 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"gonum.org/v1/gonum/stat"
+
+	"igcsearch/search"
+	"igcsearch/space"
+	"igcsearch/store"
+	"igcsearch/studies"
+)
+
+// interrupted is shown for a trial that is stored as running, but whose
+// process is gone: the next run takes it up again.
+const interrupted search.Status = "interrupted"
+
+// results are the trials of a stored study.
+type results struct {
+	study  search.Study
+	trials []search.Trial // by rising M, L, seed; may have the status interrupted
+	isas   []string       // instruction sets of finished attempts
+}
+
+// findStudy returns the stored study that nameOrFile means: by its name in the
+// database, else by the name in the file.
+func findStudy(ctx context.Context, db *store.DB, nameOrFile string) (search.Study, error) {
+	s, err := db.Study(ctx, nameOrFile)
+	if !errors.Is(err, store.ErrNoStudy) {
+		return s, err
+	}
+	if _, e := os.Stat(nameOrFile); e != nil {
+		return s, err
+	}
+	file, e := studies.Load(nameOrFile, nil)
+	if e != nil {
+		return s, e
+	}
+	return db.Study(ctx, file.Name)
+}
+
+func readResults(ctx context.Context, db *store.DB, nameOrFile string) (results, error) {
+	study, err := findStudy(ctx, db, nameOrFile)
+	if err != nil {
+		return results{}, err
+	}
+	r := results{study: study}
+	if r.trials, err = db.Trials(ctx, study.Name); err != nil {
+		return results{}, err
+	}
+	slices.SortFunc(r.trials, func(a, b search.Trial) int {
+		return cmp.Or(space.ComparePairs(a.Pair, b.Pair), cmp.Compare(a.Seed, b.Seed))
+	})
+	attempts, err := db.Attempts(ctx, study.Name)
+	if err != nil {
+		return results{}, err
+	}
+	host, _ := os.Hostname() // "" matches no attempt
+	dead := map[space.Pair]map[int]bool{}
+	for _, a := range attempts {
+		if a.Outcome == "done" && !slices.Contains(r.isas, a.ISA) {
+			r.isas = append(r.isas, a.ISA)
+		}
+		if a.Outcome == "" && a.Host == host && errors.Is(syscall.Kill(a.PID, 0), syscall.ESRCH) {
+			if dead[a.Pair] == nil {
+				dead[a.Pair] = map[int]bool{}
+			}
+			dead[a.Pair][a.Seed] = true
+		}
+	}
+	for i, t := range r.trials {
+		if t.Status == search.Running && dead[t.Pair][t.Seed] {
+			r.trials[i].Status = interrupted
+		}
+	}
+	return r, nil
+}
+
+// openResults is readResults from a database file.
+func openResults(ctx context.Context, path, nameOrFile string) (results, error) {
+	db, err := store.OpenReadOnly(ctx, path)
+	if err != nil {
+		return results{}, err
+	}
+	defer db.Close()
+	return readResults(ctx, db, nameOrFile)
+}
+
+// pairResult sums up the trials of one pair.
+type pairResult struct {
+	space.Pair
+	// accuracies are those of the done trials, in percent, of the study's
+	// curve split.
+	accuracies []float64
+	seeds      int // trials, done or not
+}
+
+// mean and std in percent; std has n − 1 in the denominator.
+func (p pairResult) accuracy(plusMinus string) string {
+	switch len(p.accuracies) {
+	case 0:
+		return "–"
+	case 1:
+		return fmt.Sprintf("%.2f", p.accuracies[0])
+	}
+	mean, std := stat.MeanStdDev(p.accuracies, nil)
+	return fmt.Sprintf("%.2f%s%.2f", mean, plusMinus, std)
+}
+
+// n is how many trials the accuracy is of, "2 of 3" while some are missing.
+func (p pairResult) n() string {
+	if len(p.accuracies) < p.seeds {
+		return fmt.Sprintf("%d of %d", len(p.accuracies), p.seeds)
+	}
+	return strconv.Itoa(p.seeds)
+}
+
+// byPair sums up the trials in the order of rising M.
+func (r results) byPair() []pairResult {
+	var list []pairResult
+	for _, t := range r.trials {
+		if k := len(list); k == 0 || list[k-1].Pair != t.Pair {
+			list = append(list, pairResult{Pair: t.Pair})
+		}
+		p := &list[len(list)-1]
+		p.seeds++
+		if a, ok := r.accuracy(t); ok {
+			p.accuracies = append(p.accuracies, a)
+		}
+	}
+	return list
+}
+
+// accuracy of a done trial in percent.
+func (r results) accuracy(t search.Trial) (percent float64, ok bool) {
+	correct, total := t.Last.Correct(r.study.Curve)
+	if t.Status != search.Done || total == 0 {
+		return 0, false
+	}
+	return 100 * float64(correct) / float64(total), true
+}
+
+// done counts the trials that have an accuracy.
+func (r results) done() int {
+	n := 0
+	for _, t := range r.trials {
+		if _, ok := r.accuracy(t); ok {
+			n++
+		}
+	}
+	return n
+}
+
+// caption says what the accuracies are.
+func (r results) caption() string {
+	return fmt.Sprintf("%s: accuracy on the %s pictures of %s, mean ± standard deviation over n seeds",
+		r.study.Name, r.study.Curve, datasetLabel(r.study.Dataset))
+}
+
+// datasetLabel names a data set for people. Synthetic pictures are called so
+// wherever their numbers stand.
+func datasetLabel(name string) string {
+	switch name {
+	case "cifar10":
+		return "CIFAR-10"
+	case "cifar100":
+		return "CIFAR-100"
+	}
+	return "the synthetic set"
+}
+
+// warn tells on stderr what the results leave out or mix.
+func (r results) warn(stderr io.Writer) {
+	n := map[search.Status]int{}
+	for _, t := range r.trials {
+		if _, ok := r.accuracy(t); !ok {
+			n[t.Status]++
+		}
+	}
+	var left []string
+	for _, s := range []search.Status{search.Diverged, search.Failed, search.Running, interrupted, search.Pending} {
+		if n[s] > 0 {
+			left = append(left, fmt.Sprintf("%d %s", n[s], s))
+		}
+	}
+	if len(left) > 0 {
+		fmt.Fprintf(stderr, "igcsearch: warning: %s: left out of %s: %s\n", r.study.Name, count(len(r.trials), "trial"), strings.Join(left, ", "))
+	}
+	if len(r.isas) > 1 {
+		fmt.Fprintf(stderr, "igcsearch: warning: %s: its trials ran on different instruction sets (%s); their last digits may differ\n", r.study.Name, strings.Join(r.isas, ", "))
+	}
+}
+
+// summaryTable is the table of pairs that run prints.
+func (r results) summaryTable() *textTable {
+	t := newTable("L", "M", "width", "params", "accuracy (%)", "n")
+	for _, p := range r.byPair() {
+		t.add(strconv.Itoa(p.L), strconv.Itoa(p.M), strconv.Itoa(p.Width()), strconv.Itoa(p.Params(r.study.Kernel)), p.accuracy(" ± "), p.n())
+	}
+	return t
+}

@@ -1,0 +1,225 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"igcsearch/search"
+	"igcsearch/store"
+	"igcsearch/studies"
+	"igcsearch/trainer"
+)
+
+type runOptions struct {
+	study    string
+	db       string
+	data     string
+	workers  positive // 0: as the study says
+	set      []string
+	figure   string // "": beside the database
+	noFigure bool
+	again    string // the command line that goes on with this run
+}
+
+func newRunCommand() *cobra.Command {
+	var o runOptions
+	cmd := &cobra.Command{
+		Use:   "run STUDY",
+		Short: "Train the networks of a study; go on where it was stopped",
+		Long: `run trains the network of every pair of a study from every seed, several at
+once, and stores each epoch. STUDY is the name of a shipped study (igcsearch
+studies) or a file. When all are trained it prints the accuracies and draws them
+against M.
+
+Ctrl-C or SIGTERM stops at the next batch and keeps all finished epochs; a
+second Ctrl-C ends at once. The same command goes on, also after a crash, and
+ends with the same results as an uninterrupted run. A complete study prints its
+table at once.`,
+		Example: `  igcsearch run quickstart
+
+  # on CIFAR-100, a tenth of the paper's epochs
+  igcsearch data get cifar100 --data pictures
+  igcsearch run fig3a-short --data pictures --db cifar.db
+
+  # other settings are another study, so give it another name
+  igcsearch run quickstart --set name=long --set epochs=20`,
+		Args:              oneStudy,
+		ValidArgsFunction: completeStudies,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.study, o.again = args[0], commandLine()
+			return runRun(cmd.Context(), o, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	addDB(cmd, &o.db)
+	addData(cmd, &o.data)
+	cmd.Flags().Var(&o.workers, "workers", "trials at once, each on one core (default one for each core)")
+	cmd.Flag("workers").DefValue = ""
+	cmd.Flags().StringArrayVar(&o.set, "set", nil, "override one setting of the study, as `key=value`; may be repeated")
+	cmd.Flags().StringVar(&o.figure, "figure", "", "the figure's `FILE`: pdf, svg, png, eps or tex (default STUDY.pdf beside the database)")
+	cmd.Flags().BoolVar(&o.noFigure, "no-figure", false, "draw no figure")
+	return cmd
+}
+
+func runRun(ctx context.Context, o runOptions, stdout, stderr io.Writer) error {
+	study, err := studies.Load(o.study, o.set)
+	if errors.Is(err, studies.ErrSet) {
+		return usageError{err}
+	}
+	if err != nil {
+		return err
+	}
+	if o.figure != "" {
+		if o.noFigure {
+			return usageError{errors.New("--figure and --no-figure exclude each other: leave one out")}
+		}
+		if err := checkFigure(o.figure); err != nil {
+			return usageError{err}
+		}
+	}
+	isa, err := trainer.ISA()
+	if err != nil {
+		return err
+	}
+	train := trainer.New(trainer.Options{DataDir: o.data, Threads: 1})
+	data, err := train.Load(ctx, study)
+	if err != nil {
+		return err
+	}
+	study.DataSum = data.Sum
+	db, err := store.Open(ctx, o.db)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	release, err := db.LockRunner()
+	if err != nil {
+		return err
+	}
+	defer release()
+
+	workers := study.Workers
+	if o.workers > 0 {
+		workers = int(o.workers)
+	}
+	if workers == 0 {
+		workers = runtime.GOMAXPROCS(0)
+	}
+	trials := study.Trials(data.Shape, len(data.Classes))
+	host, _ := os.Hostname() // "" is stored as unknown
+	show := newProgress(study.Name, stderr)
+	show.note(fmt.Sprintf("%s: %s × %s, %s each, on %s (%s); %s, %s",
+		study.Name, count(len(study.Pairs), "pair"), count(study.Seeds, "seed"), count(study.Epochs, "epoch"),
+		datasetLabel(study.Dataset), pictures(data), count(workers, "worker"), isa))
+	unhook := context.AfterFunc(ctx, func() {
+		show.note("stopping at the next batch; interrupt again to end at once")
+	})
+	runner := search.Runner{
+		Store: db, Trainer: train, Workers: workers, Notify: show.event,
+		Attempt: search.Attempt{
+			Commit: build().commit, GoVersion: runtime.Version(), CPU: trainer.CPU(), ISA: isa,
+			Device: "cpu", Host: host, PID: os.Getpid(), Args: os.Args,
+		},
+	}
+	sum, err := runner.Run(ctx, study, trials)
+	unhook()
+	show.close()
+	if ctx.Err() != nil {
+		fmt.Fprintf(stderr, "igcsearch: stopped with %d of %s left; all finished epochs are in %s. Go on with:\n  %s\n",
+			sum.Left, count(len(trials), "trial"), o.db, o.again)
+	}
+	if err != nil {
+		return err
+	}
+
+	r, err := readResults(ctx, db, study.Name)
+	if err != nil {
+		return err
+	}
+	r.warn(stderr)
+	if _, err := fmt.Fprintf(stdout, "%s\n\n%s", r.caption(), r.summaryTable()); err != nil {
+		return err
+	}
+	if err := finish(ctx, o, db, r, stderr); err != nil {
+		return err
+	}
+	if sum.Failed > 0 {
+		for _, t := range r.trials {
+			if t.Status == search.Failed {
+				return fmt.Errorf("run %s: %s failed, first %v seed %d: %s: the same command tries again",
+					study.Name, count(sum.Failed, "trial"), t.Pair, t.Seed, t.Error)
+			}
+		}
+	}
+	return nil
+}
+
+// finish draws the figure and says what lies where.
+func finish(ctx context.Context, o runOptions, db *store.DB, r results, stderr io.Writer) error {
+	figure := o.figure
+	if figure == "" {
+		figure = filepath.Join(filepath.Dir(o.db), r.study.Name+".pdf")
+	}
+	if r.done() == 0 || o.noFigure {
+		figure = ""
+	}
+	if figure != "" {
+		if err := drawAccuracy(ctx, db, []results{r}, figure); err != nil {
+			return err
+		}
+		fmt.Fprintf(stderr, "figure    %s\n", figure)
+	}
+	name := quote(r.study.Name)
+	if o.db != defaultDB {
+		name += " --db " + quote(o.db)
+	}
+	fmt.Fprintf(stderr, "database  %s\nnext      %s plot %s -o figure.svg\n          %s export %s --format csv\n", o.db, program(), name, program(), name)
+	return nil
+}
+
+// pictures says how many pictures are used for what.
+func pictures(d trainer.Data) string {
+	parts := []string{fmt.Sprintf("%d training", d.Train)}
+	if d.Validation > 0 {
+		parts = append(parts, fmt.Sprintf("%d validation", d.Validation))
+	}
+	return strings.Join(append(parts, fmt.Sprintf("%d test", d.Test)), ", ") + " pictures"
+}
+
+// commandLine is the command that started this process, for a shell.
+func commandLine() string {
+	words := []string{program()}
+	for _, a := range os.Args[1:] {
+		words = append(words, quote(a))
+	}
+	return strings.Join(words, " ")
+}
+
+// program is what to type to start this program again.
+func program() string {
+	if path, err := os.Executable(); err == nil && strings.Contains(path, string(filepath.Separator)+"go-build") {
+		if info, ok := debug.ReadBuildInfo(); ok && strings.HasPrefix(info.Path, info.Main.Path+"/") {
+			return "go run ." + strings.TrimPrefix(info.Path, info.Main.Path) // started by go run, which removes the file
+		}
+	}
+	return quote(os.Args[0])
+}
+
+// quote makes s one word of a shell.
+func quote(s string) string {
+	plain := s != "" && strings.IndexFunc(s, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_./=:,+@%", r))
+	}) < 0
+	if plain {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}

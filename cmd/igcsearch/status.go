@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"igcsearch/search"
+)
+
+type statusOptions struct {
+	study  string
+	db     string
+	format string
+}
+
+func newStatusCommand() *cobra.Command {
+	var o statusOptions
+	cmd := &cobra.Command{
+		Use:   "status STUDY",
+		Short: "Show where the trials of a study stand",
+		Long: `status shows every trial of a study: pending, running, done, diverged (its loss
+was not finite), failed, or interrupted (it was running when its process was
+killed; the next run takes it up again). It can be asked while the study runs.`,
+		Example: `  igcsearch status quickstart
+
+  # for other programs
+  igcsearch status quickstart --format json`,
+		Args:              oneStudy,
+		ValidArgsFunction: completeStudies,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.study = args[0]
+			return runStatus(cmd.Context(), o, cmd.OutOrStdout())
+		},
+	}
+	addDB(cmd, &o.db)
+	addChoice(cmd, &o.format, "format", "how to print the trials", "table", "json")
+	return cmd
+}
+
+// trialJSON is one trial as status and export print it.
+type trialJSON struct {
+	L                 int           `json:"L"`
+	M                 int           `json:"M"`
+	Seed              int           `json:"seed"`
+	Status            search.Status `json:"status"`
+	Epoch             int           `json:"epoch"`
+	Epochs            int           `json:"epochs"`
+	TrainLoss         *float64      `json:"train_loss"` // null before the first epoch, or if not finite
+	TrainCorrect      int           `json:"train_correct"`
+	TrainTotal        int           `json:"train_total"`
+	ValidationCorrect int           `json:"validation_correct"`
+	ValidationTotal   int           `json:"validation_total"` // 0: not evaluated
+	TestCorrect       int           `json:"test_correct"`
+	TestTotal         int           `json:"test_total"` // 0: not evaluated
+	Error             string        `json:"error"`
+}
+
+func toJSON(t search.Trial) trialJSON {
+	return trialJSON{
+		L: t.Pair.L, M: t.Pair.M, Seed: t.Seed, Status: t.Status, Epoch: t.Epoch, Epochs: t.Epochs,
+		TrainLoss: finite(t.Last), TrainCorrect: t.Last.TrainCorrect, TrainTotal: t.Last.TrainTotal,
+		ValidationCorrect: t.Last.ValidationCorrect, ValidationTotal: t.Last.ValidationTotal,
+		TestCorrect: t.Last.TestCorrect, TestTotal: t.Last.TestTotal, Error: t.Error,
+	}
+}
+
+// finite is the training loss of an epoch as JSON can have it.
+func finite(e search.Epoch) *float64 {
+	if e.Number == 0 || math.IsNaN(e.TrainLoss) || math.IsInf(e.TrainLoss, 0) {
+		return nil
+	}
+	return &e.TrainLoss
+}
+
+func runStatus(ctx context.Context, o statusOptions, stdout io.Writer) error {
+	r, err := openResults(ctx, o.db, o.study)
+	if err != nil {
+		return err
+	}
+	if o.format == "json" {
+		trials := []trialJSON{}
+		for _, t := range r.trials {
+			trials = append(trials, toJSON(t))
+		}
+		return printJSON(stdout, struct {
+			Study   string      `json:"study"`
+			Title   string      `json:"title"`
+			Dataset string      `json:"dataset"`
+			Curve   string      `json:"curve"`
+			Trials  []trialJSON `json:"trials"`
+		}{r.study.Name, r.study.Title, r.study.Dataset, r.study.Curve, trials})
+	}
+
+	t := newTable("L", "M", "seed", "<status", "epoch", "train loss", "validation (%)", "test (%)", "<error")
+	counts := map[search.Status]int{}
+	for _, trial := range r.trials {
+		counts[trial.Status]++
+		loss := ""
+		if trial.Epoch > 0 {
+			loss = fmt.Sprintf("%.4f", trial.Last.TrainLoss)
+		}
+		t.add(strconv.Itoa(trial.Pair.L), strconv.Itoa(trial.Pair.M), strconv.Itoa(trial.Seed), string(trial.Status),
+			fmt.Sprintf("%d/%d", trial.Epoch, trial.Epochs), loss,
+			percent(trial.Last.ValidationCorrect, trial.Last.ValidationTotal), percent(trial.Last.TestCorrect, trial.Last.TestTotal), trial.Error)
+	}
+	var parts []string
+	for _, s := range []search.Status{search.Done, search.Diverged, search.Failed, search.Running, interrupted, search.Pending} {
+		if counts[s] > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", counts[s], s))
+		}
+	}
+	_, err = fmt.Fprintf(stdout, "%s on %s: %s: %s\n\n%s", r.study.Name, datasetLabel(r.study.Dataset),
+		count(len(r.trials), "trial"), strings.Join(parts, ", "), t)
+	return err
+}
+
+// percent is empty for what was not evaluated.
+func percent(correct, total int) string {
+	if total == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%.2f", 100*float64(correct)/float64(total))
+}

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"igcsearch/search"
+	"igcsearch/store"
+	"igcsearch/studies"
+)
+
+type studiesOptions struct {
+	db string // "" lists no database
+}
+
+func newStudiesCommand() *cobra.Command {
+	var o studiesOptions
+	cmd := &cobra.Command{
+		Use:   "studies",
+		Short: "List the studies there are",
+		Long: `studies lists the studies that are part of the program and, with --db, those
+that a database has results of.`,
+		Example: `  igcsearch studies
+
+  # the studies with results
+  igcsearch studies --db igcsearch.db
+
+  # make a study of your own
+  igcsearch studies show quickstart > mine.toml`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return runStudies(cmd.Context(), o, cmd.OutOrStdout())
+		},
+	}
+	cmd.Args = knownCommand
+	cmd.Flags().StringVar(&o.db, "db", "", "also list the studies of this database `FILE`")
+	cmd.AddCommand(newStudiesShowCommand())
+	return cmd
+}
+
+func runStudies(ctx context.Context, o studiesOptions, stdout io.Writer) error {
+	t := newTable("<study", "pairs", "seeds", "epochs", "<dataset", "<what")
+	for _, name := range studies.Names() {
+		s, err := studies.Load(name, nil)
+		if err != nil {
+			return err
+		}
+		t.add(name, fmt.Sprint(len(s.Pairs)), fmt.Sprint(s.Seeds), fmt.Sprint(s.Epochs), s.Dataset, s.Title)
+	}
+	if _, err := fmt.Fprint(stdout, t); err != nil || o.db == "" {
+		return err
+	}
+	db, err := store.OpenReadOnly(ctx, o.db)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	infos, err := db.Studies(ctx)
+	if err != nil {
+		return err
+	}
+	t = newTable("<study in "+o.db, "done", "diverged", "failed", "left", "<last change", "<what")
+	for _, i := range infos {
+		left := i.Trials[search.Pending] + i.Trials[search.Running]
+		t.add(i.Name, fmt.Sprint(i.Trials[search.Done]), fmt.Sprint(i.Trials[search.Diverged]), fmt.Sprint(i.Trials[search.Failed]),
+			fmt.Sprint(left), i.Updated.Local().Format(time.DateTime), i.Title)
+	}
+	_, err = fmt.Fprintf(stdout, "\n%s", t)
+	return err
+}
+
+func newStudiesShowCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "show NAME",
+		Short:   "Print the file of a study that is part of the program",
+		Example: `  igcsearch studies show fig3a-short`,
+		Args:    oneStudy,
+		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			if len(args) > 0 {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			return studies.Names(), cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			text, err := studies.Source(args[0])
+			if err != nil {
+				return err
+			}
+			_, err = cmd.OutOrStdout().Write(text)
+			return err
+		},
+	}
+}

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"igcsearch/search"
+	"igcsearch/space"
+	"igcsearch/studies"
+	"igcsearch/trainer"
+)
+
+type traceOptions struct {
+	study  string
+	data   string
+	set    []string
+	pair   pair
+	seed   int
+	steps  positive
+	output string
+}
+
+func newTraceCommand() *cobra.Command {
+	o := traceOptions{steps: 5}
+	cmd := &cobra.Command{
+		Use:   "trace STUDY --pair LxM -o FILE.npz",
+		Short: "Write the first steps of a training, to replay them elsewhere",
+		Long: `trace trains a few steps of one trial and writes all that another framework
+needs to replay them, as arrays of an npz file: init/NAME and final/NAME for all
+parameters and running statistics, and for each step k step/k/images (N, 3, H,
+W) as fed, step/k/labels, step/k/logits, step/k/loss, step/k/lr and
+step/k/grad/NAME, of the mean loss without weight decay. Names and shapes are
+PyTorch's. The pair need not be one of the study's.`,
+		Example:           `  igcsearch trace quickstart --pair 40x2 --seed 0 --steps 2 -o trace.npz`,
+		Args:              oneStudy,
+		ValidArgsFunction: completeStudies,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.study = args[0]
+			return runTrace(cmd.Context(), o)
+		},
+	}
+	addData(cmd, &o.data)
+	cmd.Flags().Var(&o.pair, "pair", "the pair to train, like 40x2")
+	cmd.Flags().IntVar(&o.seed, "seed", 0, "the seed to train from, 0 or more")
+	cmd.Flags().Var(&o.steps, "steps", "how many steps to train")
+	cmd.Flags().StringVarP(&o.output, "output", "o", "", "the npz `FILE` to write")
+	cmd.Flags().StringArrayVar(&o.set, "set", nil, "override one setting of the study, as `key=value`; may be repeated")
+	return cmd
+}
+
+func runTrace(ctx context.Context, o traceOptions) error {
+	switch {
+	case o.pair.Pair == space.Pair{}:
+		return usageError{errors.New("--pair is missing: which network shall be traced? like --pair 40x2")}
+	case o.seed < 0:
+		return usageError{fmt.Errorf("--seed %d: want 0 or more", o.seed)}
+	case o.output == "":
+		return usageError{errors.New("--output is missing: where shall the trace go? like -o trace.npz")}
+	}
+	study, err := studies.Load(o.study, o.set)
+	if errors.Is(err, studies.ErrSet) {
+		return usageError{err}
+	}
+	if err != nil {
+		return err
+	}
+	t := trainer.New(trainer.Options{DataDir: o.data, Threads: 1})
+	data, err := t.Load(ctx, study)
+	if err != nil {
+		return err
+	}
+	study.DataSum = data.Sum
+	return writeFile(o.output, func(w io.Writer) error {
+		return t.Trace(ctx, search.Job{Study: study, Pair: o.pair.Pair, Seed: o.seed}, int(o.steps), w)
+	})
+}
+
+// writeFile writes a file by way of a temporary one beside it: an error leaves
+// the old file or none, never half a one.
+func writeFile(path string, write func(io.Writer) error) (err error) {
+	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	defer os.Remove(tmp.Name()) // fails after the rename, as it should
+	if err := write(tmp); err != nil {
+		tmp.Close()
+		return err
+	}
+	if err := errors.Join(tmp.Chmod(0o644), tmp.Sync(), tmp.Close()); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	if err := os.Rename(tmp.Name(), path); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
+}

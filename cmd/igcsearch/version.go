@@ -1,0 +1,86 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"runtime"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+
+	"igcsearch/trainer"
+)
+
+type versionOptions struct{ format string }
+
+func newVersionCommand() *cobra.Command {
+	var o versionOptions
+	cmd := &cobra.Command{
+		Use:   "version",
+		Short: "Show what this program was built of and what it runs on",
+		Example: `  igcsearch version
+  igcsearch version --format json`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return runVersion(cmd.Context(), o, cmd.OutOrStdout())
+		},
+	}
+	addChoice(cmd, &o.format, "format", "how to print it", "table", "json")
+	return cmd
+}
+
+// buildInfo is what the go command left in the program.
+type buildInfo struct {
+	version string // "(devel)" if built from a working tree
+	commit  string // git commit, "-modified" behind it if the tree was; "" if unknown, as with go run
+}
+
+func build() buildInfo {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return buildInfo{version: "(unknown)"}
+	}
+	b := buildInfo{version: info.Main.Version}
+	if b.version == "" {
+		b.version = "(devel)"
+	}
+	modified := ""
+	for _, s := range info.Settings {
+		switch {
+		case s.Key == "vcs.revision":
+			b.commit = s.Value
+		case s.Key == "vcs.modified" && s.Value == "true":
+			modified = "-modified"
+		}
+	}
+	if b.commit != "" {
+		b.commit += modified
+	}
+	return b
+}
+
+func runVersion(_ context.Context, o versionOptions, stdout io.Writer) error {
+	isa, err := trainer.ISA()
+	if err != nil {
+		return err
+	}
+	b := build()
+	if o.format == "json" {
+		return json.NewEncoder(stdout).Encode(struct {
+			Version string `json:"version"`
+			Commit  string `json:"commit"` // "" if unknown
+			Go      string `json:"go"`
+			ISA     string `json:"isa"`
+			CPU     string `json:"cpu"`
+			Cores   int    `json:"cores"`
+		}{b.version, b.commit, runtime.Version(), isa, trainer.CPU(), runtime.GOMAXPROCS(0)})
+	}
+	if b.commit == "" {
+		b.commit = "unknown"
+	}
+	_, err = fmt.Fprintf(stdout, "igcsearch %s\ncommit    %s\ngo        %s\nisa       %s\ncpu       %s, %s\n",
+		b.version, b.commit, runtime.Version(), isa, trainer.CPU(), count(runtime.GOMAXPROCS(0), "core"))
+	return err
+}

@@ -44,7 +44,7 @@ var synthetic = struct {
 	motifs:      [][2]int{{0, 0}, {0, 1}, {1, 2}, {2, 1}, {2, 3}},
 	distractors: [][2]int{{0, 2}, {0, 3}, {1, 0}, {1, 1}, {1, 3}, {2, 0}, {2, 2}},
 	strength:    [2]int{36, 36}, distractorStrength: [2]int{36, 36},
-	noise: 24,
+	noise: 40,
 }
 
 func openSynthetic(ctx context.Context, o Options) (*Set, error) {

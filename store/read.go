@@ -228,7 +228,7 @@ func findTrials(ctx context.Context, tx *sql.Tx, study int64) ([]search.Trial, e
 	var trials []search.Trial
 	// A trial that failed has ended, and its last attempt says why.
 	err := each(ctx, tx, `SELECT t.id, t.L, t.M, t.seed, t.status, t.epochs, t.multiply_adds,
-			CASE t.status WHEN 'failed' THEN (SELECT message FROM attempt WHERE trial = t.id ORDER BY id DESC LIMIT 1) ELSE '' END,
+			CASE WHEN t.status IN ('failed', 'diverged') THEN (SELECT message FROM attempt WHERE trial = t.id ORDER BY id DESC LIMIT 1) ELSE '' END,
 			`+epochColumns+`
 		FROM trial t LEFT JOIN epoch e ON e.trial = t.id AND e.number = (SELECT max(number) FROM epoch WHERE trial = t.id)
 		WHERE t.study = ? ORDER BY t.id`, []any{study}, func(rows *sql.Rows) error {

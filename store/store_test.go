@@ -419,7 +419,7 @@ func TestEnd(t *testing.T) {
 				t.Fatal(err1, err2)
 			}
 			wantMessage := ""
-			if status == search.Failed {
+			if status == search.Failed || status == search.Diverged {
 				wantMessage = "last line"
 			}
 			if stored[0].Status != status || stored[0].Error != wantMessage {

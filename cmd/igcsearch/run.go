@@ -205,12 +205,16 @@ func commandLine() string {
 
 // program is what to type to start this program again.
 func program() string {
-	if path, err := os.Executable(); err == nil && strings.Contains(path, string(filepath.Separator)+"go-build") {
-		if info, ok := debug.ReadBuildInfo(); ok && strings.HasPrefix(info.Path, info.Main.Path+"/") {
-			return "go run ." + strings.TrimPrefix(info.Path, info.Main.Path) // started by go run, which removes the file
-		}
+	if info, ok := debug.ReadBuildInfo(); ok && byGoRun() && strings.HasPrefix(info.Path, info.Main.Path+"/") {
+		return "go run ." + strings.TrimPrefix(info.Path, info.Main.Path) // which removes the file it runs
 	}
 	return quote(os.Args[0])
+}
+
+// byGoRun reports whether go run started this process.
+func byGoRun() bool {
+	path, err := os.Executable()
+	return err == nil && strings.Contains(path, string(filepath.Separator)+"go-build") && !strings.HasSuffix(path, ".test")
 }
 
 // quote makes s one word of a shell.

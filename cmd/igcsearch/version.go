@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os/exec"
 	"runtime"
 	"runtime/debug"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -34,7 +36,7 @@ func newVersionCommand() *cobra.Command {
 // buildInfo is what the go command left in the program.
 type buildInfo struct {
 	version string // "(devel)" if built from a working tree
-	commit  string // git commit, "-modified" behind it if the tree was; "" if unknown, as with go run
+	commit  string // git commit, "-modified" behind it if the tree was; "" if unknown
 }
 
 func build() buildInfo {
@@ -55,10 +57,27 @@ func build() buildInfo {
 			modified = "-modified"
 		}
 	}
+	if b.commit == "" && byGoRun() {
+		// go run leaves no commit, but was started in the tree that it built.
+		b.commit, modified = workingTree()
+	}
 	if b.commit != "" {
 		b.commit += modified
 	}
 	return b
+}
+
+// workingTree asks git about the current folder; "" if there is no answer.
+func workingTree() (commit, modified string) {
+	head, err := exec.Command("git", "rev-parse", "HEAD").Output()
+	if err != nil {
+		return "", ""
+	}
+	changes, err := exec.Command("git", "status", "--porcelain").Output()
+	if err != nil || len(changes) > 0 {
+		modified = "-modified"
+	}
+	return strings.TrimSpace(string(head)), modified
 }
 
 func runVersion(_ context.Context, o versionOptions, stdout io.Writer) error {

@@ -32,7 +32,7 @@ func newBenchCommand() *cobra.Command {
 		Long: `bench trains the network of each pair on random pictures for a few steps and
 shows the median time of a step: forward pass, gradients and update of one
 batch. GFLOP/s counts two operations for each multiply–add, three times those
-of the forward pass.`,
+of the forward pass; the peak is what as many threads reach without memory.`,
 		Example: `  igcsearch bench --pairs 40x2,64x1
 
   # json lines, one per pair
@@ -60,12 +60,13 @@ type benchJSON struct {
 	StepS      float64 `json:"step_s"`
 	ImagesPerS float64 `json:"images_per_s"`
 	GFLOPS     float64 `json:"gflops"`
+	PeakGFLOPS float64 `json:"peak_gflops"` // measured just before
 	ISA        string  `json:"isa"`
 	Threads    int     `json:"threads"`
 }
 
 func runBench(ctx context.Context, o benchOptions, stdout, stderr io.Writer) error {
-	t := newTable("L", "M", "params", "step (ms)", "images/s", "GFLOP/s", "<isa", "threads")
+	t := newTable("L", "M", "params", "step (ms)", "images/s", "GFLOP/s", "% of peak", "<isa", "threads")
 	for _, p := range o.pairs {
 		if o.format == "table" && isTerminal(stderr) {
 			fmt.Fprintf(stderr, "\r%v …\033[K", p)
@@ -77,7 +78,7 @@ func runBench(ctx context.Context, o benchOptions, stdout, stderr io.Writer) err
 		if o.format == "json" {
 			// One line as soon as it is measured.
 			err := json.NewEncoder(stdout).Encode(benchJSON{
-				r.L, r.M, r.Params, int(o.batch), r.Step.Seconds(), r.ImagesPerSecond, r.GFLOPS, r.ISA, r.Threads,
+				r.L, r.M, r.Params, int(o.batch), r.Step.Seconds(), r.ImagesPerSecond, r.GFLOPS, r.PeakGFLOPS, r.ISA, r.Threads,
 			})
 			if err != nil {
 				return err
@@ -85,7 +86,7 @@ func runBench(ctx context.Context, o benchOptions, stdout, stderr io.Writer) err
 			continue
 		}
 		t.add(strconv.Itoa(r.L), strconv.Itoa(r.M), strconv.Itoa(r.Params), fmt.Sprintf("%.1f", 1e3*r.Step.Seconds()),
-			fmt.Sprintf("%.0f", r.ImagesPerSecond), fmt.Sprintf("%.1f", r.GFLOPS), r.ISA, strconv.Itoa(r.Threads))
+			fmt.Sprintf("%.0f", r.ImagesPerSecond), fmt.Sprintf("%.1f", r.GFLOPS), fmt.Sprintf("%.0f", 100*r.GFLOPS/r.PeakGFLOPS), r.ISA, strconv.Itoa(r.Threads))
 	}
 	if o.format == "json" {
 		return nil

@@ -395,3 +395,20 @@ func TestTeamCoversEveryBlockOnce(t *testing.T) {
 		}
 	}
 }
+
+func TestAPanicInABlockReachesTheCaller(t *testing.T) {
+	for _, threads := range []int{1, 3} {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("%d threads: no panic", threads)
+				}
+			}()
+			kernel.NewTeam(threads).Do(5, func(b, _ int) {
+				if b == 4 {
+					panic("block 4")
+				}
+			})
+		}()
+	}
+}

@@ -1,6 +1,6 @@
 package kernel
 
-import "sync"
+import "github.com/sourcegraph/conc"
 
 // Team splits the blocks of a batch over a fixed number of threads. Which
 // thread does which block is fixed, and no sum crosses blocks, so results do
@@ -16,7 +16,7 @@ func NewTeam(n int) *Team { return &Team{threads: max(n, 1)} }
 func (t *Team) Threads() int { return t.threads }
 
 // Do calls f for each block, with the number of the thread that runs it, and
-// returns when all are done.
+// returns when all are done. A panic of f reaches the caller.
 func (t *Team) Do(blocks int, f func(block, thread int)) {
 	if t.threads == 1 {
 		for b := range blocks {
@@ -24,16 +24,13 @@ func (t *Team) Do(blocks int, f func(block, thread int)) {
 		}
 		return
 	}
-	var wg sync.WaitGroup
-	for thread := 1; thread < min(t.threads, blocks); thread++ {
+	var wg conc.WaitGroup
+	for thread := range min(t.threads, blocks) {
 		wg.Go(func() {
 			for b := thread; b < blocks; b += t.threads {
 				f(b, thread)
 			}
 		})
-	}
-	for b := 0; b < blocks; b += t.threads {
-		f(b, 0)
 	}
 	wg.Wait()
 }

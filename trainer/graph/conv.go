@@ -147,8 +147,7 @@ func newConvGrad(o *conv) *convGrad {
 		d.dwsParts, d.wst = a.Floats(blocks*geo.SecondaryLen()), a.Floats(geo.SecondaryLen())
 	}
 	if o.inNorm != nil {
-		shape := o.in[0]
-		d.gx = dense(o.run.gradient(shape.TotalSize()), shape...)
+		d.gx = o.run.gradient(o.in[0])
 	}
 	d.base = newBase(o.name+".grad", d.gx.Shape(), append(append([]tensor.Shape{}, o.in...), o.out, o.out)...)
 	d.block = d.backwardBlock

@@ -67,16 +67,22 @@ type runtime struct {
 	scratches [][]float32
 	gradients [2][]float32
 	turn      int
+	last      tensor.Shape // of the last gradient
 }
 
 // scratch returns thread t's scratch; ops run one after another, so they share.
 func (r *runtime) scratch(t, n int) []float32 { return r.scratches[t][:n] }
 
-// gradient returns memory for the gradient of an activation. A gradient is
-// read by the op before and no other, so two buffers take turns.
-func (r *runtime) gradient(n int) []float32 {
-	r.turn++
-	return r.gradients[r.turn%2][:n]
+// gradient returns a gradient of an activation; ops ask in the order in which
+// they are differentiated, from the last to the first. A gradient is read by
+// the op before and no other. Where it has the shape of the one that it is made
+// from, it takes its place row by row: those lines are in the cache, and writing
+// elsewhere would first read that memory. Else two buffers take turns.
+func (r *runtime) gradient(shape tensor.Shape) *tensor.Dense {
+	if !shape.Eq(r.last) {
+		r.turn, r.last = r.turn+1, shape
+	}
+	return dense(r.gradients[r.turn%2][:shape.TotalSize()], shape...)
 }
 
 // Model is a network ready to train. It is not safe for concurrent use; two
@@ -121,16 +127,22 @@ func New(net space.Network, n int, o Options) (_ *Model, err error) {
 	m.input = r.arena.Floats(r.b.blocks * in.C * in.H * in.W * kernel.Lanes)
 	m.labels = r.arena.Floats(r.b.blocks * kernel.Lanes)
 	var scratch, largest int
+	shapes := map[space.Shape]bool{} // of activations
 	for _, l := range net.Layers {
 		if geo, ok := geometry(l); ok {
 			scratch = max(scratch, geo.ScratchLen())
 			largest = max(largest, r.b.blocks*geo.Out()*geo.H*geo.W*kernel.Lanes)
+			shapes[l.Out] = true
 		}
 	}
 	for range r.team.Threads() {
 		r.scratches = append(r.scratches, r.arena.Floats(scratch))
 	}
-	r.gradients = [2][]float32{r.arena.Floats(largest), r.arena.Floats(largest)}
+	r.gradients[0] = r.arena.Floats(largest)
+	r.gradients[1] = r.gradients[0]
+	if len(shapes) > 1 {
+		r.gradients[1] = r.arena.Floats(largest)
+	}
 	b := builder{m: m}
 	if err := b.build(); err != nil {
 		return nil, fmt.Errorf("build %s: %w", net.Name, err)

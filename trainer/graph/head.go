@@ -39,8 +39,7 @@ func (h *head) training() {
 	h.dlogits, h.dpool = t(b, h.h.K, kernel.Lanes), t(b, h.h.C, kernel.Lanes)
 	h.dw, h.db = t(h.h.K, h.h.C), t(h.h.K)
 	h.dwParts, h.dbParts = a.Floats(b*h.h.K*h.h.C), a.Floats(b*h.h.K)
-	shape := tensor.Shape{b, h.h.C, h.h.H, h.h.W, kernel.Lanes}
-	h.gx = dense(h.run.gradient(shape.TotalSize()), shape...)
+	h.gx = h.run.gradient(tensor.Shape{b, h.h.C, h.h.H, h.h.W, kernel.Lanes})
 }
 
 // call returns the kernel's view of block b.

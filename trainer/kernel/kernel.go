@@ -136,7 +136,7 @@ type Conv struct {
 	WPT, WST    []float32 // from Transpose
 	G           []float32 // (Out, H, W, 16): gradient of the normalised z, masked by its ReLU
 	CA, CB, CC  []float32 // (Out): gradient of z = CA·G + CB·Z + CC
-	GX          []float32 // (In, H, W, 16): gradient of a, masked by its ReLU; nil: not wanted
+	GX          []float32 // (In, H, W, 16): gradient of a, masked by its ReLU; nil: not wanted; G itself if In = Out
 	GSum, GXSum []float64 // (In): sums of GX and of GX·X
 	DWP, DWS    []float32 // this block's share of the gradients of WP and WS
 

@@ -201,6 +201,15 @@ func testConv(t *testing.T, isa kernel.ISA, c convCase, normalised bool) {
 		k.G, k.GX, k.GSum, k.GXSum = at(gp, b, out*hw*16), at(gxk, b, in*hw*16), atd(sums[2], b, in), atd(sums[3], b, in)
 		k.DWP, k.DWS = at(dwpk, b, g.PrimaryLen()), at(dwsk, b, g.SecondaryLen())
 		isa.Backward(&k)
+		if in == out { // in place: the same bits
+			k.G = arena.Floats(out * hw * 16)
+			copy(k.G, at(gp, b, out*hw*16))
+			k.GX = k.G
+			isa.Backward(&k)
+			if !slices.Equal(k.GX, at(gxk, b, in*hw*16)) {
+				t.Error("gx differs in place of g")
+			}
+		}
 	}
 	total := func(s []float64, n int) []float64 {
 		out := make([]float64, n)

@@ -2,6 +2,7 @@ package trainer
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"runtime"
 	"slices"
@@ -35,12 +36,12 @@ func CPU() string {
 	return runtime.GOARCH
 }
 
-// BenchOptions say what Bench measures. All numbers are at least 1.
+// BenchOptions say what Bench measures.
 type BenchOptions struct {
 	Pair    space.Pair
-	Batch   int // pictures of a step
-	Threads int
-	Steps   int // measured, after one that is not
+	Batch   int // pictures of a step, 1 … 4096
+	Threads int // 1 … 1024; more than batch/16 are not used
+	Steps   int // measured, after one that is not; at least 1
 }
 
 // BenchResult is the training step of one pair on Figure 3's network, 100
@@ -60,6 +61,12 @@ func Bench(ctx context.Context, o BenchOptions) (BenchResult, error) {
 	isa, err := kernel.Detect()
 	if err != nil {
 		return BenchResult{}, err
+	}
+	if o.Batch < 1 || o.Batch > 4096 {
+		return BenchResult{}, fmt.Errorf("batch %d: want 1 to 4096 pictures", o.Batch)
+	}
+	if o.Threads < 1 || o.Threads > 1024 {
+		return BenchResult{}, fmt.Errorf("%d threads: want 1 to 1024", o.Threads)
 	}
 	const classes = 100
 	net := space.Figure3(o.Pair, 6, space.Shape{C: 3, H: 32, W: 32}, classes)

@@ -8,16 +8,19 @@ import (
 
 	"igcsearch/search"
 	"igcsearch/trainer/graph"
+	"igcsearch/trainer/kernel"
 )
 
 // A checkpoint is
 //
-//	"igcckpt1", pair L and M, seed, epochs finished (uint32 each),
-//	then for each tensor: length of the name (uint32), the name,
+//	"igcckpt1", instruction set, pair L and M, seed, epochs finished (uint32
+//	each), then for each tensor: length of the name (uint32), the name,
 //	number of values (uint32), the values (float32)
 //
 // all little-endian: parameters, "velocity/" + name of each, running
-// statistics. Seed and epoch are the position of the random numbers.
+// statistics. Seed and epoch are the position of the random numbers. The
+// instruction set is there because each has bits of its own: a training that
+// changed it half-way would be the result of neither.
 const checkpointMagic = "igcckpt1"
 
 // tensors lists what a checkpoint holds, in its order.
@@ -30,16 +33,16 @@ func tensors(m *graph.Model) []graph.Stat {
 }
 
 // header is what says whose checkpoint it is.
-func header(job search.Job, epoch int) []byte {
+func header(isa kernel.ISA, job search.Job, epoch int) []byte {
 	b := []byte(checkpointMagic)
-	for _, v := range []int{job.Pair.L, job.Pair.M, job.Seed, epoch} {
+	for _, v := range []int{int(isa), job.Pair.L, job.Pair.M, job.Seed, epoch} {
 		b = binary.LittleEndian.AppendUint32(b, uint32(v))
 	}
 	return b
 }
 
 func state(m *graph.Model, job search.Job, epoch int) []byte {
-	b := header(job, epoch)
+	b := header(m.ISA(), job, epoch)
 	for _, t := range tensors(m) {
 		b = binary.LittleEndian.AppendUint32(b, uint32(len(t.Name)))
 		b = append(b, t.Name...)
@@ -54,10 +57,24 @@ func state(m *graph.Model, job search.Job, epoch int) []byte {
 // restore sets the model to a checkpoint of the same job. After an error the
 // model is neither here nor there.
 func restore(m *graph.Model, job search.Job, c *search.Checkpoint) error {
-	if err := decode(tensors(m), header(job, c.Epoch), c.State); err != nil {
+	err := decode(tensors(m), header(m.ISA(), job, c.Epoch), c.State)
+	if other, ok := madeBy(c.State); err != nil && ok && other != m.ISA() {
+		err = fmt.Errorf("it was made with %v, this run has %v: set IGC_ISA=%v to go on, or start anew under another name or in another database", other, m.ISA(), other)
+	}
+	if err != nil {
 		return fmt.Errorf("checkpoint of %v seed %d after epoch %d: %w", job.Pair, job.Seed, c.Epoch, err)
 	}
 	return nil
+}
+
+// madeBy returns the instruction set in a checkpoint's header.
+func madeBy(b []byte) (kernel.ISA, bool) {
+	n := len(checkpointMagic)
+	if len(b) < n+4 || string(b[:n]) != checkpointMagic {
+		return 0, false
+	}
+	isa := kernel.ISA(binary.LittleEndian.Uint32(b[n:]))
+	return isa, isa >= kernel.Portable && isa <= kernel.AVX512
 }
 
 func decode(into []graph.Stat, header, b []byte) error {

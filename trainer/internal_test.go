@@ -3,6 +3,7 @@ package trainer
 import (
 	"math"
 	"slices"
+	"strings"
 	"testing"
 
 	"igcsearch/search"
@@ -95,8 +96,34 @@ func FuzzCheckpoint(f *testing.F) {
 	f.Add([]byte(checkpointMagic))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if decode(tensors(m), header(j, 1), b) == nil && len(b) != len(good) {
+		if decode(tensors(m), header(kernel.Portable, j, 1), b) == nil && len(b) != len(good) {
 			t.Errorf("%d bytes accepted, a checkpoint has %d", len(b), len(good))
 		}
 	})
+}
+
+func TestACheckpointOfAnotherInstructionSetIsRefused(t *testing.T) {
+	all := kernel.Available()
+	if len(all) < 2 {
+		t.Skip("this machine has one instruction set")
+	}
+	net := space.Figure3(space.Pair{L: 2, M: 1}, 1, space.Shape{C: 3, H: 1, W: 1}, 2)
+	j := search.Job{Pair: space.Pair{L: 2, M: 1}}
+	var models [2]*graph.Model
+	for i := range models {
+		m, err := graph.New(net, 1, graph.Options{ISA: all[i], Threads: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer m.Close()
+		models[i] = m
+	}
+	c := &search.Checkpoint{Epoch: 1, State: state(models[0], j, 1)}
+	if err := restore(models[0], j, c); err != nil {
+		t.Error(err)
+	}
+	want := "it was made with " + all[0].String() + ", this run has " + all[1].String() + ": set IGC_ISA=" + all[0].String()
+	if err := restore(models[1], j, c); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v, want %q", err, want)
+	}
 }

@@ -243,6 +243,19 @@ func TestBench(t *testing.T) {
 	}
 }
 
+func TestANetworkTooLargeIsAnErrorThatSaysSo(t *testing.T) {
+	_, err := trainer.Bench(t.Context(), trainer.BenchOptions{Pair: space.Pair{L: 100000, M: 100000}, Batch: 64, Threads: 1, Steps: 1})
+	if err == nil || !strings.Contains(err.Error(), "IGC-L100000M100000, batch 64: no memory for") {
+		t.Errorf("error %v", err)
+	}
+	for _, o := range []trainer.BenchOptions{{Batch: 1 << 30, Threads: 1}, {Batch: 1, Threads: 1 << 30}} {
+		o.Pair, o.Steps = space.Pair{L: 1, M: 1}, 1
+		if _, err := trainer.Bench(t.Context(), o); err == nil {
+			t.Errorf("%+v: no error", o)
+		}
+	}
+}
+
 func BenchmarkStep(b *testing.B) {
 	for _, p := range []space.Pair{{L: 64, M: 1}, {L: 40, M: 2}, {L: 12, M: 6}, {L: 1, M: 23}} {
 		b.Run(fmt.Sprint(p), func(b *testing.B) {

@@ -6,13 +6,8 @@ import (
 	G "gorgonia.org/gorgonia"
 )
 
-// executor runs a Gorgonia expression graph on the caller's goroutine.
-//
-// It is used in place of Gorgonia's TapeMachine over the same graph: the tape
-// machine costs about 40 µs and 400 allocations for each run and executes ops
-// on goroutines of its own, where a panic ends the process and no thread can
-// be pinned. Here a run is a walk over a slice: no allocation, a panic reaches
-// the caller, and a device can take the same walk as its launch list.
+// executor runs a Gorgonia expression graph on the caller's goroutine; the
+// package comment says why it stands in for the TapeMachine.
 type executor struct {
 	steps  []step
 	values []G.Value // of every node

@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"fmt"
+	"math"
 	"syscall"
 	"unsafe"
 )
@@ -20,8 +21,21 @@ const (
 	chunkBytes = 2 << 20 // a huge page
 )
 
-// Floats returns n zeros, 64-byte aligned. It panics if the system has no
-// memory left: nothing could go on.
+// MemoryError is what Floats and Doubles panic with if the system gives no more
+// memory. Whoever fills an arena recovers it, rather than each of some hundred
+// allocations being checked.
+type MemoryError struct {
+	Bytes int
+	Err   error
+}
+
+func (e MemoryError) Error() string {
+	return fmt.Sprintf("no memory for %d MB more (%v): fewer workers or a smaller batch need less", e.Bytes>>20, e.Err)
+}
+
+func (e MemoryError) Unwrap() error { return e.Err }
+
+// Floats returns n zeros, 64-byte aligned. It panics with a MemoryError.
 func (a *Arena) Floats(n int) []float32 {
 	if n == 0 {
 		return nil
@@ -62,9 +76,12 @@ func (a *Arena) alloc(n int) unsafe.Pointer {
 }
 
 func (a *Arena) mmap(n int) []byte {
+	if n <= 0 { // a product of sizes too large for an int
+		panic(MemoryError{math.MaxInt, syscall.ENOMEM})
+	}
 	m, err := syscall.Mmap(-1, 0, n, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE)
 	if err != nil {
-		panic(fmt.Sprintf("kernel: no memory for %d MB more: %v; fewer workers or a smaller batch need less", n>>20, err))
+		panic(MemoryError{n, err})
 	}
 	_ = syscall.Madvise(m, 14 /* MADV_HUGEPAGE; a hint, absent on some systems */)
 	a.maps = append(a.maps, m)

@@ -233,8 +233,8 @@ static void mixgrad_row(float *acc, const float *dz, const float *y, long cs, lo
 }
 
 // convgrad_tile: acc (OT, Ci, 3, 3, 16) += sum over columns of dy (OT
-// channels) times the three shifts of RT (input channel, kernel row) pairs.
-// first is the number of the first pair, pairs[r] its padded row.
+// channels) times the three shifts of RT (input channel, kernel row) pairs:
+// at[r] is 3*channel + row of pair r, pair[r] its padded row.
 INLINE void convgrad_tile(const int OT, const int RT, float *acc, long Ci, const float *dy, long dys, const float *const *pair, const long *at, long W) {
 	vec a[4][6][3];
 	UNROLL for (int o = 0; o < OT; o++)
@@ -545,7 +545,7 @@ void ISA(igc_linear_backward)(const igc_head *a) {
 		}
 }
 
-// igc_fma: n times 24 independent fused multiply-adds of a vector: the peak.
+// igc_fma: n times FMA_CHAINS independent multiply-adds of a vector: the peak.
 double ISA(igc_fma)(long n) {
 	vec a[FMA_CHAINS], b = BC(1.0f + 1e-7f), c = BC(1e-9f);
 	UNROLL for (int k = 0; k < FMA_CHAINS; k++) a[k] = BC((float)k);

@@ -1,7 +1,7 @@
 .PHONY: build test race ci golden
 
 build:            ## the binary, with the commit in it
-	go build -o igcsearch ./cmd/igcsearch
+	go build -buildvcs=true -o igcsearch ./cmd/igcsearch
 
 test:
 	go test ./...

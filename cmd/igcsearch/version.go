@@ -73,7 +73,7 @@ func workingTree() (commit, modified string) {
 	if err != nil {
 		return "", ""
 	}
-	changes, err := exec.Command("git", "status", "--porcelain").Output()
+	changes, err := exec.Command("git", "status", "--porcelain", "--untracked-files=no").Output()
 	if err != nil || len(changes) > 0 {
 		modified = "-modified"
 	}

@@ -129,7 +129,8 @@ func (s *Summary) count(status Status) {
 	}
 }
 
-// trial gives one trial its turn. Its error is the store's.
+// trial gives one trial its turn. Its error is the store's, which says what it
+// could not do, with the trial.
 func (r *Runner) trial(ctx context.Context, study Study, t Trial, notify func(Event)) error {
 	a := r.Attempt
 	a.Started = time.Now()
@@ -137,7 +138,7 @@ func (r *Runner) trial(ctx context.Context, study Study, t Trial, notify func(Ev
 	keep := context.WithoutCancel(ctx)
 	id, from, err := r.Store.Begin(keep, t.ID, a)
 	if err != nil {
-		return fmt.Errorf("begin trial %v seed %d: %w", t.Pair, t.Seed, err)
+		return fmt.Errorf("%v seed %d: %w", t.Pair, t.Seed, err)
 	}
 	t.Status, t.Error = Running, ""
 	if from != nil {
@@ -157,7 +158,7 @@ func (r *Runner) trial(ctx context.Context, study Study, t Trial, notify func(Ev
 	t = rep.trial
 	if rep.err != nil {
 		// The attempt stays open; the next Plan takes the trial back.
-		return fmt.Errorf("record epoch %d of trial %v seed %d: %w", t.Epoch+1, t.Pair, t.Seed, rep.err)
+		return fmt.Errorf("%v seed %d: %w", t.Pair, t.Seed, rep.err)
 	}
 	switch {
 	case errors.Is(trainErr, ErrDiverged):
@@ -172,7 +173,7 @@ func (r *Runner) trial(ctx context.Context, study Study, t Trial, notify func(Ev
 		t.Status = Done
 	}
 	if err := r.Store.End(keep, id, t.Status, t.Error); err != nil {
-		return fmt.Errorf("end trial %v seed %d: %w", t.Pair, t.Seed, err)
+		return fmt.Errorf("%v seed %d: %w", t.Pair, t.Seed, err)
 	}
 	notify(Event{Kind: Ended, Trial: t})
 	return nil

@@ -34,7 +34,10 @@ func (s *fakeStore) refuse(call string, trial int64) error {
 	if s.fail == nil {
 		return nil
 	}
-	return s.fail(call, trial)
+	if err := s.fail(call, trial); err != nil {
+		return fmt.Errorf("%s in fake.db: %w", call, err)
+	}
+	return nil
 }
 
 func (s *fakeStore) Plan(_ context.Context, _ search.Study, trials []search.Trial) ([]search.Trial, error) {
@@ -399,8 +402,12 @@ func TestRunner(t *testing.T) {
 				}
 			}}
 			sum, err := (&search.Runner{Store: store, Trainer: tr, Workers: 2}).Run(t.Context(), s, trials)
-			if !errors.Is(err, diskFull) || call != "plan" && !strings.Contains(err.Error(), call) {
-				t.Fatalf("got %v, want the store's error with the act", err)
+			want := "L40M2 seed 0: " + call + " in fake.db: disk full"
+			if call == "plan" {
+				want = "plan in fake.db: disk full"
+			}
+			if !errors.Is(err, diskFull) || err.Error() != want {
+				t.Fatalf("got %v, want %s", err, want)
 			}
 			if sum != (search.Summary{Left: len(trials)}) {
 				t.Errorf("got %+v, want all left", sum)

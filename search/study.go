@@ -66,7 +66,9 @@ type Study struct {
 	// Pad is the zero padding of AugmentCropMirror in pixels.
 	Pad int `toml:"pad" json:"pad"`
 
-	// Budget is the parameters of one block, T; unset (0) if Pairs is given.
+	// Budget is the parameters of one block, T. It, Tolerance and All choose
+	// the pairs where none are listed; Normalize clears them beside a list of
+	// other pairs, because they do nothing there.
 	Budget int `toml:"budget" json:"budget"`
 	// Kernel is the number of spatial kernel positions, S; 9 is 3×3.
 	Kernel int `toml:"kernel" json:"kernel"`
@@ -128,7 +130,8 @@ var nameRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$`)
 
 // Normalize checks the settings and returns them in the one form that is
 // stored and hashed: Pairs filled in and in the order of rising M, spelled
-// "40x2". The error lists every setting that is wrong.
+// "40x2"; Budget, Tolerance and All zero unless they give those pairs. The
+// error lists every setting that is wrong.
 func (s Study) Normalize() (Study, error) {
 	var errs []error
 	check := func(ok bool, format string, a ...any) {
@@ -176,24 +179,37 @@ func (s Study) Normalize() (Study, error) {
 	if len(errs) > 0 {
 		return s, errors.Join(errs...)
 	}
-	if len(pairs) == 0 {
-		b := space.Budget{Params: s.Budget, Kernel: s.Kernel, Tolerance: s.Tolerance}
-		if s.All {
-			pairs = b.All()
-		} else {
-			pairs = b.Nearest()
-		}
-		if len(pairs) == 0 {
-			return s, fmt.Errorf("budget %d: no pair lies within %g %%; raise tolerance", s.Budget, 100*s.Tolerance)
-		}
-	}
 	slices.SortFunc(pairs, space.ComparePairs)
+	chosen := s.choose()
+	switch {
+	case len(pairs) == 0 && len(chosen) == 0:
+		return s, fmt.Errorf("budget %d: no pair lies within %g %%; raise tolerance", s.Budget, 100*s.Tolerance)
+	case len(pairs) == 0:
+		pairs = chosen
+	case !slices.Equal(pairs, chosen):
+		s.Budget, s.Tolerance, s.All = 0, 0, false
+	}
 	s.Pairs = nil // a fresh slice: s is a copy, its slices are not
 	for _, p := range pairs {
 		s.Pairs = append(s.Pairs, fmt.Sprintf("%dx%d", p.L, p.M))
 	}
 	s.Drops = slices.Clone(s.Drops)
 	return s, nil
+}
+
+// choose returns the pairs of the budget in the order of a normalised study;
+// none if there is no budget.
+func (s Study) choose() []space.Pair {
+	if s.Budget == 0 {
+		return nil
+	}
+	b := space.Budget{Params: s.Budget, Kernel: s.Kernel, Tolerance: s.Tolerance}
+	pairs := b.Nearest()
+	if s.All {
+		pairs = b.All()
+	}
+	slices.SortFunc(pairs, space.ComparePairs)
+	return pairs
 }
 
 // PairList returns Pairs parsed. It panics if s is not normalised.

@@ -49,10 +49,32 @@ func TestNormalize(t *testing.T) {
 			t.Errorf("Normalize changed its argument: %v", a.Pairs)
 		}
 	})
+	t.Run("beside listed pairs a budget leaves no trace, unless they are its own", func(t *testing.T) {
+		listed := budgetStudy()
+		listed.Pairs = []string{"40x2", "64x1"}
+		want := normal(t, listed)
+		if want.Budget != 0 || want.Tolerance != 0 || want.All {
+			t.Errorf("budget %d, tolerance %g, all %v, want none", want.Budget, want.Tolerance, want.All)
+		}
+		other := listed
+		other.Budget, other.Tolerance, other.All = 0, 0.5, true
+		if got := normal(t, other); got.Fingerprint() != want.Fingerprint() {
+			t.Errorf("%+v and %+v train the same and have different fingerprints", got, want)
+		}
+		own := budgetStudy()
+		own.Pairs = slices.Clone(normal(t, own).Pairs)
+		slices.Reverse(own.Pairs)
+		if got, want := normal(t, own), normal(t, budgetStudy()); !reflect.DeepEqual(got, want) {
+			t.Errorf("the pairs of the budget, listed: %+v, want %+v", got, want)
+		}
+	})
 	t.Run("normalising twice changes nothing", func(t *testing.T) {
-		s := normal(t, budgetStudy())
-		if again := normal(t, s); !reflect.DeepEqual(again, s) {
-			t.Errorf("%+v became %+v", s, again)
+		listed := budgetStudy()
+		listed.Pairs = []string{"40x2"}
+		for _, s := range []search.Study{normal(t, budgetStudy()), normal(t, listed)} {
+			if again := normal(t, s); !reflect.DeepEqual(again, s) {
+				t.Errorf("%+v became %+v", s, again)
+			}
 		}
 	})
 	t.Run("every wrong setting is named", func(t *testing.T) {

@@ -19,6 +19,7 @@ import (
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
+	"github.com/pelletier/go-toml/v2/unstable"
 
 	"igcsearch/search"
 )
@@ -58,7 +59,8 @@ func notShipped(name string) string {
 // Load reads a study, shipped under that name or else a file, overrides keys
 // by set, each "key=value", and normalises it. A value is read as TOML, and as
 // a string where TOML does not do. Setting the budget of a study that lists
-// its pairs drops the list, unless set gives pairs too.
+// its pairs drops the list. Setting what has no effect beside a list, its
+// tolerance or all, or a budget beside pairs, is an error.
 //
 // Errors name the file and the line: for a syntax error, an unknown key, a
 // wrong type and a setting out of its range.
@@ -78,8 +80,13 @@ func Load(nameOrFile string, set []string) (search.Study, error) {
 
 // Parse is Load of a file's text; file stands in the errors.
 func Parse(file string, text []byte, set []string) (search.Study, error) {
+	text = bytes.TrimPrefix(text, []byte("\ufeff")) // some editors put a byte order mark
 	s := search.Default()
-	if err := decode(text, &s); err != nil {
+	lines, err := keyLines(text)
+	if err == nil {
+		err = toml.Unmarshal(text, &s)
+	}
+	if err != nil {
 		return s, located(file, err)
 	}
 	var keys []string
@@ -94,15 +101,62 @@ func Parse(file string, text []byte, set []string) (search.Study, error) {
 	if has("budget") && !has("pairs") {
 		s.Pairs = nil
 	}
+	if len(s.Pairs) > 0 {
+		for _, key := range []string{"budget", "tolerance", "all"} {
+			switch {
+			case has(key) && has("pairs"):
+				return s, fmt.Errorf("%w %s: it has no effect beside pairs: set either", ErrSet, key)
+			case has(key):
+				return s, fmt.Errorf("%w %s: it has no effect, for %s lists its pairs: set budget too, which drops the list", ErrSet, key, file)
+			}
+		}
+	}
 	normal, err := s.Normalize()
 	if err != nil {
-		return s, outOfRange(file, text, keys, err)
+		return s, outOfRange(file, lines, keys, err)
 	}
 	return normal, nil
 }
 
-func decode(text []byte, s *search.Study) error {
-	return toml.NewDecoder(bytes.NewReader(text)).DisallowUnknownFields().Decode(s)
+// unknownKey is the error for a key that no study has.
+type unknownKey struct {
+	key  string
+	line int
+}
+
+func (e unknownKey) Error() string {
+	return fmt.Sprintf("unknown key %q%s", e.key, suggest(e.key, keys()))
+}
+
+// keyLines returns the line of each key of a study file. Its error is an
+// unknownKey, or that of the parser. It exists because the decoder takes keys
+// in any case, so a file could set epochs and EPOCHS, and says no lines.
+func keyLines(text []byte) (map[string]int, error) {
+	lines, known := map[string]int{}, keys()
+	var p unstable.Parser
+	p.Reset(text)
+	for p.NextExpression() {
+		at := p.Expression().Key()
+		if !at.Next() {
+			continue // a comment
+		}
+		// A study has no tables: of a dotted key the first part says enough.
+		key, line := string(at.Node().Data), p.Shape(at.Node().Raw).Start.Line
+		if !slices.Contains(known, key) {
+			return nil, unknownKey{key, line}
+		}
+		if _, twice := lines[key]; !twice {
+			lines[key] = line
+		}
+	}
+	if err := p.Error(); err != nil {
+		// The decoder stops at the same place, and tells the line.
+		if e := toml.Unmarshal(text, &search.Study{}); e != nil {
+			err = e
+		}
+		return nil, err
+	}
+	return lines, nil
 }
 
 // located turns a decoder's error into "file:line: what".
@@ -115,11 +169,11 @@ func located(file string, err error) error {
 }
 
 func position(err error) (line, column int) {
-	var strict *toml.StrictMissingError
+	var unknown unknownKey
 	var one *toml.DecodeError
 	switch {
-	case errors.As(err, &strict):
-		return strict.Errors[0].Position()
+	case errors.As(err, &unknown):
+		return unknown.line, 1
 	case errors.As(err, &one):
 		return one.Position()
 	}
@@ -128,29 +182,27 @@ func position(err error) (line, column int) {
 
 // reason is a decoder's error in our words.
 func reason(err error) string {
-	var strict *toml.StrictMissingError
+	text := strings.TrimPrefix(err.Error(), "toml: ")
+	if noValue.MatchString(text) {
+		text = "expected value, not end of line"
+	}
 	var one *toml.DecodeError
-	switch {
-	case errors.As(err, &strict):
-		key := strings.Join(strict.Errors[0].Key(), ".")
-		return fmt.Sprintf("unknown key %q%s", key, suggest(key, keys()))
-	case errors.As(err, &one):
-		text := strings.TrimPrefix(one.Error(), "toml: ")
-		if key := strings.Join(one.Key(), "."); key != "" {
-			// The decoder names Go types; people want the file's.
-			if want := wanted(key); want != "" && strings.HasPrefix(text, "cannot decode") {
-				return fmt.Sprintf("%s: want %s", key, want)
-			}
-			return key + ": " + text
-		}
+	if !errors.As(err, &one) || len(one.Key()) == 0 {
 		return text
 	}
-	return strings.TrimPrefix(err.Error(), "toml: ")
+	// The decoder names Go types; people want the file's.
+	if want := wanted(one.Key()[0]); want != "" && strings.HasPrefix(text, "cannot ") {
+		return fmt.Sprintf("%s: want %s", one.Key()[0], want)
+	}
+	return strings.Join(one.Key(), ".") + ": " + text
 }
+
+// noValue is how the decoder says that a line ends where a value should be.
+var noValue = regexp.MustCompile(`^unexpected character U\+000[AD] at start of value$`)
 
 // outOfRange adds the line, or "--set", to each complaint of Normalize, which
 // starts with the key.
-func outOfRange(file string, text []byte, set []string, err error) error {
+func outOfRange(file string, lines map[string]int, set []string, err error) error {
 	complaints := []error{err}
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		complaints = joined.Unwrap()
@@ -162,8 +214,8 @@ func outOfRange(file string, text []byte, set []string, err error) error {
 			complaints[i] = fmt.Errorf("%w: %w", ErrSet, c)
 			continue
 		}
-		if loc := regexp.MustCompile(`(?m)^[ \t]*["']?` + regexp.QuoteMeta(key) + `["']?[ \t]*=`).FindIndex(text); loc != nil {
-			at = fmt.Sprintf("%s:%d", file, 1+bytes.Count(text[:loc[0]], []byte("\n")))
+		if line, ok := lines[key]; ok {
+			at = fmt.Sprintf("%s:%d", file, line)
 		}
 		complaints[i] = fmt.Errorf("%s: %w", at, c)
 	}
@@ -194,7 +246,7 @@ func override(s *search.Study, assignment string) (key string, err error) {
 		}
 		next := *s
 		next.Pairs, next.Drops = nil, nil // arrays replace, and share no memory
-		if err := decode(text, &next); err != nil {
+		if err := toml.Unmarshal(text, &next); err != nil {
 			return err
 		}
 		if key != "pairs" {

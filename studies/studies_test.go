@@ -1,6 +1,7 @@
 package studies_test
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -93,6 +94,7 @@ func TestLoad(t *testing.T) {
 		}
 		want := search.Default()
 		want.Name, want.Dataset, want.Pairs, want.Seeds, want.Drops = "mine", "cifar10", []string{"64x1", "40x2"}, 2, []float64{0.5}
+		want.Tolerance = 0 // of a budget only
 		if !reflect.DeepEqual(got, want) {
 			t.Errorf("got %+v, want %+v", got, want)
 		}
@@ -116,7 +118,7 @@ func TestLoad(t *testing.T) {
 			"drops=[]":                 func(s *search.Study) { s.Drops = nil },
 			`pairs=["1x23"]`:           func(s *search.Study) { s.Pairs = []string{"1x23"} },
 			"workers=3":                func(s *search.Study) { s.Workers = 3 },
-			"budget=17536":             func(s *search.Study) { s.Budget = 17536; s.Pairs = nil },
+			"budget=17536":             func(s *search.Study) { s.Budget, s.Tolerance, s.Pairs = 17536, 0.024, nil },
 			"title=x\nepochs=5":        func(s *search.Study) { s.Title = "x\nepochs=5" },
 			"title='x'\nepochs=5 # no": func(s *search.Study) { s.Title = "'x'\nepochs=5 # no" },
 		} {
@@ -136,6 +138,27 @@ func TestLoad(t *testing.T) {
 			if !reflect.DeepEqual(got, want) {
 				t.Errorf("--set %q gives %+v, want %+v", set, got, want)
 			}
+		}
+	})
+
+	t.Run("tolerance and all go with a budget that replaces listed pairs", func(t *testing.T) {
+		got, err := studies.Load(file, []string{"tolerance=0.01", "all=true", "budget=4672"})
+		if err != nil || got.Budget != 4672 || got.Tolerance != 0.01 || !got.All {
+			t.Fatalf("got %+v, %v", got, err)
+		}
+		if want := (space.Budget{Params: 4672, Kernel: 9, Tolerance: 0.01}).All(); !slices.Equal(got.PairList(), want) {
+			t.Errorf("pairs %v, want %v", got.PairList(), want)
+		}
+	})
+
+	t.Run("a byte order mark and Windows line ends are no part of the text", func(t *testing.T) {
+		want, err := studies.Load(file, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := studies.Parse(file, []byte("\ufeff"+strings.ReplaceAll(text, "\n", "\r\n")), nil)
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("got %+v, %v, want %+v", got, err, want)
 		}
 	})
 
@@ -161,7 +184,13 @@ func TestErrors(t *testing.T) {
 	for _, c := range []struct{ what, text string }{
 		{"unknown key", head + "epoch = 3\n"},
 		{"unknown key far from all", head + "\n# a comment\ncolour = 'blue'\n"},
+		{"key in other letters", head + "Epochs = 3\n"},
+		{"key twice in other letters", head + "epochs = 3\n\"EPOCHS\" = 7\n"},
+		{"key in other letters, of another type", head + "Epochs = '3'\n"},
 		{"table", head + "[schedule]\nepochs = 3\n"},
+		{"table of a known key", head + "[epochs]\n"},
+		{"dotted key", head + "epochs.first = 3\n"},
+		{"unknown dotted key", head + "schedule.epochs = 3\n"},
 		{"string for a number", head + "epochs = '3'\n"},
 		{"fraction for a whole number", head + "epochs = 3.5\n"},
 		{"number for a string", "name = 3\n"},
@@ -169,10 +198,15 @@ func TestErrors(t *testing.T) {
 		{"numbers for strings", head + "pairs = [\n\t'40x2',\n\t41,\n]\n"},
 		{"too large for an int", head + "epochs = 99999999999999999999\n"},
 		{"syntax", head + "epochs = = 3\n"},
+		{"no value", head + "epochs =\nseeds = 2\n"},
+		{"no value, Windows", head + "epochs =\r\nseeds = 2\r\n"},
+		{"no value at the end", head + "epochs ="},
+		{"no =", head + "epochs\nseeds = 2\n"},
 		{"open string", head + "title = 'x\n"},
 		{"key twice", head + "epochs = 3\nepochs = 4\n"},
 		{"not text", "name = '\xff'\n"},
 		{"out of range", head + "\nepochs = 0\n"},
+		{"out of range below text that looks the same", head + "title = '''\nepochs = 1\n'''\nepochs = 0\n"},
 		{"several out of range", "name = 'a b'\ndataset = 'cifar'\nmomentum = 1\n"},
 		{"infinite", head + "learning_rate = inf\nweight_decay = nan\n"},
 		{"bad pair", "name = 'mine'\ndataset = 'cifar10'\npairs = ['40']\n"},
@@ -184,6 +218,14 @@ func TestErrors(t *testing.T) {
 	for _, set := range []string{"epochs", "=3", "epoch=3", "Epochs=3", "epochs=many", "epochs=3.5", "epochs=0", "pairs=40x2", "drops=0.5", "all=1", "a.b=1", "epochs=", "epochs=3\nseeds=9"} {
 		_, err := studies.Parse("mine.toml", []byte(head), []string{set})
 		say("--set "+set, err)
+	}
+	const listed = "name = 'mine'\ndataset = 'cifar10'\npairs = ['40x2']\n"
+	for _, set := range [][]string{{"all=true"}, {"tolerance=0.1"}, {`pairs=["1x1"]`, "budget=100"}, {"tolerance=0.1", `pairs=["1x1"]`}} {
+		_, err := studies.Parse("mine.toml", []byte(listed), set)
+		say("listed pairs --set "+strings.Join(set, " --set "), err)
+		if !errors.Is(err, studies.ErrSet) {
+			t.Errorf("--set %q: %v is not ErrSet", set, err)
+		}
 	}
 	for _, name := range []string{"quikstart", "fig3", "nothing-like-it", "mine.tom", "testdata"} {
 		_, err := studies.Load(name, nil)
@@ -216,6 +258,7 @@ func FuzzParse(f *testing.F) {
 		f.Add(string(text), "epochs=3")
 	}
 	f.Add("name = 'x'\ndataset = 'synthetic'\nbudget = 100\nlearning_rate = inf", "drops=[0.5]")
+	f.Add("\ufeffName = 'x'\n'dataset'.x = ''\n[[pairs]]\n", "tolerance=0")
 	f.Add("pairs = ['1x1']", "title=a\nb=c")
 	f.Fuzz(func(t *testing.T, text, set string) {
 		if len(text) > 4096 {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -66,7 +67,7 @@ type pair struct{ space.Pair }
 func (p *pair) String() string { return spell(p.Pair) }
 func (p *pair) Type() string   { return "LxM" }
 func (p *pair) Set(s string) (err error) {
-	p.Pair, err = space.ParsePair(s)
+	p.Pair, err = parsePair(s)
 	return err
 }
 
@@ -84,7 +85,7 @@ func (p *pairs) Type() string { return "LxM,…" }
 func (p *pairs) Set(s string) error {
 	var list pairs
 	for _, text := range strings.Split(s, ",") {
-		one, err := space.ParsePair(strings.TrimSpace(text))
+		one, err := parsePair(strings.TrimSpace(text))
 		if err != nil {
 			return err
 		}
@@ -92,6 +93,17 @@ func (p *pairs) Set(s string) error {
 	}
 	*p = list
 	return nil
+}
+
+// twoNumbers tells a pair out of range from what is no pair.
+var twoNumbers = regexp.MustCompile(`^\D?\d+\D\d+$`)
+
+func parsePair(text string) (space.Pair, error) {
+	p, err := space.ParsePair(text)
+	if err != nil && !twoNumbers.MatchString(text) {
+		err = errors.New("want L and M, like 40x2")
+	}
+	return p, err
 }
 
 // spell writes a pair as flags and study files do; "" for none.

@@ -106,6 +106,16 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
 		newExportCommand(), newDataCommand(), newBenchCommand(), newTraceCommand(), newVersionCommand(),
 	)
 	helpOnly(root)
+	root.InitDefaultHelpCmd()
+	if help, _, err := root.Find([]string{"help"}); err == nil {
+		help.Args = func(_ *cobra.Command, args []string) error {
+			cmd, rest, err := root.Find(args)
+			if err != nil {
+				return err
+			}
+			return knownCommand(cmd, rest)
+		}
+	}
 	// A command that only holds others has no usage of its own.
 	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(), "{{if .Runnable}}", "{{if and .Runnable (not .Annotations.holder)}}", 1))
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
@@ -150,10 +160,14 @@ func knownCommand(cmd *cobra.Command, args []string) error {
 func checkArgs(cmd *cobra.Command) {
 	if check := cmd.Args; check != nil {
 		cmd.Args = func(cmd *cobra.Command, args []string) error {
-			if err := check(cmd, args); err != nil {
-				return usageError{err}
+			err := check(cmd, args)
+			if usage := (usageError{}); err == nil || errors.As(err, &usage) {
+				return err
 			}
-			return nil
+			if strings.HasPrefix(err.Error(), "unknown command") {
+				err = fmt.Errorf("unexpected argument %q", args[0]) // cobra.NoArgs takes it for a command
+			}
+			return usageError{err}
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -78,7 +79,8 @@ func newPlotCommand() *cobra.Command {
 		Short: "Draw accuracy against M, or learning curves",
 		Long: `plot draws the accuracies of one or more studies of a database against M, mean
 and error bars over the seeds, or their learning curves. The extension says the
-format: pdf, svg, png, eps or tex. Only trials that are done are drawn.
+format: pdf, svg, png, eps or tex, or csv for the numbers that are drawn. Only
+trials that are done are drawn.
 
 The same results give the same bytes: the date inside a figure is
 $SOURCE_DATE_EPOCH, or else when the results last changed.`,
@@ -102,7 +104,7 @@ $SOURCE_DATE_EPOCH, or else when the results last changed.`,
 		},
 	}
 	addDB(cmd, &o.db)
-	cmd.Flags().StringVarP(&o.output, "output", "o", "", "the figure's `FILE`: pdf, svg, png, eps or tex")
+	cmd.Flags().StringVarP(&o.output, "output", "o", "", "the figure's `FILE`: pdf, svg, png, eps, tex, or csv for its numbers; an existing file is replaced")
 	cmd.Flags().StringVar(&o.csv, "csv", "", "also write the drawn numbers to this `FILE`")
 	addChoice(cmd, &o.kind, "kind", "what to draw: accuracy against M, or learning curves", kindAccuracy, kindCurves)
 	addChoice(cmd, &o.bars, "bars", "what error bars and bands are",
@@ -129,12 +131,16 @@ func runPlot(ctx context.Context, o plotOptions, stderr io.Writer) error {
 	if o.kind == kindAccuracy && o.loss {
 		return usageError{errors.New("--loss is for --kind curves: leave it out, or change --kind")}
 	}
+	if err := cmp.Or(notFolder("--output", o.output), notFolder("--csv", o.csv)); err != nil {
+		return err
+	}
 	db, err := store.OpenReadOnly(ctx, o.db)
 	if err != nil {
 		return err
 	}
 	defer db.Close()
 	var list []results
+	missing := slices.Clone(o.pairs) // which no study has
 	for _, name := range o.studies {
 		r, err := readResults(ctx, db, name)
 		if err != nil {
@@ -144,13 +150,26 @@ func runPlot(ctx context.Context, o plotOptions, stderr io.Writer) error {
 			return usageError{fmt.Errorf("study %s is given twice", r.study.Name)}
 		}
 		if len(o.pairs) > 0 {
+			there := r.study.PairList()
+			missing = slices.DeleteFunc(missing, func(p space.Pair) bool { return slices.Contains(there, p) })
 			r.trials = slices.DeleteFunc(r.trials, func(t search.Trial) bool { return !slices.Contains(o.pairs, t.Pair) })
+			if len(r.trials) == 0 {
+				return noPairs(o.pairs, []results{r})
+			}
 		}
-		r.warn(stderr)
+		if r.done() == 0 && len(o.pairs) > 0 {
+			return fmt.Errorf("plot %s: none of its trials of %v is done: look at: igcsearch status %s", r.study.Name, &o.pairs, quote(r.study.Name))
+		}
 		if r.done() == 0 {
 			return fmt.Errorf("plot %s: none of its trials is done: run it first, or look at: igcsearch status %s", r.study.Name, quote(r.study.Name))
 		}
 		list = append(list, r)
+	}
+	if len(missing) > 0 {
+		return noPairs(missing, list)
+	}
+	for _, r := range list {
+		r.warn(stderr) // not above: of two lines the error says enough
 	}
 	options, err := figureOptions(ctx, db, list)
 	if err != nil {
@@ -169,15 +188,42 @@ func runPlot(ctx context.Context, o plotOptions, stderr io.Writer) error {
 		if err != nil {
 			return err
 		}
+		if options.Height == 0 {
+			options.Height = curvesHeight(len(curves), o.loss)
+		}
 		figure = plots.LearningCurves{Options: options, Curves: curves, Bar: plots.Bar(o.bars), Loss: o.loss}
 	}
 	if err := figure.Save(o.output); err != nil {
-		return err
+		return namingFile("save figure", o.output, err)
 	}
 	if o.csv != "" {
 		return writeFile(o.csv, figure.CSV)
 	}
 	return nil
+}
+
+// noPairs says that studies have none of some pairs, and which they have.
+func noPairs(missing pairs, list []results) error {
+	var texts []string
+	for _, r := range list {
+		have := pairs(r.study.PairList())
+		texts = append(texts, fmt.Sprintf("%s has %v", r.study.Name, &have))
+	}
+	return fmt.Errorf("plot: --pairs %v: no such pair: %s", &missing, strings.Join(texts, ", "))
+}
+
+// curvesHeight is the height of learning curves in inches, 0 for the default
+// of plots: the legend of many curves would take the room that they need.
+func curvesHeight(curves int, loss bool) float64 {
+	const usual = 6 // two rows of a legend
+	if curves <= usual {
+		return 0
+	}
+	height := 2.2
+	if loss {
+		height = 3.4
+	}
+	return min(height+0.1*float64(curves-usual), 3*height)
 }
 
 // checkFigure checks the extension of a figure's file.
@@ -194,7 +240,7 @@ func drawAccuracy(ctx context.Context, db *store.DB, list []results, path string
 	if err != nil {
 		return err
 	}
-	return plots.AccuracyVsM{Options: options, Series: series(list)}.Save(path)
+	return namingFile("save figure", path, plots.AccuracyVsM{Options: options, Series: series(list)}.Save(path))
 }
 
 // figureOptions gives the date of the figure and the name of its accuracy.

@@ -36,9 +36,15 @@ func newProgress(study string, stderr io.Writer) progress {
 	return &lines{work: w, out: stderr}
 }
 
+// isTerminal reports whether w is a terminal that can show bars: one of width
+// 0, such as a pseudo-terminal whose size nobody set, shows none.
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd()))
+	if !ok {
+		return false
+	}
+	width, _, err := term.GetSize(int(f.Fd()))
+	return err == nil && width > 0
 }
 
 // work measures a run in multiply–adds × epochs, because the trials of one

@@ -3,10 +3,13 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"igcsearch/search"
 	"igcsearch/space"
@@ -115,6 +118,30 @@ study: L1M23 seed 1 failed after 0s: no memory
 	})
 }
 
+// TestIsTerminal: programs give their children pseudo-terminals whose size
+// nobody set, on which bars would be invisible.
+func TestIsTerminal(t *testing.T) {
+	t.Parallel()
+	pty, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		t.Skipf("no pseudo-terminals: %v", err)
+	}
+	defer pty.Close()
+	if isTerminal(pty) {
+		t.Error("a terminal of width 0 counts as one")
+	}
+	size := [4]uint16{24, 80} // rows, columns, and pixels
+	if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, pty.Fd(), syscall.TIOCSWINSZ, uintptr(unsafe.Pointer(&size))); errno != 0 {
+		t.Fatal(errno)
+	}
+	if !isTerminal(pty) {
+		t.Error("a terminal of width 80 does not count as one")
+	}
+	if isTerminal(&bytes.Buffer{}) {
+		t.Error("a buffer counts as a terminal")
+	}
+}
+
 func TestSpan(t *testing.T) {
 	t.Parallel()
 	for seconds, want := range map[float64]string{
@@ -163,7 +190,7 @@ func TestFlagValues(t *testing.T) {
 		{&f, "1", ""}, {&f, "100%", ""}, {&f, "-1%", ""}, {&f, "nan", ""}, {&f, "%", ""}, {&f, "", ""},
 		{&s, "3.25x2.2in", "3.25x2.2in"}, {&s, "3x2", "3x2in"}, {&s, "25.4x5.08cm", "10x2in"},
 		{&s, "0x2", ""}, {&s, "3", ""}, {&s, "3x2mm", ""}, {&s, "nanx2", ""}, {&s, "41x2", ""},
-		{&p, "40x2,64x1", "40x2,64x1"}, {&p, "L40M2, 64x1", "40x2,64x1"}, {&p, "", ""}, {&p, "40x2,", ""},
+		{&p, "40x2,64x1", "40x2,64x1"}, {&p, "L40M2, 64x1", "40x2,64x1"}, {&p, "", ""}, {&p, "40x2,", ""}, {&p, "x", ""}, {&p, "40x0", ""},
 		{&n, "1", "1"}, {&n, "0", ""}, {&n, "-1", ""}, {&n, "x", ""}, {&n, "1000000001", ""},
 	} {
 		err := c.flag.Set(c.in)

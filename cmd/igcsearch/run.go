@@ -25,7 +25,7 @@ type runOptions struct {
 	data     string
 	workers  positive // 0: as the study says
 	set      []string
-	figure   string // "": beside the database
+	figure   string // "": STUDY.pdf beside the database
 	noFigure bool
 	again    string // the command line that goes on with this run
 }
@@ -64,7 +64,7 @@ table at once.`,
 	cmd.Flags().Var(&o.workers, "workers", "trials at once, each on one core (default one for each core)")
 	cmd.Flag("workers").DefValue = ""
 	cmd.Flags().StringArrayVar(&o.set, "set", nil, "override one setting of the study, as `key=value`; may be repeated")
-	cmd.Flags().StringVar(&o.figure, "figure", "", "the figure's `FILE`: pdf, svg, png, eps or tex (default STUDY.pdf beside the database)")
+	cmd.Flags().StringVar(&o.figure, "figure", "", "the figure's `FILE`: pdf, svg, png, eps, tex, or csv for its numbers; an existing file is replaced (default STUDY.pdf beside the database)")
 	cmd.Flags().BoolVar(&o.noFigure, "no-figure", false, "draw no figure")
 	return cmd
 }
@@ -83,6 +83,15 @@ func runRun(ctx context.Context, o runOptions, stdout, stderr io.Writer) error {
 		}
 		if err := checkFigure(o.figure); err != nil {
 			return usageError{err}
+		}
+	}
+	if o.figure == "" {
+		o.figure = filepath.Join(filepath.Dir(o.db), study.Name+".pdf")
+	}
+	if !o.noFigure {
+		// Now, and not after hours of training.
+		if err := notFolder("--figure", o.figure); err != nil {
+			return err
 		}
 	}
 	isa, err := trainer.ISA()
@@ -164,18 +173,11 @@ func runRun(ctx context.Context, o runOptions, stdout, stderr io.Writer) error {
 
 // finish draws the figure and says what lies where.
 func finish(ctx context.Context, o runOptions, db *store.DB, r results, stderr io.Writer) error {
-	figure := o.figure
-	if figure == "" {
-		figure = filepath.Join(filepath.Dir(o.db), r.study.Name+".pdf")
-	}
-	if r.done() == 0 || o.noFigure {
-		figure = ""
-	}
-	if figure != "" {
-		if err := drawAccuracy(ctx, db, []results{r}, figure); err != nil {
+	if r.done() > 0 && !o.noFigure {
+		if err := drawAccuracy(ctx, db, []results{r}, o.figure); err != nil {
 			return err
 		}
-		fmt.Fprintf(stderr, "figure    %s\n", figure)
+		fmt.Fprintf(stderr, "figure    %s\n", o.figure)
 	}
 	name := quote(r.study.Name)
 	if o.db != defaultDB {

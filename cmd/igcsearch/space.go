@@ -99,7 +99,7 @@ func runSpace(_ context.Context, o spaceOptions, stdout io.Writer) error {
 		t.add(r.fields()...)
 	}
 	l, m := space.WidestPoint(b.Params, b.Kernel)
-	_, err := fmt.Fprintf(stdout, "%s\n%s within %v of %d parameters.\nThe width is at most %.1f, near L = %.1f, M = %.1f.\n",
-		t, count(len(rows), "pair"), &o.tolerance, b.Params, space.WidthBound(b.Params, b.Kernel), l, m)
+	_, err := fmt.Fprintf(stdout, "%s\n%s within %v of %s.\nThe width is at most %.1f, near L = %.1f, M = %.1f.\n",
+		t, count(len(rows), "pair"), &o.tolerance, count(b.Params, "parameter"), space.WidthBound(b.Params, b.Kernel), l, m)
 	return err
 }

@@ -46,6 +46,9 @@ type Trainer struct {
 
 var _ search.Trainer = (*Trainer)(nil)
 
+// dataset writes the layout that kernel reads, without importing it.
+var _ [kernel.Lanes]struct{} = [dataset.Lanes]struct{}{}
+
 // New returns a Trainer.
 func New(o Options) *Trainer {
 	return &Trainer{options: o, sets: map[dataset.Options]*dataset.Set{}}

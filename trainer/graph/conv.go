@@ -139,11 +139,11 @@ type convGrad struct {
 func newConvGrad(o *conv) *convGrad {
 	a, geo, blocks := o.run.arena, o.geo, o.run.b.blocks
 	d := &convGrad{of: o,
-		dwp:      dense(a.Floats(geo.PrimaryLen()), geo.Out(), geo.Ci, 3, 3),
+		dwp:      o.run.tensor(geo.Out(), geo.Ci, 3, 3),
 		dwpParts: a.Floats(blocks * geo.PrimaryLen()), wpt: a.Floats(geo.PrimaryLen())}
 	d.gx = d.dwp
 	if geo.Secondary {
-		d.dws = dense(a.Floats(geo.SecondaryLen()), geo.Out(), geo.L, 1, 1)
+		d.dws = o.run.tensor(geo.Out(), geo.L, 1, 1)
 		d.dwsParts, d.wst = a.Floats(blocks*geo.SecondaryLen()), a.Floats(geo.SecondaryLen())
 	}
 	if o.inNorm != nil {

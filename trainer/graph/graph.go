@@ -80,6 +80,11 @@ type runtime struct {
 // scratch returns thread t's scratch; ops run one after another, so they share.
 func (r *runtime) scratch(t, n int) []float32 { return r.scratches[t][:n] }
 
+// tensor returns a tensor of zeros.
+func (r *runtime) tensor(shape ...int) *tensor.Dense {
+	return dense(r.arena.Floats(tensor.Shape(shape).TotalSize()), shape...)
+}
+
 // gradient returns a gradient of an activation; ops ask in the order in which
 // they are differentiated, from the last to the first. A gradient is read by
 // the op before and no other. Where it has the shape of the one that it is made
@@ -325,9 +330,6 @@ func (m *Model) ISA() kernel.ISA { return m.run.isa }
 
 // Close frees the model's memory; nothing of it may be used any more.
 func (m *Model) Close() { m.run.arena.Free() }
-
-// Bytes is the memory of the model outside the Go heap.
-func (m *Model) Bytes() int { return m.run.arena.Bytes() }
 
 // Batch sets the number of pictures of the next Step or Evaluate and returns
 // where they go: pictures (B, C, H, W, 16), padding lanes zero, and labels

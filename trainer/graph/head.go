@@ -22,22 +22,16 @@ type head struct {
 }
 
 func newHead(r *runtime, h, w, c, k int, inNorm *norm) *head {
-	a, b := r.arena, r.b.blocks
-	t := func(shape ...int) *tensor.Dense {
-		return dense(a.Floats(tensor.Shape(shape).TotalSize()), shape...)
-	}
+	b := r.b.blocks
 	return &head{run: r, h: kernel.Head{H: h, W: w, C: c, K: k}, calls: make([]kernel.Head, b), inNorm: inNorm,
-		pool: t(b, c, kernel.Lanes), logits: t(b, k, kernel.Lanes), loss: a.Doubles(b * kernel.Lanes)}
+		pool: r.tensor(b, c, kernel.Lanes), logits: r.tensor(b, k, kernel.Lanes), loss: r.arena.Doubles(b * kernel.Lanes)}
 }
 
 // training adds the memory for gradients.
 func (h *head) training() {
 	a, b := h.run.arena, h.run.b.blocks
-	t := func(shape ...int) *tensor.Dense {
-		return dense(a.Floats(tensor.Shape(shape).TotalSize()), shape...)
-	}
-	h.dlogits, h.dpool = t(b, h.h.K, kernel.Lanes), t(b, h.h.C, kernel.Lanes)
-	h.dw, h.db = t(h.h.K, h.h.C), t(h.h.K)
+	h.dlogits, h.dpool = h.run.tensor(b, h.h.K, kernel.Lanes), h.run.tensor(b, h.h.C, kernel.Lanes)
+	h.dw, h.db = h.run.tensor(h.h.K, h.h.C), h.run.tensor(h.h.K)
 	h.dwParts, h.dbParts = a.Floats(b*h.h.K*h.h.C), a.Floats(b*h.h.K)
 	h.gx = h.run.gradient(tensor.Shape{b, h.h.C, h.h.H, h.h.W, kernel.Lanes})
 }

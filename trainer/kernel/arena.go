@@ -13,7 +13,6 @@ import (
 type Arena struct {
 	maps  [][]byte
 	chunk []byte // what is left of the last shared map
-	bytes int
 }
 
 const (
@@ -51,9 +50,6 @@ func (a *Arena) Doubles(n int) []float64 {
 	return unsafe.Slice((*float64)(a.alloc(8*n)), n)
 }
 
-// Bytes is how much the arena has mapped.
-func (a *Arena) Bytes() int { return a.bytes }
-
 // Free gives all memory back. Nothing from the arena may be used any more.
 func (a *Arena) Free() {
 	for _, m := range a.maps {
@@ -85,6 +81,5 @@ func (a *Arena) mmap(n int) []byte {
 	}
 	_ = syscall.Madvise(m, 14 /* MADV_HUGEPAGE; a hint, absent on some systems */)
 	a.maps = append(a.maps, m)
-	a.bytes += n
 	return m
 }

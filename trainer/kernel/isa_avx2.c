@@ -5,19 +5,7 @@
 #define ISA(name) name##_avx2
 #define VW 8
 #define BC(f) ((vec){(f), (f), (f), (f), (f), (f), (f), (f)})
-#define CONV_OT 4
-#define CONV_P1 8
-#define CONV_P2 4
-#define CONV_P3 4
-#define CONV_P4 2
-#define MIX_OT 4
-#define MIX_PT 2
-#define MIXGRAD_AT 4
-#define MIXGRAD_BT 2
-#define CONVGRAD_OT 2
-#define CONVGRAD_R1 3
-#define CONVGRAD_R2 2
-#define FMA_CHAINS 12
+#include "tiles16.h"
 #include "body.h"
 #else
 typedef int igc_no_avx2;

@@ -70,10 +70,7 @@ table at once.`,
 }
 
 func runRun(ctx context.Context, o runOptions, stdout, stderr io.Writer) error {
-	study, err := studies.Load(o.study, o.set)
-	if errors.Is(err, studies.ErrSet) {
-		return usageError{err}
-	}
+	study, err := loadStudy(o.study, o.set)
 	if err != nil {
 		return err
 	}
@@ -169,6 +166,15 @@ func runRun(ctx context.Context, o runOptions, stdout, stderr io.Writer) error {
 		}
 	}
 	return nil
+}
+
+// loadStudy is studies.Load; an error in a --set is one of usage.
+func loadStudy(nameOrFile string, set []string) (search.Study, error) {
+	study, err := studies.Load(nameOrFile, set)
+	if errors.Is(err, studies.ErrSet) {
+		err = usageError{err}
+	}
+	return study, err
 }
 
 // finish draws the figure and says what lies where.

@@ -15,7 +15,6 @@ import (
 
 	"igcsearch/search"
 	"igcsearch/space"
-	"igcsearch/studies"
 	"igcsearch/trainer"
 )
 
@@ -69,10 +68,7 @@ func runTrace(ctx context.Context, o traceOptions) error {
 	if err := notFolder("--output", o.output); err != nil {
 		return err
 	}
-	study, err := studies.Load(o.study, o.set)
-	if errors.Is(err, studies.ErrSet) {
-		return usageError{err}
-	}
+	study, err := loadStudy(o.study, o.set)
 	if err != nil {
 		return err
 	}

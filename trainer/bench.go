@@ -76,7 +76,7 @@ func Bench(ctx context.Context, o BenchOptions) (BenchResult, error) {
 	}
 	defer m.Close()
 	initialise(m.Params, 0)
-	peak := peakGFLOPS(isa, o.Threads)
+	peak := m.Team().Peak() / 1e9
 	x, y := m.Batch(o.Batch)
 	for i := range x {
 		x[i] = float32(i*7919%2001)/1000 - 1
@@ -104,17 +104,4 @@ func Bench(ctx context.Context, o BenchOptions) (BenchResult, error) {
 	r.GFLOPS = 6 * float64(net.MultiplyAdds()) * r.ImagesPerSecond / 1e9
 	r.PeakGFLOPS = peak
 	return r, nil
-}
-
-// peakGFLOPS is what the threads reach together in the best of five tries of
-// about 10 ms.
-func peakGFLOPS(isa kernel.ISA, threads int) float64 {
-	const rounds = 2_000_000
-	best := 0.0
-	for range 5 {
-		begin, flops := time.Now(), make([]float64, threads)
-		kernel.NewTeam(threads).Do(threads, func(_, thread int) { flops[thread] = isa.FMA(rounds) })
-		best = max(best, flops[0]*float64(threads)/time.Since(begin).Seconds()/1e9)
-	}
-	return best
 }

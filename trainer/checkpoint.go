@@ -42,7 +42,7 @@ func header(isa kernel.ISA, job search.Job, epoch int) []byte {
 }
 
 func state(m *graph.Model, job search.Job, epoch int) []byte {
-	b := header(m.ISA(), job, epoch)
+	b := header(m.Team().ISA(), job, epoch)
 	for _, t := range tensors(m) {
 		b = binary.LittleEndian.AppendUint32(b, uint32(len(t.Name)))
 		b = append(b, t.Name...)
@@ -57,9 +57,9 @@ func state(m *graph.Model, job search.Job, epoch int) []byte {
 // restore sets the model to a checkpoint of the same job. After an error the
 // model is neither here nor there.
 func restore(m *graph.Model, job search.Job, c *search.Checkpoint) error {
-	err := decode(tensors(m), header(m.ISA(), job, c.Epoch), c.State)
-	if other, ok := madeBy(c.State); err != nil && ok && other != m.ISA() {
-		err = fmt.Errorf("it was made with %v, this run has %v: set IGC_ISA=%v to go on, or start anew under another name or in another database", other, m.ISA(), other)
+	err := decode(tensors(m), header(m.Team().ISA(), job, c.Epoch), c.State)
+	if other, ok := madeBy(c.State); err != nil && ok && other != m.Team().ISA() {
+		err = fmt.Errorf("it was made with %v, this run has %v: set IGC_ISA=%v to go on, or start anew under another name or in another database", other, m.Team().ISA(), other)
 	}
 	if err != nil {
 		return fmt.Errorf("checkpoint of %v seed %d after epoch %d: %w", job.Pair, job.Seed, c.Epoch, err)

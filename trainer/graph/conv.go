@@ -22,10 +22,7 @@ type conv struct {
 	inNorm  *norm // of x; nil: x is taken as it is
 	outNorm *norm // of z
 	z       *tensor.Dense
-	calls   []kernel.Conv // one for each thread
-	x       []float32     // of the call in progress
-	block   func(block, thread int)
-	grad    *convGrad // nil in evaluation
+	calls   []kernel.Conv // one for each block
 }
 
 func newConv(name string, r *runtime, geo kernel.Geometry, inNorm, outNorm *norm, z []float32) *conv {
@@ -37,48 +34,46 @@ func newConv(name string, r *runtime, geo kernel.Geometry, inNorm, outNorm *norm
 		in = []tensor.Shape{act(geo.In()), c, c, wp, {geo.Out(), geo.L, 1, 1}}
 	}
 	o := &conv{base: newBase(name, act(geo.Out()), in...), geo: geo, run: r, inNorm: inNorm, outNorm: outNorm,
-		z: dense(z, act(geo.Out())...), calls: make([]kernel.Conv, r.team.Threads())}
-	for t := range o.calls {
-		o.calls[t] = kernel.Conv{Geometry: geo, Scratch: r.scratch(t, geo.ScratchLen())}
+		z: dense(z, act(geo.Out())...), calls: make([]kernel.Conv, r.b.blocks)}
+	hw := geo.H * geo.W * kernel.Lanes
+	for b := range o.calls {
+		k := &o.calls[b]
+		k.Geometry, k.Z = geo, at(z, b, geo.Out()*hw)
+		if outNorm.training {
+			k.Sum, k.SumSq = at(outNorm.sum, b, geo.Out()), at(outNorm.sumSq, b, geo.Out())
+		}
+		if inNorm != nil {
+			k.Scale, k.Shift = inNorm.scale, inNorm.shift
+		}
 	}
-	o.block = o.forwardBlock
 	return o
 }
 
 func (o *conv) Do(v ...G.Value) (G.Value, error) {
-	o.bind(v)
 	if o.inNorm != nil {
 		o.inNorm.forward(f32(v[1]), f32(v[2]))
 	}
-	o.run.team.Do(o.run.b.used(), o.block)
+	o.run.team.Forward(o.bind(v))
 	return o.z, nil
 }
 
-// bind points the calls at the inputs.
-func (o *conv) bind(v []G.Value) {
-	o.x = f32(v[0])
-	for t := range o.calls {
-		k := &o.calls[t]
+// bind points the calls at the inputs and returns those of the blocks in use.
+func (o *conv) bind(v []G.Value) []kernel.Conv {
+	used := o.calls[:o.run.b.used()]
+	for b := range used {
+		k := &used[b]
+		k.Valid, k.X = o.run.b.valid(b), at(f32(v[0]), b, o.geo.In()*o.geo.H*o.geo.W*kernel.Lanes)
 		if o.inNorm == nil {
 			k.WP = f32(v[1])
 		} else {
-			k.WP, k.WS, k.Scale, k.Shift = f32(v[3]), f32(v[4]), o.inNorm.scale, o.inNorm.shift
+			k.WP, k.WS = f32(v[3]), f32(v[4])
 		}
 	}
+	return used
 }
 
 // at returns block b of a tensor with n floats for each block.
 func at[T any](s []T, b, n int) []T { return s[b*n : (b+1)*n] }
-
-func (o *conv) forwardBlock(b, thread int) {
-	k, hw := &o.calls[thread], o.geo.H*o.geo.W*kernel.Lanes
-	k.Valid = o.run.b.valid(b)
-	k.X, k.Z = at(o.x, b, o.geo.In()*hw), at(o.z.Float32s(), b, o.geo.Out()*hw)
-	if o.outNorm.training {
-		k.Sum, k.SumSq = at(o.outNorm.sum, b, o.geo.Out()), at(o.outNorm.sumSq, b, o.geo.Out())
-	}
-	o.run.isa.Forward(k)
-}
 
 func (o *conv) DiffWRT(n int) []bool {
 	d := make([]bool, n)
@@ -91,7 +86,6 @@ func (o *conv) DiffWRT(n int) []bool {
 // SymDiff adds one op for all gradients, and a part for each.
 func (o *conv) SymDiff(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {
 	d := newConvGrad(o)
-	o.grad = d
 	node, err := G.ApplyOp(d, append(append(G.Nodes{}, in...), out, grad)...)
 	if err != nil {
 		return nil, err
@@ -132,8 +126,6 @@ type convGrad struct {
 	dwpParts []float32     // (B, …)
 	dwsParts []float32
 	wpt, wst []float32
-	g        []float32
-	block    func(block, thread int)
 }
 
 func newConvGrad(o *conv) *convGrad {
@@ -150,43 +142,33 @@ func newConvGrad(o *conv) *convGrad {
 		d.gx = o.run.gradient(o.in[0])
 	}
 	d.base = newBase(o.name+".grad", d.gx.Shape(), append(append([]tensor.Shape{}, o.in...), o.out, o.out)...)
-	d.block = d.backwardBlock
+	for b := range o.calls {
+		k := &o.calls[b]
+		k.WPT, k.WST = d.wpt, d.wst
+		k.CA, k.CB, k.CC = o.outNorm.ca, o.outNorm.cb, o.outNorm.cc
+		k.DWP, k.DWS = at(d.dwpParts, b, geo.PrimaryLen()), at(d.dwsParts, b, geo.SecondaryLen())
+		if o.inNorm != nil {
+			k.GX = at(d.gx.Float32s(), b, geo.In()*geo.H*geo.W*kernel.Lanes)
+			k.GSum, k.GXSum = at(o.inNorm.gsum, b, geo.In()), at(o.inNorm.gxsum, b, geo.In())
+		}
+	}
 	return d
 }
 
 func (d *convGrad) Do(v ...G.Value) (G.Value, error) {
-	o := d.of
-	o.bind(v)
-	d.g = f32(v[len(v)-1])
-	for t := range o.calls {
-		o.calls[t].WPT, o.calls[t].WST = d.wpt, d.wst
+	o, geo := d.of, d.of.geo
+	calls, g := o.bind(v), f32(v[len(v)-1])
+	for b := range calls {
+		calls[b].G = at(g, b, geo.Out()*geo.H*geo.W*kernel.Lanes)
 	}
-	o.calls[0].Transpose()
-	blocks := o.run.b.used()
-	o.run.team.Do(blocks, d.block)
-	kernel.SumBlocks(d.dwp.Float32s(), d.dwpParts[:blocks*o.geo.PrimaryLen()])
+	geo.Transpose(d.wpt, d.wst, calls[0].WP, calls[0].WS)
+	o.run.team.Backward(calls)
+	kernel.SumBlocks(d.dwp.Float32s(), d.dwpParts[:len(calls)*geo.PrimaryLen()])
 	if d.dws != nil {
-		kernel.SumBlocks(d.dws.Float32s(), d.dwsParts[:blocks*o.geo.SecondaryLen()])
+		kernel.SumBlocks(d.dws.Float32s(), d.dwsParts[:len(calls)*geo.SecondaryLen()])
 	}
 	if o.inNorm != nil {
 		o.inNorm.backward()
 	}
 	return d.gx, nil
-}
-
-func (d *convGrad) backwardBlock(b, thread int) {
-	o := d.of
-	k, geo, hw := &o.calls[thread], o.geo, o.geo.H*o.geo.W*kernel.Lanes
-	k.Valid = o.run.b.valid(b)
-	k.X, k.Z, k.G = at(o.x, b, geo.In()*hw), at(o.z.Float32s(), b, geo.Out()*hw), at(d.g, b, geo.Out()*hw)
-	k.CA, k.CB, k.CC = o.outNorm.ca, o.outNorm.cb, o.outNorm.cc
-	k.DWP = at(d.dwpParts, b, geo.PrimaryLen())
-	if geo.Secondary {
-		k.DWS = at(d.dwsParts, b, geo.SecondaryLen())
-	}
-	if o.inNorm != nil {
-		k.GX = at(d.gx.Float32s(), b, geo.In()*hw)
-		k.GSum, k.GXSum = at(o.inNorm.gsum, b, geo.In()), at(o.inNorm.gxsum, b, geo.In())
-	}
-	o.run.isa.Backward(k)
 }

@@ -68,17 +68,12 @@ func (b *batch) valid(blk int) int { return min(kernel.Lanes, b.n-blk*kernel.Lan
 // runtime is what the ops of one model share.
 type runtime struct {
 	arena     *kernel.Arena
-	isa       kernel.ISA
 	team      *kernel.Team
 	b         *batch
-	scratches [][]float32
 	gradients [2][]float32
 	turn      int
 	last      tensor.Shape // of the last gradient
 }
-
-// scratch returns thread t's scratch; ops run one after another, so they share.
-func (r *runtime) scratch(t, n int) []float32 { return r.scratches[t][:n] }
 
 // tensor returns a tensor of zeros.
 func (r *runtime) tensor(shape ...int) *tensor.Dense {
@@ -130,19 +125,18 @@ type Options struct {
 func New(net space.Network, n int, o Options) (_ *Model, err error) {
 	m := &Model{Net: net}
 	blocks := kernel.Blocks(n)
-	// A block is the least work, so more threads would do nothing.
-	r := &runtime{arena: &kernel.Arena{}, isa: o.ISA, team: kernel.NewTeam(min(o.Threads, blocks)), b: &batch{blocks: blocks, n: n}}
+	r := &runtime{arena: &kernel.Arena{}, b: &batch{blocks: blocks, n: n}}
 	m.run = r
 	defer func() {
 		var memory kernel.MemoryError
 		if p := recover(); p != nil {
-			r.arena.Free()
+			m.Close()
 			if e, ok := p.(error); !ok || !errors.As(e, &memory) {
 				panic(p)
 			}
 			err = fmt.Errorf("%s, batch %d: %w", net.Name, n, memory)
 		} else if err != nil {
-			r.arena.Free()
+			m.Close()
 		}
 	}()
 	in := net.Layers[0].In
@@ -157,8 +151,9 @@ func New(net space.Network, n int, o Options) (_ *Model, err error) {
 			shapes[l.Out] = true
 		}
 	}
-	for range r.team.Threads() {
-		r.scratches = append(r.scratches, r.arena.Floats(scratch))
+	// A block is the least work, so more threads would do nothing.
+	if r.team, err = kernel.NewTeam(r.arena, o.ISA, min(o.Threads, blocks), scratch); err != nil {
+		return nil, fmt.Errorf("%s, %d threads: %w", net.Name, o.Threads, err)
 	}
 	r.gradients[0] = r.arena.Floats(largest)
 	r.gradients[1] = r.gradients[0]
@@ -325,11 +320,18 @@ func (s *side) apply(op G.Op, inputs ...string) error {
 	return nil
 }
 
-// ISA is the instruction set that the model runs on.
-func (m *Model) ISA() kernel.ISA { return m.run.isa }
+// Team is what the model runs on.
+func (m *Model) Team() *kernel.Team { return m.run.team }
 
-// Close frees the model's memory; nothing of it may be used any more.
-func (m *Model) Close() { m.run.arena.Free() }
+// Close ends the model's threads and frees its memory; nothing of it may be
+// used any more.
+func (m *Model) Close() {
+	if m.run.team != nil {
+		m.run.team.Close()
+		m.run.team = nil
+	}
+	m.run.arena.Free()
+}
 
 // Batch sets the number of pictures of the next Step or Evaluate and returns
 // where they go: pictures (B, C, H, W, 16), padding lanes zero, and labels

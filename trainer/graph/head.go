@@ -23,8 +23,13 @@ type head struct {
 
 func newHead(r *runtime, h, w, c, k int, inNorm *norm) *head {
 	b := r.b.blocks
-	return &head{run: r, h: kernel.Head{H: h, W: w, C: c, K: k}, calls: make([]kernel.Head, b), inNorm: inNorm,
+	o := &head{run: r, h: kernel.Head{H: h, W: w, C: c, K: k}, calls: make([]kernel.Head, b), inNorm: inNorm,
 		pool: r.tensor(b, c, kernel.Lanes), logits: r.tensor(b, k, kernel.Lanes), loss: r.arena.Doubles(b * kernel.Lanes)}
+	for i := range o.calls {
+		o.calls[i] = kernel.Head{H: h, W: w, C: c, K: k, Scale: inNorm.scale, Shift: inNorm.shift,
+			Pool: at(o.pool.Float32s(), i, c*kernel.Lanes), Logits: at(o.logits.Float32s(), i, k*kernel.Lanes), Loss: at(o.loss, i, kernel.Lanes)}
+	}
+	return o
 }
 
 // training adds the memory for gradients.
@@ -34,14 +39,21 @@ func (h *head) training() {
 	h.dw, h.db = h.run.tensor(h.h.K, h.h.C), h.run.tensor(h.h.K)
 	h.dwParts, h.dbParts = a.Floats(b*h.h.K*h.h.C), a.Floats(b*h.h.K)
 	h.gx = h.run.gradient(tensor.Shape{b, h.h.C, h.h.H, h.h.W, kernel.Lanes})
+	for i := range h.calls {
+		k := &h.calls[i]
+		k.DLogits, k.DPool = at(h.dlogits.Float32s(), i, k.K*kernel.Lanes), at(h.dpool.Float32s(), i, k.C*kernel.Lanes)
+		k.DWL, k.DBias = at(h.dwParts, i, k.K*k.C), at(h.dbParts, i, k.K)
+		k.GX, k.GSum, k.GXSum = at(h.gx.Float32s(), i, k.C*k.H*k.W*kernel.Lanes), at(h.inNorm.gsum, i, k.C), at(h.inNorm.gxsum, i, k.C)
+	}
 }
 
-// call returns the kernel's view of block b.
-func (h *head) call(b int) *kernel.Head {
-	k := &h.calls[b]
-	k.H, k.W, k.C, k.K, k.Valid = h.h.H, h.h.W, h.h.C, h.h.K, h.run.b.valid(b)
-	k.Pool, k.Logits = at(h.pool.Float32s(), b, k.C*kernel.Lanes), at(h.logits.Float32s(), b, k.K*kernel.Lanes)
-	return k
+// used returns the calls of the blocks in use.
+func (h *head) used() []kernel.Head {
+	used := h.calls[:h.run.b.used()]
+	for b := range used {
+		used[b].Valid = h.run.b.valid(b)
+	}
+	return used
 }
 
 // pool: (x, weight, bias) → (B, C, 16), the mean over positions of
@@ -49,42 +61,27 @@ func (h *head) call(b int) *kernel.Head {
 type pool struct {
 	base
 	*head
-	x     []float32
-	block func(block, thread int)
-	back  func(block, thread int)
 }
 
 func newPool(h *head) *pool {
 	c := tensor.Shape{h.h.C}
-	o := &pool{base: newBase("pool", h.pool.Shape(), tensor.Shape{h.run.b.blocks, h.h.C, h.h.H, h.h.W, kernel.Lanes}, c, c), head: h}
-	o.block, o.back = o.forwardBlock, o.backwardBlock
-	return o
+	return &pool{newBase("pool", h.pool.Shape(), tensor.Shape{h.run.b.blocks, h.h.C, h.h.H, h.h.W, kernel.Lanes}, c, c), h}
 }
 
 func (o *pool) Do(v ...G.Value) (G.Value, error) {
-	o.x = f32(v[0])
 	o.inNorm.forward(f32(v[1]), f32(v[2]))
-	o.run.team.Do(o.run.b.used(), o.block)
+	o.run.team.PoolForward(o.input(v))
 	return o.pool, nil
 }
 
-func (o *pool) input(b int) *kernel.Head {
-	k := o.call(b)
-	k.X = at(o.x, b, k.C*k.H*k.W*kernel.Lanes)
-	k.Scale, k.Shift = o.inNorm.scale, o.inNorm.shift
-	return k
-}
-
-func (o *pool) forwardBlock(b, _ int) {
-	k := o.input(b)
-	o.run.isa.PoolForward(k)
-}
-
-func (o *pool) backwardBlock(b, _ int) {
-	k := o.input(b)
-	k.DPool, k.GX = at(o.dpool.Float32s(), b, k.C*kernel.Lanes), at(o.gx.Float32s(), b, k.C*k.H*k.W*kernel.Lanes)
-	k.GSum, k.GXSum = at(o.inNorm.gsum, b, k.C), at(o.inNorm.gxsum, b, k.C)
-	o.run.isa.PoolBackward(k)
+// input points the calls at the input and returns those in use.
+func (o *pool) input(v []G.Value) []kernel.Head {
+	used := o.used()
+	for b := range used {
+		k := &used[b]
+		k.X = at(f32(v[0]), b, k.C*k.H*k.W*kernel.Lanes)
+	}
+	return used
 }
 
 func (o *pool) DiffWRT(int) []bool { return []bool{true, true, true} }
@@ -107,8 +104,7 @@ type poolGrad struct {
 
 func (d *poolGrad) Do(v ...G.Value) (G.Value, error) {
 	o := d.of
-	o.x = f32(v[0])
-	o.run.team.Do(o.run.b.used(), o.back)
+	o.run.team.PoolBackward(o.input(v))
 	o.inNorm.backward()
 	return o.gx, nil
 }
@@ -124,11 +120,11 @@ func newLinear(h *head) *linear {
 }
 
 func (o *linear) Do(v ...G.Value) (G.Value, error) {
-	for b := range o.run.b.used() {
-		k := o.call(b)
-		k.WL, k.Bias = f32(v[1]), f32(v[2])
-		o.run.isa.LinearForward(k)
+	used := o.used()
+	for b := range used {
+		used[b].WL, used[b].Bias = f32(v[1]), f32(v[2])
 	}
+	o.run.team.LinearForward(used)
 	return o.logits, nil
 }
 
@@ -150,16 +146,13 @@ type linearGrad struct {
 }
 
 func (d *linearGrad) Do(v ...G.Value) (G.Value, error) {
-	o, used := d.of, d.of.run.b.used()
+	o, used := d.of, d.of.used()
 	for b := range used {
-		k := o.call(b)
-		k.WL, k.DLogits = f32(v[1]), at(f32(v[4]), b, k.K*kernel.Lanes)
-		k.DWL, k.DBias = at(o.dwParts, b, k.K*k.C), at(o.dbParts, b, k.K)
-		k.DPool = at(o.dpool.Float32s(), b, k.C*kernel.Lanes)
-		o.run.isa.LinearBackward(k)
+		used[b].WL = f32(v[1])
 	}
-	kernel.SumBlocks(o.dw.Float32s(), o.dwParts[:used*o.h.K*o.h.C])
-	kernel.SumBlocks(o.db.Float32s(), o.dbParts[:used*o.h.K])
+	o.run.team.LinearBackward(used)
+	kernel.SumBlocks(o.dw.Float32s(), o.dwParts[:len(used)*o.h.K*o.h.C])
+	kernel.SumBlocks(o.db.Float32s(), o.dbParts[:len(used)*o.h.K])
 	return o.dpool, nil
 }
 
@@ -179,15 +172,14 @@ func newCrossEntropy(h *head) *crossEntropy {
 // Do also leaves the gradient of the logits in dlogits: the exponentials are
 // the same.
 func (o *crossEntropy) Do(v ...G.Value) (G.Value, error) {
+	used := o.used()
+	for b := range used {
+		used[b].Labels, used[b].Gain = at(f32(v[1]), b, kernel.Lanes), 1/float32(o.run.b.n)
+	}
+	o.run.team.CrossEntropy(used)
 	o.total = 0
-	for b := range o.run.b.used() {
-		k := o.call(b)
-		k.Labels, k.Loss, k.Gain = at(f32(v[1]), b, kernel.Lanes), at(o.loss, b, kernel.Lanes), 1/float32(o.run.b.n)
-		if o.dlogits != nil {
-			k.DLogits = at(o.dlogits.Float32s(), b, k.K*kernel.Lanes)
-		}
-		kernel.CrossEntropy(k)
-		for _, l := range k.Loss[:k.Valid] {
+	for b := range used {
+		for _, l := range used[b].Loss[:used[b].Valid] {
 			o.total += l
 		}
 	}

@@ -19,7 +19,7 @@ func BenchmarkBlock(b *testing.B) {
 		var a kernel.Arena
 		g := kernel.Geometry{H: 32, W: 32, L: p.l, Ci: p.m, Co: p.m, Secondary: true}
 		n, c := g.Out()*g.H*g.W*kernel.Lanes, g.Out()
-		k := kernel.Conv{Geometry: g, Valid: kernel.Lanes, Scratch: a.Floats(g.ScratchLen()),
+		k := kernel.Conv{Geometry: g, Valid: kernel.Lanes,
 			X: a.Floats(n), Z: a.Floats(n), G: a.Floats(n), GX: a.Floats(n),
 			Scale: a.Floats(c), Shift: a.Floats(c), CA: a.Floats(c), CB: a.Floats(c), CC: a.Floats(c),
 			Sum: a.Doubles(c), SumSq: a.Doubles(c), GSum: a.Doubles(c), GXSum: a.Doubles(c),
@@ -28,7 +28,8 @@ func BenchmarkBlock(b *testing.B) {
 		for i := range k.X { // no zeros: they would be no slower, but nobody would believe it
 			k.X[i], k.G[i] = float32(i%97)-48, float32(i%89)-44
 		}
-		k.Transpose()
+		g.Transpose(k.WPT, k.WST, k.WP, k.WS)
+		team, calls := newTeam(b, &a, isa, 1, g.ScratchLen()), []kernel.Conv{k}
 		madds := float64(g.PrimaryLen()+g.SecondaryLen()) * float64(g.H*g.W*kernel.Lanes)
 		bench := func(name string, flops float64, tensors int, f func()) {
 			b.Run(fmt.Sprintf("%s/L%dM%d", name, p.l, p.m), func(b *testing.B) {
@@ -39,8 +40,7 @@ func BenchmarkBlock(b *testing.B) {
 				b.ReportMetric(flops*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
 			})
 		}
-		bench("forward", 2*madds, 2, func() { isa.Forward(&k) })
-		bench("backward", 4*madds, 4, func() { isa.Backward(&k) })
-		a.Free()
+		bench("forward", 2*madds, 2, func() { team.Forward(calls) })
+		bench("backward", 4*madds, 4, func() { team.Backward(calls) })
 	}
 }

@@ -545,15 +545,18 @@ void ISA(igc_linear_backward)(const igc_head *a) {
 		}
 }
 
-// igc_fma: n times FMA_CHAINS independent multiply-adds of a vector: the peak.
-double ISA(igc_fma)(long n) {
+// igc_probe: rounds times FMA_CHAINS independent multiply-adds of a vector,
+// the peak; or a copy, the memory's bandwidth.
+void ISA(igc_probe)(igc_probe *p) {
+	if (p->src) {
+		for (long i = 0; i < p->n; i += VW) STORE(p->dst + i, LOAD(p->src + i));
+		return;
+	}
 	vec a[FMA_CHAINS], b = BC(1.0f + 1e-7f), c = BC(1e-9f);
 	UNROLL for (int k = 0; k < FMA_CHAINS; k++) a[k] = BC((float)k);
-	for (long i = 0; i < n; i++) {
+	for (long i = 0; i < p->rounds; i++) {
 		UNROLL for (int k = 0; k < FMA_CHAINS; k++) a[k] = a[k] * b + c;
-		__asm__ volatile("" : "+m"(n));
+		__asm__ volatile("" : "+m"(i));
 	}
-	float s = 0;
-	UNROLL for (int k = 0; k < FMA_CHAINS; k++) s += hsum(a[k]);
-	return s;
+	UNROLL for (int k = 0; k < FMA_CHAINS; k++) p->result += hsum(a[k]);
 }

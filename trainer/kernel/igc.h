@@ -36,7 +36,7 @@ typedef struct {
 	float *dwp;         // (L*Co, Ci, 3, 3) this block's share of the gradient
 	float *dws;         // (Co*L, L)
 
-	float *scratch;     // igc_scratch() floats, one for each thread
+	float *scratch;     // igc_scratch() floats; a team sets its thread's
 } igc_conv;
 
 // igc_head describes the end of the network on one block: normalisation,
@@ -59,6 +59,16 @@ typedef struct {
 	double *gsum, *gxsum; // (C)
 } igc_head;
 
+// igc_probe measures what a thread can do: rounds of multiply-adds that touch
+// no memory, or, with src, a copy of n floats.
+typedef struct {
+	long rounds;
+	const float *src;
+	float *dst;
+	long n;
+	double result; // keeps the compiler from leaving the work out
+} igc_probe;
+
 #define IGC_DECLARE(isa)                                  \
 	void igc_conv_forward_##isa(const igc_conv *);        \
 	void igc_conv_backward_##isa(const igc_conv *);       \
@@ -66,27 +76,33 @@ typedef struct {
 	void igc_pool_backward_##isa(const igc_head *);       \
 	void igc_linear_forward_##isa(const igc_head *);      \
 	void igc_linear_backward_##isa(const igc_head *);     \
-	double igc_fma_##isa(long n);
+	void igc_probe_##isa(igc_probe *);
 
 IGC_DECLARE(avx512)
 IGC_DECLARE(avx2)
 IGC_DECLARE(portable)
 
-// The same by number: 2 avx512, 1 avx2, 0 portable.
-void igc_conv_forward(int isa, const igc_conv *);
-void igc_conv_backward(int isa, const igc_conv *);
-void igc_pool_forward(int isa, const igc_head *);
-void igc_pool_backward(int isa, const igc_head *);
-void igc_linear_forward(int isa, const igc_head *);
-void igc_linear_backward(int isa, const igc_head *);
-double igc_fma(int isa, long n);
+// igc_team is a number of threads with an instruction set: 2 avx512, 1 avx2,
+// 0 portable. scratch has `each` floats for each thread, as many as igc_scratch()
+// of any call. NULL: no memory, or no threads.
+typedef struct igc_team igc_team;
+igc_team *igc_team_new(int isa, int threads, float *scratch, long each);
+void igc_team_free(igc_team *);
+
+// Each op runs n calls, one for each block, and returns when all are done.
+void igc_conv_forward(igc_team *, const igc_conv *, long n);
+void igc_conv_backward(igc_team *, const igc_conv *, long n);
+void igc_pool_forward(igc_team *, const igc_head *, long n);
+void igc_pool_backward(igc_team *, const igc_head *, long n);
+void igc_linear_forward(igc_team *, const igc_head *, long n);
+void igc_linear_backward(igc_team *, const igc_head *, long n);
+void igc_xent(igc_team *, const igc_head *, long n); // loss and dlogits from logits and labels
+void igc_probe_all(igc_team *, igc_probe *, long n);
 
 // igc_scratch returns how many floats of scratch a block needs.
 long igc_scratch(const igc_conv *);
-// igc_transpose fills wpt and wst from wp and ws.
-void igc_transpose(const igc_conv *, float *wpt, float *wst);
-// igc_xent: loss and dlogits from logits and labels.
-void igc_xent(const igc_head *);
+// igc_xent_block is igc_xent of one block.
+void igc_xent_block(const igc_head *);
 // igc_nesterov: v = mu*v + d; w -= lr*(d + mu*v), with d = g + decay*w.
 void igc_nesterov(float *w, float *v, const float *g, long n, float lr, float mu, float decay);
 // igc_best: the number of the best that this machine has.

@@ -20,7 +20,7 @@ package kernel
 
 /*
 #cgo CFLAGS: -O3 -Wall -Wno-psabi
-#cgo LDFLAGS: -lm
+#cgo LDFLAGS: -lm -lpthread
 #include "igc.h"
 */
 import "C"
@@ -105,7 +105,7 @@ func (g Geometry) SecondaryLen() int {
 	return g.L * g.Co * g.L
 }
 
-// ScratchLen is how many floats of scratch Forward and Backward need.
+// ScratchLen is how many floats of scratch a thread needs.
 func (g Geometry) ScratchLen() int {
 	a := g.c()
 	return int(C.igc_scratch(&a))
@@ -130,7 +130,6 @@ type Conv struct {
 	WS           []float32 // (L·Co, L): secondary.weight, row m·L + l
 	Z            []float32 // (Out, H, W, 16): written by Forward, read by Backward
 	Sum, SumSq   []float64 // (Out): sums of z and z² over positions and valid lanes; nil: not wanted
-	Scratch      []float32 // ScratchLen
 
 	// For Backward only.
 	WPT, WST    []float32 // from Transpose
@@ -139,21 +138,32 @@ type Conv struct {
 	GX          []float32 // (In, H, W, 16): gradient of a, masked by its ReLU; nil: not wanted; G itself if In = Out
 	GSum, GXSum []float64 // (In): sums of GX and of GX·X
 	DWP, DWS    []float32 // this block's share of the gradients of WP and WS
-
-	args C.igc_conv // here because a C call moves its local variables to the heap
 }
 
-// Transpose fills WPT (L·Ci, Co, 3, 3) from WP, each kernel turned by 180°, and
-// WST (L·Co, L) from WS.
-func (c *Conv) Transpose() {
-	c.args = c.c()
-	c.args.wp, c.args.ws = floats(c.WP, c.PrimaryLen()), floats(c.WS, c.SecondaryLen())
-	C.igc_transpose(&c.args, floats(c.WPT, c.PrimaryLen()), floats(c.WST, c.SecondaryLen()))
+// Transpose fills wpt (L·Ci, Co, 3, 3) from wp, each kernel turned by 180°, and
+// wst (L·Co, L) from ws.
+func (g Geometry) Transpose(wpt, wst, wp, ws []float32) {
+	for l := range g.L {
+		for o := range g.Co {
+			for i := range g.Ci {
+				from, to := wp[((l*g.Co+o)*g.Ci+i)*9:][:9], wpt[((l*g.Ci+i)*g.Co+o)*9:][:9]
+				for k, w := range from {
+					to[8-k] = w
+				}
+			}
+		}
+	}
+	for m := range g.SecondaryLen() / (g.L * g.L) {
+		for o := range g.L {
+			for i := range g.L {
+				wst[(m*g.L+i)*g.L+o] = ws[(m*g.L+o)*g.L+i]
+			}
+		}
+	}
 }
 
-func (c *Conv) fill() *C.igc_conv {
-	c.args = c.c()
-	a, hw := &c.args, c.H*c.W*Lanes
+func (c *Conv) forward() C.igc_conv {
+	a, hw := c.c(), c.H*c.W*Lanes
 	a.valid = valid(c.Valid)
 	a.x = floats(c.X, c.In()*hw)
 	if c.Scale != nil {
@@ -161,22 +171,14 @@ func (c *Conv) fill() *C.igc_conv {
 	}
 	a.wp, a.ws = floats(c.WP, c.PrimaryLen()), floats(c.WS, c.SecondaryLen())
 	a.z = floats(c.Z, c.Out()*hw)
-	a.scratch = floats(c.Scratch, int(C.igc_scratch(&c.args)))
-	return a
-}
-
-// Forward computes Z, Sum and SumSq of a block.
-func (i ISA) Forward(c *Conv) {
-	a := c.fill()
 	if c.Sum != nil {
 		a.sum, a.sumsq = doubles(c.Sum, c.Out()), doubles(c.SumSq, c.Out())
 	}
-	C.igc_conv_forward(C.int(i), &c.args)
+	return a
 }
 
-// Backward computes GX, GSum, GXSum, DWP and DWS of a block.
-func (i ISA) Backward(c *Conv) {
-	a, hw := c.fill(), c.H*c.W*Lanes
+func (c *Conv) backward() C.igc_conv {
+	a, hw := c.forward(), c.H*c.W*Lanes
 	a.wpt, a.wst = floats(c.WPT, c.PrimaryLen()), floats(c.WST, c.SecondaryLen())
 	a.g = floats(c.G, c.Out()*hw)
 	a.ca, a.cb, a.cc = floats(c.CA, c.Out()), floats(c.CB, c.Out()), floats(c.CC, c.Out())
@@ -184,11 +186,11 @@ func (i ISA) Backward(c *Conv) {
 		a.gx, a.gsum, a.gxsum = floats(c.GX, c.In()*hw), doubles(c.GSum, c.In()), doubles(c.GXSum, c.In())
 	}
 	a.dwp, a.dws = floats(c.DWP, c.PrimaryLen()), floats(c.DWS, c.SecondaryLen())
-	C.igc_conv_backward(C.int(i), &c.args)
+	return a
 }
 
 // Head is the end of the network on one block: normalisation, ReLU, global
-// average pool, linear layer, softmax and cross-entropy. Each method reads the
+// average pool, linear layer, softmax and cross-entropy. Each op reads the
 // fields above its results.
 type Head struct {
 	H, W, C, K int // picture size, channels, classes
@@ -207,63 +209,54 @@ type Head struct {
 	DPool        []float32 // (C, 16): by LinearBackward
 	GX           []float32 // (C, H, W, 16): by PoolBackward, masked by the ReLU
 	GSum, GXSum  []float64 // (C): sums of GX and GX·X, by PoolBackward
-
-	args C.igc_head
 }
 
-func (h *Head) fill() *C.igc_head {
-	h.args = C.igc_head{H: C.long(h.H), W: C.long(h.W), C: C.long(h.C), K: C.long(h.K), valid: valid(h.Valid), gain: C.float(h.Gain)}
-	return &h.args
+func (h *Head) c() C.igc_head {
+	return C.igc_head{H: C.long(h.H), W: C.long(h.W), C: C.long(h.C), K: C.long(h.K), valid: valid(h.Valid), gain: C.float(h.Gain)}
 }
 
-// PoolForward computes Pool from X, Scale and Shift.
-func (i ISA) PoolForward(h *Head) {
-	a := h.fill()
+func (h *Head) poolForward() C.igc_head {
+	a := h.c()
 	a.x, a.scale, a.shift = floats(h.X, h.C*h.H*h.W*Lanes), floats(h.Scale, h.C), floats(h.Shift, h.C)
 	a.pool = floats(h.Pool, h.C*Lanes)
-	C.igc_pool_forward(C.int(i), &h.args)
+	return a
 }
 
-// PoolBackward computes GX, GSum and GXSum from DPool.
-func (i ISA) PoolBackward(h *Head) {
-	a := h.fill()
+func (h *Head) poolBackward() C.igc_head {
+	a := h.c()
 	n := h.C * h.H * h.W * Lanes
 	a.x, a.scale, a.shift = floats(h.X, n), floats(h.Scale, h.C), floats(h.Shift, h.C)
 	a.dpool, a.gx = floats(h.DPool, h.C*Lanes), floats(h.GX, n)
 	a.gsum, a.gxsum = doubles(h.GSum, h.C), doubles(h.GXSum, h.C)
-	C.igc_pool_backward(C.int(i), &h.args)
+	return a
 }
 
-// LinearForward computes Logits from Pool, WL and Bias.
-func (i ISA) LinearForward(h *Head) {
-	a := h.fill()
+func (h *Head) linearForward() C.igc_head {
+	a := h.c()
 	a.pool, a.w, a.bias = floats(h.Pool, h.C*Lanes), floats(h.WL, h.K*h.C), floats(h.Bias, h.K)
 	a.logits = floats(h.Logits, h.K*Lanes)
-	C.igc_linear_forward(C.int(i), &h.args)
+	return a
 }
 
-// LinearBackward computes DWL, DBias and DPool from DLogits.
-func (i ISA) LinearBackward(h *Head) {
-	a := h.fill()
+func (h *Head) linearBackward() C.igc_head {
+	a := h.c()
 	a.pool, a.w, a.dlogits = floats(h.Pool, h.C*Lanes), floats(h.WL, h.K*h.C), floats(h.DLogits, h.K*Lanes)
 	a.dw, a.db, a.dpool = floats(h.DWL, h.K*h.C), floats(h.DBias, h.K), floats(h.DPool, h.C*Lanes)
-	C.igc_linear_backward(C.int(i), &h.args)
+	return a
 }
 
-// CrossEntropy computes Loss and DLogits from Logits and Labels. It panics on
-// a label that is no class.
-func CrossEntropy(h *Head) {
+func (h *Head) crossEntropy() C.igc_head {
 	for _, y := range h.Labels[:h.Valid] {
 		if y < 0 || int(y) >= h.K {
 			panic(fmt.Sprintf("kernel: label %g of %d classes", y, h.K))
 		}
 	}
-	a := h.fill()
+	a := h.c()
 	a.logits, a.labels, a.loss = floats(h.Logits, h.K*Lanes), floats(h.Labels, Lanes), doubles(h.Loss, Lanes)
 	if h.DLogits != nil {
 		a.dlogits = floats(h.DLogits, h.K*Lanes)
 	}
-	C.igc_xent(&h.args)
+	return a
 }
 
 // Nesterov updates weights w and velocities v by the gradient g in place:
@@ -272,15 +265,6 @@ func CrossEntropy(h *Head) {
 func Nesterov(w, v, g []float32, lr, mu, decay float32) {
 	n := len(w)
 	C.igc_nesterov(floats(w, n), floats(v, n), floats(g, n), C.long(n), C.float(lr), C.float(mu), C.float(decay))
-}
-
-// FMA runs n rounds of independent fused multiply–adds, which touch no
-// memory, and returns their floating-point operations: what a core can do at
-// most.
-func (i ISA) FMA(n int) (flops float64) {
-	C.igc_fma(C.int(i), C.long(n))
-	chains := [...]float64{12 * 4, 12 * 8, 16 * 16}[i]
-	return 2 * chains * float64(n)
 }
 
 // SumBlocks adds up the shares of all blocks, parts (B, len(dst)), in the order

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"igcsearch/trainer/kernel"
 )
@@ -97,6 +98,16 @@ func near(t *testing.T, name string, got, want []float64, tol float64) {
 	}
 }
 
+// newTeam returns a team that ends with the test.
+func newTeam(t testing.TB, a *kernel.Arena, isa kernel.ISA, threads, scratch int) *kernel.Team {
+	team, err := kernel.NewTeam(a, isa, threads, scratch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(team.Close)
+	return team
+}
+
 func wide[T float32 | float64](s []T) []float64 {
 	out := make([]float64, len(s))
 	for i, v := range s {
@@ -123,7 +134,7 @@ func TestConvAgreesWithTheOracle(t *testing.T) {
 
 func testConv(t *testing.T, isa kernel.ISA, c convCase, normalised bool) {
 	var arena kernel.Arena
-	defer arena.Free()
+	t.Cleanup(arena.Free)
 	r := rand.New(rand.NewPCG(1, 2))
 	g := kernel.Geometry{H: c.h, W: c.w, L: c.l, Ci: c.ci, Co: c.co, Secondary: c.secondary}
 	hw, in, out, blocks := c.h*c.w, g.In(), g.Out(), kernel.Blocks(c.n)
@@ -175,15 +186,14 @@ func testConv(t *testing.T, isa kernel.ISA, c convCase, normalised bool) {
 	// The kernels, block by block, with rubbish where results go.
 	conv := kernel.Conv{Geometry: g, WP: f32(&arena, d.wp), WS: f32(&arena, d.ws)}
 	conv.WPT, conv.WST = arena.Floats(g.PrimaryLen()), arena.Floats(g.SecondaryLen())
-	conv.Transpose()
+	g.Transpose(conv.WPT, conv.WST, conv.WP, conv.WS)
 	if normalised {
 		conv.Scale, conv.Shift = f32(&arena, d.scale), f32(&arena, d.shift)
 	}
 	conv.CA, conv.CB, conv.CC = f32(&arena, d.ca), f32(&arena, d.cb), f32(&arena, d.cc)
-	conv.Scratch = arena.Floats(g.ScratchLen())
 	x, gp := packed(&arena, d.x, c.n, in, hw), packed(&arena, d.g, c.n, out, hw)
 	zk, gxk := arena.Floats(blocks*out*hw*16), arena.Floats(blocks*in*hw*16)
-	for _, s := range [][]float32{conv.Scratch, zk, gxk} {
+	for _, s := range [][]float32{zk, gxk} {
 		for i := range s {
 			s[i] = float32(math.NaN())
 		}
@@ -193,22 +203,37 @@ func testConv(t *testing.T, isa kernel.ISA, c convCase, normalised bool) {
 	xBefore, gBefore, wBefore := slices.Clone(x), slices.Clone(gp), slices.Clone(conv.WP)
 	at := func(s []float32, b, n int) []float32 { return s[b*n : (b+1)*n] }
 	atd := func(s []float64, b, n int) []float64 { return s[b*n : (b+1)*n] }
+	calls := make([]kernel.Conv, blocks)
 	for b := range blocks {
 		k := conv
 		k.Valid = min(16, c.n-16*b)
 		k.X, k.Z, k.Sum, k.SumSq = at(x, b, in*hw*16), at(zk, b, out*hw*16), atd(sums[0], b, out), atd(sums[1], b, out)
-		isa.Forward(&k)
 		k.G, k.GX, k.GSum, k.GXSum = at(gp, b, out*hw*16), at(gxk, b, in*hw*16), atd(sums[2], b, in), atd(sums[3], b, in)
 		k.DWP, k.DWS = at(dwpk, b, g.PrimaryLen()), at(dwsk, b, g.SecondaryLen())
-		isa.Backward(&k)
-		if in == out { // in place: the same bits
-			k.G = arena.Floats(out * hw * 16)
-			copy(k.G, at(gp, b, out*hw*16))
-			k.GX = k.G
-			isa.Backward(&k)
-			if !slices.Equal(k.GX, at(gxk, b, in*hw*16)) {
-				t.Error("gx differs in place of g")
-			}
+		calls[b] = k
+	}
+	team := newTeam(t, &arena, isa, 2, g.ScratchLen())
+	// Rubbish in the scratch: no kernel may count on zeros that it did not write.
+	rubbish := slices.Clone(calls)
+	for b := range rubbish {
+		rubbish[b].X = arena.Floats(in * hw * 16)
+		for i := range rubbish[b].X {
+			rubbish[b].X[i] = float32(math.NaN())
+		}
+	}
+	team.Forward(rubbish)
+	team.Backward(rubbish)
+	team.Forward(calls)
+	team.Backward(calls)
+	if in == out { // in place: the same bits
+		g := packed(&arena, d.g, c.n, out, hw)
+		for b := range calls {
+			calls[b].G = at(g, b, out*hw*16)
+			calls[b].GX = calls[b].G
+		}
+		team.Backward(calls)
+		if !slices.Equal(g, gxk) {
+			t.Error("gx differs in place of g")
 		}
 	}
 	total := func(s []float64, n int) []float64 {
@@ -244,7 +269,7 @@ func TestHeadAgreesWithTheOracle(t *testing.T) {
 		for _, size := range []struct{ h, w, c, k, n int }{{5, 3, 7, 11, 3}, {4, 4, 80, 100, 16}, {1, 1, 1, 2, 1}} {
 			t.Run(fmt.Sprintf("%v/%+v", isa, size), func(t *testing.T) {
 				var arena kernel.Arena
-				defer arena.Free()
+				t.Cleanup(arena.Free)
 				var o kernel.Oracle
 				r := rand.New(rand.NewPCG(3, 4))
 				n, c, k, hw := size.n, size.c, size.k, size.h*size.w
@@ -305,11 +330,13 @@ func TestHeadAgreesWithTheOracle(t *testing.T) {
 					DWL: arena.Floats(k * c), DBias: arena.Floats(k), DPool: arena.Floats(c * 16),
 					GX: arena.Floats(c * hw * 16), GSum: arena.Doubles(c), GXSum: arena.Doubles(c),
 				}
-				isa.PoolForward(&head)
-				isa.LinearForward(&head)
-				kernel.CrossEntropy(&head)
-				isa.LinearBackward(&head)
-				isa.PoolBackward(&head)
+				heads := []kernel.Head{head}
+				team := newTeam(t, &arena, isa, 1, 0)
+				team.PoolForward(heads)
+				team.LinearForward(heads)
+				team.CrossEntropy(heads)
+				team.LinearBackward(heads)
+				team.PoolBackward(heads)
 				near(t, "pool", unpacked(head.Pool, n, c, 1), pool, 2e-6)
 				near(t, "logits", unpacked(head.Logits, n, k, 1), logits, 4e-6)
 				near(t, "loss", head.Loss, loss, 4e-6)
@@ -328,7 +355,7 @@ func TestNesterov(t *testing.T) {
 	t.Run("two steps by hand", func(t *testing.T) {
 		// d = g + decay·w, v = mu·v + d, w −= lr·(d + mu·v), worked in float64.
 		var arena kernel.Arena
-		defer arena.Free()
+		t.Cleanup(arena.Free)
 		w, v, g := arena.Floats(1), arena.Floats(1), arena.Floats(1)
 		w[0], g[0] = 2, 0.5
 		ww, vv := 2.0, 0.0
@@ -349,13 +376,12 @@ func TestNaNInAnActivationReachesTheOutput(t *testing.T) {
 		var arena kernel.Arena
 		g := kernel.Geometry{H: 1, W: 1, L: 1, Ci: 1, Co: 1}
 		k := kernel.Conv{Geometry: g, Valid: 1, X: arena.Floats(16), Scale: arena.Floats(1), Shift: arena.Floats(1),
-			WP: arena.Floats(9), Z: arena.Floats(16), Scratch: arena.Floats(g.ScratchLen())}
+			WP: arena.Floats(9), Z: arena.Floats(16)}
 		k.X[0], k.WP[4], k.Scale[0] = float32(math.NaN()), 1, 1
-		isa.Forward(&k)
+		newTeam(t, &arena, isa, 1, g.ScratchLen()).Forward([]kernel.Conv{k})
 		if z := float64(k.Z[0]); !math.IsNaN(z) {
 			t.Errorf("%v: z = %g, want NaN", isa, z)
 		}
-		arena.Free()
 	}
 }
 
@@ -386,38 +412,37 @@ func TestDetect(t *testing.T) {
 	})
 }
 
-func TestTeamCoversEveryBlockOnce(t *testing.T) {
-	for threads := 1; threads <= 5; threads++ {
-		for blocks := range 9 {
-			hits := make([]int, blocks)
-			kernel.NewTeam(threads).Do(blocks, func(b, thread int) {
-				if thread < 0 || thread >= threads {
-					t.Errorf("thread %d of %d", thread, threads)
-				}
-				hits[b]++
-			})
-			for b, n := range hits {
-				if n != 1 {
-					t.Errorf("%d threads: block %d of %d ran %d times", threads, b, blocks, n)
-				}
+// TestAnyNumberOfThreadsGivesTheSameBits also shows that a team covers every
+// block: what no thread computes stays NaN.
+func TestAnyNumberOfThreadsGivesTheSameBits(t *testing.T) {
+	isa := kernel.Available()[0]
+	g := kernel.Geometry{H: 3, W: 4, L: 3, Ci: 2, Co: 2, Secondary: true}
+	n, r := g.In()*g.H*g.W*kernel.Lanes, rand.New(rand.NewPCG(5, 6))
+	for blocks := 1; blocks <= 9; blocks++ {
+		var want []float32
+		for threads := 1; threads <= 5; threads++ {
+			var arena kernel.Arena
+			x, z := arena.Floats(blocks*n), arena.Floats(blocks*n)
+			rng := rand.New(rand.NewPCG(7, uint64(blocks)))
+			for i := range x {
+				x[i], z[i] = float32(rng.NormFloat64()), float32(math.NaN())
+			}
+			wp, ws := f32(&arena, uniform(rng, g.PrimaryLen(), 1)), f32(&arena, uniform(rng, g.SecondaryLen(), 1))
+			calls := make([]kernel.Conv, blocks)
+			for b := range calls {
+				calls[b] = kernel.Conv{Geometry: g, Valid: 16, X: x[b*n : (b+1)*n], Z: z[b*n : (b+1)*n], WP: wp, WS: ws}
+			}
+			team := newTeam(t, &arena, isa, threads, g.ScratchLen())
+			for range 1 + r.IntN(20) { // some in quick succession, some after a sleep
+				time.Sleep(time.Duration(r.IntN(2)*r.IntN(4)) * time.Millisecond)
+				team.Forward(calls)
+			}
+			switch {
+			case threads == 1:
+				want = z
+			case !slices.Equal(z, want):
+				t.Errorf("%d blocks: %d threads give other bits than one", blocks, threads)
 			}
 		}
-	}
-}
-
-func TestAPanicInABlockReachesTheCaller(t *testing.T) {
-	for _, threads := range []int{1, 3} {
-		func() {
-			defer func() {
-				if recover() == nil {
-					t.Errorf("%d threads: no panic", threads)
-				}
-			}()
-			kernel.NewTeam(threads).Do(5, func(b, _ int) {
-				if b == 4 {
-					panic("block 4")
-				}
-			})
-		}()
 	}
 }

@@ -1,36 +1,128 @@
 package kernel
 
-import "github.com/sourcegraph/conc"
+// #include "igc.h"
+import "C"
 
-// Team splits the blocks of a batch over a fixed number of threads. Which
-// thread does which block is fixed, and no sum crosses blocks, so results do
-// not depend on the number of threads.
+import (
+	"errors"
+	"time"
+	"unsafe"
+)
+
+// Team is a number of threads that share the blocks of a batch, and the
+// instruction set that they compute with. An op takes one call for each block;
+// no sum crosses blocks, so its results do not depend on the number of threads.
+// A team is not safe for concurrent use; two teams are.
 type Team struct {
+	isa     ISA
 	threads int
+	c       *C.igc_team
+	// The calls of an op as C takes them; here, since a step must not allocate.
+	convs []C.igc_conv
+	heads []C.igc_head
 }
 
-// NewTeam returns a team of n threads, at least 1.
-func NewTeam(n int) *Team { return &Team{threads: max(n, 1)} }
+// NewTeam starts a team of n threads, the caller's among them, each with
+// scratch floats of scratch from the arena: the largest ScratchLen that it will
+// meet. Close it before the arena is freed. It panics with a MemoryError.
+func NewTeam(a *Arena, isa ISA, n, scratch int) (*Team, error) {
+	n = max(n, 1)
+	each := (scratch + Lanes - 1) / Lanes * Lanes // whole vectors
+	c := C.igc_team_new(C.int(isa), C.int(n), floats(a.Floats(n*each), n*each), C.long(each))
+	if c == nil {
+		return nil, errors.New("the system starts no more threads")
+	}
+	return &Team{isa: isa, threads: n, c: c}, nil
+}
+
+// Close ends the threads.
+func (t *Team) Close() { C.igc_team_free(t.c) }
+
+// ISA returns the instruction set.
+func (t *Team) ISA() ISA { return t.isa }
 
 // Threads returns the number of threads.
 func (t *Team) Threads() int { return t.threads }
 
-// Do calls f for each block, with the number of the thread that runs it, and
-// returns when all are done. A panic of f reaches the caller.
-func (t *Team) Do(blocks int, f func(block, thread int)) {
-	if t.threads == 1 {
-		for b := range blocks {
-			f(b, 0)
+// Forward computes Z, Sum and SumSq of each call's block.
+func (t *Team) Forward(calls []Conv) {
+	t.convs = t.convs[:0]
+	for i := range calls {
+		t.convs = append(t.convs, calls[i].forward())
+	}
+	C.igc_conv_forward(t.c, unsafe.SliceData(t.convs), C.long(len(calls)))
+}
+
+// Backward computes GX, GSum, GXSum, DWP and DWS.
+func (t *Team) Backward(calls []Conv) {
+	t.convs = t.convs[:0]
+	for i := range calls {
+		t.convs = append(t.convs, calls[i].backward())
+	}
+	C.igc_conv_backward(t.c, unsafe.SliceData(t.convs), C.long(len(calls)))
+}
+
+// PoolForward computes Pool from X, Scale and Shift.
+func (t *Team) PoolForward(calls []Head) {
+	C.igc_pool_forward(t.c, t.put(calls, (*Head).poolForward), C.long(len(calls)))
+}
+
+// PoolBackward computes GX, GSum and GXSum from DPool.
+func (t *Team) PoolBackward(calls []Head) {
+	C.igc_pool_backward(t.c, t.put(calls, (*Head).poolBackward), C.long(len(calls)))
+}
+
+// LinearForward computes Logits from Pool, WL and Bias.
+func (t *Team) LinearForward(calls []Head) {
+	C.igc_linear_forward(t.c, t.put(calls, (*Head).linearForward), C.long(len(calls)))
+}
+
+// LinearBackward computes DWL, DBias and DPool from DLogits.
+func (t *Team) LinearBackward(calls []Head) {
+	C.igc_linear_backward(t.c, t.put(calls, (*Head).linearBackward), C.long(len(calls)))
+}
+
+// CrossEntropy computes Loss and DLogits from Logits and Labels. It panics on
+// a label that is no class.
+func (t *Team) CrossEntropy(calls []Head) {
+	C.igc_xent(t.c, t.put(calls, (*Head).crossEntropy), C.long(len(calls)))
+}
+
+func (t *Team) put(calls []Head, c func(*Head) C.igc_head) *C.igc_head {
+	t.heads = t.heads[:0]
+	for i := range calls {
+		t.heads = append(t.heads, c(&calls[i]))
+	}
+	return unsafe.SliceData(t.heads)
+}
+
+// Peak returns the multiply–adds that touch no memory which the threads do
+// together, in operations a second: the best of five tries of about 10 ms.
+func (t *Team) Peak() (flops float64) {
+	const rounds = 2_000_000
+	chains := [...]float64{12 * 4, 12 * 8, 16 * 16}[t.isa]
+	seconds := t.probe(C.igc_probe{rounds: rounds})
+	return 2 * chains * rounds * float64(t.threads) / seconds
+}
+
+// Bandwidth returns the bytes a second, read and written, with which the
+// threads together copy memory that no cache holds: the best of five tries.
+func (t *Team) Bandwidth() (bytes float64, err error) {
+	return 0, nil
+}
+
+// probe runs p on every thread and returns the seconds of the best of five.
+func (t *Team) probe(p ...C.igc_probe) (seconds float64) {
+	calls := make([]C.igc_probe, t.threads)
+	for try := range 5 {
+		for i := range calls {
+			calls[i] = p[i%len(p)]
 		}
-		return
+		begin := time.Now()
+		C.igc_probe_all(t.c, unsafe.SliceData(calls), C.long(t.threads))
+		if s := time.Since(begin).Seconds(); try == 0 || s < seconds {
+			seconds = s
+		}
 	}
-	var wg conc.WaitGroup
-	for thread := range min(t.threads, blocks) {
-		wg.Go(func() {
-			for b := thread; b < blocks; b += t.threads {
-				f(b, thread)
-			}
-		})
-	}
-	wg.Wait()
+	return seconds
 }

@@ -96,7 +96,7 @@ func (a *Augmentation) view(picture int, seed, epoch uint64) view {
 }
 
 // Fill writes a batch in the layout of the kernels: dst is
-// (⌈len(pictures)/16⌉, C, H, W, 16), and picture i of the batch is lane i%16
+// (⌈len(pictures)/16⌉, H, C, W, 16), and picture i of the batch is lane i%16
 // of block i/16. Values are (x/255 − Mean)/Std of the channel; lanes that have
 // no picture are zero. What dst has beyond these blocks stays as it is.
 //
@@ -120,8 +120,8 @@ func (s *Set) Fill(dst []float32, split *Split, pictures []int, aug *Augmentatio
 		}
 		// Row by row for all lanes: the row of 16 pictures stays in the first
 		// cache while each lane writes every 16th value of it.
-		for c := range s.C {
-			for y := range s.H {
+		for y := range s.H {
+			for c := range s.C {
 				row := dst[:rowLen]
 				dst = dst[rowLen:]
 				clear(row)

@@ -46,7 +46,7 @@ func oracle(s *dataset.Set, dst []float32, lane, picture, pad, cutY, cutX int, m
 					b := s.Train.Pixels[((picture*s.C+c)*s.H+py)*s.W+px]
 					v = (float64(b)/255 - float64(s.Mean[c])) / float64(s.Std[c])
 				}
-				dst[(((lane/16)*s.C+c)*s.H+y)*s.W*16+x*16+lane%16] = float32(v)
+				dst[(((lane/16)*s.H+y)*s.C+c)*s.W*16+x*16+lane%16] = float32(v)
 			}
 		}
 	}
@@ -119,7 +119,7 @@ func TestFill(t *testing.T) {
 		for i := range n {
 			s.Fill(dst, &s.Train, []int{i}, aug, 5, 6)
 			at := slices.Index(dst, 1) / 16
-			y, x := at/side, at%side
+			y, x := at/(3*side), at%(3*side) // a row is that of channel 0 first
 			// The pixel at (4, 3) goes to (4, 3) − offset, or 8 − x of that:
 			// columns 1 … 5 or 3 … 7, so 3, 4 and 5 may be either.
 			counts[[3]int{y, x, 0}]++

@@ -5,7 +5,7 @@
 // Open reads a set once and splits its pictures into training, validation and
 // test pictures. After Open a Set is only read, so any number of trainings
 // share one. Batches are written by Set.Fill straight into the layout of the
-// kernels, (blocks, C, H, W, 16) with 16 pictures innermost, normalised as
+// kernels, (blocks, H, C, W, 16) with 16 pictures innermost, normalised as
 // (x/255 − mean)/std by the mean and standard deviation of each channel of the
 // training split.
 //

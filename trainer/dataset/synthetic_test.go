@@ -139,8 +139,9 @@ func values(s *dataset.Set, split *dataset.Split, aug *dataset.Augmentation) [][
 	for i := range list {
 		s.Fill(dst, split, []int{i}, aug, 1, 1)
 		list[i] = make([]float32, s.C*s.H*s.W)
-		for j := range list[i] {
-			list[i][j] = dst[j*16]
+		for j := range list[i] { // (C, H, W) of (H, C, W, 16)
+			c, y, x := j/s.W/s.H, j/s.W%s.H, j%s.W
+			list[i][j] = dst[((y*s.C+c)*s.W+x)*16]
 		}
 	}
 	return list

@@ -13,8 +13,8 @@ import (
 //	first convolution: (x, wp) → z
 //	IGC block:         (x, weight, bias, wp, ws) → z
 //
-// x is (B, In, H, W, 16): pictures, or the z of the op before, whose
-// normalisation has the parameters weight and bias. z is (B, Out, H, W, 16).
+// x is (B, H, In, W, 16): pictures, or the z of the op before, whose
+// normalisation has the parameters weight and bias. z is (B, H, Out, W, 16).
 type conv struct {
 	base
 	geo     kernel.Geometry
@@ -25,8 +25,15 @@ type conv struct {
 	calls   []kernel.Conv // one for each block
 }
 
+// keepFrom is the M from which the output of the primary convolutions is kept
+// for the backward pass. Computing it again costs 9·M multiply–adds a value,
+// keeping it a write and a read. A step measured with it kept: 1.02 times as
+// fast at M = 2, 1.05 at 3, 1.15 at 6, 1.2 at 16; below 4 it is not worth the
+// memory, which grows by two fifths.
+const keepFrom = 4
+
 func newConv(name string, r *runtime, geo kernel.Geometry, inNorm, outNorm *norm, z []float32) *conv {
-	act := func(c int) tensor.Shape { return tensor.Shape{r.b.blocks, c, geo.H, geo.W, kernel.Lanes} }
+	act := func(c int) tensor.Shape { return tensor.Shape{r.b.blocks, geo.H, c, geo.W, kernel.Lanes} }
 	wp := tensor.Shape{geo.Out(), geo.Ci, 3, 3}
 	in := []tensor.Shape{act(geo.In()), wp}
 	if inNorm != nil {
@@ -35,10 +42,17 @@ func newConv(name string, r *runtime, geo kernel.Geometry, inNorm, outNorm *norm
 	}
 	o := &conv{base: newBase(name, act(geo.Out()), in...), geo: geo, run: r, inNorm: inNorm, outNorm: outNorm,
 		z: dense(z, act(geo.Out())...), calls: make([]kernel.Conv, r.b.blocks)}
-	hw := geo.H * geo.W * kernel.Lanes
+	n := geo.Out() * geo.H * geo.W * kernel.Lanes
+	var y []float32
+	if geo.Secondary && outNorm.training && geo.Ci >= keepFrom {
+		y = r.arena.Floats(r.b.blocks * n)
+	}
 	for b := range o.calls {
 		k := &o.calls[b]
-		k.Geometry, k.Z = geo, at(z, b, geo.Out()*hw)
+		k.Geometry, k.Z = geo, at(z, b, n)
+		if y != nil {
+			k.Y = at(y, b, n)
+		}
 		if outNorm.training {
 			k.Sum, k.SumSq = at(outNorm.sum, b, geo.Out()), at(outNorm.sumSq, b, geo.Out())
 		}

@@ -100,7 +100,7 @@ type Model struct {
 	Stats  []Stat
 
 	run    *runtime
-	input  []float32 // (B, C, H, W, 16)
+	input  []float32 // (B, H, C, W, 16)
 	labels []float32 // (B, 16)
 	train  half
 	eval   half
@@ -201,7 +201,7 @@ func (b *builder) build() error {
 	in := m.Net.Layers[0].In
 	for _, s := range []*side{&b.train, &b.eval} {
 		s.g, s.nodes = G.NewGraph(), map[string]*G.Node{}
-		s.x = s.leaf("input", m.input, r.b.blocks, in.C, in.H, in.W, kernel.Lanes)
+		s.x = s.leaf("input", m.input, r.b.blocks, in.H, in.C, in.W, kernel.Lanes)
 	}
 	var bn string // the name of the normalisation of x
 	for _, l := range m.Net.Layers {
@@ -334,7 +334,7 @@ func (m *Model) Close() {
 }
 
 // Batch sets the number of pictures of the next Step or Evaluate and returns
-// where they go: pictures (B, C, H, W, 16), padding lanes zero, and labels
+// where they go: pictures (B, H, C, W, 16), padding lanes zero, and labels
 // (B, 16), class numbers.
 func (m *Model) Batch(n int) (pictures, labels []float32) {
 	if n < 1 || n > m.run.b.blocks*kernel.Lanes {
@@ -385,7 +385,7 @@ func (m *Model) Correct(training bool) int {
 // Logits returns those of the last Step (training) or Evaluate as (N, K).
 func (m *Model) Logits(training bool) []float32 {
 	out := make([]float32, m.run.b.n*m.Net.Classes)
-	kernel.Unpack(out, m.logits(training), m.run.b.n, m.Net.Classes, 1)
+	kernel.Unpack(out, m.logits(training), m.run.b.n, m.Net.Classes, 1, 1)
 	return out
 }
 
@@ -393,7 +393,7 @@ func (m *Model) Logits(training bool) []float32 {
 func (m *Model) Pictures() []float32 {
 	in := m.Net.Layers[0].In
 	out := make([]float32, m.run.b.n*in.C*in.H*in.W)
-	kernel.Unpack(out, m.input, m.run.b.n, in.C, in.H*in.W)
+	kernel.Unpack(out, m.input, m.run.b.n, in.C, in.H, in.W)
 	return out
 }
 

@@ -52,7 +52,7 @@ func fill(m *graph.Model, order []string) {
 func feed(m *graph.Model, x []float32, labels []int) {
 	in := m.Net.Layers[0].In
 	pictures, y := m.Batch(len(labels))
-	kernel.Pack(pictures, x, len(labels), in.C, in.H*in.W)
+	kernel.Pack(pictures, x, len(labels), in.C, in.H, in.W)
 	for i, l := range labels {
 		y[i] = float32(l)
 	}

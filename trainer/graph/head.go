@@ -38,7 +38,7 @@ func (h *head) training() {
 	h.dlogits, h.dpool = h.run.tensor(b, h.h.K, kernel.Lanes), h.run.tensor(b, h.h.C, kernel.Lanes)
 	h.dw, h.db = h.run.tensor(h.h.K, h.h.C), h.run.tensor(h.h.K)
 	h.dwParts, h.dbParts = a.Floats(b*h.h.K*h.h.C), a.Floats(b*h.h.K)
-	h.gx = h.run.gradient(tensor.Shape{b, h.h.C, h.h.H, h.h.W, kernel.Lanes})
+	h.gx = h.run.gradient(tensor.Shape{b, h.h.H, h.h.C, h.h.W, kernel.Lanes})
 	for i := range h.calls {
 		k := &h.calls[i]
 		k.DLogits, k.DPool = at(h.dlogits.Float32s(), i, k.K*kernel.Lanes), at(h.dpool.Float32s(), i, k.C*kernel.Lanes)
@@ -65,7 +65,7 @@ type pool struct {
 
 func newPool(h *head) *pool {
 	c := tensor.Shape{h.h.C}
-	return &pool{newBase("pool", h.pool.Shape(), tensor.Shape{h.run.b.blocks, h.h.C, h.h.H, h.h.W, kernel.Lanes}, c, c), h}
+	return &pool{newBase("pool", h.pool.Shape(), tensor.Shape{h.run.b.blocks, h.h.H, h.h.C, h.h.W, kernel.Lanes}, c, c), h}
 }
 
 func (o *pool) Do(v ...G.Value) (G.Value, error) {

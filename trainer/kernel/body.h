@@ -1,6 +1,7 @@
 // The kernels, once for each instruction set: a file that includes this one
 // defines ISA(name), VW (floats in a vector, 16, 8 or 4), the vector's
-// broadcast BC(f), and the register blocks.
+// broadcast BC(f), a store past the caches STREAM(p, v) with STREAM_END after
+// the last, and the register blocks.
 //
 // All loops have the same shape. A picture block is read one row at a time:
 // fill_row normalises it into a scratch row with a zero column at each end
@@ -43,37 +44,32 @@ INLINE float hsum(vec v) {
 
 // ---- reading ahead ----
 
-// A stream brings the rows that are needed next into the cache while this row
-// is computed; read on demand, they would leave the arithmetic waiting for
-// memory a third of the time. Each row is W lines in each of C channels.
+// A stream brings rows that are needed next into the cache while this one is
+// computed; read on demand, they would leave the arithmetic waiting for memory.
+// The rows of all channels are one run of lines.
 typedef struct {
-	const float *row[4]; // next row of each tensor, NULL at the end
-	int n;               // tensors in use
-	long C, W, hw;       // channels, lines of a row, floats between channels
-	long c, w;           // next line
-	int t;
+	const float *row[4]; // next row of each tensor
+	int n, t;            // tensors; the one in turn
+	long lines, k;       // of a row; the next one
 	long rate, credit;   // lines for each multiply-add of a vector, in 2^-20
 } stream;
 
 static void stream_add(stream *s, const float *row) {
-	if (row) s->row[s->n++] = row;
+	s->row[s->n++] = row;
 }
 
 // stream_start spreads the lines over the multiply-adds (of a picture block's
 // row, so 16/VW times as many vectors) that are to come.
-static void stream_start(stream *s, long C, long W, long hw, long madds) {
-	s->C = C, s->W = W, s->hw = hw, s->c = s->w = s->t = 0, s->credit = 0;
-	s->rate = s->n ? ((s->n * C * W) << 20) / MAX(madds * (16 / VW), 1) + 1 : 0;
+static void stream_start(stream *s, long lines, long madds) {
+	s->lines = lines;
+	s->rate = s->n ? ((s->n * s->lines) << 20) / MAX(madds * (16 / VW), 1) + 1 : 0;
 }
 
 // ahead: the work of madds vector multiply-adds was done.
 INLINE void ahead(stream *s, long madds) {
 	for (s->credit += madds * s->rate; s->credit >= 1 << 20 && s->t < s->n; s->credit -= 1 << 20) {
-		__builtin_prefetch(s->row[s->t] + s->c * s->hw + s->w * 16, 0, 2);
-		if (++s->w == s->W) {
-			s->w = 0;
-			if (++s->c == s->C) s->c = 0, s->t++;
-		}
+		__builtin_prefetch(s->row[s->t] + s->k * 16, 0, 2);
+		if (++s->k == s->lines) s->k = 0, s->t++;
 	}
 }
 
@@ -315,12 +311,11 @@ INLINE void lane_mask(float *mask, long valid) {
 
 // fill_row: a padded row (C, W+2, 16) = relu(scale*x + shift) of row h, or x.
 static void fill_row(float *out, const igc_conv *a, long C, long h) {
-	const long W = a->W, hw = a->H * W * 16;
-	for (long c = 0; c < C; c++) {
-		const float *x = a->x + c * hw + h * W * 16;
-		float *o = out + c * (W + 2) * 16;
-		memset(o, 0, 16 * sizeof(float));
-		o += 16;
+	const long W = a->W;
+	const float *x = a->x + h * C * W * 16;
+	for (long c = 0; c < C; c++, x += W * 16, out += (W + 2) * 16) {
+		float *o = out + 16;
+		memset(out, 0, 16 * sizeof(float));
 		if (a->scale) {
 			vec scale = BC(a->scale[c]), shift = BC(a->shift[c]);
 			for (long k = 0; k < W * 16; k += VW) STORE(o + k, relu(scale * LOAD(x + k) + shift));
@@ -331,19 +326,27 @@ static void fill_row(float *out, const igc_conv *a, long C, long h) {
 	}
 }
 
-// stats_row: adds the row's sums of z and z*z, valid lanes only.
-static void stats_row(const igc_conv *a, const float *mask, long C, long h) {
-	const long W = a->W, hw = a->H * W * 16;
-	for (long c = 0; c < C; c++) {
-		const float *z = a->z + c * hw + h * W * 16;
+// copy_row: out = row, n floats, past the caches.
+static void copy_row(float *out, const float *row, long n) {
+	for (long k = 0; k < n; k += VW) STREAM(out + k, LOAD(row + k));
+}
+
+// finish_row: z of row h = row (C, W, 16), past the caches: it is read again
+// when the whole batch is done. Adds its sums of z and z*z, valid lanes only.
+static void finish_row(const igc_conv *a, const float *row, const float *mask, long C, long h) {
+	const long W = a->W;
+	float *z = a->z + h * C * W * 16;
+	for (long c = 0; c < C; c++, row += W * 16, z += W * 16) {
 		vec s[16 / VW], q[16 / VW];
 		UNROLL for (int k = 0; k < 16 / VW; k++) s[k] = q[k] = (vec){0};
 		for (long p = 0; p < W * 16; p += 16)
 			UNROLL for (int k = 0; k < 16 / VW; k++) {
-				vec v = LOAD(z + p + k * VW);
+				vec v = LOAD(row + p + k * VW);
+				STREAM(z + p + k * VW, v);
 				s[k] += v;
 				q[k] += v * v;
 			}
+		if (!a->sum) continue;
 		vec st = (vec){0}, qt = (vec){0};
 		UNROLL for (int k = 0; k < 16 / VW; k++) {
 			vec m = LOAD(mask + k * VW);
@@ -355,32 +358,31 @@ static void stats_row(const igc_conv *a, const float *mask, long C, long h) {
 	}
 }
 
-// dz_row: out (C, PW, 16) = the gradient of z, zero in padding lanes; out
-// points at the first real column, cs is its channel stride.
+// dz_row: out (C, W, 16), channel stride cs, = the gradient of z in row h, zero
+// in padding lanes.
 static void dz_row(float *out, long cs, const igc_conv *a, const float *mask, long C, long h) {
-	const long W = a->W, hw = a->H * W * 16;
-	for (long c = 0; c < C; c++) {
-		const float *g = a->g + c * hw + h * W * 16, *z = a->z + c * hw + h * W * 16;
-		float *o = out + c * cs;
+	const long W = a->W;
+	const float *g = a->g + h * C * W * 16, *z = a->z + h * C * W * 16;
+	for (long c = 0; c < C; c++, g += W * 16, z += W * 16, out += cs) {
 		vec ca = BC(a->ca[c]), cb = BC(a->cb[c]), cc = BC(a->cc[c]);
 		for (long s = 0; s < 16; s += VW) {
 			vec m = LOAD(mask + s);
-			for (long k = s; k < W * 16; k += 16) STORE(o + k, m * (ca * LOAD(g + k) + cb * LOAD(z + k) + cc));
+			for (long k = s; k < W * 16; k += 16) STORE(out + k, m * (ca * LOAD(g + k) + cb * LOAD(z + k) + cc));
 		}
 	}
 }
 
-// gx_row: gx = dx where the ReLU let a pass, and its sums. act is the padded
-// row of a at its first real column, dx (C, W, 16).
+// gx_row: gx of row h = dx (C, W, 16) where the ReLU let a pass, and its sums.
+// act is the padded row of a at its first real column.
 static void gx_row(const igc_conv *a, const float *dx, const float *act, long C, long h) {
-	const long W = a->W, hw = a->H * W * 16;
-	for (long c = 0; c < C; c++) {
-		const float *x = a->x + c * hw + h * W * 16, *d = dx + c * W * 16, *r = act + c * (W + 2) * 16;
-		float *g = a->gx + c * hw + h * W * 16;
+	const long W = a->W;
+	const float *x = a->x + h * C * W * 16;
+	float *gx = a->gx + h * C * W * 16;
+	for (long c = 0; c < C; c++, x += W * 16, gx += W * 16, dx += W * 16, act += (W + 2) * 16) {
 		vec s = (vec){0}, q = (vec){0};
 		for (long k = 0; k < W * 16; k += VW) {
-			vec v = where(LOAD(r + k), LOAD(d + k));
-			STORE(g + k, v);
+			vec v = where(LOAD(act + k), LOAD(dx + k));
+			STORE(gx + k, v);
 			s += v;
 			q += v * LOAD(x + k);
 		}
@@ -391,43 +393,46 @@ static void gx_row(const igc_conv *a, const float *dx, const float *act, long C,
 
 // ---- the block ----
 
+#define XROW(h) ((h) >= 0 && (h) < H ? ring + ((h) % 3) * Cx * PW * 16 : 0)
+#define DROW(h) ((h) >= 0 && (h) < H ? dring + ((h) % 3) * Cz * PW * 16 : 0)
+
 void ISA(igc_conv_forward)(const igc_conv *a) {
-	const long H = a->H, W = a->W, PW = W + 2, hw = H * W * 16, Cx = a->L * a->Ci, Cz = a->L * a->Co;
+	const long H = a->H, W = a->W, PW = W + 2, Cx = a->L * a->Ci, Cz = a->L * a->Co;
 	float mask[16];
 	lane_mask(mask, a->valid);
-	float *ring = a->scratch, *y = ring + 3 * Cx * PW * 16;
+	float *ring = a->scratch;           // 3 x (Cx, PW, 16): a
+	float *y = ring + 3 * Cx * PW * 16; // (Cz, W, 16)
+	float *z = y + Cz * W * 16;         // (Cz, W, 16)
 	if (a->sum) {
 		memset(a->sum, 0, Cz * sizeof(double));
 		memset(a->sumsq, 0, Cz * sizeof(double));
 	}
-#define XROW(h) ((h) >= 0 && (h) < H ? ring + ((h) % 3) * Cx * PW * 16 : 0)
 	fill_row(XROW(0), a, Cx, 0);
 	for (long h = 0; h < H; h++) {
 		if (h + 1 < H) fill_row(XROW(h + 1), a, Cx, h + 1);
 		const float *rows[3] = {XROW(h - 1), XROW(h), XROW(h + 1)};
-		float *z = a->z + h * W * 16;
 		stream next = {{0}};
-		if (h + 2 < H) stream_add(&next, a->x + (h + 2) * W * 16);
-		stream_start(&next, Cx, W, hw, W * (Cz * a->Ci * 9 + (a->secondary ? Cz * a->L : 0)));
+		if (h + 2 < H) stream_add(&next, a->x + (h + 2) * Cx * W * 16);
+		stream_start(&next, Cx * W, W * Cz * (a->Ci * 9 + (a->secondary ? a->L : 0)));
+		conv_row(y, W * 16, rows, W, a->wp, a->L, a->Ci, a->Co, &next);
 		if (a->secondary) {
-			conv_row(y, W * 16, rows, W, a->wp, a->L, a->Ci, a->Co, &next);
-			mix_row(z, hw, y, W * 16, W, a->ws, a->L, a->Co, &next);
-		} else {
-			conv_row(z, hw, rows, W, a->wp, a->L, a->Ci, a->Co, &next);
+			if (a->y) copy_row(a->y + h * Cz * W * 16, y, Cz * W * 16);
+			mix_row(z, W * 16, y, W * 16, W, a->ws, a->L, a->Co, &next);
 		}
-		if (a->sum) stats_row(a, mask, Cz, h);
+		finish_row(a, a->secondary ? z : y, mask, Cz, h);
 	}
+	STREAM_END;
 }
 
 void ISA(igc_conv_backward)(const igc_conv *a) {
-	const long H = a->H, W = a->W, PW = W + 2, hw = H * W * 16, L = a->L, Ci = a->Ci, Co = a->Co, Cx = L * Ci, Cz = L * Co;
+	const long H = a->H, W = a->W, PW = W + 2, L = a->L, Ci = a->Ci, Co = a->Co, Cx = L * Ci, Cz = L * Co;
 	float mask[16];
 	lane_mask(mask, a->valid);
 	float *ring = a->scratch;                     // 3 x (Cx, PW, 16): a
 	float *dring = ring + 3 * Cx * PW * 16;       // 3 x (Cz, PW, 16): gradient of y
 	float *dz = dring + 3 * Cz * PW * 16;         // (Cz, W, 16)
-	float *y = dz + Cz * W * 16;                  // (Cz or Cx, W, 16): y, then dx
-	float *accp = y + MAX(Cz, Cx) * W * 16;       // (Cz, Ci, 3, 3, 16)
+	float *row = dz + Cz * W * 16;                // (Cz or Cx, W, 16): y, then dx
+	float *accp = row + MAX(Cz, Cx) * W * 16;     // (Cz, Ci, 3, 3, 16)
 	float *accs = accp + Cz * Ci * 9 * 16;        // (Co, L, L, 16)
 	memset(accp, 0, Cz * Ci * 9 * 16 * sizeof(float));
 	if (a->secondary) memset(accs, 0, Cz * L * 16 * sizeof(float));
@@ -436,22 +441,29 @@ void ISA(igc_conv_backward)(const igc_conv *a) {
 		memset(a->gsum, 0, Cx * sizeof(double));
 		memset(a->gxsum, 0, Cx * sizeof(double));
 	}
-#define DROW(h) ((h) >= 0 && (h) < H ? dring + ((h) % 3) * Cz * PW * 16 : 0)
 	fill_row(XROW(0), a, Cx, 0);
 	const long primary = W * Cz * Ci * 9, secondary = a->secondary ? W * Cz * L : 0;
 	for (long h = 0; h <= H; h++) {
-		// Of the gradient of the output too: as many channels or fewer.
 		stream next = {{0}};
-		if (h + 2 < H) stream_add(&next, a->x + (h + 2) * W * 16);
-		if (h + 1 < H && Cz <= Cx) stream_add(&next, a->g + (h + 1) * W * 16), stream_add(&next, a->z + (h + 1) * W * 16);
-		stream_start(&next, MIN(Cx, Cz), W, hw, primary + 2 * secondary + (secondary ? primary : 0) + (a->gx ? primary : 0));
+		if (h + 2 < H) stream_add(&next, a->x + (h + 2) * Cx * W * 16);
+		if (h + 1 < H) {
+			const long at = (h + 1) * Cz * W * 16;
+			if (Cz <= Cx) stream_add(&next, a->g + at), stream_add(&next, a->z + at);
+			if (Cz <= Cx && a->y) stream_add(&next, a->y + at);
+		}
+		// Of the gradient of the output too: as many channels or fewer.
+		stream_start(&next, MIN(Cx, Cz) * W, primary + 2 * secondary + (a->secondary && !a->y ? primary : 0) + (a->gx ? primary : 0));
 		if (h < H) {
 			if (h + 1 < H) fill_row(XROW(h + 1), a, Cx, h + 1);
 			const float *rows[3] = {XROW(h - 1), XROW(h), XROW(h + 1)};
 			float *dy = DROW(h) + 16;
 			if (a->secondary) {
 				dz_row(dz, W * 16, a, mask, Cz, h);
-				conv_row(y, W * 16, rows, W, a->wp, L, Ci, Co, &next);
+				const float *y = row;
+				if (a->y)
+					y = a->y + h * Cz * W * 16;
+				else
+					conv_row(row, W * 16, rows, W, a->wp, L, Ci, Co, &next);
 				mixgrad_row(accs, dz, y, W * 16, W, L, Co, &next);
 				mix_row(dy, PW * 16, dz, W * 16, W, a->wst, L, Co, &next);
 			} else {
@@ -461,8 +473,8 @@ void ISA(igc_conv_backward)(const igc_conv *a) {
 		}
 		if (h > 0 && a->gx) {
 			const float *rows[3] = {DROW(h - 2), DROW(h - 1), DROW(h)};
-			conv_row(y, W * 16, rows, W, a->wpt, L, Co, Ci, &next);
-			gx_row(a, y, XROW(h - 1) + 16, Cx, h - 1);
+			conv_row(row, W * 16, rows, W, a->wpt, L, Co, Ci, &next);
+			gx_row(a, row, XROW(h - 1) + 16, Cx, h - 1);
 		}
 	}
 	reduce(a->dwp, accp, Cz * Ci * 9);
@@ -472,40 +484,40 @@ void ISA(igc_conv_backward)(const igc_conv *a) {
 // ---- the head ----
 
 void ISA(igc_pool_forward)(const igc_head *a) {
-	const long n = a->H * a->W * 16;
-	const float inv = 1.0f / (a->H * a->W);
-	for (long c = 0; c < a->C; c++) {
-		const float *x = a->x + c * n;
-		vec scale = BC(a->scale[c]), shift = BC(a->shift[c]);
-		for (int s = 0; s < 16; s += VW) {
-			// A row at a time, so that a sum over 1,024 positions rounds little.
-			vec t = (vec){0};
-			for (long h = 0; h < a->H; h++) {
+	const long W = a->W, C = a->C;
+	const float inv = 1.0f / (a->H * W);
+	memset(a->pool, 0, C * 16 * sizeof(float));
+	// A row at a time, so that a sum over 1,024 positions rounds little.
+	for (long h = 0; h < a->H; h++)
+		for (long c = 0; c < C; c++) {
+			const float *x = a->x + (h * C + c) * W * 16;
+			float *pool = a->pool + c * 16;
+			vec scale = BC(a->scale[c]), shift = BC(a->shift[c]);
+			for (int s = 0; s < 16; s += VW) {
 				vec r = (vec){0};
-				for (long w = 0; w < a->W; w++) r += relu(scale * LOAD(x + (h * a->W + w) * 16 + s) + shift);
-				t += r;
+				for (long w = 0; w < W; w++) r += relu(scale * LOAD(x + w * 16 + s) + shift);
+				STORE(pool + s, LOAD(pool + s) + r);
 			}
-			STORE(a->pool + c * 16 + s, t * BC(inv));
 		}
-	}
+	for (long k = 0; k < C * 16; k += VW) STORE(a->pool + k, LOAD(a->pool + k) * BC(inv));
 }
 
 void ISA(igc_pool_backward)(const igc_head *a) {
-	const long n = a->H * a->W * 16;
-	const float inv = 1.0f / (a->H * a->W);
-	for (long c = 0; c < a->C; c++) {
-		const float *x = a->x + c * n;
-		float *g = a->gx + c * n;
-		vec scale = BC(a->scale[c]), shift = BC(a->shift[c]);
-		a->gsum[c] = a->gxsum[c] = 0;
-		for (long h = 0; h < a->H; h++) {
-			vec s = (vec){0}, q = (vec){0};
+	const long W = a->W, C = a->C;
+	const float inv = 1.0f / (a->H * W);
+	memset(a->gsum, 0, C * sizeof(double));
+	memset(a->gxsum, 0, C * sizeof(double));
+	for (long h = 0; h < a->H; h++)
+		for (long c = 0; c < C; c++) {
+			const long at = (h * C + c) * W * 16;
+			const float *x = a->x + at;
+			float *g = a->gx + at;
+			vec scale = BC(a->scale[c]), shift = BC(a->shift[c]), s = (vec){0}, q = (vec){0};
 			for (int k = 0; k < 16; k += VW) {
 				vec d = LOAD(a->dpool + c * 16 + k) * BC(inv);
-				for (long w = 0; w < a->W; w++) {
-					long at = (h * a->W + w) * 16 + k;
-					vec v = LOAD(x + at), r = where(scale * v + shift, d);
-					STORE(g + at, r);
+				for (long w = 0; w < W; w++) {
+					vec v = LOAD(x + w * 16 + k), r = where(scale * v + shift, d);
+					STORE(g + w * 16 + k, r);
 					s += r;
 					q += r * v;
 				}
@@ -513,7 +525,6 @@ void ISA(igc_pool_backward)(const igc_head *a) {
 			a->gsum[c] += hsum(s);
 			a->gxsum[c] += hsum(q);
 		}
-	}
 }
 
 void ISA(igc_linear_forward)(const igc_head *a) {

@@ -8,29 +8,31 @@
 // ReLU of the input, L primary 3x3 convolutions of Ci to Co channels, and, if
 // secondary is set, Co secondary 1x1 convolutions of L to L channels.
 //
-// Sizes are element counts. Pictures are (C, H, W, 16): channel c, row h,
-// column w, lane n lie at ((c*H + h)*W + w)*16 + n.
+// Sizes are element counts. Pictures are (H, C, W, 16): row h, channel c,
+// column w, lane n lie at ((h*C + c)*W + w)*16 + n, and begin at a multiple of
+// 64 bytes.
 typedef struct {
 	long H, W;      // picture size
 	long L, Ci, Co; // primary partitions, channels in and out of each
 	long secondary; // 0: the primary convolution only
 	long valid;     // pictures in this block, 1..16; the other lanes are padding
 
-	const float *x;     // (L*Ci, H, W, 16) input: pictures, or the previous block's z
+	const float *x;     // (H, L*Ci, W, 16) input: pictures, or the previous block's z
 	const float *scale; // (L*Ci) a = max(0, scale*x + shift); NULL: a = x
 	const float *shift; // (L*Ci)
 	const float *wp;    // (L*Co, Ci, 3, 3) primary.weight
 	const float *ws;    // (Co*L, L) secondary.weight, row m*L + l
-	float *z;           // (L*Co, H, W, 16) output, before its normalisation
+	float *z;           // (H, L*Co, W, 16) output, before its normalisation
+	float *y;           // (H, L*Co, W, 16) output of the primary convolutions, kept for backward; NULL: computed again
 	double *sum;        // (L*Co) sum of z over positions and valid lanes; NULL: not wanted
 	double *sumsq;      // (L*Co) sum of z*z
 
 	// Backward only.
 	const float *wpt;   // (L*Ci, Co, 3, 3) primary.weight, in and out exchanged, turned by 180 degrees
 	const float *wst;   // (Co*L, L) secondary.weight, each matrix transposed
-	const float *g;     // (L*Co, H, W, 16) gradient of relu(bn(z)) times the ReLU's
+	const float *g;     // (H, L*Co, W, 16) gradient of relu(bn(z)) times the ReLU's
 	const float *ca, *cb, *cc; // (L*Co) gradient of z = ca*g + cb*z + cc
-	float *gx;          // (L*Ci, H, W, 16) gradient of a times the ReLU's; NULL: not wanted
+	float *gx;          // (H, L*Ci, W, 16) gradient of a times the ReLU's; NULL: not wanted
 	double *gsum;       // (L*Ci) sum of gx
 	double *gxsum;      // (L*Ci) sum of gx*x
 	float *dwp;         // (L*Co, Ci, 3, 3) this block's share of the gradient
@@ -44,7 +46,7 @@ typedef struct {
 typedef struct {
 	long H, W, C, K;    // picture size, channels, classes
 	long valid;
-	const float *x;     // (C, H, W, 16)
+	const float *x;     // (H, C, W, 16)
 	const float *scale, *shift; // (C)
 	float *pool;        // (C, 16)
 	const float *w, *bias; // (K, C), (K)
@@ -55,7 +57,7 @@ typedef struct {
 	double *loss;       // (16) cross-entropy of each valid lane, in nats
 	float *dw, *db;     // (K, C), (K) this block's share
 	float *dpool;       // (C, 16)
-	float *gx;          // (C, H, W, 16)
+	float *gx;          // (H, C, W, 16)
 	double *gsum, *gxsum; // (C)
 } igc_head;
 

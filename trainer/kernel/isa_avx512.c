@@ -2,9 +2,12 @@
 #if defined(__x86_64__)
 #pragma GCC optimize("O3")
 #pragma GCC target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")
+#include <immintrin.h>
 #define ISA(name) name##_avx512
 #define VW 16
 #define BC(f) ((vec){(f), (f), (f), (f), (f), (f), (f), (f), (f), (f), (f), (f), (f), (f), (f), (f)})
+#define STREAM(p, v) _mm512_stream_ps(p, (__m512)(v))
+#define STREAM_END _mm_sfence()
 #define CONV_OT 4
 #define CONV_P1 8
 #define CONV_P2 8

@@ -4,5 +4,7 @@
 #define ISA(name) name##_portable
 #define VW 4
 #define BC(f) ((vec){(f), (f), (f), (f)})
+#define STREAM(p, v) STORE(p, v)
+#define STREAM_END
 #include "tiles16.h"
 #include "body.h"

@@ -1,8 +1,9 @@
 // Package kernel holds all CPU arithmetic of a training step: the C kernels,
 // the checks before them, and the plain Go oracle that they are tested by.
 //
-// Layout. Activations are (B, C, H, W, 16): B blocks of 16 pictures, the 16
-// pictures of a block innermost. Picture n of a batch is lane n%16 of block
+// Layout. Activations are (B, H, C, W, 16): B blocks of 16 pictures, the 16
+// pictures of a block innermost, and a row of all channels in one piece, since
+// the kernels go row by row. Picture n of a batch is lane n%16 of block
 // n/16; lanes beyond the batch are padding, computed but never counted. One
 // vector is then one pixel of 16 pictures and every weight a scalar, so any L
 // and M is the same dense arithmetic, at M = 1 as at L = 1. Weights have
@@ -124,18 +125,19 @@ type Conv struct {
 	Geometry
 	Valid int // pictures in the block, 1 … 16
 
-	X            []float32 // (In, H, W, 16): pictures, or the z of the convolution before
+	X            []float32 // (H, In, W, 16): pictures, or the z of the convolution before
 	Scale, Shift []float32 // (In): a = max(0, Scale·X + Shift); nil: a = X
 	WP           []float32 // (L·Co, Ci, 3, 3): primary.weight
 	WS           []float32 // (L·Co, L): secondary.weight, row m·L + l
-	Z            []float32 // (Out, H, W, 16): written by Forward, read by Backward
+	Z            []float32 // (H, Out, W, 16): written by Forward, read by Backward
+	Y            []float32 // (H, Out, W, 16): the primary convolutions' output, written by Forward; nil: Backward computes it again
 	Sum, SumSq   []float64 // (Out): sums of z and z² over positions and valid lanes; nil: not wanted
 
 	// For Backward only.
 	WPT, WST    []float32 // from Transpose
-	G           []float32 // (Out, H, W, 16): gradient of the normalised z, masked by its ReLU
+	G           []float32 // (H, Out, W, 16): gradient of the normalised z, masked by its ReLU
 	CA, CB, CC  []float32 // (Out): gradient of z = CA·G + CB·Z + CC
-	GX          []float32 // (In, H, W, 16): gradient of a, masked by its ReLU; nil: not wanted; G itself if In = Out
+	GX          []float32 // (H, In, W, 16): gradient of a, masked by its ReLU; nil: not wanted; G itself if In = Out
 	GSum, GXSum []float64 // (In): sums of GX and of GX·X
 	DWP, DWS    []float32 // this block's share of the gradients of WP and WS
 }
@@ -171,6 +173,9 @@ func (c *Conv) forward() C.igc_conv {
 	}
 	a.wp, a.ws = floats(c.WP, c.PrimaryLen()), floats(c.WS, c.SecondaryLen())
 	a.z = floats(c.Z, c.Out()*hw)
+	if c.Y != nil {
+		a.y = floats(c.Y, c.Out()*hw)
+	}
 	if c.Sum != nil {
 		a.sum, a.sumsq = doubles(c.Sum, c.Out()), doubles(c.SumSq, c.Out())
 	}
@@ -196,7 +201,7 @@ type Head struct {
 	H, W, C, K int // picture size, channels, classes
 	Valid      int // pictures in the block, 1 … 16
 
-	X            []float32 // (C, H, W, 16): the z of the last convolution
+	X            []float32 // (H, C, W, 16): the z of the last convolution
 	Scale, Shift []float32 // (C)
 	Pool         []float32 // (C, 16): by PoolForward
 	WL, Bias     []float32 // (K, C), (K)
@@ -207,7 +212,7 @@ type Head struct {
 	DLogits      []float32 // (K, 16): by CrossEntropy; nil: not wanted
 	DWL, DBias   []float32 // this block's share: by LinearBackward
 	DPool        []float32 // (C, 16): by LinearBackward
-	GX           []float32 // (C, H, W, 16): by PoolBackward, masked by the ReLU
+	GX           []float32 // (H, C, W, 16): by PoolBackward, masked by the ReLU
 	GSum, GXSum  []float64 // (C): sums of GX and GX·X, by PoolBackward
 }
 

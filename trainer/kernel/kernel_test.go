@@ -63,15 +63,15 @@ func f32(a *kernel.Arena, s []float64) []float32 {
 	return out
 }
 
-func packed(a *kernel.Arena, s []float64, n, c, hw int) []float32 {
-	out := a.Floats(kernel.Blocks(n) * c * hw * kernel.Lanes)
-	kernel.Pack(out, f32(a, s), n, c, hw)
+func packed(a *kernel.Arena, s []float64, n, c, h, w int) []float32 {
+	out := a.Floats(kernel.Blocks(n) * c * h * w * kernel.Lanes)
+	kernel.Pack(out, f32(a, s), n, c, h, w)
 	return out
 }
 
-func unpacked(x []float32, n, c, hw int) []float64 {
-	s := make([]float32, n*c*hw)
-	kernel.Unpack(s, x, n, c, hw)
+func unpacked(x []float32, n, c, h, w int) []float64 {
+	s := make([]float32, n*c*h*w)
+	kernel.Unpack(s, x, n, c, h, w)
 	out := make([]float64, len(s))
 	for i, v := range s {
 		out[i] = float64(v)
@@ -191,7 +191,7 @@ func testConv(t *testing.T, isa kernel.ISA, c convCase, normalised bool) {
 		conv.Scale, conv.Shift = f32(&arena, d.scale), f32(&arena, d.shift)
 	}
 	conv.CA, conv.CB, conv.CC = f32(&arena, d.ca), f32(&arena, d.cb), f32(&arena, d.cc)
-	x, gp := packed(&arena, d.x, c.n, in, hw), packed(&arena, d.g, c.n, out, hw)
+	x, gp := packed(&arena, d.x, c.n, in, c.h, c.w), packed(&arena, d.g, c.n, out, c.h, c.w)
 	zk, gxk := arena.Floats(blocks*out*hw*16), arena.Floats(blocks*in*hw*16)
 	for _, s := range [][]float32{zk, gxk} {
 		for i := range s {
@@ -226,7 +226,7 @@ func testConv(t *testing.T, isa kernel.ISA, c convCase, normalised bool) {
 	team.Forward(calls)
 	team.Backward(calls)
 	if in == out { // in place: the same bits
-		g := packed(&arena, d.g, c.n, out, hw)
+		g := packed(&arena, d.g, c.n, out, c.h, c.w)
 		for b := range calls {
 			calls[b].G = at(g, b, out*hw*16)
 			calls[b].GX = calls[b].G
@@ -236,6 +236,17 @@ func testConv(t *testing.T, isa kernel.ISA, c convCase, normalised bool) {
 			t.Error("gx differs in place of g")
 		}
 	}
+	if c.secondary { // y kept: the same bits
+		dwp, dws, gx := slices.Clone(dwpk), slices.Clone(dwsk), slices.Clone(gxk)
+		for b := range calls {
+			calls[b].Y, calls[b].G, calls[b].GX = arena.Floats(out*hw*16), at(gp, b, out*hw*16), at(gxk, b, in*hw*16)
+		}
+		team.Forward(calls)
+		team.Backward(calls)
+		if !slices.Equal(dwp, dwpk) || !slices.Equal(dws, dwsk) || !slices.Equal(gx, gxk) {
+			t.Error("gradients differ with the primary convolutions' output kept")
+		}
+	}
 	total := func(s []float64, n int) []float64 {
 		out := make([]float64, n)
 		for i, v := range s {
@@ -243,10 +254,10 @@ func testConv(t *testing.T, isa kernel.ISA, c convCase, normalised bool) {
 		}
 		return out
 	}
-	near(t, "z", unpacked(zk, c.n, out, hw), z, 2e-6)
+	near(t, "z", unpacked(zk, c.n, out, c.h, c.w), z, 2e-6)
 	near(t, "sum", total(sums[0], out), sum, 2e-5)
 	near(t, "sumsq", total(sums[1], out), sumsq, 2e-5)
-	near(t, "gx", unpacked(gxk, c.n, in, hw), gx, 4e-6)
+	near(t, "gx", unpacked(gxk, c.n, in, c.h, c.w), gx, 4e-6)
 	near(t, "gsum", total(sums[2], in), gsum, 2e-5)
 	near(t, "gxsum", total(sums[3], in), gxsum, 2e-5)
 	dw := arena.Floats(g.PrimaryLen())
@@ -323,7 +334,7 @@ func TestHeadAgreesWithTheOracle(t *testing.T) {
 
 				head := kernel.Head{
 					H: size.h, W: size.w, C: c, K: k, Valid: n,
-					X: packed(&arena, x, n, c, hw), Scale: f32(&arena, scale), Shift: f32(&arena, shift),
+					X: packed(&arena, x, n, c, size.h, size.w), Scale: f32(&arena, scale), Shift: f32(&arena, shift),
 					Pool: arena.Floats(c * 16), WL: f32(&arena, w), Bias: f32(&arena, bias),
 					Logits: arena.Floats(k * 16), Labels: labels, Gain: 1 / float32(n),
 					Loss: arena.Doubles(16), DLogits: arena.Floats(k * 16),
@@ -337,13 +348,13 @@ func TestHeadAgreesWithTheOracle(t *testing.T) {
 				team.CrossEntropy(heads)
 				team.LinearBackward(heads)
 				team.PoolBackward(heads)
-				near(t, "pool", unpacked(head.Pool, n, c, 1), pool, 2e-6)
-				near(t, "logits", unpacked(head.Logits, n, k, 1), logits, 4e-6)
+				near(t, "pool", unpacked(head.Pool, n, c, 1, 1), pool, 2e-6)
+				near(t, "logits", unpacked(head.Logits, n, k, 1, 1), logits, 4e-6)
 				near(t, "loss", head.Loss, loss, 4e-6)
-				near(t, "dlogits", unpacked(head.DLogits, n, k, 1), dlogits, 4e-6)
+				near(t, "dlogits", unpacked(head.DLogits, n, k, 1, 1), dlogits, 4e-6)
 				near(t, "dw", wide(head.DWL), dw, 1e-5)
 				near(t, "db", wide(head.DBias), db, 1e-5)
-				near(t, "gx", unpacked(head.GX, n, c, hw), gx, 1e-5)
+				near(t, "gx", unpacked(head.GX, n, c, size.h, size.w), gx, 1e-5)
 				near(t, "gsum", head.GSum, gsum, 1e-5)
 				near(t, "gxsum", head.GXSum, gxsum, 1e-5)
 			})

@@ -76,22 +76,28 @@ func (Oracle) Affine(x, scale, shift []float64, n, c, hw int) []float64 {
 	return a
 }
 
-// Pack writes x (N, C, H·W) in the kernels' layout (B, C, H·W, 16), padding
+// Pack writes x (N, C, H, W) in the kernels' layout (B, H, C, W, 16), padding
 // lanes zero; Unpack is its inverse.
-func Pack(dst, x []float32, n, c, hw int) {
+func Pack(dst, x []float32, n, c, h, w int) {
 	clear(dst)
-	each(n, c, hw, func(at, i int) { dst[at] = x[i] })
+	each(n, c, h, w, func(at, i int) { dst[at] = x[i] })
 }
 
-// Unpack writes the first n pictures of x (B, C, H·W, 16) as (N, C, H·W).
-func Unpack(dst, x []float32, n, c, hw int) {
-	each(n, c, hw, func(at, i int) { dst[i] = x[at] })
+// Unpack writes the first n pictures of x (B, H, C, W, 16) as (N, C, H, W).
+func Unpack(dst, x []float32, n, c, h, w int) {
+	each(n, c, h, w, func(at, i int) { dst[i] = x[at] })
 }
 
-func each(n, c, hw int, f func(at, i int)) {
-	for i := range n {
-		for p := range c * hw {
-			f((i/Lanes*c*hw+p)*Lanes+i%Lanes, i*c*hw+p)
+func each(n, c, h, w int, f func(at, i int)) {
+	i := 0
+	for p := range n {
+		for ch := range c {
+			for row := range h {
+				for col := range w {
+					f((((p/Lanes*h+row)*c+ch)*w+col)*Lanes+p%Lanes, i)
+					i++
+				}
+			}
 		}
 	}
 }

@@ -99,7 +99,7 @@ func (o *conv) DiffWRT(n int) []bool {
 
 // SymDiff adds one op for all gradients, and a part for each.
 func (o *conv) SymDiff(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {
-	d := newConvGrad(o)
+	d := newConvGrad(o, grad)
 	node, err := G.ApplyOp(d, append(append(G.Nodes{}, in...), out, grad)...)
 	if err != nil {
 		return nil, err
@@ -131,7 +131,8 @@ func (p *parts) add(name string, value *tensor.Dense) *G.Node {
 // convGrad computes all gradients of a conv. Its inputs are those of the conv,
 // then z, then the gradient of the normalised z masked by its ReLU (g); its
 // value is the same for x (gx), in deferred form: the norm of x holds the
-// coefficients that make the gradient of x itself out of it.
+// coefficients that make the gradient of x itself out of it. From a pool, g is
+// that of poolGrad.
 type convGrad struct {
 	base
 	of       *conv
@@ -140,9 +141,10 @@ type convGrad struct {
 	dwpParts []float32     // (B, …)
 	dwsParts []float32
 	wpt, wst []float32
+	gLen     int // of a block of g
 }
 
-func newConvGrad(o *conv) *convGrad {
+func newConvGrad(o *conv, g *G.Node) *convGrad {
 	a, geo, blocks := o.run.arena, o.geo, o.run.b.blocks
 	d := &convGrad{of: o,
 		dwp:      o.run.tensor(geo.Out(), geo.Ci, 3, 3),
@@ -155,11 +157,16 @@ func newConvGrad(o *conv) *convGrad {
 	if o.inNorm != nil {
 		d.gx = o.run.gradient(o.in[0])
 	}
-	d.base = newBase(o.name+".grad", d.gx.Shape(), append(append([]tensor.Shape{}, o.in...), o.out, o.out)...)
+	d.base = newBase(o.name+".grad", d.gx.Shape(), append(append([]tensor.Shape{}, o.in...), o.out, g.Shape())...)
+	d.gLen = g.Shape().TotalSize() / blocks
+	_, pooled := g.Op().(*poolGrad)
 	for b := range o.calls {
 		k := &o.calls[b]
 		k.WPT, k.WST = d.wpt, d.wst
 		k.CA, k.CB, k.CC = o.outNorm.ca, o.outNorm.cb, o.outNorm.cc
+		if pooled {
+			k.GScale, k.GShift = o.outNorm.scale, o.outNorm.shift
+		}
 		k.DWP, k.DWS = at(d.dwpParts, b, geo.PrimaryLen()), at(d.dwsParts, b, geo.SecondaryLen())
 		if o.inNorm != nil {
 			k.GX = at(d.gx.Float32s(), b, geo.In()*geo.H*geo.W*kernel.Lanes)
@@ -173,7 +180,7 @@ func (d *convGrad) Do(v ...G.Value) (G.Value, error) {
 	o, geo := d.of, d.of.geo
 	calls, g := o.bind(v), f32(v[len(v)-1])
 	for b := range calls {
-		calls[b].G = at(g, b, geo.Out()*geo.H*geo.W*kernel.Lanes)
+		calls[b].G = at(g, b, d.gLen)
 	}
 	geo.Transpose(d.wpt, d.wst, calls[0].WP, calls[0].WS)
 	o.run.team.Backward(calls)

@@ -17,8 +17,8 @@ type head struct {
 	pool, logits, dlogits, dpool *tensor.Dense // (B, C or K, 16)
 	loss                         []float64     // (B, 16)
 	dw, db                       *tensor.Dense
-	dwParts, dbParts             []float32 // (B, …)
-	gx                           *tensor.Dense
+	dwParts, dbParts             []float32     // (B, …)
+	gx                           *tensor.Dense // (B, 1, C, 1, 16), the same at every position
 }
 
 func newHead(r *runtime, h, w, c, k int, inNorm *norm) *head {
@@ -38,12 +38,14 @@ func (h *head) training() {
 	h.dlogits, h.dpool = h.run.tensor(b, h.h.K, kernel.Lanes), h.run.tensor(b, h.h.C, kernel.Lanes)
 	h.dw, h.db = h.run.tensor(h.h.K, h.h.C), h.run.tensor(h.h.K)
 	h.dwParts, h.dbParts = a.Floats(b*h.h.K*h.h.C), a.Floats(b*h.h.K)
-	h.gx = h.run.gradient(tensor.Shape{b, h.h.H, h.h.C, h.h.W, kernel.Lanes})
+	h.gx = h.run.tensor(b, 1, h.h.C, 1, kernel.Lanes)
+	open, openX := a.Floats(b*h.h.C*kernel.Lanes), a.Floats(b*h.h.C*kernel.Lanes)
 	for i := range h.calls {
 		k := &h.calls[i]
 		k.DLogits, k.DPool = at(h.dlogits.Float32s(), i, k.K*kernel.Lanes), at(h.dpool.Float32s(), i, k.C*kernel.Lanes)
 		k.DWL, k.DBias = at(h.dwParts, i, k.K*k.C), at(h.dbParts, i, k.K)
-		k.GX, k.GSum, k.GXSum = at(h.gx.Float32s(), i, k.C*k.H*k.W*kernel.Lanes), at(h.inNorm.gsum, i, k.C), at(h.inNorm.gxsum, i, k.C)
+		k.Open, k.OpenX = at(open, i, k.C*kernel.Lanes), at(openX, i, k.C*kernel.Lanes)
+		k.GX, k.GSum, k.GXSum = at(h.gx.Float32s(), i, k.C*kernel.Lanes), at(h.inNorm.gsum, i, k.C), at(h.inNorm.gxsum, i, k.C)
 	}
 }
 
@@ -70,18 +72,13 @@ func newPool(h *head) *pool {
 
 func (o *pool) Do(v ...G.Value) (G.Value, error) {
 	o.inNorm.forward(f32(v[1]), f32(v[2]))
-	o.run.team.PoolForward(o.input(v))
-	return o.pool, nil
-}
-
-// input points the calls at the input and returns those in use.
-func (o *pool) input(v []G.Value) []kernel.Head {
 	used := o.used()
 	for b := range used {
 		k := &used[b]
 		k.X = at(f32(v[0]), b, k.C*k.H*k.W*kernel.Lanes)
 	}
-	return used
+	o.run.team.PoolForward(used)
+	return o.pool, nil
 }
 
 func (o *pool) DiffWRT(int) []bool { return []bool{true, true, true} }
@@ -96,15 +93,17 @@ func (o *pool) SymDiff(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {
 	return G.Nodes{node, p.add("pool.dweight", dense(o.inNorm.dWeight, o.h.C)), p.add("pool.dbias", dense(o.inNorm.dBias, o.h.C))}, p.err
 }
 
-// poolGrad's value is the deferred gradient of x, as convGrad's.
+// poolGrad's value is the deferred gradient of x, as convGrad's, but of one
+// position, since it is the same at all of a picture, and before the ReLU's
+// mask, which is not. Whoever reads it has z to mask it by.
 type poolGrad struct {
 	base
 	of *pool
 }
 
-func (d *poolGrad) Do(v ...G.Value) (G.Value, error) {
+func (d *poolGrad) Do(...G.Value) (G.Value, error) {
 	o := d.of
-	o.run.team.PoolBackward(o.input(v))
+	o.run.team.PoolBackward(o.used())
 	o.inNorm.backward()
 	return o.gx, nil
 }

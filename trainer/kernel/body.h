@@ -49,27 +49,30 @@ INLINE float hsum(vec v) {
 // The rows of all channels are one run of lines.
 typedef struct {
 	const float *row[4]; // next row of each tensor
+	long lines[4];
 	int n, t;            // tensors; the one in turn
-	long lines, k;       // of a row; the next one
+	long k;              // its next line
+	long total;          // lines of all
 	long rate, credit;   // lines for each multiply-add of a vector, in 2^-20
 } stream;
 
-static void stream_add(stream *s, const float *row) {
-	s->row[s->n++] = row;
+static void stream_add(stream *s, const float *row, long lines) {
+	s->row[s->n] = row;
+	s->lines[s->n++] = lines;
+	s->total += lines;
 }
 
 // stream_start spreads the lines over the multiply-adds (of a picture block's
 // row, so 16/VW times as many vectors) that are to come.
-static void stream_start(stream *s, long lines, long madds) {
-	s->lines = lines;
-	s->rate = s->n ? ((s->n * s->lines) << 20) / MAX(madds * (16 / VW), 1) + 1 : 0;
+static void stream_start(stream *s, long madds) {
+	s->rate = (s->total << 20) / MAX(madds * (16 / VW), 1) + 1;
 }
 
 // ahead: the work of madds vector multiply-adds was done.
 INLINE void ahead(stream *s, long madds) {
 	for (s->credit += madds * s->rate; s->credit >= 1 << 20 && s->t < s->n; s->credit -= 1 << 20) {
 		__builtin_prefetch(s->row[s->t] + s->k * 16, 0, 2);
-		if (++s->k == s->lines) s->k = 0, s->t++;
+		if (++s->k == s->lines[s->t]) s->k = 0, s->t++;
 	}
 }
 
@@ -362,9 +365,21 @@ static void finish_row(const igc_conv *a, const float *row, const float *mask, l
 // in padding lanes.
 static void dz_row(float *out, long cs, const igc_conv *a, const float *mask, long C, long h) {
 	const long W = a->W;
-	const float *g = a->g + h * C * W * 16, *z = a->z + h * C * W * 16;
-	for (long c = 0; c < C; c++, g += W * 16, z += W * 16, out += cs) {
+	const float *z = a->z + h * C * W * 16;
+	for (long c = 0; c < C; c++, z += W * 16, out += cs) {
 		vec ca = BC(a->ca[c]), cb = BC(a->cb[c]), cc = BC(a->cc[c]);
+		if (a->gscale) {
+			vec scale = BC(a->gscale[c]), shift = BC(a->gshift[c]);
+			for (long s = 0; s < 16; s += VW) {
+				vec m = LOAD(mask + s), g = ca * LOAD(a->g + c * 16 + s);
+				for (long k = s; k < W * 16; k += 16) {
+					vec v = LOAD(z + k);
+					STORE(out + k, m * (where(scale * v + shift, g) + cb * v + cc));
+				}
+			}
+			continue;
+		}
+		const float *g = a->g + (h * C + c) * W * 16;
 		for (long s = 0; s < 16; s += VW) {
 			vec m = LOAD(mask + s);
 			for (long k = s; k < W * 16; k += 16) STORE(out + k, m * (ca * LOAD(g + k) + cb * LOAD(z + k) + cc));
@@ -412,8 +427,8 @@ void ISA(igc_conv_forward)(const igc_conv *a) {
 		if (h + 1 < H) fill_row(XROW(h + 1), a, Cx, h + 1);
 		const float *rows[3] = {XROW(h - 1), XROW(h), XROW(h + 1)};
 		stream next = {{0}};
-		if (h + 2 < H) stream_add(&next, a->x + (h + 2) * Cx * W * 16);
-		stream_start(&next, Cx * W, W * Cz * (a->Ci * 9 + (a->secondary ? a->L : 0)));
+		if (h + 2 < H) stream_add(&next, a->x + (h + 2) * Cx * W * 16, Cx * W);
+		stream_start(&next, W * Cz * (a->Ci * 9 + (a->secondary ? a->L : 0)));
 		conv_row(y, W * 16, rows, W, a->wp, a->L, a->Ci, a->Co, &next);
 		if (a->secondary) {
 			if (a->y) copy_row(a->y + h * Cz * W * 16, y, Cz * W * 16);
@@ -445,14 +460,14 @@ void ISA(igc_conv_backward)(const igc_conv *a) {
 	const long primary = W * Cz * Ci * 9, secondary = a->secondary ? W * Cz * L : 0;
 	for (long h = 0; h <= H; h++) {
 		stream next = {{0}};
-		if (h + 2 < H) stream_add(&next, a->x + (h + 2) * Cx * W * 16);
+		if (h + 2 < H) stream_add(&next, a->x + (h + 2) * Cx * W * 16, Cx * W);
 		if (h + 1 < H) {
 			const long at = (h + 1) * Cz * W * 16;
-			if (Cz <= Cx) stream_add(&next, a->g + at), stream_add(&next, a->z + at);
-			if (Cz <= Cx && a->y) stream_add(&next, a->y + at);
+			stream_add(&next, a->z + at, Cz * W);
+			if (!a->gscale) stream_add(&next, a->g + at, Cz * W);
+			if (a->y) stream_add(&next, a->y + at, Cz * W);
 		}
-		// Of the gradient of the output too: as many channels or fewer.
-		stream_start(&next, MIN(Cx, Cz) * W, primary + 2 * secondary + (a->secondary && !a->y ? primary : 0) + (a->gx ? primary : 0));
+		stream_start(&next, primary + 2 * secondary + (a->secondary && !a->y ? primary : 0) + (a->gx ? primary : 0));
 		if (h < H) {
 			if (h + 1 < H) fill_row(XROW(h + 1), a, Cx, h + 1);
 			const float *rows[3] = {XROW(h - 1), XROW(h), XROW(h + 1)};
@@ -487,44 +502,48 @@ void ISA(igc_pool_forward)(const igc_head *a) {
 	const long W = a->W, C = a->C;
 	const float inv = 1.0f / (a->H * W);
 	memset(a->pool, 0, C * 16 * sizeof(float));
+	if (a->open) memset(a->open, 0, C * 16 * sizeof(float));
+	if (a->open) memset(a->openx, 0, C * 16 * sizeof(float));
 	// A row at a time, so that a sum over 1,024 positions rounds little.
 	for (long h = 0; h < a->H; h++)
 		for (long c = 0; c < C; c++) {
 			const float *x = a->x + (h * C + c) * W * 16;
-			float *pool = a->pool + c * 16;
-			vec scale = BC(a->scale[c]), shift = BC(a->shift[c]);
-			for (int s = 0; s < 16; s += VW) {
-				vec r = (vec){0};
-				for (long w = 0; w < W; w++) r += relu(scale * LOAD(x + w * 16 + s) + shift);
-				STORE(pool + s, LOAD(pool + s) + r);
+			vec scale = BC(a->scale[c]), shift = BC(a->shift[c]), one = BC(1.0f);
+			for (long k = c * 16; k < c * 16 + 16; k += VW, x += VW) {
+				vec r = (vec){0}, n = (vec){0}, q = (vec){0};
+				if (!a->open) {
+					for (long w = 0; w < W; w++) r += relu(scale * LOAD(x + w * 16) + shift);
+				} else {
+					for (long w = 0; w < W; w++) {
+						vec v = LOAD(x + w * 16), b = scale * v + shift;
+						r += relu(b);
+						n += where(b, one);
+						q += where(b, v);
+					}
+					STORE(a->open + k, LOAD(a->open + k) + n);
+					STORE(a->openx + k, LOAD(a->openx + k) + q);
+				}
+				STORE(a->pool + k, LOAD(a->pool + k) + r);
 			}
 		}
 	for (long k = 0; k < C * 16; k += VW) STORE(a->pool + k, LOAD(a->pool + k) * BC(inv));
 }
 
+// The gradient is the same at all positions of a picture where the ReLU is
+// open; the sums over them need only what forward counted.
 void ISA(igc_pool_backward)(const igc_head *a) {
-	const long W = a->W, C = a->C;
-	const float inv = 1.0f / (a->H * W);
-	memset(a->gsum, 0, C * sizeof(double));
-	memset(a->gxsum, 0, C * sizeof(double));
-	for (long h = 0; h < a->H; h++)
-		for (long c = 0; c < C; c++) {
-			const long at = (h * C + c) * W * 16;
-			const float *x = a->x + at;
-			float *g = a->gx + at;
-			vec scale = BC(a->scale[c]), shift = BC(a->shift[c]), s = (vec){0}, q = (vec){0};
-			for (int k = 0; k < 16; k += VW) {
-				vec d = LOAD(a->dpool + c * 16 + k) * BC(inv);
-				for (long w = 0; w < W; w++) {
-					vec v = LOAD(x + w * 16 + k), r = where(scale * v + shift, d);
-					STORE(g + w * 16 + k, r);
-					s += r;
-					q += r * v;
-				}
-			}
-			a->gsum[c] += hsum(s);
-			a->gxsum[c] += hsum(q);
+	const float inv = 1.0f / (a->H * a->W);
+	for (long c = 0; c < a->C; c++) {
+		vec s = (vec){0}, q = (vec){0};
+		for (long k = c * 16; k < c * 16 + 16; k += VW) {
+			vec g = LOAD(a->dpool + k) * BC(inv);
+			STORE(a->gx + k, g);
+			s += g * LOAD(a->open + k);
+			q += g * LOAD(a->openx + k);
 		}
+		a->gsum[c] = hsum(s);
+		a->gxsum[c] = hsum(q);
+	}
 }
 
 void ISA(igc_linear_forward)(const igc_head *a) {

@@ -31,6 +31,7 @@ typedef struct {
 	const float *wpt;   // (L*Ci, Co, 3, 3) primary.weight, in and out exchanged, turned by 180 degrees
 	const float *wst;   // (Co*L, L) secondary.weight, each matrix transposed
 	const float *g;     // (H, L*Co, W, 16) gradient of relu(bn(z)) times the ReLU's
+	const float *gscale, *gshift; // (L*Co) not NULL: g is (L*Co, 16), the same at every position and times the ReLU's only here, where gscale*z + gshift > 0
 	const float *ca, *cb, *cc; // (L*Co) gradient of z = ca*g + cb*z + cc
 	float *gx;          // (H, L*Ci, W, 16) gradient of a times the ReLU's; NULL: not wanted
 	double *gsum;       // (L*Ci) sum of gx
@@ -49,6 +50,7 @@ typedef struct {
 	const float *x;     // (H, C, W, 16)
 	const float *scale, *shift; // (C)
 	float *pool;        // (C, 16)
+	float *open, *openx; // (C, 16) positions with scale*x + shift > 0, and the sum of x there; NULL: not wanted
 	const float *w, *bias; // (K, C), (K)
 	float *logits;      // (K, 16)
 	const float *labels; // (16) class numbers
@@ -57,8 +59,8 @@ typedef struct {
 	double *loss;       // (16) cross-entropy of each valid lane, in nats
 	float *dw, *db;     // (K, C), (K) this block's share
 	float *dpool;       // (C, 16)
-	float *gx;          // (H, C, W, 16)
-	double *gsum, *gxsum; // (C)
+	float *gx;          // (C, 16) gradient of relu(bn(x)) at each position
+	double *gsum, *gxsum; // (C) sums of gx times the ReLU's, and of that times x
 } igc_head;
 
 // igc_probe measures what a thread can do: rounds of multiply-adds that touch

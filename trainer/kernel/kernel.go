@@ -136,6 +136,8 @@ type Conv struct {
 	// For Backward only.
 	WPT, WST    []float32 // from Transpose
 	G           []float32 // (H, Out, W, 16): gradient of the normalised z, masked by its ReLU
+	GScale      []float32 // (Out): not nil: G is (Out, 16), the same at every position, and not masked yet: by GScale·Z + GShift > 0
+	GShift      []float32
 	CA, CB, CC  []float32 // (Out): gradient of z = CA·G + CB·Z + CC
 	GX          []float32 // (H, In, W, 16): gradient of a, masked by its ReLU; nil: not wanted; G itself if In = Out
 	GSum, GXSum []float64 // (In): sums of GX and of GX·X
@@ -185,7 +187,11 @@ func (c *Conv) forward() C.igc_conv {
 func (c *Conv) backward() C.igc_conv {
 	a, hw := c.forward(), c.H*c.W*Lanes
 	a.wpt, a.wst = floats(c.WPT, c.PrimaryLen()), floats(c.WST, c.SecondaryLen())
-	a.g = floats(c.G, c.Out()*hw)
+	if c.GScale != nil {
+		a.g, a.gscale, a.gshift = floats(c.G, c.Out()*Lanes), floats(c.GScale, c.Out()), floats(c.GShift, c.Out())
+	} else {
+		a.g = floats(c.G, c.Out()*hw)
+	}
 	a.ca, a.cb, a.cc = floats(c.CA, c.Out()), floats(c.CB, c.Out()), floats(c.CC, c.Out())
 	if c.GX != nil {
 		a.gx, a.gsum, a.gxsum = floats(c.GX, c.In()*hw), doubles(c.GSum, c.In()), doubles(c.GXSum, c.In())
@@ -204,6 +210,7 @@ type Head struct {
 	X            []float32 // (H, C, W, 16): the z of the last convolution
 	Scale, Shift []float32 // (C)
 	Pool         []float32 // (C, 16): by PoolForward
+	Open, OpenX  []float32 // (C, 16): positions where the ReLU is open, and the sum of X there, by PoolForward; nil: not wanted
 	WL, Bias     []float32 // (K, C), (K)
 	Logits       []float32 // (K, 16): by LinearForward
 	Labels       []float32 // (16): class numbers, 0 … K−1
@@ -213,7 +220,7 @@ type Head struct {
 	DWL, DBias   []float32 // this block's share: by LinearBackward
 	DPool        []float32 // (C, 16): by LinearBackward
 	GX           []float32 // (H, C, W, 16): by PoolBackward, masked by the ReLU
-	GSum, GXSum  []float64 // (C): sums of GX and GX·X, by PoolBackward
+	GSum, GXSum  []float64 // (C): sums of GX, masked, and of that times X, by PoolBackward
 }
 
 func (h *Head) c() C.igc_head {
@@ -224,14 +231,16 @@ func (h *Head) poolForward() C.igc_head {
 	a := h.c()
 	a.x, a.scale, a.shift = floats(h.X, h.C*h.H*h.W*Lanes), floats(h.Scale, h.C), floats(h.Shift, h.C)
 	a.pool = floats(h.Pool, h.C*Lanes)
+	if h.Open != nil {
+		a.open, a.openx = floats(h.Open, h.C*Lanes), floats(h.OpenX, h.C*Lanes)
+	}
 	return a
 }
 
 func (h *Head) poolBackward() C.igc_head {
 	a := h.c()
-	n := h.C * h.H * h.W * Lanes
-	a.x, a.scale, a.shift = floats(h.X, n), floats(h.Scale, h.C), floats(h.Shift, h.C)
-	a.dpool, a.gx = floats(h.DPool, h.C*Lanes), floats(h.GX, n)
+	a.open, a.openx = floats(h.Open, h.C*Lanes), floats(h.OpenX, h.C*Lanes)
+	a.dpool, a.gx = floats(h.DPool, h.C*Lanes), floats(h.GX, h.C*Lanes)
 	a.gsum, a.gxsum = doubles(h.GSum, h.C), doubles(h.GXSum, h.C)
 	return a
 }

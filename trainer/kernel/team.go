@@ -62,12 +62,12 @@ func (t *Team) Backward(calls []Conv) {
 	C.igc_conv_backward(t.c, unsafe.SliceData(t.convs), C.long(len(calls)))
 }
 
-// PoolForward computes Pool from X, Scale and Shift.
+// PoolForward computes Pool, Open and OpenX from X, Scale and Shift.
 func (t *Team) PoolForward(calls []Head) {
 	C.igc_pool_forward(t.c, t.put(calls, (*Head).poolForward), C.long(len(calls)))
 }
 
-// PoolBackward computes GX, GSum and GXSum from DPool.
+// PoolBackward computes GX, GSum and GXSum from DPool, Open and OpenX.
 func (t *Team) PoolBackward(calls []Head) {
 	C.igc_pool_backward(t.c, t.put(calls, (*Head).poolBackward), C.long(len(calls)))
 }

@@ -9,7 +9,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sourcegraph/conc/pool"
+
 	"igcsearch/space"
+	"igcsearch/trainer/dataset"
 	"igcsearch/trainer/graph"
 	"igcsearch/trainer/kernel"
 )
@@ -36,72 +39,295 @@ func CPU() string {
 	return runtime.GOARCH
 }
 
-// BenchOptions say what Bench measures.
+// BenchOptions say what Bench and Scaling measure.
 type BenchOptions struct {
 	Pair    space.Pair
 	Batch   int // pictures of a step, 1 … 4096
 	Threads int // 1 … 1024; more than batch/16 are not used
 	Steps   int // measured, after one that is not; at least 1
+	// Between, if not nil, runs after half of the steps: what is to be compared
+	// is then measured in the middle of what it is compared with.
+	Between func() error
 }
 
 // BenchResult is the training step of one pair on Figure 3's network, 100
 // classes: forward, backward and update.
 type BenchResult struct {
-	L, M, Params    int           // Params of one block
+	Params          int           // of one block
 	Step            time.Duration // median
 	ImagesPerSecond float64
-	GFLOPS          float64 // 6 operations for each multiply–add and picture
-	PeakGFLOPS      float64 // multiply–adds that touch no memory, as many threads, just before
+	Flops           float64 // of a step: 6 operations for each multiply–add and picture
+	Bytes           float64 // of a step: activations and gradients, each time an op must read or write them
+	PeakFlops       float64 // a second: multiply–adds that touch no memory, the same threads, before and after
+	Bandwidth       float64 // bytes a second: a copy, the same threads, before
+	EvalPerSecond   float64 // pictures, forward only
+	Input           time.Duration
+	Resident        int // bytes that the model added to the process; 0 if the system does not tell
+	Allocations     int // by Go in all measured steps
+	Threads         int // used
 	ISA             string
-	Threads         int
 }
 
-// Bench measures the training step of a pair on random pictures of 3×32×32.
-func Bench(ctx context.Context, o BenchOptions) (BenchResult, error) {
-	isa, err := kernel.Detect()
-	if err != nil {
-		return BenchResult{}, err
+// FlopsPerSecond of the median step.
+func (r BenchResult) FlopsPerSecond() float64 { return r.Flops / r.Step.Seconds() }
+
+// BytesPerSecond of the median step.
+func (r BenchResult) BytesPerSecond() float64 { return r.Bytes / r.Step.Seconds() }
+
+// Bound says what a step cannot be faster than: "arithmetic", if its operations
+// at peak take longer than its bytes at full bandwidth, else "memory".
+func (r BenchResult) Bound() string {
+	if r.Flops/r.PeakFlops >= r.Bytes/r.Bandwidth {
+		return "arithmetic"
 	}
+	return "memory"
+}
+
+const (
+	benchClasses = 100
+	benchSide    = 32
+)
+
+func (o BenchOptions) check() error {
 	if o.Batch < 1 || o.Batch > 4096 {
-		return BenchResult{}, fmt.Errorf("batch %d: want 1 to 4096 pictures", o.Batch)
+		return fmt.Errorf("batch %d: want 1 to 4096 pictures", o.Batch)
 	}
 	if o.Threads < 1 || o.Threads > 1024 {
-		return BenchResult{}, fmt.Errorf("%d threads: want 1 to 1024", o.Threads)
+		return fmt.Errorf("%d threads: want 1 to 1024", o.Threads)
 	}
-	const classes = 100
-	net := space.Figure3(o.Pair, 6, space.Shape{C: 3, H: 32, W: 32}, classes)
-	m, err := graph.New(net, o.Batch, graph.Options{ISA: isa, Threads: o.Threads})
+	return nil
+}
+
+// model returns one with a batch of random pictures in it.
+func (o BenchOptions) model(threads int) (*graph.Model, error) {
+	isa, err := kernel.Detect()
 	if err != nil {
-		return BenchResult{}, err
+		return nil, err
 	}
-	defer m.Close()
+	net := space.Figure3(o.Pair, 6, space.Shape{C: 3, H: benchSide, W: benchSide}, benchClasses)
+	m, err := graph.New(net, o.Batch, graph.Options{ISA: isa, Threads: threads})
+	if err != nil {
+		return nil, err
+	}
 	initialise(m.Params, 0)
-	peak := m.Team().Peak() / 1e9
 	x, y := m.Batch(o.Batch)
 	for i := range x {
 		x[i] = float32(i*7919%2001)/1000 - 1
 	}
 	for i := range y {
-		y[i] = float32(i % classes)
+		y[i] = float32(i % benchClasses)
 	}
-	var times []time.Duration
-	for range o.Steps + 1 {
+	return m, nil
+}
+
+func benchStep(m *graph.Model) error {
+	_, err := m.Step()
+	m.Update(0.01, 0.9, 1e-4)
+	return err
+}
+
+// timed runs f n times, and before if not nil halfway, and returns the median.
+func timed(ctx context.Context, n int, f, between func() error) (time.Duration, error) {
+	times := make([]time.Duration, n)
+	for i := range n {
 		if err := ctx.Err(); err != nil {
-			return BenchResult{}, err
+			return 0, err
+		}
+		if i == (n+1)/2 && between != nil {
+			if err := between(); err != nil {
+				return 0, err
+			}
 		}
 		begin := time.Now()
-		if _, err := m.Step(); err != nil {
-			return BenchResult{}, err
+		if err := f(); err != nil {
+			return 0, err
 		}
-		m.Update(0.01, 0.9, 1e-4)
-		times = append(times, time.Since(begin))
+		times[i] = time.Since(begin)
 	}
-	times = times[1:] // the first one meets cold memory
 	slices.Sort(times)
-	median := (times[len(times)/2] + times[(len(times)-1)/2]) / 2
-	r := BenchResult{L: o.Pair.L, M: o.Pair.M, Params: o.Pair.Params(9), Step: median, ISA: isa.String(), Threads: o.Threads}
-	r.ImagesPerSecond = float64(o.Batch) / median.Seconds()
-	r.GFLOPS = 6 * float64(net.MultiplyAdds()) * r.ImagesPerSecond / 1e9
-	r.PeakGFLOPS = peak
-	return r, nil
+	return (times[n/2] + times[(n-1)/2]) / 2, nil
+}
+
+// Bench measures the training step of a pair on random pictures of 3×32×32.
+func Bench(ctx context.Context, o BenchOptions) (r BenchResult, err error) {
+	if err := o.check(); err != nil {
+		return r, err
+	}
+	before := resident()
+	m, err := o.model(o.Threads)
+	if err != nil {
+		return r, err
+	}
+	defer m.Close()
+	step := func() error { return benchStep(m) }
+	if err := step(); err != nil { // the first one meets cold memory
+		return r, err
+	}
+	if before > 0 {
+		r.Resident = resident() - before
+	}
+	team := m.Team()
+	r.Params, r.Threads, r.ISA = o.Pair.Params(9), team.Threads(), team.ISA().String()
+	r.Flops, r.Bytes = 6*float64(m.Net.MultiplyAdds())*float64(o.Batch), float64(m.StepBytes())
+	if r.Bandwidth, err = bandwidth(team); err != nil {
+		return r, err
+	}
+	r.PeakFlops = team.Peak()
+	var memory [2]runtime.MemStats
+	var elsewhere uint64
+	between := o.Between
+	if between != nil {
+		between = func() error {
+			var s [2]runtime.MemStats
+			runtime.ReadMemStats(&s[0])
+			err := o.Between()
+			runtime.ReadMemStats(&s[1])
+			elsewhere = s[1].Mallocs - s[0].Mallocs
+			return err
+		}
+	}
+	runtime.ReadMemStats(&memory[0])
+	if r.Step, err = timed(ctx, o.Steps, step, between); err != nil {
+		return r, err
+	}
+	runtime.ReadMemStats(&memory[1])
+	r.Allocations = int(memory[1].Mallocs - memory[0].Mallocs - elsewhere)
+	r.PeakFlops = max(r.PeakFlops, team.Peak())
+	r.ImagesPerSecond = float64(o.Batch) / r.Step.Seconds()
+	eval, err := timed(ctx, o.Steps, func() error { _, err := m.Evaluate(); return err }, nil)
+	if err != nil {
+		return r, err
+	}
+	r.EvalPerSecond = float64(o.Batch) / eval.Seconds()
+	set, pictures := benchSet(o.Batch)
+	x, _ := m.Batch(o.Batch)
+	r.Input, err = timed(ctx, o.Steps, func() error {
+		set.Fill(x, &set.Train, pictures, &dataset.Augmentation{Pad: 4, Mirror: true}, 0, 0)
+		return nil
+	}, nil)
+	return r, err
+}
+
+// benchSet is n pictures as the input pipeline reads them.
+func benchSet(n int) (*dataset.Set, []int) {
+	s := &dataset.Set{C: 3, H: benchSide, W: benchSide, Std: [3]float32{1, 1, 1}}
+	s.Train.Labels, s.Train.Pixels = make([]byte, n), make([]byte, n*3*benchSide*benchSide)
+	pictures := make([]int, n)
+	for i := range pictures {
+		pictures[i] = (i * 7919) % n
+	}
+	for i := range s.Train.Pixels {
+		s.Train.Pixels[i] = byte(i * 31)
+	}
+	return s, pictures
+}
+
+// bandwidth is that of a team, or an error where memory is short.
+func bandwidth(t *kernel.Team) (b float64, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			e, ok := p.(kernel.MemoryError)
+			if !ok {
+				panic(p)
+			}
+			err = fmt.Errorf("measure the memory's bandwidth: %w", e)
+		}
+	}()
+	return t.Bandwidth(), nil
+}
+
+// resident is the memory of this process in use, in bytes; 0 if the system
+// does not tell.
+func resident() int {
+	s, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return 0
+	}
+	var size, pages int
+	if _, err := fmt.Sscan(string(s), &size, &pages); err != nil {
+		return 0
+	}
+	return pages * os.Getpagesize()
+}
+
+// ScalingResult compares three ways to use a machine on one pair, in pictures
+// a second.
+type ScalingResult struct {
+	One     float64 // one trial on one thread
+	Trials  float64 // as many trials at once as threads, one thread each: all together
+	Threads float64 // one trial on all threads
+	// Medians over the rounds, in each of which all three were measured.
+	TrialsRatio, ThreadsRatio float64
+}
+
+// Scaling measures in rounds, Steps of them: one trial on one thread, Threads
+// trials at once on one thread each, one trial on Threads threads.
+func Scaling(ctx context.Context, o BenchOptions) (r ScalingResult, err error) {
+	if err := o.check(); err != nil {
+		return r, err
+	}
+	var models []*graph.Model
+	defer func() {
+		for _, m := range models {
+			m.Close()
+		}
+	}()
+	for i := range o.Threads + 1 {
+		threads := 1
+		if i == o.Threads {
+			threads = o.Threads
+		}
+		m, err := o.model(threads)
+		if err != nil {
+			return r, err
+		}
+		models = append(models, m)
+		if err := benchStep(m); err != nil {
+			return r, err
+		}
+	}
+	// Some steps each, so that those at once overlap but for little at the end.
+	const steps = 3
+	run := func(m *graph.Model) error {
+		for range steps {
+			if err := benchStep(m); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	ways := [3]func() error{
+		func() error { return run(models[0]) },
+		func() error {
+			p := pool.New().WithErrors()
+			for _, m := range models[:o.Threads] {
+				p.Go(func() error { return run(m) })
+			}
+			return p.Wait()
+		},
+		func() error { return run(models[o.Threads]) },
+	}
+	trials := [3]int{1, o.Threads, 1}
+	var rate [3][]float64
+	var ratio [3][]float64
+	for range o.Steps {
+		if err := ctx.Err(); err != nil {
+			return r, err
+		}
+		for way, f := range ways {
+			begin := time.Now()
+			if err := f(); err != nil {
+				return r, err
+			}
+			rate[way] = append(rate[way], float64(steps*trials[way]*o.Batch)/time.Since(begin).Seconds())
+			ratio[way] = append(ratio[way], rate[way][len(rate[way])-1]/rate[0][len(rate[0])-1])
+		}
+	}
+	return ScalingResult{One: median(rate[0]), Trials: median(rate[1]), Threads: median(rate[2]),
+		TrialsRatio: median(ratio[1]), ThreadsRatio: median(ratio[2])}, nil
+}
+
+func median(v []float64) float64 {
+	slices.Sort(v)
+	return (v[len(v)/2] + v[(len(v)-1)/2]) / 2
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -232,14 +231,36 @@ func TestTrace(t *testing.T) {
 }
 
 func TestBench(t *testing.T) {
-	r, err := trainer.Bench(t.Context(), trainer.BenchOptions{Pair: space.Pair{L: 2, M: 1}, Batch: 3, Threads: 2, Steps: 2})
+	between := 0
+	r, err := trainer.Bench(t.Context(), trainer.BenchOptions{Pair: space.Pair{L: 2, M: 4}, Batch: 32, Threads: 2, Steps: 4, Between: func() error { between++; return nil }})
 	if err != nil {
 		t.Fatal(err)
 	}
-	// 6 operations × (27·2 + 6·(9·2 + 4))·1024 + 100·2 multiply–adds a picture.
-	want := 6 * ((54+6*22)*1024 + 200) * r.ImagesPerSecond / 1e9
-	if r.Step <= 0 || math.Abs(r.GFLOPS-want) > 1e-9*want || r.Params != 22 || r.Threads != 2 {
-		t.Errorf("%+v, want %g GFLOP/s", r, want)
+	// 6 operations × (27·8 + 6·(9·2·16 + 4·4))·1024 + 100·8 multiply–adds a picture.
+	if want := 6.0 * 32 * ((216+6*304)*1024 + 800); r.Flops != want {
+		t.Errorf("%g operations, want %g", r.Flops, want)
+	}
+	// Tensors of 8 channels, but for the pictures of 3: forward conv0 reads 3
+	// and writes 8; a block reads, writes, and keeps its primary output (M = 4);
+	// the pool reads. Backward conv0 reads pictures, z, g; a block reads x, z, g
+	// and its primary output and writes gx, the last one without g but for its
+	// 8·16·2 values.
+	channels := (3 + 8) + 6*(3*8) + 8 + (3 + 8 + 8) + 6*(5*8) - 8
+	if want := 4.0 * (32*1024*float64(channels) + 8*16*2); r.Bytes != want {
+		t.Errorf("%g bytes, want %g", r.Bytes, want)
+	}
+	if r.Step <= 0 || r.ImagesPerSecond <= 0 || r.PeakFlops <= 0 || r.Bandwidth <= 0 || r.EvalPerSecond <= 0 || r.Input <= 0 || r.Params != 304 || r.Threads != 2 || between != 1 {
+		t.Errorf("%+v, between ran %d times", r, between)
+	}
+}
+
+func TestScaling(t *testing.T) {
+	r, err := trainer.Scaling(t.Context(), trainer.BenchOptions{Pair: space.Pair{L: 2, M: 1}, Batch: 32, Threads: 2, Steps: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.One <= 0 || r.Trials <= 0 || r.Threads <= 0 || r.TrialsRatio <= 0 || r.ThreadsRatio <= 0 {
+		t.Errorf("%+v", r)
 	}
 }
 
@@ -264,7 +285,7 @@ func BenchmarkStep(b *testing.B) {
 				b.Fatal(err)
 			}
 			b.ReportMetric(float64(r.Step.Nanoseconds()), "ns/op")
-			b.ReportMetric(r.GFLOPS, "GFLOP/s")
+			b.ReportMetric(r.FlopsPerSecond()/1e9, "GFLOP/s")
 		})
 	}
 }

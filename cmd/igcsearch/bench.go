@@ -1,29 +1,63 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"math"
+	"os/exec"
 	"runtime"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"igcsearch/space"
+	"igcsearch/studies"
 	"igcsearch/trainer"
 )
 
 type benchOptions struct {
-	pairs                 pairs
+	pairs                 benchPairs
 	batch, threads, steps positive
+	scaling               bool
+	peer                  string
 	format                string
+}
+
+// benchPairs are pairs, and the names of shipped studies for theirs.
+type benchPairs struct{ pairs }
+
+func (p *benchPairs) Type() string { return "LxM,…|STUDY" }
+func (p *benchPairs) Set(s string) error {
+	var list pairs
+	for _, text := range strings.Split(s, ",") {
+		if slices.Contains(studies.Names(), text) {
+			study, err := studies.Load(text, nil)
+			if err != nil {
+				return err
+			}
+			list = append(list, study.PairList()...)
+			continue
+		}
+		var one pairs
+		if err := one.Set(text); err != nil {
+			return err
+		}
+		list = append(list, one...)
+	}
+	p.pairs = list
+	return nil
 }
 
 func newBenchCommand() *cobra.Command {
 	o := benchOptions{
 		// Table 1 (i) of the paper.
-		pairs: space.Budget{Params: 4672, Kernel: 9, Tolerance: 0.024}.Nearest(),
+		pairs: benchPairs{space.Budget{Params: 4672, Kernel: 9, Tolerance: 0.024}.Nearest()},
 		batch: 64, threads: positive(runtime.GOMAXPROCS(0)), steps: 5,
 	}
 	cmd := &cobra.Command{
@@ -32,20 +66,39 @@ func newBenchCommand() *cobra.Command {
 		Long: `bench trains the network of each pair on random pictures for a few steps and
 shows the median time of a step: forward pass, gradients and update of one
 batch. GFLOP/s counts two operations for each multiply–add, three times those
-of the forward pass; the peak is what as many threads reach without memory.`,
+of the forward pass; the peak is what the same threads reach without memory.
+GB/s counts the activations and their gradients each time an op must read or
+write them; the bandwidth is that of a copy by the same threads. "bound" is
+what a step cannot be faster than, even if all else were free.
+
+"eval" is the rate of evaluation in units of that of training, "input" the time
+to crop, mirror and normalise a batch on one thread in percent of the step, "MB"
+what the model added to the process's resident memory.
+
+--peer compares with another implementation: the command gets the arguments
+--pairs LxM --batch N --threads N, and prints a JSON line with "step_s", the
+seconds of a step. It runs between the two halves of our steps.`,
 		Example: `  igcsearch bench --pairs 40x2,64x1
 
   # json lines, one per pair
-  igcsearch bench --pairs 40x2 --batch 16 --threads 1 --steps 3 --format json`,
+  igcsearch bench --pairs 40x2 --batch 16 --threads 1 --steps 3 --format json
+
+  # all pairs of the paper's Table 1 beside PyTorch
+  igcsearch bench --pairs fig3a,fig3b --peer trainer/testdata/torch_step.py
+
+  # several trials at once, and several threads on one trial
+  igcsearch bench --scaling --pairs 40x2`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return runBench(cmd.Context(), o, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
-	cmd.Flags().Var(&o.pairs, "pairs", "the pairs to measure")
+	cmd.Flags().Var(&o.pairs, "pairs", "the pairs to measure; a shipped study means its pairs")
 	cmd.Flags().Var(&o.batch, "batch", "pictures of one step")
 	cmd.Flags().Var(&o.threads, "threads", "threads of one training")
 	cmd.Flags().Var(&o.steps, "steps", "steps to measure")
+	cmd.Flags().BoolVar(&o.scaling, "scaling", false, "measure one trial on one thread, --threads trials at once, and one trial on --threads threads")
+	cmd.Flags().StringVar(&o.peer, "peer", "", "measure the `COMMAND` too")
 	addChoice(cmd, &o.format, "format", "how to print the measurements", "table", "json")
 	cmd.Flag("threads").DefValue = "one for each core"
 	return cmd
@@ -53,47 +106,186 @@ of the forward pass; the peak is what as many threads reach without memory.`,
 
 // benchJSON is one measurement as json prints it.
 type benchJSON struct {
-	L          int     `json:"L"`
-	M          int     `json:"M"`
-	Params     int     `json:"params"` // of one block
-	Batch      int     `json:"batch"`
-	StepS      float64 `json:"step_s"`
-	ImagesPerS float64 `json:"images_per_s"`
-	GFLOPS     float64 `json:"gflops"`
-	PeakGFLOPS float64 `json:"peak_gflops"` // measured just before
-	ISA        string  `json:"isa"`
-	Threads    int     `json:"threads"`
+	L              int     `json:"L"`
+	M              int     `json:"M"`
+	Params         int     `json:"params"` // of one block
+	Batch          int     `json:"batch"`
+	StepS          float64 `json:"step_s"`
+	ImagesPerS     float64 `json:"images_per_s"`
+	GFLOPS         float64 `json:"gflops"`
+	PeakGFLOPS     float64 `json:"peak_gflops"` // the best measured before and after
+	GBPerS         float64 `json:"gb_per_s"`
+	BandwidthGB    float64 `json:"bandwidth_gb_per_s"` // measured just before
+	Bound          string  `json:"bound"`
+	EvalImagesPerS float64 `json:"eval_images_per_s"`
+	InputS         float64 `json:"input_s"`
+	ResidentBytes  int     `json:"resident_bytes"`
+	Allocations    int     `json:"allocations"` // by Go in all measured steps
+	ISA            string  `json:"isa"`
+	Threads        int     `json:"threads"`
+	PeerStepS      float64 `json:"peer_step_s,omitempty"`
+	PeerGFLOPS     float64 `json:"peer_gflops,omitempty"`
+}
+
+// means collects what the last line of the table shows.
+type means map[string][]float64
+
+func (m means) add(name string, v float64) float64 {
+	m[name] = append(m[name], v)
+	return v
+}
+
+func (m means) geometric(name string) float64 {
+	sum := 0.0
+	for _, v := range m[name] {
+		sum += math.Log(v)
+	}
+	return math.Exp(sum / float64(len(m[name])))
 }
 
 func runBench(ctx context.Context, o benchOptions, stdout, stderr io.Writer) error {
-	t := newTable("L", "M", "params", "step (ms)", "images/s", "GFLOP/s", "% of peak", "<isa", "threads")
-	for _, p := range o.pairs {
-		if o.format == "table" && isTerminal(stderr) {
-			fmt.Fprintf(stderr, "\r%v …\033[K", p)
+	if o.scaling {
+		return runScaling(ctx, o, stdout, stderr)
+	}
+	header := []string{"L", "M", "params", "step (ms)", "images/s", "GFLOP/s", "% of peak", "GB/s", "% of bandwidth", "<bound", "eval", "input (%)", "MB"}
+	if o.peer != "" {
+		header = append(header, "peer GFLOP/s", "ratio")
+	}
+	t, all := newTable(header...), means{}
+	var last benchJSON
+	for _, p := range o.pairs.pairs {
+		o.progress(stderr, p)
+		var peer float64
+		options := trainer.BenchOptions{Pair: p, Batch: int(o.batch), Threads: int(o.threads), Steps: int(o.steps)}
+		if o.peer != "" {
+			options.Between = func() (err error) {
+				peer, err = o.runPeer(ctx, p)
+				return err
+			}
 		}
-		r, err := trainer.Bench(ctx, trainer.BenchOptions{Pair: p, Batch: int(o.batch), Threads: int(o.threads), Steps: int(o.steps)})
+		r, err := trainer.Bench(ctx, options)
 		if err != nil {
 			return err
 		}
+		if o.peer != "" && peer == 0 { // of one step there is no half
+			if peer, err = o.runPeer(ctx, p); err != nil {
+				return err
+			}
+		}
+		j := benchJSON{p.L, p.M, r.Params, int(o.batch), r.Step.Seconds(), r.ImagesPerSecond, r.FlopsPerSecond() / 1e9, r.PeakFlops / 1e9,
+			r.BytesPerSecond() / 1e9, r.Bandwidth / 1e9, r.Bound(), r.EvalPerSecond, r.Input.Seconds(), r.Resident, r.Allocations, r.ISA, r.Threads, peer, 0}
+		if peer > 0 {
+			j.PeerGFLOPS = r.Flops / peer / 1e9
+		}
+		last = j
 		if o.format == "json" {
 			// One line as soon as it is measured.
-			err := json.NewEncoder(stdout).Encode(benchJSON{
-				r.L, r.M, r.Params, int(o.batch), r.Step.Seconds(), r.ImagesPerSecond, r.GFLOPS, r.PeakGFLOPS, r.ISA, r.Threads,
-			})
-			if err != nil {
+			if err := json.NewEncoder(stdout).Encode(j); err != nil {
 				return err
 			}
 			continue
 		}
-		t.add(strconv.Itoa(r.L), strconv.Itoa(r.M), strconv.Itoa(r.Params), fmt.Sprintf("%.1f", 1e3*r.Step.Seconds()),
-			fmt.Sprintf("%.0f", r.ImagesPerSecond), fmt.Sprintf("%.1f", r.GFLOPS), fmt.Sprintf("%.0f", 100*r.GFLOPS/r.PeakGFLOPS), r.ISA, strconv.Itoa(r.Threads))
+		row := []string{strconv.Itoa(j.L), strconv.Itoa(j.M), strconv.Itoa(j.Params), fmt.Sprintf("%.1f", 1e3*j.StepS), fmt.Sprintf("%.0f", j.ImagesPerS),
+			fmt.Sprintf("%.1f", all.add("gflops", j.GFLOPS)), fmt.Sprintf("%.0f", all.add("peak", 100*j.GFLOPS/j.PeakGFLOPS)),
+			fmt.Sprintf("%.1f", j.GBPerS), fmt.Sprintf("%.0f", 100*j.GBPerS/j.BandwidthGB), j.Bound,
+			fmt.Sprintf("%.1f×", j.EvalImagesPerS/j.ImagesPerS), fmt.Sprintf("%.1f", 100*j.InputS/j.StepS), fmt.Sprintf("%.0f", float64(j.ResidentBytes)/1e6)}
+		if o.peer != "" {
+			row = append(row, fmt.Sprintf("%.1f", all.add("peer", j.PeerGFLOPS)), fmt.Sprintf("%.1f", all.add("ratio", j.GFLOPS/j.PeerGFLOPS)))
+		}
+		t.add(row...)
 	}
 	if o.format == "json" {
 		return nil
 	}
-	if isTerminal(stderr) {
-		fmt.Fprint(stderr, "\r\033[K")
+	o.progress(stderr, space.Pair{})
+	if len(o.pairs.pairs) > 1 {
+		row := make([]string, len(header))
+		row[4], row[5], row[6] = "mean", fmt.Sprintf("%.1f", all.geometric("gflops")), fmt.Sprintf("%.0f", all.geometric("peak"))
+		if o.peer != "" {
+			row[13], row[14] = fmt.Sprintf("%.1f", all.geometric("peer")), fmt.Sprintf("%.1f", all.geometric("ratio"))
+		}
+		t.add(row...)
 	}
-	_, err := fmt.Fprintf(stdout, "batch %d, %s, median of %s\n\n%s", int(o.batch), trainer.CPU(), count(int(o.steps), "step"), t)
+	_, err := fmt.Fprintf(stdout, "batch %d, %s, %s, %s, median of %s; the mean is geometric\n\n%s",
+		int(o.batch), trainer.CPU(), last.ISA, count(last.Threads, "thread"), count(int(o.steps), "step"), t)
+	return err
+}
+
+// progress shows which pair is measured, if someone watches; no pair clears
+// the line.
+func (o benchOptions) progress(stderr io.Writer, p space.Pair) {
+	switch {
+	case o.format != "table" || !isTerminal(stderr):
+	case p == space.Pair{}:
+		fmt.Fprint(stderr, "\r\033[K")
+	default:
+		fmt.Fprintf(stderr, "\r%v …\033[K", p)
+	}
+}
+
+// runPeer returns the seconds of the peer's step.
+func (o benchOptions) runPeer(ctx context.Context, p space.Pair) (float64, error) {
+	argv := append(strings.Fields(o.peer), "--pairs", spell(p), "--batch", o.batch.String(), "--threads", o.threads.String())
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	var diagnosis bytes.Buffer
+	cmd.Stderr = &diagnosis
+	out, err := cmd.Output()
+	if err != nil {
+		lines := strings.Split(strings.TrimSpace(diagnosis.String()), "\n")
+		return 0, fmt.Errorf("peer %q: %w: %s", strings.Join(argv, " "), err, lines[len(lines)-1])
+	}
+	for line := range strings.Lines(string(out)) {
+		var r struct {
+			StepS float64 `json:"step_s"`
+		}
+		if json.Unmarshal([]byte(line), &r) == nil && r.StepS > 0 {
+			return r.StepS, nil
+		}
+	}
+	return 0, fmt.Errorf("peer %q printed no JSON line with a \"step_s\" above 0", strings.Join(argv, " "))
+}
+
+// scalingJSON is one measurement of --scaling.
+type scalingJSON struct {
+	L           int     `json:"L"`
+	M           int     `json:"M"`
+	Batch       int     `json:"batch"`
+	Threads     int     `json:"threads"`
+	OnePerS     float64 `json:"one_images_per_s"`
+	TrialsPerS  float64 `json:"trials_images_per_s"`
+	TrialsBy    float64 `json:"trials_ratio"`
+	ThreadsPerS float64 `json:"threads_images_per_s"`
+	ThreadsBy   float64 `json:"threads_ratio"`
+}
+
+func runScaling(ctx context.Context, o benchOptions, stdout, stderr io.Writer) error {
+	n := int(o.threads)
+	if o.peer != "" {
+		return usageError{errors.New("--scaling has no --peer")}
+	}
+	if n < 2 {
+		return usageError{errors.New("--scaling compares one thread with several: want --threads 2 or more")}
+	}
+	t := newTable("L", "M", "1 trial, 1 thread (images/s)", fmt.Sprintf("%d trials, 1 thread each", n), "ratio", fmt.Sprintf("1 trial, %d threads", n), "ratio")
+	for _, p := range o.pairs.pairs {
+		o.progress(stderr, p)
+		r, err := trainer.Scaling(ctx, trainer.BenchOptions{Pair: p, Batch: int(o.batch), Threads: n, Steps: int(o.steps)})
+		if err != nil {
+			return err
+		}
+		if o.format == "json" {
+			if err := json.NewEncoder(stdout).Encode(scalingJSON{p.L, p.M, int(o.batch), n, r.One, r.Trials, r.TrialsRatio, r.Threads, r.ThreadsRatio}); err != nil {
+				return err
+			}
+			continue
+		}
+		t.add(strconv.Itoa(p.L), strconv.Itoa(p.M), fmt.Sprintf("%.0f", r.One), fmt.Sprintf("%.0f", r.Trials), fmt.Sprintf("%.2f", r.TrialsRatio),
+			fmt.Sprintf("%.0f", r.Threads), fmt.Sprintf("%.2f", r.ThreadsRatio))
+	}
+	if o.format == "json" {
+		return nil
+	}
+	o.progress(stderr, space.Pair{})
+	_, err := fmt.Fprintf(stdout, "batch %d, %s, median of %s\n\n%s", int(o.batch), trainer.CPU(), count(int(o.steps), "round"), t)
 	return err
 }

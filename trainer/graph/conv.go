@@ -89,6 +89,14 @@ func (o *conv) bind(v []G.Value) []kernel.Conv {
 // at returns block b of a tensor with n floats for each block.
 func at[T any](s []T, b, n int) []T { return s[b*n : (b+1)*n] }
 
+func (o *conv) bytes() int {
+	n := o.in[0].TotalSize() + o.out.TotalSize()
+	if o.calls[0].Y != nil {
+		n += o.out.TotalSize()
+	}
+	return 4 * n
+}
+
 func (o *conv) DiffWRT(n int) []bool {
 	d := make([]bool, n)
 	for i := range d {
@@ -192,4 +200,12 @@ func (d *convGrad) Do(v ...G.Value) (G.Value, error) {
 		o.inNorm.backward()
 	}
 	return d.gx, nil
+}
+
+func (d *convGrad) bytes() int {
+	n := d.of.bytes() + 4*d.in[len(d.in)-1].TotalSize()
+	if d.of.inNorm != nil {
+		n += 4 * d.gx.Size()
+	}
+	return n
 }

@@ -354,6 +354,19 @@ func (m *Model) Step() (loss float64, err error) {
 	return m.train.cost.total, nil
 }
 
+// StepBytes is the traffic of a Step on a full batch: what its ops read and write
+// of activations and their gradients. No op can do with less; how much of it a
+// cache serves depends on the machine.
+func (m *Model) StepBytes() int {
+	n := 0
+	for _, s := range m.train.exec.steps {
+		if op, ok := s.node.Op().(mover); ok {
+			n += op.bytes()
+		}
+	}
+	return n
+}
+
 // Evaluate computes the mean loss of the batch by the running statistics.
 func (m *Model) Evaluate() (loss float64, err error) {
 	if err := m.eval.exec.run(); err != nil {

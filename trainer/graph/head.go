@@ -81,6 +81,8 @@ func (o *pool) Do(v ...G.Value) (G.Value, error) {
 	return o.pool, nil
 }
 
+func (o *pool) bytes() int { return 4 * o.in[0].TotalSize() }
+
 func (o *pool) DiffWRT(int) []bool { return []bool{true, true, true} }
 
 func (o *pool) SymDiff(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {

@@ -64,6 +64,13 @@ func (b *base) Hashcode() uint32 {
 	return h.Sum32()
 }
 
+// mover is an op whose tensors are too large for a cache.
+type mover interface {
+	// bytes that it reads and writes of activations and their gradients, each
+	// once.
+	bytes() int
+}
+
 // part is a result that another op computes beside its own value: its one
 // input is that op's node, which puts it after it.
 type part struct {

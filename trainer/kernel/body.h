@@ -579,7 +579,8 @@ void ISA(igc_linear_backward)(const igc_head *a) {
 // the peak; or a copy, the memory's bandwidth.
 void ISA(igc_probe)(igc_probe *p) {
 	if (p->src) {
-		for (long i = 0; i < p->n; i += VW) STORE(p->dst + i, LOAD(p->src + i));
+		copy_row(p->dst, p->src, p->n);
+		STREAM_END;
 		return;
 	}
 	vec a[FMA_CHAINS], b = BC(1.0f + 1e-7f), c = BC(1e-9f);

@@ -101,22 +101,33 @@ func (t *Team) put(calls []Head, c func(*Head) C.igc_head) *C.igc_head {
 func (t *Team) Peak() (flops float64) {
 	const rounds = 2_000_000
 	chains := [...]float64{12 * 4, 12 * 8, 16 * 16}[t.isa]
-	seconds := t.probe(C.igc_probe{rounds: rounds})
+	seconds := t.probe(func(int) C.igc_probe { return C.igc_probe{rounds: rounds} })
 	return 2 * chains * rounds * float64(t.threads) / seconds
 }
 
 // Bandwidth returns the bytes a second, read and written, with which the
-// threads together copy memory that no cache holds: the best of five tries.
-func (t *Team) Bandwidth() (bytes float64, err error) {
-	return 0, nil
+// threads together copy 256 MB, more than caches hold: the best of five tries.
+// It stores past the caches, as the kernels do. It panics with a MemoryError.
+func (t *Team) Bandwidth() (bytes float64) {
+	n := 32 << 20 / t.threads / Lanes * Lanes // floats of a thread, each way
+	var a Arena
+	defer a.Free()
+	m := a.Floats(2 * n * t.threads)
+	for i := range m {
+		m[i] = 1 // or all would be one page of zeros
+	}
+	return 8 * float64(n*t.threads) / t.probe(func(thread int) C.igc_probe {
+		at := m[2*n*thread:][:2*n]
+		return C.igc_probe{src: floats(at[:n], n), dst: floats(at[n:], n), n: C.long(n)}
+	})
 }
 
-// probe runs p on every thread and returns the seconds of the best of five.
-func (t *Team) probe(p ...C.igc_probe) (seconds float64) {
+// probe runs each thread's probe and returns the seconds of the best of five.
+func (t *Team) probe(p func(thread int) C.igc_probe) (seconds float64) {
 	calls := make([]C.igc_probe, t.threads)
 	for try := range 5 {
 		for i := range calls {
-			calls[i] = p[i%len(p)]
+			calls[i] = p(i)
 		}
 		begin := time.Now()
 		C.igc_probe_all(t.c, unsafe.SliceData(calls), C.long(t.threads))

@@ -1,19 +1,18 @@
 #!/usr/bin/env python3
 """Times the training step that `igcsearch bench` times, in PyTorch on the CPU.
 
-    igcsearch bench --threads 2 && python3 torch_step.py 2 && igcsearch bench --threads 2
+    igcsearch bench --pairs fig3a,fig3b --peer trainer/testdata/torch_step.py
 
-The one argument is the number of threads. For each pair of Table 1 (i): GFLOP/s
-(6 operations for each multiply-add), the better of PyTorch's two layouts, each
-the median of three steps after one that is not counted.
+Of PyTorch's two layouts each pair reports the faster one, the median of --steps
+steps after one that is not counted. Prints a JSON line for each pair: L, M,
+layout, step_s in seconds.
 """
-import statistics, sys, time
+import argparse, json, statistics, time
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-PAIRS = [(64, 1), (40, 2), (28, 3), (12, 6), (6, 9), (5, 10), (3, 13), (2, 16), (1, 23)]
-BATCH, CLASSES, BLOCKS = 64, 100, 6
+CLASSES, BLOCKS = 100, 6
 
 
 class Shuffle(nn.Module):
@@ -37,13 +36,13 @@ def network(L, M):
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(G, CLASSES))
 
 
-def seconds(L, M, layout):
+def seconds(L, M, layout, a):
     net = network(L, M).to(memory_format=layout)
-    x = torch.randn(BATCH, 3, 32, 32).contiguous(memory_format=layout)
-    y = torch.arange(BATCH) % CLASSES
+    x = torch.randn(a.batch, 3, 32, 32).contiguous(memory_format=layout)
+    y = torch.arange(a.batch) % CLASSES
     opt = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=1e-4)
     times = []
-    for _ in range(4):
+    for _ in range(a.steps + 1):
         begin = time.perf_counter()
         opt.zero_grad(set_to_none=True)
         F.cross_entropy(net(x), y).backward()
@@ -52,8 +51,14 @@ def seconds(L, M, layout):
     return statistics.median(times[1:])
 
 
-torch.set_num_threads(int(sys.argv[1]))
-for L, M in PAIRS:
-    best = min(seconds(L, M, layout) for layout in (torch.contiguous_format, torch.channels_last))
-    madds = (BLOCKS * (9 * L * M * M + M * L * L) + 27 * L * M) * 1024 + CLASSES * L * M
-    print(f"L{L}M{M} {6 * madds * BATCH / best / 1e9:.1f} GFLOP/s, step {1e3 * best:.1f} ms", flush=True)
+p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+p.add_argument("--pairs", default="40x2", help="LxM,LxM,…")
+p.add_argument("--batch", type=int, default=64)
+p.add_argument("--threads", type=int, default=2)
+p.add_argument("--steps", type=int, default=3)
+a = p.parse_args()
+torch.set_num_threads(a.threads)
+for pair in a.pairs.split(","):
+    L, M = map(int, pair.split("x"))
+    best, layout = min((seconds(L, M, layout, a), str(layout)) for layout in (torch.contiguous_format, torch.channels_last))
+    print(json.dumps({"L": L, "M": M, "layout": layout, "torch": torch.__version__, "step_s": best}), flush=True)

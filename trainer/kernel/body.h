@@ -211,20 +211,20 @@ INLINE void mixgrad_tile(const int AT, const int BT, float *acc, long L, const f
 
 #define MIXGRAD(at) \
 	case at: \
-		for (; j + MIXGRAD_BT <= L; j += MIXGRAD_BT) mixgrad_tile(at, MIXGRAD_BT, ai + j * 16, L, di, M * cs, yi + j * M * cs, M * cs, W); \
-		for (; j + 2 <= L; j += 2) mixgrad_tile(at, 2, ai + j * 16, L, di, M * cs, yi + j * M * cs, M * cs, W); \
-		for (; j < L; j++) mixgrad_tile(at, 1, ai + j * 16, L, di, M * cs, yi + j * M * cs, M * cs, W); \
+		for (; j + MIXGRAD_BT <= L; j += MIXGRAD_BT) mixgrad_tile(at, MIXGRAD_BT, ai + j * 16, L, di, M * dzs, yi + j * M * ys, M * ys, W); \
+		for (; j + 2 <= L; j += 2) mixgrad_tile(at, 2, ai + j * 16, L, di, M * dzs, yi + j * M * ys, M * ys, W); \
+		for (; j < L; j++) mixgrad_tile(at, 1, ai + j * 16, L, di, M * dzs, yi + j * M * ys, M * ys, W); \
 		break;
 
 // mixgrad_row: acc (M, L, L, 16) += the row's share of the gradient of ws;
-// dz and y are (G, W, 16) with channel stride cs.
-static void mixgrad_row(float *acc, const float *dz, const float *y, long cs, long W, long L, long M, stream *next) {
+// dz and y are (G, W, 16) with channel strides dzs and ys.
+static void mixgrad_row(float *acc, const float *dz, long dzs, const float *y, long ys, long W, long L, long M, stream *next) {
 	for (long s = 0; s < 16; s += VW)
 		for (long m = 0; m < M; m++)
 			for (long i = 0; i < L;) {
 				long left = L - i, tiles = (left + MIXGRAD_AT - 1) / MIXGRAD_AT, at = (left + tiles - 1) / tiles, j = 0;
 				float *ai = acc + (m * L + i) * L * 16 + s;
-				const float *di = dz + (i * M + m) * cs + s, *yi = y + m * cs + s;
+				const float *di = dz + (i * M + m) * dzs + s, *yi = y + m * ys + s;
 				switch (at) { MIXGRAD(1) MIXGRAD(2) MIXGRAD(3) MIXGRAD(4) }
 				ahead(next, at * W * L);
 				i += at;
@@ -441,13 +441,16 @@ void ISA(igc_conv_forward)(const igc_conv *a) {
 
 void ISA(igc_conv_backward)(const igc_conv *a) {
 	const long H = a->H, W = a->W, PW = W + 2, L = a->L, Ci = a->Ci, Co = a->Co, Cx = L * Ci, Cz = L * Co;
+	// A line between the channels of dz and y: 32 columns apart, channels of one
+	// partition of even M would all fall into the same lines of the L1 cache.
+	const long apart = (W + 1) * 16;
 	float mask[16];
 	lane_mask(mask, a->valid);
 	float *ring = a->scratch;                     // 3 x (Cx, PW, 16): a
 	float *dring = ring + 3 * Cx * PW * 16;       // 3 x (Cz, PW, 16): gradient of y
 	float *dz = dring + 3 * Cz * PW * 16;         // (Cz, W, 16)
-	float *row = dz + Cz * W * 16;                // (Cz or Cx, W, 16): y, then dx
-	float *accp = row + MAX(Cz, Cx) * W * 16;     // (Cz, Ci, 3, 3, 16)
+	float *row = dz + Cz * apart;                 // (Cz or Cx, W, 16): y, then dx
+	float *accp = row + MAX(Cz, Cx) * apart;      // (Cz, Ci, 3, 3, 16)
 	float *accs = accp + Cz * Ci * 9 * 16;        // (Co, L, L, 16)
 	memset(accp, 0, Cz * Ci * 9 * 16 * sizeof(float));
 	if (a->secondary) memset(accs, 0, Cz * L * 16 * sizeof(float));
@@ -473,14 +476,14 @@ void ISA(igc_conv_backward)(const igc_conv *a) {
 			const float *rows[3] = {XROW(h - 1), XROW(h), XROW(h + 1)};
 			float *dy = DROW(h) + 16;
 			if (a->secondary) {
-				dz_row(dz, W * 16, a, mask, Cz, h);
-				const float *y = row;
-				if (a->y)
-					y = a->y + h * Cz * W * 16;
-				else
-					conv_row(row, W * 16, rows, W, a->wp, L, Ci, Co, &next);
-				mixgrad_row(accs, dz, y, W * 16, W, L, Co, &next);
-				mix_row(dy, PW * 16, dz, W * 16, W, a->wst, L, Co, &next);
+				dz_row(dz, apart, a, mask, Cz, h);
+				if (a->y) {
+					mixgrad_row(accs, dz, apart, a->y + h * Cz * W * 16, W * 16, W, L, Co, &next);
+				} else {
+					conv_row(row, apart, rows, W, a->wp, L, Ci, Co, &next);
+					mixgrad_row(accs, dz, apart, row, apart, W, L, Co, &next);
+				}
+				mix_row(dy, PW * 16, dz, apart, W, a->wst, L, Co, &next);
 			} else {
 				dz_row(dy, PW * 16, a, mask, Cz, h);
 			}
@@ -573,6 +576,22 @@ void ISA(igc_linear_backward)(const igc_head *a) {
 			for (long k = 0; k < a->K; k++) t += BC(a->w[k * a->C + c]) * LOAD(a->dlogits + k * 16 + s);
 			STORE(a->dpool + c * 16 + s, t);
 		}
+}
+
+void ISA(igc_row)(const igc_conv *a, int micro, long n) {
+	const long H = 3, W = a->W, PW = W + 2, Cx = a->L * a->Ci, Cz = a->L * a->Co, apart = (W + 1) * 16;
+	float *ring = a->scratch, *dy = ring + 3 * Cx * PW * 16, *dz = dy + Cz * PW * 16, *y = dz + Cz * apart;
+	float *accp = y + Cz * apart, *accs = accp + Cz * a->Ci * 9 * 16; // and the weights, which are fewer
+	const float *rows[3] = {XROW(0), XROW(1), XROW(2)};
+	stream none = {{0}};
+	for (long i = 0; i < n; i++) {
+		switch (micro) {
+		case IGC_PRIMARY: conv_row(y, apart, rows, W, accp, a->L, a->Ci, a->Co, &none); break;
+		case IGC_SECONDARY: mix_row(dz, apart, y, apart, W, accs, a->L, a->Co, &none); break;
+		case IGC_PRIMARY_GRAD: convgrad_row(accp, dy + 16, rows, W, a->L, a->Ci, a->Co, &none); break;
+		case IGC_SECONDARY_GRAD: mixgrad_row(accs, dz, apart, y, apart, W, a->L, a->Co, &none); break;
+		}
+	}
 }
 
 // igc_probe: rounds times FMA_CHAINS independent multiply-adds of a vector,

@@ -6,7 +6,7 @@
 
 long igc_scratch(const igc_conv *a) {
 	const long W = a->W, PW = W + 2, Cx = a->L * a->Ci, Cz = a->L * a->Co;
-	return (3 * (Cx + Cz) * PW + (Cz + (Cz > Cx ? Cz : Cx)) * W + Cz * a->Ci * 9 + (a->secondary ? Cz * a->L : 0)) * 16;
+	return (3 * (Cx + Cz) * PW + (Cz + (Cz > Cx ? Cz : Cx)) * (W + 1) + Cz * a->Ci * 9 + (a->secondary ? Cz * a->L : 0)) * 16;
 }
 
 // The largest logit is taken off first, so that exp cannot overflow; in double,

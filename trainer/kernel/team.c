@@ -163,3 +163,13 @@ void igc_xent(igc_team *t, const igc_head *calls, long n) { run(t, xent_one, cal
 
 static void probe_one(const igc_team *t, long i, int thread) { CHOOSE(t, igc_probe, (igc_probe *)t->calls + i); }
 void igc_probe_all(igc_team *t, igc_probe *calls, long n) { run(t, probe_one, calls, n); }
+
+void igc_row(igc_team *t, const igc_conv *call, int micro, long n) {
+	igc_conv a = *call;
+	a.scratch = t->scratch;
+#if defined(__x86_64__)
+	if (t->isa == 2) { igc_row_avx512(&a, micro, n); return; }
+	if (t->isa == 1) { igc_row_avx2(&a, micro, n); return; }
+#endif
+	igc_row_portable(&a, micro, n);
+}

@@ -122,6 +122,30 @@ func (t *Team) Bandwidth() (bytes float64) {
 	})
 }
 
+// Micro is one of the kernels that work on one row and take nearly all the
+// time. The gradient of a stage's input is the stage itself with its weights
+// turned, so it has none of its own.
+type Micro int
+
+// The micro-kernels, as C numbers them.
+const (
+	Primary       Micro = C.IGC_PRIMARY
+	Secondary     Micro = C.IGC_SECONDARY
+	PrimaryGrad   Micro = C.IGC_PRIMARY_GRAD // of the weights
+	SecondaryGrad Micro = C.IGC_SECONDARY_GRAD
+)
+
+func (m Micro) String() string {
+	return [...]string{"primary", "secondary", "primary weights", "secondary weights"}[m]
+}
+
+// Row runs a micro-kernel n times on one row of 16 pictures that lies in the
+// caches, on the calling thread: for benchmarks.
+func (t *Team) Row(g Geometry, m Micro, n int) {
+	t.convs = append(t.convs[:0], g.c())
+	C.igc_row(t.c, unsafe.SliceData(t.convs), C.int(m), C.long(n))
+}
+
 // probe runs each thread's probe and returns the seconds of the best of five.
 func (t *Team) probe(p func(thread int) C.igc_probe) (seconds float64) {
 	calls := make([]C.igc_probe, t.threads)

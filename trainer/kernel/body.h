@@ -8,7 +8,9 @@
 // ("padded row"), so that the micro-kernels need no borders; three padded rows
 // are kept, which stay in the L2 cache. With 16 pictures innermost, one vector
 // is one pixel of VW pictures, and a weight is a scalar: every L and M is the
-// same dense arithmetic.
+// same dense arithmetic. A row is a run of vectors, 16/VW for each column, and
+// the micro-kernels take them in this order, so that a cache line, which is a
+// column, is read once whatever VW is.
 
 #include <string.h>
 #include "igc.h"
@@ -23,6 +25,12 @@ typedef float uvec __attribute__((vector_size(4 * VW), aligned(4), may_alias));
 #define STORE(p, v) (*(uvec *)(p) = (v))
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define MAX(a, b) ((a) > (b) ? (a) : (b))
+
+// FORGET, after a step of a tile with n accumulators, makes the compiler load
+// again what the next step needs too. Left alone it keeps it in registers; this
+// saves loads as long as they suffice, up to KEEP accumulators, and beyond that
+// costs spills.
+#define FORGET(n) do { if ((n) > KEEP) __asm__ volatile("" ::: "memory"); } while (0)
 
 // relu keeps NaN, so that a training that diverged shows it in its loss.
 INLINE vec relu(vec v) {
@@ -53,7 +61,7 @@ typedef struct {
 	int n, t;            // tensors; the one in turn
 	long k;              // its next line
 	long total;          // lines of all
-	long rate, credit;   // lines for each multiply-add of a vector, in 2^-20
+	long rate, credit;   // lines for each multiply-add of a column, in 2^-20
 } stream;
 
 static void stream_add(stream *s, const float *row, long lines) {
@@ -62,13 +70,13 @@ static void stream_add(stream *s, const float *row, long lines) {
 	s->total += lines;
 }
 
-// stream_start spreads the lines over the multiply-adds (of a picture block's
-// row, so 16/VW times as many vectors) that are to come.
+// stream_start spreads the lines over the multiply-adds (of columns, 16 lanes)
+// that are to come.
 static void stream_start(stream *s, long madds) {
-	s->rate = (s->total << 20) / MAX(madds * (16 / VW), 1) + 1;
+	s->rate = (s->total << 20) / MAX(madds, 1) + 1;
 }
 
-// ahead: the work of madds vector multiply-adds was done.
+// ahead: the work of madds multiply-adds was done.
 INLINE void ahead(stream *s, long madds) {
 	for (s->credit += madds * s->rate; s->credit >= 1 << 20 && s->t < s->n; s->credit -= 1 << 20) {
 		__builtin_prefetch(s->row[s->t] + s->k * 16, 0, 2);
@@ -81,7 +89,7 @@ INLINE void ahead(stream *s, long madds) {
 // The tile sizes are constants wherever these are inlined; the arrays have a
 // fixed size all the same, since GCC keeps only such arrays in registers.
 
-// conv_tile: OT output channels by PT columns of one 3x3 partition.
+// conv_tile: OT output channels by PT vectors of one 3x3 partition.
 // y (OT, W, 16), row[k] (Ci, W+2, 16) padded rows or NULL, w (OT, Ci, 3, 3).
 INLINE void conv_tile(const int OT, const int PT, float *y, long ycs, const float *const *row, long xcs, const float *w, long Ci) {
 	vec acc[6][8];
@@ -95,214 +103,213 @@ INLINE void conv_tile(const int OT, const int PT, float *y, long ycs, const floa
 				vec b[6];
 				UNROLL for (int o = 0; o < OT; o++) b[o] = BC(wk[o * Ci * 9 + kw]);
 				UNROLL for (int p = 0; p < PT; p++) {
-					vec v = LOAD(x + (p + kw) * 16);
+					vec v = LOAD(x + p * VW + kw * 16);
 					UNROLL for (int o = 0; o < OT; o++) acc[o][p] += b[o] * v;
 				}
+				FORGET(OT * PT);
 			}
 		}
 	}
 	UNROLL for (int o = 0; o < OT; o++)
-		UNROLL for (int p = 0; p < PT; p++) STORE(y + o * ycs + p * 16, acc[o][p]);
+		UNROLL for (int p = 0; p < PT; p++) STORE(y + o * ycs + p * VW, acc[o][p]);
 }
 
 #define CONV(ot, pt)                                                     \
-	for (; p + pt <= W; p += pt) {                                       \
-		const float *r[3] = {row[0] ? row[0] + p * 16 : 0, row[1] + p * 16, row[2] ? row[2] + p * 16 : 0}; \
-		conv_tile(ot, pt, y + p * 16, ycs, r, xcs, w, Ci);               \
+	for (; p + pt <= n; p += pt) {                                       \
+		const float *r[3] = {row[0] ? row[0] + p * VW : 0, row[1] + p * VW, row[2] ? row[2] + p * VW : 0}; \
+		conv_tile(ot, pt, y + p * VW, ycs, r, xcs, w, Ci);               \
 	}
 
 // conv_row: y (G, W, 16) with channel stride ycs = the primary convolution of
 // three padded rows. The columns of all rows start at the left padding.
 static void conv_row(float *y, long ycs, const float *const *rows, long W, const float *w, long L, long Ci, long Co, stream *next) {
-	const long xcs = (W + 2) * 16;
-	for (long s = 0; s < 16; s += VW) {
-		for (long l = 0; l < L; l++) {
-			const float *row[3];
-			for (int k = 0; k < 3; k++) row[k] = rows[k] ? rows[k] + l * Ci * xcs + s : 0;
-			for (long o = 0; o < Co;) {
-				// Tiles of nearly equal height: 5 = 3 + 2, not 4 + 1.
-				long left = Co - o, tiles = (left + CONV_OT - 1) / CONV_OT, ot = (left + tiles - 1) / tiles, p = 0;
-				float *yo = y + (l * Co + o) * ycs + s;
-				const float *wo = w + (l * Co + o) * Ci * 9;
-				{
-					float *y = yo;
-					const float *w = wo;
-					switch (ot) {
-					case 1: CONV(1, CONV_P1) CONV(1, 2) CONV(1, 1) break;
-					case 2: CONV(2, CONV_P2) CONV(2, 2) CONV(2, 1) break;
-					case 3: CONV(3, CONV_P3) CONV(3, 2) CONV(3, 1) break;
-					case 4: CONV(4, CONV_P4) CONV(4, 2) CONV(4, 1) break;
-					}
+	const long xcs = (W + 2) * 16, n = W * (16 / VW);
+	for (long l = 0; l < L; l++) {
+		const float *row[3];
+		for (int k = 0; k < 3; k++) row[k] = rows[k] ? rows[k] + l * Ci * xcs : 0;
+		for (long o = 0; o < Co;) {
+			// Tiles of nearly equal height: 5 = 3 + 2, not 4 + 1.
+			long left = Co - o, tiles = (left + CONV_OT - 1) / CONV_OT, ot = (left + tiles - 1) / tiles, p = 0;
+			float *yo = y + (l * Co + o) * ycs;
+			const float *wo = w + (l * Co + o) * Ci * 9;
+			{
+				float *y = yo;
+				const float *w = wo;
+				switch (ot) {
+				case 1: CONV(1, CONV_P1) CONV(1, 2) CONV(1, 1) break;
+				case 2: CONV(2, CONV_P2) CONV(2, 2) CONV(2, 1) break;
+				case 3: CONV(3, CONV_P3) CONV(3, 2) CONV(3, 1) break;
+#if CONV_OT > 3
+				case 4: CONV(4, CONV_P4) CONV(4, 2) CONV(4, 1) break;
+#endif
 				}
-				ahead(next, ot * W * Ci * 9);
-				o += ot;
 			}
+			ahead(next, ot * W * Ci * 9);
+			o += ot;
 		}
 	}
 }
 
-// mix_tile: OT outputs by PT columns of one L x L matrix over channels.
+// mix_tile: OT outputs by PT vectors of one L x L matrix over channels.
 INLINE void mix_tile(const int OT, const int PT, float *z, long zcs, const float *y, long ycs, const float *w, long L) {
 	vec acc[6][8];
 	UNROLL for (int o = 0; o < OT; o++)
 		UNROLL for (int p = 0; p < PT; p++) acc[o][p] = (vec){0};
 	for (long i = 0; i < L; i++) {
 		vec v[8];
-		UNROLL for (int p = 0; p < PT; p++) v[p] = LOAD(y + i * ycs + p * 16);
+		UNROLL for (int p = 0; p < PT; p++) v[p] = LOAD(y + i * ycs + p * VW);
 		UNROLL for (int o = 0; o < OT; o++) {
 			vec b = BC(w[o * L + i]);
 			UNROLL for (int p = 0; p < PT; p++) acc[o][p] += b * v[p];
 		}
 	}
 	UNROLL for (int o = 0; o < OT; o++)
-		UNROLL for (int p = 0; p < PT; p++) STORE(z + o * zcs + p * 16, acc[o][p]);
+		UNROLL for (int p = 0; p < PT; p++) STORE(z + o * zcs + p * VW, acc[o][p]);
 }
 
 #define MIX(ot) \
 	case ot: \
-		for (; p + MIX_PT <= W; p += MIX_PT) mix_tile(ot, MIX_PT, zo + p * 16, M * zcs, yo + p * 16, M * ycs, wo, L); \
-		for (; p < W; p++) mix_tile(ot, 1, zo + p * 16, M * zcs, yo + p * 16, M * ycs, wo, L); \
+		for (; p + MIX_PT(ot) <= n; p += MIX_PT(ot)) mix_tile(ot, MIX_PT(ot), zo + p * VW, M * zcs, yo + p * VW, M * ycs, wo, L); \
+		for (; p < n; p++) mix_tile(ot, 1, zo + p * VW, M * zcs, yo + p * VW, M * ycs, wo, L); \
 		break;
 
 // mix_row: the secondary convolution of one row. Channel l*M + m of z is the
 // sum over k of w[m][l][k] times channel k*M + m of y: the permutation of
 // Eq. 2 is this index, nothing is moved.
 static void mix_row(float *z, long zcs, const float *y, long ycs, long W, const float *w, long L, long M, stream *next) {
-	for (long s = 0; s < 16; s += VW) {
-		for (long m = 0; m < M; m++) {
-			for (long o = 0; o < L;) {
-				long left = L - o, tiles = (left + MIX_OT - 1) / MIX_OT, ot = (left + tiles - 1) / tiles, p = 0;
-				float *zo = z + (o * M + m) * zcs + s;
-				const float *yo = y + m * ycs + s, *wo = w + (m * L + o) * L;
-				switch (ot) {
-				MIX(1) MIX(2) MIX(3) MIX(4)
+	const long n = W * (16 / VW);
+	for (long m = 0; m < M; m++) {
+		for (long o = 0; o < L;) {
+			long left = L - o, tiles = (left + MIX_OT - 1) / MIX_OT, ot = (left + tiles - 1) / tiles, p = 0;
+			float *zo = z + (o * M + m) * zcs;
+			const float *yo = y + m * ycs, *wo = w + (m * L + o) * L;
+			switch (ot) {
+			MIX(1) MIX(2) MIX(3) MIX(4)
 #if MIX_OT > 4
-				MIX(5) MIX(6)
+			MIX(5) MIX(6)
 #endif
-				}
-				ahead(next, ot * W * L);
-				o += ot;
 			}
+			ahead(next, ot * W * L);
+			o += ot;
 		}
 	}
 }
 
 // ---- weight-gradient micro-kernels ----
 //
-// They add to accumulators of 16 lanes for each weight; reduce() sums the
+// They add to accumulators of VW lanes for each weight; reduce() sums the
 // lanes once for each picture block.
 
-// mixgrad_tile: acc (AT, L, 16) += sum over columns of dz (AT channels) times y (BT channels).
+// mixgrad_tile: acc (AT, L, VW) += sum over columns of dz (AT channels) times y (BT channels).
 INLINE void mixgrad_tile(const int AT, const int BT, float *acc, long L, const float *dz, long dzs, const float *y, long ys, long W) {
 	vec a[6][6];
 	UNROLL for (int i = 0; i < AT; i++)
-		UNROLL for (int j = 0; j < BT; j++) a[i][j] = LOAD(acc + (i * L + j) * 16);
-	for (long p = 0; p < W; p++) {
+		UNROLL for (int j = 0; j < BT; j++) a[i][j] = LOAD(acc + (i * L + j) * VW);
+	for (long k = 0; k < W * 16; k += VW) {
 		vec v[6];
-		UNROLL for (int j = 0; j < BT; j++) v[j] = LOAD(y + j * ys + p * 16);
+		UNROLL for (int j = 0; j < BT; j++) v[j] = LOAD(y + j * ys + k);
 		UNROLL for (int i = 0; i < AT; i++) {
-			vec d = LOAD(dz + i * dzs + p * 16);
+			vec d = LOAD(dz + i * dzs + k);
 			UNROLL for (int j = 0; j < BT; j++) a[i][j] += d * v[j];
 		}
 	}
 	UNROLL for (int i = 0; i < AT; i++)
-		UNROLL for (int j = 0; j < BT; j++) STORE(acc + (i * L + j) * 16, a[i][j]);
+		UNROLL for (int j = 0; j < BT; j++) STORE(acc + (i * L + j) * VW, a[i][j]);
 }
 
 #define MIXGRAD(at) \
 	case at: \
-		for (; j + MIXGRAD_BT <= L; j += MIXGRAD_BT) mixgrad_tile(at, MIXGRAD_BT, ai + j * 16, L, di, M * dzs, yi + j * M * ys, M * ys, W); \
-		for (; j + 2 <= L; j += 2) mixgrad_tile(at, 2, ai + j * 16, L, di, M * dzs, yi + j * M * ys, M * ys, W); \
-		for (; j < L; j++) mixgrad_tile(at, 1, ai + j * 16, L, di, M * dzs, yi + j * M * ys, M * ys, W); \
+		for (; j + MIXGRAD_BT <= L; j += MIXGRAD_BT) mixgrad_tile(at, MIXGRAD_BT, ai + j * VW, L, di, M * dzs, yi + j * M * ys, M * ys, W); \
+		for (; j + 2 <= L; j += 2) mixgrad_tile(at, 2, ai + j * VW, L, di, M * dzs, yi + j * M * ys, M * ys, W); \
+		for (; j < L; j++) mixgrad_tile(at, 1, ai + j * VW, L, di, M * dzs, yi + j * M * ys, M * ys, W); \
 		break;
 
-// mixgrad_row: acc (M, L, L, 16) += the row's share of the gradient of ws;
+// mixgrad_row: acc (M, L, L, VW) += the row's share of the gradient of ws;
 // dz and y are (G, W, 16) with channel strides dzs and ys.
 static void mixgrad_row(float *acc, const float *dz, long dzs, const float *y, long ys, long W, long L, long M, stream *next) {
-	for (long s = 0; s < 16; s += VW)
-		for (long m = 0; m < M; m++)
-			for (long i = 0; i < L;) {
-				long left = L - i, tiles = (left + MIXGRAD_AT - 1) / MIXGRAD_AT, at = (left + tiles - 1) / tiles, j = 0;
-				float *ai = acc + (m * L + i) * L * 16 + s;
-				const float *di = dz + (i * M + m) * dzs + s, *yi = y + m * ys + s;
-				switch (at) { MIXGRAD(1) MIXGRAD(2) MIXGRAD(3) MIXGRAD(4) }
-				ahead(next, at * W * L);
-				i += at;
-			}
+	for (long m = 0; m < M; m++)
+		for (long i = 0; i < L;) {
+			long left = L - i, tiles = (left + MIXGRAD_AT - 1) / MIXGRAD_AT, at = (left + tiles - 1) / tiles, j = 0;
+			float *ai = acc + (m * L + i) * L * VW;
+			const float *di = dz + (i * M + m) * dzs, *yi = y + m * ys;
+			switch (at) { MIXGRAD(1) MIXGRAD(2) MIXGRAD(3) MIXGRAD(4) }
+			ahead(next, at * W * L);
+			i += at;
+		}
 }
 
-// convgrad_tile: acc (OT, Ci, 3, 3, 16) += sum over columns of dy (OT
+// convgrad_tile: acc (OT, Ci, 3, 3, VW) += sum over columns of dy (OT
 // channels) times the three shifts of RT (input channel, kernel row) pairs:
-// at[r] is 3*channel + row of pair r, pair[r] its padded row.
+// at[r] is 3*channel + row of pair r, pair[r] its padded row. It takes
+// CONVGRAD_Q columns at a time: two need fewer loads, and more registers.
 INLINE void convgrad_tile(const int OT, const int RT, float *acc, long Ci, const float *dy, long dys, const float *const *pair, const long *at, long W) {
+	enum { Q = CONVGRAD_Q };
+	const float *x[6];
 	vec a[4][6][3];
+	UNROLL for (int r = 0; r < RT; r++) x[r] = pair[r];
 	UNROLL for (int o = 0; o < OT; o++)
 		UNROLL for (int r = 0; r < RT; r++)
-			UNROLL for (int k = 0; k < 3; k++) a[o][r][k] = LOAD(acc + (o * Ci * 9 + at[r] * 3 + k) * 16);
+			UNROLL for (int k = 0; k < 3; k++) a[o][r][k] = LOAD(acc + (o * Ci * 9 + at[r] * 3 + k) * VW);
 	long p = 0;
-	for (; p + 2 <= W; p += 2) {
-		vec d[4][2];
-		UNROLL for (int o = 0; o < OT; o++)
-			UNROLL for (int q = 0; q < 2; q++) d[o][q] = LOAD(dy + o * dys + (p + q) * 16);
-		UNROLL for (int r = 0; r < RT; r++)
-			UNROLL for (int c = 0; c < 4; c++) {
-				vec v = LOAD(pair[r] + (p + c) * 16);
-				UNROLL for (int o = 0; o < OT; o++)
-					UNROLL for (int q = 0; q < 2; q++)
-						if (c - q >= 0 && c - q < 3) a[o][r][c - q] += d[o][q] * v;
-			}
-	}
-	for (; p < W; p++)
-		UNROLL for (int o = 0; o < OT; o++) {
-			vec d = LOAD(dy + o * dys + p * 16);
+	for (; p + Q <= W; p += Q)
+		UNROLL for (int s = 0; s < 16; s += VW) {
+			vec d[4][Q];
+			UNROLL for (int o = 0; o < OT; o++)
+				UNROLL for (int q = 0; q < Q; q++) d[o][q] = LOAD(dy + o * dys + (p + q) * 16 + s);
 			UNROLL for (int r = 0; r < RT; r++)
-				UNROLL for (int k = 0; k < 3; k++) a[o][r][k] += d * LOAD(pair[r] + (p + k) * 16);
+				UNROLL for (int c = 0; c < Q + 2; c++) {
+					vec v = LOAD(x[r] + (p + c) * 16 + s);
+					UNROLL for (int o = 0; o < OT; o++)
+						UNROLL for (int q = 0; q < Q; q++)
+							if (c - q >= 0 && c - q < 3) a[o][r][c - q] += d[o][q] * v;
+				}
+			FORGET(OT * RT * 3);
 		}
+	for (; Q > 1 && p < W; p++)
+		UNROLL for (int s = 0; s < 16; s += VW)
+			UNROLL for (int o = 0; o < OT; o++) {
+				vec d = LOAD(dy + o * dys + p * 16 + s);
+				UNROLL for (int r = 0; r < RT; r++)
+					UNROLL for (int k = 0; k < 3; k++) a[o][r][k] += d * LOAD(x[r] + (p + k) * 16 + s);
+			}
 	UNROLL for (int o = 0; o < OT; o++)
 		UNROLL for (int r = 0; r < RT; r++)
-			UNROLL for (int k = 0; k < 3; k++) STORE(acc + (o * Ci * 9 + at[r] * 3 + k) * 16, a[o][r][k]);
+			UNROLL for (int k = 0; k < 3; k++) STORE(acc + (o * Ci * 9 + at[r] * 3 + k) * VW, a[o][r][k]);
 }
 
 #define CONVGRAD(ot, rt) \
 	for (; r + rt <= n; r += rt) convgrad_tile(ot, rt, ao, Ci, dyo, xcs, pair + r, at + r, W);
 
-// convgrad_row: acc (L*Co, Ci, 3, 3, 16) += the row's share of the gradient of
+// convgrad_row: acc (L*Co, Ci, 3, 3, VW) += the row's share of the gradient of
 // wp. dy points at the first real column of a padded row, rows as in conv_row.
 static void convgrad_row(float *acc, const float *dy, const float *const *rows, long W, long L, long Ci, long Co, stream *next) {
 	const long xcs = (W + 2) * 16;
 	enum { CHUNK = 64 }; // pairs at a time
-	for (long s = 0; s < 16; s += VW)
-		for (long l = 0; l < L; l++)
-			for (long first = 0; first < Ci * 3; first += CHUNK) {
-				const float *pair[CHUNK];
-				long at[CHUNK], n = 0;
-				for (long k = first; k < MIN(first + CHUNK, Ci * 3); k++)
-					if (rows[k % 3]) pair[n] = rows[k % 3] + (l * Ci + k / 3) * xcs + s, at[n++] = k;
-				for (long o = 0; o < Co;) {
-					long left = Co - o, tiles = (left + CONVGRAD_OT - 1) / CONVGRAD_OT, ot = (left + tiles - 1) / tiles, r = 0;
-					float *ao = acc + (l * Co + o) * Ci * 9 * 16 + s;
-					const float *dyo = dy + (l * Co + o) * xcs + s;
-					switch (ot) {
-					case 1: CONVGRAD(1, CONVGRAD_R1) CONVGRAD(1, 1) break;
-					case 2: CONVGRAD(2, CONVGRAD_R2) CONVGRAD(2, 1) break;
-#if CONVGRAD_OT > 2
-					case 3: CONVGRAD(3, 2) CONVGRAD(3, 1) break;
-					case 4: CONVGRAD(4, 2) CONVGRAD(4, 1) break;
-#endif
-					}
-					ahead(next, ot * n * 3 * W);
-					o += ot;
+	for (long l = 0; l < L; l++)
+		for (long first = 0; first < Ci * 3; first += CHUNK) {
+			const float *pair[CHUNK];
+			long at[CHUNK], n = 0;
+			for (long k = first; k < MIN(first + CHUNK, Ci * 3); k++)
+				if (rows[k % 3]) pair[n] = rows[k % 3] + (l * Ci + k / 3) * xcs, at[n++] = k;
+			for (long o = 0; o < Co;) {
+				long left = Co - o, tiles = (left + CONVGRAD_OT - 1) / CONVGRAD_OT, ot = (left + tiles - 1) / tiles, r = 0;
+				float *ao = acc + (l * Co + o) * Ci * 9 * VW;
+				const float *dyo = dy + (l * Co + o) * xcs;
+				switch (ot) {
+				case 1: CONVGRAD(1, CONVGRAD_R1) CONVGRAD(1, 1) break;
+				case 2: CONVGRAD(2, CONVGRAD_R2) CONVGRAD(2, 1) break;
+				case 3: CONVGRAD(3, CONVGRAD_R3) CONVGRAD(3, 1) break;
+				case 4: CONVGRAD(4, CONVGRAD_R4) CONVGRAD(4, 1) break;
 				}
+				ahead(next, ot * n * 3 * W);
+				o += ot;
 			}
+		}
 }
 
-// reduce: dw[k] = the sum of the 16 lanes of acc[k].
+// reduce: dw[k] = the sum of the lanes of acc[k].
 static void reduce(float *dw, const float *acc, long n) {
-	for (long k = 0; k < n; k++) {
-		vec v = LOAD(acc + k * 16);
-		UNROLL for (int s = VW; s < 16; s += VW) v += LOAD(acc + k * 16 + s);
-		dw[k] = hsum(v);
-	}
+	for (long k = 0; k < n; k++) dw[k] = hsum(LOAD(acc + k * VW));
 }
 
 // ---- passes over one row ----
@@ -450,10 +457,10 @@ void ISA(igc_conv_backward)(const igc_conv *a) {
 	float *dring = ring + 3 * Cx * PW * 16;       // 3 x (Cz, PW, 16): gradient of y
 	float *dz = dring + 3 * Cz * PW * 16;         // (Cz, W, 16)
 	float *row = dz + Cz * apart;                 // (Cz or Cx, W, 16): y, then dx
-	float *accp = row + MAX(Cz, Cx) * apart;      // (Cz, Ci, 3, 3, 16)
-	float *accs = accp + Cz * Ci * 9 * 16;        // (Co, L, L, 16)
-	memset(accp, 0, Cz * Ci * 9 * 16 * sizeof(float));
-	if (a->secondary) memset(accs, 0, Cz * L * 16 * sizeof(float));
+	float *accp = row + MAX(Cz, Cx) * apart;      // (Cz, Ci, 3, 3, VW)
+	float *accs = accp + Cz * Ci * 9 * VW;        // (Co, L, L, VW)
+	memset(accp, 0, Cz * Ci * 9 * VW * sizeof(float));
+	if (a->secondary) memset(accs, 0, Cz * L * VW * sizeof(float));
 	memset(dring, 0, 3 * Cz * PW * 16 * sizeof(float)); // only the padding stays zero
 	if (a->gx) {
 		memset(a->gsum, 0, Cx * sizeof(double));
@@ -581,7 +588,7 @@ void ISA(igc_linear_backward)(const igc_head *a) {
 void ISA(igc_row)(const igc_conv *a, int micro, long n) {
 	const long H = 3, W = a->W, PW = W + 2, Cx = a->L * a->Ci, Cz = a->L * a->Co, apart = (W + 1) * 16;
 	float *ring = a->scratch, *dy = ring + 3 * Cx * PW * 16, *dz = dy + Cz * PW * 16, *y = dz + Cz * apart;
-	float *accp = y + Cz * apart, *accs = accp + Cz * a->Ci * 9 * 16; // and the weights, which are fewer
+	float *accp = y + Cz * apart, *accs = accp + Cz * a->Ci * 9 * VW; // and the weights, which are fewer
 	const float *rows[3] = {XROW(0), XROW(1), XROW(2)};
 	stream none = {{0}};
 	for (long i = 0; i < n; i++) {

@@ -256,8 +256,10 @@ type ScalingResult struct {
 	One     float64 // one trial on one thread
 	Trials  float64 // as many trials at once as threads, one thread each: all together
 	Threads float64 // one trial on all threads
-	// Medians over the rounds, in each of which all three were measured.
-	TrialsRatio, ThreadsRatio float64
+	// Medians over the rounds, in each of which all were measured. Arithmetic
+	// is that of multiply–adds which touch no memory, on all threads and on
+	// one: what the machine has to give.
+	TrialsRatio, ThreadsRatio, ArithmeticRatio float64
 }
 
 // Scaling measures in rounds, Steps of them: one trial on one thread, Threads
@@ -308,8 +310,8 @@ func Scaling(ctx context.Context, o BenchOptions) (r ScalingResult, err error) {
 		func() error { return run(models[o.Threads]) },
 	}
 	trials := [3]int{1, o.Threads, 1}
-	var rate [3][]float64
-	var ratio [3][]float64
+	var rate, ratio [3][]float64
+	var arithmetic []float64
 	for range o.Steps {
 		if err := ctx.Err(); err != nil {
 			return r, err
@@ -322,9 +324,11 @@ func Scaling(ctx context.Context, o BenchOptions) (r ScalingResult, err error) {
 			rate[way] = append(rate[way], float64(steps*trials[way]*o.Batch)/time.Since(begin).Seconds())
 			ratio[way] = append(ratio[way], rate[way][len(rate[way])-1]/rate[0][len(rate[0])-1])
 		}
+		const d = 100 * time.Millisecond
+		arithmetic = append(arithmetic, models[o.Threads].Team().Multiply(d)/models[0].Team().Multiply(d))
 	}
 	return ScalingResult{One: median(rate[0]), Trials: median(rate[1]), Threads: median(rate[2]),
-		TrialsRatio: median(ratio[1]), ThreadsRatio: median(ratio[2])}, nil
+		TrialsRatio: median(ratio[1]), ThreadsRatio: median(ratio[2]), ArithmeticRatio: median(arithmetic)}, nil
 }
 
 func median(v []float64) float64 {

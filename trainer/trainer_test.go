@@ -259,7 +259,7 @@ func TestScaling(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.One <= 0 || r.Trials <= 0 || r.Threads <= 0 || r.TrialsRatio <= 0 || r.ThreadsRatio <= 0 {
+	if r.One <= 0 || r.Trials <= 0 || r.Threads <= 0 || r.TrialsRatio <= 0 || r.ThreadsRatio <= 0 || r.ArithmeticRatio <= 0 {
 		t.Errorf("%+v", r)
 	}
 }

@@ -75,6 +75,10 @@ what a step cannot be faster than, even if all else were free.
 to crop, mirror and normalise a batch on one thread in percent of the step, "MB"
 what the model added to the process's resident memory.
 
+--scaling measures, in rounds, one trial on one thread, as many trials at once,
+and one trial on all threads; "arithmetic alone" is the ratio for multiply–adds
+that touch no memory: what the machine has to give.
+
 --peer compares with another implementation: the command gets the arguments
 --pairs LxM --batch N --threads N, and prints a JSON line with "step_s", the
 seconds of a step. It runs between the two halves of our steps.`,
@@ -256,6 +260,7 @@ type scalingJSON struct {
 	TrialsBy    float64 `json:"trials_ratio"`
 	ThreadsPerS float64 `json:"threads_images_per_s"`
 	ThreadsBy   float64 `json:"threads_ratio"`
+	Arithmetic  float64 `json:"arithmetic_ratio"` // of multiply–adds alone
 }
 
 func runScaling(ctx context.Context, o benchOptions, stdout, stderr io.Writer) error {
@@ -266,7 +271,7 @@ func runScaling(ctx context.Context, o benchOptions, stdout, stderr io.Writer) e
 	if n < 2 {
 		return usageError{errors.New("--scaling compares one thread with several: want --threads 2 or more")}
 	}
-	t := newTable("L", "M", "1 trial, 1 thread (images/s)", fmt.Sprintf("%d trials, 1 thread each", n), "ratio", fmt.Sprintf("1 trial, %d threads", n), "ratio")
+	t := newTable("L", "M", "1 trial, 1 thread (images/s)", fmt.Sprintf("%d trials, 1 thread each", n), "ratio", fmt.Sprintf("1 trial, %d threads", n), "ratio", "arithmetic alone")
 	for _, p := range o.pairs.pairs {
 		o.progress(stderr, p)
 		r, err := trainer.Scaling(ctx, trainer.BenchOptions{Pair: p, Batch: int(o.batch), Threads: n, Steps: int(o.steps)})
@@ -274,13 +279,13 @@ func runScaling(ctx context.Context, o benchOptions, stdout, stderr io.Writer) e
 			return err
 		}
 		if o.format == "json" {
-			if err := json.NewEncoder(stdout).Encode(scalingJSON{p.L, p.M, int(o.batch), n, r.One, r.Trials, r.TrialsRatio, r.Threads, r.ThreadsRatio}); err != nil {
+			if err := json.NewEncoder(stdout).Encode(scalingJSON{p.L, p.M, int(o.batch), n, r.One, r.Trials, r.TrialsRatio, r.Threads, r.ThreadsRatio, r.ArithmeticRatio}); err != nil {
 				return err
 			}
 			continue
 		}
 		t.add(strconv.Itoa(p.L), strconv.Itoa(p.M), fmt.Sprintf("%.0f", r.One), fmt.Sprintf("%.0f", r.Trials), fmt.Sprintf("%.2f", r.TrialsRatio),
-			fmt.Sprintf("%.0f", r.Threads), fmt.Sprintf("%.2f", r.ThreadsRatio))
+			fmt.Sprintf("%.0f", r.Threads), fmt.Sprintf("%.2f", r.ThreadsRatio), fmt.Sprintf("%.2f", r.ArithmeticRatio))
 	}
 	if o.format == "json" {
 		return nil

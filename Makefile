@@ -16,9 +16,9 @@ golden:           ## rewrite the golden files after looking at why they changed
 	go test ./cmd/igcsearch ./plots ./studies -update
 
 PEER ?=           # e.g. "python3 trainer/testdata/torch_step.py"; empty: without a peer
-performance: build ## the tables of docs/performance.md, about 8 minutes with PyTorch
+performance: build ## the measurements of docs/performance.md, about 12 minutes with PyTorch
 	./igcsearch version
-	./igcsearch bench --pairs fig3a,fig3b --steps 9 $(if $(strip $(PEER)),--peer "$(strip $(PEER))")
+	./igcsearch bench --pairs fig3a,fig3b --steps 21 $(if $(strip $(PEER)),--peer "$(strip $(PEER))")
 	./igcsearch bench --scaling --pairs 64x1,40x2,12x6,1x23,41x5,1x44 --steps 9
-	IGC_ISA=avx2 ./igcsearch bench --pairs 64x1,40x2,12x6,1x23 --steps 5
+	-IGC_ISA=avx2 ./igcsearch bench --pairs 64x1,40x2,12x6,1x23 --steps 5
 	IGC_ISA=portable ./igcsearch bench --pairs 64x1,40x2,12x6,1x23 --steps 5

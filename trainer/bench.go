@@ -88,12 +88,22 @@ const (
 	benchSide    = 32
 )
 
-func (o BenchOptions) check() error {
-	if o.Batch < 1 || o.Batch > 4096 {
+// MaxThreads is the most that a measurement takes.
+const MaxThreads = 1024
+
+// Check returns an error for what cannot be measured, by Scaling or by Bench.
+func (o BenchOptions) Check(scaling bool) error {
+	switch {
+	case o.Batch < 1 || o.Batch > 4096:
 		return fmt.Errorf("batch %d: want 1 to 4096 pictures", o.Batch)
-	}
-	if o.Threads < 1 || o.Threads > 1024 {
-		return fmt.Errorf("%d threads: want 1 to 1024", o.Threads)
+	case o.Threads < 1 || o.Threads > MaxThreads:
+		return fmt.Errorf("%d threads: want 1 to %d", o.Threads, MaxThreads)
+	case o.Steps < 1:
+		return fmt.Errorf("%d steps: want 1 or more", o.Steps)
+	case scaling && o.Threads < 2:
+		return fmt.Errorf("scaling compares one thread with several: want 2 or more")
+	case scaling && kernel.Blocks(o.Batch) < o.Threads:
+		return fmt.Errorf("a batch of %d has work for %d of %d threads: want %d pictures or more", o.Batch, kernel.Blocks(o.Batch), o.Threads, kernel.Lanes*(o.Threads-1)+1)
 	}
 	return nil
 }
@@ -126,7 +136,7 @@ func benchStep(m *graph.Model) error {
 	return err
 }
 
-// timed runs f n times, and before if not nil halfway, and returns the median.
+// timed runs f n times, and between, if not nil, halfway, and returns the median.
 func timed(ctx context.Context, n int, f, between func() error) (time.Duration, error) {
 	times := make([]time.Duration, n)
 	for i := range n {
@@ -150,7 +160,7 @@ func timed(ctx context.Context, n int, f, between func() error) (time.Duration, 
 
 // Bench measures the training step of a pair on random pictures of 3×32×32.
 func Bench(ctx context.Context, o BenchOptions) (r BenchResult, err error) {
-	if err := o.check(); err != nil {
+	if err := o.Check(false); err != nil {
 		return r, err
 	}
 	before := resident()
@@ -265,7 +275,7 @@ type ScalingResult struct {
 // Scaling measures in rounds, Steps of them: one trial on one thread, Threads
 // trials at once on one thread each, one trial on Threads threads.
 func Scaling(ctx context.Context, o BenchOptions) (r ScalingResult, err error) {
-	if err := o.check(); err != nil {
+	if err := o.Check(true); err != nil {
 		return r, err
 	}
 	var models []*graph.Model

@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -46,6 +48,9 @@ func (p *benchPairs) Set(s string) error {
 		}
 		var one pairs
 		if err := one.Set(text); err != nil {
+			if !twoNumbers.MatchString(strings.TrimSpace(text)) {
+				err = fmt.Errorf("%q: %w, or a shipped study: %s", text, err, strings.Join(studies.Names(), ", "))
+			}
 			return err
 		}
 		list = append(list, one...)
@@ -58,7 +63,7 @@ func newBenchCommand() *cobra.Command {
 	o := benchOptions{
 		// Table 1 (i) of the paper.
 		pairs: benchPairs{space.Budget{Params: 4672, Kernel: 9, Tolerance: 0.024}.Nearest()},
-		batch: 64, threads: positive(runtime.GOMAXPROCS(0)), steps: 5,
+		batch: 64, threads: positive(min(runtime.GOMAXPROCS(0), trainer.MaxThreads)), steps: 5,
 	}
 	cmd := &cobra.Command{
 		Use:   "bench",
@@ -81,7 +86,8 @@ that touch no memory: what the machine has to give.
 
 --peer compares with another implementation: the command gets the arguments
 --pairs LxM --batch N --threads N, and prints a JSON line with "step_s", the
-seconds of a step. It runs between the two halves of our steps.`,
+seconds of a step. It runs between the two halves of our steps. The command is
+split at spaces, without quoting; a script can hold what needs more.`,
 		Example: `  igcsearch bench --pairs 40x2,64x1
 
   # json lines, one per pair
@@ -94,6 +100,17 @@ seconds of a step. It runs between the two halves of our steps.`,
   igcsearch bench --scaling --pairs 40x2`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if cmd.Flags().Changed("peer") && strings.TrimSpace(o.peer) == "" {
+				return usageError{errors.New("--peer is empty")}
+			}
+			if o.scaling && o.peer != "" {
+				return usageError{errors.New("--scaling has no --peer")}
+			}
+			for _, p := range o.pairs.pairs {
+				if err := o.measure(p).Check(o.scaling); err != nil {
+					return usageError{err}
+				}
+			}
 			return runBench(cmd.Context(), o, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
@@ -147,7 +164,7 @@ func (m means) geometric(name string) float64 {
 	return math.Exp(sum / float64(len(m[name])))
 }
 
-func runBench(ctx context.Context, o benchOptions, stdout, stderr io.Writer) error {
+func runBench(ctx context.Context, o benchOptions, stdout, stderr io.Writer) (err error) {
 	if o.scaling {
 		return runScaling(ctx, o, stdout, stderr)
 	}
@@ -157,10 +174,29 @@ func runBench(ctx context.Context, o benchOptions, stdout, stderr io.Writer) err
 	}
 	t, all := newTable(header...), means{}
 	var last benchJSON
+	done := 0
+	// What was measured is shown, also if a later pair fails or someone stops it.
+	defer func() {
+		if o.format == "json" || done == 0 {
+			return
+		}
+		o.progress(stderr, space.Pair{})
+		if done > 1 {
+			row := make([]string, len(header))
+			row[4], row[5], row[6] = "mean", fmt.Sprintf("%.1f", all.geometric("gflops")), fmt.Sprintf("%.0f", all.geometric("peak"))
+			if o.peer != "" {
+				row[13], row[14] = fmt.Sprintf("%.1f", all.geometric("peer")), fmt.Sprintf("%.1f", all.geometric("ratio"))
+			}
+			t.add(row...)
+		}
+		_, e := fmt.Fprintf(stdout, "batch %d, %s, %s, %s, median of %s; the mean is geometric\n\n%s",
+			int(o.batch), trainer.CPU(), last.ISA, count(last.Threads, "thread"), count(int(o.steps), "step"), t)
+		err = errors.Join(err, e)
+	}()
 	for _, p := range o.pairs.pairs {
 		o.progress(stderr, p)
 		var peer float64
-		options := trainer.BenchOptions{Pair: p, Batch: int(o.batch), Threads: int(o.threads), Steps: int(o.steps)}
+		options := o.measure(p)
 		if o.peer != "" {
 			options.Between = func() (err error) {
 				peer, err = o.runPeer(ctx, p)
@@ -197,22 +233,13 @@ func runBench(ctx context.Context, o benchOptions, stdout, stderr io.Writer) err
 			row = append(row, fmt.Sprintf("%.1f", all.add("peer", j.PeerGFLOPS)), fmt.Sprintf("%.1f", all.add("ratio", j.GFLOPS/j.PeerGFLOPS)))
 		}
 		t.add(row...)
+		done++
 	}
-	if o.format == "json" {
-		return nil
-	}
-	o.progress(stderr, space.Pair{})
-	if len(o.pairs.pairs) > 1 {
-		row := make([]string, len(header))
-		row[4], row[5], row[6] = "mean", fmt.Sprintf("%.1f", all.geometric("gflops")), fmt.Sprintf("%.0f", all.geometric("peak"))
-		if o.peer != "" {
-			row[13], row[14] = fmt.Sprintf("%.1f", all.geometric("peer")), fmt.Sprintf("%.1f", all.geometric("ratio"))
-		}
-		t.add(row...)
-	}
-	_, err := fmt.Fprintf(stdout, "batch %d, %s, %s, %s, median of %s; the mean is geometric\n\n%s",
-		int(o.batch), trainer.CPU(), last.ISA, count(last.Threads, "thread"), count(int(o.steps), "step"), t)
-	return err
+	return nil
+}
+
+func (o benchOptions) measure(p space.Pair) trainer.BenchOptions {
+	return trainer.BenchOptions{Pair: p, Batch: int(o.batch), Threads: int(o.threads), Steps: int(o.steps)}
 }
 
 // progress shows which pair is measured, if someone watches; no pair clears
@@ -231,22 +258,33 @@ func (o benchOptions) progress(stderr io.Writer, p space.Pair) {
 func (o benchOptions) runPeer(ctx context.Context, p space.Pair) (float64, error) {
 	argv := append(strings.Fields(o.peer), "--pairs", spell(p), "--batch", o.batch.String(), "--threads", o.threads.String())
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	// A peer may be a script that starts others: an interrupt ends them all, and
+	// none that lives on is waited for.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = time.Second
 	var diagnosis bytes.Buffer
 	cmd.Stderr = &diagnosis
 	out, err := cmd.Output()
+	if ctx.Err() != nil {
+		return 0, ctx.Err()
+	}
 	if err != nil {
 		lines := strings.Split(strings.TrimSpace(diagnosis.String()), "\n")
-		return 0, fmt.Errorf("peer %q: %w: %s", strings.Join(argv, " "), err, lines[len(lines)-1])
+		if last := lines[len(lines)-1]; last != "" {
+			err = fmt.Errorf("%w: %s", err, last)
+		}
+		return 0, fmt.Errorf("peer %q: %w", strings.Join(argv, " "), err)
 	}
 	for line := range strings.Lines(string(out)) {
 		var r struct {
 			StepS float64 `json:"step_s"`
 		}
-		if json.Unmarshal([]byte(line), &r) == nil && r.StepS > 0 {
+		if json.Unmarshal([]byte(line), &r) == nil && r.StepS > 1e-9 && r.StepS < 1e9 {
 			return r.StepS, nil
 		}
 	}
-	return 0, fmt.Errorf("peer %q printed no JSON line with a \"step_s\" above 0", strings.Join(argv, " "))
+	return 0, fmt.Errorf("peer %q printed no JSON line with the seconds of a step as \"step_s\"", strings.Join(argv, " "))
 }
 
 // scalingJSON is one measurement of --scaling.
@@ -265,16 +303,10 @@ type scalingJSON struct {
 
 func runScaling(ctx context.Context, o benchOptions, stdout, stderr io.Writer) error {
 	n := int(o.threads)
-	if o.peer != "" {
-		return usageError{errors.New("--scaling has no --peer")}
-	}
-	if n < 2 {
-		return usageError{errors.New("--scaling compares one thread with several: want --threads 2 or more")}
-	}
 	t := newTable("L", "M", "1 trial, 1 thread (images/s)", fmt.Sprintf("%d trials, 1 thread each", n), "ratio", fmt.Sprintf("1 trial, %d threads", n), "ratio", "arithmetic alone")
 	for _, p := range o.pairs.pairs {
 		o.progress(stderr, p)
-		r, err := trainer.Scaling(ctx, trainer.BenchOptions{Pair: p, Batch: int(o.batch), Threads: n, Steps: int(o.steps)})
+		r, err := trainer.Scaling(ctx, o.measure(p))
 		if err != nil {
 			return err
 		}

@@ -52,6 +52,7 @@ func TestScripts(t *testing.T) {
 			"exit":      scriptExit,
 			"fixture":   scriptFixture,
 			"epochs":    scriptEpochs,
+			"waitfile":  scriptWaitFile,
 			"samebytes": scriptSameBytes,
 		},
 	})
@@ -85,6 +86,20 @@ func scriptEpochs(ts *testscript.TestScript, _ bool, args []string) {
 	want, err := strconv.Atoi(args[2])
 	ts.Check(err)
 	waitEpochs(ts, ts.MkAbs(args[0]), args[1], want)
+}
+
+// scriptWaitFile is "waitfile FILE": it waits until the file is there.
+func scriptWaitFile(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 1 {
+		ts.Fatalf("usage: waitfile FILE")
+	}
+	for range 1000 {
+		if _, err := os.Stat(ts.MkAbs(args[0])); err == nil {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	ts.Fatalf("no %s after 20 seconds", args[0])
 }
 
 // scriptSameBytes is "samebytes A B", for files that are not text.

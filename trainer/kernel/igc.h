@@ -1,6 +1,6 @@
-// The C side of package kernel. Every function works on one block of 16
-// pictures and is compiled once for each instruction set; the Go side checks
-// all sizes before it calls.
+// The C side of package kernel. The kernels work on one block of 16 pictures and
+// are compiled once for each instruction set; a team runs them on all blocks of
+// a batch; the Go side checks all sizes before it calls.
 #ifndef IGC_H
 #define IGC_H
 

@@ -174,9 +174,9 @@ func (c *Conv) forward() C.igc_conv {
 		a.scale, a.shift = floats(c.Scale, c.In()), floats(c.Shift, c.In())
 	}
 	a.wp, a.ws = floats(c.WP, c.PrimaryLen()), floats(c.WS, c.SecondaryLen())
-	a.z = floats(c.Z, c.Out()*hw)
+	a.z = streamed(c.Z, c.Out()*hw)
 	if c.Y != nil {
-		a.y = floats(c.Y, c.Out()*hw)
+		a.y = streamed(c.Y, c.Out()*hw)
 	}
 	if c.Sum != nil {
 		a.sum, a.sumsq = doubles(c.Sum, c.Out()), doubles(c.SumSq, c.Out())
@@ -219,7 +219,7 @@ type Head struct {
 	DLogits      []float32 // (K, 16): by CrossEntropy; nil: not wanted
 	DWL, DBias   []float32 // this block's share: by LinearBackward
 	DPool        []float32 // (C, 16): by LinearBackward
-	GX           []float32 // (H, C, W, 16): by PoolBackward, masked by the ReLU
+	GX           []float32 // (C, 16): by PoolBackward: gradient at every position, not masked by the ReLU
 	GSum, GXSum  []float64 // (C): sums of GX, masked, and of that times X, by PoolBackward
 }
 
@@ -301,6 +301,16 @@ func floats(s []float32, n int) *C.float {
 		panic(fmt.Sprintf("kernel: %d floats, want %d", len(s), n))
 	}
 	return (*C.float)(unsafe.SliceData(s))
+}
+
+// streamed is floats for what is stored past the caches, a whole line at a
+// time: an arena's memory and whole pictures of it begin at one.
+func streamed(s []float32, n int) *C.float {
+	p := floats(s, n)
+	if uintptr(unsafe.Pointer(p))%alignBytes != 0 {
+		panic("kernel: memory that does not begin at a cache line")
+	}
+	return p
 }
 
 func doubles(s []float64, n int) *C.double {

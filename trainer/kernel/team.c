@@ -121,13 +121,14 @@ static void run(igc_team *t, void (*f)(const igc_team *, long, int), const void 
 	t->f = f, t->calls = calls, t->n = n;
 	if (n == 1 || t->threads == 1) {
 		for (long i = 0; i < n; i++) f(t, i, 0);
-		return;
+	} else {
+		atomic_store(&t->next, 0);
+		unsigned long finished = atomic_load(&t->finished), all = finished + t->threads - 1;
+		add(t, &t->started);
+		work(t, 0);
+		while ((finished = atomic_load(&t->finished)) != all) await(t, &t->finished, finished);
 	}
-	atomic_store(&t->next, 0);
-	unsigned long finished = atomic_load(&t->finished), all = finished + t->threads - 1;
-	add(t, &t->started);
-	work(t, 0);
-	while ((finished = atomic_load(&t->finished)) != all) await(t, &t->finished, finished);
+	t->calls = 0; // they are the caller's again
 }
 
 #if defined(__x86_64__)

@@ -30,13 +30,18 @@ func NewTeam(a *Arena, isa ISA, n, scratch int) (*Team, error) {
 	each := (scratch + Lanes - 1) / Lanes * Lanes // whole vectors
 	c := C.igc_team_new(C.int(isa), C.int(n), floats(a.Floats(n*each), n*each), C.long(each))
 	if c == nil {
-		return nil, errors.New("the system starts no more threads")
+		return nil, errors.New("the system starts no more threads, or has no memory for them")
 	}
 	return &Team{isa: isa, threads: n, c: c}, nil
 }
 
-// Close ends the threads.
-func (t *Team) Close() { C.igc_team_free(t.c) }
+// Close ends the threads. A second call does nothing.
+func (t *Team) Close() {
+	if t.c != nil {
+		C.igc_team_free(t.c)
+		t.c = nil
+	}
+}
 
 // ISA returns the instruction set.
 func (t *Team) ISA() ISA { return t.isa }

@@ -97,7 +97,7 @@ split at spaces, without quoting; a script can hold what needs more.`,
   igcsearch bench --pairs fig3a,fig3b --peer trainer/testdata/torch_step.py
 
   # several trials at once, and several threads on one trial
-  igcsearch bench --scaling --pairs 40x2`,
+  igcsearch bench --scaling --threads 2 --pairs 40x2`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if cmd.Flags().Changed("peer") && strings.TrimSpace(o.peer) == "" {
@@ -105,6 +105,9 @@ split at spaces, without quoting; a script can hold what needs more.`,
 			}
 			if o.scaling && o.peer != "" {
 				return usageError{errors.New("--scaling has no --peer")}
+			}
+			if o.scaling && !cmd.Flags().Changed("threads") {
+				o.threads = min(o.threads, (o.batch+15)/16) // what the batch feeds
 			}
 			for _, p := range o.pairs.pairs {
 				if err := o.measure(p).Check(o.scaling); err != nil {

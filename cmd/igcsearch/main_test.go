@@ -223,7 +223,7 @@ func TestHelpExamples(t *testing.T) {
 					args = append(args, short...)
 				}
 				if args[0] == "bench" {
-					args = append(args, "--steps", "1", "--batch", "16")
+					args = append(args, "--steps", "1", "--batch", "32")
 				}
 				var stdout, stderr bytes.Buffer
 				if code := run(t.Context(), args, &stdout, &stderr); code != exitOK {

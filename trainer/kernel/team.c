@@ -132,15 +132,15 @@ static void run(igc_team *t, void (*f)(const igc_team *, long, int), const void 
 }
 
 #if defined(__x86_64__)
-#define CHOOSE(t, name, arg) ((t)->isa == 2 ? name##_avx512(arg) : (t)->isa == 1 ? name##_avx2(arg) : name##_portable(arg))
+#define CHOOSE(t, name, ...) ((t)->isa == 2 ? name##_avx512(__VA_ARGS__) : (t)->isa == 1 ? name##_avx2(__VA_ARGS__) : name##_portable(__VA_ARGS__))
 #else
-#define CHOOSE(t, name, arg) (name##_portable(arg))
+#define CHOOSE(t, name, ...) (name##_portable(__VA_ARGS__))
 #endif
 
 #define CONV(name)                                                      \
 	static void name##_one(const igc_team *t, long i, int thread) {     \
 		igc_conv a = ((const igc_conv *)t->calls)[i];                   \
-		a.scratch = t->scratch + thread * t->each;                                 \
+		a.scratch = t->scratch + thread * t->each;                      \
 		CHOOSE(t, name, &a);                                            \
 	}                                                                   \
 	void name(igc_team *t, const igc_conv *calls, long n) { run(t, name##_one, calls, n); }
@@ -168,9 +168,5 @@ void igc_probe_all(igc_team *t, igc_probe *calls, long n) { run(t, probe_one, ca
 void igc_row(igc_team *t, const igc_conv *call, int micro, long n) {
 	igc_conv a = *call;
 	a.scratch = t->scratch;
-#if defined(__x86_64__)
-	if (t->isa == 2) { igc_row_avx512(&a, micro, n); return; }
-	if (t->isa == 1) { igc_row_avx2(&a, micro, n); return; }
-#endif
-	igc_row_portable(&a, micro, n);
+	CHOOSE(t, igc_row, &a, micro, n);
 }

@@ -51,54 +51,47 @@ func (t *Team) Threads() int { return t.threads }
 
 // Forward computes Z, Sum and SumSq of each call's block.
 func (t *Team) Forward(calls []Conv) {
-	t.convs = t.convs[:0]
-	for i := range calls {
-		t.convs = append(t.convs, calls[i].forward())
-	}
-	C.igc_conv_forward(t.c, unsafe.SliceData(t.convs), C.long(len(calls)))
+	C.igc_conv_forward(t.c, put(&t.convs, calls, (*Conv).forward), C.long(len(calls)))
 }
 
 // Backward computes GX, GSum, GXSum, DWP and DWS.
 func (t *Team) Backward(calls []Conv) {
-	t.convs = t.convs[:0]
-	for i := range calls {
-		t.convs = append(t.convs, calls[i].backward())
-	}
-	C.igc_conv_backward(t.c, unsafe.SliceData(t.convs), C.long(len(calls)))
+	C.igc_conv_backward(t.c, put(&t.convs, calls, (*Conv).backward), C.long(len(calls)))
 }
 
 // PoolForward computes Pool, Open and OpenX from X, Scale and Shift.
 func (t *Team) PoolForward(calls []Head) {
-	C.igc_pool_forward(t.c, t.put(calls, (*Head).poolForward), C.long(len(calls)))
+	C.igc_pool_forward(t.c, put(&t.heads, calls, (*Head).poolForward), C.long(len(calls)))
 }
 
 // PoolBackward computes GX, GSum and GXSum from DPool, Open and OpenX.
 func (t *Team) PoolBackward(calls []Head) {
-	C.igc_pool_backward(t.c, t.put(calls, (*Head).poolBackward), C.long(len(calls)))
+	C.igc_pool_backward(t.c, put(&t.heads, calls, (*Head).poolBackward), C.long(len(calls)))
 }
 
 // LinearForward computes Logits from Pool, WL and Bias.
 func (t *Team) LinearForward(calls []Head) {
-	C.igc_linear_forward(t.c, t.put(calls, (*Head).linearForward), C.long(len(calls)))
+	C.igc_linear_forward(t.c, put(&t.heads, calls, (*Head).linearForward), C.long(len(calls)))
 }
 
 // LinearBackward computes DWL, DBias and DPool from DLogits.
 func (t *Team) LinearBackward(calls []Head) {
-	C.igc_linear_backward(t.c, t.put(calls, (*Head).linearBackward), C.long(len(calls)))
+	C.igc_linear_backward(t.c, put(&t.heads, calls, (*Head).linearBackward), C.long(len(calls)))
 }
 
 // CrossEntropy computes Loss and DLogits from Logits and Labels. It panics on
 // a label that is no class.
 func (t *Team) CrossEntropy(calls []Head) {
-	C.igc_xent(t.c, t.put(calls, (*Head).crossEntropy), C.long(len(calls)))
+	C.igc_xent(t.c, put(&t.heads, calls, (*Head).crossEntropy), C.long(len(calls)))
 }
 
-func (t *Team) put(calls []Head, c func(*Head) C.igc_head) *C.igc_head {
-	t.heads = t.heads[:0]
+// put writes the calls into list as C takes them, and returns its first.
+func put[Call, CCall any](list *[]CCall, calls []Call, c func(*Call) CCall) *CCall {
+	*list = (*list)[:0]
 	for i := range calls {
-		t.heads = append(t.heads, c(&calls[i]))
+		*list = append(*list, c(&calls[i]))
 	}
-	return unsafe.SliceData(t.heads)
+	return unsafe.SliceData(*list)
 }
 
 // Peak returns the multiply–adds that touch no memory which the threads do
@@ -113,8 +106,7 @@ func (t *Team) Peak() (flops float64) {
 // Multiply lets every thread do multiply–adds that touch no memory for about
 // as long, and returns the operations a second of all together.
 func (t *Team) Multiply(d time.Duration) (flops float64) {
-	// At one round a chain of 4 cycles and 4 GHz; slower cores take longer.
-	rounds := C.long(d.Seconds() * 1e9 / 4)
+	rounds := C.long(d / (4 * time.Nanosecond)) // a round takes 2 to 5 ns on cores of 3 to 4 GHz
 	chains := [...]float64{12 * 4, 12 * 8, 16 * 16}[t.isa]
 	seconds := t.probe(func(int) C.igc_probe { return C.igc_probe{rounds: rounds} })
 	return 2 * chains * float64(rounds) * float64(t.threads) / seconds

@@ -91,6 +91,9 @@ const (
 // MaxThreads is the most that a measurement takes.
 const MaxThreads = 1024
 
+// Feeds returns how many threads a batch has work for.
+func Feeds(batch int) int { return min(kernel.Blocks(batch), MaxThreads) }
+
 // Check returns an error for what cannot be measured, by Scaling or by Bench.
 func (o BenchOptions) Check(scaling bool) error {
 	switch {
@@ -102,8 +105,8 @@ func (o BenchOptions) Check(scaling bool) error {
 		return fmt.Errorf("%d steps: want 1 or more", o.Steps)
 	case scaling && o.Threads < 2:
 		return fmt.Errorf("scaling compares one thread with several: want 2 or more")
-	case scaling && kernel.Blocks(o.Batch) < o.Threads:
-		return fmt.Errorf("a batch of %d has work for %d of %d threads: want %d pictures or more", o.Batch, kernel.Blocks(o.Batch), o.Threads, kernel.Lanes*(o.Threads-1)+1)
+	case scaling && Feeds(o.Batch) < o.Threads:
+		return fmt.Errorf("a batch of %d has work for %d of %d threads: want %d pictures or more", o.Batch, Feeds(o.Batch), o.Threads, kernel.Lanes*(o.Threads-1)+1)
 	}
 	return nil
 }

@@ -107,7 +107,7 @@ split at spaces, without quoting; a script can hold what needs more.`,
 				return usageError{errors.New("--scaling has no --peer")}
 			}
 			if o.scaling && !cmd.Flags().Changed("threads") {
-				o.threads = min(o.threads, (o.batch+15)/16) // what the batch feeds
+				o.threads = min(o.threads, positive(trainer.Feeds(int(o.batch))))
 			}
 			for _, p := range o.pairs.pairs {
 				if err := o.measure(p).Check(o.scaling); err != nil {
@@ -167,7 +167,7 @@ func (m means) geometric(name string) float64 {
 	return math.Exp(sum / float64(len(m[name])))
 }
 
-func runBench(ctx context.Context, o benchOptions, stdout, stderr io.Writer) (err error) {
+func runBench(ctx context.Context, o benchOptions, stdout, stderr io.Writer) error {
 	if o.scaling {
 		return runScaling(ctx, o, stdout, stderr)
 	}
@@ -177,27 +177,7 @@ func runBench(ctx context.Context, o benchOptions, stdout, stderr io.Writer) (er
 	}
 	t, all := newTable(header...), means{}
 	var last benchJSON
-	done := 0
-	// What was measured is shown, also if a later pair fails or someone stops it.
-	defer func() {
-		if o.format == "json" || done == 0 {
-			return
-		}
-		o.progress(stderr, space.Pair{})
-		if done > 1 {
-			row := make([]string, len(header))
-			row[4], row[5], row[6] = "mean", fmt.Sprintf("%.1f", all.geometric("gflops")), fmt.Sprintf("%.0f", all.geometric("peak"))
-			if o.peer != "" {
-				row[13], row[14] = fmt.Sprintf("%.1f", all.geometric("peer")), fmt.Sprintf("%.1f", all.geometric("ratio"))
-			}
-			t.add(row...)
-		}
-		_, e := fmt.Fprintf(stdout, "batch %d, %s, %s, %s, median of %s; the mean is geometric\n\n%s",
-			int(o.batch), trainer.CPU(), last.ISA, count(last.Threads, "thread"), count(int(o.steps), "step"), t)
-		err = errors.Join(err, e)
-	}()
-	for _, p := range o.pairs.pairs {
-		o.progress(stderr, p)
+	one := func(p space.Pair) (any, []string, error) {
 		var peer float64
 		options := o.measure(p)
 		if o.peer != "" {
@@ -207,13 +187,11 @@ func runBench(ctx context.Context, o benchOptions, stdout, stderr io.Writer) (er
 			}
 		}
 		r, err := trainer.Bench(ctx, options)
-		if err != nil {
-			return err
+		if err == nil && o.peer != "" && peer == 0 { // of one step there is no half
+			peer, err = o.runPeer(ctx, p)
 		}
-		if o.peer != "" && peer == 0 { // of one step there is no half
-			if peer, err = o.runPeer(ctx, p); err != nil {
-				return err
-			}
+		if err != nil {
+			return nil, nil, err
 		}
 		j := benchJSON{p.L, p.M, r.Params, int(o.batch), r.Step.Seconds(), r.ImagesPerSecond, r.FlopsPerSecond() / 1e9, r.PeakFlops / 1e9,
 			r.BytesPerSecond() / 1e9, r.Bandwidth / 1e9, r.Bound(), r.EvalPerSecond, r.Input.Seconds(), r.Resident, r.Allocations, r.ISA, r.Threads, peer, 0}
@@ -221,13 +199,6 @@ func runBench(ctx context.Context, o benchOptions, stdout, stderr io.Writer) (er
 			j.PeerGFLOPS = r.Flops / peer / 1e9
 		}
 		last = j
-		if o.format == "json" {
-			// One line as soon as it is measured.
-			if err := json.NewEncoder(stdout).Encode(j); err != nil {
-				return err
-			}
-			continue
-		}
 		row := []string{strconv.Itoa(j.L), strconv.Itoa(j.M), strconv.Itoa(j.Params), fmt.Sprintf("%.1f", 1e3*j.StepS), fmt.Sprintf("%.0f", j.ImagesPerS),
 			fmt.Sprintf("%.1f", all.add("gflops", j.GFLOPS)), fmt.Sprintf("%.0f", all.add("peak", 100*j.GFLOPS/j.PeakGFLOPS)),
 			fmt.Sprintf("%.1f", j.GBPerS), fmt.Sprintf("%.0f", 100*j.GBPerS/j.BandwidthGB), j.Bound,
@@ -235,10 +206,52 @@ func runBench(ctx context.Context, o benchOptions, stdout, stderr io.Writer) (er
 		if o.peer != "" {
 			row = append(row, fmt.Sprintf("%.1f", all.add("peer", j.PeerGFLOPS)), fmt.Sprintf("%.1f", all.add("ratio", j.GFLOPS/j.PeerGFLOPS)))
 		}
-		t.add(row...)
-		done++
+		return j, row, nil
 	}
-	return nil
+	return o.each(stdout, stderr, t, one, func(done int) string {
+		if done > 1 {
+			row := make([]string, len(header))
+			row[4], row[5], row[6] = "mean", fmt.Sprintf("%.1f", all.geometric("gflops")), fmt.Sprintf("%.0f", all.geometric("peak"))
+			if o.peer != "" {
+				row[13], row[14] = fmt.Sprintf("%.1f", all.geometric("peer")), fmt.Sprintf("%.1f", all.geometric("ratio"))
+			}
+			t.add(row...)
+		}
+		return fmt.Sprintf("batch %d, %s, %s, %s, median of %s; the mean is geometric",
+			int(o.batch), trainer.CPU(), last.ISA, count(last.Threads, "thread"), count(int(o.steps), "step"))
+	})
+}
+
+// each measures the pairs one by one. A line of json is printed as soon as it
+// is measured; the table below its caption at the end, also if a later pair
+// fails or someone stops it.
+func (o benchOptions) each(stdout, stderr io.Writer, t *textTable, one func(space.Pair) (line any, row []string, err error), caption func(done int) string) (err error) {
+	done := 0
+	for _, p := range o.pairs.pairs {
+		o.progress(stderr, p)
+		var line any
+		var row []string
+		if line, row, err = one(p); err != nil {
+			break
+		}
+		done++
+		if o.format == "json" {
+			if err := json.NewEncoder(stdout).Encode(line); err != nil {
+				return err
+			}
+			continue
+		}
+		t.add(row...)
+	}
+	o.progress(stderr, space.Pair{})
+	if o.format == "json" || done == 0 {
+		return err
+	}
+	above := caption(done) // before the table: it may add the last row
+	if _, e := fmt.Fprintf(stdout, "%s\n\n%s", above, t); err == nil {
+		err = e
+	}
+	return err
 }
 
 func (o benchOptions) measure(p space.Pair) trainer.BenchOptions {
@@ -307,25 +320,13 @@ type scalingJSON struct {
 func runScaling(ctx context.Context, o benchOptions, stdout, stderr io.Writer) error {
 	n := int(o.threads)
 	t := newTable("L", "M", "1 trial, 1 thread (images/s)", fmt.Sprintf("%d trials, 1 thread each", n), "ratio", fmt.Sprintf("1 trial, %d threads", n), "ratio", "arithmetic alone")
-	for _, p := range o.pairs.pairs {
-		o.progress(stderr, p)
+	one := func(p space.Pair) (any, []string, error) {
 		r, err := trainer.Scaling(ctx, o.measure(p))
-		if err != nil {
-			return err
-		}
-		if o.format == "json" {
-			if err := json.NewEncoder(stdout).Encode(scalingJSON{p.L, p.M, int(o.batch), n, r.One, r.Trials, r.TrialsRatio, r.Threads, r.ThreadsRatio, r.ArithmeticRatio}); err != nil {
-				return err
-			}
-			continue
-		}
-		t.add(strconv.Itoa(p.L), strconv.Itoa(p.M), fmt.Sprintf("%.0f", r.One), fmt.Sprintf("%.0f", r.Trials), fmt.Sprintf("%.2f", r.TrialsRatio),
-			fmt.Sprintf("%.0f", r.Threads), fmt.Sprintf("%.2f", r.ThreadsRatio), fmt.Sprintf("%.2f", r.ArithmeticRatio))
+		return scalingJSON{p.L, p.M, int(o.batch), n, r.One, r.Trials, r.TrialsRatio, r.Threads, r.ThreadsRatio, r.ArithmeticRatio},
+			[]string{strconv.Itoa(p.L), strconv.Itoa(p.M), fmt.Sprintf("%.0f", r.One), fmt.Sprintf("%.0f", r.Trials), fmt.Sprintf("%.2f", r.TrialsRatio),
+				fmt.Sprintf("%.0f", r.Threads), fmt.Sprintf("%.2f", r.ThreadsRatio), fmt.Sprintf("%.2f", r.ArithmeticRatio)}, err
 	}
-	if o.format == "json" {
-		return nil
-	}
-	o.progress(stderr, space.Pair{})
-	_, err := fmt.Fprintf(stdout, "batch %d, %s, median of %s\n\n%s", int(o.batch), trainer.CPU(), count(int(o.steps), "round"), t)
-	return err
+	return o.each(stdout, stderr, t, one, func(int) string {
+		return fmt.Sprintf("batch %d, %s, median of %s", int(o.batch), trainer.CPU(), count(int(o.steps), "round"))
+	})
 }

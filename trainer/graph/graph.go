@@ -169,7 +169,7 @@ func New(net space.Network, n int, o Options) (_ *Model, err error) {
 
 // geometry returns the kernel's view of a convolution layer.
 func geometry(l space.Layer) (kernel.Geometry, bool) {
-	g := kernel.Geometry{H: l.In.H, W: l.In.W, L: 1, Ci: l.In.C, Co: l.Out.C}
+	g := kernel.Geometry{H: l.In.H, W: l.In.W, KH: 3, KW: 3, Stride: 1, L: 1, Ci: l.In.C, Co: l.Out.C}
 	switch l.Kind {
 	case space.Conv:
 		return g, true

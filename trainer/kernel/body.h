@@ -4,9 +4,9 @@
 // the last, and the register blocks.
 //
 // All loops have the same shape. A picture block is read one row at a time:
-// fill_row normalises it into a scratch row with a zero column at each end
-// ("padded row"), so that the micro-kernels need no borders; three padded rows
-// are kept, which stay in the L2 cache. With 16 pictures innermost, one vector
+// fill_row normalises it into a scratch row with zero columns at both ends
+// ("padded row"), so that the micro-kernels need no borders; as many padded rows
+// as the kernel has are kept, which stay in the L2 cache. With 16 pictures innermost, one vector
 // is one pixel of VW pictures, and a weight is a scalar: every L and M is the
 // same dense arithmetic. A row is a run of vectors, 16/VW for each column, and
 // the micro-kernels take them in this order, so that a cache line, which is a
@@ -89,64 +89,106 @@ INLINE void ahead(stream *s, long madds) {
 // The tile sizes are constants wherever these are inlined; the arrays have a
 // fixed size all the same, since GCC keeps only such arrays in registers.
 
-// conv_tile: OT output channels by PT vectors of one 3x3 partition.
-// y (OT, W, 16), row[k] (Ci, W+2, 16) padded rows or NULL, w (OT, Ci, 3, 3).
-INLINE void conv_tile(const int OT, const int PT, float *y, long ycs, const float *const *row, long xcs, const float *w, long Ci) {
+// COL is where vector p of a row lies if the columns in use are step apart.
+#define COL(p, step) ((p) / (16 / VW) * (step) * 16 + (p) % (16 / VW) * VW)
+
+// taps says which columns a convolution reads and writes. Forward, output
+// column p reads from column p*in on, and out is 1. The gradient by the input of
+// a convolution with stride 2 is a convolution whose input lies on every second
+// column: each output column meets every second tap only, so that it is computed
+// in two phases, of the even columns and of the odd, with in = 1 and out = 2.
+// Kernels are KH x KW, both odd.
+typedef struct {
+	long KH, KW;
+	long in, out, phase;
+} taps;
+
+// conv_tile: OT output channels by PT vectors of one partition, from vector p0 on.
+// y (OT, columns, 16), row[k] (Ci, columns, 16) padded rows or NULL, w (OT, Ci, KH, KW).
+INLINE void conv_tile(const int OT, const int PT, const taps t, float *y, long ycs, const float *const *row, long xcs, const float *w, long Ci, long p0) {
+	const long KK = t.KH * t.KW, P = t.KW / 2;
 	vec acc[6][8];
 	UNROLL for (int o = 0; o < OT; o++)
 		UNROLL for (int p = 0; p < PT; p++) acc[o][p] = (vec){0};
 	for (long i = 0; i < Ci; i++) {
-		for (int kh = 0; kh < 3; kh++) {
+		for (int kh = 0; kh < t.KH; kh++) {
 			if (!row[kh]) continue;
-			const float *x = row[kh] + i * xcs, *wk = w + i * 9 + kh * 3;
-			UNROLL for (int kw = 0; kw < 3; kw++) {
+			const float *x = row[kh] + i * xcs + COL(p0, t.in), *wk = w + i * KK + kh * t.KW;
+			UNROLL for (int kw = 0; kw < t.KW; kw++) {
+				if ((t.phase + kw - P) % t.out) continue;
+				const long at = (P + (t.phase + kw - P) / t.out) * 16;
 				vec b[6];
-				UNROLL for (int o = 0; o < OT; o++) b[o] = BC(wk[o * Ci * 9 + kw]);
+				UNROLL for (int o = 0; o < OT; o++) b[o] = BC(wk[o * Ci * KK + kw]);
 				UNROLL for (int p = 0; p < PT; p++) {
-					vec v = LOAD(x + p * VW + kw * 16);
+					vec v = LOAD(x + COL(p, t.in) + at);
 					UNROLL for (int o = 0; o < OT; o++) acc[o][p] += b[o] * v;
 				}
 				FORGET(OT * PT);
 			}
 		}
 	}
+	y += COL(p0, t.out) + t.phase * 16;
 	UNROLL for (int o = 0; o < OT; o++)
-		UNROLL for (int p = 0; p < PT; p++) STORE(y + o * ycs + p * VW, acc[o][p]);
+		UNROLL for (int p = 0; p < PT; p++) STORE(y + o * ycs + COL(p, t.out), acc[o][p]);
 }
 
-#define CONV(ot, pt)                                                     \
-	for (; p + pt <= n; p += pt) {                                       \
-		const float *r[3] = {row[0] ? row[0] + p * VW : 0, row[1] + p * VW, row[2] ? row[2] + p * VW : 0}; \
-		conv_tile(ot, pt, y + p * VW, ycs, r, xcs, w, Ci);               \
-	}
+#define CONV(ot, pt) \
+	for (; p + pt <= n; p += pt) conv_tile(ot, pt, t, yo, ycs, row, xcs, wo, Ci, p);
 
-// conv_row: y (G, W, 16) with channel stride ycs = the primary convolution of
-// three padded rows. The columns of all rows start at the left padding.
-static void conv_row(float *y, long ycs, const float *const *rows, long W, const float *w, long L, long Ci, long Co, stream *next) {
-	const long xcs = (W + 2) * 16, n = W * (16 / VW);
+// conv_taps: y (L*Co, columns, 16) with channel stride ycs = the primary
+// convolution of padded rows with channel stride xcs.
+INLINE void conv_taps(const taps t, float *y, long ycs, const float *const *rows, long xcs, long columns, const float *w, long L, long Ci, long Co, stream *next) {
+	const long n = columns * (16 / VW);
 	for (long l = 0; l < L; l++) {
-		const float *row[3];
-		for (int k = 0; k < 3; k++) row[k] = rows[k] ? rows[k] + l * Ci * xcs : 0;
+		const float *row[MAX_K];
+		for (int k = 0; k < t.KH; k++) row[k] = rows[k] ? rows[k] + l * Ci * xcs : 0;
 		for (long o = 0; o < Co;) {
 			// Tiles of nearly equal height: 5 = 3 + 2, not 4 + 1.
 			long left = Co - o, tiles = (left + CONV_OT - 1) / CONV_OT, ot = (left + tiles - 1) / tiles, p = 0;
 			float *yo = y + (l * Co + o) * ycs;
-			const float *wo = w + (l * Co + o) * Ci * 9;
-			{
-				float *y = yo;
-				const float *w = wo;
-				switch (ot) {
-				case 1: CONV(1, CONV_P1) CONV(1, 2) CONV(1, 1) break;
-				case 2: CONV(2, CONV_P2) CONV(2, 2) CONV(2, 1) break;
-				case 3: CONV(3, CONV_P3) CONV(3, 2) CONV(3, 1) break;
+			const float *wo = w + (l * Co + o) * Ci * t.KH * t.KW;
+			switch (ot) {
+			case 1: CONV(1, CONV_P1) CONV(1, 2) CONV(1, 1) break;
+			case 2: CONV(2, CONV_P2) CONV(2, 2) CONV(2, 1) break;
+			case 3: CONV(3, CONV_P3) CONV(3, 2) CONV(3, 1) break;
 #if CONV_OT > 3
-				case 4: CONV(4, CONV_P4) CONV(4, 2) CONV(4, 1) break;
+			case 4: CONV(4, CONV_P4) CONV(4, 2) CONV(4, 1) break;
 #endif
-				}
 			}
-			ahead(next, ot * W * Ci * 9);
+			ahead(next, ot * columns * Ci * t.KH * t.KW);
 			o += ot;
 		}
+	}
+}
+
+// 3x3 kernels are compiled on their own, all others in one.
+#define CONV_TAPS(name, kh, kw, in, out, phase) \
+	static __attribute__((noinline)) void name(const taps *t, float *y, long ycs, const float *const *rows, long xcs, long columns, const float *w, long L, long Ci, long Co, stream *next) { \
+		conv_taps((taps){kh, kw, in, out, phase}, y, ycs, rows, xcs, columns, w, L, Ci, Co, next); \
+	}
+CONV_TAPS(conv_3x3, 3, 3, 1, 1, 0)
+CONV_TAPS(conv_3x3_stride, 3, 3, 2, 1, 0)
+CONV_TAPS(conv_3x3_even, 3, 3, 1, 2, 0)
+CONV_TAPS(conv_3x3_odd, 3, 3, 1, 2, 1)
+CONV_TAPS(conv_any, t->KH, t->KW, t->in, t->out, t->phase)
+
+// conv_row: row h of y (L*Co, OW, 16) = the primary convolution of KH padded
+// rows, whose columns start at the left padding; row[k] is NULL above and below
+// the picture.
+static void conv_row(const igc_conv *a, float *y, long ycs, const float *const *rows, const float *w, stream *next) {
+	const taps t = {a->KH, a->KW, a->stride, 1, 0};
+	const long xcs = (a->W + a->KW - 1) * 16, OW = (a->W + a->stride - 1) / a->stride;
+	(a->KH != 3 || a->KW != 3 ? conv_any : t.in == 2 ? conv_3x3_stride : conv_3x3)(&t, y, ycs, rows, xcs, OW, w, a->L, a->Ci, a->Co, next);
+}
+
+// convt_row: a row of dx (L*Ci, W, 16), the gradient by the input, from padded
+// rows of dy; w has in and out exchanged, its kernels turned by 180 degrees.
+static void convt_row(const igc_conv *a, float *dx, const float *const *rows, const float *w, stream *next) {
+	const long xcs = ((a->W + a->stride - 1) / a->stride + a->KW - 1) * 16;
+	for (long phase = 0; phase < a->stride; phase++) {
+		const taps t = {a->KH, a->KW, 1, a->stride, phase};
+		(a->KH != 3 || a->KW != 3 ? conv_any : t.out == 1 ? conv_3x3 : phase ? conv_3x3_odd : conv_3x3_even)(
+			&t, dx, a->W * 16, rows, xcs, (a->W - phase + a->stride - 1) / a->stride, w, a->L, a->Co, a->Ci, next);
 	}
 }
 
@@ -238,18 +280,18 @@ static void mixgrad_row(float *acc, const float *dz, long dzs, const float *y, l
 		}
 }
 
-// convgrad_tile: acc (OT, Ci, 3, 3, VW) += sum over columns of dy (OT
-// channels) times the three shifts of RT (input channel, kernel row) pairs:
-// at[r] is 3*channel + row of pair r, pair[r] its padded row. It takes
-// CONVGRAD_Q columns at a time: two need fewer loads, and more registers.
-INLINE void convgrad_tile(const int OT, const int RT, float *acc, long Ci, const float *dy, long dys, const float *const *pair, const long *at, long W) {
+// convgrad_tile: acc (OT, Ci, KH*KW, VW) += sum over columns of dy (OT channels)
+// times K shifts of RT padded rows of x, the columns S apart: row[r] starts at
+// the column that meets tap at[r] of (Ci, KH*KW). It takes CONVGRAD_Q columns at
+// a time: two need fewer loads, and more registers.
+INLINE void convgrad_tile(const int OT, const int RT, const int K, const int S, float *acc, long taps, const float *dy, long dys, const float *const *row, const long *at, long W) {
 	enum { Q = CONVGRAD_Q };
 	const float *x[6];
 	vec a[4][6][3];
-	UNROLL for (int r = 0; r < RT; r++) x[r] = pair[r];
+	UNROLL for (int r = 0; r < RT; r++) x[r] = row[r];
 	UNROLL for (int o = 0; o < OT; o++)
 		UNROLL for (int r = 0; r < RT; r++)
-			UNROLL for (int k = 0; k < 3; k++) a[o][r][k] = LOAD(acc + (o * Ci * 9 + at[r] * 3 + k) * VW);
+			UNROLL for (int k = 0; k < K; k++) a[o][r][k] = LOAD(acc + (o * taps + at[r] + k) * VW);
 	long p = 0;
 	for (; p + Q <= W; p += Q)
 		UNROLL for (int s = 0; s < 16; s += VW) {
@@ -257,54 +299,66 @@ INLINE void convgrad_tile(const int OT, const int RT, float *acc, long Ci, const
 			UNROLL for (int o = 0; o < OT; o++)
 				UNROLL for (int q = 0; q < Q; q++) d[o][q] = LOAD(dy + o * dys + (p + q) * 16 + s);
 			UNROLL for (int r = 0; r < RT; r++)
-				UNROLL for (int c = 0; c < Q + 2; c++) {
-					vec v = LOAD(x[r] + (p + c) * 16 + s);
+				UNROLL for (int c = 0; c < (Q - 1) * S + K; c++) {
+					vec v = LOAD(x[r] + (p * S + c) * 16 + s);
 					UNROLL for (int o = 0; o < OT; o++)
 						UNROLL for (int q = 0; q < Q; q++)
-							if (c - q >= 0 && c - q < 3) a[o][r][c - q] += d[o][q] * v;
+							if (c - q * S >= 0 && c - q * S < K) a[o][r][c - q * S] += d[o][q] * v;
 				}
-			FORGET(OT * RT * 3);
+			FORGET(OT * RT * K);
 		}
 	for (; Q > 1 && p < W; p++)
 		UNROLL for (int s = 0; s < 16; s += VW)
 			UNROLL for (int o = 0; o < OT; o++) {
 				vec d = LOAD(dy + o * dys + p * 16 + s);
 				UNROLL for (int r = 0; r < RT; r++)
-					UNROLL for (int k = 0; k < 3; k++) a[o][r][k] += d * LOAD(x[r] + (p + k) * 16 + s);
+					UNROLL for (int k = 0; k < K; k++) a[o][r][k] += d * LOAD(x[r] + (p * S + k) * 16 + s);
 			}
 	UNROLL for (int o = 0; o < OT; o++)
 		UNROLL for (int r = 0; r < RT; r++)
-			UNROLL for (int k = 0; k < 3; k++) STORE(acc + (o * Ci * 9 + at[r] * 3 + k) * VW, a[o][r][k]);
+			UNROLL for (int k = 0; k < K; k++) STORE(acc + (o * taps + at[r] + k) * VW, a[o][r][k]);
 }
 
 #define CONVGRAD(ot, rt) \
-	for (; r + rt <= n; r += rt) convgrad_tile(ot, rt, ao, Ci, dyo, xcs, pair + r, at + r, W);
+	for (; r + rt <= n; r += rt) convgrad_tile(ot, rt, K, S, ao, taps, dyo, dys, row + r, at + r, OW);
 
-// convgrad_row: acc (L*Co, Ci, 3, 3, VW) += the row's share of the gradient of
-// wp. dy points at the first real column of a padded row, rows as in conv_row.
-static void convgrad_row(float *acc, const float *dy, const float *const *rows, long W, long L, long Ci, long Co, stream *next) {
-	const long xcs = (W + 2) * 16;
-	enum { CHUNK = 64 }; // pairs at a time
-	for (long l = 0; l < L; l++)
-		for (long first = 0; first < Ci * 3; first += CHUNK) {
-			const float *pair[CHUNK];
+INLINE void convgrad_taps(const int K, const int S, const igc_conv *a, float *acc, const float *dy, const float *const *rows, stream *next) {
+	const long Ci = a->Ci, Co = a->Co, KH = a->KH, KW = a->KW, taps = Ci * KH * KW;
+	const long OW = (a->W + S - 1) / S, xcs = (a->W + KW - 1) * 16, dys = (OW + KW - 1) * 16;
+	enum { CHUNK = 64 }; // rows at a time
+	for (long l = 0; l < a->L; l++)
+		for (long tap = 0; tap < taps;) {
+			const float *row[CHUNK];
 			long at[CHUNK], n = 0;
-			for (long k = first; k < MIN(first + CHUNK, Ci * 3); k++)
-				if (rows[k % 3]) pair[n] = rows[k % 3] + (l * Ci + k / 3) * xcs, at[n++] = k;
+			for (; n < CHUNK && tap < taps; tap += K) {
+				const float *x = rows[tap / KW % KH];
+				if (x) row[n] = x + (l * Ci + tap / (KH * KW)) * xcs + tap % KW * 16, at[n++] = tap;
+			}
 			for (long o = 0; o < Co;) {
 				long left = Co - o, tiles = (left + CONVGRAD_OT - 1) / CONVGRAD_OT, ot = (left + tiles - 1) / tiles, r = 0;
-				float *ao = acc + (l * Co + o) * Ci * 9 * VW;
-				const float *dyo = dy + (l * Co + o) * xcs;
+				float *ao = acc + (l * Co + o) * taps * VW;
+				const float *dyo = dy + (l * Co + o) * dys;
 				switch (ot) {
 				case 1: CONVGRAD(1, CONVGRAD_R1) CONVGRAD(1, 1) break;
 				case 2: CONVGRAD(2, CONVGRAD_R2) CONVGRAD(2, 1) break;
 				case 3: CONVGRAD(3, CONVGRAD_R3) CONVGRAD(3, 1) break;
 				case 4: CONVGRAD(4, CONVGRAD_R4) CONVGRAD(4, 1) break;
 				}
-				ahead(next, ot * n * 3 * W);
+				ahead(next, ot * n * K * OW);
 				o += ot;
 			}
 		}
+}
+
+// convgrad_row: acc (L*Co, Ci, KH, KW, VW) += the row's share of the gradient of
+// wp. dy points at the first real column of a padded row, rows as in conv_row.
+static void convgrad_row(const igc_conv *a, float *acc, const float *dy, const float *const *rows, stream *next) {
+	switch (a->KW == 3 ? a->stride : 2 + a->stride) {
+	case 1: convgrad_taps(3, 1, a, acc, dy, rows, next); break;
+	case 2: convgrad_taps(3, 2, a, acc, dy, rows, next); break;
+	case 3: convgrad_taps(1, 1, a, acc, dy, rows, next); break;
+	case 4: convgrad_taps(1, 2, a, acc, dy, rows, next); break;
+	}
 }
 
 // reduce: dw[k] = the sum of the lanes of acc[k].
@@ -319,20 +373,20 @@ INLINE void lane_mask(float *mask, long valid) {
 	for (int n = 0; n < 16; n++) mask[n] = n < valid;
 }
 
-// fill_row: a padded row (C, W+2, 16) = relu(scale*x + shift) of row h, or x.
+// fill_row: a padded row (C, W + 2*pad, 16) = relu(scale*x + shift) of row h, or x.
 static void fill_row(float *out, const igc_conv *a, long C, long h) {
-	const long W = a->W;
+	const long W = a->W, pad = a->KW / 2 * 16;
 	const float *x = a->x + h * C * W * 16;
-	for (long c = 0; c < C; c++, x += W * 16, out += (W + 2) * 16) {
-		float *o = out + 16;
-		memset(out, 0, 16 * sizeof(float));
+	for (long c = 0; c < C; c++, x += W * 16, out += W * 16 + 2 * pad) {
+		float *o = out + pad;
+		memset(out, 0, pad * sizeof(float));
 		if (a->scale) {
 			vec scale = BC(a->scale[c]), shift = BC(a->shift[c]);
 			for (long k = 0; k < W * 16; k += VW) STORE(o + k, relu(scale * LOAD(x + k) + shift));
 		} else {
 			memcpy(o, x, W * 16 * sizeof(float));
 		}
-		memset(o + W * 16, 0, 16 * sizeof(float));
+		memset(o + W * 16, 0, pad * sizeof(float));
 	}
 }
 
@@ -343,8 +397,7 @@ static void copy_row(float *out, const float *row, long n) {
 
 // finish_row: z of row h = row (C, W, 16), past the caches: it is read again
 // when the whole batch is done. Adds its sums of z and z*z, valid lanes only.
-static void finish_row(const igc_conv *a, const float *row, const float *mask, long C, long h) {
-	const long W = a->W;
+static void finish_row(const igc_conv *a, const float *row, const float *mask, long C, long W, long h) {
 	float *z = a->z + h * C * W * 16;
 	for (long c = 0; c < C; c++, row += W * 16, z += W * 16) {
 		vec s[16 / VW], q[16 / VW];
@@ -370,8 +423,7 @@ static void finish_row(const igc_conv *a, const float *row, const float *mask, l
 
 // dz_row: out (C, W, 16), channel stride cs, = the gradient of z in row h, zero
 // in padding lanes.
-static void dz_row(float *out, long cs, const igc_conv *a, const float *mask, long C, long h) {
-	const long W = a->W;
+static void dz_row(float *out, long cs, const igc_conv *a, const float *mask, long C, long W, long h) {
 	const float *z = a->z + h * C * W * 16;
 	for (long c = 0; c < C; c++, z += W * 16, out += cs) {
 		vec ca = BC(a->ca[c]), cb = BC(a->cb[c]), cc = BC(a->cc[c]);
@@ -397,10 +449,10 @@ static void dz_row(float *out, long cs, const igc_conv *a, const float *mask, lo
 // gx_row: gx of row h = dx (C, W, 16) where the ReLU let a pass, and its sums.
 // act is the padded row of a at its first real column.
 static void gx_row(const igc_conv *a, const float *dx, const float *act, long C, long h) {
-	const long W = a->W;
+	const long W = a->W, PW = W + a->KW - 1;
 	const float *x = a->x + h * C * W * 16;
 	float *gx = a->gx + h * C * W * 16;
-	for (long c = 0; c < C; c++, x += W * 16, gx += W * 16, dx += W * 16, act += (W + 2) * 16) {
+	for (long c = 0; c < C; c++, x += W * 16, gx += W * 16, dx += W * 16, act += PW * 16) {
 		vec s = (vec){0}, q = (vec){0};
 		for (long k = 0; k < W * 16; k += VW) {
 			vec v = where(LOAD(act + k), LOAD(dx + k));
@@ -415,94 +467,104 @@ static void gx_row(const igc_conv *a, const float *dx, const float *act, long C,
 
 // ---- the block ----
 
-#define XROW(h) ((h) >= 0 && (h) < H ? ring + ((h) % 3) * Cx * PW * 16 : 0)
-#define DROW(h) ((h) >= 0 && (h) < H ? dring + ((h) % 3) * Cz * PW * 16 : 0)
+// The rings of padded rows: of a, as many as a row of the output meets (and at
+// least as many as lie between two of them), and of the gradient of y.
+#define RING(a) MAX((a)->KH, (a)->stride)
+#define XROW(h) ((h) >= 0 && (h) < H ? ring + ((h) % RING(a)) * Cx * PW * 16 : 0)
+#define DROW(h) ((h) >= 0 && (h) < OH ? dring + ((h) % KH) * Cz * PO * 16 : 0)
 
 void ISA(igc_conv_forward)(const igc_conv *a) {
-	const long H = a->H, W = a->W, PW = W + 2, Cx = a->L * a->Ci, Cz = a->L * a->Co;
+	const long H = a->H, W = a->W, KH = a->KH, S = a->stride, P = KH / 2, Cx = a->L * a->Ci, Cz = a->L * a->Co;
+	const long OH = (H + S - 1) / S, OW = (W + S - 1) / S, PW = W + a->KW - 1;
 	float mask[16];
 	lane_mask(mask, a->valid);
-	float *ring = a->scratch;           // 3 x (Cx, PW, 16): a
-	float *y = ring + 3 * Cx * PW * 16; // (Cz, W, 16)
-	float *z = y + Cz * W * 16;         // (Cz, W, 16)
+	float *ring = a->scratch;                 // RING x (Cx, PW, 16): a
+	float *y = ring + RING(a) * Cx * PW * 16; // (Cz, OW, 16)
+	float *z = y + Cz * OW * 16;              // (Cz, OW, 16)
 	if (a->sum) {
 		memset(a->sum, 0, Cz * sizeof(double));
 		memset(a->sumsq, 0, Cz * sizeof(double));
 	}
-	fill_row(XROW(0), a, Cx, 0);
-	for (long h = 0; h < H; h++) {
-		if (h + 1 < H) fill_row(XROW(h + 1), a, Cx, h + 1);
-		const float *rows[3] = {XROW(h - 1), XROW(h), XROW(h + 1)};
+	for (long h = 0, filled = 0; h < OH; h++) {
+		for (; filled < H && filled <= S * h + P; filled++) fill_row(XROW(filled), a, Cx, filled);
+		const float *rows[MAX_K];
+		for (long k = 0; k < KH; k++) rows[k] = XROW(S * h - P + k);
 		stream next = {{0}};
-		if (h + 2 < H) stream_add(&next, a->x + (h + 2) * Cx * W * 16, Cx * W);
-		stream_start(&next, W * Cz * (a->Ci * 9 + (a->secondary ? a->L : 0)));
-		conv_row(y, W * 16, rows, W, a->wp, a->L, a->Ci, a->Co, &next);
+		if (filled < H) stream_add(&next, a->x + filled * Cx * W * 16, MIN(S, H - filled) * Cx * W);
+		stream_start(&next, OW * Cz * (a->Ci * KH * a->KW + (a->secondary ? a->L : 0)));
+		conv_row(a, y, OW * 16, rows, a->wp, &next);
 		if (a->secondary) {
-			if (a->y) copy_row(a->y + h * Cz * W * 16, y, Cz * W * 16);
-			mix_row(z, W * 16, y, W * 16, W, a->ws, a->L, a->Co, &next);
+			if (a->y) copy_row(a->y + h * Cz * OW * 16, y, Cz * OW * 16);
+			mix_row(z, OW * 16, y, OW * 16, OW, a->ws, a->L, a->Co, &next);
 		}
-		finish_row(a, a->secondary ? z : y, mask, Cz, h);
+		finish_row(a, a->secondary ? z : y, mask, Cz, OW, h);
 	}
 	STREAM_END;
 }
 
 void ISA(igc_conv_backward)(const igc_conv *a) {
-	const long H = a->H, W = a->W, PW = W + 2, L = a->L, Ci = a->Ci, Co = a->Co, Cx = L * Ci, Cz = L * Co;
+	const long H = a->H, W = a->W, KH = a->KH, KW = a->KW, S = a->stride, P = KH / 2;
+	const long L = a->L, Ci = a->Ci, Co = a->Co, Cx = L * Ci, Cz = L * Co, KK = KH * KW;
+	const long OH = (H + S - 1) / S, OW = (W + S - 1) / S, PW = W + KW - 1, PO = OW + KW - 1;
 	// A line between the channels of dz and y: 32 columns apart, channels of one
 	// partition of even M would all fall into the same lines of the L1 cache.
-	const long apart = (W + 1) * 16;
+	const long apart = (OW + 1) * 16;
 	float mask[16];
 	lane_mask(mask, a->valid);
-	float *ring = a->scratch;                     // 3 x (Cx, PW, 16): a
-	float *dring = ring + 3 * Cx * PW * 16;       // 3 x (Cz, PW, 16): gradient of y
-	float *dz = dring + 3 * Cz * PW * 16;         // (Cz, W, 16)
-	float *row = dz + Cz * apart;                 // (Cz or Cx, W, 16): y, then dx
-	float *accp = row + MAX(Cz, Cx) * apart;      // (Cz, Ci, 3, 3, VW)
-	float *accs = accp + Cz * Ci * 9 * VW;        // (Co, L, L, VW)
-	memset(accp, 0, Cz * Ci * 9 * VW * sizeof(float));
+	float *ring = a->scratch;                            // RING x (Cx, PW, 16): a
+	float *dring = ring + RING(a) * Cx * PW * 16;        // KH x (Cz, PO, 16): gradient of y
+	float *dz = dring + KH * Cz * PO * 16;               // (Cz, OW, 16)
+	float *row = dz + Cz * apart;                        // y (Cz, OW, 16), then dx (Cx, W, 16)
+	float *accp = row + MAX(Cz * apart, Cx * W * 16);    // (Cz, Ci, KH, KW, VW)
+	float *accs = accp + Cz * Ci * KK * VW;              // (Co, L, L, VW)
+	memset(accp, 0, Cz * Ci * KK * VW * sizeof(float));
 	if (a->secondary) memset(accs, 0, Cz * L * VW * sizeof(float));
-	memset(dring, 0, 3 * Cz * PW * 16 * sizeof(float)); // only the padding stays zero
+	memset(dring, 0, KH * Cz * PO * 16 * sizeof(float)); // only the padding stays zero
 	if (a->gx) {
 		memset(a->gsum, 0, Cx * sizeof(double));
 		memset(a->gxsum, 0, Cx * sizeof(double));
 	}
-	fill_row(XROW(0), a, Cx, 0);
-	const long primary = W * Cz * Ci * 9, secondary = a->secondary ? W * Cz * L : 0;
-	for (long h = 0; h <= H; h++) {
+	const long primary = OW * Cz * Ci * KK, secondary = a->secondary ? OW * Cz * L : 0;
+	// Row h of dy completes the rows of dx up to S*h + S-1 - P.
+	for (long h = 0, filled = 0, done = 0; h < OH || (a->gx && done < H); h++) {
+		for (; filled < H && filled <= S * h + MAX(P, S - 1 - P); filled++) fill_row(XROW(filled), a, Cx, filled);
 		stream next = {{0}};
-		if (h + 2 < H) stream_add(&next, a->x + (h + 2) * Cx * W * 16, Cx * W);
-		if (h + 1 < H) {
-			const long at = (h + 1) * Cz * W * 16;
-			stream_add(&next, a->z + at, Cz * W);
-			if (!a->gscale) stream_add(&next, a->g + at, Cz * W);
-			if (a->y) stream_add(&next, a->y + at, Cz * W);
+		if (filled < H) stream_add(&next, a->x + filled * Cx * W * 16, MIN(S, H - filled) * Cx * W);
+		if (h + 1 < OH) {
+			const long at = (h + 1) * Cz * OW * 16;
+			stream_add(&next, a->z + at, Cz * OW);
+			if (!a->gscale) stream_add(&next, a->g + at, Cz * OW);
+			if (a->y) stream_add(&next, a->y + at, Cz * OW);
 		}
 		stream_start(&next, primary + 2 * secondary + (a->secondary && !a->y ? primary : 0) + (a->gx ? primary : 0));
-		if (h < H) {
-			if (h + 1 < H) fill_row(XROW(h + 1), a, Cx, h + 1);
-			const float *rows[3] = {XROW(h - 1), XROW(h), XROW(h + 1)};
-			float *dy = DROW(h) + 16;
+		const float *rows[MAX_K];
+		if (h < OH) {
+			for (long k = 0; k < KH; k++) rows[k] = XROW(S * h - P + k);
+			float *dy = DROW(h) + KW / 2 * 16;
 			if (a->secondary) {
-				dz_row(dz, apart, a, mask, Cz, h);
+				dz_row(dz, apart, a, mask, Cz, OW, h);
 				if (a->y) {
-					mixgrad_row(accs, dz, apart, a->y + h * Cz * W * 16, W * 16, W, L, Co, &next);
+					mixgrad_row(accs, dz, apart, a->y + h * Cz * OW * 16, OW * 16, OW, L, Co, &next);
 				} else {
-					conv_row(row, apart, rows, W, a->wp, L, Ci, Co, &next);
-					mixgrad_row(accs, dz, apart, row, apart, W, L, Co, &next);
+					conv_row(a, row, apart, rows, a->wp, &next);
+					mixgrad_row(accs, dz, apart, row, apart, OW, L, Co, &next);
 				}
-				mix_row(dy, PW * 16, dz, apart, W, a->wst, L, Co, &next);
+				mix_row(dy, PO * 16, dz, apart, OW, a->wst, L, Co, &next);
 			} else {
-				dz_row(dy, PW * 16, a, mask, Cz, h);
+				dz_row(dy, PO * 16, a, mask, Cz, OW, h);
 			}
-			convgrad_row(accp, dy, rows, W, L, Ci, Co, &next);
+			convgrad_row(a, accp, dy, rows, &next);
 		}
-		if (h > 0 && a->gx) {
-			const float *rows[3] = {DROW(h - 2), DROW(h - 1), DROW(h)};
-			conv_row(row, W * 16, rows, W, a->wpt, L, Co, Ci, &next);
-			gx_row(a, row, XROW(h - 1) + 16, Cx, h - 1);
+		for (; a->gx && done < H && done <= S * h + S - 1 - P; done++) {
+			for (long k = 0; k < KH; k++) {
+				const long at = done - P + k;
+				rows[k] = at >= 0 && at % S == 0 ? DROW(at / S) : 0;
+			}
+			convt_row(a, row, rows, a->wpt, &next);
+			gx_row(a, row, XROW(done) + KW / 2 * 16, Cx, done);
 		}
 	}
-	reduce(a->dwp, accp, Cz * Ci * 9);
+	reduce(a->dwp, accp, Cz * Ci * KK);
 	if (a->secondary) reduce(a->dws, accs, Cz * L);
 }
 
@@ -586,17 +648,19 @@ void ISA(igc_linear_backward)(const igc_head *a) {
 }
 
 void ISA(igc_row)(const igc_conv *a, int micro, long n) {
-	const long H = 3, W = a->W, PW = W + 2, Cx = a->L * a->Ci, Cz = a->L * a->Co, apart = (W + 1) * 16;
-	float *ring = a->scratch, *dy = ring + 3 * Cx * PW * 16, *dz = dy + Cz * PW * 16, *y = dz + Cz * apart;
-	float *accp = y + Cz * apart, *accs = accp + Cz * a->Ci * 9 * VW; // and the weights, which are fewer
-	const float *rows[3] = {XROW(0), XROW(1), XROW(2)};
+	const long H = a->KH, KH = a->KH, KW = a->KW, W = a->W, L = a->L, Cx = L * a->Ci, Cz = L * a->Co;
+	const long OW = (W + a->stride - 1) / a->stride, PW = W + KW - 1, PO = OW + KW - 1, apart = (OW + 1) * 16;
+	float *ring = a->scratch, *dy = ring + RING(a) * Cx * PW * 16, *dz = dy + Cz * PO * 16, *y = dz + Cz * apart;
+	float *accp = y + Cz * apart, *accs = accp + Cz * a->Ci * KH * KW * VW; // and the weights, which are fewer
+	const float *rows[MAX_K];
+	for (long k = 0; k < KH; k++) rows[k] = XROW(k);
 	stream none = {{0}};
 	for (long i = 0; i < n; i++) {
 		switch (micro) {
-		case IGC_PRIMARY: conv_row(y, apart, rows, W, accp, a->L, a->Ci, a->Co, &none); break;
-		case IGC_SECONDARY: mix_row(dz, apart, y, apart, W, accs, a->L, a->Co, &none); break;
-		case IGC_PRIMARY_GRAD: convgrad_row(accp, dy + 16, rows, W, a->L, a->Ci, a->Co, &none); break;
-		case IGC_SECONDARY_GRAD: mixgrad_row(accs, dz, apart, y, apart, W, a->L, a->Co, &none); break;
+		case IGC_PRIMARY: conv_row(a, y, apart, rows, accp, &none); break;
+		case IGC_SECONDARY: mix_row(dz, apart, y, apart, OW, accs, L, a->Co, &none); break;
+		case IGC_PRIMARY_GRAD: convgrad_row(a, accp, dy + KW / 2 * 16, rows, &none); break;
+		case IGC_SECONDARY_GRAD: mixgrad_row(accs, dz, apart, y, apart, OW, L, a->Co, &none); break;
 		}
 	}
 }

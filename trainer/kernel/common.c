@@ -5,8 +5,10 @@
 #include <math.h>
 
 long igc_scratch(const igc_conv *a) {
-	const long W = a->W, PW = W + 2, Cx = a->L * a->Ci, Cz = a->L * a->Co;
-	return (3 * (Cx + Cz) * PW + (Cz + (Cz > Cx ? Cz : Cx)) * (W + 1) + Cz * a->Ci * 9 + (a->secondary ? Cz * a->L : 0)) * 16;
+	const long W = a->W, OW = (W + a->stride - 1) / a->stride, KW = a->KW, Cx = a->L * a->Ci, Cz = a->L * a->Co;
+	const long ring = (a->KH > a->stride ? a->KH : a->stride) * Cx * (W + KW - 1), dring = a->KH * Cz * (OW + KW - 1);
+	const long dz = Cz * (OW + 1), dx = Cx * W;
+	return (ring + dring + dz + (dz > dx ? dz : dx) + Cz * a->Ci * a->KH * KW + (a->secondary ? Cz * a->L : 0)) * 16;
 }
 
 // The largest logit is taken off first, so that exp cannot overflow; in double,

@@ -4,15 +4,22 @@
 #ifndef IGC_H
 #define IGC_H
 
+// The longest side of a kernel.
+enum { MAX_K = 7 };
+
 // igc_conv describes one convolution block: an optional normalisation and
-// ReLU of the input, L primary 3x3 convolutions of Ci to Co channels, and, if
-// secondary is set, Co secondary 1x1 convolutions of L to L channels.
+// ReLU of the input, L primary KH x KW convolutions of Ci to Co channels, zero
+// padding of half a kernel, and, if secondary is set, Co secondary 1x1
+// convolutions of L to L channels. The output is (OH, OW) = (H, W) / stride,
+// rounded up.
 //
 // Sizes are element counts. Pictures are (H, C, W, 16): row h, channel c,
 // column w, lane n lie at ((h*C + c)*W + w)*16 + n, and begin at a multiple of
 // 64 bytes.
 typedef struct {
 	long H, W;      // picture size
+	long KH, KW;    // kernel size, both odd, at most MAX_K
+	long stride;    // 1 or 2
 	long L, Ci, Co; // primary partitions, channels in and out of each
 	long secondary; // 0: the primary convolution only
 	long valid;     // pictures in this block, 1..16; the other lanes are padding
@@ -20,23 +27,23 @@ typedef struct {
 	const float *x;     // (H, L*Ci, W, 16) input: pictures, or the previous block's z
 	const float *scale; // (L*Ci) a = max(0, scale*x + shift); NULL: a = x
 	const float *shift; // (L*Ci)
-	const float *wp;    // (L*Co, Ci, 3, 3) primary.weight
+	const float *wp;    // (L*Co, Ci, KH, KW) primary.weight
 	const float *ws;    // (Co*L, L) secondary.weight, row m*L + l
-	float *z;           // (H, L*Co, W, 16) output, before its normalisation
-	float *y;           // (H, L*Co, W, 16) output of the primary convolutions, kept for backward; NULL: computed again
+	float *z;           // (OH, L*Co, OW, 16) output, before its normalisation
+	float *y;           // (OH, L*Co, OW, 16) output of the primary convolutions, kept for backward; NULL: computed again
 	double *sum;        // (L*Co) sum of z over positions and valid lanes; NULL: not wanted
 	double *sumsq;      // (L*Co) sum of z*z
 
 	// Backward only.
-	const float *wpt;   // (L*Ci, Co, 3, 3) primary.weight, in and out exchanged, turned by 180 degrees
+	const float *wpt;   // (L*Ci, Co, KH, KW) primary.weight, in and out exchanged, turned by 180 degrees
 	const float *wst;   // (Co*L, L) secondary.weight, each matrix transposed
-	const float *g;     // (H, L*Co, W, 16) gradient of relu(bn(z)) times the ReLU's
+	const float *g;     // (OH, L*Co, OW, 16) gradient of relu(bn(z)) times the ReLU's
 	const float *gscale, *gshift; // (L*Co) not NULL: g is (L*Co, 16), the same at every position and times the ReLU's only here, where gscale*z + gshift > 0
 	const float *ca, *cb, *cc; // (L*Co) gradient of z = ca*g + cb*z + cc
 	float *gx;          // (H, L*Ci, W, 16) gradient of a times the ReLU's; NULL: not wanted
 	double *gsum;       // (L*Ci) sum of gx
 	double *gxsum;      // (L*Ci) sum of gx*x
-	float *dwp;         // (L*Co, Ci, 3, 3) this block's share of the gradient
+	float *dwp;         // (L*Co, Ci, KH, KW) this block's share of the gradient
 	float *dws;         // (Co*L, L)
 
 	float *scratch;     // igc_scratch() floats; a team sets its thread's

@@ -79,14 +79,22 @@ func choose(name string) (ISA, error) {
 	return 0, fmt.Errorf("IGC_ISA=%s: this machine has %v", name, all)
 }
 
-// Geometry gives the sizes of a convolution block: L primary 3×3 convolutions
-// of Ci to Co channels, stride 1, and, if Secondary is set, Co secondary 1×1
-// convolutions of L to L channels. An IGC block has Ci = Co = M; a regular
-// convolution is L = 1 without Secondary.
+// Geometry gives the sizes of a convolution block: L primary KH×KW convolutions
+// of Ci to Co channels with zero padding of half a kernel, and, if Secondary is
+// set, Co secondary 1×1 convolutions of L to L channels. An IGC block has
+// Ci = Co = M; a regular convolution is L = 1 without Secondary.
 type Geometry struct {
-	H, W      int
+	H, W      int // of the input
+	KH, KW    int // odd, at most 7
+	Stride    int // 1 or 2
 	L, Ci, Co int
 	Secondary bool
+}
+
+// Size returns the height and width of the output: H and W over the stride,
+// rounded up.
+func (g Geometry) Size() (h, w int) {
+	return (g.H + g.Stride - 1) / g.Stride, (g.W + g.Stride - 1) / g.Stride
 }
 
 // In is the number of channels read.
@@ -95,8 +103,17 @@ func (g Geometry) In() int { return g.L * g.Ci }
 // Out is the number of channels written.
 func (g Geometry) Out() int { return g.L * g.Co }
 
-// PrimaryLen is the length of the primary weights, (L·Co, Ci, 3, 3).
-func (g Geometry) PrimaryLen() int { return g.L * g.Co * g.Ci * 9 }
+// InLen is the length of the input of a block of pictures, (H, In, W, 16).
+func (g Geometry) InLen() int { return g.H * g.In() * g.W * Lanes }
+
+// OutLen is the length of the output of a block, (OH, Out, OW, 16).
+func (g Geometry) OutLen() int {
+	h, w := g.Size()
+	return h * g.Out() * w * Lanes
+}
+
+// PrimaryLen is the length of the primary weights, (L·Co, Ci, KH, KW).
+func (g Geometry) PrimaryLen() int { return g.L * g.Co * g.Ci * g.KH * g.KW }
 
 // SecondaryLen is the length of the secondary weights, (L·Co, L); 0 without.
 func (g Geometry) SecondaryLen() int {
@@ -113,7 +130,11 @@ func (g Geometry) ScratchLen() int {
 }
 
 func (g Geometry) c() C.igc_conv {
+	if g.KH%2 == 0 || g.KW%2 == 0 || max(g.KH, g.KW) > C.MAX_K || g.Stride != 1 && g.Stride != 2 {
+		panic(fmt.Sprintf("kernel: %d×%d kernels with stride %d", g.KH, g.KW, g.Stride))
+	}
 	a := C.igc_conv{H: C.long(g.H), W: C.long(g.W), L: C.long(g.L), Ci: C.long(g.Ci), Co: C.long(g.Co)}
+	a.KH, a.KW, a.stride = C.long(g.KH), C.long(g.KW), C.long(g.Stride)
 	if g.Secondary {
 		a.secondary = 1
 	}
@@ -127,15 +148,15 @@ type Conv struct {
 
 	X            []float32 // (H, In, W, 16): pictures, or the z of the convolution before
 	Scale, Shift []float32 // (In): a = max(0, Scale·X + Shift); nil: a = X
-	WP           []float32 // (L·Co, Ci, 3, 3): primary.weight
+	WP           []float32 // (L·Co, Ci, KH, KW): primary.weight
 	WS           []float32 // (L·Co, L): secondary.weight, row m·L + l
-	Z            []float32 // (H, Out, W, 16): written by Forward, read by Backward
-	Y            []float32 // (H, Out, W, 16): the primary convolutions' output, written by Forward; nil: Backward computes it again
+	Z            []float32 // (OH, Out, OW, 16): written by Forward, read by Backward
+	Y            []float32 // (OH, Out, OW, 16): the primary convolutions' output, written by Forward; nil: Backward computes it again
 	Sum, SumSq   []float64 // (Out): sums of z and z² over positions and valid lanes; nil: not wanted
 
 	// For Backward only.
 	WPT, WST    []float32 // from Transpose
-	G           []float32 // (H, Out, W, 16): gradient of the normalised z, masked by its ReLU
+	G           []float32 // (OH, Out, OW, 16): gradient of the normalised z, masked by its ReLU
 	GScale      []float32 // (Out): not nil: G is (Out, 16), the same at every position, and not masked yet: by GScale·Z + GShift > 0
 	GShift      []float32
 	CA, CB, CC  []float32 // (Out): gradient of z = CA·G + CB·Z + CC
@@ -144,15 +165,16 @@ type Conv struct {
 	DWP, DWS    []float32 // this block's share of the gradients of WP and WS
 }
 
-// Transpose fills wpt (L·Ci, Co, 3, 3) from wp, each kernel turned by 180°, and
+// Transpose fills wpt (L·Ci, Co, KH, KW) from wp, each kernel turned by 180°, and
 // wst (L·Co, L) from ws.
 func (g Geometry) Transpose(wpt, wst, wp, ws []float32) {
+	kk := g.KH * g.KW
 	for l := range g.L {
 		for o := range g.Co {
 			for i := range g.Ci {
-				from, to := wp[((l*g.Co+o)*g.Ci+i)*9:][:9], wpt[((l*g.Ci+i)*g.Co+o)*9:][:9]
+				from, to := wp[((l*g.Co+o)*g.Ci+i)*kk:][:kk], wpt[((l*g.Ci+i)*g.Co+o)*kk:][:kk]
 				for k, w := range from {
-					to[8-k] = w
+					to[kk-1-k] = w
 				}
 			}
 		}
@@ -167,16 +189,16 @@ func (g Geometry) Transpose(wpt, wst, wp, ws []float32) {
 }
 
 func (c *Conv) forward() C.igc_conv {
-	a, hw := c.c(), c.H*c.W*Lanes
+	a := c.c()
 	a.valid = valid(c.Valid)
-	a.x = floats(c.X, c.In()*hw)
+	a.x = floats(c.X, c.InLen())
 	if c.Scale != nil {
 		a.scale, a.shift = floats(c.Scale, c.In()), floats(c.Shift, c.In())
 	}
 	a.wp, a.ws = floats(c.WP, c.PrimaryLen()), floats(c.WS, c.SecondaryLen())
-	a.z = streamed(c.Z, c.Out()*hw)
+	a.z = streamed(c.Z, c.OutLen())
 	if c.Y != nil {
-		a.y = streamed(c.Y, c.Out()*hw)
+		a.y = streamed(c.Y, c.OutLen())
 	}
 	if c.Sum != nil {
 		a.sum, a.sumsq = doubles(c.Sum, c.Out()), doubles(c.SumSq, c.Out())
@@ -185,16 +207,16 @@ func (c *Conv) forward() C.igc_conv {
 }
 
 func (c *Conv) backward() C.igc_conv {
-	a, hw := c.forward(), c.H*c.W*Lanes
+	a := c.forward()
 	a.wpt, a.wst = floats(c.WPT, c.PrimaryLen()), floats(c.WST, c.SecondaryLen())
 	if c.GScale != nil {
 		a.g, a.gscale, a.gshift = floats(c.G, c.Out()*Lanes), floats(c.GScale, c.Out()), floats(c.GShift, c.Out())
 	} else {
-		a.g = floats(c.G, c.Out()*hw)
+		a.g = floats(c.G, c.OutLen())
 	}
 	a.ca, a.cb, a.cc = floats(c.CA, c.Out()), floats(c.CB, c.Out()), floats(c.CC, c.Out())
 	if c.GX != nil {
-		a.gx, a.gsum, a.gxsum = floats(c.GX, c.In()*hw), doubles(c.GSum, c.In()), doubles(c.GXSum, c.In())
+		a.gx, a.gsum, a.gxsum = floats(c.GX, c.InLen()), doubles(c.GSum, c.In()), doubles(c.GXSum, c.In())
 	}
 	a.dwp, a.dws = floats(c.DWP, c.PrimaryLen()), floats(c.DWS, c.SecondaryLen())
 	return a

@@ -18,28 +18,55 @@ import (
 type convCase struct {
 	l, ci, co, h, w, n int
 	secondary          bool
+	kh, kw, stride     int // 0: 3×3, stride 1
+}
+
+func (c convCase) geometry() kernel.Geometry {
+	if c.kh == 0 {
+		c.kh, c.kw, c.stride = 3, 3, max(c.stride, 1)
+	}
+	return kernel.Geometry{H: c.h, W: c.w, KH: c.kh, KW: c.kw, Stride: c.stride, L: c.l, Ci: c.ci, Co: c.co, Secondary: c.secondary}
 }
 
 func (c convCase) String() string {
-	return fmt.Sprintf("L=%d Ci=%d Co=%d %dx%d batch=%d secondary=%v", c.l, c.ci, c.co, c.h, c.w, c.n, c.secondary)
+	g := c.geometry()
+	return fmt.Sprintf("L=%d Ci=%d Co=%d %dx%d batch=%d secondary=%v kernel %dx%d stride %d", c.l, c.ci, c.co, c.h, c.w, c.n, c.secondary, g.KH, g.KW, g.Stride)
 }
 
 var convCases = []convCase{
-	{1, 7, 7, 5, 7, 3, true},     // L = 1
-	{5, 1, 1, 4, 9, 3, true},     // M = 1
-	{41, 5, 5, 3, 4, 2, true},    // Table 1 (ii)
-	{3, 7, 7, 6, 5, 17, true},    // two blocks, the second with one picture
-	{1, 23, 23, 4, 4, 16, true},  // Table 1 (i)
-	{64, 1, 1, 4, 8, 1, true},    // Table 1 (i)
-	{40, 2, 2, 3, 8, 4, true},    // Table 1 (i)
-	{6, 9, 9, 2, 2, 5, true},     // Table 1 (i)
-	{2, 3, 6, 4, 4, 3, true},     // channels double: M → 2M
-	{4, 4, 3, 3, 3, 3, true},     // fewer out than in
-	{1, 3, 80, 8, 8, 3, false},   // the first convolution
-	{1, 3, 13, 1, 1, 19, false},  // a single pixel
-	{3, 2, 2, 1, 6, 2, true},     // a single row
-	{1, 30, 5, 3, 32, 2, false},  // more (channel, row) pairs than one chunk
-	{12, 6, 6, 16, 16, 33, true}, // three blocks
+	{l: 1, ci: 7, co: 7, h: 5, w: 7, n: 3, secondary: true},     // L = 1
+	{l: 5, ci: 1, co: 1, h: 4, w: 9, n: 3, secondary: true},     // M = 1
+	{l: 41, ci: 5, co: 5, h: 3, w: 4, n: 2, secondary: true},    // Table 1 (ii)
+	{l: 3, ci: 7, co: 7, h: 6, w: 5, n: 17, secondary: true},    // two blocks, the second with one picture
+	{l: 1, ci: 23, co: 23, h: 4, w: 4, n: 16, secondary: true},  // Table 1 (i)
+	{l: 64, ci: 1, co: 1, h: 4, w: 8, n: 1, secondary: true},    // Table 1 (i)
+	{l: 40, ci: 2, co: 2, h: 3, w: 8, n: 4, secondary: true},    // Table 1 (i)
+	{l: 6, ci: 9, co: 9, h: 2, w: 2, n: 5, secondary: true},     // Table 1 (i)
+	{l: 2, ci: 3, co: 6, h: 4, w: 4, n: 3, secondary: true},     // channels double: M → 2M
+	{l: 4, ci: 4, co: 3, h: 3, w: 3, n: 3, secondary: true},     // fewer out than in
+	{l: 1, ci: 3, co: 80, h: 8, w: 8, n: 3},                     // the first convolution
+	{l: 1, ci: 3, co: 13, h: 1, w: 1, n: 19},                    // a single pixel
+	{l: 3, ci: 2, co: 2, h: 1, w: 6, n: 2, secondary: true},     // a single row
+	{l: 1, ci: 30, co: 5, h: 3, w: 32, n: 2},                    // more (channel, row) pairs than one chunk
+	{l: 12, ci: 6, co: 6, h: 16, w: 16, n: 33, secondary: true}, // three blocks
+
+	{l: 3, ci: 4, co: 8, h: 8, w: 8, n: 3, secondary: true, stride: 2},   // M → 2M
+	{l: 24, ci: 2, co: 4, h: 4, w: 32, n: 2, secondary: true, stride: 2}, // Table 2
+	{l: 5, ci: 1, co: 2, h: 7, w: 9, n: 17, secondary: true, stride: 2},  // odd sizes
+	{l: 2, ci: 6, co: 5, h: 1, w: 1, n: 1, secondary: true, stride: 2},
+	{l: 1, ci: 3, co: 18, h: 2, w: 3, n: 3, stride: 2},
+	{l: 3, ci: 4, co: 8, h: 6, w: 5, n: 3, kh: 1, kw: 1, stride: 2}, // a projection shortcut
+	{l: 2, ci: 5, co: 5, h: 1, w: 7, n: 3, kh: 1, kw: 1, stride: 2},
+	{l: 4, ci: 7, co: 7, h: 4, w: 5, n: 3, secondary: true, kh: 1, kw: 1, stride: 1},
+	{l: 1, ci: 13, co: 9, h: 3, w: 3, n: 18, kh: 1, kw: 1, stride: 1}, // a linear projection
+	{l: 5, ci: 3, co: 3, h: 5, w: 6, n: 3, kh: 1, kw: 3, stride: 1},
+	{l: 5, ci: 3, co: 3, h: 5, w: 6, n: 3, secondary: true, kh: 3, kw: 1, stride: 1},
+	{l: 3, ci: 2, co: 4, h: 5, w: 6, n: 3, secondary: true, kh: 3, kw: 1, stride: 2},
+	{l: 3, ci: 4, co: 2, h: 6, w: 7, n: 3, secondary: true, kh: 1, kw: 3, stride: 2},
+	{l: 3, ci: 4, co: 4, h: 9, w: 8, n: 3, secondary: true, kh: 5, kw: 5, stride: 1},
+	{l: 3, ci: 4, co: 4, h: 7, w: 9, n: 3, secondary: true, kh: 5, kw: 5, stride: 2},
+	{l: 1, ci: 3, co: 64, h: 14, w: 15, n: 2, kh: 7, kw: 7, stride: 2}, // ImageNet's first
+	{l: 2, ci: 3, co: 3, h: 2, w: 2, n: 2, kh: 7, kw: 7, stride: 1},    // a kernel larger than the picture
 }
 
 // data is a case in PyTorch's layout, float64, with values that float32 holds.
@@ -136,12 +163,13 @@ func testConv(t *testing.T, isa kernel.ISA, c convCase, normalised bool) {
 	var arena kernel.Arena
 	t.Cleanup(arena.Free)
 	r := rand.New(rand.NewPCG(1, 2))
-	g := kernel.Geometry{H: c.h, W: c.w, L: c.l, Ci: c.ci, Co: c.co, Secondary: c.secondary}
-	hw, in, out, blocks := c.h*c.w, g.In(), g.Out(), kernel.Blocks(c.n)
+	g := c.geometry()
+	oh, ow := g.Size()
+	hw, ohw, in, out, blocks := c.h*c.w, oh*ow, g.In(), g.Out(), kernel.Blocks(c.n)
 	d := data{
 		x: uniform(r, c.n*in*hw, 2), scale: uniform(r, in, 1), shift: uniform(r, in, 1),
 		wp: uniform(r, g.PrimaryLen(), 1), ws: uniform(r, g.SecondaryLen(), 1),
-		g: uniform(r, c.n*out*hw, 1), ca: uniform(r, out, 1), cb: uniform(r, out, .1), cc: uniform(r, out, .1),
+		g: uniform(r, c.n*out*ohw, 1), ca: uniform(r, out, 1), cb: uniform(r, out, .1), cc: uniform(r, out, .1),
 	}
 
 	// The oracle: a = relu(scale·x + shift); z = P Ws Pᵀ Wp a; dz = ca·g + cb·z + cc.
@@ -150,17 +178,19 @@ func testConv(t *testing.T, isa kernel.ISA, c convCase, normalised bool) {
 	if normalised {
 		a = o.Affine(d.x, d.scale, d.shift, c.n, in, hw)
 	}
-	y := o.GroupConv(a, d.wp, c.n, c.l, c.ci, c.co, c.h, c.w, 3)
+	primary := kernel.GroupConv{N: c.n, Groups: c.l, Ci: c.ci, Co: c.co, H: c.h, W: c.w, KH: g.KH, KW: g.KW, Stride: g.Stride}
+	secondary := kernel.GroupConv{N: c.n, Groups: c.co, Ci: c.l, Co: c.l, H: oh, W: ow, KH: 1, KW: 1, Stride: 1}
+	y := primary.Forward(a, d.wp)
 	z := y
 	if c.secondary {
-		z = o.Permute(y, c.n, c.l, c.co, hw)
-		z = o.GroupConv(z, d.ws, c.n, c.co, c.l, c.l, c.h, c.w, 1)
-		z = o.Permute(z, c.n, c.co, c.l, hw)
+		z = o.Permute(y, c.n, c.l, c.co, ohw)
+		z = secondary.Forward(z, d.ws)
+		z = o.Permute(z, c.n, c.co, c.l, ohw)
 	}
 	dz := make([]float64, len(z))
 	sum, sumsq := make([]float64, out), make([]float64, out)
 	for i := range z {
-		ch := i / hw % out
+		ch := i / ohw % out
 		z[i] = float64(float32(z[i]))
 		dz[i] = d.ca[ch]*d.g[i] + d.cb[ch]*z[i] + d.cc[ch]
 		sum[ch] += z[i]
@@ -168,12 +198,12 @@ func testConv(t *testing.T, isa kernel.ISA, c convCase, normalised bool) {
 	}
 	dy, dws := dz, []float64{}
 	if c.secondary {
-		yp := o.Permute(y, c.n, c.l, c.co, hw)
-		dyp := o.Permute(dz, c.n, c.l, c.co, hw)
-		dyp, dws = o.GroupConvGrad(yp, d.ws, dyp, c.n, c.co, c.l, c.l, c.h, c.w, 1)
-		dy = o.Permute(dyp, c.n, c.co, c.l, hw)
+		yp := o.Permute(y, c.n, c.l, c.co, ohw)
+		dyp := o.Permute(dz, c.n, c.l, c.co, ohw)
+		dyp, dws = secondary.Backward(yp, d.ws, dyp)
+		dy = o.Permute(dyp, c.n, c.co, c.l, ohw)
 	}
-	gx, dwp := o.GroupConvGrad(a, d.wp, dy, c.n, c.l, c.ci, c.co, c.h, c.w, 3)
+	gx, dwp := primary.Backward(a, d.wp, dy)
 	gsum, gxsum := make([]float64, in), make([]float64, in)
 	for i := range gx {
 		if a[i] <= 0 {
@@ -191,8 +221,8 @@ func testConv(t *testing.T, isa kernel.ISA, c convCase, normalised bool) {
 		conv.Scale, conv.Shift = f32(&arena, d.scale), f32(&arena, d.shift)
 	}
 	conv.CA, conv.CB, conv.CC = f32(&arena, d.ca), f32(&arena, d.cb), f32(&arena, d.cc)
-	x, gp := packed(&arena, d.x, c.n, in, c.h, c.w), packed(&arena, d.g, c.n, out, c.h, c.w)
-	zk, gxk := arena.Floats(blocks*out*hw*16), arena.Floats(blocks*in*hw*16)
+	x, gp := packed(&arena, d.x, c.n, in, c.h, c.w), packed(&arena, d.g, c.n, out, oh, ow)
+	zk, gxk := arena.Floats(blocks*g.OutLen()), arena.Floats(blocks*g.InLen())
 	for _, s := range [][]float32{zk, gxk} {
 		for i := range s {
 			s[i] = float32(math.NaN())
@@ -207,8 +237,8 @@ func testConv(t *testing.T, isa kernel.ISA, c convCase, normalised bool) {
 	for b := range blocks {
 		k := conv
 		k.Valid = min(16, c.n-16*b)
-		k.X, k.Z, k.Sum, k.SumSq = at(x, b, in*hw*16), at(zk, b, out*hw*16), atd(sums[0], b, out), atd(sums[1], b, out)
-		k.G, k.GX, k.GSum, k.GXSum = at(gp, b, out*hw*16), at(gxk, b, in*hw*16), atd(sums[2], b, in), atd(sums[3], b, in)
+		k.X, k.Z, k.Sum, k.SumSq = at(x, b, g.InLen()), at(zk, b, g.OutLen()), atd(sums[0], b, out), atd(sums[1], b, out)
+		k.G, k.GX, k.GSum, k.GXSum = at(gp, b, g.OutLen()), at(gxk, b, g.InLen()), atd(sums[2], b, in), atd(sums[3], b, in)
 		k.DWP, k.DWS = at(dwpk, b, g.PrimaryLen()), at(dwsk, b, g.SecondaryLen())
 		calls[b] = k
 	}
@@ -216,7 +246,7 @@ func testConv(t *testing.T, isa kernel.ISA, c convCase, normalised bool) {
 	// Rubbish in the scratch: no kernel may count on zeros that it did not write.
 	rubbish := slices.Clone(calls)
 	for b := range rubbish {
-		rubbish[b].X = arena.Floats(in * hw * 16)
+		rubbish[b].X = arena.Floats(g.InLen())
 		for i := range rubbish[b].X {
 			rubbish[b].X[i] = float32(math.NaN())
 		}
@@ -225,21 +255,21 @@ func testConv(t *testing.T, isa kernel.ISA, c convCase, normalised bool) {
 	team.Backward(rubbish)
 	team.Forward(calls)
 	team.Backward(calls)
-	if in == out { // in place: the same bits
-		g := packed(&arena, d.g, c.n, out, c.h, c.w)
+	if g.InLen() == g.OutLen() { // in place: the same bits
+		inPlace := packed(&arena, d.g, c.n, out, oh, ow)
 		for b := range calls {
-			calls[b].G = at(g, b, out*hw*16)
+			calls[b].G = at(inPlace, b, g.OutLen())
 			calls[b].GX = calls[b].G
 		}
 		team.Backward(calls)
-		if !slices.Equal(g, gxk) {
+		if !slices.Equal(inPlace, gxk) {
 			t.Error("gx differs in place of g")
 		}
 	}
 	if c.secondary { // y kept: the same bits
 		dwp, dws, gx := slices.Clone(dwpk), slices.Clone(dwsk), slices.Clone(gxk)
 		for b := range calls {
-			calls[b].Y, calls[b].G, calls[b].GX = arena.Floats(out*hw*16), at(gp, b, out*hw*16), at(gxk, b, in*hw*16)
+			calls[b].Y, calls[b].G, calls[b].GX = arena.Floats(g.OutLen()), at(gp, b, g.OutLen()), at(gxk, b, g.InLen())
 		}
 		team.Forward(calls)
 		team.Backward(calls)
@@ -255,9 +285,9 @@ func testConv(t *testing.T, isa kernel.ISA, c convCase, normalised bool) {
 		k := calls[b]
 		k.Y, k.GX = nil, nil
 		k.DWP, k.DWS = arena.Floats(g.PrimaryLen()), arena.Floats(g.SecondaryLen())
-		k.G = arena.Floats(out * hw * 16)
+		k.G = arena.Floats(g.OutLen())
 		for i := range k.G {
-			ch, lane := i/16/c.w%out, i%16
+			ch, lane := i/16/ow%out, i%16
 			if gscale[ch]*k.Z[i]+gshift[ch] > 0 {
 				k.G[i] = gpool[ch*16+lane]
 			}
@@ -280,7 +310,7 @@ func testConv(t *testing.T, isa kernel.ISA, c convCase, normalised bool) {
 		}
 		return out
 	}
-	near(t, "z", unpacked(zk, c.n, out, c.h, c.w), z, 2e-6)
+	near(t, "z", unpacked(zk, c.n, out, oh, ow), z, 2e-6)
 	near(t, "sum", total(sums[0], out), sum, 2e-5)
 	near(t, "sumsq", total(sums[1], out), sumsq, 2e-5)
 	near(t, "gx", unpacked(gxk, c.n, in, c.h, c.w), gx, 4e-6)
@@ -411,7 +441,7 @@ func TestNaNInAnActivationReachesTheOutput(t *testing.T) {
 	// A ReLU that turned NaN into 0 would hide a diverged training.
 	for _, isa := range kernel.Available() {
 		var arena kernel.Arena
-		g := kernel.Geometry{H: 1, W: 1, L: 1, Ci: 1, Co: 1}
+		g := convCase{h: 1, w: 1, l: 1, ci: 1, co: 1}.geometry()
 		k := kernel.Conv{Geometry: g, Valid: 1, X: arena.Floats(16), Scale: arena.Floats(1), Shift: arena.Floats(1),
 			WP: arena.Floats(9), Z: arena.Floats(16)}
 		k.X[0], k.WP[4], k.Scale[0] = float32(math.NaN()), 1, 1
@@ -453,7 +483,7 @@ func TestDetect(t *testing.T) {
 // block: what no thread computes stays NaN.
 func TestAnyNumberOfThreadsGivesTheSameBits(t *testing.T) {
 	isa := kernel.Available()[0]
-	g := kernel.Geometry{H: 3, W: 4, L: 3, Ci: 2, Co: 2, Secondary: true}
+	g := convCase{h: 3, w: 4, l: 3, ci: 2, co: 2, secondary: true}.geometry()
 	n, r := g.In()*g.H*g.W*kernel.Lanes, rand.New(rand.NewPCG(5, 6))
 	for blocks := 1; blocks <= 9; blocks++ {
 		var want []float32

@@ -5,7 +5,7 @@ import "math"
 // The oracle: what the kernels compute, in plain loops over PyTorch's layout
 // (N, C, H, W), in float64. The tests hold every kernel to it.
 
-// Oracle groups the reference functions.
+// Oracle groups the reference functions; GroupConv is one of its own.
 type Oracle struct{}
 
 // Permute moves channel l·M + m to m·L + l (Pᵀ of Eq. 2); Permute with L and M
@@ -22,43 +22,49 @@ func (Oracle) Permute(x []float64, n, l, m, hw int) []float64 {
 	return y
 }
 
-// GroupConv is a k×k group convolution, stride 1, zero padding k/2.
-// x (N, groups·ci, H, W), w (groups·co, ci, k, k) → (N, groups·co, H, W).
-func (Oracle) GroupConv(x, w []float64, n, groups, ci, co, h, wd, k int) []float64 {
-	y := make([]float64, n*groups*co*h*wd)
-	eachTap(n, groups, ci, co, h, wd, k, func(xi, wi, yi int) { y[yi] += w[wi] * x[xi] })
+// GroupConv is a group convolution with KH×KW kernels, both odd, and zero
+// padding of half a kernel. x (N, Groups·Ci, H, W), w (Groups·Co, Ci, KH, KW) →
+// (N, Groups·Co, ⌈H/Stride⌉, ⌈W/Stride⌉).
+type GroupConv struct {
+	N, Groups, Ci, Co    int
+	H, W, KH, KW, Stride int
+}
+
+// Size returns the height and width of the output.
+func (c GroupConv) Size() (h, w int) {
+	return (c.H + c.Stride - 1) / c.Stride, (c.W + c.Stride - 1) / c.Stride
+}
+
+// Forward returns the output.
+func (c GroupConv) Forward(x, w []float64) []float64 {
+	h, wd := c.Size()
+	y := make([]float64, c.N*c.Groups*c.Co*h*wd)
+	c.each(func(xi, wi, yi int) { y[yi] += w[wi] * x[xi] })
 	return y
 }
 
-// GroupConvGrad returns the gradients of GroupConv by x and w, given that by y.
-func (Oracle) GroupConvGrad(x, w, dy []float64, n, groups, ci, co, h, wd, k int) (dx, dw []float64) {
+// Backward returns the gradients by x and w, given that by the output.
+func (c GroupConv) Backward(x, w, dy []float64) (dx, dw []float64) {
 	dx, dw = make([]float64, len(x)), make([]float64, len(w))
-	eachTap(n, groups, ci, co, h, wd, k, func(xi, wi, yi int) {
+	c.each(func(xi, wi, yi int) {
 		dx[xi] += w[wi] * dy[yi]
 		dw[wi] += x[xi] * dy[yi]
 	})
 	return dx, dw
 }
 
-func eachTap(n, groups, ci, co, h, wd, k int, f func(xi, wi, yi int)) {
-	for in := range n {
-		for g := range groups {
-			for o := range co {
-				for i := range ci {
-					for a := range h {
-						for b := range wd {
-							for kh := range k {
-								for kw := range k {
-									r, c := a+kh-k/2, b+kw-k/2
-									if r < 0 || r >= h || c < 0 || c >= wd {
-										continue
-									}
-									f(((in*groups*ci+g*ci+i)*h+r)*wd+c,
-										(((g*co+o)*ci+i)*k+kh)*k+kw,
-										((in*groups*co+g*co+o)*h+a)*wd+b)
-								}
-							}
-						}
+// each calls f for every multiply–add with the indices of its three numbers.
+func (c GroupConv) each(f func(xi, wi, yi int)) {
+	h, wd := c.Size()
+	for yi := range c.N * c.Groups * c.Co * h * wd {
+		col, row, ch, n := yi%wd, yi/wd%h, yi/wd/h%(c.Groups*c.Co), yi/wd/h/(c.Groups*c.Co)
+		for i := range c.Ci {
+			from := n*c.Groups*c.Ci + ch/c.Co*c.Ci + i
+			for kh := range c.KH {
+				for kw := range c.KW {
+					a, b := row*c.Stride+kh-c.KH/2, col*c.Stride+kw-c.KW/2
+					if a >= 0 && a < c.H && b >= 0 && b < c.W {
+						f((from*c.H+a)*c.W+b, ((ch*c.Ci+i)*c.KH+kh)*c.KW+kw, yi)
 					}
 				}
 			}

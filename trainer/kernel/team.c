@@ -14,25 +14,29 @@
 #include <stdlib.h>
 #include <time.h>
 
+// job computes block i of an op.
+typedef void (*job)(const igc_team *, const void *calls, long i, int thread);
+
 struct igc_team {
 	int threads, isa;
 	float *scratch;  // each floats for each thread
 	long each;
 	pthread_t *helpers;
 
-	// The op in progress.
-	void (*f)(const igc_team *, long i, int thread);
-	const void *calls;
-	long n;
-	atomic_long next; // the first block that nobody has taken
+	// The op in progress. They are atomic since a helper that comes late reads
+	// them while the next op is written; work() tells.
+	_Atomic(job) f;
+	_Atomic(const void *) calls;
+	atomic_long n;
+	atomic_ulong next; // its number, and the first block that nobody has taken
+	atomic_ulong done; // its blocks that are finished
 
-	atomic_ulong started; // ops so far
-	atomic_ulong finished; // helpers that finished an op, over all ops
+	atomic_ulong started; // ops so far: the number of the one in progress
 
 	// For those who sleep.
 	pthread_mutex_t lock;
 	pthread_cond_t wake;
-	int stop;
+	atomic_int stop;
 };
 
 typedef struct {
@@ -74,20 +78,35 @@ static void add(igc_team *t, atomic_ulong *p) {
 	pthread_mutex_unlock(&t->lock);
 }
 
-// work takes blocks until none is left. Which thread takes which does not
-// matter to the results: no sum crosses blocks.
-static void work(igc_team *t, int thread) {
-	for (long i; (i = atomic_fetch_add(&t->next, 1)) < t->n;) t->f(t, i, thread);
+// The bits of next that number the block; the others are the op's number.
+#define BLOCK_BITS 24
+#define CLOSED ((1ul << BLOCK_BITS) - 1) // larger than the number of any block
+
+// work takes blocks until none is left and returns the number of the op. Which
+// thread takes which block does not matter to the results: no sum crosses
+// blocks. An op is over when its blocks are finished, whether or not every
+// helper has come; so what a helper read of an op counts only if it then takes
+// a block of the same op, which cannot be over before that block is.
+static unsigned long work(igc_team *t, int thread) {
+	unsigned long next = atomic_load(&t->next);
+	for (;;) {
+		const long i = next & CLOSED;
+		const job f = atomic_load(&t->f);
+		const void *calls = atomic_load(&t->calls);
+		if (i >= atomic_load(&t->n)) return next >> BLOCK_BITS;
+		if (!atomic_compare_exchange_weak(&t->next, &next, next + 1)) continue;
+		f(t, calls, i, thread);
+		add(t, &t->done);
+		next = atomic_load(&t->next);
+	}
 }
 
 static void *help(void *arg) {
 	helper h = *(helper *)arg;
 	free(arg);
-	for (unsigned long op = 0;; op++) {
+	for (unsigned long op = 0;; op = work(h.team, h.thread)) {
 		await(h.team, &h.team->started, op);
 		if (h.team->stop) return 0;
-		work(h.team, h.thread);
-		add(h.team, &h.team->finished);
 	}
 }
 
@@ -117,18 +136,21 @@ void igc_team_free(igc_team *t) {
 	free(t);
 }
 
-static void run(igc_team *t, void (*f)(const igc_team *, long, int), const void *calls, long n) {
-	t->f = f, t->calls = calls, t->n = n;
+static void run(igc_team *t, job f, const void *calls, long n) {
 	if (n == 1 || t->threads == 1) {
-		for (long i = 0; i < n; i++) f(t, i, 0);
-	} else {
-		atomic_store(&t->next, 0);
-		unsigned long finished = atomic_load(&t->finished), all = finished + t->threads - 1;
-		add(t, &t->started);
-		work(t, 0);
-		while ((finished = atomic_load(&t->finished)) != all) await(t, &t->finished, finished);
+		for (long i = 0; i < n; i++) f(t, calls, i, 0);
+		return;
 	}
-	t->calls = 0; // they are the caller's again
+	const unsigned long op = atomic_load(&t->started);
+	atomic_store(&t->next, op << BLOCK_BITS | CLOSED); // while the op is written, nobody takes a block of it
+	atomic_store(&t->f, f);
+	atomic_store(&t->calls, calls);
+	atomic_store(&t->n, n);
+	atomic_store(&t->done, 0);
+	atomic_store(&t->next, (op + 1) << BLOCK_BITS);
+	add(t, &t->started);
+	work(t, 0);
+	for (unsigned long done; (done = atomic_load(&t->done)) != (unsigned long)n;) await(t, &t->done, done);
 }
 
 #if defined(__x86_64__)
@@ -137,21 +159,21 @@ static void run(igc_team *t, void (*f)(const igc_team *, long, int), const void 
 #define CHOOSE(t, name, ...) (name##_portable(__VA_ARGS__))
 #endif
 
-#define CONV(name)                                                      \
-	static void name##_one(const igc_team *t, long i, int thread) {     \
-		igc_conv a = ((const igc_conv *)t->calls)[i];                   \
-		a.scratch = t->scratch + thread * t->each;                      \
-		CHOOSE(t, name, &a);                                            \
-	}                                                                   \
+#define CONV(name) \
+	static void name##_one(const igc_team *t, const void *calls, long i, int thread) { \
+		igc_conv a = ((const igc_conv *)calls)[i]; \
+		a.scratch = t->scratch + thread * t->each; \
+		CHOOSE(t, name, &a); \
+	} \
 	void name(igc_team *t, const igc_conv *calls, long n) { run(t, name##_one, calls, n); }
 
 CONV(igc_conv_forward)
 CONV(igc_conv_backward)
 
-#define HEAD(name)                                                      \
-	static void name##_one(const igc_team *t, long i, int thread) {     \
-		CHOOSE(t, name, (const igc_head *)t->calls + i);                \
-	}                                                                   \
+#define HEAD(name) \
+	static void name##_one(const igc_team *t, const void *calls, long i, int thread) { \
+		CHOOSE(t, name, (const igc_head *)calls + i); \
+	} \
 	void name(igc_team *t, const igc_head *calls, long n) { run(t, name##_one, calls, n); }
 
 HEAD(igc_pool_forward)
@@ -159,10 +181,10 @@ HEAD(igc_pool_backward)
 HEAD(igc_linear_forward)
 HEAD(igc_linear_backward)
 
-static void xent_one(const igc_team *t, long i, int thread) { igc_xent_block((const igc_head *)t->calls + i); }
+static void xent_one(const igc_team *t, const void *calls, long i, int thread) { igc_xent_block((const igc_head *)calls + i); }
 void igc_xent(igc_team *t, const igc_head *calls, long n) { run(t, xent_one, calls, n); }
 
-static void probe_one(const igc_team *t, long i, int thread) { CHOOSE(t, igc_probe, (igc_probe *)t->calls + i); }
+static void probe_one(const igc_team *t, const void *calls, long i, int thread) { CHOOSE(t, igc_probe, (igc_probe *)calls + i); }
 void igc_probe_all(igc_team *t, igc_probe *calls, long n) { run(t, probe_one, calls, n); }
 
 void igc_row(igc_team *t, const igc_conv *call, int micro, long n) {

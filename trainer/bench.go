@@ -269,10 +269,14 @@ type ScalingResult struct {
 	One     float64 // one trial on one thread
 	Trials  float64 // as many trials at once as threads, one thread each: all together
 	Threads float64 // one trial on all threads
-	// Medians over the rounds, in each of which all were measured. Arithmetic
-	// is that of multiply–adds which touch no memory, on all threads and on
-	// one: what the machine has to give.
-	TrialsRatio, ThreadsRatio, ArithmeticRatio float64
+	// The ratios of both to One: medians over the rounds, in each of which all
+	// were measured.
+	TrialsRatio, ThreadsRatio float64
+	// What the machine has to give on all threads, in units of one thread:
+	// multiply–adds that touch no memory, the step's micro-kernels on rows that
+	// lie in the caches of their core, and a copy of memory. They tell which of
+	// these a step that scales worse is waiting for.
+	ArithmeticRatio, RowsRatio, CopyRatio float64
 }
 
 // Scaling measures in rounds, Steps of them: one trial on one thread, Threads
@@ -324,7 +328,8 @@ func Scaling(ctx context.Context, o BenchOptions) (r ScalingResult, err error) {
 	}
 	trials := [3]int{1, o.Threads, 1}
 	var rate, ratio [3][]float64
-	var arithmetic []float64
+	var arithmetic, rows, copies []float64
+	one, all := models[0].Team(), models[o.Threads].Team()
 	for range o.Steps {
 		if err := ctx.Err(); err != nil {
 			return r, err
@@ -338,10 +343,36 @@ func Scaling(ctx context.Context, o BenchOptions) (r ScalingResult, err error) {
 			ratio[way] = append(ratio[way], rate[way][len(rate[way])-1]/rate[0][len(rate[0])-1])
 		}
 		const d = 100 * time.Millisecond
-		arithmetic = append(arithmetic, models[o.Threads].Team().Multiply(d)/models[0].Team().Multiply(d))
+		arithmetic = append(arithmetic, all.Multiply(d)/one.Multiply(d))
+		rows = append(rows, rowRate(all, o.Pair, d)/rowRate(one, o.Pair, d))
+		var bytes [2]float64
+		for i, t := range []*kernel.Team{one, all} {
+			if bytes[i], err = bandwidth(t); err != nil {
+				return r, err
+			}
+		}
+		copies = append(copies, bytes[1]/bytes[0])
 	}
 	return ScalingResult{One: median(rate[0]), Trials: median(rate[1]), Threads: median(rate[2]),
-		TrialsRatio: median(ratio[1]), ThreadsRatio: median(ratio[2]), ArithmeticRatio: median(arithmetic)}, nil
+		TrialsRatio: median(ratio[1]), ThreadsRatio: median(ratio[2]), ArithmeticRatio: median(arithmetic), RowsRatio: median(rows), CopyRatio: median(copies)}, nil
+}
+
+// rowRate is the operations a second of all threads together in the
+// micro-kernels of a block's step, each for a share of d and on a row in the
+// caches. The gradient of a stage's input is that stage again.
+func rowRate(t *kernel.Team, p space.Pair, d time.Duration) float64 {
+	g := kernel.Geometry{H: benchSide, W: benchSide, KH: 3, KW: 3, Stride: 1, L: p.L, Ci: p.M, Co: p.M, Secondary: true}
+	var seconds float64
+	for m, times := range map[kernel.Micro]float64{kernel.Primary: 2, kernel.Secondary: 2, kernel.PrimaryGrad: 1, kernel.SecondaryGrad: 1} {
+		weights := float64(g.PrimaryLen())
+		if m == kernel.Secondary || m == kernel.SecondaryGrad {
+			weights = float64(g.SecondaryLen())
+		}
+		const rate = 50e9 // about that of a core
+		n := int(d.Seconds()/4*rate/(2*weights*float64(g.W*kernel.Lanes))) + 1
+		seconds += times * weights / t.Row(g, m, n)
+	}
+	return 1 / seconds
 }
 
 func median(v []float64) float64 {

@@ -81,8 +81,10 @@ to crop, mirror and normalise a batch on one thread in percent of the step, "MB"
 what the model added to the process's resident memory.
 
 --scaling measures, in rounds, one trial on one thread, as many trials at once,
-and one trial on all threads; "arithmetic alone" is the ratio for multiply–adds
-that touch no memory: what the machine has to give.
+and one trial on all threads. Three more ratios of all threads to one tell what
+the machine has to give: "arithmetic", multiply–adds that touch no memory;
+"rows", the step's micro-kernels on data that lies in the caches of their core;
+"copy", a copy of memory.
 
 --peer compares with another implementation: the command gets the arguments
 --pairs LxM --batch N --threads N, and prints a JSON line with "step_s", the
@@ -315,16 +317,18 @@ type scalingJSON struct {
 	ThreadsPerS float64 `json:"threads_images_per_s"`
 	ThreadsBy   float64 `json:"threads_ratio"`
 	Arithmetic  float64 `json:"arithmetic_ratio"` // of multiply–adds alone
+	Rows        float64 `json:"rows_ratio"`       // of the micro-kernels on data in the caches
+	Copy        float64 `json:"copy_ratio"`       // of a copy of memory
 }
 
 func runScaling(ctx context.Context, o benchOptions, stdout, stderr io.Writer) error {
 	n := int(o.threads)
-	t := newTable("L", "M", "1 trial, 1 thread (images/s)", fmt.Sprintf("%d trials, 1 thread each", n), "ratio", fmt.Sprintf("1 trial, %d threads", n), "ratio", "arithmetic alone")
+	t := newTable("L", "M", "1 trial, 1 thread (images/s)", fmt.Sprintf("%d trials, 1 thread each", n), "ratio", fmt.Sprintf("1 trial, %d threads", n), "ratio", "arithmetic", "rows", "copy")
 	one := func(p space.Pair) (any, []string, error) {
 		r, err := trainer.Scaling(ctx, o.measure(p))
-		return scalingJSON{p.L, p.M, int(o.batch), n, r.One, r.Trials, r.TrialsRatio, r.Threads, r.ThreadsRatio, r.ArithmeticRatio},
+		return scalingJSON{p.L, p.M, int(o.batch), n, r.One, r.Trials, r.TrialsRatio, r.Threads, r.ThreadsRatio, r.ArithmeticRatio, r.RowsRatio, r.CopyRatio},
 			[]string{strconv.Itoa(p.L), strconv.Itoa(p.M), fmt.Sprintf("%.0f", r.One), fmt.Sprintf("%.0f", r.Trials), fmt.Sprintf("%.2f", r.TrialsRatio),
-				fmt.Sprintf("%.0f", r.Threads), fmt.Sprintf("%.2f", r.ThreadsRatio), fmt.Sprintf("%.2f", r.ArithmeticRatio)}, err
+				fmt.Sprintf("%.0f", r.Threads), fmt.Sprintf("%.2f", r.ThreadsRatio), fmt.Sprintf("%.2f", r.ArithmeticRatio), fmt.Sprintf("%.2f", r.RowsRatio), fmt.Sprintf("%.2f", r.CopyRatio)}, err
 	}
 	return o.each(stdout, stderr, t, one, func(int) string {
 		return fmt.Sprintf("batch %d, %s, median of %s", int(o.batch), trainer.CPU(), count(int(o.steps), "round"))

@@ -80,7 +80,15 @@ typedef struct {
 	double result; // keeps the compiler from leaving the work out
 } igc_probe;
 
-// The micro-kernels of a row, by number, for igc_row.
+// igc_rows lets a thread run one micro-kernel n times on one row, on whatever
+// its scratch holds: for measurements.
+typedef struct {
+	igc_conv conv;
+	int micro;
+	long n;
+} igc_rows;
+
+// The micro-kernels of a row, by number.
 enum { IGC_PRIMARY, IGC_SECONDARY, IGC_PRIMARY_GRAD, IGC_SECONDARY_GRAD };
 
 #define IGC_DECLARE(isa)                                  \
@@ -113,9 +121,7 @@ void igc_linear_forward(igc_team *, const igc_head *, long n);
 void igc_linear_backward(igc_team *, const igc_head *, long n);
 void igc_xent(igc_team *, const igc_head *, long n); // loss and dlogits from logits and labels
 void igc_probe_all(igc_team *, igc_probe *, long n);
-// igc_row runs one micro-kernel n times on one row, on the calling thread and
-// on whatever its scratch holds: for benchmarks.
-void igc_row(igc_team *, const igc_conv *, int micro, long n);
+void igc_row(igc_team *, const igc_rows *, long n);
 
 // igc_scratch returns how many floats of scratch a block needs.
 long igc_scratch(const igc_conv *);

@@ -187,8 +187,9 @@ void igc_xent(igc_team *t, const igc_head *calls, long n) { run(t, xent_one, cal
 static void probe_one(const igc_team *t, const void *calls, long i, int thread) { CHOOSE(t, igc_probe, (igc_probe *)calls + i); }
 void igc_probe_all(igc_team *t, igc_probe *calls, long n) { run(t, probe_one, calls, n); }
 
-void igc_row(igc_team *t, const igc_conv *call, int micro, long n) {
-	igc_conv a = *call;
-	a.scratch = t->scratch;
-	CHOOSE(t, igc_row, &a, micro, n);
+static void row_one(const igc_team *t, const void *calls, long i, int thread) {
+	igc_rows r = ((const igc_rows *)calls)[i];
+	r.conv.scratch = t->scratch + thread * t->each;
+	CHOOSE(t, igc_row, &r.conv, r.micro, r.n);
 }
+void igc_row(igc_team *t, const igc_rows *calls, long n) { run(t, row_one, calls, n); }

@@ -5,6 +5,7 @@ import "C"
 
 import (
 	"errors"
+	"runtime"
 	"time"
 	"unsafe"
 )
@@ -107,6 +108,9 @@ func (t *Team) Peak() (flops float64) {
 // as long, and returns the operations a second of all together.
 func (t *Team) Multiply(d time.Duration) (flops float64) {
 	rounds := C.long(d / (4 * time.Nanosecond)) // a round takes 2 to 5 ns on cores of 3 to 4 GHz
+	if n := runtime.NumCPU(); t.threads > n {
+		rounds = max(1, rounds*C.long(n)/C.long(t.threads)) // they take turns
+	}
 	chains := [...]float64{12 * 4, 12 * 8, 16 * 16}[t.isa]
 	seconds := t.probe(func(int) C.igc_probe { return C.igc_probe{rounds: rounds} })
 	return 2 * chains * float64(rounds) * float64(t.threads) / seconds
@@ -150,11 +154,21 @@ func (m Micro) String() string {
 	return [...]string{"primary", "secondary", "primary weights", "secondary weights"}[m]
 }
 
-// Row runs a micro-kernel n times on one row of 16 pictures that lies in the
-// caches, on the calling thread: for benchmarks.
-func (t *Team) Row(g Geometry, m Micro, n int) {
-	t.convs = append(t.convs[:0], g.c())
-	C.igc_row(t.c, unsafe.SliceData(t.convs), C.int(m), C.long(n))
+// Row lets every thread run a micro-kernel n times on one row of 16 pictures
+// that lies in its caches, and returns the operations a second of all together.
+func (t *Team) Row(g Geometry, m Micro, n int) (flops float64) {
+	calls := make([]C.igc_rows, t.threads)
+	for i := range calls {
+		calls[i] = C.igc_rows{conv: g.c(), micro: C.int(m), n: C.long(n)}
+	}
+	_, w := g.Size()
+	weights := g.PrimaryLen()
+	if m == Secondary || m == SecondaryGrad {
+		weights = g.SecondaryLen()
+	}
+	begin := time.Now()
+	C.igc_row(t.c, unsafe.SliceData(calls), C.long(t.threads))
+	return 2 * float64(weights*w*Lanes) * float64(n*t.threads) / time.Since(begin).Seconds()
 }
 
 // probe runs each thread's probe and returns the seconds until all are done.

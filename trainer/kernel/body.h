@@ -368,6 +368,12 @@ static void reduce(float *dw, const float *acc, long n) {
 
 // ---- passes over one row ----
 
+// channel is where channel q of a row in scratch, in which partitions lie one
+// after the other with per channels each, lies in memory.
+INLINE long channel(const igc_conv *a, long per, long q) {
+	return a->interleaved ? q % per * a->L + q / per : q;
+}
+
 // lane_mask: 1 for the valid lanes, 0 for padding.
 INLINE void lane_mask(float *mask, long valid) {
 	for (int n = 0; n < 16; n++) mask[n] = n < valid;
@@ -376,8 +382,9 @@ INLINE void lane_mask(float *mask, long valid) {
 // fill_row: a padded row (C, W + 2*pad, 16) = relu(scale*x + shift) of row h, or x.
 static void fill_row(float *out, const igc_conv *a, long C, long h) {
 	const long W = a->W, pad = a->KW / 2 * 16;
-	const float *x = a->x + h * C * W * 16;
-	for (long c = 0; c < C; c++, x += W * 16, out += W * 16 + 2 * pad) {
+	for (long q = 0; q < C; q++, out += W * 16 + 2 * pad) {
+		const long c = channel(a, a->Ci, q);
+		const float *x = a->x + (h * C + c) * W * 16;
 		float *o = out + pad;
 		memset(out, 0, pad * sizeof(float));
 		if (a->scale) {
@@ -398,8 +405,9 @@ static void copy_row(float *out, const float *row, long n) {
 // finish_row: z of row h = row (C, W, 16), past the caches: it is read again
 // when the whole batch is done. Adds its sums of z and z*z, valid lanes only.
 static void finish_row(const igc_conv *a, const float *row, const float *mask, long C, long W, long h) {
-	float *z = a->z + h * C * W * 16;
-	for (long c = 0; c < C; c++, row += W * 16, z += W * 16) {
+	for (long k = 0; k < C; k++, row += W * 16) {
+		const long c = channel(a, a->Co, k);
+		float *z = a->z + (h * C + c) * W * 16;
 		vec s[16 / VW], q[16 / VW];
 		UNROLL for (int k = 0; k < 16 / VW; k++) s[k] = q[k] = (vec){0};
 		for (long p = 0; p < W * 16; p += 16)
@@ -424,8 +432,9 @@ static void finish_row(const igc_conv *a, const float *row, const float *mask, l
 // dz_row: out (C, W, 16), channel stride cs, = the gradient of z in row h, zero
 // in padding lanes.
 static void dz_row(float *out, long cs, const igc_conv *a, const float *mask, long C, long W, long h) {
-	const float *z = a->z + h * C * W * 16;
-	for (long c = 0; c < C; c++, z += W * 16, out += cs) {
+	for (long q = 0; q < C; q++, out += cs) {
+		const long c = channel(a, a->Co, q);
+		const float *z = a->z + (h * C + c) * W * 16;
 		vec ca = BC(a->ca[c]), cb = BC(a->cb[c]), cc = BC(a->cc[c]);
 		if (a->gscale) {
 			vec scale = BC(a->gscale[c]), shift = BC(a->gshift[c]);
@@ -446,13 +455,19 @@ static void dz_row(float *out, long cs, const igc_conv *a, const float *mask, lo
 	}
 }
 
-// gx_row: gx of row h = dx (C, W, 16) where the ReLU let a pass, and its sums.
-// act is the padded row of a at its first real column.
+// gx_row: gx of row h = dx (C, W, 16) where the ReLU let a pass, and its sums;
+// without normalisation all of dx. act is the padded row of a at its first real
+// column.
 static void gx_row(const igc_conv *a, const float *dx, const float *act, long C, long h) {
 	const long W = a->W, PW = W + a->KW - 1;
-	const float *x = a->x + h * C * W * 16;
-	float *gx = a->gx + h * C * W * 16;
-	for (long c = 0; c < C; c++, x += W * 16, gx += W * 16, dx += W * 16, act += PW * 16) {
+	for (long k = 0; k < C; k++, dx += W * 16, act += PW * 16) {
+		const long c = channel(a, a->Ci, k);
+		const float *x = a->x + (h * C + c) * W * 16;
+		float *gx = a->gx + (h * C + c) * W * 16;
+		if (!a->scale) {
+			memcpy(gx, dx, W * 16 * sizeof(float));
+			continue;
+		}
 		vec s = (vec){0}, q = (vec){0};
 		for (long k = 0; k < W * 16; k += VW) {
 			vec v = where(LOAD(act + k), LOAD(dx + k));
@@ -463,6 +478,17 @@ static void gx_row(const igc_conv *a, const float *dx, const float *act, long C,
 		a->gsum[c] += hsum(s);
 		a->gxsum[c] += hsum(q);
 	}
+}
+
+// relu_row: row (n floats) = relu(row).
+static void relu_row(float *row, long n) {
+	for (long k = 0; k < n; k += VW) STORE(row + k, relu(LOAD(row + k)));
+}
+
+// mask_row: d (C, W, 16), channel stride ds, = d where y > 0, 0 elsewhere.
+static void mask_row(float *d, long ds, const float *y, long ys, long C, long W) {
+	for (long c = 0; c < C; c++, d += ds, y += ys)
+		for (long k = 0; k < W * 16; k += VW) STORE(d + k, where(LOAD(y + k), LOAD(d + k)));
 }
 
 // ---- the block ----
@@ -494,6 +520,7 @@ void ISA(igc_conv_forward)(const igc_conv *a) {
 		stream_start(&next, OW * Cz * (a->Ci * KH * a->KW + (a->secondary ? a->L : 0)));
 		conv_row(a, y, OW * 16, rows, a->wp, &next);
 		if (a->secondary) {
+			if (a->between) relu_row(y, Cz * OW * 16);
 			if (a->y) copy_row(a->y + h * Cz * OW * 16, y, Cz * OW * 16);
 			mix_row(z, OW * 16, y, OW * 16, OW, a->ws, a->L, a->Co, &next);
 		}
@@ -520,7 +547,7 @@ void ISA(igc_conv_backward)(const igc_conv *a) {
 	memset(accp, 0, Cz * Ci * KK * VW * sizeof(float));
 	if (a->secondary) memset(accs, 0, Cz * L * VW * sizeof(float));
 	memset(dring, 0, KH * Cz * PO * 16 * sizeof(float)); // only the padding stays zero
-	if (a->gx) {
+	if (a->gx && a->scale) {
 		memset(a->gsum, 0, Cx * sizeof(double));
 		memset(a->gxsum, 0, Cx * sizeof(double));
 	}
@@ -543,13 +570,17 @@ void ISA(igc_conv_backward)(const igc_conv *a) {
 			float *dy = DROW(h) + KW / 2 * 16;
 			if (a->secondary) {
 				dz_row(dz, apart, a, mask, Cz, OW, h);
+				const float *y = row;
+				long ys = apart;
 				if (a->y) {
-					mixgrad_row(accs, dz, apart, a->y + h * Cz * OW * 16, OW * 16, OW, L, Co, &next);
+					y = a->y + h * Cz * OW * 16, ys = OW * 16;
 				} else {
 					conv_row(a, row, apart, rows, a->wp, &next);
-					mixgrad_row(accs, dz, apart, row, apart, OW, L, Co, &next);
+					if (a->between) relu_row(row, Cz * apart);
 				}
+				mixgrad_row(accs, dz, apart, y, ys, OW, L, Co, &next);
 				mix_row(dy, PO * 16, dz, apart, OW, a->wst, L, Co, &next);
+				if (a->between) mask_row(dy, PO * 16, y, ys, Cz, OW);
 			} else {
 				dz_row(dy, PO * 16, a, mask, Cz, OW, h);
 			}
@@ -566,6 +597,102 @@ void ISA(igc_conv_backward)(const igc_conv *a) {
 	}
 	reduce(a->dwp, accp, Cz * Ci * KK);
 	if (a->secondary) reduce(a->dws, accs, Cz * L);
+}
+
+// ---- residual units and max pool ----
+
+void ISA(igc_add_forward)(const igc_add *a) {
+	const long n = a->W * 16;
+	for (long k = 0; k < a->H * a->C; k++) {
+		const long c = k % a->C;
+		const float *z = a->z + k * n, *x = a->x + k * n;
+		float *out = a->out + k * n;
+		vec scale = BC(a->scale[c]), shift = BC(a->shift[c]), bscale = BC(1.0f);
+		if (a->bscale) bscale = BC(a->bscale[c]), shift += BC(a->bshift[c]);
+		for (long i = 0; i < n; i += VW) STORE(out + i, relu(scale * LOAD(z + i) + (bscale * LOAD(x + i) + shift)));
+	}
+}
+
+void ISA(igc_add_backward)(const igc_add *a) {
+	const long n = a->W * 16;
+	memset(a->gsum, 0, a->C * sizeof(double));
+	memset(a->gzsum, 0, a->C * sizeof(double));
+	if (a->bscale) memset(a->gxsum, 0, a->C * sizeof(double));
+	for (long k = 0; k < a->H * a->C; k++) {
+		const long c = k % a->C;
+		const float *z = a->z + k * n, *x = a->x + k * n, *out = a->out + k * n, *g = a->pooled ? a->g + c * 16 : a->g + k * n;
+		float *gx = a->gx + k * n;
+		vec s = (vec){0}, q = (vec){0}, r = (vec){0};
+		for (long i = 0; i < n; i += VW) {
+			vec v = where(LOAD(out + i), LOAD(g + (a->pooled ? i % 16 : i)));
+			STORE(gx + i, v);
+			s += v;
+			q += v * LOAD(z + i);
+			if (a->bscale) r += v * LOAD(x + i);
+		}
+		a->gsum[c] += hsum(s);
+		a->gzsum[c] += hsum(q);
+		if (a->bscale) a->gxsum[c] += hsum(r);
+	}
+}
+
+// The padding is zero, which is never larger than what a ReLU lets through.
+void ISA(igc_max_forward)(const igc_max *a) {
+	const long H = a->H, W = a->W, OH = (H + 1) / 2, OW = (W + 1) / 2;
+	for (long h = 0; h < OH; h++)
+		for (long c = 0; c < a->C; c++) {
+			vec scale = BC(a->scale[c]), shift = BC(a->shift[c]);
+			for (long w = 0; w < OW; w++)
+				for (long s = 0; s < 16; s += VW) {
+					vec top = (vec){0};
+					for (long i = MAX(2 * h - 1, 0); i < MIN(2 * h + 2, H); i++)
+						for (long j = MAX(2 * w - 1, 0); j < MIN(2 * w + 2, W); j++) {
+							vec v = relu(scale * LOAD(a->x + ((i * a->C + c) * W + j) * 16 + s) + shift);
+							ivec larger = (v > top) | (v != v); // NaN wins, and stays
+							top = (vec)(((ivec)v & larger) | ((ivec)top & ~larger));
+						}
+					STORE(a->out + ((h * a->C + c) * OW + w) * 16 + s, top);
+				}
+		}
+}
+
+// The gradient goes to the first position, row by row, that has the largest
+// value: PyTorch's rule. Where that value is 0, the ReLU stops it.
+void ISA(igc_max_backward)(const igc_max *a) {
+	const long H = a->H, W = a->W, OH = (H + 1) / 2, OW = (W + 1) / 2;
+	memset(a->gx, 0, H * a->C * W * 16 * sizeof(float));
+	for (long h = 0; h < OH; h++)
+		for (long c = 0; c < a->C; c++) {
+			vec scale = BC(a->scale[c]), shift = BC(a->shift[c]);
+			for (long w = 0; w < OW; w++)
+				for (long s = 0; s < 16; s += VW) {
+					const long at = ((h * a->C + c) * OW + w) * 16 + s;
+					vec top = LOAD(a->out + at), g = where(top, LOAD(a->g + at));
+					for (long i = MAX(2 * h - 1, 0); i < MIN(2 * h + 2, H); i++)
+						for (long j = MAX(2 * w - 1, 0); j < MIN(2 * w + 2, W); j++) {
+							const long k = ((i * a->C + c) * W + j) * 16 + s;
+							ivec here = relu(scale * LOAD(a->x + k) + shift) == top;
+							STORE(a->gx + k, LOAD(a->gx + k) + (vec)((ivec)g & here));
+							g = (vec)((ivec)g & ~here);
+						}
+				}
+		}
+	memset(a->gsum, 0, a->C * sizeof(double));
+	memset(a->gxsum, 0, a->C * sizeof(double));
+	for (long k = 0; k < H * a->C; k++) {
+		vec s = (vec){0}, q = (vec){0};
+		for (long i = k * W * 16; i < (k + 1) * W * 16; i += VW) {
+			vec v = LOAD(a->gx + i);
+			s += v;
+			q += v * LOAD(a->x + i);
+		}
+		a->gsum[k % a->C] += hsum(s);
+		a->gxsum[k % a->C] += hsum(q);
+	}
+}
+
+void ISA(igc_sum)(float *to, const float *from, long n) {
+	for (long k = 0; k < n; k += VW) STORE(to + k, LOAD(to + k) + LOAD(from + k));
 }
 
 // ---- the head ----

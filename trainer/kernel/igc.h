@@ -22,6 +22,8 @@ typedef struct {
 	long stride;    // 1 or 2
 	long L, Ci, Co; // primary partitions, channels in and out of each
 	long secondary; // 0: the primary convolution only
+	long between;   // a ReLU between primary and secondary
+	long interleaved; // partitions take every L-th channel, of input and output: channel m*L + l is channel m of partition l; not with secondary
 	long valid;     // pictures in this block, 1..16; the other lanes are padding
 
 	const float *x;     // (H, L*Ci, W, 16) input: pictures, or the previous block's z
@@ -40,8 +42,8 @@ typedef struct {
 	const float *g;     // (OH, L*Co, OW, 16) gradient of relu(bn(z)) times the ReLU's
 	const float *gscale, *gshift; // (L*Co) not NULL: g is (L*Co, 16), the same at every position and times the ReLU's only here, where gscale*z + gshift > 0
 	const float *ca, *cb, *cc; // (L*Co) gradient of z = ca*g + cb*z + cc
-	float *gx;          // (H, L*Ci, W, 16) gradient of a times the ReLU's; NULL: not wanted
-	double *gsum;       // (L*Ci) sum of gx
+	float *gx;          // (H, L*Ci, W, 16) gradient of a times the ReLU's, if there is a scale; NULL: not wanted
+	double *gsum;       // (L*Ci) sum of gx; only with a scale
 	double *gxsum;      // (L*Ci) sum of gx*x
 	float *dwp;         // (L*Co, Ci, KH, KW) this block's share of the gradient
 	float *dws;         // (Co*L, L)
@@ -69,6 +71,31 @@ typedef struct {
 	float *gx;          // (C, 16) gradient of relu(bn(x)) at each position
 	double *gsum, *gxsum; // (C) sums of gx times the ReLU's, and of that times x
 } igc_head;
+
+// igc_add describes out = relu(scale*z + shift + b) on one block, where b is x, or,
+// with a bscale, bscale*x + bshift. Sizes are (H, C, W, 16) where not given.
+typedef struct {
+	long H, W, C;
+	const float *z, *scale, *shift; // scale, shift (C)
+	const float *x, *bscale, *bshift;
+	float *out;
+	long pooled;        // g is (C, 16), the same at every position
+	const float *g;     // gradient of out
+	float *gx;          // g times the ReLU's: gradient of both terms; may be g
+	double *gsum;       // (C) sum of gx
+	double *gzsum, *gxsum; // (C) sums of gx*z and, with a bscale, of gx*x
+} igc_add;
+
+// igc_max describes the largest of 3x3 positions of a = relu(scale*x + shift),
+// stride 2, padding 1, on one block.
+typedef struct {
+	long H, W, C;       // of the input; the output is (OH, OW), half, rounded up
+	const float *x, *scale, *shift; // (H, C, W, 16), (C), (C)
+	float *out;         // (OH, C, OW, 16)
+	const float *g;     // (OH, C, OW, 16) gradient of out
+	float *gx;          // (H, C, W, 16) gradient of a times the ReLU's
+	double *gsum, *gxsum; // (C) sums of gx and gx*x
+} igc_max;
 
 // igc_probe measures what a thread can do: rounds of multiply-adds that touch
 // no memory, or, with src, a copy of n floats.
@@ -98,6 +125,11 @@ enum { IGC_PRIMARY, IGC_SECONDARY, IGC_PRIMARY_GRAD, IGC_SECONDARY_GRAD };
 	void igc_pool_backward_##isa(const igc_head *);       \
 	void igc_linear_forward_##isa(const igc_head *);      \
 	void igc_linear_backward_##isa(const igc_head *);     \
+	void igc_add_forward_##isa(const igc_add *);          \
+	void igc_add_backward_##isa(const igc_add *);         \
+	void igc_max_forward_##isa(const igc_max *);          \
+	void igc_max_backward_##isa(const igc_max *);         \
+	void igc_sum_##isa(float *, const float *, long n);   \
 	void igc_row_##isa(const igc_conv *, int micro, long n); \
 	void igc_probe_##isa(igc_probe *);
 
@@ -120,6 +152,17 @@ void igc_pool_backward(igc_team *, const igc_head *, long n);
 void igc_linear_forward(igc_team *, const igc_head *, long n);
 void igc_linear_backward(igc_team *, const igc_head *, long n);
 void igc_xent(igc_team *, const igc_head *, long n); // loss and dlogits from logits and labels
+void igc_add_forward(igc_team *, const igc_add *, long n);
+void igc_add_backward(igc_team *, const igc_add *, long n);
+void igc_max_forward(igc_team *, const igc_max *, long n);
+void igc_max_backward(igc_team *, const igc_max *, long n);
+// igc_sums: to += from, n floats.
+typedef struct {
+	float *to;
+	const float *from;
+	long n;
+} igc_sum;
+void igc_sums(igc_team *, const igc_sum *, long n);
 void igc_probe_all(igc_team *, igc_probe *, long n);
 void igc_row(igc_team *, const igc_rows *, long n);
 

@@ -89,6 +89,12 @@ type Geometry struct {
 	Stride    int // 1 or 2
 	L, Ci, Co int
 	Secondary bool
+	// Between is set for a ReLU between primary and secondary.
+	Between bool
+	// Interleaved partitions take every L-th channel of the input and give
+	// every L-th of the output: channel m·L + l is channel m of partition l.
+	// Not with Secondary.
+	Interleaved bool
 }
 
 // Size returns the height and width of the output: H and W over the stride,
@@ -135,10 +141,18 @@ func (g Geometry) c() C.igc_conv {
 	}
 	a := C.igc_conv{H: C.long(g.H), W: C.long(g.W), L: C.long(g.L), Ci: C.long(g.Ci), Co: C.long(g.Co)}
 	a.KH, a.KW, a.stride = C.long(g.KH), C.long(g.KW), C.long(g.Stride)
-	if g.Secondary {
-		a.secondary = 1
+	if g.Interleaved && g.Secondary || g.Between && !g.Secondary {
+		panic("kernel: interleaved partitions with a secondary convolution, or a ReLU between without one")
 	}
+	a.secondary, a.between, a.interleaved = flag(g.Secondary), flag(g.Between), flag(g.Interleaved)
 	return a
+}
+
+func flag(b bool) C.long {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // Conv is one call on one block of 16 pictures.
@@ -160,8 +174,8 @@ type Conv struct {
 	GScale      []float32 // (Out): not nil: G is (Out, 16), the same at every position, and not masked yet: by GScale·Z + GShift > 0
 	GShift      []float32
 	CA, CB, CC  []float32 // (Out): gradient of z = CA·G + CB·Z + CC
-	GX          []float32 // (H, In, W, 16): gradient of a, masked by its ReLU; nil: not wanted; G itself if In = Out
-	GSum, GXSum []float64 // (In): sums of GX and of GX·X
+	GX          []float32 // (H, In, W, 16): gradient of a, masked by its ReLU if there is a Scale; nil: not wanted; may be G if neither size nor channels change
+	GSum, GXSum []float64 // (In): sums of GX and of GX·X; with a Scale only
 	DWP, DWS    []float32 // this block's share of the gradients of WP and WS
 }
 
@@ -216,7 +230,10 @@ func (c *Conv) backward() C.igc_conv {
 	}
 	a.ca, a.cb, a.cc = floats(c.CA, c.Out()), floats(c.CB, c.Out()), floats(c.CC, c.Out())
 	if c.GX != nil {
-		a.gx, a.gsum, a.gxsum = floats(c.GX, c.InLen()), doubles(c.GSum, c.In()), doubles(c.GXSum, c.In())
+		a.gx = floats(c.GX, c.InLen())
+		if c.Scale != nil {
+			a.gsum, a.gxsum = doubles(c.GSum, c.In()), doubles(c.GXSum, c.In())
+		}
 	}
 	a.dwp, a.dws = floats(c.DWP, c.PrimaryLen()), floats(c.DWS, c.SecondaryLen())
 	return a

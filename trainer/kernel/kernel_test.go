@@ -19,18 +19,20 @@ type convCase struct {
 	l, ci, co, h, w, n int
 	secondary          bool
 	kh, kw, stride     int // 0: 3×3, stride 1
+
+	interleaved, between bool
 }
 
 func (c convCase) geometry() kernel.Geometry {
 	if c.kh == 0 {
 		c.kh, c.kw, c.stride = 3, 3, max(c.stride, 1)
 	}
-	return kernel.Geometry{H: c.h, W: c.w, KH: c.kh, KW: c.kw, Stride: c.stride, L: c.l, Ci: c.ci, Co: c.co, Secondary: c.secondary}
+	return kernel.Geometry{H: c.h, W: c.w, KH: c.kh, KW: c.kw, Stride: c.stride, L: c.l, Ci: c.ci, Co: c.co, Secondary: c.secondary, Interleaved: c.interleaved, Between: c.between}
 }
 
 func (c convCase) String() string {
 	g := c.geometry()
-	return fmt.Sprintf("L=%d Ci=%d Co=%d %dx%d batch=%d secondary=%v kernel %dx%d stride %d", c.l, c.ci, c.co, c.h, c.w, c.n, c.secondary, g.KH, g.KW, g.Stride)
+	return fmt.Sprintf("L=%d Ci=%d Co=%d %dx%d batch=%d secondary=%v kernel %dx%d stride %d interleaved=%v between=%v", c.l, c.ci, c.co, c.h, c.w, c.n, c.secondary, g.KH, g.KW, g.Stride, c.interleaved, c.between)
 }
 
 var convCases = []convCase{
@@ -67,6 +69,11 @@ var convCases = []convCase{
 	{l: 3, ci: 4, co: 4, h: 7, w: 9, n: 3, secondary: true, kh: 5, kw: 5, stride: 2},
 	{l: 1, ci: 3, co: 64, h: 14, w: 15, n: 2, kh: 7, kw: 7, stride: 2}, // ImageNet's first
 	{l: 2, ci: 3, co: 3, h: 2, w: 2, n: 2, kh: 7, kw: 7, stride: 1},    // a kernel larger than the picture
+	{l: 2, ci: 5, co: 5, h: 4, w: 5, n: 17, interleaved: true},
+	{l: 4, ci: 3, co: 6, h: 4, w: 5, n: 3, kh: 1, kw: 1, stride: 1, interleaved: true}, // secondary of a bottleneck
+	{l: 3, ci: 4, co: 2, h: 5, w: 4, n: 3, stride: 2, interleaved: true},
+	{l: 4, ci: 3, co: 3, h: 4, w: 5, n: 3, secondary: true, between: true}, // y computed again
+	{l: 3, ci: 5, co: 5, h: 5, w: 4, n: 17, secondary: true, between: true, stride: 2},
 }
 
 // data is a case in PyTorch's layout, float64, with values that float32 holds.
@@ -180,8 +187,26 @@ func testConv(t *testing.T, isa kernel.ISA, c convCase, normalised bool) {
 	}
 	primary := kernel.GroupConv{N: c.n, Groups: c.l, Ci: c.ci, Co: c.co, H: c.h, W: c.w, KH: g.KH, KW: g.KW, Stride: g.Stride}
 	secondary := kernel.GroupConv{N: c.n, Groups: c.co, Ci: c.l, Co: c.l, H: oh, W: ow, KH: 1, KW: 1, Stride: 1}
-	y := primary.Forward(a, d.wp)
-	z := y
+	// Interleaved partitions are ordinary ones of permuted channels, and back.
+	into := func(x []float64, per, hw int) []float64 {
+		if c.interleaved {
+			return o.Permute(x, c.n, per, c.l, hw)
+		}
+		return x
+	}
+	back := func(x []float64, per, hw int) []float64 {
+		if c.interleaved {
+			return o.Permute(x, c.n, c.l, per, hw)
+		}
+		return x
+	}
+	y := back(primary.Forward(into(a, c.ci, hw), d.wp), c.co, ohw)
+	if c.between {
+		for i := range y {
+			y[i] = max(0, y[i])
+		}
+	}
+	z := slices.Clone(y)
 	if c.secondary {
 		z = o.Permute(y, c.n, c.l, c.co, ohw)
 		z = secondary.Forward(z, d.ws)
@@ -203,10 +228,18 @@ func testConv(t *testing.T, isa kernel.ISA, c convCase, normalised bool) {
 		dyp, dws = secondary.Backward(yp, d.ws, dyp)
 		dy = o.Permute(dyp, c.n, c.co, c.l, ohw)
 	}
-	gx, dwp := primary.Backward(a, d.wp, dy)
+	if c.between {
+		for i := range dy {
+			if y[i] <= 0 {
+				dy[i] = 0
+			}
+		}
+	}
+	gx, dwp := primary.Backward(into(a, c.ci, hw), d.wp, into(dy, c.co, ohw))
+	gx = back(gx, c.ci, hw)
 	gsum, gxsum := make([]float64, in), make([]float64, in)
 	for i := range gx {
-		if a[i] <= 0 {
+		if normalised && a[i] <= 0 {
 			gx[i] = 0
 		}
 		gsum[i/hw%in] += gx[i]
@@ -314,8 +347,10 @@ func testConv(t *testing.T, isa kernel.ISA, c convCase, normalised bool) {
 	near(t, "sum", total(sums[0], out), sum, 2e-5)
 	near(t, "sumsq", total(sums[1], out), sumsq, 2e-5)
 	near(t, "gx", unpacked(gxk, c.n, in, c.h, c.w), gx, 4e-6)
-	near(t, "gsum", total(sums[2], in), gsum, 2e-5)
-	near(t, "gxsum", total(sums[3], in), gxsum, 2e-5)
+	if normalised {
+		near(t, "gsum", total(sums[2], in), gsum, 2e-5)
+		near(t, "gxsum", total(sums[3], in), gxsum, 2e-5)
+	}
 	dw := arena.Floats(g.PrimaryLen())
 	kernel.SumBlocks(dw, dwpk)
 	near(t, "dwp", wide(dw), dwp, 2e-5)

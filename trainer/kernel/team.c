@@ -170,16 +170,26 @@ static void run(igc_team *t, job f, const void *calls, long n) {
 CONV(igc_conv_forward)
 CONV(igc_conv_backward)
 
-#define HEAD(name) \
-	static void name##_one(const igc_team *t, const void *calls, long i, int thread) { \
-		CHOOSE(t, name, (const igc_head *)calls + i); \
-	} \
-	void name(igc_team *t, const igc_head *calls, long n) { run(t, name##_one, calls, n); }
+#define OP(name, type)                                                                     \
+	static void name##_one(const igc_team *t, const void *calls, long i, int thread) {     \
+		CHOOSE(t, name, (const type *)calls + i);                                      \
+	}                                                                                      \
+	void name(igc_team *t, const type *calls, long n) { run(t, name##_one, calls, n); }
 
-HEAD(igc_pool_forward)
-HEAD(igc_pool_backward)
-HEAD(igc_linear_forward)
-HEAD(igc_linear_backward)
+OP(igc_pool_forward, igc_head)
+OP(igc_pool_backward, igc_head)
+OP(igc_linear_forward, igc_head)
+OP(igc_linear_backward, igc_head)
+OP(igc_add_forward, igc_add)
+OP(igc_add_backward, igc_add)
+OP(igc_max_forward, igc_max)
+OP(igc_max_backward, igc_max)
+
+static void sum_one(const igc_team *t, const void *calls, long i, int thread) {
+	const igc_sum *s = (const igc_sum *)calls + i;
+	CHOOSE(t, igc_sum, s->to, s->from, s->n);
+}
+void igc_sums(igc_team *t, const igc_sum *calls, long n) { run(t, sum_one, calls, n); }
 
 static void xent_one(const igc_team *t, const void *calls, long i, int thread) { igc_xent_block((const igc_head *)calls + i); }
 void igc_xent(igc_team *t, const igc_head *calls, long n) { run(t, xent_one, calls, n); }

@@ -21,6 +21,9 @@ type Team struct {
 	// The calls of an op as C takes them; here, since a step must not allocate.
 	convs []C.igc_conv
 	heads []C.igc_head
+	adds  []C.igc_add
+	maxes []C.igc_max
+	sums  []C.igc_sum
 }
 
 // NewTeam starts a team of n threads, the caller's among them, each with
@@ -84,6 +87,38 @@ func (t *Team) LinearBackward(calls []Head) {
 // a label that is no class.
 func (t *Team) CrossEntropy(calls []Head) {
 	C.igc_xent(t.c, put(&t.heads, calls, (*Head).crossEntropy), C.long(len(calls)))
+}
+
+// AddForward computes Out.
+func (t *Team) AddForward(calls []Add) {
+	C.igc_add_forward(t.c, put(&t.adds, calls, (*Add).forward), C.long(len(calls)))
+}
+
+// AddBackward computes GX, GSum, GZSum and GXSum.
+func (t *Team) AddBackward(calls []Add) {
+	C.igc_add_backward(t.c, put(&t.adds, calls, (*Add).backward), C.long(len(calls)))
+}
+
+// MaxForward computes Out.
+func (t *Team) MaxForward(calls []Max) {
+	C.igc_max_forward(t.c, put(&t.maxes, calls, (*Max).forward), C.long(len(calls)))
+}
+
+// MaxBackward computes GX, GSum and GXSum.
+func (t *Team) MaxBackward(calls []Max) {
+	C.igc_max_backward(t.c, put(&t.maxes, calls, (*Max).backward), C.long(len(calls)))
+}
+
+// Sum adds from to to. They are cut in as many pieces of whole lines as there are
+// threads.
+func (t *Team) Sum(to, from []float32) {
+	n := (len(to)/t.threads + Lanes) / Lanes * Lanes
+	t.sums = t.sums[:0]
+	for at := 0; at < len(to); at += n {
+		end := min(at+n, len(to))
+		t.sums = append(t.sums, C.igc_sum{to: floats(to[at:end], end-at), from: floats(from[at:end], end-at), n: C.long(end - at)})
+	}
+	C.igc_sums(t.c, unsafe.SliceData(t.sums), C.long(len(t.sums)))
 }
 
 // put writes the calls into list as C takes them, and returns its first.

@@ -1,0 +1,79 @@
+package kernel
+
+// #include "igc.h"
+import "C"
+
+// Add is the end of a residual unit on one block:
+//
+//	Out = max(0, Scale·Z + Shift + B), B = X or XScale·X + XShift
+//
+// Z and X are (H, C, W, 16) and the outputs of the branch and of the shortcut.
+type Add struct {
+	H, W, C int
+
+	Z, Scale, Shift   []float32 // (H, C, W, 16), (C), (C)
+	X, XScale, XShift []float32 // (H, C, W, 16), (C), (C); XScale nil: X as it is
+	Out               []float32 // (H, C, W, 16)
+
+	// For AddBackward.
+	Pooled      bool      // G is (C, 16), the same at every position
+	G           []float32 // (H, C, W, 16): gradient of Out
+	GX          []float32 // (H, C, W, 16): G where the ReLU let pass: the gradient of both terms; may be G
+	GSum, GZSum []float64 // (C): sums of GX and GX·Z
+	GXSum       []float64 // (C): sum of GX·X; with an XScale only
+}
+
+func (a *Add) forward() C.igc_add {
+	n := a.H * a.C * a.W * Lanes
+	c := C.igc_add{H: C.long(a.H), W: C.long(a.W), C: C.long(a.C)}
+	c.z, c.scale, c.shift = floats(a.Z, n), floats(a.Scale, a.C), floats(a.Shift, a.C)
+	c.x, c.out = floats(a.X, n), floats(a.Out, n)
+	if a.XScale != nil {
+		c.bscale, c.bshift = floats(a.XScale, a.C), floats(a.XShift, a.C)
+	}
+	return c
+}
+
+func (a *Add) backward() C.igc_add {
+	c, n := a.forward(), a.H*a.C*a.W*Lanes
+	if a.Pooled {
+		c.pooled, c.g = 1, floats(a.G, a.C*Lanes)
+	} else {
+		c.g = floats(a.G, n)
+	}
+	c.gx, c.gsum, c.gzsum = floats(a.GX, n), doubles(a.GSum, a.C), doubles(a.GZSum, a.C)
+	if a.XScale != nil {
+		c.gxsum = doubles(a.GXSum, a.C)
+	}
+	return c
+}
+
+// Max is the largest of 3×3 positions of max(0, Scale·X + Shift), stride 2,
+// padding 1, on one block.
+type Max struct {
+	H, W, C int // of the input
+
+	X, Scale, Shift []float32 // (H, C, W, 16), (C), (C)
+	Out             []float32 // (⌈H/2⌉, C, ⌈W/2⌉, 16)
+
+	// For MaxBackward.
+	G           []float32 // as Out: its gradient
+	GX          []float32 // as X: gradient of the ReLU's output, masked by it
+	GSum, GXSum []float64 // (C): sums of GX and GX·X
+}
+
+func (m *Max) outLen() int { return (m.H + 1) / 2 * m.C * ((m.W + 1) / 2) * Lanes }
+
+func (m *Max) forward() C.igc_max {
+	c := C.igc_max{H: C.long(m.H), W: C.long(m.W), C: C.long(m.C)}
+	c.x, c.scale, c.shift = floats(m.X, m.H*m.C*m.W*Lanes), floats(m.Scale, m.C), floats(m.Shift, m.C)
+	c.out = floats(m.Out, m.outLen())
+	return c
+}
+
+func (m *Max) backward() C.igc_max {
+	c := m.forward()
+	c.g, c.gx = floats(m.G, m.outLen()), floats(m.GX, m.H*m.C*m.W*Lanes)
+	c.gsum, c.gxsum = doubles(m.GSum, m.C), doubles(m.GXSum, m.C)
+	return c
+}

@@ -138,7 +138,7 @@ func (r *Runner) trial(ctx context.Context, study Study, t Trial, notify func(Ev
 	keep := context.WithoutCancel(ctx)
 	id, from, err := r.Store.Begin(keep, t.ID, a)
 	if err != nil {
-		return fmt.Errorf("%v seed %d: %w", t.Pair, t.Seed, err)
+		return fmt.Errorf("%v seed %d: %w", t.System.Label(), t.Seed, err)
 	}
 	t.Status, t.Error = Running, ""
 	if from != nil {
@@ -153,12 +153,12 @@ func (r *Runner) trial(ctx context.Context, study Study, t Trial, notify func(Ev
 	}}
 	var trainErr error
 	if t.Epoch < t.Epochs { // not killed between the last epoch and its end
-		trainErr = r.train(ctx, Job{Study: study, Pair: t.Pair, Seed: t.Seed, From: from}, rep)
+		trainErr = r.train(ctx, Job{Study: study, System: t.System, Seed: t.Seed, From: from}, rep)
 	}
 	t = rep.trial
 	if rep.err != nil {
 		// The attempt stays open; the next Plan takes the trial back.
-		return fmt.Errorf("%v seed %d: %w", t.Pair, t.Seed, rep.err)
+		return fmt.Errorf("%v seed %d: %w", t.System.Label(), t.Seed, rep.err)
 	}
 	switch {
 	case errors.Is(trainErr, ErrDiverged):
@@ -173,7 +173,7 @@ func (r *Runner) trial(ctx context.Context, study Study, t Trial, notify func(Ev
 		t.Status = Done
 	}
 	if err := r.Store.End(keep, id, t.Status, t.Error); err != nil {
-		return fmt.Errorf("%v seed %d: %w", t.Pair, t.Seed, err)
+		return fmt.Errorf("%v seed %d: %w", t.System.Label(), t.Seed, err)
 	}
 	notify(Event{Kind: Ended, Trial: t})
 	return nil

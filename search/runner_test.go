@@ -72,7 +72,7 @@ func (s *fakeStore) Begin(ctx context.Context, trial int64, a search.Attempt) (i
 	t := &s.trials[trial-1]
 	t.Status = search.Running
 	s.attempts = append(s.attempts, trial)
-	s.began = append(s.began, fmt.Sprintf("%v/%d", t.Pair, t.Seed))
+	s.began = append(s.began, fmt.Sprintf("%v/%d", t.System.Label(), t.Seed))
 	s.template = a
 	return int64(len(s.attempts)), s.last[trial-1], nil
 }
@@ -129,7 +129,7 @@ func (f fakeTrainer) Train(ctx context.Context, job search.Job, r search.Reporte
 			}
 			r.Step(e, step+1, f.steps)
 		}
-		m := search.Epoch{Number: e, TrainLoss: float64(job.Pair.L*1000+job.Seed) / float64(e), TestCorrect: job.Pair.M + e, TestTotal: 100}
+		m := search.Epoch{Number: e, TrainLoss: float64(job.System.Pair().L*1000+job.Seed) / float64(e), TestCorrect: job.System.Pair().M + e, TestTotal: 100}
 		if err := r.Epoch(m, search.Checkpoint{Epoch: e, State: []byte{byte(e)}}); err != nil {
 			return fmt.Errorf("epoch %d: %w", e, err)
 		}
@@ -152,7 +152,7 @@ func TestRunner(t *testing.T) {
 	t.Parallel()
 	diskFull := errors.New("disk full")
 	is := func(pair space.Pair, seed int) func(search.Job) bool {
-		return func(j search.Job) bool { return j.Pair == pair && j.Seed == seed }
+		return func(j search.Job) bool { return j.System == space.PairSystem(pair) && j.Seed == seed }
 	}
 
 	t.Run("one worker starts the trials in the order given", func(t *testing.T) {
@@ -166,7 +166,7 @@ func TestRunner(t *testing.T) {
 		}
 		var want []string
 		for _, tr := range trials {
-			want = append(want, fmt.Sprintf("%v/%d", tr.Pair, tr.Seed))
+			want = append(want, fmt.Sprintf("%v/%d", tr.System.Label(), tr.Seed))
 		}
 		if !slices.Equal(store.began, want) {
 			t.Errorf("began %v, want %v", store.began, want)
@@ -260,7 +260,7 @@ func TestRunner(t *testing.T) {
 			t.Fatalf("got %+v, %v", sum, err)
 		}
 		for _, tr := range store.trials {
-			j := search.Job{Pair: tr.Pair, Seed: tr.Seed}
+			j := search.Job{System: tr.System, Seed: tr.Seed}
 			switch {
 			case fails(j):
 				if tr.Status != search.Failed || tr.Error != "first line; last line" || tr.Epoch != 1 {
@@ -313,7 +313,7 @@ func TestRunner(t *testing.T) {
 			if ctx.Err() != nil {
 				after.Add(1)
 			}
-			if len(trials) > 3 && j.Pair == trials[3].Pair && j.Seed == trials[3].Seed && e == 2 && step == 1 {
+			if len(trials) > 3 && j.System == trials[3].System && j.Seed == trials[3].Seed && e == 2 && step == 1 {
 				cancel()
 			}
 			return nil
@@ -390,7 +390,7 @@ func TestRunner(t *testing.T) {
 			}}
 			// The second worker's trial goes on until the failure cancels it.
 			tr := fakeTrainer{steps: 1, at: func(ctx context.Context, j search.Job, _, _ int) error {
-				if j.Pair == trials[0].Pair && j.Seed == trials[0].Seed {
+				if j.System == trials[0].System && j.Seed == trials[0].Seed {
 					return nil
 				}
 				<-failed
@@ -434,7 +434,7 @@ func TestRunner(t *testing.T) {
 				}
 				return
 			}
-			key := fmt.Sprint(e.Trial.Pair, e.Trial.Seed)
+			key := fmt.Sprint(e.Trial.System, e.Trial.Seed)
 			seen[key] = append(seen[key], e)
 		}}
 		if _, err := r.Run(t.Context(), s, trials); err != nil {
@@ -442,7 +442,7 @@ func TestRunner(t *testing.T) {
 		}
 		for _, tr := range trials {
 			var got []string
-			for _, e := range seen[fmt.Sprint(tr.Pair, tr.Seed)] {
+			for _, e := range seen[fmt.Sprint(tr.System, tr.Seed)] {
 				got = append(got, fmt.Sprintf("%s %s %d %d/%d", e.Kind, e.Trial.Status, e.Trial.Epoch, e.Step, e.Steps))
 			}
 			want := []string{
@@ -453,7 +453,7 @@ func TestRunner(t *testing.T) {
 				"ended done 3 0/0",
 			}
 			if !slices.Equal(got, want) {
-				t.Errorf("%v seed %d: events %q, want %q", tr.Pair, tr.Seed, got, want)
+				t.Errorf("%v seed %d: events %q, want %q", tr.System, tr.Seed, got, want)
 			}
 		}
 	})

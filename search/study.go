@@ -1,6 +1,6 @@
 // Package search is the domain of igcsearch: a Study asks which pair (L, M)
-// is best under a parameter budget, a Trial trains the network of one pair
-// from one seed, and the Runner works through the trials of a study, several
+// is best under a parameter budget, or which of some networks is, a Trial trains
+// one of them from one seed, and the Runner works through the trials of a study, several
 // at once.
 //
 // The package declares what it needs of the outside as interfaces, Trainer
@@ -79,7 +79,17 @@ type Study struct {
 	// Pairs lists the pairs, "40x2" is L = 40, M = 2. Normalize fills it from
 	// Budget where the study lists none.
 	Pairs []string `toml:"pairs" json:"pairs"`
-	// Blocks is the number of IGC blocks of the network; Figure 3 has 6.
+	// Variant of the pairs' blocks; "" is the paper's.
+	Variant space.Variant `toml:"variant" json:"variant,omitempty"`
+	// Systems lists networks by name, "IGC-L24M2+Ident.", in place of pairs.
+	Systems []string `toml:"systems" json:"systems,omitempty"`
+	// Layout of the stages; "" is space.Flat, the network of Figure 3.
+	Layout space.Layout `toml:"layout" json:"layout,omitempty"`
+	// Depths lists the depths D of each network; none is the layout's own, in
+	// the flat layout Blocks + 2.
+	Depths []int `toml:"depths" json:"depths,omitempty"`
+	// Blocks is the number of blocks of a network of the flat layout; Figure 3
+	// has 6. Normalize clears it where it does nothing.
 	Blocks int `toml:"blocks" json:"blocks"`
 
 	// Seeds is how many trials each pair gets; their seeds are 0 … Seeds−1.
@@ -150,7 +160,18 @@ func (s Study) Normalize() (Study, error) {
 	check(s.Pad >= 0 && s.Pad <= 16, "pad %d: want 0 to 16", s.Pad)
 	check(s.Kernel == 9, "kernel %d: the trainer has 3×3 kernels only, want 9", s.Kernel)
 	check(s.Tolerance >= 0 && s.Tolerance < 1, "tolerance %g: want a fraction in [0, 1), 0.024 is 2.4 %%", s.Tolerance)
-	check(s.Blocks >= 1 && s.Blocks <= 1000, "blocks %d: want 1 to 1000", s.Blocks)
+	if s.Layout == space.Flat {
+		s.Layout = ""
+	}
+	check(s.Layout == "" || slices.Contains(space.Layouts, s.Layout), `layout %q: want "flat", "stages" or "imagenet"`, s.Layout)
+	if s.Layout == "" && len(s.Depths) == 0 {
+		check(s.Blocks >= 1 && s.Blocks <= 1000, "blocks %d: want 1 to 1000", s.Blocks)
+	} else {
+		s.Blocks = 0
+	}
+	if err := s.Variant.Validate(); err != nil {
+		errs = append(errs, err)
+	}
 	check(s.Seeds >= 1 && s.Seeds <= 10000, "seeds %d: want 1 to 10000", s.Seeds)
 	check(s.Epochs >= 1, "epochs %d: want 1 or more", s.Epochs)
 	check(s.Batch >= 1 && s.Batch <= 4096, "batch %d: want 1 to 4096", s.Batch)
@@ -164,7 +185,8 @@ func (s Study) Normalize() (Study, error) {
 		check(d > 0 && d < 1 && (i == 0 || d > s.Drops[i-1]), "drops %v: want rising fractions in (0, 1)", s.Drops)
 	}
 	check(s.Budget >= 0 && s.Budget <= 1_000_000_000, "budget %d: want 1 to 1000000000 parameters, or 0 beside a list of pairs", s.Budget)
-	check(s.Budget != 0 || len(s.Pairs) > 0, "budget 0: want a number of parameters, or a list of pairs")
+	check(s.Budget != 0 || len(s.Pairs) > 0 || len(s.Systems) > 0, "budget 0: want a number of parameters, or a list of pairs or of systems")
+	check(len(s.Systems) == 0 || len(s.Pairs) == 0 && s.Budget == 0 && s.Variant == "", "systems stand in place of budget, pairs and variant: want one or the other")
 
 	var pairs []space.Pair
 	for _, text := range s.Pairs {
@@ -176,8 +198,25 @@ func (s Study) Normalize() (Study, error) {
 		check(!slices.Contains(pairs, p), "pairs: %s is listed twice", text)
 		pairs = append(pairs, p)
 	}
+	s.Depths = slices.Clone(s.Depths)
+	slices.Sort(s.Depths)
+	for i, d := range s.Depths {
+		check(i == 0 || d != s.Depths[i-1], "depths: %d is listed twice", d)
+	}
+	systems, err := parseSystems(s.Systems)
+	if err != nil {
+		errs = append(errs, err)
+	}
 	if len(errs) > 0 {
 		return s, errors.Join(errs...)
+	}
+	s.Drops = slices.Clone(s.Drops)
+	if len(systems) > 0 {
+		s.Tolerance, s.All, s.Pairs, s.Systems = 0, false, nil, nil
+		for _, system := range systems {
+			s.Systems = append(s.Systems, system.String())
+		}
+		return s, s.buildable()
 	}
 	slices.SortFunc(pairs, space.ComparePairs)
 	chosen := s.choose()
@@ -193,8 +232,37 @@ func (s Study) Normalize() (Study, error) {
 	for _, p := range pairs {
 		s.Pairs = append(s.Pairs, fmt.Sprintf("%dx%d", p.L, p.M))
 	}
-	s.Drops = slices.Clone(s.Drops)
-	return s, nil
+	return s, s.buildable()
+}
+
+func parseSystems(names []string) (systems []space.System, err error) {
+	var errs []error
+	for _, name := range names {
+		system, err := space.ParseSystem(name)
+		if err == nil && slices.Contains(systems, system) {
+			err = fmt.Errorf("%s is listed twice", name)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("systems: %w", err))
+		}
+		systems = append(systems, system)
+	}
+	return systems, errors.Join(errs...)
+}
+
+// buildable reports every network of the study that there is none of.
+func (s Study) buildable() error {
+	var errs []error
+	key := "pairs"
+	if len(s.Systems) > 0 {
+		key = "systems"
+	}
+	for _, system := range s.SystemList() {
+		if _, err := system.Network(s.Plan(space.Shape{C: 3, H: 32, W: 32}, 10)); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", key, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // choose returns the pairs of the budget in the order of a normalised study;
@@ -203,7 +271,7 @@ func (s Study) choose() []space.Pair {
 	if s.Budget == 0 {
 		return nil
 	}
-	b := space.Budget{Params: s.Budget, Kernel: s.Kernel, Tolerance: s.Tolerance}
+	b := space.Budget{Params: s.Budget, Kernel: s.Kernel, Tolerance: s.Tolerance, Variant: s.Variant}
 	pairs := b.Nearest()
 	if s.All {
 		pairs = b.All()
@@ -223,6 +291,48 @@ func (s Study) PairList() []space.Pair {
 		pairs[i] = p
 	}
 	return pairs
+}
+
+// SystemList returns the networks of a normalised study in the order of its
+// figures and tables: those of the pairs by rising M, or Systems as they are
+// listed, each with rising depth.
+func (s Study) SystemList() []space.System {
+	var systems []space.System
+	for _, p := range s.PairList() {
+		system := space.PairSystem(p)
+		system.Variant = s.Variant
+		systems = append(systems, system)
+	}
+	for _, name := range s.Systems {
+		system, err := space.ParseSystem(name)
+		if err != nil {
+			panic(err)
+		}
+		systems = append(systems, system)
+	}
+	if len(s.Depths) == 0 {
+		return systems
+	}
+	var deep []space.System
+	for _, system := range systems {
+		for _, d := range s.Depths {
+			system.Depth = d
+			deep = append(deep, system)
+		}
+	}
+	return deep
+}
+
+// Plan says which network of a system the study trains.
+func (s Study) Plan(in space.Shape, classes int) space.Plan {
+	p := space.Plan{Layout: s.Layout, In: in, Classes: classes}
+	if p.Layout == "" {
+		p.Layout = space.Flat
+		if s.Blocks > 0 {
+			p.Depth = s.Blocks + 2
+		}
+	}
+	return p
 }
 
 // Settings is the canonical form of what defines the results of a normalised
@@ -262,18 +372,23 @@ func Diff(there, here Study) []string {
 	return lines
 }
 
-// Trials returns every (pair, seed) of a normalised study as pending trials,
+// Trials returns every (network, seed) of a normalised study as pending trials,
 // longest first by multiply–adds, so that a pool of workers ends together.
 func (s Study) Trials(in space.Shape, classes int) []Trial {
 	var trials []Trial
-	for _, p := range s.PairList() {
-		macs := space.Figure3(p, s.Blocks, in, classes).MultiplyAdds()
+	order := map[space.System]int{}
+	for i, system := range s.SystemList() {
+		net, err := system.Network(s.Plan(in, classes))
+		if err != nil {
+			panic(err) // Normalize has built it
+		}
+		order[system] = i
 		for seed := range s.Seeds {
-			trials = append(trials, Trial{Pair: p, Seed: seed, Status: Pending, Epochs: s.Epochs, MultiplyAdds: macs})
+			trials = append(trials, Trial{System: system, Seed: seed, Status: Pending, Epochs: s.Epochs, MultiplyAdds: net.MultiplyAdds(), Params: net.Params()})
 		}
 	}
 	slices.SortStableFunc(trials, func(a, b Trial) int {
-		return cmp.Or(cmp.Compare(b.MultiplyAdds, a.MultiplyAdds), space.ComparePairs(a.Pair, b.Pair), cmp.Compare(a.Seed, b.Seed))
+		return cmp.Or(cmp.Compare(b.MultiplyAdds, a.MultiplyAdds), cmp.Compare(order[a.System], order[b.System]), cmp.Compare(a.Seed, b.Seed))
 	})
 	return trials
 }

@@ -150,8 +150,9 @@ func TestFingerprint(t *testing.T) {
 		for i := range v.NumField() {
 			field := v.Type().Field(i)
 			s := base
-			switch f := reflect.ValueOf(&s).Elem().Field(i); f.Interface().(type) {
-			case string:
+			f := reflect.ValueOf(&s).Elem().Field(i)
+			switch f.Interface().(type) {
+			case string, space.Variant, space.Layout:
 				f.SetString(f.String() + "x")
 			case int:
 				f.SetInt(f.Int() + 1)
@@ -159,8 +160,14 @@ func TestFingerprint(t *testing.T) {
 				f.SetFloat(f.Float() + 1)
 			case bool:
 				f.SetBool(!f.Bool())
+			case []int: // base has none
+				f.Set(reflect.ValueOf([]int{8}))
 			default: // lists
-				f.Set(f.Slice(0, f.Len()-1))
+				if f.Len() == 0 {
+					f.Set(reflect.ValueOf([]string{"SumFusion"}))
+				} else {
+					f.Set(f.Slice(0, f.Len()-1))
+				}
 			}
 			same, isFree := s.Fingerprint() == base.Fingerprint(), slices.Contains(free, field.Name)
 			if same != isFree {
@@ -190,23 +197,23 @@ func TestTrials(t *testing.T) {
 	if len(trials) != 9*2 {
 		t.Fatalf("%d trials, want 9 pairs × 2 seeds", len(trials))
 	}
-	seen := map[space.Pair]int{}
+	seen := map[space.System]int{}
 	for i, tr := range trials {
-		seen[tr.Pair]++
+		seen[tr.System]++
 		if tr.Status != search.Pending || tr.Epochs != 400 || tr.Epoch != 0 {
 			t.Errorf("trial %+v is not fresh", tr)
 		}
 		if i > 0 && tr.MultiplyAdds > trials[i-1].MultiplyAdds {
 			t.Errorf("trial %d is longer than the one before", i)
 		}
-		if i%2 == 1 && (tr.Pair != trials[i-1].Pair || tr.Seed != 1) {
-			t.Errorf("trial %d is %v seed %d after %v", i, tr.Pair, tr.Seed, trials[i-1].Pair)
+		if i%2 == 1 && (tr.System != trials[i-1].System || tr.Seed != 1) {
+			t.Errorf("trial %d is %v seed %d after %v", i, tr.System, tr.Seed, trials[i-1].System)
 		}
 	}
 	// L12M6, the largest block of the budget but for L1M23, which is narrow:
 	// 32²·(27·72 + 6·4752) + 7200 = 31,194,144.
-	if trials[0].Pair != (space.Pair{L: 12, M: 6}) || trials[0].MultiplyAdds != 31_194_144 {
-		t.Errorf("the longest is %v with %d multiply-adds", trials[0].Pair, trials[0].MultiplyAdds)
+	if trials[0].System != space.PairSystem(space.Pair{L: 12, M: 6}) || trials[0].MultiplyAdds != 31_194_144 {
+		t.Errorf("the longest is %v with %d multiply-adds", trials[0].System, trials[0].MultiplyAdds)
 	}
 	for p, n := range seen {
 		if n != 2 {

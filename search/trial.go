@@ -30,16 +30,19 @@ func (s Status) Finished() bool { return s == Done || s == Diverged }
 // ErrDiverged is what a Trainer returns for a loss that is not finite.
 var ErrDiverged = errors.New("the loss is not finite")
 
-// Trial trains the network of one pair from one seed.
+// Trial trains one network from one seed.
 type Trial struct {
 	ID     int64 // given by the store
-	Pair   space.Pair
+	System space.System
 	Seed   int
 	Status Status
 	Epoch  int // epochs finished and stored
 	Epochs int // epochs of the whole training
 	// MultiplyAdds of the forward pass of one picture.
 	MultiplyAdds int64
+	// Params of the network, as space.Network counts them; 0 if an older
+	// igcsearch stored the trial.
+	Params int
 	// Error says on one line why a trial failed or diverged, else empty.
 	Error string
 	// Last holds the metrics of epoch Epoch; zero if Epoch is 0.
@@ -80,10 +83,10 @@ type Checkpoint struct {
 
 // Job is one trial as a Trainer sees it.
 type Job struct {
-	Study Study // normalised
-	Pair  space.Pair
-	Seed  int
-	From  *Checkpoint // nil: from the start
+	Study  Study // normalised
+	System space.System
+	Seed   int
+	From   *Checkpoint // nil: from the start
 }
 
 // Reporter hears of a training as it goes on. Its methods are called from the

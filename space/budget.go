@@ -22,7 +22,13 @@ type Budget struct {
 	// Tolerance is the largest |params/T − 1| of a pair, in [0, 1); 0.024 is
 	// 2.4 %.
 	Tolerance float64
+	// Variant of the block; "" is the paper's.
+	Variant Variant
 }
+
+// BlockParams is the parameters of a pair's block, 0 if the variant does not exist
+// for it.
+func (b Budget) BlockParams(p Pair) int { return b.Variant.Params(p, b.Kernel) }
 
 // Validate says which field is out of its range, and what the range is.
 func (b Budget) Validate() error {
@@ -31,6 +37,8 @@ func (b Budget) Validate() error {
 		return fmt.Errorf("budget %d: want 1 to %d parameters", b.Params, maxBudget)
 	case b.Kernel < 1 || b.Kernel > maxKernel:
 		return fmt.Errorf("kernel %d: want 1 to %d positions, 9 is 3×3", b.Kernel, maxKernel)
+	case b.Variant.Validate() != nil:
+		return b.Variant.Validate()
 	case !(b.Tolerance >= 0 && b.Tolerance < 1): // NaN too
 		return fmt.Errorf("tolerance %g: want a fraction in [0, 1), 0.024 is 2.4 %%", b.Tolerance)
 	}
@@ -39,7 +47,7 @@ func (b Budget) Validate() error {
 
 // Error is how far p is from the budget, params/T − 1; 0.024 is 2.4 % above.
 func (b Budget) Error(p Pair) float64 {
-	return float64(p.Params(b.Kernel))/float64(b.Params) - 1
+	return float64(b.BlockParams(p))/float64(b.Params) - 1
 }
 
 // Nearest returns, for each M, the L whose parameters are nearest the budget,
@@ -50,7 +58,11 @@ func (b Budget) Error(p Pair) float64 {
 func (b Budget) Nearest() []Pair {
 	var pairs []Pair
 	for m := 1; b.reaches(m); m++ {
-		p := Pair{L: max(b.floor(m), 1), M: m}
+		middle, ok := b.floor(m)
+		if !ok {
+			continue
+		}
+		p := Pair{L: max(middle, 1), M: m}
 		if up := (Pair{L: p.L + 1, M: m}); b.distance(up) < b.distance(p) {
 			p = up
 		}
@@ -71,7 +83,10 @@ func (b Budget) All() []Pair {
 	for m := 1; b.reaches(m); m++ {
 		// Params rise with L, so the pairs of one M are a run of L around
 		// the crossing of the budget.
-		middle := b.floor(m)
+		middle, ok := b.floor(m)
+		if !ok {
+			continue
+		}
 		first := middle + 1
 		for first > 1 && b.within(Pair{L: first - 1, M: m}) {
 			first--
@@ -87,29 +102,38 @@ func (b Budget) within(p Pair) bool { return math.Abs(b.Error(p)) <= b.Tolerance
 
 // distance is |params − T|, exact, so that ties are ties.
 func (b Budget) distance(p Pair) int {
-	d := p.Params(b.Kernel) - b.Params
+	d := b.BlockParams(p) - b.Params
 	return max(d, -d)
 }
 
 // reaches reports whether the cheapest pair of this M, L = 1, is not above
-// the tolerance. It is false for every M of an invalid budget.
+// the tolerance; if the variant has no such M, whether a larger one could be.
+// It is false for every M of an invalid budget.
 func (b Budget) reaches(m int) bool {
-	return b.Validate() == nil && b.Error(Pair{L: 1, M: m}) <= b.Tolerance
+	if b.Validate() != nil {
+		return false
+	}
+	one, square, _ := b.Variant.cost(b.Kernel, m)
+	return float64(one+square)/float64(b.Params)-1 <= b.Tolerance
 }
 
 // floor is the largest L ≥ 0 whose parameters do not exceed the budget: the
-// positive root of M·L² + S·M²·L − T = 0, rounded down.
-func (b Budget) floor(m int) int {
-	sm := float64(b.Kernel) * float64(m)
-	// The usual (−SM + √…)/2 cancels where S·M is large; this form does not.
-	c := float64(b.Params) / float64(m)
-	l := int(2 * c / (sm + math.Sqrt(sm*sm+4*c)))
+// positive root of b·L² + a·L − T = 0, rounded down. It is false if the variant
+// does not exist for this M.
+func (b Budget) floor(m int) (l int, ok bool) {
+	one, square, ok := b.Variant.cost(b.Kernel, m)
+	if !ok {
+		return 0, false
+	}
+	// The usual (−a + √…)/2b cancels where a is large; this form does not.
+	a, c := float64(one), float64(square)
+	l = int(2 * float64(b.Params) / (a + math.Sqrt(a*a+4*c*float64(b.Params))))
 	// The root is within an ulp or so; integers settle which side it is on.
-	for l > 0 && (Pair{L: l, M: m}).Params(b.Kernel) > b.Params {
+	for l > 0 && b.BlockParams(Pair{L: l, M: m}) > b.Params {
 		l--
 	}
-	for (Pair{L: l + 1, M: m}).Params(b.Kernel) <= b.Params {
+	for b.BlockParams(Pair{L: l + 1, M: m}) <= b.Params {
 		l++
 	}
-	return l
+	return l, true
 }

@@ -17,15 +17,20 @@ var budgets = rapid.Custom(func(t *rapid.T) space.Budget {
 		Params:    rapid.IntRange(1, 4000).Draw(t, "T"),
 		Kernel:    rapid.SampledFrom([]int{1, 9, 25, 1000}).Draw(t, "S"),
 		Tolerance: rapid.SampledFrom([]float64{0, 0.001, 0.024, 0.1, 0.5, 0.999}).Draw(t, "tolerance"),
+		Variant:   rapid.SampledFrom(append([]space.Variant{"", space.Bottleneck(2), space.Bottleneck(3)}, space.Variants...)).Draw(t, "variant"),
 	}
 })
 
 // everyPair lists all pairs of at most twice the budget, by counting.
 func everyPair(b space.Budget) []space.Pair {
 	var all []space.Pair
-	for m := 1; (space.Pair{L: 1, M: m}).Params(b.Kernel) <= 2*b.Params; m++ {
-		for l := 1; (space.Pair{L: l, M: m}).Params(b.Kernel) <= 2*b.Params; l++ {
-			all = append(all, space.Pair{L: l, M: m})
+	// The cheapest block of width G has at least G/4 weights, in the primary
+	// convolution of a bottleneck.
+	for m := 1; m*m <= 8*b.Params; m++ {
+		for l := 1; l*m*m <= 8*b.Params; l++ {
+			if n := b.BlockParams(space.Pair{L: l, M: m}); n > 0 && n <= 2*b.Params {
+				all = append(all, space.Pair{L: l, M: m})
+			}
 		}
 	}
 	return all
@@ -52,13 +57,13 @@ func TestNearest(t *testing.T) {
 		best := map[int]space.Pair{}
 		for _, p := range everyPair(b) {
 			q, ok := best[p.M]
-			if !ok || math.Abs(float64(p.Params(b.Kernel)-b.Params)) < math.Abs(float64(q.Params(b.Kernel)-b.Params)) {
+			if !ok || math.Abs(float64(b.BlockParams(p)-b.Params)) < math.Abs(float64(b.BlockParams(q)-b.Params)) {
 				best[p.M] = p
 			}
 		}
 		var want []space.Pair
 		for _, p := range best {
-			if math.Abs(float64(p.Params(b.Kernel))/float64(b.Params)-1) <= b.Tolerance {
+			if math.Abs(float64(b.BlockParams(p))/float64(b.Params)-1) <= b.Tolerance {
 				want = append(want, p)
 			}
 		}
@@ -75,7 +80,7 @@ func TestAll(t *testing.T) {
 		b := budgets.Draw(t, "budget")
 		var want []space.Pair
 		for _, p := range everyPair(b) {
-			if math.Abs(float64(p.Params(b.Kernel))/float64(b.Params)-1) <= b.Tolerance {
+			if math.Abs(float64(b.BlockParams(p))/float64(b.Params)-1) <= b.Tolerance {
 				want = append(want, p)
 			}
 		}

@@ -1,6 +1,8 @@
 package space_test
 
 import (
+	"strconv"
+	"strings"
 	"testing"
 
 	"igcsearch/space"
@@ -10,22 +12,20 @@ import (
 
 func TestFigure3(t *testing.T) {
 	t.Parallel()
-	cifar := space.Shape{C: 3, H: 32, W: 32}
 	t.Run("L40M2 by hand", func(t *testing.T) {
 		// G = 80. conv0: 3·9·80 = 2160. A block: 9·40·4 + 2·1600 = 4640.
 		// fc: 80·100 + 100 = 8100. 1024 positions.
 		n := space.Figure3(space.Pair{L: 40, M: 2}, 6, cifar, 100)
 		maps, vector := space.Shape{C: 80, H: 32, W: 32}, space.Shape{C: 80, H: 1, W: 1}
-		want := []space.Layer{
-			{Name: "conv0", Kind: space.Conv, In: cifar, Out: maps, Kernel: 9, Params: 2160, MultiplyAdds: 2160 * 1024},
-		}
-		for _, name := range []string{"block1", "block2", "block3", "block4", "block5", "block6"} {
-			want = append(want, space.Layer{Name: name, Kind: space.IGC, In: maps, Out: maps,
-				Pair: space.Pair{L: 40, M: 2}, Kernel: 9, Params: 4640, MultiplyAdds: 4640 * 1024})
+		want := []space.Layer{{Name: "conv0", Kind: space.Conv, From: -1, In: cifar, Out: maps, KH: 3, KW: 3, Stride: 1, Groups: 1, Branches: 1,
+			Norm: true, ReLU: true, Params: 2160, MultiplyAdds: 2160 * 1024}}
+		for i, name := range []string{"block1", "block2", "block3", "block4", "block5", "block6"} {
+			want = append(want, space.Layer{Name: name, Kind: space.IGC, From: i, In: maps, Out: maps, KH: 3, KW: 3, Stride: 1, Groups: 40, Branches: 1,
+				Norm: true, ReLU: true, Params: 4640, MultiplyAdds: 4640 * 1024})
 		}
 		want = append(want,
-			space.Layer{Name: "pool", Kind: space.Pool, In: maps, Out: vector},
-			space.Layer{Name: "fc", Kind: space.Linear, In: vector, Out: space.Shape{C: 100, H: 1, W: 1}, Params: 8100, MultiplyAdds: 8000})
+			space.Layer{Name: "pool", Kind: space.Pool, From: 6, In: maps, Out: vector},
+			space.Layer{Name: "fc", Kind: space.Linear, From: 7, In: vector, Out: space.Shape{C: 100, H: 1, W: 1}, Params: 8100, MultiplyAdds: 8000})
 		if len(n.Layers) != len(want) {
 			t.Fatalf("%d layers, want %d", len(n.Layers), len(want))
 		}
@@ -35,7 +35,7 @@ func TestFigure3(t *testing.T) {
 			}
 		}
 		// 2160 + 6·4640 + 8100 and (2160 + 6·4640)·1024 + 8000.
-		if n.Params() != 38_100 || n.MultiplyAdds() != 30_728_000 || n.Classes != 100 {
+		if n.Params() != 38_100 || n.MultiplyAdds() != 30_728_000 || n.Classes != 100 || n.Depth != 8 {
 			t.Errorf("%d parameters, %d multiply–adds, %d classes", n.Params(), n.MultiplyAdds(), n.Classes)
 		}
 	})
@@ -51,24 +51,246 @@ func TestFigure3(t *testing.T) {
 			t.Errorf("%d and %d, want 1296 and 12096", n.Layers[0].Params, blocks)
 		}
 	})
-	t.Run("shapes chain from the picture to the classes", rapid.MakeCheck(func(t *rapid.T) {
-		in := space.Shape{C: rapid.IntRange(1, 4).Draw(t, "C"), H: rapid.IntRange(1, 40).Draw(t, "H"), W: rapid.IntRange(1, 40).Draw(t, "W")}
-		classes := rapid.IntRange(1, 100).Draw(t, "classes")
-		n := space.Figure3(pairs.Draw(t, "pair"), rapid.IntRange(1, 9).Draw(t, "blocks"), in, classes)
-		names := map[string]bool{}
-		at := in
-		for _, l := range n.Layers {
-			if l.In != at {
-				t.Fatalf("%s takes %v, but gets %v", l.Name, l.In, at)
+}
+
+var cifar = space.Shape{C: 3, H: 32, W: 32}
+
+func build(t *testing.T, name string, p space.Plan) space.Network {
+	t.Helper()
+	s, err := space.ParseSystem(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := s.Network(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// rounds reports whether v is printed as text: half a unit of its last digit.
+func rounds(v float64, text string) bool {
+	digits := 0
+	if _, fraction, ok := strings.Cut(text, "."); ok {
+		digits = len(fraction)
+	}
+	return strconv.FormatFloat(v, 'f', digits, 64) == text
+}
+
+// TestTable3 holds the counts of 20 networks to all 40 cells of the paper's
+// Table 3, and the parameters of three to Table 7.
+func TestTable3(t *testing.T) {
+	t.Parallel()
+	names := []string{"RegConv-W16", "RegConv-W18", "IGC-L4M8", "IGC-L24M2"}
+	for _, row := range []struct {
+		depth          int
+		params, madds8 []string // in millions, in 10⁸
+	}{
+		{8, []string{"0.075", "0.095", "0.078", "0.047"}, []string{"0.122", "0.154", "0.131", "0.099"}},
+		{20, []string{"0.27", "0.34", "0.27", "0.15"}, []string{"0.406", "0.513", "0.424", "0.288"}},
+		{38, []string{"0.56", "0.71", "0.57", "0.31"}, []string{"0.830", "1.05", "0.862", "0.571"}},
+		{62, []string{"0.95", "1.20", "0.96", "0.52"}, []string{"1.40", "1.77", "1.45", "0.948"}},
+		{98, []string{"1.53", "1.93", "1.56", "0.83"}, []string{"2.25", "2.84", "2.32", "1.51"}},
+	} {
+		for i, name := range names {
+			n := build(t, name, space.Plan{Layout: space.Stages, Depth: row.depth, In: cifar, Classes: 10})
+			if p := float64(n.Params()) / 1e6; !rounds(p, row.params[i]) {
+				t.Errorf("%s, D = %d: %.4fM parameters, Table 3 has %s", name, row.depth, p, row.params[i])
 			}
-			if names[l.Name] {
-				t.Fatalf("%s twice", l.Name)
+			if m := float64(n.MultiplyAdds()) / 1e8; !rounds(m, row.madds8[i]) {
+				t.Errorf("%s, D = %d: %.4fe8 multiply–adds, Table 3 has %s", name, row.depth, m, row.madds8[i])
 			}
-			names[l.Name] = true
-			at = l.Out
 		}
-		if want := (space.Shape{C: classes, H: 1, W: 1}); at != want {
-			t.Fatalf("ends in %v, want %v", at, want)
+	}
+	for name, params := range map[string]string{"IGC-L16M32": "17.7", "IGC-L450M2": "19.3", "IGC-L32M26": "24.1"} {
+		n := build(t, name, space.Plan{Layout: space.Stages, Depth: 20, In: cifar, Classes: 100})
+		if p := float64(n.Params()) / 1e6; !rounds(p, params) {
+			t.Errorf("%s: %.3fM parameters, Table 7 has %s", name, p, params)
+		}
+	}
+}
+
+// TestSystemsByHand checks layers against sums worked out beside them.
+func TestSystemsByHand(t *testing.T) {
+	t.Parallel()
+	type counts struct {
+		params int
+		madds  int64
+	}
+	for name, c := range map[string]struct {
+		system string
+		plan   space.Plan
+		want   counts
+	}{
+		// 9·3·48; 6·2016; 9·24·2·4 + 4·24² + 5·(9·24·16 + 4·24²); 9·24·4·8 + 8·24² + 5·(9·24·64 + 8·24²); 192·10 + 10.
+		"IGC-L24M2, D = 20": {"IGC-L24M2", space.Plan{Layout: space.Stages, Depth: 20, In: cifar, Classes: 10},
+			counts{1296 + 12_096 + 32_832 + 103_680 + 1930, (1296+12_096)*1024 + 32_832*256 + 103_680*64 + 1920}},
+		// SumFusion has 4 convolutions of 8 channels where RegConv-W16 has one of 16: 4·9·8² = 9·16².
+		"SumFusion, D = 8": {"SumFusion", space.Plan{Layout: space.Stages, Depth: 8, In: cifar, Classes: 10},
+			counts{9*3*8 + 2*2304 + (4608 + 9216) + (18_432 + 36_864) + 330, (216+4608)*1024 + 13_824*256 + 55_296*64 + 320}},
+		// n = 1: one unit a stage. Stage 2: 9·24·2·4 + 2·48², then 9·24·16 + 4·24², shortcut 48·96/24.
+		"IGC-L24M2+Ident., D = 8": {"IGC-L24M2+Ident.", space.Plan{Layout: space.Stages, Depth: 8, In: cifar, Classes: 10},
+			counts{1296 + 2*2016 + (1728 + 4608 + 5760 + 192) + (6912 + 4*48*48 + 18_432 + 768) + 1930,
+				(1296+2*2016)*1024 + 12_288*256 + 35_328*64 + 1920}},
+		// ResNet-18 without norms: 11,679,912 (torchvision's 11,689,512 less 9,600 of the norms).
+		"ResNet-C64": {"ResNet-C64", space.Plan{Layout: space.ImageNet, In: space.Shape{C: 3, H: 224, W: 224}, Classes: 1000},
+			counts{11_679_912, 1_814_073_344}},
+		// Six blocks each; G = 80, S = 9.
+		"primary 1×1, secondary 3×3": {"IGC-L40M2+Swap", space.Plan{Layout: space.Flat, In: cifar, Classes: 100},
+			counts{2160 + 6*(40*4+9*2*1600) + 8100, (2160+6*(160+28_800))*1024 + 8000}},
+		"linear projection": {"IGC-L40M2+Proj", space.Plan{Layout: space.Flat, In: cifar, Classes: 100},
+			counts{2160 + 6*(1440+6400) + 8100, (2160+6*7840)*1024 + 8000}},
+		"1×3 and 3×1": {"IGC-L40M2+1x3", space.Plan{Layout: space.Flat, In: cifar, Classes: 100},
+			counts{2160 + 6*(480+480+3200) + 8100, (2160+6*4160)*1024 + 8000}},
+		"5×5": {"IGC-L40M2+5x5", space.Plan{Layout: space.Flat, In: cifar, Classes: 100},
+			counts{2160 + 6*(4000+3200) + 8100, (2160+6*7200)*1024 + 8000}},
+		"a bottleneck": {"IGC-L40M2+B2", space.Plan{Layout: space.Flat, In: cifar, Classes: 100},
+			counts{2160 + 6*(720+3200) + 8100, (2160+6*3920)*1024 + 8000}},
+		"partitions for each stage": {"IGC-L24M2/L12M8/L48M4", space.Plan{Layout: space.Stages, Depth: 5, In: cifar, Classes: 10},
+			counts{1296 + 2016 + (9*12*4*8 + 8*144) + (9*48*2*4 + 4*48*48) + 1930, (1296+2016)*1024 + 4608*256 + 12_672*64 + 1920}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := build(t, c.system, c.plan)
+			if got := (counts{n.Params(), n.MultiplyAdds()}); got != c.want {
+				t.Errorf("%+v, want %+v", got, c.want)
+			}
+		})
+	}
+}
+
+// TestVariantParams holds the closed forms to the layers of the networks.
+func TestVariantParams(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		s := space.System{Family: space.FamilyIGC, Variant: rapid.SampledFrom(append([]space.Variant{space.Bottleneck(2)}, space.Variants...)).Draw(t, "variant")}
+		s.Stages[0] = space.Pair{L: rapid.IntRange(1, 20).Draw(t, "L"), M: rapid.IntRange(1, 20).Draw(t, "M")}
+		want := s.Variant.Params(s.Stages[0], 9)
+		n, err := s.Network(space.Plan{Layout: space.Flat, Depth: 4, In: cifar, Classes: 10})
+		if (err != nil) != (want == 0) {
+			t.Fatalf("%s: %d parameters, but %v", s, want, err)
+		}
+		one, _ := s.Network(space.Plan{Layout: space.Flat, Depth: 3, In: cifar, Classes: 10})
+		if got := n.Params() - one.Params(); err == nil && got != want {
+			t.Fatalf("%s: a block has %d, the formula %d", s, got, want)
+		}
+	})
+}
+
+// systems draws any that ParseSystem knows.
+var systems = rapid.Custom(func(t *rapid.T) space.System {
+	s := space.System{Family: rapid.SampledFrom([]space.Family{space.FamilyIGC, space.FamilyRegConv, space.FamilySumFusion}).Draw(t, "family")}
+	s.Depth = rapid.SampledFrom([]int{0, 8, 20, 50}).Draw(t, "depth")
+	s.Ident = s.Family != space.FamilySumFusion && rapid.Bool().Draw(t, "ident")
+	switch s.Family {
+	case space.FamilyRegConv:
+		s.Width = rapid.IntRange(1, 99).Draw(t, "width")
+	case space.FamilyIGC:
+		for i := range rapid.IntRange(1, 4).Draw(t, "stages") {
+			s.Stages[i] = pairs.Draw(t, "pair")
+		}
+		s.DoublesL = s.Stages[1] == space.Pair{} && rapid.Bool().Draw(t, "2L")
+		s.Variant = rapid.SampledFrom(append([]space.Variant{space.Bottleneck(4)}, space.Variants...)).Draw(t, "variant")
+	}
+	return s
+})
+
+func TestParseSystem(t *testing.T) {
+	t.Parallel()
+	t.Run("reads what String writes", rapid.MakeCheck(func(t *rapid.T) {
+		s := systems.Draw(t, "system")
+		if got, err := space.ParseSystem(s.String()); err != nil || got != s {
+			t.Fatalf("%+v is %s, which is %+v, %v", s, s, got, err)
 		}
 	}))
+	t.Run("knows the paper's names", func(t *testing.T) {
+		for name, want := range map[string]string{
+			"IGC-L24M2+Ident.": "IGC-L24M2+Ident.", "IGC-L24M2+Ident": "IGC-L24M2+Ident.",
+			"ResNet-C64": "RegConv-W64+Ident.", "SumFusion": "SumFusion", "RegConv-W18+Ident.-D50": "RegConv-W18+Ident.-D50",
+		} {
+			if s, err := space.ParseSystem(name); err != nil || s.String() != want {
+				t.Errorf("%s: %v, %v", name, s, err)
+			}
+		}
+	})
+	for _, name := range []string{"", "IGC", "IGC-L0M2", "IGC-24x2", "RegConv-W0", "RegConv-W18+Swap", "SumFusion+Ident.", "IGC-L4M2+B1", "IGC-L4M2+Swap+5x5",
+		"IGC-L4M2/L2M4+2L", "IGC-L4M2-D2", "IGC-L99999999999M2", "IGC-L4M2-D99999999999999999999", "RegConv-W99999999999999999999"} {
+		t.Run("refuses "+name, func(t *testing.T) {
+			if s, err := space.ParseSystem(name); err == nil {
+				t.Errorf("it is %+v", s)
+			}
+		})
+	}
+}
+
+func TestNetworkRefuses(t *testing.T) {
+	t.Parallel()
+	for name, plan := range map[string]space.Plan{
+		"IGC-L24M2":             {Layout: space.Stages, Depth: 9},
+		"IGC-L24M2+Ident.":      {Layout: space.Stages, Depth: 21},
+		"IGC-L24M2-D8":          {Layout: space.Stages, Depth: 20},
+		"IGC-L24M3+B2":          {Layout: space.Flat},
+		"IGC-L4M4/L3M4":         {Layout: space.Stages},
+		"IGC-L4M4/L2M4":         {Layout: space.Flat},
+		"RegConv-W8":            {Layout: space.ImageNet},
+		"SumFusion":             {Layout: "round"},
+		"IGC-L90000M90000":      {Layout: space.Flat},
+		"RegConv-W99999":        {Layout: space.Flat, Classes: -1},
+		"IGC-L2M2+2L+B2+Ident.": {Layout: space.ImageNet, Depth: 17},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, err := space.ParseSystem(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if plan.Classes == 0 {
+				plan.Classes = 10
+			}
+			plan.In = cifar
+			if n, err := s.Network(plan); err == nil {
+				t.Errorf("%d layers", len(n.Layers))
+			}
+		})
+	}
+}
+
+// TestNetworksChain checks what every network has in common.
+func TestNetworksChain(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		s := systems.Draw(t, "system")
+		in := space.Shape{C: rapid.IntRange(1, 4).Draw(t, "C"), H: rapid.IntRange(1, 40).Draw(t, "H"), W: rapid.IntRange(1, 40).Draw(t, "W")}
+		n, err := s.Network(space.Plan{Layout: rapid.SampledFrom(space.Layouts).Draw(t, "layout"), In: in, Classes: 7})
+		if err != nil {
+			return
+		}
+		names := map[string]bool{}
+		depth := 0
+		for i, l := range n.Layers {
+			want := in
+			if l.From >= i {
+				t.Fatalf("%s reads a later layer", l.Name)
+			} else if l.From >= 0 {
+				want = n.Layers[l.From].Out
+			}
+			if l.In != want || names[l.Name] {
+				t.Fatalf("%s takes %v, but gets %v; or is there twice", l.Name, l.In, want)
+			}
+			if l.Kind == space.Add && (n.Layers[l.Shortcut].Out != l.Out || n.Layers[l.From].Out != l.Out) {
+				t.Fatalf("%s adds %v and %v", l.Name, n.Layers[l.From].Out, n.Layers[l.Shortcut].Out)
+			}
+			if (l.Kind == space.Conv || l.Kind == space.IGC) && (l.In.C%l.Groups != 0 || l.Out.C%l.Groups != 0) {
+				t.Fatalf("%s: %d groups of %v to %v", l.Name, l.Groups, l.In, l.Out)
+			}
+			if l.Kind == space.Conv && (l.KH > 1 || l.KW > 1) || l.Kind == space.IGC || l.Kind == space.Linear {
+				depth++
+			}
+			names[l.Name] = true
+		}
+		if want := (space.Shape{C: 7, H: 1, W: 1}); n.Layers[len(n.Layers)-1].Out != want {
+			t.Fatalf("ends in %v", n.Layers[len(n.Layers)-1].Out)
+		}
+		if s.Variant != space.Split && depth != n.Depth {
+			t.Fatalf("%s has %d layers, its depth is %d", s, depth, n.Depth)
+		}
+	})
 }

@@ -151,6 +151,23 @@ func FuzzParsePair(f *testing.F) {
 	})
 }
 
+// TestWiderThanRegular is Eq. 9: with the same parameters a block is wider than
+// a regular convolution of C = √(T/S) channels exactly when L/(L−1) < M·S.
+func TestWiderThanRegular(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		b := budgets.Draw(t, "budget")
+		b.Variant = ""
+		for _, p := range b.All() {
+			g, s := p.Width(), b.Kernel
+			wider := g*g*s > p.Params(s) // G² > C², in integers
+			if want := p.L < (p.L-1)*p.M*s; wider != want {
+				t.Fatalf("%v, S = %d: wider is %v, Eq. 9 says %v", p, s, wider, want)
+			}
+		}
+	})
+}
+
 func TestWidthBound(t *testing.T) {
 	t.Parallel()
 	t.Run("no pair is wider than its parameters allow", rapid.MakeCheck(func(t *rapid.T) {

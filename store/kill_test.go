@@ -26,7 +26,7 @@ const (
 func endless() (search.Study, []search.Trial) {
 	s := search.Default()
 	s.Name, s.Epochs, s.Pairs = "endless", manyEpochs, []string{"40x2"}
-	return s, []search.Trial{{Pair: space.Pair{L: 40, M: 2}, Epochs: manyEpochs}}
+	return s, []search.Trial{{System: space.PairSystem(space.Pair{L: 40, M: 2}), Epochs: manyEpochs}}
 }
 
 // recordForever is the child of TestKill: it takes the trial up where it
@@ -104,7 +104,7 @@ func TestKill(t *testing.T) {
 				t.Fatalf("round %d, opened %s: %v", round, opened, err)
 			}
 			trials, err1 := db.Trials(t.Context(), "endless")
-			c, err2 := db.Checkpoint(t.Context(), "endless", space.Pair{L: 40, M: 2}, 0)
+			c, err2 := db.Checkpoint(t.Context(), "endless", space.PairSystem(space.Pair{L: 40, M: 2}), 0)
 			epochs, err3 := db.Epochs(t.Context(), "endless")
 			if err := errors.Join(err1, err2, err3); err != nil {
 				t.Fatal(err)
@@ -182,7 +182,7 @@ func TestReadersWhileWriting(t *testing.T) {
 			if trial.Epoch > 0 && trial.Last.TestCorrect != trial.Epoch {
 				return fmt.Errorf("epoch %d with the metrics of epoch %d", trial.Epoch, trial.Last.TestCorrect)
 			}
-			c, err := db.Checkpoint(t.Context(), s.Name, trial.Pair, trial.Seed)
+			c, err := db.Checkpoint(t.Context(), s.Name, trial.System, trial.Seed)
 			if err != nil {
 				return err
 			}

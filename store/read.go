@@ -25,17 +25,17 @@ type StudyInfo struct {
 	Trials map[search.Status]int
 }
 
-// TrialEpoch is one epoch of the trial of Pair and Seed.
+// TrialEpoch is one epoch of the trial of System and Seed.
 type TrialEpoch struct {
-	Pair space.Pair
-	Seed int
+	System space.System
+	Seed   int
 	search.Epoch
 }
 
-// TrialAttempt is one worker's turn at the trial of Pair and Seed.
+// TrialAttempt is one worker's turn at the trial of System and Seed.
 type TrialAttempt struct {
-	Pair space.Pair
-	Seed int
+	System space.System
+	Seed   int
 	search.Attempt
 	Ended time.Time // UTC; zero while the attempt is open
 	// Outcome is "done", "diverged", "failed", "interrupted", "lost" (its
@@ -91,7 +91,7 @@ func (db *DB) Study(ctx context.Context, name string) (search.Study, error) {
 func (db *DB) Trials(ctx context.Context, name string) ([]search.Trial, error) {
 	var trials []search.Trial
 	err := db.viewStudy(ctx, name, func(tx *sql.Tx, id int64, _ search.Study) (err error) {
-		trials, err = findTrials(ctx, tx, id)
+		trials, err = db.findTrials(ctx, tx, id)
 		return err
 	})
 	return trials, err
@@ -102,12 +102,12 @@ func (db *DB) Epochs(ctx context.Context, name string) ([]TrialEpoch, error) {
 	var epochs []TrialEpoch
 	err := db.viewStudy(ctx, name, func(tx *sql.Tx, id int64, _ search.Study) error {
 		epochs = nil
-		return each(ctx, tx, `SELECT t.L, t.M, t.seed, `+epochColumns+`
+		return each(ctx, tx, `SELECT `+db.system+`, t.seed, `+epochColumns+`
 			FROM trial t JOIN epoch e ON e.trial = t.id WHERE t.study = ?
-			ORDER BY t.M, t.L, t.seed, e.number`, []any{id}, func(rows *sql.Rows) error {
+			ORDER BY t.M, t.L, `+db.system+`, t.seed, e.number`, []any{id}, func(rows *sql.Rows) error {
 			var e TrialEpoch
 			var row epochRow
-			if err := rows.Scan(append([]any{&e.Pair.L, &e.Pair.M, &e.Seed}, row.dest()...)...); err != nil {
+			if err := rows.Scan(append([]any{(*systemName)(&e.System), &e.Seed}, row.dest()...)...); err != nil {
 				return err
 			}
 			e.Epoch = row.epoch()
@@ -123,13 +123,13 @@ func (db *DB) Attempts(ctx context.Context, name string) ([]TrialAttempt, error)
 	var attempts []TrialAttempt
 	err := db.viewStudy(ctx, name, func(tx *sql.Tx, id int64, _ search.Study) error {
 		attempts = nil
-		return each(ctx, tx, `SELECT t.L, t.M, t.seed, a.started, coalesce(a.ended, 0), coalesce(a.outcome, ''), a.message,
+		return each(ctx, tx, `SELECT `+db.system+`, t.seed, a.started, coalesce(a.ended, 0), coalesce(a.outcome, ''), a.message,
 				a.git_commit, a.go_version, a.cpu, a.isa, a.device, a.host, a.pid, a.args
 			FROM trial t JOIN attempt a ON a.trial = t.id WHERE t.study = ? ORDER BY a.id`, []any{id}, func(rows *sql.Rows) error {
 			var a TrialAttempt
 			var started, ended int64
 			var args []byte
-			if err := rows.Scan(&a.Pair.L, &a.Pair.M, &a.Seed, &started, &ended, &a.Outcome, &a.Message,
+			if err := rows.Scan((*systemName)(&a.System), &a.Seed, &started, &ended, &a.Outcome, &a.Message,
 				&a.Commit, &a.GoVersion, &a.CPU, &a.ISA, &a.Device, &a.Host, &a.PID, &args); err != nil {
 				return err
 			}
@@ -149,14 +149,14 @@ func (db *DB) Attempts(ctx context.Context, name string) ([]TrialAttempt, error)
 
 // Checkpoint returns the newest checkpoint of a trial, nil if it has none. It
 // is an error if its checksum does not fit.
-func (db *DB) Checkpoint(ctx context.Context, name string, pair space.Pair, seed int) (*search.Checkpoint, error) {
+func (db *DB) Checkpoint(ctx context.Context, name string, system space.System, seed int) (*search.Checkpoint, error) {
 	var c *search.Checkpoint
 	err := db.viewStudy(ctx, name, func(tx *sql.Tx, id int64, _ search.Study) error {
 		var trial int64
-		err := tx.QueryRowContext(ctx, `SELECT id FROM trial WHERE study = ? AND L = ? AND M = ? AND seed = ?`,
-			id, pair.L, pair.M, seed).Scan(&trial)
+		err := tx.QueryRowContext(ctx, `SELECT t.id FROM trial t WHERE t.study = ? AND `+db.system+` = ? AND t.seed = ?`,
+			id, system.String(), seed).Scan(&trial)
 		if errors.Is(err, sql.ErrNoRows) {
-			return fmt.Errorf("it has no trial %s seed %d", pair, seed)
+			return fmt.Errorf("it has no trial %s seed %d", system.Label(), seed)
 		}
 		if err != nil {
 			return err
@@ -224,10 +224,10 @@ func (db *DB) findStudy(ctx context.Context, tx *sql.Tx, name string) (id int64,
 	return id, s, nil
 }
 
-func findTrials(ctx context.Context, tx *sql.Tx, study int64) ([]search.Trial, error) {
+func (db *DB) findTrials(ctx context.Context, tx *sql.Tx, study int64) ([]search.Trial, error) {
 	var trials []search.Trial
 	// A trial that failed has ended, and its last attempt says why.
-	err := each(ctx, tx, `SELECT t.id, t.L, t.M, t.seed, t.status, t.epochs, t.multiply_adds,
+	err := each(ctx, tx, `SELECT t.id, `+db.system+`, t.seed, t.status, t.epochs, t.multiply_adds, `+db.params+`,
 			CASE WHEN t.status IN ('failed', 'diverged') THEN (SELECT message FROM attempt WHERE trial = t.id ORDER BY id DESC LIMIT 1) ELSE '' END,
 			`+epochColumns+`
 		FROM trial t LEFT JOIN epoch e ON e.trial = t.id AND e.number = (SELECT max(number) FROM epoch WHERE trial = t.id)
@@ -235,7 +235,7 @@ func findTrials(ctx context.Context, tx *sql.Tx, study int64) ([]search.Trial, e
 		var t search.Trial
 		var message string
 		var row epochRow
-		if err := rows.Scan(append([]any{&t.ID, &t.Pair.L, &t.Pair.M, &t.Seed, &t.Status, &t.Epochs, &t.MultiplyAdds, &message}, row.dest()...)...); err != nil {
+		if err := rows.Scan(append([]any{&t.ID, (*systemName)(&t.System), &t.Seed, &t.Status, &t.Epochs, &t.MultiplyAdds, &t.Params, &message}, row.dest()...)...); err != nil {
 			return err
 		}
 		t.Error = lastLine(message)
@@ -245,6 +245,19 @@ func findTrials(ctx context.Context, tx *sql.Tx, study int64) ([]search.Trial, e
 		return nil
 	})
 	return trials, err
+}
+
+// systemName reads a System from its name.
+type systemName space.System
+
+func (s *systemName) Scan(v any) error {
+	name, ok := v.(string)
+	if !ok {
+		return fmt.Errorf("a network's name is %T", v)
+	}
+	system, err := space.ParseSystem(name)
+	*s = systemName(system)
+	return err
 }
 
 // findCheckpoint returns nil if the trial has none.

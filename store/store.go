@@ -36,7 +36,7 @@ const (
 	// applicationID is "igcs" in ASCII, at offset 68 of the file.
 	applicationID = 0x69676373
 	// schemaVersion is the number of the last file in migration/.
-	schemaVersion = 1
+	schemaVersion = 2
 )
 
 // DB is an open database. Its methods may be called concurrently.
@@ -49,6 +49,9 @@ type DB struct {
 	// still reads a file at rest, see view; nil after Open.
 	still   *sql.DB
 	stillAt fileState
+	// The expressions for the name of a trial's network and its parameters: a
+	// file that is only read may have an older schema.
+	system, params string
 
 	mu     sync.Mutex
 	runner *lock // nil unless LockRunner holds
@@ -132,8 +135,9 @@ func OpenReadOnly(ctx context.Context, path string) (*DB, error) {
 	case err != nil:
 	case version == 0:
 		err = fmt.Errorf("open database %s: it is empty: store a study with: igcsearch run STUDY", db.name)
-	case version < schemaVersion:
-		err = fmt.Errorf("open database %s: it has schema version %d, this igcsearch reads %d: bring it up to date with: igcsearch run STUDY", db.name, version, schemaVersion)
+	case version == 1: // before 0002_systems.sql, which keeps these columns
+		db.params = "0"
+		db.system = `('IGC-L' || t.L || 'M' || t.M)`
 	}
 	if err != nil {
 		db.Close()
@@ -176,7 +180,7 @@ func locate(path string) (*DB, error) {
 	if info, err := os.Stat(abs); err == nil && !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("open database %s: it is not a regular file: give another --db", path)
 	}
-	return &DB{path: abs, name: path}, nil
+	return &DB{path: abs, name: path, system: "t.system", params: "coalesce(t.params, 0)"}, nil
 }
 
 func (db *DB) dsn(options url.Values) string {

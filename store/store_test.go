@@ -315,7 +315,7 @@ func TestBegin(t *testing.T) {
 		execute(t, path, `UPDATE checkpoint SET state = zeroblob(length(state))`)
 		_, _, err := db.Begin(t.Context(), trials[0].ID, search.Attempt{})
 		wantError(t, err, "epoch 1, is damaged", "--set name=NEW")
-		_, err = db.Checkpoint(t.Context(), s.Name, trials[0].Pair, trials[0].Seed)
+		_, err = db.Checkpoint(t.Context(), s.Name, trials[0].System, trials[0].Seed)
 		wantError(t, err, "is damaged")
 	})
 }
@@ -333,7 +333,7 @@ func TestRecord(t *testing.T) {
 				ValidationCorrect: 1, ValidationTotal: 5000, TestCorrect: 6389, TestTotal: 10000,
 				TrainSeconds: 1.5, EvalSeconds: 0.25,
 			}
-			want = append(want, store.TrialEpoch{Pair: trials[3].Pair, Seed: trials[3].Seed, Epoch: e})
+			want = append(want, store.TrialEpoch{System: trials[3].System, Seed: trials[3].Seed, Epoch: e})
 			if err := db.Record(t.Context(), attempt, e, search.Checkpoint{Epoch: i + 1}); err != nil {
 				t.Fatal(err)
 			}
@@ -353,7 +353,7 @@ func TestRecord(t *testing.T) {
 		if err != nil || stored[3].Last != want[2].Epoch || stored[3].Epoch != 3 {
 			t.Errorf("last epoch %+v (%v), want %+v", stored[3].Last, err, want[2].Epoch)
 		}
-		c, err := ro.Checkpoint(t.Context(), s.Name, trials[3].Pair, trials[3].Seed)
+		c, err := ro.Checkpoint(t.Context(), s.Name, trials[3].System, trials[3].Seed)
 		if err != nil || c == nil || c.Epoch != 3 || len(c.State) != 0 {
 			t.Errorf("checkpoint %+v (%v), want epoch 3 with an empty state", c, err)
 		}
@@ -473,7 +473,7 @@ func TestRead(t *testing.T) {
 			end(t, db, attempt, search.Done, "")
 		}
 		attempts, err := db.Attempts(t.Context(), s.Name)
-		if diff := cmp.Diff(a, attempts[i].Attempt); err != nil || diff != "" || attempts[i].Pair != trials[i].Pair || attempts[i].Seed != trials[i].Seed {
+		if diff := cmp.Diff(a, attempts[i].Attempt); err != nil || diff != "" || attempts[i].System != trials[i].System || attempts[i].Seed != trials[i].Seed {
 			t.Errorf("attempt begun (-) and read (+): %v\n%s", err, diff)
 		}
 	}
@@ -512,7 +512,7 @@ func TestRead(t *testing.T) {
 			t.Fatalf("%d epochs (%v), want 9", len(epochs), err)
 		}
 		if !slices.IsSortedFunc(epochs, func(a, b store.TrialEpoch) int {
-			if c := space.ComparePairs(a.Pair, b.Pair); c != 0 {
+			if c := space.ComparePairs(a.System.Pair(), b.System.Pair()); c != 0 {
 				return c
 			}
 			return (a.Seed-b.Seed)*1000 + a.Number - b.Number
@@ -530,11 +530,11 @@ func TestRead(t *testing.T) {
 		wantError(t, err, `no such study: "x"`, "has none yet")
 	})
 	t.Run("has no checkpoint of a trial that has no epoch, and none of no trial", func(t *testing.T) {
-		c, err := db.Checkpoint(t.Context(), "another", otherTrials[0].Pair, otherTrials[0].Seed)
+		c, err := db.Checkpoint(t.Context(), "another", otherTrials[0].System, otherTrials[0].Seed)
 		if c != nil || err != nil {
 			t.Errorf("checkpoint %v, error %v, want neither", c, err)
 		}
-		_, err = db.Checkpoint(t.Context(), "quick", space.Pair{L: 2, M: 40}, 0)
+		_, err = db.Checkpoint(t.Context(), "quick", space.PairSystem(space.Pair{L: 2, M: 40}), 0)
 		wantError(t, err, "no trial L2M40 seed 0")
 	})
 }

@@ -68,9 +68,10 @@ func (db *DB) Plan(ctx context.Context, s search.Study, trials []search.Trial) (
 		change(`UPDATE trial SET status = ?2 WHERE study = ?1 AND status IN (?3, ?4)`,
 			study, search.Pending, search.Running, search.Failed)
 		for _, t := range trials {
-			change(`INSERT INTO trial (study, L, M, seed, status, epochs, multiply_adds)
-				VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (study, L, M, seed) DO NOTHING`,
-				study, t.Pair.L, t.Pair.M, t.Seed, search.Pending, t.Epochs, t.MultiplyAdds)
+			p := t.System.Pair()
+			change(`INSERT INTO trial (study, system, L, M, seed, status, epochs, multiply_adds, params)
+				VALUES (?, ?, nullif(?, 0), nullif(?, 0), ?, ?, ?, ?, nullif(?, 0)) ON CONFLICT (study, system, seed) DO NOTHING`,
+				study, t.System.String(), p.L, p.M, t.Seed, search.Pending, t.Epochs, t.MultiplyAdds, t.Params)
 		}
 		if err != nil {
 			return err
@@ -80,23 +81,23 @@ func (db *DB) Plan(ctx context.Context, s search.Study, trials []search.Trial) (
 				return err
 			}
 		}
-		stored, err := findTrials(ctx, tx, study)
+		stored, err := db.findTrials(ctx, tx, study)
 		if err != nil {
 			return err
 		}
 		type key struct {
-			space.Pair
+			space.System
 			seed int
 		}
 		byKey := map[key]search.Trial{}
 		for _, t := range stored {
-			byKey[key{t.Pair, t.Seed}] = t
+			byKey[key{t.System, t.Seed}] = t
 		}
 		planned = make([]search.Trial, len(trials))
 		for i, t := range trials {
-			k := key{t.Pair, t.Seed}
+			k := key{t.System, t.Seed}
 			if _, ok := byKey[k]; !ok {
-				return fmt.Errorf("trial %s seed %d is planned twice", t.Pair, t.Seed)
+				return fmt.Errorf("trial %s seed %d is planned twice", t.System.Label(), t.Seed)
 			}
 			planned[i] = byKey[k]
 			delete(byKey, k)

@@ -101,6 +101,12 @@ func Parse(file string, text []byte, set []string) (search.Study, error) {
 	if has("budget") && !has("pairs") {
 		s.Pairs = nil
 	}
+	if has("systems") && !has("pairs") && !has("budget") {
+		s.Pairs, s.Budget, s.Variant = nil, 0, ""
+	}
+	if (has("pairs") || has("budget")) && !has("systems") {
+		s.Systems = nil
+	}
 	if len(s.Pairs) > 0 {
 		for _, key := range []string{"budget", "tolerance", "all"} {
 			switch {
@@ -245,7 +251,7 @@ func override(s *search.Study, assignment string) (key string, err error) {
 			return errors.New("more than one key")
 		}
 		next := *s
-		next.Pairs, next.Drops = nil, nil // arrays replace, and share no memory
+		next.Pairs, next.Drops, next.Systems, next.Depths = nil, nil, nil, nil // arrays replace, and share no memory
 		if err := toml.Unmarshal(text, &next); err != nil {
 			return err
 		}
@@ -254,6 +260,12 @@ func override(s *search.Study, assignment string) (key string, err error) {
 		}
 		if key != "drops" {
 			next.Drops = s.Drops
+		}
+		if key != "systems" {
+			next.Systems = s.Systems
+		}
+		if key != "depths" {
+			next.Depths = s.Depths
 		}
 		*s = next
 		return nil
@@ -281,6 +293,9 @@ func wanted(key string) string {
 		if f.Tag.Get("toml") != key {
 			continue
 		}
+		if f.Type.Kind() == reflect.String {
+			return "a string in quotes"
+		}
 		switch f.Type {
 		case reflect.TypeFor[int]():
 			return "a whole number"
@@ -288,8 +303,8 @@ func wanted(key string) string {
 			return "a number"
 		case reflect.TypeFor[bool]():
 			return "true or false"
-		case reflect.TypeFor[string]():
-			return "a string in quotes"
+		case reflect.TypeFor[[]int]():
+			return "a list of whole numbers, like [8, 20]"
 		case reflect.TypeFor[[]string]():
 			return `a list of strings, like ["40x2", "64x1"]`
 		case reflect.TypeFor[[]float64]():

@@ -117,7 +117,10 @@ func (o BenchOptions) model(threads int) (*graph.Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	net := space.Figure3(o.Pair, 6, space.Shape{C: 3, H: benchSide, W: benchSide}, benchClasses)
+	net, err := space.PairSystem(o.Pair).Network(space.Plan{Layout: space.Flat, In: space.Shape{C: 3, H: benchSide, W: benchSide}, Classes: benchClasses})
+	if err != nil {
+		return nil, err
+	}
 	m, err := graph.New(net, o.Batch, graph.Options{ISA: isa, Threads: threads})
 	if err != nil {
 		return nil, err

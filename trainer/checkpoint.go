@@ -35,7 +35,7 @@ func tensors(m *graph.Model) []graph.Stat {
 // header is what says whose checkpoint it is.
 func header(isa kernel.ISA, job search.Job, epoch int) []byte {
 	b := []byte(checkpointMagic)
-	for _, v := range []int{int(isa), job.Pair.L, job.Pair.M, job.Seed, epoch} {
+	for _, v := range []int{int(isa), job.System.Pair().L, job.System.Pair().M, job.Seed, epoch} {
 		b = binary.LittleEndian.AppendUint32(b, uint32(v))
 	}
 	return b
@@ -62,7 +62,7 @@ func restore(m *graph.Model, job search.Job, c *search.Checkpoint) error {
 		err = fmt.Errorf("it was made with %v, this run has %v: set IGC_ISA=%v to go on, or start anew under another name or in another database", other, m.Team().ISA(), other)
 	}
 	if err != nil {
-		return fmt.Errorf("checkpoint of %v seed %d after epoch %d: %w", job.Pair, job.Seed, c.Epoch, err)
+		return fmt.Errorf("checkpoint of %v seed %d after epoch %d: %w", job.System.Label(), job.Seed, c.Epoch, err)
 	}
 	return nil
 }

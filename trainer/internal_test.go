@@ -89,7 +89,7 @@ func FuzzCheckpoint(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Cleanup(m.Close)
-	j := search.Job{Pair: space.Pair{L: 2, M: 1}}
+	j := search.Job{System: space.PairSystem(space.Pair{L: 2, M: 1})}
 	good := state(m, j, 1)
 	f.Add(good)
 	f.Add(good[:len(good)/2])
@@ -108,7 +108,7 @@ func TestACheckpointOfAnotherInstructionSetIsRefused(t *testing.T) {
 		t.Skip("this machine has one instruction set")
 	}
 	net := space.Figure3(space.Pair{L: 2, M: 1}, 1, space.Shape{C: 3, H: 1, W: 1}, 2)
-	j := search.Job{Pair: space.Pair{L: 2, M: 1}}
+	j := search.Job{System: space.PairSystem(space.Pair{L: 2, M: 1})}
 	var models [2]*graph.Model
 	for i := range models {
 		m, err := graph.New(net, 1, graph.Options{ISA: all[i], Threads: 1})

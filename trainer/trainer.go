@@ -124,7 +124,10 @@ func (t *Trainer) start(ctx context.Context, job search.Job) (*training, error) 
 	if job.Study.Augment == search.AugmentCropMirror {
 		tr.aug = &dataset.Augmentation{Pad: job.Study.Pad, Mirror: true}
 	}
-	net := space.Figure3(job.Pair, job.Study.Blocks, space.Shape{C: set.C, H: set.H, W: set.W}, len(set.Classes))
+	net, err := job.System.Network(job.Study.Plan(space.Shape{C: set.C, H: set.H, W: set.W}, len(set.Classes)))
+	if err != nil {
+		return nil, err
+	}
 	if tr.model, err = graph.New(net, tr.batch, graph.Options{ISA: isa, Threads: t.options.Threads}); err != nil {
 		return nil, err
 	}

@@ -57,7 +57,7 @@ func (r *recorder) Epoch(e search.Epoch, c search.Checkpoint) error {
 }
 
 func job(s search.Study, seed int) search.Job {
-	return search.Job{Study: s, Pair: space.Pair{L: 4, M: 2}, Seed: seed}
+	return search.Job{Study: s, System: space.PairSystem(space.Pair{L: 4, M: 2}), Seed: seed}
 }
 
 func train(t *testing.T, j search.Job) *recorder {
@@ -186,7 +186,7 @@ func TestACheckpointOfAnotherTrialIsRefused(t *testing.T) {
 func TestTrace(t *testing.T) {
 	var b bytes.Buffer
 	s := tiny(t)
-	if err := trainer.New(trainer.Options{}).Trace(t.Context(), search.Job{Study: s, Pair: space.Pair{L: 3, M: 2}, Seed: 1}, 3, &b); err != nil {
+	if err := trainer.New(trainer.Options{}).Trace(t.Context(), search.Job{Study: s, System: space.PairSystem(space.Pair{L: 3, M: 2}), Seed: 1}, 3, &b); err != nil {
 		t.Fatal(err)
 	}
 	path := filepath.Join(t.TempDir(), "trace.npz")
@@ -265,8 +265,12 @@ func TestScaling(t *testing.T) {
 }
 
 func TestANetworkTooLargeIsAnErrorThatSaysSo(t *testing.T) {
-	_, err := trainer.Bench(t.Context(), trainer.BenchOptions{Pair: space.Pair{L: 100000, M: 100000}, Batch: 64, Threads: 1, Steps: 1})
-	if err == nil || !strings.Contains(err.Error(), "IGC-L100000M100000, batch 64: no memory for") {
+	_, err := trainer.Bench(t.Context(), trainer.BenchOptions{Pair: space.Pair{L: 10000, M: 100}, Batch: 4096, Threads: 1, Steps: 1})
+	if err == nil || !strings.Contains(err.Error(), "IGC-L10000M100, batch 4096: no memory for") {
+		t.Errorf("error %v", err)
+	}
+	_, err = trainer.Bench(t.Context(), trainer.BenchOptions{Pair: space.Pair{L: 100000, M: 100000}, Batch: 64, Threads: 1, Steps: 1})
+	if err == nil || !strings.Contains(err.Error(), "want 1 to 1000000 channels") {
 		t.Errorf("error %v", err)
 	}
 	for _, o := range []trainer.BenchOptions{{Batch: 1 << 30, Threads: 1}, {Batch: 1, Threads: 1 << 30}} {

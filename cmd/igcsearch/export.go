@@ -72,17 +72,17 @@ func runExport(ctx context.Context, o exportOptions, stdout, stderr io.Writer) e
 	if err != nil {
 		return err
 	}
-	epochs := map[space.Pair]map[int][]search.Epoch{}
+	epochs := map[space.System]map[int][]search.Epoch{}
 	if o.epochs {
 		list, err := db.Epochs(ctx, r.study.Name)
 		if err != nil {
 			return err
 		}
 		for _, e := range list {
-			if epochs[e.Pair] == nil {
-				epochs[e.Pair] = map[int][]search.Epoch{}
+			if epochs[e.System] == nil {
+				epochs[e.System] = map[int][]search.Epoch{}
 			}
-			epochs[e.Pair][e.Seed] = append(epochs[e.Pair][e.Seed], e.Epoch)
+			epochs[e.System][e.Seed] = append(epochs[e.System][e.Seed], e.Epoch)
 		}
 	}
 	var rows []exportRow
@@ -91,7 +91,7 @@ func runExport(ctx context.Context, o exportOptions, stdout, stderr io.Writer) e
 			rows = append(rows, exportRow{t, t.Last})
 			continue
 		}
-		for _, e := range epochs[t.Pair][t.Seed] {
+		for _, e := range epochs[t.System][t.Seed] {
 			rows = append(rows, exportRow{t, e})
 		}
 	}
@@ -117,8 +117,9 @@ type exportRow struct {
 
 func exportCSV(stdout io.Writer, r results, rows []exportRow, times bool) error {
 	w := csv.NewWriter(stdout)
-	header := []string{"L", "M", "width", "params", "seed", "status", "epoch", "epochs", "learning_rate", "train_loss",
-		"train_correct", "train_total", "validation_correct", "validation_total", "test_correct", "test_total", "error"}
+	header := append(r.what(), "seed", "status", "epoch", "epochs", "learning_rate", "train_loss",
+		"train_correct", "train_total", "validation_correct", "validation_total", "test_correct", "test_total", "error")
+	header[0] = strings.TrimPrefix(header[0], "<")
 	if times {
 		header = append(header, "train_seconds", "eval_seconds")
 	}
@@ -130,11 +131,7 @@ func exportCSV(stdout io.Writer, r results, rows []exportRow, times bool) error 
 		if e.Number > 0 {
 			rate, loss = float(e.LearningRate), float(e.TrainLoss)
 		}
-		fields := []string{}
-		for _, n := range []int{row.Pair.L, row.Pair.M, row.Pair.Width(), row.Pair.Params(r.study.Kernel), row.Seed} {
-			fields = append(fields, strconv.Itoa(n))
-		}
-		fields = append(fields, string(row.Status), strconv.Itoa(e.Number), strconv.Itoa(row.Epochs), rate, loss)
+		fields := append(r.which(row.System, row.Params), strconv.Itoa(row.Seed), string(row.Status), strconv.Itoa(e.Number), strconv.Itoa(row.Epochs), rate, loss)
 		for _, n := range []int{e.TrainCorrect, e.TrainTotal, e.ValidationCorrect, e.ValidationTotal, e.TestCorrect, e.TestTotal} {
 			fields = append(fields, strconv.Itoa(n))
 		}
@@ -161,7 +158,10 @@ func exportJSON(stdout io.Writer, r results, rows []exportRow, times bool) error
 	for _, x := range rows {
 		t := x.Trial
 		t.Epoch, t.Last = x.at.Number, x.at
-		out := row{trialJSON: toJSON(t), Width: t.Pair.Width(), Params: t.Pair.Params(r.study.Kernel), LearningRate: x.at.LearningRate}
+		out := row{trialJSON: r.toJSON(t), Width: t.System.Pair().Width(), Params: t.System.Variant.Params(t.System.Pair(), r.study.Kernel), LearningRate: x.at.LearningRate}
+		if !r.ofPairs() {
+			out.Params = t.Params
+		}
 		if times {
 			out.TrainSeconds, out.EvalSeconds = &x.at.TrainSeconds, &x.at.EvalSeconds
 		}
@@ -191,13 +191,17 @@ func exportLatex(stdout io.Writer, r results) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%% needs \\usepackage{booktabs}\n\\begin{table}\n\\centering\n\\caption{%s.}\n\\label{tab:%s}\n",
 		latexEscape.Replace(r.caption()), r.study.Name)
-	b.WriteString("\\begin{tabular}{rrrrrr}\n\\toprule\n$L$ & $M$ & width & parameters & accuracy (\\%) & $n$ \\\\\n\\midrule\n")
-	for _, p := range r.byPair() {
+	columns, heads := "rrrrrr", "$L$ & $M$ & width & parameters"
+	if !r.ofPairs() {
+		columns, heads = "lrrrr", "network & depth & parameters"
+	}
+	fmt.Fprintf(&b, "\\begin{tabular}{%s}\n\\toprule\n%s & accuracy (\\%%) & $n$ \\\\\n\\midrule\n", columns, heads)
+	for _, p := range r.bySystem() {
 		accuracy := "--"
 		if len(p.accuracies) > 0 {
 			accuracy = "$" + p.accuracy(` \pm `) + "$"
 		}
-		fmt.Fprintf(&b, "%d & %d & %d & %d & %s & %s \\\\\n", p.L, p.M, p.Width(), p.Params(r.study.Kernel), accuracy, p.n())
+		fmt.Fprintf(&b, "%s & %s & %s \\\\\n", strings.Join(r.which(p.System, p.params), " & "), accuracy, p.n())
 	}
 	b.WriteString("\\bottomrule\n\\end{tabular}\n\\end{table}\n")
 	_, err := io.WriteString(stdout, b.String())

@@ -133,7 +133,7 @@ func scriptFixture(ts *testscript.TestScript, _ bool, args []string) {
 
 	for _, t := range trials {
 		status, message, epochs, pid := search.Done, "", 2, os.Getpid()
-		switch fmt.Sprintf("%v/%d", t.Pair, t.Seed) {
+		switch fmt.Sprintf("%v/%d", t.System.Label(), t.Seed) {
 		case "L40M2/1":
 			status, message, epochs = search.Diverged, "epoch 2, step 1: the loss is not finite", 1
 		case "L28M3/0":
@@ -150,7 +150,7 @@ func scriptFixture(ts *testscript.TestScript, _ bool, args []string) {
 		for n := 1; n <= epochs; n++ {
 			e := search.Epoch{
 				Number: n, LearningRate: 0.1, TrainLoss: 2.25 / float64(n), TrainCorrect: 10 * n, TrainTotal: 64,
-				ValidationCorrect: 8 * n, ValidationTotal: 50, TestCorrect: t.Pair.L/4 + 10*n + 2*t.Seed, TestTotal: 100,
+				ValidationCorrect: 8 * n, ValidationTotal: 50, TestCorrect: t.System.Pair().L/4 + 10*n + 2*t.Seed, TestTotal: 100,
 				TrainSeconds: 1.5, EvalSeconds: 0.25,
 			}
 			ts.Check(db.Record(ctx, id, e, search.Checkpoint{Epoch: n, State: []byte{byte(n)}}))

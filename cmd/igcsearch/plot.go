@@ -146,13 +146,16 @@ func runPlot(ctx context.Context, o plotOptions, stderr io.Writer) error {
 		if err != nil {
 			return err
 		}
+		if o.kind == kindAccuracy && !r.ofPairs() {
+			return fmt.Errorf("plot %s: it compares networks, which have no common M: use --kind curves, or igcsearch export", r.study.Name)
+		}
 		if slices.ContainsFunc(list, func(other results) bool { return other.study.Name == r.study.Name }) {
 			return usageError{fmt.Errorf("study %s is given twice", r.study.Name)}
 		}
 		if len(o.pairs) > 0 {
 			there := r.study.PairList()
 			missing = slices.DeleteFunc(missing, func(p space.Pair) bool { return slices.Contains(there, p) })
-			r.trials = slices.DeleteFunc(r.trials, func(t search.Trial) bool { return !slices.Contains(o.pairs, t.Pair) })
+			r.trials = slices.DeleteFunc(r.trials, func(t search.Trial) bool { return !slices.Contains(o.pairs, t.System.Pair()) })
 			if len(r.trials) == 0 {
 				return noPairs(o.pairs, []results{r})
 			}
@@ -234,11 +237,21 @@ func checkFigure(path string) error {
 	return nil
 }
 
-// drawAccuracy draws the figure that run writes.
-func drawAccuracy(ctx context.Context, db *store.DB, list []results, path string) error {
+// drawFigure draws the figure that run writes: accuracy against M, or learning
+// curves of networks that have no common M.
+func drawFigure(ctx context.Context, db *store.DB, r results, path string) error {
+	list := []results{r}
 	options, err := figureOptions(ctx, db, list)
 	if err != nil {
 		return err
+	}
+	if !r.ofPairs() {
+		curves, err := learningCurves(ctx, db, list)
+		if err != nil {
+			return err
+		}
+		options.Height = curvesHeight(len(curves), false)
+		return namingFile("save figure", path, plots.LearningCurves{Options: options, Curves: curves}.Save(path))
 	}
 	return namingFile("save figure", path, plots.AccuracyVsM{Options: options, Series: series(list)}.Save(path))
 }
@@ -293,8 +306,8 @@ func series(list []results) []plots.Series {
 	var all []plots.Series
 	for _, r := range list {
 		s := plots.Series{Name: label(r, list)}
-		for _, p := range r.byPair() {
-			s.Points = append(s.Points, plots.Point{L: p.L, M: p.M, Accuracies: p.accuracies})
+		for _, p := range r.bySystem() {
+			s.Points = append(s.Points, plots.Point{L: p.Pair().L, M: p.Pair().M, Accuracies: p.accuracies})
 		}
 		all = append(all, s)
 	}
@@ -304,27 +317,27 @@ func series(list []results) []plots.Series {
 // learningCurves has a curve for each pair that has a done trial.
 func learningCurves(ctx context.Context, db *store.DB, list []results) ([]plots.Curve, error) {
 	type trial struct {
-		pair space.Pair
-		seed int
+		system space.System
+		seed   int
 	}
 	var all []plots.Curve
 	for _, r := range list {
 		done := map[trial]bool{}
 		for _, t := range r.trials {
 			_, ok := r.accuracy(t)
-			done[trial{t.Pair, t.Seed}] = ok
+			done[trial{t.System, t.Seed}] = ok
 		}
 		epochs, err := db.Epochs(ctx, r.study.Name)
 		if err != nil {
 			return nil, err
 		}
-		for _, p := range r.byPair() {
-			c := plots.Curve{Name: p.Pair.String(), Epochs: make([]plots.Epoch, r.study.Epochs)}
+		for _, p := range r.bySystem() {
+			c := plots.Curve{Name: p.Label(), Epochs: make([]plots.Epoch, r.study.Epochs)}
 			if len(list) > 1 {
 				c.Name = label(r, list) + " " + c.Name
 			}
 			for _, e := range epochs {
-				if e.Pair != p.Pair || !done[trial{e.Pair, e.Seed}] {
+				if e.System != p.System || !done[trial{e.System, e.Seed}] {
 					continue
 				}
 				at := &c.Epochs[e.Number-1]

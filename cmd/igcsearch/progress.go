@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"math"
@@ -152,14 +153,11 @@ func (w *work) where() string {
 		list = append(list, t)
 	}
 	slices.SortFunc(list, func(a, b *liveTrial) int {
-		if c := space.ComparePairs(a.Pair, b.Pair); c != 0 {
-			return c
-		}
-		return a.Seed - b.Seed
+		return cmp.Or(space.ComparePairs(a.System.Pair(), b.System.Pair()), cmp.Compare(a.System.String(), b.System.String()), cmp.Compare(a.Seed, b.Seed))
 	})
 	var texts []string
 	for _, t := range list {
-		texts = append(texts, fmt.Sprintf("%v seed %d epoch %d/%d", t.Pair, t.Seed, min(t.Epoch+1, t.Epochs), t.Epochs))
+		texts = append(texts, fmt.Sprintf("%v seed %d epoch %d/%d", t.System.Label(), t.Seed, min(t.Epoch+1, t.Epochs), t.Epochs))
 	}
 	return strings.Join(texts, ", ")
 }
@@ -179,7 +177,7 @@ func (w *work) verdict(t search.Trial) string {
 		return ""
 	}
 	seconds := w.now().Sub(w.live[t.ID].since).Seconds()
-	return fmt.Sprintf("%s: %v seed %d %s after %s: %s", w.study, t.Pair, t.Seed, t.Status, span(seconds), text)
+	return fmt.Sprintf("%s: %v seed %d %s after %s: %s", w.study, t.System.Label(), t.Seed, t.Status, span(seconds), text)
 }
 
 // scores are the accuracies of an epoch as far as they were measured.
@@ -289,7 +287,7 @@ func (b *bars) trial(id int64) string {
 	if t == nil {
 		return "ended" // the bar is about to go
 	}
-	text := fmt.Sprintf("%v seed %d epoch %d/%d", t.Pair, t.Seed, min(t.Epoch+1, t.Epochs), t.Epochs)
+	text := fmt.Sprintf("%v seed %d epoch %d/%d", t.System.Label(), t.Seed, min(t.Epoch+1, t.Epochs), t.Epochs)
 	if t.Epoch > 0 {
 		text += fmt.Sprintf(" loss %.3f%s", t.Last.TrainLoss, scores(t.Last))
 	}

@@ -57,28 +57,32 @@ func readResults(ctx context.Context, db *store.DB, nameOrFile string) (results,
 	if r.trials, err = db.Trials(ctx, study.Name); err != nil {
 		return results{}, err
 	}
+	order := map[space.System]int{}
+	for i, system := range study.SystemList() {
+		order[system] = i
+	}
 	slices.SortFunc(r.trials, func(a, b search.Trial) int {
-		return cmp.Or(space.ComparePairs(a.Pair, b.Pair), cmp.Compare(a.Seed, b.Seed))
+		return cmp.Or(cmp.Compare(order[a.System], order[b.System]), cmp.Compare(a.Seed, b.Seed))
 	})
 	attempts, err := db.Attempts(ctx, study.Name)
 	if err != nil {
 		return results{}, err
 	}
 	host, _ := os.Hostname() // "" matches no attempt
-	dead := map[space.Pair]map[int]bool{}
+	dead := map[space.System]map[int]bool{}
 	for _, a := range attempts {
 		if a.Outcome == "done" && !slices.Contains(r.isas, a.ISA) {
 			r.isas = append(r.isas, a.ISA)
 		}
 		if a.Outcome == "" && a.Host == host && errors.Is(syscall.Kill(a.PID, 0), syscall.ESRCH) {
-			if dead[a.Pair] == nil {
-				dead[a.Pair] = map[int]bool{}
+			if dead[a.System] == nil {
+				dead[a.System] = map[int]bool{}
 			}
-			dead[a.Pair][a.Seed] = true
+			dead[a.System][a.Seed] = true
 		}
 	}
 	for i, t := range r.trials {
-		if t.Status == search.Running && dead[t.Pair][t.Seed] {
+		if t.Status == search.Running && dead[t.System][t.Seed] {
 			r.trials[i].Status = interrupted
 		}
 	}
@@ -95,17 +99,18 @@ func openResults(ctx context.Context, path, nameOrFile string) (results, error) 
 	return readResults(ctx, db, nameOrFile)
 }
 
-// pairResult sums up the trials of one pair.
-type pairResult struct {
-	space.Pair
+// systemResult sums up the trials of one network.
+type systemResult struct {
+	space.System
 	// accuracies are those of the done trials, in percent, of the study's
 	// curve split.
 	accuracies []float64
 	seeds      int // trials, done or not
+	params     int // of the network
 }
 
 // mean and std in percent; std has n − 1 in the denominator.
-func (p pairResult) accuracy(plusMinus string) string {
+func (p systemResult) accuracy(plusMinus string) string {
 	switch len(p.accuracies) {
 	case 0:
 		return "–"
@@ -117,19 +122,19 @@ func (p pairResult) accuracy(plusMinus string) string {
 }
 
 // n is how many trials the accuracy is of, "2 of 3" while some are missing.
-func (p pairResult) n() string {
+func (p systemResult) n() string {
 	if len(p.accuracies) < p.seeds {
 		return fmt.Sprintf("%d of %d", len(p.accuracies), p.seeds)
 	}
 	return strconv.Itoa(p.seeds)
 }
 
-// byPair sums up the trials in the order of rising M.
-func (r results) byPair() []pairResult {
-	var list []pairResult
+// bySystem sums up the trials in the order of the study: pairs by rising M.
+func (r results) bySystem() []systemResult {
+	var list []systemResult
 	for _, t := range r.trials {
-		if k := len(list); k == 0 || list[k-1].Pair != t.Pair {
-			list = append(list, pairResult{Pair: t.Pair})
+		if k := len(list); k == 0 || list[k-1].System != t.System {
+			list = append(list, systemResult{System: t.System, params: t.Params})
 		}
 		p := &list[len(list)-1]
 		p.seeds++
@@ -138,6 +143,32 @@ func (r results) byPair() []pairResult {
 		}
 	}
 	return list
+}
+
+// ofPairs reports whether the study compares pairs: then its tables have L and M,
+// else names.
+func (r results) ofPairs() bool { return len(r.study.Systems) == 0 && len(r.study.Depths) <= 1 }
+
+// what are the columns that tell one network of the study from another: their
+// heads and values. Parameters are those of a block, if the study is of pairs,
+// else of the network.
+func (r results) what() []string {
+	if r.ofPairs() {
+		return []string{"L", "M", "width", "params"}
+	}
+	return []string{"<network", "depth", "params"}
+}
+
+func (r results) which(s space.System, params int) []string {
+	if p := s.Pair(); r.ofPairs() {
+		return []string{strconv.Itoa(p.L), strconv.Itoa(p.M), strconv.Itoa(p.Width()), strconv.Itoa(s.Variant.Params(p, r.study.Kernel))}
+	}
+	depth := s.Depth
+	if plan := r.study.Plan(space.Shape{}, 0); depth == 0 {
+		depth = cmp.Or(plan.Depth, plan.Layout.DefaultDepth(s.Ident))
+	}
+	s.Depth = 0
+	return []string{s.String(), strconv.Itoa(depth), strconv.Itoa(params)}
 }
 
 // accuracy of a done trial in percent.
@@ -200,11 +231,11 @@ func (r results) warn(stderr io.Writer) {
 	}
 }
 
-// summaryTable is the table of pairs that run prints.
+// summaryTable is the table of networks that run prints.
 func (r results) summaryTable() *textTable {
-	t := newTable("L", "M", "width", "params", "accuracy (%)", "n")
-	for _, p := range r.byPair() {
-		t.add(strconv.Itoa(p.L), strconv.Itoa(p.M), strconv.Itoa(p.Width()), strconv.Itoa(p.Params(r.study.Kernel)), p.accuracy(" ± "), p.n())
+	t := newTable(append(r.what(), "accuracy (%)", "n")...)
+	for _, p := range r.bySystem() {
+		t.add(append(r.which(p.System, p.params), p.accuracy(" ± "), p.n())...)
 	}
 	return t
 }

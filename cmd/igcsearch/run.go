@@ -123,7 +123,7 @@ func runRun(ctx context.Context, o runOptions, stdout, stderr io.Writer) error {
 	host, _ := os.Hostname() // "" is stored as unknown
 	show := newProgress(study.Name, stderr)
 	show.note(fmt.Sprintf("%s: %s × %s, %s each, on %s (%s); %s, %s",
-		study.Name, count(len(study.Pairs), "pair"), count(study.Seeds, "seed"), count(study.Epochs, "epoch"),
+		study.Name, networks(study), count(study.Seeds, "seed"), count(study.Epochs, "epoch"),
 		datasetLabel(study.Dataset), pictures(data), count(workers, "worker"), isa))
 	unhook := context.AfterFunc(ctx, func() {
 		show.note("stopping at the next batch; interrupt again to end at once")
@@ -161,7 +161,7 @@ func runRun(ctx context.Context, o runOptions, stdout, stderr io.Writer) error {
 		for _, t := range r.trials {
 			if t.Status == search.Failed {
 				return fmt.Errorf("run %s: %s failed, first %v seed %d: %s: the same command tries again",
-					study.Name, count(sum.Failed, "trial"), t.Pair, t.Seed, t.Error)
+					study.Name, count(sum.Failed, "trial"), t.System.Label(), t.Seed, t.Error)
 			}
 		}
 	}
@@ -180,16 +180,21 @@ func loadStudy(nameOrFile string, set []string) (search.Study, error) {
 // finish draws the figure and says what lies where.
 func finish(ctx context.Context, o runOptions, db *store.DB, r results, stderr io.Writer) error {
 	if r.done() > 0 && !o.noFigure {
-		if err := drawAccuracy(ctx, db, []results{r}, o.figure); err != nil {
+		if err := drawFigure(ctx, db, r, o.figure); err != nil {
 			return err
 		}
 		fmt.Fprintf(stderr, "figure    %s\n", o.figure)
 	}
 	name := quote(r.study.Name)
+	plot := name
+	if !r.ofPairs() {
+		plot += " --kind curves"
+	}
 	if o.db != defaultDB {
 		name += " --db " + quote(o.db)
+		plot += " --db " + quote(o.db)
 	}
-	fmt.Fprintf(stderr, "database  %s\nnext      %s plot %s -o figure.svg\n          %s export %s --format csv\n", o.db, program(), name, program(), name)
+	fmt.Fprintf(stderr, "database  %s\nnext      %s plot %s -o figure.svg\n          %s export %s --format csv\n", o.db, program(), plot, program(), name)
 	return nil
 }
 
@@ -234,4 +239,12 @@ func quote(s string) string {
 		return s
 	}
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+// networks counts those of a study, as pairs if it is of pairs.
+func networks(s search.Study) string {
+	if len(s.Systems) == 0 && len(s.Depths) <= 1 {
+		return count(len(s.Pairs), "pair")
+	}
+	return count(len(s.SystemList()), "network")
 }

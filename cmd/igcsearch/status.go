@@ -45,6 +45,7 @@ killed; the next run takes it up again). It can be asked while the study runs.`,
 
 // trialJSON is one trial as status and export print it.
 type trialJSON struct {
+	System            string        `json:"system,omitempty"` // in place of L and M, if the study is not of pairs
 	L                 int           `json:"L"`
 	M                 int           `json:"M"`
 	Seed              int           `json:"seed"`
@@ -61,13 +62,17 @@ type trialJSON struct {
 	Error             string        `json:"error"`
 }
 
-func toJSON(t search.Trial) trialJSON {
-	return trialJSON{
-		L: t.Pair.L, M: t.Pair.M, Seed: t.Seed, Status: t.Status, Epoch: t.Epoch, Epochs: t.Epochs,
+func (r results) toJSON(t search.Trial) trialJSON {
+	j := trialJSON{
+		L: t.System.Pair().L, M: t.System.Pair().M, Seed: t.Seed, Status: t.Status, Epoch: t.Epoch, Epochs: t.Epochs,
 		TrainLoss: finite(t.Last), TrainCorrect: t.Last.TrainCorrect, TrainTotal: t.Last.TrainTotal,
 		ValidationCorrect: t.Last.ValidationCorrect, ValidationTotal: t.Last.ValidationTotal,
 		TestCorrect: t.Last.TestCorrect, TestTotal: t.Last.TestTotal, Error: t.Error,
 	}
+	if !r.ofPairs() {
+		j.System = t.System.String()
+	}
+	return j
 }
 
 // finite is the training loss of an epoch as JSON can have it.
@@ -86,7 +91,7 @@ func runStatus(ctx context.Context, o statusOptions, stdout io.Writer) error {
 	if o.format == "json" {
 		trials := []trialJSON{}
 		for _, t := range r.trials {
-			trials = append(trials, toJSON(t))
+			trials = append(trials, r.toJSON(t))
 		}
 		return printJSON(stdout, struct {
 			Study   string      `json:"study"`
@@ -97,7 +102,11 @@ func runStatus(ctx context.Context, o statusOptions, stdout io.Writer) error {
 		}{r.study.Name, r.study.Title, r.study.Dataset, r.study.Curve, trials})
 	}
 
-	t := newTable("L", "M", "seed", "<status", "epoch", "train loss", "validation (%)", "test (%)", "<error")
+	which := []string{"L", "M"}
+	if !r.ofPairs() {
+		which = []string{"<network"}
+	}
+	t := newTable(append(which, "seed", "<status", "epoch", "train loss", "validation (%)", "test (%)", "<error")...)
 	counts := map[search.Status]int{}
 	for _, trial := range r.trials {
 		counts[trial.Status]++
@@ -105,9 +114,13 @@ func runStatus(ctx context.Context, o statusOptions, stdout io.Writer) error {
 		if trial.Epoch > 0 {
 			loss = fmt.Sprintf("%.4f", trial.Last.TrainLoss)
 		}
-		t.add(strconv.Itoa(trial.Pair.L), strconv.Itoa(trial.Pair.M), strconv.Itoa(trial.Seed), string(trial.Status),
+		name := []string{trial.System.Label()}
+		if p := trial.System.Pair(); r.ofPairs() {
+			name = []string{strconv.Itoa(p.L), strconv.Itoa(p.M)}
+		}
+		t.add(append(name, strconv.Itoa(trial.Seed), string(trial.Status),
 			fmt.Sprintf("%d/%d", trial.Epoch, trial.Epochs), loss,
-			percent(trial.Last.ValidationCorrect, trial.Last.ValidationTotal), percent(trial.Last.TestCorrect, trial.Last.TestTotal), trial.Error)
+			percent(trial.Last.ValidationCorrect, trial.Last.ValidationTotal), percent(trial.Last.TestCorrect, trial.Last.TestTotal), trial.Error)...)
 	}
 	var parts []string
 	for _, s := range []search.Status{search.Done, search.Diverged, search.Failed, search.Running, interrupted, search.Pending} {

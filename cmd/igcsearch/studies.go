@@ -42,13 +42,13 @@ that a database has results of.`,
 }
 
 func runStudies(ctx context.Context, o studiesOptions, stdout io.Writer) error {
-	t := newTable("<study", "pairs", "seeds", "epochs", "<dataset", "<what")
+	t := newTable("<study", "networks", "seeds", "epochs", "<dataset", "<what")
 	for _, name := range studies.Names() {
 		s, err := studies.Load(name, nil)
 		if err != nil {
 			return err
 		}
-		t.add(name, fmt.Sprint(len(s.Pairs)), fmt.Sprint(s.Seeds), fmt.Sprint(s.Epochs), s.Dataset, s.Title)
+		t.add(name, fmt.Sprint(len(s.SystemList())), fmt.Sprint(s.Seeds), fmt.Sprint(s.Epochs), s.Dataset, s.Title)
 	}
 	if _, err := fmt.Fprint(stdout, t); err != nil || o.db == "" {
 		return err

@@ -19,6 +19,7 @@ import (
 )
 
 type traceOptions struct {
+	system string
 	study  string
 	data   string
 	set    []string
@@ -38,7 +39,7 @@ needs to replay them, as arrays of an npz file: init/NAME and final/NAME for all
 parameters and running statistics, and for each step k step/k/images (N, 3, H,
 W) as fed, step/k/labels, step/k/logits, step/k/loss, step/k/lr and
 step/k/grad/NAME, of the mean loss without weight decay. Names and shapes are
-PyTorch's. The pair need not be one of the study's.`,
+PyTorch's. The network need not be one of the study's.`,
 		Example:           `  igcsearch trace quickstart --pair 40x2 --seed 0 --steps 2 -o trace.npz`,
 		Args:              oneStudy,
 		ValidArgsFunction: completeStudies,
@@ -49,6 +50,7 @@ PyTorch's. The pair need not be one of the study's.`,
 	}
 	addData(cmd, &o.data)
 	cmd.Flags().Var(&o.pair, "pair", "the pair to train, like 40x2")
+	cmd.Flags().StringVar(&o.system, "system", "", "the `NETWORK` to train, like IGC-L24M2, in place of a pair")
 	cmd.Flags().IntVar(&o.seed, "seed", 0, "the seed to train from, 0 or more")
 	cmd.Flags().Var(&o.steps, "steps", "how many steps to train")
 	cmd.Flags().StringVarP(&o.output, "output", "o", "", "the npz `FILE` to write")
@@ -58,8 +60,10 @@ PyTorch's. The pair need not be one of the study's.`,
 
 func runTrace(ctx context.Context, o traceOptions) error {
 	switch {
-	case o.pair.Pair == space.Pair{}:
-		return usageError{errors.New("--pair is missing: which network shall be traced? like --pair 40x2")}
+	case o.pair.Pair == space.Pair{} && o.system == "":
+		return usageError{errors.New("--pair is missing: which network shall be traced? like --pair 40x2, or --system IGC-L24M2")}
+	case o.pair.Pair != space.Pair{} && o.system != "":
+		return usageError{errors.New("--pair and --system: want one of them")}
 	case o.seed < 0:
 		return usageError{fmt.Errorf("--seed %d: want 0 or more", o.seed)}
 	case o.output == "":
@@ -72,6 +76,13 @@ func runTrace(ctx context.Context, o traceOptions) error {
 	if err != nil {
 		return err
 	}
+	system := space.PairSystem(o.pair.Pair)
+	if o.system != "" {
+		if system, err = space.ParseSystem(o.system); err != nil {
+			return usageError{err}
+		}
+	}
+	system.Variant = cmp.Or(system.Variant, study.Variant)
 	t := trainer.New(trainer.Options{DataDir: o.data, Threads: 1})
 	data, err := t.Load(ctx, study)
 	if err != nil {
@@ -79,7 +90,7 @@ func runTrace(ctx context.Context, o traceOptions) error {
 	}
 	study.DataSum = data.Sum
 	return writeFile(o.output, func(w io.Writer) error {
-		return t.Trace(ctx, search.Job{Study: study, Pair: o.pair.Pair, Seed: o.seed}, int(o.steps), w)
+		return t.Trace(ctx, search.Job{Study: study, System: system, Seed: o.seed}, int(o.steps), w)
 	})
 }
 

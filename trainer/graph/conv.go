@@ -7,22 +7,23 @@ import (
 	"igcsearch/trainer/kernel"
 )
 
-// conv is the first convolution or a whole IGC block, x' = P·Ws·Pᵀ·Wp·x, with
-// the normalisation and ReLU of its input.
+// conv is a convolution or a whole IGC block, x' = P·Ws·Pᵀ·Wp·x, with the
+// normalisation and ReLU of its input.
 //
-//	first convolution: (x, wp) → z
-//	IGC block:         (x, weight, bias, wp, ws) → z
+//	(x, [weight, bias,] wp [, ws]) → z
 //
-// x is (B, H, In, W, 16): pictures, or the z of the op before, whose
-// normalisation has the parameters weight and bias. z is (B, H, Out, W, 16).
+// x is (B, H, In, W, 16): what is read as it is, or the z of a convolution, whose
+// normalisation has the parameters weight and bias. z is (B, OH, Out, OW, 16).
 type conv struct {
 	base
-	geo     kernel.Geometry
-	run     *runtime
-	inNorm  *norm // of x; nil: x is taken as it is
-	outNorm *norm // of z
-	z       *tensor.Dense
-	calls   []kernel.Conv // one for each block
+	geo      kernel.Geometry
+	run      *runtime
+	x        value
+	outNorm  *norm // of z; nil: none
+	branches int   // wp (branches·Out, Ci, KH, KW): their sum is the kernel
+	z        *tensor.Dense
+	sum      []float32     // of the branches
+	calls    []kernel.Conv // one for each block
 }
 
 // keepFrom is the M from which the output of the primary convolutions is kept
@@ -32,19 +33,31 @@ type conv struct {
 // memory, which grows by three quarters.
 const keepFrom = 4
 
-func newConv(name string, r *runtime, geo kernel.Geometry, inNorm, outNorm *norm, z []float32) *conv {
-	act := func(c int) tensor.Shape { return tensor.Shape{r.b.blocks, geo.H, c, geo.W, kernel.Lanes} }
-	wp := tensor.Shape{geo.Out(), geo.Ci, 3, 3}
-	in := []tensor.Shape{act(geo.In()), wp}
-	if inNorm != nil {
-		c := tensor.Shape{geo.In()}
-		in = []tensor.Shape{act(geo.In()), c, c, wp, {geo.Out(), geo.L, 1, 1}}
+// activation is the shape of a tensor of c channels.
+func (r *runtime) activation(h, c, w int) tensor.Shape {
+	return tensor.Shape{r.b.blocks, h, c, w, kernel.Lanes}
+}
+
+// newConv's op keeps y if its output is normalised by the batch: in training.
+func newConv(name string, r *runtime, geo kernel.Geometry, branches int, x value, outNorm *norm, z []float32, training bool) *conv {
+	oh, ow := geo.Size()
+	out := r.activation(oh, geo.Out(), ow)
+	shapes := []tensor.Shape{r.activation(geo.H, geo.In(), geo.W)}
+	if x.norm != nil {
+		shapes = append(shapes, tensor.Shape{geo.In()}, tensor.Shape{geo.In()})
 	}
-	o := &conv{base: newBase(name, act(geo.Out()), in...), geo: geo, run: r, inNorm: inNorm, outNorm: outNorm,
-		z: dense(z, act(geo.Out())...), calls: make([]kernel.Conv, r.b.blocks)}
-	n := geo.Out() * geo.H * geo.W * kernel.Lanes
+	shapes = append(shapes, tensor.Shape{branches * geo.Out(), geo.Ci, geo.KH, geo.KW})
+	if geo.Secondary {
+		shapes = append(shapes, tensor.Shape{geo.Out(), geo.L, 1, 1})
+	}
+	o := &conv{base: newBase(name, out, shapes...), geo: geo, run: r, x: x, outNorm: outNorm, branches: branches,
+		z: dense(z, out...), calls: make([]kernel.Conv, r.b.blocks)}
+	if branches > 1 {
+		o.sum = r.arena.Floats(geo.PrimaryLen())
+	}
+	n := geo.OutLen()
 	var y []float32
-	if geo.Secondary && outNorm.training && geo.Ci >= keepFrom {
+	if geo.Secondary && training && geo.Ci >= keepFrom {
 		y = r.arena.Floats(r.b.blocks * n)
 	}
 	for b := range o.calls {
@@ -53,34 +66,46 @@ func newConv(name string, r *runtime, geo kernel.Geometry, inNorm, outNorm *norm
 		if y != nil {
 			k.Y = at(y, b, n)
 		}
-		if outNorm.training {
+		if training && outNorm != nil {
 			k.Sum, k.SumSq = at(outNorm.sum, b, geo.Out()), at(outNorm.sumSq, b, geo.Out())
 		}
-		if inNorm != nil {
-			k.Scale, k.Shift = inNorm.scale, inNorm.shift
+		if x.norm != nil {
+			k.Scale, k.Shift = x.norm.scale, x.norm.shift
 		}
 	}
 	return o
 }
 
 func (o *conv) Do(v ...G.Value) (G.Value, error) {
-	if o.inNorm != nil {
-		o.inNorm.forward(f32(v[1]), f32(v[2]))
+	if o.x.norm != nil {
+		o.x.norm.forward(f32(v[1]), f32(v[2]))
+	}
+	if o.sum != nil {
+		kernel.SumBlocks(o.sum, f32(v[o.weights()]))
 	}
 	o.run.team.Forward(o.bind(v))
 	return o.z, nil
 }
 
+// weights is the index of wp among the inputs.
+func (o *conv) weights() int {
+	if o.x.norm != nil {
+		return 3
+	}
+	return 1
+}
+
 // bind points the calls at the inputs and returns those of the blocks in use.
 func (o *conv) bind(v []G.Value) []kernel.Conv {
-	used := o.calls[:o.run.b.used()]
+	used, w := o.calls[:o.run.b.used()], o.weights()
 	for b := range used {
 		k := &used[b]
-		k.Valid, k.X = o.run.b.valid(b), at(f32(v[0]), b, o.geo.In()*o.geo.H*o.geo.W*kernel.Lanes)
-		if o.inNorm == nil {
-			k.WP = f32(v[1])
-		} else {
-			k.WP, k.WS = f32(v[3]), f32(v[4])
+		k.Valid, k.X, k.WP = o.run.b.valid(b), at(f32(v[0]), b, o.geo.InLen()), o.sum
+		if o.sum == nil {
+			k.WP = f32(v[w])
+		}
+		if o.geo.Secondary {
+			k.WS = f32(v[w+1])
 		}
 	}
 	return used
@@ -100,7 +125,7 @@ func (o *conv) bytes() int {
 func (o *conv) DiffWRT(n int) []bool {
 	d := make([]bool, n)
 	for i := range d {
-		d[i] = i > 0 || o.inNorm != nil // nobody wants the gradient of the pictures
+		d[i] = i > 0 || !o.x.pictures // nobody wants the gradient of the pictures
 	}
 	return d
 }
@@ -113,13 +138,16 @@ func (o *conv) SymDiff(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {
 		return nil, err
 	}
 	p := parts{of: node}
-	if o.inNorm == nil {
-		return G.Nodes{nil, p.add(o.name+".dwp", d.dwp)}, p.err
+	all := G.Nodes{node}
+	if o.x.pictures {
+		all[0] = nil
 	}
-	c := o.geo.In()
-	return G.Nodes{node,
-		p.add(o.name+".dweight", dense(o.inNorm.dWeight, c)), p.add(o.name+".dbias", dense(o.inNorm.dBias, c)),
-		p.add(o.name+".dwp", d.dwp), p.add(o.name+".dws", d.dws)}, p.err
+	all = append(all, p.norm(o.name, o.x.norm)...)
+	all = append(all, p.add(o.name+".dwp", d.dwp))
+	if o.geo.Secondary {
+		all = append(all, p.add(o.name+".dws", d.dws))
+	}
+	return all, p.err
 }
 
 // parts collects part nodes and the first error.
@@ -136,11 +164,19 @@ func (p *parts) add(name string, value *tensor.Dense) *G.Node {
 	return n
 }
 
+// norm adds the gradients of a normalisation's weight and bias; none of nil.
+func (p *parts) norm(name string, n *norm) G.Nodes {
+	if n == nil {
+		return nil
+	}
+	return G.Nodes{p.add(name+".dweight", dense(n.dWeight, n.c)), p.add(name+".dbias", dense(n.dBias, n.c))}
+}
+
 // convGrad computes all gradients of a conv. Its inputs are those of the conv,
-// then z, then the gradient of the normalised z masked by its ReLU (g); its
-// value is the same for x (gx), in deferred form: the norm of x holds the
-// coefficients that make the gradient of x itself out of it. From a pool, g is
-// that of poolGrad.
+// then z, then the gradient of what is read of z (g): of the normalised z, masked
+// by its ReLU; of z itself if it has no normalisation. From a pool, g is that of
+// poolGrad. Its value is the same for x (gx): if x is normalised on reading, the
+// norm of x holds the coefficients that make the gradient of x itself out of it.
 type convGrad struct {
 	base
 	of       *conv
@@ -155,33 +191,57 @@ type convGrad struct {
 func newConvGrad(o *conv, g *G.Node) *convGrad {
 	a, geo, blocks := o.run.arena, o.geo, o.run.b.blocks
 	d := &convGrad{of: o,
-		dwp:      o.run.tensor(geo.Out(), geo.Ci, 3, 3),
+		dwp:      o.run.tensor(o.branches*geo.Out(), geo.Ci, geo.KH, geo.KW),
 		dwpParts: a.Floats(blocks * geo.PrimaryLen()), wpt: a.Floats(geo.PrimaryLen())}
 	d.gx = d.dwp
 	if geo.Secondary {
 		d.dws = o.run.tensor(geo.Out(), geo.L, 1, 1)
 		d.dwsParts, d.wst = a.Floats(blocks*geo.SecondaryLen()), a.Floats(geo.SecondaryLen())
 	}
-	if o.inNorm != nil {
-		d.gx = o.run.gradient(o.in[0])
+	shape := d.dwp.Shape()
+	if !o.x.pictures {
+		shape = o.in[0]
 	}
-	d.base = newBase(o.name+".grad", d.gx.Shape(), append(append([]tensor.Shape{}, o.in...), o.out, g.Shape())...)
+	d.base = newBase(o.name+".grad", shape, append(append([]tensor.Shape{}, o.in...), o.out, g.Shape())...)
 	d.gLen = g.Shape().TotalSize() / blocks
+	outNorm := o.outNorm
+	if outNorm == nil {
+		outNorm = o.run.unit(geo.Out()) // dz = g
+	}
 	_, pooled := g.Op().(*poolGrad)
 	for b := range o.calls {
 		k := &o.calls[b]
 		k.WPT, k.WST = d.wpt, d.wst
-		k.CA, k.CB, k.CC = o.outNorm.ca, o.outNorm.cb, o.outNorm.cc
+		k.CA, k.CB, k.CC = outNorm.ca, outNorm.cb, outNorm.cc
 		if pooled {
-			k.GScale, k.GShift = o.outNorm.scale, o.outNorm.shift
+			k.GScale, k.GShift = outNorm.scale, outNorm.shift
 		}
 		k.DWP, k.DWS = at(d.dwpParts, b, geo.PrimaryLen()), at(d.dwsParts, b, geo.SecondaryLen())
-		if o.inNorm != nil {
-			k.GX = at(d.gx.Float32s(), b, geo.In()*geo.H*geo.W*kernel.Lanes)
-			k.GSum, k.GXSum = at(o.inNorm.gsum, b, geo.In()), at(o.inNorm.gxsum, b, geo.In())
+		if n := o.x.norm; n != nil {
+			k.GSum, k.GXSum = at(n.gsum, b, geo.In()), at(n.gxsum, b, geo.In())
 		}
 	}
 	return d
+}
+
+// memory: gx takes the place of g, row by row, where they have the same shape.
+func (d *convGrad) memory() (floats, over int) {
+	o := d.of
+	if o.x.pictures {
+		return 0, -1
+	}
+	over = -1
+	if o.geo.Stride == 1 && o.geo.In() == o.geo.Out() && d.gLen == o.geo.InLen() {
+		over = len(d.in) - 1
+	}
+	return o.in[0].TotalSize(), over
+}
+
+func (d *convGrad) place(m []float32) {
+	d.gx = dense(m, d.out...)
+	for b := range d.of.calls {
+		d.of.calls[b].GX = at(m, b, d.of.geo.InLen())
+	}
 }
 
 func (d *convGrad) Do(v ...G.Value) (G.Value, error) {
@@ -192,19 +252,23 @@ func (d *convGrad) Do(v ...G.Value) (G.Value, error) {
 	}
 	geo.Transpose(d.wpt, d.wst, calls[0].WP, calls[0].WS)
 	o.run.team.Backward(calls)
-	kernel.SumBlocks(d.dwp.Float32s(), d.dwpParts[:len(calls)*geo.PrimaryLen()])
+	dwp := d.dwp.Float32s()
+	kernel.SumBlocks(dwp[:geo.PrimaryLen()], d.dwpParts[:len(calls)*geo.PrimaryLen()])
+	for k := 1; k < o.branches; k++ { // a summand has the gradient of the sum
+		copy(dwp[k*geo.PrimaryLen():], dwp[:geo.PrimaryLen()])
+	}
 	if d.dws != nil {
 		kernel.SumBlocks(d.dws.Float32s(), d.dwsParts[:len(calls)*geo.SecondaryLen()])
 	}
-	if o.inNorm != nil {
-		o.inNorm.backward()
+	if o.x.norm != nil {
+		o.x.norm.backward()
 	}
 	return d.gx, nil
 }
 
 func (d *convGrad) bytes() int {
 	n := d.of.bytes() + 4*d.in[len(d.in)-1].TotalSize()
-	if d.of.inNorm != nil {
+	if !d.of.x.pictures {
 		n += 4 * d.gx.Size()
 	}
 	return n

@@ -16,13 +16,14 @@
 //
 // Where to add an op: a file here with its Do, DiffWRT and SymDiff, its
 // arithmetic in package kernel with an oracle and a conformance test, and a
-// case in build.
+// case in builder.layer.
 package graph
 
 import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 
 	_ "go4.org/unsafe/assume-no-moving-gc" // pins the version that Gorgonia needs to start at all
 	G "gorgonia.org/gorgonia"
@@ -67,12 +68,10 @@ func (b *batch) valid(blk int) int { return min(kernel.Lanes, b.n-blk*kernel.Lan
 
 // runtime is what the ops of one model share.
 type runtime struct {
-	arena     *kernel.Arena
-	team      *kernel.Team
-	b         *batch
-	gradients [2][]float32
-	turn      int
-	last      tensor.Shape // of the last gradient
+	arena *kernel.Arena
+	team  *kernel.Team
+	b     *batch
+	units map[int]*norm
 }
 
 // tensor returns a tensor of zeros.
@@ -80,16 +79,20 @@ func (r *runtime) tensor(shape ...int) *tensor.Dense {
 	return dense(r.arena.Floats(tensor.Shape(shape).TotalSize()), shape...)
 }
 
-// gradient returns a gradient of an activation; ops ask in the order in which
-// they are differentiated, from the last to the first. A gradient is read by
-// the op before and no other. Where it has the shape of the one that it is made
-// from, it takes its place row by row: those lines are in the cache, and writing
-// elsewhere would first read that memory. Else two buffers take turns.
-func (r *runtime) gradient(shape tensor.Shape) *tensor.Dense {
-	if !shape.Eq(r.last) {
-		r.turn, r.last = r.turn+1, shape
+// unit is the normalisation that changes nothing, of c channels, for ops that
+// want one.
+func (r *runtime) unit(c int) *norm {
+	n := r.units[c]
+	if n == nil {
+		a := r.arena
+		n = &norm{c: c, b: r.b, scale: a.Floats(c), shift: a.Floats(c), ca: a.Floats(c), cb: a.Floats(c), cc: a.Floats(c),
+			gsum: a.Doubles(r.b.blocks * c), gxsum: a.Doubles(r.b.blocks * c)}
+		for i := range c {
+			n.scale[i], n.ca[i] = 1, 1
+		}
+		r.units[c] = n
 	}
-	return dense(r.gradients[r.turn%2][:shape.TotalSize()], shape...)
+	return n
 }
 
 // Model is a network ready to train. It is not safe for concurrent use; two
@@ -125,7 +128,7 @@ type Options struct {
 func New(net space.Network, n int, o Options) (_ *Model, err error) {
 	m := &Model{Net: net}
 	blocks := kernel.Blocks(n)
-	r := &runtime{arena: &kernel.Arena{}, b: &batch{blocks: blocks, n: n}}
+	r := &runtime{arena: &kernel.Arena{}, b: &batch{blocks: blocks, n: n}, units: map[int]*norm{}}
 	m.run = r
 	defer func() {
 		var memory kernel.MemoryError
@@ -139,26 +142,18 @@ func New(net space.Network, n int, o Options) (_ *Model, err error) {
 			m.Close()
 		}
 	}()
-	in := net.Layers[0].In
+	in := net.Input()
 	m.input = r.arena.Floats(r.b.blocks * in.C * in.H * in.W * kernel.Lanes)
 	m.labels = r.arena.Floats(r.b.blocks * kernel.Lanes)
-	var scratch, largest int
-	shapes := map[space.Shape]bool{} // of activations
+	var scratch int
 	for _, l := range net.Layers {
-		if geo, ok := geometry(l); ok {
-			scratch = max(scratch, geo.ScratchLen())
-			largest = max(largest, r.b.blocks*geo.Out()*geo.H*geo.W*kernel.Lanes)
-			shapes[l.Out] = true
+		if l.Kind == space.Conv || l.Kind == space.IGC {
+			scratch = max(scratch, geometry(l).ScratchLen())
 		}
 	}
 	// A block is the least work, so more threads would do nothing.
 	if r.team, err = kernel.NewTeam(r.arena, o.ISA, min(o.Threads, blocks), scratch); err != nil {
 		return nil, fmt.Errorf("%s, %d threads: %w", net.Name, o.Threads, err)
-	}
-	r.gradients[0] = r.arena.Floats(largest)
-	r.gradients[1] = r.gradients[0]
-	if len(shapes) > 1 {
-		r.gradients[1] = r.arena.Floats(largest)
 	}
 	b := builder{m: m}
 	if err := b.build(); err != nil {
@@ -167,112 +162,92 @@ func New(net space.Network, n int, o Options) (_ *Model, err error) {
 	return m, nil
 }
 
-// geometry returns the kernel's view of a convolution layer.
-func geometry(l space.Layer) (kernel.Geometry, bool) {
-	g := kernel.Geometry{H: l.In.H, W: l.In.W, KH: 3, KW: 3, Stride: 1, L: 1, Ci: l.In.C, Co: l.Out.C}
-	switch l.Kind {
-	case space.Conv:
-		return g, true
-	case space.IGC:
-		g.L, g.Ci, g.Co, g.Secondary = l.Pair.L, l.In.C/l.Pair.L, l.Out.C/l.Pair.L, true
-		return g, true
-	}
-	return g, false
+// geometry returns the kernel's view of a convolution.
+func geometry(l space.Layer) kernel.Geometry {
+	return kernel.Geometry{H: l.In.H, W: l.In.W, KH: l.KH, KW: l.KW, Stride: l.Stride,
+		L: l.Groups, Ci: l.In.C / l.Groups, Co: l.Out.C / l.Groups,
+		Secondary: l.Kind == space.IGC, Between: l.Between, Interleaved: l.Interleaved}
 }
 
 // builder makes both graphs in one walk over the layers.
 type builder struct {
-	m *Model
-	// For each graph: the last activation and its normalisation.
+	m           *Model
 	train, eval side
 	params      G.Nodes // of the training graph
+	factor      float64 // of the running statistics
 }
 
+// side is one of the two graphs.
 type side struct {
 	g     *G.ExprGraph
-	x     *G.Node
-	norm  *norm
-	pool  *G.Node
+	run   *half
+	out   map[int]value      // of each layer; −1 is the pictures
 	nodes map[string]*G.Node // parameters by name
 }
 
+// value is the output of a layer.
+type value struct {
+	node *G.Node
+	norm *norm  // whoever reads it normalises by this; nil: it is taken as it is
+	bn   string // the norm's name
+	// raw is set if no ReLU follows: only an add may read it.
+	raw      bool
+	pictures bool
+}
+
+// inputs are the names of the norm's parameters.
+func (v value) inputs() []string {
+	if v.norm == nil {
+		return nil
+	}
+	return []string{v.bn + ".weight", v.bn + ".bias"}
+}
+
+func (b *builder) sides() []*side { return []*side{&b.train, &b.eval} }
+
 func (b *builder) build() error {
 	m, r := b.m, b.m.run
-	in := m.Net.Layers[0].In
-	for _, s := range []*side{&b.train, &b.eval} {
+	in := m.Net.Input()
+	b.train.run, b.eval.run = &m.train, &m.eval
+	for _, s := range b.sides() {
 		s.g, s.nodes = G.NewGraph(), map[string]*G.Node{}
-		s.x = s.leaf("input", m.input, r.b.blocks, in.H, in.C, in.W, kernel.Lanes)
+		s.out = map[int]value{-1: {node: s.leaf("input", m.input, r.b.blocks, in.H, in.C, in.W, kernel.Lanes), pictures: true}}
 	}
-	var bn string // the name of the normalisation of x
+	readers := map[int]int{}
+	b.factor = RunningFactor
 	for _, l := range m.Net.Layers {
-		switch l.Kind {
-		case space.Conv, space.IGC:
-			geo, _ := geometry(l)
-			weights := []string{l.Name + ".weight"}
-			next := "bn" + l.Name[len("conv"):]
-			var inputs []string
-			if l.Kind == space.IGC {
-				weights = []string{l.Name + ".primary.weight", l.Name + ".secondary.weight"}
-				inputs = []string{bn + ".weight", bn + ".bias"}
-				next = l.Name + ".bn"
-			}
-			b.param(weights[0], geo.Ci*9, true, geo.Out(), geo.Ci, 3, 3)
-			if l.Kind == space.IGC {
-				b.param(weights[1], geo.L, true, geo.Out(), geo.L, 1, 1)
-			}
-			z := r.arena.Floats(r.b.blocks * geo.Out() * geo.H * geo.W * kernel.Lanes)
-			trainNorm := newNorm(r.arena, r.b, geo.Out(), geo.H*geo.W)
-			evalNorm := trainNorm.evaluation(r.arena)
-			inputs = append(inputs, weights...)
-			if err := b.train.apply(newConv(l.Name, r, geo, b.train.norm, trainNorm, z), inputs...); err != nil {
-				return err
-			}
-			if err := b.eval.apply(newConv(l.Name, r, geo, b.eval.norm, evalNorm, z), inputs...); err != nil {
-				return err
-			}
-			b.train.norm, b.eval.norm, bn = trainNorm, evalNorm, next
-			b.param(bn+".weight", 0, true, geo.Out())
-			b.param(bn+".bias", 0, false, geo.Out())
-			m.Stats = append(m.Stats, Stat{bn + ".running_mean", trainNorm.runningMean}, Stat{bn + ".running_var", trainNorm.runningVar})
-		case space.Pool:
-			k := m.Net.Classes
-			m.train.head = newHead(r, l.In.H, l.In.W, l.In.C, k, b.train.norm)
-			m.train.head.training()
-			m.eval.head = newHead(r, l.In.H, l.In.W, l.In.C, k, b.eval.norm)
-			if err := b.train.apply(newPool(m.train.head), bn+".weight", bn+".bias"); err != nil {
-				return err
-			}
-			if err := b.eval.apply(newPool(m.eval.head), bn+".weight", bn+".bias"); err != nil {
-				return err
-			}
-		case space.Linear:
-			b.param(l.Name+".weight", l.In.C, true, l.Out.C, l.In.C)
-			b.param(l.Name+".bias", 0, false, l.Out.C)
-			for _, s := range []struct {
-				*side
-				*half
-			}{{&b.train, &m.train}, {&b.eval, &m.eval}} {
-				if err := s.apply(newLinear(s.head), l.Name+".weight", l.Name+".bias"); err != nil {
-					return err
-				}
-				s.leafNamed("labels", m.labels, r.b.blocks, kernel.Lanes)
-				s.cost = newCrossEntropy(s.head)
-				if err := s.apply(s.cost, "labels"); err != nil {
-					return err
-				}
-			}
-		default:
-			return fmt.Errorf("layer %s: no op for kind %v", l.Name, l.Kind)
+		readers[l.From]++
+		if l.Kind == space.Add {
+			readers[l.Shortcut]++
+			b.factor = RunningFactorIdent
 		}
 	}
-	grads, err := G.Grad(b.train.x, b.params...)
+	for i, l := range m.Net.Layers {
+		if err := b.layer(i, l); err != nil {
+			return fmt.Errorf("layer %s: %w", l.Name, err)
+		}
+		if b.train.out[i].norm != nil && readers[i] > 1 {
+			if err := b.activation(i, l); err != nil {
+				return fmt.Errorf("layer %s: %w", l.Name, err)
+			}
+		}
+	}
+	last := len(m.Net.Layers) - 1
+	for _, s := range b.sides() {
+		s.leafNamed("labels", m.labels, r.b.blocks, kernel.Lanes)
+		s.run.cost = newCrossEntropy(s.run.head)
+		if err := s.apply(last, value{}, s.run.cost, s.out[last].node, "labels"); err != nil {
+			return err
+		}
+	}
+	grads, err := G.Grad(b.train.out[last].node, b.params...)
 	if err != nil {
 		return fmt.Errorf("differentiate: %w", err)
 	}
-	if m.train.exec, err = newExecutor(b.train.g, append(G.Nodes{b.train.x}, grads...)...); err != nil {
+	if m.train.exec, err = newExecutor(r, b.train.g, append(G.Nodes{b.train.out[last].node}, grads...)...); err != nil {
 		return err
 	}
-	if m.eval.exec, err = newExecutor(b.eval.g, b.eval.x); err != nil {
+	if m.eval.exec, err = newExecutor(r, b.eval.g, b.eval.out[last].node); err != nil {
 		return err
 	}
 	for i, g := range grads {
@@ -283,6 +258,118 @@ func (b *builder) build() error {
 		m.Params[i].Grad = f32(p.value)
 	}
 	return nil
+}
+
+// layer adds layer i to both graphs.
+func (b *builder) layer(i int, l space.Layer) error {
+	m, r := b.m, b.m.run
+	memory := func(c space.Shape) []float32 { return r.arena.Floats(r.b.blocks * c.H * c.C * c.W * kernel.Lanes) }
+	switch l.Kind {
+	case space.Conv, space.IGC:
+		geo, weights := geometry(l), []string{l.Name + ".weight"}
+		if l.Kind == space.IGC {
+			weights = []string{l.Name + ".primary.weight", l.Name + ".secondary.weight"}
+		}
+		b.param(weights[0], geo.Ci*geo.KH*geo.KW, true, l.Branches*geo.Out(), geo.Ci, geo.KH, geo.KW)
+		if l.Kind == space.IGC {
+			b.param(weights[1], geo.L, true, geo.Out(), geo.L, 1, 1)
+		}
+		z := memory(l.Out)
+		norms, bn := map[*side]*norm{}, ""
+		if l.Norm {
+			n := newNorm(r.arena, r.b, geo.Out(), l.Out.H*l.Out.W, b.factor)
+			norms[&b.train], norms[&b.eval] = n, n.evaluation(r.arena)
+			bn = normName(l.Name)
+			b.param(bn+".weight", 0, true, geo.Out())
+			b.param(bn+".bias", 0, false, geo.Out())
+			m.Stats = append(m.Stats, Stat{bn + ".running_mean", n.runningMean}, Stat{bn + ".running_var", n.runningVar})
+		}
+		for _, s := range b.sides() {
+			from := s.out[l.From]
+			if from.raw {
+				return fmt.Errorf("it reads %s, which has no ReLU", m.Net.Layers[l.From].Name)
+			}
+			op := newConv(l.Name, r, geo, l.Branches, from, norms[s], z, s == &b.train)
+			if err := s.apply(i, value{norm: norms[s], bn: bn, raw: l.Norm && !l.ReLU}, op, from.node, append(from.inputs(), weights...)...); err != nil {
+				return err
+			}
+		}
+		return nil
+	case space.Add:
+		out := memory(l.Out)
+		for _, s := range b.sides() {
+			z, x := s.out[l.From], s.out[l.Shortcut]
+			if z.norm == nil || x.norm != nil && !x.raw {
+				return fmt.Errorf("it adds what is not normalised, or has its ReLU still to come")
+			}
+			op := newAdd(l.Name, r, l.Out.H, l.Out.C, l.Out.W, z, &x, out)
+			args := append(s.named(z.inputs()...), x.node)
+			if err := s.applyNodes(i, value{}, op, append(append(G.Nodes{z.node}, args...), s.named(x.inputs()...)...)...); err != nil {
+				return err
+			}
+		}
+		return nil
+	case space.MaxPool:
+		out := memory(l.Out)
+		for _, s := range b.sides() {
+			z := s.out[l.From]
+			if z.norm == nil || z.raw {
+				return fmt.Errorf("it reads what is not normalised")
+			}
+			if err := s.apply(i, value{}, newMaxPool(l.Name, r, l.In.H, l.In.C, l.In.W, z, out), z.node, z.inputs()...); err != nil {
+				return err
+			}
+		}
+		return nil
+	case space.Pool:
+		for _, s := range b.sides() {
+			z := s.out[l.From]
+			if z.raw {
+				return fmt.Errorf("it reads what has no ReLU")
+			}
+			s.run.head = newHead(r, l.In.H, l.In.W, l.In.C, m.Net.Classes, z.norm)
+			if s == &b.train {
+				s.run.head.training()
+			}
+			if err := s.apply(i, value{}, newPool(s.run.head), z.node, z.inputs()...); err != nil {
+				return err
+			}
+		}
+		return nil
+	case space.Linear:
+		b.param(l.Name+".weight", l.In.C, true, l.Out.C, l.In.C)
+		b.param(l.Name+".bias", 0, false, l.Out.C)
+		for _, s := range b.sides() {
+			if err := s.apply(i, value{}, newLinear(s.run.head), s.out[l.From].node, l.Name+".weight", l.Name+".bias"); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return fmt.Errorf("no op for kind %v", l.Kind)
+}
+
+// activation writes what layer i's readers would compute, because there are
+// several.
+func (b *builder) activation(i int, l space.Layer) error {
+	r := b.m.run
+	out := r.arena.Floats(r.b.blocks * l.Out.H * l.Out.C * l.Out.W * kernel.Lanes)
+	for _, s := range b.sides() {
+		z := s.out[i]
+		if err := s.apply(i, value{}, newAdd(l.Name+".relu", r, l.Out.H, l.Out.C, l.Out.W, z, nil, out), z.node, z.inputs()...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// normName is the name of the normalisation behind a layer: "bn0" of "conv0",
+// "block1.bn" of "block1" and of its last part, "block1.secondary".
+func normName(layer string) string {
+	if number, ok := strings.CutPrefix(layer, "conv"); ok {
+		return "bn" + number
+	}
+	return strings.TrimSuffix(layer, ".secondary") + ".bn"
 }
 
 // param makes a parameter and its node in both graphs.
@@ -306,18 +393,22 @@ func (s *side) leafNamed(name string, data []float32, shape ...int) *G.Node {
 	return n
 }
 
-// apply makes op(x, the named inputs…) the new x.
-func (s *side) apply(op G.Op, inputs ...string) error {
-	args := G.Nodes{s.x}
-	for _, name := range inputs {
-		args = append(args, s.nodes[name])
+func (s *side) named(names ...string) (nodes G.Nodes) {
+	for _, name := range names {
+		nodes = append(nodes, s.nodes[name])
 	}
-	x, err := G.ApplyOp(op, args...)
-	if err != nil {
-		return err
-	}
-	s.x = x
-	return nil
+	return nodes
+}
+
+// apply makes op(x, the named inputs…) the output of layer i, of the kind v.
+func (s *side) apply(i int, v value, op G.Op, x *G.Node, inputs ...string) error {
+	return s.applyNodes(i, v, op, append(G.Nodes{x}, s.named(inputs...)...)...)
+}
+
+func (s *side) applyNodes(i int, v value, op G.Op, inputs ...*G.Node) (err error) {
+	v.node, err = G.ApplyOp(op, inputs...)
+	s.out[i] = v
+	return err
 }
 
 // Team is what the model runs on.
@@ -360,7 +451,7 @@ func (m *Model) Step() (loss float64, err error) {
 func (m *Model) StepBytes() int {
 	n := 0
 	for _, s := range m.train.exec.steps {
-		if op, ok := s.node.Op().(mover); ok {
+		if op, ok := s.op.(mover); ok {
 			n += op.bytes()
 		}
 	}
@@ -404,7 +495,7 @@ func (m *Model) Logits(training bool) []float32 {
 
 // Pictures returns those of the last batch as (N, C, H, W).
 func (m *Model) Pictures() []float32 {
-	in := m.Net.Layers[0].In
+	in := m.Net.Input()
 	out := make([]float32, m.run.b.n*in.C*in.H*in.W)
 	kernel.Unpack(out, m.input, m.run.b.n, in.C, in.H, in.W)
 	return out

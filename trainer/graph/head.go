@@ -12,7 +12,8 @@ type head struct {
 	run    *runtime
 	h      kernel.Head   // sizes
 	calls  []kernel.Head // one for each block
-	inNorm *norm
+	inNorm *norm         // of x; the unit if it is taken as it is
+	plain  bool          // it is
 
 	pool, logits, dlogits, dpool *tensor.Dense // (B, C or K, 16)
 	loss                         []float64     // (B, 16)
@@ -22,8 +23,11 @@ type head struct {
 }
 
 func newHead(r *runtime, h, w, c, k int, inNorm *norm) *head {
-	b := r.b.blocks
-	o := &head{run: r, h: kernel.Head{H: h, W: w, C: c, K: k}, calls: make([]kernel.Head, b), inNorm: inNorm,
+	b, plain := r.b.blocks, inNorm == nil
+	if plain {
+		inNorm = r.unit(c)
+	}
+	o := &head{run: r, plain: plain, h: kernel.Head{H: h, W: w, C: c, K: k}, calls: make([]kernel.Head, b), inNorm: inNorm,
 		pool: r.tensor(b, c, kernel.Lanes), logits: r.tensor(b, k, kernel.Lanes), loss: r.arena.Doubles(b * kernel.Lanes)}
 	for i := range o.calls {
 		o.calls[i] = kernel.Head{H: h, W: w, C: c, K: k, Scale: inNorm.scale, Shift: inNorm.shift,
@@ -58,20 +62,25 @@ func (h *head) used() []kernel.Head {
 	return used
 }
 
-// pool: (x, weight, bias) → (B, C, 16), the mean over positions of
-// max(0, normalised x).
+// pool: (x, [weight, bias]) → (B, C, 16), the mean over positions of
+// max(0, normalised x), or of x as it is, which is the output of a ReLU.
 type pool struct {
 	base
 	*head
 }
 
 func newPool(h *head) *pool {
-	c := tensor.Shape{h.h.C}
-	return &pool{newBase("pool", h.pool.Shape(), tensor.Shape{h.run.b.blocks, h.h.H, h.h.C, h.h.W, kernel.Lanes}, c, c), h}
+	in := []tensor.Shape{h.run.activation(h.h.H, h.h.C, h.h.W)}
+	if !h.plain {
+		in = append(in, tensor.Shape{h.h.C}, tensor.Shape{h.h.C})
+	}
+	return &pool{newBase("pool", h.pool.Shape(), in...), h}
 }
 
 func (o *pool) Do(v ...G.Value) (G.Value, error) {
-	o.inNorm.forward(f32(v[1]), f32(v[2]))
+	if !o.plain {
+		o.inNorm.forward(f32(v[1]), f32(v[2]))
+	}
 	used := o.used()
 	for b := range used {
 		k := &used[b]
@@ -83,7 +92,7 @@ func (o *pool) Do(v ...G.Value) (G.Value, error) {
 
 func (o *pool) bytes() int { return 4 * o.in[0].TotalSize() }
 
-func (o *pool) DiffWRT(int) []bool { return []bool{true, true, true} }
+func (o *pool) DiffWRT(n int) []bool { return all(n) }
 
 func (o *pool) SymDiff(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {
 	d := &poolGrad{newBase("pool.grad", o.gx.Shape(), append(append([]tensor.Shape{}, o.in...), o.out, o.out)...), o}
@@ -92,7 +101,10 @@ func (o *pool) SymDiff(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {
 		return nil, err
 	}
 	p := parts{of: node}
-	return G.Nodes{node, p.add("pool.dweight", dense(o.inNorm.dWeight, o.h.C)), p.add("pool.dbias", dense(o.inNorm.dBias, o.h.C))}, p.err
+	if o.plain {
+		return G.Nodes{node}, nil
+	}
+	return append(G.Nodes{node}, p.norm("pool", o.inNorm)...), p.err
 }
 
 // poolGrad's value is the deferred gradient of x, as convGrad's, but of one
@@ -106,7 +118,9 @@ type poolGrad struct {
 func (d *poolGrad) Do(...G.Value) (G.Value, error) {
 	o := d.of
 	o.run.team.PoolBackward(o.used())
-	o.inNorm.backward()
+	if !o.plain {
+		o.inNorm.backward()
+	}
 	return o.gx, nil
 }
 
@@ -129,7 +143,7 @@ func (o *linear) Do(v ...G.Value) (G.Value, error) {
 	return o.logits, nil
 }
 
-func (o *linear) DiffWRT(int) []bool { return []bool{true, true, true} }
+func (o *linear) DiffWRT(n int) []bool { return all(n) }
 
 func (o *linear) SymDiff(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {
 	d := &linearGrad{newBase("fc.grad", o.dpool.Shape(), append(append([]tensor.Shape{}, o.in...), o.out, o.out)...), o}

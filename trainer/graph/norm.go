@@ -6,11 +6,11 @@ import (
 	"igcsearch/trainer/kernel"
 )
 
-// Constants of the paper's authors' code for networks without identity
-// mappings.
+// Constants of the paper's authors' code.
 const (
-	Epsilon       = 2e-5 // added to the variance
-	RunningFactor = 0.99 // running = 0.99·running + 0.01·batch
+	Epsilon            = 2e-5 // added to the variance
+	RunningFactor      = 0.99 // running = 0.99·running + 0.01·batch
+	RunningFactorIdent = 0.9  // of networks with identity mappings
 )
 
 // norm is one batch normalisation. It has no op of its own: the op that makes
@@ -20,6 +20,7 @@ type norm struct {
 	c, positions int // channels; H·W
 	b            *batch
 	training     bool
+	factor       float64 // of the running statistics
 
 	runningMean, runningVar []float32 // (C)
 
@@ -34,8 +35,8 @@ type norm struct {
 	ca, cb, cc     []float32 // (C): dz = ca·g + cb·z + cc
 }
 
-func newNorm(a *kernel.Arena, b *batch, c, positions int) *norm {
-	n := &norm{c: c, positions: positions, b: b, training: true,
+func newNorm(a *kernel.Arena, b *batch, c, positions int, factor float64) *norm {
+	n := &norm{c: c, positions: positions, b: b, training: true, factor: factor,
 		runningMean: a.Floats(c), runningVar: a.Floats(c),
 		sum: a.Doubles(b.blocks * c), sumSq: a.Doubles(b.blocks * c),
 		gsum: a.Doubles(b.blocks * c), gxsum: a.Doubles(b.blocks * c),
@@ -77,8 +78,8 @@ func (n *norm) forward(weight, bias []float32) {
 				variance = 0
 			}
 			unbiased := variance * count / math.Max(count-1, 1)
-			n.runningMean[c] = float32(RunningFactor*float64(n.runningMean[c]) + (1-RunningFactor)*mean)
-			n.runningVar[c] = float32(RunningFactor*float64(n.runningVar[c]) + (1-RunningFactor)*unbiased)
+			n.runningMean[c] = float32(n.factor*float64(n.runningMean[c]) + (1-n.factor)*mean)
+			n.runningVar[c] = float32(n.factor*float64(n.runningVar[c]) + (1-n.factor)*unbiased)
 			n.mean[c], n.istd[c] = mean, 1/math.Sqrt(variance+Epsilon)
 		}
 		scale := float64(weight[c]) / math.Sqrt(variance+Epsilon)

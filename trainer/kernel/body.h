@@ -605,9 +605,9 @@ void ISA(igc_add_forward)(const igc_add *a) {
 	const long n = a->W * 16;
 	for (long k = 0; k < a->H * a->C; k++) {
 		const long c = k % a->C;
-		const float *z = a->z + k * n, *x = a->x + k * n;
+		const float *z = a->z + k * n, *x = a->x ? a->x + k * n : z;
 		float *out = a->out + k * n;
-		vec scale = BC(a->scale[c]), shift = BC(a->shift[c]), bscale = BC(1.0f);
+		vec scale = BC(a->scale[c]), shift = BC(a->shift[c]), bscale = BC(a->x ? 1.0f : 0.0f);
 		if (a->bscale) bscale = BC(a->bscale[c]), shift += BC(a->bshift[c]);
 		for (long i = 0; i < n; i += VW) STORE(out + i, relu(scale * LOAD(z + i) + (bscale * LOAD(x + i) + shift)));
 	}
@@ -620,7 +620,7 @@ void ISA(igc_add_backward)(const igc_add *a) {
 	if (a->bscale) memset(a->gxsum, 0, a->C * sizeof(double));
 	for (long k = 0; k < a->H * a->C; k++) {
 		const long c = k % a->C;
-		const float *z = a->z + k * n, *x = a->x + k * n, *out = a->out + k * n, *g = a->pooled ? a->g + c * 16 : a->g + k * n;
+		const float *z = a->z + k * n, *x = a->x ? a->x + k * n : z, *out = a->out + k * n, *g = a->pooled ? a->g + c * 16 : a->g + k * n;
 		float *gx = a->gx + k * n;
 		vec s = (vec){0}, q = (vec){0}, r = (vec){0};
 		for (long i = 0; i < n; i += VW) {

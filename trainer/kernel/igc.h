@@ -73,7 +73,7 @@ typedef struct {
 } igc_head;
 
 // igc_add describes out = relu(scale*z + shift + b) on one block, where b is x, or,
-// with a bscale, bscale*x + bshift. Sizes are (H, C, W, 16) where not given.
+// with a bscale, bscale*x + bshift, or, without x, 0. Sizes are (H, C, W, 16) where not given.
 typedef struct {
 	long H, W, C;
 	const float *z, *scale, *shift; // scale, shift (C)

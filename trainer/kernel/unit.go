@@ -5,7 +5,7 @@ import "C"
 
 // Add is the end of a residual unit on one block:
 //
-//	Out = max(0, Scale·Z + Shift + B), B = X or XScale·X + XShift
+//	Out = max(0, Scale·Z + Shift + B), B = X, XScale·X + XShift, or 0 without an X
 //
 // Z and X are (H, C, W, 16) and the outputs of the branch and of the shortcut.
 type Add struct {
@@ -27,7 +27,10 @@ func (a *Add) forward() C.igc_add {
 	n := a.H * a.C * a.W * Lanes
 	c := C.igc_add{H: C.long(a.H), W: C.long(a.W), C: C.long(a.C)}
 	c.z, c.scale, c.shift = floats(a.Z, n), floats(a.Scale, a.C), floats(a.Shift, a.C)
-	c.x, c.out = floats(a.X, n), floats(a.Out, n)
+	c.out = floats(a.Out, n)
+	if a.X != nil {
+		c.x = floats(a.X, n)
+	}
 	if a.XScale != nil {
 		c.bscale, c.bshift = floats(a.XScale, a.C), floats(a.XShift, a.C)
 	}

@@ -1,0 +1,168 @@
+package graph_test
+
+import (
+	"encoding/json"
+	"flag"
+	"math"
+	"os"
+	"testing"
+
+	"igcsearch/space"
+	"igcsearch/trainer/graph"
+	"igcsearch/trainer/kernel"
+)
+
+var update = flag.Bool("update", false, "write testdata/networks.json; then run testdata/torch_networks.py")
+
+// networks is one of each kind of the paper, small: those that finite
+// differences judge badly, since a deep network has too many kinks.
+var networks = []struct {
+	system string
+	layout space.Layout
+	depth  int
+	side   int
+	batch  int
+}{
+	{"IGC-L4M3", space.Stages, 8, 9, 18},
+	{"RegConv-W6", space.Stages, 8, 8, 3},
+	{"SumFusion", space.Stages, 5, 8, 3},
+	{"IGC-L4M2/L2M8/L8M3", space.Stages, 8, 8, 3},
+	{"IGC-L4M2+Swap", space.Stages, 5, 8, 3},
+	{"IGC-L4M2+Proj", space.Stages, 5, 8, 3},
+	{"IGC-L4M2+1x3", space.Stages, 5, 9, 3},
+	{"IGC-L4M2+5x5", space.Stages, 5, 8, 3},
+	{"IGC-L4M2+ReLU", space.Stages, 5, 8, 3},
+	{"IGC-L4M4+B2", space.Stages, 5, 8, 3},
+	{"IGC-L4M2+Ident.", space.Flat, 6, 6, 3},
+	{"IGC-L4M2+Ident.", space.Stages, 14, 8, 18},
+	{"IGC-L4M2+Ident.+B2", space.Stages, 8, 8, 3},
+	{"RegConv-W6+Ident.", space.Stages, 8, 9, 3},
+	{"ResNet-C6", space.ImageNet, 18, 33, 3},
+	{"IGC-L4M2+Ident.", space.ImageNet, 10, 40, 17},
+	{"IGC-L4M2+Ident.+2L", space.ImageNet, 10, 32, 17},
+}
+
+const networkClasses = 3
+
+func networkName(system string, layout space.Layout) string { return system + " " + string(layout) }
+
+// layerJSON is a layer as the script reads it.
+type layerJSON struct {
+	Name        string     `json:"name"`
+	Kind        space.Kind `json:"kind"`
+	From        int        `json:"from"`
+	Shortcut    int        `json:"shortcut"`
+	In          shapeJSON  `json:"in"`
+	Out         shapeJSON  `json:"out"`
+	KH          int        `json:"kh"`
+	KW          int        `json:"kw"`
+	Stride      int        `json:"stride"`
+	Groups      int        `json:"groups"`
+	Interleaved bool       `json:"interleaved"`
+	Between     bool       `json:"between"`
+	Branches    int        `json:"branches"`
+	Norm        bool       `json:"norm"`
+	ReLU        bool       `json:"relu"`
+}
+
+type shapeJSON struct {
+	C int `json:"c"`
+	H int `json:"h"`
+	W int `json:"w"`
+}
+
+func writeNetworks(t *testing.T) {
+	type network struct {
+		Batch   int         `json:"batch"`
+		Classes int         `json:"classes"`
+		Layers  []layerJSON `json:"layers"`
+	}
+	all := map[string]network{}
+	for _, c := range networks {
+		m := newSystem(t, c.system, space.Plan{Layout: c.layout, Depth: c.depth, In: space.Shape{C: 3, H: c.side, W: c.side}, Classes: networkClasses}, c.batch, graph.Options{Threads: 1})
+		n := network{Batch: c.batch, Classes: networkClasses}
+		for _, l := range m.Net.Layers {
+			n.Layers = append(n.Layers, layerJSON{l.Name, l.Kind, l.From, l.Shortcut, shapeJSON(l.In), shapeJSON(l.Out), l.KH, l.KW, l.Stride, l.Groups,
+				l.Interleaved, l.Between, l.Branches, l.Norm, l.ReLU})
+		}
+		all[networkName(c.system, c.layout)] = n
+	}
+	text, err := json.Marshal(all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile("testdata/networks.json", append(text, '\n'), 0o666); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestNetworksAgreeWithPyTorch holds three training steps of every kind of
+// network, losses, first gradients and evaluation, to values recorded in float64
+// (testdata/torch_networks.py, PyTorch 1.13.1, CPU).
+func TestNetworksAgreeWithPyTorch(t *testing.T) {
+	if *update {
+		writeNetworks(t)
+	}
+	var want struct {
+		Networks map[string]struct {
+			Losses     []float64
+			Evaluation float64
+			Gradients  map[string][2]float64 // length, and product with a vector
+		}
+	}
+	raw, err := os.ReadFile("testdata/torch_networks.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(raw, &want); err != nil {
+		t.Fatal(err)
+	}
+	for _, isa := range kernel.Available() {
+		for _, c := range networks {
+			name := networkName(c.system, c.layout)
+			t.Run(isa.String()+"/"+name, func(t *testing.T) {
+				want, ok := want.Networks[name]
+				if !ok {
+					t.Fatal("not recorded: go test ./trainer/graph -update, then testdata/torch_networks.py")
+				}
+				m := newSystem(t, c.system, space.Plan{Layout: c.layout, Depth: c.depth, In: space.Shape{C: 3, H: c.side, W: c.side}, Classes: networkClasses}, c.batch, graph.Options{ISA: isa, Threads: 2})
+				fill(m, names(m))
+				labels := make([]int, c.batch)
+				for s, wantLoss := range want.Losses {
+					for i := range labels {
+						labels[i] = (s + i*i) % networkClasses
+					}
+					feed(m, formula(100+s, c.batch*3*c.side*c.side), labels)
+					loss := step(t, m)
+					if math.Abs(loss-wantLoss) > 1e-4*wantLoss {
+						t.Errorf("loss of step %d = %.7f, PyTorch has %.7f", s, loss, wantLoss)
+					}
+					if s == 0 {
+						if len(want.Gradients) != len(m.Params) {
+							t.Errorf("%d parameters, PyTorch has %d", len(m.Params), len(want.Gradients))
+						}
+						for _, p := range m.Params {
+							var sq, dot float64
+							for i, v := range formula(999, len(p.Grad)) {
+								sq += float64(p.Grad[i]) * float64(p.Grad[i])
+								dot += float64(p.Grad[i]) * float64(v)
+							}
+							w := want.Gradients[p.Name]
+							if math.Abs(math.Sqrt(sq)-w[0]) > 1e-4*w[0]+1e-7 || math.Abs(dot-w[1]) > 1e-4*w[0]+1e-7 {
+								t.Errorf("gradient of %s: length %.6g, product %.6g; PyTorch has %.6g, %.6g", p.Name, math.Sqrt(sq), dot, w[0], w[1])
+							}
+						}
+					}
+					m.Update(0.05, 0.9, 0.01)
+				}
+				loss, err := m.Evaluate()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if math.Abs(loss-want.Evaluation) > 1e-3*want.Evaluation {
+					t.Errorf("evaluation loss = %.7f, PyTorch has %.7f", loss, want.Evaluation)
+				}
+			})
+		}
+	}
+}

@@ -35,7 +35,20 @@ const (
 	// random to the old size and mirrors half of the pictures (paper,
 	// Section 5.1).
 	AugmentCropMirror = "crop-mirror"
+	// AugmentScaleCropMirror rescales a picture of a folder so that its shorter
+	// side has a random length from Study.Resize to Study.ResizeMax, crops at
+	// random to Study.Size and mirrors half of the pictures (He et al., Deep
+	// Residual Learning for Image Recognition, 2015, Section 3.4).
+	AugmentScaleCropMirror = "scale-crop-mirror"
 )
+
+// datasets are the values of Study.Dataset.
+var datasets = []string{"synthetic", "cifar10", "cifar100", "cifar100-coarse", "svhn", "folder"}
+
+// SVHNValidation is the only number of pictures that Study.Validation holds
+// out of SVHN: 400 of each class of its training file and 200 of each class of
+// its extra file.
+const SVHNValidation = 10 * (400 + 200)
 
 // Study holds the settings of one study. Every field but the last two, which
 // say how to run and not what, takes part in Fingerprint: two studies with
@@ -47,13 +60,15 @@ type Study struct {
 	// Title is one line for people, shown beside the name.
 	Title string `toml:"title" json:"title,omitempty"`
 
-	// Dataset is "synthetic", "cifar10" or "cifar100".
+	// Dataset is "synthetic", "cifar10", "cifar100", "cifar100-coarse", "svhn"
+	// or "folder".
 	Dataset string `toml:"dataset" json:"dataset"`
 	// TrainPictures bounds the training pictures, class-balanced; 0 is all.
 	TrainPictures int `toml:"train_pictures" json:"train_pictures"`
 	// TestPictures bounds the test pictures, class-balanced; 0 is all.
 	TestPictures int `toml:"test_pictures" json:"test_pictures"`
-	// Validation is how many training pictures are held out, class-balanced.
+	// Validation is how many training pictures are held out, class-balanced;
+	// of SVHN 0 or SVHNValidation.
 	Validation int `toml:"validation" json:"validation"`
 	// SplitSeed draws the held-out and the bounded pictures; the same for
 	// every trial of a study.
@@ -61,10 +76,23 @@ type Study struct {
 	// Curve is the split that figures and tables show: CurveTest or
 	// CurveValidation.
 	Curve string `toml:"curve" json:"curve"`
-	// Augment is AugmentNone or AugmentCropMirror.
+	// Augment is AugmentNone, AugmentCropMirror or, of a folder,
+	// AugmentScaleCropMirror.
 	Augment string `toml:"augment" json:"augment"`
-	// Pad is the zero padding of AugmentCropMirror in pixels.
+	// Pad is the zero padding of AugmentCropMirror in pixels; Normalize clears
+	// it for a folder, where it does nothing.
 	Pad int `toml:"pad" json:"pad"`
+	// Size is the side, in pixels, of the pictures of a folder as the network
+	// gets them; 0 for all other data sets, whose pictures have a size.
+	Size int `toml:"size" json:"size,omitempty"`
+	// Resize is the length in pixels that the shorter side of a picture of a
+	// folder is rescaled to before Size is cut out of its centre, and the
+	// least of AugmentScaleCropMirror. Normalize makes it 256/224 of Size
+	// where it is 0; other data sets have none.
+	Resize int `toml:"resize" json:"resize,omitempty"`
+	// ResizeMax is the largest length of AugmentScaleCropMirror, 480/224 of
+	// Size where it is 0; 0 without that augmentation.
+	ResizeMax int `toml:"resize_max" json:"resize_max,omitempty"`
 
 	// Budget is the parameters of one block, T. It, Tolerance and All choose
 	// the pairs where none are listed; Normalize clears them beside a list of
@@ -116,6 +144,9 @@ type Study struct {
 	// DataSum identifies the pictures themselves; the trainer's data reader
 	// gives it, a study file cannot.
 	DataSum string `toml:"-" json:"data_sum,omitempty"`
+	// Unreadable is how many pictures of a folder were left out because they
+	// cannot be read; from the trainer's data reader, like DataSum.
+	Unreadable int `toml:"-" json:"unreadable,omitempty"`
 
 	// Device is "auto" or "cpu".
 	Device string `toml:"device" json:"-"`
@@ -150,14 +181,17 @@ func (s Study) Normalize() (Study, error) {
 		}
 	}
 	check(nameRE.MatchString(s.Name), "name %q: want 1 to 100 letters, digits, '.', '_' or '-', starting with a letter or digit", s.Name)
-	check(slices.Contains([]string{"synthetic", "cifar10", "cifar100"}, s.Dataset), `dataset %q: want "synthetic", "cifar10" or "cifar100"`, s.Dataset)
+	check(slices.Contains(datasets, s.Dataset), "dataset %q: want %s", s.Dataset, strings.Join(datasets, ", "))
 	check(s.TrainPictures >= 0, "train_pictures %d: want 0 (all) or more", s.TrainPictures)
 	check(s.TestPictures >= 0, "test_pictures %d: want 0 (all) or more", s.TestPictures)
 	check(s.Validation >= 0, "validation %d: want 0 or more pictures", s.Validation)
+	check(s.Dataset != "svhn" || s.Validation <= 0 || s.Validation == SVHNValidation,
+		"validation %d: want 0 (none) or %d of svhn: 400 of each class of its training file and 200 of its extra file", s.Validation, SVHNValidation)
 	check(s.Curve == CurveTest || s.Curve == CurveValidation, `curve %q: want "test" or "validation"`, s.Curve)
 	check(s.Curve != CurveValidation || s.Validation > 0, `curve "validation" needs validation > 0 held-out pictures`)
-	check(s.Augment == AugmentNone || s.Augment == AugmentCropMirror, `augment %q: want "none" or "crop-mirror"`, s.Augment)
+	check(slices.Contains([]string{AugmentNone, AugmentCropMirror, AugmentScaleCropMirror}, s.Augment), `augment %q: want "none", "crop-mirror" or "scale-crop-mirror"`, s.Augment)
 	check(s.Pad >= 0 && s.Pad <= 16, "pad %d: want 0 to 16", s.Pad)
+	s.normalizeSizes(check)
 	check(s.Kernel == 9, "kernel %d: the trainer has 3×3 kernels only, want 9", s.Kernel)
 	check(s.Tolerance >= 0 && s.Tolerance < 1, "tolerance %g: want a fraction in [0, 1), 0.024 is 2.4 %%", s.Tolerance)
 	if s.Layout == space.Flat {
@@ -263,6 +297,39 @@ func (s Study) buildable() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// normalizeSizes checks and fills in what only a folder has: the sizes that
+// its pictures are rescaled and cut to.
+func (s *Study) normalizeSizes(check func(ok bool, format string, a ...any)) {
+	if s.Dataset != "folder" {
+		check(s.Augment != AugmentScaleCropMirror, `augment "scale-crop-mirror": it is for dataset "folder", want "none" or "crop-mirror"`)
+		for _, f := range []struct {
+			key   string
+			value int
+		}{{"size", s.Size}, {"resize", s.Resize}, {"resize_max", s.ResizeMax}} {
+			check(f.value == 0, `%s %d: only pictures of dataset "folder" are rescaled, leave it out`, f.key, f.value)
+		}
+		return
+	}
+	s.Pad = 0
+	check(s.Augment != AugmentCropMirror, `augment "crop-mirror": it is for pictures of one size, want "scale-crop-mirror" or "none" for dataset "folder"`)
+	if s.Size < 8 || s.Size > 1024 {
+		check(false, `size %d: want 8 to 1024, the side in pixels that the pictures of dataset "folder" get; 224 is usual`, s.Size)
+		return
+	}
+	if s.Resize == 0 {
+		s.Resize = (256*s.Size + 112) / 224
+	}
+	check(s.Resize >= s.Size && s.Resize <= 8192, "resize %d: want size, %d, to 8192 pixels", s.Resize, s.Size)
+	if s.Augment != AugmentScaleCropMirror {
+		check(s.ResizeMax == 0, `resize_max %d: only augment "scale-crop-mirror" has it, leave it out`, s.ResizeMax)
+		return
+	}
+	if s.ResizeMax == 0 {
+		s.ResizeMax = (480*s.Size + 112) / 224
+	}
+	check(s.ResizeMax >= s.Resize && s.ResizeMax <= 8192, "resize_max %d: want resize, %d, to 8192 pixels", s.ResizeMax, s.Resize)
 }
 
 // choose returns the pairs of the budget in the order of a normalised study;

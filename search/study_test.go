@@ -21,6 +21,12 @@ func budgetStudy() search.Study {
 	return s
 }
 
+func folderStudy(size int) search.Study {
+	s := budgetStudy()
+	s.Dataset, s.Augment, s.Size = "folder", search.AugmentScaleCropMirror, size
+	return s
+}
+
 func normal(t *testing.T, s search.Study) search.Study {
 	t.Helper()
 	s, err := s.Normalize()
@@ -77,35 +83,71 @@ func TestNormalize(t *testing.T) {
 			}
 		}
 	})
+	t.Run("the sizes of a folder follow from one of them, and no other set has any", func(t *testing.T) {
+		// He et al.: 224 of 256 to 480.
+		s := normal(t, folderStudy(224))
+		if s.Resize != 256 || s.ResizeMax != 480 || s.Pad != 0 {
+			t.Errorf("resize %d, resize_max %d, pad %d, want 256, 480 and 0", s.Resize, s.ResizeMax, s.Pad)
+		}
+		if again := normal(t, s); !reflect.DeepEqual(again, s) {
+			t.Errorf("normalised twice, %+v became %+v", s, again)
+		}
+		plain := folderStudy(64)
+		plain.Augment = search.AugmentNone
+		if s := normal(t, plain); s.Resize != 73 || s.ResizeMax != 0 {
+			t.Errorf("resize %d, resize_max %d, want 73 (64·256/224) and 0", s.Resize, s.ResizeMax)
+		}
+		for _, s := range []search.Study{budgetStudy(), {Name: "x"}} {
+			if text := string(s.Settings()); strings.Contains(text, "size") || strings.Contains(text, "unreadable") {
+				t.Errorf("the stored form has sizes: %s", text)
+			}
+		}
+		held := budgetStudy()
+		held.Dataset, held.Validation = "svhn", search.SVHNValidation
+		normal(t, held)
+	})
 	t.Run("every wrong setting is named", func(t *testing.T) {
 		for want, change := range map[string]func(*search.Study){
-			`name "a/b"`:                  func(s *search.Study) { s.Name = "a/b" },
-			`dataset "mnist"`:             func(s *search.Study) { s.Dataset = "mnist" },
-			`train_pictures -1`:           func(s *search.Study) { s.TrainPictures = -1 },
-			`test_pictures -1`:            func(s *search.Study) { s.TestPictures = -1 },
-			`validation -1`:               func(s *search.Study) { s.Validation = -1 },
-			`curve "train"`:               func(s *search.Study) { s.Curve = "train" },
-			`needs validation > 0`:        func(s *search.Study) { s.Curve = "validation" },
-			`augment "flip"`:              func(s *search.Study) { s.Augment = "flip" },
-			`pad 17`:                      func(s *search.Study) { s.Pad = 17 },
-			`kernel 25`:                   func(s *search.Study) { s.Kernel = 25 },
-			`tolerance 1:`:                func(s *search.Study) { s.Tolerance = 1 },
-			`blocks 0`:                    func(s *search.Study) { s.Blocks = 0 },
-			`seeds 0`:                     func(s *search.Study) { s.Seeds = 0 },
-			`epochs 0`:                    func(s *search.Study) { s.Epochs = 0 },
-			`batch 0`:                     func(s *search.Study) { s.Batch = 0 },
-			`learning_rate 0`:             func(s *search.Study) { s.LearningRate = 0 },
-			`momentum 1`:                  func(s *search.Study) { s.Momentum = 1 },
-			`weight_decay -1`:             func(s *search.Study) { s.WeightDecay = -1 },
-			`evaluate_every 0`:            func(s *search.Study) { s.EvaluateEvery = 0 },
-			`device "tpu"`:                func(s *search.Study) { s.Device = "tpu" },
-			`workers -1`:                  func(s *search.Study) { s.Workers = -1 },
-			`drops [0.5 0.5]`:             func(s *search.Study) { s.Drops = []float64{0.5, 0.5} },
-			`drops [1]`:                   func(s *search.Study) { s.Drops = []float64{1} },
-			`budget 0: want`:              func(s *search.Study) { s.Budget = 0 },
-			`budget -1: want`:             func(s *search.Study) { s.Budget = -1 },
-			`pair "40"`:                   func(s *search.Study) { s.Pairs = []string{"40"} },
-			`L40M2 is listed twice`:       func(s *search.Study) { s.Pairs = []string{"40x2", "L40M2"} },
+			`name "a/b"`:            func(s *search.Study) { s.Name = "a/b" },
+			`dataset "mnist"`:       func(s *search.Study) { s.Dataset = "mnist" },
+			`train_pictures -1`:     func(s *search.Study) { s.TrainPictures = -1 },
+			`test_pictures -1`:      func(s *search.Study) { s.TestPictures = -1 },
+			`validation -1`:         func(s *search.Study) { s.Validation = -1 },
+			`curve "train"`:         func(s *search.Study) { s.Curve = "train" },
+			`needs validation > 0`:  func(s *search.Study) { s.Curve = "validation" },
+			`augment "flip"`:        func(s *search.Study) { s.Augment = "flip" },
+			`pad 17`:                func(s *search.Study) { s.Pad = 17 },
+			`kernel 25`:             func(s *search.Study) { s.Kernel = 25 },
+			`tolerance 1:`:          func(s *search.Study) { s.Tolerance = 1 },
+			`blocks 0`:              func(s *search.Study) { s.Blocks = 0 },
+			`seeds 0`:               func(s *search.Study) { s.Seeds = 0 },
+			`epochs 0`:              func(s *search.Study) { s.Epochs = 0 },
+			`batch 0`:               func(s *search.Study) { s.Batch = 0 },
+			`learning_rate 0`:       func(s *search.Study) { s.LearningRate = 0 },
+			`momentum 1`:            func(s *search.Study) { s.Momentum = 1 },
+			`weight_decay -1`:       func(s *search.Study) { s.WeightDecay = -1 },
+			`evaluate_every 0`:      func(s *search.Study) { s.EvaluateEvery = 0 },
+			`device "tpu"`:          func(s *search.Study) { s.Device = "tpu" },
+			`workers -1`:            func(s *search.Study) { s.Workers = -1 },
+			`drops [0.5 0.5]`:       func(s *search.Study) { s.Drops = []float64{0.5, 0.5} },
+			`drops [1]`:             func(s *search.Study) { s.Drops = []float64{1} },
+			`budget 0: want`:        func(s *search.Study) { s.Budget = 0 },
+			`budget -1: want`:       func(s *search.Study) { s.Budget = -1 },
+			`pair "40"`:             func(s *search.Study) { s.Pairs = []string{"40"} },
+			`L40M2 is listed twice`: func(s *search.Study) { s.Pairs = []string{"40x2", "L40M2"} },
+			`validation 5000: want 0 (none) or 6000 of svhn`: func(s *search.Study) { s.Dataset, s.Validation = "svhn", 5000 },
+			`size 32: only pictures of dataset "folder"`:     func(s *search.Study) { s.Size = 32 },
+			`resize 32: only`:     func(s *search.Study) { s.Resize = 32 },
+			`resize_max 32: only`: func(s *search.Study) { s.ResizeMax = 32 },
+			`augment "scale-crop-mirror": it is for dataset "folder"`: func(s *search.Study) { s.Augment = search.AugmentScaleCropMirror },
+			`size 0: want 8 to 1024`:                                  func(s *search.Study) { *s = folderStudy(0) },
+			`augment "crop-mirror": it`:                               func(s *search.Study) { *s = folderStudy(32); s.Augment = search.AugmentCropMirror },
+			`resize 31: want size, 32`:                                func(s *search.Study) { *s = folderStudy(32); s.Resize = 31 },
+			`resize_max 39: want resize`:                              func(s *search.Study) { *s = folderStudy(32); s.Resize, s.ResizeMax = 40, 39 },
+			`resize_max 50: only augment "scale-crop-mirror"`: func(s *search.Study) {
+				*s = folderStudy(32)
+				s.Augment, s.ResizeMax = search.AugmentNone, 50
+			},
 			`no pair lies within 0.001 %`: func(s *search.Study) { s.Budget, s.Tolerance = 5, 0.00001 },
 		} {
 			s := budgetStudy()

@@ -53,7 +53,7 @@ func Source(name string) ([]byte, error) {
 }
 
 func notShipped(name string) string {
-	return "not one of the shipped " + strings.Join(Names(), ", ") + suggest(name, Names())
+	return "not a shipped one, which `igcsearch studies` lists" + suggest(name, Names())
 }
 
 // Load reads a study, shipped under that name or else a file, overrides keys

@@ -227,7 +227,7 @@ func Bench(ctx context.Context, o BenchOptions) (r BenchResult, err error) {
 // benchSet is n pictures as the input pipeline reads them.
 func benchSet(n int) (*dataset.Set, []int) {
 	s := &dataset.Set{C: 3, H: benchSide, W: benchSide, Std: [3]float32{1, 1, 1}}
-	s.Train.Labels, s.Train.Pixels = make([]byte, n), make([]byte, n*3*benchSide*benchSide)
+	s.Train.Labels, s.Train.Pixels = make([]uint16, n), make([]byte, n*3*benchSide*benchSide)
 	pictures := make([]int, n)
 	for i := range pictures {
 		pictures[i] = (i * 7919) % n

@@ -29,6 +29,7 @@ func (t *Trainer) Trace(ctx context.Context, job search.Job, steps int, w io.Wri
 		return err
 	}
 	defer tr.model.Close()
+	defer tr.stopFeeding()
 	out := npz.NewWriter(w)
 	if err := tr.trace(ctx, steps, out.Write); err != nil {
 		return err
@@ -61,7 +62,7 @@ func (tr *training) trace(ctx context.Context, steps int, write func(name string
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("step %d: %w", k, err)
 		}
-		loss, rate, err := tr.step(1+k/tr.steps, k%tr.steps)
+		loss, rate, err := tr.step(ctx, 1+k/tr.steps, k%tr.steps)
 		if err != nil {
 			return fmt.Errorf("step %d: %w", k, err)
 		}

@@ -30,7 +30,8 @@ import (
 
 // Options say where the pictures are and how a training runs.
 type Options struct {
-	// DataDir holds the files of CIFAR-10 or CIFAR-100; "" if there are none.
+	// DataDir holds the files of the data set, as of dataset.Options.Dir; "" if
+	// there are none.
 	DataDir string
 	// Threads of one training; 0 is 1. The number changes no bit of a result.
 	Threads int
@@ -60,6 +61,9 @@ type Data struct {
 	Classes                 []string
 	Train, Validation, Test int    // pictures
 	Sum                     string // identifies the pictures; Study.DataSum
+	// Unreadable names the pictures that are left out because they cannot be
+	// read; Study.Unreadable is how many.
+	Unreadable []string
 }
 
 // Load reads the pictures of a study, once.
@@ -71,12 +75,14 @@ func (t *Trainer) Load(ctx context.Context, s search.Study) (Data, error) {
 	return Data{
 		Shape: space.Shape{C: set.C, H: set.H, W: set.W}, Classes: set.Classes,
 		Train: set.Train.Len(), Validation: set.Validation.Len(), Test: set.Test.Len(), Sum: set.Sum,
+		Unreadable: set.Unreadable,
 	}, nil
 }
 
 func (t *Trainer) set(ctx context.Context, s search.Study) (*dataset.Set, error) {
 	o := dataset.Options{Name: s.Dataset, Dir: t.options.DataDir,
-		TrainPictures: s.TrainPictures, TestPictures: s.TestPictures, Validation: s.Validation, SplitSeed: s.SplitSeed}
+		TrainPictures: s.TrainPictures, TestPictures: s.TestPictures, Validation: s.Validation, SplitSeed: s.SplitSeed,
+		Size: s.Size, Resize: s.Resize}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if set := t.sets[o]; set != nil {
@@ -92,15 +98,15 @@ func (t *Trainer) set(ctx context.Context, s search.Study) (*dataset.Set, error)
 
 // training is one Train or Trace in progress.
 type training struct {
-	job    search.Job
-	set    *dataset.Set
-	aug    *dataset.Augmentation
-	model  *graph.Model
-	batch  int
-	steps  int   // of an epoch
-	order  []int // of the epoch in progress
-	epoch  int   // 1 …
-	labels []int32
+	job     search.Job
+	set     *dataset.Set
+	aug     *dataset.Augmentation
+	model   *graph.Model
+	batch   int
+	steps   int              // of an epoch
+	epoch   int              // in progress: 1 …
+	batches *dataset.Batches // of it; nil before the first
+	labels  []float32        // of the batch in the model
 }
 
 // start builds the job's network with fresh parameters.
@@ -120,9 +126,11 @@ func (t *Trainer) start(ctx context.Context, job search.Job) (*training, error) 
 	// normalisation over a few pictures would be a rough one.
 	tr := &training{job: job, set: set, batch: min(job.Study.Batch, set.Train.Len())}
 	tr.steps = set.Train.Len() / tr.batch
-	tr.labels = make([]int32, tr.batch)
-	if job.Study.Augment == search.AugmentCropMirror {
+	switch job.Study.Augment {
+	case search.AugmentCropMirror:
 		tr.aug = &dataset.Augmentation{Pad: job.Study.Pad, Mirror: true}
+	case search.AugmentScaleCropMirror:
+		tr.aug = &dataset.Augmentation{ResizeMax: job.Study.ResizeMax, Mirror: true}
 	}
 	net, err := job.System.Network(job.Study.Plan(space.Shape{C: set.C, H: set.H, W: set.W}, len(set.Classes)))
 	if err != nil {
@@ -171,28 +179,40 @@ func learningRate(s search.Study, step, steps int) float64 {
 	return rate
 }
 
-// feed puts batch number step of the epoch into the model.
-func (tr *training) feed(epoch, step int) {
-	seed := uint64(tr.job.Seed)
+// feed puts the next batch of the epoch into the model.
+func (tr *training) feed(ctx context.Context, epoch int) error {
 	if epoch != tr.epoch {
-		tr.order, tr.epoch = dataset.Order(tr.set.Train.Len(), seed, uint64(epoch)), epoch
+		tr.stopFeeding()
+		seed := uint64(tr.job.Seed)
+		order := dataset.Order(tr.set.Train.Len(), seed, uint64(epoch))[:tr.steps*tr.batch]
+		tr.batches = tr.set.Batches(ctx, &tr.set.Train, order, tr.batch, tr.aug, seed, uint64(epoch))
+		tr.epoch = epoch
 	}
-	tr.put(&tr.set.Train, tr.order[step*tr.batch:(step+1)*tr.batch], tr.aug, uint64(epoch))
+	return tr.put(tr.batches, tr.batch)
 }
 
-func (tr *training) put(split *dataset.Split, pictures []int, aug *dataset.Augmentation, epoch uint64) {
-	x, y := tr.model.Batch(len(pictures))
-	tr.set.Fill(x, split, pictures, aug, uint64(tr.job.Seed), epoch)
-	tr.set.Labels(tr.labels, split, pictures)
-	for i := range pictures {
-		y[i] = float32(tr.labels[i])
+// put puts the next n pictures into the model.
+func (tr *training) put(from *dataset.Batches, n int) error {
+	x, y := tr.model.Batch(n)
+	tr.labels = y[:n]
+	_, err := from.Next(x, y)
+	return err
+}
+
+// stopFeeding ends what reads the pictures of the epoch in progress.
+func (tr *training) stopFeeding() {
+	if tr.batches != nil {
+		tr.batches.Close()
 	}
 }
 
-// step trains on batch number step of the epoch and returns the mean loss,
-// which may be no number, and the learning rate.
-func (tr *training) step(epoch, step int) (loss, rate float64, err error) {
-	tr.feed(epoch, step)
+// step trains on batch number step of the epoch, which follows the one of the
+// last call, and returns the mean loss, which may be no number, and the
+// learning rate.
+func (tr *training) step(ctx context.Context, epoch, step int) (loss, rate float64, err error) {
+	if err := tr.feed(ctx, epoch); err != nil {
+		return 0, 0, err
+	}
 	if loss, err = tr.model.Step(); err != nil {
 		return 0, 0, err
 	}
@@ -209,6 +229,7 @@ func (t *Trainer) Train(ctx context.Context, job search.Job, r search.Reporter) 
 		return err
 	}
 	defer tr.model.Close()
+	defer tr.stopFeeding()
 	first := 1
 	if job.From != nil {
 		if err := restore(tr.model, job, job.From); err != nil {
@@ -247,7 +268,7 @@ func (tr *training) train(ctx context.Context, epoch int, r search.Reporter) (se
 		if err := ctx.Err(); err != nil {
 			return m, fmt.Errorf("epoch %d, step %d: %w", epoch, step+1, err)
 		}
-		loss, rate, err := tr.step(epoch, step)
+		loss, rate, err := tr.step(ctx, epoch, step)
 		if err != nil {
 			return m, fmt.Errorf("epoch %d, step %d: %w", epoch, step+1, err)
 		}
@@ -268,16 +289,15 @@ func (tr *training) train(ctx context.Context, epoch int, r search.Reporter) (se
 // evaluate counts the pictures of a split that the network gets right, as they
 // are and by the running statistics.
 func (tr *training) evaluate(ctx context.Context, split *dataset.Split) (correct int, err error) {
-	pictures := make([]int, 0, tr.batch)
+	batches := tr.set.Batches(ctx, split, nil, tr.batch, nil, uint64(tr.job.Seed), 0)
+	defer batches.Close()
 	for first := 0; first < split.Len(); first += tr.batch {
 		if err := ctx.Err(); err != nil {
 			return 0, fmt.Errorf("evaluation: %w", err)
 		}
-		pictures = pictures[:0]
-		for p := first; p < min(first+tr.batch, split.Len()); p++ {
-			pictures = append(pictures, p)
+		if err := tr.put(batches, min(tr.batch, split.Len()-first)); err != nil {
+			return 0, fmt.Errorf("evaluation: %w", err)
 		}
-		tr.put(split, pictures, nil, 0)
 		if _, err := tr.model.Evaluate(); err != nil {
 			return 0, fmt.Errorf("evaluation: %w", err)
 		}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -20,11 +22,14 @@ type dataOptions struct {
 	url  string // "": the official one
 }
 
+// downloads are the sets that data get knows.
+var downloads = []string{"cifar10", "cifar100", "svhn"}
+
 func newDataCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "data",
-		Short:   "Get the CIFAR pictures",
-		Long:    `data gets the pictures that studies of cifar10 and cifar100 need.`,
+		Short:   "Get the pictures of CIFAR and SVHN",
+		Long:    `data gets the pictures that studies of cifar10, cifar100, cifar100-coarse and svhn need.`,
 		Example: `  igcsearch data get cifar100 --data pictures`,
 	}
 	cmd.AddCommand(newDataGetCommand())
@@ -35,17 +40,19 @@ func newDataCommand() *cobra.Command {
 func newDataGetCommand() *cobra.Command {
 	var o dataOptions
 	cmd := &cobra.Command{
-		Use:   "get cifar10|cifar100",
-		Short: "Download CIFAR-10 or CIFAR-100, check it and unpack it",
-		Long: `get downloads the official binary archive (about 170 MB), checks its checksum
-and unpacks it. A broken download goes on where it was; nothing is downloaded
-again that is there.`,
+		Use:   "get " + strings.Join(downloads, "|"),
+		Short: "Download CIFAR-10, CIFAR-100 or SVHN and check it",
+		Long: `get downloads the official files, checks their checksums and unpacks them: the
+binary archive of CIFAR-10 or CIFAR-100 (about 170 MB), or the three files of
+SVHN's cropped digits (1.6 GB). A broken download goes on where it was; nothing
+is downloaded again that is there. The files of cifar100 are those of
+cifar100-coarse too.`,
 		Example: `  igcsearch data get cifar100 --data pictures
   igcsearch run fig3a-short --data pictures`,
-		ValidArgs: []string{"cifar10", "cifar100"},
+		ValidArgs: downloads,
 		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) != 1 || args[0] != "cifar10" && args[0] != "cifar100" {
-				return fmt.Errorf("data get: want cifar10 or cifar100, got %q", args)
+			if len(args) != 1 || !slices.Contains(downloads, args[0]) {
+				return fmt.Errorf("data get: want one of %s, got %q", strings.Join(downloads, ", "), args)
 			}
 			return nil
 		},
@@ -55,7 +62,7 @@ again that is there.`,
 		},
 	}
 	addData(cmd, &o.data)
-	cmd.Flags().StringVar(&o.url, "url", "", "download from this mirror `URL`; the checksum stays that of the official archive")
+	cmd.Flags().StringVar(&o.url, "url", "", "download from this mirror `URL`, of svhn the folder with the three files; the checksums stay the official ones")
 	return cmd
 }
 

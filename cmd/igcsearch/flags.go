@@ -136,7 +136,7 @@ func addDB(cmd *cobra.Command, value *string) {
 }
 
 func addData(cmd *cobra.Command, value *string) {
-	cmd.Flags().StringVar(value, "data", os.Getenv("IGCSEARCH_DATA"), "the `DIR` with the CIFAR pictures (default $IGCSEARCH_DATA)")
+	cmd.Flags().StringVar(value, "data", os.Getenv("IGCSEARCH_DATA"), "the `DIR` with the pictures (default $IGCSEARCH_DATA)")
 	cmd.Flag("data").DefValue = "" // help and completion do not depend on who asks
 }
 

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"image"
+	"image/png"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -51,6 +53,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"exit":      scriptExit,
 			"fixture":   scriptFixture,
+			"pictures":  scriptPictures,
 			"epochs":    scriptEpochs,
 			"waitfile":  scriptWaitFile,
 			"samebytes": scriptSameBytes,
@@ -157,6 +160,31 @@ func scriptFixture(ts *testscript.TestScript, _ bool, args []string) {
 		}
 		if status != search.Running {
 			ts.Check(db.End(ctx, id, status, message))
+		}
+	}
+}
+
+// scriptPictures is "pictures DIR N": it makes a data set of PNG files in DIR,
+// N training and N test pictures in each of two classes.
+func scriptPictures(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: pictures DIR N")
+	}
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	for _, part := range []string{"train", "test"} {
+		for class, name := range []string{"bright", "dark"} {
+			place := filepath.Join(ts.MkAbs(args[0]), part, name)
+			ts.Check(os.MkdirAll(place, 0o777))
+			for i := range n {
+				m := image.NewGray(image.Rect(0, 0, 12+i, 15))
+				for at := range m.Pix {
+					m.Pix[at] = uint8(180 - 130*class + (at*7+i*11)%60)
+				}
+				var b bytes.Buffer
+				ts.Check(png.Encode(&b, m))
+				ts.Check(os.WriteFile(filepath.Join(place, fmt.Sprintf("%d.png", i)), b.Bytes(), 0o666))
+			}
 		}
 	}
 }

@@ -205,6 +205,12 @@ func datasetLabel(name string) string {
 		return "CIFAR-10"
 	case "cifar100":
 		return "CIFAR-100"
+	case "cifar100-coarse":
+		return "CIFAR-100 (20 superclasses)"
+	case "svhn":
+		return "SVHN"
+	case "folder":
+		return "a folder"
 	}
 	return "the synthetic set"
 }

@@ -100,7 +100,7 @@ func runRun(ctx context.Context, o runOptions, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	study.DataSum = data.Sum
+	identify(&study, data, stderr)
 	db, err := store.Open(ctx, o.db)
 	if err != nil {
 		return err
@@ -196,6 +196,23 @@ func finish(ctx context.Context, o runOptions, db *store.DB, r results, stderr i
 	}
 	fmt.Fprintf(stderr, "database  %s\nnext      %s plot %s -o figure.svg\n          %s export %s --format csv\n", o.db, program(), plot, program(), name)
 	return nil
+}
+
+// identify notes in a study which pictures it is of, and says which are left
+// out.
+func identify(s *search.Study, d trainer.Data, stderr io.Writer) {
+	const named = 3
+	s.DataSum, s.Unreadable = d.Sum, len(d.Unreadable)
+	if n := len(d.Unreadable); n > 0 {
+		verb, names := "are", strings.Join(d.Unreadable[:min(n, named)], ", ")
+		if n == 1 {
+			verb = "is"
+		}
+		if n > named {
+			names += ", …"
+		}
+		fmt.Fprintf(stderr, "igcsearch: warning: %s: %s cannot be read and %s left out: %s\n", s.Name, count(n, "picture"), verb, names)
+	}
 }
 
 // pictures says how many pictures are used for what.

@@ -45,7 +45,7 @@ PyTorch's. The network need not be one of the study's.`,
 		ValidArgsFunction: completeStudies,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.study = args[0]
-			return runTrace(cmd.Context(), o)
+			return runTrace(cmd.Context(), o, cmd.ErrOrStderr())
 		},
 	}
 	addData(cmd, &o.data)
@@ -58,7 +58,7 @@ PyTorch's. The network need not be one of the study's.`,
 	return cmd
 }
 
-func runTrace(ctx context.Context, o traceOptions) error {
+func runTrace(ctx context.Context, o traceOptions, stderr io.Writer) error {
 	switch {
 	case o.pair.Pair == space.Pair{} && o.system == "":
 		return usageError{errors.New("--pair is missing: which network shall be traced? like --pair 40x2, or --system IGC-L24M2")}
@@ -88,7 +88,7 @@ func runTrace(ctx context.Context, o traceOptions) error {
 	if err != nil {
 		return err
 	}
-	study.DataSum = data.Sum
+	identify(&study, data, stderr)
 	return writeFile(o.output, func(w io.Writer) error {
 		return t.Trace(ctx, search.Job{Study: study, System: system, Seed: o.seed}, int(o.steps), w)
 	})

@@ -73,6 +73,11 @@ type Augmentation struct {
 	Pad int
 	// Mirror exchanges left and right in half of the pictures.
 	Mirror bool
+	// ResizeMax, of a folder, is the largest length in pixels of a random one
+	// that the shorter side of a picture is rescaled to; the least is
+	// Options.Resize. A random part of the size of the set is cut out. Other
+	// sets have 0, and a folder has no Pad.
+	ResizeMax int
 }
 
 // view says how a picture is seen: the pixel at (y, x) is the picture's at
@@ -103,7 +108,8 @@ func (a *Augmentation) view(picture int, seed, epoch uint64) view {
 // A nil aug shows the pictures as they are. Otherwise the crop and mirror of a
 // picture depend on seed, epoch and its index in the split only, not on its
 // place in the batch. Fill does not allocate and may be called concurrently.
-// It panics if dst is too short or a picture is not in the split.
+// It panics if dst is too short, a picture is not in the split, or the set is
+// a folder, of which Batches alone reads pictures.
 func (s *Set) Fill(dst []float32, split *Split, pictures []int, aug *Augmentation, seed, epoch uint64) {
 	rowLen := s.W * Lanes
 	blockLen := s.C * s.H * rowLen
@@ -167,13 +173,4 @@ func (s *Set) table() (table [Channels][256]float32) {
 		}
 	}
 	return table
-}
-
-// Labels writes the labels of the pictures to dst[:len(pictures)]. It panics
-// if dst is shorter or a picture is not in the split.
-func (s *Set) Labels(dst []int32, split *Split, pictures []int) {
-	dst = dst[:len(pictures)]
-	for i, picture := range pictures {
-		dst[i] = int32(split.Labels[picture])
-	}
 }

@@ -1,7 +1,9 @@
 package dataset_test
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -18,10 +20,10 @@ func randomSet(n, h, w int) *dataset.Set {
 		Name: "random", C: dataset.Channels, H: h, W: w,
 		Mean: [3]float32{0.5, 0.25, 0.125}, Std: [3]float32{0.25, 0.5, 1},
 	}
-	s.Train.Labels = make([]uint8, n)
+	s.Train.Labels = make([]uint16, n)
 	s.Train.Pixels = make([]byte, n*s.C*h*w)
 	for i := range s.Train.Labels {
-		s.Train.Labels[i] = uint8(g.IntN(10))
+		s.Train.Labels[i] = uint16(g.IntN(10))
 	}
 	for i := range s.Train.Pixels {
 		// Never the mean, so that a zero is always padding.
@@ -108,7 +110,7 @@ func TestFill(t *testing.T) {
 		// One pixel in the middle of nothing shows where it went.
 		const side, pad, n = 9, 2, 5000
 		s := &dataset.Set{C: 3, H: side, W: side, Std: [3]float32{1, 1, 1}}
-		s.Train.Labels = make([]uint8, n)
+		s.Train.Labels = make([]uint16, n)
 		s.Train.Pixels = make([]byte, n*3*side*side)
 		for i := range n {
 			s.Train.Pixels[i*3*side*side+4*side+3] = 255
@@ -211,17 +213,82 @@ func TestFill(t *testing.T) {
 	})
 }
 
+func TestBatchesOfPicturesInMemory(t *testing.T) {
+	t.Parallel()
+	s := randomSet(40, 5, 7)
+	aug := &dataset.Augmentation{Pad: 2, Mirror: true}
+	ctx := context.Background()
+	const size = 3 * 5 * 7 * 16
+
+	t.Run("they are Fill's in the given order, and the last has what is left", func(t *testing.T) {
+		t.Parallel()
+		order := dataset.Order(40, 1, 2)
+		b := s.Batches(ctx, &s.Train, order, 17, aug, 1, 2)
+		defer b.Close()
+		for _, want := range [][]int{order[:17], order[17:34], order[34:]} {
+			x, y, labels := make([]float32, 2*size), make([]float32, 2*size), make([]float32, 17)
+			n, err := b.Next(x, labels)
+			if err != nil || n != len(want) {
+				t.Fatalf("got %d pictures and %v, want %d", n, err, len(want))
+			}
+			s.Fill(y, &s.Train, want, aug, 1, 2)
+			if !slices.Equal(x, y) {
+				t.Error("a batch differs from Fill's")
+			}
+			for i, p := range want {
+				if labels[i] != float32(s.Train.Labels[p]) {
+					t.Errorf("picture %d has the label %g, want %d", p, labels[i], s.Train.Labels[p])
+				}
+			}
+		}
+		if n, err := b.Next(nil, nil); n != 0 || err != io.EOF {
+			t.Errorf("after the last batch: got %d and %v, want io.EOF", n, err)
+		}
+	})
+
+	t.Run("no order is that of the split", func(t *testing.T) {
+		t.Parallel()
+		b := s.Batches(ctx, &s.Train, nil, 40, nil, 1, 2)
+		defer b.Close()
+		x, y, labels := make([]float32, 3*size), make([]float32, 3*size), make([]float32, 40)
+		if n, err := b.Next(x, labels); n != 40 || err != nil {
+			t.Fatalf("got %d pictures and %v", n, err)
+		}
+		all := make([]int, 40)
+		for i := range all {
+			all[i] = i
+		}
+		if s.Fill(y, &s.Train, all, nil, 0, 0); !slices.Equal(x, y) {
+			t.Error("the pictures are in another order")
+		}
+	})
+
+	t.Run("an augmentation of folders panics", func(t *testing.T) {
+		t.Parallel()
+		defer func() {
+			if recover() == nil {
+				t.Error("no panic")
+			}
+		}()
+		s.Batches(ctx, &s.Train, nil, 1, &dataset.Augmentation{ResizeMax: 9}, 1, 2)
+	})
+}
+
 func TestFillDoesNotAllocate(t *testing.T) {
 	s := randomSet(64, 32, 32)
 	dst := make([]float32, 4*3*32*32*16)
-	labels := make([]int32, 64)
-	pictures := dataset.Order(64, 1, 1)
+	labels := make([]float32, 64)
+	pictures := slices.Repeat(dataset.Order(64, 1, 1), 12)
 	aug := &dataset.Augmentation{Pad: 4, Mirror: true}
+	b := s.Batches(context.Background(), &s.Train, pictures, 64, aug, 1, 1)
+	defer b.Close()
 	if n := testing.AllocsPerRun(10, func() {
-		s.Fill(dst, &s.Train, pictures, aug, 1, 1)
-		s.Labels(labels, &s.Train, pictures)
+		s.Fill(dst, &s.Train, pictures[:64], aug, 1, 1)
+		if _, err := b.Next(dst, labels); err != nil {
+			t.Fatal(err)
+		}
 	}); n != 0 {
-		t.Errorf("Fill and Labels allocate %v times, want 0", n)
+		t.Errorf("Fill and Next allocate %v times, want 0", n)
 	}
 }
 
@@ -241,16 +308,6 @@ func someView(s *dataset.Set, got, scratch []float32, lane, picture int, aug dat
 		}
 	}
 	return false
-}
-
-func TestLabels(t *testing.T) {
-	t.Parallel()
-	s := &dataset.Set{Train: dataset.Split{Labels: []uint8{4, 5, 6, 99}}}
-	got := []int32{-1, -1, -1, -1}
-	s.Labels(got, &s.Train, []int{3, 0, 2})
-	if want := []int32{99, 4, 6, -1}; !slices.Equal(got, want) {
-		t.Errorf("Labels gives %v, want %v", got, want)
-	}
 }
 
 func TestOrder(t *testing.T) {

@@ -23,6 +23,7 @@ const (
 // https://www.cs.toronto.edu/~kriz/cifar.html.
 type format struct {
 	name    string
+	get     string // the name that Get knows it by
 	folder  string // what the official archive unpacks to
 	archive string // where the official archive is
 	md5     string // of the archive, from the same page
@@ -35,13 +36,14 @@ type format struct {
 
 	trainRecords, testRecords int // in each file
 
-	// labels holds the number of classes of each label byte; the last byte is
-	// the label in use.
+	// labels holds the number of classes of each label byte; label says which
+	// byte is in use.
 	labels []int
+	label  int
 }
 
 var cifar10 = format{
-	name: "cifar10", folder: "cifar-10-batches-bin",
+	name: "cifar10", get: "cifar10", folder: "cifar-10-batches-bin",
 	archive: "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
 	md5:     "c32a1d4ab5d03f1284b67883e8d87530", archiveBytes: 170052171,
 	train: []string{"data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin", "data_batch_4.bin", "data_batch_5.bin"},
@@ -51,16 +53,25 @@ var cifar10 = format{
 }
 
 var cifar100 = format{
-	name: "cifar100", folder: "cifar-100-binary",
+	name: "cifar100", get: "cifar100", folder: "cifar-100-binary",
 	archive: "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
 	md5:     "03b5dce01913d631647c71ecec9e9cb8", archiveBytes: 168513733,
 	train: []string{"train.bin"},
 	test:  "test.bin", names: "fine_label_names.txt", others: []string{"coarse_label_names.txt"},
 	trainRecords: 50000, testRecords: 10000,
 	labels: []int{20, 100}, // coarse, fine
+	label:  1,
 }
 
-func (f format) classes() int     { return f.labels[len(f.labels)-1] }
+// cifar100Coarse is CIFAR-100 with its 20 superclasses, from the same files.
+var cifar100Coarse = func() format {
+	f := cifar100
+	f.name, f.label = "cifar100-coarse", 0
+	f.names, f.others = "coarse_label_names.txt", []string{"fine_label_names.txt"}
+	return f
+}()
+
+func (f format) classes() int     { return f.labels[f.label] }
 func (f format) recordBytes() int { return len(f.labels) + cifarPixels }
 
 // dataFiles returns the record files and how many records each has.
@@ -88,30 +99,36 @@ func openCIFAR(ctx context.Context, f format, o Options) (*Set, error) {
 // archive's folder in it. A folder with some of the files is the one meant;
 // read names those that are missing. The error wraps fs.ErrNotExist.
 func (f format) locate(dir string) (string, error) {
-	help := fmt.Sprintf("run 'igcsearch data get %s --data DIR', or name the folder with --data DIR or IGCSEARCH_DATA", f.name)
+	return locate(f.name, f.get, dir, f.folder, append([]string{f.test}, f.train...))
+}
+
+// locate returns the first of dir and the folder in it that has one of the
+// files of a set, which Get knows as get.
+func locate(set, get, dir, folder string, files []string) (string, error) {
+	help := fmt.Sprintf("run 'igcsearch data get %s --data DIR', or name the folder with --data DIR or IGCSEARCH_DATA", get)
 	if dir == "" {
-		return "", fmt.Errorf("%s: %w: no data folder is named: %s", f.name, fs.ErrNotExist, help)
+		return "", fmt.Errorf("%s: %w: no data folder is named: %s", set, fs.ErrNotExist, help)
 	}
-	nested := filepath.Join(dir, f.folder)
+	nested := filepath.Join(dir, folder)
 	for _, place := range []string{dir, nested} {
-		for name := range f.dataFiles() {
+		for _, name := range files {
 			_, err := os.Stat(filepath.Join(place, name))
 			if err == nil {
 				return place, nil
 			}
 			if !errors.Is(err, fs.ErrNotExist) {
-				return "", fmt.Errorf("%s: %w", f.name, err)
+				return "", fmt.Errorf("%s: %w", set, err)
 			}
 		}
 	}
-	return "", fmt.Errorf("%s: %w: found no %s in %s or %s: %s", f.name, fs.ErrNotExist, f.test, dir, nested, help)
+	return "", fmt.Errorf("%s: %w: found no %s in %s or %s: %s", set, fs.ErrNotExist, files[0], dir, nested, help)
 }
 
 // read returns all pictures of the set in dir.
 func (f format) read(ctx context.Context, dir string) (classes []string, train, test Split, err error) {
 	fail := func(err error) ([]string, Split, Split, error) {
 		if errors.Is(err, fs.ErrNotExist) {
-			err = fmt.Errorf("%w: 'igcsearch data get %s --data DIR' fetches a whole set", err, f.name)
+			err = fmt.Errorf("%w: 'igcsearch data get %s --data DIR' fetches a whole set", err, f.get)
 		}
 		return nil, Split{}, Split{}, fmt.Errorf("%s: %w", f.name, err)
 	}
@@ -135,7 +152,7 @@ func (f format) read(ctx context.Context, dir string) (classes []string, train, 
 // grow makes room for n CIFAR pictures.
 func (s *Split) grow(n int) {
 	s.Pixels = make([]byte, 0, n*cifarPixels)
-	s.Labels = make([]uint8, 0, n)
+	s.Labels = make([]uint16, 0, n)
 }
 
 func (f format) readFile(ctx context.Context, path string, records int, into *Split) error {
@@ -178,7 +195,7 @@ func (f format) readRecords(ctx context.Context, r io.Reader, path string, recor
 			}
 			start := len(into.Pixels)
 			into.Pixels = append(into.Pixels, make([]byte, cifarPixels)...)
-			into.Labels = append(into.Labels, labels[len(labels)-1])
+			into.Labels = append(into.Labels, uint16(labels[f.label]))
 			var m int
 			m, err = io.ReadFull(r, into.Pixels[start:])
 			n += m

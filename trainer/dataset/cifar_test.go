@@ -79,7 +79,7 @@ func write(t testing.TB, dir string, files map[string][]byte) {
 func TestOpenCIFAR(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
-	for _, name := range []string{"cifar10", "cifar100"} {
+	for _, name := range []string{"cifar10", "cifar100", "cifar100-coarse"} {
 		t.Run(name+" is found in the folder itself and in the archive's folder in it", func(t *testing.T) {
 			t.Parallel()
 			f := dataset.Small(name, 20, 30)
@@ -99,17 +99,18 @@ func TestOpenCIFAR(t *testing.T) {
 				t.Error("the two differ")
 			}
 			// Every record in the order of the files.
-			var pixels, labels []byte
+			var pixels []byte
+			var labels []uint16
 			for _, file := range f.TrainFiles() {
 				for record := range slices.Chunk(all[file], f.RecordBytes()) {
-					labels = append(labels, record[len(f.LabelCounts())-1])
+					labels = append(labels, uint16(record[f.Label()]))
 					pixels = append(pixels, record[len(f.LabelCounts()):]...)
 				}
 			}
-			if !bytes.Equal(a.Train.Labels, labels) || !bytes.Equal(a.Train.Pixels, pixels) {
+			if !slices.Equal(a.Train.Labels, labels) || !bytes.Equal(a.Train.Pixels, pixels) {
 				t.Error("the training split is not the records of the files")
 			}
-			classes := f.LabelCounts()[len(f.LabelCounts())-1]
+			classes := f.LabelCounts()[f.Label()]
 			if a.Test.Len() != 30 || a.Validation.Len() != 0 || len(a.Classes) != classes || a.Classes[9] != "class 9" {
 				t.Errorf("got %d test and %d validation pictures, classes %q", a.Test.Len(), a.Validation.Len(), a.Classes)
 			}
@@ -178,8 +179,10 @@ func TestOpenCIFAR(t *testing.T) {
 		if !errors.Is(err, fs.ErrNotExist) {
 			t.Error("the error does not wrap fs.ErrNotExist")
 		}
-		_, err = dataset.Open(ctx, dataset.Options{Name: "cifar100"})
-		wantError(t, err, "no data folder is named", "igcsearch data get cifar100 --data DIR", "IGCSEARCH_DATA")
+		for _, name := range []string{"cifar100", "cifar100-coarse"} {
+			_, err = dataset.Open(ctx, dataset.Options{Name: name})
+			wantError(t, err, name+": ", "no data folder is named", "igcsearch data get cifar100 --data DIR", "IGCSEARCH_DATA")
+		}
 	})
 
 	t.Run("a cancelled context ends the reading", func(t *testing.T) {
@@ -227,7 +230,7 @@ func TestOpenFullSize(t *testing.T) {
 		t.Errorf("got %d + %d training and %d test pictures", s.Train.Len(), s.Validation.Len(), s.Test.Len())
 	}
 	for _, i := range []int{0, 1234, 9999} {
-		if label, pixel := s.Test.Labels[i], s.Test.Pixels[i*3072]; label != uint8(i%100) || pixel != uint8(i) {
+		if label, pixel := s.Test.Labels[i], s.Test.Pixels[i*3072]; label != uint16(i%100) || pixel != uint8(i) {
 			t.Errorf("test picture %d has label %d and first pixel %d", i, label, pixel)
 		}
 	}
@@ -324,7 +327,7 @@ func FuzzReadRecords(f *testing.F) {
 		}
 		for i := range n {
 			record := b[i*format.RecordBytes():][:format.RecordBytes()]
-			if s.Labels[i] != record[len(counts)-1] || !bytes.Equal(s.Pixels[i*3072:(i+1)*3072], record[len(counts):]) {
+			if s.Labels[i] != uint16(record[format.Label()]) || !bytes.Equal(s.Pixels[i*3072:(i+1)*3072], record[len(counts):]) {
 				t.Fatalf("record %d is not what was read", i)
 			}
 		}
@@ -347,8 +350,8 @@ func TestSelection(t *testing.T) {
 	}
 	// pictures returns the pictures of a split as a set of their pixels, all
 	// of which differ.
-	pictures := func(s dataset.Split) map[string]uint8 {
-		m := map[string]uint8{}
+	pictures := func(s dataset.Split) map[string]uint16 {
+		m := map[string]uint16{}
 		for i, label := range s.Labels {
 			m[string(s.Pixels[i*3072:(i+1)*3072])] = label
 		}
@@ -526,7 +529,10 @@ func TestSelection(t *testing.T) {
 		}
 		for _, split := range []dataset.Split{s.Train, s.Validation, s.Test} {
 			b = binary.LittleEndian.AppendUint64(b, uint64(split.Len()))
-			b = append(append(b, split.Labels...), split.Pixels...)
+			for _, label := range split.Labels {
+				b = append(b, byte(label))
+			}
+			b = append(b, split.Pixels...)
 		}
 		sum := sha256.Sum256(b)
 		if want := hex.EncodeToString(sum[:]); s.Sum != want {

@@ -1,20 +1,23 @@
 // Package dataset holds the pictures that networks are trained and measured
-// on: CIFAR-10 and CIFAR-100 in their official binary layout, and a small
-// synthetic set that is generated and needs no file.
+// on: CIFAR-10, CIFAR-100 and SVHN in their official files, folders of JPEG and
+// PNG pictures such as ImageNet's, and a small synthetic set that is generated
+// and needs no file.
 //
 // Open reads a set once and splits its pictures into training, validation and
 // test pictures. After Open a Set is only read, so any number of trainings
-// share one. Batches are written by Set.Fill straight into the layout of the
+// share one. Batches are written by Set.Batches straight into the layout of the
 // kernels, (blocks, H, C, W, 16) with 16 pictures innermost, normalised as
 // (x/255 − mean)/std by the mean and standard deviation of each channel of the
-// training split.
+// training split. The pictures of a folder are not kept: Batches decodes them
+// ahead of their use.
 //
 // Nothing here has random state: the order of an epoch and the crop and mirror
 // of a picture are pure functions of (seed, epoch) and (seed, epoch, picture),
 // so an interrupted training goes on with the pictures it would have seen.
 //
-// Get downloads the official archives of CIFAR
-// (https://www.cs.toronto.edu/~kriz/cifar.html).
+// Get downloads the official files of CIFAR
+// (https://www.cs.toronto.edu/~kriz/cifar.html) and SVHN
+// (http://ufldl.stanford.edu/housenumbers).
 package dataset
 
 import (
@@ -23,6 +26,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"math"
 )
 
@@ -31,13 +35,15 @@ const Channels = 3
 
 // Options says which set to open and which of its pictures to use.
 type Options struct {
-	// Name is "synthetic", "cifar10" or "cifar100".
+	// Name is "synthetic", "cifar10", "cifar100", "cifar100-coarse", "svhn" or
+	// "folder".
 	Name string
-	// Dir is where the files of CIFAR lie, themselves or in the folder that
-	// the official archive unpacks to; unused by the synthetic set.
+	// Dir is where the files of CIFAR and SVHN lie, themselves or in the folder
+	// that Get makes; of a folder the place of train and test; unused by the
+	// synthetic set.
 	Dir string
 	// Validation is how many training pictures are held out, balanced over
-	// the classes.
+	// the classes. Of SVHN it is 0 or 6000.
 	Validation int
 	// TrainPictures bounds the training pictures left after Validation,
 	// balanced over the classes; 0 is all.
@@ -48,6 +54,10 @@ type Options struct {
 	// SplitSeed draws the pictures that are held out and kept. The pictures
 	// of a smaller number are among those of a larger one.
 	SplitSeed int
+	// Size is the side of the pictures that a folder gives, and Resize ≥ Size
+	// the length of a picture's shorter side when its centre is cut out, both
+	// in pixels. Unused by all other sets, whose pictures have a size.
+	Size, Resize int
 }
 
 // Set is an opened data set. It must not be changed.
@@ -63,14 +73,23 @@ type Set struct {
 	Mean, Std [Channels]float32
 
 	// Sum identifies the pictures in use: SHA-256, in hexadecimal, over the
-	// geometry and over the labels and pixels of all splits.
+	// geometry and over the labels and pixels of all splits; of a folder the
+	// checksums of the files stand in place of the pixels.
 	Sum string
+
+	// Unreadable names the pictures of a folder that are left out because they
+	// cannot be read, as "train/CLASS/FILE".
+	Unreadable []string
+
+	folder *folder // nil: the pixels are in memory
 }
 
 // Split is a part of a Set.
 type Split struct {
-	Pixels []byte  // (N, C, H, W)
-	Labels []uint8 // (N)
+	Pixels []byte   // (N, C, H, W); nil in a folder, which has files
+	Labels []uint16 // (N)
+
+	files []*picture // (N), of a folder only
 }
 
 // Len returns the number of pictures.
@@ -87,14 +106,32 @@ func Open(ctx context.Context, o Options) (*Set, error) {
 		return openCIFAR(ctx, cifar10, o)
 	case cifar100.name:
 		return openCIFAR(ctx, cifar100, o)
+	case cifar100Coarse.name:
+		return openCIFAR(ctx, cifar100Coarse, o)
+	case svhn.name:
+		return svhn.open(ctx, o)
+	case folderName:
+		return openFolder(ctx, o)
 	}
-	return nil, fmt.Errorf("dataset %q: want %q, %q or %q", o.Name, synthetic.name, cifar10.name, cifar100.name)
+	return nil, fmt.Errorf("dataset %q: want one of %q", o.Name,
+		[]string{synthetic.name, cifar10.name, cifar100.name, cifar100Coarse.name, svhn.name, folderName})
 }
 
-// newSet splits the whole of a data set as o says.
+// newSet is a set whose pixels are in memory, split as o says.
 func newSet(o Options, classes []string, h, w int, train, test Split) (*Set, error) {
+	s, err := split(o, classes, h, w, train, test, balanced)
+	if err != nil {
+		return nil, err
+	}
+	s.measure()
+	return s, nil
+}
+
+// split splits the whole of a data set as o says; hold draws the pictures that
+// are held out. It may change train and test.
+func split(o Options, classes []string, h, w int, train, test Split, hold holding) (*Set, error) {
 	s := &Set{Name: o.Name, Classes: classes, C: Channels, H: h, W: w}
-	held, kept, err := holdOut(train.Labels, len(classes), o)
+	held, kept, err := holdOut(train.Labels, len(classes), o, hold)
 	if err != nil {
 		return nil, err
 	}
@@ -103,29 +140,49 @@ func newSet(o Options, classes []string, h, w int, train, test Split) (*Set, err
 		return nil, err
 	}
 	size := s.C * s.H * s.W
-	s.Train = train.subset(kept, size)
 	s.Validation = train.subset(held, size)
-	s.Test = test.subset(measured, size)
-	s.Mean, s.Std = statistics(s.Train.Pixels, s.H*s.W)
-	s.Sum = s.sum()
+	s.Train = train.shrink(kept, size)
+	s.Test = test.shrink(measured, size)
 	return s, nil
 }
 
-// subset returns copies of the given pictures of size bytes each, or s itself
-// if that is all of them.
+// measure sets what is found in the pixels of a set in memory.
+func (s *Set) measure() {
+	s.Mean, s.Std = statistics(s.Train.Pixels, s.H*s.W)
+	s.Sum = s.sum()
+}
+
+// subset returns copies of the given pictures of size bytes each.
 func (s *Split) subset(pictures []int, size int) Split {
-	if len(pictures) == s.Len() {
+	return s.move(Split{
+		Pixels: make([]byte, 0, len(pictures)*min(size, len(s.Pixels))),
+		Labels: make([]uint16, 0, len(pictures)),
+	}, pictures, size)
+}
+
+// shrink is subset, but where most pictures are kept it moves them together
+// and leaves s unusable: a second copy of SVHN would be 1.9 GB.
+func (s *Split) shrink(pictures []int, size int) Split {
+	switch {
+	case len(pictures) == s.Len():
 		return *s
+	case 2*len(pictures) > s.Len():
+		// They are in rising order, so none is overwritten before it moves.
+		return s.move(Split{Pixels: s.Pixels[:0], Labels: s.Labels[:0], files: s.files[:0]}, pictures, size)
 	}
-	sub := Split{
-		Pixels: make([]byte, 0, len(pictures)*size),
-		Labels: make([]uint8, 0, len(pictures)),
-	}
+	return s.subset(pictures, size)
+}
+
+func (s *Split) move(to Split, pictures []int, size int) Split {
 	for _, i := range pictures {
-		sub.Pixels = append(sub.Pixels, s.Pixels[i*size:(i+1)*size]...)
-		sub.Labels = append(sub.Labels, s.Labels[i])
+		to.Labels = append(to.Labels, s.Labels[i])
+		if s.files != nil {
+			to.files = append(to.files, s.files[i])
+			continue
+		}
+		to.Pixels = append(to.Pixels, s.Pixels[i*size:(i+1)*size]...)
 	}
-	return sub
+	return to
 }
 
 // statistics returns the mean and the standard deviation (of the population,
@@ -147,13 +204,20 @@ func statistics(pixels []byte, plane int) (mean, std [Channels]float32) {
 			sum += k * uint64(x)
 			squares += k * uint64(x*x)
 		}
-		m := float64(sum) / float64(n)
-		variance := float64(squares)/float64(n) - float64(m*m)
-		mean[c] = float32(m / 255)
-		std[c] = float32(math.Sqrt(max(variance, 0)) / 255)
-		if std[c] < 1e-6 {
-			std[c] = 1
-		}
+		mean[c], std[c] = moments(n, sum, squares)
+	}
+	return mean, std
+}
+
+// moments returns mean and standard deviation of n bytes, scaled to 0 … 1,
+// from their sum and the sum of their squares.
+func moments(n, sum, squares uint64) (mean, std float32) {
+	m := float64(sum) / float64(n)
+	variance := float64(squares)/float64(n) - float64(m*m)
+	mean = float32(m / 255)
+	std = float32(math.Sqrt(max(variance, 0)) / 255)
+	if std < 1e-6 {
+		std = 1
 	}
 	return mean, std
 }
@@ -167,8 +231,18 @@ func (s *Set) sum() string {
 	number(len(s.Classes))
 	for _, split := range []*Split{&s.Train, &s.Validation, &s.Test} {
 		number(split.Len())
-		h.Write(split.Labels)
+		for _, label := range split.Labels {
+			// A byte where that is enough: the sums of studies are stored.
+			if len(s.Classes) <= 256 {
+				h.Write([]byte{byte(label)})
+			} else {
+				h.Write(binary.LittleEndian.AppendUint16(nil, label))
+			}
+		}
 		h.Write(split.Pixels)
+		for _, p := range split.files {
+			io.WriteString(h, p.Sum)
+		}
 	}
 	return hex.EncodeToString(h.Sum(nil))
 }

@@ -1,6 +1,7 @@
 package dataset
 
 import (
+	"cmp"
 	"context"
 	"crypto/md5"
 	"encoding/hex"
@@ -9,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
+	"net/url"
 	"os"
 	"path"
 	"path/filepath"
@@ -22,13 +24,16 @@ import (
 
 // GetOptions says what Get downloads and where to.
 type GetOptions struct {
-	// Name is "cifar10" or "cifar100".
+	// Name is "cifar10", "cifar100", which has the files of "cifar100-coarse"
+	// too, or "svhn".
 	Name string
-	// Dir is the folder that gets the archive's folder; created if missing.
+	// Dir is the folder that gets the set's folder; created if missing.
 	Dir string
-	// URL is where the archive is; unset: the official place of the set.
+	// URL is where the archive is, or the folder of SVHN's files; unset: the
+	// official place of the set.
 	URL string
-	// MD5 is the archive's checksum in hexadecimal; unset: the published one.
+	// MD5 is the checksum of CIFAR's archive in hexadecimal; unset: the
+	// published one.
 	MD5 string
 	// Client does the requests; unset: http.DefaultClient.
 	Client *http.Client
@@ -36,7 +41,7 @@ type GetOptions struct {
 	// counts as broken; unset: one minute.
 	Stall time.Duration
 	// Progress, if set, is called as bytes arrive: done of total bytes, total
-	// -1 while the server has not said it.
+	// -1 while the server has not said it. Of several files it is the sum.
 	Progress func(done, total int64)
 	// Note, if set, is called with a line for people at each step: that the
 	// set is there already, where a download goes on, what was unpacked.
@@ -44,35 +49,36 @@ type GetOptions struct {
 }
 
 // maxArchiveBytes bounds a download whose size is not known beforehand.
-const maxArchiveBytes = 1 << 30
+const maxArchiveBytes = 2 << 30
 
-// Get downloads the official archive of a data set, checks it and unpacks it
-// into o.Dir; Open reads it from there. If a whole set is there already, Get
-// says so by o.Note and downloads nothing.
+// Get downloads the official files of a data set, checks them and puts them,
+// unpacked, into o.Dir; Open reads them from there. If a whole set is there
+// already, Get says so by o.Note and downloads nothing.
 //
 // A download that breaks goes on where it broke: at once while the server still
 // sends something, and else at the next call, for which the part that arrived
-// is kept beside the archive's folder with the ending ".part". An archive with
-// a wrong checksum is removed.
+// is kept with the ending ".part". A file with a wrong checksum is removed.
 func Get(ctx context.Context, o GetOptions) error {
-	for _, f := range []format{cifar10, cifar100} {
-		if o.Name == f.name {
-			return f.get(ctx, o)
-		}
+	switch o.Name {
+	case cifar10.name:
+		return get(ctx, cifar10, o)
+	case cifar100.name:
+		return get(ctx, cifar100, o)
+	case svhn.name:
+		return get(ctx, svhn, o)
 	}
-	return fmt.Errorf("dataset %q: want %q or %q", o.Name, cifar10.name, cifar100.name)
+	return fmt.Errorf("dataset %q: want %q, %q or %q", o.Name, cifar10.name, cifar100.name, svhn.name)
 }
 
-func (f format) get(ctx context.Context, o GetOptions) error {
+// source is a set that can be downloaded. All of o is set in getFiles, but
+// perhaps URL and MD5.
+type source interface {
+	getFiles(ctx context.Context, o GetOptions) error
+}
+
+func get(ctx context.Context, s source, o GetOptions) error {
 	if o.Dir == "" {
-		return fmt.Errorf("%s: no folder to download to: name one with --data DIR or IGCSEARCH_DATA", f.name)
-	}
-	if o.URL == "" {
-		o.URL = f.archive
-	}
-	size := int64(-1)
-	if o.MD5 == "" {
-		o.MD5, size = f.md5, f.archiveBytes
+		return fmt.Errorf("%s: no folder to download to: name one with --data DIR or IGCSEARCH_DATA", o.Name)
 	}
 	if o.Client == nil {
 		o.Client = http.DefaultClient
@@ -86,6 +92,17 @@ func (f format) get(ctx context.Context, o GetOptions) error {
 	if o.Note == nil {
 		o.Note = func(string) {}
 	}
+	return s.getFiles(ctx, o)
+}
+
+func (f format) getFiles(ctx context.Context, o GetOptions) error {
+	size := int64(-1)
+	if o.MD5 == "" {
+		o.MD5, size = f.md5, f.archiveBytes
+	}
+	if o.URL == "" {
+		o.URL = f.archive
+	}
 	if dir, err := f.locate(o.Dir); err == nil {
 		if _, _, _, err := f.read(ctx, dir); ctx.Err() != nil {
 			return err
@@ -97,48 +114,114 @@ func (f format) get(ctx context.Context, o GetOptions) error {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := os.MkdirAll(o.Dir, 0o777); err != nil {
-		return fmt.Errorf("%s: %w", f.name, err)
-	}
-	partPath := filepath.Join(o.Dir, path.Base(f.archive)+".part")
-	part, err := os.OpenFile(partPath, os.O_RDWR|os.O_CREATE, 0o666)
-	if err != nil {
-		return fmt.Errorf("%s: %w", f.name, err)
-	}
-	defer part.Close()
-	if err := syscall.Flock(int(part.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return fmt.Errorf("%s: lock %s: %w: is another download running?", f.name, partPath, err)
-	}
-	d := download{GetOptions: o, part: part, size: size}
-	if err := d.fetch(ctx); err != nil {
-		return fmt.Errorf("%s: %w", f.name, err)
-	}
-	if err := d.verify(ctx); err != nil {
-		if ctx.Err() == nil {
-			err = errors.Join(err, os.Remove(partPath))
+	err := o.fetch(ctx, filepath.Join(o.Dir, path.Base(f.archive)+".part"), size, func(part *os.File) error {
+		o.Note(fmt.Sprintf("the checksum of %s is right, unpacking", path.Base(f.archive)))
+		if err := f.install(ctx, part, o.Dir); err != nil {
+			return err
 		}
-		return fmt.Errorf("%s: %w", f.name, err)
-	}
-	o.Note(fmt.Sprintf("the checksum of %s is right, unpacking", path.Base(f.archive)))
-	if _, err := part.Seek(0, io.SeekStart); err != nil {
-		return fmt.Errorf("%s: %w", f.name, err)
-	}
-	if err := f.install(ctx, part, o.Dir); err != nil {
-		return fmt.Errorf("%s: %w", f.name, err)
-	}
-	if err := os.Remove(partPath); err != nil {
+		return os.Remove(part.Name())
+	})
+	if err != nil {
 		return fmt.Errorf("%s: %w", f.name, err)
 	}
 	o.Note(fmt.Sprintf("%s is in %s", f.name, filepath.Join(o.Dir, f.folder)))
 	return nil
 }
 
-// download is an archive on its way into the file part.
+// getFiles downloads those of the three files that are missing.
+func (f svhnFormat) getFiles(ctx context.Context, o GetOptions) error {
+	if o.URL == "" {
+		o.URL = f.url
+	}
+	dir, err := f.locate(o.Dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		dir = filepath.Join(o.Dir, f.folder)
+	} else if err != nil {
+		return err
+	}
+	var missing []svhnFile
+	var before, total int64 // bytes
+	for _, file := range []svhnFile{f.train, f.extra, f.test} {
+		place := filepath.Join(dir, file.name)
+		there, err := os.Open(place)
+		if errors.Is(err, fs.ErrNotExist) {
+			missing = append(missing, file)
+			total += file.bytes
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", f.name, err)
+		}
+		n, sum, err := checksum(ctx, there)
+		if err = errors.Join(err, there.Close()); err != nil {
+			return fmt.Errorf("%s: read %s: %w", f.name, place, err)
+		}
+		if sum != file.md5 {
+			return fmt.Errorf("%s: the %d bytes of %s have the MD5 checksum %s, want %s: remove the damaged file and try again", f.name, n, place, sum, file.md5)
+		}
+	}
+	if len(missing) == 0 {
+		o.Note(fmt.Sprintf("%s is already in %s: all files are whole, nothing to download", f.name, dir))
+		return nil
+	}
+	for _, file := range missing {
+		one := o
+		one.MD5 = file.md5
+		if one.URL, err = url.JoinPath(o.URL, file.name); err != nil {
+			return fmt.Errorf("%s: %w", f.name, err)
+		}
+		one.Progress = func(done, _ int64) { o.Progress(before+done, total) }
+		err := one.fetch(ctx, filepath.Join(dir, file.name+".part"), file.bytes, func(part *os.File) error {
+			// On disk before it has its name, as in writeFile.
+			return cmp.Or(part.Sync(), os.Rename(part.Name(), filepath.Join(dir, file.name)))
+		})
+		if err != nil {
+			return fmt.Errorf("%s: %w", f.name, err)
+		}
+		before += file.bytes
+		o.Note(fmt.Sprintf("%s is whole", file.name))
+	}
+	o.Note(fmt.Sprintf("%s is in %s", f.name, dir))
+	return nil
+}
+
+// fetch downloads o.URL to the file partPath, goes on with what is there of it,
+// checks it against o.MD5 and calls keep, which takes it from its place. size
+// is -1 if it is not known.
+func (o GetOptions) fetch(ctx context.Context, partPath string, size int64, keep func(part *os.File) error) error {
+	if err := os.MkdirAll(filepath.Dir(partPath), 0o777); err != nil {
+		return err
+	}
+	part, err := os.OpenFile(partPath, os.O_RDWR|os.O_CREATE, 0o666)
+	if err != nil {
+		return err
+	}
+	defer part.Close()
+	if err := syscall.Flock(int(part.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return fmt.Errorf("lock %s: %w: is another download running?", partPath, err)
+	}
+	d := download{GetOptions: o, part: part, size: size}
+	if err := d.fetch(ctx); err != nil {
+		return err
+	}
+	if err := d.verify(ctx); err != nil {
+		if ctx.Err() == nil {
+			err = errors.Join(err, os.Remove(partPath))
+		}
+		return err
+	}
+	if _, err := part.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	return keep(part)
+}
+
+// download is a file on its way into part.
 type download struct {
 	GetOptions
 	part *os.File
 	have int64 // bytes in part
-	size int64 // bytes of the archive, -1: not known yet
+	size int64 // bytes of the whole, -1: not known yet
 }
 
 var (
@@ -287,15 +370,22 @@ func (d *download) restart() error {
 
 // verify compares the checksum of part.
 func (d *download) verify(ctx context.Context) error {
-	h := md5.New() // what the publisher gives; it guards against accidents
-	n, err := io.Copy(h, &contextReader{ctx, io.NewSectionReader(d.part, 0, maxArchiveBytes+1)})
+	n, sum, err := checksum(ctx, d.part)
 	if err != nil {
 		return fmt.Errorf("read %s: %w", d.part.Name(), err)
 	}
-	if sum := hex.EncodeToString(h.Sum(nil)); !strings.EqualFold(sum, d.MD5) {
+	if !strings.EqualFold(sum, d.MD5) {
 		return fmt.Errorf("%s: the %d bytes have the MD5 checksum %s, want %s: the download was removed, try again", d.URL, n, sum, d.MD5)
 	}
 	return nil
+}
+
+// checksum returns the number of bytes and the MD5 of a file: what the
+// publishers give. It guards against accidents.
+func checksum(ctx context.Context, file io.ReaderAt) (n int64, sum string, err error) {
+	h := md5.New()
+	n, err = io.Copy(h, &contextReader{ctx, io.NewSectionReader(file, 0, maxArchiveBytes+1)})
+	return n, hex.EncodeToString(h.Sum(nil)), err
 }
 
 // contextReader ends with the error of its context.

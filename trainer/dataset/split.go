@@ -5,9 +5,16 @@ import (
 	"slices"
 )
 
+// holding removes n validation pictures from the lists of the training pictures
+// of each class, which are in random order, and returns them sorted.
+type holding func(byClass [][]int, n int) ([]int, error)
+
+// balanced is the holding of a set that has no official validation pictures.
+func balanced(byClass [][]int, n int) ([]int, error) { return take(byClass, n), nil }
+
 // holdOut draws the validation pictures and the training pictures of a set
 // with the given training labels. Both lists are in the order of the files.
-func holdOut(labels []uint8, classes int, o Options) (held, kept []int, err error) {
+func holdOut(labels []uint16, classes int, o Options, hold holding) (held, kept []int, err error) {
 	for _, n := range []struct {
 		name  string
 		value int
@@ -25,7 +32,10 @@ func holdOut(labels []uint8, classes int, o Options) (held, kept []int, err erro
 			o.Name, o.TrainPictures, left, len(labels), o.Validation)
 	}
 	byClass := shuffledByClass(labels, classes, uint64(o.SplitSeed), streamTrain)
-	held = take(byClass, o.Validation)
+	held, err = hold(byClass, o.Validation)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", o.Name, err)
+	}
 	if o.TrainPictures > 0 {
 		left = o.TrainPictures
 	}
@@ -33,7 +43,7 @@ func holdOut(labels []uint8, classes int, o Options) (held, kept []int, err erro
 }
 
 // boundTest draws the test pictures of a set with the given test labels.
-func boundTest(labels []uint8, classes int, o Options) ([]int, error) {
+func boundTest(labels []uint16, classes int, o Options) ([]int, error) {
 	if o.TestPictures > len(labels) {
 		return nil, fmt.Errorf("%s: test_pictures is %d: want at most the %d there are", o.Name, o.TestPictures, len(labels))
 	}
@@ -45,7 +55,7 @@ func boundTest(labels []uint8, classes int, o Options) ([]int, error) {
 }
 
 // shuffledByClass returns the pictures of each class in random order.
-func shuffledByClass(labels []uint8, classes int, seed, stream uint64) [][]int {
+func shuffledByClass(labels []uint16, classes int, seed, stream uint64) [][]int {
 	byClass := make([][]int, classes)
 	for i, label := range labels {
 		byClass[label] = append(byClass[label], i)

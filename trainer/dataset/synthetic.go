@@ -78,13 +78,13 @@ func openSynthetic(ctx context.Context, o Options) (*Set, error) {
 
 // drawSplit draws the first n pictures of a list; classes take turns.
 func drawSplit(ctx context.Context, classes [][2]int, n int, list uint64) (Split, error) {
-	s := Split{Pixels: make([]byte, n*syntheticPixels), Labels: make([]uint8, n)}
+	s := Split{Pixels: make([]byte, n*syntheticPixels), Labels: make([]uint16, n)}
 	for i := range n {
 		if i%1000 == 0 && ctx.Err() != nil {
 			return Split{}, fmt.Errorf("%s: %w", synthetic.name, ctx.Err())
 		}
 		class := i % len(classes)
-		s.Labels[i] = uint8(class)
+		s.Labels[i] = uint16(class)
 		g := generator(mix(synthetic.seed, uint64(i)), streamSynthetic+list<<8)
 		drawPicture(s.Pixels[i*syntheticPixels:(i+1)*syntheticPixels], classes[class], &g)
 	}

@@ -1,0 +1,105 @@
+package dataset
+
+import (
+	"bytes"
+	"fmt"
+	"image"
+	_ "image/jpeg" // image.Decode knows them by what they begin with
+	_ "image/png"
+	"io"
+	"os"
+
+	"golang.org/x/image/draw"
+)
+
+const (
+	// maxPictureBytes and maxPicturePixels bound what is read of one picture,
+	// so that a damaged header does not ask for all memory.
+	maxPictureBytes  = 1 << 28
+	maxPicturePixels = 1 << 26
+	// maxAspect bounds how many times as long as wide a picture may be: when
+	// the shorter side is rescaled, the longer one grows as much.
+	maxAspect = 20
+)
+
+// readPicture decodes a JPEG or PNG file, whatever its name, and also returns
+// its bytes. What the file says of its orientation does not count. onFile tells
+// an error of the file system from one of the content.
+func readPicture(path string) (m image.Image, content []byte, onFile bool, err error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, nil, true, err
+	}
+	defer file.Close()
+	content, err = io.ReadAll(io.LimitReader(file, maxPictureBytes+1))
+	if err != nil {
+		return nil, nil, true, err
+	}
+	if len(content) > maxPictureBytes {
+		return nil, nil, false, fmt.Errorf("%s: has more than %d bytes", path, maxPictureBytes)
+	}
+	c, _, err := image.DecodeConfig(bytes.NewReader(content))
+	if err != nil {
+		return nil, content, false, fmt.Errorf("decode %s: %w", path, err)
+	}
+	switch short, long := min(c.Width, c.Height), max(c.Width, c.Height); {
+	case short < 1:
+		return nil, content, false, fmt.Errorf("%s: has %d×%d pixels, want some", path, c.Width, c.Height)
+	case c.Width > maxPicturePixels/c.Height:
+		return nil, content, false, fmt.Errorf("%s: has %d×%d pixels, want at most %d", path, c.Width, c.Height, maxPicturePixels)
+	case long > maxAspect*short:
+		return nil, content, false, fmt.Errorf("%s: has %d×%d pixels, want sides that differ by a factor of %d at most", path, c.Width, c.Height, maxAspect)
+	}
+	m, _, err = image.Decode(bytes.NewReader(content))
+	if err != nil {
+		return nil, content, false, fmt.Errorf("decode %s: %w", path, err)
+	}
+	return m, content, false, nil
+}
+
+// show writes a picture of the folder to dst (C, size, size). A nil aug is the
+// view for evaluation: the shorter side rescaled to f.resize and the centre cut
+// out. Otherwise its length, the part and the mirror are drawn from seed.
+func (f *folder) show(dst []byte, scratch *image.RGBA, name string, aug *Augmentation, seed uint64) error {
+	m, _, _, err := readPicture(f.path(name))
+	if err != nil {
+		return err
+	}
+	f.view(dst, scratch, m, aug, seed)
+	return nil
+}
+
+func (f *folder) view(dst []byte, scratch *image.RGBA, m image.Image, aug *Augmentation, seed uint64) {
+	w, h := rescaled(m, f.resize)
+	x, y, mirror := (w-f.size)/2, (h-f.size)/2, false
+	if aug != nil {
+		g := generator(seed, streamAugment)
+		w, h = rescaled(m, f.resize+below(&g, aug.ResizeMax-f.resize+1))
+		y, x = below(&g, h-f.size+1), below(&g, w-f.size+1)
+		mirror = g.Uint64()>>63 == 1 && aug.Mirror
+	}
+	// The tent kernel grows with the factor of shrinking: it is bilinear when a
+	// picture grows and an average over the area when it shrinks. Only the part
+	// that is cut out is computed in full. Transparent pixels become black.
+	draw.BiLinear.Scale(scratch, image.Rect(-x, -y, w-x, h-y), m, m.Bounds(), draw.Src, nil)
+	plane := f.size * f.size
+	for at := range plane {
+		to := at
+		if mirror {
+			row := at / f.size
+			to = (2*row+1)*f.size - 1 - at
+		}
+		for c := range Channels {
+			dst[c*plane+to] = scratch.Pix[4*at+c]
+		}
+	}
+}
+
+// rescaled returns the size of a picture whose shorter side has a new length.
+func rescaled(m image.Image, length int) (w, h int) {
+	w, h = m.Bounds().Dx(), m.Bounds().Dy()
+	if w < h {
+		return length, (h*length + w/2) / w
+	}
+	return (w*length + h/2) / h, length
+}

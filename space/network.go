@@ -65,6 +65,28 @@ type Layer struct {
 	MultiplyAdds int64
 }
 
+// String is a convolution as Table 2 of the paper writes it, the number of
+// partitions before the kernel and the channels that it gives:
+// "24 × (3×3, 2), 2 × (1×1, 24)"; of others the kind.
+func (l Layer) String() string {
+	conv := func(groups, kh, kw, out int) string {
+		text := fmt.Sprintf("(%d×%d, %d)", kh, kw, out)
+		if groups > 1 {
+			return strconv.Itoa(groups) + " × " + text
+		}
+		return text
+	}
+	switch {
+	case l.Branches > 1:
+		return conv(l.Branches, l.KH, l.KW, l.Out.C) + ", summation"
+	case l.Kind == Conv:
+		return conv(l.Groups, l.KH, l.KW, l.Out.C/l.Groups)
+	case l.Kind == IGC:
+		return conv(l.Groups, l.KH, l.KW, l.Out.C/l.Groups) + ", " + conv(l.Out.C/l.Groups, 1, 1, l.Groups)
+	}
+	return string(l.Kind)
+}
+
 // Pair is the partition numbers of an IGC layer; of one that changes the
 // number of channels, those of its output.
 func (l Layer) Pair() Pair { return Pair{L: l.Groups, M: l.Out.C / l.Groups} }

@@ -178,10 +178,13 @@ func TestVariantParams(t *testing.T) {
 
 // systems draws any that ParseSystem knows.
 var systems = rapid.Custom(func(t *rapid.T) space.System {
-	s := space.System{Family: rapid.SampledFrom([]space.Family{space.FamilyIGC, space.FamilyRegConv, space.FamilySumFusion}).Draw(t, "family")}
+	s := space.System{Family: rapid.SampledFrom([]space.Family{space.FamilyIGC, space.FamilyRegConv, space.FamilyResNet, space.FamilySumFusion}).Draw(t, "family")}
 	s.Depth = rapid.SampledFrom([]int{0, 8, 20, 50}).Draw(t, "depth")
 	s.Ident = s.Family != space.FamilySumFusion && rapid.Bool().Draw(t, "ident")
 	switch s.Family {
+	case space.FamilyResNet:
+		s.Ident = true
+		fallthrough
 	case space.FamilyRegConv:
 		s.Width = rapid.IntRange(1, 99).Draw(t, "width")
 	case space.FamilyIGC:
@@ -205,7 +208,7 @@ func TestParseSystem(t *testing.T) {
 	t.Run("knows the paper's names", func(t *testing.T) {
 		for name, want := range map[string]string{
 			"IGC-L24M2+Ident.": "IGC-L24M2+Ident.", "IGC-L24M2+Ident": "IGC-L24M2+Ident.",
-			"ResNet-C64": "RegConv-W64+Ident.", "SumFusion": "SumFusion", "RegConv-W18+Ident.-D50": "RegConv-W18+Ident.-D50",
+			"ResNet-C64": "ResNet-C64", "SumFusion": "SumFusion", "RegConv-W18+Ident.-D50": "RegConv-W18+Ident.-D50",
 		} {
 			if s, err := space.ParseSystem(name); err != nil || s.String() != want {
 				t.Errorf("%s: %v, %v", name, s, err)

@@ -12,7 +12,8 @@ type Family string
 
 const (
 	FamilyIGC     Family = "IGC"
-	FamilyRegConv Family = "RegConv" // regular 3×3 convolutions; "ResNet" in ImageNet's networks
+	FamilyRegConv Family = "RegConv" // regular 3×3 convolutions
+	FamilyResNet  Family = "ResNet"  // the same with identity mappings, as Table 6 calls it
 	// FamilySumFusion sums 4 regular 3×3 convolutions of the same input,
 	// width 8 in the first stage.
 	FamilySumFusion Family = "SumFusion"
@@ -124,8 +125,8 @@ type System struct {
 	// unchanged, or the other way round if DoublesL is set.
 	Stages   [4]Pair
 	DoublesL bool
-	// Width is the number of channels in the first stage of RegConv; each
-	// stage has twice those of the one before.
+	// Width is the number of channels in the first stage of RegConv and ResNet;
+	// each stage has twice those of the one before.
 	Width int
 	// Ident adds identity mappings: residual units of two blocks.
 	Ident   bool
@@ -166,7 +167,7 @@ func ParseSystem(name string) (System, error) {
 	case m[7] != "":
 		s.Family = FamilySumFusion
 	default:
-		s.Family, s.Width, s.Ident = FamilyRegConv, number(m[4]+m[6]), m[5] != ""
+		s.Family, s.Width, s.Ident = Family(m[3]+m[5]), number(m[4]+m[6]), m[5] != ""
 		if s.Width < 1 || s.Width > maxPartitions {
 			return s, fmt.Errorf("network %q: want a width from 1 to %d", name, maxPartitions)
 		}
@@ -216,8 +217,10 @@ func (s System) String() string {
 		}
 	case FamilyRegConv:
 		fmt.Fprintf(&b, "-W%d", s.Width)
+	case FamilyResNet:
+		fmt.Fprintf(&b, "-C%d", s.Width)
 	}
-	if s.Ident {
+	if s.Ident && s.Family != FamilyResNet {
 		b.WriteString("+Ident.")
 	}
 	if s.DoublesL {
@@ -256,7 +259,7 @@ func (s System) stage(i int) Pair {
 	switch {
 	case s.Family == FamilySumFusion:
 		return Pair{L: 1, M: sumFusionWidth << i}
-	case s.Family == FamilyRegConv:
+	case s.Family != FamilyIGC:
 		return Pair{L: 1, M: s.Width << i}
 	case i == 0 || s.Stages[i] != Pair{}:
 		return s.Stages[i]

@@ -20,7 +20,12 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 
 func TestShipped(t *testing.T) {
 	t.Parallel()
-	if want := []string{"fig3a", "fig3a-short", "fig3b", "fig3b-short", "quickstart"}; !slices.Equal(studies.Names(), want) {
+	want := []string{"fig3a", "fig3a-short", "fig3b", "fig3b-short", "quickstart"}
+	for _, name := range []string{"table4-cifar10", "table4-cifar100", "table5-cifar10", "table5-cifar100", "table6-imagenet", "table7-cifar10", "table7-cifar100", "table7-svhn"} {
+		want = append(want, name, name+"-short")
+	}
+	slices.Sort(want)
+	if !slices.Equal(studies.Names(), want) {
 		t.Errorf("Names() = %v, want %v", studies.Names(), want)
 	}
 	for _, name := range studies.Names() {
@@ -59,6 +64,41 @@ func TestShipped(t *testing.T) {
 		}
 	}
 
+	t.Run("the studies of tables are the paper's protocol, and the short ones its scaled schedule", func(t *testing.T) {
+		for _, name := range studies.Names() {
+			if !strings.HasPrefix(name, "table") || strings.HasSuffix(name, "-short") {
+				continue
+			}
+			s, err := studies.Load(name, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// Section 5.2. SVHN: 40 epochs, drops after 20, 30, 35; ImageNet: 95,
+			// after 30, 60, 90, batch 256.
+			epochs, batch, augment, drops := 400, 64, "crop-mirror", []float64{0.5, 0.75, 0.875}
+			switch s.Dataset {
+			case "svhn":
+				epochs, augment = 40, "none"
+			case "folder":
+				epochs, batch, augment, drops = 95, 256, "scale-crop-mirror", []float64{30. / 95, 60. / 95, 90. / 95}
+			}
+			if s.Epochs != epochs || s.Batch != batch || s.Augment != augment || !slices.Equal(s.Drops, drops) || s.Seeds != 5 ||
+				s.LearningRate != 0.1 || s.Momentum != 0.9 || s.WeightDecay != 1e-4 || s.TrainPictures != 0 || s.TestPictures != 0 {
+				t.Errorf("%s is %+v", name, s)
+			}
+			short, err := studies.Load(name+"-short", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if short.Epochs >= s.Epochs || short.Seeds > s.Seeds {
+				t.Errorf("%s-short has %d epochs, %d seeds", name, short.Epochs, short.Seeds)
+			}
+			short.Name, short.Title, short.Epochs, short.Seeds = s.Name, s.Title, s.Epochs, s.Seeds
+			if diff := search.Diff(short, s); len(diff) > 0 {
+				t.Errorf("%s-short differs in more than its length: %v", name, diff)
+			}
+		}
+	})
 	t.Run("fig3a and fig3b are the paper's protocol", func(t *testing.T) {
 		for _, name := range []string{"fig3a", "fig3b"} {
 			s, err := studies.Load(name, nil)
@@ -273,8 +313,8 @@ func FuzzParse(f *testing.F) {
 		if err != nil || !reflect.DeepEqual(again, s) {
 			t.Fatalf("normalising %+v again gives %+v, %v", s, again, err)
 		}
-		if len(s.Fingerprint()) != 64 || len(s.PairList()) == 0 {
-			t.Fatalf("fingerprint %q, pairs %v", s.Fingerprint(), s.PairList())
+		if len(s.Fingerprint()) != 64 || len(s.SystemList()) == 0 {
+			t.Fatalf("fingerprint %q, networks %v", s.Fingerprint(), s.SystemList())
 		}
 	})
 }

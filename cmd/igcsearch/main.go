@@ -102,7 +102,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
 		SilenceUsage:  true,
 	}
 	root.AddCommand(
-		newSpaceCommand(), newRunCommand(), newStudiesCommand(), newStatusCommand(), newPlotCommand(),
+		newSpaceCommand(), newModelCommand(), newPaperCommand(), newRunCommand(), newStudiesCommand(), newStatusCommand(), newPlotCommand(),
 		newExportCommand(), newDataCommand(), newBenchCommand(), newTraceCommand(), newVersionCommand(),
 	)
 	helpOnly(root)

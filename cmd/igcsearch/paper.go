@@ -325,8 +325,23 @@ var latexText = strings.NewReplacer("_", `\_`, "%", `\%`, "&", `\&`, "#", `\#`, 
 
 func paperLatex(stdout io.Writer, table string, rows []paperRow) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%% needs \\usepackage{booktabs}\n\\begin{table}\n\\centering\n\\caption{%s of the paper, and ours.}\n\\label{tab:paper-%s}\n", tableName(table), table)
-	b.WriteString("\\begin{tabular}{lrllrrr}\n\\toprule\nnetwork & $D$ & data & what & paper & ours & difference \\\\\n\\midrule\n")
+	fmt.Fprintf(&b, "%% needs \\usepackage{booktabs}\n\\begin{table}\n\\centering\\small\\setlength{\\tabcolsep}{3pt}\n\\caption{%s of the paper, and ours.}\n\\label{tab:paper-%s}\n", tableName(table), table)
+	// A column that says nothing is left out: the page is narrow.
+	columns := []int{0, 1, 2, 3, 4, 5, 6}
+	for _, i := range []int{6, 3, 2} {
+		first := rows[0].fields()[i]
+		if !slices.ContainsFunc(rows, func(r paperRow) bool { return i == 3 && r.fields()[i] != first || i != 3 && r.fields()[i] != "" }) {
+			columns = slices.Delete(columns, i, i+1)
+		}
+	}
+	pick := func(all []string) (some []string) {
+		for _, i := range columns {
+			some = append(some, all[i])
+		}
+		return some
+	}
+	fmt.Fprintf(&b, "\\begin{tabular}{%s}\n\\toprule\n%s \\\\\n\\midrule\n", strings.Join(pick([]string{"l", "r", "l", "l", "r", "r", "r"}), ""),
+		strings.Join(pick([]string{"network", "$D$", "data", "what", "paper", "ours", "difference"}), " & "))
 	var notes []string
 	last := ""
 	for _, r := range rows {
@@ -335,6 +350,9 @@ func paperLatex(stdout io.Writer, table string, rows []paperRow) error {
 		}
 		last = r.Network
 		f := r.fields()[:7]
+		if r.What == studies.Structure && r.ours == r.Paper {
+			f[5] = "the same"
+		}
 		if r.note != "" && r.Study == "" {
 			notes = append(notes, r.note)
 			f[6] += fmt.Sprintf("\x00%d", len(notes))
@@ -345,7 +363,7 @@ func paperLatex(stdout io.Writer, table string, rows []paperRow) error {
 				f[i] = fmt.Sprintf("%s$^{%s}$", text, n)
 			}
 		}
-		fmt.Fprintf(&b, "%s \\\\\n", strings.Join(f, " & "))
+		fmt.Fprintf(&b, "%s \\\\\n", strings.Join(pick(f), " & "))
 	}
 	b.WriteString("\\bottomrule\n\\end{tabular}\n")
 	for i, n := range notes {

@@ -111,6 +111,12 @@ type Study struct {
 	Variant space.Variant `toml:"variant" json:"variant,omitempty"`
 	// Systems lists networks by name, "IGC-L24M2+Ident.", in place of pairs.
 	Systems []string `toml:"systems" json:"systems,omitempty"`
+	// StageParams or StageMultiplyAdds is a budget of the whole network: it chooses
+	// partitions for each of its stages, the StageTop nearest within Tolerance,
+	// where no systems are listed.
+	StageParams       int   `toml:"stage_params" json:"stage_params,omitempty"`
+	StageMultiplyAdds int64 `toml:"stage_multiply_adds" json:"stage_multiply_adds,omitempty"`
+	StageTop          int   `toml:"stage_top" json:"stage_top,omitempty"`
 	// Layout of the stages; "" is space.Flat, the network of Figure 3.
 	Layout space.Layout `toml:"layout" json:"layout,omitempty"`
 	// Depths lists the depths D of each network; none is the layout's own, in
@@ -219,8 +225,9 @@ func (s Study) Normalize() (Study, error) {
 		check(d > 0 && d < 1 && (i == 0 || d > s.Drops[i-1]), "drops %v: want rising fractions in (0, 1)", s.Drops)
 	}
 	check(s.Budget >= 0 && s.Budget <= 1_000_000_000, "budget %d: want 1 to 1000000000 parameters, or 0 beside a list of pairs", s.Budget)
-	check(s.Budget != 0 || len(s.Pairs) > 0 || len(s.Systems) > 0, "budget 0: want a number of parameters, or a list of pairs or of systems")
-	check(len(s.Systems) == 0 || len(s.Pairs) == 0 && s.Budget == 0 && s.Variant == "", "systems stand in place of budget, pairs and variant: want one or the other")
+	staged := s.StageParams != 0 || s.StageMultiplyAdds != 0
+	check(s.Budget != 0 || len(s.Pairs) > 0 || len(s.Systems) > 0 || staged, "budget 0: want a number of parameters, or a list of pairs or of systems")
+	check(len(s.Systems) == 0 || len(s.Pairs) == 0 && s.Budget == 0 && (s.Variant == "" || staged), "systems stand in place of budget, pairs and variant: want one or the other")
 
 	var pairs []space.Pair
 	for _, text := range s.Pairs {
@@ -241,25 +248,39 @@ func (s Study) Normalize() (Study, error) {
 	if err != nil {
 		errs = append(errs, err)
 	}
+	check(s.StageTop >= 0 && s.StageTop <= 10_000, "stage_top %d: want 1 to 10000 networks", s.StageTop)
+	check(!staged || len(s.Pairs) == 0 && s.Budget == 0, "stage_params and stage_multiply_adds stand in place of budget and pairs: want one or the other")
+	var chosen []space.System
+	if staged && len(errs) == 0 {
+		if chosen, err = s.chooseStages(); err != nil {
+			errs = append(errs, err)
+		}
+	}
 	if len(errs) > 0 {
 		return s, errors.Join(errs...)
 	}
 	s.Drops = slices.Clone(s.Drops)
+	if len(systems) == 0 {
+		systems = chosen
+	}
 	if len(systems) > 0 {
-		s.Tolerance, s.All, s.Pairs, s.Systems = 0, false, nil, nil
+		if !slices.Equal(systems, chosen) {
+			s.StageParams, s.StageMultiplyAdds, s.StageTop, s.Tolerance, s.Variant = 0, 0, 0, 0, ""
+		}
+		s.All, s.Pairs, s.Systems = false, nil, nil
 		for _, system := range systems {
 			s.Systems = append(s.Systems, system.String())
 		}
 		return s, s.buildable()
 	}
 	slices.SortFunc(pairs, space.ComparePairs)
-	chosen := s.choose()
+	byBudget := s.choose()
 	switch {
-	case len(pairs) == 0 && len(chosen) == 0:
+	case len(pairs) == 0 && len(byBudget) == 0:
 		return s, fmt.Errorf("budget %d: no pair lies within %g %%; raise tolerance", s.Budget, 100*s.Tolerance)
 	case len(pairs) == 0:
-		pairs = chosen
-	case !slices.Equal(pairs, chosen):
+		pairs = byBudget
+	case !slices.Equal(pairs, byBudget):
 		s.Budget, s.Tolerance, s.All = 0, 0, false
 	}
 	s.Pairs = nil // a fresh slice: s is a copy, its slices are not
@@ -268,6 +289,37 @@ func (s Study) Normalize() (Study, error) {
 	}
 	return s, s.buildable()
 }
+
+// chooseStages returns the networks of the budget for all stages.
+func (s Study) chooseStages() ([]space.System, error) {
+	classes := map[string]int{"synthetic": 10, "cifar10": 10, "cifar100": 100, "cifar100-coarse": 20, "svhn": 10}[s.Dataset]
+	side := 32
+	if s.Dataset == "synthetic" {
+		side = 16
+	}
+	if classes == 0 || len(s.Depths) > 1 {
+		return nil, errors.New("stage_params: the budget is of one depth, on a data set whose size is known beforehand, not a folder")
+	}
+	b := space.StageBudget{Params: s.StageParams, MultiplyAdds: s.StageMultiplyAdds, Tolerance: s.Tolerance, Variant: s.Variant,
+		Plan: s.Plan(space.Shape{C: 3, H: side, W: side}, classes)}
+	if len(s.Depths) == 1 {
+		b.Plan.Depth = s.Depths[0]
+	}
+	if err := b.Validate(); err != nil {
+		return nil, fmt.Errorf("stage_params: %w", err)
+	}
+	all := b.Systems()
+	if len(all) == 0 {
+		return nil, fmt.Errorf("stage_params: no network lies within %g %%; raise tolerance", 100*s.Tolerance)
+	}
+	if top := cmp.Or(s.StageTop, defaultStageTop); len(all) > top {
+		all = all[:top]
+	}
+	return all, nil
+}
+
+// defaultStageTop is how many networks a budget for all stages chooses.
+const defaultStageTop = 12
 
 func parseSystems(names []string) (systems []space.System, err error) {
 	var errs []error

@@ -196,7 +196,7 @@ func TestFingerprint(t *testing.T) {
 			switch f.Interface().(type) {
 			case string, space.Variant, space.Layout:
 				f.SetString(f.String() + "x")
-			case int:
+			case int, int64:
 				f.SetInt(f.Int() + 1)
 			case float64:
 				f.SetFloat(f.Float() + 1)

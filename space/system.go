@@ -332,7 +332,7 @@ func (s System) Network(p Plan) (n Network, err error) {
 	fail := func(format string, a ...any) (Network, error) {
 		return n, fmt.Errorf("%s: "+format, append([]any{name}, a...)...)
 	}
-	stages, rule, blocks := 3, "3B + 2", (depth-2)/3
+	stages, rule, blocks := stages, "3B + 2", (depth-2)/3 // blocks of a stage
 	switch {
 	case p.Layout == Flat:
 		stages, rule, blocks = 1, "at least 3", depth-2
@@ -380,23 +380,28 @@ func (s System) Network(p Plan) (n Network, err error) {
 	} else {
 		b.add(b.conv("conv0", Conv, 1, prev.Width(), 3, 1))
 	}
-	unit := 0
 	for i := range stages {
 		next := s.stage(i)
-		for k := range blocks {
-			stride := 1
-			if i > 0 && k == 0 {
-				stride = 2
-			}
-			switch {
-			case !s.Ident:
-				s.block(&b, "block"+strconv.Itoa(i*blocks+k+1), prev, next, stride, true)
-			case k%2 == 0:
-				unit++
-				s.residual(&b, unit, prev, next, stride)
-			}
-			prev = next
-		}
+		s.addStage(&b, i, blocks, prev, next)
+		prev = next
 	}
 	return b.end(name.String(), depth, p.Classes), nil
+}
+
+// addStage adds the blocks of stage i ≥ 0, whose first one reads channels in the
+// partitions prev.
+func (s System) addStage(b *builder, i, blocks int, prev, next Pair) {
+	for k := range blocks {
+		stride := 1
+		if i > 0 && k == 0 {
+			stride = 2
+		}
+		switch {
+		case !s.Ident:
+			s.block(b, "block"+strconv.Itoa(i*blocks+k+1), prev, next, stride, true)
+		case k%2 == 0:
+			s.residual(b, (i*blocks+k)/2+1, prev, next, stride)
+		}
+		prev = next
+	}
 }

@@ -101,6 +101,11 @@ func Parse(file string, text []byte, set []string) (search.Study, error) {
 	if has("budget") && !has("pairs") {
 		s.Pairs = nil
 	}
+	if has("stage_params") || has("stage_multiply_adds") {
+		if s.Systems = nil; !has("pairs") && !has("budget") {
+			s.Pairs, s.Budget = nil, 0
+		}
+	}
 	if has("systems") && !has("pairs") && !has("budget") {
 		s.Pairs, s.Budget, s.Variant = nil, 0, ""
 	}
@@ -297,7 +302,7 @@ func wanted(key string) string {
 			return "a string in quotes"
 		}
 		switch f.Type {
-		case reflect.TypeFor[int]():
+		case reflect.TypeFor[int](), reflect.TypeFor[int64]():
 			return "a whole number"
 		case reflect.TypeFor[float64]():
 			return "a number"

@@ -1,0 +1,88 @@
+package space_test
+
+import (
+	"math"
+	"slices"
+	"testing"
+
+	"igcsearch/space"
+
+	"pgregory.net/rapid"
+)
+
+func TestStageBudget(t *testing.T) {
+	t.Parallel()
+	t.Run("the paper's IGC-L24M2 is within its own budget", func(t *testing.T) {
+		// Table 3: 151,834 parameters and 28,755,840 multiply–adds at D = 20.
+		plan := space.Plan{Layout: space.Stages, Depth: 20, In: cifar, Classes: 10}
+		want := space.System{Family: space.FamilyIGC, Stages: [4]space.Pair{{L: 24, M: 2}, {L: 24, M: 4}, {L: 24, M: 8}}}
+		for _, b := range []space.StageBudget{{Params: 151_834, Plan: plan}, {MultiplyAdds: 28_755_840, Plan: plan}} {
+			if got := b.Systems(); !slices.Contains(got, want) {
+				t.Errorf("%+v: %v", b, got)
+			}
+		}
+	})
+	t.Run("every network has what was counted, nearest first", rapid.MakeCheck(func(t *rapid.T) {
+		b := space.StageBudget{Tolerance: 0.05, Ident: rapid.Bool().Draw(t, "ident"),
+			Variant: rapid.SampledFrom([]space.Variant{"", space.Swapped, space.Bottleneck(2)}).Draw(t, "variant"),
+			Plan:    space.Plan{Layout: space.Stages, Depth: 8, In: space.Shape{C: 3, H: rapid.IntRange(4, 33).Draw(t, "H"), W: 16}, Classes: 10}}
+		if rapid.Bool().Draw(t, "by parameters") {
+			b.Params = rapid.IntRange(500, 20_000).Draw(t, "params")
+		} else {
+			b.MultiplyAdds = int64(rapid.IntRange(50_000, 1_000_000).Draw(t, "multiply–adds"))
+		}
+		last := 0.0
+		for _, s := range b.Systems() {
+			n, err := s.Network(b.Plan)
+			if err != nil {
+				t.Fatal(err)
+			}
+			e := math.Abs(b.Error(n))
+			if e > b.Tolerance || e < last-1e-12 {
+				t.Fatalf("%v is off by %g after %g", s, e, last)
+			}
+			last = e
+		}
+	}))
+	t.Run("none is missed", func(t *testing.T) {
+		// Brute force over all widths up to 40.
+		b := space.StageBudget{Params: 9000, Tolerance: 0.03, Plan: space.Plan{Layout: space.Stages, Depth: 8, In: cifar, Classes: 10}}
+		got := b.Systems()
+		var want []space.System
+		for g := 1; g <= 40; g++ {
+			for l1 := 1; l1 <= g; l1++ {
+				for l2 := 1; l2 <= g; l2++ {
+					for l3 := 1; l3 <= 2*g; l3++ {
+						if g%l1+g%l2+2*g%l3 > 0 {
+							continue
+						}
+						s := space.System{Family: space.FamilyIGC, Stages: [4]space.Pair{{L: l1, M: g / l1}, {L: l2, M: 2 * g / l2}, {L: l3, M: 4 * g / l3}}}
+						n, err := s.Network(b.Plan)
+						if err != nil {
+							t.Fatal(err)
+						}
+						if math.Abs(b.Error(n)) <= b.Tolerance {
+							want = append(want, s)
+							if !slices.Contains(got, s) {
+								t.Errorf("%v is missing", s)
+							}
+						}
+					}
+				}
+			}
+		}
+		if len(got) != len(want) || len(got) < 10 {
+			t.Errorf("%d networks, brute force finds %d", len(got), len(want))
+		}
+	})
+	t.Run("what is no budget gives nothing", func(t *testing.T) {
+		plan := space.Plan{Layout: space.Stages, Depth: 8, In: cifar, Classes: 10}
+		for _, b := range []space.StageBudget{{Plan: plan}, {Params: 1, MultiplyAdds: 1, Plan: plan}, {Params: -1, Plan: plan}, {Params: 100, Tolerance: 1, Plan: plan},
+			{Params: 100, Plan: space.Plan{Layout: space.Flat, In: cifar, Classes: 10}}, {Params: 100, Plan: space.Plan{Layout: space.Stages, Depth: 9, In: cifar, Classes: 10}},
+			{Params: 100, Plan: plan, Variant: "B1"}} {
+			if b.Validate() == nil || b.Systems() != nil {
+				t.Errorf("%+v: %v, %d networks", b, b.Validate(), len(b.Systems()))
+			}
+		}
+	})
+}

@@ -41,19 +41,19 @@ func CPU() string {
 
 // BenchOptions say what Bench and Scaling measure.
 type BenchOptions struct {
-	Pair    space.Pair
-	Batch   int // pictures of a step, 1 … 4096
-	Threads int // 1 … 1024; more than batch/16 are not used
-	Steps   int // measured, after one that is not; at least 1
+	System  space.System
+	Plan    space.Plan // zero: Figure 3's, 100 classes, pictures of 32×32
+	Batch   int        // pictures of a step, 1 … 4096
+	Threads int        // 1 … 1024; more than batch/16 are not used
+	Steps   int        // measured, after one that is not; at least 1
 	// Between, if not nil, runs after half of the steps: what is to be compared
 	// is then measured in the middle of what it is compared with.
 	Between func() error
 }
 
-// BenchResult is the training step of one pair on Figure 3's network, 100
-// classes: forward, backward and update.
+// BenchResult is the training step of one network: forward, backward and update.
 type BenchResult struct {
-	Params          int           // of one block
+	Params          int           // of the network
 	Step            time.Duration // median
 	ImagesPerSecond float64
 	Flops           float64 // of a step: 6 operations for each multiply–add and picture
@@ -83,10 +83,13 @@ func (r BenchResult) Bound() string {
 	return "memory"
 }
 
-const (
-	benchClasses = 100
-	benchSide    = 32
-)
+// plan is Plan, or that of Figure 3.
+func (o BenchOptions) plan() space.Plan {
+	if o.Plan == (space.Plan{}) {
+		return space.Plan{Layout: space.Flat, In: space.Shape{C: 3, H: 32, W: 32}, Classes: 100}
+	}
+	return o.Plan
+}
 
 // MaxThreads is the most that a measurement takes.
 const MaxThreads = 1024
@@ -103,6 +106,8 @@ func (o BenchOptions) Check(scaling bool) error {
 		return fmt.Errorf("%d threads: want 1 to %d", o.Threads, MaxThreads)
 	case o.Steps < 1:
 		return fmt.Errorf("%d steps: want 1 or more", o.Steps)
+	case scaling && o.System.Pair() == space.Pair{}:
+		return fmt.Errorf("%v: scaling is measured on networks of a pair", o.System)
 	case scaling && o.Threads < 2:
 		return fmt.Errorf("scaling compares one thread with several: want 2 or more")
 	case scaling && Feeds(o.Batch) < o.Threads:
@@ -117,7 +122,7 @@ func (o BenchOptions) model(threads int) (*graph.Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	net, err := space.PairSystem(o.Pair).Network(space.Plan{Layout: space.Flat, In: space.Shape{C: 3, H: benchSide, W: benchSide}, Classes: benchClasses})
+	net, err := o.System.Network(o.plan())
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +136,7 @@ func (o BenchOptions) model(threads int) (*graph.Model, error) {
 		x[i] = float32(i*7919%2001)/1000 - 1
 	}
 	for i := range y {
-		y[i] = float32(i % benchClasses)
+		y[i] = float32(i % net.Classes)
 	}
 	return m, nil
 }
@@ -164,7 +169,7 @@ func timed(ctx context.Context, n int, f, between func() error) (time.Duration, 
 	return (times[n/2] + times[(n-1)/2]) / 2, nil
 }
 
-// Bench measures the training step of a pair on random pictures of 3×32×32.
+// Bench measures the training step of a network on random pictures.
 func Bench(ctx context.Context, o BenchOptions) (r BenchResult, err error) {
 	if err := o.Check(false); err != nil {
 		return r, err
@@ -183,7 +188,7 @@ func Bench(ctx context.Context, o BenchOptions) (r BenchResult, err error) {
 		r.Resident = resident() - before
 	}
 	team := m.Team()
-	r.Params, r.Threads, r.ISA = o.Pair.Params(9), team.Threads(), team.ISA().String()
+	r.Params, r.Threads, r.ISA = m.Net.Params(), team.Threads(), team.ISA().String()
 	r.Flops, r.Bytes = 6*float64(m.Net.MultiplyAdds())*float64(o.Batch), float64(m.StepBytes())
 	if r.Bandwidth, err = bandwidth(team); err != nil {
 		return r, err
@@ -215,7 +220,7 @@ func Bench(ctx context.Context, o BenchOptions) (r BenchResult, err error) {
 		return r, err
 	}
 	r.EvalPerSecond = float64(o.Batch) / eval.Seconds()
-	set, pictures := benchSet(o.Batch)
+	set, pictures := benchSet(o.Batch, m.Net.Input())
 	x, _ := m.Batch(o.Batch)
 	r.Input, err = timed(ctx, o.Steps, func() error {
 		set.Fill(x, &set.Train, pictures, &dataset.Augmentation{Pad: 4, Mirror: true}, 0, 0)
@@ -225,9 +230,9 @@ func Bench(ctx context.Context, o BenchOptions) (r BenchResult, err error) {
 }
 
 // benchSet is n pictures as the input pipeline reads them.
-func benchSet(n int) (*dataset.Set, []int) {
-	s := &dataset.Set{C: 3, H: benchSide, W: benchSide, Std: [3]float32{1, 1, 1}}
-	s.Train.Labels, s.Train.Pixels = make([]uint16, n), make([]byte, n*3*benchSide*benchSide)
+func benchSet(n int, in space.Shape) (*dataset.Set, []int) {
+	s := &dataset.Set{C: in.C, H: in.H, W: in.W, Std: [3]float32{1, 1, 1}}
+	s.Train.Labels, s.Train.Pixels = make([]uint16, n), make([]byte, n*in.C*in.H*in.W)
 	pictures := make([]int, n)
 	for i := range pictures {
 		pictures[i] = (i * 7919) % n
@@ -347,7 +352,7 @@ func Scaling(ctx context.Context, o BenchOptions) (r ScalingResult, err error) {
 		}
 		const d = 100 * time.Millisecond
 		arithmetic = append(arithmetic, all.Multiply(d)/one.Multiply(d))
-		rows = append(rows, rowRate(all, o.Pair, d)/rowRate(one, o.Pair, d))
+		rows = append(rows, rowRate(all, o.System.Pair(), d)/rowRate(one, o.System.Pair(), d))
 		var bytes [2]float64
 		for i, t := range []*kernel.Team{one, all} {
 			if bytes[i], err = bandwidth(t); err != nil {
@@ -364,7 +369,7 @@ func Scaling(ctx context.Context, o BenchOptions) (r ScalingResult, err error) {
 // micro-kernels of a block's step, each for a share of d and on a row in the
 // caches. The gradient of a stage's input is that stage again.
 func rowRate(t *kernel.Team, p space.Pair, d time.Duration) float64 {
-	g := kernel.Geometry{H: benchSide, W: benchSide, KH: 3, KW: 3, Stride: 1, L: p.L, Ci: p.M, Co: p.M, Secondary: true}
+	g := kernel.Geometry{H: 32, W: 32, KH: 3, KW: 3, Stride: 1, L: p.L, Ci: p.M, Co: p.M, Secondary: true}
 	var seconds float64
 	for m, times := range map[kernel.Micro]float64{kernel.Primary: 2, kernel.Secondary: 2, kernel.PrimaryGrad: 1, kernel.SecondaryGrad: 1} {
 		weights := float64(g.PrimaryLen())

@@ -232,7 +232,7 @@ func TestTrace(t *testing.T) {
 
 func TestBench(t *testing.T) {
 	between := 0
-	r, err := trainer.Bench(t.Context(), trainer.BenchOptions{Pair: space.Pair{L: 2, M: 4}, Batch: 32, Threads: 2, Steps: 4, Between: func() error { between++; return nil }})
+	r, err := trainer.Bench(t.Context(), trainer.BenchOptions{System: space.PairSystem(space.Pair{L: 2, M: 4}), Batch: 32, Threads: 2, Steps: 4, Between: func() error { between++; return nil }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -255,7 +255,7 @@ func TestBench(t *testing.T) {
 }
 
 func TestScaling(t *testing.T) {
-	r, err := trainer.Scaling(t.Context(), trainer.BenchOptions{Pair: space.Pair{L: 2, M: 1}, Batch: 32, Threads: 2, Steps: 2})
+	r, err := trainer.Scaling(t.Context(), trainer.BenchOptions{System: space.PairSystem(space.Pair{L: 2, M: 1}), Batch: 32, Threads: 2, Steps: 2})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -265,16 +265,16 @@ func TestScaling(t *testing.T) {
 }
 
 func TestANetworkTooLargeIsAnErrorThatSaysSo(t *testing.T) {
-	_, err := trainer.Bench(t.Context(), trainer.BenchOptions{Pair: space.Pair{L: 10000, M: 100}, Batch: 4096, Threads: 1, Steps: 1})
+	_, err := trainer.Bench(t.Context(), trainer.BenchOptions{System: space.PairSystem(space.Pair{L: 10000, M: 100}), Batch: 4096, Threads: 1, Steps: 1})
 	if err == nil || !strings.Contains(err.Error(), "IGC-L10000M100, batch 4096: no memory for") {
 		t.Errorf("error %v", err)
 	}
-	_, err = trainer.Bench(t.Context(), trainer.BenchOptions{Pair: space.Pair{L: 100000, M: 100000}, Batch: 64, Threads: 1, Steps: 1})
+	_, err = trainer.Bench(t.Context(), trainer.BenchOptions{System: space.PairSystem(space.Pair{L: 100000, M: 100000}), Batch: 64, Threads: 1, Steps: 1})
 	if err == nil || !strings.Contains(err.Error(), "want 1 to 1000000 channels") {
 		t.Errorf("error %v", err)
 	}
 	for _, o := range []trainer.BenchOptions{{Batch: 1 << 30, Threads: 1}, {Batch: 1, Threads: 1 << 30}} {
-		o.Pair, o.Steps = space.Pair{L: 1, M: 1}, 1
+		o.System, o.Steps = space.PairSystem(space.Pair{L: 1, M: 1}), 1
 		if _, err := trainer.Bench(t.Context(), o); err == nil {
 			t.Errorf("%+v: no error", o)
 		}
@@ -284,7 +284,7 @@ func TestANetworkTooLargeIsAnErrorThatSaysSo(t *testing.T) {
 func BenchmarkStep(b *testing.B) {
 	for _, p := range []space.Pair{{L: 64, M: 1}, {L: 40, M: 2}, {L: 12, M: 6}, {L: 1, M: 23}} {
 		b.Run(fmt.Sprint(p), func(b *testing.B) {
-			r, err := trainer.Bench(b.Context(), trainer.BenchOptions{Pair: p, Batch: 16, Threads: 1, Steps: b.N})
+			r, err := trainer.Bench(b.Context(), trainer.BenchOptions{System: space.PairSystem(p), Batch: 16, Threads: 1, Steps: b.N})
 			if err != nil {
 				b.Fatal(err)
 			}

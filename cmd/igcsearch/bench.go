@@ -25,6 +25,7 @@ import (
 
 type benchOptions struct {
 	pairs                 benchPairs
+	systems               []string
 	batch, threads, steps positive
 	scaling               bool
 	peer                  string
@@ -43,13 +44,16 @@ func (p *benchPairs) Set(s string) error {
 			if err != nil {
 				return err
 			}
+			if len(study.Pairs) == 0 {
+				return fmt.Errorf("study %s compares networks: give them to --systems", text)
+			}
 			list = append(list, study.PairList()...)
 			continue
 		}
 		var one pairs
 		if err := one.Set(text); err != nil {
 			if !twoNumbers.MatchString(strings.TrimSpace(text)) {
-				err = fmt.Errorf("%q: %w, or a shipped study: %s", text, err, strings.Join(studies.Names(), ", "))
+				err = fmt.Errorf("%q: %w, or a shipped study of pairs, like fig3a", text, err)
 			}
 			return err
 		}
@@ -98,6 +102,9 @@ split at spaces, without quoting; a script can hold what needs more.`,
   # all pairs of the paper's Table 1 beside PyTorch
   igcsearch bench --pairs fig3a,fig3b --peer trainer/testdata/torch_step.py
 
+  # networks of the paper's tables, their pictures of 32×32, of ResNet 224×224
+  igcsearch bench --systems IGC-L24M2-D20,RegConv-W18-D20,ResNet-C64 --batch 16
+
   # several trials at once, and several threads on one trial
   igcsearch bench --scaling --threads 2 --pairs 40x2`,
 		Args: cobra.NoArgs,
@@ -111,15 +118,29 @@ split at spaces, without quoting; a script can hold what needs more.`,
 			if o.scaling && !cmd.Flags().Changed("threads") {
 				o.threads = min(o.threads, positive(trainer.Feeds(int(o.batch))))
 			}
-			for _, p := range o.pairs.pairs {
-				if err := o.measure(p).Check(o.scaling); err != nil {
+			if len(o.systems) > 0 && (o.peer != "" || o.scaling || cmd.Flags().Changed("pairs")) {
+				return usageError{errors.New("--systems stands alone: no --pairs, --peer or --scaling")}
+			}
+			list, err := o.list()
+			if err != nil {
+				return usageError{err}
+			}
+			for _, s := range list {
+				m := o.measure(s)
+				if err := m.Check(o.scaling); err != nil {
 					return usageError{err}
+				}
+				if len(o.systems) > 0 {
+					if _, err := s.Network(m.Plan); err != nil {
+						return usageError{err}
+					}
 				}
 			}
 			return runBench(cmd.Context(), o, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	cmd.Flags().Var(&o.pairs, "pairs", "the pairs to measure; a shipped study means its pairs")
+	cmd.Flags().StringSliceVar(&o.systems, "systems", nil, "measure these `NETWORKS` in place of pairs, like IGC-L24M2-D20")
 	cmd.Flags().Var(&o.batch, "batch", "pictures of one step")
 	cmd.Flags().Var(&o.threads, "threads", "threads of one training")
 	cmd.Flags().Var(&o.steps, "steps", "steps to measure")
@@ -132,9 +153,10 @@ split at spaces, without quoting; a script can hold what needs more.`,
 
 // benchJSON is one measurement as json prints it.
 type benchJSON struct {
+	System         string  `json:"system,omitempty"` // of --systems
 	L              int     `json:"L"`
 	M              int     `json:"M"`
-	Params         int     `json:"params"` // of one block
+	Params         int     `json:"params"` // of one block; of --systems of the network
 	Batch          int     `json:"batch"`
 	StepS          float64 `json:"step_s"`
 	ImagesPerS     float64 `json:"images_per_s"`
@@ -173,15 +195,20 @@ func runBench(ctx context.Context, o benchOptions, stdout, stderr io.Writer) err
 	if o.scaling {
 		return runScaling(ctx, o, stdout, stderr)
 	}
-	header := []string{"L", "M", "params", "step (ms)", "images/s", "GFLOP/s", "% of peak", "GB/s", "% of bandwidth", "<bound", "eval", "input (%)", "MB"}
+	names := []string{"L", "M"}
+	if len(o.systems) > 0 {
+		names = []string{"<network"}
+	}
+	header := append(names, "params", "step (ms)", "images/s", "GFLOP/s", "% of peak", "GB/s", "% of bandwidth", "<bound", "eval", "input (%)", "MB")
 	if o.peer != "" {
 		header = append(header, "peer GFLOP/s", "ratio")
 	}
 	t, all := newTable(header...), means{}
 	var last benchJSON
-	one := func(p space.Pair) (any, []string, error) {
+	one := func(s space.System) (any, []string, error) {
 		var peer float64
-		options := o.measure(p)
+		p := s.Pair()
+		options := o.measure(s)
 		if o.peer != "" {
 			options.Between = func() (err error) {
 				peer, err = o.runPeer(ctx, p)
@@ -195,16 +222,22 @@ func runBench(ctx context.Context, o benchOptions, stdout, stderr io.Writer) err
 		if err != nil {
 			return nil, nil, err
 		}
-		j := benchJSON{p.L, p.M, r.Params, int(o.batch), r.Step.Seconds(), r.ImagesPerSecond, r.FlopsPerSecond() / 1e9, r.PeakFlops / 1e9,
+		name, params := []string{strconv.Itoa(p.L), strconv.Itoa(p.M)}, p.Params(9)
+		system := ""
+		if len(o.systems) > 0 {
+			system, params = s.String(), r.Params
+			name = []string{system}
+		}
+		j := benchJSON{system, p.L, p.M, params, int(o.batch), r.Step.Seconds(), r.ImagesPerSecond, r.FlopsPerSecond() / 1e9, r.PeakFlops / 1e9,
 			r.BytesPerSecond() / 1e9, r.Bandwidth / 1e9, r.Bound(), r.EvalPerSecond, r.Input.Seconds(), r.Resident, r.Allocations, r.ISA, r.Threads, peer, 0}
 		if peer > 0 {
 			j.PeerGFLOPS = r.Flops / peer / 1e9
 		}
 		last = j
-		row := []string{strconv.Itoa(j.L), strconv.Itoa(j.M), strconv.Itoa(j.Params), fmt.Sprintf("%.1f", 1e3*j.StepS), fmt.Sprintf("%.0f", j.ImagesPerS),
+		row := append(name, strconv.Itoa(j.Params), fmt.Sprintf("%.1f", 1e3*j.StepS), fmt.Sprintf("%.0f", j.ImagesPerS),
 			fmt.Sprintf("%.1f", all.add("gflops", j.GFLOPS)), fmt.Sprintf("%.0f", all.add("peak", 100*j.GFLOPS/j.PeakGFLOPS)),
 			fmt.Sprintf("%.1f", j.GBPerS), fmt.Sprintf("%.0f", 100*j.GBPerS/j.BandwidthGB), j.Bound,
-			fmt.Sprintf("%.1f×", j.EvalImagesPerS/j.ImagesPerS), fmt.Sprintf("%.1f", 100*j.InputS/j.StepS), fmt.Sprintf("%.0f", float64(j.ResidentBytes)/1e6)}
+			fmt.Sprintf("%.1f×", j.EvalImagesPerS/j.ImagesPerS), fmt.Sprintf("%.1f", 100*j.InputS/j.StepS), fmt.Sprintf("%.0f", float64(j.ResidentBytes)/1e6))
 		if o.peer != "" {
 			row = append(row, fmt.Sprintf("%.1f", all.add("peer", j.PeerGFLOPS)), fmt.Sprintf("%.1f", all.add("ratio", j.GFLOPS/j.PeerGFLOPS)))
 		}
@@ -213,9 +246,10 @@ func runBench(ctx context.Context, o benchOptions, stdout, stderr io.Writer) err
 	return o.each(stdout, stderr, t, one, func(done int) string {
 		if done > 1 {
 			row := make([]string, len(header))
-			row[4], row[5], row[6] = "mean", fmt.Sprintf("%.1f", all.geometric("gflops")), fmt.Sprintf("%.0f", all.geometric("peak"))
+			k := len(names)
+			row[k+2], row[k+3], row[k+4] = "mean", fmt.Sprintf("%.1f", all.geometric("gflops")), fmt.Sprintf("%.0f", all.geometric("peak"))
 			if o.peer != "" {
-				row[13], row[14] = fmt.Sprintf("%.1f", all.geometric("peer")), fmt.Sprintf("%.1f", all.geometric("ratio"))
+				row[k+11], row[k+12] = fmt.Sprintf("%.1f", all.geometric("peer")), fmt.Sprintf("%.1f", all.geometric("ratio"))
 			}
 			t.add(row...)
 		}
@@ -227,10 +261,14 @@ func runBench(ctx context.Context, o benchOptions, stdout, stderr io.Writer) err
 // each measures the pairs one by one. A line of json is printed as soon as it
 // is measured; the table below its caption at the end, also if a later pair
 // fails or someone stops it.
-func (o benchOptions) each(stdout, stderr io.Writer, t *textTable, one func(space.Pair) (line any, row []string, err error), caption func(done int) string) (err error) {
+func (o benchOptions) each(stdout, stderr io.Writer, t *textTable, one func(space.System) (line any, row []string, err error), caption func(done int) string) (err error) {
 	done := 0
-	for _, p := range o.pairs.pairs {
-		o.progress(stderr, p)
+	list, err := o.list()
+	if err != nil {
+		return err
+	}
+	for _, p := range list {
+		o.progress(stderr, p.Label())
 		var line any
 		var row []string
 		if line, row, err = one(p); err != nil {
@@ -245,7 +283,7 @@ func (o benchOptions) each(stdout, stderr io.Writer, t *textTable, one func(spac
 		}
 		t.add(row...)
 	}
-	o.progress(stderr, space.Pair{})
+	o.progress(stderr, "")
 	if o.format == "json" || done == 0 {
 		return err
 	}
@@ -256,19 +294,44 @@ func (o benchOptions) each(stdout, stderr io.Writer, t *textTable, one func(spac
 	return err
 }
 
-func (o benchOptions) measure(p space.Pair) trainer.BenchOptions {
-	return trainer.BenchOptions{Pair: p, Batch: int(o.batch), Threads: int(o.threads), Steps: int(o.steps)}
+// list is what is to be measured.
+func (o benchOptions) list() (systems []space.System, err error) {
+	for _, name := range o.systems {
+		s, err := space.ParseSystem(strings.TrimSpace(name))
+		if err != nil {
+			return nil, err
+		}
+		systems = append(systems, s)
+	}
+	if len(systems) > 0 {
+		return systems, nil
+	}
+	for _, p := range o.pairs.pairs {
+		systems = append(systems, space.PairSystem(p))
+	}
+	return systems, nil
+}
+
+func (o benchOptions) measure(s space.System) trainer.BenchOptions {
+	var plan space.Plan // Figure 3's
+	if len(o.systems) > 0 {
+		plan = space.Plan{Layout: space.Stages, In: space.Shape{C: 3, H: 32, W: 32}, Classes: 10}
+		if s.Family == space.FamilyResNet || s.DoublesL {
+			plan = space.Plan{Layout: space.ImageNet, In: space.Shape{C: 3, H: 224, W: 224}, Classes: 1000}
+		}
+	}
+	return trainer.BenchOptions{System: s, Plan: plan, Batch: int(o.batch), Threads: int(o.threads), Steps: int(o.steps)}
 }
 
 // progress shows which pair is measured, if someone watches; no pair clears
 // the line.
-func (o benchOptions) progress(stderr io.Writer, p space.Pair) {
+func (o benchOptions) progress(stderr io.Writer, name string) {
 	switch {
 	case o.format != "table" || !isTerminal(stderr):
-	case p == space.Pair{}:
+	case name == "":
 		fmt.Fprint(stderr, "\r\033[K")
 	default:
-		fmt.Fprintf(stderr, "\r%v …\033[K", p)
+		fmt.Fprintf(stderr, "\r%s …\033[K", name)
 	}
 }
 
@@ -324,8 +387,9 @@ type scalingJSON struct {
 func runScaling(ctx context.Context, o benchOptions, stdout, stderr io.Writer) error {
 	n := int(o.threads)
 	t := newTable("L", "M", "1 trial, 1 thread (images/s)", fmt.Sprintf("%d trials, 1 thread each", n), "ratio", fmt.Sprintf("1 trial, %d threads", n), "ratio", "arithmetic", "rows", "copy")
-	one := func(p space.Pair) (any, []string, error) {
-		r, err := trainer.Scaling(ctx, o.measure(p))
+	one := func(s space.System) (any, []string, error) {
+		p := s.Pair()
+		r, err := trainer.Scaling(ctx, o.measure(s))
 		return scalingJSON{p.L, p.M, int(o.batch), n, r.One, r.Trials, r.TrialsRatio, r.Threads, r.ThreadsRatio, r.ArithmeticRatio, r.RowsRatio, r.CopyRatio},
 			[]string{strconv.Itoa(p.L), strconv.Itoa(p.M), fmt.Sprintf("%.0f", r.One), fmt.Sprintf("%.0f", r.Trials), fmt.Sprintf("%.2f", r.TrialsRatio),
 				fmt.Sprintf("%.0f", r.Threads), fmt.Sprintf("%.2f", r.ThreadsRatio), fmt.Sprintf("%.2f", r.ArithmeticRatio), fmt.Sprintf("%.2f", r.RowsRatio), fmt.Sprintf("%.2f", r.CopyRatio)}, err

@@ -192,7 +192,7 @@ func runPlot(ctx context.Context, o plotOptions, stderr io.Writer) error {
 			return err
 		}
 		if options.Height == 0 {
-			options.Height = curvesHeight(len(curves), o.loss)
+			options.Height = curvesHeight(curves, o.loss)
 		}
 		figure = plots.LearningCurves{Options: options, Curves: curves, Bar: plots.Bar(o.bars), Loss: o.loss}
 	}
@@ -217,7 +217,11 @@ func noPairs(missing pairs, list []results) error {
 
 // curvesHeight is the height of learning curves in inches, 0 for the default
 // of plots: the legend of many curves would take the room that they need.
-func curvesHeight(curves int, loss bool) float64 {
+func curvesHeight(list []plots.Curve, loss bool) float64 {
+	curves, row := len(list), 0.1
+	if slices.ContainsFunc(list, func(c plots.Curve) bool { return len(c.Name) > 12 }) {
+		row = 0.2 // two names to a row, not four
+	}
 	const usual = 6 // two rows of a legend
 	if curves <= usual {
 		return 0
@@ -226,7 +230,7 @@ func curvesHeight(curves int, loss bool) float64 {
 	if loss {
 		height = 3.4
 	}
-	return min(height+0.1*float64(curves-usual), 3*height)
+	return min(height+row*float64(curves-usual), 3*height)
 }
 
 // checkFigure checks the extension of a figure's file.
@@ -250,7 +254,7 @@ func drawFigure(ctx context.Context, db *store.DB, r results, path string) error
 		if err != nil {
 			return err
 		}
-		options.Height = curvesHeight(len(curves), false)
+		options.Height = curvesHeight(curves, false)
 		return namingFile("save figure", path, plots.LearningCurves{Options: options, Curves: curves}.Save(path))
 	}
 	return namingFile("save figure", path, plots.AccuracyVsM{Options: options, Series: series(list)}.Save(path))

@@ -249,7 +249,7 @@ func TestBench(t *testing.T) {
 	if want := 4.0 * (32*1024*float64(channels) + 8*16*2); r.Bytes != want {
 		t.Errorf("%g bytes, want %g", r.Bytes, want)
 	}
-	if r.Step <= 0 || r.ImagesPerSecond <= 0 || r.PeakFlops <= 0 || r.Bandwidth <= 0 || r.EvalPerSecond <= 0 || r.Input <= 0 || r.Params != 304 || r.Threads != 2 || between != 1 {
+	if r.Step <= 0 || r.ImagesPerSecond <= 0 || r.PeakFlops <= 0 || r.Bandwidth <= 0 || r.EvalPerSecond <= 0 || r.Input <= 0 || r.Params != 216+6*304+900 || r.Threads != 2 || between != 1 {
 		t.Errorf("%+v, between ran %d times", r, between)
 	}
 }

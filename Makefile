@@ -7,7 +7,7 @@ test:
 	go test ./...
 
 race:             ## the packages with concurrency
-	go test -race -short ./search ./store ./trainer ./trainer/graph
+	go test -race -short ./search ./store ./trainer ./trainer/graph ./trainer/dataset
 
 ci:
 	.ci/run

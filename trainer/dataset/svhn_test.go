@@ -161,6 +161,27 @@ func TestReadMAT(t *testing.T) {
 		return slices.Concat(append([][]byte{matHead(little)}, variables...)...)
 	}
 
+	t.Run("a file that scipy wrote is read", func(t *testing.T) {
+		t.Parallel()
+		raw, err := os.ReadFile("testdata/svhn.mat") // by testdata/svhn.py
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := dataset.ReadMAT(ctx, bytes.NewReader(raw), 3)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(s.Labels, []uint16{1, 0, 3}) {
+			t.Errorf("labels %d", s.Labels)
+		}
+		for at, got := range s.Pixels {
+			n, channel, row, column := at/3072, at/1024%3, at/32%32, at%32
+			if want := byte(row*7 + column*3 + channel*50 + n*11); got != want {
+				t.Fatalf("picture %d, channel %d, row %d, column %d is %d, want %d", n, channel, row, column, got, want)
+			}
+		}
+	})
+
 	t.Run("labels are read in every type that MATLAB may store them in", func(t *testing.T) {
 		t.Parallel()
 		for _, o := range []order{little, big} {

@@ -118,17 +118,8 @@ func runSpace(_ context.Context, o spaceOptions, stdout io.Writer) error {
 		e := math.Round(1e5*b.Error(p)) / 1e3
 		rows = append(rows, spaceRow{p.L, p.M, p.Width(), b.BlockParams(p), e + 0}) // + 0: no −0
 	}
-	switch o.format {
-	case "csv":
-		w := csv.NewWriter(stdout)
-		w.Write([]string{"L", "M", "width", "params", "error_percent"})
-		for _, r := range rows {
-			w.Write(r.fields())
-		}
-		w.Flush()
-		return w.Error()
-	case "json":
-		return printJSON(stdout, rows)
+	if done, err := printRows(stdout, o.format, []string{"L", "M", "width", "params", "error_percent"}, rows); done {
+		return err
 	}
 	t := newTable("L", "M", "width", "params", "error (%)")
 	for _, r := range rows {
@@ -142,6 +133,23 @@ func runSpace(_ context.Context, o spaceOptions, stdout io.Writer) error {
 	_, err := fmt.Fprintf(stdout, "%s\n%s within %v of %s.\nThe width is at most %.1f, near L = %.1f, M = %.1f.\n",
 		t, count(len(rows), "pair"), &o.tolerance, count(b.Params, "parameter"), space.WidthBound(b.Params, b.Kernel), l, m)
 	return err
+}
+
+// printRows prints rows as csv or json; it is not done for another format.
+func printRows[Row interface{ fields() []string }](stdout io.Writer, format string, header []string, rows []Row) (done bool, err error) {
+	switch format {
+	case "csv":
+		w := csv.NewWriter(stdout)
+		w.Write(header)
+		for _, r := range rows {
+			w.Write(r.fields())
+		}
+		w.Flush()
+		return true, w.Error()
+	case "json":
+		return true, printJSON(stdout, rows)
+	}
+	return false, nil
 }
 
 // stagesRow is one network as csv and json print it.
@@ -183,17 +191,8 @@ func runStages(_ context.Context, o spaceOptions, stdout io.Writer) error {
 		e := math.Round(1e5*b.Error(n)) / 1e3
 		rows = append(rows, stagesRow{s.String(), s.Pair().Width(), n.Params(), n.MultiplyAdds(), e + 0})
 	}
-	switch o.format {
-	case "csv":
-		w := csv.NewWriter(stdout)
-		w.Write([]string{"network", "width", "params", "multiply_adds", "error_percent"})
-		for _, r := range rows {
-			w.Write(r.fields())
-		}
-		w.Flush()
-		return w.Error()
-	case "json":
-		return printJSON(stdout, rows)
+	if done, err := printRows(stdout, o.format, []string{"network", "width", "params", "multiply_adds", "error_percent"}, rows); done {
+		return err
 	}
 	t := newTable("<network", "width", "params", "multiply–adds", "error (%)")
 	for _, r := range rows {

@@ -9,6 +9,7 @@ package search
 
 import (
 	"cmp"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -243,6 +244,7 @@ func (s Study) Normalize() (Study, error) {
 	slices.Sort(s.Depths)
 	for i, d := range s.Depths {
 		check(i == 0 || d != s.Depths[i-1], "depths: %d is listed twice", d)
+		check(d >= 3, "depths: %d: want 3 or more", d)
 	}
 	systems, err := parseSystems(s.Systems)
 	if err != nil {
@@ -308,7 +310,7 @@ func (s Study) chooseStages() ([]space.System, error) {
 	if err := b.Validate(); err != nil {
 		return nil, fmt.Errorf("stage_params: %w", err)
 	}
-	all := b.Systems()
+	all := b.Systems(context.Background())
 	if len(all) == 0 {
 		return nil, fmt.Errorf("stage_params: no network lies within %g %%; raise tolerance", 100*s.Tolerance)
 	}

@@ -2,9 +2,12 @@ package space
 
 import (
 	"cmp"
+	"context"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 )
 
 // StageBudget asks for the partitions of each stage of a network, for a budget of
@@ -26,6 +29,7 @@ type StageBudget struct {
 
 const (
 	maxStageBudget = 50_000_000 // parameters: some 10⁶ networks to count
+	maxStageWidth  = 1_000      // of the first stage, whatever the budget is: some 10⁷
 	stages         = 3
 )
 
@@ -44,8 +48,14 @@ func (b StageBudget) Validate() error {
 	if err := b.Variant.Validate(); err != nil {
 		return err
 	}
-	_, err := b.system(Pair{1, 12}, Pair{1, 24}, Pair{1, 48}).Network(b.Plan)
-	return err
+	// A network that always exists says whether the plan is one.
+	m := b.Variant.reduction()
+	_, err := System{Family: FamilyIGC, Stages: [4]Pair{{1, m}}, Ident: b.Ident}.Network(b.Plan)
+	if err != nil {
+		_, text, _ := strings.Cut(err.Error(), ": ")
+		return errors.New(text)
+	}
+	return nil
 }
 
 func (b StageBudget) system(p ...Pair) System {
@@ -69,8 +79,9 @@ func (b StageBudget) Error(n Network) float64 {
 }
 
 // Systems returns the networks within the tolerance, nearest first; of equally
-// near ones in the order of their partitions. It returns nil if Validate fails.
-func (b StageBudget) Systems() []System {
+// near ones in the order of their partitions. The first stage has at most 1,000
+// channels. It returns nil if Validate fails or ctx is done.
+func (b StageBudget) Systems(ctx context.Context) []System {
 	if b.Validate() != nil {
 		return nil
 	}
@@ -86,7 +97,10 @@ func (b StageBudget) Systems() []System {
 	}
 	// What a stage costs depends on its partitions and those before it only.
 	costs := map[[2]Pair]int64{}
-	for g := 1; ; g++ {
+	for g := 1; g <= maxStageWidth; g++ {
+		if ctx.Err() != nil {
+			return nil
+		}
 		ends := b.ends(g)
 		smallest := int64(math.MaxInt64)
 		for _, first := range b.partitions(g, g) {

@@ -1,6 +1,7 @@
 package space_test
 
 import (
+	"context"
 	"math"
 	"slices"
 	"testing"
@@ -17,7 +18,7 @@ func TestStageBudget(t *testing.T) {
 		plan := space.Plan{Layout: space.Stages, Depth: 20, In: cifar, Classes: 10}
 		want := space.System{Family: space.FamilyIGC, Stages: [4]space.Pair{{L: 24, M: 2}, {L: 24, M: 4}, {L: 24, M: 8}}}
 		for _, b := range []space.StageBudget{{Params: 151_834, Plan: plan}, {MultiplyAdds: 28_755_840, Plan: plan}} {
-			if got := b.Systems(); !slices.Contains(got, want) {
+			if got := b.Systems(context.Background()); !slices.Contains(got, want) {
 				t.Errorf("%+v: %v", b, got)
 			}
 		}
@@ -32,7 +33,7 @@ func TestStageBudget(t *testing.T) {
 			b.MultiplyAdds = int64(rapid.IntRange(50_000, 1_000_000).Draw(t, "multiply–adds"))
 		}
 		last := 0.0
-		for _, s := range b.Systems() {
+		for _, s := range b.Systems(context.Background()) {
 			n, err := s.Network(b.Plan)
 			if err != nil {
 				t.Fatal(err)
@@ -47,7 +48,7 @@ func TestStageBudget(t *testing.T) {
 	t.Run("none is missed", func(t *testing.T) {
 		// Brute force over all widths up to 40.
 		b := space.StageBudget{Params: 9000, Tolerance: 0.03, Plan: space.Plan{Layout: space.Stages, Depth: 8, In: cifar, Classes: 10}}
-		got := b.Systems()
+		got := b.Systems(context.Background())
 		var want []space.System
 		for g := 1; g <= 40; g++ {
 			for l1 := 1; l1 <= g; l1++ {
@@ -75,13 +76,19 @@ func TestStageBudget(t *testing.T) {
 			t.Errorf("%d networks, brute force finds %d", len(got), len(want))
 		}
 	})
+	t.Run("a bottleneck that divides no usual width has networks too", func(t *testing.T) {
+		b := space.StageBudget{Params: 20_000, Tolerance: 0.1, Variant: space.Bottleneck(5), Plan: space.Plan{Layout: space.Stages, Depth: 8, In: cifar, Classes: 10}}
+		if err := b.Validate(); err != nil || len(b.Systems(context.Background())) == 0 {
+			t.Errorf("%v, %d networks", err, len(b.Systems(context.Background())))
+		}
+	})
 	t.Run("what is no budget gives nothing", func(t *testing.T) {
 		plan := space.Plan{Layout: space.Stages, Depth: 8, In: cifar, Classes: 10}
 		for _, b := range []space.StageBudget{{Plan: plan}, {Params: 1, MultiplyAdds: 1, Plan: plan}, {Params: -1, Plan: plan}, {Params: 100, Tolerance: 1, Plan: plan},
 			{Params: 100, Plan: space.Plan{Layout: space.Flat, In: cifar, Classes: 10}}, {Params: 100, Plan: space.Plan{Layout: space.Stages, Depth: 9, In: cifar, Classes: 10}},
 			{Params: 100, Plan: plan, Variant: "B1"}} {
-			if b.Validate() == nil || b.Systems() != nil {
-				t.Errorf("%+v: %v, %d networks", b, b.Validate(), len(b.Systems()))
+			if b.Validate() == nil || b.Systems(context.Background()) != nil {
+				t.Errorf("%+v: %v, %d networks", b, b.Validate(), len(b.Systems(context.Background())))
 			}
 		}
 	})

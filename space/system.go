@@ -2,6 +2,7 @@ package space
 
 import (
 	"fmt"
+	"math"
 	"regexp"
 	"strconv"
 	"strings"
@@ -201,6 +202,8 @@ func ParseSystem(name string) (System, error) {
 const (
 	maxDepth = 10_000
 	maxWidth = 1_000_000
+	maxSide  = 100_000 // of pictures, and classes
+	maxCount = 1 << 62 // multiply–adds
 )
 
 // String is the name that ParseSystem reads.
@@ -349,11 +352,14 @@ func (s System) Network(p Plan) (n Network, err error) {
 	case s.Ident:
 		rule, blocks = "6n + 2", (depth-2)/6*2
 	}
-	if blocks < 1 || stages*blocks+2 != depth || depth > maxDepth {
+	if depth > maxDepth {
+		return fail("depth %d: want at most %d", depth, maxDepth)
+	}
+	if blocks < 1 || stages*blocks+2 != depth {
 		return fail("depth %d: want %s", depth, rule)
 	}
-	if p.In.C < 1 || p.In.H < 1 || p.In.W < 1 || p.Classes < 1 {
-		return fail("pictures of %v, %d classes", p.In, p.Classes)
+	if p.In.C < 1 || p.In.H < 1 || p.In.W < 1 || p.Classes < 1 || max(p.In.C, p.In.H, p.In.W, p.Classes) > maxSide {
+		return fail("pictures of %v, %d classes: want 1 to %d each", p.In, p.Classes, maxSide)
 	}
 	prev := s.stage(0)
 	for i := range stages {
@@ -385,7 +391,15 @@ func (s System) Network(p Plan) (n Network, err error) {
 		s.addStage(&b, i, blocks, prev, next)
 		prev = next
 	}
-	return b.end(name.String(), depth, p.Classes), nil
+	n = b.end(name.String(), depth, p.Classes)
+	count := 0.0
+	for _, l := range n.Layers {
+		count += float64(l.Params) * float64(l.Out.H) * float64(l.Out.W)
+	}
+	if count > maxCount {
+		return Network{}, fmt.Errorf("%s: some 10^%d multiply–adds are too many to count", name, int(math.Log10(count)))
+	}
+	return n, nil
 }
 
 // addStage adds the blocks of stage i ≥ 0, whose first one reads channels in the

@@ -57,7 +57,7 @@ IGC-L24M2/L12M8/L48M4 gives the partitions of each stage.`,
 			return runModel(cmd.Context(), o, cmd.OutOrStdout())
 		},
 	}
-	addChoice(cmd, &o.layout, "layout", "how the stages follow each other (default stages, for ResNet imagenet)", "auto", string(space.Flat), string(space.Stages), string(space.ImageNet))
+	addChoice(cmd, &o.layout, "layout", "how the stages follow each other (default stages, for ResNet and +2L imagenet)", "auto", string(space.Flat), string(space.Stages), string(space.ImageNet))
 	cmd.Flags().IntVar(&o.depth, "depth", 0, "the depth D (default the paper's: 8 flat, 20 stages, 50 with identity mappings, 18 imagenet)")
 	cmd.Flags().IntVar(&o.classes, "classes", 0, "the number of classes (default 10, for imagenet 1000)")
 	cmd.Flags().IntVar(&o.size, "size", 0, "the side of the pictures (default 32, for imagenet 224)")
@@ -89,7 +89,7 @@ func runModel(_ context.Context, o modelOptions, stdout io.Writer) error {
 	plan := space.Plan{Layout: space.Layout(o.layout), Depth: o.depth}
 	if o.layout == "auto" {
 		plan.Layout = space.Stages
-		if s.Family == space.FamilyResNet {
+		if s.Family == space.FamilyResNet || s.DoublesL {
 			plan.Layout = space.ImageNet
 		}
 	}
@@ -98,8 +98,13 @@ func runModel(_ context.Context, o modelOptions, stdout io.Writer) error {
 		plan.Classes, plan.In = 1000, space.Shape{C: 3, H: 224, W: 224}
 	}
 	const most = 100_000
-	if o.classes < 0 || o.classes > most || o.size < 0 || o.size > most {
-		return usageError{fmt.Errorf("--classes %d, --size %d: want 1 to %d", o.classes, o.size, most)}
+	for _, f := range []struct {
+		name  string
+		value int
+	}{{"classes", o.classes}, {"size", o.size}, {"depth", o.depth}} {
+		if f.value < 0 || f.value > most {
+			return usageError{fmt.Errorf("--%s %d: want 1 to %d", f.name, f.value, most)}
+		}
 	}
 	if o.classes > 0 {
 		plan.Classes = o.classes

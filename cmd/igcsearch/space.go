@@ -165,7 +165,7 @@ func (r stagesRow) fields() []string {
 	return []string{r.Network, strconv.Itoa(r.Width), strconv.Itoa(r.Params), strconv.FormatInt(r.MultiplyAdds, 10), strconv.FormatFloat(r.ErrorPercent, 'f', 3, 64)}
 }
 
-func runStages(_ context.Context, o spaceOptions, stdout io.Writer) error {
+func runStages(ctx context.Context, o spaceOptions, stdout io.Writer) error {
 	if o.budget == 0 {
 		return usageError{errors.New("--budget is missing: how many parameters, or multiply–adds, may the network have?")}
 	}
@@ -181,7 +181,10 @@ func runStages(_ context.Context, o spaceOptions, stdout io.Writer) error {
 	if err := b.Validate(); err != nil {
 		return usageError{err}
 	}
-	systems := b.Systems()
+	systems := b.Systems(ctx)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	rows := []stagesRow{}
 	for _, s := range systems[:min(o.top, len(systems))] {
 		n, err := s.Network(b.Plan)

@@ -39,7 +39,8 @@ needs to replay them, as arrays of an npz file: init/NAME and final/NAME for all
 parameters and running statistics, and for each step k step/k/images (N, 3, H,
 W) as fed, step/k/labels, step/k/logits, step/k/loss, step/k/lr and
 step/k/grad/NAME, of the mean loss without weight decay. Names and shapes are
-PyTorch's. The network need not be one of the study's.`,
+PyTorch's; a batch norm's eps is 2e-5. The network need not be one of the study's;
+its depth is the study's, unless its name says one.`,
 		Example:           `  igcsearch trace quickstart --pair 40x2 --seed 0 --steps 2 -o trace.npz`,
 		Args:              oneStudy,
 		ValidArgsFunction: completeStudies,
@@ -83,6 +84,12 @@ func runTrace(ctx context.Context, o traceOptions, stderr io.Writer) error {
 		}
 	}
 	system.Variant = cmp.Or(system.Variant, study.Variant)
+	if system.Depth == 0 && len(study.Depths) > 0 {
+		if len(study.Depths) > 1 {
+			return usageError{fmt.Errorf("%s has the depths %v: say which, like --system %s-D%d", study.Name, study.Depths, system, study.Depths[0])}
+		}
+		system.Depth = study.Depths[0]
+	}
 	t := trainer.New(trainer.Options{DataDir: o.data, Threads: 1})
 	data, err := t.Load(ctx, study)
 	if err != nil {

@@ -229,6 +229,8 @@ func (f *folder) files(to *Split, label uint16, part, class string) error {
 			p.Error, p.Bytes = err.Error(), -1
 		case info.IsDir():
 			continue
+		case !info.Mode().IsRegular(): // reading a pipe would wait for ever
+			p.Error, p.Bytes = "it is not a regular file", -1
 		default:
 			p.Bytes, p.Modified = info.Size(), info.ModTime().UnixNano()
 		}

@@ -22,6 +22,7 @@ import (
 )
 
 type plotOptions struct {
+	kindAsked  bool // else a study of networks gets its learning curves
 	studies    []string
 	db         string
 	output     string
@@ -100,6 +101,7 @@ $SOURCE_DATE_EPOCH, or else when the results last changed.`,
 		ValidArgsFunction: completeStudies,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.studies = args
+			o.kindAsked = cmd.Flags().Changed("kind")
 			return runPlot(cmd.Context(), o, cmd.ErrOrStderr())
 		},
 	}
@@ -145,6 +147,9 @@ func runPlot(ctx context.Context, o plotOptions, stderr io.Writer) error {
 		r, err := readResults(ctx, db, name)
 		if err != nil {
 			return err
+		}
+		if !o.kindAsked && len(list) == 0 && !r.ofPairs() {
+			o.kind = kindCurves
 		}
 		if o.kind == kindAccuracy && !r.ofPairs() {
 			return fmt.Errorf("plot %s: it compares networks, which have no common M: use --kind curves, or igcsearch export", r.study.Name)

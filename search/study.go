@@ -250,6 +250,9 @@ func (s Study) Normalize() (Study, error) {
 	if err != nil {
 		errs = append(errs, err)
 	}
+	for _, system := range systems {
+		check(system.Depth == 0 || len(s.Depths) == 0, "depths: %s has one in its name: want one or the other", system)
+	}
 	check(s.StageTop >= 0 && s.StageTop <= 10_000, "stage_top %d: want 1 to 10000 networks", s.StageTop)
 	check(!staged || len(s.Pairs) == 0 && s.Budget == 0, "stage_params and stage_multiply_adds stand in place of budget and pairs: want one or the other")
 	var chosen []space.System
@@ -413,6 +416,10 @@ func (s Study) PairList() []space.Pair {
 	}
 	return pairs
 }
+
+// OfPairs reports whether a normalised study compares pairs, by their M; else it
+// compares networks, by name.
+func (s Study) OfPairs() bool { return len(s.Systems) == 0 && len(s.Depths) <= 1 }
 
 // SystemList returns the networks of a normalised study in the order of its
 // figures and tables: those of the pairs by rising M, or Systems as they are

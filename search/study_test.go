@@ -108,17 +108,20 @@ func TestNormalize(t *testing.T) {
 	})
 	t.Run("every wrong setting is named", func(t *testing.T) {
 		for want, change := range map[string]func(*search.Study){
-			`name "a/b"`:            func(s *search.Study) { s.Name = "a/b" },
-			`dataset "mnist"`:       func(s *search.Study) { s.Dataset = "mnist" },
-			`train_pictures -1`:     func(s *search.Study) { s.TrainPictures = -1 },
-			`test_pictures -1`:      func(s *search.Study) { s.TestPictures = -1 },
-			`validation -1`:         func(s *search.Study) { s.Validation = -1 },
-			`curve "train"`:         func(s *search.Study) { s.Curve = "train" },
-			`needs validation > 0`:  func(s *search.Study) { s.Curve = "validation" },
-			`augment "flip"`:        func(s *search.Study) { s.Augment = "flip" },
-			`pad 17`:                func(s *search.Study) { s.Pad = 17 },
-			`kernel 25`:             func(s *search.Study) { s.Kernel = 25 },
-			`tolerance 1:`:          func(s *search.Study) { s.Tolerance = 1 },
+			`name "a/b"`:           func(s *search.Study) { s.Name = "a/b" },
+			`dataset "mnist"`:      func(s *search.Study) { s.Dataset = "mnist" },
+			`train_pictures -1`:    func(s *search.Study) { s.TrainPictures = -1 },
+			`test_pictures -1`:     func(s *search.Study) { s.TestPictures = -1 },
+			`validation -1`:        func(s *search.Study) { s.Validation = -1 },
+			`curve "train"`:        func(s *search.Study) { s.Curve = "train" },
+			`needs validation > 0`: func(s *search.Study) { s.Curve = "validation" },
+			`augment "flip"`:       func(s *search.Study) { s.Augment = "flip" },
+			`pad 17`:               func(s *search.Study) { s.Pad = 17 },
+			`kernel 25`:            func(s *search.Study) { s.Kernel = 25 },
+			`tolerance 1:`:         func(s *search.Study) { s.Tolerance = 1 },
+			`depths: IGC-L4M2-D20 has one in its name`: func(s *search.Study) {
+				s.Budget, s.Pairs, s.Layout, s.Systems, s.Depths = 0, nil, "stages", []string{"IGC-L4M2-D20"}, []int{8}
+			},
 			`blocks 0`:              func(s *search.Study) { s.Blocks = 0 },
 			`seeds 0`:               func(s *search.Study) { s.Seeds = 0 },
 			`epochs 0`:              func(s *search.Study) { s.Epochs = 0 },

@@ -159,7 +159,7 @@ func exportJSON(stdout io.Writer, r results, rows []exportRow, times bool) error
 		t := x.Trial
 		t.Epoch, t.Last = x.at.Number, x.at
 		out := row{trialJSON: r.toJSON(t), Width: t.System.Pair().Width(), Params: t.System.Variant.Params(t.System.Pair(), r.study.Kernel), LearningRate: x.at.LearningRate}
-		if !r.ofPairs() {
+		if !r.study.OfPairs() {
 			out.Params = t.Params
 		}
 		if times {
@@ -192,7 +192,7 @@ func exportLatex(stdout io.Writer, r results) error {
 	fmt.Fprintf(&b, "%% needs \\usepackage{booktabs}\n\\begin{table}\n\\centering\n\\caption{%s.}\n\\label{tab:%s}\n",
 		latexEscape.Replace(r.caption()), r.study.Name)
 	columns, heads := "rrrrrr", "$L$ & $M$ & width & parameters"
-	if !r.ofPairs() {
+	if !r.study.OfPairs() {
 		columns, heads = "lrrrr", "network & depth & parameters"
 	}
 	fmt.Fprintf(&b, "\\begin{tabular}{%s}\n\\toprule\n%s & accuracy (\\%%) & $n$ \\\\\n\\midrule\n", columns, heads)

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/csv"
 	"errors"
 	"fmt"
 	"io"
@@ -243,17 +242,11 @@ func (r paperRow) fields() []string {
 }
 
 func printPaper(stdout io.Writer, o paperOptions, rows []paperRow, missing string) error {
-	switch o.format {
-	case "csv":
-		w := csv.NewWriter(stdout)
-		w.Write(paperHeader)
-		for _, r := range rows {
-			w.Write(r.fields())
-		}
-		w.Flush()
-		return w.Error()
-	case "latex":
+	if o.format == "latex" {
 		return paperLatex(stdout, o.table, rows)
+	}
+	if done, err := printRows(stdout, o.format, paperHeader, rows); done {
+		return err
 	}
 	// Long notes go below the table.
 	var notes []string

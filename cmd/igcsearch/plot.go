@@ -148,10 +148,10 @@ func runPlot(ctx context.Context, o plotOptions, stderr io.Writer) error {
 		if err != nil {
 			return err
 		}
-		if !o.kindAsked && len(list) == 0 && !r.ofPairs() {
+		if !o.kindAsked && len(list) == 0 && !r.study.OfPairs() {
 			o.kind = kindCurves
 		}
-		if o.kind == kindAccuracy && !r.ofPairs() {
+		if o.kind == kindAccuracy && !r.study.OfPairs() {
 			return fmt.Errorf("plot %s: it compares networks, which have no common M: use --kind curves, or igcsearch export", r.study.Name)
 		}
 		if slices.ContainsFunc(list, func(other results) bool { return other.study.Name == r.study.Name }) {
@@ -254,7 +254,7 @@ func drawFigure(ctx context.Context, db *store.DB, r results, path string) error
 	if err != nil {
 		return err
 	}
-	if !r.ofPairs() {
+	if !r.study.OfPairs() {
 		curves, err := learningCurves(ctx, db, list)
 		if err != nil {
 			return err

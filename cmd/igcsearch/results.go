@@ -145,22 +145,18 @@ func (r results) bySystem() []systemResult {
 	return list
 }
 
-// ofPairs reports whether the study compares pairs: then its tables have L and M,
-// else names.
-func (r results) ofPairs() bool { return len(r.study.Systems) == 0 && len(r.study.Depths) <= 1 }
-
 // what are the columns that tell one network of the study from another: their
 // heads and values. Parameters are those of a block, if the study is of pairs,
 // else of the network.
 func (r results) what() []string {
-	if r.ofPairs() {
+	if r.study.OfPairs() {
 		return []string{"L", "M", "width", "params"}
 	}
 	return []string{"<network", "depth", "params"}
 }
 
 func (r results) which(s space.System, params int) []string {
-	if p := s.Pair(); r.ofPairs() {
+	if p := s.Pair(); r.study.OfPairs() {
 		return []string{strconv.Itoa(p.L), strconv.Itoa(p.M), strconv.Itoa(p.Width()), strconv.Itoa(s.Variant.Params(p, r.study.Kernel))}
 	}
 	depth := s.Depth

@@ -186,15 +186,10 @@ func finish(ctx context.Context, o runOptions, db *store.DB, r results, stderr i
 		fmt.Fprintf(stderr, "figure    %s\n", o.figure)
 	}
 	name := quote(r.study.Name)
-	plot := name
-	if !r.ofPairs() {
-		plot += " --kind curves"
-	}
 	if o.db != defaultDB {
 		name += " --db " + quote(o.db)
-		plot += " --db " + quote(o.db)
 	}
-	fmt.Fprintf(stderr, "database  %s\nnext      %s plot %s -o figure.svg\n          %s export %s --format csv\n", o.db, program(), plot, program(), name)
+	fmt.Fprintf(stderr, "database  %s\nnext      %s plot %s -o figure.svg\n          %s export %s --format csv\n", o.db, program(), name, program(), name)
 	return nil
 }
 
@@ -260,7 +255,7 @@ func quote(s string) string {
 
 // networks counts those of a study, as pairs if it is of pairs.
 func networks(s search.Study) string {
-	if len(s.Systems) == 0 && len(s.Depths) <= 1 {
+	if s.OfPairs() {
 		return count(len(s.Pairs), "pair")
 	}
 	return count(len(s.SystemList()), "network")

@@ -69,7 +69,7 @@ func (r results) toJSON(t search.Trial) trialJSON {
 		ValidationCorrect: t.Last.ValidationCorrect, ValidationTotal: t.Last.ValidationTotal,
 		TestCorrect: t.Last.TestCorrect, TestTotal: t.Last.TestTotal, Error: t.Error,
 	}
-	if !r.ofPairs() {
+	if !r.study.OfPairs() {
 		j.System = t.System.String()
 	}
 	return j
@@ -103,7 +103,7 @@ func runStatus(ctx context.Context, o statusOptions, stdout io.Writer) error {
 	}
 
 	which := []string{"L", "M"}
-	if !r.ofPairs() {
+	if !r.study.OfPairs() {
 		which = []string{"<network"}
 	}
 	t := newTable(append(which, "seed", "<status", "epoch", "train loss", "validation (%)", "test (%)", "<error")...)
@@ -115,7 +115,7 @@ func runStatus(ctx context.Context, o statusOptions, stdout io.Writer) error {
 			loss = fmt.Sprintf("%.4f", trial.Last.TrainLoss)
 		}
 		name := []string{trial.System.Label()}
-		if p := trial.System.Pair(); r.ofPairs() {
+		if p := trial.System.Pair(); r.study.OfPairs() {
 			name = []string{strconv.Itoa(p.L), strconv.Itoa(p.M)}
 		}
 		t.add(append(name, strconv.Itoa(trial.Seed), string(trial.Status),

@@ -80,23 +80,23 @@ type Augmentation struct {
 	ResizeMax int
 }
 
-// view says how a picture is seen: the pixel at (y, x) is the picture's at
-// (y+dy, x+dx), or (y+dy, W−1−x+dx) if mirrored; pixels outside are zero.
-type view struct {
-	dy, dx int
-	mirror bool
+// View says how a picture is seen: the pixel at (y, x) is the picture's at
+// (y+Dy, x+Dx), or (y+Dy, W−1−x+Dx) if mirrored; pixels outside are zero.
+type View struct {
+	Dy, Dx int
+	Mirror bool
 }
 
-// view draws the view of one picture in one epoch.
-func (a *Augmentation) view(picture int, seed, epoch uint64) view {
+// View draws the view of one picture in one epoch; a nil a shows it as it is.
+func (a *Augmentation) View(picture int, seed, epoch uint64) View {
 	if a == nil {
-		return view{}
+		return View{}
 	}
 	g := generator(mix(mix(seed, epoch), uint64(picture)), streamAugment)
 	// All three are drawn always, so that switching one off keeps the others.
 	side := 2*a.Pad + 1
-	v := view{dy: below(&g, side) - a.Pad, dx: below(&g, side) - a.Pad}
-	v.mirror = g.Uint64()>>63 == 1 && a.Mirror
+	v := View{Dy: below(&g, side) - a.Pad, Dx: below(&g, side) - a.Pad}
+	v.Mirror = g.Uint64()>>63 == 1 && a.Mirror
 	return v
 }
 
@@ -117,12 +117,12 @@ func (s *Set) Fill(dst []float32, split *Split, pictures []int, aug *Augmentatio
 	if len(dst) < blocks*blockLen {
 		panic(fmt.Sprintf("dataset: Fill has %d values for %d pictures, want %d", len(dst), len(pictures), blocks*blockLen))
 	}
-	table := s.table()
+	table := s.Table()
 	for b := range blocks {
 		batch := pictures[b*Lanes : min((b+1)*Lanes, len(pictures))]
-		var views [Lanes]view
+		var views [Lanes]View
 		for lane, picture := range batch {
-			views[lane] = aug.view(picture, seed, epoch)
+			views[lane] = aug.View(picture, seed, epoch)
 		}
 		// Row by row for all lanes: the row of 16 pictures stays in the first
 		// cache while each lane writes every 16th value of it.
@@ -133,10 +133,10 @@ func (s *Set) Fill(dst []float32, split *Split, pictures []int, aug *Augmentatio
 				clear(row)
 				for lane, picture := range batch {
 					v := views[lane]
-					if y+v.dy < 0 || y+v.dy >= s.H {
+					if y+v.Dy < 0 || y+v.Dy >= s.H {
 						continue
 					}
-					at := ((picture*s.C+c)*s.H + y + v.dy) * s.W
+					at := ((picture*s.C+c)*s.H + y + v.Dy) * s.W
 					fillRow(row[lane:], split.Pixels[at:at+s.W], &table[c], v)
 				}
 			}
@@ -146,26 +146,26 @@ func (s *Set) Fill(dst []float32, split *Split, pictures []int, aug *Augmentatio
 
 // fillRow writes the row of one lane, dst[x·16] for each x of the row that
 // shows a pixel of src.
-func fillRow(dst []float32, src []byte, table *[256]float32, v view) {
+func fillRow(dst []float32, src []byte, table *[256]float32, v View) {
 	// Before the mirror, x shows src[x+dx]: x from lo to hi−1.
-	lo := max(0, -v.dx)
-	hi := max(min(len(src), len(src)-v.dx), lo)
+	lo := max(0, -v.Dx)
+	hi := max(min(len(src), len(src)-v.Dx), lo)
 	first, step := lo, Lanes
-	if v.mirror {
+	if v.Mirror {
 		first, step = len(src)-1-lo, -Lanes
 	}
 	if lo == hi {
 		return
 	}
 	at := first * Lanes
-	for _, x := range src[lo+v.dx : hi+v.dx] {
+	for _, x := range src[lo+v.Dx : hi+v.Dx] {
 		dst[at] = table[x]
 		at += step
 	}
 }
 
-// table returns the normalised value of each byte in each channel.
-func (s *Set) table() (table [Channels][256]float32) {
+// Table returns the normalised value of each byte in each channel.
+func (s *Set) Table() (table [Channels][256]float32) {
 	for c := range table {
 		mean, scale := float64(s.Mean[c]), 1/float64(s.Std[c])
 		for x := range table[c] {

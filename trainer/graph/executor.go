@@ -11,6 +11,7 @@ import (
 // package comment says why it stands in for the TapeMachine.
 type executor struct {
 	steps  []step
+	nodes  G.Nodes   // in dependency order
 	values []G.Value // of every node
 }
 
@@ -49,6 +50,7 @@ func newExecutor(r *runtime, g *G.ExprGraph, roots ...*G.Node) (*executor, error
 		n := sorted[i]
 		out := len(index)
 		index[n.ID()] = out
+		e.nodes = append(e.nodes, n)
 		if n.Op() == nil || n.Op().Arity() == 0 { // an input, or a constant
 			e.values[out] = n.Value()
 			continue

@@ -109,6 +109,9 @@ type Model struct {
 	eval   half
 }
 
+// inputName is the name of the pictures' node.
+const inputName = "input"
+
 // half is one of the two graphs.
 type half struct {
 	head *head
@@ -211,7 +214,7 @@ func (b *builder) build() error {
 	b.train.run, b.eval.run = &m.train, &m.eval
 	for _, s := range b.sides() {
 		s.g, s.nodes = G.NewGraph(), map[string]*G.Node{}
-		s.out = map[int]value{-1: {node: s.leaf("input", m.input, r.b.blocks, in.H, in.C, in.W, kernel.Lanes), pictures: true}}
+		s.out = map[int]value{-1: {node: s.leaf(inputName, m.input, r.b.blocks, in.H, in.C, in.W, kernel.Lanes), pictures: true}}
 	}
 	readers := map[int]int{}
 	b.factor = RunningFactor
@@ -277,9 +280,9 @@ func (b *builder) layer(i int, l space.Layer) error {
 		z := memory(l.Out)
 		norms, bn := map[*side]*norm{}, ""
 		if l.Norm {
-			n := newNorm(r.arena, r.b, geo.Out(), l.Out.H*l.Out.W, b.factor)
-			norms[&b.train], norms[&b.eval] = n, n.evaluation(r.arena)
 			bn = normName(l.Name)
+			n := newNorm(bn, r.arena, r.b, geo.Out(), l.Out.H*l.Out.W, b.factor)
+			norms[&b.train], norms[&b.eval] = n, n.evaluation(r.arena)
 			b.param(bn+".weight", 0, true, geo.Out())
 			b.param(bn+".bias", 0, false, geo.Out())
 			m.Stats = append(m.Stats, Stat{bn + ".running_mean", n.runningMean}, Stat{bn + ".running_var", n.runningVar})

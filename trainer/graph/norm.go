@@ -17,6 +17,7 @@ const (
 // z leaves the sums of z here, the op that reads z normalises while it reads,
 // and backward the other way round. So z crosses memory once each way.
 type norm struct {
+	name         string
 	c, positions int // channels; H·W
 	b            *batch
 	training     bool
@@ -35,8 +36,8 @@ type norm struct {
 	ca, cb, cc     []float32 // (C): dz = ca·g + cb·z + cc
 }
 
-func newNorm(a *kernel.Arena, b *batch, c, positions int, factor float64) *norm {
-	n := &norm{c: c, positions: positions, b: b, training: true, factor: factor,
+func newNorm(name string, a *kernel.Arena, b *batch, c, positions int, factor float64) *norm {
+	n := &norm{name: name, c: c, positions: positions, b: b, training: true, factor: factor,
 		runningMean: a.Floats(c), runningVar: a.Floats(c),
 		sum: a.Doubles(b.blocks * c), sumSq: a.Doubles(b.blocks * c),
 		gsum: a.Doubles(b.blocks * c), gxsum: a.Doubles(b.blocks * c),
@@ -50,7 +51,7 @@ func newNorm(a *kernel.Arena, b *batch, c, positions int, factor float64) *norm 
 
 // evaluation returns a norm that normalises by n's running statistics.
 func (n *norm) evaluation(a *kernel.Arena) *norm {
-	return &norm{c: n.c, positions: n.positions, b: n.b,
+	return &norm{name: n.name, c: n.c, positions: n.positions, b: n.b,
 		runningMean: n.runningMean, runningVar: n.runningVar, scale: a.Floats(n.c), shift: a.Floats(n.c)}
 }
 

@@ -1,7 +1,10 @@
-.PHONY: build test race ci golden performance
+.PHONY: build gpu test race ci golden performance
 
 build:            ## the binary, with the commit in it
 	go build -buildvcs=true -o igcsearch ./cmd/igcsearch
+
+gpu:              ## the binary with GPU support; needs CUDA
+	go build -buildvcs=true -tags gpu -o igcsearch ./cmd/igcsearch
 
 test:
 	go test ./...

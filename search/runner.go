@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -17,6 +18,9 @@ import (
 // Runner works through the trials of a study, Workers at a time. What it ends
 // with does not depend on Workers, on the order in which trials end, or on how
 // often it was interrupted; the Trainer's results are functions of the job.
+//
+// A trial that meets ErrNoMemory beside others is put back once: it is trained
+// again, and its worker is missing for the rest of the run.
 type Runner struct {
 	Store   Store
 	Trainer Trainer
@@ -41,7 +45,8 @@ const (
 	Stepped EventKind = "stepped"
 	// EpochStored: an epoch and its checkpoint are in the store.
 	EpochStored EventKind = "epoch stored"
-	// Ended: the attempt is closed; Trial.Status and Trial.Error say how.
+	// Ended: the attempt is closed; Trial.Status and Trial.Error say how. A
+	// pending trial with an error was put back and will begin again.
 	Ended EventKind = "ended"
 )
 
@@ -98,16 +103,25 @@ func (r *Runner) Run(ctx context.Context, study Study, trials []Trial) (Summary,
 	sum.Left = len(todo)
 	notify(Event{Kind: Planned, Trials: planned})
 
-	// Go blocks until a worker is free, so the trials start in this order. A
-	// task returns an error for a failing store only; the first one cancels
+	// A worker returns an error for a failing store only; the first one cancels
 	// the context of the others.
-	p := pool.New().WithMaxGoroutines(max(1, r.Workers)).WithContext(ctx).WithCancelOnError().WithFirstError()
-	for _, t := range todo {
+	p := pool.New().WithContext(ctx).WithCancelOnError().WithFirstError()
+	q := newQueue(todo, max(1, r.Workers))
+	for range q.workers {
 		p.Go(func(ctx context.Context) error {
-			if ctx.Err() != nil {
-				return nil // it stays pending
+			for ctx.Err() == nil { // what is not taken stays pending
+				t := q.take()
+				if t == nil {
+					return nil
+				}
+				if err := r.trial(ctx, study, t, q, notify); err != nil {
+					return err
+				}
+				if q.done(t) {
+					return nil
+				}
 			}
-			return r.trial(ctx, study, t, notify)
+			return nil
 		})
 	}
 	if err := p.Wait(); err != nil {
@@ -129,9 +143,82 @@ func (s *Summary) count(status Status) {
 	}
 }
 
-// trial gives one trial its turn. Its error is the store's, which says what it
-// could not do, with the trial.
-func (r *Runner) trial(ctx context.Context, study Study, t Trial, notify func(Event)) error {
+// queue is the trials that wait, for workers that take them in order.
+type queue struct {
+	mu      sync.Mutex
+	waiting []*turn
+	running []*turn
+	workers int // left
+}
+
+// turn is one trial's turn with a worker, or its second.
+type turn struct {
+	Trial
+	company bool // others run, or ran, in this turn
+	most    int  // of a second turn: trials that may run then, itself too; else 0
+}
+
+func newQueue(trials []Trial, workers int) *queue {
+	q := &queue{workers: min(workers, len(trials))}
+	for _, t := range trials {
+		q.waiting = append(q.waiting, &turn{Trial: t})
+	}
+	return q
+}
+
+// take gives a worker the next trial. If there is none, the worker must end:
+// those that still run will look for what is left.
+func (q *queue) take() *turn {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := len(q.running) + 1
+	i := slices.IndexFunc(q.waiting, func(t *turn) bool { return t.most == 0 || n <= t.most })
+	if i < 0 {
+		q.workers--
+		return nil
+	}
+	q.running = append(q.running, q.waiting[i])
+	q.waiting = slices.Delete(q.waiting, i, i+1)
+	for _, t := range q.running {
+		t.company = t.company || n > 1
+	}
+	return q.running[n-1]
+}
+
+// again reports whether a trial without memory gets a second turn, beside fewer
+// than run now: if it was not alone in its first.
+func (q *queue) again(t *turn) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if t.most > 0 || !t.company {
+		return false
+	}
+	t.most = max(1, len(q.running)-1)
+	return true
+}
+
+// done ends a turn. A trial that was put back becomes the next, and unless its
+// worker is the last it must end.
+func (q *queue) done(t *turn) (end bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.running = slices.DeleteFunc(q.running, func(r *turn) bool { return r == t })
+	if t.Status != Pending || t.Error == "" {
+		return false
+	}
+	q.waiting = slices.Insert(q.waiting, 0, t)
+	if q.workers == 1 {
+		return false
+	}
+	q.workers--
+	return true
+}
+
+// trial gives one trial its turn, and leaves in it how it stands. The error is
+// the store's, which says what it could not do, with the trial.
+func (r *Runner) trial(ctx context.Context, study Study, turn *turn, q *queue, notify func(Event)) error {
+	t := turn.Trial
+	defer func() { turn.Trial = t }() // as done and a second turn want it
 	a := r.Attempt
 	a.Started = time.Now()
 	// What happened is stored even when ctx is done: only Train gets ctx.
@@ -165,6 +252,8 @@ func (r *Runner) trial(ctx context.Context, study Study, t Trial, notify func(Ev
 		t.Status, t.Error = Diverged, oneLine(trainErr)
 	case trainErr != nil && ctx.Err() != nil && errors.Is(trainErr, ctx.Err()):
 		t.Status = Pending
+	case errors.Is(trainErr, ErrNoMemory) && q.again(turn):
+		t.Status, t.Error = Pending, oneLine(trainErr)
 	case trainErr != nil:
 		t.Status, t.Error = Failed, oneLine(trainErr)
 	case t.Epoch < t.Epochs:

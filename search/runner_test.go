@@ -137,6 +137,12 @@ func (f fakeTrainer) Train(ctx context.Context, job search.Job, r search.Reporte
 	return nil
 }
 
+type trainerFunc func(context.Context, search.Job, search.Reporter) error
+
+func (f trainerFunc) Train(ctx context.Context, j search.Job, r search.Reporter) error {
+	return f(ctx, j, r)
+}
+
 func study(t *testing.T) (search.Study, []search.Trial) {
 	t.Helper()
 	s := search.Default()
@@ -417,6 +423,128 @@ func TestRunner(t *testing.T) {
 			}
 		})
 	}
+
+	t.Run("without memory", func(t *testing.T) {
+		t.Parallel()
+		// A device that has places for so many; a training that takes more than
+		// are free is without memory. None ends before gather of them have come.
+		type device struct {
+			mu              sync.Mutex
+			places, running int
+			gather, came    int
+			gathered        chan struct{}
+			need            func(search.Job) int
+		}
+		train := func(d *device) search.Trainer {
+			d.gathered = make(chan struct{})
+			return trainerFunc(func(ctx context.Context, j search.Job, r search.Reporter) error {
+				n := 1
+				if d.need != nil {
+					n = d.need(j)
+				}
+				d.mu.Lock()
+				full := d.running+n > d.places
+				if !full {
+					d.running += n
+				}
+				if d.came++; d.came == d.gather {
+					close(d.gathered)
+				}
+				d.mu.Unlock()
+				<-d.gathered
+				if full {
+					return fmt.Errorf("epoch 1, step 1: %w", search.ErrNoMemory)
+				}
+				defer func() {
+					d.mu.Lock()
+					defer d.mu.Unlock()
+					d.running -= n
+				}()
+				return fakeTrainer{steps: 1}.Train(ctx, j, r)
+			})
+		}
+
+		t.Run("trials are put back and done beside fewer", func(t *testing.T) {
+			t.Parallel()
+			s, trials := study(t)
+			straight := &fakeStore{}
+			if _, err := (&search.Runner{Store: straight, Trainer: fakeTrainer{steps: 1}}).Run(t.Context(), s, trials); err != nil {
+				t.Fatal(err)
+			}
+			for _, workers := range []int{2, 3, 8, 20} {
+				store, put, n := &fakeStore{}, 0, min(workers, len(trials))
+				d := &device{places: 1, gather: n}
+				r := search.Runner{Store: store, Workers: workers, Trainer: train(d), Notify: func(e search.Event) {
+					if e.Kind == search.Ended && e.Trial.Status == search.Pending {
+						put++
+						if e.Trial.Error != "epoch 1, step 1: not enough memory" {
+							t.Errorf("put back with %q", e.Trial.Error)
+						}
+					}
+				}}
+				sum, err := r.Run(t.Context(), s, trials)
+				if err != nil || sum != (search.Summary{Done: len(trials)}) || !reflect.DeepEqual(store.trials, straight.trials) {
+					t.Fatalf("%d workers: got %+v, %v", workers, sum, err)
+				}
+				// All but one worker are missing afterwards.
+				if put != n-1 || d.came != len(trials)+put {
+					t.Errorf("%d workers: %d put back, %d trainings", workers, put, d.came)
+				}
+			}
+		})
+
+		t.Run("a trial that was alone, or has none again, has failed", func(t *testing.T) {
+			t.Parallel()
+			s, trials := study(t)
+			large := func(j search.Job) int {
+				if j.System == trials[0].System && j.Seed == trials[0].Seed {
+					return 100
+				}
+				return 1
+			}
+			for workers, again := range map[int]int{1: 0, 4: 1} {
+				store := &fakeStore{}
+				d := &device{places: 99, gather: workers, need: large}
+				sum, err := (&search.Runner{Store: store, Workers: workers, Trainer: train(d)}).Run(t.Context(), s, trials)
+				if err != nil || sum != (search.Summary{Done: 7, Failed: 1}) || d.came != len(trials)+again {
+					t.Errorf("%d workers: got %+v, %v after %d trainings", workers, sum, err, d.came)
+				}
+				if tr := store.trials[0]; tr.Status != search.Failed || tr.Error != "epoch 1, step 1: not enough memory" {
+					t.Errorf("%d workers: it stands as %+v", workers, tr)
+				}
+			}
+		})
+
+		t.Run("the last trial is put back after its neighbours have ended, from where it was", func(t *testing.T) {
+			t.Parallel()
+			s, trials := study(t)
+			trials = trials[:2]
+			store := &fakeStore{}
+			both, ended := make(chan struct{}), make(chan struct{})
+			first := true // only trial 1 reads it
+			tr := fakeTrainer{steps: 1, at: func(_ context.Context, j search.Job, e, _ int) error {
+				switch {
+				case j.Seed == trials[0].Seed:
+					<-both
+				case e == 2 && first:
+					first = false
+					close(both)
+					<-ended
+					return search.ErrNoMemory
+				}
+				return nil
+			}}
+			r := search.Runner{Store: store, Workers: 2, Trainer: tr, Notify: func(e search.Event) {
+				if e.Kind == search.Ended && e.Trial.Seed == trials[0].Seed {
+					close(ended)
+				}
+			}}
+			sum, err := r.Run(t.Context(), s, trials)
+			if err != nil || sum != (search.Summary{Done: 2}) || !slices.Equal(store.epochs, []int{3, 3}) || len(store.attempts) != 3 {
+				t.Errorf("got %+v, %v, epochs %v, attempts %v", sum, err, store.epochs, store.attempts)
+			}
+		})
+	})
 
 	t.Run("events come one at a time and tell the whole story", func(t *testing.T) {
 		t.Parallel()

@@ -155,9 +155,8 @@ type Study struct {
 	// cannot be read; from the trainer's data reader, like DataSum.
 	Unreadable int `toml:"-" json:"unreadable,omitempty"`
 
-	// Device is "auto" or "cpu".
-	Device string `toml:"device" json:"-"`
-	// Workers is how many trials run at once; 0 is one for each core.
+	// Workers is how many trials run at once; 0 leaves it to the devices, one
+	// for each core of the processor.
 	Workers int `toml:"workers" json:"-"`
 }
 
@@ -170,7 +169,6 @@ func Default() Study {
 		Seeds: 5, Epochs: 400, Batch: 64,
 		LearningRate: 0.1, Drops: []float64{0.5, 0.75, 0.875},
 		Momentum: 0.9, WeightDecay: 1e-4, EvaluateEvery: 1,
-		Device: "auto",
 	}
 }
 
@@ -220,8 +218,7 @@ func (s Study) Normalize() (Study, error) {
 	check(s.Momentum >= 0 && s.Momentum < 1, "momentum %g: want [0, 1)", s.Momentum)
 	check(s.WeightDecay >= 0 && s.WeightDecay <= 1e6, "weight_decay %g: want 0 to 1e6", s.WeightDecay)
 	check(s.EvaluateEvery >= 1, "evaluate_every %d: want 1 or more", s.EvaluateEvery)
-	check(s.Device == "auto" || s.Device == "cpu", `device %q: want "auto" or "cpu"`, s.Device)
-	check(s.Workers >= 0, "workers %d: want 0 (one for each core) or more", s.Workers)
+	check(s.Workers >= 0, "workers %d: want 0 (what the devices are fastest with) or more", s.Workers)
 	for i, d := range s.Drops {
 		check(d > 0 && d < 1 && (i == 0 || d > s.Drops[i-1]), "drops %v: want rising fractions in (0, 1)", s.Drops)
 	}

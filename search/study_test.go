@@ -130,7 +130,6 @@ func TestNormalize(t *testing.T) {
 			`momentum 1`:            func(s *search.Study) { s.Momentum = 1 },
 			`weight_decay -1`:       func(s *search.Study) { s.WeightDecay = -1 },
 			`evaluate_every 0`:      func(s *search.Study) { s.EvaluateEvery = 0 },
-			`device "tpu"`:          func(s *search.Study) { s.Device = "tpu" },
 			`workers -1`:            func(s *search.Study) { s.Workers = -1 },
 			`drops [0.5 0.5]`:       func(s *search.Study) { s.Drops = []float64{0.5, 0.5} },
 			`drops [1]`:             func(s *search.Study) { s.Drops = []float64{1} },
@@ -190,7 +189,7 @@ func TestFingerprint(t *testing.T) {
 	})
 
 	t.Run("every setting counts but those that change no result", func(t *testing.T) {
-		free := []string{"Title", "Device", "Workers"}
+		free := []string{"Title", "Workers"}
 		v := reflect.ValueOf(base)
 		for i := range v.NumField() {
 			field := v.Type().Field(i)

@@ -30,6 +30,10 @@ func (s Status) Finished() bool { return s == Done || s == Diverged }
 // ErrDiverged is what a Trainer returns for a loss that is not finite.
 var ErrDiverged = errors.New("the loss is not finite")
 
+// ErrNoMemory is what a Trainer returns if the device has not the memory for a
+// training; beside fewer others it may have.
+var ErrNoMemory = errors.New("not enough memory")
+
 // Trial trains one network from one seed.
 type Trial struct {
 	ID     int64 // given by the store
@@ -43,7 +47,8 @@ type Trial struct {
 	// Params of the network, as space.Network counts them; 0 if an older
 	// igcsearch stored the trial.
 	Params int
-	// Error says on one line why a trial failed or diverged, else empty.
+	// Error says on one line why a trial failed, diverged or was put back, else
+	// empty.
 	Error string
 	// Last holds the metrics of epoch Epoch; zero if Epoch is 0.
 	Last Epoch
@@ -102,10 +107,10 @@ type Reporter interface {
 // Trainer trains one network at a time per call; calls run concurrently.
 type Trainer interface {
 	// Train runs the job to its last epoch. The result is a pure function of
-	// the job and the instruction set. It returns ErrDiverged (wrapped, with
-	// the epoch and step) at a loss that is not finite, and ctx.Err()
-	// (wrapped) at the next batch after ctx is done; the epochs reported
-	// until then stand.
+	// the job and the device's arithmetic. It returns ErrDiverged (wrapped,
+	// with the epoch and step) at a loss that is not finite, ErrNoMemory
+	// (wrapped) if the device's memory is short, and ctx.Err() (wrapped) at the
+	// next batch after ctx is done; the epochs reported until then stand.
 	Train(ctx context.Context, job Job, r Reporter) error
 }
 
@@ -115,8 +120,8 @@ type Attempt struct {
 	Commit    string // git commit of the program, "" if unknown
 	GoVersion string
 	CPU       string // model name
-	ISA       string // instruction set of the kernels: avx512, avx2, portable
-	Device    string
+	ISA       string // whose bits the results are: "avx512", "avx2", "portable", "cuda sm_90"; of a run on several kinds all of them, ", " between
+	Device    string // "cpu", or the names of the run's GPUs in the same way
 	Host      string
 	PID       int
 	Args      []string
@@ -137,6 +142,7 @@ type Store interface {
 	// that follows it.
 	Record(ctx context.Context, attempt int64, e Epoch, c Checkpoint) error
 	// End closes an attempt and leaves its trial in the given status:
-	// Done, Diverged, Failed with a message, or Pending if interrupted.
+	// Done, Diverged, Failed with a message, or Pending if interrupted, with a
+	// message if the runner put it back.
 	End(ctx context.Context, attempt int64, s Status, message string) error
 }

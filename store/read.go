@@ -75,8 +75,8 @@ func (db *DB) Studies(ctx context.Context) ([]StudyInfo, error) {
 	return infos, nil
 }
 
-// Study returns the settings of a study, normalised; Device and Workers are
-// not stored and unset. The error wraps ErrNoStudy if there is none.
+// Study returns the settings of a study, normalised; Workers is not stored and
+// unset. The error wraps ErrNoStudy if there is none.
 func (db *DB) Study(ctx context.Context, name string) (search.Study, error) {
 	var s search.Study
 	err := db.viewStudy(ctx, name, func(tx *sql.Tx, id int64, found search.Study) error {

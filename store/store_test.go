@@ -502,7 +502,7 @@ func TestRead(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(s, got, cmpopts.IgnoreFields(search.Study{}, "Device", "Workers")); diff != "" || got.Fingerprint() != s.Fingerprint() {
+		if diff := cmp.Diff(s, got, cmpopts.IgnoreFields(search.Study{}, "Workers")); diff != "" || got.Fingerprint() != s.Fingerprint() {
 			t.Errorf("planned (-) and read (+):\n%s", diff)
 		}
 	})

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strconv"
+	"strings"
 
 	"igcsearch/search"
 	"igcsearch/trainer/graph"
@@ -13,15 +15,46 @@ import (
 
 // A checkpoint is
 //
-//	"igcckpt1", instruction set, pair L and M, seed, epochs finished (uint32
+//	"igcckpt1", arithmetic, pair L and M, seed, epochs finished (uint32
 //	each), then for each tensor: length of the name (uint32), the name,
 //	number of values (uint32), the values (float32)
 //
 // all little-endian: parameters, "velocity/" + name of each, running
 // statistics. Seed and epoch are the position of the random numbers. The
-// instruction set is there because each has bits of its own: a training that
-// changed it half-way would be the result of neither.
+// arithmetic is there because each has bits of its own: a training that changed
+// it half-way would be the result of neither. It is the number of an
+// instruction set, or 256 + 90 for "cuda sm_90".
 const checkpointMagic = "igcckpt1"
+
+const (
+	cudaNumber = 0x100
+	cudaName   = "cuda sm_"
+)
+
+// numberOf is the one that a checkpoint has for an arithmetic. It panics at a
+// name that no engine has.
+func numberOf(arithmetic string) uint32 {
+	for i := kernel.Portable; i <= kernel.AVX512; i++ {
+		if i.String() == arithmetic {
+			return uint32(i)
+		}
+	}
+	if n, err := strconv.Atoi(strings.TrimPrefix(arithmetic, cudaName)); err == nil && n > 0 && n < cudaNumber {
+		return cudaNumber | uint32(n)
+	}
+	panic(fmt.Sprintf("trainer: arithmetic %q", arithmetic))
+}
+
+// arithmeticOf is the name of a checkpoint's number, "" if it has none.
+func arithmeticOf(number uint32) string {
+	switch {
+	case number <= uint32(kernel.AVX512):
+		return kernel.ISA(number).String()
+	case number > cudaNumber && number < 2*cudaNumber:
+		return cudaName + strconv.Itoa(int(number-cudaNumber))
+	}
+	return ""
+}
 
 // tensors lists what a checkpoint holds, in its order.
 func tensors(m *graph.Model) []graph.Stat {
@@ -33,17 +66,21 @@ func tensors(m *graph.Model) []graph.Stat {
 }
 
 // header is what says whose checkpoint it is.
-func header(isa kernel.ISA, job search.Job, epoch int) []byte {
-	b := []byte(checkpointMagic)
-	for _, v := range []int{int(isa), job.System.Pair().L, job.System.Pair().M, job.Seed, epoch} {
+func header(arithmetic string, job search.Job, epoch int) []byte {
+	b := binary.LittleEndian.AppendUint32([]byte(checkpointMagic), numberOf(arithmetic))
+	for _, v := range []int{job.System.Pair().L, job.System.Pair().M, job.Seed, epoch} {
 		b = binary.LittleEndian.AppendUint32(b, uint32(v))
 	}
 	return b
 }
 
-func state(m *graph.Model, job search.Job, epoch int) []byte {
-	b := header(m.Team().ISA(), job, epoch)
-	for _, t := range tensors(m) {
+// state is the checkpoint of an engine.
+func state(e engine, job search.Job, epoch int) ([]byte, error) {
+	if err := e.Pull(); err != nil {
+		return nil, err
+	}
+	b := header(e.Arithmetic(), job, epoch)
+	for _, t := range tensors(e.Model()) {
 		b = binary.LittleEndian.AppendUint32(b, uint32(len(t.Name)))
 		b = append(b, t.Name...)
 		b = binary.LittleEndian.AppendUint32(b, uint32(len(t.Value)))
@@ -51,15 +88,19 @@ func state(m *graph.Model, job search.Job, epoch int) []byte {
 			b = binary.LittleEndian.AppendUint32(b, math.Float32bits(v))
 		}
 	}
-	return b
+	return b, nil
 }
 
-// restore sets the model to a checkpoint of the same job. After an error the
-// model is neither here nor there.
-func restore(m *graph.Model, job search.Job, c *search.Checkpoint) error {
-	err := decode(tensors(m), header(m.Team().ISA(), job, c.Epoch), c.State)
-	if other, ok := madeBy(c.State); err != nil && ok && other != m.Team().ISA() {
-		err = fmt.Errorf("it was made with %v, this run has %v: set IGC_ISA=%v to go on, or start anew under another name or in another database", other, m.Team().ISA(), other)
+// restore sets the engine to a checkpoint of the same job. After an error it is
+// neither here nor there.
+func restore(e engine, job search.Job, c *search.Checkpoint) error {
+	ours := e.Arithmetic()
+	err := decode(tensors(e.Model()), header(ours, job, c.Epoch), c.State)
+	if made, ok := madeBy(c.State); err != nil && ok && made != ours {
+		err = fmt.Errorf("it was made with %s, this run has %s: %s to go on, or start anew under another name or in another database", made, ours, remedy(made, ours))
+	}
+	if err == nil {
+		err = e.Push()
 	}
 	if err != nil {
 		return fmt.Errorf("checkpoint of %v seed %d after epoch %d: %w", job.System.Label(), job.Seed, c.Epoch, err)
@@ -67,14 +108,25 @@ func restore(m *graph.Model, job search.Job, c *search.Checkpoint) error {
 	return nil
 }
 
-// madeBy returns the instruction set in a checkpoint's header.
-func madeBy(b []byte) (kernel.ISA, bool) {
+// remedy is how to run with the arithmetic that a checkpoint was made with.
+func remedy(made, ours string) string {
+	switch capability, cuda := strings.CutPrefix(made, "cuda "); {
+	case cuda:
+		return fmt.Sprintf("give a GPU with %s by --device", capability)
+	case strings.HasPrefix(ours, cudaName):
+		return fmt.Sprintf("give --device cpu and set IGC_ISA=%s", made)
+	}
+	return "set IGC_ISA=" + made
+}
+
+// madeBy returns the arithmetic in a checkpoint's header.
+func madeBy(b []byte) (name string, ok bool) {
 	n := len(checkpointMagic)
 	if len(b) < n+4 || string(b[:n]) != checkpointMagic {
-		return 0, false
+		return "", false
 	}
-	isa := kernel.ISA(binary.LittleEndian.Uint32(b[n:]))
-	return isa, isa >= kernel.Portable && isa <= kernel.AVX512
+	name = arithmeticOf(binary.LittleEndian.Uint32(b[n:]))
+	return name, name != ""
 }
 
 func decode(into []graph.Stat, header, b []byte) error {
@@ -82,7 +134,7 @@ func decode(into []graph.Stat, header, b []byte) error {
 		return errors.New("it is of another trial or format")
 	}
 	b = b[len(header):]
-	number := func() int {
+	length := func() int {
 		if len(b) < 4 {
 			b = nil
 			return -1
@@ -92,12 +144,12 @@ func decode(into []graph.Stat, header, b []byte) error {
 		return int(n)
 	}
 	for _, t := range into {
-		n := number()
+		n := length()
 		if n != len(t.Name) || len(b) < n || string(b[:n]) != t.Name {
 			return fmt.Errorf("tensor %s is missing", t.Name)
 		}
 		b = b[n:]
-		if n = number(); n != len(t.Value) || len(b) < 4*n {
+		if n = length(); n != len(t.Value) || len(b) < 4*n {
 			return fmt.Errorf("tensor %s is cut off or has another size", t.Name)
 		}
 		for i := range t.Value {

@@ -90,13 +90,17 @@ func FuzzCheckpoint(f *testing.F) {
 	}
 	f.Cleanup(m.Close)
 	j := search.Job{System: space.PairSystem(space.Pair{L: 2, M: 1})}
-	good := state(m, j, 1)
+	e := &cpu{model: m}
+	good, err := state(e, j, 1)
+	if err != nil {
+		f.Fatal(err)
+	}
 	f.Add(good)
 	f.Add(good[:len(good)/2])
 	f.Add([]byte(checkpointMagic))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if decode(tensors(m), header(kernel.Portable, j, 1), b) == nil && len(b) != len(good) {
+		if decode(tensors(m), header("portable", j, 1), b) == nil && len(b) != len(good) {
 			t.Errorf("%d bytes accepted, a checkpoint has %d", len(b), len(good))
 		}
 	})
@@ -109,21 +113,25 @@ func TestACheckpointOfAnotherInstructionSetIsRefused(t *testing.T) {
 	}
 	net := space.Figure3(space.Pair{L: 2, M: 1}, 1, space.Shape{C: 3, H: 1, W: 1}, 2)
 	j := search.Job{System: space.PairSystem(space.Pair{L: 2, M: 1})}
-	var models [2]*graph.Model
-	for i := range models {
+	var engines [2]engine
+	for i := range engines {
 		m, err := graph.New(net, 1, graph.Options{ISA: all[i], Threads: 1})
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer m.Close()
-		models[i] = m
+		engines[i] = &cpu{model: m}
 	}
-	c := &search.Checkpoint{Epoch: 1, State: state(models[0], j, 1)}
-	if err := restore(models[0], j, c); err != nil {
+	made, err := state(engines[0], j, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &search.Checkpoint{Epoch: 1, State: made}
+	if err := restore(engines[0], j, c); err != nil {
 		t.Error(err)
 	}
 	want := "it was made with " + all[0].String() + ", this run has " + all[1].String() + ": set IGC_ISA=" + all[0].String()
-	if err := restore(models[1], j, c); err == nil || !strings.Contains(err.Error(), want) {
+	if err := restore(engines[1], j, c); err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("got %v, want %q", err, want)
 	}
 }

@@ -28,8 +28,7 @@ func (t *Trainer) Trace(ctx context.Context, job search.Job, steps int, w io.Wri
 	if err != nil {
 		return err
 	}
-	defer tr.model.Close()
-	defer tr.stopFeeding()
+	defer tr.end()
 	out := npz.NewWriter(w)
 	if err := tr.trace(ctx, steps, out.Write); err != nil {
 		return err
@@ -38,7 +37,7 @@ func (t *Trainer) Trace(ctx context.Context, job search.Job, steps int, w io.Wri
 }
 
 func (tr *training) trace(ctx context.Context, steps int, write func(name string, value any) error) error {
-	m := tr.model
+	m := tr.Model()
 	put := func(name string, data []float32, shape ...int) error {
 		return write(name+".npy", array(data, shape...))
 	}
@@ -58,26 +57,39 @@ func (tr *training) trace(ctx context.Context, steps int, write func(name string
 	if err := all("init/"); err != nil {
 		return err
 	}
+	var order []int // of the epoch that step k is in
 	for k := range steps {
-		if err := ctx.Err(); err != nil {
+		epoch, step := 1+k/tr.steps, k%tr.steps
+		if step == 0 {
+			order = tr.order(epoch)
+		}
+		rate, loss := tr.rate(epoch, step), 0.
+		err := tr.Train(ctx, epoch, order[step*tr.batch:][:tr.batch], []float32{float32(rate)}, func(_ int, l float64, _ int) error {
+			loss = l
+			return nil
+		})
+		if err == nil {
+			err = tr.Pull()
+		}
+		if err != nil {
 			return fmt.Errorf("step %d: %w", k, err)
 		}
-		loss, rate, err := tr.step(ctx, 1+k/tr.steps, k%tr.steps)
+		pictures, labels, logits, err := tr.Last()
 		if err != nil {
 			return fmt.Errorf("step %d: %w", k, err)
 		}
 		prefix, in := fmt.Sprintf("step/%d/", k), m.Net.Layers[0].In
-		if err := put(prefix+"images", m.Pictures(), tr.batch, in.C, in.H, in.W); err != nil {
+		if err := put(prefix+"images", pictures, tr.batch, in.C, in.H, in.W); err != nil {
 			return err
 		}
-		labels := make([]int64, tr.batch)
-		for i := range labels {
-			labels[i] = int64(tr.labels[i])
+		numbers := make([]int64, tr.batch)
+		for i, label := range labels {
+			numbers[i] = int64(label)
 		}
-		if err := write(prefix+"labels.npy", labels); err != nil {
+		if err := write(prefix+"labels.npy", numbers); err != nil {
 			return err
 		}
-		if err := put(prefix+"logits", m.Logits(true), tr.batch, m.Net.Classes); err != nil {
+		if err := put(prefix+"logits", logits, tr.batch, m.Net.Classes); err != nil {
 			return err
 		}
 		if err := write(prefix+"loss.npy", loss); err != nil {

@@ -8,9 +8,10 @@
 // convolutions, uniform ±sqrt(1/fan_in) for the linear layer.
 //
 // A result is a pure function of the study's settings, the pair, the seed and
-// the instruction set. Every random number derives from (seed, what for,
-// epoch, picture); a checkpoint therefore needs to say only which epoch is
-// next, and a training that was interrupted ends with the same bits.
+// the arithmetic: an instruction set, or a kind of GPU. Every random number
+// derives from (seed, what for, epoch, picture); a checkpoint therefore needs to
+// say only which epoch is next, and a training that was interrupted ends with
+// the same bits.
 package trainer
 
 import (
@@ -24,6 +25,7 @@ import (
 	"igcsearch/search"
 	"igcsearch/space"
 	"igcsearch/trainer/dataset"
+	"igcsearch/trainer/gpu"
 	"igcsearch/trainer/graph"
 	"igcsearch/trainer/kernel"
 )
@@ -33,14 +35,19 @@ type Options struct {
 	// DataDir holds the files of the data set, as of dataset.Options.Dir; "" if
 	// there are none.
 	DataDir string
-	// Threads of one training; 0 is 1. The number changes no bit of a result.
+	// Threads of one training on the processor; 0 is 1. The number changes no
+	// bit of a result.
 	Threads int
+	// GPUs are those to train on, of gpu.Devices; none: the processor trains.
+	GPUs []gpu.Info
 }
 
 // Trainer trains networks. It is safe for concurrent use: trainings share
-// nothing but the pictures, which are only read.
+// nothing but the pictures, which are only read, and the devices. Each takes
+// the one with the fewest others.
 type Trainer struct {
-	options Options
+	dataDir string
+	devices []*device
 	mu      sync.Mutex
 	sets    map[dataset.Options]*dataset.Set
 }
@@ -52,7 +59,7 @@ var _ [kernel.Lanes]struct{} = [dataset.Lanes]struct{}{}
 
 // New returns a Trainer.
 func New(o Options) *Trainer {
-	return &Trainer{options: o, sets: map[dataset.Options]*dataset.Set{}}
+	return &Trainer{dataDir: o.DataDir, devices: devices(o), sets: map[dataset.Options]*dataset.Set{}}
 }
 
 // Data describes the pictures of a study.
@@ -80,7 +87,7 @@ func (t *Trainer) Load(ctx context.Context, s search.Study) (Data, error) {
 }
 
 func (t *Trainer) set(ctx context.Context, s search.Study) (*dataset.Set, error) {
-	o := dataset.Options{Name: s.Dataset, Dir: t.options.DataDir,
+	o := dataset.Options{Name: s.Dataset, Dir: t.dataDir,
 		TrainPictures: s.TrainPictures, TestPictures: s.TestPictures, Validation: s.Validation, SplitSeed: s.SplitSeed,
 		Size: s.Size, Resize: s.Resize}
 	t.mu.Lock()
@@ -98,48 +105,61 @@ func (t *Trainer) set(ctx context.Context, s search.Study) (*dataset.Set, error)
 
 // training is one Train or Trace in progress.
 type training struct {
-	job     search.Job
-	set     *dataset.Set
-	aug     *dataset.Augmentation
-	model   *graph.Model
-	batch   int
-	steps   int              // of an epoch
-	epoch   int              // in progress: 1 …
-	batches *dataset.Batches // of it; nil before the first
-	labels  []float32        // of the batch in the model
+	engine
+	job   search.Job
+	set   *dataset.Set
+	batch int    // pictures of a step
+	steps int    // of an epoch
+	end   func() // closes the engine and gives its device back
 }
 
-// start builds the job's network with fresh parameters.
+// batch is how many pictures a step has.
+func batch(s search.Study, set *dataset.Set) int { return min(s.Batch, set.Train.Len()) }
+
+// network is that of one of a study's systems.
+func network(s search.Study, system space.System, set *dataset.Set) (space.Network, error) {
+	return system.Network(s.Plan(space.Shape{C: set.C, H: set.H, W: set.W}, len(set.Classes)))
+}
+
+// start builds the job's network with fresh parameters on a device.
 func (t *Trainer) start(ctx context.Context, job search.Job) (*training, error) {
-	set, err := t.set(ctx, job.Study)
+	s := job.Study
+	set, err := t.set(ctx, s)
 	if err != nil {
 		return nil, err
 	}
-	if job.Study.DataSum != "" && job.Study.DataSum != set.Sum {
+	if s.DataSum != "" && s.DataSum != set.Sum {
 		return nil, fmt.Errorf("the pictures of %s are others than those the study began with", set.Name)
 	}
-	isa, err := kernel.Detect()
+	net, err := network(s, job.System, set)
 	if err != nil {
 		return nil, err
 	}
 	// What is left of an epoch when no full batch remains is left out: a
 	// normalisation over a few pictures would be a rough one.
-	tr := &training{job: job, set: set, batch: min(job.Study.Batch, set.Train.Len())}
+	tr := &training{job: job, set: set, batch: batch(s, set)}
 	tr.steps = set.Train.Len() / tr.batch
-	switch job.Study.Augment {
+	o := gpu.Options{Seed: uint64(job.Seed), Momentum: float32(s.Momentum), WeightDecay: float32(s.WeightDecay)}
+	switch s.Augment {
 	case search.AugmentCropMirror:
-		tr.aug = &dataset.Augmentation{Pad: job.Study.Pad, Mirror: true}
+		o.Augmentation = &dataset.Augmentation{Pad: s.Pad, Mirror: true}
 	case search.AugmentScaleCropMirror:
-		tr.aug = &dataset.Augmentation{ResizeMax: job.Study.ResizeMax, Mirror: true}
+		o.Augmentation = &dataset.Augmentation{ResizeMax: s.ResizeMax, Mirror: true}
 	}
-	net, err := job.System.Network(job.Study.Plan(space.Shape{C: set.C, H: set.H, W: set.W}, len(set.Classes)))
-	if err != nil {
+	d := t.take(job)
+	if tr.engine, err = d.start(net, tr.batch, set, o); err != nil {
+		t.giveBack(d)
+		return nil, memory(err)
+	}
+	tr.end = func() {
+		tr.engine.Close()
+		t.giveBack(d)
+	}
+	initialise(tr.Model().Params, o.Seed)
+	if err := tr.Push(); err != nil {
+		tr.end()
 		return nil, err
 	}
-	if tr.model, err = graph.New(net, tr.batch, graph.Options{ISA: isa, Threads: t.options.Threads}); err != nil {
-		return nil, err
-	}
-	initialise(tr.model.Params, uint64(job.Seed))
 	return tr, nil
 }
 
@@ -179,60 +199,28 @@ func learningRate(s search.Study, step, steps int) float64 {
 	return rate
 }
 
-// feed puts the next batch of the epoch into the model.
-func (tr *training) feed(ctx context.Context, epoch int) error {
-	if epoch != tr.epoch {
-		tr.stopFeeding()
-		seed := uint64(tr.job.Seed)
-		order := dataset.Order(tr.set.Train.Len(), seed, uint64(epoch))[:tr.steps*tr.batch]
-		tr.batches = tr.set.Batches(ctx, &tr.set.Train, order, tr.batch, tr.aug, seed, uint64(epoch))
-		tr.epoch = epoch
-	}
-	return tr.put(tr.batches, tr.batch)
+// order is that of an epoch's pictures, without the rest that fills no batch.
+func (tr *training) order(epoch int) []int {
+	return dataset.Order(tr.set.Train.Len(), uint64(tr.job.Seed), uint64(epoch))[:tr.steps*tr.batch]
 }
 
-// put puts the next n pictures into the model.
-func (tr *training) put(from *dataset.Batches, n int) error {
-	x, y := tr.model.Batch(n)
-	tr.labels = y[:n]
-	_, err := from.Next(x, y)
-	return err
-}
-
-// stopFeeding ends what reads the pictures of the epoch in progress.
-func (tr *training) stopFeeding() {
-	if tr.batches != nil {
-		tr.batches.Close()
-	}
-}
-
-// step trains on batch number step of the epoch, which follows the one of the
-// last call, and returns the mean loss, which may be no number, and the
-// learning rate.
-func (tr *training) step(ctx context.Context, epoch, step int) (loss, rate float64, err error) {
-	if err := tr.feed(ctx, epoch); err != nil {
-		return 0, 0, err
-	}
-	if loss, err = tr.model.Step(); err != nil {
-		return 0, 0, err
-	}
+// rate is the learning rate of a step of an epoch.
+func (tr *training) rate(epoch, step int) float64 {
 	s := tr.job.Study
-	rate = learningRate(s, (epoch-1)*tr.steps+step, s.Epochs*tr.steps)
-	tr.model.Update(float32(rate), float32(s.Momentum), float32(s.WeightDecay))
-	return loss, rate, nil
+	return learningRate(s, (epoch-1)*tr.steps+step, s.Epochs*tr.steps)
 }
 
 // Train implements search.Trainer.
-func (t *Trainer) Train(ctx context.Context, job search.Job, r search.Reporter) error {
+func (t *Trainer) Train(ctx context.Context, job search.Job, r search.Reporter) (err error) {
+	defer func() { err = memory(err) }()
 	tr, err := t.start(ctx, job)
 	if err != nil {
 		return err
 	}
-	defer tr.model.Close()
-	defer tr.stopFeeding()
+	defer tr.end()
 	first := 1
 	if job.From != nil {
-		if err := restore(tr.model, job, job.From); err != nil {
+		if err := restore(tr, job, job.From); err != nil {
 			return err
 		}
 		first = job.From.Epoch + 1
@@ -253,7 +241,11 @@ func (t *Trainer) Train(ctx context.Context, job search.Job, r search.Reporter) 
 			m.ValidationTotal, m.TestTotal = tr.set.Validation.Len(), tr.set.Test.Len()
 			m.EvalSeconds = time.Since(begin).Seconds()
 		}
-		if err := r.Epoch(m, search.Checkpoint{Epoch: epoch, State: state(tr.model, job, epoch)}); err != nil {
+		state, err := state(tr, job, epoch)
+		if err != nil {
+			return fmt.Errorf("checkpoint after epoch %d: %w", epoch, err)
+		}
+		if err := r.Epoch(m, search.Checkpoint{Epoch: epoch, State: state}); err != nil {
 			return err
 		}
 	}
@@ -262,46 +254,38 @@ func (t *Trainer) Train(ctx context.Context, job search.Job, r search.Reporter) 
 
 // train runs one epoch.
 func (tr *training) train(ctx context.Context, epoch int, r search.Reporter) (search.Epoch, error) {
-	m := search.Epoch{Number: epoch}
+	m := search.Epoch{Number: epoch, LearningRate: tr.rate(epoch, tr.steps-1), TrainTotal: tr.steps * tr.batch}
 	begin := time.Now()
-	for step := range tr.steps {
-		if err := ctx.Err(); err != nil {
-			return m, fmt.Errorf("epoch %d, step %d: %w", epoch, step+1, err)
-		}
-		loss, rate, err := tr.step(ctx, epoch, step)
-		if err != nil {
-			return m, fmt.Errorf("epoch %d, step %d: %w", epoch, step+1, err)
-		}
+	rates := make([]float32, tr.steps)
+	for step := range rates {
+		rates[step] = float32(tr.rate(epoch, step))
+	}
+	at := 0 // the first step that is not done
+	err := tr.Train(ctx, epoch, tr.order(epoch), rates, func(step int, loss float64, correct int) error {
 		if math.IsNaN(loss) || math.IsInf(loss, 0) {
-			return m, fmt.Errorf("epoch %d, step %d: %w", epoch, step+1, search.ErrDiverged)
+			return search.ErrDiverged
 		}
-		m.LearningRate = rate
 		m.TrainLoss += loss * float64(tr.batch)
-		m.TrainCorrect += tr.model.Correct(true)
-		m.TrainTotal += tr.batch
-		r.Step(epoch, step+1, tr.steps)
+		m.TrainCorrect += correct
+		at = step + 1
+		r.Step(epoch, at, tr.steps)
+		return nil
+	})
+	if err != nil {
+		return m, fmt.Errorf("epoch %d, step %d: %w", epoch, min(at+1, tr.steps), err)
 	}
 	m.TrainLoss /= float64(m.TrainTotal)
 	m.TrainSeconds = time.Since(begin).Seconds()
 	return m, nil
 }
 
-// evaluate counts the pictures of a split that the network gets right, as they
-// are and by the running statistics.
+// evaluate counts the pictures of a split that the network gets right.
 func (tr *training) evaluate(ctx context.Context, split *dataset.Split) (correct int, err error) {
-	batches := tr.set.Batches(ctx, split, nil, tr.batch, nil, uint64(tr.job.Seed), 0)
-	defer batches.Close()
-	for first := 0; first < split.Len(); first += tr.batch {
-		if err := ctx.Err(); err != nil {
-			return 0, fmt.Errorf("evaluation: %w", err)
-		}
-		if err := tr.put(batches, min(tr.batch, split.Len()-first)); err != nil {
-			return 0, fmt.Errorf("evaluation: %w", err)
-		}
-		if _, err := tr.model.Evaluate(); err != nil {
-			return 0, fmt.Errorf("evaluation: %w", err)
-		}
-		correct += tr.model.Correct(false)
+	if split.Len() == 0 {
+		return 0, nil
+	}
+	if correct, err = tr.Evaluate(ctx, split); err != nil {
+		return 0, fmt.Errorf("evaluation: %w", err)
 	}
 	return correct, nil
 }

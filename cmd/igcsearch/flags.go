@@ -128,6 +128,32 @@ func (n *positive) Set(s string) error {
 	return nil
 }
 
+// automatic is a flag for a whole number from 1, or "auto".
+type automatic struct {
+	n    int // 0: not given, or auto
+	auto bool
+}
+
+func (a *automatic) String() string {
+	if a.n > 0 {
+		return strconv.Itoa(a.n)
+	}
+	return "auto"
+}
+func (a *automatic) Type() string { return "N|auto" }
+func (a *automatic) Set(s string) error {
+	if s == "auto" {
+		*a = automatic{auto: true}
+		return nil
+	}
+	var n positive
+	if err := n.Set(s); err != nil {
+		return fmt.Errorf("%w, or auto", err)
+	}
+	*a = automatic{n: int(n)}
+	return nil
+}
+
 // defaultDB is the database of commands that are given none.
 const defaultDB = "igcsearch.db"
 
@@ -140,4 +166,4 @@ func addData(cmd *cobra.Command, value *string) {
 	cmd.Flag("data").DefValue = "" // help and completion do not depend on who asks
 }
 
-var _ = []pflag.Value{choice{}, (*fraction)(nil), (*pair)(nil), (*pairs)(nil), (*positive)(nil)}
+var _ = []pflag.Value{choice{}, (*fraction)(nil), (*pair)(nil), (*pairs)(nil), (*positive)(nil), (*automatic)(nil), (*device)(nil)}

@@ -16,13 +16,14 @@ func TestWhoImportsWhom(t *testing.T) {
 		"trainer/kernel":  {},
 		"trainer/dataset": {},
 		"trainer/graph":   {"space", "trainer/kernel"},
-		"trainer":         {"search", "space", "trainer/dataset", "trainer/graph", "trainer/kernel"},
+		"trainer/gpu":     {"space", "trainer/dataset", "trainer/graph", "trainer/kernel"},
+		"trainer":         {"search", "space", "trainer/dataset", "trainer/gpu", "trainer/graph", "trainer/kernel"},
 		"store":           {"search", "space"},
 		"plots":           {},
 		"studies":         {"search", "space"},
 	}
 	for pkg, want := range allowed {
-		out, err := exec.Command("go", "list", "-deps", "igcsearch/"+pkg).Output()
+		out, err := exec.Command("go", "list", "-deps", "-tags", "gpu", "igcsearch/"+pkg).Output()
 		if err != nil {
 			t.Fatalf("go list %s: %v", pkg, err)
 		}

@@ -30,8 +30,10 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden outputs in testdata")
 
-// TestMain makes this test binary the command igcsearch for the scripts.
+// TestMain makes this test binary the command igcsearch for the scripts. It
+// hides GPUs: what the tests expect is the same on every machine.
 func TestMain(m *testing.M) {
+	os.Setenv("CUDA_VISIBLE_DEVICES", "")
 	testscript.Main(m, map[string]func(){"igcsearch": main})
 }
 

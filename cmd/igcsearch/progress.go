@@ -96,9 +96,11 @@ func (w *work) event(e search.Event) {
 		w.done += cost * (at - t.at)
 		t.Trial, t.at = e.Trial, at
 	case search.Ended:
-		if e.Trial.Status != search.Pending {
+		if at := w.live[e.Trial.ID].at; e.Trial.Status == search.Pending {
+			w.done -= cost * (at - float64(e.Trial.Epoch)) // to be done again
+		} else {
 			w.ended++
-			w.total -= cost * (float64(e.Trial.Epochs) - w.live[e.Trial.ID].at) // it will not be done
+			w.total -= cost * (float64(e.Trial.Epochs) - at) // it will not be done
 		}
 		delete(w.live, e.Trial.ID)
 	}
@@ -167,17 +169,20 @@ func (w *work) where() string {
 func (w *work) verdict(t search.Trial) string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	var text string
+	status, text := string(t.Status), ""
 	switch t.Status {
 	case search.Done:
 		text = fmt.Sprintf("loss %.4f%s", t.Last.TrainLoss, scores(t.Last))
 	case search.Diverged, search.Failed:
 		text = t.Error
 	default:
-		return ""
+		if t.Error == "" {
+			return ""
+		}
+		status, text = "put back", t.Error+": it is trained again beside fewer"
 	}
 	seconds := w.now().Sub(w.live[t.ID].since).Seconds()
-	return fmt.Sprintf("%s: %v seed %d %s after %s: %s", w.study, t.System.Label(), t.Seed, t.Status, span(seconds), text)
+	return fmt.Sprintf("%s: %v seed %d %s after %s: %s", w.study, t.System.Label(), t.Seed, status, span(seconds), text)
 }
 
 // scores are the accuracies of an epoch as far as they were measured.

@@ -90,6 +90,29 @@ func TestProgress(t *testing.T) {
 		}
 	})
 
+	t.Run("a trial that was put back has its epoch in flight to do again", func(t *testing.T) {
+		c := &clock{}
+		var out bytes.Buffer
+		l := &lines{work: newWork(c, "study"), out: &out}
+		trials := twoTrials()
+		l.event(search.Event{Kind: search.Planned, Trials: trials})
+		l.event(search.Event{Kind: search.Began, Trial: trials[0]})
+		c.pass(3 * time.Second)
+		trials[0].Epoch = 1
+		l.event(search.Event{Kind: search.EpochStored, Trial: trials[0]})
+		l.event(step(trials[0], 2, 4))
+		trials[0].Error = "not enough memory"
+		l.event(search.Event{Kind: search.Ended, Trial: trials[0]})
+		want := "study: L40M2 seed 0 put back after 3s: not enough memory: it is trained again beside fewer\n"
+		if out.String() != want {
+			t.Errorf("got %q, want %q", out.String(), want)
+		}
+		// 300 of 800, with the first epoch alone.
+		if got := l.line(); got != "study: 0 of 2 trials, 37 %, 5s left" {
+			t.Errorf("line: %q", got)
+		}
+	})
+
 	t.Run("lines come every few seconds and for each trial that ends", func(t *testing.T) {
 		c := &clock{}
 		var out bytes.Buffer

@@ -28,7 +28,7 @@ const interrupted search.Status = "interrupted"
 type results struct {
 	study  search.Study
 	trials []search.Trial // by rising M, L, seed; may have the status interrupted
-	isas   []string       // instruction sets of finished attempts
+	isas   []string       // arithmetic of finished attempts
 }
 
 // findStudy returns the stored study that nameOrFile means: by its name in the
@@ -71,8 +71,10 @@ func readResults(ctx context.Context, db *store.DB, nameOrFile string) (results,
 	host, _ := os.Hostname() // "" matches no attempt
 	dead := map[space.System]map[int]bool{}
 	for _, a := range attempts {
-		if a.Outcome == "done" && !slices.Contains(r.isas, a.ISA) {
-			r.isas = append(r.isas, a.ISA)
+		for _, isa := range strings.Split(a.ISA, ", ") {
+			if a.Outcome == "done" && !slices.Contains(r.isas, isa) {
+				r.isas = append(r.isas, isa)
+			}
 		}
 		if a.Outcome == "" && a.Host == host && errors.Is(syscall.Kill(a.PID, 0), syscall.ESRCH) {
 			if dead[a.System] == nil {
@@ -229,7 +231,7 @@ func (r results) warn(stderr io.Writer) {
 		fmt.Fprintf(stderr, "igcsearch: warning: %s: left out of %s: %s\n", r.study.Name, count(len(r.trials), "trial"), strings.Join(left, ", "))
 	}
 	if len(r.isas) > 1 {
-		fmt.Fprintf(stderr, "igcsearch: warning: %s: its trials ran on different instruction sets (%s); their last digits may differ\n", r.study.Name, strings.Join(r.isas, ", "))
+		fmt.Fprintf(stderr, "igcsearch: warning: %s: its trials ran on different instruction sets or GPUs (%s); their last digits may differ\n", r.study.Name, strings.Join(r.isas, ", "))
 	}
 }
 

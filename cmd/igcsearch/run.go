@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,7 +24,8 @@ type runOptions struct {
 	study    string
 	db       string
 	data     string
-	workers  positive // 0: as the study says
+	device   device
+	workers  automatic // not given: as the study says
 	set      []string
 	figure   string // "": STUDY.pdf beside the database
 	noFigure bool
@@ -61,7 +63,8 @@ table at once.`,
 	}
 	addDB(cmd, &o.db)
 	addData(cmd, &o.data)
-	cmd.Flags().Var(&o.workers, "workers", "trials at once, each on one core (default one for each core)")
+	addDevice(cmd, &o.device)
+	cmd.Flags().Var(&o.workers, "workers", "trials at once; auto is one for each core, of GPUs as many as they are fastest with (default what the study says, or auto)")
 	cmd.Flag("workers").DefValue = ""
 	cmd.Flags().StringArrayVar(&o.set, "set", nil, "override one setting of the study, as `key=value`; may be repeated")
 	cmd.Flags().StringVar(&o.figure, "figure", "", "the figure's `FILE`: pdf, svg, png, eps, tex, or csv for its numbers; an existing file is replaced (default STUDY.pdf beside the database)")
@@ -91,11 +94,15 @@ func runRun(ctx context.Context, o runOptions, stdout, stderr io.Writer) error {
 			return err
 		}
 	}
-	isa, err := trainer.ISA()
+	gpus, err := o.device.gpus(stderr)
 	if err != nil {
 		return err
 	}
-	train := trainer.New(trainer.Options{DataDir: o.data, Threads: 1})
+	names, isa, err := arithmetic(gpus)
+	if err != nil {
+		return err
+	}
+	train := trainer.New(trainer.Options{DataDir: o.data, Threads: 1, GPUs: gpus})
 	data, err := train.Load(ctx, study)
 	if err != nil {
 		return err
@@ -112,19 +119,22 @@ func runRun(ctx context.Context, o runOptions, stdout, stderr io.Writer) error {
 	}
 	defer release()
 
-	workers := study.Workers
-	if o.workers > 0 {
-		workers = int(o.workers)
-	}
-	if workers == 0 {
-		workers = runtime.GOMAXPROCS(0)
-	}
 	trials := study.Trials(data.Shape, len(data.Classes))
+	workers := cmp.Or(o.workers.n, study.Workers)
+	if o.workers.auto || workers == 0 {
+		if workers, err = bestWorkers(ctx, train, db, study, trials, len(gpus) > 0); err != nil {
+			return err
+		}
+	}
 	host, _ := os.Hostname() // "" is stored as unknown
 	show := newProgress(study.Name, stderr)
+	on := isa
+	if len(gpus) > 0 {
+		on = fmt.Sprintf("%s (%s)", count(len(gpus), "GPU"), names)
+	}
 	show.note(fmt.Sprintf("%s: %s × %s, %s each, on %s (%s); %s, %s",
 		study.Name, networks(study), count(study.Seeds, "seed"), count(study.Epochs, "epoch"),
-		datasetLabel(study.Dataset), pictures(data), count(workers, "worker"), isa))
+		datasetLabel(study.Dataset), pictures(data), count(workers, "worker"), on))
 	unhook := context.AfterFunc(ctx, func() {
 		show.note("stopping at the next batch; interrupt again to end at once")
 	})
@@ -132,7 +142,7 @@ func runRun(ctx context.Context, o runOptions, stdout, stderr io.Writer) error {
 		Store: db, Trainer: train, Workers: workers, Notify: show.event,
 		Attempt: search.Attempt{
 			Commit: build().commit, GoVersion: runtime.Version(), CPU: trainer.CPU(), ISA: isa,
-			Device: "cpu", Host: host, PID: os.Getpid(), Args: os.Args,
+			Device: names, Host: host, PID: os.Getpid(), Args: os.Args,
 		},
 	}
 	sum, err := runner.Run(ctx, study, trials)
@@ -166,6 +176,30 @@ func runRun(ctx context.Context, o runOptions, stdout, stderr io.Writer) error {
 		}
 	}
 	return nil
+}
+
+// bestWorkers is how many trials at once the devices are fastest with.
+func bestWorkers(ctx context.Context, train *trainer.Trainer, db *store.DB, study search.Study, trials []search.Trial, onGPU bool) (int, error) {
+	if !onGPU {
+		return train.Workers(ctx, study)
+	}
+	// More than have work would hold memory for nothing; and a GPU, which is
+	// asked by measuring, is not asked for a study that is complete.
+	left := len(trials)
+	stored, err := db.Trials(ctx, study.Name)
+	if err != nil && !errors.Is(err, store.ErrNoStudy) {
+		return 0, err
+	}
+	for _, t := range stored {
+		if t.Status.Finished() {
+			left--
+		}
+	}
+	if left < 1 {
+		return 1, nil
+	}
+	n, err := train.Workers(ctx, study)
+	return min(n, left), err
 }
 
 // loadStudy is studies.Load; an error in a --set is one of usage.

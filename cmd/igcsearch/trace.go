@@ -20,6 +20,7 @@ import (
 
 type traceOptions struct {
 	system string
+	device device
 	study  string
 	data   string
 	set    []string
@@ -50,6 +51,7 @@ its depth is the study's, unless its name says one.`,
 		},
 	}
 	addData(cmd, &o.data)
+	addDevice(cmd, &o.device)
 	cmd.Flags().Var(&o.pair, "pair", "the pair to train, like 40x2")
 	cmd.Flags().StringVar(&o.system, "system", "", "the `NETWORK` to train, like IGC-L24M2, in place of a pair")
 	cmd.Flags().IntVar(&o.seed, "seed", 0, "the seed to train from, 0 or more")
@@ -90,7 +92,11 @@ func runTrace(ctx context.Context, o traceOptions, stderr io.Writer) error {
 		}
 		system.Depth = study.Depths[0]
 	}
-	t := trainer.New(trainer.Options{DataDir: o.data, Threads: 1})
+	gpus, err := o.device.gpus(stderr)
+	if err != nil {
+		return err
+	}
+	t := trainer.New(trainer.Options{DataDir: o.data, Threads: 1, GPUs: gpus})
 	data, err := t.Load(ctx, study)
 	if err != nil {
 		return err

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"igcsearch/trainer"
+	"igcsearch/trainer/gpu"
 )
 
 type versionOptions struct{ format string }
@@ -94,12 +95,17 @@ func runVersion(_ context.Context, o versionOptions, stdout io.Writer) error {
 			ISA     string `json:"isa"`
 			CPU     string `json:"cpu"`
 			Cores   int    `json:"cores"`
-		}{b.version, b.commit, runtime.Version(), isa, trainer.CPU(), runtime.GOMAXPROCS(0)})
+			GPU     bool   `json:"gpu"` // whether GPU support is built in
+		}{b.version, b.commit, runtime.Version(), isa, trainer.CPU(), runtime.GOMAXPROCS(0), gpu.Built})
 	}
 	if b.commit == "" {
 		b.commit = "unknown"
 	}
-	_, err = fmt.Fprintf(stdout, "igcsearch %s\ncommit    %s\ngo        %s\nisa       %s\ncpu       %s, %s\n",
-		b.version, b.commit, runtime.Version(), isa, trainer.CPU(), count(runtime.GOMAXPROCS(0), "core"))
+	gpus := "not built in"
+	if gpu.Built {
+		gpus = "built in"
+	}
+	_, err = fmt.Fprintf(stdout, "igcsearch %s\ncommit    %s\ngo        %s\nisa       %s\ncpu       %s, %s\ngpu       %s\n",
+		b.version, b.commit, runtime.Version(), isa, trainer.CPU(), count(runtime.GOMAXPROCS(0), "core"), gpus)
 	return err
 }

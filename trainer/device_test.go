@@ -1,0 +1,280 @@
+package trainer
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"igcsearch/search"
+	"igcsearch/space"
+	"igcsearch/trainer/dataset"
+	"igcsearch/trainer/gpu"
+	"igcsearch/trainer/graph"
+)
+
+// remote is the processor's engine behind a memory of its own, as a GPU's is.
+type remote struct {
+	*cpu
+	host       *graph.Model
+	arithmetic string
+}
+
+func (r *remote) Model() *graph.Model { return r.host }
+func (r *remote) Arithmetic() string  { return r.arithmetic }
+func (r *remote) Push() error         { return r.copy(r.cpu.model, r.host) }
+func (r *remote) Pull() error         { return r.copy(r.host, r.cpu.model) }
+
+func (r *remote) copy(to, from *graph.Model) error {
+	for i, t := range tensors(from) {
+		copy(tensors(to)[i].Value, t.Value)
+	}
+	for i, p := range from.Params {
+		copy(to.Params[i].Grad, p.Grad)
+	}
+	return nil
+}
+
+func (r *remote) Close() {
+	r.cpu.Close()
+	r.host.Close()
+}
+
+// fakeGPU has places for so many trainings at once.
+func fakeGPU(arithmetic string, places int) *device {
+	d := &device{arithmetic: arithmetic}
+	d.start = func(net space.Network, n int, set *dataset.Set, o gpu.Options) (engine, error) {
+		if d.running > places { // it counts this one, and no other changes it in these tests
+			return nil, fmt.Errorf("%w for %s", gpu.ErrMemory, net.Name)
+		}
+		e, err := newCPU(net, n, 1, set, o)
+		if err != nil {
+			return nil, err
+		}
+		host, err := graph.New(net, 1, graph.Options{Threads: 1})
+		if err != nil {
+			return nil, err
+		}
+		return &remote{e.(*cpu), host, arithmetic}, nil
+	}
+	d.workers = func(_ context.Context, net space.Network, n int, _ *dataset.Set) (int, error) {
+		if places == 0 {
+			return 0, gpu.ErrMemory
+		}
+		return places, nil
+	}
+	return d
+}
+
+func onDevices(list ...*device) *Trainer {
+	t := New(Options{})
+	t.devices = list
+	return t
+}
+
+func tinyJob(t *testing.T, epochs int) search.Job {
+	t.Helper()
+	s := search.Default()
+	s.Name, s.Dataset, s.TrainPictures, s.TestPictures = "tiny", "synthetic", 40, 30
+	s.Pairs, s.Blocks, s.Epochs, s.Batch, s.Seeds = []string{"4x2", "3x2"}, 1, epochs, 16, 1
+	s, err := s.Normalize()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return search.Job{Study: s, System: space.PairSystem(space.Pair{L: 4, M: 2})}
+}
+
+// listener keeps the checkpoints.
+type listener struct {
+	checkpoints []search.Checkpoint
+	onStep      func()
+}
+
+func (l *listener) Step(int, int, int) {
+	if l.onStep != nil {
+		l.onStep()
+	}
+}
+
+func (l *listener) Epoch(_ search.Epoch, c search.Checkpoint) error {
+	l.checkpoints = append(l.checkpoints, c)
+	return nil
+}
+
+func TestADeviceHasMemoryOfItsOwn(t *testing.T) {
+	job := tinyJob(t, 3)
+	var here, there, rest listener
+	if err := New(Options{}).Train(t.Context(), job, &here); err != nil {
+		t.Fatal(err)
+	}
+	device := fakeGPU("cuda sm_90", 1)
+	tr := onDevices(device)
+	if err := tr.Train(t.Context(), job, &there); err != nil {
+		t.Fatal(err)
+	}
+	after := len(checkpointMagic) + 4 // the arithmetic
+	for i, c := range here.checkpoints {
+		if !bytes.Equal(c.State[after:], there.checkpoints[i].State[after:]) {
+			t.Errorf("epoch %d: other tensors than on the processor", i+1)
+		}
+	}
+	job.From = &there.checkpoints[0]
+	if err := tr.Train(t.Context(), job, &rest); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(rest.checkpoints[1].State, there.checkpoints[2].State) {
+		t.Error("a training that went on ends with other tensors")
+	}
+	job.From = nil
+	var traces [2]bytes.Buffer
+	for i, tr := range []*Trainer{New(Options{}), tr} {
+		if err := tr.Trace(t.Context(), job, 3, &traces[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !bytes.Equal(traces[0].Bytes(), traces[1].Bytes()) {
+		t.Error("the trace is another one")
+	}
+	if device.running != 0 {
+		t.Errorf("%d trainings run on after their end", device.running)
+	}
+}
+
+func TestTrainingsTakeTheDeviceWithTheFewest(t *testing.T) {
+	list := []*device{fakeGPU("cuda sm_80", 9), fakeGPU("cuda sm_90", 9), fakeGPU("cuda sm_90", 9)}
+	tr := onDevices(list...)
+	counts := func() (n []int) {
+		for _, d := range list {
+			n = append(n, d.running)
+		}
+		return n
+	}
+	var took []*device
+	for range 4 {
+		took = append(took, tr.take(search.Job{}))
+	}
+	if got := counts(); !slices.Equal(got, []int{2, 1, 1}) {
+		t.Errorf("four trainings on three devices: %v", got)
+	}
+	tr.giveBack(took[0])
+	tr.giveBack(took[3])
+	t.Run("that can go on from the checkpoint", func(t *testing.T) {
+		job := search.Job{From: &search.Checkpoint{State: header("cuda sm_90", search.Job{}, 1)}}
+		if d := tr.take(job); d != list[1] {
+			t.Errorf("took %v, want the first with sm_90", d.arithmetic)
+		}
+		job.From.State = header("avx2", search.Job{}, 1) // no device can
+		if d := tr.take(job); d != list[0] {
+			t.Errorf("took %v, want any", d.arithmetic)
+		}
+	})
+	t.Run("at the same time", func(t *testing.T) {
+		a, b := fakeGPU("cuda sm_90", 9), fakeGPU("cuda sm_90", 9)
+		tr := onDevices(a, b)
+		// Each holds its place until all four have one.
+		var all, wg sync.WaitGroup
+		all.Add(4)
+		for range 4 {
+			wg.Go(func() {
+				once := sync.OnceFunc(func() { all.Done(); all.Wait() })
+				if err := tr.Train(t.Context(), tinyJob(t, 1), &listener{onStep: func() {
+					once()
+					tr.mu.Lock()
+					defer tr.mu.Unlock()
+					if a.running > 2 || b.running > 2 {
+						t.Errorf("%d and %d trainings", a.running, b.running)
+					}
+				}}); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if a.running+b.running != 0 {
+			t.Errorf("%d and %d trainings run on", a.running, b.running)
+		}
+	})
+}
+
+func TestADeviceWithoutMemory(t *testing.T) {
+	full := fakeGPU("cuda sm_90", 0)
+	err := onDevices(full).Train(t.Context(), tinyJob(t, 1), &listener{})
+	if !errors.Is(err, search.ErrNoMemory) || !errors.Is(err, gpu.ErrMemory) || err.Error() != "the memory of the GPU is too small for IGC-L4M2" || full.running != 0 {
+		t.Errorf("error %v, %d trainings run on", err, full.running)
+	}
+	large := tinyJob(t, 1)
+	large.Study.Batch, large.Study.TrainPictures = 4096, 0
+	large.System = space.PairSystem(space.Pair{L: 10000, M: 100})
+	if err := New(Options{}).Train(t.Context(), large, &listener{}); !errors.Is(err, search.ErrNoMemory) || !strings.Contains(err.Error(), ": no memory for ") {
+		t.Errorf("the processor's error: %v", err)
+	}
+}
+
+func TestWorkers(t *testing.T) {
+	for want, list := range map[int][]*device{5: {fakeGPU("", 3), fakeGPU("", 2)}, 4: {fakeGPU("", 3), fakeGPU("", 0)}} {
+		if n, err := onDevices(list...).Workers(t.Context(), tinyJob(t, 1).Study); n != want || err != nil {
+			t.Errorf("%d workers, %v, want %d", n, err, want)
+		}
+	}
+	asked := fakeGPU("", 1)
+	asked.workers = func(_ context.Context, net space.Network, n int, _ *dataset.Set) (int, error) {
+		if net.Name != "IGC-L4M2" || n != 16 {
+			t.Errorf("asked for %s in batches of %d, want the larger of two networks", net.Name, n)
+		}
+		return 0, errors.New("it is gone")
+	}
+	if _, err := onDevices(asked).Workers(t.Context(), tinyJob(t, 1).Study); err == nil {
+		t.Error("no error of a device that is gone")
+	}
+}
+
+// lagging hears of steps late, and fails on its own.
+type lagging struct{ engine }
+
+func (l lagging) Train(ctx context.Context, epoch int, order []int, rates []float32, done func(int, float64, int) error) error {
+	if err := done(0, 2, 1); err != nil {
+		return err
+	}
+	return errors.New("the GPU has fallen off the bus")
+}
+
+func TestAnErrorNamesTheStep(t *testing.T) {
+	d := fakeGPU("cuda sm_90", 1)
+	start := d.start
+	d.start = func(net space.Network, n int, set *dataset.Set, o gpu.Options) (engine, error) {
+		e, err := start(net, n, set, o)
+		return lagging{e}, err
+	}
+	if err := onDevices(d).Train(t.Context(), tinyJob(t, 1), &listener{}); err == nil || err.Error() != "epoch 1, step 2: the GPU has fallen off the bus" {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestACheckpointOfAnotherDeviceSaysWhatToDo(t *testing.T) {
+	for number, name := range map[uint32]string{0: "portable", 1: "avx2", 2: "avx512", 0x100 | 90: "cuda sm_90", 0x100 | 120: "cuda sm_120"} {
+		if arithmeticOf(number) != name || numberOf(name) != number {
+			t.Errorf("%#x is %q, %q is %#x", number, arithmeticOf(number), name, numberOf(name))
+		}
+	}
+	for _, number := range []uint32{3, 0xff, 0x100, 0x200, 1 << 31} {
+		if name := arithmeticOf(number); name != "" {
+			t.Errorf("%#x is %q", number, name)
+		}
+	}
+	for _, c := range []struct{ made, ours, want string }{
+		{"avx512", "cuda sm_90", "it was made with avx512, this run has cuda sm_90: give --device cpu and set IGC_ISA=avx512 to go on, or start anew"},
+		{"cuda sm_90", "avx512", "it was made with cuda sm_90, this run has avx512: give a GPU with sm_90 by --device to go on"},
+		{"cuda sm_90", "cuda sm_80", "it was made with cuda sm_90, this run has cuda sm_80: give a GPU with sm_90 by --device to go on"},
+	} {
+		job := tinyJob(t, 2)
+		job.From = &search.Checkpoint{Epoch: 1, State: header(c.made, job, 1)}
+		err := onDevices(fakeGPU(c.ours, 1)).Train(t.Context(), job, &listener{})
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("got %v, want %q", err, c.want)
+		}
+	}
+}

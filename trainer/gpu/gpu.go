@@ -1,0 +1,38 @@
+// Package gpu trains networks on CUDA devices. Its Model does what the engine
+// of package trainer asks for: the same graph as on the processor, with its
+// parameters in the memory of the GPU and its pictures drawn there.
+//
+// The build tag gpu brings it in. Without the tag there are no devices, so that
+// whoever uses this package compiles alike in both builds.
+package gpu
+
+import (
+	"errors"
+
+	"igcsearch/trainer/dataset"
+)
+
+// ErrMemory is wrapped by the errors for what does not fit into the memory of
+// a GPU.
+var ErrMemory = errors.New("the memory of the GPU is too small")
+
+// Info describes a GPU.
+type Info struct {
+	Index           int    // from 0, as CUDA counts
+	Name            string // "NVIDIA H200"
+	Capability      string // "sm_90"
+	Driver          string // version of the driver
+	Memory, Free    int    // bytes; free when it was asked
+	Multiprocessors int
+}
+
+// Arithmetic names whose bits a GPU's results are: "cuda sm_90".
+func (i Info) Arithmetic() string { return "cuda " + i.Capability }
+
+// Options say how a model trains.
+type Options struct {
+	Augmentation *dataset.Augmentation // of training pictures; nil: as they are
+	Seed         uint64                // of the augmentation
+	Momentum     float32               // Nesterov's µ
+	WeightDecay  float32               // where graph.Param.Decays
+}

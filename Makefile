@@ -1,10 +1,25 @@
-.PHONY: build gpu test race ci golden performance
+.PHONY: build gpu gpu-test emulator test race ci golden performance
 
 build:            ## the binary, with the commit in it
 	go build -buildvcs=true -o igcsearch ./cmd/igcsearch
 
-gpu:              ## the binary with GPU support; needs CUDA
-	go build -buildvcs=true -tags gpu -o igcsearch ./cmd/igcsearch
+# Our header and our libcuda.a instead of a CUDA installation, with or without one on the machine: the flags come before
+# cu's own. Only for these targets, for with other flags every package with C in it is compiled again. The library needs
+# dlopen, which old C libraries keep apart.
+GPU = CGO_CFLAGS="-O2 -g -I$(CURDIR)/trainer/gpu/driver/include" CGO_LDFLAGS="-O2 -g -L$(CURDIR)/build/gpu -Wl,--no-as-needed -ldl"
+
+build/gpu/libcuda.a: trainer/gpu/driver/build.sh trainer/gpu/driver/shim.c trainer/gpu/driver/include/cuda.h
+	trainer/gpu/driver/build.sh build/gpu
+
+gpu: build/gpu/libcuda.a ## igcsearch-gpu, which runs without CUDA too, on the processor
+	$(GPU) go build -tags gpu -buildvcs=true -o igcsearch-gpu ./cmd/igcsearch
+
+GPU_TESTS ?= ./trainer/gpu/...
+gpu-test: build/gpu/libcuda.a ## the tests with tag gpu, on the emulated GPU; on a real one with IGC_REQUIRE_GPU=1
+	$(GPU) go test -tags gpu $(GPU_TESTS)
+
+emulator:         ## build/gpu/libigc_emulated.so, for IGC_CUDA_LIBRARY
+	trainer/gpu/emulator/build.sh build/gpu
 
 test:
 	go test ./...

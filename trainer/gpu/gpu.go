@@ -8,6 +8,7 @@ package gpu
 
 import (
 	"errors"
+	"time"
 
 	"igcsearch/trainer/dataset"
 )
@@ -35,4 +36,18 @@ type Options struct {
 	Seed         uint64                // of the augmentation
 	Momentum     float32               // Nesterov's µ
 	WeightDecay  float32               // where graph.Param.Decays
+}
+
+// Bench is the training step of one network on a GPU: forward, backward and
+// update.
+type Bench struct {
+	Step         time.Duration // of a training alone, median
+	Launches     int           // kernels of a step
+	Memory       int           // bytes of a training on the device
+	Bytes        int           // of a step: what its kernels read and write of activations and weights, each once
+	Trials       int           // at once, where the most pictures a second are had
+	AllPerSecond float64       // pictures of all of them together
+	Host         float64       // of a processor core, for each of them
+	PeakFlops    float64       // a second: multiply–adds that touch no memory
+	Bandwidth    float64       // bytes a second, read and written: a copy
 }

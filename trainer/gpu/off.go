@@ -32,6 +32,9 @@ func (*Device) New(space.Network, int, *dataset.Set, Options) (*Model, error) {
 func (*Device) Workers(context.Context, space.Network, int, *dataset.Set) (int, error) {
 	return 0, errOff
 }
+func (*Device) Bench(context.Context, space.Network, int, int, *dataset.Set) (Bench, error) {
+	return Bench{}, errOff
+}
 
 // Model is a network on a GPU.
 type Model struct{}

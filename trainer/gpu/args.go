@@ -1,0 +1,200 @@
+package gpu
+
+import (
+	"fmt"
+	"reflect"
+	"unsafe"
+)
+
+// The arguments of the kernels, field by field as in kernels/args.h, which says
+// what they are; a pointer is a *buffer here and becomes an address in encode. A
+// test compares the layouts.
+
+type convArgs struct {
+	H, W, OH, OW         int32
+	groups, ci, co       int32
+	interleaved          int32
+	transposed, turned   int32
+	tiles, chunk         int32
+	n, parts             int32
+	kh, kw, stride, up   int32
+	x, x2                *buffer
+	scale, scale2, shift *buffer
+	w, z                 *buffer
+	mx, mscale, mshift   *buffer
+	sums                 *buffer
+	low                  float32
+}
+
+type weightGradArgs struct {
+	H, W, OH, OW                int32
+	groups, ci, co, interleaved int32
+	n, rows, tasks              int32
+	kh, kw, stride              int32
+	x, scale, shift             *buffer
+	g, z, ca, cb, cc            *buffer
+	dw                          *buffer
+	low                         float32
+}
+
+type normArgs struct {
+	c, parts, training      int32
+	epsilon, factor         float32
+	count                   float64
+	sums, weight, bias      *buffer
+	runningMean, runningVar *buffer
+	scale, shift            *buffer
+	mean, istd              *buffer
+}
+
+type normGradArgs struct {
+	c, parts       int32
+	count          float64
+	sums, weight   *buffer
+	mean, istd     *buffer
+	dweight, dbias *buffer
+	ca, cb, cc     *buffer
+}
+
+type unitArgs struct {
+	c, h, w, n, parts int32
+	z, scale, shift   *buffer
+	x, xscale, xshift *buffer
+	out, g, gx        *buffer
+	sums, xsums       *buffer
+}
+
+type sumArgs struct {
+	len      int64
+	to, a, b *buffer
+}
+
+type batchArgs struct {
+	c, h, w, batch, evaluating         int32
+	pixels, labels, order, table, x, y *buffer
+	state                              *buffer
+}
+
+type repackArgs struct {
+	c, h, w, n int32
+	from, x    *buffer
+}
+
+type headArgs struct {
+	c, k, blocks            int32
+	gain                    float32
+	pool, weight, bias      *buffer
+	logits, labels, dlogits *buffer
+	loss, correct           *buffer
+	dpool, dweight, dbias   *buffer
+}
+
+type updateArgs struct {
+	momentum, decay       float32
+	segments, parts       *buffer
+	rates, state          *buffer
+	value, velocity, grad *buffer
+}
+
+type branchesArgs struct {
+	len      int64
+	branches int32
+	from, to *buffer
+}
+
+type finishArgs struct {
+	lanes, batch, evaluating int32
+	loss, correct, state     *buffer
+	losses, corrects         *buffer
+}
+
+// segment, show and state lie in the device's memory.
+
+type segment struct {
+	from          int64
+	len, decays   int32
+	part          int64
+	stride, parts int32
+}
+
+type show struct {
+	picture           int32
+	dy, dx, mirror, _ int8
+}
+
+type state struct{ step, first, correct, total int32 }
+
+// buffer is a piece of the device's memory. Its place is found once all launches
+// are known: buffers that are not needed at the same time share one.
+type buffer struct {
+	name   string
+	bytes  int
+	of     *buffer // a part of another, offset bytes in; nil: not
+	offset int
+
+	kept        bool // it outlives the launches
+	first, last int  // the launches that use it; first −1: none
+	addr        uint64
+}
+
+// kept is memory that lasts as long as a model.
+func kept(name string, bytes int) *buffer { return &buffer{name: name, bytes: bytes, kept: true} }
+
+// at is the part of b from element i on, of elements of size bytes.
+func (b *buffer) at(i, size int) *buffer {
+	return &buffer{name: b.name, of: b, offset: i * size}
+}
+
+func (b *buffer) root() *buffer {
+	for b.of != nil {
+		b = b.of
+	}
+	return b
+}
+
+func (b *buffer) address() uint64 {
+	if b.of != nil {
+		return b.of.address() + uint64(b.offset)
+	}
+	return b.addr
+}
+
+// visit calls f with every buffer of the arguments and its place in them.
+func visit(args any, f func(offset uintptr, b *buffer)) {
+	v := reflect.ValueOf(args).Elem()
+	for i := range v.NumField() {
+		field := v.Type().Field(i)
+		if field.Type == reflect.TypeFor[*buffer]() {
+			p := unsafe.Add(v.Addr().UnsafePointer(), field.Offset)
+			if b := *(**buffer)(p); b != nil {
+				f(field.Offset, b)
+			}
+		}
+	}
+}
+
+// encode returns the arguments as the kernel reads them.
+func encode(args any) []byte {
+	v := reflect.ValueOf(args).Elem()
+	raw := unsafe.Slice((*byte)(v.Addr().UnsafePointer()), v.Type().Size())
+	out := append([]byte{}, raw...)
+	for i := range v.NumField() {
+		if field := v.Type().Field(i); field.Type == reflect.TypeFor[*buffer]() {
+			clear(out[field.Offset : field.Offset+8])
+		}
+	}
+	visit(args, func(offset uintptr, b *buffer) {
+		a := b.address()
+		if a == 0 {
+			panic(fmt.Sprintf("gpu: buffer %s has no place", b.name))
+		}
+		*(*uint64)(unsafe.Pointer(&out[offset])) = a
+	})
+	return out
+}
+
+// bytesOf is a slice's memory.
+func bytesOf[T any](s []T) []byte {
+	var zero T
+	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(s))), len(s)*int(unsafe.Sizeof(zero)))
+}

@@ -1,0 +1,232 @@
+//go:build gpu
+
+package gpu
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"syscall"
+	"time"
+
+	"gorgonia.org/cu"
+
+	"igcsearch/space"
+	"igcsearch/trainer/dataset"
+)
+
+// Workers is how many trainings of a network at once give the most pictures a
+// second, as far as the memory goes: measured, with more until another half as
+// many gain less than a thirtieth.
+func (d *Device) Workers(ctx context.Context, net space.Network, n int, set *dataset.Set) (int, error) {
+	models, _, err := d.crowd(ctx, net, n, set)
+	for _, m := range models {
+		m.Close()
+	}
+	return len(models), err
+}
+
+// mostWorkers is where Workers stops: streams beyond have no hardware queue of
+// their own.
+const mostWorkers = 32
+
+// crowd returns as many models as Workers says, and their pictures a second.
+func (d *Device) crowd(ctx context.Context, net space.Network, n int, set *dataset.Set) (models []*Model, rate float64, err error) {
+	defer func() {
+		if err != nil {
+			for _, m := range models {
+				m.Close()
+			}
+			models = nil
+		}
+	}()
+	more := 1
+	for len(models)+more <= mostWorkers {
+		if err := ctx.Err(); err != nil {
+			return models, 0, err
+		}
+		before := len(models)
+		for range more {
+			m, err := d.New(net, n, set, Options{Momentum: 0.9})
+			if err != nil {
+				if errors.Is(err, ErrMemory) && before > 0 {
+					return drop(models, before), rate, nil
+				}
+				return models, 0, err
+			}
+			models = append(models, m)
+		}
+		r, _, err := d.together(models, 20*time.Millisecond)
+		if err != nil {
+			return models, 0, err
+		}
+		if r < rate*31/30 {
+			return drop(models, before), rate, nil
+		}
+		rate, more = r, max(1, len(models)/2)
+	}
+	return models, rate, nil
+}
+
+// drop closes the models beyond the first n.
+func drop(models []*Model, n int) []*Model {
+	for _, m := range models[n:] {
+		m.Close()
+	}
+	return models[:n]
+}
+
+// together trains all models at once for about d, and returns their pictures a
+// second and the processor's seconds in a second.
+func (d *Device) together(models []*Model, during time.Duration) (rate, host float64, err error) {
+	err = d.do(func() error {
+		steps := 1
+		for {
+			for _, m := range models {
+				if err := m.rewind(steps); err != nil {
+					return err
+				}
+			}
+			begin, busy := time.Now(), cpuTime()
+			for range steps {
+				for _, m := range models {
+					if err := m.train.graph.launch(m.stream); err != nil {
+						return err
+					}
+				}
+			}
+			for _, m := range models {
+				if err := m.stream.Synchronize(); err != nil {
+					return err
+				}
+			}
+			wall := time.Since(begin)
+			if most := models[0].rates.bytes / 4; wall < during && steps < most {
+				steps = min(4*steps, most)
+				continue
+			}
+			rate = float64(steps*len(models)*models[0].n) / wall.Seconds()
+			host = (cpuTime() - busy).Seconds() / wall.Seconds()
+			return nil
+		}
+	})
+	return rate, host, err
+}
+
+// rewind readies the model for some steps on the first pictures of its set.
+func (m *Model) rewind(steps int) error {
+	order := make([]int, steps*m.n)
+	for i := range order {
+		order[i] = i
+	}
+	_, _, err := m.begin(context.Background(), &m.set.Train, order, nil, 0)
+	return errors.Join(err, upload(m.stream, m.rates.addr, make([]float32, steps)))
+}
+
+// cpuTime is what the process has used of the processor.
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// Bench measures the training step of a network, alone and beside others, on a
+// set of at least some steps' pictures.
+func (d *Device) Bench(ctx context.Context, net space.Network, n, steps int, set *dataset.Set) (b Bench, err error) {
+	m, err := d.New(net, n, set, Options{Momentum: 0.9, WeightDecay: 1e-4})
+	if err != nil {
+		return b, err
+	}
+	defer m.Close()
+	b.Memory, b.Launches, b.Bytes = m.Bytes(), len(m.train.launches), m.train.traffic()
+	times := make([]time.Duration, steps)
+	for i := range steps + 1 { // the first one meets cold caches
+		if err := ctx.Err(); err != nil {
+			return b, err
+		}
+		if err := d.do(func() error { return m.rewind(1) }); err != nil {
+			return b, err
+		}
+		err := d.do(func() error {
+			if err := m.stream.Synchronize(); err != nil {
+				return err
+			}
+			begin := time.Now()
+			if err := errors.Join(m.train.graph.launch(m.stream), m.stream.Synchronize()); err != nil {
+				return err
+			}
+			times[max(i-1, 0)] = time.Since(begin)
+			return nil
+		})
+		if err != nil {
+			return b, err
+		}
+	}
+	slices.Sort(times)
+	b.Step = (times[steps/2] + times[(steps-1)/2]) / 2
+	models, _, err := d.crowd(ctx, net, n, set)
+	if err != nil {
+		return b, err
+	}
+	defer drop(models, 0)
+	if b.AllPerSecond, b.Host, err = d.together(models, 300*time.Millisecond); err != nil {
+		return b, err
+	}
+	b.Trials = len(models)
+	b.Host /= float64(b.Trials)
+	b.PeakFlops, b.Bandwidth, err = d.limits()
+	return b, err
+}
+
+// limits measures multiply–adds that touch no memory, in operations a second, and
+// a copy, in bytes a second read and written.
+func (d *Device) limits() (flops, bandwidth float64, err error) {
+	err = d.do(func() error {
+		stream, err := cu.MakeStream(cu.NonBlocking)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = stream.Destroy() }()
+		// Several times what a second-level cache holds, if there is so much.
+		floats := min(1<<28, d.info.Memory/32)
+		memory, err := alloc("the measurement of the bandwidth", 8*floats)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = cu.MemFree(memory) }()
+		to, from := &buffer{name: "to", addr: uint64(memory)}, &buffer{name: "from", addr: uint64(memory) + uint64(4*floats)}
+		run := func(kernel string, args *sumArgs) (time.Duration, error) {
+			f, err := d.function(kernel)
+			if err != nil {
+				return 0, err
+			}
+			best := time.Duration(1 << 62)
+			for range 4 {
+				begin := time.Now()
+				err := launchRaw(f, [3]int{16 * d.info.Multiprocessors, 1, 1}, [3]int{256, 1, 1}, 0, stream, encode(args))
+				if err := errors.Join(err, stream.Synchronize()); err != nil {
+					return 0, err
+				}
+				best = min(best, time.Since(begin))
+			}
+			return best, nil
+		}
+		count := int64(1)
+		var t time.Duration
+		for t < 5*time.Millisecond { // long against the start of a kernel
+			count *= 4
+			if t, err = run("peak", &sumArgs{len: count, to: to, a: from, b: from}); err != nil {
+				return err
+			}
+		}
+		flops = float64(2*16*256*16*d.info.Multiprocessors) * float64(count) / t.Seconds()
+		if t, err = run("copy", &sumArgs{len: int64(floats), to: to, a: from, b: from}); err != nil {
+			return err
+		}
+		bandwidth = float64(8*floats) / t.Seconds()
+		return nil
+	})
+	return flops, bandwidth, err
+}

@@ -1,0 +1,281 @@
+//go:build gpu
+
+package gpu
+
+import (
+	"bytes"
+	"compress/gzip"
+	"embed"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"sync"
+	"unsafe"
+
+	"gorgonia.org/cu"
+
+	"igcsearch/trainer/dataset"
+	"igcsearch/trainer/gpu/driver"
+)
+
+// The kernels' machine code, for any device from compute capability 7.0 on; the
+// driver translates it once and keeps that.
+//
+//go:embed kernels/ptx/*.ptx.gz
+var ptx embed.FS
+
+// Devices lists the GPUs of this machine. The error says in one line why there
+// is none.
+func Devices() ([]Info, error) {
+	n, err := cu.NumDevices()
+	if err != nil {
+		return nil, fmt.Errorf("no GPU: %w", err)
+	}
+	if n == 0 {
+		why := driver.Why()
+		if why == "" {
+			why = "the driver has none"
+		}
+		return nil, fmt.Errorf("no GPU: %s", why)
+	}
+	var list []Info
+	for i := range n {
+		info, err := describe(i)
+		if err != nil {
+			return nil, fmt.Errorf("GPU %d: %w", i, err)
+		}
+		list = append(list, info)
+	}
+	return list, nil
+}
+
+// describe asks the driver about a device. Free memory is known of a device with a
+// context only.
+func describe(index int) (Info, error) {
+	d := cu.Device(index)
+	name, err := d.Name()
+	if err != nil {
+		return Info{}, err
+	}
+	memory, err := d.TotalMem()
+	if err != nil {
+		return Info{}, err
+	}
+	major, minor, err := d.ComputeCapability()
+	if err != nil {
+		return Info{}, err
+	}
+	sms, err := d.Attribute(cu.MultiprocessorCount)
+	if err != nil {
+		return Info{}, err
+	}
+	v := cu.Version()
+	return Info{Index: index, Name: name, Capability: fmt.Sprintf("sm_%d%d", major, minor), Driver: fmt.Sprintf("CUDA %d.%d", v/1000, v%1000/10),
+		Memory: int(memory), Multiprocessors: sms}, nil
+}
+
+// Device is a GPU. It is safe for concurrent use.
+type Device struct {
+	info Info
+	ctx  cu.CUContext
+
+	mu        sync.Mutex
+	modules   map[string]cu.Module
+	functions map[string]cu.Function
+	pictures  map[*dataset.Set]*pictures
+}
+
+// Open prepares a GPU for trainings. It stays open until the program ends.
+func Open(index int) (*Device, error) {
+	list, err := Devices()
+	if err != nil {
+		return nil, err
+	}
+	if index < 0 || index >= len(list) {
+		return nil, fmt.Errorf("no GPU %d: this machine has %d, counted from 0", index, len(list))
+	}
+	d := &Device{info: list[index], modules: map[string]cu.Module{}, functions: map[string]cu.Function{}, pictures: map[*dataset.Set]*pictures{}}
+	if capability := d.info.Capability; len(capability) == len("sm_70") && capability < "sm_70" {
+		return nil, fmt.Errorf("%s: compute capability %s, want sm_70 or later", d.info.Name, capability)
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	// Waiting threads sleep: the host has other trainings to feed.
+	if d.ctx, err = cu.Device(index).MakeContext(cu.SchedBlockingSync); err != nil {
+		return nil, fmt.Errorf("%s: %w", d.info.Name, err)
+	}
+	free, _, err := cu.MemInfo()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", d.info.Name, err)
+	}
+	d.info.Free = int(free)
+	return d, nil
+}
+
+// Info describes the device; Free is what was free when it was opened.
+func (d *Device) Info() Info { return d.info }
+
+// do calls f on a thread that the device belongs to.
+func (d *Device) do(f func() error) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := cu.SetCurrentContext(d.ctx); err != nil {
+		return fmt.Errorf("%s: %w", d.info.Name, err)
+	}
+	if err := f(); err != nil {
+		if errors.Is(err, ErrMemory) {
+			return err
+		}
+		return fmt.Errorf("%s: %w", d.info.Name, err)
+	}
+	return nil
+}
+
+// function loads a kernel.
+func (d *Device) function(kernel string) (cu.Function, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if f, ok := d.functions[kernel]; ok {
+		return f, nil
+	}
+	name := moduleOf(kernel)
+	module, ok := d.modules[name]
+	if !ok {
+		packed, err := ptx.ReadFile("kernels/ptx/" + name + ".ptx.gz")
+		if err != nil {
+			return cu.Function{}, fmt.Errorf("kernel %s: %w", kernel, err)
+		}
+		z, err := gzip.NewReader(bytes.NewReader(packed))
+		if err != nil {
+			return cu.Function{}, fmt.Errorf("kernel %s: %w", kernel, err)
+		}
+		text, err := io.ReadAll(z)
+		if err != nil {
+			return cu.Function{}, fmt.Errorf("kernel %s: %w", kernel, err)
+		}
+		if module, err = cu.LoadData(string(text)); err != nil {
+			return cu.Function{}, fmt.Errorf("load kernels %s: %w", name, err)
+		}
+		d.modules[name] = module
+	}
+	f, err := module.Function(kernel)
+	if err != nil {
+		return cu.Function{}, fmt.Errorf("kernel %s: %w", kernel, err)
+	}
+	d.functions[kernel] = f
+	return f, nil
+}
+
+// alloc returns memory of the device, on a thread that it belongs to.
+func alloc(what string, n int) (cu.DevicePtr, error) {
+	p, err := cu.MemAlloc(int64(max(n, align)))
+	if err == cu.OutOfMemory {
+		free, _, _ := cu.MemInfo()
+		return 0, fmt.Errorf("%w: %s needs %d MB, %d MB are free", ErrMemory, what, n>>20, free>>20)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("allocate %d MB: %w", n>>20, err)
+	}
+	return p, nil
+}
+
+// upload copies a slice to the device, in its turn on the stream; the slice is free
+// afterwards. The copies without a stream would not wait for those with one, nor
+// they for them.
+func upload[T any](stream cu.Stream, to uint64, s []T) error {
+	if len(s) == 0 {
+		return nil
+	}
+	return cu.MemcpyHtoDAsync(cu.DevicePtr(to), unsafe.Pointer(unsafe.SliceData(s)), int64(len(bytesOf(s))), stream)
+}
+
+// download copies from the device, where nothing must be under way that writes there,
+// to a slice.
+func download[T any](s []T, from uint64) error {
+	if len(s) == 0 {
+		return nil
+	}
+	return cu.MemcpyDtoH(unsafe.Pointer(unsafe.SliceData(s)), cu.DevicePtr(from), int64(len(bytesOf(s))))
+}
+
+// pictures is a data set on the device: the training, validation and test
+// pictures one after the other.
+type pictures struct {
+	users                 int
+	memory                cu.DevicePtr
+	pixels, labels, table *buffer
+	first                 map[*dataset.Split]int
+}
+
+// hold returns a data set's pictures, which several trainings share; release gives
+// them back. A set whose pixels are not in memory has none.
+func (d *Device) hold(set *dataset.Set) (*pictures, error) {
+	if set.Train.Pixels == nil {
+		return nil, nil
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if p := d.pictures[set]; p != nil {
+		p.users++
+		return p, nil
+	}
+	p := &pictures{users: 1, first: map[*dataset.Split]int{}}
+	splits := []*dataset.Split{&set.Train, &set.Validation, &set.Test}
+	var labels []int32
+	bytes := 0
+	for _, s := range splits {
+		p.first[s] = len(labels)
+		bytes += len(s.Pixels)
+		for _, l := range s.Labels {
+			labels = append(labels, int32(l))
+		}
+	}
+	p.pixels, p.labels, p.table = &buffer{name: "pixels", bytes: bytes}, &buffer{name: "label list", bytes: 4 * len(labels)}, &buffer{name: "table", bytes: 4 * dataset.Channels * 256}
+	total := 0
+	for _, b := range []*buffer{p.pixels, p.labels, p.table} {
+		b.addr = uint64(total)
+		total += ceil(b.bytes, align) * align
+	}
+	var err error
+	if p.memory, err = alloc("the data set "+set.Name, total); err != nil {
+		return nil, err
+	}
+	for _, b := range []*buffer{p.pixels, p.labels, p.table} {
+		b.addr += uint64(p.memory)
+	}
+	var none cu.Stream
+	at := p.pixels.addr
+	for _, s := range splits {
+		if err == nil {
+			err = upload(none, at, s.Pixels)
+		}
+		at += uint64(len(s.Pixels))
+	}
+	if err == nil {
+		err = upload(none, p.labels.addr, labels)
+	}
+	if table := set.Table(); err == nil {
+		err = upload(none, p.table.addr, table[:])
+	}
+	if err == nil {
+		err = cu.Synchronize() // others use the pictures on streams of their own
+	}
+	if err != nil {
+		_ = cu.MemFree(p.memory)
+		return nil, fmt.Errorf("copy the data set %s: %w", set.Name, err)
+	}
+	d.pictures[set] = p
+	return p, nil
+}
+
+func (d *Device) release(set *dataset.Set) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if p := d.pictures[set]; p != nil {
+		if p.users--; p.users == 0 {
+			_ = cu.MemFree(p.memory)
+			delete(d.pictures, set)
+		}
+	}
+}

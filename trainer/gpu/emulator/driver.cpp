@@ -1,0 +1,1347 @@
+//go:build ignore
+
+/* A CUDA driver without a GPU: the part of the driver's interface that cu and the executor call, over the memory of the
+ * process, with the kernels of ../kernels compiled in. It is slow and strict: it is there so that tests can run all of the
+ * GPU's code, and it refuses what hardware refuses or lets pass with wrong results.
+ *
+ *   IGC_EMULATED_DEVICES   how many devices there are; 1
+ *   IGC_EMULATED_MEMORY    bytes of each; 4 GiB
+ *   IGC_EMULATED_ORDER     reverse or random: the order of a launch's blocks, warps and lanes
+ *
+ * What goes wrong in a kernel gets a line on stderr and an error that sticks to the context, as on hardware; but the
+ * launch returns it already, for a launch here is over when it returns. New memory is full of NaN (0xFF) and has NaN
+ * around it; whether that was written to is seen when a context or stream is waited for and when the memory is freed.
+ * One lock covers everything, launches included. Functions that are missing here are missing in the library, which the
+ * program takes as it takes an old driver. */
+#include "emulator.h"
+
+#include <cuda.h>
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <time.h>
+#if defined __x86_64__ && !defined IGC_UCONTEXT
+#define IGC_SWITCH
+#else
+#include <ucontext.h> /* everywhere, but with a call of the system for each switch */
+#endif
+
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <vector>
+
+/* ---- Kernels and their threads ---- */
+
+enum {
+	WARP = 32,
+	MAX_THREADS = 1024,
+	SHARED_DEFAULT = 48 << 10,
+	SHARED_MAX = 96 << 10,
+	GUARD = 1 << 10,
+	STACK = 128 << 10, /* of a thread, with a page below that faults */
+	PROCESSORS = 4,
+};
+
+uint3 threadIdx, blockIdx;
+dim3 blockDim, gridDim;
+
+namespace igc {
+
+static Kernel *kernels;
+Kernel::Kernel(const char *name, void (*run)(const void *), size_t bytes, unsigned threads)
+	: name(name), run(run), bytes(bytes), threads(threads), next(kernels) {
+	kernels = this;
+}
+
+alignas(128) static unsigned char shared_memory[SHARED_MAX + GUARD];
+unsigned char *shared = shared_memory;
+
+/* A stack, and where its thread stopped. */
+struct Fiber {
+	char *top;
+#ifdef IGC_SWITCH
+	void *sp;
+#else
+	ucontext_t context;
+#endif
+};
+
+} // namespace igc
+
+#ifdef IGC_SWITCH
+/* Saves what a function must preserve and continues on the other stack: no call of the system, unlike swapcontext. It
+ * jumps, as a return that goes elsewhere than its call came from is always predicted wrongly. */
+extern "C" void igc_switch(void **save, void *load) __attribute__((visibility("hidden")));
+__asm__(R"(
+	.text
+	.p2align 4
+	.globl igc_switch
+	.hidden igc_switch
+	.type igc_switch, @function
+igc_switch:
+	pushq %rbp
+	pushq %rbx
+	pushq %r12
+	pushq %r13
+	pushq %r14
+	pushq %r15
+	movq %rsp, (%rdi)
+	movq %rsi, %rsp
+	popq %r15
+	popq %r14
+	popq %r13
+	popq %r12
+	popq %rbx
+	popq %rbp
+	popq %rcx
+	jmp *%rcx
+	.size igc_switch, .-igc_switch
+)");
+#endif
+
+namespace igc {
+
+enum State : unsigned char { FRESH, READY, IN_BLOCK, IN_WARP, ENDED };
+
+struct Thread {
+	uint3 index;
+	unsigned number;
+	State state;
+	Fiber *fiber;
+	const char *file; /* where it waits */
+	int line;
+	Exchange what;
+	uint mask;
+	int operand, width;
+	uint64_t value;
+};
+
+struct Warp { uint alive, waiting; };
+
+/* The launch that runs. */
+static struct {
+	const Kernel *kernel;
+	const void *args;
+	unsigned threads;
+	unsigned order[MAX_THREADS]; /* thread numbers, warp by warp */
+	unsigned fresh;              /* how many of order were started */
+	unsigned live, arrived;      /* threads that have not ended; those of them in wait_block */
+	bool failed;
+} launch;
+
+static Thread threads[MAX_THREADS];
+static Warp warps[MAX_THREADS / WARP];
+static Thread *running; /* null: the scheduler */
+static std::vector<Fiber *> fibers, idle;
+#ifdef IGC_SWITCH
+static void *scheduler;
+#else
+static ucontext_t scheduler;
+#endif
+
+static void leave() {
+#ifdef IGC_SWITCH
+	igc_switch(&running->fiber->sp, scheduler);
+#else
+	swapcontext(&running->fiber->context, &scheduler);
+#endif
+}
+
+__attribute__((format(printf, 2, 3))) static void report(const Thread *t, const char *format, ...) {
+	fprintf(stderr, "emulated GPU: kernel %s, block (%u,%u,%u)", launch.kernel->name, blockIdx.x, blockIdx.y, blockIdx.z);
+	if (t) fprintf(stderr, ", thread (%u,%u,%u)", t->index.x, t->index.y, t->index.z);
+	fputs(": ", stderr);
+	va_list list;
+	va_start(list, format);
+	vfprintf(stderr, format, list);
+	va_end(list);
+	fputc('\n', stderr);
+	launch.failed = true;
+}
+
+/* Ends the launch if a report was made; in a fiber it does not return then. */
+static void stop_if_failed() {
+	if (launch.failed && running) leave();
+}
+
+void fail(const char *what, const char *file, int line) {
+	report(running, "%s at %s:%d", what, file, line);
+	stop_if_failed();
+}
+
+static bool same_place(const Thread *s, const Thread *t) {
+	return s->line == t->line && (s->file == t->file || !strcmp(s->file, t->file));
+}
+
+/* All that live are in wait_block. That they wait in different lines would be undefined on hardware. */
+static void release_block() {
+	const Thread *first = nullptr;
+	for (unsigned i = 0; i < launch.threads; i++) {
+		Thread *t = threads + i;
+		if (t->state != IN_BLOCK) continue;
+		if (!first) first = t;
+		if (!same_place(first, t)) {
+			report(t, "waits in __syncthreads at %s:%d, but thread (%u,%u,%u) in that at %s:%d", t->file, t->line,
+				first->index.x, first->index.y, first->index.z, first->file, first->line);
+			break;
+		}
+		t->state = READY;
+	}
+	launch.arrived = 0;
+	stop_if_failed();
+}
+
+void wait_block(const char *file, int line) {
+	Thread *t = running;
+	t->state = IN_BLOCK;
+	t->file = file;
+	t->line = line;
+	if (++launch.arrived == launch.live)
+		release_block();
+	else
+		leave();
+}
+
+/* The lanes of mask all wait: each gets its result in value. */
+static void release_lanes(Warp *w, Thread *lanes, uint mask) {
+	uint64_t values[WARP], ballot = 0;
+	uint group = mask & w->alive;
+	const Thread *first = lanes + __builtin_ctz(group);
+	for (uint i = 0; i < WARP; i++) {
+		if (!(group >> i & 1)) {
+			values[i] = ~uint64_t(0); /* undefined: a NaN */
+			continue;
+		}
+		Thread *t = lanes + i;
+		if (t->mask != mask || !same_place(first, t) || t->width != first->width || t->what != first->what) {
+			report(t, "exchanges with mask %08x at %s:%d, but lane %d with mask %08x at %s:%d", t->mask, t->file, t->line,
+				int(first - lanes), first->mask, first->file, first->line);
+			stop_if_failed();
+			return;
+		}
+		values[i] = t->value;
+		if (t->value) ballot |= uint64_t(1) << i;
+	}
+	for (int i = 0; i < WARP; i++) {
+		if (!(group >> i & 1)) continue;
+		Thread *t = lanes + i;
+		int start = i & -t->width, from = i, x = t->operand;
+		switch (t->what) {
+		case FROM: from = start | (x & (t->width - 1)); break;
+		case XOR: from = (i ^ x) < start + t->width ? i ^ x : i; break;
+		case DOWN: from = i + x < start + t->width ? i + x : i; break;
+		case UP: from = i - x >= start ? i - x : i; break;
+		case BALLOT: case SYNC: break;
+		}
+		t->value = t->what == BALLOT ? ballot : values[from & (WARP - 1)];
+		t->state = READY;
+	}
+	w->waiting &= ~group;
+}
+
+static bool complete(const Warp *w, uint mask) { return !(mask & w->alive & ~w->waiting); }
+
+uint64_t exchange(Exchange what, uint mask, uint64_t value, int operand, int width, const char *file, int line) {
+	Thread *t = running;
+	uint lane = t->number % WARP;
+	Warp *w = warps + t->number / WARP;
+	t->file = file;
+	t->line = line;
+	if (!(mask >> lane & 1) || width < 1 || width > WARP || (width & (width - 1))) {
+		report(t, "exchange with mask %08x and width %d at %s:%d", mask, width, file, line);
+		stop_if_failed();
+	}
+	t->state = IN_WARP;
+	t->what = what;
+	t->mask = mask;
+	t->value = value;
+	t->operand = operand;
+	t->width = width;
+	w->waiting |= 1u << lane;
+	if (complete(w, mask))
+		release_lanes(w, t - lane, mask);
+	else
+		leave();
+	return t->value;
+}
+
+static void start(Thread *t, Fiber *f) {
+	t->fiber = f;
+	t->state = READY;
+	threadIdx = t->index;
+	running = t;
+	launch.fresh++;
+}
+
+/* A thread ended: whoever waited only for it goes on. */
+static void end(Thread *t) {
+	Warp *w = warps + t->number / WARP;
+	t->state = ENDED;
+	launch.live--;
+	w->alive &= ~(1u << t->number % WARP);
+	if (w->waiting) {
+		Thread *lanes = t - t->number % WARP;
+		for (int i = 0; i < WARP; i++)
+			if (w->waiting >> i & 1 && lanes[i].mask >> t->number % WARP & 1 && complete(w, lanes[i].mask))
+				release_lanes(w, lanes, lanes[i].mask);
+	}
+	if (launch.live && launch.arrived == launch.live) release_block();
+}
+
+/* What a fiber does: threads one after another, as long as none before them waits. So without barriers a block is a loop
+ * on one stack. */
+static void work() {
+	for (;;) {
+		launch.kernel->run(launch.args);
+		end(running);
+		if (launch.fresh == launch.threads || launch.fresh != launch.threads - launch.live) break;
+		start(threads + launch.order[launch.fresh], running->fiber);
+	}
+	leave();
+	abort(); /* an ended thread is not continued */
+}
+
+static Fiber *idle_fiber() {
+	if (idle.empty()) {
+		char *memory = (char *)mmap(nullptr, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+		if (memory == MAP_FAILED || mprotect(memory, 4096, PROT_NONE)) return nullptr;
+		Fiber *f = new Fiber{};
+		/* Not all at the same place in their page, where they would push one another out of the cache. */
+		f->top = memory + STACK - fibers.size() % 61 * 64;
+		fibers.push_back(f);
+		idle.push_back(f);
+	}
+	Fiber *f = idle.back();
+	idle.pop_back();
+	return f;
+}
+
+static void enter(Thread *t) {
+	if (t->state == FRESH) {
+		Fiber *f = idle_fiber();
+		if (!f) {
+			report(t, "no memory for its stack");
+			return;
+		}
+		start(t, f);
+#ifdef IGC_SWITCH
+		void **sp = (void **)f->top;
+		*--sp = nullptr;      /* work has no caller */
+		*--sp = (void *)work; /* where igc_switch returns to */
+		sp -= 6;              /* its registers */
+		memset(sp, 0, 6 * sizeof *sp);
+		f->sp = sp;
+#else
+		getcontext(&f->context);
+		f->context.uc_stack.ss_sp = f->top - STACK / 2;
+		f->context.uc_stack.ss_size = STACK / 2;
+		makecontext(&f->context, work, 0);
+#endif
+	} else {
+		threadIdx = t->index;
+		running = t;
+	}
+#ifdef IGC_SWITCH
+	igc_switch(&scheduler, t->fiber->sp);
+#else
+	swapcontext(&scheduler, &t->fiber->context);
+#endif
+	if (running->state == ENDED) idle.push_back(running->fiber);
+	running = nullptr;
+}
+
+static void run_block() {
+	unsigned n = launch.threads;
+	launch.fresh = launch.arrived = 0;
+	launch.live = n;
+	for (unsigned i = 0; i < n; i++) threads[i].state = FRESH;
+	for (unsigned i = 0; i < n; i += WARP) warps[i / WARP] = {n - i < WARP ? (1u << (n - i)) - 1 : ~0u, 0};
+	while (launch.live) {
+		bool any = false;
+		for (unsigned first = 0, last; first < n && launch.live; first = last) {
+			unsigned warp = launch.order[first] / WARP;
+			last = first + std::min<unsigned>(WARP, n - warp * WARP);
+			/* A warp as long as it can, for its data is in the cache. */
+			for (bool again = true; again;) {
+				again = false;
+				for (unsigned i = first; i < last && launch.live; i++) {
+					Thread *t = threads + launch.order[i];
+					if (t->state != FRESH && t->state != READY) continue;
+					enter(t);
+					if (launch.failed) return;
+					any = again = true;
+				}
+			}
+		}
+		if (any || !launch.live) continue;
+		const Thread *lane = nullptr, *block = nullptr; /* one of each kind that waits */
+		for (unsigned i = 0; i < n; i++) {
+			if (threads[i].state == IN_BLOCK && !block) block = threads + i;
+			if (threads[i].state == IN_WARP && !lane) lane = threads + i;
+		}
+		if (block)
+			report(lane, "waits for lanes %08x at %s:%d that never come; thread (%u,%u,%u) waits in __syncthreads at %s:%d",
+				lane->mask, lane->file, lane->line, block->index.x, block->index.y, block->index.z, block->file, block->line);
+		else
+			report(lane, "waits for lanes %08x at %s:%d that never come", lane->mask, lane->file, lane->line);
+		return;
+	}
+}
+
+static uint64_t random_number() {
+	static uint64_t s = 88172645463325252u;
+	s ^= s << 13;
+	s ^= s >> 7;
+	s ^= s << 17;
+	return s;
+}
+
+template <class T> static void mix(T *p, size_t n) {
+	for (; n > 1; n--) std::swap(p[n - 1], p[random_number() % n]);
+}
+
+static bool guarded(const unsigned char *p, size_t n) {
+	for (size_t i = 0; i < n; i++)
+		if (p[i] != 0xFF) return false;
+	return true;
+}
+
+static void order_threads(bool reverse, bool random) {
+	unsigned n = launch.threads, count = (n + WARP - 1) / WARP, k = 0;
+	unsigned order[MAX_THREADS / WARP];
+	for (unsigned i = 0; i < count; i++) order[i] = reverse ? count - 1 - i : i;
+	if (random) mix(order, count);
+	for (unsigned i = 0; i < count; i++) {
+		unsigned start = order[i] * WARP, lanes = std::min<unsigned>(WARP, n - start);
+		for (unsigned j = 0; j < lanes; j++) launch.order[k + j] = start + (reverse ? lanes - 1 - j : j);
+		if (random) mix(launch.order + k, lanes);
+		k += lanes;
+	}
+}
+
+static bool run(const Kernel *kernel, const void *args, dim3 grid, dim3 block, size_t shared_bytes) {
+	launch.kernel = kernel;
+	launch.args = args;
+	launch.threads = block.x * block.y * block.z;
+	launch.failed = false;
+	gridDim = grid;
+	blockDim = block;
+	for (unsigned i = 0; i < launch.threads; i++) {
+		threads[i].number = i;
+		threads[i].index = {i % block.x, i / block.x % block.y, i / block.x / block.y};
+	}
+	const char *wanted = getenv("IGC_EMULATED_ORDER");
+	bool reverse = wanted && !strcmp(wanted, "reverse"), random = wanted && !strcmp(wanted, "random");
+	size_t blocks = size_t(grid.x) * grid.y * grid.z;
+	std::vector<size_t> order;
+	if (random) {
+		order.resize(blocks);
+		for (size_t i = 0; i < blocks; i++) order[i] = i;
+		mix(order.data(), blocks);
+	}
+	order_threads(reverse, random);
+	for (size_t i = 0; i < blocks && !launch.failed; i++) {
+		size_t b = random ? order[i] : reverse ? blocks - 1 - i : i;
+		blockIdx = {uint(b % grid.x), uint(b / grid.x % grid.y), uint(b / grid.x / grid.y)};
+		if (random && i) order_threads(reverse, random);
+		memset(shared_memory, 0xFF, shared_bytes + GUARD);
+		run_block();
+		if (!launch.failed && !guarded(shared_memory + shared_bytes, GUARD))
+			report(nullptr, "writes behind its %zu bytes of shared memory", shared_bytes);
+	}
+	if (launch.failed) idle = fibers; /* whatever is on the stacks is forgotten */
+	return !launch.failed;
+}
+
+} // namespace igc
+
+/* ---- The driver ---- */
+
+using Guard = std::lock_guard<std::recursive_mutex>;
+
+struct CUctx_st {
+	int device;
+	unsigned flags;
+	CUresult error; /* sticks until the context is gone */
+};
+
+struct CUfunc_st {
+	const igc::Kernel *kernel;
+	int dynamic; /* bytes of shared memory a launch may ask for */
+};
+
+struct CUmod_st {
+	CUcontext context;
+	std::map<std::string, long> entries; /* name to bytes of parameters, -1: not told */
+	std::map<std::string, std::unique_ptr<CUfunc_st>> functions;
+};
+
+struct Node {
+	enum { KERNEL_NODE, COPY, FILL } kind;
+	/* KERNEL_NODE */
+	const igc::Kernel *kernel;
+	dim3 grid, block;
+	unsigned shared;
+	std::vector<unsigned char> args;
+	/* COPY, FILL */
+	char *to;
+	const char *from;
+	bool to_device, from_device;
+	size_t bytes;
+	unsigned value, width; /* of an element in bytes */
+};
+
+struct CUgraph_st { std::vector<Node> nodes; };
+struct CUgraphExec_st { CUcontext context; std::vector<Node> nodes; };
+
+struct Capture {
+	CUstream origin;
+	CUstreamCaptureMode mode;
+	const void *thread;
+	CUgraph graph;
+	bool invalid;
+};
+
+struct CUstream_st {
+	CUcontext context;
+	unsigned flags;
+	int priority;
+	Capture *capture;
+	long recorded, joined; /* nodes in this capture; how many of them its origin has waited for */
+};
+
+struct CUevent_st {
+	CUcontext context;
+	unsigned flags;
+	bool recorded;
+	double time; /* ms */
+	Capture *capture; /* recorded while capturing: not an event in time */
+	CUstream stream;
+	long position;
+};
+
+struct Memory { size_t bytes; CUcontext context; int device; };
+
+
+struct Primary { CUcontext context; int users; unsigned flags; };
+
+struct Gpu {
+	std::recursive_mutex lock;
+	int devices; /* 0 until cuInit */
+	std::map<char *, Memory> memory;
+	std::map<int, size_t> used; /* bytes, by device */
+	std::set<CUcontext> contexts;
+	std::set<CUmodule> modules;
+	std::set<CUstream> streams;
+	std::set<CUevent> events;
+	std::set<CUgraph> graphs;
+	std::set<CUgraphExec> executables;
+	std::set<Capture *> captures;
+	std::map<void *, bool> host; /* pinned: whether it was allocated here */
+	std::map<int, Primary> primary;
+};
+
+static Gpu &gpu = *new Gpu{}; /* never destroyed: threads may still call while the process ends */
+static thread_local std::vector<CUcontext> current;
+static thread_local CUstreamCaptureMode capture_mode = CU_STREAM_CAPTURE_MODE_GLOBAL;
+
+#define API extern "C" __attribute__((visibility("default"))) CUresult
+#define TRY(call) do { if (CUresult r_ = (call)) return r_; } while (0)
+#define NEED(condition, error) do { if (!(condition)) return CUDA_ERROR_##error; } while (0)
+#define ENTER Guard hold(gpu.lock); NEED(gpu.devices, NOT_INITIALIZED)
+#define DEVICE(d) ENTER; NEED((d) >= 0 && (d) < gpu.devices, INVALID_DEVICE)
+#define CONTEXT ENTER; CUcontext ctx = nullptr; TRY(find_context(&ctx))
+
+static CUresult find_context(CUcontext *ctx) {
+	NEED(!current.empty() && current.back(), INVALID_CONTEXT);
+	NEED(gpu.contexts.count(current.back()), CONTEXT_IS_DESTROYED);
+	*ctx = current.back();
+	return (*ctx)->error;
+}
+
+static size_t memory_limit() {
+	const char *text = getenv("IGC_EMULATED_MEMORY");
+	return text && *text ? strtoull(text, nullptr, 10) : size_t(4) << 30;
+}
+
+static double now() {
+	timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1e3 + t.tv_nsec * 1e-6;
+}
+
+/* Null for the default streams. */
+static CUresult find_stream(CUcontext ctx, CUstream *s) {
+	if ((uintptr_t)*s <= 2) *s = nullptr;
+	NEED(!*s || gpu.streams.count(*s), INVALID_HANDLE);
+	NEED(!*s || (*s)->context == ctx, INVALID_HANDLE);
+	return CUDA_SUCCESS;
+}
+
+/* What the default stream does would wait for the blocking streams, which while they record cannot be waited for. */
+static CUresult default_stream(CUcontext ctx) {
+	CUresult r = CUDA_SUCCESS;
+	for (CUstream s : gpu.streams)
+		if (s->context == ctx && s->capture && !(s->flags & CU_STREAM_NON_BLOCKING)) {
+			s->capture->invalid = true;
+			r = CUDA_ERROR_STREAM_CAPTURE_IMPLICIT;
+		}
+	return r;
+}
+
+/* For calls that may wait for the device behind the scenes: what captures in stricter modes than relaxed forbid. */
+static CUresult allowed() {
+	CUresult r = CUDA_SUCCESS;
+	if (capture_mode == CU_STREAM_CAPTURE_MODE_RELAXED) return r;
+	for (Capture *c : gpu.captures) {
+		bool mine = c->thread == &capture_mode && c->mode != CU_STREAM_CAPTURE_MODE_RELAXED;
+		bool others = c->mode == CU_STREAM_CAPTURE_MODE_GLOBAL && capture_mode == CU_STREAM_CAPTURE_MODE_GLOBAL;
+		if (!mine && !others) continue;
+		c->invalid = true;
+		r = CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+	}
+	return r;
+}
+
+static bool inside(const char *p, size_t bytes) {
+	auto i = gpu.memory.upper_bound((char *)p);
+	if (i == gpu.memory.begin()) return false;
+	--i;
+	return p - i->first >= 0 && size_t(p - i->first) <= i->second.bytes && bytes <= i->second.bytes - (p - i->first);
+}
+
+static CUresult check_memory(char *base, const Memory &m) {
+	const unsigned char *before = (unsigned char *)base - GUARD, *behind = (unsigned char *)base + m.bytes;
+	const char *where = !igc::guarded(behind, GUARD) ? "behind its end" : !igc::guarded(before, GUARD) ? "before its start" : nullptr;
+	if (!where) return CUDA_SUCCESS;
+	fprintf(stderr, "emulated GPU: memory of %zu bytes at %p was written to %s\n", m.bytes, (void *)base, where);
+	return m.context->error = CUDA_ERROR_ILLEGAL_ADDRESS;
+}
+
+static CUresult check_context(CUcontext ctx) {
+	CUresult r = CUDA_SUCCESS;
+	for (auto &m : gpu.memory)
+		if (m.second.context == ctx && check_memory(m.first, m.second)) r = CUDA_ERROR_ILLEGAL_ADDRESS;
+	return r;
+}
+
+static bool ranges_exist(const Node &n) {
+	if (n.kind == Node::KERNEL_NODE) return true;
+	if (n.to_device && !inside(n.to, n.bytes)) return false;
+	return !n.from_device || inside(n.from, n.bytes);
+}
+
+static CUresult execute(CUcontext ctx, const Node &n) {
+	if (n.kind == Node::KERNEL_NODE) {
+		if (!igc::run(n.kernel, n.args.data(), n.grid, n.block, n.shared)) ctx->error = CUDA_ERROR_LAUNCH_FAILED;
+	} else if (!ranges_exist(n)) { /* freed since it was recorded */
+		fprintf(stderr, "emulated GPU: a graph copies or fills memory that was freed\n");
+		ctx->error = CUDA_ERROR_ILLEGAL_ADDRESS;
+	} else if (n.kind == Node::COPY) {
+		memmove(n.to, n.from, n.bytes);
+	} else {
+		for (size_t i = 0; i < n.bytes; i += n.width) memcpy(n.to + i, &n.value, n.width);
+	}
+	return ctx->error;
+}
+
+static CUresult submit(CUcontext ctx, CUstream s, Node n) {
+	TRY(find_stream(ctx, &s));
+	NEED(ranges_exist(n), INVALID_VALUE);
+	if (!s) TRY(default_stream(ctx));
+	if (!s || !s->capture) return execute(ctx, n);
+	NEED(!s->capture->invalid, STREAM_CAPTURE_INVALIDATED);
+	s->capture->graph->nodes.push_back(std::move(n));
+	s->recorded++;
+	return CUDA_SUCCESS;
+}
+
+static Node copy_node(void *to, bool to_device, const void *from, bool from_device, size_t bytes) {
+	Node n{};
+	n.kind = Node::COPY;
+	n.to = (char *)to;
+	n.from = (const char *)from;
+	n.to_device = to_device;
+	n.from_device = from_device;
+	n.bytes = bytes;
+	return n;
+}
+
+static Node fill_node(CUdeviceptr to, unsigned value, unsigned width, size_t count) {
+	Node n{};
+	n.kind = Node::FILL;
+	n.to = (char *)to;
+	n.to_device = true;
+	n.bytes = count * width;
+	n.value = value;
+	n.width = width;
+	return n;
+}
+
+static CUresult at_once(CUcontext ctx, Node n) {
+	TRY(allowed());
+	return submit(ctx, nullptr, std::move(n));
+}
+
+static void free_memory(std::map<char *, Memory>::iterator i) {
+	gpu.used[i->second.device] -= i->second.bytes;
+	free(i->first - GUARD);
+	gpu.memory.erase(i);
+}
+
+static void end_capture(Capture *c) {
+	for (CUstream s : gpu.streams)
+		if (s->capture == c) s->capture = nullptr;
+	for (CUevent e : gpu.events)
+		if (e->capture == c) {
+			e->capture = nullptr;
+			e->recorded = false;
+		}
+	gpu.captures.erase(c);
+	delete c;
+}
+
+template <class T> static void destroy_of(CUcontext ctx, std::set<T> &all) {
+	for (auto i = all.begin(); i != all.end();)
+		if ((*i)->context == ctx) {
+			delete *i;
+			i = all.erase(i);
+		} else
+			++i;
+}
+
+static CUresult destroy_context(CUcontext ctx) {
+	CUresult r = CUDA_SUCCESS;
+	for (CUstream s : gpu.streams)
+		if (s->context == ctx && s->capture) {
+			delete s->capture->graph;
+			end_capture(s->capture);
+		}
+	for (auto i = gpu.memory.begin(); i != gpu.memory.end();) {
+		auto m = i++;
+		if (m->second.context != ctx) continue;
+		if (check_memory(m->first, m->second)) r = CUDA_ERROR_ILLEGAL_ADDRESS;
+		free_memory(m);
+	}
+	destroy_of(ctx, gpu.streams);
+	destroy_of(ctx, gpu.events);
+	destroy_of(ctx, gpu.modules);
+	destroy_of(ctx, gpu.executables);
+	gpu.contexts.erase(ctx);
+	delete ctx;
+	return r;
+}
+
+/* -- The library and devices -- */
+
+static const char *error_name(CUresult r) {
+	switch (r) {
+#define NAME(x) case x: return #x;
+#include "errors.h"
+	}
+	return nullptr;
+}
+
+API cuGetErrorName(CUresult r, const char **text) {
+	*text = error_name(r);
+	return *text ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+}
+API cuGetErrorString(CUresult r, const char **text) { return cuGetErrorName(r, text); }
+
+API cuInit(unsigned flags) {
+	Guard hold(gpu.lock);
+	NEED(!flags, INVALID_VALUE);
+	const char *text = getenv("IGC_EMULATED_DEVICES");
+	gpu.devices = text && *text ? atoi(text) : 1;
+	NEED(gpu.devices > 0, NO_DEVICE);
+	return CUDA_SUCCESS;
+}
+API cuDriverGetVersion(int *v) { *v = CUDA_VERSION; return CUDA_SUCCESS; }
+API cuDeviceGetCount(int *n) { ENTER; *n = gpu.devices; return CUDA_SUCCESS; }
+API cuDeviceGet(CUdevice *d, int i) { DEVICE(i); *d = i; return CUDA_SUCCESS; }
+API cuDeviceGetName(char *name, int n, CUdevice d) { DEVICE(d); snprintf(name, n, "Emulated GPU"); return CUDA_SUCCESS; }
+API cuDeviceTotalMem(size_t *n, CUdevice d) { DEVICE(d); *n = memory_limit(); return CUDA_SUCCESS; }
+API cuDeviceGetPCIBusId(char *id, int n, CUdevice d) {
+	DEVICE(d);
+	snprintf(id, n, "0000:%02x:00.0", d + 1);
+	return CUDA_SUCCESS;
+}
+API cuDeviceGetUuid(CUuuid *id, CUdevice d) {
+	DEVICE(d);
+	memcpy(id->bytes, "IGC emulated GPU", 16);
+	id->bytes[15] = char(d);
+	return CUDA_SUCCESS;
+}
+API cuDeviceGetAttribute(int *v, CUdevice_attribute a, CUdevice d) {
+	DEVICE(d);
+	switch (a) {
+	case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: *v = 7; break;
+	case CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT: *v = PROCESSORS; break;
+	case CU_DEVICE_ATTRIBUTE_WARP_SIZE: *v = WARP; break;
+	case CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK:
+	case CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_X:
+	case CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_Y: *v = MAX_THREADS; break;
+	case CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_Z: *v = 64; break;
+	case CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_X: *v = 0x7fffffff; break;
+	case CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Y:
+	case CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Z: *v = 65535; break;
+	case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK: *v = SHARED_DEFAULT; break;
+	case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN:
+	case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR: *v = SHARED_MAX; break;
+	case CU_DEVICE_ATTRIBUTE_MAX_REGISTERS_PER_BLOCK:
+	case CU_DEVICE_ATTRIBUTE_MAX_REGISTERS_PER_MULTIPROCESSOR: *v = 65536; break;
+	case CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR: *v = 2048; break;
+	case CU_DEVICE_ATTRIBUTE_MAX_BLOCKS_PER_MULTIPROCESSOR: *v = 32; break;
+	case CU_DEVICE_ATTRIBUTE_CLOCK_RATE:
+	case CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE: *v = 1000000; break;
+	case CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH: *v = 64; break;
+	case CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE: *v = 4 << 20; break;
+	case CU_DEVICE_ATTRIBUTE_TOTAL_CONSTANT_MEMORY: *v = 65536; break;
+	case CU_DEVICE_ATTRIBUTE_UNIFIED_ADDRESSING:
+	case CU_DEVICE_ATTRIBUTE_CAN_MAP_HOST_MEMORY:
+	case CU_DEVICE_ATTRIBUTE_CONCURRENT_KERNELS:
+	case CU_DEVICE_ATTRIBUTE_ASYNC_ENGINE_COUNT: *v = 1; break;
+	case CU_DEVICE_ATTRIBUTE_PCI_BUS_ID: *v = d + 1; break;
+	default: *v = 0;
+	}
+	return CUDA_SUCCESS;
+}
+
+/* -- Contexts -- */
+
+static CUcontext make_context(CUdevice d, unsigned flags) {
+	CUcontext ctx = new CUctx_st{d, flags, CUDA_SUCCESS};
+	gpu.contexts.insert(ctx);
+	return ctx;
+}
+
+API cuCtxCreate(CUcontext *ctx, unsigned flags, CUdevice d) {
+	DEVICE(d);
+	current.push_back(*ctx = make_context(d, flags));
+	return CUDA_SUCCESS;
+}
+API cuCtxDestroy(CUcontext ctx) {
+	ENTER;
+	NEED(gpu.contexts.count(ctx), INVALID_CONTEXT);
+	if (!current.empty() && current.back() == ctx) current.pop_back();
+	return destroy_context(ctx);
+}
+API cuCtxPushCurrent(CUcontext ctx) {
+	ENTER;
+	NEED(gpu.contexts.count(ctx), INVALID_CONTEXT);
+	current.push_back(ctx);
+	return CUDA_SUCCESS;
+}
+API cuCtxPopCurrent(CUcontext *ctx) {
+	ENTER;
+	NEED(!current.empty(), INVALID_CONTEXT);
+	if (ctx) *ctx = current.back();
+	current.pop_back();
+	return CUDA_SUCCESS;
+}
+API cuCtxSetCurrent(CUcontext ctx) {
+	ENTER;
+	NEED(!ctx || gpu.contexts.count(ctx), INVALID_CONTEXT);
+	if (!current.empty()) current.pop_back();
+	if (ctx) current.push_back(ctx);
+	return CUDA_SUCCESS;
+}
+API cuCtxGetCurrent(CUcontext *ctx) { ENTER; *ctx = current.empty() ? nullptr : current.back(); return CUDA_SUCCESS; }
+API cuCtxGetDevice(CUdevice *d) { CONTEXT; *d = ctx->device; return CUDA_SUCCESS; }
+API cuCtxGetFlags(unsigned *flags) { CONTEXT; *flags = ctx->flags; return CUDA_SUCCESS; }
+API cuCtxSynchronize(void) {
+	CONTEXT;
+	for (CUstream s : gpu.streams)
+		if (s->context == ctx && s->capture) {
+			s->capture->invalid = true;
+			return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+		}
+	return check_context(ctx);
+}
+API cuCtxGetStreamPriorityRange(int *least, int *greatest) {
+	CONTEXT;
+	if (least) *least = 0;
+	if (greatest) *greatest = 0;
+	return CUDA_SUCCESS;
+}
+
+API cuDevicePrimaryCtxRetain(CUcontext *ctx, CUdevice d) {
+	DEVICE(d);
+	Primary &p = gpu.primary[d];
+	if (!p.users++) p.context = make_context(d, p.flags);
+	*ctx = p.context;
+	return CUDA_SUCCESS;
+}
+API cuDevicePrimaryCtxRelease(CUdevice d) {
+	DEVICE(d);
+	Primary &p = gpu.primary[d];
+	NEED(p.users, INVALID_CONTEXT);
+	return --p.users ? CUDA_SUCCESS : destroy_context(p.context);
+}
+API cuDevicePrimaryCtxReset(CUdevice d) {
+	DEVICE(d);
+	Primary &p = gpu.primary[d];
+	if (!p.users) return CUDA_SUCCESS;
+	p.users = 0;
+	return destroy_context(p.context);
+}
+API cuDevicePrimaryCtxSetFlags(CUdevice d, unsigned flags) { DEVICE(d); gpu.primary[d].flags = flags; return CUDA_SUCCESS; }
+API cuDevicePrimaryCtxGetState(CUdevice d, unsigned *flags, int *active) {
+	DEVICE(d);
+	*flags = gpu.primary[d].flags;
+	*active = gpu.primary[d].users > 0;
+	return CUDA_SUCCESS;
+}
+
+/* -- Modules and functions -- */
+
+/* Which kernels a PTX text has, and how many bytes of parameters where it is one structure. */
+static std::map<std::string, long> parse(const std::string &ptx) {
+	std::map<std::string, long> entries;
+	const std::string keyword = ".entry";
+	for (size_t i = ptx.find(keyword); i != std::string::npos; i = ptx.find(keyword, i)) {
+		i = ptx.find_first_not_of(" \t\r\n", i + keyword.size());
+		if (i == std::string::npos) break;
+		size_t end = std::min(ptx.find_first_of(" \t\r\n({", i), ptx.size());
+		std::string name = ptx.substr(i, end - i);
+		size_t open = ptx.find_first_of("({", end), close = ptx.find(')', end);
+		long bytes = -1;
+		if (open != std::string::npos && ptx[open] == '(' && close != std::string::npos) {
+			size_t bracket = ptx.find('[', open);
+			if (bracket < close && ptx.find(".param", ptx.find(".param", open) + 1) > close)
+				bytes = strtol(ptx.c_str() + bracket + 1, nullptr, 10);
+		}
+		entries[name] = bytes;
+		i = end;
+	}
+	return entries;
+}
+
+API cuModuleLoadData(CUmodule *m, const void *image) {
+	CONTEXT;
+	TRY(allowed());
+	std::string ptx = (const char *)image;
+	NEED(ptx.compare(0, 4, "\177ELF"), NO_BINARY_FOR_GPU);
+	NEED(ptx.find(".version") != std::string::npos, INVALID_PTX);
+	size_t target = ptx.find(".target sm_");
+	NEED(target == std::string::npos || atoi(ptx.c_str() + target + 11) <= 70, NO_BINARY_FOR_GPU);
+	*m = new CUmod_st{ctx, parse(ptx), {}};
+	gpu.modules.insert(*m);
+	return CUDA_SUCCESS;
+}
+API cuModuleLoadDataEx(CUmodule *m, const void *image, unsigned, CUjit_option *, void **) { return cuModuleLoadData(m, image); }
+API cuModuleLoad(CUmodule *m, const char *path) {
+	CONTEXT;
+	std::string text;
+	FILE *f = fopen(path, "rb");
+	NEED(f, FILE_NOT_FOUND);
+	for (int c; (c = getc(f)) != EOF;) text += char(c);
+	fclose(f);
+	return cuModuleLoadData(m, text.c_str());
+}
+API cuModuleUnload(CUmodule m) {
+	CONTEXT;
+	NEED(gpu.modules.erase(m), INVALID_HANDLE);
+	delete m;
+	return CUDA_SUCCESS;
+}
+API cuModuleGetFunction(CUfunction *f, CUmodule m, const char *name) {
+	CONTEXT;
+	NEED(gpu.modules.count(m), INVALID_HANDLE);
+	auto entry = m->entries.find(name);
+	NEED(entry != m->entries.end(), NOT_FOUND);
+	std::unique_ptr<CUfunc_st> &function = m->functions[name];
+	if (!function) {
+		const igc::Kernel *k = igc::kernels;
+		while (k && strcmp(k->name, name)) k = k->next;
+		if (!k) fprintf(stderr, "emulated GPU: the PTX has a kernel %s, the sources have none\n", name);
+		NEED(k, NOT_FOUND);
+		if (entry->second >= 0 && size_t(entry->second) != k->bytes) {
+			fprintf(stderr, "emulated GPU: kernel %s takes %ld bytes in the PTX and %zu in the source: an old PTX?\n", name,
+				entry->second, k->bytes);
+			return CUDA_ERROR_INVALID_IMAGE;
+		}
+		function.reset(new CUfunc_st{k, SHARED_DEFAULT});
+	}
+	*f = function.get();
+	return CUDA_SUCCESS;
+}
+
+/* Looks the handle up without reading it, for its module may be gone. */
+static CUresult find_function(CUcontext ctx, CUfunction f) {
+	for (CUmodule m : gpu.modules)
+		if (m->context == ctx)
+			for (auto &x : m->functions)
+				if (x.second.get() == f && f) return CUDA_SUCCESS;
+	return CUDA_ERROR_INVALID_HANDLE;
+}
+
+API cuFuncSetAttribute(CUfunction f, CUfunction_attribute a, int v) {
+	CONTEXT;
+	TRY(find_function(ctx, f));
+	if (a == CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT) return CUDA_SUCCESS;
+	NEED(a == CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES && v >= 0 && v <= SHARED_MAX, INVALID_VALUE);
+	f->dynamic = v;
+	return CUDA_SUCCESS;
+}
+API cuFuncGetAttribute(int *v, CUfunction_attribute a, CUfunction f) {
+	CONTEXT;
+	TRY(find_function(ctx, f));
+	switch (a) {
+	case CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK: *v = f->kernel->threads; break;
+	case CU_FUNC_ATTRIBUTE_NUM_REGS: *v = 32; break;
+	case CU_FUNC_ATTRIBUTE_PTX_VERSION:
+	case CU_FUNC_ATTRIBUTE_BINARY_VERSION: *v = 70; break;
+	case CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES: *v = f->dynamic; break;
+	default: *v = 0;
+	}
+	return CUDA_SUCCESS;
+}
+API cuFuncSetCacheConfig(CUfunction f, CUfunc_cache) { CONTEXT; return find_function(ctx, f); }
+API cuFuncSetSharedMemConfig(CUfunction f, CUsharedconfig) { CONTEXT; return find_function(ctx, f); }
+API cuOccupancyMaxActiveBlocksPerMultiprocessor(int *n, CUfunction f, int block, size_t shared) {
+	CONTEXT;
+	TRY(find_function(ctx, f));
+	NEED(block > 0, INVALID_VALUE);
+	*n = unsigned(block) > f->kernel->threads || shared > size_t(f->dynamic) ? 0 : std::min(32, 2048 / block);
+	if (shared) *n = std::min(*n, int(SHARED_MAX / shared));
+	return CUDA_SUCCESS;
+}
+
+API cuLaunchKernel(CUfunction f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
+		unsigned shared, CUstream s, void **params, void **extra) {
+	CONTEXT;
+	TRY(find_function(ctx, f));
+	NEED(!extra && (params || !f->kernel->bytes), INVALID_VALUE);
+	NEED(gx && gy && gz && bx && by && bz, INVALID_VALUE);
+	NEED(gx <= 0x7fffffff && gy <= 65535 && gz <= 65535, INVALID_VALUE);
+	NEED(bx <= MAX_THREADS && by <= MAX_THREADS && bz <= 64, INVALID_VALUE);
+	NEED(size_t(bx) * by * bz <= f->kernel->threads, INVALID_VALUE);
+	NEED(shared <= unsigned(f->dynamic), INVALID_VALUE);
+	Node n{};
+	n.kind = Node::KERNEL_NODE;
+	n.kernel = f->kernel;
+	n.grid = {gx, gy, gz};
+	n.block = {bx, by, bz};
+	n.shared = shared;
+	if (params) n.args.assign((unsigned char *)params[0], (unsigned char *)params[0] + f->kernel->bytes);
+	return submit(ctx, s, std::move(n));
+}
+
+/* -- Memory -- */
+
+API cuMemGetInfo(size_t *left, size_t *total) {
+	CONTEXT;
+	*total = memory_limit();
+	*left = *total - std::min(*total, gpu.used[ctx->device]);
+	return CUDA_SUCCESS;
+}
+API cuMemAlloc(CUdeviceptr *p, size_t bytes) {
+	CONTEXT;
+	TRY(allowed());
+	NEED(bytes, INVALID_VALUE);
+	size_t limit = memory_limit(), used = gpu.used[ctx->device];
+	NEED(used <= limit && bytes <= limit - used, OUT_OF_MEMORY);
+	void *memory;
+	static_assert(GUARD % 256 == 0, "memory is aligned as on hardware");
+	NEED(!posix_memalign(&memory, 256, bytes + 2 * GUARD), OUT_OF_MEMORY);
+	memset(memory, 0xFF, bytes + 2 * GUARD);
+	char *base = (char *)memory + GUARD;
+	gpu.memory[base] = {bytes, ctx, ctx->device};
+	gpu.used[ctx->device] += bytes;
+	*p = (CUdeviceptr)base;
+	return CUDA_SUCCESS;
+}
+API cuMemAllocManaged(CUdeviceptr *p, size_t bytes, unsigned) { return cuMemAlloc(p, bytes); }
+API cuMemFree(CUdeviceptr p) {
+	CONTEXT;
+	TRY(allowed());
+	if (!p) return CUDA_SUCCESS;
+	auto i = gpu.memory.find((char *)p);
+	NEED(i != gpu.memory.end(), INVALID_VALUE);
+	CUresult r = check_memory(i->first, i->second);
+	free_memory(i);
+	return r;
+}
+API cuMemGetAddressRange(CUdeviceptr *base, size_t *bytes, CUdeviceptr p) {
+	CONTEXT;
+	NEED(inside((char *)p, 1), NOT_FOUND);
+	auto i = --gpu.memory.upper_bound((char *)p);
+	if (base) *base = (CUdeviceptr)i->first;
+	if (bytes) *bytes = i->second.bytes;
+	return CUDA_SUCCESS;
+}
+API cuMemHostAlloc(void **p, size_t bytes, unsigned) {
+	CONTEXT;
+	TRY(allowed());
+	NEED(bytes, INVALID_VALUE);
+	NEED(!posix_memalign(p, 4096, bytes), OUT_OF_MEMORY);
+	gpu.host[*p] = true;
+	return CUDA_SUCCESS;
+}
+API cuMemAllocHost(void **p, size_t bytes) { return cuMemHostAlloc(p, bytes, 0); }
+API cuMemFreeHost(void *p) {
+	CONTEXT;
+	TRY(allowed());
+	auto i = gpu.host.find(p);
+	NEED(i != gpu.host.end() && i->second, INVALID_VALUE);
+	gpu.host.erase(i);
+	free(p);
+	return CUDA_SUCCESS;
+}
+API cuMemHostRegister(void *p, size_t, unsigned) {
+	CONTEXT;
+	NEED(!gpu.host.count(p), HOST_MEMORY_ALREADY_REGISTERED);
+	gpu.host[p] = false;
+	return CUDA_SUCCESS;
+}
+API cuMemHostUnregister(void *p) {
+	CONTEXT;
+	auto i = gpu.host.find(p);
+	NEED(i != gpu.host.end() && !i->second, HOST_MEMORY_NOT_REGISTERED);
+	gpu.host.erase(i);
+	return CUDA_SUCCESS;
+}
+API cuMemHostGetDevicePointer(CUdeviceptr *d, void *p, unsigned) {
+	CONTEXT;
+	NEED(gpu.host.count(p), INVALID_VALUE);
+	*d = (CUdeviceptr)p;
+	return CUDA_SUCCESS;
+}
+
+API cuMemcpyHtoD(CUdeviceptr d, const void *h, size_t n) { CONTEXT; return at_once(ctx, copy_node((void *)d, true, h, false, n)); }
+API cuMemcpyDtoH(void *h, CUdeviceptr d, size_t n) { CONTEXT; return at_once(ctx, copy_node(h, false, (void *)d, true, n)); }
+API cuMemcpyDtoD(CUdeviceptr to, CUdeviceptr from, size_t n) {
+	CONTEXT;
+	return at_once(ctx, copy_node((void *)to, true, (void *)from, true, n));
+}
+API cuMemcpyHtoDAsync(CUdeviceptr d, const void *h, size_t n, CUstream s) {
+	CONTEXT;
+	return submit(ctx, s, copy_node((void *)d, true, h, false, n));
+}
+API cuMemcpyDtoHAsync(void *h, CUdeviceptr d, size_t n, CUstream s) {
+	CONTEXT;
+	return submit(ctx, s, copy_node(h, false, (void *)d, true, n));
+}
+API cuMemcpyDtoDAsync(CUdeviceptr to, CUdeviceptr from, size_t n, CUstream s) {
+	CONTEXT;
+	return submit(ctx, s, copy_node((void *)to, true, (void *)from, true, n));
+}
+/* Of any two addresses: which are the device's is known here. */
+API cuMemcpy(CUdeviceptr to, CUdeviceptr from, size_t n) {
+	CONTEXT;
+	return at_once(ctx, copy_node((void *)to, inside((char *)to, 0), (void *)from, inside((char *)from, 0), n));
+}
+API cuMemcpyAsync(CUdeviceptr to, CUdeviceptr from, size_t n, CUstream s) {
+	CONTEXT;
+	return submit(ctx, s, copy_node((void *)to, inside((char *)to, 0), (void *)from, inside((char *)from, 0), n));
+}
+API cuMemcpyPeer(CUdeviceptr to, CUcontext, CUdeviceptr from, CUcontext, size_t n) { return cuMemcpyDtoD(to, from, n); }
+API cuMemcpyPeerAsync(CUdeviceptr to, CUcontext, CUdeviceptr from, CUcontext, size_t n, CUstream s) {
+	return cuMemcpyDtoDAsync(to, from, n, s);
+}
+
+#define MEMSET(NOW, LATER, TYPE) \
+	API NOW(CUdeviceptr p, TYPE v, size_t n) { CONTEXT; return at_once(ctx, fill_node(p, v, sizeof v, n)); } \
+	API LATER(CUdeviceptr p, TYPE v, size_t n, CUstream s) { CONTEXT; return submit(ctx, s, fill_node(p, v, sizeof v, n)); }
+MEMSET(cuMemsetD8, cuMemsetD8Async, unsigned char)
+MEMSET(cuMemsetD16, cuMemsetD16Async, unsigned short)
+MEMSET(cuMemsetD32, cuMemsetD32Async, unsigned)
+
+/* -- Streams -- */
+
+API cuStreamCreateWithPriority(CUstream *s, unsigned flags, int priority) {
+	CONTEXT;
+	NEED(flags <= CU_STREAM_NON_BLOCKING, INVALID_VALUE);
+	*s = new CUstream_st{ctx, flags, priority, nullptr, 0, 0};
+	gpu.streams.insert(*s);
+	return CUDA_SUCCESS;
+}
+API cuStreamCreate(CUstream *s, unsigned flags) { return cuStreamCreateWithPriority(s, flags, 0); }
+API cuStreamDestroy(CUstream s) {
+	CONTEXT;
+	NEED(gpu.streams.count(s), INVALID_HANDLE);
+	NEED(!s->capture, STREAM_CAPTURE_UNSUPPORTED);
+	gpu.streams.erase(s);
+	for (CUevent e : gpu.events)
+		if (e->stream == s) e->stream = nullptr;
+	delete s;
+	return CUDA_SUCCESS;
+}
+API cuStreamGetFlags(CUstream s, unsigned *flags) {
+	CONTEXT;
+	TRY(find_stream(ctx, &s));
+	*flags = s ? s->flags : 0;
+	return CUDA_SUCCESS;
+}
+API cuStreamGetPriority(CUstream s, int *priority) {
+	CONTEXT;
+	TRY(find_stream(ctx, &s));
+	*priority = s ? s->priority : 0;
+	return CUDA_SUCCESS;
+}
+API cuStreamSynchronize(CUstream s) {
+	CONTEXT;
+	TRY(find_stream(ctx, &s));
+	if (!s) TRY(default_stream(ctx));
+	if (s && s->capture) {
+		s->capture->invalid = true;
+		return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+	}
+	return check_context(ctx);
+}
+API cuStreamQuery(CUstream s) { return cuStreamSynchronize(s); }
+
+API cuStreamWaitEvent(CUstream s, CUevent e, unsigned) {
+	CONTEXT;
+	TRY(find_stream(ctx, &s));
+	NEED(gpu.events.count(e), INVALID_HANDLE);
+	if (!e->capture) {
+		NEED(!s || !s->capture || !e->recorded, STREAM_CAPTURE_ISOLATION);
+		return CUDA_SUCCESS;
+	}
+	NEED(s, STREAM_CAPTURE_IMPLICIT);
+	if (!s->capture) { /* the capture goes on in this stream too */
+		s->capture = e->capture;
+		s->recorded = 1; /* even if nothing follows it has to come back */
+		s->joined = 0;
+	} else if (s->capture != e->capture) {
+		s->capture->invalid = e->capture->invalid = true;
+		return CUDA_ERROR_STREAM_CAPTURE_MERGE;
+	} else if (e->stream && e->stream != s)
+		e->stream->joined = std::max(e->stream->joined, e->position);
+	return CUDA_SUCCESS;
+}
+
+API cuStreamBeginCapture(CUstream s, CUstreamCaptureMode mode) {
+	CONTEXT;
+	TRY(find_stream(ctx, &s));
+	NEED(s, STREAM_CAPTURE_UNSUPPORTED); /* the default stream cannot */
+	NEED(!s->capture, ILLEGAL_STATE);
+	s->capture = new Capture{s, mode, &capture_mode, new CUgraph_st{}, false};
+	s->recorded = s->joined = 0;
+	gpu.captures.insert(s->capture);
+	return CUDA_SUCCESS;
+}
+API cuStreamEndCapture(CUstream s, CUgraph *g) {
+	CONTEXT;
+	TRY(find_stream(ctx, &s));
+	NEED(s && s->capture, ILLEGAL_STATE);
+	Capture *c = s->capture;
+	NEED(c->origin == s, STREAM_CAPTURE_UNMATCHED);
+	NEED(c->mode == CU_STREAM_CAPTURE_MODE_RELAXED || c->thread == &capture_mode, STREAM_CAPTURE_WRONG_THREAD);
+	CUresult r = c->invalid ? CUDA_ERROR_STREAM_CAPTURE_INVALIDATED : CUDA_SUCCESS;
+	for (CUstream t : gpu.streams)
+		if (t != s && t->capture == c && t->joined < t->recorded && !r) r = CUDA_ERROR_STREAM_CAPTURE_UNJOINED;
+	*g = r ? nullptr : c->graph;
+	if (r)
+		delete c->graph;
+	else
+		gpu.graphs.insert(c->graph);
+	end_capture(c);
+	return r;
+}
+API cuStreamIsCapturing(CUstream s, CUstreamCaptureStatus *status) {
+	CONTEXT;
+	TRY(find_stream(ctx, &s));
+	*status = !s || !s->capture ? CU_STREAM_CAPTURE_STATUS_NONE
+		: s->capture->invalid ? CU_STREAM_CAPTURE_STATUS_INVALIDATED : CU_STREAM_CAPTURE_STATUS_ACTIVE;
+	return CUDA_SUCCESS;
+}
+API cuThreadExchangeStreamCaptureMode(CUstreamCaptureMode *mode) { std::swap(*mode, capture_mode); return CUDA_SUCCESS; }
+
+/* -- Events -- */
+
+API cuEventCreate(CUevent *e, unsigned flags) {
+	CONTEXT;
+	*e = new CUevent_st{};
+	(*e)->context = ctx;
+	(*e)->flags = flags;
+	gpu.events.insert(*e);
+	return CUDA_SUCCESS;
+}
+API cuEventDestroy(CUevent e) {
+	CONTEXT;
+	NEED(gpu.events.erase(e), INVALID_HANDLE);
+	delete e;
+	return CUDA_SUCCESS;
+}
+API cuEventRecord(CUevent e, CUstream s) {
+	CONTEXT;
+	TRY(find_stream(ctx, &s));
+	NEED(gpu.events.count(e) && e->context == ctx, INVALID_HANDLE);
+	if (!s) TRY(default_stream(ctx));
+	e->recorded = true;
+	e->time = now();
+	e->capture = s ? s->capture : nullptr;
+	e->stream = s;
+	e->position = s ? s->recorded : 0;
+	return CUDA_SUCCESS;
+}
+API cuEventSynchronize(CUevent e) {
+	CONTEXT;
+	NEED(gpu.events.count(e), INVALID_HANDLE);
+	NEED(!e->capture, CAPTURED_EVENT);
+	return CUDA_SUCCESS;
+}
+API cuEventQuery(CUevent e) { return cuEventSynchronize(e); }
+API cuEventElapsedTime(float *ms, CUevent from, CUevent to) {
+	CONTEXT;
+	for (CUevent e : {from, to}) {
+		NEED(gpu.events.count(e), INVALID_HANDLE);
+		NEED(!e->capture, CAPTURED_EVENT);
+		NEED(e->recorded && !(e->flags & CU_EVENT_DISABLE_TIMING), INVALID_HANDLE);
+	}
+	*ms = float(to->time - from->time);
+	return CUDA_SUCCESS;
+}
+
+/* -- Graphs -- */
+
+API cuGraphInstantiateWithFlags(CUgraphExec *x, CUgraph g, unsigned long long) {
+	CONTEXT;
+	NEED(gpu.graphs.count(g), INVALID_VALUE);
+	*x = new CUgraphExec_st{ctx, g->nodes};
+	gpu.executables.insert(*x);
+	return CUDA_SUCCESS;
+}
+API cuGraphUpload(CUgraphExec x, CUstream s) {
+	CONTEXT;
+	NEED(gpu.executables.count(x), INVALID_VALUE);
+	return find_stream(ctx, &s);
+}
+API cuGraphLaunch(CUgraphExec x, CUstream s) {
+	CONTEXT;
+	NEED(gpu.executables.count(x), INVALID_VALUE);
+	NEED(x->context == ctx, INVALID_HANDLE);
+	for (const Node &n : x->nodes) {
+		TRY(find_stream(ctx, &s));
+		TRY(s && s->capture ? submit(ctx, s, n) : execute(ctx, n));
+	}
+	return CUDA_SUCCESS;
+}
+API cuGraphExecDestroy(CUgraphExec x) {
+	ENTER;
+	NEED(gpu.executables.erase(x), INVALID_VALUE);
+	delete x;
+	return CUDA_SUCCESS;
+}
+API cuGraphDestroy(CUgraph g) {
+	ENTER;
+	NEED(gpu.graphs.erase(g), INVALID_VALUE);
+	delete g;
+	return CUDA_SUCCESS;
+}
+/* Only how many: the nodes have no handles. */
+API cuGraphGetNodes(CUgraph g, CUgraphNode *nodes, size_t *n) {
+	ENTER;
+	NEED(gpu.graphs.count(g) && !nodes, INVALID_VALUE);
+	*n = g->nodes.size();
+	return CUDA_SUCCESS;
+}

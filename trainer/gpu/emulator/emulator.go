@@ -1,0 +1,150 @@
+//go:build gpu
+
+// Package emulator runs a package's tests on a CUDA driver without a GPU, built from this folder's C++ and the package's
+// kernels. What the emulated driver checks and which variables steer it is at the top of driver.cpp.
+package emulator
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sort"
+	"syscall"
+	"testing"
+)
+
+// ErrNoCompiler is what Build returns where there is no C++ compiler.
+var ErrNoCompiler = errors.New("no C++ compiler for the emulated GPU")
+
+// Main is a TestMain: it starts the test program again with IGC_CUDA_LIBRARY naming the emulated driver with the kernels
+// (*.cu) of a folder, as the library is opened before any test runs. Where that variable is set already, or with
+// IGC_REQUIRE_GPU=1, the tests run on what there is. Without a compiler they are skipped, or fail with
+// IGC_REQUIRE_EMULATOR=1.
+func Main(m *testing.M, kernels string) {
+	if os.Getenv("IGC_CUDA_LIBRARY") != "" || os.Getenv("IGC_REQUIRE_GPU") == "1" {
+		os.Exit(m.Run())
+	}
+	library, err := Build(kernels)
+	if errors.Is(err, ErrNoCompiler) && os.Getenv("IGC_REQUIRE_EMULATOR") != "1" {
+		fmt.Println("skipped:", err)
+		os.Exit(0)
+	}
+	if err == nil {
+		var self string
+		if self, err = os.Executable(); err == nil {
+			err = syscall.Exec(self, os.Args, append(os.Environ(), "IGC_CUDA_LIBRARY="+library))
+		}
+	}
+	fmt.Fprintln(os.Stderr, "emulated GPU:", err)
+	os.Exit(1)
+}
+
+// Build makes the emulated driver with the kernels of a folder and returns the library's path. It is kept among the user's
+// caches, under the hash of all that went into it.
+func Build(kernels string) (string, error) {
+	compiler := os.Getenv("CXX")
+	if compiler == "" {
+		compiler = "g++"
+	}
+	if _, err := exec.LookPath(compiler); err != nil {
+		return "", fmt.Errorf("%w: %w", ErrNoCompiler, err)
+	}
+	root, err := moduleRoot()
+	if err != nil {
+		return "", err
+	}
+	gpu := filepath.Join(root, "trainer", "gpu")
+	if kernels, err = filepath.Abs(kernels); err != nil {
+		return "", err
+	}
+
+	hash := sha256.New()
+	version, err := exec.Command(compiler, "--version").Output()
+	if err != nil {
+		return "", fmt.Errorf("%s --version: %w", compiler, err)
+	}
+	hash.Write(version)
+	hash.Write(processor()) // it is compiled for the processor it runs on
+	var files []string
+	for _, pattern := range []string{
+		gpu + "/emulator/*.cpp", gpu + "/emulator/*.h", gpu + "/emulator/build.sh", gpu + "/driver/include/*.h",
+		gpu + "/kernels/*.h", kernels + "/*.h", kernels + "/*.cu",
+	} {
+		found, err := filepath.Glob(pattern)
+		if err != nil {
+			return "", err
+		}
+		files = append(files, found...)
+	}
+	sort.Strings(files)
+	for _, name := range files {
+		if err := hashFile(hash, name); err != nil {
+			return "", err
+		}
+	}
+
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		cache = os.TempDir()
+	}
+	folder := filepath.Join(cache, "igcsearch-emulator", fmt.Sprintf("%x", hash.Sum(nil))[:24])
+	library := filepath.Join(folder, "libigc_emulated.so")
+	if _, err := os.Stat(library); err == nil {
+		return library, nil
+	}
+	out, err := exec.Command("sh", gpu+"/emulator/build.sh", folder, kernels).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("build: %w\n%s", err, out)
+	}
+	return library, nil
+}
+
+func hashFile(to io.Writer, name string) error {
+	content, err := os.ReadFile(name)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(to, "%s %d\n", name, len(content))
+	_, err = to.Write(content)
+	return err
+}
+
+// processor is what /proc/cpuinfo says of the first processor's features, nothing where there is no such file.
+func processor() []byte {
+	info, _ := os.ReadFile("/proc/cpuinfo")
+	var lines []byte
+	for line := range bytes.Lines(info) {
+		if len(bytes.TrimSpace(line)) == 0 {
+			break
+		}
+		for _, key := range []string{"model", "flags", "Features"} {
+			if bytes.HasPrefix(line, []byte(key)) {
+				lines = append(lines, line...)
+			}
+		}
+	}
+	return lines
+}
+
+// moduleRoot is the folder above the working one that has the go.mod; tests run in their package's folder.
+func moduleRoot() (string, error) {
+	folder, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(folder, "go.mod")); err == nil {
+			return folder, nil
+		}
+		parent := filepath.Dir(folder)
+		if parent == folder {
+			return "", errors.New("no go.mod above the working folder")
+		}
+		folder = parent
+	}
+}

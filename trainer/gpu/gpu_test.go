@@ -1,0 +1,719 @@
+//go:build gpu
+
+package gpu
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/sourcegraph/conc"
+	"gorgonia.org/cu"
+
+	"igcsearch/space"
+	"igcsearch/trainer/dataset"
+	"igcsearch/trainer/gpu/emulator"
+	"igcsearch/trainer/graph"
+	"igcsearch/trainer/kernel"
+)
+
+func TestMain(m *testing.M) { emulator.Main(m, "kernels") }
+
+// open returns the first GPU: a real one, or the emulated one that TestMain has
+// the program find.
+func open(t testing.TB) *Device {
+	t.Helper()
+	d, err := opened()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// near checks |got − want| ≤ tol·(rms of want + |want|).
+func near[T, U float32 | float64](t *testing.T, name string, got []T, want []U, tol float64) {
+	t.Helper()
+	if len(got) != len(want) {
+		t.Fatalf("%s: %d values, want %d", name, len(got), len(want))
+	}
+	var sq float64
+	for _, v := range want {
+		sq += float64(v) * float64(v)
+	}
+	rms := math.Sqrt(sq / float64(max(1, len(want))))
+	for i := range got {
+		g, w := float64(got[i]), float64(want[i])
+		if !(math.Abs(g-w) <= tol*(rms+math.Abs(w)+1e-30)) {
+			t.Fatalf("%s[%d] = %g, want %g (rms %g)", name, i, g, w, rms)
+		}
+	}
+}
+
+// rig runs launches that a test makes by itself.
+type rig struct {
+	t testing.TB
+	*Model
+	p      *plan
+	inputs map[*buffer][]float32
+}
+
+func newRig(t testing.TB, n int) *rig {
+	r := &rig{t: t, Model: &Model{d: open(t)}, inputs: map[*buffer][]float32{}}
+	r.p = &plan{tensors: &tensors{place: map[string]int{}}, n: n, blocks: ceil(n, lanes), training: true}
+	r.p.partsBuffer = r.p.floats("parts", 0)
+	r.p.partsBuffer.kept = true
+	return r
+}
+
+// input is a buffer with values; output one that is read afterwards.
+func (r *rig) input(values []float64) *buffer {
+	b := r.output(len(values))
+	for _, v := range values {
+		r.inputs[b] = append(r.inputs[b], float32(v))
+	}
+	return b
+}
+
+// activation is (n, c, h, w) as (B, c, h, w, 32), with values in the padding that
+// must not count.
+func (r *rig) activation(values []float64, size int) *buffer {
+	out := make([]float64, r.p.blocks*size*lanes)
+	for i := range out {
+		out[i] = 3
+	}
+	for i, v := range values {
+		picture, at := i/size, i%size
+		out[(picture/lanes*size+at)*lanes+picture%lanes] = v
+	}
+	return r.input(out)
+}
+
+func (r *rig) output(n int) *buffer {
+	b := r.p.floats("tensor", n)
+	b.kept = true
+	return b
+}
+
+func (r *rig) run() {
+	r.t.Helper()
+	total := r.p.arrange()
+	err := r.d.do(func() error {
+		base, err := r.alloc(total)
+		if err != nil {
+			return err
+		}
+		for _, b := range r.p.buffers {
+			b.addr += base
+		}
+		for b, v := range r.inputs {
+			if err := upload(r.stream, b.addr, v); err != nil {
+				return err
+			}
+		}
+		for _, l := range r.p.launches {
+			f, err := r.d.function(l.kernel)
+			if err != nil {
+				return err
+			}
+			if err := launchRaw(f, l.grid, l.block, l.shared, r.stream, encode(l.args)); err != nil {
+				return fmt.Errorf("%s: %w", l.kernel, err)
+			}
+		}
+		return r.stream.Synchronize()
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *rig) read(b *buffer) []float32 {
+	r.t.Helper()
+	out := make([]float32, b.bytes/4)
+	if err := r.d.do(func() error { return download(out, b.address()) }); err != nil {
+		r.t.Fatal(err)
+	}
+	return out
+}
+
+var convCases = []channels{
+	{h: 5, w: 7, groups: 1, ci: 7, co: 7, kh: 3, kw: 3, stride: 1},
+	{h: 4, w: 9, groups: 5, ci: 1, co: 1, kh: 3, kw: 3, stride: 1},
+	{h: 9, w: 17, groups: 3, ci: 2, co: 2, kh: 3, kw: 3, stride: 1},
+	{h: 3, w: 4, groups: 2, ci: 3, co: 3, kh: 3, kw: 3, stride: 1},
+	{h: 8, w: 8, groups: 3, ci: 4, co: 4, kh: 3, kw: 3, stride: 1},
+	{h: 2, w: 2, groups: 2, ci: 5, co: 5, kh: 3, kw: 3, stride: 1},
+	{h: 6, w: 5, groups: 1, ci: 6, co: 6, kh: 3, kw: 3, stride: 1},
+	{h: 4, w: 4, groups: 1, ci: 23, co: 23, kh: 3, kw: 3, stride: 1},
+	{h: 3, w: 5, groups: 1, ci: 3, co: 80, kh: 3, kw: 3, stride: 1}, // several blocks of output channels
+	{h: 3, w: 8, groups: 1, ci: 44, co: 44, kh: 3, kw: 3, stride: 1},
+	{h: 1, w: 1, groups: 1, ci: 3, co: 13, kh: 3, kw: 3, stride: 1},
+	{h: 5, w: 4, groups: 2, ci: 5, co: 5, kh: 3, kw: 3, stride: 1, interleaved: true},
+	{h: 4, w: 8, groups: 2, ci: 40, co: 40, kh: 1, kw: 1, stride: 1, interleaved: true}, // second stages
+	{h: 9, w: 6, groups: 3, ci: 1, co: 1, kh: 1, kw: 1, stride: 1, interleaved: true},
+	{h: 5, w: 6, groups: 4, ci: 2, co: 2, kh: 1, kw: 1, stride: 1, interleaved: true},
+	{h: 5, w: 6, groups: 2, ci: 3, co: 3, kh: 1, kw: 1, stride: 1, interleaved: true},
+	{h: 2, w: 3, groups: 5, ci: 41, co: 41, kh: 1, kw: 1, stride: 1, interleaved: true},
+	{h: 3, w: 3, groups: 1, ci: 85, co: 85, kh: 1, kw: 1, stride: 1, interleaved: true},
+	{h: 3, w: 3, groups: 1, ci: 13, co: 9, kh: 1, kw: 1, stride: 1},
+	{h: 8, w: 8, groups: 3, ci: 4, co: 8, kh: 3, kw: 3, stride: 2},
+	{h: 7, w: 9, groups: 5, ci: 1, co: 2, kh: 3, kw: 3, stride: 2},
+	{h: 6, w: 32, groups: 2, ci: 2, co: 4, kh: 3, kw: 3, stride: 2},
+	{h: 5, w: 4, groups: 3, ci: 4, co: 2, kh: 3, kw: 3, stride: 2, interleaved: true},
+	{h: 1, w: 1, groups: 2, ci: 6, co: 5, kh: 3, kw: 3, stride: 2},
+	{h: 6, w: 10, groups: 1, ci: 3, co: 18, kh: 3, kw: 3, stride: 2},
+	{h: 6, w: 5, groups: 3, ci: 4, co: 8, kh: 1, kw: 1, stride: 2},
+	{h: 5, w: 6, groups: 5, ci: 3, co: 3, kh: 1, kw: 3, stride: 1},
+	{h: 5, w: 6, groups: 3, ci: 2, co: 4, kh: 3, kw: 1, stride: 2},
+	{h: 9, w: 8, groups: 3, ci: 4, co: 4, kh: 5, kw: 5, stride: 1},
+	{h: 14, w: 15, groups: 1, ci: 3, co: 6, kh: 7, kw: 7, stride: 2},
+}
+
+func uniform(r *rand.Rand, n int, bound float64) []float64 {
+	s := make([]float64, n)
+	for i := range s {
+		s[i] = float64(float32((2*r.Float64() - 1) * bound))
+	}
+	return s
+}
+
+// TestConvAgreesWithTheOracle is the conformance test of the convolution kernels,
+// as that of package kernel: forward and gradients with what is fused into them,
+// within 2e-6·(rms + |value|) of plain float64 loops, 2e-5 for sums.
+func TestConvAgreesWithTheOracle(t *testing.T) {
+	for _, c := range convCases {
+		c.oh, c.ow = (c.h+c.stride-1)/c.stride, (c.w+c.stride-1)/c.stride
+		for _, n := range []int{3, 33} {
+			t.Run(fmt.Sprintf("%+v/%d", c, n), func(t *testing.T) { testConv(t, c, n) })
+		}
+	}
+}
+
+func testConv(t *testing.T, c channels, n int) {
+	rnd := rand.New(rand.NewPCG(1, 2))
+	hw, ohw, in, out, weights := c.h*c.w, c.oh*c.ow, c.groups*c.ci, c.groups*c.co, c.groups*c.co*c.ci*c.kh*c.kw
+	x, scale, shift, w := uniform(rnd, n*in*hw, 2), uniform(rnd, in, 1), uniform(rnd, in, 1), uniform(rnd, weights, 1)
+	g, z := uniform(rnd, n*out*ohw, 1), uniform(rnd, n*out*ohw, 1)
+	ca, cb, cc := uniform(rnd, out, 1), uniform(rnd, out, .1), uniform(rnd, out, .1)
+
+	// The oracle works on partitions of consecutive channels.
+	var o kernel.Oracle
+	into := func(x []float64, per, hw int) []float64 {
+		if c.interleaved {
+			return o.Permute(x, n, per, c.groups, hw)
+		}
+		return x
+	}
+	back := func(x []float64, per, hw int) []float64 {
+		if c.interleaved {
+			return o.Permute(x, n, c.groups, per, hw)
+		}
+		return x
+	}
+	conv := kernel.GroupConv{N: n, Groups: c.groups, Ci: c.ci, Co: c.co, H: c.h, W: c.w, KH: c.kh, KW: c.kw, Stride: c.stride}
+	a := o.Affine(x, scale, shift, n, in, hw)
+	dz := make([]float64, len(g))
+	for i := range dz {
+		ch := i / ohw % out
+		dz[i] = ca[ch]*g[i] + cb[ch]*z[i] + cc[ch]
+	}
+	wantZ := back(conv.Forward(into(a, c.ci, hw), w), c.co, ohw)
+	dx, wantDW := conv.Backward(into(a, c.ci, hw), w, into(dz, c.co, ohw))
+	wantGX := back(dx, c.ci, hw)
+	for i := range wantGX {
+		if a[i] <= 0 {
+			wantGX[i] = 0
+		}
+	}
+	sums := func(v, by []float64, channels, hw int) []float64 {
+		s := make([]float64, 2*channels)
+		for i := range v {
+			s[i/hw%channels*2] += v[i]
+			s[i/hw%channels*2+1] += v[i] * by[i]
+		}
+		return s
+	}
+
+	r := newRig(t, n)
+	p := r.p
+	bx, bg, bz := r.activation(x, in*hw), r.activation(g, out*ohw), r.activation(z, out*ohw)
+	bscale, bshift, bw := r.input(scale), r.input(shift), r.input(w)
+	bca, bcb, bcc := r.input(ca), r.input(cb), r.input(cc)
+	var zsums, gsums *buffer
+	gotZ, gotGX, gotPlain := r.output(p.blocks*out*ohw*lanes), r.output(p.blocks*in*hw*lanes), r.output(p.blocks*in*hw*lanes)
+	p.grouped(c, &convArgs{x: bx, scale: bscale, shift: bshift, w: bw, z: gotZ}, func(parts int) *buffer {
+		zsums = r.output(2 * out * parts)
+		return zsums
+	})
+	grad := c.gradient()
+	p.grouped(grad, &convArgs{x: bg, w: bw, z: gotPlain, low: asItIs}, nil)
+	grad.two = true
+	p.grouped(grad, &convArgs{x: bg, x2: bz, scale: bca, scale2: bcb, shift: bcc, w: bw, z: gotGX, mx: bx, mscale: bscale, mshift: bshift}, func(parts int) *buffer {
+		gsums = r.output(2 * in * parts)
+		return gsums
+	})
+	p.place["w"] = 0
+	p.weightGrad(c, &weightGradArgs{x: bx, scale: bscale, shift: bshift, g: bg, z: bz, ca: bca, cb: bcb, cc: bcc}, "w", 1)
+	r.run()
+
+	near(t, "z", unblock(r.read(gotZ), n, out*ohw), wantZ, 2e-6)
+	near(t, "gx", unblock(r.read(gotGX), n, in*hw), wantGX, 2e-6)
+	plain, _ := conv.Backward(into(a, c.ci, hw), w, into(g, c.co, ohw))
+	near(t, "gx of one tensor", unblock(r.read(gotPlain), n, in*hw), back(plain, c.ci, hw), 2e-6)
+	total := func(parts []float32, channels int) []float64 {
+		s := make([]float64, 2*channels)
+		per := len(parts) / channels
+		for i, v := range parts {
+			s[i/per*2+i%2] += float64(v)
+		}
+		return s
+	}
+	near(t, "sums", total(r.read(zsums), out), sums(wantZ, wantZ, out, ohw), 2e-5)
+	near(t, "sums of gx", total(r.read(gsums), in), sums(wantGX, x, in, hw), 2e-5)
+	dw := make([]float64, weights)
+	for i, v := range r.read(p.partsBuffer) {
+		dw[i%weights] += float64(v)
+	}
+	near(t, "dw", dw, wantDW, 2e-5)
+}
+
+// formula makes the same numbers as package graph's testdata/torch_losses.py.
+func formula(tag, n int) []float32 {
+	out := make([]float32, n)
+	for i := range out {
+		u := uint32(uint64(i)*2654435761 + uint64(tag)*40503 + 12345)
+		out[i] = float32(u>>8)/(1<<23) - 1
+	}
+	return out
+}
+
+func fill(m *graph.Model, order []string) {
+	for _, p := range m.Params {
+		scale := len(p.Shape) == 1 && strings.HasSuffix(p.Name, "weight")
+		for i, v := range formula(slices.Index(order, p.Name), len(p.Value)) {
+			if scale {
+				p.Value[i] = 1 + v/4
+			} else {
+				p.Value[i] = v / 2
+			}
+		}
+	}
+}
+
+// newFed is a model that is fed by hand.
+func newFed(t *testing.T, net space.Network, n int, o Options) *Model {
+	t.Helper()
+	in := net.Input()
+	set := &dataset.Set{Name: "test", C: in.C, H: in.H, W: in.W, Train: dataset.Split{Labels: make([]uint16, n)}}
+	m, err := open(t).New(net, n, set, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(m.Close)
+	return m
+}
+
+// step runs a recorded step on pictures (N, C, H, W), and returns the mean loss.
+func (m *Model) step(t *testing.T, r *recorded, x []float32, labels []int, rate float32) float64 {
+	t.Helper()
+	in := m.host.Net.Input()
+	packed := make([]float32, m.fed.floats)
+	kernel.Pack(packed, x, m.n, in.C, in.H, in.W)
+	ids := make([]int32, r.y.bytes/4)
+	for i := range ids {
+		ids[i] = -1
+		if i < len(labels) {
+			ids[i] = int32(labels[i])
+		}
+	}
+	var loss [1]float64
+	losses := make([]float32, r.blocks*lanes)
+	err := m.d.do(func() error {
+		for _, err := range []error{upload(m.stream, m.state.addr, []state{{total: int32(m.n)}}), upload(m.stream, m.fed.from.addr, packed), upload(m.stream, r.y.addr, ids),
+			upload(m.stream, m.rates.addr, []float32{rate}), r.graph.launch(m.stream), m.stream.Synchronize(), download(loss[:], m.losses.addr), download(losses, r.loss.addr)} {
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.training {
+		return loss[0]
+	}
+	sum := 0.0
+	for _, l := range losses {
+		sum += float64(l)
+	}
+	return sum / float64(m.n)
+}
+
+// TestTenStepsAgreeWithPyTorch is package graph's test of the same name.
+func TestTenStepsAgreeWithPyTorch(t *testing.T) {
+	var want struct {
+		Order          []string
+		Losses         []float64
+		Evaluation     float64
+		FirstGradients map[string][]float64 `json:"first_gradients"`
+		Final          map[string][]float64
+	}
+	readJSON(t, "../graph/testdata/torch_losses.json", &want)
+	const l, m, blocks, side, batch, classes = 3, 2, 2, 6, 5, 4
+	model := newFed(t, space.Figure3(space.Pair{L: l, M: m}, blocks, space.Shape{C: 3, H: side, W: side}, classes), batch, Options{Momentum: 0.9, WeightDecay: 0.01})
+	fill(model.host, want.Order)
+	push(t, model)
+	labels := make([]int, batch)
+	var x []float32
+	for s, wantLoss := range want.Losses {
+		for i := range labels {
+			labels[i] = (s + i*i) % classes
+		}
+		x = formula(100+s, batch*3*side*side)
+		if loss := model.step(t, model.train, x, labels, 0.05); !(math.Abs(loss-wantLoss) <= 2e-5*wantLoss) {
+			t.Errorf("loss of step %d = %.8f, PyTorch has %.8f", s, loss, wantLoss)
+		}
+		if s == 0 {
+			pull(t, model)
+			for _, p := range model.host.Params {
+				near(t, "gradient of "+p.Name, p.Grad, want.FirstGradients[p.Name], 2e-5)
+			}
+		}
+	}
+	pull(t, model)
+	for _, p := range model.host.Params {
+		near(t, p.Name, p.Value, want.Final[p.Name], 1e-4)
+	}
+	for _, s := range model.host.Stats {
+		near(t, s.Name, s.Value, want.Final[s.Name], 1e-4)
+	}
+	if loss := model.step(t, model.eval, x, labels, 0); !(math.Abs(loss-want.Evaluation) <= 1e-4*want.Evaluation) {
+		t.Errorf("evaluation loss = %.8f, PyTorch has %.8f", loss, want.Evaluation)
+	}
+}
+
+func push(t *testing.T, m *Model) {
+	t.Helper()
+	if err := m.Push(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func pull(t *testing.T, m *Model) {
+	t.Helper()
+	if err := m.Pull(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestNetworksAgreeWithPyTorch is package graph's test of the same name.
+func TestNetworksAgreeWithPyTorch(t *testing.T) {
+	var want struct {
+		Networks map[string]struct {
+			Losses     []float64
+			Evaluation float64
+			Gradients  map[string][2]float64
+		}
+	}
+	readJSON(t, "../graph/testdata/torch_networks.json", &want)
+	var shapes map[string]struct {
+		Batch, Classes int
+		Layers         []struct{ In struct{ C, H, W int } }
+	}
+	readJSON(t, "../graph/testdata/networks.json", &shapes)
+	depths := map[string]int{"ResNet-C6 imagenet": 18, "IGC-L4M3 stages": 8, "RegConv-W6 stages": 8, "SumFusion stages": 5, "IGC-L4M2/L2M8/L8M3 stages": 8,
+		"IGC-L4M2+Ident. flat": 6, "IGC-L4M2+Ident. stages": 14, "IGC-L4M2+Ident.+B2 stages": 8, "RegConv-W6+Ident. stages": 8,
+		"IGC-L4M2+Ident. imagenet": 10, "IGC-L4M2+Ident.+2L imagenet": 10}
+	for name, want := range want.Networks {
+		t.Run(name, func(t *testing.T) {
+			system, layout, _ := strings.Cut(name, " ")
+			s, err := space.ParseSystem(system)
+			if err != nil {
+				t.Fatal(err)
+			}
+			depth := depths[name]
+			if depth == 0 {
+				depth = 5
+			}
+			side, batch, classes := shapes[name].Layers[0].In.H, shapes[name].Batch, shapes[name].Classes
+			net, err := s.Network(space.Plan{Layout: space.Layout(layout), Depth: depth, In: space.Shape{C: 3, H: side, W: side}, Classes: classes})
+			if err != nil {
+				t.Fatal(err)
+			}
+			m := newFed(t, net, batch, Options{Momentum: 0.9, WeightDecay: 0.01})
+			var order []string
+			for _, p := range m.host.Params {
+				order = append(order, p.Name)
+			}
+			fill(m.host, order)
+			push(t, m)
+			labels := make([]int, batch)
+			var x []float32
+			for s, wantLoss := range want.Losses {
+				for i := range labels {
+					labels[i] = (s + i*i) % classes
+				}
+				x = formula(100+s, batch*3*side*side)
+				if loss := m.step(t, m.train, x, labels, 0.05); !(math.Abs(loss-wantLoss) <= 1e-4*wantLoss) {
+					t.Errorf("loss of step %d = %.7f, PyTorch has %.7f", s, loss, wantLoss)
+				}
+				if s > 0 {
+					continue
+				}
+				pull(t, m)
+				for _, p := range m.host.Params {
+					var sq, dot float64
+					for i, v := range formula(999, len(p.Grad)) {
+						sq += float64(p.Grad[i]) * float64(p.Grad[i])
+						dot += float64(p.Grad[i]) * float64(v)
+					}
+					w := want.Gradients[p.Name]
+					if !(math.Abs(math.Sqrt(sq)-w[0]) <= 1e-4*w[0]+1e-7) || !(math.Abs(dot-w[1]) <= 1e-4*w[0]+1e-7) {
+						t.Errorf("gradient of %s: length %.6g, product %.6g; PyTorch has %.6g, %.6g", p.Name, math.Sqrt(sq), dot, w[0], w[1])
+					}
+				}
+			}
+			if loss := m.step(t, m.eval, x, labels, 0); !(math.Abs(loss-want.Evaluation) <= 1e-3*want.Evaluation) {
+				t.Errorf("evaluation loss = %.7f, PyTorch has %.7f", loss, want.Evaluation)
+			}
+		})
+	}
+}
+
+func readJSON(t *testing.T, name string, into any) {
+	t.Helper()
+	raw, err := os.ReadFile(name)
+	if err == nil {
+		err = json.Unmarshal(raw, into)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// pictureSet is a set of random pictures, of which the test pictures fill no batch.
+func pictureSet(train, test, side int) *dataset.Set {
+	r := rand.New(rand.NewPCG(5, 6))
+	s := &dataset.Set{Name: "random", C: 3, H: side, W: side, Classes: []string{"a", "b", "c"}, Mean: [3]float32{.4, .5, .6}, Std: [3]float32{.2, .3, .25}}
+	split := func(n int) (p dataset.Split) {
+		for range n * 3 * side * side {
+			p.Pixels = append(p.Pixels, byte(r.Uint32()))
+		}
+		for range n {
+			p.Labels = append(p.Labels, uint16(r.IntN(3)))
+		}
+		return p
+	}
+	s.Train, s.Validation, s.Test = split(train), split(7), split(test)
+	return s
+}
+
+// newTrained is a model that is fed by the device, with first weights.
+func newTrained(t *testing.T, set *dataset.Set, batch int) *Model {
+	t.Helper()
+	net := space.Figure3(space.Pair{L: 4, M: 2}, 2, space.Shape{C: 3, H: set.H, W: set.W}, 3)
+	m, err := open(t).New(net, batch, set, Options{Augmentation: &dataset.Augmentation{Pad: 2, Mirror: true}, Seed: 3, Momentum: 0.9, WeightDecay: 1e-4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var order []string
+	for _, p := range m.host.Params {
+		order = append(order, p.Name)
+	}
+	fill(m.host, order)
+	push(t, m)
+	return m
+}
+
+// TestPicturesAreThoseOfTheHost: the device crops, mirrors and normalises the same
+// bits.
+func TestPicturesAreThoseOfTheHost(t *testing.T) {
+	set := pictureSet(90, 40, 9)
+	m := newTrained(t, set, 35)
+	defer m.Close()
+	order := dataset.Order(90, 3, 2)[:70]
+	if err := m.Train(t.Context(), 2, order, []float32{.1, .1}, func(int, float64, int) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	got, labels, logits, err := m.Last()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := make([]float32, kernel.Blocks(35)*3*9*9*kernel.Lanes)
+	set.Fill(want, &set.Train, order[35:], m.o.Augmentation, 3, 2)
+	plain := make([]float32, 35*3*9*9)
+	kernel.Unpack(plain, want, 35, 3, 9, 9)
+	if !slices.Equal(got, plain) {
+		t.Error("the pictures of the last batch are others than dataset.Fill's")
+	}
+	for i, l := range labels {
+		if l != int(set.Train.Labels[order[35+i]]) {
+			t.Errorf("label %d is %d", i, l)
+		}
+	}
+	if len(logits) != 35*3 {
+		t.Errorf("%d logits", len(logits))
+	}
+}
+
+// TestSameBits: of two trainings at once, of one that was interrupted, and of one
+// alone.
+func TestSameBits(t *testing.T) {
+	set := pictureSet(96, 40, 8)
+	epoch := func(m *Model, e int) {
+		if err := m.Train(t.Context(), e, dataset.Order(96, 3, uint64(e)), []float32{.1, .1, .1}, func(int, float64, int) error { return nil }); err != nil {
+			t.Error(err)
+		}
+		if err := m.Pull(); err != nil {
+			t.Error(err)
+		}
+	}
+	tensors := func(m *Model) (all []float32) {
+		for _, p := range m.host.Params {
+			all = append(append(all, p.Value...), p.Velocity...)
+		}
+		for _, s := range m.host.Stats {
+			all = append(all, s.Value...)
+		}
+		return all
+	}
+	alone := newTrained(t, set, 32)
+	defer alone.Close()
+	epoch(alone, 1)
+	half := tensors(alone)
+	epoch(alone, 2)
+	want := tensors(alone)
+
+	var wg conc.WaitGroup
+	both := []*Model{newTrained(t, set, 32), newTrained(t, set, 32)}
+	for _, m := range both {
+		wg.Go(func() {
+			epoch(m, 1)
+			epoch(m, 2)
+		})
+	}
+	wg.Wait()
+	for _, m := range both {
+		if !slices.Equal(tensors(m), want) {
+			t.Error("beside another training the bits are others")
+		}
+		m.Close()
+	}
+
+	resumed := newTrained(t, set, 32)
+	defer resumed.Close()
+	i := 0
+	for _, p := range resumed.host.Params {
+		i += copy(p.Value, half[i:])
+		i += copy(p.Velocity, half[i:])
+	}
+	for _, s := range resumed.host.Stats {
+		i += copy(s.Value, half[i:])
+	}
+	push(t, resumed)
+	epoch(resumed, 2)
+	if !slices.Equal(tensors(resumed), want) {
+		t.Error("after an interruption the bits are others")
+	}
+}
+
+// TestEvaluateCountsTheRest: the last batch of a split has pictures that count and
+// places that do not.
+func TestEvaluateCountsTheRest(t *testing.T) {
+	set := pictureSet(64, 75, 8)
+	m := newTrained(t, set, 32)
+	defer m.Close()
+	// With a bias that outweighs all, the network answers one class.
+	for _, p := range m.host.Params {
+		if p.Name == "fc.bias" {
+			copy(p.Value, []float32{0, 1e6, 0})
+		}
+	}
+	push(t, m)
+	for _, split := range []*dataset.Split{&set.Test, &set.Validation, &set.Train} {
+		want := 0
+		for _, l := range split.Labels {
+			if l == 1 {
+				want++
+			}
+		}
+		if got, err := m.Evaluate(t.Context(), split); err != nil || got != want {
+			t.Errorf("%d right of %d, want %d (%v)", got, split.Len(), want, err)
+		}
+	}
+}
+
+// TestMemory: what does not fit says so, and gives back what it took.
+func TestMemory(t *testing.T) {
+	d := open(t)
+	set := pictureSet(64, 5, 32)
+	free := func() (n int64) {
+		if err := d.do(func() (err error) {
+			n, _, err = cu.MemInfo()
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	before := free()
+	net := space.Figure3(space.Pair{L: 4096, M: 1}, 6, space.Shape{C: 3, H: 32, W: 32}, 3)
+	var held []*Model
+	for len(held) < 64 {
+		m, err := d.New(net, 1024, set, Options{})
+		if err != nil {
+			if !errors.Is(err, ErrMemory) {
+				t.Errorf("error %v, want ErrMemory", err)
+			}
+			break
+		}
+		held = append(held, m)
+	}
+	if len(held) == 64 {
+		t.Skip("the device has more memory than this test asks for")
+	}
+	for _, m := range held {
+		m.Close()
+	}
+	if after := free(); after != before && os.Getenv("IGC_REQUIRE_GPU") == "" {
+		t.Errorf("%d bytes free, %d before", after, before)
+	}
+}
+
+// TestDiverged: a loss that is no number is heard of, and ends the training.
+func TestDiverged(t *testing.T) {
+	set := pictureSet(96, 5, 8)
+	m := newTrained(t, set, 32)
+	defer m.Close()
+	for _, p := range m.host.Params {
+		if p.Name == "block1.bn.weight" {
+			p.Value[0] = float32(math.NaN())
+		}
+	}
+	push(t, m)
+	stop := errors.New("stop")
+	err := m.Train(t.Context(), 1, dataset.Order(96, 3, 1), []float32{.1, .1, .1}, func(step int, loss float64, _ int) error {
+		if !math.IsNaN(loss) {
+			t.Errorf("loss %g of step %d", loss, step)
+		}
+		return stop
+	})
+	if !errors.Is(err, stop) {
+		t.Errorf("error %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := m.Train(ctx, 1, dataset.Order(96, 3, 1), []float32{.1, .1, .1}, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v, want that of the context", err)
+	}
+}
+
+var opened = sync.OnceValues(func() (*Device, error) { return Open(0) })

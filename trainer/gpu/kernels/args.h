@@ -1,0 +1,231 @@
+// The arguments of the kernels: one structure each. The Go side fills them, so
+// they are plain C, and a pointer there is a number: the device's address.
+//
+// Activations are (B, C, H, W, 32): blocks of 32 pictures, the pictures of a
+// block innermost, so that a warp reads one pixel of 32 pictures in one piece
+// whatever L and M are, and a weight is the same number for all its threads.
+// Picture n of a batch is lane n%32 of block n/32; lanes beyond the batch are
+// padding: computed, but never counted. Weights have PyTorch's shapes. Sizes are
+// element counts.
+#pragma once
+
+#ifdef IGC_DEVICE
+#define PTR(T) T *
+#else
+#define PTR(T) unsigned long long
+#endif
+
+#define LANES 32
+
+// A convolution of groups·ci to groups·co channels, forward or for the gradient
+// of its input, with what lies on its way in and out.
+//
+// What is read is a = max(low, scale·x + shift), or, by the kernels of two
+// inputs, the gradient of a normalised tensor, scale·x + scale2·x2 + shift, in
+// lanes that hold a picture and 0 in the others.
+typedef struct {
+	int H, W, OH, OW;   // of what is read and written
+	int groups, ci, co; // channels of a group, read and written
+	int interleaved;    // channel j of group g is j·groups + g, else g·ci + j
+	int transposed;     // w is (groups·ci, co, KH, KW): of the gradient of the input
+	int turned;         // and each kernel is turned by 180°
+	int tiles;          // of output channels in one thread block
+	int chunk;          // input channels whose weights lie in shared memory at once
+	int n;              // pictures
+	int parts;          // of the sums
+	int kh, kw, stride; // read by conv_any only, and so is up: output from input
+	int up;             // positions (up = 0), or input from output positions
+
+	PTR(const float) x;      // (B, groups·ci, H, W, 32)
+	PTR(const float) x2;     // the same
+	PTR(const float) scale;  // (groups·ci); 0: 1
+	PTR(const float) scale2; // (groups·ci)
+	PTR(const float) shift;  // (groups·ci); 0: 0
+	PTR(const float) w;      // (groups·co, ci, KH, KW)
+	PTR(float) z;            // (B, groups·co, OH, OW, 32)
+
+	// The output becomes 0 where mscale·mx + mshift is not above 0.
+	PTR(const float) mx;     // as z; 0: no mask
+	PTR(const float) mscale; // (groups·co); 0: 1
+	PTR(const float) mshift; // (groups·co)
+	PTR(float) sums;         // (groups·co, parts, 2): of z and z·mx, of z² without mx, over the pictures; 0: not wanted
+	float low;
+} igc_conv;
+
+// The gradient of a convolution's weights by the pictures of some rows.
+typedef struct {
+	int H, W, OH, OW; // of the input and the output
+	int groups, ci, co, interleaved;
+	int n;
+	int rows;         // of the output in a part
+	int tasks;        // tiles of the weights
+	int kh, kw, stride;
+
+	PTR(const float) x;     // (B, groups·ci, H, W, 32): the input is max(low, scale·x + shift)
+	PTR(const float) scale; // (groups·ci); 0: 1
+	PTR(const float) shift; // (groups·ci)
+	PTR(const float) g;     // (B, groups·co, OH, OW, 32): the gradient of the output is ca·g + cb·z + cc
+	PTR(const float) z;     // the same
+	PTR(const float) ca;    // (groups·co); 0: it is g
+	PTR(const float) cb;    // (groups·co)
+	PTR(const float) cc;    // (groups·co)
+	PTR(float) dw;          // (B·⌈OH/rows⌉, groups·co, ci, KH, KW)
+	float low;
+} igc_weight_grad;
+
+// The statistics of a normalisation, forward: scale and shift from the sums of z.
+typedef struct {
+	int c, parts;
+	int training;    // else by the running statistics
+	float epsilon, factor;
+	double count;    // values of a channel
+	PTR(const float) sums;   // (c, parts, 2)
+	PTR(const float) weight; // (c)
+	PTR(const float) bias;   // (c)
+	PTR(float) running_mean; // (c)
+	PTR(float) running_var;  // (c)
+	PTR(float) scale;        // (c)
+	PTR(float) shift;        // (c)
+	PTR(double) mean;        // (c)
+	PTR(double) istd;        // (c)
+} igc_norm;
+
+// The same backward: gradients of weight and bias, and what makes the gradient
+// of z out of g: ca·g + cb·z + cc.
+typedef struct {
+	int c, parts;
+	double count;
+	PTR(const float) sums;   // (c, parts, 2): of g and g·z
+	PTR(const float) weight; // (c)
+	PTR(const double) mean;  // (c)
+	PTR(const double) istd;  // (c)
+	PTR(float) dweight;      // (c)
+	PTR(float) dbias;        // (c)
+	PTR(float) ca;           // (c)
+	PTR(float) cb;           // (c)
+	PTR(float) cc;           // (c)
+} igc_norm_grad;
+
+// A residual unit's end, out = max(0, scale·z + shift + b) with b = xscale·x +
+// xshift, x, or 0 without an x; a 3×3 max pool of stride 2, of max(0, scale·z +
+// shift); the global average pool of the same.
+typedef struct {
+	int c, h, w;             // of what is read
+	int n, parts;
+	PTR(const float) z;      // (B, c, h, w, 32)
+	PTR(const float) scale;  // (c); 0, of the pool: z as it is
+	PTR(const float) shift;  // (c)
+	PTR(const float) x;      // as z
+	PTR(const float) xscale; // (c)
+	PTR(const float) xshift; // (c)
+	PTR(float) out;          // as z; of max_pool (B, c, ⌈h/2⌉, ⌈w/2⌉, 32), of pool (B, c, 32)
+	PTR(const float) g;      // as out: its gradient
+	PTR(float) gx;           // as z: the gradient of what the ReLU let pass
+	PTR(float) sums;         // (c, parts, 2): of gx and gx·z
+	PTR(float) xsums;        // (c, parts, 2): of gx and gx·x
+} igc_unit;
+
+// to = a + b.
+typedef struct {
+	long long len;
+	PTR(float) to;
+	PTR(const float) a;
+	PTR(const float) b;
+} igc_sum;
+
+// What changes from step to step and is not known when a step is recorded.
+typedef struct {
+	int step;    // of the epoch
+	int first;   // of an evaluation: the first picture of the batch
+	int correct; // of an evaluation, so far
+	int total;   // pictures of the order; what is beyond is no picture
+} igc_state;
+
+// One picture of the order in which they are shown.
+typedef struct {
+	int picture;
+	signed char dy, dx, mirror, unused; // as dataset.View
+} igc_show;
+
+// The batch: pictures from the bytes of the data set, cropped, mirrored and
+// normalised.
+typedef struct {
+	int c, h, w;
+	int batch;                   // pictures of a step
+	int evaluating;              // the batch begins at first, else at step·batch
+	PTR(const unsigned char) pixels; // (N, c, h, w)
+	PTR(const int) labels;       // (N)
+	PTR(const igc_show) order;   // (total)
+	PTR(const float) table;      // (c, 256): the normalised value of a byte
+	PTR(float) x;                // (B, c, h, w, 32)
+	PTR(int) y;                  // (B, 32); −1: no picture
+	PTR(const igc_state) state;
+} igc_batch;
+
+// The batch from the layout of the host, (⌈n/16⌉, h, c, w, 16).
+typedef struct {
+	int c, h, w;
+	int n;
+	PTR(const float) from;
+	PTR(float) x;                // (B, c, h, w, 32)
+} igc_repack;
+
+// The network's end: logits, loss, their gradients.
+typedef struct {
+	int c, k;                  // channels, classes
+	int blocks;
+	float gain;                // of a picture's loss in the batch's: 1/n
+	PTR(const float) pool;     // (B, c, 32)
+	PTR(const float) weight;   // (k, c)
+	PTR(const float) bias;     // (k)
+	PTR(float) logits;         // (B, k, 32)
+	PTR(const int) labels;     // (B, 32); −1: no picture
+	PTR(float) dlogits;        // (B, k, 32); 0: not wanted
+	PTR(float) loss;           // (B, 32)
+	PTR(int) correct;          // (B, 32)
+	PTR(float) dpool;          // (B, c, 32)
+	PTR(float) dweight;        // (k, c)
+	PTR(float) dbias;          // (k)
+} igc_head;
+
+// One run of elements of the parameters, at most 256 long.
+typedef struct {
+	long long from;            // in the parameters
+	int len;
+	int decays;
+	long long part;            // in parts: the first partial sum of the first element; −1: the gradient stands in grad
+	int stride, parts;         // partial sums of an element are stride apart
+} igc_segment;
+
+// The update of all parameters: the sum of the parts of their gradients, then
+// d = grad + decay·w, v = momentum·v + d, w = w − rate·(d + momentum·v).
+typedef struct {
+	float momentum, decay;
+	PTR(const igc_segment) segments;
+	PTR(const float) parts;
+	PTR(const float) rates;    // (steps); 0: the gradients only
+	PTR(const igc_state) state;
+	PTR(float) value;
+	PTR(float) velocity;
+	PTR(float) grad;
+} igc_update;
+
+// The kernel of a convolution that is the sum of several.
+typedef struct {
+	long long len;
+	int branches;
+	PTR(const float) from;     // (branches, len)
+	PTR(float) to;             // (len)
+} igc_branches;
+
+// The end of a step: the sums of loss and correct pictures, and the step counted.
+typedef struct {
+	int lanes;                 // B·32
+	int batch;
+	int evaluating;
+	PTR(const float) loss;     // (B, 32)
+	PTR(const int) correct;    // (B, 32)
+	PTR(igc_state) state;
+	PTR(double) losses;        // (steps): the mean of each
+	PTR(int) corrects;         // (steps)
+} igc_finish;

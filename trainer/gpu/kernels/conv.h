@@ -1,0 +1,167 @@
+// Convolutions: forward, and the gradient of the input.
+//
+// A thread computes CO output channels of PH×PW pixels of one picture, a warp the
+// same of 32 pictures; weights are read from shared memory, the same for a warp.
+// The warps of a thread block are tiles of output channels times strips of pixels:
+// tiles that read the same input do so at the same time, from the first cache.
+//
+// What is read row by row of input is used for all rows of output that it belongs to.
+#pragma once
+#include "lanes.h"
+
+// tile_stride is the room of a tile's weights in shared memory: whole vectors.
+__host__ __device__ constexpr int tile_stride(int co) { return co <= 2 ? co : (co + 3) / 4 * 4; }
+
+template <int CO>
+__device__ __forceinline__ void load_weights(float (&w)[CO], const float *from) {
+	if constexpr (CO == 1) {
+		w[0] = from[0];
+	} else if constexpr (CO == 2) {
+		const float2 v = *(const float2 *)from;
+		w[0] = v.x, w[1] = v.y;
+	} else {
+#pragma unroll
+		for (int o = 0; o < CO; o += 4) {
+			const float4 v = *(const float4 *)(from + o);
+			w[o] = v.x;
+			if (o + 1 < CO) w[o + 1] = v.y;
+			if (o + 2 < CO) w[o + 2] = v.z;
+			if (o + 3 < CO) w[o + 3] = v.w;
+		}
+	}
+}
+
+// channel is channel j of group g.
+__device__ __forceinline__ int channel(int g, int j, int groups, int per, int interleaved) {
+	return interleaved ? j * groups + g : g * per + j;
+}
+
+// weight_at is where the weight from input channel c to output channel o lies.
+__device__ __forceinline__ long long weight_at(const igc_conv &a, int g, int o, int c, int k, int kernel) {
+	if (a.transposed) return ((long long)(g * a.ci + c) * a.co + o) * kernel + (a.turned ? kernel - 1 - k : k);
+	return ((long long)(g * a.co + o) * a.ci + c) * kernel + k;
+}
+
+// finish_strip writes the outputs of a thread and their sums.
+template <int CO, int PH, int PW>
+__device__ __forceinline__ void finish_strip(const igc_conv &a, float (&acc)[CO][PH][PW], int b, int g, int o0, int h0, int w0, int part) {
+	const int lane = threadIdx.x;
+	const bool valid = b * LANES + lane < a.n;
+	float s[power(2 * CO)];
+#pragma unroll
+	for (int i = 0; i < power(2 * CO); i++) s[i] = 0;
+#pragma unroll
+	for (int o = 0; o < CO; o++) {
+		if (o0 + o >= a.co) continue;
+		const int ch = channel(g, o0 + o, a.groups, a.co, a.interleaved);
+		const long long plane = ((long long)b * a.groups * a.co + ch) * a.OH * a.OW;
+		const float mscale = a.mscale ? a.mscale[ch] : 1, mshift = a.mscale ? a.mshift[ch] : 0;
+#pragma unroll
+		for (int ph = 0; ph < PH; ph++)
+#pragma unroll
+			for (int pw = 0; pw < PW; pw++) {
+				if (h0 + ph >= a.OH || w0 + pw >= a.OW) continue;
+				const long long at = (plane + (h0 + ph) * a.OW + w0 + pw) * LANES + lane;
+				float v = acc[o][ph][pw], m = v;
+				if (a.mx) {
+					m = a.mx[at];
+					// What is no number must not pass as 0.
+					if (fmaf(mscale, m, mshift) <= 0) v = 0;
+				}
+				a.z[at] = v;
+				if (a.sums && valid) {
+					s[o] += v;
+					s[CO + o] += v * m;
+				}
+			}
+	}
+	if (!a.sums) return;
+	lane_sums(s);
+	constexpr int per = 32 / power(2 * CO);
+	const int i = lane / per, o = i < CO ? i : i - CO;
+	if (lane % per == 0 && i < 2 * CO && o0 + o < a.co)
+		a.sums[((long long)channel(g, o0 + o, a.groups, a.co, a.interleaved) * a.parts + part) * 2 + (i >= CO)] = s[0];
+}
+
+// The kernels of a fixed size. UP: gradient of the input of a convolution with
+// stride S; of one with stride 1 it is a convolution like the forward one.
+template <int KH, int KW, int S, bool UP, bool TWO, int CO, int PH, int PW>
+__device__ __forceinline__ void conv(const igc_conv &a) {
+	SHARED(float, shared);
+	constexpr int K = KH * KW, CS = tile_stride(CO);
+	// The first row and the number of rows that PH rows of output read, relative
+	// to the place of the first of them in the input; the same for columns.
+	constexpr int R0 = UP ? -((KH - 1 - KH / 2) / S) : -(KH / 2), RN = UP ? (PH - 1 + KH / 2) / S - R0 + 1 : (PH - 1) * S + KH;
+	constexpr int C0 = UP ? -((KW - 1 - KW / 2) / S) : -(KW / 2), CN = UP ? (PW - 1 + KW / 2) / S - C0 + 1 : (PW - 1) * S + KW;
+
+	const int lane = threadIdx.x, tile = threadIdx.y % a.tiles;
+	const int strip = blockIdx.x * (blockDim.y / a.tiles) + threadIdx.y / a.tiles;
+	const int across = (a.OW + PW - 1) / PW, strips = across * ((a.OH + PH - 1) / PH);
+	const int g = blockIdx.y % a.groups, first = blockIdx.y / a.groups * a.tiles, b = blockIdx.z;
+	const int o0 = (first + tile) * CO;
+	const int h0 = strip / across * PH, w0 = strip % across * PW;
+	const int hin = (UP ? h0 / S : h0 * S) + R0, win = (UP ? w0 / S : w0 * S) + C0;
+	const bool active = strip < strips && o0 < a.co;
+	const bool valid = b * LANES + lane < a.n;
+
+	float acc[CO][PH][PW];
+#pragma unroll
+	for (int o = 0; o < CO; o++)
+#pragma unroll
+		for (int ph = 0; ph < PH; ph++)
+#pragma unroll
+			for (int pw = 0; pw < PW; pw++) acc[o][ph][pw] = 0;
+
+	for (int c0 = 0; c0 < a.ci; c0 += a.chunk) {
+		const int some = min(a.chunk, a.ci - c0);
+		__syncthreads();
+		for (int e = threadIdx.y * 32 + lane; e < a.tiles * CO * some * K; e += blockDim.y * 32) {
+			const int k = e % K, c = e / K % some, o = e / K / some;
+			const int to = ((c * K + k) * a.tiles + o / CO) * CS + o % CO;
+			shared[to] = first * CO + o < a.co ? a.w[weight_at(a, g, first * CO + o, c0 + c, k, K)] : 0;
+		}
+		__syncthreads();
+		if (!active) continue;
+		for (int c = 0; c < some; c++) {
+			const int ch = channel(g, c0 + c, a.groups, a.ci, a.interleaved);
+			const long long plane = ((long long)b * a.groups * a.ci + ch) * a.H * a.W * LANES + lane;
+			const float *__restrict__ x = a.x + plane, *__restrict__ x2 = TWO ? a.x2 + plane : nullptr;
+			const float scale = a.scale ? a.scale[ch] : 1, shift = a.scale ? a.shift[ch] : 0, scale2 = TWO ? a.scale2[ch] : 0;
+			const float *weights = shared + (c * K * a.tiles + tile) * CS;
+#pragma unroll
+			for (int r = 0; r < RN; r++) {
+				if (hin + r < 0 || hin + r >= a.H) continue;
+				float row[CN];
+#pragma unroll
+				for (int j = 0; j < CN; j++) {
+					row[j] = 0;
+					if (win + j < 0 || win + j >= a.W) continue;
+					const int at = ((hin + r) * a.W + win + j) * LANES;
+					if (TWO)
+						row[j] = valid ? fmaf(scale, x[at], fmaf(scale2, x2[at], shift)) : 0;
+					else
+						row[j] = at_least(a.low, fmaf(scale, x[at], shift));
+				}
+#pragma unroll
+				for (int ph = 0; ph < PH; ph++) {
+					const int kh = UP ? ph + KH / 2 - S * (R0 + r) : R0 + r + KH / 2 - ph * S;
+					if (kh < 0 || kh >= KH) continue;
+#pragma unroll
+					for (int kw = 0; kw < KW; kw++) {
+						float w[CO];
+						load_weights<CO>(w, weights + (kh * KW + kw) * a.tiles * CS);
+#pragma unroll
+						for (int pw = 0; pw < PW; pw++) {
+							const int from = UP ? pw + KW / 2 - kw : pw * S + kw - KW / 2;
+							if (UP && (from % S + S) % S != 0) continue;
+							const int j = (UP ? from / S : from) - C0;
+#pragma unroll
+							for (int o = 0; o < CO; o++) acc[o][ph][pw] = fmaf(w[o], row[j], acc[o][ph][pw]);
+						}
+					}
+				}
+			}
+		}
+	}
+	if (active) finish_strip<CO, PH, PW>(a, acc, b, g, o0, h0, w0, b * strips + strip);
+}

@@ -1,0 +1,19 @@
+/* What a kernel source may use beyond C++ and CUDA's own functions, in two versions: for the CUDA compiler, here, and for
+ * the host's, in ../emulator/emulator.h, where each kernel runs in the tests without a GPU.
+ *
+ *   KERNEL(name, Args, threads) { … a.x … }   a kernel with one parameter, const Args a, by value, launched with at
+ *                                             most that many threads a block
+ *   SHARED(float, rows);                      rows points to the block's shared memory, whose size the launch gives
+ */
+#pragma once
+#ifdef __CUDACC__
+
+#define KERNEL(name, Args, threads) extern "C" __global__ void __launch_bounds__(threads) name(const Args a)
+
+/* One declaration for all, as a file may not declare it with two types; 16 bytes for float4. */
+extern __shared__ __align__(16) unsigned char shared_memory[];
+#define SHARED(type, name) type *const name = reinterpret_cast<type *>(shared_memory)
+
+#else
+#include "../emulator/emulator.h"
+#endif

@@ -1,0 +1,53 @@
+// What the kernels share.
+#pragma once
+#define IGC_DEVICE
+#include "device.h"
+#include "args.h"
+
+#define ALL 0xffffffffu
+
+// atLeast is max(low, v) that keeps what is no number: a training that diverged
+// must show it.
+__device__ __forceinline__ float at_least(float low, float v) { return v < low ? low : v; }
+
+// lane_sums adds N values, a power of two up to 32, over the lanes of a warp, each
+// in a fixed order: v[0] of lane l becomes the sum of v[l / (32/N)]. Halving the
+// values with each exchange takes 31 exchanges where N trees would take 5·N.
+template <int N>
+__device__ __forceinline__ void lane_sums(float (&v)[N]) {
+	const int lane = threadIdx.x;
+	int n = N;
+#pragma unroll
+	for (int o = 16; o > 0; o >>= 1) {
+		if (n > 1) {
+			n /= 2;
+			const bool upper = lane & o;
+#pragma unroll
+			for (int i = 0; i < N / 2; i++)
+				if (i < n) {
+					const float keep = upper ? v[i + n] : v[i], send = upper ? v[i] : v[i + n];
+					v[i] = keep + __shfl_xor_sync(ALL, send, o);
+				}
+		} else {
+			v[0] += __shfl_xor_sync(ALL, v[0], o);
+		}
+	}
+}
+
+// power is the smallest power of two from n on.
+__host__ __device__ constexpr int power(int n) { return n <= 1 ? 1 : 2 * power((n + 1) / 2); }
+
+// block_sum is the sum over the threads of a block of 32·warps, in a fixed order, to
+// thread 0. room is for 32 doubles.
+__device__ __forceinline__ double block_sum(double v, double *room) {
+	const int warps = blockDim.x / 32, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+#pragma unroll
+	for (int o = 16; o > 0; o >>= 1) v += __shfl_xor_sync(ALL, v, o);
+	if (lane == 0) room[warp] = v;
+	__syncthreads();
+	v = 0;
+	if (threadIdx.x == 0)
+		for (int i = 0; i < warps; i++) v += room[i];
+	__syncthreads();
+	return v;
+}

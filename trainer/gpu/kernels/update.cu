@@ -1,0 +1,51 @@
+// The end of a step.
+#include "lanes.h"
+
+// One block a segment, one thread an element.
+KERNEL(update, igc_update, 256) {
+	const igc_segment s = a.segments[blockIdx.x];
+	if ((int)threadIdx.x >= s.len) return;
+	const long long i = s.from + threadIdx.x;
+	float g = a.grad[i];
+	if (s.part >= 0) {
+		double sum = 0;
+		for (int p = 0; p < s.parts; p++) sum += a.parts[s.part + threadIdx.x + (long long)p * s.stride];
+		g = (float)sum;
+		a.grad[i] = g;
+	}
+	if (!a.rates) return;
+	const float d = s.decays ? fmaf(a.decay, a.value[i], g) : g;
+	const float v = fmaf(a.momentum, a.velocity[i], d);
+	a.velocity[i] = v;
+	a.value[i] -= a.rates[a.state->step] * fmaf(a.momentum, v, d);
+}
+
+// One block.
+KERNEL(finish, igc_finish, 256) {
+	SHARED(double, room);
+	double loss = 0, correct = 0;
+	for (int i = threadIdx.x; i < a.lanes; i += blockDim.x) {
+		loss += a.loss[i];
+		correct += a.correct[i];
+	}
+	loss = block_sum(loss, room);
+	correct = block_sum(correct, room);
+	if (threadIdx.x != 0) return;
+	if (a.evaluating) {
+		a.state->first += a.batch;
+		a.state->correct += (int)correct;
+		return;
+	}
+	const int step = a.state->step;
+	a.losses[step] = loss / a.batch;
+	a.corrects[step] = (int)correct;
+	a.state->step = step + 1;
+}
+
+KERNEL(sum_branches, igc_branches, 256) {
+	const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+	if (i >= a.len) return;
+	float s = a.from[i];
+	for (int p = 1; p < a.branches; p++) s += a.from[i + p * a.len];
+	a.to[i] = s;
+}

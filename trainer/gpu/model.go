@@ -1,0 +1,478 @@
+//go:build gpu
+
+package gpu
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+	"unsafe"
+
+	"gorgonia.org/cu"
+
+	"igcsearch/space"
+	"igcsearch/trainer/dataset"
+	"igcsearch/trainer/graph"
+	"igcsearch/trainer/kernel"
+)
+
+// Model is a network on a GPU: its parameters, the memory of a step, and the step
+// itself, recorded once and started again and again. It is not safe for
+// concurrent use; several models of a device are, each with a stream of its own.
+type Model struct {
+	d    *Device
+	host *graph.Model // the network, and the tensors of the last Pull
+	set  *dataset.Set
+	n    int // pictures of a step
+	o    Options
+
+	tensors     *tensors
+	pictures    *pictures // nil: the host feeds
+	memory      []cu.DevicePtr
+	bytes       int
+	stream      cu.Stream
+	train, eval *recorded
+	ends        [2]cu.Event // of a group of steps
+
+	// What a training writes before it begins, and reads at its end.
+	order, rates, state, losses, corrects *buffer
+	fed                                   *fed
+	last                                  []int // the labels of the last batch: their pictures in the split
+
+	reported struct {
+		losses   []float64
+		corrects []int32
+	}
+}
+
+// recorded is a plan on the device.
+type recorded struct {
+	*plan
+	graph graphExec
+}
+
+// fed is how the pictures of a set that is not in memory get to the device.
+type fed struct {
+	from   *buffer
+	floats int
+	slots  [2]struct {
+		pixels []float32 // (⌈n/16⌉, H, C, W, 16), pinned
+		labels []float32
+		ids    []int32 // (B, 32), pinned
+		copied cu.Event
+		used   bool
+	}
+	next int
+}
+
+// New builds the network for batches of n pictures of a set. The error is
+// ErrMemory if they do not fit.
+func (d *Device) New(net space.Network, n int, set *dataset.Set, o Options) (_ *Model, err error) {
+	isa, err := kernel.Detect()
+	if err != nil {
+		return nil, err
+	}
+	// Its activations are never touched, so they take addresses, not memory.
+	host, err := graph.New(net, n, graph.Options{ISA: isa, Threads: 1})
+	if err != nil {
+		return nil, err
+	}
+	m := &Model{d: d, host: host, set: set, n: n, o: o, tensors: newTensors(host)}
+	if err := d.do(m.build); err != nil {
+		m.Close()
+		return nil, fmt.Errorf("%s, batch %d: %w", net.Name, n, err)
+	}
+	return m, nil
+}
+
+func (m *Model) build() (err error) {
+	if m.stream, err = cu.MakeStream(cu.NonBlocking); err != nil {
+		return err
+	}
+	for i := range m.ends {
+		if m.ends[i], err = cu.MakeEvent(cu.BlockingSyncEvent | cu.DisableTiming); err != nil {
+			return err
+		}
+	}
+	if m.pictures, err = m.d.hold(m.set); err != nil {
+		return err
+	}
+	steps := max(m.set.Train.Len()/m.n, 1)
+	most := max(m.set.Train.Len(), m.set.Validation.Len(), m.set.Test.Len())
+	m.state = kept("state", int(unsafe.Sizeof(state{})))
+	m.order = kept("order", most*int(unsafe.Sizeof(show{})))
+	m.rates, m.losses, m.corrects = kept("rates", 4*steps), kept("losses", 8*steps), kept("corrects", 4*steps)
+	lasting := append(m.tensors.kept(), m.state, m.order, m.rates, m.losses, m.corrects)
+	in := m.host.Net.Input()
+	if m.pictures == nil {
+		f := &fed{floats: kernel.Blocks(m.n) * size(in) * kernel.Lanes}
+		f.from = kept("fed", 4*ceil(m.n, lanes)*lanes*size(in))
+		m.fed = f
+		lasting = append(lasting, f.from)
+	}
+	var plans [2]*plan
+	segments := kept("segments", 0)
+	for i, training := range []bool{true, false} {
+		prog, err := m.host.Program(training)
+		if err != nil {
+			return err
+		}
+		p := newPlan(m.tensors, prog, m.n, training, m.feed)
+		// What Last returns must survive the step.
+		p.x.kept, p.y.kept, p.logits.kept = true, true, true
+		if training {
+			p.update(m.o.Momentum, m.o.WeightDecay, segments, m.rates, m.state)
+		}
+		p.finish(m.state, m.losses, m.corrects)
+		plans[i] = p
+	}
+	lasting = append(lasting, segments)
+	bytes := 0
+	for _, b := range lasting {
+		b.addr = uint64(bytes)
+		bytes += ceil(b.bytes, align) * align
+	}
+	// A training step and an evaluation never run at the same time.
+	shared := max(plans[0].arrange(), plans[1].arrange())
+	base, err := m.alloc(bytes)
+	if err != nil {
+		return err
+	}
+	for _, b := range lasting {
+		b.addr += base
+	}
+	if base, err = m.alloc(shared); err != nil {
+		return err
+	}
+	for _, p := range plans {
+		for _, b := range p.buffers {
+			b.addr += base
+		}
+	}
+	// Padding must hold numbers, some of which are multiplied by 0.
+	for i, p := range m.memory {
+		if err := cu.MemsetD8Async(p, 0, int64([]int{bytes, shared}[i]), m.stream); err != nil {
+			return err
+		}
+	}
+	if err := upload(m.stream, segments.addr, plans[0].segments); err != nil {
+		return err
+	}
+	if m.fed != nil {
+		for i := range m.fed.slots {
+			s := &m.fed.slots[i]
+			p, err := hostAlloc(4*m.fed.floats + 4*ceil(m.n, lanes)*lanes)
+			if err != nil {
+				return err
+			}
+			s.pixels = unsafe.Slice((*float32)(p), m.fed.floats)
+			s.ids = unsafe.Slice((*int32)(unsafe.Add(p, 4*m.fed.floats)), ceil(m.n, lanes)*lanes)
+			s.labels = make([]float32, kernel.Blocks(m.n)*kernel.Lanes)
+			if s.copied, err = cu.MakeEvent(cu.BlockingSyncEvent | cu.DisableTiming); err != nil {
+				return err
+			}
+		}
+	}
+	if m.train, err = m.record(plans[0]); err != nil {
+		return err
+	}
+	m.eval, err = m.record(plans[1])
+	return err
+}
+
+// feed launches what puts the batch into the plan's x and y.
+func (m *Model) feed(p *plan) {
+	in := m.host.Net.Input()
+	c, h, w := int32(in.C), int32(in.H), int32(in.W)
+	if m.fed != nil {
+		p.rows("repack", in.H, in.C, &repackArgs{c: c, h: h, w: w, n: int32(m.n), from: m.fed.from, x: p.x})
+		return
+	}
+	p.rows("batch", in.H, in.C, &batchArgs{c: c, h: h, w: w, batch: int32(m.n), evaluating: flag(!p.training),
+		pixels: m.pictures.pixels, labels: m.pictures.labels, order: m.order, table: m.pictures.table, state: m.state, x: p.x, y: p.y})
+}
+
+func (m *Model) alloc(n int) (uint64, error) {
+	p, err := alloc("a training", n)
+	if err != nil {
+		return 0, err
+	}
+	m.memory = append(m.memory, p)
+	m.bytes += n
+	return uint64(p), nil
+}
+
+// record makes a graph of a plan.
+func (m *Model) record(p *plan) (*recorded, error) {
+	functions := make([]cu.Function, len(p.launches))
+	for i, l := range p.launches {
+		var err error
+		if functions[i], err = m.d.function(l.kernel); err != nil {
+			return nil, err
+		}
+	}
+	g, err := record(m.stream, func() error {
+		for i, l := range p.launches {
+			if err := launchRaw(functions[i], l.grid, l.block, l.shared, m.stream, encode(l.args)); err != nil {
+				return fmt.Errorf("%s: %w", l.kernel, err)
+			}
+		}
+		return nil
+	})
+	return &recorded{p, g}, err
+}
+
+// Bytes is the memory that the model has on the device.
+func (m *Model) Bytes() int { return m.bytes }
+
+// Model returns the network, with the tensors of the last Pull.
+func (m *Model) Model() *graph.Model { return m.host }
+
+// Arithmetic names whose bits the results are.
+func (m *Model) Arithmetic() string { return m.d.info.Arithmetic() }
+
+// Push copies the host's tensors to the device.
+func (m *Model) Push() error {
+	return m.copy(func(to uint64, from []float32) error { return upload(m.stream, to, from) })
+}
+
+// Pull copies the device's tensors to the host.
+func (m *Model) Pull() error {
+	return m.copy(func(from uint64, to []float32) error { return download(to, from) })
+}
+
+func (m *Model) copy(one func(device uint64, host []float32) error) error {
+	t := m.tensors
+	return m.d.do(func() error {
+		var errs []error
+		for _, p := range m.host.Params {
+			at := uint64(4 * t.at(p.Name))
+			errs = append(errs, one(t.value.addr+at, p.Value), one(t.velocity.addr+at, p.Velocity), one(t.grad.addr+at, p.Grad))
+		}
+		for _, s := range m.host.Stats {
+			errs = append(errs, one(t.stats.addr+uint64(4*t.at(s.Name)), s.Value))
+		}
+		return errors.Join(append(errs, m.stream.Synchronize())...)
+	})
+}
+
+// largestGroup is how many steps the host starts at once; two groups are under way.
+const largestGroup = 64
+
+// Train trains on the pictures of order, as package trainer's engine says.
+func (m *Model) Train(ctx context.Context, epoch int, order []int, rates []float32, done func(step int, loss float64, correct int) error) error {
+	if len(order)%m.n != 0 || len(order) > m.order.bytes/8 || len(order)/m.n > m.rates.bytes/4 {
+		panic(fmt.Sprintf("gpu: an order of %d pictures for batches of %d", len(order), m.n))
+	}
+	steps := len(order) / m.n
+	return m.d.do(func() error {
+		next, stop, err := m.begin(ctx, &m.set.Train, order, m.o.Augmentation, uint64(epoch))
+		if err != nil {
+			return err
+		}
+		defer stop()
+		if err := upload(m.stream, m.rates.addr, rates[:steps]); err != nil {
+			return err
+		}
+		// Groups of steps grow until they take long enough for the host to do
+		// little, and short enough for it to stop.
+		heard, started, group := 0, 0, 1
+		var ends []int // of the groups under way
+		for heard < steps {
+			if err := ctx.Err(); err != nil {
+				return errors.Join(err, m.stream.Synchronize())
+			}
+			for len(ends) < len(m.ends) && started < steps {
+				for range min(group, steps-started) {
+					if err := next(m.train); err != nil {
+						return errors.Join(err, m.stream.Synchronize())
+					}
+					started++
+				}
+				if err := m.ends[len(ends)].Record(m.stream); err != nil {
+					return err
+				}
+				ends = append(ends, started)
+			}
+			begin := time.Now()
+			if err := m.ends[0].Synchronize(); err != nil {
+				return err
+			}
+			if time.Since(begin) < 20*time.Millisecond {
+				group = min(2*group, largestGroup)
+			}
+			end := ends[0]
+			ends = append(ends[:0], ends[1:]...)
+			m.ends[0], m.ends[1] = m.ends[1], m.ends[0]
+			if err := m.report(heard, end, done); err != nil {
+				return errors.Join(err, m.stream.Synchronize())
+			}
+			heard = end
+		}
+		m.last = order[len(order)-m.n:]
+		return m.stream.Synchronize()
+	})
+}
+
+// report tells done of the steps from … to−1.
+func (m *Model) report(from, to int, done func(step int, loss float64, correct int) error) error {
+	r := &m.reported
+	r.losses, r.corrects = append(r.losses[:0], make([]float64, to-from)...), append(r.corrects[:0], make([]int32, to-from)...)
+	if err := download(r.losses, m.losses.addr+uint64(8*from)); err != nil {
+		return err
+	}
+	if err := download(r.corrects, m.corrects.addr+uint64(4*from)); err != nil {
+		return err
+	}
+	for i, loss := range r.losses {
+		if err := done(from+i, loss, int(r.corrects[i])); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// begin readies the pictures of order; next starts a step or a part of an
+// evaluation on the next of them.
+func (m *Model) begin(ctx context.Context, split *dataset.Split, order []int, aug *dataset.Augmentation, epoch uint64) (next func(*recorded) error, stop func(), err error) {
+	if err := upload(m.stream, m.state.addr, []state{{total: int32(len(order))}}); err != nil {
+		return nil, nil, err
+	}
+	if m.fed != nil {
+		batches := m.set.Batches(ctx, split, order, m.n, aug, m.o.Seed, epoch)
+		return func(r *recorded) error { return m.feedNext(batches, r) }, batches.Close, nil
+	}
+	shows := make([]show, len(order))
+	for i, picture := range order {
+		v := aug.View(picture, m.o.Seed, epoch)
+		shows[i] = show{picture: int32(m.pictures.first[split] + picture), dy: int8(v.Dy), dx: int8(v.Dx), mirror: int8(flag(v.Mirror))}
+	}
+	if err := upload(m.stream, m.order.addr, shows); err != nil {
+		return nil, nil, err
+	}
+	return func(r *recorded) error { return r.graph.launch(m.stream) }, func() {}, nil
+}
+
+// feedNext copies a batch that the host made and starts a step on it, while the
+// one before is under way.
+func (m *Model) feedNext(batches *dataset.Batches, r *recorded) error {
+	s := &m.fed.slots[m.fed.next%2]
+	m.fed.next++
+	if s.used {
+		if err := s.copied.Synchronize(); err != nil {
+			return err
+		}
+	}
+	s.used = true
+	n, err := batches.Next(s.pixels, s.labels)
+	if err != nil {
+		return err
+	}
+	for i := range s.ids {
+		s.ids[i] = -1
+		if i < n {
+			s.ids[i] = int32(s.labels[i])
+		}
+	}
+	if err := cu.MemcpyHtoDAsync(cu.DevicePtr(m.fed.from.addr), unsafe.Pointer(unsafe.SliceData(s.pixels)), int64(4*m.fed.floats), m.stream); err != nil {
+		return err
+	}
+	if err := cu.MemcpyHtoDAsync(cu.DevicePtr(r.y.addr), unsafe.Pointer(unsafe.SliceData(s.ids)), int64(4*len(s.ids)), m.stream); err != nil {
+		return err
+	}
+	if err := s.copied.Record(m.stream); err != nil {
+		return err
+	}
+	return r.graph.launch(m.stream)
+}
+
+// Evaluate counts the pictures of a split that the network gets right by the
+// running statistics.
+func (m *Model) Evaluate(ctx context.Context, split *dataset.Split) (correct int, err error) {
+	order := make([]int, split.Len())
+	for i := range order {
+		order[i] = i
+	}
+	if len(order) == 0 {
+		return 0, nil
+	}
+	err = m.d.do(func() error {
+		next, stop, err := m.begin(ctx, split, order, nil, 0)
+		if err != nil {
+			return err
+		}
+		defer stop()
+		for first := 0; first < len(order); first += m.n {
+			if err := ctx.Err(); err != nil {
+				return errors.Join(err, m.stream.Synchronize())
+			}
+			if err := next(m.eval); err != nil {
+				return errors.Join(err, m.stream.Synchronize())
+			}
+		}
+		if err := m.stream.Synchronize(); err != nil {
+			return err
+		}
+		var s [1]state
+		err = download(s[:], m.state.addr)
+		correct = int(s[0].correct)
+		return err
+	})
+	return correct, err
+}
+
+// Last returns the last batch that Train saw.
+func (m *Model) Last() (pictures []float32, labels []int, logits []float32, err error) {
+	in, k := m.host.Net.Input(), m.host.Net.Classes
+	x, z := make([]float32, m.train.x.bytes/4), make([]float32, m.train.logits.bytes/4)
+	err = m.d.do(func() error { return errors.Join(download(x, m.train.x.addr), download(z, m.train.logits.addr)) })
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	for _, picture := range m.last {
+		labels = append(labels, int(m.set.Train.Labels[picture]))
+	}
+	return unblock(x, m.n, size(in)), labels, unblock(z, m.n, k), nil
+}
+
+// unblock returns the pictures of (B, size, 32) as (n, size).
+func unblock(x []float32, n, size int) []float32 {
+	out := make([]float32, n*size)
+	for i := range out {
+		picture, at := i/size, i%size
+		out[i] = x[(picture/lanes*size+at)*lanes+picture%lanes]
+	}
+	return out
+}
+
+// Close gives the memory back.
+func (m *Model) Close() {
+	_ = m.d.do(func() error {
+		for _, r := range []*recorded{m.train, m.eval} {
+			if r != nil {
+				r.graph.destroy()
+			}
+		}
+		if m.pictures != nil {
+			m.d.release(m.set)
+		}
+		if m.fed != nil {
+			for i := range m.fed.slots {
+				if s := &m.fed.slots[i]; s.pixels != nil {
+					_ = cu.MemFreeHost(unsafe.Pointer(unsafe.SliceData(s.pixels)))
+				}
+			}
+		}
+		for _, p := range m.memory {
+			_ = cu.MemFree(p)
+		}
+		var none cu.Stream
+		if m.stream != none {
+			_ = m.stream.Destroy()
+		}
+		return nil
+	})
+	m.host.Close()
+	m.memory, m.train, m.eval, m.pictures = nil, nil, nil, nil
+}

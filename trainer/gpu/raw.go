@@ -1,0 +1,83 @@
+//go:build gpu
+
+package gpu
+
+// What package cu lacks of the driver's interface: launches whose argument is a
+// structure, recorded graphs, pinned memory.
+
+// #include <cuda.h>
+import "C"
+
+import (
+	"fmt"
+	"unsafe"
+
+	"gorgonia.org/cu"
+)
+
+// The handles of package cu are structures of one field.
+
+func rawStream(s cu.Stream) C.CUstream       { return *(*C.CUstream)(unsafe.Pointer(&s)) }
+func rawFunction(f cu.Function) C.CUfunction { return *(*C.CUfunction)(unsafe.Pointer(&f)) }
+
+// failed is the error of a call of the driver.
+func failed(call string, code C.CUresult) error {
+	if code == C.CUDA_SUCCESS {
+		return nil
+	}
+	var name *C.char
+	if C.cuGetErrorName(code, &name) != C.CUDA_SUCCESS || name == nil {
+		return fmt.Errorf("%s: error %d", call, int(code))
+	}
+	return fmt.Errorf("%s: %s", call, C.GoString(name))
+}
+
+// launchRaw starts a kernel whose one argument is a structure.
+func launchRaw(f cu.Function, grid, block [3]int, shared int, s cu.Stream, args []byte) error {
+	// The array of pointers must not lie in Go's memory: it points there.
+	params := (*unsafe.Pointer)(C.malloc(C.size_t(unsafe.Sizeof(uintptr(0)))))
+	defer C.free(unsafe.Pointer(params))
+	data := C.CBytes(args)
+	defer C.free(data)
+	*params = data
+	return failed("cuLaunchKernel", C.cuLaunchKernel(rawFunction(f),
+		C.uint(grid[0]), C.uint(grid[1]), C.uint(grid[2]), C.uint(block[0]), C.uint(block[1]), C.uint(block[2]),
+		C.uint(shared), rawStream(s), params, nil))
+}
+
+// graphExec is a recorded list of launches.
+type graphExec struct{ exec C.CUgraphExec }
+
+// record returns what f starts on the stream, without its being done.
+func record(s cu.Stream, f func() error) (g graphExec, err error) {
+	if err := failed("cuStreamBeginCapture", C.cuStreamBeginCapture(rawStream(s), C.CU_STREAM_CAPTURE_MODE_RELAXED)); err != nil {
+		return g, err
+	}
+	err = f()
+	var graph C.CUgraph
+	if e := failed("cuStreamEndCapture", C.cuStreamEndCapture(rawStream(s), &graph)); err == nil {
+		err = e
+	}
+	if err != nil {
+		return g, err
+	}
+	defer C.cuGraphDestroy(graph)
+	return g, failed("cuGraphInstantiate", C.cuGraphInstantiateWithFlags(&g.exec, graph, 0))
+}
+
+func (g graphExec) launch(s cu.Stream) error {
+	return failed("cuGraphLaunch", C.cuGraphLaunch(g.exec, rawStream(s)))
+}
+
+func (g graphExec) destroy() {
+	if g.exec != nil {
+		C.cuGraphExecDestroy(g.exec)
+	}
+}
+
+// hostAlloc returns memory that the device copies from while the program goes on.
+func hostAlloc(bytes int) (unsafe.Pointer, error) {
+	var p unsafe.Pointer
+	err := failed("cuMemHostAlloc", C.cuMemHostAlloc(&p, C.size_t(max(bytes, 1)), 0))
+	return p, err
+}

@@ -44,7 +44,7 @@ type normArgs struct {
 	sums, weight, bias      *buffer
 	runningMean, runningVar *buffer
 	scale, shift            *buffer
-	mean, istd              *buffer
+	mean, istd, state       *buffer
 }
 
 type normGradArgs struct {
@@ -122,7 +122,7 @@ type show struct {
 	dy, dx, mirror, _ int8
 }
 
-type state struct{ step, first, correct, total int32 }
+type state struct{ step, first, correct, total, odd int32 }
 
 // buffer is a piece of the device's memory. Its place is found once all launches
 // are known: buffers that are not needed at the same time share one.

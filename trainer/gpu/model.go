@@ -118,13 +118,13 @@ func (m *Model) build() (err error) {
 		if err != nil {
 			return err
 		}
-		p := newPlan(m.tensors, prog, m.n, training, m.feed)
+		p := newPlan(m.tensors, prog, m.n, training, m.state, m.feed)
 		// What Last returns must survive the step.
 		p.x.kept, p.y.kept, p.logits.kept = true, true, true
 		if training {
-			p.update(m.o.Momentum, m.o.WeightDecay, segments, m.rates, m.state)
+			p.update(m.o.Momentum, m.o.WeightDecay, segments, m.rates)
 		}
-		p.finish(m.state, m.losses, m.corrects)
+		p.finish(m.losses, m.corrects)
 		plans[i] = p
 	}
 	lasting = append(lasting, segments)

@@ -60,6 +60,7 @@ type plan struct {
 
 	x, y, logits, dlogits, pooled, dpooled *buffer
 	loss, correct                          *buffer
+	steps                                  *buffer // the state
 	segments                               []segment
 	parts, partFloats                      int
 	partsBuffer                            *buffer
@@ -121,10 +122,10 @@ type convState struct {
 	y       *buffer
 }
 
-// newPlan maps a program to launches. feed makes the first of them, which puts
+// newPlan maps a program to launches that go by a state. feed makes the first of them, which puts
 // the batch into x (B, C, H, W, 32) and y (B, 32).
-func newPlan(t *tensors, prog graph.Program, n int, training bool, feed func(p *plan)) *plan {
-	p := &plan{tensors: t, n: n, blocks: (n + lanes - 1) / lanes, training: training,
+func newPlan(t *tensors, prog graph.Program, n int, training bool, state *buffer, feed func(p *plan)) *plan {
+	p := &plan{tensors: t, steps: state, n: n, blocks: (n + lanes - 1) / lanes, training: training,
 		norms: map[*graph.Norm]*normState{}, convs: map[*graph.Conv]*convState{}}
 	for i, s := range prog.Values {
 		p.values = append(p.values, p.floats(fmt.Sprintf("value %d", i), p.blocks*size(s)*lanes))
@@ -262,7 +263,7 @@ func (p *plan) norm(n *graph.Norm) *normState {
 	a := &normArgs{c: int32(n.C), parts: int32(s.parts), epsilon: graph.Epsilon, factor: float32(n.Factor), count: float64(p.n * n.Positions),
 		weight: p.param(n.Name + ".weight"), bias: p.param(n.Name + ".bias"),
 		runningMean: p.stats.at(p.at(n.Name+".running_mean"), 4), runningVar: p.stats.at(p.at(n.Name+".running_var"), 4),
-		scale: s.scale, shift: s.shift}
+		scale: s.scale, shift: s.shift, state: p.steps}
 	if p.training {
 		s.mean, s.istd = p.doubles(n.Name+" mean", n.C), p.doubles(n.Name+" istd", n.C)
 		a.training, a.sums, a.mean, a.istd = 1, s.sums, s.mean, s.istd
@@ -588,7 +589,7 @@ func (p *plan) segment(name string, from, n, part, stride, parts int) {
 
 // update ends a training step: the parameters that have no parts yet, and the
 // update of all.
-func (p *plan) update(momentum, decay float32, segments, rates, state *buffer) {
+func (p *plan) update(momentum, decay float32, segments, rates *buffer) {
 	done := map[int64]bool{}
 	for _, s := range p.segments {
 		done[s.from] = true
@@ -600,13 +601,13 @@ func (p *plan) update(momentum, decay float32, segments, rates, state *buffer) {
 	}
 	segments.bytes = len(bytesOf(p.segments))
 	p.launch("update", [3]int{len(p.segments), 1, 1}, [3]int{256, 1, 1}, 0, &updateArgs{momentum: momentum, decay: decay,
-		segments: segments, parts: p.partsBuffer, rates: rates, state: state, value: p.tensors.value, velocity: p.velocity, grad: p.grad})
+		segments: segments, parts: p.partsBuffer, rates: rates, state: p.steps, value: p.tensors.value, velocity: p.velocity, grad: p.grad})
 }
 
 // finish counts the step.
-func (p *plan) finish(state, losses, corrects *buffer) {
+func (p *plan) finish(losses, corrects *buffer) {
 	p.launch("finish", [3]int{1, 1, 1}, [3]int{256, 1, 1}, 8*32, &finishArgs{lanes: int32(p.blocks * lanes), batch: int32(p.n), evaluating: flag(!p.training),
-		loss: p.loss, correct: p.correct, state: state, losses: losses, corrects: corrects})
+		loss: p.loss, correct: p.correct, state: p.steps, losses: losses, corrects: corrects})
 }
 
 // traffic is the bytes that the launches read and write, each buffer of a launch

@@ -66,19 +66,19 @@ func newPlans(t *testing.T, name string, layout space.Layout, depth, side, batch
 	}
 	t.Cleanup(m.Close)
 	var plans [2]*plan
-	tensors, state := newTensors(m), kept("state", 16)
+	tensors, state := newTensors(m), kept("state", 20)
 	for i, training := range []bool{true, false} {
 		prog, err := m.Program(training)
 		if err != nil {
 			t.Fatal(err)
 		}
-		p := newPlan(tensors, prog, batch, training, func(p *plan) {
+		p := newPlan(tensors, prog, batch, training, state, func(p *plan) {
 			p.rows("repack", side, 3, &repackArgs{c: 3, h: int32(side), w: int32(side), n: int32(batch), from: kept("from", 4), x: p.x})
 		})
 		if training {
-			p.update(0.9, 1e-4, kept("segments", 0), kept("rates", 4), state)
+			p.update(0.9, 1e-4, kept("segments", 0), kept("rates", 4))
 		}
-		p.finish(state, kept("losses", 8), kept("corrects", 4))
+		p.finish(kept("losses", 8), kept("corrects", 4))
 		plans[i] = p
 	}
 	return plans

@@ -17,6 +17,15 @@
 
 #define LANES 32
 
+// What changes from step to step and is not known when a step is recorded.
+typedef struct {
+	int step;    // of the epoch
+	int first;   // of an evaluation: the first picture of the batch
+	int correct; // of an evaluation, so far
+	int total;   // pictures of the order; what is beyond is no picture
+	int odd;     // some normalisation met what is no number: so is the loss
+} igc_state;
+
 // A convolution of groups·ci to groups·co channels, forward or for the gradient
 // of its input, with what lies on its way in and out.
 //
@@ -88,6 +97,7 @@ typedef struct {
 	PTR(float) shift;        // (c)
 	PTR(double) mean;        // (c)
 	PTR(double) istd;        // (c)
+	PTR(igc_state) state;
 } igc_norm;
 
 // The same backward: gradients of weight and bias, and what makes the gradient
@@ -132,14 +142,6 @@ typedef struct {
 	PTR(const float) a;
 	PTR(const float) b;
 } igc_sum;
-
-// What changes from step to step and is not known when a step is recorded.
-typedef struct {
-	int step;    // of the epoch
-	int first;   // of an evaluation: the first picture of the batch
-	int correct; // of an evaluation, so far
-	int total;   // pictures of the order; what is beyond is no picture
-} igc_state;
 
 // One picture of the order in which they are shown.
 typedef struct {

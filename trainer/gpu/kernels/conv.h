@@ -94,15 +94,22 @@ __device__ __forceinline__ void conv(const igc_conv &a) {
 	constexpr int R0 = UP ? -((KH - 1 - KH / 2) / S) : -(KH / 2), RN = UP ? (PH - 1 + KH / 2) / S - R0 + 1 : (PH - 1) * S + KH;
 	constexpr int C0 = UP ? -((KW - 1 - KW / 2) / S) : -(KW / 2), CN = UP ? (PW - 1 + KW / 2) / S - C0 + 1 : (PW - 1) * S + KW;
 
-	const int lane = threadIdx.x, tile = threadIdx.y % a.tiles;
-	const int strip = blockIdx.x * (blockDim.y / a.tiles) + threadIdx.y / a.tiles;
+	// The columns that every thread has in the input, if the strips have no rest.
+	constexpr int FIRST = -C0, LAST = FIRST + (UP ? PW / S : PW * S);
+
+	const int lane = threadIdx.x, tiles = a.tiles, tile = threadIdx.y % tiles;
+	const int strip = blockIdx.x * (blockDim.y / tiles) + threadIdx.y / tiles;
 	const int across = (a.OW + PW - 1) / PW, strips = across * ((a.OH + PH - 1) / PH);
-	const int g = blockIdx.y % a.groups, first = blockIdx.y / a.groups * a.tiles, b = blockIdx.z;
+	const int groups = a.groups, g = blockIdx.y % groups, first = blockIdx.y / groups * tiles, b = blockIdx.z;
 	const int o0 = (first + tile) * CO;
 	const int h0 = strip / across * PH, w0 = strip % across * PW;
+	const int H = a.H, W = a.W, ci = a.ci;
 	const int hin = (UP ? h0 / S : h0 * S) + R0, win = (UP ? w0 / S : w0 * S) + C0;
 	const bool active = strip < strips && o0 < a.co;
-	const bool valid = b * LANES + lane < a.n;
+	const bool exact = a.OW % PW == 0 && (UP ? a.OW == W * S : a.OW * S == W);
+	const bool valid = b * LANES + lane < a.n, normal = a.scale;
+	const float low = a.low;
+	const int rowStep = W * LANES, tapStep = tiles * CS;
 
 	float acc[CO][PH][PW];
 #pragma unroll
@@ -112,35 +119,55 @@ __device__ __forceinline__ void conv(const igc_conv &a) {
 #pragma unroll
 			for (int pw = 0; pw < PW; pw++) acc[o][ph][pw] = 0;
 
-	for (int c0 = 0; c0 < a.ci; c0 += a.chunk) {
-		const int some = min(a.chunk, a.ci - c0);
+	for (int c0 = 0; c0 < ci; c0 += a.chunk) {
+		const int some = min(a.chunk, ci - c0);
 		__syncthreads();
-		for (int e = threadIdx.y * 32 + lane; e < a.tiles * CO * some * K; e += blockDim.y * 32) {
+		for (int e = threadIdx.y * 32 + lane; e < tiles * CO * some * K; e += blockDim.y * 32) {
 			const int k = e % K, c = e / K % some, o = e / K / some;
-			const int to = ((c * K + k) * a.tiles + o / CO) * CS + o % CO;
+			const int to = ((c * K + k) * tiles + o / CO) * CS + o % CO;
 			shared[to] = first * CO + o < a.co ? a.w[weight_at(a, g, first * CO + o, c0 + c, k, K)] : 0;
 		}
 		__syncthreads();
 		if (!active) continue;
+		// Channels lie a fixed step apart, and so do their weights.
+		const int step = a.interleaved ? groups : 1, ch = channel(g, c0, groups, ci, a.interleaved);
+		const long long next = (long long)step * H * W * LANES;
+		const long long offset = (((long long)b * groups * ci + ch) * H * W + hin * W + win) * LANES + lane;
+		const float *xc = a.x + offset, *x2c = TWO ? a.x2 + offset : nullptr;
+		const float *ps = a.scale + ch, *ps2 = a.scale2 + ch, *pt = a.shift + ch;
+		const float *weights = shared + tile * CS;
+#pragma unroll K == 1 ? 2 : 1
 		for (int c = 0; c < some; c++) {
-			const int ch = channel(g, c0 + c, a.groups, a.ci, a.interleaved);
-			const long long plane = ((long long)b * a.groups * a.ci + ch) * a.H * a.W * LANES + lane;
-			const float *__restrict__ x = a.x + plane, *__restrict__ x2 = TWO ? a.x2 + plane : nullptr;
-			const float scale = a.scale ? a.scale[ch] : 1, shift = a.scale ? a.shift[ch] : 0, scale2 = TWO ? a.scale2[ch] : 0;
-			const float *weights = shared + (c * K * a.tiles + tile) * CS;
+			float scale = 1, scale2 = 0, shift = 0;
+			if (normal) {
+				scale = *ps, shift = *pt;
+				if (TWO) scale2 = *ps2;
+				// Lanes without a picture have 0, whatever lies there.
+				if (TWO && !valid) scale = scale2 = shift = 0;
+			}
 #pragma unroll
 			for (int r = 0; r < RN; r++) {
-				if (hin + r < 0 || hin + r >= a.H) continue;
+				if (hin + r < 0 || hin + r >= H) continue;
+				const float *__restrict__ x = xc + r * rowStep, *__restrict__ x2 = TWO ? x2c + r * rowStep : nullptr;
 				float row[CN];
-#pragma unroll
-				for (int j = 0; j < CN; j++) {
-					row[j] = 0;
-					if (win + j < 0 || win + j >= a.W) continue;
-					const int at = ((hin + r) * a.W + win + j) * LANES;
+				auto load = [&](int j) {
 					if (TWO)
-						row[j] = valid ? fmaf(scale, x[at], fmaf(scale2, x2[at], shift)) : 0;
+						row[j] = fmaf(scale, x[j * LANES], fmaf(scale2, x2[j * LANES], shift));
 					else
-						row[j] = at_least(a.low, fmaf(scale, x[at], shift));
+						row[j] = fmaxf(low, fmaf(scale, x[j * LANES], shift));
+				};
+				if (exact) {
+#pragma unroll
+					for (int j = 0; j < CN; j++) {
+						row[j] = 0;
+						if ((j >= FIRST || win + j >= 0) && (j < LAST || win + j < W)) load(j);
+					}
+				} else {
+#pragma unroll
+					for (int j = 0; j < CN; j++) {
+						row[j] = 0;
+						if (win + j >= 0 && win + j < W) load(j);
+					}
 				}
 #pragma unroll
 				for (int ph = 0; ph < PH; ph++) {
@@ -149,7 +176,7 @@ __device__ __forceinline__ void conv(const igc_conv &a) {
 #pragma unroll
 					for (int kw = 0; kw < KW; kw++) {
 						float w[CO];
-						load_weights<CO>(w, weights + (kh * KW + kw) * a.tiles * CS);
+						load_weights<CO>(w, weights + (kh * KW + kw) * tapStep);
 #pragma unroll
 						for (int pw = 0; pw < PW; pw++) {
 							const int from = UP ? pw + KW / 2 - kw : pw * S + kw - KW / 2;
@@ -161,6 +188,9 @@ __device__ __forceinline__ void conv(const igc_conv &a) {
 					}
 				}
 			}
+			xc += next, weights += tapStep * K;
+			if (TWO) x2c += next, ps2 += step;
+			ps += step, pt += step;
 		}
 	}
 	if (active) finish_strip<CO, PH, PW>(a, acc, b, g, o0, h0, w0, b * strips + strip);

@@ -33,6 +33,8 @@ KERNEL(norm, igc_norm, 128) {
 	const double scale = a.weight[c] / sqrt(variance + a.epsilon);
 	a.scale[c] = (float)scale;
 	a.shift[c] = (float)(a.bias[c] - mean * scale);
+	// The ReLUs that follow take what is no number for 0.
+	if (!isfinite(a.scale[c]) || !isfinite(a.shift[c])) a.state->odd = 1;
 }
 
 // With ẑ = (z − mean)·istd and N values of a channel:

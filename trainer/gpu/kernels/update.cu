@@ -37,7 +37,7 @@ KERNEL(finish, igc_finish, 256) {
 		return;
 	}
 	const int step = a.state->step;
-	a.losses[step] = loss / a.batch;
+	a.losses[step] = a.state->odd ? NAN : loss / a.batch;
 	a.corrects[step] = (int)correct;
 	a.state->step = step + 1;
 }

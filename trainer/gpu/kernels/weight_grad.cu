@@ -12,7 +12,7 @@ __device__ __forceinline__ void weight_grad(const igc_weight_grad &a) {
 	const int lane = threadIdx.x;
 	int task = blockIdx.x * blockDim.y + threadIdx.y;
 	if (task >= a.tasks) return;
-	const int kernel = ANY ? a.kh * a.kw : K, stride = ANY ? a.stride : S;
+	const int H = a.H, W = a.W, OW = a.OW, kernel = ANY ? a.kh * a.kw : K, stride = ANY ? a.stride : S;
 	int kh0 = -(KH / 2), kw0 = -(KW / 2), k0 = 0;
 	if (ANY) { // one position of the kernel at a time
 		k0 = task % kernel, task /= kernel;
@@ -24,47 +24,63 @@ __device__ __forceinline__ void weight_grad(const igc_weight_grad &a) {
 	const int from = part % per * a.rows, to = min(from + a.rows, a.OH);
 	const bool valid = b * LANES + lane < a.n;
 
+	const bool two = a.ca, normal = a.scale;
+	const float low = a.low;
+
 	// Channels beyond the last are read as the last and not written.
 	const float *x[CI], *gr[CO], *z[CO];
 	float scale[CI], shift[CI], ca[CO], cb[CO], cc[CO];
 #pragma unroll
 	for (int i = 0; i < CI; i++) {
 		const int ch = channel(g, min(i0 + i, a.ci - 1), a.groups, a.ci, a.interleaved);
-		x[i] = a.x + ((long long)b * a.groups * a.ci + ch) * a.H * a.W * LANES + lane;
-		scale[i] = a.scale ? a.scale[ch] : 1, shift[i] = a.scale ? a.shift[ch] : 0;
+		x[i] = a.x + ((long long)b * a.groups * a.ci + ch) * H * W * LANES + lane;
+		scale[i] = normal ? a.scale[ch] : 1, shift[i] = normal ? a.shift[ch] : 0;
 	}
 #pragma unroll
 	for (int o = 0; o < CO; o++) {
 		const int ch = channel(g, min(o0 + o, a.co - 1), a.groups, a.co, a.interleaved);
-		const long long plane = ((long long)b * a.groups * a.co + ch) * a.OH * a.OW * LANES + lane;
+		const long long plane = (((long long)b * a.groups * a.co + ch) * a.OH + from) * OW * LANES + lane;
 		gr[o] = a.g + plane;
-		z[o] = a.ca ? a.z + plane : gr[o];
-		ca[o] = a.ca ? a.ca[ch] : 1, cb[o] = a.ca ? a.cb[ch] : 0, cc[o] = a.ca ? a.cc[ch] : 0;
+		z[o] = two ? a.z + plane : gr[o];
+		ca[o] = 1, cb[o] = cc[o] = 0;
+		if (two) { // lanes without a picture have 0, whatever lies there
+			ca[o] = valid ? a.ca[ch] : 0, cb[o] = valid ? a.cb[ch] : 0, cc[o] = valid ? a.cc[ch] : 0;
+		}
 	}
 	float acc[N];
 #pragma unroll
 	for (int n = 0; n < N; n++) acc[n] = 0;
 
 	for (int oh = from; oh < to; oh++) {
+		// The place of column 0 in each row of the window.
+		const float *rows[CI][KH];
+		bool inside[KH];
+#pragma unroll
+		for (int kh = 0; kh < KH; kh++) {
+			const int h = oh * stride + kh0 + kh;
+			inside[kh] = h >= 0 && h < H;
+#pragma unroll
+			for (int i = 0; i < CI; i++) rows[i][kh] = x[i] + (long long)h * W * LANES;
+		}
 		float window[CI][KH][KW];
-		auto column = [&](int w, int slot) {
+		// column puts column w of the input, which lies at steps of rows, into a slot.
+		auto column = [&](int w, int at, int slot) {
+			const bool there = w >= 0 && w < W;
 #pragma unroll
-			for (int kh = 0; kh < KH; kh++) {
-				const int h = oh * stride + kh0 + kh;
-				const bool inside = h >= 0 && h < a.H && w >= 0 && w < a.W;
+			for (int kh = 0; kh < KH; kh++)
 #pragma unroll
-				for (int i = 0; i < CI; i++)
-					window[i][kh][slot] = inside ? at_least(a.low, fmaf(scale[i], x[i][(h * a.W + w) * LANES], shift[i])) : 0;
-			}
+				for (int i = 0; i < CI; i++) {
+					window[i][kh][slot] = 0;
+					if (there && inside[kh]) window[i][kh][slot] = fmaxf(low, fmaf(scale[i], rows[i][kh][at * LANES], shift[i]));
+				}
 		};
-		auto position = [&](int ow, int turn) {
+		auto position = [&](int at, int turn) {
 			float d[CO];
 #pragma unroll
-			for (int o = 0; o < CO; o++) {
-				const int at = (oh * a.OW + ow) * LANES;
-				d[o] = gr[o][at];
-				if (a.ca) d[o] = valid ? fmaf(ca[o], d[o], fmaf(cb[o], z[o][at], cc[o])) : 0;
-			}
+			for (int o = 0; o < CO; o++) d[o] = gr[o][at * LANES];
+			if (two)
+#pragma unroll
+				for (int o = 0; o < CO; o++) d[o] = fmaf(ca[o], d[o], fmaf(cb[o], z[o][at * LANES], cc[o]));
 #pragma unroll
 			for (int o = 0; o < CO; o++)
 #pragma unroll
@@ -77,22 +93,32 @@ __device__ __forceinline__ void weight_grad(const igc_weight_grad &a) {
 							acc[n] = fmaf(d[o], window[i][kh][(turn + kw) % KW], acc[n]);
 						}
 		};
+		// STEPS positions at a time, whose places are constants to the machine.
+		constexpr int STEPS = ring ? KW : 2;
 		if (ring) {
-			column(-1, 0);
-			column(0, 1);
-			for (int ow = 0; ow < a.OW; ow += KW)
+			column(-1, -1, 0);
+			column(0, 0, 1);
+		}
+		for (int ow = 0; ow < OW; ow += STEPS) {
 #pragma unroll
-				for (int turn = 0; turn < KW; turn++)
-					if (ow + turn < a.OW) {
-						column(ow + turn + 1, (turn + 2) % KW);
-						position(ow + turn, turn);
-					}
-		} else {
-			for (int ow = 0; ow < a.OW; ow++) {
+			for (int turn = 0; turn < STEPS; turn++) {
+				if (turn > 0 && ow + turn >= OW) break;
+				if (ring) {
+					column(ow + turn + 1, turn + 1, (turn + 2) % KW);
+					position(turn, turn);
+				} else {
 #pragma unroll
-				for (int kw = 0; kw < KW; kw++) column(ow * stride + kw0 + kw, kw);
-				position(ow, 0);
+					for (int kw = 0; kw < KW; kw++) column((ow + turn) * stride + kw0 + kw, turn * stride + kw0 + kw, kw);
+					position(turn, 0);
+				}
 			}
+			const int step = min(STEPS, OW - ow);
+#pragma unroll
+			for (int i = 0; i < CI; i++)
+#pragma unroll
+				for (int kh = 0; kh < KH; kh++) rows[i][kh] += step * stride * LANES;
+#pragma unroll
+			for (int o = 0; o < CO; o++) gr[o] += step * LANES, z[o] += step * LANES;
 		}
 	}
 	float *dw = a.dw + (long long)part * a.groups * a.co * a.ci * kernel;

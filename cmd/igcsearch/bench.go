@@ -30,6 +30,7 @@ type benchOptions struct {
 	scaling               bool
 	peer                  string
 	format                string
+	device                device
 }
 
 // benchPairs are pairs, and the names of shipped studies for theirs.
@@ -90,6 +91,10 @@ the machine has to give: "arithmetic", multiply–adds that touch no memory;
 "rows", the step's micro-kernels on data that lies in the caches of their core;
 "copy", a copy of memory.
 
+On a GPU (--device cuda:0) one training is measured alone, and as many at once as
+give the most pictures a second: TFLOP/s, GB/s and the share of the limit are of
+all of them, "host" is the processor time of one, in percent of a core.
+
 --peer compares with another implementation: the command gets the arguments
 --pairs LxM --batch N --threads N, and prints a JSON line with "step_s", the
 seconds of a step. It runs between the two halves of our steps. The command is
@@ -106,7 +111,10 @@ split at spaces, without quoting; a script can hold what needs more.`,
   igcsearch bench --systems IGC-L24M2-D20,RegConv-W18-D20,ResNet-C64 --batch 16
 
   # several trials at once, and several threads on one trial
-  igcsearch bench --scaling --threads 2 --pairs 40x2`,
+  igcsearch bench --scaling --threads 2 --pairs 40x2
+
+  # a GPU
+  igcsearch bench --device cuda:0 --pairs fig3a`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if cmd.Flags().Changed("peer") && strings.TrimSpace(o.peer) == "" {
@@ -114,6 +122,9 @@ split at spaces, without quoting; a script can hold what needs more.`,
 			}
 			if o.scaling && o.peer != "" {
 				return usageError{errors.New("--scaling has no --peer")}
+			}
+			if o.scaling && o.device.String() != "cpu" {
+				return usageError{errors.New("--scaling is of the processor: leave --device out")}
 			}
 			if o.scaling && !cmd.Flags().Changed("threads") {
 				o.threads = min(o.threads, positive(trainer.Feeds(int(o.batch))))
@@ -136,6 +147,13 @@ split at spaces, without quoting; a script can hold what needs more.`,
 					}
 				}
 			}
+			gpus, err := o.device.gpus(cmd.ErrOrStderr())
+			if err != nil {
+				return err
+			}
+			if len(gpus) > 0 {
+				return runGPUBench(cmd.Context(), o, gpus[0], cmd.OutOrStdout(), cmd.ErrOrStderr())
+			}
 			return runBench(cmd.Context(), o, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
@@ -147,6 +165,9 @@ split at spaces, without quoting; a script can hold what needs more.`,
 	cmd.Flags().BoolVar(&o.scaling, "scaling", false, "measure one trial on one thread, --threads trials at once, and one trial on --threads threads")
 	cmd.Flags().StringVar(&o.peer, "peer", "", "measure the `COMMAND` too")
 	addChoice(cmd, &o.format, "format", "how to print the measurements", "table", "json")
+	addDevice(cmd, &o.device)
+	o.device = device{text: "cpu"}
+	cmd.Flag("device").DefValue, cmd.Flag("device").Usage = "cpu", "what to measure: cpu, or a GPU like cuda:0"
 	cmd.Flag("threads").DefValue = "one for each core"
 	return cmd
 }

@@ -168,6 +168,9 @@ func runDevices(_ context.Context, o devicesOptions, gpus []gpu.Info, why error,
 	cores := runtime.GOMAXPROCS(0)
 	list := []gpuJSON{}
 	for _, g := range gpus {
+		if d, err := gpu.Open(g.Index); err == nil { // its free memory is known to who uses it
+			g = d.Info()
+		}
 		list = append(list, gpuJSON{fmt.Sprintf("cuda:%d", g.Index), g.Name, g.Capability, g.Multiprocessors, g.Memory, g.Free, g.Driver})
 	}
 	reason := ""
@@ -193,7 +196,7 @@ func runDevices(_ context.Context, o devicesOptions, gpus []gpu.Info, why error,
 		t.add(g.Device, g.Name, g.Capability, strconv.Itoa(g.Multiprocessors), gib(g.MemoryBytes), gib(g.FreeBytes), g.Driver)
 	}
 	if reason != "" {
-		reason = fmt.Sprintf("\nno GPU: %s\n", reason)
+		reason = fmt.Sprintf("\n%s\n", reason)
 	}
 	_, err := fmt.Fprintf(stdout, "%s%s", t, reason)
 	return err

@@ -23,7 +23,7 @@ type Info struct {
 	Name            string // "NVIDIA H200"
 	Capability      string // "sm_90"
 	Driver          string // version of the driver
-	Memory, Free    int    // bytes; free when it was asked
+	Memory, Free    int    // bytes; free when it was opened, 0 before
 	Multiprocessors int
 }
 

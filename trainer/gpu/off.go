@@ -14,7 +14,7 @@ import (
 // Built reports whether this program was built with GPU support.
 const Built = false
 
-var errOff = errors.New("this igcsearch was built without GPUs: `make gpu` builds one that has them")
+var errOff = errors.New("no GPU: this igcsearch was built without GPUs: `make gpu` builds one that has them")
 
 // Devices lists the GPUs of this machine: without the tag, there are none.
 func Devices() ([]Info, error) { return nil, errOff }

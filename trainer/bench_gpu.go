@@ -1,0 +1,60 @@
+package trainer
+
+import (
+	"context"
+
+	"igcsearch/trainer/gpu"
+)
+
+// GPUBenchResult is the training step of one network on a GPU.
+type GPUBenchResult struct {
+	gpu.Bench
+	Params int     // of the network
+	Flops  float64 // of a step: 6 operations for each multiply–add and picture
+	Batch  int
+}
+
+// AlonePerSecond is the pictures a second of a training alone.
+func (r GPUBenchResult) AlonePerSecond() float64 { return float64(r.Batch) / r.Step.Seconds() }
+
+// limits are the seconds that a step takes at least, for its operations and for
+// its bytes.
+func (r GPUBenchResult) limits() (arithmetic, memory float64) {
+	return r.Flops / r.PeakFlops, float64(r.Bench.Bytes) / r.Bandwidth
+}
+
+// Bound says what a step cannot be faster than, as BenchResult's.
+func (r GPUBenchResult) Bound() string {
+	if arithmetic, memory := r.limits(); arithmetic < memory {
+		return "memory"
+	}
+	return "arithmetic"
+}
+
+// Share is the part of that limit which all trials together reach.
+func (r GPUBenchResult) Share() float64 {
+	arithmetic, memory := r.limits()
+	return r.AllPerSecond / float64(r.Batch) * max(arithmetic, memory)
+}
+
+// benchSteps is how many steps' pictures a GPU is measured with.
+const benchSteps = 64
+
+// BenchGPU measures the training step of a network on a GPU, alone and beside as
+// many others as pay.
+func BenchGPU(ctx context.Context, o BenchOptions, d *gpu.Device) (r GPUBenchResult, err error) {
+	if err := o.Check(false); err != nil {
+		return r, err
+	}
+	net, err := o.System.Network(o.plan())
+	if err != nil {
+		return r, err
+	}
+	set, _ := benchSet(benchSteps*o.Batch, net.Input())
+	for range net.Classes {
+		set.Classes = append(set.Classes, "")
+	}
+	r.Params, r.Batch, r.Flops = net.Params(), o.Batch, 6*float64(net.MultiplyAdds())*float64(o.Batch)
+	r.Bench, err = d.Bench(ctx, net, o.Batch, o.Steps, set)
+	return r, err
+}

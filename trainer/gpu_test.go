@@ -1,0 +1,177 @@
+//go:build gpu
+
+package trainer_test
+
+import (
+	"bytes"
+	"fmt"
+	"image"
+	"image/color"
+	"image/png"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/sbinet/npyio/npz"
+
+	"igcsearch/search"
+	"igcsearch/space"
+	"igcsearch/trainer"
+	"igcsearch/trainer/gpu"
+	"igcsearch/trainer/gpu/emulator"
+)
+
+func TestMain(m *testing.M) { emulator.Main(m, "gpu/kernels") }
+
+// onGPU is a Trainer on the first GPU, or the emulated one.
+func onGPU(t *testing.T, dataDir string) *trainer.Trainer {
+	t.Helper()
+	gpus, err := gpu.Devices()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return trainer.New(trainer.Options{DataDir: dataDir, GPUs: gpus[:1]})
+}
+
+func trainOn(t *testing.T, tr *trainer.Trainer, j search.Job) *recorder {
+	t.Helper()
+	var r recorder
+	if err := tr.Train(t.Context(), j, &r); err != nil {
+		t.Fatal(err)
+	}
+	return &r
+}
+
+// sameTraining holds two trainings on different devices together: losses within a
+// relative 1e-4, pictures within two.
+func sameTraining(t *testing.T, got, want *recorder) {
+	t.Helper()
+	if len(got.epochs) != len(want.epochs) {
+		t.Fatalf("%d epochs, want %d", len(got.epochs), len(want.epochs))
+	}
+	for i, g := range got.epochs {
+		w := want.epochs[i]
+		close := func(a, b int) bool { return a-b <= 2 && b-a <= 2 }
+		if math.Abs(g.TrainLoss-w.TrainLoss) > 1e-4*w.TrainLoss || !close(g.TrainCorrect, w.TrainCorrect) || !close(g.TestCorrect, w.TestCorrect) ||
+			!close(g.ValidationCorrect, w.ValidationCorrect) || g.TestTotal != w.TestTotal || g.LearningRate != w.LearningRate {
+			t.Errorf("epoch %d: %+v, on the processor %+v", i+1, g, w)
+		}
+	}
+}
+
+func TestGPUTrainsAsTheProcessorDoes(t *testing.T) {
+	s := tiny(t)
+	sameTraining(t, trainOn(t, onGPU(t, ""), job(s, 1)), train(t, job(s, 1)))
+}
+
+func TestGPUResultIsAPureFunctionOfTheJob(t *testing.T) {
+	tr := onGPU(t, "")
+	whole := trainOn(t, tr, job(tiny(t), 3))
+	t.Run("the same beside three others", func(t *testing.T) {
+		var wg sync.WaitGroup
+		results := make([]recorder, 4)
+		for i := range results {
+			wg.Go(func() {
+				if err := tr.Train(t.Context(), job(tiny(t), i), &results[i]); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if !bytes.Equal(last(&results[3]), last(whole)) || !slices.Equal(results[3].epochs, whole.epochs) {
+			t.Error("seed 3 differs from the run alone")
+		}
+	})
+	for i, c := range whole.checkpoints[:3] {
+		j := job(tiny(t), 3)
+		j.From = &c
+		r := trainOn(t, tr, j)
+		if !bytes.Equal(last(r), last(whole)) || !slices.Equal(r.epochs, whole.epochs[i+1:]) {
+			t.Errorf("continued from epoch %d it differs", i+1)
+		}
+	}
+}
+
+// TestGPUIsFedByTheHost: a folder's pictures are decoded there.
+func TestGPUIsFedByTheHost(t *testing.T) {
+	dir := t.TempDir()
+	for i := range 60 {
+		class := []string{"dark", "light", "red"}[i%3]
+		m := image.NewRGBA(image.Rect(0, 0, 12, 10))
+		for p := range 120 {
+			v := uint8(i*31 + p*p*7)
+			m.Set(p%12, p/12, color.RGBA{v/2 + uint8(100*(i%3)), v, v / uint8(1+i%3), 255})
+		}
+		folder := filepath.Join(dir, map[bool]string{true: "train", false: "test"}[i < 40], class)
+		if err := os.MkdirAll(folder, 0o777); err != nil {
+			t.Fatal(err)
+		}
+		var b bytes.Buffer
+		if err := png.Encode(&b, m); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(folder, fmt.Sprintf("%d.png", i)), b.Bytes(), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := tiny(t)
+	s.Dataset, s.Size, s.Resize, s.TrainPictures, s.TestPictures, s.Validation, s.Augment = "folder", 8, 9, 0, 0, 0, search.AugmentScaleCropMirror
+	s.ResizeMax, s.Pad = 11, 0
+	var err error
+	if s, err = s.Normalize(); err != nil {
+		t.Fatal(err)
+	}
+	var want recorder
+	if err := trainer.New(trainer.Options{DataDir: dir}).Train(t.Context(), job(s, 1), &want); err != nil {
+		t.Fatal(err)
+	}
+	sameTraining(t, trainOn(t, onGPU(t, dir), job(s, 1)), &want)
+}
+
+// TestGPUTrace writes what the processor's has.
+func TestGPUTrace(t *testing.T) {
+	names := func(tr *trainer.Trainer) (names []string, images []float32) {
+		var b bytes.Buffer
+		if err := tr.Trace(t.Context(), job(tiny(t), 1), 2, &b); err != nil {
+			t.Fatal(err)
+		}
+		r, err := npz.NewReader(bytes.NewReader(b.Bytes()), int64(b.Len()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Read("step/1/images.npy", &images); err != nil {
+			t.Fatal(err)
+		}
+		return r.Keys(), images
+	}
+	got, x := names(onGPU(t, ""))
+	want, y := names(trainer.New(trainer.Options{}))
+	if !slices.Equal(got, want) {
+		t.Errorf("%v, on the processor %v", got, want)
+	}
+	if !slices.EqualFunc(x, y, func(a, b float32) bool { return math.Float32bits(a) == math.Float32bits(b) }) {
+		t.Error("the pictures of the second step differ")
+	}
+}
+
+func TestGPUWorkersAndBench(t *testing.T) {
+	n, err := onGPU(t, "").Workers(t.Context(), tiny(t))
+	if err != nil || n < 1 {
+		t.Errorf("%d workers, %v", n, err)
+	}
+	d, err := gpu.Open(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := trainer.BenchGPU(t.Context(), trainer.BenchOptions{System: space.PairSystem(space.Pair{L: 3, M: 2}), Batch: 3, Threads: 1, Steps: 1,
+		Plan: space.Plan{Layout: space.Flat, In: space.Shape{C: 3, H: 8, W: 8}, Classes: 4}}, d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Step <= 0 || r.Launches < 50 || r.Memory <= 0 || r.Bytes <= 0 || r.Trials < 1 || r.AllPerSecond <= 0 || r.PeakFlops <= 0 || r.Bandwidth <= 0 || !(r.Share() > 0) {
+		t.Errorf("%+v", r)
+	}
+}

@@ -1,4 +1,4 @@
-.PHONY: build gpu gpu-test emulator test race ci golden performance
+.PHONY: build gpu gpu-test gpu-tests gpu-verify emulator test race ci golden performance
 
 build:            ## the binary, with the commit in it
 	go build -buildvcs=true -o igcsearch ./cmd/igcsearch
@@ -12,11 +12,18 @@ build/gpu/libcuda.a: trainer/gpu/driver/build.sh trainer/gpu/driver/shim.c train
 	trainer/gpu/driver/build.sh build/gpu
 
 gpu: build/gpu/libcuda.a ## igcsearch-gpu, which runs without CUDA too, on the processor
-	$(GPU) go build -tags gpu -buildvcs=true -o igcsearch-gpu ./cmd/igcsearch
+	$(GPU) go build -tags gpu -buildvcs=true -ldflags '-s -w' -o igcsearch-gpu ./cmd/igcsearch
 
-GPU_TESTS ?= ./trainer/gpu/...
 gpu-test: build/gpu/libcuda.a ## the tests with tag gpu, on the emulated GPU; on a real one with IGC_REQUIRE_GPU=1
-	$(GPU) go test -tags gpu $(GPU_TESTS)
+	$(GPU) go test -tags gpu ./trainer/gpu/...
+	$(GPU) go test -tags gpu -run GPU ./trainer ./cmd/igcsearch
+
+gpu-tests: build/gpu/libcuda.a ## test programs to be carried to a machine with a GPU
+	$(GPU) go test -c -tags gpu -ldflags '-s -w' -o build/gpu/gpu.test ./trainer/gpu
+	$(GPU) go test -c -tags gpu -ldflags '-s -w' -o build/gpu/trainer.test ./trainer
+
+gpu-verify:       ## on a machine with a GPU: is it right, and how fast; the tables of docs/gpu.md
+	trainer/gpu/verify.sh
 
 emulator:         ## build/gpu/libigc_emulated.so, for IGC_CUDA_LIBRARY
 	trainer/gpu/emulator/build.sh build/gpu

@@ -44,12 +44,17 @@ func TestScripts(t *testing.T) {
 		fmt.Fprint(w, "this is no archive")
 	}))
 	t.Cleanup(mirror.Close)
+	runScripts(t, "testdata", "MIRROR="+mirror.URL)
+}
+
+// runScripts runs the scripts of a folder with some more variables.
+func runScripts(t *testing.T, dir string, vars ...string) {
 	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata",
+		Dir:                 dir,
 		UpdateScripts:       *update,
 		RequireExplicitExec: true,
 		Setup: func(env *testscript.Env) error {
-			env.Vars = append(env.Vars, "MIRROR="+mirror.URL, "IGCSEARCH_DATA=", "GOCOVERDIR="+env.WorkDir)
+			env.Vars = append(env.Vars, append(vars, "IGCSEARCH_DATA=", "GOCOVERDIR="+env.WorkDir)...)
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){

@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Times the training step that `igcsearch bench` times, in PyTorch on the CPU.
+"""Times the training step that `igcsearch bench` times, in PyTorch.
 
     igcsearch bench --pairs fig3a,fig3b --peer trainer/testdata/torch_step.py
+    igcsearch bench --device cuda:0 --peer "python3 trainer/testdata/torch_step.py --device cuda"
 
 Of PyTorch's two layouts each pair reports the faster one, the median of --steps
-steps after one that is not counted. Prints a JSON line for each pair: L, M,
-layout, step_s in seconds.
+steps after one that is not counted; on a GPU (at least 50 steps, TensorFloat-32
+allowed) also the step as a recorded CUDA graph and compiled by torch.compile.
+Prints a JSON line for each pair: L, M, variant, step_s in seconds.
 """
 import argparse, json, statistics, time
 import torch
@@ -36,19 +38,40 @@ def network(L, M):
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(G, CLASSES))
 
 
-def seconds(L, M, layout, a):
-    net = network(L, M).to(memory_format=layout)
-    x = torch.randn(a.batch, 3, 32, 32).contiguous(memory_format=layout)
-    y = torch.arange(a.batch) % CLASSES
+def seconds(L, M, layout, way, a):
+    net = network(L, M).to(a.device, memory_format=layout)
+    x = torch.randn(a.batch, 3, 32, 32, device=a.device).contiguous(memory_format=layout)
+    y = torch.arange(a.batch, device=a.device) % CLASSES
     opt = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=1e-4)
-    times = []
-    for _ in range(a.steps + 1):
-        begin = time.perf_counter()
-        opt.zero_grad(set_to_none=True)
-        F.cross_entropy(net(x), y).backward()
+    model = torch.compile(net, mode="max-autotune") if way == "compile" else net
+
+    def step(keep=False):
+        opt.zero_grad(set_to_none=not keep)
+        F.cross_entropy(model(x), y).backward()
         opt.step()
+
+    run, steps, uncounted = step, a.steps, 1
+    wait = lambda: None
+    if a.device != "cpu":
+        wait, steps, uncounted = torch.cuda.synchronize, max(a.steps, 50), 5
+    if way == "graph":
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                step()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            step(keep=True)
+        run = graph.replay
+    times = []
+    for _ in range(steps + uncounted):
+        begin = time.perf_counter()
+        run()
+        wait()
         times.append(time.perf_counter() - begin)
-    return statistics.median(times[1:])
+    return statistics.median(times[uncounted:])
 
 
 p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -56,9 +79,16 @@ p.add_argument("--pairs", default="40x2", help="LxM,LxM,…")
 p.add_argument("--batch", type=int, default=64)
 p.add_argument("--threads", type=int, default=2)
 p.add_argument("--steps", type=int, default=3)
+p.add_argument("--device", default="cpu")
 a = p.parse_args()
 torch.set_num_threads(a.threads)
+ways = ["eager"]
+if a.device != "cpu":
+    ways += ["graph", "compile"]
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
 for pair in a.pairs.split(","):
     L, M = map(int, pair.split("x"))
-    best, layout = min((seconds(L, M, layout, a), str(layout)) for layout in (torch.contiguous_format, torch.channels_last))
-    print(json.dumps({"L": L, "M": M, "layout": layout, "torch": torch.__version__, "step_s": best}), flush=True)
+    best, layout, way = min((seconds(L, M, layout, way, a), str(layout), way)
+                            for layout in (torch.contiguous_format, torch.channels_last) for way in ways)
+    print(json.dumps({"L": L, "M": M, "layout": layout, "variant": way, "device": a.device, "torch": torch.__version__, "step_s": best}), flush=True)

@@ -185,11 +185,12 @@ func (m *Model) build() (err error) {
 func (m *Model) feed(p *plan) {
 	in := m.host.Net.Input()
 	c, h, w := int32(in.C), int32(in.H), int32(in.W)
+	grid, block := [3]int{ceil(in.H*in.W, 8), in.C, p.blocks}, [3]int{32, 8, 1}
 	if m.fed != nil {
-		p.rows("repack", in.H, in.C, &repackArgs{c: c, h: h, w: w, n: int32(m.n), from: m.fed.from, x: p.x})
+		p.launch("repack", grid, block, 0, &repackArgs{c: c, h: h, w: w, n: int32(m.n), from: m.fed.from, x: p.x})
 		return
 	}
-	p.rows("batch", in.H, in.C, &batchArgs{c: c, h: h, w: w, batch: int32(m.n), evaluating: flag(!p.training),
+	p.launch("batch", grid, block, 0, &batchArgs{c: c, h: h, w: w, batch: int32(m.n), evaluating: flag(!p.training),
 		pixels: m.pictures.pixels, labels: m.pictures.labels, order: m.order, table: m.pictures.table, state: m.state, x: p.x, y: p.y})
 }
 

@@ -9,6 +9,7 @@ KERNEL(update, igc_update, 256) {
 	float g = a.grad[i];
 	if (s.part >= 0) {
 		double sum = 0;
+#pragma unroll 8
 		for (int p = 0; p < s.parts; p++) sum += a.parts[s.part + threadIdx.x + (long long)p * s.stride];
 		g = (float)sum;
 		a.grad[i] = g;

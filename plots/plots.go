@@ -1,5 +1,7 @@
 // Package plots draws the figures of a paper: accuracy against the number of
-// secondary partitions M (AccuracyVsM) and learning curves (LearningCurves).
+// secondary partitions M (AccuracyVsM), learning curves (LearningCurves), the
+// history of a race (RaceHistory), accuracy against cost (Pareto), and accuracy
+// over budget and M (HeatMap).
 //
 // A figure is a struct of numbers and options; its zero options are those of
 // one column of a two-column paper: 3.25 × 2.2 in with 7 and 8 pt text, so
@@ -29,8 +31,8 @@ import (
 
 // Options are common to all figures. The zero value is good.
 type Options struct {
-	// Width and Height are in inches; 0 is 3.25 and 2.2, and for learning
-	// curves with a loss panel 3.4 high.
+	// Width and Height are in inches; 0 is 3.25 and 2.2; learning curves with a
+	// loss panel are 3.4 high, races 2.6, heat maps as high as their rows want.
 	Width, Height float64
 	// Title stands above the figure, in the size of the labels; papers put
 	// such text in the caption.

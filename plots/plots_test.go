@@ -69,7 +69,7 @@ func learning(epochs, seeds int) plots.LearningCurves {
 	return f
 }
 
-// figure is what both kinds of figures have.
+// figure is what all kinds of figures have.
 type figure interface {
 	Save(path string) error
 	Encode(w io.Writer, format string) error
@@ -83,7 +83,39 @@ var figures = map[string]figure{
 	"seeds":        plots.AccuracyVsM{Series: []plots.Series{series("fig3a", table1i, 63.9, 5), series("no augmentation", table1i, 61.5, 3)}, Seeds: true, Options: plots.Options{Title: "synthetic", AccuracyLabel: "test accuracy (%)"}},
 	"learning":     learning(40, 5),
 	"loss":         func() figure { f := learning(12, 3); f.Loss = true; return f }(),
+	"race":         race(),
+	"pareto":       pareto(1),
+	"pareto-log":   pareto(40),
+	"heatmap":      plots.HeatMap{Rows: []plots.Series{series("4672", table1i, 63.9, 5), series("17536", table1ii, 68, 5)}},
+	"heatmap-few":  plots.HeatMap{Rows: []plots.Series{series("4672", table1i[:4], 63.9, 5), series("9000", [][2]int{{90, 1}, {60, 2}, {61, 2}}, 66, 2), series("17536", table1ii[:3], 68, 5)}},
+	"single-race":  plots.RaceHistory{Arms: []plots.RaceArm{{Name: "L40M2", Accuracies: []float64{60}}, {Name: "L64M1"}}},
+	"single-cost":  plots.Pareto{Points: []plots.CostPoint{{Name: "L40M2", Cost: 3, Accuracies: []float64{60}}}},
+	"single-cell":  plots.HeatMap{Rows: []plots.Series{series("4672", table1i[:1], 63.9, 1)}},
 	"single-point": plots.AccuracyVsM{Series: []plots.Series{series("", table1i[:1], 63.9, 1)}, WidthCurve: true, Seeds: true},
+}
+
+// race makes up a race of the pairs of Table 1 (i), in which those with the
+// largest M are dropped first.
+func race() plots.RaceHistory {
+	f := plots.RaceHistory{Bar: plots.CI95}
+	for i, p := range series("", table1i, 63.9, 8).Points {
+		a := plots.RaceArm{Name: fmt.Sprintf("L%dM%d", p.L, p.M), Accuracies: p.Accuracies}
+		if i > 2 {
+			a.Accuracies, a.Dropped = p.Accuracies[:max(3, 9-i)], true
+		}
+		f.Arms = append(f.Arms, a)
+	}
+	return f
+}
+
+// pareto makes up networks whose dearest costs so much more than the cheapest.
+func pareto(more float64) plots.Pareto {
+	f := plots.Pareto{CostLabel: "multiply–adds (millions)"}
+	for i, p := range series("", table1i, 63.9, 5).Points {
+		cost := 30 + math.Sin(float64(2*i))
+		f.Points = append(f.Points, plots.CostPoint{Name: fmt.Sprintf("L%dM%d", p.L, p.M), Cost: cost * math.Pow(more, float64(8-i)/8), Accuracies: p.Accuracies})
+	}
+	return f
 }
 
 func encode(t *testing.T, f figure, format string) []byte {
@@ -97,7 +129,7 @@ func encode(t *testing.T, f figure, format string) []byte {
 
 func TestGolden(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"one-series", "width", "two-series", "seeds", "learning", "loss"} {
+	for _, name := range []string{"one-series", "width", "two-series", "seeds", "learning", "loss", "race", "pareto", "pareto-log", "heatmap", "heatmap-few"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			got := encode(t, figures[name], "png")
@@ -541,6 +573,80 @@ func TestRefused(t *testing.T) {
 		t.Run(says, func(t *testing.T) {
 			if err := f.Encode(io.Discard, "svg"); err == nil || !strings.Contains(err.Error(), says) || strings.Contains(err.Error(), "\n") {
 				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+func TestRace(t *testing.T) {
+	t.Parallel()
+	t.Run("the numbers are those of the first seeds", func(t *testing.T) {
+		f := plots.RaceHistory{Arms: []plots.RaceArm{{Name: "L40M2", Accuracies: []float64{60, 62, 64}}, {Name: "L64M1", Accuracies: []float64{50, 51}, Dropped: true}}}
+		want := "arm,seeds,mean,low,high,bar,alive\nL40M2,1,60,,,std,1\nL40M2,2,61,59.585786,62.414214,std,1\nL40M2,3,62,60,64,std,1\n" +
+			"L64M1,1,50,,,std,1\nL64M1,2,50.5,49.792893,51.207107,std,0\n"
+		if got := string(encode(t, f, "csv")); got != want {
+			t.Errorf("got\n%swant\n%s", got, want)
+		}
+	})
+}
+
+func TestPareto(t *testing.T) {
+	t.Parallel()
+	t.Run("of two that cost the same, or are as accurate, one is on the front", func(t *testing.T) {
+		f := plots.Pareto{}
+		for name, v := range map[string][2]float64{"a": {1, 50}, "b": {1, 51}, "c": {2, 51}, "d": {2, 52}, "e": {9, 40}} {
+			f.Points = append(f.Points, plots.CostPoint{Name: name, Cost: v[0], Accuracies: []float64{v[1]}})
+		}
+		got := string(encode(t, f, "csv"))
+		for _, want := range []string{"\nb,1,1,51,,,std,1\n", "\na,1,1,50,,,std,0\n", "\nd,2,1,52,,,std,1\n", "\nc,2,1,51,,,std,0\n", "\ne,9,1,40,,,std,0\n"} {
+			if !strings.Contains(got, want) {
+				t.Errorf("lacks %q:\n%s", want, got)
+			}
+		}
+	})
+	t.Run("costs eight times apart stand on a logarithmic axis", func(t *testing.T) {
+		texts, _, _ := svgTexts(t, encode(t, figures["pareto-log"], "svg"))
+		for _, want := range []string{"20", "50", "100", "200", "500", "1000"} {
+			if !slices.Contains(texts, want) {
+				t.Errorf("no %s in %q", want, texts)
+			}
+		}
+	})
+}
+
+func TestHeatMap(t *testing.T) {
+	t.Parallel()
+	t.Run("a cell has the best of its L", func(t *testing.T) {
+		f := plots.HeatMap{Rows: []plots.Series{{Name: "4672", Points: []plots.Point{
+			{L: 41, M: 2, Accuracies: []float64{60}}, {L: 40, M: 2, Accuracies: []float64{61, 63}}, {L: 64, M: 1, Accuracies: []float64{61}}}}}}
+		if got, want := string(encode(t, f, "csv")), "budget,L,M,n,mean,best\n4672,64,1,1,61,0\n4672,40,2,2,62,1\n"; got != want {
+			t.Errorf("got\n%swant\n%s", got, want)
+		}
+	})
+}
+
+func TestRefusedFigures(t *testing.T) {
+	t.Parallel()
+	nan := []float64{math.NaN()}
+	for name, c := range map[string]struct {
+		f    figure
+		want string
+	}{
+		"a race without accuracies":  {plots.RaceHistory{Arms: []plots.RaceArm{{Name: "L1M1"}}}, "nothing to draw"},
+		"two arms of one name":       {plots.RaceHistory{Arms: []plots.RaceArm{{Name: "a"}, {Name: "a"}}}, `"a"`},
+		"no number in a race":        {plots.RaceHistory{Arms: []plots.RaceArm{{Name: "a", Accuracies: nan}}}, "NaN"},
+		"no points":                  {plots.Pareto{}, "nothing to draw"},
+		"a cost of nothing":          {plots.Pareto{Points: []plots.CostPoint{{Name: "a", Accuracies: []float64{1}}}}, "cost 0"},
+		"an endless cost":            {plots.Pareto{Points: []plots.CostPoint{{Name: "a", Cost: math.Inf(1)}}}, "cost +Inf"},
+		"an unknown bar":             {plots.Pareto{Bar: "x"}, `"x"`},
+		"a heat map without numbers": {plots.HeatMap{Rows: []plots.Series{{Name: "1"}}}, "nothing to draw"},
+		"a row without a budget":     {plots.HeatMap{Rows: []plots.Series{series("", table1i, 60, 1)}}, "no name"},
+		"a title of a page":          {plots.Pareto{Points: []plots.CostPoint{{Name: "a", Cost: 1, Accuracies: []float64{1}}}, Options: plots.Options{Title: strings.Repeat("title ", 40)}}, "the title is"},
+		"a map of an inch":           {plots.HeatMap{Rows: []plots.Series{series("1", table1i, 60, 1)}, Options: plots.Options{Width: 1, Height: 1}}, "make it larger"},
+	} {
+		t.Run(name+" is refused", func(t *testing.T) {
+			if err := c.f.Encode(io.Discard, "svg"); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, want %s", err, c.want)
 			}
 		})
 	}

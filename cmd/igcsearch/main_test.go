@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"errors"
 	"flag"
 	"fmt"
@@ -60,10 +61,12 @@ func runScripts(t *testing.T, dir string, vars ...string) {
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"exit":      scriptExit,
 			"fixture":   scriptFixture,
+			"recorded":  scriptRecorded,
 			"pictures":  scriptPictures,
 			"epochs":    scriptEpochs,
 			"waitfile":  scriptWaitFile,
 			"samebytes": scriptSameBytes,
+			"sql":       scriptSQL,
 		},
 	})
 }
@@ -120,6 +123,18 @@ func scriptSameBytes(ts *testscript.TestScript, neg bool, args []string) {
 	if same := ts.ReadFile(args[0]) == ts.ReadFile(args[1]); same == neg {
 		ts.Fatalf("%s and %s: the same bytes: %v", args[0], args[1], same)
 	}
+}
+
+// scriptSQL is "sql DB STATEMENT".
+func scriptSQL(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: sql DB STATEMENT")
+	}
+	db, err := sql.Open("sqlite3", ts.MkAbs(args[0]))
+	ts.Check(err)
+	defer db.Close()
+	_, err = db.Exec(args[1])
+	ts.Check(err)
 }
 
 // scriptFixture is "fixture DB": it stores the study "all_states" with trials in

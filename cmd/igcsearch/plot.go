@@ -32,7 +32,8 @@ type plotOptions struct {
 	points     bool
 	widthCurve bool
 	loss       bool
-	pairs      pairs // of curves; none: all
+	cost       string
+	pairs      pairs // none: all
 	size       size
 	title      string
 }
@@ -41,6 +42,9 @@ type plotOptions struct {
 const (
 	kindAccuracy = "accuracy"
 	kindCurves   = "curves"
+	kindRace     = "race"
+	kindPareto   = "pareto"
+	kindHeatMap  = "heatmap"
 )
 
 // size is a flag "3.25x2.2in" or "8x6cm"; zero is the default of the figure.
@@ -77,11 +81,19 @@ func newPlotCommand() *cobra.Command {
 	var o plotOptions
 	cmd := &cobra.Command{
 		Use:   "plot STUDY... -o FIGURE",
-		Short: "Draw accuracy against M, or learning curves",
-		Long: `plot draws the accuracies of one or more studies of a database against M, mean
-and error bars over the seeds, or their learning curves. The extension says the
-format: pdf, svg, png, eps or tex, or csv for the numbers that are drawn. Only
-trials that are done are drawn.
+		Short: "Draw accuracy against M, learning curves, a race, the Pareto front, a heat map",
+		Long: `plot draws the trials that are done of one or more studies of a database. --kind
+says what:
+
+  accuracy   accuracy against M, mean and error bars over the seeds
+  curves     learning curves, mean and a band over the seeds
+  race       after each seed the pairs that were still given more, with 95 % intervals
+  pareto     accuracy against parameters, multiply–adds or training time (--cost)
+  heatmap    accuracy over budget and M: studies of several budgets, or one whose
+             networks differ in size; those within 10 % of parameters are a budget
+
+The extension says the format: pdf, svg, png, eps or tex, or csv for the numbers
+that are drawn.
 
 The same results give the same bytes: the date inside a figure is
 $SOURCE_DATE_EPOCH, or else when the results last changed.`,
@@ -91,7 +103,16 @@ $SOURCE_DATE_EPOCH, or else when the results last changed.`,
   igcsearch plot quickstart -o quickstart.svg --points --width-curve --csv quickstart.csv
 
   # learning curves of two pairs
-  igcsearch plot quickstart -o curves.png --kind curves --pairs 40x2,1x23 --loss`,
+  igcsearch plot quickstart -o curves.png --kind curves --pairs 40x2,1x23 --loss
+
+  # what accuracy costs, in measured training time
+  igcsearch plot quickstart -o pareto.pdf --kind pareto --cost seconds
+
+  # which pairs a race dropped, and when
+  igcsearch plot quickstart -o race.pdf --kind race
+
+  # two budgets
+  igcsearch plot fig3a fig3b -o budgets.pdf --kind heatmap`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return errors.New("plot: want at least one STUDY")
@@ -102,14 +123,21 @@ $SOURCE_DATE_EPOCH, or else when the results last changed.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.studies = args
 			o.kindAsked = cmd.Flags().Changed("kind")
+			if o.kind == kindRace && !cmd.Flags().Changed("bars") {
+				o.bars = string(plots.CI95) // what a race decides by
+			}
+			if cmd.Flags().Changed("cost") && o.kind != kindPareto {
+				return usageError{errors.New("--cost is for --kind pareto: leave it out, or change --kind")}
+			}
 			return runPlot(cmd.Context(), o, cmd.ErrOrStderr())
 		},
 	}
 	addDB(cmd, &o.db)
 	cmd.Flags().StringVarP(&o.output, "output", "o", "", "the figure's `FILE`: pdf, svg, png, eps, tex, or csv for its numbers; an existing file is replaced")
 	cmd.Flags().StringVar(&o.csv, "csv", "", "also write the drawn numbers to this `FILE`")
-	addChoice(cmd, &o.kind, "kind", "what to draw: accuracy against M, or learning curves", kindAccuracy, kindCurves)
-	addChoice(cmd, &o.bars, "bars", "what error bars and bands are",
+	addChoice(cmd, &o.kind, "kind", "what to draw", kindAccuracy, kindCurves, kindRace, kindPareto, kindHeatMap)
+	addChoice(cmd, &o.cost, "cost", "the cost to draw accuracy against (pareto)", costMultiplyAdds, costParams, costSeconds)
+	addChoice(cmd, &o.bars, "bars", "what error bars and bands are; a race has ci95 unless told",
 		string(plots.Std), string(plots.SEM), string(plots.CI95), string(plots.MinMax))
 	cmd.Flags().BoolVar(&o.points, "points", false, "draw a dot for each seed (accuracy)")
 	cmd.Flags().BoolVar(&o.widthCurve, "width-curve", false, "draw the width L·M too (accuracy)")
@@ -127,11 +155,14 @@ func runPlot(ctx context.Context, o plotOptions, stderr io.Writer) error {
 	if err := checkFigure(o.output); err != nil {
 		return usageError{err}
 	}
-	if o.kind == kindCurves && (o.points || o.widthCurve) {
+	if o.kind != kindAccuracy && (o.points || o.widthCurve) {
 		return usageError{errors.New("--points and --width-curve are for --kind accuracy: leave them out")}
 	}
-	if o.kind == kindAccuracy && o.loss {
+	if o.kind != kindCurves && o.loss {
 		return usageError{errors.New("--loss is for --kind curves: leave it out, or change --kind")}
+	}
+	if o.kind == kindRace && len(o.studies) > 1 {
+		return usageError{fmt.Errorf("--kind race draws one STUDY, got %d", len(o.studies))}
 	}
 	if err := cmp.Or(notFolder("--output", o.output), notFolder("--csv", o.csv)); err != nil {
 		return err
@@ -179,27 +210,9 @@ func runPlot(ctx context.Context, o plotOptions, stderr io.Writer) error {
 	for _, r := range list {
 		r.warn(stderr) // not above: of two lines the error says enough
 	}
-	options, err := figureOptions(ctx, db, list)
+	figure, err := o.figure(ctx, db, list)
 	if err != nil {
 		return err
-	}
-	options.Width, options.Height, options.Title = o.size.width, o.size.height, o.title
-
-	var figure interface {
-		Save(path string) error
-		CSV(w io.Writer) error
-	}
-	if o.kind == kindAccuracy {
-		figure = plots.AccuracyVsM{Options: options, Series: series(list), Bar: plots.Bar(o.bars), Seeds: o.points, WidthCurve: o.widthCurve}
-	} else {
-		curves, err := learningCurves(ctx, db, list)
-		if err != nil {
-			return err
-		}
-		if options.Height == 0 {
-			options.Height = curvesHeight(curves, o.loss)
-		}
-		figure = plots.LearningCurves{Options: options, Curves: curves, Bar: plots.Bar(o.bars), Loss: o.loss}
 	}
 	if err := figure.Save(o.output); err != nil {
 		return namingFile("save figure", o.output, err)
@@ -208,6 +221,54 @@ func runPlot(ctx context.Context, o plotOptions, stderr io.Writer) error {
 		return writeFile(o.csv, figure.CSV)
 	}
 	return nil
+}
+
+// figure is what all kinds of figures have.
+type figure interface {
+	Save(path string) error
+	CSV(w io.Writer) error
+}
+
+// figure is the one of that kind of the results.
+func (o plotOptions) figure(ctx context.Context, db *store.DB, list []results) (figure, error) {
+	options, err := figureOptions(ctx, db, list)
+	if err != nil {
+		return nil, err
+	}
+	options.Width, options.Height, options.Title = o.size.width, o.size.height, o.title
+	bar := plots.Bar(o.bars)
+	switch o.kind {
+	case kindCurves:
+		curves, err := learningCurves(ctx, db, list)
+		if err != nil {
+			return nil, err
+		}
+		var names []string
+		for _, c := range curves {
+			names = append(names, c.Name)
+		}
+		usual := 2.2
+		if o.loss {
+			usual = 3.4
+		}
+		options.Height = cmp.Or(options.Height, higher(usual, names))
+		return plots.LearningCurves{Options: options, Curves: curves, Bar: bar, Loss: o.loss}, nil
+	case kindRace:
+		arms := raceArms(list[0])
+		var names []string
+		for _, a := range arms {
+			names = append(names, a.Name)
+		}
+		options.Height = cmp.Or(options.Height, higher(2.4, names))
+		return plots.RaceHistory{Options: options, Arms: arms, Bar: bar}, nil
+	case kindPareto:
+		points, err := costPoints(ctx, db, list, o.cost)
+		return plots.Pareto{Options: options, Points: points, CostLabel: costs[o.cost].label, Bar: bar}, err
+	case kindHeatMap:
+		rows, label, err := budgets(list)
+		return plots.HeatMap{Options: options, Rows: rows, RowLabel: label}, err
+	}
+	return plots.AccuracyVsM{Options: options, Series: series(list), Bar: bar, Seeds: o.points, WidthCurve: o.widthCurve}, nil
 }
 
 // noPairs says that studies have none of some pairs, and which they have.
@@ -220,22 +281,15 @@ func noPairs(missing pairs, list []results) error {
 	return fmt.Errorf("plot: --pairs %v: no such pair: %s", &missing, strings.Join(texts, ", "))
 }
 
-// curvesHeight is the height of learning curves in inches, 0 for the default
-// of plots: the legend of many curves would take the room that they need.
-func curvesHeight(list []plots.Curve, loss bool) float64 {
-	curves, row := len(list), 0.1
-	if slices.ContainsFunc(list, func(c plots.Curve) bool { return len(c.Name) > 12 }) {
+// higher is the height in inches of a figure with these names in its legend, of
+// the usual height if they are few: many would take the room of what is drawn.
+func higher(usual float64, names []string) float64 {
+	row := 0.1
+	if slices.ContainsFunc(names, func(name string) bool { return len(name) > 12 }) {
 		row = 0.2 // two names to a row, not four
 	}
-	const usual = 6 // two rows of a legend
-	if curves <= usual {
-		return 0
-	}
-	height := 2.2
-	if loss {
-		height = 3.4
-	}
-	return min(height+row*float64(curves-usual), 3*height)
+	const few = 6 // two rows of a legend
+	return min(usual+row*float64(max(0, len(names)-few)), 3*usual)
 }
 
 // checkFigure checks the extension of a figure's file.
@@ -249,20 +303,15 @@ func checkFigure(path string) error {
 // drawFigure draws the figure that run writes: accuracy against M, or learning
 // curves of networks that have no common M.
 func drawFigure(ctx context.Context, db *store.DB, r results, path string) error {
-	list := []results{r}
-	options, err := figureOptions(ctx, db, list)
+	o := plotOptions{kind: kindAccuracy}
+	if !r.study.OfPairs() {
+		o.kind = kindCurves
+	}
+	figure, err := o.figure(ctx, db, []results{r})
 	if err != nil {
 		return err
 	}
-	if !r.study.OfPairs() {
-		curves, err := learningCurves(ctx, db, list)
-		if err != nil {
-			return err
-		}
-		options.Height = curvesHeight(curves, false)
-		return namingFile("save figure", path, plots.LearningCurves{Options: options, Curves: curves}.Save(path))
-	}
-	return namingFile("save figure", path, plots.AccuracyVsM{Options: options, Series: series(list)}.Save(path))
+	return namingFile("save figure", path, figure.Save(path))
 }
 
 // figureOptions gives the date of the figure and the name of its accuracy.
@@ -365,4 +414,139 @@ func learningCurves(ctx context.Context, db *store.DB, list []results) ([]plots.
 		}
 	}
 	return all, nil
+}
+
+// raceArms are the networks of a study with the accuracies of their seeds. One
+// was dropped if others have finished more trials.
+func raceArms(r results) []plots.RaceArm {
+	finished := map[space.System]int{}
+	most := 0
+	for _, t := range r.trials {
+		if t.Status.Finished() || t.Status == search.Failed {
+			finished[t.System]++
+			most = max(most, finished[t.System])
+		}
+	}
+	var arms []plots.RaceArm
+	for _, p := range r.bySystem() {
+		arms = append(arms, plots.RaceArm{Name: p.Label(), Accuracies: p.accuracies, Dropped: finished[p.System] < most})
+	}
+	return arms
+}
+
+// The values of plotOptions.cost.
+const (
+	costMultiplyAdds = "multiply-adds"
+	costParams       = "params"
+	costSeconds      = "seconds"
+)
+
+// costs are what --cost chooses.
+var costs = map[string]struct {
+	label string
+	of    func(search.Costs) float64 // 0: unknown
+}{
+	costMultiplyAdds: {"multiply–adds of a picture (millions)", func(c search.Costs) float64 { return c.MultiplyAdds / 1e6 }},
+	costParams:       {"parameters of the network (thousands)", func(c search.Costs) float64 { return c.Params / 1e3 }},
+	costSeconds:      {"training time of a picture (ms)", func(c search.Costs) float64 { return c.Seconds * 1e3 }},
+}
+
+// costPoints are the networks that have a result, with one of their costs.
+func costPoints(ctx context.Context, db *store.DB, list []results, cost string) ([]plots.CostPoint, error) {
+	var points []plots.CostPoint
+	var on []string // devices
+	for _, r := range list {
+		for _, model := range r.on {
+			if !slices.Contains(on, model) {
+				on = append(on, model)
+			}
+		}
+		arms, err := r.arms(ctx, db)
+		if err != nil {
+			return nil, err
+		}
+		for i, p := range r.bySystem() {
+			if len(p.accuracies) == 0 {
+				continue
+			}
+			point := plots.CostPoint{Name: p.Label(), Cost: costs[cost].of(arms[i].Costs), Accuracies: p.accuracies}
+			if len(list) > 1 {
+				point.Name = r.study.Name + " " + point.Name
+			}
+			if point.Cost == 0 && len(on) < 2 {
+				return nil, fmt.Errorf("plot %s: no %s of %s are stored: choose another --cost", r.study.Name, cost, p.Label())
+			}
+			points = append(points, point)
+		}
+	}
+	if cost == costSeconds && len(on) > 1 {
+		return nil, fmt.Errorf("plot --cost %s: the trials ran on %s, whose times are not comparable: choose another --cost", cost, strings.Join(on, ", "))
+	}
+	return points, nil
+}
+
+// sameBudget is how much larger than the smallest a network of the same budget
+// may be, where a study does not say budgets.
+const sameBudget = 1.1
+
+// budgets are the rows of a heat map: a study of pairs each, or the networks of
+// about the same parameters; rising.
+func budgets(list []results) (rows []plots.Series, label string, err error) {
+	type budget struct {
+		params float64
+		plots.Series
+	}
+	var all []budget
+	ofPairs := !slices.ContainsFunc(list, func(r results) bool { return !r.study.OfPairs() })
+	if ofPairs {
+		for _, r := range list {
+			b := budget{float64(r.study.Budget), series([]results{r})[0]}
+			if b.params == 0 {
+				for _, p := range r.bySystem() {
+					b.params += float64(p.Variant.Params(p.Pair(), r.study.Kernel)) / float64(len(r.bySystem()))
+				}
+			}
+			all = append(all, b)
+		}
+	} else {
+		label = "parameters of the network"
+		var networks []systemResult
+		for _, r := range list {
+			for _, p := range r.bySystem() {
+				if p.Pair().M > 0 && p.params > 0 && len(p.accuracies) > 0 {
+					networks = append(networks, p)
+				}
+			}
+		}
+		slices.SortStableFunc(networks, func(a, b systemResult) int { return cmp.Compare(a.params, b.params) })
+		smallest := 0.
+		for _, p := range networks {
+			if smallest == 0 || float64(p.params) > sameBudget*smallest {
+				smallest = float64(p.params)
+				all = append(all, budget{params: smallest})
+			}
+			row := &all[len(all)-1]
+			point := plots.Point{L: p.Pair().L, M: p.Pair().M, Accuracies: p.accuracies}
+			if slices.ContainsFunc(row.Points, func(q plots.Point) bool { return q.L == point.L && q.M == point.M }) {
+				return nil, "", fmt.Errorf("plot --kind heatmap: %s is there twice at about %.0f parameters: a cell has one network", p.Pair(), row.params)
+			}
+			row.Points = append(row.Points, point)
+		}
+		if len(all) == 0 {
+			return nil, "", errors.New("plot --kind heatmap: no network has an M and a result")
+		}
+	}
+	slices.SortStableFunc(all, func(a, b budget) int { return cmp.Compare(a.params, b.params) })
+	named := map[string]int{}
+	for _, b := range all {
+		named[fmt.Sprintf("%.0f", b.params)]++
+	}
+	for _, b := range all {
+		name := fmt.Sprintf("%.0f", b.params)
+		if named[name] > 1 {
+			name += " " + b.Name // two studies of one budget
+		}
+		rows = append(rows, plots.Series{Name: name, Points: b.Points})
+	}
+	return rows, label, nil
 }

@@ -29,6 +29,7 @@ type results struct {
 	study  search.Study
 	trials []search.Trial // by rising M, L, seed; may have the status interrupted
 	isas   []string       // arithmetic of finished attempts
+	on     []string       // models of their processors or GPUs
 }
 
 // findStudy returns the stored study that nameOrFile means: by its name in the
@@ -71,6 +72,13 @@ func readResults(ctx context.Context, db *store.DB, nameOrFile string) (results,
 	host, _ := os.Hostname() // "" matches no attempt
 	dead := map[space.System]map[int]bool{}
 	for _, a := range attempts {
+		model := a.Device
+		if a.Device == "cpu" {
+			model = a.CPU
+		}
+		if a.Outcome == "done" && !slices.Contains(r.on, model) {
+			r.on = append(r.on, model)
+		}
 		for _, isa := range strings.Split(a.ISA, ", ") {
 			if a.Outcome == "done" && !slices.Contains(r.isas, isa) {
 				r.isas = append(r.isas, isa)
@@ -214,7 +222,15 @@ func datasetLabel(name string) string {
 }
 
 // warn tells on stderr what the results leave out or mix.
-func (r results) warn(stderr io.Writer) {
+func (r results) warn(stderr io.Writer) { printWarnings(stderr, r.study.Name, r.warnings()) }
+
+func printWarnings(stderr io.Writer, study string, list []string) {
+	for _, text := range list {
+		fmt.Fprintf(stderr, "igcsearch: warning: %s: %s\n", study, text)
+	}
+}
+
+func (r results) warnings() (list []string) {
 	n := map[search.Status]int{}
 	for _, t := range r.trials {
 		if _, ok := r.accuracy(t); !ok {
@@ -228,11 +244,12 @@ func (r results) warn(stderr io.Writer) {
 		}
 	}
 	if len(left) > 0 {
-		fmt.Fprintf(stderr, "igcsearch: warning: %s: left out of %s: %s\n", r.study.Name, count(len(r.trials), "trial"), strings.Join(left, ", "))
+		list = append(list, fmt.Sprintf("left out of %s: %s", count(len(r.trials), "trial"), strings.Join(left, ", ")))
 	}
 	if len(r.isas) > 1 {
-		fmt.Fprintf(stderr, "igcsearch: warning: %s: its trials ran on different instruction sets or GPUs (%s); their last digits may differ\n", r.study.Name, strings.Join(r.isas, ", "))
+		list = append(list, fmt.Sprintf("its trials ran on different instruction sets or GPUs (%s); their last digits may differ", strings.Join(r.isas, ", ")))
 	}
+	return list
 }
 
 // summaryTable is the table of networks that run prints.

@@ -14,18 +14,15 @@ import (
 	"github.com/spf13/cobra"
 
 	"igcsearch/search"
-	"igcsearch/space"
 	"igcsearch/trainer"
 )
 
 type traceOptions struct {
-	system string
+	cell   cell
 	device device
 	study  string
 	data   string
 	set    []string
-	pair   pair
-	seed   int
 	steps  positive
 	output string
 }
@@ -52,9 +49,7 @@ its depth is the study's, unless its name says one.`,
 	}
 	addData(cmd, &o.data)
 	addDevice(cmd, &o.device)
-	cmd.Flags().Var(&o.pair, "pair", "the pair to train, like 40x2")
-	cmd.Flags().StringVar(&o.system, "system", "", "the `NETWORK` to train, like IGC-L24M2, in place of a pair")
-	cmd.Flags().IntVar(&o.seed, "seed", 0, "the seed to train from, 0 or more")
+	addCell(cmd, &o.cell, "to train")
 	cmd.Flags().Var(&o.steps, "steps", "how many steps to train")
 	cmd.Flags().StringVarP(&o.output, "output", "o", "", "the npz `FILE` to write")
 	cmd.Flags().StringArrayVar(&o.set, "set", nil, "override one setting of the study, as `key=value`; may be repeated")
@@ -62,14 +57,10 @@ its depth is the study's, unless its name says one.`,
 }
 
 func runTrace(ctx context.Context, o traceOptions, stderr io.Writer) error {
-	switch {
-	case o.pair.Pair == space.Pair{} && o.system == "":
-		return usageError{errors.New("--pair is missing: which network shall be traced? like --pair 40x2, or --system IGC-L24M2")}
-	case o.pair.Pair != space.Pair{} && o.system != "":
-		return usageError{errors.New("--pair and --system: want one of them")}
-	case o.seed < 0:
-		return usageError{fmt.Errorf("--seed %d: want 0 or more", o.seed)}
-	case o.output == "":
+	if err := o.cell.check("traced"); err != nil {
+		return err
+	}
+	if o.output == "" {
 		return usageError{errors.New("--output is missing: where shall the trace go? like -o trace.npz")}
 	}
 	if err := notFolder("--output", o.output); err != nil {
@@ -79,18 +70,9 @@ func runTrace(ctx context.Context, o traceOptions, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	system := space.PairSystem(o.pair.Pair)
-	if o.system != "" {
-		if system, err = space.ParseSystem(o.system); err != nil {
-			return usageError{err}
-		}
-	}
-	system.Variant = cmp.Or(system.Variant, study.Variant)
-	if system.Depth == 0 && len(study.Depths) > 0 {
-		if len(study.Depths) > 1 {
-			return usageError{fmt.Errorf("%s has the depths %v: say which, like --system %s-D%d", study.Name, study.Depths, system, study.Depths[0])}
-		}
-		system.Depth = study.Depths[0]
+	system, err := o.cell.of(study)
+	if err != nil {
+		return err
 	}
 	gpus, err := o.device.gpus(stderr)
 	if err != nil {
@@ -103,7 +85,7 @@ func runTrace(ctx context.Context, o traceOptions, stderr io.Writer) error {
 	}
 	identify(&study, data, stderr)
 	return writeFile(o.output, func(w io.Writer) error {
-		return t.Trace(ctx, search.Job{Study: study, System: system, Seed: o.seed}, int(o.steps), w)
+		return t.Trace(ctx, search.Job{Study: study, System: system, Seed: o.cell.seed}, int(o.steps), w)
 	})
 }
 

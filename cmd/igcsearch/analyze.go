@@ -1,0 +1,567 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"gonum.org/v1/gonum/stat"
+
+	"igcsearch/search"
+	"igcsearch/space"
+	"igcsearch/store"
+)
+
+type analyzeOptions struct {
+	study, db, format string
+}
+
+func newAnalyzeCommand() *cobra.Command {
+	var o analyzeOptions
+	cmd := &cobra.Command{
+		Use:   "analyze STUDY",
+		Short: "Say which pairs are best, how certain that is, and what they cost",
+		Long: `analyze answers what a study asks: the mean of each pair with its 95 % t interval,
+the best pair and those that are not significantly worse (paired t test over
+common seeds, Holm-corrected), M = 2 against M = 1 and against L = 1, a concave
+curve of accuracy over log2 M with the bootstrap interval of its peak, and the
+Pareto set over accuracy, parameters, multiply–adds and measured training time.
+
+The validation pictures decide where the study holds some out; then the test
+accuracy is told once, of the best. The same results give the same text.`,
+		Example: `  igcsearch analyze quickstart
+
+  # for a paper
+  igcsearch analyze quickstart --format latex > analysis.tex`,
+		Args:              oneStudy,
+		ValidArgsFunction: completeStudies,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.study = args[0]
+			return runAnalyze(cmd.Context(), o, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	addDB(cmd, &o.db)
+	addChoice(cmd, &o.format, "format", "how to print the answers", "table", "json", "markdown", "latex")
+	return cmd
+}
+
+func runAnalyze(ctx context.Context, o analyzeOptions, stdout, stderr io.Writer) error {
+	db, err := store.OpenReadOnly(ctx, o.db)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	r, err := readResults(ctx, db, o.study)
+	if err != nil {
+		return err
+	}
+	a, err := analyze(ctx, db, r)
+	if err != nil {
+		return err
+	}
+	if a.Best < 0 {
+		return fmt.Errorf("analyze %s: none of its trials is done: run it first, or look at: igcsearch status %s", r.study.Name, quote(r.study.Name))
+	}
+	if o.format == "json" {
+		return printJSON(stdout, a.toJSON())
+	}
+	printWarnings(stderr, r.study.Name, a.warnings)
+	switch o.format {
+	case "markdown":
+		return a.printMarkdown(stdout)
+	case "latex":
+		return a.printLatex(stdout)
+	}
+	return a.printTable(stdout)
+}
+
+// analysis is search.Analysis with the names of its arms.
+type analysis struct {
+	search.Analysis
+	results
+	split    string         // that decides
+	systems  []systemResult // of the arms
+	test     *search.Mean   // of the best, where validation decides
+	warnings []string
+}
+
+// label names an arm.
+func (a analysis) label(arm int) string { return a.systems[arm].Label() }
+
+// withScores counts the arms that have one.
+func (a analysis) withScores() (n int) {
+	for _, m := range a.Means {
+		if m.N > 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// decides is the split that chooses: choosing by the test pictures would make
+// the accuracy on them too high.
+func decides(s search.Study) string {
+	if s.Validation > 0 {
+		return search.CurveValidation
+	}
+	return search.CurveTest
+}
+
+func analyze(ctx context.Context, db *store.DB, r results) (analysis, error) {
+	a := analysis{split: decides(r.study)}
+	r.study.Curve = a.split
+	a.results, a.systems = r, r.bySystem()
+	arms, err := r.arms(ctx, db)
+	if err != nil {
+		return a, err
+	}
+	a.Analysis = search.Analyze(arms)
+	if a.Best >= 0 && a.split == search.CurveValidation {
+		of := r
+		of.study.Curve = search.CurveTest
+		for i, s := range of.bySystem() {
+			if i == a.Best {
+				a.test = &search.Mean{N: len(s.accuracies), Std: stat.StdDev(s.accuracies, nil)}
+				a.test.Mean, a.test.Half = search.TInterval(s.accuracies)
+			}
+		}
+	}
+	a.warnings = a.warn()
+	return a, nil
+}
+
+// arms are the networks of the study in its order, with the accuracies of the
+// split that its curve names.
+func (r results) arms(ctx context.Context, db *store.DB) ([]search.Arm, error) {
+	epochs, err := db.Epochs(ctx, r.study.Name)
+	if err != nil {
+		return nil, err
+	}
+	seconds := map[space.System][]float64{} // of a picture, in each epoch
+	for _, e := range epochs {
+		if e.TrainSeconds > 0 && e.TrainTotal > 0 {
+			seconds[e.System] = append(seconds[e.System], e.TrainSeconds/float64(e.TrainTotal))
+		}
+	}
+	var arms []search.Arm
+	for i, t := range r.trials {
+		if i == 0 || r.trials[i-1].System != t.System {
+			arm := search.Arm{Costs: search.Costs{Params: float64(t.Params), MultiplyAdds: float64(t.MultiplyAdds)}}
+			if r.study.OfPairs() {
+				arm.Pair = t.System.Pair()
+			}
+			if times := seconds[t.System]; len(times) > 0 && len(r.on) == 1 {
+				slices.Sort(times)
+				// The median: an epoch beside other work says nothing of the network.
+				arm.Costs.Seconds = stat.Quantile(0.5, stat.Empirical, times, nil)
+			}
+			arms = append(arms, arm)
+		}
+		if percent, ok := r.accuracy(t); ok {
+			arm := &arms[len(arms)-1]
+			arm.Scores = append(arm.Scores, search.Score{Seed: t.Seed, Percent: percent})
+		}
+	}
+	return arms, nil
+}
+
+// warn says what makes the answers less than they seem.
+func (a analysis) warn() []string {
+	list := a.results.warnings()
+	var diverged, single, other []string
+	epochs := map[int]bool{}
+	for _, t := range a.trials {
+		if t.Status == search.Diverged && !slices.Contains(diverged, t.System.Label()) {
+			diverged = append(diverged, t.System.Label())
+		}
+		if _, ok := a.accuracy(t); ok {
+			epochs[t.Last.Number] = true
+		}
+	}
+	seeds := 0
+	for i, m := range a.Means {
+		seeds = max(seeds, m.N)
+		if m.N == 1 {
+			single = append(single, a.label(i))
+		}
+		if c := a.Against[i]; m.N > 0 && i != a.Best && c.Common == 0 && !math.IsNaN(c.P) {
+			other = append(other, a.label(i))
+		}
+	}
+	add := func(is bool, format string, args ...any) {
+		if is {
+			list = append(list, fmt.Sprintf(format, args...))
+		}
+	}
+	some := func(names []string) string { return strings.Join(names, ", ") }
+	add(len(diverged) > 0, "diverged trials are left out, so that the means of %s are too high", some(diverged))
+	add(len(epochs) > 1, "its trials were trained for different numbers of epochs")
+	if len(single) == a.withScores() && len(single) > 1 {
+		single = []string{"all of them"}
+	}
+	add(len(single) > 0, "one seed only (n = 1), which decides nothing: %s", some(single))
+	add(len(other) > 0, "compared by Welch's test, because fewer than two seeds are common with the best: %s", some(other))
+	add(a.Curve != nil && seeds > 1 && seeds < 5, "%s: the interval of the peak is too narrow, it wants 5 or more", count(seeds, "seed"))
+	add(a.split == search.CurveTest, "no validation pictures are held out: the test pictures decide, which makes the accuracy of the best on them too high")
+	params, multiplyAdds, seconds := a.Known()
+	add(len(a.on) > 1, "its trials ran on different devices (%s): their times are not compared", some(a.on))
+	add(len(a.on) <= 1 && !seconds, "the training times of some are not stored: the Pareto set is without them")
+	add(!params || !multiplyAdds, "the counts of some are not stored: the Pareto set is without them")
+	return list
+}
+
+func (a analysis) caption() string {
+	return fmt.Sprintf("%s: accuracy on the %s pictures of %s, mean, standard deviation and 95 %% t interval over n seeds",
+		a.study.Name, a.split, datasetLabel(a.study.Dataset))
+}
+
+const asGoodMeans = "not significantly worse: paired t test over common seeds, Holm-corrected, 5 %"
+
+func (a analysis) header() []string {
+	return append(a.what(), "mean (%)", "std", "95 % interval", "n", "behind best", "p (Holm)", "<as good")
+}
+
+func (a analysis) rows() (rows [][]string) {
+	for i, m := range a.Means {
+		row := a.which(a.systems[i].System, a.systems[i].params)
+		c, behind, p, good := a.Against[i], "", "", "no"
+		if a.AsGood[i] {
+			good = "yes"
+		}
+		switch {
+		case m.N == 0:
+			good = ""
+		case i == a.Best:
+			good = "best"
+		default:
+			behind, p = difference2(c), probability(c.Holm)
+		}
+		rows = append(rows, append(row, decimals(m.Mean), decimals(m.Std), interval(m), a.systems[i].n(), behind, p, good))
+	}
+	return rows
+}
+
+// facts are what the table does not hold: a word and a sentence each.
+func (a analysis) facts() (list [][2]string) {
+	add := func(name, format string, args ...any) {
+		list = append(list, [2]string{name, fmt.Sprintf(format, args...)})
+	}
+	add("best", "%s: %s", a.label(a.Best), spellMean(a.Means[a.Best]))
+	if a.test != nil {
+		add("test", "%s: %s on the test pictures, which decided nothing", a.label(a.Best), spellMean(*a.test))
+	}
+	var good []string
+	tested := false
+	for i, c := range a.Against {
+		tested = tested || !math.IsNaN(c.P)
+		if a.AsGood[i] {
+			good = append(good, a.label(i))
+		}
+	}
+	if tested {
+		add("as good", "%d of %d: %s (%s)", len(good), a.withScores(), strings.Join(good, ", "), asGoodMeans)
+	} else {
+		add("as good", "cannot be told: no test has two seeds that differ")
+	}
+	for _, c := range a.Paper {
+		name := "M=2, M=1"
+		if a.Arms[c.B].Pair.M != 1 {
+			name = "M=2, L=1"
+		}
+		text := fmt.Sprintf("%s less %s: %s points", a.label(c.A), a.label(c.B), difference2(c))
+		if !math.IsNaN(c.P) {
+			text += fmt.Sprintf(", p = %s, Holm-corrected %s", probability(c.P), probability(c.Holm))
+		}
+		switch {
+		case c.Common > 0:
+			text += fmt.Sprintf(", %s in common", count(c.Common, "seed"))
+		case !math.IsNaN(c.P):
+			text += ", by Welch's test"
+		}
+		add(name, "%s", text)
+	}
+	if c := a.Curve; c != nil {
+		formula := fmt.Sprintf("%.2f %+.2f·log2 M %+.2f·(log2 M)²", c.At[0], c.At[1], c.At[2])
+		if c.Straight {
+			formula = fmt.Sprintf("%.2f %+.2f·log2 M, a line: the accuracies do not bend down", c.At[0], c.At[1])
+		}
+		peak := fmt.Sprintf("highest at M = %.1f", c.Peak)
+		if !math.IsNaN(c.Low) {
+			peak += fmt.Sprintf(" (%.1f to %.1f)", c.Low, c.High)
+		}
+		add("curve", "%s; %s, %.2f %%", formula, peak, c.Height)
+	}
+	return list
+}
+
+// front is the table of the Pareto set; without a cost that is not known.
+func (a analysis) front() (header []string, rows [][]string) {
+	params, multiplyAdds, seconds := a.Known()
+	costs := []struct {
+		known bool
+		head  string
+		text  func(search.Costs) string
+	}{
+		{params, "parameters", func(c search.Costs) string { return fmt.Sprintf("%.0f", c.Params) }},
+		{multiplyAdds, "multiply–adds (10⁶)", func(c search.Costs) string { return fmt.Sprintf("%.2f", c.MultiplyAdds/1e6) }},
+		{seconds, "training (ms/picture)", func(c search.Costs) string { return fmt.Sprintf("%#.3g", 1000*c.Seconds) }},
+	}
+	header = []string{"<network", "mean (%)"}
+	for _, c := range costs {
+		if c.known {
+			header = append(header, c.head)
+		}
+	}
+	for i, arm := range a.Arms {
+		if !a.Front[i] {
+			continue
+		}
+		row := []string{a.label(i), decimals(a.Means[i].Mean)}
+		for _, c := range costs {
+			if c.known {
+				row = append(row, c.text(arm.Costs))
+			}
+		}
+		rows = append(rows, row)
+	}
+	return header, rows
+}
+
+func (a analysis) frontCaption() string {
+	_, rows := a.front()
+	return fmt.Sprintf("Pareto set, %d of %d: no other is at least as accurate and as cheap, and better in one of these", len(rows), a.withScores())
+}
+
+// decimals is a number with two decimals, "–" if there is none.
+func decimals(v float64) string {
+	if math.IsNaN(v) {
+		return "–"
+	}
+	return fmt.Sprintf("%.2f", v)
+}
+
+func interval(m search.Mean) string {
+	if math.IsNaN(m.Half) {
+		return "–"
+	}
+	return fmt.Sprintf("%.2f to %.2f", m.Mean-m.Half, m.Mean+m.Half)
+}
+
+func spellMean(m search.Mean) string {
+	if math.IsNaN(m.Half) {
+		return fmt.Sprintf("%.2f %%, n = %d", m.Mean, m.N)
+	}
+	return fmt.Sprintf("%.2f %% (%s), n = %d", m.Mean, interval(m), m.N)
+}
+
+func difference2(c search.Comparison) string {
+	if math.IsNaN(c.Half) {
+		return fmt.Sprintf("%+.2f", c.Difference)
+	}
+	return fmt.Sprintf("%+.2f ± %.2f", c.Difference, c.Half)
+}
+
+func probability(p float64) string {
+	switch {
+	case math.IsNaN(p):
+		return "–"
+	case p < 0.001:
+		return "<0.001"
+	}
+	return fmt.Sprintf("%.3f", p)
+}
+
+// tables are the means and the Pareto set.
+func (a analysis) tables() (means, front *textTable) {
+	means = newTable(a.header()...)
+	for _, row := range a.rows() {
+		means.add(row...)
+	}
+	header, rows := a.front()
+	front = newTable(header...)
+	for _, row := range rows {
+		front.add(row...)
+	}
+	return means, front
+}
+
+func (a analysis) printTable(stdout io.Writer) error {
+	means, front := a.tables()
+	var facts strings.Builder
+	for _, f := range a.facts() {
+		fmt.Fprintf(&facts, "%-10s%s\n", f[0], f[1])
+	}
+	_, err := fmt.Fprintf(stdout, "%s\n\n%s\n%s\n%s\n\n%s", a.caption(), means, facts.String(), a.frontCaption(), front)
+	return err
+}
+
+func (a analysis) printMarkdown(stdout io.Writer) error {
+	means, front := a.tables()
+	var facts strings.Builder
+	for _, f := range a.facts() {
+		fmt.Fprintf(&facts, "* %s: %s\n", f[0], markdownEscape.Replace(f[1]))
+	}
+	_, err := fmt.Fprintf(stdout, "%s\n\n%s.\n\n%s\n%s\n\n%s.\n", means.w.RenderMarkdown(), markdownEscape.Replace(a.caption()),
+		facts.String(), front.w.RenderMarkdown(), a.frontCaption())
+	return err
+}
+
+var minus = regexp.MustCompile(`(^|[ (;])([-+])(\d)`)
+
+// latexNumbers is latexText with the signs of numbers as in formulas.
+func latexNumbers(text string) string {
+	text = minus.ReplaceAllString(latexText.Replace(text), `${1}$$${2}$$${3}`)
+	return strings.NewReplacer("<", "$<$", "log2 M", `$\log_2 M$`).Replace(text)
+}
+
+func (a analysis) printLatex(stdout io.Writer) error {
+	var b strings.Builder
+	table := func(caption, label string, header []string, rows [][]string) {
+		fmt.Fprintf(&b, "\\begin{table}\n\\centering\\footnotesize\\setlength{\\tabcolsep}{2.5pt}\n\\caption{%s.}\n\\label{tab:%s-%s}\n\\begin{tabular}{", latexNumbers(caption), a.study.Name, label)
+		heads := make([]string, len(header))
+		for i, h := range header {
+			name, words := strings.CutPrefix(h, "<")
+			if words {
+				b.WriteString("l")
+			} else {
+				b.WriteString("r")
+			}
+			heads[i] = latexNumbers(name)
+			if slices.Contains([]string{"L", "M", "n"}, name) {
+				heads[i] = "$" + name + "$"
+			}
+		}
+		fmt.Fprintf(&b, "}\n\\toprule\n%s \\\\\n\\midrule\n", strings.Join(heads, " & "))
+		for _, row := range rows {
+			cells := make([]string, len(row))
+			for i, cell := range row {
+				cells[i] = latexNumbers(strings.Replace(cell, " to ", "–", 1))
+			}
+			fmt.Fprintf(&b, "%s \\\\\n", strings.Join(cells, " & "))
+		}
+		b.WriteString("\\bottomrule\n\\end{tabular}\n")
+	}
+	b.WriteString("% needs \\usepackage{booktabs}\n")
+	table(a.caption(), "means", a.header(), a.rows())
+	b.WriteString("\n\\medskip\\raggedright\n")
+	for _, f := range a.facts() {
+		fmt.Fprintf(&b, "\\textbf{%s} %s.\\par\n", latexNumbers(f[0]), latexNumbers(f[1]))
+	}
+	b.WriteString("\\end{table}\n\n")
+	header, rows := a.front()
+	table(a.frontCaption(), "pareto", header, rows)
+	b.WriteString("\\end{table}\n")
+	_, err := io.WriteString(stdout, b.String())
+	return err
+}
+
+// The numbers of an analysis in JSON; null is what cannot be told.
+type meanJSON struct {
+	N    int      `json:"n"`
+	Mean *float64 `json:"mean"` // percent
+	Std  *float64 `json:"std"`
+	Low  *float64 `json:"low"` // of the 95 % interval
+	High *float64 `json:"high"`
+}
+
+type comparisonJSON struct {
+	A          string   `json:"a"`
+	B          string   `json:"b"`
+	Difference float64  `json:"difference"` // of a to b, percentage points
+	Low        *float64 `json:"low"`
+	High       *float64 `json:"high"`
+	P          *float64 `json:"p"`
+	Holm       *float64 `json:"p_holm"`
+	Common     int      `json:"common_seeds"` // 0: not paired
+}
+
+// known is nil for NaN, and rounds what lies behind the digits of the counts.
+func known(v float64) *float64 {
+	if math.IsNaN(v) {
+		return nil
+	}
+	v, _ = strconv.ParseFloat(strconv.FormatFloat(v, 'g', 9, 64), 64)
+	return &v
+}
+
+func toMeanJSON(m search.Mean) meanJSON {
+	return meanJSON{m.N, known(m.Mean), known(m.Std), known(m.Mean - m.Half), known(m.Mean + m.Half)}
+}
+
+func (a analysis) comparisonJSON(c search.Comparison) comparisonJSON {
+	return comparisonJSON{a.label(c.A), a.label(c.B), *known(c.Difference), known(c.Difference - c.Half), known(c.Difference + c.Half), known(c.P), known(c.Holm), c.Common}
+}
+
+func (a analysis) toJSON() any {
+	type armJSON struct {
+		Network string `json:"network"`
+		L       int    `json:"L,omitempty"`
+		M       int    `json:"M,omitempty"`
+		meanJSON
+		Params       *float64        `json:"params"` // of the network; null: not stored
+		MultiplyAdds *float64        `json:"multiply_adds"`
+		Seconds      *float64        `json:"train_seconds_per_picture"`
+		Behind       *comparisonJSON `json:"behind_the_best"` // null: the best, or no result
+		AsGood       bool            `json:"as_good"`
+		Pareto       bool            `json:"pareto"`
+	}
+	type curveJSON struct {
+		At       [3]float64 `json:"coefficients"` // of 1, log2 M and its square
+		Straight bool       `json:"straight"`
+		Peak     float64    `json:"peak_M"`
+		Height   float64    `json:"peak"`
+		Low      *float64   `json:"peak_M_low"`
+		High     *float64   `json:"peak_M_high"`
+	}
+	cost := func(v float64) *float64 {
+		if v == 0 {
+			return nil
+		}
+		return known(v)
+	}
+	arms := []armJSON{}
+	for i, arm := range a.Arms {
+		j := armJSON{Network: a.label(i), L: arm.Pair.L, M: arm.Pair.M, meanJSON: toMeanJSON(a.Means[i]),
+			Params: cost(arm.Costs.Params), MultiplyAdds: cost(arm.Costs.MultiplyAdds), Seconds: cost(arm.Costs.Seconds),
+			AsGood: a.AsGood[i], Pareto: a.Front[i]}
+		if i != a.Best && a.Means[i].N > 0 {
+			c := a.comparisonJSON(a.Against[i])
+			j.Behind = &c
+		}
+		arms = append(arms, j)
+	}
+	paper := []comparisonJSON{}
+	for _, c := range a.Paper {
+		paper = append(paper, a.comparisonJSON(c))
+	}
+	var curve *curveJSON
+	if c := a.Curve; c != nil {
+		curve = &curveJSON{Straight: c.Straight, Peak: *known(c.Peak), Height: *known(c.Height), Low: known(c.Low), High: known(c.High)}
+		for i, v := range c.At {
+			curve.At[i] = *known(v)
+		}
+	}
+	var test *meanJSON
+	if a.test != nil {
+		m := toMeanJSON(*a.test)
+		test = &m
+	}
+	return struct {
+		Study    string           `json:"study"`
+		Dataset  string           `json:"dataset"`
+		Split    string           `json:"split"` // that decides
+		Alpha    float64          `json:"alpha"`
+		Best     string           `json:"best"`
+		Test     *meanJSON        `json:"best_on_test"` // null: the test pictures decided
+		Networks []armJSON        `json:"networks"`
+		Paper    []comparisonJSON `json:"paper"`
+		Curve    *curveJSON       `json:"curve"`
+		Warnings []string         `json:"warnings"`
+	}{a.study.Name, a.study.Dataset, a.split, *known(search.Alpha), a.label(a.Best), test, arms, paper, curve, append([]string{}, a.warnings...)}
+}

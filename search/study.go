@@ -148,6 +148,13 @@ type Study struct {
 	// epoch is always evaluated.
 	EvaluateEvery int `toml:"evaluate_every" json:"evaluate_every"`
 
+	// Strategy is one of Strategies, "" being StrategyGrid; it decides which
+	// trials are trained, and how far. Halving and Race are the settings of
+	// their strategies; Normalize clears them beside another.
+	Strategy string  `toml:"strategy" json:"strategy,omitempty"`
+	Halving  Halving `toml:"halving" json:"halving,omitzero"`
+	Race     Race    `toml:"race" json:"race,omitzero"`
+
 	// DataSum identifies the pictures themselves; the trainer's data reader
 	// gives it, a study file cannot.
 	DataSum string `toml:"-" json:"data_sum,omitempty"`
@@ -169,6 +176,8 @@ func Default() Study {
 		Seeds: 5, Epochs: 400, Batch: 64,
 		LearningRate: 0.1, Drops: []float64{0.5, 0.75, 0.875},
 		Momentum: 0.9, WeightDecay: 1e-4, EvaluateEvery: 1,
+		Halving: Halving{Reduction: 3, Systems: 64},
+		Race:    Race{Alpha: 0.05, Systems: 64},
 	}
 }
 
@@ -219,6 +228,7 @@ func (s Study) Normalize() (Study, error) {
 	check(s.WeightDecay >= 0 && s.WeightDecay <= 1e6, "weight_decay %g: want 0 to 1e6", s.WeightDecay)
 	check(s.EvaluateEvery >= 1, "evaluate_every %d: want 1 or more", s.EvaluateEvery)
 	check(s.Workers >= 0, "workers %d: want 0 (what the devices are fastest with) or more", s.Workers)
+	s.normalizeStrategy(check)
 	for i, d := range s.Drops {
 		check(d > 0 && d < 1 && (i == 0 || d > s.Drops[i-1]), "drops %v: want rising fractions in (0, 1)", s.Drops)
 	}
@@ -386,6 +396,62 @@ func (s *Study) normalizeSizes(check func(ok bool, format string, a ...any)) {
 	check(s.ResizeMax >= s.Resize && s.ResizeMax <= 8192, "resize_max %d: want resize, %d, to 8192 pixels", s.ResizeMax, s.Resize)
 }
 
+// WithStrategy returns the study with a strategy, and with the default settings
+// of it if the study has none.
+func (s Study) WithStrategy(name string) Study {
+	s.Strategy = name
+	if s.Strategy == StrategyHalving && s.Halving == (Halving{}) {
+		s.Halving = Default().Halving
+	}
+	if s.Strategy == StrategyRace && s.Race == (Race{}) {
+		s.Race = Default().Race
+	}
+	return s
+}
+
+// normalizeStrategy checks and fills in the settings of the strategy, and clears
+// those of the others.
+func (s *Study) normalizeStrategy(check func(ok bool, format string, a ...any)) {
+	if s.Strategy == StrategyGrid {
+		s.Strategy = ""
+	}
+	check(s.Strategy == "" || slices.Contains(Strategies, s.Strategy), "strategy %q: want %s", s.Strategy, strings.Join(Strategies, ", "))
+	if s.Strategy != StrategyHalving {
+		s.Halving = Halving{}
+	}
+	if s.Strategy != StrategyRace {
+		s.Race = Race{}
+	}
+	// A stored study has no settings of other strategies, and may get another.
+	if *s = s.WithStrategy(s.Strategy); s.Strategy == "" {
+		return
+	}
+	const least, most = 10, 1000 // networks; the model is of them all
+	systems := func(key string, n int) {
+		check(n >= least && n <= most, "%s.systems %d: want %d to %d", key, n, least, most)
+	}
+	switch s.Strategy {
+	case StrategyHalving:
+		h := &s.Halving
+		systems(s.Strategy, h.Systems)
+		check(h.Reduction >= 2 && h.Reduction <= 100, "halving.reduction %d: want 2 to 100, 3 is usual", h.Reduction)
+		check(h.MinEpochs >= 0, "halving.min_epochs %d: want 1 or more, or 0 for a third of the epochs", h.MinEpochs)
+		if h.MinEpochs == 0 {
+			h.MinEpochs = max(1, s.Epochs/3)
+		}
+		check(h.Reduction < 2 || s.EvaluateEvery < 1 || h.MinEpochs < 1 || len(h.rungs(*s)) > 1,
+			"halving.min_epochs %d: the first evaluation from there on must come before the last epoch, %d: want less, or evaluate_every below %d", h.MinEpochs, s.Epochs, s.EvaluateEvery)
+	case StrategyRace:
+		systems(s.Strategy, s.Race.Systems)
+		check(s.Race.Alpha > 0 && s.Race.Alpha < 1, "race.alpha %g: want a probability in (0, 1), 0.05 is usual", s.Race.Alpha)
+		check(s.Seeds >= 2, "strategy race: seeds %d: a race compares networks over 2 seeds or more", s.Seeds)
+		if s.Race.MinSeeds == 0 {
+			s.Race.MinSeeds = min(3, s.Seeds) // a t test of two seeds separates next to nothing
+		}
+		check(s.Seeds < 2 || s.Race.MinSeeds >= 2 && s.Race.MinSeeds <= s.Seeds, "race.min_seeds %d: want 2 to seeds, %d, or 0 for 3", s.Race.MinSeeds, s.Seeds)
+	}
+}
+
 // choose returns the pairs of the budget in the order of a normalised study;
 // none if there is no budget.
 func (s Study) choose() []space.Pair {
@@ -488,10 +554,18 @@ func Diff(there, here Study) []string {
 		if tag == "-" || f.Name == "Title" {
 			continue
 		}
-		x, y := a.Field(i).Interface(), b.Field(i).Interface()
-		if fmt.Sprint(x) != fmt.Sprint(y) {
-			key, _, _ := strings.Cut(tag, ",")
-			lines = append(lines, fmt.Sprintf("%s: %v there, %v here", key, x, y))
+		key, _, _ := strings.Cut(tag, ",")
+		differ := func(key string, x, y any) {
+			if fmt.Sprint(x) != fmt.Sprint(y) {
+				lines = append(lines, fmt.Sprintf("%s: %v there, %v here", key, x, y))
+			}
+		}
+		if f.Type.Kind() != reflect.Struct {
+			differ(key, a.Field(i).Interface(), b.Field(i).Interface())
+			continue
+		}
+		for j := range f.Type.NumField() {
+			differ(key+"."+f.Type.Field(j).Tag.Get("json"), a.Field(i).Field(j).Interface(), b.Field(i).Field(j).Interface())
 		}
 	}
 	return lines

@@ -83,6 +83,28 @@ func TestNormalize(t *testing.T) {
 			}
 		}
 	})
+	t.Run("a strategy has its settings, and others leave no trace", func(t *testing.T) {
+		plain := normal(t, budgetStudy())
+		s := budgetStudy()
+		s.Strategy, s.Race.Alpha, s.Halving.Reduction = search.StrategyGrid, 7, -1
+		if got := normal(t, s); got.Fingerprint() != plain.Fingerprint() || strings.Contains(string(got.Settings()), "alpha") {
+			t.Errorf("grid with the settings of others is another study: %s", got.Settings())
+		}
+		for _, name := range []string{search.StrategyHalving, search.StrategyRace} {
+			s := budgetStudy()
+			s.Strategy = name
+			got := normal(t, s)
+			if got.Fingerprint() == plain.Fingerprint() || !reflect.DeepEqual(normal(t, got), got) {
+				t.Errorf("%s: %s", name, got.Settings())
+			}
+			// A stored study of grid has no settings of others, and may be asked about them.
+			s = plain
+			s.Strategy = name
+			if again := normal(t, s); !reflect.DeepEqual(again, got) {
+				t.Errorf("%s after grid: %s, want %s", name, again.Settings(), got.Settings())
+			}
+		}
+	})
 	t.Run("the sizes of a folder follow from one of them, and no other set has any", func(t *testing.T) {
 		// He et al.: 224 of 256 to 480.
 		s := normal(t, folderStudy(224))
@@ -117,8 +139,17 @@ func TestNormalize(t *testing.T) {
 			`needs validation > 0`: func(s *search.Study) { s.Curve = "validation" },
 			`augment "flip"`:       func(s *search.Study) { s.Augment = "flip" },
 			`pad 17`:               func(s *search.Study) { s.Pad = 17 },
-			`kernel 25`:            func(s *search.Study) { s.Kernel = 25 },
-			`tolerance 1:`:         func(s *search.Study) { s.Tolerance = 1 },
+			`strategy "best": want grid, halving, race`:    func(s *search.Study) { s.Strategy = "best" },
+			`race.alpha 1: want`:                           func(s *search.Study) { s.Strategy, s.Race.Alpha = "race", 1 },
+			`race.min_seeds 6: want 2 to seeds, 5`:         func(s *search.Study) { s.Strategy, s.Race.MinSeeds = "race", 6 },
+			`strategy race: seeds 1: a race`:               func(s *search.Study) { s.Strategy, s.Seeds = "race", 1 },
+			`race.systems 9: want 10 to 1000`:              func(s *search.Study) { s.Strategy, s.Race.Systems = "race", 9 },
+			`halving.reduction 1: want`:                    func(s *search.Study) { s.Strategy, s.Halving.Reduction = "halving", 1 },
+			`halving.min_epochs -1: want`:                  func(s *search.Study) { s.Strategy, s.Halving.MinEpochs = "halving", -1 },
+			`halving.min_epochs 400: the first evaluation`: func(s *search.Study) { s.Strategy, s.Halving.MinEpochs = "halving", 400 },
+			`halving.min_epochs 133: the first evaluation`: func(s *search.Study) { s.Strategy, s.EvaluateEvery = "halving", 400 },
+			`kernel 25`:    func(s *search.Study) { s.Kernel = 25 },
+			`tolerance 1:`: func(s *search.Study) { s.Tolerance = 1 },
 			`depths: IGC-L4M2-D20 has one in its name`: func(s *search.Study) {
 				s.Budget, s.Pairs, s.Layout, s.Systems, s.Depths = 0, nil, "stages", []string{"IGC-L4M2-D20"}, []int{8}
 			},
@@ -204,6 +235,8 @@ func TestFingerprint(t *testing.T) {
 				f.SetFloat(f.Float() + 1)
 			case bool:
 				f.SetBool(!f.Bool())
+			case search.Halving, search.Race: // base has none
+				f.FieldByName("Systems").SetInt(20)
 			case []int: // base has none
 				f.Set(reflect.ValueOf([]int{8}))
 			default: // lists

@@ -5,6 +5,7 @@ package studies
 
 import (
 	"bytes"
+	"cmp"
 	"embed"
 	"errors"
 	"fmt"
@@ -122,9 +123,33 @@ func Parse(file string, text []byte, set []string) (search.Study, error) {
 			}
 		}
 	}
+	for _, key := range keys {
+		table, _, inTable := strings.Cut(key, ".")
+		if inTable && table != s.Strategy {
+			return s, fmt.Errorf("%w %s: it has no effect with strategy %s: set strategy=%s too", ErrSet, key, cmp.Or(s.Strategy, search.StrategyGrid), table)
+		}
+	}
 	normal, err := s.Normalize()
 	if err != nil {
 		return s, outOfRange(file, lines, keys, err)
+	}
+	return normal, nil
+}
+
+// Change overrides keys of a normalised study, as Load does, and normalises it
+// again.
+func Change(s search.Study, set []string) (search.Study, error) {
+	var keys []string
+	for _, assignment := range set {
+		key, err := override(&s, assignment)
+		if err != nil {
+			return s, err
+		}
+		keys = append(keys, key)
+	}
+	normal, err := s.Normalize()
+	if err != nil {
+		return s, outOfRange("study "+s.Name, nil, keys, err)
 	}
 	return normal, nil
 }
@@ -146,18 +171,58 @@ func keyLines(text []byte) (map[string]int, error) {
 	lines, known := map[string]int{}, keys()
 	var p unstable.Parser
 	p.Reset(text)
-	for p.NextExpression() {
-		at := p.Expression().Key()
-		if !at.Next() {
-			continue // a comment
+	table := "" // "race." below [race]
+	// note takes the line of one key, or those of a table in braces.
+	var note func(prefix string, node *unstable.Node) error
+	note = func(prefix string, node *unstable.Node) error {
+		at := node.Key()
+		var parts []string
+		var line int
+		for at.Next() {
+			if parts = append(parts, string(at.Node().Data)); line == 0 {
+				line = p.Shape(at.Node().Raw).Start.Line
+			}
 		}
-		// A study has no tables: of a dotted key the first part says enough.
-		key, line := string(at.Node().Data), p.Shape(at.Node().Raw).Start.Line
-		if !slices.Contains(known, key) {
-			return nil, unknownKey{key, line}
-		}
+		key := prefix + strings.Join(parts, ".")
 		if _, twice := lines[key]; !twice {
 			lines[key] = line
+		}
+		isTable := slices.ContainsFunc(known, func(k string) bool { return strings.HasPrefix(k, key+".") })
+		if node.Kind != unstable.KeyValue {
+			table = key + "."
+		}
+		switch {
+		case node.Kind == unstable.KeyValue && isTable && node.Value().Kind == unstable.InlineTable:
+			for children := node.Value().Children(); children.Next(); {
+				if err := note(key+".", children.Node()); err != nil {
+					return err
+				}
+			}
+			return nil
+		case isTable:
+			return nil // of another type, which the decoder refuses
+		case !slices.Contains(known, key):
+			// Of a dotted key that has no such table the first part says enough.
+			if prefix == "" && !slices.ContainsFunc(known, func(k string) bool { return strings.HasPrefix(k, parts[0]+".") }) {
+				key = parts[0]
+			}
+			if !slices.Contains(known, key) {
+				return unknownKey{key, line}
+			}
+		}
+		return nil
+	}
+	for p.NextExpression() {
+		node := p.Expression()
+		prefix := table
+		switch node.Kind {
+		case unstable.Comment:
+			continue
+		case unstable.Table, unstable.ArrayTable:
+			prefix = ""
+		}
+		if err := note(prefix, node); err != nil {
+			return nil, err
 		}
 	}
 	if err := p.Error(); err != nil {
@@ -202,8 +267,12 @@ func reason(err error) string {
 		return text
 	}
 	// The decoder names Go types; people want the file's.
-	if want := wanted(one.Key()[0]); want != "" && strings.HasPrefix(text, "cannot ") {
-		return fmt.Sprintf("%s: want %s", one.Key()[0], want)
+	key := strings.Join(one.Key(), ".")
+	if wanted(key) == "" {
+		key = one.Key()[0]
+	}
+	if want := wanted(key); want != "" && strings.HasPrefix(text, "cannot ") {
+		return fmt.Sprintf("%s: want %s", key, want)
 	}
 	return strings.Join(one.Key(), ".") + ": " + text
 }
@@ -233,7 +302,7 @@ func outOfRange(file string, lines map[string]int, set []string, err error) erro
 	return errors.Join(complaints...)
 }
 
-var keyRE = regexp.MustCompile(`^[a-z_]+$`)
+var keyRE = regexp.MustCompile(`^[a-z_]+(\.[a-z_]+)?$`)
 
 // override sets one key of s by "key=value".
 func override(s *search.Study, assignment string) (key string, err error) {
@@ -252,7 +321,8 @@ func override(s *search.Study, assignment string) (key string, err error) {
 		if err := toml.Unmarshal(text, &all); err != nil {
 			return err
 		}
-		if len(all) != 1 {
+		inner, _ := all[strings.Split(key, ".")[0]].(map[string]any)
+		if len(all) != 1 || len(inner) > 1 {
 			return errors.New("more than one key")
 		}
 		next := *s
@@ -281,40 +351,60 @@ func override(s *search.Study, assignment string) (key string, err error) {
 	return "", fmt.Errorf("%w %q: want %s", ErrSet, assignment, wanted(key))
 }
 
-// keys lists the keys of a study file in the order of search.Study.
-func keys() []string {
-	var list []string
-	for f := range reflect.TypeFor[search.Study]().Fields() {
-		if key := f.Tag.Get("toml"); key != "-" {
-			list = append(list, key)
+// settings lists the keys of a study file with the types of their values, in
+// the order of search.Study; those of a table as "race.alpha".
+func settings() (keys []string, types map[string]reflect.Type) {
+	types = map[string]reflect.Type{}
+	var add func(prefix string, t reflect.Type)
+	add = func(prefix string, t reflect.Type) {
+		for f := range t.Fields() {
+			key := prefix + f.Tag.Get("toml")
+			switch {
+			case f.Tag.Get("toml") == "-":
+			case f.Type.Kind() == reflect.Struct:
+				add(key+".", f.Type)
+			default:
+				keys, types[key] = append(keys, key), f.Type
+			}
 		}
 	}
+	add("", reflect.TypeFor[search.Study]())
+	return keys, types
+}
+
+func keys() []string {
+	list, _ := settings()
 	return list
 }
 
 // wanted describes the type of a key's value; "" for an unknown key.
 func wanted(key string) string {
-	for f := range reflect.TypeFor[search.Study]().Fields() {
-		if f.Tag.Get("toml") != key {
-			continue
+	list, types := settings()
+	t, known := types[key]
+	if !known {
+		for _, k := range list {
+			if inner, ok := strings.CutPrefix(k, key+"."); ok {
+				return fmt.Sprintf("a table, like [%s] with %s below it", key, inner)
+			}
 		}
-		if f.Type.Kind() == reflect.String {
-			return "a string in quotes"
-		}
-		switch f.Type {
-		case reflect.TypeFor[int](), reflect.TypeFor[int64]():
-			return "a whole number"
-		case reflect.TypeFor[float64]():
-			return "a number"
-		case reflect.TypeFor[bool]():
-			return "true or false"
-		case reflect.TypeFor[[]int]():
-			return "a list of whole numbers, like [8, 20]"
-		case reflect.TypeFor[[]string]():
-			return `a list of strings, like ["40x2", "64x1"]`
-		case reflect.TypeFor[[]float64]():
-			return "a list of numbers, like [0.5, 0.75]"
-		}
+		return ""
+	}
+	if t.Kind() == reflect.String {
+		return "a string in quotes"
+	}
+	switch t {
+	case reflect.TypeFor[int](), reflect.TypeFor[int64]():
+		return "a whole number"
+	case reflect.TypeFor[float64]():
+		return "a number"
+	case reflect.TypeFor[bool]():
+		return "true or false"
+	case reflect.TypeFor[[]int]():
+		return "a list of whole numbers, like [8, 20]"
+	case reflect.TypeFor[[]string]():
+		return `a list of strings, like ["40x2", "64x1"]`
+	case reflect.TypeFor[[]float64]():
+		return "a list of numbers, like [0.5, 0.75]"
 	}
 	return ""
 }

@@ -134,7 +134,8 @@ func TestLoad(t *testing.T) {
 		}
 		want := search.Default()
 		want.Name, want.Dataset, want.Pairs, want.Seeds, want.Drops = "mine", "cifar10", []string{"64x1", "40x2"}, 2, []float64{0.5}
-		want.Tolerance = 0 // of a budget only
+		want.Tolerance = 0                                        // of a budget only
+		want.Halving, want.Race = search.Halving{}, search.Race{} // of their strategies only
 		if !reflect.DeepEqual(got, want) {
 			t.Errorf("got %+v, want %+v", got, want)
 		}
@@ -177,6 +178,55 @@ func TestLoad(t *testing.T) {
 			}
 			if !reflect.DeepEqual(got, want) {
 				t.Errorf("--set %q gives %+v, want %+v", set, got, want)
+			}
+		}
+	})
+
+	t.Run("a strategy has a table of settings", func(t *testing.T) {
+		want, err := studies.Load(file, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want = want.WithStrategy("race")
+		want.Race.Alpha, want.Race.MinSeeds = 0.1, 2
+		for _, c := range []struct {
+			text string
+			set  []string
+		}{
+			{"strategy = 'race'\n[race]\nalpha = 0.1\nmin_seeds = 2\n", nil},
+			{"strategy = 'race'\nrace = {alpha = 0.1, min_seeds = 2}\n", nil},
+			{"strategy = 'race'\nrace.alpha = 0.1\n", []string{"race.min_seeds=2"}},
+			{"", []string{"race.min_seeds=2", "strategy=race", "race.alpha=0.1"}},
+		} {
+			got, err := studies.Parse("a.toml", []byte(text+c.text), c.set)
+			if err != nil || !reflect.DeepEqual(got, want) {
+				t.Errorf("%q and %q: got %+v, %v, want %+v", c.text, c.set, got, err, want)
+			}
+		}
+		for bad, want := range map[string]string{
+			"[race]\nalpa = 1\n":      `unknown key "race.alpa": did you mean "race.alpha"?`,
+			"[race]\nseeds = 3\n":     `a.toml:7: unknown key "race.seeds"`,
+			"race = {alpa = 1}\n":     `a.toml:6: unknown key "race.alpa"`,
+			"race.alpa = 1\n":         `unknown key "race.alpa"`,
+			"[racing]\nalpha = 1\n":   `unknown key "racing"`,
+			"[race.alpha]\nx = 1\n":   `a.toml:7: unknown key "race.alpha.x"`,
+			"[race]\nalpha = 'x'\n":   `a.toml:7: race.alpha: want a number`,
+			"race = 3\n":              `race: want a table`,
+			"[[race]]\nalpha = 0.1\n": `race: want a table`,
+			"strategy = 'race'\n[race]\nmin_seeds = 2\nalpha = 2\n": `a.toml:9: race.alpha 2: want`,
+		} {
+			if _, err := studies.Parse("a.toml", []byte(text+bad), nil); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%q: got %v, want %s", bad, err, want)
+			}
+		}
+		for bad, want := range map[string]string{
+			"race.alpha=0.1":                   "no effect with strategy grid: set strategy=race too",
+			"race.alpha=0.1\nrace.min_seeds=2": "want a number",
+			"race.alpa=0.1":                    `did you mean "race.alpha"?`,
+			"race=1":                           "unknown key",
+		} {
+			if _, err := studies.Parse("a.toml", []byte(text), []string{bad}); !errors.Is(err, studies.ErrSet) || !strings.Contains(err.Error(), want) {
+				t.Errorf("--set %q: got %v, want %s", bad, err, want)
 			}
 		}
 	})

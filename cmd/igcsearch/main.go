@@ -103,7 +103,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
 	}
 	root.AddCommand(
 		newSpaceCommand(), newModelCommand(), newPaperCommand(), newRunCommand(), newStudiesCommand(), newStatusCommand(), newPlotCommand(),
-		newAnalyzeCommand(), newExportCommand(), newVerifyCommand(), newWeightsCommand(), newDataCommand(), newBenchCommand(), newTraceCommand(), newDevicesCommand(), newVersionCommand(),
+		newAnalyzeCommand(), newReplayCommand(), newExportCommand(), newVerifyCommand(), newWeightsCommand(), newDataCommand(), newBenchCommand(), newTraceCommand(), newDevicesCommand(), newVersionCommand(),
 	)
 	helpOnly(root)
 	root.InitDefaultHelpCmd()

@@ -57,7 +57,7 @@ func runVerify(ctx context.Context, o verifyOptions, stdout, stderr io.Writer) e
 	if err := o.cell.check("verified"); err != nil {
 		return err
 	}
-	v, err := readRecorded(ctx, o)
+	v, err := readCell(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -127,7 +127,7 @@ type recorded struct {
 // errCompared ends a training of which enough is known.
 var errCompared = errors.New("compared")
 
-func readRecorded(ctx context.Context, o verifyOptions) (*recorded, error) {
+func readCell(ctx context.Context, o verifyOptions) (*recorded, error) {
 	db, err := store.OpenReadOnly(ctx, o.db)
 	if err != nil {
 		return nil, err

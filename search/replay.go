@@ -1,0 +1,169 @@
+package search
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+
+	"igcsearch/space"
+)
+
+// Replayed is what a strategy would have spent on a study, and found.
+type Replayed struct {
+	Begun  int // trials
+	Epochs int // trained
+	Answer
+	// Truth is the mean accuracy of Answer's network over all recorded trials.
+	Truth float64
+	// Regret is how far Truth lies below the best network's, ≥ 0; 0 if the
+	// answer is grid's.
+	Regret float64
+	Reason string       // why it ended, one line
+	State  []TrialState // the trials as they stood then
+}
+
+// ReplayOptions say how a replay is run.
+type ReplayOptions struct {
+	Workers int // trials at once, each an epoch in the same time; below 1 counts as 1
+	// Epochs bounds what is trained; 0 is no bound.
+	Epochs int
+}
+
+// Replay runs a strategy over a study of which every trial is recorded, in place
+// of training. Trials of seeds beyond those of s are left out: the study is
+// replayed as if it had fewer, but Truth is the mean of them all. It returns an
+// error if a trial has no result.
+func Replay(strategy Strategy, s Study, recorded []TrialState, o ReplayOptions) (Replayed, error) {
+	if len(recorded) == 0 {
+		return Replayed{}, errors.New("nothing is recorded")
+	}
+	for _, t := range recorded {
+		if !t.Status.Finished() {
+			return Replayed{}, fmt.Errorf("%s seed %d has no result (%s): a replay needs every trial of the study; run it to its end with strategy grid", t.System.Label(), t.Seed, t.Status)
+		}
+	}
+	type job struct{ trial, until, ends int }
+	var r Replayed
+	all := recorded
+	recorded = slices.DeleteFunc(slices.Clone(all), func(t TrialState) bool { return t.Seed >= s.Seeds })
+	now := slices.Clone(recorded)
+	for i := range now {
+		now[i].Status, now[i].Epoch, now[i].Last, now[i].Curve, now[i].Error = Pending, 0, Epoch{}, nil, ""
+	}
+	var running []job
+	clock := 0
+	for {
+		bounded := false
+		for free := max(1, o.Workers) - len(running); free > 0; {
+			d := strategy.Decide(s, now)
+			r.Reason = d.Reason
+			if len(d.Next) == 0 {
+				break
+			}
+			for _, step := range d.Next[:min(free, len(d.Next))] {
+				t := &now[step.Trial]
+				if t.Status != Pending || step.Until <= t.Epoch {
+					return r, fmt.Errorf("the strategy wants %s seed %d, which is %s at epoch %d, trained until epoch %d", t.System.Label(), t.Seed, t.Status, t.Epoch, step.Until)
+				}
+				until := min(step.Until, s.Epochs)
+				if full := &recorded[step.Trial]; full.Status == Diverged {
+					until = min(until, full.Epoch+1)
+				}
+				if o.Epochs > 0 && r.Epochs+until-t.Epoch > o.Epochs {
+					bounded = true
+					break
+				}
+				if t.Epoch == 0 {
+					r.Begun++
+				}
+				r.Epochs += until - t.Epoch
+				running = append(running, job{step.Trial, step.Until, clock + until - t.Epoch})
+				t.Status = Running
+				free--
+			}
+			if bounded {
+				r.Reason = fmt.Sprintf("the bound of %d epochs is reached", o.Epochs)
+				break
+			}
+		}
+		if len(running) == 0 {
+			break
+		}
+		clock = running[0].ends
+		for _, j := range running {
+			clock = min(clock, j.ends)
+		}
+		running = slices.DeleteFunc(running, func(j job) bool {
+			if j.ends == clock {
+				recorded[j.trial].upTo(j.until, &now[j.trial])
+			}
+			return j.ends == clock
+		})
+	}
+	r.Answer, r.State = FindAnswer(s, now), now
+	means := map[space.System]float64{}
+	for _, a := range arms(all) {
+		means[a.system], _ = a.mean(all, s.DecidingSplit(), len(a.trials), s.Epochs)
+	}
+	if r.Answer.Trials > 0 {
+		r.Truth = means[r.Answer.System]
+		r.Regret = means[FindAnswer(s, all).System] - r.Truth
+	}
+	return r, nil
+}
+
+// upTo makes t the recorded trial as it stood after an epoch.
+func (full *TrialState) upTo(epoch int, t *TrialState) {
+	*t = *full
+	if epoch >= full.Epochs || full.Status == Diverged && epoch > full.Epoch {
+		return
+	}
+	n := len(full.Curve)
+	for n > 0 && full.Curve[n-1].Number > epoch {
+		n--
+	}
+	t.Status, t.Epoch, t.Curve, t.Error, t.Last = Pending, epoch, full.Curve[:n:n], "", Epoch{}
+	if n > 0 {
+		t.Last = full.Curve[n-1]
+	}
+}
+
+// Shuffle returns the recorded trials with their seeds numbered anew, for all
+// networks alike, and the networks in another order: the same record as another
+// run of the study might have met it.
+func Shuffle(recorded []TrialState, rng *rand.Rand) []TrialState {
+	seeds := 0
+	for _, t := range recorded {
+		seeds = max(seeds, t.Seed+1)
+	}
+	number := rng.Perm(seeds)
+	all := arms(recorded)
+	rng.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	var list []TrialState
+	for _, a := range all {
+		for _, i := range a.trials {
+			t := recorded[i]
+			t.Seed = number[t.Seed]
+			list = append(list, t)
+		}
+	}
+	return list
+}
+
+// Random is what strategies are compared with: networks in the order given,
+// which Shuffle makes a random one, each with all its seeds.
+func Random() Strategy { return random{} }
+
+type random struct{}
+
+func (random) Decide(s Study, trials []TrialState) Decision {
+	var d Decision
+	for _, a := range arms(trials) {
+		d.Next = append(d.Next, a.train(trials, s.Seeds, s.Epochs)...)
+	}
+	if len(d.Next) == 0 {
+		d.Reason = "all networks are trained"
+	}
+	return d
+}

@@ -41,7 +41,7 @@ type Options struct {
 // Bench is the training step of one network on a GPU: forward, backward and
 // update.
 type Bench struct {
-	Step         time.Duration // of a training alone, median
+	Step         time.Duration // of a training alone, median over groups of eight
 	Launches     int           // kernels of a step
 	Memory       int           // bytes of a training on the device
 	Bytes        int           // of a step: what its kernels read and write of activations and weights, each once

@@ -57,6 +57,8 @@ static void without(void) {
 }
 
 __attribute__((constructor)) static void open_library(void) {
+	/* As many hardware queues as there are: with the driver's 8, trainings on more streams wait for one another. */
+	setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0);
 	const char *name = getenv("IGC_CUDA_LIBRARY");
 	if (!name || !*name) name = "libcuda.so.1";
 	void *library = dlopen(name, RTLD_NOW | RTLD_LOCAL);

@@ -254,7 +254,6 @@ func testConv(t *testing.T, c channels, n int) {
 	})
 	grad := c.gradient()
 	p.grouped(grad, &convArgs{x: bg, w: bw, z: gotPlain, low: asItIs}, nil)
-	grad.two = true
 	p.grouped(grad, &convArgs{x: bg, x2: bz, scale: bca, scale2: bcb, shift: bcc, w: bw, z: gotGX, mx: bx, mscale: bscale, mshift: bshift}, func(parts int) *buffer {
 		gsums = r.output(2 * in * parts)
 		return gsums

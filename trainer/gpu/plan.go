@@ -303,11 +303,11 @@ func secondary(c *graph.Conv) string { return c.Name + ".secondary.weight" }
 
 // channels is a grouped convolution as a kernel sees it.
 type channels struct {
-	h, w, oh, ow        int
-	groups, ci, co      int
-	kh, kw, stride      int
-	interleaved         bool
-	transposed, up, two bool
+	h, w, oh, ow   int
+	groups, ci, co int
+	kh, kw, stride int
+	interleaved    bool
+	transposed     bool
 }
 
 func primaryOf(g kernel.Geometry) channels {
@@ -337,7 +337,7 @@ func (p *plan) grouped(c channels, a *convArgs, sums func(parts int) *buffer) {
 	a.groups, a.ci, a.co, a.n = int32(c.groups), int32(c.ci), int32(c.co), int32(p.n)
 	a.interleaved, a.transposed = flag(c.interleaved), flag(c.transposed)
 	a.kh, a.kw, a.stride = int32(c.kh), int32(c.kw), int32(c.stride)
-	k := chooseConv(c)
+	k := chooseConv(c, inputOf(a))
 	a.turned, a.up = flag(k.turned), flag(c.transposed)
 	strips := ceil(c.oh, k.rows) * ceil(c.ow, k.columns)
 	if sums != nil {
@@ -363,8 +363,27 @@ type convChoice struct {
 // room for few blocks.
 const sharedFloats = 6 << 10
 
+// input is what a convolution reads, as in kernels/conv.h.
+type input string
+
+const (
+	plain    input = "_plain"
+	normal   input = "_normal"
+	gradient input = "_gradient"
+)
+
+func inputOf(a *convArgs) input {
+	switch {
+	case a.x2 != nil:
+		return gradient
+	case a.scale == nil && a.low == asItIs:
+		return plain
+	}
+	return normal
+}
+
 // chooseConv must agree with conv.cu on what a thread does.
-func chooseConv(c channels) convChoice {
+func chooseConv(c channels, in input) convChoice {
 	k := convChoice{rows: 1, columns: 4, blocks: ceil(c.co, 4), tiles: 1, strips: 8}
 	size := ""
 	switch {
@@ -373,7 +392,10 @@ func chooseConv(c channels) convChoice {
 	case c.kh == 1 && c.kw == 1 && c.stride == 1:
 		size = "1x1"
 	default:
-		k.kernel = "conv_any" + suffix("_two", c.two)
+		if in == plain {
+			in = normal // which reads it as it is, too
+		}
+		k.kernel = "conv_any" + string(in)
 		return k
 	}
 	tiles := ceil(c.co, 8)
@@ -398,8 +420,13 @@ func chooseConv(c channels) convChoice {
 			if co > 4 {
 				k.columns = 4
 			}
-		} else if co <= 2 {
-			k.rows = 2
+		} else {
+			if in == plain {
+				in = normal
+			}
+			if co <= 2 {
+				k.rows = 2
+			}
 		}
 	}
 	k.stride = co
@@ -407,15 +434,8 @@ func chooseConv(c channels) convChoice {
 		k.stride = ceil(co, 4) * 4
 	}
 	k.chunk = max(1, min(c.ci, sharedFloats/(c.kh*c.kw*k.tiles*k.stride)))
-	k.kernel = fmt.Sprintf("conv%s%s_co%d", size, suffix("_two", c.two), co)
+	k.kernel = fmt.Sprintf("conv%s%s_co%d", size, in, co)
 	return k
-}
-
-func suffix(s string, on bool) string {
-	if on {
-		return s
-	}
-	return ""
 }
 
 func flag(b bool) int32 {
@@ -473,8 +493,7 @@ func (p *plan) conv(c *graph.Conv) {
 func (p *plan) convGrad(i *graph.ConvGrad) {
 	c, st := i.Of, p.convs[i.Of]
 	in, inNormal := &convArgs{x: p.value(i.G), low: asItIs}, &weightGradArgs{g: p.value(i.G), low: asItIs}
-	two := c.Out != nil
-	if two {
+	if c.Out != nil {
 		n := p.normGrad(c.Out)
 		in.x2, in.scale, in.scale2, in.shift = p.value(c.Z), n.ca, n.cb, n.cc
 		inNormal.z, inNormal.ca, inNormal.cb, inNormal.cc = p.value(c.Z), n.ca, n.cb, n.cc
@@ -493,10 +512,8 @@ func (p *plan) convGrad(i *graph.ConvGrad) {
 		if c.Between {
 			a.mx = st.y
 		}
-		back := g.gradient()
-		back.two = two
-		p.grouped(back, &a, nil)
-		in, inNormal, two = &convArgs{x: dy, low: asItIs}, &weightGradArgs{g: dy, low: asItIs}, false
+		p.grouped(g.gradient(), &a, nil)
+		in, inNormal = &convArgs{x: dy, low: asItIs}, &weightGradArgs{g: dy, low: asItIs}
 	}
 	w := *inNormal
 	w.x = p.value(c.X)
@@ -515,9 +532,7 @@ func (p *plan) convGrad(i *graph.ConvGrad) {
 		in.mx, in.mscale, in.mshift = p.value(c.X), n.scale, n.shift
 		sums = func(parts int) *buffer { return p.gradSums(n, c.Geometry.In(), parts) }
 	}
-	back := primaryOf(c.Geometry).gradient()
-	back.two = two
-	p.grouped(back, in, sums)
+	p.grouped(primaryOf(c.Geometry).gradient(), in, sums)
 }
 
 // The tiles that weight_grad.cu has, (output, input channels).
@@ -533,7 +548,7 @@ func (p *plan) weightGrad(c channels, a *weightGradArgs, name string, branches i
 	perTile := kk // kernel positions of a task
 	switch {
 	case c.kh == 3 && c.kw == 3 && c.stride <= 2:
-		kernel, choices = "weight_grad3x3"+suffix("s2", c.stride == 2), tiles3x3
+		kernel, choices = map[int]string{1: "weight_grad3x3", 2: "weight_grad3x3s2"}[c.stride], tiles3x3
 	case c.kh == 1 && c.kw == 1 && c.stride == 1:
 		kernel, choices = "weight_grad1x1", tiles1x1
 	default:

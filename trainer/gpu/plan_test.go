@@ -305,15 +305,15 @@ func TestConvChoice(t *testing.T) {
 		c    channels
 		want string
 	}{
-		{primaryOf(pair(40, 2)), "conv3x3_co2"},
-		{secondaryOf(pair(40, 2)), "conv1x1_co8"},
-		{primaryOf(pair(3, 13)), "conv3x3_co7"},
-		{primaryOf(pair(1, 23)), "conv3x3_co8"},
-		{secondaryOf(pair(41, 5)), "conv1x1_co7"},
-		{secondaryOf(pair(1, 23)), "conv1x1_co1"},
-		{channels{h: 8, w: 8, oh: 8, ow: 8, groups: 1, ci: 3, co: 3, kh: 7, kw: 7, stride: 2}, "conv_any"},
+		{primaryOf(pair(40, 2)), "conv3x3_normal_co2"},
+		{secondaryOf(pair(40, 2)), "conv1x1_normal_co8"},
+		{primaryOf(pair(3, 13)), "conv3x3_normal_co7"},
+		{primaryOf(pair(1, 23)), "conv3x3_normal_co8"},
+		{secondaryOf(pair(41, 5)), "conv1x1_normal_co7"},
+		{secondaryOf(pair(1, 23)), "conv1x1_normal_co1"},
+		{channels{h: 8, w: 8, oh: 8, ow: 8, groups: 1, ci: 3, co: 3, kh: 7, kw: 7, stride: 2}, "conv_any_normal"},
 	} {
-		if got := chooseConv(c.c); got.kernel != c.want {
+		if got := chooseConv(c.c, normal); got.kernel != c.want {
 			t.Errorf("%+v: %s, want %s", c.c, got.kernel, c.want)
 		}
 	}

@@ -6,13 +6,15 @@
 #define ROWS(CO) (CO <= 2 ? 4 : CO <= 4 ? 2 : 1)
 
 #define CONV(CO) \
-	KERNEL(conv3x3_co##CO, igc_conv, 256) { conv<3, 3, 1, false, false, CO, ROWS(CO), 8>(a); } \
-	KERNEL(conv3x3_two_co##CO, igc_conv, 256) { conv<3, 3, 1, false, true, CO, ROWS(CO), 8>(a); } \
-	KERNEL(conv3x3s2_co##CO, igc_conv, 256) { conv<3, 3, 2, false, false, CO, ROWS(CO) == 4 ? 2 : ROWS(CO), 8>(a); } \
-	KERNEL(conv3x3s2_up_co##CO, igc_conv, 256) { conv<3, 3, 2, true, false, CO, 2, CO <= 4 ? 8 : 4>(a); } \
-	KERNEL(conv3x3s2_up_two_co##CO, igc_conv, 256) { conv<3, 3, 2, true, true, CO, 2, CO <= 4 ? 8 : 4>(a); } \
-	KERNEL(conv1x1_co##CO, igc_conv, 256) { conv<1, 1, 1, false, false, CO, ROWS(CO), 8>(a); } \
-	KERNEL(conv1x1_two_co##CO, igc_conv, 256) { conv<1, 1, 1, false, true, CO, ROWS(CO), 8>(a); }
+	KERNEL(conv3x3_plain_co##CO, igc_conv, 256) { conv<3, 3, 1, false, PLAIN, CO, ROWS(CO), 8>(a); } \
+	KERNEL(conv3x3_normal_co##CO, igc_conv, 256) { conv<3, 3, 1, false, NORMAL, CO, ROWS(CO), 8>(a); } \
+	KERNEL(conv3x3_gradient_co##CO, igc_conv, 256) { conv<3, 3, 1, false, GRADIENT, CO, ROWS(CO), 8>(a); } \
+	KERNEL(conv3x3s2_normal_co##CO, igc_conv, 256) { conv<3, 3, 2, false, NORMAL, CO, ROWS(CO) == 4 ? 2 : ROWS(CO), 8>(a); } \
+	KERNEL(conv3x3s2_up_plain_co##CO, igc_conv, 256) { conv<3, 3, 2, true, PLAIN, CO, 2, CO <= 4 ? 8 : 4>(a); } \
+	KERNEL(conv3x3s2_up_gradient_co##CO, igc_conv, 256) { conv<3, 3, 2, true, GRADIENT, CO, 2, CO <= 4 ? 8 : 4>(a); } \
+	KERNEL(conv1x1_plain_co##CO, igc_conv, 256) { conv<1, 1, 1, false, PLAIN, CO, ROWS(CO), 8>(a); } \
+	KERNEL(conv1x1_normal_co##CO, igc_conv, 256) { conv<1, 1, 1, false, NORMAL, CO, ROWS(CO), 8>(a); } \
+	KERNEL(conv1x1_gradient_co##CO, igc_conv, 256) { conv<1, 1, 1, false, GRADIENT, CO, ROWS(CO), 8>(a); }
 
 #ifdef IGC_CO
 #define CONV_OF(CO) CONV(CO)

@@ -83,12 +83,17 @@ __device__ __forceinline__ void finish_strip(const igc_conv &a, float (&acc)[CO]
 		a.sums[((long long)channel(g, o0 + o, a.groups, a.co, a.interleaved) * a.parts + part) * 2 + (i >= CO)] = s[0];
 }
 
+// What a convolution reads: x as it is, its ReLU after a normalisation, or the
+// gradient of a normalised tensor out of two.
+enum Input { PLAIN, NORMAL, GRADIENT };
+
 // The kernels of a fixed size. UP: gradient of the input of a convolution with
 // stride S; of one with stride 1 it is a convolution like the forward one.
-template <int KH, int KW, int S, bool UP, bool TWO, int CO, int PH, int PW>
+template <int KH, int KW, int S, bool UP, Input INPUT, int CO, int PH, int PW>
 __device__ __forceinline__ void conv(const igc_conv &a) {
 	SHARED(float, shared);
 	constexpr int K = KH * KW, CS = tile_stride(CO);
+	constexpr bool TWO = INPUT == GRADIENT;
 	// The first row and the number of rows that PH rows of output read, relative
 	// to the place of the first of them in the input; the same for columns.
 	constexpr int R0 = UP ? -((KH - 1 - KH / 2) / S) : -(KH / 2), RN = UP ? (PH - 1 + KH / 2) / S - R0 + 1 : (PH - 1) * S + KH;
@@ -107,7 +112,7 @@ __device__ __forceinline__ void conv(const igc_conv &a) {
 	const int hin = (UP ? h0 / S : h0 * S) + R0, win = (UP ? w0 / S : w0 * S) + C0;
 	const bool active = strip < strips && o0 < a.co;
 	const bool exact = a.OW % PW == 0 && (UP ? a.OW == W * S : a.OW * S == W);
-	const bool valid = b * LANES + lane < a.n, normal = a.scale;
+	const bool valid = b * LANES + lane < a.n, normal = INPUT != PLAIN && a.scale;
 	const float low = a.low;
 	const int rowStep = W * LANES, tapStep = tiles * CS;
 
@@ -151,7 +156,9 @@ __device__ __forceinline__ void conv(const igc_conv &a) {
 				const float *__restrict__ x = xc + r * rowStep, *__restrict__ x2 = TWO ? x2c + r * rowStep : nullptr;
 				float row[CN];
 				auto load = [&](int j) {
-					if (TWO)
+					if (INPUT == PLAIN)
+						row[j] = x[j * LANES];
+					else if (TWO)
 						row[j] = fmaf(scale, x[j * LANES], fmaf(scale2, x2[j * LANES], shift));
 					else
 						row[j] = fmaxf(low, fmaf(scale, x[j * LANES], shift));

@@ -50,5 +50,5 @@ __device__ __forceinline__ void conv_any(const igc_conv &a) {
 	finish_strip<CO, 1, PW>(a, acc, b, g, o0, h0, w0, b * strips + strip);
 }
 
-KERNEL(conv_any, igc_conv, 256) { conv_any<false>(a); }
-KERNEL(conv_any_two, igc_conv, 256) { conv_any<true>(a); }
+KERNEL(conv_any_normal, igc_conv, 256) { conv_any<false>(a); }
+KERNEL(conv_any_gradient, igc_conv, 256) { conv_any<true>(a); }

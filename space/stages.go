@@ -91,10 +91,7 @@ func (b StageBudget) Systems(ctx context.Context) []System {
 		error float64
 	}
 	var all []found
-	depth := b.Plan.Depth
-	if depth == 0 {
-		depth = Stages.DefaultDepth(b.Ident)
-	}
+	depth := Plan{Layout: Stages, Depth: b.Plan.Depth}.DepthOf(System{Variant: b.Variant})
 	// What a stage costs depends on its partitions and those before it only.
 	costs := map[[2]Pair]int64{}
 	for g := 1; g <= maxStageWidth; g++ {

@@ -319,15 +319,21 @@ type Plan struct {
 	Classes int
 }
 
+// DepthOf is the depth that a system has in the plan.
+func (p Plan) DepthOf(s System) int {
+	switch {
+	case p.Depth > 0:
+		return p.Depth
+	case s.Depth > 0:
+		return s.Depth
+	}
+	return p.Layout.DefaultDepth(s.Ident)
+}
+
 // Network builds the system's network, or says why there is none.
 func (s System) Network(p Plan) (n Network, err error) {
-	depth := p.Depth
-	switch {
-	case depth == 0 && s.Depth > 0:
-		depth = s.Depth
-	case depth == 0:
-		depth = p.Layout.DefaultDepth(s.Ident)
-	case s.Depth > 0 && s.Depth != depth:
+	depth := p.DepthOf(s)
+	if s.Depth > 0 && s.Depth != depth {
 		return n, fmt.Errorf("%s: its name says another depth than %d", s, depth)
 	}
 	name := s

@@ -230,10 +230,7 @@ func (r paperRow) fields() []string {
 	if exponent := map[float64]string{1e6: "10⁶", 1e8: "10⁸", 1e9: "10⁹"}[r.Unit]; exponent != "" {
 		what += " (" + exponent + ")"
 	}
-	depth := r.Plan.Depth
-	if depth == 0 {
-		depth = r.Plan.Layout.DefaultDepth(r.System.Ident)
-	}
+	depth := r.Plan.DepthOf(r.System)
 	ours := r.ours
 	if r.missing {
 		ours = "missing"

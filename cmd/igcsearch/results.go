@@ -169,10 +169,7 @@ func (r results) which(s space.System, params int) []string {
 	if p := s.Pair(); r.study.OfPairs() {
 		return []string{strconv.Itoa(p.L), strconv.Itoa(p.M), strconv.Itoa(p.Width()), strconv.Itoa(s.Variant.Params(p, r.study.Kernel))}
 	}
-	depth := s.Depth
-	if plan := r.study.Plan(space.Shape{}, 0); depth == 0 {
-		depth = cmp.Or(plan.Depth, plan.Layout.DefaultDepth(s.Ident))
-	}
+	depth := r.study.Plan(space.Shape{}, 0).DepthOf(s)
 	s.Depth = 0
 	return []string{s.String(), strconv.Itoa(depth), strconv.Itoa(params)}
 }

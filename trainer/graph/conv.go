@@ -38,7 +38,7 @@ func (r *runtime) activation(h, c, w int) tensor.Shape {
 	return tensor.Shape{r.b.blocks, h, c, w, kernel.Lanes}
 }
 
-// newConv's op keeps y if its output is normalised by the batch: in training.
+// newConv's op keeps y in training, from keepFrom on.
 func newConv(name string, r *runtime, geo kernel.Geometry, branches int, x value, outNorm *norm, z []float32, training bool) *conv {
 	oh, ow := geo.Size()
 	out := r.activation(oh, geo.Out(), ow)

@@ -1,4 +1,4 @@
-.PHONY: build gpu gpu-test gpu-tests gpu-verify emulator test race ci golden performance
+.PHONY: build gpu gpu-test gpu-tests gpu-verify emulator test race ci golden faults performance
 
 build:            ## the binary, with the commit in it
 	go build -buildvcs=true -o igcsearch ./cmd/igcsearch
@@ -39,6 +39,11 @@ ci:
 
 golden:           ## rewrite the golden files after looking at why they changed
 	go test ./cmd/igcsearch ./plots ./studies -update
+
+faults:           ## the table of docs/reliability.md, about 6 minutes; its short form is part of test
+	@echo "| fault | what happened |"; echo "| --- | --- |"
+	@{ go test -tags faults -count=1 -timeout 30m -p 1 -v -run Faults ./store ./cmd/igcsearch || echo "FAILED: go test"; } | \
+		awk '/^\|/ { print; fflush() } /FAIL|_test.go:/ { print > "/dev/stderr"; failed = 1 } END { exit failed }'
 
 PEER ?=           # e.g. "python3 trainer/testdata/torch_step.py"; empty: without a peer
 performance: build ## the measurements of docs/performance.md, about 12 minutes with PyTorch

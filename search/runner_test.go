@@ -21,14 +21,38 @@ import (
 type fakeStore struct {
 	mu       sync.Mutex
 	planned  bool
+	shared   bool           // by processes that live: what runs is theirs
 	trials   []search.Trial // ID i+1 at index i
 	last     []*search.Checkpoint
-	epochs   []int    // recorded per trial
+	epochs   []int // recorded per trial
+	curves   [][]search.Epoch
 	attempts []int64  // attempt−1 → trial
 	began    []string // in order
 	template search.Attempt
+	fails    map[string]int // by trial and kind
+	changed  []int64        // per trial
+	changes  int64
 	fail     func(call string, trial int64) error
 }
+
+// stored notes that a trial changed.
+func (s *fakeStore) stored(trial int64) {
+	s.changes++
+	s.changed[trial-1] = s.changes
+}
+
+func (s *fakeStore) Poll(_ context.Context, _ string, since int64) (changed []search.TrialState, moment int64, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, t := range s.trials {
+		if s.changed[i] > since {
+			changed = append(changed, search.TrialState{Trial: t, Curve: slices.Clone(s.curves[i])})
+		}
+	}
+	return changed, s.changes, nil
+}
+
+func (s *fakeStore) Beat(context.Context) (time.Duration, error) { return time.Minute, nil }
 
 func (s *fakeStore) refuse(call string, trial int64) error {
 	if s.fail == nil {
@@ -51,30 +75,39 @@ func (s *fakeStore) Plan(_ context.Context, _ search.Study, trials []search.Tria
 		s.trials = slices.Clone(trials)
 		s.last = make([]*search.Checkpoint, len(trials))
 		s.epochs = make([]int, len(trials))
+		s.curves = make([][]search.Epoch, len(trials))
+		s.changed = make([]int64, len(trials))
+		s.fails = map[string]int{}
 		for i := range s.trials {
 			s.trials[i].ID = int64(i + 1)
+			s.stored(int64(i + 1))
 		}
 	}
 	for i := range s.trials {
-		if s.trials[i].Status == search.Running {
+		if s.trials[i].Status == search.Running && !s.shared {
 			s.trials[i].Status = search.Pending
+			s.stored(int64(i + 1))
 		}
 	}
 	return slices.Clone(s.trials), nil
 }
 
-func (s *fakeStore) Begin(ctx context.Context, trial int64, a search.Attempt) (int64, *search.Checkpoint, error) {
+func (s *fakeStore) Begin(ctx context.Context, trial int64, until int, a search.Attempt) (search.Turn, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := cmp.Or(ctx.Err(), s.refuse("begin", trial)); err != nil {
-		return 0, nil, err
+		return search.Turn{}, err
 	}
 	t := &s.trials[trial-1]
+	if t.Status != search.Pending {
+		return search.Turn{}, search.ErrTaken
+	}
+	s.stored(trial)
 	t.Status = search.Running
 	s.attempts = append(s.attempts, trial)
 	s.began = append(s.began, fmt.Sprintf("%v/%d", t.System.Label(), t.Seed))
 	s.template = a
-	return int64(len(s.attempts)), s.last[trial-1], nil
+	return search.Turn{ID: int64(len(s.attempts)), From: s.last[trial-1]}, nil
 }
 
 func (s *fakeStore) Record(ctx context.Context, attempt int64, e search.Epoch, c search.Checkpoint) error {
@@ -91,18 +124,31 @@ func (s *fakeStore) Record(ctx context.Context, attempt int64, e search.Epoch, c
 	t.Epoch, t.Last = e.Number, e
 	s.last[trial-1] = &c
 	s.epochs[trial-1]++
+	s.curves[trial-1] = append(s.curves[trial-1], e)
+	s.stored(trial)
 	return nil
 }
 
-func (s *fakeStore) End(ctx context.Context, attempt int64, status search.Status, message string) error {
+func (s *fakeStore) End(ctx context.Context, attempt int64, o search.Outcome) (search.Status, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	trial := s.attempts[attempt-1]
 	if err := cmp.Or(ctx.Err(), s.refuse("end", trial)); err != nil {
-		return err
+		return "", err
 	}
-	s.trials[trial-1].Status, s.trials[trial-1].Error = status, message
-	return nil
+	key := fmt.Sprint(trial, o.Failure)
+	s.fails[key]++
+	status := o.Status
+	if status == search.Failed && s.fails[key] <= o.Retries {
+		status = search.Pending
+	}
+	t := &s.trials[trial-1]
+	t.Status, t.Error, t.Failure = status, "", ""
+	if status == search.Failed || status == search.Diverged {
+		t.Error, t.Failure = o.Message, o.Failure
+	}
+	s.stored(trial)
+	return status, nil
 }
 
 // fakeTrainer's result is a function of pair, seed and epoch. at, if set, is
@@ -117,7 +163,7 @@ func (f fakeTrainer) Train(ctx context.Context, job search.Job, r search.Reporte
 	if job.From != nil {
 		from = job.From.Epoch
 	}
-	for e := from + 1; e <= job.Study.Epochs; e++ {
+	for e := from + 1; e <= cmp.Or(min(job.Until, job.Study.Epochs), job.Study.Epochs); e++ {
 		for step := range f.steps {
 			if err := ctx.Err(); err != nil {
 				return fmt.Errorf("epoch %d, step %d: %w", e, step, err)
@@ -141,6 +187,12 @@ type trainerFunc func(context.Context, search.Job, search.Reporter) error
 
 func (f trainerFunc) Train(ctx context.Context, j search.Job, r search.Reporter) error {
 	return f(ctx, j, r)
+}
+
+// counts is a summary without its reason.
+func counts(s search.Summary) search.Summary {
+	s.Reason, s.Stopped = "", false
+	return s
 }
 
 func study(t *testing.T) (search.Study, []search.Trial) {
@@ -167,7 +219,7 @@ func TestRunner(t *testing.T) {
 		store := &fakeStore{}
 		r := search.Runner{Store: store, Trainer: fakeTrainer{steps: 2}, Attempt: search.Attempt{Host: "here"}}
 		sum, err := r.Run(t.Context(), s, trials)
-		if err != nil || sum != (search.Summary{Done: 8}) {
+		if err != nil || counts(sum) != (search.Summary{Done: 8}) {
 			t.Fatalf("got %+v, %v", sum, err)
 		}
 		var want []string
@@ -262,7 +314,7 @@ func TestRunner(t *testing.T) {
 			return nil
 		}}}
 		sum, err := r.Run(t.Context(), s, trials)
-		if err != nil || sum != (search.Summary{Done: 5, Diverged: 1, Failed: 2}) {
+		if err != nil || counts(sum) != (search.Summary{Done: 5, Diverged: 1, Failed: 2}) {
 			t.Fatalf("got %+v, %v", sum, err)
 		}
 		for _, tr := range store.trials {
@@ -293,6 +345,7 @@ func TestRunner(t *testing.T) {
 		t.Parallel()
 		s, trials := study(t)
 		long := s
+		s.StopAfter = 0
 		long.Epochs = 5 // what the store expects; the trainer sees 3
 		for i := range trials {
 			trials[i].Epochs = long.Epochs
@@ -325,7 +378,7 @@ func TestRunner(t *testing.T) {
 			return nil
 		}}
 		sum, err := (&search.Runner{Store: store, Trainer: tr}).Run(ctx, s, trials)
-		if !errors.Is(err, context.Canceled) || sum != (search.Summary{Done: 3, Left: 5}) {
+		if !errors.Is(err, context.Canceled) || counts(sum) != (search.Summary{Done: 3, Left: 5}) {
 			t.Fatalf("got %+v, %v", sum, err)
 		}
 		if n := after.Load(); n != 0 {
@@ -337,7 +390,7 @@ func TestRunner(t *testing.T) {
 
 		store.began = nil
 		sum, err = (&search.Runner{Store: store, Trainer: fakeTrainer{steps: 4}}).Run(t.Context(), s, trials)
-		if err != nil || sum != (search.Summary{Done: 8}) {
+		if err != nil || counts(sum) != (search.Summary{Done: 8}) {
 			t.Fatalf("resumed: got %+v, %v", sum, err)
 		}
 		if len(store.began) != 5 {
@@ -354,7 +407,7 @@ func TestRunner(t *testing.T) {
 
 		store.began = nil
 		sum, err = (&search.Runner{Store: store, Trainer: fakeTrainer{}}).Run(t.Context(), s, trials)
-		if err != nil || sum != (search.Summary{Done: 8}) || store.began != nil {
+		if err != nil || counts(sum) != (search.Summary{Done: 8}) || store.began != nil {
 			t.Errorf("complete study: got %+v, %v, began %v", sum, err, store.began)
 		}
 	})
@@ -375,7 +428,7 @@ func TestRunner(t *testing.T) {
 			return nil
 		}}}
 		sum, err := r.Run(t.Context(), s, trials)
-		if err != nil || sum != (search.Summary{Done: 8}) || store.epochs[2] != 0 {
+		if err != nil || counts(sum) != (search.Summary{Done: 8}) || store.epochs[2] != 0 {
 			t.Errorf("got %+v, %v, %d epochs recorded", sum, err, store.epochs[2])
 		}
 	})
@@ -415,7 +468,7 @@ func TestRunner(t *testing.T) {
 			if !errors.Is(err, diskFull) || err.Error() != want {
 				t.Fatalf("got %v, want %s", err, want)
 			}
-			if sum != (search.Summary{Left: len(trials)}) {
+			if counts(sum) != (search.Summary{Left: len(trials)}) {
 				t.Errorf("got %+v, want all left", sum)
 			}
 			if n := len(store.began); n > 2 {
@@ -483,7 +536,7 @@ func TestRunner(t *testing.T) {
 					}
 				}}
 				sum, err := r.Run(t.Context(), s, trials)
-				if err != nil || sum != (search.Summary{Done: len(trials)}) || !reflect.DeepEqual(store.trials, straight.trials) {
+				if err != nil || counts(sum) != (search.Summary{Done: len(trials)}) || !reflect.DeepEqual(store.trials, straight.trials) {
 					t.Fatalf("%d workers: got %+v, %v", workers, sum, err)
 				}
 				// All but one worker are missing afterwards.
@@ -506,7 +559,7 @@ func TestRunner(t *testing.T) {
 				store := &fakeStore{}
 				d := &device{places: 99, gather: workers, need: large}
 				sum, err := (&search.Runner{Store: store, Workers: workers, Trainer: train(d)}).Run(t.Context(), s, trials)
-				if err != nil || sum != (search.Summary{Done: 7, Failed: 1}) || d.came != len(trials)+again {
+				if err != nil || counts(sum) != (search.Summary{Done: 7, Failed: 1}) || d.came != len(trials)+again {
 					t.Errorf("%d workers: got %+v, %v after %d trainings", workers, sum, err, d.came)
 				}
 				if tr := store.trials[0]; tr.Status != search.Failed || tr.Error != "epoch 1, step 1: not enough memory" {
@@ -540,7 +593,7 @@ func TestRunner(t *testing.T) {
 				}
 			}}
 			sum, err := r.Run(t.Context(), s, trials)
-			if err != nil || sum != (search.Summary{Done: 2}) || !slices.Equal(store.epochs, []int{3, 3}) || len(store.attempts) != 3 {
+			if err != nil || counts(sum) != (search.Summary{Done: 2}) || !slices.Equal(store.epochs, []int{3, 3}) || len(store.attempts) != 3 {
 				t.Errorf("got %+v, %v, epochs %v, attempts %v", sum, err, store.epochs, store.attempts)
 			}
 		})

@@ -58,11 +58,11 @@ func NewStrategy(s Study) (Strategy, error) {
 // grid trains every trial to its end, in the order given.
 type grid struct{}
 
-func (grid) Decide(s Study, trials []TrialState) Decision {
+func (grid) Decide(_ Study, trials []TrialState) Decision {
 	var d Decision
 	for i, t := range trials {
 		if t.Status == Pending {
-			d.Next = append(d.Next, Step{i, s.Epochs})
+			d.Next = append(d.Next, Step{i, t.Epochs})
 		}
 	}
 	if len(d.Next) == 0 {
@@ -81,8 +81,7 @@ func (s Study) DecidingSplit() string {
 	return CurveTest
 }
 
-// final reports whether a strategy may not train the trial any further. A
-// failed one is for the next run to put back.
+// final reports whether a strategy may not train the trial any further.
 func (t *TrialState) final() bool { return t.Status.Finished() || t.Status == Failed }
 
 // reached reports whether the trial stands at an epoch or never will. The last

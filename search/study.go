@@ -19,6 +19,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"igcsearch/space"
 )
@@ -51,8 +52,8 @@ var datasets = []string{"synthetic", "cifar10", "cifar100", "cifar100-coarse", "
 // its extra file.
 const SVHNValidation = 10 * (400 + 200)
 
-// Study holds the settings of one study. Every field but the last two, which
-// say how to run and not what, takes part in Fingerprint: two studies with
+// Study holds the settings of one study. Every field but Title and those from
+// Workers on, which say how to run and not what, takes part in Fingerprint: two studies with
 // the same fingerprint have the same results, bit for bit, on the same
 // instruction set.
 type Study struct {
@@ -165,6 +166,47 @@ type Study struct {
 	// Workers is how many trials run at once; 0 leaves it to the devices, one
 	// for each core of the processor.
 	Workers int `toml:"workers" json:"-"`
+
+	// The budgets stop a run at the end of an epoch; a run with a larger one goes
+	// on. MaxWallTime, like "2h30m", is of one run; the others count all that is
+	// recorded of the study, by any run. "" and 0 are no bound.
+	MaxWallTime string `toml:"max_wall_time" json:"-"`
+	// MaxTrials is of trials that have begun.
+	MaxTrials int `toml:"max_trials" json:"-"`
+	MaxEpochs int `toml:"max_epochs" json:"-"`
+	// MaxDeviceHours is of the hours of all trainings added up, also where
+	// several share a device.
+	MaxDeviceHours float64 `toml:"max_device_hours" json:"-"`
+
+	// TrialTimeLimit, like "45m", is how long one attempt at a trial may take;
+	// "" is no limit.
+	TrialTimeLimit string `toml:"trial_time_limit" json:"-"`
+	// How often a trial is tried again after each kind of failure.
+	RetryCrashed int `toml:"retry_crashed" json:"-"`
+	RetryTimeout int `toml:"retry_timeout" json:"-"`
+	RetryMemory  int `toml:"retry_memory" json:"-"`
+	// StopAfter is how many failures in a row, all alike, stop the run; 0 is
+	// never.
+	StopAfter int `toml:"stop_after" json:"-"`
+
+	// KeepCheckpoints keeps the last checkpoint of finished trials, KeepBest also
+	// the one of the epoch with the best validation accuracy.
+	KeepCheckpoints bool `toml:"keep_checkpoints" json:"-"`
+	KeepBest        bool `toml:"keep_best" json:"-"`
+	// CheckpointQuota bounds the bytes of all checkpoints of the study; those of
+	// finished trials make room. 0 is no bound.
+	CheckpointQuota int64 `toml:"checkpoint_quota" json:"-"`
+}
+
+// WallTime is MaxWallTime of a normalised study, 0 if there is no bound.
+func (s Study) WallTime() time.Duration { return duration(s.MaxWallTime) }
+
+// TimeLimit is TrialTimeLimit of a normalised study, 0 if there is none.
+func (s Study) TimeLimit() time.Duration { return duration(s.TrialTimeLimit) }
+
+func duration(text string) time.Duration {
+	d, _ := time.ParseDuration(text) // Normalize has checked it, "" is 0
+	return d
 }
 
 // Default returns the paper's protocol for CIFAR (Section 5.2) on the network
@@ -176,8 +218,9 @@ func Default() Study {
 		Seeds: 5, Epochs: 400, Batch: 64,
 		LearningRate: 0.1, Drops: []float64{0.5, 0.75, 0.875},
 		Momentum: 0.9, WeightDecay: 1e-4, EvaluateEvery: 1,
-		Halving: Halving{Reduction: 3, Systems: 64},
-		Race:    Race{Alpha: 0.05, Systems: 64},
+		Halving:      Halving{Reduction: 3, Systems: 64},
+		Race:         Race{Alpha: 0.05, Systems: 64},
+		RetryCrashed: 1, RetryTimeout: 1, RetryMemory: 1, StopAfter: 5,
 	}
 }
 
@@ -229,6 +272,7 @@ func (s Study) Normalize() (Study, error) {
 	check(s.EvaluateEvery >= 1, "evaluate_every %d: want 1 or more", s.EvaluateEvery)
 	check(s.Workers >= 0, "workers %d: want 0 (what the devices are fastest with) or more", s.Workers)
 	s.normalizeStrategy(check)
+	s.checkRun(check)
 	for i, d := range s.Drops {
 		check(d > 0 && d < 1 && (i == 0 || d > s.Drops[i-1]), "drops %v: want rising fractions in (0, 1)", s.Drops)
 	}
@@ -302,18 +346,34 @@ func (s Study) Normalize() (Study, error) {
 	return s, s.buildable()
 }
 
+// checkRun checks what says how to run.
+func (s Study) checkRun(check func(ok bool, format string, a ...any)) {
+	for _, f := range []struct{ key, value string }{{"max_wall_time", s.MaxWallTime}, {"trial_time_limit", s.TrialTimeLimit}} {
+		d, err := time.ParseDuration(f.value)
+		check(f.value == "" || err == nil && d > 0, `%s %q: want a time, like "90s", "45m" or "2h30m", or "" for no bound`, f.key, f.value)
+	}
+	check(s.MaxTrials >= 0, "max_trials %d: want 0 (no bound) or more", s.MaxTrials)
+	check(s.MaxEpochs >= 0, "max_epochs %d: want 0 (no bound) or more", s.MaxEpochs)
+	check(s.MaxDeviceHours >= 0 && s.MaxDeviceHours < 1e9, "max_device_hours %g: want 0 (no bound) or more", s.MaxDeviceHours)
+	for _, f := range []struct {
+		key   string
+		value int
+	}{{"retry_crashed", s.RetryCrashed}, {"retry_timeout", s.RetryTimeout}, {"retry_memory", s.RetryMemory}} {
+		check(f.value >= 0 && f.value <= 1000, "%s %d: want 0 to 1000", f.key, f.value)
+	}
+	check(s.StopAfter >= 0, "stop_after %d: want 0 (never) or more", s.StopAfter)
+	check(s.CheckpointQuota >= 0, "checkpoint_quota %d: want bytes, 0 is no bound", s.CheckpointQuota)
+	check(!s.KeepBest || s.Validation > 0, "keep_best needs validation > 0 held-out pictures")
+}
+
 // chooseStages returns the networks of the budget for all stages.
 func (s Study) chooseStages() ([]space.System, error) {
-	classes := map[string]int{"synthetic": 10, "cifar10": 10, "cifar100": 100, "cifar100-coarse": 20, "svhn": 10}[s.Dataset]
-	side := 32
-	if s.Dataset == "synthetic" {
-		side = 16
-	}
+	in, classes := s.Shape()
 	if classes == 0 || len(s.Depths) > 1 {
 		return nil, errors.New("stage_params: the budget is of one depth, on a data set whose size is known beforehand, not a folder")
 	}
 	b := space.StageBudget{Params: s.StageParams, MultiplyAdds: s.StageMultiplyAdds, Tolerance: s.Tolerance, Variant: s.Variant,
-		Plan: s.Plan(space.Shape{C: 3, H: side, W: side}, classes)}
+		Plan: s.Plan(in, classes)}
 	if len(s.Depths) == 1 {
 		b.Plan.Depth = s.Depths[0]
 	}
@@ -328,6 +388,17 @@ func (s Study) chooseStages() ([]space.System, error) {
 		all = all[:top]
 	}
 	return all, nil
+}
+
+// Shape returns the shape of the pictures and the number of classes, as far as
+// they are known before the pictures are read: of a folder there are 0 classes.
+func (s Study) Shape() (in space.Shape, classes int) {
+	classes = map[string]int{"synthetic": 10, "cifar10": 10, "cifar100": 100, "cifar100-coarse": 20, "svhn": 10}[s.Dataset]
+	side := cmp.Or(s.Size, 32)
+	if s.Dataset == "synthetic" {
+		side = 16
+	}
+	return space.Shape{C: 3, H: side, W: side}, classes
 }
 
 // defaultStageTop is how many networks a budget for all stages chooses.

@@ -220,7 +220,8 @@ func TestFingerprint(t *testing.T) {
 	})
 
 	t.Run("every setting counts but those that change no result", func(t *testing.T) {
-		free := []string{"Title", "Workers"}
+		free := []string{"Title", "Workers", "MaxWallTime", "MaxTrials", "MaxEpochs", "MaxDeviceHours", "TrialTimeLimit",
+			"RetryCrashed", "RetryTimeout", "RetryMemory", "StopAfter", "KeepCheckpoints", "KeepBest", "CheckpointQuota"}
 		v := reflect.ValueOf(base)
 		for i := range v.NumField() {
 			field := v.Type().Field(i)

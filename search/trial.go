@@ -12,20 +12,41 @@ import (
 type Status string
 
 const (
-	// Pending trials wait for a worker; Epoch > 0 if they were interrupted.
+	// Pending trials wait for a worker, if the study's Strategy wants them; Epoch
+	// > 0 if they were interrupted, or trained to an epoch before the last.
 	Pending Status = "pending"
-	// Running trials have a worker now, or had one that was killed.
+	// Running trials have a worker now, in this process or in another, or had one
+	// that was killed.
 	Running Status = "running"
 	// Done trials have all their epochs.
 	Done Status = "done"
 	// Diverged trials met a loss that is not finite: a result, not a failure.
 	Diverged Status = "diverged"
-	// Failed trials ended with an error; the next run tries them again.
+	// Failed trials ended with an error as often as their study tolerates.
 	Failed Status = "failed"
 )
 
 // Finished reports whether a trial in this status has its result.
 func (s Status) Finished() bool { return s == Done || s == Diverged }
+
+// Failure says in which way an attempt ended before its epoch.
+type Failure string
+
+const (
+	// FailedDiverged: the loss is not finite. It is a result, and never tried
+	// again: it would be the same.
+	FailedDiverged Failure = "diverged"
+	// FailedMemory: the device's memory was short.
+	FailedMemory Failure = "out of memory"
+	// FailedTimeout: the attempt took longer than Study.TrialTimeLimit.
+	FailedTimeout Failure = "timeout"
+	// FailedCrashed: any other error or panic of the trainer.
+	FailedCrashed Failure = "crashed"
+	// FailedLost: the process died or stood still. It costs no retry.
+	FailedLost Failure = "lost"
+	// FailedInterrupted: people or a budget stopped the run. It costs no retry.
+	FailedInterrupted Failure = "interrupted"
+)
 
 // ErrDiverged is what a Trainer returns for a loss that is not finite.
 var ErrDiverged = errors.New("the loss is not finite")
@@ -33,6 +54,14 @@ var ErrDiverged = errors.New("the loss is not finite")
 // ErrNoMemory is what a Trainer returns if the device has not the memory for a
 // training; beside fewer others it may have.
 var ErrNoMemory = errors.New("not enough memory")
+
+// ErrTaken is what Store.Begin returns (wrapped) for a trial that another worker
+// has, or that is finished.
+var ErrTaken = errors.New("another worker has the trial, or had")
+
+// ErrSuperseded is what Store.Record and Store.End return (wrapped) to a worker
+// that came too late: its trial was taken for lost, and another went on with it.
+var ErrSuperseded = errors.New("another process went on with the trial")
 
 // Trial trains one network from one seed.
 type Trial struct {
@@ -48,8 +77,9 @@ type Trial struct {
 	// igcsearch stored the trial.
 	Params int
 	// Error says on one line why a trial failed, diverged or was put back, else
-	// empty.
-	Error string
+	// empty; Failure says in which way.
+	Error   string
+	Failure Failure
 	// Last holds the metrics of epoch Epoch; zero if Epoch is 0.
 	Last Epoch
 }
@@ -92,6 +122,9 @@ type Job struct {
 	System space.System
 	Seed   int
 	From   *Checkpoint // nil: from the start
+	// Until is the last epoch of this turn; 0 is Study.Epochs, of which the
+	// schedule is in either case.
+	Until int
 }
 
 // Reporter hears of a training as it goes on. Its methods are called from the
@@ -106,7 +139,7 @@ type Reporter interface {
 
 // Trainer trains one network at a time per call; calls run concurrently.
 type Trainer interface {
-	// Train runs the job to its last epoch. The result is a pure function of
+	// Train runs the job to epoch Until. The result is a pure function of
 	// the job and the device's arithmetic. It returns ErrDiverged (wrapped,
 	// with the epoch and step) at a loss that is not finite, ErrNoMemory
 	// (wrapped) if the device's memory is short, and ctx.Err() (wrapped) at the
@@ -127,22 +160,55 @@ type Attempt struct {
 	Args      []string
 }
 
+// Turn is an attempt that has begun.
+type Turn struct {
+	ID   int64       // of the attempt
+	From *Checkpoint // nil: the trial starts anew
+	// Note tells on one line what people should know, "" if there is nothing: a
+	// damaged checkpoint was found and left out.
+	Note string
+}
+
+// Outcome is how an attempt ended.
+type Outcome struct {
+	// Status is Done, Diverged, Failed, or Pending if it was interrupted or has
+	// reached the epoch of its turn.
+	Status Status
+	// Failure is "" of an attempt that reached its epoch.
+	Failure Failure
+	Message string
+	// Retries is how often a trial may fail in this way and become pending
+	// again, instead of Failed.
+	Retries int
+}
+
 // Store keeps studies, trials, epochs and checkpoints. Each method is one
-// transaction; methods may be called concurrently.
+// transaction; methods may be called concurrently, and several processes may
+// share what is stored.
+//
+// A process has a lease on the trials that it runs, which Beat extends. Another
+// process takes over the trials of one that is dead, or that did not call Beat
+// for the whole of its lease.
 type Store interface {
 	// Plan makes sure that the study and all its trials are stored, trials
-	// as pending, and returns them as they stand, in the order given. Trials
-	// that a killed process left running become pending. It refuses, with
-	// the differences, a study whose name is taken by other settings.
+	// as pending, and returns them as they stand, in the order given. It
+	// refuses, with the differences, a study whose name is taken by other
+	// settings.
 	Plan(ctx context.Context, s Study, trials []Trial) ([]Trial, error)
-	// Begin marks a trial running and returns the new attempt's ID and the
-	// trial's checkpoint, nil if it has none.
-	Begin(ctx context.Context, trial int64, a Attempt) (attempt int64, from *Checkpoint, err error)
+	// Begin marks a pending trial running, to be trained until an epoch. It
+	// returns ErrTaken (wrapped) if the trial is not pending any more.
+	Begin(ctx context.Context, trial int64, until int, a Attempt) (Turn, error)
 	// Record stores the metrics of an epoch together with the checkpoint
-	// that follows it.
+	// that follows it. It returns ErrSuperseded (wrapped) if another process
+	// went on with the trial.
 	Record(ctx context.Context, attempt int64, e Epoch, c Checkpoint) error
-	// End closes an attempt and leaves its trial in the given status:
-	// Done, Diverged, Failed with a message, or Pending if interrupted, with a
-	// message if the runner put it back.
-	End(ctx context.Context, attempt int64, s Status, message string) error
+	// End closes an attempt and returns how its trial stands then. It returns
+	// ErrSuperseded (wrapped) if another process went on with the trial.
+	End(ctx context.Context, attempt int64, o Outcome) (Status, error)
+	// Poll returns the trials of a study that changed after the moment since,
+	// which is the moment of an earlier call, or 0 for all of them. Trials whose
+	// process is gone are made pending before.
+	Poll(ctx context.Context, study string, since int64) (changed []TrialState, moment int64, err error)
+	// Beat extends the lease of this process and says when to call it again.
+	Beat(ctx context.Context) (next time.Duration, err error)
 }

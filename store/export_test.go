@@ -3,13 +3,25 @@ package store
 import (
 	"context"
 	"database/sql"
+	"time"
 )
 
 const SchemaVersion = schemaVersion
 
+// SetLease shortens the lease of this process and how long it waits for others.
+func (db *DB) SetLease(d time.Duration) { db.lease, db.patience = d, d }
+
+// SetNetwork makes the database lie on a network file system.
+func (db *DB) SetNetwork(name string) { db.network, db.patience = name, 50*time.Millisecond }
+
+var NetworkSystems = networkSystems
+
+// SetClock sets the time of day for all databases of this process.
+func SetClock(f func() time.Time) { clock.Store(&f) }
+
 // Pragma sets or reads a pragma of the writing connection.
 func (db *DB) Pragma(ctx context.Context, text string) (value string, err error) {
-	err = db.live.QueryRowContext(ctx, "PRAGMA "+text).Scan(&value)
+	err = db.write.QueryRowContext(ctx, "PRAGMA "+text).Scan(&value)
 	return value, err
 }
 

@@ -38,9 +38,11 @@ type TrialAttempt struct {
 	Seed   int
 	search.Attempt
 	Ended time.Time // UTC; zero while the attempt is open
-	// Outcome is "done", "diverged", "failed", "interrupted", "lost" (its
-	// process was killed), or "" while the attempt is open.
+	// Outcome is "done", "diverged", "failed", "interrupted", "paused" (at the
+	// epoch of its turn), "lost" (its process was killed or stood still), or ""
+	// while the attempt is open.
 	Outcome string
+	Failure search.Failure
 	Message string // up to 4000 characters
 }
 
@@ -91,7 +93,7 @@ func (db *DB) Study(ctx context.Context, name string) (search.Study, error) {
 func (db *DB) Trials(ctx context.Context, name string) ([]search.Trial, error) {
 	var trials []search.Trial
 	err := db.viewStudy(ctx, name, func(tx *sql.Tx, id int64, _ search.Study) (err error) {
-		trials, err = db.findTrials(ctx, tx, id)
+		trials, err = db.findTrials(ctx, tx, id, -1)
 		return err
 	})
 	return trials, err
@@ -124,13 +126,13 @@ func (db *DB) Attempts(ctx context.Context, name string) ([]TrialAttempt, error)
 	err := db.viewStudy(ctx, name, func(tx *sql.Tx, id int64, _ search.Study) error {
 		attempts = nil
 		return each(ctx, tx, `SELECT `+db.system+`, t.seed, a.started, coalesce(a.ended, 0), coalesce(a.outcome, ''), a.message,
-				a.git_commit, a.go_version, a.cpu, a.isa, a.device, a.host, a.pid, a.args
+				a.git_commit, a.go_version, a.cpu, a.isa, a.device, a.host, a.pid, a.args, `+db.failure+`
 			FROM trial t JOIN attempt a ON a.trial = t.id WHERE t.study = ? ORDER BY a.id`, []any{id}, func(rows *sql.Rows) error {
 			var a TrialAttempt
 			var started, ended int64
 			var args []byte
 			if err := rows.Scan((*systemName)(&a.System), &a.Seed, &started, &ended, &a.Outcome, &a.Message,
-				&a.Commit, &a.GoVersion, &a.CPU, &a.ISA, &a.Device, &a.Host, &a.PID, &args); err != nil {
+				&a.Commit, &a.GoVersion, &a.CPU, &a.ISA, &a.Device, &a.Host, &a.PID, &args, &a.Failure); err != nil {
 				return err
 			}
 			a.Started = moment(started)
@@ -147,8 +149,35 @@ func (db *DB) Attempts(ctx context.Context, name string) ([]TrialAttempt, error)
 	return attempts, err
 }
 
-// Checkpoint returns the newest checkpoint of a trial, nil if it has none. It
-// is an error if its checksum does not fit.
+// Workings returns what the results of a study were computed with, the arithmetics
+// and the models of the devices of its done attempts in the order they came, and
+// which of its running trials have no process any more, by Trial.ID.
+func (db *DB) Workings(ctx context.Context, name string) (isas, models []string, dead map[int64]bool, err error) {
+	err = db.viewStudy(ctx, name, func(tx *sql.Tx, id int64, _ search.Study) (err error) {
+		dead = map[int64]bool{}
+		const done = ` FROM trial t JOIN attempt a ON a.trial = t.id WHERE t.study = ? AND a.outcome = 'done' GROUP BY 1 ORDER BY min(a.id)`
+		if isas, err = texts(ctx, tx, `SELECT a.isa`+done, id); err != nil {
+			return err
+		}
+		if models, err = texts(ctx, tx, `SELECT iif(a.device = 'cpu', a.cpu, a.device)`+done, id); err != nil {
+			return err
+		}
+		return each(ctx, tx, `SELECT t.id, a.host, a.pid, `+db.worker+` FROM attempt a JOIN trial t ON t.id = a.trial
+			WHERE a.ended IS NULL AND t.study = ?`, []any{id}, func(rows *sql.Rows) error {
+			var trial int64
+			var host string
+			var pid int
+			var worker sql.NullInt64
+			err := rows.Scan(&trial, &host, &pid, &worker)
+			dead[trial] = err == nil && !db.alive(worker, host, pid)
+			return err
+		})
+	})
+	return isas, models, dead, err
+}
+
+// Checkpoint returns the newest checkpoint of a trial that is what was stored,
+// nil if it has none. It is an error if all are damaged.
 func (db *DB) Checkpoint(ctx context.Context, name string, system space.System, seed int) (*search.Checkpoint, error) {
 	var c *search.Checkpoint
 	err := db.viewStudy(ctx, name, func(tx *sql.Tx, id int64, _ search.Study) error {
@@ -161,7 +190,11 @@ func (db *DB) Checkpoint(ctx context.Context, name string, system space.System, 
 		if err != nil {
 			return err
 		}
-		c, err = findCheckpoint(ctx, tx, trial)
+		var damaged []int
+		c, damaged, err = findCheckpoint(ctx, tx, trial)
+		if err == nil && c == nil && len(damaged) > 0 {
+			err = fmt.Errorf("the checkpoint of %s seed %d after epoch %d is damaged (its checksum does not fit): the next run trains it again", system.Label(), seed, damaged[0])
+		}
 		return err
 	})
 	return c, err
@@ -224,18 +257,23 @@ func (db *DB) findStudy(ctx context.Context, tx *sql.Tx, name string) (id int64,
 	return id, s, nil
 }
 
-func (db *DB) findTrials(ctx context.Context, tx *sql.Tx, study int64) ([]search.Trial, error) {
+// findTrials returns the trials of a study that changed after since, all for −1.
+func (db *DB) findTrials(ctx context.Context, tx *sql.Tx, study, since int64) ([]search.Trial, error) {
 	var trials []search.Trial
+	after := ` AND ?2 < 0` // of the column, an older schema has none
+	if since >= 0 {
+		after = ` AND t.changed > ?2`
+	}
 	// A trial that failed has ended, and its last attempt says why.
 	err := each(ctx, tx, `SELECT t.id, `+db.system+`, t.seed, t.status, t.epochs, t.multiply_adds, `+db.params+`,
-			CASE WHEN t.status IN ('failed', 'diverged') THEN (SELECT message FROM attempt WHERE trial = t.id ORDER BY id DESC LIMIT 1) ELSE '' END,
-			`+epochColumns+`
+			coalesce(a.message, ''), `+db.failure+`, `+epochColumns+`
 		FROM trial t LEFT JOIN epoch e ON e.trial = t.id AND e.number = (SELECT max(number) FROM epoch WHERE trial = t.id)
-		WHERE t.study = ? ORDER BY t.id`, []any{study}, func(rows *sql.Rows) error {
+			LEFT JOIN attempt a ON a.id = CASE WHEN t.status IN ('failed', 'diverged') THEN (SELECT max(id) FROM attempt WHERE trial = t.id) END
+		WHERE t.study = ?1`+after+` ORDER BY t.id`, []any{study, since}, func(rows *sql.Rows) error {
 		var t search.Trial
 		var message string
 		var row epochRow
-		if err := rows.Scan(append([]any{&t.ID, (*systemName)(&t.System), &t.Seed, &t.Status, &t.Epochs, &t.MultiplyAdds, &t.Params, &message}, row.dest()...)...); err != nil {
+		if err := rows.Scan(append([]any{&t.ID, (*systemName)(&t.System), &t.Seed, &t.Status, &t.Epochs, &t.MultiplyAdds, &t.Params, &message, &t.Failure}, row.dest()...)...); err != nil {
 			return err
 		}
 		t.Error = lastLine(message)
@@ -260,21 +298,51 @@ func (s *systemName) Scan(v any) error {
 	return err
 }
 
-// findCheckpoint returns nil if the trial has none.
-func findCheckpoint(ctx context.Context, tx *sql.Tx, trial int64) (*search.Checkpoint, error) {
-	var c search.Checkpoint
-	var sum []byte
-	err := tx.QueryRowContext(ctx, `SELECT epoch, state, sha256 FROM checkpoint WHERE trial = ?`, trial).Scan(&c.Epoch, &c.State, &sum)
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil, nil
-	}
+// findStates is findTrials with the epochs.
+func (db *DB) findStates(ctx context.Context, tx *sql.Tx, study, since int64) ([]search.TrialState, error) {
+	trials, err := db.findTrials(ctx, tx, study, since)
 	if err != nil {
 		return nil, err
 	}
-	if got := sha256.Sum256(c.State); string(got[:]) != string(sum) {
-		return nil, fmt.Errorf("the checkpoint of trial %d, epoch %d, is damaged (its checksum does not fit): run the study under another name (--set name=NEW), or restore the file from a copy", trial, c.Epoch)
+	states := make([]search.TrialState, len(trials))
+	at := map[int64]int{}
+	for i, t := range trials {
+		states[i].Trial, at[t.ID] = t, i
 	}
-	return &c, nil
+	err = each(ctx, tx, `SELECT t.id, `+epochColumns+` FROM trial t JOIN epoch e ON e.trial = t.id
+		WHERE t.study = ? AND t.changed > ? ORDER BY t.id, e.number`, []any{study, since}, func(rows *sql.Rows) error {
+		var id int64
+		var row epochRow
+		if err := rows.Scan(append([]any{&id}, row.dest()...)...); err != nil {
+			return err
+		}
+		s := &states[at[id]]
+		s.Curve = append(s.Curve, row.epoch())
+		return nil
+	})
+	return states, err
+}
+
+// findCheckpoint returns the newest checkpoint whose checksum fits, nil if there
+// is none, and the epochs of those that are newer.
+func findCheckpoint(ctx context.Context, tx *sql.Tx, trial int64) (sound *search.Checkpoint, damaged []int, err error) {
+	err = each(ctx, tx, `SELECT epoch, state, sha256 FROM checkpoint WHERE trial = ? ORDER BY epoch DESC`, []any{trial}, func(rows *sql.Rows) error {
+		var c search.Checkpoint
+		var sum []byte
+		if sound != nil {
+			return nil
+		}
+		if err := rows.Scan(&c.Epoch, &c.State, &sum); err != nil {
+			return err
+		}
+		if got := sha256.Sum256(c.State); string(got[:]) != string(sum) {
+			damaged = append(damaged, c.Epoch)
+			return nil
+		}
+		sound = &c
+		return nil
+	})
+	return sound, damaged, err
 }
 
 const epochColumns = `e.number, e.learning_rate, e.train_loss, e.train_correct, e.train_total,
@@ -282,11 +350,41 @@ const epochColumns = `e.number, e.learning_rate, e.train_loss, e.train_correct, 
 
 // epochRow takes epochColumns, all of them NULL if an outer join found none.
 type epochRow struct {
-	number              sql.Null[int]
-	rate, loss          sql.NullFloat64
-	train, validation   [2]sql.Null[int] // correct, total
-	test                [2]sql.Null[int]
-	trainTime, evalTime sql.NullFloat64
+	number              whole
+	rate, loss          real
+	train, validation   [2]whole // correct, total
+	test                [2]whole
+	trainTime, evalTime real
+}
+
+// whole and real take a number or NULL: package sql would write each as text and
+// read it back, which is most of the time of a large study.
+type whole struct {
+	V     int
+	Valid bool
+}
+
+func (w *whole) Scan(v any) error {
+	n, ok := v.(int64)
+	if !ok && v != nil {
+		return fmt.Errorf("a whole number is %T", v)
+	}
+	w.V, w.Valid = int(n), ok
+	return nil
+}
+
+type real struct {
+	Float64 float64
+	Valid   bool
+}
+
+func (r *real) Scan(v any) error {
+	x, ok := v.(float64)
+	if !ok && v != nil {
+		return fmt.Errorf("a number is %T", v)
+	}
+	r.Float64, r.Valid = x, ok
+	return nil
 }
 
 func (r *epochRow) dest() []any {

@@ -4,8 +4,9 @@
 // An epoch's metrics and the checkpoint that follows it are one transaction,
 // synced to the disk before Record returns (WAL, synchronous=FULL): a process
 // killed at any moment, or a power cut, costs the epoch in flight and nothing
-// else. One connection writes; readers go on meanwhile, in this process and in
-// others. LockRunner keeps a second runner out of the same file.
+// else. One connection of each process writes; readers go on meanwhile, and any
+// number of processes of one machine run studies of the same file: Begin gives a
+// trial to one of them, and worker.go says how it is taken from a dead one.
 //
 // The schema, with the unit of each column, is migration/*.sql. PRAGMA
 // application_id marks the file as ours, PRAGMA user_version counts its
@@ -16,8 +17,10 @@ import (
 	"context"
 	"database/sql"
 	"embed"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/url"
 	"os"
@@ -25,8 +28,9 @@ import (
 	"sync"
 	"time"
 
-	_ "github.com/mattn/go-sqlite3" // the driver "sqlite3"
+	"github.com/mattn/go-sqlite3" // and the driver "sqlite3"
 	"github.com/pressly/goose/v3"
+	"golang.org/x/sys/unix"
 )
 
 //go:embed migration/*.sql
@@ -36,25 +40,33 @@ const (
 	// applicationID is "igcs" in ASCII, at offset 68 of the file.
 	applicationID = 0x69676373
 	// schemaVersion is the number of the last file in migration/.
-	schemaVersion = 2
+	schemaVersion = 3
 )
 
 // DB is an open database. Its methods may be called concurrently.
 type DB struct {
 	path string // absolute, symbolic links resolved
 	name string // as the caller spells it, for messages
-	// live sees what other processes commit. It is the one writing connection
-	// of Open, or the readers of OpenReadOnly.
+	// live are readers that see what other processes commit.
 	live *sql.DB
+	// write is the one writing connection; nil after OpenReadOnly.
+	write *sql.DB
 	// still reads a file at rest, see view; nil after Open.
 	still   *sql.DB
 	stillAt fileState
-	// The expressions for the name of a trial's network and its parameters: a
-	// file that is only read may have an older schema.
-	system, params string
+	// The expressions for the name of a trial's network, its parameters, and the
+	// failure and worker of an attempt: a file that is only read may have an older
+	// schema.
+	system, params, failure, worker string
+
+	version  int    // of the schema when it was opened
+	network  string // file system that other machines share, "" for a local one
+	lease    time.Duration
+	patience time.Duration // of lock
 
 	mu     sync.Mutex
-	runner *lock // nil unless LockRunner holds
+	self   *worker          // nil before Join
+	tokens map[int64][]byte // of this process's attempts
 }
 
 // Open opens the database at path for running studies. It creates the file if
@@ -71,47 +83,65 @@ func Open(ctx context.Context, path string) (*DB, error) {
 		return nil, fmt.Errorf("open database %s: folder %s does not exist: create it, or give another --db", db.name, folder)
 	}
 	version := 0
-	if _, err := os.Stat(db.path); err == nil {
-		// Through readers of its own: a connection that may write would.
-		r := &DB{path: db.path, name: db.name}
-		version, err = r.openReaders(ctx)
-		r.Close()
+	for begin := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		if _, err := os.Stat(db.path); err == nil {
+			// Through readers of its own: a connection that may write would.
+			r := &DB{path: db.path, name: db.name}
+			version, err = r.openReaders(ctx)
+			r.Close()
+			if e := (sqlite3.Error{}); errors.As(err, &e) && e.ExtendedCode == sqlite3.ErrReadonlyRollback && time.Since(begin) < db.patience {
+				if err := db.rollBack(ctx); err != nil {
+					return nil, err
+				}
+				continue
+			}
+			if err != nil {
+				return nil, err
+			}
+		}
+		if version == schemaVersion {
+			break
+		}
+		// One process brings the file up to date, and others wait: either for the
+		// lock, or until there is nothing to do.
+		alone, err := db.lock(true, 0, 0)
+		if err != nil && time.Since(begin) < db.patience && ctx.Err() == nil && errors.Is(err, unix.EWOULDBLOCK) {
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
-	}
-	if version < schemaVersion {
-		release, err := db.LockRunner()
-		if err != nil {
-			return nil, err
-		}
-		defer release()
-	}
-	if version == 0 {
+		defer unlock(alone)
 		if err := db.claim(ctx); err != nil {
 			return nil, db.explain("create database", err)
 		}
+		break
 	}
-	db.live, err = sql.Open("sqlite3", db.dsn(url.Values{
+	options := url.Values{
 		"mode": {"rw"}, "_journal_mode": {"WAL"}, "_synchronous": {"FULL"},
-		"_foreign_keys": {"on"}, "_busy_timeout": {"10000"}, "_txlock": {"immediate"},
-	}))
+		"_foreign_keys": {"on"}, "_busy_timeout": {"60000"}, "_txlock": {"immediate"},
+	}
+	db.write, err = sql.Open("sqlite3", db.dsn(options))
 	if err != nil {
 		return nil, db.explain("open database", err)
 	}
-	db.live.SetMaxOpenConns(1)
+	db.write.SetMaxOpenConns(1)
 	if version < schemaVersion {
 		err = db.migrate(ctx)
 	}
 	if err == nil {
 		// SQLite opens a file that it may not write for reading and says
 		// nothing; a statement that would write, if there were a row, tells.
-		_, err = db.live.ExecContext(ctx, `DELETE FROM study WHERE id IS NULL`)
+		_, err = db.write.ExecContext(ctx, `DELETE FROM study WHERE id IS NULL`)
+	}
+	if err == nil {
+		db.live, err = sql.Open("sqlite3", db.dsn(url.Values{"mode": {"rw"}, "_query_only": {"on"}, "_busy_timeout": {"60000"}}))
 	}
 	if err != nil {
-		db.live.Close()
+		db.write.Close()
 		return nil, db.explain("open database", err)
 	}
+	db.version = schemaVersion
 	return db, nil
 }
 
@@ -139,6 +169,10 @@ func OpenReadOnly(ctx context.Context, path string) (*DB, error) {
 		db.params = "0"
 		db.system = `('IGC-L' || t.L || 'M' || t.M)`
 	}
+	db.version = version
+	if version < 3 {
+		db.failure, db.worker = "''", "NULL"
+	}
 	if err != nil {
 		db.Close()
 		return nil, err
@@ -146,24 +180,23 @@ func OpenReadOnly(ctx context.Context, path string) (*DB, error) {
 	return db, nil
 }
 
-// Close releases what Open and LockRunner took.
+// Close releases what Open and Join took.
 func (db *DB) Close() error {
-	if db.still == nil {
-		// Closing does this too, but not if a reader has the file open; what
-		// is committed should be in the one file that people copy. It is safe
-		// in -wal as well: an error does not matter.
-		db.live.Exec(`PRAGMA wal_checkpoint(TRUNCATE)`)
-	}
+	db.leave(context.Background())
 	var errs []error
 	for _, pool := range []*sql.DB{db.live, db.still} {
 		if pool != nil {
 			errs = append(errs, pool.Close())
 		}
 	}
-	db.mu.Lock()
-	defer db.mu.Unlock()
-	db.runner.release()
-	db.runner = nil
+	if db.write != nil {
+		// Closing does this too, but not if a reader has the file open; what
+		// is committed should be in the one file that people copy. It is safe
+		// in -wal as well: an error does not matter, and nobody is waited for.
+		db.write.Exec(`PRAGMA busy_timeout = 0`)
+		db.write.Exec(`PRAGMA wal_checkpoint(TRUNCATE)`)
+		errs = append(errs, db.write.Close())
+	}
 	return db.explain("close database", errors.Join(errs...))
 }
 
@@ -180,7 +213,10 @@ func locate(path string) (*DB, error) {
 	if info, err := os.Stat(abs); err == nil && !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("open database %s: it is not a regular file: give another --db", path)
 	}
-	return &DB{path: abs, name: path, system: "t.system", params: "coalesce(t.params, 0)"}, nil
+	return &DB{
+		path: abs, name: path, system: "t.system", params: "coalesce(t.params, 0)", failure: "coalesce(a.failure, '')", worker: "a.worker",
+		network: networkSystem(abs), lease: lease, patience: joining, tokens: map[int64][]byte{},
+	}, nil
 }
 
 func (db *DB) dsn(options url.Values) string {
@@ -191,7 +227,7 @@ func (db *DB) dsn(options url.Values) string {
 // holds nothing yet. It refuses what is not ours, or newer.
 func (db *DB) openReaders(ctx context.Context) (version int, err error) {
 	db.stillAt, _ = db.state() // before the first look into the file
-	db.live, err = sql.Open("sqlite3", db.dsn(url.Values{"mode": {"ro"}, "_query_only": {"on"}, "_busy_timeout": {"10000"}}))
+	db.live, err = sql.Open("sqlite3", db.dsn(url.Values{"mode": {"ro"}, "_query_only": {"on"}, "_busy_timeout": {"60000"}}))
 	if err == nil {
 		db.still, err = sql.Open("sqlite3", db.dsn(url.Values{"mode": {"ro"}, "immutable": {"1"}, "_query_only": {"on"}}))
 	}
@@ -228,7 +264,7 @@ func (db *DB) unused(ctx context.Context, tx *sql.Tx) (bool, error) {
 func (db *DB) claim(ctx context.Context) error {
 	pool, err := sql.Open("sqlite3", db.dsn(url.Values{
 		"mode": {"rwc"}, "_journal_mode": {"MEMORY"}, "_synchronous": {"FULL"},
-		"_busy_timeout": {"10000"}, "_txlock": {"immediate"},
+		"_busy_timeout": {"60000"}, "_txlock": {"immediate"},
 	}))
 	if err != nil {
 		return err
@@ -243,17 +279,39 @@ func (db *DB) claim(ctx context.Context) error {
 	})
 }
 
+// rollBack ends what a process began that was killed while it switched a new
+// file to WAL: a reader cannot. The mark of application_id, which came before,
+// says that the file is ours.
+func (db *DB) rollBack(ctx context.Context) error {
+	head := make([]byte, 72)
+	f, err := os.Open(db.path)
+	if err != nil {
+		return fmt.Errorf("open database %s: %w", db.name, err)
+	}
+	_, err = io.ReadFull(f, head)
+	f.Close()
+	if err != nil || binary.BigEndian.Uint32(head[68:]) != applicationID {
+		return fmt.Errorf("open database %s: it belongs to another program, which did not finish with it: give another --db", db.name)
+	}
+	pool, err := sql.Open("sqlite3", db.dsn(url.Values{"mode": {"rw"}, "_busy_timeout": {"60000"}}))
+	if err == nil {
+		defer pool.Close()
+		_, err = pool.ExecContext(ctx, `SELECT count(*) FROM sqlite_schema`)
+	}
+	return db.explain("open database", err)
+}
+
 // migrate brings the schema up to date, each migration in one transaction.
 func (db *DB) migrate(ctx context.Context) error {
 	source, err := fs.Sub(migrations, "migration")
 	if err != nil {
 		return err
 	}
-	p, err := goose.NewProvider(goose.DialectSQLite3, db.live, source, goose.WithDisableGlobalRegistry(true))
+	p, err := goose.NewProvider(goose.DialectSQLite3, db.write, source, goose.WithDisableGlobalRegistry(true))
 	if err != nil {
 		return err
 	}
-	// Not p.Close: that would close db.live.
+	// Not p.Close: that would close db.write.
 	if _, err := p.Up(ctx); err != nil {
 		return fmt.Errorf("schema version %d: %w", schemaVersion, err)
 	}

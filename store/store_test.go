@@ -5,9 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"io/fs"
 	"math"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -60,11 +58,11 @@ func planned(t testing.TB) (db *store.DB, path string, s search.Study, trials []
 
 func begin(t testing.TB, db *store.DB, trial search.Trial) int64 {
 	t.Helper()
-	attempt, _, err := db.Begin(t.Context(), trial.ID, search.Attempt{Started: time.Now()})
+	turn, err := db.Begin(t.Context(), trial.ID, trial.Epochs, search.Attempt{Started: time.Now()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return attempt
+	return turn.ID
 }
 
 // state is a checkpoint's state whose content tells its epoch.
@@ -84,8 +82,17 @@ func record(t testing.TB, db *store.DB, attempt int64, epochs ...int) {
 
 func end(t testing.TB, db *store.DB, attempt int64, s search.Status, message string) {
 	t.Helper()
-	if err := db.End(t.Context(), attempt, s, message); err != nil {
-		t.Fatal(err)
+	o := search.Outcome{Status: s, Message: message}
+	switch s {
+	case search.Failed:
+		o.Failure = search.FailedCrashed
+	case search.Diverged:
+		o.Failure = search.FailedDiverged
+	case search.Pending:
+		o.Failure = search.FailedInterrupted
+	}
+	if got, err := db.End(t.Context(), attempt, o); err != nil || got != s {
+		t.Fatalf("%s: ended as %s, %v", s, got, err)
 	}
 }
 
@@ -154,7 +161,7 @@ func TestPlan(t *testing.T) {
 			t.Errorf("planned first (-) and again in another order (+):\n%s", diff)
 		}
 	})
-	t.Run("takes up what a killed process left running and what failed", func(t *testing.T) {
+	t.Run("takes up what a process that is gone left running, and leaves alone what failed", func(t *testing.T) {
 		t.Parallel()
 		db, path, s, trials := planned(t)
 		killed, failed, done, diverged := begin(t, db, trials[0]), begin(t, db, trials[1]), begin(t, db, trials[2]), begin(t, db, trials[3])
@@ -170,11 +177,11 @@ func TestPlan(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if want := []search.Status{search.Pending, search.Pending, search.Done, search.Diverged}; !slices.Equal(statuses(got), want) {
+		if want := []search.Status{search.Pending, search.Failed, search.Done, search.Diverged}; !slices.Equal(statuses(got), want) {
 			t.Errorf("statuses %v, want %v", statuses(got), want)
 		}
-		if got[0].Epoch != 2 || got[0].Last.TrainCorrect != 2 || got[1].Error != "" {
-			t.Errorf("the killed trial is %+v and the failed one %+v, want epoch 2 and no error", got[0], got[1])
+		if got[0].Epoch != 2 || got[0].Last.TrainCorrect != 2 || got[1].Error != "out of luck" || got[1].Failure != search.FailedCrashed {
+			t.Errorf("the killed trial is %+v and the failed one %+v, want epoch 2 and its error", got[0], got[1])
 		}
 		attempts, err := db.Attempts(t.Context(), s.Name)
 		if err != nil {
@@ -256,13 +263,11 @@ give this one another name (--set name=NEW) or another database (--db FILE)`
 	t.Run("takes no trial from a process that is running", func(t *testing.T) {
 		t.Parallel()
 		db, path, s, trials := planned(t)
-		if _, err := db.LockRunner(); err != nil {
-			t.Fatal(err)
-		}
 		attempt := begin(t, db, trials[0])
-		other := open(t, path)
-		_, err := other.Plan(t.Context(), s, trials)
-		wantError(t, err, path, fmt.Sprintf("process %d", os.Getpid()))
+		got, err := open(t, path).Plan(t.Context(), s, trials)
+		if err != nil || got[0].Status != search.Running {
+			t.Errorf("planned %v, %v", statuses(got), err)
+		}
 		record(t, db, attempt, 1) // still its own
 	})
 }
@@ -272,30 +277,34 @@ func TestBegin(t *testing.T) {
 	t.Run("returns the newest checkpoint, nil at first", func(t *testing.T) {
 		t.Parallel()
 		db, _, _, trials := planned(t)
-		attempt, from, err := db.Begin(t.Context(), trials[0].ID, search.Attempt{})
-		if err != nil || from != nil {
-			t.Fatalf("checkpoint %v (%v), want none", from, err)
+		turn, err := db.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
+		if err != nil || turn.From != nil {
+			t.Fatalf("checkpoint %v (%v), want none", turn.From, err)
 		}
+		attempt := turn.ID
 		record(t, db, attempt, 1, 2)
 		end(t, db, attempt, search.Pending, "")
-		next, from, err := db.Begin(t.Context(), trials[0].ID, search.Attempt{})
+		next, err := db.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(&search.Checkpoint{Epoch: 2, State: state(2, 1000)}, from); diff != "" || next == attempt {
-			t.Errorf("attempt %d after %d, want (-) got (+):\n%s", next, attempt, diff)
+		if diff := cmp.Diff(&search.Checkpoint{Epoch: 2, State: state(2, 1000)}, next.From); diff != "" || next.ID == attempt || next.Note != "" {
+			t.Errorf("attempt %d after %d, %q, want (-) got (+):\n%s", next.ID, attempt, next.Note, diff)
 		}
 	})
 	t.Run("refuses a trial that is running, finished or unknown", func(t *testing.T) {
 		t.Parallel()
 		db, _, _, trials := planned(t)
 		attempt := begin(t, db, trials[0])
-		_, _, err := db.Begin(t.Context(), trials[0].ID, search.Attempt{})
+		_, err := db.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
 		wantError(t, err, "it is running, want pending")
+		if !errors.Is(err, search.ErrTaken) {
+			t.Errorf("%v does not wrap ErrTaken", err)
+		}
 		end(t, db, attempt, search.Diverged, "")
-		_, _, err = db.Begin(t.Context(), trials[0].ID, search.Attempt{})
+		_, err = db.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
 		wantError(t, err, "it is diverged, want pending")
-		_, _, err = db.Begin(t.Context(), 99, search.Attempt{})
+		_, err = db.Begin(t.Context(), 99, 3, search.Attempt{})
 		wantError(t, err, "begin trial 99", "no such trial")
 	})
 	t.Run("never lets two attempts at one trial be open", func(t *testing.T) {
@@ -303,20 +312,44 @@ func TestBegin(t *testing.T) {
 		db, path, _, trials := planned(t)
 		begin(t, db, trials[0])
 		execute(t, path, `UPDATE trial SET status = 'pending'`) // as a fault in this package would
-		_, _, err := db.Begin(t.Context(), trials[0].ID, search.Attempt{})
+		_, err := db.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
 		wantError(t, err, "an attempt that is still open")
 	})
-	t.Run("refuses a damaged checkpoint", func(t *testing.T) {
+	t.Run("goes on from the state before a damaged one, and says so", func(t *testing.T) {
 		t.Parallel()
 		db, path, s, trials := planned(t)
 		attempt := begin(t, db, trials[0])
-		record(t, db, attempt, 1)
+		record(t, db, attempt, 1, 2, 3)
 		end(t, db, attempt, search.Pending, "")
-		execute(t, path, `UPDATE checkpoint SET state = zeroblob(length(state))`)
-		_, _, err := db.Begin(t.Context(), trials[0].ID, search.Attempt{})
-		wantError(t, err, "epoch 1, is damaged", "--set name=NEW")
-		_, err = db.Checkpoint(t.Context(), s.Name, trials[0].System, trials[0].Seed)
-		wantError(t, err, "is damaged")
+		execute(t, path, `UPDATE checkpoint SET state = zeroblob(length(state)) WHERE epoch = 3`)
+		if c, err := db.Checkpoint(t.Context(), s.Name, trials[0].System, trials[0].Seed); err != nil || c.Epoch != 2 {
+			t.Errorf("checkpoint %+v (%v), want epoch 2", c, err)
+		}
+		turn, err := db.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
+		const note = "its checkpoint after epoch 3 is damaged (the checksum does not fit): it goes on after epoch 2"
+		if err != nil || turn.From == nil || turn.From.Epoch != 2 || turn.Note != note {
+			t.Fatalf("%+v, %v", turn, err)
+		}
+		record(t, db, turn.ID, 3)
+		end(t, db, turn.ID, search.Done, "")
+		if attempts, err := db.Attempts(t.Context(), s.Name); err != nil || attempts[1].Message != note {
+			t.Errorf("%+v, %v", attempts, err)
+		}
+	})
+	t.Run("starts anew if all states are damaged", func(t *testing.T) {
+		t.Parallel()
+		db, path, s, trials := planned(t)
+		attempt := begin(t, db, trials[0])
+		record(t, db, attempt, 1, 2)
+		end(t, db, attempt, search.Pending, "")
+		execute(t, path, `UPDATE checkpoint SET state = substr(state, 1, length(state) / 2)`)
+		_, err := db.Checkpoint(t.Context(), s.Name, trials[0].System, trials[0].Seed)
+		wantError(t, err, "after epoch 2 is damaged")
+		turn, err := db.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
+		if err != nil || turn.From != nil || !strings.Contains(turn.Note, "epoch 2 is damaged (the checksum does not fit): it starts anew") {
+			t.Fatalf("%+v, %v", turn, err)
+		}
+		record(t, db, turn.ID, 1)
 	})
 }
 
@@ -354,8 +387,8 @@ func TestRecord(t *testing.T) {
 			t.Errorf("last epoch %+v (%v), want %+v", stored[3].Last, err, want[2].Epoch)
 		}
 		c, err := ro.Checkpoint(t.Context(), s.Name, trials[3].System, trials[3].Seed)
-		if err != nil || c == nil || c.Epoch != 3 || len(c.State) != 0 {
-			t.Errorf("checkpoint %+v (%v), want epoch 3 with an empty state", c, err)
+		if err != nil || c != nil {
+			t.Errorf("checkpoint %+v (%v), want none of a finished trial", c, err)
 		}
 	})
 	t.Run("refuses what is not the next epoch of an open attempt", func(t *testing.T) {
@@ -373,17 +406,8 @@ func TestRecord(t *testing.T) {
 		record(t, db, attempt, 2, 3)
 		wantError(t, try(attempt, 4, 4), "the training has 3 epochs")
 
-		// Another process takes over: the first one's result comes too late.
-		late := begin(t, db, trials[1])
-		if _, err := db.Plan(t.Context(), s, trials); err != nil {
-			t.Fatal(err)
-		}
-		now := begin(t, db, trials[1])
-		wantError(t, try(late, 1, 1), "has ended (lost)")
-		wantError(t, db.End(t.Context(), late, search.Failed, ""), "has ended (lost)")
-		record(t, db, now, 1)
-		if epochs, err := db.Epochs(t.Context(), s.Name); err != nil || len(epochs) != 4 {
-			t.Errorf("%d epochs (%v), want 4", len(epochs), err)
+		if epochs, err := db.Epochs(t.Context(), s.Name); err != nil || len(epochs) != 3 {
+			t.Errorf("%d epochs (%v), want 3", len(epochs), err)
 		}
 	})
 	t.Run("refuses counts that cannot be", func(t *testing.T) {
@@ -435,8 +459,10 @@ func TestEnd(t *testing.T) {
 		db, _, _, trials := planned(t)
 		attempt := begin(t, db, trials[0])
 		record(t, db, attempt, 1)
-		wantError(t, db.End(t.Context(), attempt, search.Done, ""), "the trial has 1 of 3 epochs")
-		wantError(t, db.End(t.Context(), attempt, search.Running, ""), `no attempt ends as "running"`)
+		_, err := db.End(t.Context(), attempt, search.Outcome{Status: search.Done})
+		wantError(t, err, "the trial has 1 of 3 epochs")
+		_, err = db.End(t.Context(), attempt, search.Outcome{Status: search.Running})
+		wantError(t, err, `no attempt ends as "running"`)
 	})
 	t.Run("keeps both ends of a long message", func(t *testing.T) {
 		t.Parallel()
@@ -463,10 +489,11 @@ func TestRead(t *testing.T) {
 	start := time.Date(2026, 1, 2, 3, 4, 5, 6e6, time.UTC)
 	for i := range trials {
 		a := search.Attempt{Started: start, Commit: "abc", GoVersion: "go1.26", CPU: "a CPU", ISA: "avx2", Device: "cpu", Host: "host", PID: 42, Args: []string{"igcsearch", "run", "a b"}}
-		attempt, _, err := db.Begin(t.Context(), trials[i].ID, a)
+		turn, err := db.Begin(t.Context(), trials[i].ID, 3, a)
 		if err != nil {
 			t.Fatal(err)
 		}
+		attempt := turn.ID
 		record(t, db, attempt, 1, 2)
 		if i == 0 {
 			record(t, db, attempt, 3)
@@ -502,7 +529,7 @@ func TestRead(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(s, got, cmpopts.IgnoreFields(search.Study{}, "Workers")); diff != "" || got.Fingerprint() != s.Fingerprint() {
+		if diff := cmp.Diff(s, got, cmpopts.IgnoreFields(search.Study{}, "RetryCrashed", "RetryTimeout", "RetryMemory", "StopAfter")); diff != "" || got.Fingerprint() != s.Fingerprint() {
 			t.Errorf("planned (-) and read (+):\n%s", diff)
 		}
 	})
@@ -539,45 +566,11 @@ func TestRead(t *testing.T) {
 	})
 }
 
-func TestLockRunner(t *testing.T) {
-	t.Parallel()
-	db, path, _, _ := planned(t)
-	other := open(t, path)
-	release, err := db.LockRunner()
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = other.LockRunner()
-	wantError(t, err, "lock database "+path, fmt.Sprintf("process %d on ", os.Getpid()))
-	_, err = db.LockRunner()
-	wantError(t, err, "already")
-	release()
-	release() // harmless
-	again, err := other.LockRunner()
-	if err != nil {
-		t.Fatal(err)
-	}
-	release() // not the other's
-	_, err = db.LockRunner()
-	wantError(t, err, "is running a study")
-	again()
-	if _, err := os.Stat(path + ".lock"); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("the lock file is still there (%v)", err)
-	}
-	if _, err := db.LockRunner(); err != nil {
-		t.Fatal(err)
-	}
-	db.Close()
-	if _, err := other.LockRunner(); err != nil {
-		t.Errorf("Close kept the lock: %v", err)
-	}
-}
-
 func TestSchema(t *testing.T) {
 	t.Parallel()
 	db, path, _, _ := planned(t)
 	for pragma, want := range map[string]string{
-		"journal_mode": "wal", "synchronous": "2", "foreign_keys": "1", "busy_timeout": "10000",
+		"journal_mode": "wal", "synchronous": "2", "foreign_keys": "1", "busy_timeout": "60000",
 		"application_id": fmt.Sprint(0x69676373), "integrity_check": "ok",
 		"user_version": fmt.Sprint(store.SchemaVersion),
 	} {
@@ -597,8 +590,8 @@ func TestSchema(t *testing.T) {
 	var tables, loose, applied int
 	err = pool.QueryRow(`SELECT count(*), sum(NOT strict), (SELECT max(version_id) FROM goose_db_version)
 		FROM pragma_table_list WHERE schema = 'main' AND name NOT LIKE 'sqlite%' AND name NOT LIKE 'goose%'`).Scan(&tables, &loose, &applied)
-	if err != nil || tables != 5 || loose != 0 || applied != store.SchemaVersion {
-		t.Errorf("%d tables, %d not STRICT, version %d (%v); want 5, 0, %d", tables, loose, applied, err, store.SchemaVersion)
+	if err != nil || tables != 8 || loose != 0 || applied != store.SchemaVersion {
+		t.Errorf("%d tables, %d not STRICT, version %d (%v); want 8, 0, %d", tables, loose, applied, err, store.SchemaVersion)
 	}
 }
 

@@ -1,7 +1,10 @@
 package store
 
 import (
+	"bytes"
+	"cmp"
 	"context"
+	crand "crypto/rand"
 	"crypto/sha256"
 	"database/sql"
 	"encoding/json"
@@ -10,6 +13,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -24,24 +28,21 @@ var _ search.Store = (*DB)(nil)
 // maxMessage bounds attempt.message, in characters.
 const maxMessage = 4000
 
-// The values of attempt.outcome; done, diverged and failed are those of
-// search.Status.
+// The values of attempt.outcome and attempt.failure that search.Status has not.
 const (
 	interrupted = "interrupted"
 	lost        = "lost"
+	paused      = "paused"
 )
 
-// Plan implements search.Store. Failed trials become pending as well. It
-// returns a *ConflictError if the study's name is taken by other settings,
-// and an error if another process runs a study of this database.
+// Plan implements search.Store. It returns a *ConflictError if the study's name
+// is taken by other settings.
 func (db *DB) Plan(ctx context.Context, s search.Study, trials []search.Trial) ([]search.Trial, error) {
-	// What another process runs must not be taken from it.
-	if !db.locked() {
-		release, err := db.LockRunner()
-		if err != nil {
-			return nil, err
-		}
-		defer release()
+	if err := db.Join(ctx); err != nil {
+		return nil, err
+	}
+	if err := db.reclaim(ctx); err != nil {
+		return nil, db.explain(fmt.Sprintf("plan study %q in", s.Name), err)
 	}
 	var planned []search.Trial
 	err := db.update(ctx, func(tx *sql.Tx) error {
@@ -63,10 +64,8 @@ func (db *DB) Plan(ctx context.Context, s search.Study, trials []search.Trial) (
 			changed = changed || n > 0
 		}
 		change(`UPDATE study SET title = ?2 WHERE id = ?1 AND title <> ?2`, study, s.Title)
-		change(`UPDATE attempt SET ended = max(started, ?2), outcome = ?3
-			WHERE ended IS NULL AND trial IN (SELECT id FROM trial WHERE study = ?1)`, study, now(), lost)
-		change(`UPDATE trial SET status = ?2 WHERE study = ?1 AND status IN (?3, ?4)`,
-			study, search.Pending, search.Running, search.Failed)
+		change(`UPDATE study SET keep_checkpoints = ?2, keep_best = ?3, checkpoint_quota = ?4
+			WHERE id = ?1 AND (keep_checkpoints, keep_best, checkpoint_quota) IS NOT (?2, ?3, ?4)`, study, s.KeepCheckpoints, s.KeepBest, s.CheckpointQuota)
 		for _, t := range trials {
 			p := t.System.Pair()
 			change(`INSERT INTO trial (study, system, L, M, seed, status, epochs, multiply_adds, params)
@@ -81,7 +80,7 @@ func (db *DB) Plan(ctx context.Context, s search.Study, trials []search.Trial) (
 				return err
 			}
 		}
-		stored, err := db.findTrials(ctx, tx, study)
+		stored, err := db.findTrials(ctx, tx, study, -1)
 		if err != nil {
 			return err
 		}
@@ -139,19 +138,25 @@ func (db *DB) putStudy(ctx context.Context, tx *sql.Tx, s search.Study) (id int6
 	return id, false, nil
 }
 
-// Begin implements search.Store. The trial must be pending: a trial that
-// another worker has, or that is finished, is refused. So is a checkpoint
-// that is not what was stored.
-func (db *DB) Begin(ctx context.Context, trial int64, a search.Attempt) (attempt int64, from *search.Checkpoint, err error) {
+// Begin implements search.Store. A checkpoint that is not what was stored is
+// left out, with all that was recorded after the one before; the Turn says so.
+func (db *DB) Begin(ctx context.Context, trial int64, until int, a search.Attempt) (search.Turn, error) {
+	var turn search.Turn
+	if err := db.Join(ctx); err != nil {
+		return turn, err
+	}
 	args, err := json.Marshal(append([]string{}, a.Args...)) // [] rather than null
 	if err != nil {
-		return 0, nil, err
+		return turn, err
 	}
 	started := now()
 	if !a.Started.IsZero() {
 		started = a.Started.UnixMilli()
 	}
+	token := make([]byte, 16)
+	crand.Read(token) // never fails
 	err = db.update(ctx, func(tx *sql.Tx) error {
+		turn = search.Turn{}
 		var study int64
 		var status search.Status
 		err := tx.QueryRowContext(ctx, `SELECT study, status FROM trial WHERE id = ?`, trial).Scan(&study, &status)
@@ -162,35 +167,90 @@ func (db *DB) Begin(ctx context.Context, trial int64, a search.Attempt) (attempt
 			return err
 		}
 		if status != search.Pending {
-			return fmt.Errorf("it is %s, want %s", status, search.Pending)
+			return fmt.Errorf("it is %s, want %s: %w", status, search.Pending, search.ErrTaken)
 		}
-		r, err := tx.ExecContext(ctx, `INSERT INTO attempt
-			(trial, started, git_commit, go_version, cpu, isa, device, host, pid, args)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-			trial, started, a.Commit, a.GoVersion, a.CPU, a.ISA, a.Device, a.Host, a.PID, string(args))
+		if turn.From, turn.Note, err = soundState(ctx, tx, trial); err != nil {
+			return err
+		}
+		put := func() (sql.Result, error) {
+			return tx.ExecContext(ctx, `INSERT INTO attempt
+				(trial, worker, token, started, message, git_commit, go_version, cpu, isa, device, host, pid, args)
+				VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+				trial, db.self.id, token, started, turn.Note, a.Commit, a.GoVersion, a.CPU, a.ISA, a.Device, a.Host, a.PID, string(args))
+		}
+		r, err := put()
+		if e := (sqlite3.Error{}); errors.As(err, &e) && e.ExtendedCode == sqlite3.ErrConstraintForeignKey {
+			// Another process took this one for dead; it is not.
+			if err = db.self.putRow(ctx, tx, db.lease); err == nil {
+				r, err = put()
+			}
+		}
 		if e := (sqlite3.Error{}); errors.As(err, &e) && e.ExtendedCode == sqlite3.ErrConstraintUnique {
 			return errors.New("it has an attempt that is still open")
 		}
 		if err != nil {
 			return err
 		}
-		if attempt, err = r.LastInsertId(); err != nil {
+		if turn.ID, err = r.LastInsertId(); err != nil {
 			return err
 		}
-		if from, err = findCheckpoint(ctx, tx, trial); err != nil {
+		if _, err := tx.ExecContext(ctx, `UPDATE trial SET status = ?2, until = min(?3, epochs) WHERE id = ?1`, trial, search.Running, until); err != nil {
 			return err
 		}
-		return setStatus(ctx, tx, study, trial, search.Running)
+		return touch(ctx, tx, study, trial)
 	})
 	if err != nil {
-		return 0, nil, db.explain(fmt.Sprintf("begin trial %d in", trial), err)
+		return search.Turn{}, db.explain(fmt.Sprintf("begin trial %d in", trial), err)
 	}
-	return attempt, from, nil
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	db.tokens[turn.ID] = token
+	return turn, nil
 }
 
-// Record implements search.Store. The epoch must follow the last one stored
-// and the attempt must be open: the late result of an attempt that was given
-// up is refused. It returns when the data are on the disk.
+// soundState returns the newest checkpoint of a trial that is what was stored,
+// nil if there is none, and takes away what was recorded after it: that is
+// trained again.
+func soundState(ctx context.Context, tx *sql.Tx, trial int64) (from *search.Checkpoint, note string, err error) {
+	var n, last int
+	if err := tx.QueryRowContext(ctx, `SELECT count(*), coalesce(max(number), 0) FROM epoch WHERE trial = ?`, trial).Scan(&n, &last); err != nil {
+		return nil, "", err
+	}
+	from, damaged, err := findCheckpoint(ctx, tx, trial)
+	if err != nil {
+		return nil, "", err
+	}
+	why := "it has no checkpoint"
+	switch {
+	case n != last:
+		from, why = nil, fmt.Sprintf("it has %d of %d epochs", n, last)
+	case len(damaged) > 0:
+		why = fmt.Sprintf("its checkpoint after epoch %d is damaged (the checksum does not fit)", damaged[0])
+	}
+	at := 0
+	if from != nil {
+		at = from.Epoch
+	}
+	if at == last && len(damaged) == 0 {
+		return from, "", nil
+	}
+	for _, query := range []string{
+		`DELETE FROM checkpoint WHERE trial = ? AND epoch > ?`,
+		`DELETE FROM best_checkpoint WHERE trial = ? AND epoch > ?`,
+		`DELETE FROM epoch WHERE trial = ? AND number > ?`,
+	} {
+		if _, err := tx.ExecContext(ctx, query, trial, at); err != nil {
+			return nil, "", err
+		}
+	}
+	if at == 0 {
+		return nil, why + ": it starts anew", nil
+	}
+	return from, fmt.Sprintf("%s: it goes on after epoch %d", why, at), nil
+}
+
+// Record implements search.Store. The epoch must follow the last one stored. It
+// returns when the data are on the disk.
 func (db *DB) Record(ctx context.Context, attempt int64, e search.Epoch, c search.Checkpoint) error {
 	sum := sha256.Sum256(c.State) // before the transaction: the others wait
 	state := c.State
@@ -198,7 +258,7 @@ func (db *DB) Record(ctx context.Context, attempt int64, e search.Epoch, c searc
 		state = []byte{} // nil would be NULL
 	}
 	err := db.update(ctx, func(tx *sql.Tx) error {
-		t, err := openAttempt(ctx, tx, attempt)
+		t, err := db.ownTrial(ctx, tx, attempt, e.Number)
 		if err != nil {
 			return err
 		}
@@ -210,24 +270,28 @@ func (db *DB) Record(ctx context.Context, attempt int64, e search.Epoch, c searc
 		case c.Epoch != e.Number:
 			return fmt.Errorf("its checkpoint is of epoch %d", c.Epoch)
 		}
-		// NaN would be bound as NULL all the same; said here because scanning
-		// has to undo it. Infinities are stored as they are.
-		loss := sql.NullFloat64{Float64: e.TrainLoss, Valid: !math.IsNaN(e.TrainLoss)}
-		if _, err := tx.ExecContext(ctx, `INSERT INTO epoch (trial, number, attempt, learning_rate, train_loss,
-				train_correct, train_total, validation_correct, validation_total, test_correct, test_total,
-				train_seconds, eval_seconds)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-			t.id, e.Number, attempt, e.LearningRate, loss,
-			e.TrainCorrect, e.TrainTotal, e.ValidationCorrect, e.ValidationTotal, e.TestCorrect, e.TestTotal,
-			e.TrainSeconds, e.EvalSeconds); err != nil {
+		if err := putEpoch(ctx, tx, t.id, attempt, e); err != nil {
 			return err
 		}
-		if _, err := tx.ExecContext(ctx, `INSERT INTO checkpoint (trial, epoch, state, sha256) VALUES (?, ?, ?, ?)
-			ON CONFLICT (trial) DO UPDATE SET epoch = excluded.epoch, state = excluded.state, sha256 = excluded.sha256`,
+		if _, err := tx.ExecContext(ctx, `INSERT INTO checkpoint (trial, slot, epoch, state, sha256) VALUES (?1, ?2 % 2, ?2, ?3, ?4)
+			ON CONFLICT (trial, slot) DO UPDATE SET epoch = excluded.epoch, state = excluded.state, sha256 = excluded.sha256`,
 			t.id, c.Epoch, state, sum[:]); err != nil {
 			return err
 		}
-		return touch(ctx, tx, t.study)
+		if t.keepBest && e.ValidationTotal > 0 {
+			if _, err := tx.ExecContext(ctx, `INSERT INTO best_checkpoint (trial, epoch, state, sha256) VALUES (?1, ?2, ?3, ?4)
+				ON CONFLICT (trial) DO UPDATE SET epoch = excluded.epoch, state = excluded.state, sha256 = excluded.sha256
+				WHERE (SELECT validation_correct FROM epoch WHERE trial = ?1 AND number = best_checkpoint.epoch) < ?5`,
+				t.id, c.Epoch, state, sum[:], e.ValidationCorrect); err != nil {
+				return err
+			}
+		}
+		if t.quota > 0 {
+			if err := db.makeRoom(ctx, tx, t.study, t.quota); err != nil {
+				return err
+			}
+		}
+		return touch(ctx, tx, t.study, t.id)
 	})
 	if err != nil {
 		return db.explain(fmt.Sprintf("record epoch %d of attempt %d in", e.Number, attempt), err)
@@ -235,84 +299,250 @@ func (db *DB) Record(ctx context.Context, attempt int64, e search.Epoch, c searc
 	return nil
 }
 
+func putEpoch(ctx context.Context, tx *sql.Tx, trial, attempt int64, e search.Epoch) error {
+	// NaN would be bound as NULL all the same; said here because scanning
+	// has to undo it. Infinities are stored as they are.
+	loss := sql.NullFloat64{Float64: e.TrainLoss, Valid: !math.IsNaN(e.TrainLoss)}
+	_, err := tx.ExecContext(ctx, `INSERT INTO epoch (trial, number, attempt, learning_rate, train_loss,
+			train_correct, train_total, validation_correct, validation_total, test_correct, test_total,
+			train_seconds, eval_seconds)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		trial, e.Number, attempt, e.LearningRate, loss,
+		e.TrainCorrect, e.TrainTotal, e.ValidationCorrect, e.ValidationTotal, e.TestCorrect, e.TestTotal,
+		e.TrainSeconds, e.EvalSeconds)
+	return err
+}
+
+// makeRoom takes checkpoints of finished trials away, the oldest first, until
+// all of the study are within its quota.
+func (db *DB) makeRoom(ctx context.Context, tx *sql.Tx, study, quota int64) error {
+	type kept struct {
+		trial, bytes int64
+		finished     bool
+	}
+	var all []kept
+	total := int64(0)
+	err := each(ctx, tx, `SELECT t.id, length(c.state), t.status IN ('done', 'diverged') FROM trial t
+			JOIN (SELECT trial, state FROM checkpoint UNION ALL SELECT trial, state FROM best_checkpoint) c ON c.trial = t.id
+			WHERE t.study = ? ORDER BY t.changed`, []any{study}, func(rows *sql.Rows) error {
+		var k kept
+		err := rows.Scan(&k.trial, &k.bytes, &k.finished)
+		all, total = append(all, k), total+k.bytes
+		return err
+	})
+	for _, k := range all {
+		if err != nil || total <= quota {
+			return err
+		}
+		if k.finished {
+			total -= k.bytes
+			for _, table := range []string{"checkpoint", "best_checkpoint"} {
+				if _, e := tx.ExecContext(ctx, `DELETE FROM `+table+` WHERE trial = ?`, k.trial); e != nil {
+					err = e
+				}
+			}
+		}
+	}
+	if err == nil && total > quota {
+		err = fmt.Errorf("the checkpoints of the study would take %d bytes: set checkpoint_quota, now %d, higher, or run fewer trials at once", total, quota)
+	}
+	return err
+}
+
 // End implements search.Store. Done needs all epochs stored. Of a message
 // longer than 4000 characters the middle is left out.
-func (db *DB) End(ctx context.Context, attempt int64, s search.Status, message string) error {
-	err := db.update(ctx, func(tx *sql.Tx) error {
-		t, err := openAttempt(ctx, tx, attempt)
+func (db *DB) End(ctx context.Context, attempt int64, o search.Outcome) (status search.Status, err error) {
+	err = db.update(ctx, func(tx *sql.Tx) error {
+		t, err := db.ownTrial(ctx, tx, attempt, 0)
 		if err != nil {
 			return err
 		}
-		outcome := string(s)
+		status = o.Status
+		outcome := string(status)
 		switch {
-		case s == search.Pending:
+		case status == search.Pending && o.Failure == "":
+			outcome = paused
+		case status == search.Pending:
 			outcome = interrupted
-		case s == search.Done && t.epoch < t.epochs:
+		case status == search.Done && t.epoch < t.epochs:
 			return fmt.Errorf("the trial has %d of %d epochs", t.epoch, t.epochs)
-		case s != search.Done && s != search.Diverged && s != search.Failed:
-			return fmt.Errorf("no attempt ends as %q", s)
+		case status != search.Done && status != search.Diverged && status != search.Failed:
+			return fmt.Errorf("no attempt ends as %q", status)
 		}
-		if _, err := tx.ExecContext(ctx, `UPDATE attempt SET ended = max(started, ?2), outcome = ?3, message = ?4 WHERE id = ?1`,
-			attempt, now(), outcome, bounded(message)); err != nil {
+		if err := closeAttempt(ctx, tx, attempt, outcome, string(o.Failure), o.Message); err != nil {
 			return err
 		}
-		return setStatus(ctx, tx, t.study, t.id, s)
+		if o.Failure != "" {
+			n, err := countFailure(ctx, tx, t.id, string(o.Failure))
+			if err != nil {
+				return err
+			}
+			if status == search.Failed && n <= o.Retries {
+				status = search.Pending
+			}
+		}
+		if status.Finished() && !t.keep {
+			if _, err := tx.ExecContext(ctx, `DELETE FROM checkpoint WHERE trial = ?`, t.id); err != nil {
+				return err
+			}
+		}
+		return setStatus(ctx, tx, t.study, t.id, status)
 	})
 	if err != nil {
-		return db.explain(fmt.Sprintf("end attempt %d in", attempt), err)
+		return "", db.explain(fmt.Sprintf("end attempt %d in", attempt), err)
 	}
-	return nil
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	delete(db.tokens, attempt)
+	return status, nil
+}
+
+// Poll implements search.Store.
+func (db *DB) Poll(ctx context.Context, name string, since int64) (changed []search.TrialState, moment int64, err error) {
+	if err := db.Join(ctx); err != nil {
+		return nil, since, err
+	}
+	if err := db.reclaim(ctx); err != nil {
+		return nil, since, db.explain(fmt.Sprintf("read study %q in", name), err)
+	}
+	err = db.view(ctx, func(tx *sql.Tx) error {
+		changed = nil
+		var study int64
+		err := tx.QueryRowContext(ctx, `SELECT id, changes FROM study WHERE name = ?`, name).Scan(&study, &moment)
+		if err != nil || moment == since && since > 0 {
+			return err
+		}
+		if since == 0 {
+			since = -1 // those that never changed too
+		}
+		changed, err = db.findStates(ctx, tx, study, since)
+		return err
+	})
+	if err != nil {
+		return nil, since, db.explain(fmt.Sprintf("read study %q in", name), err)
+	}
+	return changed, moment, nil
 }
 
 // update runs f in a writing transaction.
 func (db *DB) update(ctx context.Context, f func(*sql.Tx) error) error {
-	if db.still != nil {
+	if db.write == nil {
 		return errors.New("it was opened for reading only")
 	}
-	return transact(ctx, db.live, f)
+	return transact(ctx, db.write, f)
 }
 
-func (db *DB) locked() bool {
-	db.mu.Lock()
-	defer db.mu.Unlock()
-	return db.runner != nil
+// ownTrial is the trial of an attempt of this process.
+type ownTrial struct {
+	id, study      int64
+	epoch, epochs  int // stored, whole
+	keep, keepBest bool
+	quota          int64 // bytes
 }
 
-// openTrial is the trial of an open attempt.
-type openTrial struct {
-	id, study     int64
-	epoch, epochs int // stored, whole
-}
-
-func openAttempt(ctx context.Context, tx *sql.Tx, attempt int64) (t openTrial, err error) {
+// ownTrial returns the trial of an attempt that is open, or that can be opened
+// again: one that was taken for lost, and whose worker comes back with epoch
+// next before any other has recorded one, or has taken the trial. Then the trial
+// is its own again: whoever took it meanwhile has nothing to lose but the epoch
+// in flight. next is 0 for none.
+func (db *DB) ownTrial(ctx context.Context, tx *sql.Tx, attempt int64, next int) (t ownTrial, err error) {
 	var outcome sql.NullString
-	err = tx.QueryRowContext(ctx, `SELECT t.id, t.study, t.epochs, a.outcome,
-			coalesce((SELECT max(number) FROM epoch WHERE trial = t.id), 0)
-		FROM attempt a JOIN trial t ON t.id = a.trial WHERE a.id = ?`, attempt).
-		Scan(&t.id, &t.study, &t.epochs, &outcome, &t.epoch)
+	var token []byte
+	var status search.Status
+	var newest int64 // attempt with an epoch
+	err = tx.QueryRowContext(ctx, `SELECT t.id, t.study, t.epochs, t.status, a.outcome, a.token, s.keep_checkpoints, s.keep_best, s.checkpoint_quota,
+			coalesce((SELECT max(number) FROM epoch WHERE trial = t.id), 0),
+			coalesce((SELECT max(attempt) FROM epoch WHERE trial = t.id), 0)
+		FROM attempt a JOIN trial t ON t.id = a.trial JOIN study s ON s.id = t.study WHERE a.id = ?`, attempt).
+		Scan(&t.id, &t.study, &t.epochs, &status, &outcome, &token, &t.keep, &t.keepBest, &t.quota, &t.epoch, &newest)
 	if errors.Is(err, sql.ErrNoRows) {
 		return t, errors.New("there is no such attempt")
 	}
-	if err == nil && outcome.Valid {
-		err = fmt.Errorf("the attempt has ended (%s), its trial is no longer its own", outcome.String)
+	if err != nil {
+		return t, err
 	}
-	return t, err
+	db.mu.Lock()
+	mine := db.tokens[attempt]
+	db.mu.Unlock()
+	if len(mine) == 0 || !bytes.Equal(mine, token) {
+		return t, errors.New("the attempt is not of this process: the file was replaced while it ran")
+	}
+	if !outcome.Valid {
+		return t, nil
+	}
+	late := outcome.String == lost && newest <= attempt &&
+		(status == search.Pending && (next == 0 || next == t.epoch+1) || status == search.Running && next > 0 && next == t.epoch+1)
+	if !late {
+		return t, fmt.Errorf("the attempt has ended (%s): %w", outcome.String, search.ErrSuperseded)
+	}
+	var other sql.NullInt64
+	if err := tx.QueryRowContext(ctx, `SELECT max(id) FROM attempt WHERE trial = ? AND ended IS NULL`, t.id).Scan(&other); err != nil {
+		return t, err
+	}
+	if other.Valid {
+		if err := closeAttempt(ctx, tx, other.Int64, lost, lost, "the worker that had the trial before came back first"); err != nil {
+			return t, err
+		}
+	}
+	if err := db.self.putRow(ctx, tx, db.lease); err != nil {
+		return t, err
+	}
+	if _, err := tx.ExecContext(ctx, `UPDATE attempt SET ended = NULL, outcome = NULL, failure = NULL, worker = ?2 WHERE id = ?1`, attempt, db.self.id); err != nil {
+		return t, err
+	}
+	return t, setStatus(ctx, tx, t.study, t.id, search.Running)
+}
+
+// closeAttempt adds a message to what the attempt began with.
+func closeAttempt(ctx context.Context, tx *sql.Tx, attempt int64, outcome, failure, message string) error {
+	var note string
+	if err := tx.QueryRowContext(ctx, `SELECT message FROM attempt WHERE id = ?`, attempt).Scan(&note); err != nil {
+		return err
+	}
+	if note != "" && message != "" {
+		message = note + "\n" + message
+	}
+	_, err := tx.ExecContext(ctx, `UPDATE attempt SET ended = max(started, ?2), outcome = ?3, failure = nullif(?4, ''), message = ?5, worker = NULL WHERE id = ?1`,
+		attempt, now(), outcome, failure, bounded(cmp.Or(message, note)))
+	return err
+}
+
+// countFailure returns how often the trial has failed in this way.
+func countFailure(ctx context.Context, tx *sql.Tx, trial int64, kind string) (n int, err error) {
+	err = tx.QueryRowContext(ctx, `INSERT INTO failure (trial, kind, count) VALUES (?, ?, 1)
+		ON CONFLICT (trial, kind) DO UPDATE SET count = count + 1 RETURNING count`, trial, kind).Scan(&n)
+	return n, err
 }
 
 func setStatus(ctx context.Context, tx *sql.Tx, study, trial int64, s search.Status) error {
 	if _, err := tx.ExecContext(ctx, `UPDATE trial SET status = ? WHERE id = ?`, s, trial); err != nil {
 		return err
 	}
-	return touch(ctx, tx, study)
+	return touch(ctx, tx, study, trial)
 }
 
-// touch moves study.updated; max, because clocks are set back.
-func touch(ctx context.Context, tx *sql.Tx, study int64) error {
-	_, err := tx.ExecContext(ctx, `UPDATE study SET updated = max(updated, ?) WHERE id = ?`, now(), study)
+// touch notes that a study and some of its trials changed. max, because clocks
+// are set back.
+func touch(ctx context.Context, tx *sql.Tx, study int64, trials ...int64) error {
+	var change int64
+	err := tx.QueryRowContext(ctx, `UPDATE study SET updated = max(updated, ?), changes = changes + 1 WHERE id = ? RETURNING changes`, now(), study).Scan(&change)
+	for _, t := range trials {
+		if err == nil {
+			_, err = tx.ExecContext(ctx, `UPDATE trial SET changed = ? WHERE id = ?`, change, t)
+		}
+	}
 	return err
 }
 
-func now() int64 { return time.Now().UnixMilli() }
+// clock is the time of day, for people to read: nothing is decided by it.
+var clock atomic.Pointer[func() time.Time]
+
+func now() int64 {
+	if f := clock.Load(); f != nil {
+		return (*f)().UnixMilli()
+	}
+	return time.Now().UnixMilli()
+}
 
 // bounded cuts the middle out of a message that is too long: its start says
 // what failed, its end why.

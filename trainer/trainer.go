@@ -15,6 +15,7 @@
 package trainer
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -225,7 +226,7 @@ func (t *Trainer) Train(ctx context.Context, job search.Job, r search.Reporter) 
 		}
 		first = job.From.Epoch + 1
 	}
-	for epoch := first; epoch <= job.Study.Epochs; epoch++ {
+	for epoch := first; epoch <= cmp.Or(job.Until, job.Study.Epochs); epoch++ {
 		m, err := tr.train(ctx, epoch, r)
 		if err != nil {
 			return err

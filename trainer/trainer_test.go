@@ -110,6 +110,23 @@ func TestAResultIsAPureFunctionOfTheJob(t *testing.T) {
 			t.Error("seeds 3 and 4 have the same weights")
 		}
 	})
+	t.Run("the same in turns of an epoch or two", func(t *testing.T) {
+		var from *search.Checkpoint
+		var epochs []search.Epoch
+		for _, until := range []int{1, 3, 4} {
+			j := job(tiny(t), 3)
+			j.From, j.Until = from, until
+			part := train(t, j)
+			epochs = append(epochs, part.epochs...)
+			from = &part.checkpoints[len(part.checkpoints)-1]
+			if from.Epoch != until {
+				t.Errorf("stopped after epoch %d, want %d", from.Epoch, until)
+			}
+		}
+		if !slices.Equal(epochs, whole.epochs) || !bytes.Equal(from.State, last(whole)) {
+			t.Error("metrics or weights differ")
+		}
+	})
 	t.Run("the same after an interruption at each epoch", func(t *testing.T) {
 		for _, c := range whole.checkpoints {
 			j := job(tiny(t), 3)

@@ -99,12 +99,12 @@ func TestMixedArithmeticIsWarnedOf(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i, trial := range trials {
-			id, _, err := db.Begin(ctx, trial.ID, search.Attempt{ISA: isas[i]})
+			turn, err := db.Begin(ctx, trial.ID, trial.Epochs, search.Attempt{ISA: isas[i]})
 			if err == nil {
-				err = db.Record(ctx, id, search.Epoch{Number: 1, TestTotal: 1}, search.Checkpoint{Epoch: 1})
+				err = db.Record(ctx, turn.ID, search.Epoch{Number: 1, TestTotal: 1}, search.Checkpoint{Epoch: 1})
 			}
 			if err == nil {
-				err = db.End(ctx, id, search.Done, "")
+				_, err = db.End(ctx, turn.ID, search.Outcome{Status: search.Done})
 			}
 			if err != nil {
 				t.Fatal(err)

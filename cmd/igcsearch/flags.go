@@ -166,4 +166,4 @@ func addData(cmd *cobra.Command, value *string) {
 	cmd.Flag("data").DefValue = "" // help and completion do not depend on who asks
 }
 
-var _ = []pflag.Value{choice{}, (*fraction)(nil), (*pair)(nil), (*pairs)(nil), (*positive)(nil), (*automatic)(nil), (*device)(nil)}
+var _ = []pflag.Value{choice{}, (*fraction)(nil), (*pair)(nil), (*pairs)(nil), (*positive)(nil), (*automatic)(nil), (*device)(nil), (*seeds)(nil)}

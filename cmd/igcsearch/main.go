@@ -104,6 +104,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
 	root.AddCommand(
 		newSpaceCommand(), newModelCommand(), newPaperCommand(), newRunCommand(), newStudiesCommand(), newStatusCommand(), newPlotCommand(),
 		newAnalyzeCommand(), newReplayCommand(), newExportCommand(), newVerifyCommand(), newWeightsCommand(), newDataCommand(), newBenchCommand(), newTraceCommand(), newDevicesCommand(), newVersionCommand(),
+		newRetryCommand(), newDoctorCommand(), newMergeCommand(), newImportCommand(),
 	)
 	helpOnly(root)
 	root.InitDefaultHelpCmd()

@@ -157,12 +157,12 @@ func scriptFixture(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(gone.Run())
 
 	for _, t := range trials {
-		status, message, epochs, pid := search.Done, "", 2, os.Getpid()
+		status, failure, message, epochs, pid := search.Done, search.Failure(""), "", 2, os.Getpid()
 		switch fmt.Sprintf("%v/%d", t.System.Label(), t.Seed) {
 		case "L40M2/1":
-			status, message, epochs = search.Diverged, "epoch 2, step 1: the loss is not finite", 1
+			status, failure, message, epochs = search.Diverged, search.FailedDiverged, "epoch 2, step 1: the loss is not finite", 1
 		case "L28M3/0":
-			status, message, epochs = search.Failed, "a name_with 50 % & more", 0
+			status, failure, message, epochs = search.Failed, search.FailedCrashed, "a name_with 50 % & more", 0
 		case "L28M3/1":
 			continue // pending
 		case "L12M6/0":
@@ -170,7 +170,7 @@ func scriptFixture(ts *testscript.TestScript, _ bool, args []string) {
 		case "L12M6/1":
 			status, epochs, pid = search.Running, 1, gone.Process.Pid
 		}
-		id, _, err := db.Begin(ctx, t.ID, search.Attempt{Started: time.Unix(1e9, 0), Host: host, PID: pid, ISA: "portable"})
+		turn, err := db.Begin(ctx, t.ID, 2, search.Attempt{Started: time.Unix(1e9, 0), Host: host, PID: pid, ISA: "portable"})
 		ts.Check(err)
 		for n := 1; n <= epochs; n++ {
 			e := search.Epoch{
@@ -178,12 +178,20 @@ func scriptFixture(ts *testscript.TestScript, _ bool, args []string) {
 				ValidationCorrect: 8 * n, ValidationTotal: 50, TestCorrect: t.System.Pair().L/4 + 10*n + 2*t.Seed, TestTotal: 100,
 				TrainSeconds: 1.5, EvalSeconds: 0.25,
 			}
-			ts.Check(db.Record(ctx, id, e, search.Checkpoint{Epoch: n, State: []byte{byte(n)}}))
+			ts.Check(db.Record(ctx, turn.ID, e, search.Checkpoint{Epoch: n, State: []byte{byte(n)}}))
 		}
 		if status != search.Running {
-			ts.Check(db.End(ctx, id, status, message))
+			_, err := db.End(ctx, turn.ID, search.Outcome{Status: status, Failure: failure, Message: message})
+			ts.Check(err)
 		}
 	}
+	// As an older igcsearch left them: whose process is alive does not depend on
+	// this one.
+	pool, err := sql.Open("sqlite3", ts.MkAbs(args[0]))
+	ts.Check(err)
+	defer pool.Close()
+	_, err = pool.Exec(`UPDATE attempt SET worker = NULL`)
+	ts.Check(err)
 }
 
 // scriptPictures is "pictures DIR N": it makes a data set of PNG files in DIR,

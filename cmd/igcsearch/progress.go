@@ -60,6 +60,7 @@ type work struct {
 	before        float64 // done when the run started
 	trials, ended int
 	live          map[int64]*liveTrial
+	known         map[int64]search.Trial // as they were counted last
 }
 
 // liveTrial is a trial that a worker has.
@@ -74,8 +75,9 @@ func (w *work) event(e search.Event) {
 	defer w.mu.Unlock()
 	switch cost := float64(e.Trial.MultiplyAdds); e.Kind {
 	case search.Planned:
-		w.start, w.trials = w.now(), len(e.Trials)
+		w.start, w.trials, w.known = w.now(), len(e.Trials), map[int64]search.Trial{}
 		for _, t := range e.Trials {
+			w.known[t.ID] = t
 			epochs := t.Epoch
 			if t.Status.Finished() {
 				epochs = t.Epochs
@@ -85,6 +87,17 @@ func (w *work) event(e search.Event) {
 			w.done += float64(t.MultiplyAdds) * float64(epochs)
 		}
 		w.before = w.done
+	case search.Elsewhere:
+		// No speed of this run, but work that is not left to do.
+		was := w.known[e.Trial.ID]
+		gained := cost * float64(e.Trial.Epoch-was.Epoch)
+		if e.Trial.Status.Finished() && !was.Status.Finished() {
+			w.ended++
+			gained = cost * float64(e.Trial.Epochs-was.Epoch)
+		}
+		w.done += gained
+		w.before += gained
+		w.known[e.Trial.ID] = e.Trial
 	case search.Began:
 		w.live[e.Trial.ID] = &liveTrial{Trial: e.Trial, at: float64(e.Trial.Epoch), since: w.now()}
 	case search.Stepped, search.EpochStored:
@@ -103,6 +116,7 @@ func (w *work) event(e search.Event) {
 			w.total -= cost * (float64(e.Trial.Epochs) - at) // it will not be done
 		}
 		delete(w.live, e.Trial.ID)
+		w.known[e.Trial.ID] = e.Trial
 	}
 }
 
@@ -164,8 +178,21 @@ func (w *work) where() string {
 	return strings.Join(texts, ", ")
 }
 
-// verdict tells how a trial ended, "" if it was only interrupted. It is to be
-// asked before the Ended event is counted.
+// words are what people are told of an event, "" for most. It is to be asked
+// before the event is counted.
+func (w *work) words(e search.Event) string {
+	switch {
+	case e.Kind == search.Ended:
+		return w.verdict(e.Trial)
+	case e.Kind == search.Noted && e.Trial.ID == 0:
+		return w.study + ": " + e.Note
+	case e.Kind == search.Noted:
+		return fmt.Sprintf("%s: %v seed %d: %s", w.study, e.Trial.System.Label(), e.Trial.Seed, e.Note)
+	}
+	return ""
+}
+
+// verdict tells how a trial ended, "" if it was only interrupted.
 func (w *work) verdict(t search.Trial) string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -179,7 +206,10 @@ func (w *work) verdict(t search.Trial) string {
 		if t.Error == "" {
 			return ""
 		}
-		status, text = "put back", t.Error+": it is trained again beside fewer"
+		status, text = "put back", t.Error+": it is trained again"
+		if t.Failure == search.FailedMemory {
+			text += " beside fewer"
+		}
 	}
 	seconds := w.now().Sub(w.live[t.ID].since).Seconds()
 	return fmt.Sprintf("%s: %v seed %d %s after %s: %s", w.study, t.System.Label(), t.Seed, status, span(seconds), text)
@@ -209,11 +239,7 @@ type lines struct {
 const between = 5 * time.Second
 
 func (l *lines) event(e search.Event) {
-	if e.Kind == search.Ended {
-		if text := l.verdict(e.Trial); text != "" {
-			l.note(text)
-		}
-	}
+	l.tell(e)
 	l.work.event(e)
 	now := l.now()
 	switch {
@@ -222,6 +248,12 @@ func (l *lines) event(e search.Event) {
 	case now.Sub(l.last) >= between:
 		l.last = now
 		l.note(l.line() + "; " + l.where())
+	}
+}
+
+func (l *lines) tell(e search.Event) {
+	if text := l.words(e); text != "" {
+		l.note(text)
 	}
 }
 
@@ -253,11 +285,7 @@ func newBars(w *work, stderr io.Writer) *bars {
 }
 
 func (b *bars) event(e search.Event) {
-	if e.Kind == search.Ended {
-		if text := b.verdict(e.Trial); text != "" {
-			b.note(text)
-		}
-	}
+	b.tell(e)
 	b.work.event(e)
 	b.mu.Lock()
 	share, at := 0., 0.
@@ -297,6 +325,12 @@ func (b *bars) trial(id int64) string {
 		text += fmt.Sprintf(" loss %.3f%s", t.Last.TrainLoss, scores(t.Last))
 	}
 	return text
+}
+
+func (b *bars) tell(e search.Event) {
+	if text := b.words(e); text != "" {
+		b.note(text)
+	}
 }
 
 func (b *bars) note(line string) { fmt.Fprintln(b.container, line) }

@@ -101,7 +101,7 @@ func TestProgress(t *testing.T) {
 		trials[0].Epoch = 1
 		l.event(search.Event{Kind: search.EpochStored, Trial: trials[0]})
 		l.event(step(trials[0], 2, 4))
-		trials[0].Error = "not enough memory"
+		trials[0].Error, trials[0].Failure = "not enough memory", search.FailedMemory
 		l.event(search.Event{Kind: search.Ended, Trial: trials[0]})
 		want := "study: L40M2 seed 0 put back after 3s: not enough memory: it is trained again beside fewer\n"
 		if out.String() != want {

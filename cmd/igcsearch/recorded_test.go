@@ -61,17 +61,18 @@ func scriptRecorded(ts *testscript.TestScript, _ bool, args []string) {
 			if list == nil {
 				continue
 			}
-			id, _, err := db.Begin(ctx, t.ID, search.Attempt{Started: time.Unix(1e9, 0), ISA: "avx512", Device: "cpu", CPU: "AMD EPYC"})
+			turn, err := db.Begin(ctx, t.ID, t.Epochs, search.Attempt{Started: time.Unix(1e9, 0), ISA: "avx512", Device: "cpu", CPU: "AMD EPYC"})
 			ts.Check(err)
 			for _, e := range list {
 				e.TrainSeconds = 1e-10 * float64(t.MultiplyAdds) * float64(e.TrainTotal)
-				ts.Check(db.Record(ctx, id, e, search.Checkpoint{Epoch: e.Number, State: []byte{1}}))
+				ts.Check(db.Record(ctx, turn.ID, e, search.Checkpoint{Epoch: e.Number, State: []byte{1}}))
 			}
-			status, message := search.Done, ""
+			o := search.Outcome{Status: search.Done}
 			if name(t) == diverged {
-				status, message = search.Diverged, "epoch 2, step 1: the loss is not finite"
+				o = search.Outcome{Status: search.Diverged, Failure: search.FailedDiverged, Message: "epoch 2, step 1: the loss is not finite"}
 			}
-			ts.Check(db.End(ctx, id, status, message))
+			_, err = db.End(ctx, turn.ID, o)
+			ts.Check(err)
 		}
 	}
 	put(s, func(t search.Trial) []search.Epoch { return recorded[name(t)] }, "")

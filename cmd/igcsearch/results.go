@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"gonum.org/v1/gonum/stat"
 
@@ -65,34 +64,20 @@ func readResults(ctx context.Context, db *store.DB, nameOrFile string) (results,
 	slices.SortFunc(r.trials, func(a, b search.Trial) int {
 		return cmp.Or(cmp.Compare(order[a.System], order[b.System]), cmp.Compare(a.Seed, b.Seed))
 	})
-	attempts, err := db.Attempts(ctx, study.Name)
+	isas, models, dead, err := db.Workings(ctx, study.Name)
 	if err != nil {
 		return results{}, err
 	}
-	host, _ := os.Hostname() // "" matches no attempt
-	dead := map[space.System]map[int]bool{}
-	for _, a := range attempts {
-		model := a.Device
-		if a.Device == "cpu" {
-			model = a.CPU
-		}
-		if a.Outcome == "done" && !slices.Contains(r.on, model) {
-			r.on = append(r.on, model)
-		}
-		for _, isa := range strings.Split(a.ISA, ", ") {
-			if a.Outcome == "done" && !slices.Contains(r.isas, isa) {
+	r.on = models
+	for _, list := range isas {
+		for isa := range strings.SplitSeq(list, ", ") {
+			if isa != "" && !slices.Contains(r.isas, isa) {
 				r.isas = append(r.isas, isa)
 			}
 		}
-		if a.Outcome == "" && a.Host == host && errors.Is(syscall.Kill(a.PID, 0), syscall.ESRCH) {
-			if dead[a.System] == nil {
-				dead[a.System] = map[int]bool{}
-			}
-			dead[a.System][a.Seed] = true
-		}
 	}
 	for i, t := range r.trials {
-		if t.Status == search.Running && dead[t.System][t.Seed] {
+		if t.Status == search.Running && dead[t.ID] {
 			r.trials[i].Status = interrupted
 		}
 	}

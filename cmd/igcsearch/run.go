@@ -45,12 +45,21 @@ against M.
 Ctrl-C or SIGTERM stops at the next batch and keeps all finished epochs; a
 second Ctrl-C ends at once. The same command goes on, also after a crash, and
 ends with the same results as an uninterrupted run. A complete study prints its
-table at once.`,
+table at once.
+
+Any number of processes on one machine may run the same study: each trial is
+trained by one of them, and those of a process that dies are taken over. max_wall_time,
+max_trials, max_epochs and max_device_hours of the study stop a run at the end of
+an epoch; the same command with a larger one goes on. A trial that failed as often
+as the study tolerates is left alone until igcsearch retry.`,
 		Example: `  igcsearch run quickstart
 
   # on CIFAR-100, a tenth of the paper's epochs
   igcsearch data get cifar100 --data pictures
   igcsearch run fig3a-short --data pictures --db cifar.db
+
+  # for half an hour; the same command goes on
+  igcsearch run quickstart --set max_wall_time=30m
 
   # other settings are another study, so give it another name
   igcsearch run quickstart --set name=long --set epochs=20`,
@@ -113,11 +122,9 @@ func runRun(ctx context.Context, o runOptions, stdout, stderr io.Writer) error {
 		return err
 	}
 	defer db.Close()
-	release, err := db.LockRunner()
-	if err != nil {
+	if err := db.Join(ctx); err != nil {
 		return err
 	}
-	defer release()
 
 	trials := study.Trials(data.Shape, len(data.Classes))
 	workers := cmp.Or(o.workers.n, study.Workers)
@@ -155,6 +162,12 @@ func runRun(ctx context.Context, o runOptions, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if sum.Stopped {
+		fmt.Fprintf(stderr, "igcsearch: %s: %s, with %d of %s left; all finished epochs are in %s. Go on with a larger one (--set), or without:\n  %s\n",
+			study.Name, sum.Reason, sum.Left, count(len(trials), "trial"), o.db, o.again)
+	} else if sum.Left > 0 && sum.Reason != "" {
+		fmt.Fprintf(stderr, "igcsearch: %s: %s, with %d of %s left\n", study.Name, sum.Reason, sum.Left, count(len(trials), "trial"))
+	}
 
 	r, err := readResults(ctx, db, study.Name)
 	if err != nil {
@@ -170,8 +183,8 @@ func runRun(ctx context.Context, o runOptions, stdout, stderr io.Writer) error {
 	if sum.Failed > 0 {
 		for _, t := range r.trials {
 			if t.Status == search.Failed {
-				return fmt.Errorf("run %s: %s failed, first %v seed %d: %s: the same command tries again",
-					study.Name, count(sum.Failed, "trial"), t.System.Label(), t.Seed, t.Error)
+				return fmt.Errorf("run %s: %s failed, first %v seed %d: %s: mend that, then: %s retry %s",
+					study.Name, count(sum.Failed, "trial"), t.System.Label(), t.Seed, t.Error, program(), o.named(study.Name))
 			}
 		}
 	}
@@ -211,6 +224,15 @@ func loadStudy(nameOrFile string, set []string) (search.Study, error) {
 	return study, err
 }
 
+// named is a study for a command line: with its database, unless that goes
+// without saying.
+func (o runOptions) named(study string) string {
+	if o.db != defaultDB {
+		return quote(study) + " --db " + quote(o.db)
+	}
+	return quote(study)
+}
+
 // finish draws the figure and says what lies where.
 func finish(ctx context.Context, o runOptions, db *store.DB, r results, stderr io.Writer) error {
 	if r.done() > 0 && !o.noFigure {
@@ -219,10 +241,7 @@ func finish(ctx context.Context, o runOptions, db *store.DB, r results, stderr i
 		}
 		fmt.Fprintf(stderr, "figure    %s\n", o.figure)
 	}
-	name := quote(r.study.Name)
-	if o.db != defaultDB {
-		name += " --db " + quote(o.db)
-	}
+	name := o.named(r.study.Name)
 	fmt.Fprintf(stderr, "database  %s\nnext      %s plot %s -o figure.svg\n          %s export %s --format csv\n", o.db, program(), name, program(), name)
 	return nil
 }

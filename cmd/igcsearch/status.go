@@ -25,8 +25,8 @@ func newStatusCommand() *cobra.Command {
 		Use:   "status STUDY",
 		Short: "Show where the trials of a study stand",
 		Long: `status shows every trial of a study: pending, running, done, diverged (its loss
-was not finite), failed, or interrupted (it was running when its process was
-killed; the next run takes it up again). It can be asked while the study runs.`,
+was not finite), failed (igcsearch retry tries it again), or interrupted (it was
+running when its process was killed; any run takes it up again). It can be asked while the study runs.`,
 		Example: `  igcsearch status quickstart
 
   # for other programs
@@ -60,6 +60,8 @@ type trialJSON struct {
 	TestCorrect       int           `json:"test_correct"`
 	TestTotal         int           `json:"test_total"` // 0: not evaluated
 	Error             string        `json:"error"`
+	// Failure is the kind of Error; absent if there is none.
+	Failure search.Failure `json:"failure,omitempty"`
 }
 
 func (r results) toJSON(t search.Trial) trialJSON {
@@ -67,7 +69,7 @@ func (r results) toJSON(t search.Trial) trialJSON {
 		L: t.System.Pair().L, M: t.System.Pair().M, Seed: t.Seed, Status: t.Status, Epoch: t.Epoch, Epochs: t.Epochs,
 		TrainLoss: finite(t.Last), TrainCorrect: t.Last.TrainCorrect, TrainTotal: t.Last.TrainTotal,
 		ValidationCorrect: t.Last.ValidationCorrect, ValidationTotal: t.Last.ValidationTotal,
-		TestCorrect: t.Last.TestCorrect, TestTotal: t.Last.TestTotal, Error: t.Error,
+		TestCorrect: t.Last.TestCorrect, TestTotal: t.Last.TestTotal, Error: t.Error, Failure: t.Failure,
 	}
 	if !r.study.OfPairs() {
 		j.System = t.System.String()

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"igcsearch/store"
+)
+
+type doctorOptions struct {
+	db             string
+	repair, vacuum bool
+}
+
+func newDoctorCommand() *cobra.Command {
+	var o doctorOptions
+	cmd := &cobra.Command{
+		Use:   "doctor",
+		Short: "Examine a database: damage, stale leases, orphans, sizes; repair it",
+		Long: `doctor examines a database: SQLite's own check of the file, the checksums of all
+checkpoints, trials whose process is gone, checkpoints that nothing needs, and
+what takes how much space. It says what it would repair and changes nothing; with
+--repair it does. It can be asked while studies run: trials of processes that live
+are left alone.
+
+The exit code is 1 if the file is damaged, which no repair of ours mends.`,
+		Example: `  igcsearch doctor
+
+  # mend what it finds, and give free space back
+  igcsearch doctor --repair --vacuum`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return runDoctor(cmd.Context(), o, cmd.OutOrStdout())
+		},
+	}
+	addDB(cmd, &o.db)
+	cmd.Flags().BoolVar(&o.repair, "repair", false, "repair what is found")
+	cmd.Flags().BoolVar(&o.vacuum, "vacuum", false, "give the free space of the file back; nobody can write meanwhile")
+	return cmd
+}
+
+func runDoctor(ctx context.Context, o doctorOptions, stdout io.Writer) error {
+	h, err := examine(ctx, o.db)
+	if err != nil {
+		return err
+	}
+	t := newTable("<table", "rows", "content")
+	for _, s := range h.Tables {
+		t.add(s.Name, strconv.FormatInt(s.Rows, 10), humanize.IBytes(uint64(s.Bytes)))
+	}
+	where := "on a local disk"
+	if h.Network != "" {
+		where = fmt.Sprintf("on a network file system (%s): one process at a time can work on it", h.Network)
+	}
+	fmt.Fprintf(stdout, "%s: schema version %d, %s; %s, of which %s free; write-ahead log %s\n\n%s\n", o.db, h.Version, where,
+		humanize.IBytes(uint64(h.FileBytes)), humanize.IBytes(uint64(h.FreeBytes)), humanize.IBytes(uint64(h.WALBytes)), t)
+	for _, w := range h.Workers {
+		if !w.Dead {
+			fmt.Fprintf(stdout, "process %d on %s runs %s\n", w.PID, w.Host, count(w.Trials, "trial"))
+		}
+	}
+	for _, d := range h.Damage {
+		fmt.Fprintf(stdout, "damaged: %s\n", d)
+	}
+	for _, f := range h.Findings {
+		fmt.Fprintln(stdout, f)
+	}
+	if len(h.Damage) > 0 {
+		return fmt.Errorf("%s is damaged: copy it before anything else, then salvage it with: sqlite3 FILE .recover", o.db)
+	}
+	if len(h.Findings) == 0 {
+		fmt.Fprintln(stdout, "nothing to repair")
+	}
+	if !o.repair && !o.vacuum {
+		if len(h.Findings) > 0 {
+			fmt.Fprintln(stdout, "repair it with --repair")
+		}
+		return nil
+	}
+	db, err := store.Open(ctx, o.db)
+	if err != nil {
+		return err
+	}
+	if o.repair {
+		err = db.Repair(ctx)
+	}
+	if err == nil && o.vacuum {
+		err = db.Vacuum(ctx)
+	}
+	if err = errors.Join(err, db.Close()); err != nil {
+		return err
+	}
+	if h, err = examine(ctx, o.db); err != nil {
+		return err
+	}
+	fmt.Fprintf(stdout, "repaired; left to repair: %d; %s, of which %s free\n", len(h.Findings), humanize.IBytes(uint64(h.FileBytes)), humanize.IBytes(uint64(h.FreeBytes)))
+	return nil
+}
+
+func examine(ctx context.Context, path string) (store.Health, error) {
+	db, err := store.OpenReadOnly(ctx, path)
+	if err != nil {
+		return store.Health{}, err
+	}
+	defer db.Close()
+	return db.Examine(ctx)
+}

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"igcsearch/store"
+)
+
+type mergeOptions struct {
+	sources []string
+	output  string
+}
+
+func newMergeCommand() *cobra.Command {
+	var o mergeOptions
+	cmd := &cobra.Command{
+		Use:   "merge DB DB… -o DB",
+		Short: "Join databases of studies that ran on several machines",
+		Long: `merge makes a new database of several. Studies of the same name must have the same
+settings. Of a trial that several have, the result that is further on is taken,
+and the attempts of all are kept. If their epochs differ in a bit, as on different
+instruction sets, merge refuses, names the trials, and writes nothing.`,
+		Example: `  igcsearch merge igcsearch.db -o all.db`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return errors.New("want the databases to be merged")
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.sources = args
+			return runMerge(cmd.Context(), o, cmd.OutOrStdout())
+		},
+	}
+	cmd.Flags().StringVarP(&o.output, "output", "o", "", "the new database `FILE`")
+	return cmd
+}
+
+func runMerge(ctx context.Context, o mergeOptions, stdout io.Writer) error {
+	if o.output == "" {
+		return usageError{errors.New("--output is missing: where shall they be merged? like -o all.db")}
+	}
+	if err := store.Merge(ctx, o.sources, o.output); err != nil {
+		return err
+	}
+	db, err := store.OpenReadOnly(ctx, o.output)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	infos, err := db.Studies(ctx)
+	if err != nil {
+		return err
+	}
+	for _, i := range infos {
+		done, all := 0, 0
+		for status, n := range i.Trials {
+			all += n
+			if status.Finished() {
+				done += n
+			}
+		}
+		fmt.Fprintf(stdout, "%s: %d of %s finished\n", i.Name, done, count(all, "trial"))
+	}
+	return nil
+}

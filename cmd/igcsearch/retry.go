@@ -1,0 +1,116 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"igcsearch/search"
+	"igcsearch/space"
+	"igcsearch/store"
+)
+
+type retryOptions struct {
+	study, db, status string
+	pairs             pairs
+	seeds             seeds
+}
+
+func newRetryCommand() *cobra.Command {
+	var o retryOptions
+	cmd := &cobra.Command{
+		Use:   "retry STUDY",
+		Short: "Let trials that failed be tried again",
+		Long: `retry makes trials of a study pending that failed, or diverged, and forgets how
+often they did: the next run trains them again. A failed trial goes on from its
+last checkpoint; one that diverged starts anew, and on the same device diverges
+again.`,
+		Example: `  igcsearch retry quickstart --status failed
+
+  # only these
+  igcsearch retry quickstart --status failed,diverged --pairs 40x2,64x1 --seeds 0`,
+		Args:              oneStudy,
+		ValidArgsFunction: completeStudies,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.study = args[0]
+			return runRetry(cmd.Context(), o, cmd.OutOrStdout())
+		},
+	}
+	addDB(cmd, &o.db)
+	cmd.Flags().StringVar(&o.status, "status", string(search.Failed), "which trials: failed, diverged, or both with a comma between")
+	cmd.Flags().Var(&o.pairs, "pairs", "only trials of these pairs (default all)")
+	cmd.Flags().Var(&o.seeds, "seeds", "only trials from these seeds (default all)")
+	return cmd
+}
+
+func runRetry(ctx context.Context, o retryOptions, stdout io.Writer) error {
+	var statuses []search.Status
+	for text := range strings.SplitSeq(o.status, ",") {
+		s := search.Status(strings.TrimSpace(text))
+		if s != search.Failed && s != search.Diverged {
+			return usageError{fmt.Errorf("--status %q: want failed, diverged, or both with a comma between", o.status)}
+		}
+		statuses = append(statuses, s)
+	}
+	if err := existing(ctx, o.db); err != nil {
+		return err
+	}
+	db, err := store.Open(ctx, o.db)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	study, err := findStudy(ctx, db, o.study)
+	if err != nil {
+		return err
+	}
+	again, err := db.Retry(ctx, study.Name, statuses, func(s space.System, seed int) bool {
+		return (len(o.pairs) == 0 || slices.Contains(o.pairs, s.Pair())) && (len(o.seeds) == 0 || slices.Contains(o.seeds, seed))
+	})
+	if err != nil {
+		return err
+	}
+	for _, t := range again {
+		fmt.Fprintf(stdout, "%v seed %d was %s: %s\n", t.System.Label(), t.Seed, t.Status, t.Error)
+	}
+	_, err = fmt.Fprintf(stdout, "%s: %s to be tried again\n", study.Name, count(len(again), "trial"))
+	return err
+}
+
+// existing refuses a database that is not there, which store.Open would create.
+func existing(ctx context.Context, path string) error {
+	db, err := store.OpenReadOnly(ctx, path)
+	if err != nil {
+		return err
+	}
+	return db.Close()
+}
+
+// seeds is a flag for a list, "0,2".
+type seeds []int
+
+func (s *seeds) String() string {
+	texts := make([]string, len(*s))
+	for i, n := range *s {
+		texts[i] = strconv.Itoa(n)
+	}
+	return strings.Join(texts, ",")
+}
+func (s *seeds) Type() string { return "N,…" }
+func (s *seeds) Set(text string) error {
+	*s = nil
+	for one := range strings.SplitSeq(text, ",") {
+		n, err := strconv.Atoi(strings.TrimSpace(one))
+		if err != nil || n < 0 {
+			return errors.New("want seeds, like 0,2")
+		}
+		*s = append(*s, n)
+	}
+	return nil
+}

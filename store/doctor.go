@@ -1,0 +1,252 @@
+package store
+
+import (
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"igcsearch/search"
+	"igcsearch/space"
+)
+
+// Health is what Examine finds in a database.
+type Health struct {
+	Version             int    // of the schema
+	Network             string // file system that other machines share, "" for a local one
+	FileBytes, WALBytes int64
+	FreeBytes           int64 // of the file, which a vacuum would give back
+	Tables              []TableSize
+	Workers             []WorkerInfo
+	// Damage is what SQLite says of the file: no repair of ours mends it.
+	Damage []string
+	// Findings are what Repair mends.
+	Findings []string
+}
+
+// TableSize is a table with its content.
+type TableSize struct {
+	Name        string
+	Rows, Bytes int64 // bytes of the values, without SQLite's own
+}
+
+// WorkerInfo is a process that works on the database.
+type WorkerInfo struct {
+	Host   string
+	PID    int
+	Trials int // that it runs
+	Dead   bool
+}
+
+// Examine looks for what is wrong with the database. It changes nothing.
+func (db *DB) Examine(ctx context.Context) (Health, error) {
+	var h Health
+	err := db.view(ctx, func(tx *sql.Tx) (err error) {
+		h = Health{Version: db.version, Network: db.network}
+		for suffix, n := range map[string]*int64{"": &h.FileBytes, "-wal": &h.WALBytes} {
+			if info, err := os.Stat(db.path + suffix); err == nil {
+				*n = info.Size()
+			}
+		}
+		if h.Damage, err = texts(ctx, tx, `SELECT integrity_check FROM pragma_integrity_check WHERE integrity_check <> 'ok'
+			UNION ALL SELECT 'table ' || "table" || ', row ' || coalesce(rowid, '?') || ': what it refers to in ' || parent || ' is missing' FROM pragma_foreign_key_check`); err != nil {
+			return err
+		}
+		if err := tx.QueryRowContext(ctx, `SELECT freelist_count * page_size FROM pragma_freelist_count, pragma_page_size`).Scan(&h.FreeBytes); err != nil {
+			return err
+		}
+		names, err := texts(ctx, tx, `SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%' AND name NOT LIKE 'goose%' ORDER BY name`)
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			columns, err := texts(ctx, tx, `SELECT 'coalesce(length(CAST("' || name || '" AS BLOB)), 0)' FROM pragma_table_info(?)`, name)
+			if err != nil {
+				return err
+			}
+			t := TableSize{Name: name}
+			if err := tx.QueryRowContext(ctx, `SELECT count(*), coalesce(sum(`+strings.Join(columns, " + ")+`), 0) FROM "`+name+`"`).Scan(&t.Rows, &t.Bytes); err != nil {
+				return err
+			}
+			h.Tables = append(h.Tables, t)
+		}
+		if h.Version < 3 {
+			h.Findings = append(h.Findings, fmt.Sprintf("the schema is of version %d: it would be brought up to version %d", h.Version, schemaVersion))
+			return nil
+		}
+		if err := each(ctx, tx, `SELECT w.id, w.host, w.pid, (SELECT count(*) FROM attempt WHERE worker = w.id) FROM worker w ORDER BY w.host, w.pid`, nil, func(rows *sql.Rows) error {
+			var w WorkerInfo
+			var id int64
+			if err := rows.Scan(&id, &w.Host, &w.PID, &w.Trials); err != nil {
+				return err
+			}
+			w.Dead = !db.alive(sql.NullInt64{Int64: id, Valid: true}, w.Host, w.PID) && (db.self == nil || db.self.id != id)
+			if w.Dead {
+				h.Findings = append(h.Findings, fmt.Sprintf("process %d on %s is gone and had %d trials: they would become pending", w.PID, w.Host, w.Trials))
+			}
+			if db.self == nil || db.self.id != id {
+				h.Workers = append(h.Workers, w)
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+		for _, f := range faults {
+			found, err := texts(ctx, tx, `SELECT 'study ' || s.name || ': '|| t.system || ' seed ' || t.seed || `+f.what+f.from)
+			if err != nil {
+				return err
+			}
+			for _, text := range found {
+				h.Findings = append(h.Findings, text+": "+f.repair)
+			}
+		}
+		damaged, err := db.damagedStates(ctx, tx)
+		for _, d := range damaged {
+			h.Findings = append(h.Findings, d.text+": it would be removed, and what came after the state before it trained again")
+		}
+		return err
+	})
+	return h, db.explain("examine", err)
+}
+
+// faults are what Repair mends by a statement: SQL from which the trials come,
+// what to say of one, and the statements.
+var faults = []struct{ what, from, repair string }{
+	{`' is running, but no attempt at it is open'`, ` FROM trial t JOIN study s ON s.id = t.study
+		WHERE t.status = 'running' AND NOT EXISTS (SELECT 1 FROM attempt WHERE trial = t.id AND ended IS NULL)`, "it would become pending"},
+	{`' has an open attempt, but is ' || t.status`, ` FROM trial t JOIN study s ON s.id = t.study
+		WHERE t.status <> 'running' AND EXISTS (SELECT 1 FROM attempt WHERE trial = t.id AND ended IS NULL)`, "the attempt would be closed as lost"},
+	{`' is done, but has ' || (SELECT coalesce(max(number), 0) FROM epoch WHERE trial = t.id) || ' of ' || t.epochs || ' epochs'`, ` FROM trial t JOIN study s ON s.id = t.study
+		WHERE t.status = 'done' AND coalesce((SELECT max(number) FROM epoch WHERE trial = t.id), 0) < t.epochs`, "it would become pending"},
+	{`' has a checkpoint that nothing needs'`, ` FROM trial t JOIN study s ON s.id = t.study
+		WHERE t.status IN ('done', 'diverged') AND NOT s.keep_checkpoints AND EXISTS (SELECT 1 FROM checkpoint WHERE trial = t.id)`, "it would be removed"},
+}
+
+var mends = []string{
+	`UPDATE trial SET status = 'pending' WHERE status = 'running' AND NOT EXISTS (SELECT 1 FROM attempt WHERE trial = trial.id AND ended IS NULL)`,
+	`UPDATE attempt SET ended = max(started, unixepoch() * 1000), outcome = 'lost', failure = 'lost', worker = NULL
+		WHERE ended IS NULL AND (SELECT status FROM trial WHERE id = attempt.trial) <> 'running'`,
+	`UPDATE trial SET status = 'pending' WHERE status = 'done' AND coalesce((SELECT max(number) FROM epoch WHERE trial = trial.id), 0) < epochs`,
+	`DELETE FROM checkpoint WHERE trial IN (SELECT t.id FROM trial t JOIN study s ON s.id = t.study WHERE t.status IN ('done', 'diverged') AND NOT s.keep_checkpoints)`,
+}
+
+// Repair mends what Examine finds; it needs Open. Trials of processes that live
+// are left alone.
+func (db *DB) Repair(ctx context.Context) error {
+	if err := db.Join(ctx); err != nil {
+		return err
+	}
+	err := db.reclaim(ctx)
+	if err == nil {
+		err = db.update(ctx, func(tx *sql.Tx) error {
+			damaged, err := db.damagedStates(ctx, tx)
+			if err != nil {
+				return err
+			}
+			for _, d := range damaged {
+				if _, err := tx.ExecContext(ctx, `DELETE FROM `+d.table+` WHERE trial = ? AND epoch = ?`, d.trial, d.epoch); err != nil {
+					return err
+				}
+			}
+			for _, statement := range mends {
+				if _, err := tx.ExecContext(ctx, statement); err != nil {
+					return err
+				}
+			}
+			// All may have changed, for those that watch.
+			if _, err := tx.ExecContext(ctx, `UPDATE study SET changes = changes + 1`); err != nil {
+				return err
+			}
+			_, err = tx.ExecContext(ctx, `UPDATE trial SET changed = (SELECT changes FROM study WHERE id = trial.study)`)
+			return err
+		})
+	}
+	return db.explain("repair", err)
+}
+
+// Vacuum gives the free bytes of the file back.
+func (db *DB) Vacuum(ctx context.Context) error {
+	_, err := db.write.ExecContext(ctx, `VACUUM`)
+	if err == nil {
+		_, err = db.write.ExecContext(ctx, `PRAGMA wal_checkpoint(TRUNCATE)`)
+	}
+	return db.explain("vacuum", err)
+}
+
+type damagedState struct {
+	table string
+	trial int64
+	epoch int
+	text  string
+}
+
+func (db *DB) damagedStates(ctx context.Context, tx *sql.Tx) (damaged []damagedState, err error) {
+	for _, table := range []string{"checkpoint", "best_checkpoint"} {
+		err := each(ctx, tx, `SELECT c.trial, c.epoch, c.state, c.sha256, s.name, t.system, t.seed FROM `+table+` c
+			JOIN trial t ON t.id = c.trial JOIN study s ON s.id = t.study`, nil, func(rows *sql.Rows) error {
+			d := damagedState{table: table}
+			var state, sum sql.RawBytes
+			var study, system string
+			var seed int
+			if err := rows.Scan(&d.trial, &d.epoch, &state, &sum, &study, &system, &seed); err != nil {
+				return err
+			}
+			if got := sha256.Sum256(state); string(got[:]) != string(sum) {
+				d.text = fmt.Sprintf("study %s: the checkpoint of %s seed %d after epoch %d is damaged", study, system, seed, d.epoch)
+				damaged = append(damaged, d)
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return damaged, nil
+}
+
+func texts(ctx context.Context, tx *sql.Tx, query string, args ...any) (list []string, err error) {
+	err = each(ctx, tx, query, args, func(rows *sql.Rows) error {
+		var s string
+		err := rows.Scan(&s)
+		list = append(list, s)
+		return err
+	})
+	return list, err
+}
+
+// Retry makes trials of a study pending again that have one of the statuses,
+// Failed or Diverged, and that match, and forgets how often they failed. It
+// returns them.
+func (db *DB) Retry(ctx context.Context, name string, statuses []search.Status, match func(space.System, int) bool) (again []search.Trial, err error) {
+	err = db.update(ctx, func(tx *sql.Tx) error {
+		again = nil
+		study, _, err := db.findStudy(ctx, tx, name)
+		if err != nil {
+			return err
+		}
+		trials, err := db.findTrials(ctx, tx, study, -1)
+		if err != nil {
+			return err
+		}
+		for _, t := range trials {
+			if t.Status != search.Failed && t.Status != search.Diverged || !slices.Contains(statuses, t.Status) || !match(t.System, t.Seed) {
+				continue
+			}
+			if _, err := tx.ExecContext(ctx, `DELETE FROM failure WHERE trial = ?`, t.ID); err != nil {
+				return err
+			}
+			if err := setStatus(ctx, tx, study, t.ID, search.Pending); err != nil {
+				return err
+			}
+			again = append(again, t)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, db.explain(fmt.Sprintf("retry study %q in", name), err)
+	}
+	return again, nil
+}

@@ -17,10 +17,12 @@ gpu: build/gpu/libcuda.a ## igcsearch-gpu, which runs without CUDA too, on the p
 gpu-test: build/gpu/libcuda.a ## the tests with tag gpu, on the emulated GPU; on a real one with IGC_REQUIRE_GPU=1
 	$(GPU) go test -tags gpu ./trainer/gpu/...
 	$(GPU) go test -tags gpu -run GPU ./trainer ./cmd/igcsearch
+	$(GPU) go test -race -tags gpu -run 'SameBits|GPUResult' ./trainer/gpu ./trainer
 
-gpu-tests: build/gpu/libcuda.a ## test programs to be carried to a machine with a GPU
+gpu-tests: gpu ## test programs to be carried to a machine with a GPU
 	$(GPU) go test -c -tags gpu -ldflags '-s -w' -o build/gpu/gpu.test ./trainer/gpu
 	$(GPU) go test -c -tags gpu -ldflags '-s -w' -o build/gpu/trainer.test ./trainer
+	gzip -1kf igcsearch-gpu build/gpu/gpu.test build/gpu/trainer.test
 
 gpu-verify:       ## on a machine with a GPU: is it right, and how fast; the tables of docs/gpu.md
 	trainer/gpu/verify.sh

@@ -151,6 +151,9 @@ split at spaces, without quoting; a script can hold what needs more.`,
 			if err != nil {
 				return err
 			}
+			if len(gpus) > 1 {
+				return usageError{fmt.Errorf("bench measures one GPU: --device cuda:%d", gpus[0].Index)}
+			}
 			if len(gpus) > 0 {
 				return runGPUBench(cmd.Context(), o, gpus[0], cmd.OutOrStdout(), cmd.ErrOrStderr())
 			}

@@ -57,7 +57,7 @@ func (d *device) choose(there []gpu.Info, why error) ([]gpu.Info, error) {
 	case "cpu":
 		return nil, nil
 	case "auto":
-		return there, nil
+		return slices.DeleteFunc(slices.Clone(there), func(g gpu.Info) bool { return !g.Supported() }), nil
 	}
 	if why != nil {
 		return nil, fmt.Errorf("--device %s: %w", d, why)

@@ -19,10 +19,8 @@ import (
 // second, as far as the memory goes: measured, with more until another half as
 // many gain less than a thirtieth.
 func (d *Device) Workers(ctx context.Context, net space.Network, n int, set *dataset.Set) (int, error) {
-	models, _, err := d.crowd(ctx, net, n, set)
-	for _, m := range models {
-		m.Close()
-	}
+	models, _, err := d.crowd(ctx, net, n, set, nil)
+	drop(models, 0)
 	return len(models), err
 }
 
@@ -30,17 +28,15 @@ func (d *Device) Workers(ctx context.Context, net space.Network, n int, set *dat
 // their own.
 const mostWorkers = 32
 
-// crowd returns as many models as Workers says, and their pictures a second.
-func (d *Device) crowd(ctx context.Context, net space.Network, n int, set *dataset.Set) (models []*Model, rate float64, err error) {
+// crowd returns as many models as Workers says, first the one or none given, and
+// their pictures a second. After an error there are none.
+func (d *Device) crowd(ctx context.Context, net space.Network, n int, set *dataset.Set, models []*Model) (_ []*Model, rate float64, err error) {
 	defer func() {
 		if err != nil {
-			for _, m := range models {
-				m.Close()
-			}
-			models = nil
+			models = drop(models, 0)
 		}
 	}()
-	more := 1
+	more := 1 - len(models)
 	for len(models)+more <= mostWorkers {
 		if err := ctx.Err(); err != nil {
 			return models, 0, err
@@ -49,7 +45,7 @@ func (d *Device) crowd(ctx context.Context, net space.Network, n int, set *datas
 		for range more {
 			m, err := d.New(net, n, set, Options{Momentum: 0.9})
 			if err != nil {
-				if errors.Is(err, ErrMemory) && before > 0 {
+				if errors.Is(err, ErrMemory) && rate > 0 {
 					return drop(models, before), rate, nil
 				}
 				return models, 0, err
@@ -63,7 +59,7 @@ func (d *Device) crowd(ctx context.Context, net space.Network, n int, set *datas
 		if r < rate*31/30 {
 			return drop(models, before), rate, nil
 		}
-		rate, more = r, max(1, len(models)/2)
+		rate, more = r, (len(models)+1)/2
 	}
 	return models, rate, nil
 }
@@ -119,8 +115,12 @@ func (m *Model) rewind(steps int) error {
 	for i := range order {
 		order[i] = i
 	}
-	_, _, err := m.begin(context.Background(), &m.set.Train, order, nil, 0)
-	return errors.Join(err, upload(m.stream, m.rates.addr, make([]float32, steps)))
+	_, stop, err := m.begin(context.Background(), &m.set.Train, order, nil, 0)
+	if err != nil {
+		return err
+	}
+	stop() // of a folder the same pictures go round: decoding is not measured
+	return errors.Join(upload(m.stream, m.rates.addr, make([]float32, steps)), m.stream.Synchronize())
 }
 
 // cpuTime is what the process has used of the processor.
@@ -139,7 +139,8 @@ func (d *Device) Bench(ctx context.Context, net space.Network, n, steps int, set
 	if err != nil {
 		return b, err
 	}
-	defer m.Close()
+	models := []*Model{m}
+	defer func() { drop(models, 0) }()
 	b.Memory, b.Launches, b.Bytes = m.Bytes(), len(m.train.launches), m.train.traffic()
 	// Some steps at a time, as in a training, which does not wait for each.
 	burst := min(8, m.rates.bytes/4)
@@ -168,16 +169,16 @@ func (d *Device) Bench(ctx context.Context, net space.Network, n, steps int, set
 	}
 	slices.Sort(times)
 	b.Step = (times[steps/2] + times[(steps-1)/2]) / 2
-	models, _, err := d.crowd(ctx, net, n, set)
-	if err != nil {
+	if models, _, err = d.crowd(ctx, net, n, set, models); err != nil {
+		models = nil
 		return b, err
 	}
-	defer drop(models, 0)
 	if b.AllPerSecond, b.Host, err = d.together(models, 300*time.Millisecond); err != nil {
 		return b, err
 	}
 	b.Trials = len(models)
 	b.Host /= float64(b.Trials)
+	models = drop(models, 0) // their memory is needed
 	b.PeakFlops, b.Bandwidth, err = d.limits()
 	return b, err
 }

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"slices"
 	"sync"
 	"unsafe"
 
@@ -41,13 +42,17 @@ func Devices() ([]Info, error) {
 	}
 	var list []Info
 	for i := range n {
-		info, err := describe(i)
-		if err != nil {
-			return nil, fmt.Errorf("GPU %d: %w", i, err)
+		info, e := describe(i)
+		if e != nil { // the others may be well
+			err = fmt.Errorf("no GPU: GPU %d: the driver does not describe it: %w", i, e)
+			continue
 		}
 		list = append(list, info)
 	}
-	return list, nil
+	if len(list) > 0 {
+		err = nil
+	}
+	return list, err
 }
 
 // describe asks the driver about a device. Free memory is known of a device with a
@@ -92,12 +97,13 @@ func Open(index int) (*Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	if index < 0 || index >= len(list) {
+	i := slices.IndexFunc(list, func(info Info) bool { return info.Index == index })
+	if i < 0 {
 		return nil, fmt.Errorf("no GPU %d: this machine has %d, counted from 0", index, len(list))
 	}
-	d := &Device{info: list[index], modules: map[string]cu.Module{}, functions: map[string]cu.Function{}, pictures: map[*dataset.Set]*pictures{}}
-	if capability := d.info.Capability; len(capability) == len("sm_70") && capability < "sm_70" {
-		return nil, fmt.Errorf("%s: compute capability %s, want sm_70 or later", d.info.Name, capability)
+	d := &Device{info: list[i], modules: map[string]cu.Module{}, functions: map[string]cu.Function{}, pictures: map[*dataset.Set]*pictures{}}
+	if !d.info.Supported() {
+		return nil, fmt.Errorf("%s: compute capability %s, want sm_70 or later", d.info.Name, d.info.Capability)
 	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -126,6 +132,9 @@ func (d *Device) do(f func() error) error {
 	if err := f(); err != nil {
 		if errors.Is(err, ErrMemory) {
 			return err
+		}
+		if errors.Is(err, cu.OutOfMemory) {
+			return fmt.Errorf("%w: %w", ErrMemory, err)
 		}
 		return fmt.Errorf("%s: %w", d.info.Name, err)
 	}
@@ -180,8 +189,8 @@ func alloc(what string, n int) (cu.DevicePtr, error) {
 	return p, nil
 }
 
-// upload copies a slice to the device, in its turn on the stream; the slice is free
-// afterwards. The copies without a stream would not wait for those with one, nor
+// upload copies a slice to the device, in its turn on the stream; until then the
+// slice must stay as it is. The copies without a stream would not wait for those with one, nor
 // they for them.
 func upload[T any](stream cu.Stream, to uint64, s []T) error {
 	if len(s) == 0 {
@@ -210,7 +219,7 @@ type pictures struct {
 
 // hold returns a data set's pictures, which several trainings share; release gives
 // them back. A set whose pixels are not in memory has none.
-func (d *Device) hold(set *dataset.Set) (*pictures, error) {
+func (d *Device) hold(set *dataset.Set, stream cu.Stream) (*pictures, error) {
 	if set.Train.Pixels == nil {
 		return nil, nil
 	}
@@ -231,7 +240,7 @@ func (d *Device) hold(set *dataset.Set) (*pictures, error) {
 			labels = append(labels, int32(l))
 		}
 	}
-	p.pixels, p.labels, p.table = &buffer{name: "pixels", bytes: bytes}, &buffer{name: "label list", bytes: 4 * len(labels)}, &buffer{name: "table", bytes: 4 * dataset.Channels * 256}
+	p.pixels, p.labels, p.table = kept("pixels", bytes), kept("label list", 4*len(labels)), kept("table", 4*dataset.Channels*256)
 	total := 0
 	for _, b := range []*buffer{p.pixels, p.labels, p.table} {
 		b.addr = uint64(total)
@@ -244,22 +253,21 @@ func (d *Device) hold(set *dataset.Set) (*pictures, error) {
 	for _, b := range []*buffer{p.pixels, p.labels, p.table} {
 		b.addr += uint64(p.memory)
 	}
-	var none cu.Stream
 	at := p.pixels.addr
 	for _, s := range splits {
 		if err == nil {
-			err = upload(none, at, s.Pixels)
+			err = upload(stream, at, s.Pixels)
 		}
 		at += uint64(len(s.Pixels))
 	}
 	if err == nil {
-		err = upload(none, p.labels.addr, labels)
+		err = upload(stream, p.labels.addr, labels)
 	}
 	if table := set.Table(); err == nil {
-		err = upload(none, p.table.addr, table[:])
+		err = upload(stream, p.table.addr, table[:])
 	}
 	if err == nil {
-		err = cu.Synchronize() // others use the pictures on streams of their own
+		err = stream.Synchronize() // others use the pictures on streams of their own
 	}
 	if err != nil {
 		_ = cu.MemFree(p.memory)

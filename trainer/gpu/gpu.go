@@ -30,6 +30,11 @@ type Info struct {
 // Arithmetic names whose bits a GPU's results are: "cuda sm_90".
 func (i Info) Arithmetic() string { return "cuda " + i.Capability }
 
+// Supported reports whether the kernels run on it: from sm_70 on.
+func (i Info) Supported() bool {
+	return len(i.Capability) > len("sm_70") || i.Capability >= "sm_70"
+}
+
 // Options say how a model trains.
 type Options struct {
 	Augmentation *dataset.Augmentation // of training pictures; nil: as they are

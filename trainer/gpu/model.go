@@ -3,6 +3,7 @@
 package gpu
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -95,7 +96,7 @@ func (m *Model) build() (err error) {
 			return err
 		}
 	}
-	if m.pictures, err = m.d.hold(m.set); err != nil {
+	if m.pictures, err = m.d.hold(m.set, m.stream); err != nil {
 		return err
 	}
 	steps := max(m.set.Train.Len()/m.n, 1)
@@ -173,6 +174,9 @@ func (m *Model) build() (err error) {
 				return err
 			}
 		}
+	}
+	if err := m.stream.Synchronize(); err != nil {
+		return err
 	}
 	if m.train, err = m.record(plans[0]); err != nil {
 		return err
@@ -267,13 +271,14 @@ func (m *Model) Train(ctx context.Context, epoch int, order []int, rates []float
 		panic(fmt.Sprintf("gpu: an order of %d pictures for batches of %d", len(order), m.n))
 	}
 	steps := len(order) / m.n
-	return m.d.do(func() error {
+	var ended error // by done: not the device's
+	err := m.d.do(func() error {
 		next, stop, err := m.begin(ctx, &m.set.Train, order, m.o.Augmentation, uint64(epoch))
 		if err != nil {
 			return err
 		}
 		defer stop()
-		if err := upload(m.stream, m.rates.addr, rates[:steps]); err != nil {
+		if err := errors.Join(upload(m.stream, m.rates.addr, rates[:steps]), m.stream.Synchronize()); err != nil {
 			return err
 		}
 		// Groups of steps grow until they take long enough for the host to do
@@ -300,38 +305,39 @@ func (m *Model) Train(ctx context.Context, epoch int, order []int, rates []float
 			if err := m.ends[0].Synchronize(); err != nil {
 				return err
 			}
-			if time.Since(begin) < 20*time.Millisecond {
+			switch took := time.Since(begin); {
+			case took < 20*time.Millisecond:
 				group = min(2*group, largestGroup)
+			case took > 200*time.Millisecond:
+				group = max(group/2, 1)
 			}
 			end := ends[0]
 			ends = append(ends[:0], ends[1:]...)
 			m.ends[0], m.ends[1] = m.ends[1], m.ends[0]
-			if err := m.report(heard, end, done); err != nil {
+			if err := m.report(heard, end); err != nil {
 				return errors.Join(err, m.stream.Synchronize())
+			}
+			for i, loss := range m.reported.losses {
+				if ended = done(heard+i, loss, int(m.reported.corrects[i])); ended != nil {
+					return m.stream.Synchronize()
+				}
 			}
 			heard = end
 		}
 		m.last = order[len(order)-m.n:]
 		return m.stream.Synchronize()
 	})
+	return cmp.Or(ended, err)
 }
 
-// report tells done of the steps from … to−1.
-func (m *Model) report(from, to int, done func(step int, loss float64, correct int) error) error {
+// report reads the losses of the steps from … to−1.
+func (m *Model) report(from, to int) error {
 	r := &m.reported
 	r.losses, r.corrects = append(r.losses[:0], make([]float64, to-from)...), append(r.corrects[:0], make([]int32, to-from)...)
 	if err := download(r.losses, m.losses.addr+uint64(8*from)); err != nil {
 		return err
 	}
-	if err := download(r.corrects, m.corrects.addr+uint64(4*from)); err != nil {
-		return err
-	}
-	for i, loss := range r.losses {
-		if err := done(from+i, loss, int(r.corrects[i])); err != nil {
-			return err
-		}
-	}
-	return nil
+	return download(r.corrects, m.corrects.addr+uint64(4*from))
 }
 
 // begin readies the pictures of order; next starts a step or a part of an
@@ -341,6 +347,9 @@ func (m *Model) begin(ctx context.Context, split *dataset.Split, order []int, au
 		return nil, nil, err
 	}
 	if m.fed != nil {
+		if err := m.stream.Synchronize(); err != nil {
+			return nil, nil, err
+		}
 		batches := m.set.Batches(ctx, split, order, m.n, aug, m.o.Seed, epoch)
 		return func(r *recorded) error { return m.feedNext(batches, r) }, batches.Close, nil
 	}
@@ -349,7 +358,7 @@ func (m *Model) begin(ctx context.Context, split *dataset.Split, order []int, au
 		v := aug.View(picture, m.o.Seed, epoch)
 		shows[i] = show{picture: int32(m.pictures.first[split] + picture), dy: int8(v.Dy), dx: int8(v.Dx), mirror: int8(flag(v.Mirror))}
 	}
-	if err := upload(m.stream, m.order.addr, shows); err != nil {
+	if err := errors.Join(upload(m.stream, m.order.addr, shows), m.stream.Synchronize()); err != nil {
 		return nil, nil, err
 	}
 	return func(r *recorded) error { return r.graph.launch(m.stream) }, func() {}, nil
@@ -462,11 +471,18 @@ func (m *Model) Close() {
 			for i := range m.fed.slots {
 				if s := &m.fed.slots[i]; s.pixels != nil {
 					_ = cu.MemFreeHost(unsafe.Pointer(unsafe.SliceData(s.pixels)))
+					_ = cu.DestroyEvent(&s.copied)
 				}
 			}
 		}
 		for _, p := range m.memory {
 			_ = cu.MemFree(p)
+		}
+		var event cu.Event
+		for i := range m.ends {
+			if m.ends[i] != event {
+				_ = cu.DestroyEvent(&m.ends[i])
+			}
 		}
 		var none cu.Stream
 		if m.stream != none {

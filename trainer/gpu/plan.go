@@ -650,7 +650,9 @@ const align = 256
 func (p *plan) arrange() int {
 	for i, l := range p.launches {
 		visit(l.args, func(_ uintptr, b *buffer) {
-			b = b.root()
+			if b = b.root(); b.kept {
+				return // others may use it, too
+			}
 			if b.first < 0 {
 				b.first = i
 			}

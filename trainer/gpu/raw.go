@@ -25,6 +25,9 @@ func failed(call string, code C.CUresult) error {
 	if code == C.CUDA_SUCCESS {
 		return nil
 	}
+	if code == C.CUDA_ERROR_OUT_OF_MEMORY {
+		return fmt.Errorf("%w: %s", ErrMemory, call)
+	}
 	var name *C.char
 	if C.cuGetErrorName(code, &name) != C.CUDA_SUCCESS || name == nil {
 		return fmt.Errorf("%s: error %d", call, int(code))
@@ -58,10 +61,12 @@ func record(s cu.Stream, f func() error) (g graphExec, err error) {
 	if e := failed("cuStreamEndCapture", C.cuStreamEndCapture(rawStream(s), &graph)); err == nil {
 		err = e
 	}
+	if graph != nil {
+		defer C.cuGraphDestroy(graph)
+	}
 	if err != nil {
 		return g, err
 	}
-	defer C.cuGraphDestroy(graph)
 	return g, failed("cuGraphInstantiate", C.cuGraphInstantiateWithFlags(&g.exec, graph, 0))
 }
 

@@ -5,11 +5,12 @@
 # a short study. Everything printed goes to OUTDIR (build/verify) too; the tables are those of docs/gpu.md.
 #
 # It builds what it needs where there is Go. Where there is none, carry the source tree with build/gpu and igcsearch-gpu
-# in it, made by `make gpu gpu-tests` on a machine of the same kind.
+# in it, or only their .gz, made by `make gpu-tests` on a machine of the same kind.
 #
 #   PEER="COMMAND"        the peer; "python3 trainer/testdata/torch_step.py --device cuda" if python3 has torch
 #   IGCSEARCH_DATA=DIR    pictures of CIFAR for the study fig3a-short; without them the study is quickstart
 #   PARTS="tests bench study"   which parts to run
+#   PAIRS=fig3a           the pairs beside the peer, which takes about a minute for each
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 out=${1:-build/verify}
@@ -19,9 +20,10 @@ parts=${PARTS:-tests bench study}
 say() { printf '\n== %s (%ds)\n' "$*" "$SECONDS"; }
 has() { case " $parts " in *" $1 "*) ;; *) return 1 ;; esac; }
 
-if command -v go >/dev/null; then make -s gpu gpu-tests; fi
+if command -v go >/dev/null; then make -s gpu-tests; fi
 for file in igcsearch-gpu build/gpu/gpu.test build/gpu/trainer.test; do
-	[ -x $file ] || { echo "verify: no $file: run \`make gpu gpu-tests\` where there is Go, and carry it here"; exit 1; }
+	[ -x $file ] || ! [ -e $file.gz ] || { gunzip -k $file.gz && chmod +x $file; }
+	[ -x $file ] || { echo "verify: no $file: run \`make gpu-tests\` where there is Go, and carry it here"; exit 1; }
 done
 igcsearch=$PWD/igcsearch-gpu
 if [ -z "${PEER+set}" ] && python3 -c 'import torch' 2>/dev/null; then
@@ -45,7 +47,7 @@ failed=0
 	fi
 	if has bench; then
 		say "one training alone, and as many at once as pay: the pairs of Table 1 (i)"
-		"$igcsearch" bench --device cuda:0 --pairs fig3a --steps 50 ${PEER:+--peer "$PEER"} || failed=1
+		"$igcsearch" bench --device cuda:0 --pairs "${PAIRS:-fig3a}" --steps 50 ${PEER:+--peer "$PEER"} || failed=1
 		say "the pairs of Table 1 (ii)"
 		"$igcsearch" bench --device cuda:0 --pairs fig3b --steps 50 || failed=1
 		say "networks of the tables"

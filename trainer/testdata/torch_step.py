@@ -9,7 +9,7 @@ steps after one that is not counted; on a GPU (at least 50 steps, TensorFloat-32
 allowed) also the step as a recorded CUDA graph and compiled by torch.compile.
 Prints a JSON line for each pair: L, M, variant, step_s in seconds.
 """
-import argparse, json, statistics, time
+import argparse, json, statistics, sys, time
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -80,15 +80,24 @@ p.add_argument("--batch", type=int, default=64)
 p.add_argument("--threads", type=int, default=2)
 p.add_argument("--steps", type=int, default=3)
 p.add_argument("--device", default="cpu")
+p.add_argument("--ways", default="eager,graph,compile", help="on a GPU")
 a = p.parse_args()
 torch.set_num_threads(a.threads)
 ways = ["eager"]
 if a.device != "cpu":
-    ways += ["graph", "compile"]
+    ways = a.ways.split(",")
     torch.backends.cudnn.benchmark = True
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
 for pair in a.pairs.split(","):
     L, M = map(int, pair.split("x"))
-    best, layout, way = min((seconds(L, M, layout, way, a), str(layout), way)
-                            for layout in (torch.contiguous_format, torch.channels_last) for way in ways)
+    found = []
+    for way in ways:
+        for layout in (torch.contiguous_format, torch.channels_last):
+            try:
+                found.append((seconds(L, M, layout, way, a), str(layout), way))
+            except Exception as e:  # a compiler that is missing, say; the others count
+                if way == "eager":
+                    raise
+                print(f"L{L}M{M} {way}: {e}", file=sys.stderr)
+    best, layout, way = min(found)
     print(json.dumps({"L": L, "M": M, "layout": layout, "variant": way, "device": a.device, "torch": torch.__version__, "step_s": best}), flush=True)

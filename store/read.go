@@ -179,6 +179,19 @@ func (db *DB) Workings(ctx context.Context, name string) (isas, models []string,
 // Checkpoint returns the newest checkpoint of a trial that is what was stored,
 // nil if it has none. It is an error if all are damaged.
 func (db *DB) Checkpoint(ctx context.Context, name string, system space.System, seed int) (*search.Checkpoint, error) {
+	return db.checkpoint(ctx, "checkpoint", name, system, seed)
+}
+
+// BestCheckpoint is Checkpoint of the epoch with the best validation accuracy,
+// which a study with KeepBest has.
+func (db *DB) BestCheckpoint(ctx context.Context, name string, system space.System, seed int) (*search.Checkpoint, error) {
+	if db.version < 3 { // before 0003_workers.sql
+		return nil, nil
+	}
+	return db.checkpoint(ctx, "best_checkpoint", name, system, seed)
+}
+
+func (db *DB) checkpoint(ctx context.Context, table, name string, system space.System, seed int) (*search.Checkpoint, error) {
 	var c *search.Checkpoint
 	err := db.viewStudy(ctx, name, func(tx *sql.Tx, id int64, _ search.Study) error {
 		var trial int64
@@ -191,7 +204,7 @@ func (db *DB) Checkpoint(ctx context.Context, name string, system space.System, 
 			return err
 		}
 		var damaged []int
-		c, damaged, err = findCheckpoint(ctx, tx, trial)
+		c, damaged, err = findCheckpoint(ctx, tx, table, trial)
 		if err == nil && c == nil && len(damaged) > 0 {
 			err = fmt.Errorf("the checkpoint of %s seed %d after epoch %d is damaged (its checksum does not fit): the next run trains it again", system.Label(), seed, damaged[0])
 		}
@@ -325,8 +338,8 @@ func (db *DB) findStates(ctx context.Context, tx *sql.Tx, study, since int64) ([
 
 // findCheckpoint returns the newest checkpoint whose checksum fits, nil if there
 // is none, and the epochs of those that are newer.
-func findCheckpoint(ctx context.Context, tx *sql.Tx, trial int64) (sound *search.Checkpoint, damaged []int, err error) {
-	err = each(ctx, tx, `SELECT epoch, state, sha256 FROM checkpoint WHERE trial = ? ORDER BY epoch DESC`, []any{trial}, func(rows *sql.Rows) error {
+func findCheckpoint(ctx context.Context, tx *sql.Tx, table string, trial int64) (sound *search.Checkpoint, damaged []int, err error) {
+	err = each(ctx, tx, `SELECT epoch, state, sha256 FROM `+table+` WHERE trial = ? ORDER BY epoch DESC`, []any{trial}, func(rows *sql.Rows) error {
 		var c search.Checkpoint
 		var sum []byte
 		if sound != nil {

@@ -216,7 +216,7 @@ func soundState(ctx context.Context, tx *sql.Tx, trial int64) (from *search.Chec
 	if err := tx.QueryRowContext(ctx, `SELECT count(*), coalesce(max(number), 0) FROM epoch WHERE trial = ?`, trial).Scan(&n, &last); err != nil {
 		return nil, "", err
 	}
-	from, damaged, err := findCheckpoint(ctx, tx, trial)
+	from, damaged, err := findCheckpoint(ctx, tx, "checkpoint", trial)
 	if err != nil {
 		return nil, "", err
 	}

@@ -19,6 +19,7 @@ import (
 type weightsOptions struct {
 	study, db, output string
 	cell              cell
+	best              bool
 }
 
 func newWeightsCommand() *cobra.Command {
@@ -29,7 +30,8 @@ func newWeightsCommand() *cobra.Command {
 		Long: `weights writes the parameters and running statistics of one trial, as of its last
 checkpoint, by the names and shapes that PyTorch has for them. The extension says
 the format: npz for numpy.load, or safetensors, whose header also says study,
-network, seed and epoch. A batch norm's eps is 2e-5.`,
+network, seed and epoch. A batch norm's eps is 2e-5. A study has checkpoints of
+finished trials with keep_checkpoints = true, the best of each with keep_best.`,
 		Example: `  igcsearch weights quickstart --pair 40x2 --seed 0 -o L40M2.safetensors
   igcsearch weights quickstart --pair 40x2 --seed 0 -o L40M2.npz`,
 		Args:              oneStudy,
@@ -41,6 +43,7 @@ network, seed and epoch. A batch norm's eps is 2e-5.`,
 	}
 	addDB(cmd, &o.db)
 	addCell(cmd, &o.cell, "to write")
+	cmd.Flags().BoolVar(&o.best, "best", false, "the weights of the epoch with the best validation accuracy, not the last")
 	cmd.Flags().StringVarP(&o.output, "output", "o", "", "the `FILE` to write: npz or safetensors")
 	return cmd
 }
@@ -72,9 +75,16 @@ func runWeights(ctx context.Context, o weightsOptions, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	from, err := db.Checkpoint(ctx, study.Name, system, o.cell.seed)
+	stored := db.Checkpoint
+	if o.best {
+		stored = db.BestCheckpoint
+	}
+	from, err := stored(ctx, study.Name, system, o.cell.seed)
 	if err != nil {
 		return err
+	}
+	if from == nil && o.best {
+		return fmt.Errorf("weights %s: no best checkpoint of %v seed %d is stored: run the study under another name with --set keep_best=true", study.Name, system.Label(), o.cell.seed)
 	}
 	if from == nil {
 		return fmt.Errorf("weights %s: no checkpoint of %v seed %d is stored: it did not start, or it was removed when the trial was done: run the study under another name with --set keep_checkpoints=true",

@@ -57,7 +57,8 @@ func (c *canvas) write(w io.Writer) error {
 }
 
 // newCanvas returns the canvas of one of the drawing Formats.
-func newCanvas(format string, w, h vg.Length, date time.Time) *canvas {
+func newCanvas(format string, w, h vg.Length, o Options) *canvas {
+	date := o.Date
 	if date.IsZero() {
 		date = time.Unix(0, 0)
 	}
@@ -68,7 +69,10 @@ func newCanvas(format string, w, h vg.Length, date time.Time) *canvas {
 		c.CanvasWriterTo = newPDF(w, h, date)
 		c.text = cp1252Text
 	case "svg":
-		c.CanvasWriterTo = vgsvg.NewWith(vgsvg.UseWH(w, h), vgsvg.EmbedFonts(true))
+		c.CanvasWriterTo = vgsvg.NewWith(vgsvg.UseWH(w, h), vgsvg.EmbedFonts(!o.Outlines))
+		if o.Outlines {
+			c.text = outlineText
+		}
 	case "png":
 		c.CanvasWriterTo = vgimg.PngCanvas{Canvas: vgimg.NewWith(vgimg.UseWH(w, h), vgimg.UseDPI(pngDPI))}
 		c.finish = withResolution
@@ -139,7 +143,7 @@ func texText(c vg.Canvas, face font.Face, pt vg.Point, s string) error {
 	return nil
 }
 
-// outlineText draws text as filled outlines. EPS needs it: vgeps neither
+// outlineText draws text as filled outlines. EPS needs it always: vgeps neither
 // embeds fonts nor encodes or escapes strings.
 func outlineText(c vg.Canvas, face font.Face, pt vg.Point, s string) error {
 	var (

@@ -44,6 +44,9 @@ type Options struct {
 	// would make every file differ: give SOURCE_DATE_EPOCH, or when the
 	// numbers last changed.
 	Date time.Time
+	// Outlines makes SVG draw its text as outlines in place of embedding half a
+	// megabyte of font: for a page that is drawn again and again.
+	Outlines bool
 }
 
 // figure is what a kind of figure gives to be written.
@@ -101,7 +104,7 @@ func encode(w io.Writer, format string, f figure) error {
 		return f.CSV(w)
 	}
 	width, height := size(f)
-	c := newCanvas(format, width, height, f.options().Date)
+	c := newCanvas(format, width, height, f.options())
 	page := draw.NewCanvas(c, width, height)
 	// The white page also gives TeX pictures their size.
 	fill(page, white, rectangle(page.Rectangle))

@@ -283,6 +283,12 @@ func TestSVG(t *testing.T) {
 			t.Error("something is translucent")
 		}
 	})
+	t.Run("outlines need no font", func(t *testing.T) {
+		out := encode(t, plots.AccuracyVsM{Options: plots.Options{Outlines: true}, Series: []plots.Series{series("", table1i, 63.9, 5)}}, "svg")
+		if bytes.Contains(out, []byte("@font-face")) || bytes.Contains(out, []byte("<text")) || len(out) > 200_000 {
+			t.Errorf("%d bytes, or a font, or text", len(out))
+		}
+	})
 	t.Run("is XML whatever the names", func(t *testing.T) {
 		texts, _, _ := svgTexts(t, encode(t, plots.AccuracyVsM{Series: []plots.Series{series(`a<b & "c" 50 %_#`, table1i, 63.9, 5)}}, "svg"))
 		if !slices.Contains(texts, `a<b & "c" 50 %_#`) {

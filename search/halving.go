@@ -10,7 +10,7 @@ import (
 type Halving struct {
 	// Reduction is η ≥ 2: of the networks that reach a rung, the best 1/η go on.
 	Reduction int `toml:"reduction" json:"reduction"`
-	// MinEpochs is the first rung, in epochs; Normalize makes a 0 a ninth of
+	// MinEpochs is the first rung, in epochs; Normalize makes a 0 a third of
 	// the training.
 	MinEpochs int `toml:"min_epochs" json:"min_epochs"`
 	// Systems is how many networks take part at most; of more, the width bound

@@ -64,6 +64,8 @@ func (r race) Decide(s Study, trials []TrialState) Decision {
 	switch {
 	case len(alive) == 1 && len(rounds) > 0:
 		d.Reason = fmt.Sprintf("%s is better than every other of %d at alpha %g, after %d of %d seeds", all[alive[0]].system.Label(), len(begun)+len(entering), r.Alpha, seeds-1, s.Seeds)
+	case seeds > s.Seeds && FindAnswer(s, trials).Trials == 0:
+		d.Reason = "no network was trained to the end"
 	case seeds > s.Seeds:
 		slices.SortStableFunc(alive, func(i, j int) int {
 			a, _ := all[i].mean(trials, s.DecidingSplit(), s.Seeds, s.Epochs)

@@ -40,7 +40,7 @@ func Replay(strategy Strategy, s Study, recorded []TrialState, o ReplayOptions) 
 	}
 	for _, t := range recorded {
 		if !t.Status.Finished() {
-			return Replayed{}, fmt.Errorf("%s seed %d has no result (%s): a replay needs every trial of the study; run it to its end with strategy grid", t.System.Label(), t.Seed, t.Status)
+			return Replayed{}, fmt.Errorf("%s seed %d has no result (%s): a replay needs every trial; export the study (csv, --epochs --times), import it with --set strategy=grid --set name=NEW, and run that to its end", t.System.Label(), t.Seed, t.Status)
 		}
 	}
 	type job struct{ trial, until, ends int }

@@ -363,7 +363,8 @@ func (f *floor) checkBudget() {
 	if !late && s.MaxEpochs == 0 && s.MaxDeviceHours == 0 {
 		return
 	}
-	if !slices.ContainsFunc(f.states, func(t TrialState) bool { return t.Status == Pending || t.Status == Running }) {
+	busy := slices.ContainsFunc(f.states, func(t TrialState) bool { return t.Status == Running })
+	if !busy && len(f.running) == 0 && len(f.strategy.Decide(s, f.states).Next) == 0 {
 		return // there is nothing to stop
 	}
 	if late {

@@ -185,9 +185,13 @@ type Answer struct {
 // FindAnswer returns the answer of what is recorded.
 func FindAnswer(s Study, trials []TrialState) Answer {
 	var best Answer
+	most := 0
 	for _, a := range arms(trials) {
-		sum, n := 0.0, 0
+		sum, n, ended := 0.0, 0, 0
 		for _, i := range a.trials {
+			if trials[i].final() {
+				ended++ // also one that failed: that is not the network's fault
+			}
 			if v, ok := trials[i].accuracy(s.DecidingSplit(), s.Epochs); ok {
 				sum += v
 				n++
@@ -196,8 +200,8 @@ func FindAnswer(s Study, trials []TrialState) Answer {
 		if n == 0 {
 			continue
 		}
-		if mean := sum / float64(n); n > best.Trials || n == best.Trials && mean > best.Accuracy {
-			best = Answer{a.system, mean, n}
+		if mean := sum / float64(n); ended > most || ended == most && mean > best.Accuracy {
+			best, most = Answer{a.system, mean, n}, ended
 		}
 	}
 	return best

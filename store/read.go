@@ -7,7 +7,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
+	"net/url"
+	"os"
 	"strings"
 	"time"
 
@@ -223,6 +226,58 @@ func (db *DB) Updated(ctx context.Context, name string) (time.Time, error) {
 		return time.Time{}, err
 	}
 	return moment(ms), nil
+}
+
+// Mark is a short text that is another one after every commit that adds or
+// changes a study, a trial, an attempt or an epoch. To ask for it costs little,
+// however much is stored.
+func (db *DB) Mark(ctx context.Context) (string, error) {
+	var n [7]int64
+	changes := "0"
+	if db.version >= 3 { // from 0003_workers.sql on
+		changes = "(SELECT coalesce(sum(changes), 0) FROM study)"
+	}
+	err := db.view(ctx, func(tx *sql.Tx) error {
+		// Times alone do not tell: two commits may have the same millisecond.
+		return tx.QueryRowContext(ctx, `SELECT `+changes+`,
+			(SELECT count(*) FROM study), (SELECT coalesce(max(updated), 0) FROM study), (SELECT count(*) FROM trial),
+			(SELECT count(*) FROM attempt), (SELECT count(ended) FROM attempt),
+			(SELECT coalesce(sum((SELECT max(number) FROM epoch WHERE trial = t.id)), 0) FROM trial t)`).
+			Scan(&n[0], &n[1], &n[2], &n[3], &n[4], &n[5], &n[6])
+	})
+	if err != nil {
+		return "", db.explain("read", err)
+	}
+	return fmt.Sprint(n), nil
+}
+
+// Snapshot writes the database as it stands, with all that was committed, to a
+// new file at path. A runner goes on writing meanwhile.
+func (db *DB) Snapshot(ctx context.Context, path string) error {
+	options := url.Values{"mode": {"ro"}, "_busy_timeout": {"10000"}}
+	copyFrom := func() error {
+		// A pool of its own: query_only forbids VACUUM to write its copy.
+		pool, err := sql.Open("sqlite3", db.dsn(options))
+		if err != nil {
+			return err
+		}
+		defer pool.Close()
+		_, err = pool.ExecContext(ctx, `VACUUM INTO ?`, path)
+		return err
+	}
+	// As view does, and for its reasons.
+	if before, atRest := db.state(); atRest {
+		options.Set("immutable", "1")
+		err := copyFrom()
+		if after, atRest := db.state(); atRest && after == before {
+			return db.explain("copy", err)
+		}
+		options.Del("immutable")
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return db.explain("copy", copyFrom())
 }
 
 // viewStudy is view for one study.

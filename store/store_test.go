@@ -566,6 +566,88 @@ func TestRead(t *testing.T) {
 	})
 }
 
+// TestMark: every commit changes it, looking does not.
+func TestMark(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	db, path, _, trials := planned(t)
+	reader, err := store.OpenReadOnly(ctx, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { reader.Close() })
+	seen := map[string]string{}
+	look := func(after string) {
+		t.Helper()
+		for range 2 {
+			mark, err := reader.Mark(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if before, ok := seen[mark]; ok && before != after {
+				t.Errorf("after %s the mark is still that after %s: %s", after, before, mark)
+			}
+			seen[mark] = after
+		}
+	}
+	look("plan")
+	a := begin(t, db, trials[0])
+	look("begin")
+	record(t, db, a, 1)
+	look("an epoch")
+	record(t, db, a, 2)
+	look("another epoch")
+	end(t, db, a, search.Failed, "no")
+	look("end")
+	other, more := newStudy(t, "other")
+	if _, err := db.Plan(ctx, other, more); err != nil {
+		t.Fatal(err)
+	}
+	look("another study")
+	if len(seen) != 6 {
+		t.Errorf("%d marks, want 6: %v", len(seen), seen)
+	}
+}
+
+// TestSnapshot: a copy is whole and of what was committed, while the database is
+// written and when it is at rest.
+func TestSnapshot(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	db, path, s, trials := planned(t)
+	a := begin(t, db, trials[0])
+	record(t, db, a, 1, 2)
+	for i, when := range []string{"while it is written", "at rest"} {
+		reader, err := store.OpenReadOnly(ctx, path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		copied := filepath.Join(t.TempDir(), "copy.db")
+		if err := reader.Snapshot(ctx, copied); err != nil {
+			t.Fatalf("%s: %v", when, err)
+		}
+		if err := reader.Snapshot(ctx, path); err == nil {
+			t.Fatalf("%s: a copy over the database itself", when)
+		}
+		reader.Close()
+		if i == 0 {
+			record(t, db, a, 3) // not in the copy
+		}
+		c, err := store.OpenReadOnly(ctx, copied)
+		if err != nil {
+			t.Fatalf("%s: %v", when, err)
+		}
+		epochs, err := c.Epochs(ctx, s.Name)
+		if err != nil || len(epochs) != 2+i {
+			t.Errorf("%s: the copy has %d epochs, want %d: %v", when, len(epochs), 2+i, err)
+		}
+		c.Close()
+		if i == 0 {
+			db.Close()
+		}
+	}
+}
+
 func TestSchema(t *testing.T) {
 	t.Parallel()
 	db, path, _, _ := planned(t)

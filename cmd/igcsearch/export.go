@@ -72,28 +72,9 @@ func runExport(ctx context.Context, o exportOptions, stdout, stderr io.Writer) e
 	if err != nil {
 		return err
 	}
-	epochs := map[space.System]map[int][]search.Epoch{}
-	if o.epochs {
-		list, err := db.Epochs(ctx, r.study.Name)
-		if err != nil {
-			return err
-		}
-		for _, e := range list {
-			if epochs[e.System] == nil {
-				epochs[e.System] = map[int][]search.Epoch{}
-			}
-			epochs[e.System][e.Seed] = append(epochs[e.System][e.Seed], e.Epoch)
-		}
-	}
-	var rows []exportRow
-	for _, t := range r.trials {
-		if !o.epochs {
-			rows = append(rows, exportRow{t, t.Last})
-			continue
-		}
-		for _, e := range epochs[t.System][t.Seed] {
-			rows = append(rows, exportRow{t, e})
-		}
+	rows, err := exportRows(ctx, db, r, o.epochs)
+	if err != nil {
+		return err
 	}
 	switch o.format {
 	case "csv":
@@ -107,6 +88,38 @@ func runExport(ctx context.Context, o exportOptions, stdout, stderr io.Writer) e
 		r.warn(stderr)
 		return exportLatex(stdout, r)
 	}
+}
+
+// exportRows are the trials at their last epoch, or at each (everyEpoch).
+func exportRows(ctx context.Context, db *store.DB, r results, everyEpoch bool) ([]exportRow, error) {
+	epochs := map[space.System]map[int][]search.Epoch{}
+	if everyEpoch {
+		list, err := db.Epochs(ctx, r.study.Name)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range list {
+			if epochs[e.System] == nil {
+				epochs[e.System] = map[int][]search.Epoch{}
+			}
+			epochs[e.System][e.Seed] = append(epochs[e.System][e.Seed], e.Epoch)
+		}
+	}
+	var rows []exportRow
+	for _, t := range r.trials {
+		if !everyEpoch {
+			rows = append(rows, exportRow{t, t.Last})
+			continue
+		}
+		list := epochs[t.System][t.Seed]
+		if len(list) == 0 && (t.Status.Finished() || t.Status == search.Failed) {
+			list = []search.Epoch{{}} // it has a result without an epoch
+		}
+		for _, e := range list {
+			rows = append(rows, exportRow{t, e})
+		}
+	}
+	return rows, nil
 }
 
 // exportRow is a trial at one of its epochs.

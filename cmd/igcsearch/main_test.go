@@ -223,10 +223,11 @@ func scriptPictures(ts *testscript.TestScript, _ bool, args []string) {
 // commands, on a study cut down to moments.
 func TestHelpExamples(t *testing.T) {
 	t.Chdir(t.TempDir())
-	// Runs that train: cut down. What needs a download is only parsed.
+	// Runs that train: cut down. What needs a download, or serves until it is
+	// interrupted, is only parsed.
 	short := []string{"--set", "seeds=1", "--set", "epochs=1", "--set", "train_pictures=32", "--set", "test_pictures=20", "--set", "blocks=1"}
-	needsPictures := func(line string) bool {
-		return strings.Contains(line, "data get") || strings.Contains(line, "fig3")
+	onlyParsed := func(line string) bool {
+		return strings.Contains(line, "data get") || strings.Contains(line, "igcsearch serve") || strings.Contains(line, "fig3")
 	}
 
 	var commands []*cobra.Command
@@ -263,7 +264,7 @@ func TestHelpExamples(t *testing.T) {
 					t.Fatalf("the example does not start with igcsearch")
 				}
 				args := words[1:]
-				if needsPictures(line) {
+				if onlyParsed(line) {
 					root := newRootCommand()
 					cmd, rest, err := root.Find(args)
 					if err == nil {

@@ -226,6 +226,7 @@ func runPlot(ctx context.Context, o plotOptions, stderr io.Writer) error {
 // figure is what all kinds of figures have.
 type figure interface {
 	Save(path string) error
+	Encode(w io.Writer, format string) error
 	CSV(w io.Writer) error
 }
 
@@ -372,48 +373,69 @@ func series(list []results) []plots.Series {
 	return all
 }
 
-// learningCurves has a curve for each pair that has a done trial.
+// learningCurves has a curve for each network that has a done trial.
 func learningCurves(ctx context.Context, db *store.DB, list []results) ([]plots.Curve, error) {
-	type trial struct {
-		system space.System
-		seed   int
-	}
 	var all []plots.Curve
 	for _, r := range list {
-		done := map[trial]bool{}
-		for _, t := range r.trials {
-			_, ok := r.accuracy(t)
-			done[trial{t.System, t.Seed}] = ok
-		}
 		epochs, err := db.Epochs(ctx, r.study.Name)
 		if err != nil {
 			return nil, err
 		}
-		for _, p := range r.bySystem() {
-			c := plots.Curve{Name: p.Label(), Epochs: make([]plots.Epoch, r.study.Epochs)}
+		curves := r.curves(epochs, search.Done)
+		for i := range curves {
 			if len(list) > 1 {
-				c.Name = label(r, list) + " " + c.Name
+				curves[i].Name = label(r, list) + " " + curves[i].Name
 			}
-			for _, e := range epochs {
-				if e.System != p.System || !done[trial{e.System, e.Seed}] {
-					continue
-				}
-				at := &c.Epochs[e.Number-1]
-				at.Losses = append(at.Losses, e.TrainLoss)
-				if correct, total := e.Correct(r.study.Curve); total > 0 {
-					at.Accuracies = append(at.Accuracies, 100*float64(correct)/float64(total))
-				}
-			}
-			if len(p.accuracies) == 0 {
+		}
+		all = append(all, curves...)
+	}
+	return all, nil
+}
+
+// curves has a curve for each network that has a trial in one of these states,
+// over those trials.
+func (r results) curves(epochs []store.TrialEpoch, of ...search.Status) []plots.Curve {
+	type trial struct {
+		system space.System
+		seed   int
+	}
+	drawn := map[trial]bool{}
+	for _, t := range r.trials {
+		if t.Status == search.Done {
+			if _, ok := r.accuracy(t); !ok {
 				continue
 			}
+		}
+		if slices.Contains(of, t.Status) {
+			drawn[trial{t.System, t.Seed}] = true
+		}
+	}
+	curves := map[space.System]*plots.Curve{}
+	for _, e := range epochs {
+		if !drawn[trial{e.System, e.Seed}] {
+			continue
+		}
+		c := curves[e.System]
+		if c == nil {
+			c = &plots.Curve{Name: e.System.Label(), Epochs: make([]plots.Epoch, r.study.Epochs)}
 			for i := range c.Epochs {
 				c.Epochs[i].Number = i + 1
 			}
-			all = append(all, c)
+			curves[e.System] = c
+		}
+		at := &c.Epochs[e.Number-1]
+		at.Losses = append(at.Losses, e.TrainLoss)
+		if correct, total := e.Correct(r.study.Curve); total > 0 {
+			at.Accuracies = append(at.Accuracies, 100*float64(correct)/float64(total))
 		}
 	}
-	return all, nil
+	var list []plots.Curve
+	for _, p := range r.bySystem() {
+		if c := curves[p.System]; c != nil {
+			list = append(list, *c)
+		}
+	}
+	return list
 }
 
 // raceArms are the networks of a study with the accuracies of their seeds. One

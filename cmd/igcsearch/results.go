@@ -25,10 +25,11 @@ const interrupted search.Status = "interrupted"
 
 // results are the trials of a stored study.
 type results struct {
-	study  search.Study
-	trials []search.Trial // by rising M, L, seed; may have the status interrupted
-	isas   []string       // arithmetic of finished attempts
-	on     []string       // models of their processors or GPUs
+	study    search.Study
+	trials   []search.Trial       // by rising M, L, seed; may have the status interrupted
+	attempts []store.TrialAttempt // for the live page only
+	isas     []string             // arithmetic of finished attempts
+	on       []string             // models of their processors or GPUs
 }
 
 // findStudy returns the stored study that nameOrFile means: by its name in the
@@ -53,7 +54,13 @@ func readResults(ctx context.Context, db *store.DB, nameOrFile string) (results,
 	if err != nil {
 		return results{}, err
 	}
+	return resultsOf(ctx, db, study)
+}
+
+// resultsOf is readResults for a study that was found.
+func resultsOf(ctx context.Context, db *store.DB, study search.Study) (results, error) {
 	r := results{study: study}
+	var err error
 	if r.trials, err = db.Trials(ctx, study.Name); err != nil {
 		return results{}, err
 	}
@@ -179,6 +186,21 @@ func (r results) done() int {
 	return n
 }
 
+// counts says how many trials are in which state.
+func (r results) counts() string {
+	n := map[search.Status]int{}
+	for _, t := range r.trials {
+		n[t.Status]++
+	}
+	var parts []string
+	for _, s := range []search.Status{search.Done, search.Diverged, search.Failed, search.Running, interrupted, search.Pending} {
+		if n[s] > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n[s], s))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
 // caption says what the accuracies are.
 func (r results) caption() string {
 	return fmt.Sprintf("%s: accuracy on the %s pictures of %s, mean ± standard deviation over n seeds",
@@ -229,9 +251,14 @@ func (r results) warnings() (list []string) {
 		list = append(list, fmt.Sprintf("left out of %s: %s", count(len(r.trials), "trial"), strings.Join(left, ", ")))
 	}
 	if len(r.isas) > 1 {
-		list = append(list, fmt.Sprintf("its trials ran on different instruction sets or GPUs (%s); their last digits may differ", strings.Join(r.isas, ", ")))
+		list = append(list, r.mixed())
 	}
 	return list
+}
+
+// mixed is the warning of several isas.
+func (r results) mixed() string {
+	return fmt.Sprintf("its trials ran on different instruction sets or GPUs (%s); their last digits may differ", strings.Join(r.isas, ", "))
 }
 
 // summaryTable is the table of networks that run prints.

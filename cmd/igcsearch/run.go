@@ -165,8 +165,12 @@ func runRun(ctx context.Context, o runOptions, stdout, stderr io.Writer) error {
 	if sum.Stopped {
 		fmt.Fprintf(stderr, "igcsearch: %s: %s, with %d of %s left; all finished epochs are in %s. Go on with a larger one (--set), or without:\n  %s\n",
 			study.Name, sum.Reason, sum.Left, count(len(trials), "trial"), o.db, o.again)
-	} else if sum.Left > 0 && sum.Reason != "" {
-		fmt.Fprintf(stderr, "igcsearch: %s: %s, with %d of %s left\n", study.Name, sum.Reason, sum.Left, count(len(trials), "trial"))
+	} else if sum.Reason != "" && (sum.Left > 0 || study.Strategy != "") {
+		left := ""
+		if sum.Left > 0 {
+			left = fmt.Sprintf("; %d of %s not trained to the end", sum.Left, count(len(trials), "trial"))
+		}
+		fmt.Fprintf(stderr, "igcsearch: %s: by the %s pictures, %s%s\n", study.Name, study.DecidingSplit(), sum.Reason, left)
 	}
 
 	r, err := readResults(ctx, db, study.Name)

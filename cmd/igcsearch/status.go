@@ -6,11 +6,12 @@ import (
 	"io"
 	"math"
 	"strconv"
-	"strings"
 
 	"github.com/spf13/cobra"
 
 	"igcsearch/search"
+	"igcsearch/space"
+	"igcsearch/store"
 )
 
 type statusOptions struct {
@@ -86,7 +87,12 @@ func finite(e search.Epoch) *float64 {
 }
 
 func runStatus(ctx context.Context, o statusOptions, stdout io.Writer) error {
-	r, err := openResults(ctx, o.db, o.study)
+	db, err := store.OpenReadOnly(ctx, o.db)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	r, err := readResults(ctx, db, o.study)
 	if err != nil {
 		return err
 	}
@@ -109,9 +115,7 @@ func runStatus(ctx context.Context, o statusOptions, stdout io.Writer) error {
 		which = []string{"<network"}
 	}
 	t := newTable(append(which, "seed", "<status", "epoch", "train loss", "validation (%)", "test (%)", "<error")...)
-	counts := map[search.Status]int{}
 	for _, trial := range r.trials {
-		counts[trial.Status]++
 		loss := ""
 		if trial.Epoch > 0 {
 			loss = fmt.Sprintf("%.4f", trial.Last.TrainLoss)
@@ -124,15 +128,53 @@ func runStatus(ctx context.Context, o statusOptions, stdout io.Writer) error {
 			fmt.Sprintf("%d/%d", trial.Epoch, trial.Epochs), loss,
 			percent(trial.Last.ValidationCorrect, trial.Last.ValidationTotal), percent(trial.Last.TestCorrect, trial.Last.TestTotal), trial.Error)...)
 	}
-	var parts []string
-	for _, s := range []search.Status{search.Done, search.Diverged, search.Failed, search.Running, interrupted, search.Pending} {
-		if counts[s] > 0 {
-			parts = append(parts, fmt.Sprintf("%d %s", counts[s], s))
+	strategy := ""
+	if r.study.Strategy != "" {
+		epochs, err := db.Epochs(ctx, r.study.Name)
+		if err != nil {
+			return err
 		}
+		strategy = fmt.Sprintf("strategy %s: %s\n", r.study.Strategy, r.wanted(epochs))
 	}
-	_, err = fmt.Fprintf(stdout, "%s on %s: %s: %s\n\n%s", r.study.Name, datasetLabel(r.study.Dataset),
-		count(len(r.trials), "trial"), strings.Join(parts, ", "), t)
+	_, err = fmt.Fprintf(stdout, "%s on %s: %s: %s\n%s\n%s", r.study.Name, datasetLabel(r.study.Dataset),
+		count(len(r.trials), "trial"), r.counts(), strategy, t)
 	return err
+}
+
+// decide asks the study's strategy what it wants next.
+func (r results) decide(epochs []store.TrialEpoch) search.Decision {
+	strategy, err := search.NewStrategy(r.study)
+	if err != nil { // a newer program's: Normalize knows all others
+		return search.Decision{Reason: err.Error()}
+	}
+	type cell struct {
+		space.System
+		seed int
+	}
+	curves := map[cell][]search.Epoch{}
+	for _, e := range epochs {
+		curves[cell{e.System, e.Seed}] = append(curves[cell{e.System, e.Seed}], e.Epoch)
+	}
+	var states []search.TrialState
+	for _, t := range r.trials {
+		if t.Status == interrupted {
+			t.Status = search.Pending
+		}
+		states = append(states, search.TrialState{Trial: t, Curve: curves[cell{t.System, t.Seed}]})
+	}
+	return strategy.Decide(r.study, states)
+}
+
+// wanted is what the strategy says, in words.
+func (r results) wanted(epochs []store.TrialEpoch) string {
+	d := r.decide(epochs)
+	switch {
+	case len(d.Next) > 0:
+		return fmt.Sprintf("%s to be trained on now; others may follow, or never", count(len(d.Next), "trial"))
+	case d.Reason == "":
+		return "it waits for what is running"
+	}
+	return d.Reason
 }
 
 // percent is empty for what was not evaluated.

@@ -1,0 +1,323 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+	"github.com/google/go-cmp/cmp"
+
+	"igcsearch/search"
+	"igcsearch/space"
+	"igcsearch/store"
+)
+
+// browser starts Chromium, or skips the test where there is none.
+func browser(t *testing.T) context.Context {
+	t.Helper()
+	path := ""
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
+		if p, err := exec.LookPath(name); err == nil {
+			path = p
+			break
+		}
+	}
+	if path == "" {
+		if os.Getenv("IGC_REQUIRE_BROWSER") == "1" {
+			t.Fatal("no Chromium, and IGC_REQUIRE_BROWSER=1: apt-get install chromium")
+		}
+		t.Skip("no Chromium: apt-get install chromium")
+	}
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.UserDataDir(t.TempDir()))
+	if os.Geteuid() == 0 {
+		options = append(options, chromedp.NoSandbox) // it refuses to run as root with one
+	}
+	ctx, stop := chromedp.NewExecAllocator(t.Context(), options...)
+	t.Cleanup(stop)
+	ctx, stop = chromedp.NewContext(ctx)
+	t.Cleanup(stop)
+	ctx, stop = context.WithTimeout(ctx, 3*time.Minute)
+	t.Cleanup(stop)
+	if err := chromedp.Run(ctx); err != nil {
+		t.Fatalf("start %s: %v", path, err)
+	}
+	return ctx
+}
+
+// tab is one page of a browser.
+type tab struct {
+	t   *testing.T
+	ctx context.Context
+
+	mu     sync.Mutex
+	errors []string // what the browser complained about
+}
+
+func open(t *testing.T, browser context.Context, url string) *tab {
+	t.Helper()
+	ctx, stop := chromedp.NewContext(browser)
+	t.Cleanup(stop)
+	p := &tab{t: t, ctx: ctx}
+	chromedp.ListenTarget(ctx, func(e any) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		switch e := e.(type) {
+		case *runtime.EventExceptionThrown:
+			p.errors = append(p.errors, e.ExceptionDetails.Error())
+		case *log.EventEntryAdded:
+			if e.Entry.Level == log.LevelError && e.Entry.Source != log.SourceNetwork {
+				p.errors = append(p.errors, e.Entry.Text)
+			}
+		}
+	})
+	// The mark goes if the page is ever loaded again.
+	p.run(log.Enable(), chromedp.EmulateViewport(1280, 900), chromedp.Navigate(url), chromedp.Evaluate(`window.neverReloaded = true`, nil))
+	return p
+}
+
+func (p *tab) run(actions ...chromedp.Action) {
+	p.t.Helper()
+	if err := chromedp.Run(p.ctx, actions...); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func (p *tab) text() (text string) {
+	p.t.Helper()
+	p.run(chromedp.Evaluate(`document.body.innerText`, &text))
+	return text
+}
+
+// until waits for an expression to become true, in a page that is not reloaded.
+func (p *tab) until(expression string) {
+	p.t.Helper()
+	var ok bool
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		p.run(chromedp.Evaluate(`window.neverReloaded && Boolean(`+expression+`)`, &ok))
+		if ok {
+			return
+		}
+	}
+	p.t.Fatalf("never true: %s; the page:\n%s", expression, p.text())
+}
+
+// says waits for a text.
+func (p *tab) says(text string) {
+	p.t.Helper()
+	p.until(fmt.Sprintf(`document.body.innerText.replace(/\s+/g, " ").includes(%q)`, text))
+}
+
+// cells are the trials that the table shows, as exportedCells has them.
+func (p *tab) cells() (list []string) {
+	p.t.Helper()
+	p.run(chromedp.Evaluate(`[...document.querySelectorAll("[id^=table-scroll] tbody tr")].map((r) =>
+		r.cells[0].textContent + "x" + r.cells[1].textContent + ": " + [...r.querySelectorAll(".cell")].map((c) => c.lastChild.textContent).join(" "))`, &list))
+	return list
+}
+
+// exported checks that the page has the numbers of export.
+func (p *tab) exported(db string) {
+	p.t.Helper()
+	if diff := cmp.Diff(exportedCells(p.t, db), p.cells()); diff != "" {
+		p.t.Errorf("export against page:\n%s", diff)
+	}
+	var accuracies []string
+	p.run(chromedp.Evaluate(`[...document.querySelectorAll("td.accuracy")].map((c) => c.textContent)`, &accuracies))
+	table := command(p.t, "export", "sweep", "--db", db, "--format", "markdown")
+	for _, a := range accuracies {
+		if !strings.Contains(table, "| "+a+" |") {
+			p.t.Errorf("export has no accuracy %q:\n%s", a, table)
+		}
+	}
+	if len(accuracies) != 2 {
+		p.t.Errorf("accuracies of %d pairs, want 2", len(accuracies))
+	}
+	p.until(`[...document.images].every((i) => i.complete && i.naturalWidth > 0)`)
+}
+
+// TestBrowser watches a study from before it starts to after its end, over a
+// restart of the server, with pages that are loaded once.
+func TestBrowser(t *testing.T) {
+	t.Parallel()
+	chromium := browser(t)
+	dir := t.TempDir()
+	db := filepath.Join(dir, "x.db")
+
+	address := "127.0.0.1:0"
+	start := func() (stop func()) {
+		t.Helper()
+		ctx, cancel := context.WithCancel(t.Context())
+		var out lockedBuffer
+		ended := make(chan error, 1)
+		go func() { ended <- runServe(ctx, serveOptions{db: db, listen: address}, &out) }()
+		for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			if url, ok := strings.CutPrefix(strings.TrimSpace(out.String()), "http://"); ok {
+				address = strings.TrimSuffix(url, "/")
+				break
+			}
+			select {
+			case err := <-ended:
+				t.Fatal(err)
+			default:
+			}
+			if time.Now().After(end) {
+				t.Fatal("the server printed no address in 10 s")
+			}
+		}
+		return func() {
+			cancel()
+			<-ended
+		}
+	}
+	stop := start()
+	if _, _, err := net.SplitHostPort(address); err != nil {
+		t.Fatal(err)
+	}
+
+	all := open(t, chromium, "http://"+address+"/")
+	one := open(t, chromium, "http://"+address+"/studies/sweep")
+	both := []*tab{all, one}
+	for _, p := range both {
+		p.says("Nothing has started yet")
+	}
+
+	w := newSweep(t, db, "<i>a & b</i>")
+	for _, p := range both {
+		p.says("0 of 4")
+		p.says("<i>a & b</i>")
+		p.says("Figures appear with the first epoch")
+		p.exported(db)
+	}
+
+	w.begin(0)
+	w.epoch(0, 1)
+	for _, p := range both {
+		p.says("1/3")
+		p.until(`document.images.length === 1`) // curves; of accuracy there is none yet
+		p.exported(db)
+	}
+	// A new epoch, while a link has the focus and the failures are not there.
+	one.run(chromedp.Focus(`img + p a[href$=".png"]`))
+	w.epoch(0, 2)
+	for _, p := range both {
+		p.says("2/3")
+		p.exported(db)
+	}
+	one.until(`document.activeElement.getAttribute("href").endsWith("/curves.png")`)
+	w.epoch(0, 3)
+	w.end(0, search.Done, "")
+	w.begin(1)
+	w.end(1, search.Failed, "line one\n<script>window.broken = true</script>")
+	for _, p := range both {
+		p.until(`document.images.length === 2`)
+		p.says("1 done, 1 failed, 2 pending · 1 failure")
+		p.says("<script>window.broken = true</script>")
+		p.until(`window.broken === undefined`)
+		p.exported(db)
+	}
+
+	// The server goes, the study goes on.
+	stop()
+	for _, p := range both {
+		p.until(`document.body.classList.contains("stale")`)
+		p.says("no word from the server")
+	}
+	w.train(2)
+	for _, p := range both {
+		if strings.Contains(p.text(), "2 done") {
+			t.Error("a page has news without a server")
+		}
+	}
+	stop = start()
+	for _, p := range both {
+		p.says("live, as of")
+		p.says("2 done, 1 failed, 1 pending")
+		p.until(`!document.body.classList.contains("stale")`)
+		p.exported(db)
+	}
+
+	// The end, seen by pages that were there and by one that comes later.
+	w.train(3)
+	w.do(func(db *store.DB) error { // the failed one
+		_, err := db.Retry(t.Context(), "sweep", []search.Status{search.Failed}, func(space.System, int) bool { return true })
+		return err
+	})
+	w.train(1)
+	late := open(t, chromium, "http://"+address+"/studies/sweep")
+	for _, p := range append(both, late) {
+		p.says("100 %")
+		p.says("4 done")
+		p.until(`document.querySelector(".state.done") && document.title.startsWith("100 % sweep")`)
+		p.exported(db)
+	}
+
+	// A phone, and the keyboard.
+	late.run(chromedp.EmulateViewport(390, 800, chromedp.EmulateMobile))
+	var wide int
+	late.run(chromedp.Evaluate(`document.documentElement.scrollWidth`, &wide))
+	if wide > 390 {
+		t.Errorf("on a phone of 390 px the page is %d px wide", wide)
+	}
+	var reached []string
+	for range 20 {
+		var id string
+		late.run(chromedp.KeyEvent(kb.Tab), chromedp.Evaluate(`document.activeElement.id || document.activeElement.getAttribute("href") || ""`, &id))
+		reached = append(reached, id)
+	}
+	for _, want := range []string{"#main", "home", "/studies/sweep/accuracy.pdf", "table-scroll-0", "/studies/sweep/results.csv"} {
+		if !strings.Contains(" "+strings.Join(reached, " ")+" ", " "+want+" ") {
+			t.Errorf("the Tab key does not reach %s, only %v", want, reached)
+		}
+	}
+	// Text on its ground, light and dark.
+	for _, scheme := range []string{"light", "dark"} {
+		var ground string
+		late.run(emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}),
+			chromedp.Evaluate(`getComputedStyle(document.body).backgroundColor`, &ground))
+		if want := map[string]string{"light": "rgb(246, 247, 248)", "dark": "rgb(17, 20, 23)"}[scheme]; ground != want {
+			t.Errorf("%s: the ground is %s, want %s", scheme, ground, want)
+		}
+	}
+	for _, p := range append(both, late) {
+		p.mu.Lock()
+		if len(p.errors) > 0 {
+			t.Errorf("the browser complained: %q", p.errors)
+		}
+		p.mu.Unlock()
+	}
+	for _, p := range append(both, late) {
+		chromedp.Cancel(p.ctx)
+	}
+	stop()
+}
+
+// lockedBuffer is a buffer that is read while it is written.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(b)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}

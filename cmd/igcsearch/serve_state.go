@@ -1,0 +1,409 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"igcsearch/cmd/igcsearch/live"
+	"igcsearch/plots"
+	"igcsearch/search"
+	"igcsearch/space"
+	"igcsearch/store"
+)
+
+// watched is a database as the live page reads it. It is opened for each look,
+// for reading only, as status does: it may not be there yet, or be replaced.
+type watched struct {
+	path string
+	// resting are the studies of the last Read that no process works on.
+	resting map[string]live.Study
+}
+
+var _ live.Source = (*watched)(nil)
+
+func (w *watched) look(ctx context.Context, f func(*store.DB) error) error {
+	db, err := store.OpenReadOnly(ctx, w.path)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	return f(db)
+}
+
+func (w *watched) Mark(ctx context.Context) (mark string, err error) {
+	err = w.look(ctx, func(db *store.DB) (err error) {
+		mark, err = db.Mark(ctx)
+		return err
+	})
+	return mark, err
+}
+
+func (w *watched) Snapshot(ctx context.Context, path string) error {
+	return w.look(ctx, func(db *store.DB) error { return db.Snapshot(ctx, path) })
+}
+
+// Export writes what the command export writes.
+func (w *watched) Export(ctx context.Context, out io.Writer, study string, epochs bool) error {
+	return w.look(ctx, func(db *store.DB) error {
+		s, err := db.Study(ctx, study) // by its name alone: it comes from outside
+		if err != nil {
+			return err
+		}
+		r, err := resultsOf(ctx, db, s)
+		if err != nil {
+			return err
+		}
+		rows, err := exportRows(ctx, db, r, epochs)
+		if err != nil {
+			return err
+		}
+		return exportCSV(out, r, rows, false)
+	})
+}
+
+func (w *watched) Read(ctx context.Context) (live.State, error) {
+	state, resting := live.State{Database: w.path}, map[string]live.Study{}
+	err := w.look(ctx, func(db *store.DB) error {
+		infos, err := db.Studies(ctx)
+		if err != nil {
+			return err
+		}
+		// What changed last is what people look for.
+		slices.SortStableFunc(infos, func(a, b store.StudyInfo) int { return b.Updated.Compare(a.Updated) })
+		for _, info := range infos {
+			one, known := w.resting[info.Name]
+			// Of one that changed just now, or by a clock that was set back since,
+			// another commit may have the same time.
+			past := time.Since(info.Updated) > time.Second
+			if !known || !past || !one.Updated.Equal(info.Updated) {
+				if one, err = watchedStudy(ctx, db, info.Name); err != nil {
+					return err
+				}
+			}
+			if past && one.Status != "running" {
+				resting[one.Name] = one
+			}
+			state.Studies = append(state.Studies, one)
+		}
+		return nil
+	})
+	w.resting = resting
+	if errors.Is(err, fs.ErrNotExist) {
+		state.Missing = fmt.Sprintf("There is no database %s: igcsearch run STUDY --db %s creates it.", w.path, quote(w.path))
+		err = nil
+	}
+	return state, err
+}
+
+// watchedStudy is a study with all that the page shows of it.
+func watchedStudy(ctx context.Context, db *store.DB, name string) (live.Study, error) {
+	s, err := db.Study(ctx, name)
+	if err != nil {
+		return live.Study{}, err
+	}
+	r, err := resultsOf(ctx, db, s)
+	if err != nil {
+		return live.Study{}, err
+	}
+	if r.attempts, err = db.Attempts(ctx, name); err != nil {
+		return live.Study{}, err
+	}
+	epochs, err := db.Epochs(ctx, name)
+	if err != nil {
+		return live.Study{}, err
+	}
+	updated, err := db.Updated(ctx, name)
+	if err != nil {
+		return live.Study{}, err
+	}
+	one := live.Study{
+		Name: s.Name, Title: s.Title, Dataset: datasetLabel(s.Dataset), Updated: updated, Trials: len(r.trials), Counts: r.counts(),
+		Caption: r.caption(), Hours: hours(r, epochs, updated),
+	}
+	if len(r.isas) > 1 {
+		one.Warnings = append(one.Warnings, r.mixed())
+	}
+	for _, head := range r.what() {
+		text, isText := strings.CutPrefix(head, "<")
+		one.Head = append(one.Head, live.Column{Name: text, Text: isText})
+	}
+	n := map[search.Status]int{}
+	cells := map[space.System][]live.Trial{}
+	speed, slowest := 0., 0. // of what runs; seconds of an epoch
+	for _, t := range r.trials {
+		n[t.Status]++
+		cell := live.Trial{Seed: t.Seed, Status: string(t.Status), Epoch: t.Epoch, Epochs: t.Epochs}
+		if _, ok := r.accuracy(t); ok {
+			cell.Accuracy = percent(t.Last.Correct(s.Curve))
+		}
+		cells[t.System] = append(cells[t.System], cell)
+		if t.Status == search.Running {
+			one.Running = append(one.Running, running(r, t))
+			speed += picturesPerSecond(t.Last)
+			slowest = max(slowest, t.Last.TrainSeconds+t.Last.EvalSeconds)
+		}
+	}
+	for _, p := range r.bySystem() {
+		one.Networks = append(one.Networks, live.Network{
+			Which: r.which(p.System, p.params), Accuracy: p.accuracy(" ± "), N: p.n(), Trials: cells[p.System],
+		})
+	}
+	one.Done = n[search.Done] + n[search.Diverged]
+	switch {
+	case n[search.Running] > 0:
+		one.Status = "running"
+	case one.Done == len(r.trials) || answered(r, epochs):
+		one.Status = "done"
+	case len(r.attempts) > 0:
+		one.Status = "stopped"
+	default:
+		one.Status = "waiting"
+	}
+	var seconds float64
+	if one.Share, seconds = ahead(r, epochs); one.Status == "done" {
+		one.Share, seconds = 1, 0
+	}
+	// Whether a process of another machine is still there, only its epochs tell.
+	silent := slowest > 0 && time.Since(updated).Seconds() > 60+3*slowest
+	if silent {
+		one.Warnings = append(one.Warnings, fmt.Sprintf("nothing was heard of its workers since %s, and an epoch takes them %s: are they still there?",
+			updated.Local().Format("2 Jan 15:04 MST"), span(slowest)))
+	}
+	if speed > 0 && !silent {
+		one.Speed = fmt.Sprintf("%.0f", speed)
+	}
+	if seconds > 0 && !silent {
+		one.Left = span(seconds)
+		one.Ready = updated.Add(time.Duration(min(seconds, 1e9) * 1e9)).Truncate(time.Minute)
+	}
+	one.Failures = failures(r)
+	one.Figures, err = watchedFigures(ctx, db, r, epochs)
+	return one, err
+}
+
+// answered reports whether the study's strategy wants no more of it.
+func answered(r results, epochs []store.TrialEpoch) bool {
+	d := r.decide(epochs)
+	return len(epochs) > 0 && len(d.Next) == 0 && d.Reason != ""
+}
+
+// attempt is the last one of a trial.
+func (r results) attempt(t search.Trial) (last store.TrialAttempt) {
+	for _, a := range r.attempts {
+		if a.System == t.System && a.Seed == t.Seed {
+			last = a
+		}
+	}
+	return last
+}
+
+func running(r results, t search.Trial) live.Running {
+	a := r.attempt(t)
+	row := live.Running{
+		Network: t.System.Label(), Seed: t.Seed, Epoch: t.Epoch, Epochs: t.Epochs,
+		Worker: worker(a), Device: cmp.Or(a.Device, "cpu"), Since: a.Started,
+	}
+	if t.Epoch > 0 {
+		row.Loss = fmt.Sprintf("%.4f", t.Last.TrainLoss)
+		row.Accuracy = percent(t.Last.Correct(r.study.Curve))
+	}
+	if v := picturesPerSecond(t.Last); v > 0 {
+		row.Speed = fmt.Sprintf("%.0f", v)
+	}
+	return row
+}
+
+func worker(a store.TrialAttempt) string {
+	return fmt.Sprintf("%s, %d", cmp.Or(a.Host, "unknown host"), a.PID)
+}
+
+// picturesPerSecond is the speed of training in an epoch, 0 if it is unknown.
+func picturesPerSecond(e search.Epoch) float64 {
+	if e.TrainSeconds <= 0 {
+		return 0
+	}
+	return float64(e.TrainTotal) / e.TrainSeconds
+}
+
+// ahead is the share of the work that is done, and the seconds that the rest
+// takes: at the speed of the epochs so far, by as many at once as run now, but
+// not before the last of those is through. 0: unknown, or nothing runs.
+func ahead(r results, epochs []store.TrialEpoch) (share, seconds float64) {
+	type trial struct {
+		space.System
+		seed int
+	}
+	spent := map[trial]float64{} // seconds of its epochs
+	for _, e := range epochs {
+		spent[trial{e.System, e.Seed}] += e.TrainSeconds + e.EvalSeconds
+	}
+	var total, done, left, cost, time, longest float64
+	workers := 0
+	for _, t := range r.trials {
+		whole, at := float64(t.MultiplyAdds)*float64(t.Epochs), float64(t.MultiplyAdds)*float64(t.Epoch)
+		took := spent[trial{t.System, t.Seed}]
+		cost += at
+		time += took
+		total += whole
+		if t.Status.Finished() {
+			done += whole // of one that diverged nothing is left
+			continue
+		}
+		done += at
+		if t.Status == search.Failed {
+			continue // this run leaves it
+		}
+		left += whole - at
+		if t.Status == search.Running {
+			workers++
+			if at > 0 {
+				longest = max(longest, took*(whole-at)/at)
+			}
+		}
+	}
+	if total == 0 {
+		return 0, 0
+	}
+	if workers > 0 && cost > 0 {
+		seconds = max(time/cost*left/float64(workers), longest)
+	}
+	return done / total, seconds
+}
+
+// hours is what was trained, by the seconds of the epochs, and how long GPUs
+// were held for it: trials that share one do not count twice. An attempt that
+// has not ended counts until the study was last heard of.
+func hours(r results, epochs []store.TrialEpoch, until time.Time) []live.Hours {
+	seconds := 0.
+	for _, e := range epochs {
+		seconds += e.TrainSeconds + e.EvalSeconds
+	}
+	list := []live.Hours{{Amount: hoursText(seconds), Of: "training"}}
+	type holder struct {
+		device, host string
+		pid          int
+	}
+	ends := map[holder]time.Time{} // until when its time is counted
+	held := map[string]float64{}
+	var devices []string
+	attempts := slices.Clone(r.attempts)
+	slices.SortStableFunc(attempts, func(a, b store.TrialAttempt) int { return a.Started.Compare(b.Started) })
+	for _, a := range attempts {
+		if a.Device == "cpu" || a.Device == "" {
+			continue
+		}
+		h := holder{a.Device, a.Host, a.PID}
+		from, to := a.Started, cmp.Or(a.Ended, until)
+		if before := ends[h]; before.After(from) {
+			from = before
+		}
+		if to.After(from) {
+			held[a.Device] += to.Sub(from).Seconds()
+			ends[h] = to
+		}
+		if !slices.Contains(devices, a.Device) {
+			devices = append(devices, a.Device)
+		}
+	}
+	for _, d := range devices {
+		list = append(list, live.Hours{Amount: hoursText(held[d]), Of: "GPU, " + d})
+	}
+	return list
+}
+
+func hoursText(seconds float64) string {
+	switch h := seconds / 3600; {
+	case h >= 100:
+		return strconv.FormatFloat(math.Round(h), 'f', 0, 64)
+	case h >= 1:
+		return fmt.Sprintf("%.1f", h)
+	default:
+		return fmt.Sprintf("%.3f", h)
+	}
+}
+
+// failures are the attempts that did not end well, the last first.
+func failures(r results) []live.Failure {
+	const shown, lines = 20, 6
+	status := map[string]search.Status{}
+	key := func(s space.System, seed int) string { return fmt.Sprint(s, " ", seed) }
+	for _, t := range r.trials {
+		status[key(t.System, t.Seed)] = t.Status
+	}
+	var list []live.Failure
+	for _, a := range slices.Backward(r.attempts) {
+		putBack := a.Outcome == "interrupted" && a.Message != ""
+		if !putBack && !slices.Contains([]string{"failed", "diverged", "lost"}, a.Outcome) {
+			continue
+		}
+		text := strings.Split(strings.TrimSpace(a.Message), "\n")
+		if a.Outcome == "lost" && a.Message == "" {
+			text = []string{"its process was killed; the trial goes on from its last epoch"}
+		}
+		f := live.Failure{
+			Network: a.System.Label(), Seed: a.Seed, Outcome: a.Outcome, At: a.Ended, Worker: worker(a),
+			Lines: strings.Join(text[max(0, len(text)-lines):], "\n"), Now: string(status[key(a.System, a.Seed)]),
+		}
+		if putBack {
+			f.Outcome = "put back"
+		}
+		if list = append(list, f); len(list) == shown {
+			break
+		}
+	}
+	return list
+}
+
+// watchedFigures are the figures of a study that have something to show:
+// accuracy against M as plot draws it, and learning curves also of trials that
+// run.
+func watchedFigures(ctx context.Context, db *store.DB, r results, epochs []store.TrialEpoch) ([]live.Figure, error) {
+	options, err := figureOptions(ctx, db, []results{r})
+	if err != nil {
+		return nil, err
+	}
+	var list []live.Figure
+	add := func(name, title, note string, of func(plots.Options) figure) {
+		var numbers bytes.Buffer
+		if of(options).CSV(&numbers) != nil {
+			return // no number yet
+		}
+		list = append(list, live.Figure{
+			Name: name, Title: title, Note: note, Numbers: numbers.String(),
+			Draw: func(w io.Writer, format string, outlines bool) error {
+				o := options
+				o.Outlines = outlines
+				return of(o).Encode(w, format)
+			},
+		})
+	}
+	if r.study.OfPairs() {
+		add("accuracy", "Accuracy against M", fmt.Sprintf("%d of %s done", r.done(), count(len(r.trials), "trial")), func(o plots.Options) figure {
+			return plots.AccuracyVsM{Options: o, Series: series([]results{r})}
+		})
+	}
+	curves := r.curves(epochs, search.Done, search.Running, interrupted, search.Pending)
+	var names []string
+	for _, c := range curves {
+		names = append(names, c.Name)
+	}
+	note := ""
+	if r.done() < len(r.trials) {
+		note = "also of trials that are not done"
+	}
+	add("curves", "Learning curves", note, func(o plots.Options) figure {
+		o.Height = higher(2.2, names)
+		return plots.LearningCurves{Options: o, Curves: curves}
+	})
+	return list, nil
+}

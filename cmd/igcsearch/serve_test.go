@@ -1,0 +1,503 @@
+package main
+
+import (
+	"bytes"
+	"database/sql"
+	"encoding/csv"
+	"fmt"
+	"html"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"igcsearch/cmd/igcsearch/live"
+	"igcsearch/search"
+	"igcsearch/space"
+	"igcsearch/store"
+)
+
+// sweep is a study that a test moves on, as a runner would.
+type sweep struct {
+	t      *testing.T
+	path   string
+	study  search.Study
+	trials []search.Trial
+	opened map[int]int64 // attempts, by place in trials
+	db     *store.DB     // while it is open, its trials run
+}
+
+const sweepEpochs = 3
+
+// newSweep stores a study of two pairs and two seeds, with nothing done.
+func newSweep(t *testing.T, path, title string) *sweep {
+	t.Helper()
+	s := search.Default()
+	s.Name, s.Title, s.Dataset = "sweep", title, "synthetic"
+	s.Pairs, s.Seeds, s.Epochs = []string{"40x2", "12x6"}, 2, sweepEpochs
+	s, err := s.Normalize()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &sweep{t: t, path: path, study: s, opened: map[int]int64{}}
+	w.again()
+	return w
+}
+
+// again plans the study, as each run begins.
+func (w *sweep) again() {
+	w.t.Helper()
+	w.do(func(db *store.DB) (err error) {
+		w.trials, err = db.Plan(w.t.Context(), w.study, w.study.Trials(space.Shape{C: 3, H: 32, W: 32}, 10))
+		return err
+	})
+}
+
+func (w *sweep) do(f func(*store.DB) error) {
+	w.t.Helper()
+	var err error
+	if w.db == nil {
+		if w.db, err = store.Open(w.t.Context(), w.path); err != nil {
+			w.t.Fatal(err)
+		}
+		w.t.Cleanup(func() { w.db.Close() })
+	}
+	if err := f(w.db); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *sweep) begin(i int) {
+	w.t.Helper()
+	host, _ := os.Hostname()
+	w.do(func(db *store.DB) (err error) {
+		turn, err := db.Begin(w.t.Context(), w.trials[i].ID, sweepEpochs, search.Attempt{
+			Started: time.Now().Add(-time.Minute), Host: host, PID: os.Getpid(), ISA: "cuda sm_90", Device: "NVIDIA H200",
+		})
+		w.opened[i] = turn.ID
+		return err
+	})
+}
+
+func (w *sweep) epoch(i, n int) {
+	w.t.Helper()
+	w.do(func(db *store.DB) error {
+		e := search.Epoch{
+			Number: n, LearningRate: 0.1, TrainLoss: 2.3 / float64(n), TrainCorrect: 300, TrainTotal: 640,
+			TestCorrect: 101 + 97*n + 13*i, TestTotal: 700, TrainSeconds: 1.6, EvalSeconds: 0.2,
+		}
+		return db.Record(w.t.Context(), w.opened[i], e, search.Checkpoint{Epoch: n, State: []byte{byte(n)}})
+	})
+}
+
+func (w *sweep) end(i int, s search.Status, message string) {
+	w.t.Helper()
+	w.do(func(db *store.DB) error {
+		o := search.Outcome{Status: s, Message: message}
+		switch s {
+		case search.Diverged:
+			o.Failure = search.FailedDiverged
+		case search.Failed:
+			o.Failure = search.FailedCrashed
+		case search.Pending:
+			o.Failure = search.FailedInterrupted
+		}
+		_, err := db.End(w.t.Context(), w.opened[i], o)
+		return err
+	})
+}
+
+// train does a trial whole.
+func (w *sweep) train(i int) {
+	w.t.Helper()
+	w.begin(i)
+	for n := 1; n <= sweepEpochs; n++ {
+		w.epoch(i, n)
+	}
+	w.end(i, search.Done, "")
+}
+
+// command runs a command line and returns what it prints.
+func command(t *testing.T, args ...string) string {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	if code := run(t.Context(), args, &stdout, &stderr); code != exitOK {
+		t.Fatalf("%v: exit code %d: %s", args, code, stderr.String())
+	}
+	return stdout.String()
+}
+
+// exportedCells are the trials of export as the page's table has them: "40x2: 55.71 12.86".
+func exportedCells(t *testing.T, db string) []string {
+	t.Helper()
+	rows, err := csv.NewReader(strings.NewReader(command(t, "export", "sweep", "--db", db))).ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []string
+	for _, row := range rows[1:] {
+		v := map[string]string{}
+		for i, name := range rows[0] {
+			v[name] = row[i]
+		}
+		cell := v["status"]
+		switch cell {
+		case "done":
+			correct, _ := strconv.Atoi(v["test_correct"])
+			total, _ := strconv.Atoi(v["test_total"])
+			cell = percent(correct, total)
+		case "running":
+			cell = v["epoch"] + "/" + v["epochs"]
+		case "pending":
+			cell = "·"
+		}
+		if pair := v["L"] + "x" + v["M"] + ":"; len(list) == 0 || !strings.HasPrefix(list[len(list)-1], pair) {
+			list = append(list, pair)
+		}
+		list[len(list)-1] += " " + cell
+	}
+	return list
+}
+
+var (
+	networkRow  = regexp.MustCompile(`(?m)^(?:<tbody>)?<tr><td>(\d+)</td><td>(\d+)</td>.*class="accuracy">([^<]*)<.*class="n">([^<]*)<.*$`)
+	networkCell = regexp.MustCompile(`</span>([^<]+)</span>`)
+)
+
+// shownCells is the same of a page, and the accuracies of its pairs.
+func shownCells(page string) (cells, accuracies []string) {
+	for _, row := range networkRow.FindAllStringSubmatch(page, -1) {
+		line := row[1] + "x" + row[2] + ":"
+		for _, c := range networkCell.FindAllStringSubmatch(row[0], -1) {
+			line += " " + c[1]
+		}
+		cells = append(cells, line)
+		accuracies = append(accuracies, row[3]+" | "+row[4])
+	}
+	return cells, accuracies
+}
+
+func site(t *testing.T, db string) *httptest.Server {
+	t.Helper()
+	mux := http.NewServeMux()
+	live.New(&watched{path: db}).Register(mux)
+	server := httptest.NewServer(mux)
+	t.Cleanup(server.Close)
+	return server
+}
+
+func fetch(t *testing.T, method, url string) (*http.Response, string) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), method, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	b, err := io.ReadAll(r.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r, string(b)
+}
+
+// TestServePage: what the page shows and gives away is what the commands print.
+func TestServePage(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	db := filepath.Join(dir, "x.db")
+	server := site(t, db)
+	if r, page := fetch(t, "GET", server.URL); r.StatusCode != 200 || !strings.Contains(page, "Nothing has started yet") {
+		t.Fatalf("before there is a database: %d: %s", r.StatusCode, page)
+	}
+	if _, err := os.Stat(db); err == nil {
+		t.Error("to look at the page created the database")
+	}
+
+	const title, failure = `<b>bold</b> & "quoted"`, "first line\nCUDA error 700\n</pre><script>alert(1)</script>"
+	w := newSweep(t, db, title)
+	w.train(0)
+	w.train(1)
+	w.begin(2)
+	w.epoch(2, 1)
+	w.begin(3)
+	w.end(3, search.Failed, failure)
+	server = site(t, db) // another cache
+	r, page := fetch(t, "GET", server.URL+"/studies/sweep")
+	if r.StatusCode != 200 {
+		t.Fatalf("status %d: %s", r.StatusCode, page)
+	}
+
+	t.Run("numbers are those of export", func(t *testing.T) {
+		cells, accuracies := shownCells(page)
+		if diff := cmp.Diff(exportedCells(t, db), cells); diff != "" {
+			t.Errorf("export against page:\n%s", diff)
+		}
+		table := command(t, "export", "sweep", "--db", db, "--format", "markdown")
+		for _, a := range accuracies {
+			if !strings.Contains(table, a) {
+				t.Errorf("export has no %q:\n%s", a, table)
+			}
+		}
+		// 640 pictures in 1.6 s; 7 epochs of 1.8 s are 12.6 s, 0.0035 h; half of the
+		// trials and a third of one more.
+		for _, want := range []string{
+			"2 done, 1 failed, 1 running", "<dd>400</dd>", "<dt>training</dt><dd>0.004 ", "GPU, NVIDIA H200",
+			fmt.Sprintf("%d</td><td class=\"text\">NVIDIA H200", os.Getpid()), "CUDA error 700",
+		} {
+			if !strings.Contains(page, want) {
+				t.Errorf("the page lacks %q", want)
+			}
+		}
+	})
+	t.Run("text is escaped", func(t *testing.T) {
+		for _, bad := range []string{"<b>bold", "<script>alert", "</pre><script"} {
+			if strings.Contains(page, bad) {
+				t.Errorf("the page has %q", bad)
+			}
+		}
+		if !strings.Contains(html.UnescapeString(page), title) {
+			t.Error("the page lacks the title")
+		}
+	})
+	t.Run("downloads are what the commands write", func(t *testing.T) {
+		for file, want := range map[string]string{
+			"results.csv": command(t, "export", "sweep", "--db", db),
+			"epochs.csv":  command(t, "export", "sweep", "--db", db, "--epochs"),
+		} {
+			r, got := fetch(t, "GET", server.URL+"/studies/sweep/"+file)
+			if got != want || r.Header.Get("Content-Disposition") != `attachment; filename="sweep-`+file+`"` {
+				t.Errorf("%s, %s:\n%s\nexport:\n%s", file, r.Header.Get("Content-Disposition"), got, want)
+			}
+		}
+		for _, format := range []string{"pdf", "svg", "png"} {
+			var stderr bytes.Buffer
+			if code := run(t.Context(), []string{"plot", "sweep", "--db", db, "-o", "figure." + format}, io.Discard, &stderr); code != exitOK {
+				t.Fatal(stderr.String())
+			}
+			want, err := os.ReadFile("figure." + format)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, got := fetch(t, "GET", server.URL+"/studies/sweep/accuracy."+format); got != string(want) {
+				t.Errorf("accuracy.%s is not what plot writes", format)
+			}
+		}
+		_, copied := fetch(t, "GET", server.URL+"/database")
+		if err := os.WriteFile("copy.db", []byte(copied), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		if got, want := command(t, "export", "sweep", "--db", "copy.db", "--epochs"), strings.Replace(command(t, "export", "sweep", "--db", db, "--epochs"), ",running,", ",interrupted,", 1); got != want { // nobody works on a copy
+			t.Errorf("the copy has\n%s\nwant\n%s", got, want)
+		}
+	})
+	t.Run("only reading", func(t *testing.T) {
+		for _, path := range []string{"/", "/studies/sweep", "/studies/sweep/results.csv", "/database", "/events"} {
+			for _, method := range []string{"POST", "PUT", "DELETE", "PATCH"} {
+				if r, _ := fetch(t, method, server.URL+path); r.StatusCode != http.StatusMethodNotAllowed {
+					t.Errorf("%s %s: %s", method, path, r.Status)
+				}
+			}
+			if r, body := fetch(t, "HEAD", server.URL+path); r.StatusCode != 200 || body != "" {
+				t.Errorf("HEAD %s: %s", path, r.Status)
+			}
+		}
+	})
+	t.Run("no path leads outside", func(t *testing.T) {
+		if err := os.WriteFile("sweep.toml", []byte(`name = "sweep"`), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range []string{
+			"/studies/sweep.toml", "/studies/sweep.toml/results.csv", "/studies/sweep/x.db", "/studies/..%2fx.db", "/assets/..%2flive.go",
+			"/studies/%2fetc%2fpasswd/results.csv", "/assets/page.html", "/nothing",
+		} {
+			if r, _ := fetch(t, "GET", server.URL+path); r.StatusCode != http.StatusNotFound {
+				t.Errorf("%s: %s", path, r.Status)
+			}
+		}
+	})
+	t.Run("no script but ours", func(t *testing.T) {
+		policy := r.Header.Get("Content-Security-Policy")
+		if !strings.Contains(policy, "default-src 'none'") || strings.Contains(policy, "unsafe") {
+			t.Errorf("policy %q", policy)
+		}
+		if regexp.MustCompile(`(?i)<style|\sstyle=|\son\w+=|<script[^>]*>[^<]`).MatchString(page) || strings.Contains(page, "//") {
+			t.Error("the page has an inline style or script, or an address of another host")
+		}
+	})
+}
+
+// TestServeSilent: of workers that nothing is heard of no speed is shown.
+func TestServeSilent(t *testing.T) {
+	t.Parallel()
+	db := filepath.Join(t.TempDir(), "x.db")
+	w := newSweep(t, db, "")
+	w.begin(0)
+	w.epoch(0, 1)
+	const warning, speed = "nothing was heard of its workers since", "<dt>pictures/s"
+	if _, page := fetch(t, "GET", site(t, db).URL); strings.Contains(page, warning) || !strings.Contains(page, speed) {
+		t.Errorf("just after an epoch: %s", page)
+	}
+	pool, err := sql.Open("sqlite3", db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	if _, err := pool.Exec(`UPDATE study SET created = created - 600000, updated = updated - 600000`); err != nil {
+		t.Fatal(err)
+	}
+	if _, page := fetch(t, "GET", site(t, db).URL); !strings.Contains(page, warning) || strings.Contains(page, speed) {
+		t.Errorf("ten minutes after an epoch of 1.8 s: %s", page)
+	}
+}
+
+// TestServeWhileWriting: readers and copies while a runner commits; none of its
+// commits fails, and each copy is whole.
+func TestServeWhileWriting(t *testing.T) {
+	t.Parallel()
+	db := filepath.Join(t.TempDir(), "x.db")
+	w := newSweep(t, db, "")
+	server := site(t, db)
+	copies := filepath.Join(t.TempDir(), "copy.db")
+	done := make(chan bool)
+	go func() {
+		defer close(done)
+		for i := range 5 {
+			_, copied := fetch(t, "GET", server.URL+"/database")
+			name := fmt.Sprint(copies, i)
+			if err := os.WriteFile(name, []byte(copied), 0o666); err != nil {
+				t.Error(err)
+				return
+			}
+			if c, err := store.OpenReadOnly(t.Context(), name); err != nil {
+				t.Errorf("copy %d: %v", i, err)
+			} else {
+				c.Close()
+			}
+		}
+	}()
+	for i := range w.trials {
+		w.train(i)
+	}
+	<-done
+}
+
+// TestServeCommand: it prints its address, serves, and ends as other commands do.
+func TestServeCommand(t *testing.T) {
+	t.Parallel()
+	cmd := exec.Command("igcsearch", "serve")
+	cmd.Dir = t.TempDir()
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Process.Kill()
+	line := make([]byte, 100)
+	n, err := out.Read(line)
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := strings.TrimSpace(string(line[:n]))
+	if !strings.HasPrefix(address, "http://127.0.0.1:") {
+		t.Fatalf("it prints %q", address)
+	}
+	events, err := http.Get(address + "events") // a stream that is open does not hold it
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer events.Body.Close()
+	cmd.Process.Signal(syscall.SIGINT)
+	cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != exitInterrupted || stderr.String() != "igcsearch: interrupted\n" {
+		t.Errorf("exit code %d, stderr %q", code, stderr.String())
+	}
+}
+
+func TestServeListen(t *testing.T) {
+	t.Parallel()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	for _, c := range []struct {
+		listen string
+		code   int
+		want   string
+	}{{"8080", exitUsage, "want HOST:PORT"}, {taken.Addr().String(), exitFailure, "give another --listen"}} {
+		var stderr bytes.Buffer
+		if code := run(t.Context(), []string{"serve", "--listen", c.listen}, io.Discard, &stderr); code != c.code || !strings.Contains(stderr.String(), c.want) {
+			t.Errorf("--listen %s: exit code %d: %s", c.listen, code, stderr.String())
+		}
+	}
+}
+
+// TestHours: trials that share a GPU hold it once, other processes hold others.
+func TestHours(t *testing.T) {
+	t.Parallel()
+	at := func(minutes int) time.Time { return time.Unix(1e9, 0).Add(time.Duration(minutes) * time.Minute) }
+	attempt := func(device string, pid, from, to int) store.TrialAttempt {
+		a := store.TrialAttempt{Attempt: search.Attempt{Device: device, Host: "h", PID: pid, Started: at(from)}}
+		if to > 0 {
+			a.Ended = at(to)
+		}
+		return a
+	}
+	r := results{attempts: []store.TrialAttempt{
+		attempt("G", 1, 0, 60), attempt("G", 1, 30, 90), attempt("G", 1, 40, 50), attempt("G", 1, 120, 180), // 90 + 60 min
+		attempt("G", 2, 0, 30), attempt("G", 2, 60, 0), // 30 + 120 min, until 180
+		attempt("cpu", 3, 0, 600),
+	}}
+	got := hours(r, []store.TrialEpoch{{Epoch: search.Epoch{TrainSeconds: 7000, EvalSeconds: 200}}}, at(180))
+	want := []live.Hours{{Amount: "2.0", Of: "training"}, {Amount: "5.0", Of: "GPU, G"}}
+	if !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+// TestAhead: the rest at the speed so far, by the workers there are.
+func TestAhead(t *testing.T) {
+	t.Parallel()
+	pair := func(m int) space.System { return space.PairSystem(space.Pair{L: 2, M: m}) }
+	r := results{trials: []search.Trial{
+		{System: pair(1), Status: search.Done, Epoch: 10, Epochs: 10, MultiplyAdds: 1},
+		{System: pair(2), Status: search.Running, Epoch: 5, Epochs: 10, MultiplyAdds: 2},
+		{System: pair(3), Status: search.Pending, Epochs: 10, MultiplyAdds: 1},
+		{System: pair(4), Status: search.Failed, Epochs: 10, MultiplyAdds: 1},
+	}}
+	epochs := []store.TrialEpoch{
+		{System: pair(1), Epoch: search.Epoch{TrainSeconds: 10}},
+		{System: pair(2), Epoch: search.Epoch{TrainSeconds: 8, EvalSeconds: 2}},
+	}
+	// 20 of 50 are done, in 20 s; 20 are left for one worker.
+	if share, seconds := ahead(r, epochs); share != 0.4 || seconds != 20 {
+		t.Errorf("share %v, %v s; want 0.4, 20", share, seconds)
+	}
+	r.trials[2].Status = search.Running
+	r.trials[2].Epoch = 9
+	epochs = append(epochs, store.TrialEpoch{System: pair(3), Epoch: search.Epoch{TrainSeconds: 9}})
+	// 1 s a unit, 11 units for two workers; but the second trial alone needs 10 s.
+	if _, seconds := ahead(r, epochs); seconds != 10 {
+		t.Errorf("%v s, want 10", seconds)
+	}
+}

@@ -110,7 +110,7 @@ func Analyze(arms []Arm) Analysis {
 		return a
 	}
 	for i := range arms {
-		a.Against[i] = a.compare(a.Best, i)
+		a.Against[i] = a.Compare(a.Best, i)
 	}
 	correct(a.Against)
 	for i, c := range a.Against {
@@ -120,7 +120,7 @@ func Analyze(arms []Arm) Analysis {
 	two := a.highest(func(p space.Pair) bool { return p.M == 2 })
 	for _, other := range []int{a.highest(func(p space.Pair) bool { return p.M == 1 }), a.highest(func(p space.Pair) bool { return p.L == 1 })} {
 		if two >= 0 && other >= 0 {
-			a.Paper = append(a.Paper, a.compare(two, other))
+			a.Paper = append(a.Paper, a.Compare(two, other))
 		}
 	}
 	correct(a.Paper)
@@ -136,9 +136,9 @@ func percents(scores []Score) []float64 {
 	return v
 }
 
-// compare tests two arms over the seeds that both have, because what a seed
+// Compare tests arm i against arm j over the seeds that both have, because what a seed
 // adds to both falls out of the difference; without two of them by Welch.
-func (a Analysis) compare(i, j int) Comparison {
+func (a Analysis) Compare(i, j int) Comparison {
 	c := Comparison{A: i, B: j, P: math.NaN(), Half: math.NaN()}
 	if i == j {
 		return c

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -88,6 +89,9 @@ type analysis struct {
 	split    string         // that decides
 	systems  []systemResult // of the arms
 	test     *search.Mean   // of the best, where validation decides
+	rounds   []search.Round // of a race
+	dropped  []int          // by the race, after so many seeds; 0: not
+	noCurve  bool           // because the pairs are not of one budget
 	warnings []string
 }
 
@@ -122,6 +126,17 @@ func analyze(ctx context.Context, db *store.DB, r results) (analysis, error) {
 		return a, err
 	}
 	a.Analysis = search.Analyze(arms)
+	if r.study.OfPairs() {
+		a.compareSameSize()
+	}
+	if a.rounds, err = r.raceRounds(ctx, db); err != nil {
+		return a, err
+	}
+	dropped := droppedAfter(a.rounds)
+	for i, s := range a.systems {
+		a.dropped = append(a.dropped, dropped[s.System])
+		a.AsGood[i] = a.AsGood[i] && (a.dropped[i] == 0 || i == a.Best)
+	}
 	if a.Best >= 0 && a.split == search.CurveValidation {
 		of := r
 		of.study.Curve = search.CurveTest
@@ -134,6 +149,49 @@ func analyze(ctx context.Context, db *store.DB, r results) (analysis, error) {
 	}
 	a.warnings = a.warn()
 	return a, nil
+}
+
+// compareSameSize keeps what the paper asks, of M, to pairs of one budget: of
+// others the larger would win by its size.
+func (a *analysis) compareSameSize() {
+	var scored []systemResult
+	var order []int // arms with a score, the highest mean first
+	for i, m := range a.Means {
+		if m.N > 0 {
+			scored, order = append(scored, a.systems[i]), append(order, i)
+		}
+	}
+	if a.Curve != nil && len(bySize(scored, a.blockParams)) > 1 {
+		a.Curve, a.noCurve = nil, true
+	}
+	slices.SortStableFunc(order, func(i, j int) int { return cmp.Compare(a.Means[j].Mean, a.Means[i].Mean) })
+	// find is the best M = 2 that has another of its size, and the best of those.
+	find := func(of func(space.Pair) bool) (two, other int, ok bool) {
+		for _, i := range order {
+			for _, j := range order {
+				if i != j && a.Arms[i].Pair.M == 2 && of(a.Arms[j].Pair) && len(bySize([]systemResult{a.systems[i], a.systems[j]}, a.blockParams)) == 1 {
+					return i, j, true
+				}
+			}
+		}
+		return 0, 0, false
+	}
+	a.Paper = nil
+	var p []float64
+	for _, of := range []func(space.Pair) bool{
+		func(p space.Pair) bool { return p.M == 1 },
+		func(p space.Pair) bool { return p.L == 1 && p.M != 2 },
+	} {
+		two, other, ok := find(of)
+		if !ok || slices.ContainsFunc(a.Paper, func(c search.Comparison) bool { return c.A == two && c.B == other }) {
+			continue // L1M1 is both
+		}
+		c := a.Compare(two, other)
+		a.Paper, p = append(a.Paper, c), append(p, c.P)
+	}
+	for i, v := range search.Holm(p) {
+		a.Paper[i].Holm = v
+	}
 }
 
 // arms are the networks of the study in its order, with the accuracies of the
@@ -208,6 +266,18 @@ func (a analysis) warn() []string {
 	add(len(single) > 0, "one seed only (n = 1), which decides nothing: %s", some(single))
 	add(len(other) > 0, "compared by Welch's test, because fewer than two seeds are common with the best: %s", some(other))
 	add(a.Curve != nil && seeds > 1 && seeds < 5, "%s: the interval of the peak is too narrow, it wants 5 or more", count(seeds, "seed"))
+	if a.noCurve {
+		var sizes []int
+		for i, m := range a.Means {
+			if m.N > 0 {
+				sizes = append(sizes, a.blockParams(a.systems[i]))
+			}
+		}
+		add(true, "no curve is fitted: its pairs have %d to %d parameters, more than 10 %% apart, so that they differ by more than M", slices.Min(sizes), slices.Max(sizes))
+	}
+	if s := a.study.Strategy; s == search.StrategyRace || s == search.StrategyHalving {
+		add(true, "the %s chose by these results what was trained on: the p values do not know that", s)
+	}
 	add(a.split == search.CurveTest, "no validation pictures are held out: the test pictures decide, which makes the accuracy of the best on them too high")
 	params, multiplyAdds, seconds := a.Known()
 	add(len(a.on) > 1, "its trials ran on different devices (%s): their times are not compared", some(a.on))
@@ -240,6 +310,9 @@ func (a analysis) rows() (rows [][]string) {
 		case i == a.Best:
 			good = "best"
 		default:
+			if a.dropped[i] > 0 {
+				good = "dropped"
+			}
 			behind, p = difference2(c), probability(c.Holm)
 		}
 		rows = append(rows, append(row, decimals(m.Mean), decimals(m.Std), interval(m), a.systems[i].n(), behind, p, good))
@@ -268,6 +341,23 @@ func (a analysis) facts() (list [][2]string) {
 		add("as good", "%d of %d: %s (%s)", len(good), a.withScores(), strings.Join(good, ", "), asGoodMeans)
 	} else {
 		add("as good", "cannot be told: no test has two seeds that differ")
+	}
+	if n := len(a.rounds); n > 0 {
+		var left, dropped []string
+		for _, system := range a.rounds[n-1].Left {
+			left = append(left, system.Label())
+		}
+		for i, seeds := range a.dropped {
+			if seeds > 0 {
+				dropped = append(dropped, fmt.Sprintf("%s after %s", a.label(i), count(seeds, "seed")))
+			}
+		}
+		if len(dropped) == 0 {
+			dropped = []string{"none"}
+		}
+		add("race", "left after %s: %s; dropped: %s", count(a.rounds[n-1].Seeds, "seed"), strings.Join(left, ", "), strings.Join(dropped, ", "))
+	} else if a.study.Strategy == search.StrategyRace {
+		add("race", "no round is finished")
 	}
 	for _, c := range a.Paper {
 		name := "M=2, M=1"
@@ -509,6 +599,7 @@ func (a analysis) toJSON() any {
 		Seconds      *float64        `json:"train_seconds_per_picture"`
 		Behind       *comparisonJSON `json:"behind_the_best"` // null: the best, or no result
 		AsGood       bool            `json:"as_good"`
+		Dropped      int             `json:"dropped_after_seeds,omitempty"` // by the race
 		Pareto       bool            `json:"pareto"`
 	}
 	type curveJSON struct {
@@ -529,7 +620,7 @@ func (a analysis) toJSON() any {
 	for i, arm := range a.Arms {
 		j := armJSON{Network: a.label(i), L: arm.Pair.L, M: arm.Pair.M, meanJSON: toMeanJSON(a.Means[i]),
 			Params: cost(arm.Costs.Params), MultiplyAdds: cost(arm.Costs.MultiplyAdds), Seconds: cost(arm.Costs.Seconds),
-			AsGood: a.AsGood[i], Pareto: a.Front[i]}
+			AsGood: a.AsGood[i], Dropped: a.dropped[i], Pareto: a.Front[i]}
 		if i != a.Best && a.Means[i].N > 0 {
 			c := a.comparisonJSON(a.Against[i])
 			j.Behind = &c

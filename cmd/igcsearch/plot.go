@@ -232,6 +232,9 @@ type figure interface {
 
 // figure is the one of that kind of the results.
 func (o plotOptions) figure(ctx context.Context, db *store.DB, list []results) (figure, error) {
+	if o.kind == kindRace && list[0].study.Strategy == search.StrategyRace {
+		list[0].study.Curve = list[0].study.DecidingSplit() // what the race went by
+	}
 	options, err := figureOptions(ctx, db, list)
 	if err != nil {
 		return nil, err
@@ -255,7 +258,10 @@ func (o plotOptions) figure(ctx context.Context, db *store.DB, list []results) (
 		options.Height = cmp.Or(options.Height, higher(usual, names))
 		return plots.LearningCurves{Options: options, Curves: curves, Bar: bar, Loss: o.loss}, nil
 	case kindRace:
-		arms := raceArms(list[0])
+		arms, err := raceArms(ctx, db, list[0])
+		if err != nil {
+			return nil, err
+		}
 		var names []string
 		for _, a := range arms {
 			names = append(names, a.Name)
@@ -438,22 +444,65 @@ func (r results) curves(epochs []store.TrialEpoch, of ...search.Status) []plots.
 	return list
 }
 
-// raceArms are the networks of a study with the accuracies of their seeds. One
-// was dropped if others have finished more trials.
-func raceArms(r results) []plots.RaceArm {
-	finished := map[space.System]int{}
-	most := 0
-	for _, t := range r.trials {
-		if t.Status.Finished() || t.Status == search.Failed {
-			finished[t.System]++
-			most = max(most, finished[t.System])
+// raceRounds are the finished rounds of the race that a study is; none of a
+// study with another strategy. The trials are read anew: a race is of all of
+// them, whichever r was cut down to.
+func (r results) raceRounds(ctx context.Context, db *store.DB) ([]search.Round, error) {
+	if r.study.Strategy != search.StrategyRace {
+		return nil, nil
+	}
+	trials, err := db.Trials(ctx, r.study.Name)
+	if err != nil {
+		return nil, err
+	}
+	epochs, err := db.Epochs(ctx, r.study.Name)
+	if err != nil {
+		return nil, err
+	}
+	type key struct {
+		system space.System
+		seed   int
+	}
+	curves := map[key][]search.Epoch{}
+	for _, e := range epochs {
+		k := key{e.System, e.Seed}
+		curves[k] = append(curves[k], e.Epoch)
+	}
+	states := make([]search.TrialState, len(trials))
+	for i, t := range trials {
+		states[i] = search.TrialState{Trial: t, Curve: curves[key{t.System, t.Seed}]}
+	}
+	return search.Rounds(r.study, states), nil
+}
+
+// droppedAfter is how many seeds the networks had that a race dropped.
+func droppedAfter(rounds []search.Round) map[space.System]int {
+	seeds := map[space.System]int{}
+	for _, round := range rounds {
+		for _, system := range round.Dropped {
+			seeds[system] = round.Seeds
 		}
 	}
+	return seeds
+}
+
+// raceArms are the networks of a study with the accuracies of their seeds. Only
+// a race drops any; what one had before is all that is drawn of it.
+func raceArms(ctx context.Context, db *store.DB, r results) ([]plots.RaceArm, error) {
+	rounds, err := r.raceRounds(ctx, db)
+	if err != nil {
+		return nil, err
+	}
+	dropped := droppedAfter(rounds)
 	var arms []plots.RaceArm
 	for _, p := range r.bySystem() {
-		arms = append(arms, plots.RaceArm{Name: p.Label(), Accuracies: p.accuracies, Dropped: finished[p.System] < most})
+		a := plots.RaceArm{Name: p.Label(), Accuracies: p.accuracies}
+		if n := dropped[p.System]; n > 0 {
+			a.Dropped, a.Accuracies = true, a.Accuracies[:min(n, len(a.Accuracies))]
+		}
+		arms = append(arms, a)
 	}
-	return arms
+	return arms, nil
 }
 
 // The values of plotOptions.cost.
@@ -508,11 +557,30 @@ func costPoints(ctx context.Context, db *store.DB, list []results, cost string) 
 }
 
 // sameBudget is how much larger than the smallest a network of the same budget
-// may be, where a study does not say budgets.
+// may be.
 const sameBudget = 1.1
 
-// budgets are the rows of a heat map: a study of pairs each, or the networks of
-// about the same parameters; rising.
+// bySize groups networks that are of one budget, by rising parameters.
+func bySize(networks []systemResult, params func(systemResult) int) (groups [][]systemResult) {
+	networks = slices.Clone(networks)
+	slices.SortStableFunc(networks, func(a, b systemResult) int { return cmp.Compare(params(a), params(b)) })
+	for _, p := range networks {
+		if k := len(groups); k == 0 || float64(params(p)) > sameBudget*float64(params(groups[k-1][0])) {
+			groups = append(groups, nil)
+		}
+		last := &groups[len(groups)-1]
+		*last = append(*last, p)
+	}
+	return groups
+}
+
+// blockParams are the parameters of a block of a network of pairs.
+func (r results) blockParams(p systemResult) int {
+	return p.Variant.Params(p.Pair(), r.study.Kernel)
+}
+
+// budgets are the rows of a heat map: a study of pairs of one budget each, or the
+// networks of about the same parameters; rising.
 func budgets(list []results) (rows []plots.Series, label string, err error) {
 	type budget struct {
 		params float64
@@ -522,13 +590,26 @@ func budgets(list []results) (rows []plots.Series, label string, err error) {
 	ofPairs := !slices.ContainsFunc(list, func(r results) bool { return !r.study.OfPairs() })
 	if ofPairs {
 		for _, r := range list {
-			b := budget{float64(r.study.Budget), series([]results{r})[0]}
-			if b.params == 0 {
-				for _, p := range r.bySystem() {
-					b.params += float64(p.Variant.Params(p.Pair(), r.study.Kernel)) / float64(len(r.bySystem()))
+			pairs := slices.DeleteFunc(r.bySystem(), func(p systemResult) bool { return len(p.accuracies) == 0 })
+			groups := bySize(pairs, r.blockParams)
+			if len(groups) == 1 {
+				b := budget{float64(r.study.Budget), series([]results{r})[0]}
+				if b.params == 0 {
+					for _, p := range r.bySystem() {
+						b.params += float64(r.blockParams(p)) / float64(len(r.bySystem()))
+					}
 				}
+				all = append(all, b)
+				continue
 			}
-			all = append(all, b)
+			for _, group := range groups {
+				b := budget{float64(r.blockParams(group[0])), plots.Series{Name: r.study.Name}}
+				slices.SortFunc(group, func(p, q systemResult) int { return space.ComparePairs(p.Pair(), q.Pair()) })
+				for _, p := range group {
+					b.Points = append(b.Points, plots.Point{L: p.Pair().L, M: p.Pair().M, Accuracies: p.accuracies})
+				}
+				all = append(all, b)
+			}
 		}
 	} else {
 		label = "parameters of the network"
@@ -540,19 +621,16 @@ func budgets(list []results) (rows []plots.Series, label string, err error) {
 				}
 			}
 		}
-		slices.SortStableFunc(networks, func(a, b systemResult) int { return cmp.Compare(a.params, b.params) })
-		smallest := 0.
-		for _, p := range networks {
-			if smallest == 0 || float64(p.params) > sameBudget*smallest {
-				smallest = float64(p.params)
-				all = append(all, budget{params: smallest})
+		for _, group := range bySize(networks, func(p systemResult) int { return p.params }) {
+			row := budget{params: float64(group[0].params)}
+			for _, p := range group {
+				point := plots.Point{L: p.Pair().L, M: p.Pair().M, Accuracies: p.accuracies}
+				if slices.ContainsFunc(row.Points, func(q plots.Point) bool { return q.L == point.L && q.M == point.M }) {
+					return nil, "", fmt.Errorf("plot --kind heatmap: %s is there twice at about %.0f parameters: a cell has one network", p.Pair(), row.params)
+				}
+				row.Points = append(row.Points, point)
 			}
-			row := &all[len(all)-1]
-			point := plots.Point{L: p.Pair().L, M: p.Pair().M, Accuracies: p.accuracies}
-			if slices.ContainsFunc(row.Points, func(q plots.Point) bool { return q.L == point.L && q.M == point.M }) {
-				return nil, "", fmt.Errorf("plot --kind heatmap: %s is there twice at about %.0f parameters: a cell has one network", p.Pair(), row.params)
-			}
-			row.Points = append(row.Points, point)
+			all = append(all, row)
 		}
 		if len(all) == 0 {
 			return nil, "", errors.New("plot --kind heatmap: no network has an M and a result")

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"igcsearch/search"
@@ -22,6 +23,7 @@ type remote struct {
 	*cpu
 	host       *graph.Model
 	arithmetic string
+	leave      func() // gives its place back
 }
 
 func (r *remote) Model() *graph.Model { return r.host }
@@ -42,13 +44,16 @@ func (r *remote) copy(to, from *graph.Model) error {
 func (r *remote) Close() {
 	r.cpu.Close()
 	r.host.Close()
+	r.leave()
 }
 
 // fakeGPU has places for so many trainings at once.
 func fakeGPU(arithmetic string, places int) *device {
 	d := &device{arithmetic: arithmetic}
+	var taken atomic.Int32
 	d.start = func(net space.Network, n int, set *dataset.Set, o gpu.Options) (engine, error) {
-		if d.running > places { // it counts this one, and no other changes it in these tests
+		if int(taken.Add(1)) > places {
+			taken.Add(-1)
 			return nil, fmt.Errorf("%w for %s", gpu.ErrMemory, net.Name)
 		}
 		e, err := newCPU(net, n, 1, set, o)
@@ -59,7 +64,7 @@ func fakeGPU(arithmetic string, places int) *device {
 		if err != nil {
 			return nil, err
 		}
-		return &remote{e.(*cpu), host, arithmetic}, nil
+		return &remote{e.(*cpu), host, arithmetic, func() { taken.Add(-1) }}, nil
 	}
 	d.workers = func(_ context.Context, net space.Network, n int, _ *dataset.Set) (int, error) {
 		if places == 0 {

@@ -8,7 +8,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 kernels=$(cd "${2:-$here/../kernels}" && pwd)
 mkdir -p "$1"
 out=$(cd "$1" && pwd)
-work=$(mktemp -d "$out/build.XXXXXX")
+work=$out/build.$$ # beside the library, so that it is moved and not copied
+mkdir "$work"
 trap 'rm -rf "$work"' EXIT
 cxx=${CXX:-g++}
 

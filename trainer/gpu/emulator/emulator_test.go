@@ -440,17 +440,17 @@ func TestWithoutADevice(t *testing.T) {
 		t.Fatal(err)
 	}
 	here := os.Getenv("IGC_CUDA_LIBRARY")
-	for _, c := range []struct{ library, devices, want string }{
+	for _, c := range []struct{ driver, devices, want string }{
 		{"/nonexistent", "", "0 <nil> /nonexistent: cannot open shared object file: No such file or directory\n"},
 		{"libm.so.6", "", "0 <nil> libm.so.6: not a CUDA driver, it lacks cuInit or cuDeviceGetCount\n"},
 		{here, "0", "0 <nil> cuInit: CUDA_ERROR_NO_DEVICE\n"},
 		{here, "3", "3 <nil> \n"},
 	} {
 		cmd := exec.Command(self)
-		cmd.Env = append(os.Environ(), "IGC_ASK=1", "IGC_CUDA_LIBRARY="+c.library, "IGC_EMULATED_DEVICES="+c.devices)
+		cmd.Env = append(os.Environ(), "IGC_ASK=1", "IGC_CUDA_LIBRARY="+c.driver, "IGC_EMULATED_DEVICES="+c.devices)
 		out, err := cmd.CombinedOutput()
 		if err != nil || string(out) != c.want {
-			t.Errorf("%s: %v\n%swant\n%s", c.library, err, out, c.want)
+			t.Errorf("%s: %v\n%swant\n%s", c.driver, err, out, c.want)
 		}
 	}
 }

@@ -459,20 +459,7 @@ func (r results) raceRounds(ctx context.Context, db *store.DB) ([]search.Round, 
 	if err != nil {
 		return nil, err
 	}
-	type key struct {
-		system space.System
-		seed   int
-	}
-	curves := map[key][]search.Epoch{}
-	for _, e := range epochs {
-		k := key{e.System, e.Seed}
-		curves[k] = append(curves[k], e.Epoch)
-	}
-	states := make([]search.TrialState, len(trials))
-	for i, t := range trials {
-		states[i] = search.TrialState{Trial: t, Curve: curves[key{t.System, t.Seed}]}
-	}
-	return search.Rounds(r.study, states), nil
+	return search.Rounds(r.study, trialStates(trials, epochs)), nil
 }
 
 // droppedAfter is how many seeds the networks had that a race dropped.

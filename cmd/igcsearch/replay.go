@@ -306,20 +306,7 @@ func readRecorded(ctx context.Context, o replayOptions) (search.Study, []search.
 	if err != nil {
 		return s, nil, err
 	}
-	type key struct {
-		system space.System
-		seed   int
-	}
-	curves := map[key][]search.Epoch{}
-	for _, e := range epochs {
-		k := key{e.System, e.Seed}
-		curves[k] = append(curves[k], e.Epoch)
-	}
-	trials := make([]search.TrialState, len(list))
-	for i, t := range list {
-		trials[i] = search.TrialState{Trial: t, Curve: curves[key{t.System, t.Seed}]}
-	}
-	return s, trials, nil
+	return s, trialStates(list, epochs), nil
 }
 
 // collect adds one exported row, an epoch of a trial, to the trials.

@@ -147,22 +147,31 @@ func (r results) decide(epochs []store.TrialEpoch) search.Decision {
 	if err != nil { // a newer program's: Normalize knows all others
 		return search.Decision{Reason: err.Error()}
 	}
+	states := trialStates(r.trials, epochs)
+	for i := range states {
+		if states[i].Status == interrupted {
+			states[i].Status = search.Pending
+		}
+	}
+	return strategy.Decide(r.study, states)
+}
+
+// trialStates are trials with their recorded epochs, as strategies take them.
+func trialStates(trials []search.Trial, epochs []store.TrialEpoch) []search.TrialState {
 	type cell struct {
 		space.System
 		seed int
 	}
 	curves := map[cell][]search.Epoch{}
 	for _, e := range epochs {
-		curves[cell{e.System, e.Seed}] = append(curves[cell{e.System, e.Seed}], e.Epoch)
+		k := cell{e.System, e.Seed}
+		curves[k] = append(curves[k], e.Epoch)
 	}
-	var states []search.TrialState
-	for _, t := range r.trials {
-		if t.Status == interrupted {
-			t.Status = search.Pending
-		}
-		states = append(states, search.TrialState{Trial: t, Curve: curves[cell{t.System, t.Seed}]})
+	states := make([]search.TrialState, len(trials))
+	for i, t := range trials {
+		states[i] = search.TrialState{Trial: t, Curve: curves[cell{t.System, t.Seed}]}
 	}
-	return strategy.Decide(r.study, states)
+	return states
 }
 
 // wanted is what the strategy says, in words.

@@ -222,6 +222,9 @@ func TestStopped(t *testing.T) {
 		t.Fatal(err)
 	}
 	wait(t, db, s.Name, 0, search.Running)
+	for poll(t, db, s.Name)[0].Epoch == 0 { // there must be a checkpoint to go on from
+		time.Sleep(time.Millisecond)
+	}
 	// Not within a commit: then SQLite's lock is its own, and all wait.
 	pool, err := sql.Open("sqlite3", path+"?_busy_timeout=20")
 	if err != nil {

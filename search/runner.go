@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -18,20 +17,20 @@ import (
 	"github.com/sourcegraph/conc/pool"
 )
 
-// Runner works through the trials of a study, Workers at a time, beside any
-// number of other processes that share the Store. What the study's Strategy
-// wants next is asked before every turn. What a trial ends with does not depend
-// on Workers, on the order in which trials end, or on how often it was
-// interrupted; the Trainer's results are functions of the job.
+// Runner trains trials, Workers at a time: those of a study in a Store, beside
+// any number of other processes that share it, or what a Desk gives it. What a
+// trial ends with does not depend on Workers, on the order in which trials end,
+// or on how often it was interrupted; the Trainer's results are functions of the
+// job.
 //
 // A trial that meets ErrNoMemory beside others is put back, RetryMemory times: it
 // is trained again, and its worker is missing for the rest of the run.
 type Runner struct {
-	Store   Store
+	Store   Store // of Run
 	Trainer Trainer
 	// Workers is how many trials run at once; below 1 counts as 1.
 	Workers int
-	// Attempt is the template of every attempt; the runner sets Started.
+	// Attempt is the template of every attempt of Run; Started is set.
 	Attempt Attempt
 	// Notify, if set, hears of the run. Its calls are serialised, but come
 	// from the goroutines of the workers, which wait for it: it must be quick.
@@ -39,9 +38,15 @@ type Runner struct {
 	// Grace is how long a Trainer may take to return after its context ended;
 	// then it is left alone with its goroutine. 0 is 30 seconds.
 	Grace time.Duration
-	// Wait is how often a worker without a trial looks for one that another
-	// process left; 0 is half a second.
+	// Wait is how often a worker of Run without a trial looks for one that
+	// another process left; 0 is half a second.
 	Wait time.Duration
+	// Drain, once closed, lets no trial begin, and gives those that run back at
+	// their next epoch.
+	Drain <-chan struct{}
+	// Deadline is when the process has to end; zero is never. A trial is given
+	// back at an epoch if the next one would end later.
+	Deadline time.Time
 }
 
 // EventKind says what an Event tells of.
@@ -69,6 +74,7 @@ const (
 // Event is one thing that happened in a run.
 type Event struct {
 	Kind   EventKind
+	Study  string  // its name; of those about a trial of Work
 	Trials []Trial // of Planned only
 	Trial  Trial   // not of Planned; as it stands after what happened
 	Step   int     // of Stepped only: mini-batches done in epoch Trial.Epoch+1
@@ -97,41 +103,48 @@ type Summary struct {
 // and Run returns ctx's error. If the store fails, the run stops the same way
 // and Run returns the store's error. The summary is valid beside either error.
 func (r *Runner) Run(ctx context.Context, study Study, trials []Trial) (Summary, error) {
-	strategy, err := NewStrategy(study)
+	own := *r
+	own.Notify = serial(r.Notify)
+	d, err := NewDispatch(ctx, r.Store, study, trials, own.Notify)
 	if err != nil {
 		return Summary{Left: len(trials)}, err
 	}
-	planned, err := r.Store.Plan(ctx, study, trials)
+	own.Workers = min(r.Workers, len(trials))
+	err = own.Work(ctx, local{d, Worker{Turns: r.Store, Attempt: r.Attempt}, cmp.Or(r.Wait, 500*time.Millisecond)})
+	if e := d.refresh(context.WithoutCancel(ctx)); err == nil {
+		err = e
+	}
+	sum := d.Summary()
 	if err != nil {
-		return Summary{Left: len(trials)}, err // it names the study
+		sum.Reason, sum.Stopped = "", false
 	}
-	var mu sync.Mutex // serialises Notify
-	f := &floor{r: r, study: study, strategy: strategy, workers: min(max(1, r.Workers), max(1, len(planned))), changed: make(chan struct{}),
-		start: time.Now(), at: map[int64]int{}, mine: map[int64]Trial{}, notify: func(e Event) {
-			mu.Lock()
-			defer mu.Unlock()
-			if r.Notify != nil {
-				r.Notify(e)
-			}
-		}}
-	for i, t := range planned {
-		f.at[t.ID] = i
-		f.states = append(f.states, TrialState{Trial: t})
-	}
-	f.notify(Event{Kind: Planned, Trials: planned})
-	keep := context.WithoutCancel(ctx)
-	if err := f.refresh(keep); err != nil {
-		return f.summary(), err
-	}
+	return sum, err
+}
 
-	beats, stopBeats := context.WithCancel(keep)
+// serial gives one call after the other on to f, which may be nil.
+func serial(f func(Event)) func(Event) {
+	var mu sync.Mutex
+	return func(e Event) {
+		mu.Lock()
+		defer mu.Unlock()
+		if f != nil {
+			f(e)
+		}
+	}
+}
+
+// Work trains what a desk gives, until it says that this is all, or until Drain
+// is closed. What it does otherwise, and what it returns, is as of Run.
+func (r *Runner) Work(ctx context.Context, desk Desk) error {
+	f := &floor{r: r, desk: desk, workers: max(1, r.Workers), changed: make(chan struct{}), notify: serial(r.Notify)}
+	beats, stopBeats := context.WithCancel(context.WithoutCancel(ctx))
 	var heart conc.WaitGroup
 	heart.Go(func() { f.beat(beats) })
 	defer heart.Wait()
 	defer stopBeats()
 
-	// A worker returns an error for a failing store only, or if too many trials
-	// fail; the first one cancels the context of the others.
+	// A worker returns an error for a failing desk only; the first one cancels
+	// the context of the others.
 	p := pool.New().WithContext(ctx).WithCancelOnError().WithFirstError()
 	for range f.workers {
 		p.Go(func(ctx context.Context) error {
@@ -147,84 +160,35 @@ func (r *Runner) Run(ctx context.Context, study Study, trials []Trial) (Summary,
 			}
 		})
 	}
-	err = p.Wait()
+	err := p.Wait()
 	if err == nil {
 		err = ctx.Err()
 	}
-	if e := f.refresh(keep); err == nil {
-		err = e
-	}
-	sum := f.summary()
-	if err == nil {
-		sum.Reason, sum.Stopped = f.reason, f.stopped
-	}
-	return sum, err
+	return err
 }
 
-// floor is where the workers of a run meet: it knows how all trials stand, and
-// gives each worker its turns.
+// floor is where the workers of a run meet.
 type floor struct {
-	r        *Runner
-	study    Study
-	strategy Strategy
-	notify   func(Event)
-	start    time.Time
-	mu       sync.Mutex // guards what follows
-	states   []TrialState
-	at       map[int64]int   // by Trial.ID: index into states
-	mine     map[int64]Trial // as turns of this process left them
-	moment   int64           // of the store's last Poll
-	running  []*turn         // of this process
-	again    []*turn         // put back
-	workers  int             // left
-	changed  chan struct{}   // closed, and made anew, when a turn ends
-	over     bool            // no trial begins any more
-	stopped  bool            // by a budget: those that run end at their next epoch
-	reason   string
-	alike    int    // failures in a row
-	last     string // what they say
+	r      *Runner
+	desk   Desk
+	notify func(Event)
+
+	// claiming: one worker asks at a time, for of two at once each would have to
+	// count the other.
+	claiming sync.Mutex
+
+	mu      sync.Mutex // guards what follows; nobody waits for the desk with it
+	running []*turn
+	workers int           // left
+	changed chan struct{} // closed, and made anew, when a turn ends
+	over    bool          // no trial begins any more
 }
 
 // turn is one trial's turn with a worker.
 type turn struct {
-	Trial
-	attempt Turn
-	until   int
+	*Claim
 	company bool // others run, or ran, in this turn
-	most    int  // of a second turn for want of memory: trials that may run then, itself too; else 0
 	back    bool // put back for want of memory
-	lost    bool // another process went on with the trial
-}
-
-// refresh learns what changed in the store. f.mu is not held.
-func (f *floor) refresh(ctx context.Context) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.poll(ctx)
-}
-
-func (f *floor) poll(ctx context.Context) error {
-	changed, moment, err := f.r.Store.Poll(ctx, f.study.Name, f.moment)
-	if err != nil {
-		return err
-	}
-	f.moment = moment
-	for _, t := range changed {
-		i, ok := f.at[t.ID]
-		if !ok {
-			continue
-		}
-		old := f.states[i].Trial
-		f.states[i] = t
-		ours := slices.ContainsFunc(f.running, func(r *turn) bool { return r.ID == t.ID })
-		if mine, ok := f.mine[t.ID]; ok && mine.Status == t.Status && mine.Epoch == t.Epoch {
-			ours = true
-		}
-		if !ours && (old.Status != t.Status || old.Epoch != t.Epoch) {
-			f.notify(Event{Kind: Elsewhere, Trial: t.Trial})
-		}
-	}
-	return nil
 }
 
 // wake tells the workers that wait that something has changed. f.mu is held.
@@ -233,189 +197,75 @@ func (f *floor) wake() {
 	f.changed = make(chan struct{})
 }
 
-// next waits for the next turn of a worker. It is nil if there will be none.
-func (f *floor) next(ctx context.Context) (*turn, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for {
-		if ctx.Err() != nil || f.over { // what is not taken stays pending
-			return nil, nil
-		}
-		keep := context.WithoutCancel(ctx)
-		if err := f.poll(keep); err != nil {
-			return nil, err
-		}
-		f.checkBudget()
-		if f.over {
-			f.wake()
-			return nil, nil
-		}
-		t, err := f.take(keep)
-		if err != nil {
-			f.over = true // no other worker need try
-		}
-		if t != nil || f.over {
-			return t, err
-		}
-		changed, wait := f.changed, cmp.Or(f.r.Wait, 500*time.Millisecond)
-		if limit := f.study.WallTime(); limit > 0 {
-			wait = min(wait, max(time.Millisecond, limit-time.Since(f.start)))
-		}
-		f.mu.Unlock()
-		select {
-		case <-ctx.Done():
-		case <-changed:
-		case <-time.After(wait):
-		}
-		f.mu.Lock()
-	}
-}
-
-// take begins the first trial that the strategy wants and that can be had; nil
-// if there is none now. It ends the run if there will be none.
-func (f *floor) take(ctx context.Context) (*turn, error) {
-	d := f.strategy.Decide(f.study, f.states)
-	n := len(f.running) + 1
-	elsewhere, begun := 0, 0
-	for _, t := range f.states {
-		if t.Status == Running {
-			elsewhere++
-		}
-		if t.Status != Pending || t.Epoch > 0 {
-			begun++
-		}
-	}
-	elsewhere -= len(f.running)
-	held, taken := false, false // by the budget of trials; by another process
-	for _, step := range d.Next {
-		s := &f.states[step.Trial]
-		until := min(step.Until, s.Epochs)
-		if s.Status != Pending || until <= s.Epoch && s.Epoch < s.Epochs {
-			continue
-		}
-		if f.study.MaxTrials > 0 && s.Epoch == 0 && begun >= f.study.MaxTrials {
-			held = true
-			continue
-		}
-		if slices.ContainsFunc(f.running, func(r *turn) bool { return r.ID == s.ID }) {
-			continue // its turn is about to end
-		}
-		t := &turn{Trial: s.Trial, until: until}
-		if i := slices.IndexFunc(f.again, func(b *turn) bool { return b.ID == s.ID }); i >= 0 {
-			if n > f.again[i].most {
-				continue
-			}
-			t.most = f.again[i].most
-			f.again = slices.Delete(f.again, i, i+1)
-		}
-		a := f.r.Attempt
-		a.Started = time.Now()
-		var err error
-		t.attempt, err = f.r.Store.Begin(ctx, s.ID, until, a)
-		if errors.Is(err, ErrTaken) {
-			// Another process was faster: what it changed may change what is
-			// wanted.
-			if err := f.poll(ctx); err != nil {
-				return nil, err
-			}
-			if s.Status == Pending { // again already; it can wait
-				taken = true
-				continue
-			}
-			return f.take(ctx)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("%v seed %d: %w", s.System.Label(), s.Seed, err)
-		}
-		s.Status, t.Status, t.Error, t.Failure = Running, Running, "", ""
-		if t.attempt.From != nil {
-			t.Epoch = t.attempt.From.Epoch
-		} else {
-			t.Epoch, t.Last = 0, Epoch{}
-		}
-		f.running = append(f.running, t)
-		for _, o := range f.running {
-			o.company = o.company || n > 1 || elsewhere > 0
-		}
-		return t, nil
-	}
-	if len(f.running) == 0 && elsewhere <= 0 && !taken {
-		f.over, f.reason = true, d.Reason
-		if held {
-			f.reason, f.stopped = fmt.Sprintf("max_trials = %d is reached", f.study.MaxTrials), true
-		}
-		f.wake()
-	}
-	return nil, nil
-}
-
-// checkBudget ends the run where a budget is spent: no trial begins, and those
-// that run stop at their next epoch. f.mu is held.
-func (f *floor) checkBudget() {
-	if f.over {
-		return
-	}
-	s := f.study
-	stop := func(format string, a ...any) {
-		f.over, f.stopped, f.reason = true, true, fmt.Sprintf(format, a...)
-	}
-	late := s.WallTime() > 0 && time.Since(f.start) >= s.WallTime()
-	if !late && s.MaxEpochs == 0 && s.MaxDeviceHours == 0 {
-		return
-	}
-	busy := slices.ContainsFunc(f.states, func(t TrialState) bool { return t.Status == Running })
-	if !busy && len(f.running) == 0 && len(f.strategy.Decide(s, f.states).Next) == 0 {
-		return // there is nothing to stop
-	}
-	if late {
-		stop("max_wall_time = %q is over", s.MaxWallTime)
-		return
-	}
-	epochs, seconds := 0, 0.0
-	for _, t := range f.states {
-		epochs += len(t.Curve)
-		for _, e := range t.Curve {
-			seconds += e.TrainSeconds + e.EvalSeconds
-		}
-	}
-	switch {
-	case s.MaxEpochs > 0 && epochs >= s.MaxEpochs:
-		stop("max_epochs = %d is reached", s.MaxEpochs)
-	case s.MaxDeviceHours > 0 && seconds >= 3600*s.MaxDeviceHours:
-		stop("max_device_hours = %g is reached", s.MaxDeviceHours)
-	}
-}
-
-// errBudget ends a training at the end of an epoch.
-var errBudget = errors.New("a budget of the study is spent")
-
-// stored is called after each epoch of a trial of this process. Its error ends
-// the training.
-func (f *floor) stored(ctx context.Context) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if !f.over && (f.study.MaxEpochs > 0 || f.study.MaxDeviceHours > 0) {
-		if err := f.poll(ctx); err != nil {
-			return err
-		}
-	}
-	f.checkBudget()
-	if f.stopped {
-		return errBudget
-	}
-	return nil
-}
-
-// putBack reports whether a trial without memory may get another turn, beside
-// fewer than run now: if it was not alone.
-func (f *floor) putBack(t *turn) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if !t.company || t.most == 1 {
+func (f *floor) draining() bool {
+	select {
+	case <-f.r.Drain: // never, if it is nil
+		return true
+	default:
 		return false
 	}
-	t.most, t.back = max(1, len(f.running)-1), true
-	return true
+}
+
+// next waits for the next turn of a worker. It is nil if there will be none.
+func (f *floor) next(ctx context.Context) (*turn, error) {
+	for {
+		t, wait, changed, err := f.claim(ctx)
+		if t != nil || changed == nil || err != nil {
+			return t, err
+		}
+		select {
+		case <-ctx.Done():
+		case <-f.r.Drain:
+		case <-changed:
+		case <-time.After(max(wait, time.Millisecond)):
+		}
+	}
+}
+
+// claim asks for a turn once. changed is nil if there will be none.
+func (f *floor) claim(ctx context.Context) (t *turn, wait time.Duration, changed <-chan struct{}, err error) {
+	f.claiming.Lock()
+	defer f.claiming.Unlock()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if ctx.Err() != nil || f.over || f.draining() { // what is not taken stays pending
+		return nil, 0, nil, nil
+	}
+	ask := Ask{Beside: len(f.running)}
+	if !f.r.Deadline.IsZero() {
+		ask.Left = max(1, time.Until(f.r.Deadline))
+	}
+	changed = f.changed
+	f.mu.Unlock()
+	claim, wait, err := f.desk.Claim(ctx, ask)
+	f.mu.Lock()
+	if claim != nil {
+		t = &turn{Claim: claim, company: claim.Company}
+		f.running = append(f.running, t)
+		for _, o := range f.running {
+			o.company = o.company || len(f.running) > 1
+		}
+		return t, 0, nil, nil
+	}
+	if err != nil {
+		f.over = true // no other worker need try
+		f.wake()
+		if ctx.Err() != nil || errors.Is(err, ErrOver) {
+			err = nil
+		}
+		return nil, 0, nil, err
+	}
+	return nil, wait, changed, nil
+}
+
+// leave takes a turn from those that train, which those that claim ask for. It
+// returns how many there were.
+func (f *floor) leave(t *turn) (n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n = len(f.running)
+	f.running = slices.DeleteFunc(f.running, func(r *turn) bool { return r == t })
+	return n
 }
 
 // done ends a turn, and with it the run if it failed. Unless it is the last, the
@@ -424,45 +274,18 @@ func (f *floor) done(t *turn, failed bool) (end bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.over = f.over || failed
-	f.running = slices.DeleteFunc(f.running, func(r *turn) bool { return r == t })
-	if !t.lost {
-		f.mine[t.ID] = t.Trial
-	}
-	defer f.wake()
-	if !t.back || t.Status != Pending {
-		return false
-	}
-	f.again = append(f.again, t)
-	if f.workers == 1 {
+	f.wake()
+	if !t.back || f.workers == 1 {
 		return false
 	}
 	f.workers--
 	return true
 }
 
-func (f *floor) summary() Summary {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	var s Summary
-	for _, t := range f.states {
-		switch t.Status {
-		case Done:
-			s.Done++
-		case Diverged:
-			s.Diverged++
-		case Failed:
-			s.Failed++
-		default:
-			s.Left++
-		}
-	}
-	return s
-}
-
 // beat extends the lease of this process until ctx ends.
 func (f *floor) beat(ctx context.Context) {
 	for ctx.Err() == nil {
-		next, err := f.r.Store.Beat(ctx)
+		next, err := f.desk.Beat(ctx)
 		if err != nil && ctx.Err() == nil {
 			// No reason to stop: Record fails too if the store does.
 			f.notify(Event{Kind: Noted, Note: "heartbeat: " + oneLine(err)})
@@ -474,46 +297,61 @@ func (f *floor) beat(ctx context.Context) {
 	}
 }
 
-// turn gives one trial its turn, and leaves in it how it stands. The error is
-// the store's, which says what it could not do, with the trial; or says that
-// too many failed alike.
+// errHandBack ends a training at the end of an epoch.
+var errHandBack = errors.New("the trial is given back")
+
+// turn gives one trial its turn. The error is the desk's, which says what it
+// could not do, with the trial.
 func (f *floor) turn(ctx context.Context, turn *turn) error {
-	t := turn.Trial
-	defer func() { // as done and a second turn want it
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		turn.Trial = t
-	}()
+	c, t := turn.Claim, turn.Trial
 	// What happened is stored even when ctx is done: only Train gets ctx.
 	keep := context.WithoutCancel(ctx)
 	fail := func(err error) error { return fmt.Errorf("%v seed %d: %w", t.System.Label(), t.Seed, err) }
-	f.notify(Event{Kind: Began, Trial: t})
-	if turn.attempt.Note != "" {
-		f.notify(Event{Kind: Noted, Trial: t, Note: turn.attempt.Note})
+	notify := func(e Event) {
+		e.Study = c.Study.Name
+		f.notify(e)
+	}
+	notify(Event{Kind: Began, Trial: t})
+	if c.Note != "" {
+		notify(Event{Kind: Noted, Trial: t, Note: c.Note})
 	}
 
-	rep := &reporter{trial: t, notify: f.notify, record: func(e Epoch, c Checkpoint) error {
-		return f.r.Store.Record(keep, turn.attempt.ID, e, c)
-	}, stored: func() error { return f.stored(keep) }}
+	stop := error(nil) // the desk's, after an epoch that it stored
+	rep := &reporter{trial: t, notify: notify, record: func(e Epoch, state Checkpoint) error {
+		err := f.desk.Record(keep, c, e, state)
+		if errors.Is(err, ErrStop) {
+			stop, err = err, nil
+		}
+		return err
+	}, stored: func(e Epoch) error {
+		if stop != nil {
+			return stop
+		}
+		took := time.Duration((e.TrainSeconds + e.EvalSeconds) * float64(time.Second))
+		if e.Number < c.Until && (f.draining() || !f.r.Deadline.IsZero() && time.Until(f.r.Deadline) < took) {
+			return errHandBack
+		}
+		return nil
+	}}
 	var trainErr error
-	if t.Epoch < turn.until { // not killed between the last epoch and its end
-		trainErr = f.train(ctx, Job{Study: f.study, System: t.System, Seed: t.Seed, From: turn.attempt.From, Until: turn.until}, rep)
+	if t.Epoch < c.Until { // not killed between the last epoch and its end
+		trainErr = f.train(ctx, Job{Study: c.Study, System: t.System, Seed: t.Seed, From: c.From, Until: c.Until}, rep)
 	}
+	beside := f.leave(turn)
 	var storeErr error
 	t, storeErr = rep.close()
-	o := Outcome{Status: Failed, Message: "", Retries: 0}
+	o := Outcome{Status: Failed}
 	switch {
 	case errors.Is(storeErr, ErrSuperseded):
-		turn.lost = true
-		return f.superseded(t, storeErr)
+		return superseded(notify, t, storeErr)
 	case storeErr != nil:
 		// The attempt stays open; the next Poll takes the trial back.
 		return fail(storeErr)
 	case errors.Is(trainErr, ErrDiverged):
 		o.Status, o.Failure = Diverged, FailedDiverged
-	case errors.Is(trainErr, errBudget):
+	case errors.Is(trainErr, ErrStop) || errors.Is(trainErr, errHandBack):
 		o.Status, o.Failure, trainErr = Pending, FailedInterrupted, nil
-		if t.Epoch >= turn.until {
+		if t.Epoch >= c.Until {
 			o.Failure = ""
 		}
 	case trainErr != nil && ctx.Err() != nil && (errors.Is(trainErr, ctx.Err()) || errors.Is(trainErr, errAbandoned)):
@@ -522,17 +360,17 @@ func (f *floor) turn(ctx context.Context, turn *turn) error {
 			trainErr = nil
 		}
 	case errors.Is(trainErr, errTimeout):
-		o.Failure, o.Retries = FailedTimeout, f.study.RetryTimeout
+		o.Failure, o.Retries = FailedTimeout, c.Study.RetryTimeout
 	case errors.Is(trainErr, ErrNoMemory):
 		o.Failure = FailedMemory
-		if f.putBack(turn) {
-			o.Retries = f.study.RetryMemory
+		if turn.company && c.Most != 1 { // it may have the memory beside fewer
+			o.Retries, o.Most, turn.back = c.Study.RetryMemory, max(1, beside-1), true
 		}
 	case trainErr != nil:
-		o.Failure, o.Retries = FailedCrashed, f.study.RetryCrashed
-	case t.Epoch < turn.until:
+		o.Failure, o.Retries = FailedCrashed, c.Study.RetryCrashed
+	case t.Epoch < c.Until:
 		o.Failure = FailedCrashed
-		trainErr = fmt.Errorf("the trainer stopped after epoch %d of %d", t.Epoch, turn.until)
+		trainErr = fmt.Errorf("the trainer stopped after epoch %d of %d", t.Epoch, c.Until)
 	case t.Epoch < t.Epochs:
 		o.Status = Pending
 	default:
@@ -546,51 +384,25 @@ func (f *floor) turn(ctx context.Context, turn *turn) error {
 	if trainErr != nil {
 		o.Message = oneLine(trainErr)
 	}
-	status, err := f.r.Store.End(keep, turn.attempt.ID, o)
+	status, err := f.desk.End(keep, c, o)
+	turn.back = turn.back && status == Pending
 	if errors.Is(err, ErrSuperseded) {
-		turn.lost = true
-		return f.superseded(t, err)
+		return superseded(notify, t, err)
 	}
 	if err != nil {
 		return fail(err)
 	}
 	t.Status, t.Error, t.Failure = status, o.Message, o.Failure
-	f.notify(Event{Kind: Ended, Trial: t})
-	return f.count(t, o, turn.back && status == Pending)
+	notify(Event{Kind: Ended, Trial: t})
+	return nil
 }
 
 // superseded leaves a trial to the process that went on with it. What this one
 // trained since is lost, and nothing else.
-func (f *floor) superseded(t Trial, err error) error {
+func superseded(notify func(Event), t Trial, err error) error {
 	t.Status = Pending
-	f.notify(Event{Kind: Ended, Trial: t})
-	f.notify(Event{Kind: Noted, Trial: t, Note: oneLine(err)})
-	return nil
-}
-
-// digits are no part of what makes failures alike: they count epochs, steps and
-// bytes.
-var digits = regexp.MustCompile(`[0-9]+`)
-
-// count stops the run at so many failures in a row that are all alike.
-func (f *floor) count(t Trial, o Outcome, back bool) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if o.Status != Failed || back {
-		if o.Status == Done {
-			f.alike = 0
-		}
-		return nil
-	}
-	what := string(o.Failure) + digits.ReplaceAllString(o.Message, "#")
-	if f.last != what {
-		f.last, f.alike = what, 0
-	}
-	f.alike++
-	if n := f.study.StopAfter; n > 0 && f.alike >= n {
-		return fmt.Errorf("%d trainings in a row failed alike, at last %v seed %d: %s: mend that, then let them be tried again: igcsearch retry %s",
-			n, t.System.Label(), t.Seed, o.Message, f.study.Name)
-	}
+	notify(Event{Kind: Ended, Trial: t})
+	notify(Event{Kind: Noted, Trial: t, Note: oneLine(err)})
 	return nil
 }
 
@@ -605,7 +417,7 @@ func (f *floor) train(ctx context.Context, job Job, rep *reporter) error {
 	own, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var limit <-chan time.Time
-	if d := f.study.TimeLimit(); d > 0 {
+	if d := job.Study.TimeLimit(); d > 0 {
 		timer := time.NewTimer(d)
 		defer timer.Stop()
 		limit = timer.C
@@ -627,14 +439,14 @@ func (f *floor) train(ctx context.Context, job Job, rep *reporter) error {
 	select {
 	case err := <-done:
 		if late && ctx.Err() == nil && errors.Is(err, context.Canceled) {
-			return fmt.Errorf("%w: trial_time_limit = %q", errTimeout, f.study.TrialTimeLimit)
+			return fmt.Errorf("%w: trial_time_limit = %q", errTimeout, job.Study.TrialTimeLimit)
 		}
 		return err
 	case <-time.After(grace):
 	}
-	f.notify(Event{Kind: Noted, Trial: rep.leave(), Note: fmt.Sprintf("its trainer did not stop within %v; its worker goes on without it", grace)})
+	f.notify(Event{Kind: Noted, Study: job.Study.Name, Trial: rep.leave(), Note: fmt.Sprintf("its trainer did not stop within %v; its worker goes on without it", grace)})
 	if late {
-		return fmt.Errorf("%w: trial_time_limit = %q; %w", errTimeout, f.study.TrialTimeLimit, errAbandoned)
+		return fmt.Errorf("%w: trial_time_limit = %q; %w", errTimeout, job.Study.TrialTimeLimit, errAbandoned)
 	}
 	return errAbandoned
 }
@@ -678,7 +490,7 @@ func oneLine(err error) string {
 // reporter stores the epochs of one attempt and passes them on as events.
 type reporter struct {
 	record func(Epoch, Checkpoint) error
-	stored func() error // after an epoch; its error ends the training
+	stored func(Epoch) error // after an epoch; its error ends the training
 	notify func(Event)
 
 	mu    sync.Mutex // a trainer that was left alone may still report
@@ -709,7 +521,7 @@ func (r *reporter) Epoch(e Epoch, c Checkpoint) error {
 	}
 	r.trial.Epoch, r.trial.Last = e.Number, e
 	r.notify(Event{Kind: EpochStored, Trial: r.trial})
-	return r.stored()
+	return r.stored(e)
 }
 
 // leave takes no more reports.

@@ -18,6 +18,9 @@ type Strategy interface {
 type TrialState struct {
 	Trial
 	Curve []Epoch
+	// ISA is Attempt.ISA of the last epoch, whose checkpoint no other arithmetic
+	// goes on with; "" if there is none.
+	ISA string
 }
 
 // Decision is what a Strategy wants done.

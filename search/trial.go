@@ -158,6 +158,7 @@ type Attempt struct {
 	Host      string
 	PID       int
 	Args      []string
+	Job       string // of the scheduler that started the process, "slurm 12_3"; "" outside one
 }
 
 // Turn is an attempt that has begun.
@@ -180,21 +181,13 @@ type Outcome struct {
 	// Retries is how often a trial may fail in this way and become pending
 	// again, instead of Failed.
 	Retries int
+	// Most, of a trial that the device's memory was too small for, is how many
+	// may train at once when it is tried again, itself too; else 0.
+	Most int
 }
 
-// Store keeps studies, trials, epochs and checkpoints. Each method is one
-// transaction; methods may be called concurrently, and several processes may
-// share what is stored.
-//
-// A process has a lease on the trials that it runs, which Beat extends. Another
-// process takes over the trials of one that is dead, or that did not call Beat
-// for the whole of its lease.
-type Store interface {
-	// Plan makes sure that the study and all its trials are stored, trials
-	// as pending, and returns them as they stand, in the order given. It
-	// refuses, with the differences, a study whose name is taken by other
-	// settings.
-	Plan(ctx context.Context, s Study, trials []Trial) ([]Trial, error)
+// Turns is the part of a Store that the turns of one worker go through.
+type Turns interface {
 	// Begin marks a pending trial running, to be trained until an epoch. It
 	// returns ErrTaken (wrapped) if the trial is not pending any more.
 	Begin(ctx context.Context, trial int64, until int, a Attempt) (Turn, error)
@@ -205,6 +198,22 @@ type Store interface {
 	// End closes an attempt and returns how its trial stands then. It returns
 	// ErrSuperseded (wrapped) if another process went on with the trial.
 	End(ctx context.Context, attempt int64, o Outcome) (Status, error)
+}
+
+// Store keeps studies, trials, epochs and checkpoints. Each method is one
+// transaction; methods may be called concurrently, and several processes may
+// share what is stored.
+//
+// A process has a lease on the trials that it runs, which Beat extends. Another
+// process takes over the trials of one that is dead, or that did not call Beat
+// for the whole of its lease.
+type Store interface {
+	Turns
+	// Plan makes sure that the study and all its trials are stored, trials
+	// as pending, and returns them as they stand, in the order given. It
+	// refuses, with the differences, a study whose name is taken by other
+	// settings.
+	Plan(ctx context.Context, s Study, trials []Trial) ([]Trial, error)
 	// Poll returns the trials of a study that changed after the moment since,
 	// which is the moment of an earlier call, or 0 for all of them. Trials whose
 	// process is gone are made pending before.

@@ -204,6 +204,48 @@ func (s Study) WallTime() time.Duration { return duration(s.MaxWallTime) }
 // TimeLimit is TrialTimeLimit of a normalised study, 0 if there is none.
 func (s Study) TimeLimit() time.Duration { return duration(s.TrialTimeLimit) }
 
+// Run returns, as JSON with the keys of a study file, how the study is run: the
+// settings from Workers on, which Settings leaves out.
+func (s Study) Run() json.RawMessage {
+	how := map[string]any{}
+	v := reflect.ValueOf(s)
+	for i := range v.NumField() {
+		if f := v.Type().Field(i); runs(f) && !v.Field(i).IsZero() {
+			how[f.Tag.Get("toml")] = v.Field(i).Interface()
+		}
+	}
+	text, err := json.Marshal(how)
+	if err != nil {
+		panic(err) // numbers, texts and truth values
+	}
+	return text
+}
+
+// SetRun sets what Run returned; what it does not name is zero.
+func (s *Study) SetRun(text json.RawMessage) error {
+	var how map[string]json.RawMessage
+	if err := json.Unmarshal(text, &how); err != nil {
+		return fmt.Errorf("how the study is run: %w", err)
+	}
+	v := reflect.ValueOf(s).Elem()
+	for i := range v.NumField() {
+		f := v.Type().Field(i)
+		if !runs(f) {
+			continue
+		}
+		v.Field(i).SetZero()
+		if value := how[f.Tag.Get("toml")]; value != nil {
+			if err := json.Unmarshal(value, v.Field(i).Addr().Interface()); err != nil {
+				return fmt.Errorf("how the study is run: %s: %w", f.Tag.Get("toml"), err)
+			}
+		}
+	}
+	return nil
+}
+
+// runs tells a setting of how a study is run from one of what it is.
+func runs(f reflect.StructField) bool { return f.Tag.Get("json") == "-" }
+
 func duration(text string) time.Duration {
 	d, _ := time.ParseDuration(text) // Normalize has checked it, "" is 0
 	return d

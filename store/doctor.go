@@ -110,17 +110,18 @@ func (db *DB) Examine(ctx context.Context) (Health, error) {
 			}
 			h.Tables = append(h.Tables, t)
 		}
-		if h.Version < 3 {
+		if h.Version < schemaVersion {
 			h.Findings = append(h.Findings, fmt.Sprintf("the schema is of version %d: it would be brought up to version %d", h.Version, schemaVersion))
 			return nil
 		}
-		if err := each(ctx, tx, `SELECT w.id, w.host, w.pid, (SELECT count(*) FROM attempt WHERE worker = w.id) FROM worker w ORDER BY w.host, w.pid`, nil, func(rows *sql.Rows) error {
+		if err := each(ctx, tx, `SELECT w.id, w.guest, w.host, w.pid, (SELECT count(*) FROM attempt WHERE worker = w.id) FROM worker w ORDER BY w.host, w.pid`, nil, func(rows *sql.Rows) error {
 			var w WorkerInfo
 			var id int64
-			if err := rows.Scan(&id, &w.Host, &w.PID, &w.Trials); err != nil {
+			var guest bool
+			if err := rows.Scan(&id, &guest, &w.Host, &w.PID, &w.Trials); err != nil {
 				return err
 			}
-			w.Dead = !db.alive(sql.NullInt64{Int64: id, Valid: true}, w.Host, w.PID) && (db.self == nil || db.self.id != id)
+			w.Dead = !db.alive(sql.NullInt64{Int64: id, Valid: !guest}, w.Host, w.PID) && (db.self == nil || db.self.id != id)
 			if w.Dead {
 				h.Findings = append(h.Findings, fmt.Sprintf("process %d on %s is gone and had %d trials: they would become pending", w.PID, w.Host, w.Trials))
 			}

@@ -175,9 +175,9 @@ func mergeTrial(ctx context.Context, tx *sql.Tx, from, to int64, taken bool) err
 	}
 	for _, id := range ids {
 		var copied int64
-		if err := tx.QueryRowContext(ctx, `INSERT INTO main.attempt (trial, started, ended, outcome, failure, message, git_commit, go_version, cpu, isa, device, host, pid, args)
+		if err := tx.QueryRowContext(ctx, `INSERT INTO main.attempt (trial, started, ended, outcome, failure, message, git_commit, go_version, cpu, isa, device, host, pid, args, job)
 			SELECT ?2, started, coalesce(ended, max(started, ?3)), coalesce(outcome, 'lost'), CASE WHEN ended IS NULL THEN 'lost' ELSE failure END,
-				message, git_commit, go_version, cpu, isa, device, host, pid, args FROM source.attempt WHERE id = ?1 RETURNING id`, id, to, now()).Scan(&copied); err != nil {
+				message, git_commit, go_version, cpu, isa, device, host, pid, args, job FROM source.attempt WHERE id = ?1 RETURNING id`, id, to, now()).Scan(&copied); err != nil {
 			return err
 		}
 		attempts[id] = copied

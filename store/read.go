@@ -129,13 +129,13 @@ func (db *DB) Attempts(ctx context.Context, name string) ([]TrialAttempt, error)
 	err := db.viewStudy(ctx, name, func(tx *sql.Tx, id int64, _ search.Study) error {
 		attempts = nil
 		return each(ctx, tx, `SELECT `+db.system+`, t.seed, a.started, coalesce(a.ended, 0), coalesce(a.outcome, ''), a.message,
-				a.git_commit, a.go_version, a.cpu, a.isa, a.device, a.host, a.pid, a.args, `+db.failure+`
+				a.git_commit, a.go_version, a.cpu, a.isa, a.device, a.host, a.pid, a.args, `+db.job+`, `+db.failure+`
 			FROM trial t JOIN attempt a ON a.trial = t.id WHERE t.study = ? ORDER BY a.id`, []any{id}, func(rows *sql.Rows) error {
 			var a TrialAttempt
 			var started, ended int64
 			var args []byte
 			if err := rows.Scan((*systemName)(&a.System), &a.Seed, &started, &ended, &a.Outcome, &a.Message,
-				&a.Commit, &a.GoVersion, &a.CPU, &a.ISA, &a.Device, &a.Host, &a.PID, &args, &a.Failure); err != nil {
+				&a.Commit, &a.GoVersion, &a.CPU, &a.ISA, &a.Device, &a.Host, &a.PID, &args, &a.Job, &a.Failure); err != nil {
 				return err
 			}
 			a.Started = moment(started)
@@ -377,14 +377,16 @@ func (db *DB) findStates(ctx context.Context, tx *sql.Tx, study, since int64) ([
 	for i, t := range trials {
 		states[i].Trial, at[t.ID] = t, i
 	}
-	err = each(ctx, tx, `SELECT t.id, `+epochColumns+` FROM trial t JOIN epoch e ON e.trial = t.id
+	err = each(ctx, tx, `SELECT t.id, a.isa, `+epochColumns+` FROM trial t JOIN epoch e ON e.trial = t.id JOIN attempt a ON a.id = e.attempt
 		WHERE t.study = ? AND t.changed > ? ORDER BY t.id, e.number`, []any{study, since}, func(rows *sql.Rows) error {
 		var id int64
+		var isa string
 		var row epochRow
-		if err := rows.Scan(append([]any{&id}, row.dest()...)...); err != nil {
+		if err := rows.Scan(append([]any{&id, &isa}, row.dest()...)...); err != nil {
 			return err
 		}
 		s := &states[at[id]]
+		s.ISA = isa
 		s.Curve = append(s.Curve, row.epoch())
 		return nil
 	})

@@ -40,7 +40,7 @@ const (
 	// applicationID is "igcs" in ASCII, at offset 68 of the file.
 	applicationID = 0x69676373
 	// schemaVersion is the number of the last file in migration/.
-	schemaVersion = 3
+	schemaVersion = 4
 )
 
 // DB is an open database. Its methods may be called concurrently.
@@ -55,9 +55,9 @@ type DB struct {
 	still   *sql.DB
 	stillAt fileState
 	// The expressions for the name of a trial's network, its parameters, and the
-	// failure and worker of an attempt: a file that is only read may have an older
+	// failure, worker and job of an attempt: a file that is only read may have an older
 	// schema.
-	system, params, failure, worker string
+	system, params, failure, worker, job string
 
 	version  int    // of the schema when it was opened
 	network  string // file system that other machines share, "" for a local one
@@ -67,6 +67,8 @@ type DB struct {
 	mu     sync.Mutex
 	self   *worker          // nil before Join
 	tokens map[int64][]byte // of this process's attempts
+	guests map[int64]*visit // that this process admitted
+	gone   func(ctx context.Context, job string) bool
 }
 
 // Open opens the database at path for running studies. It creates the file if
@@ -173,6 +175,12 @@ func OpenReadOnly(ctx context.Context, path string) (*DB, error) {
 	if version < 3 {
 		db.failure, db.worker = "''", "NULL"
 	}
+	if version < 4 {
+		db.job = "''"
+		if version == 3 {
+			db.worker = "a.worker"
+		}
+	}
 	if err != nil {
 		db.Close()
 		return nil, err
@@ -214,8 +222,9 @@ func locate(path string) (*DB, error) {
 		return nil, fmt.Errorf("open database %s: it is not a regular file: give another --db", path)
 	}
 	return &DB{
-		path: abs, name: path, system: "t.system", params: "coalesce(t.params, 0)", failure: "coalesce(a.failure, '')", worker: "a.worker",
-		network: networkSystem(abs), lease: lease, patience: joining, tokens: map[int64][]byte{},
+		path: abs, name: path, system: "t.system", params: "coalesce(t.params, 0)", failure: "coalesce(a.failure, '')", job: "a.job",
+		worker:  "(SELECT id FROM worker WHERE id = a.worker AND NOT guest)", // whose lock tells; a guest has none
+		network: networkSystem(abs), lease: lease, patience: joining, tokens: map[int64][]byte{}, guests: map[int64]*visit{},
 	}, nil
 }
 

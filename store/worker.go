@@ -107,7 +107,12 @@ func (db *DB) Beat(ctx context.Context) (next time.Duration, err error) {
 		}
 	}
 	w.mu.Unlock()
-	err = db.update(ctx, func(tx *sql.Tx) error { return w.putRow(ctx, tx, db.lease) })
+	err = db.update(ctx, func(tx *sql.Tx) error {
+		if err := w.putRow(ctx, tx, db.lease); err != nil {
+			return err
+		}
+		return db.beatGuests(ctx, tx)
+	})
 	if err == nil {
 		w.mu.Lock()
 		w.beaten = time.Now()
@@ -119,7 +124,11 @@ func (db *DB) Beat(ctx context.Context) (next time.Duration, err error) {
 
 // reclaim makes the trials of dead workers pending.
 func (db *DB) reclaim(ctx context.Context) error {
-	type row struct{ id, beat, lease int64 }
+	type row struct {
+		id, beat, lease int64
+		guest           bool
+		job             string
+	}
 	w := db.self
 	var others []row
 	orphans := 0 // open attempts of no worker: stored by an older igcsearch, which cannot run beside this one
@@ -128,9 +137,9 @@ func (db *DB) reclaim(ctx context.Context) error {
 		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM attempt WHERE ended IS NULL AND worker IS NULL`).Scan(&orphans); err != nil {
 			return err
 		}
-		return each(ctx, tx, `SELECT id, beat, lease FROM worker WHERE id <> ?`, []any{w.id}, func(rows *sql.Rows) error {
+		return each(ctx, tx, `SELECT id, beat, lease, guest, job FROM worker WHERE id <> ?`, []any{w.id}, func(rows *sql.Rows) error {
 			var r row
-			err := rows.Scan(&r.id, &r.beat, &r.lease)
+			err := rows.Scan(&r.id, &r.beat, &r.lease, &r.guest, &r.job)
 			others = append(others, r)
 			return err
 		})
@@ -141,10 +150,14 @@ func (db *DB) reclaim(ctx context.Context) error {
 	why := map[int64]string{}
 	for _, o := range others {
 		switch {
-		case w.gone(o.id):
+		case !o.guest && w.gone(o.id):
 			why[o.id] = "its process is gone"
-		case w.stands(o.id, o.beat, time.Duration(o.lease)*time.Millisecond):
+		case !w.stands(o.id, o.beat, time.Duration(o.lease)*time.Millisecond):
+		case !o.guest:
 			why[o.id] = "its process stood still for its lease"
+		case db.justHeard(o.id): // the next Beat will say so
+		case o.job == "" || db.gone == nil || db.gone(ctx, o.job):
+			why[o.id] = "nothing was heard of its worker for its lease"
 		}
 	}
 	if len(why) == 0 && orphans == 0 {
@@ -179,6 +192,11 @@ func (db *DB) reclaim(ctx context.Context) error {
 
 // lose closes the open attempts of a worker as lost.
 func lose(ctx context.Context, tx *sql.Tx, of string, arg int64, why string) error {
+	return closeAll(ctx, tx, of, arg, lost, lost, why)
+}
+
+// closeAll closes the open attempts of a worker; their trials become pending.
+func closeAll(ctx context.Context, tx *sql.Tx, of string, arg int64, outcome, failure, why string) error {
 	type open struct{ attempt, trial, study int64 }
 	var list []open
 	err := each(ctx, tx, `SELECT a.id, t.id, t.study FROM attempt a JOIN trial t ON t.id = a.trial WHERE a.ended IS NULL AND a.`+of, []any{arg}, func(rows *sql.Rows) error {
@@ -189,10 +207,10 @@ func lose(ctx context.Context, tx *sql.Tx, of string, arg int64, why string) err
 	})
 	for _, o := range list {
 		if err == nil {
-			err = closeAttempt(ctx, tx, o.attempt, lost, lost, why)
+			err = closeAttempt(ctx, tx, o.attempt, outcome, failure, why)
 		}
 		if err == nil {
-			_, err = countFailure(ctx, tx, o.trial, lost)
+			_, err = countFailure(ctx, tx, o.trial, failure)
 		}
 		if err == nil {
 			err = setStatus(ctx, tx, o.study, o.trial, "pending")

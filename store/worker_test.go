@@ -428,7 +428,7 @@ func TestRepair(t *testing.T) {
 	end(t, db, done, search.Done, "")
 	begin(t, db, trials[2])
 	execute(t, path, `UPDATE checkpoint SET state = x'00' WHERE epoch = 2; DELETE FROM epoch WHERE trial = 2 AND number = 3;
-		UPDATE trial SET status = 'running' WHERE id = 4; INSERT INTO worker VALUES (77, 'here', 1, 1000, 5)`)
+		UPDATE trial SET status = 'running' WHERE id = 4; INSERT INTO worker (id, host, pid, lease, beat) VALUES (77, 'here', 1, 1000, 5)`)
 	h, err := db.Examine(t.Context())
 	if err != nil || len(h.Damage) != 0 {
 		t.Fatalf("%+v, %v", h, err)

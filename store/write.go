@@ -141,10 +141,23 @@ func (db *DB) putStudy(ctx context.Context, tx *sql.Tx, s search.Study) (id int6
 // Begin implements search.Store. A checkpoint that is not what was stored is
 // left out, with all that was recorded after the one before; the Turn says so.
 func (db *DB) Begin(ctx context.Context, trial int64, until int, a search.Attempt) (search.Turn, error) {
-	var turn search.Turn
 	if err := db.Join(ctx); err != nil {
+		return search.Turn{}, err
+	}
+	who := db.own(0)
+	who.token = make([]byte, 16)
+	crand.Read(who.token) // never fails
+	turn, err := db.begin(ctx, who, trial, until, a)
+	if err != nil {
 		return turn, err
 	}
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	db.tokens[turn.ID] = who.token
+	return turn, nil
+}
+
+func (db *DB) begin(ctx context.Context, who identity, trial int64, until int, a search.Attempt) (turn search.Turn, err error) {
 	args, err := json.Marshal(append([]string{}, a.Args...)) // [] rather than null
 	if err != nil {
 		return turn, err
@@ -153,8 +166,6 @@ func (db *DB) Begin(ctx context.Context, trial int64, until int, a search.Attemp
 	if !a.Started.IsZero() {
 		started = a.Started.UnixMilli()
 	}
-	token := make([]byte, 16)
-	crand.Read(token) // never fails
 	err = db.update(ctx, func(tx *sql.Tx) error {
 		turn = search.Turn{}
 		var study int64
@@ -174,14 +185,14 @@ func (db *DB) Begin(ctx context.Context, trial int64, until int, a search.Attemp
 		}
 		put := func() (sql.Result, error) {
 			return tx.ExecContext(ctx, `INSERT INTO attempt
-				(trial, worker, token, started, message, git_commit, go_version, cpu, isa, device, host, pid, args)
-				VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-				trial, db.self.id, token, started, turn.Note, a.Commit, a.GoVersion, a.CPU, a.ISA, a.Device, a.Host, a.PID, string(args))
+				(trial, worker, token, started, message, git_commit, go_version, cpu, isa, device, host, pid, args, job)
+				VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+				trial, who.worker, who.token, started, turn.Note, a.Commit, a.GoVersion, a.CPU, a.ISA, a.Device, a.Host, a.PID, string(args), a.Job)
 		}
 		r, err := put()
 		if e := (sqlite3.Error{}); errors.As(err, &e) && e.ExtendedCode == sqlite3.ErrConstraintForeignKey {
-			// Another process took this one for dead; it is not.
-			if err = db.self.putRow(ctx, tx, db.lease); err == nil {
+			// Another process took this worker for dead; it is not.
+			if err = who.put(ctx, tx, db.lease); err == nil {
 				r, err = put()
 			}
 		}
@@ -202,9 +213,6 @@ func (db *DB) Begin(ctx context.Context, trial int64, until int, a search.Attemp
 	if err != nil {
 		return search.Turn{}, db.explain(fmt.Sprintf("begin trial %d in", trial), err)
 	}
-	db.mu.Lock()
-	defer db.mu.Unlock()
-	db.tokens[turn.ID] = token
 	return turn, nil
 }
 
@@ -252,13 +260,20 @@ func soundState(ctx context.Context, tx *sql.Tx, trial int64) (from *search.Chec
 // Record implements search.Store. The epoch must follow the last one stored. It
 // returns when the data are on the disk.
 func (db *DB) Record(ctx context.Context, attempt int64, e search.Epoch, c search.Checkpoint) error {
+	return db.record(ctx, db.own(attempt), attempt, e, c)
+}
+
+func (db *DB) record(ctx context.Context, who identity, attempt int64, e search.Epoch, c search.Checkpoint) error {
 	sum := sha256.Sum256(c.State) // before the transaction: the others wait
 	state := c.State
 	if state == nil {
 		state = []byte{} // nil would be NULL
 	}
 	err := db.update(ctx, func(tx *sql.Tx) error {
-		t, err := db.ownTrial(ctx, tx, attempt, e.Number)
+		if there, err := brought(ctx, tx, who, attempt, e); there || err != nil {
+			return err
+		}
+		t, err := db.ownTrial(ctx, tx, who, attempt, e.Number)
 		if err != nil {
 			return err
 		}
@@ -351,12 +366,18 @@ func (db *DB) makeRoom(ctx context.Context, tx *sql.Tx, study, quota int64) erro
 
 // End implements search.Store. Done needs all epochs stored. Of a message
 // longer than 4000 characters the middle is left out.
-func (db *DB) End(ctx context.Context, attempt int64, o search.Outcome) (status search.Status, err error) {
+func (db *DB) End(ctx context.Context, attempt int64, o search.Outcome) (search.Status, error) {
+	status, err := db.end(ctx, db.own(attempt), attempt, o)
+	if err == nil {
+		db.mu.Lock()
+		defer db.mu.Unlock()
+		delete(db.tokens, attempt)
+	}
+	return status, err
+}
+
+func (db *DB) end(ctx context.Context, who identity, attempt int64, o search.Outcome) (status search.Status, err error) {
 	err = db.update(ctx, func(tx *sql.Tx) error {
-		t, err := db.ownTrial(ctx, tx, attempt, 0)
-		if err != nil {
-			return err
-		}
 		status = o.Status
 		outcome := string(status)
 		switch {
@@ -364,6 +385,17 @@ func (db *DB) End(ctx context.Context, attempt int64, o search.Outcome) (status 
 			outcome = paused
 		case status == search.Pending:
 			outcome = interrupted
+		}
+		if there, now, err := ended(ctx, tx, who, attempt, outcome); there || err != nil {
+			status = now
+			return err
+		}
+		t, err := db.ownTrial(ctx, tx, who, attempt, 0)
+		if err != nil {
+			return err
+		}
+		switch {
+		case status == search.Pending:
 		case status == search.Done && t.epoch < t.epochs:
 			return fmt.Errorf("the trial has %d of %d epochs", t.epoch, t.epochs)
 		case status != search.Done && status != search.Diverged && status != search.Failed:
@@ -391,10 +423,22 @@ func (db *DB) End(ctx context.Context, attempt int64, o search.Outcome) (status 
 	if err != nil {
 		return "", db.explain(fmt.Sprintf("end attempt %d in", attempt), err)
 	}
-	db.mu.Lock()
-	defer db.mu.Unlock()
-	delete(db.tokens, attempt)
 	return status, nil
+}
+
+// ended reports whether an attempt was ended before, by its own worker and in
+// this way, and how its trial stands for it.
+func ended(ctx context.Context, tx *sql.Tx, who identity, attempt int64, outcome string) (there bool, now search.Status, err error) {
+	var token []byte
+	var was sql.NullString
+	err = tx.QueryRowContext(ctx, `SELECT a.token, a.outcome, t.status FROM attempt a JOIN trial t ON t.id = a.trial WHERE a.id = ?`, attempt).Scan(&token, &was, &now)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, "", nil // ownTrial says so
+	}
+	if now == search.Running {
+		now = search.Pending // it was, when another began it
+	}
+	return err == nil && was.String == outcome && len(token) > 0 && bytes.Equal(token, who.token), now, err
 }
 
 // Poll implements search.Store.
@@ -432,7 +476,7 @@ func (db *DB) update(ctx context.Context, f func(*sql.Tx) error) error {
 	return transact(ctx, db.write, f)
 }
 
-// ownTrial is the trial of an attempt of this process.
+// ownTrial is the trial of an attempt, for its worker.
 type ownTrial struct {
 	id, study      int64
 	epoch, epochs  int // stored, whole
@@ -445,7 +489,7 @@ type ownTrial struct {
 // next before any other has recorded one, or has taken the trial. Then the trial
 // is its own again: whoever took it meanwhile has nothing to lose but the epoch
 // in flight. next is 0 for none.
-func (db *DB) ownTrial(ctx context.Context, tx *sql.Tx, attempt int64, next int) (t ownTrial, err error) {
+func (db *DB) ownTrial(ctx context.Context, tx *sql.Tx, who identity, attempt int64, next int) (t ownTrial, err error) {
 	var outcome sql.NullString
 	var token []byte
 	var status search.Status
@@ -461,10 +505,7 @@ func (db *DB) ownTrial(ctx context.Context, tx *sql.Tx, attempt int64, next int)
 	if err != nil {
 		return t, err
 	}
-	db.mu.Lock()
-	mine := db.tokens[attempt]
-	db.mu.Unlock()
-	if len(mine) == 0 || !bytes.Equal(mine, token) {
+	if len(who.token) == 0 || !bytes.Equal(who.token, token) {
 		return t, errors.New("the attempt is not of this process: the file was replaced while it ran")
 	}
 	if !outcome.Valid {
@@ -484,10 +525,10 @@ func (db *DB) ownTrial(ctx context.Context, tx *sql.Tx, attempt int64, next int)
 			return t, err
 		}
 	}
-	if err := db.self.putRow(ctx, tx, db.lease); err != nil {
+	if err := who.put(ctx, tx, db.lease); err != nil {
 		return t, err
 	}
-	if _, err := tx.ExecContext(ctx, `UPDATE attempt SET ended = NULL, outcome = NULL, failure = NULL, worker = ?2 WHERE id = ?1`, attempt, db.self.id); err != nil {
+	if _, err := tx.ExecContext(ctx, `UPDATE attempt SET ended = NULL, outcome = NULL, failure = NULL, worker = ?2 WHERE id = ?1`, attempt, who.worker); err != nil {
 		return t, err
 	}
 	return t, setStatus(ctx, tx, t.study, t.id, search.Running)

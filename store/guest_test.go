@@ -1,0 +1,212 @@
+package store_test
+
+import (
+	"context"
+	"errors"
+	"math"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"igcsearch/search"
+	"igcsearch/store"
+)
+
+// TestGuests has a process keep the leases of workers that do not open its
+// database.
+func TestGuests(t *testing.T) {
+	t.Parallel()
+	token := []byte("0123456789abcdef")
+	// plan opens a database with a study.
+	plan := func(t *testing.T) (db *store.DB, name string, trials []search.Trial) {
+		db = open(t, filepath.Join(t.TempDir(), "a.db"))
+		db.SetLease(shortLease)
+		s, trials := endless()
+		trials, err := db.Plan(t.Context(), s, trials)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return db, s.Name, trials
+	}
+	admit := func(t *testing.T, db *store.DB, g store.Guest) {
+		t.Helper()
+		if err := db.Admit(t.Context(), g); err != nil {
+			t.Fatal(err)
+		}
+	}
+	beginAs := func(t *testing.T, db *store.DB, guest int64, token []byte, trial int64) search.Turn {
+		t.Helper()
+		turn, err := db.Turns(guest, token).Begin(t.Context(), trial, manyEpochs, search.Attempt{Host: "node1", PID: 7, Job: "slurm 1_2", Started: time.Now()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return turn
+	}
+	epoch := func(n int, loss float64) (search.Epoch, search.Checkpoint) {
+		return search.Epoch{Number: n, TrainLoss: loss, TrainTotal: 8}, search.Checkpoint{Epoch: n, State: state(n, 10)}
+	}
+
+	t.Run("what is brought twice is stored once", func(t *testing.T) {
+		t.Parallel()
+		db, name, trials := plan(t)
+		admit(t, db, store.Guest{ID: 5, Host: "node1", PID: 7, Job: "slurm 1_2"})
+		if _, trial, _, _, err := db.Begun(t.Context(), 5, token); err != nil || trial.ID != 0 {
+			t.Fatalf("begun before it began: %v, %v", trial, err)
+		}
+		turn := beginAs(t, db, 5, token, trials[0].ID)
+		study, trial, again, until, err := db.Begun(t.Context(), 5, token)
+		if err != nil || study != name || trial.ID != trials[0].ID || again.ID != turn.ID || until != manyEpochs {
+			t.Fatalf("begun: %q %+v %+v until %d, %v", study, trial, again, until, err)
+		}
+		turns := db.Turns(5, token)
+		for _, loss := range []float64{0.5, math.NaN()} {
+			n := poll(t, db, name)[0].Epoch + 1
+			for range 2 {
+				e, c := epoch(n, loss)
+				if err := turns.Record(t.Context(), turn.ID, e, c); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		e, c := epoch(2, 0.25)
+		if err := turns.Record(t.Context(), turn.ID, e, c); err == nil {
+			t.Error("another epoch 2 was taken")
+		}
+		e, c = epoch(3, 1)
+		if err := db.Turns(5, []byte("fedcba9876543210")).Record(t.Context(), turn.ID, e, c); err == nil {
+			t.Error("an epoch was taken from one who does not know the token")
+		}
+		for range 2 {
+			status, err := turns.End(t.Context(), turn.ID, search.Outcome{Status: search.Pending, Failure: search.FailedInterrupted})
+			if err != nil || status != search.Pending {
+				t.Fatalf("end: %v, %v", status, err)
+			}
+		}
+		if got := poll(t, db, name)[0]; got.Epoch != 2 || got.Status != search.Pending {
+			t.Errorf("%+v", got.Trial)
+		}
+		attempts, err := db.Attempts(t.Context(), name)
+		if err != nil || len(attempts) != 1 || attempts[0].Job != "slurm 1_2" || attempts[0].Outcome != "interrupted" {
+			t.Errorf("%+v, %v", attempts, err)
+		}
+	})
+
+	t.Run("a guest is lost when nothing is heard of it and its job is gone", func(t *testing.T) {
+		t.Parallel()
+		db, name, trials := plan(t)
+		var gone atomic.Bool
+		db.SetGone(func(_ context.Context, job string) bool { return job == "slurm 1_2" && gone.Load() })
+		beats(t, db)
+		admit(t, db, store.Guest{ID: 5, Host: "node1", PID: 7, Job: "slurm 1_2"})
+		turn := beginAs(t, db, 5, token, trials[0].ID)
+		for end := time.Now().Add(3 * shortLease); time.Now().Before(end); time.Sleep(shortLease / 10) {
+			if got := poll(t, db, name)[0]; got.Status != search.Running {
+				t.Fatal("lost, though its job runs")
+			}
+		}
+		for end := time.Now().Add(3 * shortLease); time.Now().Before(end); time.Sleep(shortLease / 10) {
+			gone.Store(true)
+			if !db.Heard(5) {
+				t.Fatal("not admitted")
+			}
+			if got := poll(t, db, name)[0]; got.Status != search.Running {
+				t.Fatal("lost, though it was heard")
+			}
+		}
+		wait(t, db, name, 0, search.Pending)
+		if present, err := db.Present(t.Context(), 5); present || err != nil {
+			t.Errorf("present: %v, %v", present, err)
+		}
+		// It comes back before anybody else had an epoch: the trial is its own.
+		e, c := epoch(1, 0.5)
+		if err := db.Turns(5, token).Record(t.Context(), turn.ID, e, c); err != nil {
+			t.Fatal(err)
+		}
+		if got := poll(t, db, name)[0]; got.Status != search.Running || got.Epoch != 1 {
+			t.Errorf("%+v", got.Trial)
+		}
+	})
+
+	t.Run("a job that starts anew frees its trials at once", func(t *testing.T) {
+		t.Parallel()
+		db, name, trials := plan(t)
+		admit(t, db, store.Guest{ID: 5, Host: "node1", PID: 7, Job: "slurm 1_2"})
+		first := beginAs(t, db, 5, token, trials[0].ID)
+		admit(t, db, store.Guest{ID: 6, Host: "node2", PID: 8, Job: "slurm 1_3"})
+		if got := poll(t, db, name)[0]; got.Status != search.Running {
+			t.Fatal("another job took it")
+		}
+		admit(t, db, store.Guest{ID: 7, Host: "node2", PID: 9, Job: "slurm 1_2"})
+		if got := poll(t, db, name)[0]; got.Status != search.Pending {
+			t.Fatalf("%+v", got.Trial)
+		}
+		second := beginAs(t, db, 7, []byte("another token :)"), trials[0].ID)
+		e, c := epoch(1, 0.5)
+		if err := db.Turns(7, []byte("another token :)")).Record(t.Context(), second.ID, e, c); err != nil {
+			t.Fatal(err)
+		}
+		e, c = epoch(2, 0.5)
+		if err := db.Turns(5, token).Record(t.Context(), first.ID, e, c); !errors.Is(err, search.ErrSuperseded) {
+			t.Errorf("the first worker's epoch: %v", err)
+		}
+		list, err := db.Workers(t.Context())
+		if err != nil || len(list) != 2 {
+			t.Errorf("%+v, %v", list, err)
+		}
+	})
+
+	t.Run("who leaves gives back", func(t *testing.T) {
+		t.Parallel()
+		db, name, trials := plan(t)
+		admit(t, db, store.Guest{ID: 5, Host: "node1", PID: 7})
+		beginAs(t, db, 5, token, trials[0].ID)
+		if err := db.Dismiss(t.Context(), 5); err != nil {
+			t.Fatal(err)
+		}
+		if got := poll(t, db, name)[0]; got.Status != search.Pending {
+			t.Errorf("%+v", got.Trial)
+		}
+		if db.Heard(5) {
+			t.Error("still admitted")
+		}
+	})
+
+	t.Run("another process at the database keeps what it gives out", func(t *testing.T) {
+		t.Parallel()
+		path := filepath.Join(t.TempDir(), "a.db")
+		db, err := store.Open(t.Context(), path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		db.SetLease(shortLease)
+		s, trials := endless()
+		s.MaxWallTime, s.RetryCrashed, s.MaxDeviceHours = "5h", 3, 1.5
+		if trials, err = db.Plan(t.Context(), s, trials); err != nil {
+			t.Fatal(err)
+		}
+		if err := db.GiveOut(t.Context(), s.Name, s.Run()); err != nil {
+			t.Fatal(err)
+		}
+		admit(t, db, store.Guest{ID: 5, Host: "node1", PID: 7})
+		turn := beginAs(t, db, 5, token, trials[0].ID)
+		db.Close()
+
+		db = open(t, path)
+		db.SetLease(shortLease)
+		list, err := db.GivenOut(t.Context())
+		if err != nil || len(list) != 1 || list[0].MaxWallTime != "5h" || list[0].RetryCrashed != 3 || list[0].MaxDeviceHours != 1.5 || list[0].StopAfter != s.StopAfter {
+			t.Fatalf("%+v, %v", list, err)
+		}
+		if got := poll(t, db, s.Name)[0]; got.Status != search.Running {
+			t.Fatalf("%+v", got.Trial)
+		}
+		e, c := epoch(1, 0.5)
+		if err := db.Turns(5, token).Record(t.Context(), turn.ID, e, c); err != nil {
+			t.Fatal(err)
+		}
+		if db.Heard(5) {
+			t.Error("a guest of another process is known without having come again")
+		}
+	})
+}

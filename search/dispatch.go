@@ -55,6 +55,15 @@ var ErrOver = errors.New("no trial begins any more")
 // spent.
 var ErrStop = errors.New("a budget of the study is spent")
 
+// ErrAlike is what Desk.Claim returns (wrapped) after Study.StopAfter trainings
+// in a row have failed in the same way.
+var ErrAlike = errors.New("too many trainings failed alike")
+
+// alikeError tells of them in its own words.
+type alikeError struct{ error }
+
+func (alikeError) Is(target error) bool { return target == ErrAlike }
+
 // Dispatch gives out the turns of one study: it knows how all trials stand, asks
 // the study's Strategy what it wants, and watches the budgets. Any number of
 // workers use one, also of other machines, and other processes may share its
@@ -72,9 +81,9 @@ type Dispatch struct {
 	mine    map[int64]Trial // as turns that were given out here left them
 	moment  int64           // of the store's last Poll
 	again   map[int64]int   // put back: how many may train at once
-	over    bool            // no trial begins any more
+	over    bool            // no trial begins any more, whatever is stored
 	stopped bool            // by a budget: those that run end at their next epoch
-	reason  string
+	reason  string          // why, or why the strategy wants no more
 	failed  error  // too many trials failed alike
 	alike   int    // failures in a row
 	last    string // what they say
@@ -172,6 +181,29 @@ func (d *Dispatch) Claim(ctx context.Context, w Worker, ask Ask) (claim *Claim, 
 	return nil, wait, nil
 }
 
+// Over reports whether there is nothing to begin and nothing runs, and why.
+func (d *Dispatch) Over(ctx context.Context) (bool, string, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.poll(ctx); err != nil {
+		return false, "", err
+	}
+	d.checkBudget()
+	for _, t := range d.states {
+		if t.Status == Running {
+			return false, "", nil
+		}
+	}
+	if d.failed != nil {
+		return true, d.failed.Error(), nil
+	}
+	if d.over {
+		return true, d.reason, nil
+	}
+	want := d.strategy.Decide(d.study, d.states)
+	return len(want.Next) == 0, want.Reason, nil
+}
+
 func over(reason string) error {
 	if reason == "" {
 		return ErrOver
@@ -250,7 +282,8 @@ func (d *Dispatch) take(ctx context.Context, w Worker, ask Ask) (*Claim, error) 
 		d.over, d.stopped, d.reason = true, true, fmt.Sprintf("max_trials = %d is reached", d.study.MaxTrials)
 	case foreign > 0 || long > 0: // for another worker
 	default:
-		d.over, d.reason = true, want.Reason
+		d.reason = want.Reason
+		return nil, over(d.reason)
 	}
 	// Time left gets less: waiting would not help. For another arithmetic it
 	// would not either, unless somebody trains who may give trials back.
@@ -308,14 +341,29 @@ func (d *Dispatch) checkBudget() {
 	}
 }
 
-// Record stores an epoch of a turn, as Desk.Record.
+// trial is one of the study as it was last seen. d.mu is held.
+func (d *Dispatch) trial(id int64) (Trial, error) {
+	i, ok := d.at[id]
+	if !ok {
+		return Trial{}, fmt.Errorf("study %q has no trial %d", d.study.Name, id)
+	}
+	if mine, ok := d.mine[id]; ok {
+		return mine, nil
+	}
+	return d.states[i].Trial, nil
+}
+
+// Record stores an epoch of a turn, as Desk.Record. Of the Claim it needs the IDs.
 func (d *Dispatch) Record(ctx context.Context, turns Turns, c *Claim, e Epoch, state Checkpoint) error {
 	if err := turns.Record(ctx, c.Turn.ID, e, state); err != nil {
 		return err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	t := c.Trial
+	t, err := d.trial(c.Trial.ID)
+	if err != nil {
+		return err
+	}
 	t.Status, t.Epoch, t.Last = Running, e.Number, e
 	d.mine[t.ID] = t
 	if !d.over && (d.study.MaxEpochs > 0 || d.study.MaxDeviceHours > 0) {
@@ -325,17 +373,20 @@ func (d *Dispatch) Record(ctx context.Context, turns Turns, c *Claim, e Epoch, s
 	}
 	d.checkBudget()
 	if d.stopped {
-		return ErrStop
+		return fmt.Errorf("%w: %s", ErrStop, d.reason)
 	}
 	return nil
 }
 
-// End closes a turn, as Desk.End.
+// End closes a turn, as Desk.End. Of the Claim it needs the IDs.
 func (d *Dispatch) End(ctx context.Context, turns Turns, c *Claim, o Outcome) (Status, error) {
 	d.mu.Lock() // whoever claims next knows what was put back
 	defer d.mu.Unlock()
+	t, err := d.trial(c.Trial.ID)
+	if err != nil {
+		return "", err
+	}
 	status, err := turns.End(ctx, c.Turn.ID, o)
-	t := c.Trial
 	if err != nil {
 		delete(d.mine, t.ID) // it is another's, or nobody knows
 		return status, err
@@ -344,9 +395,6 @@ func (d *Dispatch) End(ctx context.Context, turns Turns, c *Claim, o Outcome) (S
 		d.again[t.ID] = o.Most
 	}
 	t.Status = status
-	if mine, ok := d.mine[t.ID]; ok {
-		t.Epoch = mine.Epoch
-	}
 	d.mine[t.ID] = t
 	d.count(t, o, o.Most > 0 && status == Pending)
 	return status, nil
@@ -371,8 +419,8 @@ func (d *Dispatch) count(t Trial, o Outcome, back bool) {
 	d.alike++
 	if n := d.study.StopAfter; n > 0 && d.alike >= n {
 		d.over = true
-		d.failed = fmt.Errorf("%d trainings in a row failed alike, at last %v seed %d: %s: mend that, then let them be tried again: igcsearch retry %s",
-			n, t.System.Label(), t.Seed, o.Message, d.study.Name)
+		d.failed = alikeError{fmt.Errorf("%d trainings in a row failed alike, at last %v seed %d: %s: mend that, then let them be tried again: igcsearch retry %s",
+			n, t.System.Label(), t.Seed, o.Message, d.study.Name)}
 	}
 }
 

@@ -318,3 +318,14 @@ func brought(ctx context.Context, tx *sql.Tx, who identity, attempt int64, e sea
 	}
 	return err == nil && len(token) > 0 && bytes.Equal(token, who.token) && there == e, err
 }
+
+// Worker returns a guest that this process admitted.
+func (db *DB) Worker(id int64) (Guest, error) {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	v := db.guests[id]
+	if v == nil {
+		return Guest{}, errors.New("there is no such worker")
+	}
+	return v.Guest, nil
+}

@@ -1,0 +1,124 @@
+package fleet
+
+import (
+	crand "crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+)
+
+// Access says how a coordinator is reached. Who has it can read and write
+// results: its file is for its owner alone.
+type Access struct {
+	Address string `json:"address"` // "http://node1:40123"
+	Token   string `json:"token"`
+	// Certificate, PEM, is trusted beside those of the system.
+	Certificate string `json:"certificate,omitempty"`
+}
+
+// NewToken makes the token of an access file.
+func NewToken() string {
+	var random [32]byte
+	crand.Read(random[:]) // never fails
+	return hex.EncodeToString(random[:])
+}
+
+const maxAccess = 1 << 20
+
+// ReadAccess reads an access file. The error wraps fs.ErrNotExist if there is
+// none.
+func ReadAccess(path string) (a Access, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return a, fmt.Errorf("access file %s: %w", path, err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxAccess))
+	if err == nil {
+		err = json.Unmarshal(text, &a)
+	}
+	if err == nil {
+		err = a.check()
+	}
+	if err != nil {
+		return a, fmt.Errorf("access file %s: %w: it is written by: igcsearch serve --access FILE", path, err)
+	}
+	return a, nil
+}
+
+func (a Access) check() error {
+	u, err := url.Parse(a.Address)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return fmt.Errorf("its address is %q, want http://HOST:PORT", a.Address)
+	}
+	if len(a.Token) < 16 {
+		return errors.New("it has no token")
+	}
+	return nil
+}
+
+// IsAccess reports whether a file looks like an access file.
+func IsAccess(path string) bool {
+	info, err := os.Stat(path)
+	if err != nil || !info.Mode().IsRegular() || info.Size() > maxAccess {
+		return false
+	}
+	_, err = ReadAccess(path)
+	return err == nil
+}
+
+// Write puts the access into a file that only its owner can read, in one step. A
+// file that says the same already is left alone: it may not be ours to write.
+func (a Access) Write(path string) error {
+	if old, err := ReadAccess(path); err == nil && old == a {
+		return nil
+	}
+	text, err := json.MarshalIndent(a, "", "  ")
+	if err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*") // of mode 0600
+	if err != nil {
+		return fmt.Errorf("write the access file: %w: give another --access", err)
+	}
+	_, err = f.Write(append(text, '\n'))
+	if err == nil {
+		err = f.Sync()
+	}
+	if e := f.Close(); err == nil {
+		err = e
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		os.Remove(f.Name())
+		return fmt.Errorf("write the access file %s: %w", path, err)
+	}
+	return nil
+}
+
+// TokenOf is the token of an access file that is there, or a new one.
+func TokenOf(path string) (string, error) {
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return NewToken(), nil
+	}
+	var a Access
+	if err == nil {
+		err = json.Unmarshal(text, &a)
+	}
+	if err == nil && len(a.Token) < 16 {
+		err = errors.New("it has no token")
+	}
+	if err != nil {
+		return "", fmt.Errorf("access file %s: %w: it is no access file, so it is not replaced: give another --access", path, err)
+	}
+	return a.Token, nil
+}

@@ -45,7 +45,11 @@ func TestScripts(t *testing.T) {
 		fmt.Fprint(w, "this is no archive")
 	}))
 	t.Cleanup(mirror.Close)
-	runScripts(t, "testdata", "MIRROR="+mirror.URL)
+	program, err := exec.LookPath("igcsearch") // see TestMain
+	if err != nil {
+		t.Fatal(err)
+	}
+	runScripts(t, "testdata", "MIRROR="+mirror.URL, "PROGRAM="+program)
 }
 
 // runScripts runs the scripts of a folder with some more variables.

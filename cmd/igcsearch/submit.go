@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"igcsearch/search"
+	"igcsearch/studies"
+)
+
+func newSubmitCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "submit",
+		Short: "Hand a study to a scheduler, which runs its workers",
+		Long: `submit hands the workers of a study to the scheduler that owns the machines.
+igcsearch has no queue of its own: what waits, starts, is preempted and ends is
+the scheduler's, and a worker that it stops gives its trials to others.`,
+		Example: `  igcsearch submit slurm quickstart --workers 2 --coordinator --dry-run`,
+	}
+	cmd.AddCommand(newSubmitSlurmCommand())
+	helpOnly(cmd)
+	return cmd
+}
+
+// planAt tells the coordinator of an access file to hand out a study too.
+func planAt(ctx context.Context, access, data string, study search.Study, stderr io.Writer) error {
+	return fmt.Errorf("%s: no coordinator answers: start one with %s serve %s --access %s", access, program(), quote(study.Name), quote(access))
+}
+
+// builtProgram is the file of this program, for jobs that start later and
+// elsewhere.
+func builtProgram() (string, error) {
+	if byGoRun() {
+		return "", errors.New("go run removes its program when it ends, before a job starts: build one with go build ./cmd/igcsearch and submit with that")
+	}
+	path, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("which program a job shall start: %w", err)
+	}
+	return path, nil
+}
+
+// absolute makes paths independent of the folder; "" stays.
+func absolute(paths ...*string) error {
+	for _, p := range paths {
+		if *p == "" {
+			continue
+		}
+		abs, err := filepath.Abs(*p)
+		if err != nil {
+			return err
+		}
+		*p = abs
+	}
+	return nil
+}
+
+// absoluteStudy is the argument STUDY for another folder: the name of a shipped
+// study, or the whole path of a file.
+func absoluteStudy(nameOrFile string) (string, error) {
+	if _, err := studies.Source(nameOrFile); err == nil {
+		return nameOrFile, nil
+	}
+	return filepath.Abs(nameOrFile)
+}

@@ -23,7 +23,7 @@ igcsearch has no queue of its own: what waits, starts, is preempted and ends is
 the scheduler's, and a worker that it stops gives its trials to others.`,
 		Example: `  igcsearch submit slurm quickstart --workers 2 --coordinator --dry-run`,
 	}
-	cmd.AddCommand(newSubmitSlurmCommand())
+	cmd.AddCommand(newSubmitSlurmCommand(), newSubmitKubernetesCommand())
 	helpOnly(cmd)
 	return cmd
 }

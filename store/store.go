@@ -69,6 +69,7 @@ type DB struct {
 	tokens map[int64][]byte // of this process's attempts
 	guests map[int64]*visit // that this process admitted
 	gone   func(ctx context.Context, job string) bool
+	copied string // file that Close removes, "" for none
 }
 
 // Open opens the database at path for running studies. It creates the file if
@@ -188,10 +189,25 @@ func OpenReadOnly(ctx context.Context, path string) (*DB, error) {
 	return db, nil
 }
 
+// OpenCopy is OpenReadOnly of a copy that nobody else has, which Close removes.
+// Messages have the name of what it is a copy of.
+func OpenCopy(ctx context.Context, path, name string) (*DB, error) {
+	db, err := OpenReadOnly(ctx, path)
+	if err != nil {
+		os.Remove(path)
+		return nil, err
+	}
+	db.name, db.copied = name, path
+	return db, nil
+}
+
 // Close releases what Open and Join took.
 func (db *DB) Close() error {
 	db.leave(context.Background())
 	var errs []error
+	if db.copied != "" {
+		defer os.Remove(db.copied)
+	}
 	for _, pool := range []*sql.DB{db.live, db.still} {
 		if pool != nil {
 			errs = append(errs, pool.Close())

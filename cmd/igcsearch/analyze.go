@@ -53,7 +53,7 @@ accuracy is told once, of the best. The same results give the same text.`,
 }
 
 func runAnalyze(ctx context.Context, o analyzeOptions, stdout, stderr io.Writer) error {
-	db, err := store.OpenReadOnly(ctx, o.db)
+	db, err := openReader(ctx, o.db)
 	if err != nil {
 		return err
 	}

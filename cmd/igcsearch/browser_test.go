@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -169,7 +170,7 @@ func TestBrowser(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var out lockedBuffer
 		ended := make(chan error, 1)
-		go func() { ended <- runServe(ctx, serveOptions{db: db, listen: address}, &out) }()
+		go func() { ended <- runServe(ctx, serveOptions{db: db, listen: address}, &out, io.Discard) }()
 		for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 			if url, ok := strings.CutPrefix(strings.TrimSpace(out.String()), "http://"); ok {
 				address = strings.TrimSuffix(url, "/")

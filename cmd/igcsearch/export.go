@@ -63,7 +63,7 @@ func runExport(ctx context.Context, o exportOptions, stdout, stderr io.Writer) e
 	if summary && (o.epochs || o.times) {
 		return usageError{errors.New("--epochs and --times are for csv and json: leave them out, or change --format")}
 	}
-	db, err := store.OpenReadOnly(ctx, o.db)
+	db, err := openReader(ctx, o.db)
 	if err != nil {
 		return err
 	}

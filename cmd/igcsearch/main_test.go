@@ -227,11 +227,11 @@ func scriptPictures(ts *testscript.TestScript, _ bool, args []string) {
 // commands, on a study cut down to moments.
 func TestHelpExamples(t *testing.T) {
 	t.Chdir(t.TempDir())
-	// Runs that train: cut down. What needs a download, or serves until it is
+	// Runs that train: cut down. What needs a download, or works until it is
 	// interrupted, is only parsed.
 	short := []string{"--set", "seeds=1", "--set", "epochs=1", "--set", "train_pictures=32", "--set", "test_pictures=20", "--set", "blocks=1"}
 	onlyParsed := func(line string) bool {
-		return strings.Contains(line, "data get") || strings.Contains(line, "igcsearch serve") || strings.Contains(line, "fig3")
+		return strings.Contains(line, "data get") || strings.Contains(line, "igcsearch serve") || strings.Contains(line, "igcsearch worker") || strings.Contains(line, "fig3")
 	}
 
 	var commands []*cobra.Command

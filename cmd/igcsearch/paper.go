@@ -72,7 +72,7 @@ func runPaper(ctx context.Context, o paperOptions, dbAsked bool, stdout io.Write
 	}
 	var db *store.DB
 	if slices.ContainsFunc(cells, func(c studies.Cell) bool { return c.Study != "" }) {
-		db, err = store.OpenReadOnly(ctx, o.db)
+		db, err = openReader(ctx, o.db)
 		switch {
 		case errors.Is(err, fs.ErrNotExist) && !dbAsked: // nothing is measured yet
 		case err != nil:

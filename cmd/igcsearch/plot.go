@@ -167,7 +167,7 @@ func runPlot(ctx context.Context, o plotOptions, stderr io.Writer) error {
 	if err := cmp.Or(notFolder("--output", o.output), notFolder("--csv", o.csv)); err != nil {
 		return err
 	}
-	db, err := store.OpenReadOnly(ctx, o.db)
+	db, err := openReader(ctx, o.db)
 	if err != nil {
 		return err
 	}

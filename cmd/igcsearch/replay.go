@@ -18,7 +18,6 @@ import (
 
 	"igcsearch/search"
 	"igcsearch/space"
-	"igcsearch/store"
 	"igcsearch/studies"
 )
 
@@ -289,7 +288,7 @@ func readRecorded(ctx context.Context, o replayOptions) (search.Study, []search.
 		}
 		return s, trials, nil
 	}
-	db, err := store.OpenReadOnly(ctx, o.db)
+	db, err := openReader(ctx, o.db)
 	if err != nil {
 		return search.Study{}, nil, err
 	}

@@ -93,7 +93,7 @@ func resultsOf(ctx context.Context, db *store.DB, study search.Study) (results, 
 
 // openResults is readResults from a database file.
 func openResults(ctx context.Context, path, nameOrFile string) (results, error) {
-	db, err := store.OpenReadOnly(ctx, path)
+	db, err := openReader(ctx, path)
 	if err != nil {
 		return results{}, err
 	}

@@ -103,20 +103,11 @@ func runRun(ctx context.Context, o runOptions, stdout, stderr io.Writer) error {
 			return err
 		}
 	}
-	gpus, err := o.device.gpus(stderr)
+	p, err := prepare(ctx, study, o.data, o.device, stderr)
 	if err != nil {
 		return err
 	}
-	names, isa, err := arithmetic(gpus)
-	if err != nil {
-		return err
-	}
-	train := trainer.New(trainer.Options{DataDir: o.data, Threads: 1, GPUs: gpus})
-	data, err := train.Load(ctx, study)
-	if err != nil {
-		return err
-	}
-	identify(&study, data, stderr)
+	study, trials := p.study, p.trials
 	db, err := store.Open(ctx, o.db)
 	if err != nil {
 		return err
@@ -125,33 +116,23 @@ func runRun(ctx context.Context, o runOptions, stdout, stderr io.Writer) error {
 	if err := db.Join(ctx); err != nil {
 		return err
 	}
-
-	trials := study.Trials(data.Shape, len(data.Classes))
-	workers := cmp.Or(o.workers.n, study.Workers)
-	if o.workers.auto || workers == 0 {
-		if workers, err = bestWorkers(ctx, train, db, study, trials, len(gpus) > 0); err != nil {
-			return err
+	db.SetGone(new(jobs).Gone) // of workers that a coordinator had
+	workers, err := p.workers(ctx, o.workers, func() ([]search.Trial, error) {
+		stored, err := db.Trials(ctx, study.Name)
+		if errors.Is(err, store.ErrNoStudy) {
+			err = nil
 		}
+		return stored, err
+	})
+	if err != nil {
+		return err
 	}
-	host, _ := os.Hostname() // "" is stored as unknown
 	show := newProgress(study.Name, stderr)
-	on := isa
-	if len(gpus) > 0 {
-		on = fmt.Sprintf("%s (%s)", count(len(gpus), "GPU"), names)
-	}
-	show.note(fmt.Sprintf("%s: %s × %s, %s each, on %s (%s); %s, %s",
-		study.Name, networks(study), count(study.Seeds, "seed"), count(study.Epochs, "epoch"),
-		datasetLabel(study.Dataset), pictures(data), count(workers, "worker"), on))
+	show.note(p.headline(workers))
 	unhook := context.AfterFunc(ctx, func() {
 		show.note("stopping at the next batch; interrupt again to end at once")
 	})
-	runner := search.Runner{
-		Store: db, Trainer: train, Workers: workers, Notify: show.event,
-		Attempt: search.Attempt{
-			Commit: build().commit, GoVersion: runtime.Version(), CPU: trainer.CPU(), ISA: isa,
-			Device: names, Host: host, PID: os.Getpid(), Args: os.Args,
-		},
-	}
+	runner := search.Runner{Store: db, Trainer: p.train, Workers: workers, Notify: show.event, Attempt: p.attempt}
 	sum, err := runner.Run(ctx, study, trials)
 	unhook()
 	show.close()
@@ -195,19 +176,82 @@ func runRun(ctx context.Context, o runOptions, stdout, stderr io.Writer) error {
 	return nil
 }
 
-// bestWorkers is how many trials at once the devices are fastest with.
-func bestWorkers(ctx context.Context, train *trainer.Trainer, db *store.DB, study search.Study, trials []search.Trial, onGPU bool) (int, error) {
-	if !onGPU {
-		return train.Workers(ctx, study)
+// devices are what to train on.
+type devices struct {
+	train   *trainer.Trainer
+	gpus    int            // 0: the processor trains
+	attempt search.Attempt // template
+}
+
+func openDevices(dataDir string, on device, stderr io.Writer) (*devices, error) {
+	gpus, err := on.gpus(stderr)
+	if err != nil {
+		return nil, err
+	}
+	names, isa, err := arithmetic(gpus)
+	if err != nil {
+		return nil, err
+	}
+	host, _ := os.Hostname() // "" is stored as unknown
+	return &devices{
+		train: trainer.New(trainer.Options{DataDir: dataDir, Threads: 1, GPUs: gpus}), gpus: len(gpus),
+		attempt: search.Attempt{
+			Commit: build().commit, GoVersion: runtime.Version(), CPU: trainer.CPU(), ISA: isa,
+			Device: names, Host: host, PID: os.Getpid(), Args: os.Args, Job: jobName(os.Getenv),
+		},
+	}, nil
+}
+
+// prepared is what run and worker train with, and which study.
+type prepared struct {
+	*devices
+	study  search.Study // of the pictures that are there
+	trials []search.Trial
+	data   trainer.Data
+}
+
+// prepare opens the devices and loads the pictures of a study.
+func prepare(ctx context.Context, study search.Study, dataDir string, on device, stderr io.Writer) (*prepared, error) {
+	d, err := openDevices(dataDir, on, stderr)
+	if err != nil {
+		return nil, err
+	}
+	data, err := d.train.Load(ctx, study)
+	if err != nil {
+		return nil, err
+	}
+	identify(&study, data, stderr)
+	return &prepared{d, study, study.Trials(data.Shape, len(data.Classes)), data}, nil
+}
+
+// headline says what is about to be trained, and on what.
+func (p *prepared) headline(workers int) string {
+	on := p.attempt.ISA
+	if p.gpus > 0 {
+		on = fmt.Sprintf("%s (%s)", count(p.gpus, "GPU"), p.attempt.Device)
+	}
+	return fmt.Sprintf("%s: %s × %s, %s each, on %s (%s); %s, %s",
+		p.study.Name, networks(p.study), count(p.study.Seeds, "seed"), count(p.study.Epochs, "epoch"),
+		datasetLabel(p.study.Dataset), pictures(p.data), count(workers, "worker"), on)
+}
+
+// workers is how many trials to train at once: as the flag or the study says, or
+// as many as the devices are fastest with. stored are the trials as they stand.
+func (p *prepared) workers(ctx context.Context, flag automatic, stored func() ([]search.Trial, error)) (int, error) {
+	if n := cmp.Or(flag.n, p.study.Workers); !flag.auto && n > 0 {
+		return n, nil
+	}
+	if p.gpus == 0 {
+		return p.train.Workers(ctx, p.study)
 	}
 	// More than have work would hold memory for nothing; and a GPU, which is
 	// asked by measuring, is not asked for a study that is complete.
-	left := len(trials)
-	stored, err := db.Trials(ctx, study.Name)
-	if err != nil && !errors.Is(err, store.ErrNoStudy) {
+	there, err := stored()
+	if err != nil {
 		return 0, err
 	}
-	for _, t := range stored {
+	left := len(p.trials)
+	for _, t := range there {
 		if t.Status.Finished() {
 			left--
 		}
@@ -215,7 +259,7 @@ func bestWorkers(ctx context.Context, train *trainer.Trainer, db *store.DB, stud
 	if left < 1 {
 		return 1, nil
 	}
-	n, err := train.Workers(ctx, study)
+	n, err := p.train.Workers(ctx, p.study)
 	return min(n, left), err
 }
 

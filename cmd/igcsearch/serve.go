@@ -2,67 +2,168 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"igcsearch/cmd/igcsearch/fleet"
 	"igcsearch/cmd/igcsearch/live"
+	"igcsearch/search"
+	"igcsearch/store"
 )
 
 type serveOptions struct {
-	db     string
-	listen string
+	studies   []string
+	set       []string
+	db        string
+	data      string
+	listen    string
+	access    string // "": only the page
+	advertise string // URL; "": by the name of this machine
+	cert, key string
+	untilDone bool
 }
 
 func newServeCommand() *cobra.Command {
 	var o serveOptions
 	cmd := &cobra.Command{
-		Use:   "serve",
-		Short: "Show the studies of a database as a web page that follows them",
+		Use:   "serve [STUDY...]",
+		Short: "Show the studies of a database as a web page; give out trials to workers elsewhere",
 		Long: `serve shows how the studies of a database go on, in a browser: progress and time
 left, accuracy against M, learning curves, what runs where, failures, hours used,
 and downloads. It prints the address of the page and serves until it is
 interrupted. The page only reads: it can be opened before a study starts, and
 stays when it has ended.
 
-Without --listen only this machine can open the page. To open it elsewhere,
-forward the port: ssh -L 8080:ADDRESS MACHINE. Whoever can reach the address can
-read the results.`,
+With --access it is a coordinator too: it opens the database, plans each STUDY, and
+gives out their trials to workers on other machines (igcsearch worker), by the same
+rules and to the same bits as a run. It writes its address and a secret token into
+FILE, which only its owner can read; whoever has the file can work, and write
+results. Started again with the same database it goes on with the studies that it
+had; workers train on meanwhile.
+
+Without --listen only this machine can reach it. To open the page elsewhere,
+forward the port: ssh -L 8080:ADDRESS MACHINE. Whoever can reach the address of a
+page alone can read the results; that of a coordinator asks others than this
+machine for the token: http://ADDRESS/?token=TOKEN.`,
 		Example: `  igcsearch serve
 
   # an address that stays the same
-  igcsearch serve --db igcsearch.db --listen 127.0.0.1:8080`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return runServe(cmd.Context(), o, cmd.OutOrStdout())
+  igcsearch serve --db igcsearch.db --listen 127.0.0.1:8080
+
+  # a coordinator for workers on other machines, which see the file too
+  igcsearch serve quickstart --access quickstart.access --listen :0 --until-done`,
+		ValidArgsFunction: completeStudies,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.studies = args
+			return runServe(cmd.Context(), o, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	addDB(cmd, &o.db)
-	cmd.Flags().StringVar(&o.listen, "listen", "127.0.0.1:0", "the `ADDRESS` to listen on, HOST:PORT; port 0 is a free one")
+	addData(cmd, &o.data)
+	flags := cmd.Flags()
+	flags.StringVar(&o.listen, "listen", "127.0.0.1:0", "the `ADDRESS` to listen on, HOST:PORT; port 0 is a free one, no HOST is all of this machine")
+	flags.StringVar(&o.access, "access", "", "give out trials, and write address and token into this `FILE`")
+	flags.StringVar(&o.advertise, "advertise", "", "the `URL` by which workers reach this address (default by the name of this machine)")
+	flags.StringVar(&o.cert, "tls-cert", "", "serve HTTPS with this certificate, a PEM `FILE`; workers trust it")
+	flags.StringVar(&o.key, "tls-key", "", "the key of the certificate, a PEM `FILE`")
+	flags.StringArrayVar(&o.set, "set", nil, "override one setting of each STUDY, as `key=value`; may be repeated")
+	flags.BoolVar(&o.untilDone, "until-done", false, "end when all studies are done and all workers have left")
 	return cmd
 }
 
-func runServe(ctx context.Context, o serveOptions, stdout io.Writer) error {
+func (o serveOptions) check() error {
 	if _, _, err := net.SplitHostPort(o.listen); err != nil {
-		return usageError{fmt.Errorf("--listen %q: want HOST:PORT, like 127.0.0.1:8080", o.listen)}
+		return fmt.Errorf("--listen %q: want HOST:PORT, like 127.0.0.1:8080", o.listen)
 	}
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", o.listen)
-	if err != nil {
-		return fmt.Errorf("serve: %w: give another --listen", err)
+	if (o.cert == "") != (o.key == "") {
+		return errors.New("--tls-cert and --tls-key belong together: give both")
+	}
+	if u, err := url.Parse(o.advertise); o.advertise != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
+		return fmt.Errorf("--advertise %q: want a URL, like http://node1:8080", o.advertise)
+	}
+	if o.access == "" {
+		for _, extra := range []struct {
+			given bool
+			name  string
+		}{{len(o.studies) > 0, "STUDY"}, {len(o.set) > 0, "--set"}, {o.advertise != "", "--advertise"}, {o.untilDone, "--until-done"}} {
+			if extra.given {
+				return fmt.Errorf("%s is for a coordinator: give --access too", extra.name)
+			}
+		}
+	}
+	return nil
+}
+
+func runServe(ctx context.Context, o serveOptions, stdout, stderr io.Writer) error {
+	if err := o.check(); err != nil {
+		return usageError{err}
+	}
+	var certificates []tls.Certificate
+	if o.cert != "" {
+		pair, err := tls.LoadX509KeyPair(o.cert, o.key)
+		if err != nil {
+			return fmt.Errorf("serve: --tls-cert %s: %w", o.cert, err)
+		}
+		certificates = append(certificates, pair)
 	}
 	mux := http.NewServeMux()
 	live.New(&watched{path: o.db}).Register(mux)
+	if o.access != "" {
+		return runCoordinator(ctx, o, mux, certificates, stdout, stderr)
+	}
+	listener, err := o.bind(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintf(stdout, "%s/\n", o.urlOf(listener.Addr().String())); err != nil {
+		listener.Close()
+		return err
+	}
+	if err := serveUntil(ctx, listener, mux, certificates); err != nil {
+		return err
+	}
+	return ctx.Err()
+}
+
+func (o serveOptions) bind(ctx context.Context) (net.Listener, error) {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", o.listen)
+	if err != nil {
+		return nil, fmt.Errorf("serve: %w: give another --listen", err)
+	}
+	return listener, nil
+}
+
+func (o serveOptions) urlOf(host string) string {
+	if o.cert != "" {
+		return "https://" + host
+	}
+	return "http://" + host
+}
+
+// serveUntil serves until ctx ends.
+func serveUntil(ctx context.Context, listener net.Listener, handler http.Handler, certificates []tls.Certificate) error {
 	server := &http.Server{
-		Handler: mux,
+		Handler: handler,
 		// No limit for a whole request or answer: events go on for hours.
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 1 << 16,
 		// The streams of events end with ctx; Shutdown would wait for them.
 		BaseContext: func(net.Listener) context.Context { return ctx },
+	}
+	if len(certificates) > 0 {
+		server.TLSConfig = &tls.Config{Certificates: certificates, NextProtos: []string{"h2", "http/1.1"}}
+		listener = tls.NewListener(listener, server.TLSConfig)
 	}
 	stopped := make(chan error, 1)
 	defer context.AfterFunc(ctx, func() {
@@ -74,15 +175,179 @@ func runServe(ctx context.Context, o serveOptions, stdout io.Writer) error {
 		}
 		stopped <- err
 	})()
-	if _, err := fmt.Fprintf(stdout, "http://%s/\n", listener.Addr()); err != nil {
-		listener.Close()
-		return err
-	}
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve: %w", err)
 	}
 	if err := <-stopped; err != nil {
 		return fmt.Errorf("serve: %w", err)
 	}
-	return ctx.Err()
+	return nil
+}
+
+// runCoordinator gives out trials beside the page.
+func runCoordinator(ctx context.Context, o serveOptions, mux *http.ServeMux, certificates []tls.Certificate, stdout, stderr io.Writer) (err error) {
+	log := &jobLog{out: stderr}
+	token, err := fleet.TokenOf(o.access)
+	if err != nil {
+		return err
+	}
+	type plan struct {
+		search.Study
+		trials []search.Trial
+	}
+	var plans []plan
+	for _, name := range o.studies {
+		s, err := loadStudy(name, o.set)
+		if err != nil {
+			return err
+		}
+		s, trials, err := planned(ctx, s, o.data, stderr)
+		if err != nil {
+			return err
+		}
+		plans = append(plans, plan{s, trials})
+	}
+	db, err := store.Open(ctx, o.db)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	if err := db.Join(ctx); err != nil {
+		return err
+	}
+	db.SetGone(new(jobs).Gone)
+	coordinator, err := fleet.NewCoordinator(ctx, fleet.Options{DB: db, Access: o.access, Token: token, Program: fleetProgram(), Note: log.note})
+	if err != nil {
+		return err
+	}
+	for _, p := range plans {
+		if _, err := coordinator.Plan(ctx, p.Study, p.trials); err != nil {
+			return err
+		}
+	}
+	coordinator.Register(mux)
+	listener, err := o.bind(ctx)
+	if err != nil {
+		return err
+	}
+	access, err := o.accessTo(listener.Addr(), token)
+	if err == nil {
+		err = access.Write(o.access)
+	}
+	if err == nil {
+		_, err = fmt.Fprintf(stdout, "%s/\n", access.Address)
+	}
+	if err != nil {
+		listener.Close()
+		return err
+	}
+	log.note(fmt.Sprintf("coordinator of %s: workers join by: %s worker --access %s", o.db, program(), quote(o.access)))
+
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var others sync.WaitGroup
+	defer others.Wait()
+	defer cancel()
+	others.Go(func() { coordinator.Keep(ctx) })
+	if !o.untilDone {
+		if err := serveUntil(ctx, listener, guarded(mux, coordinator), certificates); err != nil {
+			return err
+		}
+		return ctx.Err()
+	}
+	serving, stop := context.WithCancel(ctx)
+	defer stop()
+	done := false
+	others.Go(func() {
+		defer stop()
+		done = untilOver(serving, coordinator, log)
+	})
+	err = serveUntil(serving, listener, guarded(mux, coordinator), certificates)
+	cancel()
+	others.Wait()
+	if err != nil {
+		return err
+	}
+	if !done { // interrupted
+		return ctx.Err()
+	}
+	path, err := filepath.Abs(o.db)
+	if err != nil {
+		return err
+	}
+	access.Over = fmt.Sprintf("its studies are over; the results are in the database %s", path)
+	log.note("all studies are over, and all workers have left")
+	if err := access.Write(o.access); err != nil {
+		log.note(err.Error()) // workers that come later wait until somebody ends them
+	}
+	return nil
+}
+
+// untilOver waits for the end of all studies and of all workers; false if ctx
+// ends before.
+func untilOver(ctx context.Context, c *fleet.Coordinator, log *jobLog) bool {
+	last := ""
+	for {
+		over, err := c.Over(ctx)
+		if over {
+			return true
+		}
+		if err != nil && ctx.Err() == nil && err.Error() != last {
+			last = err.Error()
+			log.note(last)
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// accessTo is what workers are told of an address.
+func (o serveOptions) accessTo(addr net.Addr, token string) (fleet.Access, error) {
+	a := fleet.Access{Address: strings.TrimSuffix(o.advertise, "/"), Token: token}
+	if o.cert != "" {
+		pem, err := os.ReadFile(o.cert)
+		if err != nil {
+			return a, fmt.Errorf("serve: --tls-cert %s: %w", o.cert, err)
+		}
+		a.Certificate = string(pem)
+	}
+	if a.Address != "" {
+		return a, nil
+	}
+	host, port, err := net.SplitHostPort(addr.String())
+	if err != nil {
+		return a, err
+	}
+	if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() {
+		if host, err = os.Hostname(); err != nil {
+			return a, fmt.Errorf("serve: the name of this machine: %w: give --advertise", err)
+		}
+	}
+	a.Address = o.urlOf(net.JoinHostPort(host, port))
+	return a, nil
+}
+
+// guarded lets others than this machine see the page only with the token, once in
+// the address and then in a cookie. The coordinator's own paths ask for it
+// themselves; the assets hold nothing.
+func guarded(next http.Handler, c *fleet.Coordinator) http.Handler {
+	const name = "igcsearch-token"
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host, _, err := net.SplitHostPort(r.RemoteAddr)
+		near := err == nil && net.ParseIP(host).IsLoopback()
+		cookie, err := r.Cookie(name)
+		token := r.URL.Query().Get("token")
+		switch {
+		case near, strings.HasPrefix(r.URL.Path, "/v1/"), strings.HasPrefix(r.URL.Path, "/assets/"), err == nil && c.Admits(cookie.Value):
+			next.ServeHTTP(w, r)
+		case token != "" && c.Admits(token):
+			http.SetCookie(w, &http.Cookie{Name: name, Value: token, Path: "/", HttpOnly: true, SameSite: http.SameSiteStrictMode})
+			http.Redirect(w, r, r.URL.Path, http.StatusSeeOther)
+		default:
+			http.Error(w, "Open this page as http://ADDRESS/?token=TOKEN with the token of the coordinator's access file, or by ssh -L from the machine that it runs on.", http.StatusUnauthorized)
+		}
+	})
 }

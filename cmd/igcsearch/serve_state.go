@@ -224,6 +224,9 @@ func running(r results, t search.Trial) live.Running {
 }
 
 func worker(a store.TrialAttempt) string {
+	if a.Job != "" {
+		return fmt.Sprintf("%s, %s", cmp.Or(a.Host, "unknown host"), a.Job)
+	}
 	return fmt.Sprintf("%s, %d", cmp.Or(a.Host, "unknown host"), a.PID)
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,8 +25,8 @@ func jobName(getenv func(string) string) string {
 	switch {
 	case name != "":
 		name = "slurm " + name
-	case getenv("KUBERNETES_SERVICE_HOST") != "" && getenv("HOSTNAME") != "":
-		return "kubernetes " + getenv("HOSTNAME")
+	case getenv("KUBERNETES_SERVICE_HOST") != "":
+		return strings.TrimSpace("kubernetes " + cmp.Or(getenv("POD_NAME"), getenv("HOSTNAME")))
 	default:
 		return ""
 	}

@@ -27,7 +27,9 @@ func newStatusCommand() *cobra.Command {
 		Short: "Show where the trials of a study stand",
 		Long: `status shows every trial of a study: pending, running, done, diverged (its loss
 was not finite), failed (igcsearch retry tries it again), or interrupted (it was
-running when its process was killed; any run takes it up again). It can be asked while the study runs.`,
+running when its process was killed; any run takes it up again). It can be asked while the study runs.
+Workers on other machines are shown with their job, node and device, and what they
+train. --db also takes the access file of a coordinator.`,
 		Example: `  igcsearch status quickstart
 
   # for other programs
@@ -87,12 +89,16 @@ func finite(e search.Epoch) *float64 {
 }
 
 func runStatus(ctx context.Context, o statusOptions, stdout io.Writer) error {
-	db, err := store.OpenReadOnly(ctx, o.db)
+	db, err := openReader(ctx, o.db)
 	if err != nil {
 		return err
 	}
 	defer db.Close()
 	r, err := readResults(ctx, db, o.study)
+	if err != nil {
+		return err
+	}
+	workers, err := elsewhere(ctx, db, o.study)
 	if err != nil {
 		return err
 	}
@@ -107,7 +113,9 @@ func runStatus(ctx context.Context, o statusOptions, stdout io.Writer) error {
 			Dataset string      `json:"dataset"`
 			Curve   string      `json:"curve"`
 			Trials  []trialJSON `json:"trials"`
-		}{r.study.Name, r.study.Title, r.study.Dataset, r.study.Curve, trials})
+			// Workers on other machines; absent if there are none.
+			Workers []workerJSON `json:"workers,omitempty"`
+		}{r.study.Name, r.study.Title, r.study.Dataset, r.study.Curve, trials, workers})
 	}
 
 	which := []string{"L", "M"}
@@ -136,9 +144,48 @@ func runStatus(ctx context.Context, o statusOptions, stdout io.Writer) error {
 		}
 		strategy = fmt.Sprintf("strategy %s: %s\n", r.study.Strategy, r.wanted(epochs))
 	}
-	_, err = fmt.Fprintf(stdout, "%s on %s: %s: %s\n%s\n%s", r.study.Name, datasetLabel(r.study.Dataset),
-		count(len(r.trials), "trial"), r.counts(), strategy, t)
+	if _, err = fmt.Fprintf(stdout, "%s on %s: %s: %s\n%s\n%s", r.study.Name, datasetLabel(r.study.Dataset),
+		count(len(r.trials), "trial"), r.counts(), strategy, t); err != nil || len(workers) == 0 {
+		return err
+	}
+	t = newTable("<job", "<node", "process", "<device", "<trial")
+	for _, w := range workers {
+		trial := ""
+		if w.Trial != "" {
+			trial = fmt.Sprintf("%s seed %d", w.Trial, w.Seed)
+		}
+		t.add(w.Job, w.Node, strconv.Itoa(w.PID), w.Device, trial)
+	}
+	_, err = fmt.Fprintf(stdout, "\n%s", t)
 	return err
+}
+
+// workerJSON is a worker on another machine as status prints it, once for each
+// trial that it has.
+type workerJSON struct {
+	Job    string `json:"job"` // of the scheduler, "" outside one
+	Node   string `json:"node"`
+	PID    int    `json:"pid"`
+	Device string `json:"device"` // "" between two trials
+	Trial  string `json:"trial"`  // name of the network, "" between two trials
+	Seed   int    `json:"seed"`
+}
+
+// elsewhere lists the workers on other machines that have a trial of a study, or
+// none at all.
+func elsewhere(ctx context.Context, db *store.DB, study string) (list []workerJSON, err error) {
+	workers, err := db.Workers(ctx)
+	for _, w := range workers {
+		if !w.Guest || w.Study != "" && w.Study != study {
+			continue
+		}
+		row := workerJSON{Job: w.Job, Node: w.Host, PID: w.PID, Device: w.Device, Seed: w.Seed}
+		if w.Study != "" {
+			row.Trial = w.System.Label()
+		}
+		list = append(list, row)
+	}
+	return list, err
 }
 
 // decide asks the study's strategy what it wants next.

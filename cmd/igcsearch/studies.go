@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"igcsearch/search"
-	"igcsearch/store"
 	"igcsearch/studies"
 )
 
@@ -53,7 +52,7 @@ func runStudies(ctx context.Context, o studiesOptions, stdout io.Writer) error {
 	if _, err := fmt.Fprint(stdout, t); err != nil || o.db == "" {
 		return err
 	}
-	db, err := store.OpenReadOnly(ctx, o.db)
+	db, err := openReader(ctx, o.db)
 	if err != nil {
 		return err
 	}

@@ -10,8 +10,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"igcsearch/cmd/igcsearch/fleet"
 	"igcsearch/search"
 	"igcsearch/studies"
+	"igcsearch/trainer"
 )
 
 func newSubmitCommand() *cobra.Command {
@@ -28,9 +30,27 @@ the scheduler's, and a worker that it stops gives its trials to others.`,
 	return cmd
 }
 
-// planAt tells the coordinator of an access file to hand out a study too.
+// planAt tells the coordinator of an access file to give out a study too.
 func planAt(ctx context.Context, access, data string, study search.Study, stderr io.Writer) error {
-	return fmt.Errorf("%s: no coordinator answers: start one with %s serve %s --access %s", access, program(), quote(study.Name), quote(access))
+	if _, err := fleet.ReadAccess(access); err != nil {
+		return fmt.Errorf("%w; or let --coordinator submit one", err)
+	}
+	study, trials, err := planned(ctx, study, data, stderr)
+	if err != nil {
+		return err
+	}
+	_, err = fleet.Tell(ctx, access, fleetProgram(), study, trials)
+	return err
+}
+
+// planned is a study with what its pictures say of it, and its trials.
+func planned(ctx context.Context, study search.Study, data string, stderr io.Writer) (search.Study, []search.Trial, error) {
+	d, err := trainer.New(trainer.Options{DataDir: data}).Load(ctx, study)
+	if err != nil {
+		return study, nil, err
+	}
+	identify(&study, d, stderr)
+	return study, study.Trials(d.Shape, len(d.Classes)), nil
 }
 
 // builtProgram is the file of this program, for jobs that start later and

@@ -15,7 +15,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"igcsearch/search"
-	"igcsearch/store"
 	"igcsearch/trainer"
 	"igcsearch/trainer/gpu"
 )
@@ -128,7 +127,7 @@ type recorded struct {
 var errCompared = errors.New("compared")
 
 func readCell(ctx context.Context, o verifyOptions) (*recorded, error) {
-	db, err := store.OpenReadOnly(ctx, o.db)
+	db, err := openReader(ctx, o.db)
 	if err != nil {
 		return nil, err
 	}

@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"igcsearch/search"
-	"igcsearch/store"
 	"igcsearch/trainer"
 )
 
@@ -62,7 +61,7 @@ func runWeights(ctx context.Context, o weightsOptions, stderr io.Writer) error {
 	if err := notFolder("--output", o.output); err != nil {
 		return err
 	}
-	db, err := store.OpenReadOnly(ctx, o.db)
+	db, err := openReader(ctx, o.db)
 	if err != nil {
 		return err
 	}

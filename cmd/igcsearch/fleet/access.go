@@ -20,6 +20,9 @@ type Access struct {
 	Token   string `json:"token"`
 	// Certificate, PEM, is trusted beside those of the system.
 	Certificate string `json:"certificate,omitempty"`
+	// Over, if set, says that the coordinator has ended for good, and where the
+	// results are: workers that come later have nothing to do.
+	Over string `json:"over,omitempty"`
 }
 
 // NewToken makes the token of an access file.

@@ -185,6 +185,12 @@ func (c *Client) once(ctx context.Context, path string, in, out any) error {
 		if e != nil {
 			return unreachable{e}
 		}
+		if now.Over != "" {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.over = now.Over
+			return fmt.Errorf("%w: %s", search.ErrOver, now.Over)
+		}
 		if now != a {
 			c.mu.Lock()
 			c.access = now
@@ -465,9 +471,18 @@ func (c *Client) Leave(ctx context.Context) (left string) {
 	return c.out.dir
 }
 
+// running reads the access file of a coordinator that has not ended.
+func running(access string) (Access, error) {
+	a, err := ReadAccess(access)
+	if err == nil && a.Over != "" {
+		err = fmt.Errorf("the coordinator of %s has ended: %s", access, a.Over)
+	}
+	return a, err
+}
+
 // Tell has a coordinator plan a study and give out its trials.
 func Tell(ctx context.Context, access, program string, s search.Study, trials []search.Trial) ([]search.Trial, error) {
-	a, err := ReadAccess(access)
+	a, err := running(access)
 	if err != nil {
 		return nil, err
 	}
@@ -492,7 +507,7 @@ func Tell(ctx context.Context, access, program string, s search.Study, trials []
 
 // Snapshot writes a copy of a coordinator's database to a new file.
 func Snapshot(ctx context.Context, access, path string) error {
-	a, err := ReadAccess(access)
+	a, err := running(access)
 	if err != nil {
 		return err
 	}

@@ -437,7 +437,7 @@ func (c *Coordinator) claim(ctx context.Context, in claimRequest) (out claimAnsw
 		case claim != nil:
 			return claimed(claim), nil
 		case errors.Is(err, search.ErrOver), errors.Is(err, search.ErrAlike):
-			reasons = append(reasons, fmt.Sprintf("%s: %v", s.Name, err))
+			reasons = append(reasons, s.Name+": "+strings.TrimPrefix(err.Error(), search.ErrOver.Error()+": "))
 		case err != nil:
 			return out, err
 		default:

@@ -98,7 +98,7 @@ type Running struct {
 	Loss          string
 	Accuracy      string
 	Speed         string // pictures per second
-	Worker        string // host and process
+	Worker        string // host and process, or the scheduler's job
 	Device        string
 	Since         time.Time
 }

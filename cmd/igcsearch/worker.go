@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+type workerOptions struct {
+	study     string // "": any, of a coordinator
+	access    string
+	outbox    string
+	data      string
+	device    device
+	workers   automatic // not given: as the study says
+	grace     time.Duration
+	timeLimit time.Duration // 0: as the scheduler says
+}
+
+func newWorkerCommand() *cobra.Command {
+	var o workerOptions
+	cmd := &cobra.Command{
+		Use:   "worker [STUDY] --access FILE",
+		Short: "Train trials that a coordinator on another machine gives out",
+		Long: `worker asks the coordinator of an access file (igcsearch serve --access FILE) for
+trials, trains them and reports every epoch, until there is nothing more to train.
+With STUDY it takes those of that study only. It waits for the file and for the
+coordinator to be there; while it cannot reach it, trainings go on, and what they
+report waits in a folder beside the access file, from where it is delivered later,
+by the worker or by the coordinator. It must be the same program as the coordinator
+and have the same pictures.
+
+SIGUSR1 gives the trials back at the end of their epochs, or at the next batch when
+--grace is over; SIGTERM and Ctrl-C give them back at the next batch. Others go on
+with them from their last epoch, and it costs them no retry. Under Slurm the job's
+time limit is known: a trial whose next epoch would not end before it is not begun.`,
+		Example: `  # on each machine, with the file that igcsearch serve wrote
+  igcsearch worker --access sweep.access
+
+  # one GPU, two hours
+  igcsearch worker --access sweep.access --device cuda:0 --time-limit 2h`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return fmt.Errorf("want at most one STUDY, got %d arguments", len(args))
+			}
+			return nil
+		},
+		ValidArgsFunction: completeStudies,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				o.study = args[0]
+			}
+			return runWorker(cmd.Context(), o, cmd.ErrOrStderr())
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&o.access, "access", os.Getenv("IGCSEARCH_ACCESS"), "the `FILE` that the coordinator wrote (default $IGCSEARCH_ACCESS)")
+	cmd.Flag("access").DefValue = ""
+	flags.StringVar(&o.outbox, "outbox", "", "the `DIR` for what cannot be delivered (default FILE.outbox, where the coordinator looks too)")
+	addData(cmd, &o.data)
+	addDevice(cmd, &o.device)
+	flags.Var(&o.workers, "workers", "trials at once; auto is one for each core, of GPUs as many as they are fastest with (default what the study says, or auto)")
+	cmd.Flag("workers").DefValue = ""
+	flags.DurationVar(&o.grace, "grace", time.Minute, "how long epochs may go on after SIGUSR1, and reports be delivered at the end")
+	flags.DurationVar(&o.timeLimit, "time-limit", 0, "how long the worker may run (default what the scheduler says)")
+	cmd.Flag("time-limit").DefValue = ""
+	return cmd
+}
+
+func runWorker(ctx context.Context, o workerOptions, stderr io.Writer) error {
+	switch {
+	case o.access == "":
+		return usageError{errors.New("--access is missing: which coordinator gives out the trials?")}
+	case o.grace < 0:
+		return usageError{fmt.Errorf("--grace %v: want 0 or more", o.grace)}
+	case o.timeLimit < 0:
+		return usageError{fmt.Errorf("--time-limit %v: want more than 0", o.timeLimit)}
+	}
+	return runAccessWorker(ctx, o, stderr)
+}
+
+// deadline is when this process has to end, zero if nobody says. Some of the time
+// is for delivering.
+func (o workerOptions) deadline(ctx context.Context) time.Time {
+	end, ok := time.Now().Add(o.timeLimit), o.timeLimit > 0
+	if !ok {
+		if end, ok = jobEnd(ctx, os.Getenv); !ok {
+			return time.Time{}
+		}
+	}
+	return end.Add(-min(15*time.Second, time.Until(end)/20))
+}
+
+// handBack listens for SIGUSR1: drain is closed then, and ctx ends when the grace
+// is over. stop ends the listening.
+func handBack(parent context.Context, grace time.Duration, note func(string)) (ctx context.Context, drain <-chan struct{}, stop func()) {
+	ctx, cancel := context.WithCancel(parent)
+	drained := make(chan struct{})
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGUSR1)
+	var listening sync.WaitGroup
+	listening.Go(func() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-signals:
+		}
+		note(fmt.Sprintf("SIGUSR1: giving trials back at the end of their epochs, at the latest in %v", grace))
+		close(drained)
+		select {
+		case <-ctx.Done():
+		case <-time.After(grace):
+			cancel()
+		}
+	})
+	return ctx, drained, func() {
+		signal.Stop(signals)
+		cancel()
+		listening.Wait()
+	}
+}

@@ -1,0 +1,137 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"igcsearch/cmd/igcsearch/fleet"
+	"igcsearch/search"
+)
+
+// runAccessWorker trains what a coordinator gives out.
+func runAccessWorker(parent context.Context, o workerOptions, stderr io.Writer) error {
+	log := &jobLog{out: stderr}
+	d, err := openDevices(o.data, o.device, stderr)
+	if err != nil {
+		return err
+	}
+	ctx, drain, stop := handBack(parent, o.grace, log.note)
+	defer stop()
+	load := func(ctx context.Context, s search.Study) (string, error) {
+		data, err := d.train.Load(ctx, s)
+		if err != nil {
+			return "", err
+		}
+		log.note(fmt.Sprintf("study %s on %s: %s", s.Name, datasetLabel(s.Dataset), pictures(data)))
+		return data.Sum, nil
+	}
+	client := fleet.NewClient(fleet.ClientOptions{
+		Access: o.access, Program: fleetProgram(), Study: o.study, Attempt: d.attempt, Load: load, Outbox: o.outbox, Note: log.note,
+	})
+	log.note(fmt.Sprintf("worker on %s, process %d, %s, for the coordinator of %s", cmp.Or(d.attempt.Host, "an unknown host"), d.attempt.PID, cmp.Or(d.attempt.Job, "no scheduler"), o.access))
+
+	workers := o.workers.n
+	study, err := firstStudy(ctx, client, drain)
+	if err == nil && study.Name != "" {
+		var sum string
+		if sum, err = load(ctx, study); err == nil {
+			client.Loaded(study.Name, sum)
+			if workers = cmp.Or(workers, study.Workers); o.workers.auto || workers == 0 {
+				workers, err = d.train.Workers(ctx, study)
+			}
+		}
+	}
+	if err == nil {
+		log.note(fmt.Sprintf("training on %s (%s), %s at once", d.attempt.Device, d.attempt.ISA, count(workers, "trial")))
+		runner := search.Runner{Trainer: d.train, Workers: workers, Notify: log.event, Drain: drain, Deadline: o.deadline(ctx)}
+		err = runner.Work(ctx, client)
+	}
+	if errors.Is(err, search.ErrOver) {
+		err = nil
+	}
+	// Whatever happened, others shall have what this one leaves.
+	wait, cancel := context.WithTimeout(context.Background(), min(o.grace, 30*time.Second))
+	defer cancel()
+	if left := client.Leave(wait); left != "" {
+		log.note(fmt.Sprintf("what could not be delivered is in %s; the coordinator takes it from there if it sees the folder, and trains the rest again", left))
+	}
+	reason := client.Reason()
+	select {
+	case <-drain:
+		if parent.Err() == nil && errors.Is(err, context.Canceled) {
+			err = nil // the grace was over
+		}
+		reason = cmp.Or(reason, "its trials are given back")
+	default:
+	}
+	if err == nil {
+		log.note(fmt.Sprintf("%s done here, %s in all; %s", count(log.done, "trial"), count(log.epochs, "epoch"), cmp.Or(reason, "the end")))
+	}
+	return err
+}
+
+// firstStudy waits for a coordinator that has a study; the study is empty if the
+// worker is to end before.
+func firstStudy(ctx context.Context, client *fleet.Client, drain <-chan struct{}) (search.Study, error) {
+	for {
+		studies, err := client.Join(ctx)
+		if err != nil || len(studies) > 0 {
+			return append(studies, search.Study{})[0], err
+		}
+		select {
+		case <-ctx.Done():
+			return search.Study{}, ctx.Err()
+		case <-drain:
+			return search.Study{}, nil
+		case <-time.After(2 * time.Second):
+		}
+	}
+}
+
+// fleetProgram tells programs apart whose results may differ.
+func fleetProgram() string {
+	b := build()
+	return b.version + " " + cmp.Or(b.commit, "of an unknown commit")
+}
+
+// jobLog writes what goes on as lines with the time, for the log of a job.
+type jobLog struct {
+	out          io.Writer
+	done, epochs int
+}
+
+func (l *jobLog) note(line string) {
+	fmt.Fprintf(l.out, "%s %s\n", time.Now().Format("2006-01-02 15:04:05"), line)
+}
+
+func (l *jobLog) event(e search.Event) {
+	t := e.Trial
+	at := fmt.Sprintf("%s %v seed %d", e.Study, t.System.Label(), t.Seed)
+	switch e.Kind {
+	case search.Began:
+		l.note(fmt.Sprintf("%s: begins after epoch %d of %d", at, t.Epoch, t.Epochs))
+	case search.EpochStored:
+		l.epochs++
+		l.note(fmt.Sprintf("%s: epoch %d of %d, loss %.4f, %.1f s", at, t.Epoch, t.Epochs, t.Last.TrainLoss, t.Last.TrainSeconds+t.Last.EvalSeconds))
+	case search.Ended:
+		switch {
+		case t.Status.Finished():
+			l.done++
+			l.note(fmt.Sprintf("%s: %s", at, t.Status))
+		case t.Status == search.Pending && t.Error == "":
+			l.note(fmt.Sprintf("%s: given back after epoch %d", at, t.Epoch))
+		default:
+			l.note(fmt.Sprintf("%s: %s: %s", at, t.Status, t.Error))
+		}
+	case search.Noted:
+		if t.ID == 0 {
+			l.note(e.Note)
+		} else {
+			l.note(at + ": " + e.Note)
+		}
+	}
+}

@@ -34,8 +34,7 @@ type visit struct {
 // lease decides alone.
 func (db *DB) SetGone(gone func(ctx context.Context, job string) bool) { db.gone = gone }
 
-// Admit lets a guest in, or in again. Other guests of the same job are lost at
-// once: the scheduler has started it anew.
+// Admit lets a guest in, or in again.
 func (db *DB) Admit(ctx context.Context, g Guest) error {
 	if err := db.Join(ctx); err != nil {
 		return err
@@ -43,29 +42,7 @@ func (db *DB) Admit(ctx context.Context, g Guest) error {
 	if g.ID <= 0 {
 		return fmt.Errorf("admit worker %d: want an id above 0", g.ID)
 	}
-	err := db.update(ctx, func(tx *sql.Tx) error {
-		var others []int64
-		if g.Job != "" {
-			if err := each(ctx, tx, `SELECT id FROM worker WHERE guest AND job = ? AND id <> ?`, []any{g.Job, g.ID}, func(rows *sql.Rows) error {
-				var id int64
-				err := rows.Scan(&id)
-				others = append(others, id)
-				return err
-			}); err != nil {
-				return err
-			}
-		}
-		for _, id := range others {
-			if err := lose(ctx, tx, `worker = ?`, id, "its job was started anew"); err != nil {
-				return err
-			}
-			if _, err := tx.ExecContext(ctx, `DELETE FROM worker WHERE id = ?`, id); err != nil {
-				return err
-			}
-		}
-		return g.putRow(ctx, tx, db.lease)
-	})
-	if err != nil {
+	if err := db.update(ctx, func(tx *sql.Tx) error { return g.putRow(ctx, tx, db.lease) }); err != nil {
 		return db.explain("admit a worker to", err)
 	}
 	db.mu.Lock()

@@ -128,22 +128,18 @@ func TestGuests(t *testing.T) {
 		}
 	})
 
-	t.Run("a job that starts anew frees its trials at once", func(t *testing.T) {
+	t.Run("a trial that was lost and begun again is not its first worker's any more", func(t *testing.T) {
 		t.Parallel()
 		db, name, trials := plan(t)
-		admit(t, db, store.Guest{ID: 5, Host: "node1", PID: 7, Job: "slurm 1_2"})
+		beats(t, db)
+		admit(t, db, store.Guest{ID: 5, Host: "node1", PID: 7})
 		first := beginAs(t, db, 5, token, trials[0].ID)
-		admit(t, db, store.Guest{ID: 6, Host: "node2", PID: 8, Job: "slurm 1_3"})
-		if got := poll(t, db, name)[0]; got.Status != search.Running {
-			t.Fatal("another job took it")
-		}
+		wait(t, db, name, 0, search.Pending)
 		admit(t, db, store.Guest{ID: 7, Host: "node2", PID: 9, Job: "slurm 1_2"})
-		if got := poll(t, db, name)[0]; got.Status != search.Pending {
-			t.Fatalf("%+v", got.Trial)
-		}
-		second := beginAs(t, db, 7, []byte("another token :)"), trials[0].ID)
+		another := []byte("another token :)")
+		second := beginAs(t, db, 7, another, trials[0].ID)
 		e, c := epoch(1, 0.5)
-		if err := db.Turns(7, []byte("another token :)")).Record(t.Context(), second.ID, e, c); err != nil {
+		if err := db.Turns(7, another).Record(t.Context(), second.ID, e, c); err != nil {
 			t.Fatal(err)
 		}
 		e, c = epoch(2, 0.5)
@@ -151,7 +147,7 @@ func TestGuests(t *testing.T) {
 			t.Errorf("the first worker's epoch: %v", err)
 		}
 		list, err := db.Workers(t.Context())
-		if err != nil || len(list) != 2 {
+		if err != nil || len(list) != 1 || list[0].Job != "slurm 1_2" || list[0].System != trials[0].System || list[0].Study != name {
 			t.Errorf("%+v, %v", list, err)
 		}
 	})

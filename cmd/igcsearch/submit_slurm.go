@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"igcsearch/cmd/igcsearch/fleet"
 )
 
 type submitSlurmOptions struct {
@@ -146,6 +148,12 @@ func runSubmitSlurm(ctx context.Context, o submitSlurmOptions, stdout, stderr io
 	cancel := "" // what to stop, workers first: they give their trials back
 	watch := ""
 	if o.coordinator {
+		// One of a coordinator that has ended would send workers home.
+		if a, err := fleet.ReadAccess(o.access); err == nil && a.Over != "" {
+			if err := os.Remove(o.access); err != nil {
+				return fmt.Errorf("submit: %w", err)
+			}
+		}
 		id, err := coordinator.submit(ctx)
 		if err != nil {
 			return fmt.Errorf("submit the coordinator: %w", err)

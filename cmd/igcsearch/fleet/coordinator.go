@@ -189,7 +189,6 @@ func (c *Coordinator) sweep(ctx context.Context, dir string) error {
 	if w.Program != c.program {
 		return fmt.Errorf("it is of a worker of another version (%s, this is %s): start that one, or remove it", w.Program, c.program)
 	}
-	w.Worker.Job = "" // which may have a worker again
 	if err := c.db.Admit(ctx, w.Worker.received()); err != nil {
 		return err
 	}

@@ -84,9 +84,9 @@ type Dispatch struct {
 	over    bool            // no trial begins any more, whatever is stored
 	stopped bool            // by a budget: those that run end at their next epoch
 	reason  string          // why, or why the strategy wants no more
-	failed  error  // too many trials failed alike
-	alike   int    // failures in a row
-	last    string // what they say
+	failed  error           // too many trials failed alike
+	alike   int             // failures in a row
+	last    string          // what they say
 }
 
 // NewDispatch plans a study and reads how it stands. notify, if not nil, hears

@@ -20,6 +20,7 @@ func TestWhoImportsWhom(t *testing.T) {
 		"trainer/gpu":        {"space", "trainer/dataset", "trainer/gpu/driver", "trainer/graph", "trainer/kernel"},
 		"trainer":            {"search", "space", "trainer/dataset", "trainer/gpu", "trainer/gpu/driver", "trainer/graph", "trainer/kernel"},
 		"store":              {"search", "space"},
+		"store/spool":        {"search", "space"},
 		"plots":              {},
 		"studies":            {"search", "space"},
 	}

@@ -102,7 +102,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
 		SilenceUsage:  true,
 	}
 	root.AddCommand(
-		newSpaceCommand(), newModelCommand(), newPaperCommand(), newRunCommand(), newStudiesCommand(), newStatusCommand(), newServeCommand(), newWorkerCommand(), newSubmitCommand(), newPlotCommand(),
+		newSpaceCommand(), newModelCommand(), newPaperCommand(), newRunCommand(), newStudiesCommand(), newStatusCommand(), newServeCommand(), newWorkerCommand(), newCollectCommand(), newSubmitCommand(), newPlotCommand(),
 		newAnalyzeCommand(), newReplayCommand(), newExportCommand(), newVerifyCommand(), newWeightsCommand(), newDataCommand(), newBenchCommand(), newTraceCommand(), newDevicesCommand(), newVersionCommand(),
 		newRetryCommand(), newDoctorCommand(), newMergeCommand(), newImportCommand(),
 	)

@@ -245,7 +245,7 @@ func TestHelpExamples(t *testing.T) {
 	walk(newRootCommand())
 	// Others need what run leaves behind.
 	slices.SortStableFunc(commands, func(a, b *cobra.Command) int {
-		order := func(c *cobra.Command) int { return slices.Index([]string{"run", "igcsearch"}, c.Name()) }
+		order := func(c *cobra.Command) int { return slices.Index([]string{"worker", "run", "igcsearch"}, c.Name()) }
 		return order(b) - order(a)
 	})
 	ran := 0
@@ -282,7 +282,7 @@ func TestHelpExamples(t *testing.T) {
 					}
 					return
 				}
-				if args[0] == "run" || args[0] == "trace" {
+				if args[0] == "run" || args[0] == "trace" || args[0] == "worker" {
 					args = append(args, short...)
 				}
 				if args[0] == "bench" {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,10 +15,13 @@ import (
 	"igcsearch/search"
 	"igcsearch/space"
 	"igcsearch/store"
+	"igcsearch/store/spool"
+	"igcsearch/studies"
 )
 
 type retryOptions struct {
 	study, db, status string
+	spool             string // in place of a database
 	pairs             pairs
 	seeds             seeds
 }
@@ -43,6 +47,7 @@ again.`,
 		},
 	}
 	addDB(cmd, &o.db)
+	cmd.Flags().StringVar(&o.spool, "spool", "", "the `DIR` where the workers of the study meet, in place of a database")
 	cmd.Flags().StringVar(&o.status, "status", string(search.Failed), "which trials: failed, diverged, or both with a comma between")
 	cmd.Flags().Var(&o.pairs, "pairs", "only trials of these pairs (default all)")
 	cmd.Flags().Var(&o.seeds, "seeds", "only trials from these seeds (default all)")
@@ -58,21 +63,14 @@ func runRetry(ctx context.Context, o retryOptions, stdout io.Writer) error {
 		}
 		statuses = append(statuses, s)
 	}
-	if err := existing(ctx, o.db); err != nil {
-		return err
-	}
-	db, err := store.Open(ctx, o.db)
-	if err != nil {
-		return err
-	}
-	defer db.Close()
-	study, err := findStudy(ctx, db, o.study)
-	if err != nil {
-		return err
-	}
-	again, err := db.Retry(ctx, study.Name, statuses, func(s space.System, seed int) bool {
+	match := func(s space.System, seed int) bool {
 		return (len(o.pairs) == 0 || slices.Contains(o.pairs, s.Pair())) && (len(o.seeds) == 0 || slices.Contains(o.seeds, seed))
-	})
+	}
+	retry := retryDB
+	if o.spool != "" {
+		retry = retrySpool
+	}
+	study, again, err := retry(ctx, o, statuses, match)
 	if err != nil {
 		return err
 	}
@@ -81,6 +79,51 @@ func runRetry(ctx context.Context, o retryOptions, stdout io.Writer) error {
 	}
 	_, err = fmt.Fprintf(stdout, "%s: %s to be tried again\n", study.Name, count(len(again), "trial"))
 	return err
+}
+
+func retryDB(ctx context.Context, o retryOptions, statuses []search.Status, match func(space.System, int) bool) (search.Study, []search.Trial, error) {
+	if err := existing(ctx, o.db); err != nil {
+		return search.Study{}, nil, err
+	}
+	db, err := store.Open(ctx, o.db)
+	if err != nil {
+		return search.Study{}, nil, err
+	}
+	defer db.Close()
+	study, err := findStudy(ctx, db, o.study)
+	if err != nil {
+		return study, nil, err
+	}
+	again, err := db.Retry(ctx, study.Name, statuses, match)
+	return study, again, err
+}
+
+func retrySpool(ctx context.Context, o retryOptions, statuses []search.Status, match func(space.System, int) bool) (search.Study, []search.Trial, error) {
+	there, err := spool.Read(o.spool)
+	if err != nil {
+		return search.Study{}, nil, err
+	}
+	name := o.study
+	if _, err := os.Stat(name); err == nil && name != there.Study.Name {
+		file, err := studies.Load(name, nil)
+		if err != nil {
+			return file, nil, err
+		}
+		name = file.Name
+	}
+	if there.Study.Name != name {
+		return there.Study, nil, fmt.Errorf("spool %s is of study %q: give that, or another --spool", o.spool, there.Study.Name)
+	}
+	folder, err := spool.Open(o.spool, spool.Options{})
+	if err != nil {
+		return there.Study, nil, err
+	}
+	defer folder.Close()
+	if _, err := folder.Plan(ctx, there.Study, there.Trials); err != nil {
+		return there.Study, nil, err
+	}
+	again, err := folder.Retry(ctx, statuses, match)
+	return there.Study, again, err
 }
 
 // existing refuses a database that is not there, which store.Open would create.

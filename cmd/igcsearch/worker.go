@@ -16,8 +16,10 @@ import (
 
 type workerOptions struct {
 	study     string // "": any, of a coordinator
+	set       []string
 	access    string
 	outbox    string
+	spool     string
 	data      string
 	device    device
 	workers   automatic // not given: as the study says
@@ -28,9 +30,9 @@ type workerOptions struct {
 func newWorkerCommand() *cobra.Command {
 	var o workerOptions
 	cmd := &cobra.Command{
-		Use:   "worker [STUDY] --access FILE",
-		Short: "Train trials that a coordinator on another machine gives out",
-		Long: `worker asks the coordinator of an access file (igcsearch serve --access FILE) for
+		Use:   "worker [STUDY] (--access FILE | --spool DIR)",
+		Short: "Train trials of a study beside workers on other machines",
+		Long: `With --access worker asks the coordinator of an access file (igcsearch serve --access FILE) for
 trials, trains them and reports every epoch, until there is nothing more to train.
 With STUDY it takes those of that study only. It waits for the file and for the
 coordinator to be there; while it cannot reach it, trainings go on, and what they
@@ -38,12 +40,19 @@ report waits in a folder beside the access file, from where it is delivered late
 by the worker or by the coordinator. It must be the same program as the coordinator
 and have the same pictures.
 
+With --spool there is no server: the workers of one STUDY meet in a folder that all
+machines see, and the first makes it. Those of a worker that dies are taken over
+within minutes; igcsearch collect brings what it has into a database.
+
 SIGUSR1 gives the trials back at the end of their epochs, or at the next batch when
 --grace is over; SIGTERM and Ctrl-C give them back at the next batch. Others go on
 with them from their last epoch, and it costs them no retry. Under Slurm the job's
 time limit is known: a trial whose next epoch would not end before it is not begun.`,
 		Example: `  # on each machine, with the file that igcsearch serve wrote
   igcsearch worker --access sweep.access
+
+  # on each machine, with a folder that all of them see
+  igcsearch worker quickstart --spool quickstart.spool
 
   # one GPU, two hours
   igcsearch worker --access sweep.access --device cuda:0 --time-limit 2h`,
@@ -65,6 +74,8 @@ time limit is known: a trial whose next epoch would not end before it is not beg
 	flags.StringVar(&o.access, "access", os.Getenv("IGCSEARCH_ACCESS"), "the `FILE` that the coordinator wrote (default $IGCSEARCH_ACCESS)")
 	cmd.Flag("access").DefValue = ""
 	flags.StringVar(&o.outbox, "outbox", "", "the `DIR` for what cannot be delivered (default FILE.outbox, where the coordinator looks too)")
+	flags.StringVar(&o.spool, "spool", "", "the `DIR` where the workers of the study meet, on a file system that all machines share")
+	flags.StringArrayVar(&o.set, "set", nil, "with --spool, override one setting of the study, as `key=value`; may be repeated")
 	addData(cmd, &o.data)
 	addDevice(cmd, &o.device)
 	flags.Var(&o.workers, "workers", "trials at once; auto is one for each core, of GPUs as many as they are fastest with (default what the study says, or auto)")
@@ -77,12 +88,19 @@ time limit is known: a trial whose next epoch would not end before it is not beg
 
 func runWorker(ctx context.Context, o workerOptions, stderr io.Writer) error {
 	switch {
-	case o.access == "":
-		return usageError{errors.New("--access is missing: which coordinator gives out the trials?")}
+	case o.spool != "" && o.study == "":
+		return usageError{errors.New("STUDY is missing: a spool is of one")}
+	case o.spool == "" && o.access == "":
+		return usageError{errors.New("where do the trials come from? want --access FILE of a coordinator, or --spool DIR")}
+	case o.spool == "" && len(o.set) > 0:
+		return usageError{errors.New("--set is for --spool: a coordinator knows the settings")}
 	case o.grace < 0:
 		return usageError{fmt.Errorf("--grace %v: want 0 or more", o.grace)}
 	case o.timeLimit < 0:
 		return usageError{fmt.Errorf("--time-limit %v: want more than 0", o.timeLimit)}
+	}
+	if o.spool != "" {
+		return runSpoolWorker(ctx, o, stderr)
 	}
 	return runAccessWorker(ctx, o, stderr)
 }

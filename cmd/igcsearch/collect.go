@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"igcsearch/search"
+	"igcsearch/store"
+	"igcsearch/store/spool"
+)
+
+type collectOptions struct {
+	dirs []string
+	db   string
+}
+
+func newCollectCommand() *cobra.Command {
+	var o collectOptions
+	cmd := &cobra.Command{
+		Use:   "collect DIR…",
+		Short: "Bring what workers trained in a shared folder into a database",
+		Long: `collect brings the results that igcsearch worker --spool DIR left in its folder
+into a database, while workers still train or after them, as often as you like:
+what is there is not brought twice. Trials that are not finished come as far as
+they are, with their last state, so that igcsearch run goes on with them. The
+folder is only read.
+
+Of a trial that the database has too, the result that is further on is taken; if
+their epochs differ in a bit, as on different instruction sets, collect refuses,
+names the trials, and stores nothing.`,
+		Example: `  igcsearch collect quickstart.spool`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return errors.New("want the folders that workers were given as --spool")
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.dirs = args
+			return runCollect(cmd.Context(), o, cmd.OutOrStdout())
+		},
+	}
+	addDB(cmd, &o.db)
+	return cmd
+}
+
+func runCollect(ctx context.Context, o collectOptions, stdout io.Writer) error {
+	spools := make([]*spool.Snapshot, len(o.dirs))
+	for i, dir := range o.dirs { // before a database is made
+		var err error
+		if spools[i], err = spool.Read(dir); err != nil {
+			return err
+		}
+	}
+	db, err := store.Open(ctx, o.db)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	for i, dir := range o.dirs {
+		if err := collectSpool(ctx, db, spools[i], dir, o.db, stdout); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func collectSpool(ctx context.Context, db *store.DB, s *spool.Snapshot, dir, path string, stdout io.Writer) error {
+	latest := make([]spool.Trial, len(s.Trials))
+	list, err := db.Bring(ctx, s.Study, s.Trials, func(i int, states bool) (store.Brought, error) {
+		if err := ctx.Err(); err != nil {
+			return store.Brought{}, err
+		}
+		t, err := s.Load(i, states)
+		latest[i] = t
+		b := store.Brought{TrialState: t.TrialState, Until: t.Until, By: t.By, Checkpoints: t.Checkpoints, Best: t.Best}
+		for _, a := range t.Attempts {
+			b.Attempts = append(b.Attempts, store.BroughtAttempt(a))
+		}
+		return b, err
+	})
+	if err != nil {
+		return fmt.Errorf("collect %s: %w", dir, err)
+	}
+	finished, taken := 0, 0
+	var running, busy []string
+	for i, b := range list {
+		t := latest[i]
+		name := fmt.Sprintf("%v seed %d", t.System.Label(), t.Seed)
+		if b.Taken {
+			taken++
+		}
+		if b.Busy {
+			busy = append(busy, name)
+		}
+		switch {
+		case t.Status.Finished():
+			finished++
+		case t.Status == search.Running:
+			where := ""
+			if k := len(t.Attempts); k > 0 {
+				a := t.Attempts[k-1]
+				where = " on " + a.Host
+				if a.Job != "" {
+					where += ", " + a.Job
+				}
+			}
+			running = append(running, fmt.Sprintf("%s after %d of %s%s", name, t.Epoch, count(t.Epochs, "epoch"), where))
+		}
+	}
+	name := s.Study.Name
+	if _, err := fmt.Fprintf(stdout, "%s: %d of %s finished in %s, %d brought into %s\n", name, finished, count(len(list), "trial"), dir, taken, path); err != nil {
+		return err
+	}
+	if len(running) > 0 {
+		fmt.Fprintf(stdout, "%s: still running, unless their workers died:\n  %s\n", name, strings.Join(running, "\n  "))
+	}
+	if len(busy) > 0 {
+		fmt.Fprintf(stdout, "%s: left alone, because a run of %s trains them now: %s: collect again after it\n", name, path, strings.Join(busy, ", "))
+	}
+	return nil
+}

@@ -1,0 +1,229 @@
+package spool
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"igcsearch/search"
+)
+
+// sealed is a JSON file: a body and the SHA-256 of its bytes.
+type sealed struct {
+	Sum  string          `json:"sha256"`
+	Body json.RawMessage `json:"body"`
+}
+
+// seal is the content of a file with v.
+func seal(v any) ([]byte, error) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(body)
+	return fmt.Appendf(nil, "{\"sha256\":%q,\"body\":%s}\n", hex.EncodeToString(sum[:]), body), nil
+}
+
+// readSealed reads what seal wrote. damaged: the file is there, but is not that.
+func readSealed(path string, v any) (damaged bool, err error) {
+	text, err := read(path)
+	if err != nil {
+		return false, err
+	}
+	var s sealed
+	if json.Unmarshal(text, &s) != nil {
+		return true, nil
+	}
+	sum := sha256.Sum256(s.Body)
+	if hex.EncodeToString(sum[:]) != s.Sum || json.Unmarshal(s.Body, v) != nil {
+		return true, nil
+	}
+	return false, nil
+}
+
+// read is os.ReadFile; a file that was replaced while an NFS client opened it is
+// opened again.
+func read(path string) (text []byte, err error) {
+	for range 3 {
+		if text, err = os.ReadFile(path); !errors.Is(err, syscall.ESTALE) {
+			break
+		}
+	}
+	return text, err
+}
+
+// put writes a file under a temporary name, synced, and gives it its name. What
+// it is called is certain to last after syncFolder only. f.mu is not held.
+func (f *Folder) put(folder, name string, content []byte) error {
+	temp, err := f.temporary(folder, content)
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(temp, filepath.Join(folder, name)); err != nil {
+		os.Remove(temp)
+		return err
+	}
+	return nil
+}
+
+// temporary writes a file under a name that nobody reads.
+func (f *Folder) temporary(folder string, content []byte) (path string, err error) {
+	path = filepath.Join(folder, fmt.Sprintf(".%s-%d", f.id, f.counter.Add(1)))
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	if err != nil {
+		return "", err
+	}
+	if _, err = file.Write(content); err == nil {
+		err = file.Sync()
+	}
+	if e := file.Close(); err == nil { // where NFS says that the disk is full
+		err = e
+	}
+	if err != nil {
+		os.Remove(path)
+	}
+	return path, err
+}
+
+// putFirst is put of v, unless the file is there already.
+func (f *Folder) putFirst(folder, name string, v any) error {
+	content, err := seal(v)
+	if err != nil {
+		return err
+	}
+	temp, err := f.temporary(folder, content)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(temp)
+	err = os.Link(temp, filepath.Join(folder, name))
+	if errors.Is(err, errors.ErrUnsupported) || errors.Is(err, syscall.EPERM) {
+		// No hard links there. Two that come at the same moment with the same
+		// study write the same.
+		err = os.Rename(temp, filepath.Join(folder, name))
+	}
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return syncFolder(folder)
+}
+
+// syncFolder makes the names in a folder last.
+func syncFolder(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := d.Sync(); err != nil && !errors.Is(err, syscall.EINVAL) && !errors.Is(err, errors.ErrUnsupported) {
+		return err // some network file systems sync no folders, and need not
+	}
+	return nil
+}
+
+// number is that of a trial or attempt in names.
+func number(n int) string { return fmt.Sprintf("%04d", n) }
+
+// real is a float64 in JSON, every bit of it: NaN and infinities as their bits.
+type real float64
+
+func (r real) MarshalJSON() ([]byte, error) {
+	x := float64(r)
+	if math.IsNaN(x) || math.IsInf(x, 0) {
+		return fmt.Appendf(nil, `"%016x"`, math.Float64bits(x)), nil
+	}
+	return strconv.AppendFloat(nil, x, 'g', -1, 64), nil
+}
+
+func (r *real) UnmarshalJSON(text []byte) error {
+	if quoted, ok := bytes.CutPrefix(text, []byte(`"`)); ok {
+		bits, err := strconv.ParseUint(string(bytes.TrimSuffix(quoted, []byte(`"`))), 16, 64)
+		*r = real(math.Float64frombits(bits))
+		return err
+	}
+	x, err := strconv.ParseFloat(string(text), 64)
+	*r = real(x)
+	return err
+}
+
+// beginFile is begin.json.
+type beginFile struct {
+	Worker  string    `json:"worker"`
+	Token   string    `json:"token"` // random, 16 bytes
+	Retry   bool      `json:"retry"` // people asked for another try; it trains nothing
+	Until   int       `json:"until"`
+	From    []segment `json:"from"` // the epochs that it goes on from
+	Note    string    `json:"note"`
+	Lost    string    `json:"lost"` // why the attempt before was closed, "" if it had ended
+	Started time.Time `json:"started"`
+	Commit  string    `json:"commit"`
+	Go      string    `json:"go"`
+	CPU     string    `json:"cpu"`
+	ISA     string    `json:"isa"`
+	Device  string    `json:"device"`
+	Host    string    `json:"host"`
+	PID     int       `json:"pid"`
+	Args    []string  `json:"args"`
+	Job     string    `json:"job"`
+}
+
+// segment is the epochs of a curve, behind those of the segment before, that an
+// attempt measured.
+type segment struct {
+	Attempt int `json:"attempt"`
+	Until   int `json:"until"`
+}
+
+func (b *beginFile) attempt() search.Attempt {
+	return search.Attempt{Started: b.Started, Commit: b.Commit, GoVersion: b.Go, CPU: b.CPU, ISA: b.ISA, Device: b.Device,
+		Host: b.Host, PID: b.PID, Args: b.Args, Job: b.Job}
+}
+
+// epochFile is epoch-NNNN.json: an epoch, and what its state is.
+type epochFile struct {
+	Number            int       `json:"number"`
+	LearningRate      real      `json:"learning_rate"`
+	TrainLoss         real      `json:"train_loss"`
+	TrainCorrect      int       `json:"train_correct"`
+	TrainTotal        int       `json:"train_total"`
+	ValidationCorrect int       `json:"validation_correct"`
+	ValidationTotal   int       `json:"validation_total"`
+	TestCorrect       int       `json:"test_correct"`
+	TestTotal         int       `json:"test_total"`
+	TrainSeconds      real      `json:"train_seconds"`
+	EvalSeconds       real      `json:"eval_seconds"`
+	State             string    `json:"state_sha256"`
+	Time              time.Time `json:"time"` // for people
+}
+
+func newEpochFile(e search.Epoch, state []byte) epochFile {
+	sum := sha256.Sum256(state)
+	return epochFile{Number: e.Number, LearningRate: real(e.LearningRate), TrainLoss: real(e.TrainLoss), TrainCorrect: e.TrainCorrect, TrainTotal: e.TrainTotal,
+		ValidationCorrect: e.ValidationCorrect, ValidationTotal: e.ValidationTotal, TestCorrect: e.TestCorrect, TestTotal: e.TestTotal,
+		TrainSeconds: real(e.TrainSeconds), EvalSeconds: real(e.EvalSeconds), State: hex.EncodeToString(sum[:]), Time: time.Now()}
+}
+
+func (e *epochFile) epoch() search.Epoch {
+	return search.Epoch{Number: e.Number, LearningRate: float64(e.LearningRate), TrainLoss: float64(e.TrainLoss), TrainCorrect: e.TrainCorrect, TrainTotal: e.TrainTotal,
+		ValidationCorrect: e.ValidationCorrect, ValidationTotal: e.ValidationTotal, TestCorrect: e.TestCorrect, TestTotal: e.TestTotal,
+		TrainSeconds: float64(e.TrainSeconds), EvalSeconds: float64(e.EvalSeconds)}
+}
+
+// endFile is end.json.
+type endFile struct {
+	Status  search.Status  `json:"status"` // of the outcome
+	Stands  search.Status  `json:"stands"` // how the trial stands: pending of a failure that is tried again
+	Failure search.Failure `json:"failure"`
+	Message string         `json:"message"`
+	Time    time.Time      `json:"time"` // for people
+}

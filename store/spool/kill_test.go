@@ -1,0 +1,217 @@
+package spool_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"igcsearch/search"
+	"igcsearch/space"
+	"igcsearch/store"
+	"igcsearch/store/spool"
+)
+
+// TestMain makes this test binary a worker for TestKill.
+func TestMain(m *testing.M) {
+	if dir := os.Getenv("SPOOL_WORKER"); dir != "" {
+		if err := work(context.Background(), dir); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+const killEpochs = 12
+
+func killStudy() (search.Study, []search.Trial) {
+	s := search.Default()
+	s.Name, s.Dataset, s.Pairs, s.Seeds, s.Epochs, s.RetryCrashed = "quick", "synthetic", []string{"40x2", "64x1"}, 12, killEpochs, 0
+	s, err := s.Normalize()
+	if err != nil {
+		panic(err)
+	}
+	return s, s.Trials(space.Shape{C: 3, H: 32, W: 32}, 10)
+}
+
+// work is one worker, of two trainings at once.
+func work(ctx context.Context, dir string) error {
+	f, err := spool.Open(dir, spool.Options{})
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	f.SetLease(shortLease)
+	s, trials := killStudy()
+	r := search.Runner{Store: f, Trainer: chain{slow: true}, Workers: 2, Wait: 20 * time.Millisecond, Attempt: search.Attempt{PID: os.Getpid(), ISA: "test"}}
+	_, err = r.Run(ctx, s, trials)
+	return err
+}
+
+// chain is a trainer whose every epoch depends on all before it.
+type chain struct{ slow bool }
+
+func (t chain) Train(ctx context.Context, job search.Job, r search.Reporter) error {
+	c := search.Checkpoint{State: []byte(fmt.Sprint(job.System, job.Seed))}
+	if job.From != nil {
+		c = *job.From
+	}
+	for c.Epoch < job.Until {
+		if t.slow {
+			time.Sleep(time.Duration(20+rand.IntN(20)) * time.Millisecond)
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		sum := sha256.Sum256(c.State)
+		c.Epoch, c.State = c.Epoch+1, sum[:]
+		e := search.Epoch{Number: c.Epoch, LearningRate: 0.1, TrainLoss: float64(binary.LittleEndian.Uint32(sum[:])) / 7, TrainCorrect: int(sum[4]), TrainTotal: 255}
+		if err := r.Epoch(e, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// TestKill kills workers of three processes at random moments. In the end every
+// cell was done once, with the bits of an undisturbed run, and a database that
+// collected meanwhile is the same as one that collects then.
+func TestKill(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "spool")
+	start := func() *exec.Cmd {
+		c := exec.Command(os.Args[0])
+		c.Env = append(os.Environ(), "SPOOL_WORKER="+dir)
+		c.Stdout = os.Stderr
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	var workers []*exec.Cmd
+	for range 3 {
+		workers = append(workers, start())
+	}
+	often := database(t)
+	kills := 0
+	for ; kills < 12; kills++ {
+		time.Sleep(time.Duration(20+rand.IntN(150)) * time.Millisecond)
+		i := rand.IntN(len(workers))
+		workers[i].Process.Kill()
+		workers[i].Wait()
+		workers[i] = start()
+		if _, err := os.Stat(filepath.Join(dir, "study.json")); err == nil {
+			bring(t, often, dir)
+		}
+	}
+	for _, w := range workers {
+		if err := w.Wait(); err != nil {
+			t.Errorf("a worker that was not killed ended with %v", err)
+		}
+	}
+
+	straight, once := database(t), database(t)
+	s, trials := killStudy()
+	r := search.Runner{Store: straight, Trainer: chain{}, Workers: 2}
+	if _, err := r.Run(t.Context(), s, trials); err != nil {
+		t.Fatal(err)
+	}
+	bring(t, often, dir)
+	bring(t, once, dir)
+	want, err := straight.Epochs(t.Context(), s.Name)
+	if err != nil || len(want) != killEpochs*len(trials) {
+		t.Fatalf("%d epochs, %v", len(want), err)
+	}
+	for _, db := range []*store.DB{often, once} {
+		got, err := db.Epochs(t.Context(), s.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(search.Epoch{}, "TrainSeconds", "EvalSeconds")); diff != "" {
+			t.Errorf("undisturbed (-) and collected (+):\n%s", diff)
+		}
+		attempts, err := db.Attempts(t.Context(), s.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		done, lost := map[string]int{}, 0
+		for _, a := range attempts {
+			switch a.Outcome {
+			case "done":
+				done[fmt.Sprint(a.System, a.Seed)]++
+			case "lost":
+				lost++
+			}
+		}
+		for cell, n := range done {
+			if n != 1 {
+				t.Errorf("%s was done %d times", cell, n)
+			}
+		}
+		if len(done) != len(trials) {
+			t.Errorf("%d of %d cells done", len(done), len(trials))
+		}
+		if lost < 3 {
+			t.Errorf("only %d attempts were lost by %d kills", lost, kills)
+		}
+		t.Logf("%d kills, %d attempts, %d of them lost", kills, len(attempts), lost)
+	}
+	if n := bring(t, once, dir); n != 0 {
+		t.Errorf("%d trials were brought again", n)
+	}
+	a, err1 := once.Attempts(t.Context(), s.Name)
+	b, err2 := often.Attempts(t.Context(), s.Name)
+	less := cmpopts.SortSlices(func(a, b store.TrialAttempt) bool {
+		return a.System.String() < b.System.String() || a.System == b.System && (a.Seed < b.Seed || a.Seed == b.Seed && a.Started.Before(b.Started))
+	})
+	if diff := cmp.Diff(a, b, less); err1 != nil || err2 != nil || diff != "" {
+		t.Errorf("attempts collected once (-) and often (+): %v %v\n%s", err1, err2, diff)
+	}
+}
+
+func database(t *testing.T) *store.DB {
+	t.Helper()
+	db, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "a.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	return db
+}
+
+// bring is igcsearch collect.
+func bring(t *testing.T, db *store.DB, dir string) (taken int) {
+	t.Helper()
+	r, err := spool.Read(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := db.Bring(t.Context(), r.Study, r.Trials, func(i int, states bool) (store.Brought, error) {
+		l, err := r.Load(i, states)
+		b := store.Brought{TrialState: l.TrialState, Until: l.Until, By: l.By, Checkpoints: l.Checkpoints, Best: l.Best}
+		for _, a := range l.Attempts {
+			b.Attempts = append(b.Attempts, store.BroughtAttempt(a))
+		}
+		return b, err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range list {
+		if b.Taken {
+			taken++
+		}
+	}
+	return taken
+}

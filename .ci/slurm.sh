@@ -6,7 +6,7 @@
 #
 # Everything it writes lies below DIR: keys, sockets, states, logs. Needs root,
 # and installs Debian's packages where they are missing. Both nodes are this
-# machine, with one core each by name only.
+# machine: what they have of it is not enforced.
 set -euo pipefail
 fail() { echo "slurm.sh: $*" >&2; exit 1; }
 [ $# = 2 ] || fail "want: start DIR, or stop DIR"
@@ -66,7 +66,8 @@ start() {
 	(umask 377 && head -c 1024 /dev/urandom >"$dir/munge.key")
 	local host
 	host=$(hostname -s)
-	# A job that is requeued waits until its credential is over (cred_expire).
+	# Quick for tests: a job that is requeued waits until its credential is over
+	# (cred_expire), and for the next look at the queue (sched_interval).
 	cat >"$SLURM_CONF" <<-END
 		ClusterName=test
 		SlurmctldHost=$host(127.0.0.1)
@@ -84,10 +85,12 @@ start() {
 		TaskPlugin=task/none
 		SelectType=select/cons_tres
 		SelectTypeParameters=CR_Core
+		SchedulerParameters=sched_interval=2,bf_interval=2,batch_sched_delay=0
+		SlurmdParameters=config_overrides
 		ReturnToService=2
 		MailProg=/bin/true
 		KillWait=10
-		NodeName=n[1-2] NodeHostname=$host NodeAddr=127.0.0.1 Port=[17001-17002] CPUs=1 State=UNKNOWN
+		NodeName=n[1-2] NodeHostname=$host NodeAddr=127.0.0.1 Port=[17001-17002] CPUs=4 State=UNKNOWN
 		PartitionName=test Nodes=n[1-2] Default=YES MaxTime=INFINITE State=UP
 	END
 	# --force: that the folders above DIR are private to root is no danger here.

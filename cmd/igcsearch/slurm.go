@@ -64,7 +64,11 @@ func jobEnd(ctx context.Context, getenv func(string) string) (time.Time, bool) {
 	if err != nil {
 		return time.Time{}, false
 	}
-	left, ok := slurmTime(strings.TrimSpace(string(out)))
+	text := strings.TrimSpace(string(out))
+	if text == "INVALID" { // the limit is over, and Slurm about to look
+		return asked, true
+	}
+	left, ok := slurmTime(text)
 	return asked.Add(left), ok
 }
 

@@ -1,196 +1,407 @@
 package main
 
 import (
+	"bytes"
+	"database/sql"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
 
-// environment is a getenv of pairs "KEY=value".
-func environment(pairs ...string) func(string) string {
-	return func(key string) string {
-		for _, p := range pairs {
-			if k, v, _ := strings.Cut(p, "="); k == key {
-				return v
+// cluster is a Slurm of two nodes on this machine, which both see dir.
+type cluster struct {
+	faultRun
+	bin string // the program that jobs run
+	env []string
+}
+
+// TestSlurm trains studies on a real Slurm and disturbs its jobs.
+func TestSlurm(t *testing.T) {
+	if os.Getenv("IGC_REQUIRE_SLURM") != "1" {
+		t.Skip("it starts a Slurm on this machine, as root: IGC_REQUIRE_SLURM=1 does")
+	}
+	c := newCluster(t)
+	t.Run("parts", func(t *testing.T) { // at once: much of the time is waiting for leases
+		t.Run("the bits of a local run", func(t *testing.T) { c.of(t).testSameBits() })
+		t.Run("every cell is done once", func(t *testing.T) { c.of(t).testFaults() })
+		t.Run("the README's commands", func(t *testing.T) { c.of(t).testReadme() })
+	})
+}
+
+func newCluster(t *testing.T) cluster {
+	c := cluster{faultRun: newFaultRun(t)}
+	c.bin = filepath.Join(c.dir, "bin", "igcsearch")
+	if out, err := exec.Command("go", "build", "-o", c.bin, ".").CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v: %s", err, out)
+	}
+	slurm := filepath.Join(c.dir, "slurm")
+	script := filepath.Join("..", "..", ".ci", "slurm.sh")
+	if out, err := exec.Command(script, "start", slurm).CombinedOutput(); err != nil {
+		t.Fatalf("no Slurm: %v: %s", err, out)
+	}
+	t.Cleanup(func() {
+		if out, err := exec.Command(script, "stop", slurm).CombinedOutput(); err != nil {
+			t.Errorf("Slurm does not stop: %v: %s", err, out)
+		}
+	})
+	c.env = append(os.Environ(), "SLURM_CONF="+filepath.Join(slurm, "slurm.conf"),
+		"PATH="+filepath.Dir(c.bin)+":"+os.Getenv("PATH"))
+	return c
+}
+
+// of is the cluster for a test that runs beside others, with a folder of its
+// own. If it fails it shows what the jobs say.
+func (c cluster) of(t *testing.T) cluster {
+	t.Parallel()
+	c.faultRun = newFaultRun(t)
+	t.Cleanup(func() {
+		if !t.Failed() {
+			return
+		}
+		logs, _ := filepath.Glob(filepath.Join(c.dir, "*.logs", "*.log"))
+		for _, log := range logs {
+			text, _ := os.ReadFile(log)
+			t.Logf("%s:\n%s", filepath.Base(log), text[max(0, len(text)-4000):])
+		}
+	})
+	return c
+}
+
+// try runs a shell command in the test's folder.
+func (c cluster) try(command string) (stdout string, err error) {
+	cmd := exec.Command("bash", "-c", command)
+	cmd.Dir, cmd.Env = c.dir, c.env
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		err = fmt.Errorf("%s: %w: %s", command, err, stderr.String())
+	}
+	return string(out), err
+}
+
+func (c cluster) do(command string) string {
+	c.t.Helper()
+	out, err := c.try(command)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return out
+}
+
+// until waits for something of which wrong says why it is not yet so.
+func (c cluster) until(limit time.Duration, wrong func() error) {
+	c.t.Helper()
+	var err error
+	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
+		if err = wrong(); err == nil {
+			return
+		}
+	}
+	c.t.Fatalf("after %s: %v", limit, err)
+}
+
+var submittedRE = regexp.MustCompile(`^(?:coordinator (\d+)\n)?workers (\d+)\n$`)
+
+// submit runs igcsearch submit slurm and returns the numbers of the jobs.
+func (c cluster) submit(args string) (coordinator, array string) {
+	c.t.Helper()
+	out := c.do("igcsearch submit slurm " + args)
+	m := submittedRE.FindStringSubmatch(out)
+	if m == nil {
+		c.t.Fatalf("submit printed %q", out)
+	}
+	return m[1], m[2]
+}
+
+// states are those of all tasks of some jobs, "123_4" or "123", as squeue says.
+func (c cluster) states(jobs ...string) map[string]string {
+	states := map[string]string{}
+	out, err := c.try("squeue --noheader --array --states=all --format='%i %T' --jobs=" + strings.Join(jobs, ","))
+	if err != nil {
+		return states // a controller that is busy
+	}
+	for line := range strings.Lines(out) {
+		if f := strings.Fields(line); len(f) == 2 {
+			states[f[0]] = f[1]
+		}
+	}
+	return states
+}
+
+// ended waits until no task of the jobs waits or runs.
+func (c cluster) ended(limit time.Duration, jobs ...string) {
+	c.t.Helper()
+	c.until(limit, func() error {
+		states := c.states(jobs...)
+		for id, state := range states {
+			switch state {
+			case "PENDING", "RUNNING", "COMPLETING", "CONFIGURING":
+				return fmt.Errorf("job %s is %s", id, state)
 			}
 		}
-		return ""
-	}
-}
-
-func TestJobName(t *testing.T) {
-	t.Parallel()
-	for _, c := range []struct {
-		want string
-		env  []string
-	}{
-		{"", nil},
-		{"", []string{"HOSTNAME=n1"}},
-		{"slurm 123", []string{"SLURM_JOB_ID=123", "SLURM_PROCID=0"}},
-		{"slurm 123_0", []string{"SLURM_JOB_ID=124", "SLURM_ARRAY_JOB_ID=123", "SLURM_ARRAY_TASK_ID=0", "SLURM_PROCID=0"}},
-		{"slurm 123.0", []string{"SLURM_JOB_ID=123", "SLURM_NTASKS=2", "SLURM_PROCID=0"}},
-		{"slurm 123_4.5 restart 2", []string{"SLURM_JOB_ID=129", "SLURM_ARRAY_JOB_ID=123", "SLURM_ARRAY_TASK_ID=4", "SLURM_NTASKS=8", "SLURM_PROCID=5", "SLURM_RESTART_COUNT=2"}},
-		{"slurm 123", []string{"SLURM_JOB_ID=123", "SLURM_NTASKS=1", "SLURM_PROCID=0", "SLURM_RESTART_COUNT=0"}},
-		{"slurm 7", []string{"SLURM_JOB_ID=7", "KUBERNETES_SERVICE_HOST=10.0.0.1", "HOSTNAME=pod"}},
-		{"kubernetes fig3a-2-x7kqp", []string{"KUBERNETES_SERVICE_HOST=10.0.0.1", "HOSTNAME=fig3a-2-x7kqp"}},
-	} {
-		if got := jobName(environment(c.env...)); got != c.want {
-			t.Errorf("jobName of %q is %q, want %q", c.env, got, c.want)
+		if len(states) == 0 {
+			return fmt.Errorf("squeue knows no job of %v", jobs)
 		}
-	}
-}
-
-// fakeSqueue is a program that writes its arguments to the file calls, a line
-// for each call, and then does what the shell commands say.
-func fakeSqueue(t *testing.T, commands string) (program, calls string) {
-	t.Helper()
-	dir := t.TempDir()
-	program, calls = filepath.Join(dir, "squeue"), filepath.Join(dir, "calls")
-	text := "#!/bin/sh\necho \"$@\" >>'" + calls + "'\n" + commands + "\n"
-	// Not by os.WriteFile: a process that another test starts meanwhile would
-	// inherit the open file, and who is written to cannot be run.
-	write := exec.Command("sh", "-c", `cat >"$0" && chmod +x "$0"`, program)
-	write.Stdin = strings.NewReader(text)
-	if out, err := write.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	return program, calls
-}
-
-func readCalls(t *testing.T, calls string) []string {
-	t.Helper()
-	text, err := os.ReadFile(calls)
-	if os.IsNotExist(err) {
 		return nil
+	})
+}
+
+// process is the worker of an array task, 0 if there is none.
+func (c cluster) process(task string) int {
+	array, index, _ := strings.Cut(task, "_")
+	files, _ := filepath.Glob("/proc/[0-9]*/environ")
+	for _, file := range files {
+		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+		if err != nil || exe != c.bin {
+			continue
+		}
+		env, _ := os.ReadFile(file)
+		has := func(v string) bool { return bytes.Contains(env, []byte("\x00"+v+"\x00")) }
+		if has("SLURM_ARRAY_JOB_ID="+array) && has("SLURM_ARRAY_TASK_ID="+index) {
+			return pid
+		}
 	}
+	return 0
+}
+
+// query is one text from a database.
+func (c cluster) query(db, text string) string {
+	c.t.Helper()
+	pool, err := sql.Open("sqlite3", "file:"+filepath.Join(c.dir, db)+"?mode=ro")
 	if err != nil {
-		t.Fatal(err)
+		c.t.Fatal(err)
 	}
-	return strings.Split(strings.TrimSpace(string(text)), "\n")
+	defer pool.Close()
+	var s string
+	if err := pool.QueryRow(text).Scan(&s); err != nil {
+		c.t.Fatalf("%s: %v", text, err)
+	}
+	return s
 }
 
-// TestJobEnd: what squeue 22.05 prints for %L, and the variable of later ones.
-func TestJobEnd(t *testing.T) {
-	program, calls := fakeSqueue(t, `case "$2" in
---jobs=1_0) echo 1-02:03:04 ;;
---jobs=2) echo 1:00 ;;
---jobs=3) echo UNLIMITED ;;
---jobs=4) echo NOT_SET ;;
---jobs=5) echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1 ;;
-esac`)
-	t.Setenv("PATH", filepath.Dir(program)+":"+os.Getenv("PATH"))
-	for _, c := range []struct {
-		env  []string
-		want time.Duration // from now; 0: unknown
-	}{
-		{[]string{"SLURM_JOB_ID=9", "SLURM_ARRAY_JOB_ID=1", "SLURM_ARRAY_TASK_ID=0"}, 26*time.Hour + 3*time.Minute + 4*time.Second},
-		{[]string{"SLURM_JOB_ID=2"}, time.Minute},
-		{[]string{"SLURM_JOB_ID=3"}, 0},
-		{[]string{"SLURM_JOB_ID=4"}, 0},
-		{[]string{"SLURM_JOB_ID=5"}, 0},
-		{[]string{"SLURM_JOB_ID=6"}, 0}, // squeue prints nothing
-	} {
-		before := time.Now()
-		end, ok := jobEnd(t.Context(), environment(c.env...))
-		after := time.Now()
-		if ok != (c.want > 0) {
-			t.Errorf("jobEnd of %q: %v, %v", c.env, end, ok)
-		} else if ok && (end.Before(before.Add(c.want)) || end.After(after.Add(c.want))) {
-			t.Errorf("jobEnd of %q: in %v, want %v", c.env, end.Sub(before), c.want)
+// once checks that the cells of a study are done, each once, and that nothing
+// that happened to a job counts as a failure of a trial.
+func (c cluster) once(study, db string, cells int) (outcomes map[string]int) {
+	c.t.Helper()
+	done, outcomes := map[string]int{}, map[string]int{}
+	for _, a := range c.attempts(study, db) {
+		outcomes[a.Outcome]++
+		if a.Outcome == "done" {
+			done[fmt.Sprint(a.System, a.Seed)]++
 		}
 	}
-	asked := len(readCalls(t, calls))
-	if asked != 6 {
-		t.Errorf("squeue was called %d times for 6 jobs", asked)
+	for cell, n := range done {
+		if n != 1 {
+			c.t.Errorf("%s was done %d times", cell, n)
+		}
 	}
-	if end, ok := jobEnd(t.Context(), environment("SLURM_JOB_ID=2", "SLURM_JOB_END_TIME=1795390702")); !ok || end.Unix() != 1795390702 {
-		t.Errorf("jobEnd with SLURM_JOB_END_TIME: %v, %v", end, ok)
+	if len(done) != cells {
+		c.t.Errorf("%d of %d cells done", len(done), cells)
 	}
-	if end, ok := jobEnd(t.Context(), environment("HOME=/root")); ok {
-		t.Errorf("jobEnd outside Slurm: %v", end)
+	if failed := c.query(db, `SELECT coalesce(group_concat(kind || ' ' || count), '') FROM failure WHERE kind NOT IN ('interrupted', 'lost')`); failed != "" {
+		c.t.Errorf("failures were counted: %s", failed)
 	}
-	if n := len(readCalls(t, calls)); n != asked {
-		t.Errorf("squeue was called where it was not needed")
+	return outcomes
+}
+
+func (c cluster) testSameBits() {
+	c.run("--db", "local.db")
+	want := c.export("cells", "local.db")
+	coordinator, array := c.submit("cells.toml --coordinator --workers 2")
+	c.ended(2*time.Minute, coordinator, array)
+	for id, state := range c.states(coordinator, array) {
+		if state != "COMPLETED" {
+			c.t.Errorf("job %s is %s", id, state)
+		}
+	}
+	if got := c.export("cells", "igcsearch.db"); got != want {
+		c.t.Errorf("epochs from Slurm:\n%s\nof a local run:\n%s", got, want)
+	}
+	c.once("cells", "igcsearch.db", 12)
+}
+
+func (c cluster) testFaults() {
+	t := c.t
+	const settings = " --set name=long --set epochs=120 --set train_pictures=1500"
+	coordinator, array := c.submit("cells.toml --coordinator --workers 8 --at-most 3 --notice 30s" + settings)
+	db := filepath.Join(c.dir, "igcsearch.db")
+
+	// more waits until so many epochs were added: whatever happens, it goes on.
+	more := func(n int) {
+		t.Helper()
+		want := len(c.lines("long", "igcsearch.db")) + n
+		c.until(2*time.Minute, func() error {
+			if now := len(c.lines("long", "igcsearch.db")); now < want {
+				return fmt.Errorf("%d epochs, and not %d", now, want)
+			}
+			return nil
+		})
+	}
+	// next is a task that was left alone so far and whose worker runs.
+	hit := map[string]bool{}
+	next := func() (task string) {
+		t.Helper()
+		c.until(time.Minute, func() error {
+			for id, state := range c.states(array) {
+				if state == "RUNNING" && !hit[id] && c.process(id) > 0 {
+					hit[id], task = true, id
+					return nil
+				}
+			}
+			return fmt.Errorf("no worker of job %s runs that was left alone: %v", array, c.states(array))
+		})
+		return task
+	}
+	becomes := func(id, state string) {
+		t.Helper()
+		c.until(time.Minute, func() error {
+			if now := c.states(id)[id]; now != state {
+				return fmt.Errorf("job %s is %s, want %s", id, now, state)
+			}
+			return nil
+		})
+	}
+
+	waitEpochs(t, db, "long", 5)
+	// A worker that joins the coordinator that runs, and whose time limit is
+	// a minute: Slurm tells it at once, that is when it looks next.
+	_, limited := c.submit("cells.toml --access long.access --workers 1 --notice 60s" + settings + " -- --time=1")
+
+	status := c.do("igcsearch status long --db long.access")
+	if !regexp.MustCompile(`slurm ` + array + `_\d+`).MatchString(status) {
+		t.Errorf("status does not show the jobs of workers:\n%s", status)
+	}
+
+	// Killed, twice. Slurm does not start such a job again.
+	task := next()
+	if err := syscall.Kill(c.process(task), syscall.SIGKILL); err != nil {
+		t.Error(err)
+	}
+	becomes(task, "FAILED")
+	more(5)
+	task = next()
+	c.do("scancel --signal=KILL --batch " + task)
+	becomes(task, "FAILED")
+	more(5)
+
+	// Requeued: the same job starts again, later.
+	task = next()
+	c.do("scontrol requeue " + task)
+	more(5)
+
+	// Cancelled, and told as before a time limit.
+	task = next()
+	c.do("scancel " + task)
+	becomes(task, "CANCELLED")
+	more(5)
+	task = next()
+	c.do("scancel --signal=USR1 --batch " + task)
+	becomes(task, "COMPLETED")
+
+	// A node is drained: its jobs go elsewhere.
+	task = next()
+	drained := strings.TrimSpace(c.do("squeue --noheader --format=%N --jobs=" + task))
+	c.do("scontrol update NodeName=" + drained + " State=DRAIN Reason=test")
+	c.do("scontrol requeue " + task)
+	more(10)
+
+	// The coordinator is killed and started again: workers train meanwhile.
+	c.do("scancel --signal=KILL --batch " + coordinator)
+	becomes(coordinator, "FAILED")
+	c.do("scontrol requeue " + coordinator)
+	becomes(coordinator, "RUNNING")
+	more(20)
+	c.do("scontrol update NodeName=" + drained + " State=RESUME")
+
+	c.ended(3*time.Minute, coordinator, array, limited)
+	for _, id := range []string{coordinator, limited + "_0"} {
+		if state := c.states(id)[id]; state != "COMPLETED" {
+			t.Errorf("job %s is %s", id, state)
+		}
+	}
+	outcomes := c.once("long", "igcsearch.db", 12)
+	// Two were killed; a requeue, a drained node, scancel and USR1 are clean.
+	if outcomes["lost"] < 1 || outcomes["lost"] > 2 {
+		t.Errorf("%d attempts are lost, want those of the two workers that were killed: %v", outcomes["lost"], outcomes)
+	}
+	if outcomes["interrupted"] < 4 {
+		t.Errorf("%d attempts are interrupted, want those of five jobs that Slurm took: %v", outcomes["interrupted"], outcomes)
+	}
+	if n := c.query("igcsearch.db", `SELECT count(DISTINCT job) FROM attempt WHERE job LIKE 'slurm `+array+`_%'`); n == "0" || n == "1" {
+		t.Errorf("attempts are of %s jobs of the array", n)
+	}
+	c.run("--db", "local.db", "--set", "name=long", "--set", "epochs=120", "--set", "train_pictures=1500")
+	if got, want := c.export("long", "igcsearch.db"), c.export("long", "local.db"); got != want {
+		t.Errorf("epochs from Slurm:\n%s\nof a local run:\n%s", got, want)
 	}
 }
 
-// TestJobsGone: the lines are as squeue 22.05 prints them.
-func TestJobsGone(t *testing.T) {
-	t.Parallel()
-	program, calls := fakeSqueue(t, `cat <<END
-7_3                                     7                   PENDING             0         
-7_2                                     10                  PENDING             1         
-7_1                                     9                   RUNNING             1         
-7_0                                     8                   COMPLETING          1         
-20                                      20                  SUSPENDED           0         
-21                                      21                  COMPLETED           0         
-22                                      22                  NODE_FAIL           0         
-23+1                                    24                  CONFIGURING         N/A       
-END`)
-	j := &jobs{program: program}
-	for _, c := range []struct {
-		job  string
-		gone bool
-	}{
-		{"slurm 7_1 restart 1", false},
-		{"slurm 7_1", true},    // another process runs there now
-		{"slurm 7_0", false},   // counted as requeued, and ending
-		{"slurm 7_2", true},    // requeued, and waiting
-		{"slurm 7_3", true},    // never started
-		{"slurm 7_4", true},    // forgotten
-		{"slurm 7_1.3", true},  // a task of the same
-		{"slurm 20", false},    // its processes are stopped, and may go on
-		{"slurm 20.15", false}, //
-		{"slurm 21", true},
-		{"slurm 22", true},
-		{"slurm 24", false}, // part of a heterogeneous job
-		{"slurm 25", true},
-		{"kubernetes fig3a-0", true},
-		{"", true},
-		{"slurm", true},
-	} {
-		if gone := j.Gone(t.Context(), c.job); gone != c.gone {
-			t.Errorf("job %q is gone: %v, want %v", c.job, gone, c.gone)
+// testReadme follows the README's section on several machines word for word.
+// Commands that show results wait for the jobs, as a reader does.
+func (c cluster) testReadme() {
+	text, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	_, section, ok := strings.Cut(string(text), "\n## More than one machine\n")
+	if !ok {
+		c.t.Fatal("the README has no section on more than one machine")
+	}
+	section, _, _ = strings.Cut(section, "\n## ")
+	ran := map[string]bool{}
+	var jobs []string
+	for i, block := range strings.Split(section, "\n```\n") {
+		if i%2 == 0 {
+			continue // prose
+		}
+		for line := range strings.Lines(block + "\n") {
+			line = strings.TrimSpace(line)
+			words := strings.Fields(line)
+			if len(words) < 2 || words[0] != "igcsearch" || strings.Contains(line, "kubernetes") {
+				continue // an output, or what needs a cluster of another kind
+			}
+			ran[words[1]] = true
+			switch words[1] {
+			case "submit":
+				out := c.do(line)
+				m := submittedRE.FindStringSubmatch(out)
+				if m == nil {
+					c.t.Fatalf("%s printed %q", line, out)
+				}
+				for _, id := range m[1:] {
+					if id != "" {
+						jobs = append(jobs, id)
+					}
+				}
+			case "status":
+				// Until the coordinator's job has started there is none to ask.
+				c.until(time.Minute, func() error { _, err := c.try(line); return err })
+			default:
+				c.ended(3*time.Minute, jobs...)
+				c.do(line)
+			}
 		}
 	}
-	// Once for each number that it had not been asked about, and always with
-	// those before.
-	list := readCalls(t, calls)
-	if len(list) != 6 {
-		t.Errorf("squeue was called %d times for 6 numbers:\n%s", len(list), strings.Join(list, "\n"))
-	}
-	for _, number := range []string{"7", "20", "21", "22", "24", "25"} {
-		if !strings.Contains(list[len(list)-1], number) {
-			t.Errorf("the last call is not about job %s: %s", number, list[len(list)-1])
+	for _, command := range []string{"submit", "status", "plot", "collect"} {
+		if !ran[command] {
+			c.t.Errorf("the README's section shows no igcsearch %s", command)
 		}
 	}
-	j.time = j.time.Add(-jobsAge)
-	if j.Gone(t.Context(), "slurm 20"); len(readCalls(t, calls)) != 7 {
-		t.Error("an old answer was not asked for again")
-	}
-}
-
-// TestJobsNoAnswer: what counts where squeue says nothing of the jobs.
-func TestJobsNoAnswer(t *testing.T) {
-	t.Parallel()
-	for _, c := range []struct {
-		what, commands string
-		gone           bool
-	}{
-		{"the only job is forgotten", `echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1`, true},
-		{"the controller is down", `echo "slurm_load_jobs error: Unable to contact slurm controller (connect failure)" >&2; exit 1`, false},
-		{"it is killed", `kill -9 $$`, false},
-	} {
-		program, _ := fakeSqueue(t, c.commands)
-		if gone := (&jobs{program: program}).Gone(t.Context(), "slurm 5"); gone != c.gone {
-			t.Errorf("%s: gone: %v, want %v", c.what, gone, c.gone)
+	for id, state := range c.states(jobs...) {
+		if state != "COMPLETED" {
+			c.t.Errorf("job %s is %s", id, state)
 		}
 	}
-	none := &jobs{program: "no-such-squeue"}
-	if !none.Gone(t.Context(), "slurm 5") {
-		t.Error("without squeue a job is not gone")
+	if n := strings.Count(c.do("igcsearch export quickstart"), ",done,"); n != 18 {
+		c.t.Errorf("%d of 18 trials of the quickstart are done", n)
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -250,19 +251,19 @@ func runCoordinator(ctx context.Context, o serveOptions, mux *http.ServeMux, cer
 	defer cancel()
 	others.Go(func() { coordinator.Keep(ctx) })
 	if !o.untilDone {
-		if err := serveUntil(ctx, listener, guarded(mux, coordinator), certificates); err != nil {
-			return err
-		}
-		return ctx.Err()
+		err := serveUntil(ctx, listener, guarded(mux, coordinator), certificates)
+		coordinator.End()
+		return cmp.Or(err, ctx.Err())
 	}
 	serving, stop := context.WithCancel(ctx)
 	defer stop()
-	done := false
+	done, failed := false, 0
 	others.Go(func() {
 		defer stop()
-		done = untilOver(serving, coordinator, log)
+		done, failed = untilOver(serving, coordinator, log)
 	})
 	err = serveUntil(serving, listener, guarded(mux, coordinator), certificates)
+	coordinator.End()
 	cancel()
 	others.Wait()
 	if err != nil {
@@ -280,17 +281,23 @@ func runCoordinator(ctx context.Context, o serveOptions, mux *http.ServeMux, cer
 	if err := access.Write(o.access); err != nil {
 		log.note(err.Error()) // workers that come later wait until somebody ends them
 	}
+	if failed > 0 {
+		return fmt.Errorf("serve: %s failed: %s status STUDY --db %s says why; mend that, then: %s retry STUDY --db %s", count(failed, "trial"), program(), quote(o.db), program(), quote(o.db))
+	}
 	return nil
 }
 
 // untilOver waits for the end of all studies and of all workers; false if ctx
-// ends before.
-func untilOver(ctx context.Context, c *fleet.Coordinator, log *jobLog) bool {
+// ends before. failed are the trials that failed.
+func untilOver(ctx context.Context, c *fleet.Coordinator, log *jobLog) (done bool, failed int) {
 	last := ""
 	for {
-		over, err := c.Over(ctx)
+		over, failed, reasons, err := c.Over(ctx)
 		if over {
-			return true
+			for _, reason := range reasons {
+				log.note(reason)
+			}
+			return true, failed
 		}
 		if err != nil && ctx.Err() == nil && err.Error() != last {
 			last = err.Error()
@@ -298,7 +305,7 @@ func untilOver(ctx context.Context, c *fleet.Coordinator, log *jobLog) bool {
 		}
 		select {
 		case <-ctx.Done():
-			return false
+			return false, 0
 		case <-time.After(time.Second):
 		}
 	}

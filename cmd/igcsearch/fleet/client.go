@@ -27,9 +27,8 @@ import (
 // Client is a coordinator as a worker sees it: the Desk of a search.Runner. Its
 // methods may be called concurrently.
 type Client struct {
-	o     ClientOptions
-	join  joinRequest
-	reach *http.Client
+	o    ClientOptions
+	join joinRequest
 	// again is how long a coordinator that did not answer is left alone by
 	// trainings, longest the pause between two tries of who has to wait for it.
 	again, longest time.Duration
@@ -39,9 +38,10 @@ type Client struct {
 	out        outbox
 	down       time.Time // when the coordinator was last found out of reach; zero if it was reached since
 
-	mu     sync.Mutex // guards what follows
-	access Access     // as it was last read
-	since  time.Time  // out of reach since; zero if people were not told
+	mu     sync.Mutex   // guards what follows
+	access Access       // as it was last read
+	reach  *http.Client // for it
+	since  time.Time    // out of reach since; zero if people were not told
 	tokens map[int64][]byte
 	data   map[string]string
 	over   string
@@ -78,44 +78,28 @@ func NewClient(o ClientOptions) *Client {
 	c := &Client{o: o, again: 10 * time.Second, longest: 20 * time.Second, tokens: map[int64][]byte{}, data: map[string]string{}, out: outbox{dir: filepath.Join(o.Outbox, strconv.FormatInt(id, 36))}}
 	c.join = joinRequest{Protocol: protocol, Program: o.Program, Study: o.Study,
 		Worker: guest{ID: id, Host: o.Attempt.Host, PID: o.Attempt.PID, Job: o.Attempt.Job}}
-	c.reach = reach(func() string {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		return c.access.Certificate
-	})
 	return c
 }
 
 // reach makes an HTTP client that trusts the certificate of an access file too.
-func reach(certificate func() string) *http.Client {
-	return &http.Client{Transport: &http.Transport{
+func reach(certificate string) *http.Client {
+	transport := &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
 		DialContext:           (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
 		TLSHandshakeTimeout:   10 * time.Second,
 		ResponseHeaderTimeout: 30 * time.Second,
 		IdleConnTimeout:       90 * time.Second,
 		MaxIdleConnsPerHost:   4,
-		TLSClientConfig: &tls.Config{
-			// The usual check, but with a certificate that is known only once
-			// the access file is read, and may be another one tomorrow.
-			InsecureSkipVerify: true,
-			VerifyConnection: func(s tls.ConnectionState) error {
-				roots, err := x509.SystemCertPool()
-				if err != nil {
-					roots = x509.NewCertPool()
-				}
-				if pem := certificate(); pem != "" {
-					roots.AppendCertsFromPEM([]byte(pem))
-				}
-				between := x509.NewCertPool()
-				for _, cert := range s.PeerCertificates[1:] {
-					between.AddCert(cert)
-				}
-				_, err = s.PeerCertificates[0].Verify(x509.VerifyOptions{DNSName: s.ServerName, Roots: roots, Intermediates: between})
-				return err
-			},
-		},
-	}}
+	}
+	if certificate != "" {
+		roots, err := x509.SystemCertPool()
+		if err != nil {
+			roots = x509.NewCertPool()
+		}
+		roots.AppendCertsFromPEM([]byte(certificate))
+		transport.TLSClientConfig = &tls.Config{RootCAs: roots}
+	}
+	return &http.Client{Transport: transport}
 }
 
 // unreachable marks errors that are not for good.
@@ -174,11 +158,11 @@ func exchange(client *http.Client, a Access, r *http.Request, read func(io.Reade
 // worker any more lets it in again.
 func (c *Client) once(ctx context.Context, path string, in, out any) error {
 	c.mu.Lock()
-	a := c.access
+	a, client := c.access, c.reach
 	c.mu.Unlock()
 	err := error(unreachable{errors.New("it has no address yet")})
 	if a.Address != "" {
-		err = post(ctx, c.reach, a, path, in, out)
+		err = post(ctx, client, a, path, in, out)
 	}
 	if temporary(err) && ctx.Err() == nil {
 		now, e := ReadAccess(c.o.Access)
@@ -192,19 +176,22 @@ func (c *Client) once(ctx context.Context, path string, in, out any) error {
 			return fmt.Errorf("%w: %s", search.ErrOver, now.Over)
 		}
 		if now != a {
+			if client != nil {
+				client.CloseIdleConnections()
+			}
+			a, client = now, reach(now.Certificate)
 			c.mu.Lock()
-			c.access = now
+			c.access, c.reach = a, client
 			c.mu.Unlock()
-			a = now
-			err = post(ctx, c.reach, a, path, in, out)
+			err = post(ctx, client, a, path, in, out)
 		}
 	}
 	if r := (refusal{}); errors.As(err, &r) && r.kind == kindStranger && path != pathJoin {
 		var joined joinAnswer
-		if err := post(ctx, c.reach, a, pathJoin, c.join, &joined); err != nil {
+		if err := post(ctx, client, a, pathJoin, c.join, &joined); err != nil {
 			return err
 		}
-		err = post(ctx, c.reach, a, path, in, out)
+		err = post(ctx, client, a, path, in, out)
 	}
 	return err
 }
@@ -491,7 +478,7 @@ func Tell(ctx context.Context, access, program string, s search.Study, trials []
 		in.Trials = append(in.Trials, sentTrial(t))
 	}
 	var out planAnswer
-	if err := post(ctx, reach(func() string { return a.Certificate }), a, pathPlan, in, &out); err != nil {
+	if err := post(ctx, reach(a.Certificate), a, pathPlan, in, &out); err != nil {
 		return nil, fmt.Errorf("tell the coordinator of %s about study %s: %w", access, s.Name, err)
 	}
 	var planned []search.Trial
@@ -520,7 +507,7 @@ func Snapshot(ctx context.Context, access, path string) error {
 		return err
 	}
 	defer f.Close()
-	err = exchange(reach(func() string { return a.Certificate }), a, r, func(answer io.Reader) error {
+	err = exchange(reach(a.Certificate), a, r, func(answer io.Reader) error {
 		_, err := io.Copy(f, answer)
 		return err
 	})

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/mattn/go-sqlite3"
@@ -33,6 +34,8 @@ type Coordinator struct {
 	access  string // its file
 	wait    time.Duration
 	note    func(string)
+
+	ending atomic.Bool // the database may be closed under a request
 
 	claiming sync.Mutex // a claim that is sent twice must not find two trials
 	mu       sync.Mutex // guards what follows
@@ -116,16 +119,24 @@ func (c *Coordinator) dispatches(name string) (list []*search.Dispatch) {
 	return list
 }
 
-// Over reports whether all studies are over and no worker is there any more.
-func (c *Coordinator) Over(ctx context.Context) (bool, error) {
+// Over reports whether all studies are over and no worker is there any more, and
+// how many trials failed; reasons says it of each study.
+func (c *Coordinator) Over(ctx context.Context) (over bool, failed int, reasons []string, err error) {
 	for _, d := range c.dispatches("") {
-		if over, _, err := d.Over(ctx); !over || err != nil {
-			return false, err
+		over, reason, err := d.Over(ctx)
+		if !over || err != nil {
+			return false, 0, nil, err
 		}
+		reasons = append(reasons, d.Study().Name+": "+reason)
+		failed += d.Summary().Failed
 	}
 	workers, err := c.db.Workers(ctx)
-	return err == nil && !slices.ContainsFunc(workers, func(w store.Working) bool { return w.Guest }), err
+	return err == nil && !slices.ContainsFunc(workers, func(w store.Working) bool { return w.Guest }), failed, reasons, err
 }
+
+// End has requests that come from now on, or are on their way, answered with
+// trouble: their workers come again, to whoever is there then.
+func (c *Coordinator) End() { c.ending.Store(true) }
 
 // Keep keeps the leases of the workers and delivers what lies in the outboxes of
 // those that are gone, until ctx ends.
@@ -284,6 +295,8 @@ func refuse(w http.ResponseWriter, err error) {
 	json.NewEncoder(w).Encode(problem{kind, err.Error()}) // who does not wait for it does not matter
 }
 
+var errEnding = errors.New("the coordinator is ending")
+
 // The longest that a body may take to come in and an answer to go out.
 const transfer = 5 * time.Minute
 
@@ -308,7 +321,13 @@ func handle[In, Out any](c *Coordinator, most int64, f func(context.Context, In)
 			refuse(w, refusal{kindInvalid, fmt.Errorf("the request's body: %w", err)})
 			return
 		}
-		out, err := f(context.WithoutCancel(r.Context()), in)
+		var out Out
+		if err = errEnding; !c.ending.Load() {
+			out, err = f(context.WithoutCancel(r.Context()), in)
+		}
+		if err != nil && c.ending.Load() {
+			err = refusal{kindTrouble, err}
+		}
 		if err != nil {
 			refuse(w, err)
 			return

@@ -29,8 +29,9 @@ type fakeStore struct {
 	attempts []int64  // attempt−1 → trial
 	began    []string // in order
 	template search.Attempt
-	fails    map[string]int // by trial and kind
-	changed  []int64        // per trial
+	isa      map[int64]string // of epochs, by trial
+	fails    map[string]int   // by trial and kind
+	changed  []int64          // per trial
 	changes  int64
 	fail     func(call string, trial int64) error
 }
@@ -46,7 +47,7 @@ func (s *fakeStore) Poll(_ context.Context, _ string, since int64) (changed []se
 	defer s.mu.Unlock()
 	for i, t := range s.trials {
 		if s.changed[i] > since {
-			changed = append(changed, search.TrialState{Trial: t, Curve: slices.Clone(s.curves[i])})
+			changed = append(changed, search.TrialState{Trial: t, Curve: slices.Clone(s.curves[i]), ISA: s.isa[t.ID]})
 		}
 	}
 	return changed, s.changes, nil

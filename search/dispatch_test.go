@@ -1,0 +1,187 @@
+package search_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"igcsearch/search"
+)
+
+// TestDispatch gives turns out to workers that differ.
+func TestDispatch(t *testing.T) {
+	t.Parallel()
+	// begin has trial 1 with one epoch, made by "avx2" in so many seconds.
+	begin := func(t *testing.T, seconds float64) (*fakeStore, *search.Dispatch, search.Worker) {
+		s, trials := study(t)
+		store := &fakeStore{isa: map[int64]string{1: "avx2"}}
+		if _, err := store.Plan(t.Context(), s, trials); err != nil {
+			t.Fatal(err)
+		}
+		turn, err := store.Begin(t.Context(), 1, 3, search.Attempt{})
+		if err == nil {
+			err = store.Record(t.Context(), turn.ID, search.Epoch{Number: 1, TrainSeconds: seconds}, search.Checkpoint{Epoch: 1})
+		}
+		if err == nil {
+			_, err = store.End(t.Context(), turn.ID, search.Outcome{Status: search.Pending})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := search.NewDispatch(t.Context(), store, s, trials, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return store, d, search.Worker{Turns: store}
+	}
+	claims := func(t *testing.T, d *search.Dispatch, w search.Worker, ask search.Ask) (ids []int64, err error) {
+		for {
+			c, _, err := d.Claim(t.Context(), w, ask)
+			if c == nil {
+				return ids, err
+			}
+			ids = append(ids, c.Trial.ID)
+		}
+	}
+
+	t.Run("a trial goes on with its arithmetic only", func(t *testing.T) {
+		t.Parallel()
+		_, d, w := begin(t, 1)
+		w.ISA = "avx512"
+		if ids, err := claims(t, d, w, search.Ask{}); len(ids) != 7 || ids[0] != 2 || err != nil {
+			t.Errorf("avx512 gets %v, %v", ids, err)
+		}
+		w.ISA = "avx2"
+		if ids, err := claims(t, d, w, search.Ask{}); len(ids) != 1 || ids[0] != 1 || err != nil {
+			t.Errorf("avx2 gets %v, %v", ids, err)
+		}
+	})
+	t.Run("nobody waits for another arithmetic alone", func(t *testing.T) {
+		t.Parallel()
+		store, d, w := begin(t, 1)
+		w.ISA = "avx512"
+		for _, id := range mustClaim(t, d, w) {
+			if _, err := d.End(t.Context(), store, &search.Claim{Turn: search.Turn{ID: id.Turn.ID}, Trial: search.Trial{ID: id.Trial.ID}}, search.Outcome{Status: search.Done}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, _, err := d.Claim(t.Context(), w, search.Ask{})
+		if !errors.Is(err, search.ErrOver) || !strings.Contains(err.Error(), "1 of fake wait for a worker of the arithmetic that they began with") {
+			t.Errorf("%v", err)
+		}
+		if over, _, err := d.Over(t.Context()); over || err != nil {
+			t.Errorf("over: %v, %v", over, err)
+		}
+	})
+	t.Run("what would not end in time is not begun", func(t *testing.T) {
+		t.Parallel()
+		_, d, w := begin(t, 10)
+		// The others have no epoch yet; by the speed of trial 1 those of fewer
+		// multiply–adds take less.
+		short, err := claims(t, d, w, search.Ask{Left: time.Second})
+		if len(short) > 0 || !errors.Is(err, search.ErrOver) || !strings.Contains(err.Error(), "8 for one with more time left") {
+			t.Errorf("with a second %v, %v", short, err)
+		}
+		some, err := claims(t, d, w, search.Ask{Left: 9990 * time.Millisecond})
+		if len(some) == 0 || len(some) == 8 || slices.Contains(some, 1) || !errors.Is(err, search.ErrOver) {
+			t.Errorf("with ten, nearly %v, %v", some, err)
+		}
+		if rest, err := claims(t, d, w, search.Ask{Left: time.Hour}); len(some)+len(rest) != 8 || rest[0] != 1 || err != nil {
+			t.Errorf("with an hour %v, %v", rest, err)
+		}
+	})
+	t.Run("over is when nothing runs and nothing is wanted", func(t *testing.T) {
+		t.Parallel()
+		store, d, w := begin(t, 1)
+		list := mustClaim(t, d, w)
+		for i, c := range list {
+			if over, _, err := d.Over(t.Context()); over || err != nil {
+				t.Fatalf("over after %d: %v", i, err)
+			}
+			if _, err := d.End(t.Context(), store, c, search.Outcome{Status: search.Done}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if over, reason, err := d.Over(t.Context()); !over || reason != "all 8 trials have ended" || err != nil {
+			t.Errorf("%v, %q, %v", over, reason, err)
+		}
+		if _, _, err := d.Claim(t.Context(), w, search.Ask{}); !errors.Is(err, search.ErrOver) {
+			t.Error(err)
+		}
+		// People may have a trial tried again.
+		store.mu.Lock()
+		store.trials[3].Status = search.Pending
+		store.stored(4)
+		store.mu.Unlock()
+		if c, _, err := d.Claim(t.Context(), w, search.Ask{}); c == nil || c.Trial.ID != 4 {
+			t.Errorf("%v, %v", c, err)
+		}
+	})
+}
+
+func mustClaim(t *testing.T, d *search.Dispatch, w search.Worker) (list []*search.Claim) {
+	t.Helper()
+	for {
+		c, _, err := d.Claim(t.Context(), w, search.Ask{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c == nil {
+			return list
+		}
+		list = append(list, c)
+	}
+}
+
+// TestRunnerGivesBack ends a run while trials train.
+func TestRunnerGivesBack(t *testing.T) {
+	t.Parallel()
+	s, trials := study(t)
+	t.Run("at the end of an epoch, once it drains", func(t *testing.T) {
+		t.Parallel()
+		store, drain := &fakeStore{}, make(chan struct{})
+		tr := fakeTrainer{steps: 2, at: func(_ context.Context, _ search.Job, epoch, step int) error {
+			if epoch == 2 && step == 0 {
+				close(drain)
+			}
+			return nil
+		}}
+		sum, err := (&search.Runner{Store: store, Trainer: tr, Drain: drain}).Run(t.Context(), s, trials)
+		if err != nil || sum.Left != 8 || store.epochs[0] != 2 || len(store.attempts) != 1 || store.trials[0].Status != search.Pending {
+			t.Errorf("%+v, %v: %d epochs in %d attempts, %+v", sum, err, store.epochs[0], len(store.attempts), store.trials[0])
+		}
+		// Of the epoch that was the last, the trial is done.
+		store, drain = &fakeStore{}, make(chan struct{})
+		tr.at = func(_ context.Context, _ search.Job, epoch, step int) error {
+			if epoch == 3 && step == 1 {
+				close(drain)
+			}
+			return nil
+		}
+		if sum, err := (&search.Runner{Store: store, Trainer: tr, Drain: drain}).Run(t.Context(), s, trials); err != nil || sum.Done != 1 || sum.Left != 7 {
+			t.Errorf("%+v, %v", sum, err)
+		}
+	})
+	t.Run("before a deadline that the next epoch would not meet", func(t *testing.T) {
+		t.Parallel()
+		store := &fakeStore{}
+		tr := trainerFunc(func(ctx context.Context, j search.Job, r search.Reporter) error {
+			return fakeTrainer{steps: 1}.Train(ctx, j, slow{r})
+		})
+		sum, err := (&search.Runner{Store: store, Trainer: tr, Deadline: time.Now().Add(time.Minute)}).Run(t.Context(), s, trials)
+		if err != nil || sum.Left != 8 || store.epochs[0] != 1 || len(store.attempts) != 1 {
+			t.Errorf("%+v, %v: %v epochs in %d attempts", sum, err, store.epochs, len(store.attempts))
+		}
+	})
+}
+
+// slow reports epochs of an hour.
+type slow struct{ search.Reporter }
+
+func (s slow) Epoch(e search.Epoch, c search.Checkpoint) error {
+	e.TrainSeconds = 3600
+	return s.Reporter.Epoch(e, c)
+}

@@ -46,7 +46,7 @@ stop() {
 }
 
 start() {
-	local missing=() program pid
+	local missing=() program running
 	for program in sbatch slurmctld slurmd munged; do
 		command -v $program >/dev/null || missing+=($program)
 	done
@@ -57,8 +57,8 @@ start() {
 	fi
 	# A munged of the machine is no matter: ours has a socket of its own.
 	for program in slurmctld slurmd; do
-		pid=$(pgrep -x $program | head -n 1) || true
-		[ -z "$pid" ] || fail "a $program runs already (process $pid): stop that first"
+		running=$(grep -lx $program /proc/[0-9]*/comm 2>/dev/null | head -n 1) || true
+		[ -z "$running" ] || fail "a $program runs already (${running%/comm}): stop that first"
 	done
 
 	mkdir -p "$dir/state" "$dir/spool" "$dir/log"
@@ -90,7 +90,7 @@ start() {
 		ReturnToService=2
 		MailProg=/bin/true
 		KillWait=10
-		NodeName=n[1-2] NodeHostname=$host NodeAddr=127.0.0.1 Port=[17001-17002] CPUs=4 State=UNKNOWN
+		NodeName=n[1-2] NodeHostname=$host NodeAddr=127.0.0.1 Port=[17001-17002] CPUs=8 State=UNKNOWN
 		PartitionName=test Nodes=n[1-2] Default=YES MaxTime=INFINITE State=UP
 	END
 	# --force: that the folders above DIR are private to root is no danger here.

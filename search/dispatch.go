@@ -136,8 +136,9 @@ func (d *Dispatch) poll(ctx context.Context) error {
 		}
 		old := d.states[i].Trial
 		d.states[i] = t
+		// Of a turn that is open, the store may know more than was noted here.
 		mine, ok := d.mine[t.ID]
-		ours := ok && mine.Status == t.Status && mine.Epoch == t.Epoch
+		ours := ok && mine.Status == t.Status && (mine.Epoch == t.Epoch || t.Status == Running)
 		if !ours && (old.Status != t.Status || old.Epoch != t.Epoch) {
 			d.notify(Event{Kind: Elsewhere, Trial: t.Trial})
 		}

@@ -237,7 +237,7 @@ func (f *floor) claim(ctx context.Context) (t *turn, wait time.Duration, changed
 	}
 	changed = f.changed
 	f.mu.Unlock()
-	claim, wait, err := f.desk.Claim(ctx, ask)
+	claim, wait, err := f.ask(ctx, ask)
 	f.mu.Lock()
 	if claim != nil {
 		t = &turn{Claim: claim, company: claim.Company}
@@ -256,6 +256,27 @@ func (f *floor) claim(ctx context.Context) (t *turn, wait time.Duration, changed
 		return nil, 0, nil, err
 	}
 	return nil, wait, changed, nil
+}
+
+// ask is Claim, which may wait for a desk that is out of reach, but not longer
+// than until Drain.
+func (f *floor) ask(ctx context.Context, ask Ask) (*Claim, time.Duration, error) {
+	asking, cancel := context.WithCancel(ctx)
+	var waiting conc.WaitGroup
+	defer waiting.Wait()
+	defer cancel()
+	waiting.Go(func() {
+		select {
+		case <-f.r.Drain:
+			cancel()
+		case <-asking.Done():
+		}
+	})
+	claim, wait, err := f.desk.Claim(asking, ask)
+	if f.draining() && errors.Is(err, context.Canceled) {
+		err = ErrOver
+	}
+	return claim, wait, err
 }
 
 // leave takes a turn from those that train, which those that claim ask for. It

@@ -640,3 +640,39 @@ func TestRunner(t *testing.T) {
 		}
 	})
 }
+
+// farDesk is a desk that cannot be reached: Claim waits for its context.
+type farDesk struct {
+	search.Desk
+	asked chan struct{} // closed by the first Claim
+	once  sync.Once
+}
+
+func (d *farDesk) Claim(ctx context.Context, _ search.Ask) (*search.Claim, time.Duration, error) {
+	d.once.Do(func() { close(d.asked) })
+	<-ctx.Done()
+	return nil, 0, ctx.Err()
+}
+
+func (d *farDesk) Beat(context.Context) (time.Duration, error) { return time.Hour, nil }
+
+// TestDrainOutOfReach: who is to give its trials back, and has none, does not
+// wait for a desk that is out of reach.
+func TestDrainOutOfReach(t *testing.T) {
+	t.Parallel()
+	drain := make(chan struct{})
+	desk := &farDesk{asked: make(chan struct{})}
+	runner := search.Runner{Workers: 2, Drain: drain}
+	ended := make(chan error, 1)
+	go func() { ended <- runner.Work(t.Context(), desk) }()
+	<-desk.asked
+	close(drain)
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Errorf("it ended with %v", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("it still waits")
+	}
+}

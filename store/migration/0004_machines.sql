@@ -4,7 +4,7 @@
 -- +goose Up
 
 ALTER TABLE worker ADD COLUMN guest INTEGER NOT NULL DEFAULT 0 CHECK (guest IN (0, 1)); -- holds no lock; a coordinator counts its beat up
-ALTER TABLE worker ADD COLUMN job   TEXT    NOT NULL DEFAULT '';                        -- of the scheduler that started it, 'slurm 12_3'; '' outside one
+ALTER TABLE worker ADD COLUMN job   TEXT    NOT NULL DEFAULT '';                        -- of the scheduler that started it, 'slurm 12_3', 'slurm 12_3 restart 1'; '' outside one
 
 ALTER TABLE attempt ADD COLUMN job  TEXT    NOT NULL DEFAULT '';                        -- of the worker
 

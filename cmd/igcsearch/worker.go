@@ -117,29 +117,29 @@ func (o workerOptions) deadline(ctx context.Context) time.Time {
 	return end.Add(-min(15*time.Second, time.Until(end)/20))
 }
 
-// handBack listens for SIGUSR1: drain is closed then, and ctx ends when the grace
-// is over. stop ends the listening.
-func handBack(parent context.Context, grace time.Duration, note func(string)) (ctx context.Context, drain <-chan struct{}, stop func()) {
-	ctx, cancel := context.WithCancel(parent)
-	drained := make(chan struct{})
+// handBack listens for SIGUSR1: soft ends then, and hard when the grace is over.
+// Both end with parent. stop ends the listening.
+func handBack(parent context.Context, grace time.Duration, note func(string)) (hard, soft context.Context, stop func()) {
+	hard, cancel := context.WithCancel(parent)
+	soft, drain := context.WithCancel(hard)
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGUSR1)
 	var listening sync.WaitGroup
 	listening.Go(func() {
 		select {
-		case <-ctx.Done():
+		case <-hard.Done():
 			return
 		case <-signals:
 		}
 		note(fmt.Sprintf("SIGUSR1: giving trials back at the end of their epochs, at the latest in %v", grace))
-		close(drained)
+		drain()
 		select {
-		case <-ctx.Done():
+		case <-hard.Done():
 		case <-time.After(grace):
 			cancel()
 		}
 	})
-	return ctx, drained, func() {
+	return hard, soft, func() {
 		signal.Stop(signals)
 		cancel()
 		listening.Wait()

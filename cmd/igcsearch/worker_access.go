@@ -19,7 +19,7 @@ func runAccessWorker(parent context.Context, o workerOptions, stderr io.Writer) 
 	if err != nil {
 		return err
 	}
-	ctx, drain, stop := handBack(parent, o.grace, log.note)
+	ctx, soft, stop := handBack(parent, o.grace, log.note)
 	defer stop()
 	load := func(ctx context.Context, s search.Study) (string, error) {
 		data, err := d.train.Load(ctx, s)
@@ -35,8 +35,8 @@ func runAccessWorker(parent context.Context, o workerOptions, stderr io.Writer) 
 	log.note(fmt.Sprintf("worker on %s, process %d, %s, for the coordinator of %s", cmp.Or(d.attempt.Host, "an unknown host"), d.attempt.PID, cmp.Or(d.attempt.Job, "no scheduler"), o.access))
 
 	workers := o.workers.n
-	study, err := firstStudy(ctx, client, drain)
-	if err == nil && study.Name != "" {
+	study, err := firstStudy(soft, client)
+	if err == nil {
 		var sum string
 		if sum, err = load(ctx, study); err == nil {
 			client.Loaded(study.Name, sum)
@@ -47,7 +47,7 @@ func runAccessWorker(parent context.Context, o workerOptions, stderr io.Writer) 
 	}
 	if err == nil {
 		log.note(fmt.Sprintf("training on %s (%s), %s at once", d.attempt.Device, d.attempt.ISA, count(workers, "trial")))
-		runner := search.Runner{Trainer: d.train, Workers: workers, Notify: log.event, Drain: drain, Deadline: o.deadline(ctx)}
+		runner := search.Runner{Trainer: d.train, Workers: workers, Notify: log.event, Drain: soft.Done(), Deadline: o.deadline(ctx)}
 		err = runner.Work(ctx, client)
 	}
 	if errors.Is(err, search.ErrOver) {
@@ -60,13 +60,11 @@ func runAccessWorker(parent context.Context, o workerOptions, stderr io.Writer) 
 		log.note(fmt.Sprintf("what could not be delivered is in %s; the coordinator takes it from there if it sees the folder, and trains the rest again", left))
 	}
 	reason := client.Reason()
-	select {
-	case <-drain:
-		if parent.Err() == nil && errors.Is(err, context.Canceled) {
-			err = nil // the grace was over
-		}
+	if soft.Err() != nil && parent.Err() == nil { // SIGUSR1
 		reason = cmp.Or(reason, "its trials are given back")
-	default:
+		if errors.Is(err, context.Canceled) {
+			err = nil
+		}
 	}
 	if err == nil {
 		log.note(fmt.Sprintf("%s done here, %s in all; %s", count(log.done, "trial"), count(log.epochs, "epoch"), cmp.Or(reason, "the end")))
@@ -74,9 +72,8 @@ func runAccessWorker(parent context.Context, o workerOptions, stderr io.Writer) 
 	return err
 }
 
-// firstStudy waits for a coordinator that has a study; the study is empty if the
-// worker is to end before.
-func firstStudy(ctx context.Context, client *fleet.Client, drain <-chan struct{}) (search.Study, error) {
+// firstStudy waits for a coordinator that has a study.
+func firstStudy(ctx context.Context, client *fleet.Client) (search.Study, error) {
 	for {
 		studies, err := client.Join(ctx)
 		if err != nil || len(studies) > 0 {
@@ -85,8 +82,6 @@ func firstStudy(ctx context.Context, client *fleet.Client, drain <-chan struct{}
 		select {
 		case <-ctx.Done():
 			return search.Study{}, ctx.Err()
-		case <-drain:
-			return search.Study{}, nil
 		case <-time.After(2 * time.Second):
 		}
 	}

@@ -35,13 +35,13 @@ func runSpoolWorker(parent context.Context, o workerOptions, stderr io.Writer) e
 	if p.study.CheckpointQuota > 0 {
 		show.note(p.study.Name + ": checkpoint_quota is of databases: the spool keeps two states of each trial that is not finished")
 	}
-	ctx, drain, stop := handBack(parent, o.grace, show.note)
+	ctx, soft, stop := handBack(parent, o.grace, show.note)
 	defer stop()
 	unhook := context.AfterFunc(parent, func() {
 		show.note("stopping at the next batch; interrupt again to end at once")
 	})
 	trained, failed := 0, ""
-	runner := search.Runner{Store: folder, Trainer: p.train, Workers: workers, Attempt: p.attempt, Drain: drain, Deadline: o.deadline(ctx), Notify: func(e search.Event) {
+	runner := search.Runner{Store: folder, Trainer: p.train, Workers: workers, Attempt: p.attempt, Drain: soft.Done(), Deadline: o.deadline(ctx), Notify: func(e search.Event) {
 		show.event(e)
 		switch {
 		case e.Kind == search.Ended && e.Trial.Status.Finished():

@@ -45,6 +45,7 @@ type Client struct {
 	tokens map[int64][]byte
 	data   map[string]string
 	over   string
+	joined bool
 }
 
 // ClientOptions say who works and for whom.
@@ -236,6 +237,9 @@ func (c *Client) Join(ctx context.Context) (studies []search.Study, err error) {
 	if err := c.insist(ctx, pathJoin, c.join, &joined); err != nil {
 		return nil, c.refused(err)
 	}
+	c.mu.Lock()
+	c.joined = true
+	c.mu.Unlock()
 	for _, sent := range joined.Studies {
 		s, err := sent.received()
 		if err != nil {
@@ -445,7 +449,17 @@ func (c *Client) Beat(ctx context.Context) (time.Duration, error) {
 // others. What cannot be delivered until ctx ends stays in the outbox; left is
 // then its folder.
 func (c *Client) Leave(ctx context.Context) (left string) {
-	if c.flush(ctx, true) == nil && c.insist(ctx, pathLeave, beatRequest{c.join.Worker.ID}, new(struct{})) == nil {
+	c.mu.Lock()
+	known := c.joined
+	c.mu.Unlock()
+	if !known {
+		return ""
+	}
+	if c.flush(ctx, true) == nil {
+		// With nothing to deliver it is only a courtesy.
+		brief, cancel := context.WithTimeout(ctx, 3*time.Second)
+		defer cancel()
+		c.insist(brief, pathLeave, beatRequest{c.join.Worker.ID}, new(struct{}))
 		return ""
 	}
 	names, err := letters(c.out.dir)

@@ -1,17 +1,14 @@
 package spool
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
-	"math"
 	"os"
 	"path/filepath"
-	"strconv"
 	"syscall"
 	"time"
 
@@ -134,28 +131,6 @@ func syncFolder(path string) error {
 // number is that of a trial or attempt in names.
 func number(n int) string { return fmt.Sprintf("%04d", n) }
 
-// real is a float64 in JSON, every bit of it: NaN and infinities as their bits.
-type real float64
-
-func (r real) MarshalJSON() ([]byte, error) {
-	x := float64(r)
-	if math.IsNaN(x) || math.IsInf(x, 0) {
-		return fmt.Appendf(nil, `"%016x"`, math.Float64bits(x)), nil
-	}
-	return strconv.AppendFloat(nil, x, 'g', -1, 64), nil
-}
-
-func (r *real) UnmarshalJSON(text []byte) error {
-	if quoted, ok := bytes.CutPrefix(text, []byte(`"`)); ok {
-		bits, err := strconv.ParseUint(string(bytes.TrimSuffix(quoted, []byte(`"`))), 16, 64)
-		*r = real(math.Float64frombits(bits))
-		return err
-	}
-	x, err := strconv.ParseFloat(string(text), 64)
-	*r = real(x)
-	return err
-}
-
 // beginFile is begin.json.
 type beginFile struct {
 	Worker  string    `json:"worker"`
@@ -191,32 +166,14 @@ func (b *beginFile) attempt() search.Attempt {
 
 // epochFile is epoch-NNNN.json: an epoch, and what its state is.
 type epochFile struct {
-	Number            int       `json:"number"`
-	LearningRate      real      `json:"learning_rate"`
-	TrainLoss         real      `json:"train_loss"`
-	TrainCorrect      int       `json:"train_correct"`
-	TrainTotal        int       `json:"train_total"`
-	ValidationCorrect int       `json:"validation_correct"`
-	ValidationTotal   int       `json:"validation_total"`
-	TestCorrect       int       `json:"test_correct"`
-	TestTotal         int       `json:"test_total"`
-	TrainSeconds      real      `json:"train_seconds"`
-	EvalSeconds       real      `json:"eval_seconds"`
-	State             string    `json:"state_sha256"`
-	Time              time.Time `json:"time"` // for people
+	Epoch search.Epoch `json:"epoch"`
+	State string       `json:"state_sha256"`
+	Time  time.Time    `json:"time"` // for people
 }
 
 func newEpochFile(e search.Epoch, state []byte) epochFile {
 	sum := sha256.Sum256(state)
-	return epochFile{Number: e.Number, LearningRate: real(e.LearningRate), TrainLoss: real(e.TrainLoss), TrainCorrect: e.TrainCorrect, TrainTotal: e.TrainTotal,
-		ValidationCorrect: e.ValidationCorrect, ValidationTotal: e.ValidationTotal, TestCorrect: e.TestCorrect, TestTotal: e.TestTotal,
-		TrainSeconds: real(e.TrainSeconds), EvalSeconds: real(e.EvalSeconds), State: hex.EncodeToString(sum[:]), Time: time.Now()}
-}
-
-func (e *epochFile) epoch() search.Epoch {
-	return search.Epoch{Number: e.Number, LearningRate: float64(e.LearningRate), TrainLoss: float64(e.TrainLoss), TrainCorrect: e.TrainCorrect, TrainTotal: e.TrainTotal,
-		ValidationCorrect: e.ValidationCorrect, ValidationTotal: e.ValidationTotal, TestCorrect: e.TestCorrect, TestTotal: e.TestTotal,
-		TrainSeconds: float64(e.TrainSeconds), EvalSeconds: float64(e.EvalSeconds)}
+	return epochFile{Epoch: e, State: hex.EncodeToString(sum[:]), Time: time.Now()}
 }
 
 // endFile is end.json.

@@ -106,8 +106,8 @@ func (u *turn) read(path, kind string) error {
 		}
 		var e epochFile
 		damaged, err := readSealed(path, &e)
-		if err == nil && !damaged && kind == fmt.Sprintf("epoch-%s.json", number(e.Number)) {
-			u.epochs[e.Number] = &e
+		if err == nil && !damaged && kind == fmt.Sprintf("epoch-%s.json", number(e.Epoch.Number)) {
+			u.epochs[e.Epoch.Number] = &e
 		}
 		return err
 	}
@@ -160,7 +160,7 @@ func (t *trial) look(lost map[string]string) search.TrialState {
 	n := t.current()
 	epochs, _, _ := t.curve(n)
 	for _, e := range epochs {
-		s.Curve = append(s.Curve, e.epoch())
+		s.Curve = append(s.Curve, e.Epoch)
 	}
 	if k := len(s.Curve); k > 0 {
 		s.Last, s.Epoch = s.Curve[k-1], k
@@ -271,10 +271,10 @@ func (t *trial) sound(n int) (from *search.Checkpoint, note string, err error) {
 
 // checkpoint reads the state after an epoch; nil if it is damaged or not there.
 func (t *trial) checkpoint(e *epochFile, by int) (c *search.Checkpoint, damaged bool, err error) {
-	if !t.turns[by].states[e.Number] {
+	if !t.turns[by].states[e.Epoch.Number] {
 		return nil, false, nil
 	}
-	state, err := read(filepath.Join(t.dir, stateName(by, e.Number)))
+	state, err := read(filepath.Join(t.dir, stateName(by, e.Epoch.Number)))
 	if errors.Is(err, fs.ErrNotExist) { // its worker is past it
 		return nil, false, nil
 	}
@@ -284,7 +284,7 @@ func (t *trial) checkpoint(e *epochFile, by int) (c *search.Checkpoint, damaged 
 	if sum := sha256.Sum256(state); hex.EncodeToString(sum[:]) != e.State {
 		return nil, true, nil
 	}
-	return &search.Checkpoint{Epoch: e.Number, State: state}, false, nil
+	return &search.Checkpoint{Epoch: e.Epoch.Number, State: state}, false, nil
 }
 
 func stateName(attempt, epoch int) string {
@@ -296,8 +296,8 @@ func stateName(attempt, epoch int) string {
 func best(epochs []*epochFile) (number int) {
 	most := -1
 	for _, e := range epochs {
-		if e.ValidationTotal > 0 && e.ValidationCorrect > most {
-			number, most = e.Number, e.ValidationCorrect
+		if e.Epoch.ValidationTotal > 0 && e.Epoch.ValidationCorrect > most {
+			number, most = e.Epoch.Number, e.Epoch.ValidationCorrect
 		}
 	}
 	return number
@@ -429,7 +429,7 @@ func (t *trial) load() (l Trial, n int) {
 		a.Token, _ = hex.DecodeString(u.begin.Token)
 		until := t.counted(k)
 		for _, e := range u.epochs {
-			if e.Number <= until && e.Time.After(a.Ended) {
+			if e.Epoch.Number <= until && e.Time.After(a.Ended) {
 				a.Ended = e.Time
 			}
 		}

@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
-	"path/filepath"
 )
 
 // Access says how a coordinator is reached. Who has it can read and write
@@ -82,27 +81,8 @@ func (a Access) Write(path string) error {
 	if old, err := ReadAccess(path); err == nil && old == a {
 		return nil
 	}
-	text, err := json.MarshalIndent(a, "", "  ")
-	if err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*") // of mode 0600
-	if err != nil {
+	if err := writeWhole(path, a); err != nil { // of mode 0600
 		return fmt.Errorf("write the access file: %w: give another --access", err)
-	}
-	_, err = f.Write(append(text, '\n'))
-	if err == nil {
-		err = f.Sync()
-	}
-	if e := f.Close(); err == nil {
-		err = e
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		os.Remove(f.Name())
-		return fmt.Errorf("write the access file %s: %w", path, err)
 	}
 	return nil
 }

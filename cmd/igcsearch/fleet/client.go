@@ -277,7 +277,7 @@ func (c *Client) Claim(ctx context.Context, ask search.Ask) (*search.Claim, time
 		return nil, 0, err
 	}
 	a := c.o.Attempt
-	in := claimRequest{Worker: c.join.Worker.ID, Token: make([]byte, 16), Study: c.o.Study, Beside: ask.Beside, Left: seconds(ask.Left),
+	in := claimRequest{Worker: c.join.Worker.ID, Token: make([]byte, 16), Study: c.o.Study, Beside: ask.Beside, Left: ask.Left.Seconds(),
 		Attempt: attempt{Commit: a.Commit, GoVersion: a.GoVersion, CPU: a.CPU, ISA: a.ISA, Device: a.Device, Args: a.Args}}
 	crand.Read(in.Token) // never fails
 	for {
@@ -311,7 +311,7 @@ func (c *Client) Claim(ctx context.Context, ask search.Ask) (*search.Claim, time
 			return nil, 0, fmt.Errorf("%w: %s", search.ErrOver, out.Over)
 		default:
 			// Not all at once, here too.
-			return nil, time.Duration(float64(out.Wait.duration()) * (0.5 + rand.Float64())), nil
+			return nil, time.Duration(out.Wait * (0.5 + rand.Float64()) * float64(time.Second)), nil
 		}
 	}
 }
@@ -342,7 +342,7 @@ func (c *Client) report(claim *search.Claim) report {
 // Record implements search.Desk. What cannot be delivered now waits in the
 // outbox, and the training goes on.
 func (c *Client) Record(ctx context.Context, claim *search.Claim, e search.Epoch, state search.Checkpoint) error {
-	in := epochRequest{c.report(claim), sentEpoch(e), checkpoint{state.Epoch, state.State}}
+	in := epochRequest{c.report(claim), e, checkpoint{state.Epoch, state.State}}
 	var out epochAnswer
 	if err := c.bring(ctx, pathEpoch, in, &out); err != nil {
 		return err

@@ -450,7 +450,7 @@ func (c *Coordinator) claim(ctx context.Context, in claimRequest) (out claimAnsw
 		} else if sum != s.DataSum {
 			return out, refusal{kindRefused, fmt.Errorf("its pictures are others than those of study %s (checksum %.12s, want %.12s): give the --data that the study was begun with", s.Name, sum, s.DataSum)}
 		}
-		claim, _, err := d.Claim(ctx, w, search.Ask{Beside: in.Beside, Left: in.Left.duration()})
+		claim, _, err := d.Claim(ctx, w, search.Ask{Beside: in.Beside, Left: time.Duration(in.Left * float64(time.Second))})
 		switch {
 		case claim != nil:
 			return claimed(claim), nil
@@ -463,7 +463,7 @@ func (c *Coordinator) claim(ctx context.Context, in claimRequest) (out claimAnsw
 		}
 	}
 	if waiting {
-		return claimAnswer{Wait: seconds(c.wait)}, nil
+		return claimAnswer{Wait: c.wait.Seconds()}, nil
 	}
 	return claimAnswer{Over: strings.Join(reasons, "; ")}, nil
 }
@@ -496,7 +496,7 @@ func (c *Coordinator) epoch(ctx context.Context, in epochRequest) (out epochAnsw
 	if err != nil {
 		return out, err
 	}
-	err = d.Record(ctx, c.db.Turns(in.Worker, in.Token), claim, in.Epoch.received(), search.Checkpoint{Epoch: in.Checkpoint.Epoch, State: in.Checkpoint.State})
+	err = d.Record(ctx, c.db.Turns(in.Worker, in.Token), claim, in.Epoch, search.Checkpoint{Epoch: in.Checkpoint.Epoch, State: in.Checkpoint.State})
 	if errors.Is(err, search.ErrStop) {
 		return epochAnswer{Stop: err.Error()}, nil
 	}

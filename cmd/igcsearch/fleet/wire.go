@@ -17,9 +17,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
-	"strconv"
-	"time"
 
 	"igcsearch/search"
 	"igcsearch/space"
@@ -66,31 +63,6 @@ type problem struct {
 	Error string `json:"error"`
 }
 
-// number is a float64 that JSON can hold, bit for bit but for the payload of a
-// NaN.
-type number float64
-
-func (n number) MarshalJSON() ([]byte, error) {
-	x := float64(n)
-	if math.IsNaN(x) || math.IsInf(x, 0) {
-		return strconv.AppendQuote(nil, strconv.FormatFloat(x, 'g', -1, 64)), nil
-	}
-	return json.Marshal(x)
-}
-
-func (n *number) UnmarshalJSON(text []byte) error {
-	var name string
-	if json.Unmarshal(text, &name) != nil {
-		return json.Unmarshal(text, (*float64)(n))
-	}
-	x, err := strconv.ParseFloat(name, 64)
-	if err != nil || !math.IsNaN(x) && !math.IsInf(x, 0) {
-		return fmt.Errorf("%q is no number", name)
-	}
-	*n = number(x)
-	return nil
-}
-
 // study is a search.Study with what its own JSON leaves out.
 type study struct {
 	Settings json.RawMessage `json:"settings"`
@@ -122,53 +94,17 @@ type trial struct {
 	Params       int            `json:"params"`
 	Error        string         `json:"error,omitempty"`
 	Failure      search.Failure `json:"failure,omitempty"`
-	Last         *epoch         `json:"last,omitempty"`
+	Last         search.Epoch   `json:"last"`
 }
 
 func sentTrial(t search.Trial) trial {
-	s := trial{t.ID, t.System.String(), t.Seed, t.Status, t.Epoch, t.Epochs, t.MultiplyAdds, t.Params, t.Error, t.Failure, nil}
-	if t.Last.Number > 0 {
-		e := sentEpoch(t.Last)
-		s.Last = &e
-	}
-	return s
+	return trial{t.ID, t.System.String(), t.Seed, t.Status, t.Epoch, t.Epochs, t.MultiplyAdds, t.Params, t.Error, t.Failure, t.Last}
 }
 
 func (t trial) received() (search.Trial, error) {
 	system, err := space.ParseSystem(t.System)
-	got := search.Trial{ID: t.ID, System: system, Seed: t.Seed, Status: t.Status, Epoch: t.Epoch, Epochs: t.Epochs,
-		MultiplyAdds: t.MultiplyAdds, Params: t.Params, Error: t.Error, Failure: t.Failure}
-	if t.Last != nil {
-		got.Last = t.Last.received()
-	}
-	return got, err
-}
-
-type epoch struct {
-	Number            int    `json:"number"`
-	LearningRate      number `json:"learning_rate"`
-	TrainLoss         number `json:"train_loss"`
-	TrainCorrect      int    `json:"train_correct"`
-	TrainTotal        int    `json:"train_total"`
-	ValidationCorrect int    `json:"validation_correct"`
-	ValidationTotal   int    `json:"validation_total"`
-	TestCorrect       int    `json:"test_correct"`
-	TestTotal         int    `json:"test_total"`
-	TrainSeconds      number `json:"train_seconds"`
-	EvalSeconds       number `json:"eval_seconds"`
-}
-
-func sentEpoch(e search.Epoch) epoch {
-	return epoch{e.Number, number(e.LearningRate), number(e.TrainLoss), e.TrainCorrect, e.TrainTotal,
-		e.ValidationCorrect, e.ValidationTotal, e.TestCorrect, e.TestTotal, number(e.TrainSeconds), number(e.EvalSeconds)}
-}
-
-func (e epoch) received() search.Epoch {
-	return search.Epoch{Number: e.Number, LearningRate: float64(e.LearningRate), TrainLoss: float64(e.TrainLoss),
-		TrainCorrect: e.TrainCorrect, TrainTotal: e.TrainTotal,
-		ValidationCorrect: e.ValidationCorrect, ValidationTotal: e.ValidationTotal,
-		TestCorrect: e.TestCorrect, TestTotal: e.TestTotal,
-		TrainSeconds: float64(e.TrainSeconds), EvalSeconds: float64(e.EvalSeconds)}
+	return search.Trial{ID: t.ID, System: system, Seed: t.Seed, Status: t.Status, Epoch: t.Epoch, Epochs: t.Epochs,
+		MultiplyAdds: t.MultiplyAdds, Params: t.Params, Error: t.Error, Failure: t.Failure, Last: t.Last}, err
 }
 
 type checkpoint struct {
@@ -214,7 +150,7 @@ type claimRequest struct {
 	Token   []byte            `json:"token"`
 	Study   string            `json:"study,omitempty"`
 	Beside  int               `json:"beside"`
-	Left    number            `json:"left"` // seconds, 0 without a limit
+	Left    float64           `json:"left"` // seconds, 0 without a limit
 	Data    map[string]string `json:"data"` // search.Study.DataSum of the pictures that the worker has, by study
 	Attempt attempt           `json:"attempt"`
 }
@@ -241,7 +177,7 @@ type claimAnswer struct {
 	Most    int         `json:"most,omitempty"`
 	Study   *study      `json:"study,omitempty"`
 	Load    bool        `json:"load,omitempty"` // the pictures of Study
-	Wait    number      `json:"wait,omitempty"` // seconds
+	Wait    float64     `json:"wait,omitempty"` // seconds
 	Over    string      `json:"over,omitempty"` // why there is nothing to do any more
 }
 
@@ -256,8 +192,8 @@ type report struct {
 
 type epochRequest struct {
 	report
-	Epoch      epoch      `json:"epoch"`
-	Checkpoint checkpoint `json:"checkpoint"`
+	Epoch      search.Epoch `json:"epoch"`
+	Checkpoint checkpoint   `json:"checkpoint"`
 }
 
 type epochAnswer struct {
@@ -284,7 +220,3 @@ type endAnswer struct {
 func (g guest) received() store.Guest {
 	return store.Guest{ID: g.ID, Host: g.Host, PID: g.PID, Job: g.Job}
 }
-
-func seconds(d time.Duration) number { return number(d.Seconds()) }
-
-func (n number) duration() time.Duration { return time.Duration(float64(n) * float64(time.Second)) }

@@ -254,16 +254,79 @@ func (db *DB) Mark(ctx context.Context) (string, error) {
 // Snapshot writes the database as it stands, with all that was committed, to a
 // new file at path. A runner goes on writing meanwhile.
 func (db *DB) Snapshot(ctx context.Context, path string) error {
+	return db.snapshot(ctx, path, func(pool *sql.DB) error {
+		_, err := pool.ExecContext(ctx, `VACUUM INTO ?`, path)
+		return err
+	})
+}
+
+// SnapshotResults is Snapshot without the states of trainings, which are most of
+// a database that is worked on.
+func (db *DB) SnapshotResults(ctx context.Context, path string) error {
+	return db.snapshot(ctx, path, func(pool *sql.DB) error { return copyResults(ctx, pool, path) })
+}
+
+func copyResults(ctx context.Context, pool *sql.DB, path string) error {
+	c, err := pool.Conn(ctx) // ATTACH is of one
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	target := (&url.URL{Scheme: "file", Path: path, RawQuery: "mode=rwc"}).String()
+	if _, err := c.ExecContext(ctx, `ATTACH ? AS copy`, target); err != nil {
+		return err
+	}
+	defer c.ExecContext(context.WithoutCancel(ctx), `DETACH copy`)
+	tx, err := c.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback() // no-op after Commit
+	var statements []string
+	err = each(ctx, tx, `SELECT type, name, sql FROM main.sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite%' ORDER BY type DESC`, nil, func(rows *sql.Rows) error {
+		var kind, name, text string
+		if err := rows.Scan(&kind, &name, &text); err != nil {
+			return err
+		}
+		i := strings.Index(text, name) // behind CREATE TABLE, CREATE UNIQUE INDEX
+		if q := i - 1; q >= 0 && text[q] == '"' {
+			i = q
+		}
+		statements = append(statements, text[:i]+"copy."+text[i:])
+		if kind == "table" && name != "checkpoint" && name != "best_checkpoint" {
+			statements = append(statements, fmt.Sprintf(`INSERT INTO copy.%q SELECT * FROM main.%q`, name, name))
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, pragma := range []string{"application_id", "user_version"} {
+		var value int64
+		if err := tx.QueryRowContext(ctx, `PRAGMA main.`+pragma).Scan(&value); err != nil {
+			return err
+		}
+		statements = append(statements, fmt.Sprintf(`PRAGMA copy.%s = %d`, pragma, value))
+	}
+	for _, statement := range statements {
+		if _, err := tx.ExecContext(ctx, statement); err != nil {
+			return err
+		}
+	}
+	return tx.Commit()
+}
+
+// snapshot has write copy the database, as it stands, to a new file at path.
+func (db *DB) snapshot(ctx context.Context, path string, write func(*sql.DB) error) error {
 	options := url.Values{"mode": {"ro"}, "_busy_timeout": {"10000"}}
 	copyFrom := func() error {
-		// A pool of its own: query_only forbids VACUUM to write its copy.
+		// A pool of its own: query_only forbids to write the copy.
 		pool, err := sql.Open("sqlite3", db.dsn(options))
 		if err != nil {
 			return err
 		}
 		defer pool.Close()
-		_, err = pool.ExecContext(ctx, `VACUUM INTO ?`, path)
-		return err
+		return write(pool)
 	}
 	// As view does, and for its reasons.
 	if before, atRest := db.state(); atRest {

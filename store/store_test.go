@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -629,7 +630,32 @@ func TestSnapshot(t *testing.T) {
 		if err := reader.Snapshot(ctx, path); err == nil {
 			t.Fatalf("%s: a copy over the database itself", when)
 		}
+		results := filepath.Join(t.TempDir(), "results.db")
+		if err := reader.SnapshotResults(ctx, results); err != nil {
+			t.Fatalf("%s: %v", when, err)
+		}
+		if err := reader.SnapshotResults(ctx, path); err == nil {
+			t.Fatalf("%s: results over the database itself", when)
+		}
+		want, err := reader.Trials(ctx, s.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
 		reader.Close()
+		r, err := store.OpenReadOnly(ctx, results)
+		if err != nil {
+			t.Fatalf("%s: %v", when, err)
+		}
+		if got, err := r.Trials(ctx, s.Name); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %v\nwant %v, %v", when, got, want, err)
+		}
+		if state, err := r.Checkpoint(ctx, s.Name, trials[0].System, trials[0].Seed); state != nil || err != nil {
+			t.Errorf("%s: a state among the results: %v, %v", when, state, err)
+		}
+		if h, err := r.Examine(ctx); err != nil || len(h.Damage) > 0 || h.Version != store.SchemaVersion {
+			t.Errorf("%s: %+v, %v", when, h, err)
+		}
+		r.Close()
 		if i == 0 {
 			record(t, db, a, 3) // not in the copy
 		}

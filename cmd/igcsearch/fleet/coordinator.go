@@ -519,7 +519,7 @@ func (c *Coordinator) leave(ctx context.Context, in beatRequest) (struct{}, erro
 	return struct{}{}, c.db.Dismiss(ctx, in.Worker)
 }
 
-// snapshot answers with a copy of the database.
+// snapshot answers with a copy of the database, as commands read it.
 func (c *Coordinator) snapshot(w http.ResponseWriter, r *http.Request) {
 	if err := c.authorised(r); err != nil {
 		refuse(w, err)
@@ -532,7 +532,7 @@ func (c *Coordinator) snapshot(w http.ResponseWriter, r *http.Request) {
 	}
 	defer os.RemoveAll(dir)
 	path := filepath.Join(dir, "snapshot.db")
-	if err := c.db.Snapshot(r.Context(), path); err != nil {
+	if err := c.db.SnapshotResults(r.Context(), path); err != nil {
 		refuse(w, refusal{kindTrouble, err})
 		return
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"strings"
 	"sync"
 	"time"
 )
@@ -138,6 +139,10 @@ func (d *Dispatch) poll(ctx context.Context) error {
 		d.states[i] = t
 		// Of a turn that is open, the store may know more than was noted here.
 		mine, ok := d.mine[t.ID]
+		if t.Status == Pending && (old.Status == Failed || ok && mine.Status == Failed) {
+			// Somebody has mended it, and had it tried again.
+			d.failed, d.alike, d.over = nil, 0, d.stopped
+		}
 		ours := ok && mine.Status == t.Status && (mine.Epoch == t.Epoch || t.Status == Running)
 		if !ours && (old.Status != t.Status || old.Epoch != t.Epoch) {
 			d.notify(Event{Kind: Elsewhere, Trial: t.Trial})
@@ -160,7 +165,12 @@ func (d *Dispatch) Claim(ctx context.Context, w Worker, ask Ask) (claim *Claim, 
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.failed != nil {
-		return nil, 0, d.failed
+		if err := d.poll(ctx); err != nil {
+			return nil, 0, err
+		}
+		if d.failed != nil {
+			return nil, 0, d.failed
+		}
 	}
 	if !d.over {
 		if err := d.poll(ctx); err != nil {
@@ -241,7 +251,7 @@ func (d *Dispatch) take(ctx context.Context, w Worker, ask Ask) (*Claim, error) 
 			foreign++
 			continue
 		}
-		if ask.Left > 0 && s.Epoch < s.Epochs && d.epochTime(s) > ask.Left {
+		if ask.Left > 0 && s.Epoch < s.Epochs && max(1, d.epochTime(s)) >= ask.Left {
 			long++
 			continue
 		}
@@ -289,8 +299,14 @@ func (d *Dispatch) take(ctx context.Context, w Worker, ask Ask) (*Claim, error) 
 	// Time left gets less: waiting would not help. For another arithmetic it
 	// would not either, unless somebody trains who may give trials back.
 	if !d.over && (long > 0 || foreign > 0 && running <= ask.Beside) {
-		return nil, over(fmt.Sprintf("%d of %s wait for a worker of the arithmetic that they began with, %d for one with more time left: this one has %s and %v",
-			foreign, d.study.Name, long, cmp.Or(w.ISA, "any arithmetic"), ask.Left.Round(time.Second)))
+		var parts []string
+		if foreign > 0 {
+			parts = append(parts, fmt.Sprintf("%d wait for a worker of the arithmetic that they began with, this one has %s", foreign, w.ISA))
+		}
+		if long > 0 {
+			parts = append(parts, fmt.Sprintf("%d wait for a worker with more time, this one has %v left", long, ask.Left.Round(time.Second)))
+		}
+		return nil, over(strings.Join(parts, "; "))
 	}
 	return nil, nil
 }

@@ -69,7 +69,7 @@ func TestDispatch(t *testing.T) {
 			}
 		}
 		_, _, err := d.Claim(t.Context(), w, search.Ask{})
-		if !errors.Is(err, search.ErrOver) || !strings.Contains(err.Error(), "1 of fake wait for a worker of the arithmetic that they began with") {
+		if !errors.Is(err, search.ErrOver) || !strings.Contains(err.Error(), "1 wait for a worker of the arithmetic that they began with") {
 			t.Errorf("%v", err)
 		}
 		if over, _, err := d.Over(t.Context()); over || err != nil {
@@ -82,7 +82,7 @@ func TestDispatch(t *testing.T) {
 		// The others have no epoch yet; by the speed of trial 1 those of fewer
 		// multiply–adds take less.
 		short, err := claims(t, d, w, search.Ask{Left: time.Second})
-		if len(short) > 0 || !errors.Is(err, search.ErrOver) || !strings.Contains(err.Error(), "8 for one with more time left") {
+		if len(short) > 0 || !errors.Is(err, search.ErrOver) || !strings.Contains(err.Error(), "8 wait for a worker with more time") {
 			t.Errorf("with a second %v, %v", short, err)
 		}
 		some, err := claims(t, d, w, search.Ask{Left: 9990 * time.Millisecond})

@@ -27,3 +27,19 @@ func openReader(ctx context.Context, path string) (*store.DB, error) {
 	}
 	return store.OpenCopy(ctx, file, path)
 }
+
+// openWriter opens a database for writing, and makes it if it is not there.
+func openWriter(ctx context.Context, path string) (*store.DB, error) {
+	if err := notAccess(path); err != nil {
+		return nil, err
+	}
+	return store.Open(ctx, path)
+}
+
+// notAccess refuses an access file where only a database will do.
+func notAccess(path string) error {
+	if fleet.IsAccess(path) {
+		return fmt.Errorf("%s is the access file of a coordinator, by which others can only read: give the --db of its database, on its machine", path)
+	}
+	return nil
+}

@@ -57,7 +57,7 @@ func runCollect(ctx context.Context, o collectOptions, stdout io.Writer) error {
 			return err
 		}
 	}
-	db, err := store.Open(ctx, o.db)
+	db, err := openWriter(ctx, o.db)
 	if err != nil {
 		return err
 	}

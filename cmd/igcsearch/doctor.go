@@ -83,7 +83,7 @@ func runDoctor(ctx context.Context, o doctorOptions, stdout io.Writer) error {
 		}
 		return nil
 	}
-	db, err := store.Open(ctx, o.db)
+	db, err := openWriter(ctx, o.db)
 	if err != nil {
 		return err
 	}
@@ -104,6 +104,9 @@ func runDoctor(ctx context.Context, o doctorOptions, stdout io.Writer) error {
 }
 
 func examine(ctx context.Context, path string) (store.Health, error) {
+	if err := notAccess(path); err != nil {
+		return store.Health{}, err
+	}
 	db, err := store.OpenReadOnly(ctx, path)
 	if err != nil {
 		return store.Health{}, err

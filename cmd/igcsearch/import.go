@@ -16,7 +16,6 @@ import (
 
 	"igcsearch/search"
 	"igcsearch/space"
-	"igcsearch/store"
 	"igcsearch/trainer"
 )
 
@@ -92,7 +91,7 @@ func runImport(ctx context.Context, o importOptions, stdout, stderr io.Writer) e
 	if err != nil {
 		return fmt.Errorf("import %s: %w", o.file, err)
 	}
-	db, err := store.Open(ctx, o.db)
+	db, err := openWriter(ctx, o.db)
 	if err != nil {
 		return err
 	}

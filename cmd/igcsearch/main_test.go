@@ -3,12 +3,19 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	crand "crypto/rand"
+	"crypto/x509"
 	"database/sql"
+	"encoding/pem"
 	"errors"
 	"flag"
 	"fmt"
 	"image"
 	"image/png"
+	"math/big"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -63,14 +70,15 @@ func runScripts(t *testing.T, dir string, vars ...string) {
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"exit":      scriptExit,
-			"fixture":   scriptFixture,
-			"recorded":  scriptRecorded,
-			"pictures":  scriptPictures,
-			"epochs":    scriptEpochs,
-			"waitfile":  scriptWaitFile,
-			"samebytes": scriptSameBytes,
-			"sql":       scriptSQL,
+			"exit":        scriptExit,
+			"fixture":     scriptFixture,
+			"recorded":    scriptRecorded,
+			"pictures":    scriptPictures,
+			"epochs":      scriptEpochs,
+			"waitfile":    scriptWaitFile,
+			"samebytes":   scriptSameBytes,
+			"sql":         scriptSQL,
+			"certificate": scriptCertificate,
 		},
 	})
 }
@@ -221,6 +229,23 @@ func scriptPictures(ts *testscript.TestScript, _ bool, args []string) {
 			}
 		}
 	}
+}
+
+// scriptCertificate is "certificate CERT KEY": it makes a certificate for
+// 127.0.0.1 that signs itself, and its key.
+func scriptCertificate(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: certificate CERT KEY")
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), crand.Reader)
+	ts.Check(err)
+	secret, err := x509.MarshalPKCS8PrivateKey(key)
+	ts.Check(err)
+	about := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
+	cert, err := x509.CreateCertificate(crand.Reader, about, about, key.Public(), key)
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}), 0o666))
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret}), 0o600))
 }
 
 // TestHelpExamples runs the examples of all help texts, in the order of the

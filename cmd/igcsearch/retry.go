@@ -85,7 +85,7 @@ func retryDB(ctx context.Context, o retryOptions, statuses []search.Status, matc
 	if err := existing(ctx, o.db); err != nil {
 		return search.Study{}, nil, err
 	}
-	db, err := store.Open(ctx, o.db)
+	db, err := openWriter(ctx, o.db)
 	if err != nil {
 		return search.Study{}, nil, err
 	}
@@ -128,6 +128,9 @@ func retrySpool(ctx context.Context, o retryOptions, statuses []search.Status, m
 
 // existing refuses a database that is not there, which store.Open would create.
 func existing(ctx context.Context, path string) error {
+	if err := notAccess(path); err != nil {
+		return err
+	}
 	db, err := store.OpenReadOnly(ctx, path)
 	if err != nil {
 		return err

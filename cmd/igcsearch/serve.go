@@ -21,7 +21,6 @@ import (
 	"igcsearch/cmd/igcsearch/fleet"
 	"igcsearch/cmd/igcsearch/live"
 	"igcsearch/search"
-	"igcsearch/store"
 )
 
 type serveOptions struct {
@@ -208,7 +207,7 @@ func runCoordinator(ctx context.Context, o serveOptions, mux *http.ServeMux, cer
 		}
 		plans = append(plans, plan{s, trials})
 	}
-	db, err := store.Open(ctx, o.db)
+	db, err := openWriter(ctx, o.db)
 	if err != nil {
 		return err
 	}
@@ -233,6 +232,9 @@ func runCoordinator(ctx context.Context, o serveOptions, mux *http.ServeMux, cer
 	}
 	access, err := o.accessTo(listener.Addr(), token)
 	if err == nil {
+		if old, e := fleet.ReadAccess(o.access); e == nil && old.Address != access.Address && fleet.Answers(ctx, old) {
+			log.note(fmt.Sprintf("another coordinator answers at %s: it keeps the workers that it has, new ones come here; stop one of the two", old.Address))
+		}
 		err = access.Write(o.access)
 	}
 	if err == nil {
@@ -243,6 +245,9 @@ func runCoordinator(ctx context.Context, o serveOptions, mux *http.ServeMux, cer
 		return err
 	}
 	log.note(fmt.Sprintf("coordinator of %s: workers join by: %s worker --access %s", o.db, program(), quote(o.access)))
+	if o.advertise != "" {
+		log.note(fmt.Sprintf("listening on %s, which workers reach as %s", listener.Addr(), access.Address))
+	}
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -276,10 +281,12 @@ func runCoordinator(ctx context.Context, o serveOptions, mux *http.ServeMux, cer
 	if err != nil {
 		return err
 	}
-	access.Over = fmt.Sprintf("its studies are over; the results are in the database %s", path)
 	log.note("all studies are over, and all workers have left")
-	if err := access.Write(o.access); err != nil {
-		log.note(err.Error()) // workers that come later wait until somebody ends them
+	if now, err := fleet.ReadAccess(o.access); err != nil || now == access { // else it is another coordinator's by now
+		access.Over = fmt.Sprintf("its studies are over; the results are in the database %s", path)
+		if err := access.Write(o.access); err != nil {
+			log.note(err.Error()) // workers that come later wait until somebody ends them
+		}
 	}
 	if failed > 0 {
 		return fmt.Errorf("serve: %s failed: %s status STUDY --db %s says why; mend that, then: %s retry STUDY --db %s", count(failed, "trial"), program(), quote(o.db), program(), quote(o.db))

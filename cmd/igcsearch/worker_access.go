@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"time"
 
 	"igcsearch/cmd/igcsearch/fleet"
@@ -14,6 +15,9 @@ import (
 
 // runAccessWorker trains what a coordinator gives out.
 func runAccessWorker(parent context.Context, o workerOptions, stderr io.Writer) error {
+	if _, err := fleet.ReadAccess(o.access); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err // no coordinator will come of it
+	}
 	log := &jobLog{out: stderr}
 	d, err := openDevices(o.data, o.device, stderr)
 	if err != nil {
@@ -56,6 +60,10 @@ func runAccessWorker(parent context.Context, o workerOptions, stderr io.Writer) 
 	// Whatever happened, others shall have what this one leaves.
 	wait, cancel := context.WithTimeout(context.Background(), min(o.grace, 30*time.Second))
 	defer cancel()
+	slow := time.AfterFunc(time.Second, func() {
+		log.note(fmt.Sprintf("the coordinator does not answer; trying for %v to say good-bye; interrupt again to end at once", min(o.grace, 30*time.Second)))
+	})
+	defer slow.Stop()
 	if left := client.Leave(wait); left != "" {
 		log.note(fmt.Sprintf("what could not be delivered is in %s; the coordinator takes it from there if it sees the folder, and trains the rest again", left))
 	}

@@ -481,6 +481,15 @@ func running(access string) (Access, error) {
 	return a, err
 }
 
+// Answers reports whether a coordinator that takes the token is there.
+func Answers(ctx context.Context, a Access) bool {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	err := post(ctx, reach(a.Certificate), a, pathBeat, beatRequest{}, new(struct{}))
+	var r refusal
+	return errors.As(err, &r) && r.kind == kindStranger
+}
+
 // Tell has a coordinator plan a study and give out its trials.
 func Tell(ctx context.Context, access, program string, s search.Study, trials []search.Trial) ([]search.Trial, error) {
 	a, err := running(access)

@@ -1,0 +1,138 @@
+package main
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"net/http/cookiejar"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"igcsearch/cmd/igcsearch/fleet"
+	"igcsearch/store"
+)
+
+// TestCoordinatorPage: other machines than the coordinator's see nothing without
+// the token.
+func TestCoordinatorPage(t *testing.T) {
+	t.Parallel()
+	db, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "page.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	token := fleet.NewToken()
+	coordinator, err := fleet.NewCoordinator(t.Context(), fleet.Options{DB: db, Token: token, Program: "v1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "secret") })
+	coordinator.Register(mux)
+	handler := guarded(mux, coordinator)
+
+	const near, far = "127.0.0.1:40000", "192.0.2.7:40000"
+	for _, c := range []struct {
+		from, url, cookie string
+		want              int
+	}{
+		{near, "/", "", http.StatusOK},
+		{"[::1]:40000", "/", "", http.StatusOK},
+		{"[::ffff:127.0.0.1]:40000", "/", "", http.StatusOK},
+		{far, "/", "", http.StatusUnauthorized},
+		{far, "/study/x", "", http.StatusUnauthorized},
+		{far, "//v1/../", "", http.StatusUnauthorized},
+		{far, "/?token=", "", http.StatusUnauthorized},
+		{far, "/?token=" + strings.Repeat("0", 64), "", http.StatusUnauthorized},
+		{far, "/", strings.Repeat("0", 64), http.StatusUnauthorized},
+		{"", "/", "", http.StatusUnauthorized},
+		{far, "/?token=" + token, "", http.StatusSeeOther},
+		{far, "/", token, http.StatusOK},
+		// the coordinator's own paths ask for it themselves, wherever one comes from
+		{near, "/v1/snapshot", "", http.StatusUnauthorized},
+		{far, "/v1/snapshot", token, http.StatusUnauthorized},
+	} {
+		r := httptest.NewRequest("GET", "http://node1"+c.url, nil)
+		r.RemoteAddr = c.from
+		if c.cookie != "" {
+			r.AddCookie(&http.Cookie{Name: "igcsearch-token", Value: c.cookie})
+		}
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, r)
+		if w.Code != c.want {
+			t.Errorf("%s from %s with cookie %q: %d, want %d", c.url, c.from, c.cookie, w.Code, c.want)
+		}
+		if strings.Contains(w.Body.String(), "secret") != (c.want == http.StatusOK) {
+			t.Errorf("%s from %s: %q", c.url, c.from, w.Body)
+		}
+	}
+}
+
+// TestCoordinatorElsewhere asks a real coordinator by an address of this machine
+// that is not loopback, as others would.
+func TestCoordinatorElsewhere(t *testing.T) {
+	t.Parallel()
+	host := ""
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range addrs {
+		if ip, ok := a.(*net.IPNet); ok && ip.IP.To4() != nil && ip.IP.IsGlobalUnicast() {
+			host = ip.IP.String()
+		}
+	}
+	if host == "" {
+		t.Skip("this machine has no address but loopback")
+	}
+	f := newFaultRun(t)
+	access := filepath.Join(f.dir, "a.access")
+	serve := f.command("serve", "cells.toml", "--db", "a.db", "--access", access, "--listen", ":0")
+	if err := serve.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer serve.Wait()
+	defer serve.Process.Kill()
+	var a fleet.Access
+	for end := time.Now().Add(30 * time.Second); a.Token == "" && time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		a, _ = fleet.ReadAccess(access)
+	}
+	_, port, err := net.SplitHostPort(strings.TrimPrefix(a.Address, "http://"))
+	if err != nil {
+		t.Fatalf("address %q: %v", a.Address, err)
+	}
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := &http.Client{Jar: jar}
+	get := func(url string) (int, string) {
+		t.Helper()
+		answer, err := client.Get(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer answer.Body.Close()
+		text, _ := io.ReadAll(answer.Body)
+		return answer.StatusCode, string(text)
+	}
+	there := "http://" + net.JoinHostPort(host, port)
+	if code, text := get(there + "/"); code != http.StatusUnauthorized || !strings.Contains(text, "?token=TOKEN") || strings.Contains(text, "cells") {
+		t.Errorf("without the token: %d, %s", code, text)
+	}
+	if code, _ := get(there + "/v1/snapshot"); code != http.StatusUnauthorized {
+		t.Errorf("the database without the token: %d", code)
+	}
+	if code, text := get("http://127.0.0.1:" + port + "/"); code != http.StatusOK || !strings.Contains(text, "cells") {
+		t.Errorf("from this machine: %d, %s", code, text)
+	}
+	if code, text := get(there + "/?token=" + a.Token); code != http.StatusOK || !strings.Contains(text, "cells") {
+		t.Errorf("with the token: %d, %s", code, text)
+	}
+	if code, _ := get(there + "/"); code != http.StatusOK {
+		t.Errorf("again, with the cookie: %d", code)
+	}
+}

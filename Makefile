@@ -1,4 +1,4 @@
-.PHONY: build gpu gpu-test gpu-tests gpu-verify emulator test race ci golden faults performance
+.PHONY: build gpu gpu-test gpu-tests gpu-verify emulator test race ci golden faults scale performance
 
 build:            ## the binary, with the commit in it
 	go build -buildvcs=true -o igcsearch ./cmd/igcsearch
@@ -46,6 +46,12 @@ faults:           ## the table of docs/reliability.md, about 6 minutes; its shor
 	@echo "| fault | what happened |"; echo "| --- | --- |"
 	@{ go test -tags faults -count=1 -timeout 30m -p 1 -v -run Faults ./store ./cmd/igcsearch || echo "FAILED: go test"; } | \
 		awk '/^\|/ { print; fflush() } /FAIL|_test.go:/ { print > "/dev/stderr"; failed = 1 } END { exit failed }'
+
+SCALE = go test ./cmd/igcsearch/fleet -count=1 -timeout 20m -run TestScale -v
+scale:            ## the tables of docs/scale.md, about 7 minutes; a short form is part of test
+	$(SCALE) -scale.workers 1000 -scale.trials 10000 -scale.epoch 10s
+	$(SCALE) -scale.workers 1000 -scale.trials 10000 -scale.epoch 5s
+	$(SCALE) -scale.trials 1000 -scale.epochs 3 -scale.epoch 1ms
 
 PEER ?=           # e.g. "python3 trainer/testdata/torch_step.py"; empty: without a peer
 performance: build ## the measurements of docs/performance.md, about 12 minutes with PyTorch

@@ -227,7 +227,8 @@ func over(reason string) error {
 func (d *Dispatch) take(ctx context.Context, w Worker, ask Ask) (*Claim, error) {
 	want := d.strategy.Decide(d.study, d.states)
 	running, begun := 0, 0
-	for _, t := range d.states {
+	for i := range d.states { // they are large, and may be many
+		t := &d.states[i]
 		if t.Status == Running {
 			running++
 		}

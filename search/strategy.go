@@ -63,8 +63,9 @@ type grid struct{}
 
 func (grid) Decide(_ Study, trials []TrialState) Decision {
 	var d Decision
-	for i, t := range trials {
-		if t.Status == Pending {
+	d.Next = make([]Step, 0, len(trials))
+	for i := range trials {
+		if t := &trials[i]; t.Status == Pending {
 			d.Next = append(d.Next, Step{i, t.Epochs})
 		}
 	}

@@ -37,3 +37,15 @@ func (db *DB) CountEpochs(ctx context.Context, between func()) (counts []int, er
 	})
 	return counts, err
 }
+
+// Hold is a transaction that takes its time, until release.
+func (db *DB) Hold(ctx context.Context) (release func(), err error) {
+	return db.line.leave, db.line.enter(ctx, &db.line.first)
+}
+
+// Waiting counts those that wait to write.
+func (db *DB) Waiting() int {
+	db.line.mu.Lock()
+	defer db.line.mu.Unlock()
+	return len(db.line.first) + len(db.line.epochs)
+}

@@ -172,25 +172,31 @@ func (t guestTurns) End(ctx context.Context, attempt int64, o search.Outcome) (s
 	return t.db.end(ctx, t.identity, attempt, o)
 }
 
-// Begun returns the turn that a guest has begun with this token and has not
-// ended: its answer may have been lost on the way. The trial's ID is 0 if there is
-// none.
+// Begun returns the turn that a guest has begun with this token: its answer may
+// have been lost on the way. The trial's ID is 0 if there is none. The error wraps
+// search.ErrSuperseded if the turn has ended: then the guest had its answer, and
+// this is a copy of its claim that comes late.
 func (db *DB) Begun(ctx context.Context, guest int64, token []byte) (study string, trial search.Trial, turn search.Turn, until int, err error) {
 	err = db.view(ctx, func(tx *sql.Tx) error {
 		trial, turn = search.Trial{}, search.Turn{}
-		var id, studyID int64
-		err := tx.QueryRowContext(ctx, `SELECT a.id, a.message, t.id, t.until, t.study, s.name FROM attempt a JOIN trial t ON t.id = a.trial JOIN study s ON s.id = t.study
-			WHERE a.worker = ? AND a.token = ?`, guest, token).Scan(&turn.ID, &turn.Note, &id, &until, &studyID, &study)
+		var id, studyID, changed int64
+		var worker sql.NullInt64
+		err := tx.QueryRowContext(ctx, `SELECT a.id, a.message, a.worker, t.id, t.until, t.changed, t.study, s.name
+			FROM attempt a JOIN trial t ON t.id = a.trial JOIN study s ON s.id = t.study
+			WHERE a.token = ?`, token).Scan(&turn.ID, &turn.Note, &worker, &id, &until, &changed, &studyID, &study)
 		if errors.Is(err, sql.ErrNoRows) {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
+		if worker.Int64 != guest {
+			return fmt.Errorf("attempt %d has ended: %w", turn.ID, search.ErrSuperseded)
+		}
 		if turn.From, _, err = findCheckpoint(ctx, tx, "checkpoint", id); err != nil {
 			return err
 		}
-		trials, err := db.findTrials(ctx, tx, studyID, -1)
+		trials, err := db.findTrials(ctx, tx, studyID, changed-1) // not all of them
 		for _, t := range trials {
 			if t.ID == id {
 				trial = t

@@ -41,6 +41,9 @@ const (
 	applicationID = 0x69676373
 	// schemaVersion is the number of the last file in migration/.
 	schemaVersion = 4
+
+	// statements is how many a connection of a runner keeps prepared: all of them.
+	statements = "100"
 )
 
 // DB is an open database. Its methods may be called concurrently.
@@ -69,7 +72,10 @@ type DB struct {
 	tokens map[int64][]byte // of this process's attempts
 	guests map[int64]*visit // that this process admitted
 	gone   func(ctx context.Context, job string) bool
-	copied string // file that Close removes, "" for none
+	copied string    // file that Close removes, "" for none
+	looked time.Time // of the last reclaim
+
+	line line // of those who write
 }
 
 // Open opens the database at path for running studies. It creates the file if
@@ -122,7 +128,7 @@ func Open(ctx context.Context, path string) (*DB, error) {
 	}
 	options := url.Values{
 		"mode": {"rw"}, "_journal_mode": {"WAL"}, "_synchronous": {"FULL"},
-		"_foreign_keys": {"on"}, "_busy_timeout": {"60000"}, "_txlock": {"immediate"},
+		"_foreign_keys": {"on"}, "_busy_timeout": {"60000"}, "_txlock": {"immediate"}, "_stmt_cache_size": {statements},
 	}
 	db.write, err = sql.Open("sqlite3", db.dsn(options))
 	if err != nil {
@@ -138,12 +144,13 @@ func Open(ctx context.Context, path string) (*DB, error) {
 		_, err = db.write.ExecContext(ctx, `DELETE FROM study WHERE id IS NULL`)
 	}
 	if err == nil {
-		db.live, err = sql.Open("sqlite3", db.dsn(url.Values{"mode": {"rw"}, "_query_only": {"on"}, "_busy_timeout": {"60000"}}))
+		db.live, err = sql.Open("sqlite3", db.dsn(url.Values{"mode": {"rw"}, "_query_only": {"on"}, "_busy_timeout": {"60000"}, "_stmt_cache_size": {statements}}))
 	}
 	if err != nil {
 		db.write.Close()
 		return nil, db.explain("open database", err)
 	}
+	db.live.SetMaxIdleConns(8) // to open one costs more than most of what is read
 	db.version = schemaVersion
 	return db, nil
 }

@@ -122,8 +122,23 @@ func (db *DB) Beat(ctx context.Context) (next time.Duration, err error) {
 	return next, db.explain("extend the lease of this process in", err)
 }
 
+// lookAround is reclaim, unless it was done just now: with a thousand workers it
+// costs more than all else that a claim does.
+func (db *DB) lookAround(ctx context.Context) error {
+	db.mu.Lock()
+	just := time.Since(db.looked) < db.lease/600 // 100 ms
+	db.mu.Unlock()
+	if just {
+		return nil
+	}
+	return db.reclaim(ctx)
+}
+
 // reclaim makes the trials of dead workers pending.
 func (db *DB) reclaim(ctx context.Context) error {
+	db.mu.Lock()
+	db.looked = time.Now()
+	db.mu.Unlock()
 	type row struct {
 		id, beat, lease int64
 		guest           bool

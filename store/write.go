@@ -269,7 +269,7 @@ func (db *DB) record(ctx context.Context, who identity, attempt int64, e search.
 	if state == nil {
 		state = []byte{} // nil would be NULL
 	}
-	err := db.update(ctx, func(tx *sql.Tx) error {
+	err := db.writeIn(ctx, &db.line.epochs, func(tx *sql.Tx) error {
 		if there, err := brought(ctx, tx, who, attempt, e); there || err != nil {
 			return err
 		}
@@ -446,7 +446,7 @@ func (db *DB) Poll(ctx context.Context, name string, since int64) (changed []sea
 	if err := db.Join(ctx); err != nil {
 		return nil, since, err
 	}
-	if err := db.reclaim(ctx); err != nil {
+	if err := db.lookAround(ctx); err != nil {
 		return nil, since, db.explain(fmt.Sprintf("read study %q in", name), err)
 	}
 	err = db.view(ctx, func(tx *sql.Tx) error {
@@ -468,11 +468,19 @@ func (db *DB) Poll(ctx context.Context, name string, since int64) (changed []sea
 	return changed, moment, nil
 }
 
-// update runs f in a writing transaction.
+// update runs f in a writing transaction, before all epochs that wait.
 func (db *DB) update(ctx context.Context, f func(*sql.Tx) error) error {
+	return db.writeIn(ctx, &db.line.first, f)
+}
+
+func (db *DB) writeIn(ctx context.Context, row *[]chan struct{}, f func(*sql.Tx) error) error {
 	if db.write == nil {
 		return errors.New("it was opened for reading only")
 	}
+	if err := db.line.enter(ctx, row); err != nil {
+		return err
+	}
+	defer db.line.leave()
 	return transact(ctx, db.write, f)
 }
 

@@ -8,6 +8,9 @@ ALTER TABLE worker ADD COLUMN job   TEXT    NOT NULL DEFAULT '';                
 
 ALTER TABLE attempt ADD COLUMN job  TEXT    NOT NULL DEFAULT '';                        -- of the worker
 
+-- Claims that come twice are known by their token.
+CREATE INDEX attempt_of_token ON attempt (token) WHERE token IS NOT NULL;
+
 -- How a study is run, with the keys of a study file, if a coordinator gives its
 -- trials out; NULL if none does. No part of what the study is.
 ALTER TABLE study ADD COLUMN given_out TEXT CHECK (json_valid(given_out));

@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -118,9 +119,17 @@ func temporary(err error) bool {
 
 // post sends one request, once.
 func post(ctx context.Context, client *http.Client, a Access, path string, in, out any) error {
+	var state []byte
+	if e, ok := in.(epochRequest); ok {
+		state, e.Checkpoint.State = e.Checkpoint.State, nil
+		in = e
+	}
 	body, err := json.Marshal(in)
 	if err != nil {
 		return err
+	}
+	if len(state) > 0 {
+		body = slices.Concat(body, []byte("\n"), state)
 	}
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, a.Address+path, bytes.NewReader(body))
 	if err != nil {
@@ -288,7 +297,12 @@ func (c *Client) Claim(ctx context.Context, ask search.Ask) (*search.Claim, time
 		}
 		c.mu.Unlock()
 		var out claimAnswer
-		if err := c.insist(ctx, pathClaim, in, &out); err != nil {
+		err := c.insist(ctx, pathClaim, in, &out)
+		if errors.Is(err, search.ErrSuperseded) { // begun, but the answer came so late that it was given to others
+			crand.Read(in.Token)
+			continue
+		}
+		if err != nil {
 			return nil, 0, c.refused(err)
 		}
 		switch {

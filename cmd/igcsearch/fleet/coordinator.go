@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -236,13 +237,13 @@ func (c *Coordinator) sweep(ctx context.Context, dir string) error {
 
 // Register adds the coordinator's paths to a server.
 func (c *Coordinator) Register(mux *http.ServeMux) {
-	mux.Handle("POST "+pathPlan, handle(c, maxPlanBody, c.plan))
-	mux.Handle("POST "+pathJoin, handle(c, maxBody, c.join))
-	mux.Handle("POST "+pathBeat, handle(c, maxBody, c.beat))
+	mux.Handle("POST "+pathPlan, handle(c, maxPlanBody, finished(c.plan)))
+	mux.Handle("POST "+pathJoin, handle(c, maxBody, finished(c.join)))
+	mux.Handle("POST "+pathBeat, handle(c, maxBody, finished(c.beat)))
 	mux.Handle("POST "+pathClaim, handle(c, maxBody, c.claim))
-	mux.Handle("POST "+pathEpoch, handle(c, maxEpochBody, c.epoch))
-	mux.Handle("POST "+pathEnd, handle(c, maxBody, c.end))
-	mux.Handle("POST "+pathLeave, handle(c, maxBody, c.leave))
+	mux.Handle("POST "+pathEpoch, handle(c, maxEpochBody, finished(c.epoch)))
+	mux.Handle("POST "+pathEnd, handle(c, maxBody, finished(c.end)))
+	mux.Handle("POST "+pathLeave, handle(c, maxBody, finished(c.leave)))
 	mux.Handle("GET "+pathSnapshot, http.HandlerFunc(c.snapshot))
 }
 
@@ -301,7 +302,7 @@ var errEnding = errors.New("the coordinator is ending")
 const transfer = 5 * time.Minute
 
 // handle serves one path: a JSON body of at most so many bytes, and a JSON answer.
-// What has begun is finished even if nobody waits for the answer any more.
+// The context of f ends when nobody waits for the answer any more.
 func handle[In, Out any](c *Coordinator, most int64, f func(context.Context, In) (Out, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := c.authorised(r); err != nil {
@@ -312,18 +313,14 @@ func handle[In, Out any](c *Coordinator, most int64, f func(context.Context, In)
 		control.SetReadDeadline(time.Now().Add(transfer)) // every server of ours can
 		control.SetWriteDeadline(time.Now().Add(transfer))
 		var in In
-		body := http.MaxBytesReader(w, r.Body, most)
-		err := json.NewDecoder(body).Decode(&in)
-		if err == nil {
-			_, err = io.Copy(io.Discard, body)
-		}
+		err := read(http.MaxBytesReader(w, r.Body, most), &in)
 		if err != nil {
 			refuse(w, refusal{kindInvalid, fmt.Errorf("the request's body: %w", err)})
 			return
 		}
 		var out Out
 		if err = errEnding; !c.ending.Load() {
-			out, err = f(context.WithoutCancel(r.Context()), in)
+			out, err = f(r.Context(), in)
 		}
 		if err != nil && c.ending.Load() {
 			err = refusal{kindTrouble, err}
@@ -335,6 +332,30 @@ func handle[In, Out any](c *Coordinator, most int64, f func(context.Context, In)
 		w.Header().Set("Content-Type", "application/json")
 		json.NewEncoder(w).Encode(out)
 	})
+}
+
+// read reads a request. Behind that of an epoch may be its checkpoint, as it is.
+func read(body io.Reader, in any) error {
+	d := json.NewDecoder(body)
+	if err := d.Decode(in); err != nil {
+		return err
+	}
+	e, isEpoch := in.(*epochRequest)
+	if !isEpoch {
+		_, err := io.Copy(io.Discard, body)
+		return err
+	}
+	var rest bytes.Buffer
+	_, err := rest.ReadFrom(io.MultiReader(d.Buffered(), body))
+	if err == nil && rest.Len() > 1 {
+		e.Checkpoint.State = rest.Bytes()[1:] // behind the end of the line
+	}
+	return err
+}
+
+// finished finishes what has begun even if nobody waits for the answer any more.
+func finished[In, Out any](f func(context.Context, In) (Out, error)) func(context.Context, In) (Out, error) {
+	return func(ctx context.Context, in In) (Out, error) { return f(context.WithoutCancel(ctx), in) }
 }
 
 func (c *Coordinator) ofThisProgram(program string) error {
@@ -419,6 +440,10 @@ func (c *Coordinator) claim(ctx context.Context, in claimRequest) (out claimAnsw
 	}
 	c.claiming.Lock()
 	defer c.claiming.Unlock()
+	if err := ctx.Err(); err != nil { // whoever asked gave up, and has asked again
+		return out, err
+	}
+	ctx = context.WithoutCancel(ctx)
 	// The answer to the same claim may have been lost.
 	name, t, turn, until, err := c.db.Begun(ctx, in.Worker, in.Token)
 	if err != nil {

@@ -301,6 +301,45 @@ func TestFleet(t *testing.T) {
 		}
 	})
 
+	t.Run("a copy of a claim that comes when its trial has ended takes no other", func(t *testing.T) {
+		t.Parallel()
+		s := newSite(t)
+		var last []byte         // body of the last claim
+		ended, late := false, 0 // late is the answer to its copy
+		s.middle = func(inner http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				body, err := io.ReadAll(r.Body)
+				if err != nil {
+					t.Error(err)
+				}
+				switch r.URL.Path { // of one worker, one after the other
+				case "/v1/end":
+					ended = true
+				case "/v1/claim":
+					if ended && late == 0 {
+						again := r.Clone(r.Context())
+						again.Body = io.NopCloser(bytes.NewReader(last))
+						answer := httptest.NewRecorder()
+						inner.ServeHTTP(answer, again)
+						late = answer.Code
+					}
+					last = body
+				}
+				r.Body = io.NopCloser(bytes.NewReader(body))
+				inner.ServeHTTP(w, r)
+			})
+		}
+		s.start()
+		study := s.plan(2)
+		if err := s.work(t.Context(), fleet.ClientOptions{}, search.Runner{Trainer: trainer{}}); err != nil {
+			t.Fatal(err)
+		}
+		if late != http.StatusConflict {
+			t.Errorf("the copy is answered with %d", late)
+		}
+		s.check(study)
+	})
+
 	t.Run("a worker that leaves while nobody answers leaves its reports behind", func(t *testing.T) {
 		t.Parallel()
 		s := newSite(t)

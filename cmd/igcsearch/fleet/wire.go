@@ -40,7 +40,7 @@ const (
 )
 
 // The largest bodies, in bytes. That of an epoch holds a checkpoint, three
-// numbers of four bytes for each parameter of the network, in base64.
+// numbers of four bytes for each parameter of the network.
 const (
 	maxBody      = 1 << 20
 	maxPlanBody  = 64 << 20
@@ -190,6 +190,9 @@ type report struct {
 	Token   []byte `json:"token"`
 }
 
+// epochRequest is followed by the end of a line and the bytes of the state: to
+// read them from base64 in JSON would be nearly half of all that a coordinator
+// does. In an outbox they are.
 type epochRequest struct {
 	report
 	Epoch      search.Epoch `json:"epoch"`

@@ -1,0 +1,86 @@
+package store_test
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"igcsearch/search"
+	"igcsearch/space"
+)
+
+// TestLine has many wait to write: turns begin before epochs are stored, and who
+// gives up is not waited for.
+func TestLine(t *testing.T) {
+	t.Parallel()
+	db := open(t, filepath.Join(t.TempDir(), "a.db"))
+	const trials = 20 // begun; as many more are not
+	s := search.Default()
+	s.Name, s.Pairs, s.Seeds = "many", []string{"4x2"}, 2*trials
+	planned, err := db.Plan(t.Context(), s, s.Trials(space.Shape{C: 3, H: 8, W: 8}, 10))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range planned[:trials] {
+		begin(t, db, p)
+	}
+	_, moment, err := db.Poll(t.Context(), s.Name, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	release, err := db.Hold(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	waiting := 0
+	join := func(f func()) {
+		waiting++
+		wg.Go(f)
+		for db.Waiting() < waiting {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	for i := range trials {
+		join(func() { // attempts are numbered from 1
+			own := t.Context()
+			if i%4 == 0 {
+				own = ctx
+			}
+			err := db.Record(own, int64(i+1), search.Epoch{Number: 1, TestCorrect: i, TestTotal: trials}, search.Checkpoint{Epoch: 1, State: state(1, 100)})
+			if errors.Is(err, context.Canceled) && i%4 == 0 {
+				return
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for _, p := range planned[trials:] {
+		join(func() {
+			if _, err := db.Begin(t.Context(), p.ID, p.Epochs, search.Attempt{}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	cancel()
+	for db.Waiting() > waiting-trials/4 {
+		time.Sleep(time.Millisecond)
+	}
+	release()
+	wg.Wait()
+	// Changes are counted in the order in which they were stored.
+	late, _, err := db.Poll(t.Context(), s.Name, moment+trials)
+	if err != nil || len(late) != trials-trials/4 {
+		t.Errorf("%d trials changed behind the turns, want the %d of the epochs: %v", len(late), trials-trials/4, err)
+	}
+	for _, l := range late {
+		if l.Epoch != 1 {
+			t.Errorf("seed %d began behind an epoch", l.Seed)
+		}
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
@@ -109,6 +110,9 @@ func (o serveOptions) check() error {
 func runServe(ctx context.Context, o serveOptions, stdout, stderr io.Writer) error {
 	if err := o.check(); err != nil {
 		return usageError{err}
+	}
+	if err := notAccess(o.db); err != nil {
+		return err
 	}
 	var certificates []tls.Certificate
 	if o.cert != "" {
@@ -255,6 +259,7 @@ func runCoordinator(ctx context.Context, o serveOptions, mux *http.ServeMux, cer
 	defer others.Wait()
 	defer cancel()
 	others.Go(func() { coordinator.Keep(ctx) })
+	others.Go(func() { keepAccess(ctx, access, o.access, log) })
 	if !o.untilDone {
 		err := serveUntil(ctx, listener, guarded(mux, coordinator), certificates)
 		coordinator.End()
@@ -292,6 +297,31 @@ func runCoordinator(ctx context.Context, o serveOptions, mux *http.ServeMux, cer
 		return fmt.Errorf("serve: %s failed: %s status STUDY --db %s says why; mend that, then: %s retry STUDY --db %s", count(failed, "trial"), program(), quote(o.db), program(), quote(o.db))
 	}
 	return nil
+}
+
+// keepAccess writes the access file again if somebody removed it, or if the
+// coordinator that took it over is there no more.
+func keepAccess(ctx context.Context, own fleet.Access, path string, log *jobLog) {
+	last := ""
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(20 * time.Second):
+		}
+		now, err := fleet.ReadAccess(path)
+		if err == nil && (now == own || fleet.Answers(ctx, now)) || err != nil && !errors.Is(err, fs.ErrNotExist) || ctx.Err() != nil {
+			continue
+		}
+		text := fmt.Sprintf("the access file %s was removed or of a coordinator that is gone; it is written again", path)
+		if err := own.Write(path); err != nil {
+			text = err.Error()
+		}
+		if text != last {
+			log.note(text)
+		}
+		last = text
+	}
 }
 
 // untilOver waits for the end of all studies and of all workers; false if ctx

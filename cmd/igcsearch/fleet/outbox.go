@@ -36,17 +36,22 @@ func (o *outbox) put(path string, body any, worker joinRequest) error {
 	if err != nil {
 		return err
 	}
-	if o.next == 0 {
-		if err := os.MkdirAll(o.dir, 0o700); err != nil {
-			return fmt.Errorf("keep what cannot be delivered: %w: give another --outbox", err)
+	o.next = max(o.next, 1)
+	// The coordinator, which takes a worker for gone, may clear the folder now.
+	for range 2 {
+		err = os.MkdirAll(o.dir, 0o700)
+		if err == nil {
+			err = writeWhole(filepath.Join(o.dir, "worker.json"), worker)
 		}
-		o.next = 1
+		if err == nil {
+			err = writeWhole(filepath.Join(o.dir, fmt.Sprintf("%06d.json", o.next)), letter{path, text})
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
 	}
-	if err := writeWhole(filepath.Join(o.dir, "worker.json"), worker); err != nil {
-		return err
-	}
-	if err := writeWhole(filepath.Join(o.dir, fmt.Sprintf("%06d.json", o.next)), letter{path, text}); err != nil {
-		return fmt.Errorf("keep what cannot be delivered: %w: give another --outbox", err)
+	if err != nil {
+		return fmt.Errorf("keep what cannot be delivered: %w: make room, or give another --outbox", err)
 	}
 	o.next++
 	return nil
@@ -104,6 +109,10 @@ func (o *outbox) clear() {
 	if names, err := letters(o.dir); err == nil && len(names) == 0 {
 		for _, name := range []string{"worker.json", "left"} {
 			os.Remove(filepath.Join(o.dir, name))
+		}
+		halves, _ := filepath.Glob(filepath.Join(o.dir, ".new-*")) // of a worker that was killed
+		for _, half := range halves {
+			os.Remove(half)
 		}
 		os.Remove(o.dir)
 		os.Remove(filepath.Dir(o.dir)) // if it was the last

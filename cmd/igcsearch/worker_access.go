@@ -65,7 +65,11 @@ func runAccessWorker(parent context.Context, o workerOptions, stderr io.Writer) 
 	})
 	defer slow.Stop()
 	if left := client.Leave(wait); left != "" {
-		log.note(fmt.Sprintf("what could not be delivered is in %s; the coordinator takes it from there if it sees the folder, and trains the rest again", left))
+		then := "the coordinator takes it from there, if it sees the folder"
+		if o.outbox != "" {
+			then = "those epochs are trained again"
+		}
+		log.note(fmt.Sprintf("what could not be delivered is in %s; %s", left, then))
 	}
 	reason := client.Reason()
 	if soft.Err() != nil && parent.Err() == nil { // SIGUSR1

@@ -431,7 +431,12 @@ func (c *Client) flushLocked(ctx context.Context) error {
 		err := deliver(c.out.dir, func(l letter) error {
 			send, cancel := context.WithTimeout(ctx, patience)
 			defer cancel()
-			return c.once(send, l.Path, l.Body, new(struct{}))
+			// A network that loses some requests shall not hold up all that wait.
+			err := c.once(send, l.Path, l.Body, new(struct{}))
+			for try := 1; try < 3 && temporary(err) && send.Err() == nil; try++ {
+				err = c.once(send, l.Path, l.Body, new(struct{}))
+			}
+			return err
 		}, c.o.Note)
 		c.tell(err)
 		if err != nil {

@@ -74,7 +74,7 @@ type Dispatch struct {
 	study    Study
 	strategy Strategy
 	notify   func(Event)
-	start    time.Time
+	start    time.Time // of the first turn; zero before. mu guards it
 
 	mu      sync.Mutex // guards what follows
 	states  []TrialState
@@ -104,7 +104,7 @@ func NewDispatch(ctx context.Context, store Store, study Study, trials []Trial, 
 	if notify == nil {
 		notify = func(Event) {}
 	}
-	d := &Dispatch{store: store, study: study, strategy: strategy, notify: notify, start: time.Now(),
+	d := &Dispatch{store: store, study: study, strategy: strategy, notify: notify,
 		at: map[int64]int{}, mine: map[int64]Trial{}, again: map[int64]int{}}
 	for i, t := range planned {
 		d.at[t.ID] = i
@@ -186,7 +186,7 @@ func (d *Dispatch) Claim(ctx context.Context, w Worker, ask Ask) (claim *Claim, 
 	if d.over {
 		return nil, 0, over(d.reason)
 	}
-	if limit := d.study.WallTime(); limit > 0 {
+	if limit := d.study.WallTime(); limit > 0 && !d.start.IsZero() {
 		wait = max(time.Millisecond, limit-time.Since(d.start))
 	}
 	return nil, wait, nil
@@ -279,6 +279,9 @@ func (d *Dispatch) take(ctx context.Context, w Worker, ask Ask) (*Claim, error) 
 			return nil, fmt.Errorf("%v seed %d: %w", s.System.Label(), s.Seed, err)
 		}
 		delete(d.again, s.ID)
+		if d.start.IsZero() { // a run does not begin before somebody trains
+			d.start = time.Now()
+		}
 		s.Status, s.Error, s.Failure = Running, "", ""
 		if turn.From != nil {
 			s.Epoch = turn.From.Epoch
@@ -336,7 +339,7 @@ func (d *Dispatch) checkBudget() {
 	stop := func(format string, a ...any) {
 		d.over, d.stopped, d.reason = true, true, fmt.Sprintf(format, a...)
 	}
-	late := s.WallTime() > 0 && time.Since(d.start) >= s.WallTime()
+	late := s.WallTime() > 0 && !d.start.IsZero() && time.Since(d.start) >= s.WallTime()
 	if !late && s.MaxEpochs == 0 && s.MaxDeviceHours == 0 {
 		return
 	}

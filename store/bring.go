@@ -75,7 +75,7 @@ func (db *DB) Bring(ctx context.Context, s search.Study, trials []search.Trial, 
 		return nil, err
 	} else if err := db.Join(ctx); err != nil {
 		return nil, err
-	} else if err := db.reclaim(ctx); err != nil {
+	} else if err := db.reclaim(ctx, false); err != nil {
 		return fail(err)
 	}
 	var conflicts []string

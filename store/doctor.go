@@ -177,7 +177,7 @@ func (db *DB) Repair(ctx context.Context) error {
 	if err := db.Join(ctx); err != nil {
 		return err
 	}
-	err := db.reclaim(ctx)
+	err := db.reclaim(ctx, false)
 	if err == nil {
 		err = db.update(ctx, func(tx *sql.Tx) error {
 			damaged, err := db.damagedStates(ctx, tx)

@@ -117,7 +117,7 @@ func (db *DB) Beat(ctx context.Context) (next time.Duration, err error) {
 		w.mu.Lock()
 		w.beaten = time.Now()
 		w.mu.Unlock()
-		err = db.reclaim(ctx)
+		err = db.reclaim(ctx, true)
 	}
 	return next, db.explain("extend the lease of this process in", err)
 }
@@ -131,11 +131,12 @@ func (db *DB) lookAround(ctx context.Context) error {
 	if just {
 		return nil
 	}
-	return db.reclaim(ctx)
+	return db.reclaim(ctx, false)
 }
 
-// reclaim makes the trials of dead workers pending.
-func (db *DB) reclaim(ctx context.Context) error {
+// reclaim makes the trials of dead workers pending. A scheduler is asked only by
+// Beat, for which nobody waits: its answer may take long.
+func (db *DB) reclaim(ctx context.Context, ask bool) error {
 	db.mu.Lock()
 	db.looked = time.Now()
 	db.mu.Unlock()
@@ -171,7 +172,7 @@ func (db *DB) reclaim(ctx context.Context) error {
 		case !o.guest:
 			why[o.id] = "its process stood still for its lease"
 		case db.justHeard(o.id): // the next Beat will say so
-		case o.job == "" || db.gone == nil || db.gone(ctx, o.job):
+		case o.job == "" || db.gone == nil || ask && db.gone(ctx, o.job):
 			why[o.id] = "nothing was heard of its worker for its lease"
 		}
 	}

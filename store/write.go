@@ -41,7 +41,7 @@ func (db *DB) Plan(ctx context.Context, s search.Study, trials []search.Trial) (
 	if err := db.Join(ctx); err != nil {
 		return nil, err
 	}
-	if err := db.reclaim(ctx); err != nil {
+	if err := db.reclaim(ctx, false); err != nil {
 		return nil, db.explain(fmt.Sprintf("plan study %q in", s.Name), err)
 	}
 	var planned []search.Trial

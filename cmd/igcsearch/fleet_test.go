@@ -32,9 +32,11 @@ func TestCoordinatorPage(t *testing.T) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "secret") })
 	coordinator.Register(mux)
-	handler := guarded(mux, coordinator)
+	addr := &net.TCPAddr{Port: 8080}
+	handler := serveOptions{}.guarded(mux, coordinator, addr)
+	behind := serveOptions{advertise: "http://proxy"}.guarded(mux, coordinator, addr)
 
-	const near, far = "127.0.0.1:40000", "192.0.2.7:40000"
+	const near, far, key = "127.0.0.1:40000", "192.0.2.7:40000", "key"
 	for _, c := range []struct {
 		from, url, cookie string
 		want              int
@@ -42,6 +44,10 @@ func TestCoordinatorPage(t *testing.T) {
 		{near, "/", "", http.StatusOK},
 		{"[::1]:40000", "/", "", http.StatusOK},
 		{"[::ffff:127.0.0.1]:40000", "/", "", http.StatusOK},
+		{near, "http://127.0.0.1:8080/", "", http.StatusOK},
+		{near, "http://[::1]:8080/", "", http.StatusOK},
+		// a page elsewhere whose name resolves to this machine
+		{near, "http://evil.example:8080/", "", http.StatusUnauthorized},
 		{far, "/", "", http.StatusUnauthorized},
 		{far, "/study/x", "", http.StatusUnauthorized},
 		{far, "//v1/../", "", http.StatusUnauthorized},
@@ -50,15 +56,22 @@ func TestCoordinatorPage(t *testing.T) {
 		{far, "/", strings.Repeat("0", 64), http.StatusUnauthorized},
 		{"", "/", "", http.StatusUnauthorized},
 		{far, "/?token=" + token, "", http.StatusSeeOther},
-		{far, "/", token, http.StatusOK},
+		{far, "/", key, http.StatusOK},
+		{far, "/", token, http.StatusUnauthorized},
 		// the coordinator's own paths ask for it themselves, wherever one comes from
 		{near, "/v1/snapshot", "", http.StatusUnauthorized},
-		{far, "/v1/snapshot", token, http.StatusUnauthorized},
+		{far, "/v1/snapshot", key, http.StatusUnauthorized},
 	} {
-		r := httptest.NewRequest("GET", "http://node1"+c.url, nil)
+		if strings.HasPrefix(c.url, "/") {
+			c.url = "http://localhost:8080" + c.url
+		}
+		r := httptest.NewRequest("GET", c.url, nil)
 		r.RemoteAddr = c.from
+		if c.cookie == key {
+			c.cookie = coordinator.PageKey()
+		}
 		if c.cookie != "" {
-			r.AddCookie(&http.Cookie{Name: "igcsearch-token", Value: c.cookie})
+			r.AddCookie(&http.Cookie{Name: "igcsearch-8080", Value: c.cookie})
 		}
 		w := httptest.NewRecorder()
 		handler.ServeHTTP(w, r)
@@ -68,6 +81,19 @@ func TestCoordinatorPage(t *testing.T) {
 		if strings.Contains(w.Body.String(), "secret") != (c.want == http.StatusOK) {
 			t.Errorf("%s from %s: %q", c.url, c.from, w.Body)
 		}
+	}
+
+	// What a proxy passes on seems near.
+	r := httptest.NewRequest("GET", "http://localhost:8080/", nil)
+	r.RemoteAddr = near
+	w := httptest.NewRecorder()
+	if behind.ServeHTTP(w, r); w.Code != http.StatusUnauthorized {
+		t.Errorf("through a proxy: %d", w.Code)
+	}
+	r.Header.Set("Authorization", "Bearer "+token)
+	w = httptest.NewRecorder()
+	if behind.ServeHTTP(w, r); w.Code != http.StatusOK {
+		t.Errorf("through a proxy with the token: %d", w.Code)
 	}
 }
 

@@ -45,6 +45,11 @@ func runMerge(ctx context.Context, o mergeOptions, stdout io.Writer) error {
 	if o.output == "" {
 		return usageError{errors.New("--output is missing: where shall they be merged? like -o all.db")}
 	}
+	for _, source := range o.sources {
+		if err := notAccess(source); err != nil {
+			return err
+		}
+	}
 	if err := store.Merge(ctx, o.sources, o.output); err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/hmac"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -55,7 +56,7 @@ results. Started again with the same database it goes on with the studies that i
 had; workers train on meanwhile.
 
 Without --listen only this machine can reach it. To open the page elsewhere,
-forward the port: ssh -L 8080:ADDRESS MACHINE. Whoever can reach the address of a
+forward the port: ssh -L 8080:localhost:PORT MACHINE. Whoever can reach the address of a
 page alone can read the results; that of a coordinator asks others than this
 machine for the token: http://ADDRESS/?token=TOKEN.`,
 		Example: `  igcsearch serve
@@ -195,6 +196,12 @@ func runCoordinator(ctx context.Context, o serveOptions, mux *http.ServeMux, cer
 	if err != nil {
 		return err
 	}
+	// What a coordinator before left there would send workers home.
+	if old, err := fleet.ReadAccess(o.access); err == nil && old.Over != "" {
+		if err := os.Remove(o.access); err != nil {
+			return fmt.Errorf("serve: %w", err)
+		}
+	}
 	type plan struct {
 		search.Study
 		trials []search.Trial
@@ -261,7 +268,7 @@ func runCoordinator(ctx context.Context, o serveOptions, mux *http.ServeMux, cer
 	others.Go(func() { coordinator.Keep(ctx) })
 	others.Go(func() { keepAccess(ctx, access, o.access, log) })
 	if !o.untilDone {
-		err := serveUntil(ctx, listener, guarded(mux, coordinator), certificates)
+		err := serveUntil(ctx, listener, o.guarded(mux, coordinator, listener.Addr()), certificates)
 		coordinator.End()
 		return cmp.Or(err, ctx.Err())
 	}
@@ -272,7 +279,7 @@ func runCoordinator(ctx context.Context, o serveOptions, mux *http.ServeMux, cer
 		defer stop()
 		done, failed = untilOver(serving, coordinator, log)
 	})
-	err = serveUntil(serving, listener, guarded(mux, coordinator), certificates)
+	err = serveUntil(serving, listener, o.guarded(mux, coordinator, listener.Addr()), certificates)
 	coordinator.End()
 	cancel()
 	others.Wait()
@@ -374,24 +381,42 @@ func (o serveOptions) accessTo(addr net.Addr, token string) (fleet.Access, error
 	return a, nil
 }
 
-// guarded lets others than this machine see the page only with the token, once in
-// the address and then in a cookie. The coordinator's own paths ask for it
-// themselves; the assets hold nothing.
-func guarded(next http.Handler, c *fleet.Coordinator) http.Handler {
-	const name = "igcsearch-token"
+// guarded lets others than this machine see the page only with the token: in the
+// address, after which a cookie will do, or as the coordinator's own paths ask for
+// it. Behind --advertise may be a proxy, whose peers all seem near. The assets hold
+// nothing.
+func (o serveOptions) guarded(next http.Handler, c *fleet.Coordinator, addr net.Addr) http.Handler {
+	name := "igcsearch" // cookies do not know ports
+	if _, port, err := net.SplitHostPort(addr.String()); err == nil {
+		name += "-" + port
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		host, _, err := net.SplitHostPort(r.RemoteAddr)
-		near := err == nil && net.ParseIP(host).IsLoopback()
 		cookie, err := r.Cookie(name)
 		token := r.URL.Query().Get("token")
+		bearer, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 		switch {
-		case near, strings.HasPrefix(r.URL.Path, "/v1/"), strings.HasPrefix(r.URL.Path, "/assets/"), err == nil && c.Admits(cookie.Value):
+		case strings.HasPrefix(r.URL.Path, "/v1/"), strings.HasPrefix(r.URL.Path, "/assets/"), o.advertise == "" && near(r),
+			err == nil && hmac.Equal([]byte(cookie.Value), []byte(c.PageKey())), c.Admits(bearer):
 			next.ServeHTTP(w, r)
 		case token != "" && c.Admits(token):
-			http.SetCookie(w, &http.Cookie{Name: name, Value: token, Path: "/", HttpOnly: true, SameSite: http.SameSiteStrictMode})
-			http.Redirect(w, r, r.URL.Path, http.StatusSeeOther)
+			http.SetCookie(w, &http.Cookie{Name: name, Value: c.PageKey(), Path: "/", HttpOnly: true, Secure: r.TLS != nil, SameSite: http.SameSiteStrictMode})
+			http.Redirect(w, r, "/"+strings.TrimLeft(r.URL.Path, "/"), http.StatusSeeOther)
 		default:
 			http.Error(w, "Open this page as http://ADDRESS/?token=TOKEN with the token of the coordinator's access file, or by ssh -L from the machine that it runs on.", http.StatusUnauthorized)
 		}
 	})
+}
+
+// near reports whether a request is of this machine, and for it by name: not by the
+// name of a page elsewhere that resolves to this one.
+func near(r *http.Request) bool {
+	peer, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil || !net.ParseIP(peer).IsLoopback() {
+		return false
+	}
+	host := r.Host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	return host == "localhost" || net.ParseIP(strings.Trim(host, "[]")).IsLoopback()
 }

@@ -3,10 +3,13 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
+	"strings"
 	"time"
 
 	"igcsearch/cmd/igcsearch/fleet"
@@ -102,7 +105,25 @@ func firstStudy(ctx context.Context, client *fleet.Client) (search.Study, error)
 // fleetProgram tells programs apart whose results may differ.
 func fleetProgram() string {
 	b := build()
-	return b.version + " " + cmp.Or(b.commit, "of an unknown commit")
+	if b.commit != "" && !strings.HasSuffix(b.commit, "-modified") {
+		return b.version + " " + b.commit
+	}
+	program := b.version + " " + cmp.Or(b.commit, "of an unknown commit")
+	// Then only the file itself tells.
+	path, err := os.Executable()
+	if err != nil {
+		return program
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return program
+	}
+	defer f.Close()
+	sum := sha256.New()
+	if _, err := io.Copy(sum, f); err != nil {
+		return program
+	}
+	return fmt.Sprintf("%s (%x)", program, sum.Sum(nil)[:6])
 }
 
 // jobLog writes what goes on as lines with the time, for the log of a job.

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
+	"syscall"
 )
 
 // Access says how a coordinator is reached. Who has it can read and write
@@ -78,7 +79,7 @@ func IsAccess(path string) bool {
 // Write puts the access into a file that only its owner can read, in one step. A
 // file that says the same already is left alone: it may not be ours to write.
 func (a Access) Write(path string) error {
-	if old, err := ReadAccess(path); err == nil && old == a {
+	if old, err := ReadAccess(path); err == nil && old == a && !open(path) {
 		return nil
 	}
 	if err := writeWhole(path, a); err != nil { // of mode 0600
@@ -87,7 +88,19 @@ func (a Access) Write(path string) error {
 	return nil
 }
 
-// TokenOf is the token of an access file that is there, or a new one.
+// open reports whether others than the owner and the group can read or write a
+// file, or whether it is of somebody else: then its token is no secret.
+func open(path string) bool {
+	info, err := os.Stat(path)
+	if err != nil {
+		return false
+	}
+	s, ok := info.Sys().(*syscall.Stat_t)
+	return info.Mode().Perm()&0o007 != 0 || ok && s.Uid != 0 && int(s.Uid) != os.Getuid()
+}
+
+// TokenOf is the token of an access file that is there, or a new one if there is
+// none, or if it was no secret.
 func TokenOf(path string) (string, error) {
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -102,6 +115,9 @@ func TokenOf(path string) (string, error) {
 	}
 	if err != nil {
 		return "", fmt.Errorf("access file %s: %w: it is no access file, so it is not replaced: give another --access", path, err)
+	}
+	if open(path) {
+		return NewToken(), nil
 	}
 	return a.Token, nil
 }

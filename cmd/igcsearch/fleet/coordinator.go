@@ -3,8 +3,10 @@ package fleet
 import (
 	"bytes"
 	"context"
+	"crypto/hmac"
 	"crypto/sha256"
 	"crypto/subtle"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -172,13 +174,14 @@ func (c *Coordinator) Sweep(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var errs []error // one that is damaged does not hold up the others
 	for _, d := range dirs {
 		dir := filepath.Join(outboxes(c.access), d.Name())
 		if err := c.sweep(ctx, dir); err != nil {
-			return fmt.Errorf("deliver from %s: %w", dir, err)
+			errs = append(errs, fmt.Errorf("deliver from %s: %w: mend or remove it", dir, err))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 func (c *Coordinator) sweep(ctx context.Context, dir string) error {
@@ -193,7 +196,8 @@ func (c *Coordinator) sweep(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := os.Stat(filepath.Join(dir, "left")); err != nil {
+	_, stays := os.Stat(filepath.Join(dir, "left"))
+	if stays != nil {
 		if present, err := c.db.Present(ctx, w.Worker.ID); present || err != nil {
 			return err // it delivers by itself
 		}
@@ -225,8 +229,12 @@ func (c *Coordinator) sweep(ctx context.Context, dir string) error {
 		}
 		return fmt.Errorf("%s is nothing that waits in an outbox", l.Path)
 	}, c.note)
-	if e := c.db.Dismiss(ctx, w.Worker.ID); err == nil {
-		err = e
+	// A worker that did not say that it left may only be out of reach, and go on:
+	// its attempt stays open for a lease, and is lost then, if it is gone.
+	if stays == nil {
+		if e := c.db.Dismiss(ctx, w.Worker.ID); err == nil {
+			err = e
+		}
 	}
 	if err == nil {
 		(&outbox{dir: dir}).clear()
@@ -245,6 +253,14 @@ func (c *Coordinator) Register(mux *http.ServeMux) {
 	mux.Handle("POST "+pathEnd, handle(c, maxBody, finished(c.end)))
 	mux.Handle("POST "+pathLeave, handle(c, maxBody, finished(c.leave)))
 	mux.Handle("GET "+pathSnapshot, http.HandlerFunc(c.snapshot))
+}
+
+// PageKey is what a browser shows that has shown the token once. It opens the page
+// and nothing else.
+func (c *Coordinator) PageKey() string {
+	mac := hmac.New(sha256.New, []byte(c.token))
+	mac.Write([]byte("page"))
+	return hex.EncodeToString(mac.Sum(nil))
 }
 
 // Admits reports whether a text is the token. It takes as long for any text.
@@ -298,18 +314,20 @@ func refuse(w http.ResponseWriter, err error) {
 
 var errEnding = errors.New("the coordinator is ending")
 
-// The longest that a body may take to come in and an answer to go out.
-const transfer = 5 * time.Minute
+// The longest that a body may take to come in and an answer to go out, and the
+// longest that one without the token holds a connection.
+const transfer, unknown = 5 * time.Minute, 10 * time.Second
 
 // handle serves one path: a JSON body of at most so many bytes, and a JSON answer.
 // The context of f ends when nobody waits for the answer any more.
 func handle[In, Out any](c *Coordinator, most int64, f func(context.Context, In) (Out, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		control := http.NewResponseController(w)
+		control.SetReadDeadline(time.Now().Add(unknown)) // the server waits for the body even if it refuses
 		if err := c.authorised(r); err != nil {
 			refuse(w, err)
 			return
 		}
-		control := http.NewResponseController(w)
 		control.SetReadDeadline(time.Now().Add(transfer)) // every server of ours can
 		control.SetWriteDeadline(time.Now().Add(transfer))
 		var in In

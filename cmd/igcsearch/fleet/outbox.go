@@ -77,6 +77,12 @@ func letters(dir string) (names []string, err error) {
 // sent or refused for good. It stops at an error that is temporary.
 func deliver(dir string, send func(letter) error, note func(string)) error {
 	names, err := letters(dir)
+	refused, why := 0, error(nil)
+	defer func() {
+		if refused > 0 {
+			note(fmt.Sprintf("%d reports were not taken, at last: %v", refused, why))
+		}
+	}()
 	for _, name := range names {
 		path := filepath.Join(dir, name)
 		text, err := os.ReadFile(path)
@@ -95,7 +101,7 @@ func deliver(dir string, send func(letter) error, note func(string)) error {
 		if err := send(l); temporary(err) {
 			return err
 		} else if err != nil {
-			note(fmt.Sprintf("not taken: %v", err))
+			refused, why = refused+1, err
 		}
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err

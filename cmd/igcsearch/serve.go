@@ -335,6 +335,7 @@ func keepAccess(ctx context.Context, own fleet.Access, path string, log *jobLog)
 // ends before. failed are the trials that failed.
 func untilOver(ctx context.Context, c *fleet.Coordinator, log *jobLog) (done bool, failed int) {
 	last := ""
+	manned := time.Now() // when a worker was seen last; zero once people were told
 	for {
 		over, failed, reasons, err := c.Over(ctx)
 		if over {
@@ -346,6 +347,12 @@ func untilOver(ctx context.Context, c *fleet.Coordinator, log *jobLog) (done boo
 		if err != nil && ctx.Err() == nil && err.Error() != last {
 			last = err.Error()
 			log.note(last)
+		}
+		if there, err := c.Manned(ctx); there {
+			manned = time.Now()
+		} else if err == nil && !manned.IsZero() && time.Since(manned) > time.Minute {
+			log.note("no worker is there; what is left waits for one")
+			manned = time.Time{}
 		}
 		select {
 		case <-ctx.Done():

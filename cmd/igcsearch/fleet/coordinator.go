@@ -133,8 +133,14 @@ func (c *Coordinator) Over(ctx context.Context) (over bool, failed int, reasons 
 		reasons = append(reasons, d.Study().Name+": "+reason)
 		failed += d.Summary().Failed
 	}
+	there, err := c.Manned(ctx)
+	return err == nil && !there, failed, reasons, err
+}
+
+// Manned reports whether there is a worker.
+func (c *Coordinator) Manned(ctx context.Context) (bool, error) {
 	workers, err := c.db.Workers(ctx)
-	return err == nil && !slices.ContainsFunc(workers, func(w store.Working) bool { return w.Guest }), failed, reasons, err
+	return slices.ContainsFunc(workers, func(w store.Working) bool { return w.Guest }), err
 }
 
 // End has requests that come from now on, or are on their way, answered with

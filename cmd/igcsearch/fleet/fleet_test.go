@@ -3,6 +3,7 @@ package fleet_test
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -79,6 +80,7 @@ type site struct {
 	t            testing.TB
 	dir          string
 	db           *store.DB
+	coordinator  *fleet.Coordinator
 	server       *httptest.Server
 	stop         func()
 	middle       func(http.Handler) http.Handler
@@ -146,7 +148,7 @@ func (s *site) start() *fleet.Coordinator {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { c.Keep(ctx) })
-	s.db = db
+	s.db, s.coordinator = db, c
 	s.stop = func() {
 		s.server.CloseClientConnections()
 		s.server.Close()
@@ -156,6 +158,21 @@ func (s *site) start() *fleet.Coordinator {
 		s.stop = func() {}
 	}
 	return c
+}
+
+// lose takes all workers for lost, as the end of their leases does.
+func (s *site) lose() {
+	s.t.Helper()
+	pool, err := sql.Open("sqlite3", s.databasePath+"?_busy_timeout=10000&_txlock=immediate")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer pool.Close()
+	if _, err := pool.Exec(`UPDATE trial SET status = 'pending', changed = (SELECT changes + 1 FROM study) WHERE id IN (SELECT trial FROM attempt WHERE ended IS NULL);
+		UPDATE attempt SET ended = started, outcome = 'lost', failure = 'lost', worker = NULL WHERE ended IS NULL;
+		DELETE FROM worker WHERE guest; UPDATE study SET changes = changes + 1`); err != nil {
+		s.t.Fatal(err)
+	}
 }
 
 // plan has the coordinator give out a study of so many trials.
@@ -377,6 +394,45 @@ func TestFleet(t *testing.T) {
 		}
 		if err := s.work(t.Context(), fleet.ClientOptions{}, search.Runner{Trainer: trainer{}}); err != nil {
 			t.Fatal(err)
+		}
+		s.check(study)
+	})
+
+	t.Run("a worker that is out of reach for so long that it is taken for lost", func(t *testing.T) {
+		t.Parallel()
+		s := newSite(t)
+		s.start()
+		study := s.plan(1)
+		tr := trainer{after: func(_ search.Job, n int) {
+			switch n {
+			case 1: // a coordinator that this worker cannot reach
+				s.stop()
+				s.advertise = "http://127.0.0.1:1"
+				s.start()
+			case 2:
+				s.lose()
+				// Damaged ones of others do not hold it up.
+				bad := filepath.Join(s.access+".outbox", "0000")
+				if err := errors.Join(os.Mkdir(bad, 0o700), os.WriteFile(filepath.Join(bad, "worker.json"), []byte("{"), 0o600)); err != nil {
+					t.Error(err)
+				}
+				if err := s.coordinator.Sweep(t.Context()); err == nil || !strings.Contains(err.Error(), bad) {
+					t.Errorf("a damaged outbox: %v", err)
+				}
+				os.RemoveAll(bad)
+				if trials, err := s.db.Trials(t.Context(), study.Name); err != nil || trials[0].Epoch != 2 {
+					t.Errorf("after the outbox was delivered: %+v, %v", trials, err)
+				}
+			case 3: // in reach again
+				a, err := fleet.ReadAccess(s.access)
+				a.Address = s.server.URL
+				if err := errors.Join(err, a.Write(s.access)); err != nil {
+					t.Error(err)
+				}
+			}
+		}}
+		if err := s.work(t.Context(), fleet.ClientOptions{}, search.Runner{Trainer: tr}); err != nil {
+			t.Error(err)
 		}
 		s.check(study)
 	})

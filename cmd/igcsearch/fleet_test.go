@@ -83,6 +83,16 @@ func TestCoordinatorPage(t *testing.T) {
 		}
 	}
 
+	// The page alone is not for pages elsewhere either.
+	for host, want := range map[string]int{"localhost:8080": http.StatusOK, "evil.example:8080": http.StatusForbidden} {
+		r := httptest.NewRequest("GET", "http://"+host+"/", nil)
+		r.RemoteAddr = near
+		w := httptest.NewRecorder()
+		if byOwnName(mux).ServeHTTP(w, r); w.Code != want {
+			t.Errorf("the page alone as %s: %d, want %d", host, w.Code, want)
+		}
+	}
+
 	// What a proxy passes on seems near.
 	r := httptest.NewRequest("GET", "http://localhost:8080/", nil)
 	r.RemoteAddr = near

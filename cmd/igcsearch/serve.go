@@ -136,10 +136,22 @@ func runServe(ctx context.Context, o serveOptions, stdout, stderr io.Writer) err
 		listener.Close()
 		return err
 	}
-	if err := serveUntil(ctx, listener, mux, certificates); err != nil {
+	if err := serveUntil(ctx, listener, byOwnName(mux), certificates); err != nil {
 		return err
 	}
 	return ctx.Err()
+}
+
+// byOwnName lets a browser of this machine see the page only by a name of this
+// machine: not a page elsewhere, whose name resolves to it.
+func byOwnName(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if fromHere(r) && !near(r) {
+			http.Error(w, "Open this page by the name or the address of the machine.", http.StatusForbidden)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 func (o serveOptions) bind(ctx context.Context) (net.Listener, error) {
@@ -417,13 +429,20 @@ func (o serveOptions) guarded(next http.Handler, c *fleet.Coordinator, addr net.
 // near reports whether a request is of this machine, and for it by name: not by the
 // name of a page elsewhere that resolves to this one.
 func near(r *http.Request) bool {
-	peer, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil || !net.ParseIP(peer).IsLoopback() {
+	if !fromHere(r) {
 		return false
 	}
 	host := r.Host
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h
 	}
+	if name, err := os.Hostname(); err == nil && host == name {
+		return true
+	}
 	return host == "localhost" || net.ParseIP(strings.Trim(host, "[]")).IsLoopback()
+}
+
+func fromHere(r *http.Request) bool {
+	peer, _, err := net.SplitHostPort(r.RemoteAddr)
+	return err == nil && net.ParseIP(peer).IsLoopback()
 }

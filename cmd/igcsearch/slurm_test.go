@@ -165,6 +165,7 @@ func (c cluster) process(task string) int {
 			continue
 		}
 		env, _ := os.ReadFile(file)
+		env = append([]byte{0}, env...)
 		has := func(v string) bool { return bytes.Contains(env, []byte("\x00"+v+"\x00")) }
 		if has("SLURM_ARRAY_JOB_ID="+array) && has("SLURM_ARRAY_TASK_ID="+index) {
 			return pid
@@ -231,7 +232,7 @@ func (c cluster) testSameBits() {
 
 func (c cluster) testFaults() {
 	t := c.t
-	const settings = " --set name=long --set epochs=120 --set train_pictures=1500"
+	const settings = " --set name=long --set epochs=250 --set train_pictures=1500"
 	coordinator, array := c.submit("cells.toml --coordinator --workers 8 --at-most 3 --trials-per-worker 1 --notice 30s" + settings)
 	db := filepath.Join(c.dir, "igcsearch.db")
 

@@ -85,8 +85,8 @@ func NewClient(o ClientOptions) *Client {
 
 // reach makes an HTTP client that trusts the certificate of an access file too.
 func reach(certificate string) *http.Client {
+	// No proxy of the environment: it is for the web, and the coordinator is near.
 	transport := &http.Transport{
-		Proxy:                 http.ProxyFromEnvironment,
 		DialContext:           (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
 		TLSHandshakeTimeout:   10 * time.Second,
 		ResponseHeaderTimeout: 30 * time.Second,

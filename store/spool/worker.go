@@ -32,7 +32,8 @@ type worker struct {
 	left  bool
 	by    bool // replaced by another of its job
 	watch watch
-	asked time.Time // whether its job is gone
+	ended bool // its job, as Options.Gone said
+	ask   bool // whether it has
 }
 
 // watch is what this process has seen of a heartbeat.
@@ -114,7 +115,30 @@ func (f *Folder) Beat(ctx context.Context) (next time.Duration, err error) {
 	if err := f.putBeat(); err != nil {
 		return next, explain("extend the lease of this process in", f.dir, err)
 	}
-	return next, explain("look at the workers of", f.dir, f.watch(ctx))
+	if err := f.watch(); err != nil {
+		return next, explain("look at the workers of", f.dir, err)
+	}
+	f.askScheduler(ctx)
+	return next, nil
+}
+
+// askScheduler asks whether the jobs of workers that stand still have ended. The
+// answer may take long, and nobody waits for it. f.mu is held, but not meanwhile.
+func (f *Folder) askScheduler(ctx context.Context) {
+	var list []*worker
+	for _, w := range f.workers {
+		if w.ask {
+			list = append(list, w)
+		}
+	}
+	for _, w := range list {
+		w.ask = false
+		job := w.Job
+		f.mu.Unlock()
+		ended := f.o.Gone(ctx, job)
+		f.mu.Lock()
+		w.ended = ended
+	}
 }
 
 // meet reads the files of workers that are new. f.mu is held.
@@ -159,7 +183,7 @@ func (f *Folder) worker(id string) *worker {
 
 // watch looks which workers and claims are lost, of those that have trials. f.mu
 // is held.
-func (f *Folder) watch(ctx context.Context) error {
+func (f *Folder) watch() error {
 	if time.Since(f.looked) < f.lease/20 {
 		return nil // looks cost the network; nothing is late by so little
 	}
@@ -195,7 +219,7 @@ func (f *Folder) watch(ctx context.Context) error {
 			}
 		}
 		looked[id] = true
-		why, err := f.gone(ctx, folder, id)
+		why, err := f.gone(folder, id)
 		if err != nil {
 			return err
 		}
@@ -208,7 +232,7 @@ func (f *Folder) watch(ctx context.Context) error {
 }
 
 // gone says why a worker is lost, "" if it is not.
-func (f *Folder) gone(ctx context.Context, folder, id string) (why string, err error) {
+func (f *Folder) gone(folder, id string) (why string, err error) {
 	w := f.worker(id)
 	switch {
 	case w.left:
@@ -231,18 +255,9 @@ func (f *Folder) gone(ctx context.Context, folder, id string) (why string, err e
 	if !f.stands(&w.watch, beat, patience) {
 		return "", nil
 	}
-	if w.Job != "" && f.o.Gone != nil {
-		// To ask a scheduler costs it, and us.
-		if !w.asked.IsZero() && time.Since(w.asked) < f.lease/3 {
-			if f.lost[id] == "" {
-				return "", nil
-			}
-			return f.lost[id], nil
-		}
-		w.asked = time.Now()
-		if !f.o.Gone(ctx, w.Job) {
-			return "", nil
-		}
+	if w.Job != "" && f.o.Gone != nil && !w.ended {
+		w.ask = true // Beat does
+		return "", nil
 	}
 	return "its process stood still for its lease", nil
 }

@@ -391,7 +391,7 @@ func (f *Folder) update(ctx context.Context) error {
 			}
 		}
 	}
-	if err := f.watch(ctx); err != nil {
+	if err := f.watch(); err != nil {
 		return err
 	}
 	f.moment = max(f.moment, 1) // 0 asks for all

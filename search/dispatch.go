@@ -164,20 +164,15 @@ type Worker struct {
 func (d *Dispatch) Claim(ctx context.Context, w Worker, ask Ask) (claim *Claim, wait time.Duration, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if !d.over || d.failed != nil { // what failed may have been mended
+		if err := d.poll(ctx); err != nil {
+			return nil, 0, err
+		}
+	}
 	if d.failed != nil {
-		if err := d.poll(ctx); err != nil {
-			return nil, 0, err
-		}
-		if d.failed != nil {
-			return nil, 0, d.failed
-		}
+		return nil, 0, d.failed
 	}
-	if !d.over {
-		if err := d.poll(ctx); err != nil {
-			return nil, 0, err
-		}
-		d.checkBudget()
-	}
+	d.checkBudget()
 	if !d.over {
 		if claim, err = d.take(ctx, w, ask); claim != nil || err != nil {
 			return claim, 0, err

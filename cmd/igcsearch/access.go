@@ -36,6 +36,20 @@ func openWriter(ctx context.Context, path string) (*store.DB, error) {
 	return store.Open(ctx, path)
 }
 
+// openRunner is openWriter by a process that works on the trials.
+func openRunner(ctx context.Context, path string) (*store.DB, error) {
+	db, err := openWriter(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	if err := db.Join(ctx); err != nil {
+		db.Close()
+		return nil, err
+	}
+	db.SetGone(new(jobs).Gone) // of workers that a coordinator has, or had
+	return db, nil
+}
+
 // notAccess refuses an access file where only a database will do.
 func notAccess(path string) error {
 	if fleet.IsAccess(path) {

@@ -91,16 +91,6 @@ func resultsOf(ctx context.Context, db *store.DB, study search.Study) (results, 
 	return r, nil
 }
 
-// openResults is readResults from a database file.
-func openResults(ctx context.Context, path, nameOrFile string) (results, error) {
-	db, err := openReader(ctx, path)
-	if err != nil {
-		return results{}, err
-	}
-	defer db.Close()
-	return readResults(ctx, db, nameOrFile)
-}
-
 // systemResult sums up the trials of one network.
 type systemResult struct {
 	space.System

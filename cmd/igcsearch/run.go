@@ -108,15 +108,11 @@ func runRun(ctx context.Context, o runOptions, stdout, stderr io.Writer) error {
 		return err
 	}
 	study, trials := p.study, p.trials
-	db, err := openWriter(ctx, o.db)
+	db, err := openRunner(ctx, o.db)
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	if err := db.Join(ctx); err != nil {
-		return err
-	}
-	db.SetGone(new(jobs).Gone) // of workers that a coordinator had
 	workers, err := p.workers(ctx, o.workers, func() ([]search.Trial, error) {
 		stored, err := db.Trials(ctx, study.Name)
 		if errors.Is(err, store.ErrNoStudy) {
@@ -216,12 +212,21 @@ func prepare(ctx context.Context, study search.Study, dataDir string, on device,
 	if err != nil {
 		return nil, err
 	}
-	data, err := d.train.Load(ctx, study)
+	study, trials, data, err := planned(ctx, d.train, study, stderr)
 	if err != nil {
 		return nil, err
 	}
+	return &prepared{d, study, trials, data}, nil
+}
+
+// planned is a study with what its pictures say of it, and its trials.
+func planned(ctx context.Context, train *trainer.Trainer, study search.Study, stderr io.Writer) (search.Study, []search.Trial, trainer.Data, error) {
+	data, err := train.Load(ctx, study)
+	if err != nil {
+		return study, nil, data, err
+	}
 	identify(&study, data, stderr)
-	return &prepared{d, study, study.Trials(data.Shape, len(data.Classes)), data}, nil
+	return study, study.Trials(data.Shape, len(data.Classes)), data, nil
 }
 
 // headline says what is about to be trained, and on what.

@@ -23,6 +23,7 @@ import (
 	"igcsearch/cmd/igcsearch/fleet"
 	"igcsearch/cmd/igcsearch/live"
 	"igcsearch/search"
+	"igcsearch/trainer"
 )
 
 type serveOptions struct {
@@ -224,21 +225,17 @@ func runCoordinator(ctx context.Context, o serveOptions, mux *http.ServeMux, cer
 		if err != nil {
 			return err
 		}
-		s, trials, err := planned(ctx, s, o.data, stderr)
+		s, trials, _, err := planned(ctx, trainer.New(trainer.Options{DataDir: o.data}), s, stderr)
 		if err != nil {
 			return err
 		}
 		plans = append(plans, plan{s, trials})
 	}
-	db, err := openWriter(ctx, o.db)
+	db, err := openRunner(ctx, o.db)
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	if err := db.Join(ctx); err != nil {
-		return err
-	}
-	db.SetGone(new(jobs).Gone)
 	coordinator, err := fleet.NewCoordinator(ctx, fleet.Options{DB: db, Access: o.access, Token: token, Program: fleetProgram(), Note: log.note})
 	if err != nil {
 		return err

@@ -35,22 +35,12 @@ func planAt(ctx context.Context, access, data string, study search.Study, stderr
 	if _, err := fleet.ReadAccess(access); err != nil {
 		return fmt.Errorf("%w; or let --coordinator submit one", err)
 	}
-	study, trials, err := planned(ctx, study, data, stderr)
+	study, trials, _, err := planned(ctx, trainer.New(trainer.Options{DataDir: data}), study, stderr)
 	if err != nil {
 		return err
 	}
 	_, err = fleet.Tell(ctx, access, fleetProgram(), study, trials)
 	return err
-}
-
-// planned is a study with what its pictures say of it, and its trials.
-func planned(ctx context.Context, study search.Study, data string, stderr io.Writer) (search.Study, []search.Trial, error) {
-	d, err := trainer.New(trainer.Options{DataDir: data}).Load(ctx, study)
-	if err != nil {
-		return study, nil, err
-	}
-	identify(&study, d, stderr)
-	return study, study.Trials(d.Shape, len(d.Classes)), nil
 }
 
 // builtProgram is the file of this program, for jobs that start later and

@@ -15,7 +15,7 @@ func FuzzEpochJSON(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, bits uint64, n int) {
 		x := math.Float64frombits(bits)
-		want := search.Epoch{n, x, -x, n + 1, n + 2, n + 3, n + 4, n + 5, n + 6, x / 2, x * 3}
+		want := search.Epoch{n, x, -x, n + 1, n + 2, n + 3, n + 4, n + 5, n + 6, x / 5, x / 7, x / 2, x * 3}
 		text, err := json.Marshal(want)
 		if err != nil {
 			t.Fatal(err)
@@ -25,11 +25,12 @@ func FuzzEpochJSON(f *testing.F) {
 			t.Fatalf("%s: %v", text, err)
 		}
 		same := func(a, b float64) bool { return math.Float64bits(a) == math.Float64bits(b) }
-		if !same(got.LearningRate, want.LearningRate) || !same(got.TrainLoss, want.TrainLoss) || !same(got.TrainSeconds, want.TrainSeconds) || !same(got.EvalSeconds, want.EvalSeconds) {
+		if !same(got.LearningRate, want.LearningRate) || !same(got.TrainLoss, want.TrainLoss) || !same(got.ValidationLoss, want.ValidationLoss) || !same(got.TestLoss, want.TestLoss) || !same(got.TrainSeconds, want.TrainSeconds) || !same(got.EvalSeconds, want.EvalSeconds) {
 			t.Fatalf("%s became %+v", text, got)
 		}
-		got.LearningRate, got.TrainLoss, got.TrainSeconds, got.EvalSeconds = 0, 0, 0, 0
-		want.LearningRate, want.TrainLoss, want.TrainSeconds, want.EvalSeconds = 0, 0, 0, 0
+		for _, e := range []*search.Epoch{&got, &want} {
+			e.LearningRate, e.TrainLoss, e.ValidationLoss, e.TestLoss, e.TrainSeconds, e.EvalSeconds = 0, 0, 0, 0, 0, 0
+		}
 		if got != want {
 			t.Fatalf("%+v, want %+v", got, want)
 		}

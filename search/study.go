@@ -44,6 +44,38 @@ const (
 	AugmentScaleCropMirror = "scale-crop-mirror"
 )
 
+// The values of Study.Schedule: how the learning rate falls from
+// Study.LearningRate, after Study.Warmup.
+const (
+	// ScheduleStep divides by 10 at each of Study.Drops.
+	ScheduleStep = "step"
+	// ScheduleLinear falls to 0 on a straight line.
+	ScheduleLinear = "linear"
+	// ScheduleCosine falls to 0 on half a wave of a cosine (Loshchilov and
+	// Hutter, arXiv:1608.03983, without restarts).
+	ScheduleCosine = "cosine"
+)
+
+// The values of Study.WeightDecayOn.
+const (
+	// DecayAll is every parameter, as in the code of the paper's authors.
+	DecayAll = "all"
+	// DecayWeights leaves out the biases of linear layers and the shifts of
+	// normalisations. Studies that older versions stored have it.
+	DecayWeights = "weights"
+)
+
+// The values of Study.BNStatistics: by which mean and variance an evaluation
+// normalises.
+const (
+	// BNRunning is the exponential average over the steps of the training.
+	BNRunning = "running"
+	// BNPrecise recomputes them before each evaluation, with the weights as they
+	// are, over Study.BNPictures training pictures (Wu and Johnson,
+	// arXiv:2105.07576).
+	BNPrecise = "precise"
+)
+
 // datasets are the values of Study.Dataset.
 var datasets = []string{"synthetic", "cifar10", "cifar100", "cifar100-coarse", "svhn", "folder"}
 
@@ -142,9 +174,27 @@ type Study struct {
 	Drops []float64 `toml:"drops" json:"drops"`
 	// Momentum is Nesterov's µ, in [0, 1).
 	Momentum float64 `toml:"momentum" json:"momentum"`
-	// WeightDecay is added as WeightDecay·w to the gradients of convolution
-	// and linear weights and of batch-norm scales.
+	// WeightDecay is added as WeightDecay·w to the gradients of the parameters
+	// that WeightDecayOn names.
 	WeightDecay float64 `toml:"weight_decay" json:"weight_decay"`
+	// WeightDecayOn is DecayAll or DecayWeights. Normalize makes DecayWeights "",
+	// which is what older versions stored.
+	WeightDecayOn string `toml:"weight_decay_on" json:"weight_decay_on,omitempty"`
+	// Schedule is ScheduleStep, ScheduleLinear or ScheduleCosine. Normalize makes
+	// ScheduleStep "", and clears Drops beside the others.
+	Schedule string `toml:"schedule" json:"schedule,omitempty"`
+	// Warmup is the fraction of the training, in [0, 1), in which the learning rate
+	// rises from 0 on a straight line.
+	Warmup float64 `toml:"warmup" json:"warmup,omitempty"`
+	// BNStatistics is BNRunning or BNPrecise. Normalize makes BNRunning "".
+	BNStatistics string `toml:"bn_statistics" json:"bn_statistics,omitempty"`
+	// BNPictures is how many training pictures BNPrecise measures the statistics on,
+	// in full batches; Normalize makes it 0 without BNPrecise, else at least one batch.
+	BNPictures int `toml:"bn_pictures" json:"bn_pictures,omitempty"`
+	// WeightAverage is the horizon of an exponential average of the weights,
+	// which is evaluated in place of the weights: below 1 a fraction of the training, from
+	// 1 on a number of steps; 0 evaluates the weights themselves.
+	WeightAverage float64 `toml:"weight_average" json:"weight_average,omitempty"`
 	// EvaluateEvery is how many epochs lie between two evaluations; the last
 	// epoch is always evaluated.
 	EvaluateEvery int `toml:"evaluate_every" json:"evaluate_every"`
@@ -259,7 +309,7 @@ func Default() Study {
 		Kernel: 9, Tolerance: 0.024, Blocks: 6,
 		Seeds: 5, Epochs: 400, Batch: 64,
 		LearningRate: 0.1, Drops: []float64{0.5, 0.75, 0.875},
-		Momentum: 0.9, WeightDecay: 1e-4, EvaluateEvery: 1,
+		Momentum: 0.9, WeightDecay: 1e-4, WeightDecayOn: DecayAll, BNPictures: 2048, EvaluateEvery: 1,
 		Halving:      Halving{Reduction: 3, Systems: 64},
 		Race:         Race{Alpha: 0.05, Systems: 64},
 		RetryCrashed: 1, RetryTimeout: 1, RetryMemory: 1, StopAfter: 5,
@@ -313,6 +363,7 @@ func (s Study) Normalize() (Study, error) {
 	check(s.WeightDecay >= 0 && s.WeightDecay <= 1e6, "weight_decay %g: want 0 to 1e6", s.WeightDecay)
 	check(s.EvaluateEvery >= 1, "evaluate_every %d: want 1 or more", s.EvaluateEvery)
 	check(s.Workers >= 0, "workers %d: want 0 (what the devices are fastest with) or more", s.Workers)
+	s.normalizeTraining(check)
 	s.normalizeStrategy(check)
 	s.checkRun(check)
 	for i, d := range s.Drops {
@@ -474,6 +525,34 @@ func (s Study) buildable() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// normalizeTraining checks the schedule, the decay and what an evaluation uses, and
+// brings them to their one form: settings that older versions did not have are left
+// out where they say what those versions did.
+func (s *Study) normalizeTraining(check func(ok bool, format string, a ...any)) {
+	one := func(key string, value *string, old string, others ...string) {
+		if *value == old {
+			*value = ""
+		}
+		check(*value == "" || slices.Contains(others, *value), "%s %q: want %q", key, *value, append([]string{old}, others...))
+	}
+	one("weight_decay_on", &s.WeightDecayOn, DecayWeights, DecayAll)
+	one("schedule", &s.Schedule, ScheduleStep, ScheduleLinear, ScheduleCosine)
+	one("bn_statistics", &s.BNStatistics, BNRunning, BNPrecise)
+	if s.Schedule != "" {
+		s.Drops = nil
+	}
+	check(s.Warmup >= 0 && s.Warmup < 1, "warmup %g: want a fraction of the training in [0, 1)", s.Warmup)
+	if s.BNStatistics == "" {
+		s.BNPictures = 0
+	} else {
+		check(s.BNPictures >= 1, "bn_pictures %d: want 1 or more training pictures, 2048 is usual", s.BNPictures)
+		s.BNPictures = max(s.BNPictures, s.Batch)
+	}
+	check(s.WeightAverage >= 0 && s.WeightAverage <= 1e9, "weight_average %g: want a fraction of the training below 1, a number of steps from 1 on, or 0 for no average", s.WeightAverage)
+	check(s.WeightAverage == 0 || s.BNStatistics == BNPrecise,
+		`weight_average %g: the running statistics are those of the weights themselves, so it needs bn_statistics = "precise"`, s.WeightAverage)
 }
 
 // normalizeSizes checks and fills in what only a folder has: the sizes that
@@ -669,8 +748,8 @@ func Diff(there, here Study) []string {
 		}
 		key, _, _ := strings.Cut(tag, ",")
 		differ := func(key string, x, y any) {
-			if fmt.Sprint(x) != fmt.Sprint(y) {
-				lines = append(lines, fmt.Sprintf("%s: %v there, %v here", key, x, y))
+			if a, b := fmt.Sprint(x), fmt.Sprint(y); a != b {
+				lines = append(lines, fmt.Sprintf("%s: %s there, %s here", key, cmp.Or(a, "not set"), cmp.Or(b, "not set")))
 			}
 		}
 		if f.Type.Kind() != reflect.Struct {

@@ -204,7 +204,10 @@ func TestFingerprint(t *testing.T) {
 
 	t.Run("the stored form stays what it is, or no study could go on", func(t *testing.T) {
 		golden := filepath.Join("testdata", "settings.golden")
-		got := string(base.Settings()) + "\n" + base.Fingerprint() + "\n"
+		older := budgetStudy() // what it was before there was a choice
+		older.DataSum, older.WeightDecayOn = "0123", search.DecayWeights
+		older = normal(t, older)
+		got := string(older.Settings()) + "\n" + older.Fingerprint() + "\n" + string(base.Settings()) + "\n" + base.Fingerprint() + "\n"
 		if *update {
 			if err := os.WriteFile(golden, []byte(got), 0o666); err != nil {
 				t.Fatal(err)

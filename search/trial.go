@@ -94,6 +94,10 @@ type Epoch struct {
 	TrainCorrect, TrainTotal           int
 	ValidationCorrect, ValidationTotal int // total 0: not evaluated
 	TestCorrect, TestTotal             int // total 0: not evaluated
+	// ValidationLoss and TestLoss are the mean cross-entropy (nats) of the
+	// evaluated pictures; 0 if there are none, or if an older igcsearch measured
+	// the epoch.
+	ValidationLoss, TestLoss float64
 	// TrainSeconds covers training steps and their input; loading and
 	// evaluation excluded.
 	TrainSeconds float64

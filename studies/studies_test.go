@@ -135,6 +135,7 @@ func TestLoad(t *testing.T) {
 		want := search.Default()
 		want.Name, want.Dataset, want.Pairs, want.Seeds, want.Drops = "mine", "cifar10", []string{"64x1", "40x2"}, 2, []float64{0.5}
 		want.Tolerance = 0                                        // of a budget only
+		want.BNPictures = 0                                       // of precise statistics only
 		want.Halving, want.Race = search.Halving{}, search.Race{} // of their strategies only
 		if !reflect.DeepEqual(got, want) {
 			t.Errorf("got %+v, want %+v", got, want)
@@ -277,10 +278,10 @@ func TestErrors(t *testing.T) {
 		{"key in other letters", head + "Epochs = 3\n"},
 		{"key twice in other letters", head + "epochs = 3\n\"EPOCHS\" = 7\n"},
 		{"key in other letters, of another type", head + "Epochs = '3'\n"},
-		{"table", head + "[schedule]\nepochs = 3\n"},
+		{"table", head + "[timetable]\nepochs = 3\n"},
 		{"table of a known key", head + "[epochs]\n"},
 		{"dotted key", head + "epochs.first = 3\n"},
-		{"unknown dotted key", head + "schedule.epochs = 3\n"},
+		{"unknown dotted key", head + "timetable.epochs = 3\n"},
 		{"string for a number", head + "epochs = '3'\n"},
 		{"fraction for a whole number", head + "epochs = 3.5\n"},
 		{"number for a string", "name = 3\n"},

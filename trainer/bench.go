@@ -143,7 +143,7 @@ func (o BenchOptions) model(threads int) (*graph.Model, error) {
 
 func benchStep(m *graph.Model) error {
 	_, err := m.Step()
-	m.Update(0.01, 0.9, 1e-4)
+	m.Update(graph.Rates{Learning: 0.01}, 0.9, 1e-4)
 	return err
 }
 

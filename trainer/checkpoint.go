@@ -19,8 +19,9 @@ import (
 //	each), then for each tensor: length of the name (uint32), the name,
 //	number of values (uint32), the values (float32)
 //
-// all little-endian: parameters, "velocity/" + name of each, running
-// statistics. Seed and epoch are the position of the random numbers. The
+// all little-endian: parameters, each followed by "velocity/" + name and, if
+// averages are kept, "average/" + name; running statistics; if precise statistics
+// are measured, "precise/" + name of each, as of the last evaluation. Seed and epoch are the position of the random numbers. The
 // arithmetic is there because each has bits of its own: a training that changed
 // it half-way would be the result of neither. It is the number of an
 // instruction set, or 256 + 90 for "cuda sm_90".
@@ -61,8 +62,40 @@ func tensors(m *graph.Model) []graph.Stat {
 	var list []graph.Stat
 	for _, p := range m.Params {
 		list = append(list, graph.Stat{Name: p.Name, Value: p.Value}, graph.Stat{Name: "velocity/" + p.Name, Value: p.Velocity})
+		if p.Average != nil {
+			list = append(list, graph.Stat{Name: "average/" + p.Name, Value: p.Average})
+		}
 	}
-	return append(list, m.Stats...)
+	list = append(list, m.Stats...)
+	for _, s := range m.Precise {
+		list = append(list, graph.Stat{Name: "precise/" + s.Name, Value: s.Value})
+	}
+	return list
+}
+
+// evaluated lists, in the order of the layers, the parameters and statistics that
+// an evaluation of a study uses: averages in place of weights and precise statistics
+// in place of running ones, where there are any.
+func evaluated(m *graph.Model) []Tensor {
+	var list []Tensor
+	add := func(name string, data []float32, shape ...int) {
+		list = append(list, Tensor{name, shape, append([]float32(nil), data...)}) // the model's own is freed
+	}
+	for _, p := range m.Params {
+		value := p.Value
+		if p.Average != nil {
+			value = p.Average
+		}
+		add(p.Name, value, p.Shape...)
+	}
+	stats := m.Stats
+	if m.Precise != nil {
+		stats = m.Precise
+	}
+	for _, s := range stats {
+		add(s.Name, s.Value, len(s.Value))
+	}
+	return list
 }
 
 // header is what says whose checkpoint it is.

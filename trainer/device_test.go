@@ -240,7 +240,7 @@ func TestWorkers(t *testing.T) {
 // lagging hears of steps late, and fails on its own.
 type lagging struct{ engine }
 
-func (l lagging) Train(ctx context.Context, epoch int, order []int, rates []float32, done func(int, float64, int) error) error {
+func (l lagging) Train(ctx context.Context, epoch int, order []int, rates []graph.Rates, done func(int, float64, int) error) error {
 	if err := done(0, 2, 1); err != nil {
 		return err
 	}

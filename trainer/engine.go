@@ -19,14 +19,20 @@ type engine interface {
 	// Arithmetic names whose bits the results are: "avx512", "cuda sm_90".
 	Arithmetic() string
 	// Train trains on the pictures of order, batch by batch; len(order) is a
-	// multiple of the batch, rates[k] the learning rate of step k. done hears
+	// multiple of the batch, rates[k] are those of step k. done hears
 	// of every step in order, with the mean loss (nats) and how many pictures
 	// it got right, from the goroutine that called Train and perhaps some steps
 	// late; its error ends the training. So does ctx, with its error.
-	Train(ctx context.Context, epoch int, order []int, rates []float32, done func(step int, loss float64, correct int) error) error
-	// Evaluate counts the pictures of a split that the network gets right, as
-	// they are and by the running statistics. The split is not empty.
-	Evaluate(ctx context.Context, split *dataset.Split) (correct int, err error)
+	Train(ctx context.Context, epoch int, order []int, rates []graph.Rates, done func(step int, loss float64, correct int) error) error
+	// Measure recomputes the precise statistics with the weights as they are, on
+	// the training pictures of order, as they are; len(order) is a multiple of the
+	// batch. It changes nothing that a training step needs.
+	Measure(ctx context.Context, order []int) error
+	// Exchange swaps the weights with their averages.
+	Exchange() error
+	// Evaluate tells how right the network is on the pictures of a split, as they
+	// are, by the statistics of graph.Model.Evaluate. The split is not empty.
+	Evaluate(ctx context.Context, split *dataset.Split) (gpu.Score, error)
 	// Push takes over what was set in Model.
 	Push() error
 	// Pull brings Model up to date.
@@ -58,7 +64,7 @@ func newCPU(net space.Network, n, threads int, set *dataset.Set, o gpu.Options) 
 	if err != nil {
 		return nil, err
 	}
-	m, err := graph.New(net, n, graph.Options{ISA: isa, Threads: threads})
+	m, err := graph.New(net, n, graph.Options{ISA: isa, Threads: threads, DecayAll: o.DecayAll, Average: o.Average, Precise: o.Precise})
 	if err != nil {
 		return nil, err
 	}
@@ -82,10 +88,10 @@ func (c *cpu) next(ctx context.Context, from *dataset.Batches, n int) error {
 	return err
 }
 
-func (c *cpu) Train(ctx context.Context, epoch int, order []int, rates []float32, done func(step int, loss float64, correct int) error) error {
+func (c *cpu) Train(ctx context.Context, epoch int, order []int, rates []graph.Rates, done func(step int, loss float64, correct int) error) error {
 	batches := c.set.Batches(ctx, &c.set.Train, order, c.batch, c.o.Augmentation, c.o.Seed, uint64(epoch))
 	defer batches.Close()
-	for step, rate := range rates {
+	for step, r := range rates {
 		if err := c.next(ctx, batches, c.batch); err != nil {
 			return err
 		}
@@ -93,7 +99,7 @@ func (c *cpu) Train(ctx context.Context, epoch int, order []int, rates []float32
 		if err != nil {
 			return err
 		}
-		c.model.Update(rate, c.o.Momentum, c.o.WeightDecay)
+		c.model.Update(r, c.o.Momentum, c.o.WeightDecay)
 		if err := done(step, loss, c.model.Correct(true)); err != nil {
 			return err
 		}
@@ -101,19 +107,43 @@ func (c *cpu) Train(ctx context.Context, epoch int, order []int, rates []float32
 	return nil
 }
 
-func (c *cpu) Evaluate(ctx context.Context, split *dataset.Split) (correct int, err error) {
+func (c *cpu) Measure(ctx context.Context, order []int) error {
+	batches := c.set.Batches(ctx, &c.set.Train, order, c.batch, nil, c.o.Seed, 0)
+	defer batches.Close()
+	for range len(order) / c.batch {
+		if err := c.next(ctx, batches, c.batch); err != nil {
+			return err
+		}
+		if err := c.model.Measure(); err != nil {
+			return err
+		}
+	}
+	c.model.Measured()
+	return nil
+}
+
+func (c *cpu) Exchange() error {
+	c.model.Exchange()
+	return nil
+}
+
+func (c *cpu) Evaluate(ctx context.Context, split *dataset.Split) (s gpu.Score, err error) {
 	batches := c.set.Batches(ctx, split, nil, c.batch, nil, c.o.Seed, 0)
 	defer batches.Close()
 	for first := 0; first < split.Len(); first += c.batch {
-		if err := c.next(ctx, batches, min(c.batch, split.Len()-first)); err != nil {
-			return 0, err
+		n := min(c.batch, split.Len()-first)
+		if err := c.next(ctx, batches, n); err != nil {
+			return s, err
 		}
-		if _, err := c.model.Evaluate(); err != nil {
-			return 0, err
+		loss, err := c.model.Evaluate()
+		if err != nil {
+			return s, err
 		}
-		correct += c.model.Correct(false)
+		s.Loss += loss * float64(n)
+		s.Correct += c.model.Correct(false)
 	}
-	return correct, nil
+	s.Loss /= float64(split.Len())
+	return s, nil
 }
 
 func (c *cpu) Last() (pictures []float32, labels []int, logits []float32, err error) {

@@ -72,7 +72,7 @@ func TestInitialise(t *testing.T) {
 			continue
 		}
 		want := float32(0)
-		if p.Decays {
+		if strings.HasSuffix(p.Name, ".weight") {
 			want = 1
 		}
 		if slices.ContainsFunc(p.Value, func(v float32) bool { return v != want }) {

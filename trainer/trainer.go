@@ -1,11 +1,12 @@
 // Package trainer trains the network of one trial: schedule, optimiser,
 // epochs, evaluation and checkpoint. It implements search.Trainer.
 //
-// The protocol is the paper's (Section 5.2): SGD with Nesterov momentum,
-// weight decay on convolution and linear weights and normalisation scales, a
-// learning rate that falls to a tenth at given fractions of the training. What
-// the paper leaves open follows its authors' code: variance 2/fan_in for
-// convolutions, uniform ±sqrt(1/fan_in) for the linear layer.
+// The protocol is the paper's (Section 5.2): SGD with Nesterov momentum, weight
+// decay, a learning rate that falls to a tenth at given fractions of the
+// training. What the paper leaves open follows its authors' code: decay of every
+// parameter, variance 2/fan_in for convolutions, uniform ±sqrt(1/fan_in) for the
+// linear layer. A study may choose other schedules, and evaluate averages of the
+// weights by precise statistics.
 //
 // A result is a pure function of the study's settings, the pair, the seed and
 // the arithmetic: an instruction set, or a kind of GPU. Every random number
@@ -20,6 +21,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"time"
 
@@ -140,7 +142,8 @@ func (t *Trainer) start(ctx context.Context, job search.Job) (*training, error) 
 	// normalisation over a few pictures would be a rough one.
 	tr := &training{job: job, set: set, batch: batch(s, set)}
 	tr.steps = set.Train.Len() / tr.batch
-	o := gpu.Options{Seed: uint64(job.Seed), Momentum: float32(s.Momentum), WeightDecay: float32(s.WeightDecay)}
+	o := gpu.Options{Seed: uint64(job.Seed), Momentum: float32(s.Momentum), WeightDecay: float32(s.WeightDecay),
+		DecayAll: s.WeightDecayOn == search.DecayAll, Average: s.WeightAverage > 0, Precise: s.BNStatistics == search.BNPrecise}
 	switch s.Augment {
 	case search.AugmentCropMirror:
 		o.Augmentation = &dataset.Augmentation{Pad: s.Pad, Mirror: true}
@@ -182,15 +185,27 @@ func initialise(params []graph.Param, seed uint64) {
 				p.Value[i] = float32(n * math.Sqrt(2/float64(p.FanIn)))
 			case p.FanIn > 0:
 				p.Value[i] = float32((2*uniform() - 1) * math.Sqrt(1/float64(p.FanIn)))
-			case p.Decays: // a scale; shifts and biases do not decay
+			case strings.HasSuffix(p.Name, ".weight"): // a scale
 				p.Value[i] = 1
 			}
 		}
 	}
 }
 
-// learningRate of a step, counted from 0 over the whole training.
+// learningRate of a step, counted from 0 over the whole training of so many steps.
 func learningRate(s search.Study, step, steps int) float64 {
+	warm := s.Warmup * float64(steps)
+	if float64(step) < warm {
+		return s.LearningRate * min(1, float64(step+1)/warm)
+	}
+	// The fraction of the way from the end of the warm-up to the end.
+	done := (float64(step) - warm) / (float64(steps) - warm)
+	switch s.Schedule {
+	case search.ScheduleLinear:
+		return s.LearningRate * (1 - done)
+	case search.ScheduleCosine:
+		return s.LearningRate * (1 + math.Cos(math.Pi*done)) / 2
+	}
 	rate := s.LearningRate
 	for _, d := range s.Drops {
 		if float64(step) >= d*float64(steps) {
@@ -198,6 +213,18 @@ func learningRate(s search.Study, step, steps int) float64 {
 		}
 	}
 	return rate
+}
+
+// averageShare is the share of the weights after a step, counted from 0, in their
+// average. With β = 1 − 1/horizon the average of t steps is
+// Σ β^(t−i)·w_i / Σ β^(t−i), which does not lean towards the first weights.
+func averageShare(s search.Study, step, steps int) float64 {
+	horizon := s.WeightAverage
+	if horizon < 1 {
+		horizon = max(1, horizon*float64(steps))
+	}
+	beta := 1 - 1/horizon
+	return (1 - beta) / (1 - math.Pow(beta, float64(step+1)))
 }
 
 // order is that of an epoch's pictures, without the rest that fills no batch.
@@ -209,6 +236,22 @@ func (tr *training) order(epoch int) []int {
 func (tr *training) rate(epoch, step int) float64 {
 	s := tr.job.Study
 	return learningRate(s, (epoch-1)*tr.steps+step, s.Epochs*tr.steps)
+}
+
+// rates are what the engine wants to know of a step of an epoch.
+func (tr *training) rates(epoch, step int) graph.Rates {
+	r := graph.Rates{Learning: float32(tr.rate(epoch, step))}
+	if s := tr.job.Study; s.WeightAverage > 0 {
+		r.Average = float32(averageShare(s, (epoch-1)*tr.steps+step, s.Epochs*tr.steps))
+	}
+	return r
+}
+
+// measured are the training pictures that precise statistics are measured on: the
+// same before each evaluation. No epoch has the number 0.
+func (tr *training) measured() []int {
+	n := min(tr.job.Study.BNPictures, tr.set.Train.Len()) / tr.batch * tr.batch
+	return dataset.Order(tr.set.Train.Len(), uint64(tr.job.Seed), 0)[:n]
 }
 
 // Train implements search.Trainer.
@@ -232,15 +275,9 @@ func (t *Trainer) Train(ctx context.Context, job search.Job, r search.Reporter) 
 			return err
 		}
 		if epoch%job.Study.EvaluateEvery == 0 || epoch == job.Study.Epochs {
-			begin := time.Now()
-			if m.ValidationCorrect, err = tr.evaluate(ctx, &tr.set.Validation); err != nil {
+			if err := tr.evaluate(ctx, &m); err != nil {
 				return err
 			}
-			if m.TestCorrect, err = tr.evaluate(ctx, &tr.set.Test); err != nil {
-				return err
-			}
-			m.ValidationTotal, m.TestTotal = tr.set.Validation.Len(), tr.set.Test.Len()
-			m.EvalSeconds = time.Since(begin).Seconds()
 		}
 		state, err := state(tr, job, epoch)
 		if err != nil {
@@ -257,9 +294,9 @@ func (t *Trainer) Train(ctx context.Context, job search.Job, r search.Reporter) 
 func (tr *training) train(ctx context.Context, epoch int, r search.Reporter) (search.Epoch, error) {
 	m := search.Epoch{Number: epoch, LearningRate: tr.rate(epoch, tr.steps-1), TrainTotal: tr.steps * tr.batch}
 	begin := time.Now()
-	rates := make([]float32, tr.steps)
+	rates := make([]graph.Rates, tr.steps)
 	for step := range rates {
-		rates[step] = float32(tr.rate(epoch, step))
+		rates[step] = tr.rates(epoch, step)
 	}
 	at := 0 // the first step that is not done
 	err := tr.Train(ctx, epoch, tr.order(epoch), rates, func(step int, loss float64, correct int) error {
@@ -280,13 +317,60 @@ func (tr *training) train(ctx context.Context, epoch int, r search.Reporter) (se
 	return m, nil
 }
 
-// evaluate counts the pictures of a split that the network gets right.
-func (tr *training) evaluate(ctx context.Context, split *dataset.Split) (correct int, err error) {
+// evaluate fills in how right the network is on validation and test pictures.
+func (tr *training) evaluate(ctx context.Context, m *search.Epoch) error {
+	begin := time.Now()
+	if err := tr.forEvaluation(ctx, func() error {
+		validation, err := tr.score(ctx, &tr.set.Validation)
+		if err != nil {
+			return err
+		}
+		test, err := tr.score(ctx, &tr.set.Test)
+		if err != nil {
+			return err
+		}
+		m.ValidationCorrect, m.ValidationTotal, m.ValidationLoss = validation.Correct, tr.set.Validation.Len(), validation.Loss
+		m.TestCorrect, m.TestTotal, m.TestLoss = test.Correct, tr.set.Test.Len(), test.Loss
+		return nil
+	}); err != nil {
+		return fmt.Errorf("evaluation: %w", err)
+	}
+	m.EvalSeconds = time.Since(begin).Seconds()
+	return nil
+}
+
+// forEvaluation calls do with the weights and statistics that the study evaluates. The
+// training goes on afterwards as if it had not been called. After an error it does not.
+func (tr *training) forEvaluation(ctx context.Context, do func() error) error {
+	s := tr.job.Study
+	if s.WeightAverage > 0 {
+		if err := tr.Exchange(); err != nil {
+			return err
+		}
+	}
+	if s.BNStatistics == search.BNPrecise {
+		if err := tr.Measure(ctx, tr.measured()); err != nil {
+			return err
+		}
+	}
+	if err := do(); err != nil {
+		return err
+	}
+	if s.WeightAverage > 0 {
+		return tr.Exchange()
+	}
+	return nil
+}
+
+// score is that of a split, zero if it has no pictures. A loss that is no number
+// counts as infinite.
+func (tr *training) score(ctx context.Context, split *dataset.Split) (gpu.Score, error) {
 	if split.Len() == 0 {
-		return 0, nil
+		return gpu.Score{}, nil
 	}
-	if correct, err = tr.Evaluate(ctx, split); err != nil {
-		return 0, fmt.Errorf("evaluation: %w", err)
+	s, err := tr.Evaluate(ctx, split)
+	if math.IsNaN(s.Loss) {
+		s.Loss = math.Inf(1)
 	}
-	return correct, nil
+	return s, err
 }

@@ -25,8 +25,9 @@ type Tensor struct {
 	Data  []float32
 }
 
-// Weights returns the parameters and running statistics in the checkpoint of a
-// job, job.From, in the order of the layers. It needs no pictures.
+// Weights returns the parameters and statistics that an evaluation would use, from
+// the checkpoint of a job, job.From, in the order of the layers: with them the
+// accuracy of its epoch was measured. It needs no pictures.
 func Weights(job search.Job) ([]Tensor, error) {
 	where := func(err error) error {
 		return fmt.Errorf("checkpoint of %v seed %d after epoch %d: %w", job.System.Label(), job.Seed, job.From.Epoch, err)
@@ -44,7 +45,7 @@ func Weights(job search.Job) ([]Tensor, error) {
 	if err != nil {
 		return nil, err
 	}
-	m, err := graph.New(net, 1, graph.Options{ISA: isa, Threads: 1})
+	m, err := graph.New(net, 1, graph.Options{ISA: isa, Threads: 1, Average: job.Study.WeightAverage > 0, Precise: job.Study.BNStatistics == search.BNPrecise})
 	if err != nil {
 		return nil, memory(err)
 	}
@@ -56,17 +57,7 @@ func Weights(job search.Job) ([]Tensor, error) {
 	if err := decode(tensors(m), header(made, job, job.From.Epoch), job.From.State); err != nil {
 		return nil, where(err)
 	}
-	var list []Tensor
-	add := func(name string, data []float32, shape ...int) {
-		list = append(list, Tensor{name, shape, append([]float32(nil), data...)}) // the model's own is freed
-	}
-	for _, p := range m.Params {
-		add(p.Name, p.Value, p.Shape...)
-	}
-	for _, s := range m.Stats {
-		add(s.Name, s.Value, len(s.Value))
-	}
-	return list, nil
+	return evaluated(m), nil
 }
 
 // classesOf is the length of the last layer's bias in a checkpoint.

@@ -183,7 +183,7 @@ func TestPlan(t *testing.T) {
 		other := s
 		other.LearningRate, other.DataSum = 0.05, "f00"
 		_, err := open(t, dir, spool.Options{}).Plan(t.Context(), other, trials)
-		wantError(t, err, `study "quick" is in spool `+dir+" with other settings", "learning_rate: 0.1 there, 0.05 here", "data_sum:  there, f00 here", "--set name=NEW")
+		wantError(t, err, `study "quick" is in spool `+dir+" with other settings", "learning_rate: 0.1 there, 0.05 here", "data_sum: not set there, f00 here", "--set name=NEW")
 		other = s
 		other.Name = "slow"
 		_, err = open(t, dir, spool.Options{}).Plan(t.Context(), other, trials)

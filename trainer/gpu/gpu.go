@@ -41,6 +41,15 @@ type Options struct {
 	Seed         uint64                // of the augmentation
 	Momentum     float32               // Nesterov's µ
 	WeightDecay  float32               // where graph.Param.Decays
+
+	// DecayAll, Average and Precise are those of graph.Options.
+	DecayAll, Average, Precise bool
+}
+
+// Score is what an evaluation found.
+type Score struct {
+	Correct int
+	Loss    float64 // mean cross-entropy (nats) of the pictures
 }
 
 // Bench is the training step of one network on a GPU: forward, backward and

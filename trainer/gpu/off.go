@@ -41,11 +41,15 @@ type Model struct{}
 
 func (*Model) Model() *graph.Model { return nil }
 func (*Model) Arithmetic() string  { return "" }
-func (*Model) Train(context.Context, int, []int, []float32, func(int, float64, int) error) error {
+func (*Model) Train(context.Context, int, []int, []graph.Rates, func(int, float64, int) error) error {
 	return errOff
 }
-func (*Model) Evaluate(context.Context, *dataset.Split) (int, error) { return 0, errOff }
-func (*Model) Push() error                                           { return errOff }
-func (*Model) Pull() error                                           { return errOff }
-func (*Model) Last() ([]float32, []int, []float32, error)            { return nil, nil, nil, errOff }
-func (*Model) Close()                                                {}
+func (*Model) Measure(context.Context, []int) error { return errOff }
+func (*Model) Exchange() error                      { return errOff }
+func (*Model) Evaluate(context.Context, *dataset.Split) (Score, error) {
+	return Score{}, errOff
+}
+func (*Model) Push() error                                { return errOff }
+func (*Model) Pull() error                                { return errOff }
+func (*Model) Last() ([]float32, []int, []float32, error) { return nil, nil, nil, errOff }
+func (*Model) Close()                                     {}

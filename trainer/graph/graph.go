@@ -43,7 +43,11 @@ type Param struct {
 	Grad []float32
 	// Velocity is the momentum buffer.
 	Velocity []float32
-	// Decays is set for all but biases of the linear layer and shifts of the
+	// Average is the exponential average of Value, bias-corrected; nil unless
+	// Options.Average.
+	Average []float32
+	// Decays is set where Update adds the weight decay to the gradient: without
+	// Options.DecayAll not for biases of the linear layer and shifts of the
 	// normalisations.
 	Decays bool
 	// FanIn is the input channels of one partition times the kernel
@@ -51,7 +55,7 @@ type Param struct {
 	FanIn int
 }
 
-// Stat is one tensor of running statistics.
+// Stat is one tensor of a normalisation's statistics.
 type Stat struct {
 	Name  string
 	Value []float32
@@ -61,6 +65,9 @@ type Stat struct {
 type batch struct {
 	blocks int // of the shapes
 	n      int // pictures now
+	// measuring has the training graph add its sums to the precise statistics,
+	// and leave the running ones alone.
+	measuring bool
 }
 
 func (b *batch) used() int         { return kernel.Blocks(b.n) }
@@ -100,13 +107,19 @@ func (r *runtime) unit(c int) *norm {
 type Model struct {
 	Net    space.Network
 	Params []Param
-	Stats  []Stat
+	Stats  []Stat // running statistics
+	// Precise are the statistics that Measured made, under the names of Stats;
+	// evaluations use them. nil unless Options.Precise.
+	Precise []Stat
 
-	run    *runtime
-	input  []float32 // (B, H, C, W, 16)
-	labels []float32 // (B, 16)
-	train  half
-	eval   half
+	options Options
+	run     *runtime
+	input   []float32 // (B, H, C, W, 16)
+	labels  []float32 // (B, 16)
+	train   half
+	eval    half
+	measure *executor // the training graph up to the loss; nil unless Options.Precise
+	norms   []*norm   // of the training graph
 }
 
 // inputName is the name of the pictures' node.
@@ -119,17 +132,26 @@ type half struct {
 	exec *executor
 }
 
-// Options say how a model runs, not what it computes.
+// Options say how a model runs and what it keeps.
 type Options struct {
 	ISA     kernel.ISA
 	Threads int // at least 1; any number gives the same bits
+
+	// DecayAll has Update decay every parameter; else biases of the linear layer
+	// and shifts of the normalisations are left out.
+	DecayAll bool
+	// Average has Update keep the average of each parameter.
+	Average bool
+	// Precise has evaluations normalise by what Measure and Measured found, in
+	// place of the running statistics.
+	Precise bool
 }
 
 // New builds the network for batches of up to n pictures. Parameters are zero
 // but for the running variances, 1. Close frees the memory. It is an error if
 // the system has not enough of it.
 func New(net space.Network, n int, o Options) (_ *Model, err error) {
-	m := &Model{Net: net}
+	m := &Model{Net: net, options: o}
 	blocks := kernel.Blocks(n)
 	r := &runtime{arena: &kernel.Arena{}, b: &batch{blocks: blocks, n: n}, units: map[int]*norm{}}
 	m.run = r
@@ -253,6 +275,11 @@ func (b *builder) build() error {
 	if m.eval.exec, err = newExecutor(r, b.eval.g, b.eval.out[last].node); err != nil {
 		return err
 	}
+	if m.options.Precise {
+		if m.measure, err = newExecutor(r, b.train.g, b.train.out[last].node); err != nil {
+			return err
+		}
+	}
 	for i, g := range grads {
 		p, ok := g.Op().(*part)
 		if !ok {
@@ -282,7 +309,13 @@ func (b *builder) layer(i int, l space.Layer) error {
 		if l.Norm {
 			bn = normName(l.Name)
 			n := newNorm(bn, r.arena, r.b, geo.Out(), l.Out.H*l.Out.W, b.factor)
-			norms[&b.train], norms[&b.eval] = n, n.evaluation(r.arena)
+			m.norms = append(m.norms, n)
+			mean, variance := n.runningMean, n.runningVar
+			if m.options.Precise {
+				mean, variance = n.precise(r.arena)
+				m.Precise = append(m.Precise, Stat{bn + ".running_mean", mean}, Stat{bn + ".running_var", variance})
+			}
+			norms[&b.train], norms[&b.eval] = n, n.evaluation(r.arena, mean, variance)
 			b.param(bn+".weight", 0, true, geo.Out())
 			b.param(bn+".bias", 0, false, geo.Out())
 			m.Stats = append(m.Stats, Stat{bn + ".running_mean", n.runningMean}, Stat{bn + ".running_var", n.runningVar})
@@ -378,7 +411,10 @@ func normName(layer string) string {
 // param makes a parameter and its node in both graphs.
 func (b *builder) param(name string, fanIn int, decays bool, shape ...int) {
 	n := tensor.Shape(shape).TotalSize()
-	p := Param{Name: name, Shape: shape, Value: b.m.run.arena.Floats(n), Velocity: b.m.run.arena.Floats(n), Decays: decays, FanIn: fanIn}
+	p := Param{Name: name, Shape: shape, Value: b.m.run.arena.Floats(n), Velocity: b.m.run.arena.Floats(n), Decays: decays || b.m.options.DecayAll, FanIn: fanIn}
+	if b.m.options.Average {
+		p.Average = b.m.run.arena.Floats(n)
+	}
 	b.m.Params = append(b.m.Params, p)
 	b.params = append(b.params, b.train.leafNamed(name, p.Value, shape...))
 	b.eval.leafNamed(name, p.Value, shape...)
@@ -461,7 +497,35 @@ func (m *Model) StepBytes() int {
 	return n
 }
 
-// Evaluate computes the mean loss of the batch by the running statistics.
+// Measure adds the batch to the statistics that Measured will make: each
+// normalisation sees the batch as in training. It changes nothing that a training
+// step needs. The model has Options.Precise.
+func (m *Model) Measure() error {
+	m.run.b.measuring = true
+	err := m.measure.run()
+	m.run.b.measuring = false
+	return err
+}
+
+// Measured makes Precise out of the batches since the last time.
+func (m *Model) Measured() {
+	for _, n := range m.norms {
+		n.measured()
+	}
+}
+
+// Exchange swaps the values of all parameters with their averages. Twice is as
+// before.
+func (m *Model) Exchange() {
+	for _, p := range m.Params {
+		for i, v := range p.Value {
+			p.Value[i], p.Average[i] = p.Average[i], v
+		}
+	}
+}
+
+// Evaluate computes the mean loss of the batch by the running statistics, or with
+// Options.Precise by the precise ones.
 func (m *Model) Evaluate() (loss float64, err error) {
 	if err := m.eval.exec.run(); err != nil {
 		return 0, err
@@ -511,14 +575,26 @@ func (m *Model) logits(training bool) []float32 {
 	return m.eval.head.logits.Float32s()
 }
 
+// Rates are what changes from step to step of an optimiser.
+type Rates struct {
+	Learning float32
+	// Average is the share of the new weights in their average, which is 1 at
+	// the first step; without Options.Average it does nothing.
+	Average float32
+}
+
 // Update changes the parameters by their gradients: SGD with Nesterov momentum
-// mu, learning rate lr and weight decay where Param.Decays.
-func (m *Model) Update(lr, mu, decay float32) {
+// mu, and weight decay where Param.Decays. Then it brings the averages up to date.
+func (m *Model) Update(r Rates, mu, decay float32) {
 	for _, p := range m.Params {
 		d := decay
 		if !p.Decays {
 			d = 0
 		}
-		kernel.Nesterov(p.Value, p.Velocity, p.Grad, lr, mu, d)
+		kernel.Nesterov(p.Value, p.Velocity, p.Grad, r.Learning, mu, d)
+		for i := range p.Average {
+			// The conversion keeps the product from being fused with the sum.
+			p.Average[i] += float32(r.Average * (p.Value[i] - p.Average[i]))
+		}
 	}
 }

@@ -151,7 +151,7 @@ func TestTenStepsAgreeWithPyTorch(t *testing.T) {
 						near(t, "gradient of "+p.Name, p.Grad, want.FirstGradients[p.Name], 2e-5)
 					}
 				}
-				model.Update(0.05, 0.9, 0.01)
+				model.Update(graph.Rates{Learning: 0.05}, 0.9, 0.01)
 			}
 			got := map[string][]float32{}
 			for _, p := range model.Params {
@@ -263,7 +263,7 @@ func TestOneBatchIsLearntByHeart(t *testing.T) {
 	var last float64
 	for range 300 {
 		last = step(t, m)
-		m.Update(0.05, 0.9, 0)
+		m.Update(graph.Rates{Learning: 0.05}, 0.9, 0)
 	}
 	if last > 0.05*first || m.Correct(true) != batch {
 		t.Errorf("loss %.4f → %.4f, %d of %d right", first, last, m.Correct(true), batch)
@@ -286,7 +286,7 @@ func TestThreadsDoNotChangeABit(t *testing.T) {
 		for s := range 3 {
 			feed(m, formula(50+s, batch*3*side*side), labels)
 			step(t, m)
-			m.Update(0.1, 0.9, 1e-4)
+			m.Update(graph.Rates{Learning: 0.1}, 0.9, 1e-4)
 		}
 		if first == nil {
 			first = m.Params
@@ -337,7 +337,7 @@ func TestAStepAllocatesNothing(t *testing.T) {
 	feed(m, formula(1, 16*3*64), make([]int, 16))
 	if n := testing.AllocsPerRun(10, func() {
 		step(t, m)
-		m.Update(0.1, 0.9, 1e-4)
+		m.Update(graph.Rates{Learning: 0.1}, 0.9, 1e-4)
 	}); n != 0 {
 		t.Errorf("%g allocations in a step", n)
 	}

@@ -153,7 +153,7 @@ func TestNetworksAgreeWithPyTorch(t *testing.T) {
 							}
 						}
 					}
-					m.Update(0.05, 0.9, 0.01)
+					m.Update(graph.Rates{Learning: 0.05}, 0.9, 0.01)
 				}
 				loss, err := m.Evaluate()
 				if err != nil {

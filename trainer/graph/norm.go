@@ -23,7 +23,12 @@ type norm struct {
 	training     bool
 	factor       float64 // of the running statistics
 
-	runningMean, runningVar []float32 // (C)
+	runningMean, runningVar []float32 // (C); of an evaluation those that it normalises by
+
+	// Of Model.Measure: what was added since the last Measured, and the result.
+	measuredSum, measuredSumSq []float64 // (C)
+	measuredCount              float64   // values of a channel
+	preciseMean, preciseVar    []float32 // (C)
 
 	sum, sumSq  []float64 // (B, C): of z, by its maker
 	gsum, gxsum []float64 // (B, C): of g and g·z, by its reader's gradient
@@ -49,11 +54,36 @@ func newNorm(name string, a *kernel.Arena, b *batch, c, positions int, factor fl
 	return n
 }
 
-// evaluation returns a norm that normalises by n's running statistics.
-func (n *norm) evaluation(a *kernel.Arena) *norm {
+// evaluation returns a norm that normalises by the given statistics.
+func (n *norm) evaluation(a *kernel.Arena, mean, variance []float32) *norm {
 	return &norm{name: n.name, c: n.c, positions: n.positions, b: n.b,
-		runningMean: n.runningMean, runningVar: n.runningVar, scale: a.Floats(n.c), shift: a.Floats(n.c)}
+		runningMean: mean, runningVar: variance, scale: a.Floats(n.c), shift: a.Floats(n.c)}
 }
+
+// precise adds the memory for precise statistics and returns them.
+func (n *norm) precise(a *kernel.Arena) (mean, variance []float32) {
+	n.measuredSum, n.measuredSumSq = a.Doubles(n.c), a.Doubles(n.c)
+	n.preciseMean, n.preciseVar = a.Floats(n.c), a.Floats(n.c)
+	for i := range n.preciseVar {
+		n.preciseVar[i] = 1
+	}
+	return n.preciseMean, n.preciseVar
+}
+
+// measured makes the precise statistics out of the sums of all measured batches. The
+// variance is the unbiased one, as of the running statistics.
+func (n *norm) measured() {
+	for c := range n.c {
+		mean := n.measuredSum[c] / n.measuredCount
+		variance := max(0, n.measuredSumSq[c]/n.measuredCount-mean*mean)
+		n.preciseMean[c], n.preciseVar[c] = float32(mean), float32(unbiased(variance, n.measuredCount))
+		n.measuredSum[c], n.measuredSumSq[c] = 0, 0
+	}
+	n.measuredCount = 0
+}
+
+// unbiased is the variance of a population of which count values have the given one.
+func unbiased(variance, count float64) float64 { return variance * count / math.Max(count-1, 1) }
 
 // total sums channel c over the blocks in use, in their order.
 func (n *norm) total(s []float64, c int) float64 {
@@ -65,22 +95,30 @@ func (n *norm) total(s []float64, c int) float64 {
 }
 
 // forward turns the statistics into scale and shift, and in training moves the
-// running statistics. As in PyTorch, the running variance is the unbiased
+// running statistics, or adds to the sums of the precise ones. As in PyTorch, the running variance is the unbiased
 // one, n/(n−1) times that which normalises.
 func (n *norm) forward(weight, bias []float32) {
 	n.weight = weight
 	count := float64(n.b.n * n.positions)
+	if n.training && n.b.measuring {
+		n.measuredCount += count
+	}
 	for c := range n.c {
 		mean, variance := float64(n.runningMean[c]), float64(n.runningVar[c])
 		if n.training {
-			mean = n.total(n.sum, c) / count
-			variance = n.total(n.sumSq, c)/count - mean*mean
+			sum, sumSq := n.total(n.sum, c), n.total(n.sumSq, c)
+			mean = sum / count
+			variance = sumSq/count - mean*mean
 			if variance < 0 { // by rounding, where all values are equal
 				variance = 0
 			}
-			unbiased := variance * count / math.Max(count-1, 1)
-			n.runningMean[c] = float32(n.factor*float64(n.runningMean[c]) + (1-n.factor)*mean)
-			n.runningVar[c] = float32(n.factor*float64(n.runningVar[c]) + (1-n.factor)*unbiased)
+			if n.b.measuring {
+				n.measuredSum[c] += sum
+				n.measuredSumSq[c] += sumSq
+			} else {
+				n.runningMean[c] = float32(n.factor*float64(n.runningMean[c]) + (1-n.factor)*mean)
+				n.runningVar[c] = float32(n.factor*float64(n.runningVar[c]) + (1-n.factor)*unbiased(variance, count))
+			}
 			n.mean[c], n.istd[c] = mean, 1/math.Sqrt(variance+Epsilon)
 		}
 		scale := float64(weight[c]) / math.Sqrt(variance+Epsilon)

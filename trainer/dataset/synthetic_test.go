@@ -102,7 +102,7 @@ func TestSynthetic(t *testing.T) {
 		_, err = dataset.Open(ctx, dataset.Options{Name: "synthetic", TrainPictures: -1})
 		wantError(t, err, "train_pictures is -1: want 0 or more")
 		_, err = dataset.Open(ctx, dataset.Options{Name: "imagenet"})
-		wantError(t, err, `dataset "imagenet": want one of ["synthetic" "cifar10" "cifar100" "cifar100-coarse" "svhn" "folder"]`)
+		wantError(t, err, `dataset "imagenet": want one of ["synthetic" "handsigns" "cifar10" "cifar100" "cifar100-coarse" "svhn" "folder"]`)
 	})
 
 	t.Run("the average colour says nothing about the class, stripes and channels together do, also mirrored and shifted", func(t *testing.T) {

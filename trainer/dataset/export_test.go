@@ -109,3 +109,6 @@ func Handsigns(side int) (Split, []int) {
 	all := readHandsigns(side)
 	return all.Split, all.students
 }
+
+// SyntheticKinds are the kinds of patches of each class.
+var SyntheticKinds = synthetic.own

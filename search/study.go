@@ -77,7 +77,7 @@ const (
 )
 
 // datasets are the values of Study.Dataset.
-var datasets = []string{"synthetic", "cifar10", "cifar100", "cifar100-coarse", "svhn", "folder"}
+var datasets = []string{"synthetic", "handsigns", "cifar10", "cifar100", "cifar100-coarse", "svhn", "folder"}
 
 // SVHNValidation is the only number of pictures that Study.Validation holds
 // out of SVHN: 400 of each class of its training file and 200 of each class of
@@ -94,15 +94,16 @@ type Study struct {
 	// Title is one line for people, shown beside the name.
 	Title string `toml:"title" json:"title,omitempty"`
 
-	// Dataset is "synthetic", "cifar10", "cifar100", "cifar100-coarse", "svhn"
-	// or "folder".
+	// Dataset is "synthetic", "handsigns", "cifar10", "cifar100",
+	// "cifar100-coarse", "svhn" or "folder".
 	Dataset string `toml:"dataset" json:"dataset"`
 	// TrainPictures bounds the training pictures, class-balanced; 0 is all.
 	TrainPictures int `toml:"train_pictures" json:"train_pictures"`
 	// TestPictures bounds the test pictures, class-balanced; 0 is all.
 	TestPictures int `toml:"test_pictures" json:"test_pictures"`
 	// Validation is how many training pictures are held out, class-balanced;
-	// of SVHN 0 or SVHNValidation.
+	// of SVHN 0 or SVHNValidation. Of handsigns they are of students whose other
+	// pictures are not used.
 	Validation int `toml:"validation" json:"validation"`
 	// SplitSeed draws the held-out and the bounded pictures; the same for
 	// every trial of a study.
@@ -116,8 +117,9 @@ type Study struct {
 	// Pad is the zero padding of AugmentCropMirror in pixels; Normalize clears
 	// it for a folder, where it does nothing.
 	Pad int `toml:"pad" json:"pad"`
-	// Size is the side, in pixels, of the pictures of a folder as the network
-	// gets them; 0 for all other data sets, whose pictures have a size.
+	// Size is the side, in pixels, of the pictures of a folder or of handsigns
+	// as the network gets them; of handsigns 32, or 16, which Normalize sets
+	// where it is 0. It is 0 for all other data sets, whose pictures have a size.
 	Size int `toml:"size" json:"size,omitempty"`
 	// Resize is the length in pixels that the shorter side of a picture of a
 	// folder is rescaled to before Size is cut out of its centre, and the
@@ -486,7 +488,7 @@ func (s Study) chooseStages() ([]space.System, error) {
 // Shape returns the shape of the pictures and the number of classes, as far as
 // they are known before the pictures are read: of a folder there are 0 classes.
 func (s Study) Shape() (in space.Shape, classes int) {
-	classes = map[string]int{"synthetic": 10, "cifar10": 10, "cifar100": 100, "cifar100-coarse": 20, "svhn": 10}[s.Dataset]
+	classes = map[string]int{"synthetic": 10, "handsigns": 10, "cifar10": 10, "cifar100": 100, "cifar100-coarse": 20, "svhn": 10}[s.Dataset]
 	side := cmp.Or(s.Size, 32)
 	if s.Dataset == "synthetic" {
 		side = 16
@@ -555,15 +557,24 @@ func (s *Study) normalizeTraining(check func(ok bool, format string, a ...any)) 
 		`weight_average %g: the running statistics are those of the weights themselves, so it needs bn_statistics = "precise"`, s.WeightAverage)
 }
 
-// normalizeSizes checks and fills in what only a folder has: the sizes that
-// its pictures are rescaled and cut to.
+// NeedsFiles reports whether the pictures are files that lie somewhere; those of
+// the other data sets are part of the program.
+func (s Study) NeedsFiles() bool { return s.Dataset != "synthetic" && s.Dataset != "handsigns" }
+
+// normalizeSizes checks and fills in what only a folder and handsigns have: the
+// sizes that their pictures are rescaled and cut to.
 func (s *Study) normalizeSizes(check func(ok bool, format string, a ...any)) {
+	size := s.Size // of a set whose pictures have one size
+	if s.Dataset == "handsigns" {
+		s.Size, size = cmp.Or(s.Size, 16), 0
+		check(s.Size == 16 || s.Size == 32, "size %d: want 16 or 32, the side in pixels of the pictures of handsigns", s.Size)
+	}
 	if s.Dataset != "folder" {
 		check(s.Augment != AugmentScaleCropMirror, `augment "scale-crop-mirror": it is for dataset "folder", want "none" or "crop-mirror"`)
 		for _, f := range []struct {
 			key   string
 			value int
-		}{{"size", s.Size}, {"resize", s.Resize}, {"resize_max", s.ResizeMax}} {
+		}{{"size", size}, {"resize", s.Resize}, {"resize_max", s.ResizeMax}} {
 			check(f.value == 0, `%s %d: only pictures of dataset "folder" are rescaled, leave it out`, f.key, f.value)
 		}
 		return

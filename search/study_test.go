@@ -105,7 +105,7 @@ func TestNormalize(t *testing.T) {
 			}
 		}
 	})
-	t.Run("the sizes of a folder follow from one of them, and no other set has any", func(t *testing.T) {
+	t.Run("the sizes of a folder follow from one of them, hand signs have two, and no other set has any", func(t *testing.T) {
 		// He et al.: 224 of 256 to 480.
 		s := normal(t, folderStudy(224))
 		if s.Resize != 256 || s.ResizeMax != 480 || s.Pad != 0 {
@@ -122,6 +122,17 @@ func TestNormalize(t *testing.T) {
 		for _, s := range []search.Study{budgetStudy(), {Name: "x"}} {
 			if text := string(s.Settings()); strings.Contains(text, "size") || strings.Contains(text, "unreadable") {
 				t.Errorf("the stored form has sizes: %s", text)
+			}
+		}
+		for _, c := range []struct{ size, side int }{{0, 16}, {16, 16}, {32, 32}} {
+			signs := budgetStudy()
+			signs.Dataset, signs.Size = "handsigns", c.size
+			s := normal(t, signs)
+			if in, classes := s.Shape(); in != (space.Shape{C: 3, H: c.side, W: c.side}) || classes != 10 || s.Resize != 0 {
+				t.Errorf("hand signs of size %d have the shape %v and %d classes, resize %d", c.size, in, classes, s.Resize)
+			}
+			if again := normal(t, s); !reflect.DeepEqual(again, s) {
+				t.Errorf("normalised twice, %+v became %+v", s, again)
 			}
 		}
 		held := budgetStudy()
@@ -168,10 +179,12 @@ func TestNormalize(t *testing.T) {
 			`budget -1: want`:       func(s *search.Study) { s.Budget = -1 },
 			`pair "40"`:             func(s *search.Study) { s.Pairs = []string{"40"} },
 			`L40M2 is listed twice`: func(s *search.Study) { s.Pairs = []string{"40x2", "L40M2"} },
-			`validation 5000: want 0 (none) or 6000 of svhn`: func(s *search.Study) { s.Dataset, s.Validation = "svhn", 5000 },
-			`size 32: only pictures of dataset "folder"`:     func(s *search.Study) { s.Size = 32 },
-			`resize 32: only`:     func(s *search.Study) { s.Resize = 32 },
-			`resize_max 32: only`: func(s *search.Study) { s.ResizeMax = 32 },
+			`validation 5000: want 0 (none) or 6000 of svhn`:          func(s *search.Study) { s.Dataset, s.Validation = "svhn", 5000 },
+			`size 32: only pictures of dataset "folder"`:              func(s *search.Study) { s.Size = 32 },
+			`size 24: want 16 or 32`:                                  func(s *search.Study) { s.Dataset, s.Size = "handsigns", 24 },
+			`resize 33: only pictures of dataset "folder"`:            func(s *search.Study) { s.Dataset, s.Resize = "handsigns", 33 },
+			`resize 32: only`:                                         func(s *search.Study) { s.Resize = 32 },
+			`resize_max 32: only`:                                     func(s *search.Study) { s.ResizeMax = 32 },
 			`augment "scale-crop-mirror": it is for dataset "folder"`: func(s *search.Study) { s.Augment = search.AugmentScaleCropMirror },
 			`size 0: want 8 to 1024`:                                  func(s *search.Study) { *s = folderStudy(0) },
 			`augment "crop-mirror": it`:                               func(s *search.Study) { *s = folderStudy(32); s.Augment = search.AugmentCropMirror },

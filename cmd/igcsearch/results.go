@@ -201,6 +201,8 @@ func (r results) caption() string {
 // wherever their numbers stand.
 func datasetLabel(name string) string {
 	switch name {
+	case "handsigns":
+		return "the hand signs"
 	case "cifar10":
 		return "CIFAR-10"
 	case "cifar100":

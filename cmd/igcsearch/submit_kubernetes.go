@@ -138,7 +138,7 @@ func (o kubernetesOptions) check(study search.Study) error {
 		return fmt.Errorf("--grace %s: want 0s to 24h", o.grace)
 	case strings.Contains(string(o.namespace), "."):
 		return fmt.Errorf("--namespace %s: want no dot in it", o.namespace.String())
-	case o.pictures == "" && study.Dataset != "synthetic":
+	case o.pictures == "" && study.NeedsFiles():
 		return fmt.Errorf("--pictures is missing: %s trains on %s, so give the claim that has the pictures", study.Name, study.Dataset)
 	}
 	return nil

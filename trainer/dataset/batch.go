@@ -17,6 +17,7 @@ const (
 	streamTrain // + class·256
 	streamTest  // + class·256
 	streamSynthetic
+	streamStudents
 )
 
 // Order returns the order in which an epoch visits n pictures: a permutation

@@ -1,7 +1,8 @@
 // Package dataset holds the pictures that networks are trained and measured
 // on: CIFAR-10, CIFAR-100 and SVHN in their official files, folders of JPEG and
-// PNG pictures such as ImageNet's, and a small synthetic set that is generated
-// and needs no file.
+// PNG pictures such as ImageNet's, and two sets that need no file: photographs
+// of hand signs, which are part of the program, and synthetic pictures, which
+// are generated.
 //
 // Open reads a set once and splits its pictures into training, validation and
 // test pictures. After Open a Set is only read, so any number of trainings
@@ -35,15 +36,16 @@ const Channels = 3
 
 // Options says which set to open and which of its pictures to use.
 type Options struct {
-	// Name is "synthetic", "cifar10", "cifar100", "cifar100-coarse", "svhn" or
-	// "folder".
+	// Name is "synthetic", "handsigns", "cifar10", "cifar100",
+	// "cifar100-coarse", "svhn" or "folder".
 	Name string
 	// Dir is where the files of CIFAR and SVHN lie, themselves or in the folder
-	// that Get makes; of a folder the place of train and test; unused by the
-	// synthetic set.
+	// that Get makes; of a folder the place of train and test; unused by
+	// synthetic and handsigns.
 	Dir string
 	// Validation is how many training pictures are held out, balanced over
-	// the classes. Of SVHN it is 0 or 6000.
+	// the classes. Of SVHN it is 0 or 6000. Of handsigns the other pictures of
+	// the same students are not used.
 	Validation int
 	// TrainPictures bounds the training pictures left after Validation,
 	// balanced over the classes; 0 is all.
@@ -54,9 +56,10 @@ type Options struct {
 	// SplitSeed draws the pictures that are held out and kept. The pictures
 	// of a smaller number are among those of a larger one.
 	SplitSeed int
-	// Size is the side of the pictures that a folder gives, and Resize ≥ Size
-	// the length of a picture's shorter side when its centre is cut out, both
-	// in pixels. Unused by all other sets, whose pictures have a size.
+	// Size is the side of the pictures in pixels, 16 or 32 of handsigns and any
+	// of a folder. Other sets have one size and do not use it. Resize ≥ Size is
+	// the length of the shorter side of a folder's picture when its centre is
+	// cut out.
 	Size, Resize int
 }
 
@@ -102,6 +105,8 @@ func Open(ctx context.Context, o Options) (*Set, error) {
 	switch o.Name {
 	case synthetic.name:
 		return openSynthetic(ctx, o)
+	case handsignsName:
+		return openHandsigns(o)
 	case cifar10.name:
 		return openCIFAR(ctx, cifar10, o)
 	case cifar100.name:
@@ -114,7 +119,7 @@ func Open(ctx context.Context, o Options) (*Set, error) {
 		return openFolder(ctx, o)
 	}
 	return nil, fmt.Errorf("dataset %q: want one of %q", o.Name,
-		[]string{synthetic.name, cifar10.name, cifar100.name, cifar100Coarse.name, svhn.name, folderName})
+		[]string{synthetic.name, handsignsName, cifar10.name, cifar100.name, cifar100Coarse.name, svhn.name, folderName})
 }
 
 // newSet is a set whose pixels are in memory, split as o says.

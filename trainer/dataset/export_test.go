@@ -102,3 +102,13 @@ func Rescale(m image.Image, size, resize, resizeMax int, seed uint64) []byte {
 	f.view(dst, image.NewRGBA(image.Rect(0, 0, size, size)), m, aug, seed)
 	return dst
 }
+
+// Handsigns returns all pictures of the set at 16 or 32 pixels, and the student
+// of each.
+func Handsigns(side int) (Split, []int) {
+	all := readHandsigns(side)
+	return all.Split, all.students
+}
+
+// SyntheticKinds are the kinds of patches of each class.
+var SyntheticKinds = synthetic.own

@@ -6,7 +6,8 @@ import (
 )
 
 // holding removes n validation pictures from the lists of the training pictures
-// of each class, which are in random order, and returns them sorted.
+// of each class, which are in random order, and returns them sorted. It may
+// remove others too, which are then not used.
 type holding func(byClass [][]int, n int) ([]int, error)
 
 // balanced is the holding of a set that has no official validation pictures.
@@ -23,18 +24,21 @@ func holdOut(labels []uint16, classes int, o Options, hold holding) (held, kept 
 			return nil, nil, fmt.Errorf("%s: %s is %d: want 0 or more", o.Name, n.name, n.value)
 		}
 	}
-	left := len(labels) - o.Validation
-	if left <= 0 {
+	if o.Validation >= len(labels) {
 		return nil, nil, fmt.Errorf("%s: validation is %d: want fewer than the %d training pictures there are", o.Name, o.Validation, len(labels))
-	}
-	if o.TrainPictures > left {
-		return nil, nil, fmt.Errorf("%s: train_pictures is %d: want at most %d (%d pictures less %d for validation)",
-			o.Name, o.TrainPictures, left, len(labels), o.Validation)
 	}
 	byClass := shuffledByClass(labels, classes, uint64(o.SplitSeed), streamTrain)
 	held, err = hold(byClass, o.Validation)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", o.Name, err)
+	}
+	left := 0
+	for _, pictures := range byClass {
+		left += len(pictures)
+	}
+	if o.TrainPictures > left {
+		return nil, nil, fmt.Errorf("%s: train_pictures is %d: want at most %d (%d pictures less %d for validation)",
+			o.Name, o.TrainPictures, left, len(labels), len(labels)-left)
 	}
 	if o.TrainPictures > 0 {
 		left = o.TrainPictures

@@ -42,14 +42,15 @@ var svhn = svhnFormat{
 	heldTrain: 400, heldExtra: 200,
 }
 
-var svhnClasses = []string{"0", "1", "2", "3", "4", "5", "6", "7", "8", "9"}
+// digits are the classes of svhn and handsigns.
+var digits = []string{"0", "1", "2", "3", "4", "5", "6", "7", "8", "9"}
 
 func (f svhnFormat) locate(dir string) (string, error) {
 	return locate(f.name, f.name, dir, f.folder, []string{f.train.name, f.extra.name, f.test.name})
 }
 
 func (f svhnFormat) open(ctx context.Context, o Options) (*Set, error) {
-	if all := len(svhnClasses) * (f.heldTrain + f.heldExtra); o.Validation != 0 && o.Validation != all {
+	if all := len(digits) * (f.heldTrain + f.heldExtra); o.Validation != 0 && o.Validation != all {
 		return nil, fmt.Errorf("%s: validation is %d: want 0 (none) or %d (%d of each class of the training file and %d of the extra file)",
 			f.name, o.Validation, all, f.heldTrain, f.heldExtra)
 	}
@@ -72,7 +73,7 @@ func (f svhnFormat) open(ctx context.Context, o Options) (*Set, error) {
 			return nil, fmt.Errorf("%s: %w", f.name, err)
 		}
 	}
-	s, err := split(o, svhnClasses, cifarSide, cifarSide, train, test, f.hold)
+	s, err := split(o, digits, cifarSide, cifarSide, train, test, f.hold)
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +114,7 @@ func (f svhnFormat) hold(byClass [][]int, n int) ([]int, error) {
 		}
 		if train > 0 || extra > 0 {
 			return nil, fmt.Errorf("of class %s, %d pictures are missing in %s and %d in %s for validation",
-				svhnClasses[class], train, f.train.name, extra, f.extra.name)
+				digits[class], train, f.train.name, extra, f.extra.name)
 		}
 		byClass[class] = rest
 	}

@@ -13,37 +13,60 @@ const (
 	syntheticPixels = Channels * syntheticSide * syntheticSide // bytes of a picture
 )
 
-// synthetic is the built-in set. Each picture shows two different motifs of
-// five, and the pair of motifs is its class. A motif is a patch of stripes: an
-// orientation, and which of the three channels run against the other two.
-// Neither tells a motif by itself: the stripes of a distractor have the
-// orientation of one motif and the channels of another. Where the patches lie,
-// their phase, strength and stripe width are random, and so are the colour of
-// the ground and the noise of each pixel.
+// synthetic is the set that is generated. Each picture shows six small patches
+// of stripes in noise. There are 24 kinds of patches: a direction of the
+// stripes, the channels that run against the others, and a width. A class is a
+// distribution over the kinds: 85 of 100 patches are drawn from the six kinds of
+// the class, the others from all. Each kind belongs to two or three classes, so no
+// patch tells a class by itself, and some classes are more alike than others.
 //
-// A motif is its own mirror image, phases aside, and keeps off the border, so
-// mirroring and shifting by two pixels do not change a class. Because phases
-// are random, the average colour of a picture says nothing about it.
+// So the set is graded: the better a network tells the kinds apart, the more
+// patches it counts rightly, and the higher is its accuracy. Where a class is a
+// pair of motifs instead, a network either finds a motif or does not, and the
+// accuracy of one network changes much from seed to seed.
+//
+// A patch and its mirror image are of one kind, and so are all its phases: a
+// mirrored picture is of the same class, and the average colour of a picture
+// says nothing about it.
 var synthetic = struct {
-	name                string
-	train, test         int // pictures unless more are asked for
-	maxTrain, maxTest   int
-	seed                uint64
-	stripes             []int    // angles of stripes, in 1/1024 turn
-	signs               [][3]int // of the channels
-	motifs, distractors [][2]int // of stripes and signs
-	strength            [2]int   // of a motif, in grey levels: least, and how much more
-	distractorStrength  [2]int
-	noise               int // standard deviation, in grey levels
+	name              string
+	train, test       int // pictures unless more are asked for
+	maxTrain, maxTest int
+	seed              uint64
+
+	// A kind is a direction, signs and a width: k%3, k/3%4 and k/12.
+	directions []int    // angles of the stripes, in 1/1024 turn
+	signs      [][3]int // of the channels
+	widths     []int    // from a stripe to the next, in quarters of a pixel
+	own        [][6]int // the kinds of each class
+
+	patches  int
+	purity   int    // how many of 100 patches are of the own kinds
+	strength [2]int // of a patch, in grey levels: least, and how much more
+	radius   int    // of a patch, in pixels
+	noise    int    // standard deviation, in grey levels
 }{
 	name:  "synthetic",
 	train: 2000, test: 1000, maxTrain: 10000, maxTest: 5000,
-	seed:        20170709,
-	stripes:     []int{0, 128, 256},
-	signs:       [][3]int{{1, 1, 1}, {1, 1, -1}, {1, -1, 1}, {-1, 1, 1}},
-	motifs:      [][2]int{{0, 0}, {0, 1}, {1, 2}, {2, 1}, {2, 3}},
-	distractors: [][2]int{{0, 2}, {0, 3}, {1, 0}, {1, 1}, {1, 3}, {2, 0}, {2, 2}},
-	strength:    [2]int{36, 36}, distractorStrength: [2]int{36, 36},
+	seed:       20170709,
+	directions: []int{0, 128, 256},
+	signs:      [][3]int{{1, 1, 1}, {1, 1, -1}, {1, -1, 1}, {-1, 1, 1}},
+	widths:     []int{11, 22},
+	// Drawn at random once, such that each kind is in two or three classes.
+	own: [][6]int{
+		{5, 22, 2, 3, 20, 6},
+		{8, 0, 9, 10, 19, 17},
+		{18, 4, 21, 13, 15, 14},
+		{12, 1, 11, 23, 16, 7},
+		{0, 15, 16, 12, 6, 10},
+		{23, 3, 18, 9, 1, 17},
+		{21, 14, 13, 8, 5, 19},
+		{7, 20, 4, 22, 11, 2},
+		{16, 23, 3, 2, 20, 5},
+		{19, 12, 13, 4, 17, 0},
+	},
+	patches: 6, purity: 85,
+	strength: [2]int{50, 25}, radius: 4,
 	noise: 40,
 }
 
@@ -57,19 +80,15 @@ func openSynthetic(ctx context.Context, o Options) (*Set, error) {
 	if test > y.maxTest {
 		return nil, fmt.Errorf("%s: test_pictures is %d: want at most %d", y.name, test, y.maxTest)
 	}
-	classes := make([]string, 0, 10)
-	var pairs [][2]int
-	for b := range y.motifs {
-		for a := range b {
-			pairs = append(pairs, [2]int{a, b})
-			classes = append(classes, fmt.Sprintf("motifs %d and %d", a+1, b+1))
-		}
+	var classes []string
+	for class := range y.own {
+		classes = append(classes, fmt.Sprintf("mixture %d", class+1))
 	}
-	trainSplit, err := drawSplit(ctx, pairs, train, 0)
+	trainSplit, err := drawSplit(ctx, train, 0)
 	if err != nil {
 		return nil, err
 	}
-	testSplit, err := drawSplit(ctx, pairs, test, 1)
+	testSplit, err := drawSplit(ctx, test, 1)
 	if err != nil {
 		return nil, err
 	}
@@ -77,16 +96,16 @@ func openSynthetic(ctx context.Context, o Options) (*Set, error) {
 }
 
 // drawSplit draws the first n pictures of a list; classes take turns.
-func drawSplit(ctx context.Context, classes [][2]int, n int, list uint64) (Split, error) {
+func drawSplit(ctx context.Context, n int, list uint64) (Split, error) {
 	s := Split{Pixels: make([]byte, n*syntheticPixels), Labels: make([]uint16, n)}
 	for i := range n {
 		if i%1000 == 0 && ctx.Err() != nil {
 			return Split{}, fmt.Errorf("%s: %w", synthetic.name, ctx.Err())
 		}
-		class := i % len(classes)
+		class := i % len(synthetic.own)
 		s.Labels[i] = uint16(class)
 		g := generator(mix(synthetic.seed, uint64(i)), streamSynthetic+list<<8)
-		drawPicture(s.Pixels[i*syntheticPixels:(i+1)*syntheticPixels], classes[class], &g)
+		drawPicture(s.Pixels[i*syntheticPixels:(i+1)*syntheticPixels], class, &g)
 	}
 	return s, nil
 }
@@ -101,13 +120,13 @@ var sine = func() (t [1024]int) {
 	return t
 }()
 
-// drawPicture draws a picture (C, H, W) with the two given motifs.
-func drawPicture(pixels []byte, motifs [2]int, g *rand.PCG) {
+// drawPicture draws a picture (C, H, W) of a class.
+func drawPicture(pixels []byte, class int, g *rand.PCG) {
 	y := &synthetic
 	const plane = syntheticSide * syntheticSide
 	var canvas [syntheticPixels]int // (C, H, W), in 1/16 grey level
 	for c := range Channels {
-		ground := 16 * (96 + below(g, 64))
+		ground := 16 * (112 + below(g, 32))
 		for i := range plane {
 			// Four bytes' sum, less its mean, has a standard deviation of
 			// 2·73.9 grey levels.
@@ -116,40 +135,45 @@ func drawPicture(pixels []byte, motifs [2]int, g *rand.PCG) {
 			canvas[c*plane+i] = ground + sum*y.noise*16/148
 		}
 	}
-	for _, m := range motifs {
-		drawPatch(&canvas, y.motifs[m], y.strength, g)
+	kinds := len(y.directions) * len(y.signs) * len(y.widths)
+	for range y.patches {
+		kind := below(g, kinds)
+		if own := y.own[class]; below(g, 100) < y.purity {
+			kind = own[below(g, len(own))]
+		}
+		drawPatch(&canvas, kind, g)
 	}
-	drawPatch(&canvas, y.distractors[below(g, len(y.distractors))], y.distractorStrength, g)
 	for i := range pixels {
 		pixels[i] = uint8(max(0, min(255, (canvas[i]+8)>>4)))
 	}
 }
 
 // drawPatch adds a round patch of stripes that fades towards its edge.
-func drawPatch(canvas *[syntheticPixels]int, kind [2]int, strength [2]int, g *rand.PCG) {
-	const radius = 5 // pixels
+func drawPatch(canvas *[syntheticPixels]int, kind int, g *rand.PCG) {
 	y := &synthetic
-	angle := y.stripes[kind[0]]
+	angle := y.directions[kind%3]
+	signs := y.signs[kind/3%4]
+	width := y.widths[kind/12]
 	if below(g, 2) == 1 {
 		angle = 1024 - angle // the mirror image
 	}
-	// Positions in quarters of a pixel, centres 5 to 10 pixels from the edge.
-	cy, cx := 4*5+below(g, 4*5+1), 4*5+below(g, 4*5+1)
-	wave := 14 + below(g, 5) // quarters of a pixel
+	// Positions in quarters of a pixel, centres 2 to 14 pixels from the edge.
+	cy, cx := 4*2+below(g, 4*12+1), 4*2+below(g, 4*12+1)
 	phase := below(g, 1024)
-	gain := strength[0] + below(g, strength[1]+1)
+	gain := y.strength[0] + below(g, y.strength[1]+1)
 	// Stripes along the angle change across it.
 	ky, kx := sine[(angle+256)&1023], sine[angle&1023]
+	edge := 16 * y.radius * y.radius
 	for py := range syntheticSide {
 		for px := range syntheticSide {
 			dy, dx := 4*py-cy, 4*px-cx
-			fade := 16*radius*radius - dy*dy - dx*dx // 0 … 400
+			fade := edge - dy*dy - dx*dx // 0 … edge
 			if fade <= 0 {
 				continue
 			}
-			turn := (dy*ky + dx*kx) / wave >> 4 // in 1/1024 turn
-			v := sine[(turn+phase)&1023] * gain / 1024 * fade / 400 * fade / 400
-			for c, sign := range y.signs[kind[1]] {
+			turn := (dy*ky + dx*kx) / width >> 4 // in 1/1024 turn
+			v := sine[(turn+phase)&1023] * gain / 1024 * fade / edge
+			for c, sign := range signs {
 				canvas[(c*syntheticSide+py)*syntheticSide+px] += sign * v
 			}
 		}

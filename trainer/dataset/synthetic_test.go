@@ -46,7 +46,7 @@ func TestSynthetic(t *testing.T) {
 	t.Run("its pictures never change, because stored results are of them", func(t *testing.T) {
 		t.Parallel()
 		// Recorded from this implementation.
-		const want = "63c174a0bdada872398f59d85404b97077590cf3f25612873123c19ecd20f635"
+		const want = "2293ff5878430ee0bdcd2c98ad704289713a7f4ad3e5e2ae276a021e28823609"
 		for _, o := range []dataset.Options{{}, {SplitSeed: 7}} {
 			if s := openSynthetic(t, o); s.Sum != want {
 				t.Errorf("%+v: the sum is %s, want %s", o, s.Sum, want)
@@ -102,7 +102,28 @@ func TestSynthetic(t *testing.T) {
 		_, err = dataset.Open(ctx, dataset.Options{Name: "synthetic", TrainPictures: -1})
 		wantError(t, err, "train_pictures is -1: want 0 or more")
 		_, err = dataset.Open(ctx, dataset.Options{Name: "imagenet"})
-		wantError(t, err, `dataset "imagenet": want one of ["synthetic" "cifar10" "cifar100" "cifar100-coarse" "svhn" "folder"]`)
+		wantError(t, err, `dataset "imagenet": want one of ["synthetic" "handsigns" "cifar10" "cifar100" "cifar100-coarse" "svhn" "folder"]`)
+	})
+
+	t.Run("each kind of patch belongs to two or three classes", func(t *testing.T) {
+		t.Parallel()
+		classes := map[int]int{}
+		for class, kinds := range dataset.SyntheticKinds {
+			if distinct := slices.Compact(slices.Sorted(slices.Values(kinds[:]))); len(distinct) != 6 {
+				t.Errorf("class %d has a kind twice: %v", class, kinds)
+			}
+			for _, kind := range kinds {
+				classes[kind]++
+			}
+		}
+		for kind := range 24 {
+			if n := classes[kind]; n < 2 || n > 3 {
+				t.Errorf("kind %d belongs to %d classes", kind, n)
+			}
+		}
+		if len(classes) != 24 {
+			t.Errorf("%d kinds belong to classes, want 24", len(classes))
+		}
 	})
 
 	t.Run("the average colour says nothing about the class, stripes and channels together do, also mirrored and shifted", func(t *testing.T) {
@@ -110,15 +131,17 @@ func TestSynthetic(t *testing.T) {
 		s := openSynthetic(t, dataset.Options{})
 		train := values(s, &s.Train, nil)
 		plain := values(s, &s.Test, nil)
+		mirrored := values(s, &s.Test, &dataset.Augmentation{Mirror: true})
 		moved := values(s, &s.Test, &dataset.Augmentation{Pad: 2, Mirror: true})
 		combined := func(p []float32) []float64 { return energies(p, true, true) }
 		colour := accuracy(s, train, plain, averageColour)
 		stripes := accuracy(s, train, plain, func(p []float32) []float64 { return energies(p, true, false) })
 		channels := accuracy(s, train, plain, func(p []float32) []float64 { return energies(p, false, true) })
 		both := accuracy(s, train, plain, combined)
+		bothMirrored := accuracy(s, train, mirrored, combined)
 		bothMoved := accuracy(s, train, moved, combined)
-		t.Logf("nearest class mean: colour %.3f, stripes %.3f, channels %.3f, both %.3f, both of moved pictures %.3f",
-			colour, stripes, channels, both, bothMoved)
+		t.Logf("nearest class mean: colour %.3f, stripes %.3f, channels %.3f, both %.3f, both of mirrored pictures %.3f, of moved ones %.3f",
+			colour, stripes, channels, both, bothMirrored, bothMoved)
 		// Chance is 0.1 ± 0.0095 for 1000 pictures: five of these.
 		if colour > 0.1475 {
 			t.Errorf("the average colour gives %.3f", colour)
@@ -126,7 +149,11 @@ func TestSynthetic(t *testing.T) {
 		if both < 0.3 || both < stripes+0.05 || both < channels+0.05 {
 			t.Errorf("stripes give %.3f, channels %.3f, both %.3f: want both to be needed", stripes, channels, both)
 		}
-		if bothMoved < both-0.05 {
+		if bothMirrored < both-0.05 {
+			t.Errorf("mirrored, the accuracy falls from %.3f to %.3f", both, bothMirrored)
+		}
+		// A shift cuts patches off at the edge.
+		if bothMoved < both-0.1 {
 			t.Errorf("mirrored and shifted by up to two pixels, the accuracy falls from %.3f to %.3f", both, bothMoved)
 		}
 	})

@@ -123,6 +123,10 @@ func TestTenStepsAgreeWithPyTorch(t *testing.T) {
 		Evaluation     float64
 		FirstGradients map[string][]float64 `json:"first_gradients"`
 		Final          map[string][]float64
+		// Of averages of the weights with a horizon of four steps, by precise
+		// statistics of three batches.
+		PreciseEvaluation float64 `json:"precise_evaluation"`
+		Evaluated         map[string][]float64
 	}
 	raw, err := os.ReadFile("testdata/torch_losses.json")
 	if err != nil {
@@ -134,10 +138,10 @@ func TestTenStepsAgreeWithPyTorch(t *testing.T) {
 	for _, isa := range kernel.Available() {
 		t.Run(isa.String(), func(t *testing.T) {
 			const l, m, blocks, side, batch, classes = 3, 2, 2, 6, 5, 4
-			model := newModel(t, space.Pair{L: l, M: m}, blocks, side, classes, batch, graph.Options{ISA: isa, Threads: 1})
+			model := newModel(t, space.Pair{L: l, M: m}, blocks, side, classes, batch, graph.Options{ISA: isa, Threads: 1, DecayAll: true, Average: true, Precise: true})
 			fill(model, want.Order)
-			labels := make([]int, batch)
-			for s, wantLoss := range want.Losses {
+			labels, losses := make([]int, batch), want.Losses
+			for s, wantLoss := range losses {
 				for i := range labels {
 					labels[i] = (s + i*i) % classes
 				}
@@ -151,7 +155,9 @@ func TestTenStepsAgreeWithPyTorch(t *testing.T) {
 						near(t, "gradient of "+p.Name, p.Grad, want.FirstGradients[p.Name], 2e-5)
 					}
 				}
-				model.Update(graph.Rates{Learning: 0.05}, 0.9, 0.01)
+				const beta = 1 - 1./4
+				share := (1 - beta) / (1 - math.Pow(beta, float64(s+1)))
+				model.Update(graph.Rates{Learning: 0.05, Average: float32(share)}, 0.9, 0.01)
 			}
 			got := map[string][]float32{}
 			for _, p := range model.Params {
@@ -166,12 +172,40 @@ func TestTenStepsAgreeWithPyTorch(t *testing.T) {
 			for name, w := range want.Final {
 				near(t, name, got[name], w, 1e-4)
 			}
-			loss, err := model.Evaluate()
-			if err != nil {
-				t.Fatal(err)
+			evaluate := func(what string, want float64) {
+				t.Helper()
+				feed(model, formula(100+len(losses)-1, batch*3*side*side), labels)
+				loss, err := model.Evaluate()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if math.Abs(loss-want) > 1e-4*want {
+					t.Errorf("%s: evaluation loss = %.8f, PyTorch has %.8f", what, loss, want)
+				}
 			}
-			if math.Abs(loss-want.Evaluation) > 1e-4*want.Evaluation {
-				t.Errorf("evaluation loss = %.8f, PyTorch has %.8f", loss, want.Evaluation)
+			// By the running statistics: they take the place of those that were never measured.
+			for i, s := range model.Stats {
+				copy(model.Precise[i].Value, s.Value)
+			}
+			evaluate("weights, running statistics", want.Evaluation)
+			model.Exchange()
+			for k := range 3 {
+				feed(model, formula(200+k, batch*3*side*side), labels)
+				if err := model.Measure(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			model.Measured()
+			evaluate("averages, precise statistics", want.PreciseEvaluation)
+			got = map[string][]float32{}
+			for _, p := range model.Params {
+				got[p.Name] = p.Value
+			}
+			for _, s := range model.Precise {
+				got[s.Name] = s.Value
+			}
+			for name, w := range want.Evaluated {
+				near(t, "evaluated "+name, got[name], w, 1e-4)
 			}
 		})
 	}

@@ -125,7 +125,7 @@ func TestNetworksAgreeWithPyTorch(t *testing.T) {
 				if !ok {
 					t.Fatal("not recorded: go test ./trainer/graph -update, then testdata/torch_networks.py")
 				}
-				m := newSystem(t, c.system, space.Plan{Layout: c.layout, Depth: c.depth, In: space.Shape{C: 3, H: c.side, W: c.side}, Classes: networkClasses}, c.batch, graph.Options{ISA: isa, Threads: 2})
+				m := newSystem(t, c.system, space.Plan{Layout: c.layout, Depth: c.depth, In: space.Shape{C: 3, H: c.side, W: c.side}, Classes: networkClasses}, c.batch, graph.Options{ISA: isa, Threads: 2, DecayAll: true})
 				fill(m, names(m))
 				labels := make([]int, c.batch)
 				for s, wantLoss := range want.Losses {

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 L, M, BLOCKS, SIDE, BATCH, CLASSES = 3, 2, 2, 6, 5, 4
 G = L * M
+HORIZON, MEASURED = 4, range(200, 203)
 
 
 def formula(tag, n):
@@ -54,11 +55,11 @@ with torch.no_grad():
     for tag, (name, p) in enumerate(net.named_parameters()):
         v = torch.tensor(formula(tag, p.numel()), dtype=torch.float64).view(p.shape)
         p.copy_(1 + v / 4 if name.endswith("bn.weight") or name == "bn0.weight" else v / 2)
-decay = [p for n, p in net.named_parameters() if not n.endswith("bias")]
-rest = [p for n, p in net.named_parameters() if n.endswith("bias")]
-opt = torch.optim.SGD([{"params": decay, "weight_decay": 0.01}, {"params": rest, "weight_decay": 0}],
-                      lr=0.05, momentum=0.9, nesterov=True)
+opt = torch.optim.SGD(net.parameters(), weight_decay=0.01, lr=0.05, momentum=0.9, nesterov=True)
 losses = []
+# The average of the weights, with a horizon of HORIZON steps and its bias corrected.
+beta = 1 - 1 / HORIZON
+average = {n: torch.zeros_like(p) for n, p in net.named_parameters()}
 for step in range(10):
     x = torch.tensor(formula(100 + step, BATCH * 3 * SIDE * SIDE), dtype=torch.float64).view(BATCH, 3, SIDE, SIDE)
     y = torch.tensor([(step + i * i) % CLASSES for i in range(BATCH)])
@@ -69,11 +70,46 @@ for step in range(10):
         grads = {n: p.grad.flatten().tolist() for n, p in net.named_parameters()}
     opt.step()
     losses.append(loss.item())
+    with torch.no_grad():
+        for n, p in net.named_parameters():
+            average[n] = beta * average[n] + (1 - beta) * p
 net.eval()
 with torch.no_grad():
     evaluation = F.cross_entropy(net(x), y).item()
 final = {n: v.flatten().tolist() for n, v in net.state_dict().items() if "num_batches" not in n}
+# What an evaluation of the averages by precise statistics uses: mean and variance
+# over the batches MEASURED, each normalised by its own statistics on the way.
+with torch.no_grad():
+    for n, p in net.named_parameters():
+        p.copy_(average[n] / (1 - beta ** 10))
+sums = {}
+
+
+def add(name):
+    def hook(module, inputs):
+        z = inputs[0].transpose(0, 1).flatten(1)
+        s = sums.setdefault(name, [0, 0, 0])
+        s[0], s[1], s[2] = s[0] + z.sum(1), s[1] + (z * z).sum(1), s[2] + z.shape[1]
+    return hook
+
+
+norms = {n: m for n, m in net.named_modules() if isinstance(m, nn.BatchNorm2d)}
+hooks = [m.register_forward_pre_hook(add(n)) for n, m in norms.items()]
+net.train()
+with torch.no_grad():
+    for tag in MEASURED:
+        net(torch.tensor(formula(tag, BATCH * 3 * SIDE * SIDE), dtype=torch.float64).view(BATCH, 3, SIDE, SIDE))
+    for h in hooks:
+        h.remove()
+    for n, m in norms.items():
+        s, q, count = sums[n]
+        m.running_mean.copy_(s / count)
+        m.running_var.copy_((q / count - (s / count) ** 2) * count / (count - 1))
+    net.eval()
+    precise = F.cross_entropy(net(x), y).item()
+evaluated = {n: v.flatten().tolist() for n, v in net.state_dict().items() if "num_batches" not in n}
 # float32 holds seven digits
 short = lambda d: {k: [float(f"{x:.9g}") for x in v] for k, v in d.items()}
 print(json.dumps({"torch": torch.__version__, "order": [n for n, _ in net.named_parameters()], "losses": losses,
-                  "evaluation": evaluation, "first_gradients": short(grads), "final": short(final)}))
+                  "evaluation": evaluation, "first_gradients": short(grads), "final": short(final),
+                  "precise_evaluation": precise, "evaluated": short(evaluated)}))

@@ -98,10 +98,7 @@ class Net:
 
 def record(net):
     n, batch, classes = Net(net), net["batch"], net["classes"]
-    decay = [p for k, p in n.p.items() if not k.endswith("bias")]
-    rest = [p for k, p in n.p.items() if k.endswith("bias")]
-    opt = torch.optim.SGD([{"params": decay, "weight_decay": 0.01}, {"params": rest, "weight_decay": 0}],
-                          lr=0.05, momentum=0.9, nesterov=True)
+    opt = torch.optim.SGD(n.p.values(), weight_decay=0.01, lr=0.05, momentum=0.9, nesterov=True)
     losses, grads = [], {}
     s = net["layers"][0]["in"]
     for step in range(3):

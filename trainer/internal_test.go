@@ -38,6 +38,51 @@ func TestLearningRate(t *testing.T) {
 	})
 }
 
+func TestSchedules(t *testing.T) {
+	for name, c := range map[string]struct {
+		set  func(*search.Study)
+		want []float64 // of eight steps
+	}{
+		"linear, from the first step to one step before 0": {
+			func(s *search.Study) { s.Schedule = search.ScheduleLinear },
+			[]float64{.1, .0875, .075, .0625, .05, .0375, .025, .0125}},
+		"linear after a rise of two steps": {
+			func(s *search.Study) { s.Schedule, s.Warmup = search.ScheduleLinear, 0.25 },
+			[]float64{.05, .1, .1, .1 * 5 / 6, .1 * 4 / 6, .1 * 3 / 6, .1 * 2 / 6, .1 * 1 / 6}},
+		"cosine: (1 + cos πk/8)/2": {
+			func(s *search.Study) { s.Schedule = search.ScheduleCosine },
+			[]float64{.1, .0961940, .0853553, .0691342, .05, .0308658, .0146447, .0038060}},
+		"step after a rise of two steps": {
+			func(s *search.Study) { s.Warmup = 0.25 },
+			[]float64{.05, .1, .1, .1, .01, .01, .001, .0001}},
+	} {
+		s := search.Default()
+		c.set(&s)
+		for step, want := range c.want {
+			if got := learningRate(s, step, len(c.want)); math.Abs(got-want) > 1e-7 {
+				t.Errorf("%s: step %d has %.7f, want %.7f", name, step, got, want)
+			}
+		}
+	}
+}
+
+// The shares of all steps make the average Σ β^(t−i)·w_i / Σ β^(t−i).
+func TestAverageShare(t *testing.T) {
+	weights := []float64{3, -1, 4, 1, -5, 9, 2, 6}
+	for horizon, beta := range map[float64]float64{4: 0.75, 0.5: 0.75, 1: 0, 0.01: 0, 1000: 0.999} {
+		s := search.Default()
+		s.WeightAverage = horizon
+		average, sum, norm := 0., 0., 0.
+		for step, w := range weights {
+			average += averageShare(s, step, len(weights)) * (w - average)
+			sum, norm = beta*sum+w, beta*norm+1
+			if math.Abs(average-sum/norm) > 1e-9 {
+				t.Errorf("horizon %g, step %d: %.9f, want %.9f", horizon, step, average, sum/norm)
+			}
+		}
+	}
+}
+
 func TestInitialise(t *testing.T) {
 	m, err := graph.New(space.Figure3(space.Pair{L: 40, M: 2}, 1, space.Shape{C: 3, H: 2, W: 2}, 100), 1, graph.Options{Threads: 1})
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,6 +28,19 @@ func tiny(t *testing.T) search.Study {
 	s.Name, s.Dataset = "tiny", "synthetic"
 	s.TrainPictures, s.TestPictures, s.Validation = 40, 30, 20
 	s.Pairs, s.Blocks, s.Epochs, s.Batch, s.Pad = []string{"4x2"}, 1, 4, 16, 2
+	s, err := s.Normalize()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// short is tiny with all that makes short trainings good: precise statistics,
+// averaged weights, a rate that rises and falls on straight lines.
+func short(t *testing.T) search.Study {
+	t.Helper()
+	s := tiny(t)
+	s.BNStatistics, s.BNPictures, s.WeightAverage, s.Schedule, s.Warmup = search.BNPrecise, 32, 0.25, search.ScheduleLinear, 0.2
 	s, err := s.Normalize()
 	if err != nil {
 		t.Fatal(err)
@@ -90,14 +104,19 @@ func TestTrainReportsEveryEpoch(t *testing.T) {
 }
 
 func TestAResultIsAPureFunctionOfTheJob(t *testing.T) {
-	whole := train(t, job(tiny(t), 3))
+	t.Run("by the paper's protocol", func(t *testing.T) { testPureFunction(t, tiny(t)) })
+	t.Run("with averages and precise statistics", func(t *testing.T) { testPureFunction(t, short(t)) })
+}
+
+func testPureFunction(t *testing.T, s search.Study) {
+	whole := train(t, job(s, 3))
 	t.Run("the same beside seven others and with two threads", func(t *testing.T) {
 		tr := trainer.New(trainer.Options{Threads: 2})
 		var wg sync.WaitGroup
 		results := make([]recorder, 8)
 		for i := range results {
 			wg.Go(func() {
-				if err := tr.Train(t.Context(), job(tiny(t), i), &results[i]); err != nil {
+				if err := tr.Train(t.Context(), job(s, i), &results[i]); err != nil {
 					t.Error(err)
 				}
 			})
@@ -114,7 +133,7 @@ func TestAResultIsAPureFunctionOfTheJob(t *testing.T) {
 		var from *search.Checkpoint
 		var epochs []search.Epoch
 		for _, until := range []int{1, 3, 4} {
-			j := job(tiny(t), 3)
+			j := job(s, 3)
 			j.From, j.Until = from, until
 			part := train(t, j)
 			epochs = append(epochs, part.epochs...)
@@ -129,7 +148,7 @@ func TestAResultIsAPureFunctionOfTheJob(t *testing.T) {
 	})
 	t.Run("the same after an interruption at each epoch", func(t *testing.T) {
 		for _, c := range whole.checkpoints {
-			j := job(tiny(t), 3)
+			j := job(s, 3)
 			j.From = &c
 			rest := train(t, j)
 			if !slices.Equal(rest.epochs, whole.epochs[c.Epoch:]) {
@@ -140,6 +159,33 @@ func TestAResultIsAPureFunctionOfTheJob(t *testing.T) {
 			}
 		}
 	})
+	t.Run("the same with and without evaluations on the way", func(t *testing.T) {
+		s := s
+		s.EvaluateEvery = s.Epochs
+		once := train(t, job(s, 3))
+		if !bytes.Equal(last(once), last(whole)) {
+			t.Error("weights or statistics differ")
+		}
+		if a, b := once.epochs[s.Epochs-1], whole.epochs[s.Epochs-1]; a != b {
+			t.Errorf("the last epoch is %+v, with evaluations before it %+v", a, b)
+		}
+		for i, e := range once.epochs[:s.Epochs-1] {
+			if w := whole.epochs[i]; e.TrainLoss != w.TrainLoss || e.TestTotal != 0 || w.TestTotal == 0 {
+				t.Errorf("epoch %d: %+v and %+v", i+1, e, w)
+			}
+		}
+	})
+}
+
+func TestAnEvaluationMeasuresTheLoss(t *testing.T) {
+	for name, s := range map[string]search.Study{"running": tiny(t), "precise": short(t)} {
+		for _, e := range train(t, job(s, 0)).epochs {
+			// Ten classes: a network that knows nothing has ln 10 = 2.30.
+			if !(e.TestLoss > 0.1 && e.TestLoss < 20 && e.ValidationLoss > 0.1 && e.ValidationLoss < 20) || e.TestLoss == e.ValidationLoss {
+				t.Errorf("%s statistics: %+v", name, e)
+			}
+		}
+	}
 }
 
 func TestTrainStops(t *testing.T) {
@@ -201,8 +247,19 @@ func TestACheckpointOfAnotherTrialIsRefused(t *testing.T) {
 }
 
 func TestTrace(t *testing.T) {
+	t.Run("by the paper's protocol", func(t *testing.T) {
+		testTrace(t, tiny(t), 2*(9+4)+3*(5+9), nil) // 9 parameters, 4 statistics
+	})
+	t.Run("with averages and precise statistics", func(t *testing.T) {
+		testTrace(t, short(t), 2*(9+4)+3*(6+9)+(9+4)+1, map[string][]int{
+			"step/2/average": nil, "evaluated/block1.primary.weight": {6, 2, 3, 3}, "evaluated/bn0.running_var": {6},
+			"statistics/images": {2, 16, 3, 16, 16},
+		})
+	})
+}
+
+func testTrace(t *testing.T, s search.Study, arrays int, more map[string][]int) {
 	var b bytes.Buffer
-	s := tiny(t)
 	if err := trainer.New(trainer.Options{}).Trace(t.Context(), search.Job{Study: s, System: space.PairSystem(space.Pair{L: 3, M: 2}), Seed: 1}, 3, &b); err != nil {
 		t.Fatal(err)
 	}
@@ -216,13 +273,15 @@ func TestTrace(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer f.Close()
-		for name, want := range map[string][]int{
+		want := map[string][]int{
 			"init/conv0.weight": {6, 3, 3, 3}, "init/bn0.running_mean": {6}, "final/bn0.running_var": {6},
 			"init/block1.primary.weight": {6, 2, 3, 3}, "final/block1.secondary.weight": {6, 3, 1, 1},
 			"init/block1.bn.weight": {6}, "init/fc.weight": {10, 6}, "final/fc.bias": {10},
 			"step/0/images": {16, 3, 16, 16}, "step/2/labels": {16}, "step/1/logits": {16, 10},
 			"step/1/loss": nil, "step/2/lr": nil, "step/2/grad/block1.primary.weight": {6, 2, 3, 3},
-		} {
+		}
+		maps.Copy(want, more)
+		for name, want := range want {
 			h := f.Header(name + ".npy")
 			if h == nil {
 				t.Errorf("%s is missing", name)
@@ -230,8 +289,8 @@ func TestTrace(t *testing.T) {
 				t.Errorf("%s has shape %v, want %v", name, h.Descr.Shape, want)
 			}
 		}
-		if want := 2*(9+4) + 3*(5+9); len(f.Keys()) != want { // 9 parameters, 4 statistics
-			t.Errorf("%d arrays, want %d", len(f.Keys()), want)
+		if len(f.Keys()) != arrays {
+			t.Errorf("%d arrays, want %d", len(f.Keys()), arrays)
 		}
 	})
 	t.Run("PyTorch replays it", func(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"math"
 	"slices"
 	"strings"
@@ -53,6 +54,33 @@ func readSafetensors(t *testing.T, b []byte) (shapes map[string][]int, values ma
 		t.Errorf("the header places %d of %d bytes", covered, len(data))
 	}
 	return shapes, values, about
+}
+
+func TestWeightsAreWhatTheAccuracyWasMeasuredWith(t *testing.T) {
+	j := job(short(t), 1)
+	r := train(t, j)
+	var b bytes.Buffer
+	if err := trainer.New(trainer.Options{}).Trace(t.Context(), j, 8, &b); err != nil { // 4 epochs of 2 steps
+		t.Fatal(err)
+	}
+	trace, err := npz.NewReader(bytes.NewReader(b.Bytes()), int64(b.Len()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	j.From = &r.checkpoints[len(r.checkpoints)-1]
+	list, err := trainer.Weights(j)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range list {
+		var evaluated, final []float32
+		if err := errors.Join(trace.Read("evaluated/"+w.Name+".npy", &evaluated), trace.Read("final/"+w.Name+".npy", &final)); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(w.Data, evaluated) || slices.Equal(w.Data, final) {
+			t.Errorf("%s is not what an evaluation uses, or is what the training goes on with", w.Name)
+		}
+	}
 }
 
 func TestWeights(t *testing.T) {

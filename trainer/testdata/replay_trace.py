@@ -32,7 +32,14 @@ def permute(x, a, b):
     return x.view(n, a, b, h, w).transpose(1, 2).reshape(n, c, h, w)
 
 
+measured = None  # or of each normalisation: the sums of its input and of the squares, how many values
+
+
 def norm(x, name):
+    if measured is not None:
+        z = x.double().transpose(0, 1).flatten(1)
+        s, q, n = measured.get(name, (0, 0, 0))
+        measured[name] = s + z.sum(1), q + (z * z).sum(1), n + z.shape[1]
     return F.relu(F.batch_norm(x, p[name + ".running_mean"], p[name + ".running_var"], p[name + ".weight"], p[name + ".bias"],
                                training=True, momentum=0.01, eps=2e-5))
 
@@ -57,6 +64,7 @@ def compare(kind, got, want, floor=1e-30):
 
 
 velocity = {k: torch.zeros_like(v) for k, v in p.items()}
+average = {k: torch.zeros_like(v) for k, v in p.items()}
 step = 0
 while f"step/{step}/loss" in t.files:
     s = f"step/{step}/"
@@ -71,15 +79,31 @@ while f"step/{step}/loss" in t.files:
         floor = 1e-3 * sum(g.double().norm() ** 2 for g in grads) ** 0.5
         for name, g in zip([k for k in p if k not in stats], grads):
             compare("gradients", g, t[s + "grad/" + name], floor)
-            if not name.endswith("bias"):
-                g = g + WEIGHT_DECAY * p[name]
+            g = g + WEIGHT_DECAY * p[name]
             v = velocity[name]
             v.mul_(MOMENTUM).add_(g)
             p[name] -= float(t[s + "lr"]) * (g + MOMENTUM * v)
+            if s + "average" in t.files:
+                average[name] += float(t[s + "average"]) * (p[name] - average[name])
     step += 1
 for name, v in p.items():
     compare("final statistics" if name in stats else "final parameters", v, t["final/" + name])
+if any(k.startswith("evaluated/") for k in t.files):
+    # What an evaluation uses: averages of the weights, and mean and variance over
+    # batches of which each was normalised by its own.
+    with torch.no_grad():
+        if "step/0/average" in t.files:
+            for name in p.keys() - stats:
+                p[name].copy_(average[name])
+        measured = {}
+        for x in t["statistics/images"] if "statistics/images" in t.files else []:
+            forward(torch.tensor(x))
+        for name, (s, q, n) in measured.items():
+            p[name + ".running_mean"].copy_(s / n)
+            p[name + ".running_var"].copy_((q / n - (s / n) ** 2) * n / (n - 1))
+    for name, v in p.items():
+        compare("evaluated", v, t["evaluated/" + name])
 print(f"IGC-L{L}M{M}, {blocks} blocks, {step} steps:", ", ".join(f"{k} {v:.1e}" for k, v in worst.items()))
 bounds = {"first logits": 1e-5, "first loss": 1e-6, "first gradients": 1e-2, "logits": 1e-2, "loss": 1e-3,
-          "gradients": 1e-1, "final parameters": 5e-2, "final statistics": 1e-2}
+          "gradients": 1e-1, "evaluated": 5e-2, "final parameters": 5e-2, "final statistics": 1e-2}
 sys.exit(any(worst[k] > bounds[k] for k in worst))

@@ -36,7 +36,10 @@ func newTraceCommand() *cobra.Command {
 needs to replay them, as arrays of an npz file: init/NAME and final/NAME for all
 parameters and running statistics, and for each step k step/k/images (N, 3, H,
 W) as fed, step/k/labels, step/k/logits, step/k/loss, step/k/lr and
-step/k/grad/NAME, of the mean loss without weight decay. Names and shapes are
+step/k/grad/NAME, of the mean loss without weight decay. Of a study with averaged
+weights or precise statistics also step/k/average, the share of the step's weights
+in their average, evaluated/NAME, what an evaluation after the last step uses, and
+statistics/images, the batches that the statistics are of. Names and shapes are
 PyTorch's; a batch norm's eps is 2e-5. The network need not be one of the study's;
 its depth is the study's, unless its name says one.`,
 		Example:           `  igcsearch trace quickstart --pair 40x2 --seed 0 --steps 2 -o trace.npz`,

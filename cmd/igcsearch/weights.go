@@ -26,8 +26,10 @@ func newWeightsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "weights STUDY --pair LxM -o FILE",
 		Short: "Write a trained network, for PyTorch and others",
-		Long: `weights writes the parameters and running statistics of one trial, as of its last
-checkpoint, by the names and shapes that PyTorch has for them. The extension says
+		Long: `weights writes the parameters and statistics that the accuracy of one trial was
+measured with, as of its last checkpoint, by the names and shapes that PyTorch has
+for them: averages where the study has weight_average, and as running_mean and
+running_var the precise statistics where it has those. The extension says
 the format: npz for numpy.load, or safetensors, whose header also says study,
 network, seed and epoch. A batch norm's eps is 2e-5. A study has checkpoints of
 finished trials with keep_checkpoints = true, the best of each with keep_best.`,

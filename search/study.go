@@ -774,8 +774,10 @@ func Diff(there, here Study) []string {
 	return lines
 }
 
-// Trials returns every (network, seed) of a normalised study as pending trials,
-// longest first by multiply–adds, so that a pool of workers ends together.
+// Trials returns every (network, seed) of a normalised study as pending trials, one
+// seed of all networks after the other, so that what is finished compares them all.
+// Those of a seed come longest first by multiply–adds, so that a pool of workers ends
+// together.
 func (s Study) Trials(in space.Shape, classes int) []Trial {
 	var trials []Trial
 	order := map[space.System]int{}
@@ -790,7 +792,7 @@ func (s Study) Trials(in space.Shape, classes int) []Trial {
 		}
 	}
 	slices.SortStableFunc(trials, func(a, b Trial) int {
-		return cmp.Or(cmp.Compare(b.MultiplyAdds, a.MultiplyAdds), cmp.Compare(order[a.System], order[b.System]), cmp.Compare(a.Seed, b.Seed))
+		return cmp.Or(cmp.Compare(a.Seed, b.Seed), cmp.Compare(b.MultiplyAdds, a.MultiplyAdds), cmp.Compare(order[a.System], order[b.System]))
 	})
 	return trials
 }

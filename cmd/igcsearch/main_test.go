@@ -188,7 +188,7 @@ func scriptFixture(ts *testscript.TestScript, _ bool, args []string) {
 			e := search.Epoch{
 				Number: n, LearningRate: 0.1, TrainLoss: 2.25 / float64(n), TrainCorrect: 10 * n, TrainTotal: 64,
 				ValidationCorrect: 8 * n, ValidationTotal: 50, TestCorrect: t.System.Pair().L/4 + 10*n + 2*t.Seed, TestTotal: 100,
-				TrainSeconds: 1.5, EvalSeconds: 0.25,
+				ValidationLoss: 2.0 / 3 / float64(n), TestLoss: 2.375 / float64(n), TrainSeconds: 1.5, EvalSeconds: 0.25,
 			}
 			ts.Check(db.Record(ctx, turn.ID, e, search.Checkpoint{Epoch: n, State: []byte{byte(n)}}))
 		}

@@ -103,13 +103,21 @@ func scriptExit(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // scriptEpochs is "epochs DB STUDY N": it waits until the database has N
-// epochs of the study.
+// epochs of the study, or with +N until it has N more than when it was asked.
 func scriptEpochs(ts *testscript.TestScript, _ bool, args []string) {
 	if len(args) != 3 {
 		ts.Fatalf("usage: epochs DB STUDY N")
 	}
 	want, err := strconv.Atoi(args[2])
 	ts.Check(err)
+	if strings.HasPrefix(args[2], "+") {
+		db, err := store.OpenReadOnly(context.Background(), ts.MkAbs(args[0]))
+		ts.Check(err)
+		epochs, err := db.Epochs(context.Background(), args[1])
+		db.Close()
+		ts.Check(err)
+		want += len(epochs)
+	}
 	waitEpochs(ts, ts.MkAbs(args[0]), args[1], want)
 }
 

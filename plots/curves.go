@@ -21,8 +21,11 @@ type Epoch struct {
 	// Accuracies in percent, one for each seed that got there; none if the
 	// epoch was not evaluated.
 	Accuracies []float64
-	// Losses are the mean training losses (nats), one for each seed.
+	// Losses are the mean losses (nats) of the same pictures; none if there are none.
 	Losses []float64
+	// TrainAccuracies and TrainLosses are those of the training pictures, as they
+	// were augmented and by the weights of their step.
+	TrainAccuracies, TrainLosses []float64
 }
 
 // Curve is the training of one pair over all its seeds.
@@ -33,14 +36,16 @@ type Curve struct {
 }
 
 // LearningCurves is the figure of accuracy against epoch: for each curve the
-// mean over its seeds, with a band around it. Bands are opaque, so that of
+// mean over its seeds, with a band around it, and as a thin line without a band the
+// mean accuracy on the training pictures. Bands are opaque, so that of
 // overlapping ones the last is seen whole; all lines lie above all bands.
 type LearningCurves struct {
 	Options
 	Curves []Curve
 	// Bar says what the bands are; "" is Std.
 	Bar Bar
-	// Loss adds a panel with the training loss below.
+	// Loss adds a panel with the losses below. Where there are only those of the
+	// training pictures, it has only thin lines.
 	Loss bool
 }
 
@@ -52,8 +57,9 @@ func (f LearningCurves) Save(path string) error { return save(path, f) }
 func (f LearningCurves) Encode(w io.Writer, format string) error { return encode(w, format, f) }
 
 // CSV writes the numbers that are drawn, a row for each curve, measure
-// ("accuracy" in percent or "train_loss" in nats) and epoch. The columns low
-// and high, the ends of the band, are empty if n = 1.
+// ("accuracy" and "train_accuracy" in percent, "loss" and "train_loss" in nats) and
+// epoch. The columns low and high, the ends of the band (which a thin line has
+// not in the figure), are empty if n = 1.
 func (f LearningCurves) CSV(w io.Writer) error {
 	if err := f.validate(); err != nil {
 		return err
@@ -61,7 +67,7 @@ func (f LearningCurves) CSV(w io.Writer) error {
 	out := csv.NewWriter(w)
 	out.Write([]string{"curve", "measure", "epoch", "n", "mean", "low", "high", "bar"})
 	for _, c := range f.Curves {
-		for _, m := range f.measures() {
+		for _, m := range slices.Concat(f.measures()...) {
 			for _, e := range m.of(c, f.Bar) {
 				low, high := ends(e.summary)
 				out.Write([]string{c.Name, m.name, strconv.Itoa(e.epoch), strconv.Itoa(e.n), number(e.mean), low, high, string(cmp.Or(f.Bar, Std))})
@@ -81,19 +87,32 @@ func (f LearningCurves) defaultHeight() float64 {
 	return 2.2
 }
 
-// measure is what a panel shows.
+// measure is what a panel shows; thin, if it is of the training pictures.
 type measure struct {
-	name, label string
-	high        float64 // the largest value that makes sense
-	values      func(Epoch) []float64
+	name   string
+	thin   bool
+	high   float64 // the largest value that makes sense
+	values func(Epoch) []float64
 }
 
-func (f LearningCurves) measures() []measure {
-	out := []measure{{"accuracy", cmp.Or(f.AccuracyLabel, "accuracy (%)"), 100, func(e Epoch) []float64 { return e.Accuracies }}}
+// measures are what each panel shows.
+func (f LearningCurves) measures() [][]measure {
+	out := [][]measure{{
+		{"accuracy", false, 100, func(e Epoch) []float64 { return e.Accuracies }},
+		{"train_accuracy", true, 100, func(e Epoch) []float64 { return e.TrainAccuracies }},
+	}}
 	if f.Loss {
-		out = append(out, measure{"train_loss", "training loss", math.Inf(1), func(e Epoch) []float64 { return e.Losses }})
+		out = append(out, []measure{
+			{"loss", false, math.Inf(1), func(e Epoch) []float64 { return e.Losses }},
+			{"train_loss", true, math.Inf(1), func(e Epoch) []float64 { return e.TrainLosses }},
+		})
 	}
 	return out
+}
+
+// labels are the titles of the vertical axes of the panels.
+func (f LearningCurves) labels() []string {
+	return []string{cmp.Or(f.AccuracyLabel, "accuracy (%)"), "loss (nats)"}
 }
 
 type curveEpoch struct {
@@ -132,20 +151,25 @@ func (f LearningCurves) validate() error {
 				return fmt.Errorf("curve %q, epoch %d: want each epoch once, from 1", c.Name, e.Number)
 			}
 			epochs[e.Number] = true
-			for _, m := range f.measures() {
+			for _, m := range slices.Concat(f.measures()...) {
 				if err := checkValues(m.values(e), 0, m.high); err != nil {
 					return fmt.Errorf("curve %q, epoch %d: %s %w", c.Name, e.Number, m.name, err)
 				}
 			}
 		}
 	}
-	for _, m := range f.measures() {
+	for i, measures := range f.measures() {
+		if i == 0 {
+			measures = measures[:1] // a figure of the training pictures alone would mislead
+		}
 		n := 0
-		for _, c := range f.Curves {
-			n += len(m.of(c, f.Bar))
+		for _, m := range measures {
+			for _, c := range f.Curves {
+				n += len(m.of(c, f.Bar))
+			}
 		}
 		if n == 0 {
-			return errors.New("nothing to draw: no epoch has " + m.name + " values yet")
+			return errors.New("nothing to draw: no epoch has " + measures[0].name + " values yet")
 		}
 	}
 	return nil
@@ -158,13 +182,19 @@ func (f LearningCurves) draw(c draw.Canvas) error {
 	var epochs []float64
 	var sums []summary
 	axis := vg.Length(0)
-	for i, m := range measures {
+	for i := range measures {
 		var values []float64
-		for _, curve := range f.Curves {
-			for _, e := range m.of(curve, f.Bar) {
-				epochs = append(epochs, float64(e.epoch))
-				values = append(values, e.low, e.high)
-				sums = append(sums, e.summary)
+		for _, m := range measures[i] {
+			for _, curve := range f.Curves {
+				for _, e := range m.of(curve, f.Bar) {
+					epochs = append(epochs, float64(e.epoch))
+					if m.thin {
+						values = append(values, e.mean)
+						continue
+					}
+					values = append(values, e.low, e.high)
+					sums = append(sums, e.summary)
+				}
 			}
 		}
 		panels[i] = panel{Canvas: c, y: spanOf(values, 0.05)}
@@ -201,13 +231,12 @@ func (f LearningCurves) draw(c draw.Canvas) error {
 	if err := drawTitle(c, f.Title, panels[0].frame); err != nil {
 		return err
 	}
-	for i, m := range measures {
-		p := panels[i]
+	for i, p := range panels {
 		if err := p.check(); err != nil {
 			return err
 		}
-		f.drawMeasure(p, m)
-		p.leftAxis(ticks[i], m.label)
+		f.drawPanel(p, measures[i])
+		p.leftAxis(ticks[i], f.labels()[i])
 		p.bottomLine()
 	}
 	g.draw(c, at)
@@ -231,7 +260,12 @@ func (f LearningCurves) draw(c draw.Canvas) error {
 // band is how light bands are.
 const band = 0.22
 
-func (f LearningCurves) drawMeasure(p panel, m measure) {
+// thinWidth is the width of the lines of the training pictures.
+const thinWidth vg.Length = 0.4
+
+// drawPanel draws the bands, over them the thin lines, and over those the others.
+func (f LearningCurves) drawPanel(p panel, measures []measure) {
+	m, training := measures[0], measures[1]
 	for i, curve := range f.Curves {
 		var lows, highs []vg.Point
 		for _, e := range m.of(curve, f.Bar) {
@@ -242,6 +276,9 @@ func (f LearningCurves) drawMeasure(p panel, m measure) {
 		if len(highs) > 1 {
 			fill(p.Canvas, blend(lookOf(i).color, band), append(highs, lows...))
 		}
+	}
+	for i, curve := range f.Curves {
+		stroke(p.Canvas, lookOf(i).color, thinWidth, lookOf(i).dashes, p.means(training.of(curve, f.Bar))...)
 	}
 	for i, curve := range f.Curves {
 		stroke(p.Canvas, lookOf(i).color, lineWidth, lookOf(i).dashes, p.means(m.of(curve, f.Bar))...)
@@ -265,18 +302,35 @@ func (p panel) means(epochs []curveEpoch) []vg.Point {
 	return out
 }
 
-func (f LearningCurves) obstacles(p panel, m measure) []obstacle {
+func (f LearningCurves) obstacles(p panel, measures []measure) []obstacle {
 	var out []obstacle
-	for _, curve := range f.Curves {
-		// The band as a hatching, which finds a legend inside it too.
-		for _, e := range m.of(curve, f.Bar) {
-			out = append(out, obstaclesOf(p.at(float64(e.epoch), e.low), p.at(float64(e.epoch), e.high))...)
-		}
-		if means := p.means(m.of(curve, f.Bar)); len(means) > 0 {
-			out = append(out, obstaclesOf(means...)...)
+	for _, m := range measures {
+		for _, curve := range f.Curves {
+			epochs := m.of(curve, f.Bar)
+			// The band as a hatching, which finds a legend inside it too.
+			for _, e := range epochs {
+				if !m.thin {
+					out = append(out, obstaclesOf(p.at(float64(e.epoch), e.low), p.at(float64(e.epoch), e.high))...)
+				}
+			}
+			if means := p.means(epochs); len(means) > 0 {
+				out = append(out, obstaclesOf(means...)...)
+			}
 		}
 	}
 	return out
+}
+
+// trained reports whether there is anything of the training pictures to draw.
+func (f LearningCurves) trained() bool {
+	for _, m := range slices.Concat(f.measures()...) {
+		for _, curve := range f.Curves {
+			if m.thin && len(m.of(curve, f.Bar)) > 0 {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (f LearningCurves) legend(c draw.Canvas, sums []summary) legend {
@@ -295,6 +349,13 @@ func (f LearningCurves) legend(c draw.Canvas, sums []summary) legend {
 	}
 	if len(f.Curves) == 1 && f.Curves[0].Name == "" {
 		l.entries[0].text, l.note = l.note, ""
+	}
+	if f.trained() {
+		clr := grey
+		if len(f.Curves) == 1 {
+			clr = lookOf(0).color
+		}
+		l.entries = append(l.entries, entry{"training", func(from, to vg.Point) { stroke(c, clr, thinWidth, nil, from, to) }})
 	}
 	return l
 }

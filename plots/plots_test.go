@@ -60,7 +60,9 @@ func learning(epochs, seeds int) plots.LearningCurves {
 			for k := range seeds {
 				noise := math.Sin(float64(3*e + 7*k + i))
 				epoch.Accuracies = append(epoch.Accuracies, 68-2.5*float64(i)-45*math.Exp(-5*x)+1.2*noise*(1.2-x))
-				epoch.Losses = append(epoch.Losses, 0.9+0.08*float64(i)+3*math.Exp(-4*x)+0.05*noise)
+				epoch.Losses = append(epoch.Losses, 1.1+0.08*float64(i)+3*math.Exp(-4*x)+0.05*noise)
+				epoch.TrainAccuracies = append(epoch.TrainAccuracies, 84-3*float64(i)-65*math.Exp(-4*x)+0.3*noise)
+				epoch.TrainLosses = append(epoch.TrainLosses, 0.5+0.1*float64(i)+3.4*math.Exp(-3*x)+0.01*noise)
 			}
 			c.Epochs = append(c.Epochs, epoch)
 		}
@@ -573,8 +575,9 @@ func TestRefused(t *testing.T) {
 		"no epoch has accuracy values":            curve(),
 		`curve "c", epoch 0`:                      curve(plots.Epoch{Accuracies: []float64{1}}),
 		`curve "c", epoch 1: accuracy NaN`:        curve(plots.Epoch{Number: 1, Accuracies: []float64{math.NaN()}}),
-		"train_loss +Inf, want a finite number":   plots.LearningCurves{Loss: true, Curves: curve(plots.Epoch{Number: 1, Accuracies: []float64{1}, Losses: []float64{math.Inf(1)}}).Curves},
-		"no epoch has train_loss values":          plots.LearningCurves{Loss: true, Curves: curve(plots.Epoch{Number: 1, Accuracies: []float64{1}}).Curves},
+		"train_loss +Inf, want a finite number":   plots.LearningCurves{Loss: true, Curves: curve(plots.Epoch{Number: 1, Accuracies: []float64{1}, TrainLosses: []float64{math.Inf(1)}}).Curves},
+		"train_accuracy 101, want 0 to 100":       curve(plots.Epoch{Number: 1, Accuracies: []float64{1}, TrainAccuracies: []float64{101}}),
+		"no epoch has loss values":                plots.LearningCurves{Loss: true, Curves: curve(plots.Epoch{Number: 1, Accuracies: []float64{1}}).Curves},
 	} {
 		t.Run(says, func(t *testing.T) {
 			if err := f.Encode(io.Discard, "svg"); err == nil || !strings.Contains(err.Error(), says) || strings.Contains(err.Error(), "\n") {
@@ -662,9 +665,9 @@ func TestLearningCurves(t *testing.T) {
 	t.Parallel()
 	t.Run("draws the mean of the seeds that got there", func(t *testing.T) {
 		f := plots.LearningCurves{Loss: true, Curves: []plots.Curve{{Name: "L40M2", Epochs: []plots.Epoch{
-			{Number: 2, Accuracies: []float64{30}, Losses: []float64{1.5, 2.5}},
-			{Number: 1, Accuracies: []float64{10, 14}, Losses: []float64{3, 3}},
-			{Number: 3, Losses: []float64{1}},
+			{Number: 2, Accuracies: []float64{30}, Losses: []float64{2.25}, TrainAccuracies: []float64{40, 40}, TrainLosses: []float64{1.5, 2.5}},
+			{Number: 1, Accuracies: []float64{10, 14}, TrainLosses: []float64{3, 3}},
+			{Number: 3, TrainLosses: []float64{1}},
 		}}}}
 		var got strings.Builder
 		if err := f.CSV(&got); err != nil {
@@ -674,6 +677,8 @@ func TestLearningCurves(t *testing.T) {
 		want := "curve,measure,epoch,n,mean,low,high,bar\n" +
 			"L40M2,accuracy,1,2,12,9.171573,14.828427,std\n" +
 			"L40M2,accuracy,2,1,30,,,std\n" +
+			"L40M2,train_accuracy,2,2,40,40,40,std\n" +
+			"L40M2,loss,2,1,2.25,,,std\n" +
 			"L40M2,train_loss,1,2,3,3,3,std\n" +
 			"L40M2,train_loss,2,2,2,1.292893,2.707107,std\n" +
 			"L40M2,train_loss,3,1,1,,,std\n"

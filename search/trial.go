@@ -112,6 +112,14 @@ func (e Epoch) Correct(curve string) (correct, total int) {
 	return e.TestCorrect, e.TestTotal
 }
 
+// Loss is ValidationLoss or TestLoss, of the split that curve names.
+func (e Epoch) Loss(curve string) float64 {
+	if curve == CurveValidation {
+		return e.ValidationLoss
+	}
+	return e.TestLoss
+}
+
 // Checkpoint is the state of a training after an epoch. State is the
 // trainer's own encoding of weights, momentum, running statistics and the
 // position of the random numbers.

@@ -3,6 +3,7 @@ package store_test
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 	"testing"
@@ -51,7 +52,7 @@ func (a *away) attempt(i, epochs int, outcome string, salt int) {
 	b.Until = b.Epochs
 	for range epochs {
 		n := len(b.Curve) + 1
-		b.Curve = append(b.Curve, search.Epoch{Number: n, LearningRate: 0.1, TrainLoss: 2, TrainCorrect: n + salt, TrainTotal: 64})
+		b.Curve = append(b.Curve, search.Epoch{Number: n, LearningRate: 0.1, TrainLoss: 2, TrainCorrect: n + salt, TrainTotal: 64, ValidationLoss: math.Inf(1), TestLoss: 1 / float64(n)})
 		b.By = append(b.By, len(b.Attempts)-1)
 	}
 	b.Checkpoints = nil
@@ -134,6 +135,9 @@ func TestBring(t *testing.T) {
 		trials, _ := db.Trials(t.Context(), "quick")
 		if want := []search.Status{search.Done, search.Pending, search.Failed, search.Pending}; !slices.Equal(statuses(trials), want) || trials[2].Error != "out of luck" {
 			t.Errorf("%v, %+v; want %v", statuses(trials), trials[2], want)
+		}
+		if last := trials[0].Last; !math.IsInf(last.ValidationLoss, 1) || last.TestLoss != 1.0/3 {
+			t.Errorf("the last epoch %+v, want the losses +Inf and 1/3", last)
 		}
 		if len(attempts) != 4 || attempts[2].Outcome != "interrupted" || attempts[2].Message != "it was running there when it was brought" || attempts[2].Host != "node" {
 			t.Errorf("%+v", attempts)

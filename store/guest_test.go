@@ -44,7 +44,7 @@ func TestGuests(t *testing.T) {
 		return turn
 	}
 	epoch := func(n int, loss float64) (search.Epoch, search.Checkpoint) {
-		return search.Epoch{Number: n, TrainLoss: loss, TrainTotal: 8}, search.Checkpoint{Epoch: n, State: state(n, 10)}
+		return search.Epoch{Number: n, TrainLoss: loss, TrainTotal: 8, ValidationLoss: math.Inf(1), TestLoss: 1.0 / 3}, search.Checkpoint{Epoch: n, State: state(n, 10)}
 	}
 
 	t.Run("what is brought twice is stored once", func(t *testing.T) {

@@ -27,7 +27,7 @@ func contradiction(list []string) error {
 // Merge makes a new database of several, whose studies of the same name must
 // have the same settings. Of a trial that several have, the result that is
 // further on is taken, with the attempts of all; it is an error if their epochs
-// differ in a bit.
+// differ in a bit. Losses that only one has recorded are kept.
 func Merge(ctx context.Context, sources []string, target string) (err error) {
 	if _, err := os.Stat(target); err == nil {
 		return fmt.Errorf("merge into %s: it exists: give another file, a merge makes a new one", target)
@@ -116,8 +116,9 @@ func (db *DB) mergeOne(ctx context.Context, tx *sql.Tx, path string) error {
 		if err := each(ctx, tx, `SELECT s.id, m.id, s.system || ' seed ' || s.seed, s.status, m.status,
 				(SELECT count(*) FROM source.epoch WHERE trial = s.id), (SELECT count(*) FROM main.epoch WHERE trial = m.id),
 				(SELECT count(*) FROM source.epoch a JOIN main.epoch b ON b.trial = m.id AND b.number = a.number
-					WHERE a.trial = s.id AND (a.learning_rate, a.train_loss, a.train_correct, a.train_total, a.validation_correct, a.validation_total, a.test_correct, a.test_total)
-						IS NOT (b.learning_rate, b.train_loss, b.train_correct, b.train_total, b.validation_correct, b.validation_total, b.test_correct, b.test_total))
+					WHERE a.trial = s.id AND ((a.learning_rate, a.train_loss, a.train_correct, a.train_total, a.validation_correct, a.validation_total, a.test_correct, a.test_total)
+						IS NOT (b.learning_rate, b.train_loss, b.train_correct, b.train_total, b.validation_correct, b.validation_total, b.test_correct, b.test_total)
+						OR a.validation_loss <> b.validation_loss OR a.test_loss <> b.test_loss)) -- NULL, not recorded, agrees with any
 			FROM source.trial s JOIN main.trial m ON m.study = ? AND m.system = s.system AND m.seed = s.seed WHERE s.study = ? ORDER BY s.id`, []any{s.to, s.from}, func(rows *sql.Rows) error {
 			var p pair
 			err := rows.Scan(&p.from, &p.to, &p.name, &p.there, &p.here, &p.nThere, &p.nHer, &p.differ)
@@ -183,17 +184,28 @@ func mergeTrial(ctx context.Context, tx *sql.Tx, from, to int64, taken bool) err
 		attempts[id] = copied
 	}
 	if !taken {
-		return nil
+		_, err := tx.ExecContext(ctx, `UPDATE main.epoch AS m
+			SET validation_loss = coalesce(m.validation_loss, s.validation_loss), test_loss = coalesce(m.test_loss, s.test_loss)
+			FROM source.epoch s WHERE s.trial = ?1 AND m.trial = ?2 AND m.number = s.number`, from, to)
+		return err
 	}
-	for _, table := range []string{"checkpoint", "best_checkpoint", "epoch", "failure"} {
+	for _, table := range []string{"checkpoint", "best_checkpoint", "failure"} {
 		if _, err := tx.ExecContext(ctx, `DELETE FROM main.`+table+` WHERE trial = ?`, to); err != nil {
 			return err
 		}
 	}
-	const columns = `learning_rate, train_loss, train_correct, train_total, validation_correct, validation_total, test_correct, test_total, train_seconds, eval_seconds`
+	if _, err := tx.ExecContext(ctx, `DELETE FROM main.epoch WHERE trial = ?2
+		AND number NOT IN (SELECT number FROM source.epoch WHERE trial = ?1)`, from, to); err != nil {
+		return err
+	}
+	const columns = `learning_rate, train_loss, train_correct, train_total, validation_correct, validation_total, test_correct, test_total, train_seconds, eval_seconds, validation_loss, test_loss`
 	for old, copied := range attempts {
+		// The epochs that both have agree but for the times, and losses that one of
+		// them may lack.
 		if _, err := tx.ExecContext(ctx, `INSERT INTO main.epoch (trial, number, attempt, `+columns+`)
-			SELECT ?, number, ?, `+columns+` FROM source.epoch WHERE trial = ? AND attempt = ?`, to, copied, from, old); err != nil {
+			SELECT ?, number, ?, `+columns+` FROM source.epoch WHERE trial = ? AND attempt = ?
+			ON CONFLICT (trial, number) DO UPDATE SET attempt = excluded.attempt, train_seconds = excluded.train_seconds, eval_seconds = excluded.eval_seconds,
+				validation_loss = coalesce(excluded.validation_loss, validation_loss), test_loss = coalesce(excluded.test_loss, test_loss)`, to, copied, from, old); err != nil {
 			return err
 		}
 	}
@@ -276,7 +288,8 @@ func (db *DB) Import(ctx context.Context, s search.Study, trials []search.Trial,
 	return stored, nil
 }
 
-// agree reports whether the epochs that two have in common are the same.
+// agree reports whether the epochs that two have in common are the same; a loss
+// of an evaluation that only one has recorded is no difference.
 func agree(a, b search.TrialState) bool {
 	at := map[int]search.Epoch{}
 	for _, e := range a.Curve {
@@ -287,6 +300,12 @@ func agree(a, b search.TrialState) bool {
 		e.TrainSeconds, e.EvalSeconds, o.TrainSeconds, o.EvalSeconds = 0, 0, 0, 0
 		if math.IsNaN(e.TrainLoss) && math.IsNaN(o.TrainLoss) {
 			e.TrainLoss, o.TrainLoss = 0, 0
+		}
+		if e.ValidationLoss == 0 || o.ValidationLoss == 0 {
+			e.ValidationLoss, o.ValidationLoss = 0, 0
+		}
+		if e.TestLoss == 0 || o.TestLoss == 0 {
+			e.TestLoss, o.TestLoss = 0, 0
 		}
 		if ok && e != o {
 			return false

@@ -419,7 +419,7 @@ func TestOlderSchema(t *testing.T) {
 			t.Errorf("attempts %+v, %v", attempts, err)
 		}
 		epochs, err := db.Epochs(t.Context(), "quick")
-		if err != nil || len(epochs) != 1 || epochs[0].System != all[0].System {
+		if err != nil || len(epochs) != 1 || epochs[0].System != all[0].System || epochs[0].ValidationLoss != 0 || epochs[0].TestLoss != 0 {
 			t.Errorf("epochs %+v, %v", epochs, err)
 		}
 	}

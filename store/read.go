@@ -107,7 +107,7 @@ func (db *DB) Epochs(ctx context.Context, name string) ([]TrialEpoch, error) {
 	var epochs []TrialEpoch
 	err := db.viewStudy(ctx, name, func(tx *sql.Tx, id int64, _ search.Study) error {
 		epochs = nil
-		return each(ctx, tx, `SELECT `+db.system+`, t.seed, `+epochColumns+`
+		return each(ctx, tx, `SELECT `+db.system+`, t.seed, `+db.epoch+`
 			FROM trial t JOIN epoch e ON e.trial = t.id WHERE t.study = ?
 			ORDER BY t.M, t.L, `+db.system+`, t.seed, e.number`, []any{id}, func(rows *sql.Rows) error {
 			var e TrialEpoch
@@ -397,7 +397,7 @@ func (db *DB) findTrials(ctx context.Context, tx *sql.Tx, study, since int64) ([
 	}
 	// A trial that failed has ended, and its last attempt says why.
 	err := each(ctx, tx, `SELECT t.id, `+db.system+`, t.seed, t.status, t.epochs, t.multiply_adds, `+db.params+`,
-			coalesce(a.message, ''), `+db.failure+`, `+epochColumns+`
+			coalesce(a.message, ''), `+db.failure+`, `+db.epoch+`
 		FROM trial t LEFT JOIN epoch e ON e.trial = t.id AND e.number = (SELECT max(number) FROM epoch WHERE trial = t.id)
 			LEFT JOIN attempt a ON a.id = CASE WHEN t.status IN ('failed', 'diverged') THEN (SELECT max(id) FROM attempt WHERE trial = t.id) END
 		WHERE t.study = ?1`+after+` ORDER BY t.id`, []any{study, since}, func(rows *sql.Rows) error {
@@ -440,7 +440,7 @@ func (db *DB) findStates(ctx context.Context, tx *sql.Tx, study, since int64) ([
 	for i, t := range trials {
 		states[i].Trial, at[t.ID] = t, i
 	}
-	err = each(ctx, tx, `SELECT t.id, a.isa, `+epochColumns+` FROM trial t JOIN epoch e ON e.trial = t.id JOIN attempt a ON a.id = e.attempt
+	err = each(ctx, tx, `SELECT t.id, a.isa, `+db.epoch+` FROM trial t JOIN epoch e ON e.trial = t.id JOIN attempt a ON a.id = e.attempt
 		WHERE t.study = ? AND t.changed > ? ORDER BY t.id, e.number`, []any{study, since}, func(rows *sql.Rows) error {
 		var id int64
 		var isa string
@@ -478,8 +478,13 @@ func findCheckpoint(ctx context.Context, tx *sql.Tx, table string, trial int64) 
 	return sound, damaged, err
 }
 
-const epochColumns = `e.number, e.learning_rate, e.train_loss, e.train_correct, e.train_total,
+// epochColumns are those of an epoch; measuredColumns are what every version of the
+// schema has of them.
+const (
+	measuredColumns = `e.number, e.learning_rate, e.train_loss, e.train_correct, e.train_total,
 	e.validation_correct, e.validation_total, e.test_correct, e.test_total, e.train_seconds, e.eval_seconds`
+	epochColumns = measuredColumns + `, e.validation_loss, e.test_loss`
+)
 
 // epochRow takes epochColumns, all of them NULL if an outer join found none.
 type epochRow struct {
@@ -488,6 +493,7 @@ type epochRow struct {
 	train, validation   [2]whole // correct, total
 	test                [2]whole
 	trainTime, evalTime real
+	losses              [2]real // of validation, test
 }
 
 // whole and real take a number or NULL: package sql would write each as text and
@@ -522,7 +528,7 @@ func (r *real) Scan(v any) error {
 
 func (r *epochRow) dest() []any {
 	return []any{&r.number, &r.rate, &r.loss, &r.train[0], &r.train[1], &r.validation[0], &r.validation[1],
-		&r.test[0], &r.test[1], &r.trainTime, &r.evalTime}
+		&r.test[0], &r.test[1], &r.trainTime, &r.evalTime, &r.losses[0], &r.losses[1]}
 }
 
 func (r *epochRow) epoch() search.Epoch {
@@ -532,6 +538,7 @@ func (r *epochRow) epoch() search.Epoch {
 		ValidationCorrect: r.validation[0].V, ValidationTotal: r.validation[1].V,
 		TestCorrect: r.test[0].V, TestTotal: r.test[1].V,
 		TrainSeconds: r.trainTime.Float64, EvalSeconds: r.evalTime.Float64,
+		ValidationLoss: r.losses[0].Float64, TestLoss: r.losses[1].Float64,
 	}
 	if r.number.Valid && !r.loss.Valid {
 		e.TrainLoss = math.NaN()

@@ -40,7 +40,7 @@ const (
 	// applicationID is "igcs" in ASCII, at offset 68 of the file.
 	applicationID = 0x69676373
 	// schemaVersion is the number of the last file in migration/.
-	schemaVersion = 4
+	schemaVersion = 5
 
 	// statements is how many a connection of a runner keeps prepared: all of them.
 	statements = "100"
@@ -57,10 +57,10 @@ type DB struct {
 	// still reads a file at rest, see view; nil after Open.
 	still   *sql.DB
 	stillAt fileState
-	// The expressions for the name of a trial's network, its parameters, and the
-	// failure, worker and job of an attempt: a file that is only read may have an older
-	// schema.
-	system, params, failure, worker, job string
+	// The expressions for the name of a trial's network, its parameters, the
+	// failure, worker and job of an attempt, and all columns of an epoch: a file that is
+	// only read may have an older schema.
+	system, params, failure, worker, job, epoch string
 
 	version  int    // of the schema when it was opened
 	network  string // file system that other machines share, "" for a local one
@@ -189,6 +189,9 @@ func OpenReadOnly(ctx context.Context, path string) (*DB, error) {
 			db.worker = "a.worker"
 		}
 	}
+	if version < 5 { // before 0005_losses.sql
+		db.epoch = measuredColumns + ", NULL, NULL"
+	}
 	if err != nil {
 		db.Close()
 		return nil, err
@@ -245,7 +248,7 @@ func locate(path string) (*DB, error) {
 		return nil, fmt.Errorf("open database %s: it is not a regular file: give another --db", path)
 	}
 	return &DB{
-		path: abs, name: path, system: "t.system", params: "coalesce(t.params, 0)", failure: "coalesce(a.failure, '')", job: "a.job",
+		path: abs, name: path, system: "t.system", params: "coalesce(t.params, 0)", failure: "coalesce(a.failure, '')", job: "a.job", epoch: epochColumns,
 		worker:  "(SELECT id FROM worker WHERE id = a.worker AND NOT guest)", // whose lock tells; a guest has none
 		network: networkSystem(abs), lease: lease, patience: joining, tokens: map[int64][]byte{}, guests: map[int64]*visit{},
 	}, nil

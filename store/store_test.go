@@ -366,6 +366,7 @@ func TestRecord(t *testing.T) {
 				Number: i + 1, LearningRate: 0.1 / 3, TrainLoss: loss, TrainCorrect: 3, TrainTotal: 45000,
 				ValidationCorrect: 1, ValidationTotal: 5000, TestCorrect: 6389, TestTotal: 10000,
 				TrainSeconds: 1.5, EvalSeconds: 0.25,
+				ValidationLoss: []float64{math.Inf(1), 0, math.MaxFloat64}[i], TestLoss: []float64{1.0 / 3, 0, math.Inf(1)}[i],
 			}
 			want = append(want, store.TrialEpoch{System: trials[3].System, Seed: trials[3].Seed, Epoch: e})
 			if err := db.Record(t.Context(), attempt, e, search.Checkpoint{Epoch: i + 1}); err != nil {
@@ -410,6 +411,15 @@ func TestRecord(t *testing.T) {
 		if epochs, err := db.Epochs(t.Context(), s.Name); err != nil || len(epochs) != 3 {
 			t.Errorf("%d epochs (%v), want 3", len(epochs), err)
 		}
+	})
+	t.Run("refuses a loss of an evaluation that is no number, which would read as not recorded", func(t *testing.T) {
+		t.Parallel()
+		db, _, _, trials := planned(t)
+		attempt := begin(t, db, trials[0])
+		for _, e := range []search.Epoch{{Number: 1, ValidationLoss: math.NaN()}, {Number: 1, TestLoss: math.NaN()}} {
+			wantError(t, db.Record(t.Context(), attempt, e, search.Checkpoint{Epoch: 1}), "record epoch 1", "want no NaN")
+		}
+		record(t, db, attempt, 1)
 	})
 	t.Run("refuses counts that cannot be", func(t *testing.T) {
 		t.Parallel()

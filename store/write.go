@@ -315,16 +315,20 @@ func (db *DB) record(ctx context.Context, who identity, attempt int64, e search.
 }
 
 func putEpoch(ctx context.Context, tx *sql.Tx, trial, attempt int64, e search.Epoch) error {
+	// NULL is "not recorded" in these two, so NaN cannot be kept.
+	if math.IsNaN(e.ValidationLoss) || math.IsNaN(e.TestLoss) {
+		return fmt.Errorf("epoch %d: its validation_loss is %g and its test_loss %g: want no NaN, a loss that is none is infinite", e.Number, e.ValidationLoss, e.TestLoss)
+	}
 	// NaN would be bound as NULL all the same; said here because scanning
 	// has to undo it. Infinities are stored as they are.
 	loss := sql.NullFloat64{Float64: e.TrainLoss, Valid: !math.IsNaN(e.TrainLoss)}
 	_, err := tx.ExecContext(ctx, `INSERT INTO epoch (trial, number, attempt, learning_rate, train_loss,
 			train_correct, train_total, validation_correct, validation_total, test_correct, test_total,
-			train_seconds, eval_seconds)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			train_seconds, eval_seconds, validation_loss, test_loss)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, nullif(?, 0), nullif(?, 0))`,
 		trial, e.Number, attempt, e.LearningRate, loss,
 		e.TrainCorrect, e.TrainTotal, e.ValidationCorrect, e.ValidationTotal, e.TestCorrect, e.TestTotal,
-		e.TrainSeconds, e.EvalSeconds)
+		e.TrainSeconds, e.EvalSeconds, e.ValidationLoss, e.TestLoss)
 	return err
 }
 

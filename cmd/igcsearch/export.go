@@ -31,9 +31,13 @@ func newExportCommand() *cobra.Command {
 		Use:   "export STUDY",
 		Short: "Write the results of a study as csv, json, markdown or latex",
 		Long: `export writes the results of a study. csv and json have the raw counts of every
-trial at its last epoch, or of every epoch (--epochs); markdown and latex (with
-the package booktabs) have a row per pair with mean ± standard deviation over n
-seeds of the accuracy on the split that the study shows.
+trial at its last epoch, or of every epoch (--epochs): how many training,
+validation and test pictures were classified right, of how many, and their mean
+losses (cross-entropy, nats). The loss of an evaluation is empty, null in json, if
+there was none or an older igcsearch stored the epoch; an infinite one is +Inf,
+"Infinity" in json. markdown and latex (with the package booktabs) have a row per
+pair with mean ± standard deviation over n seeds of the accuracy on the split that
+the study shows.
 
 The same results give the same bytes; times, which never repeat, are only
 written on request (--times).`,
@@ -131,7 +135,8 @@ type exportRow struct {
 func exportCSV(stdout io.Writer, r results, rows []exportRow, times bool) error {
 	w := csv.NewWriter(stdout)
 	header := append(r.what(), "seed", "status", "epoch", "epochs", "learning_rate", "train_loss",
-		"train_correct", "train_total", "validation_correct", "validation_total", "test_correct", "test_total", "error")
+		"train_correct", "train_total", "validation_correct", "validation_total", "test_correct", "test_total",
+		"validation_loss", "test_loss", "error")
 	header[0] = strings.TrimPrefix(header[0], "<")
 	if times {
 		header = append(header, "train_seconds", "eval_seconds")
@@ -147,6 +152,13 @@ func exportCSV(stdout io.Writer, r results, rows []exportRow, times bool) error 
 		fields := append(r.which(row.System, row.Params), strconv.Itoa(row.Seed), string(row.Status), strconv.Itoa(e.Number), strconv.Itoa(row.Epochs), rate, loss)
 		for _, n := range []int{e.TrainCorrect, e.TrainTotal, e.ValidationCorrect, e.ValidationTotal, e.TestCorrect, e.TestTotal} {
 			fields = append(fields, strconv.Itoa(n))
+		}
+		for _, loss := range []float64{e.ValidationLoss, e.TestLoss} {
+			text := "" // not recorded
+			if loss != 0 {
+				text = float(loss)
+			}
+			fields = append(fields, text)
 		}
 		fields = append(fields, row.Error)
 		if times {

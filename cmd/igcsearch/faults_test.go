@@ -424,7 +424,7 @@ func TestFaultsLarge(t *testing.T) {
 	for _, statement := range []string{
 		`INSERT INTO attempt (trial, started, ended, outcome, git_commit, go_version, cpu, isa, device, host, pid, args)
 			SELECT id, 1, 2, 'done', '', '', '', 'avx2', 'cpu', 'h', ?, '["igcsearch","run"]' FROM trial WHERE status = 'pending'`,
-		`INSERT INTO epoch SELECT t.id, n.value, a.id, 0.1, 2, 1, 2, 0, 0, 1, 2, 1, 1 FROM trial t
+		`INSERT INTO epoch SELECT t.id, n.value, a.id, 0.1, 2, 1, 2, 0, 0, 1, 2, 1, 1, NULL, 0.5 FROM trial t
 			JOIN attempt a ON a.trial = t.id JOIN json_each('[1,2,3]') n WHERE t.status = 'pending' AND ? > 0`,
 		`UPDATE trial SET status = 'done' WHERE status = 'pending' AND ? > 0`,
 	} {

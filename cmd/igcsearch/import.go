@@ -233,6 +233,7 @@ func readCSV(text []byte) ([]importRow, error) {
 			TrainCorrect: number("train_correct"), TrainTotal: number("train_total"),
 			ValidationCorrect: number("validation_correct"), ValidationTotal: number("validation_total"),
 			TestCorrect: number("test_correct"), TestTotal: number("test_total"),
+			ValidationLoss: float("validation_loss"), TestLoss: float("test_loss"), // older exports have none
 			TrainSeconds: float("train_seconds"), EvalSeconds: float("eval_seconds"),
 		}}
 		if ofSystems {
@@ -281,6 +282,7 @@ func readJSON(text []byte) (search.Study, []importRow, error) {
 		r := importRow{system: x.System, pair: space.Pair{L: x.L, M: x.M}, seed: x.Seed, status: x.Status, epochs: x.Epochs, error: x.Error, epoch: search.Epoch{
 			Number: x.Epoch, LearningRate: x.LearningRate, TrainLoss: math.NaN(), TrainCorrect: x.TrainCorrect, TrainTotal: x.TrainTotal,
 			ValidationCorrect: x.ValidationCorrect, ValidationTotal: x.ValidationTotal, TestCorrect: x.TestCorrect, TestTotal: x.TestTotal,
+			ValidationLoss: float64(x.ValidationLoss), TestLoss: float64(x.TestLoss),
 		}}
 		if x.TrainLoss != nil {
 			r.epoch.TrainLoss = *x.TrainLoss

@@ -103,13 +103,21 @@ func scriptExit(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // scriptEpochs is "epochs DB STUDY N": it waits until the database has N
-// epochs of the study.
+// epochs of the study, or with +N until it has N more than when it was asked.
 func scriptEpochs(ts *testscript.TestScript, _ bool, args []string) {
 	if len(args) != 3 {
 		ts.Fatalf("usage: epochs DB STUDY N")
 	}
 	want, err := strconv.Atoi(args[2])
 	ts.Check(err)
+	if strings.HasPrefix(args[2], "+") {
+		db, err := store.OpenReadOnly(context.Background(), ts.MkAbs(args[0]))
+		ts.Check(err)
+		epochs, err := db.Epochs(context.Background(), args[1])
+		db.Close()
+		ts.Check(err)
+		want += len(epochs)
+	}
 	waitEpochs(ts, ts.MkAbs(args[0]), args[1], want)
 }
 
@@ -188,7 +196,7 @@ func scriptFixture(ts *testscript.TestScript, _ bool, args []string) {
 			e := search.Epoch{
 				Number: n, LearningRate: 0.1, TrainLoss: 2.25 / float64(n), TrainCorrect: 10 * n, TrainTotal: 64,
 				ValidationCorrect: 8 * n, ValidationTotal: 50, TestCorrect: t.System.Pair().L/4 + 10*n + 2*t.Seed, TestTotal: 100,
-				TrainSeconds: 1.5, EvalSeconds: 0.25,
+				ValidationLoss: 2.0 / 3 / float64(n), TestLoss: 2.375 / float64(n), TrainSeconds: 1.5, EvalSeconds: 0.25,
 			}
 			ts.Check(db.Record(ctx, turn.ID, e, search.Checkpoint{Epoch: n, State: []byte{byte(n)}}))
 		}

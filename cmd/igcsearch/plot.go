@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -86,7 +87,8 @@ func newPlotCommand() *cobra.Command {
 says what:
 
   accuracy   accuracy against M, mean and error bars over the seeds
-  curves     learning curves, mean and a band over the seeds
+  curves     learning curves, mean and a band over the seeds; thin, those of the
+             training pictures; --loss draws the losses below
   race       after each seed the pairs that were still given more, with 95 % intervals
   pareto     accuracy against parameters, multiply–adds or training time (--cost)
   heatmap    accuracy over budget and M: studies of several budgets, or one whose
@@ -141,7 +143,7 @@ $SOURCE_DATE_EPOCH, or else when the results last changed.`,
 		string(plots.Std), string(plots.SEM), string(plots.CI95), string(plots.MinMax))
 	cmd.Flags().BoolVar(&o.points, "points", false, "draw a dot for each seed (accuracy)")
 	cmd.Flags().BoolVar(&o.widthCurve, "width-curve", false, "draw the width L·M too (accuracy)")
-	cmd.Flags().BoolVar(&o.loss, "loss", false, "draw the training loss below (curves)")
+	cmd.Flags().BoolVar(&o.loss, "loss", false, "draw the losses below (curves)")
 	cmd.Flags().Var(&o.pairs, "pairs", "only these pairs (default all)")
 	cmd.Flags().Var(&o.size, "size", "width and height, like 3.25x2.2in or 8x6cm")
 	cmd.Flags().StringVar(&o.title, "title", "", "a `TEXT` above the figure")
@@ -430,9 +432,22 @@ func (r results) curves(epochs []store.TrialEpoch, of ...search.Status) []plots.
 			curves[e.System] = c
 		}
 		at := &c.Epochs[e.Number-1]
-		at.Losses = append(at.Losses, e.TrainLoss)
+		at.TrainLosses = append(at.TrainLosses, e.TrainLoss)
+		if e.TrainTotal > 0 {
+			at.TrainAccuracies = append(at.TrainAccuracies, 100*float64(e.TrainCorrect)/float64(e.TrainTotal))
+		}
 		if correct, total := e.Correct(r.study.Curve); total > 0 {
 			at.Accuracies = append(at.Accuracies, 100*float64(correct)/float64(total))
+		}
+		if loss := e.Loss(r.study.Curve); loss != 0 {
+			at.Losses = append(at.Losses, loss)
+		}
+	}
+	for _, c := range curves {
+		for i := range c.Epochs {
+			if at := &c.Epochs[i]; slices.ContainsFunc(at.Losses, func(loss float64) bool { return math.IsInf(loss, 0) }) {
+				at.Losses = nil // their mean is no place in a figure
+			}
 		}
 	}
 	var list []plots.Curve

@@ -128,7 +128,7 @@ func watchedStudy(ctx context.Context, db *store.DB, name string) (live.Study, e
 	}
 	one := live.Study{
 		Name: s.Name, Title: s.Title, Dataset: datasetLabel(s.Dataset), Updated: updated, Trials: len(r.trials), Counts: r.counts(),
-		Caption: r.caption(), Hours: hours(r, epochs, updated),
+		Caption: r.caption(), Split: s.Curve, Hours: hours(r, epochs, updated),
 	}
 	if len(r.isas) > 1 {
 		one.Warnings = append(one.Warnings, r.mixed())
@@ -214,7 +214,11 @@ func running(r results, t search.Trial) live.Running {
 		Worker: worker(a), Device: cmp.Or(a.Device, "cpu"), Since: a.Started,
 	}
 	if t.Epoch > 0 {
-		row.Loss = fmt.Sprintf("%.4f", t.Last.TrainLoss)
+		row.TrainLoss = fmt.Sprintf("%.4f", t.Last.TrainLoss)
+		row.TrainAccuracy = percent(t.Last.TrainCorrect, t.Last.TrainTotal)
+		if loss := t.Last.Loss(r.study.Curve); loss != 0 {
+			row.Loss = fmt.Sprintf("%.4f", loss)
+		}
 		row.Accuracy = percent(t.Last.Correct(r.study.Curve))
 	}
 	if v := picturesPerSecond(t.Last); v > 0 {

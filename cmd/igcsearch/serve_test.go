@@ -96,7 +96,7 @@ func (w *sweep) epoch(i, n int) {
 	w.do(func(db *store.DB) error {
 		e := search.Epoch{
 			Number: n, LearningRate: 0.1, TrainLoss: 2.3 / float64(n), TrainCorrect: 300, TrainTotal: 640,
-			TestCorrect: 101 + 97*n + 13*i, TestTotal: 700, TrainSeconds: 1.6, EvalSeconds: 0.2,
+			TestCorrect: 101 + 97*n + 13*i, TestTotal: 700, TestLoss: 2.5 / float64(n), TrainSeconds: 1.6, EvalSeconds: 0.2,
 		}
 		return db.Record(w.t.Context(), w.opened[i], e, search.Checkpoint{Epoch: n, State: []byte{byte(n)}})
 	})
@@ -259,6 +259,8 @@ func TestServePage(t *testing.T) {
 		for _, want := range []string{
 			"2 done, 1 failed, 1 running", "<dd>400</dd>", "<dt>training</dt><dd>0.004 ", "GPU, NVIDIA H200",
 			fmt.Sprintf("%d</td><td class=\"text\">NVIDIA H200", os.Getpid()), "CUDA error 700",
+			// The trial that runs: the losses as recorded, 300 of 640 and 224 of 700.
+			"test loss</th><th scope=\"col\">test %", "<td>2.3000</td><td>46.88</td><td>2.5000</td><td>32.00</td>",
 		} {
 			if !strings.Contains(page, want) {
 				t.Errorf("the page lacks %q", want)

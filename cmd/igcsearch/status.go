@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"math"
@@ -62,6 +63,8 @@ type trialJSON struct {
 	ValidationTotal   int           `json:"validation_total"` // 0: not evaluated
 	TestCorrect       int           `json:"test_correct"`
 	TestTotal         int           `json:"test_total"` // 0: not evaluated
+	ValidationLoss    lossJSON      `json:"validation_loss"`
+	TestLoss          lossJSON      `json:"test_loss"`
 	Error             string        `json:"error"`
 	// Failure is the kind of Error; absent if there is none.
 	Failure search.Failure `json:"failure,omitempty"`
@@ -72,7 +75,8 @@ func (r results) toJSON(t search.Trial) trialJSON {
 		L: t.System.Pair().L, M: t.System.Pair().M, Seed: t.Seed, Status: t.Status, Epoch: t.Epoch, Epochs: t.Epochs,
 		TrainLoss: finite(t.Last), TrainCorrect: t.Last.TrainCorrect, TrainTotal: t.Last.TrainTotal,
 		ValidationCorrect: t.Last.ValidationCorrect, ValidationTotal: t.Last.ValidationTotal,
-		TestCorrect: t.Last.TestCorrect, TestTotal: t.Last.TestTotal, Error: t.Error, Failure: t.Failure,
+		TestCorrect: t.Last.TestCorrect, TestTotal: t.Last.TestTotal,
+		ValidationLoss: lossJSON(t.Last.ValidationLoss), TestLoss: lossJSON(t.Last.TestLoss), Error: t.Error, Failure: t.Failure,
 	}
 	if !r.study.OfPairs() {
 		j.System = t.System.String()
@@ -86,6 +90,30 @@ func finite(e search.Epoch) *float64 {
 		return nil
 	}
 	return &e.TrainLoss
+}
+
+// lossJSON is the loss of an evaluation in JSON: null if there is none, and in
+// quotes if it is infinite, for which JSON has no number.
+type lossJSON float64
+
+const infinity = `"Infinity"`
+
+func (l lossJSON) MarshalJSON() ([]byte, error) {
+	switch {
+	case l == 0:
+		return []byte("null"), nil
+	case math.IsInf(float64(l), 1):
+		return []byte(infinity), nil
+	}
+	return json.Marshal(float64(l))
+}
+
+func (l *lossJSON) UnmarshalJSON(text []byte) error {
+	if string(text) == infinity {
+		*l = lossJSON(math.Inf(1))
+		return nil
+	}
+	return json.Unmarshal(text, (*float64)(l)) // null leaves it 0
 }
 
 func runStatus(ctx context.Context, o statusOptions, stdout io.Writer) error {

@@ -212,8 +212,15 @@ func (v *recorded) compareWeights(c search.Checkpoint) string {
 	return fmt.Sprintf("epoch %d: its metrics agree, the weights in its checkpoint do not", c.Epoch)
 }
 
-// epochDifference is "" if all but the times agree in every bit.
+// epochDifference is "" if all but the times agree in every bit; what an older
+// igcsearch did not store of an evaluation, a loss of 0, agrees with any.
 func epochDifference(stored, now search.Epoch) string {
+	if stored.ValidationLoss == 0 {
+		now.ValidationLoss = 0
+	}
+	if stored.TestLoss == 0 {
+		now.TestLoss = 0
+	}
 	for _, f := range []struct {
 		name   string
 		a, b   float64
@@ -228,6 +235,8 @@ func epochDifference(stored, now search.Epoch) string {
 		{"validation_total", float64(stored.ValidationTotal), float64(now.ValidationTotal), "%.0f"},
 		{"test_correct", float64(stored.TestCorrect), float64(now.TestCorrect), "%.0f"},
 		{"test_total", float64(stored.TestTotal), float64(now.TestTotal), "%.0f"},
+		{"validation_loss", stored.ValidationLoss, now.ValidationLoss, "%.17g"},
+		{"test_loss", stored.TestLoss, now.TestLoss, "%.17g"},
 	} {
 		if math.Float64bits(f.a) != math.Float64bits(f.b) && !(math.IsNaN(f.a) && math.IsNaN(f.b)) {
 			return fmt.Sprintf("epoch %d: %s is "+f.digits+", stored is "+f.digits, stored.Number, f.name, f.b, f.a)

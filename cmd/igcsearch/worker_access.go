@@ -144,7 +144,7 @@ func (l *jobLog) event(e search.Event) {
 		l.note(fmt.Sprintf("%s: begins after epoch %d of %d", at, t.Epoch, t.Epochs))
 	case search.EpochStored:
 		l.epochs++
-		l.note(fmt.Sprintf("%s: epoch %d of %d, loss %.4f, %.1f s", at, t.Epoch, t.Epochs, t.Last.TrainLoss, t.Last.TrainSeconds+t.Last.EvalSeconds))
+		l.note(fmt.Sprintf("%s: epoch %d of %d, loss %.4f%s, %.1f s", at, t.Epoch, t.Epochs, t.Last.TrainLoss, scores(t.Last), t.Last.TrainSeconds+t.Last.EvalSeconds))
 	case search.Ended:
 		switch {
 		case t.Status.Finished():

@@ -375,7 +375,7 @@ func TestRecord(t *testing.T) {
 		losses := []float64{math.Inf(1), math.Float64frombits(0x7ff8000000000123), math.Nextafter(1, 2)}
 		for i, loss := range losses {
 			e := search.Epoch{Number: i + 1, LearningRate: 1e-21 / 3, TrainLoss: loss, TrainCorrect: 1, TrainTotal: 2, ValidationCorrect: 3, ValidationTotal: 4,
-				TestCorrect: 5, TestTotal: 6, TrainSeconds: math.Copysign(0, -1), EvalSeconds: math.MaxFloat64}
+				TestCorrect: 5, TestTotal: 6, ValidationLoss: math.Inf(1), TestLoss: 1.0 / 3, TrainSeconds: math.Copysign(0, -1), EvalSeconds: math.MaxFloat64}
 			if err := f.Record(t.Context(), attempt, e, search.Checkpoint{Epoch: i + 1}); err != nil {
 				t.Fatal(err)
 			}
@@ -383,7 +383,7 @@ func TestRecord(t *testing.T) {
 		g, _ := join(t, dir, s, trials, spool.Options{})
 		for i, e := range poll(t, g)[0].Curve {
 			want := search.Epoch{Number: i + 1, LearningRate: 1e-21 / 3, TrainLoss: e.TrainLoss, TrainCorrect: 1, TrainTotal: 2, ValidationCorrect: 3, ValidationTotal: 4,
-				TestCorrect: 5, TestTotal: 6, TrainSeconds: e.TrainSeconds, EvalSeconds: math.MaxFloat64}
+				TestCorrect: 5, TestTotal: 6, ValidationLoss: math.Inf(1), TestLoss: 1.0 / 3, TrainSeconds: e.TrainSeconds, EvalSeconds: math.MaxFloat64}
 			if diff := cmp.Diff(want, e, cmpopts.EquateNaNs()); diff != "" || math.Float64bits(e.TrainLoss) != math.Float64bits(losses[i]) || !math.Signbit(e.TrainSeconds) {
 				t.Errorf("epoch %d: loss %x, want %x\n%s", i+1, math.Float64bits(e.TrainLoss), math.Float64bits(losses[i]), diff)
 			}

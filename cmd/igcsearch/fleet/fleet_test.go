@@ -64,7 +64,7 @@ func (tr trainer) Train(ctx context.Context, job search.Job, r search.Reporter) 
 		if job.Seed == 1 && n == 2 {
 			loss = math.Inf(1)
 		}
-		e := search.Epoch{Number: n, LearningRate: 0.1 / float64(n), TrainLoss: loss, TrainCorrect: int(state % 9), TrainTotal: 9, TestCorrect: int(state % 7), TestTotal: 7, TrainSeconds: 1}
+		e := search.Epoch{Number: n, LearningRate: 0.1 / float64(n), TrainLoss: loss, TrainCorrect: int(state % 9), TrainTotal: 9, TestCorrect: int(state % 7), TestTotal: 7, TestLoss: 1 / (1 + float64(state%11)), TrainSeconds: 1}
 		if err := r.Epoch(e, search.Checkpoint{Epoch: n, State: binary.LittleEndian.AppendUint64(nil, state)}); err != nil {
 			return err
 		}

@@ -58,6 +58,7 @@ type Study struct {
 	Warnings    []string
 
 	Caption  string   // what the accuracies are
+	Split    string   // that they are of: "test" or "validation"
 	Head     []Column // of what tells the networks apart
 	Networks []Network
 	Running  []Running
@@ -95,12 +96,13 @@ type Running struct {
 	Network       string
 	Seed          int
 	Epoch, Epochs int
-	Loss          string
-	Accuracy      string
-	Speed         string // pictures per second
-	Worker        string // host and process, or the scheduler's job
-	Device        string
-	Since         time.Time
+	// Of the last epoch, on the training pictures and on those of Study.Split.
+	TrainLoss, TrainAccuracy string
+	Loss, Accuracy           string
+	Speed                    string // pictures per second
+	Worker                   string // host and process, or the scheduler's job
+	Device                   string
+	Since                    time.Time
 }
 
 // Failure is an attempt that did not end well.

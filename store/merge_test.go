@@ -1,0 +1,100 @@
+package store_test
+
+import (
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"igcsearch/search"
+	"igcsearch/store"
+)
+
+// measured makes a database with the first trial of the study "quick", whose
+// epochs have these losses of the test pictures.
+func measured(t *testing.T, losses ...float64) (path string, s search.Study, trials []search.Trial) {
+	t.Helper()
+	db, path, s, trials := planned(t)
+	attempt := begin(t, db, trials[0])
+	for i, loss := range losses {
+		e := search.Epoch{Number: i + 1, TrainLoss: 2, TestCorrect: 1, TestTotal: 2, TestLoss: loss}
+		if err := db.Record(t.Context(), attempt, e, search.Checkpoint{Epoch: i + 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	end(t, db, attempt, search.Pending, "")
+	db.Close()
+	return path, s, trials
+}
+
+func TestMergeLosses(t *testing.T) {
+	t.Parallel()
+	third := 1.0 / 3
+	for _, test := range []struct {
+		name              string
+		first, then, want []float64
+	}{
+		{"keeps those that only the first has, which is further on", []float64{third, math.Inf(1), 2}, []float64{0, 0}, []float64{third, math.Inf(1), 2}},
+		{"keeps those that only the first has, which is less far on", []float64{third, math.Inf(1)}, []float64{0, 0, 0}, []float64{third, math.Inf(1), 0}},
+		{"takes those that only the second has, which is less far on", []float64{0, 0, 0}, []float64{third, math.Inf(1)}, []float64{third, math.Inf(1), 0}},
+		{"takes those that only the second has, which is further on", []float64{0, 0}, []float64{third, math.Inf(1), 2}, []float64{third, math.Inf(1), 2}},
+		{"has them where both have the same", []float64{third, 1}, []float64{third, 1, 2}, []float64{third, 1, 2}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			a, s, _ := measured(t, test.first...)
+			b, _, _ := measured(t, test.then...)
+			target := filepath.Join(t.TempDir(), "all.db")
+			if err := store.Merge(t.Context(), []string{a, b}, target); err != nil {
+				t.Fatal(err)
+			}
+			db := open(t, target)
+			defer db.Close()
+			epochs, err := db.Epochs(t.Context(), s.Name)
+			if err != nil || len(epochs) != len(test.want) {
+				t.Fatalf("%d epochs (%v), want %d", len(epochs), err, len(test.want))
+			}
+			for i, e := range epochs {
+				if e.TestLoss != test.want[i] || e.TestCorrect != 1 {
+					t.Errorf("epoch %d: loss %g, %d right, want %g, 1", e.Number, e.TestLoss, e.TestCorrect, test.want[i])
+				}
+			}
+		})
+	}
+	t.Run("refuses those that differ in one bit", func(t *testing.T) {
+		t.Parallel()
+		a, _, _ := measured(t, 1, third)
+		b, _, _ := measured(t, 1, math.Nextafter(third, 1))
+		target := filepath.Join(t.TempDir(), "all.db")
+		wantError(t, store.Merge(t.Context(), []string{a, b}, target), "the same trials have other results", "1 of them different")
+		if _, err := os.Stat(target); err == nil {
+			t.Error("it left a file")
+		}
+	})
+}
+
+func TestImportLosses(t *testing.T) {
+	t.Parallel()
+	path, s, trials := measured(t, 1, 2)
+	db := open(t, path)
+	defer db.Close()
+	bring := func(losses ...float64) error {
+		r := search.TrialState{Trial: trials[0]}
+		for i, loss := range losses {
+			r.Curve = append(r.Curve, search.Epoch{Number: i + 1, TrainLoss: 2, TestCorrect: 1, TestTotal: 2, TestLoss: loss})
+		}
+		r.Status = search.Pending
+		_, err := db.Import(t.Context(), s, trials, []search.TrialState{r}, "a file")
+		return err
+	}
+	if err := bring(1, 2); err != nil {
+		t.Errorf("the same losses: %v", err)
+	}
+	if err := bring(0, 0); err != nil {
+		t.Errorf("an export without losses: %v", err)
+	}
+	if err := bring(1, math.Nextafter(2, 3)); err == nil || !strings.Contains(err.Error(), "the same trials have other results") {
+		t.Errorf("losses that differ in one bit: %v", err)
+	}
+}

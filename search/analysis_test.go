@@ -379,3 +379,61 @@ func TestPeakInterval(t *testing.T) {
 		t.Errorf("only %d of %d intervals have the peak", hits, studies)
 	}
 }
+
+// TestIntervalsOfAccuracies simulates studies of nine pairs: how often the 95 %
+// interval of a pair has its true mean. IGC_SIMULATE=long simulates more, -v
+// prints what docs/analysis.md says.
+func TestIntervalsOfAccuracies(t *testing.T) {
+	t.Parallel()
+	studies := 60
+	if os.Getenv("IGC_SIMULATE") == "long" {
+		studies = 1000
+	}
+	even := make([]float64, 9)
+	for i := range even {
+		even[i] = 1.8 - 1.5*float64(i)/8
+	}
+	for _, of := range []struct {
+		name    string
+		mean    float64
+		spreads []float64
+		seed    float64 // what a seed adds to all
+	}{
+		{"53 %, spread 0.93", 53, constant(9, 0.93), 0.2},
+		{"53 %, spread 0.93, seeds add 2", 53, constant(9, 0.93), 2},
+		{"53 %, spreads 0.3 to 1.8", 53, even, 0.2},
+		{"97 %, spread 0.93", 97, constant(9, 0.93), 0},
+		{"75 %, spread 9", 75, constant(9, 9), 0},
+	} {
+		for _, seeds := range []int{3, 5} {
+			random := rand.New(rand.NewPCG(uint64(seeds), 21))
+			hits, all := 0, 0
+			for range studies {
+				arms := studyOf(random, seeds, constant(9, of.mean), of.spreads)
+				for s := range seeds {
+					luck := 0.
+					if of.seed > 0.2 {
+						luck = of.seed * random.NormFloat64()
+					}
+					for i := range arms {
+						arms[i].Scores[s].Percent = min(100, max(0, arms[i].Scores[s].Percent+luck))
+					}
+				}
+				for _, m := range search.Analyze(arms).Means {
+					if all++; m.Low <= of.mean && of.mean <= m.High {
+						hits++
+					}
+					if m.Low < 0 || m.High > 100 {
+						t.Fatalf("an interval is %g to %g", m.Low, m.High)
+					}
+				}
+			}
+			share := float64(hits) / float64(all)
+			t.Logf("%-30s %d seeds: %.1f %% of %d intervals have the mean", of.name, seeds, 100*share, all)
+			// All pairs of a study share its seeds: it counts once.
+			if share < 0.95-3.5*math.Sqrt(0.95*0.05/float64(studies)) {
+				t.Errorf("%s, %d seeds: only %.1f %% of the intervals have the mean", of.name, seeds, 100*share)
+			}
+		}
+	}
+}

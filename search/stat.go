@@ -125,7 +125,7 @@ func Detectable(degrees, alpha, power float64) float64 {
 // boundedInterval is a 95 % t interval of a percentage with that standard error,
 // on the scale log(p/(1 − p)), so that it ends before 0 and 100 %: there its
 // half width is t·se/(p(1 − p)) (the delta method; Agresti, "Categorical Data
-// Analysis", 2013, section 3.1.6). Far from the bounds it is the usual interval.
+// Analysis", 2013). Far from the bounds it is the usual interval.
 // At a bound, where the scale has no end, the mean counts as half a picture away.
 func boundedInterval(percent, se, degrees float64, pictures int) (low, high float64) {
 	p := percent / 100

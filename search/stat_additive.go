@@ -11,8 +11,7 @@ import (
 // Additive is the fit of score = arm + seed + noise by least squares, the noise
 // of one spread in all cells. Cells may be missing: a seed that an arm lacks is
 // estimated from the others that have it (the intrablock analysis of incomplete
-// blocks: Yates, "The recovery of inter-block information in balanced incomplete
-// block designs", Annals of Eugenics 10, 1940).
+// blocks: Yates, "Incomplete randomized blocks", Annals of Eugenics 7, 1936).
 type Additive struct {
 	// Effects are the arms' shares, in percent; two can be compared if Compare says so.
 	// NaN is an arm without scores.

@@ -3,8 +3,13 @@ package search_test
 import (
 	"math"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"testing"
+
+	"gonum.org/v1/gonum/floats"
+	"gonum.org/v1/gonum/stat"
+	"gonum.org/v1/gonum/stat/distuv"
 
 	"igcsearch/search"
 )
@@ -135,4 +140,147 @@ func TestSpreads(t *testing.T) {
 			t.Errorf("of two arms: %+v", s)
 		}
 	})
+}
+
+// TestWhichSpreadCheck holds Cochran's test against others of equal spreads, each
+// on the residuals of the additive model with a drawn distribution and at the same
+// level: the model compares if the check allows it, else the paired test. Lost is
+// the best, which has the largest spread, among eight of the same mean; missed is
+// L = 1 where the means are those of the recorded study. IGC_SIMULATE=long
+// simulates more, -v prints what docs/analysis.md says.
+func TestWhichSpreadCheck(t *testing.T) {
+	t.Parallel()
+	studies, seeds := 500, []int{3}
+	if os.Getenv("IGC_SIMULATE") == "long" {
+		studies, seeds = 10_000, []int{3, 5}
+	}
+	// deviations is the F of one-way analysis, but for a factor, of the absolute
+	// residuals about a centre of their arm.
+	deviations := func(rests [][]float64, center func([]float64) float64) float64 {
+		var z [][]float64
+		var all []float64
+		for _, v := range rests {
+			c := center(v)
+			var row []float64
+			for _, x := range v {
+				row = append(row, math.Abs(x-c))
+			}
+			z, all = append(z, row), append(all, row...)
+		}
+		between, within := 0., 0.
+		for _, row := range z {
+			between += float64(len(row)) * math.Pow(stat.Mean(row, nil)-stat.Mean(all, nil), 2)
+			within += stat.Variance(row, nil) * float64(len(row)-1)
+		}
+		return between / within
+	}
+	variances := func(rests [][]float64) (v []float64) {
+		for _, row := range rests {
+			v = append(v, floats.Dot(row, row))
+		}
+		return v
+	}
+	checks := []struct {
+		name  string
+		value func(rests [][]float64) float64 // is large if spreads are unequal
+	}{
+		{"Cochran", func(r [][]float64) float64 { v := variances(r); return slices.Max(v) / floats.Sum(v) }},
+		{"Bartlett", func(r [][]float64) float64 {
+			v := variances(r)
+			sum := float64(len(v)) * math.Log(floats.Sum(v))
+			for _, x := range v {
+				sum -= math.Log(x)
+			}
+			return sum
+		}},
+		{"Levene", func(r [][]float64) float64 { return deviations(r, func([]float64) float64 { return 0 }) }},
+		{"Brown–Forsythe", func(r [][]float64) float64 {
+			return deviations(r, func(v []float64) float64 { v = slices.Sorted(slices.Values(v)); return v[len(v)/2] })
+		}},
+		{"largest ratio", func(r [][]float64) float64 { v := variances(r); return slices.Max(v) / slices.Min(v) }},
+	}
+	// residuals of a complete table are what is left of its means.
+	residuals := func(arms []search.Arm) (rests [][]float64) {
+		columns := make([]float64, len(arms[0].Scores))
+		for _, a := range arms {
+			for s := range columns {
+				columns[s] += a.Scores[s].Percent / float64(len(arms))
+			}
+		}
+		for _, a := range arms {
+			row := make([]float64, len(columns))
+			for s := range row {
+				row[s] = a.Scores[s].Percent - columns[s]
+			}
+			floats.AddConst(-stat.Mean(row, nil), row)
+			rests = append(rests, row)
+		}
+		return rests
+	}
+	even, few := make([]float64, 9), constant(9, 0.3)
+	for i := range even {
+		even[i] = 1.8 - 1.5*float64(i)/8
+	}
+	few[0] = 1.8
+	real := []float64{53.68, 53.54, 53.25, 52.89, 52.87, 52.40, 51.98, 50.23, 49.92} // of studies/results
+	for _, n := range seeds {
+		random := rand.New(rand.NewPCG(uint64(n), 31))
+		critical := make([]float64, len(checks))
+		drawn := make([][]float64, len(checks))
+		for range 4000 {
+			rests := residuals(studyOf(random, n, constant(9, 0), constant(9, 1)))
+			for k, c := range checks {
+				drawn[k] = append(drawn[k], c.value(rests))
+			}
+		}
+		for k := range checks {
+			slices.Sort(drawn[k])
+			critical[k] = stat.Quantile(1-search.SpreadAlpha, stat.Empirical, drawn[k], nil)
+		}
+		for _, of := range []struct {
+			name    string
+			spreads []float64
+		}{{"0.3 to 1.8, even steps", even}, {"one 1.8, others 0.3", few}} {
+			lost, missed := make([]float64, len(checks)), make([]float64, len(checks))
+			for _, means := range [][]float64{constant(9, 53), real} {
+				for range studies {
+					arms := studyOf(random, n, means, of.spreads)
+					f := search.FitAdditive(arms)
+					best := floats.MaxIdx(f.Effects)
+					additive, paired := constant(9, math.NaN()), constant(9, math.NaN())
+					for i := range arms {
+						if i != best {
+							difference, se, _ := f.Compare(best, i)
+							additive[i] = 2 * distuv.StudentsT{Mu: 0, Sigma: 1, Nu: float64(f.Degrees)}.CDF(-difference/se)
+							var d []float64
+							for s := range n {
+								d = append(d, arms[best].Scores[s].Percent-arms[i].Scores[s].Percent)
+							}
+							_, _, paired[i] = search.PairedT(d)
+						}
+					}
+					additive, paired = search.Holm(additive), search.Holm(paired)
+					rests := residuals(arms)
+					for k, c := range checks {
+						p := additive
+						if c.value(rests) >= critical[k] {
+							p = paired
+						}
+						if means[0] == means[8] && p[0] <= search.Alpha {
+							lost[k] += 100 / float64(studies)
+						}
+						if means[0] != means[8] && !(p[8] <= search.Alpha) {
+							missed[k] += 100 / float64(studies)
+						}
+					}
+				}
+			}
+			for k, c := range checks {
+				t.Logf("%d seeds, %-24s %-16s lost %4.1f %%, missed %4.1f %%", n, of.name, c.name, lost[k], missed[k])
+				if lost[k] < lost[0]-2 {
+					t.Errorf("%d seeds, %s: by %s the best is lost in %.1f %%, by Cochran's test in %.1f %%", n, of.name, c.name, lost[k], lost[0])
+				}
+			}
+		}
+	}
 }

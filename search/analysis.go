@@ -261,33 +261,45 @@ func (a Analysis) Compare(i, j int) Comparison {
 	if i == j {
 		return c
 	}
+	c.Difference = a.ahead(i, j)
 	d := a.differences(i, j)
 	c.Common = len(d)
 	x, y := percents(a.Arms[i].Scores), percents(a.Arms[j].Scores)
-	c.Difference = stat.Mean(x, nil) - stat.Mean(y, nil)
-	if a.Pooled {
-		if difference, se, ok := a.Model.Compare(i, j); ok {
-			if c.Difference = difference; len(x) > 1 && len(y) > 1 {
-				c.Test, c.Degrees = AdditiveTest, float64(a.Model.Degrees)
-				c.Half, c.P = quantileT(c.Degrees)*se, twoSided(difference/se, c.Degrees)
-			}
-			return c
+	if a.modelled(i, j) {
+		if len(x) > 1 && len(y) > 1 {
+			_, se, _ := a.Model.Compare(i, j)
+			c.Test, c.Degrees = AdditiveTest, float64(a.Model.Degrees)
+			c.Half, c.P = quantileT(c.Degrees)*se, twoSided(c.Difference/se, c.Degrees)
 		}
+		return c
 	}
 	switch {
 	case len(d) > 1:
 		c.Test, c.Degrees = PairedTest, float64(len(d)-1)
-		c.Difference, c.Half, c.P = PairedT(d)
+		_, c.Half, c.P = PairedT(d)
 	case len(x) > 1 && len(y) > 1:
 		c.Test = WelchTest
 		c.Difference, c.Half, c.P, c.Degrees = Welch(x, y)
-	case len(d) == 1:
-		c.Difference = d[0]
 	}
 	if math.IsNaN(c.P) {
 		c.Test, c.Degrees = Untested, nan
 	}
 	return c
+}
+
+// modelled reports whether the additive model compares two arms.
+func (a Analysis) modelled(i, j int) bool { return a.Pooled && a.Model.table.connected(i, j) }
+
+// ahead is by how much arm i is ahead of arm j, by the model that compares them,
+// over common seeds if that is not the additive one.
+func (a Analysis) ahead(i, j int) float64 {
+	if a.modelled(i, j) {
+		return a.Model.Effects[i] - a.Model.Effects[j]
+	}
+	if d := a.differences(i, j); len(d) > 0 {
+		return stat.Mean(d, nil)
+	}
+	return a.Means[i].Mean - a.Means[j].Mean
 }
 
 // differences are those of arm i to arm j, of the seeds that both have.
@@ -340,8 +352,11 @@ func (a Analysis) best() int {
 	for _, i := range candidates {
 		least := math.MaxFloat64 // alone it is the best
 		for _, j := range candidates {
-			if j != i && least > most {
-				least = min(least, a.Compare(i, j).Difference)
+			if least <= most {
+				break
+			}
+			if j != i {
+				least = min(least, a.ahead(i, j))
 			}
 		}
 		if least > most {

@@ -148,6 +148,11 @@ func (t table) fit(values [][]float64, f fit) {
 	}
 }
 
+// connected reports whether a chain of common seeds leads from arm i to arm j.
+func (t table) connected(i, j int) bool {
+	return t.component[i] >= 0 && t.component[i] == t.component[j]
+}
+
 // Spread is the pooled standard deviation of the noise; NaN without a degree of
 // freedom.
 func (f Additive) Spread() float64 {
@@ -160,7 +165,7 @@ func (f Additive) Spread() float64 {
 // Compare returns how far arm i is ahead of arm j and the standard error of
 // that; ok is false if no chain of common seeds connects them.
 func (f Additive) Compare(i, j int) (difference, se float64, ok bool) {
-	if f.table.component[i] < 0 || f.table.component[i] != f.table.component[j] {
+	if !f.table.connected(i, j) {
 		return math.NaN(), math.NaN(), false
 	}
 	n, _ := f.table.inverse.Dims()

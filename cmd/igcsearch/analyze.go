@@ -275,6 +275,7 @@ func (a analysis) warn() []string {
 	add(len(single) > 0, "one seed only (n = 1), which decides nothing: %s", some(single))
 	add(len(other) > 0, "compared by Welch's test, because fewer than two seeds are common with the best: %s", some(other))
 	add(a.Curve != nil && seeds > 1 && seeds < 5, "%s: the interval of the peak is too narrow, it wants 5 or more", count(seeds, "seed"))
+	add(a.Pooled && seeds == 2, "2 seeds: the check of the spreads finds little, so that a best pair of a large spread may be called worse more often than in 5 %%; it wants 3 or more")
 	if a.noCurve {
 		var sizes []int
 		for i, m := range a.Means {

@@ -12,9 +12,21 @@ import (
 	"igcsearch/space"
 )
 
-// Alpha is the level of significance that decides who is not worse than the
-// best.
+// Alpha is the level of significance that decides who is worse than the best.
 const Alpha = 1 - confidence
+
+const (
+	// SpreadAlpha is the level of the check whether the spreads of the arms may be
+	// pooled. It is high because an unequal spread that is not found does more harm
+	// than an equal one that is not used: docs/analysis.md has the simulations.
+	SpreadAlpha = 0.2
+	// Power is the probability with which Comparison.Detectable would be found.
+	Power = 0.8
+	// Telling is the share of the best's errors: a comparison that finds only larger
+	// differences tells too little. On the recorded real study it is more than lies
+	// between the best and the worst of nine pairs.
+	Telling = 0.1
+)
 
 // Score is the accuracy of one trial.
 type Score struct {
@@ -32,31 +44,57 @@ type Costs struct {
 // Arm is what a study measured of one of its networks.
 type Arm struct {
 	// Pair is zero where networks are not compared by their M.
-	Pair   space.Pair
-	Scores []Score // by rising seed, each once
-	Costs  Costs
+	Pair     space.Pair
+	Scores   []Score // by rising seed, each once
+	Diverged int     // trials that have no score because they diverged
+	Pictures int     // that a score is of; 0 is unknown
+	Costs    Costs
 }
 
 // Mean sums up the scores of an arm, in percent. Std has n − 1 in the
-// denominator; Half is the half width of the 95 % t interval. What n does not
-// allow is NaN.
+// denominator; Low and High are the 95 % interval. What n does not allow is NaN.
 type Mean struct {
-	N               int
-	Mean, Std, Half float64
+	N                    int
+	Mean, Std, Low, High float64
 }
+
+// Test is how two arms were compared.
+type Test string
+
+const (
+	Untested     Test = ""
+	AdditiveTest Test = "additive" // t test with the residual of the additive model
+	PairedTest   Test = "paired"   // t test over common seeds
+	WelchTest    Test = "welch"    // fewer than two seeds are common
+)
 
 // Comparison is how much more accurate arm A is than arm B.
 type Comparison struct {
 	A, B int // indices of the arms
-	// Difference of the means in percentage points, with the half width of its
-	// 95 % interval and the two-sided P, both NaN where there is no test.
-	Difference, Half, P float64
+	Test Test
+	// Difference in percentage points by the model of the test, with the half width
+	// of its 95 % interval, the two-sided P and the degrees of freedom; all but the
+	// difference are NaN where there is no test.
+	Difference, Half, P, Degrees float64
 	// Holm is P corrected for the comparisons that were made together.
 	Holm float64
-	// Common is the number of seeds that a paired test is over; 0 if it is
-	// Welch's, because fewer than two seeds are common.
+	// Detectable is the smallest difference, in points, that the test finds with
+	// the probability Power if it is the smallest P of those made together.
+	Detectable float64
+	// Common is the number of seeds that both arms have.
 	Common int
 }
+
+// Verdict is what the comparison with the best says of an arm.
+type Verdict string
+
+const (
+	NoScore      Verdict = ""
+	TheBest      Verdict = "best"
+	Separated    Verdict = "separated"          // significantly worse than the best
+	NotSeparated Verdict = "not separated"      // which does not say that it is equal
+	TooLittle    Verdict = "too little to tell" // docs/analysis.md has the rule
+)
 
 // Curve is a concave parabola through the accuracies: at x = log2 M they are
 // At[0] + At[1]·x + At[2]·x² percent, At[2] ≤ 0.
@@ -75,14 +113,25 @@ type Curve struct {
 type Analysis struct {
 	Arms  []Arm
 	Means []Mean
-	// Best is the arm that is ahead of every other by most, of the seeds that
-	// both have; where all have the same, it has the highest mean. −1: no arm
-	// has a score.
+	// Model is the additive model of all scores. Pooled says that its residual is
+	// the spread of all arms, which Spreads allows.
+	Model   Additive
+	Spreads Spreads
+	Pooled  bool
+	// Spread is the standard deviation of an arm's scores over seeds, pooled over
+	// all arms, with its degrees of freedom: what the seeds share is part of it. NaN
+	// if no arm has two scores.
+	Spread, Degrees float64
+	// Best is the arm that is ahead of every other by most; without a score at all
+	// it is −1. Arms of one seed, or most of whose trials diverged, are the best
+	// only if there are no others.
 	Best int
 	// Against compares the best with each arm, corrected for their number.
-	Against []Comparison
-	// AsGood are the best and the arms that are not significantly worse.
-	AsGood []bool
+	Against  []Comparison
+	Verdicts []Verdict
+	// Tells is the largest Detectable, in points, of a comparison that tells enough
+	// to call two arms not separated.
+	Tells float64
 	// Front are the arms than which none is as accurate and as cheap and better
 	// in one of it, by means. Costs that some arm does not know are left out.
 	Front []bool
@@ -93,28 +142,29 @@ type Analysis struct {
 	Curve *Curve
 }
 
-// Analyze sums up the arms of one study. It is a pure function: the bootstrap
-// draws the same numbers each time.
+// Analyze sums up the arms of one study. It is a pure function: what it draws are
+// the same numbers each time.
 func Analyze(arms []Arm) Analysis {
 	a := Analysis{Arms: arms, Best: -1, Means: make([]Mean, len(arms)), Against: make([]Comparison, len(arms)),
-		AsGood: make([]bool, len(arms)), Front: make([]bool, len(arms))}
-	for i, arm := range arms {
-		v := percents(arm.Scores)
-		a.Means[i] = Mean{N: len(v), Std: math.NaN()}
-		a.Means[i].Mean, a.Means[i].Half = TInterval(v)
-		if len(v) > 1 {
-			a.Means[i].Std = stat.StdDev(v, nil)
-		}
-	}
-	if a.Best = a.best(); a.Best < 0 {
+		Verdicts: make([]Verdict, len(arms)), Front: make([]bool, len(arms)), Spread: math.NaN(), Degrees: math.NaN(), Tells: math.NaN()}
+	if !slices.ContainsFunc(arms, func(arm Arm) bool { return len(arm.Scores) > 0 }) {
 		return a
 	}
+	a.Model = FitAdditive(arms)
+	a.Spreads = a.Model.Spreads()
+	a.Pooled = a.Spreads.P > SpreadAlpha
+	a.Spread, a.Degrees = a.pool()
+	for i := range arms {
+		a.Means[i] = a.mean(i)
+	}
+	a.Best = a.best()
 	for i := range arms {
 		a.Against[i] = a.Compare(a.Best, i)
 	}
-	correct(a.Against)
+	Correct(a.Against)
+	a.Tells = Telling * (100 - a.Means[a.Best].Mean)
 	for i, c := range a.Against {
-		a.AsGood[i] = a.Means[i].N > 0 && !(c.Difference > 0 && c.Holm <= Alpha)
+		a.Verdicts[i] = a.verdict(c)
 	}
 	a.Front = a.front()
 	two := a.highest(func(p space.Pair) bool { return p.M == 2 })
@@ -123,9 +173,74 @@ func Analyze(arms []Arm) Analysis {
 			a.Paper = append(a.Paper, a.Compare(two, other))
 		}
 	}
-	correct(a.Paper)
+	Correct(a.Paper)
 	a.Curve = fitCurve(arms)
 	return a
+}
+
+// pool returns the standard deviation of an arm's scores over seeds, and its
+// degrees of freedom by Satterthwaite ("An approximate distribution of estimates
+// of variance components", Biometrics Bulletin 2, 1946): its square is that of
+// the seeds and that of the noise, of which the first is known less well, as all
+// arms share the seeds.
+func (a Analysis) pool() (spread, degrees float64) {
+	within, all := 0., 0.
+	for _, arm := range a.Arms {
+		if v := percents(arm.Scores); len(v) > 1 {
+			within += stat.Variance(v, nil) * float64(len(v)-1)
+			all += float64(len(v) - 1)
+		}
+	}
+	if all == 0 || isNoise(math.Sqrt(within), 100) {
+		return math.NaN(), math.NaN()
+	}
+	noise := float64(a.Model.Degrees)
+	parts := 0.
+	if noise > 0 {
+		parts += a.Model.Squares * a.Model.Squares / noise
+	}
+	if seeds := within - a.Model.Squares; all > noise {
+		parts += seeds * seeds / (all - noise)
+	}
+	return math.Sqrt(within / all), within * within / parts
+}
+
+func (a Analysis) mean(i int) Mean {
+	v := percents(a.Arms[i].Scores)
+	m := Mean{N: len(v), Mean: stat.Mean(v, nil), Std: math.NaN(), Low: math.NaN(), High: math.NaN()}
+	if len(v) < 2 {
+		return m
+	}
+	m.Std = stat.StdDev(v, nil)
+	spread, degrees := m.Std, float64(len(v)-1)
+	if a.Pooled {
+		spread, degrees = a.Spread, a.Degrees
+	}
+	if !isNoise(spread, 100) {
+		m.Low, m.High = boundedInterval(m.Mean, spread/math.Sqrt(float64(len(v))), degrees, a.Arms[i].Pictures)
+	}
+	return m
+}
+
+// reliable reports whether the scores of an arm can be told from luck: one seed
+// has no spread, and where most trials diverged the rest are a choice of good ones.
+func (a Analysis) reliable(i int) bool {
+	return a.Means[i].N > 1 && a.Arms[i].Diverged < a.Means[i].N
+}
+
+// verdict is that of a comparison with the best.
+func (a Analysis) verdict(c Comparison) Verdict {
+	switch {
+	case a.Means[c.B].N == 0:
+		return NoScore
+	case c.B == a.Best:
+		return TheBest
+	case c.Difference > 0 && c.Holm <= Alpha:
+		return Separated // trials that diverged would make it worse still
+	case a.reliable(c.A) && a.reliable(c.B) && c.Detectable <= a.Tells:
+		return NotSeparated
+	}
+	return TooLittle
 }
 
 func percents(scores []Score) []float64 {
@@ -136,25 +251,55 @@ func percents(scores []Score) []float64 {
 	return v
 }
 
-// Compare tests arm i against arm j over the seeds that both have, because what a seed
-// adds to both falls out of the difference; without two of them by Welch.
+// Compare tests arm i against arm j with the spread of all arms if that may be
+// pooled, else over the seeds that both have, because what a seed adds to both
+// falls out of the difference; without two of them by Welch. An arm of one seed
+// is not tested: nobody knows whether it has the spread of the others.
 func (a Analysis) Compare(i, j int) Comparison {
-	c := Comparison{A: i, B: j, P: math.NaN(), Half: math.NaN()}
+	nan := math.NaN()
+	c := Comparison{A: i, B: j, Half: nan, P: nan, Degrees: nan, Holm: nan, Detectable: nan}
 	if i == j {
 		return c
 	}
+	c.Difference = a.ahead(i, j)
 	d := a.differences(i, j)
-	if x, y := percents(a.Arms[i].Scores), percents(a.Arms[j].Scores); len(d) < 2 && len(x) > 1 && len(y) > 1 {
-		c.Difference, c.Half, c.P = Welch(x, y)
-		return c
-	}
-	if len(d) == 0 {
-		c.Difference = a.Means[i].Mean - a.Means[j].Mean
-		return c
-	}
 	c.Common = len(d)
-	c.Difference, c.Half, c.P = PairedT(d)
+	x, y := percents(a.Arms[i].Scores), percents(a.Arms[j].Scores)
+	if a.modelled(i, j) {
+		if len(x) > 1 && len(y) > 1 {
+			_, se, _ := a.Model.Compare(i, j)
+			c.Test, c.Degrees = AdditiveTest, float64(a.Model.Degrees)
+			c.Half, c.P = quantileT(c.Degrees)*se, twoSided(c.Difference/se, c.Degrees)
+		}
+		return c
+	}
+	switch {
+	case len(d) > 1:
+		c.Test, c.Degrees = PairedTest, float64(len(d)-1)
+		_, c.Half, c.P = PairedT(d)
+	case len(x) > 1 && len(y) > 1:
+		c.Test = WelchTest
+		c.Difference, c.Half, c.P, c.Degrees = Welch(x, y)
+	}
+	if math.IsNaN(c.P) {
+		c.Test, c.Degrees = Untested, nan
+	}
 	return c
+}
+
+// modelled reports whether the additive model compares two arms.
+func (a Analysis) modelled(i, j int) bool { return a.Pooled && a.Model.table.connected(i, j) }
+
+// ahead is by how much arm i is ahead of arm j, by the model that compares them,
+// over common seeds if that is not the additive one.
+func (a Analysis) ahead(i, j int) float64 {
+	if a.modelled(i, j) {
+		return a.Model.Effects[i] - a.Model.Effects[j]
+	}
+	if d := a.differences(i, j); len(d) > 0 {
+		return stat.Mean(d, nil)
+	}
+	return a.Means[i].Mean - a.Means[j].Mean
 }
 
 // differences are those of arm i to arm j, of the seeds that both have.
@@ -174,40 +319,61 @@ func (a Analysis) differences(i, j int) (d []float64) {
 	return d
 }
 
-func correct(list []Comparison) {
-	p := make([]float64, len(list))
-	for i, c := range list {
-		p[i] = c.P
+// Correct corrects the comparisons that are made together, for their number.
+func Correct(list []Comparison) {
+	var p []float64
+	tests := 0.
+	for _, c := range list {
+		if p = append(p, c.P); !math.IsNaN(c.P) {
+			tests++
+		}
 	}
+	errors := map[float64]float64{} // detectable ones, by degrees of freedom
 	for i, v := range Holm(p) {
-		list[i].Holm = v
+		c := &list[i]
+		if c.Holm = v; math.IsNaN(v) {
+			continue
+		}
+		if _, known := errors[c.Degrees]; !known {
+			errors[c.Degrees] = Detectable(c.Degrees, Alpha/tests, Power)
+		}
+		c.Detectable = errors[c.Degrees] * c.Half / quantileT(c.Degrees)
 	}
 }
 
-// best compares over common seeds: a race drops arms after few seeds, whose
-// means may be high because those seeds were good for all.
+// best compares by the model or over common seeds: a race drops arms after few
+// seeds, whose means may be high because those seeds were good for all.
 func (a Analysis) best() int {
+	candidates := a.those(a.reliable)
+	if len(candidates) == 0 {
+		candidates = a.those(func(i int) bool { return a.Means[i].N > 0 })
+	}
 	best, most := -1, math.Inf(-1)
-	for i := range a.Arms {
-		if a.Means[i].N == 0 {
-			continue
-		}
+	for _, i := range candidates {
 		least := math.MaxFloat64 // alone it is the best
-		for j := 0; j < len(a.Arms) && least > most; j++ {
-			if j == i || a.Means[j].N == 0 {
-				continue
+		for _, j := range candidates {
+			if least <= most {
+				break
 			}
-			ahead := a.Means[i].Mean - a.Means[j].Mean
-			if d := a.differences(i, j); len(d) > 0 {
-				ahead = stat.Mean(d, nil)
+			if j != i {
+				least = min(least, a.ahead(i, j))
 			}
-			least = min(least, ahead)
 		}
 		if least > most {
 			best, most = i, least
 		}
 	}
 	return best
+}
+
+// those are the arms that something holds for.
+func (a Analysis) those(holds func(arm int) bool) (list []int) {
+	for i := range a.Arms {
+		if holds(i) {
+			list = append(list, i)
+		}
+	}
+	return list
 }
 
 // highest is the arm of those pairs with the highest mean, −1 if none has one.

@@ -2,6 +2,7 @@ package search_test
 
 import (
 	"math"
+	"math/rand/v2"
 	"slices"
 	"testing"
 
@@ -65,14 +66,42 @@ func TestPairedT(t *testing.T) {
 
 func TestWelch(t *testing.T) {
 	t.Parallel()
-	difference, half, p := search.Welch(drug1, drug2)
+	difference, half, p, _ := search.Welch(drug1, drug2)
 	near(t, "difference", difference, -1.58, 1e-12)
 	near(t, "low", difference-half, -3.3654832, 5e-8)
 	near(t, "high", difference+half, 0.2054832, 5e-8)
 	near(t, "p", p, 0.07939, 5e-6)
-	if _, half, p := search.Welch(drug1, drug2[:1]); !math.IsNaN(half) || !math.IsNaN(p) {
+	if _, half, p, _ := search.Welch(drug1, drug2[:1]); !math.IsNaN(half) || !math.IsNaN(p) {
 		t.Errorf("of one value: ± %g, p = %g", half, p)
 	}
+}
+
+// Documented results of R's power.t.test and of pwr.t.test's vignette: n in each
+// of two groups, a difference in standard deviations, two-sided at 5 %. The
+// standard error is √(2/n), the degrees of freedom 2n − 2.
+func TestDetectable(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ n, difference, power float64 }{
+		{20, 1, 0.8689528},
+		{22.02110, 1, 0.9},
+		{25.52458, 0.8, 0.8},
+	} {
+		near(t, "difference", search.Detectable(2*c.n-2, 0.05, c.power)*math.Sqrt(2/c.n), c.difference, 1e-3)
+	}
+	t.Run("of two degrees of freedom, by drawing", func(t *testing.T) {
+		// The 97.5 % point is 4.302653; t is (z + shift)/√(χ²/2).
+		shift := search.Detectable(2, 0.05, 0.8)
+		random := rand.New(rand.NewPCG(8, 8))
+		found := 0
+		const draws = 200_000
+		for range draws {
+			x, y := random.NormFloat64(), random.NormFloat64()
+			if (random.NormFloat64()+shift)/math.Sqrt((x*x+y*y)/2) > 4.302653 {
+				found++
+			}
+		}
+		near(t, "power", float64(found)/draws, 0.8, 0.004)
+	})
 }
 
 func TestHolm(t *testing.T) {

@@ -28,11 +28,16 @@ func newAnalyzeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "analyze STUDY",
 		Short: "Say which pairs are best, how certain that is, and what they cost",
-		Long: `analyze answers what a study asks: the mean of each pair with its 95 % t interval,
-the best pair and those that are not significantly worse (paired t test over
-common seeds, Holm-corrected), M = 2 against M = 1 and against L = 1, a concave
-curve of accuracy over log2 M with the bootstrap interval of its peak, and the
-Pareto set over accuracy, parameters, multiply–adds and measured training time.
+		Long: `analyze answers what a study asks: the mean of each pair with its 95 % interval,
+the best pair, which pairs are significantly worse, which are not separated from
+it, and of which the study tells too little; M = 2 against M = 1 and against
+L = 1, a concave curve of accuracy over log2 M with the bootstrap interval of its
+peak, and the Pareto set over accuracy, parameters, multiply–adds and measured
+training time.
+
+Pairs are compared with one spread for all (the residual of an additive model,
+pair + seed) if a check of the spreads allows it, else by paired t tests over
+common seeds; Holm corrects for their number. It prints which, and why.
 
 The validation pictures decide where the study holds some out; then the test
 accuracy is told once, of the best. The same results give the same text.`,
@@ -89,6 +94,7 @@ type analysis struct {
 	split    string         // that decides
 	systems  []systemResult // of the arms
 	test     *search.Mean   // of the best, where validation decides
+	pictures int            // that an accuracy is of
 	rounds   []search.Round // of a race
 	dropped  []int          // by the race, after so many seeds; 0: not
 	noCurve  bool           // because the pairs are not of one budget
@@ -126,6 +132,9 @@ func analyze(ctx context.Context, db *store.DB, r results) (analysis, error) {
 		return a, err
 	}
 	a.Analysis = search.Analyze(arms)
+	for _, arm := range arms {
+		a.pictures = max(a.pictures, arm.Pictures)
+	}
 	if r.study.OfPairs() {
 		a.compareSameSize()
 	}
@@ -133,18 +142,18 @@ func analyze(ctx context.Context, db *store.DB, r results) (analysis, error) {
 		return a, err
 	}
 	dropped := droppedAfter(a.rounds)
-	for i, s := range a.systems {
+	for _, s := range a.systems {
 		a.dropped = append(a.dropped, dropped[s.System])
-		a.AsGood[i] = a.AsGood[i] && (a.dropped[i] == 0 || i == a.Best)
 	}
 	if a.Best >= 0 && a.split == search.CurveValidation {
 		of := r
 		of.study.Curve = search.CurveTest
-		for i, s := range of.bySystem() {
-			if i == a.Best {
-				a.test = &search.Mean{N: len(s.accuracies), Std: stat.StdDev(s.accuracies, nil)}
-				a.test.Mean, a.test.Half = search.TInterval(s.accuracies)
-			}
+		arms, err := of.arms(ctx, db)
+		if err != nil {
+			return a, err
+		}
+		if m := search.Analyze(arms).Means[a.Best]; m.N > 0 {
+			a.test = &m
 		}
 	}
 	a.warnings = a.warn()
@@ -177,7 +186,6 @@ func (a *analysis) compareSameSize() {
 		return 0, 0, false
 	}
 	a.Paper = nil
-	var p []float64
 	for _, of := range []func(space.Pair) bool{
 		func(p space.Pair) bool { return p.M == 1 },
 		func(p space.Pair) bool { return p.L == 1 && p.M != 2 },
@@ -186,12 +194,9 @@ func (a *analysis) compareSameSize() {
 		if !ok || slices.ContainsFunc(a.Paper, func(c search.Comparison) bool { return c.A == two && c.B == other }) {
 			continue // L1M1 is both
 		}
-		c := a.Compare(two, other)
-		a.Paper, p = append(a.Paper, c), append(p, c.P)
+		a.Paper = append(a.Paper, a.Compare(two, other))
 	}
-	for i, v := range search.Holm(p) {
-		a.Paper[i].Holm = v
-	}
+	search.Correct(a.Paper)
 }
 
 // arms are the networks of the study in its order, with the accuracies of the
@@ -221,9 +226,13 @@ func (r results) arms(ctx context.Context, db *store.DB) ([]search.Arm, error) {
 			}
 			arms = append(arms, arm)
 		}
+		arm := &arms[len(arms)-1]
 		if percent, ok := r.accuracy(t); ok {
-			arm := &arms[len(arms)-1]
+			_, arm.Pictures = t.Last.Correct(r.study.Curve)
 			arm.Scores = append(arm.Scores, search.Score{Seed: t.Seed, Percent: percent})
+		}
+		if t.Status == search.Diverged {
+			arm.Diverged++
 		}
 	}
 	return arms, nil
@@ -248,7 +257,7 @@ func (a analysis) warn() []string {
 		if m.N == 1 {
 			single = append(single, a.label(i))
 		}
-		if c := a.Against[i]; m.N > 0 && i != a.Best && c.Common == 0 && !math.IsNaN(c.P) {
+		if a.Against[i].Test == search.WelchTest {
 			other = append(other, a.label(i))
 		}
 	}
@@ -266,6 +275,7 @@ func (a analysis) warn() []string {
 	add(len(single) > 0, "one seed only (n = 1), which decides nothing: %s", some(single))
 	add(len(other) > 0, "compared by Welch's test, because fewer than two seeds are common with the best: %s", some(other))
 	add(a.Curve != nil && seeds > 1 && seeds < 5, "%s: the interval of the peak is too narrow, it wants 5 or more", count(seeds, "seed"))
+	add(a.Pooled && seeds == 2, "2 seeds: the check of the spreads finds little, so that a best pair of a large spread may be called worse more often than in 5 %%; it wants 3 or more")
 	if a.noCurve {
 		var sizes []int
 		for i, m := range a.Means {
@@ -287,37 +297,83 @@ func (a analysis) warn() []string {
 }
 
 func (a analysis) caption() string {
-	return fmt.Sprintf("%s: accuracy on the %s pictures of %s, mean, standard deviation and 95 %% t interval over n seeds",
+	return fmt.Sprintf("%s: accuracy on the %s pictures of %s, mean, standard deviation and 95 %% interval over n seeds",
 		a.study.Name, a.split, datasetLabel(a.study.Dataset))
 }
 
-const asGoodMeans = "not significantly worse: paired t test over common seeds, Holm-corrected, 5 %"
-
 func (a analysis) header() []string {
-	return append(a.what(), "mean (%)", "std", "95 % interval", "n", "behind best", "p (Holm)", "<as good")
+	return append(a.what(), "mean (%)", "std", "95 % interval", "n", "behind best", "p (Holm)", "<verdict")
 }
 
 func (a analysis) rows() (rows [][]string) {
 	for i, m := range a.Means {
 		row := a.which(a.systems[i].System, a.systems[i].params)
-		c, behind, p, good := a.Against[i], "", "", "no"
-		if a.AsGood[i] {
-			good = "yes"
-		}
-		switch {
-		case m.N == 0:
-			good = ""
-		case i == a.Best:
-			good = "best"
-		default:
-			if a.dropped[i] > 0 {
-				good = "dropped"
+		behind, p, verdict := "", "", string(a.Verdicts[i])
+		if m.N > 0 && i != a.Best {
+			behind, p = difference2(a.Against[i]), probability(a.Against[i].Holm)
+			switch {
+			case a.dropped[i] > 0:
+				verdict = "dropped"
+			case a.Verdicts[i] == search.TooLittle:
+				verdict = "too little" // to tell: the line below says it, a table of a paper is narrow
 			}
-			behind, p = difference2(c), probability(c.Holm)
 		}
-		rows = append(rows, append(row, decimals(m.Mean), decimals(m.Std), interval(m), a.systems[i].n(), behind, p, good))
+		rows = append(rows, append(row, decimals(m.Mean), decimals(m.Std), interval(m), a.systems[i].n(), behind, p, verdict))
 	}
 	return rows
+}
+
+// rule says how pairs were compared, and why so.
+func (a analysis) rule() string {
+	tests := 0
+	for _, c := range a.Against {
+		if c.Test != search.Untested {
+			tests++
+		}
+	}
+	if tests == 0 {
+		return "nothing is tested: no two of its networks have two seeds that differ"
+	}
+	holm := fmt.Sprintf("of freedom, p corrected by Holm for %s", count(tests, "comparison"))
+	s := a.Spreads
+	why := "whether the spreads are equal cannot be told of fewer than three networks with common seeds"
+	if !math.IsNaN(s.P) {
+		says, limit := "the spreads seem unequal", "not more than"
+		if a.Pooled {
+			says, limit = "nothing says that the spreads are unequal", "more than"
+		}
+		why = fmt.Sprintf("%s: the largest variance, of %s, is %.0f %% of the sum, p = %s by Cochran's test, %s %g", says, a.label(s.Arm), 100*s.Share, probability(s.P), limit, search.SpreadAlpha)
+	}
+	if a.Pooled {
+		return fmt.Sprintf("by the additive model, network + seed, with one residual for all (%s points, %s %s), because %s", decimals(a.Model.Spread()), count(a.Model.Degrees, "degree"), holm, why)
+	}
+	return fmt.Sprintf("by paired t tests over common seeds (%s %s), because %s", a.degrees(), holm, why)
+}
+
+// degrees are those of the comparisons with the best, "2" or "2 to 4".
+func (a analysis) degrees() string {
+	low, high := math.Inf(1), math.Inf(-1)
+	for _, c := range a.Against {
+		if c.Test != search.Untested {
+			low, high = min(low, c.Degrees), max(high, c.Degrees)
+		}
+	}
+	text := func(v float64) string { return strconv.FormatFloat(math.Round(10*v)/10, 'f', -1, 64) }
+	switch {
+	case low == 1 && high == 1:
+		return "1 degree"
+	case low == high:
+		return text(low) + " degrees"
+	}
+	return text(low) + " to " + text(high) + " degrees"
+}
+
+// testSetStd is the standard deviation, in points, of an accuracy like that of
+// the best over drawn sets of as many pictures: binomial. NaN if their number is
+// not known.
+func (a analysis) testSetStd() float64 {
+	p := a.Means[a.Best].Mean / 100
+	return 100 * math.Sqrt(p*(1-p)/float64(a.pictures))
 }
 
 // facts are what the table does not hold: a word and a sentence each.
@@ -325,22 +381,54 @@ func (a analysis) facts() (list [][2]string) {
 	add := func(name, format string, args ...any) {
 		list = append(list, [2]string{name, fmt.Sprintf(format, args...)})
 	}
-	add("best", "%s: %s", a.label(a.Best), spellMean(a.Means[a.Best]))
-	if a.test != nil {
-		add("test", "%s: %s on the test pictures, which decided nothing", a.label(a.Best), spellMean(*a.test))
+	how := "over the seeds that both have"
+	if a.Pooled {
+		how = "in the additive model"
 	}
-	var good []string
-	tested := false
-	for i, c := range a.Against {
-		tested = tested || !math.IsNaN(c.P)
-		if a.AsGood[i] {
-			good = append(good, a.label(i))
+	best := fmt.Sprintf("%s: %s, on the %s pictures", a.label(a.Best), spellMean(a.Means[a.Best]), a.split)
+	if a.withScores() > 1 {
+		best += "; the one that is ahead of every other by most, " + how
+	}
+	add("best", "%s", best)
+	if a.test != nil {
+		add("test", "%s: %s, on the test pictures, which decided nothing", a.label(a.Best), spellMean(*a.test))
+	}
+	add("compared", "%s", a.rule())
+	others := a.withScores() - 1
+	for _, v := range []search.Verdict{search.Separated, search.NotSeparated, search.TooLittle} {
+		var names []string
+		least, most := math.Inf(1), 0.
+		for i, c := range a.Against {
+			if a.Verdicts[i] == v {
+				names = append(names, a.label(i))
+				if !math.IsNaN(c.Detectable) {
+					least, most = min(least, c.Detectable), max(most, c.Detectable)
+				}
+			}
+		}
+		shown := fmt.Sprintf("%.1f points", most)
+		if least < most {
+			shown = fmt.Sprintf("%.1f to %.1f points", least, most)
+		}
+		text := map[search.Verdict]string{
+			search.Separated:    "significantly worse than the best",
+			search.NotSeparated: "which does not say equal: a difference of " + shown + " is found in 80 % of such studies, a smaller one in fewer",
+			search.TooLittle:    fmt.Sprintf("one seed; or most seeds diverged; or a difference that is found in 80 %% of such studies is above %.1f points, a tenth of the best's errors", a.Tells),
+		}[v]
+		if v == search.TooLittle && most > 0 {
+			text += ": here " + shown
+		}
+		if len(names) > 0 {
+			add(string(v), "%d of %d: %s (%s)", len(names), others, strings.Join(names, ", "), text)
 		}
 	}
-	if tested {
-		add("as good", "%d of %d: %s (%s)", len(good), a.withScores(), strings.Join(good, ", "), asGoodMeans)
-	} else {
-		add("as good", "cannot be told: no test has two seeds that differ")
+	if !math.IsNaN(a.Spread) {
+		text := fmt.Sprintf("%.2f points over seeds, pooled over the networks, all on the same %s pictures", a.Spread, a.split)
+		if a.pictures > 0 {
+			text += fmt.Sprintf("; beside it the choice of pictures alone, if %d others were drawn: %.2f points at %.2f %% (binomial), which no interval here contains",
+				a.pictures, a.testSetStd(), a.Means[a.Best].Mean)
+		}
+		add("spread", "%s", text)
 	}
 	if n := len(a.rounds); n > 0 {
 		var left, dropped []string
@@ -368,11 +456,15 @@ func (a analysis) facts() (list [][2]string) {
 		if !math.IsNaN(c.P) {
 			text += fmt.Sprintf(", p = %s, Holm-corrected %s", probability(c.P), probability(c.Holm))
 		}
-		switch {
-		case c.Common > 0:
-			text += fmt.Sprintf(", %s in common", count(c.Common, "seed"))
-		case !math.IsNaN(c.P):
+		switch c.Test {
+		case search.AdditiveTest:
+			text += fmt.Sprintf(", additive model, %s of freedom", count(int(c.Degrees), "degree"))
+		case search.PairedTest:
+			text += fmt.Sprintf(", paired over %s", count(c.Common, "common seed"))
+		case search.WelchTest:
 			text += ", by Welch's test"
+		default:
+			text += ", not tested"
 		}
 		add(name, "%s", text)
 	}
@@ -437,17 +529,17 @@ func decimals(v float64) string {
 }
 
 func interval(m search.Mean) string {
-	if math.IsNaN(m.Half) {
+	if math.IsNaN(m.Low) {
 		return "–"
 	}
-	return fmt.Sprintf("%.2f to %.2f", m.Mean-m.Half, m.Mean+m.Half)
+	return fmt.Sprintf("%.2f to %.2f", m.Low, m.High)
 }
 
 func spellMean(m search.Mean) string {
-	if math.IsNaN(m.Half) {
-		return fmt.Sprintf("%.2f %%, n = %d", m.Mean, m.N)
+	if math.IsNaN(m.Low) {
+		return fmt.Sprintf("%.2f %% of %s", m.Mean, count(m.N, "seed"))
 	}
-	return fmt.Sprintf("%.2f %% (%s), n = %d", m.Mean, interval(m), m.N)
+	return fmt.Sprintf("%.2f %% (%s) of %s", m.Mean, interval(m), count(m.N, "seed"))
 }
 
 func difference2(c search.Comparison) string {
@@ -485,7 +577,7 @@ func (a analysis) printTable(stdout io.Writer) error {
 	means, front := a.tables()
 	var facts strings.Builder
 	for _, f := range a.facts() {
-		fmt.Fprintf(&facts, "%-10s%s\n", f[0], f[1])
+		fmt.Fprintf(&facts, "%-20s%s\n", f[0], f[1])
 	}
 	_, err := fmt.Fprintf(stdout, "%s\n\n%s\n%s\n%s\n\n%s", a.caption(), means, facts.String(), a.frontCaption(), front)
 	return err
@@ -513,7 +605,7 @@ func latexNumbers(text string) string {
 func (a analysis) printLatex(stdout io.Writer) error {
 	var b strings.Builder
 	table := func(caption, label string, header []string, rows [][]string) {
-		fmt.Fprintf(&b, "\\begin{table}\n\\centering\\footnotesize\\setlength{\\tabcolsep}{2.5pt}\n\\caption{%s.}\n\\label{tab:%s-%s}\n\\begin{tabular}{", latexNumbers(caption), a.study.Name, label)
+		fmt.Fprintf(&b, "\\begin{table}\n\\centering\\scriptsize\\setlength{\\tabcolsep}{1.8pt}\n\\caption{%s.}\n\\label{tab:%s-%s}\n\\begin{tabular}{", latexNumbers(caption), a.study.Name, label)
 		heads := make([]string, len(header))
 		for i, h := range header {
 			name, words := strings.CutPrefix(h, "<")
@@ -566,9 +658,12 @@ type comparisonJSON struct {
 	Difference float64  `json:"difference"` // of a to b, percentage points
 	Low        *float64 `json:"low"`
 	High       *float64 `json:"high"`
+	Test       string   `json:"test"` // additive, paired, welch; empty: none
+	Degrees    *float64 `json:"degrees_of_freedom"`
 	P          *float64 `json:"p"`
 	Holm       *float64 `json:"p_holm"`
-	Common     int      `json:"common_seeds"` // 0: not paired
+	Detectable *float64 `json:"detectable"` // points, with power 0.8
+	Common     int      `json:"common_seeds"`
 }
 
 // known is nil for NaN, and rounds what lies behind the digits of the counts.
@@ -581,11 +676,12 @@ func known(v float64) *float64 {
 }
 
 func toMeanJSON(m search.Mean) meanJSON {
-	return meanJSON{m.N, known(m.Mean), known(m.Std), known(m.Mean - m.Half), known(m.Mean + m.Half)}
+	return meanJSON{m.N, known(m.Mean), known(m.Std), known(m.Low), known(m.High)}
 }
 
 func (a analysis) comparisonJSON(c search.Comparison) comparisonJSON {
-	return comparisonJSON{a.label(c.A), a.label(c.B), *known(c.Difference), known(c.Difference - c.Half), known(c.Difference + c.Half), known(c.P), known(c.Holm), c.Common}
+	return comparisonJSON{a.label(c.A), a.label(c.B), *known(c.Difference), known(c.Difference - c.Half), known(c.Difference + c.Half),
+		string(c.Test), known(c.Degrees), known(c.P), known(c.Holm), known(c.Detectable), c.Common}
 }
 
 func (a analysis) toJSON() any {
@@ -597,8 +693,8 @@ func (a analysis) toJSON() any {
 		Params       *float64        `json:"params"` // of the network; null: not stored
 		MultiplyAdds *float64        `json:"multiply_adds"`
 		Seconds      *float64        `json:"train_seconds_per_picture"`
-		Behind       *comparisonJSON `json:"behind_the_best"` // null: the best, or no result
-		AsGood       bool            `json:"as_good"`
+		Behind       *comparisonJSON `json:"behind_the_best"`               // null: the best, or no result
+		Verdict      search.Verdict  `json:"verdict"`                       // empty: no result
 		Dropped      int             `json:"dropped_after_seeds,omitempty"` // by the race
 		Pareto       bool            `json:"pareto"`
 	}
@@ -610,6 +706,23 @@ func (a analysis) toJSON() any {
 		Low      *float64   `json:"peak_M_low"`
 		High     *float64   `json:"peak_M_high"`
 	}
+	type ruleJSON struct {
+		Pooled  bool     `json:"pooled"` // the additive model is the test; else paired
+		Why     string   `json:"why"`    // in words
+		Largest *float64 `json:"largest_variance_share"`
+		P       *float64 `json:"p_of_equal_spreads"`
+		Level   float64  `json:"level_of_spreads"`
+		Std     *float64 `json:"residual_std"` // of the additive model, points
+		Degrees int      `json:"residual_degrees_of_freedom"`
+		Correct string   `json:"correction"`
+		Tells   float64  `json:"largest_detectable_that_tells"` // points
+	}
+	type spreadJSON struct {
+		Std      *float64 `json:"std"` // over seeds, points, pooled over the networks
+		Degrees  *float64 `json:"degrees_of_freedom"`
+		TestSet  *float64 `json:"binomial_std_of_pictures"` // of the best's accuracy over drawn sets of pictures
+		Pictures int      `json:"pictures"`
+	}
 	cost := func(v float64) *float64 {
 		if v == 0 {
 			return nil
@@ -620,7 +733,7 @@ func (a analysis) toJSON() any {
 	for i, arm := range a.Arms {
 		j := armJSON{Network: a.label(i), L: arm.Pair.L, M: arm.Pair.M, meanJSON: toMeanJSON(a.Means[i]),
 			Params: cost(arm.Costs.Params), MultiplyAdds: cost(arm.Costs.MultiplyAdds), Seconds: cost(arm.Costs.Seconds),
-			AsGood: a.AsGood[i], Dropped: a.dropped[i], Pareto: a.Front[i]}
+			Verdict: a.Verdicts[i], Dropped: a.dropped[i], Pareto: a.Front[i]}
 		if i != a.Best && a.Means[i].N > 0 {
 			c := a.comparisonJSON(a.Against[i])
 			j.Behind = &c
@@ -638,6 +751,10 @@ func (a analysis) toJSON() any {
 			curve.At[i] = *known(v)
 		}
 	}
+	var testSet *float64
+	if a.pictures > 0 {
+		testSet = known(a.testSetStd())
+	}
 	var test *meanJSON
 	if a.test != nil {
 		m := toMeanJSON(*a.test)
@@ -650,9 +767,13 @@ func (a analysis) toJSON() any {
 		Alpha    float64          `json:"alpha"`
 		Best     string           `json:"best"`
 		Test     *meanJSON        `json:"best_on_test"` // null: the test pictures decided
+		Rule     ruleJSON         `json:"rule"`
+		Spread   spreadJSON       `json:"spread"`
 		Networks []armJSON        `json:"networks"`
 		Paper    []comparisonJSON `json:"paper"`
 		Curve    *curveJSON       `json:"curve"`
 		Warnings []string         `json:"warnings"`
-	}{a.study.Name, a.study.Dataset, a.split, *known(search.Alpha), a.label(a.Best), test, arms, paper, curve, append([]string{}, a.warnings...)}
+	}{a.study.Name, a.study.Dataset, a.split, *known(search.Alpha), a.label(a.Best), test,
+		ruleJSON{a.Pooled, a.rule(), known(a.Spreads.Share), known(a.Spreads.P), search.SpreadAlpha, known(a.Model.Spread()), a.Model.Degrees, "Holm", *known(a.Tells)},
+		spreadJSON{known(a.Spread), known(a.Degrees), testSet, a.pictures}, arms, paper, curve, append([]string{}, a.warnings...)}
 }

@@ -126,6 +126,7 @@ func (n Network) Input() Shape { return n.Layers[0].In }
 type builder struct {
 	layers []Layer
 	in     Shape // of the pictures
+	layout Layout
 }
 
 // last is the index of the last layer, −1 for the pictures.
@@ -219,9 +220,9 @@ func (s System) block(b *builder, name string, prev, next Pair, stride int, relu
 		l := layer(".secondary", Conv, m, out, 1, 1, 1)
 		l.Interleaved = true
 		end(l)
-	case s.Ident && in != out && prev.L == next.L:
-		// Where channels double, the authors' code keeps the number of
-		// secondary partitions that the input had.
+	case s.Ident && in != out && prev.L == next.L && b.layout != ImageNet:
+		// Where channels double, the authors' code for CIFAR keeps the number of
+		// secondary partitions that the input had. Their ImageNet networks do not.
 		b.add(plain(layer(".primary", Conv, next.L, out, 3, 3, stride)))
 		l := layer(".secondary", Conv, in/next.L, out, 1, 1, 1)
 		l.Interleaved = true
@@ -235,18 +236,15 @@ func (s System) block(b *builder, name string, prev, next Pair, stride int, relu
 }
 
 // residual adds a residual unit: two blocks, and the input added to them;
-// where the shape changes, through a 1×1 group convolution with a norm.
+// where the shape changes, through a 1×1 group convolution with a norm, in the L
+// partitions of next.
 func (s System) residual(b *builder, unit int, prev, next Pair, stride int) {
 	from, name := b.last(), "unit"+strconv.Itoa(unit)
 	s.block(b, fmt.Sprintf("block%d", 2*unit-1), prev, next, stride, true)
 	s.block(b, fmt.Sprintf("block%d", 2*unit), next, next, 1, false)
 	branch, shortcut := b.last(), from
 	if b.shape(branch) != b.shape(from) {
-		groups := 1
-		if s.Family == FamilyIGC && next.Width()%prev.L == 0 {
-			groups = prev.L
-		}
-		shortcut = b.add(Layer{Name: name + ".shortcut", Kind: Conv, From: from, Out: Shape{C: next.Width()}, KH: 1, KW: 1, Stride: stride, Groups: groups, Norm: true})
+		shortcut = b.add(Layer{Name: name + ".shortcut", Kind: Conv, From: from, Out: Shape{C: next.Width()}, KH: 1, KW: 1, Stride: stride, Groups: next.L, Norm: true})
 	}
 	b.add(Layer{Name: name, Kind: Add, From: branch, Shortcut: shortcut, Out: b.shape(branch)})
 }

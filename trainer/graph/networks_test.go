@@ -39,7 +39,7 @@ var networks = []struct {
 	{"RegConv-W6+Ident.", space.Stages, 8, 9, 3},
 	{"ResNet-C6", space.ImageNet, 18, 33, 3},
 	{"IGC-L4M2+Ident.", space.ImageNet, 10, 40, 17},
-	{"IGC-L4M2+Ident.+2L", space.ImageNet, 10, 32, 17},
+	{"IGC-L4M2+Ident.+2L", space.ImageNet, 10, 48, 17},
 }
 
 const networkClasses = 3

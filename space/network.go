@@ -126,6 +126,7 @@ func (n Network) Input() Shape { return n.Layers[0].In }
 type builder struct {
 	layers []Layer
 	in     Shape // of the pictures
+	layout Layout
 }
 
 // last is the index of the last layer, −1 for the pictures.
@@ -185,8 +186,7 @@ func Figure3(p Pair, blocks int, in Shape, classes int) Network {
 // next.Width() channels in the partitions next. A stride of 2 begins a stage.
 // The last layer that it adds has norm and, if relu is set, a ReLU.
 func (s System) block(b *builder, name string, prev, next Pair, stride int, relu bool) {
-	in, out := b.shape(b.last()).C, next.Width()
-	v := s.Variant
+	out, v, k := next.Width(), s.Variant, s.Variant.kernel()
 	layer := func(suffix string, kind Kind, groups, c, kh, kw, stride int) Layer {
 		l := b.conv(name+suffix, kind, groups, c, kh, stride)
 		l.KW = kw
@@ -194,6 +194,13 @@ func (s System) block(b *builder, name string, prev, next Pair, stride int, relu
 	}
 	plain := func(l Layer) Layer { l.Norm, l.ReLU = false, false; return l }
 	end := func(l Layer) { l.ReLU = relu; b.add(l) }
+	interleaved := func(l Layer) Layer { l.Interleaved = true; return l }
+	secondary := next.M
+	if s.Ident && b.layout != ImageNet && next == (Pair{L: prev.L, M: 2 * prev.M}) {
+		// Where M doubles, the authors' code for CIFAR keeps the number of
+		// secondary partitions that the input had. Their ImageNet networks do not.
+		secondary = prev.M
+	}
 	switch {
 	case s.Family == FamilySumFusion:
 		l := layer("", Conv, 1, out, 3, 3, stride)
@@ -203,31 +210,32 @@ func (s System) block(b *builder, name string, prev, next Pair, stride int, relu
 		end(layer("", Conv, 1, out, 3, 3, stride))
 	case v == Swapped:
 		b.add(plain(layer(".primary", Conv, next.L, out, 1, 1, 1)))
-		l := layer(".secondary", Conv, next.M, out, 3, 3, stride)
-		l.Interleaved = true
-		end(l)
+		end(interleaved(layer(".secondary", Conv, secondary, out, 3, 3, stride)))
 	case v == Projected:
 		b.add(plain(layer(".primary", Conv, next.L, out, 3, 3, stride)))
 		end(layer(".secondary", Conv, 1, out, 1, 1, 1))
+	case v.reduction() > 1:
+		// There are no more secondary partitions than the primary gives channels
+		// of each of its own; secondary is at least as many.
+		m := next.M / v.reduction()
+		b.add(plain(layer(".primary", Conv, next.L, next.L*m, 3, 3, stride)))
+		end(interleaved(layer(".secondary", Conv, m, out, 1, 1, 1)))
+	case secondary != next.M:
+		// An IGC layer has next.M secondary partitions, so these are two layers.
+		kh, kw := k, k
+		if v == Split {
+			b.add(plain(layer(".primary0", Conv, next.L, out, 1, 3, 1)))
+			kw = 1
+		}
+		l := plain(layer(".primary", Conv, next.L, out, kh, kw, stride))
+		l.ReLU = v == Rectified
+		b.add(l)
+		end(interleaved(layer(".secondary", Conv, secondary, out, 1, 1, 1)))
 	case v == Split:
 		// The stride comes last: a 1×3 kernel would skip every second row.
 		b.add(plain(layer(".primary0", Conv, next.L, out, 1, 3, 1)))
 		end(layer("", IGC, next.L, out, 3, 1, stride))
-	case v.reduction() > 1:
-		m := next.M / v.reduction()
-		b.add(plain(layer(".primary", Conv, next.L, next.L*m, 3, 3, stride)))
-		l := layer(".secondary", Conv, m, out, 1, 1, 1)
-		l.Interleaved = true
-		end(l)
-	case s.Ident && in != out && prev.L == next.L:
-		// Where channels double, the authors' code keeps the number of
-		// secondary partitions that the input had.
-		b.add(plain(layer(".primary", Conv, next.L, out, 3, 3, stride)))
-		l := layer(".secondary", Conv, in/next.L, out, 1, 1, 1)
-		l.Interleaved = true
-		end(l)
 	default:
-		k := v.kernel()
 		l := layer("", IGC, next.L, out, k, k, stride)
 		l.Between = v == Rectified
 		end(l)
@@ -235,18 +243,15 @@ func (s System) block(b *builder, name string, prev, next Pair, stride int, relu
 }
 
 // residual adds a residual unit: two blocks, and the input added to them;
-// where the shape changes, through a 1×1 group convolution with a norm.
+// where the shape changes, through a 1×1 group convolution with a norm, in the L
+// partitions of next.
 func (s System) residual(b *builder, unit int, prev, next Pair, stride int) {
 	from, name := b.last(), "unit"+strconv.Itoa(unit)
 	s.block(b, fmt.Sprintf("block%d", 2*unit-1), prev, next, stride, true)
 	s.block(b, fmt.Sprintf("block%d", 2*unit), next, next, 1, false)
 	branch, shortcut := b.last(), from
 	if b.shape(branch) != b.shape(from) {
-		groups := 1
-		if s.Family == FamilyIGC && next.Width()%prev.L == 0 {
-			groups = prev.L
-		}
-		shortcut = b.add(Layer{Name: name + ".shortcut", Kind: Conv, From: from, Out: Shape{C: next.Width()}, KH: 1, KW: 1, Stride: stride, Groups: groups, Norm: true})
+		shortcut = b.add(Layer{Name: name + ".shortcut", Kind: Conv, From: from, Out: Shape{C: next.Width()}, KH: 1, KW: 1, Stride: stride, Groups: next.L, Norm: true})
 	}
 	b.add(Layer{Name: name, Kind: Add, From: branch, Shortcut: shortcut, Out: b.shape(branch)})
 }

@@ -53,7 +53,10 @@ func TestFigure3(t *testing.T) {
 	})
 }
 
-var cifar = space.Shape{C: 3, H: 32, W: 32}
+var (
+	cifar  = space.Shape{C: 3, H: 32, W: 32}
+	table6 = space.Plan{Layout: space.ImageNet, In: space.Shape{C: 3, H: 224, W: 224}, Classes: 1000}
+)
 
 func build(t *testing.T, name string, p space.Plan) space.Network {
 	t.Helper()
@@ -133,8 +136,27 @@ func TestSystemsByHand(t *testing.T) {
 			counts{1296 + 2*2016 + (1728 + 4608 + 5760 + 192) + (6912 + 4*48*48 + 18_432 + 768) + 1930,
 				(1296+2*2016)*1024 + 12_288*256 + 35_328*64 + 1920}},
 		// ResNet-18 without norms: 11,679,912 (torchvision's 11,689,512 less 9,600 of the norms).
-		"ResNet-C64": {"ResNet-C64", space.Plan{Layout: space.ImageNet, In: space.Shape{C: 3, H: 224, W: 224}, Classes: 1000},
+		"ResNet-C64": {"ResNet-C64", table6,
 			counts{11_679_912, 1_814_073_344}},
+		// The same with 69 channels. First convolution; stage 1; the later stages, where c is
+		// their width: a block of c/2 to c, three of c to c, the shortcut; the linear layer.
+		"ResNet-C69": {"ResNet-C69", table6,
+			counts{147*69 + 4*9*69*69 + (138*69*9 + 3*9*138*138 + 138*69) + (276*138*9 + 3*9*276*276 + 276*138) + (552*276*9 + 3*9*552*552 + 552*276) + 553_000,
+				(147*69)*112*112 + (4*9*69*69)*56*56 + (138*69*9+3*9*138*138+138*69)*28*28 + (276*138*9+3*9*276*276+276*138)*14*14 + (552*276*9+3*9*552*552+552*276)*7*7 + 552_000}},
+		// Table 6 by the authors' models. First convolution 7·7·3·100. Stage 1: a block of 100
+		// to 200 channels (9·100·1·2 + 2·100²), three of 200 (9·100·4 + 2·100²), the shortcut
+		// of 100 partitions, 200·1; and so on with L = 200, 400, 800. The paper has 8.61 and 1.3.
+		"IGC-L100M2+Ident.+2L": {"IGC-L100M2+Ident.+2L", table6,
+			counts{8_607_700,
+				14_700*112*112 + (21_800+3*23_600+200)*56*56 + (83_600+3*87_200+400)*28*28 + (327_200+3*334_400+800)*14*14 + (1_294_400+3*1_308_800+1600)*7*7 + 1_600_000}},
+		// 11.207 and 11.441 million without the linear layer, 1025·1000 and 2049·1000. Width G,
+		// first block 9·L·(M/2)·M + G·L, others 9·L·M² + G·L, shortcut G/2·M.
+		"IGC-L4M32+Ident.": {"IGC-L4M32+Ident.", table6,
+			counts{11_207_040 + 1_025_000,
+				147*128*112*112 + 4*(36_864+512)*56*56 + (73_728+1024+3*(147_456+1024)+8192)*28*28 + (294_912+2048+3*(589_824+2048)+32_768)*14*14 + (1_179_648+4096+3*(2_359_296+4096)+131_072)*7*7 + 1_024_000}},
+		"IGC-L16M16+Ident.": {"IGC-L16M16+Ident.", table6,
+			counts{11_440_896 + 2_049_000,
+				147*256*112*112 + 4*(36_864+4096)*56*56 + (73_728+8192+3*(147_456+8192)+8192)*28*28 + (294_912+16_384+3*(589_824+16_384)+32_768)*14*14 + (1_179_648+32_768+3*(2_359_296+32_768)+131_072)*7*7 + 2_048_000}},
 		// Six blocks each; G = 80, S = 9.
 		"primary 1×1, secondary 3×3": {"IGC-L40M2+Swap", space.Plan{Layout: space.Flat, In: cifar, Classes: 100},
 			counts{2160 + 6*(40*4+9*2*1600) + 8100, (2160+6*(160+28_800))*1024 + 8000}},
@@ -239,6 +261,7 @@ func TestNetworkRefuses(t *testing.T) {
 		"IGC-L90000M90000":      {Layout: space.Flat},
 		"RegConv-W99999":        {Layout: space.Flat, Classes: -1},
 		"IGC-L2M2+2L+B2+Ident.": {Layout: space.ImageNet, Depth: 17},
+		"IGC-L4M3+2L+Ident.":    {Layout: space.ImageNet},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, err := space.ParseSystem(name)

@@ -166,7 +166,7 @@ func (b StageBudget) stage(costs map[[2]Pair]int64, i, depth int, prev, next Pai
 	if n, ok := costs[key]; ok {
 		return n
 	}
-	c := builder{in: Shape{C: prev.Width(), H: b.Plan.In.H, W: b.Plan.In.W}}
+	c := builder{in: Shape{C: prev.Width(), H: b.Plan.In.H, W: b.Plan.In.W}, layout: Stages}
 	for range i - 1 { // the sizes that the stages before leave
 		c.in.H, c.in.W = (c.in.H+1)/2, (c.in.W+1)/2
 	}

@@ -290,7 +290,9 @@ const (
 	// channels. D = 3B + 2, with identity mappings 6n + 2.
 	Stages Layout = "stages"
 	// ImageNet is that of Table 6: a 7×7 convolution with stride 2, max pool,
-	// four stages of residual units. D = 8n + 2; the paper has n = 2.
+	// four stages of residual units. D = 8n + 2; the paper has n = 2. Where L
+	// doubles from stage to stage, the first unit doubles the channels as well:
+	// the 7×7 convolution gives half those of the first stage.
 	ImageNet Layout = "imagenet"
 )
 
@@ -367,7 +369,14 @@ func (s System) Network(p Plan) (n Network, err error) {
 	if p.In.C < 1 || p.In.H < 1 || p.In.W < 1 || p.Classes < 1 || max(p.In.C, p.In.H, p.In.W, p.Classes) > maxSide {
 		return fail("pictures of %v, %d classes: want 1 to %d each", p.In, p.Classes, maxSide)
 	}
-	prev := s.stage(0)
+	first := s.stage(0) // what the first convolution gives
+	if p.Layout == ImageNet && s.DoublesL {
+		if first.M%2 != 0 {
+			return fail("M = %d: want an even one, since on ImageNet the first unit of +2L doubles the channels", first.M)
+		}
+		first.M /= 2
+	}
+	prev := first
 	for i := range stages {
 		next := s.stage(i)
 		switch {
@@ -383,8 +392,8 @@ func (s System) Network(p Plan) (n Network, err error) {
 	if s.Stages[min(stages, 3)] != (Pair{}) && stages < 4 {
 		return fail("more stages in its name than the %d of the %s layout", stages, p.Layout)
 	}
-	b := builder{in: p.In}
-	prev = s.stage(0)
+	b := builder{in: p.In, layout: p.Layout}
+	prev = first
 	if p.Layout == ImageNet {
 		b.add(b.conv("conv0", Conv, 1, prev.Width(), 7, 2))
 		at := b.shape(0)

@@ -31,9 +31,10 @@ convolutions and the linear layer for one picture.
 
 Names are IGC-L24M2, RegConv-W18, SumFusion and ResNet-C64. Behind them, +Ident.
 adds identity mappings, and for IGC +2L doubles L in place of M from stage to
-stage; +Swap (primary 1×1, secondary 3×3), +Proj (secondary over all channels),
-+1x3 (1×3 and 3×1 in place of 3×3), +5x5, +ReLU (between primary and secondary) and
-+B2 (a bottleneck of half the channels) are the variants of Section 4.
+stage and, on ImageNet, the channels in the first unit; +Swap (primary 1×1,
+secondary 3×3), +Proj (secondary over all channels), +1x3 (1×3 and 3×1 in place of
+3×3), +5x5, +ReLU (between primary and secondary) and +B2 (a bottleneck of half
+the channels) are the variants of Section 4.
 IGC-L24M2/L12M8/L48M4 gives the partitions of each stage.`,
 		Example: `  # Table 2 and 3: 20 layers, 151,834 parameters
   igcsearch model IGC-L24M2 --depth 20

@@ -32,7 +32,8 @@ func newPaperCommand() *cobra.Command {
 Parameters and multiply–adds are computed, in as many digits as the paper prints.
 Accuracies and errors are those of the shipped study of that name in the
 database, or of its -short form where the full one has no result: mean ± standard
-deviation over n seeds; where neither has one, the command that would measure it.`,
+deviation over n seeds; where neither has one, the command that would measure it.
+Top-5 errors are not measured: ours is blank there.`,
 		Example: `  # all digits of Table 3
   igcsearch paper table3
 
@@ -94,7 +95,7 @@ func runPaper(ctx context.Context, o paperOptions, dbAsked bool, stdout io.Write
 		} else if err := m.fill(&row); err != nil {
 			return err
 		}
-		if row.missing && c.What != studies.Top5Error && !slices.Contains(missing, c.Study) {
+		if row.missing && !slices.Contains(missing, c.Study) {
 			missing = append(missing, c.Study)
 		}
 		rows = append(rows, row)
@@ -151,13 +152,16 @@ func (m *measured) study(name string) (*results, error) {
 
 // fill looks for the cell's network in its study, then in the short one.
 func (m *measured) fill(row *paperRow) error {
+	if !row.What.Measurable() {
+		return nil
+	}
 	row.missing = true
 	for _, name := range []string{row.Study, row.Study + "-short"} {
 		r, err := m.study(name)
 		if err != nil {
 			return err
 		}
-		if r == nil || row.What == studies.Top5Error {
+		if r == nil {
 			continue
 		}
 		system := row.System
@@ -278,7 +282,7 @@ func printPaper(stdout io.Writer, o paperOptions, rows []paperRow, missing strin
 		header[i] = "<" + header[i]
 	}
 	t := newTable(pick(header)...)
-	equal, counted, computed := 0, 0, 0
+	equal, counted, computed, blank := 0, 0, 0, 0
 	for i, r := range rows {
 		t.add(pick(all[i])...)
 		if r.Study == "" {
@@ -286,6 +290,8 @@ func printPaper(stdout io.Writer, o paperOptions, rows []paperRow, missing strin
 			if r.difference == "0" {
 				equal++
 			}
+		} else if !r.What.Measurable() {
+			blank++
 		} else if !r.missing {
 			counted++
 		}
@@ -294,8 +300,11 @@ func printPaper(stdout io.Writer, o paperOptions, rows []paperRow, missing strin
 	if computed > 0 {
 		sum = append(sum, fmt.Sprintf("%d of %s computed equal the paper's in every digit it prints", equal, count(computed, "cell")))
 	}
-	if n := len(rows) - computed; n > 0 {
+	if n := len(rows) - computed - blank; n > 0 {
 		sum = append(sum, fmt.Sprintf("%d of %s measured", counted, count(n, "cell")))
+	}
+	if blank > 0 {
+		sum = append(sum, blankText(blank))
 	}
 	for i, note := range notes {
 		notes[i] = fmt.Sprintf("[%d] %s.\n", i+1, note)
@@ -307,6 +316,11 @@ func printPaper(stdout io.Writer, o paperOptions, rows []paperRow, missing strin
 	}
 	_, err := fmt.Fprintf(stdout, "%s\n%s%s.\n%s", t, below, strings.Join(sum, "; "), missing)
 	return err
+}
+
+// blankText says why ours is blank in some cells.
+func blankText(cells int) string {
+	return fmt.Sprintf("ours is blank in %s: igcsearch measures top-1 errors, not top-5", count(cells, "cell"))
 }
 
 // latexText makes text that a table of LaTeX can hold.
@@ -333,7 +347,7 @@ func paperLatex(stdout io.Writer, table string, rows []paperRow) error {
 	fmt.Fprintf(&b, "\\begin{tabular}{%s}\n\\toprule\n%s \\\\\n\\midrule\n", strings.Join(pick([]string{"l", "r", "l", "l", "r", "r", "r"}), ""),
 		strings.Join(pick([]string{"network", "$D$", "data", "what", "paper", "ours", "difference"}), " & "))
 	var notes []string
-	last := ""
+	last, blank := "", 0
 	for _, r := range rows {
 		if last != "" && r.Network != last && r.Study == "" {
 			b.WriteString("\\addlinespace\n")
@@ -342,6 +356,9 @@ func paperLatex(stdout io.Writer, table string, rows []paperRow) error {
 		f := r.fields()[:7]
 		if r.What == studies.Structure && r.ours == r.Paper {
 			f[5] = "the same"
+		}
+		if r.Study != "" && !r.What.Measurable() {
+			blank++
 		}
 		if r.note != "" && r.Study == "" {
 			notes = append(notes, r.note)
@@ -358,6 +375,9 @@ func paperLatex(stdout io.Writer, table string, rows []paperRow) error {
 	b.WriteString("\\bottomrule\n\\end{tabular}\n")
 	for i, n := range notes {
 		fmt.Fprintf(&b, "\n{\\footnotesize $^{%d}$ %s}\n", i+1, latexText.Replace(n))
+	}
+	if blank > 0 {
+		fmt.Fprintf(&b, "\n{\\footnotesize %s.}\n", blankText(blank))
 	}
 	b.WriteString("\\end{table}\n")
 	_, err := io.WriteString(stdout, b.String())

@@ -430,6 +430,7 @@ func TestNetworksAgreeWithPyTorch(t *testing.T) {
 	readJSON(t, "../graph/testdata/networks.json", &shapes)
 	depths := map[string]int{"ResNet-C6 imagenet": 18, "IGC-L4M3 stages": 8, "RegConv-W6 stages": 8, "SumFusion stages": 5, "IGC-L4M2/L2M8/L8M3 stages": 8,
 		"IGC-L4M2+Ident. flat": 6, "IGC-L4M2+Ident. stages": 14, "IGC-L4M2+Ident.+B2 stages": 8, "RegConv-W6+Ident. stages": 8,
+		"IGC-L4M2+Ident.+ReLU stages": 8, "IGC-L4M2+Ident.+5x5 stages": 8, "IGC-L4M2+Ident.+1x3 stages": 8, "IGC-L4M2+Ident.+Swap stages": 8,
 		"IGC-L4M2+Ident. imagenet": 10, "IGC-L4M2+Ident.+2L imagenet": 10}
 	for name, want := range want.Networks {
 		t.Run(name, func(t *testing.T) {

@@ -465,6 +465,9 @@ func (p *plan) conv(c *graph.Conv) {
 		in := p.norm(c.In)
 		a.scale, a.shift, a.low = in.scale, in.shift, 0
 	}
+	if c.Rectified {
+		a.low = 0
+	}
 	var sums func(parts int) *buffer
 	if c.Out != nil && p.training {
 		out := p.state(c.Out)
@@ -521,6 +524,9 @@ func (p *plan) convGrad(i *graph.ConvGrad) {
 		n := p.state(c.In)
 		w.scale, w.shift, w.low = n.scale, n.shift, 0
 	}
+	if c.Rectified {
+		w.low = 0
+	}
 	p.weightGrad(primaryOf(c.Geometry), &w, primary(c), c.Branches)
 	if i.GX == graph.None {
 		return
@@ -531,6 +537,9 @@ func (p *plan) convGrad(i *graph.ConvGrad) {
 		n := p.state(c.In)
 		in.mx, in.mscale, in.mshift = p.value(c.X), n.scale, n.shift
 		sums = func(parts int) *buffer { return p.gradSums(n, c.Geometry.In(), parts) }
+	}
+	if c.Rectified {
+		in.mx = p.value(c.X)
 	}
 	p.grouped(primaryOf(c.Geometry).gradient(), in, sums)
 }

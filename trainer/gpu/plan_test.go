@@ -46,6 +46,7 @@ var systems = []struct {
 	{"IGC-L4M2+ReLU", space.Stages, 5, 8, 3},
 	{"IGC-L4M4+B2", space.Stages, 5, 8, 3},
 	{"IGC-L4M2+Ident.", space.Stages, 14, 8, 18},
+	{"IGC-L4M2+Ident.+ReLU", space.Stages, 8, 8, 18},
 	{"ResNet-C64", space.ImageNet, 18, 224, 32},
 	{"IGC-L100M2+Ident.+2L", space.ImageNet, 10, 64, 17},
 }

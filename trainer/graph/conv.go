@@ -69,11 +69,19 @@ func newConv(name string, r *runtime, geo kernel.Geometry, branches int, x value
 		if training && outNorm != nil {
 			k.Sum, k.SumSq = at(outNorm.sum, b, geo.Out()), at(outNorm.sumSq, b, geo.Out())
 		}
-		if x.norm != nil {
-			k.Scale, k.Shift = x.norm.scale, x.norm.shift
+		if n := o.inNorm(); n != nil {
+			k.Scale, k.Shift = n.scale, n.shift
 		}
 	}
 	return o
+}
+
+// inNorm is what x is normalised by before its ReLU; nil if x is read as it is.
+func (o *conv) inNorm() *norm {
+	if o.x.rectified {
+		return o.run.unit(o.geo.In())
+	}
+	return o.x.norm
 }
 
 func (o *conv) Do(v ...G.Value) (G.Value, error) {
@@ -217,7 +225,7 @@ func newConvGrad(o *conv, g *G.Node) *convGrad {
 			k.GScale, k.GShift = outNorm.scale, outNorm.shift
 		}
 		k.DWP, k.DWS = at(d.dwpParts, b, geo.PrimaryLen()), at(d.dwsParts, b, geo.SecondaryLen())
-		if n := o.x.norm; n != nil {
+		if n := o.inNorm(); n != nil {
 			k.GSum, k.GXSum = at(n.gsum, b, geo.In()), at(n.gxsum, b, geo.In())
 		}
 	}

@@ -216,8 +216,11 @@ type value struct {
 	norm *norm  // whoever reads it normalises by this; nil: it is taken as it is
 	bn   string // the norm's name
 	// raw is set if no ReLU follows: only an add may read it.
-	raw      bool
-	pictures bool
+	raw bool
+	// rectified is set if a ReLU follows, but no norm: only a convolution may
+	// read it.
+	rectified bool
+	pictures  bool
 }
 
 // inputs are the names of the norm's parameters.
@@ -326,7 +329,7 @@ func (b *builder) layer(i int, l space.Layer) error {
 				return fmt.Errorf("it reads %s, which has no ReLU", m.Net.Layers[l.From].Name)
 			}
 			op := newConv(l.Name, r, geo, l.Branches, from, norms[s], z, s == &b.train)
-			if err := s.apply(i, value{norm: norms[s], bn: bn, raw: l.Norm && !l.ReLU}, op, from.node, append(from.inputs(), weights...)...); err != nil {
+			if err := s.apply(i, value{norm: norms[s], bn: bn, raw: l.Norm && !l.ReLU, rectified: !l.Norm && l.ReLU}, op, from.node, append(from.inputs(), weights...)...); err != nil {
 				return err
 			}
 		}
@@ -335,7 +338,7 @@ func (b *builder) layer(i int, l space.Layer) error {
 		out := memory(l.Out)
 		for _, s := range b.sides() {
 			z, x := s.out[l.From], s.out[l.Shortcut]
-			if z.norm == nil || x.norm != nil && !x.raw {
+			if z.norm == nil || x.norm != nil && !x.raw || x.rectified {
 				return fmt.Errorf("it adds what is not normalised, or has its ReLU still to come")
 			}
 			op := newAdd(l.Name, r, l.Out.H, l.Out.C, l.Out.W, z, &x, out)
@@ -360,8 +363,8 @@ func (b *builder) layer(i int, l space.Layer) error {
 	case space.Pool:
 		for _, s := range b.sides() {
 			z := s.out[l.From]
-			if z.raw {
-				return fmt.Errorf("it reads what has no ReLU")
+			if z.raw || z.rectified {
+				return fmt.Errorf("it reads what has no ReLU, or a ReLU without a norm")
 			}
 			s.run.head = newHead(r, l.In.H, l.In.W, l.In.C, m.Net.Classes, z.norm)
 			if s == &b.train {

@@ -36,10 +36,14 @@ var networks = []struct {
 	{"IGC-L4M2+Ident.", space.Flat, 6, 6, 3},
 	{"IGC-L4M2+Ident.", space.Stages, 14, 8, 18},
 	{"IGC-L4M2+Ident.+B2", space.Stages, 8, 8, 3},
+	{"IGC-L4M2+Ident.+ReLU", space.Stages, 8, 8, 18},
+	{"IGC-L4M2+Ident.+5x5", space.Stages, 8, 8, 3},
+	{"IGC-L4M2+Ident.+1x3", space.Stages, 8, 9, 3},
+	{"IGC-L4M2+Ident.+Swap", space.Stages, 8, 8, 3},
 	{"RegConv-W6+Ident.", space.Stages, 8, 9, 3},
 	{"ResNet-C6", space.ImageNet, 18, 33, 3},
 	{"IGC-L4M2+Ident.", space.ImageNet, 10, 40, 17},
-	{"IGC-L4M2+Ident.+2L", space.ImageNet, 10, 32, 17},
+	{"IGC-L4M2+Ident.+2L", space.ImageNet, 10, 48, 17},
 }
 
 const networkClasses = 3
@@ -161,6 +165,44 @@ func TestNetworksAgreeWithPyTorch(t *testing.T) {
 				}
 				if math.Abs(loss-want.Evaluation) > 1e-3*want.Evaluation {
 					t.Errorf("evaluation loss = %.7f, PyTorch has %.7f", loss, want.Evaluation)
+				}
+			})
+		}
+	}
+}
+
+// TestEveryVariantIsTrained takes steps of every variant in every layout, with and
+// without identity mappings: the layers that make a variant up can be trained in
+// any order, and the loss of the same batch falls.
+func TestEveryVariantIsTrained(t *testing.T) {
+	const side, batch = 9, 6
+	labels, pictures := []int{0, 1, 2, 0, 1, 2}, formula(1, batch*3*side*side)
+	for i := range pictures { // classes of other brightness
+		pictures[i] += float32(labels[i/(3*side*side)])
+	}
+	for _, v := range append([]space.Variant{space.Bottleneck(2)}, space.Variants...) {
+		for _, c := range []struct {
+			layout          space.Layout
+			depth           int
+			ident, doublesL bool
+		}{{space.Flat, 4, false, false}, {space.Flat, 4, true, false}, {space.Stages, 5, false, true}, {space.Stages, 8, true, false}, {space.ImageNet, 10, true, false}, {space.ImageNet, 10, true, true}} {
+			s := space.System{Family: space.FamilyIGC, Variant: v, Ident: c.ident, DoublesL: c.doublesL, Stages: [4]space.Pair{{L: 3, M: 4}}}
+			t.Run(networkName(s.String(), c.layout), func(t *testing.T) {
+				m := newSystem(t, s.String(), space.Plan{Layout: c.layout, Depth: c.depth, In: space.Shape{C: 3, H: side, W: side}, Classes: networkClasses}, batch, graph.Options{Threads: 1})
+				fill(m, names(m))
+				feed(m, pictures, labels)
+				first := step(t, m)
+				last := first
+				for range 30 {
+					for _, p := range m.Params {
+						for i, g := range p.Grad {
+							p.Value[i] -= 0.05 * g
+						}
+					}
+					last = step(t, m)
+				}
+				if !(last < 0.9*first) {
+					t.Errorf("the loss is %g, and after 30 steps %g", first, last)
 				}
 			})
 		}

@@ -47,9 +47,12 @@ type Conv struct {
 	kernel.Geometry
 	Branches int // kernels whose sum is the primary's
 	X        Value
-	In       *Norm // of X, which has a ReLU then; nil: X is read as it is
-	Z        Value
-	Out      *Norm // of Z, by whoever reads it; nil: none
+	In       *Norm // of X, which has a ReLU then
+	// Rectified is set for a ReLU of X without a Norm. X is read as it is where
+	// it has neither.
+	Rectified bool
+	Z         Value
+	Out       *Norm // of Z, by whoever reads it; nil: none
 }
 
 // ConvGrad computes the gradients of a Conv's weights, and GX, that of what it
@@ -188,7 +191,7 @@ func (r *recorder) record(s step) error {
 	var made Instruction
 	switch op := s.op.(type) {
 	case *conv:
-		made = &Conv{Name: op.name, Geometry: op.geo, Branches: op.branches, X: in(0), In: r.norm(op.x.norm), Z: r.value(s, op.out), Out: r.norm(op.outNorm)}
+		made = &Conv{Name: op.name, Geometry: op.geo, Branches: op.branches, X: in(0), In: r.norm(op.x.norm), Rectified: op.x.rectified, Z: r.value(s, op.out), Out: r.norm(op.outNorm)}
 	case *convGrad:
 		g := &ConvGrad{Of: r.of[op.of].(*Conv), G: in(last), GX: None}
 		if !op.of.x.pictures {

@@ -64,7 +64,7 @@ func TestShipped(t *testing.T) {
 		}
 	}
 
-	t.Run("the studies of tables are the paper's protocol, and the short ones its scaled schedule", func(t *testing.T) {
+	t.Run("the studies of tables are the paper's protocol, and the short ones the same networks by the recipe of short trainings", func(t *testing.T) {
 		for _, name := range studies.Names() {
 			if !strings.HasPrefix(name, "table") || strings.HasSuffix(name, "-short") {
 				continue
@@ -93,9 +93,27 @@ func TestShipped(t *testing.T) {
 			if short.Epochs >= s.Epochs || short.Seeds > s.Seeds {
 				t.Errorf("%s-short has %d epochs, %d seeds", name, short.Epochs, short.Seeds)
 			}
+			wantRecipe(t, short)
 			short.Name, short.Title, short.Epochs, short.Seeds = s.Name, s.Title, s.Epochs, s.Seeds
+			short.Schedule, short.Drops, short.Warmup, short.BNStatistics, short.BNPictures, short.WeightAverage = "", s.Drops, 0, "", 0, 0
 			if diff := search.Diff(short, s); len(diff) > 0 {
 				t.Errorf("%s-short differs in more than its length: %v", name, diff)
+			}
+		}
+	})
+	t.Run("the short ones of Figure 3 have the recipe of short trainings, and a validation split", func(t *testing.T) {
+		for _, name := range []string{"fig3a", "fig3b"} {
+			long, err := studies.Load(name, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			short, err := studies.Load(name+"-short", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			wantRecipe(t, short)
+			if !slices.Equal(short.Pairs, long.Pairs) || short.Dataset != long.Dataset || short.Epochs >= long.Epochs || short.Validation != 5000 {
+				t.Errorf("%s-short is %+v", name, short)
 			}
 		}
 	})
@@ -111,11 +129,20 @@ func TestShipped(t *testing.T) {
 			if s.Dataset != "cifar100" || s.TrainPictures != 0 || s.TestPictures != 0 || s.Validation != 0 || s.Curve != "test" ||
 				s.Augment != "crop-mirror" || s.Pad != 4 || s.Blocks != 6 || s.Seeds != 5 || s.Epochs != 400 || s.Batch != 64 ||
 				s.LearningRate != 0.1 || !slices.Equal(s.Drops, []float64{200. / 400, 300. / 400, 350. / 400}) ||
-				s.Momentum != 0.9 || s.WeightDecay != 1e-4 {
+				s.Momentum != 0.9 || s.WeightDecay != 1e-4 || s.WeightDecayOn != "all" || s.Schedule != "" || s.Warmup != 0 ||
+				s.BNStatistics != "" || s.WeightAverage != 0 {
 				t.Errorf("%s is %+v", name, s)
 			}
 		}
 	})
+}
+
+// wantRecipe checks for the settings that docs/short-trainings.md recommends.
+func wantRecipe(t *testing.T, s search.Study) {
+	t.Helper()
+	if s.Schedule != search.ScheduleLinear || s.Warmup != 0.1 || s.BNStatistics != search.BNPrecise || s.BNPictures != 2048 || s.WeightAverage != 0.1 {
+		t.Errorf("%s: schedule %q, warmup %g, statistics %q of %d pictures, average %g", s.Name, s.Schedule, s.Warmup, s.BNStatistics, s.BNPictures, s.WeightAverage)
+	}
 }
 
 func TestLoad(t *testing.T) {

@@ -123,7 +123,7 @@ func runRun(ctx context.Context, o runOptions, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	show := newProgress(study.Name, stderr)
+	show := newProgress(study, stderr)
 	show.note(p.headline(workers))
 	unhook := context.AfterFunc(ctx, func() {
 		show.note("stopping at the next batch; interrupt again to end at once")

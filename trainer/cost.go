@@ -89,13 +89,13 @@ func (t *Trainer) cost(ctx context.Context, s search.Study, system space.System,
 
 	order := tr.order(1)
 	steps := min(costSteps, tr.steps)
-	last := began
+	last := time.Now() // what came before built the network
 	var times []time.Duration
 	err = tr.Train(ctx, 1, order[:steps*tr.batch], make([]graph.Rates, steps), func(step int, _ float64, _ int) error {
 		now := time.Now()
 		times = append(times, now.Sub(last))
 		last = now
-		if used := last.Sub(began); used > share || step > 0 && used > share/2 {
+		if used := now.Sub(began); used > share || step > 0 && used > share/2 {
 			return errMeasured
 		}
 		return nil
@@ -114,7 +114,7 @@ func (t *Trainer) cost(ctx context.Context, s search.Study, system space.System,
 			return c, err
 		}
 	}
-	some := set.Test
+	some := set.Test // a GPU may show others in their place, which takes as long
 	some.Labels = some.Labels[:min(tr.batch, some.Len())]
 	for times = times[:0]; len(times) == 0 || len(times) < costSteps && last.Sub(began) < share; {
 		begin := time.Now()

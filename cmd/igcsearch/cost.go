@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"math"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -334,8 +335,9 @@ func dryRun(ctx context.Context, o runOptions, p *prepared, stdout, stderr io.Wr
 		return err
 	}
 	db, err := store.OpenReadOnly(ctx, o.db)
+	info, _ := os.Stat(o.db)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, fs.ErrNotExist) || err != nil && info != nil && info.Size() == 0: // run would make it
 		db = nil
 	case err != nil:
 		return err

@@ -165,8 +165,7 @@ func timed(ctx context.Context, n int, f, between func() error) (time.Duration, 
 		}
 		times[i] = time.Since(begin)
 	}
-	slices.Sort(times)
-	return (times[n/2] + times[(n-1)/2]) / 2, nil
+	return median(times), nil
 }
 
 // Bench measures the training step of a network on random pictures.
@@ -383,7 +382,7 @@ func rowRate(t *kernel.Team, p space.Pair, d time.Duration) float64 {
 	return 1 / seconds
 }
 
-func median(v []float64) float64 {
+func median[T float64 | time.Duration](v []T) T {
 	slices.Sort(v)
 	return (v[len(v)/2] + v[(len(v)-1)/2]) / 2
 }

@@ -98,6 +98,9 @@ func newDownload(name string, stderr io.Writer) *download {
 	return d
 }
 
+// between is how long a download is silent, off a terminal.
+const between = 5 * time.Second
+
 func (d *download) progress(done, total int64) {
 	if d.container == nil {
 		if time.Since(d.last) >= between {

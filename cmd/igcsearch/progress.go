@@ -1,13 +1,11 @@
 package main
 
 import (
-	"cmp"
 	"fmt"
 	"io"
 	"math"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -16,7 +14,6 @@ import (
 	"golang.org/x/term"
 
 	"igcsearch/search"
-	"igcsearch/space"
 )
 
 // progress shows how a run goes on.
@@ -29,8 +26,8 @@ type progress interface {
 }
 
 // newProgress shows live bars on a terminal and plain lines elsewhere.
-func newProgress(study string, stderr io.Writer) progress {
-	w := &work{study: study, now: time.Now, live: map[int64]*liveTrial{}}
+func newProgress(study search.Study, stderr io.Writer) progress {
+	w := newWork(study, time.Now)
 	if isTerminal(stderr) {
 		return newBars(w, stderr)
 	}
@@ -48,99 +45,155 @@ func isTerminal(w io.Writer) bool {
 	return err == nil && width > 0
 }
 
-// work measures a run in multiply–adds × epochs, because the trials of one
-// study differ in length. Its methods may be called concurrently.
+// work is a run as it goes on. Its methods may be called concurrently.
 type work struct {
-	study string
+	study search.Study
 	now   func() time.Time
 
-	mu            sync.Mutex
-	start         time.Time
-	total, done   float64 // all trials, and what of it is done
-	before        float64 // done when the run started
-	trials, ended int
-	live          map[int64]*liveTrial
-	known         map[int64]search.Trial // as they were counted last
+	mu     sync.Mutex
+	trials []search.Work
+	at     map[int64]int // by Trial.ID: index into trials
+	live   map[int64]*liveTrial
+	most   int // trainings at once, so far
+}
+
+func newWork(study search.Study, now func() time.Time) *work {
+	return &work{study: study, now: now, at: map[int64]int{}, live: map[int64]*liveTrial{}}
 }
 
 // liveTrial is a trial that a worker has.
 type liveTrial struct {
-	search.Trial
-	at    float64 // epochs done, with the fraction of the one in flight
 	since time.Time
+	// The first and the last step that were heard of, in epochs.
+	first, last     float64
+	firstAt, lastAt time.Time
 }
+
+// settled is how long the steps of a first epoch are measured before they tell how
+// fast a trial is.
+const settled = 10 * time.Second
 
 func (w *work) event(e search.Event) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	switch cost := float64(e.Trial.MultiplyAdds); e.Kind {
-	case search.Planned:
-		w.start, w.trials, w.known = w.now(), len(e.Trials), map[int64]search.Trial{}
+	if e.Kind == search.Planned {
+		w.trials, w.at = nil, map[int64]int{}
 		for _, t := range e.Trials {
-			w.known[t.ID] = t
-			epochs := t.Epoch
-			if t.Status.Finished() {
-				epochs = t.Epochs
-				w.ended++
-			}
-			w.total += float64(t.MultiplyAdds) * float64(t.Epochs)
-			w.done += float64(t.MultiplyAdds) * float64(epochs)
+			w.at[t.ID] = len(w.trials)
+			w.trials = append(w.trials, stands(t))
 		}
-		w.before = w.done
-	case search.Elsewhere:
-		// No speed of this run, but work that is not left to do.
-		was := w.known[e.Trial.ID]
-		gained := cost * float64(e.Trial.Epoch-was.Epoch)
-		if e.Trial.Status.Finished() && !was.Status.Finished() {
-			w.ended++
-			gained = cost * float64(e.Trial.Epochs-was.Epoch)
-		}
-		w.done += gained
-		w.before += gained
-		w.known[e.Trial.ID] = e.Trial
-	case search.Began:
-		w.live[e.Trial.ID] = &liveTrial{Trial: e.Trial, at: float64(e.Trial.Epoch), since: w.now()}
-	case search.Stepped, search.EpochStored:
-		t := w.live[e.Trial.ID]
-		at := float64(e.Trial.Epoch)
-		if e.Kind == search.Stepped {
-			at += float64(e.Step) / float64(e.Steps)
-		}
-		w.done += cost * (at - t.at)
-		t.Trial, t.at = e.Trial, at
-	case search.Ended:
-		if at := w.live[e.Trial.ID].at; e.Trial.Status == search.Pending {
-			w.done -= cost * (at - float64(e.Trial.Epoch)) // to be done again
-		} else {
-			w.ended++
-			w.total -= cost * (float64(e.Trial.Epochs) - at) // it will not be done
-		}
-		delete(w.live, e.Trial.ID)
-		w.known[e.Trial.ID] = e.Trial
+		return
 	}
+	i, known := w.at[e.Trial.ID]
+	if !known {
+		return // a note about the run
+	}
+	t := &w.trials[i]
+	switch e.Kind {
+	case search.Elsewhere:
+		*t = stands(e.Trial)
+		return
+	case search.Began:
+		w.live[e.Trial.ID] = &liveTrial{since: w.now()}
+		w.most = max(w.most, len(w.live))
+	case search.Stepped:
+		l := w.live[e.Trial.ID]
+		t.At = float64(e.Trial.Epoch) + float64(e.Step)/float64(e.Steps)
+		l.last, l.lastAt = t.At, w.now()
+		if l.firstAt.IsZero() { // what came before built the network
+			l.first, l.firstAt = l.last, l.lastAt
+		}
+	case search.EpochStored:
+		t.Add(1, e.Trial.Last)
+	case search.Ended:
+		delete(w.live, e.Trial.ID)
+		if e.Trial.Failure == search.FailedMemory && e.Trial.Status == search.Pending {
+			w.most = max(1, w.most-1) // its worker has ended
+		}
+	}
+	t.Trial = e.Trial
+	if e.Kind != search.Stepped {
+		t.At = float64(e.Trial.Epoch)
+	}
+	if e.Kind == search.Began || e.Kind == search.Stepped || e.Kind == search.EpochStored {
+		t.Trial.Status = search.Running
+	}
+}
+
+// stands is a trial of which the last epoch is known: those before it took as long.
+func stands(t search.Trial) search.Work {
+	w := search.Work{Trial: t, At: float64(t.Epoch)}
+	w.Add(float64(t.Epoch), t.Last)
+	return w
+}
+
+// forecast is that of the run as it stands. w.mu is held.
+func (w *work) forecast() search.Forecast {
+	trials, running, left := slices.Clone(w.trials), 0, 0
+	for i := range trials {
+		t := &trials[i]
+		if t.Trial.Status == search.Running {
+			running++
+		}
+		if !t.Trial.Status.Finished() && t.Trial.Status != search.Failed {
+			left++
+		}
+		if l := w.live[t.Trial.ID]; l != nil && t.Measured == 0 && l.lastAt.Sub(l.firstAt) >= settled {
+			t.Measured, t.Seconds = l.last-l.first, l.lastAt.Sub(l.firstAt).Seconds()
+		}
+	}
+	// Between two trials a worker has none for a moment.
+	return search.Predict(trials, max(running, min(w.most, left)))
+}
+
+// ended counts the trials that have ended. w.mu is held.
+func (w *work) ended() (n int) {
+	for _, t := range w.trials {
+		if t.Trial.Status.Finished() || t.Trial.Status == search.Failed {
+			n++
+		}
+	}
+	return n
 }
 
 // line is the whole run in words: "quickstart: 3 of 18 trials, 17 %, 1m20s left".
 func (w *work) line() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.trials == 0 {
-		return w.study // not planned yet
+	if len(w.trials) == 0 {
+		return w.study.Name // not planned yet
 	}
-	share := 1.0 // all trials may have ended without any work
-	if w.total > 0 {
-		share = w.done / w.total
-	}
-	return fmt.Sprintf("%s: %d of %s, %.0f %%, %s", w.study, w.ended, count(w.trials, "trial"), math.Floor(100*share), w.left())
+	f := w.forecast()
+	return fmt.Sprintf("%s: %d of %s, %.0f %%, %s", w.study.Name, w.ended(), count(len(w.trials), "trial"), math.Floor(100*f.Share), timeLeft(f, w.study))
 }
 
-// left is the time estimate: what is left at the speed of this run so far.
-func (w *work) left() string {
-	elapsed := w.now().Sub(w.start).Seconds()
-	if w.done-w.before <= 0 || elapsed < 1 {
-		return "time left unknown yet"
+// epoch is an epoch that was stored, in words: "quickstart: 3 of 18 trials; L40M2
+// seed 0 epoch 3/12: loss 1.2345, test 56.78 %, 3.1 s; 1m20s left".
+func (w *work) epoch(t search.Trial) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return fmt.Sprintf("%s: %d of %s; %v seed %d epoch %d/%d: loss %.4f%s, %.1f s; %s", w.study.Name, w.ended(), count(len(w.trials), "trial"),
+		t.System.Label(), t.Seed, t.Epoch, t.Epochs, t.Last.TrainLoss, score(t.Last, w.study.Curve),
+		t.Last.TrainSeconds+t.Last.EvalSeconds, timeLeft(w.forecast(), w.study))
+}
+
+// timeLeft tells how long the rest of a study takes.
+func timeLeft(f search.Forecast, s search.Study) string {
+	if !f.Known {
+		return "time left not known yet"
 	}
-	return span(elapsed*(w.total-w.done)/(w.done-w.before)) + " left"
+	return remaining(f, s) + " left"
+}
+
+// remaining is the time of a forecast.
+func remaining(f search.Forecast, s search.Study) string {
+	switch {
+	case !f.Known:
+		return "not known yet"
+	case s.Strategy != "": // which may not want all trials
+		return "at most " + span(f.Seconds)
+	}
+	return span(f.Seconds)
 }
 
 // span writes seconds with two units: "2d3h", "1h05m", "1m20s", "9s".
@@ -160,24 +213,6 @@ func span(seconds float64) string {
 	return fmt.Sprintf("%ds", s)
 }
 
-// where lists the running trials by pair and seed: "L40M2 seed 0 epoch 3/4".
-func (w *work) where() string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	var list []*liveTrial
-	for _, t := range w.live {
-		list = append(list, t)
-	}
-	slices.SortFunc(list, func(a, b *liveTrial) int {
-		return cmp.Or(space.ComparePairs(a.System.Pair(), b.System.Pair()), cmp.Compare(a.System.String(), b.System.String()), cmp.Compare(a.Seed, b.Seed))
-	})
-	var texts []string
-	for _, t := range list {
-		texts = append(texts, fmt.Sprintf("%v seed %d epoch %d/%d", t.System.Label(), t.Seed, min(t.Epoch+1, t.Epochs), t.Epochs))
-	}
-	return strings.Join(texts, ", ")
-}
-
 // words are what people are told of an event, "" for most. It is to be asked
 // before the event is counted.
 func (w *work) words(e search.Event) string {
@@ -185,9 +220,9 @@ func (w *work) words(e search.Event) string {
 	case e.Kind == search.Ended:
 		return w.verdict(e.Trial)
 	case e.Kind == search.Noted && e.Trial.ID == 0:
-		return w.study + ": " + e.Note
+		return w.study.Name + ": " + e.Note
 	case e.Kind == search.Noted:
-		return fmt.Sprintf("%s: %v seed %d: %s", w.study, e.Trial.System.Label(), e.Trial.Seed, e.Note)
+		return fmt.Sprintf("%s: %v seed %d: %s", w.study.Name, e.Trial.System.Label(), e.Trial.Seed, e.Note)
 	}
 	return ""
 }
@@ -212,7 +247,7 @@ func (w *work) verdict(t search.Trial) string {
 		}
 	}
 	seconds := w.now().Sub(w.live[t.ID].since).Seconds()
-	return fmt.Sprintf("%s: %v seed %d %s after %s: %s", w.study, t.System.Label(), t.Seed, status, span(seconds), text)
+	return fmt.Sprintf("%s: %v seed %d %s after %s: %s", w.study.Name, t.System.Label(), t.Seed, status, span(seconds), text)
 }
 
 // scores are the accuracies of an epoch as far as they were measured.
@@ -227,27 +262,27 @@ func scores(e search.Epoch) string {
 	return text
 }
 
-// lines writes plain lines: for each trial that ends, and every few seconds.
-type lines struct {
-	*work
-	mu   sync.Mutex
-	out  io.Writer
-	last time.Time // of the line before
+// score is the accuracy of the split that the study shows, if the epoch was
+// evaluated.
+func score(e search.Epoch, curve string) string {
+	if text := percent(e.Correct(curve)); text != "" {
+		return fmt.Sprintf(", %s %s %%", curve, text)
+	}
+	return ""
 }
 
-// between is how long lines are silent if no trial ends.
-const between = 5 * time.Second
+// lines writes plain lines: for each epoch, and for each trial that ends.
+type lines struct {
+	*work
+	mu  sync.Mutex
+	out io.Writer
+}
 
 func (l *lines) event(e search.Event) {
 	l.tell(e)
 	l.work.event(e)
-	now := l.now()
-	switch {
-	case e.Kind == search.Planned:
-		l.last = now
-	case now.Sub(l.last) >= between:
-		l.last = now
-		l.note(l.line() + "; " + l.where())
+	if e.Kind == search.EpochStored {
+		l.note(l.epoch(e.Trial))
 	}
 }
 
@@ -269,16 +304,17 @@ func (l *lines) close() {}
 type bars struct {
 	*work
 	container *mpb.Progress
-	study     *mpb.Bar
-	trials    map[int64]*mpb.Bar
+	whole     *mpb.Bar
+	parts     map[int64]*mpb.Bar // of the trials that run
+	shown     time.Time          // when the bars were last moved by a step
 }
 
 // shares is the resolution of the bars.
 const shares = 100_000
 
 func newBars(w *work, stderr io.Writer) *bars {
-	b := &bars{work: w, container: mpb.New(mpb.WithOutput(stderr), mpb.WithWidth(24)), trials: map[int64]*mpb.Bar{}}
-	b.study = b.container.AddBar(shares,
+	b := &bars{work: w, container: mpb.New(mpb.WithOutput(stderr), mpb.WithWidth(24)), parts: map[int64]*mpb.Bar{}}
+	b.whole = b.container.AddBar(shares,
 		mpb.BarPriority(math.MaxInt32), mpb.BarRemoveOnComplete(),
 		mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return " " + w.line() })))
 	return b
@@ -287,28 +323,33 @@ func newBars(w *work, stderr io.Writer) *bars {
 func (b *bars) event(e search.Event) {
 	b.tell(e)
 	b.work.event(e)
-	b.mu.Lock()
-	share, at := 0., 0.
-	if b.total > 0 {
-		share = b.done / b.total
+	if e.Kind == search.Stepped {
+		// Steps may be many, and eyes are slow.
+		if now := b.now(); now.Sub(b.shown) >= 100*time.Millisecond {
+			b.shown = now
+		} else {
+			return
+		}
 	}
-	if t := b.live[e.Trial.ID]; t != nil {
-		at = t.at / float64(t.Epochs)
+	b.mu.Lock()
+	share, at := b.forecast().Share, 0.
+	if i, ok := b.at[e.Trial.ID]; ok {
+		at = b.trials[i].At / float64(e.Trial.Epochs)
 	}
 	b.mu.Unlock()
 	// A full bar completes and cannot change any more; close takes it away.
-	b.study.SetCurrent(min(int64(shares*share), shares-1))
+	b.whole.SetCurrent(min(int64(shares*share), shares-1))
 	switch e.Kind {
 	case search.Began:
 		id := e.Trial.ID
-		b.trials[id] = b.container.AddBar(shares, mpb.BarRemoveOnComplete(),
+		b.parts[id] = b.container.AddBar(shares, mpb.BarRemoveOnComplete(),
 			mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return " " + b.trial(id) })))
-		b.trials[id].SetCurrent(min(int64(shares*at), shares-1))
+		b.parts[id].SetCurrent(min(int64(shares*at), shares-1))
 	case search.Stepped:
-		b.trials[e.Trial.ID].SetCurrent(min(int64(shares*at), shares-1))
+		b.parts[e.Trial.ID].SetCurrent(min(int64(shares*at), shares-1))
 	case search.Ended:
-		b.trials[e.Trial.ID].Abort(true)
-		delete(b.trials, e.Trial.ID)
+		b.parts[e.Trial.ID].Abort(true)
+		delete(b.parts, e.Trial.ID)
 	}
 }
 
@@ -316,13 +357,14 @@ func (b *bars) event(e search.Event) {
 func (b *bars) trial(id int64) string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	t := b.live[id]
-	if t == nil {
+	i, known := b.at[id]
+	if !known || b.live[id] == nil {
 		return "ended" // the bar is about to go
 	}
+	t := b.trials[i].Trial
 	text := fmt.Sprintf("%v seed %d epoch %d/%d", t.System.Label(), t.Seed, min(t.Epoch+1, t.Epochs), t.Epochs)
 	if t.Epoch > 0 {
-		text += fmt.Sprintf(" loss %.3f%s", t.Last.TrainLoss, scores(t.Last))
+		text += fmt.Sprintf(" loss %.3f%s", t.Last.TrainLoss, score(t.Last, b.study.Curve))
 	}
 	return text
 }
@@ -336,6 +378,6 @@ func (b *bars) tell(e search.Event) {
 func (b *bars) note(line string) { fmt.Fprintln(b.container, line) }
 
 func (b *bars) close() {
-	b.study.Abort(true)
+	b.whole.Abort(true)
 	b.container.Wait()
 }

@@ -20,8 +20,10 @@ type clock struct{ t time.Time }
 
 func (c *clock) now() time.Time       { return c.t }
 func (c *clock) pass(d time.Duration) { c.t = c.t.Add(d) }
-func newWork(c *clock, n string) *work {
-	return &work{study: n, now: c.now, live: map[int64]*liveTrial{}}
+
+// workAt is a run that measures time by a clock.
+func workAt(c *clock) *work {
+	return newWork(search.Study{Name: "study", Curve: search.CurveTest}, c.now)
 }
 
 // twoTrials differ in length by a factor of three.
@@ -32,112 +34,156 @@ func twoTrials() []search.Trial {
 	}
 }
 
+// stored is a trial after an epoch that took so many seconds.
+func stored(t search.Trial, epoch int, seconds float64) search.Trial {
+	t.Epoch, t.Status = epoch, search.Running
+	t.Last = search.Epoch{Number: epoch, TrainLoss: 3 / float64(epoch), TrainSeconds: 0.75 * seconds, EvalSeconds: 0.25 * seconds,
+		ValidationCorrect: 1, ValidationTotal: 4, TestCorrect: epoch, TestTotal: 8}
+	return t
+}
+
 func TestProgress(t *testing.T) {
 	t.Parallel()
 	step := func(tr search.Trial, n, of int) search.Event {
 		return search.Event{Kind: search.Stepped, Trial: tr, Step: n, Steps: of}
 	}
+	expect := func(t *testing.T, w *work, want string) {
+		t.Helper()
+		if got := w.line(); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
 
-	t.Run("the time left is weighted by multiply-adds", func(t *testing.T) {
+	t.Run("the time left is not known before something was measured", func(t *testing.T) {
 		c := &clock{}
-		w := newWork(c, "study")
+		w := workAt(c)
 		trials := twoTrials()
-		if got := w.line(); got != "study" {
-			t.Errorf("before the plan: %q", got)
-		}
+		expect(t, w, "study")
 		w.event(search.Event{Kind: search.Planned, Trials: trials})
+		c.pass(time.Minute) // pictures are read, networks are built
 		w.event(search.Event{Kind: search.Began, Trial: trials[0]})
-		if got := w.line(); got != "study: 0 of 2 trials, 0 %, time left unknown yet" {
-			t.Errorf("before the first step: %q", got)
-		}
+		expect(t, w, "study: 0 of 2 trials, 0 %, time left not known yet")
 		c.pass(10 * time.Second)
-		w.event(step(trials[0], 2, 4))
-		// 150 of 800 in 10 s: the other 650 take 43.3 s.
-		if got := w.line(); got != "study: 0 of 2 trials, 18 %, 43s left" {
-			t.Errorf("half an epoch: %q", got)
-		}
-		c.pass(10 * time.Second)
-		trials[0].Epoch = 1
-		w.event(search.Event{Kind: search.EpochStored, Trial: trials[0]})
-		// 300 of 800 in 20 s.
-		if got := w.line(); got != "study: 0 of 2 trials, 37 %, 33s left" {
-			t.Errorf("one epoch: %q", got)
-		}
-		if got := w.where(); got != "L40M2 seed 0 epoch 2/2" {
-			t.Errorf("where: %q", got)
-		}
-		c.pass(10 * time.Second)
-		trials[0].Status = search.Diverged
-		w.event(search.Event{Kind: search.Ended, Trial: trials[0]})
-		// What it would have trained is no work any more: 300 of 500 in 30 s.
-		if got := w.line(); got != "study: 1 of 2 trials, 60 %, 20s left" {
-			t.Errorf("diverged: %q", got)
-		}
+		w.event(step(trials[0], 1, 1000))
+		expect(t, w, "study: 0 of 2 trials, 0 %, time left not known yet")
+		// After the first step 249 take 10 s, of 2000; the other trial is a third.
+		c.pass(10*time.Second - 1)
+		w.event(step(trials[0], 249, 1000))
+		expect(t, w, "study: 0 of 2 trials, 9 %, time left not known yet")
+		c.pass(1)
+		w.event(step(trials[0], 250, 1000))
+		expect(t, w, "study: 0 of 2 trials, 9 %, 1m37s left")
 	})
 
-	t.Run("what an earlier run did does not count as speed", func(t *testing.T) {
+	t.Run("an epoch tells, and counts by multiply-adds", func(t *testing.T) {
 		c := &clock{}
-		w := newWork(c, "study")
+		w := workAt(c)
 		trials := twoTrials()
-		trials[0].Status, trials[0].Epoch = search.Done, 2
-		trials[1].Epoch = 1
+		w.event(search.Event{Kind: search.Planned, Trials: trials})
+		w.event(search.Event{Kind: search.Began, Trial: trials[0]})
+		w.event(step(trials[0], 2, 4))
+		expect(t, w, "study: 0 of 2 trials, 18 %, time left not known yet")
+		trials[0] = stored(trials[0], 1, 30)
+		w.event(search.Event{Kind: search.EpochStored, Trial: trials[0]})
+		// 300 of 800 in 30 s, by one worker.
+		expect(t, w, "study: 0 of 2 trials, 37 %, 50s left")
+		w.event(search.Event{Kind: search.Began, Trial: trials[1]})
+		// By two, but the first trial alone takes 30 s.
+		expect(t, w, "study: 0 of 2 trials, 37 %, 30s left")
+		w.event(step(trials[1], 4, 4))
+		w.event(step(trials[0], 2, 4))
+		trials[0].Status = search.Diverged
+		w.event(search.Event{Kind: search.Ended, Trial: trials[0]})
+		// Of what diverged nothing is left.
+		expect(t, w, "study: 1 of 2 trials, 87 %, 10s left")
+	})
+
+	t.Run("what an earlier run recorded tells at once", func(t *testing.T) {
+		c := &clock{}
+		w := workAt(c)
+		trials := twoTrials()
+		trials[0] = stored(trials[0], 2, 30)
+		trials[0].Status = search.Done
+		trials[1].Epoch = 1 // of an older program, without seconds
 		w.event(search.Event{Kind: search.Planned, Trials: trials})
 		w.event(search.Event{Kind: search.Began, Trial: trials[1]})
-		c.pass(30 * time.Second)
-		w.event(step(trials[1], 1, 2))
-		if got := w.line(); got != "study: 1 of 2 trials, 93 %, 30s left" {
-			t.Errorf("got %q", got)
-		}
+		expect(t, w, "study: 1 of 2 trials, 87 %, 10s left")
+	})
+
+	t.Run("what other processes do is not left to do", func(t *testing.T) {
+		c := &clock{}
+		w := workAt(c)
+		trials := twoTrials()
+		w.event(search.Event{Kind: search.Planned, Trials: trials})
+		w.event(search.Event{Kind: search.Began, Trial: trials[0]})
+		w.event(search.Event{Kind: search.Elsewhere, Trial: stored(trials[1], 1, 10)})
+		// 60 s for the first, beside 10 s.
+		expect(t, w, "study: 0 of 2 trials, 12 %, 1m00s left")
+	})
+
+	t.Run("a strategy may want less", func(t *testing.T) {
+		w := newWork(search.Study{Name: "study", Strategy: search.StrategyRace}, (&clock{}).now)
+		trials := twoTrials()
+		trials[0] = stored(trials[0], 1, 30)
+		w.event(search.Event{Kind: search.Planned, Trials: trials})
+		expect(t, w, "study: 0 of 2 trials, 37 %, at most 50s left")
 	})
 
 	t.Run("a trial that was put back has its epoch in flight to do again", func(t *testing.T) {
 		c := &clock{}
 		var out bytes.Buffer
-		l := &lines{work: newWork(c, "study"), out: &out}
+		l := &lines{work: workAt(c), out: &out}
 		trials := twoTrials()
 		l.event(search.Event{Kind: search.Planned, Trials: trials})
+		l.event(search.Event{Kind: search.Began, Trial: trials[1]})
 		l.event(search.Event{Kind: search.Began, Trial: trials[0]})
 		c.pass(3 * time.Second)
-		trials[0].Epoch = 1
+		trials[0] = stored(trials[0], 1, 3)
 		l.event(search.Event{Kind: search.EpochStored, Trial: trials[0]})
 		l.event(step(trials[0], 2, 4))
-		trials[0].Error, trials[0].Failure = "not enough memory", search.FailedMemory
+		trials[0].Status, trials[0].Error, trials[0].Failure = search.Pending, "not enough memory", search.FailedMemory
 		l.event(search.Event{Kind: search.Ended, Trial: trials[0]})
-		want := "study: L40M2 seed 0 put back after 3s: not enough memory: it is trained again beside fewer\n"
+		want := `study: 0 of 2 trials; L40M2 seed 0 epoch 1/2: loss 3.0000, test 12.50 %, 3.0 s; 3s left
+study: L40M2 seed 0 put back after 3s: not enough memory: it is trained again beside fewer
+`
 		if out.String() != want {
 			t.Errorf("got %q, want %q", out.String(), want)
 		}
-		// 300 of 800, with the first epoch alone.
-		if got := l.line(); got != "study: 0 of 2 trials, 37 %, 5s left" {
-			t.Errorf("line: %q", got)
-		}
+		// 3 s and 2 s, one after the other.
+		expect(t, l.work, "study: 0 of 2 trials, 37 %, 5s left")
 	})
 
-	t.Run("lines come every few seconds and for each trial that ends", func(t *testing.T) {
+	t.Run("a line comes for each epoch and for each trial that ends", func(t *testing.T) {
 		c := &clock{}
 		var out bytes.Buffer
-		l := &lines{work: newWork(c, "study"), out: &out}
+		l := &lines{work: workAt(c), out: &out}
+		l.study.Curve = search.CurveValidation
 		trials := twoTrials()
 		l.event(search.Event{Kind: search.Planned, Trials: trials})
 		l.event(search.Event{Kind: search.Began, Trial: trials[0]})
 		for i := range 12 {
 			c.pass(time.Second)
-			l.event(step(trials[0], i+1, 24))
+			l.event(step(trials[0], i+1, 12))
 		}
-		trials[0].Status, trials[0].Epoch = search.Done, 2
-		trials[0].Last = search.Epoch{Number: 2, TrainLoss: 1.5, ValidationCorrect: 1, ValidationTotal: 4, TestCorrect: 1, TestTotal: 8}
+		l.event(search.Event{Kind: search.EpochStored, Trial: stored(trials[0], 1, 12)})
+		second := stored(trials[0], 2, 14)
+		second.Last.ValidationTotal = 0 // not evaluated
+		l.event(search.Event{Kind: search.EpochStored, Trial: second})
+		trials[0] = stored(trials[0], 2, 14)
+		trials[0].Status = search.Done
 		l.event(search.Event{Kind: search.Ended, Trial: trials[0]})
 		l.event(search.Event{Kind: search.Began, Trial: trials[1]})
 		trials[1].Status, trials[1].Error = search.Failed, "no memory"
 		l.event(search.Event{Kind: search.Ended, Trial: trials[1]})
-		want := `study: 0 of 2 trials, 7 %, 59s left; L40M2 seed 0 epoch 1/2
-study: 0 of 2 trials, 15 %, 54s left; L40M2 seed 0 epoch 1/2
-study: L40M2 seed 0 done after 12s: loss 1.5000, validation 25.00 %, test 12.50 %
+		want := `study: 0 of 2 trials; L40M2 seed 0 epoch 1/2: loss 3.0000, validation 25.00 %, 12.0 s; 20s left
+study: 0 of 2 trials; L40M2 seed 0 epoch 2/2: loss 1.5000, 14.0 s; 9s left
+study: L40M2 seed 0 done after 12s: loss 1.5000, validation 25.00 %, test 25.00 %
 study: L1M23 seed 1 failed after 0s: no memory
 `
 		if out.String() != want {
 			t.Errorf("got\n%swant\n%s", out.String(), want)
 		}
+		expect(t, l.work, "study: 2 of 2 trials, 75 %, 0s left")
 	})
 }
 

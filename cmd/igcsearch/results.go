@@ -222,8 +222,13 @@ func (r results) warn(stderr io.Writer) { printWarnings(stderr, r.study.Name, r.
 
 func printWarnings(stderr io.Writer, study string, list []string) {
 	for _, text := range list {
-		fmt.Fprintf(stderr, "igcsearch: warning: %s: %s\n", study, text)
+		fmt.Fprintln(stderr, warning(study, text))
 	}
+}
+
+// warning is one line about a study.
+func warning(study, text string) string {
+	return fmt.Sprintf("igcsearch: warning: %s: %s", study, text)
 }
 
 func (r results) warnings() (list []string) {

@@ -29,6 +29,7 @@ type runOptions struct {
 	set      []string
 	figure   string // "": STUDY.pdf beside the database
 	noFigure bool
+	dryRun   bool
 	again    string // the command line that goes on with this run
 }
 
@@ -51,8 +52,22 @@ Any number of processes on one machine may run the same study: each trial is
 trained by one of them, and those of a process that dies are taken over. max_wall_time,
 max_trials, max_epochs and max_device_hours of the study stop a run at the end of
 an epoch; the same command with a larger one goes on. A trial that failed as often
-as the study tolerates is left alone until igcsearch retry.`,
+as the study tolerates is left alone until igcsearch retry.
+
+run begins with a line that says how much there is to train, roughly how long it
+takes, by a second's steps of some networks or by the epochs that are recorded, and
+how large the database gets. --dry-run prints more of that, by steps of every network
+measured for some ten seconds, as many at once as a run trains, and trains and
+stores nothing. A strategy or a budget may make it less.
+
+Off a terminal there is a line for each epoch: the trials that are done, network,
+seed, epoch, training loss, accuracy, seconds, time left. run warns before the start
+of trainings with too few steps for their running statistics, and in the end of those
+that are no better than guessing.`,
 		Example: `  igcsearch run quickstart
+
+  # how long would it take?
+  igcsearch run quickstart --dry-run
 
   # on CIFAR-100, a tenth of the paper's epochs
   igcsearch data get cifar100 --data pictures
@@ -77,6 +92,7 @@ as the study tolerates is left alone until igcsearch retry.`,
 	cmd.Flag("workers").DefValue = ""
 	cmd.Flags().StringArrayVar(&o.set, "set", nil, "override one setting of the study, as `key=value`; may be repeated")
 	cmd.Flags().StringVar(&o.figure, "figure", "", "the figure's `FILE`: pdf, svg, png, eps, tex, or csv for its numbers; an existing file is replaced (default STUDY.pdf beside the database)")
+	cmd.Flags().BoolVar(&o.dryRun, "dry-run", false, "only say what is to train, how long it takes and how large the database gets")
 	cmd.Flags().BoolVar(&o.noFigure, "no-figure", false, "draw no figure")
 	return cmd
 }
@@ -107,24 +123,33 @@ func runRun(ctx context.Context, o runOptions, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if o.dryRun {
+		return dryRun(ctx, o, p, stdout, stderr)
+	}
 	study, trials := p.study, p.trials
 	db, err := openRunner(ctx, o.db)
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	workers, err := p.workers(ctx, o.workers, func() ([]search.Trial, error) {
-		stored, err := db.Trials(ctx, study.Name)
-		if errors.Is(err, store.ErrNoStudy) {
-			err = nil
-		}
-		return stored, err
-	})
+	stand, err := p.standing(ctx, db, o.db)
 	if err != nil {
 		return err
 	}
-	show := newProgress(study.Name, stderr)
+	workers, err := p.workers(ctx, o.workers, func() ([]search.Trial, error) { return stand, nil })
+	if err != nil {
+		return err
+	}
+	show := newProgress(study, stderr)
 	show.note(p.headline(workers))
+	if what, err := newCost(ctx, p, stand, workers, runMeasure, true); err != nil {
+		show.note(fmt.Sprintf("%s: how long it takes could not be measured: %v", study.Name, err)) // trials may fail in the same way, and be stored so
+	} else if line := what.line(); line != "" {
+		show.note(line)
+		for _, text := range p.fewSteps() {
+			show.note(warning(study.Name, text))
+		}
+	}
 	unhook := context.AfterFunc(ctx, func() {
 		show.note("stopping at the next batch; interrupt again to end at once")
 	})
@@ -155,6 +180,7 @@ func runRun(ctx context.Context, o runOptions, stdout, stderr io.Writer) error {
 		return err
 	}
 	r.warn(stderr)
+	printWarnings(stderr, study.Name, r.atChance(len(p.data.Classes)))
 	if _, err := fmt.Fprintf(stdout, "%s\n\n%s", r.caption(), r.summaryTable()); err != nil {
 		return err
 	}

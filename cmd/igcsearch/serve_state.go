@@ -169,9 +169,9 @@ func watchedStudy(ctx context.Context, db *store.DB, name string) (live.Study, e
 	default:
 		one.Status = "waiting"
 	}
-	var seconds float64
-	if one.Share, seconds = ahead(r, epochs); one.Status == "done" {
-		one.Share, seconds = 1, 0
+	ahead := r.forecast(epochs)
+	if one.Share = ahead.Share; one.Status == "done" {
+		one.Share, ahead.Known = 1, false
 	}
 	// Whether a process of another machine is still there, only its epochs tell.
 	silent := slowest > 0 && time.Since(updated).Seconds() > 60+3*slowest
@@ -182,9 +182,11 @@ func watchedStudy(ctx context.Context, db *store.DB, name string) (live.Study, e
 	if speed > 0 && !silent {
 		one.Speed = fmt.Sprintf("%.0f", speed)
 	}
-	if seconds > 0 && !silent {
-		one.Left = span(seconds)
-		one.Ready = updated.Add(time.Duration(min(seconds, 1e9) * 1e9)).Truncate(time.Minute)
+	if n[search.Running] > 0 && !silent {
+		one.Left = remaining(ahead, s)
+	}
+	if ahead.Known && n[search.Running] > 0 && !silent {
+		one.Ready = updated.Add(time.Duration(min(ahead.Seconds, 1e9) * 1e9)).Truncate(time.Minute)
 	}
 	one.Failures = failures(r)
 	one.Figures, err = watchedFigures(ctx, db, r, epochs)
@@ -242,49 +244,15 @@ func picturesPerSecond(e search.Epoch) float64 {
 	return float64(e.TrainTotal) / e.TrainSeconds
 }
 
-// ahead is the share of the work that is done, and the seconds that the rest
-// takes: at the speed of the epochs so far, by as many at once as run now, but
-// not before the last of those is through. 0: unknown, or nothing runs.
-func ahead(r results, epochs []store.TrialEpoch) (share, seconds float64) {
-	type trial struct {
-		space.System
-		seed int
-	}
-	spent := map[trial]float64{} // seconds of its epochs
-	for _, e := range epochs {
-		spent[trial{e.System, e.Seed}] += e.TrainSeconds + e.EvalSeconds
-	}
-	var total, done, left, cost, time, longest float64
-	workers := 0
+// forecast is that of the epochs so far, by as many at once as run now.
+func (r results) forecast(epochs []store.TrialEpoch) search.Forecast {
+	running := 0
 	for _, t := range r.trials {
-		whole, at := float64(t.MultiplyAdds)*float64(t.Epochs), float64(t.MultiplyAdds)*float64(t.Epoch)
-		took := spent[trial{t.System, t.Seed}]
-		cost += at
-		time += took
-		total += whole
-		if t.Status.Finished() {
-			done += whole // of one that diverged nothing is left
-			continue
-		}
-		done += at
-		if t.Status == search.Failed {
-			continue // this run leaves it
-		}
-		left += whole - at
 		if t.Status == search.Running {
-			workers++
-			if at > 0 {
-				longest = max(longest, took*(whole-at)/at)
-			}
+			running++
 		}
 	}
-	if total == 0 {
-		return 0, 0
-	}
-	if workers > 0 && cost > 0 {
-		seconds = max(time/cost*left/float64(workers), longest)
-	}
-	return done / total, seconds
+	return search.Predict(search.Recorded(trialStates(r.trials, epochs)), running)
 }
 
 // hours is what was trained, by the seconds of the epochs, and how long GPUs

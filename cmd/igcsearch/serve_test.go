@@ -476,30 +476,3 @@ func TestHours(t *testing.T) {
 		t.Errorf("%v, want %v", got, want)
 	}
 }
-
-// TestAhead: the rest at the speed so far, by the workers there are.
-func TestAhead(t *testing.T) {
-	t.Parallel()
-	pair := func(m int) space.System { return space.PairSystem(space.Pair{L: 2, M: m}) }
-	r := results{trials: []search.Trial{
-		{System: pair(1), Status: search.Done, Epoch: 10, Epochs: 10, MultiplyAdds: 1},
-		{System: pair(2), Status: search.Running, Epoch: 5, Epochs: 10, MultiplyAdds: 2},
-		{System: pair(3), Status: search.Pending, Epochs: 10, MultiplyAdds: 1},
-		{System: pair(4), Status: search.Failed, Epochs: 10, MultiplyAdds: 1},
-	}}
-	epochs := []store.TrialEpoch{
-		{System: pair(1), Epoch: search.Epoch{TrainSeconds: 10}},
-		{System: pair(2), Epoch: search.Epoch{TrainSeconds: 8, EvalSeconds: 2}},
-	}
-	// 20 of 50 are done, in 20 s; 20 are left for one worker.
-	if share, seconds := ahead(r, epochs); share != 0.4 || seconds != 20 {
-		t.Errorf("share %v, %v s; want 0.4, 20", share, seconds)
-	}
-	r.trials[2].Status = search.Running
-	r.trials[2].Epoch = 9
-	epochs = append(epochs, store.TrialEpoch{System: pair(3), Epoch: search.Epoch{TrainSeconds: 9}})
-	// 1 s a unit, 11 units for two workers; but the second trial alone needs 10 s.
-	if _, seconds := ahead(r, epochs); seconds != 10 {
-		t.Errorf("%v s, want 10", seconds)
-	}
-}

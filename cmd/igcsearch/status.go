@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -164,16 +165,20 @@ func runStatus(ctx context.Context, o statusOptions, stdout io.Writer) error {
 			fmt.Sprintf("%d/%d", trial.Epoch, trial.Epochs), loss,
 			percent(trial.Last.ValidationCorrect, trial.Last.ValidationTotal), percent(trial.Last.TestCorrect, trial.Last.TestTotal), trial.Error)...)
 	}
+	epochs, err := db.Epochs(ctx, r.study.Name)
+	if err != nil {
+		return err
+	}
 	strategy := ""
 	if r.study.Strategy != "" {
-		epochs, err := db.Epochs(ctx, r.study.Name)
-		if err != nil {
-			return err
-		}
 		strategy = fmt.Sprintf("strategy %s: %s\n", r.study.Strategy, r.wanted(epochs))
 	}
+	counts := r.counts()
+	if slices.ContainsFunc(r.trials, func(t search.Trial) bool { return t.Status == search.Running }) {
+		counts += "; " + timeLeft(r.forecast(epochs), r.study)
+	}
 	if _, err = fmt.Fprintf(stdout, "%s on %s: %s: %s\n%s\n%s", r.study.Name, datasetLabel(r.study.Dataset),
-		count(len(r.trials), "trial"), r.counts(), strategy, t); err != nil || len(workers) == 0 {
+		count(len(r.trials), "trial"), counts, strategy, t); err != nil || len(workers) == 0 {
 		return err
 	}
 	t = newTable("<job", "<node", "process", "<device", "<trial")

@@ -30,7 +30,7 @@ func runSpoolWorker(parent context.Context, o workerOptions, stderr io.Writer) e
 	if err != nil {
 		return err
 	}
-	show := newProgress(p.study.Name, stderr)
+	show := newProgress(p.study, stderr)
 	show.note(p.headline(workers))
 	if p.study.CheckpointQuota > 0 {
 		show.note(p.study.Name + ": checkpoint_quota is of databases: the spool keeps two states of each trial that is not finished")

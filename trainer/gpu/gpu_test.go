@@ -67,7 +67,7 @@ type rig struct {
 
 func newRig(t testing.TB, n int) *rig {
 	r := &rig{t: t, Model: &Model{d: open(t)}, inputs: map[*buffer][]float32{}}
-	r.p = &plan{tensors: &tensors{place: map[string]int{}}, n: n, blocks: ceil(n, lanes), training: true}
+	r.p = &plan{tensors: &tensors{place: map[string]int{}}, n: n, blocks: ceil(n, lanes), purpose: training}
 	r.p.partsBuffer = r.p.floats("parts", 0)
 	r.p.partsBuffer.kept = true
 	return r
@@ -336,7 +336,7 @@ func (m *Model) step(t *testing.T, r *recorded, x []float32, labels []int, rate 
 	losses := make([]float32, r.blocks*lanes)
 	err := m.d.do(func() error {
 		for _, err := range []error{upload(m.stream, m.state.addr, []state{{total: int32(m.n)}}), upload(m.stream, m.fed.from.addr, packed), upload(m.stream, r.y.addr, ids),
-			upload(m.stream, m.rates.addr, []float32{rate}), r.graph.launch(m.stream), m.stream.Synchronize(), download(loss[:], m.losses.addr), download(losses, r.loss.addr)} {
+			upload(m.stream, m.rates.addr, []graph.Rates{{Learning: rate}}), r.graph.launch(m.stream), m.stream.Synchronize(), download(loss[:], m.losses.addr), download(losses, r.loss.addr)} {
 			if err != nil {
 				return err
 			}
@@ -346,7 +346,7 @@ func (m *Model) step(t *testing.T, r *recorded, x []float32, labels []int, rate 
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.training {
+	if r.purpose == training {
 		return loss[0]
 	}
 	sum := 0.0
@@ -449,11 +449,7 @@ func TestNetworksAgreeWithPyTorch(t *testing.T) {
 				t.Fatal(err)
 			}
 			m := newFed(t, net, batch, Options{Momentum: 0.9, WeightDecay: 0.01})
-			var order []string
-			for _, p := range m.host.Params {
-				order = append(order, p.Name)
-			}
-			fill(m.host, order)
+			fill(m.host, names(m.host))
 			push(t, m)
 			labels := make([]int, batch)
 			var x []float32
@@ -516,21 +512,159 @@ func pictureSet(train, test, side int) *dataset.Set {
 	return s
 }
 
-// newTrained is a model that is fed by the device, with first weights.
+// newTrained is a model that is fed by the device, with first weights; it keeps
+// averages and makes precise statistics.
 func newTrained(t *testing.T, set *dataset.Set, batch int) *Model {
 	t.Helper()
 	net := space.Figure3(space.Pair{L: 4, M: 2}, 2, space.Shape{C: 3, H: set.H, W: set.W}, 3)
-	m, err := open(t).New(net, batch, set, Options{Augmentation: &dataset.Augmentation{Pad: 2, Mirror: true}, Seed: 3, Momentum: 0.9, WeightDecay: 1e-4})
+	m, err := open(t).New(net, batch, set, Options{Augmentation: &dataset.Augmentation{Pad: 2, Mirror: true}, Seed: 3, Momentum: 0.9, WeightDecay: 1e-4,
+		DecayAll: true, Average: true, Precise: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	var order []string
-	for _, p := range m.host.Params {
-		order = append(order, p.Name)
-	}
-	fill(m.host, order)
+	fill(m.host, names(m.host))
 	push(t, m)
 	return m
+}
+
+func names(m *graph.Model) (list []string) {
+	for _, p := range m.Params {
+		list = append(list, p.Name)
+	}
+	return list
+}
+
+// rates are those of n steps from the given one on, with the mean of all weights so far
+// as their average.
+func rates(from, n int) (list []graph.Rates) {
+	for k := range n {
+		list = append(list, graph.Rates{Learning: .1, Average: 1 / float32(from+k+1)})
+	}
+	return list
+}
+
+// evaluate is an evaluation with averages and precise statistics, in the midst of a
+// training.
+func (m *Model) evaluate(t *testing.T, order []int) Score {
+	t.Helper()
+	var s Score
+	for _, f := range []func() error{
+		m.Exchange,
+		func() error { return m.Measure(t.Context(), order) },
+		func() (err error) { s, err = m.Evaluate(t.Context(), &m.set.Test); return err },
+		m.Exchange,
+	} {
+		if err := f(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return s
+}
+
+// TestEvaluationIsThatOfTheProcessor: losses, weights, averages and precise statistics
+// are within a relative 1e-4 of package graph's, pictures within two.
+func TestEvaluationIsThatOfTheProcessor(t *testing.T) {
+	const batch, side, steps = 20, 8, 3
+	set := pictureSet(steps*batch, 45, side)
+	for _, c := range []struct {
+		system string
+		layout space.Layout
+		depth  int
+	}{
+		{"IGC-L4M2", space.Flat, 4},
+		{"IGC-L4M2+Ident.", space.Stages, 14},
+		{"RegConv-W6", space.Stages, 8},
+		{"ResNet-C6", space.ImageNet, 18},
+	} {
+		t.Run(c.system, func(t *testing.T) {
+			s, err := space.ParseSystem(c.system)
+			if err != nil {
+				t.Fatal(err)
+			}
+			net, err := s.Network(space.Plan{Layout: c.layout, Depth: c.depth, In: space.Shape{C: 3, H: side, W: side}, Classes: 3})
+			if err != nil {
+				t.Fatal(err)
+			}
+			o := Options{Momentum: 0.9, WeightDecay: 0.01, DecayAll: true, Average: true, Precise: true}
+			m, err := open(t).New(net, batch, set, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer m.Close()
+			isa, err := kernel.Detect()
+			if err != nil {
+				t.Fatal(err)
+			}
+			cpu, err := graph.New(net, batch, graph.Options{ISA: isa, Threads: 1, DecayAll: true, Average: true, Precise: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer cpu.Close()
+			fill(m.host, names(m.host))
+			fill(cpu, names(cpu))
+			push(t, m)
+			order := dataset.Order(steps*batch, 3, 1)
+			var want Score
+			run := func(split *dataset.Split, order []int, do func(n int) error) {
+				for len(order) > 0 {
+					n := min(batch, len(order))
+					x, y := cpu.Batch(n)
+					clear(x)
+					set.Fill(x, split, order[:n], nil, 0, 0)
+					for i, picture := range order[:n] {
+						y[i] = float32(split.Labels[picture])
+					}
+					if err := do(n); err != nil {
+						t.Fatal(err)
+					}
+					order = order[n:]
+				}
+			}
+			list := rates(0, steps)
+			for i := range list {
+				list[i].Learning = .02
+			}
+			var losses []float64
+			run(&set.Train, order, func(int) error {
+				loss, err := cpu.Step()
+				cpu.Update(list[len(losses)], o.Momentum, o.WeightDecay)
+				losses = append(losses, loss)
+				return err
+			})
+			cpu.Exchange()
+			run(&set.Train, order[batch:], func(int) error { return cpu.Measure() })
+			cpu.Measured()
+			run(&set.Test, dataset.Order(45, 1, 1), func(n int) error {
+				loss, err := cpu.Evaluate()
+				want.Loss += loss * float64(n) / 45
+				want.Correct += cpu.Correct(false)
+				return err
+			})
+			cpu.Exchange()
+
+			if err := m.Train(t.Context(), 1, order, list, func(step int, loss float64, _ int) error {
+				if !(math.Abs(loss-losses[step]) <= 1e-4*losses[step]) {
+					t.Errorf("loss of step %d is %.7f, the processor's %.7f", step, loss, losses[step])
+				}
+				return nil
+			}); err != nil {
+				t.Fatal(err)
+			}
+			got := m.evaluate(t, order[batch:])
+			if d := got.Correct - want.Correct; d < -2 || d > 2 || !(math.Abs(got.Loss-want.Loss) <= 1e-4*want.Loss) {
+				t.Errorf("score %+v, the processor's %+v", got, want)
+			}
+			pull(t, m)
+			for i, p := range m.host.Params {
+				near(t, p.Name, p.Value, cpu.Params[i].Value, 1e-4)
+				near(t, "average of "+p.Name, p.Average, cpu.Params[i].Average, 1e-4)
+			}
+			for i, s := range m.host.Stats {
+				near(t, s.Name, s.Value, cpu.Stats[i].Value, 1e-4)
+				near(t, "precise "+s.Name, m.host.Precise[i].Value, cpu.Precise[i].Value, 1e-4)
+			}
+		})
+	}
 }
 
 // TestPicturesAreThoseOfTheHost: the device crops, mirrors and normalises the same
@@ -540,7 +674,7 @@ func TestPicturesAreThoseOfTheHost(t *testing.T) {
 	m := newTrained(t, set, 35)
 	defer m.Close()
 	order := dataset.Order(90, 3, 2)[:70]
-	if err := m.Train(t.Context(), 2, order, []float32{.1, .1}, func(int, float64, int) error { return nil }); err != nil {
+	if err := m.Train(t.Context(), 2, order, rates(0, 2), func(int, float64, int) error { return nil }); err != nil {
 		t.Fatal(err)
 	}
 	got, labels, logits, err := m.Last()
@@ -564,26 +698,36 @@ func TestPicturesAreThoseOfTheHost(t *testing.T) {
 	}
 }
 
-// TestSameBits: of two trainings at once, of one that was interrupted, and of one
-// alone.
+// TestSameBits: of two trainings at once, of one that was interrupted, of one that is
+// evaluated after each epoch, and of one alone.
 func TestSameBits(t *testing.T) {
 	set := pictureSet(96, 40, 8)
 	epoch := func(m *Model, e int) {
-		if err := m.Train(t.Context(), e, dataset.Order(96, 3, uint64(e)), []float32{.1, .1, .1}, func(int, float64, int) error { return nil }); err != nil {
+		if err := m.Train(t.Context(), e, dataset.Order(96, 3, uint64(e)), rates(3*(e-1), 3), func(int, float64, int) error { return nil }); err != nil {
 			t.Error(err)
 		}
 		if err := m.Pull(); err != nil {
 			t.Error(err)
 		}
 	}
-	tensors := func(m *Model) (all []float32) {
+	each := func(m *Model, f func(values []float32)) {
 		for _, p := range m.host.Params {
-			all = append(append(all, p.Value...), p.Velocity...)
+			f(p.Value)
+			f(p.Velocity)
+			f(p.Average)
 		}
-		for _, s := range m.host.Stats {
-			all = append(all, s.Value...)
+		for _, s := range append(m.host.Stats, m.host.Precise...) {
+			f(s.Value)
 		}
+	}
+	tensors := func(m *Model) (all []float32) {
+		each(m, func(values []float32) { all = append(all, values...) })
 		return all
+	}
+	evaluate := func(m *Model) Score {
+		s := m.evaluate(t, dataset.Order(96, 3, 0)[:64])
+		pull(t, m)
+		return s
 	}
 	alone := newTrained(t, set, 32)
 	defer alone.Close()
@@ -591,6 +735,8 @@ func TestSameBits(t *testing.T) {
 	half := tensors(alone)
 	epoch(alone, 2)
 	want := tensors(alone)
+	score := evaluate(alone)
+	after := tensors(alone)
 
 	var wg conc.WaitGroup
 	both := []*Model{newTrained(t, set, 32), newTrained(t, set, 32)}
@@ -611,22 +757,28 @@ func TestSameBits(t *testing.T) {
 	resumed := newTrained(t, set, 32)
 	defer resumed.Close()
 	i := 0
-	for _, p := range resumed.host.Params {
-		i += copy(p.Value, half[i:])
-		i += copy(p.Velocity, half[i:])
-	}
-	for _, s := range resumed.host.Stats {
-		i += copy(s.Value, half[i:])
-	}
+	each(resumed, func(values []float32) { i += copy(values, half[i:]) })
 	push(t, resumed)
 	epoch(resumed, 2)
 	if !slices.Equal(tensors(resumed), want) {
 		t.Error("after an interruption the bits are others")
 	}
+	if evaluate(resumed) != score || !slices.Equal(tensors(resumed), after) {
+		t.Error("after an interruption the evaluation is another")
+	}
+
+	evaluated := newTrained(t, set, 32)
+	defer evaluated.Close()
+	epoch(evaluated, 1)
+	evaluate(evaluated)
+	epoch(evaluated, 2)
+	if evaluate(evaluated) != score || !slices.Equal(tensors(evaluated), after) {
+		t.Error("with an evaluation between the epochs the bits are others")
+	}
 }
 
 // TestEvaluateCountsTheRest: the last batch of a split has pictures that count and
-// places that do not.
+// places that do not. The loss of a picture of another class is the bias.
 func TestEvaluateCountsTheRest(t *testing.T) {
 	set := pictureSet(64, 75, 8)
 	m := newTrained(t, set, 32)
@@ -645,8 +797,12 @@ func TestEvaluateCountsTheRest(t *testing.T) {
 				want++
 			}
 		}
-		if got, err := m.Evaluate(t.Context(), split); err != nil || got != want {
-			t.Errorf("%d right of %d, want %d (%v)", got, split.Len(), want, err)
+		got, err := m.Evaluate(t.Context(), split)
+		if err != nil || got.Correct != want {
+			t.Errorf("%d right of %d, want %d (%v)", got.Correct, split.Len(), want, err)
+		}
+		if loss := 1e6 * float64(split.Len()-want) / float64(split.Len()); !(math.Abs(got.Loss-loss) <= 1e-4*loss) {
+			t.Errorf("loss %g, want %g", got.Loss, loss)
 		}
 	}
 }
@@ -700,7 +856,7 @@ func TestDiverged(t *testing.T) {
 	}
 	push(t, m)
 	stop := errors.New("stop")
-	err := m.Train(t.Context(), 1, dataset.Order(96, 3, 1), []float32{.1, .1, .1}, func(step int, loss float64, _ int) error {
+	err := m.Train(t.Context(), 1, dataset.Order(96, 3, 1), rates(0, 3), func(step int, loss float64, _ int) error {
 		if !math.IsNaN(loss) {
 			t.Errorf("loss %g of step %d", loss, step)
 		}
@@ -709,9 +865,13 @@ func TestDiverged(t *testing.T) {
 	if !errors.Is(err, stop) {
 		t.Errorf("error %v", err)
 	}
+	s, err := m.Evaluate(t.Context(), &set.Train)
+	if err != nil || !math.IsNaN(s.Loss) || s.Correct != 0 {
+		t.Errorf("score %+v (%v), want a loss that is no number and no picture right", s, err)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := m.Train(ctx, 1, dataset.Order(96, 3, 1), []float32{.1, .1, .1}, nil); !errors.Is(err, context.Canceled) {
+	if err := m.Train(ctx, 1, dataset.Order(96, 3, 1), rates(0, 3), nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v, want that of the context", err)
 	}
 }

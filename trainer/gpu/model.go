@@ -28,13 +28,14 @@ type Model struct {
 	n    int // pictures of a step
 	o    Options
 
-	tensors     *tensors
-	pictures    *pictures // nil: the host feeds
-	memory      []cu.DevicePtr
-	bytes       int
-	stream      cu.Stream
-	train, eval *recorded
-	ends        [2]cu.Event // of a group of steps
+	tensors  *tensors
+	pictures *pictures // nil: the host feeds
+	memory   []cu.DevicePtr
+	bytes    int
+	stream   cu.Stream
+	// One for each purpose; measure is nil without Options.Precise.
+	train, eval, measure *recorded
+	ends                 [2]cu.Event // of a group of steps
 
 	// What a training writes before it begins, and reads at its end.
 	order, rates, state, losses, corrects *buffer
@@ -75,7 +76,7 @@ func (d *Device) New(net space.Network, n int, set *dataset.Set, o Options) (_ *
 		return nil, err
 	}
 	// Its activations are never touched, so they take addresses, not memory.
-	host, err := graph.New(net, n, graph.Options{ISA: isa, Threads: 1})
+	host, err := graph.New(net, n, graph.Options{ISA: isa, Threads: 1, DecayAll: o.DecayAll, Average: o.Average, Precise: o.Precise})
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +104,7 @@ func (m *Model) build() (err error) {
 	most := max(m.set.Train.Len(), m.set.Validation.Len(), m.set.Test.Len())
 	m.state = kept("state", int(unsafe.Sizeof(state{})))
 	m.order = kept("order", most*int(unsafe.Sizeof(show{})))
-	m.rates, m.losses, m.corrects = kept("rates", 4*steps), kept("losses", 8*steps), kept("corrects", 4*steps)
+	m.rates, m.losses, m.corrects = kept("rates", rateBytes*steps), kept("losses", 8*steps), kept("corrects", 4*steps)
 	lasting := append(m.tensors.kept(), m.state, m.order, m.rates, m.losses, m.corrects)
 	in := m.host.Net.Input()
 	if m.pictures == nil {
@@ -112,21 +113,23 @@ func (m *Model) build() (err error) {
 		m.fed = f
 		lasting = append(lasting, f.from)
 	}
-	var plans [2]*plan
+	var plans []*plan
 	segments := kept("segments", 0)
-	for i, training := range []bool{true, false} {
-		prog, err := m.host.Program(training)
+	for _, purpose := range []purpose{training, evaluating, measuring} {
+		if purpose == measuring && !m.o.Precise {
+			continue
+		}
+		p, err := newPlan(m.tensors, m.host, m.n, purpose, m.state, m.feed)
 		if err != nil {
 			return err
 		}
-		p := newPlan(m.tensors, prog, m.n, training, m.state, m.feed)
 		// What Last returns must survive the step.
 		p.x.kept, p.y.kept, p.logits.kept = true, true, true
-		if training {
+		if purpose == training {
 			p.update(m.o.Momentum, m.o.WeightDecay, segments, m.rates)
 		}
 		p.finish(m.losses, m.corrects)
-		plans[i] = p
+		plans = append(plans, p)
 	}
 	lasting = append(lasting, segments)
 	bytes := 0
@@ -134,8 +137,10 @@ func (m *Model) build() (err error) {
 		b.addr = uint64(bytes)
 		bytes += ceil(b.bytes, align) * align
 	}
-	// A training step and an evaluation never run at the same time.
-	shared := max(plans[0].arrange(), plans[1].arrange())
+	shared := 0 // no two plans run at the same time
+	for _, p := range plans {
+		shared = max(shared, p.arrange())
+	}
 	base, err := m.alloc(bytes)
 	if err != nil {
 		return err
@@ -178,11 +183,12 @@ func (m *Model) build() (err error) {
 	if err := m.stream.Synchronize(); err != nil {
 		return err
 	}
-	if m.train, err = m.record(plans[0]); err != nil {
-		return err
+	for i, r := range []**recorded{&m.train, &m.eval, &m.measure}[:len(plans)] {
+		if *r, err = m.record(plans[i]); err != nil {
+			return err
+		}
 	}
-	m.eval, err = m.record(plans[1])
-	return err
+	return nil
 }
 
 // feed launches what puts the batch into the plan's x and y.
@@ -194,7 +200,7 @@ func (m *Model) feed(p *plan) {
 		p.launch("repack", grid, block, 0, &repackArgs{c: c, h: h, w: w, n: int32(m.n), from: m.fed.from, x: p.x})
 		return
 	}
-	p.launch("batch", grid, block, 0, &batchArgs{c: c, h: h, w: w, batch: int32(m.n), evaluating: flag(!p.training),
+	p.launch("batch", grid, block, 0, &batchArgs{c: c, h: h, w: w, batch: int32(m.n), evaluating: flag(p.purpose != training),
 		pixels: m.pictures.pixels, labels: m.pictures.labels, order: m.order, table: m.pictures.table, state: m.state, x: p.x, y: p.y})
 }
 
@@ -210,22 +216,32 @@ func (m *Model) alloc(n int) (uint64, error) {
 
 // record makes a graph of a plan.
 func (m *Model) record(p *plan) (*recorded, error) {
-	functions := make([]cu.Function, len(p.launches))
-	for i, l := range p.launches {
-		var err error
-		if functions[i], err = m.d.function(l.kernel); err != nil {
+	for _, l := range p.launches { // loading is nothing that can be recorded
+		if _, err := m.d.function(l.kernel); err != nil {
 			return nil, err
 		}
 	}
 	g, err := record(m.stream, func() error {
-		for i, l := range p.launches {
-			if err := launchRaw(functions[i], l.grid, l.block, l.shared, m.stream, encode(l.args)); err != nil {
-				return fmt.Errorf("%s: %w", l.kernel, err)
+		for _, l := range p.launches {
+			if err := m.start(l); err != nil {
+				return err
 			}
 		}
 		return nil
 	})
 	return &recorded{p, g}, err
+}
+
+// start starts a launch on the model's stream.
+func (m *Model) start(l launch) error {
+	f, err := m.d.function(l.kernel)
+	if err != nil {
+		return err
+	}
+	if err := launchRaw(f, l.grid, l.block, l.shared, m.stream, encode(l.args)); err != nil {
+		return fmt.Errorf("%s: %w", l.kernel, err)
+	}
+	return nil
 }
 
 // Bytes is the memory that the model has on the device.
@@ -254,9 +270,15 @@ func (m *Model) copy(one func(device uint64, host []float32) error) error {
 		for _, p := range m.host.Params {
 			at := uint64(4 * t.at(p.Name))
 			errs = append(errs, one(t.value.addr+at, p.Value), one(t.velocity.addr+at, p.Velocity), one(t.grad.addr+at, p.Grad))
+			if p.Average != nil {
+				errs = append(errs, one(t.average.addr+at, p.Average))
+			}
 		}
 		for _, s := range m.host.Stats {
 			errs = append(errs, one(t.stats.addr+uint64(4*t.at(s.Name)), s.Value))
+		}
+		for _, s := range m.host.Precise {
+			errs = append(errs, one(t.precise.addr+uint64(4*t.at(s.Name)), s.Value))
 		}
 		return errors.Join(append(errs, m.stream.Synchronize())...)
 	})
@@ -265,9 +287,12 @@ func (m *Model) copy(one func(device uint64, host []float32) error) error {
 // largestGroup is how many steps the host starts at once; two groups are under way.
 const largestGroup = 64
 
+// rateBytes is the size of what a step's rates are on the device, as igc_rates.
+const rateBytes = int(unsafe.Sizeof(graph.Rates{}))
+
 // Train trains on the pictures of order, as package trainer's engine says.
-func (m *Model) Train(ctx context.Context, epoch int, order []int, rates []float32, done func(step int, loss float64, correct int) error) error {
-	if len(order)%m.n != 0 || len(order) > m.order.bytes/8 || len(order)/m.n > m.rates.bytes/4 {
+func (m *Model) Train(ctx context.Context, epoch int, order []int, rates []graph.Rates, done func(step int, loss float64, correct int) error) error {
+	if len(order)%m.n != 0 || len(order) > m.order.bytes/8 || len(order)/m.n > m.rates.bytes/rateBytes {
 		panic(fmt.Sprintf("gpu: an order of %d pictures for batches of %d", len(order), m.n))
 	}
 	steps := len(order) / m.n
@@ -397,39 +422,63 @@ func (m *Model) feedNext(batches *dataset.Batches, r *recorded) error {
 	return r.graph.launch(m.stream)
 }
 
-// Evaluate counts the pictures of a split that the network gets right by the
-// running statistics.
-func (m *Model) Evaluate(ctx context.Context, split *dataset.Split) (correct int, err error) {
+// forward runs a plan without an update on the pictures of order, as they are.
+func (m *Model) forward(ctx context.Context, split *dataset.Split, order []int, r *recorded) error {
+	next, stop, err := m.begin(ctx, split, order, nil, 0)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	for first := 0; first < len(order); first += m.n {
+		if err := ctx.Err(); err != nil {
+			return errors.Join(err, m.stream.Synchronize())
+		}
+		if err := next(r); err != nil {
+			return errors.Join(err, m.stream.Synchronize())
+		}
+	}
+	return m.stream.Synchronize()
+}
+
+// Measure makes the precise statistics, as package trainer's engine says.
+func (m *Model) Measure(ctx context.Context, order []int) error {
+	if m.measure == nil || len(order) == 0 || len(order)%m.n != 0 || len(order) > m.order.bytes/8 {
+		panic(fmt.Sprintf("gpu: statistics of %d pictures for batches of %d", len(order), m.n))
+	}
+	return m.d.do(func() error {
+		sums := m.tensors.measured
+		if err := cu.MemsetD8Async(cu.DevicePtr(sums.addr), 0, int64(sums.bytes), m.stream); err != nil {
+			return err
+		}
+		if err := m.forward(ctx, &m.set.Train, order, m.measure); err != nil {
+			return err
+		}
+		return errors.Join(m.start(m.tensors.makePrecise()), m.stream.Synchronize())
+	})
+}
+
+// Exchange swaps the weights with their averages.
+func (m *Model) Exchange() error {
+	return m.d.do(func() error { return errors.Join(m.start(m.tensors.exchange()), m.stream.Synchronize()) })
+}
+
+// Evaluate tells how right the network is on the pictures of a split, as package
+// trainer's engine says.
+func (m *Model) Evaluate(ctx context.Context, split *dataset.Split) (score Score, err error) {
 	order := make([]int, split.Len())
 	for i := range order {
 		order[i] = i
 	}
-	if len(order) == 0 {
-		return 0, nil
-	}
 	err = m.d.do(func() error {
-		next, stop, err := m.begin(ctx, split, order, nil, 0)
-		if err != nil {
-			return err
-		}
-		defer stop()
-		for first := 0; first < len(order); first += m.n {
-			if err := ctx.Err(); err != nil {
-				return errors.Join(err, m.stream.Synchronize())
-			}
-			if err := next(m.eval); err != nil {
-				return errors.Join(err, m.stream.Synchronize())
-			}
-		}
-		if err := m.stream.Synchronize(); err != nil {
+		if err := m.forward(ctx, split, order, m.eval); err != nil {
 			return err
 		}
 		var s [1]state
-		err = download(s[:], m.state.addr)
-		correct = int(s[0].correct)
+		err := download(s[:], m.state.addr)
+		score = Score{Correct: int(s[0].correct), Loss: s[0].loss / float64(len(order))}
 		return err
 	})
-	return correct, err
+	return score, err
 }
 
 // Last returns the last batch that Train saw.
@@ -459,7 +508,7 @@ func unblock(x []float32, n, size int) []float32 {
 // Close gives the memory back.
 func (m *Model) Close() {
 	_ = m.d.do(func() error {
-		for _, r := range []*recorded{m.train, m.eval} {
+		for _, r := range []*recorded{m.train, m.eval, m.measure} {
 			if r != nil {
 				r.graph.destroy()
 			}
@@ -491,5 +540,5 @@ func (m *Model) Close() {
 		return nil
 	})
 	m.host.Close()
-	m.memory, m.train, m.eval, m.pictures = nil, nil, nil, nil
+	m.memory, m.train, m.eval, m.measure, m.pictures = nil, nil, nil, nil, nil
 }

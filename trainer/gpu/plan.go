@@ -40,18 +40,18 @@ func moduleOf(kernel string) string {
 		return "batch"
 	case kernel == "peak", kernel == "copy":
 		return "bench"
-	case head == "update", head == "finish", kernel == "sum_branches":
+	case head == "update", head == "finish", kernel == "sum_branches", kernel == "exchange":
 		return "update"
 	}
 	return "unit"
 }
 
-// plan is a list of launches and the memory they need. A training and an
-// evaluation are one each, over the same parameters.
+// plan is a list of launches and the memory they need: one for each purpose, over
+// the same parameters.
 type plan struct {
 	*tensors
 	n, blocks int // pictures of a batch, and blocks of them
-	training  bool
+	purpose   purpose
 	launches  []launch
 	buffers   []*buffer // those of this plan alone
 	values    []*buffer // of the program
@@ -66,34 +66,81 @@ type plan struct {
 	partsBuffer                            *buffer
 }
 
-// tensors is what plans share: parameters with their momentum and gradients,
-// running statistics, each in one piece.
+// purpose is what a plan does with a batch.
+type purpose int
+
+const (
+	training purpose = iota
+	evaluating
+	measuring // the forward pass of a training, whose sums the precise statistics are made of
+)
+
+// tensors is what plans share: parameters with their momentum and gradients, and
+// statistics, each in one piece.
 type tensors struct {
-	value, velocity, grad, stats *buffer
-	place                        map[string]int // of a parameter or statistic in its piece
-	params                       []graph.Param
-	statNames                    []graph.Stat
+	value, velocity, grad *buffer
+	average               *buffer        // of value; nil without Options.Average
+	stats                 *buffer        // running: all means, then all variances
+	channels              int            // of all normalisations
+	precise               *buffer        // as stats; nil without Options.Precise
+	measured              *buffer        // (channels, 3), float64: what precise is made of
+	place                 map[string]int // of a parameter or statistic in its piece
+	params                []graph.Param
 }
 
 func newTensors(m *graph.Model) *tensors {
-	t := &tensors{place: map[string]int{}, params: m.Params, statNames: m.Stats}
+	t := &tensors{place: map[string]int{}, params: m.Params}
 	n := 0
 	for _, p := range m.Params {
 		t.place[p.Name] = n
 		n += len(p.Value)
 	}
-	floats := func(name string, n int) *buffer { return &buffer{name: name, bytes: 4 * n, kept: true} }
+	floats := func(name string, n int) *buffer { return kept(name, 4*n) }
 	t.value, t.velocity, t.grad = floats("value", n), floats("velocity", n), floats("grad", n)
+	if m.Params[0].Average != nil {
+		t.average = floats("average", n)
+	}
 	n = 0
-	for _, s := range m.Stats {
-		t.place[s.Name] = n
-		n += len(s.Value)
+	for _, kind := range []string{meanName, varianceName} {
+		t.channels = n
+		for _, s := range m.Stats {
+			if strings.HasSuffix(s.Name, kind) {
+				t.place[s.Name] = n
+				n += len(s.Value)
+			}
+		}
 	}
 	t.stats = floats("stats", max(n, 1))
+	if m.Precise != nil {
+		t.precise, t.measured = floats("precise", n), kept("measured", 8*3*t.channels)
+	}
 	return t
 }
 
-func (t *tensors) kept() []*buffer { return []*buffer{t.value, t.velocity, t.grad, t.stats} }
+// The statistics of a normalisation are its name with these.
+const meanName, varianceName = ".running_mean", ".running_var"
+
+func (t *tensors) kept() []*buffer {
+	list := []*buffer{t.value, t.velocity, t.grad, t.stats}
+	for _, b := range []*buffer{t.average, t.precise, t.measured} {
+		if b != nil {
+			list = append(list, b)
+		}
+	}
+	return list
+}
+
+// exchange swaps value and average.
+func (t *tensors) exchange() launch {
+	n := t.value.bytes / 4
+	return launch{"exchange", [3]int{ceil(n, 256), 1, 1}, [3]int{256, 1, 1}, 0, &exchangeArgs{len: int64(n), a: t.value, b: t.average}}
+}
+
+// makePrecise makes the precise statistics of what was measured.
+func (t *tensors) makePrecise() launch {
+	return launch{"norm_measured", [3]int{ceil(t.channels, 128), 1, 1}, [3]int{128, 1, 1}, 0,
+		&measuredArgs{c: int32(t.channels), measured: t.measured, mean: t.precise, variance: t.precise.at(t.channels, 4)}}
+}
 
 func (t *tensors) param(name string) *buffer { return t.value.at(t.at(name), 4) }
 
@@ -122,10 +169,14 @@ type convState struct {
 	y       *buffer
 }
 
-// newPlan maps a program to launches that go by a state. feed makes the first of them, which puts
+// newPlan maps a model's program to launches that go by a state. feed makes the first of them, which puts
 // the batch into x (B, C, H, W, 32) and y (B, 32).
-func newPlan(t *tensors, prog graph.Program, n int, training bool, state *buffer, feed func(p *plan)) *plan {
-	p := &plan{tensors: t, steps: state, n: n, blocks: (n + lanes - 1) / lanes, training: training,
+func newPlan(t *tensors, m *graph.Model, n int, purpose purpose, state *buffer, feed func(p *plan)) (*plan, error) {
+	prog, err := m.Program(purpose != evaluating)
+	if err != nil {
+		return nil, err
+	}
+	p := &plan{tensors: t, steps: state, n: n, blocks: (n + lanes - 1) / lanes, purpose: purpose,
 		norms: map[*graph.Norm]*normState{}, convs: map[*graph.Conv]*convState{}}
 	for i, s := range prog.Values {
 		p.values = append(p.values, p.floats(fmt.Sprintf("value %d", i), p.blocks*size(s)*lanes))
@@ -136,8 +187,11 @@ func newPlan(t *tensors, prog graph.Program, n int, training bool, state *buffer
 	feed(p)
 	for _, i := range prog.Instructions {
 		p.instruction(i, prog.Values)
+		if _, loss := i.(*graph.CrossEntropy); loss && purpose == measuring {
+			break // the gradients follow
+		}
 	}
-	return p
+	return p, nil
 }
 
 // buffer is memory for this plan, for as long as its launches need it.
@@ -214,7 +268,7 @@ func (p *plan) instruction(i graph.Instruction, sizes []space.Shape) {
 		p.launch("linear", [3]int{ceil(i.Classes, 8), p.blocks, 1}, [3]int{32, 8, 1}, 0, p.head(i))
 	case *graph.CrossEntropy:
 		a := &headArgs{c: 0, k: int32(p.logits.bytes / (4 * p.blocks * lanes)), blocks: int32(p.blocks), gain: 1 / float32(p.n), logits: p.logits, labels: p.y, loss: p.loss, correct: p.correct}
-		if p.training {
+		if p.purpose == training {
 			p.dlogits = p.buffer("dlogits", p.logits.bytes)
 			a.dlogits = p.dlogits
 		}
@@ -260,13 +314,21 @@ func (p *plan) norm(n *graph.Norm) *normState {
 		return s
 	}
 	s.forward = true
+	mean, variance := p.at(n.Name+meanName), p.at(n.Name+varianceName)
+	stats := p.stats
+	if p.purpose == evaluating && p.precise != nil {
+		stats = p.precise
+	}
 	a := &normArgs{c: int32(n.C), parts: int32(s.parts), epsilon: graph.Epsilon, factor: float32(n.Factor), count: float64(p.n * n.Positions),
 		weight: p.param(n.Name + ".weight"), bias: p.param(n.Name + ".bias"),
-		runningMean: p.stats.at(p.at(n.Name+".running_mean"), 4), runningVar: p.stats.at(p.at(n.Name+".running_var"), 4),
+		runningMean: stats.at(mean, 4), runningVar: stats.at(variance, 4),
 		scale: s.scale, shift: s.shift, state: p.steps}
-	if p.training {
+	switch p.purpose {
+	case training:
 		s.mean, s.istd = p.doubles(n.Name+" mean", n.C), p.doubles(n.Name+" istd", n.C)
 		a.training, a.sums, a.mean, a.istd = 1, s.sums, s.mean, s.istd
+	case measuring:
+		a.training, a.sums, a.measured = 1, s.sums, p.measured.at(3*mean, 8)
 	}
 	p.launch("norm", [3]int{n.C, 1, 1}, [3]int{128, 1, 1}, 8*32, a)
 	return s
@@ -469,7 +531,7 @@ func (p *plan) conv(c *graph.Conv) {
 		a.low = 0
 	}
 	var sums func(parts int) *buffer
-	if c.Out != nil && p.training {
+	if c.Out != nil && p.purpose != evaluating {
 		out := p.state(c.Out)
 		sums = func(parts int) *buffer {
 			out.parts, out.sums = parts, p.floats(c.Name+" sums", 2*c.Geometry.Out()*parts)
@@ -625,12 +687,12 @@ func (p *plan) update(momentum, decay float32, segments, rates *buffer) {
 	}
 	segments.bytes = len(bytesOf(p.segments))
 	p.launch("update", [3]int{len(p.segments), 1, 1}, [3]int{256, 1, 1}, 0, &updateArgs{momentum: momentum, decay: decay,
-		segments: segments, parts: p.partsBuffer, rates: rates, state: p.steps, value: p.tensors.value, velocity: p.velocity, grad: p.grad})
+		segments: segments, parts: p.partsBuffer, rates: rates, state: p.steps, value: p.tensors.value, velocity: p.velocity, average: p.average, grad: p.grad})
 }
 
-// finish counts the step.
+// finish ends every plan: it counts the step, or what is right of the batch.
 func (p *plan) finish(losses, corrects *buffer) {
-	p.launch("finish", [3]int{1, 1, 1}, [3]int{256, 1, 1}, 8*32, &finishArgs{lanes: int32(p.blocks * lanes), batch: int32(p.n), evaluating: flag(!p.training),
+	p.launch("finish", [3]int{1, 1, 1}, [3]int{256, 1, 1}, 8*32, &finishArgs{lanes: int32(p.blocks * lanes), batch: int32(p.n), evaluating: flag(p.purpose != training),
 		loss: p.loss, correct: p.correct, state: p.steps, losses: losses, corrects: corrects})
 }
 

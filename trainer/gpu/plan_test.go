@@ -51,7 +51,7 @@ var systems = []struct {
 	{"IGC-L100M2+Ident.+2L", space.ImageNet, 10, 64, 17},
 }
 
-func newPlans(t *testing.T, name string, layout space.Layout, depth, side, batch, classes int) [2]*plan {
+func newPlans(t *testing.T, name string, layout space.Layout, depth, side, batch, classes int) []*plan {
 	t.Helper()
 	s, err := space.ParseSystem(name)
 	if err != nil {
@@ -61,26 +61,25 @@ func newPlans(t *testing.T, name string, layout space.Layout, depth, side, batch
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := graph.New(net, batch, graph.Options{Threads: 1})
+	m, err := graph.New(net, batch, graph.Options{Threads: 1, Average: true, Precise: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(m.Close)
-	var plans [2]*plan
-	tensors, state := newTensors(m), kept("state", 20)
-	for i, training := range []bool{true, false} {
-		prog, err := m.Program(training)
+	var plans []*plan
+	tensors, state := newTensors(m), kept("state", 32)
+	for _, purpose := range []purpose{training, evaluating, measuring} {
+		p, err := newPlan(tensors, m, batch, purpose, state, func(p *plan) {
+			p.rows("repack", side, 3, &repackArgs{c: 3, h: int32(side), w: int32(side), n: int32(batch), from: kept("from", 4), x: p.x})
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		p := newPlan(tensors, prog, batch, training, state, func(p *plan) {
-			p.rows("repack", side, 3, &repackArgs{c: 3, h: int32(side), w: int32(side), n: int32(batch), from: kept("from", 4), x: p.x})
-		})
-		if training {
-			p.update(0.9, 1e-4, kept("segments", 0), kept("rates", 4))
+		if purpose == training {
+			p.update(0.9, 1e-4, kept("segments", 0), kept("rates", 8))
 		}
 		p.finish(kept("losses", 8), kept("corrects", 4))
-		plans[i] = p
+		plans = append(plans, p)
 	}
 	return plans
 }
@@ -90,7 +89,7 @@ func newPlans(t *testing.T, name string, layout space.Layout, depth, side, batch
 func TestNoTwoBuffersInUseOverlap(t *testing.T) {
 	for _, s := range systems {
 		t.Run(s.system, func(t *testing.T) {
-			for i, p := range newPlans(t, s.system, s.layout, s.depth, s.side, s.batch, 10) {
+			for _, p := range newPlans(t, s.system, s.layout, s.depth, s.side, s.batch, 10) {
 				total := p.arrange()
 				sum := 0
 				var used []*buffer
@@ -111,7 +110,7 @@ func TestNoTwoBuffersInUseOverlap(t *testing.T) {
 						}
 					}
 				}
-				t.Logf("training=%v: %d launches, %d MB, %d without sharing", i == 0, len(p.launches), total>>20, sum>>20)
+				t.Logf("%s: %d launches, %d MB, %d without sharing", []string{"training", "evaluating", "measuring"}[p.purpose], len(p.launches), total>>20, sum>>20)
 			}
 		})
 	}
@@ -143,7 +142,7 @@ func TestLaunchesAreLegal(t *testing.T) {
 	}
 	for _, s := range systems {
 		for _, p := range newPlans(t, s.system, s.layout, s.depth, s.side, s.batch, 10) {
-			for _, l := range p.launches {
+			for _, l := range append(p.launches, p.exchange(), p.makePrecise()) {
 				most, ok := threads[stem(l.kernel)]
 				n := l.block[0] * l.block[1] * l.block[2]
 				switch {
@@ -223,9 +222,9 @@ func TestArgumentsHaveTheLayoutOfTheKernels(t *testing.T) {
 	if err != nil {
 		t.Skip("no C compiler cc")
 	}
-	structs := map[string]any{"igc_conv": convArgs{}, "igc_weight_grad": weightGradArgs{}, "igc_norm": normArgs{}, "igc_norm_grad": normGradArgs{},
+	structs := map[string]any{"igc_conv": convArgs{}, "igc_weight_grad": weightGradArgs{}, "igc_norm": normArgs{}, "igc_measured": measuredArgs{}, "igc_norm_grad": normGradArgs{},
 		"igc_unit": unitArgs{}, "igc_sum": sumArgs{}, "igc_state": state{}, "igc_show": show{}, "igc_batch": batchArgs{}, "igc_repack": repackArgs{},
-		"igc_head": headArgs{}, "igc_segment": segment{}, "igc_update": updateArgs{}, "igc_branches": branchesArgs{}, "igc_finish": finishArgs{}}
+		"igc_head": headArgs{}, "igc_segment": segment{}, "igc_rates": graph.Rates{}, "igc_update": updateArgs{}, "igc_exchange": exchangeArgs{}, "igc_branches": branchesArgs{}, "igc_finish": finishArgs{}}
 	text := regexp.MustCompile(`//.*`).ReplaceAllString(read(t, "kernels/args.h"), "")
 	found := regexp.MustCompile(`(?s)typedef struct \{(.*?)\} (\w+);`).FindAllStringSubmatch(text, -1)
 	if len(found) != len(structs) {

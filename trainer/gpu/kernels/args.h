@@ -24,6 +24,7 @@ typedef struct {
 	int correct; // of an evaluation, so far
 	int total;   // pictures of the order; what is beyond is no picture
 	int odd;     // some normalisation met what is no number: so is the loss
+	double loss; // of an evaluation, so far: the sum over its pictures
 } igc_state;
 
 // A convolution of groups·ci to groups·co channels, forward or for the gradient
@@ -85,7 +86,7 @@ typedef struct {
 // The statistics of a normalisation, forward: scale and shift from the sums of z.
 typedef struct {
 	int c, parts;
-	int training;    // else by the running statistics
+	int training;    // else by running_mean and running_var, which may be the precise ones
 	float epsilon, factor;
 	double count;    // values of a channel
 	PTR(const float) sums;   // (c, parts, 2)
@@ -97,8 +98,17 @@ typedef struct {
 	PTR(float) shift;        // (c)
 	PTR(double) mean;        // (c)
 	PTR(double) istd;        // (c)
+	PTR(double) measured;    // (c, 3), as in igc_measured: is added to, and the running statistics stay; 0: they move
 	PTR(igc_state) state;
 } igc_norm;
+
+// The precise statistics of all normalisations, from what was measured.
+typedef struct {
+	int c;                      // channels of all of them
+	PTR(const double) measured; // (c, 3): the sum of z, of z², and how many values
+	PTR(float) mean;            // (c)
+	PTR(float) variance;        // (c): unbiased
+} igc_measured;
 
 // The same backward: gradients of weight and bias, and what makes the gradient
 // of z out of g: ca·g + cb·z + cc.
@@ -199,18 +209,33 @@ typedef struct {
 	int stride, parts;         // partial sums of an element are stride apart
 } igc_segment;
 
+// What changes from step to step of the optimiser.
+typedef struct {
+	float learning;
+	float average;             // share of the new weights in their average
+} igc_rates;
+
 // The update of all parameters: the sum of the parts of their gradients, then
-// d = grad + decay·w, v = momentum·v + d, w = w − rate·(d + momentum·v).
+// d = grad + decay·w, v = momentum·v + d, w = w − learning·(d + momentum·v), and
+// average = average + share·(w − average).
 typedef struct {
 	float momentum, decay;
 	PTR(const igc_segment) segments;
 	PTR(const float) parts;
-	PTR(const float) rates;    // (steps); 0: the gradients only
+	PTR(const igc_rates) rates; // (steps); 0: the gradients only
 	PTR(const igc_state) state;
 	PTR(float) value;
 	PTR(float) velocity;
+	PTR(float) average;        // 0: not kept
 	PTR(float) grad;
 } igc_update;
+
+// The contents of a and b, swapped.
+typedef struct {
+	long long len;
+	PTR(float) a;
+	PTR(float) b;
+} igc_exchange;
 
 // The kernel of a convolution that is the sum of several.
 typedef struct {
@@ -220,7 +245,8 @@ typedef struct {
 	PTR(float) to;             // (len)
 } igc_branches;
 
-// The end of a step: the sums of loss and correct pictures, and the step counted.
+// The end of a step, or of a batch without one: the sums of loss and correct
+// pictures, and the step counted.
 typedef struct {
 	int lanes;                 // B·32
 	int batch;

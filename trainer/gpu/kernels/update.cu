@@ -18,7 +18,18 @@ KERNEL(update, igc_update, 256) {
 	const float d = s.decays ? fmaf(a.decay, a.value[i], g) : g;
 	const float v = fmaf(a.momentum, a.velocity[i], d);
 	a.velocity[i] = v;
-	a.value[i] -= a.rates[a.state->step] * fmaf(a.momentum, v, d);
+	const igc_rates r = a.rates[a.state->step];
+	const float w = a.value[i] - r.learning * fmaf(a.momentum, v, d);
+	a.value[i] = w;
+	if (a.average) a.average[i] = fmaf(r.average, w - a.average[i], a.average[i]);
+}
+
+KERNEL(exchange, igc_exchange, 256) {
+	const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+	if (i >= a.len) return;
+	const float v = a.a[i];
+	a.a[i] = a.b[i];
+	a.b[i] = v;
 }
 
 // One block.
@@ -34,7 +45,8 @@ KERNEL(finish, igc_finish, 256) {
 	if (threadIdx.x != 0) return;
 	if (a.evaluating) {
 		a.state->first += a.batch;
-		a.state->correct += (int)correct;
+		a.state->correct += a.state->odd ? 0 : (int)correct;
+		a.state->loss += a.state->odd ? NAN : loss;
 		return;
 	}
 	const int step = a.state->step;

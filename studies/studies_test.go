@@ -140,7 +140,7 @@ func TestShipped(t *testing.T) {
 // wantRecipe checks for the settings that docs/short-trainings.md recommends.
 func wantRecipe(t *testing.T, s search.Study) {
 	t.Helper()
-	if s.Schedule != search.ScheduleLinear || s.Warmup != 0.1 || s.BNStatistics != search.BNPrecise || s.BNPictures != 2048 || s.WeightAverage != 0.1 {
+	if s.Schedule != search.ScheduleLinear || s.Warmup != 0.1 || s.BNStatistics != search.BNPrecise || s.BNPictures != 2048 || s.WeightAverage != 0 {
 		t.Errorf("%s: schedule %q, warmup %g, statistics %q of %d pictures, average %g", s.Name, s.Schedule, s.Warmup, s.BNStatistics, s.BNPictures, s.WeightAverage)
 	}
 }

@@ -69,7 +69,8 @@ func (n *badNetwork) serve() {
 		if err != nil {
 			return
 		}
-		if !n.good.Load() && rand.IntN(12) == 0 {
+		// The first is always dropped, so that a short run meets one.
+		if !n.good.Load() && (n.dropped.Load() == 0 || rand.IntN(12) == 0) {
 			n.dropped.Add(1)
 			near.Close()
 			continue
@@ -95,7 +96,11 @@ func (n *badNetwork) pass(to, from net.Conn, ended *atomic.Int64) {
 	for {
 		k, err := from.Read(buffer)
 		if k > 0 && !n.good.Load() {
-			switch rand.IntN(60) {
+			chance := rand.IntN(60)
+			if ended.Load() == 0 {
+				chance = 0 // the first is always cut off
+			}
+			switch chance {
 			case 0, 1: // in the middle of what was sent
 				ended.Add(1)
 				to.Write(buffer[:rand.IntN(k)])

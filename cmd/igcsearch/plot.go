@@ -105,7 +105,7 @@ $SOURCE_DATE_EPOCH, or else when the results last changed.`,
   igcsearch plot quickstart -o quickstart.svg --points --width-curve --csv quickstart.csv
 
   # learning curves of two pairs
-  igcsearch plot quickstart -o curves.png --kind curves --pairs 40x2,1x23 --loss
+  igcsearch plot quickstart -o curves.png --kind curves --pairs 9x2,1x7 --loss
 
   # what accuracy costs, in measured training time
   igcsearch plot quickstart -o pareto.pdf --kind pareto --cost seconds

@@ -18,9 +18,8 @@ import (
 	"igcsearch/studies"
 )
 
-// scriptRecorded is "recorded DB": it stores the shipped results on real CIFAR-10
-// pictures, whose numbers are in the repository, but for the times, which are
-// made up: 100 ns for a thousand multiply–adds. Beside them the study
+// scriptRecorded is "recorded DB": it stores the study of testdata/recorded, whose
+// numbers were measured on real pictures, but for the times, which are made up: 100 ns for a thousand multiply–adds. Beside them the study
 // "held_out", in which validation decides: the same numbers one point higher on
 // the validation pictures, of four pairs; L64M1 has the seeds 0 and 1, L40M2 all
 // five, L28M3 2 to 4, L1M23 one, and its seed 1 diverged.
@@ -28,7 +27,7 @@ func scriptRecorded(ts *testscript.TestScript, _ bool, args []string) {
 	if len(args) != 1 {
 		ts.Fatalf("usage: recorded DB")
 	}
-	const folder = "../../studies/results/cifar10-jpeg-fig3a-short"
+	const folder = "testdata/recorded"
 	s, err := studies.Load(filepath.Join(folder, "study.toml"), nil)
 	ts.Check(err)
 	f, err := os.Open(filepath.Join(folder, "epochs.csv"))

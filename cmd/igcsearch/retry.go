@@ -38,7 +38,7 @@ again.`,
 		Example: `  igcsearch retry quickstart --status failed
 
   # only these
-  igcsearch retry quickstart --status failed,diverged --pairs 40x2,64x1 --seeds 0`,
+  igcsearch retry quickstart --status failed,diverged --pairs 9x2,18x1 --seeds 0`,
 		Args:              oneStudy,
 		ValidArgsFunction: completeStudies,
 		RunE: func(cmd *cobra.Command, args []string) error {

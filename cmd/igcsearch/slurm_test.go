@@ -425,7 +425,7 @@ func (c cluster) testReadme() {
 			c.t.Errorf("job %s is %s", id, state)
 		}
 	}
-	if n := strings.Count(c.do("igcsearch export quickstart"), ",done,"); n != 18 {
-		c.t.Errorf("%d of 18 trials of the quickstart are done", n)
+	if n := strings.Count(c.do("igcsearch export quickstart"), ",done,"); n != 60 {
+		c.t.Errorf("%d of 60 trials of the quickstart are done", n)
 	}
 }

@@ -42,7 +42,7 @@ in their average, evaluated/NAME, what an evaluation after the last step uses, a
 statistics/images, the batches that the statistics are of. Names and shapes are
 PyTorch's; a batch norm's eps is 2e-5. The network need not be one of the study's;
 its depth is the study's, unless its name says one.`,
-		Example:           `  igcsearch trace quickstart --pair 40x2 --seed 0 --steps 2 -o trace.npz`,
+		Example:           `  igcsearch trace quickstart --pair 9x2 --seed 0 --steps 2 -o trace.npz`,
 		Args:              oneStudy,
 		ValidArgsFunction: completeStudies,
 		RunE: func(cmd *cobra.Command, args []string) error {

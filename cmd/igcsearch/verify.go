@@ -37,7 +37,7 @@ weights where a checkpoint is. It writes nothing into the database.
 Other arithmetic has other bits, so it wants the instruction set or the kind of
 GPU that the trial ran on, which --device auto chooses where it is there. Exit
 code 0: all agree; 1: something differs.`,
-		Example:           `  igcsearch verify quickstart --pair 40x2 --seed 0`,
+		Example:           `  igcsearch verify quickstart --pair 9x2 --seed 0`,
 		Args:              oneStudy,
 		ValidArgsFunction: completeStudies,
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -33,8 +33,8 @@ running_var the precise statistics where it has those. The extension says
 the format: npz for numpy.load, or safetensors, whose header also says study,
 network, seed and epoch. A batch norm's eps is 2e-5. A study has checkpoints of
 finished trials with keep_checkpoints = true, the best of each with keep_best.`,
-		Example: `  igcsearch weights quickstart --pair 40x2 --seed 0 -o L40M2.safetensors
-  igcsearch weights quickstart --pair 40x2 --seed 0 -o L40M2.npz`,
+		Example: `  igcsearch weights quickstart --pair 9x2 --seed 0 -o L9M2.safetensors
+  igcsearch weights quickstart --pair 9x2 --seed 0 -o L9M2.npz`,
 		Args:              oneStudy,
 		ValidArgsFunction: completeStudies,
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Replays a trace of igcsearch in PyTorch and compares everything in it.
 
-    igcsearch trace quickstart --pair 40x2 --seed 0 --steps 5 -o trace.npz
+    igcsearch trace quickstart --pair 9x2 --seed 0 --steps 5 -o trace.npz
     python3 replay_trace.py trace.npz          (needs numpy and PyTorch)
 
 Prints the largest relative differences, in norm, of the first step's tensors

@@ -181,7 +181,7 @@ func TestBring(t *testing.T) {
 		a.attempt(0, 3, "done", 0)
 		a.attempt(1, 3, "done", 1)
 		_, err := a.bring(db, t)
-		wantError(t, err, "the same trials have other results, so nothing was stored", "L40M2 seed 1 (done after 3 epochs there, pending after 2 here)")
+		wantError(t, err, "the same trials have other results, so nothing was stored", "L64M1 seed 0 (done after 3 epochs there, pending after 2 here)")
 		if epochs, err := open(t, path).Epochs(t.Context(), "quick"); err != nil || len(epochs) != 2 {
 			t.Errorf("%d epochs, %v", len(epochs), err)
 		}

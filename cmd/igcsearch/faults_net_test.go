@@ -27,11 +27,12 @@ type badNetwork struct {
 	mu    sync.Mutex // guards what follows
 	conns map[net.Conn]bool
 
-	passed, dropped, cut, silent *atomic.Int64
+	heard, passed, dropped, cut, silent *atomic.Int64
 }
 
-// netCounts is what all networks of a test did.
-type netCounts struct{ passed, dropped, cut, silent atomic.Int64 }
+// netCounts is what all networks of a test did: connections that came, bytes
+// that were passed on, and the faults.
+type netCounts struct{ heard, passed, dropped, cut, silent atomic.Int64 }
 
 func newBadNetwork(t *testing.T, target string, silence time.Duration, counts *netCounts) *badNetwork {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -39,7 +40,7 @@ func newBadNetwork(t *testing.T, target string, silence time.Duration, counts *n
 		t.Fatal(err)
 	}
 	n := &badNetwork{listener: l, target: target, silence: silence, ctx: t.Context(), conns: map[net.Conn]bool{},
-		passed: &counts.passed, dropped: &counts.dropped, cut: &counts.cut, silent: &counts.silent}
+		heard: &counts.heard, passed: &counts.passed, dropped: &counts.dropped, cut: &counts.cut, silent: &counts.silent}
 	go n.serve()
 	t.Cleanup(n.close)
 	return n
@@ -69,6 +70,7 @@ func (n *badNetwork) serve() {
 		if err != nil {
 			return
 		}
+		n.heard.Add(1)
 		// The first is always dropped, so that a short run meets one.
 		if !n.good.Load() && (n.dropped.Load() == 0 || rand.IntN(12) == 0) {
 			n.dropped.Add(1)
@@ -218,6 +220,10 @@ func TestFaultsNetwork(t *testing.T) {
 				})
 			}
 			for range kills {
+				// On a busy machine it takes long until workers come.
+				for before := counts.heard.Load(); counts.heard.Load() == before && working.Load() > 0; {
+					time.Sleep(10 * time.Millisecond)
+				}
 				time.Sleep(time.Duration(300+rand.IntN(500)) * time.Millisecond)
 				if !r.stop() {
 					t.Errorf("%s was done before its coordinator was killed: the test is too short", r.name)

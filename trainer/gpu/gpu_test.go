@@ -367,7 +367,7 @@ func TestTenStepsAgreeWithPyTorch(t *testing.T) {
 	}
 	readJSON(t, "../graph/testdata/torch_losses.json", &want)
 	const l, m, blocks, side, batch, classes = 3, 2, 2, 6, 5, 4
-	model := newFed(t, space.Figure3(space.Pair{L: l, M: m}, blocks, space.Shape{C: 3, H: side, W: side}, classes), batch, Options{Momentum: 0.9, WeightDecay: 0.01})
+	model := newFed(t, space.Figure3(space.Pair{L: l, M: m}, blocks, space.Shape{C: 3, H: side, W: side}, classes), batch, Options{Momentum: 0.9, WeightDecay: 0.01, DecayAll: true})
 	fill(model.host, want.Order)
 	push(t, model)
 	labels := make([]int, batch)
@@ -448,7 +448,7 @@ func TestNetworksAgreeWithPyTorch(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			m := newFed(t, net, batch, Options{Momentum: 0.9, WeightDecay: 0.01})
+			m := newFed(t, net, batch, Options{Momentum: 0.9, WeightDecay: 0.01, DecayAll: true})
 			fill(m.host, names(m.host))
 			push(t, m)
 			labels := make([]int, batch)

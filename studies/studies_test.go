@@ -20,7 +20,7 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 
 func TestShipped(t *testing.T) {
 	t.Parallel()
-	want := []string{"families", "fig3a", "fig3a-short", "fig3b", "fig3b-short", "quickstart"}
+	want := []string{"families", "fig3a", "fig3a-short", "fig3b", "fig3b-short", "quickstart", "quickstart-synthetic"}
 	for _, name := range []string{"table4-cifar10", "table4-cifar100", "table5-cifar10", "table5-cifar100", "table6-imagenet", "table7-cifar10", "table7-cifar100", "table7-svhn"} {
 		want = append(want, name, name+"-short")
 	}
@@ -53,8 +53,8 @@ func TestShipped(t *testing.T) {
 	// L = 1 2 4 12 14 23 28 41 64 85 128 over M (paper, Table 1, ii).
 	table1ii := []space.Pair{{L: 128, M: 1}, {L: 85, M: 2}, {L: 64, M: 3}, {L: 41, M: 5}, {L: 28, M: 7}, {L: 23, M: 8}, {L: 14, M: 11}, {L: 12, M: 12}, {L: 4, M: 22}, {L: 2, M: 31}, {L: 1, M: 44}}
 	for name, want := range map[string][]space.Pair{
-		"quickstart": {{L: 18, M: 1}, {L: 9, M: 2}, {L: 5, M: 3}, {L: 3, M: 4}, {L: 2, M: 5}, {L: 1, M: 7}},
-		"fig3a":      table1i, "fig3a-short": table1i, "fig3b": table1ii, "fig3b-short": table1ii,
+		"quickstart":           {{L: 18, M: 1}, {L: 9, M: 2}, {L: 5, M: 3}, {L: 3, M: 4}, {L: 2, M: 5}, {L: 1, M: 7}},
+		"quickstart-synthetic": table1i, "fig3a": table1i, "fig3a-short": table1i, "fig3b": table1ii, "fig3b-short": table1ii,
 	} {
 		s, err := studies.Load(name, nil)
 		if err != nil {

@@ -163,7 +163,7 @@ func (f AccuracyVsM) curves() []curve {
 		c := curve{name: s.Name, look: lookOf(i)}
 		for _, p := range s.Points {
 			if len(p.Accuracies) > 0 {
-				c.points = append(c.points, curvePoint{Point: p, summary: summarize(p.Accuracies, f.Bar)})
+				c.points = append(c.points, curvePoint{Point: p, summary: summarize(p.Accuracies, f.Bar, 100)})
 			}
 		}
 		slices.SortFunc(c.points, func(a, b curvePoint) int {

@@ -125,7 +125,7 @@ func (m measure) of(c Curve, bar Bar) []curveEpoch {
 	var out []curveEpoch
 	for _, e := range c.Epochs {
 		if v := m.values(e); len(v) > 0 {
-			out = append(out, curveEpoch{e.Number, summarize(v, bar)})
+			out = append(out, curveEpoch{e.Number, summarize(v, bar, m.high)})
 		}
 	}
 	slices.SortFunc(out, func(a, b curveEpoch) int { return cmp.Compare(a.epoch, b.epoch) })

@@ -100,7 +100,7 @@ func (f Pareto) points() []paretoPoint {
 	var out []paretoPoint
 	for _, p := range f.Points {
 		if len(p.Accuracies) > 0 {
-			out = append(out, paretoPoint{CostPoint: p, summary: summarize(p.Accuracies, f.Bar)})
+			out = append(out, paretoPoint{CostPoint: p, summary: summarize(p.Accuracies, f.Bar, 100)})
 		}
 	}
 	slices.SortStableFunc(out, func(a, b paretoPoint) int {

@@ -72,7 +72,7 @@ func (f RaceHistory) defaultHeight() float64 { return 2.6 }
 func (f RaceHistory) blocks(a RaceArm) []summary {
 	var out []summary
 	for k := range a.Accuracies {
-		out = append(out, summarize(a.Accuracies[:k+1], f.Bar))
+		out = append(out, summarize(a.Accuracies[:k+1], f.Bar, 100))
 	}
 	return out
 }

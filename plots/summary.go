@@ -38,8 +38,9 @@ type summary struct {
 	mean, low, high float64
 }
 
-// summarize needs at least one value.
-func summarize(values []float64, bar Bar) summary {
+// summarize needs at least one value; none is below 0 or above most, and the bar
+// ends there too.
+func summarize(values []float64, bar Bar, most float64) summary {
 	n := len(values)
 	s := summary{n: n, mean: stat.Mean(values, nil)}
 	s.low, s.high = s.mean, s.mean
@@ -58,7 +59,7 @@ func summarize(values []float64, bar Bar) summary {
 		s.low, s.high = slices.Min(values), slices.Max(values)
 		return s
 	}
-	s.low, s.high = s.mean-half, s.mean+half
+	s.low, s.high = max(0, s.mean-half), min(most, s.mean+half)
 	return s
 }
 

@@ -288,6 +288,9 @@ func (a analysis) warn() []string {
 	if s := a.study.Strategy; s == search.StrategyRace || s == search.StrategyHalving {
 		add(true, "the %s chose by these results what was trained on: the p values do not know that", s)
 	}
+	if _, classes := a.study.Shape(); classes > 0 { // of a folder the database does not know
+		list = append(list, a.results.atChance(classes)...)
+	}
 	add(a.split == search.CurveTest, "no validation pictures are held out: the test pictures decide, which makes the accuracy of the best on them too high")
 	params, multiplyAdds, seconds := a.Known()
 	add(len(a.on) > 1, "its trials ran on different devices (%s): their times are not compared", some(a.on))
@@ -342,7 +345,7 @@ func (a analysis) rule() string {
 		if a.Pooled {
 			says, limit = "nothing says that the spreads are unequal", "more than"
 		}
-		why = fmt.Sprintf("%s: the largest variance, of %s, is %.0f %% of the sum, p = %s by Cochran's test, %s %g", says, a.label(s.Arm), 100*s.Share, probability(s.P), limit, search.SpreadAlpha)
+		why = fmt.Sprintf("%s: the largest variance, of %s, is %.0f %% of the sum, %s by Cochran's test, %s %g", says, a.label(s.Arm), 100*s.Share, pIs(s.P), limit, search.SpreadAlpha)
 	}
 	if a.Pooled {
 		return fmt.Sprintf("by the additive model, network + seed, with one residual for all (%s points, %s %s), because %s", decimals(a.Model.Spread()), count(a.Model.Degrees, "degree"), holm, why)
@@ -454,7 +457,7 @@ func (a analysis) facts() (list [][2]string) {
 		}
 		text := fmt.Sprintf("%s less %s: %s points", a.label(c.A), a.label(c.B), difference2(c))
 		if !math.IsNaN(c.P) {
-			text += fmt.Sprintf(", p = %s, Holm-corrected %s", probability(c.P), probability(c.Holm))
+			text += fmt.Sprintf(", %s, Holm-corrected %s", pIs(c.P), probability(c.Holm))
 		}
 		switch c.Test {
 		case search.AdditiveTest:
@@ -547,6 +550,14 @@ func difference2(c search.Comparison) string {
 		return fmt.Sprintf("%+.2f", c.Difference)
 	}
 	return fmt.Sprintf("%+.2f ± %.2f", c.Difference, c.Half)
+}
+
+// pIs is a p value in words: "p = 0.012" or "p < 0.001".
+func pIs(p float64) string {
+	if p < 0.001 {
+		return "p < 0.001"
+	}
+	return "p = " + probability(p)
 }
 
 func probability(p float64) string {

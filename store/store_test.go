@@ -417,7 +417,7 @@ func TestRecord(t *testing.T) {
 		db, _, _, trials := planned(t)
 		attempt := begin(t, db, trials[0])
 		for _, e := range []search.Epoch{{Number: 1, ValidationLoss: math.NaN()}, {Number: 1, TestLoss: math.NaN()}} {
-			wantError(t, db.Record(t.Context(), attempt, e, search.Checkpoint{Epoch: 1}), "record epoch 1", "want no NaN")
+			wantError(t, db.Record(t.Context(), attempt, e, search.Checkpoint{Epoch: 1}), "record epoch 1", "want 0 or more, and no NaN")
 		}
 		record(t, db, attempt, 1)
 	})

@@ -316,8 +316,8 @@ func (db *DB) record(ctx context.Context, who identity, attempt int64, e search.
 
 func putEpoch(ctx context.Context, tx *sql.Tx, trial, attempt int64, e search.Epoch) error {
 	// NULL is "not recorded" in these two, so NaN cannot be kept.
-	if math.IsNaN(e.ValidationLoss) || math.IsNaN(e.TestLoss) {
-		return fmt.Errorf("epoch %d: its validation_loss is %g and its test_loss %g: want no NaN, a loss that is none is infinite", e.Number, e.ValidationLoss, e.TestLoss)
+	if !(e.ValidationLoss >= 0 && e.TestLoss >= 0) {
+		return fmt.Errorf("epoch %d: its validation_loss is %g and its test_loss %g: want 0 or more, and no NaN: a loss that is none is infinite", e.Number, e.ValidationLoss, e.TestLoss)
 	}
 	// NaN would be bound as NULL all the same; said here because scanning
 	// has to undo it. Infinities are stored as they are.

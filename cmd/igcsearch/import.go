@@ -10,7 +10,9 @@ import (
 	"io"
 	"math"
 	"os"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -31,8 +33,10 @@ func newImportCommand() *cobra.Command {
 		Short: "Store results that export wrote as csv or json",
 		Long: `import stores the results that igcsearch export wrote, of trials that the database
 has none of; those that it has must be the same. What is imported is marked as
-such. json has the settings of its study; csv has none, so --study says which it
-is of. A trial that was not finished starts anew when it is trained, for an export
+such. json has the settings of its study and wants no pictures; csv has none, so
+--study says which it is of, and the pictures of that are read. A csv without the
+losses of evaluations is from an older igcsearch, which decayed "weights" only: so
+does the study then, unless --set weight_decay_on says otherwise. A trial that was not finished starts anew when it is trained, for an export
 has no checkpoints.`,
 		Example: `  igcsearch export quickstart --format json --epochs --times > results.json
   igcsearch import results.json --db copy.db`,
@@ -68,7 +72,15 @@ func runImport(ctx context.Context, o importOptions, stdout, stderr io.Writer) e
 		if study, err = loadStudy(o.study, o.set); err != nil {
 			return err
 		}
-		rows, err = readCSV(text)
+		var older bool
+		if rows, older, err = readCSV(text); older && !slices.ContainsFunc(o.set, func(s string) bool { return strings.HasPrefix(s, "weight_decay_on=") }) {
+			study.WeightDecayOn = ""
+			warning := `an older igcsearch exported this: it is stored as trained with weight_decay_on = "weights"`
+			if study.Dataset == "synthetic" {
+				warning += ", and its synthetic pictures were others than those that are stored with it: do not train on"
+			}
+			printWarnings(stderr, study.Name, []string{warning})
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("import %s: %w: want what igcsearch export wrote", o.file, err)
@@ -182,13 +194,15 @@ func group(study search.Study, trials []search.Trial, rows []importRow) ([]searc
 	return list, nil
 }
 
-func readCSV(text []byte) ([]importRow, error) {
+// readCSV returns also whether an older igcsearch wrote it, which did not know the
+// losses of evaluations.
+func readCSV(text []byte) (rows []importRow, older bool, err error) {
 	all, err := csv.NewReader(bytes.NewReader(text)).ReadAll()
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if len(all) == 0 {
-		return nil, errors.New("it is empty")
+		return nil, false, errors.New("it is empty")
 	}
 	columns := map[string]int{}
 	for i, name := range all[0] {
@@ -204,10 +218,10 @@ func readCSV(text []byte) ([]importRow, error) {
 	}
 	for _, name := range need {
 		if _, ok := columns[name]; !ok {
-			return nil, fmt.Errorf("it has no column %s", name)
+			return nil, false, fmt.Errorf("it has no column %s", name)
 		}
 	}
-	var rows []importRow
+	_, losses := columns["test_loss"]
 	for n, fields := range all[1:] {
 		var bad error
 		field := func(name string) string { return fields[columns[name]] }
@@ -242,11 +256,11 @@ func readCSV(text []byte) ([]importRow, error) {
 			r.pair = space.Pair{L: number("L"), M: number("M")}
 		}
 		if bad != nil {
-			return nil, bad
+			return nil, false, bad
 		}
 		rows = append(rows, r)
 	}
-	return rows, nil
+	return rows, !losses, nil
 }
 
 func readJSON(text []byte) (search.Study, []importRow, error) {

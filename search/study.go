@@ -533,15 +533,16 @@ func (s Study) buildable() error {
 // brings them to their one form: settings that older versions did not have are left
 // out where they say what those versions did.
 func (s *Study) normalizeTraining(check func(ok bool, format string, a ...any)) {
-	one := func(key string, value *string, old string, others ...string) {
+	one := func(key string, value *string, others ...string) {
+		old := olden[key]
 		if *value == old {
 			*value = ""
 		}
-		check(*value == "" || slices.Contains(others, *value), "%s %q: want %q", key, *value, append([]string{old}, others...))
+		check(*value == "" || slices.Contains(others, *value), `%s %q: want "%s" or "%s"`, key, *value, strings.Join(append([]string{old}, others[:len(others)-1]...), `", "`), others[len(others)-1])
 	}
-	one("weight_decay_on", &s.WeightDecayOn, DecayWeights, DecayAll)
-	one("schedule", &s.Schedule, ScheduleStep, ScheduleLinear, ScheduleCosine)
-	one("bn_statistics", &s.BNStatistics, BNRunning, BNPrecise)
+	one("weight_decay_on", &s.WeightDecayOn, DecayAll)
+	one("schedule", &s.Schedule, ScheduleLinear, ScheduleCosine)
+	one("bn_statistics", &s.BNStatistics, BNPrecise)
 	if s.Schedule != "" {
 		s.Drops = nil
 	}
@@ -746,6 +747,10 @@ func (s Study) Fingerprint() string {
 	return hex.EncodeToString(sum[:])
 }
 
+// olden are the values of settings that older versions did not have, and that are
+// stored as "".
+var olden = map[string]string{"weight_decay_on": DecayWeights, "schedule": ScheduleStep, "bn_statistics": BNRunning}
+
 // Diff lists the settings in which two normalised studies differ, one line
 // each, "epochs: 400 there, 20 here"; empty if their fingerprints agree.
 func Diff(there, here Study) []string {
@@ -760,7 +765,8 @@ func Diff(there, here Study) []string {
 		key, _, _ := strings.Cut(tag, ",")
 		differ := func(key string, x, y any) {
 			if a, b := fmt.Sprint(x), fmt.Sprint(y); a != b {
-				lines = append(lines, fmt.Sprintf("%s: %s there, %s here", key, cmp.Or(a, "not set"), cmp.Or(b, "not set")))
+				none := cmp.Or(olden[key], "not set")
+				lines = append(lines, fmt.Sprintf("%s: %s there, %s here", key, cmp.Or(a, none), cmp.Or(b, none)))
 			}
 		}
 		if f.Type.Kind() != reflect.Struct {

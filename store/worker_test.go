@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -208,11 +209,6 @@ func TestClock(t *testing.T) {
 func TestStopped(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "a.db")
-	c := command("slowly", path)
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { c.Process.Kill(); c.Wait() }()
 	s, trials := endless()
 	db := open(t, path)
 	db.SetLease(shortLease)
@@ -221,6 +217,18 @@ func TestStopped(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	c := command("slowly", path)
+	var said bytes.Buffer
+	c.Stdout, c.Stderr = &said, &said
+	defer func() {
+		if t.Failed() {
+			t.Logf("the child said: %s", said.String())
+		}
+	}()
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { c.Process.Kill(); c.Wait() }()
 	wait(t, db, s.Name, 0, search.Running)
 	for poll(t, db, s.Name)[0].Epoch == 0 { // there must be a checkpoint to go on from
 		time.Sleep(time.Millisecond)

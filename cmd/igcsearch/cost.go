@@ -86,6 +86,8 @@ type cost struct {
 
 	left, epochs, evaluations int // trials that are not finished; theirs
 	done                      int // epochs
+	// share of the rest that max_epochs lets train.
+	share float64
 }
 
 // newCost measures networks, as many as the time is enough for; the others are
@@ -119,6 +121,13 @@ func (c *cost) count() {
 		c.epochs += t.Epochs - t.Epoch
 		c.evaluations += c.evaluationsAfter(t.Epochs) - c.evaluationsAfter(t.Epoch)
 	}
+	c.share = 1
+	if most := c.study.MaxEpochs; most > 0 && c.epochs > 0 {
+		if to := max(0, most-c.done); to < c.epochs {
+			c.share = float64(to) / float64(c.epochs)
+			c.epochs, c.evaluations = to, int(math.Ceil(c.share*float64(c.evaluations)))
+		}
+	}
 }
 
 // predict estimates the time by what was measured, else by what is recorded, which
@@ -140,6 +149,7 @@ func (c *cost) predict() {
 		}
 	}
 	c.forecast = search.Predict(works, min(c.workers, c.left))
+	c.forecast.Seconds *= c.share
 }
 
 // training are the seconds of a whole training.

@@ -110,13 +110,23 @@ func TestCost(t *testing.T) {
 	if f := c.forecast; !f.Known || f.Seconds < 191.999 || f.Seconds > 192.001 {
 		t.Errorf("%+v, want 192 s", f)
 	}
-	// 40 epochs, checkpoints of four trials and of two that train.
-	if got, want := c.databaseBytes(), 102_400+40*66+6e6; got != want {
+	// 40 epochs, two checkpoints of four trials and of two that train.
+	if got, want := c.databaseBytes(), 102_400+40*82+12e6; got != want {
 		t.Errorf("%.0f bytes, want %.0f", got, want)
 	}
 	c.study.CheckpointQuota = 3e6
-	if got, want := c.databaseBytes(), 102_400+40*66+3e6; got != want {
+	if got, want := c.databaseBytes(), 102_400+40*82+3e6; got != want {
 		t.Errorf("%.0f bytes with a quota, want %.0f", got, want)
+	}
+	most := *c
+	most.epochs, most.evaluations, most.left, most.done = 0, 0, 0, 0
+	most.prepared = &prepared{}
+	*most.prepared = *c.prepared
+	most.study.MaxEpochs = 22 // 6 more, a quarter of the rest
+	most.count()
+	most.predict()
+	if f := most.forecast; most.epochs != 6 || most.evaluations != 2 || f.Seconds < 47.999 || f.Seconds > 48.001 {
+		t.Errorf("of at most 22 epochs: %d epochs, %d evaluations, %+v, want 6, 2 and 48 s", most.epochs, most.evaluations, f)
 	}
 	if line, want := c.line(), "study: 3 trials, 24 epochs, 23808 training pictures to go: roughly 3m12s (by a few steps of 2 of its networks, 2 at once); the database gets about 3.1 MB"; line != want {
 		t.Errorf("%q, want %q", line, want)

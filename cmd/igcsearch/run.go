@@ -321,7 +321,7 @@ func finish(ctx context.Context, o runOptions, db *store.DB, r results, stderr i
 		fmt.Fprintf(stderr, "figure    %s\n", o.figure)
 	}
 	name := o.named(r.study.Name)
-	fmt.Fprintf(stderr, "database  %s\nnext      %s plot %s -o figure.svg\n          %s export %s --format csv\n", o.db, program(), name, program(), name)
+	fmt.Fprintf(stderr, "database  %s\nnext      %s analyze %s\n          %s plot %s -o figure.svg\n          %s export %s --format csv\n", o.db, program(), name, program(), name, program(), name)
 	return nil
 }
 

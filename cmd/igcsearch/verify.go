@@ -72,6 +72,9 @@ func runVerify(ctx context.Context, o verifyOptions, stdout, stderr io.Writer) e
 		return err
 	}
 	if len(v.isas) > 0 && !slices.ContainsFunc(strings.Split(ours, ", "), func(isa string) bool { return slices.Contains(v.isas, isa) }) {
+		if !slices.ContainsFunc(v.isas, func(isa string) bool { return isa != "" }) {
+			return fmt.Errorf("%s: it was imported, and an export does not say whose bits its results are: verify it where it was trained", v)
+		}
 		return fmt.Errorf("%s: it ran on %s, this would be %s, which has other bits: choose by --device, or by IGC_ISA", v, strings.Join(v.isas, ", "), ours)
 	}
 	// One training has all cores: their number changes no bit.

@@ -18,6 +18,7 @@ import (
 
 	"igcsearch/plots"
 	"igcsearch/search"
+	"igcsearch/search/analysis"
 	"igcsearch/space"
 	"igcsearch/store"
 )
@@ -517,11 +518,11 @@ const (
 // costs are what --cost chooses.
 var costs = map[string]struct {
 	label string
-	of    func(search.Costs) float64 // 0: unknown
+	of    func(analysis.Costs) float64 // 0: unknown
 }{
-	costMultiplyAdds: {"multiply–adds of a picture (millions)", func(c search.Costs) float64 { return c.MultiplyAdds / 1e6 }},
-	costParams:       {"parameters of the network (thousands)", func(c search.Costs) float64 { return c.Params / 1e3 }},
-	costSeconds:      {"training time of a picture (ms)", func(c search.Costs) float64 { return c.Seconds * 1e3 }},
+	costMultiplyAdds: {"multiply–adds of a picture (millions)", func(c analysis.Costs) float64 { return c.MultiplyAdds / 1e6 }},
+	costParams:       {"parameters of the network (thousands)", func(c analysis.Costs) float64 { return c.Params / 1e3 }},
+	costSeconds:      {"training time of a picture (ms)", func(c analysis.Costs) float64 { return c.Seconds * 1e3 }},
 }
 
 // costPoints are the networks that have a result, with one of their costs.

@@ -1,4 +1,4 @@
-package search
+package analysis
 
 import (
 	"math"
@@ -16,7 +16,7 @@ import (
 const Alpha = 1 - confidence
 
 const (
-	// SpreadAlpha is the level of the check whether the spreads of the arms may be
+	// SpreadAlpha is the level of the check whether the spreads of the samples may be
 	// pooled. It is high because an unequal spread that is not found does more harm
 	// than an equal one that is not used: docs/analysis.md has the simulations.
 	SpreadAlpha = 0.2
@@ -41,8 +41,8 @@ type Costs struct {
 	Seconds      float64 // measured, of a training step divided by its pictures
 }
 
-// Arm is what a study measured of one of its networks.
-type Arm struct {
+// Sample is what a study measured of one of its networks.
+type Sample struct {
 	// Pair is zero where networks are not compared by their M.
 	Pair     space.Pair
 	Scores   []Score // by rising seed, each once
@@ -51,14 +51,14 @@ type Arm struct {
 	Costs    Costs
 }
 
-// Mean sums up the scores of an arm, in percent. Std has n − 1 in the
+// Summary sums up the scores of a sample, in percent. Std has n − 1 in the
 // denominator; Low and High are the 95 % interval. What n does not allow is NaN.
-type Mean struct {
+type Summary struct {
 	N                    int
 	Mean, Std, Low, High float64
 }
 
-// Test is how two arms were compared.
+// Test is how two samples were compared.
 type Test string
 
 const (
@@ -68,9 +68,9 @@ const (
 	WelchTest    Test = "welch"    // fewer than two seeds are common
 )
 
-// Comparison is how much more accurate arm A is than arm B.
+// Comparison is how much more accurate sample A is than sample B.
 type Comparison struct {
-	A, B int // indices of the arms
+	A, B int // indices of the samples
 	Test Test
 	// Difference in percentage points by the model of the test, with the half width
 	// of its 95 % interval, the two-sided P and the degrees of freedom; all but the
@@ -81,11 +81,11 @@ type Comparison struct {
 	// Detectable is the smallest difference, in points, that the test finds with
 	// the probability Power if it is the smallest P of those made together.
 	Detectable float64
-	// Common is the number of seeds that both arms have.
+	// Common is the number of seeds that both samples have.
 	Common int
 }
 
-// Verdict is what the comparison with the best says of an arm.
+// Verdict is what the comparison with the best says of a sample.
 type Verdict string
 
 const (
@@ -96,73 +96,73 @@ const (
 	TooLittle    Verdict = "too little to tell" // docs/analysis.md has the rule
 )
 
-// Curve is a concave parabola through the accuracies: at x = log2 M they are
+// Parabola is a concave parabola through the accuracies: at x = log2 M they are
 // At[0] + At[1]·x + At[2]·x² percent, At[2] ≤ 0.
-type Curve struct {
+type Parabola struct {
 	At [3]float64
 	// Straight is set if the least squares would bend up: then At[2] is 0 and
 	// the peak is an end.
 	Straight bool
-	// Peak is the M, between the smallest and the largest of the arms, where
+	// Peak is the M, between the smallest and the largest of the samples, where
 	// the curve is highest, and Height its percent there. Low and High are the
 	// ends of its 95 % bootstrap interval, NaN if there are fewer than two seeds.
 	Peak, Height, Low, High float64
 }
 
-// Analysis is what the accuracies of a study say. Slices are as long as Arms.
-type Analysis struct {
-	Arms  []Arm
-	Means []Mean
+// Findings is what the accuracies of a study say. Slices are as long as Samples.
+type Findings struct {
+	Samples   []Sample
+	Summaries []Summary
 	// Model is the additive model of all scores. Pooled says that its residual is
-	// the spread of all arms, which Spreads allows.
+	// the spread of all samples, which Spreads allows.
 	Model   Additive
 	Spreads Spreads
 	Pooled  bool
-	// Spread is the standard deviation of an arm's scores over seeds, pooled over
-	// all arms, with its degrees of freedom: what the seeds share is part of it. NaN
-	// if no arm has two scores.
+	// Spread is the standard deviation of a sample's scores over seeds, pooled over
+	// all samples, with its degrees of freedom: what the seeds share is part of it. NaN
+	// if no sample has two scores.
 	Spread, Degrees float64
-	// Best is the arm that is ahead of every other by most; without a score at all
-	// it is −1. Arms of one seed, or most of whose trials diverged, are the best
+	// Best is the sample that is ahead of every other by most; without a score at all
+	// it is −1. Samples of one seed, or most of whose trials diverged, are the best
 	// only if there are no others.
 	Best int
-	// Against compares the best with each arm, corrected for their number.
+	// Against compares the best with each sample, corrected for their number.
 	Against  []Comparison
 	Verdicts []Verdict
 	// Tells is the largest Detectable, in points, of a comparison that tells enough
-	// to call two arms not separated.
+	// to call two samples not separated.
 	Tells float64
-	// Front are the arms than which none is as accurate and as cheap and better
-	// in one of it, by means. Costs that some arm does not know are left out.
+	// Front are the samples than which none is as accurate and as cheap and better
+	// in one of it, by means. Costs that some sample does not know are left out.
 	Front []bool
-	// Paper compares M = 2 with M = 1, and M = 2 with L = 1, of each the arm
-	// with the highest mean; without those that there are no arms of.
+	// Paper compares M = 2 with M = 1, and M = 2 with L = 1, of each the sample
+	// with the highest mean; without those that there are no samples of.
 	Paper []Comparison
 	// Curve is nil for fewer than three M.
-	Curve *Curve
+	Curve *Parabola
 }
 
-// Analyze sums up the arms of one study. It is a pure function: what it draws are
+// Analyze sums up the samples of one study. It is a pure function: what it draws are
 // the same numbers each time.
-func Analyze(arms []Arm) Analysis {
-	a := Analysis{Arms: arms, Best: -1, Means: make([]Mean, len(arms)), Against: make([]Comparison, len(arms)),
-		Verdicts: make([]Verdict, len(arms)), Front: make([]bool, len(arms)), Spread: math.NaN(), Degrees: math.NaN(), Tells: math.NaN()}
-	if !slices.ContainsFunc(arms, func(arm Arm) bool { return len(arm.Scores) > 0 }) {
+func Analyze(samples []Sample) Findings {
+	a := Findings{Samples: samples, Best: -1, Summaries: make([]Summary, len(samples)), Against: make([]Comparison, len(samples)),
+		Verdicts: make([]Verdict, len(samples)), Front: make([]bool, len(samples)), Spread: math.NaN(), Degrees: math.NaN(), Tells: math.NaN()}
+	if !slices.ContainsFunc(samples, func(sample Sample) bool { return len(sample.Scores) > 0 }) {
 		return a
 	}
-	a.Model = FitAdditive(arms)
+	a.Model = FitAdditive(samples)
 	a.Spreads = a.Model.Spreads()
 	a.Pooled = a.Spreads.P > SpreadAlpha
 	a.Spread, a.Degrees = a.pool()
-	for i := range arms {
-		a.Means[i] = a.mean(i)
+	for i := range samples {
+		a.Summaries[i] = a.mean(i)
 	}
 	a.Best = a.best()
-	for i := range arms {
+	for i := range samples {
 		a.Against[i] = a.Compare(a.Best, i)
 	}
 	Correct(a.Against)
-	a.Tells = Telling * (100 - a.Means[a.Best].Mean)
+	a.Tells = Telling * (100 - a.Summaries[a.Best].Mean)
 	for i, c := range a.Against {
 		a.Verdicts[i] = a.verdict(c)
 	}
@@ -174,19 +174,19 @@ func Analyze(arms []Arm) Analysis {
 		}
 	}
 	Correct(a.Paper)
-	a.Curve = fitCurve(arms)
+	a.Curve = fitCurve(samples)
 	return a
 }
 
-// pool returns the standard deviation of an arm's scores over seeds, and its
+// pool returns the standard deviation of a sample's scores over seeds, and its
 // degrees of freedom by Satterthwaite ("An approximate distribution of estimates
 // of variance components", Biometrics Bulletin 2, 1946): its square is that of
 // the seeds and that of the noise, of which the first is known less well, as all
-// arms share the seeds.
-func (a Analysis) pool() (spread, degrees float64) {
+// samples share the seeds.
+func (a Findings) pool() (spread, degrees float64) {
 	within, all := 0., 0.
-	for _, arm := range a.Arms {
-		if v := percents(arm.Scores); len(v) > 1 {
+	for _, sample := range a.Samples {
+		if v := percents(sample.Scores); len(v) > 1 {
 			within += stat.Variance(v, nil) * float64(len(v)-1)
 			all += float64(len(v) - 1)
 		}
@@ -205,9 +205,9 @@ func (a Analysis) pool() (spread, degrees float64) {
 	return math.Sqrt(within / all), within * within / parts
 }
 
-func (a Analysis) mean(i int) Mean {
-	v := percents(a.Arms[i].Scores)
-	m := Mean{N: len(v), Mean: stat.Mean(v, nil), Std: math.NaN(), Low: math.NaN(), High: math.NaN()}
+func (a Findings) mean(i int) Summary {
+	v := percents(a.Samples[i].Scores)
+	m := Summary{N: len(v), Mean: stat.Mean(v, nil), Std: math.NaN(), Low: math.NaN(), High: math.NaN()}
 	if len(v) < 2 {
 		return m
 	}
@@ -217,21 +217,21 @@ func (a Analysis) mean(i int) Mean {
 		spread, degrees = a.Spread, a.Degrees
 	}
 	if !isNoise(spread, 100) {
-		m.Low, m.High = boundedInterval(m.Mean, spread/math.Sqrt(float64(len(v))), degrees, a.Arms[i].Pictures)
+		m.Low, m.High = boundedInterval(m.Mean, spread/math.Sqrt(float64(len(v))), degrees, a.Samples[i].Pictures)
 	}
 	return m
 }
 
-// reliable reports whether the scores of an arm can be told from luck: one seed
+// reliable reports whether the scores of a sample can be told from luck: one seed
 // has no spread, and where most trials diverged the rest are a choice of good ones.
-func (a Analysis) reliable(i int) bool {
-	return a.Means[i].N > 1 && a.Arms[i].Diverged < a.Means[i].N
+func (a Findings) reliable(i int) bool {
+	return a.Summaries[i].N > 1 && a.Samples[i].Diverged < a.Summaries[i].N
 }
 
 // verdict is that of a comparison with the best.
-func (a Analysis) verdict(c Comparison) Verdict {
+func (a Findings) verdict(c Comparison) Verdict {
 	switch {
-	case a.Means[c.B].N == 0:
+	case a.Summaries[c.B].N == 0:
 		return NoScore
 	case c.B == a.Best:
 		return TheBest
@@ -251,11 +251,11 @@ func percents(scores []Score) []float64 {
 	return v
 }
 
-// Compare tests arm i against arm j with the spread of all arms if that may be
+// Compare tests sample i against sample j with the spread of all samples if that may be
 // pooled, else over the seeds that both have, because what a seed adds to both
-// falls out of the difference; without two of them by Welch. An arm of one seed
+// falls out of the difference; without two of them by Welch. A sample of one seed
 // is not tested: nobody knows whether it has the spread of the others.
-func (a Analysis) Compare(i, j int) Comparison {
+func (a Findings) Compare(i, j int) Comparison {
 	nan := math.NaN()
 	c := Comparison{A: i, B: j, Half: nan, P: nan, Degrees: nan, Holm: nan, Detectable: nan}
 	if i == j {
@@ -264,7 +264,7 @@ func (a Analysis) Compare(i, j int) Comparison {
 	c.Difference = a.ahead(i, j)
 	d := a.differences(i, j)
 	c.Common = len(d)
-	x, y := percents(a.Arms[i].Scores), percents(a.Arms[j].Scores)
+	x, y := percents(a.Samples[i].Scores), percents(a.Samples[j].Scores)
 	if a.modelled(i, j) {
 		if len(x) > 1 && len(y) > 1 {
 			_, se, _ := a.Model.Compare(i, j)
@@ -287,24 +287,24 @@ func (a Analysis) Compare(i, j int) Comparison {
 	return c
 }
 
-// modelled reports whether the additive model compares two arms.
-func (a Analysis) modelled(i, j int) bool { return a.Pooled && a.Model.table.connected(i, j) }
+// modelled reports whether the additive model compares two samples.
+func (a Findings) modelled(i, j int) bool { return a.Pooled && a.Model.table.connected(i, j) }
 
-// ahead is by how much arm i is ahead of arm j, by the model that compares them,
+// ahead is by how much sample i is ahead of sample j, by the model that compares them,
 // over common seeds if that is not the additive one.
-func (a Analysis) ahead(i, j int) float64 {
+func (a Findings) ahead(i, j int) float64 {
 	if a.modelled(i, j) {
 		return a.Model.Effects[i] - a.Model.Effects[j]
 	}
 	if d := a.differences(i, j); len(d) > 0 {
 		return stat.Mean(d, nil)
 	}
-	return a.Means[i].Mean - a.Means[j].Mean
+	return a.Summaries[i].Mean - a.Summaries[j].Mean
 }
 
-// differences are those of arm i to arm j, of the seeds that both have.
-func (a Analysis) differences(i, j int) (d []float64) {
-	x, y := a.Arms[i].Scores, a.Arms[j].Scores
+// differences are those of sample i to sample j, of the seeds that both have.
+func (a Findings) differences(i, j int) (d []float64) {
+	x, y := a.Samples[i].Scores, a.Samples[j].Scores
 	for len(x) > 0 && len(y) > 0 {
 		switch {
 		case x[0].Seed < y[0].Seed:
@@ -341,12 +341,12 @@ func Correct(list []Comparison) {
 	}
 }
 
-// best compares by the model or over common seeds: a race drops arms after few
+// best compares by the model or over common seeds: a race drops samples after few
 // seeds, whose means may be high because those seeds were good for all.
-func (a Analysis) best() int {
+func (a Findings) best() int {
 	candidates := a.those(a.reliable)
 	if len(candidates) == 0 {
-		candidates = a.those(func(i int) bool { return a.Means[i].N > 0 })
+		candidates = a.those(func(i int) bool { return a.Summaries[i].N > 0 })
 	}
 	best, most := -1, math.Inf(-1)
 	for _, i := range candidates {
@@ -366,9 +366,9 @@ func (a Analysis) best() int {
 	return best
 }
 
-// those are the arms that something holds for.
-func (a Analysis) those(holds func(arm int) bool) (list []int) {
-	for i := range a.Arms {
+// those are the samples that something holds for.
+func (a Findings) those(holds func(sample int) bool) (list []int) {
+	for i := range a.Samples {
 		if holds(i) {
 			list = append(list, i)
 		}
@@ -376,41 +376,41 @@ func (a Analysis) those(holds func(arm int) bool) (list []int) {
 	return list
 }
 
-// highest is the arm of those pairs with the highest mean, −1 if none has one.
-func (a Analysis) highest(of func(space.Pair) bool) int {
+// highest is the sample of those pairs with the highest mean, −1 if none has one.
+func (a Findings) highest(of func(space.Pair) bool) int {
 	found := -1
-	for i, arm := range a.Arms {
-		if arm.Pair != (space.Pair{}) && a.Means[i].N > 0 && of(arm.Pair) && (found < 0 || a.Means[i].Mean > a.Means[found].Mean) {
+	for i, sample := range a.Samples {
+		if sample.Pair != (space.Pair{}) && a.Summaries[i].N > 0 && of(sample.Pair) && (found < 0 || a.Summaries[i].Mean > a.Summaries[found].Mean) {
 			found = i
 		}
 	}
 	return found
 }
 
-// Known are the costs that every arm with a score knows.
-func (a Analysis) Known() (params, multiplyAdds, seconds bool) {
+// Known are the costs that every sample with a score knows.
+func (a Findings) Known() (params, multiplyAdds, seconds bool) {
 	params, multiplyAdds, seconds = true, true, true
-	for i, arm := range a.Arms {
-		if a.Means[i].N > 0 {
-			params, multiplyAdds, seconds = params && arm.Costs.Params > 0, multiplyAdds && arm.Costs.MultiplyAdds > 0, seconds && arm.Costs.Seconds > 0
+	for i, sample := range a.Samples {
+		if a.Summaries[i].N > 0 {
+			params, multiplyAdds, seconds = params && sample.Costs.Params > 0, multiplyAdds && sample.Costs.MultiplyAdds > 0, seconds && sample.Costs.Seconds > 0
 		}
 	}
 	return params, multiplyAdds, seconds
 }
 
-// front marks the arms that no other dominates.
-func (a Analysis) front() []bool {
+// front marks the samples that no other dominates.
+func (a Findings) front() []bool {
 	params, multiplyAdds, seconds := a.Known()
-	values := make([][]float64, len(a.Arms)) // smaller is better in each; nil without a score
-	for i, arm := range a.Arms {
-		if a.Means[i].N == 0 {
+	values := make([][]float64, len(a.Samples)) // smaller is better in each; nil without a score
+	for i, sample := range a.Samples {
+		if a.Summaries[i].N == 0 {
 			continue
 		}
-		values[i] = []float64{-a.Means[i].Mean}
+		values[i] = []float64{-a.Summaries[i].Mean}
 		for _, cost := range []struct {
 			known bool
 			value float64
-		}{{params, arm.Costs.Params}, {multiplyAdds, arm.Costs.MultiplyAdds}, {seconds, arm.Costs.Seconds}} {
+		}{{params, sample.Costs.Params}, {multiplyAdds, sample.Costs.MultiplyAdds}, {seconds, sample.Costs.Seconds}} {
 			if cost.known {
 				values[i] = append(values[i], cost.value)
 			}
@@ -437,15 +437,15 @@ const bootstraps = 4000
 
 // fitCurve fits a concave parabola to all scores over log2 M by least squares,
 // and finds the interval of its peak by the bootstrap. Seeds are drawn as blocks,
-// each with its scores of all arms, because those share the seed's share of luck.
+// each with its scores of all samples, because those share the seed's share of luck.
 // The percentiles are those of the expanded percentile interval, which is
 // Student's where the plain one, too narrow for few seeds, is the normal
 // distribution's (Hesterberg, "What teachers should know about the bootstrap",
 // The American Statistician 69, 2015).
-func fitCurve(arms []Arm) *Curve {
+func fitCurve(samples []Sample) *Parabola {
 	var seeds []int
-	for _, arm := range arms {
-		for _, s := range arm.Scores {
+	for _, sample := range samples {
+		for _, s := range sample.Scores {
 			if !slices.Contains(seeds, s.Seed) {
 				seeds = append(seeds, s.Seed)
 			}
@@ -456,7 +456,7 @@ func fitCurve(arms []Arm) *Curve {
 	for _, seed := range seeds {
 		once[seed] = 1
 	}
-	c := parabola(arms, once)
+	c := parabola(samples, once)
 	if c == nil {
 		return nil
 	}
@@ -471,7 +471,7 @@ func fitCurve(arms []Arm) *Curve {
 		for range seeds {
 			times[seeds[random.IntN(len(seeds))]]++
 		}
-		if c := parabola(arms, times); c != nil {
+		if c := parabola(samples, times); c != nil {
 			peaks = append(peaks, c.Peak)
 		}
 	}
@@ -484,15 +484,15 @@ func fitCurve(arms []Arm) *Curve {
 
 // parabola counts the scores of each seed so many times; nil if fewer than
 // three M are left.
-func parabola(arms []Arm, times map[int]float64) *Curve {
-	var xs, ys, weights []float64 // of each arm: log2 M, mean, number of scores
-	for _, arm := range arms {
+func parabola(samples []Sample, times map[int]float64) *Parabola {
+	var xs, ys, weights []float64 // of each sample: log2 M, mean, number of scores
+	for _, sample := range samples {
 		sum, n := 0., 0.
-		for _, s := range arm.Scores {
+		for _, s := range sample.Scores {
 			sum, n = sum+times[s.Seed]*s.Percent, n+times[s.Seed]
 		}
-		if n > 0 && arm.Pair.M > 0 {
-			xs, ys, weights = append(xs, math.Log2(float64(arm.Pair.M))), append(ys, sum/n), append(weights, n)
+		if n > 0 && sample.Pair.M > 0 {
+			xs, ys, weights = append(xs, math.Log2(float64(sample.Pair.M))), append(ys, sum/n), append(weights, n)
 		}
 	}
 	distinct := slices.Clone(xs)
@@ -501,7 +501,7 @@ func parabola(arms []Arm, times map[int]float64) *Curve {
 		return nil
 	}
 	first, last := distinct[0], distinct[len(distinct)-1]
-	var c Curve
+	var c Parabola
 	copy(c.At[:], leastSquares(xs, ys, weights, 2))
 	if c.At[2] > 0 {
 		// The squares are convex in the coefficients: with the constraint the

@@ -1,4 +1,4 @@
-package search_test
+package analysis_test
 
 import (
 	"math"
@@ -10,16 +10,16 @@ import (
 
 	"gonum.org/v1/gonum/stat/distuv"
 
-	"igcsearch/search"
+	"igcsearch/search/analysis"
 	"igcsearch/space"
 )
 
-// arm has those percents of the seeds 0, 1, …; NaN is a seed that is missing.
-func arm(l, m int, percents ...float64) search.Arm {
-	a := search.Arm{Pair: space.Pair{L: l, M: m}}
+// sample has those percents of the seeds 0, 1, …; NaN is a seed that is missing.
+func sample(l, m int, percents ...float64) analysis.Sample {
+	a := analysis.Sample{Pair: space.Pair{L: l, M: m}}
 	for seed, v := range percents {
 		if !math.IsNaN(v) {
-			a.Scores = append(a.Scores, search.Score{Seed: seed, Percent: v})
+			a.Scores = append(a.Scores, analysis.Score{Seed: seed, Percent: v})
 		}
 	}
 	return a
@@ -29,15 +29,15 @@ func TestAnalyze(t *testing.T) {
 	t.Parallel()
 	missing := math.NaN()
 	t.Run("pairs seeds where spreads differ, and corrects for the number of pairs", func(t *testing.T) {
-		a := search.Analyze([]search.Arm{
-			arm(64, 1, 62, 60, 64, 58), // 2, 2.5, 2, 1.5 behind L40M2: significant
-			arm(40, 2, 64, 62.5, 66, 59.5),
-			arm(1, 23, 60, 66, 55, 59), // 4, −3.5, 11, .5 behind: 3 ± 9.8, not significant
+		a := analysis.Analyze([]analysis.Sample{
+			sample(64, 1, 62, 60, 64, 58), // 2, 2.5, 2, 1.5 behind L40M2: significant
+			sample(40, 2, 64, 62.5, 66, 59.5),
+			sample(1, 23, 60, 66, 55, 59), // 4, −3.5, 11, .5 behind: 3 ± 9.8, not significant
 		})
-		if a.Pooled || a.Spreads.Arm != 2 {
+		if a.Pooled || a.Spreads.Sample != 2 {
 			t.Fatalf("the spreads are %+v", a.Spreads)
 		}
-		if want := []search.Verdict{search.Separated, search.TheBest, search.TooLittle}; a.Best != 1 || !slices.Equal(a.Verdicts, want) {
+		if want := []analysis.Verdict{analysis.Separated, analysis.TheBest, analysis.TooLittle}; a.Best != 1 || !slices.Equal(a.Verdicts, want) {
 			t.Fatalf("best %d, verdicts %q", a.Best, a.Verdicts)
 		}
 		// Differences of mean 2 and deviation √(1/6): t = 2/(√(1/6)/2) = √96;
@@ -49,7 +49,7 @@ func TestAnalyze(t *testing.T) {
 		near(t, "difference", c.Difference, 2, 1e-12)
 		near(t, "p", c.P, p, 1e-9)
 		near(t, "corrected p", c.Holm, 2*p, 1e-9) // the smaller of two
-		if c.Test != search.PairedTest || c.Common != 4 || c.Degrees != 3 {
+		if c.Test != analysis.PairedTest || c.Common != 4 || c.Degrees != 3 {
 			t.Errorf("got %+v", c)
 		}
 		if len(a.Paper) != 2 || a.Paper[0].A != 1 || a.Paper[0].B != 0 || a.Paper[1].B != 2 {
@@ -58,11 +58,11 @@ func TestAnalyze(t *testing.T) {
 		near(t, "M = 2 against L = 1", a.Paper[1].Difference, 3, 1e-12)
 	})
 	t.Run("pools the spread of pairs where it may", func(t *testing.T) {
-		a := search.Analyze(penicillin())
+		a := analysis.Analyze(penicillin())
 		// C is ahead of A by 5 ± t(12)·√(2/5 · 226/12): t = 1.822 with 12 degrees of
 		// freedom; the 97.5 % point is 2.178813.
 		c := a.Against[0]
-		if !a.Pooled || a.Best != 2 || c.Test != search.AdditiveTest || c.Degrees != 12 {
+		if !a.Pooled || a.Best != 2 || c.Test != analysis.AdditiveTest || c.Degrees != 12 {
 			t.Fatalf("best %d, spreads %+v, compared %+v", a.Best, a.Spreads, c)
 		}
 		near(t, "difference", c.Difference, 5, 1e-12)
@@ -76,15 +76,15 @@ func TestAnalyze(t *testing.T) {
 		near(t, "its degrees of freedom", a.Degrees, 490.*490/(264.*264/4+226.*226/12), 1e-9)
 	})
 	t.Run("an interval of accuracy stays between 0 and 100", func(t *testing.T) {
-		a := search.Analyze([]search.Arm{arm(64, 1, 56.7, 81.4), arm(40, 2, 99, 100), arm(28, 3, 0, 0.5)})
-		for i, m := range a.Means {
+		a := analysis.Analyze([]analysis.Sample{sample(64, 1, 56.7, 81.4), sample(40, 2, 99, 100), sample(28, 3, 0, 0.5)})
+		for i, m := range a.Summaries {
 			if !(0 < m.Low && m.Low < m.Mean && m.Mean < m.High && m.High < 100) {
-				t.Errorf("arm %d: %+v", i, m)
+				t.Errorf("sample %d: %+v", i, m)
 			}
 		}
-		// Two arms are not pooled. Of 49 and 51 the standard error is 1, on the scale
+		// Two samples are not pooled. Of 49 and 51 the standard error is 1, on the scale
 		// 1/(100·¼) = .04; t of one degree at 97.5 % is 12.706205.
-		m := search.Analyze([]search.Arm{arm(64, 1, 49, 51), arm(40, 2, 10, 10)}).Means
+		m := analysis.Analyze([]analysis.Sample{sample(64, 1, 49, 51), sample(40, 2, 10, 10)}).Summaries
 		near(t, "low", m[0].Low, 100/(1+math.Exp(12.706205*.04)), 1e-5)
 		near(t, "high", m[0].High, 100/(1+math.Exp(-12.706205*.04)), 1e-5)
 		if !math.IsNaN(m[1].Low) || !math.IsNaN(m[1].High) {
@@ -92,89 +92,89 @@ func TestAnalyze(t *testing.T) {
 		}
 	})
 	t.Run("at a bound an interval counts half a picture", func(t *testing.T) {
-		arms := []search.Arm{arm(64, 1, 100, 100, 100), arm(40, 2, 99, 98, 99.5), arm(28, 3, 99.5, 98.5, 98), arm(12, 6, 97, 98.5, 98)}
-		if m := search.Analyze(arms).Means[0]; !math.IsNaN(m.Low) {
+		samples := []analysis.Sample{sample(64, 1, 100, 100, 100), sample(40, 2, 99, 98, 99.5), sample(28, 3, 99.5, 98.5, 98), sample(12, 6, 97, 98.5, 98)}
+		if m := analysis.Analyze(samples).Summaries[0]; !math.IsNaN(m.Low) {
 			t.Errorf("of an unknown number of pictures: %+v", m)
 		}
-		for i := range arms {
-			arms[i].Pictures = 1000
+		for i := range samples {
+			samples[i].Pictures = 1000
 		}
-		if a := search.Analyze(arms); !a.Pooled || a.Means[0].High != 100 || !(a.Means[0].Low > 0 && a.Means[0].Low < 100) {
-			t.Errorf("pooled %v, %+v", a.Pooled, a.Means[0])
+		if a := analysis.Analyze(samples); !a.Pooled || a.Summaries[0].High != 100 || !(a.Summaries[0].Low > 0 && a.Summaries[0].Low < 100) {
+			t.Errorf("pooled %v, %+v", a.Pooled, a.Summaries[0])
 		}
 	})
 	t.Run("the best is ahead by the model, not by the luck of its own seeds", func(t *testing.T) {
-		// Seeds 0 and 1 are good ones; an arm that a race dropped after them has
+		// Seeds 0 and 1 are good ones; a sample that a race dropped after them has
 		// the higher mean. Differences are 2 and 1.5.
-		a := search.Analyze([]search.Arm{arm(64, 1, 70, 71), arm(40, 2, 72, 72.5, 60, 61, 60)})
-		if a.Best != 1 || a.Against[0].Common != 2 || a.Against[0].Test != search.PairedTest {
+		a := analysis.Analyze([]analysis.Sample{sample(64, 1, 70, 71), sample(40, 2, 72, 72.5, 60, 61, 60)})
+		if a.Best != 1 || a.Against[0].Common != 2 || a.Against[0].Test != analysis.PairedTest {
 			t.Errorf("best %d, compared %+v", a.Best, a.Against[0])
 		}
 		near(t, "difference", a.Against[0].Difference, 1.75, 1e-12)
-		a = search.Analyze([]search.Arm{arm(64, 1, 70, 71), arm(40, 2, 72, 72.5, 60, 61, 60), arm(28, 3, 71, 72, 59.5, 60, 59.2)})
-		if a.Best != 1 || !a.Pooled || a.Against[0].Test != search.AdditiveTest {
+		a = analysis.Analyze([]analysis.Sample{sample(64, 1, 70, 71), sample(40, 2, 72, 72.5, 60, 61, 60), sample(28, 3, 71, 72, 59.5, 60, 59.2)})
+		if a.Best != 1 || !a.Pooled || a.Against[0].Test != analysis.AdditiveTest {
 			t.Errorf("best %d, spreads %+v, compared %+v", a.Best, a.Spreads, a.Against[0])
 		}
 	})
 	t.Run("seeds that are not common are compared by Welch", func(t *testing.T) {
-		a := search.Analyze([]search.Arm{arm(64, 1, 60, 61, missing, missing), arm(40, 2, missing, missing, 63, 64.5)})
-		difference, half, p, degrees := search.Welch([]float64{63, 64.5}, []float64{60, 61})
-		if got := a.Against[0]; got.Test != search.WelchTest || got.Common != 0 || got.Difference != difference || got.Half != half || got.P != p || got.Degrees != degrees {
+		a := analysis.Analyze([]analysis.Sample{sample(64, 1, 60, 61, missing, missing), sample(40, 2, missing, missing, 63, 64.5)})
+		difference, half, p, degrees := analysis.Welch([]float64{63, 64.5}, []float64{60, 61})
+		if got := a.Against[0]; got.Test != analysis.WelchTest || got.Common != 0 || got.Difference != difference || got.Half != half || got.P != p || got.Degrees != degrees {
 			t.Errorf("got %+v, want %g ± %g, p = %g", got, difference, half, p)
 		}
 	})
 	t.Run("one seed decides nothing", func(t *testing.T) {
-		a := search.Analyze([]search.Arm{arm(64, 1, 60), arm(40, 2, 65), arm(1, 23)})
-		want := []search.Verdict{search.TooLittle, search.TheBest, search.NoScore}
-		if a.Best != 1 || !slices.Equal(a.Verdicts, want) || !math.IsNaN(a.Against[0].P) || !math.IsNaN(a.Means[1].Std) {
+		a := analysis.Analyze([]analysis.Sample{sample(64, 1, 60), sample(40, 2, 65), sample(1, 23)})
+		want := []analysis.Verdict{analysis.TooLittle, analysis.TheBest, analysis.NoScore}
+		if a.Best != 1 || !slices.Equal(a.Verdicts, want) || !math.IsNaN(a.Against[0].P) || !math.IsNaN(a.Summaries[1].Std) {
 			t.Errorf("best %d, verdicts %q, %+v", a.Best, a.Verdicts, a.Against)
 		}
 	})
-	t.Run("verdicts of arms of which little is known", func(t *testing.T) {
-		arms := []search.Arm{
-			arm(64, 1, 60.2, 60, 59.8, 60.4, 59.6),
-			arm(40, 2, 60, 60.3, 59.7, 59.9, 60.3), // 0.04 ahead
-			arm(28, 3, 48.5),                       // 11.5 behind, one seed
-			arm(12, 6, 59.9, 60.1),                 // three diverged
-			arm(6, 9, 51, 50.8),                    // three diverged, and the others are far behind
-			arm(5, 10, 66),                         // one lucky seed
+	t.Run("verdicts of samples of which little is known", func(t *testing.T) {
+		samples := []analysis.Sample{
+			sample(64, 1, 60.2, 60, 59.8, 60.4, 59.6),
+			sample(40, 2, 60, 60.3, 59.7, 59.9, 60.3), // 0.04 ahead
+			sample(28, 3, 48.5),                       // 11.5 behind, one seed
+			sample(12, 6, 59.9, 60.1),                 // three diverged
+			sample(6, 9, 51, 50.8),                    // three diverged, and the others are far behind
+			sample(5, 10, 66),                         // one lucky seed
 		}
-		arms[3].Diverged, arms[4].Diverged = 3, 3
-		a := search.Analyze(arms)
-		want := []search.Verdict{search.NotSeparated, search.TheBest, search.TooLittle, search.TooLittle, search.Separated, search.TooLittle}
+		samples[3].Diverged, samples[4].Diverged = 3, 3
+		a := analysis.Analyze(samples)
+		want := []analysis.Verdict{analysis.NotSeparated, analysis.TheBest, analysis.TooLittle, analysis.TooLittle, analysis.Separated, analysis.TooLittle}
 		if !a.Pooled || !slices.Equal(a.Verdicts, want) {
 			t.Errorf("pooled %v, verdicts %q, want %q", a.Pooled, a.Verdicts, want)
 		}
 		near(t, "a tenth of the errors of the best", a.Tells, 0.1*(100-60.04), 1e-9)
 		if c := a.Against[2]; !math.IsNaN(c.P) || !math.IsNaN(c.Detectable) || math.Abs(c.Difference-11.5) > 0.5 {
-			t.Errorf("the arm of one seed: %+v", c)
+			t.Errorf("the sample of one seed: %+v", c)
 		}
 	})
 	t.Run("a test that finds large differences only tells too little", func(t *testing.T) {
 		// 7 points apart with a spread of about 9: the test could find 60.
-		a := search.Analyze([]search.Arm{arm(64, 1, 56, 81), arm(40, 2, 62, 80), arm(28, 3, 70, 80), arm(12, 6, 72, 77)})
+		a := analysis.Analyze([]analysis.Sample{sample(64, 1, 56, 81), sample(40, 2, 62, 80), sample(28, 3, 70, 80), sample(12, 6, 72, 77)})
 		for i, v := range a.Verdicts {
-			if i != a.Best && (v != search.TooLittle || !(a.Against[i].Detectable > a.Tells)) {
-				t.Errorf("arm %d: %q, %+v", i, v, a.Against[i])
+			if i != a.Best && (v != analysis.TooLittle || !(a.Against[i].Detectable > a.Tells)) {
+				t.Errorf("sample %d: %q, %+v", i, v, a.Against[i])
 			}
 		}
 	})
 	t.Run("without scores there is no best", func(t *testing.T) {
-		if a := search.Analyze([]search.Arm{arm(64, 1)}); a.Best != -1 || a.Curve != nil || a.Front[0] {
+		if a := analysis.Analyze([]analysis.Sample{sample(64, 1)}); a.Best != -1 || a.Curve != nil || a.Front[0] {
 			t.Errorf("got %+v", a)
 		}
 	})
 	t.Run("the front has who is not beaten in all", func(t *testing.T) {
-		arms := []search.Arm{arm(64, 1, 60), arm(40, 2, 62), arm(28, 3, 62), arm(1, 23, 50)}
-		for i, c := range []search.Costs{
+		samples := []analysis.Sample{sample(64, 1, 60), sample(40, 2, 62), sample(28, 3, 62), sample(1, 23, 50)}
+		for i, c := range []analysis.Costs{
 			{Params: 10, MultiplyAdds: 5, Seconds: 1},
 			{Params: 20, MultiplyAdds: 9, Seconds: 0}, // not measured: nobody's counts
 			{Params: 21, MultiplyAdds: 9, Seconds: 1},
 			{Params: 9, MultiplyAdds: 9, Seconds: 1},
 		} {
-			arms[i].Costs = c
+			samples[i].Costs = c
 		}
-		a := search.Analyze(arms)
+		a := analysis.Analyze(samples)
 		if want := []bool{true, true, false, true}; !slices.Equal(a.Front, want) {
 			t.Errorf("got %v, want %v", a.Front, want)
 		}
@@ -186,33 +186,33 @@ func TestAnalyze(t *testing.T) {
 
 func TestCurve(t *testing.T) {
 	t.Parallel()
-	// of returns arms at M = 1, 2, 4, 8 with f(log2 M) plus what each seed adds.
-	of := func(f func(x float64) float64, seeds ...float64) []search.Arm {
-		var arms []search.Arm
+	// of returns samples at M = 1, 2, 4, 8 with f(log2 M) plus what each seed adds.
+	of := func(f func(x float64) float64, seeds ...float64) []analysis.Sample {
+		var samples []analysis.Sample
 		for x := range 4 {
 			var v []float64
 			for _, s := range seeds {
 				v = append(v, f(float64(x))+s)
 			}
-			arms = append(arms, arm(10, 1<<x, v...))
+			samples = append(samples, sample(10, 1<<x, v...))
 		}
-		return arms
+		return samples
 	}
 	t.Run("finds the parabola that is there", func(t *testing.T) {
 		// 60 + 2x − x² is highest at x = 1, which is M = 2, with 61.
-		c := search.Analyze(of(func(x float64) float64 { return 60 + 2*x - x*x }, -1, 0, 1)).Curve
+		c := analysis.Analyze(of(func(x float64) float64 { return 60 + 2*x - x*x }, -1, 0, 1)).Curve
 		for i, want := range []float64{60, 2, -1} {
 			near(t, "coefficient", c.At[i], want, 1e-9)
 		}
 		near(t, "peak", c.Peak, 2, 1e-9)
 		near(t, "height", c.Height, 61, 1e-9)
-		// Seeds that lift all arms alike move no peak.
+		// Seeds that lift all samples alike move no peak.
 		near(t, "low", c.Low, 2, 1e-9)
 		near(t, "high", c.High, 2, 1e-9)
 	})
 	t.Run("what bends up becomes the best line, its peak an end", func(t *testing.T) {
 		// x² at 0, 1, 2, 3 has the line 3x − 1.
-		c := search.Analyze(of(func(x float64) float64 { return x * x }, 0)).Curve
+		c := analysis.Analyze(of(func(x float64) float64 { return x * x }, 0)).Curve
 		if !c.Straight || c.At[2] != 0 {
 			t.Errorf("got %+v", c)
 		}
@@ -224,41 +224,41 @@ func TestCurve(t *testing.T) {
 		}
 	})
 	t.Run("a peak outside is at the end", func(t *testing.T) {
-		c := search.Analyze(of(func(x float64) float64 { return 60 - 2*x - x*x }, 0)).Curve
+		c := analysis.Analyze(of(func(x float64) float64 { return 60 - 2*x - x*x }, 0)).Curve
 		near(t, "peak", c.Peak, 1, 1e-9)
 		near(t, "height", c.Height, 60, 1e-9)
 	})
 	t.Run("two M have none", func(t *testing.T) {
-		if c := search.Analyze([]search.Arm{arm(64, 1, 60), arm(40, 2, 61), arm(39, 2, 60)}).Curve; c != nil {
+		if c := analysis.Analyze([]analysis.Sample{sample(64, 1, 60), sample(40, 2, 61), sample(39, 2, 60)}).Curve; c != nil {
 			t.Errorf("got %+v", c)
 		}
 	})
 	t.Run("the same numbers have the same interval, and it has the peak in it", func(t *testing.T) {
 		random := rand.New(rand.NewPCG(7, 7))
-		arms := of(func(x float64) float64 { return 60 + 3*x - x*x }, 0, 0, 0, 0, 0)
-		for i := range arms {
-			for k := range arms[i].Scores {
-				arms[i].Scores[k].Percent += random.NormFloat64()
+		samples := of(func(x float64) float64 { return 60 + 3*x - x*x }, 0, 0, 0, 0, 0)
+		for i := range samples {
+			for k := range samples[i].Scores {
+				samples[i].Scores[k].Percent += random.NormFloat64()
 			}
 		}
-		a, b := search.Analyze(arms).Curve, search.Analyze(arms).Curve
+		a, b := analysis.Analyze(samples).Curve, analysis.Analyze(samples).Curve
 		if !reflect.DeepEqual(a, b) || !(a.Low < a.Peak && a.Peak < a.High) {
 			t.Errorf("%+v, then %+v", a, b)
 		}
 	})
 }
 
-// studyOf draws a study: means and spreads of its arms, and what a seed adds to
-// all of them. The correlation of two arms was 0.01 to 0.11 in recorded studies.
-func studyOf(random *rand.Rand, seeds int, means, spreads []float64) []search.Arm {
-	arms := make([]search.Arm, len(means))
+// studyOf draws a study: means and spreads of its samples, and what a seed adds to
+// all of them. The correlation of two samples was 0.01 to 0.11 in recorded studies.
+func studyOf(random *rand.Rand, seeds int, means, spreads []float64) []analysis.Sample {
+	samples := make([]analysis.Sample, len(means))
 	for s := range seeds {
 		luck := 0.2 * random.NormFloat64()
 		for i, mean := range means {
-			arms[i].Scores = append(arms[i].Scores, search.Score{Seed: s, Percent: mean + luck + spreads[i]*random.NormFloat64()})
+			samples[i].Scores = append(samples[i].Scores, analysis.Score{Seed: s, Percent: mean + luck + spreads[i]*random.NormFloat64()})
 		}
 	}
-	return arms
+	return samples
 }
 
 // TestErrorsOfComparisons simulates studies of nine pairs with known means and
@@ -291,9 +291,9 @@ func TestErrorsOfComparisons(t *testing.T) {
 			lost, missed, pooled := make([]float64, len(levels)), make([]float64, len(levels)), make([]float64, len(levels))
 			for _, means := range [][]float64{constant(9, equal), real} {
 				random := rand.New(rand.NewPCG(uint64(seeds), 11))
-				times := make([][9]int, len(levels)) // that an arm was told to be worse
+				times := make([][9]int, len(levels)) // that a sample was told to be worse
 				for range studies {
-					a := search.Analyze(studyOf(random, seeds, means, of.spreads))
+					a := analysis.Analyze(studyOf(random, seeds, means, of.spreads))
 					additive, paired := make([]float64, 9), make([]float64, 9)
 					for i := range 9 {
 						additive[i], paired[i] = math.NaN(), math.NaN()
@@ -303,12 +303,12 @@ func TestErrorsOfComparisons(t *testing.T) {
 						difference, se, _ := a.Model.Compare(a.Best, i)
 						additive[i] = 2 * distuv.StudentsT{Mu: 0, Sigma: 1, Nu: float64(a.Model.Degrees)}.CDF(-difference/se)
 						var d []float64
-						for k, s := range a.Arms[a.Best].Scores {
-							d = append(d, s.Percent-a.Arms[i].Scores[k].Percent)
+						for k, s := range a.Samples[a.Best].Scores {
+							d = append(d, s.Percent-a.Samples[i].Scores[k].Percent)
 						}
-						_, _, paired[i] = search.PairedT(d)
+						_, _, paired[i] = analysis.PairedT(d)
 					}
-					additive, paired = search.Holm(additive), search.Holm(paired)
+					additive, paired = analysis.Holm(additive), analysis.Holm(paired)
 					for k, level := range levels {
 						p := paired
 						if level < 1 && a.Spreads.P > level {
@@ -316,12 +316,12 @@ func TestErrorsOfComparisons(t *testing.T) {
 							pooled[k] += 0.5 / float64(studies)
 						}
 						for i := range p {
-							told := p[i] <= search.Alpha
+							told := p[i] <= analysis.Alpha
 							if told {
 								times[k][i]++
 							}
-							if level == search.SpreadAlpha && told != (a.Verdicts[i] == search.Separated) {
-								t.Fatalf("arm %d is %q, p = %g, spreads %+v", i, a.Verdicts[i], p[i], a.Spreads)
+							if level == analysis.SpreadAlpha && told != (a.Verdicts[i] == analysis.Separated) {
+								t.Fatalf("sample %d is %q, p = %g, spreads %+v", i, a.Verdicts[i], p[i], a.Spreads)
 							}
 						}
 					}
@@ -337,9 +337,9 @@ func TestErrorsOfComparisons(t *testing.T) {
 			for k, level := range levels {
 				t.Logf("%-24s %d seeds  level %4.2f: pooled in %5.1f %%, lost %4.1f %%, missed %4.1f %%", of.name, seeds, level, 100*pooled[k], 100*lost[k], 100*missed[k])
 			}
-			chosen := slices.Index(levels, search.SpreadAlpha)
+			chosen := slices.Index(levels, analysis.SpreadAlpha)
 			// The largest of nine is compared: four standard deviations.
-			if allowed := search.Alpha + 4*math.Sqrt(search.Alpha*(1-search.Alpha)/float64(studies)); seeds > 2 && lost[chosen] > allowed {
+			if allowed := analysis.Alpha + 4*math.Sqrt(analysis.Alpha*(1-analysis.Alpha)/float64(studies)); seeds > 2 && lost[chosen] > allowed {
 				t.Errorf("%s, %d seeds: the best is lost in %.1f %%", of.name, seeds, 100*lost[chosen])
 			}
 			if of.name == "equal" && seeds > 2 && missed[chosen] > 0.3 {
@@ -362,16 +362,16 @@ func TestPeakInterval(t *testing.T) {
 		for s := range luck {
 			luck[s] = random.NormFloat64()
 		}
-		var arms []search.Arm
+		var samples []analysis.Sample
 		for _, m := range []int{1, 2, 3, 6, 9, 10, 13, 16, 23} {
 			x := math.Log2(float64(m))
 			var v []float64
 			for s := range seeds {
 				v = append(v, 53+1.4*x-0.46*x*x+luck[s]+random.NormFloat64())
 			}
-			arms = append(arms, arm(1, m, v...))
+			samples = append(samples, sample(1, m, v...))
 		}
-		if c := search.Analyze(arms).Curve; c.Low <= math.Exp2(1.4/0.92) && math.Exp2(1.4/0.92) <= c.High {
+		if c := analysis.Analyze(samples).Curve; c.Low <= math.Exp2(1.4/0.92) && math.Exp2(1.4/0.92) <= c.High {
 			hits++
 		}
 	}
@@ -410,17 +410,17 @@ func TestIntervalsOfAccuracies(t *testing.T) {
 			random := rand.New(rand.NewPCG(uint64(seeds), 21))
 			hits, all := 0, 0
 			for range studies {
-				arms := studyOf(random, seeds, constant(9, of.mean), of.spreads)
+				samples := studyOf(random, seeds, constant(9, of.mean), of.spreads)
 				for s := range seeds {
 					luck := 0.
 					if of.seed > 0.2 {
 						luck = of.seed * random.NormFloat64()
 					}
-					for i := range arms {
-						arms[i].Scores[s].Percent = min(100, max(0, arms[i].Scores[s].Percent+luck))
+					for i := range samples {
+						samples[i].Scores[s].Percent = min(100, max(0, samples[i].Scores[s].Percent+luck))
 					}
 				}
-				for _, m := range search.Analyze(arms).Means {
+				for _, m := range analysis.Analyze(samples).Summaries {
 					if all++; m.Low <= of.mean && of.mean <= m.High {
 						hits++
 					}

@@ -1,4 +1,4 @@
-package search_test
+package analysis_test
 
 import (
 	"math"
@@ -11,22 +11,22 @@ import (
 	"gonum.org/v1/gonum/stat"
 	"gonum.org/v1/gonum/stat/distuv"
 
-	"igcsearch/search"
+	"igcsearch/search/analysis"
 )
 
 // penicillin is the yield of four treatments in five blends: Box, Hunter and
 // Hunter, "Statistics for Experimenters", section 4.2. Their analysis of variance
 // has 70 of the treatments, 264 of the blends, and a residual of 226 with 12
 // degrees of freedom; the treatments' means are 84, 85, 89, 86.
-func penicillin() []search.Arm {
-	return []search.Arm{arm(64, 1, 89, 84, 81, 87, 79), arm(40, 2, 88, 77, 87, 92, 81), arm(28, 3, 97, 92, 87, 89, 80), arm(12, 6, 94, 79, 85, 84, 88)}
+func penicillin() []analysis.Sample {
+	return []analysis.Sample{sample(64, 1, 89, 84, 81, 87, 79), sample(40, 2, 88, 77, 87, 92, 81), sample(28, 3, 97, 92, 87, 89, 80), sample(12, 6, 94, 79, 85, 84, 88)}
 }
 
 func TestFitAdditive(t *testing.T) {
 	t.Parallel()
 	missing := math.NaN()
 	t.Run("of a textbook's complete table", func(t *testing.T) {
-		f := search.FitAdditive(penicillin())
+		f := analysis.FitAdditive(penicillin())
 		near(t, "residual", f.Squares, 226, 1e-9)
 		if f.Degrees != 12 {
 			t.Errorf("%d degrees of freedom, want 12", f.Degrees)
@@ -43,8 +43,8 @@ func TestFitAdditive(t *testing.T) {
 		// and Analysis of Experiments", section 4.4. The residual is 3.25 with 5
 		// degrees of freedom; the adjusted effects are 3·Q/8 of Q = −9/3, −7/3, −4/3,
 		// 20/3; a difference has the standard error √(2·3/8 · 0.65).
-		f := search.FitAdditive([]search.Arm{
-			arm(4, 1, 73, 74, missing, 71), arm(4, 2, missing, 75, 67, 72), arm(4, 3, 73, 75, 68, missing), arm(4, 4, 75, missing, 72, 75),
+		f := analysis.FitAdditive([]analysis.Sample{
+			sample(4, 1, 73, 74, missing, 71), sample(4, 2, missing, 75, 67, 72), sample(4, 3, 73, 75, 68, missing), sample(4, 4, 75, missing, 72, 75),
 		})
 		near(t, "residual", f.Squares, 3.25, 1e-9)
 		if f.Degrees != 5 {
@@ -63,9 +63,9 @@ func TestFitAdditive(t *testing.T) {
 			}
 		}
 	})
-	t.Run("an arm of one seed changes nothing, and is compared by the seed's share", func(t *testing.T) {
-		// Seed 1 adds 4 to both arms: the third, with 54 there, would have 50 at seed 0.
-		f := search.FitAdditive([]search.Arm{arm(4, 1, 60, 64), arm(4, 2, 58, 62), arm(4, 3, missing, 54)})
+	t.Run("a sample of one seed changes nothing, and is compared by the seed's share", func(t *testing.T) {
+		// Seed 1 adds 4 to both samples: the third, with 54 there, would have 50 at seed 0.
+		f := analysis.FitAdditive([]analysis.Sample{sample(4, 1, 60, 64), sample(4, 2, 58, 62), sample(4, 3, missing, 54)})
 		near(t, "residual", f.Squares, 0, 1e-20)
 		difference, _, ok := f.Compare(0, 2)
 		near(t, "difference", difference, 10, 1e-9)
@@ -73,24 +73,24 @@ func TestFitAdditive(t *testing.T) {
 			t.Errorf("ok %v, %d degrees of freedom", ok, f.Degrees)
 		}
 	})
-	t.Run("arms that no seed connects are not compared", func(t *testing.T) {
-		f := search.FitAdditive([]search.Arm{
-			arm(4, 1, 60, 64, missing, missing), arm(4, 2, 58, 61, missing, missing),
-			arm(4, 3, missing, missing, 50, 52), arm(4, 4, missing, missing, 51, 52), arm(4, 5),
+	t.Run("samples that no seed connects are not compared", func(t *testing.T) {
+		f := analysis.FitAdditive([]analysis.Sample{
+			sample(4, 1, 60, 64, missing, missing), sample(4, 2, 58, 61, missing, missing),
+			sample(4, 3, missing, missing, 50, 52), sample(4, 4, missing, missing, 51, 52), sample(4, 5),
 		})
 		for i, want := range []bool{true, true, false, false, false} {
 			if _, _, ok := f.Compare(0, i); ok != want {
-				t.Errorf("arm 0 with %d: %v, want %v", i, ok, want)
+				t.Errorf("sample 0 with %d: %v, want %v", i, ok, want)
 			}
 		}
-		if f.Degrees != 2 { // 8 scores, 4 arms, 2 differences of seeds
+		if f.Degrees != 2 { // 8 scores, 4 samples, 2 differences of seeds
 			t.Errorf("%d degrees of freedom, want 2", f.Degrees)
 		}
 		if _, se, ok := f.Compare(2, 3); !ok || math.IsNaN(se) {
-			t.Errorf("arms 2 and 3: %v, %g", ok, se)
+			t.Errorf("samples 2 and 3: %v, %g", ok, se)
 		}
 		if !math.IsNaN(f.Effects[4]) {
-			t.Errorf("an arm without scores has the effect %g", f.Effects[4])
+			t.Errorf("a sample without scores has the effect %g", f.Effects[4])
 		}
 	})
 }
@@ -98,14 +98,14 @@ func TestFitAdditive(t *testing.T) {
 func TestSpreads(t *testing.T) {
 	t.Parallel()
 	t.Run("the share by hand", func(t *testing.T) {
-		// Residuals of the arms are ∓1, ∓1 and ±2: squares 2, 2 and 8.
-		s := search.FitAdditive([]search.Arm{arm(4, 1, 50, 50), arm(4, 2, 60, 60), arm(4, 3, 70, 76)}).Spreads()
+		// Residuals of the samples are ∓1, ∓1 and ±2: squares 2, 2 and 8.
+		s := analysis.FitAdditive([]analysis.Sample{sample(4, 1, 50, 50), sample(4, 2, 60, 60), sample(4, 3, 70, 76)}).Spreads()
 		near(t, "share", s.Share, 8./12, 1e-12)
-		if s.Arm != 2 {
-			t.Errorf("arm %d has the largest, want 2", s.Arm)
+		if s.Sample != 2 {
+			t.Errorf("sample %d has the largest, want 2", s.Sample)
 		}
 	})
-	t.Run("holds its level, finds a large spread, says nothing of two arms", func(t *testing.T) {
+	t.Run("holds its level, finds a large spread, says nothing of two samples", func(t *testing.T) {
 		// p of equal spreads is at most the level in that share of the tables.
 		const tables = 300
 		random := rand.New(rand.NewPCG(5, 5))
@@ -113,12 +113,12 @@ func TestSpreads(t *testing.T) {
 			small, found := 0, 0
 			for range tables {
 				for _, large := range []float64{1, 8} {
-					arms := studyOf(random, 4, constant(5, 50), []float64{1, 1, large, 1, 1})
+					samples := studyOf(random, 4, constant(5, 50), []float64{1, 1, large, 1, 1})
 					for _, cell := range slices.Backward(holes) {
-						of := &arms[cell/4]
+						of := &samples[cell/4]
 						of.Scores = slices.Delete(of.Scores, cell%4, cell%4+1)
 					}
-					if p := search.FitAdditive(arms).Spreads().P; p <= search.SpreadAlpha {
+					if p := analysis.FitAdditive(samples).Spreads().P; p <= analysis.SpreadAlpha {
 						if large == 1 {
 							small++
 						} else {
@@ -128,7 +128,7 @@ func TestSpreads(t *testing.T) {
 				}
 			}
 			t.Logf("%s: equal spreads are refused in %d of %d, one of 8 is found in %d", name, small, tables, found)
-			const level = search.SpreadAlpha
+			const level = analysis.SpreadAlpha
 			if share := float64(small) / tables; math.Abs(share-level) > 3.5*math.Sqrt(level*(1-level)/tables) {
 				t.Errorf("%s: equal spreads are refused in %.1f %%", name, 100*share)
 			}
@@ -136,8 +136,8 @@ func TestSpreads(t *testing.T) {
 				t.Errorf("%s: a spread of 8 among 1 is found in %d of %d", name, found, tables)
 			}
 		}
-		if s := search.FitAdditive(studyOf(random, 4, constant(2, 50), []float64{1, 9})).Spreads(); !math.IsNaN(s.P) {
-			t.Errorf("of two arms: %+v", s)
+		if s := analysis.FitAdditive(studyOf(random, 4, constant(2, 50), []float64{1, 9})).Spreads(); !math.IsNaN(s.P) {
+			t.Errorf("of two samples: %+v", s)
 		}
 	})
 }
@@ -155,7 +155,7 @@ func TestWhichSpreadCheck(t *testing.T) {
 		studies, seeds = 10_000, []int{3, 5}
 	}
 	// deviations is the F of one-way analysis, but for a factor, of the absolute
-	// residuals about a centre of their arm.
+	// residuals about a centre of their sample.
 	deviations := func(rests [][]float64, center func([]float64) float64) float64 {
 		var z [][]float64
 		var all []float64
@@ -200,14 +200,14 @@ func TestWhichSpreadCheck(t *testing.T) {
 		{"largest ratio", func(r [][]float64) float64 { v := variances(r); return slices.Max(v) / slices.Min(v) }},
 	}
 	// residuals of a complete table are what is left of its means.
-	residuals := func(arms []search.Arm) (rests [][]float64) {
-		columns := make([]float64, len(arms[0].Scores))
-		for _, a := range arms {
+	residuals := func(samples []analysis.Sample) (rests [][]float64) {
+		columns := make([]float64, len(samples[0].Scores))
+		for _, a := range samples {
 			for s := range columns {
-				columns[s] += a.Scores[s].Percent / float64(len(arms))
+				columns[s] += a.Scores[s].Percent / float64(len(samples))
 			}
 		}
-		for _, a := range arms {
+		for _, a := range samples {
 			row := make([]float64, len(columns))
 			for s := range row {
 				row[s] = a.Scores[s].Percent - columns[s]
@@ -235,7 +235,7 @@ func TestWhichSpreadCheck(t *testing.T) {
 		}
 		for k := range checks {
 			slices.Sort(drawn[k])
-			critical[k] = stat.Quantile(1-search.SpreadAlpha, stat.Empirical, drawn[k], nil)
+			critical[k] = stat.Quantile(1-analysis.SpreadAlpha, stat.Empirical, drawn[k], nil)
 		}
 		for _, of := range []struct {
 			name    string
@@ -244,32 +244,32 @@ func TestWhichSpreadCheck(t *testing.T) {
 			lost, missed := make([]float64, len(checks)), make([]float64, len(checks))
 			for _, means := range [][]float64{constant(9, 53), real} {
 				for range studies {
-					arms := studyOf(random, n, means, of.spreads)
-					f := search.FitAdditive(arms)
+					samples := studyOf(random, n, means, of.spreads)
+					f := analysis.FitAdditive(samples)
 					best := floats.MaxIdx(f.Effects)
 					additive, paired := constant(9, math.NaN()), constant(9, math.NaN())
-					for i := range arms {
+					for i := range samples {
 						if i != best {
 							difference, se, _ := f.Compare(best, i)
 							additive[i] = 2 * distuv.StudentsT{Mu: 0, Sigma: 1, Nu: float64(f.Degrees)}.CDF(-difference/se)
 							var d []float64
 							for s := range n {
-								d = append(d, arms[best].Scores[s].Percent-arms[i].Scores[s].Percent)
+								d = append(d, samples[best].Scores[s].Percent-samples[i].Scores[s].Percent)
 							}
-							_, _, paired[i] = search.PairedT(d)
+							_, _, paired[i] = analysis.PairedT(d)
 						}
 					}
-					additive, paired = search.Holm(additive), search.Holm(paired)
-					rests := residuals(arms)
+					additive, paired = analysis.Holm(additive), analysis.Holm(paired)
+					rests := residuals(samples)
 					for k, c := range checks {
 						p := additive
 						if c.value(rests) >= critical[k] {
 							p = paired
 						}
-						if means[0] == means[8] && p[0] <= search.Alpha {
+						if means[0] == means[8] && p[0] <= analysis.Alpha {
 							lost[k] += 100 / float64(studies)
 						}
-						if means[0] != means[8] && !(p[8] <= search.Alpha) {
+						if means[0] != means[8] && !(p[8] <= analysis.Alpha) {
 							missed[k] += 100 / float64(studies)
 						}
 					}
@@ -283,4 +283,12 @@ func TestWhichSpreadCheck(t *testing.T) {
 			}
 		}
 	}
+}
+
+func constant(n int, v float64) []float64 {
+	list := make([]float64, n)
+	for i := range list {
+		list[i] = v
+	}
+	return list
 }

@@ -1,4 +1,4 @@
-package search
+package analysis
 
 import (
 	"math"
@@ -8,60 +8,60 @@ import (
 	"gonum.org/v1/gonum/mat"
 )
 
-// Additive is the fit of score = arm + seed + noise by least squares, the noise
-// of one spread in all cells. Cells may be missing: a seed that an arm lacks is
+// Additive is the fit of score = sample + seed + noise by least squares, the noise
+// of one spread in all cells. Cells may be missing: a seed that a sample lacks is
 // estimated from the others that have it (the intrablock analysis of incomplete
 // blocks: Yates, "Incomplete randomized blocks", Annals of Eugenics 7, 1936).
 type Additive struct {
-	// Effects are the arms' shares, in percent; two can be compared if Compare says so.
-	// NaN is an arm without scores.
+	// Effects are the samples' shares, in percent; two can be compared if Compare says so.
+	// NaN is a sample without scores.
 	Effects []float64
 	// Squares is the sum of the squared residuals, with so many degrees of
-	// freedom: scores less arms less what the seeds can be told apart.
+	// freedom: scores less samples less what the seeds can be told apart.
 	Squares float64
 	Degrees int
 	table   table
-	rests   []float64 // of each arm, its part of Squares
+	rests   []float64 // of each sample, its part of Squares
 }
 
 // table says which cells there are.
 type table struct {
-	columns   [][]int    // of each arm the seeds that it has, counted from 0
+	columns   [][]int    // of each sample the seeds that it has, counted from 0
 	inverse   *mat.Dense // Moore–Penrose, of the seeds' normal equations
-	component []int      // arms of one are connected by common seeds
+	component []int      // samples of one are connected by common seeds
 	degrees   int
 }
 
-// FitAdditive fits the model to arms, at least one of which has a score.
-func FitAdditive(arms []Arm) Additive {
-	f := Additive{table: newTable(arms)}
-	values := make([][]float64, len(arms))
-	for i, arm := range arms {
-		values[i] = percents(arm.Scores)
+// FitAdditive fits the model to samples, at least one of which has a score.
+func FitAdditive(samples []Sample) Additive {
+	f := Additive{table: newTable(samples)}
+	values := make([][]float64, len(samples))
+	for i, sample := range samples {
+		values[i] = percents(sample.Scores)
 	}
 	of := f.table.newFit()
 	f.table.fit(values, of)
-	f.Effects, f.rests = of.arms, of.rests
+	f.Effects, f.rests = of.samples, of.rests
 	f.Squares, f.Degrees = floats.Sum(f.rests), f.table.degrees
 	return f
 }
 
-func newTable(arms []Arm) table {
+func newTable(samples []Sample) table {
 	column := map[int]int{}
-	t := table{columns: make([][]int, len(arms)), component: make([]int, len(arms))}
-	for i, arm := range arms {
-		for _, s := range arm.Scores {
+	t := table{columns: make([][]int, len(samples)), component: make([]int, len(samples))}
+	for i, sample := range samples {
+		for _, s := range sample.Scores {
 			if _, known := column[s.Seed]; !known {
 				column[s.Seed] = len(column)
 			}
 			t.columns[i] = append(t.columns[i], column[s.Seed])
 			t.degrees++
 		}
-		if len(arm.Scores) > 0 {
+		if len(sample.Scores) > 0 {
 			t.degrees--
 		}
 	}
-	// The arms are eliminated: what is left are the normal equations of the seeds.
+	// The samples are eliminated: what is left are the normal equations of the seeds.
 	n := len(column)
 	equations := mat.NewSymDense(n, nil)
 	seeds := make([]int, n) // of each seed, its component
@@ -98,8 +98,8 @@ func newTable(arms []Arm) table {
 	t.inverse = mat.NewDense(n, n, nil)
 	for k, v := range eigen.Values(nil) {
 		// Each component has one eigenvalue that is 0, but for rounding: a shift of
-		// all its seeds is one of all its arms.
-		if v > 1e-9*float64(len(arms)) {
+		// all its seeds is one of all its samples.
+		if v > 1e-9*float64(len(samples)) {
 			t.degrees--
 			x := vectors.ColView(k)
 			t.inverse.RankOne(t.inverse, 1/v, x, x)
@@ -111,9 +111,9 @@ func newTable(arms []Arm) table {
 // fit is what the least squares make of values in the cells of a table; it can
 // be used again.
 type fit struct {
-	arms, seeds []float64 // effects
-	rests       []float64 // of each arm, the sum of its squared residuals
-	right       []float64 // sides of the seeds' normal equations
+	samples, seeds []float64 // effects
+	rests          []float64 // of each sample, the sum of its squared residuals
+	right          []float64 // sides of the seeds' normal equations
 }
 
 func (t table) newFit() fit {
@@ -128,9 +128,9 @@ func (t table) fit(values [][]float64, f fit) {
 		for _, x := range v {
 			sum += x
 		}
-		f.arms[i] = sum / float64(len(v)) // NaN of none
+		f.samples[i] = sum / float64(len(v)) // NaN of none
 		for k, c := range t.columns[i] {
-			f.right[c] += v[k] - f.arms[i]
+			f.right[c] += v[k] - f.samples[i]
 		}
 	}
 	for r := range f.seeds {
@@ -138,17 +138,17 @@ func (t table) fit(values [][]float64, f fit) {
 	}
 	for i, v := range values {
 		for _, c := range t.columns[i] {
-			f.arms[i] -= f.seeds[c] / float64(len(v))
+			f.samples[i] -= f.seeds[c] / float64(len(v))
 		}
 		f.rests[i] = 0
 		for k, c := range t.columns[i] {
-			rest := v[k] - f.arms[i] - f.seeds[c]
+			rest := v[k] - f.samples[i] - f.seeds[c]
 			f.rests[i] += rest * rest
 		}
 	}
 }
 
-// connected reports whether a chain of common seeds leads from arm i to arm j.
+// connected reports whether a chain of common seeds leads from sample i to sample j.
 func (t table) connected(i, j int) bool {
 	return t.component[i] >= 0 && t.component[i] == t.component[j]
 }
@@ -162,7 +162,7 @@ func (f Additive) Spread() float64 {
 	return math.Sqrt(f.Squares / float64(f.Degrees))
 }
 
-// Compare returns how far arm i is ahead of arm j and the standard error of
+// Compare returns how far sample i is ahead of sample j and the standard error of
 // that; ok is false if no chain of common seeds connects them.
 func (f Additive) Compare(i, j int) (difference, se float64, ok bool) {
 	if !f.table.connected(i, j) {
@@ -171,10 +171,10 @@ func (f Additive) Compare(i, j int) (difference, se float64, ok bool) {
 	n, _ := f.table.inverse.Dims()
 	of := mat.NewVecDense(n, nil)
 	factor := 0.
-	for k, arm := range []int{i, j} {
-		share := 1 / float64(len(f.table.columns[arm]))
+	for k, sample := range []int{i, j} {
+		share := 1 / float64(len(f.table.columns[sample]))
 		factor += share
-		for _, c := range f.table.columns[arm] {
+		for _, c := range f.table.columns[sample] {
 			of.SetVec(c, of.AtVec(c)+share*float64(1-2*k))
 		}
 	}
@@ -182,11 +182,11 @@ func (f Additive) Compare(i, j int) (difference, se float64, ok bool) {
 	return f.Effects[i] - f.Effects[j], f.Spread() * math.Sqrt(factor), true
 }
 
-// Spreads is a test of whether the arms of an additive model have one spread.
+// Spreads is a test of whether the samples of an additive model have one spread.
 type Spreads struct {
-	Arm   int     // with the largest residual variance, −1 without any
-	Share float64 // of it in the sum of all, in (0, 1]
-	P     float64 // that equal spreads have so large a share; NaN if that cannot be told
+	Sample int     // with the largest residual variance, −1 without any
+	Share  float64 // of it in the sum of all, in (0, 1]
+	P      float64 // that equal spreads have so large a share; NaN if that cannot be told
 }
 
 const spreadDraws = 1999
@@ -199,11 +199,11 @@ const spreadDraws = 1999
 // "Modified randomization tests for nonparametric hypotheses", The Annals of
 // Mathematical Statistics 28, 1957). docs/analysis.md says why this test.
 func (f Additive) Spreads() Spreads {
-	out := Spreads{Arm: -1, Share: math.NaN(), P: math.NaN()}
+	out := Spreads{Sample: -1, Share: math.NaN(), P: math.NaN()}
 	if f.Degrees == 0 || isNoise(f.Spread(), 100) {
 		return out
 	}
-	out.Arm, out.Share = f.table.largest(f.rests)
+	out.Sample, out.Share = f.table.largest(f.rests)
 	several := 0
 	for _, has := range f.table.columns {
 		if len(has) > 1 {
@@ -234,16 +234,16 @@ func (f Additive) Spreads() Spreads {
 	return out
 }
 
-// largest is the arm with the largest variance and its share.
-func (t table) largest(rests []float64) (arm int, share float64) {
+// largest is the sample with the largest variance and its share.
+func (t table) largest(rests []float64) (sample int, share float64) {
 	sum, most := 0., math.Inf(-1)
 	for i, has := range t.columns {
 		if len(has) > 1 {
 			v := rests[i] / float64(len(has)-1)
 			if sum += v; v > most {
-				arm, most = i, v
+				sample, most = i, v
 			}
 		}
 	}
-	return arm, most / sum
+	return sample, most / sum
 }

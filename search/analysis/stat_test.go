@@ -1,4 +1,4 @@
-package search_test
+package analysis_test
 
 import (
 	"math"
@@ -6,7 +6,7 @@ import (
 	"slices"
 	"testing"
 
-	"igcsearch/search"
+	"igcsearch/search/analysis"
 )
 
 // Hours of sleep gained by ten patients with two drugs: Student, "The probable
@@ -28,15 +28,15 @@ func TestTInterval(t *testing.T) {
 	t.Parallel()
 	t.Run("of 1, 2, 3 by hand", func(t *testing.T) {
 		// The deviation is 1; t of two degrees at 97.5 % is 4.302653.
-		mean, half := search.TInterval([]float64{1, 2, 3})
+		mean, half := analysis.TInterval([]float64{1, 2, 3})
 		near(t, "mean", mean, 2, 1e-15)
 		near(t, "half width", half, 4.302653/math.Sqrt(3), 1e-6)
 	})
 	t.Run("one value has a mean and no interval, none has neither", func(t *testing.T) {
-		if mean, half := search.TInterval([]float64{5}); mean != 5 || !math.IsNaN(half) {
+		if mean, half := analysis.TInterval([]float64{5}); mean != 5 || !math.IsNaN(half) {
 			t.Errorf("%g ± %g", mean, half)
 		}
-		if mean, half := search.TInterval(nil); !math.IsNaN(mean) || !math.IsNaN(half) {
+		if mean, half := analysis.TInterval(nil); !math.IsNaN(mean) || !math.IsNaN(half) {
 			t.Errorf("%g ± %g", mean, half)
 		}
 	})
@@ -49,7 +49,7 @@ func TestPairedT(t *testing.T) {
 		for i := range drug1 {
 			d = append(d, drug1[i]-drug2[i])
 		}
-		mean, half, p := search.PairedT(d)
+		mean, half, p := analysis.PairedT(d)
 		near(t, "mean", mean, -1.58, 1e-12)
 		near(t, "low", mean-half, -2.4598858, 5e-8)
 		near(t, "high", mean+half, -0.7001142, 5e-8)
@@ -57,7 +57,7 @@ func TestPairedT(t *testing.T) {
 	})
 	t.Run("says nothing of one difference, or of equal ones", func(t *testing.T) {
 		for _, d := range [][]float64{{1}, {1, 1, 1}, {0, 0}, {50.1 - 49.8, 60.1 - 59.8}} {
-			if mean, half, p := search.PairedT(d); math.Abs(mean-d[0]) > 1e-9 || !math.IsNaN(half) || !math.IsNaN(p) {
+			if mean, half, p := analysis.PairedT(d); math.Abs(mean-d[0]) > 1e-9 || !math.IsNaN(half) || !math.IsNaN(p) {
 				t.Errorf("%v: %g ± %g, p = %g", d, mean, half, p)
 			}
 		}
@@ -66,12 +66,12 @@ func TestPairedT(t *testing.T) {
 
 func TestWelch(t *testing.T) {
 	t.Parallel()
-	difference, half, p, _ := search.Welch(drug1, drug2)
+	difference, half, p, _ := analysis.Welch(drug1, drug2)
 	near(t, "difference", difference, -1.58, 1e-12)
 	near(t, "low", difference-half, -3.3654832, 5e-8)
 	near(t, "high", difference+half, 0.2054832, 5e-8)
 	near(t, "p", p, 0.07939, 5e-6)
-	if _, half, p, _ := search.Welch(drug1, drug2[:1]); !math.IsNaN(half) || !math.IsNaN(p) {
+	if _, half, p, _ := analysis.Welch(drug1, drug2[:1]); !math.IsNaN(half) || !math.IsNaN(p) {
 		t.Errorf("of one value: ± %g, p = %g", half, p)
 	}
 }
@@ -86,11 +86,11 @@ func TestDetectable(t *testing.T) {
 		{22.02110, 1, 0.9},
 		{25.52458, 0.8, 0.8},
 	} {
-		near(t, "difference", search.Detectable(2*c.n-2, 0.05, c.power)*math.Sqrt(2/c.n), c.difference, 1e-3)
+		near(t, "difference", analysis.Detectable(2*c.n-2, 0.05, c.power)*math.Sqrt(2/c.n), c.difference, 1e-3)
 	}
 	t.Run("of two degrees of freedom, by drawing", func(t *testing.T) {
 		// The 97.5 % point is 4.302653; t is (z + shift)/√(χ²/2).
-		shift := search.Detectable(2, 0.05, 0.8)
+		shift := analysis.Detectable(2, 0.05, 0.8)
 		random := rand.New(rand.NewPCG(8, 8))
 		found := 0
 		const draws = 200_000
@@ -109,7 +109,7 @@ func TestHolm(t *testing.T) {
 	t.Run("by hand", func(t *testing.T) {
 		// In order .005·4, .01·3, .03·2, and .04·1, which is raised to .06.
 		p := []float64{.01, .04, .03, .005}
-		got := search.Holm(p)
+		got := analysis.Holm(p)
 		for i, want := range []float64{.03, .06, .06, .02} {
 			near(t, "p", got[i], want, 1e-15)
 		}
@@ -118,7 +118,7 @@ func TestHolm(t *testing.T) {
 		}
 	})
 	t.Run("what cannot be tested does not count", func(t *testing.T) {
-		got := search.Holm([]float64{math.NaN(), .02, .6, .7})
+		got := analysis.Holm([]float64{math.NaN(), .02, .6, .7})
 		near(t, "p", got[1], .06, 1e-15)
 		if !math.IsNaN(got[0]) || got[2] != 1 || got[3] != 1 {
 			t.Errorf("got %v", got)

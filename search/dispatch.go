@@ -90,13 +90,10 @@ type Dispatch struct {
 	last    string          // what they say
 }
 
-// NewDispatch plans a study and reads how it stands. notify, if not nil, hears
+// NewDispatch plans a study, of which the strategy decides what is trained, and reads
+// how it stands. notify, if not nil, hears
 // of what is Planned, and of what changes Elsewhere.
-func NewDispatch(ctx context.Context, store Store, study Study, trials []Trial, notify func(Event)) (*Dispatch, error) {
-	strategy, err := NewStrategy(study)
-	if err != nil {
-		return nil, err
-	}
+func NewDispatch(ctx context.Context, store Store, study Study, strategy Strategy, trials []Trial, notify func(Event)) (*Dispatch, error) {
 	planned, err := store.Plan(ctx, study, trials)
 	if err != nil {
 		return nil, err // it names the study

@@ -31,7 +31,7 @@ func TestDispatch(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		d, err := search.NewDispatch(t.Context(), store, s, trials, nil)
+		d, err := search.NewDispatch(t.Context(), store, s, strategyOf(s), trials, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -149,7 +149,7 @@ func TestRunnerGivesBack(t *testing.T) {
 			}
 			return nil
 		}}
-		sum, err := (&search.Runner{Store: store, Trainer: tr, Drain: drain}).Run(t.Context(), s, trials)
+		sum, err := (&search.Runner{Store: store, Trainer: tr, Drain: drain}).Run(t.Context(), s, strategyOf(s), trials)
 		if err != nil || sum.Left != 8 || store.epochs[0] != 2 || len(store.attempts) != 1 || store.trials[0].Status != search.Pending {
 			t.Errorf("%+v, %v: %d epochs in %d attempts, %+v", sum, err, store.epochs[0], len(store.attempts), store.trials[0])
 		}
@@ -161,7 +161,7 @@ func TestRunnerGivesBack(t *testing.T) {
 			}
 			return nil
 		}
-		if sum, err := (&search.Runner{Store: store, Trainer: tr, Drain: drain}).Run(t.Context(), s, trials); err != nil || sum.Done != 1 || sum.Left != 7 {
+		if sum, err := (&search.Runner{Store: store, Trainer: tr, Drain: drain}).Run(t.Context(), s, strategyOf(s), trials); err != nil || sum.Done != 1 || sum.Left != 7 {
 			t.Errorf("%+v, %v", sum, err)
 		}
 	})
@@ -171,7 +171,7 @@ func TestRunnerGivesBack(t *testing.T) {
 		tr := trainerFunc(func(ctx context.Context, j search.Job, r search.Reporter) error {
 			return fakeTrainer{steps: 1}.Train(ctx, j, slow{r})
 		})
-		sum, err := (&search.Runner{Store: store, Trainer: tr, Deadline: time.Now().Add(time.Minute)}).Run(t.Context(), s, trials)
+		sum, err := (&search.Runner{Store: store, Trainer: tr, Deadline: time.Now().Add(time.Minute)}).Run(t.Context(), s, strategyOf(s), trials)
 		if err != nil || sum.Left != 8 || store.epochs[0] != 1 || len(store.attempts) != 1 {
 			t.Errorf("%+v, %v: %v epochs in %d attempts", sum, err, store.epochs, len(store.attempts))
 		}

@@ -102,10 +102,10 @@ type Summary struct {
 // running trial stops at its next mini-batch, its attempt is closed as pending,
 // and Run returns ctx's error. If the store fails, the run stops the same way
 // and Run returns the store's error. The summary is valid beside either error.
-func (r *Runner) Run(ctx context.Context, study Study, trials []Trial) (Summary, error) {
+func (r *Runner) Run(ctx context.Context, study Study, strategy Strategy, trials []Trial) (Summary, error) {
 	own := *r
 	own.Notify = serial(r.Notify)
-	d, err := NewDispatch(ctx, r.Store, study, trials, own.Notify)
+	d, err := NewDispatch(ctx, r.Store, study, strategy, trials, own.Notify)
 	if err != nil {
 		return Summary{Left: len(trials)}, err
 	}

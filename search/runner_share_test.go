@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"igcsearch/search"
+	"igcsearch/search/strategy"
 )
 
 func TestGrid(t *testing.T) {
@@ -21,7 +22,7 @@ func TestGrid(t *testing.T) {
 		tr.Status = []search.Status{search.Pending, search.Running, search.Done, search.Failed, search.Diverged, search.Pending, search.Done, search.Done}[i]
 		states = append(states, search.TrialState{Trial: tr})
 	}
-	grid, err := search.NewStrategy(s)
+	grid, err := strategy.New(s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +69,7 @@ func TestRunnerBudgets(t *testing.T) {
 				}
 				return fakeTrainer{steps: 1}.Train(ctx, j, hours{r})
 			})
-			sum, err := (&search.Runner{Store: store, Trainer: tr}).Run(t.Context(), s, trials)
+			sum, err := (&search.Runner{Store: store, Trainer: tr}).Run(t.Context(), s, strategyOf(s), trials)
 			if err != nil || sum.Reason != test.want || !sum.Stopped || sum.Left != test.left {
 				t.Errorf("got %+v, %v", sum, err)
 			}
@@ -80,7 +81,7 @@ func TestRunnerBudgets(t *testing.T) {
 				t.Errorf("%d epochs, want %d", epochs, test.most)
 			}
 			s.MaxEpochs, s.MaxTrials, s.MaxDeviceHours, s.MaxWallTime = 0, 0, 0, ""
-			sum, err = (&search.Runner{Store: store, Trainer: fakeTrainer{steps: 1}}).Run(t.Context(), s, trials)
+			sum, err = (&search.Runner{Store: store, Trainer: fakeTrainer{steps: 1}}).Run(t.Context(), s, strategyOf(s), trials)
 			if err != nil || counts(sum) != (search.Summary{Done: 8}) || sum.Stopped {
 				t.Errorf("going on: %+v, %v", sum, err)
 			}
@@ -116,7 +117,7 @@ func TestRunnerFailures(t *testing.T) {
 			}
 			return nil
 		}}
-		sum, err := (&search.Runner{Store: store, Trainer: tr}).Run(t.Context(), s, trials)
+		sum, err := (&search.Runner{Store: store, Trainer: tr}).Run(t.Context(), s, strategyOf(s), trials)
 		if err != nil || counts(sum) != (search.Summary{Done: 8}) || len(store.attempts) != 9 || store.epochs[0] != 3 {
 			t.Errorf("got %+v, %v, attempts %v, epochs %v", sum, err, store.attempts, store.epochs)
 		}
@@ -128,7 +129,7 @@ func TestRunnerFailures(t *testing.T) {
 		tr := fakeTrainer{steps: 1, at: func(_ context.Context, j search.Job, _, _ int) error {
 			return fmt.Errorf("seed %d: the device is gone", j.Seed)
 		}}
-		sum, err := (&search.Runner{Store: store, Trainer: tr}).Run(t.Context(), s, trials)
+		sum, err := (&search.Runner{Store: store, Trainer: tr}).Run(t.Context(), s, strategyOf(s), trials)
 		if err == nil || !strings.Contains(err.Error(), "5 trainings in a row failed alike") || !strings.Contains(err.Error(), "the device is gone") ||
 			!strings.Contains(err.Error(), "igcsearch retry fake") || len(store.attempts) != 5 || sum.Failed != 2 {
 			t.Errorf("got %+v, %v after %d attempts", sum, err, len(store.attempts))
@@ -158,7 +159,7 @@ func TestRunnerFailures(t *testing.T) {
 				notes = append(notes, e.Note)
 			}
 		}}
-		sum, err := r.Run(t.Context(), s, trials)
+		sum, err := r.Run(t.Context(), s, strategyOf(s), trials)
 		if err != nil || counts(sum) != (search.Summary{Done: 6, Failed: 2}) || len(store.attempts) != 10 {
 			t.Fatalf("got %+v, %v after %d attempts", sum, err, len(store.attempts))
 		}
@@ -185,7 +186,7 @@ func TestRunnerFailures(t *testing.T) {
 			<-hang
 			return nil
 		}}
-		sum, err := (&search.Runner{Store: store, Trainer: tr, Grace: time.Millisecond}).Run(ctx, s, trials)
+		sum, err := (&search.Runner{Store: store, Trainer: tr, Grace: time.Millisecond}).Run(ctx, s, strategyOf(s), trials)
 		if !errors.Is(err, context.Canceled) || sum.Left != 8 || store.trials[0].Status != search.Pending {
 			t.Errorf("got %+v, %v, %+v", sum, err, store.trials[0])
 		}
@@ -204,7 +205,7 @@ func TestRunnersShare(t *testing.T) {
 	for range 3 {
 		wg.Go(func() {
 			tr := fakeTrainer{steps: 1, at: func(context.Context, search.Job, int, int) error { time.Sleep(time.Millisecond); return nil }}
-			sum, err := (&search.Runner{Store: store, Trainer: tr, Workers: 2, Wait: time.Millisecond}).Run(t.Context(), s, trials)
+			sum, err := (&search.Runner{Store: store, Trainer: tr, Workers: 2, Wait: time.Millisecond}).Run(t.Context(), s, strategyOf(s), trials)
 			if err != nil || counts(sum) != (search.Summary{Done: 8}) {
 				t.Errorf("got %+v, %v", sum, err)
 			}
@@ -223,7 +224,7 @@ func TestRunnerLate(t *testing.T) {
 	s, trials := study(t)
 	inner := &fakeStore{}
 	store := &lateStore{fakeStore: inner}
-	sum, err := (&search.Runner{Store: store, Trainer: fakeTrainer{steps: 1}, Wait: time.Millisecond}).Run(t.Context(), s, trials)
+	sum, err := (&search.Runner{Store: store, Trainer: fakeTrainer{steps: 1}, Wait: time.Millisecond}).Run(t.Context(), s, strategyOf(s), trials)
 	if err != nil || counts(sum) != (search.Summary{Done: 8}) || inner.epochs[0] != 0 {
 		t.Errorf("got %+v, %v, epochs %v", sum, err, inner.epochs)
 	}

@@ -219,7 +219,7 @@ func TestRunner(t *testing.T) {
 		s, trials := study(t)
 		store := &fakeStore{}
 		r := search.Runner{Store: store, Trainer: fakeTrainer{steps: 2}, Attempt: search.Attempt{Host: "here"}}
-		sum, err := r.Run(t.Context(), s, trials)
+		sum, err := r.Run(t.Context(), s, strategyOf(s), trials)
 		if err != nil || counts(sum) != (search.Summary{Done: 8}) {
 			t.Fatalf("got %+v, %v", sum, err)
 		}
@@ -268,7 +268,7 @@ func TestRunner(t *testing.T) {
 			}
 			return nil
 		}}}
-		sum, err := r.Run(t.Context(), s, trials)
+		sum, err := r.Run(t.Context(), s, strategyOf(s), trials)
 		if err != nil || sum.Done != len(trials) {
 			t.Fatalf("got %+v, %v", sum, err)
 		}
@@ -284,7 +284,7 @@ func TestRunner(t *testing.T) {
 		for _, workers := range []int{1, 2, 8, 100} {
 			store := &fakeStore{}
 			r := search.Runner{Store: store, Trainer: fakeTrainer{steps: 2}, Workers: workers}
-			if _, err := r.Run(t.Context(), s, trials); err != nil {
+			if _, err := r.Run(t.Context(), s, strategyOf(s), trials); err != nil {
 				t.Fatal(err)
 			}
 			if want == nil {
@@ -314,7 +314,7 @@ func TestRunner(t *testing.T) {
 			}
 			return nil
 		}}}
-		sum, err := r.Run(t.Context(), s, trials)
+		sum, err := r.Run(t.Context(), s, strategyOf(s), trials)
 		if err != nil || counts(sum) != (search.Summary{Done: 5, Diverged: 1, Failed: 2}) {
 			t.Fatalf("got %+v, %v", sum, err)
 		}
@@ -352,7 +352,7 @@ func TestRunner(t *testing.T) {
 			trials[i].Epochs = long.Epochs
 		}
 		store := &fakeStore{}
-		sum, err := (&search.Runner{Store: store, Trainer: fakeTrainer{steps: 1}}).Run(t.Context(), s, trials)
+		sum, err := (&search.Runner{Store: store, Trainer: fakeTrainer{steps: 1}}).Run(t.Context(), s, strategyOf(s), trials)
 		if err != nil || sum.Failed != len(trials) || store.trials[0].Error != "the trainer stopped after epoch 3 of 5" {
 			t.Errorf("got %+v, %v, %+v", sum, err, store.trials[0])
 		}
@@ -362,7 +362,7 @@ func TestRunner(t *testing.T) {
 		t.Parallel()
 		s, trials := study(t)
 		straight := &fakeStore{}
-		if _, err := (&search.Runner{Store: straight, Trainer: fakeTrainer{steps: 4}}).Run(t.Context(), s, trials); err != nil {
+		if _, err := (&search.Runner{Store: straight, Trainer: fakeTrainer{steps: 4}}).Run(t.Context(), s, strategyOf(s), trials); err != nil {
 			t.Fatal(err)
 		}
 
@@ -378,7 +378,7 @@ func TestRunner(t *testing.T) {
 			}
 			return nil
 		}}
-		sum, err := (&search.Runner{Store: store, Trainer: tr}).Run(ctx, s, trials)
+		sum, err := (&search.Runner{Store: store, Trainer: tr}).Run(ctx, s, strategyOf(s), trials)
 		if !errors.Is(err, context.Canceled) || counts(sum) != (search.Summary{Done: 3, Left: 5}) {
 			t.Fatalf("got %+v, %v", sum, err)
 		}
@@ -390,7 +390,7 @@ func TestRunner(t *testing.T) {
 		}
 
 		store.began = nil
-		sum, err = (&search.Runner{Store: store, Trainer: fakeTrainer{steps: 4}}).Run(t.Context(), s, trials)
+		sum, err = (&search.Runner{Store: store, Trainer: fakeTrainer{steps: 4}}).Run(t.Context(), s, strategyOf(s), trials)
 		if err != nil || counts(sum) != (search.Summary{Done: 8}) {
 			t.Fatalf("resumed: got %+v, %v", sum, err)
 		}
@@ -407,7 +407,7 @@ func TestRunner(t *testing.T) {
 		}
 
 		store.began = nil
-		sum, err = (&search.Runner{Store: store, Trainer: fakeTrainer{}}).Run(t.Context(), s, trials)
+		sum, err = (&search.Runner{Store: store, Trainer: fakeTrainer{}}).Run(t.Context(), s, strategyOf(s), trials)
 		if err != nil || counts(sum) != (search.Summary{Done: 8}) || store.began != nil {
 			t.Errorf("complete study: got %+v, %v, began %v", sum, err, store.began)
 		}
@@ -428,7 +428,7 @@ func TestRunner(t *testing.T) {
 			}
 			return nil
 		}}}
-		sum, err := r.Run(t.Context(), s, trials)
+		sum, err := r.Run(t.Context(), s, strategyOf(s), trials)
 		if err != nil || counts(sum) != (search.Summary{Done: 8}) || store.epochs[2] != 0 {
 			t.Errorf("got %+v, %v, %d epochs recorded", sum, err, store.epochs[2])
 		}
@@ -461,7 +461,7 @@ func TestRunner(t *testing.T) {
 					return errors.New("the run goes on")
 				}
 			}}
-			sum, err := (&search.Runner{Store: store, Trainer: tr, Workers: 2}).Run(t.Context(), s, trials)
+			sum, err := (&search.Runner{Store: store, Trainer: tr, Workers: 2}).Run(t.Context(), s, strategyOf(s), trials)
 			want := "L40M2 seed 0: " + call + " in fake.db: disk full"
 			if call == "plan" {
 				want = "plan in fake.db: disk full"
@@ -522,7 +522,7 @@ func TestRunner(t *testing.T) {
 			t.Parallel()
 			s, trials := study(t)
 			straight := &fakeStore{}
-			if _, err := (&search.Runner{Store: straight, Trainer: fakeTrainer{steps: 1}}).Run(t.Context(), s, trials); err != nil {
+			if _, err := (&search.Runner{Store: straight, Trainer: fakeTrainer{steps: 1}}).Run(t.Context(), s, strategyOf(s), trials); err != nil {
 				t.Fatal(err)
 			}
 			for _, workers := range []int{2, 3, 8, 20} {
@@ -536,7 +536,7 @@ func TestRunner(t *testing.T) {
 						}
 					}
 				}}
-				sum, err := r.Run(t.Context(), s, trials)
+				sum, err := r.Run(t.Context(), s, strategyOf(s), trials)
 				if err != nil || counts(sum) != (search.Summary{Done: len(trials)}) || !reflect.DeepEqual(store.trials, straight.trials) {
 					t.Fatalf("%d workers: got %+v, %v", workers, sum, err)
 				}
@@ -559,7 +559,7 @@ func TestRunner(t *testing.T) {
 			for workers, again := range map[int]int{1: 0, 4: 1} {
 				store := &fakeStore{}
 				d := &device{places: 99, gather: workers, need: large}
-				sum, err := (&search.Runner{Store: store, Workers: workers, Trainer: train(d)}).Run(t.Context(), s, trials)
+				sum, err := (&search.Runner{Store: store, Workers: workers, Trainer: train(d)}).Run(t.Context(), s, strategyOf(s), trials)
 				if err != nil || counts(sum) != (search.Summary{Done: 7, Failed: 1}) || d.came != len(trials)+again {
 					t.Errorf("%d workers: got %+v, %v after %d trainings", workers, sum, err, d.came)
 				}
@@ -593,7 +593,7 @@ func TestRunner(t *testing.T) {
 					close(ended)
 				}
 			}}
-			sum, err := r.Run(t.Context(), s, trials)
+			sum, err := r.Run(t.Context(), s, strategyOf(s), trials)
 			if err != nil || counts(sum) != (search.Summary{Done: 2}) || !slices.Equal(store.epochs, []int{3, 3}) || len(store.attempts) != 3 {
 				t.Errorf("got %+v, %v, epochs %v, attempts %v", sum, err, store.epochs, store.attempts)
 			}
@@ -619,7 +619,7 @@ func TestRunner(t *testing.T) {
 			key := fmt.Sprint(e.Trial.System, e.Trial.Seed)
 			seen[key] = append(seen[key], e)
 		}}
-		if _, err := r.Run(t.Context(), s, trials); err != nil {
+		if _, err := r.Run(t.Context(), s, strategyOf(s), trials); err != nil {
 			t.Fatal(err)
 		}
 		for _, tr := range trials {

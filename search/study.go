@@ -643,7 +643,7 @@ func (s *Study) normalizeStrategy(check func(ok bool, format string, a ...any)) 
 		if h.MinEpochs == 0 {
 			h.MinEpochs = max(1, s.Epochs/3)
 		}
-		check(h.Reduction < 2 || s.EvaluateEvery < 1 || h.MinEpochs < 1 || len(h.rungs(*s)) > 1,
+		check(h.Reduction < 2 || s.EvaluateEvery < 1 || h.MinEpochs < 1 || len(h.Rungs(*s)) > 1,
 			"halving.min_epochs %d: the first evaluation from there on must come before the last epoch, %d: want less, or evaluate_every below %d", h.MinEpochs, s.Epochs, s.EvaluateEvery)
 	case StrategyRace:
 		systems(s.Strategy, s.Race.Systems)

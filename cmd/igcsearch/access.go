@@ -6,8 +6,8 @@ import (
 	"os"
 	"path/filepath"
 
-	"igcsearch/cmd/igcsearch/fleet"
 	"igcsearch/store"
+	"igcsearch/store/fleet"
 )
 
 // openReader opens a database for reading; of an access file, a copy of the

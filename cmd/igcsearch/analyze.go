@@ -16,6 +16,7 @@ import (
 
 	"igcsearch/search"
 	"igcsearch/search/analysis"
+	"igcsearch/search/strategy"
 	"igcsearch/space"
 	"igcsearch/store"
 )
@@ -96,7 +97,7 @@ type findings struct {
 	systems  []systemResult    // of the arms
 	test     *analysis.Summary // of the best, where validation decides
 	pictures int               // that an accuracy is of
-	rounds   []search.Round    // of a race
+	rounds   []strategy.Round  // of a race
 	dropped  []int             // by the race, after so many seeds; 0: not
 	noCurve  bool              // because the pairs are not of one budget
 	warnings []string

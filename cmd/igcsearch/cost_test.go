@@ -21,7 +21,7 @@ func of(t *testing.T, train int, set func(*search.Study)) *prepared {
 		t.Fatal(err)
 	}
 	in, n := s.Shape()
-	return &prepared{&devices{}, s, s.Trials(in, n), trainer.Data{Shape: in, Classes: make([]string, n), Train: train, Test: 50}}
+	return &prepared{&devices{}, s, nil, s.Trials(in, n), trainer.Data{Shape: in, Classes: make([]string, n), Train: train, Test: 50}}
 }
 
 // TestFewSteps: 0.99^298 is 0.05003 and 0.99^299 is 0.0495; 0.9^28 is 0.052 and 0.9^29

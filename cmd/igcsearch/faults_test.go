@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"igcsearch/search"
+	"igcsearch/search/strategy"
 	"igcsearch/store"
 	"igcsearch/studies"
 	"igcsearch/trainer"
@@ -388,7 +389,7 @@ func TestFaultsLarge(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	grid, err := search.NewStrategy(s)
+	grid, err := strategy.New(s)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,6 +19,7 @@ import (
 	"igcsearch/plots"
 	"igcsearch/search"
 	"igcsearch/search/analysis"
+	"igcsearch/search/strategy"
 	"igcsearch/space"
 	"igcsearch/store"
 )
@@ -463,7 +464,7 @@ func (r results) curves(epochs []store.TrialEpoch, of ...search.Status) []plots.
 // raceRounds are the finished rounds of the race that a study is; none of a
 // study with another strategy. The trials are read anew: a race is of all of
 // them, whichever r was cut down to.
-func (r results) raceRounds(ctx context.Context, db *store.DB) ([]search.Round, error) {
+func (r results) raceRounds(ctx context.Context, db *store.DB) ([]strategy.Round, error) {
 	if r.study.Strategy != search.StrategyRace {
 		return nil, nil
 	}
@@ -475,11 +476,11 @@ func (r results) raceRounds(ctx context.Context, db *store.DB) ([]search.Round, 
 	if err != nil {
 		return nil, err
 	}
-	return search.Rounds(r.study, trialStates(trials, epochs)), nil
+	return strategy.Rounds(r.study, trialStates(trials, epochs)), nil
 }
 
 // droppedAfter is how many seeds the networks had that a race dropped.
-func droppedAfter(rounds []search.Round) map[space.System]int {
+func droppedAfter(rounds []strategy.Round) map[space.System]int {
 	seeds := map[space.System]int{}
 	for _, round := range rounds {
 		for _, system := range round.Dropped {

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"igcsearch/search"
+	"igcsearch/search/strategy"
 	"igcsearch/store"
 	"igcsearch/studies"
 	"igcsearch/trainer"
@@ -154,7 +155,7 @@ func runRun(ctx context.Context, o runOptions, stdout, stderr io.Writer) error {
 		show.note("stopping at the next batch; interrupt again to end at once")
 	})
 	runner := search.Runner{Store: db, Trainer: p.train, Workers: workers, Notify: show.event, Attempt: p.attempt}
-	sum, err := runner.Run(ctx, study, trials)
+	sum, err := runner.Run(ctx, study, p.decides, trials)
 	unhook()
 	show.close()
 	if ctx.Err() != nil {
@@ -227,9 +228,10 @@ func openDevices(dataDir string, on device, stderr io.Writer) (*devices, error) 
 // prepared is what run and worker train with, and which study.
 type prepared struct {
 	*devices
-	study  search.Study // of the pictures that are there
-	trials []search.Trial
-	data   trainer.Data
+	study   search.Study // of the pictures that are there
+	decides search.Strategy
+	trials  []search.Trial
+	data    trainer.Data
 }
 
 // prepare opens the devices and loads the pictures of a study.
@@ -238,11 +240,15 @@ func prepare(ctx context.Context, study search.Study, dataDir string, on device,
 	if err != nil {
 		return nil, err
 	}
+	decides, err := strategy.New(study)
+	if err != nil {
+		return nil, err
+	}
 	study, trials, data, err := planned(ctx, d.train, study, stderr)
 	if err != nil {
 		return nil, err
 	}
-	return &prepared{d, study, trials, data}, nil
+	return &prepared{d, study, decides, trials, data}, nil
 }
 
 // planned is a study with what its pictures say of it, and its trials.

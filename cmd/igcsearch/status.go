@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"igcsearch/search"
+	"igcsearch/search/strategy"
 	"igcsearch/space"
 	"igcsearch/store"
 )
@@ -223,7 +224,7 @@ func elsewhere(ctx context.Context, db *store.DB, study string) (list []workerJS
 
 // decide asks the study's strategy what it wants next.
 func (r results) decide(epochs []store.TrialEpoch) search.Decision {
-	strategy, err := search.NewStrategy(r.study)
+	decides, err := strategy.New(r.study)
 	if err != nil { // a newer program's: Normalize knows all others
 		return search.Decision{Reason: err.Error()}
 	}
@@ -233,7 +234,7 @@ func (r results) decide(epochs []store.TrialEpoch) search.Decision {
 			states[i].Status = search.Pending
 		}
 	}
-	return strategy.Decide(r.study, states)
+	return decides.Decide(r.study, states)
 }
 
 // trialStates are trials with their recorded epochs, as strategies take them.

@@ -10,8 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"igcsearch/cmd/igcsearch/fleet"
 	"igcsearch/search"
+	"igcsearch/store/fleet"
 	"igcsearch/studies"
 	"igcsearch/trainer"
 )

@@ -16,7 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"igcsearch/cmd/igcsearch/fleet"
+	"igcsearch/store/fleet"
 )
 
 type submitSlurmOptions struct {

@@ -12,8 +12,8 @@ import (
 	"strings"
 	"time"
 
-	"igcsearch/cmd/igcsearch/fleet"
 	"igcsearch/search"
+	"igcsearch/store/fleet"
 )
 
 // runAccessWorker trains what a coordinator gives out.

@@ -55,7 +55,7 @@ func runSpoolWorker(parent context.Context, o workerOptions, stderr io.Writer) e
 			}
 		}
 	}}
-	sum, err := runner.Run(ctx, p.study, p.trials)
+	sum, err := runner.Run(ctx, p.study, p.decides, p.trials)
 	unhook()
 	show.close()
 	finished := fmt.Sprintf("%s trained here, %d of %d finished in %s", count(trained, "trial"), sum.Done+sum.Diverged, len(p.trials), o.spool)

@@ -55,7 +55,7 @@ func work(ctx context.Context, dir string) error {
 	f.SetLease(shortLease)
 	s, trials := killStudy()
 	r := search.Runner{Store: f, Trainer: chain{slow: true}, Workers: 2, Wait: 20 * time.Millisecond, Attempt: search.Attempt{PID: os.Getpid(), ISA: "test"}}
-	_, err = r.Run(ctx, s, trials)
+	_, err = r.Run(ctx, s, strategyOf(s), trials)
 	return err
 }
 
@@ -124,7 +124,7 @@ func TestKill(t *testing.T) {
 	straight, once := database(t), database(t)
 	s, trials := killStudy()
 	r := search.Runner{Store: straight, Trainer: chain{}, Workers: 2}
-	if _, err := r.Run(t.Context(), s, trials); err != nil {
+	if _, err := r.Run(t.Context(), s, strategyOf(s), trials); err != nil {
 		t.Fatal(err)
 	}
 	bring(t, often, dir)

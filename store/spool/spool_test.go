@@ -861,7 +861,7 @@ func BenchmarkFifty(b *testing.B) {
 			f.SetLease(time.Minute)
 			wg.Go(func() {
 				r := search.Runner{Store: f, Trainer: chain{}, Wait: 100 * time.Millisecond}
-				if sum, err := r.Run(b.Context(), s, trials); err != nil || sum.Done != len(trials) {
+				if sum, err := r.Run(b.Context(), s, strategyOf(s), trials); err != nil || sum.Done != len(trials) {
 					b.Error(sum, err)
 				}
 			})

@@ -1,4 +1,4 @@
-package search_test
+package strategy_test
 
 import (
 	"fmt"
@@ -9,17 +9,18 @@ import (
 	"testing"
 
 	"igcsearch/search"
+	"igcsearch/search/strategy"
 	"igcsearch/space"
 )
 
-// field is a synthetic race: what the arms' accuracies are drawn from.
+// field is a synthetic race: what the networks' accuracies are drawn from.
 type field struct {
 	name  string
 	means []float64 // accuracies
-	sds   []float64 // of a trial about its arm's mean, the seed's share apart
-	seed  float64   // standard deviation of what a seed does to all arms alike
-	best  func(arm int) bool
-	// skewed: one in ten trials of the first arm collapses by 20 points, and the
+	sds   []float64 // of a trial about its network's mean, the seed's share apart
+	seed  float64   // standard deviation of what a seed does to all networks alike
+	best  func(network int) bool
+	// skewed: one in ten trials of the first network collapses by 20 points, and the
 	// others are so much better that its mean is as it was. The t test is not
 	// made for that.
 	skewed bool
@@ -116,7 +117,7 @@ func TestRaceKeepsTheBest(t *testing.T) {
 		s := budgetStudy()
 		s.Strategy, s.Seeds, s.Epochs, s.Validation, s.Race.Alpha = search.StrategyRace, seeds, 1, 100, 0.05
 		s = normal(t, s)
-		strategy, err := search.NewStrategy(s)
+		decides, err := strategy.New(s)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -129,7 +130,7 @@ func TestRaceKeepsTheBest(t *testing.T) {
 				wrong, trials, same := 0, 0, 0
 				for range races {
 					drawn := f.draw(s, rng)
-					r, err := search.Replay(strategy, s, drawn, search.ReplayOptions{Workers: len(drawn)})
+					r, err := strategy.Replay(decides, s, drawn, strategy.ReplayOptions{Workers: len(drawn)})
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -137,7 +138,7 @@ func TestRaceKeepsTheBest(t *testing.T) {
 					if r.Regret == 0 {
 						same++
 					}
-					rounds := search.Rounds(s, r.State)
+					rounds := strategy.Rounds(s, r.State)
 					left := rounds[len(rounds)-1].Left
 					for i := range f.means {
 						if f.best(i) && !slices.Contains(left, f.system(i)) {

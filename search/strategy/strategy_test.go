@@ -1,4 +1,4 @@
-package search_test
+package strategy_test
 
 import (
 	"math"
@@ -10,12 +10,13 @@ import (
 	"testing"
 
 	"igcsearch/search"
+	"igcsearch/search/strategy"
 	"igcsearch/space"
 )
 
-// record returns trials in which every epoch of arm i and seed has the accuracy
+// record returns trials in which every epoch of network i and seed has the accuracy
 // that at says, all done.
-func record(s search.Study, pairs []space.Pair, at func(arm, seed, epoch int) float64) []search.TrialState {
+func record(s search.Study, pairs []space.Pair, at func(network, seed, epoch int) float64) []search.TrialState {
 	const total = 10000
 	var trials []search.TrialState
 	for i, p := range pairs {
@@ -50,11 +51,11 @@ func strategyStudy(t *testing.T, name string, change func(*search.Study)) (searc
 		change(&s)
 	}
 	s = normal(t, s)
-	strategy, err := search.NewStrategy(s)
+	decides, err := strategy.New(s)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s, strategy
+	return s, decides
 }
 
 // counted checks, before every decision, what any strategy must keep to.
@@ -88,15 +89,15 @@ func (c *counted) Decide(s search.Study, trials []search.TrialState) search.Deci
 
 func TestHalving(t *testing.T) {
 	t.Parallel()
-	rising := func(arm, seed, epoch int) float64 { // the last is best, at every epoch
-		return 0.3 + 0.01*float64(arm) + 0.02*float64(epoch) + 0.001*float64(seed)
+	rising := func(network, seed, epoch int) float64 { // the last is best, at every epoch
+		return 0.3 + 0.01*float64(network) + 0.02*float64(epoch) + 0.001*float64(seed)
 	}
 	t.Run("a third of the networks go on from each rung, with all seeds", func(t *testing.T) {
-		s, strategy := strategyStudy(t, search.StrategyHalving, nil)
+		s, decides := strategyStudy(t, search.StrategyHalving, nil)
 		recorded := record(s, line(9), rising)
 		// By hand, rungs 1, 3, 9. All 9 at once: 9·1, the best 3 go on: 3·2, the
 		// best 1: 6; three seeds each.
-		r, err := search.Replay(&counted{Strategy: strategy, t: t}, s, recorded, search.ReplayOptions{Workers: 27})
+		r, err := strategy.Replay(&counted{Strategy: decides, t: t}, s, recorded, strategy.ReplayOptions{Workers: 27})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -108,8 +109,8 @@ func TestHalving(t *testing.T) {
 		}
 	})
 	t.Run("validation decides, not the test set", func(t *testing.T) {
-		s, strategy := strategyStudy(t, search.StrategyHalving, func(s *search.Study) { s.Curve = search.CurveTest })
-		if r, err := search.Replay(strategy, s, record(s, line(9), rising), search.ReplayOptions{}); err != nil || r.Regret != 0 {
+		s, decides := strategyStudy(t, search.StrategyHalving, func(s *search.Study) { s.Curve = search.CurveTest })
+		if r, err := strategy.Replay(decides, s, record(s, line(9), rising), strategy.ReplayOptions{}); err != nil || r.Regret != 0 {
 			t.Errorf("%+v, %v", r.Answer, err)
 		}
 	})
@@ -117,11 +118,11 @@ func TestHalving(t *testing.T) {
 		for _, n := range []int{1, 2, 5, 9, 30} {
 			for _, workers := range []int{1, 2, 7, 1000} {
 				for _, every := range []int{1, 2, 4} {
-					s, strategy := strategyStudy(t, search.StrategyHalving, func(s *search.Study) { s.EvaluateEvery, s.Halving.Reduction = every, 2 })
+					s, decides := strategyStudy(t, search.StrategyHalving, func(s *search.Study) { s.EvaluateEvery, s.Halving.Reduction = every, 2 })
 					rng := rand.New(rand.NewPCG(1, uint64(n)))
 					recorded := record(s, line(n), func(int, int, int) float64 { return rng.Float64() })
 					recorded[0].Status, recorded[0].Epoch, recorded[0].Curve = search.Diverged, 2, recorded[0].Curve[:2]
-					r, err := search.Replay(&counted{Strategy: strategy, t: t}, s, recorded, search.ReplayOptions{Workers: workers})
+					r, err := strategy.Replay(&counted{Strategy: decides, t: t}, s, recorded, strategy.ReplayOptions{Workers: workers})
 					if err != nil {
 						t.Fatalf("%d networks, %d workers: %v", n, workers, err)
 					}
@@ -133,34 +134,34 @@ func TestHalving(t *testing.T) {
 		}
 	})
 	t.Run("a trial that was interrupted between two rungs goes on to its rung", func(t *testing.T) {
-		s, strategy := strategyStudy(t, search.StrategyHalving, nil)
+		s, decides := strategyStudy(t, search.StrategyHalving, nil)
 		recorded := record(s, line(1), rising)
 		for i := range recorded {
 			recorded[i].Status, recorded[i].Epoch, recorded[i].Curve = search.Pending, 2, recorded[i].Curve[:2]
 		}
 		recorded[1].Status = search.Running
-		d := strategy.Decide(s, recorded)
+		d := decides.Decide(s, recorded)
 		if want := []search.Step{{Trial: 0, Until: 3}, {Trial: 2, Until: 3}}; !slices.Equal(d.Next, want) {
 			t.Errorf("got %v, want %v", d.Next, want)
 		}
 	})
 	t.Run("a trial that was killed after its last epoch is ended", func(t *testing.T) {
 		for _, name := range search.Strategies {
-			s, strategy := strategyStudy(t, name, nil)
+			s, decides := strategyStudy(t, name, nil)
 			recorded := record(s, line(2), rising)
 			recorded[4].Status = search.Pending
-			if d := strategy.Decide(s, recorded); !slices.Equal(d.Next, []search.Step{{Trial: 4, Until: 9}}) {
+			if d := decides.Decide(s, recorded); !slices.Equal(d.Next, []search.Step{{Trial: 4, Until: 9}}) {
 				t.Errorf("%s: got %+v", name, d)
 			}
 		}
 	})
 	t.Run("networks that fail hold nobody up", func(t *testing.T) {
-		s, strategy := strategyStudy(t, search.StrategyHalving, nil)
+		s, decides := strategyStudy(t, search.StrategyHalving, nil)
 		recorded := record(s, line(3), rising)
 		for i := range recorded {
 			recorded[i].Status, recorded[i].Epoch, recorded[i].Curve = search.Failed, 0, nil
 		}
-		if d := strategy.Decide(s, recorded); len(d.Next) > 0 || d.Reason != "no network was trained to the end" {
+		if d := decides.Decide(s, recorded); len(d.Next) > 0 || d.Reason != "no network was trained to the end" {
 			t.Errorf("got %+v", d)
 		}
 	})
@@ -169,12 +170,12 @@ func TestHalving(t *testing.T) {
 func TestRace(t *testing.T) {
 	t.Parallel()
 	// Three networks, one of them far behind.
-	far := func(arm, seed, _ int) float64 {
-		return []float64{0.5, 0.501, 0.2}[arm] + 0.003*float64((arm+2*seed)%3)
+	far := func(network, seed, _ int) float64 {
+		return []float64{0.5, 0.501, 0.2}[network] + 0.003*float64((network+2*seed)%3)
 	}
 	t.Run("a network far behind is dropped, the others use all seeds", func(t *testing.T) {
-		s, strategy := strategyStudy(t, search.StrategyRace, func(s *search.Study) { s.Seeds = 6 })
-		r, err := search.Replay(&counted{Strategy: strategy, t: t}, s, record(s, line(3), far), search.ReplayOptions{Workers: 2})
+		s, decides := strategyStudy(t, search.StrategyRace, func(s *search.Study) { s.Seeds = 6 })
+		r, err := strategy.Replay(&counted{Strategy: decides, t: t}, s, record(s, line(3), far), strategy.ReplayOptions{Workers: 2})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -183,7 +184,7 @@ func TestRace(t *testing.T) {
 		if r.Begun != 3+2*6 {
 			t.Errorf("%d trials, want 3 of the dropped and 6 of two others", r.Begun)
 		}
-		if rounds := search.Rounds(s, r.State); len(rounds) != 4 || rounds[0].Seeds != 3 || len(rounds[0].Dropped) != 1 || len(rounds[3].Left) != 2 {
+		if rounds := strategy.Rounds(s, r.State); len(rounds) != 4 || rounds[0].Seeds != 3 || len(rounds[0].Dropped) != 1 || len(rounds[3].Left) != 2 {
 			t.Errorf("rounds %+v", rounds)
 		}
 		if !strings.HasPrefix(r.Reason, "all 6 seeds are used: 2 of 3 networks are not separated at alpha 0.05, the best first: ") {
@@ -191,45 +192,45 @@ func TestRace(t *testing.T) {
 		}
 	})
 	t.Run("it ends when one is left", func(t *testing.T) {
-		s, strategy := strategyStudy(t, search.StrategyRace, func(s *search.Study) { s.Seeds = 6 })
-		r, err := search.Replay(strategy, s, record(s, line(3), func(arm, seed, epoch int) float64 {
-			return far(arm, seed, epoch) + []float64{0.3, 0, 0}[arm]
-		}), search.ReplayOptions{})
+		s, decides := strategyStudy(t, search.StrategyRace, func(s *search.Study) { s.Seeds = 6 })
+		r, err := strategy.Replay(decides, s, record(s, line(3), func(network, seed, epoch int) float64 {
+			return far(network, seed, epoch) + []float64{0.3, 0, 0}[network]
+		}), strategy.ReplayOptions{})
 		if err != nil || r.Begun != 9 || r.Reason != "L100M1 is better than every other of 3 at alpha 0.05, after 3 of 6 seeds" {
 			t.Errorf("%d trials, %q, %v", r.Begun, r.Reason, err)
 		}
 	})
 	t.Run("a network that always diverges is dropped, one that fails is not", func(t *testing.T) {
-		s, strategy := strategyStudy(t, search.StrategyRace, func(s *search.Study) { s.Seeds = 6 })
+		s, decides := strategyStudy(t, search.StrategyRace, func(s *search.Study) { s.Seeds = 6 })
 		recorded := record(s, line(2), far)
 		for i := range 6 {
 			recorded[i].Status, recorded[i].Epoch, recorded[i].Curve = search.Diverged, 0, nil
 		}
-		r, err := search.Replay(strategy, s, recorded, search.ReplayOptions{})
+		r, err := strategy.Replay(decides, s, recorded, strategy.ReplayOptions{})
 		if err != nil || r.Begun != 6 || r.System != recorded[6].System {
 			t.Errorf("%d trials, %+v, %v", r.Begun, r.Answer, err)
 		}
 		for i := range 6 {
 			recorded[i].Status = search.Failed
 		}
-		if d := strategy.Decide(s, recorded); len(d.Next) > 0 || !strings.Contains(d.Reason, "2 of 2 networks are not separated") {
+		if d := decides.Decide(s, recorded); len(d.Next) > 0 || !strings.Contains(d.Reason, "2 of 2 networks are not separated") {
 			t.Errorf("got %+v", d)
 		}
 	})
 	t.Run("the same difference of one picture in two seeds is no proof", func(t *testing.T) {
-		s, strategy := strategyStudy(t, search.StrategyRace, func(s *search.Study) { s.Seeds = 2 })
+		s, decides := strategyStudy(t, search.StrategyRace, func(s *search.Study) { s.Seeds = 2 })
 		recorded := record(s, line(2), far)
 		for i := range recorded {
 			x := &recorded[i]
 			x.Curve = []search.Epoch{{Number: s.Epochs, ValidationCorrect: 5 + i/2 + i%2, ValidationTotal: 10}}
 		}
-		if d := strategy.Decide(s, recorded); !strings.Contains(d.Reason, "2 of 2 networks are not separated") {
+		if d := decides.Decide(s, recorded); !strings.Contains(d.Reason, "2 of 2 networks are not separated") {
 			t.Errorf("got %+v", d)
 		}
 	})
 	t.Run("equal accuracies separate nobody", func(t *testing.T) {
-		s, strategy := strategyStudy(t, search.StrategyRace, nil)
-		r, err := search.Replay(strategy, s, record(s, line(4), func(int, int, int) float64 { return 0.5 }), search.ReplayOptions{})
+		s, decides := strategyStudy(t, search.StrategyRace, nil)
+		r, err := strategy.Replay(decides, s, record(s, line(4), func(int, int, int) float64 { return 0.5 }), strategy.ReplayOptions{})
 		if err != nil || r.Begun != 12 {
 			t.Errorf("%d trials, %v", r.Begun, err)
 		}
@@ -238,22 +239,22 @@ func TestRace(t *testing.T) {
 
 func TestReplay(t *testing.T) {
 	t.Parallel()
-	s, strategy := strategyStudy(t, search.StrategyGrid, nil)
-	recorded := record(s, line(4), func(arm, _, _ int) float64 { return 0.1 * float64(arm) })
+	s, decides := strategyStudy(t, search.StrategyGrid, nil)
+	recorded := record(s, line(4), func(network, _, _ int) float64 { return 0.1 * float64(network) })
 	t.Run("grid trains everything", func(t *testing.T) {
-		r, err := search.Replay(&counted{Strategy: strategy, t: t}, s, recorded, search.ReplayOptions{})
+		r, err := strategy.Replay(&counted{Strategy: decides, t: t}, s, recorded, strategy.ReplayOptions{})
 		if err != nil || r.Begun != 12 || r.Epochs != 108 || r.Truth != 0.3 || r.Regret != 0 {
 			t.Errorf("%+v, %v", r, err)
 		}
 	})
 	t.Run("a bound is kept, and regret is in accuracy", func(t *testing.T) {
-		r, err := search.Replay(search.Random(), s, recorded, search.ReplayOptions{Epochs: 60, Workers: 5})
+		r, err := strategy.Replay(strategy.Random(), s, recorded, strategy.ReplayOptions{Epochs: 60, Workers: 5})
 		if err != nil || r.Epochs != 54 || r.System != recorded[3].System || math.Abs(r.Regret-0.2) > 1e-9 {
 			t.Errorf("%d epochs, %+v, regret %g, %v", r.Epochs, r.Answer, r.Regret, err)
 		}
 	})
 	t.Run("a shuffle keeps the record", func(t *testing.T) {
-		r, err := search.Replay(strategy, s, search.Shuffle(recorded, rand.New(rand.NewPCG(1, 1))), search.ReplayOptions{})
+		r, err := strategy.Replay(decides, s, strategy.Shuffle(recorded, rand.New(rand.NewPCG(1, 1))), strategy.ReplayOptions{})
 		if err != nil || r.Begun != 12 || r.System != recorded[9].System {
 			t.Errorf("%+v, %v", r, err)
 		}
@@ -261,7 +262,7 @@ func TestReplay(t *testing.T) {
 	t.Run("a study that is not complete cannot be replayed", func(t *testing.T) {
 		half := slices.Clone(recorded)
 		half[3].Status = search.Pending
-		if _, err := search.Replay(strategy, s, half, search.ReplayOptions{}); err == nil || !strings.Contains(err.Error(), "L99M2 seed 0 has no result (pending)") {
+		if _, err := strategy.Replay(decides, s, half, strategy.ReplayOptions{}); err == nil || !strings.Contains(err.Error(), "L99M2 seed 0 has no result (pending)") {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -291,15 +292,15 @@ func TestLargeSpace(t *testing.T) {
 		repeats = 20
 	}
 	for _, name := range []string{search.StrategyHalving, search.StrategyRace} {
-		s, strategy := strategyStudy(t, name, func(s *search.Study) {
+		s, decides := strategyStudy(t, name, func(s *search.Study) {
 			s.Seeds, s.Epochs, s.Halving.Systems, s.Race.Systems, s.Halving.MinEpochs = 3, 3, systems, systems, 1
 		})
 		var lost, blind float64
 		for k := range repeats {
 			rng := rand.New(rand.NewPCG(uint64(k), 3))
-			recorded := record(s, pairs, func(arm, _, _ int) float64 { return truth(pairs[arm]) + 0.01*rng.NormFloat64() })
+			recorded := record(s, pairs, func(network, _, _ int) float64 { return truth(pairs[network]) + 0.01*rng.NormFloat64() })
 			best := slices.MaxFunc(pairs, func(a, b space.Pair) int { return int(math.Copysign(1, truth(a)-truth(b))) })
-			r, err := search.Replay(strategy, s, recorded, search.ReplayOptions{Workers: 4})
+			r, err := strategy.Replay(decides, s, recorded, strategy.ReplayOptions{Workers: 4})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -312,7 +313,7 @@ func TestLargeSpace(t *testing.T) {
 			if len(begun) != systems {
 				t.Errorf("%s: %d networks took part, want %d", name, len(begun), systems)
 			}
-			other, err := search.Replay(search.Random(), s, search.Shuffle(recorded, rng), search.ReplayOptions{Epochs: r.Epochs})
+			other, err := strategy.Replay(strategy.Random(), s, strategy.Shuffle(recorded, rng), strategy.ReplayOptions{Epochs: r.Epochs})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -334,7 +335,7 @@ func TestDecideAnyState(t *testing.T) {
 	rng := rand.New(rand.NewPCG(5, 5))
 	statuses := []search.Status{search.Pending, search.Pending, search.Running, search.Done, search.Diverged, search.Failed}
 	for _, name := range search.Strategies {
-		s, strategy := strategyStudy(t, name, func(s *search.Study) { s.Halving.Systems, s.Race.Systems = 10, 10 })
+		s, decides := strategyStudy(t, name, func(s *search.Study) { s.Halving.Systems, s.Race.Systems = 10, 10 })
 		for range 2000 {
 			n := 1 + rng.IntN(20)
 			trials := record(s, line(n), func(int, int, int) float64 { return rng.Float64() })
@@ -350,7 +351,7 @@ func TestDecideAnyState(t *testing.T) {
 				}
 			}
 			rng.Shuffle(len(trials), func(i, j int) { trials[i], trials[j] = trials[j], trials[i] })
-			for _, step := range strategy.Decide(s, trials[:rng.IntN(len(trials)+1)]).Next {
+			for _, step := range decides.Decide(s, trials[:rng.IntN(len(trials)+1)]).Next {
 				if x := trials[step.Trial]; x.Status != search.Pending || step.Until <= x.Epoch && x.Epoch < s.Epochs || step.Until > s.Epochs {
 					t.Fatalf("%s: trial %d, %s at epoch %d, until %d", name, step.Trial, x.Status, x.Epoch, step.Until)
 				}
@@ -373,8 +374,8 @@ func BenchmarkDecide(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		strategy, _ := search.NewStrategy(s)
-		trials := record(s, pairs, func(arm, _, epoch int) float64 { return float64(arm%97+epoch) / 200 })
+		decides, _ := strategy.New(s)
+		trials := record(s, pairs, func(network, _, epoch int) float64 { return float64(network%97+epoch) / 200 })
 		for i := range trials {
 			if i%250 >= 5 {
 				trials[i].Status, trials[i].Epoch, trials[i].Curve = search.Pending, 0, nil
@@ -382,7 +383,7 @@ func BenchmarkDecide(b *testing.B) {
 		}
 		b.Run(name, func(b *testing.B) {
 			for b.Loop() {
-				strategy.Decide(s, trials)
+				decides.Decide(s, trials)
 			}
 		})
 	}

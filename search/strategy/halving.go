@@ -1,38 +1,12 @@
-package search
+package strategy
 
 import (
 	"cmp"
 	"fmt"
 	"slices"
+
+	"igcsearch/search"
 )
-
-// Halving holds the settings of the strategy "halving".
-type Halving struct {
-	// Reduction is η ≥ 2: of the networks that reach a rung, the best 1/η go on.
-	Reduction int `toml:"reduction" json:"reduction"`
-	// MinEpochs is the first rung, in epochs; Normalize makes a 0 a third of
-	// the training.
-	MinEpochs int `toml:"min_epochs" json:"min_epochs"`
-	// Systems is how many networks take part at most; of more, the width bound
-	// and a model of accuracy choose.
-	Systems int `toml:"systems" json:"systems"`
-}
-
-// rungs are the epochs at which networks are compared, rising: MinEpochs·ηᵏ,
-// put off to the next evaluation, and last the whole training.
-func (h Halving) rungs(s Study) []int {
-	var list []int
-	for r := h.MinEpochs; r < s.Epochs && s.EvaluateEvery < s.Epochs; r *= h.Reduction {
-		at := (r + s.EvaluateEvery - 1) / s.EvaluateEvery * s.EvaluateEvery
-		if at < s.Epochs && (len(list) == 0 || at > list[len(list)-1]) {
-			list = append(list, at)
-		}
-		if r > s.Epochs/h.Reduction {
-			break // and never overflow
-		}
-	}
-	return append(list, s.Epochs)
-}
 
 // halving is asynchronous successive halving (Li et al., A System for Massively
 // Parallel Hyperparameter Tuning, 2020, Algorithm 2) over the epochs of one
@@ -42,10 +16,10 @@ func (h Halving) rungs(s Study) []int {
 // What is promoted is a network with all its seeds, by their mean. Promoting
 // single trials would go on with lucky seeds, and the mean of those that remain
 // would no longer be the network's.
-type halving struct{ Halving }
+type halving struct{ search.Halving }
 
-func (h halving) Decide(s Study, trials []TrialState) Decision {
-	all, split, rungs := arms(trials), s.DecidingSplit(), h.rungs(s)
+func (h halving) Decide(s search.Study, trials []search.TrialState) search.Decision {
+	all, split, rungs := networks(trials), s.DecidingSplit(), h.Rungs(s)
 	last := len(rungs) - 1
 
 	target := make([]int, len(all)) // the rung that a network is on its way to, or stands at; −1: not begun
@@ -95,7 +69,7 @@ func (h halving) Decide(s Study, trials []TrialState) Decision {
 		closed = closed && len(promoted[rung+1]) == 0
 	}
 
-	var d Decision
+	var d search.Decision
 	for rung := last; rung >= 0; rung-- {
 		for i, a := range all {
 			if target[i] == rung {
@@ -121,22 +95,22 @@ func (h halving) Decide(s Study, trials []TrialState) Decision {
 	return d
 }
 
-// rung is the rung that the arm's trials are on their way to or stand at; −1 if
+// rung is the rung that the network's trials are on their way to or stand at; −1 if
 // none was begun, the last if all have ended.
-func (a arm) rung(trials []TrialState, rungs []int) int {
+func (a network) rung(trials []search.TrialState, rungs []int) int {
 	if !a.started(trials) {
 		return -1
 	}
 	rung, live := 0, false
 	for _, i := range a.trials {
 		t := &trials[i]
-		if t.Status == Diverged || t.Status == Failed {
+		if t.Status == search.Diverged || t.Status == search.Failed {
 			continue
 		}
 		live = true
 		// A running trial is on its way to an epoch beyond where it stands.
 		want := t.Epoch
-		if t.Status == Running {
+		if t.Status == search.Running {
 			want++
 		}
 		at, _ := slices.BinarySearch(rungs, want)
@@ -151,7 +125,7 @@ func (a arm) rung(trials []TrialState, rungs []int) int {
 // model returns the accuracies by which the model of a large space judges: of
 // the highest rung that enough networks have reached, as BOHB does (Falkner et
 // al., 2018), for a model of few points knows less than one of early epochs.
-func (h halving) model(all []arm, trials []TrialState, split string, s Study, target, rungs []int) func(enough int) map[int]float64 {
+func (h halving) model(all []network, trials []search.TrialState, split string, s search.Study, target, rungs []int) func(enough int) map[int]float64 {
 	return func(enough int) map[int]float64 {
 		for rung := len(rungs) - 1; ; rung-- {
 			mean := map[int]float64{}

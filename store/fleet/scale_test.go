@@ -23,9 +23,9 @@ import (
 	"testing"
 	"time"
 
-	"igcsearch/cmd/igcsearch/fleet"
 	"igcsearch/search"
 	"igcsearch/store"
+	"igcsearch/store/fleet"
 )
 
 // The load of TestScale; make scale gives others.

@@ -1,4 +1,4 @@
-package search
+package strategy
 
 import (
 	"cmp"
@@ -10,21 +10,9 @@ import (
 	"gonum.org/v1/gonum/stat"
 	"gonum.org/v1/gonum/stat/distuv"
 
+	"igcsearch/search"
 	"igcsearch/space"
 )
-
-// Race holds the settings of the strategy "race".
-type Race struct {
-	// Alpha is the largest probability, in (0, 1), that the whole race drops any
-	// network to which none is truly better.
-	Alpha float64 `toml:"alpha" json:"alpha"`
-	// MinSeeds is how many seeds every network gets before the first test, ≥ 2;
-	// Normalize makes a 0 three, or all seeds if there are fewer.
-	MinSeeds int `toml:"min_seeds" json:"min_seeds"`
-	// Systems is how many networks take part at most; of more, the width bound
-	// and a model of accuracy choose.
-	Systems int `toml:"systems" json:"systems"`
-}
 
 // race trains all networks from the same seeds, seed by seed, and drops those
 // that are significantly worse than the best.
@@ -44,14 +32,14 @@ type Race struct {
 // dependence between networks, seeds and rounds (Holm, 1979). The t test is exact
 // for normal differences; variances may differ from network to network. Trainings
 // that collapse now and then are not normal, and break the bound: docs/search.md.
-type race struct{ Race }
+type race struct{ search.Race }
 
-func (r race) Decide(s Study, trials []TrialState) Decision {
-	all := arms(trials)
+func (r race) Decide(s search.Study, trials []search.TrialState) search.Decision {
+	all := networks(trials)
 	if len(all) == 0 {
-		return Decision{Reason: "there are no trials"}
+		return search.Decision{Reason: "there are no trials"}
 	}
-	var d Decision
+	var d search.Decision
 	begun, entering := r.field(s, trials, all)
 	if len(all) > r.Systems && len(entering) > 0 {
 		for _, i := range append(begun, entering...) {
@@ -77,13 +65,13 @@ func (r race) Decide(s Study, trials []TrialState) Decision {
 		for _, i := range alive {
 			d.Next = append(d.Next, all[i].train(trials, seeds, s.Epochs)...)
 		}
-		slices.SortStableFunc(d.Next, func(a, b Step) int { return cmp.Compare(trials[a.Trial].Seed, trials[b.Trial].Seed) })
+		slices.SortStableFunc(d.Next, func(a, b search.Step) int { return cmp.Compare(trials[a.Trial].Seed, trials[b.Trial].Seed) })
 	}
 	return d
 }
 
 // field returns who takes part: who has begun, and who enters next.
-func (r race) field(s Study, trials []TrialState, all []arm) (begun, entering []int) {
+func (r race) field(s search.Study, trials []search.TrialState, all []network) (begun, entering []int) {
 	for i, a := range all {
 		if a.started(trials) {
 			begun = append(begun, i)
@@ -109,8 +97,8 @@ type Round struct {
 
 // Rounds returns the rounds of the race of a normalised study with the strategy
 // "race" that are finished.
-func Rounds(s Study, trials []TrialState) []Round {
-	r, all := race{s.Race}, arms(trials)
+func Rounds(s search.Study, trials []search.TrialState) []Round {
+	r, all := race{s.Race}, networks(trials)
 	if len(all) == 0 {
 		return nil
 	}
@@ -125,14 +113,14 @@ func Rounds(s Study, trials []TrialState) []Round {
 // rounds runs the race again from what is recorded, and returns its finished
 // rounds and who is left. A round uses its own seeds only, so it ends the same
 // whoever asks and however often. It ends early for one network.
-func (r race) rounds(s Study, trials []TrialState, all []arm, field []int) (rounds []Round, alive []int) {
+func (r race) rounds(s search.Study, trials []search.TrialState, all []network, field []int) (rounds []Round, alive []int) {
 	alive = slices.Clone(field)
 	slices.Sort(alive)
 	accuracies := make([][]float64, len(all)) // by seed; NaN: failed
 	for seeds := r.MinSeeds; seeds <= s.Seeds && (len(alive) > 1 || len(rounds) == 0); seeds++ {
 		for _, i := range alive {
 			for _, t := range all[i].trials[:min(seeds, len(all[i].trials))] {
-				if !trials[t].reached(s.Epochs) {
+				if !reached(&trials[t], s.Epochs) {
 					return rounds, alive
 				}
 			}
@@ -140,7 +128,7 @@ func (r race) rounds(s Study, trials []TrialState, all []arm, field []int) (roun
 		for _, i := range alive {
 			from, to := min(len(accuracies[i]), len(all[i].trials)), min(seeds, len(all[i].trials))
 			for _, t := range all[i].trials[from:to] {
-				v, ok := trials[t].accuracy(s.DecidingSplit(), s.Epochs)
+				v, ok := accuracy(&trials[t], s.DecidingSplit(), s.Epochs)
 				if !ok {
 					v = math.NaN()
 				}
@@ -161,8 +149,8 @@ func (r race) rounds(s Study, trials []TrialState, all []arm, field []int) (roun
 	return rounds, alive
 }
 
-// labels names some arms.
-func labels(all []arm, which []int) string {
+// labels names some networks.
+func labels(all []network, which []int) string {
 	const most = 6
 	var names []string
 	for _, i := range which[:min(most, len(which))] {
@@ -176,7 +164,7 @@ func labels(all []arm, which []int) string {
 
 // round returns the best of alive and who of them stays after a test, of began
 // networks and seeds seeds in the whole race; accuracies are of so many pictures.
-func (r Race) round(accuracies [][]float64, alive []int, began, seeds, pictures int) (best int, stay []int) {
+func (r race) round(accuracies [][]float64, alive []int, began, seeds, pictures int) (best int, stay []int) {
 	best = alive[0]
 	for _, i := range alive {
 		if mean(accuracies[i]) > mean(accuracies[best]) {
@@ -184,8 +172,8 @@ func (r Race) round(accuracies [][]float64, alive []int, began, seeds, pictures 
 		}
 	}
 	type comparison struct {
-		arm int
-		p   float64
+		network int
+		p       float64
 	}
 	var tests []comparison
 	rounds := seeds - r.MinSeeds + 1
@@ -201,7 +189,7 @@ func (r Race) round(accuracies [][]float64, alive []int, began, seeds, pictures 
 		if !(t.p <= r.Alpha/float64(len(alive)-k)) { // Holm: k of those alive have fallen now
 			break
 		}
-		dropped[t.arm] = true
+		dropped[t.network] = true
 	}
 	for _, i := range alive {
 		if !dropped[i] {
@@ -251,7 +239,7 @@ func pairedP(a, b []float64, pictures int) float64 {
 }
 
 // pictures is how many the accuracies of a split are of; 1 if there are none.
-func pictures(trials []TrialState, split string) int {
+func pictures(trials []search.TrialState, split string) int {
 	for i := range trials {
 		for _, e := range trials[i].Curve {
 			if _, total := e.Correct(split); total > 0 {

@@ -1,4 +1,4 @@
-package search
+package strategy
 
 import (
 	"cmp"
@@ -9,17 +9,18 @@ import (
 	"gonum.org/v1/gonum/stat"
 	"gonum.org/v1/gonum/stat/distuv"
 
+	"igcsearch/search"
 	"igcsearch/space"
 )
 
-// enter returns the arms that should begin now, the best first: if there are at
+// enter returns the networks that should begin now, the best first: if there are at
 // most most, all of them, in order. Of a larger space most take part, one after
 // the other: first the widest network, for the paper finds the best near the
 // greatest width (Eq. 15, Figure 3); then those farthest from what has begun (a
 // maximin design), until there are 2·(dimensions + 1); then the one of the
-// highest expected improvement. means returns the mean accuracies, by arm, of at
-// least enough arms if it can.
-func enter(trials []TrialState, all []arm, most int, means func(enough int) map[int]float64) []int {
+// highest expected improvement. means returns the mean accuracies, by network, of at
+// least enough networks if it can.
+func enter(trials []search.TrialState, all []network, most int, means func(enough int) map[int]float64) []int {
 	var begun, rest []int
 	for i, a := range all {
 		if a.started(trials) {
@@ -62,10 +63,10 @@ func logWidth(s space.System) float64 {
 	return sum
 }
 
-// features describes each arm to the model: ln M of every stage that a name
+// features describes each network to the model: ln M of every stage that a name
 // gives, ln of the depth and ln of the parameters, each with mean 0 and standard
-// deviation 1 over all arms. What all have in common is left out.
-func features(trials []TrialState, all []arm) [][]float64 {
+// deviation 1 over all networks. What all have in common is left out.
+func features(trials []search.TrialState, all []network) [][]float64 {
 	raw := make([][]float64, 6)
 	for _, a := range all {
 		m := 0.0

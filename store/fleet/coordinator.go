@@ -24,6 +24,7 @@ import (
 	"github.com/mattn/go-sqlite3"
 
 	"igcsearch/search"
+	"igcsearch/search/strategy"
 	"igcsearch/store"
 )
 
@@ -92,7 +93,11 @@ func (c *Coordinator) Plan(ctx context.Context, s search.Study, trials []search.
 }
 
 func (c *Coordinator) give(ctx context.Context, s search.Study, trials []search.Trial) (planned []search.Trial, err error) {
-	d, err := search.NewDispatch(ctx, c.db, s, trials, func(e search.Event) {
+	decides, err := strategy.New(s)
+	if err != nil {
+		return nil, err
+	}
+	d, err := search.NewDispatch(ctx, c.db, s, decides, trials, func(e search.Event) {
 		if e.Kind == search.Planned {
 			planned = e.Trials
 		}

@@ -1,4 +1,4 @@
-package search
+package strategy
 
 import (
 	"errors"
@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"slices"
 
+	"igcsearch/search"
 	"igcsearch/space"
 )
 
@@ -19,8 +20,8 @@ type Replayed struct {
 	// Regret is how far Truth lies below the best network's, ≥ 0; 0 if the
 	// answer is grid's.
 	Regret float64
-	Reason string       // why it ended, one line
-	State  []TrialState // the trials as they stood then
+	Reason string              // why it ended, one line
+	State  []search.TrialState // the trials as they stood then
 }
 
 // ReplayOptions say how a replay is run.
@@ -34,7 +35,7 @@ type ReplayOptions struct {
 // of training. Trials of seeds beyond those of s are left out: the study is
 // replayed as if it had fewer, but Truth is the mean of them all. It returns an
 // error if a trial has no result.
-func Replay(strategy Strategy, s Study, recorded []TrialState, o ReplayOptions) (Replayed, error) {
+func Replay(strategy search.Strategy, s search.Study, recorded []search.TrialState, o ReplayOptions) (Replayed, error) {
 	if len(recorded) == 0 {
 		return Replayed{}, errors.New("nothing is recorded")
 	}
@@ -46,10 +47,10 @@ func Replay(strategy Strategy, s Study, recorded []TrialState, o ReplayOptions) 
 	type job struct{ trial, until, ends int }
 	var r Replayed
 	all := recorded
-	recorded = slices.DeleteFunc(slices.Clone(all), func(t TrialState) bool { return t.Seed >= s.Seeds })
+	recorded = slices.DeleteFunc(slices.Clone(all), func(t search.TrialState) bool { return t.Seed >= s.Seeds })
 	now := slices.Clone(recorded)
 	for i := range now {
-		now[i].Status, now[i].Epoch, now[i].Last, now[i].Curve, now[i].Error = Pending, 0, Epoch{}, nil, ""
+		now[i].Status, now[i].Epoch, now[i].Last, now[i].Curve, now[i].Error = search.Pending, 0, search.Epoch{}, nil, ""
 	}
 	var running []job
 	clock := 0
@@ -63,11 +64,11 @@ func Replay(strategy Strategy, s Study, recorded []TrialState, o ReplayOptions) 
 			}
 			for _, step := range d.Next[:min(free, len(d.Next))] {
 				t := &now[step.Trial]
-				if t.Status != Pending || step.Until <= t.Epoch {
+				if t.Status != search.Pending || step.Until <= t.Epoch {
 					return r, fmt.Errorf("the strategy wants %s seed %d, which is %s at epoch %d, trained until epoch %d", t.System.Label(), t.Seed, t.Status, t.Epoch, step.Until)
 				}
 				until := min(step.Until, s.Epochs)
-				if full := &recorded[step.Trial]; full.Status == Diverged {
+				if full := &recorded[step.Trial]; full.Status == search.Diverged {
 					until = min(until, full.Epoch+1)
 				}
 				if o.Epochs > 0 && r.Epochs+until-t.Epoch > o.Epochs {
@@ -79,7 +80,7 @@ func Replay(strategy Strategy, s Study, recorded []TrialState, o ReplayOptions) 
 				}
 				r.Epochs += until - t.Epoch
 				running = append(running, job{step.Trial, step.Until, clock + until - t.Epoch})
-				t.Status = Running
+				t.Status = search.Running
 				free--
 			}
 			if bounded {
@@ -96,14 +97,14 @@ func Replay(strategy Strategy, s Study, recorded []TrialState, o ReplayOptions) 
 		}
 		running = slices.DeleteFunc(running, func(j job) bool {
 			if j.ends == clock {
-				recorded[j.trial].upTo(j.until, &now[j.trial])
+				goBack(&now[j.trial], &recorded[j.trial], j.until)
 			}
 			return j.ends == clock
 		})
 	}
 	r.Answer, r.State = FindAnswer(s, now), now
 	means := map[space.System]float64{}
-	for _, a := range arms(all) {
+	for _, a := range networks(all) {
 		means[a.system], _ = a.mean(all, s.DecidingSplit(), len(a.trials), s.Epochs)
 	}
 	if r.Answer.Trials > 0 {
@@ -113,17 +114,17 @@ func Replay(strategy Strategy, s Study, recorded []TrialState, o ReplayOptions) 
 	return r, nil
 }
 
-// upTo makes t the recorded trial as it stood after an epoch.
-func (full *TrialState) upTo(epoch int, t *TrialState) {
+// goBack makes t the recorded trial as it stood after an epoch.
+func goBack(t, full *search.TrialState, epoch int) {
 	*t = *full
-	if epoch >= full.Epochs || full.Status == Diverged && epoch > full.Epoch {
+	if epoch >= full.Epochs || full.Status == search.Diverged && epoch > full.Epoch {
 		return
 	}
 	n := len(full.Curve)
 	for n > 0 && full.Curve[n-1].Number > epoch {
 		n--
 	}
-	t.Status, t.Epoch, t.Curve, t.Error, t.Last = Pending, epoch, full.Curve[:n:n], "", Epoch{}
+	t.Status, t.Epoch, t.Curve, t.Error, t.Last = search.Pending, epoch, full.Curve[:n:n], "", search.Epoch{}
 	if n > 0 {
 		t.Last = full.Curve[n-1]
 	}
@@ -132,15 +133,15 @@ func (full *TrialState) upTo(epoch int, t *TrialState) {
 // Shuffle returns the recorded trials with their seeds numbered anew, for all
 // networks alike, and the networks in another order: the same record as another
 // run of the study might have met it.
-func Shuffle(recorded []TrialState, rng *rand.Rand) []TrialState {
+func Shuffle(recorded []search.TrialState, rng *rand.Rand) []search.TrialState {
 	seeds := 0
 	for _, t := range recorded {
 		seeds = max(seeds, t.Seed+1)
 	}
 	number := rng.Perm(seeds)
-	all := arms(recorded)
+	all := networks(recorded)
 	rng.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
-	var list []TrialState
+	var list []search.TrialState
 	for _, a := range all {
 		for _, i := range a.trials {
 			t := recorded[i]
@@ -153,13 +154,13 @@ func Shuffle(recorded []TrialState, rng *rand.Rand) []TrialState {
 
 // Random is what strategies are compared with: networks in the order given,
 // which Shuffle makes a random one, each with all its seeds.
-func Random() Strategy { return random{} }
+func Random() search.Strategy { return random{} }
 
 type random struct{}
 
-func (random) Decide(s Study, trials []TrialState) Decision {
-	var d Decision
-	for _, a := range arms(trials) {
+func (random) Decide(s search.Study, trials []search.TrialState) search.Decision {
+	var d search.Decision
+	for _, a := range networks(trials) {
 		d.Next = append(d.Next, a.train(trials, s.Seeds, s.Epochs)...)
 	}
 	if len(d.Next) == 0 {

@@ -20,10 +20,10 @@ import (
 	"testing"
 	"time"
 
-	"igcsearch/cmd/igcsearch/fleet"
 	"igcsearch/search"
 	"igcsearch/space"
 	"igcsearch/store"
+	"igcsearch/store/fleet"
 )
 
 // small is a study of so many trials of three epochs, as the tests' trainer
@@ -223,7 +223,7 @@ func (s *site) check(study search.Study) {
 	}
 	defer alone.Close()
 	_, trials := small(s.t, study.Seeds)
-	if _, err := (&search.Runner{Store: alone, Trainer: trainer{}, Workers: 3}).Run(s.t.Context(), study, trials); err != nil {
+	if _, err := (&search.Runner{Store: alone, Trainer: trainer{}, Workers: 3}).Run(s.t.Context(), study, strategyOf(study), trials); err != nil {
 		s.t.Fatal(err)
 	}
 	want, err := alone.Epochs(s.t.Context(), study.Name)

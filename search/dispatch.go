@@ -338,8 +338,8 @@ func (d *Dispatch) checkBudget() {
 	epochs, seconds, busy := 0, 0.0, false
 	for _, t := range d.states {
 		busy = busy || t.Status == Running
-		epochs += len(t.Curve)
-		for _, e := range t.Curve {
+		epochs += len(t.History)
+		for _, e := range t.History {
 			seconds += e.TrainSeconds + e.EvalSeconds
 		}
 	}

@@ -14,7 +14,7 @@ func TestPredict(t *testing.T) {
 		s := search.TrialState{Trial: search.Trial{System: space.PairSystem(space.Pair{L: 2, M: m}), Status: status,
 			Epoch: len(seconds), Epochs: epochs, MultiplyAdds: int64(multiplyAdds)}}
 		for i, sec := range seconds {
-			s.Curve = append(s.Curve, search.Epoch{Number: i + 1, TrainSeconds: 0.75 * sec, EvalSeconds: 0.25 * sec})
+			s.History = append(s.History, search.Epoch{Number: i + 1, TrainSeconds: 0.75 * sec, EvalSeconds: 0.25 * sec})
 		}
 		return s
 	}

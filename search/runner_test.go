@@ -47,7 +47,7 @@ func (s *fakeStore) Poll(_ context.Context, _ string, since int64) (changed []se
 	defer s.mu.Unlock()
 	for i, t := range s.trials {
 		if s.changed[i] > since {
-			changed = append(changed, search.TrialState{Trial: t, Curve: slices.Clone(s.curves[i]), ISA: s.isa[t.ID]})
+			changed = append(changed, search.TrialState{Trial: t, History: slices.Clone(s.curves[i]), ISA: s.isa[t.ID]})
 		}
 	}
 	return changed, s.changes, nil

@@ -9,7 +9,7 @@ type Strategy interface {
 // TrialState is a trial with its recorded epochs, in their order.
 type TrialState struct {
 	Trial
-	Curve []Epoch
+	History []Epoch
 	// ISA is Attempt.ISA of the last epoch, whose checkpoint no other arithmetic
 	// goes on with; "" if there is none.
 	ISA string
@@ -42,9 +42,9 @@ var Strategies = []string{StrategyGrid, StrategyHalving, StrategyRace}
 // longer measures it. Without held-out pictures it is CurveTest.
 func (s Study) DecidingSplit() string {
 	if s.Validation > 0 {
-		return CurveValidation
+		return SplitValidation
 	}
-	return CurveTest
+	return SplitTest
 }
 
 // Halving holds the settings of the strategy "halving".

@@ -26,8 +26,8 @@ import (
 
 // The values of Study.Curve: the split whose accuracy a figure or table shows.
 const (
-	CurveTest       = "test"
-	CurveValidation = "validation"
+	SplitTest       = "test"
+	SplitValidation = "validation"
 )
 
 // The values of Study.Augment.
@@ -108,9 +108,9 @@ type Study struct {
 	// SplitSeed draws the held-out and the bounded pictures; the same for
 	// every trial of a study.
 	SplitSeed int `toml:"split_seed" json:"split_seed"`
-	// Curve is the split that figures and tables show: CurveTest or
+	// Split is the split that figures and tables show: CurveTest or
 	// CurveValidation.
-	Curve string `toml:"curve" json:"curve"`
+	Split string `toml:"curve" json:"curve"`
 	// Augment is AugmentNone, AugmentCropMirror or, of a folder,
 	// AugmentScaleCropMirror.
 	Augment string `toml:"augment" json:"augment"`
@@ -307,7 +307,7 @@ func duration(text string) time.Duration {
 // of Figure 3; Name, Dataset and Budget or Pairs are left to fill in.
 func Default() Study {
 	return Study{
-		Curve: CurveTest, Augment: AugmentCropMirror, Pad: 4,
+		Split: SplitTest, Augment: AugmentCropMirror, Pad: 4,
 		Kernel: 9, Tolerance: 0.024, Blocks: 6,
 		Seeds: 5, Epochs: 400, Batch: 64,
 		LearningRate: 0.1, Drops: []float64{0.5, 0.75, 0.875},
@@ -338,8 +338,8 @@ func (s Study) Normalize() (Study, error) {
 	check(s.Validation >= 0, "validation %d: want 0 or more pictures", s.Validation)
 	check(s.Dataset != "svhn" || s.Validation <= 0 || s.Validation == SVHNValidation,
 		"validation %d: want 0 (none) or %d of svhn: 400 of each class of its training file and 200 of its extra file", s.Validation, SVHNValidation)
-	check(s.Curve == CurveTest || s.Curve == CurveValidation, `curve %q: want "test" or "validation"`, s.Curve)
-	check(s.Curve != CurveValidation || s.Validation > 0, `curve "validation" needs validation > 0 held-out pictures`)
+	check(s.Split == SplitTest || s.Split == SplitValidation, `curve %q: want "test" or "validation"`, s.Split)
+	check(s.Split != SplitValidation || s.Validation > 0, `curve "validation" needs validation > 0 held-out pictures`)
 	check(slices.Contains([]string{AugmentNone, AugmentCropMirror, AugmentScaleCropMirror}, s.Augment), `augment %q: want "none", "crop-mirror" or "scale-crop-mirror"`, s.Augment)
 	check(s.Pad >= 0 && s.Pad <= 16, "pad %d: want 0 to 16", s.Pad)
 	s.normalizeSizes(check)

@@ -106,7 +106,7 @@ type Epoch struct {
 
 // Correct returns the counts of the split that curve names.
 func (e Epoch) Correct(curve string) (correct, total int) {
-	if curve == CurveValidation {
+	if curve == SplitValidation {
 		return e.ValidationCorrect, e.ValidationTotal
 	}
 	return e.TestCorrect, e.TestTotal
@@ -114,7 +114,7 @@ func (e Epoch) Correct(curve string) (correct, total int) {
 
 // Loss is ValidationLoss or TestLoss, of the split that curve names.
 func (e Epoch) Loss(curve string) float64 {
-	if curve == CurveValidation {
+	if curve == SplitValidation {
 		return e.ValidationLoss
 	}
 	return e.TestLoss

@@ -450,7 +450,7 @@ func (db *DB) findStates(ctx context.Context, tx *sql.Tx, study, since int64) ([
 		}
 		s := &states[at[id]]
 		s.ISA = isa
-		s.Curve = append(s.Curve, row.epoch())
+		s.History = append(s.History, row.epoch())
 		return nil
 	})
 	return states, err

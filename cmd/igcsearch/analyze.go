@@ -120,14 +120,14 @@ func (a findings) withScores() (n int) {
 // the accuracy on them too high.
 func decides(s search.Study) string {
 	if s.Validation > 0 {
-		return search.CurveValidation
+		return search.SplitValidation
 	}
-	return search.CurveTest
+	return search.SplitTest
 }
 
 func analyze(ctx context.Context, db *store.DB, r results) (findings, error) {
 	a := findings{split: decides(r.study)}
-	r.study.Curve = a.split
+	r.study.Split = a.split
 	a.results, a.systems = r, r.bySystem()
 	arms, err := r.arms(ctx, db)
 	if err != nil {
@@ -147,9 +147,9 @@ func analyze(ctx context.Context, db *store.DB, r results) (findings, error) {
 	for _, s := range a.systems {
 		a.dropped = append(a.dropped, dropped[s.System])
 	}
-	if a.Best >= 0 && a.split == search.CurveValidation {
+	if a.Best >= 0 && a.split == search.SplitValidation {
 		of := r
-		of.study.Curve = search.CurveTest
+		of.study.Split = search.SplitTest
 		arms, err := of.arms(ctx, db)
 		if err != nil {
 			return a, err
@@ -230,7 +230,7 @@ func (r results) arms(ctx context.Context, db *store.DB) ([]analysis.Sample, err
 		}
 		arm := &arms[len(arms)-1]
 		if percent, ok := r.accuracy(t); ok {
-			_, arm.Pictures = t.Last.Correct(r.study.Curve)
+			_, arm.Pictures = t.Last.Correct(r.study.Split)
 			arm.Scores = append(arm.Scores, analysis.Score{Seed: t.Seed, Percent: percent})
 		}
 		if t.Status == search.Diverged {
@@ -293,7 +293,7 @@ func (a findings) warn() []string {
 	if _, classes := a.study.Shape(); classes > 0 { // of a folder the database does not know
 		list = append(list, a.results.atChance(classes)...)
 	}
-	add(a.split == search.CurveTest, "no validation pictures are held out: the test pictures decide, which makes the accuracy of the best on them too high")
+	add(a.split == search.SplitTest, "no validation pictures are held out: the test pictures decide, which makes the accuracy of the best on them too high")
 	params, multiplyAdds, seconds := a.Known()
 	add(len(a.on) > 1, "its trials ran on different devices (%s): their times are not compared", some(a.on))
 	add(len(a.on) <= 1 && !seconds, "the training times of some are not stored: the Pareto set is without them")

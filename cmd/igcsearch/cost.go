@@ -410,7 +410,7 @@ func (r results) atChance(classes int) []string {
 	var list []string
 	total := 0
 	for _, t := range r.trials {
-		correct, n := t.Last.Correct(r.study.Curve)
+		correct, n := t.Last.Correct(r.study.Split)
 		if t.Status != search.Done || n == 0 {
 			continue
 		}

@@ -237,7 +237,7 @@ type figure interface {
 // figure is the one of that kind of the results.
 func (o plotOptions) figure(ctx context.Context, db *store.DB, list []results) (figure, error) {
 	if o.kind == kindRace && list[0].study.Strategy == search.StrategyRace {
-		list[0].study.Curve = list[0].study.DecidingSplit() // what the race went by
+		list[0].study.Split = list[0].study.DecidingSplit() // what the race went by
 	}
 	options, err := figureOptions(ctx, db, list)
 	if err != nil {
@@ -353,9 +353,9 @@ func figureOptions(ctx context.Context, db *store.DB, list []results) (plots.Opt
 
 // common is the data set and the split of the accuracies, if they are the same.
 func common(list []results) (dataset, curve string, same bool) {
-	dataset, curve = list[0].study.Dataset, list[0].study.Curve
+	dataset, curve = list[0].study.Dataset, list[0].study.Split
 	for _, r := range list {
-		if r.study.Dataset != dataset || r.study.Curve != curve {
+		if r.study.Dataset != dataset || r.study.Split != curve {
 			return "", "", false
 		}
 	}
@@ -367,7 +367,7 @@ func label(r results, list []results) string {
 	if _, _, same := common(list); same {
 		return r.study.Name
 	}
-	return fmt.Sprintf("%s (%s, %s)", r.study.Name, strings.TrimPrefix(datasetLabel(r.study.Dataset), "the "), r.study.Curve)
+	return fmt.Sprintf("%s (%s, %s)", r.study.Name, strings.TrimPrefix(datasetLabel(r.study.Dataset), "the "), r.study.Split)
 }
 
 // series are the accuracies of the studies, one curve each.
@@ -438,10 +438,10 @@ func (r results) curves(epochs []store.TrialEpoch, of ...search.Status) []plots.
 		if e.TrainTotal > 0 {
 			at.TrainAccuracies = append(at.TrainAccuracies, 100*float64(e.TrainCorrect)/float64(e.TrainTotal))
 		}
-		if correct, total := e.Correct(r.study.Curve); total > 0 {
+		if correct, total := e.Correct(r.study.Split); total > 0 {
 			at.Accuracies = append(at.Accuracies, 100*float64(correct)/float64(total))
 		}
-		if loss := e.Loss(r.study.Curve); loss != 0 {
+		if loss := e.Loss(r.study.Split); loss != 0 {
 			at.Losses = append(at.Losses, loss)
 		}
 	}

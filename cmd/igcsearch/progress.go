@@ -173,7 +173,7 @@ func (w *work) epoch(t search.Trial) string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return fmt.Sprintf("%s: %d of %s; %v seed %d epoch %d/%d: loss %.4f%s, %.1f s; %s", w.study.Name, w.ended(), count(len(w.trials), "trial"),
-		t.System.Label(), t.Seed, t.Epoch, t.Epochs, t.Last.TrainLoss, score(t.Last, w.study.Curve),
+		t.System.Label(), t.Seed, t.Epoch, t.Epochs, t.Last.TrainLoss, score(t.Last, w.study.Split),
 		t.Last.TrainSeconds+t.Last.EvalSeconds, timeLeft(w.forecast(), w.study))
 }
 
@@ -364,7 +364,7 @@ func (b *bars) trial(id int64) string {
 	t := b.trials[i].Trial
 	text := fmt.Sprintf("%v seed %d epoch %d/%d", t.System.Label(), t.Seed, min(t.Epoch+1, t.Epochs), t.Epochs)
 	if t.Epoch > 0 {
-		text += fmt.Sprintf(" loss %.3f%s", t.Last.TrainLoss, score(t.Last, b.study.Curve))
+		text += fmt.Sprintf(" loss %.3f%s", t.Last.TrainLoss, score(t.Last, b.study.Split))
 	}
 	return text
 }

@@ -23,7 +23,7 @@ func (c *clock) pass(d time.Duration) { c.t = c.t.Add(d) }
 
 // workAt is a run that measures time by a clock.
 func workAt(c *clock) *work {
-	return newWork(search.Study{Name: "study", Curve: search.CurveTest}, c.now)
+	return newWork(search.Study{Name: "study", Split: search.SplitTest}, c.now)
 }
 
 // twoTrials differ in length by a factor of three.
@@ -157,7 +157,7 @@ study: L40M2 seed 0 put back after 3s: not enough memory: it is trained again be
 		c := &clock{}
 		var out bytes.Buffer
 		l := &lines{work: workAt(c), out: &out}
-		l.study.Curve = search.CurveValidation
+		l.study.Split = search.SplitValidation
 		trials := twoTrials()
 		l.event(search.Event{Kind: search.Planned, Trials: trials})
 		l.event(search.Event{Kind: search.Began, Trial: trials[0]})

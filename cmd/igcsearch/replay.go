@@ -317,7 +317,7 @@ func collect(trials []search.TrialState, t search.Trial) []search.TrialState {
 	last := &trials[len(trials)-1]
 	last.Trial = t
 	if t.Epoch > 0 {
-		last.Curve = append(last.Curve, t.Last)
+		last.History = append(last.History, t.Last)
 	}
 	return trials
 }

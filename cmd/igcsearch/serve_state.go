@@ -128,7 +128,7 @@ func watchedStudy(ctx context.Context, db *store.DB, name string) (live.Study, e
 	}
 	one := live.Study{
 		Name: s.Name, Title: s.Title, Dataset: datasetLabel(s.Dataset), Updated: updated, Trials: len(r.trials), Counts: r.counts(),
-		Caption: r.caption(), Split: s.Curve, Hours: hours(r, epochs, updated),
+		Caption: r.caption(), Split: s.Split, Hours: hours(r, epochs, updated),
 	}
 	if len(r.isas) > 1 {
 		one.Warnings = append(one.Warnings, r.mixed())
@@ -144,7 +144,7 @@ func watchedStudy(ctx context.Context, db *store.DB, name string) (live.Study, e
 		n[t.Status]++
 		cell := live.Trial{Seed: t.Seed, Status: string(t.Status), Epoch: t.Epoch, Epochs: t.Epochs}
 		if _, ok := r.accuracy(t); ok {
-			cell.Accuracy = percent(t.Last.Correct(s.Curve))
+			cell.Accuracy = percent(t.Last.Correct(s.Split))
 		}
 		cells[t.System] = append(cells[t.System], cell)
 		if t.Status == search.Running {
@@ -218,10 +218,10 @@ func running(r results, t search.Trial) live.Running {
 	if t.Epoch > 0 {
 		row.TrainLoss = fmt.Sprintf("%.4f", t.Last.TrainLoss)
 		row.TrainAccuracy = percent(t.Last.TrainCorrect, t.Last.TrainTotal)
-		if loss := t.Last.Loss(r.study.Curve); loss != 0 {
+		if loss := t.Last.Loss(r.study.Split); loss != 0 {
 			row.Loss = fmt.Sprintf("%.4f", loss)
 		}
-		row.Accuracy = percent(t.Last.Correct(r.study.Curve))
+		row.Accuracy = percent(t.Last.Correct(r.study.Split))
 	}
 	if v := picturesPerSecond(t.Last); v > 0 {
 		row.Speed = fmt.Sprintf("%.0f", v)

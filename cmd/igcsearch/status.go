@@ -145,7 +145,7 @@ func runStatus(ctx context.Context, o statusOptions, stdout io.Writer) error {
 			Trials  []trialJSON `json:"trials"`
 			// Workers on other machines; absent if there are none.
 			Workers []workerJSON `json:"workers,omitempty"`
-		}{r.study.Name, r.study.Title, r.study.Dataset, r.study.Curve, trials, workers})
+		}{r.study.Name, r.study.Title, r.study.Dataset, r.study.Split, trials, workers})
 	}
 
 	which := []string{"L", "M"}
@@ -250,7 +250,7 @@ func trialStates(trials []search.Trial, epochs []store.TrialEpoch) []search.Tria
 	}
 	states := make([]search.TrialState, len(trials))
 	for i, t := range trials {
-		states[i] = search.TrialState{Trial: t, Curve: curves[cell{t.System, t.Seed}]}
+		states[i] = search.TrialState{Trial: t, History: curves[cell{t.System, t.Seed}]}
 	}
 	return states
 }

@@ -241,7 +241,7 @@ func pairedP(a, b []float64, pictures int) float64 {
 // pictures is how many the accuracies of a split are of; 1 if there are none.
 func pictures(trials []search.TrialState, split string) int {
 	for i := range trials {
-		for _, e := range trials[i].Curve {
+		for _, e := range trials[i].History {
 			if _, total := e.Correct(split); total > 0 {
 				return total
 			}

@@ -50,7 +50,7 @@ func Replay(strategy search.Strategy, s search.Study, recorded []search.TrialSta
 	recorded = slices.DeleteFunc(slices.Clone(all), func(t search.TrialState) bool { return t.Seed >= s.Seeds })
 	now := slices.Clone(recorded)
 	for i := range now {
-		now[i].Status, now[i].Epoch, now[i].Last, now[i].Curve, now[i].Error = search.Pending, 0, search.Epoch{}, nil, ""
+		now[i].Status, now[i].Epoch, now[i].Last, now[i].History, now[i].Error = search.Pending, 0, search.Epoch{}, nil, ""
 	}
 	var running []job
 	clock := 0
@@ -120,13 +120,13 @@ func goBack(t, full *search.TrialState, epoch int) {
 	if epoch >= full.Epochs || full.Status == search.Diverged && epoch > full.Epoch {
 		return
 	}
-	n := len(full.Curve)
-	for n > 0 && full.Curve[n-1].Number > epoch {
+	n := len(full.History)
+	for n > 0 && full.History[n-1].Number > epoch {
 		n--
 	}
-	t.Status, t.Epoch, t.Curve, t.Error, t.Last = search.Pending, epoch, full.Curve[:n:n], "", search.Epoch{}
+	t.Status, t.Epoch, t.History, t.Error, t.Last = search.Pending, epoch, full.History[:n:n], "", search.Epoch{}
 	if n > 0 {
-		t.Last = full.Curve[n-1]
+		t.Last = full.History[n-1]
 	}
 }
 

@@ -64,7 +64,7 @@ func accuracy(t *search.TrialState, split string, until int) (a float64, ok bool
 	if t.Status == search.Failed || t.Epoch < until {
 		return 0, false
 	}
-	for _, e := range slices.Backward(t.Curve) {
+	for _, e := range slices.Backward(t.History) {
 		if e.Number > until {
 			continue
 		}

@@ -27,7 +27,7 @@ func record(s search.Study, pairs []space.Pair, at func(network, seed, epoch int
 				if e%s.EvaluateEvery == 0 || e == s.Epochs {
 					last.ValidationCorrect, last.ValidationTotal = int(math.Round(total*at(i, seed, e))), total
 				}
-				t.Curve, t.Last, t.Epoch = append(t.Curve, last), last, e
+				t.History, t.Last, t.Epoch = append(t.History, last), last, e
 			}
 			trials = append(trials, t)
 		}
@@ -109,7 +109,7 @@ func TestHalving(t *testing.T) {
 		}
 	})
 	t.Run("validation decides, not the test set", func(t *testing.T) {
-		s, decides := strategyStudy(t, search.StrategyHalving, func(s *search.Study) { s.Curve = search.CurveTest })
+		s, decides := strategyStudy(t, search.StrategyHalving, func(s *search.Study) { s.Split = search.SplitTest })
 		if r, err := strategy.Replay(decides, s, record(s, line(9), rising), strategy.ReplayOptions{}); err != nil || r.Regret != 0 {
 			t.Errorf("%+v, %v", r.Answer, err)
 		}
@@ -121,7 +121,7 @@ func TestHalving(t *testing.T) {
 					s, decides := strategyStudy(t, search.StrategyHalving, func(s *search.Study) { s.EvaluateEvery, s.Halving.Reduction = every, 2 })
 					rng := rand.New(rand.NewPCG(1, uint64(n)))
 					recorded := record(s, line(n), func(int, int, int) float64 { return rng.Float64() })
-					recorded[0].Status, recorded[0].Epoch, recorded[0].Curve = search.Diverged, 2, recorded[0].Curve[:2]
+					recorded[0].Status, recorded[0].Epoch, recorded[0].History = search.Diverged, 2, recorded[0].History[:2]
 					r, err := strategy.Replay(&counted{Strategy: decides, t: t}, s, recorded, strategy.ReplayOptions{Workers: workers})
 					if err != nil {
 						t.Fatalf("%d networks, %d workers: %v", n, workers, err)
@@ -137,7 +137,7 @@ func TestHalving(t *testing.T) {
 		s, decides := strategyStudy(t, search.StrategyHalving, nil)
 		recorded := record(s, line(1), rising)
 		for i := range recorded {
-			recorded[i].Status, recorded[i].Epoch, recorded[i].Curve = search.Pending, 2, recorded[i].Curve[:2]
+			recorded[i].Status, recorded[i].Epoch, recorded[i].History = search.Pending, 2, recorded[i].History[:2]
 		}
 		recorded[1].Status = search.Running
 		d := decides.Decide(s, recorded)
@@ -159,7 +159,7 @@ func TestHalving(t *testing.T) {
 		s, decides := strategyStudy(t, search.StrategyHalving, nil)
 		recorded := record(s, line(3), rising)
 		for i := range recorded {
-			recorded[i].Status, recorded[i].Epoch, recorded[i].Curve = search.Failed, 0, nil
+			recorded[i].Status, recorded[i].Epoch, recorded[i].History = search.Failed, 0, nil
 		}
 		if d := decides.Decide(s, recorded); len(d.Next) > 0 || d.Reason != "no network was trained to the end" {
 			t.Errorf("got %+v", d)
@@ -204,7 +204,7 @@ func TestRace(t *testing.T) {
 		s, decides := strategyStudy(t, search.StrategyRace, func(s *search.Study) { s.Seeds = 6 })
 		recorded := record(s, line(2), far)
 		for i := range 6 {
-			recorded[i].Status, recorded[i].Epoch, recorded[i].Curve = search.Diverged, 0, nil
+			recorded[i].Status, recorded[i].Epoch, recorded[i].History = search.Diverged, 0, nil
 		}
 		r, err := strategy.Replay(decides, s, recorded, strategy.ReplayOptions{})
 		if err != nil || r.Begun != 6 || r.System != recorded[6].System {
@@ -222,7 +222,7 @@ func TestRace(t *testing.T) {
 		recorded := record(s, line(2), far)
 		for i := range recorded {
 			x := &recorded[i]
-			x.Curve = []search.Epoch{{Number: s.Epochs, ValidationCorrect: 5 + i/2 + i%2, ValidationTotal: 10}}
+			x.History = []search.Epoch{{Number: s.Epochs, ValidationCorrect: 5 + i/2 + i%2, ValidationTotal: 10}}
 		}
 		if d := decides.Decide(s, recorded); !strings.Contains(d.Reason, "2 of 2 networks are not separated") {
 			t.Errorf("got %+v", d)
@@ -344,10 +344,10 @@ func TestDecideAnyState(t *testing.T) {
 				x.Status = statuses[rng.IntN(len(statuses))]
 				if x.Status != search.Done {
 					x.Epoch = rng.IntN(s.Epochs + 1)
-					x.Curve = x.Curve[:x.Epoch]
+					x.History = x.History[:x.Epoch]
 				}
 				if rng.IntN(10) == 0 {
-					x.Curve = nil
+					x.History = nil
 				}
 			}
 			rng.Shuffle(len(trials), func(i, j int) { trials[i], trials[j] = trials[j], trials[i] })
@@ -378,7 +378,7 @@ func BenchmarkDecide(b *testing.B) {
 		trials := record(s, pairs, func(network, _, epoch int) float64 { return float64(network%97+epoch) / 200 })
 		for i := range trials {
 			if i%250 >= 5 {
-				trials[i].Status, trials[i].Epoch, trials[i].Curve = search.Pending, 0, nil
+				trials[i].Status, trials[i].Epoch, trials[i].History = search.Pending, 0, nil
 			}
 		}
 		b.Run(name, func(b *testing.B) {

@@ -318,7 +318,7 @@ func TestBegin(t *testing.T) {
 				record(t, g, turn.ID, n)
 			}
 			end(t, g, turn.ID, search.Outcome{Status: search.Done}, search.Done)
-			if got := poll(t, f)[0]; got.Status != search.Done || len(got.Curve) != 3 {
+			if got := poll(t, f)[0]; got.Status != search.Done || len(got.History) != 3 {
 				t.Errorf("%+v", got)
 			}
 		})
@@ -381,7 +381,7 @@ func TestRecord(t *testing.T) {
 			}
 		}
 		g, _ := join(t, dir, s, trials, spool.Options{})
-		for i, e := range poll(t, g)[0].Curve {
+		for i, e := range poll(t, g)[0].History {
 			want := search.Epoch{Number: i + 1, LearningRate: 1e-21 / 3, TrainLoss: e.TrainLoss, TrainCorrect: 1, TrainTotal: 2, ValidationCorrect: 3, ValidationTotal: 4,
 				TestCorrect: 5, TestTotal: 6, ValidationLoss: math.Inf(1), TestLoss: 1.0 / 3, TrainSeconds: e.TrainSeconds, EvalSeconds: math.MaxFloat64}
 			if diff := cmp.Diff(want, e, cmpopts.EquateNaNs()); diff != "" || math.Float64bits(e.TrainLoss) != math.Float64bits(losses[i]) || !math.Signbit(e.TrainSeconds) {

@@ -160,17 +160,17 @@ func (t *trial) look(lost map[string]string) search.TrialState {
 	n := t.current()
 	epochs, _, _ := t.curve(n)
 	for _, e := range epochs {
-		s.Curve = append(s.Curve, e.Epoch)
+		s.History = append(s.History, e.Epoch)
 	}
-	if k := len(s.Curve); k > 0 {
-		s.Last, s.Epoch = s.Curve[k-1], k
+	if k := len(s.History); k > 0 {
+		s.Last, s.Epoch = s.History[k-1], k
 	}
 	running := false
 	if n > 0 {
 		switch u := t.turns[n]; {
 		case u.end == nil:
 			running = t.newest == n && lost[u.begin.Worker] == ""
-		case u.end.Stands == search.Done && len(s.Curve) < s.Epochs:
+		case u.end.Stands == search.Done && len(s.History) < s.Epochs:
 			// An epoch is damaged: it is trained again.
 		default:
 			s.Status = u.end.Stands

@@ -323,7 +323,7 @@ func (f *Folder) Retry(_ context.Context, statuses []search.Status, match func(s
 		}
 		// An attempt that trains nothing; it ends before it can be lost.
 		n, before := t.newest+1, t.current()
-		b := beginFile{Worker: f.id, Retry: true, Until: len(s.Curve), From: []segment{}, Started: time.Now(), Args: []string{}}
+		b := beginFile{Worker: f.id, Retry: true, Until: len(s.History), From: []segment{}, Started: time.Now(), Args: []string{}}
 		if _, by, _ := t.curve(before); s.Status == search.Failed {
 			b.From = segments(by)
 		}
@@ -366,7 +366,7 @@ func (f *Folder) Poll(ctx context.Context, study string, since int64) (changed [
 	for _, t := range f.trials {
 		if t.changed > since || since == 0 {
 			s := t.state
-			s.Curve = slices.Clone(s.Curve)
+			s.History = slices.Clone(s.History)
 			changed = append(changed, s)
 		}
 	}

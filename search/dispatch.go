@@ -268,7 +268,7 @@ func (d *Dispatch) take(ctx context.Context, w Worker, ask Ask) (*Claim, error) 
 			return d.take(ctx, w, ask)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%v seed %d: %w", s.System.Label(), s.Seed, err)
+			return nil, fmt.Errorf("%v: %w", s.Key, err)
 		}
 		delete(d.again, s.ID)
 		if d.start.IsZero() { // a run does not begin before somebody trains

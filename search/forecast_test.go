@@ -11,7 +11,7 @@ import (
 func TestPredict(t *testing.T) {
 	t.Parallel()
 	state := func(m int, status search.Status, epochs, multiplyAdds int, seconds ...float64) search.TrialState {
-		s := search.TrialState{Trial: search.Trial{System: space.PairSystem(space.Pair{L: 2, M: m}), Status: status,
+		s := search.TrialState{Trial: search.Trial{Key: search.Key{System: space.PairSystem(space.Pair{L: 2, M: m})}, Status: status,
 			Epoch: len(seconds), Epochs: epochs, MultiplyAdds: int64(multiplyAdds)}}
 		for i, sec := range seconds {
 			s.History = append(s.History, search.Epoch{Number: i + 1, TrainSeconds: 0.75 * sec, EvalSeconds: 0.25 * sec})

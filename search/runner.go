@@ -327,7 +327,7 @@ func (f *floor) turn(ctx context.Context, turn *turn) error {
 	c, t := turn.Claim, turn.Trial
 	// What happened is stored even when ctx is done: only Train gets ctx.
 	keep := context.WithoutCancel(ctx)
-	fail := func(err error) error { return fmt.Errorf("%v seed %d: %w", t.System.Label(), t.Seed, err) }
+	fail := func(err error) error { return fmt.Errorf("%v: %w", t.Key, err) }
 	notify := func(e Event) {
 		e.Study = c.Study.Name
 		f.notify(e)
@@ -356,7 +356,7 @@ func (f *floor) turn(ctx context.Context, turn *turn) error {
 	}}
 	var trainErr error
 	if t.Epoch < c.Until { // not killed between the last epoch and its end
-		trainErr = f.train(ctx, Job{Study: c.Study, System: t.System, Seed: t.Seed, From: c.From, Until: c.Until}, rep)
+		trainErr = f.train(ctx, Job{Study: c.Study, Key: t.Key, From: c.From, Until: c.Until}, rep)
 	}
 	beside := f.leave(turn)
 	var storeErr error

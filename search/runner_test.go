@@ -319,7 +319,7 @@ func TestRunner(t *testing.T) {
 			t.Fatalf("got %+v, %v", sum, err)
 		}
 		for _, tr := range store.trials {
-			j := search.Job{System: tr.System, Seed: tr.Seed}
+			j := search.Job{Key: search.Key{System: tr.System, Seed: tr.Seed}}
 			switch {
 			case fails(j):
 				if tr.Status != search.Failed || tr.Error != "first line; last line" || tr.Epoch != 1 {

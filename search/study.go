@@ -794,7 +794,7 @@ func (s Study) Trials(in space.Shape, classes int) []Trial {
 		}
 		order[system] = i
 		for seed := range s.Seeds {
-			trials = append(trials, Trial{System: system, Seed: seed, Status: Pending, Epochs: s.Epochs, MultiplyAdds: net.MultiplyAdds(), Params: net.Params()})
+			trials = append(trials, Trial{Key: Key{System: system, Seed: seed}, Status: Pending, Epochs: s.Epochs, MultiplyAdds: net.MultiplyAdds(), Params: net.Params()})
 		}
 	}
 	slices.SortStableFunc(trials, func(a, b Trial) int {

@@ -3,6 +3,7 @@ package search
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"igcsearch/space"
@@ -63,11 +64,19 @@ var ErrTaken = errors.New("another worker has the trial, or had")
 // that came too late: its trial was taken for lost, and another went on with it.
 var ErrSuperseded = errors.New("another process went on with the trial")
 
-// Trial trains one network from one seed.
-type Trial struct {
-	ID     int64 // given by the store
+// Key names a trial within its study: a network, and the seed it is trained from.
+type Key struct {
 	System space.System
 	Seed   int
+}
+
+// String is how messages name the trial, "L40M2 seed 3".
+func (k Key) String() string { return fmt.Sprintf("%v seed %d", k.System.Label(), k.Seed) }
+
+// Trial trains one network from one seed.
+type Trial struct {
+	ID int64 // given by the store
+	Key
 	Status Status
 	Epoch  int // epochs finished and stored
 	Epochs int // epochs of the whole training
@@ -130,10 +139,9 @@ type Checkpoint struct {
 
 // Job is one trial as a Trainer sees it.
 type Job struct {
-	Study  Study // normalised
-	System space.System
-	Seed   int
-	From   *Checkpoint // nil: from the start
+	Study Study // normalised
+	Key
+	From *Checkpoint // nil: from the start
 	// Until is the last epoch of this turn; 0 is Study.Epochs, of which the
 	// schedule is in either case.
 	Until int

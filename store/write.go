@@ -20,7 +20,6 @@ import (
 	"github.com/mattn/go-sqlite3"
 
 	"igcsearch/search"
-	"igcsearch/space"
 )
 
 var _ search.Store = (*DB)(nil)
@@ -84,22 +83,17 @@ func (db *DB) Plan(ctx context.Context, s search.Study, trials []search.Trial) (
 		if err != nil {
 			return err
 		}
-		type key struct {
-			space.System
-			seed int
-		}
-		byKey := map[key]search.Trial{}
+		byKey := map[search.Key]search.Trial{}
 		for _, t := range stored {
-			byKey[key{t.System, t.Seed}] = t
+			byKey[t.Key] = t
 		}
 		planned = make([]search.Trial, len(trials))
 		for i, t := range trials {
-			k := key{t.System, t.Seed}
-			if _, ok := byKey[k]; !ok {
-				return fmt.Errorf("trial %s seed %d is planned twice", t.System.Label(), t.Seed)
+			if _, ok := byKey[t.Key]; !ok {
+				return fmt.Errorf("trial %v is planned twice", t.Key)
 			}
-			planned[i] = byKey[k]
-			delete(byKey, k)
+			planned[i] = byKey[t.Key]
+			delete(byKey, t.Key)
 		}
 		return nil
 	})

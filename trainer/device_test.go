@@ -90,7 +90,7 @@ func tinyJob(t *testing.T, epochs int) search.Job {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return search.Job{Study: s, System: space.PairSystem(space.Pair{L: 4, M: 2})}
+	return search.Job{Study: s, Key: search.Key{System: space.PairSystem(space.Pair{L: 4, M: 2})}}
 }
 
 // listener keeps the checkpoints.

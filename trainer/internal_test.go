@@ -134,7 +134,7 @@ func FuzzCheckpoint(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Cleanup(m.Close)
-	j := search.Job{System: space.PairSystem(space.Pair{L: 2, M: 1})}
+	j := search.Job{Key: search.Key{System: space.PairSystem(space.Pair{L: 2, M: 1})}}
 	e := &cpu{model: m}
 	good, err := state(e, j, 1)
 	if err != nil {
@@ -157,7 +157,7 @@ func TestACheckpointOfAnotherInstructionSetIsRefused(t *testing.T) {
 		t.Skip("this machine has one instruction set")
 	}
 	net := space.Figure3(space.Pair{L: 2, M: 1}, 1, space.Shape{C: 3, H: 1, W: 1}, 2)
-	j := search.Job{System: space.PairSystem(space.Pair{L: 2, M: 1})}
+	j := search.Job{Key: search.Key{System: space.PairSystem(space.Pair{L: 2, M: 1})}}
 	var engines [2]engine
 	for i := range engines {
 		m, err := graph.New(net, 1, graph.Options{ISA: all[i], Threads: 1})

@@ -71,7 +71,7 @@ func (r *recorder) Epoch(e search.Epoch, c search.Checkpoint) error {
 }
 
 func job(s search.Study, seed int) search.Job {
-	return search.Job{Study: s, System: space.PairSystem(space.Pair{L: 4, M: 2}), Seed: seed}
+	return search.Job{Study: s, Key: search.Key{System: space.PairSystem(space.Pair{L: 4, M: 2}), Seed: seed}}
 }
 
 func train(t *testing.T, j search.Job) *recorder {
@@ -260,7 +260,7 @@ func TestTrace(t *testing.T) {
 
 func testTrace(t *testing.T, s search.Study, arrays int, more map[string][]int) {
 	var b bytes.Buffer
-	if err := trainer.New(trainer.Options{}).Trace(t.Context(), search.Job{Study: s, System: space.PairSystem(space.Pair{L: 3, M: 2}), Seed: 1}, 3, &b); err != nil {
+	if err := trainer.New(trainer.Options{}).Trace(t.Context(), search.Job{Study: s, Key: search.Key{System: space.PairSystem(space.Pair{L: 3, M: 2}), Seed: 1}}, 3, &b); err != nil {
 		t.Fatal(err)
 	}
 	path := filepath.Join(t.TempDir(), "trace.npz")

@@ -58,16 +58,12 @@ func (p *prepared) standing(ctx context.Context, db *store.DB, path string) ([]s
 	if err != nil {
 		return nil, err
 	}
-	type key struct {
-		space.System
-		seed int
-	}
-	at := map[key]search.Trial{}
+	at := map[search.Key]search.Trial{}
 	for _, t := range stored {
-		at[key{t.System, t.Seed}] = t
+		at[t.Key] = t
 	}
 	for i, t := range trials {
-		if s, ok := at[key{t.System, t.Seed}]; ok {
+		if s, ok := at[t.Key]; ok {
 			trials[i] = s
 		}
 	}
@@ -420,7 +416,7 @@ func (r results) atChance(classes int) []string {
 		}
 		total++
 		if len(list) < named {
-			list = append(list, fmt.Sprintf("%v seed %d", t.System.Label(), t.Seed))
+			list = append(list, t.Key.String())
 		}
 	}
 	if total == 0 {

@@ -222,7 +222,7 @@ func (w *work) words(e search.Event) string {
 	case e.Kind == search.Noted && e.Trial.ID == 0:
 		return w.study.Name + ": " + e.Note
 	case e.Kind == search.Noted:
-		return fmt.Sprintf("%s: %v seed %d: %s", w.study.Name, e.Trial.System.Label(), e.Trial.Seed, e.Note)
+		return fmt.Sprintf("%s: %v: %s", w.study.Name, e.Trial.Key, e.Note)
 	}
 	return ""
 }
@@ -247,7 +247,7 @@ func (w *work) verdict(t search.Trial) string {
 		}
 	}
 	seconds := w.now().Sub(w.live[t.ID].since).Seconds()
-	return fmt.Sprintf("%s: %v seed %d %s after %s: %s", w.study.Name, t.System.Label(), t.Seed, status, span(seconds), text)
+	return fmt.Sprintf("%s: %v %s after %s: %s", w.study.Name, t.Key, status, span(seconds), text)
 }
 
 // scores are the accuracies of an epoch as far as they were measured.
@@ -362,7 +362,7 @@ func (b *bars) trial(id int64) string {
 		return "ended" // the bar is about to go
 	}
 	t := b.trials[i].Trial
-	text := fmt.Sprintf("%v seed %d epoch %d/%d", t.System.Label(), t.Seed, min(t.Epoch+1, t.Epochs), t.Epochs)
+	text := fmt.Sprintf("%v epoch %d/%d", t.Key, min(t.Epoch+1, t.Epochs), t.Epochs)
 	if t.Epoch > 0 {
 		text += fmt.Sprintf(" loss %.3f%s", t.Last.TrainLoss, score(t.Last, b.study.Split))
 	}

@@ -29,8 +29,8 @@ func workAt(c *clock) *work {
 // twoTrials differ in length by a factor of three.
 func twoTrials() []search.Trial {
 	return []search.Trial{
-		{ID: 1, System: space.PairSystem(space.Pair{L: 40, M: 2}), Epochs: 2, MultiplyAdds: 300, Status: search.Pending},
-		{ID: 2, System: space.PairSystem(space.Pair{L: 1, M: 23}), Seed: 1, Epochs: 2, MultiplyAdds: 100, Status: search.Pending},
+		{ID: 1, Key: search.Key{System: space.PairSystem(space.Pair{L: 40, M: 2})}, Epochs: 2, MultiplyAdds: 300, Status: search.Pending},
+		{ID: 2, Key: search.Key{System: space.PairSystem(space.Pair{L: 1, M: 23}), Seed: 1}, Epochs: 2, MultiplyAdds: 100, Status: search.Pending},
 	}
 }
 

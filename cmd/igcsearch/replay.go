@@ -342,7 +342,7 @@ func readExportedJSON(r io.Reader) (s search.Study, trials []search.TrialState, 
 				return s, nil, err
 			}
 		}
-		trials = collect(trials, search.Trial{System: system, Seed: x.Seed, Status: x.Status, Epoch: x.Epoch, Epochs: x.Epochs, Params: x.Params,
+		trials = collect(trials, search.Trial{Key: search.Key{System: system, Seed: x.Seed}, Status: x.Status, Epoch: x.Epoch, Epochs: x.Epochs, Params: x.Params,
 			Last: search.Epoch{Number: x.Epoch, ValidationCorrect: x.ValidationCorrect, ValidationTotal: x.ValidationTotal, TestCorrect: x.TestCorrect, TestTotal: x.TestTotal}})
 	}
 	return s, trials, complete(s, trials)
@@ -386,7 +386,7 @@ func readExportedCSV(r io.Reader, file string) (s search.Study, trials []search.
 			}
 			return n
 		}
-		t := search.Trial{Seed: number("seed"), Status: search.Status(row[column["status"]]), Epoch: number("epoch"), Epochs: number("epochs"), Params: number("params")}
+		t := search.Trial{Key: search.Key{Seed: number("seed")}, Status: search.Status(row[column["status"]]), Epoch: number("epoch"), Epochs: number("epochs"), Params: number("params")}
 		t.Last = search.Epoch{Number: t.Epoch, ValidationCorrect: number("validation_correct"), ValidationTotal: number("validation_total"),
 			TestCorrect: number("test_correct"), TestTotal: number("test_total")}
 		if at, ok := column["network"]; ok {
@@ -428,7 +428,7 @@ func complete(s search.Study, trials []search.TrialState) error {
 			seen[t.System] = map[int]bool{}
 		}
 		if t.Seed < 0 || t.Seed >= s.Seeds || seen[t.System][t.Seed] {
-			return fmt.Errorf("%s seed %d is there twice or is no seed of the study", t.System.Label(), t.Seed)
+			return fmt.Errorf("%v is there twice or is no seed of the study", t.Key)
 		}
 		seen[t.System][t.Seed] = true
 	}

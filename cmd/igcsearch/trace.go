@@ -88,7 +88,7 @@ func runTrace(ctx context.Context, o traceOptions, stderr io.Writer) error {
 	}
 	identify(&study, data, stderr)
 	return writeFile(o.output, func(w io.Writer) error {
-		return t.Trace(ctx, search.Job{Study: study, System: system, Seed: o.cell.seed}, int(o.steps), w)
+		return t.Trace(ctx, search.Job{Study: study, Key: search.Key{System: system, Seed: o.cell.seed}}, int(o.steps), w)
 	})
 }
 

@@ -86,7 +86,7 @@ func runVerify(ctx context.Context, o verifyOptions, stdout, stderr io.Writer) e
 	if data.Sum != v.job.Study.DataSum && v.job.Study.DataSum != "" {
 		return fmt.Errorf("%s: the pictures are others than those it was trained on: give their folder by --data", v)
 	}
-	fmt.Fprintf(stderr, "verify    %v seed %d: %s on %s\n", v.job.System.Label(), v.job.Seed, count(len(v.epochs), "epoch"), ours)
+	fmt.Fprintf(stderr, "verify    %v: %s on %s\n", v.job.Key, count(len(v.epochs), "epoch"), ours)
 	err = train.Train(ctx, v.job, v)
 	switch {
 	case errors.Is(err, errCompared):
@@ -108,7 +108,7 @@ func runVerify(ctx context.Context, o verifyOptions, stdout, stderr io.Writer) e
 	if v.weights {
 		what += " and the weights"
 	}
-	_, err = fmt.Fprintf(stdout, "%v seed %d: %s: every bit agrees (%s)\n", v.job.System.Label(), v.job.Seed, what, ours)
+	_, err = fmt.Fprintf(stdout, "%v: %s: every bit agrees (%s)\n", v.job.Key, what, ours)
 	return err
 }
 
@@ -143,7 +143,7 @@ func readCell(ctx context.Context, o verifyOptions) (*recorded, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &recorded{job: search.Job{Study: r.study, System: system, Seed: o.cell.seed}}
+	v := &recorded{job: search.Job{Study: r.study, Key: search.Key{System: system, Seed: o.cell.seed}}}
 	i := slices.IndexFunc(r.trials, func(t search.Trial) bool { return t.System == system && t.Seed == o.cell.seed })
 	if i < 0 {
 		return nil, fmt.Errorf("%s: the study has no such trial: look at: igcsearch status %s", v, quote(r.study.Name))
@@ -185,7 +185,7 @@ func (v *recorded) able(gpus []gpu.Info) (list []gpu.Info) {
 }
 
 func (v *recorded) String() string {
-	return fmt.Sprintf("verify %s: %v seed %d", v.job.Study.Name, v.job.System.Label(), v.job.Seed)
+	return fmt.Sprintf("verify %s: %v", v.job.Study.Name, v.job.Key)
 }
 
 // Step implements search.Reporter.

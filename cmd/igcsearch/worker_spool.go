@@ -47,11 +47,11 @@ func runSpoolWorker(parent context.Context, o workerOptions, stderr io.Writer) e
 		case e.Kind == search.Ended && e.Trial.Status.Finished():
 			trained++
 		case e.Kind != search.Planned && e.Trial.Status == search.Failed:
-			failed = fmt.Sprintf("%v seed %d: %s", e.Trial.System.Label(), e.Trial.Seed, e.Trial.Error)
+			failed = fmt.Sprintf("%v: %s", e.Trial.Key, e.Trial.Error)
 		}
 		for _, t := range e.Trials {
 			if t.Status == search.Failed {
-				failed = fmt.Sprintf("%v seed %d: %s", t.System.Label(), t.Seed, t.Error)
+				failed = fmt.Sprintf("%v: %s", t.Key, t.Error)
 			}
 		}
 	}}

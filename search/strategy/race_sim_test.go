@@ -97,7 +97,7 @@ func (f field) draw(s search.Study, rng *rand.Rand) []search.TrialState {
 			}
 			a = min(1, max(0, a))
 			e := search.Epoch{Number: s.Epochs, ValidationCorrect: int(math.Round(a * total)), ValidationTotal: total}
-			t := search.Trial{System: f.system(i), Seed: seed, Status: search.Done, Epoch: s.Epochs, Epochs: s.Epochs, Last: e}
+			t := search.Trial{Key: search.Key{System: f.system(i), Seed: seed}, Status: search.Done, Epoch: s.Epochs, Epochs: s.Epochs, Last: e}
 			trials = append(trials, search.TrialState{Trial: t, History: []search.Epoch{e}})
 		}
 	}

@@ -41,7 +41,7 @@ func Replay(strategy search.Strategy, s search.Study, recorded []search.TrialSta
 	}
 	for _, t := range recorded {
 		if !t.Status.Finished() {
-			return Replayed{}, fmt.Errorf("%s seed %d has no result (%s): a replay needs every trial; export the study (csv, --epochs --times), import it with --set strategy=grid --set name=NEW, and run that to its end", t.System.Label(), t.Seed, t.Status)
+			return Replayed{}, fmt.Errorf("%v has no result (%s): a replay needs every trial; export the study (csv, --epochs --times), import it with --set strategy=grid --set name=NEW, and run that to its end", t.Key, t.Status)
 		}
 	}
 	type job struct{ trial, until, ends int }
@@ -65,7 +65,7 @@ func Replay(strategy search.Strategy, s search.Study, recorded []search.TrialSta
 			for _, step := range d.Next[:min(free, len(d.Next))] {
 				t := &now[step.Trial]
 				if t.Status != search.Pending || step.Until <= t.Epoch {
-					return r, fmt.Errorf("the strategy wants %s seed %d, which is %s at epoch %d, trained until epoch %d", t.System.Label(), t.Seed, t.Status, t.Epoch, step.Until)
+					return r, fmt.Errorf("the strategy wants %v, which is %s at epoch %d, trained until epoch %d", t.Key, t.Status, t.Epoch, step.Until)
 				}
 				until := min(step.Until, s.Epochs)
 				if full := &recorded[step.Trial]; full.Status == search.Diverged {

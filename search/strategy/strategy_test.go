@@ -21,7 +21,7 @@ func record(s search.Study, pairs []space.Pair, at func(network, seed, epoch int
 	var trials []search.TrialState
 	for i, p := range pairs {
 		for seed := range s.Seeds {
-			t := search.TrialState{Trial: search.Trial{System: space.PairSystem(p), Seed: seed, Status: search.Done, Epochs: s.Epochs, Params: p.Params(9)}}
+			t := search.TrialState{Trial: search.Trial{Key: search.Key{System: space.PairSystem(p), Seed: seed}, Status: search.Done, Epochs: s.Epochs, Params: p.Params(9)}}
 			for e := 1; e <= s.Epochs; e++ {
 				last := search.Epoch{Number: e, TestCorrect: total - i, TestTotal: total} // the test set says otherwise
 				if e%s.EvaluateEvery == 0 || e == s.Epochs {

@@ -103,7 +103,7 @@ func sentTrial(t search.Trial) trial {
 
 func (t trial) received() (search.Trial, error) {
 	system, err := space.ParseSystem(t.System)
-	return search.Trial{ID: t.ID, System: system, Seed: t.Seed, Status: t.Status, Epoch: t.Epoch, Epochs: t.Epochs,
+	return search.Trial{ID: t.ID, Key: search.Key{System: system, Seed: t.Seed}, Status: t.Status, Epoch: t.Epoch, Epochs: t.Epochs,
 		MultiplyAdds: t.MultiplyAdds, Params: t.Params, Error: t.Error, Failure: t.Failure, Last: t.Last}, err
 }
 

@@ -238,11 +238,12 @@ func TestFingerprint(t *testing.T) {
 	t.Run("every setting counts but those that change no result", func(t *testing.T) {
 		free := []string{"Title", "Workers", "MaxWallTime", "MaxTrials", "MaxEpochs", "MaxDeviceHours", "TrialTimeLimit",
 			"RetryCrashed", "RetryTimeout", "RetryMemory", "StopAfter", "KeepCheckpoints", "KeepBest", "CheckpointQuota"}
-		v := reflect.ValueOf(base)
-		for i := range v.NumField() {
-			field := v.Type().Field(i)
+		for _, field := range reflect.VisibleFields(reflect.TypeOf(base)) {
+			if field.Anonymous {
+				continue
+			}
 			s := base
-			f := reflect.ValueOf(&s).Elem().Field(i)
+			f := reflect.ValueOf(&s).Elem().FieldByIndex(field.Index)
 			switch f.Interface().(type) {
 			case string, space.Variant, space.Layout:
 				f.SetString(f.String() + "x")

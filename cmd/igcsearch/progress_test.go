@@ -23,7 +23,7 @@ func (c *clock) pass(d time.Duration) { c.t = c.t.Add(d) }
 
 // workAt is a run that measures time by a clock.
 func workAt(c *clock) *work {
-	return newWork(search.Study{Name: "study", Split: search.SplitTest}, c.now)
+	return newWork(search.Study{Name: "study", Pictures: search.Pictures{Split: search.SplitTest}}, c.now)
 }
 
 // twoTrials differ in length by a factor of three.
@@ -122,7 +122,7 @@ func TestProgress(t *testing.T) {
 	})
 
 	t.Run("a strategy may want less", func(t *testing.T) {
-		w := newWork(search.Study{Name: "study", Strategy: search.StrategyRace}, (&clock{}).now)
+		w := newWork(search.Study{Name: "study", Selection: search.Selection{Strategy: search.StrategyRace}}, (&clock{}).now)
 		trials := twoTrials()
 		trials[0] = stored(trials[0], 1, 30)
 		w.event(search.Event{Kind: search.Planned, Trials: trials})

@@ -59,9 +59,12 @@ func TestSettingsTravel(t *testing.T) {
 			t.Errorf("%s: other settings there:\n%s\n%s", name, here.Settings(), there.Settings())
 		}
 		a, b := reflect.ValueOf(here), reflect.ValueOf(there)
-		for i := range a.NumField() {
-			if x, y := a.Field(i), b.Field(i); (x.Kind() != reflect.Slice || x.Len()+y.Len() > 0) && !reflect.DeepEqual(x.Interface(), y.Interface()) {
-				t.Errorf("%s: %s: %v here, %v there", name, a.Type().Field(i).Name, x, y)
+		for _, f := range reflect.VisibleFields(a.Type()) {
+			if f.Anonymous {
+				continue
+			}
+			if x, y := a.FieldByIndex(f.Index), b.FieldByIndex(f.Index); (x.Kind() != reflect.Slice || x.Len()+y.Len() > 0) && !reflect.DeepEqual(x.Interface(), y.Interface()) {
+				t.Errorf("%s: %s: %v here, %v there", name, f.Name, x, y)
 			}
 		}
 	}

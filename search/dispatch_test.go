@@ -23,10 +23,10 @@ func TestDispatch(t *testing.T) {
 		}
 		turn, err := store.Begin(t.Context(), 1, 3, search.Attempt{})
 		if err == nil {
-			err = store.Record(t.Context(), turn.ID, search.Epoch{Number: 1, TrainSeconds: seconds}, search.Checkpoint{Epoch: 1})
+			err = turn.Record(t.Context(), search.Epoch{Number: 1, TrainSeconds: seconds}, search.Checkpoint{Epoch: 1})
 		}
 		if err == nil {
-			_, err = store.End(t.Context(), turn.ID, search.Outcome{Status: search.Pending})
+			_, err = turn.End(t.Context(), search.Outcome{Status: search.Pending})
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -35,7 +35,7 @@ func TestDispatch(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return store, d, search.Worker{Turns: store}
+		return store, d, search.Worker{Beginner: store}
 	}
 	claims := func(t *testing.T, d *search.Dispatch, w search.Worker, ask search.Ask) (ids []int64, err error) {
 		for {
@@ -61,10 +61,10 @@ func TestDispatch(t *testing.T) {
 	})
 	t.Run("nobody waits for another arithmetic alone", func(t *testing.T) {
 		t.Parallel()
-		store, d, w := begin(t, 1)
+		_, d, w := begin(t, 1)
 		w.ISA = "avx512"
 		for _, id := range mustClaim(t, d, w) {
-			if _, err := d.End(t.Context(), store, &search.Claim{Turn: search.Turn{ID: id.Turn.ID}, Trial: search.Trial{ID: id.Trial.ID}}, search.Outcome{Status: search.Done}); err != nil {
+			if _, err := id.End(t.Context(), search.Outcome{Status: search.Done}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -101,7 +101,7 @@ func TestDispatch(t *testing.T) {
 			if over, _, err := d.Over(t.Context()); over || err != nil {
 				t.Fatalf("over after %d: %v", i, err)
 			}
-			if _, err := d.End(t.Context(), store, c, search.Outcome{Status: search.Done}); err != nil {
+			if _, err := c.End(t.Context(), search.Outcome{Status: search.Done}); err != nil {
 				t.Fatal(err)
 			}
 		}

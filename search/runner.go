@@ -110,7 +110,7 @@ func (r *Runner) Run(ctx context.Context, study Study, strategy Strategy, trials
 		return Summary{Left: len(trials)}, err
 	}
 	own.Workers = min(r.Workers, len(trials))
-	err = own.Work(ctx, local{d, Worker{Turns: r.Store, Attempt: r.Attempt}, cmp.Or(r.Wait, 500*time.Millisecond)})
+	err = own.Work(ctx, local{d, Worker{Beginner: r.Store, Attempt: r.Attempt}, cmp.Or(r.Wait, 500*time.Millisecond)})
 	if e := d.refresh(context.WithoutCancel(ctx)); err == nil {
 		err = e
 	}
@@ -339,7 +339,7 @@ func (f *floor) turn(ctx context.Context, turn *turn) error {
 
 	stop := error(nil) // the desk's, after an epoch that it stored
 	rep := &reporter{trial: t, notify: notify, record: func(e Epoch, state Checkpoint) error {
-		err := f.desk.Record(keep, c, e, state)
+		err := c.Record(keep, e, state)
 		if errors.Is(err, ErrStop) {
 			stop, err = err, nil
 		}
@@ -405,7 +405,7 @@ func (f *floor) turn(ctx context.Context, turn *turn) error {
 	if trainErr != nil {
 		o.Message = oneLine(trainErr)
 	}
-	status, err := f.desk.End(keep, c, o)
+	status, err := c.End(keep, o)
 	turn.back = turn.back && status == Pending
 	if errors.Is(err, ErrSuperseded) {
 		return superseded(notify, t, err)

@@ -234,15 +234,23 @@ func TestRunnerLate(t *testing.T) {
 // elsewhere.
 type lateStore struct{ *fakeStore }
 
-func (s *lateStore) Record(ctx context.Context, attempt int64, e search.Epoch, c search.Checkpoint) error {
-	s.mu.Lock()
-	trial := s.attempts[attempt-1]
+func (s *lateStore) Begin(ctx context.Context, trial int64, until int, a search.Attempt) (search.Claim, error) {
+	claim, err := s.fakeStore.Begin(ctx, trial, until, a)
 	if trial == 1 {
-		s.trials[0].Status, s.trials[0].Epoch = search.Done, 3
-		s.stored(1)
-		s.mu.Unlock()
-		return fmt.Errorf("record: %w", search.ErrSuperseded)
+		claim.Handle = lateAttempt{claim.Handle, s}
 	}
-	s.mu.Unlock()
-	return s.fakeStore.Record(ctx, attempt, e, c)
+	return claim, err
+}
+
+type lateAttempt struct {
+	search.Handle
+	s *lateStore
+}
+
+func (a lateAttempt) Record(context.Context, search.Epoch, search.Checkpoint) error {
+	a.s.mu.Lock()
+	defer a.s.mu.Unlock()
+	a.s.trials[0].Status, a.s.trials[0].Epoch = search.Done, 3
+	a.s.stored(1)
+	return fmt.Errorf("record: %w", search.ErrSuperseded)
 }

@@ -93,25 +93,39 @@ func (s *fakeStore) Plan(_ context.Context, _ search.Study, trials []search.Tria
 	return slices.Clone(s.trials), nil
 }
 
-func (s *fakeStore) Begin(ctx context.Context, trial int64, until int, a search.Attempt) (search.Turn, error) {
+func (s *fakeStore) Begin(ctx context.Context, trial int64, until int, a search.Attempt) (search.Claim, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := cmp.Or(ctx.Err(), s.refuse("begin", trial)); err != nil {
-		return search.Turn{}, err
+		return search.Claim{}, err
 	}
 	t := &s.trials[trial-1]
 	if t.Status != search.Pending {
-		return search.Turn{}, search.ErrTaken
+		return search.Claim{}, search.ErrTaken
 	}
 	s.stored(trial)
 	t.Status = search.Running
 	s.attempts = append(s.attempts, trial)
 	s.began = append(s.began, fmt.Sprintf("%v/%d", t.System.Label(), t.Seed))
 	s.template = a
-	return search.Turn{ID: int64(len(s.attempts)), From: s.last[trial-1]}, nil
+	return search.Claim{Handle: fakeAttempt{s, int64(len(s.attempts))}, ID: int64(len(s.attempts)), From: s.last[trial-1]}, nil
 }
 
-func (s *fakeStore) Record(ctx context.Context, attempt int64, e search.Epoch, c search.Checkpoint) error {
+// fakeAttempt is the handle of an attempt.
+type fakeAttempt struct {
+	s  *fakeStore
+	id int64
+}
+
+func (a fakeAttempt) Record(ctx context.Context, e search.Epoch, c search.Checkpoint) error {
+	return a.s.record(ctx, a.id, e, c)
+}
+
+func (a fakeAttempt) End(ctx context.Context, o search.Outcome) (search.Status, error) {
+	return a.s.end(ctx, a.id, o)
+}
+
+func (s *fakeStore) record(ctx context.Context, attempt int64, e search.Epoch, c search.Checkpoint) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	trial := s.attempts[attempt-1]
@@ -130,7 +144,7 @@ func (s *fakeStore) Record(ctx context.Context, attempt int64, e search.Epoch, c
 	return nil
 }
 
-func (s *fakeStore) End(ctx context.Context, attempt int64, o search.Outcome) (search.Status, error) {
+func (s *fakeStore) end(ctx context.Context, attempt int64, o search.Outcome) (search.Status, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	trial := s.attempts[attempt-1]

@@ -32,22 +32,22 @@ type attempt struct {
 	epochs int // of the whole training
 }
 
-// attemptID is Turn.ID of attempt n.
+// attemptID is Claim.ID of attempt n.
 func attemptID(trial int64, n int) int64 { return trial<<20 | int64(n) }
 
 // Begin implements search.Store. A checkpoint that is not what was stored is left
-// out, with all that was recorded after the one before; the Turn says so.
-func (f *Folder) Begin(_ context.Context, id int64, until int, a search.Attempt) (search.Turn, error) {
+// out, with all that was recorded after the one before; the Claim says so.
+func (f *Folder) Begin(_ context.Context, id int64, until int, a search.Attempt) (search.Claim, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	fail := func(err error) (search.Turn, error) {
+	fail := func(err error) (search.Claim, error) {
 		if errors.Is(err, search.ErrTaken) {
-			return search.Turn{}, fmt.Errorf("begin trial %d in spool %s: %w", id, f.dir, err)
+			return search.Claim{}, fmt.Errorf("begin trial %d in spool %s: %w", id, f.dir, err)
 		}
-		return search.Turn{}, explain(fmt.Sprintf("begin trial %d in", id), f.dir, err)
+		return search.Claim{}, explain(fmt.Sprintf("begin trial %d in", id), f.dir, err)
 	}
 	if id < 1 || id > int64(len(f.trials)) {
-		return search.Turn{}, fmt.Errorf("begin trial %d in spool %s: there is no such trial", id, f.dir)
+		return search.Claim{}, fmt.Errorf("begin trial %d in spool %s: there is no such trial", id, f.dir)
 	}
 	if err := f.join(); err != nil {
 		return fail(err)
@@ -141,7 +141,7 @@ func (f *Folder) Begin(_ context.Context, id int64, until int, a search.Attempt)
 		own.epoch = from.Epoch
 	}
 	f.own[attemptID(id, n)] = own
-	return search.Turn{ID: attemptID(id, n), From: from, Note: note}, nil
+	return search.Claim{Handle: handle{f, attemptID(id, n)}, ID: attemptID(id, n), From: from, Note: note}, nil
 }
 
 // tidy takes away what workers before were writing when they were killed. One
@@ -177,9 +177,16 @@ func (f *Folder) superseded(own *attempt, err error) error {
 	return err
 }
 
-// Record implements search.Store. The epoch must follow the last one stored. It
+// handle is the search.Handle of an attempt of this process.
+type handle struct {
+	f  *Folder
+	id int64
+}
+
+// Record implements search.Handle. The epoch must follow the last one stored. It
 // returns when the data are on the disk.
-func (f *Folder) Record(_ context.Context, id int64, e search.Epoch, c search.Checkpoint) error {
+func (h handle) Record(_ context.Context, e search.Epoch, c search.Checkpoint) error {
+	f, id := h.f, h.id
 	fail := func(err error) error {
 		if errors.Is(err, search.ErrSuperseded) {
 			return fmt.Errorf("record epoch %d of attempt %d in spool %s: %w", e.Number, id, f.dir, err)
@@ -243,9 +250,10 @@ func (f *Folder) prune(own *attempt, keep []int) {
 	}
 }
 
-// End implements search.Store. Done needs all epochs stored. Of a message longer
+// End implements search.Handle. Done needs all epochs stored. Of a message longer
 // than 4000 characters the middle is left out.
-func (f *Folder) End(_ context.Context, id int64, o search.Outcome) (search.Status, error) {
+func (h handle) End(_ context.Context, o search.Outcome) (search.Status, error) {
+	f, id := h.f, h.id
 	fail := func(err error) (search.Status, error) {
 		if errors.Is(err, search.ErrSuperseded) {
 			return "", fmt.Errorf("end attempt %d in spool %s: %w", id, f.dir, err)

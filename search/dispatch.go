@@ -133,7 +133,7 @@ func (d *Dispatch) poll(ctx context.Context) error {
 // Worker is who asks a Dispatch for a turn.
 type Worker struct {
 	Beginner // the Store, for this worker
-	Attempt Attempt
+	Attempt  Attempt
 	// ISA, if set, leaves out trials that began with another arithmetic: no
 	// other can go on with them.
 	ISA string

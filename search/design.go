@@ -56,7 +56,8 @@ type Design struct {
 // design is of.
 func (d *Design) normalize(c *checker, s Study) {
 	c.check(d.Kernel == 9, "kernel %d: the trainer has 3×3 kernels only, want 9", d.Kernel)
-	c.check(d.Tolerance >= 0 && d.Tolerance < 1, "tolerance %g: want a fraction in [0, 1), 0.024 is 2.4 %%", d.Tolerance)
+	c.check(d.Tolerance >= 0 && d.Tolerance < 1, "tolerance %g: want a fraction in [0, 1), 0.024 is 2.4 %%",
+		d.Tolerance)
 	c.check(d.Seeds >= 1 && d.Seeds <= 10000, "seeds %d: want 1 to 10000", d.Seeds)
 	c.check(d.Budget >= 0 && d.Budget <= 1_000_000_000,
 		"budget %d: want 1 to 1000000000 parameters, or 0 beside a list of pairs", d.Budget)
@@ -104,7 +105,8 @@ func (d *Design) normalizeLayout(c *checker) {
 	if d.Layout == space.Flat {
 		d.Layout = ""
 	}
-	c.check(d.Layout == "" || slices.Contains(space.Layouts, d.Layout), `layout %q: want "flat", "stages" or "imagenet"`, d.Layout)
+	c.check(d.Layout == "" || slices.Contains(space.Layouts, d.Layout),
+		`layout %q: want "flat", "stages" or "imagenet"`, d.Layout)
 	if d.Layout == "" && len(d.Depths) == 0 {
 		c.check(d.Blocks >= 1 && d.Blocks <= 1000, "blocks %d: want 1 to 1000", d.Blocks)
 	} else {
@@ -142,7 +144,8 @@ func (d *Design) parseSystems(c *checker) (systems []space.System) {
 			continue
 		}
 		c.check(!slices.Contains(systems, system), "systems: %s is listed twice", name)
-		c.check(system.Depth == 0 || len(d.Depths) == 0, "depths: %s has one in its name: want one or the other", system)
+		c.check(system.Depth == 0 || len(d.Depths) == 0, "depths: %s has one in its name: want one or the other",
+			system)
 		systems = append(systems, system)
 	}
 	return systems
@@ -184,10 +187,12 @@ func (d *Design) setPairs(c *checker, pairs []space.Pair) {
 func (d *Design) chooseStages(s Study) ([]space.System, error) {
 	in, classes := s.Shape()
 	if classes == 0 || len(d.Depths) > 1 {
-		return nil, errors.New("stage_params: the budget is of one depth, on a data set whose size is known beforehand, not a folder")
+		return nil, errors.New("stage_params: the budget is of one depth, on a data set whose size is known " +
+			"beforehand, not a folder")
 	}
-	b := space.StageBudget{Params: d.StageParams, MultiplyAdds: d.StageMultiplyAdds, Tolerance: d.Tolerance, Variant: d.Variant,
-		Plan: d.Plan(in, classes)}
+	b := space.StageBudget{Params: d.StageParams, MultiplyAdds: d.StageMultiplyAdds, Tolerance: d.Tolerance,
+		Variant: d.Variant,
+		Plan:    d.Plan(in, classes)}
 	if len(d.Depths) == 1 {
 		b.Plan.Depth = d.Depths[0]
 	}

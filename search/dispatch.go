@@ -75,7 +75,8 @@ type Dispatch struct {
 // NewDispatch plans a study, of which the strategy decides what is trained, and reads
 // how it stands. notify, if not nil, hears
 // of what is Planned, and of what changes Elsewhere.
-func NewDispatch(ctx context.Context, store Store, study Study, strategy Strategy, trials []Trial, notify func(Event)) (*Dispatch, error) {
+func NewDispatch(ctx context.Context, store Store, study Study, strategy Strategy, trials []Trial,
+	notify func(Event)) (*Dispatch, error) {
 	planned, err := store.Plan(ctx, study, trials)
 	if err != nil {
 		return nil, err // it names the study
@@ -282,10 +283,13 @@ func (d *Dispatch) take(ctx context.Context, w Worker, ask Ask) (*Claim, error) 
 	if !d.over && (long > 0 || foreign > 0 && running <= ask.Beside) {
 		var parts []string
 		if foreign > 0 {
-			parts = append(parts, fmt.Sprintf("%d wait for a worker of the arithmetic that they began with, this one has %s", foreign, w.ISA))
+			parts = append(parts,
+				fmt.Sprintf("%d wait for a worker of the arithmetic that they began with, this one has %s", foreign,
+					w.ISA))
 		}
 		if long > 0 {
-			parts = append(parts, fmt.Sprintf("%d wait for a worker with more time, this one has %v left", long, ask.Left.Round(time.Second)))
+			parts = append(parts, fmt.Sprintf("%d wait for a worker with more time, this one has %v left", long,
+				ask.Left.Round(time.Second)))
 		}
 		return nil, over(strings.Join(parts, "; "))
 	}
@@ -299,7 +303,8 @@ func (d *Dispatch) epochTime(s *TrialState) time.Duration {
 	if s.Epoch == 0 {
 		for _, t := range d.states {
 			if t.Epoch > 0 && t.MultiplyAdds > 0 {
-				seconds = max(seconds, (t.Last.TrainSeconds+t.Last.EvalSeconds)*float64(s.MultiplyAdds)/float64(t.MultiplyAdds))
+				seconds = max(seconds,
+					(t.Last.TrainSeconds+t.Last.EvalSeconds)*float64(s.MultiplyAdds)/float64(t.MultiplyAdds))
 			}
 		}
 	}
@@ -431,7 +436,8 @@ func (d *Dispatch) count(t Trial, o Outcome, back bool) {
 	d.alike++
 	if n := d.study.StopAfter; n > 0 && d.alike >= n {
 		d.over = true
-		d.failed = alikeError{fmt.Errorf("%d trainings in a row failed alike, at last %v seed %d: %s: mend that, then let them be tried again: igcsearch retry %s",
+		d.failed = alikeError{fmt.Errorf("%d trainings in a row failed alike, at last %v seed %d: %s: mend that, "+
+			"then let them be tried again: igcsearch retry %s",
 			n, t.System.Label(), t.Seed, o.Message, d.study.Name)}
 	}
 }

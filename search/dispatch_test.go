@@ -69,7 +69,8 @@ func TestDispatch(t *testing.T) {
 			}
 		}
 		_, _, err := d.Claim(t.Context(), w, search.Ask{})
-		if !errors.Is(err, search.ErrOver) || !strings.Contains(err.Error(), "1 wait for a worker of the arithmetic that they began with") {
+		if !errors.Is(err, search.ErrOver) || !strings.Contains(err.Error(),
+			"1 wait for a worker of the arithmetic that they began with") {
 			t.Errorf("%v", err)
 		}
 		if over, _, err := d.Over(t.Context()); over || err != nil {
@@ -82,14 +83,16 @@ func TestDispatch(t *testing.T) {
 		// The others have no epoch yet; by the speed of trial 1 those of fewer
 		// multiply–adds take less.
 		short, err := claims(t, d, w, search.Ask{Left: time.Second})
-		if len(short) > 0 || !errors.Is(err, search.ErrOver) || !strings.Contains(err.Error(), "8 wait for a worker with more time") {
+		if len(short) > 0 || !errors.Is(err, search.ErrOver) ||
+			!strings.Contains(err.Error(), "8 wait for a worker with more time") {
 			t.Errorf("with a second %v, %v", short, err)
 		}
 		some, err := claims(t, d, w, search.Ask{Left: 9990 * time.Millisecond})
 		if len(some) == 0 || len(some) == 8 || slices.Contains(some, 1) || !errors.Is(err, search.ErrOver) {
 			t.Errorf("with ten, nearly %v, %v", some, err)
 		}
-		if rest, err := claims(t, d, w, search.Ask{Left: time.Hour}); len(some)+len(rest) != 8 || rest[0] != 1 || err != nil {
+		if rest, err := claims(t, d, w, search.Ask{Left: time.Hour}); len(some)+len(rest) != 8 || rest[0] != 1 ||
+			err != nil {
 			t.Errorf("with an hour %v, %v", rest, err)
 		}
 	})
@@ -150,8 +153,10 @@ func TestRunnerGivesBack(t *testing.T) {
 			return nil
 		}}
 		sum, err := (&search.Runner{Store: store, Trainer: tr, Drain: drain}).Run(t.Context(), s, strategyOf(s), trials)
-		if err != nil || sum.Left != 8 || store.epochs[0] != 2 || len(store.attempts) != 1 || store.trials[0].Status != search.Pending {
-			t.Errorf("%+v, %v: %d epochs in %d attempts, %+v", sum, err, store.epochs[0], len(store.attempts), store.trials[0])
+		if err != nil || sum.Left != 8 || store.epochs[0] != 2 || len(store.attempts) != 1 ||
+			store.trials[0].Status != search.Pending {
+			t.Errorf("%+v, %v: %d epochs in %d attempts, %+v", sum, err, store.epochs[0], len(store.attempts),
+				store.trials[0])
 		}
 		// Of the epoch that was the last, the trial is done.
 		store, drain = &fakeStore{}, make(chan struct{})
@@ -161,7 +166,8 @@ func TestRunnerGivesBack(t *testing.T) {
 			}
 			return nil
 		}
-		if sum, err := (&search.Runner{Store: store, Trainer: tr, Drain: drain}).Run(t.Context(), s, strategyOf(s), trials); err != nil || sum.Done != 1 || sum.Left != 7 {
+		if sum, err := (&search.Runner{Store: store, Trainer: tr, Drain: drain}).Run(t.Context(), s, strategyOf(s),
+			trials); err != nil || sum.Done != 1 || sum.Left != 7 {
 			t.Errorf("%+v, %v", sum, err)
 		}
 	})
@@ -171,7 +177,8 @@ func TestRunnerGivesBack(t *testing.T) {
 		tr := trainerFunc(func(ctx context.Context, j search.Job, r search.Reporter) error {
 			return fakeTrainer{steps: 1}.Train(ctx, j, slow{r})
 		})
-		sum, err := (&search.Runner{Store: store, Trainer: tr, Deadline: time.Now().Add(time.Minute)}).Run(t.Context(), s, strategyOf(s), trials)
+		sum, err := (&search.Runner{Store: store, Trainer: tr, Deadline: time.Now().Add(time.Minute)}).Run(t.Context(),
+			s, strategyOf(s), trials)
 		if err != nil || sum.Left != 8 || store.epochs[0] != 1 || len(store.attempts) != 1 {
 			t.Errorf("%+v, %v: %v epochs in %d attempts", sum, err, store.epochs, len(store.attempts))
 		}

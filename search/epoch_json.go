@@ -28,7 +28,8 @@ type epochJSON struct {
 // MarshalJSON keeps every bit: it is how workers hand results over.
 func (e Epoch) MarshalJSON() ([]byte, error) {
 	return json.Marshal(epochJSON{e.Number, exact(e.LearningRate), exact(e.TrainLoss), e.TrainCorrect, e.TrainTotal,
-		e.ValidationCorrect, e.ValidationTotal, e.TestCorrect, e.TestTotal, exact(e.ValidationLoss), exact(e.TestLoss), exact(e.TrainSeconds), exact(e.EvalSeconds)})
+		e.ValidationCorrect, e.ValidationTotal, e.TestCorrect, e.TestTotal, exact(e.ValidationLoss), exact(e.TestLoss),
+		exact(e.TrainSeconds), exact(e.EvalSeconds)})
 }
 
 // UnmarshalJSON reads what MarshalJSON wrote.
@@ -38,7 +39,8 @@ func (e *Epoch) UnmarshalJSON(text []byte) error {
 		return err
 	}
 	*e = Epoch{j.Number, float64(j.LearningRate), float64(j.TrainLoss), j.TrainCorrect, j.TrainTotal,
-		j.ValidationCorrect, j.ValidationTotal, j.TestCorrect, j.TestTotal, float64(j.ValidationLoss), float64(j.TestLoss), float64(j.TrainSeconds), float64(j.EvalSeconds)}
+		j.ValidationCorrect, j.ValidationTotal, j.TestCorrect, j.TestTotal, float64(j.ValidationLoss),
+		float64(j.TestLoss), float64(j.TrainSeconds), float64(j.EvalSeconds)}
 	return nil
 }
 

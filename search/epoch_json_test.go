@@ -10,7 +10,8 @@ import (
 
 // FuzzEpochJSON: an epoch comes back from JSON with every bit.
 func FuzzEpochJSON(f *testing.F) {
-	for _, bits := range []uint64{0, 1, 1 << 63, math.Float64bits(0.1), math.Float64bits(math.MaxFloat64), math.Float64bits(math.Inf(-1)), 0x7ff8000000000001, 0xfff0000000000001} {
+	for _, bits := range []uint64{0, 1, 1 << 63, math.Float64bits(0.1), math.Float64bits(math.MaxFloat64),
+		math.Float64bits(math.Inf(-1)), 0x7ff8000000000001, 0xfff0000000000001} {
 		f.Add(bits, 3)
 	}
 	f.Fuzz(func(t *testing.T, bits uint64, n int) {
@@ -25,7 +26,8 @@ func FuzzEpochJSON(f *testing.F) {
 			t.Fatalf("%s: %v", text, err)
 		}
 		same := func(a, b float64) bool { return math.Float64bits(a) == math.Float64bits(b) }
-		if !same(got.LearningRate, want.LearningRate) || !same(got.TrainLoss, want.TrainLoss) || !same(got.ValidationLoss, want.ValidationLoss) || !same(got.TestLoss, want.TestLoss) || !same(got.TrainSeconds, want.TrainSeconds) || !same(got.EvalSeconds, want.EvalSeconds) {
+		if !same(got.LearningRate, want.LearningRate) || !same(got.TrainLoss, want.TrainLoss) ||
+			!same(got.ValidationLoss, want.ValidationLoss) || !same(got.TestLoss, want.TestLoss) || !same(got.TrainSeconds, want.TrainSeconds) || !same(got.EvalSeconds, want.EvalSeconds) {
 			t.Fatalf("%s became %+v", text, got)
 		}
 		for _, e := range []*search.Epoch{&got, &want} {

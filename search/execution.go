@@ -99,13 +99,16 @@ func duration(text string) time.Duration {
 // normalize checks how a study is run.
 func (e *Execution) normalize(c *checker, s Study) {
 	c.check(e.Workers >= 0, "workers %d: want 0 (what the devices are fastest with) or more", e.Workers)
-	for _, f := range []struct{ key, value string }{{"max_wall_time", e.MaxWallTime}, {"trial_time_limit", e.TrialTimeLimit}} {
+	for _, f := range []struct{ key, value string }{{"max_wall_time", e.MaxWallTime},
+		{"trial_time_limit", e.TrialTimeLimit}} {
 		d, err := time.ParseDuration(f.value)
-		c.check(f.value == "" || err == nil && d > 0, `%s %q: want a time, like "90s", "45m" or "2h30m", or "" for no bound`, f.key, f.value)
+		c.check(f.value == "" || err == nil && d > 0,
+			`%s %q: want a time, like "90s", "45m" or "2h30m", or "" for no bound`, f.key, f.value)
 	}
 	c.check(e.MaxTrials >= 0, "max_trials %d: want 0 (no bound) or more", e.MaxTrials)
 	c.check(e.MaxEpochs >= 0, "max_epochs %d: want 0 (no bound) or more", e.MaxEpochs)
-	c.check(e.MaxDeviceHours >= 0 && e.MaxDeviceHours < 1e9, "max_device_hours %g: want 0 (no bound) or more", e.MaxDeviceHours)
+	c.check(e.MaxDeviceHours >= 0 && e.MaxDeviceHours < 1e9, "max_device_hours %g: want 0 (no bound) or more",
+		e.MaxDeviceHours)
 	for _, f := range []struct {
 		key   string
 		value int

@@ -103,10 +103,12 @@ func (p *Pictures) normalizeSizes(c *checker) {
 	size := p.Size // of a set whose pictures have one size
 	if p.Dataset == "handsigns" {
 		p.Size, size = cmp.Or(p.Size, 16), 0
-		c.check(p.Size == 16 || p.Size == 32, "size %d: want 16 or 32, the side in pixels of the pictures of handsigns", p.Size)
+		c.check(p.Size == 16 || p.Size == 32, "size %d: want 16 or 32, the side in pixels of the pictures of handsigns",
+			p.Size)
 	}
 	if p.Dataset != "folder" {
-		c.check(p.Augment != AugmentScaleCropMirror, `augment "scale-crop-mirror": it is for dataset "folder", want "none" or "crop-mirror"`)
+		c.check(p.Augment != AugmentScaleCropMirror,
+			`augment "scale-crop-mirror": it is for dataset "folder", want "none" or "crop-mirror"`)
 		for _, f := range []struct {
 			key   string
 			value int
@@ -116,9 +118,11 @@ func (p *Pictures) normalizeSizes(c *checker) {
 		return
 	}
 	p.Pad = 0
-	c.check(p.Augment != AugmentCropMirror, `augment "crop-mirror": it is for pictures of one size, want "scale-crop-mirror" or "none" for dataset "folder"`)
+	c.check(p.Augment != AugmentCropMirror,
+		`augment "crop-mirror": it is for pictures of one size, want "scale-crop-mirror" or "none" for dataset "folder"`)
 	if p.Size < 8 || p.Size > 1024 {
-		c.check(false, `size %d: want 8 to 1024, the side in pixels that the pictures of dataset "folder" get; 224 is usual`, p.Size)
+		c.check(false, "size %d: want 8 to 1024, the side in pixels that the pictures of dataset \"folder\" get; "+
+			"224 is usual", p.Size)
 		return
 	}
 	if p.Resize == 0 {
@@ -132,13 +136,15 @@ func (p *Pictures) normalizeSizes(c *checker) {
 	if p.ResizeMax == 0 {
 		p.ResizeMax = (480*p.Size + 112) / 224
 	}
-	c.check(p.ResizeMax >= p.Resize && p.ResizeMax <= 8192, "resize_max %d: want resize, %d, to 8192 pixels", p.ResizeMax, p.Resize)
+	c.check(p.ResizeMax >= p.Resize && p.ResizeMax <= 8192, "resize_max %d: want resize, %d, to 8192 pixels",
+		p.ResizeMax, p.Resize)
 }
 
 // Shape returns the shape of the pictures and the number of classes, as far as
 // they are known before the pictures are read: of a folder there are 0 classes.
 func (p Pictures) Shape() (in space.Shape, classes int) {
-	classes = map[string]int{"synthetic": 10, "handsigns": 10, "cifar10": 10, "cifar100": 100, "cifar100-coarse": 20, "svhn": 10}[p.Dataset]
+	classes = map[string]int{"synthetic": 10, "handsigns": 10, "cifar10": 10, "cifar100": 100, "cifar100-coarse": 20,
+		"svhn": 10}[p.Dataset]
 	side := cmp.Or(p.Size, 32)
 	if p.Dataset == "synthetic" {
 		side = 16

@@ -92,7 +92,8 @@ func (r *Recipe) normalize(c *checker) {
 		if *value == old {
 			*value = ""
 		}
-		c.check(*value == "" || slices.Contains(others, *value), `%s %q: want "%s" or "%s"`, key, *value, strings.Join(append([]string{old}, others[:len(others)-1]...), `", "`), others[len(others)-1])
+		c.check(*value == "" || slices.Contains(others, *value), `%s %q: want "%s" or "%s"`, key, *value,
+			strings.Join(append([]string{old}, others[:len(others)-1]...), `", "`), others[len(others)-1])
 	}
 	one("weight_decay_on", &r.WeightDecayOn, DecayAll)
 	one("schedule", &r.Schedule, ScheduleLinear, ScheduleCosine)
@@ -111,7 +112,10 @@ func (r *Recipe) normalize(c *checker) {
 		c.check(r.BNPictures >= 1, "bn_pictures %d: want 1 or more training pictures, 2048 is usual", r.BNPictures)
 		r.BNPictures = max(r.BNPictures, r.Batch)
 	}
-	c.check(r.WeightAverage >= 0 && r.WeightAverage <= 1e9, "weight_average %g: want a fraction of the training below 1, a number of steps from 1 on, or 0 for no average", r.WeightAverage)
+	c.check(r.WeightAverage >= 0 && r.WeightAverage <= 1e9,
+		"weight_average %g: want a fraction of the training below 1, a number of steps from 1 on, or 0 for no average",
+		r.WeightAverage)
 	c.check(r.WeightAverage == 0 || r.BNStatistics == BNPrecise,
-		`weight_average %g: the running statistics are those of the weights themselves, so it needs bn_statistics = "precise"`, r.WeightAverage)
+		"weight_average %g: the running statistics are those of the weights themselves, so it needs "+
+			`bn_statistics = "precise"`, r.WeightAverage)
 }

@@ -472,7 +472,8 @@ func (w *workers) train(ctx context.Context, job Job, rep *reporter) error {
 		return err
 	case <-time.After(grace):
 	}
-	w.notify(Event{Kind: Noted, Study: job.Study.Name, Trial: rep.leave(), Note: fmt.Sprintf("its trainer did not stop within %v; its worker goes on without it", grace)})
+	w.notify(Event{Kind: Noted, Study: job.Study.Name, Trial: rep.leave(),
+		Note: fmt.Sprintf("its trainer did not stop within %v; its worker goes on without it", grace)})
 	if late {
 		return fmt.Errorf("%w: trial_time_limit = %q; %w", errTimeout, job.Study.TrialTimeLimit, errAbandoned)
 	}
@@ -497,7 +498,8 @@ func where(callers []uintptr) string {
 		f, more := frames.Next()
 		inRuntime := strings.HasPrefix(f.Function, "runtime.")
 		if panicked && !inRuntime {
-			at = append(at, fmt.Sprintf("%s:%d in %s", filepath.Base(f.File), f.Line, f.Function[strings.LastIndex(f.Function, "/")+1:]))
+			at = append(at, fmt.Sprintf("%s:%d in %s", filepath.Base(f.File), f.Line,
+				f.Function[strings.LastIndex(f.Function, "/")+1:]))
 		}
 		panicked = panicked || inRuntime && strings.Contains(f.Function, "panic")
 		if !more {

@@ -5,9 +5,12 @@ import (
 	"strings"
 )
 
-// Strategy decides what a study trains next. It is a pure function of the study and of what is recorded: any process, now or later, decides the same.
+// Strategy decides what a study trains next. It is a pure function of the study and of what is
+// recorded: any process, now or later, decides the same.
 type Strategy interface {
-	// Decide returns the trials worth training now, the best first, each up to an epoch. None while trials run means: wait for them. None while none runs means that the study has its answer, or all that can be had; Reason says which.
+	// Decide returns the trials worth training now, the best first, each up to an epoch. None while
+	// trials run means: wait for them. None while none runs means that the study has its answer, or
+	// all that can be had; Reason says which.
 	Decide(s Study, trials []TrialState) Decision
 }
 
@@ -123,7 +126,8 @@ func (x *Selection) normalize(c *checker, s Study) {
 	if x.Strategy == StrategyGrid {
 		x.Strategy = ""
 	}
-	c.check(x.Strategy == "" || slices.Contains(Strategies, x.Strategy), "strategy %q: want %s", x.Strategy, strings.Join(Strategies, ", "))
+	c.check(x.Strategy == "" || slices.Contains(Strategies, x.Strategy), "strategy %q: want %s", x.Strategy,
+		strings.Join(Strategies, ", "))
 	if x.Strategy != StrategyHalving {
 		x.Halving = Halving{}
 	}
@@ -149,14 +153,17 @@ func (x *Selection) normalize(c *checker, s Study) {
 			h.MinEpochs = max(1, s.Epochs/3)
 		}
 		c.check(h.Reduction < 2 || s.EvaluateEvery < 1 || h.MinEpochs < 1 || len(h.Rungs(s)) > 1,
-			"halving.min_epochs %d: the first evaluation from there on must come before the last epoch, %d: want less, or evaluate_every below %d", h.MinEpochs, s.Epochs, s.EvaluateEvery)
+			"halving.min_epochs %d: the first evaluation from there on must come before the last epoch, %d: want "+
+				"less, or evaluate_every below %d", h.MinEpochs, s.Epochs, s.EvaluateEvery)
 	case StrategyRace:
 		systems(x.Strategy, x.Race.Systems)
-		c.check(x.Race.Alpha > 0 && x.Race.Alpha < 1, "race.alpha %g: want a probability in (0, 1), 0.05 is usual", x.Race.Alpha)
+		c.check(x.Race.Alpha > 0 && x.Race.Alpha < 1, "race.alpha %g: want a probability in (0, 1), 0.05 is usual",
+			x.Race.Alpha)
 		c.check(s.Seeds >= 2, "strategy race: seeds %d: a race compares networks over 2 seeds or more", s.Seeds)
 		if x.Race.MinSeeds == 0 {
 			x.Race.MinSeeds = min(3, s.Seeds) // a t test of two seeds separates next to nothing
 		}
-		c.check(s.Seeds < 2 || x.Race.MinSeeds >= 2 && x.Race.MinSeeds <= s.Seeds, "race.min_seeds %d: want 2 to seeds, %d, or 0 for 3", x.Race.MinSeeds, s.Seeds)
+		c.check(s.Seeds < 2 || x.Race.MinSeeds >= 2 && x.Race.MinSeeds <= s.Seeds,
+			"race.min_seeds %d: want 2 to seeds, %d, or 0 for 3", x.Race.MinSeeds, s.Seeds)
 	}
 }

@@ -66,7 +66,8 @@ var nameRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$`)
 // that is wrong.
 func (s Study) Normalize() (Study, error) {
 	var c checker
-	c.check(nameRE.MatchString(s.Name), "name %q: want 1 to 100 letters, digits, '.', '_' or '-', starting with a letter or digit", s.Name)
+	c.check(nameRE.MatchString(s.Name),
+		"name %q: want 1 to 100 letters, digits, '.', '_' or '-', starting with a letter or digit", s.Name)
 	s.Pictures.normalize(&c)
 	s.Recipe.normalize(&c)
 	s.Selection.normalize(&c, s)
@@ -126,7 +127,8 @@ func Diff(there, here Study) []string {
 			differ(key, x.Interface(), y.Interface())
 		default:
 			for inner := range f.Type.Fields() {
-				differ(key+"."+inner.Tag.Get("json"), x.FieldByIndex(inner.Index).Interface(), y.FieldByIndex(inner.Index).Interface())
+				differ(key+"."+inner.Tag.Get("json"), x.FieldByIndex(inner.Index).Interface(),
+					y.FieldByIndex(inner.Index).Interface())
 			}
 		}
 	}
@@ -147,11 +149,13 @@ func (s Study) Trials(in space.Shape, classes int) []Trial {
 		}
 		order[system] = i
 		for seed := range s.Seeds {
-			trials = append(trials, Trial{Key: Key{System: system, Seed: seed}, Status: Pending, Epochs: s.Epochs, MultiplyAdds: net.MultiplyAdds(), Params: net.Params()})
+			trials = append(trials, Trial{Key: Key{System: system, Seed: seed}, Status: Pending, Epochs: s.Epochs,
+				MultiplyAdds: net.MultiplyAdds(), Params: net.Params()})
 		}
 	}
 	slices.SortStableFunc(trials, func(a, b Trial) int {
-		return cmp.Or(cmp.Compare(a.Seed, b.Seed), cmp.Compare(b.MultiplyAdds, a.MultiplyAdds), cmp.Compare(order[a.System], order[b.System]))
+		return cmp.Or(cmp.Compare(a.Seed, b.Seed), cmp.Compare(b.MultiplyAdds, a.MultiplyAdds),
+			cmp.Compare(order[a.System], order[b.System]))
 	})
 	return trials
 }

@@ -173,12 +173,14 @@ type Attempt struct {
 	Commit    string // git commit of the program, "" if unknown
 	GoVersion string
 	CPU       string // model name
-	ISA       string // whose bits the results are: "avx512", "avx2", "portable", "cuda sm_90"; of a run on several kinds all of them, ", " between
-	Device    string // "cpu", or the names of the run's GPUs in the same way
-	Host      string
-	PID       int
-	Args      []string
-	Job       string // of the scheduler that started the process, "slurm 12_3"; "" outside one
+	// ISA is the arithmetic, whose bits the results are: "avx512", "avx2",
+	// "portable", "cuda sm_90"; of a run on several kinds all of them, ", " between.
+	ISA    string
+	Device string // "cpu", or the names of the run's GPUs in the same way
+	Host   string
+	PID    int
+	Args   []string
+	Job    string // of the scheduler that started the process, "slurm 12_3"; "" outside one
 }
 
 // Claim is an attempt that has begun, in the hands of its worker. A Store fills

@@ -119,10 +119,7 @@ func (m *Model) build() (err error) {
 		if purpose == measuring && !m.o.Precise {
 			continue
 		}
-		p, err := newPlan(m.tensors, m.host, m.n, purpose, m.state, m.feed)
-		if err != nil {
-			return err
-		}
+		p := newPlan(m.tensors, m.host, m.n, purpose, m.state, m.feed)
 		// What Last returns must survive the step.
 		p.x.kept, p.y.kept, p.logits.kept = true, true, true
 		if purpose == training {

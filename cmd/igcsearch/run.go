@@ -19,6 +19,7 @@ import (
 	"igcsearch/store"
 	"igcsearch/studies"
 	"igcsearch/trainer"
+	"igcsearch/trainer/gpu"
 )
 
 type runOptions struct {
@@ -217,7 +218,7 @@ func openDevices(dataDir string, on device, stderr io.Writer) (*devices, error) 
 	}
 	host, _ := os.Hostname() // "" is stored as unknown
 	return &devices{
-		train: trainer.New(trainer.Options{DataDir: dataDir, Threads: 1, GPUs: gpus}), gpus: len(gpus),
+		train: trainer.New(trainer.Options{DataDir: dataDir, Threads: 1, Devices: gpu.On(gpus)}), gpus: len(gpus),
 		attempt: search.Attempt{
 			Commit: build().commit, GoVersion: runtime.Version(), CPU: trainer.CPU(), ISA: isa,
 			Device: names, Host: host, PID: os.Getpid(), Args: os.Args, Job: jobName(os.Getenv),

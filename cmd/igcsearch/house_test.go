@@ -11,21 +11,22 @@ import (
 // way, and trainer, store and plots know nothing of one another.
 func TestWhoImportsWhom(t *testing.T) {
 	allowed := map[string][]string{
-		"space":              {},
-		"cmd/igcsearch/live": {},
-		"search":             {"space"},
-		"search/analysis":    {"space"},
-		"search/strategy":    {"search", "space"},
-		"store/fleet":        {"search", "search/strategy", "space", "store"},
-		"trainer/kernel":     {},
-		"trainer/dataset":    {},
-		"trainer/graph":      {"space", "trainer/kernel"},
-		"trainer/gpu":        {"space", "trainer/dataset", "trainer/gpu/driver", "trainer/graph", "trainer/kernel"},
-		"trainer":            {"search", "space", "trainer/dataset", "trainer/gpu", "trainer/gpu/driver", "trainer/graph", "trainer/kernel"},
-		"store":              {"search", "space"},
-		"store/spool":        {"search", "space"},
-		"plots":              {},
-		"studies":            {"search", "space"},
+		"space":                 {},
+		"cmd/igcsearch/live":    {},
+		"cmd/igcsearch/cluster": {"search", "space"},
+		"search":                {"space"},
+		"search/analysis":       {"space"},
+		"search/strategy":       {"search", "space"},
+		"store/fleet":           {"search", "search/strategy", "space", "store"},
+		"trainer/kernel":        {},
+		"trainer/dataset":       {},
+		"trainer/graph":         {"space", "trainer/kernel"},
+		"trainer/gpu":           {"space", "trainer/dataset", "trainer/gpu/driver", "trainer/graph", "trainer/kernel"},
+		"trainer":               {"search", "space", "trainer/dataset", "trainer/gpu", "trainer/gpu/driver", "trainer/graph", "trainer/kernel"},
+		"store":                 {"search", "space"},
+		"store/spool":           {"search", "space"},
+		"plots":                 {},
+		"studies":               {"search", "space"},
 	}
 	for pkg, want := range allowed {
 		out, err := exec.Command("go", "list", "-deps", "-tags", "gpu", "igcsearch/"+pkg).Output()

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"os"
-	"os/exec"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -220,25 +218,6 @@ func TestSpan(t *testing.T) {
 		if got := span(seconds); got != want {
 			t.Errorf("span(%g) = %q, want %q", seconds, got, want)
 		}
-	}
-}
-
-func TestQuote(t *testing.T) {
-	t.Parallel()
-	words := []string{"plain", "", "two words", `it's`, `pairs=["40x2"]`, "a$b`c\\d", "*?~#!", "new\nline", "ü"}
-	var script []string
-	for _, w := range words {
-		script = append(script, quote(w))
-	}
-	out, err := exec.Command("sh", "-c", `printf '%s\0' `+strings.Join(script, " ")).Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if want := strings.Join(words, "\x00") + "\x00"; string(out) != want {
-		t.Errorf("a shell reads %q, want %q", out, want)
-	}
-	if quote("plain") != "plain" {
-		t.Error("a plain word needs no quotes")
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"igcsearch/cmd/igcsearch/cluster"
 	"igcsearch/search"
 	"igcsearch/search/strategy"
 	"igcsearch/store"
@@ -221,7 +222,7 @@ func openDevices(dataDir string, on device, stderr io.Writer) (*devices, error) 
 		train: trainer.New(trainer.Options{DataDir: dataDir, Threads: 1, Devices: gpu.On(gpus)}), gpus: len(gpus),
 		attempt: search.Attempt{
 			Commit: build().commit, GoVersion: runtime.Version(), CPU: trainer.CPU(), ISA: isa,
-			Device: names, Host: host, PID: os.Getpid(), Args: os.Args, Job: jobName(os.Getenv),
+			Device: names, Host: host, PID: os.Getpid(), Args: os.Args, Job: cluster.JobName(os.Getenv),
 		},
 	}, nil
 }

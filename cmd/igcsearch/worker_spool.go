@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 
+	"igcsearch/cmd/igcsearch/cluster"
 	"igcsearch/search"
 	"igcsearch/store/spool"
 )
@@ -21,7 +22,7 @@ func runSpoolWorker(parent context.Context, o workerOptions, stderr io.Writer) e
 	if err != nil {
 		return err
 	}
-	folder, err := spool.Open(o.spool, spool.Options{Attempt: p.attempt, Gone: (&jobs{}).Gone})
+	folder, err := spool.Open(o.spool, spool.Options{Attempt: p.attempt, Gone: new(cluster.Jobs).Gone})
 	if err != nil {
 		return err
 	}

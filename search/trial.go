@@ -93,42 +93,6 @@ type Trial struct {
 	Last Epoch
 }
 
-// Epoch holds what one epoch of a training measured, as raw counts.
-type Epoch struct {
-	Number       int     // 1 … Epochs
-	LearningRate float64 // of the epoch's last step
-	// TrainLoss is the mean cross-entropy (nats) over the epoch's pictures,
-	// as they were augmented, by the weights of their step.
-	TrainLoss                          float64
-	TrainCorrect, TrainTotal           int
-	ValidationCorrect, ValidationTotal int // total 0: not evaluated
-	TestCorrect, TestTotal             int // total 0: not evaluated
-	// ValidationLoss and TestLoss are the mean cross-entropy (nats) of the
-	// evaluated pictures; 0 if there are none, or if an older igcsearch measured
-	// the epoch.
-	ValidationLoss, TestLoss float64
-	// TrainSeconds covers training steps and their input; loading and
-	// evaluation excluded.
-	TrainSeconds float64
-	EvalSeconds  float64
-}
-
-// Correct returns the counts of the split that curve names.
-func (e Epoch) Correct(curve string) (correct, total int) {
-	if curve == SplitValidation {
-		return e.ValidationCorrect, e.ValidationTotal
-	}
-	return e.TestCorrect, e.TestTotal
-}
-
-// Loss is ValidationLoss or TestLoss, of the split that curve names.
-func (e Epoch) Loss(curve string) float64 {
-	if curve == SplitValidation {
-		return e.ValidationLoss
-	}
-	return e.TestLoss
-}
-
 // Checkpoint is the state of a training after an epoch. State is the
 // trainer's own encoding of weights, momentum, running statistics and the
 // position of the random numbers.

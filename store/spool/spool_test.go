@@ -71,11 +71,11 @@ func join(t testing.TB, dir string, s search.Study, trials []search.Trial, o spo
 
 func begin(t testing.TB, f *spool.Folder, trial search.Trial) int64 {
 	t.Helper()
-	turn, err := f.Begin(t.Context(), trial.ID, trial.Epochs, search.Attempt{Started: time.Now()})
+	claim, err := f.Begin(t.Context(), trial.ID, trial.Epochs, search.Attempt{Started: time.Now()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return turn.ID
+	return claim.ID
 }
 
 func state(epoch, size int) []byte { return bytes.Repeat([]byte{byte(epoch)}, size) }
@@ -243,18 +243,18 @@ func TestBegin(t *testing.T) {
 	t.Run("returns the newest checkpoint, nil at first", func(t *testing.T) {
 		t.Parallel()
 		f, _, _, trials := planned(t)
-		turn, err := f.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
-		if err != nil || turn.From != nil {
-			t.Fatalf("checkpoint %v (%v), want none", turn.From, err)
+		claim, err := f.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
+		if err != nil || claim.From != nil {
+			t.Fatalf("checkpoint %v (%v), want none", claim.From, err)
 		}
-		record(t, f, turn.ID, 1, 2)
-		end(t, f, turn.ID, search.Outcome{Status: search.Pending, Failure: search.FailedInterrupted}, search.Pending)
+		record(t, f, claim.ID, 1, 2)
+		end(t, f, claim.ID, search.Outcome{Status: search.Pending, Failure: search.FailedInterrupted}, search.Pending)
 		next, err := f.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(&search.Checkpoint{Epoch: 2, State: state(2, 100)}, next.From); diff != "" || next.ID == turn.ID || next.Note != "" {
-			t.Errorf("attempt %d after %d, %q, want (-) got (+):\n%s", next.ID, turn.ID, next.Note, diff)
+		if diff := cmp.Diff(&search.Checkpoint{Epoch: 2, State: state(2, 100)}, next.From); diff != "" || next.ID == claim.ID || next.Note != "" {
+			t.Errorf("attempt %d after %d, %q, want (-) got (+):\n%s", next.ID, claim.ID, next.Note, diff)
 		}
 	})
 	t.Run("refuses a trial that is running, finished or unknown", func(t *testing.T) {
@@ -306,18 +306,18 @@ func TestBegin(t *testing.T) {
 			end(t, f, attempt, search.Outcome{Status: search.Pending}, search.Pending)
 			c.harm(t, filepath.Join(dir, "trials", "0001", "0001"))
 			g, _ := join(t, dir, s, trials, spool.Options{})
-			turn, err := g.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
+			claim, err := g.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
 			at := 0
-			if turn.From != nil {
-				at = turn.From.Epoch
+			if claim.From != nil {
+				at = claim.From.Epoch
 			}
-			if err != nil || at != c.from || turn.Note != c.note {
-				t.Fatalf("from %d, %q (%v), want %d, %q", at, turn.Note, err, c.from, c.note)
+			if err != nil || at != c.from || claim.Note != c.note {
+				t.Fatalf("from %d, %q (%v), want %d, %q", at, claim.Note, err, c.from, c.note)
 			}
 			for n := at + 1; n <= 3; n++ {
-				record(t, g, turn.ID, n)
+				record(t, g, claim.ID, n)
 			}
-			end(t, g, turn.ID, search.Outcome{Status: search.Done}, search.Done)
+			end(t, g, claim.ID, search.Outcome{Status: search.Done}, search.Done)
 			if got := poll(t, f)[0]; got.Status != search.Done || len(got.History) != 3 {
 				t.Errorf("%+v", got)
 			}
@@ -332,34 +332,34 @@ func TestBegin(t *testing.T) {
 		place := filepath.Join(dir, "trials", "0001", "0001")
 		rewrite(t, place+".end.json", func(b []byte) []byte { return b[:len(b)/2] })
 		g, _ := join(t, dir, s, trials, spool.Options{})
-		turn, err := g.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
-		if err != nil || turn.From == nil {
-			t.Fatalf("%+v, %v", turn, err)
+		claim, err := g.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
+		if err != nil || claim.From == nil {
+			t.Fatalf("%+v, %v", claim, err)
 		}
-		record(t, g, turn.ID, 2)
+		record(t, g, claim.ID, 2)
 		rewrite(t, filepath.Join(dir, "trials", "0001", "0002.begin.json"), func(b []byte) []byte { return b[:len(b)/2] })
 		h, _ := join(t, dir, s, trials, spool.Options{})
 		if after := wait(t, h, 0, search.Pending); after < shortLease/2 {
 			t.Errorf("taken after %v, the lease is %v", after, shortLease)
 		}
-		if turn, err = h.Begin(t.Context(), trials[0].ID, 3, search.Attempt{}); err != nil || turn.From == nil || turn.From.Epoch != 1 {
-			t.Errorf("%+v, %v", turn, err)
+		if claim, err = h.Begin(t.Context(), trials[0].ID, 3, search.Attempt{}); err != nil || claim.From == nil || claim.From.Epoch != 1 {
+			t.Errorf("%+v, %v", claim, err)
 		}
 	})
 	t.Run("starts anew on another arithmetic", func(t *testing.T) {
 		t.Parallel()
 		f, _, _, trials := planned(t)
-		turn, err := f.Begin(t.Context(), trials[0].ID, 3, search.Attempt{ISA: "avx512"})
+		claim, err := f.Begin(t.Context(), trials[0].ID, 3, search.Attempt{ISA: "avx512"})
 		if err != nil {
 			t.Fatal(err)
 		}
-		record(t, f, turn.ID, 1, 2)
-		end(t, f, turn.ID, search.Outcome{Status: search.Pending}, search.Pending)
-		turn, err = f.Begin(t.Context(), trials[0].ID, 3, search.Attempt{ISA: "avx2"})
-		if err != nil || turn.From != nil || turn.Note != "its epochs are of avx512, this is avx2, with other bits: it starts anew" {
-			t.Errorf("%+v, %v", turn, err)
+		record(t, f, claim.ID, 1, 2)
+		end(t, f, claim.ID, search.Outcome{Status: search.Pending}, search.Pending)
+		claim, err = f.Begin(t.Context(), trials[0].ID, 3, search.Attempt{ISA: "avx2"})
+		if err != nil || claim.From != nil || claim.Note != "its epochs are of avx512, this is avx2, with other bits: it starts anew" {
+			t.Errorf("%+v, %v", claim, err)
 		}
-		record(t, f, turn.ID, 1)
+		record(t, f, claim.ID, 1)
 		if got := poll(t, f)[0]; got.Epoch != 1 {
 			t.Errorf("%+v", got)
 		}
@@ -531,11 +531,11 @@ func TestRetry(t *testing.T) {
 	if got[0].Status != search.Pending || got[0].Epoch != 2 || got[1].Status != search.Pending || got[1].Epoch != 0 || got[2].Status != search.Pending {
 		t.Errorf("%+v", got)
 	}
-	turn, err := h.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
-	if err != nil || turn.From == nil || turn.From.Epoch != 2 || turn.Note != "" {
-		t.Fatalf("%+v, %v", turn, err)
+	claim, err := h.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
+	if err != nil || claim.From == nil || claim.From.Epoch != 2 || claim.Note != "" {
+		t.Fatalf("%+v, %v", claim, err)
 	}
-	end(t, h, turn.ID, crash, search.Pending) // its failures were forgotten
+	end(t, h, claim.ID, crash, search.Pending) // its failures were forgotten
 	r, err := spool.Read(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -735,8 +735,8 @@ func TestLease(t *testing.T) {
 		}
 		wait(t, b, 0, search.Pending)
 		wait(t, b, 1, search.Pending)
-		if turn, err := b.Begin(t.Context(), trials[0].ID, 3, search.Attempt{}); err != nil || turn.From == nil {
-			t.Errorf("%+v, %v", turn, err)
+		if claim, err := b.Begin(t.Context(), trials[0].ID, 3, search.Attempt{}); err != nil || claim.From == nil {
+			t.Errorf("%+v, %v", claim, err)
 		}
 		begin(t, b, trials[1])
 	})

@@ -24,8 +24,8 @@ import (
 // does.
 const maxMessage = 4000
 
-// attempt is an open one of this process.
-type attempt struct {
+// ownAttempt is an open one of this process.
+type ownAttempt struct {
 	t      *trial
 	n      int
 	epoch  int // the last that is stored
@@ -88,7 +88,7 @@ func (f *Folder) Begin(_ context.Context, id int64, until int, a search.Attempt)
 	}
 	before, lost := t.current(), ""
 	if before > 0 {
-		switch u := t.turns[before]; {
+		switch u := t.attempts[before]; {
 		case u.end == nil:
 			lost = cmp.Or(f.lost[u.begin.Worker], "another worker went on with the trial")
 		case u.end.Stands != search.Pending && t.look(nil).Status == u.end.Stands:
@@ -102,7 +102,7 @@ func (f *Folder) Begin(_ context.Context, id int64, until int, a search.Attempt)
 	_, by, _ := t.curve(before)
 	if from != nil {
 		for _, k := range by[:from.Epoch] {
-			if isa := t.turns[k].begin.ISA; isa != "" && a.ISA != "" && isa != a.ISA {
+			if isa := t.attempts[k].begin.ISA; isa != "" && a.ISA != "" && isa != a.ISA {
 				from, note = nil, fmt.Sprintf("its epochs are of %s, this is %s, with other bits: it starts anew", isa, a.ISA)
 				break
 			}
@@ -136,7 +136,7 @@ func (f *Folder) Begin(_ context.Context, id int64, until int, a search.Attempt)
 		return fail(err)
 	}
 	f.tidy(t)
-	own := &attempt{t: t, n: n, epochs: t.state.Epochs}
+	own := &ownAttempt{t: t, n: n, epochs: t.state.Epochs}
 	if from != nil {
 		own.epoch = from.Epoch
 	}
@@ -156,7 +156,7 @@ func (f *Folder) tidy(t *trial) {
 }
 
 // find returns an open attempt of this process. f.mu is held.
-func (f *Folder) find(id int64) (*attempt, error) {
+func (f *Folder) find(id int64) (*ownAttempt, error) {
 	own := f.own[id]
 	if own == nil {
 		return nil, fmt.Errorf("attempt %d is no open one of this process", id)
@@ -165,7 +165,7 @@ func (f *Folder) find(id int64) (*attempt, error) {
 }
 
 // superseded looks for a newer claim, and keeps err if there is none.
-func (f *Folder) superseded(own *attempt, err error) error {
+func (f *Folder) superseded(own *ownAttempt, err error) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if e := own.t.list(); e != nil && err == nil {
@@ -238,9 +238,9 @@ func (h handle) Record(_ context.Context, e search.Epoch, c search.Checkpoint) e
 // prune takes the states of a curve away but those of some epochs, and those that
 // older attempts left. An error does not matter: they only take room. f.mu is
 // held.
-func (f *Folder) prune(own *attempt, keep []int) {
+func (f *Folder) prune(own *ownAttempt, keep []int) {
 	_, by, _ := own.t.curve(own.n)
-	for n, u := range own.t.turns {
+	for n, u := range own.t.attempts {
 		for epoch := range u.states {
 			if n > own.n || slices.Contains(keep, epoch) && epoch <= len(by) && by[epoch-1] == n {
 				continue

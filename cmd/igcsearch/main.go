@@ -66,6 +66,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 // message is the text of err on one line, but for a conflict of settings,
 // which is a list.
 func message(err error) string {
+	err = advised(err)
 	var conflict *store.ConflictError
 	if errors.As(err, &conflict) {
 		return err.Error()

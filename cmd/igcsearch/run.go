@@ -156,7 +156,7 @@ func runRun(ctx context.Context, o runOptions, stdout, stderr io.Writer) error {
 	unhook := context.AfterFunc(ctx, func() {
 		show.note("stopping at the next batch; interrupt again to end at once")
 	})
-	runner := search.Runner{Store: db, Trainer: p.train, Workers: workers, Notify: show.event, Attempt: p.attempt}
+	runner := search.Runner{Store: db, Trainer: advisedTrainer{p.train}, Workers: workers, Notify: show.event, Attempt: p.attempt}
 	sum, err := runner.Run(ctx, study, p.decides, trials)
 	unhook()
 	show.close()

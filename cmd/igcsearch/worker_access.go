@@ -31,7 +31,7 @@ func runAccessWorker(parent context.Context, o workerOptions, stderr io.Writer) 
 	load := func(ctx context.Context, s search.Study) (string, error) {
 		data, err := d.train.Load(ctx, s)
 		if err != nil {
-			return "", err
+			return "", advised(err)
 		}
 		log.note(fmt.Sprintf("study %s on %s: %s", s.Name, datasetLabel(s.Dataset), pictures(data)))
 		return data.Sum, nil
@@ -54,7 +54,7 @@ func runAccessWorker(parent context.Context, o workerOptions, stderr io.Writer) 
 	}
 	if err == nil {
 		log.note(fmt.Sprintf("training on %s (%s), %s at once", d.attempt.Device, d.attempt.ISA, count(workers, "trial")))
-		runner := search.Runner{Trainer: d.train, Workers: workers, Notify: log.event, Drain: soft.Done(), Deadline: o.deadline(ctx)}
+		runner := search.Runner{Trainer: advisedTrainer{d.train}, Workers: workers, Notify: log.event, Drain: soft.Done(), Deadline: o.deadline(ctx)}
 		err = runner.Work(ctx, client)
 	}
 	if errors.Is(err, search.ErrOver) {

@@ -42,7 +42,7 @@ func runSpoolWorker(parent context.Context, o workerOptions, stderr io.Writer) e
 		show.note("stopping at the next batch; interrupt again to end at once")
 	})
 	trained, failed := 0, ""
-	runner := search.Runner{Store: folder, Trainer: p.train, Workers: workers, Attempt: p.attempt, Drain: soft.Done(), Deadline: o.deadline(ctx), Notify: func(e search.Event) {
+	runner := search.Runner{Store: folder, Trainer: advisedTrainer{p.train}, Workers: workers, Attempt: p.attempt, Drain: soft.Done(), Deadline: o.deadline(ctx), Notify: func(e search.Event) {
 		show.event(e)
 		switch {
 		case e.Kind == search.Ended && e.Trial.Status.Finished():

@@ -21,6 +21,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"igcsearch/cmd/igcsearch/live"
+	"igcsearch/cmd/igcsearch/progress"
 	"igcsearch/search"
 	"igcsearch/store/fleet"
 	"igcsearch/trainer"
@@ -204,7 +205,7 @@ func serveUntil(ctx context.Context, listener net.Listener, handler http.Handler
 
 // runCoordinator gives out trials beside the page.
 func runCoordinator(ctx context.Context, o serveOptions, mux *http.ServeMux, certificates []tls.Certificate, stdout, stderr io.Writer) (err error) {
-	log := &jobLog{out: stderr}
+	log := progress.NewLog(stderr)
 	token, err := fleet.TokenOf(o.access)
 	if err != nil {
 		return err
@@ -236,7 +237,7 @@ func runCoordinator(ctx context.Context, o serveOptions, mux *http.ServeMux, cer
 		return err
 	}
 	defer db.Close()
-	coordinator, err := fleet.NewCoordinator(ctx, fleet.Options{DB: db, Access: o.access, Token: token, Program: fleetProgram(), Note: log.note})
+	coordinator, err := fleet.NewCoordinator(ctx, fleet.Options{DB: db, Access: o.access, Token: token, Program: fleetProgram(), Note: log.Note})
 	if err != nil {
 		return err
 	}
@@ -253,7 +254,7 @@ func runCoordinator(ctx context.Context, o serveOptions, mux *http.ServeMux, cer
 	access, err := o.accessTo(listener.Addr(), token)
 	if err == nil {
 		if old, e := fleet.ReadAccess(o.access); e == nil && old.Address != access.Address && fleet.Answers(ctx, old) {
-			log.note(fmt.Sprintf("another coordinator answers at %s: it keeps the workers that it has, new ones come here; stop one of the two", old.Address))
+			log.Note(fmt.Sprintf("another coordinator answers at %s: it keeps the workers that it has, new ones come here; stop one of the two", old.Address))
 		}
 		err = access.Write(o.access)
 	}
@@ -264,9 +265,9 @@ func runCoordinator(ctx context.Context, o serveOptions, mux *http.ServeMux, cer
 		listener.Close()
 		return err
 	}
-	log.note(fmt.Sprintf("coordinator of %s: workers join by: %s worker --access %s", o.db, program(), quote(o.access)))
+	log.Note(fmt.Sprintf("coordinator of %s: workers join by: %s worker --access %s", o.db, program(), quote(o.access)))
 	if o.advertise != "" {
-		log.note(fmt.Sprintf("listening on %s, which workers reach as %s", listener.Addr(), access.Address))
+		log.Note(fmt.Sprintf("listening on %s, which workers reach as %s", listener.Addr(), access.Address))
 	}
 
 	ctx, cancel := context.WithCancel(ctx)
@@ -302,11 +303,11 @@ func runCoordinator(ctx context.Context, o serveOptions, mux *http.ServeMux, cer
 	if err != nil {
 		return err
 	}
-	log.note("all studies are over, and all workers have left")
+	log.Note("all studies are over, and all workers have left")
 	if now, err := fleet.ReadAccess(o.access); err != nil || now == access { // else it is another coordinator's by now
 		access.Over = fmt.Sprintf("its studies are over; the results are in the database %s", path)
 		if err := access.Write(o.access); err != nil {
-			log.note(err.Error()) // workers that come later wait until somebody ends them
+			log.Note(err.Error()) // workers that come later wait until somebody ends them
 		}
 	}
 	if failed > 0 {
@@ -317,7 +318,7 @@ func runCoordinator(ctx context.Context, o serveOptions, mux *http.ServeMux, cer
 
 // keepAccess writes the access file again if somebody removed it, or if the
 // coordinator that took it over is there no more.
-func keepAccess(ctx context.Context, own fleet.Access, path string, log *jobLog) {
+func keepAccess(ctx context.Context, own fleet.Access, path string, log *progress.Log) {
 	last := ""
 	for {
 		select {
@@ -334,7 +335,7 @@ func keepAccess(ctx context.Context, own fleet.Access, path string, log *jobLog)
 			text = err.Error()
 		}
 		if text != last {
-			log.note(text)
+			log.Note(text)
 		}
 		last = text
 	}
@@ -342,25 +343,25 @@ func keepAccess(ctx context.Context, own fleet.Access, path string, log *jobLog)
 
 // untilOver waits for the end of all studies and of all workers; false if ctx
 // ends before. failed are the trials that failed.
-func untilOver(ctx context.Context, c *fleet.Coordinator, log *jobLog) (done bool, failed int) {
+func untilOver(ctx context.Context, c *fleet.Coordinator, log *progress.Log) (done bool, failed int) {
 	last := ""
 	manned := time.Now() // when a worker was seen last; zero once people were told
 	for {
 		over, failed, reasons, err := c.Over(ctx)
 		if over {
 			for _, reason := range reasons {
-				log.note(reason)
+				log.Note(reason)
 			}
 			return true, failed
 		}
 		if err != nil && ctx.Err() == nil && err.Error() != last {
 			last = err.Error()
-			log.note(last)
+			log.Note(last)
 		}
 		if there, err := c.Manned(ctx); there {
 			manned = time.Now()
 		} else if err == nil && !manned.IsZero() && time.Since(manned) > time.Minute {
-			log.note("no worker is there; what is left waits for one")
+			log.Note("no worker is there; what is left waits for one")
 			manned = time.Time{}
 		}
 		select {

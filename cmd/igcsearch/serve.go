@@ -31,7 +31,7 @@ func newServeCommand() *cobra.Command {
 	var o serveOptions
 	cmd := &cobra.Command{
 		Use:   "serve [STUDY...]",
-		Short: "Show the studies of a database as a web page; give out trials to workers elsewhere",
+		Short: "Show the studies of a database as a web page; give out trials to workers on other machines",
 		Long: `serve shows how the studies of a database go on, in a browser: progress and time
 left, accuracy against M, learning curves, what runs where, failures, hours used,
 and downloads. It prints the address of the page and serves until it is

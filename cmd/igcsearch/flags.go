@@ -166,6 +166,13 @@ func addSet(cmd *cobra.Command, value *[]string, what string) {
 	cmd.Flags().StringArrayVar(value, "set", nil, what+", as `key=value`; may be repeated")
 }
 
+// addWorkers adds the flag --workers of a process that trains.
+func addWorkers(cmd *cobra.Command, value *automatic) {
+	cmd.Flags().Var(value, "workers", "trials at once; auto is one for each core, and on GPUs as many as is fastest "+
+		"(default what the study says, or auto)")
+	hideDefaults(cmd, "workers")
+}
+
 // hideDefaults leaves the defaults of flags out of the help, because the usage
 // texts describe them.
 func hideDefaults(cmd *cobra.Command, names ...string) {

@@ -46,8 +46,7 @@ docs/kubernetes.md explains each step.`,
 		Example: `  igcsearch submit kubernetes quickstart --image registry.example/igcsearch:1 --workers 4 > quickstart.yaml
 
   # pictures from a claim, one GPU for each worker, admitted by Kueue
-  igcsearch submit kubernetes table4-cifar10 --image registry.example/igcsearch:1 \
-    --workers 16 --gpus 1 --pictures pictures --queue gpus > table4.yaml`,
+  igcsearch submit kubernetes fig3a --image igcsearch:1 --workers 16 --gpus 1 --pictures cifar --queue gpus > fig3a.yaml`,
 		Args:              oneStudy,
 		ValidArgsFunction: completeStudies,
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -63,14 +63,11 @@ func runAnalyze(ctx context.Context, o analyzeOptions, stdout, stderr io.Writer)
 		return err
 	}
 	defer db.Close()
-	r, err := readResults(ctx, db, o.study)
+	r, err := readResults(ctx, db, o.study, store.Curves)
 	if err != nil {
 		return err
 	}
-	a, err := analyze(ctx, db, r)
-	if err != nil {
-		return err
-	}
+	a := analyze(r)
 	if a.Best < 0 {
 		return fmt.Errorf("analyze %s: none of its trials is done: run it first, or look at: igcsearch status %s", r.study.Name, quote(r.study.Name))
 	}
@@ -123,14 +120,11 @@ func decides(s search.Study) string {
 	return search.CurveTest
 }
 
-func analyze(ctx context.Context, db *store.DB, r results) (analysis, error) {
+func analyze(r results) analysis {
 	a := analysis{split: decides(r.study)}
 	r.study.Curve = a.split
 	a.results, a.systems = r, r.bySystem()
-	arms, err := r.arms(ctx, db)
-	if err != nil {
-		return a, err
-	}
+	arms := r.arms()
 	a.Analysis = search.Analyze(arms)
 	for _, arm := range arms {
 		a.pictures = max(a.pictures, arm.Pictures)
@@ -138,9 +132,7 @@ func analyze(ctx context.Context, db *store.DB, r results) (analysis, error) {
 	if r.study.OfPairs() {
 		a.compareSameSize()
 	}
-	if a.rounds, err = r.raceRounds(ctx, db); err != nil {
-		return a, err
-	}
+	a.rounds = r.raceRounds()
 	dropped := droppedAfter(a.rounds)
 	for _, s := range a.systems {
 		a.dropped = append(a.dropped, dropped[s.System])
@@ -148,16 +140,12 @@ func analyze(ctx context.Context, db *store.DB, r results) (analysis, error) {
 	if a.Best >= 0 && a.split == search.CurveValidation {
 		of := r
 		of.study.Curve = search.CurveTest
-		arms, err := of.arms(ctx, db)
-		if err != nil {
-			return a, err
-		}
-		if m := search.Analyze(arms).Means[a.Best]; m.N > 0 {
+		if m := search.Analyze(of.arms()).Means[a.Best]; m.N > 0 {
 			a.test = &m
 		}
 	}
 	a.warnings = a.warn()
-	return a, nil
+	return a
 }
 
 // compareSameSize keeps what the paper asks, of M, to pairs of one budget: of
@@ -201,15 +189,13 @@ func (a *analysis) compareSameSize() {
 
 // arms are the networks of the study in its order, with the accuracies of the
 // split that its curve names.
-func (r results) arms(ctx context.Context, db *store.DB) ([]search.Arm, error) {
-	epochs, err := db.Epochs(ctx, r.study.Name)
-	if err != nil {
-		return nil, err
-	}
+func (r results) arms() []search.Arm {
 	seconds := map[space.System][]float64{} // of a picture, in each epoch
-	for _, e := range epochs {
-		if e.TrainSeconds > 0 && e.TrainTotal > 0 {
-			seconds[e.System] = append(seconds[e.System], e.TrainSeconds/float64(e.TrainTotal))
+	for _, t := range r.planned {
+		for _, e := range t.Curve {
+			if e.TrainSeconds > 0 && e.TrainTotal > 0 {
+				seconds[t.System] = append(seconds[t.System], e.TrainSeconds/float64(e.TrainTotal))
+			}
 		}
 	}
 	var arms []search.Arm
@@ -227,7 +213,7 @@ func (r results) arms(ctx context.Context, db *store.DB) ([]search.Arm, error) {
 			arms = append(arms, arm)
 		}
 		arm := &arms[len(arms)-1]
-		if percent, ok := r.accuracy(t); ok {
+		if percent, ok := r.accuracy(t.Trial); ok {
 			_, arm.Pictures = t.Last.Correct(r.study.Curve)
 			arm.Scores = append(arm.Scores, search.Score{Seed: t.Seed, Percent: percent})
 		}
@@ -235,7 +221,7 @@ func (r results) arms(ctx context.Context, db *store.DB) ([]search.Arm, error) {
 			arm.Diverged++
 		}
 	}
-	return arms, nil
+	return arms
 }
 
 // warn says what makes the answers less than they seem.
@@ -247,7 +233,7 @@ func (a analysis) warn() []string {
 		if t.Status == search.Diverged && !slices.Contains(diverged, t.System.Label()) {
 			diverged = append(diverged, t.System.Label())
 		}
-		if _, ok := a.accuracy(t); ok {
+		if _, ok := a.accuracy(t.Trial); ok {
 			epochs[t.Last.Number] = true
 		}
 	}

@@ -61,8 +61,8 @@ func TestAtChance(t *testing.T) {
 	t.Parallel()
 	r := results{study: search.Study{Curve: search.CurveTest}}
 	add := func(m, seed, correct, total int, status search.Status) {
-		r.trials = append(r.trials, search.Trial{System: space.PairSystem(space.Pair{L: 3, M: m}), Seed: seed, Status: status,
-			Last: search.Epoch{TestCorrect: correct, TestTotal: total, ValidationCorrect: 0, ValidationTotal: 10}})
+		r.trials = append(r.trials, search.TrialState{Trial: search.Trial{System: space.PairSystem(space.Pair{L: 3, M: m}), Seed: seed, Status: status,
+			Last: search.Epoch{TestCorrect: correct, TestTotal: total, ValidationCorrect: 0, ValidationTotal: 10}}})
 	}
 	add(2, 0, 129, 1000, search.Done)
 	add(2, 1, 10, 1000, search.Diverged) // told otherwise

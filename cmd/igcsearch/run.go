@@ -175,7 +175,7 @@ func runRun(ctx context.Context, o runOptions, stdout, stderr io.Writer) error {
 		fmt.Fprintf(stderr, "igcsearch: %s: by the %s pictures, %s%s\n", study.Name, study.DecidingSplit(), sum.Reason, left)
 	}
 
-	r, err := readResults(ctx, db, study.Name)
+	r, err := readResults(ctx, db, study.Name, store.Curves)
 	if err != nil {
 		return err
 	}
@@ -315,7 +315,7 @@ func (o runOptions) named(study string) string {
 // finish draws the figure and says what lies where.
 func finish(ctx context.Context, o runOptions, db *store.DB, r results, stderr io.Writer) error {
 	if r.done() > 0 && !o.noFigure {
-		if err := drawFigure(ctx, db, r, o.figure); err != nil {
+		if err := drawFigure(r, o.figure); err != nil {
 			return err
 		}
 		fmt.Fprintf(stderr, "figure    %s\n", o.figure)

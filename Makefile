@@ -16,7 +16,7 @@ gpu: build/gpu/libcuda.a ## igcsearch-gpu, which runs without CUDA too, on the p
 
 gpu-test: build/gpu/libcuda.a ## the tests with tag gpu, on the emulated GPU; on a real one with IGC_REQUIRE_GPU=1
 	$(GPU) go test -tags gpu ./trainer/gpu/...
-	$(GPU) go test -tags gpu -run GPU ./trainer ./cmd/igcsearch
+	$(GPU) go test -tags gpu -run GPU ./trainer ./trainer/bench ./cmd/igcsearch
 	$(GPU) go test -race -tags gpu -run 'SameBits|GPUResult' ./trainer/gpu ./trainer
 
 gpu-tests: gpu ## test programs to be carried to a machine with a GPU
@@ -34,7 +34,7 @@ test:
 	go test ./...
 
 race:             ## the packages with concurrency
-	go test -race -short ./search ./store ./store/spool ./trainer ./trainer/graph ./trainer/dataset ./cmd/igcsearch/live ./cmd/igcsearch/fleet
+	go test -race -short ./search/... ./store ./store/spool ./trainer ./trainer/graph ./trainer/dataset ./cmd/igcsearch/live ./cmd/igcsearch/cluster ./store/fleet
 
 ci:
 	.ci/run
@@ -47,7 +47,7 @@ faults:           ## the table of docs/reliability.md, about 6 minutes; its shor
 	@{ go test -tags faults -count=1 -timeout 30m -p 1 -v -run Faults ./store ./cmd/igcsearch || echo "FAILED: go test"; } | \
 		awk '/^\|/ { print; fflush() } /FAIL|_test.go:/ { print > "/dev/stderr"; failed = 1 } END { exit failed }'
 
-SCALE = go test ./cmd/igcsearch/fleet -count=1 -timeout 20m -run TestScale -v
+SCALE = go test ./store/fleet -count=1 -timeout 20m -run TestScale -v
 scale:            ## the tables of docs/scale.md, about 7 minutes; a short form is part of test
 	$(SCALE) -scale.workers 1000 -scale.trials 10000 -scale.epoch 10s
 	$(SCALE) -scale.workers 1000 -scale.trials 10000 -scale.epoch 5s

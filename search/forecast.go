@@ -99,7 +99,7 @@ func Recorded(trials []TrialState) []Work {
 	for i := range trials {
 		t := &trials[i]
 		w := Work{Trial: t.Trial, At: float64(t.Epoch)}
-		for _, e := range t.Curve {
+		for _, e := range t.History {
 			w.Add(1, e)
 		}
 		list[i] = w

@@ -1,23 +1,23 @@
 package search
 
 import (
-	"cmp"
-	"fmt"
 	"slices"
-
-	"igcsearch/space"
+	"strings"
 )
 
-// Strategy decides what a study trains next. It is a pure function of the study and of what is recorded: any process, now or later, decides the same.
+// Strategy decides what a study trains next. It is a pure function of the study and of what is
+// recorded: any process, now or later, decides the same.
 type Strategy interface {
-	// Decide returns the trials worth training now, the best first, each up to an epoch. None while trials run means: wait for them. None while none runs means that the study has its answer, or all that can be had; Reason says which.
+	// Decide returns the trials worth training now, the best first, each up to an epoch. None while
+	// trials run means: wait for them. None while none runs means that the study has its answer, or
+	// all that can be had; Reason says which.
 	Decide(s Study, trials []TrialState) Decision
 }
 
 // TrialState is a trial with its recorded epochs, in their order.
 type TrialState struct {
 	Trial
-	Curve []Epoch
+	History []Epoch
 	// ISA is Attempt.ISA of the last epoch, whose checkpoint no other arithmetic
 	// goes on with; "" if there is none.
 	ISA string
@@ -45,168 +45,125 @@ const (
 // Strategies lists the values of Study.Strategy.
 var Strategies = []string{StrategyGrid, StrategyHalving, StrategyRace}
 
-// NewStrategy returns the strategy that a normalised study names.
-func NewStrategy(s Study) (Strategy, error) {
-	switch cmp.Or(s.Strategy, StrategyGrid) {
-	case StrategyGrid:
-		return grid{}, nil
-	case StrategyHalving:
-		return halving{s.Halving}, nil
-	case StrategyRace:
-		return race{s.Race}, nil
-	}
-	return nil, fmt.Errorf("strategy %q: want grid, halving or race", s.Strategy)
+// Selection are the settings of a study that say which of its trials are
+// trained, and how far.
+type Selection struct {
+	// Strategy is one of Strategies, "" being StrategyGrid; it decides which
+	// trials are trained, and how far. Halving and Race are the settings of
+	// their strategies; Normalize clears them beside another.
+	Strategy string  `toml:"strategy" json:"strategy,omitempty"`
+	Halving  Halving `toml:"halving" json:"halving,omitzero"`
+	Race     Race    `toml:"race" json:"race,omitzero"`
 }
 
-// grid trains every trial to its end, in the order given.
-type grid struct{}
-
-func (grid) Decide(_ Study, trials []TrialState) Decision {
-	var d Decision
-	d.Next = make([]Step, 0, len(trials))
-	for i := range trials {
-		if t := &trials[i]; t.Status == Pending {
-			d.Next = append(d.Next, Step{i, t.Epochs})
-		}
-	}
-	if len(d.Next) == 0 {
-		d.Reason = fmt.Sprintf("all %d trials have ended", len(trials))
-	}
-	return d
-}
-
-// DecidingSplit is the split that strategies decide by, CurveValidation
+// DecidingSplit is the split that strategies decide by, SplitValidation
 // wherever pictures are held out: a test set that has chosen a network no
 // longer measures it. Without held-out pictures it is CurveTest.
 func (s Study) DecidingSplit() string {
 	if s.Validation > 0 {
-		return CurveValidation
+		return SplitValidation
 	}
-	return CurveTest
+	return SplitTest
 }
 
-// final reports whether a strategy may not train the trial any further.
-func (t *TrialState) final() bool { return t.Status.Finished() || t.Status == Failed }
-
-// reached reports whether the trial stands at an epoch or never will. The last
-// epoch is reached when the trial has ended: one that was killed in between
-// needs a worker once more.
-func (t *TrialState) reached(epoch int) bool {
-	return t.final() || t.Epoch >= epoch && epoch < t.Epochs
+// Halving holds the settings of the strategy "halving".
+type Halving struct {
+	// Reduction is η ≥ 2: of the networks that reach a rung, the best 1/η go on.
+	Reduction int `toml:"reduction" json:"reduction"`
+	// MinEpochs is the first rung, in epochs; Normalize makes a 0 a third of
+	// the training.
+	MinEpochs int `toml:"min_epochs" json:"min_epochs"`
+	// Systems is how many networks take part at most; of more, the width bound
+	// and a model of accuracy choose.
+	Systems int `toml:"systems" json:"systems"`
 }
 
-// accuracy is the fraction, in [0, 1], of the split's pictures that the trial
-// got right when it was last evaluated up to an epoch. A diverged trial counts
-// as 0, the worst there is; a failed one, which says nothing of its network,
-// has none.
-func (t *TrialState) accuracy(split string, until int) (a float64, ok bool) {
-	if t.Status == Diverged {
-		return 0, true
-	}
-	if t.Status == Failed || t.Epoch < until {
-		return 0, false
-	}
-	for _, e := range slices.Backward(t.Curve) {
-		if e.Number > until {
-			continue
+// Rungs are the epochs at which networks are compared, rising: MinEpochs·ηᵏ,
+// put off to the next evaluation, and last the whole training.
+func (h Halving) Rungs(s Study) []int {
+	var list []int
+	for r := h.MinEpochs; r < s.Epochs && s.EvaluateEvery < s.Epochs; r *= h.Reduction {
+		at := (r + s.EvaluateEvery - 1) / s.EvaluateEvery * s.EvaluateEvery
+		if at < s.Epochs && (len(list) == 0 || at > list[len(list)-1]) {
+			list = append(list, at)
 		}
-		if correct, total := e.Correct(split); total > 0 {
-			return float64(correct) / float64(total), true
+		if r > s.Epochs/h.Reduction {
+			break // and never overflow
 		}
 	}
-	return 0, false
+	return append(list, s.Epochs)
 }
 
-// arm is a system with its trials: indices by rising seed.
-type arm struct {
-	system space.System
-	trials []int
+// Race holds the settings of the strategy "race".
+type Race struct {
+	// Alpha is the largest probability, in (0, 1), that the whole race drops any
+	// network to which none is truly better.
+	Alpha float64 `toml:"alpha" json:"alpha"`
+	// MinSeeds is how many seeds every network gets before the first test, ≥ 2;
+	// Normalize makes a 0 three, or all seeds if there are fewer.
+	MinSeeds int `toml:"min_seeds" json:"min_seeds"`
+	// Systems is how many networks take part at most; of more, the width bound
+	// and a model of accuracy choose.
+	Systems int `toml:"systems" json:"systems"`
 }
 
-// arms groups trials in the order in which their systems appear.
-func arms(trials []TrialState) []arm {
-	var list []arm
-	at := map[space.System]int{}
-	for i := range trials {
-		k, known := at[trials[i].System]
-		if !known {
-			k = len(list)
-			at[trials[i].System] = k
-			list = append(list, arm{system: trials[i].System})
-		}
-		list[k].trials = append(list[k].trials, i)
+// WithStrategy returns the study with a strategy, and with the default settings
+// of it if the study has none.
+func (s Study) WithStrategy(name string) Study {
+	s.Strategy = name
+	if s.Strategy == StrategyHalving && s.Halving == (Halving{}) {
+		s.Halving = Default().Halving
 	}
-	for _, a := range list {
-		slices.SortStableFunc(a.trials, func(i, j int) int { return cmp.Compare(trials[i].Seed, trials[j].Seed) })
+	if s.Strategy == StrategyRace && s.Race == (Race{}) {
+		s.Race = Default().Race
 	}
-	return list
+	return s
 }
 
-// started reports whether a trial of the arm was ever begun.
-func (a arm) started(trials []TrialState) bool {
-	return slices.ContainsFunc(a.trials, func(i int) bool { return trials[i].Status != Pending || trials[i].Epoch > 0 })
-}
-
-// mean is the mean accuracy of the arm's first seeds at an epoch, over those
-// that have one; ok is false until all of them have reached it.
-func (a arm) mean(trials []TrialState, split string, seeds, until int) (mean float64, ok bool) {
-	n := 0
-	for _, i := range a.trials[:min(seeds, len(a.trials))] {
-		t := &trials[i]
-		if !t.reached(until) {
-			return 0, false
-		}
-		if v, has := t.accuracy(split, until); has {
-			mean += v
-			n++
-		}
+// normalize checks and fills in the settings of the strategy, and clears those of
+// the others. s is the study that they are of.
+func (x *Selection) normalize(c *checker, s Study) {
+	if x.Strategy == StrategyGrid {
+		x.Strategy = ""
 	}
-	if n == 0 {
-		return 0, true // all have failed: nothing speaks for it
+	c.check(x.Strategy == "" || slices.Contains(Strategies, x.Strategy), "strategy %q: want %s", x.Strategy,
+		strings.Join(Strategies, ", "))
+	if x.Strategy != StrategyHalving {
+		x.Halving = Halving{}
 	}
-	return mean / float64(n), true
-}
-
-// train returns the steps that take the arm's first seeds to an epoch.
-func (a arm) train(trials []TrialState, seeds, until int) (steps []Step) {
-	for _, i := range a.trials[:min(seeds, len(a.trials))] {
-		if t := &trials[i]; t.Status == Pending && !t.reached(until) {
-			steps = append(steps, Step{i, until})
-		}
+	if x.Strategy != StrategyRace {
+		x.Race = Race{}
 	}
-	return steps
-}
-
-// Answer is the network that the ended trials of a study speak for: of those
-// with the most trials, so that nobody wins by one lucky seed after being
-// dropped, the one of the highest mean accuracy on Study.DecidingSplit.
-type Answer struct {
-	System   space.System
-	Accuracy float64 // mean over the trials, in [0, 1]
-	Trials   int     // that the mean is of; 0: there is no answer yet
-}
-
-// FindAnswer returns the answer of what is recorded.
-func FindAnswer(s Study, trials []TrialState) Answer {
-	var best Answer
-	most := 0
-	for _, a := range arms(trials) {
-		sum, n, ended := 0.0, 0, 0
-		for _, i := range a.trials {
-			if trials[i].final() {
-				ended++ // also one that failed: that is not the network's fault
-			}
-			if v, ok := trials[i].accuracy(s.DecidingSplit(), s.Epochs); ok {
-				sum += v
-				n++
-			}
-		}
-		if n == 0 {
-			continue
-		}
-		if mean := sum / float64(n); ended > most || ended == most && mean > best.Accuracy {
-			best, most = Answer{a.system, mean, n}, ended
-		}
+	s.Selection = *x
+	// A stored study has no settings of other strategies, and may get another.
+	if *x = s.WithStrategy(x.Strategy).Selection; x.Strategy == "" {
+		return
 	}
-	return best
+	const least, most = 10, 1000 // networks; the model is of them all
+	systems := func(key string, n int) {
+		c.check(n >= least && n <= most, "%s.systems %d: want %d to %d", key, n, least, most)
+	}
+	switch x.Strategy {
+	case StrategyHalving:
+		h := &x.Halving
+		systems(x.Strategy, h.Systems)
+		c.check(h.Reduction >= 2 && h.Reduction <= 100, "halving.reduction %d: want 2 to 100, 3 is usual", h.Reduction)
+		c.check(h.MinEpochs >= 0, "halving.min_epochs %d: want 1 or more, or 0 for a third of the epochs", h.MinEpochs)
+		if h.MinEpochs == 0 {
+			h.MinEpochs = max(1, s.Epochs/3)
+		}
+		c.check(h.Reduction < 2 || s.EvaluateEvery < 1 || h.MinEpochs < 1 || len(h.Rungs(s)) > 1,
+			"halving.min_epochs %d: the first evaluation from there on must come before the last epoch, %d: want "+
+				"less, or evaluate_every below %d", h.MinEpochs, s.Epochs, s.EvaluateEvery)
+	case StrategyRace:
+		systems(x.Strategy, x.Race.Systems)
+		c.check(x.Race.Alpha > 0 && x.Race.Alpha < 1, "race.alpha %g: want a probability in (0, 1), 0.05 is usual",
+			x.Race.Alpha)
+		c.check(s.Seeds >= 2, "strategy race: seeds %d: a race compares networks over 2 seeds or more", s.Seeds)
+		if x.Race.MinSeeds == 0 {
+			x.Race.MinSeeds = min(3, s.Seeds) // a t test of two seeds separates next to nothing
+		}
+		c.check(s.Seeds < 2 || x.Race.MinSeeds >= 2 && x.Race.MinSeeds <= s.Seeds,
+			"race.min_seeds %d: want 2 to seeds, %d, or 0 for 3", x.Race.MinSeeds, s.Seeds)
+	}
 }

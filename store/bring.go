@@ -123,7 +123,7 @@ func (db *DB) Bring(ctx context.Context, s search.Study, trials []search.Trial, 
 				return contradiction([]string{do.conflict})
 			}
 			list[i].Busy = do.busy
-			if do.busy || !do.store && !do.take || do.take && !acts[i].take && len(b.Curve) > 0 {
+			if do.busy || !do.store && !do.take || do.take && !acts[i].take && len(b.History) > 0 {
 				return nil // of the last the states are missing: the next time
 			}
 			list[i].Taken = do.take
@@ -207,17 +207,17 @@ func (h *here) decide(b Brought) (do act) {
 		foreign = foreign && brought[token]
 	}
 	further := rank(b.Status) > rank(h.status)
-	same := agree(search.TrialState{Curve: h.curve}, b.TrialState)
-	ended := b.Status.Finished() && h.status.Finished() && (b.Status != h.status || len(b.Curve) != len(h.curve))
-	short := b.Status.Finished() && len(b.Curve) < len(h.curve) || h.status.Finished() && len(h.curve) < len(b.Curve)
+	same := agree(search.TrialState{History: h.curve}, b.TrialState)
+	ended := b.Status.Finished() && h.status.Finished() && (b.Status != h.status || len(b.History) != len(h.curve))
+	short := b.Status.Finished() && len(b.History) < len(h.curve) || h.status.Finished() && len(h.curve) < len(b.History)
 	switch {
 	case same && !ended && !short:
 		// A status alone is no news: people may have asked for another try here.
-		do.take = len(b.Curve) > len(h.curve) || do.store && further && len(b.Curve) == len(h.curve)
+		do.take = len(b.History) > len(h.curve) || do.store && further && len(b.History) == len(h.curve)
 	case foreign:
 		do.take = do.store
 	default:
-		return act{conflict: fmt.Sprintf("%s (%s after %d epochs there, %s after %d here)", h.name, b.Status, len(b.Curve), h.status, len(h.curve))}
+		return act{conflict: fmt.Sprintf("%s (%s after %d epochs there, %s after %d here)", h.name, b.Status, len(b.History), h.status, len(h.curve))}
 	}
 	if h.status == search.Running && (do.store || do.take) {
 		return act{busy: true}
@@ -267,7 +267,7 @@ func (h *here) put(ctx context.Context, tx *sql.Tx, b Brought, take bool) error 
 			return err
 		}
 	}
-	for i, e := range b.Curve {
+	for i, e := range b.History {
 		if err := putEpoch(ctx, tx, h.trial, ids[b.By[i]], e); err != nil {
 			return err
 		}

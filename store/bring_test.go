@@ -51,15 +51,15 @@ func (a *away) attempt(i, epochs int, outcome string, salt int) {
 	}
 	b.Until = b.Epochs
 	for range epochs {
-		n := len(b.Curve) + 1
-		b.Curve = append(b.Curve, search.Epoch{Number: n, LearningRate: 0.1, TrainLoss: 2, TrainCorrect: n + salt, TrainTotal: 64, ValidationLoss: math.Inf(1), TestLoss: 1 / float64(n)})
+		n := len(b.History) + 1
+		b.History = append(b.History, search.Epoch{Number: n, LearningRate: 0.1, TrainLoss: 2, TrainCorrect: n + salt, TrainTotal: 64, ValidationLoss: math.Inf(1), TestLoss: 1 / float64(n)})
 		b.By = append(b.By, len(b.Attempts)-1)
 	}
 	b.Checkpoints = nil
-	for n := len(b.Curve); n > max(0, len(b.Curve)-2); n-- {
+	for n := len(b.History); n > max(0, len(b.History)-2); n-- {
 		b.Checkpoints = append(b.Checkpoints, search.Checkpoint{Epoch: n, State: state(n, 1000)})
 	}
-	b.Epoch = len(b.Curve)
+	b.Epoch = len(b.History)
 }
 
 // end says how the last attempt ended.
@@ -191,7 +191,7 @@ func TestBring(t *testing.T) {
 		db, a := empty(t), newAway(t)
 		a.attempt(0, 2, "lost", 0)
 		a.must(t, db)
-		a.list[0].Curve, a.list[0].By = nil, nil
+		a.list[0].History, a.list[0].By = nil, nil
 		a.attempt(0, 1, "", 5)
 		a.must(t, db)
 		trials, err := readTrials(t.Context(), db, "quick")

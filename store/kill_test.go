@@ -26,7 +26,7 @@ const (
 func endless() (search.Study, []search.Trial) {
 	s := search.Default()
 	s.Name, s.Epochs, s.Pairs = "endless", manyEpochs, []string{"40x2"}
-	return s, []search.Trial{{System: space.PairSystem(space.Pair{L: 40, M: 2}), Epochs: manyEpochs}}
+	return s, []search.Trial{{Key: search.Key{System: space.PairSystem(space.Pair{L: 40, M: 2})}, Epochs: manyEpochs}}
 }
 
 // recordForever is the child of TestKill: it takes the trial up where it

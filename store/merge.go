@@ -256,13 +256,13 @@ func (db *DB) Import(ctx context.Context, s search.Study, trials []search.Trial,
 				return fmt.Errorf("%s seed %d is no trial of the study", r.System.Label(), r.Seed)
 			}
 			there := have[id]
-			if len(there.Curve) > 0 || there.Status != search.Pending {
+			if len(there.History) > 0 || there.Status != search.Pending {
 				if !agree(there, r) {
 					conflicts = append(conflicts, fmt.Sprintf("%s seed %d", r.System.Label(), r.Seed))
 				}
 				continue
 			}
-			if len(r.Curve) == 0 && r.Status == search.Pending {
+			if len(r.History) == 0 && r.Status == search.Pending {
 				continue
 			}
 			if err := importTrial(ctx, tx, id, r, from); err != nil {
@@ -288,10 +288,10 @@ func (db *DB) Import(ctx context.Context, s search.Study, trials []search.Trial,
 // of an evaluation that only one has recorded is no difference.
 func agree(a, b search.TrialState) bool {
 	at := map[int]search.Epoch{}
-	for _, e := range a.Curve {
+	for _, e := range a.History {
 		at[e.Number] = e
 	}
-	for _, e := range b.Curve {
+	for _, e := range b.History {
 		o, ok := at[e.Number]
 		e.TrainSeconds, e.EvalSeconds, o.TrainSeconds, o.EvalSeconds = 0, 0, 0, 0
 		if math.IsNaN(e.TrainLoss) && math.IsNaN(o.TrainLoss) {
@@ -313,7 +313,7 @@ func agree(a, b search.TrialState) bool {
 func importTrial(ctx context.Context, tx *sql.Tx, trial int64, r search.TrialState, from string) error {
 	outcome, failure, status := string(r.Status), string(r.Failure), r.Status
 	switch {
-	case status == search.Done && (len(r.Curve) == 0 || r.Curve[len(r.Curve)-1].Number != r.Epochs):
+	case status == search.Done && (len(r.History) == 0 || r.History[len(r.History)-1].Number != r.Epochs):
 		return errors.New("it is done, but its last epoch is missing")
 	case status.Finished() || status == search.Failed:
 	default:
@@ -329,7 +329,7 @@ func importTrial(ctx context.Context, tx *sql.Tx, trial int64, r search.TrialSta
 		VALUES (?, ?, ?, ?, nullif(?, ''), ?, '', '', '', '', '', '', 0, '[]') RETURNING id`, trial, t, t, outcome, failure, bounded(message)).Scan(&attempt); err != nil {
 		return err
 	}
-	for _, e := range r.Curve {
+	for _, e := range r.History {
 		if err := putEpoch(ctx, tx, trial, attempt, e); err != nil {
 			return err
 		}

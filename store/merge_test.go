@@ -82,7 +82,7 @@ func TestImportLosses(t *testing.T) {
 	bring := func(losses ...float64) error {
 		r := search.TrialState{Trial: trials[0]}
 		for i, loss := range losses {
-			r.Curve = append(r.Curve, search.Epoch{Number: i + 1, TrainLoss: 2, TestCorrect: 1, TestTotal: 2, TestLoss: loss})
+			r.History = append(r.History, search.Epoch{Number: i + 1, TrainLoss: 2, TestCorrect: 1, TestTotal: 2, TestLoss: loss})
 		}
 		r.Status = search.Pending
 		_, err := db.Import(t.Context(), s, trials, []search.TrialState{r}, "a file")

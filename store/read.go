@@ -33,7 +33,7 @@ type Results struct {
 	Study    search.Study // normalised; Workers is not stored and unset
 	Updated  time.Time    // as in StudyInfo
 	Revision string       // as in StudyInfo
-	// Trials are in the order in which they were planned. Curve is empty unless Read was asked for Curves.
+	// Trials are in the order in which they were planned. History is empty unless Read was asked for Histories.
 	Trials []search.TrialState
 	// Attempts are the oldest first; empty unless Read was asked for them.
 	Attempts []TrialAttempt
@@ -48,16 +48,15 @@ type Results struct {
 type Part int
 
 const (
-	// Curves are all epochs of all trials. Trial.Last is always read.
-	Curves Part = iota + 1
+	// Histories are all epochs of all trials. Trial.Last is always read.
+	Histories Part = iota + 1
 	// Attempts are all attempts at all trials.
 	Attempts
 )
 
-// TrialAttempt is one worker's turn at the trial of System and Seed.
+// TrialAttempt is one worker's turn at the trial of Key.
 type TrialAttempt struct {
-	System space.System
-	Seed   int
+	search.Key
 	search.Attempt
 	Ended time.Time // UTC; zero while the attempt is open
 	// Outcome is "done", "diverged", "failed", "interrupted", "paused" (at the
@@ -114,7 +113,7 @@ func (db *DB) Read(ctx context.Context, name string, parts ...Part) (Results, er
 			return err
 		}
 		r.Updated = moment(updated)
-		if slices.Contains(parts, Curves) {
+		if slices.Contains(parts, Histories) {
 			r.Trials, err = findStates(ctx, tx, id, -1)
 		} else {
 			r.Trials, err = findTrials(ctx, tx, id, -1)
@@ -363,7 +362,7 @@ func (db *DB) findStudy(ctx context.Context, tx *sql.Tx, name string) (id int64,
 }
 
 // findTrials returns the trials of a study that changed after since, all for −1, each with its last epoch and an
-// empty Curve.
+// empty History.
 func findTrials(ctx context.Context, tx *sql.Tx, study, since int64) (trials []search.TrialState, err error) {
 	var t search.TrialState
 	var message string
@@ -413,10 +412,10 @@ func findStates(ctx context.Context, tx *sql.Tx, study, since int64) ([]search.T
 			return err
 		}
 		s := at[trial]
-		if s.Curve == nil {
-			s.Curve = make([]search.Epoch, 0, s.Epoch)
+		if s.History == nil {
+			s.History = make([]search.Epoch, 0, s.Epoch)
 		}
-		s.Curve = append(s.Curve, e)
+		s.History = append(s.History, e)
 		return nil
 	})
 	return states, err

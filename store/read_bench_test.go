@@ -10,8 +10,8 @@ import (
 	"igcsearch/store"
 )
 
-// BenchmarkCurves reads a study of 1,800 trials of 40 epochs: 72,000 rows.
-func BenchmarkCurves(b *testing.B) {
+// BenchmarkHistories reads a study of 1,800 trials of 40 epochs: 72,000 rows.
+func BenchmarkHistories(b *testing.B) {
 	path := filepath.Join(b.TempDir(), "a.db")
 	db := open(b, path)
 	s := search.Default()
@@ -23,7 +23,7 @@ func BenchmarkCurves(b *testing.B) {
 	var trials []search.Trial
 	for _, system := range s.SystemList() {
 		for seed := range 1800 / len(s.SystemList()) {
-			trials = append(trials, search.Trial{System: system, Seed: seed, Status: search.Pending, Epochs: 40})
+			trials = append(trials, search.Trial{Key: search.Key{System: system, Seed: seed}, Status: search.Pending, Epochs: 40})
 		}
 	}
 	if _, err := db.Plan(b.Context(), s, trials); err != nil {
@@ -38,20 +38,20 @@ func BenchmarkCurves(b *testing.B) {
 		UPDATE trial SET status = 'done'`)
 	b.ReportAllocs()
 	for b.Loop() {
-		if n := curves(b.Context(), b, db); n != len(trials)*40 {
+		if n := histories(b.Context(), b, db); n != len(trials)*40 {
 			b.Fatal(fmt.Sprintf("%d epochs", n))
 		}
 	}
 }
 
-func curves(ctx context.Context, b *testing.B, db *store.DB) int {
-	r, err := db.Read(ctx, "big", store.Curves)
+func histories(ctx context.Context, b *testing.B, db *store.DB) int {
+	r, err := db.Read(ctx, "big", store.Histories)
 	if err != nil {
 		b.Fatal(err)
 	}
 	n := 0
 	for _, t := range r.Trials {
-		n += len(t.Curve)
+		n += len(t.History)
 	}
 	return n
 }

@@ -5,14 +5,12 @@ import (
 	"time"
 
 	"igcsearch/search"
-	"igcsearch/space"
 	"igcsearch/store"
 )
 
 // trialEpoch is an epoch with the trial that it is of.
 type trialEpoch struct {
-	System space.System
-	Seed   int
+	search.Key
 	search.Epoch
 }
 
@@ -26,10 +24,10 @@ func readTrials(ctx context.Context, db *store.DB, study string) (list []search.
 }
 
 func readEpochs(ctx context.Context, db *store.DB, study string) (list []trialEpoch, err error) {
-	r, err := db.Read(ctx, study, store.Curves)
+	r, err := db.Read(ctx, study, store.Histories)
 	for _, t := range r.Trials {
-		for _, e := range t.Curve {
-			list = append(list, trialEpoch{t.System, t.Seed, e})
+		for _, e := range t.History {
+			list = append(list, trialEpoch{t.Key, e})
 		}
 	}
 	return list, err

@@ -368,7 +368,7 @@ func TestRecord(t *testing.T) {
 				TrainSeconds: 1.5, EvalSeconds: 0.25,
 				ValidationLoss: []float64{math.Inf(1), 0, math.MaxFloat64}[i], TestLoss: []float64{1.0 / 3, 0, math.Inf(1)}[i],
 			}
-			want = append(want, trialEpoch{System: trials[3].System, Seed: trials[3].Seed, Epoch: e})
+			want = append(want, trialEpoch{trials[3].Key, e})
 			if err := db.Record(t.Context(), attempt, e, search.Checkpoint{Epoch: i + 1}); err != nil {
 				t.Fatal(err)
 			}
@@ -540,18 +540,18 @@ func TestRead(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(s, got, cmpopts.IgnoreFields(search.Study{}, "RetryCrashed", "RetryTimeout", "RetryMemory", "StopAfter")); diff != "" || got.Fingerprint() != s.Fingerprint() {
+		if diff := cmp.Diff(s, got, cmpopts.IgnoreFields(search.Study{}, "Execution")); diff != "" || got.Fingerprint() != s.Fingerprint() {
 			t.Errorf("planned (-) and read (+):\n%s", diff)
 		}
 	})
 	t.Run("gives each trial its epochs in order, and only if asked", func(t *testing.T) {
-		r, err := db.Read(t.Context(), "quick", store.Curves)
+		r, err := db.Read(t.Context(), "quick", store.Histories)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for i, trial := range r.Trials {
 			var numbers []int
-			for _, e := range trial.Curve {
+			for _, e := range trial.History {
 				numbers = append(numbers, e.TrainCorrect)
 			}
 			want := []int{1, 2, 3}
@@ -561,15 +561,15 @@ func TestRead(t *testing.T) {
 			if trial.System != trials[i].System || trial.Seed != trials[i].Seed || !slices.Equal(numbers, want) || trial.ISA != "avx2" {
 				t.Errorf("%+v, want the epochs %v of %v seed %d", trial, want, trials[i].System, trials[i].Seed)
 			}
-			if trial.Last != trial.Curve[len(want)-1] || trial.Epoch != len(want) {
-				t.Errorf("last epoch %+v, want %+v", trial.Last, trial.Curve[len(want)-1])
+			if trial.Last != trial.History[len(want)-1] || trial.Epoch != len(want) {
+				t.Errorf("last epoch %+v, want %+v", trial.Last, trial.History[len(want)-1])
 			}
 		}
 		if len(r.Attempts) != 0 {
 			t.Errorf("%d attempts, want none", len(r.Attempts))
 		}
 		few, err := db.Read(t.Context(), "quick")
-		if err != nil || len(few.Trials) != len(trials) || few.Trials[0].Curve != nil || few.Trials[0].Epoch != 3 {
+		if err != nil || len(few.Trials) != len(trials) || few.Trials[0].History != nil || few.Trials[0].Epoch != 3 {
 			t.Errorf("%+v, %v: want no curves", few, err)
 		}
 	})

@@ -282,7 +282,7 @@ func claims(t *testing.T, n, handles int) (won, double int) {
 	s.Seeds = n
 	var trials []search.Trial
 	for seed := range n {
-		trials = append(trials, search.Trial{System: s.SystemList()[0], Seed: seed, Status: search.Pending, Epochs: 3})
+		trials = append(trials, search.Trial{Key: search.Key{System: s.SystemList()[0], Seed: seed}, Status: search.Pending, Epochs: 3})
 	}
 	path := filepath.Join(t.TempDir(), "a.db")
 	db := open(t, path)

@@ -19,7 +19,6 @@ import (
 	"github.com/mattn/go-sqlite3"
 
 	"igcsearch/search"
-	"igcsearch/space"
 )
 
 var _ search.Store = (*DB)(nil)
@@ -83,22 +82,17 @@ func (db *DB) Plan(ctx context.Context, s search.Study, trials []search.Trial) (
 		if err != nil {
 			return err
 		}
-		type key struct {
-			space.System
-			seed int
-		}
-		byKey := map[key]search.Trial{}
+		byKey := map[search.Key]search.Trial{}
 		for _, t := range stored {
-			byKey[key{t.System, t.Seed}] = t.Trial
+			byKey[t.Key] = t.Trial
 		}
 		planned = make([]search.Trial, len(trials))
 		for i, t := range trials {
-			k := key{t.System, t.Seed}
-			if _, ok := byKey[k]; !ok {
-				return fmt.Errorf("trial %s seed %d is planned twice", t.System.Label(), t.Seed)
+			if _, ok := byKey[t.Key]; !ok {
+				return fmt.Errorf("trial %v is planned twice", t.Key)
 			}
-			planned[i] = byKey[k]
-			delete(byKey, k)
+			planned[i] = byKey[t.Key]
+			delete(byKey, t.Key)
 		}
 		return nil
 	})
@@ -139,24 +133,25 @@ func (db *DB) putStudy(ctx context.Context, tx *sql.Tx, s search.Study) (id int6
 
 // Begin implements search.Store. A checkpoint that is not what was stored is
 // left out, with all that was recorded after the one before; the Turn says so.
-func (db *DB) Begin(ctx context.Context, trial int64, until int, a search.Attempt) (search.Turn, error) {
+func (db *DB) Begin(ctx context.Context, trial int64, until int, a search.Attempt) (search.Claim, error) {
 	if err := db.Join(ctx); err != nil {
-		return search.Turn{}, err
+		return search.Claim{}, err
 	}
 	who := db.own(0)
 	who.token = make([]byte, 16)
 	crand.Read(who.token) // never fails
-	turn, err := db.begin(ctx, who, trial, until, a)
+	claim, err := db.begin(ctx, who, trial, until, a)
 	if err != nil {
-		return turn, err
+		return claim, err
 	}
 	db.mu.Lock()
 	defer db.mu.Unlock()
-	db.tokens[turn.ID] = who.token
-	return turn, nil
+	db.tokens[claim.ID] = who.token
+	claim.Handle = ownAttempt{db, claim.ID}
+	return claim, nil
 }
 
-func (db *DB) begin(ctx context.Context, who identity, trial int64, until int, a search.Attempt) (turn search.Turn, err error) {
+func (db *DB) begin(ctx context.Context, who identity, trial int64, until int, a search.Attempt) (turn search.Claim, err error) {
 	args, err := json.Marshal(append([]string{}, a.Args...)) // [] rather than null
 	if err != nil {
 		return turn, err
@@ -166,7 +161,7 @@ func (db *DB) begin(ctx context.Context, who identity, trial int64, until int, a
 		started = a.Started.UnixMilli()
 	}
 	err = db.update(ctx, func(tx *sql.Tx) error {
-		turn = search.Turn{}
+		turn = search.Claim{}
 		var study int64
 		var status search.Status
 		err := tx.QueryRowContext(ctx, `SELECT study, status FROM trial WHERE id = ?`, trial).Scan(&study, &status)
@@ -210,7 +205,7 @@ func (db *DB) begin(ctx context.Context, who identity, trial int64, until int, a
 		return touch(ctx, tx, study, trial)
 	})
 	if err != nil {
-		return search.Turn{}, db.explain(fmt.Sprintf("begin trial %d in", trial), err)
+		return search.Claim{}, db.explain(fmt.Sprintf("begin trial %d in", trial), err)
 	}
 	return turn, nil
 }
@@ -256,7 +251,21 @@ func soundState(ctx context.Context, tx *sql.Tx, trial int64) (from *search.Chec
 	return from, fmt.Sprintf("%s: it goes on after epoch %d", why, at), nil
 }
 
-// Record implements search.Store. The epoch must follow the last one stored. It
+// ownAttempt is the search.Handle of an attempt of this process.
+type ownAttempt struct {
+	db *DB
+	id int64
+}
+
+func (a ownAttempt) Record(ctx context.Context, e search.Epoch, c search.Checkpoint) error {
+	return a.db.Record(ctx, a.id, e, c)
+}
+
+func (a ownAttempt) End(ctx context.Context, o search.Outcome) (search.Status, error) {
+	return a.db.End(ctx, a.id, o)
+}
+
+// Record stores an epoch of an attempt of this process. The epoch must follow the last one stored. It
 // returns when the data are on the disk.
 func (db *DB) Record(ctx context.Context, attempt int64, e search.Epoch, c search.Checkpoint) error {
 	return db.record(ctx, db.own(attempt), attempt, e, c)
@@ -364,7 +373,7 @@ func (db *DB) makeRoom(ctx context.Context, tx *sql.Tx, study, quota int64) erro
 	return err
 }
 
-// End implements search.Store. Done needs all epochs stored. Of a message
+// End closes an attempt of this process. Done needs all epochs stored. Of a message
 // longer than 4000 characters the middle is left out.
 func (db *DB) End(ctx context.Context, attempt int64, o search.Outcome) (search.Status, error) {
 	status, err := db.end(ctx, db.own(attempt), attempt, o)

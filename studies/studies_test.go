@@ -127,7 +127,7 @@ func TestShipped(t *testing.T) {
 			// Section 5.2: 400 epochs, batch 64, 0.1 divided by 10 after 200,
 			// 300, 350; Nesterov 0.9, decay 1e-4; Section 5.1: pad 4, crop,
 			// mirror; Figure 3: five runs, six blocks, CIFAR-100.
-			if s.Dataset != "cifar100" || s.TrainPictures != 0 || s.TestPictures != 0 || s.Validation != 0 || s.Curve != "test" ||
+			if s.Dataset != "cifar100" || s.TrainPictures != 0 || s.TestPictures != 0 || s.Validation != 0 || s.Split != "test" ||
 				s.Augment != "crop-mirror" || s.Pad != 4 || s.Blocks != 6 || s.Seeds != 5 || s.Epochs != 400 || s.Batch != 64 ||
 				s.LearningRate != 0.1 || !slices.Equal(s.Drops, []float64{200. / 400, 300. / 400, 350. / 400}) ||
 				s.Momentum != 0.9 || s.WeightDecay != 1e-4 || s.WeightDecayOn != "all" || s.Schedule != "" || s.Warmup != 0 ||

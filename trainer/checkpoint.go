@@ -108,7 +108,7 @@ func header(arithmetic string, job search.Job, epoch int) []byte {
 }
 
 // state is the checkpoint of an engine.
-func state(e engine, job search.Job, epoch int) ([]byte, error) {
+func state(e Engine, job search.Job, epoch int) ([]byte, error) {
 	if err := e.Pull(); err != nil {
 		return nil, err
 	}
@@ -124,9 +124,9 @@ func state(e engine, job search.Job, epoch int) ([]byte, error) {
 	return b, nil
 }
 
-// restore sets the engine to a checkpoint of the same job. After an error it is
+// restore sets the Engine to a checkpoint of the same job. After an error it is
 // neither here nor there.
-func restore(e engine, job search.Job, c *search.Checkpoint) error {
+func restore(e Engine, job search.Job, c *search.Checkpoint) error {
 	ours := e.Arithmetic()
 	err := decode(tensors(e.Model()), header(ours, job, c.Epoch), c.State)
 	if made, ok := madeBy(c.State); err != nil && ok && made != ours {

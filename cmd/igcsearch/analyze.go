@@ -15,6 +15,8 @@ import (
 	"gonum.org/v1/gonum/stat"
 
 	"igcsearch/search"
+	"igcsearch/search/analysis"
+	"igcsearch/search/strategy"
 	"igcsearch/space"
 	"igcsearch/store"
 )
@@ -63,7 +65,7 @@ func runAnalyze(ctx context.Context, o analyzeOptions, stdout, stderr io.Writer)
 		return err
 	}
 	defer db.Close()
-	r, err := readResults(ctx, db, o.study, store.Curves)
+	r, err := readResults(ctx, db, o.study, store.Histories)
 	if err != nil {
 		return err
 	}
@@ -84,26 +86,26 @@ func runAnalyze(ctx context.Context, o analyzeOptions, stdout, stderr io.Writer)
 	return a.printTable(stdout)
 }
 
-// analysis is search.Analysis with the names of its arms.
-type analysis struct {
-	search.Analysis
+// findings are what analysis.Analyze found, with the names of the networks.
+type findings struct {
+	analysis.Findings
 	results
-	split    string         // that decides
-	systems  []systemResult // of the arms
-	test     *search.Mean   // of the best, where validation decides
-	pictures int            // that an accuracy is of
-	rounds   []search.Round // of a race
-	dropped  []int          // by the race, after so many seeds; 0: not
-	noCurve  bool           // because the pairs are not of one budget
+	split    string            // that decides
+	systems  []systemResult    // of the arms
+	test     *analysis.Summary // of the best, where validation decides
+	pictures int               // that an accuracy is of
+	rounds   []strategy.Round  // of a race
+	dropped  []int             // by the race, after so many seeds; 0: not
+	noCurve  bool              // because the pairs are not of one budget
 	warnings []string
 }
 
 // label names an arm.
-func (a analysis) label(arm int) string { return a.systems[arm].Label() }
+func (a findings) label(arm int) string { return a.systems[arm].Label() }
 
 // withScores counts the arms that have one.
-func (a analysis) withScores() (n int) {
-	for _, m := range a.Means {
+func (a findings) withScores() (n int) {
+	for _, m := range a.Summaries {
 		if m.N > 0 {
 			n++
 		}
@@ -115,17 +117,17 @@ func (a analysis) withScores() (n int) {
 // the accuracy on them too high.
 func decides(s search.Study) string {
 	if s.Validation > 0 {
-		return search.CurveValidation
+		return search.SplitValidation
 	}
-	return search.CurveTest
+	return search.SplitTest
 }
 
-func analyze(r results) analysis {
-	a := analysis{split: decides(r.study)}
-	r.study.Curve = a.split
+func analyze(r results) findings {
+	a := findings{split: decides(r.study)}
+	r.study.Split = a.split
 	a.results, a.systems = r, r.bySystem()
 	arms := r.arms()
-	a.Analysis = search.Analyze(arms)
+	a.Findings = analysis.Analyze(arms)
 	for _, arm := range arms {
 		a.pictures = max(a.pictures, arm.Pictures)
 	}
@@ -137,10 +139,10 @@ func analyze(r results) analysis {
 	for _, s := range a.systems {
 		a.dropped = append(a.dropped, dropped[s.System])
 	}
-	if a.Best >= 0 && a.split == search.CurveValidation {
+	if a.Best >= 0 && a.split == search.SplitValidation {
 		of := r
-		of.study.Curve = search.CurveTest
-		if m := search.Analyze(of.arms()).Means[a.Best]; m.N > 0 {
+		of.study.Split = search.SplitTest
+		if m := analysis.Analyze(of.arms()).Summaries[a.Best]; m.N > 0 {
 			a.test = &m
 		}
 	}
@@ -150,10 +152,10 @@ func analyze(r results) analysis {
 
 // compareSameSize keeps what the paper asks, of M, to pairs of one budget: of
 // others the larger would win by its size.
-func (a *analysis) compareSameSize() {
+func (a *findings) compareSameSize() {
 	var scored []systemResult
 	var order []int // arms with a score, the highest mean first
-	for i, m := range a.Means {
+	for i, m := range a.Summaries {
 		if m.N > 0 {
 			scored, order = append(scored, a.systems[i]), append(order, i)
 		}
@@ -161,12 +163,12 @@ func (a *analysis) compareSameSize() {
 	if a.Curve != nil && len(bySize(scored, a.blockParams)) > 1 {
 		a.Curve, a.noCurve = nil, true
 	}
-	slices.SortStableFunc(order, func(i, j int) int { return cmp.Compare(a.Means[j].Mean, a.Means[i].Mean) })
+	slices.SortStableFunc(order, func(i, j int) int { return cmp.Compare(a.Summaries[j].Mean, a.Summaries[i].Mean) })
 	// find is the best M = 2 that has another of its size, and the best of those.
 	find := func(of func(space.Pair) bool) (two, other int, ok bool) {
 		for _, i := range order {
 			for _, j := range order {
-				if i != j && a.Arms[i].Pair.M == 2 && of(a.Arms[j].Pair) && len(bySize([]systemResult{a.systems[i], a.systems[j]}, a.blockParams)) == 1 {
+				if i != j && a.Samples[i].Pair.M == 2 && of(a.Samples[j].Pair) && len(bySize([]systemResult{a.systems[i], a.systems[j]}, a.blockParams)) == 1 {
 					return i, j, true
 				}
 			}
@@ -179,29 +181,29 @@ func (a *analysis) compareSameSize() {
 		func(p space.Pair) bool { return p.L == 1 && p.M != 2 },
 	} {
 		two, other, ok := find(of)
-		if !ok || slices.ContainsFunc(a.Paper, func(c search.Comparison) bool { return c.A == two && c.B == other }) {
+		if !ok || slices.ContainsFunc(a.Paper, func(c analysis.Comparison) bool { return c.A == two && c.B == other }) {
 			continue // L1M1 is both
 		}
 		a.Paper = append(a.Paper, a.Compare(two, other))
 	}
-	search.Correct(a.Paper)
+	analysis.Correct(a.Paper)
 }
 
 // arms are the networks of the study in its order, with the accuracies of the
 // split that its curve names.
-func (r results) arms() []search.Arm {
+func (r results) arms() []analysis.Sample {
 	seconds := map[space.System][]float64{} // of a picture, in each epoch
 	for _, t := range r.planned {
-		for _, e := range t.Curve {
+		for _, e := range t.History {
 			if e.TrainSeconds > 0 && e.TrainTotal > 0 {
 				seconds[t.System] = append(seconds[t.System], e.TrainSeconds/float64(e.TrainTotal))
 			}
 		}
 	}
-	var arms []search.Arm
+	var arms []analysis.Sample
 	for i, t := range r.trials {
 		if i == 0 || r.trials[i-1].System != t.System {
-			arm := search.Arm{Costs: search.Costs{Params: float64(t.Params), MultiplyAdds: float64(t.MultiplyAdds)}}
+			arm := analysis.Sample{Costs: analysis.Costs{Params: float64(t.Params), MultiplyAdds: float64(t.MultiplyAdds)}}
 			if r.study.OfPairs() {
 				arm.Pair = t.System.Pair()
 			}
@@ -214,8 +216,8 @@ func (r results) arms() []search.Arm {
 		}
 		arm := &arms[len(arms)-1]
 		if percent, ok := r.accuracy(t.Trial); ok {
-			_, arm.Pictures = t.Last.Correct(r.study.Curve)
-			arm.Scores = append(arm.Scores, search.Score{Seed: t.Seed, Percent: percent})
+			_, arm.Pictures = t.Last.Correct(r.study.Split)
+			arm.Scores = append(arm.Scores, analysis.Score{Seed: t.Seed, Percent: percent})
 		}
 		if t.Status == search.Diverged {
 			arm.Diverged++
@@ -225,7 +227,7 @@ func (r results) arms() []search.Arm {
 }
 
 // warn says what makes the answers less than they seem.
-func (a analysis) warn() []string {
+func (a findings) warn() []string {
 	list := a.results.warnings()
 	var diverged, single, other []string
 	epochs := map[int]bool{}
@@ -238,12 +240,12 @@ func (a analysis) warn() []string {
 		}
 	}
 	seeds := 0
-	for i, m := range a.Means {
+	for i, m := range a.Summaries {
 		seeds = max(seeds, m.N)
 		if m.N == 1 {
 			single = append(single, a.label(i))
 		}
-		if a.Against[i].Test == search.WelchTest {
+		if a.Against[i].Test == analysis.WelchTest {
 			other = append(other, a.label(i))
 		}
 	}
@@ -264,7 +266,7 @@ func (a analysis) warn() []string {
 	add(a.Pooled && seeds == 2, "2 seeds: the check of the spreads finds little, so that a best pair of a large spread may be called worse more often than in 5 %%; it wants 3 or more")
 	if a.noCurve {
 		var sizes []int
-		for i, m := range a.Means {
+		for i, m := range a.Summaries {
 			if m.N > 0 {
 				sizes = append(sizes, a.blockParams(a.systems[i]))
 			}
@@ -277,7 +279,7 @@ func (a analysis) warn() []string {
 	if _, classes := a.study.Shape(); classes > 0 { // of a folder the database does not know
 		list = append(list, a.results.atChance(classes)...)
 	}
-	add(a.split == search.CurveTest, "no validation pictures are held out: the test pictures decide, which makes the accuracy of the best on them too high")
+	add(a.split == search.SplitTest, "no validation pictures are held out: the test pictures decide, which makes the accuracy of the best on them too high")
 	params, multiplyAdds, seconds := a.Known()
 	add(len(a.on) > 1, "its trials ran on different devices (%s): their times are not compared", some(a.on))
 	add(len(a.on) <= 1 && !seconds, "the training times of some are not stored: the Pareto set is without them")
@@ -285,17 +287,17 @@ func (a analysis) warn() []string {
 	return list
 }
 
-func (a analysis) caption() string {
+func (a findings) caption() string {
 	return fmt.Sprintf("%s: accuracy on the %s pictures of %s, mean, standard deviation and 95 %% interval over n seeds",
 		a.study.Name, a.split, datasetLabel(a.study.Dataset))
 }
 
-func (a analysis) header() []string {
+func (a findings) header() []string {
 	return append(a.what(), "mean (%)", "std", "95 % interval", "n", "behind best", "p (Holm)", "<verdict")
 }
 
-func (a analysis) rows() (rows [][]string) {
-	for i, m := range a.Means {
+func (a findings) rows() (rows [][]string) {
+	for i, m := range a.Summaries {
 		row := a.which(a.systems[i].System, a.systems[i].params)
 		behind, p, verdict := "", "", string(a.Verdicts[i])
 		if m.N > 0 && i != a.Best {
@@ -303,7 +305,7 @@ func (a analysis) rows() (rows [][]string) {
 			switch {
 			case a.dropped[i] > 0:
 				verdict = "dropped"
-			case a.Verdicts[i] == search.TooLittle:
+			case a.Verdicts[i] == analysis.TooLittle:
 				verdict = "too little" // to tell: the line below says it, a table of a paper is narrow
 			}
 		}
@@ -313,10 +315,10 @@ func (a analysis) rows() (rows [][]string) {
 }
 
 // rule says how pairs were compared, and why so.
-func (a analysis) rule() string {
+func (a findings) rule() string {
 	tests := 0
 	for _, c := range a.Against {
-		if c.Test != search.Untested {
+		if c.Test != analysis.Untested {
 			tests++
 		}
 	}
@@ -331,7 +333,7 @@ func (a analysis) rule() string {
 		if a.Pooled {
 			says, limit = "nothing says that the spreads are unequal", "more than"
 		}
-		why = fmt.Sprintf("%s: the largest variance, of %s, is %.0f %% of the sum, %s by Cochran's test, %s %g", says, a.label(s.Arm), 100*s.Share, pIs(s.P), limit, search.SpreadAlpha)
+		why = fmt.Sprintf("%s: the largest variance, of %s, is %.0f %% of the sum, %s by Cochran's test, %s %g", says, a.label(s.Sample), 100*s.Share, pIs(s.P), limit, analysis.SpreadAlpha)
 	}
 	if a.Pooled {
 		return fmt.Sprintf("by the additive model, network + seed, with one residual for all (%s points, %s %s), because %s", decimals(a.Model.Spread()), count(a.Model.Degrees, "degree"), holm, why)
@@ -340,10 +342,10 @@ func (a analysis) rule() string {
 }
 
 // degrees are those of the comparisons with the best, "2" or "2 to 4".
-func (a analysis) degrees() string {
+func (a findings) degrees() string {
 	low, high := math.Inf(1), math.Inf(-1)
 	for _, c := range a.Against {
-		if c.Test != search.Untested {
+		if c.Test != analysis.Untested {
 			low, high = min(low, c.Degrees), max(high, c.Degrees)
 		}
 	}
@@ -360,13 +362,13 @@ func (a analysis) degrees() string {
 // testSetStd is the standard deviation, in points, of an accuracy like that of
 // the best over drawn sets of as many pictures: binomial. NaN if their number is
 // not known.
-func (a analysis) testSetStd() float64 {
-	p := a.Means[a.Best].Mean / 100
+func (a findings) testSetStd() float64 {
+	p := a.Summaries[a.Best].Mean / 100
 	return 100 * math.Sqrt(p*(1-p)/float64(a.pictures))
 }
 
 // facts are what the table does not hold: a word and a sentence each.
-func (a analysis) facts() (list [][2]string) {
+func (a findings) facts() (list [][2]string) {
 	add := func(name, format string, args ...any) {
 		list = append(list, [2]string{name, fmt.Sprintf(format, args...)})
 	}
@@ -374,7 +376,7 @@ func (a analysis) facts() (list [][2]string) {
 	if a.Pooled {
 		how = "in the additive model"
 	}
-	best := fmt.Sprintf("%s: %s, on the %s pictures", a.label(a.Best), spellMean(a.Means[a.Best]), a.split)
+	best := fmt.Sprintf("%s: %s, on the %s pictures", a.label(a.Best), spellMean(a.Summaries[a.Best]), a.split)
 	if a.withScores() > 1 {
 		best += "; the one that is ahead of every other by most, " + how
 	}
@@ -384,7 +386,7 @@ func (a analysis) facts() (list [][2]string) {
 	}
 	add("compared", "%s", a.rule())
 	others := a.withScores() - 1
-	for _, v := range []search.Verdict{search.Separated, search.NotSeparated, search.TooLittle} {
+	for _, v := range []analysis.Verdict{analysis.Separated, analysis.NotSeparated, analysis.TooLittle} {
 		var names []string
 		least, most := math.Inf(1), 0.
 		for i, c := range a.Against {
@@ -399,12 +401,12 @@ func (a analysis) facts() (list [][2]string) {
 		if least < most {
 			shown = fmt.Sprintf("%.1f to %.1f points", least, most)
 		}
-		text := map[search.Verdict]string{
-			search.Separated:    "significantly worse than the best",
-			search.NotSeparated: "which does not say equal: a difference of " + shown + " is found in 80 % of such studies, a smaller one in fewer",
-			search.TooLittle:    fmt.Sprintf("one seed; or most seeds diverged; or a difference that is found in 80 %% of such studies is above %.1f points, a tenth of the best's errors", a.Tells),
+		text := map[analysis.Verdict]string{
+			analysis.Separated:    "significantly worse than the best",
+			analysis.NotSeparated: "which does not say equal: a difference of " + shown + " is found in 80 % of such studies, a smaller one in fewer",
+			analysis.TooLittle:    fmt.Sprintf("one seed; or most seeds diverged; or a difference that is found in 80 %% of such studies is above %.1f points, a tenth of the best's errors", a.Tells),
 		}[v]
-		if v == search.TooLittle && most > 0 {
+		if v == analysis.TooLittle && most > 0 {
 			text += ": here " + shown
 		}
 		if len(names) > 0 {
@@ -415,7 +417,7 @@ func (a analysis) facts() (list [][2]string) {
 		text := fmt.Sprintf("%.2f points over seeds, pooled over the networks, all on the same %s pictures", a.Spread, a.split)
 		if a.pictures > 0 {
 			text += fmt.Sprintf("; beside it the choice of pictures alone, if %d others were drawn: %.2f points at %.2f %% (binomial), which no interval here contains",
-				a.pictures, a.testSetStd(), a.Means[a.Best].Mean)
+				a.pictures, a.testSetStd(), a.Summaries[a.Best].Mean)
 		}
 		add("spread", "%s", text)
 	}
@@ -438,7 +440,7 @@ func (a analysis) facts() (list [][2]string) {
 	}
 	for _, c := range a.Paper {
 		name := "M=2, M=1"
-		if a.Arms[c.B].Pair.M != 1 {
+		if a.Samples[c.B].Pair.M != 1 {
 			name = "M=2, L=1"
 		}
 		text := fmt.Sprintf("%s less %s: %s points", a.label(c.A), a.label(c.B), difference2(c))
@@ -446,11 +448,11 @@ func (a analysis) facts() (list [][2]string) {
 			text += fmt.Sprintf(", %s, Holm-corrected %s", pIs(c.P), probability(c.Holm))
 		}
 		switch c.Test {
-		case search.AdditiveTest:
+		case analysis.AdditiveTest:
 			text += fmt.Sprintf(", additive model, %s of freedom", count(int(c.Degrees), "degree"))
-		case search.PairedTest:
+		case analysis.PairedTest:
 			text += fmt.Sprintf(", paired over %s", count(c.Common, "common seed"))
-		case search.WelchTest:
+		case analysis.WelchTest:
 			text += ", by Welch's test"
 		default:
 			text += ", not tested"
@@ -472,16 +474,16 @@ func (a analysis) facts() (list [][2]string) {
 }
 
 // front is the table of the Pareto set; without a cost that is not known.
-func (a analysis) front() (header []string, rows [][]string) {
+func (a findings) front() (header []string, rows [][]string) {
 	params, multiplyAdds, seconds := a.Known()
 	costs := []struct {
 		known bool
 		head  string
-		text  func(search.Costs) string
+		text  func(analysis.Costs) string
 	}{
-		{params, "parameters", func(c search.Costs) string { return fmt.Sprintf("%.0f", c.Params) }},
-		{multiplyAdds, "multiply–adds (10⁶)", func(c search.Costs) string { return fmt.Sprintf("%.2f", c.MultiplyAdds/1e6) }},
-		{seconds, "training (ms/picture)", func(c search.Costs) string { return fmt.Sprintf("%#.3g", 1000*c.Seconds) }},
+		{params, "parameters", func(c analysis.Costs) string { return fmt.Sprintf("%.0f", c.Params) }},
+		{multiplyAdds, "multiply–adds (10⁶)", func(c analysis.Costs) string { return fmt.Sprintf("%.2f", c.MultiplyAdds/1e6) }},
+		{seconds, "training (ms/picture)", func(c analysis.Costs) string { return fmt.Sprintf("%#.3g", 1000*c.Seconds) }},
 	}
 	header = []string{"<network", "mean (%)"}
 	for _, c := range costs {
@@ -489,11 +491,11 @@ func (a analysis) front() (header []string, rows [][]string) {
 			header = append(header, c.head)
 		}
 	}
-	for i, arm := range a.Arms {
+	for i, arm := range a.Samples {
 		if !a.Front[i] {
 			continue
 		}
-		row := []string{a.label(i), decimals(a.Means[i].Mean)}
+		row := []string{a.label(i), decimals(a.Summaries[i].Mean)}
 		for _, c := range costs {
 			if c.known {
 				row = append(row, c.text(arm.Costs))
@@ -504,7 +506,7 @@ func (a analysis) front() (header []string, rows [][]string) {
 	return header, rows
 }
 
-func (a analysis) frontCaption() string {
+func (a findings) frontCaption() string {
 	_, rows := a.front()
 	return fmt.Sprintf("Pareto set, %d of %d: no other is at least as accurate and as cheap, and better in one of these", len(rows), a.withScores())
 }
@@ -517,21 +519,21 @@ func decimals(v float64) string {
 	return fmt.Sprintf("%.2f", v)
 }
 
-func interval(m search.Mean) string {
+func interval(m analysis.Summary) string {
 	if math.IsNaN(m.Low) {
 		return "–"
 	}
 	return fmt.Sprintf("%.2f to %.2f", m.Low, m.High)
 }
 
-func spellMean(m search.Mean) string {
+func spellMean(m analysis.Summary) string {
 	if math.IsNaN(m.Low) {
 		return fmt.Sprintf("%.2f %% of %s", m.Mean, count(m.N, "seed"))
 	}
 	return fmt.Sprintf("%.2f %% (%s) of %s", m.Mean, interval(m), count(m.N, "seed"))
 }
 
-func difference2(c search.Comparison) string {
+func difference2(c analysis.Comparison) string {
 	if math.IsNaN(c.Half) {
 		return fmt.Sprintf("%+.2f", c.Difference)
 	}
@@ -557,7 +559,7 @@ func probability(p float64) string {
 }
 
 // tables are the means and the Pareto set.
-func (a analysis) tables() (means, front *textTable) {
+func (a findings) tables() (means, front *textTable) {
 	means = newTable(a.header()...)
 	for _, row := range a.rows() {
 		means.add(row...)
@@ -570,7 +572,7 @@ func (a analysis) tables() (means, front *textTable) {
 	return means, front
 }
 
-func (a analysis) printTable(stdout io.Writer) error {
+func (a findings) printTable(stdout io.Writer) error {
 	means, front := a.tables()
 	var facts strings.Builder
 	for _, f := range a.facts() {
@@ -580,7 +582,7 @@ func (a analysis) printTable(stdout io.Writer) error {
 	return err
 }
 
-func (a analysis) printMarkdown(stdout io.Writer) error {
+func (a findings) printMarkdown(stdout io.Writer) error {
 	means, front := a.tables()
 	var facts strings.Builder
 	for _, f := range a.facts() {
@@ -599,7 +601,7 @@ func latexNumbers(text string) string {
 	return strings.NewReplacer("<", "$<$", "log2 M", `$\log_2 M$`).Replace(text)
 }
 
-func (a analysis) printLatex(stdout io.Writer) error {
+func (a findings) printLatex(stdout io.Writer) error {
 	var b strings.Builder
 	table := func(caption, label string, header []string, rows [][]string) {
 		fmt.Fprintf(&b, "\\begin{table}\n\\centering\\scriptsize\\setlength{\\tabcolsep}{1.8pt}\n\\caption{%s.}\n\\label{tab:%s-%s}\n\\begin{tabular}{", latexNumbers(caption), a.study.Name, label)
@@ -672,28 +674,28 @@ func known(v float64) *float64 {
 	return &v
 }
 
-func toMeanJSON(m search.Mean) meanJSON {
+func toMeanJSON(m analysis.Summary) meanJSON {
 	return meanJSON{m.N, known(m.Mean), known(m.Std), known(m.Low), known(m.High)}
 }
 
-func (a analysis) comparisonJSON(c search.Comparison) comparisonJSON {
+func (a findings) comparisonJSON(c analysis.Comparison) comparisonJSON {
 	return comparisonJSON{a.label(c.A), a.label(c.B), *known(c.Difference), known(c.Difference - c.Half), known(c.Difference + c.Half),
 		string(c.Test), known(c.Degrees), known(c.P), known(c.Holm), known(c.Detectable), c.Common}
 }
 
-func (a analysis) toJSON() any {
+func (a findings) toJSON() any {
 	type armJSON struct {
 		Network string `json:"network"`
 		L       int    `json:"L,omitempty"`
 		M       int    `json:"M,omitempty"`
 		meanJSON
-		Params       *float64        `json:"params"` // of the network; null: not stored
-		MultiplyAdds *float64        `json:"multiply_adds"`
-		Seconds      *float64        `json:"train_seconds_per_picture"`
-		Behind       *comparisonJSON `json:"behind_the_best"`               // null: the best, or no result
-		Verdict      search.Verdict  `json:"verdict"`                       // empty: no result
-		Dropped      int             `json:"dropped_after_seeds,omitempty"` // by the race
-		Pareto       bool            `json:"pareto"`
+		Params       *float64         `json:"params"` // of the network; null: not stored
+		MultiplyAdds *float64         `json:"multiply_adds"`
+		Seconds      *float64         `json:"train_seconds_per_picture"`
+		Behind       *comparisonJSON  `json:"behind_the_best"`               // null: the best, or no result
+		Verdict      analysis.Verdict `json:"verdict"`                       // empty: no result
+		Dropped      int              `json:"dropped_after_seeds,omitempty"` // by the race
+		Pareto       bool             `json:"pareto"`
 	}
 	type curveJSON struct {
 		At       [3]float64 `json:"coefficients"` // of 1, log2 M and its square
@@ -727,11 +729,11 @@ func (a analysis) toJSON() any {
 		return known(v)
 	}
 	arms := []armJSON{}
-	for i, arm := range a.Arms {
-		j := armJSON{Network: a.label(i), L: arm.Pair.L, M: arm.Pair.M, meanJSON: toMeanJSON(a.Means[i]),
+	for i, arm := range a.Samples {
+		j := armJSON{Network: a.label(i), L: arm.Pair.L, M: arm.Pair.M, meanJSON: toMeanJSON(a.Summaries[i]),
 			Params: cost(arm.Costs.Params), MultiplyAdds: cost(arm.Costs.MultiplyAdds), Seconds: cost(arm.Costs.Seconds),
 			Verdict: a.Verdicts[i], Dropped: a.dropped[i], Pareto: a.Front[i]}
-		if i != a.Best && a.Means[i].N > 0 {
+		if i != a.Best && a.Summaries[i].N > 0 {
 			c := a.comparisonJSON(a.Against[i])
 			j.Behind = &c
 		}
@@ -770,7 +772,7 @@ func (a analysis) toJSON() any {
 		Paper    []comparisonJSON `json:"paper"`
 		Curve    *curveJSON       `json:"curve"`
 		Warnings []string         `json:"warnings"`
-	}{a.study.Name, a.study.Dataset, a.split, *known(search.Alpha), a.label(a.Best), test,
-		ruleJSON{a.Pooled, a.rule(), known(a.Spreads.Share), known(a.Spreads.P), search.SpreadAlpha, known(a.Model.Spread()), a.Model.Degrees, "Holm", *known(a.Tells)},
+	}{a.study.Name, a.study.Dataset, a.split, *known(analysis.Alpha), a.label(a.Best), test,
+		ruleJSON{a.Pooled, a.rule(), known(a.Spreads.Share), known(a.Spreads.P), analysis.SpreadAlpha, known(a.Model.Spread()), a.Model.Degrees, "Holm", *known(a.Tells)},
 		spreadJSON{known(a.Spread), known(a.Degrees), testSet, a.pictures}, arms, paper, curve, append([]string{}, a.warnings...)}
 }

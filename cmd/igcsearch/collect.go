@@ -91,7 +91,7 @@ func collectSpool(ctx context.Context, db *store.DB, s *spool.Snapshot, dir, pat
 	var running, busy []string
 	for i, b := range list {
 		t := latest[i]
-		name := fmt.Sprintf("%v seed %d", t.System.Label(), t.Seed)
+		name := t.Key.String()
 		if b.Taken {
 			taken++
 		}

@@ -54,16 +54,12 @@ func (p *prepared) standing(ctx context.Context, db *store.DB, path string) ([]s
 	if diff := search.Diff(stored.Study, p.study); len(diff) > 0 {
 		return nil, &store.ConflictError{Study: p.study.Name, Database: path, Diff: diff}
 	}
-	type key struct {
-		space.System
-		seed int
-	}
-	at := map[key]search.Trial{}
+	at := map[search.Key]search.Trial{}
 	for _, t := range stored.Trials {
-		at[key{t.System, t.Seed}] = t.Trial
+		at[t.Key] = t.Trial
 	}
 	for i, t := range trials {
-		if s, ok := at[key{t.System, t.Seed}]; ok {
+		if s, ok := at[t.Key]; ok {
 			trials[i] = s
 		}
 	}
@@ -406,7 +402,7 @@ func (r results) atChance(classes int) []string {
 	var list []string
 	total := 0
 	for _, t := range r.trials {
-		correct, n := t.Last.Correct(r.study.Curve)
+		correct, n := t.Last.Correct(r.study.Split)
 		if t.Status != search.Done || n == 0 {
 			continue
 		}
@@ -416,7 +412,7 @@ func (r results) atChance(classes int) []string {
 		}
 		total++
 		if len(list) < named {
-			list = append(list, fmt.Sprintf("%v seed %d", t.System.Label(), t.Seed))
+			list = append(list, t.Key.String())
 		}
 	}
 	if total == 0 {

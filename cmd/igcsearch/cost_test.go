@@ -21,7 +21,7 @@ func of(t *testing.T, train int, set func(*search.Study)) *prepared {
 		t.Fatal(err)
 	}
 	in, n := s.Shape()
-	return &prepared{&devices{}, s, s.Trials(in, n), trainer.Data{Shape: in, Classes: make([]string, n), Train: train, Test: 50}}
+	return &prepared{&devices{}, s, nil, s.Trials(in, n), trainer.Data{Shape: in, Classes: make([]string, n), Train: train, Test: 50}}
 }
 
 // TestFewSteps: 0.99^298 is 0.05003 and 0.99^299 is 0.0495; 0.9^28 is 0.052 and 0.9^29
@@ -59,9 +59,9 @@ func TestFewSteps(t *testing.T) {
 // standard deviations end at 128.46.
 func TestAtChance(t *testing.T) {
 	t.Parallel()
-	r := results{study: search.Study{Curve: search.CurveTest}}
+	r := results{study: search.Study{Pictures: search.Pictures{Split: search.SplitTest}}}
 	add := func(m, seed, correct, total int, status search.Status) {
-		r.trials = append(r.trials, search.TrialState{Trial: search.Trial{System: space.PairSystem(space.Pair{L: 3, M: m}), Seed: seed, Status: status,
+		r.trials = append(r.trials, search.TrialState{Trial: search.Trial{Key: search.Key{System: space.PairSystem(space.Pair{L: 3, M: m}), Seed: seed}, Status: status,
 			Last: search.Epoch{TestCorrect: correct, TestTotal: total, ValidationCorrect: 0, ValidationTotal: 10}}})
 	}
 	add(2, 0, 129, 1000, search.Done)

@@ -93,7 +93,7 @@ func runExport(ctx context.Context, o exportOptions, stdout, stderr io.Writer) e
 // exportParts are the parts of a study that exportRows needs.
 func exportParts(everyEpoch bool) (parts []store.Part) {
 	if everyEpoch {
-		parts = append(parts, store.Curves)
+		parts = append(parts, store.Histories)
 	}
 	return parts
 }
@@ -106,7 +106,7 @@ func exportRows(r results, everyEpoch bool) []exportRow {
 			rows = append(rows, exportRow{t.Trial, t.Last})
 			continue
 		}
-		list := t.Curve
+		list := t.History
 		if len(list) == 0 && (t.Status.Finished() || t.Status == search.Failed) {
 			list = []search.Epoch{{}} // it has a result without an epoch
 		}

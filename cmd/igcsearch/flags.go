@@ -161,6 +161,19 @@ func addDB(cmd *cobra.Command, value *string) {
 	cmd.Flags().StringVar(value, "db", defaultDB, "the database `FILE`")
 }
 
+// addSet adds the flag --set; what says what it sets.
+func addSet(cmd *cobra.Command, value *[]string, what string) {
+	cmd.Flags().StringArrayVar(value, "set", nil, what+", as `key=value`; may be repeated")
+}
+
+// hideDefaults leaves the defaults of flags out of the help, because the usage
+// texts describe them.
+func hideDefaults(cmd *cobra.Command, names ...string) {
+	for _, name := range names {
+		cmd.Flag(name).DefValue = ""
+	}
+}
+
 func addData(cmd *cobra.Command, value *string) {
 	cmd.Flags().StringVar(value, "data", os.Getenv("IGCSEARCH_DATA"), "the `DIR` with the pictures (default $IGCSEARCH_DATA)")
 	cmd.Flag("data").DefValue = "" // help and completion do not depend on who asks

@@ -11,8 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"igcsearch/cmd/igcsearch/fleet"
 	"igcsearch/store"
+	"igcsearch/store/fleet"
 )
 
 // TestCoordinatorPage: other machines than the coordinator's see nothing without

@@ -182,13 +182,13 @@ func group(study search.Study, trials []search.Trial, rows []importRow) ([]searc
 			list = append(list, search.TrialState{Trial: t})
 		}
 		s := &list[j]
-		switch n := len(s.Curve); {
+		switch n := len(s.History); {
 		case r.epochs != s.Epochs:
 			return nil, fmt.Errorf("row %d: %d epochs, the study has %d", i+1, r.epochs, s.Epochs)
-		case r.epoch.Number < 0 || r.epoch.Number > s.Epochs || n > 0 && r.epoch.Number <= s.Curve[n-1].Number:
+		case r.epoch.Number < 0 || r.epoch.Number > s.Epochs || n > 0 && r.epoch.Number <= s.History[n-1].Number:
 			return nil, fmt.Errorf("row %d: epoch %d is out of order", i+1, r.epoch.Number)
 		case r.epoch.Number > 0:
-			s.Curve = append(s.Curve, r.epoch)
+			s.History = append(s.History, r.epoch)
 		}
 	}
 	return list, nil

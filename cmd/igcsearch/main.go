@@ -63,14 +63,18 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 }
 
-// message is the text of err on one line, but for a conflict of settings,
-// which is a list.
+// message returns the text of err and the advice for it. It is one line, except
+// for a conflict of settings, which is a list.
 func message(err error) string {
+	text := err.Error()
+	if hint := advice(err); hint != "" {
+		text += ": " + hint
+	}
 	var conflict *store.ConflictError
 	if errors.As(err, &conflict) {
-		return err.Error()
+		return text
 	}
-	return strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' }), "; ")
+	return strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r == '\n' }), "; ")
 }
 
 // usageError is an error in the command line itself.

@@ -18,6 +18,8 @@ import (
 
 	"igcsearch/plots"
 	"igcsearch/search"
+	"igcsearch/search/analysis"
+	"igcsearch/search/strategy"
 	"igcsearch/space"
 	"igcsearch/store"
 )
@@ -177,7 +179,7 @@ func runPlot(ctx context.Context, o plotOptions, stderr io.Writer) error {
 	var list []results
 	missing := slices.Clone(o.pairs) // which no study has
 	for _, name := range o.studies {
-		r, err := readResults(ctx, db, name, store.Curves)
+		r, err := readResults(ctx, db, name, store.Histories)
 		if err != nil {
 			return err
 		}
@@ -235,7 +237,7 @@ type figure interface {
 // figure is the one of that kind of the results.
 func (o plotOptions) figure(list []results) (figure, error) {
 	if o.kind == kindRace && list[0].study.Strategy == search.StrategyRace {
-		list[0].study.Curve = list[0].study.DecidingSplit() // what the race went by
+		list[0].study.Split = list[0].study.DecidingSplit() // what the race went by
 	}
 	options, err := figureOptions(list)
 	if err != nil {
@@ -341,9 +343,9 @@ func figureOptions(list []results) (plots.Options, error) {
 
 // common is the data set and the split of the accuracies, if they are the same.
 func common(list []results) (dataset, curve string, same bool) {
-	dataset, curve = list[0].study.Dataset, list[0].study.Curve
+	dataset, curve = list[0].study.Dataset, list[0].study.Split
 	for _, r := range list {
-		if r.study.Dataset != dataset || r.study.Curve != curve {
+		if r.study.Dataset != dataset || r.study.Split != curve {
 			return "", "", false
 		}
 	}
@@ -355,7 +357,7 @@ func label(r results, list []results) string {
 	if _, _, same := common(list); same {
 		return r.study.Name
 	}
-	return fmt.Sprintf("%s (%s, %s)", r.study.Name, strings.TrimPrefix(datasetLabel(r.study.Dataset), "the "), r.study.Curve)
+	return fmt.Sprintf("%s (%s, %s)", r.study.Name, strings.TrimPrefix(datasetLabel(r.study.Dataset), "the "), r.study.Split)
 }
 
 // series are the accuracies of the studies, one curve each.
@@ -402,16 +404,16 @@ func (r results) curves(of ...search.Status) []plots.Curve {
 			}
 			curves[t.System] = c
 		}
-		for _, e := range t.Curve {
+		for _, e := range t.History {
 			at := &c.Epochs[e.Number-1]
 			at.TrainLosses = append(at.TrainLosses, e.TrainLoss)
 			if e.TrainTotal > 0 {
 				at.TrainAccuracies = append(at.TrainAccuracies, 100*float64(e.TrainCorrect)/float64(e.TrainTotal))
 			}
-			if correct, total := e.Correct(r.study.Curve); total > 0 {
+			if correct, total := e.Correct(r.study.Split); total > 0 {
 				at.Accuracies = append(at.Accuracies, 100*float64(correct)/float64(total))
 			}
-			if loss := e.Loss(r.study.Curve); loss != 0 {
+			if loss := e.Loss(r.study.Split); loss != 0 {
 				at.Losses = append(at.Losses, loss)
 			}
 		}
@@ -435,15 +437,15 @@ func (r results) curves(of ...search.Status) []plots.Curve {
 // raceRounds are the finished rounds of the race that a study is; none of a
 // study with another strategy. A race is of all planned trials, also if r shows
 // only some of them.
-func (r results) raceRounds() []search.Round {
+func (r results) raceRounds() []strategy.Round {
 	if r.study.Strategy != search.StrategyRace {
 		return nil
 	}
-	return search.Rounds(r.study, r.planned)
+	return strategy.Rounds(r.study, r.planned)
 }
 
 // droppedAfter is how many seeds the networks had that a race dropped.
-func droppedAfter(rounds []search.Round) map[space.System]int {
+func droppedAfter(rounds []strategy.Round) map[space.System]int {
 	seeds := map[space.System]int{}
 	for _, round := range rounds {
 		for _, system := range round.Dropped {
@@ -478,11 +480,11 @@ const (
 // costs are what --cost chooses.
 var costs = map[string]struct {
 	label string
-	of    func(search.Costs) float64 // 0: unknown
+	of    func(analysis.Costs) float64 // 0: unknown
 }{
-	costMultiplyAdds: {"multiply–adds of a picture (millions)", func(c search.Costs) float64 { return c.MultiplyAdds / 1e6 }},
-	costParams:       {"parameters of the network (thousands)", func(c search.Costs) float64 { return c.Params / 1e3 }},
-	costSeconds:      {"training time of a picture (ms)", func(c search.Costs) float64 { return c.Seconds * 1e3 }},
+	costMultiplyAdds: {"multiply–adds of a picture (millions)", func(c analysis.Costs) float64 { return c.MultiplyAdds / 1e6 }},
+	costParams:       {"parameters of the network (thousands)", func(c analysis.Costs) float64 { return c.Params / 1e3 }},
+	costSeconds:      {"training time of a picture (ms)", func(c analysis.Costs) float64 { return c.Seconds * 1e3 }},
 }
 
 // costPoints are the networks that have a result, with one of their costs.

@@ -173,7 +173,7 @@ func (w *work) epoch(t search.Trial) string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return fmt.Sprintf("%s: %d of %s; %v seed %d epoch %d/%d: loss %.4f%s, %.1f s; %s", w.study.Name, w.ended(), count(len(w.trials), "trial"),
-		t.System.Label(), t.Seed, t.Epoch, t.Epochs, t.Last.TrainLoss, score(t.Last, w.study.Curve),
+		t.System.Label(), t.Seed, t.Epoch, t.Epochs, t.Last.TrainLoss, score(t.Last, w.study.Split),
 		t.Last.TrainSeconds+t.Last.EvalSeconds, timeLeft(w.forecast(), w.study))
 }
 
@@ -222,7 +222,7 @@ func (w *work) words(e search.Event) string {
 	case e.Kind == search.Noted && e.Trial.ID == 0:
 		return w.study.Name + ": " + e.Note
 	case e.Kind == search.Noted:
-		return fmt.Sprintf("%s: %v seed %d: %s", w.study.Name, e.Trial.System.Label(), e.Trial.Seed, e.Note)
+		return fmt.Sprintf("%s: %v: %s", w.study.Name, e.Trial.Key, e.Note)
 	}
 	return ""
 }
@@ -247,7 +247,7 @@ func (w *work) verdict(t search.Trial) string {
 		}
 	}
 	seconds := w.now().Sub(w.live[t.ID].since).Seconds()
-	return fmt.Sprintf("%s: %v seed %d %s after %s: %s", w.study.Name, t.System.Label(), t.Seed, status, span(seconds), text)
+	return fmt.Sprintf("%s: %v %s after %s: %s", w.study.Name, t.Key, status, span(seconds), text)
 }
 
 // scores are the accuracies of an epoch as far as they were measured.
@@ -362,9 +362,9 @@ func (b *bars) trial(id int64) string {
 		return "ended" // the bar is about to go
 	}
 	t := b.trials[i].Trial
-	text := fmt.Sprintf("%v seed %d epoch %d/%d", t.System.Label(), t.Seed, min(t.Epoch+1, t.Epochs), t.Epochs)
+	text := fmt.Sprintf("%v epoch %d/%d", t.Key, min(t.Epoch+1, t.Epochs), t.Epochs)
 	if t.Epoch > 0 {
-		text += fmt.Sprintf(" loss %.3f%s", t.Last.TrainLoss, score(t.Last, b.study.Curve))
+		text += fmt.Sprintf(" loss %.3f%s", t.Last.TrainLoss, score(t.Last, b.study.Split))
 	}
 	return text
 }

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"os"
-	"os/exec"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -23,14 +21,14 @@ func (c *clock) pass(d time.Duration) { c.t = c.t.Add(d) }
 
 // workAt is a run that measures time by a clock.
 func workAt(c *clock) *work {
-	return newWork(search.Study{Name: "study", Curve: search.CurveTest}, c.now)
+	return newWork(search.Study{Name: "study", Pictures: search.Pictures{Split: search.SplitTest}}, c.now)
 }
 
 // twoTrials differ in length by a factor of three.
 func twoTrials() []search.Trial {
 	return []search.Trial{
-		{ID: 1, System: space.PairSystem(space.Pair{L: 40, M: 2}), Epochs: 2, MultiplyAdds: 300, Status: search.Pending},
-		{ID: 2, System: space.PairSystem(space.Pair{L: 1, M: 23}), Seed: 1, Epochs: 2, MultiplyAdds: 100, Status: search.Pending},
+		{ID: 1, Key: search.Key{System: space.PairSystem(space.Pair{L: 40, M: 2})}, Epochs: 2, MultiplyAdds: 300, Status: search.Pending},
+		{ID: 2, Key: search.Key{System: space.PairSystem(space.Pair{L: 1, M: 23}), Seed: 1}, Epochs: 2, MultiplyAdds: 100, Status: search.Pending},
 	}
 }
 
@@ -122,7 +120,7 @@ func TestProgress(t *testing.T) {
 	})
 
 	t.Run("a strategy may want less", func(t *testing.T) {
-		w := newWork(search.Study{Name: "study", Strategy: search.StrategyRace}, (&clock{}).now)
+		w := newWork(search.Study{Name: "study", Selection: search.Selection{Strategy: search.StrategyRace}}, (&clock{}).now)
 		trials := twoTrials()
 		trials[0] = stored(trials[0], 1, 30)
 		w.event(search.Event{Kind: search.Planned, Trials: trials})
@@ -157,7 +155,7 @@ study: L40M2 seed 0 put back after 3s: not enough memory: it is trained again be
 		c := &clock{}
 		var out bytes.Buffer
 		l := &lines{work: workAt(c), out: &out}
-		l.study.Curve = search.CurveValidation
+		l.study.Split = search.SplitValidation
 		trials := twoTrials()
 		l.event(search.Event{Kind: search.Planned, Trials: trials})
 		l.event(search.Event{Kind: search.Began, Trial: trials[0]})
@@ -220,25 +218,6 @@ func TestSpan(t *testing.T) {
 		if got := span(seconds); got != want {
 			t.Errorf("span(%g) = %q, want %q", seconds, got, want)
 		}
-	}
-}
-
-func TestQuote(t *testing.T) {
-	t.Parallel()
-	words := []string{"plain", "", "two words", `it's`, `pairs=["40x2"]`, "a$b`c\\d", "*?~#!", "new\nline", "ü"}
-	var script []string
-	for _, w := range words {
-		script = append(script, quote(w))
-	}
-	out, err := exec.Command("sh", "-c", `printf '%s\0' `+strings.Join(script, " ")).Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if want := strings.Join(words, "\x00") + "\x00"; string(out) != want {
-		t.Errorf("a shell reads %q, want %q", out, want)
-	}
-	if quote("plain") != "plain" {
-		t.Error("a plain word needs no quotes")
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"igcsearch/search"
+	"igcsearch/search/strategy"
 	"igcsearch/space"
 	"igcsearch/store"
 	"igcsearch/studies"
@@ -107,14 +108,14 @@ func runReplay(ctx context.Context, o replayOptions, stdout io.Writer) error {
 	if o.strategy == strategyRandom && o.epochs == 0 {
 		return usageError{errors.New("--strategy random: it stops when told to: give --epochs N")}
 	}
-	best := search.FindAnswer(study, recorded)
+	best := strategy.FindAnswer(study, recorded)
 	if n := int(o.seeds); n > 0 {
 		if n > study.Seeds {
 			return usageError{fmt.Errorf("--seeds %d: %s has %d", n, study.Name, study.Seeds)}
 		}
 		study.Seeds = n
 	}
-	grid, err := search.Replay(gridOf(study), study, recorded, search.ReplayOptions{Workers: len(recorded)})
+	grid, err := strategy.Replay(gridOf(study), study, recorded, strategy.ReplayOptions{Workers: len(recorded)})
 	if err != nil {
 		return fmt.Errorf("replay %s: %w", study.Name, err)
 	}
@@ -135,7 +136,7 @@ func runReplay(ctx context.Context, o replayOptions, stdout io.Writer) error {
 	}
 	for _, name := range names {
 		if name == strategyRandom {
-			if err := replay(name, study, search.Random(), int(o.epochs)); err != nil {
+			if err := replay(name, study, strategy.Random(), int(o.epochs)); err != nil {
 				return err
 			}
 			continue
@@ -148,15 +149,15 @@ func runReplay(ctx context.Context, o replayOptions, stdout io.Writer) error {
 			}
 			return usageError{err}
 		}
-		strategy, err := search.NewStrategy(s)
+		decides, err := strategy.New(s)
 		if err != nil {
 			return err
 		}
-		if err := replay(name, s, strategy, int(o.epochs)); err != nil {
+		if err := replay(name, s, decides, int(o.epochs)); err != nil {
 			return err
 		}
 		if o.strategy == "all" && name != search.StrategyGrid {
-			if err := replay("random, as "+name, study, search.Random(), int(rows[len(rows)-1].Epochs+0.5)); err != nil {
+			if err := replay("random, as "+name, study, strategy.Random(), int(rows[len(rows)-1].Epochs+0.5)); err != nil {
 				return err
 			}
 		}
@@ -205,11 +206,11 @@ func runReplay(ctx context.Context, o replayOptions, stdout io.Writer) error {
 
 func gridOf(s search.Study) search.Strategy {
 	s.Strategy = search.StrategyGrid
-	strategy, err := search.NewStrategy(s)
+	decides, err := strategy.New(s)
 	if err != nil {
 		panic(err) // the name is ours
 	}
-	return strategy
+	return decides
 }
 
 // withStrategy is a recorded study as if it had had a strategy, with those of the
@@ -225,7 +226,7 @@ func withStrategy(s search.Study, name string, set []string) (search.Study, erro
 }
 
 // replayStrategy replays one strategy as often as asked.
-func replayStrategy(ctx context.Context, o replayOptions, s search.Study, strategy search.Strategy, recorded []search.TrialState, bound int) (replayRow, error) {
+func replayStrategy(ctx context.Context, o replayOptions, s search.Study, decides search.Strategy, recorded []search.TrialState, bound int) (replayRow, error) {
 	var row replayRow
 	answers := map[string]int{}
 	for i := range int(o.repeat) {
@@ -233,14 +234,14 @@ func replayStrategy(ctx context.Context, o replayOptions, s search.Study, strate
 			return row, err
 		}
 		trials := recorded
-		if o.repeat > 1 || strategy == search.Random() {
-			trials = search.Shuffle(recorded, rand.New(rand.NewPCG(uint64(i), 0)))
+		if o.repeat > 1 || decides == strategy.Random() {
+			trials = strategy.Shuffle(recorded, rand.New(rand.NewPCG(uint64(i), 0)))
 		}
-		r, err := search.Replay(strategy, s, trials, search.ReplayOptions{Workers: int(o.workers), Epochs: bound})
+		r, err := strategy.Replay(decides, s, trials, strategy.ReplayOptions{Workers: int(o.workers), Epochs: bound})
 		if err != nil {
 			return row, err
 		}
-		whole, err := search.Replay(gridOf(s), s, trials, search.ReplayOptions{Workers: len(trials)})
+		whole, err := strategy.Replay(gridOf(s), s, trials, strategy.ReplayOptions{Workers: len(trials)})
 		if err != nil {
 			return row, err
 		}
@@ -294,7 +295,7 @@ func readRecorded(ctx context.Context, o replayOptions) (search.Study, []search.
 		return search.Study{}, nil, err
 	}
 	defer db.Close()
-	found, err := findStudy(ctx, db, o.study, store.Curves)
+	found, err := findStudy(ctx, db, o.study, store.Histories)
 	return found.Study, found.Trials, err
 }
 
@@ -306,7 +307,7 @@ func collect(trials []search.TrialState, t search.Trial) []search.TrialState {
 	last := &trials[len(trials)-1]
 	last.Trial = t
 	if t.Epoch > 0 {
-		last.Curve = append(last.Curve, t.Last)
+		last.History = append(last.History, t.Last)
 	}
 	return trials
 }
@@ -331,7 +332,7 @@ func readExportedJSON(r io.Reader) (s search.Study, trials []search.TrialState, 
 				return s, nil, err
 			}
 		}
-		trials = collect(trials, search.Trial{System: system, Seed: x.Seed, Status: x.Status, Epoch: x.Epoch, Epochs: x.Epochs, Params: x.Params,
+		trials = collect(trials, search.Trial{Key: search.Key{System: system, Seed: x.Seed}, Status: x.Status, Epoch: x.Epoch, Epochs: x.Epochs, Params: x.Params,
 			Last: search.Epoch{Number: x.Epoch, ValidationCorrect: x.ValidationCorrect, ValidationTotal: x.ValidationTotal, TestCorrect: x.TestCorrect, TestTotal: x.TestTotal}})
 	}
 	return s, trials, complete(s, trials)
@@ -375,7 +376,7 @@ func readExportedCSV(r io.Reader, file string) (s search.Study, trials []search.
 			}
 			return n
 		}
-		t := search.Trial{Seed: number("seed"), Status: search.Status(row[column["status"]]), Epoch: number("epoch"), Epochs: number("epochs"), Params: number("params")}
+		t := search.Trial{Key: search.Key{Seed: number("seed")}, Status: search.Status(row[column["status"]]), Epoch: number("epoch"), Epochs: number("epochs"), Params: number("params")}
 		t.Last = search.Epoch{Number: t.Epoch, ValidationCorrect: number("validation_correct"), ValidationTotal: number("validation_total"),
 			TestCorrect: number("test_correct"), TestTotal: number("test_total")}
 		if at, ok := column["network"]; ok {
@@ -417,7 +418,7 @@ func complete(s search.Study, trials []search.TrialState) error {
 			seen[t.System] = map[int]bool{}
 		}
 		if t.Seed < 0 || t.Seed >= s.Seeds || seen[t.System][t.Seed] {
-			return fmt.Errorf("%s seed %d is there twice or is no seed of the study", t.System.Label(), t.Seed)
+			return fmt.Errorf("%v is there twice or is no seed of the study", t.Key)
 		}
 		seen[t.System][t.Seed] = true
 	}

@@ -153,7 +153,7 @@ func (r results) which(s space.System, params int) []string {
 
 // accuracy of a done trial in percent.
 func (r results) accuracy(t search.Trial) (percent float64, ok bool) {
-	correct, total := t.Last.Correct(r.study.Curve)
+	correct, total := t.Last.Correct(r.study.Split)
 	if t.Status != search.Done || total == 0 {
 		return 0, false
 	}
@@ -189,7 +189,7 @@ func (r results) counts() string {
 // caption says what the accuracies are.
 func (r results) caption() string {
 	return fmt.Sprintf("%s: accuracy on the %s pictures of %s, mean ± standard deviation over n seeds",
-		r.study.Name, r.study.Curve, datasetLabel(r.study.Dataset))
+		r.study.Name, r.study.Split, datasetLabel(r.study.Dataset))
 }
 
 // datasetLabel names a data set for people. Synthetic pictures are called so

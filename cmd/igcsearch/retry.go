@@ -75,7 +75,7 @@ func runRetry(ctx context.Context, o retryOptions, stdout io.Writer) error {
 		return err
 	}
 	for _, t := range again {
-		fmt.Fprintf(stdout, "%v seed %d was %s: %s\n", t.System.Label(), t.Seed, t.Status, t.Error)
+		fmt.Fprintf(stdout, "%v was %s: %s\n", t.Key, t.Status, t.Error)
 	}
 	_, err = fmt.Fprintf(stdout, "%s: %s to be tried again\n", study.Name, count(len(again), "trial"))
 	return err

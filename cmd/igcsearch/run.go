@@ -14,10 +14,13 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"igcsearch/cmd/igcsearch/cluster"
 	"igcsearch/search"
+	"igcsearch/search/strategy"
 	"igcsearch/store"
 	"igcsearch/studies"
 	"igcsearch/trainer"
+	"igcsearch/trainer/gpu"
 )
 
 type runOptions struct {
@@ -154,7 +157,7 @@ func runRun(ctx context.Context, o runOptions, stdout, stderr io.Writer) error {
 		show.note("stopping at the next batch; interrupt again to end at once")
 	})
 	runner := search.Runner{Store: db, Trainer: p.train, Workers: workers, Notify: show.event, Attempt: p.attempt}
-	sum, err := runner.Run(ctx, study, trials)
+	sum, err := runner.Run(ctx, study, p.decides, trials)
 	unhook()
 	show.close()
 	if ctx.Err() != nil {
@@ -175,7 +178,7 @@ func runRun(ctx context.Context, o runOptions, stdout, stderr io.Writer) error {
 		fmt.Fprintf(stderr, "igcsearch: %s: by the %s pictures, %s%s\n", study.Name, study.DecidingSplit(), sum.Reason, left)
 	}
 
-	r, err := readResults(ctx, db, study.Name, store.Curves)
+	r, err := readResults(ctx, db, study.Name, store.Histories)
 	if err != nil {
 		return err
 	}
@@ -216,10 +219,10 @@ func openDevices(dataDir string, on device, stderr io.Writer) (*devices, error) 
 	}
 	host, _ := os.Hostname() // "" is stored as unknown
 	return &devices{
-		train: trainer.New(trainer.Options{DataDir: dataDir, Threads: 1, GPUs: gpus}), gpus: len(gpus),
+		train: trainer.New(trainer.Options{DataDir: dataDir, Threads: 1, Devices: gpu.On(gpus)}), gpus: len(gpus),
 		attempt: search.Attempt{
 			Commit: build().commit, GoVersion: runtime.Version(), CPU: trainer.CPU(), ISA: isa,
-			Device: names, Host: host, PID: os.Getpid(), Args: os.Args, Job: jobName(os.Getenv),
+			Device: names, Host: host, PID: os.Getpid(), Args: os.Args, Job: cluster.JobName(os.Getenv),
 		},
 	}, nil
 }
@@ -227,9 +230,10 @@ func openDevices(dataDir string, on device, stderr io.Writer) (*devices, error) 
 // prepared is what run and worker train with, and which study.
 type prepared struct {
 	*devices
-	study  search.Study // of the pictures that are there
-	trials []search.Trial
-	data   trainer.Data
+	study   search.Study // of the pictures that are there
+	decides search.Strategy
+	trials  []search.Trial
+	data    trainer.Data
 }
 
 // prepare opens the devices and loads the pictures of a study.
@@ -238,11 +242,15 @@ func prepare(ctx context.Context, study search.Study, dataDir string, on device,
 	if err != nil {
 		return nil, err
 	}
+	decides, err := strategy.New(study)
+	if err != nil {
+		return nil, err
+	}
 	study, trials, data, err := planned(ctx, d.train, study, stderr)
 	if err != nil {
 		return nil, err
 	}
-	return &prepared{d, study, trials, data}, nil
+	return &prepared{d, study, decides, trials, data}, nil
 }
 
 // planned is a study with what its pictures say of it, and its trials.

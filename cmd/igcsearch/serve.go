@@ -20,9 +20,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"igcsearch/cmd/igcsearch/fleet"
 	"igcsearch/cmd/igcsearch/live"
 	"igcsearch/search"
+	"igcsearch/store/fleet"
 	"igcsearch/trainer"
 )
 

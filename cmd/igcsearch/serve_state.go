@@ -82,7 +82,7 @@ func (w *watched) Read(ctx context.Context) (live.State, error) {
 		for _, info := range infos {
 			one := w.resting[info.Name]
 			if one.revision != info.Revision {
-				found, err := db.Read(ctx, info.Name, store.Curves, store.Attempts)
+				found, err := db.Read(ctx, info.Name, store.Histories, store.Attempts)
 				if err != nil {
 					return err
 				}
@@ -111,7 +111,7 @@ func watchedStudy(r results) (one live.Study, err error) {
 	s, updated := r.study, r.updated
 	one = live.Study{
 		Name: s.Name, Title: s.Title, Dataset: datasetLabel(s.Dataset), Updated: updated, Trials: len(r.trials), Counts: r.counts(),
-		Caption: r.caption(), Split: s.Curve, Hours: hours(r),
+		Caption: r.caption(), Split: s.Split, Hours: hours(r),
 	}
 	if len(r.isas) > 1 {
 		one.Warnings = append(one.Warnings, r.mixed())
@@ -127,7 +127,7 @@ func watchedStudy(r results) (one live.Study, err error) {
 		n[t.Status]++
 		cell := live.Trial{Seed: t.Seed, Status: string(t.Status), Epoch: t.Epoch, Epochs: t.Epochs}
 		if _, ok := r.accuracy(t.Trial); ok {
-			cell.Accuracy = percent(t.Last.Correct(s.Curve))
+			cell.Accuracy = percent(t.Last.Correct(s.Split))
 		}
 		cells[t.System] = append(cells[t.System], cell)
 		if t.Status == search.Running {
@@ -202,10 +202,10 @@ func running(r results, t search.Trial) live.Running {
 	if t.Epoch > 0 {
 		row.TrainLoss = fmt.Sprintf("%.4f", t.Last.TrainLoss)
 		row.TrainAccuracy = percent(t.Last.TrainCorrect, t.Last.TrainTotal)
-		if loss := t.Last.Loss(r.study.Curve); loss != 0 {
+		if loss := t.Last.Loss(r.study.Split); loss != 0 {
 			row.Loss = fmt.Sprintf("%.4f", loss)
 		}
-		row.Accuracy = percent(t.Last.Correct(r.study.Curve))
+		row.Accuracy = percent(t.Last.Correct(r.study.Split))
 	}
 	if v := picturesPerSecond(t.Last); v > 0 {
 		row.Speed = fmt.Sprintf("%.0f", v)
@@ -245,7 +245,7 @@ func (r results) forecast() search.Forecast {
 func hours(r results) []live.Hours {
 	seconds := 0.
 	for _, t := range r.trials {
-		for _, e := range t.Curve {
+		for _, e := range t.History {
 			seconds += e.TrainSeconds + e.EvalSeconds
 		}
 	}

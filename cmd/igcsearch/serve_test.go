@@ -470,7 +470,7 @@ func TestHours(t *testing.T) {
 		attempt("G", 2, 0, 30), attempt("G", 2, 60, 0), // 30 + 120 min, until 180
 		attempt("cpu", 3, 0, 600),
 	}}
-	r.trials = []search.TrialState{{Curve: []search.Epoch{{TrainSeconds: 7000, EvalSeconds: 200}}}}
+	r.trials = []search.TrialState{{History: []search.Epoch{{TrainSeconds: 7000, EvalSeconds: 200}}}}
 	got := hours(r)
 	want := []live.Hours{{Amount: "2.0", Of: "training"}, {Amount: "5.0", Of: "GPU, G"}}
 	if !slices.Equal(got, want) {

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"igcsearch/search"
+	"igcsearch/search/strategy"
 	"igcsearch/store"
 )
 
@@ -122,7 +123,7 @@ func runStatus(ctx context.Context, o statusOptions, stdout io.Writer) error {
 		return err
 	}
 	defer db.Close()
-	r, err := readResults(ctx, db, o.study, store.Curves)
+	r, err := readResults(ctx, db, o.study, store.Histories)
 	if err != nil {
 		return err
 	}
@@ -143,7 +144,7 @@ func runStatus(ctx context.Context, o statusOptions, stdout io.Writer) error {
 			Trials  []trialJSON `json:"trials"`
 			// Workers on other machines; absent if there are none.
 			Workers []workerJSON `json:"workers,omitempty"`
-		}{r.study.Name, r.study.Title, r.study.Dataset, r.study.Curve, trials, workers})
+		}{r.study.Name, r.study.Title, r.study.Dataset, r.study.Split, trials, workers})
 	}
 
 	which := []string{"L", "M"}
@@ -218,7 +219,7 @@ func elsewhere(ctx context.Context, db *store.DB, study string) (list []workerJS
 
 // decide asks the study's strategy what it wants next.
 func (r results) decide() search.Decision {
-	strategy, err := search.NewStrategy(r.study)
+	decides, err := strategy.New(r.study)
 	if err != nil { // a newer program's: Normalize knows all others
 		return search.Decision{Reason: err.Error()}
 	}
@@ -228,7 +229,7 @@ func (r results) decide() search.Decision {
 			states[i].Status = search.Pending
 		}
 	}
-	return strategy.Decide(r.study, states)
+	return decides.Decide(r.study, states)
 }
 
 // wanted is what the strategy says, in words.

@@ -15,6 +15,7 @@ import (
 
 	"igcsearch/search"
 	"igcsearch/trainer"
+	"igcsearch/trainer/gpu"
 )
 
 type traceOptions struct {
@@ -81,14 +82,14 @@ func runTrace(ctx context.Context, o traceOptions, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	t := trainer.New(trainer.Options{DataDir: o.data, Threads: 1, GPUs: gpus})
+	t := trainer.New(trainer.Options{DataDir: o.data, Threads: 1, Devices: gpu.On(gpus)})
 	data, err := t.Load(ctx, study)
 	if err != nil {
 		return err
 	}
 	identify(&study, data, stderr)
 	return writeFile(o.output, func(w io.Writer) error {
-		return t.Trace(ctx, search.Job{Study: study, System: system, Seed: o.cell.seed}, int(o.steps), w)
+		return t.Trace(ctx, search.Job{Study: study, Key: search.Key{System: system, Seed: o.cell.seed}}, int(o.steps), w)
 	})
 }
 

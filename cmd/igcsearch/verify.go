@@ -79,7 +79,7 @@ func runVerify(ctx context.Context, o verifyOptions, stdout, stderr io.Writer) e
 		return fmt.Errorf("%s: it ran on %s, this would be %s, which has other bits: choose by --device, or by IGC_ISA", v, strings.Join(v.isas, ", "), ours)
 	}
 	// One training has all cores: their number changes no bit.
-	train := trainer.New(trainer.Options{DataDir: o.data, Threads: runtime.GOMAXPROCS(0), GPUs: gpus})
+	train := trainer.New(trainer.Options{DataDir: o.data, Threads: runtime.GOMAXPROCS(0), Devices: gpu.On(gpus)})
 	data, err := train.Load(ctx, v.job.Study)
 	if err != nil {
 		return err
@@ -87,7 +87,7 @@ func runVerify(ctx context.Context, o verifyOptions, stdout, stderr io.Writer) e
 	if data.Sum != v.job.Study.DataSum && v.job.Study.DataSum != "" {
 		return fmt.Errorf("%s: the pictures are others than those it was trained on: give their folder by --data", v)
 	}
-	fmt.Fprintf(stderr, "verify    %v seed %d: %s on %s\n", v.job.System.Label(), v.job.Seed, count(len(v.epochs), "epoch"), ours)
+	fmt.Fprintf(stderr, "verify    %v: %s on %s\n", v.job.Key, count(len(v.epochs), "epoch"), ours)
 	err = train.Train(ctx, v.job, v)
 	switch {
 	case errors.Is(err, errCompared):
@@ -109,7 +109,7 @@ func runVerify(ctx context.Context, o verifyOptions, stdout, stderr io.Writer) e
 	if v.weights {
 		what += " and the weights"
 	}
-	_, err = fmt.Fprintf(stdout, "%v seed %d: %s: every bit agrees (%s)\n", v.job.System.Label(), v.job.Seed, what, ours)
+	_, err = fmt.Fprintf(stdout, "%v: %s: every bit agrees (%s)\n", v.job.Key, what, ours)
 	return err
 }
 
@@ -136,7 +136,7 @@ func readCell(ctx context.Context, o verifyOptions) (*recorded, error) {
 		return nil, err
 	}
 	defer db.Close()
-	r, err := readResults(ctx, db, o.study, store.Curves, store.Attempts)
+	r, err := readResults(ctx, db, o.study, store.Histories, store.Attempts)
 	if err != nil {
 		return nil, err
 	}
@@ -144,12 +144,12 @@ func readCell(ctx context.Context, o verifyOptions) (*recorded, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &recorded{job: search.Job{Study: r.study, System: system, Seed: o.cell.seed}}
+	v := &recorded{job: search.Job{Study: r.study, Key: search.Key{System: system, Seed: o.cell.seed}}}
 	i := slices.IndexFunc(r.trials, func(t search.TrialState) bool { return t.System == system && t.Seed == o.cell.seed })
 	if i < 0 {
 		return nil, fmt.Errorf("%s: the study has no such trial: look at: igcsearch status %s", v, quote(r.study.Name))
 	}
-	v.trial, v.epochs = r.trials[i].Trial, r.trials[i].Curve
+	v.trial, v.epochs = r.trials[i].Trial, r.trials[i].History
 	if len(v.epochs) == 0 && v.trial.Status != search.Diverged {
 		return nil, fmt.Errorf("%s: no epoch of it is stored: run the study first", v)
 	}
@@ -173,7 +173,7 @@ func (v *recorded) able(gpus []gpu.Info) (list []gpu.Info) {
 }
 
 func (v *recorded) String() string {
-	return fmt.Sprintf("verify %s: %v seed %d", v.job.Study.Name, v.job.System.Label(), v.job.Seed)
+	return fmt.Sprintf("verify %s: %v", v.job.Study.Name, v.job.Key)
 }
 
 // Step implements search.Reporter.

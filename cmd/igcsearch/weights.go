@@ -92,7 +92,7 @@ func runWeights(ctx context.Context, o weightsOptions, stderr io.Writer) error {
 		return fmt.Errorf("weights %s: no checkpoint of %v seed %d is stored: it did not start, or it was removed when the trial was done: run the study under another name with --set keep_checkpoints=true",
 			study.Name, system.Label(), o.cell.seed)
 	}
-	job := search.Job{Study: study, System: system, Seed: o.cell.seed, From: from}
+	job := search.Job{Study: study, Key: search.Key{System: system, Seed: o.cell.seed}, From: from}
 	tensors, err := trainer.Weights(job)
 	if err != nil {
 		return fmt.Errorf("weights %s: %w", study.Name, err)

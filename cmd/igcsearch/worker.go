@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"igcsearch/cmd/igcsearch/cluster"
 )
 
 type workerOptions struct {
@@ -110,7 +112,7 @@ func runWorker(ctx context.Context, o workerOptions, stderr io.Writer) error {
 func (o workerOptions) deadline(ctx context.Context) time.Time {
 	end, ok := time.Now().Add(o.timeLimit), o.timeLimit > 0
 	if !ok {
-		if end, ok = jobEnd(ctx, os.Getenv); !ok {
+		if end, ok = cluster.JobEnd(ctx, os.Getenv); !ok {
 			return time.Time{}
 		}
 	}

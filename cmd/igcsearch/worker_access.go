@@ -12,8 +12,8 @@ import (
 	"strings"
 	"time"
 
-	"igcsearch/cmd/igcsearch/fleet"
 	"igcsearch/search"
+	"igcsearch/store/fleet"
 )
 
 // runAccessWorker trains what a coordinator gives out.
@@ -138,7 +138,7 @@ func (l *jobLog) note(line string) {
 
 func (l *jobLog) event(e search.Event) {
 	t := e.Trial
-	at := fmt.Sprintf("%s %v seed %d", e.Study, t.System.Label(), t.Seed)
+	at := fmt.Sprintf("%s %v", e.Study, t.Key)
 	switch e.Kind {
 	case search.Began:
 		l.note(fmt.Sprintf("%s: begins after epoch %d of %d", at, t.Epoch, t.Epochs))

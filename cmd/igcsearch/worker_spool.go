@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 
+	"igcsearch/cmd/igcsearch/cluster"
 	"igcsearch/search"
 	"igcsearch/store/spool"
 )
@@ -21,7 +22,7 @@ func runSpoolWorker(parent context.Context, o workerOptions, stderr io.Writer) e
 	if err != nil {
 		return err
 	}
-	folder, err := spool.Open(o.spool, spool.Options{Attempt: p.attempt, Gone: (&jobs{}).Gone})
+	folder, err := spool.Open(o.spool, spool.Options{Attempt: p.attempt, Gone: new(cluster.Jobs).Gone})
 	if err != nil {
 		return err
 	}
@@ -47,15 +48,15 @@ func runSpoolWorker(parent context.Context, o workerOptions, stderr io.Writer) e
 		case e.Kind == search.Ended && e.Trial.Status.Finished():
 			trained++
 		case e.Kind != search.Planned && e.Trial.Status == search.Failed:
-			failed = fmt.Sprintf("%v seed %d: %s", e.Trial.System.Label(), e.Trial.Seed, e.Trial.Error)
+			failed = fmt.Sprintf("%v: %s", e.Trial.Key, e.Trial.Error)
 		}
 		for _, t := range e.Trials {
 			if t.Status == search.Failed {
-				failed = fmt.Sprintf("%v seed %d: %s", t.System.Label(), t.Seed, t.Error)
+				failed = fmt.Sprintf("%v: %s", t.Key, t.Error)
 			}
 		}
 	}}
-	sum, err := runner.Run(ctx, p.study, p.trials)
+	sum, err := runner.Run(ctx, p.study, p.decides, p.trials)
 	unhook()
 	show.close()
 	finished := fmt.Sprintf("%s trained here, %d of %d finished in %s", count(trained, "trial"), sum.Done+sum.Diverged, len(p.trials), o.spool)

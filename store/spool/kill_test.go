@@ -55,7 +55,7 @@ func work(ctx context.Context, dir string) error {
 	f.SetLease(shortLease)
 	s, trials := killStudy()
 	r := search.Runner{Store: f, Trainer: chain{slow: true}, Workers: 2, Wait: 20 * time.Millisecond, Attempt: search.Attempt{PID: os.Getpid(), ISA: "test"}}
-	_, err = r.Run(ctx, s, trials)
+	_, err = r.Run(ctx, s, strategyOf(s), trials)
 	return err
 }
 
@@ -124,23 +124,23 @@ func TestKill(t *testing.T) {
 	straight, once := database(t), database(t)
 	s, trials := killStudy()
 	r := search.Runner{Store: straight, Trainer: chain{}, Workers: 2}
-	if _, err := r.Run(t.Context(), s, trials); err != nil {
+	if _, err := r.Run(t.Context(), s, strategyOf(s), trials); err != nil {
 		t.Fatal(err)
 	}
 	bring(t, often, dir)
 	bring(t, once, dir)
-	want, err := straight.Read(t.Context(), s.Name, store.Curves)
+	want, err := straight.Read(t.Context(), s.Name, store.Histories)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, db := range []*store.DB{often, once} {
-		got, err := db.Read(t.Context(), s.Name, store.Curves, store.Attempts)
+		got, err := db.Read(t.Context(), s.Name, store.Histories, store.Attempts)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for i, trial := range got.Trials {
-			curve := want.Trials[i].Curve
-			diff := cmp.Diff(curve, trial.Curve, cmpopts.IgnoreFields(search.Epoch{}, "TrainSeconds", "EvalSeconds"))
+			curve := want.Trials[i].History
+			diff := cmp.Diff(curve, trial.History, cmpopts.IgnoreFields(search.Epoch{}, "TrainSeconds", "EvalSeconds"))
 			if diff != "" || len(curve) != killEpochs {
 				t.Errorf("%d epochs; undisturbed (-) and collected (+):\n%s", len(curve), diff)
 			}

@@ -111,7 +111,7 @@ type Folder struct {
 	workers map[string]*worker
 	claims  map[string]*watch // on claims without a begin.json
 	lost    map[string]string // why, by worker or claim
-	own     map[int64]*attempt
+	own     map[int64]*ownAttempt
 }
 
 // studyFile is study.json.
@@ -149,7 +149,7 @@ func Open(dir string, o Options) (*Folder, error) {
 	var random [8]byte
 	crand.Read(random[:]) // never fails
 	return &Folder{dir: dir, o: o, id: hex.EncodeToString(random[:]), lease: lease, workers: map[string]*worker{},
-		claims: map[string]*watch{}, lost: map[string]string{}, own: map[int64]*attempt{}}, nil
+		claims: map[string]*watch{}, lost: map[string]string{}, own: map[int64]*ownAttempt{}}, nil
 }
 
 // Plan implements search.Store. The first process writes the study down; it is
@@ -160,18 +160,13 @@ func (f *Folder) Plan(ctx context.Context, s search.Study, trials []search.Trial
 	act := fmt.Sprintf("plan study %q in", s.Name)
 	mine := studyFile{Name: s.Name, Title: s.Title, Fingerprint: s.Fingerprint(), Settings: s.Settings(),
 		KeepCheckpoints: s.KeepCheckpoints, KeepBest: s.KeepBest, Commit: f.o.Attempt.Commit}
-	type key struct {
-		system string
-		seed   int
-	}
-	at := map[key]int{}
+	at := map[search.Key]int{}
 	for _, t := range trials {
-		k := key{t.System.String(), t.Seed}
-		if _, ok := at[k]; ok {
-			return nil, fmt.Errorf("%s spool %s: trial %s seed %d is planned twice", act, f.dir, t.System.Label(), t.Seed)
+		if _, ok := at[t.Key]; ok {
+			return nil, fmt.Errorf("%s spool %s: trial %v is planned twice", act, f.dir, t.Key)
 		}
-		at[k] = len(mine.Trials)
-		mine.Trials = append(mine.Trials, trialFile{System: k.system, Seed: t.Seed, Epochs: t.Epochs, MultiplyAdds: t.MultiplyAdds, Params: t.Params})
+		at[t.Key] = len(mine.Trials)
+		mine.Trials = append(mine.Trials, trialFile{System: t.System.String(), Seed: t.Seed, Epochs: t.Epochs, MultiplyAdds: t.MultiplyAdds, Params: t.Params})
 	}
 	path := filepath.Join(f.dir, "study.json")
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
@@ -197,9 +192,9 @@ func (f *Folder) Plan(ctx context.Context, s search.Study, trials []search.Trial
 		}
 	}
 	f.study.KeepCheckpoints, f.study.KeepBest = s.KeepCheckpoints, s.KeepBest // as this process was asked to
-	byKey := map[key]*trial{}
+	byKey := map[search.Key]*trial{}
 	for _, t := range f.trials {
-		byKey[key{t.state.System.String(), t.state.Seed}] = t
+		byKey[t.state.Key] = t
 	}
 	if len(trials) != len(f.trials) {
 		return nil, fmt.Errorf("%s spool %s: it has %d trials there, %d here: another version of igcsearch began it: use that one, or another --spool", act, f.dir, len(f.trials), len(trials))
@@ -212,9 +207,9 @@ func (f *Folder) Plan(ctx context.Context, s search.Study, trials []search.Trial
 	}
 	planned := make([]search.Trial, len(trials))
 	for i, t := range trials {
-		found := byKey[key{t.System.String(), t.Seed}]
+		found := byKey[t.Key]
 		if found == nil || found.state.Epochs != t.Epochs {
-			return nil, fmt.Errorf("%s spool %s: %s seed %d is none of its trials: another version of igcsearch began it: use that one, or another --spool", act, f.dir, t.System.Label(), t.Seed)
+			return nil, fmt.Errorf("%s spool %s: %v is none of its trials: another version of igcsearch began it: use that one, or another --spool", act, f.dir, t.Key)
 		}
 		planned[i] = found.state.Trial
 	}
@@ -308,7 +303,7 @@ func newTrial(dir string, i int, t trialFile) (*trial, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &trial{dir: filepath.Join(dir, "trials", number(i+1)), files: map[string]bool{}, turns: map[int]*turn{},
-		state: search.TrialState{Trial: search.Trial{ID: int64(i + 1), System: system, Seed: t.Seed, Status: search.Pending,
+	return &trial{dir: filepath.Join(dir, "trials", number(i+1)), files: map[string]bool{}, attempts: map[int]*attempt{},
+		state: search.TrialState{Trial: search.Trial{ID: int64(i + 1), Key: search.Key{System: system, Seed: t.Seed}, Status: search.Pending,
 			Epochs: t.Epochs, MultiplyAdds: t.MultiplyAdds, Params: t.Params}}}, nil
 }

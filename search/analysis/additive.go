@@ -1,0 +1,249 @@
+package analysis
+
+import (
+	"math"
+	"math/rand/v2"
+
+	"gonum.org/v1/gonum/floats"
+	"gonum.org/v1/gonum/mat"
+)
+
+// Additive is the fit of score = sample + seed + noise by least squares, the noise
+// of one spread in all cells. Cells may be missing: a seed that a sample lacks is
+// estimated from the others that have it (the intrablock analysis of incomplete
+// blocks: Yates, "Incomplete randomized blocks", Annals of Eugenics 7, 1936).
+type Additive struct {
+	// Effects are the samples' shares, in percent; two can be compared if Compare says so.
+	// NaN is a sample without scores.
+	Effects []float64
+	// Squares is the sum of the squared residuals, with so many degrees of
+	// freedom: scores less samples less what the seeds can be told apart.
+	Squares float64
+	Degrees int
+	table   table
+	rests   []float64 // of each sample, its part of Squares
+}
+
+// table says which cells there are.
+type table struct {
+	columns   [][]int    // of each sample the seeds that it has, counted from 0
+	inverse   *mat.Dense // Moore–Penrose, of the seeds' normal equations
+	component []int      // samples of one are connected by common seeds
+	degrees   int
+}
+
+// FitAdditive fits the model to samples, at least one of which has a score.
+func FitAdditive(samples []Sample) Additive {
+	f := Additive{table: newTable(samples)}
+	values := make([][]float64, len(samples))
+	for i, sample := range samples {
+		values[i] = percents(sample.Scores)
+	}
+	of := f.table.newFit()
+	f.table.fit(values, of)
+	f.Effects, f.rests = of.samples, of.rests
+	f.Squares, f.Degrees = floats.Sum(f.rests), f.table.degrees
+	return f
+}
+
+func newTable(samples []Sample) table {
+	column := map[int]int{}
+	t := table{columns: make([][]int, len(samples)), component: make([]int, len(samples))}
+	for i, sample := range samples {
+		for _, s := range sample.Scores {
+			if _, known := column[s.Seed]; !known {
+				column[s.Seed] = len(column)
+			}
+			t.columns[i] = append(t.columns[i], column[s.Seed])
+			t.degrees++
+		}
+		if len(sample.Scores) > 0 {
+			t.degrees--
+		}
+	}
+	// The samples are eliminated: what is left are the normal equations of the seeds.
+	n := len(column)
+	equations := mat.NewSymDense(n, nil)
+	seeds := make([]int, n) // of each seed, its component
+	for i := range seeds {
+		seeds[i] = i
+	}
+	for _, has := range t.columns {
+		for _, r := range has {
+			equations.SetSym(r, r, equations.At(r, r)+1)
+			for _, c := range has {
+				if c >= r {
+					equations.SetSym(r, c, equations.At(r, c)-1/float64(len(has)))
+				}
+			}
+			for i, old := 0, seeds[r]; i < n; i++ {
+				if seeds[i] == old {
+					seeds[i] = seeds[has[0]]
+				}
+			}
+		}
+	}
+	for i, has := range t.columns {
+		t.component[i] = -1
+		if len(has) > 0 {
+			t.component[i] = seeds[has[0]]
+		}
+	}
+	var eigen mat.EigenSym
+	if !eigen.Factorize(equations, true) {
+		panic("search: the eigenvalues of a symmetric matrix were not found")
+	}
+	var vectors mat.Dense
+	eigen.VectorsTo(&vectors)
+	t.inverse = mat.NewDense(n, n, nil)
+	for k, v := range eigen.Values(nil) {
+		// Each component has one eigenvalue that is 0, but for rounding: a shift of
+		// all its seeds is one of all its samples.
+		if v > 1e-9*float64(len(samples)) {
+			t.degrees--
+			x := vectors.ColView(k)
+			t.inverse.RankOne(t.inverse, 1/v, x, x)
+		}
+	}
+	return t
+}
+
+// fit is what the least squares make of values in the cells of a table; it can
+// be used again.
+type fit struct {
+	samples, seeds []float64 // effects
+	rests          []float64 // of each sample, the sum of its squared residuals
+	right          []float64 // sides of the seeds' normal equations
+}
+
+func (t table) newFit() fit {
+	n, _ := t.inverse.Dims()
+	return fit{make([]float64, len(t.columns)), make([]float64, n), make([]float64, len(t.columns)), make([]float64, n)}
+}
+
+func (t table) fit(values [][]float64, f fit) {
+	clear(f.right)
+	for i, v := range values {
+		sum := 0.
+		for _, x := range v {
+			sum += x
+		}
+		f.samples[i] = sum / float64(len(v)) // NaN of none
+		for k, c := range t.columns[i] {
+			f.right[c] += v[k] - f.samples[i]
+		}
+	}
+	for r := range f.seeds {
+		f.seeds[r] = floats.Dot(t.inverse.RawRowView(r), f.right)
+	}
+	for i, v := range values {
+		for _, c := range t.columns[i] {
+			f.samples[i] -= f.seeds[c] / float64(len(v))
+		}
+		f.rests[i] = 0
+		for k, c := range t.columns[i] {
+			rest := v[k] - f.samples[i] - f.seeds[c]
+			f.rests[i] += rest * rest
+		}
+	}
+}
+
+// connected reports whether a chain of common seeds leads from sample i to sample j.
+func (t table) connected(i, j int) bool {
+	return t.component[i] >= 0 && t.component[i] == t.component[j]
+}
+
+// Spread is the pooled standard deviation of the noise; NaN without a degree of
+// freedom.
+func (f Additive) Spread() float64 {
+	if f.Degrees == 0 {
+		return math.NaN()
+	}
+	return math.Sqrt(f.Squares / float64(f.Degrees))
+}
+
+// Compare returns how far sample i is ahead of sample j and the standard error of
+// that; ok is false if no chain of common seeds connects them.
+func (f Additive) Compare(i, j int) (difference, se float64, ok bool) {
+	if !f.table.connected(i, j) {
+		return math.NaN(), math.NaN(), false
+	}
+	n, _ := f.table.inverse.Dims()
+	of := mat.NewVecDense(n, nil)
+	factor := 0.
+	for k, sample := range []int{i, j} {
+		share := 1 / float64(len(f.table.columns[sample]))
+		factor += share
+		for _, c := range f.table.columns[sample] {
+			of.SetVec(c, of.AtVec(c)+share*float64(1-2*k))
+		}
+	}
+	factor += mat.Inner(of, f.table.inverse, of)
+	return f.Effects[i] - f.Effects[j], f.Spread() * math.Sqrt(factor), true
+}
+
+// Spreads is a test of whether the samples of an additive model have one spread.
+type Spreads struct {
+	Sample int     // with the largest residual variance, −1 without any
+	Share  float64 // of it in the sum of all, in (0, 1]
+	P      float64 // that equal spreads have so large a share; NaN if that cannot be told
+}
+
+const spreadDraws = 1999
+
+// Spreads tests by the share of the largest variance (Cochran, "The distribution
+// of the largest of a set of estimated variances as a fraction of their total",
+// Annals of Eugenics 11, 1941). Its distribution is drawn, of normal noise in the
+// cells that there are, because the residuals of an unbalanced table have no
+// tabulated one; such a p holds its level whatever the number of draws (Dwass,
+// "Modified randomization tests for nonparametric hypotheses", The Annals of
+// Mathematical Statistics 28, 1957). docs/analysis.md says why this test.
+func (f Additive) Spreads() Spreads {
+	out := Spreads{Sample: -1, Share: math.NaN(), P: math.NaN()}
+	if f.Degrees == 0 || isNoise(f.Spread(), 100) {
+		return out
+	}
+	out.Sample, out.Share = f.table.largest(f.rests)
+	several := 0
+	for _, has := range f.table.columns {
+		if len(has) > 1 {
+			several++
+		}
+	}
+	if several < 3 {
+		return out
+	}
+	random := rand.New(rand.NewPCG(3, 4)) // fixed: the same results, the same p
+	values := make([][]float64, len(f.table.columns))
+	for i, has := range f.table.columns {
+		values[i] = make([]float64, len(has))
+	}
+	larger, of := 1, f.table.newFit()
+	for range spreadDraws {
+		for _, v := range values {
+			for k := range v {
+				v[k] = random.NormFloat64()
+			}
+		}
+		f.table.fit(values, of)
+		if _, share := f.table.largest(of.rests); share >= out.Share {
+			larger++
+		}
+	}
+	out.P = float64(larger) / (spreadDraws + 1)
+	return out
+}
+
+// largest is the sample with the largest variance and its share.
+func (t table) largest(rests []float64) (sample int, share float64) {
+	sum, most := 0., math.Inf(-1)
+	for i, has := range t.columns {
+		if len(has) > 1 {
+			v := rests[i] / float64(len(has)-1)
+			if sum += v; v > most {
+				sample, most = i, v
+			}
+		}
+	}
+	return sample, most / sum
+}

@@ -1,0 +1,147 @@
+package strategy
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"igcsearch/search"
+)
+
+// halving is asynchronous successive halving (Li et al., A System for Massively
+// Parallel Hyperparameter Tuning, 2020, Algorithm 2) over the epochs of one
+// training. A network that has reached a rung goes on from its checkpoints as
+// soon as it is among the best 1/η there; nobody waits for the others.
+//
+// What is promoted is a network with all its seeds, by their mean. Promoting
+// single trials would go on with lucky seeds, and the mean of those that remain
+// would no longer be the network's.
+type halving struct{ search.Halving }
+
+func (h halving) Decide(s search.Study, trials []search.TrialState) search.Decision {
+	all, split, rungs := networks(trials), s.DecidingSplit(), h.Rungs(s)
+	last := len(rungs) - 1
+
+	target := make([]int, len(all)) // the rung that a network is on its way to, or stands at; −1: not begun
+	for i, a := range all {
+		target[i] = a.rung(trials, rungs)
+	}
+	// at lists who has reached a rung with all seeds, the best first.
+	at := func(rung int) (reached []int) {
+		mean := map[int]float64{}
+		for i, a := range all {
+			if target[i] < rung {
+				continue
+			}
+			if v, ok := a.mean(trials, split, s.Seeds, rungs[rung]); ok {
+				mean[i] = v
+				reached = append(reached, i)
+			}
+		}
+		slices.SortStableFunc(reached, func(i, j int) int { return cmp.Compare(mean[j], mean[i]) })
+		return reached
+	}
+
+	entering := enter(trials, all, h.Systems, h.model(all, trials, split, s, target, rungs))
+
+	// From the lowest rung up: a rung is closed when nobody can reach it any
+	// more. One promotion is then due, even if 1/η of few is less than one.
+	promoted := make([][]int, len(rungs)) // to each rung, now
+	closed := len(entering) == 0
+	for rung := 0; rung < last; rung++ {
+		here := at(rung)
+		heading := 0
+		for i := range all {
+			if target[i] >= rung {
+				heading++
+			}
+		}
+		closed = closed && heading == len(here)
+		quota := len(here) / h.Reduction
+		if closed && len(here) > 0 {
+			quota = max(1, quota)
+		}
+		for _, i := range here[:quota] {
+			if target[i] == rung {
+				promoted[rung+1] = append(promoted[rung+1], i)
+			}
+		}
+		closed = closed && len(promoted[rung+1]) == 0
+	}
+
+	var d search.Decision
+	for rung := last; rung >= 0; rung-- {
+		for i, a := range all {
+			if target[i] == rung {
+				d.Next = append(d.Next, a.train(trials, s.Seeds, rungs[rung])...)
+			}
+		}
+		for _, i := range promoted[rung] {
+			d.Next = append(d.Next, all[i].train(trials, s.Seeds, rungs[rung])...)
+		}
+	}
+	for _, i := range entering {
+		d.Next = append(d.Next, all[i].train(trials, s.Seeds, rungs[0])...)
+	}
+	if len(d.Next) > 0 {
+		return d
+	}
+	best := FindAnswer(s, trials)
+	if best.Trials == 0 {
+		d.Reason = "no network was trained to the end"
+		return d
+	}
+	d.Reason = fmt.Sprintf("%s is the best of %d that were trained to the end, of %d begun", best.System.Label(),
+		len(at(last)), len(at(0)))
+	return d
+}
+
+// rung is the rung that the network's trials are on their way to or stand at; −1 if
+// none was begun, the last if all have ended.
+func (a network) rung(trials []search.TrialState, rungs []int) int {
+	if !a.started(trials) {
+		return -1
+	}
+	rung, live := 0, false
+	for _, i := range a.trials {
+		t := &trials[i]
+		if t.Status == search.Diverged || t.Status == search.Failed {
+			continue
+		}
+		live = true
+		// A running trial is on its way to an epoch beyond where it stands.
+		want := t.Epoch
+		if t.Status == search.Running {
+			want++
+		}
+		at, _ := slices.BinarySearch(rungs, want)
+		rung = max(rung, min(at, len(rungs)-1))
+	}
+	if !live {
+		return len(rungs) - 1
+	}
+	return rung
+}
+
+// model returns the accuracies by which the model of a large space judges: of
+// the highest rung that enough networks have reached, as BOHB does (Falkner et
+// al., 2018), for a model of few points knows less than one of early epochs.
+func (h halving) model(all []network, trials []search.TrialState, split string, s search.Study, target,
+	rungs []int) func(enough int) map[int]float64 {
+	return func(enough int) map[int]float64 {
+		for rung := len(rungs) - 1; ; rung-- {
+			mean := map[int]float64{}
+			for i, a := range all {
+				if target[i] < rung {
+					continue
+				}
+				if v, ok := a.mean(trials, split, s.Seeds, rungs[rung]); ok {
+					mean[i] = v
+				}
+			}
+			if len(mean) >= enough || rung == 0 {
+				return mean
+			}
+		}
+	}
+}

@@ -1,0 +1,414 @@
+package strategy_test
+
+import (
+	"math"
+	"math/rand/v2"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"igcsearch/search"
+	"igcsearch/search/strategy"
+	"igcsearch/space"
+)
+
+// record returns trials in which every epoch of network i and seed has the accuracy
+// that at says, all done.
+func record(s search.Study, pairs []space.Pair, at func(network, seed, epoch int) float64) []search.TrialState {
+	const total = 10000
+	var trials []search.TrialState
+	for i, p := range pairs {
+		for seed := range s.Seeds {
+			t := search.TrialState{Trial: search.Trial{Key: search.Key{System: space.PairSystem(p), Seed: seed},
+				Status: search.Done, Epochs: s.Epochs, Params: p.Params(9)}}
+			for e := 1; e <= s.Epochs; e++ {
+				last := search.Epoch{Number: e, TestCorrect: total - i, TestTotal: total} // the test set says otherwise
+				if e%s.EvaluateEvery == 0 || e == s.Epochs {
+					last.ValidationCorrect, last.ValidationTotal = int(math.Round(total*at(i, seed, e))), total
+				}
+				t.History, t.Last, t.Epoch = append(t.History, last), last, e
+			}
+			trials = append(trials, t)
+		}
+	}
+	return trials
+}
+
+func line(n int) (pairs []space.Pair) {
+	for i := range n {
+		pairs = append(pairs, space.Pair{L: 100 - i, M: i + 1})
+	}
+	return pairs
+}
+
+func strategyStudy(t *testing.T, name string, change func(*search.Study)) (search.Study, search.Strategy) {
+	t.Helper()
+	s := budgetStudy()
+	s.Strategy, s.Validation, s.Seeds, s.Epochs = name, 100, 3, 9
+	s.Halving.MinEpochs = 1
+	if change != nil {
+		change(&s)
+	}
+	s = normal(t, s)
+	decides, err := strategy.New(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, decides
+}
+
+// counted checks, before every decision, what any strategy must keep to.
+type counted struct {
+	search.Strategy
+	t     *testing.T
+	until map[int][]int // of each trial, the epochs it was sent to
+}
+
+func (c *counted) Decide(s search.Study, trials []search.TrialState) search.Decision {
+	before := slices.Clone(trials)
+	d := c.Strategy.Decide(s, trials)
+	if !reflect.DeepEqual(before, trials) {
+		c.t.Error("Decide changed what is recorded")
+	}
+	if again := c.Strategy.Decide(s, trials); !reflect.DeepEqual(d, again) {
+		c.t.Errorf("two answers to one question: %v, %v", d, again)
+	}
+	seen := map[int]bool{}
+	for _, step := range d.Next {
+		if seen[step.Trial] {
+			c.t.Errorf("trial %d is there twice: %v", step.Trial, d.Next)
+		}
+		seen[step.Trial] = true
+	}
+	if running := slices.ContainsFunc(trials,
+		func(t search.TrialState) bool { return t.Status == search.Running }); len(d.Next) == 0 && !running &&
+		d.Reason == "" {
+		c.t.Error("it ends without a reason")
+	}
+	return d
+}
+
+func TestHalving(t *testing.T) {
+	t.Parallel()
+	rising := func(network, seed, epoch int) float64 { // the last is best, at every epoch
+		return 0.3 + 0.01*float64(network) + 0.02*float64(epoch) + 0.001*float64(seed)
+	}
+	t.Run("a third of the networks go on from each rung, with all seeds", func(t *testing.T) {
+		s, decides := strategyStudy(t, search.StrategyHalving, nil)
+		recorded := record(s, line(9), rising)
+		// By hand, rungs 1, 3, 9. All 9 at once: 9·1, the best 3 go on: 3·2, the
+		// best 1: 6; three seeds each.
+		r, err := strategy.Replay(&counted{Strategy: decides, t: t}, s, recorded, strategy.ReplayOptions{Workers: 27})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Epochs != 3*(9+3*2+6) || r.Begun != 27 || r.System != recorded[26].System || r.Answer.Trials != 3 ||
+			r.Regret != 0 {
+			t.Errorf("%d epochs of %d trials, %v", r.Epochs, r.Begun, r.Answer)
+		}
+		if want := "L92M9 is the best of 1 that were trained to the end, of 9 begun"; r.Reason != want {
+			t.Errorf("it ends because %q, want %q", r.Reason, want)
+		}
+	})
+	t.Run("validation decides, not the test set", func(t *testing.T) {
+		s, decides := strategyStudy(t, search.StrategyHalving, func(s *search.Study) { s.Split = search.SplitTest })
+		if r, err := strategy.Replay(decides, s, record(s, line(9), rising), strategy.ReplayOptions{}); err != nil ||
+			r.Regret != 0 {
+			t.Errorf("%+v, %v", r.Answer, err)
+		}
+	})
+	t.Run("nothing is trained twice, whatever the workers, sizes and rungs", func(t *testing.T) {
+		for _, n := range []int{1, 2, 5, 9, 30} {
+			for _, workers := range []int{1, 2, 7, 1000} {
+				for _, every := range []int{1, 2, 4} {
+					s, decides := strategyStudy(t, search.StrategyHalving,
+						func(s *search.Study) { s.EvaluateEvery, s.Halving.Reduction = every, 2 })
+					rng := rand.New(rand.NewPCG(1, uint64(n)))
+					recorded := record(s, line(n), func(int, int, int) float64 { return rng.Float64() })
+					recorded[0].Status, recorded[0].Epoch, recorded[0].History = search.Diverged, 2,
+						recorded[0].History[:2]
+					r, err := strategy.Replay(&counted{Strategy: decides, t: t}, s, recorded,
+						strategy.ReplayOptions{Workers: workers})
+					if err != nil {
+						t.Fatalf("%d networks, %d workers: %v", n, workers, err)
+					}
+					if r.Answer.Trials == 0 || r.Begun != n*s.Seeds {
+						t.Errorf("%d networks, %d workers, every %d: %d begun, %+v: %s", n, workers, every, r.Begun,
+							r.Answer, r.Reason)
+					}
+				}
+			}
+		}
+	})
+	t.Run("a trial that was interrupted between two rungs goes on to its rung", func(t *testing.T) {
+		s, decides := strategyStudy(t, search.StrategyHalving, nil)
+		recorded := record(s, line(1), rising)
+		for i := range recorded {
+			recorded[i].Status, recorded[i].Epoch, recorded[i].History = search.Pending, 2, recorded[i].History[:2]
+		}
+		recorded[1].Status = search.Running
+		d := decides.Decide(s, recorded)
+		if want := []search.Step{{Trial: 0, Until: 3}, {Trial: 2, Until: 3}}; !slices.Equal(d.Next, want) {
+			t.Errorf("got %v, want %v", d.Next, want)
+		}
+	})
+	t.Run("a trial that was killed after its last epoch is ended", func(t *testing.T) {
+		for _, name := range search.Strategies {
+			s, decides := strategyStudy(t, name, nil)
+			recorded := record(s, line(2), rising)
+			recorded[4].Status = search.Pending
+			if d := decides.Decide(s, recorded); !slices.Equal(d.Next, []search.Step{{Trial: 4, Until: 9}}) {
+				t.Errorf("%s: got %+v", name, d)
+			}
+		}
+	})
+	t.Run("networks that fail hold nobody up", func(t *testing.T) {
+		s, decides := strategyStudy(t, search.StrategyHalving, nil)
+		recorded := record(s, line(3), rising)
+		for i := range recorded {
+			recorded[i].Status, recorded[i].Epoch, recorded[i].History = search.Failed, 0, nil
+		}
+		if d := decides.Decide(s, recorded); len(d.Next) > 0 || d.Reason != "no network was trained to the end" {
+			t.Errorf("got %+v", d)
+		}
+	})
+}
+
+func TestRace(t *testing.T) {
+	t.Parallel()
+	// Three networks, one of them far behind.
+	far := func(network, seed, _ int) float64 {
+		return []float64{0.5, 0.501, 0.2}[network] + 0.003*float64((network+2*seed)%3)
+	}
+	t.Run("a network far behind is dropped, the others use all seeds", func(t *testing.T) {
+		s, decides := strategyStudy(t, search.StrategyRace, func(s *search.Study) { s.Seeds = 6 })
+		r, err := strategy.Replay(&counted{Strategy: decides, t: t}, s, record(s, line(3), far),
+			strategy.ReplayOptions{Workers: 2})
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Seeds 0 to 2: d̄ = 0.3, s = 0.003 or so, t = 170 at 2 degrees of freedom:
+		// p = 1.7e-5, times (3 − 1) · 4 rounds below 0.05/3.
+		if r.Begun != 3+2*6 {
+			t.Errorf("%d trials, want 3 of the dropped and 6 of two others", r.Begun)
+		}
+		if rounds := strategy.Rounds(s, r.State); len(rounds) != 4 || rounds[0].Seeds != 3 ||
+			len(rounds[0].Dropped) != 1 || len(rounds[3].Left) != 2 {
+			t.Errorf("rounds %+v", rounds)
+		}
+		if !strings.HasPrefix(r.Reason,
+			"all 6 seeds are used: 2 of 3 networks are not separated at alpha 0.05, the best first: ") {
+			t.Errorf("it ends because %q", r.Reason)
+		}
+	})
+	t.Run("it ends when one is left", func(t *testing.T) {
+		s, decides := strategyStudy(t, search.StrategyRace, func(s *search.Study) { s.Seeds = 6 })
+		r, err := strategy.Replay(decides, s, record(s, line(3), func(network, seed, epoch int) float64 {
+			return far(network, seed, epoch) + []float64{0.3, 0, 0}[network]
+		}), strategy.ReplayOptions{})
+		if err != nil || r.Begun != 9 ||
+			r.Reason != "L100M1 is better than every other of 3 at alpha 0.05, after 3 of 6 seeds" {
+			t.Errorf("%d trials, %q, %v", r.Begun, r.Reason, err)
+		}
+	})
+	t.Run("a network that always diverges is dropped, one that fails is not", func(t *testing.T) {
+		s, decides := strategyStudy(t, search.StrategyRace, func(s *search.Study) { s.Seeds = 6 })
+		recorded := record(s, line(2), far)
+		for i := range 6 {
+			recorded[i].Status, recorded[i].Epoch, recorded[i].History = search.Diverged, 0, nil
+		}
+		r, err := strategy.Replay(decides, s, recorded, strategy.ReplayOptions{})
+		if err != nil || r.Begun != 6 || r.System != recorded[6].System {
+			t.Errorf("%d trials, %+v, %v", r.Begun, r.Answer, err)
+		}
+		for i := range 6 {
+			recorded[i].Status = search.Failed
+		}
+		if d := decides.Decide(s, recorded); len(d.Next) > 0 ||
+			!strings.Contains(d.Reason, "2 of 2 networks are not separated") {
+			t.Errorf("got %+v", d)
+		}
+	})
+	t.Run("the same difference of one picture in two seeds is no proof", func(t *testing.T) {
+		s, decides := strategyStudy(t, search.StrategyRace, func(s *search.Study) { s.Seeds = 2 })
+		recorded := record(s, line(2), far)
+		for i := range recorded {
+			x := &recorded[i]
+			x.History = []search.Epoch{{Number: s.Epochs, ValidationCorrect: 5 + i/2 + i%2, ValidationTotal: 10}}
+		}
+		if d := decides.Decide(s, recorded); !strings.Contains(d.Reason, "2 of 2 networks are not separated") {
+			t.Errorf("got %+v", d)
+		}
+	})
+	t.Run("equal accuracies separate nobody", func(t *testing.T) {
+		s, decides := strategyStudy(t, search.StrategyRace, nil)
+		r, err := strategy.Replay(decides, s, record(s, line(4), func(int, int, int) float64 { return 0.5 }),
+			strategy.ReplayOptions{})
+		if err != nil || r.Begun != 12 {
+			t.Errorf("%d trials, %v", r.Begun, err)
+		}
+	})
+}
+
+func TestReplay(t *testing.T) {
+	t.Parallel()
+	s, decides := strategyStudy(t, search.StrategyGrid, nil)
+	recorded := record(s, line(4), func(network, _, _ int) float64 { return 0.1 * float64(network) })
+	t.Run("grid trains everything", func(t *testing.T) {
+		r, err := strategy.Replay(&counted{Strategy: decides, t: t}, s, recorded, strategy.ReplayOptions{})
+		if err != nil || r.Begun != 12 || r.Epochs != 108 || r.Truth != 0.3 || r.Regret != 0 {
+			t.Errorf("%+v, %v", r, err)
+		}
+	})
+	t.Run("a bound is kept, and regret is in accuracy", func(t *testing.T) {
+		r, err := strategy.Replay(strategy.Random(), s, recorded, strategy.ReplayOptions{Epochs: 60, Workers: 5})
+		if err != nil || r.Epochs != 54 || r.System != recorded[3].System || math.Abs(r.Regret-0.2) > 1e-9 {
+			t.Errorf("%d epochs, %+v, regret %g, %v", r.Epochs, r.Answer, r.Regret, err)
+		}
+	})
+	t.Run("a shuffle keeps the record", func(t *testing.T) {
+		r, err := strategy.Replay(decides, s, strategy.Shuffle(recorded, rand.New(rand.NewPCG(1, 1))),
+			strategy.ReplayOptions{})
+		if err != nil || r.Begun != 12 || r.System != recorded[9].System {
+			t.Errorf("%+v, %v", r, err)
+		}
+	})
+	t.Run("a study that is not complete cannot be replayed", func(t *testing.T) {
+		half := slices.Clone(recorded)
+		half[3].Status = search.Pending
+		if _, err := strategy.Replay(decides, s, half, strategy.ReplayOptions{}); err == nil ||
+			!strings.Contains(err.Error(), "L99M2 seed 0 has no result (pending)") {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// TestLargeSpace asks the model for the best of twelve hundred pairs of many
+// budgets, on a surface like the paper's figures: accuracy rises with the
+// parameters and has its peak at a small M. IGC_SIMULATE=long repeats it with
+// 20 noises, and -v prints what random search finds for the same.
+func TestLargeSpace(t *testing.T) {
+	t.Parallel()
+	var pairs []space.Pair
+	for m := 1; m <= 40; m++ {
+		for l := 1; l <= 300; l++ {
+			if p := (space.Pair{L: l, M: m}); p.Params(9) >= 3000 && p.Params(9) <= 60000 {
+				pairs = append(pairs, p)
+			}
+		}
+	}
+	truth := func(p space.Pair) float64 {
+		m, size := math.Log(float64(p.M)), math.Log(float64(p.Params(9))/60000)
+		return 0.6 + 0.03*size - 0.02*math.Pow(m-1, 2)
+	}
+	const systems = 24
+	repeats := 1
+	if os.Getenv("IGC_SIMULATE") == "long" {
+		repeats = 20
+	}
+	for _, name := range []string{search.StrategyHalving, search.StrategyRace} {
+		s, decides := strategyStudy(t, name, func(s *search.Study) {
+			s.Seeds, s.Epochs, s.Halving.Systems, s.Race.Systems, s.Halving.MinEpochs = 3, 3, systems, systems, 1
+		})
+		var lost, blind float64
+		for k := range repeats {
+			rng := rand.New(rand.NewPCG(uint64(k), 3))
+			recorded := record(s, pairs, func(network, _, _ int) float64 {
+				return truth(pairs[network]) +
+					0.01*rng.NormFloat64()
+			})
+			best := slices.MaxFunc(pairs, func(a, b space.Pair) int { return int(math.Copysign(1, truth(a)-truth(b))) })
+			r, err := strategy.Replay(decides, s, recorded, strategy.ReplayOptions{Workers: 4})
+			if err != nil {
+				t.Fatal(err)
+			}
+			begun := map[space.System]bool{}
+			for _, x := range r.State {
+				if x.Epoch > 0 {
+					begun[x.System] = true
+				}
+			}
+			if len(begun) != systems {
+				t.Errorf("%s: %d networks took part, want %d", name, len(begun), systems)
+			}
+			other, err := strategy.Replay(strategy.Random(), s, strategy.Shuffle(recorded, rng),
+				strategy.ReplayOptions{Epochs: r.Epochs})
+			if err != nil {
+				t.Fatal(err)
+			}
+			lost += (truth(best) - truth(r.System.Pair())) / float64(repeats)
+			blind += (truth(best) - truth(other.System.Pair())) / float64(repeats)
+		}
+		t.Logf("%s: %d of %d pairs: %.2f points below the best, random search of as many epochs: %.2f", name, systems,
+			len(pairs), 100*lost, 100*blind)
+		if lost > 0.01 { // a point; single trials spread as much
+			t.Errorf("%s is %.4f below the best", name, lost)
+		}
+	}
+}
+
+// TestDecideAnyState asks for decisions in states that no run leaves behind,
+// but a damaged or merged database might: every step must still be one that a
+// worker can take.
+func TestDecideAnyState(t *testing.T) {
+	t.Parallel()
+	rng := rand.New(rand.NewPCG(5, 5))
+	statuses := []search.Status{search.Pending, search.Pending, search.Running, search.Done, search.Diverged,
+		search.Failed}
+	for _, name := range search.Strategies {
+		s, decides := strategyStudy(t, name, func(s *search.Study) { s.Halving.Systems, s.Race.Systems = 10, 10 })
+		for range 2000 {
+			n := 1 + rng.IntN(20)
+			trials := record(s, line(n), func(int, int, int) float64 { return rng.Float64() })
+			for i := range trials {
+				x := &trials[i]
+				x.Status = statuses[rng.IntN(len(statuses))]
+				if x.Status != search.Done {
+					x.Epoch = rng.IntN(s.Epochs + 1)
+					x.History = x.History[:x.Epoch]
+				}
+				if rng.IntN(10) == 0 {
+					x.History = nil
+				}
+			}
+			rng.Shuffle(len(trials), func(i, j int) { trials[i], trials[j] = trials[j], trials[i] })
+			for _, step := range decides.Decide(s, trials[:rng.IntN(len(trials)+1)]).Next {
+				if x := trials[step.Trial]; x.Status != search.Pending || step.Until <= x.Epoch && x.Epoch < s.Epochs ||
+					step.Until > s.Epochs {
+					t.Fatalf("%s: trial %d, %s at epoch %d, until %d", name, step.Trial, x.Status, x.Epoch, step.Until)
+				}
+			}
+		}
+	}
+}
+
+// BenchmarkDecide is one decision in a study of 10,000 trials, of which 40
+// networks have results.
+func BenchmarkDecide(b *testing.B) {
+	var pairs []space.Pair
+	for i := range 2000 {
+		pairs = append(pairs, space.Pair{L: 1 + i/40, M: 1 + i%40})
+	}
+	for _, name := range search.Strategies {
+		s := budgetStudy()
+		s.Strategy, s.Validation, s.Seeds, s.Epochs = name, 100, 5, 9
+		s, err := s.Normalize()
+		if err != nil {
+			b.Fatal(err)
+		}
+		decides, _ := strategy.New(s)
+		trials := record(s, pairs, func(network, _, epoch int) float64 { return float64(network%97+epoch) / 200 })
+		for i := range trials {
+			if i%250 >= 5 {
+				trials[i].Status, trials[i].Epoch, trials[i].History = search.Pending, 0, nil
+			}
+		}
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				decides.Decide(s, trials)
+			}
+		})
+	}
+}

@@ -1,0 +1,599 @@
+package fleet
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/mattn/go-sqlite3"
+
+	"igcsearch/search"
+	"igcsearch/search/strategy"
+	"igcsearch/store"
+)
+
+// Coordinator gives the trials of a database's studies to workers on other
+// machines, and stores what they bring. It holds nothing that is not in the
+// database: another one goes on where it ended.
+type Coordinator struct {
+	db      *store.DB
+	token   string
+	program string
+	access  string // its file
+	wait    time.Duration
+	note    func(string)
+
+	ending atomic.Bool // the database may be closed under a request
+
+	claiming sync.Mutex // a claim that is sent twice must not find two trials
+	mu       sync.Mutex // guards what follows
+	studies  []*search.Dispatch
+}
+
+// Options of a Coordinator.
+type Options struct {
+	DB      *store.DB
+	Access  string // the access file, beside which workers leave what they could not deliver
+	Token   string // of it
+	Program string // version and commit: workers of another are refused
+	// Wait is how long a worker waits before it asks again; 0 is two seconds.
+	Wait time.Duration
+	// Note hears one line at a time, for people; it may be nil.
+	Note func(string)
+}
+
+// NewCoordinator goes on with the studies that the database says are given out.
+func NewCoordinator(ctx context.Context, o Options) (*Coordinator, error) {
+	c := &Coordinator{db: o.DB, token: o.Token, program: o.Program, access: o.Access, wait: o.Wait, note: o.Note}
+	if c.wait == 0 {
+		c.wait = 2 * time.Second
+	}
+	if c.note == nil {
+		c.note = func(string) {}
+	}
+	studies, err := c.db.GivenOut(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range studies {
+		stored, err := c.db.Read(ctx, s.Name)
+		if err != nil {
+			return nil, err
+		}
+		trials := make([]search.Trial, len(stored.Trials))
+		for i, t := range stored.Trials {
+			trials[i] = t.Trial
+		}
+		if _, err := c.give(ctx, s, trials); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// Plan stores a study and gives out its trials from now on, also after a restart.
+func (c *Coordinator) Plan(ctx context.Context, s search.Study, trials []search.Trial) ([]search.Trial, error) {
+	planned, err := c.give(ctx, s, trials)
+	if err == nil {
+		err = c.db.GiveOut(ctx, s.Name, s.Run())
+	}
+	return planned, err
+}
+
+func (c *Coordinator) give(ctx context.Context, s search.Study, trials []search.Trial) (planned []search.Trial, err error) {
+	decides, err := strategy.New(s)
+	if err != nil {
+		return nil, err
+	}
+	d, err := search.NewDispatch(ctx, c.db, s, decides, trials, func(e search.Event) {
+		if e.Kind == search.Planned {
+			planned = e.Trials
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if i := slices.IndexFunc(c.studies, func(d *search.Dispatch) bool { return d.Study().Name == s.Name }); i >= 0 {
+		c.studies[i] = d
+	} else {
+		c.studies = append(c.studies, d)
+	}
+	return planned, nil
+}
+
+// dispatches are those of a study, of all for "".
+func (c *Coordinator) dispatches(name string) (list []*search.Dispatch) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, d := range c.studies {
+		if name == "" || d.Study().Name == name {
+			list = append(list, d)
+		}
+	}
+	return list
+}
+
+// Over reports whether all studies are over and no worker is there any more, and
+// how many trials failed; reasons says it of each study.
+func (c *Coordinator) Over(ctx context.Context) (over bool, failed int, reasons []string, err error) {
+	for _, d := range c.dispatches("") {
+		over, reason, err := d.Over(ctx)
+		if !over || err != nil {
+			return false, 0, nil, err
+		}
+		reasons = append(reasons, d.Study().Name+": "+reason)
+		failed += d.Summary().Failed
+	}
+	there, err := c.Manned(ctx)
+	return err == nil && !there, failed, reasons, err
+}
+
+// Manned reports whether there is a worker.
+func (c *Coordinator) Manned(ctx context.Context) (bool, error) {
+	workers, err := c.db.Workers(ctx)
+	return slices.ContainsFunc(workers, func(w store.Working) bool { return w.Guest }), err
+}
+
+// End has requests that come from now on, or are on their way, answered with
+// trouble: their workers come again, to whoever is there then.
+func (c *Coordinator) End() { c.ending.Store(true) }
+
+// Keep keeps the leases of the workers and delivers what lies in the outboxes of
+// those that are gone, until ctx ends.
+func (c *Coordinator) Keep(ctx context.Context) {
+	last := ""
+	for ctx.Err() == nil {
+		next, err := c.db.Beat(ctx)
+		if err == nil {
+			err = c.Sweep(ctx)
+		}
+		text := ""
+		if err != nil && ctx.Err() == nil {
+			text = err.Error()
+		}
+		if text != last && text != "" {
+			c.note(text)
+		}
+		last = text
+		select {
+		case <-ctx.Done():
+		case <-time.After(max(next, time.Millisecond)):
+		}
+	}
+}
+
+// Sweep stores what lies in the outboxes of workers that are gone.
+func (c *Coordinator) Sweep(ctx context.Context) error {
+	dirs, err := os.ReadDir(outboxes(c.access))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var errs []error // one that is damaged does not hold up the others
+	for _, d := range dirs {
+		dir := filepath.Join(outboxes(c.access), d.Name())
+		if err := c.sweep(ctx, dir); err != nil {
+			errs = append(errs, fmt.Errorf("deliver from %s: %w: mend or remove it", dir, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (c *Coordinator) sweep(ctx context.Context, dir string) error {
+	text, err := os.ReadFile(filepath.Join(dir, "worker.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // about to be made, or removed
+	}
+	var w joinRequest
+	if err == nil {
+		err = json.Unmarshal(text, &w)
+	}
+	if err != nil {
+		return err
+	}
+	_, stays := os.Stat(filepath.Join(dir, "left"))
+	if stays != nil {
+		if present, err := c.db.Present(ctx, w.Worker.ID); present || err != nil {
+			return err // it delivers by itself
+		}
+	}
+	if w.Program != c.program {
+		return fmt.Errorf("it is of a worker of another version (%s, this is %s): start that one, or remove it", w.Program, c.program)
+	}
+	if err := c.db.Admit(ctx, w.Worker.received()); err != nil {
+		return err
+	}
+	n := 0
+	err = deliver(dir, func(l letter) error {
+		n++
+		switch l.Path {
+		case pathEpoch:
+			var r epochRequest
+			if err := json.Unmarshal(l.Body, &r); err != nil {
+				return err
+			}
+			_, err := c.epoch(ctx, r)
+			return err
+		case pathEnd:
+			var r endRequest
+			if err := json.Unmarshal(l.Body, &r); err != nil {
+				return err
+			}
+			_, err := c.end(ctx, r)
+			return err
+		}
+		return fmt.Errorf("%s is nothing that waits in an outbox", l.Path)
+	}, c.note)
+	// A worker that did not say that it left may only be out of reach, and go on:
+	// its attempt stays open for a lease, and is lost then, if it is gone.
+	if stays == nil {
+		if e := c.db.Dismiss(ctx, w.Worker.ID); err == nil {
+			err = e
+		}
+	}
+	if err == nil {
+		(&outbox{dir: dir}).clear()
+		c.note(fmt.Sprintf("delivered %d reports that the worker %s, process %d, had left in %s", n, w.Worker.Host, w.Worker.PID, dir))
+	}
+	return err
+}
+
+// Register adds the coordinator's paths to a server.
+func (c *Coordinator) Register(mux *http.ServeMux) {
+	mux.Handle("POST "+pathPlan, handle(c, maxPlanBody, finished(c.plan)))
+	mux.Handle("POST "+pathJoin, handle(c, maxBody, finished(c.join)))
+	mux.Handle("POST "+pathBeat, handle(c, maxBody, finished(c.beat)))
+	mux.Handle("POST "+pathClaim, handle(c, maxBody, c.claim))
+	mux.Handle("POST "+pathEpoch, handle(c, maxEpochBody, finished(c.epoch)))
+	mux.Handle("POST "+pathEnd, handle(c, maxBody, finished(c.end)))
+	mux.Handle("POST "+pathLeave, handle(c, maxBody, finished(c.leave)))
+	mux.Handle("GET "+pathSnapshot, http.HandlerFunc(c.snapshot))
+}
+
+// PageKey is what a browser shows that has shown the token once. It opens the page
+// and nothing else.
+func (c *Coordinator) PageKey() string {
+	mac := hmac.New(sha256.New, []byte(c.token))
+	mac.Write([]byte("page"))
+	return hex.EncodeToString(mac.Sum(nil))
+}
+
+// Admits reports whether a text is the token. It takes as long for any text.
+func (c *Coordinator) Admits(token string) bool {
+	got, want := sha256.Sum256([]byte(token)), sha256.Sum256([]byte(c.token))
+	return subtle.ConstantTimeCompare(got[:], want[:]) == 1
+}
+
+func (c *Coordinator) authorised(r *http.Request) error {
+	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	if !ok || !c.Admits(token) {
+		return refusal{kindToken, errors.New("the token is not that of the access file")}
+	}
+	return nil
+}
+
+// refusal is an error with its kind.
+type refusal struct {
+	kind string
+	error
+}
+
+func (r refusal) Unwrap() error { return r.error }
+
+// statusOf are the HTTP codes of the kinds.
+var statusOf = map[string]int{
+	kindToken: http.StatusUnauthorized, kindStranger: http.StatusGone, kindRefused: http.StatusForbidden,
+	kindSuperseded: http.StatusConflict, kindInvalid: http.StatusUnprocessableEntity, kindTrouble: http.StatusServiceUnavailable,
+}
+
+// kindOf is the kind of an error of the store or of a Dispatch.
+func kindOf(err error) string {
+	var r refusal
+	switch {
+	case errors.As(err, &r):
+		return r.kind
+	case errors.Is(err, search.ErrSuperseded):
+		return kindSuperseded
+	case errors.As(err, new(sqlite3.Error)), errors.As(err, new(*fs.PathError)), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return kindTrouble
+	}
+	return kindInvalid
+}
+
+func refuse(w http.ResponseWriter, err error) {
+	kind := kindOf(err)
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(statusOf[kind])
+	json.NewEncoder(w).Encode(problem{kind, err.Error()}) // who does not wait for it does not matter
+}
+
+var errEnding = errors.New("the coordinator is ending")
+
+// The longest that a body may take to come in and an answer to go out, and the
+// longest that one without the token holds a connection.
+const transfer, unknown = 5 * time.Minute, 10 * time.Second
+
+// handle serves one path: a JSON body of at most so many bytes, and a JSON answer.
+// The context of f ends when nobody waits for the answer any more.
+func handle[In, Out any](c *Coordinator, most int64, f func(context.Context, In) (Out, error)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		control := http.NewResponseController(w)
+		control.SetReadDeadline(time.Now().Add(unknown)) // the server waits for the body even if it refuses
+		if err := c.authorised(r); err != nil {
+			refuse(w, err)
+			return
+		}
+		control.SetReadDeadline(time.Now().Add(transfer)) // every server of ours can
+		control.SetWriteDeadline(time.Now().Add(transfer))
+		var in In
+		err := read(http.MaxBytesReader(w, r.Body, most), &in)
+		if err != nil {
+			refuse(w, refusal{kindInvalid, fmt.Errorf("the request's body: %w", err)})
+			return
+		}
+		var out Out
+		if err = errEnding; !c.ending.Load() {
+			out, err = f(r.Context(), in)
+		}
+		if err != nil && c.ending.Load() {
+			err = refusal{kindTrouble, err}
+		}
+		if err != nil {
+			refuse(w, err)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		json.NewEncoder(w).Encode(out)
+	})
+}
+
+// read reads a request. Behind that of an epoch may be its checkpoint, as it is.
+func read(body io.Reader, in any) error {
+	d := json.NewDecoder(body)
+	if err := d.Decode(in); err != nil {
+		return err
+	}
+	e, isEpoch := in.(*epochRequest)
+	if !isEpoch {
+		_, err := io.Copy(io.Discard, body)
+		return err
+	}
+	var rest bytes.Buffer
+	_, err := rest.ReadFrom(io.MultiReader(d.Buffered(), body))
+	if err == nil && rest.Len() > 1 {
+		e.Checkpoint.State = rest.Bytes()[1:] // behind the end of the line
+	}
+	return err
+}
+
+// finished finishes what has begun even if nobody waits for the answer any more.
+func finished[In, Out any](f func(context.Context, In) (Out, error)) func(context.Context, In) (Out, error) {
+	return func(ctx context.Context, in In) (Out, error) { return f(context.WithoutCancel(ctx), in) }
+}
+
+func (c *Coordinator) ofThisProgram(program string) error {
+	if program != c.program {
+		return refusal{kindRefused, fmt.Errorf("it is another version, %s, and the coordinator is %s: results would not be comparable: use the same program for both", program, c.program)}
+	}
+	return nil
+}
+
+func (c *Coordinator) plan(ctx context.Context, in planRequest) (out planAnswer, err error) {
+	if err := c.ofThisProgram(in.Program); err != nil {
+		return out, err
+	}
+	s, err := in.Study.received()
+	if err != nil {
+		return out, err
+	}
+	var trials []search.Trial
+	for _, sent := range in.Trials {
+		t, err := sent.received()
+		if err != nil {
+			return out, err
+		}
+		trials = append(trials, t)
+	}
+	planned, err := c.Plan(ctx, s, trials)
+	if conflict := (*store.ConflictError)(nil); errors.As(err, &conflict) {
+		return out, refusal{kindRefused, err}
+	}
+	for _, t := range planned {
+		out.Trials = append(out.Trials, sentTrial(t))
+	}
+	if err == nil {
+		c.note(fmt.Sprintf("study %s is given out, %d trials", s.Name, len(planned)))
+	}
+	return out, err
+}
+
+func (c *Coordinator) join(ctx context.Context, in joinRequest) (out joinAnswer, err error) {
+	if in.Protocol != protocol {
+		return out, refusal{kindRefused, fmt.Errorf("it speaks protocol %d, and the coordinator %d: use the same program for both", in.Protocol, protocol)}
+	}
+	if err := c.ofThisProgram(in.Program); err != nil {
+		return out, err
+	}
+	list := c.dispatches(in.Study)
+	if in.Study != "" && len(list) == 0 {
+		var names []string
+		for _, d := range c.dispatches("") {
+			names = append(names, d.Study().Name)
+		}
+		return out, refusal{kindRefused, fmt.Errorf("study %q is not given out here; there are: %s: igcsearch submit tells a coordinator of a study", in.Study, strings.Join(names, ", "))}
+	}
+	if err := c.db.Admit(ctx, in.Worker.received()); err != nil {
+		return out, err
+	}
+	out.Studies = []*study{}
+	for _, d := range list {
+		out.Studies = append(out.Studies, sentStudy(d.Study()))
+	}
+	return out, nil
+}
+
+// present notes that a worker lives.
+func (c *Coordinator) present(id int64) error {
+	if !c.db.Heard(id) {
+		return refusal{kindStranger, errors.New("the coordinator does not know the worker")}
+	}
+	return nil
+}
+
+func (c *Coordinator) beat(_ context.Context, in beatRequest) (struct{}, error) {
+	return struct{}{}, c.present(in.Worker)
+}
+
+func (c *Coordinator) claim(ctx context.Context, in claimRequest) (out claimAnswer, err error) {
+	if err := c.present(in.Worker); err != nil {
+		return out, err
+	}
+	if len(in.Token) != 16 {
+		return out, refusal{kindInvalid, errors.New("the token of a claim has 16 bytes")}
+	}
+	c.claiming.Lock()
+	defer c.claiming.Unlock()
+	if err := ctx.Err(); err != nil { // whoever asked gave up, and has asked again
+		return out, err
+	}
+	ctx = context.WithoutCancel(ctx)
+	// The answer to the same claim may have been lost.
+	name, t, begun, until, err := c.db.Begun(ctx, in.Worker, in.Token)
+	if err != nil {
+		return out, err
+	}
+	if t.ID > 0 {
+		for _, d := range c.dispatches(name) {
+			begun.Study, begun.Trial, begun.Until, begun.Company = d.Study(), t, until, true
+			return claimed(&begun), nil
+		}
+	}
+	g, err := c.db.Worker(in.Worker)
+	if err != nil {
+		return out, err
+	}
+	w := search.Worker{Beginner: c.db.Guest(in.Worker, in.Token), ISA: in.Attempt.ISA, Attempt: search.Attempt{
+		Commit: in.Attempt.Commit, GoVersion: in.Attempt.GoVersion, CPU: in.Attempt.CPU, ISA: in.Attempt.ISA, Device: in.Attempt.Device,
+		Host: g.Host, PID: g.PID, Args: in.Attempt.Args, Job: g.Job,
+	}}
+	var reasons []string
+	list := c.dispatches(in.Study)
+	waiting := len(list) == 0 // for a study to be told
+	for _, d := range list {
+		s := d.Study()
+		sum, loaded := in.Data[s.Name]
+		if !loaded {
+			if over, _, err := d.Over(ctx); err == nil && !over {
+				return claimAnswer{Study: sentStudy(s), Load: true}, nil
+			}
+		} else if sum != s.DataSum {
+			return out, refusal{kindRefused, fmt.Errorf("its pictures are others than those of study %s (checksum %.12s, want %.12s): give the --data that the study was begun with", s.Name, sum, s.DataSum)}
+		}
+		claim, _, err := d.Claim(ctx, w, search.Ask{Beside: in.Beside, Left: time.Duration(in.Left * float64(time.Second))})
+		switch {
+		case claim != nil:
+			return claimed(claim), nil
+		case errors.Is(err, search.ErrOver), errors.Is(err, search.ErrAlike):
+			reasons = append(reasons, s.Name+": "+strings.TrimPrefix(err.Error(), search.ErrOver.Error()+": "))
+		case err != nil:
+			return out, err
+		default:
+			waiting = true
+		}
+	}
+	if waiting {
+		return claimAnswer{Wait: c.wait.Seconds()}, nil
+	}
+	return claimAnswer{Over: strings.Join(reasons, "; ")}, nil
+}
+
+func claimed(c *search.Claim) claimAnswer {
+	t := sentTrial(c.Trial)
+	out := claimAnswer{Attempt: c.ID, Note: c.Note, Trial: &t, Until: c.Until, Company: c.Company, Most: c.Most, Study: sentStudy(c.Study)}
+	if c.From != nil {
+		out.From = &checkpoint{c.From.Epoch, c.From.State}
+	}
+	return out
+}
+
+// handle finds the study of a report, and returns the handle of its attempt.
+func (c *Coordinator) handle(r report) (search.Handle, error) {
+	if r.Study != "" {
+		for _, d := range c.dispatches(r.Study) {
+			return d.Handle(r.Trial, c.db.GuestAttempt(r.Worker, r.Token, r.Attempt)), nil
+		}
+	}
+	return nil, refusal{kindInvalid, fmt.Errorf("study %q is not given out here", r.Study)}
+}
+
+func (c *Coordinator) epoch(ctx context.Context, in epochRequest) (out epochAnswer, err error) {
+	if err := c.present(in.Worker); err != nil {
+		return out, err
+	}
+	h, err := c.handle(in.report)
+	if err != nil {
+		return out, err
+	}
+	err = h.Record(ctx, in.Epoch, search.Checkpoint{Epoch: in.Checkpoint.Epoch, State: in.Checkpoint.State})
+	if errors.Is(err, search.ErrStop) {
+		return epochAnswer{Stop: err.Error()}, nil
+	}
+	return out, err
+}
+
+func (c *Coordinator) end(ctx context.Context, in endRequest) (out endAnswer, err error) {
+	if err := c.present(in.Worker); err != nil {
+		return out, err
+	}
+	h, err := c.handle(in.report)
+	if err != nil {
+		return out, err
+	}
+	out.Status, err = h.End(ctx, in.outcome())
+	return out, err
+}
+
+func (c *Coordinator) leave(ctx context.Context, in beatRequest) (struct{}, error) {
+	return struct{}{}, c.db.Dismiss(ctx, in.Worker)
+}
+
+// snapshot answers with a copy of the database, as commands read it.
+func (c *Coordinator) snapshot(w http.ResponseWriter, r *http.Request) {
+	if err := c.authorised(r); err != nil {
+		refuse(w, err)
+		return
+	}
+	dir, err := os.MkdirTemp("", "igcsearch-")
+	if err != nil {
+		refuse(w, refusal{kindTrouble, err})
+		return
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "snapshot.db")
+	if err := c.db.SnapshotResults(r.Context(), path); err != nil {
+		refuse(w, refusal{kindTrouble, err})
+		return
+	}
+	w.Header().Set("Content-Type", "application/vnd.sqlite3")
+	http.ServeFile(w, r, path)
+}

@@ -1,0 +1,367 @@
+// Package bench measures the training step of one network on this machine, alone
+// and beside others, and what the machine could do at most.
+package bench
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"time"
+
+	"github.com/sourcegraph/conc/pool"
+
+	"igcsearch/space"
+	"igcsearch/trainer/dataset"
+	"igcsearch/trainer/graph"
+	"igcsearch/trainer/kernel"
+)
+
+// Options say what Step, Scaling and GPU measure.
+type Options struct {
+	System  space.System
+	Plan    space.Plan // zero: Figure 3's, 100 classes, pictures of 32×32
+	Batch   int        // pictures of a step, 1 … 4096
+	Threads int        // 1 … 1024; more than batch/16 are not used
+	Steps   int        // measured, after one that is not; at least 1
+	// Between, if not nil, runs after half of the steps: what is to be compared
+	// is then measured in the middle of what it is compared with.
+	Between func() error
+}
+
+// Result is the training step of one network: forward, backward and update.
+type Result struct {
+	Params          int           // of the network
+	Step            time.Duration // median
+	ImagesPerSecond float64
+	Flops           float64 // of a step: 6 operations for each multiply–add and picture
+	Bytes           float64 // of a step: activations and gradients, each time an op must read or write them
+	PeakFlops       float64 // a second: multiply–adds that touch no memory, the same threads, before and after
+	Bandwidth       float64 // bytes a second: a copy, the same threads, before
+	EvalPerSecond   float64 // pictures, forward only
+	Input           time.Duration
+	Resident        int // bytes that the model added to the process; 0 if the system does not tell
+	Allocations     int // by Go in all measured steps
+	Threads         int // used
+	ISA             string
+}
+
+// FlopsPerSecond of the median step.
+func (r Result) FlopsPerSecond() float64 { return r.Flops / r.Step.Seconds() }
+
+// BytesPerSecond of the median step.
+func (r Result) BytesPerSecond() float64 { return r.Bytes / r.Step.Seconds() }
+
+// Bound says what a step cannot be faster than: "arithmetic", if its operations
+// at peak take longer than its bytes at full bandwidth, else "memory".
+func (r Result) Bound() string {
+	if r.Flops/r.PeakFlops >= r.Bytes/r.Bandwidth {
+		return "arithmetic"
+	}
+	return "memory"
+}
+
+// plan is Plan, or that of Figure 3.
+func (o Options) plan() space.Plan {
+	if o.Plan == (space.Plan{}) {
+		return space.Plan{Layout: space.Flat, In: space.Shape{C: 3, H: 32, W: 32}, Classes: 100}
+	}
+	return o.Plan
+}
+
+// MaxThreads is the most that a measurement takes.
+const MaxThreads = 1024
+
+// Feeds returns how many threads a batch has work for.
+func Feeds(batch int) int { return min(kernel.Blocks(batch), MaxThreads) }
+
+// Check returns an error for what cannot be measured, by Scaling or by the others.
+func (o Options) Check(scaling bool) error {
+	switch {
+	case o.Batch < 1 || o.Batch > 4096:
+		return fmt.Errorf("batch %d: want 1 to 4096 pictures", o.Batch)
+	case o.Threads < 1 || o.Threads > MaxThreads:
+		return fmt.Errorf("%d threads: want 1 to %d", o.Threads, MaxThreads)
+	case o.Steps < 1:
+		return fmt.Errorf("%d steps: want 1 or more", o.Steps)
+	case scaling && o.System.Pair() == space.Pair{}:
+		return fmt.Errorf("%v: scaling is measured on networks of a pair", o.System)
+	case scaling && o.Threads < 2:
+		return fmt.Errorf("scaling compares one thread with several: want 2 or more")
+	case scaling && Feeds(o.Batch) < o.Threads:
+		return fmt.Errorf("a batch of %d has work for %d of %d threads: want %d pictures or more", o.Batch, Feeds(o.Batch), o.Threads, kernel.Lanes*(o.Threads-1)+1)
+	}
+	return nil
+}
+
+// model returns one with a batch of random pictures in it.
+func (o Options) model(threads int) (*graph.Model, error) {
+	isa, err := kernel.Detect()
+	if err != nil {
+		return nil, err
+	}
+	net, err := o.System.Network(o.plan())
+	if err != nil {
+		return nil, err
+	}
+	m, err := graph.New(net, o.Batch, graph.Options{ISA: isa, Threads: threads})
+	if err != nil {
+		return nil, err
+	}
+	m.Initialise(0)
+	x, y := m.Batch(o.Batch)
+	for i := range x {
+		x[i] = float32(i*7919%2001)/1000 - 1
+	}
+	for i := range y {
+		y[i] = float32(i % net.Classes)
+	}
+	return m, nil
+}
+
+func benchStep(m *graph.Model) error {
+	_, err := m.Step()
+	m.Update(graph.Rates{Learning: 0.01}, 0.9, 1e-4)
+	return err
+}
+
+// timed runs f n times, and between, if not nil, halfway, and returns the median.
+func timed(ctx context.Context, n int, f, between func() error) (time.Duration, error) {
+	times := make([]time.Duration, n)
+	for i := range n {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		if i == (n+1)/2 && between != nil {
+			if err := between(); err != nil {
+				return 0, err
+			}
+		}
+		begin := time.Now()
+		if err := f(); err != nil {
+			return 0, err
+		}
+		times[i] = time.Since(begin)
+	}
+	return median(times), nil
+}
+
+// Step measures the training step of a network on random pictures.
+func Step(ctx context.Context, o Options) (r Result, err error) {
+	if err := o.Check(false); err != nil {
+		return r, err
+	}
+	before := resident()
+	m, err := o.model(o.Threads)
+	if err != nil {
+		return r, err
+	}
+	defer m.Close()
+	step := func() error { return benchStep(m) }
+	if err := step(); err != nil { // the first one meets cold memory
+		return r, err
+	}
+	if before > 0 {
+		r.Resident = resident() - before
+	}
+	team := m.Team()
+	r.Params, r.Threads, r.ISA = m.Net.Params(), team.Threads(), team.ISA().String()
+	r.Flops, r.Bytes = 6*float64(m.Net.MultiplyAdds())*float64(o.Batch), float64(m.StepBytes())
+	if r.Bandwidth, err = bandwidth(team); err != nil {
+		return r, err
+	}
+	r.PeakFlops = team.Peak()
+	var memory [2]runtime.MemStats
+	var elsewhere uint64
+	between := o.Between
+	if between != nil {
+		between = func() error {
+			var s [2]runtime.MemStats
+			runtime.ReadMemStats(&s[0])
+			err := o.Between()
+			runtime.ReadMemStats(&s[1])
+			elsewhere = s[1].Mallocs - s[0].Mallocs
+			return err
+		}
+	}
+	runtime.ReadMemStats(&memory[0])
+	if r.Step, err = timed(ctx, o.Steps, step, between); err != nil {
+		return r, err
+	}
+	runtime.ReadMemStats(&memory[1])
+	r.Allocations = int(memory[1].Mallocs - memory[0].Mallocs - elsewhere)
+	r.PeakFlops = max(r.PeakFlops, team.Peak())
+	r.ImagesPerSecond = float64(o.Batch) / r.Step.Seconds()
+	eval, err := timed(ctx, o.Steps, func() error { _, err := m.Evaluate(); return err }, nil)
+	if err != nil {
+		return r, err
+	}
+	r.EvalPerSecond = float64(o.Batch) / eval.Seconds()
+	set, pictures := benchSet(o.Batch, m.Net.Input())
+	x, _ := m.Batch(o.Batch)
+	r.Input, err = timed(ctx, o.Steps, func() error {
+		set.Fill(x, &set.Train, pictures, &dataset.Augmentation{Pad: 4, Mirror: true}, 0, 0)
+		return nil
+	}, nil)
+	return r, err
+}
+
+// benchSet is n pictures as the input pipeline reads them.
+func benchSet(n int, in space.Shape) (*dataset.Set, []int) {
+	s := &dataset.Set{C: in.C, H: in.H, W: in.W, Std: [3]float32{1, 1, 1}}
+	s.Train.Labels, s.Train.Pixels = make([]uint16, n), make([]byte, n*in.C*in.H*in.W)
+	pictures := make([]int, n)
+	for i := range pictures {
+		pictures[i] = (i * 7919) % n
+	}
+	for i := range s.Train.Pixels {
+		s.Train.Pixels[i] = byte(i * 31)
+	}
+	return s, pictures
+}
+
+// bandwidth is that of a team, or an error where memory is short.
+func bandwidth(t *kernel.Team) (b float64, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			e, ok := p.(kernel.MemoryError)
+			if !ok {
+				panic(p)
+			}
+			err = fmt.Errorf("measure the memory's bandwidth: %w", e)
+		}
+	}()
+	return t.Bandwidth(), nil
+}
+
+// resident is the memory of this process in use, in bytes; 0 if the system
+// does not tell.
+func resident() int {
+	s, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return 0
+	}
+	var size, pages int
+	if _, err := fmt.Sscan(string(s), &size, &pages); err != nil {
+		return 0
+	}
+	return pages * os.Getpagesize()
+}
+
+// ScalingResult compares three ways to use a machine on one pair, in pictures
+// a second.
+type ScalingResult struct {
+	One     float64 // one trial on one thread
+	Trials  float64 // as many trials at once as threads, one thread each: all together
+	Threads float64 // one trial on all threads
+	// The ratios of both to One: medians over the rounds, in each of which all
+	// were measured.
+	TrialsRatio, ThreadsRatio float64
+	// What the machine has to give on all threads, in units of one thread:
+	// multiply–adds that touch no memory, the step's micro-kernels on rows that
+	// lie in the caches of their core, and a copy of memory. They tell which of
+	// these a step that scales worse is waiting for.
+	ArithmeticRatio, RowsRatio, CopyRatio float64
+}
+
+// Scaling measures in rounds, Steps of them: one trial on one thread, Threads
+// trials at once on one thread each, one trial on Threads threads.
+func Scaling(ctx context.Context, o Options) (r ScalingResult, err error) {
+	if err := o.Check(true); err != nil {
+		return r, err
+	}
+	var models []*graph.Model
+	defer func() {
+		for _, m := range models {
+			m.Close()
+		}
+	}()
+	for i := range o.Threads + 1 {
+		threads := 1
+		if i == o.Threads {
+			threads = o.Threads
+		}
+		m, err := o.model(threads)
+		if err != nil {
+			return r, err
+		}
+		models = append(models, m)
+		if err := benchStep(m); err != nil {
+			return r, err
+		}
+	}
+	// Some steps each, so that those at once overlap but for little at the end.
+	const steps = 3
+	run := func(m *graph.Model) error {
+		for range steps {
+			if err := benchStep(m); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	ways := [3]func() error{
+		func() error { return run(models[0]) },
+		func() error {
+			p := pool.New().WithErrors()
+			for _, m := range models[:o.Threads] {
+				p.Go(func() error { return run(m) })
+			}
+			return p.Wait()
+		},
+		func() error { return run(models[o.Threads]) },
+	}
+	trials := [3]int{1, o.Threads, 1}
+	var rate, ratio [3][]float64
+	var arithmetic, rows, copies []float64
+	one, all := models[0].Team(), models[o.Threads].Team()
+	for range o.Steps {
+		if err := ctx.Err(); err != nil {
+			return r, err
+		}
+		for way, f := range ways {
+			begin := time.Now()
+			if err := f(); err != nil {
+				return r, err
+			}
+			rate[way] = append(rate[way], float64(steps*trials[way]*o.Batch)/time.Since(begin).Seconds())
+			ratio[way] = append(ratio[way], rate[way][len(rate[way])-1]/rate[0][len(rate[0])-1])
+		}
+		const d = 100 * time.Millisecond
+		arithmetic = append(arithmetic, all.Multiply(d)/one.Multiply(d))
+		rows = append(rows, rowRate(all, o.System.Pair(), d)/rowRate(one, o.System.Pair(), d))
+		var bytes [2]float64
+		for i, t := range []*kernel.Team{one, all} {
+			if bytes[i], err = bandwidth(t); err != nil {
+				return r, err
+			}
+		}
+		copies = append(copies, bytes[1]/bytes[0])
+	}
+	return ScalingResult{One: median(rate[0]), Trials: median(rate[1]), Threads: median(rate[2]),
+		TrialsRatio: median(ratio[1]), ThreadsRatio: median(ratio[2]), ArithmeticRatio: median(arithmetic), RowsRatio: median(rows), CopyRatio: median(copies)}, nil
+}
+
+// rowRate is the operations a second of all threads together in the
+// micro-kernels of a block's step, each for a share of d and on a row in the
+// caches. The gradient of a stage's input is that stage again.
+func rowRate(t *kernel.Team, p space.Pair, d time.Duration) float64 {
+	g := kernel.Geometry{H: 32, W: 32, KH: 3, KW: 3, Stride: 1, L: p.L, Ci: p.M, Co: p.M, Secondary: true}
+	var seconds float64
+	for m, times := range map[kernel.Micro]float64{kernel.Primary: 2, kernel.Secondary: 2, kernel.PrimaryGrad: 1, kernel.SecondaryGrad: 1} {
+		weights := float64(g.PrimaryLen())
+		if m == kernel.Secondary || m == kernel.SecondaryGrad {
+			weights = float64(g.SecondaryLen())
+		}
+		const rate = 50e9 // about that of a core
+		n := int(d.Seconds()/4*rate/(2*weights*float64(g.W*kernel.Lanes))) + 1
+		seconds += times * weights / t.Row(g, m, n)
+	}
+	return 1 / seconds
+}
+
+func median[T float64 | time.Duration](v []T) T {
+	slices.Sort(v)
+	return (v[len(v)/2] + v[(len(v)-1)/2]) / 2
+}

@@ -14,8 +14,9 @@ func TestAtChance(t *testing.T) {
 	t.Parallel()
 	r := results{study: search.Study{Pictures: search.Pictures{Split: search.SplitTest}}}
 	add := func(m, seed, correct, total int, status search.Status) {
-		r.trials = append(r.trials, search.Trial{Key: search.Key{System: space.PairSystem(space.Pair{L: 3, M: m}), Seed: seed}, Status: status,
-			Last: search.Epoch{TestCorrect: correct, TestTotal: total, ValidationCorrect: 0, ValidationTotal: 10}})
+		t := search.Trial{Key: search.Key{System: space.PairSystem(space.Pair{L: 3, M: m}), Seed: seed}, Status: status}
+		t.Last = search.Epoch{TestCorrect: correct, TestTotal: total, ValidationTotal: 10}
+		r.trials = append(r.trials, search.TrialState{Trial: t})
 	}
 	add(2, 0, 129, 1000, search.Done)
 	add(2, 1, 10, 1000, search.Diverged) // told otherwise

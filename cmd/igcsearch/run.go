@@ -131,7 +131,7 @@ func runRun(ctx context.Context, o runOptions, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	r, err := readResults(ctx, db, study.Name)
+	r, err := readResults(ctx, db, study.Name, store.Histories)
 	if err != nil {
 		return err
 	}
@@ -201,7 +201,7 @@ func (o runOptions) named(study string) string {
 // finish draws the figure and prints where the results are.
 func finish(ctx context.Context, o runOptions, db *store.DB, r results, stderr io.Writer) error {
 	if r.done() > 0 && !o.noFigure {
-		if err := drawFigure(ctx, db, r, o.figure); err != nil {
+		if err := drawFigure(r, o.figure); err != nil {
 			return err
 		}
 		fmt.Fprintf(stderr, "figure    %s\n", o.figure)

@@ -12,7 +12,7 @@ import (
 // standard deviations end at 128.46.
 func TestAtChance(t *testing.T) {
 	t.Parallel()
-	r := results{study: search.Study{Split: search.SplitTest}}
+	r := results{study: search.Study{Pictures: search.Pictures{Split: search.SplitTest}}}
 	add := func(m, seed, correct, total int, status search.Status) {
 		r.trials = append(r.trials, search.Trial{Key: search.Key{System: space.PairSystem(space.Pair{L: 3, M: m}), Seed: seed}, Status: status,
 			Last: search.Epoch{TestCorrect: correct, TestTotal: total, ValidationCorrect: 0, ValidationTotal: 10}})

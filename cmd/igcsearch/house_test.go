@@ -12,22 +12,23 @@ import (
 func TestWhoImportsWhom(t *testing.T) {
 	allowed := map[string][]string{
 		"space":                  {},
-		"cmd/igcsearch/live":     {},
-		"cmd/igcsearch/cluster":  {"search", "space"},
-		"cmd/igcsearch/progress": {"search", "space", "trainer", "trainer/dataset", "trainer/gpu", "trainer/gpu/driver", "trainer/graph", "trainer/kernel"},
 		"search":                 {"space"},
 		"search/analysis":        {"space"},
 		"search/strategy":        {"search", "space"},
+		"store":                  {"search", "space"},
 		"store/fleet":            {"search", "search/strategy", "space", "store"},
+		"store/spool":            {"search", "space"},
 		"trainer/kernel":         {},
 		"trainer/dataset":        {},
 		"trainer/graph":          {"space", "trainer/kernel"},
-		"trainer/gpu":            {"space", "trainer/dataset", "trainer/gpu/driver", "trainer/graph", "trainer/kernel"},
-		"trainer":                {"search", "space", "trainer/dataset", "trainer/gpu", "trainer/gpu/driver", "trainer/graph", "trainer/kernel"},
-		"store":                  {"search", "space"},
-		"store/spool":            {"search", "space"},
+		"trainer":                {"search", "space", "trainer/dataset", "trainer/graph", "trainer/kernel"},
+		"trainer/gpu":            {"search", "space", "trainer", "trainer/dataset", "trainer/gpu/driver", "trainer/graph", "trainer/kernel"},
+		"trainer/bench":          {"search", "space", "trainer", "trainer/dataset", "trainer/gpu", "trainer/gpu/driver", "trainer/graph", "trainer/kernel"},
 		"plots":                  {},
 		"studies":                {"search", "space"},
+		"cmd/igcsearch/live":     {},
+		"cmd/igcsearch/cluster":  {"search", "space"},
+		"cmd/igcsearch/progress": {"search", "space", "trainer", "trainer/dataset", "trainer/graph", "trainer/kernel"},
 	}
 	for pkg, want := range allowed {
 		out, err := exec.Command("go", "list", "-deps", "-tags", "gpu", "igcsearch/"+pkg).Output()

@@ -62,15 +62,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 // message returns the text of err and the advice for it. It is one line, except
 // for a conflict of settings, which is a list.
 func message(err error) string {
-	text := err.Error()
-	if hint := advice(err); hint != "" {
-		text += ": " + hint
-	}
+	err = advised(err)
 	var conflict *store.ConflictError
 	if errors.As(err, &conflict) {
-		return text
+		return err.Error()
 	}
-	return strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r == '\n' }), "; ")
+	return strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' }), "; ")
 }
 
 // usageError is an error in the command line itself.

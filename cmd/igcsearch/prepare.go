@@ -17,6 +17,7 @@ import (
 	"igcsearch/search/strategy"
 	"igcsearch/studies"
 	"igcsearch/trainer"
+	"igcsearch/trainer/gpu"
 )
 
 // machine is what this process trains on. run and both kinds of worker open it
@@ -38,7 +39,7 @@ func openMachine(dataDir string, on device, stderr io.Writer) (*machine, error) 
 	}
 	host, _ := os.Hostname() // "" is stored as unknown
 	return &machine{
-		train: trainer.New(trainer.Options{DataDir: dataDir, Threads: 1, GPUs: gpus}), gpus: len(gpus),
+		train: trainer.New(trainer.Options{DataDir: dataDir, Threads: 1, Devices: gpu.On(gpus)}), gpus: len(gpus),
 		attempt: search.Attempt{
 			Commit: build().commit, GoVersion: runtime.Version(), CPU: trainer.CPU(), ISA: isa,
 			Device: names, Host: host, PID: os.Getpid(), Args: os.Args, Job: cluster.JobName(os.Getenv),
@@ -123,7 +124,7 @@ func (p *prepared) run(parent, ctx context.Context, r search.Runner, show progre
 		show.Note("stopping at the next batch; interrupt again to end at once")
 	})()
 	also := r.Notify
-	r.Trainer, r.Attempt, r.Notify = p.train, p.attempt, func(e search.Event) {
+	r.Trainer, r.Attempt, r.Notify = advisedTrainer{p.train}, p.attempt, func(e search.Event) {
 		show.Event(e)
 		if also != nil {
 			also(e)

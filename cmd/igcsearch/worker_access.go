@@ -67,7 +67,7 @@ type accessWorker struct {
 func (w *accessWorker) load(ctx context.Context, s search.Study) (string, error) {
 	data, err := w.machine.train.Load(ctx, s)
 	if err != nil {
-		return "", err
+		return "", advised(err)
 	}
 	w.log.Note(fmt.Sprintf("study %s on %s: %s", s.Name, datasetLabel(s.Dataset), pictures(data)))
 	return data.Sum, nil
@@ -91,7 +91,7 @@ func (w *accessWorker) train(ctx, soft context.Context) error {
 	}
 	w.log.Note(fmt.Sprintf("training on %s (%s), %s at once", w.attempt.Device, w.attempt.ISA, count(workers, "trial")))
 	runner := search.Runner{
-		Trainer: w.machine.train, Workers: workers, Notify: w.log.Event,
+		Trainer: advisedTrainer{w.machine.train}, Workers: workers, Notify: w.log.Event,
 		Drain: soft.Done(), Deadline: w.o.deadline(ctx),
 	}
 	return runner.Work(ctx, w.client)

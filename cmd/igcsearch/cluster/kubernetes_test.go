@@ -61,11 +61,14 @@ func TestSettingsTravel(t *testing.T) {
 			t.Errorf("%s: other settings there:\n%s\n%s", name, here.Settings(), there.Settings())
 		}
 		a, b := reflect.ValueOf(here), reflect.ValueOf(there)
-		for i := range a.NumField() {
-			x, y := a.Field(i), b.Field(i)
+		for _, f := range reflect.VisibleFields(a.Type()) {
+			if f.Anonymous {
+				continue
+			}
+			x, y := a.FieldByIndex(f.Index), b.FieldByIndex(f.Index)
 			empty := x.Kind() == reflect.Slice && x.Len()+y.Len() == 0 // one may be nil
 			if !empty && !reflect.DeepEqual(x.Interface(), y.Interface()) {
-				t.Errorf("%s: %s: %v here, %v there", name, a.Type().Field(i).Name, x, y)
+				t.Errorf("%s: %s: %v here, %v there", name, f.Name, x, y)
 			}
 		}
 	}

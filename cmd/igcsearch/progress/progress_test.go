@@ -20,7 +20,7 @@ func (c *clock) pass(d time.Duration) { c.t = c.t.Add(d) }
 
 // tallyAt is a run that measures time by a clock.
 func tallyAt(c *clock) *tally {
-	return newTally(search.Study{Name: "study", Split: search.SplitTest}, c.now)
+	return newTally(search.Study{Name: "study", Pictures: search.Pictures{Split: search.SplitTest}}, c.now)
 }
 
 // twoTrials differ in length by a factor of three.
@@ -119,7 +119,7 @@ func TestProgress(t *testing.T) {
 	})
 
 	t.Run("a strategy may want less", func(t *testing.T) {
-		w := newTally(search.Study{Name: "study", Strategy: search.StrategyRace}, (&clock{}).now)
+		w := newTally(search.Study{Name: "study", Selection: search.Selection{Strategy: search.StrategyRace}}, (&clock{}).now)
 		trials := twoTrials()
 		trials[0] = after(trials[0], 1, 30)
 		w.event(search.Event{Kind: search.Planned, Trials: trials})

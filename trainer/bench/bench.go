@@ -90,7 +90,8 @@ func (o Options) Check(scaling bool) error {
 	case scaling && o.Threads < 2:
 		return fmt.Errorf("scaling compares one thread with several: want 2 or more")
 	case scaling && Feeds(o.Batch) < o.Threads:
-		return fmt.Errorf("a batch of %d has work for %d of %d threads: want %d pictures or more", o.Batch, Feeds(o.Batch), o.Threads, kernel.Lanes*(o.Threads-1)+1)
+		return fmt.Errorf("a batch of %d has work for %d of %d threads: want %d pictures or more", o.Batch,
+			Feeds(o.Batch), o.Threads, kernel.Lanes*(o.Threads-1)+1)
 	}
 	return nil
 }
@@ -340,7 +341,8 @@ func Scaling(ctx context.Context, o Options) (r ScalingResult, err error) {
 		copies = append(copies, bytes[1]/bytes[0])
 	}
 	return ScalingResult{One: median(rate[0]), Trials: median(rate[1]), Threads: median(rate[2]),
-		TrialsRatio: median(ratio[1]), ThreadsRatio: median(ratio[2]), ArithmeticRatio: median(arithmetic), RowsRatio: median(rows), CopyRatio: median(copies)}, nil
+		TrialsRatio: median(ratio[1]), ThreadsRatio: median(ratio[2]), ArithmeticRatio: median(arithmetic),
+		RowsRatio: median(rows), CopyRatio: median(copies)}, nil
 }
 
 // rowRate is the operations a second of all threads together in the
@@ -349,7 +351,8 @@ func Scaling(ctx context.Context, o Options) (r ScalingResult, err error) {
 func rowRate(t *kernel.Team, p space.Pair, d time.Duration) float64 {
 	g := kernel.Geometry{H: 32, W: 32, KH: 3, KW: 3, Stride: 1, L: p.L, Ci: p.M, Co: p.M, Secondary: true}
 	var seconds float64
-	for m, times := range map[kernel.Micro]float64{kernel.Primary: 2, kernel.Secondary: 2, kernel.PrimaryGrad: 1, kernel.SecondaryGrad: 1} {
+	for m, times := range map[kernel.Micro]float64{kernel.Primary: 2, kernel.Secondary: 2, kernel.PrimaryGrad: 1,
+		kernel.SecondaryGrad: 1} {
 		weights := float64(g.PrimaryLen())
 		if m == kernel.Secondary || m == kernel.SecondaryGrad {
 			weights = float64(g.SecondaryLen())

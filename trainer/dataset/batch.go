@@ -116,7 +116,8 @@ func (s *Set) Fill(dst []float32, split *Split, pictures []int, aug *Augmentatio
 	blockLen := s.C * s.H * rowLen
 	blocks := (len(pictures) + Lanes - 1) / Lanes
 	if len(dst) < blocks*blockLen {
-		panic(fmt.Sprintf("dataset: Fill has %d values for %d pictures, want %d", len(dst), len(pictures), blocks*blockLen))
+		panic(fmt.Sprintf("dataset: Fill has %d values for %d pictures, want %d", len(dst), len(pictures),
+			blocks*blockLen))
 	}
 	table := s.Table()
 	for b := range blocks {

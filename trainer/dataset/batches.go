@@ -30,8 +30,10 @@ type Batches struct {
 // a folder's as Options.Resize says. What a picture looks like otherwise depends
 // on seed, epoch and its index in the split only. Close must be called; ctx
 // ends the decoding too.
-func (s *Set) Batches(ctx context.Context, split *Split, order []int, size int, aug *Augmentation, seed, epoch uint64) *Batches {
-	if aug != nil && (s.folder == nil && aug.ResizeMax != 0 || s.folder != nil && (aug.Pad != 0 || aug.ResizeMax < s.folder.resize)) {
+func (s *Set) Batches(ctx context.Context, split *Split, order []int, size int, aug *Augmentation, seed,
+	epoch uint64) *Batches {
+	if aug != nil && (s.folder == nil && aug.ResizeMax != 0 || s.folder != nil &&
+		(aug.Pad != 0 || aug.ResizeMax < s.folder.resize)) {
 		panic(fmt.Sprintf("dataset: %+v is no augmentation of %s", *aug, s.Name))
 	}
 	if order == nil {

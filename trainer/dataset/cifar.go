@@ -168,7 +168,8 @@ func (f format) readFile(ctx context.Context, path string, records int, into *Sp
 		return fmt.Errorf("%s: not a file: want %d bytes", path, want)
 	}
 	if info.Size() != want {
-		return fmt.Errorf("%s: ends at byte %d, want %d (%d records of %d bytes)", path, info.Size(), want, records, f.recordBytes())
+		return fmt.Errorf("%s: ends at byte %d, want %d (%d records of %d bytes)", path, info.Size(), want, records,
+			f.recordBytes())
 	}
 	return f.readRecords(ctx, bufio.NewReaderSize(file, 1<<20), path, records, into)
 }
@@ -198,7 +199,8 @@ func (f format) readRecords(ctx context.Context, r io.Reader, path string, recor
 			n += m
 		}
 		if err == io.EOF || err == io.ErrUnexpectedEOF {
-			return fmt.Errorf("%s: ends at byte %d, want %d (%d records of %d bytes)", path, at+n, want, records, f.recordBytes())
+			return fmt.Errorf("%s: ends at byte %d, want %d (%d records of %d bytes)", path, at+n, want, records,
+				f.recordBytes())
 		}
 		if err != nil {
 			return fmt.Errorf("read %s at byte %d: %w", path, at+n, err)
@@ -206,7 +208,8 @@ func (f format) readRecords(ctx context.Context, r io.Reader, path string, recor
 	}
 	var more [1]byte
 	if _, err := io.ReadFull(r, more[:]); err == nil {
-		return fmt.Errorf("%s: goes on at byte %d, want its end there (%d records of %d bytes)", path, want, records, f.recordBytes())
+		return fmt.Errorf("%s: goes on at byte %d, want its end there (%d records of %d bytes)", path, want, records,
+			f.recordBytes())
 	} else if err != io.EOF {
 		return fmt.Errorf("read %s at byte %d: %w", path, want, err)
 	}

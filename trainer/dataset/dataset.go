@@ -143,7 +143,8 @@ func Open(ctx context.Context, o Options) (*Set, error) {
 		return openFolder(ctx, o)
 	}
 	return nil, fmt.Errorf("dataset %q: want one of %q", o.Name,
-		[]string{synthetic.name, handsignsName, cifar10.name, cifar100.name, cifar100Coarse.name, svhn.name, folderName})
+		[]string{synthetic.name, handsignsName, cifar10.name, cifar100.name, cifar100Coarse.name, svhn.name,
+			folderName})
 }
 
 // newSet is a set whose pixels are in memory, split as o says.

@@ -84,7 +84,8 @@ func openFolder(ctx context.Context, o Options) (*Set, error) {
 		return fail(missing(err, "", ""))
 	}
 	if o.Size < 1 || o.Resize < o.Size {
-		return fail(fmt.Errorf("size is %d and resize %d: want 1 or more, and resize no less than size", o.Size, o.Resize))
+		return fail(fmt.Errorf("size is %d and resize %d: want 1 or more, and resize no less than size", o.Size,
+			o.Resize))
 	}
 	f := &folder{dir: o.Dir, size: o.Size, resize: o.Resize, decoders: decoders()}
 	classes, train, test, err := f.list()
@@ -163,11 +164,13 @@ func (f *folder) list() (classes []string, train, test Split, err error) {
 		return fail(err)
 	}
 	if len(classes) < 2 || len(classes) > maxClasses {
-		return fail(fmt.Errorf("%s has %d folders: want one for each class, 2 to %d", filepath.Join(f.dir, "train"), len(classes), maxClasses))
+		return fail(fmt.Errorf("%s has %d folders: want one for each class, 2 to %d", filepath.Join(f.dir, "train"),
+			len(classes), maxClasses))
 	}
 	for _, name := range tested {
 		if _, ok := slices.BinarySearch(classes, name); !ok {
-			return fail(fmt.Errorf("%s is a class that %s has not: want the same names", filepath.Join(f.dir, found[1], name), filepath.Join(f.dir, "train")))
+			return fail(fmt.Errorf("%s is a class that %s has not: want the same names",
+				filepath.Join(f.dir, found[1], name), filepath.Join(f.dir, "train")))
 		}
 	}
 	for label, class := range classes {
@@ -181,7 +184,8 @@ func (f *folder) list() (classes []string, train, test Split, err error) {
 		}
 	}
 	if test.Len() == 0 {
-		return fail(fmt.Errorf("%s has no pictures: want those of a class in a folder of its name", filepath.Join(f.dir, found[1])))
+		return fail(fmt.Errorf("%s has no pictures: want those of a class in a folder of its name",
+			filepath.Join(f.dir, found[1])))
 	}
 	return classes, train, test, nil
 }

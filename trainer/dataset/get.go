@@ -157,7 +157,8 @@ func (f svhnFormat) getFiles(ctx context.Context, o GetOptions) error {
 			return fmt.Errorf("%s: read %s: %w", f.name, place, err)
 		}
 		if sum != file.md5 {
-			return fmt.Errorf("%s: the %d bytes of %s have the MD5 checksum %s, want %s: remove the damaged file and try again", f.name, n, place, sum, file.md5)
+			return fmt.Errorf("%s: the %d bytes of %s have the MD5 checksum %s, want %s: "+
+				"remove the damaged file and try again", f.name, n, place, sum, file.md5)
 		}
 	}
 	if len(missing) == 0 {
@@ -375,7 +376,8 @@ func (d *download) verify(ctx context.Context) error {
 		return fmt.Errorf("read %s: %w", d.part.Name(), err)
 	}
 	if !strings.EqualFold(sum, d.MD5) {
-		return fmt.Errorf("%s: the %d bytes have the MD5 checksum %s, want %s: the download was removed, try again", d.URL, n, sum, d.MD5)
+		return fmt.Errorf("%s: the %d bytes have the MD5 checksum %s, want %s: the download was removed, try again",
+			d.URL, n, sum, d.MD5)
 	}
 	return nil
 }

@@ -55,7 +55,8 @@ func openHandsigns(o Options) (*Set, error) {
 		}
 	}
 	size := Channels * o.Size * o.Size
-	s, err := split(o, digits, o.Size, o.Size, all.subset(trained, size), all.subset(tested, size), byStudent(students, uint64(o.SplitSeed)))
+	s, err := split(o, digits, o.Size, o.Size, all.subset(trained, size), all.subset(tested, size),
+		byStudent(students, uint64(o.SplitSeed)))
 	if err != nil {
 		return nil, err
 	}
@@ -138,7 +139,8 @@ func appendSign(pixels []byte, planes *image.Gray, i, side int) []byte {
 	for y := range handsignsSide {
 		for x := range handsignsSide {
 			cy, cx := h+(top+y)/2, (left+x)/2
-			r, g, b := color.YCbCrToRGB(planes.GrayAt(left+x, top+y).Y, planes.GrayAt(cx, cy).Y, planes.GrayAt(w/2+cx, cy).Y)
+			r, g, b := color.YCbCrToRGB(planes.GrayAt(left+x, top+y).Y, planes.GrayAt(cx, cy).Y,
+				planes.GrayAt(w/2+cx, cy).Y)
 			at := y/times*side + x/times
 			for c, v := range [Channels]uint8{r, g, b} {
 				sum[c][at] += int(v)

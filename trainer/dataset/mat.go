@@ -191,7 +191,8 @@ func readMAT(ctx context.Context, r *bufio.Reader, path string, pictures int, in
 				return err
 			}
 		default:
-			return m.errorf(t.at, "a variable has the type %d, want %d or %d, compressed", t.kind, miMATRIX, miCOMPRESSED)
+			return m.errorf(t.at, "a variable has the type %d, want %d or %d, compressed", t.kind, miMATRIX,
+				miCOMPRESSED)
 		}
 	}
 	switch {
@@ -316,7 +317,8 @@ func (v *variables) readX(ctx context.Context, m *mat) error {
 		return err
 	}
 	if want := int64(v.pictures) * cifarPixels; t.kind != miUINT8 || t.small != nil || t.bytes != want {
-		return m.errorf(t.at, "the pixels have the type %d and %d bytes, want %d and %d", t.kind, t.bytes, miUINT8, want)
+		return m.errorf(t.at, "the pixels have the type %d and %d bytes, want %d and %d", t.kind, t.bytes, miUINT8,
+			want)
 	}
 	var picture [cifarPixels]byte // (channel, column, row)
 	for i := range v.pictures {
@@ -347,9 +349,11 @@ func (v *variables) readY(m *mat) error {
 	}
 	// MATLAB stores whole numbers in the smallest type that has them, whatever
 	// the class of the variable.
-	width := map[uint32]int{miINT8: 1, miUINT8: 1, miINT16: 2, miUINT16: 2, miINT32: 4, miUINT32: 4, miSINGLE: 4, miDOUBLE: 8}[t.kind]
+	width := map[uint32]int{miINT8: 1, miUINT8: 1, miINT16: 2, miUINT16: 2, miINT32: 4, miUINT32: 4, miSINGLE: 4,
+		miDOUBLE: 8}[t.kind]
 	if width == 0 || t.bytes != int64(width)*int64(v.pictures) {
-		return m.errorf(t.at, "the labels have the type %d and %d bytes, want %d numbers, of type %d for one", t.kind, t.bytes, v.pictures, miUINT8)
+		return m.errorf(t.at, "the labels have the type %d and %d bytes, want %d numbers, of type %d for one", t.kind,
+			t.bytes, v.pictures, miUINT8)
 	}
 	at := m.at
 	if t.small != nil {
@@ -381,7 +385,8 @@ func (v *variables) readY(m *mat) error {
 			label = math.Float64frombits(m.order.Uint64(one))
 		}
 		if label != math.Trunc(label) || !(label >= 1 && label <= 10) {
-			return m.errorf(at+int64(i*width), "the label of picture %d is %g, want a whole number from 1 to 10", i, label)
+			return m.errorf(at+int64(i*width), "the label of picture %d is %g, want a whole number from 1 to 10", i,
+				label)
 		}
 		v.into.Labels = append(v.into.Labels, uint16(label)%10)
 	}

@@ -46,9 +46,12 @@ func readPicture(path string) (m image.Image, content []byte, onFile bool, err e
 	case short < 1:
 		return nil, content, false, fmt.Errorf("%s: has %d×%d pixels, want some", path, c.Width, c.Height)
 	case c.Width > maxPicturePixels/c.Height:
-		return nil, content, false, fmt.Errorf("%s: has %d×%d pixels, want at most %d", path, c.Width, c.Height, maxPicturePixels)
+		return nil, content, false, fmt.Errorf("%s: has %d×%d pixels, want at most %d", path, c.Width, c.Height,
+			maxPicturePixels)
 	case long > maxAspect*short:
-		return nil, content, false, fmt.Errorf("%s: has %d×%d pixels, want sides that differ by a factor of %d at most", path, c.Width, c.Height, maxAspect)
+		return nil, content, false, fmt.Errorf("%s: has %d×%d pixels, "+
+			"want sides that differ by a factor of %d at most",
+			path, c.Width, c.Height, maxAspect)
 	}
 	m, _, err = image.Decode(bytes.NewReader(content))
 	if err != nil {

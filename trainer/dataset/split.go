@@ -25,7 +25,8 @@ func holdOut(labels []uint16, classes int, o Options, hold holding) (held, kept 
 		}
 	}
 	if o.Validation >= len(labels) {
-		return nil, nil, fmt.Errorf("%s: validation is %d: want fewer than the %d training pictures there are", o.Name, o.Validation, len(labels))
+		return nil, nil, fmt.Errorf("%s: validation is %d: want fewer than the %d training pictures there are", o.Name,
+			o.Validation, len(labels))
 	}
 	byClass := shuffledByClass(labels, classes, uint64(o.SplitSeed), streamTrain)
 	held, err = hold(byClass, o.Validation)
@@ -49,7 +50,8 @@ func holdOut(labels []uint16, classes int, o Options, hold holding) (held, kept 
 // boundTest draws the test pictures of a set with the given test labels.
 func boundTest(labels []uint16, classes int, o Options) ([]int, error) {
 	if o.TestPictures > len(labels) {
-		return nil, fmt.Errorf("%s: test_pictures is %d: want at most the %d there are", o.Name, o.TestPictures, len(labels))
+		return nil, fmt.Errorf("%s: test_pictures is %d: want at most the %d there are", o.Name, o.TestPictures,
+			len(labels))
 	}
 	n := len(labels)
 	if o.TestPictures > 0 {

@@ -49,7 +49,8 @@ func (f svhnFormat) locate(dir string) (string, error) {
 
 func (f svhnFormat) open(ctx context.Context, o Options) (*Set, error) {
 	if all := len(digits) * (f.heldTrain + f.heldExtra); o.Validation != 0 && o.Validation != all {
-		return nil, fmt.Errorf("%s: validation is %d: want 0 (none) or %d (%d of each class of the training file and %d of the extra file)",
+		return nil, fmt.Errorf("%s: validation is %d: "+
+			"want 0 (none) or %d (%d of each class of the training file and %d of the extra file)",
 			f.name, o.Validation, all, f.heldTrain, f.heldExtra)
 	}
 	dir, err := f.locate(o.Dir)

@@ -75,7 +75,8 @@ func openSynthetic(ctx context.Context, o Options) (*Set, error) {
 	y := &synthetic
 	train, test := max(y.train, o.TrainPictures+o.Validation), max(y.test, o.TestPictures)
 	if train > y.maxTrain {
-		return nil, fmt.Errorf("%s: %d pictures for training and validation: want at most %d", y.name, train, y.maxTrain)
+		return nil, fmt.Errorf("%s: %d pictures for training and validation: want at most %d", y.name, train,
+			y.maxTrain)
 	}
 	if test > y.maxTest {
 		return nil, fmt.Errorf("%s: test_pictures is %d: want at most %d", y.name, test, y.maxTest)

@@ -75,7 +75,8 @@ func (f format) unpack(ctx context.Context, archive io.Reader, dir string) error
 		case tar.TypeDir, tar.TypeXGlobalHeader:
 			continue
 		default:
-			return fmt.Errorf("unpack: entry %q has type %q, want plain files and folders only", header.Name, header.Typeflag)
+			return fmt.Errorf("unpack: entry %q has type %q, want plain files and folders only", header.Name,
+				header.Typeflag)
 		}
 		folder, name := path.Split(path.Clean(header.Name))
 		if folder != f.folder+"/" {

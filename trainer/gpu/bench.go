@@ -32,7 +32,8 @@ const mostWorkers = 32
 
 // crowd returns as many models as Workers says, first the one or none given, and
 // their pictures a second. After an error there are none.
-func (d *Device) crowd(ctx context.Context, net space.Network, n int, set *dataset.Set, models []*Model) (_ []*Model, rate float64, err error) {
+func (d *Device) crowd(ctx context.Context, net space.Network, n int, set *dataset.Set, models []*Model) (_ []*Model,
+	rate float64, err error) {
 	defer func() {
 		if err != nil {
 			models = drop(models, 0)
@@ -201,7 +202,8 @@ func (d *Device) limits() (flops, bandwidth float64, err error) {
 			return err
 		}
 		defer func() { _ = cu.MemFree(memory) }()
-		to, from := &buffer{name: "to", addr: uint64(memory)}, &buffer{name: "from", addr: uint64(memory) + uint64(4*floats)}
+		to, from := &buffer{name: "to", addr: uint64(memory)},
+			&buffer{name: "from", addr: uint64(memory) + uint64(4*floats)}
 		run := func(kernel string, args *sumArgs) (time.Duration, error) {
 			f, err := d.function(kernel)
 			if err != nil {
@@ -210,7 +212,8 @@ func (d *Device) limits() (flops, bandwidth float64, err error) {
 			best := time.Duration(1 << 62)
 			for range 4 {
 				begin := time.Now()
-				err := launchRaw(f, [3]int{16 * d.info.Multiprocessors, 1, 1}, [3]int{256, 1, 1}, 0, stream, encode(args))
+				err := launchRaw(f, [3]int{16 * d.info.Multiprocessors, 1, 1}, [3]int{256, 1, 1}, 0, stream,
+					encode(args))
 				if err := errors.Join(err, stream.Synchronize()); err != nil {
 					return 0, err
 				}

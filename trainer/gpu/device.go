@@ -76,7 +76,8 @@ func describe(index int) (Info, error) {
 		return Info{}, err
 	}
 	v := cu.Version()
-	return Info{Index: index, Name: name, Capability: fmt.Sprintf("sm_%d%d", major, minor), Driver: fmt.Sprintf("CUDA %d.%d", v/1000, v%1000/10),
+	return Info{Index: index, Name: name, Capability: fmt.Sprintf("sm_%d%d", major, minor),
+		Driver: fmt.Sprintf("CUDA %d.%d", v/1000, v%1000/10),
 		Memory: int(memory), Multiprocessors: sms}, nil
 }
 
@@ -101,7 +102,8 @@ func Open(index int) (*Device, error) {
 	if i < 0 {
 		return nil, fmt.Errorf("no GPU %d: this machine has %d, counted from 0", index, len(list))
 	}
-	d := &Device{info: list[i], modules: map[string]cu.Module{}, functions: map[string]cu.Function{}, pictures: map[*dataset.Set]*pictures{}}
+	d := &Device{info: list[i], modules: map[string]cu.Module{}, functions: map[string]cu.Function{},
+		pictures: map[*dataset.Set]*pictures{}}
 	if !d.info.Supported() {
 		return nil, fmt.Errorf("%s: compute capability %s, want sm_70 or later", d.info.Name, d.info.Capability)
 	}
@@ -240,7 +242,8 @@ func (d *Device) hold(set *dataset.Set, stream cu.Stream) (*pictures, error) {
 			labels = append(labels, int32(l))
 		}
 	}
-	p.pixels, p.labels, p.table = kept("pixels", bytes), kept("label list", 4*len(labels)), kept("table", 4*dataset.Channels*256)
+	p.pixels, p.labels, p.table = kept("pixels", bytes), kept("label list", 4*len(labels)),
+		kept("table", 4*dataset.Channels*256)
 	total := 0
 	for _, b := range []*buffer{p.pixels, p.labels, p.table} {
 		b.addr = uint64(total)

@@ -209,8 +209,11 @@ func (m *Model) feed(p *plan) {
 		p.launch("repack", grid, block, 0, &repackArgs{c: c, h: h, w: w, n: int32(m.n), from: m.fed.from, x: p.x})
 		return
 	}
-	p.launch("batch", grid, block, 0, &batchArgs{c: c, h: h, w: w, batch: int32(m.n), evaluating: flag(p.purpose != training),
-		pixels: m.pictures.pixels, labels: m.pictures.labels, order: m.order, table: m.pictures.table, state: m.state, x: p.x, y: p.y})
+	p.launch("batch", grid, block, 0, &batchArgs{c: c, h: h, w: w, batch: int32(m.n),
+		evaluating: flag(p.purpose != training),
+		pixels:     m.pictures.pixels, labels: m.pictures.labels, order: m.order, table: m.pictures.table,
+		state: m.state,
+		x:     p.x, y: p.y})
 }
 
 func (m *Model) alloc(n int) (uint64, error) {
@@ -278,7 +281,8 @@ func (m *Model) copy(one func(device uint64, host []float32) error) error {
 		var errs []error
 		for _, p := range m.host.Params {
 			at := uint64(4 * t.at(p.Name))
-			errs = append(errs, one(t.value.addr+at, p.Value), one(t.velocity.addr+at, p.Velocity), one(t.grad.addr+at, p.Grad))
+			errs = append(errs, one(t.value.addr+at, p.Value), one(t.velocity.addr+at, p.Velocity),
+				one(t.grad.addr+at, p.Grad))
 			if p.Average != nil {
 				errs = append(errs, one(t.average.addr+at, p.Average))
 			}
@@ -300,7 +304,8 @@ const largestGroup = 64
 const rateBytes = int(unsafe.Sizeof(graph.Rates{}))
 
 // Train trains on the pictures of order, as package trainer's engine says.
-func (m *Model) Train(ctx context.Context, epoch int, order []int, rates []graph.Rates, done func(step int, s trainer.Score) error) error {
+func (m *Model) Train(ctx context.Context, epoch int, order []int, rates []graph.Rates,
+	done func(step int, s trainer.Score) error) error {
 	if len(order)%m.n != 0 || len(order) > m.order.bytes/8 || len(order)/m.n > m.rates.bytes/rateBytes {
 		panic(fmt.Sprintf("gpu: an order of %d pictures for batches of %d", len(order), m.n))
 	}
@@ -352,7 +357,8 @@ func (m *Model) Train(ctx context.Context, epoch int, order []int, rates []graph
 				return errors.Join(err, m.stream.Synchronize())
 			}
 			for i, loss := range m.reported.losses {
-				if ended = done(heard+i, trainer.Score{Correct: int(m.reported.corrects[i]), Loss: loss}); ended != nil {
+				if ended = done(heard+i,
+					trainer.Score{Correct: int(m.reported.corrects[i]), Loss: loss}); ended != nil {
 					return m.stream.Synchronize()
 				}
 			}
@@ -367,7 +373,8 @@ func (m *Model) Train(ctx context.Context, epoch int, order []int, rates []graph
 // report reads the losses of the steps from … to−1.
 func (m *Model) report(from, to int) error {
 	r := &m.reported
-	r.losses, r.corrects = append(r.losses[:0], make([]float64, to-from)...), append(r.corrects[:0], make([]int32, to-from)...)
+	r.losses, r.corrects = append(r.losses[:0], make([]float64, to-from)...),
+		append(r.corrects[:0], make([]int32, to-from)...)
 	if err := download(r.losses, m.losses.addr+uint64(8*from)); err != nil {
 		return err
 	}
@@ -376,7 +383,8 @@ func (m *Model) report(from, to int) error {
 
 // begin readies the pictures of order; next starts a step or a part of an
 // evaluation on the next of them.
-func (m *Model) begin(ctx context.Context, split *dataset.Split, order []int, aug *dataset.Augmentation, epoch uint64) (next func(*recorded) error, stop func(), err error) {
+func (m *Model) begin(ctx context.Context, split *dataset.Split, order []int, aug *dataset.Augmentation,
+	epoch uint64) (next func(*recorded) error, stop func(), err error) {
 	if err := upload(m.stream, m.state.addr, []state{{total: int32(len(order))}}); err != nil {
 		return nil, nil, err
 	}
@@ -390,7 +398,8 @@ func (m *Model) begin(ctx context.Context, split *dataset.Split, order []int, au
 	shows := make([]show, len(order))
 	for i, picture := range order {
 		v := aug.View(picture, m.r.Seed, epoch)
-		shows[i] = show{picture: int32(m.pictures.first[split] + picture), dy: int8(v.Dy), dx: int8(v.Dx), mirror: int8(flag(v.Mirror))}
+		shows[i] = show{picture: int32(m.pictures.first[split] + picture), dy: int8(v.Dy), dx: int8(v.Dx),
+			mirror: int8(flag(v.Mirror))}
 	}
 	if err := errors.Join(upload(m.stream, m.order.addr, shows), m.stream.Synchronize()); err != nil {
 		return nil, nil, err
@@ -419,10 +428,12 @@ func (m *Model) feedNext(batches *dataset.Batches, r *recorded) error {
 			s.ids[i] = int32(s.labels[i])
 		}
 	}
-	if err := cu.MemcpyHtoDAsync(cu.DevicePtr(m.fed.from.addr), unsafe.Pointer(unsafe.SliceData(s.pixels)), int64(4*m.fed.floats), m.stream); err != nil {
+	if err := cu.MemcpyHtoDAsync(cu.DevicePtr(m.fed.from.addr), unsafe.Pointer(unsafe.SliceData(s.pixels)),
+		int64(4*m.fed.floats), m.stream); err != nil {
 		return err
 	}
-	if err := cu.MemcpyHtoDAsync(cu.DevicePtr(r.y.addr), unsafe.Pointer(unsafe.SliceData(s.ids)), int64(4*len(s.ids)), m.stream); err != nil {
+	if err := cu.MemcpyHtoDAsync(cu.DevicePtr(r.y.addr), unsafe.Pointer(unsafe.SliceData(s.ids)), int64(4*len(s.ids)),
+		m.stream); err != nil {
 		return err
 	}
 	if err := s.copied.Record(m.stream); err != nil {

@@ -53,7 +53,8 @@ type graphExec struct{ exec C.CUgraphExec }
 
 // record returns what f starts on the stream, without its being done.
 func record(s cu.Stream, f func() error) (g graphExec, err error) {
-	if err := failed("cuStreamBeginCapture", C.cuStreamBeginCapture(rawStream(s), C.CU_STREAM_CAPTURE_MODE_RELAXED)); err != nil {
+	if err := failed("cuStreamBeginCapture",
+		C.cuStreamBeginCapture(rawStream(s), C.CU_STREAM_CAPTURE_MODE_RELAXED)); err != nil {
 		return g, err
 	}
 	err = f()

@@ -165,16 +165,19 @@ type Conv struct {
 	WP           []float32 // (L·Co, Ci, KH, KW): primary.weight
 	WS           []float32 // (L·Co, L): secondary.weight, row m·L + l
 	Z            []float32 // (OH, Out, OW, 16): written by Forward, read by Backward
-	Y            []float32 // (OH, Out, OW, 16): the primary convolutions' output, written by Forward; nil: Backward computes it again
-	Sum, SumSq   []float64 // (Out): sums of z and z² over positions and valid lanes; nil: not wanted
+	// (OH, Out, OW, 16): the primary convolutions' output, written by Forward; nil: Backward computes it again
+	Y          []float32
+	Sum, SumSq []float64 // (Out): sums of z and z² over positions and valid lanes; nil: not wanted
 
 	// For Backward only.
-	WPT, WST    []float32 // from Transpose
-	G           []float32 // (OH, Out, OW, 16): gradient of the normalised z, masked by its ReLU
-	GScale      []float32 // (Out): not nil: G is (Out, 16), the same at every position, and not masked yet: by GScale·Z + GShift > 0
-	GShift      []float32
-	CA, CB, CC  []float32 // (Out): gradient of z = CA·G + CB·Z + CC
-	GX          []float32 // (H, In, W, 16): gradient of a, masked by its ReLU if there is a Scale; nil: not wanted; may be G if neither size nor channels change
+	WPT, WST []float32 // from Transpose
+	G        []float32 // (OH, Out, OW, 16): gradient of the normalised z, masked by its ReLU
+	// (Out): not nil: G is (Out, 16), the same at every position, and not masked yet: by GScale·Z + GShift > 0
+	GScale     []float32
+	GShift     []float32
+	CA, CB, CC []float32 // (Out): gradient of z = CA·G + CB·Z + CC
+	// (H, In, W, 16): gradient of a, masked by its ReLU if there is a Scale; nil: not wanted; may be G if neither size nor channels change
+	GX          []float32
 	GSum, GXSum []float64 // (In): sums of GX and of GX·X; with a Scale only
 	DWP, DWS    []float32 // this block's share of the gradients of WP and WS
 }
@@ -249,21 +252,23 @@ type Head struct {
 	X            []float32 // (H, C, W, 16): the z of the last convolution
 	Scale, Shift []float32 // (C)
 	Pool         []float32 // (C, 16): by PoolForward
-	Open, OpenX  []float32 // (C, 16): positions where the ReLU is open, and the sum of X there, by PoolForward; nil: not wanted
-	WL, Bias     []float32 // (K, C), (K)
-	Logits       []float32 // (K, 16): by LinearForward
-	Labels       []float32 // (16): class numbers, 0 … K−1
-	Gain         float32   // gradient of the total loss by each picture's: 1/N for a mean
-	Loss         []float64 // (16): by CrossEntropy, in nats
-	DLogits      []float32 // (K, 16): by CrossEntropy; nil: not wanted
-	DWL, DBias   []float32 // this block's share: by LinearBackward
-	DPool        []float32 // (C, 16): by LinearBackward
-	GX           []float32 // (C, 16): by PoolBackward: gradient at every position, not masked by the ReLU
-	GSum, GXSum  []float64 // (C): sums of GX, masked, and of that times X, by PoolBackward
+	// (C, 16): positions where the ReLU is open, and the sum of X there, by PoolForward; nil: not wanted
+	Open, OpenX []float32
+	WL, Bias    []float32 // (K, C), (K)
+	Logits      []float32 // (K, 16): by LinearForward
+	Labels      []float32 // (16): class numbers, 0 … K−1
+	Gain        float32   // gradient of the total loss by each picture's: 1/N for a mean
+	Loss        []float64 // (16): by CrossEntropy, in nats
+	DLogits     []float32 // (K, 16): by CrossEntropy; nil: not wanted
+	DWL, DBias  []float32 // this block's share: by LinearBackward
+	DPool       []float32 // (C, 16): by LinearBackward
+	GX          []float32 // (C, 16): by PoolBackward: gradient at every position, not masked by the ReLU
+	GSum, GXSum []float64 // (C): sums of GX, masked, and of that times X, by PoolBackward
 }
 
 func (h *Head) c() C.igc_head {
-	return C.igc_head{H: C.long(h.H), W: C.long(h.W), C: C.long(h.C), K: C.long(h.K), valid: valid(h.Valid), gain: C.float(h.Gain)}
+	return C.igc_head{H: C.long(h.H), W: C.long(h.W), C: C.long(h.C), K: C.long(h.K), valid: valid(h.Valid),
+		gain: C.float(h.Gain)}
 }
 
 func (h *Head) poolForward() C.igc_head {

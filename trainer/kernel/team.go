@@ -116,7 +116,8 @@ func (t *Team) Sum(to, from []float32) {
 	t.sums = t.sums[:0]
 	for at := 0; at < len(to); at += n {
 		end := min(at+n, len(to))
-		t.sums = append(t.sums, C.igc_sum{to: floats(to[at:end], end-at), from: floats(from[at:end], end-at), n: C.long(end - at)})
+		t.sums = append(t.sums, C.igc_sum{to: floats(to[at:end], end-at), from: floats(from[at:end], end-at),
+			n: C.long(end - at)})
 	}
 	C.igc_sums(t.c, unsafe.SliceData(t.sums), C.long(len(t.sums)))
 }

@@ -166,7 +166,7 @@ func TestNormalize(t *testing.T) {
 			`halving.min_epochs 133: the first evaluation`: func(s *search.Study) { s.Strategy, s.EvaluateEvery = "halving", 400 },
 			`kernel 25`:    func(s *search.Study) { s.Kernel = 25 },
 			`tolerance 1:`: func(s *search.Study) { s.Tolerance = 1 },
-			`depths: IGC-L4M2-D20 has one in its name`: func(s *search.Study) {
+			`depths: IGC-L4M2-D20 has a depth in its name`: func(s *search.Study) {
 				s.Budget, s.Pairs, s.Layout, s.Systems, s.Depths = 0, nil, "stages", []string{"IGC-L4M2-D20"}, []int{8}
 			},
 			`blocks 0`:              func(s *search.Study) { s.Blocks = 0 },

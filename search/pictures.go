@@ -115,7 +115,8 @@ func (p *Pictures) normalizeSizes(c *checker) {
 	}
 	p.Pad = 0
 	c.check(p.Augment != AugmentCropMirror,
-		`augment "crop-mirror": it is for pictures of one size, for a folder want "scale-crop-mirror" or "none"`)
+		`augment "crop-mirror": it is for pictures of one size, `+
+			`want "scale-crop-mirror" or "none" for dataset "folder"`)
 	if p.Size < 8 || p.Size > 1024 {
 		c.check(false, `size %d: want 8 to 1024, the side in pixels that the pictures of dataset "folder" get; `+
 			"224 is usual", p.Size)

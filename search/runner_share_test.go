@@ -133,9 +133,9 @@ func TestRunnerFailures(t *testing.T) {
 			return fmt.Errorf("seed %d: the device is gone", j.Seed)
 		}}
 		sum, err := (&search.Runner{Store: store, Trainer: tr}).Run(t.Context(), s, strategyOf(s), trials)
-		if err == nil || !strings.Contains(err.Error(), "5 trainings in a row failed alike") ||
-			!strings.Contains(err.Error(), "the device is gone") ||
-			!strings.Contains(err.Error(), "igcsearch retry fake") || len(store.attempts) != 5 || sum.Failed != 2 {
+		if !errors.Is(err, search.ErrAlike) ||
+			!strings.Contains(err.Error(), "5 trainings in a row failed in the same way") ||
+			!strings.Contains(err.Error(), "the device is gone: fix the cause") || len(store.attempts) != 5 || sum.Failed != 2 {
 			t.Errorf("got %+v, %v after %d attempts", sum, err, len(store.attempts))
 		}
 	})

@@ -164,6 +164,9 @@ func runRun(ctx context.Context, o runOptions, stdout, stderr io.Writer) error {
 		fmt.Fprintf(stderr, "igcsearch: stopped with %d of %s left; all finished epochs are in %s. Go on with:\n  %s\n",
 			sum.Left, count(len(trials), "trial"), o.db, o.again)
 	}
+	if errors.Is(err, search.ErrAlike) {
+		return fmt.Errorf("%w: %s retry %s", err, program(), o.named(study.Name))
+	}
 	if err != nil {
 		return err
 	}

@@ -66,6 +66,9 @@ func runSpoolWorker(parent context.Context, o workerOptions, stderr io.Writer) e
 	if parent.Err() != nil {
 		fmt.Fprintf(stderr, "igcsearch: stopped: %s; all finished epochs are there. Go on with:\n  %s\n", finished, commandLine())
 	}
+	if errors.Is(err, search.ErrAlike) {
+		return fmt.Errorf("%w: %s retry %s --spool %s", err, program(), quote(p.study.Name), quote(o.spool))
+	}
 	if err != nil {
 		return err
 	}

@@ -168,8 +168,9 @@ func TestRunnerFailures(t *testing.T) {
 		if err != nil || counts(sum) != (search.Summary{Done: 6, Failed: 2}) || len(store.attempts) != 10 {
 			t.Fatalf("got %+v, %v after %d attempts", sum, err, len(store.attempts))
 		}
-		for seed, want := range []string{`the time limit of a trial is over: trial_time_limit = "1s"`,
-			`the time limit of a trial is over: trial_time_limit = "1s"; the trainer did not return, and was left alone`} {
+		for seed, want := range []string{`the attempt took longer than its time limit: trial_time_limit = "1s"`,
+			`the attempt took longer than its time limit: trial_time_limit = "1s"; ` +
+				`the trainer did not return, and the run goes on without it`} {
 			i := slices.IndexFunc(store.trials, func(t search.Trial) bool {
 				return t.System == trials[0].System &&
 					t.Seed == seed
@@ -178,7 +179,7 @@ func TestRunnerFailures(t *testing.T) {
 				t.Errorf("it stands as %+v", got)
 			}
 		}
-		if len(notes) != 2 || notes[0] != "its trainer did not stop within 500ms; its worker goes on without it" {
+		if len(notes) != 2 || notes[0] != "its trainer did not stop within 500ms; the run goes on without it" {
 			t.Errorf("notes %q", notes)
 		}
 	})

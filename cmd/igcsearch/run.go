@@ -129,6 +129,9 @@ func runRun(ctx context.Context, o runOptions, stdout, stderr io.Writer) error {
 	p.noteEstimate(ctx, show, stand, workers)
 	sum, err := p.run(ctx, ctx, search.Runner{Store: db, Workers: workers}, show)
 	o.tellEnd(stderr, p, sum, ctx.Err() != nil)
+	if errors.Is(err, search.ErrAlike) {
+		return fmt.Errorf("%w: %s retry %s", err, program(), o.named(p.study.Name))
+	}
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/google/renameio/v2"
 )
 
 // outbox is a folder with what a worker could not deliver: worker.json says who
@@ -116,7 +118,7 @@ func (o *outbox) clear() {
 		for _, name := range []string{"worker.json", "left"} {
 			os.Remove(filepath.Join(o.dir, name))
 		}
-		halves, _ := filepath.Glob(filepath.Join(o.dir, ".new-*")) // of a worker that was killed
+		halves, _ := filepath.Glob(filepath.Join(o.dir, ".*")) // temporary files of a worker that was killed
 		for _, half := range halves {
 			os.Remove(half)
 		}
@@ -126,31 +128,27 @@ func (o *outbox) clear() {
 	}
 }
 
-// writeWhole makes a file appear with all of its content, on the disk.
+// writeWhole writes content as JSON to a file of mode 0600. The file appears under its name
+// once all of it is on the disk.
 func writeWhole(path string, content any) error {
 	text, err := json.Marshal(content)
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	// Not renameio.WriteFile: it keeps the mode of the file that it replaces, and an access
+	// file that others can read must become private.
+	f, err := renameio.NewPendingFile(path, renameio.WithTempDir(filepath.Dir(path)))
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(text)
-	if err == nil {
-		err = f.Sync()
-	}
-	if e := f.Close(); err == nil {
-		err = e
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		os.Remove(f.Name())
+	defer f.Cleanup()
+	if _, err := f.Write(text); err != nil {
 		return err
 	}
-	folder, err := os.Open(filepath.Dir(path))
+	if err := f.CloseAtomicallyReplace(); err != nil {
+		return err
+	}
+	folder, err := os.Open(filepath.Dir(path)) // renameio does not sync the new name
 	if err != nil {
 		return err
 	}

@@ -179,7 +179,7 @@ func runPlot(ctx context.Context, o plotOptions, stderr io.Writer) error {
 	var list []results
 	missing := slices.Clone(o.pairs) // which no study has
 	for _, name := range o.studies {
-		r, err := readResults(ctx, db, name)
+		r, err := readResults(ctx, db, name, store.Histories)
 		if err != nil {
 			return err
 		}
@@ -195,7 +195,7 @@ func runPlot(ctx context.Context, o plotOptions, stderr io.Writer) error {
 		if len(o.pairs) > 0 {
 			there := r.study.PairList()
 			missing = slices.DeleteFunc(missing, func(p space.Pair) bool { return slices.Contains(there, p) })
-			r.trials = slices.DeleteFunc(r.trials, func(t search.Trial) bool { return !slices.Contains(o.pairs, t.System.Pair()) })
+			r.trials = slices.DeleteFunc(r.trials, func(t search.TrialState) bool { return !slices.Contains(o.pairs, t.System.Pair()) })
 			if len(r.trials) == 0 {
 				return noPairs(o.pairs, []results{r})
 			}
@@ -214,7 +214,7 @@ func runPlot(ctx context.Context, o plotOptions, stderr io.Writer) error {
 	for _, r := range list {
 		r.warn(stderr) // not above: of two lines the error says enough
 	}
-	figure, err := o.figure(ctx, db, list)
+	figure, err := o.figure(list)
 	if err != nil {
 		return err
 	}
@@ -235,11 +235,11 @@ type figure interface {
 }
 
 // figure is the one of that kind of the results.
-func (o plotOptions) figure(ctx context.Context, db *store.DB, list []results) (figure, error) {
+func (o plotOptions) figure(list []results) (figure, error) {
 	if o.kind == kindRace && list[0].study.Strategy == search.StrategyRace {
 		list[0].study.Split = list[0].study.DecidingSplit() // what the race went by
 	}
-	options, err := figureOptions(ctx, db, list)
+	options, err := figureOptions(list)
 	if err != nil {
 		return nil, err
 	}
@@ -247,10 +247,7 @@ func (o plotOptions) figure(ctx context.Context, db *store.DB, list []results) (
 	bar := plots.Bar(o.bars)
 	switch o.kind {
 	case kindCurves:
-		curves, err := learningCurves(ctx, db, list)
-		if err != nil {
-			return nil, err
-		}
+		curves := learningCurves(list)
 		var names []string
 		for _, c := range curves {
 			names = append(names, c.Name)
@@ -262,10 +259,7 @@ func (o plotOptions) figure(ctx context.Context, db *store.DB, list []results) (
 		options.Height = cmp.Or(options.Height, higher(usual, names))
 		return plots.LearningCurves{Options: options, Curves: curves, Bar: bar, Loss: o.loss}, nil
 	case kindRace:
-		arms, err := raceArms(ctx, db, list[0])
-		if err != nil {
-			return nil, err
-		}
+		arms := raceArms(list[0])
 		var names []string
 		for _, a := range arms {
 			names = append(names, a.Name)
@@ -273,7 +267,7 @@ func (o plotOptions) figure(ctx context.Context, db *store.DB, list []results) (
 		options.Height = cmp.Or(options.Height, higher(2.4, names))
 		return plots.RaceHistory{Options: options, Arms: arms, Bar: bar}, nil
 	case kindPareto:
-		points, err := costPoints(ctx, db, list, o.cost)
+		points, err := costPoints(list, o.cost)
 		return plots.Pareto{Options: options, Points: points, CostLabel: costs[o.cost].label, Bar: bar}, err
 	case kindHeatMap:
 		rows, label, err := budgets(list)
@@ -313,12 +307,12 @@ func checkFigure(path string) error {
 
 // drawFigure draws the figure that run writes: accuracy against M, or learning
 // curves of networks that have no common M.
-func drawFigure(ctx context.Context, db *store.DB, r results, path string) error {
+func drawFigure(r results, path string) error {
 	o := plotOptions{kind: kindAccuracy}
 	if !r.study.OfPairs() {
 		o.kind = kindCurves
 	}
-	figure, err := o.figure(ctx, db, []results{r})
+	figure, err := o.figure([]results{r})
 	if err != nil {
 		return err
 	}
@@ -326,7 +320,7 @@ func drawFigure(ctx context.Context, db *store.DB, r results, path string) error
 }
 
 // figureOptions gives the date of the figure and the name of its accuracy.
-func figureOptions(ctx context.Context, db *store.DB, list []results) (plots.Options, error) {
+func figureOptions(list []results) (plots.Options, error) {
 	var o plots.Options
 	if text := os.Getenv("SOURCE_DATE_EPOCH"); text != "" {
 		seconds, err := strconv.ParseInt(text, 10, 64)
@@ -336,12 +330,8 @@ func figureOptions(ctx context.Context, db *store.DB, list []results) (plots.Opt
 		o.Date = time.Unix(seconds, 0).UTC()
 	} else {
 		for _, r := range list {
-			t, err := db.Updated(ctx, r.study.Name)
-			if err != nil {
-				return o, err
-			}
-			if t.After(o.Date) {
-				o.Date = t
+			if r.updated.After(o.Date) {
+				o.Date = r.updated
 			}
 		}
 	}
@@ -384,14 +374,10 @@ func series(list []results) []plots.Series {
 }
 
 // learningCurves has a curve for each network that has a done trial.
-func learningCurves(ctx context.Context, db *store.DB, list []results) ([]plots.Curve, error) {
+func learningCurves(list []results) []plots.Curve {
 	var all []plots.Curve
 	for _, r := range list {
-		epochs, err := db.Epochs(ctx, r.study.Name)
-		if err != nil {
-			return nil, err
-		}
-		curves := r.curves(epochs, search.Done)
+		curves := r.curves(search.Done)
 		for i := range curves {
 			if len(list) > 1 {
 				curves[i].Name = label(r, list) + " " + curves[i].Name
@@ -399,50 +385,37 @@ func learningCurves(ctx context.Context, db *store.DB, list []results) ([]plots.
 		}
 		all = append(all, curves...)
 	}
-	return all, nil
+	return all
 }
 
 // curves has a curve for each network that has a trial in one of these states,
 // over those trials.
-func (r results) curves(epochs []store.TrialEpoch, of ...search.Status) []plots.Curve {
-	type trial struct {
-		system space.System
-		seed   int
-	}
-	drawn := map[trial]bool{}
-	for _, t := range r.trials {
-		if t.Status == search.Done {
-			if _, ok := r.accuracy(t); !ok {
-				continue
-			}
-		}
-		if slices.Contains(of, t.Status) {
-			drawn[trial{t.System, t.Seed}] = true
-		}
-	}
+func (r results) curves(of ...search.Status) []plots.Curve {
 	curves := map[space.System]*plots.Curve{}
-	for _, e := range epochs {
-		if !drawn[trial{e.System, e.Seed}] {
+	for _, t := range r.trials {
+		if _, ok := r.accuracy(t.Trial); t.Status == search.Done && !ok || !slices.Contains(of, t.Status) || t.Epoch == 0 {
 			continue
 		}
-		c := curves[e.System]
+		c := curves[t.System]
 		if c == nil {
-			c = &plots.Curve{Name: e.System.Label(), Epochs: make([]plots.Epoch, r.study.Epochs)}
+			c = &plots.Curve{Name: t.System.Label(), Epochs: make([]plots.Epoch, r.study.Epochs)}
 			for i := range c.Epochs {
 				c.Epochs[i].Number = i + 1
 			}
-			curves[e.System] = c
+			curves[t.System] = c
 		}
-		at := &c.Epochs[e.Number-1]
-		at.TrainLosses = append(at.TrainLosses, e.TrainLoss)
-		if e.TrainTotal > 0 {
-			at.TrainAccuracies = append(at.TrainAccuracies, 100*float64(e.TrainCorrect)/float64(e.TrainTotal))
-		}
-		if correct, total := e.Correct(r.study.Split); total > 0 {
-			at.Accuracies = append(at.Accuracies, 100*float64(correct)/float64(total))
-		}
-		if loss := e.Loss(r.study.Split); loss != 0 {
-			at.Losses = append(at.Losses, loss)
+		for _, e := range t.History {
+			at := &c.Epochs[e.Number-1]
+			at.TrainLosses = append(at.TrainLosses, e.TrainLoss)
+			if e.TrainTotal > 0 {
+				at.TrainAccuracies = append(at.TrainAccuracies, 100*float64(e.TrainCorrect)/float64(e.TrainTotal))
+			}
+			if correct, total := e.Correct(r.study.Split); total > 0 {
+				at.Accuracies = append(at.Accuracies, 100*float64(correct)/float64(total))
+			}
+			if loss := e.Loss(r.study.Split); loss != 0 {
+				at.Losses = append(at.Losses, loss)
+			}
 		}
 	}
 	for _, c := range curves {
@@ -462,21 +435,13 @@ func (r results) curves(epochs []store.TrialEpoch, of ...search.Status) []plots.
 }
 
 // raceRounds are the finished rounds of the race that a study is; none of a
-// study with another strategy. The trials are read anew: a race is of all of
-// them, whichever r was cut down to.
-func (r results) raceRounds(ctx context.Context, db *store.DB) ([]strategy.Round, error) {
+// study with another strategy. A race is of all planned trials, also if r shows
+// only some of them.
+func (r results) raceRounds() []strategy.Round {
 	if r.study.Strategy != search.StrategyRace {
-		return nil, nil
+		return nil
 	}
-	trials, err := db.Trials(ctx, r.study.Name)
-	if err != nil {
-		return nil, err
-	}
-	epochs, err := db.Epochs(ctx, r.study.Name)
-	if err != nil {
-		return nil, err
-	}
-	return strategy.Rounds(r.study, trialStates(trials, epochs)), nil
+	return strategy.Rounds(r.study, r.planned)
 }
 
 // droppedAfter is how many seeds the networks had that a race dropped.
@@ -492,12 +457,8 @@ func droppedAfter(rounds []strategy.Round) map[space.System]int {
 
 // raceArms are the networks of a study with the accuracies of their seeds. Only
 // a race drops any; what one had before is all that is drawn of it.
-func raceArms(ctx context.Context, db *store.DB, r results) ([]plots.RaceArm, error) {
-	rounds, err := r.raceRounds(ctx, db)
-	if err != nil {
-		return nil, err
-	}
-	dropped := droppedAfter(rounds)
+func raceArms(r results) []plots.RaceArm {
+	dropped := droppedAfter(r.raceRounds())
 	var arms []plots.RaceArm
 	for _, p := range r.bySystem() {
 		a := plots.RaceArm{Name: p.Label(), Accuracies: p.accuracies}
@@ -506,7 +467,7 @@ func raceArms(ctx context.Context, db *store.DB, r results) ([]plots.RaceArm, er
 		}
 		arms = append(arms, a)
 	}
-	return arms, nil
+	return arms
 }
 
 // The values of plotOptions.cost.
@@ -527,7 +488,7 @@ var costs = map[string]struct {
 }
 
 // costPoints are the networks that have a result, with one of their costs.
-func costPoints(ctx context.Context, db *store.DB, list []results, cost string) ([]plots.CostPoint, error) {
+func costPoints(list []results, cost string) ([]plots.CostPoint, error) {
 	var points []plots.CostPoint
 	var on []string // devices
 	for _, r := range list {
@@ -536,10 +497,7 @@ func costPoints(ctx context.Context, db *store.DB, list []results, cost string) 
 				on = append(on, model)
 			}
 		}
-		arms, err := r.arms(ctx, db)
-		if err != nil {
-			return nil, err
-		}
+		arms := r.arms()
 		for i, p := range r.bySystem() {
 			if len(p.accuracies) == 0 {
 				continue

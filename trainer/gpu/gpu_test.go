@@ -683,7 +683,7 @@ func TestPicturesAreThoseOfTheHost(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := make([]float32, kernel.Blocks(35)*3*9*9*kernel.Lanes)
-	set.Fill(want, &set.Train, order[35:], m.o.Augmentation, 3, 2)
+	set.Fill(want, &set.Train, order[35:], m.r.Augmentation, 3, 2)
 	plain := make([]float32, 35*3*9*9)
 	kernel.Unpack(plain, want, 35, 3, 9, 9)
 	if !slices.Equal(got, plain) {

@@ -218,8 +218,8 @@ func runPlot(ctx context.Context, o plotOptions, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := figure.Save(o.output); err != nil {
-		return namingFile("save figure", o.output, err)
+	if err := writeFigure(o.output, figure); err != nil {
+		return err
 	}
 	if o.csv != "" {
 		return writeFile(o.csv, figure.CSV)
@@ -316,7 +316,14 @@ func drawFigure(r results, path string) error {
 	if err != nil {
 		return err
 	}
-	return namingFile("save figure", path, figure.Save(path))
+	return writeFigure(path, figure)
+}
+
+// writeFigure writes a figure in the format that the extension of its file names.
+func writeFigure(path string, f figure) error {
+	return writeFile(path, func(w io.Writer) error {
+		return f.Encode(w, strings.ToLower(strings.TrimPrefix(filepath.Ext(path), ".")))
+	})
 }
 
 // figureOptions gives the date of the figure and the name of its accuracy.

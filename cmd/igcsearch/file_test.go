@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"igcsearch/plots"
 )
 
 func saying(s string) func(io.Writer) error {
@@ -116,5 +118,45 @@ func TestWriteFile(t *testing.T) {
 		if !errors.Is(err, fs.ErrNotExist) || err.Error() != "write "+missing+": no such file or directory" {
 			t.Errorf("got %v", err)
 		}
+	})
+}
+
+// TestWriteFigure: a figure and its table are written in the same way.
+func TestWriteFigure(t *testing.T) {
+	t.Parallel()
+	points := []plots.Point{{L: 40, M: 2, Accuracies: []float64{63.5, 64.1}}}
+	good := plots.AccuracyVsM{Series: []plots.Series{{Points: points}}}
+	for _, format := range plots.Formats() {
+		t.Run("writes ."+format+" whatever its case, and keeps 0600", func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "f."+strings.ToUpper(format))
+			var want strings.Builder
+			err := errors.Join(os.WriteFile(path, nil, 0o600), writeFigure(path, good, plots.Options{}),
+				plots.Encode(&want, format, good, plots.Options{}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			check(t, path, want.String(), 0o600, 1)
+		})
+	}
+	for _, name := range []string{"figure", "figure.gif", "figure.", "pdf"} {
+		t.Run(name+" is refused with the known extensions", func(t *testing.T) {
+			err := writeFigure(filepath.Join(t.TempDir(), name), good, plots.Options{})
+			for _, want := range []string{".pdf, .svg, .png, .eps, .tex, .csv", name} {
+				if err == nil || !strings.Contains(err.Error(), want) {
+					t.Errorf("got %v, want %s", err, want)
+				}
+			}
+		})
+	}
+	t.Run("an error leaves the old figure", func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "f.pdf")
+		if err := os.WriteFile(path, []byte("old"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		err := writeFigure(path, plots.AccuracyVsM{}, plots.Options{})
+		if err == nil || !strings.Contains(err.Error(), path) {
+			t.Errorf("got %v", err)
+		}
+		check(t, path, "old", 0o600, 1)
 	})
 }

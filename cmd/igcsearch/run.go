@@ -163,7 +163,7 @@ func (o *runOptions) chooseFigure(study string) error {
 	case o.figure == "":
 		o.figure = filepath.Join(filepath.Dir(o.db), study+".pdf")
 	default:
-		if err := checkFigure(o.figure); err != nil {
+		if _, err := figureFormat(o.figure); err != nil {
 			return usageError{err}
 		}
 	}

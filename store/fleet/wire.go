@@ -51,7 +51,9 @@ const (
 const (
 	kindToken      = "token"      // not that of the access file
 	kindStranger   = "stranger"   // the worker has to join first
-	kindRefused    = "refused"    // the worker, for good: another program, other pictures
+	kindRefused    = "refused"    // the worker, for good: another program
+	kindNoStudy    = "no study"   // the worker, for good: its study is not given out
+	kindPictures   = "pictures"   // the worker, for good: it has other pictures
 	kindSuperseded = "superseded" // search.ErrSuperseded
 	kindInvalid    = "invalid"    // it makes no sense, and would make none later
 	kindTrouble    = "trouble"    // of the coordinator; it may work later

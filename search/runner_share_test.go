@@ -139,6 +139,10 @@ func TestRunnerFailures(t *testing.T) {
 			t.Errorf("got %+v, %v after %d attempts", sum, err, len(store.attempts))
 		}
 	})
+}
+
+func TestRunnerTimeLimit(t *testing.T) {
+	t.Parallel()
 	t.Run("a trial has a time limit, and one whose trainer hangs is left alone", func(t *testing.T) {
 		t.Parallel()
 		s, trials := study(t)

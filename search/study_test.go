@@ -107,6 +107,10 @@ func TestNormalize(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestNormalizeSizes(t *testing.T) {
+	t.Parallel()
 	t.Run("the sizes of a folder follow from one of them, hand signs have two, and no other set has any",
 		func(t *testing.T) {
 			// He et al.: 224 of 256 to 480.
@@ -144,6 +148,10 @@ func TestNormalize(t *testing.T) {
 			held.Dataset, held.Validation = "svhn", search.SVHNValidation
 			normal(t, held)
 		})
+}
+
+func TestWrongSettings(t *testing.T) {
+	t.Parallel()
 	t.Run("every wrong setting is named", func(t *testing.T) {
 		for want, change := range map[string]func(*search.Study){
 			`name "a/b"`:           func(s *search.Study) { s.Name = "a/b" },

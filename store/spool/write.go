@@ -19,19 +19,19 @@ import (
 	"igcsearch/space"
 )
 
-// ownAttempt is an open one of this process.
+// ownAttempt is an attempt of this process that is open.
 type ownAttempt struct {
 	t      *trial
 	n      int
-	epoch  int // the last that is stored
+	epoch  int // the last epoch that is stored
 	epochs int // of the whole training
 }
 
-// attemptID is Claim.ID of attempt n.
+// attemptID returns the Claim.ID of attempt n at a trial.
 func attemptID(trial int64, n int) int64 { return trial<<20 | int64(n) }
 
-// Begin implements search.Store. A checkpoint that is not what was stored is left
-// out, with all that was recorded after the one before; the Claim says so.
+// Begin implements search.Store. It leaves out a checkpoint whose checksum does not fit, with
+// all that was recorded after the checkpoint before it. Claim.Note says so.
 func (f *Folder) Begin(_ context.Context, id int64, until int, a search.Attempt) (search.Claim, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -48,72 +48,15 @@ func (f *Folder) Begin(_ context.Context, id int64, until int, a search.Attempt)
 		return fail(err)
 	}
 	t := f.trials[id-1]
-	if err := os.Mkdir(t.dir, 0o777); err == nil {
-		err = syncFolder(filepath.Dir(t.dir))
-		if err != nil {
-			return fail(err)
-		}
-	} else if !errors.Is(err, fs.ErrExist) {
-		return fail(err)
-	}
-	if err := t.list(); err != nil {
-		return fail(err)
-	}
-	pending := func() error {
-		if s := t.look(f.lost).Status; s != search.Pending {
-			return fmt.Errorf("it is %s, want %s: %w", s, search.Pending, search.ErrTaken)
-		}
-		return nil
-	}
-	if err := pending(); err != nil {
-		return fail(err)
-	}
-	n := t.newest + 1
-	if err := os.Mkdir(filepath.Join(t.dir, number(n)), 0o777); errors.Is(err, fs.ErrExist) {
-		return fail(fmt.Errorf("it is %s, want %s: %w", search.Running, search.Pending, search.ErrTaken))
-	} else if err != nil {
-		return fail(err)
-	}
-	// Claimed; what was reported until now counts, and nothing later does.
-	if err := t.list(); err != nil {
-		return fail(err)
-	}
-	if t.newest > n {
-		return fail(fmt.Errorf("another worker was faster: %w", search.ErrTaken))
-	}
-	before, lost := t.current(), ""
-	if before > 0 {
-		switch u := t.attempts[before]; {
-		case u.end == nil:
-			lost = cmp.Or(f.lost[u.begin.Worker], "another worker went on with the trial")
-		case u.end.Stands != search.Pending && t.look(nil).Status == u.end.Stands:
-			return fail(fmt.Errorf("it is %s, want %s: %w", u.end.Stands, search.Pending, search.ErrTaken))
-		}
-	}
-	from, note, err := t.sound(before)
+	n, err := f.claim(t)
 	if err != nil {
 		return fail(err)
 	}
-	_, by, _ := t.curve(before)
-	if from != nil {
-		for _, k := range by[:from.Epoch] {
-			if isa := t.attempts[k].begin.ISA; isa != "" && a.ISA != "" && isa != a.ISA {
-				from, note = nil, fmt.Sprintf("its epochs are of %s, this is %s, with other bits: it starts anew", isa, a.ISA)
-				break
-			}
-		}
+	b, from, err := f.beginning(t, a)
+	if err != nil {
+		return fail(err)
 	}
-	b := beginFile{Worker: f.id, Until: min(until, t.state.Epochs), From: []segment{}, Note: note, Lost: lost, Started: a.Started, Commit: a.Commit, Go: a.GoVersion,
-		CPU: a.CPU, ISA: a.ISA, Device: a.Device, Host: a.Host, PID: a.PID, Args: append([]string{}, a.Args...), Job: a.Job}
-	if b.Started.IsZero() {
-		b.Started = time.Now()
-	}
-	if from != nil {
-		b.From = segments(by[:from.Epoch])
-	}
-	token := make([]byte, 16)
-	crand.Read(token) // never fails
-	b.Token = hex.EncodeToString(token)
+	b.Until = min(until, t.state.Epochs)
 	content, err := seal(b)
 	if err != nil {
 		return fail(err)
@@ -124,7 +67,9 @@ func (f *Folder) Begin(_ context.Context, id int64, until int, a search.Attempt)
 	if e := t.list(); err == nil {
 		err = e
 	}
-	if t.newest > n { // this process stood still for a lease; then also what it wrote may be gone
+	// A newer claim means that this process stood still for a lease. Then what it wrote may be
+	// gone too, so this error comes first.
+	if t.newest > n {
 		return fail(fmt.Errorf("another worker was faster: %w", search.ErrTaken))
 	}
 	if err != nil {
@@ -136,7 +81,80 @@ func (f *Folder) Begin(_ context.Context, id int64, until int, a search.Attempt)
 		own.epoch = from.Epoch
 	}
 	f.own[attemptID(id, n)] = own
-	return search.Claim{Handle: handle{f, attemptID(id, n)}, ID: attemptID(id, n), From: from, Note: note}, nil
+	return search.Claim{Handle: handle{f, attemptID(id, n)}, ID: attemptID(id, n), From: from, Note: b.Note}, nil
+}
+
+// claim makes the claim of the next attempt at a trial and returns the attempt's number. It
+// returns ErrTaken (wrapped) if the trial is not pending. f.mu is held.
+func (f *Folder) claim(t *trial) (n int, err error) {
+	if err := os.Mkdir(t.dir, 0o777); err == nil {
+		if err := syncFolder(filepath.Dir(t.dir)); err != nil {
+			return 0, err
+		}
+	} else if !errors.Is(err, fs.ErrExist) {
+		return 0, err
+	}
+	if err := t.list(); err != nil {
+		return 0, err
+	}
+	if s := t.look(f.lost).Status; s != search.Pending {
+		return 0, fmt.Errorf("it is %s, want %s: %w", s, search.Pending, search.ErrTaken)
+	}
+	n = t.newest + 1
+	if err := os.Mkdir(filepath.Join(t.dir, number(n)), 0o777); errors.Is(err, fs.ErrExist) {
+		return 0, fmt.Errorf("it is %s, want %s: %w", search.Running, search.Pending, search.ErrTaken)
+	} else if err != nil {
+		return 0, err
+	}
+	// What was reported until now counts, and nothing that is reported later.
+	if err := t.list(); err != nil {
+		return 0, err
+	}
+	if t.newest > n {
+		return 0, fmt.Errorf("another worker was faster: %w", search.ErrTaken)
+	}
+	return n, nil
+}
+
+// beginning works out what an attempt goes on from, once its claim is made. It returns the
+// attempt's begin.json, without Until, and the checkpoint. f.mu is held.
+func (f *Folder) beginning(t *trial, a search.Attempt) (b beginFile, from *search.Checkpoint, err error) {
+	before := t.current()
+	if before > 0 {
+		switch u := t.attempts[before]; {
+		case u.end == nil:
+			b.Lost = cmp.Or(f.lost[u.begin.Worker], "another worker went on with the trial")
+		case u.end.Stands != search.Pending && t.look(nil).Status == u.end.Stands:
+			return b, nil, fmt.Errorf("it is %s, want %s: %w", u.end.Stands, search.Pending, search.ErrTaken)
+		}
+	}
+	from, b.Note, err = t.sound(before)
+	if err != nil {
+		return b, nil, err
+	}
+	_, by, _ := t.curve(before)
+	if from != nil {
+		for _, k := range by[:from.Epoch] {
+			if isa := t.attempts[k].begin.ISA; isa != "" && a.ISA != "" && isa != a.ISA {
+				from = nil
+				b.Note = fmt.Sprintf("its epochs are of %s, this is %s, with other bits: it starts anew", isa, a.ISA)
+				break
+			}
+		}
+	}
+	b.From = []segment{}
+	if from != nil {
+		b.From = segments(by[:from.Epoch])
+	}
+	token := make([]byte, 16)
+	crand.Read(token) // never fails
+	b.Worker, b.Token, b.Started = f.id, hex.EncodeToString(token), a.Started
+	if b.Started.IsZero() {
+		b.Started = time.Now()
+	}
+	b.Commit, b.Go, b.CPU, b.ISA, b.Device = a.Commit, a.GoVersion, a.CPU, a.ISA, a.Device
+	b.Host, b.PID, b.Args, b.Job = a.Host, a.PID, append([]string{}, a.Args...), a.Job
+	return b, from, nil
 }
 
 // tidy removes the temporary files of workers that were killed while they wrote. A worker that

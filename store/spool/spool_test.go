@@ -425,7 +425,7 @@ func TestRecord(t *testing.T) {
 		wantError(t, f.Attempt(attempt).Record(t.Context(), search.Epoch{Number: 2}, search.Checkpoint{Epoch: 2}), "want epoch 1")
 		wantError(t, f.Attempt(attempt).Record(t.Context(), search.Epoch{Number: 1}, search.Checkpoint{Epoch: 2}), "checkpoint is of epoch 2")
 		g, _ := join(t, dir, s, trials, spool.Options{})
-		wantError(t, g.Attempt(attempt).Record(t.Context(), search.Epoch{Number: 1}, search.Checkpoint{Epoch: 1}), "no open one of this process")
+		wantError(t, g.Attempt(attempt).Record(t.Context(), search.Epoch{Number: 1}, search.Checkpoint{Epoch: 1}), "is not open in this process")
 		record(t, f, attempt, 1, 2, 3)
 		wantError(t, f.Attempt(attempt).Record(t.Context(), search.Epoch{Number: 4}, search.Checkpoint{Epoch: 4}), "3 epochs")
 	})
@@ -515,7 +515,7 @@ func TestEnd(t *testing.T) {
 	wantError(t, err, `no attempt ends as "well"`)
 	end(t, f, attempt, search.Outcome{Status: search.Diverged, Failure: search.FailedDiverged, Message: strings.Repeat("ä", 5000)}, search.Diverged)
 	_, err = f.Attempt(attempt).End(t.Context(), search.Outcome{Status: search.Failed})
-	wantError(t, err, "no open one")
+	wantError(t, err, "is not open in this process")
 	r, err := spool.Read(dir)
 	if err != nil {
 		t.Fatal(err)

@@ -77,9 +77,6 @@ import (
 
 var _ search.Store = (*Folder)(nil)
 
-// lease is how long a worker may stand still before another takes its trials.
-const lease = time.Minute
-
 // Options says who uses a folder.
 type Options struct {
 	// Attempt tells who this worker is, as its attempts do. An earlier worker of
@@ -109,8 +106,8 @@ type Folder struct {
 	beaten  time.Time // when beat was written last, by the monotonic clock
 	looked  time.Time // at other workers, by the monotonic clock
 	workers map[string]*worker
-	claims  map[string]*watch // on claims without a begin.json
-	lost    map[string]string // why, by worker or claim
+	claims  map[string]*search.HeartbeatWatch // on claims without a begin.json
+	lost    map[string]string                 // why, by worker or claim
 	own     map[int64]*ownAttempt
 }
 
@@ -148,8 +145,8 @@ func Open(dir string, o Options) (*Folder, error) {
 	}
 	var random [8]byte
 	crand.Read(random[:]) // never fails
-	return &Folder{dir: dir, o: o, id: hex.EncodeToString(random[:]), lease: lease, workers: map[string]*worker{},
-		claims: map[string]*watch{}, lost: map[string]string{}, own: map[int64]*ownAttempt{}}, nil
+	return &Folder{dir: dir, o: o, id: hex.EncodeToString(random[:]), lease: search.Lease, workers: map[string]*worker{},
+		claims: map[string]*search.HeartbeatWatch{}, lost: map[string]string{}, own: map[int64]*ownAttempt{}}, nil
 }
 
 // Plan implements search.Store. The first process writes the study down; it is

@@ -8,6 +8,8 @@ import (
 
 	"igcsearch/cmd/igcsearch/cluster"
 	"igcsearch/search"
+	"igcsearch/store/fleet"
+	"igcsearch/store/spool"
 	"igcsearch/trainer"
 	"igcsearch/trainer/dataset"
 )
@@ -18,11 +20,36 @@ import (
 func advice(err error) string {
 	var arithmetic trainer.ArithmeticError
 	var missing *dataset.MissingError
+	var conflict *spool.ConflictError
 	switch {
 	case errors.As(err, new(advisedError)):
 		return ""
 	case errors.Is(err, cluster.ErrNoSlurm):
 		return "run this on a machine of the Slurm cluster, or see with --dry-run what it would submit"
+	case errors.Is(err, fleet.ErrNotAccess):
+		return "igcsearch serve --access FILE writes one"
+	case errors.Is(err, fleet.ErrForeign), errors.Is(err, fleet.ErrWrite):
+		return "give another --access"
+	case errors.Is(err, fleet.ErrOutbox):
+		return "make room, or give another --outbox"
+	case errors.Is(err, fleet.ErrNoStudy):
+		return "igcsearch submit tells a coordinator of a study"
+	case errors.Is(err, fleet.ErrPictures):
+		return "give the --data that the study was begun with"
+	case errors.As(err, &conflict) && conflict.Diff == nil:
+		return fmt.Sprintf("give %q another --spool", conflict.Study)
+	case errors.As(err, &conflict):
+		return "use those, or give this one another name (--set name=NEW) and another --spool"
+	case errors.Is(err, spool.ErrVersion):
+		return "use that one, or another --spool"
+	case errors.Is(err, spool.ErrBuild):
+		return "use one program on all machines, or another --spool"
+	case errors.Is(err, spool.ErrDamaged):
+		return "collect from a copy, or begin another --spool"
+	case errors.Is(err, spool.ErrNotWritable):
+		return "check the permissions of the folder, or give another --spool"
+	case errors.Is(err, spool.ErrNotFolder):
+		return "give another --spool"
 	case errors.As(err, &arithmetic):
 		return remedy(arithmetic) + " to go on, or start anew under another name or in another database"
 	case errors.As(err, &missing) && missing.Fetches != "":

@@ -25,7 +25,6 @@ func penicillin() []analysis.Sample {
 
 func TestFitAdditive(t *testing.T) {
 	t.Parallel()
-	missing := math.NaN()
 	t.Run("of a textbook's complete table", func(t *testing.T) {
 		f := analysis.FitAdditive(penicillin())
 		near(t, "residual", f.Squares, 226, 1e-9)

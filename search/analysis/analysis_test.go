@@ -25,9 +25,11 @@ func sample(l, m int, percents ...float64) analysis.Sample {
 	return a
 }
 
+// missing stands for the score of a seed that a sample does not have.
+var missing = math.NaN()
+
 func TestAnalyze(t *testing.T) {
 	t.Parallel()
-	missing := math.NaN()
 	t.Run("pairs seeds where spreads differ, and corrects for the number of pairs", func(t *testing.T) {
 		a := analysis.Analyze([]analysis.Sample{
 			sample(64, 1, 62, 60, 64, 58), // 2, 2.5, 2, 1.5 behind L40M2: significant
@@ -76,37 +78,6 @@ func TestAnalyze(t *testing.T) {
 		near(t, "spread", a.Spread, math.Sqrt(490./16), 1e-12)
 		near(t, "its degrees of freedom", a.Degrees, 490.*490/(264.*264/4+226.*226/12), 1e-9)
 	})
-	t.Run("an interval of accuracy stays between 0 and 100", func(t *testing.T) {
-		a := analysis.Analyze([]analysis.Sample{sample(64, 1, 56.7, 81.4), sample(40, 2, 99, 100),
-			sample(28, 3, 0, 0.5)})
-		for i, m := range a.Summaries {
-			if !(0 < m.Low && m.Low < m.Mean && m.Mean < m.High && m.High < 100) {
-				t.Errorf("sample %d: %+v", i, m)
-			}
-		}
-		// Two samples are not pooled. Of 49 and 51 the standard error is 1, on the scale
-		// 1/(100·¼) = .04; t of one degree at 97.5 % is 12.706205.
-		m := analysis.Analyze([]analysis.Sample{sample(64, 1, 49, 51), sample(40, 2, 10, 10)}).Summaries
-		near(t, "low", m[0].Low, 100/(1+math.Exp(12.706205*.04)), 1e-5)
-		near(t, "high", m[0].High, 100/(1+math.Exp(-12.706205*.04)), 1e-5)
-		if !math.IsNaN(m[1].Low) || !math.IsNaN(m[1].High) {
-			t.Errorf("two seeds of the same accuracy have an interval: %+v", m[1])
-		}
-	})
-	t.Run("at a bound an interval counts half a picture", func(t *testing.T) {
-		samples := []analysis.Sample{sample(64, 1, 100, 100, 100), sample(40, 2, 99, 98, 99.5),
-			sample(28, 3, 99.5, 98.5, 98), sample(12, 6, 97, 98.5, 98)}
-		if m := analysis.Analyze(samples).Summaries[0]; !math.IsNaN(m.Low) {
-			t.Errorf("of an unknown number of pictures: %+v", m)
-		}
-		for i := range samples {
-			samples[i].Pictures = 1000
-		}
-		if a := analysis.Analyze(samples); !a.Pooled || a.Summaries[0].High != 100 ||
-			!(a.Summaries[0].Low > 0 && a.Summaries[0].Low < 100) {
-			t.Errorf("pooled %v, %+v", a.Pooled, a.Summaries[0])
-		}
-	})
 	t.Run("the best is ahead by the model, not by the luck of its own seeds", func(t *testing.T) {
 		// Seeds 0 and 1 are good ones; a sample that a race dropped after them has
 		// the higher mean. Differences are 2 and 1.5.
@@ -121,6 +92,10 @@ func TestAnalyze(t *testing.T) {
 			t.Errorf("best %d, spreads %+v, compared %+v", a.Best, a.Spreads, a.Against[0])
 		}
 	})
+}
+
+func TestComparisons(t *testing.T) {
+	t.Parallel()
 	t.Run("seeds that are not common are compared by Welch", func(t *testing.T) {
 		a := analysis.Analyze([]analysis.Sample{sample(64, 1, 60, 61, missing, missing),
 			sample(40, 2, missing, missing, 63, 64.5)})
@@ -174,24 +149,61 @@ func TestAnalyze(t *testing.T) {
 			t.Errorf("got %+v", a)
 		}
 	})
-	t.Run("the front has who is not beaten in all", func(t *testing.T) {
-		samples := []analysis.Sample{sample(64, 1, 60), sample(40, 2, 62), sample(28, 3, 62), sample(1, 23, 50)}
-		for i, c := range []analysis.Costs{
-			{Params: 10, MultiplyAdds: 5, Seconds: 1},
-			{Params: 20, MultiplyAdds: 9, Seconds: 0}, // not measured: nobody's counts
-			{Params: 21, MultiplyAdds: 9, Seconds: 1},
-			{Params: 9, MultiplyAdds: 9, Seconds: 1},
-		} {
-			samples[i].Costs = c
+}
+
+func TestSummaries(t *testing.T) {
+	t.Parallel()
+	t.Run("an interval of accuracy stays between 0 and 100", func(t *testing.T) {
+		a := analysis.Analyze([]analysis.Sample{sample(64, 1, 56.7, 81.4), sample(40, 2, 99, 100),
+			sample(28, 3, 0, 0.5)})
+		for i, m := range a.Summaries {
+			if !(0 < m.Low && m.Low < m.Mean && m.Mean < m.High && m.High < 100) {
+				t.Errorf("sample %d: %+v", i, m)
+			}
 		}
-		a := analysis.Analyze(samples)
-		if want := []bool{true, true, false, true}; !slices.Equal(a.Front, want) {
-			t.Errorf("got %v, want %v", a.Front, want)
-		}
-		if params, multiplyAdds, seconds := a.Known(); !params || !multiplyAdds || seconds {
-			t.Errorf("known: %v, %v, %v", params, multiplyAdds, seconds)
+		// Two samples are not pooled. Of 49 and 51 the standard error is 1, on the scale
+		// 1/(100·¼) = .04; t of one degree at 97.5 % is 12.706205.
+		m := analysis.Analyze([]analysis.Sample{sample(64, 1, 49, 51), sample(40, 2, 10, 10)}).Summaries
+		near(t, "low", m[0].Low, 100/(1+math.Exp(12.706205*.04)), 1e-5)
+		near(t, "high", m[0].High, 100/(1+math.Exp(-12.706205*.04)), 1e-5)
+		if !math.IsNaN(m[1].Low) || !math.IsNaN(m[1].High) {
+			t.Errorf("two seeds of the same accuracy have an interval: %+v", m[1])
 		}
 	})
+	t.Run("at a bound an interval counts half a picture", func(t *testing.T) {
+		samples := []analysis.Sample{sample(64, 1, 100, 100, 100), sample(40, 2, 99, 98, 99.5),
+			sample(28, 3, 99.5, 98.5, 98), sample(12, 6, 97, 98.5, 98)}
+		if m := analysis.Analyze(samples).Summaries[0]; !math.IsNaN(m.Low) {
+			t.Errorf("of an unknown number of pictures: %+v", m)
+		}
+		for i := range samples {
+			samples[i].Pictures = 1000
+		}
+		if a := analysis.Analyze(samples); !a.Pooled || a.Summaries[0].High != 100 ||
+			!(a.Summaries[0].Low > 0 && a.Summaries[0].Low < 100) {
+			t.Errorf("pooled %v, %+v", a.Pooled, a.Summaries[0])
+		}
+	})
+}
+
+func TestFrontOfFindings(t *testing.T) {
+	t.Parallel()
+	samples := []analysis.Sample{sample(64, 1, 60), sample(40, 2, 62), sample(28, 3, 62), sample(1, 23, 50)}
+	for i, c := range []analysis.Costs{
+		{Params: 10, MultiplyAdds: 5, Seconds: 1},
+		{Params: 20, MultiplyAdds: 9, Seconds: 0}, // not measured: nobody's counts
+		{Params: 21, MultiplyAdds: 9, Seconds: 1},
+		{Params: 9, MultiplyAdds: 9, Seconds: 1},
+	} {
+		samples[i].Costs = c
+	}
+	a := analysis.Analyze(samples)
+	if want := []bool{true, true, false, true}; !slices.Equal(a.Front, want) {
+		t.Errorf("got %v, want %v", a.Front, want)
+	}
+	if params, multiplyAdds, seconds := a.Known(); !params || !multiplyAdds || seconds {
+		t.Errorf("known: %v, %v, %v", params, multiplyAdds, seconds)
+	}
 }
 
 func TestCurve(t *testing.T) {
@@ -468,4 +480,14 @@ func TestSummarize(t *testing.T) {
 			t.Errorf("of %d: %+v", n, s)
 		}
 	}
+}
+
+func TestFront(t *testing.T) {
+	t.Parallel()
+	t.Run("of two that cost the same, or are as accurate, one is on the front", func(t *testing.T) {
+		values := [][]float64{{-50, 1}, {-51, 1}, {-51, 2}, {-52, 2}, {-40, 9}, nil}
+		if got, want := analysis.Front(values), []bool{false, true, false, true, false, false}; !slices.Equal(got, want) {
+			t.Errorf("got %v, want %v", got, want)
+		}
+	})
 }

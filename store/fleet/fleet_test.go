@@ -512,16 +512,24 @@ func TestRefused(t *testing.T) {
 	for name, c := range map[string]struct {
 		o    fleet.ClientOptions
 		want string
+		is   error // that it wraps; nil for none of those below
 	}{
-		"another version": {fleet.ClientOptions{Program: "v2"}, "it is another version, v2, and the coordinator is v1"},
+		"another version": {fleet.ClientOptions{Program: "v2"},
+			"it is another version, v2, and the coordinator is v1", nil},
 		"other pictures": {fleet.ClientOptions{Load: others},
-			"its pictures are others than those of study small (checksum others, want the pictures): give the --data"},
-		"another study": {fleet.ClientOptions{Study: "large"}, `study "large" is not given out here; there are: small`},
+			"its pictures are others than those of study small (checksum others, want the pictures)", fleet.ErrPictures},
+		"another study": {fleet.ClientOptions{Study: "large"},
+			`study "large" is not given out here; there are: small`, fleet.ErrNoStudy},
 	} {
 		err := s.work(t.Context(), c.o, search.Runner{Trainer: trainer{}})
 		if err == nil || !strings.Contains(err.Error(), "refuses this worker") ||
 			!strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v", name, err)
+		}
+		for _, is := range []error{fleet.ErrPictures, fleet.ErrNoStudy} {
+			if errors.Is(err, is) != (c.is == is) {
+				t.Errorf("%s: is it %q? %v, want %v", name, is, c.is != is, c.is == is)
+			}
 		}
 	}
 	if stored, err := s.db.Read(t.Context(), study.Name); err != nil || stored.Trials[0].Status != search.Pending {

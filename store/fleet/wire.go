@@ -50,7 +50,9 @@ const (
 const (
 	kindToken      = "token"      // the token is not that of the access file
 	kindStranger   = "stranger"   // the worker has to join first
-	kindRefused    = "refused"    // the worker is refused for good: another program, other pictures
+	kindRefused    = "refused"    // the worker is refused for good: it is another program
+	kindNoStudy    = "no study"   // the worker is refused for good: its study is not given out
+	kindPictures   = "pictures"   // the worker is refused for good: it has other pictures
 	kindSuperseded = "superseded" // the error is search.ErrSuperseded
 	kindInvalid    = "invalid"    // the request makes no sense, and sending it again does not help
 	kindTrouble    = "trouble"    // the coordinator has a problem; the request may succeed later

@@ -194,7 +194,8 @@ func (f *Folder) Plan(ctx context.Context, s search.Study, trials []search.Trial
 		byKey[t.state.Key] = t
 	}
 	if len(trials) != len(f.trials) {
-		return nil, fmt.Errorf("%s spool %s: it has %d trials there, %d here: another version of igcsearch began it: use that one, or another --spool", act, f.dir, len(f.trials), len(trials))
+		return nil, fmt.Errorf("%s spool %s: it has %d trials there, %d here: %w",
+			act, f.dir, len(f.trials), len(trials), ErrVersion)
 	}
 	if err := f.join(); err != nil {
 		return nil, explain(act, f.dir, err)
@@ -206,18 +207,42 @@ func (f *Folder) Plan(ctx context.Context, s search.Study, trials []search.Trial
 	for i, t := range trials {
 		found := byKey[t.Key]
 		if found == nil || found.state.Epochs != t.Epochs {
-			return nil, fmt.Errorf("%s spool %s: %v is none of its trials: another version of igcsearch began it: use that one, or another --spool", act, f.dir, t.Key)
+			return nil, fmt.Errorf("%s spool %s: %v is none of its trials: %w", act, f.dir, t.Key, ErrVersion)
 		}
 		planned[i] = found.state.Trial
 	}
 	return planned, nil
 }
 
+// These errors say why a folder cannot be used. ConflictError is another one.
+var (
+	ErrVersion     = errors.New("another version of igcsearch began it")
+	ErrBuild       = errors.New("its results may have other bits")
+	ErrDamaged     = errors.New("its checksum does not fit")
+	ErrNotWritable = errors.New("a worker has to write there")
+	ErrNotFolder   = errors.New("it is no folder")
+)
+
+// ConflictError says that a folder holds another study, or the same study with
+// other settings.
+type ConflictError struct {
+	Dir          string
+	Study, There string   // the names of the study and of that in the folder
+	Diff         []string // if the names are the same: the settings that differ
+}
+
+func (e *ConflictError) Error() string {
+	if e.Study != e.There {
+		return fmt.Sprintf("spool %s is of study %q, and a folder holds one", e.Dir, e.There)
+	}
+	return fmt.Sprintf("study %q is in spool %s with other settings: %s", e.Study, e.Dir, strings.Join(e.Diff, "; "))
+}
+
 // compare returns an error if this process plans another study than the one in the folder, or
 // is of another commit than the program that planned that.
 func (f *Folder) compare(there, mine studyFile, s search.Study) error {
 	if there.Name != mine.Name {
-		return fmt.Errorf("spool %s is of study %q, and a folder holds one: give %q another --spool", f.dir, there.Name, mine.Name)
+		return &ConflictError{Dir: f.dir, Study: mine.Name, There: there.Name}
 	}
 	if there.Fingerprint != mine.Fingerprint {
 		var old search.Study
@@ -227,10 +252,11 @@ func (f *Folder) compare(there, mine studyFile, s search.Study) error {
 				diff = d
 			}
 		}
-		return fmt.Errorf("study %q is in spool %s with other settings: %s: use those, or give this one another name (--set name=NEW) and another --spool", mine.Name, f.dir, strings.Join(diff, "; "))
+		return &ConflictError{f.dir, mine.Name, there.Name, diff}
 	}
 	if there.Commit != "" && mine.Commit != "" && there.Commit != mine.Commit {
-		return fmt.Errorf("spool %s was begun by igcsearch of commit %s, this is %s, whose results may have other bits: use one program on all machines, or another --spool", f.dir, there.Commit, mine.Commit)
+		return fmt.Errorf("spool %s was begun by igcsearch of commit %s, this is %s: %w",
+			f.dir, there.Commit, mine.Commit, ErrBuild)
 	}
 	return nil
 }
@@ -245,7 +271,7 @@ func readStudy(dir string) (studyFile, error) {
 	case err != nil:
 		return s, explain("read", dir, err)
 	case damaged:
-		return s, fmt.Errorf("spool %s: study.json is damaged (its checksum does not fit): collect from a copy, or begin another --spool", dir)
+		return s, fmt.Errorf("spool %s: study.json is damaged: %w", dir, ErrDamaged)
 	}
 	return s, nil
 }
@@ -267,20 +293,21 @@ func (f *Folder) Close() error {
 
 // explain adds to an error what failed, the folder, and what to do.
 func explain(act, dir string, err error) error {
-	hint := "look at the file system, then start the worker again: what was stored is kept"
+	hint := errors.New("look at the file system, then start the worker again: what was stored is kept")
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		hint = "the disk is full, or your quota: free some space and start the worker again, all epochs stored so far are kept"
+		hint = errors.New("the disk is full, or your quota: free some space and start the worker again, " +
+			"all epochs stored so far are kept")
 	case errors.Is(err, fs.ErrNotExist):
-		hint = "a folder is missing: make it, or mount it on this machine"
+		hint = errors.New("a folder is missing: make it, or mount it on this machine")
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
-		hint = "a worker writes there: check the permissions of the folder, or give another --spool"
+		hint = ErrNotWritable
 	case errors.Is(err, syscall.ENOTDIR):
-		hint = "it is no folder: give another --spool"
+		hint = ErrNotFolder
 	}
-	return fmt.Errorf("%s spool %s: %w: %s", act, dir, err, hint)
+	return fmt.Errorf("%s spool %s: %w: %w", act, dir, err, hint)
 }
 
 // read returns the study that a study.json holds.

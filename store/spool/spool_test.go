@@ -184,13 +184,20 @@ func TestPlan(t *testing.T) {
 		other := s
 		other.LearningRate, other.DataSum = 0.05, "f00"
 		_, err := open(t, dir, spool.Options{}).Plan(t.Context(), other, trials)
-		wantError(t, err, `study "quick" is in spool `+dir+" with other settings", "learning_rate: 0.1 there, 0.05 here", "data_sum: not set there, f00 here", "--set name=NEW")
+		wantError(t, err, `study "quick" is in spool `+dir+" with other settings", "learning_rate: 0.1 there, 0.05 here", "data_sum: not set there, f00 here")
 		other = s
 		other.Name = "slow"
 		_, err = open(t, dir, spool.Options{}).Plan(t.Context(), other, trials)
-		wantError(t, err, `is of study "quick"`, `give "slow" another --spool`)
+		wantError(t, err, `is of study "quick", and a folder holds one`)
+		var conflict *spool.ConflictError
+		if !errors.As(err, &conflict) || conflict.Study != "slow" || conflict.There != "quick" {
+			t.Errorf("it is no conflict of slow with quick: %#v", err)
+		}
 		_, err = open(t, dir, spool.Options{Attempt: search.Attempt{Commit: "bbb"}}).Plan(t.Context(), s, trials)
 		wantError(t, err, "begun by igcsearch of commit aaa, this is bbb")
+		if !errors.Is(err, spool.ErrBuild) {
+			t.Errorf("it is no error of another build: %v", err)
+		}
 		_, err = open(t, dir, spool.Options{}).Plan(t.Context(), s, append(trials, trials[0]))
 		wantError(t, err, "planned twice")
 	})
@@ -233,7 +240,10 @@ func TestPlan(t *testing.T) {
 		file := filepath.Join(t.TempDir(), "file")
 		os.WriteFile(file, nil, 0o666)
 		_, err = spool.Open(file, spool.Options{})
-		wantError(t, err, "it is no folder: give another --spool")
+		wantError(t, err, "it is no folder")
+		if !errors.Is(err, spool.ErrNotFolder) {
+			t.Errorf("it is not ErrNotFolder: %v", err)
+		}
 		_, err = spool.Read(t.TempDir())
 		wantError(t, err, "has no study.json")
 	})

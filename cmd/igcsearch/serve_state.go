@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"igcsearch/cmd/igcsearch/live"
+	"igcsearch/cmd/igcsearch/progress"
 	"igcsearch/plots"
 	"igcsearch/search"
 	"igcsearch/space"
@@ -160,13 +161,13 @@ func watchedStudy(r results) (one live.Study, err error) {
 	silent := slowest > 0 && time.Since(updated).Seconds() > 60+3*slowest
 	if silent {
 		one.Warnings = append(one.Warnings, fmt.Sprintf("nothing was heard of its workers since %s, and an epoch takes them %s: are they still there?",
-			updated.Local().Format("2 Jan 15:04 MST"), span(slowest)))
+			updated.Local().Format("2 Jan 15:04 MST"), progress.Span(slowest)))
 	}
 	if speed > 0 && !silent {
 		one.Speed = fmt.Sprintf("%.0f", speed)
 	}
 	if n[search.Running] > 0 && !silent {
-		one.Left = remaining(ahead, s)
+		one.Left = progress.Remaining(ahead, s)
 	}
 	if ahead.Known && n[search.Running] > 0 && !silent {
 		one.Ready = updated.Add(time.Duration(min(ahead.Seconds, 1e9) * 1e9)).Truncate(time.Minute)
@@ -334,9 +335,9 @@ func watchedFigures(r results) ([]live.Figure, error) {
 		return nil, err
 	}
 	var list []live.Figure
-	add := func(name, title, note string, of func(plots.Options) figure) {
+	add := func(name, title, note string, f plots.Figure) {
 		var numbers bytes.Buffer
-		if of(options).CSV(&numbers) != nil {
+		if plots.Encode(&numbers, "csv", f, options) != nil {
 			return // no number yet
 		}
 		list = append(list, live.Figure{
@@ -344,27 +345,19 @@ func watchedFigures(r results) ([]live.Figure, error) {
 			Draw: func(w io.Writer, format string, outlines bool) error {
 				o := options
 				o.Outlines = outlines
-				return of(o).Encode(w, format)
+				return plots.Encode(w, format, f, o)
 			},
 		})
 	}
 	if r.study.OfPairs() {
-		add("accuracy", "Accuracy against M", fmt.Sprintf("%d of %s done", r.done(), count(len(r.trials), "trial")), func(o plots.Options) figure {
-			return plots.AccuracyVsM{Options: o, Series: series([]results{r})}
-		})
-	}
-	curves := r.curves(search.Done, search.Running, interrupted, search.Pending)
-	var names []string
-	for _, c := range curves {
-		names = append(names, c.Name)
+		note := fmt.Sprintf("%d of %s done", r.done(), count(len(r.trials), "trial"))
+		add("accuracy", "Accuracy against M", note, plots.AccuracyVsM{Series: series([]results{r})})
 	}
 	note := ""
 	if r.done() < len(r.trials) {
 		note = "also of trials that are not done"
 	}
-	add("curves", "Learning curves", note, func(o plots.Options) figure {
-		o.Height = higher(2.2, names)
-		return plots.LearningCurves{Options: o, Curves: curves}
-	})
+	curves := r.curves(search.Done, search.Running, interrupted, search.Pending)
+	add("curves", "Learning curves", note, plots.LearningCurves{Curves: curves})
 	return list, nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"igcsearch/cmd/igcsearch/progress"
 	"igcsearch/search"
 	"igcsearch/search/strategy"
 	"igcsearch/store"
@@ -171,7 +172,7 @@ func runStatus(ctx context.Context, o statusOptions, stdout io.Writer) error {
 	}
 	counts := r.counts()
 	if slices.ContainsFunc(r.trials, func(t search.TrialState) bool { return t.Status == search.Running }) {
-		counts += "; " + timeLeft(r.forecast(), r.study)
+		counts += "; " + progress.TimeLeft(r.forecast(), r.study)
 	}
 	if _, err = fmt.Fprintf(stdout, "%s on %s: %s: %s\n%s\n%s", r.study.Name, datasetLabel(r.study.Dataset),
 		count(len(r.trials), "trial"), counts, strategy, t); err != nil || len(workers) == 0 {

@@ -58,6 +58,16 @@ type Summary struct {
 	Mean, Std, Low, High float64
 }
 
+// Summarize sums up values that no study belongs to. Low and High are those of TInterval.
+func Summarize(values []float64) Summary {
+	mean, half := TInterval(values)
+	s := Summary{N: len(values), Mean: mean, Std: math.NaN(), Low: mean - half, High: mean + half}
+	if len(values) > 1 {
+		s.Std = stat.StdDev(values, nil)
+	}
+	return s
+}
+
 // Test is how two samples were compared.
 type Test string
 
@@ -210,11 +220,11 @@ func (a Findings) pool() (spread, degrees float64) {
 
 func (a Findings) mean(i int) Summary {
 	v := percents(a.Samples[i].Scores)
-	m := Summary{N: len(v), Mean: stat.Mean(v, nil), Std: math.NaN(), Low: math.NaN(), High: math.NaN()}
-	if len(v) < 2 {
+	m := Summarize(v)
+	if m.N < 2 {
 		return m
 	}
-	m.Std = stat.StdDev(v, nil)
+	m.Low, m.High = math.NaN(), math.NaN()
 	spread, degrees := m.Std, float64(len(v)-1)
 	if a.Pooled {
 		spread, degrees = a.Spread, a.Degrees
@@ -422,6 +432,12 @@ func (a Findings) front() []bool {
 			}
 		}
 	}
+	return Front(values)
+}
+
+// Front marks the members of the Pareto front: those that no other dominates, by being at least as small in every
+// value and smaller in one. A member without values is not on the front.
+func Front(values [][]float64) []bool {
 	dominates := func(x, y []float64) bool {
 		better := false
 		for k := range x {

@@ -300,13 +300,14 @@ func (s *stored) join(there search.Record) (j joining) {
 	lastHere, lastThere := lastEpoch(s.Record), lastEpoch(there)
 	// Of a status alone only the attempt tells that it is news: people may have asked for another try here.
 	j.take = lastThere > lastHere || lastThere == lastHere && j.news && rank(there.Status) > rank(s.Status)
-	different := 0
+	different, c := 0, newComparison()
 	for i, e := range there.History {
 		old, ok := at[e.Number]
+		c.here, c.there = old, e
 		switch {
-		case ok && !agree(old, e):
+		case ok && !c.agree():
 			different++
-		case !ok || j.take || fill(&old, e):
+		case !ok || j.take || c.fill():
 			j.epochs = append(j.epochs, i)
 		}
 	}
@@ -355,14 +356,15 @@ func (s *stored) put(ctx context.Context, tx *sql.Tx, there search.Record, j joi
 	for i, e := range s.History {
 		old[e.Number] = i
 	}
+	c := newComparison()
 	for _, i := range j.epochs {
 		e, by := there.History[i], rows[there.By[i]]
 		if k, ok := old[e.Number]; ok {
-			other := s.History[k]
-			if !j.take { // what is stored counts
-				e, other, by = other, e, s.attemptRows[s.By[k]]
+			if c.here, c.there = e, s.History[k]; !j.take { // what is stored counts
+				c.here, c.there, by = c.there, c.here, s.attemptRows[s.By[k]]
 			}
-			fill(&e, other)
+			c.fill()
+			e = c.here
 		}
 		if err := putEpoch(ctx, tx, s.ID, by, e); err != nil {
 			return err
@@ -463,27 +465,39 @@ func lastEpoch(r search.Record) int {
 	return r.History[len(r.History)-1].Number
 }
 
-// agree reports whether two measurements of an epoch are the same in every bit, times apart. A loss that only one of
-// them has is no difference.
-func agree(a, b search.Epoch) bool {
-	others := epochColumns(&b)
-	for i, c := range epochColumns(&a) {
-		x, _ := c.value.Value() // no error: see epochColumn
-		y, _ := others[i].value.Value()
-		_, mayLack := c.value.(*orZero)
-		if !c.time && x != y && !(mayLack && (x == nil || y == nil)) {
+// comparison compares two measurements of an epoch, which are set before each call.
+type comparison struct {
+	here, there               search.Epoch
+	hereColumns, thereColumns []epochColumn
+}
+
+func newComparison() *comparison {
+	c := new(comparison)
+	c.hereColumns, c.thereColumns = epochColumns(&c.here), epochColumns(&c.there)
+	return c
+}
+
+// agree reports whether both are the same in every bit, times apart. A loss that only one of them has is no difference.
+func (c *comparison) agree() bool {
+	if identical(c.here, c.there) {
+		return true
+	}
+	for i, column := range c.hereColumns {
+		x, _ := column.value.Value() // no error: see epochColumn
+		y, _ := c.thereColumns[i].value.Value()
+		_, mayLack := column.value.(*orZero)
+		if !column.time && x != y && !(mayLack && (x == nil || y == nil)) {
 			return false
 		}
 	}
 	return true
 }
 
-// fill adds the losses that an epoch lacks from another measurement of it. It reports whether there were any.
-func fill(e *search.Epoch, from search.Epoch) (filled bool) {
-	others := epochColumns(&from)
-	for i, c := range epochColumns(e) {
-		if x, ok := c.value.(*orZero); ok && *x == 0 {
-			*x = *others[i].value.(*orZero)
+// fill adds the losses that here lacks from there. It reports whether there were any.
+func (c *comparison) fill() (filled bool) {
+	for i, column := range c.hereColumns {
+		if x, ok := column.value.(*orZero); ok && *x == 0 {
+			*x = *c.thereColumns[i].value.(*orZero)
 			filled = filled || *x != 0
 		}
 	}

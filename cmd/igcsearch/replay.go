@@ -117,7 +117,8 @@ func runReplay(ctx context.Context, o replayOptions, stdout io.Writer) error {
 	}
 	grid, err := strategy.Replay(gridOf(study), study, recorded, strategy.ReplayOptions{Workers: len(recorded)})
 	if err != nil {
-		return fmt.Errorf("replay %s: %w", study.Name, err)
+		return fmt.Errorf("replay %s: %w; export the study (csv, --epochs --times), "+
+			"import it with --set strategy=grid --set name=NEW, and run that to its end", study.Name, err)
 	}
 
 	var rows []replayRow

@@ -335,9 +335,9 @@ func watchedFigures(r results) ([]live.Figure, error) {
 		return nil, err
 	}
 	var list []live.Figure
-	add := func(name, title, note string, of func(plots.Options) figure) {
+	add := func(name, title, note string, f plots.Figure) {
 		var numbers bytes.Buffer
-		if of(options).CSV(&numbers) != nil {
+		if plots.Encode(&numbers, "csv", f, options) != nil {
 			return // no number yet
 		}
 		list = append(list, live.Figure{
@@ -345,27 +345,19 @@ func watchedFigures(r results) ([]live.Figure, error) {
 			Draw: func(w io.Writer, format string, outlines bool) error {
 				o := options
 				o.Outlines = outlines
-				return of(o).Encode(w, format)
+				return plots.Encode(w, format, f, o)
 			},
 		})
 	}
 	if r.study.OfPairs() {
-		add("accuracy", "Accuracy against M", fmt.Sprintf("%d of %s done", r.done(), count(len(r.trials), "trial")), func(o plots.Options) figure {
-			return plots.AccuracyVsM{Options: o, Series: series([]results{r})}
-		})
-	}
-	curves := r.curves(search.Done, search.Running, interrupted, search.Pending)
-	var names []string
-	for _, c := range curves {
-		names = append(names, c.Name)
+		note := fmt.Sprintf("%d of %s done", r.done(), count(len(r.trials), "trial"))
+		add("accuracy", "Accuracy against M", note, plots.AccuracyVsM{Series: series([]results{r})})
 	}
 	note := ""
 	if r.done() < len(r.trials) {
 		note = "also of trials that are not done"
 	}
-	add("curves", "Learning curves", note, func(o plots.Options) figure {
-		o.Height = higher(2.2, names)
-		return plots.LearningCurves{Options: o, Curves: curves}
-	})
+	curves := r.curves(search.Done, search.Running, interrupted, search.Pending)
+	add("curves", "Learning curves", note, plots.LearningCurves{Curves: curves})
 	return list, nil
 }

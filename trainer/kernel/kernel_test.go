@@ -242,7 +242,8 @@ func (p *convTest) oracle() {
 	}
 	primary := kernel.GroupConv{N: c.n, Groups: c.l, Ci: c.ci, Co: c.co, H: c.h, W: c.w, KH: p.KH, KW: p.KW,
 		Stride: p.Stride}
-	secondary := kernel.GroupConv{N: c.n, Groups: c.co, Ci: c.l, Co: c.l, H: p.height, W: p.width, KH: 1, KW: 1, Stride: 1}
+	secondary := kernel.GroupConv{N: c.n, Groups: c.co, Ci: c.l, Co: c.l, H: p.height, W: p.width,
+		KH: 1, KW: 1, Stride: 1}
 	y := p.swapped(primary.Forward(p.swapped(a, c.ci, p.hw, false), d.wp), c.co, p.ohw, true)
 	if c.between {
 		for i := range y {

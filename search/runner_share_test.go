@@ -235,8 +235,8 @@ func TestRunnersShare(t *testing.T) {
 	}
 }
 
-// TestRunnerLate checks that a worker leaves a trial to another process that has continued it, and trains
-// other trials.
+// TestRunnerLate checks that a worker leaves a trial to another process that has continued it, and
+// trains other trials.
 func TestRunnerLate(t *testing.T) {
 	t.Parallel()
 	s, trials := study(t)

@@ -169,8 +169,8 @@ func (s *fakeStore) end(ctx context.Context, attempt int64, o search.Outcome) (s
 	return status, nil
 }
 
-// fakeTrainer reports results that depend only on pair, seed and epoch. If at is set, it is called before
-// each step, and its error ends the training.
+// fakeTrainer reports results that depend only on pair, seed and epoch. If at is set, it is called
+// before each step, and its error ends the training.
 type fakeTrainer struct {
 	steps int
 	at    func(ctx context.Context, job search.Job, epoch, step int) error
@@ -408,7 +408,8 @@ func TestRunnerOutcomes(t *testing.T) {
 	})
 }
 
-// TestRunnerCancelled checks that a cancelled run stops at the next batch, and that the next run continues it.
+// TestRunnerCancelled checks that a cancelled run stops at the next batch, and that the next run
+// continues it.
 func TestRunnerCancelled(t *testing.T) {
 	t.Parallel()
 	s, trials := study(t)
@@ -704,8 +705,8 @@ func (d *farDesk) Claim(ctx context.Context, _ search.Ask) (*search.Claim, time.
 
 func (d *farDesk) Beat(context.Context) (time.Duration, error) { return time.Hour, nil }
 
-// TestDrainOutOfReach checks that a run without trials that drains does not wait for a desk that it cannot
-// reach.
+// TestDrainOutOfReach checks that a run without trials that drains does not wait for a desk that it
+// cannot reach.
 func TestDrainOutOfReach(t *testing.T) {
 	t.Parallel()
 	drain := make(chan struct{})

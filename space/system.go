@@ -109,8 +109,8 @@ func (v Variant) cost(s, m int) (a, b int, ok bool) {
 }
 
 // Params returns the number of parameters of a block of the variant. kernel is the number of
-// positions of the primary kernel; Split and Large use their own kernels instead. The result is 0 if
-// the variant does not exist for this pair.
+// positions of the primary kernel; Split and Large use their own kernels instead. The result is 0
+// if the variant does not exist for this pair.
 func (v Variant) Params(p Pair, kernel int) int {
 	a, b, ok := v.cost(kernel, p.M)
 	if !ok {
@@ -405,8 +405,8 @@ func (s System) network(p Plan, depth int) (n Network, err error) {
 	return n, nil
 }
 
-// blocks returns the number of stages of a layout and the number of blocks in each stage. It returns
-// an error if the system has no network of this layout and depth.
+// blocks returns the number of stages of a layout and the number of blocks in each stage. It
+// returns an error if the system has no network of this layout and depth.
 func (s System) blocks(l Layout, depth int) (stages, blocks int, err error) {
 	var rule string
 	switch {

@@ -9,8 +9,9 @@ import (
 	"igcsearch/search/analysis"
 )
 
-// These are the hours of sleep that ten patients gained with two drugs (Student, "The probable error of a
-// mean", 1908; the data set sleep of R). The expected numbers are in R's documentation of t.test.
+// These are the hours of sleep that ten patients gained with two drugs (Student, "The probable
+// error of a mean", 1908; the data set sleep of R). The expected numbers are in R's documentation
+// of t.test.
 var (
 	drug1 = []float64{0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0}
 	drug2 = []float64{1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4}
@@ -75,9 +76,9 @@ func TestWelch(t *testing.T) {
 	}
 }
 
-// TestDetectable compares with documented results of R's power.t.test and of the vignette of pwr.t.test: two
-// groups of n values, a difference in standard deviations, and a two-sided test at 5 %. The standard error is
-// √(2/n), and the degrees of freedom are 2n − 2.
+// TestDetectable compares with documented results of R's power.t.test and of the vignette of
+// pwr.t.test: two groups of n values, a difference in standard deviations, and a two-sided test at
+// 5 %. The standard error is √(2/n), and the degrees of freedom are 2n − 2.
 func TestDetectable(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ n, difference, power float64 }{

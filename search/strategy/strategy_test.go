@@ -14,7 +14,8 @@ import (
 	"igcsearch/space"
 )
 
-// record returns trials that are done. at returns the accuracy of network i with a seed at an epoch.
+// record returns trials that are done. at returns the accuracy of network i with a seed at an
+// epoch.
 func record(s search.Study, pairs []space.Pair, at func(network, seed, epoch int) float64) []search.TrialState {
 	const total = 10000
 	var trials []search.TrialState
@@ -97,8 +98,8 @@ func TestHalving(t *testing.T) {
 	t.Run("a third of the networks go on from each rung, with all seeds", func(t *testing.T) {
 		s, decides := strategyStudy(t, search.StrategyHalving, nil)
 		recorded := record(s, line(9), rising)
-		// The rungs are 1, 3 and 9, and there are three seeds. All 9 networks train 1 epoch at once, the
-		// best 3 train 2 more, and the best 1 trains 6 more.
+		// The rungs are 1, 3 and 9, and there are three seeds. All 9 networks train 1 epoch at
+		// once, the best 3 train 2 more, and the best 1 trains 6 more.
 		r, err := strategy.Replay(&counted{Strategy: decides, t: t}, s, recorded, strategy.ReplayOptions{Workers: 27})
 		if err != nil {
 			t.Fatal(err)
@@ -152,8 +153,8 @@ func TestHalving(t *testing.T) {
 	})
 }
 
-// TestHalvingTrainsNothingTwice checks halving for several numbers of workers and networks, and several
-// rungs.
+// TestHalvingTrainsNothingTwice checks halving for several numbers of workers and networks, and
+// several rungs.
 func TestHalvingTrainsNothingTwice(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{1, 2, 5, 9, 30} {
@@ -192,8 +193,8 @@ func TestRace(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// Seeds 0 to 2 give d̄ = 0.3, s of about 0.003, and t = 170 with 2 degrees of freedom. So p is
-		// 1.7e-5, and (3 − 1) · 4 times that is below 0.05/3.
+		// Seeds 0 to 2 give d̄ = 0.3, s of about 0.003, and t = 170 with 2 degrees of freedom. So p
+		// is 1.7e-5, and (3 − 1) · 4 times that is below 0.05/3.
 		if r.Begun != 3+2*6 {
 			t.Errorf("%d trials, want 3 of the dropped and 6 of two others", r.Begun)
 		}
@@ -288,9 +289,10 @@ func TestReplay(t *testing.T) {
 	})
 }
 
-// TestLargeSpace searches the best of 1,200 pairs of many budgets by the model of the accuracy. As in the
-// paper's figures, the accuracy rises with the parameters and has its peak at a small M. IGC_SIMULATE=long
-// repeats this with 20 different noises, and -v prints what a random search of the same size finds.
+// TestLargeSpace searches the best of 1,200 pairs of many budgets by the model of the accuracy. As
+// in the paper's figures, the accuracy rises with the parameters and has its peak at a small M.
+// IGC_SIMULATE=long repeats this with 20 different noises, and -v prints what a random search of
+// the same size finds.
 func TestLargeSpace(t *testing.T) {
 	t.Parallel()
 	var pairs []space.Pair
@@ -351,8 +353,8 @@ func TestLargeSpace(t *testing.T) {
 	}
 }
 
-// TestDecideAnyState asks for decisions in random states. No run leaves such states behind, but a damaged or
-// merged database may have them. A worker must be able to take every step.
+// TestDecideAnyState asks for decisions in random states. No run leaves such states behind, but a
+// damaged or merged database may have them. A worker must be able to take every step.
 func TestDecideAnyState(t *testing.T) {
 	t.Parallel()
 	rng := rand.New(rand.NewPCG(5, 5))
@@ -385,7 +387,8 @@ func TestDecideAnyState(t *testing.T) {
 	}
 }
 
-// BenchmarkDecide measures one decision in a study of 10,000 trials, in which 40 networks have results.
+// BenchmarkDecide measures one decision in a study of 10,000 trials, in which 40 networks have
+// results.
 func BenchmarkDecide(b *testing.B) {
 	var pairs []space.Pair
 	for i := range 2000 {

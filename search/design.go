@@ -18,7 +18,8 @@ type Design struct {
 	Budget int `toml:"budget" json:"budget"`
 	// Kernel is the number of positions of the primary kernel, S. It is 9, for 3×3.
 	Kernel int `toml:"kernel" json:"kernel"`
-	// Tolerance is the largest |params/T − 1| of a pair, in [0, 1): 0.024 means 2.4 %.
+	// Tolerance is the largest |params/T − 1| of a pair, in [0, 1): 0.024 means 2.4 %. For a budget
+	// of the whole network it is the largest such deviation of a network.
 	Tolerance float64 `toml:"tolerance" json:"tolerance"`
 	// All chooses every pair within the tolerance, not only the nearest pair of each M.
 	All bool `toml:"all" json:"all"`

@@ -31,8 +31,8 @@ const (
 const (
 	// BNRunning uses the exponential average over the steps of the training.
 	BNRunning = "running"
-	// BNPrecise measures them before each evaluation with the current weights, on Study.BNPictures
-	// training pictures (Wu and Johnson, arXiv:2105.07576).
+	// BNPrecise measures mean and variance before each evaluation with the current weights, on
+	// Study.BNPictures training pictures (Wu and Johnson, arXiv:2105.07576).
 	BNPrecise = "precise"
 )
 

@@ -369,22 +369,22 @@ func TestRunnerOutcomes(t *testing.T) {
 			switch {
 			case fails(j):
 				if tr.Status != search.Failed || tr.Error != "first line; last line" || tr.Epoch != 1 {
-					t.Errorf("failed trial stands as %+v", tr)
+					t.Errorf("the failed trial is %+v", tr)
 				}
 			case panics(j):
 				if tr.Status != search.Failed || !strings.HasPrefix(tr.Error,
 					"panic: runtime error: index out of range [0] with length 0 at runner_test.go:") ||
 					!strings.Contains(tr.Error, "fakeTrainer.Train") || strings.Contains(tr.Error, "\n") {
-					t.Errorf("panicked trial stands as %+v", tr)
+					t.Errorf("the trial that panicked is %+v", tr)
 				}
 			case diverges(j):
 				if tr.Status != search.Diverged || tr.Error != "epoch 2, step 0: the loss is not finite" ||
 					tr.Epoch != 1 {
-					t.Errorf("diverged trial stands as %+v", tr)
+					t.Errorf("the diverged trial is %+v", tr)
 				}
 			default:
 				if tr.Status != search.Done || tr.Epoch != 3 {
-					t.Errorf("trial stands as %+v", tr)
+					t.Errorf("the trial is %+v", tr)
 				}
 			}
 		}
@@ -439,7 +439,7 @@ func TestRunnerCancelled(t *testing.T) {
 		t.Errorf("%d steps after the cancel", n)
 	}
 	if got := store.trials[3]; got.Status != search.Pending || got.Epoch != 1 || got.Error != "" {
-		t.Errorf("interrupted trial stands as %+v", got)
+		t.Errorf("the interrupted trial is %+v", got)
 	}
 
 	store.began = nil
@@ -608,7 +608,7 @@ func TestRunnerMemory(t *testing.T) {
 			}
 			if tr := store.trials[0]; tr.Status != search.Failed ||
 				tr.Error != "epoch 1, step 1: not enough memory" {
-				t.Errorf("%d workers: it stands as %+v", workers, tr)
+				t.Errorf("%d workers: it is %+v", workers, tr)
 			}
 		}
 	})

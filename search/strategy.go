@@ -56,8 +56,8 @@ type Selection struct {
 }
 
 // DecidingSplit returns the split whose accuracy a strategy uses. It is SplitValidation if pictures
-// are held out, because the accuracy on a split by which a network was chosen is too high. Without
-// held-out pictures it is SplitTest.
+// are held out, so that the test accuracy of the chosen network is not too high. Without held-out
+// pictures it is SplitTest.
 func (s Study) DecidingSplit() string {
 	if s.Validation > 0 {
 		return SplitValidation

@@ -86,8 +86,8 @@ type Trial struct {
 	// Params is the number of parameters of the network, as space.Network counts them. It is 0 if
 	// an older igcsearch stored the trial.
 	Params int
-	// Error says on one line why the trial failed, diverged or was put back, and Failure says it in
-	// one word. Otherwise both are empty.
+	// Error says on one line why the trial failed, diverged or was put back, and Failure is the
+	// kind of this failure. Otherwise both are empty.
 	Error   string
 	Failure Failure
 	// Last holds the measurements of the epoch Epoch. It is zero if Epoch is 0.

@@ -43,10 +43,9 @@ type Layer struct {
 	// In and Out are the shapes of one picture's feature maps before and behind the layer.
 	In, Out Shape
 
-	// The fields from KH to ReLU are set for Conv and IGC only.
-
 	// KH×KW is the kernel, for IGC the primary kernel. Both are odd. Stride is 1 or 2; the rows
-	// and columns of Out are those of In divided by Stride, rounded up.
+	// and columns of Out are those of In divided by Stride, rounded up. The fields from KH to ReLU
+	// are set for Conv and IGC only.
 	KH, KW, Stride int
 	// Groups is the number of partitions, for IGC of the primary ones. An IGC layer has
 	// Out.C/Groups secondary partitions of Groups channels each.

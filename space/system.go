@@ -143,13 +143,13 @@ var systemRE = regexp.MustCompile(`^(?:(IGC)-((?:L\d+M\d+)(?:/L\d+M\d+){0,3})` +
 	`((?:\+[A-Za-z0-9.]+)*)(?:-D(\d+))?$`) // 8 and 9
 
 // ParseSystem reads the name of a network. A name begins with "IGC-L24M2", "RegConv-W18",
-// "ResNet-C64" or "SumFusion". These may follow, in this order:
+// "ResNet-C64" or "SumFusion". An IGC name may give a pair for each stage, as in
+// "IGC-L40M2/L20M4/L10M8". These may follow:
 //
-//   - further pairs of an IGC network, one for each stage, as in "IGC-L40M2/L20M4/L10M8";
 //   - "+Ident." for identity mappings;
-//   - "+2L" for stages that double L in place of M;
-//   - "+" and a Variant;
-//   - "-D20" for a depth of 20.
+//   - "+2L" for stages of an IGC network that double L in place of M;
+//   - "+" and a Variant of an IGC network;
+//   - at the end, "-D20" for a depth of 20.
 //
 // For any other text it returns an error that says what a name may contain.
 func ParseSystem(name string) (System, error) {

@@ -101,7 +101,7 @@ const (
 	TheBest      Verdict = "best"
 	Separated    Verdict = "separated"          // the sample is significantly worse than the best
 	NotSeparated Verdict = "not separated"      // no difference was found; it may still exist
-	TooLittle    Verdict = "too little to tell" // the comparison could find only large differences
+	TooLittle    Verdict = "too little to tell" // the scores are too few to find a difference that matters
 )
 
 // Parabola is a concave parabola that is fitted to the accuracies. At x = log2 M it has the value

@@ -14,7 +14,8 @@ import (
 	"igcsearch/space"
 )
 
-// sample has those percents of the seeds 0, 1, …; NaN is a seed that is missing.
+// sample returns a sample with the scores percents for the seeds 0, 1, … and none where it is
+// missing.
 func sample(l, m int, percents ...float64) analysis.Sample {
 	a := analysis.Sample{Pair: space.Pair{L: l, M: m}}
 	for seed, v := range percents {

@@ -32,7 +32,7 @@ func TestTInterval(t *testing.T) {
 		near(t, "mean", mean, 2, 1e-15)
 		near(t, "half width", half, 4.302653/math.Sqrt(3), 1e-6)
 	})
-	t.Run("one value has a mean and no interval, none has neither", func(t *testing.T) {
+	t.Run("one value has a mean but no interval, and no value has no mean", func(t *testing.T) {
 		if mean, half := analysis.TInterval([]float64{5}); mean != 5 || !math.IsNaN(half) {
 			t.Errorf("%g ± %g", mean, half)
 		}
@@ -55,7 +55,7 @@ func TestPairedT(t *testing.T) {
 		near(t, "high", mean+half, -0.7001142, 5e-8)
 		near(t, "p", p, 0.002833, 5e-7)
 	})
-	t.Run("says nothing of one difference, or of equal ones", func(t *testing.T) {
+	t.Run("has no p for one difference, or for equal differences", func(t *testing.T) {
 		for _, d := range [][]float64{{1}, {1, 1, 1}, {0, 0}, {50.1 - 49.8, 60.1 - 59.8}} {
 			if mean, half, p := analysis.PairedT(d); math.Abs(mean-d[0]) > 1e-9 || !math.IsNaN(half) || !math.IsNaN(p) {
 				t.Errorf("%v: %g ± %g, p = %g", d, mean, half, p)
@@ -88,7 +88,7 @@ func TestDetectable(t *testing.T) {
 	} {
 		near(t, "difference", analysis.Detectable(2*c.n-2, 0.05, c.power)*math.Sqrt(2/c.n), c.difference, 1e-3)
 	}
-	t.Run("of two degrees of freedom, by drawing", func(t *testing.T) {
+	t.Run("agrees with drawn values for two degrees of freedom", func(t *testing.T) {
 		// The 97.5 % point is 4.302653, and t is (z + shift)/√(χ²/2).
 		shift := analysis.Detectable(2, 0.05, 0.8)
 		random := rand.New(rand.NewPCG(8, 8))
@@ -117,7 +117,7 @@ func TestHolm(t *testing.T) {
 			t.Errorf("it changed its argument: %v", p)
 		}
 	})
-	t.Run("what cannot be tested does not count", func(t *testing.T) {
+	t.Run("NaN does not count", func(t *testing.T) {
 		got := analysis.Holm([]float64{math.NaN(), .02, .6, .7})
 		near(t, "p", got[1], .06, 1e-15)
 		if !math.IsNaN(got[0]) || got[2] != 1 || got[3] != 1 {

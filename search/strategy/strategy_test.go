@@ -95,7 +95,7 @@ func TestHalving(t *testing.T) {
 	rising := func(network, seed, epoch int) float64 { // the last network is the best at every epoch
 		return 0.3 + 0.01*float64(network) + 0.02*float64(epoch) + 0.001*float64(seed)
 	}
-	t.Run("a third of the networks go on from each rung, with all seeds", func(t *testing.T) {
+	t.Run("a third of the networks are promoted from each rung, with all seeds", func(t *testing.T) {
 		s, decides := strategyStudy(t, search.StrategyHalving, nil)
 		recorded := record(s, line(9), rising)
 		// The rungs are 1, 3 and 9, and there are three seeds. All 9 networks train 1 epoch at
@@ -119,7 +119,7 @@ func TestHalving(t *testing.T) {
 			t.Errorf("%+v, %v", r.Answer, err)
 		}
 	})
-	t.Run("a trial that was interrupted between two rungs goes on to its rung", func(t *testing.T) {
+	t.Run("a trial that was interrupted between two rungs is trained up to its rung", func(t *testing.T) {
 		s, decides := strategyStudy(t, search.StrategyHalving, nil)
 		recorded := record(s, line(1), rising)
 		for i := range recorded {
@@ -131,7 +131,7 @@ func TestHalving(t *testing.T) {
 			t.Errorf("got %v, want %v", d.Next, want)
 		}
 	})
-	t.Run("a trial that was killed after its last epoch is ended", func(t *testing.T) {
+	t.Run("a trial whose process was killed after its last epoch is ended", func(t *testing.T) {
 		for _, name := range search.Strategies {
 			s, decides := strategyStudy(t, name, nil)
 			recorded := record(s, line(2), rising)
@@ -141,7 +141,7 @@ func TestHalving(t *testing.T) {
 			}
 		}
 	})
-	t.Run("networks that fail hold nobody up", func(t *testing.T) {
+	t.Run("networks that fail do not stop the others", func(t *testing.T) {
 		s, decides := strategyStudy(t, search.StrategyHalving, nil)
 		recorded := record(s, line(3), rising)
 		for i := range recorded {
@@ -186,7 +186,7 @@ func TestRace(t *testing.T) {
 	far := func(network, seed, _ int) float64 {
 		return []float64{0.5, 0.501, 0.2}[network] + 0.003*float64((network+2*seed)%3)
 	}
-	t.Run("a network far behind is dropped, the others use all seeds", func(t *testing.T) {
+	t.Run("a much worse network is dropped, and the others use all seeds", func(t *testing.T) {
 		s, decides := strategyStudy(t, search.StrategyRace, func(s *search.Study) { s.Seeds = 6 })
 		r, err := strategy.Replay(&counted{Strategy: decides, t: t}, s, record(s, line(3), far),
 			strategy.ReplayOptions{Workers: 2})
@@ -246,7 +246,7 @@ func TestRace(t *testing.T) {
 			t.Errorf("got %+v", d)
 		}
 	})
-	t.Run("equal accuracies separate nobody", func(t *testing.T) {
+	t.Run("networks with equal accuracies are not dropped", func(t *testing.T) {
 		s, decides := strategyStudy(t, search.StrategyRace, nil)
 		r, err := strategy.Replay(decides, s, record(s, line(4), func(int, int, int) float64 { return 0.5 }),
 			strategy.ReplayOptions{})
@@ -266,13 +266,13 @@ func TestReplay(t *testing.T) {
 			t.Errorf("%+v, %v", r, err)
 		}
 	})
-	t.Run("a bound is kept, and regret is in accuracy", func(t *testing.T) {
+	t.Run("a replay keeps its bound, and regret is a difference of accuracies", func(t *testing.T) {
 		r, err := strategy.Replay(strategy.Random(), s, recorded, strategy.ReplayOptions{Epochs: 60, Workers: 5})
 		if err != nil || r.Epochs != 54 || r.System != recorded[3].System || math.Abs(r.Regret-0.2) > 1e-9 {
 			t.Errorf("%d epochs, %+v, regret %g, %v", r.Epochs, r.Answer, r.Regret, err)
 		}
 	})
-	t.Run("a shuffle keeps the record", func(t *testing.T) {
+	t.Run("Shuffle keeps the results", func(t *testing.T) {
 		r, err := strategy.Replay(decides, s, strategy.Shuffle(recorded, rand.New(rand.NewPCG(1, 1))),
 			strategy.ReplayOptions{})
 		if err != nil || r.Begun != 12 || r.System != recorded[9].System {

@@ -65,10 +65,10 @@ func Default() Study {
 
 var nameRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$`)
 
-// Normalize checks the settings and returns them in the form that is stored and hashed. This form
-// is the same for studies with the same results: it fills in defaults and clears settings that have
-// no effect, as the comments of the fields say. The error joins one error for each wrong setting,
-// which begins with the setting's key.
+// Normalize checks the settings and returns them in the form that is stored and hashed. It fills in
+// defaults and clears settings that have no effect, as the comments of the fields say. So studies
+// that differ only in such settings have the same form. The error joins one error for each wrong
+// setting, which begins with the setting's key.
 func (s Study) Normalize() (Study, error) {
 	var c checker
 	c.check(nameRE.MatchString(s.Name),

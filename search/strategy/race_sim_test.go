@@ -33,6 +33,7 @@ func newField(name string, seed float64, means, sds []float64) field {
 	return field{name: name, means: means, sds: sds, seed: seed, best: func(i int) bool { return means[i] == top }}
 }
 
+// constant returns n times the value v.
 func constant(n int, v float64) []float64 {
 	list := make([]float64, n)
 	for i := range list {

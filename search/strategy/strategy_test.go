@@ -24,7 +24,8 @@ func record(s search.Study, pairs []space.Pair, at func(network, seed, epoch int
 			t := search.TrialState{Trial: search.Trial{Key: search.Key{System: space.PairSystem(p), Seed: seed},
 				Status: search.Done, Epochs: s.Epochs, Params: p.Params(9)}}
 			for e := 1; e <= s.Epochs; e++ {
-				last := search.Epoch{Number: e, TestCorrect: total - i, TestTotal: total} // the order on the test split is the opposite
+				// On the test split the networks have the opposite order.
+				last := search.Epoch{Number: e, TestCorrect: total - i, TestTotal: total}
 				if e%s.EvaluateEvery == 0 || e == s.Epochs {
 					last.ValidationCorrect, last.ValidationTotal = int(math.Round(total*at(i, seed, e))), total
 				}
@@ -36,6 +37,7 @@ func record(s search.Study, pairs []space.Pair, at func(network, seed, epoch int
 	return trials
 }
 
+// line returns n pairs with rising M.
 func line(n int) (pairs []space.Pair) {
 	for i := range n {
 		pairs = append(pairs, space.Pair{L: 100 - i, M: i + 1})
@@ -43,6 +45,7 @@ func line(n int) (pairs []space.Pair) {
 	return pairs
 }
 
+// strategyStudy returns a study with a strategy, after change, which may be nil.
 func strategyStudy(t *testing.T, name string, change func(*search.Study)) (search.Study, search.Strategy) {
 	t.Helper()
 	s := budgetStudy()
@@ -62,8 +65,7 @@ func strategyStudy(t *testing.T, name string, change func(*search.Study)) (searc
 // counted checks the rules that every decision of any strategy must keep.
 type counted struct {
 	search.Strategy
-	t     *testing.T
-	until map[int][]int // the epochs up to which each trial was to be trained
+	t *testing.T
 }
 
 func (c *counted) Decide(s search.Study, trials []search.TrialState) search.Decision {
@@ -82,9 +84,8 @@ func (c *counted) Decide(s search.Study, trials []search.TrialState) search.Deci
 		}
 		seen[step.Trial] = true
 	}
-	if running := slices.ContainsFunc(trials,
-		func(t search.TrialState) bool { return t.Status == search.Running }); len(d.Next) == 0 && !running &&
-		d.Reason == "" {
+	running := slices.ContainsFunc(trials, func(t search.TrialState) bool { return t.Status == search.Running })
+	if len(d.Next) == 0 && !running && d.Reason == "" {
 		c.t.Error("it ends without a reason")
 	}
 	return d

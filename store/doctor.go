@@ -34,10 +34,9 @@ type TableSize struct {
 	Rows, Bytes int64 // bytes of the values, without SQLite's own
 }
 
-// WorkerInfo is a process that works on the database.
+// WorkerInfo is a worker of the database as Examine finds it.
 type WorkerInfo struct {
-	Host   string
-	PID    int
+	Worker
 	Trials int // that it runs
 	Dead   bool
 }
@@ -77,7 +76,7 @@ func (db *DB) Examine(ctx context.Context) (Health, error) {
 		return h, db.explain("examine", err)
 	}
 	err = db.view(ctx, func(tx *sql.Tx) (err error) {
-		h = Health{Version: db.version, Network: db.network}
+		h = Health{Version: schemaVersion, Network: db.network}
 		for suffix, n := range map[string]*int64{"": &h.FileBytes, "-wal": &h.WALBytes} {
 			if info, err := os.Stat(db.path + suffix); err == nil {
 				*n = info.Size()
@@ -95,7 +94,7 @@ func (db *DB) Examine(ctx context.Context) (Health, error) {
 		if err := tx.QueryRowContext(ctx, `SELECT freelist_count * page_size FROM pragma_freelist_count, pragma_page_size`).Scan(&h.FreeBytes); err != nil {
 			return err
 		}
-		names, err := texts(ctx, tx, `SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%' AND name NOT LIKE 'goose%' ORDER BY name`)
+		names, err := texts(ctx, tx, `SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%' ORDER BY name`)
 		if err != nil {
 			return err
 		}
@@ -110,27 +109,13 @@ func (db *DB) Examine(ctx context.Context) (Health, error) {
 			}
 			h.Tables = append(h.Tables, t)
 		}
-		if h.Version < schemaVersion {
-			h.Findings = append(h.Findings, fmt.Sprintf("the schema is of version %d: it would be brought up to version %d", h.Version, schemaVersion))
-			return nil
+		if h.Workers, err = db.findWorkers(ctx, tx); err != nil {
+			return err
 		}
-		if err := each(ctx, tx, `SELECT w.id, w.guest, w.host, w.pid, (SELECT count(*) FROM attempt WHERE worker = w.id) FROM worker w ORDER BY w.host, w.pid`, nil, func(rows *sql.Rows) error {
-			var w WorkerInfo
-			var id int64
-			var guest bool
-			if err := rows.Scan(&id, &guest, &w.Host, &w.PID, &w.Trials); err != nil {
-				return err
-			}
-			w.Dead = !db.alive(sql.NullInt64{Int64: id, Valid: !guest}, w.Host, w.PID) && (db.self == nil || db.self.id != id)
+		for _, w := range h.Workers {
 			if w.Dead {
 				h.Findings = append(h.Findings, fmt.Sprintf("process %d on %s is gone and had %d trials: they would become pending", w.PID, w.Host, w.Trials))
 			}
-			if db.self == nil || db.self.id != id {
-				h.Workers = append(h.Workers, w)
-			}
-			return nil
-		}); err != nil {
-			return err
 		}
 		for _, f := range faults {
 			found, err := texts(ctx, tx, `SELECT 'study ' || s.name || ': '|| t.system || ' seed ' || t.seed || `+f.what+f.from)
@@ -148,6 +133,25 @@ func (db *DB) Examine(ctx context.Context) (Health, error) {
 		return err
 	})
 	return h, db.explain("examine", err)
+}
+
+// findWorkers lists all workers but this process.
+func (db *DB) findWorkers(ctx context.Context, tx *sql.Tx) (list []WorkerInfo, err error) {
+	own := int64(0)
+	if db.self != nil {
+		own = db.self.ID
+	}
+	err = each(ctx, tx, `SELECT w.id, w.remote, w.host, w.pid, (SELECT count(*) FROM attempt WHERE worker = w.id)
+		FROM worker w WHERE w.id <> ? ORDER BY w.host, w.pid`, []any{own}, func(rows *sql.Rows) error {
+		var w WorkerInfo
+		if err := rows.Scan(&w.ID, &w.Remote, &w.Host, &w.PID, &w.Trials); err != nil {
+			return err
+		}
+		w.Dead = !db.alive(w.Worker)
+		list = append(list, w)
+		return nil
+	})
+	return list, err
 }
 
 // faults are what Repair mends by a statement: SQL from which the trials come,
@@ -265,7 +269,7 @@ func (db *DB) Retry(ctx context.Context, name string, statuses []search.Status, 
 		if err != nil {
 			return err
 		}
-		trials, err := db.findTrials(ctx, tx, study, -1)
+		trials, err := findTrials(ctx, tx, `t.study = ?`, study)
 		if err != nil {
 			return err
 		}
@@ -279,7 +283,7 @@ func (db *DB) Retry(ctx context.Context, name string, statuses []search.Status, 
 			if err := setStatus(ctx, tx, study, t.ID, search.Pending); err != nil {
 				return err
 			}
-			again = append(again, t)
+			again = append(again, t.Trial)
 		}
 		return nil
 	})

@@ -57,13 +57,13 @@ func planned(t testing.TB) (db *store.DB, path string, s search.Study, trials []
 	return db, path, s, trials
 }
 
-func begin(t testing.TB, db *store.DB, trial search.Trial) int64 {
+func begin(t testing.TB, db *store.DB, trial search.Trial) search.Claim {
 	t.Helper()
-	turn, err := db.Begin(t.Context(), trial.ID, trial.Epochs, search.Attempt{Started: time.Now()})
+	claim, err := db.Begin(t.Context(), trial.ID, trial.Epochs, search.Attempt{Started: time.Now()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return turn.ID
+	return claim
 }
 
 // state is a checkpoint's state whose content tells its epoch.
@@ -71,17 +71,17 @@ func state(epoch, size int) []byte {
 	return bytes.Repeat([]byte{byte(epoch), byte(epoch >> 8)}, size/2)
 }
 
-func record(t testing.TB, db *store.DB, attempt int64, epochs ...int) {
+func record(t testing.TB, attempt search.Claim, epochs ...int) {
 	t.Helper()
 	for _, n := range epochs {
 		e := search.Epoch{Number: n, LearningRate: 0.1, TrainLoss: 2, TrainCorrect: n, TrainTotal: 64}
-		if err := db.Record(t.Context(), attempt, e, search.Checkpoint{Epoch: n, State: state(n, 1000)}); err != nil {
+		if err := attempt.Record(t.Context(), e, search.Checkpoint{Epoch: n, State: state(n, 1000)}); err != nil {
 			t.Fatal(err)
 		}
 	}
 }
 
-func end(t testing.TB, db *store.DB, attempt int64, s search.Status, message string) {
+func end(t testing.TB, attempt search.Claim, s search.Status, message string) {
 	t.Helper()
 	o := search.Outcome{Status: s, Message: message}
 	switch s {
@@ -92,7 +92,7 @@ func end(t testing.TB, db *store.DB, attempt int64, s search.Status, message str
 	case search.Pending:
 		o.Failure = search.FailedInterrupted
 	}
-	if got, err := db.End(t.Context(), attempt, o); err != nil || got != s {
+	if got, err := attempt.End(t.Context(), o); err != nil || got != s {
 		t.Fatalf("%s: ended as %s, %v", s, got, err)
 	}
 }
@@ -148,7 +148,7 @@ func TestPlan(t *testing.T) {
 		if diff := cmp.Diff(given, got, cmpopts.IgnoreFields(search.Trial{}, "ID")); diff != "" {
 			t.Errorf("given (-) and planned (+):\n%s", diff)
 		}
-		stored, err := db.Trials(t.Context(), "quick")
+		stored, err := readTrials(t.Context(), db, "quick")
 		if diff := cmp.Diff(got, stored); err != nil || diff != "" {
 			t.Errorf("planned (-) and stored (+): %v\n%s", err, diff)
 		}
@@ -166,11 +166,11 @@ func TestPlan(t *testing.T) {
 		t.Parallel()
 		db, path, s, trials := planned(t)
 		killed, failed, done, diverged := begin(t, db, trials[0]), begin(t, db, trials[1]), begin(t, db, trials[2]), begin(t, db, trials[3])
-		record(t, db, killed, 1, 2)
-		end(t, db, failed, search.Failed, "out of luck")
-		record(t, db, done, 1, 2, 3)
-		end(t, db, done, search.Done, "")
-		end(t, db, diverged, search.Diverged, "epoch 1, step 3: the loss is not finite")
+		record(t, killed, 1, 2)
+		end(t, failed, search.Failed, "out of luck")
+		record(t, done, 1, 2, 3)
+		end(t, done, search.Done, "")
+		end(t, diverged, search.Diverged, "epoch 1, step 3: the loss is not finite")
 		db.Close()
 
 		db = open(t, path)
@@ -184,15 +184,15 @@ func TestPlan(t *testing.T) {
 		if got[0].Epoch != 2 || got[0].Last.TrainCorrect != 2 || got[1].Error != "out of luck" || got[1].Failure != search.FailedCrashed {
 			t.Errorf("the killed trial is %+v and the failed one %+v, want epoch 2 and its error", got[0], got[1])
 		}
-		attempts, err := db.Attempts(t.Context(), s.Name)
+		attempts, err := readAttempts(t.Context(), db, s.Name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		var outcomes []string
+		var outcomes []search.Ending
 		for _, a := range attempts {
-			outcomes = append(outcomes, a.Outcome)
+			outcomes = append(outcomes, a.Ending)
 		}
-		if want := []string{"lost", "failed", "done", "diverged"}; !slices.Equal(outcomes, want) {
+		if want := []search.Ending{"lost", "failed", "done", "diverged"}; !slices.Equal(outcomes, want) {
 			t.Errorf("outcomes %v, want %v", outcomes, want)
 		}
 	})
@@ -210,7 +210,7 @@ give this one another name (--set name=NEW) or another database (--db FILE)`
 		if !errors.As(err, &conflict) || err.Error() != want {
 			t.Errorf("error %v\nwant  %s", err, want)
 		}
-		if stored, err := db.Study(t.Context(), "quick"); err != nil || stored.Epochs != 3 {
+		if stored, err := readStudy(t.Context(), db, "quick"); err != nil || stored.Epochs != 3 {
 			t.Errorf("stored are %d epochs (%v), want 3", stored.Epochs, err)
 		}
 	})
@@ -226,7 +226,7 @@ give this one another name (--set name=NEW) or another database (--db FILE)`
 	t.Run("lets the title change, and says updated only for a change", func(t *testing.T) {
 		t.Parallel()
 		db, _, s, trials := planned(t)
-		before, err := db.Updated(t.Context(), s.Name)
+		before, err := readUpdated(t.Context(), db, s.Name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -236,8 +236,8 @@ give this one another name (--set name=NEW) or another database (--db FILE)`
 			if _, err := db.Plan(t.Context(), s, trials); err != nil {
 				t.Fatal(err)
 			}
-			stored, err1 := db.Study(t.Context(), s.Name)
-			after, err2 := db.Updated(t.Context(), s.Name)
+			stored, err1 := readStudy(t.Context(), db, s.Name)
+			after, err2 := readUpdated(t.Context(), db, s.Name)
 			if err1 != nil || err2 != nil {
 				t.Fatal(err1, err2)
 			}
@@ -269,7 +269,7 @@ give this one another name (--set name=NEW) or another database (--db FILE)`
 		if err != nil || got[0].Status != search.Running {
 			t.Errorf("planned %v, %v", statuses(got), err)
 		}
-		record(t, db, attempt, 1) // still its own
+		record(t, attempt, 1) // still its own
 	})
 }
 
@@ -282,15 +282,14 @@ func TestBegin(t *testing.T) {
 		if err != nil || turn.From != nil {
 			t.Fatalf("checkpoint %v (%v), want none", turn.From, err)
 		}
-		attempt := turn.ID
-		record(t, db, attempt, 1, 2)
-		end(t, db, attempt, search.Pending, "")
+		record(t, turn, 1, 2)
+		end(t, turn, search.Pending, "")
 		next, err := db.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(&search.Checkpoint{Epoch: 2, State: state(2, 1000)}, next.From); diff != "" || next.ID == attempt || next.Note != "" {
-			t.Errorf("attempt %d after %d, %q, want (-) got (+):\n%s", next.ID, attempt, next.Note, diff)
+		if diff := cmp.Diff(&search.Checkpoint{Epoch: 2, State: state(2, 1000)}, next.From); diff != "" || next.ID == turn.ID || next.Note != "" {
+			t.Errorf("attempt %d after %d, %q, want (-) got (+):\n%s", next.ID, turn.ID, next.Note, diff)
 		}
 	})
 	t.Run("refuses a trial that is running, finished or unknown", func(t *testing.T) {
@@ -302,7 +301,7 @@ func TestBegin(t *testing.T) {
 		if !errors.Is(err, search.ErrTaken) {
 			t.Errorf("%v does not wrap ErrTaken", err)
 		}
-		end(t, db, attempt, search.Diverged, "")
+		end(t, attempt, search.Diverged, "")
 		_, err = db.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
 		wantError(t, err, "it is diverged, want pending")
 		_, err = db.Begin(t.Context(), 99, 3, search.Attempt{})
@@ -320,8 +319,8 @@ func TestBegin(t *testing.T) {
 		t.Parallel()
 		db, path, s, trials := planned(t)
 		attempt := begin(t, db, trials[0])
-		record(t, db, attempt, 1, 2, 3)
-		end(t, db, attempt, search.Pending, "")
+		record(t, attempt, 1, 2, 3)
+		end(t, attempt, search.Pending, "")
 		execute(t, path, `UPDATE checkpoint SET state = zeroblob(length(state)) WHERE epoch = 3`)
 		if c, err := db.Checkpoint(t.Context(), s.Name, trials[0].System, trials[0].Seed); err != nil || c.Epoch != 2 {
 			t.Errorf("checkpoint %+v (%v), want epoch 2", c, err)
@@ -331,9 +330,9 @@ func TestBegin(t *testing.T) {
 		if err != nil || turn.From == nil || turn.From.Epoch != 2 || turn.Note != note {
 			t.Fatalf("%+v, %v", turn, err)
 		}
-		record(t, db, turn.ID, 3)
-		end(t, db, turn.ID, search.Done, "")
-		if attempts, err := db.Attempts(t.Context(), s.Name); err != nil || attempts[1].Message != note {
+		record(t, turn, 3)
+		end(t, turn, search.Done, "")
+		if attempts, err := readAttempts(t.Context(), db, s.Name); err != nil || attempts[1].Message != note {
 			t.Errorf("%+v, %v", attempts, err)
 		}
 	})
@@ -341,8 +340,8 @@ func TestBegin(t *testing.T) {
 		t.Parallel()
 		db, path, s, trials := planned(t)
 		attempt := begin(t, db, trials[0])
-		record(t, db, attempt, 1, 2)
-		end(t, db, attempt, search.Pending, "")
+		record(t, attempt, 1, 2)
+		end(t, attempt, search.Pending, "")
 		execute(t, path, `UPDATE checkpoint SET state = substr(state, 1, length(state) / 2)`)
 		_, err := db.Checkpoint(t.Context(), s.Name, trials[0].System, trials[0].Seed)
 		wantError(t, err, "after epoch 2 is damaged")
@@ -350,7 +349,7 @@ func TestBegin(t *testing.T) {
 		if err != nil || turn.From != nil || !strings.Contains(turn.Note, "epoch 2 is damaged (the checksum does not fit): it starts anew") {
 			t.Fatalf("%+v, %v", turn, err)
 		}
-		record(t, db, turn.ID, 1)
+		record(t, turn, 1)
 	})
 }
 
@@ -359,7 +358,7 @@ func TestRecord(t *testing.T) {
 	t.Run("keeps every field, and losses that are not finite", func(t *testing.T) {
 		t.Parallel()
 		db, path, s, trials := planned(t)
-		var want []store.TrialEpoch
+		var want []trialEpoch
 		attempt := begin(t, db, trials[3])
 		for i, loss := range []float64{math.NaN(), math.Inf(1), math.Inf(-1)} {
 			e := search.Epoch{
@@ -368,23 +367,23 @@ func TestRecord(t *testing.T) {
 				TrainSeconds: 1.5, EvalSeconds: 0.25,
 				ValidationLoss: []float64{math.Inf(1), 0, math.MaxFloat64}[i], TestLoss: []float64{1.0 / 3, 0, math.Inf(1)}[i],
 			}
-			want = append(want, store.TrialEpoch{System: trials[3].System, Seed: trials[3].Seed, Epoch: e})
-			if err := db.Record(t.Context(), attempt, e, search.Checkpoint{Epoch: i + 1}); err != nil {
+			want = append(want, trialEpoch{trials[3].Key, e})
+			if err := attempt.Record(t.Context(), e, search.Checkpoint{Epoch: i + 1}); err != nil {
 				t.Fatal(err)
 			}
 		}
-		end(t, db, attempt, search.Diverged, "")
+		end(t, attempt, search.Diverged, "")
 		db.Close()
 		ro, err := store.OpenReadOnly(t.Context(), path)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer ro.Close()
-		got, err := ro.Epochs(t.Context(), s.Name)
+		got, err := readEpochs(t.Context(), ro, s.Name)
 		if diff := cmp.Diff(want, got, cmpopts.EquateNaNs()); err != nil || diff != "" {
 			t.Errorf("recorded (-) and read (+): %v\n%s", err, diff)
 		}
-		stored, err := ro.Trials(t.Context(), s.Name)
+		stored, err := readTrials(t.Context(), ro, s.Name)
 		if err != nil || stored[3].Last != want[2].Epoch || stored[3].Epoch != 3 {
 			t.Errorf("last epoch %+v (%v), want %+v", stored[3].Last, err, want[2].Epoch)
 		}
@@ -397,18 +396,18 @@ func TestRecord(t *testing.T) {
 		t.Parallel()
 		db, _, s, trials := planned(t)
 		attempt := begin(t, db, trials[0])
-		record(t, db, attempt, 1)
-		try := func(attempt int64, epoch, checkpoint int) error {
-			return db.Record(t.Context(), attempt, search.Epoch{Number: epoch}, search.Checkpoint{Epoch: checkpoint})
+		record(t, attempt, 1)
+		try := func(attempt search.Handle, epoch, checkpoint int) error {
+			return attempt.Record(t.Context(), search.Epoch{Number: epoch}, search.Checkpoint{Epoch: checkpoint})
 		}
 		wantError(t, try(attempt, 1, 1), "record epoch 1", "want epoch 2")
 		wantError(t, try(attempt, 3, 3), "want epoch 2")
 		wantError(t, try(attempt, 2, 1), "its checkpoint is of epoch 1")
-		wantError(t, try(77, 2, 2), "no such attempt")
-		record(t, db, attempt, 2, 3)
+		wantError(t, try(db.Handle(1, []byte("another token :)"), 77), 2, 2), "no such attempt")
+		record(t, attempt, 2, 3)
 		wantError(t, try(attempt, 4, 4), "the training has 3 epochs")
 
-		if epochs, err := db.Epochs(t.Context(), s.Name); err != nil || len(epochs) != 3 {
+		if epochs, err := readEpochs(t.Context(), db, s.Name); err != nil || len(epochs) != 3 {
 			t.Errorf("%d epochs (%v), want 3", len(epochs), err)
 		}
 	})
@@ -417,9 +416,9 @@ func TestRecord(t *testing.T) {
 		db, _, _, trials := planned(t)
 		attempt := begin(t, db, trials[0])
 		for _, e := range []search.Epoch{{Number: 1, ValidationLoss: math.NaN()}, {Number: 1, TestLoss: math.NaN()}} {
-			wantError(t, db.Record(t.Context(), attempt, e, search.Checkpoint{Epoch: 1}), "record epoch 1", "want 0 or more, and no NaN")
+			wantError(t, attempt.Record(t.Context(), e, search.Checkpoint{Epoch: 1}), "record epoch 1", "want 0 or more, and no NaN")
 		}
-		record(t, db, attempt, 1)
+		record(t, attempt, 1)
 	})
 	t.Run("refuses counts that cannot be", func(t *testing.T) {
 		t.Parallel()
@@ -431,9 +430,9 @@ func TestRecord(t *testing.T) {
 			{Number: 1, LearningRate: math.NaN()},
 			{Number: 1, TrainSeconds: -1},
 		} {
-			wantError(t, db.Record(t.Context(), attempt, e, search.Checkpoint{Epoch: 1}), "record epoch 1", "constraint failed")
+			wantError(t, attempt.Record(t.Context(), e, search.Checkpoint{Epoch: 1}), "record epoch 1", "constraint failed")
 		}
-		record(t, db, attempt, 1)
+		record(t, attempt, 1)
 	})
 }
 
@@ -441,15 +440,15 @@ func TestEnd(t *testing.T) {
 	t.Parallel()
 	t.Run("leaves the trial in the status given", func(t *testing.T) {
 		t.Parallel()
-		for status, outcome := range map[search.Status]string{
+		for status, outcome := range map[search.Status]search.Ending{
 			search.Done: "done", search.Diverged: "diverged", search.Failed: "failed", search.Pending: "interrupted",
 		} {
 			db, _, s, trials := planned(t)
 			attempt := begin(t, db, trials[0])
-			record(t, db, attempt, 1, 2, 3)
-			end(t, db, attempt, status, "first\nlast line\n")
-			stored, err1 := db.Trials(t.Context(), s.Name)
-			attempts, err2 := db.Attempts(t.Context(), s.Name)
+			record(t, attempt, 1, 2, 3)
+			end(t, attempt, status, "first\nlast line\n")
+			stored, err1 := readTrials(t.Context(), db, s.Name)
+			attempts, err2 := readAttempts(t.Context(), db, s.Name)
 			if err1 != nil || err2 != nil {
 				t.Fatal(err1, err2)
 			}
@@ -460,7 +459,7 @@ func TestEnd(t *testing.T) {
 			if stored[0].Status != status || stored[0].Error != wantMessage {
 				t.Errorf("trial %s %q, want %s %q", stored[0].Status, stored[0].Error, status, wantMessage)
 			}
-			if a := attempts[0]; a.Outcome != outcome || a.Message != "first\nlast line\n" || a.Ended.Before(a.Started) {
+			if a := attempts[0]; a.Ending != outcome || a.Message != "first\nlast line\n" || a.Ended.Before(a.Started) {
 				t.Errorf("%s: attempt %+v, want %s, the whole message and an end", status, a, outcome)
 			}
 		}
@@ -469,17 +468,17 @@ func TestEnd(t *testing.T) {
 		t.Parallel()
 		db, _, _, trials := planned(t)
 		attempt := begin(t, db, trials[0])
-		record(t, db, attempt, 1)
-		_, err := db.End(t.Context(), attempt, search.Outcome{Status: search.Done})
+		record(t, attempt, 1)
+		_, err := attempt.End(t.Context(), search.Outcome{Status: search.Done})
 		wantError(t, err, "the trial has 1 of 3 epochs")
-		_, err = db.End(t.Context(), attempt, search.Outcome{Status: search.Running})
+		_, err = attempt.End(t.Context(), search.Outcome{Status: search.Running})
 		wantError(t, err, `no attempt ends as "running"`)
 	})
 	t.Run("keeps both ends of a long message", func(t *testing.T) {
 		t.Parallel()
 		db, _, s, trials := planned(t)
-		end(t, db, begin(t, db, trials[0]), search.Failed, "panic: \xff"+strings.Repeat("ü", 100_000)+"\nthe end")
-		attempts, err := db.Attempts(t.Context(), s.Name)
+		end(t, begin(t, db, trials[0]), search.Failed, "panic: \xff"+strings.Repeat("ü", 100_000)+"\nthe end")
+		attempts, err := readAttempts(t.Context(), db, s.Name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -504,13 +503,13 @@ func TestRead(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		attempt := turn.ID
-		record(t, db, attempt, 1, 2)
+		attempt := turn
+		record(t, attempt, 1, 2)
 		if i == 0 {
-			record(t, db, attempt, 3)
-			end(t, db, attempt, search.Done, "")
+			record(t, attempt, 3)
+			end(t, attempt, search.Done, "")
 		}
-		attempts, err := db.Attempts(t.Context(), s.Name)
+		attempts, err := readAttempts(t.Context(), db, s.Name)
 		if diff := cmp.Diff(a, attempts[i].Attempt); err != nil || diff != "" || attempts[i].System != trials[i].System || attempts[i].Seed != trials[i].Seed {
 			t.Errorf("attempt begun (-) and read (+): %v\n%s", err, diff)
 		}
@@ -522,21 +521,21 @@ func TestRead(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := []store.StudyInfo{
-			{Name: "another", Title: "two pairs", Fingerprint: other.Fingerprint(), Trials: map[search.Status]int{search.Pending: 1}},
-			{Name: "quick", Title: "two pairs", Fingerprint: s.Fingerprint(), Trials: map[search.Status]int{search.Done: 1, search.Running: 3}},
+			{Name: "another", Title: "two pairs", Counts: map[search.Status]int{search.Pending: 1}},
+			{Name: "quick", Title: "two pairs", Counts: map[search.Status]int{search.Done: 1, search.Running: 3}},
 		}
-		if diff := cmp.Diff(want, infos, cmpopts.IgnoreFields(store.StudyInfo{}, "Created", "Updated")); diff != "" {
+		if diff := cmp.Diff(want, infos, cmpopts.IgnoreFields(store.StudyInfo{}, "Updated", "Revision")); diff != "" {
 			t.Errorf("want (-) got (+):\n%s", diff)
 		}
 		for _, i := range infos {
-			updated, err := db.Updated(t.Context(), i.Name)
-			if err != nil || !updated.Equal(i.Updated) || time.Since(i.Created) > time.Minute || i.Updated.Before(i.Created) {
-				t.Errorf("%s: created %v, updated %v and %v (%v)", i.Name, i.Created, i.Updated, updated, err)
+			r, err := db.Read(t.Context(), i.Name)
+			if err != nil || !r.Updated.Equal(i.Updated) || r.Revision != i.Revision || time.Since(i.Updated) > time.Minute {
+				t.Errorf("%s: listed %v, %q and read %v, %q (%v)", i.Name, i.Updated, i.Revision, r.Updated, r.Revision, err)
 			}
 		}
 	})
 	t.Run("returns the settings with the same fingerprint", func(t *testing.T) {
-		got, err := db.Study(t.Context(), "quick")
+		got, err := readStudy(t.Context(), db, "quick")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -544,27 +543,48 @@ func TestRead(t *testing.T) {
 			t.Errorf("planned (-) and read (+):\n%s", diff)
 		}
 	})
-	t.Run("orders the epochs by pair, seed and number", func(t *testing.T) {
-		epochs, err := db.Epochs(t.Context(), "quick")
-		if err != nil || len(epochs) != 9 {
-			t.Fatalf("%d epochs (%v), want 9", len(epochs), err)
+	t.Run("gives each trial its epochs in order, and only if asked", func(t *testing.T) {
+		r, err := db.Read(t.Context(), "quick", store.Histories)
+		if err != nil {
+			t.Fatal(err)
 		}
-		if !slices.IsSortedFunc(epochs, func(a, b store.TrialEpoch) int {
-			if c := space.ComparePairs(a.System.Pair(), b.System.Pair()); c != 0 {
-				return c
+		for i, trial := range r.Trials {
+			var numbers []int
+			for _, e := range trial.History {
+				numbers = append(numbers, e.TrainCorrect)
 			}
-			return (a.Seed-b.Seed)*1000 + a.Number - b.Number
-		}) {
-			t.Errorf("not in order: %v", epochs)
+			want := []int{1, 2, 3}
+			if i > 0 {
+				want = want[:2]
+			}
+			if trial.System != trials[i].System || trial.Seed != trials[i].Seed || !slices.Equal(numbers, want) || trial.ISA != "avx2" {
+				t.Errorf("%+v, want the epochs %v of %v seed %d", trial, want, trials[i].System, trials[i].Seed)
+			}
+			if trial.Last != trial.History[len(want)-1] || trial.Epoch != len(want) {
+				t.Errorf("last epoch %+v, want %+v", trial.Last, trial.History[len(want)-1])
+			}
+		}
+		if len(r.Attempts) != 0 {
+			t.Errorf("%d attempts, want none", len(r.Attempts))
+		}
+		few, err := db.Read(t.Context(), "quick")
+		if err != nil || len(few.Trials) != len(trials) || few.Trials[0].History != nil || few.Trials[0].Epoch != 3 {
+			t.Errorf("%+v, %v: want no curves", few, err)
+		}
+	})
+	t.Run("tells the arithmetics and devices of the done attempts, and which process is gone", func(t *testing.T) {
+		r, err := db.Read(t.Context(), "quick")
+		if want := []string{"avx2"}; err != nil || !slices.Equal(r.ISAs, want) || !slices.Equal(r.Models, []string{"a CPU"}) || len(r.Gone) != 0 {
+			t.Errorf("%v, %v, %v, %v", r.ISAs, r.Models, r.Gone, err)
 		}
 	})
 	t.Run("says which studies there are if there is none of that name", func(t *testing.T) {
-		_, err := db.Epochs(t.Context(), "quikc")
+		_, err := readEpochs(t.Context(), db, "quikc")
 		wantError(t, err, `no such study: "quikc"`, "study.db has another, quick")
 		if !errors.Is(err, store.ErrNoStudy) {
 			t.Errorf("%v does not wrap ErrNoStudy", err)
 		}
-		_, err = open(t, filepath.Join(t.TempDir(), "a.db")).Trials(t.Context(), "x")
+		_, err = open(t, filepath.Join(t.TempDir(), "a.db")).Read(t.Context(), "x")
 		wantError(t, err, `no such study: "x"`, "has none yet")
 	})
 	t.Run("has no checkpoint of a trial that has no epoch, and none of no trial", func(t *testing.T) {
@@ -604,11 +624,11 @@ func TestMark(t *testing.T) {
 	look("plan")
 	a := begin(t, db, trials[0])
 	look("begin")
-	record(t, db, a, 1)
+	record(t, a, 1)
 	look("an epoch")
-	record(t, db, a, 2)
+	record(t, a, 2)
 	look("another epoch")
-	end(t, db, a, search.Failed, "no")
+	end(t, a, search.Failed, "no")
 	look("end")
 	other, more := newStudy(t, "other")
 	if _, err := db.Plan(ctx, other, more); err != nil {
@@ -627,7 +647,7 @@ func TestSnapshot(t *testing.T) {
 	ctx := t.Context()
 	db, path, s, trials := planned(t)
 	a := begin(t, db, trials[0])
-	record(t, db, a, 1, 2)
+	record(t, a, 1, 2)
 	for i, when := range []string{"while it is written", "at rest"} {
 		reader, err := store.OpenReadOnly(ctx, path)
 		if err != nil {
@@ -647,7 +667,7 @@ func TestSnapshot(t *testing.T) {
 		if err := reader.SnapshotResults(ctx, path); err == nil {
 			t.Fatalf("%s: results over the database itself", when)
 		}
-		want, err := reader.Trials(ctx, s.Name)
+		want, err := readTrials(ctx, reader, s.Name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -656,7 +676,7 @@ func TestSnapshot(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", when, err)
 		}
-		if got, err := r.Trials(ctx, s.Name); err != nil || !reflect.DeepEqual(got, want) {
+		if got, err := readTrials(ctx, r, s.Name); err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: %v\nwant %v, %v", when, got, want, err)
 		}
 		if state, err := r.Checkpoint(ctx, s.Name, trials[0].System, trials[0].Seed); state != nil || err != nil {
@@ -667,13 +687,13 @@ func TestSnapshot(t *testing.T) {
 		}
 		r.Close()
 		if i == 0 {
-			record(t, db, a, 3) // not in the copy
+			record(t, a, 3) // not in the copy
 		}
 		c, err := store.OpenReadOnly(ctx, copied)
 		if err != nil {
 			t.Fatalf("%s: %v", when, err)
 		}
-		epochs, err := c.Epochs(ctx, s.Name)
+		epochs, err := readEpochs(ctx, c, s.Name)
 		if err != nil || len(epochs) != 2+i {
 			t.Errorf("%s: the copy has %d epochs, want %d: %v", when, len(epochs), 2+i, err)
 		}
@@ -696,20 +716,16 @@ func TestSchema(t *testing.T) {
 			t.Errorf("%s is %q (%v), want %q", pragma, got, err, want)
 		}
 	}
-	files, err := filepath.Glob("migration/*.sql")
-	if err != nil || len(files) != store.SchemaVersion {
-		t.Errorf("%d migrations (%v), want %d: is schemaVersion that of the last?", len(files), err, store.SchemaVersion)
-	}
 	pool, err := sql.Open("sqlite3", path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer pool.Close()
-	var tables, loose, applied int
-	err = pool.QueryRow(`SELECT count(*), sum(NOT strict), (SELECT max(version_id) FROM goose_db_version)
-		FROM pragma_table_list WHERE schema = 'main' AND name NOT LIKE 'sqlite%' AND name NOT LIKE 'goose%'`).Scan(&tables, &loose, &applied)
-	if err != nil || tables != 8 || loose != 0 || applied != store.SchemaVersion {
-		t.Errorf("%d tables, %d not STRICT, version %d (%v); want 8, 0, %d", tables, loose, applied, err, store.SchemaVersion)
+	var tables, loose int
+	err = pool.QueryRow(`SELECT count(*), sum(NOT strict)
+		FROM pragma_table_list WHERE schema = 'main' AND name NOT LIKE 'sqlite%'`).Scan(&tables, &loose)
+	if err != nil || tables != 8 || loose != 0 {
+		t.Errorf("%d tables, %d not STRICT (%v); want 8 and 0", tables, loose, err)
 	}
 }
 
@@ -732,7 +748,7 @@ func BenchmarkRecord(b *testing.B) {
 			b.SetBytes(int64(len(c.State)))
 			for b.Loop() {
 				c.Epoch++
-				if err := db.Record(b.Context(), attempt, search.Epoch{Number: c.Epoch}, c); err != nil {
+				if err := attempt.Record(b.Context(), search.Epoch{Number: c.Epoch}, c); err != nil {
 					b.Fatal(err)
 				}
 			}

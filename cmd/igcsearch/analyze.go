@@ -65,14 +65,11 @@ func runAnalyze(ctx context.Context, o analyzeOptions, stdout, stderr io.Writer)
 		return err
 	}
 	defer db.Close()
-	r, err := readResults(ctx, db, o.study)
+	r, err := readResults(ctx, db, o.study, store.Histories)
 	if err != nil {
 		return err
 	}
-	a, err := analyze(ctx, db, r)
-	if err != nil {
-		return err
-	}
+	a := analyze(r)
 	if a.Best < 0 {
 		return fmt.Errorf("analyze %s: none of its trials is done: run it first, or look at: igcsearch status %s", r.study.Name, quote(r.study.Name))
 	}
@@ -125,14 +122,11 @@ func decides(s search.Study) string {
 	return search.SplitTest
 }
 
-func analyze(ctx context.Context, db *store.DB, r results) (findings, error) {
+func analyze(r results) findings {
 	a := findings{split: decides(r.study)}
 	r.study.Split = a.split
 	a.results, a.systems = r, r.bySystem()
-	arms, err := r.arms(ctx, db)
-	if err != nil {
-		return a, err
-	}
+	arms := r.arms()
 	a.Findings = analysis.Analyze(arms)
 	for _, arm := range arms {
 		a.pictures = max(a.pictures, arm.Pictures)
@@ -140,9 +134,7 @@ func analyze(ctx context.Context, db *store.DB, r results) (findings, error) {
 	if r.study.OfPairs() {
 		a.compareSameSize()
 	}
-	if a.rounds, err = r.raceRounds(ctx, db); err != nil {
-		return a, err
-	}
+	a.rounds = r.raceRounds()
 	dropped := droppedAfter(a.rounds)
 	for _, s := range a.systems {
 		a.dropped = append(a.dropped, dropped[s.System])
@@ -150,16 +142,12 @@ func analyze(ctx context.Context, db *store.DB, r results) (findings, error) {
 	if a.Best >= 0 && a.split == search.SplitValidation {
 		of := r
 		of.study.Split = search.SplitTest
-		arms, err := of.arms(ctx, db)
-		if err != nil {
-			return a, err
-		}
-		if m := analysis.Analyze(arms).Summaries[a.Best]; m.N > 0 {
+		if m := analysis.Analyze(of.arms()).Summaries[a.Best]; m.N > 0 {
 			a.test = &m
 		}
 	}
 	a.warnings = a.warn()
-	return a, nil
+	return a
 }
 
 // compareSameSize keeps what the paper asks, of M, to pairs of one budget: of
@@ -203,15 +191,13 @@ func (a *findings) compareSameSize() {
 
 // arms are the networks of the study in its order, with the accuracies of the
 // split that its curve names.
-func (r results) arms(ctx context.Context, db *store.DB) ([]analysis.Sample, error) {
-	epochs, err := db.Epochs(ctx, r.study.Name)
-	if err != nil {
-		return nil, err
-	}
+func (r results) arms() []analysis.Sample {
 	seconds := map[space.System][]float64{} // of a picture, in each epoch
-	for _, e := range epochs {
-		if e.TrainSeconds > 0 && e.TrainTotal > 0 {
-			seconds[e.System] = append(seconds[e.System], e.TrainSeconds/float64(e.TrainTotal))
+	for _, t := range r.planned {
+		for _, e := range t.History {
+			if e.TrainSeconds > 0 && e.TrainTotal > 0 {
+				seconds[t.System] = append(seconds[t.System], e.TrainSeconds/float64(e.TrainTotal))
+			}
 		}
 	}
 	var arms []analysis.Sample
@@ -229,7 +215,7 @@ func (r results) arms(ctx context.Context, db *store.DB) ([]analysis.Sample, err
 			arms = append(arms, arm)
 		}
 		arm := &arms[len(arms)-1]
-		if percent, ok := r.accuracy(t); ok {
+		if percent, ok := r.accuracy(t.Trial); ok {
 			_, arm.Pictures = t.Last.Correct(r.study.Split)
 			arm.Scores = append(arm.Scores, analysis.Score{Seed: t.Seed, Percent: percent})
 		}
@@ -237,7 +223,7 @@ func (r results) arms(ctx context.Context, db *store.DB) ([]analysis.Sample, err
 			arm.Diverged++
 		}
 	}
-	return arms, nil
+	return arms
 }
 
 // warn says what makes the answers less than they seem.
@@ -249,7 +235,7 @@ func (a findings) warn() []string {
 		if t.Status == search.Diverged && !slices.Contains(diverged, t.System.Label()) {
 			diverged = append(diverged, t.System.Label())
 		}
-		if _, ok := a.accuracy(t); ok {
+		if _, ok := a.accuracy(t.Trial); ok {
 			epochs[t.Last.Number] = true
 		}
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"igcsearch/cmd/igcsearch/progress"
 	"igcsearch/space"
 	"igcsearch/studies"
 	"igcsearch/trainer"
@@ -352,7 +353,7 @@ func (o benchOptions) measure(s space.System) bench.Options {
 // the line.
 func (o benchOptions) progress(stderr io.Writer, name string) {
 	switch {
-	case o.format != "table" || !isTerminal(stderr):
+	case o.format != "table" || !progress.IsTerminal(stderr):
 	case name == "":
 		fmt.Fprint(stderr, "\r\033[K")
 	default:

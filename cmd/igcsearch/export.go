@@ -13,7 +13,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"igcsearch/search"
-	"igcsearch/space"
 	"igcsearch/store"
 )
 
@@ -72,14 +71,11 @@ func runExport(ctx context.Context, o exportOptions, stdout, stderr io.Writer) e
 		return err
 	}
 	defer db.Close()
-	r, err := readResults(ctx, db, o.study)
+	r, err := readResults(ctx, db, o.study, exportParts(o.epochs)...)
 	if err != nil {
 		return err
 	}
-	rows, err := exportRows(ctx, db, r, o.epochs)
-	if err != nil {
-		return err
-	}
+	rows := exportRows(r, o.epochs)
 	switch o.format {
 	case "csv":
 		return exportCSV(stdout, r, rows, o.times)
@@ -94,36 +90,31 @@ func runExport(ctx context.Context, o exportOptions, stdout, stderr io.Writer) e
 	}
 }
 
-// exportRows are the trials at their last epoch, or at each (everyEpoch).
-func exportRows(ctx context.Context, db *store.DB, r results, everyEpoch bool) ([]exportRow, error) {
-	epochs := map[space.System]map[int][]search.Epoch{}
+// exportParts are the parts of a study that exportRows needs.
+func exportParts(everyEpoch bool) (parts []store.Part) {
 	if everyEpoch {
-		list, err := db.Epochs(ctx, r.study.Name)
-		if err != nil {
-			return nil, err
-		}
-		for _, e := range list {
-			if epochs[e.System] == nil {
-				epochs[e.System] = map[int][]search.Epoch{}
-			}
-			epochs[e.System][e.Seed] = append(epochs[e.System][e.Seed], e.Epoch)
-		}
+		parts = append(parts, store.Histories)
 	}
+	return parts
+}
+
+// exportRows are the trials at their last epoch, or at each (everyEpoch).
+func exportRows(r results, everyEpoch bool) []exportRow {
 	var rows []exportRow
 	for _, t := range r.trials {
 		if !everyEpoch {
-			rows = append(rows, exportRow{t, t.Last})
+			rows = append(rows, exportRow{t.Trial, t.Last})
 			continue
 		}
-		list := epochs[t.System][t.Seed]
+		list := t.History
 		if len(list) == 0 && (t.Status.Finished() || t.Status == search.Failed) {
 			list = []search.Epoch{{}} // it has a result without an epoch
 		}
 		for _, e := range list {
-			rows = append(rows, exportRow{t, e})
+			rows = append(rows, exportRow{t.Trial, e})
 		}
 	}
-	return rows, nil
+	return rows
 }
 
 // exportRow is a trial at one of its epochs.

@@ -94,11 +94,11 @@ func (f faultRun) attempts(study, db string) []store.TrialAttempt {
 		f.t.Fatal(err)
 	}
 	defer d.Close()
-	list, err := d.Attempts(f.t.Context(), study)
+	stored, err := d.Read(f.t.Context(), study, store.Attempts)
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	return list
+	return stored.Attempts
 }
 
 // TestFaultsKill kills one of three processes that share a study, again and
@@ -146,7 +146,7 @@ func TestFaultsKill(t *testing.T) {
 		}
 		ended := map[string]int{}
 		for _, a := range f.attempts("cells", db) {
-			switch a.Outcome {
+			switch a.Ending {
 			case "done":
 				ended[fmt.Sprint(a.System, a.Seed)]++
 				done++
@@ -405,16 +405,16 @@ func TestFaultsLarge(t *testing.T) {
 			states[c.ID-states[0].ID] = c
 		}
 		step := grid.Decide(s, states).Next[0]
-		turn, err := db.Begin(ctx, states[step.Trial].ID, step.Until, search.Attempt{})
+		claim, err := db.Begin(ctx, states[step.Trial].ID, step.Until, search.Attempt{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		claims = append(claims, time.Since(begin))
 		for n := 1; n <= 3 && err == nil; n++ {
-			err = db.Record(ctx, turn.ID, search.Epoch{Number: n, TestTotal: 1}, search.Checkpoint{Epoch: n, State: []byte{1}})
+			err = claim.Record(ctx, search.Epoch{Number: n, TestTotal: 1}, search.Checkpoint{Epoch: n, State: []byte{1}})
 		}
 		if err == nil {
-			_, err = db.End(ctx, turn.ID, search.Outcome{Status: search.Done})
+			_, err = claim.End(ctx, search.Outcome{Status: search.Done})
 		}
 		if err != nil {
 			t.Fatal(err)

@@ -12,10 +12,11 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"igcsearch/cmd/igcsearch/cluster"
 	"igcsearch/space"
 )
 
-// choice is a flag with a fixed set of values.
+// choice is a flag that takes one of a few values.
 type choice struct {
 	value *string
 	of    []string
@@ -35,8 +36,8 @@ func (c choice) Set(s string) error {
 func addChoice(cmd *cobra.Command, value *string, name, usage string, of ...string) {
 	*value = of[0]
 	cmd.Flags().Var(choice{value, of}, name, usage)
-	err := cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(of, cobra.ShellCompDirectiveNoFileComp))
-	if err != nil {
+	complete := cobra.FixedCompletions(of, cobra.ShellCompDirectiveNoFileComp)
+	if err := cmd.RegisterFlagCompletionFunc(name, complete); err != nil {
 		panic(err) // the flag exists: it was added above
 	}
 }
@@ -95,7 +96,7 @@ func (p *pairs) Set(s string) error {
 	return nil
 }
 
-// twoNumbers tells a pair out of range from what is no pair.
+// twoNumbers matches what looks like a pair, in range or not.
 var twoNumbers = regexp.MustCompile(`^\D?\d+\D\d+$`)
 
 func parsePair(text string) (space.Pair, error) {
@@ -106,7 +107,7 @@ func parsePair(text string) (space.Pair, error) {
 	return p, err
 }
 
-// spell writes a pair as flags and study files do; "" for none.
+// spell writes a pair as flags and study files do, and "" for no pair.
 func spell(p space.Pair) string {
 	if p == (space.Pair{}) {
 		return ""
@@ -154,7 +155,7 @@ func (a *automatic) Set(s string) error {
 	return nil
 }
 
-// defaultDB is the database of commands that are given none.
+// defaultDB is the database of a command without --db.
 const defaultDB = "igcsearch.db"
 
 func addDB(cmd *cobra.Command, value *string) {
@@ -166,6 +167,13 @@ func addSet(cmd *cobra.Command, value *[]string, what string) {
 	cmd.Flags().StringArrayVar(value, "set", nil, what+", as `key=value`; may be repeated")
 }
 
+// addWorkers adds the flag --workers of a process that trains.
+func addWorkers(cmd *cobra.Command, value *automatic) {
+	cmd.Flags().Var(value, "workers", "trials at once; auto is one for each core, and on GPUs as many as is fastest "+
+		"(default what the study says, or auto)")
+	hideDefaults(cmd, "workers")
+}
+
 // hideDefaults leaves the defaults of flags out of the help, because the usage
 // texts describe them.
 func hideDefaults(cmd *cobra.Command, names ...string) {
@@ -175,8 +183,42 @@ func hideDefaults(cmd *cobra.Command, names ...string) {
 }
 
 func addData(cmd *cobra.Command, value *string) {
-	cmd.Flags().StringVar(value, "data", os.Getenv("IGCSEARCH_DATA"), "the `DIR` with the pictures (default $IGCSEARCH_DATA)")
-	cmd.Flag("data").DefValue = "" // help and completion do not depend on who asks
+	cmd.Flags().StringVar(value, "data", os.Getenv("IGCSEARCH_DATA"),
+		"the `DIR` with the pictures (default $IGCSEARCH_DATA)")
+	hideDefaults(cmd, "data") // the help is the same in every environment
 }
 
-var _ = []pflag.Value{choice{}, (*fraction)(nil), (*pair)(nil), (*pairs)(nil), (*positive)(nil), (*automatic)(nil), (*device)(nil), (*seeds)(nil)}
+var _ = []pflag.Value{
+	choice{}, (*fraction)(nil), (*pair)(nil), (*pairs)(nil), (*positive)(nil), (*automatic)(nil), (*device)(nil),
+	(*seeds)(nil), (*cluster.Name)(nil), (*cluster.Quantity)(nil),
+}
+
+// size is a flag "3.25x2.2in" or "8x6cm"; zero is the default of the figure.
+type size struct{ width, height float64 } // inches
+
+func (s *size) String() string {
+	if *s == (size{}) {
+		return ""
+	}
+	return fmt.Sprintf("%gx%gin", s.width, s.height)
+}
+func (s *size) Type() string { return "WxH" }
+func (s *size) Set(text string) error {
+	number, inches := strings.CutSuffix(text, "in")
+	unit := 1.
+	if !inches {
+		var cm bool
+		if number, cm = strings.CutSuffix(text, "cm"); cm {
+			unit = 1 / 2.54
+		}
+	}
+	w, h, ok := strings.Cut(number, "x")
+	width, err1 := strconv.ParseFloat(w, 64)
+	height, err2 := strconv.ParseFloat(h, 64)
+	width, height = width*unit, height*unit
+	if !ok || err1 != nil || err2 != nil || !(width >= 1 && width <= 40 && height >= 1 && height <= 40) {
+		return errors.New("want 1 to 40 in each way, like 3.25x2.2in or 8x6cm")
+	}
+	*s = size{width, height}
+	return nil
+}

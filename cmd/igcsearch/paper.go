@@ -175,7 +175,7 @@ func (m *measured) fill(row *paperRow) error {
 				continue
 			}
 			seeds++
-			if a, ok := r.accuracy(t); ok {
+			if a, ok := r.accuracy(t.Trial); ok {
 				switch row.What {
 				case studies.Error:
 					a = 100 - a

@@ -19,6 +19,7 @@ import (
 	"igcsearch/search"
 	"igcsearch/search/strategy"
 	"igcsearch/space"
+	"igcsearch/store"
 	"igcsearch/studies"
 )
 
@@ -295,19 +296,8 @@ func readRecorded(ctx context.Context, o replayOptions) (search.Study, []search.
 		return search.Study{}, nil, err
 	}
 	defer db.Close()
-	s, err := findStudy(ctx, db, o.study)
-	if err != nil {
-		return s, nil, err
-	}
-	list, err := db.Trials(ctx, s.Name)
-	if err != nil {
-		return s, nil, err
-	}
-	epochs, err := db.Epochs(ctx, s.Name)
-	if err != nil {
-		return s, nil, err
-	}
-	return s, trialStates(list, epochs), nil
+	found, err := findStudy(ctx, db, o.study, store.Histories)
+	return found.Study, found.Trials, err
 }
 
 // collect adds one exported row, an epoch of a trial, to the trials.

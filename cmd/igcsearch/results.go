@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"gonum.org/v1/gonum/stat"
 
@@ -26,57 +27,51 @@ const interrupted search.Status = "interrupted"
 // results are the trials of a stored study.
 type results struct {
 	study    search.Study
-	trials   []search.Trial       // by rising M, L, seed; may have the status interrupted
+	trials   []search.TrialState  // by rising M, L, seed; may have the status interrupted
+	planned  []search.TrialState  // all of them as they are stored, in the order of the plan
 	attempts []store.TrialAttempt // for the live page only
 	isas     []string             // arithmetic of finished attempts
 	on       []string             // models of their processors or GPUs
+	updated  time.Time            // of the last change to what was read
 }
 
-// findStudy returns the stored study that nameOrFile means: by its name in the
-// database, else by the name in the file.
-func findStudy(ctx context.Context, db *store.DB, nameOrFile string) (search.Study, error) {
-	s, err := db.Study(ctx, nameOrFile)
+// findStudy reads the stored study that nameOrFile means: the one of this name in the database, else the one whose
+// name is in this file.
+func findStudy(ctx context.Context, db *store.DB, nameOrFile string, parts ...store.Part) (store.Results, error) {
+	found, err := db.Read(ctx, nameOrFile, parts...)
 	if !errors.Is(err, store.ErrNoStudy) {
-		return s, err
+		return found, err
 	}
 	if _, e := os.Stat(nameOrFile); e != nil {
-		return s, err
+		return found, err
 	}
 	file, e := studies.Load(nameOrFile, nil)
 	if e != nil {
-		return s, e
+		return found, e
 	}
-	return db.Study(ctx, file.Name)
+	return db.Read(ctx, file.Name, parts...)
 }
 
-func readResults(ctx context.Context, db *store.DB, nameOrFile string) (results, error) {
-	study, err := findStudy(ctx, db, nameOrFile)
+func readResults(ctx context.Context, db *store.DB, nameOrFile string, parts ...store.Part) (results, error) {
+	found, err := findStudy(ctx, db, nameOrFile, parts...)
 	if err != nil {
 		return results{}, err
 	}
-	return resultsOf(ctx, db, study)
+	return resultsOf(found), nil
 }
 
-// resultsOf is readResults for a study that was found.
-func resultsOf(ctx context.Context, db *store.DB, study search.Study) (results, error) {
-	r := results{study: study}
-	var err error
-	if r.trials, err = db.Trials(ctx, study.Name); err != nil {
-		return results{}, err
-	}
+// resultsOf brings what was read into the order in which it is shown.
+func resultsOf(stored store.Results) results {
+	r := results{study: stored.Study, trials: slices.Clone(stored.Trials), planned: stored.Trials, attempts: stored.Attempts,
+		on: stored.Models, updated: stored.Updated}
 	order := map[space.System]int{}
-	for i, system := range study.SystemList() {
+	for i, system := range r.study.SystemList() {
 		order[system] = i
 	}
-	slices.SortFunc(r.trials, func(a, b search.Trial) int {
+	slices.SortFunc(r.trials, func(a, b search.TrialState) int {
 		return cmp.Or(cmp.Compare(order[a.System], order[b.System]), cmp.Compare(a.Seed, b.Seed))
 	})
-	isas, models, dead, err := db.Workings(ctx, study.Name)
-	if err != nil {
-		return results{}, err
-	}
-	r.on = models
-	for _, list := range isas {
+	for _, list := range stored.ISAs {
 		for isa := range strings.SplitSeq(list, ", ") {
 			if isa != "" && !slices.Contains(r.isas, isa) {
 				r.isas = append(r.isas, isa)
@@ -84,11 +79,11 @@ func resultsOf(ctx context.Context, db *store.DB, study search.Study) (results, 
 		}
 	}
 	for i, t := range r.trials {
-		if t.Status == search.Running && dead[t.ID] {
+		if t.Status == search.Running && stored.Gone[t.ID] {
 			r.trials[i].Status = interrupted
 		}
 	}
-	return r, nil
+	return r
 }
 
 // systemResult sums up the trials of one network.
@@ -130,7 +125,7 @@ func (r results) bySystem() []systemResult {
 		}
 		p := &list[len(list)-1]
 		p.seeds++
-		if a, ok := r.accuracy(t); ok {
+		if a, ok := r.accuracy(t.Trial); ok {
 			p.accuracies = append(p.accuracies, a)
 		}
 	}
@@ -169,7 +164,7 @@ func (r results) accuracy(t search.Trial) (percent float64, ok bool) {
 func (r results) done() int {
 	n := 0
 	for _, t := range r.trials {
-		if _, ok := r.accuracy(t); ok {
+		if _, ok := r.accuracy(t.Trial); ok {
 			n++
 		}
 	}
@@ -234,7 +229,7 @@ func warning(study, text string) string {
 func (r results) warnings() (list []string) {
 	n := map[search.Status]int{}
 	for _, t := range r.trials {
-		if _, ok := r.accuracy(t); !ok {
+		if _, ok := r.accuracy(t.Trial); !ok {
 			n[t.Status]++
 		}
 	}

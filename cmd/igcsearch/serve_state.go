@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"igcsearch/cmd/igcsearch/live"
+	"igcsearch/cmd/igcsearch/progress"
 	"igcsearch/plots"
 	"igcsearch/search"
 	"igcsearch/space"
@@ -25,8 +26,14 @@ import (
 // for reading only, as status does: it may not be there yet, or be replaced.
 type watched struct {
 	path string
-	// resting are the studies of the last Read that no process works on.
-	resting map[string]live.Study
+	// resting are the studies of the last Read that no process works on, by name.
+	resting map[string]rested
+}
+
+// rested is a study as the page showed it at a revision.
+type rested struct {
+	revision string
+	live.Study
 }
 
 var _ live.Source = (*watched)(nil)
@@ -55,24 +62,17 @@ func (w *watched) Snapshot(ctx context.Context, path string) error {
 // Export writes what the command export writes.
 func (w *watched) Export(ctx context.Context, out io.Writer, study string, epochs bool) error {
 	return w.look(ctx, func(db *store.DB) error {
-		s, err := db.Study(ctx, study) // by its name alone: it comes from outside
+		found, err := db.Read(ctx, study, exportParts(epochs)...) // by its name alone: it comes from outside
 		if err != nil {
 			return err
 		}
-		r, err := resultsOf(ctx, db, s)
-		if err != nil {
-			return err
-		}
-		rows, err := exportRows(ctx, db, r, epochs)
-		if err != nil {
-			return err
-		}
-		return exportCSV(out, r, rows, false)
+		r := resultsOf(found)
+		return exportCSV(out, r, exportRows(r, epochs), false)
 	})
 }
 
 func (w *watched) Read(ctx context.Context) (live.State, error) {
-	state, resting := live.State{Database: w.path}, map[string]live.Study{}
+	state, resting := live.State{Database: w.path}, map[string]rested{}
 	err := w.look(ctx, func(db *store.DB) error {
 		infos, err := db.Studies(ctx)
 		if err != nil {
@@ -81,19 +81,21 @@ func (w *watched) Read(ctx context.Context) (live.State, error) {
 		// What changed last is what people look for.
 		slices.SortStableFunc(infos, func(a, b store.StudyInfo) int { return b.Updated.Compare(a.Updated) })
 		for _, info := range infos {
-			one, known := w.resting[info.Name]
-			// Of one that changed just now, or by a clock that was set back since,
-			// another commit may have the same time.
-			past := time.Since(info.Updated) > time.Second
-			if !known || !past || !one.Updated.Equal(info.Updated) {
-				if one, err = watchedStudy(ctx, db, info.Name); err != nil {
+			one := w.resting[info.Name]
+			if one.revision != info.Revision {
+				found, err := db.Read(ctx, info.Name, store.Histories, store.Attempts)
+				if err != nil {
+					return err
+				}
+				one.revision = found.Revision // not that of info: the study may have changed since
+				if one.Study, err = watchedStudy(resultsOf(found)); err != nil {
 					return err
 				}
 			}
-			if past && one.Status != "running" {
+			if one.Status != "running" {
 				resting[one.Name] = one
 			}
-			state.Studies = append(state.Studies, one)
+			state.Studies = append(state.Studies, one.Study)
 		}
 		return nil
 	})
@@ -106,29 +108,11 @@ func (w *watched) Read(ctx context.Context) (live.State, error) {
 }
 
 // watchedStudy is a study with all that the page shows of it.
-func watchedStudy(ctx context.Context, db *store.DB, name string) (live.Study, error) {
-	s, err := db.Study(ctx, name)
-	if err != nil {
-		return live.Study{}, err
-	}
-	r, err := resultsOf(ctx, db, s)
-	if err != nil {
-		return live.Study{}, err
-	}
-	if r.attempts, err = db.Attempts(ctx, name); err != nil {
-		return live.Study{}, err
-	}
-	epochs, err := db.Epochs(ctx, name)
-	if err != nil {
-		return live.Study{}, err
-	}
-	updated, err := db.Updated(ctx, name)
-	if err != nil {
-		return live.Study{}, err
-	}
-	one := live.Study{
+func watchedStudy(r results) (one live.Study, err error) {
+	s, updated := r.study, r.updated
+	one = live.Study{
 		Name: s.Name, Title: s.Title, Dataset: datasetLabel(s.Dataset), Updated: updated, Trials: len(r.trials), Counts: r.counts(),
-		Caption: r.caption(), Split: s.Split, Hours: hours(r, epochs, updated),
+		Caption: r.caption(), Split: s.Split, Hours: hours(r),
 	}
 	if len(r.isas) > 1 {
 		one.Warnings = append(one.Warnings, r.mixed())
@@ -143,12 +127,12 @@ func watchedStudy(ctx context.Context, db *store.DB, name string) (live.Study, e
 	for _, t := range r.trials {
 		n[t.Status]++
 		cell := live.Trial{Seed: t.Seed, Status: string(t.Status), Epoch: t.Epoch, Epochs: t.Epochs}
-		if _, ok := r.accuracy(t); ok {
+		if _, ok := r.accuracy(t.Trial); ok {
 			cell.Accuracy = percent(t.Last.Correct(s.Split))
 		}
 		cells[t.System] = append(cells[t.System], cell)
 		if t.Status == search.Running {
-			one.Running = append(one.Running, running(r, t))
+			one.Running = append(one.Running, running(r, t.Trial))
 			speed += picturesPerSecond(t.Last)
 			slowest = max(slowest, t.Last.TrainSeconds+t.Last.EvalSeconds)
 		}
@@ -162,14 +146,14 @@ func watchedStudy(ctx context.Context, db *store.DB, name string) (live.Study, e
 	switch {
 	case n[search.Running] > 0:
 		one.Status = "running"
-	case one.Done == len(r.trials) || answered(r, epochs):
+	case one.Done == len(r.trials) || answered(r):
 		one.Status = "done"
 	case len(r.attempts) > 0:
 		one.Status = "stopped"
 	default:
 		one.Status = "waiting"
 	}
-	ahead := r.forecast(epochs)
+	ahead := r.forecast()
 	if one.Share = ahead.Share; one.Status == "done" {
 		one.Share, ahead.Known = 1, false
 	}
@@ -177,26 +161,27 @@ func watchedStudy(ctx context.Context, db *store.DB, name string) (live.Study, e
 	silent := slowest > 0 && time.Since(updated).Seconds() > 60+3*slowest
 	if silent {
 		one.Warnings = append(one.Warnings, fmt.Sprintf("nothing was heard of its workers since %s, and an epoch takes them %s: are they still there?",
-			updated.Local().Format("2 Jan 15:04 MST"), span(slowest)))
+			updated.Local().Format("2 Jan 15:04 MST"), progress.Span(slowest)))
 	}
 	if speed > 0 && !silent {
 		one.Speed = fmt.Sprintf("%.0f", speed)
 	}
 	if n[search.Running] > 0 && !silent {
-		one.Left = remaining(ahead, s)
+		one.Left = progress.Remaining(ahead, s)
 	}
 	if ahead.Known && n[search.Running] > 0 && !silent {
 		one.Ready = updated.Add(time.Duration(min(ahead.Seconds, 1e9) * 1e9)).Truncate(time.Minute)
 	}
 	one.Failures = failures(r)
-	one.Figures, err = watchedFigures(ctx, db, r, epochs)
+	one.Figures, err = watchedFigures(r)
 	return one, err
 }
 
 // answered reports whether the study's strategy wants no more of it.
-func answered(r results, epochs []store.TrialEpoch) bool {
-	d := r.decide(epochs)
-	return len(epochs) > 0 && len(d.Next) == 0 && d.Reason != ""
+func answered(r results) bool {
+	d := r.decide()
+	begun := slices.ContainsFunc(r.trials, func(t search.TrialState) bool { return t.Epoch > 0 })
+	return begun && len(d.Next) == 0 && d.Reason != ""
 }
 
 // attempt is the last one of a trial.
@@ -245,23 +230,25 @@ func picturesPerSecond(e search.Epoch) float64 {
 }
 
 // forecast is that of the epochs so far, by as many at once as run now.
-func (r results) forecast(epochs []store.TrialEpoch) search.Forecast {
+func (r results) forecast() search.Forecast {
 	running := 0
 	for _, t := range r.trials {
 		if t.Status == search.Running {
 			running++
 		}
 	}
-	return search.Predict(search.Recorded(trialStates(r.trials, epochs)), running)
+	return search.Predict(search.Recorded(r.trials), running)
 }
 
 // hours is what was trained, by the seconds of the epochs, and how long GPUs
 // were held for it: trials that share one do not count twice. An attempt that
 // has not ended counts until the study was last heard of.
-func hours(r results, epochs []store.TrialEpoch, until time.Time) []live.Hours {
+func hours(r results) []live.Hours {
 	seconds := 0.
-	for _, e := range epochs {
-		seconds += e.TrainSeconds + e.EvalSeconds
+	for _, t := range r.trials {
+		for _, e := range t.History {
+			seconds += e.TrainSeconds + e.EvalSeconds
+		}
 	}
 	list := []live.Hours{{Amount: hoursText(seconds), Of: "training"}}
 	type holder struct {
@@ -278,7 +265,7 @@ func hours(r results, epochs []store.TrialEpoch, until time.Time) []live.Hours {
 			continue
 		}
 		h := holder{a.Device, a.Host, a.PID}
-		from, to := a.Started, cmp.Or(a.Ended, until)
+		from, to := a.Started, cmp.Or(a.Ended, r.updated)
 		if before := ends[h]; before.After(from) {
 			from = before
 		}
@@ -317,16 +304,16 @@ func failures(r results) []live.Failure {
 	}
 	var list []live.Failure
 	for _, a := range slices.Backward(r.attempts) {
-		putBack := a.Outcome == "interrupted" && a.Message != ""
-		if !putBack && !slices.Contains([]string{"failed", "diverged", "lost"}, a.Outcome) {
+		putBack := a.Ending == search.EndedInterrupted && a.Message != ""
+		if !putBack && !slices.Contains([]search.Ending{search.EndedFailed, search.EndedDiverged, search.EndedLost}, a.Ending) {
 			continue
 		}
 		text := strings.Split(strings.TrimSpace(a.Message), "\n")
-		if a.Outcome == "lost" && a.Message == "" {
+		if a.Ending == search.EndedLost && a.Message == "" {
 			text = []string{"its process was killed; the trial goes on from its last epoch"}
 		}
 		f := live.Failure{
-			Network: a.System.Label(), Seed: a.Seed, Outcome: a.Outcome, At: a.Ended, Worker: worker(a),
+			Network: a.System.Label(), Seed: a.Seed, Outcome: string(a.Ending), At: a.Ended, Worker: worker(a),
 			Lines: strings.Join(text[max(0, len(text)-lines):], "\n"), Now: string(status[key(a.System, a.Seed)]),
 		}
 		if putBack {
@@ -342,15 +329,15 @@ func failures(r results) []live.Failure {
 // watchedFigures are the figures of a study that have something to show:
 // accuracy against M as plot draws it, and learning curves also of trials that
 // run.
-func watchedFigures(ctx context.Context, db *store.DB, r results, epochs []store.TrialEpoch) ([]live.Figure, error) {
-	options, err := figureOptions(ctx, db, []results{r})
+func watchedFigures(r results) ([]live.Figure, error) {
+	options, err := figureOptions([]results{r})
 	if err != nil {
 		return nil, err
 	}
 	var list []live.Figure
-	add := func(name, title, note string, of func(plots.Options) figure) {
+	add := func(name, title, note string, f plots.Figure) {
 		var numbers bytes.Buffer
-		if of(options).CSV(&numbers) != nil {
+		if plots.Encode(&numbers, "csv", f, options) != nil {
 			return // no number yet
 		}
 		list = append(list, live.Figure{
@@ -358,27 +345,19 @@ func watchedFigures(ctx context.Context, db *store.DB, r results, epochs []store
 			Draw: func(w io.Writer, format string, outlines bool) error {
 				o := options
 				o.Outlines = outlines
-				return of(o).Encode(w, format)
+				return plots.Encode(w, format, f, o)
 			},
 		})
 	}
 	if r.study.OfPairs() {
-		add("accuracy", "Accuracy against M", fmt.Sprintf("%d of %s done", r.done(), count(len(r.trials), "trial")), func(o plots.Options) figure {
-			return plots.AccuracyVsM{Options: o, Series: series([]results{r})}
-		})
-	}
-	curves := r.curves(epochs, search.Done, search.Running, interrupted, search.Pending)
-	var names []string
-	for _, c := range curves {
-		names = append(names, c.Name)
+		note := fmt.Sprintf("%d of %s done", r.done(), count(len(r.trials), "trial"))
+		add("accuracy", "Accuracy against M", note, plots.AccuracyVsM{Series: series([]results{r})})
 	}
 	note := ""
 	if r.done() < len(r.trials) {
 		note = "also of trials that are not done"
 	}
-	add("curves", "Learning curves", note, func(o plots.Options) figure {
-		o.Height = higher(2.2, names)
-		return plots.LearningCurves{Options: o, Curves: curves}
-	})
+	curves := r.curves(search.Done, search.Running, interrupted, search.Pending)
+	add("curves", "Learning curves", note, plots.LearningCurves{Curves: curves})
 	return list, nil
 }

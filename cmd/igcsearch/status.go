@@ -11,9 +11,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"igcsearch/cmd/igcsearch/progress"
 	"igcsearch/search"
 	"igcsearch/search/strategy"
-	"igcsearch/space"
 	"igcsearch/store"
 )
 
@@ -124,7 +124,7 @@ func runStatus(ctx context.Context, o statusOptions, stdout io.Writer) error {
 		return err
 	}
 	defer db.Close()
-	r, err := readResults(ctx, db, o.study)
+	r, err := readResults(ctx, db, o.study, store.Histories)
 	if err != nil {
 		return err
 	}
@@ -135,7 +135,7 @@ func runStatus(ctx context.Context, o statusOptions, stdout io.Writer) error {
 	if o.format == "json" {
 		trials := []trialJSON{}
 		for _, t := range r.trials {
-			trials = append(trials, r.toJSON(t))
+			trials = append(trials, r.toJSON(t.Trial))
 		}
 		return printJSON(stdout, struct {
 			Study   string      `json:"study"`
@@ -166,17 +166,13 @@ func runStatus(ctx context.Context, o statusOptions, stdout io.Writer) error {
 			fmt.Sprintf("%d/%d", trial.Epoch, trial.Epochs), loss,
 			percent(trial.Last.ValidationCorrect, trial.Last.ValidationTotal), percent(trial.Last.TestCorrect, trial.Last.TestTotal), trial.Error)...)
 	}
-	epochs, err := db.Epochs(ctx, r.study.Name)
-	if err != nil {
-		return err
-	}
 	strategy := ""
 	if r.study.Strategy != "" {
-		strategy = fmt.Sprintf("strategy %s: %s\n", r.study.Strategy, r.wanted(epochs))
+		strategy = fmt.Sprintf("strategy %s: %s\n", r.study.Strategy, r.wanted())
 	}
 	counts := r.counts()
-	if slices.ContainsFunc(r.trials, func(t search.Trial) bool { return t.Status == search.Running }) {
-		counts += "; " + timeLeft(r.forecast(epochs), r.study)
+	if slices.ContainsFunc(r.trials, func(t search.TrialState) bool { return t.Status == search.Running }) {
+		counts += "; " + progress.TimeLeft(r.forecast(), r.study)
 	}
 	if _, err = fmt.Fprintf(stdout, "%s on %s: %s: %s\n%s\n%s", r.study.Name, datasetLabel(r.study.Dataset),
 		count(len(r.trials), "trial"), counts, strategy, t); err != nil || len(workers) == 0 {
@@ -210,7 +206,7 @@ type workerJSON struct {
 func elsewhere(ctx context.Context, db *store.DB, study string) (list []workerJSON, err error) {
 	workers, err := db.Workers(ctx)
 	for _, w := range workers {
-		if !w.Guest || w.Study != "" && w.Study != study {
+		if !w.Remote || w.Study != "" && w.Study != study {
 			continue
 		}
 		row := workerJSON{Job: w.Job, Node: w.Host, PID: w.PID, Device: w.Device, Seed: w.Seed}
@@ -223,12 +219,12 @@ func elsewhere(ctx context.Context, db *store.DB, study string) (list []workerJS
 }
 
 // decide asks the study's strategy what it wants next.
-func (r results) decide(epochs []store.TrialEpoch) search.Decision {
+func (r results) decide() search.Decision {
 	decides, err := strategy.New(r.study)
 	if err != nil { // a newer program's: Normalize knows all others
 		return search.Decision{Reason: err.Error()}
 	}
-	states := trialStates(r.trials, epochs)
+	states := slices.Clone(r.trials)
 	for i := range states {
 		if states[i].Status == interrupted {
 			states[i].Status = search.Pending
@@ -237,27 +233,9 @@ func (r results) decide(epochs []store.TrialEpoch) search.Decision {
 	return decides.Decide(r.study, states)
 }
 
-// trialStates are trials with their recorded epochs, as strategies take them.
-func trialStates(trials []search.Trial, epochs []store.TrialEpoch) []search.TrialState {
-	type cell struct {
-		space.System
-		seed int
-	}
-	curves := map[cell][]search.Epoch{}
-	for _, e := range epochs {
-		k := cell{e.System, e.Seed}
-		curves[k] = append(curves[k], e.Epoch)
-	}
-	states := make([]search.TrialState, len(trials))
-	for i, t := range trials {
-		states[i] = search.TrialState{Trial: t, History: curves[cell{t.System, t.Seed}]}
-	}
-	return states
-}
-
 // wanted is what the strategy says, in words.
-func (r results) wanted(epochs []store.TrialEpoch) string {
-	d := r.decide(epochs)
+func (r results) wanted() string {
+	d := r.decide()
 	switch {
 	case len(d.Next) > 0:
 		return fmt.Sprintf("%s to be trained on now; others may follow, or never", count(len(d.Next), "trial"))

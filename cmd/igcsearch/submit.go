@@ -33,7 +33,7 @@ and ends. A worker that it stops gives its trials back, and others train them.`,
 // planAt tells the coordinator of an access file to give out a study too.
 func planAt(ctx context.Context, access, data string, study search.Study, stderr io.Writer) error {
 	if _, err := fleet.ReadAccess(access); err != nil {
-		return fmt.Errorf("%w; or let --coordinator submit one", err)
+		return fmt.Errorf("%w; or let --coordinator submit one", advised(err))
 	}
 	study, trials, _, err := planned(ctx, trainer.New(trainer.Options{DataDir: data}), study, stderr)
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"igcsearch/search"
+	"igcsearch/store"
 	"igcsearch/trainer"
 	"igcsearch/trainer/gpu"
 )
@@ -135,7 +136,7 @@ func readCell(ctx context.Context, o verifyOptions) (*recorded, error) {
 		return nil, err
 	}
 	defer db.Close()
-	r, err := readResults(ctx, db, o.study)
+	r, err := readResults(ctx, db, o.study, store.Histories, store.Attempts)
 	if err != nil {
 		return nil, err
 	}
@@ -144,28 +145,15 @@ func readCell(ctx context.Context, o verifyOptions) (*recorded, error) {
 		return nil, err
 	}
 	v := &recorded{job: search.Job{Study: r.study, Key: search.Key{System: system, Seed: o.cell.seed}}}
-	i := slices.IndexFunc(r.trials, func(t search.Trial) bool { return t.System == system && t.Seed == o.cell.seed })
+	i := slices.IndexFunc(r.trials, func(t search.TrialState) bool { return t.System == system && t.Seed == o.cell.seed })
 	if i < 0 {
 		return nil, fmt.Errorf("%s: the study has no such trial: look at: igcsearch status %s", v, quote(r.study.Name))
 	}
-	v.trial = r.trials[i]
-	epochs, err := db.Epochs(ctx, r.study.Name)
-	if err != nil {
-		return nil, err
-	}
-	for _, e := range epochs {
-		if e.System == system && e.Seed == o.cell.seed {
-			v.epochs = append(v.epochs, e.Epoch)
-		}
-	}
+	v.trial, v.epochs = r.trials[i].Trial, r.trials[i].History
 	if len(v.epochs) == 0 && v.trial.Status != search.Diverged {
 		return nil, fmt.Errorf("%s: no epoch of it is stored: run the study first", v)
 	}
-	attempts, err := db.Attempts(ctx, r.study.Name)
-	if err != nil {
-		return nil, err
-	}
-	for _, a := range attempts {
+	for _, a := range r.attempts {
 		if a.System == system && a.Seed == o.cell.seed {
 			v.isas = slices.Compact(append(v.isas, strings.Split(a.ISA, ", ")...))
 		}

@@ -68,10 +68,11 @@ func runWeights(ctx context.Context, o weightsOptions, stderr io.Writer) error {
 		return err
 	}
 	defer db.Close()
-	study, err := findStudy(ctx, db, o.study)
+	found, err := findStudy(ctx, db, o.study)
 	if err != nil {
 		return err
 	}
+	study := found.Study
 	system, err := o.cell.of(study)
 	if err != nil {
 		return err

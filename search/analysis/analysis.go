@@ -66,6 +66,16 @@ type Summary struct {
 	Mean, Std, Low, High float64
 }
 
+// Summarize sums up values outside of a study. Low and High are those of TInterval.
+func Summarize(values []float64) Summary {
+	mean, half := TInterval(values)
+	s := Summary{N: len(values), Mean: mean, Std: math.NaN(), Low: mean - half, High: mean + half}
+	if len(values) > 1 {
+		s.Std = stat.StdDev(values, nil)
+	}
+	return s
+}
+
 // Test is the way in which two samples were compared.
 type Test string
 
@@ -220,11 +230,11 @@ func (a Findings) pool() (spread, degrees float64) {
 // summary returns the summary of sample i.
 func (a Findings) summary(i int) Summary {
 	v := percents(a.Samples[i].Scores)
-	m := Summary{N: len(v), Mean: stat.Mean(v, nil), Std: math.NaN(), Low: math.NaN(), High: math.NaN()}
-	if len(v) < 2 {
+	m := Summarize(v)
+	if m.N < 2 {
 		return m
 	}
-	m.Std = stat.StdDev(v, nil)
+	m.Low, m.High = math.NaN(), math.NaN()
 	spread, degrees := m.Std, float64(len(v)-1)
 	if a.Pooled {
 		spread, degrees = a.Spread, a.Degrees
@@ -435,6 +445,12 @@ func (a Findings) front() []bool {
 			}
 		}
 	}
+	return Front(values)
+}
+
+// Front marks the members of the Pareto front: those that no other dominates, by being at least as small in every
+// value and smaller in one. A member without values is not on the front.
+func Front(values [][]float64) []bool {
 	dominates := func(x, y []float64) bool {
 		better := false
 		for k := range x {

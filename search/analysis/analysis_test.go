@@ -187,7 +187,7 @@ func TestSummaries(t *testing.T) {
 	})
 }
 
-func TestFront(t *testing.T) {
+func TestFrontOfFindings(t *testing.T) {
 	t.Parallel()
 	samples := []analysis.Sample{sample(64, 1, 60), sample(40, 2, 62), sample(28, 3, 62), sample(1, 23, 50)}
 	for i, c := range []analysis.Costs{
@@ -482,4 +482,28 @@ func TestIntervalsOfAccuracies(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestSummarize: mean 3, deviation 1, and t(0.975, 2) = 4.303 (a table of Student's t).
+func TestSummarize(t *testing.T) {
+	t.Parallel()
+	s := analysis.Summarize([]float64{2, 3, 4})
+	if half := 4.30265 / math.Sqrt(3); s.N != 3 || s.Mean != 3 || s.Std != 1 || math.Abs(s.Low-3+half) > 1e-5 || math.Abs(s.High-3-half) > 1e-5 {
+		t.Errorf("%+v", s)
+	}
+	for n := range 2 {
+		if s := analysis.Summarize(make([]float64, n)); s.N != n || !math.IsNaN(s.Std) || !math.IsNaN(s.Low) || n == 0 != math.IsNaN(s.Mean) {
+			t.Errorf("of %d: %+v", n, s)
+		}
+	}
+}
+
+func TestFront(t *testing.T) {
+	t.Parallel()
+	t.Run("of two that cost the same, or are as accurate, one is on the front", func(t *testing.T) {
+		values := [][]float64{{-50, 1}, {-51, 1}, {-51, 2}, {-52, 2}, {-40, 9}, nil}
+		if got, want := analysis.Front(values), []bool{false, true, false, true, false, false}; !slices.Equal(got, want) {
+			t.Errorf("got %v, want %v", got, want)
+		}
+	})
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -71,11 +72,11 @@ func join(t testing.TB, dir string, s search.Study, trials []search.Trial, o spo
 
 func begin(t testing.TB, f *spool.Folder, trial search.Trial) int64 {
 	t.Helper()
-	turn, err := f.Begin(t.Context(), trial.ID, trial.Epochs, search.Attempt{Started: time.Now()})
+	claim, err := f.Begin(t.Context(), trial.ID, trial.Epochs, search.Attempt{Started: time.Now()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return turn.ID
+	return claim.ID
 }
 
 func state(epoch, size int) []byte { return bytes.Repeat([]byte{byte(epoch)}, size) }
@@ -183,13 +184,20 @@ func TestPlan(t *testing.T) {
 		other := s
 		other.LearningRate, other.DataSum = 0.05, "f00"
 		_, err := open(t, dir, spool.Options{}).Plan(t.Context(), other, trials)
-		wantError(t, err, `study "quick" is in spool `+dir+" with other settings", "learning_rate: 0.1 there, 0.05 here", "data_sum: not set there, f00 here", "--set name=NEW")
+		wantError(t, err, `study "quick" is in spool `+dir+" with other settings", "learning_rate: 0.1 there, 0.05 here", "data_sum: not set there, f00 here")
 		other = s
 		other.Name = "slow"
 		_, err = open(t, dir, spool.Options{}).Plan(t.Context(), other, trials)
-		wantError(t, err, `is of study "quick"`, `give "slow" another --spool`)
+		wantError(t, err, `is of study "quick", and a folder holds one`)
+		var conflict *spool.ConflictError
+		if !errors.As(err, &conflict) || conflict.Study != "slow" || conflict.There != "quick" {
+			t.Errorf("it is no conflict of slow with quick: %#v", err)
+		}
 		_, err = open(t, dir, spool.Options{Attempt: search.Attempt{Commit: "bbb"}}).Plan(t.Context(), s, trials)
 		wantError(t, err, "begun by igcsearch of commit aaa, this is bbb")
+		if !errors.Is(err, spool.ErrBuild) {
+			t.Errorf("it is no error of another build: %v", err)
+		}
 		_, err = open(t, dir, spool.Options{}).Plan(t.Context(), s, append(trials, trials[0]))
 		wantError(t, err, "planned twice")
 	})
@@ -232,7 +240,10 @@ func TestPlan(t *testing.T) {
 		file := filepath.Join(t.TempDir(), "file")
 		os.WriteFile(file, nil, 0o666)
 		_, err = spool.Open(file, spool.Options{})
-		wantError(t, err, "it is no folder: give another --spool")
+		wantError(t, err, "it is no folder")
+		if !errors.Is(err, spool.ErrNotFolder) {
+			t.Errorf("it is not ErrNotFolder: %v", err)
+		}
 		_, err = spool.Read(t.TempDir())
 		wantError(t, err, "has no study.json")
 	})
@@ -243,18 +254,18 @@ func TestBegin(t *testing.T) {
 	t.Run("returns the newest checkpoint, nil at first", func(t *testing.T) {
 		t.Parallel()
 		f, _, _, trials := planned(t)
-		turn, err := f.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
-		if err != nil || turn.From != nil {
-			t.Fatalf("checkpoint %v (%v), want none", turn.From, err)
+		claim, err := f.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
+		if err != nil || claim.From != nil {
+			t.Fatalf("checkpoint %v (%v), want none", claim.From, err)
 		}
-		record(t, f, turn.ID, 1, 2)
-		end(t, f, turn.ID, search.Outcome{Status: search.Pending, Failure: search.FailedInterrupted}, search.Pending)
+		record(t, f, claim.ID, 1, 2)
+		end(t, f, claim.ID, search.Outcome{Status: search.Pending, Failure: search.FailedInterrupted}, search.Pending)
 		next, err := f.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(&search.Checkpoint{Epoch: 2, State: state(2, 100)}, next.From); diff != "" || next.ID == turn.ID || next.Note != "" {
-			t.Errorf("attempt %d after %d, %q, want (-) got (+):\n%s", next.ID, turn.ID, next.Note, diff)
+		if diff := cmp.Diff(&search.Checkpoint{Epoch: 2, State: state(2, 100)}, next.From); diff != "" || next.ID == claim.ID || next.Note != "" {
+			t.Errorf("attempt %d after %d, %q, want (-) got (+):\n%s", next.ID, claim.ID, next.Note, diff)
 		}
 	})
 	t.Run("refuses a trial that is running, finished or unknown", func(t *testing.T) {
@@ -306,18 +317,18 @@ func TestBegin(t *testing.T) {
 			end(t, f, attempt, search.Outcome{Status: search.Pending}, search.Pending)
 			c.harm(t, filepath.Join(dir, "trials", "0001", "0001"))
 			g, _ := join(t, dir, s, trials, spool.Options{})
-			turn, err := g.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
+			claim, err := g.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
 			at := 0
-			if turn.From != nil {
-				at = turn.From.Epoch
+			if claim.From != nil {
+				at = claim.From.Epoch
 			}
-			if err != nil || at != c.from || turn.Note != c.note {
-				t.Fatalf("from %d, %q (%v), want %d, %q", at, turn.Note, err, c.from, c.note)
+			if err != nil || at != c.from || claim.Note != c.note {
+				t.Fatalf("from %d, %q (%v), want %d, %q", at, claim.Note, err, c.from, c.note)
 			}
 			for n := at + 1; n <= 3; n++ {
-				record(t, g, turn.ID, n)
+				record(t, g, claim.ID, n)
 			}
-			end(t, g, turn.ID, search.Outcome{Status: search.Done}, search.Done)
+			end(t, g, claim.ID, search.Outcome{Status: search.Done}, search.Done)
 			if got := poll(t, f)[0]; got.Status != search.Done || len(got.History) != 3 {
 				t.Errorf("%+v", got)
 			}
@@ -332,34 +343,52 @@ func TestBegin(t *testing.T) {
 		place := filepath.Join(dir, "trials", "0001", "0001")
 		rewrite(t, place+".end.json", func(b []byte) []byte { return b[:len(b)/2] })
 		g, _ := join(t, dir, s, trials, spool.Options{})
-		turn, err := g.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
-		if err != nil || turn.From == nil {
-			t.Fatalf("%+v, %v", turn, err)
+		claim, err := g.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
+		if err != nil || claim.From == nil {
+			t.Fatalf("%+v, %v", claim, err)
 		}
-		record(t, g, turn.ID, 2)
+		record(t, g, claim.ID, 2)
 		rewrite(t, filepath.Join(dir, "trials", "0001", "0002.begin.json"), func(b []byte) []byte { return b[:len(b)/2] })
 		h, _ := join(t, dir, s, trials, spool.Options{})
 		if after := wait(t, h, 0, search.Pending); after < shortLease/2 {
 			t.Errorf("taken after %v, the lease is %v", after, shortLease)
 		}
-		if turn, err = h.Begin(t.Context(), trials[0].ID, 3, search.Attempt{}); err != nil || turn.From == nil || turn.From.Epoch != 1 {
-			t.Errorf("%+v, %v", turn, err)
+		if claim, err = h.Begin(t.Context(), trials[0].ID, 3, search.Attempt{}); err != nil || claim.From == nil || claim.From.Epoch != 1 {
+			t.Errorf("%+v, %v", claim, err)
+		}
+	})
+	t.Run("removes what a killed worker was writing, which nobody read", func(t *testing.T) {
+		t.Parallel()
+		f, dir, s, trials := planned(t)
+		attempt := begin(t, f, trials[0])
+		end(t, f, attempt, search.Outcome{Status: search.Pending}, search.Pending)
+		half := filepath.Join(dir, "trials", "0001", ".0002.begin.json123")
+		if err := os.WriteFile(half, []byte("{"), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		g, got := join(t, dir, s, trials, spool.Options{})
+		if got[0].Status != search.Pending {
+			t.Errorf("the trial is %s", got[0].Status)
+		}
+		begin(t, g, trials[0])
+		if _, err := os.Stat(half); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("the file is still there: %v", err)
 		}
 	})
 	t.Run("starts anew on another arithmetic", func(t *testing.T) {
 		t.Parallel()
 		f, _, _, trials := planned(t)
-		turn, err := f.Begin(t.Context(), trials[0].ID, 3, search.Attempt{ISA: "avx512"})
+		claim, err := f.Begin(t.Context(), trials[0].ID, 3, search.Attempt{ISA: "avx512"})
 		if err != nil {
 			t.Fatal(err)
 		}
-		record(t, f, turn.ID, 1, 2)
-		end(t, f, turn.ID, search.Outcome{Status: search.Pending}, search.Pending)
-		turn, err = f.Begin(t.Context(), trials[0].ID, 3, search.Attempt{ISA: "avx2"})
-		if err != nil || turn.From != nil || turn.Note != "its epochs are of avx512, this is avx2, with other bits: it starts anew" {
-			t.Errorf("%+v, %v", turn, err)
+		record(t, f, claim.ID, 1, 2)
+		end(t, f, claim.ID, search.Outcome{Status: search.Pending}, search.Pending)
+		claim, err = f.Begin(t.Context(), trials[0].ID, 3, search.Attempt{ISA: "avx2"})
+		if err != nil || claim.From != nil || claim.Note != "its epochs are of avx512, this is avx2, with other bits: it starts anew" {
+			t.Errorf("%+v, %v", claim, err)
 		}
-		record(t, f, turn.ID, 1)
+		record(t, f, claim.ID, 1)
 		if got := poll(t, f)[0]; got.Epoch != 1 {
 			t.Errorf("%+v", got)
 		}
@@ -396,7 +425,7 @@ func TestRecord(t *testing.T) {
 		wantError(t, f.Attempt(attempt).Record(t.Context(), search.Epoch{Number: 2}, search.Checkpoint{Epoch: 2}), "want epoch 1")
 		wantError(t, f.Attempt(attempt).Record(t.Context(), search.Epoch{Number: 1}, search.Checkpoint{Epoch: 2}), "checkpoint is of epoch 2")
 		g, _ := join(t, dir, s, trials, spool.Options{})
-		wantError(t, g.Attempt(attempt).Record(t.Context(), search.Epoch{Number: 1}, search.Checkpoint{Epoch: 1}), "no open one of this process")
+		wantError(t, g.Attempt(attempt).Record(t.Context(), search.Epoch{Number: 1}, search.Checkpoint{Epoch: 1}), "is not open in this process")
 		record(t, f, attempt, 1, 2, 3)
 		wantError(t, f.Attempt(attempt).Record(t.Context(), search.Epoch{Number: 4}, search.Checkpoint{Epoch: 4}), "3 epochs")
 	})
@@ -486,17 +515,17 @@ func TestEnd(t *testing.T) {
 	wantError(t, err, `no attempt ends as "well"`)
 	end(t, f, attempt, search.Outcome{Status: search.Diverged, Failure: search.FailedDiverged, Message: strings.Repeat("ä", 5000)}, search.Diverged)
 	_, err = f.Attempt(attempt).End(t.Context(), search.Outcome{Status: search.Failed})
-	wantError(t, err, "no open one")
+	wantError(t, err, "is not open in this process")
 	r, err := spool.Read(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var outcomes []string
+	var outcomes []search.Ending
 	l, err := r.Load(0, true)
 	for _, a := range l.Attempts {
-		outcomes = append(outcomes, a.Outcome)
+		outcomes = append(outcomes, a.Ending)
 	}
-	if want := []string{"interrupted", "failed", "interrupted", "failed", "interrupted", "failed"}; err != nil || !slices.Equal(outcomes, want) {
+	if want := []search.Ending{"interrupted", "failed", "interrupted", "failed", "interrupted", "failed"}; err != nil || !slices.Equal(outcomes, want) {
 		t.Errorf("outcomes %v (%v), want %v", outcomes, err, want)
 	}
 	if l, err := r.Load(1, true); err != nil || len([]rune(l.Attempts[0].Message)) > 4000 || l.Status != search.Diverged || l.Epoch != 1 {
@@ -531,11 +560,11 @@ func TestRetry(t *testing.T) {
 	if got[0].Status != search.Pending || got[0].Epoch != 2 || got[1].Status != search.Pending || got[1].Epoch != 0 || got[2].Status != search.Pending {
 		t.Errorf("%+v", got)
 	}
-	turn, err := h.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
-	if err != nil || turn.From == nil || turn.From.Epoch != 2 || turn.Note != "" {
-		t.Fatalf("%+v, %v", turn, err)
+	claim, err := h.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
+	if err != nil || claim.From == nil || claim.From.Epoch != 2 || claim.Note != "" {
+		t.Fatalf("%+v, %v", claim, err)
 	}
-	end(t, h, turn.ID, crash, search.Pending) // its failures were forgotten
+	end(t, h, claim.ID, crash, search.Pending) // its failures were forgotten
 	r, err := spool.Read(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -662,7 +691,7 @@ func TestLease(t *testing.T) {
 			t.Fatal(err)
 		}
 		l, err := r.Load(0, true)
-		if err != nil || len(l.Attempts) != 2 || l.Attempts[0].Outcome != "lost" || l.Attempts[0].Message != "its process stood still for its lease" || !slices.Equal(l.By, []int{0, 0, 1}) {
+		if err != nil || len(l.Attempts) != 2 || l.Attempts[0].Ending != "lost" || l.Attempts[0].Message != "its process stood still for its lease" || !slices.Equal(l.By, []int{0, 0, 1}) {
 			t.Errorf("%+v, %v", l, err)
 		}
 	})
@@ -735,8 +764,8 @@ func TestLease(t *testing.T) {
 		}
 		wait(t, b, 0, search.Pending)
 		wait(t, b, 1, search.Pending)
-		if turn, err := b.Begin(t.Context(), trials[0].ID, 3, search.Attempt{}); err != nil || turn.From == nil {
-			t.Errorf("%+v, %v", turn, err)
+		if claim, err := b.Begin(t.Context(), trials[0].ID, 3, search.Attempt{}); err != nil || claim.From == nil {
+			t.Errorf("%+v, %v", claim, err)
 		}
 		begin(t, b, trials[1])
 	})

@@ -79,6 +79,7 @@ func write(t testing.TB, dir string, files map[string][]byte) {
 func TestOpenCIFAR(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
+
 	for _, name := range []string{"cifar10", "cifar100", "cifar100-coarse"} {
 		t.Run(name+" is found in the folder itself and in the archive's folder in it", func(t *testing.T) {
 			t.Parallel()
@@ -112,13 +113,19 @@ func TestOpenCIFAR(t *testing.T) {
 			}
 			classes := f.LabelCounts()[f.Label()]
 			if a.Test.Len() != 30 || a.Validation.Len() != 0 || len(a.Classes) != classes || a.Classes[9] != "class 9" {
-				t.Errorf("got %d test and %d validation pictures, classes %q", a.Test.Len(), a.Validation.Len(), a.Classes)
+				t.Errorf("got %d test and %d validation pictures, classes %q", a.Test.Len(), a.Validation.Len(),
+					a.Classes)
 			}
 			if a.Name != name || a.C != 3 || a.H != 32 || a.W != 32 {
 				t.Errorf("got %s of %d×%d×%d", a.Name, a.C, a.H, a.W)
 			}
 		})
 	}
+}
+
+func TestOpenDamagedCIFAR(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
 
 	for _, c := range []struct {
 		what, set string
@@ -142,10 +149,11 @@ func TestOpenCIFAR(t *testing.T) {
 			[]string{"test.bin: byte 3075 is 100, want a label from 0 to 99"}},
 		{"a file that is missing", "cifar10",
 			func(dir string) error { return os.Remove(filepath.Join(dir, "data_batch_4.bin")) },
-			[]string{"data_batch_4.bin", "igcsearch data get cifar10"}},
+			[]string{"data_batch_4.bin: no such file"}},
 		{"a folder in place of a file", "cifar100",
 			func(dir string) error {
-				return errors.Join(os.Remove(filepath.Join(dir, "test.bin")), os.Mkdir(filepath.Join(dir, "test.bin"), 0o777))
+				return errors.Join(os.Remove(filepath.Join(dir, "test.bin")),
+					os.Mkdir(filepath.Join(dir, "test.bin"), 0o777))
 			},
 			[]string{"test.bin: not a file: want 92220 bytes"}},
 		{"too few class names", "cifar100",
@@ -155,7 +163,8 @@ func TestOpenCIFAR(t *testing.T) {
 			[]string{"fine_label_names.txt: has 99 lines, want the names of 100 classes"}},
 		{"an empty class name", "cifar10",
 			func(dir string) error {
-				return os.WriteFile(filepath.Join(dir, "batches.meta.txt"), []byte("a\nb\n\nd\ne\nf\ng\nh\ni\nj\n"), 0o666)
+				return os.WriteFile(filepath.Join(dir, "batches.meta.txt"), []byte("a\nb\n\nd\ne\nf\ng\nh\ni\nj\n"),
+					0o666)
 			},
 			[]string{"batches.meta.txt: line 3 is empty, want the name of class 2"}},
 	} {
@@ -168,6 +177,9 @@ func TestOpenCIFAR(t *testing.T) {
 			}
 			_, err := f.Open(ctx, dataset.Options{Dir: dir})
 			wantError(t, err, append(c.want, dir)...)
+			if errors.Is(err, fs.ErrNotExist) {
+				wantMissing(t, err, "cifar10", "a whole set")
+			}
 		})
 	}
 
@@ -175,15 +187,22 @@ func TestOpenCIFAR(t *testing.T) {
 		t.Parallel()
 		dir := t.TempDir()
 		_, err := dataset.Open(ctx, dataset.Options{Name: "cifar10", Dir: dir})
-		wantError(t, err, dir+" or "+filepath.Join(dir, "cifar-10-batches-bin"), "igcsearch data get cifar10 --data DIR", "IGCSEARCH_DATA")
+		wantError(t, err, dir+" or "+filepath.Join(dir, "cifar-10-batches-bin"))
+		wantMissing(t, err, "cifar10", "")
 		if !errors.Is(err, fs.ErrNotExist) {
 			t.Error("the error does not wrap fs.ErrNotExist")
 		}
 		for _, name := range []string{"cifar100", "cifar100-coarse"} {
 			_, err = dataset.Open(ctx, dataset.Options{Name: name})
-			wantError(t, err, name+": ", "no data folder is named", "igcsearch data get cifar100 --data DIR", "IGCSEARCH_DATA")
+			wantError(t, err, name+": ", "no data folder is named")
+			wantMissing(t, err, "cifar100", "")
 		}
 	})
+}
+
+func TestOpenCIFARCancelled(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
 
 	t.Run("a cancelled context ends the reading", func(t *testing.T) {
 		t.Parallel()
@@ -213,7 +232,8 @@ func TestOpenFullSize(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i := range n {
-			if _, err := file.WriteAt([]byte{byte(i % 20), byte(i % 100), byte(i)}, int64(i*f.RecordBytes())); err != nil {
+			if _, err := file.WriteAt([]byte{byte(i % 20), byte(i % 100), byte(i)},
+				int64(i*f.RecordBytes())); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -222,7 +242,8 @@ func TestOpenFullSize(t *testing.T) {
 		}
 	}
 	write(t, dir, map[string][]byte{"fine_label_names.txt": names(100)})
-	s, err := dataset.Open(context.Background(), dataset.Options{Name: "cifar100", Dir: dir, Validation: 500, TrainPictures: 1000})
+	s, err := dataset.Open(context.Background(), dataset.Options{Name: "cifar100", Dir: dir, Validation: 500,
+		TrainPictures: 1000})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -260,6 +281,15 @@ func wantError(t *testing.T, err error, parts ...string) {
 	}
 }
 
+// wantMissing checks what a MissingError says of Get.
+func wantMissing(t *testing.T, err error, get, fetches string) {
+	t.Helper()
+	var e *dataset.MissingError
+	if !errors.As(err, &e) || !errors.Is(err, fs.ErrNotExist) || e.Get != get || e.Fetches != fetches {
+		t.Errorf("the error is %#v: %v\nwant that %q fetches %q", e, err, get, fetches)
+	}
+}
+
 func TestReadRecords(t *testing.T) {
 	t.Parallel()
 	f := dataset.Small("cifar100", 0, 0)
@@ -274,7 +304,7 @@ func TestReadRecords(t *testing.T) {
 	t.Run("bytes after the last record are refused", func(t *testing.T) {
 		t.Parallel()
 		_, err := f.ReadRecords(bytes.NewReader(all), 4)
-		wantError(t, err, "some.bin: goes on at byte 12296, want its end there (4 records of 3074 bytes)")
+		wantError(t, err, "some.bin: there are more bytes at 12296, want the end there (4 records of 3074 bytes)")
 	})
 	t.Run("an end at any place is refused with that place", func(t *testing.T) {
 		t.Parallel()
@@ -327,43 +357,34 @@ func FuzzReadRecords(f *testing.F) {
 		}
 		for i := range n {
 			record := b[i*format.RecordBytes():][:format.RecordBytes()]
-			if s.Labels[i] != uint16(record[format.Label()]) || !bytes.Equal(s.Pixels[i*3072:(i+1)*3072], record[len(counts):]) {
+			if s.Labels[i] != uint16(record[format.Label()]) ||
+				!bytes.Equal(s.Pixels[i*3072:(i+1)*3072], record[len(counts):]) {
 				t.Fatalf("record %d is not what was read", i)
 			}
 		}
 	})
 }
 
-func TestSelection(t *testing.T) {
-	t.Parallel()
-	ctx := context.Background()
-	f, dir := dataset.Small("cifar10", 20, 30), t.TempDir()
-	write(t, dir, files(f, 20, 30)) // 100 training pictures, 10 of each class
-	open := func(t *testing.T, o dataset.Options) *dataset.Set {
+// smallCIFAR writes a small CIFAR-10, 100 training pictures with 10 of each class, to
+// dir. open opens it.
+func smallCIFAR(t *testing.T) (open func(*testing.T, dataset.Options) *dataset.Set, f dataset.Format, dir string) {
+	t.Helper()
+	f, dir = dataset.Small("cifar10", 20, 30), t.TempDir()
+	write(t, dir, files(f, 20, 30))
+	return func(t *testing.T, o dataset.Options) *dataset.Set {
 		t.Helper()
 		o.Dir = dir
-		s, err := f.Open(ctx, o)
+		s, err := f.Open(context.Background(), o)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return s
-	}
-	// pictures returns the pictures of a split as a set of their pixels, all
-	// of which differ.
-	pictures := func(s dataset.Split) map[string]uint16 {
-		m := map[string]uint16{}
-		for i, label := range s.Labels {
-			m[string(s.Pixels[i*3072:(i+1)*3072])] = label
-		}
-		return m
-	}
-	spread := func(s dataset.Split) (least, most int) {
-		counts := make([]int, 10)
-		for _, label := range s.Labels {
-			counts[label]++
-		}
-		return slices.Min(counts), slices.Max(counts)
-	}
+	}, f, dir
+}
+
+func TestSelection(t *testing.T) {
+	t.Parallel()
+	open, _, _ := smallCIFAR(t)
 
 	t.Run("every split is balanced, and none shares a picture with another", func(t *testing.T) {
 		t.Parallel()
@@ -402,6 +423,12 @@ func TestSelection(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestSelectionOfSmallClasses(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	open, _, _ := smallCIFAR(t)
 
 	t.Run("classes that run out leave their share to the others", func(t *testing.T) {
 		t.Parallel()
@@ -438,14 +465,16 @@ func TestSelection(t *testing.T) {
 		if small.Sum != again.Sum {
 			t.Error("the same seed chose other pictures")
 		}
-		for _, pair := range [][2]dataset.Split{{small.Train, other.Train}, {small.Validation, other.Validation}, {small.Test, other.Test}} {
+		for _, pair := range [][2]dataset.Split{{small.Train, other.Train}, {small.Validation, other.Validation},
+			{small.Test, other.Test}} {
 			if bytes.Equal(pair[0].Pixels, pair[1].Pixels) {
 				t.Error("another seed chose the same pictures")
 			}
 		}
 		large := open(t, dataset.Options{Validation: 20, TrainPictures: 45, TestPictures: 25, SplitSeed: 1})
 		wide := open(t, dataset.Options{Validation: 47, SplitSeed: 1})
-		for _, pair := range [][2]dataset.Split{{small.Train, large.Train}, {small.Test, large.Test}, {small.Validation, wide.Validation}} {
+		for _, pair := range [][2]dataset.Split{{small.Train, large.Train}, {small.Test, large.Test},
+			{small.Validation, wide.Validation}} {
 			have := pictures(pair[1])
 			for p := range pictures(pair[0]) {
 				if _, ok := have[p]; !ok {
@@ -454,6 +483,12 @@ func TestSelection(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestSelectionErrors(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	open, f, dir := smallCIFAR(t)
 
 	t.Run("more pictures than there are is an error with the numbers", func(t *testing.T) {
 		t.Parallel()
@@ -462,8 +497,10 @@ func TestSelection(t *testing.T) {
 			want string
 		}{
 			{dataset.Options{TrainPictures: 101}, "cifar10: train_pictures is 101: want at most 100"},
-			{dataset.Options{TrainPictures: 81, Validation: 20}, "cifar10: train_pictures is 81: want at most 80 (100 pictures less 20 for validation)"},
-			{dataset.Options{Validation: 100}, "cifar10: validation is 100: want fewer than the 100 training pictures there are"},
+			{dataset.Options{TrainPictures: 81, Validation: 20},
+				"cifar10: train_pictures is 81: want at most 80 (100 pictures less 20 for validation)"},
+			{dataset.Options{Validation: 100},
+				"cifar10: validation is 100: want fewer than the 100 training pictures there are"},
 			{dataset.Options{TestPictures: 31}, "cifar10: test_pictures is 31: want at most the 30 there are"},
 			{dataset.Options{TestPictures: -1}, "cifar10: test_pictures is -1: want 0 or more"},
 			{dataset.Options{Validation: -1}, "cifar10: validation is -1: want 0 or more"},
@@ -493,6 +530,12 @@ func TestSelection(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestSetStatistics(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	open, _, _ := smallCIFAR(t)
 
 	t.Run("a channel of one value has standard deviation 1 and is zero when normalised", func(t *testing.T) {
 		t.Parallel()
@@ -539,6 +582,24 @@ func TestSelection(t *testing.T) {
 			t.Errorf("got %s, want %s", s.Sum, want)
 		}
 	})
+}
+
+// pictures returns the pictures of a split as a set of their pixels, all
+// of which differ.
+func pictures(s dataset.Split) map[string]uint16 {
+	m := map[string]uint16{}
+	for i, label := range s.Labels {
+		m[string(s.Pixels[i*3072:(i+1)*3072])] = label
+	}
+	return m
+}
+
+func spread(s dataset.Split) (least, most int) {
+	counts := make([]int, 10)
+	for _, label := range s.Labels {
+		counts[label]++
+	}
+	return slices.Min(counts), slices.Max(counts)
 }
 
 // TestRealCIFAR10 reads the real pictures where they are.

@@ -1,0 +1,189 @@
+package table
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"strconv"
+)
+
+// forms are the tables that have a column.
+type forms int
+
+const (
+	pairsCSV forms = 1 << iota
+	networksCSV
+	inJSON
+
+	everywhere = pairsCSV | networksCSV | inJSON
+)
+
+// need says how a reader treats a column that a file lacks.
+type need int
+
+const (
+	needed need = iota
+	// optional columns are always written. Files of an older igcsearch, or of another form, lack them.
+	optional
+	// onRequest columns are written only on request.
+	onRequest
+	// ifKnown columns are left out of a row, in JSON, where they are empty.
+	ifKnown
+)
+
+// column is one column of a CSV, or one field of the rows in JSON.
+type column struct {
+	name string
+	in   forms
+	need need
+	at   func(*Row) any // *int, *float64 or *string: the value, to be read or written
+	// blank reports whether the row has no such value. Then the cell is empty, and null in JSON. Without it each row has one.
+	blank func(*Row) bool
+}
+
+// columns lists all columns in their order. A new metric of search.Epoch needs one line here.
+var columns = []column{
+	{name: "system", in: inJSON, need: ifKnown, at: func(r *Row) any { return &r.System }},
+	{name: "network", in: networksCSV, at: func(r *Row) any { return &r.Network }},
+	{name: "L", in: pairsCSV | inJSON, at: func(r *Row) any { return &r.Pair.L }},
+	{name: "M", in: pairsCSV | inJSON, at: func(r *Row) any { return &r.Pair.M }},
+	{name: "depth", in: networksCSV, at: func(r *Row) any { return &r.Depth }},
+	{name: "width", in: pairsCSV | inJSON, need: optional, at: func(r *Row) any { return &r.Width }},
+	{name: "params", in: everywhere, at: func(r *Row) any { return &r.Params }},
+	{name: "seed", in: everywhere, at: func(r *Row) any { return &r.Seed }},
+	{name: "status", in: everywhere, at: func(r *Row) any { return (*string)(&r.Status) }},
+	{name: "epoch", in: everywhere, at: func(r *Row) any { return &r.Number }},
+	{name: "epochs", in: everywhere, at: func(r *Row) any { return &r.Epochs }},
+	{name: "learning_rate", in: everywhere, at: func(r *Row) any { return &r.LearningRate }, blank: beforeFirst},
+	{name: "train_loss", in: everywhere, at: func(r *Row) any { return &r.TrainLoss }, blank: beforeFirst},
+	{name: "train_correct", in: everywhere, at: func(r *Row) any { return &r.TrainCorrect }},
+	{name: "train_total", in: everywhere, at: func(r *Row) any { return &r.TrainTotal }},
+	{name: "validation_correct", in: everywhere, at: func(r *Row) any { return &r.ValidationCorrect }},
+	{name: "validation_total", in: everywhere, at: func(r *Row) any { return &r.ValidationTotal }},
+	{name: "test_correct", in: everywhere, at: func(r *Row) any { return &r.TestCorrect }},
+	{name: "test_total", in: everywhere, at: func(r *Row) any { return &r.TestTotal }},
+	{name: "validation_loss", in: everywhere, need: optional, at: func(r *Row) any { return &r.ValidationLoss },
+		blank: func(r *Row) bool { return r.ValidationLoss == 0 }},
+	{name: lossColumn, in: everywhere, need: optional, at: func(r *Row) any { return &r.TestLoss },
+		blank: func(r *Row) bool { return r.TestLoss == 0 }},
+	{name: "error", in: everywhere, at: func(r *Row) any { return &r.Error }},
+	{name: "failure", in: inJSON, need: ifKnown, at: func(r *Row) any { return (*string)(&r.Failure) }},
+	{name: "train_seconds", in: everywhere, need: onRequest, at: func(r *Row) any { return &r.TrainSeconds }},
+	{name: "eval_seconds", in: everywhere, need: onRequest, at: func(r *Row) any { return &r.EvalSeconds }},
+}
+
+// lossColumn is in all CSVs but those of an older igcsearch.
+const lossColumn = "test_loss"
+
+func beforeFirst(r *Row) bool { return r.Number == 0 }
+
+// of returns the columns that a form has, those onRequest only with times.
+func of(form forms, times bool) []column {
+	var list []column
+	for _, c := range columns {
+		if c.in&form != 0 && (times || c.need != onRequest) {
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
+// text returns a row's value as a cell of a CSV.
+func (c column) text(r *Row) string {
+	if c.blank != nil && c.blank(r) {
+		return ""
+	}
+	switch at := c.at(r).(type) {
+	case *int:
+		return strconv.Itoa(*at)
+	case *float64:
+		return strconv.FormatFloat(*at, 'g', -1, 64)
+	default:
+		return *at.(*string)
+	}
+}
+
+// set reads a cell of a CSV into the row.
+func (c column) set(r *Row, cell string) (err error) {
+	switch at := c.at(r).(type) {
+	case *int:
+		*at, err = strconv.Atoi(cell)
+	case *float64:
+		if cell == "" && c.blank != nil {
+			*at = c.absent(r)
+		} else {
+			*at, err = strconv.ParseFloat(cell, 64)
+		}
+	case *string:
+		*at = cell
+	}
+	if err != nil {
+		return fmt.Errorf("%s %q is not %s", c.name, cell, kind(c.at(r)))
+	}
+	return nil
+}
+
+// absent is the number that a blank cell stands for. Of an epoch without a training loss the loss was not finite.
+func (c column) absent(r *Row) float64 {
+	if c.name == "train_loss" && r.Number > 0 {
+		return math.NaN()
+	}
+	return 0
+}
+
+// Infinities have no number in JSON and are written in quotes.
+const (
+	infinity      = `"Infinity"`
+	minusInfinity = `"-Infinity"`
+)
+
+// json returns a row's value as JSON; nil if the field is left out.
+func (c column) json(r *Row) ([]byte, error) {
+	if c.blank != nil && c.blank(r) {
+		return []byte("null"), nil
+	}
+	at := c.at(r)
+	switch at := at.(type) {
+	case *string:
+		if *at == "" && c.need == ifKnown {
+			return nil, nil
+		}
+	case *float64:
+		switch {
+		case math.IsNaN(*at):
+			return []byte("null"), nil
+		case math.IsInf(*at, 1):
+			return []byte(infinity), nil
+		case math.IsInf(*at, -1):
+			return []byte(minusInfinity), nil
+		}
+	}
+	return marshal(at)
+}
+
+// setJSON reads a field of JSON into the row.
+func (c column) setJSON(r *Row, text []byte) error {
+	at := c.at(r)
+	number, isNumber := at.(*float64)
+	switch {
+	case isNumber && c.blank != nil && string(text) == "null":
+		*number = c.absent(r)
+	case isNumber && string(text) == infinity:
+		*number = math.Inf(1)
+	case isNumber && string(text) == minusInfinity:
+		*number = math.Inf(-1)
+	case string(text) == "null" || json.Unmarshal(text, at) != nil:
+		return fmt.Errorf("%s %s is not %s", c.name, text, kind(at))
+	}
+	return nil
+}
+
+func kind(at any) string {
+	switch at.(type) {
+	case *int:
+		return "a whole number"
+	case *float64:
+		return "a number"
+	}
+	return "a text"
+}

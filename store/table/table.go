@@ -1,0 +1,213 @@
+// Package table is the one form in which the trials of a study are exported and imported: CSV, or JSON with the settings
+// of the study. A row is one trial at one of its epochs. One list of columns describes both forms, so that writing and
+// reading agree.
+package table
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"igcsearch/search"
+	"igcsearch/space"
+)
+
+// Interrupted is the status that rows show of a running trial whose process is gone. The next run continues it.
+const Interrupted search.Status = "interrupted"
+
+// Row is one trial at one of its epochs.
+type Row struct {
+	// Pair names the network in a study of pairs. In another study JSON names it by System, and CSV by Network, which
+	// is System without the depth, and Depth.
+	Pair            space.Pair
+	System, Network string
+	Depth           int
+	Width           int // L·M of the pair
+	Params          int // of a block in a study of pairs, else of the network
+
+	Seed    int
+	Status  search.Status
+	Epochs  int // of the whole training
+	Error   string
+	Failure search.Failure // CSV does not have it
+	// Epoch.Number is 0 before the first epoch.
+	search.Epoch
+}
+
+// NewRow returns the row of a trial at an epoch.
+func NewRow(s search.Study, t search.Trial, e search.Epoch) Row {
+	pair := t.System.Pair()
+	r := Row{Pair: pair, Width: pair.Width(), Params: t.Params, Seed: t.Seed, Status: t.Status, Epochs: t.Epochs,
+		Error: t.Error, Failure: t.Failure, Epoch: e}
+	if s.OfPairs() {
+		r.Params = t.System.Variant.Params(pair, s.Kernel)
+		return r
+	}
+	r.System, r.Depth = t.System.String(), s.Plan(space.Shape{}, 0).DepthOf(t.System)
+	t.System.Depth = 0
+	r.Network = t.System.String()
+	return r
+}
+
+// LastRows returns a row of each trial, at its last epoch.
+func LastRows(s search.Study, trials []search.TrialState) []Row {
+	rows := make([]Row, len(trials))
+	for i, t := range trials {
+		rows[i] = NewRow(s, t.Trial, t.Last)
+	}
+	return rows
+}
+
+// AllRows returns a row of each epoch of each trial. A trial that ended before its first epoch has one row, of epoch 0.
+func AllRows(s search.Study, trials []search.TrialState) []Row {
+	var rows []Row
+	for _, t := range trials {
+		epochs := t.History
+		if len(epochs) == 0 && (t.Status.Finished() || t.Status == search.Failed) {
+			epochs = []search.Epoch{{}}
+		}
+		for _, e := range epochs {
+			rows = append(rows, NewRow(s, t.Trial, e))
+		}
+	}
+	return rows
+}
+
+// name is what tells a row's trial from the others of its file.
+type name struct {
+	pair            space.Pair
+	system, network string
+	depth, seed     int
+}
+
+func (r Row) name() name {
+	switch {
+	case r.System != "":
+		return name{system: r.System, seed: r.Seed}
+	case r.Network != "":
+		return name{network: r.Network, depth: r.Depth, seed: r.Seed}
+	}
+	return name{pair: r.Pair, seed: r.Seed}
+}
+
+func (n name) String() string {
+	which := n.pair.String()
+	switch {
+	case n.system != "":
+		which = n.system
+	case n.network != "":
+		which = fmt.Sprintf("%s of depth %d", n.network, n.depth)
+	}
+	return fmt.Sprintf("%s seed %d", which, n.seed)
+}
+
+// Trial is what the rows of one trial say.
+type Trial struct {
+	Row     // the last one
+	History []search.Epoch
+}
+
+// Trials joins the rows of each trial, in the order in which the trials appear. It returns an error for a row that
+// contradicts an earlier one.
+func Trials(rows []Row) ([]Trial, error) {
+	var list []Trial
+	at := map[name]int{}
+	for i, r := range rows {
+		bad := func(format string, args ...any) ([]Trial, error) {
+			return nil, fmt.Errorf("row %d: %v: %s", i+1, r.name(), fmt.Sprintf(format, args...))
+		}
+		if !slices.Contains(statuses, r.Status) {
+			return bad("status %q is unknown", r.Status)
+		}
+		if r.Failure != "" && !slices.Contains(failures, r.Failure) {
+			return bad("failure %q is unknown", r.Failure)
+		}
+		if r.Number < 0 || r.Number > r.Epochs {
+			return bad("epoch %d is not one of %d", r.Number, r.Epochs)
+		}
+		k, known := at[r.name()]
+		if !known {
+			k = len(list)
+			at[r.name()] = k
+			list = append(list, Trial{Row: r})
+		}
+		t := &list[k]
+		switch {
+		case known && r.Number <= t.Number:
+			return bad("epoch %d follows epoch %d", r.Number, t.Number)
+		case r.Status != t.Status || r.Epochs != t.Epochs:
+			return bad("%s of %d epochs here, %s of %d before", r.Status, r.Epochs, t.Status, t.Epochs)
+		}
+		t.Row = r
+		if r.Number > 0 {
+			t.History = append(t.History, r.Epoch)
+		}
+	}
+	return list, nil
+}
+
+var (
+	statuses = []search.Status{search.Pending, search.Running, search.Done, search.Diverged, search.Failed, Interrupted}
+	failures = []search.Failure{search.FailedDiverged, search.FailedMemory, search.FailedTimeout, search.FailedCrashed,
+		search.FailedLost, search.FailedInterrupted}
+)
+
+// Match joins the rows of each trial and finds the trial of the study that they name.
+func Match(s search.Study, trials []search.Trial, rows []Row) ([]search.TrialState, error) {
+	found, err := Trials(rows)
+	if err != nil {
+		return nil, err
+	}
+	of := map[name]search.Trial{}
+	for _, t := range trials {
+		r := NewRow(s, t, search.Epoch{})
+		if r.System == "" {
+			of[r.name()] = t
+			continue
+		}
+		of[name{system: r.System, seed: r.Seed}] = t
+		of[name{network: r.Network, depth: r.Depth, seed: r.Seed}] = t
+	}
+	var list []search.TrialState
+	for _, r := range found {
+		t, ok := of[r.name()]
+		if !ok {
+			return nil, fmt.Errorf("%v is not a trial of study %s", r.name(), s.Name)
+		}
+		if r.Epochs != t.Epochs {
+			return nil, fmt.Errorf("%v has %d epochs, but study %s has %d", r.name(), r.Epochs, s.Name, t.Epochs)
+		}
+		list = append(list, r.State(t))
+	}
+	return list, nil
+}
+
+// State returns a trial of the study as the rows say that it stands. A trial that was running becomes pending. The
+// parameters are those of the rows where the trial does not know its own.
+func (r Trial) State(t search.Trial) search.TrialState {
+	t.Status, t.Error, t.Failure, t.Epoch, t.Last = r.Status, r.Error, r.Failure, r.Number, r.Epoch
+	t.Params = cmp.Or(t.Params, r.Params)
+	switch t.Status {
+	case search.Running, Interrupted:
+		t.Status = search.Pending
+	case search.Diverged:
+		t.Failure = search.FailedDiverged
+	case search.Failed:
+		t.Failure = cmp.Or(t.Failure, search.FailedCrashed)
+	}
+	return search.TrialState{Trial: t, History: r.History}
+}
+
+// Key returns the network and the seed that the row names, without a study that says more of the network.
+func (r Row) Key() (search.Key, error) {
+	k := search.Key{System: space.PairSystem(r.Pair), Seed: r.Seed}
+	text := cmp.Or(r.System, r.Network)
+	if text == "" {
+		return k, nil
+	}
+	var err error
+	if k.System, err = space.ParseSystem(text); err == nil && r.System == "" {
+		k.System.Depth = r.Depth
+	}
+	return k, err
+}

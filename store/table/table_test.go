@@ -1,0 +1,304 @@
+package table_test
+
+import (
+	"bytes"
+	"math"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"igcsearch/search"
+	"igcsearch/space"
+	"igcsearch/store/table"
+)
+
+// studies returns one study of pairs and one of other networks.
+func studies(t testing.TB) []search.Study {
+	pairs := search.Default()
+	pairs.Name, pairs.Dataset, pairs.Seeds, pairs.Epochs = "pairs", "synthetic", 2, 3
+	pairs.Pairs = []string{"3x2", "2x3"}
+	networks := pairs
+	networks.Name, networks.Pairs, networks.Layout = "networks", nil, space.Stages
+	networks.Systems, networks.Depths = []string{"RegConv-W4", "IGC-L4M2"}, []int{8, 14}
+	list := []search.Study{pairs, networks}
+	for i, s := range list {
+		var err error
+		if list[i], err = s.Normalize(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return list
+}
+
+// trials are those of a study in all states, with drawn epochs.
+func trials(t *rapid.T, s search.Study) []search.TrialState {
+	in, classes := s.Shape()
+	var list []search.TrialState
+	number := rapid.Float64Range(0, 1e300)
+	for _, planned := range s.Trials(in, classes) {
+		state := search.TrialState{Trial: planned}
+		state.Status = rapid.SampledFrom([]search.Status{search.Done, search.Pending, search.Diverged, search.Failed}).Draw(t, "status")
+		state.Error = rapid.SampledFrom([]string{"", "a, \"b\" <c>"}).Draw(t, "error")
+		switch state.Status {
+		case search.Diverged:
+			state.Failure = search.FailedDiverged
+		case search.Failed:
+			state.Failure = search.FailedCrashed
+		}
+		for n := range rapid.IntRange(0, s.Epochs).Draw(t, "epochs") {
+			var e search.Epoch
+			for _, v := range e.Values() {
+				switch at := v.At.(type) {
+				case *int:
+					*at = rapid.IntRange(0, 1000).Draw(t, v.Name)
+				case *float64:
+					*at = number.Draw(t, v.Name)
+				}
+			}
+			e.Number = n + 1
+			e.TrainLoss = rapid.SampledFrom([]float64{e.TrainLoss, math.NaN(), math.Inf(1), math.Inf(-1)}).Draw(t, "loss")
+			e.TestLoss = rapid.SampledFrom([]float64{e.TestLoss, math.Inf(1), 0}).Draw(t, "test loss")
+			state.Epoch, state.Last, state.History = e.Number, e, append(state.History, e)
+		}
+		if len(state.History) > 0 || state.Status != search.Pending {
+			list = append(list, state)
+		}
+	}
+	return list
+}
+
+// TestRoundTrip: what is written is read back with every bit, in both forms.
+func TestRoundTrip(t *testing.T) {
+	t.Parallel()
+	for _, s := range studies(t) {
+		rapid.Check(t, func(t *rapid.T) {
+			want := trials(t, s)
+			rows := table.AllRows(s, want)
+			in, classes := s.Shape()
+			for form, write := range writers {
+				var text, again bytes.Buffer
+				if err := write(&text, s, rows, true); err != nil {
+					t.Fatal(err)
+				}
+				f, err := table.Read(text.Bytes())
+				if err != nil {
+					t.Fatalf("%s: %v\n%s", form, err, &text)
+				}
+				if f.Study != nil && f.Study.Fingerprint() != s.Fingerprint() {
+					t.Errorf("%s: another study", form)
+				}
+				got, err := table.Match(s, s.Trials(in, classes), f.Rows)
+				if err != nil {
+					t.Fatalf("%s: %v\n%s", form, err, &text)
+				}
+				if !same(got, want) {
+					t.Fatalf("%s: %+v\nwant %+v\n%s", form, got, want, &text)
+				}
+				if err := write(&again, s, table.AllRows(s, got), true); err != nil || again.String() != text.String() {
+					t.Fatalf("%s: %v\n%s\nwant\n%s", form, err, &again, &text)
+				}
+			}
+		})
+	}
+}
+
+type writer = func(*bytes.Buffer, search.Study, []table.Row, bool) error
+
+var writers = map[string]writer{
+	"csv": func(b *bytes.Buffer, s search.Study, rows []table.Row, times bool) error {
+		return table.WriteCSV(b, s, rows, times)
+	},
+	"json": func(b *bytes.Buffer, s search.Study, rows []table.Row, times bool) error {
+		return table.WriteJSON(b, s, rows, times)
+	},
+}
+
+// same compares trials, and takes any NaN for the same.
+func same(a, b []search.TrialState) bool {
+	plain := func(list []search.TrialState) []search.TrialState {
+		list = slices.Clone(list)
+		for i := range list {
+			list[i].History = slices.Clone(list[i].History)
+			for k := range list[i].History {
+				if e := &list[i].History[k]; math.IsNaN(e.TrainLoss) {
+					e.TrainLoss = -1
+				}
+			}
+			if math.IsNaN(list[i].Last.TrainLoss) {
+				list[i].Last.TrainLoss = -1
+			}
+		}
+		return list
+	}
+	return reflect.DeepEqual(plain(a), plain(b))
+}
+
+// TestColumns: a file whose columns are not those of this igcsearch is refused with a name.
+func TestColumns(t *testing.T) {
+	t.Parallel()
+	csv := "L,M,width,params,seed,status,epoch,epochs,learning_rate,train_loss,train_correct,train_total,validation_correct,validation_total,test_correct,test_total,validation_loss,test_loss,error\n" +
+		"3,2,6,126,0,done,3,3,0.1,2.5,8,64,0,0,5,50,,2.25,\n"
+	if _, err := table.Read([]byte(csv)); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ old, new, want string }{
+		{"params", "parameters", "it has no column params"},
+		{"test_loss", "testloss", `its column "testloss" is unknown`},
+		{"width", "params", "it has the column params twice"},
+		{"error", "error ", "it has no column error"},
+		{"L,", "l,", "it has no column L"},
+		{"126", "126.5", `row 1: params "126.5" is not a whole number`},
+		{"2.25", "a", `row 1: test_loss "a" is not a number`},
+		{"2.5", "2,5", "record on line 2: wrong number of fields"},
+	} {
+		_, err := table.Read([]byte(strings.Replace(csv, c.old, c.new, 1)))
+		if err == nil || err.Error() != c.want {
+			t.Errorf("%q in place of %q: %v, want %s", c.new, c.old, err, c.want)
+		}
+	}
+
+	s := studies(t)[0]
+	var b bytes.Buffer
+	if err := table.WriteJSON(&b, s, []table.Row{table.NewRow(s, search.Trial{Key: search.Key{System: s.SystemList()[0]}, Status: search.Done, Epochs: 3}, search.Epoch{Number: 3})}, false); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ old, new, want string }{
+		{`"params"`, `"parameters"`, "row 1: it has no column params"},
+		{`"test_loss"`, `"testloss"`, `row 1: its column "testloss" is unknown`},
+		{`"seed": 0`, `"seed": "0"`, `row 1: seed "0" is not a whole number`},
+		{`"seed": 0`, `"seed": null`, `row 1: seed null is not a whole number`},
+		{`"epochs": 3,
+      "learning`, `"epochs": 2,
+      "learning`, ""},
+		{`"momentum": 0.9`, `"momentum": 0.8`, "its fingerprint is not that of its settings"},
+		{`"momentum": 0.9`, `"momentum": 9`, "its settings: momentum 9: want [0, 1)"},
+	} {
+		text := strings.Replace(b.String(), c.old, c.new, 1)
+		if text == b.String() {
+			t.Fatalf("%q is not in %s", c.old, text)
+		}
+		if _, err := table.Read([]byte(text)); (err != nil || c.want != "") && (err == nil || err.Error() != c.want) {
+			t.Errorf("%q in place of %q: %v, want %s", c.new, c.old, err, c.want)
+		}
+	}
+}
+
+// TestTrials: rows that contradict one another are refused.
+func TestTrials(t *testing.T) {
+	t.Parallel()
+	row := func(epoch int, change func(*table.Row)) table.Row {
+		r := table.Row{Pair: space.Pair{L: 3, M: 2}, Status: search.Done, Epochs: 3, Epoch: search.Epoch{Number: epoch}}
+		if change != nil {
+			change(&r)
+		}
+		return r
+	}
+	for _, c := range []struct {
+		want string
+		rows []table.Row
+	}{
+		{"", []table.Row{row(1, nil), row(3, nil), row(1, func(r *table.Row) { r.Seed = 1 })}},
+		{"row 2: L3M2 seed 0: epoch 1 follows epoch 1", []table.Row{row(1, nil), row(1, nil)}},
+		{"row 1: L3M2 seed 0: epoch 4 is not one of 3", []table.Row{row(4, nil)}},
+		{`row 1: L3M2 seed 0: status "ready" is unknown`, []table.Row{row(1, func(r *table.Row) { r.Status = "ready" })}},
+		{`row 1: L3M2 seed 0: failure "bad" is unknown`, []table.Row{row(1, func(r *table.Row) { r.Failure = "bad" })}},
+		{"row 2: L3M2 seed 0: failed of 3 epochs here, done of 3 before", []table.Row{row(1, nil), row(2, func(r *table.Row) { r.Status = search.Failed })}},
+	} {
+		if _, err := table.Trials(c.rows); (err != nil || c.want != "") && (err == nil || err.Error() != c.want) {
+			t.Errorf("%v, want %s", err, c.want)
+		}
+	}
+	s := studies(t)[0]
+	in, classes := s.Shape()
+	for want, r := range map[string]table.Row{
+		"L5M5 seed 0 is not a trial of study pairs":                  row(1, func(r *table.Row) { r.Pair = space.Pair{L: 5, M: 5} }),
+		"L3M2 seed 7 is not a trial of study pairs":                  row(1, func(r *table.Row) { r.Seed = 7 }),
+		"L3M2 seed 0 has 4 epochs, but study pairs has 3":            row(1, func(r *table.Row) { r.Epochs = 4 }),
+		"RegConv-W4 of depth 8 seed 0 is not a trial of study pairs": row(1, func(r *table.Row) { r.Network, r.Depth = "RegConv-W4", 8 }),
+	} {
+		if _, err := table.Match(s, s.Trials(in, classes), []table.Row{r}); err == nil || err.Error() != want {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+}
+
+// TestRecorded: all results that the repository keeps can be read.
+func TestRecorded(t *testing.T) {
+	t.Parallel()
+	for _, path := range recorded(t) {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := table.Read(text)
+		if err == nil {
+			_, err = table.Trials(f.Rows)
+		}
+		if err != nil || len(f.Rows) == 0 {
+			t.Errorf("%s: %d rows, %v", path, len(f.Rows), err)
+		}
+	}
+}
+
+func recorded(t testing.TB) []string {
+	var all []string
+	for _, pattern := range []string{"results/*/epochs.csv", "results/*/trials.csv", "results/replay/*.csv", "results/*/results.json"} {
+		list, err := filepath.Glob("../../studies/" + pattern)
+		if err != nil || len(list) == 0 {
+			t.Fatalf("%s: %d files, %v", pattern, len(list), err)
+		}
+		all = append(all, list...)
+	}
+	return all
+}
+
+// FuzzRead: no text makes Read panic; rows that it returns can be written and read back.
+func FuzzRead(f *testing.F) {
+	for _, s := range studies(f) {
+		in, classes := s.Shape()
+		var rows []table.Row
+		for i, t := range s.Trials(in, classes) {
+			t.Status, t.Error = search.Done, "<error>"
+			rows = append(rows, table.NewRow(s, t, search.Epoch{Number: i % 4, TrainLoss: math.Inf(1), TestLoss: 2.5}))
+		}
+		for _, write := range writers {
+			var b bytes.Buffer
+			if err := write(&b, s, rows, true); err != nil {
+				f.Fatal(err)
+			}
+			f.Add(b.Bytes())
+		}
+	}
+	f.Add([]byte("network,params\n"))
+	f.Add([]byte(`{"settings": {}, "trials": [{}]}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		file, err := table.Read(text)
+		if err != nil {
+			return
+		}
+		s := studies(t)[0]
+		write, form := writers["csv"], "csv"
+		if file.Study != nil {
+			s, write, form = *file.Study, writers["json"], "json"
+		} else if len(file.Rows) > 0 && file.Rows[0].Network != "" {
+			s = studies(t)[1]
+		}
+		var one, two bytes.Buffer
+		if err := write(&one, s, file.Rows, true); err != nil {
+			t.Fatal(err)
+		}
+		again, err := table.Read(one.Bytes())
+		if err != nil {
+			t.Fatalf("%s: %v\n%s", form, err, &one)
+		}
+		if err := write(&two, s, again.Rows, true); err != nil || one.String() != two.String() {
+			t.Fatalf("%s: %v\n%s\nwant\n%s", form, err, &two, &one)
+		}
+		table.Trials(file.Rows)
+	})
+}

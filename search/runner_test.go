@@ -48,7 +48,8 @@ func (s *fakeStore) Poll(_ context.Context, _ string, since int64) ([]search.Tri
 	defer s.mu.Unlock()
 	for i, t := range s.trials {
 		if s.changed[i] > since {
-			changed = append(changed, search.TrialState{Trial: t, History: slices.Clone(s.history[i]), ISA: s.isa[t.ID]})
+			changed = append(changed,
+				search.TrialState{Trial: t, History: slices.Clone(s.history[i]), ISA: s.isa[t.ID]})
 		}
 	}
 	return changed, s.changes, nil

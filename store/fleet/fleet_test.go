@@ -252,12 +252,12 @@ func (s *site) check(study search.Study) {
 	}
 	done := map[int]int{}
 	for _, a := range got.Attempts {
-		switch a.Outcome {
+		switch a.Ending {
 		case "done":
 			done[a.Seed]++
 		case "interrupted", "lost", "paused":
 		default:
-			s.t.Errorf("an attempt at seed %d ended %s: %s", a.Seed, a.Outcome, a.Message)
+			s.t.Errorf("an attempt at seed %d ended %s: %s", a.Seed, a.Ending, a.Message)
 		}
 	}
 	for seed := range study.Seeds {

@@ -339,8 +339,8 @@ func checkScale(t *testing.T, database string, study search.Study, m *measured) 
 	}
 	done := map[int]int{}
 	for _, a := range stored.Attempts {
-		if a.Outcome != "done" {
-			t.Errorf("an attempt at seed %d ended %q: %s", a.Seed, a.Outcome, a.Message)
+		if a.Ending != "done" {
+			t.Errorf("an attempt at seed %d ended %q: %s", a.Seed, a.Ending, a.Message)
 		}
 		done[a.Seed]++
 	}

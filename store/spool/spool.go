@@ -74,9 +74,6 @@ import (
 
 var _ search.Store = (*Folder)(nil)
 
-// lease is how long a worker may stand still before another takes its trials.
-const lease = time.Minute
-
 // Options says who uses a folder.
 type Options struct {
 	// Attempt says who this worker is. A worker of an earlier run of the same Job is lost as
@@ -105,8 +102,8 @@ type Folder struct {
 	beaten  time.Time // when beat was written last, by the monotonic clock
 	looked  time.Time // when watch last looked at other workers, by the monotonic clock
 	workers map[string]*worker
-	claims  map[string]*watch // on claims without a begin.json
-	lost    map[string]string // why, by worker or claim
+	claims  map[string]*search.HeartbeatWatch // on claims without a begin.json
+	lost    map[string]string                 // why, by worker or claim
 	own     map[int64]*ownAttempt
 }
 
@@ -144,8 +141,8 @@ func Open(dir string, o Options) (*Folder, error) {
 	}
 	var random [8]byte
 	crand.Read(random[:]) // never fails
-	return &Folder{dir: dir, o: o, id: hex.EncodeToString(random[:]), lease: lease, workers: map[string]*worker{},
-		claims: map[string]*watch{}, lost: map[string]string{}, own: map[int64]*ownAttempt{}}, nil
+	return &Folder{dir: dir, o: o, id: hex.EncodeToString(random[:]), lease: search.Lease, workers: map[string]*worker{},
+		claims: map[string]*search.HeartbeatWatch{}, lost: map[string]string{}, own: map[int64]*ownAttempt{}}, nil
 }
 
 // Plan implements search.Store. The first process writes study.json. The others return an error

@@ -520,12 +520,12 @@ func TestEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var outcomes []string
+	var outcomes []search.Ending
 	l, err := r.Load(0, true)
 	for _, a := range l.Attempts {
-		outcomes = append(outcomes, a.Outcome)
+		outcomes = append(outcomes, a.Ending)
 	}
-	if want := []string{"interrupted", "failed", "interrupted", "failed", "interrupted", "failed"}; err != nil || !slices.Equal(outcomes, want) {
+	if want := []search.Ending{"interrupted", "failed", "interrupted", "failed", "interrupted", "failed"}; err != nil || !slices.Equal(outcomes, want) {
 		t.Errorf("outcomes %v (%v), want %v", outcomes, err, want)
 	}
 	if l, err := r.Load(1, true); err != nil || len([]rune(l.Attempts[0].Message)) > 4000 || l.Status != search.Diverged || l.Epoch != 1 {
@@ -691,7 +691,7 @@ func TestLease(t *testing.T) {
 			t.Fatal(err)
 		}
 		l, err := r.Load(0, true)
-		if err != nil || len(l.Attempts) != 2 || l.Attempts[0].Outcome != "lost" || l.Attempts[0].Message != "its process stood still for its lease" || !slices.Equal(l.By, []int{0, 0, 1}) {
+		if err != nil || len(l.Attempts) != 2 || l.Attempts[0].Ending != "lost" || l.Attempts[0].Message != "its process stood still for its lease" || !slices.Equal(l.By, []int{0, 0, 1}) {
 			t.Errorf("%+v, %v", l, err)
 		}
 	})

@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"igcsearch/search"
 )
@@ -176,7 +175,7 @@ func (t *trial) look(lost map[string]string) search.TrialState {
 		default:
 			s.Status = u.end.Stands
 			if s.Status == search.Failed || s.Status == search.Diverged {
-				s.Failure, s.Error = u.end.Failure, lastLine(u.end.Message)
+				s.Failure, s.Error = u.end.Failure, search.LastLine(u.end.Message)
 			}
 		}
 	}
@@ -320,38 +319,6 @@ func segments(by []int) (list []segment) {
 	return list
 }
 
-func lastLine(message string) string {
-	message = strings.TrimSpace(message)
-	return strings.TrimSpace(message[strings.LastIndexByte(message, '\n')+1:])
-}
-
-// Attempt is one worker's try at a trial.
-type Attempt struct {
-	search.Attempt
-	Token []byte // 16 random bytes, of this attempt alone
-	// Ended is when, as its worker's clock said; of one that is running or lost
-	// when it was heard of last.
-	Ended time.Time
-	// Outcome is "done", "diverged", "failed", "interrupted", "paused" (at the
-	// last epoch that it was to train), "lost" (another attempt took its place), or "" while it
-	// is open.
-	Outcome string
-	Failure search.Failure
-	Message string
-}
-
-// Trial is a trial with all that its folder has.
-type Trial struct {
-	search.TrialState     // running: its newest attempt is open, whether or not its worker lives
-	Until             int // epoch that the newest attempt trains to, 0 before the first
-	Attempts          []Attempt
-	By                []int // by Curve: index into Attempts
-	// Checkpoints are the sound states of the last epochs, newest first, and Best
-	// that of the best validation accuracy, nil if it is not kept.
-	Checkpoints []search.Checkpoint
-	Best        *search.Checkpoint
-}
-
 // Snapshot is a spool that was opened for reading.
 type Snapshot struct {
 	Study  search.Study
@@ -381,11 +348,11 @@ func Read(dir string) (*Snapshot, error) {
 }
 
 // Load reads trial i of the plan as it stands now, with its checkpoints if states is set.
-func (s *Snapshot) Load(i int, states bool) (Trial, error) {
+func (s *Snapshot) Load(i int, states bool) (search.Record, error) {
 	t := s.trials[i]
 	for try := range 10 {
 		if err := t.list(); err != nil {
-			return Trial{}, explain("read", s.dir, err)
+			return search.Record{}, explain("read", s.dir, err)
 		}
 		l, n := t.load()
 		epochs, by, last := t.history(n)
@@ -399,7 +366,7 @@ func (s *Snapshot) Load(i int, states bool) (Trial, error) {
 			there := t.attempts[by[k-1]].states[k]
 			c, damaged, err := t.checkpoint(epochs[k-1], by[k-1])
 			if err != nil {
-				return Trial{}, explain("read", s.dir, err)
+				return search.Record{}, explain("read", s.dir, err)
 			}
 			if c != nil {
 				l.Checkpoints = append(l.Checkpoints, *c)
@@ -409,19 +376,19 @@ func (s *Snapshot) Load(i int, states bool) (Trial, error) {
 		if k := best(epochs); k > 0 {
 			var err error
 			if l.Best, _, err = t.checkpoint(epochs[k-1], by[k-1]); err != nil {
-				return Trial{}, explain("read", s.dir, err)
+				return search.Record{}, explain("read", s.dir, err)
 			}
 		}
 		if !moved { // else its worker removed a state after it was listed
 			return l, nil
 		}
 	}
-	return Trial{}, fmt.Errorf("read spool %s: trial %s moves on faster than it can be read: try again", s.dir, filepath.Base(t.dir))
+	return search.Record{}, fmt.Errorf("read spool %s: trial %s moves on faster than it can be read: try again", s.dir, filepath.Base(t.dir))
 }
 
 // load puts together what list read; n is the number of the newest attempt.
-func (t *trial) load() (l Trial, n int) {
-	l.TrialState = t.look(nil)
+func (t *trial) load() (l search.Record, n int) {
+	l.TrialState, l.Failures = t.look(nil), map[search.Failure]int{}
 	n = t.current()
 	at := map[int]int{}
 	for _, k := range slices.Sorted(maps.Keys(t.attempts)) {
@@ -429,7 +396,7 @@ func (t *trial) load() (l Trial, n int) {
 		if u.begin == nil || u.begin.Retry || k > n {
 			continue
 		}
-		a := Attempt{Attempt: u.begin.attempt(), Ended: u.begin.Started, Message: u.begin.Note}
+		a := search.PastAttempt{Attempt: u.begin.attempt(), Ended: u.begin.Started, Message: u.begin.Note}
 		a.Token, _ = hex.DecodeString(u.begin.Token)
 		until := t.counted(k)
 		for _, e := range u.epochs {
@@ -439,21 +406,18 @@ func (t *trial) load() (l Trial, n int) {
 		}
 		switch end, lost := t.ended(k); {
 		case lost != "":
-			a.Outcome, a.Failure = "lost", search.FailedLost
+			a.Ending, a.Failure = search.EndedLost, search.FailedLost
 			a.Message = strings.TrimSpace(u.begin.Note + "\n" + lost)
 		case end != nil:
 			a.Ended, a.Failure = end.Time, end.Failure
 			a.Message = strings.TrimSpace(u.begin.Note + "\n" + end.Message)
-			a.Outcome = string(end.Status)
-			if end.Status == search.Pending {
-				a.Outcome = "interrupted"
-				if a.Failure == "" {
-					a.Outcome = "paused"
-				}
-			}
+			a.Ending = search.Outcome{Status: end.Status, Failure: end.Failure}.Ending()
 		}
 		at[k] = len(l.Attempts)
 		l.Attempts = append(l.Attempts, a)
+		if n := t.failures(a.Failure); a.Failure != "" && n > 0 {
+			l.Failures[a.Failure] = n
+		}
 		l.Until = u.begin.Until
 	}
 	_, by, _ := t.history(n)

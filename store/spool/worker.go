@@ -30,16 +30,9 @@ type worker struct {
 	known bool // its ID.json was read
 	left  bool // it ended
 	by    bool // a newer worker of the same job has replaced it
-	watch watch
+	watch search.HeartbeatWatch
 	ended bool // Options.Gone said that its job has ended
 	ask   bool // Beat has to ask Options.Gone
-}
-
-// watch is what this process has seen of a heartbeat.
-type watch struct {
-	beat  int64
-	last  time.Time     // looked at, by the monotonic clock
-	still time.Duration // that the beat did not move for
 }
 
 // join makes this process a worker, if it is not one yet. f.mu is held.
@@ -175,7 +168,7 @@ func (f *Folder) meet(folder string) error {
 func (f *Folder) worker(id string) *worker {
 	w := f.workers[id]
 	if w == nil {
-		w = &worker{watch: watch{beat: -1}}
+		w = &worker{}
 		f.workers[id] = w
 	}
 	return w
@@ -200,10 +193,10 @@ func (f *Folder) watch() error {
 			}
 			c := f.claims[t.claim()]
 			if c == nil {
-				c = &watch{beat: -1}
+				c = &search.HeartbeatWatch{}
 				f.claims[t.claim()] = c
 			}
-			if f.stands(c, 0, f.lease) {
+			if c.Stands(0, f.lease, f.beaten) {
 				lost[t.claim()] = "its process ended before it began"
 			}
 			continue
@@ -251,7 +244,7 @@ func (f *Folder) gone(folder, id string) (why string, err error) {
 	if w.Lease > 0 {
 		patience = time.Duration(w.Lease) * time.Millisecond
 	}
-	if !f.stands(&w.watch, beat, patience) {
+	if !w.watch.Stands(beat, patience, f.beaten) {
 		return "", nil
 	}
 	if w.Job != "" && f.o.Gone != nil && !w.ended {
@@ -259,21 +252,4 @@ func (f *Folder) gone(folder, id string) (why string, err error) {
 		return "", nil
 	}
 	return "its process stood still for its lease", nil
-}
-
-// stands reports whether a heartbeat was seen to stand still for a lease. Of the
-// time between two looks at most half a lease counts: if this process was
-// stopped itself, so may have been the other. None counts while this process
-// cannot write a heartbeat: then nobody can.
-func (f *Folder) stands(s *watch, beat int64, lease time.Duration) bool {
-	now := time.Now()
-	if s.beat != beat {
-		*s = watch{beat: beat, last: now}
-		return false
-	}
-	if now.Sub(f.beaten) < f.lease/2 {
-		s.still += min(now.Sub(s.last), lease/2)
-	}
-	s.last = now
-	return s.still > lease
 }

@@ -34,10 +34,9 @@ type TableSize struct {
 	Rows, Bytes int64 // bytes of the values, without SQLite's own
 }
 
-// WorkerInfo is a process that works on the database.
+// WorkerInfo is a worker of the database as Examine finds it.
 type WorkerInfo struct {
-	Host   string
-	PID    int
+	Worker
 	Trials int // that it runs
 	Dead   bool
 }
@@ -110,23 +109,13 @@ func (db *DB) Examine(ctx context.Context) (Health, error) {
 			}
 			h.Tables = append(h.Tables, t)
 		}
-		if err := each(ctx, tx, `SELECT w.id, w.remote, w.host, w.pid, (SELECT count(*) FROM attempt WHERE worker = w.id) FROM worker w ORDER BY w.host, w.pid`, nil, func(rows *sql.Rows) error {
-			var w WorkerInfo
-			var id int64
-			var guest bool
-			if err := rows.Scan(&id, &guest, &w.Host, &w.PID, &w.Trials); err != nil {
-				return err
-			}
-			w.Dead = !db.alive(sql.NullInt64{Int64: id, Valid: !guest}, w.Host, w.PID) && (db.self == nil || db.self.id != id)
+		if h.Workers, err = db.findWorkers(ctx, tx); err != nil {
+			return err
+		}
+		for _, w := range h.Workers {
 			if w.Dead {
 				h.Findings = append(h.Findings, fmt.Sprintf("process %d on %s is gone and had %d trials: they would become pending", w.PID, w.Host, w.Trials))
 			}
-			if db.self == nil || db.self.id != id {
-				h.Workers = append(h.Workers, w)
-			}
-			return nil
-		}); err != nil {
-			return err
 		}
 		for _, f := range faults {
 			found, err := texts(ctx, tx, `SELECT 'study ' || s.name || ': '|| t.system || ' seed ' || t.seed || `+f.what+f.from)
@@ -144,6 +133,25 @@ func (db *DB) Examine(ctx context.Context) (Health, error) {
 		return err
 	})
 	return h, db.explain("examine", err)
+}
+
+// findWorkers lists all workers but this process.
+func (db *DB) findWorkers(ctx context.Context, tx *sql.Tx) (list []WorkerInfo, err error) {
+	own := int64(0)
+	if db.self != nil {
+		own = db.self.ID
+	}
+	err = each(ctx, tx, `SELECT w.id, w.remote, w.host, w.pid, (SELECT count(*) FROM attempt WHERE worker = w.id)
+		FROM worker w WHERE w.id <> ? ORDER BY w.host, w.pid`, []any{own}, func(rows *sql.Rows) error {
+		var w WorkerInfo
+		if err := rows.Scan(&w.ID, &w.Remote, &w.Host, &w.PID, &w.Trials); err != nil {
+			return err
+		}
+		w.Dead = !db.alive(w.Worker)
+		list = append(list, w)
+		return nil
+	})
+	return list, err
 }
 
 // faults are what Repair mends by a statement: SQL from which the trials come,
@@ -261,7 +269,7 @@ func (db *DB) Retry(ctx context.Context, name string, statuses []search.Status, 
 		if err != nil {
 			return err
 		}
-		trials, err := findTrials(ctx, tx, study, -1)
+		trials, err := findTrials(ctx, tx, `t.study = ?`, study)
 		if err != nil {
 			return err
 		}

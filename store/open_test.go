@@ -216,7 +216,7 @@ func TestOpenReadOnly(t *testing.T) {
 	t.Run("keeps no run from leaving everything in the one file", func(t *testing.T) {
 		t.Parallel()
 		db, path, s, trials := planned(t)
-		record(t, db, begin(t, db, trials[0]), 1)
+		record(t, begin(t, db, trials[0]), 1)
 		ro, err := store.OpenReadOnly(t.Context(), path)
 		if err != nil {
 			t.Fatal(err)
@@ -243,7 +243,7 @@ func TestOpenReadOnly(t *testing.T) {
 	t.Run("reads again what a run wrote to meanwhile", func(t *testing.T) {
 		t.Parallel()
 		db, path, s, trials := planned(t)
-		record(t, db, begin(t, db, trials[0]), 1)
+		record(t, begin(t, db, trials[0]), 1)
 		db.Close()
 		for n, leave := range []bool{true, false} { // ended, still running
 			ro, err := store.OpenReadOnly(t.Context(), path)
@@ -261,7 +261,7 @@ func TestOpenReadOnly(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				record(t, db, begin(t, db, p[0]), n+2)
+				record(t, begin(t, db, p[0]), n+2)
 				if leave {
 					db.Close()
 				}
@@ -297,7 +297,7 @@ func TestOpenReadOnly(t *testing.T) {
 			if trials, err = db.Plan(t.Context(), s, trials); err != nil {
 				t.Fatal(err)
 			}
-			record(t, db, begin(t, db, trials[0]), n+1)
+			record(t, begin(t, db, trials[0]), n+1)
 			if got := epochs(); got != n+1 {
 				t.Errorf("while it runs: %d epochs, want %d", got, n+1)
 			}
@@ -312,19 +312,19 @@ func TestFull(t *testing.T) {
 		t.Parallel()
 		db, path, s, trials := planned(t)
 		attempt := begin(t, db, trials[0])
-		record(t, db, attempt, 1)
+		record(t, attempt, 1)
 		// SQLite returns SQLITE_FULL for this as it does for a full disk.
 		if _, err := db.Pragma(t.Context(), "max_page_count = 60"); err != nil {
 			t.Fatal(err)
 		}
-		err := db.Record(t.Context(), attempt, search.Epoch{Number: 2}, search.Checkpoint{Epoch: 2, State: state(2, 1<<20)})
+		err := attempt.Record(t.Context(), search.Epoch{Number: 2}, search.Checkpoint{Epoch: 2, State: state(2, 1<<20)})
 		wantError(t, err, "record epoch 2", path, "the disk is full; free some space")
 		wantEpoch(t, db, s, trials[0], 1, 1000)
 		if _, err := db.Pragma(t.Context(), "max_page_count = 100000"); err != nil {
 			t.Fatal(err)
 		}
-		record(t, db, attempt, 2, 3)
-		end(t, db, attempt, search.Done, "")
+		record(t, attempt, 2, 3)
+		end(t, attempt, search.Done, "")
 		if got, err := db.Pragma(t.Context(), "integrity_check"); err != nil || got != "ok" {
 			t.Errorf("integrity_check: %s (%v)", got, err)
 		}
@@ -353,7 +353,7 @@ func TestFull(t *testing.T) {
 		}
 		attempt, last := begin(t, db, trials[0]), 0
 		for {
-			err := db.Record(t.Context(), attempt, search.Epoch{Number: last + 1}, search.Checkpoint{Epoch: last + 1, State: state(last+1, size)})
+			err := attempt.Record(t.Context(), search.Epoch{Number: last + 1}, search.Checkpoint{Epoch: last + 1, State: state(last+1, size)})
 			if err != nil {
 				wantError(t, err, path, "the disk is full; free some space")
 				break
@@ -380,7 +380,7 @@ func TestFull(t *testing.T) {
 			t.Fatal(err)
 		}
 		wantEpoch(t, db, s, trials[0], last, size)
-		record(t, db, begin(t, db, trials[0]), last+1)
+		record(t, begin(t, db, trials[0]), last+1)
 		if got, err := db.Pragma(t.Context(), "integrity_check"); err != nil || got != "ok" {
 			t.Errorf("integrity_check: %s (%v)", got, err)
 		}
@@ -427,7 +427,7 @@ func TestPermissions(t *testing.T) {
 		db := open(t, path)
 		p, err := db.Plan(t.Context(), s, trials)
 		must(err)
-		record(t, db, begin(t, db, p[0]), 1)
+		record(t, begin(t, db, p[0]), 1)
 		return db
 	}
 	prepare(filepath.Join(closed, "rest.db")).Close()

@@ -30,6 +30,8 @@ import (
 
 	"github.com/mattn/go-sqlite3" // and the driver "sqlite3"
 	"golang.org/x/sys/unix"
+
+	"igcsearch/search"
 )
 
 //go:embed schema.sql
@@ -61,13 +63,12 @@ type DB struct {
 	lease    time.Duration
 	patience time.Duration // of lock
 
-	mu     sync.Mutex
-	self   *worker          // nil before Join
-	tokens map[int64][]byte // of this process's attempts
-	guests map[int64]*visit // that this process admitted
-	gone   func(ctx context.Context, job string) bool
-	copied string    // file that Close removes, "" for none
-	looked time.Time // of the last reclaim
+	mu      sync.Mutex
+	self    *process          // nil before Join
+	remotes map[int64]*remote // that this process admitted
+	gone    func(ctx context.Context, job string) bool
+	copied  string    // file that Close removes, "" for none
+	looked  time.Time // of the last reclaim
 
 	line line // of those who write
 }
@@ -221,7 +222,7 @@ func locate(path string) (*DB, error) {
 		return nil, fmt.Errorf("open database %s: it is not a regular file: give another --db", path)
 	}
 	return &DB{
-		path: abs, name: path, network: networkSystem(abs), lease: lease, patience: joining, tokens: map[int64][]byte{}, guests: map[int64]*visit{},
+		path: abs, name: path, network: networkSystem(abs), lease: search.Lease, patience: patience, remotes: map[int64]*remote{},
 	}, nil
 }
 

@@ -106,10 +106,10 @@ func TestMixedArithmeticIsWarnedOf(t *testing.T) {
 		for i, trial := range trials {
 			turn, err := db.Begin(ctx, trial.ID, trial.Epochs, search.Attempt{ISA: isas[i]})
 			if err == nil {
-				err = db.Record(ctx, turn.ID, search.Epoch{Number: 1, TestTotal: 1}, search.Checkpoint{Epoch: 1})
+				err = turn.Record(ctx, search.Epoch{Number: 1, TestTotal: 1}, search.Checkpoint{Epoch: 1})
 			}
 			if err == nil {
-				_, err = db.End(ctx, turn.ID, search.Outcome{Status: search.Done})
+				_, err = turn.End(ctx, search.Outcome{Status: search.Done})
 			}
 			if err != nil {
 				t.Fatal(err)

@@ -304,16 +304,16 @@ func failures(r results) []live.Failure {
 	}
 	var list []live.Failure
 	for _, a := range slices.Backward(r.attempts) {
-		putBack := a.Outcome == "interrupted" && a.Message != ""
-		if !putBack && !slices.Contains([]string{"failed", "diverged", "lost"}, a.Outcome) {
+		putBack := a.Ending == search.EndedInterrupted && a.Message != ""
+		if !putBack && !slices.Contains([]search.Ending{search.EndedFailed, search.EndedDiverged, search.EndedLost}, a.Ending) {
 			continue
 		}
 		text := strings.Split(strings.TrimSpace(a.Message), "\n")
-		if a.Outcome == "lost" && a.Message == "" {
+		if a.Ending == search.EndedLost && a.Message == "" {
 			text = []string{"its process was killed; the trial goes on from its last epoch"}
 		}
 		f := live.Failure{
-			Network: a.System.Label(), Seed: a.Seed, Outcome: a.Outcome, At: a.Ended, Worker: worker(a),
+			Network: a.System.Label(), Seed: a.Seed, Outcome: string(a.Ending), At: a.Ended, Worker: worker(a),
 			Lines: strings.Join(text[max(0, len(text)-lines):], "\n"), Now: string(status[key(a.System, a.Seed)]),
 		}
 		if putBack {

@@ -35,8 +35,8 @@ type sweep struct {
 	path   string
 	study  search.Study
 	trials []search.Trial
-	opened map[int]int64 // attempts, by place in trials
-	db     *store.DB     // while it is open, its trials run
+	opened map[int]search.Claim // attempts, by place in trials
+	db     *store.DB            // while it is open, its trials run
 }
 
 const sweepEpochs = 3
@@ -51,7 +51,7 @@ func newSweep(t *testing.T, path, title string) *sweep {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &sweep{t: t, path: path, study: s, opened: map[int]int64{}}
+	w := &sweep{t: t, path: path, study: s, opened: map[int]search.Claim{}}
 	w.again()
 	return w
 }
@@ -86,7 +86,7 @@ func (w *sweep) begin(i int) {
 		turn, err := db.Begin(w.t.Context(), w.trials[i].ID, sweepEpochs, search.Attempt{
 			Started: time.Now().Add(-time.Minute), Host: host, PID: os.Getpid(), ISA: "cuda sm_90", Device: "NVIDIA H200",
 		})
-		w.opened[i] = turn.ID
+		w.opened[i] = turn
 		return err
 	})
 }
@@ -98,7 +98,7 @@ func (w *sweep) epoch(i, n int) {
 			Number: n, LearningRate: 0.1, TrainLoss: 2.3 / float64(n), TrainCorrect: 300, TrainTotal: 640,
 			TestCorrect: 101 + 97*n + 13*i, TestTotal: 700, TestLoss: 2.5 / float64(n), TrainSeconds: 1.6, EvalSeconds: 0.2,
 		}
-		return db.Record(w.t.Context(), w.opened[i], e, search.Checkpoint{Epoch: n, State: []byte{byte(n)}})
+		return w.opened[i].Record(w.t.Context(), e, search.Checkpoint{Epoch: n, State: []byte{byte(n)}})
 	})
 }
 
@@ -114,7 +114,7 @@ func (w *sweep) end(i int, s search.Status, message string) {
 		case search.Pending:
 			o.Failure = search.FailedInterrupted
 		}
-		_, err := db.End(w.t.Context(), w.opened[i], o)
+		_, err := w.opened[i].End(w.t.Context(), o)
 		return err
 	})
 }
@@ -459,7 +459,7 @@ func TestHours(t *testing.T) {
 	t.Parallel()
 	at := func(minutes int) time.Time { return time.Unix(1e9, 0).Add(time.Duration(minutes) * time.Minute) }
 	attempt := func(device string, pid, from, to int) store.TrialAttempt {
-		a := store.TrialAttempt{Attempt: search.Attempt{Device: device, Host: "h", PID: pid, Started: at(from)}}
+		a := store.TrialAttempt{PastAttempt: search.PastAttempt{Attempt: search.Attempt{Device: device, Host: "h", PID: pid, Started: at(from)}}}
 		if to > 0 {
 			a.Ended = at(to)
 		}

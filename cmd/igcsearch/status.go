@@ -206,7 +206,7 @@ type workerJSON struct {
 func elsewhere(ctx context.Context, db *store.DB, study string) (list []workerJSON, err error) {
 	workers, err := db.Workers(ctx)
 	for _, w := range workers {
-		if !w.Guest || w.Study != "" && w.Study != study {
+		if !w.Remote || w.Study != "" && w.Study != study {
 			continue
 		}
 		row := workerJSON{Job: w.Job, Node: w.Host, PID: w.PID, Device: w.Device, Seed: w.Seed}

@@ -14,8 +14,7 @@ import (
 	"igcsearch/space"
 )
 
-// record returns trials in which every epoch of network i and seed has the accuracy
-// that at says, all done.
+// record returns trials that are done. at returns the accuracy of network i with a seed at an epoch.
 func record(s search.Study, pairs []space.Pair, at func(network, seed, epoch int) float64) []search.TrialState {
 	const total = 10000
 	var trials []search.TrialState
@@ -24,7 +23,7 @@ func record(s search.Study, pairs []space.Pair, at func(network, seed, epoch int
 			t := search.TrialState{Trial: search.Trial{Key: search.Key{System: space.PairSystem(p), Seed: seed},
 				Status: search.Done, Epochs: s.Epochs, Params: p.Params(9)}}
 			for e := 1; e <= s.Epochs; e++ {
-				last := search.Epoch{Number: e, TestCorrect: total - i, TestTotal: total} // the test set says otherwise
+				last := search.Epoch{Number: e, TestCorrect: total - i, TestTotal: total} // the order on the test split is the opposite
 				if e%s.EvaluateEvery == 0 || e == s.Epochs {
 					last.ValidationCorrect, last.ValidationTotal = int(math.Round(total*at(i, seed, e))), total
 				}
@@ -59,11 +58,11 @@ func strategyStudy(t *testing.T, name string, change func(*search.Study)) (searc
 	return s, decides
 }
 
-// counted checks, before every decision, what any strategy must keep to.
+// counted checks the rules that every decision of any strategy must keep.
 type counted struct {
 	search.Strategy
 	t     *testing.T
-	until map[int][]int // of each trial, the epochs it was sent to
+	until map[int][]int // the epochs up to which each trial was to be trained
 }
 
 func (c *counted) Decide(s search.Study, trials []search.TrialState) search.Decision {
@@ -92,14 +91,14 @@ func (c *counted) Decide(s search.Study, trials []search.TrialState) search.Deci
 
 func TestHalving(t *testing.T) {
 	t.Parallel()
-	rising := func(network, seed, epoch int) float64 { // the last is best, at every epoch
+	rising := func(network, seed, epoch int) float64 { // the last network is the best at every epoch
 		return 0.3 + 0.01*float64(network) + 0.02*float64(epoch) + 0.001*float64(seed)
 	}
 	t.Run("a third of the networks go on from each rung, with all seeds", func(t *testing.T) {
 		s, decides := strategyStudy(t, search.StrategyHalving, nil)
 		recorded := record(s, line(9), rising)
-		// By hand, rungs 1, 3, 9. All 9 at once: 9·1, the best 3 go on: 3·2, the
-		// best 1: 6; three seeds each.
+		// The rungs are 1, 3 and 9, and there are three seeds. All 9 networks train 1 epoch at once, the
+		// best 3 train 2 more, and the best 1 trains 6 more.
 		r, err := strategy.Replay(&counted{Strategy: decides, t: t}, s, recorded, strategy.ReplayOptions{Workers: 27})
 		if err != nil {
 			t.Fatal(err)
@@ -182,7 +181,7 @@ func TestHalvingTrainsNothingTwice(t *testing.T) {
 
 func TestRace(t *testing.T) {
 	t.Parallel()
-	// Three networks, one of them far behind.
+	// One of three networks is much worse.
 	far := func(network, seed, _ int) float64 {
 		return []float64{0.5, 0.501, 0.2}[network] + 0.003*float64((network+2*seed)%3)
 	}
@@ -193,8 +192,8 @@ func TestRace(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// Seeds 0 to 2: d̄ = 0.3, s = 0.003 or so, t = 170 at 2 degrees of freedom:
-		// p = 1.7e-5, times (3 − 1) · 4 rounds below 0.05/3.
+		// Seeds 0 to 2 give d̄ = 0.3, s of about 0.003, and t = 170 with 2 degrees of freedom. So p is
+		// 1.7e-5, and (3 − 1) · 4 times that is below 0.05/3.
 		if r.Begun != 3+2*6 {
 			t.Errorf("%d trials, want 3 of the dropped and 6 of two others", r.Begun)
 		}
@@ -289,10 +288,9 @@ func TestReplay(t *testing.T) {
 	})
 }
 
-// TestLargeSpace asks the model for the best of twelve hundred pairs of many
-// budgets, on a surface like the paper's figures: accuracy rises with the
-// parameters and has its peak at a small M. IGC_SIMULATE=long repeats it with
-// 20 noises, and -v prints what random search finds for the same.
+// TestLargeSpace searches the best of 1,200 pairs of many budgets by the model of the accuracy. As in the
+// paper's figures, the accuracy rises with the parameters and has its peak at a small M. IGC_SIMULATE=long
+// repeats this with 20 different noises, and -v prints what a random search of the same size finds.
 func TestLargeSpace(t *testing.T) {
 	t.Parallel()
 	var pairs []space.Pair
@@ -347,15 +345,14 @@ func TestLargeSpace(t *testing.T) {
 		}
 		t.Logf("%s: %d of %d pairs: %.2f points below the best, random search of as many epochs: %.2f", name, systems,
 			len(pairs), 100*lost, 100*blind)
-		if lost > 0.01 { // a point; single trials spread as much
+		if lost > 0.01 { // one point, which is also the spread of single trials
 			t.Errorf("%s is %.4f below the best", name, lost)
 		}
 	}
 }
 
-// TestDecideAnyState asks for decisions in states that no run leaves behind,
-// but a damaged or merged database might: every step must still be one that a
-// worker can take.
+// TestDecideAnyState asks for decisions in random states. No run leaves such states behind, but a damaged or
+// merged database may have them. A worker must be able to take every step.
 func TestDecideAnyState(t *testing.T) {
 	t.Parallel()
 	rng := rand.New(rand.NewPCG(5, 5))
@@ -388,8 +385,7 @@ func TestDecideAnyState(t *testing.T) {
 	}
 }
 
-// BenchmarkDecide is one decision in a study of 10,000 trials, of which 40
-// networks have results.
+// BenchmarkDecide measures one decision in a study of 10,000 trials, in which 40 networks have results.
 func BenchmarkDecide(b *testing.B) {
 	var pairs []space.Pair
 	for i := range 2000 {

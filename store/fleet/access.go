@@ -42,8 +42,8 @@ var (
 	ErrOutbox    = errors.New("keep what cannot be delivered")
 )
 
-// ReadAccess reads an access file. The error wraps fs.ErrNotExist if the file does not exist, and ErrNotAccess if it
-// is another file.
+// ReadAccess reads an access file. The error wraps fs.ErrNotExist if the file does
+// not exist, and ErrNotAccess if it is not an access file.
 func ReadAccess(path string) (a Access, err error) {
 	f, err := os.Open(path)
 	if err != nil {

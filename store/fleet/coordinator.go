@@ -153,7 +153,7 @@ func (c *Coordinator) Over(ctx context.Context) (over bool, failed int, reasons 
 // Manned reports whether the coordinator has a worker.
 func (c *Coordinator) Manned(ctx context.Context) (bool, error) {
 	workers, err := c.db.Workers(ctx)
-	return slices.ContainsFunc(workers, func(w store.Working) bool { return w.Guest }), err
+	return slices.ContainsFunc(workers, func(w store.WorkerTrial) bool { return w.Remote }), err
 }
 
 // End answers all requests from now on with kindTrouble, those under way too. The workers
@@ -511,23 +511,23 @@ func (c *Coordinator) claim(ctx context.Context, in claimRequest) (out claimAnsw
 	}
 	ctx = context.WithoutCancel(ctx)
 	// This may be a copy of a claim that has begun: its answer may have been lost.
-	name, t, begun, until, err := c.db.Begun(ctx, in.Worker, in.Token)
+	name, begun, err := c.db.Begun(ctx, in.Worker, in.Token)
 	if err != nil {
 		return out, err
 	}
-	if t.ID > 0 {
+	if begun.ID > 0 {
 		for _, d := range c.dispatches(name) {
-			begun.Study, begun.Trial, begun.Until, begun.Company = d.Study(), t, until, true
+			begun.Study, begun.Company = d.Study(), true
 			return claimed(&begun), nil
 		}
 	}
-	g, err := c.db.Worker(in.Worker)
+	by, err := c.db.Admitted(in.Worker)
 	if err != nil {
 		return out, err
 	}
-	w := search.Worker{Beginner: c.db.Guest(in.Worker, in.Token), ISA: in.Attempt.ISA, Attempt: search.Attempt{
+	w := search.Worker{Beginner: c.db.Beginner(in.Worker, in.Token), ISA: in.Attempt.ISA, Attempt: search.Attempt{
 		Commit: in.Attempt.Commit, GoVersion: in.Attempt.GoVersion, CPU: in.Attempt.CPU, ISA: in.Attempt.ISA, Device: in.Attempt.Device,
-		Host: g.Host, PID: g.PID, Args: in.Attempt.Args, Job: g.Job,
+		Host: by.Host, PID: by.PID, Args: in.Attempt.Args, Job: by.Job,
 	}}
 	var reasons []string
 	list := c.dispatches(in.Study)
@@ -577,7 +577,7 @@ func claimed(c *search.Claim) claimAnswer {
 func (c *Coordinator) handle(r report) (search.Handle, error) {
 	if r.Study != "" {
 		for _, d := range c.dispatches(r.Study) {
-			return d.Handle(r.Trial, c.db.GuestAttempt(r.Worker, r.Token, r.Attempt)), nil
+			return d.Handle(r.Trial, c.db.Handle(r.Worker, r.Token, r.Attempt)), nil
 		}
 	}
 	return nil, refusal{kindInvalid, fmt.Errorf("study %q is not given out here", r.Study)}

@@ -50,7 +50,7 @@ const (
 const (
 	kindToken      = "token"      // the token is not that of the access file
 	kindStranger   = "stranger"   // the worker has to join first
-	kindRefused    = "refused"    // the worker is refused for good: another program
+	kindRefused    = "refused"    // the worker is refused for good: it is another program
 	kindNoStudy    = "no study"   // the worker is refused for good: its study is not given out
 	kindPictures   = "pictures"   // the worker is refused for good: it has other pictures
 	kindSuperseded = "superseded" // the error is search.ErrSuperseded
@@ -117,8 +117,8 @@ type checkpoint struct {
 	State []byte `json:"state"`
 }
 
-// guest is a store.Guest.
-type guest struct {
+// worker is a store.Worker.
+type worker struct {
 	ID   int64  `json:"id"`
 	Host string `json:"host"`
 	PID  int    `json:"pid"`
@@ -138,7 +138,7 @@ type planAnswer struct {
 type joinRequest struct {
 	Protocol int    `json:"protocol"`
 	Program  string `json:"program"`
-	Worker   guest  `json:"worker"`
+	Worker   worker `json:"worker"`
 	Study    string `json:"study,omitempty"` // the only study to work on; "" is any
 }
 
@@ -226,6 +226,6 @@ type endAnswer struct {
 	Status search.Status `json:"status"`
 }
 
-func (g guest) received() store.Guest {
-	return store.Guest{ID: g.ID, Host: g.Host, PID: g.PID, Job: g.Job}
+func (w worker) received() store.Worker {
+	return store.Worker{ID: w.ID, Host: w.Host, PID: w.PID, Job: w.Job, Remote: true}
 }

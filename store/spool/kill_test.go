@@ -147,7 +147,7 @@ func TestKill(t *testing.T) {
 		}
 		done, lost := map[string]int{}, 0
 		for _, a := range got.Attempts {
-			switch a.Outcome {
+			switch a.Ending {
 			case "done":
 				done[fmt.Sprint(a.System, a.Seed)]++
 			case "lost":
@@ -197,14 +197,7 @@ func bring(t *testing.T, db *store.DB, dir string) (taken int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	list, err := db.Bring(t.Context(), r.Study, r.Trials, func(i int, states bool) (store.Brought, error) {
-		l, err := r.Load(i, states)
-		b := store.Brought{TrialState: l.TrialState, Until: l.Until, By: l.By, Checkpoints: l.Checkpoints, Best: l.Best}
-		for _, a := range l.Attempts {
-			b.Attempts = append(b.Attempts, store.BroughtAttempt(a))
-		}
-		return b, err
-	})
+	list, err := db.Bring(t.Context(), store.Source{Study: r.Study, Trials: r.Trials, Load: r.Load})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -425,7 +425,7 @@ func TestRecord(t *testing.T) {
 		wantError(t, f.Attempt(attempt).Record(t.Context(), search.Epoch{Number: 2}, search.Checkpoint{Epoch: 2}), "want epoch 1")
 		wantError(t, f.Attempt(attempt).Record(t.Context(), search.Epoch{Number: 1}, search.Checkpoint{Epoch: 2}), "checkpoint is of epoch 2")
 		g, _ := join(t, dir, s, trials, spool.Options{})
-		wantError(t, g.Attempt(attempt).Record(t.Context(), search.Epoch{Number: 1}, search.Checkpoint{Epoch: 1}), "no open one of this process")
+		wantError(t, g.Attempt(attempt).Record(t.Context(), search.Epoch{Number: 1}, search.Checkpoint{Epoch: 1}), "is not open in this process")
 		record(t, f, attempt, 1, 2, 3)
 		wantError(t, f.Attempt(attempt).Record(t.Context(), search.Epoch{Number: 4}, search.Checkpoint{Epoch: 4}), "3 epochs")
 	})
@@ -515,17 +515,17 @@ func TestEnd(t *testing.T) {
 	wantError(t, err, `no attempt ends as "well"`)
 	end(t, f, attempt, search.Outcome{Status: search.Diverged, Failure: search.FailedDiverged, Message: strings.Repeat("ä", 5000)}, search.Diverged)
 	_, err = f.Attempt(attempt).End(t.Context(), search.Outcome{Status: search.Failed})
-	wantError(t, err, "no open one")
+	wantError(t, err, "is not open in this process")
 	r, err := spool.Read(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var outcomes []string
+	var outcomes []search.Ending
 	l, err := r.Load(0, true)
 	for _, a := range l.Attempts {
-		outcomes = append(outcomes, a.Outcome)
+		outcomes = append(outcomes, a.Ending)
 	}
-	if want := []string{"interrupted", "failed", "interrupted", "failed", "interrupted", "failed"}; err != nil || !slices.Equal(outcomes, want) {
+	if want := []search.Ending{"interrupted", "failed", "interrupted", "failed", "interrupted", "failed"}; err != nil || !slices.Equal(outcomes, want) {
 		t.Errorf("outcomes %v (%v), want %v", outcomes, err, want)
 	}
 	if l, err := r.Load(1, true); err != nil || len([]rune(l.Attempts[0].Message)) > 4000 || l.Status != search.Diverged || l.Epoch != 1 {
@@ -691,7 +691,7 @@ func TestLease(t *testing.T) {
 			t.Fatal(err)
 		}
 		l, err := r.Load(0, true)
-		if err != nil || len(l.Attempts) != 2 || l.Attempts[0].Outcome != "lost" || l.Attempts[0].Message != "its process stood still for its lease" || !slices.Equal(l.By, []int{0, 0, 1}) {
+		if err != nil || len(l.Attempts) != 2 || l.Attempts[0].Ending != "lost" || l.Attempts[0].Message != "its process stood still for its lease" || !slices.Equal(l.By, []int{0, 0, 1}) {
 			t.Errorf("%+v, %v", l, err)
 		}
 	})

@@ -104,6 +104,11 @@ func TestHandsigns(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestHandsignsSplits(t *testing.T) {
+	t.Parallel()
+	of := whose(t)
 
 	t.Run("some pictures look as the photographs do", func(t *testing.T) {
 		t.Parallel()
@@ -173,6 +178,10 @@ func TestHandsigns(t *testing.T) {
 				}
 			}
 		})
+}
+
+func TestHandsignsErrors(t *testing.T) {
+	t.Parallel()
 
 	t.Run("the split seed decides which, and a larger number holds a smaller one's", func(t *testing.T) {
 		t.Parallel()

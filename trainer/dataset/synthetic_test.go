@@ -92,6 +92,10 @@ func TestSynthetic(t *testing.T) {
 			t.Errorf("%d of 3000 pictures are different", len(seen))
 		}
 	})
+}
+
+func TestSyntheticKinds(t *testing.T) {
+	t.Parallel()
 
 	t.Run("more than it has is an error with the numbers", func(t *testing.T) {
 		t.Parallel()

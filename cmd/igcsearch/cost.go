@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"igcsearch/cmd/igcsearch/report"
 	"igcsearch/search"
 	"igcsearch/space"
 	"igcsearch/store"
@@ -322,15 +323,15 @@ func (c *cost) report() string {
 	}
 	row("database", "about %s: %s", bytesText(c.databaseBytes()), what)
 
-	r := results{study: c.study}
-	t := newTable(append(r.what(), "step (ms)", "evaluation (s)", "one training")...)
+	r := report.Results{Study: c.study}
+	t := newTable(append(r.NameHeader(), "step (ms)", "evaluation (s)", "one training")...)
 	order := c.study.SystemList()
 	slices.SortFunc(c.measured, func(a, b trainer.Cost) int {
 		return cmp.Compare(slices.Index(order, a.System), slices.Index(order, b.System))
 	})
 	for _, m := range c.measured {
 		i := slices.IndexFunc(c.trials, func(t search.Trial) bool { return t.System == m.System })
-		t.add(append(r.which(m.System, c.trials[i].Params), fmt.Sprintf("%.1f", 1e3*m.Epoch/float64(steps)), fmt.Sprintf("%.1f", m.Evaluation), duration(c.training(m)))...)
+		t.Add(append(r.Name(m.System, c.trials[i].Params), fmt.Sprintf("%.1f", 1e3*m.Epoch/float64(steps)), fmt.Sprintf("%.1f", m.Evaluation), duration(c.training(m)))...)
 	}
 	fmt.Fprintf(&b, "\n%s", t)
 	return b.String()
@@ -364,7 +365,7 @@ func dryRun(ctx context.Context, o runOptions, p *prepared, stdout, stderr io.Wr
 		return err
 	}
 	if c.left > 0 {
-		printWarnings(stderr, p.study.Name, p.fewSteps())
+		report.Warn(stderr, p.study.Name, p.fewSteps())
 	}
 	_, err = fmt.Fprintf(stdout, "%s\n\n%s", p.headline(workers), c.report())
 	return err
@@ -397,34 +398,4 @@ func (p *prepared) fewSteps() []string {
 	}
 	return []string{fmt.Sprintf(`a training has %s only, after which %.0f %% of the running mean and variance that it is evaluated by are still their first values, 0 and 1: set bn_statistics = "precise", which does without them, or train for more steps`,
 		count(steps, "step"), 100*most)}
-}
-
-// atChance warns of trainings that learned nothing: their accuracy is not above that
-// of guessing by more than three standard deviations.
-func (r results) atChance(classes int) []string {
-	const named = 5
-	var list []string
-	total := 0
-	for _, t := range r.trials {
-		correct, n := t.Last.Correct(r.study.Split)
-		if t.Status != search.Done || n == 0 {
-			continue
-		}
-		p := 1 / float64(classes)
-		if float64(correct) > float64(n)*p+3*math.Sqrt(float64(n)*p*(1-p)) {
-			continue
-		}
-		total++
-		if len(list) < named {
-			list = append(list, t.Key.String())
-		}
-	}
-	if total == 0 {
-		return nil
-	}
-	if total > named {
-		list = append(list, "…")
-	}
-	return []string{fmt.Sprintf("%s of %d ended at chance, %.3g %% with %d classes: %s: try more epochs or pictures, or another learning rate",
-		count(total, "training"), len(r.trials), 100/float64(classes), classes, strings.Join(list, ", "))}
 }

@@ -24,6 +24,7 @@ func TestWhoImportsWhom(t *testing.T) {
 		"trainer":            {"search", "space", "trainer/dataset", "trainer/gpu", "trainer/gpu/driver", "trainer/graph", "trainer/kernel"},
 		"store":              {"search", "space"},
 		"store/spool":        {"search", "space"},
+		"store/table":        {"search", "space"},
 		"plots":              {},
 		"studies":            {"search", "space"},
 	}

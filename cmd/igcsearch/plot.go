@@ -16,12 +16,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"igcsearch/cmd/igcsearch/report"
 	"igcsearch/plots"
 	"igcsearch/search"
 	"igcsearch/search/analysis"
-	"igcsearch/search/strategy"
 	"igcsearch/space"
-	"igcsearch/store"
 )
 
 type plotOptions struct {
@@ -176,35 +175,35 @@ func runPlot(ctx context.Context, o plotOptions, stderr io.Writer) error {
 		return err
 	}
 	defer db.Close()
-	var list []results
+	var list []report.Results
 	missing := slices.Clone(o.pairs) // which no study has
 	for _, name := range o.studies {
-		r, err := readResults(ctx, db, name)
+		r, err := readResults(ctx, db, name, curves)
 		if err != nil {
 			return err
 		}
-		if !o.kindAsked && len(list) == 0 && !r.study.OfPairs() {
+		if !o.kindAsked && len(list) == 0 && !r.Study.OfPairs() {
 			o.kind = kindCurves
 		}
-		if o.kind == kindAccuracy && !r.study.OfPairs() {
-			return fmt.Errorf("plot %s: it compares networks, which have no common M: use --kind curves, or igcsearch export", r.study.Name)
+		if o.kind == kindAccuracy && !r.Study.OfPairs() {
+			return fmt.Errorf("plot %s: it compares networks, which have no common M: use --kind curves, or igcsearch export", r.Study.Name)
 		}
-		if slices.ContainsFunc(list, func(other results) bool { return other.study.Name == r.study.Name }) {
-			return usageError{fmt.Errorf("study %s is given twice", r.study.Name)}
+		if slices.ContainsFunc(list, func(other report.Results) bool { return other.Study.Name == r.Study.Name }) {
+			return usageError{fmt.Errorf("study %s is given twice", r.Study.Name)}
 		}
 		if len(o.pairs) > 0 {
-			there := r.study.PairList()
+			there := r.Study.PairList()
 			missing = slices.DeleteFunc(missing, func(p space.Pair) bool { return slices.Contains(there, p) })
-			r.trials = slices.DeleteFunc(r.trials, func(t search.Trial) bool { return !slices.Contains(o.pairs, t.System.Pair()) })
-			if len(r.trials) == 0 {
-				return noPairs(o.pairs, []results{r})
+			r.Trials = slices.DeleteFunc(r.Trials, func(t search.TrialState) bool { return !slices.Contains(o.pairs, t.System.Pair()) })
+			if len(r.Trials) == 0 {
+				return noPairs(o.pairs, []report.Results{r})
 			}
 		}
-		if r.done() == 0 && len(o.pairs) > 0 {
-			return fmt.Errorf("plot %s: none of its trials of %v is done: look at: igcsearch status %s", r.study.Name, &o.pairs, quote(r.study.Name))
+		if r.Done() == 0 && len(o.pairs) > 0 {
+			return fmt.Errorf("plot %s: none of its trials of %v is done: look at: igcsearch status %s", r.Study.Name, &o.pairs, quote(r.Study.Name))
 		}
-		if r.done() == 0 {
-			return fmt.Errorf("plot %s: none of its trials is done: run it first, or look at: igcsearch status %s", r.study.Name, quote(r.study.Name))
+		if r.Done() == 0 {
+			return fmt.Errorf("plot %s: none of its trials is done: run it first, or look at: igcsearch status %s", r.Study.Name, quote(r.Study.Name))
 		}
 		list = append(list, r)
 	}
@@ -212,9 +211,9 @@ func runPlot(ctx context.Context, o plotOptions, stderr io.Writer) error {
 		return noPairs(missing, list)
 	}
 	for _, r := range list {
-		r.warn(stderr) // not above: of two lines the error says enough
+		r.Warn(stderr) // not above: of two lines the error says enough
 	}
-	figure, err := o.figure(ctx, db, list)
+	figure, err := o.figure(list)
 	if err != nil {
 		return err
 	}
@@ -235,11 +234,11 @@ type figure interface {
 }
 
 // figure is the one of that kind of the results.
-func (o plotOptions) figure(ctx context.Context, db *store.DB, list []results) (figure, error) {
-	if o.kind == kindRace && list[0].study.Strategy == search.StrategyRace {
-		list[0].study.Split = list[0].study.DecidingSplit() // what the race went by
+func (o plotOptions) figure(list []report.Results) (figure, error) {
+	if o.kind == kindRace && list[0].Study.Strategy == search.StrategyRace {
+		list[0].Study.Split = list[0].Study.DecidingSplit() // what the race went by
 	}
-	options, err := figureOptions(ctx, db, list)
+	options, err := figureOptions(list)
 	if err != nil {
 		return nil, err
 	}
@@ -247,10 +246,7 @@ func (o plotOptions) figure(ctx context.Context, db *store.DB, list []results) (
 	bar := plots.Bar(o.bars)
 	switch o.kind {
 	case kindCurves:
-		curves, err := learningCurves(ctx, db, list)
-		if err != nil {
-			return nil, err
-		}
+		curves := learningCurves(list)
 		var names []string
 		for _, c := range curves {
 			names = append(names, c.Name)
@@ -262,10 +258,7 @@ func (o plotOptions) figure(ctx context.Context, db *store.DB, list []results) (
 		options.Height = cmp.Or(options.Height, higher(usual, names))
 		return plots.LearningCurves{Options: options, Curves: curves, Bar: bar, Loss: o.loss}, nil
 	case kindRace:
-		arms, err := raceArms(ctx, db, list[0])
-		if err != nil {
-			return nil, err
-		}
+		arms := raceArms(list[0])
 		var names []string
 		for _, a := range arms {
 			names = append(names, a.Name)
@@ -273,7 +266,7 @@ func (o plotOptions) figure(ctx context.Context, db *store.DB, list []results) (
 		options.Height = cmp.Or(options.Height, higher(2.4, names))
 		return plots.RaceHistory{Options: options, Arms: arms, Bar: bar}, nil
 	case kindPareto:
-		points, err := costPoints(ctx, db, list, o.cost)
+		points, err := costPoints(list, o.cost)
 		return plots.Pareto{Options: options, Points: points, CostLabel: costs[o.cost].label, Bar: bar}, err
 	case kindHeatMap:
 		rows, label, err := budgets(list)
@@ -283,11 +276,11 @@ func (o plotOptions) figure(ctx context.Context, db *store.DB, list []results) (
 }
 
 // noPairs says that studies have none of some pairs, and which they have.
-func noPairs(missing pairs, list []results) error {
+func noPairs(missing pairs, list []report.Results) error {
 	var texts []string
 	for _, r := range list {
-		have := pairs(r.study.PairList())
-		texts = append(texts, fmt.Sprintf("%s has %v", r.study.Name, &have))
+		have := pairs(r.Study.PairList())
+		texts = append(texts, fmt.Sprintf("%s has %v", r.Study.Name, &have))
 	}
 	return fmt.Errorf("plot: --pairs %v: no such pair: %s", &missing, strings.Join(texts, ", "))
 }
@@ -313,12 +306,12 @@ func checkFigure(path string) error {
 
 // drawFigure draws the figure that run writes: accuracy against M, or learning
 // curves of networks that have no common M.
-func drawFigure(ctx context.Context, db *store.DB, r results, path string) error {
+func drawFigure(r report.Results, path string) error {
 	o := plotOptions{kind: kindAccuracy}
-	if !r.study.OfPairs() {
+	if !r.Study.OfPairs() {
 		o.kind = kindCurves
 	}
-	figure, err := o.figure(ctx, db, []results{r})
+	figure, err := o.figure([]report.Results{r})
 	if err != nil {
 		return err
 	}
@@ -326,7 +319,7 @@ func drawFigure(ctx context.Context, db *store.DB, r results, path string) error
 }
 
 // figureOptions gives the date of the figure and the name of its accuracy.
-func figureOptions(ctx context.Context, db *store.DB, list []results) (plots.Options, error) {
+func figureOptions(list []report.Results) (plots.Options, error) {
 	var o plots.Options
 	if text := os.Getenv("SOURCE_DATE_EPOCH"); text != "" {
 		seconds, err := strconv.ParseInt(text, 10, 64)
@@ -336,26 +329,22 @@ func figureOptions(ctx context.Context, db *store.DB, list []results) (plots.Opt
 		o.Date = time.Unix(seconds, 0).UTC()
 	} else {
 		for _, r := range list {
-			t, err := db.Updated(ctx, r.study.Name)
-			if err != nil {
-				return o, err
-			}
-			if t.After(o.Date) {
-				o.Date = t
+			if r.Updated.After(o.Date) {
+				o.Date = r.Updated
 			}
 		}
 	}
 	if dataset, curve, same := common(list); same {
-		o.AccuracyLabel = fmt.Sprintf("%s accuracy, %s (%%)", curve, strings.TrimPrefix(datasetLabel(dataset), "the "))
+		o.AccuracyLabel = fmt.Sprintf("%s accuracy, %s (%%)", curve, strings.TrimPrefix(report.DatasetLabel(dataset), "the "))
 	}
 	return o, nil
 }
 
 // common is the data set and the split of the accuracies, if they are the same.
-func common(list []results) (dataset, curve string, same bool) {
-	dataset, curve = list[0].study.Dataset, list[0].study.Split
+func common(list []report.Results) (dataset, curve string, same bool) {
+	dataset, curve = list[0].Study.Dataset, list[0].Study.Split
 	for _, r := range list {
-		if r.study.Dataset != dataset || r.study.Split != curve {
+		if r.Study.Dataset != dataset || r.Study.Split != curve {
 			return "", "", false
 		}
 	}
@@ -363,20 +352,20 @@ func common(list []results) (dataset, curve string, same bool) {
 }
 
 // label names a study in a legend, with what the axis does not say.
-func label(r results, list []results) string {
+func label(r report.Results, list []report.Results) string {
 	if _, _, same := common(list); same {
-		return r.study.Name
+		return r.Study.Name
 	}
-	return fmt.Sprintf("%s (%s, %s)", r.study.Name, strings.TrimPrefix(datasetLabel(r.study.Dataset), "the "), r.study.Split)
+	return fmt.Sprintf("%s (%s, %s)", r.Study.Name, strings.TrimPrefix(report.DatasetLabel(r.Study.Dataset), "the "), r.Study.Split)
 }
 
 // series are the accuracies of the studies, one curve each.
-func series(list []results) []plots.Series {
+func series(list []report.Results) []plots.Series {
 	var all []plots.Series
 	for _, r := range list {
 		s := plots.Series{Name: label(r, list)}
-		for _, p := range r.bySystem() {
-			s.Points = append(s.Points, plots.Point{L: p.Pair().L, M: p.Pair().M, Accuracies: p.accuracies})
+		for _, p := range r.Networks() {
+			s.Points = append(s.Points, plots.Point{L: p.Pair().L, M: p.Pair().M, Accuracies: p.Accuracies})
 		}
 		all = append(all, s)
 	}
@@ -384,14 +373,10 @@ func series(list []results) []plots.Series {
 }
 
 // learningCurves has a curve for each network that has a done trial.
-func learningCurves(ctx context.Context, db *store.DB, list []results) ([]plots.Curve, error) {
+func learningCurves(list []report.Results) []plots.Curve {
 	var all []plots.Curve
 	for _, r := range list {
-		epochs, err := db.Epochs(ctx, r.study.Name)
-		if err != nil {
-			return nil, err
-		}
-		curves := r.curves(epochs, search.Done)
+		curves := curvesOf(r, search.Done)
 		for i := range curves {
 			if len(list) > 1 {
 				curves[i].Name = label(r, list) + " " + curves[i].Name
@@ -399,50 +384,37 @@ func learningCurves(ctx context.Context, db *store.DB, list []results) ([]plots.
 		}
 		all = append(all, curves...)
 	}
-	return all, nil
+	return all
 }
 
-// curves has a curve for each network that has a trial in one of these states,
+// curvesOf has a curve for each network that has a trial in one of these states,
 // over those trials.
-func (r results) curves(epochs []store.TrialEpoch, of ...search.Status) []plots.Curve {
-	type trial struct {
-		system space.System
-		seed   int
-	}
-	drawn := map[trial]bool{}
-	for _, t := range r.trials {
-		if t.Status == search.Done {
-			if _, ok := r.accuracy(t); !ok {
-				continue
-			}
-		}
-		if slices.Contains(of, t.Status) {
-			drawn[trial{t.System, t.Seed}] = true
-		}
-	}
+func curvesOf(r report.Results, of ...search.Status) []plots.Curve {
 	curves := map[space.System]*plots.Curve{}
-	for _, e := range epochs {
-		if !drawn[trial{e.System, e.Seed}] {
+	for _, t := range r.Trials {
+		if _, ok := r.Accuracy(t.Trial); t.Status == search.Done && !ok || !slices.Contains(of, t.Status) || t.Epoch == 0 {
 			continue
 		}
-		c := curves[e.System]
+		c := curves[t.System]
 		if c == nil {
-			c = &plots.Curve{Name: e.System.Label(), Epochs: make([]plots.Epoch, r.study.Epochs)}
+			c = &plots.Curve{Name: t.System.Label(), Epochs: make([]plots.Epoch, r.Study.Epochs)}
 			for i := range c.Epochs {
 				c.Epochs[i].Number = i + 1
 			}
-			curves[e.System] = c
+			curves[t.System] = c
 		}
-		at := &c.Epochs[e.Number-1]
-		at.TrainLosses = append(at.TrainLosses, e.TrainLoss)
-		if e.TrainTotal > 0 {
-			at.TrainAccuracies = append(at.TrainAccuracies, 100*float64(e.TrainCorrect)/float64(e.TrainTotal))
-		}
-		if correct, total := e.Correct(r.study.Split); total > 0 {
-			at.Accuracies = append(at.Accuracies, 100*float64(correct)/float64(total))
-		}
-		if loss := e.Loss(r.study.Split); loss != 0 {
-			at.Losses = append(at.Losses, loss)
+		for _, e := range t.History {
+			at := &c.Epochs[e.Number-1]
+			at.TrainLosses = append(at.TrainLosses, e.TrainLoss)
+			if e.TrainTotal > 0 {
+				at.TrainAccuracies = append(at.TrainAccuracies, 100*float64(e.TrainCorrect)/float64(e.TrainTotal))
+			}
+			if correct, total := e.Correct(r.Study.Split); total > 0 {
+				at.Accuracies = append(at.Accuracies, 100*float64(correct)/float64(total))
+			}
+			if loss := e.Loss(r.Study.Split); loss != 0 {
+				at.Losses = append(at.Losses, loss)
+			}
 		}
 	}
 	for _, c := range curves {
@@ -453,7 +425,7 @@ func (r results) curves(epochs []store.TrialEpoch, of ...search.Status) []plots.
 		}
 	}
 	var list []plots.Curve
-	for _, p := range r.bySystem() {
+	for _, p := range r.Networks() {
 		if c := curves[p.System]; c != nil {
 			list = append(list, *c)
 		}
@@ -461,52 +433,19 @@ func (r results) curves(epochs []store.TrialEpoch, of ...search.Status) []plots.
 	return list
 }
 
-// raceRounds are the finished rounds of the race that a study is; none of a
-// study with another strategy. The trials are read anew: a race is of all of
-// them, whichever r was cut down to.
-func (r results) raceRounds(ctx context.Context, db *store.DB) ([]strategy.Round, error) {
-	if r.study.Strategy != search.StrategyRace {
-		return nil, nil
-	}
-	trials, err := db.Trials(ctx, r.study.Name)
-	if err != nil {
-		return nil, err
-	}
-	epochs, err := db.Epochs(ctx, r.study.Name)
-	if err != nil {
-		return nil, err
-	}
-	return strategy.Rounds(r.study, trialStates(trials, epochs)), nil
-}
-
-// droppedAfter is how many seeds the networks had that a race dropped.
-func droppedAfter(rounds []strategy.Round) map[space.System]int {
-	seeds := map[space.System]int{}
-	for _, round := range rounds {
-		for _, system := range round.Dropped {
-			seeds[system] = round.Seeds
-		}
-	}
-	return seeds
-}
-
 // raceArms are the networks of a study with the accuracies of their seeds. Only
 // a race drops any; what one had before is all that is drawn of it.
-func raceArms(ctx context.Context, db *store.DB, r results) ([]plots.RaceArm, error) {
-	rounds, err := r.raceRounds(ctx, db)
-	if err != nil {
-		return nil, err
-	}
-	dropped := droppedAfter(rounds)
+func raceArms(r report.Results) []plots.RaceArm {
+	dropped := report.DroppedAfter(r.RaceRounds())
 	var arms []plots.RaceArm
-	for _, p := range r.bySystem() {
-		a := plots.RaceArm{Name: p.Label(), Accuracies: p.accuracies}
+	for _, p := range r.Networks() {
+		a := plots.RaceArm{Name: p.Label(), Accuracies: p.Accuracies}
 		if n := dropped[p.System]; n > 0 {
 			a.Dropped, a.Accuracies = true, a.Accuracies[:min(n, len(a.Accuracies))]
 		}
 		arms = append(arms, a)
 	}
-	return arms, nil
+	return arms
 }
 
 // The values of plotOptions.cost.
@@ -527,29 +466,26 @@ var costs = map[string]struct {
 }
 
 // costPoints are the networks that have a result, with one of their costs.
-func costPoints(ctx context.Context, db *store.DB, list []results, cost string) ([]plots.CostPoint, error) {
+func costPoints(list []report.Results, cost string) ([]plots.CostPoint, error) {
 	var points []plots.CostPoint
 	var on []string // devices
 	for _, r := range list {
-		for _, model := range r.on {
+		for _, model := range r.Models {
 			if !slices.Contains(on, model) {
 				on = append(on, model)
 			}
 		}
-		arms, err := r.arms(ctx, db)
-		if err != nil {
-			return nil, err
-		}
-		for i, p := range r.bySystem() {
-			if len(p.accuracies) == 0 {
+		arms := r.Samples()
+		for i, p := range r.Networks() {
+			if len(p.Accuracies) == 0 {
 				continue
 			}
-			point := plots.CostPoint{Name: p.Label(), Cost: costs[cost].of(arms[i].Costs), Accuracies: p.accuracies}
+			point := plots.CostPoint{Name: p.Label(), Cost: costs[cost].of(arms[i].Costs), Accuracies: p.Accuracies}
 			if len(list) > 1 {
-				point.Name = r.study.Name + " " + point.Name
+				point.Name = r.Study.Name + " " + point.Name
 			}
 			if point.Cost == 0 && len(on) < 2 {
-				return nil, fmt.Errorf("plot %s: no %s of %s are stored: choose another --cost", r.study.Name, cost, p.Label())
+				return nil, fmt.Errorf("plot %s: no %s of %s are stored: choose another --cost", r.Study.Name, cost, p.Label())
 			}
 			points = append(points, point)
 		}
@@ -560,75 +496,52 @@ func costPoints(ctx context.Context, db *store.DB, list []results, cost string) 
 	return points, nil
 }
 
-// sameBudget is how much larger than the smallest a network of the same budget
-// may be.
-const sameBudget = 1.1
-
-// bySize groups networks that are of one budget, by rising parameters.
-func bySize(networks []systemResult, params func(systemResult) int) (groups [][]systemResult) {
-	networks = slices.Clone(networks)
-	slices.SortStableFunc(networks, func(a, b systemResult) int { return cmp.Compare(params(a), params(b)) })
-	for _, p := range networks {
-		if k := len(groups); k == 0 || float64(params(p)) > sameBudget*float64(params(groups[k-1][0])) {
-			groups = append(groups, nil)
-		}
-		last := &groups[len(groups)-1]
-		*last = append(*last, p)
-	}
-	return groups
-}
-
-// blockParams are the parameters of a block of a network of pairs.
-func (r results) blockParams(p systemResult) int {
-	return p.Variant.Params(p.Pair(), r.study.Kernel)
-}
-
 // budgets are the rows of a heat map: a study of pairs of one budget each, or the
 // networks of about the same parameters; rising.
-func budgets(list []results) (rows []plots.Series, label string, err error) {
+func budgets(list []report.Results) (rows []plots.Series, label string, err error) {
 	type budget struct {
 		params float64
 		plots.Series
 	}
 	var all []budget
-	ofPairs := !slices.ContainsFunc(list, func(r results) bool { return !r.study.OfPairs() })
+	ofPairs := !slices.ContainsFunc(list, func(r report.Results) bool { return !r.Study.OfPairs() })
 	if ofPairs {
 		for _, r := range list {
-			pairs := slices.DeleteFunc(r.bySystem(), func(p systemResult) bool { return len(p.accuracies) == 0 })
-			groups := bySize(pairs, r.blockParams)
+			pairs := slices.DeleteFunc(r.Networks(), func(p report.Network) bool { return len(p.Accuracies) == 0 })
+			groups := report.BySize(pairs, r.BlockParams)
 			if len(groups) == 1 {
-				b := budget{float64(r.study.Budget), series([]results{r})[0]}
+				b := budget{float64(r.Study.Budget), series([]report.Results{r})[0]}
 				if b.params == 0 {
-					for _, p := range r.bySystem() {
-						b.params += float64(r.blockParams(p)) / float64(len(r.bySystem()))
+					for _, p := range r.Networks() {
+						b.params += float64(r.BlockParams(p)) / float64(len(r.Networks()))
 					}
 				}
 				all = append(all, b)
 				continue
 			}
 			for _, group := range groups {
-				b := budget{float64(r.blockParams(group[0])), plots.Series{Name: r.study.Name}}
-				slices.SortFunc(group, func(p, q systemResult) int { return space.ComparePairs(p.Pair(), q.Pair()) })
+				b := budget{float64(r.BlockParams(group[0])), plots.Series{Name: r.Study.Name}}
+				slices.SortFunc(group, func(p, q report.Network) int { return space.ComparePairs(p.Pair(), q.Pair()) })
 				for _, p := range group {
-					b.Points = append(b.Points, plots.Point{L: p.Pair().L, M: p.Pair().M, Accuracies: p.accuracies})
+					b.Points = append(b.Points, plots.Point{L: p.Pair().L, M: p.Pair().M, Accuracies: p.Accuracies})
 				}
 				all = append(all, b)
 			}
 		}
 	} else {
 		label = "parameters of the network"
-		var networks []systemResult
+		var networks []report.Network
 		for _, r := range list {
-			for _, p := range r.bySystem() {
-				if p.Pair().M > 0 && p.params > 0 && len(p.accuracies) > 0 {
+			for _, p := range r.Networks() {
+				if p.Pair().M > 0 && p.Params > 0 && len(p.Accuracies) > 0 {
 					networks = append(networks, p)
 				}
 			}
 		}
-		for _, group := range bySize(networks, func(p systemResult) int { return p.params }) {
-			row := budget{params: float64(group[0].params)}
+		for _, group := range report.BySize(networks, func(p report.Network) int { return p.Params }) {
+			row := budget{params: float64(group[0].Params)}
 			for _, p := range group {
-				point := plots.Point{L: p.Pair().L, M: p.Pair().M, Accuracies: p.accuracies}
+				point := plots.Point{L: p.Pair().L, M: p.Pair().M, Accuracies: p.Accuracies}
 				if slices.ContainsFunc(row.Points, func(q plots.Point) bool { return q.L == point.L && q.M == point.M }) {
 					return nil, "", fmt.Errorf("plot --kind heatmap: %s is there twice at about %.0f parameters: a cell has one network", p.Pair(), row.params)
 				}

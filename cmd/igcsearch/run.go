@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"igcsearch/cmd/igcsearch/report"
 	"igcsearch/search"
 	"igcsearch/search/strategy"
 	"igcsearch/store"
@@ -148,7 +149,7 @@ func runRun(ctx context.Context, o runOptions, stdout, stderr io.Writer) error {
 	} else if line := what.line(); line != "" {
 		show.note(line)
 		for _, text := range p.fewSteps() {
-			show.note(warning(study.Name, text))
+			show.note(report.Warning(study.Name, text))
 		}
 	}
 	unhook := context.AfterFunc(ctx, func() {
@@ -176,20 +177,20 @@ func runRun(ctx context.Context, o runOptions, stdout, stderr io.Writer) error {
 		fmt.Fprintf(stderr, "igcsearch: %s: by the %s pictures, %s%s\n", study.Name, study.DecidingSplit(), sum.Reason, left)
 	}
 
-	r, err := readResults(ctx, db, study.Name)
+	r, err := readResults(ctx, db, study.Name, curves)
 	if err != nil {
 		return err
 	}
-	r.warn(stderr)
-	printWarnings(stderr, study.Name, r.atChance(len(p.data.Classes)))
-	if _, err := fmt.Fprintf(stdout, "%s\n\n%s", r.caption(), r.summaryTable()); err != nil {
+	r.Warn(stderr)
+	report.Warn(stderr, study.Name, r.AtChance(len(p.data.Classes)))
+	if _, err := fmt.Fprintf(stdout, "%s\n\n%s", r.Caption(), r.SummaryTable()); err != nil {
 		return err
 	}
 	if err := finish(ctx, o, db, r, stderr); err != nil {
 		return err
 	}
 	if sum.Failed > 0 {
-		for _, t := range r.trials {
+		for _, t := range r.Trials {
 			if t.Status == search.Failed {
 				return fmt.Errorf("run %s: %s failed, first %v seed %d: %s: mend that, then: %s retry %s",
 					study.Name, count(sum.Failed, "trial"), t.System.Label(), t.Seed, t.Error, program(), o.named(study.Name))
@@ -269,7 +270,7 @@ func (p *prepared) headline(workers int) string {
 	}
 	return fmt.Sprintf("%s: %s × %s, %s each, on %s (%s); %s, %s",
 		p.study.Name, networks(p.study), count(p.study.Seeds, "seed"), count(p.study.Epochs, "epoch"),
-		datasetLabel(p.study.Dataset), pictures(p.data), count(workers, "worker"), on)
+		report.DatasetLabel(p.study.Dataset), pictures(p.data), count(workers, "worker"), on)
 }
 
 // workers is how many trials to train at once: as the flag or the study says, or
@@ -319,14 +320,14 @@ func (o runOptions) named(study string) string {
 }
 
 // finish draws the figure and says what lies where.
-func finish(ctx context.Context, o runOptions, db *store.DB, r results, stderr io.Writer) error {
-	if r.done() > 0 && !o.noFigure {
-		if err := drawFigure(ctx, db, r, o.figure); err != nil {
+func finish(ctx context.Context, o runOptions, db *store.DB, r report.Results, stderr io.Writer) error {
+	if r.Done() > 0 && !o.noFigure {
+		if err := drawFigure(r, o.figure); err != nil {
 			return err
 		}
 		fmt.Fprintf(stderr, "figure    %s\n", o.figure)
 	}
-	name := o.named(r.study.Name)
+	name := o.named(r.Study.Name)
 	fmt.Fprintf(stderr, "database  %s\nnext      %s analyze %s\n          %s plot %s -o figure.svg\n          %s export %s --format csv\n", o.db, program(), name, program(), name, program(), name)
 	return nil
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"igcsearch/cmd/igcsearch/live"
+	"igcsearch/cmd/igcsearch/report"
 	"igcsearch/plots"
 	"igcsearch/search"
 	"igcsearch/space"
@@ -59,15 +60,11 @@ func (w *watched) Export(ctx context.Context, out io.Writer, study string, epoch
 		if err != nil {
 			return err
 		}
-		r, err := resultsOf(ctx, db, s)
+		r, err := resultsOf(ctx, db, s, partsFor(epochs)...)
 		if err != nil {
 			return err
 		}
-		rows, err := exportRows(ctx, db, r, epochs)
-		if err != nil {
-			return err
-		}
-		return exportCSV(out, r, rows, false)
+		return r.Export(out, report.ExportOptions{Format: "csv", Epochs: epochs})
 	})
 }
 
@@ -111,65 +108,55 @@ func watchedStudy(ctx context.Context, db *store.DB, name string) (live.Study, e
 	if err != nil {
 		return live.Study{}, err
 	}
-	r, err := resultsOf(ctx, db, s)
+	r, err := resultsOf(ctx, db, s, curves, attempts)
 	if err != nil {
 		return live.Study{}, err
 	}
-	if r.attempts, err = db.Attempts(ctx, name); err != nil {
-		return live.Study{}, err
-	}
-	epochs, err := db.Epochs(ctx, name)
-	if err != nil {
-		return live.Study{}, err
-	}
-	updated, err := db.Updated(ctx, name)
-	if err != nil {
-		return live.Study{}, err
-	}
+	updated := r.Updated
 	one := live.Study{
-		Name: s.Name, Title: s.Title, Dataset: datasetLabel(s.Dataset), Updated: updated, Trials: len(r.trials), Counts: r.counts(),
-		Caption: r.caption(), Split: s.Split, Hours: hours(r, epochs, updated),
+		Name: s.Name, Title: s.Title, Dataset: report.DatasetLabel(s.Dataset), Updated: updated, Trials: len(r.Trials), Counts: r.Counts(),
+		Caption: r.Caption(), Split: s.Split, Hours: hours(r),
 	}
-	if len(r.isas) > 1 {
-		one.Warnings = append(one.Warnings, r.mixed())
+	if len(r.ISAs) > 1 {
+		one.Warnings = append(one.Warnings, r.Mixed())
 	}
-	for _, head := range r.what() {
+	for _, head := range r.NameHeader() {
 		text, isText := strings.CutPrefix(head, "<")
 		one.Head = append(one.Head, live.Column{Name: text, Text: isText})
 	}
 	n := map[search.Status]int{}
 	cells := map[space.System][]live.Trial{}
 	speed, slowest := 0., 0. // of what runs; seconds of an epoch
-	for _, t := range r.trials {
+	for _, t := range r.Trials {
 		n[t.Status]++
 		cell := live.Trial{Seed: t.Seed, Status: string(t.Status), Epoch: t.Epoch, Epochs: t.Epochs}
-		if _, ok := r.accuracy(t); ok {
+		if _, ok := r.Accuracy(t.Trial); ok {
 			cell.Accuracy = percent(t.Last.Correct(s.Split))
 		}
 		cells[t.System] = append(cells[t.System], cell)
 		if t.Status == search.Running {
-			one.Running = append(one.Running, running(r, t))
+			one.Running = append(one.Running, running(r, t.Trial))
 			speed += picturesPerSecond(t.Last)
 			slowest = max(slowest, t.Last.TrainSeconds+t.Last.EvalSeconds)
 		}
 	}
-	for _, p := range r.bySystem() {
+	for _, p := range r.Networks() {
 		one.Networks = append(one.Networks, live.Network{
-			Which: r.which(p.System, p.params), Accuracy: p.accuracy(" ± "), N: p.n(), Trials: cells[p.System],
+			Which: r.Name(p.System, p.Params), Accuracy: p.Accuracy(), N: p.N(), Trials: cells[p.System],
 		})
 	}
 	one.Done = n[search.Done] + n[search.Diverged]
 	switch {
 	case n[search.Running] > 0:
 		one.Status = "running"
-	case one.Done == len(r.trials) || answered(r, epochs):
+	case one.Done == len(r.Trials) || answered(r):
 		one.Status = "done"
-	case len(r.attempts) > 0:
+	case len(r.Attempts) > 0:
 		one.Status = "stopped"
 	default:
 		one.Status = "waiting"
 	}
-	ahead := r.forecast(epochs)
+	ahead := forecast(r)
 	if one.Share = ahead.Share; one.Status == "done" {
 		one.Share, ahead.Known = 1, false
 	}
@@ -189,19 +176,20 @@ func watchedStudy(ctx context.Context, db *store.DB, name string) (live.Study, e
 		one.Ready = updated.Add(time.Duration(min(ahead.Seconds, 1e9) * 1e9)).Truncate(time.Minute)
 	}
 	one.Failures = failures(r)
-	one.Figures, err = watchedFigures(ctx, db, r, epochs)
+	one.Figures, err = watchedFigures(r)
 	return one, err
 }
 
 // answered reports whether the study's strategy wants no more of it.
-func answered(r results, epochs []store.TrialEpoch) bool {
-	d := r.decide(epochs)
-	return len(epochs) > 0 && len(d.Next) == 0 && d.Reason != ""
+func answered(r report.Results) bool {
+	d := r.Decide()
+	begun := slices.ContainsFunc(r.Trials, func(t search.TrialState) bool { return t.Epoch > 0 })
+	return begun && len(d.Next) == 0 && d.Reason != ""
 }
 
-// attempt is the last one of a trial.
-func (r results) attempt(t search.Trial) (last store.TrialAttempt) {
-	for _, a := range r.attempts {
+// lastAttempt is the last attempt at a trial.
+func lastAttempt(r report.Results, t search.Trial) (last store.TrialAttempt) {
+	for _, a := range r.Attempts {
 		if a.System == t.System && a.Seed == t.Seed {
 			last = a
 		}
@@ -209,8 +197,8 @@ func (r results) attempt(t search.Trial) (last store.TrialAttempt) {
 	return last
 }
 
-func running(r results, t search.Trial) live.Running {
-	a := r.attempt(t)
+func running(r report.Results, t search.Trial) live.Running {
+	a := lastAttempt(r, t)
 	row := live.Running{
 		Network: t.System.Label(), Seed: t.Seed, Epoch: t.Epoch, Epochs: t.Epochs,
 		Worker: worker(a), Device: cmp.Or(a.Device, "cpu"), Since: a.Started,
@@ -218,10 +206,10 @@ func running(r results, t search.Trial) live.Running {
 	if t.Epoch > 0 {
 		row.TrainLoss = fmt.Sprintf("%.4f", t.Last.TrainLoss)
 		row.TrainAccuracy = percent(t.Last.TrainCorrect, t.Last.TrainTotal)
-		if loss := t.Last.Loss(r.study.Split); loss != 0 {
+		if loss := t.Last.Loss(r.Study.Split); loss != 0 {
 			row.Loss = fmt.Sprintf("%.4f", loss)
 		}
-		row.Accuracy = percent(t.Last.Correct(r.study.Split))
+		row.Accuracy = percent(t.Last.Correct(r.Study.Split))
 	}
 	if v := picturesPerSecond(t.Last); v > 0 {
 		row.Speed = fmt.Sprintf("%.0f", v)
@@ -245,23 +233,25 @@ func picturesPerSecond(e search.Epoch) float64 {
 }
 
 // forecast is that of the epochs so far, by as many at once as run now.
-func (r results) forecast(epochs []store.TrialEpoch) search.Forecast {
+func forecast(r report.Results) search.Forecast {
 	running := 0
-	for _, t := range r.trials {
+	for _, t := range r.Trials {
 		if t.Status == search.Running {
 			running++
 		}
 	}
-	return search.Predict(search.Recorded(trialStates(r.trials, epochs)), running)
+	return search.Predict(search.Recorded(r.Trials), running)
 }
 
 // hours is what was trained, by the seconds of the epochs, and how long GPUs
 // were held for it: trials that share one do not count twice. An attempt that
 // has not ended counts until the study was last heard of.
-func hours(r results, epochs []store.TrialEpoch, until time.Time) []live.Hours {
+func hours(r report.Results) []live.Hours {
 	seconds := 0.
-	for _, e := range epochs {
-		seconds += e.TrainSeconds + e.EvalSeconds
+	for _, t := range r.Trials {
+		for _, e := range t.History {
+			seconds += e.TrainSeconds + e.EvalSeconds
+		}
 	}
 	list := []live.Hours{{Amount: hoursText(seconds), Of: "training"}}
 	type holder struct {
@@ -271,14 +261,14 @@ func hours(r results, epochs []store.TrialEpoch, until time.Time) []live.Hours {
 	ends := map[holder]time.Time{} // until when its time is counted
 	held := map[string]float64{}
 	var devices []string
-	attempts := slices.Clone(r.attempts)
+	attempts := slices.Clone(r.Attempts)
 	slices.SortStableFunc(attempts, func(a, b store.TrialAttempt) int { return a.Started.Compare(b.Started) })
 	for _, a := range attempts {
 		if a.Device == "cpu" || a.Device == "" {
 			continue
 		}
 		h := holder{a.Device, a.Host, a.PID}
-		from, to := a.Started, cmp.Or(a.Ended, until)
+		from, to := a.Started, cmp.Or(a.Ended, r.Updated)
 		if before := ends[h]; before.After(from) {
 			from = before
 		}
@@ -308,15 +298,15 @@ func hoursText(seconds float64) string {
 }
 
 // failures are the attempts that did not end well, the last first.
-func failures(r results) []live.Failure {
+func failures(r report.Results) []live.Failure {
 	const shown, lines = 20, 6
 	status := map[string]search.Status{}
 	key := func(s space.System, seed int) string { return fmt.Sprint(s, " ", seed) }
-	for _, t := range r.trials {
+	for _, t := range r.Trials {
 		status[key(t.System, t.Seed)] = t.Status
 	}
 	var list []live.Failure
-	for _, a := range slices.Backward(r.attempts) {
+	for _, a := range slices.Backward(r.Attempts) {
 		putBack := a.Outcome == "interrupted" && a.Message != ""
 		if !putBack && !slices.Contains([]string{"failed", "diverged", "lost"}, a.Outcome) {
 			continue
@@ -342,8 +332,8 @@ func failures(r results) []live.Failure {
 // watchedFigures are the figures of a study that have something to show:
 // accuracy against M as plot draws it, and learning curves also of trials that
 // run.
-func watchedFigures(ctx context.Context, db *store.DB, r results, epochs []store.TrialEpoch) ([]live.Figure, error) {
-	options, err := figureOptions(ctx, db, []results{r})
+func watchedFigures(r report.Results) ([]live.Figure, error) {
+	options, err := figureOptions([]report.Results{r})
 	if err != nil {
 		return nil, err
 	}
@@ -362,18 +352,18 @@ func watchedFigures(ctx context.Context, db *store.DB, r results, epochs []store
 			},
 		})
 	}
-	if r.study.OfPairs() {
-		add("accuracy", "Accuracy against M", fmt.Sprintf("%d of %s done", r.done(), count(len(r.trials), "trial")), func(o plots.Options) figure {
-			return plots.AccuracyVsM{Options: o, Series: series([]results{r})}
+	if r.Study.OfPairs() {
+		add("accuracy", "Accuracy against M", fmt.Sprintf("%d of %s done", r.Done(), count(len(r.Trials), "trial")), func(o plots.Options) figure {
+			return plots.AccuracyVsM{Options: o, Series: series([]report.Results{r})}
 		})
 	}
-	curves := r.curves(epochs, search.Done, search.Running, interrupted, search.Pending)
+	curves := curvesOf(r, search.Done, search.Running, report.Interrupted, search.Pending)
 	var names []string
 	for _, c := range curves {
 		names = append(names, c.Name)
 	}
 	note := ""
-	if r.done() < len(r.trials) {
+	if r.Done() < len(r.Trials) {
 		note = "also of trials that are not done"
 	}
 	add("curves", "Learning curves", note, func(o plots.Options) figure {

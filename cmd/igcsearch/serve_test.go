@@ -24,6 +24,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"igcsearch/cmd/igcsearch/live"
+	"igcsearch/cmd/igcsearch/report"
 	"igcsearch/search"
 	"igcsearch/space"
 	"igcsearch/store"
@@ -465,12 +466,13 @@ func TestHours(t *testing.T) {
 		}
 		return a
 	}
-	r := results{attempts: []store.TrialAttempt{
+	trained := []search.Epoch{{TrainSeconds: 7000, EvalSeconds: 200}}
+	r := report.Results{Updated: at(180), Trials: []search.TrialState{{History: trained}}, Attempts: []store.TrialAttempt{
 		attempt("G", 1, 0, 60), attempt("G", 1, 30, 90), attempt("G", 1, 40, 50), attempt("G", 1, 120, 180), // 90 + 60 min
 		attempt("G", 2, 0, 30), attempt("G", 2, 60, 0), // 30 + 120 min, until 180
 		attempt("cpu", 3, 0, 600),
 	}}
-	got := hours(r, []store.TrialEpoch{{Epoch: search.Epoch{TrainSeconds: 7000, EvalSeconds: 200}}}, at(180))
+	got := hours(r)
 	want := []live.Hours{{Amount: "2.0", Of: "training"}, {Amount: "5.0", Of: "GPU, G"}}
 	if !slices.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)

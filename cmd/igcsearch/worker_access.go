@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"igcsearch/cmd/igcsearch/report"
 	"igcsearch/search"
 	"igcsearch/store/fleet"
 )
@@ -33,7 +34,7 @@ func runAccessWorker(parent context.Context, o workerOptions, stderr io.Writer) 
 		if err != nil {
 			return "", err
 		}
-		log.note(fmt.Sprintf("study %s on %s: %s", s.Name, datasetLabel(s.Dataset), pictures(data)))
+		log.note(fmt.Sprintf("study %s on %s: %s", s.Name, report.DatasetLabel(s.Dataset), pictures(data)))
 		return data.Sum, nil
 	}
 	client := fleet.NewClient(fleet.ClientOptions{

@@ -16,7 +16,7 @@ gpu: build/gpu/libcuda.a ## igcsearch-gpu, which runs without CUDA too, on the p
 
 gpu-test: build/gpu/libcuda.a ## the tests with tag gpu, on the emulated GPU; on a real one with IGC_REQUIRE_GPU=1
 	$(GPU) go test -tags gpu ./trainer/gpu/...
-	$(GPU) go test -tags gpu -run GPU ./trainer ./cmd/igcsearch
+	$(GPU) go test -tags gpu -run GPU ./trainer ./trainer/bench ./cmd/igcsearch
 	$(GPU) go test -race -tags gpu -run 'SameBits|GPUResult' ./trainer/gpu ./trainer
 
 gpu-tests: gpu ## test programs to be carried to a machine with a GPU
@@ -34,7 +34,7 @@ test:
 	go test ./...
 
 race:             ## the packages with concurrency
-	go test -race -short ./search/... ./store ./store/spool ./trainer ./trainer/graph ./trainer/dataset ./cmd/igcsearch/live ./store/fleet
+	go test -race -short ./search/... ./store ./store/spool ./trainer ./trainer/graph ./trainer/dataset ./cmd/igcsearch/live ./cmd/igcsearch/cluster ./cmd/igcsearch/progress ./store/fleet
 
 ci:
 	.ci/run

@@ -11,17 +11,12 @@ import (
 	"time"
 )
 
-// Desk is where the workers of a Runner get their turns, and where they bring
-// what comes of them: a Dispatch in this process, or one in another.
+// Desk is where the workers of a Runner get their claims: a Dispatch in this
+// process, or one in another.
 type Desk interface {
-	// Claim begins the next turn. Without one, wait says when to ask again, or
+	// Claim begins the next attempt. Without one, wait says when to ask again, or
 	// the error wraps ErrOver.
 	Claim(ctx context.Context, ask Ask) (claim *Claim, wait time.Duration, err error)
-	// Record is Turns.Record. It also returns ErrStop (wrapped), with the epoch
-	// stored, if the turn is to end there.
-	Record(ctx context.Context, c *Claim, e Epoch, state Checkpoint) error
-	// End is Turns.End.
-	End(ctx context.Context, c *Claim, o Outcome) (Status, error)
 	// Beat is Store.Beat.
 	Beat(ctx context.Context) (next time.Duration, err error)
 }
@@ -33,19 +28,6 @@ type Ask struct {
 	// Left is how long it may work, 0 without a limit: a trial whose next epoch
 	// would take longer is not for it.
 	Left time.Duration
-}
-
-// Claim is a turn that has begun.
-type Claim struct {
-	Turn
-	Study Study // normalised
-	Trial Trial // running; Trial.Epoch is where it goes on from
-	Until int   // last epoch of the turn
-	// Company: others run elsewhere, perhaps on the same device.
-	Company bool
-	// Most is how many may train at once beside it, itself too, if it was put
-	// back for want of memory; else 0.
-	Most int
 }
 
 // ErrOver is what Desk.Claim returns (wrapped, with the reason) if there will be
@@ -93,7 +75,8 @@ type Dispatch struct {
 // NewDispatch plans a study, of which the strategy decides what is trained, and reads
 // how it stands. notify, if not nil, hears
 // of what is Planned, and of what changes Elsewhere.
-func NewDispatch(ctx context.Context, store Store, study Study, strategy Strategy, trials []Trial, notify func(Event)) (*Dispatch, error) {
+func NewDispatch(ctx context.Context, store Store, study Study, strategy Strategy, trials []Trial,
+	notify func(Event)) (*Dispatch, error) {
 	planned, err := store.Plan(ctx, study, trials)
 	if err != nil {
 		return nil, err // it names the study
@@ -150,8 +133,8 @@ func (d *Dispatch) poll(ctx context.Context) error {
 
 // Worker is who asks a Dispatch for a turn.
 type Worker struct {
-	Turns   Turns // of the Store, for this worker
-	Attempt Attempt
+	Beginner // the Store, for this worker
+	Attempt  Attempt
 	// ISA, if set, leaves out trials that began with another arithmetic: no
 	// other can go on with them.
 	ISA string
@@ -254,7 +237,7 @@ func (d *Dispatch) take(ctx context.Context, w Worker, ask Ask) (*Claim, error) 
 		}
 		a := w.Attempt
 		a.Started = time.Now()
-		turn, err := w.Turns.Begin(ctx, s.ID, until, a)
+		claim, err := w.Begin(ctx, s.ID, until, a)
 		if errors.Is(err, ErrTaken) {
 			// Another process was faster: what it changed may change what is
 			// wanted.
@@ -275,13 +258,16 @@ func (d *Dispatch) take(ctx context.Context, w Worker, ask Ask) (*Claim, error) 
 			d.start = time.Now()
 		}
 		s.Status, s.Error, s.Failure = Running, "", ""
-		if turn.From != nil {
-			s.Epoch = turn.From.Epoch
+		if claim.From != nil {
+			s.Epoch = claim.From.Epoch
 		} else {
 			s.Epoch, s.Last = 0, Epoch{}
 		}
 		d.mine[s.ID] = s.Trial
-		return &Claim{Turn: turn, Study: d.study, Trial: s.Trial, Until: until, Company: running > ask.Beside, Most: most}, nil
+		claim.Handle = d.Handle(s.ID, claim.Handle)
+		claim.Study, claim.Trial, claim.Until = d.study, s.Trial, until
+		claim.Company, claim.Most = running > ask.Beside, most
+		return &claim, nil
 	}
 	switch {
 	case running > 0 || taken:
@@ -297,10 +283,13 @@ func (d *Dispatch) take(ctx context.Context, w Worker, ask Ask) (*Claim, error) 
 	if !d.over && (long > 0 || foreign > 0 && running <= ask.Beside) {
 		var parts []string
 		if foreign > 0 {
-			parts = append(parts, fmt.Sprintf("%d wait for a worker of the arithmetic that they began with, this one has %s", foreign, w.ISA))
+			parts = append(parts,
+				fmt.Sprintf("%d wait for a worker of the arithmetic that they began with, this one has %s", foreign,
+					w.ISA))
 		}
 		if long > 0 {
-			parts = append(parts, fmt.Sprintf("%d wait for a worker with more time, this one has %v left", long, ask.Left.Round(time.Second)))
+			parts = append(parts, fmt.Sprintf("%d wait for a worker with more time, this one has %v left", long,
+				ask.Left.Round(time.Second)))
 		}
 		return nil, over(strings.Join(parts, "; "))
 	}
@@ -314,7 +303,8 @@ func (d *Dispatch) epochTime(s *TrialState) time.Duration {
 	if s.Epoch == 0 {
 		for _, t := range d.states {
 			if t.Epoch > 0 && t.MultiplyAdds > 0 {
-				seconds = max(seconds, (t.Last.TrainSeconds+t.Last.EvalSeconds)*float64(s.MultiplyAdds)/float64(t.MultiplyAdds))
+				seconds = max(seconds,
+					(t.Last.TrainSeconds+t.Last.EvalSeconds)*float64(s.MultiplyAdds)/float64(t.MultiplyAdds))
 			}
 		}
 	}
@@ -366,14 +356,26 @@ func (d *Dispatch) trial(id int64) (Trial, error) {
 	return d.states[i].Trial, nil
 }
 
-// Record stores an epoch of a turn, as Desk.Record. Of the Claim it needs the IDs.
-func (d *Dispatch) Record(ctx context.Context, turns Turns, c *Claim, e Epoch, state Checkpoint) error {
-	if err := turns.Record(ctx, c.Turn.ID, e, state); err != nil {
+// Handle returns the handle of an attempt at a trial through which the Dispatch
+// learns what comes of it. h stores the results.
+func (d *Dispatch) Handle(trial int64, h Handle) Handle { return handle{d, trial, h} }
+
+// handle is what Dispatch.Handle returns.
+type handle struct {
+	d      *Dispatch
+	trial  int64
+	stores Handle
+}
+
+// Record implements Handle.
+func (h handle) Record(ctx context.Context, e Epoch, state Checkpoint) error {
+	if err := h.stores.Record(ctx, e, state); err != nil {
 		return err
 	}
+	d := h.d
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	t, err := d.trial(c.Trial.ID)
+	t, err := d.trial(h.trial)
 	if err != nil {
 		return err
 	}
@@ -391,25 +393,27 @@ func (d *Dispatch) Record(ctx context.Context, turns Turns, c *Claim, e Epoch, s
 	return nil
 }
 
-// End closes a turn, as Desk.End. Of the Claim it needs the IDs.
-func (d *Dispatch) End(ctx context.Context, turns Turns, c *Claim, o Outcome) (Status, error) {
-	d.mu.Lock() // whoever claims next knows what was put back
+// End implements Handle.
+func (h handle) End(ctx context.Context, o Outcome) (Status, error) {
+	d := h.d
+	d.mu.Lock() // so that whoever claims next knows what was put back
 	defer d.mu.Unlock()
-	t, err := d.trial(c.Trial.ID)
+	t, err := d.trial(h.trial)
 	if err != nil {
 		return "", err
 	}
-	status, err := turns.End(ctx, c.Turn.ID, o)
+	status, err := h.stores.End(ctx, o)
 	if err != nil {
-		delete(d.mine, t.ID) // it is another's, or nobody knows
+		delete(d.mine, t.ID) // another has it, or nobody knows
 		return status, err
 	}
-	if o.Most > 0 && status == Pending {
+	back := o.Most > 0 && status == Pending
+	if back {
 		d.again[t.ID] = o.Most
 	}
 	t.Status = status
 	d.mine[t.ID] = t
-	d.count(t, o, o.Most > 0 && status == Pending)
+	d.count(t, o, back)
 	return status, nil
 }
 
@@ -432,7 +436,8 @@ func (d *Dispatch) count(t Trial, o Outcome, back bool) {
 	d.alike++
 	if n := d.study.StopAfter; n > 0 && d.alike >= n {
 		d.over = true
-		d.failed = alikeError{fmt.Errorf("%d trainings in a row failed alike, at last %v seed %d: %s: mend that, then let them be tried again: igcsearch retry %s",
+		d.failed = alikeError{fmt.Errorf("%d trainings in a row failed alike, at last %v seed %d: %s: mend that, "+
+			"then let them be tried again: igcsearch retry %s",
 			n, t.System.Label(), t.Seed, o.Message, d.study.Name)}
 	}
 }
@@ -468,14 +473,6 @@ type local struct {
 func (l local) Claim(ctx context.Context, ask Ask) (*Claim, time.Duration, error) {
 	claim, wait, err := l.Dispatch.Claim(context.WithoutCancel(ctx), l.worker, ask)
 	return claim, min(cmp.Or(wait, l.every), l.every), err
-}
-
-func (l local) Record(ctx context.Context, c *Claim, e Epoch, state Checkpoint) error {
-	return l.Dispatch.Record(ctx, l.worker.Turns, c, e, state)
-}
-
-func (l local) End(ctx context.Context, c *Claim, o Outcome) (Status, error) {
-	return l.Dispatch.End(ctx, l.worker.Turns, c, o)
 }
 
 func (l local) Beat(ctx context.Context) (time.Duration, error) { return l.store.Beat(ctx) }

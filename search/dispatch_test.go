@@ -23,10 +23,10 @@ func TestDispatch(t *testing.T) {
 		}
 		turn, err := store.Begin(t.Context(), 1, 3, search.Attempt{})
 		if err == nil {
-			err = store.Record(t.Context(), turn.ID, search.Epoch{Number: 1, TrainSeconds: seconds}, search.Checkpoint{Epoch: 1})
+			err = turn.Record(t.Context(), search.Epoch{Number: 1, TrainSeconds: seconds}, search.Checkpoint{Epoch: 1})
 		}
 		if err == nil {
-			_, err = store.End(t.Context(), turn.ID, search.Outcome{Status: search.Pending})
+			_, err = turn.End(t.Context(), search.Outcome{Status: search.Pending})
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -35,7 +35,7 @@ func TestDispatch(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return store, d, search.Worker{Turns: store}
+		return store, d, search.Worker{Beginner: store}
 	}
 	claims := func(t *testing.T, d *search.Dispatch, w search.Worker, ask search.Ask) (ids []int64, err error) {
 		for {
@@ -61,15 +61,16 @@ func TestDispatch(t *testing.T) {
 	})
 	t.Run("nobody waits for another arithmetic alone", func(t *testing.T) {
 		t.Parallel()
-		store, d, w := begin(t, 1)
+		_, d, w := begin(t, 1)
 		w.ISA = "avx512"
 		for _, id := range mustClaim(t, d, w) {
-			if _, err := d.End(t.Context(), store, &search.Claim{Turn: search.Turn{ID: id.Turn.ID}, Trial: search.Trial{ID: id.Trial.ID}}, search.Outcome{Status: search.Done}); err != nil {
+			if _, err := id.End(t.Context(), search.Outcome{Status: search.Done}); err != nil {
 				t.Fatal(err)
 			}
 		}
 		_, _, err := d.Claim(t.Context(), w, search.Ask{})
-		if !errors.Is(err, search.ErrOver) || !strings.Contains(err.Error(), "1 wait for a worker of the arithmetic that they began with") {
+		if !errors.Is(err, search.ErrOver) || !strings.Contains(err.Error(),
+			"1 wait for a worker of the arithmetic that they began with") {
 			t.Errorf("%v", err)
 		}
 		if over, _, err := d.Over(t.Context()); over || err != nil {
@@ -82,14 +83,16 @@ func TestDispatch(t *testing.T) {
 		// The others have no epoch yet; by the speed of trial 1 those of fewer
 		// multiply–adds take less.
 		short, err := claims(t, d, w, search.Ask{Left: time.Second})
-		if len(short) > 0 || !errors.Is(err, search.ErrOver) || !strings.Contains(err.Error(), "8 wait for a worker with more time") {
+		if len(short) > 0 || !errors.Is(err, search.ErrOver) ||
+			!strings.Contains(err.Error(), "8 wait for a worker with more time") {
 			t.Errorf("with a second %v, %v", short, err)
 		}
 		some, err := claims(t, d, w, search.Ask{Left: 9990 * time.Millisecond})
 		if len(some) == 0 || len(some) == 8 || slices.Contains(some, 1) || !errors.Is(err, search.ErrOver) {
 			t.Errorf("with ten, nearly %v, %v", some, err)
 		}
-		if rest, err := claims(t, d, w, search.Ask{Left: time.Hour}); len(some)+len(rest) != 8 || rest[0] != 1 || err != nil {
+		if rest, err := claims(t, d, w, search.Ask{Left: time.Hour}); len(some)+len(rest) != 8 || rest[0] != 1 ||
+			err != nil {
 			t.Errorf("with an hour %v, %v", rest, err)
 		}
 	})
@@ -101,7 +104,7 @@ func TestDispatch(t *testing.T) {
 			if over, _, err := d.Over(t.Context()); over || err != nil {
 				t.Fatalf("over after %d: %v", i, err)
 			}
-			if _, err := d.End(t.Context(), store, c, search.Outcome{Status: search.Done}); err != nil {
+			if _, err := c.End(t.Context(), search.Outcome{Status: search.Done}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -150,8 +153,10 @@ func TestRunnerGivesBack(t *testing.T) {
 			return nil
 		}}
 		sum, err := (&search.Runner{Store: store, Trainer: tr, Drain: drain}).Run(t.Context(), s, strategyOf(s), trials)
-		if err != nil || sum.Left != 8 || store.epochs[0] != 2 || len(store.attempts) != 1 || store.trials[0].Status != search.Pending {
-			t.Errorf("%+v, %v: %d epochs in %d attempts, %+v", sum, err, store.epochs[0], len(store.attempts), store.trials[0])
+		if err != nil || sum.Left != 8 || store.epochs[0] != 2 || len(store.attempts) != 1 ||
+			store.trials[0].Status != search.Pending {
+			t.Errorf("%+v, %v: %d epochs in %d attempts, %+v", sum, err, store.epochs[0], len(store.attempts),
+				store.trials[0])
 		}
 		// Of the epoch that was the last, the trial is done.
 		store, drain = &fakeStore{}, make(chan struct{})
@@ -161,7 +166,8 @@ func TestRunnerGivesBack(t *testing.T) {
 			}
 			return nil
 		}
-		if sum, err := (&search.Runner{Store: store, Trainer: tr, Drain: drain}).Run(t.Context(), s, strategyOf(s), trials); err != nil || sum.Done != 1 || sum.Left != 7 {
+		if sum, err := (&search.Runner{Store: store, Trainer: tr, Drain: drain}).Run(t.Context(), s, strategyOf(s),
+			trials); err != nil || sum.Done != 1 || sum.Left != 7 {
 			t.Errorf("%+v, %v", sum, err)
 		}
 	})
@@ -171,7 +177,8 @@ func TestRunnerGivesBack(t *testing.T) {
 		tr := trainerFunc(func(ctx context.Context, j search.Job, r search.Reporter) error {
 			return fakeTrainer{steps: 1}.Train(ctx, j, slow{r})
 		})
-		sum, err := (&search.Runner{Store: store, Trainer: tr, Deadline: time.Now().Add(time.Minute)}).Run(t.Context(), s, strategyOf(s), trials)
+		sum, err := (&search.Runner{Store: store, Trainer: tr, Deadline: time.Now().Add(time.Minute)}).Run(t.Context(),
+			s, strategyOf(s), trials)
 		if err != nil || sum.Left != 8 || store.epochs[0] != 1 || len(store.attempts) != 1 {
 			t.Errorf("%+v, %v: %v epochs in %d attempts", sum, err, store.epochs, len(store.attempts))
 		}

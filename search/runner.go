@@ -110,7 +110,7 @@ func (r *Runner) Run(ctx context.Context, study Study, strategy Strategy, trials
 		return Summary{Left: len(trials)}, err
 	}
 	own.Workers = min(r.Workers, len(trials))
-	err = own.Work(ctx, local{d, Worker{Turns: r.Store, Attempt: r.Attempt}, cmp.Or(r.Wait, 500*time.Millisecond)})
+	err = own.Work(ctx, local{d, Worker{Beginner: r.Store, Attempt: r.Attempt}, cmp.Or(r.Wait, 500*time.Millisecond)})
 	if e := d.refresh(context.WithoutCancel(ctx)); err == nil {
 		err = e
 	}
@@ -136,29 +136,18 @@ func serial(f func(Event)) func(Event) {
 // Work trains what a desk gives, until it says that this is all, or until Drain
 // is closed. What it does otherwise, and what it returns, is as of Run.
 func (r *Runner) Work(ctx context.Context, desk Desk) error {
-	f := &floor{r: r, desk: desk, workers: max(1, r.Workers), changed: make(chan struct{}), notify: serial(r.Notify)}
+	w := &workers{r: r, desk: desk, n: max(1, r.Workers), changed: make(chan struct{}), notify: serial(r.Notify)}
 	beats, stopBeats := context.WithCancel(context.WithoutCancel(ctx))
 	var heart conc.WaitGroup
-	heart.Go(func() { f.beat(beats) })
+	heart.Go(func() { w.beat(beats) })
 	defer heart.Wait()
 	defer stopBeats()
 
 	// A worker returns an error for a failing desk only; the first one cancels
 	// the context of the others.
 	p := pool.New().WithContext(ctx).WithCancelOnError().WithFirstError()
-	for range f.workers {
-		p.Go(func(ctx context.Context) error {
-			for {
-				t, err := f.next(ctx)
-				if t == nil || err != nil {
-					return err
-				}
-				err = f.turn(ctx, t)
-				if end := f.done(t, err != nil); err != nil || end {
-					return err
-				}
-			}
-		})
+	for range w.n {
+		p.Go(w.loop)
 	}
 	err := p.Wait()
 	if err == nil {
@@ -167,8 +156,8 @@ func (r *Runner) Work(ctx context.Context, desk Desk) error {
 	return err
 }
 
-// floor is where the workers of a run meet.
-type floor struct {
+// workers are what the workers of a run share.
+type workers struct {
 	r      *Runner
 	desk   Desk
 	notify func(Event)
@@ -178,78 +167,93 @@ type floor struct {
 	claiming sync.Mutex
 
 	mu      sync.Mutex // guards what follows; nobody waits for the desk with it
-	running []*turn
-	workers int           // left
-	changed chan struct{} // closed, and made anew, when a turn ends
+	running []*training
+	n       int           // workers that are left
+	changed chan struct{} // closed, and made anew, when an attempt ends
 	over    bool          // no trial begins any more
 }
 
-// turn is one trial's turn with a worker.
-type turn struct {
+// training is an attempt that runs.
+type training struct {
 	*Claim
-	company bool // others run, or ran, in this turn
+	company bool // others run, or ran, meanwhile
 	back    bool // put back for want of memory
 }
 
-// wake tells the workers that wait that something has changed. f.mu is held.
-func (f *floor) wake() {
-	close(f.changed)
-	f.changed = make(chan struct{})
+// loop is one worker: it claims a trial, trains it, and claims the next, until
+// there is none.
+func (w *workers) loop(ctx context.Context) error {
+	for {
+		t, err := w.next(ctx)
+		if t == nil || err != nil {
+			return err
+		}
+		err = w.attempt(ctx, t)
+		if end := w.done(t, err != nil); err != nil || end {
+			return err
+		}
+	}
 }
 
-func (f *floor) draining() bool {
+// wake tells the workers that wait that something has changed. w.mu is held.
+func (w *workers) wake() {
+	close(w.changed)
+	w.changed = make(chan struct{})
+}
+
+func (w *workers) draining() bool {
 	select {
-	case <-f.r.Drain: // never, if it is nil
+	case <-w.r.Drain: // never, if it is nil
 		return true
 	default:
 		return false
 	}
 }
 
-// next waits for the next turn of a worker. It is nil if there will be none.
-func (f *floor) next(ctx context.Context) (*turn, error) {
+// next waits for the next claim of a worker. It is nil if there will be none.
+func (w *workers) next(ctx context.Context) (*training, error) {
 	for {
-		t, wait, changed, err := f.claim(ctx)
+		t, wait, changed, err := w.claim(ctx)
 		if t != nil || changed == nil || err != nil {
 			return t, err
 		}
 		select {
 		case <-ctx.Done():
-		case <-f.r.Drain:
+		case <-w.r.Drain:
 		case <-changed:
 		case <-time.After(max(wait, time.Millisecond)):
 		}
 	}
 }
 
-// claim asks for a turn once. changed is nil if there will be none.
-func (f *floor) claim(ctx context.Context) (t *turn, wait time.Duration, changed <-chan struct{}, err error) {
-	f.claiming.Lock()
-	defer f.claiming.Unlock()
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if ctx.Err() != nil || f.over || f.draining() { // what is not taken stays pending
+// claim asks the desk once. changed is nil if there will be no claim any more.
+func (w *workers) claim(ctx context.Context) (t *training, wait time.Duration, changed <-chan struct{}, err error) {
+	w.claiming.Lock()
+	defer w.claiming.Unlock()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if ctx.Err() != nil || w.over || w.draining() { // what is not taken stays pending
 		return nil, 0, nil, nil
 	}
-	ask := Ask{Beside: len(f.running)}
-	if !f.r.Deadline.IsZero() {
-		ask.Left = max(1, time.Until(f.r.Deadline))
+	ask := Ask{Beside: len(w.running)}
+	if !w.r.Deadline.IsZero() {
+		ask.Left = max(1, time.Until(w.r.Deadline))
 	}
-	changed = f.changed
-	f.mu.Unlock()
-	claim, wait, err := f.ask(ctx, ask)
-	f.mu.Lock()
+	changed = w.changed
+	w.mu.Unlock()
+	claim, wait, err := w.ask(ctx, ask)
+	w.mu.Lock()
 	if claim != nil {
-		t = &turn{Claim: claim, company: claim.Company}
-		f.running = append(f.running, t)
-		for _, o := range f.running {
-			o.company = o.company || len(f.running) > 1
+		t = &training{Claim: claim, company: claim.Company}
+		w.running = append(w.running, t)
+		for _, o := range w.running {
+			o.company = o.company || len(w.running) > 1
 		}
 		return t, 0, nil, nil
 	}
 	if err != nil {
-		f.over = true // no other worker need try
-		f.wake()
+		w.over = true // no other worker need try
+		w.wake()
 		if ctx.Err() != nil || errors.Is(err, ErrOver) {
 			err = nil
 		}
@@ -260,56 +264,57 @@ func (f *floor) claim(ctx context.Context) (t *turn, wait time.Duration, changed
 
 // ask is Claim, which may wait for a desk that is out of reach, but not longer
 // than until Drain.
-func (f *floor) ask(ctx context.Context, ask Ask) (*Claim, time.Duration, error) {
+func (w *workers) ask(ctx context.Context, ask Ask) (*Claim, time.Duration, error) {
 	asking, cancel := context.WithCancel(ctx)
 	var waiting conc.WaitGroup
 	defer waiting.Wait()
 	defer cancel()
 	waiting.Go(func() {
 		select {
-		case <-f.r.Drain:
+		case <-w.r.Drain:
 			cancel()
 		case <-asking.Done():
 		}
 	})
-	claim, wait, err := f.desk.Claim(asking, ask)
-	if f.draining() && errors.Is(err, context.Canceled) {
+	claim, wait, err := w.desk.Claim(asking, ask)
+	if w.draining() && errors.Is(err, context.Canceled) {
 		err = ErrOver
 	}
 	return claim, wait, err
 }
 
-// leave takes a turn from those that train, which those that claim ask for. It
-// returns how many there were.
-func (f *floor) leave(t *turn) (n int) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	n = len(f.running)
-	f.running = slices.DeleteFunc(f.running, func(r *turn) bool { return r == t })
+// leave takes a training from those that run, which a worker that claims counts.
+// It returns how many there were.
+func (w *workers) leave(t *training) (n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n = len(w.running)
+	w.running = slices.DeleteFunc(w.running, func(r *training) bool { return r == t })
 	return n
 }
 
-// done ends a turn, and with it the run if it failed. Unless it is the last, the
-// worker of a trial that was put back must end.
-func (f *floor) done(t *turn, failed bool) (end bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.over = f.over || failed
-	f.wake()
-	if !t.back || f.workers == 1 {
+// done follows an attempt; one that failed to reach the desk ends the run. It
+// reports whether its worker must end: that of a trial that was put back for want
+// of memory, unless it is the last.
+func (w *workers) done(t *training, failed bool) (end bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.over = w.over || failed
+	w.wake()
+	if !t.back || w.n == 1 {
 		return false
 	}
-	f.workers--
+	w.n--
 	return true
 }
 
 // beat extends the lease of this process until ctx ends.
-func (f *floor) beat(ctx context.Context) {
+func (w *workers) beat(ctx context.Context) {
 	for ctx.Err() == nil {
-		next, err := f.desk.Beat(ctx)
+		next, err := w.desk.Beat(ctx)
 		if err != nil && ctx.Err() == nil {
 			// No reason to stop: Record fails too if the store does.
-			f.notify(Event{Kind: Noted, Note: "heartbeat: " + oneLine(err)})
+			w.notify(Event{Kind: Noted, Note: "heartbeat: " + oneLine(err)})
 		}
 		select {
 		case <-ctx.Done():
@@ -321,92 +326,40 @@ func (f *floor) beat(ctx context.Context) {
 // errHandBack ends a training at the end of an epoch.
 var errHandBack = errors.New("the trial is given back")
 
-// turn gives one trial its turn. The error is the desk's, which says what it
-// could not do, with the trial.
-func (f *floor) turn(ctx context.Context, turn *turn) error {
-	c, t := turn.Claim, turn.Trial
+// attempt trains a trial as its claim says, and ends the claim. The error is the
+// desk's, which says what it could not do, with the trial.
+func (w *workers) attempt(ctx context.Context, a *training) error {
+	c, t := a.Claim, a.Trial
 	// What happened is stored even when ctx is done: only Train gets ctx.
 	keep := context.WithoutCancel(ctx)
 	fail := func(err error) error { return fmt.Errorf("%v: %w", t.Key, err) }
 	notify := func(e Event) {
 		e.Study = c.Study.Name
-		f.notify(e)
+		w.notify(e)
 	}
 	notify(Event{Kind: Began, Trial: t})
 	if c.Note != "" {
 		notify(Event{Kind: Noted, Trial: t, Note: c.Note})
 	}
 
-	stop := error(nil) // the desk's, after an epoch that it stored
-	rep := &reporter{trial: t, notify: notify, record: func(e Epoch, state Checkpoint) error {
-		err := f.desk.Record(keep, c, e, state)
-		if errors.Is(err, ErrStop) {
-			stop, err = err, nil
-		}
-		return err
-	}, stored: func(e Epoch) error {
-		if stop != nil {
-			return stop
-		}
-		took := time.Duration((e.TrainSeconds + e.EvalSeconds) * float64(time.Second))
-		if e.Number < c.Until && (f.draining() || !f.r.Deadline.IsZero() && time.Until(f.r.Deadline) < took) {
-			return errHandBack
-		}
-		return nil
-	}}
+	rep := &reporter{trial: t, notify: notify, stored: func(e Epoch) error { return w.goOn(c, e) },
+		record: func(e Epoch, state Checkpoint) error { return c.Record(keep, e, state) }}
 	var trainErr error
-	if t.Epoch < c.Until { // not killed between the last epoch and its end
-		trainErr = f.train(ctx, Job{Study: c.Study, Key: t.Key, From: c.From, Until: c.Until}, rep)
+	if t.Epoch < c.Until { // else it was killed between the last epoch and its end
+		trainErr = w.train(ctx, Job{Study: c.Study, Key: t.Key, From: c.From, Until: c.Until}, rep)
 	}
-	beside := f.leave(turn)
-	var storeErr error
-	t, storeErr = rep.close()
-	o := Outcome{Status: Failed}
-	switch {
-	case errors.Is(storeErr, ErrSuperseded):
+	beside := w.leave(a)
+	t, storeErr := rep.close()
+	if errors.Is(storeErr, ErrSuperseded) {
 		return superseded(notify, t, storeErr)
-	case storeErr != nil:
+	}
+	if storeErr != nil {
 		// The attempt stays open; the next Poll takes the trial back.
 		return fail(storeErr)
-	case errors.Is(trainErr, ErrDiverged):
-		o.Status, o.Failure = Diverged, FailedDiverged
-	case errors.Is(trainErr, ErrStop) || errors.Is(trainErr, errHandBack):
-		o.Status, o.Failure, trainErr = Pending, FailedInterrupted, nil
-		if t.Epoch >= c.Until {
-			o.Failure = ""
-		}
-	case trainErr != nil && ctx.Err() != nil && (errors.Is(trainErr, ctx.Err()) || errors.Is(trainErr, errAbandoned)):
-		o.Status, o.Failure = Pending, FailedInterrupted
-		if !errors.Is(trainErr, errAbandoned) {
-			trainErr = nil
-		}
-	case errors.Is(trainErr, errTimeout):
-		o.Failure, o.Retries = FailedTimeout, c.Study.RetryTimeout
-	case errors.Is(trainErr, ErrNoMemory):
-		o.Failure = FailedMemory
-		if turn.company && c.Most != 1 { // it may have the memory beside fewer
-			o.Retries, o.Most, turn.back = c.Study.RetryMemory, max(1, beside-1), true
-		}
-	case trainErr != nil:
-		o.Failure, o.Retries = FailedCrashed, c.Study.RetryCrashed
-	case t.Epoch < c.Until:
-		o.Failure = FailedCrashed
-		trainErr = fmt.Errorf("the trainer stopped after epoch %d of %d", t.Epoch, c.Until)
-	case t.Epoch < t.Epochs:
-		o.Status = Pending
-	default:
-		o.Status = Done
 	}
-	// An epoch may have ended before a budget stopped it, which was the last.
-	if o.Status == Pending && t.Epoch == t.Epochs {
-		o = Outcome{Status: Done}
-		trainErr = nil
-	}
-	if trainErr != nil {
-		o.Message = oneLine(trainErr)
-	}
-	status, err := f.desk.End(keep, c, o)
-	turn.back = turn.back && status == Pending
+	o := a.outcome(ctx, t, trainErr, beside)
+	status, err := c.End(keep, o)
+	a.back = o.Most > 0 && status == Pending
 	if errors.Is(err, ErrSuperseded) {
 		return superseded(notify, t, err)
 	}
@@ -416,6 +369,60 @@ func (f *floor) turn(ctx context.Context, turn *turn) error {
 	t.Status, t.Error, t.Failure = status, o.Message, o.Failure
 	notify(Event{Kind: Ended, Trial: t})
 	return nil
+}
+
+// goOn returns nil if a training goes on after an epoch that is stored, else why
+// it ends there.
+func (w *workers) goOn(c *Claim, e Epoch) error {
+	took := time.Duration((e.TrainSeconds + e.EvalSeconds) * float64(time.Second))
+	if e.Number < c.Until && (w.draining() || !w.r.Deadline.IsZero() && time.Until(w.r.Deadline) < took) {
+		return errHandBack
+	}
+	return nil
+}
+
+// outcome says how an attempt ended, by the trial as it stands and the error of
+// its training. beside is how many trained at once, itself too.
+func (a *training) outcome(ctx context.Context, t Trial, err error, beside int) Outcome {
+	o := Outcome{Status: Failed}
+	switch {
+	case errors.Is(err, ErrDiverged):
+		o.Status, o.Failure = Diverged, FailedDiverged
+	case errors.Is(err, ErrStop) || errors.Is(err, errHandBack):
+		o.Status, o.Failure, err = Pending, FailedInterrupted, nil
+		if t.Epoch >= a.Until {
+			o.Failure = ""
+		}
+	case err != nil && ctx.Err() != nil && (errors.Is(err, ctx.Err()) || errors.Is(err, errAbandoned)):
+		o.Status, o.Failure = Pending, FailedInterrupted
+		if !errors.Is(err, errAbandoned) {
+			err = nil
+		}
+	case errors.Is(err, errTimeout):
+		o.Failure, o.Retries = FailedTimeout, a.Study.RetryTimeout
+	case errors.Is(err, ErrNoMemory):
+		o.Failure = FailedMemory
+		if a.company && a.Most != 1 { // it may have the memory beside fewer
+			o.Retries, o.Most = a.Study.RetryMemory, max(1, beside-1)
+		}
+	case err != nil:
+		o.Failure, o.Retries = FailedCrashed, a.Study.RetryCrashed
+	case t.Epoch < a.Until:
+		o.Failure = FailedCrashed
+		err = fmt.Errorf("the trainer stopped after epoch %d of %d", t.Epoch, a.Until)
+	case t.Epoch < t.Epochs:
+		o.Status = Pending
+	default:
+		o.Status = Done
+	}
+	// The epoch at which a budget stopped it may have been its last.
+	if o.Status == Pending && t.Epoch == t.Epochs {
+		return Outcome{Status: Done}
+	}
+	if err != nil {
+		o.Message = oneLine(err)
+	}
+	return o
 }
 
 // superseded leaves a trial to the process that went on with it. What this one
@@ -434,7 +441,7 @@ var (
 
 // train is Trainer.Train within the limits of time: of the trial, and of the
 // trainer to return after its context ended.
-func (f *floor) train(ctx context.Context, job Job, rep *reporter) error {
+func (w *workers) train(ctx context.Context, job Job, rep *reporter) error {
 	own, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var limit <-chan time.Time
@@ -446,7 +453,7 @@ func (f *floor) train(ctx context.Context, job Job, rep *reporter) error {
 	done := make(chan error, 1)
 	// The only goroutine that nobody may wait for: what it does afterwards, the
 	// reporter does not take any more.
-	go func() { done <- f.r.train(own, job, rep) }()
+	go func() { done <- w.r.train(own, job, rep) }()
 	late := false
 	select {
 	case err := <-done:
@@ -456,7 +463,7 @@ func (f *floor) train(ctx context.Context, job Job, rep *reporter) error {
 		cancel()
 	case <-ctx.Done():
 	}
-	grace := cmp.Or(f.r.Grace, 30*time.Second)
+	grace := cmp.Or(w.r.Grace, 30*time.Second)
 	select {
 	case err := <-done:
 		if late && ctx.Err() == nil && errors.Is(err, context.Canceled) {
@@ -465,7 +472,8 @@ func (f *floor) train(ctx context.Context, job Job, rep *reporter) error {
 		return err
 	case <-time.After(grace):
 	}
-	f.notify(Event{Kind: Noted, Study: job.Study.Name, Trial: rep.leave(), Note: fmt.Sprintf("its trainer did not stop within %v; its worker goes on without it", grace)})
+	w.notify(Event{Kind: Noted, Study: job.Study.Name, Trial: rep.leave(),
+		Note: fmt.Sprintf("its trainer did not stop within %v; its worker goes on without it", grace)})
 	if late {
 		return fmt.Errorf("%w: trial_time_limit = %q; %w", errTimeout, job.Study.TrialTimeLimit, errAbandoned)
 	}
@@ -490,7 +498,8 @@ func where(callers []uintptr) string {
 		f, more := frames.Next()
 		inRuntime := strings.HasPrefix(f.Function, "runtime.")
 		if panicked && !inRuntime {
-			at = append(at, fmt.Sprintf("%s:%d in %s", filepath.Base(f.File), f.Line, f.Function[strings.LastIndex(f.Function, "/")+1:]))
+			at = append(at, fmt.Sprintf("%s:%d in %s", filepath.Base(f.File), f.Line,
+				f.Function[strings.LastIndex(f.Function, "/")+1:]))
 		}
 		panicked = panicked || inRuntime && strings.Contains(f.Function, "panic")
 		if !more {
@@ -534,15 +543,17 @@ func (r *reporter) Epoch(e Epoch, c Checkpoint) error {
 	if r.left {
 		return errAbandoned
 	}
-	if r.err == nil {
-		r.err = r.record(e, c)
-	}
 	if r.err != nil {
 		return r.err
 	}
+	stop := r.record(e, c)
+	if stop != nil && !errors.Is(stop, ErrStop) {
+		r.err = stop
+		return stop
+	}
 	r.trial.Epoch, r.trial.Last = e.Number, e
 	r.notify(Event{Kind: EpochStored, Trial: r.trial})
-	return r.stored(e)
+	return cmp.Or(stop, r.stored(e))
 }
 
 // leave takes no more reports.

@@ -19,7 +19,8 @@ func TestGrid(t *testing.T) {
 	s, trials := study(t)
 	var states []search.TrialState
 	for i, tr := range trials {
-		tr.Status = []search.Status{search.Pending, search.Running, search.Done, search.Failed, search.Diverged, search.Pending, search.Done, search.Done}[i]
+		tr.Status = []search.Status{search.Pending, search.Running, search.Done, search.Failed, search.Diverged,
+			search.Pending, search.Done, search.Done}[i]
 		states = append(states, search.TrialState{Trial: tr})
 	}
 	grid, err := strategy.New(s)
@@ -27,7 +28,8 @@ func TestGrid(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := grid.Decide(s, states)
-	if want := []search.Step{{Trial: 0, Until: 3}, {Trial: 5, Until: 3}}; !slices.Equal(d.Next, want) || d.Reason != "" {
+	if want := []search.Step{{Trial: 0, Until: 3}, {Trial: 5, Until: 3}}; !slices.Equal(d.Next, want) ||
+		d.Reason != "" {
 		t.Errorf("%+v, want %v", d, want)
 	}
 	if d = grid.Decide(s, states[1:5]); len(d.Next) != 0 || d.Reason == "" {
@@ -81,7 +83,8 @@ func TestRunnerBudgets(t *testing.T) {
 				t.Errorf("%d epochs, want %d", epochs, test.most)
 			}
 			s.MaxEpochs, s.MaxTrials, s.MaxDeviceHours, s.MaxWallTime = 0, 0, 0, ""
-			sum, err = (&search.Runner{Store: store, Trainer: fakeTrainer{steps: 1}}).Run(t.Context(), s, strategyOf(s), trials)
+			sum, err = (&search.Runner{Store: store, Trainer: fakeTrainer{steps: 1}}).Run(t.Context(), s, strategyOf(s),
+				trials)
 			if err != nil || counts(sum) != (search.Summary{Done: 8}) || sum.Stopped {
 				t.Errorf("going on: %+v, %v", sum, err)
 			}
@@ -130,7 +133,8 @@ func TestRunnerFailures(t *testing.T) {
 			return fmt.Errorf("seed %d: the device is gone", j.Seed)
 		}}
 		sum, err := (&search.Runner{Store: store, Trainer: tr}).Run(t.Context(), s, strategyOf(s), trials)
-		if err == nil || !strings.Contains(err.Error(), "5 trainings in a row failed alike") || !strings.Contains(err.Error(), "the device is gone") ||
+		if err == nil || !strings.Contains(err.Error(), "5 trainings in a row failed alike") ||
+			!strings.Contains(err.Error(), "the device is gone") ||
 			!strings.Contains(err.Error(), "igcsearch retry fake") || len(store.attempts) != 5 || sum.Failed != 2 {
 			t.Errorf("got %+v, %v after %d attempts", sum, err, len(store.attempts))
 		}
@@ -154,18 +158,22 @@ func TestRunnerFailures(t *testing.T) {
 			}
 			return nil
 		}}
-		r := search.Runner{Store: store, Trainer: tr, Workers: 2, Grace: 500 * time.Millisecond, Notify: func(e search.Event) {
-			if e.Kind == search.Noted {
-				notes = append(notes, e.Note)
-			}
-		}}
+		r := search.Runner{Store: store, Trainer: tr, Workers: 2, Grace: 500 * time.Millisecond,
+			Notify: func(e search.Event) {
+				if e.Kind == search.Noted {
+					notes = append(notes, e.Note)
+				}
+			}}
 		sum, err := r.Run(t.Context(), s, strategyOf(s), trials)
 		if err != nil || counts(sum) != (search.Summary{Done: 6, Failed: 2}) || len(store.attempts) != 10 {
 			t.Fatalf("got %+v, %v after %d attempts", sum, err, len(store.attempts))
 		}
 		for seed, want := range []string{`the time limit of a trial is over: trial_time_limit = "1s"`,
 			`the time limit of a trial is over: trial_time_limit = "1s"; the trainer did not return, and was left alone`} {
-			i := slices.IndexFunc(store.trials, func(t search.Trial) bool { return t.System == trials[0].System && t.Seed == seed })
+			i := slices.IndexFunc(store.trials, func(t search.Trial) bool {
+				return t.System == trials[0].System &&
+					t.Seed == seed
+			})
 			if got := store.trials[i]; got.Error != want || got.Failure != search.FailedTimeout {
 				t.Errorf("it stands as %+v", got)
 			}
@@ -186,7 +194,8 @@ func TestRunnerFailures(t *testing.T) {
 			<-hang
 			return nil
 		}}
-		sum, err := (&search.Runner{Store: store, Trainer: tr, Grace: time.Millisecond}).Run(ctx, s, strategyOf(s), trials)
+		sum, err := (&search.Runner{Store: store, Trainer: tr, Grace: time.Millisecond}).Run(ctx, s, strategyOf(s),
+			trials)
 		if !errors.Is(err, context.Canceled) || sum.Left != 8 || store.trials[0].Status != search.Pending {
 			t.Errorf("got %+v, %v, %+v", sum, err, store.trials[0])
 		}
@@ -204,8 +213,13 @@ func TestRunnersShare(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 3 {
 		wg.Go(func() {
-			tr := fakeTrainer{steps: 1, at: func(context.Context, search.Job, int, int) error { time.Sleep(time.Millisecond); return nil }}
-			sum, err := (&search.Runner{Store: store, Trainer: tr, Workers: 2, Wait: time.Millisecond}).Run(t.Context(), s, strategyOf(s), trials)
+			tr := fakeTrainer{steps: 1, at: func(context.Context, search.Job, int,
+				int) error {
+				time.Sleep(time.Millisecond)
+				return nil
+			}}
+			sum, err := (&search.Runner{Store: store, Trainer: tr, Workers: 2, Wait: time.Millisecond}).Run(t.Context(),
+				s, strategyOf(s), trials)
 			if err != nil || counts(sum) != (search.Summary{Done: 8}) {
 				t.Errorf("got %+v, %v", sum, err)
 			}
@@ -224,7 +238,8 @@ func TestRunnerLate(t *testing.T) {
 	s, trials := study(t)
 	inner := &fakeStore{}
 	store := &lateStore{fakeStore: inner}
-	sum, err := (&search.Runner{Store: store, Trainer: fakeTrainer{steps: 1}, Wait: time.Millisecond}).Run(t.Context(), s, strategyOf(s), trials)
+	sum, err := (&search.Runner{Store: store, Trainer: fakeTrainer{steps: 1}, Wait: time.Millisecond}).Run(t.Context(),
+		s, strategyOf(s), trials)
 	if err != nil || counts(sum) != (search.Summary{Done: 8}) || inner.epochs[0] != 0 {
 		t.Errorf("got %+v, %v, epochs %v", sum, err, inner.epochs)
 	}
@@ -234,15 +249,23 @@ func TestRunnerLate(t *testing.T) {
 // elsewhere.
 type lateStore struct{ *fakeStore }
 
-func (s *lateStore) Record(ctx context.Context, attempt int64, e search.Epoch, c search.Checkpoint) error {
-	s.mu.Lock()
-	trial := s.attempts[attempt-1]
+func (s *lateStore) Begin(ctx context.Context, trial int64, until int, a search.Attempt) (search.Claim, error) {
+	claim, err := s.fakeStore.Begin(ctx, trial, until, a)
 	if trial == 1 {
-		s.trials[0].Status, s.trials[0].Epoch = search.Done, 3
-		s.stored(1)
-		s.mu.Unlock()
-		return fmt.Errorf("record: %w", search.ErrSuperseded)
+		claim.Handle = lateAttempt{claim.Handle, s}
 	}
-	s.mu.Unlock()
-	return s.fakeStore.Record(ctx, attempt, e, c)
+	return claim, err
+}
+
+type lateAttempt struct {
+	search.Handle
+	s *lateStore
+}
+
+func (a lateAttempt) Record(context.Context, search.Epoch, search.Checkpoint) error {
+	a.s.mu.Lock()
+	defer a.s.mu.Unlock()
+	a.s.trials[0].Status, a.s.trials[0].Epoch = search.Done, 3
+	a.s.stored(1)
+	return fmt.Errorf("record: %w", search.ErrSuperseded)
 }

@@ -93,25 +93,40 @@ func (s *fakeStore) Plan(_ context.Context, _ search.Study, trials []search.Tria
 	return slices.Clone(s.trials), nil
 }
 
-func (s *fakeStore) Begin(ctx context.Context, trial int64, until int, a search.Attempt) (search.Turn, error) {
+func (s *fakeStore) Begin(ctx context.Context, trial int64, until int, a search.Attempt) (search.Claim, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := cmp.Or(ctx.Err(), s.refuse("begin", trial)); err != nil {
-		return search.Turn{}, err
+		return search.Claim{}, err
 	}
 	t := &s.trials[trial-1]
 	if t.Status != search.Pending {
-		return search.Turn{}, search.ErrTaken
+		return search.Claim{}, search.ErrTaken
 	}
 	s.stored(trial)
 	t.Status = search.Running
 	s.attempts = append(s.attempts, trial)
 	s.began = append(s.began, fmt.Sprintf("%v/%d", t.System.Label(), t.Seed))
 	s.template = a
-	return search.Turn{ID: int64(len(s.attempts)), From: s.last[trial-1]}, nil
+	return search.Claim{Handle: fakeAttempt{s, int64(len(s.attempts))}, ID: int64(len(s.attempts)),
+		From: s.last[trial-1]}, nil
 }
 
-func (s *fakeStore) Record(ctx context.Context, attempt int64, e search.Epoch, c search.Checkpoint) error {
+// fakeAttempt is the handle of an attempt.
+type fakeAttempt struct {
+	s  *fakeStore
+	id int64
+}
+
+func (a fakeAttempt) Record(ctx context.Context, e search.Epoch, c search.Checkpoint) error {
+	return a.s.record(ctx, a.id, e, c)
+}
+
+func (a fakeAttempt) End(ctx context.Context, o search.Outcome) (search.Status, error) {
+	return a.s.end(ctx, a.id, o)
+}
+
+func (s *fakeStore) record(ctx context.Context, attempt int64, e search.Epoch, c search.Checkpoint) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	trial := s.attempts[attempt-1]
@@ -130,7 +145,7 @@ func (s *fakeStore) Record(ctx context.Context, attempt int64, e search.Epoch, c
 	return nil
 }
 
-func (s *fakeStore) End(ctx context.Context, attempt int64, o search.Outcome) (search.Status, error) {
+func (s *fakeStore) end(ctx context.Context, attempt int64, o search.Outcome) (search.Status, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	trial := s.attempts[attempt-1]
@@ -176,7 +191,8 @@ func (f fakeTrainer) Train(ctx context.Context, job search.Job, r search.Reporte
 			}
 			r.Step(e, step+1, f.steps)
 		}
-		m := search.Epoch{Number: e, TrainLoss: float64(job.System.Pair().L*1000+job.Seed) / float64(e), TestCorrect: job.System.Pair().M + e, TestTotal: 100}
+		m := search.Epoch{Number: e, TrainLoss: float64(job.System.Pair().L*1000+job.Seed) / float64(e),
+			TestCorrect: job.System.Pair().M + e, TestTotal: 100}
 		if err := r.Epoch(m, search.Checkpoint{Epoch: e, State: []byte{byte(e)}}); err != nil {
 			return fmt.Errorf("epoch %d: %w", e, err)
 		}
@@ -242,32 +258,33 @@ func TestRunner(t *testing.T) {
 		var running, most atomic.Int32
 		full := make(chan struct{})
 		store := &fakeStore{}
-		r := search.Runner{Store: store, Workers: workers, Trainer: fakeTrainer{steps: 1, at: func(_ context.Context, _ search.Job, e, _ int) error {
-			if e != 1 {
-				return nil
-			}
-			n := running.Add(1)
-			defer running.Add(-1)
-			for {
-				old := most.Load()
-				if n <= old || most.CompareAndSwap(old, n) {
-					break
+		r := search.Runner{Store: store, Workers: workers,
+			Trainer: fakeTrainer{steps: 1, at: func(_ context.Context, _ search.Job, e, _ int) error {
+				if e != 1 {
+					return nil
 				}
-			}
-			if n == workers {
-				select {
+				n := running.Add(1)
+				defer running.Add(-1)
+				for {
+					old := most.Load()
+					if n <= old || most.CompareAndSwap(old, n) {
+						break
+					}
+				}
+				if n == workers {
+					select {
+					case <-full:
+					default:
+						close(full)
+					}
+				}
+				select { // hold the place until all places were taken once
 				case <-full:
-				default:
-					close(full)
+				case <-time.After(10 * time.Second):
+					return errors.New("the other workers never came")
 				}
-			}
-			select { // hold the place until all places were taken once
-			case <-full:
-			case <-time.After(10 * time.Second):
-				return errors.New("the other workers never came")
-			}
-			return nil
-		}}}
+				return nil
+			}}}
 		sum, err := r.Run(t.Context(), s, strategyOf(s), trials)
 		if err != nil || sum.Done != len(trials) {
 			t.Fatalf("got %+v, %v", sum, err)
@@ -299,21 +316,23 @@ func TestRunner(t *testing.T) {
 	t.Run("a failed, a panicking and a diverged trial do not stop the others", func(t *testing.T) {
 		t.Parallel()
 		s, trials := study(t)
-		fails, panics, diverges := is(space.Pair{L: 40, M: 2}, 0), is(space.Pair{L: 64, M: 1}, 1), is(space.Pair{L: 1, M: 23}, 0)
+		fails, panics, diverges := is(space.Pair{L: 40, M: 2}, 0), is(space.Pair{L: 64, M: 1}, 1),
+			is(space.Pair{L: 1, M: 23}, 0)
 		store := &fakeStore{}
-		r := search.Runner{Store: store, Workers: 2, Trainer: fakeTrainer{steps: 2, at: func(_ context.Context, j search.Job, e, step int) error {
-			switch {
-			case e != 2:
-			case fails(j):
-				return errors.New("first line\nlast line")
-			case panics(j):
-				var none []int
-				_ = none[step]
-			case diverges(j):
-				return fmt.Errorf("epoch 2, step 0: %w", search.ErrDiverged)
-			}
-			return nil
-		}}}
+		r := search.Runner{Store: store, Workers: 2,
+			Trainer: fakeTrainer{steps: 2, at: func(_ context.Context, j search.Job, e, step int) error {
+				switch {
+				case e != 2:
+				case fails(j):
+					return errors.New("first line\nlast line")
+				case panics(j):
+					var none []int
+					_ = none[step]
+				case diverges(j):
+					return fmt.Errorf("epoch 2, step 0: %w", search.ErrDiverged)
+				}
+				return nil
+			}}}
 		sum, err := r.Run(t.Context(), s, strategyOf(s), trials)
 		if err != nil || counts(sum) != (search.Summary{Done: 5, Diverged: 1, Failed: 2}) {
 			t.Fatalf("got %+v, %v", sum, err)
@@ -326,12 +345,14 @@ func TestRunner(t *testing.T) {
 					t.Errorf("failed trial stands as %+v", tr)
 				}
 			case panics(j):
-				if tr.Status != search.Failed || !strings.HasPrefix(tr.Error, "panic: runtime error: index out of range [0] with length 0 at runner_test.go:") ||
+				if tr.Status != search.Failed || !strings.HasPrefix(tr.Error,
+					"panic: runtime error: index out of range [0] with length 0 at runner_test.go:") ||
 					!strings.Contains(tr.Error, "fakeTrainer.Train") || strings.Contains(tr.Error, "\n") {
 					t.Errorf("panicked trial stands as %+v", tr)
 				}
 			case diverges(j):
-				if tr.Status != search.Diverged || tr.Error != "epoch 2, step 0: the loss is not finite" || tr.Epoch != 1 {
+				if tr.Status != search.Diverged || tr.Error != "epoch 2, step 0: the loss is not finite" ||
+					tr.Epoch != 1 {
 					t.Errorf("diverged trial stands as %+v", tr)
 				}
 			default:
@@ -352,8 +373,10 @@ func TestRunner(t *testing.T) {
 			trials[i].Epochs = long.Epochs
 		}
 		store := &fakeStore{}
-		sum, err := (&search.Runner{Store: store, Trainer: fakeTrainer{steps: 1}}).Run(t.Context(), s, strategyOf(s), trials)
-		if err != nil || sum.Failed != len(trials) || store.trials[0].Error != "the trainer stopped after epoch 3 of 5" {
+		sum, err := (&search.Runner{Store: store, Trainer: fakeTrainer{steps: 1}}).Run(t.Context(), s, strategyOf(s),
+			trials)
+		if err != nil || sum.Failed != len(trials) ||
+			store.trials[0].Error != "the trainer stopped after epoch 3 of 5" {
 			t.Errorf("got %+v, %v, %+v", sum, err, store.trials[0])
 		}
 	})
@@ -362,7 +385,8 @@ func TestRunner(t *testing.T) {
 		t.Parallel()
 		s, trials := study(t)
 		straight := &fakeStore{}
-		if _, err := (&search.Runner{Store: straight, Trainer: fakeTrainer{steps: 4}}).Run(t.Context(), s, strategyOf(s), trials); err != nil {
+		if _, err := (&search.Runner{Store: straight, Trainer: fakeTrainer{steps: 4}}).Run(t.Context(), s,
+			strategyOf(s), trials); err != nil {
 			t.Fatal(err)
 		}
 
@@ -390,7 +414,8 @@ func TestRunner(t *testing.T) {
 		}
 
 		store.began = nil
-		sum, err = (&search.Runner{Store: store, Trainer: fakeTrainer{steps: 4}}).Run(t.Context(), s, strategyOf(s), trials)
+		sum, err = (&search.Runner{Store: store, Trainer: fakeTrainer{steps: 4}}).Run(t.Context(), s, strategyOf(s),
+			trials)
 		if err != nil || counts(sum) != (search.Summary{Done: 8}) {
 			t.Fatalf("resumed: got %+v, %v", sum, err)
 		}
@@ -422,12 +447,13 @@ func TestRunner(t *testing.T) {
 		}
 		store.trials[2].Status, store.trials[2].Epoch = search.Running, 3
 		store.last[2] = &search.Checkpoint{Epoch: 3}
-		r := search.Runner{Store: store, Trainer: fakeTrainer{steps: 1, at: func(_ context.Context, j search.Job, _, _ int) error {
-			if j.From != nil {
-				return errors.New("it was trained again")
-			}
-			return nil
-		}}}
+		r := search.Runner{Store: store, Trainer: fakeTrainer{steps: 1,
+			at: func(_ context.Context, j search.Job, _, _ int) error {
+				if j.From != nil {
+					return errors.New("it was trained again")
+				}
+				return nil
+			}}}
 		sum, err := r.Run(t.Context(), s, strategyOf(s), trials)
 		if err != nil || counts(sum) != (search.Summary{Done: 8}) || store.epochs[2] != 0 {
 			t.Errorf("got %+v, %v, %d epochs recorded", sum, err, store.epochs[2])
@@ -461,7 +487,8 @@ func TestRunner(t *testing.T) {
 					return errors.New("the run goes on")
 				}
 			}}
-			sum, err := (&search.Runner{Store: store, Trainer: tr, Workers: 2}).Run(t.Context(), s, strategyOf(s), trials)
+			sum, err := (&search.Runner{Store: store, Trainer: tr, Workers: 2}).Run(t.Context(), s, strategyOf(s),
+				trials)
 			want := "L40M2 seed 0: " + call + " in fake.db: disk full"
 			if call == "plan" {
 				want = "plan in fake.db: disk full"
@@ -522,7 +549,8 @@ func TestRunner(t *testing.T) {
 			t.Parallel()
 			s, trials := study(t)
 			straight := &fakeStore{}
-			if _, err := (&search.Runner{Store: straight, Trainer: fakeTrainer{steps: 1}}).Run(t.Context(), s, strategyOf(s), trials); err != nil {
+			if _, err := (&search.Runner{Store: straight, Trainer: fakeTrainer{steps: 1}}).Run(t.Context(), s,
+				strategyOf(s), trials); err != nil {
 				t.Fatal(err)
 			}
 			for _, workers := range []int{2, 3, 8, 20} {
@@ -537,7 +565,8 @@ func TestRunner(t *testing.T) {
 					}
 				}}
 				sum, err := r.Run(t.Context(), s, strategyOf(s), trials)
-				if err != nil || counts(sum) != (search.Summary{Done: len(trials)}) || !reflect.DeepEqual(store.trials, straight.trials) {
+				if err != nil || counts(sum) != (search.Summary{Done: len(trials)}) ||
+					!reflect.DeepEqual(store.trials, straight.trials) {
 					t.Fatalf("%d workers: got %+v, %v", workers, sum, err)
 				}
 				// All but one worker are missing afterwards.
@@ -559,11 +588,13 @@ func TestRunner(t *testing.T) {
 			for workers, again := range map[int]int{1: 0, 4: 1} {
 				store := &fakeStore{}
 				d := &device{places: 99, gather: workers, need: large}
-				sum, err := (&search.Runner{Store: store, Workers: workers, Trainer: train(d)}).Run(t.Context(), s, strategyOf(s), trials)
+				sum, err := (&search.Runner{Store: store, Workers: workers, Trainer: train(d)}).Run(t.Context(), s,
+					strategyOf(s), trials)
 				if err != nil || counts(sum) != (search.Summary{Done: 7, Failed: 1}) || d.came != len(trials)+again {
 					t.Errorf("%d workers: got %+v, %v after %d trainings", workers, sum, err, d.came)
 				}
-				if tr := store.trials[0]; tr.Status != search.Failed || tr.Error != "epoch 1, step 1: not enough memory" {
+				if tr := store.trials[0]; tr.Status != search.Failed ||
+					tr.Error != "epoch 1, step 1: not enough memory" {
 					t.Errorf("%d workers: it stands as %+v", workers, tr)
 				}
 			}
@@ -594,7 +625,8 @@ func TestRunner(t *testing.T) {
 				}
 			}}
 			sum, err := r.Run(t.Context(), s, strategyOf(s), trials)
-			if err != nil || counts(sum) != (search.Summary{Done: 2}) || !slices.Equal(store.epochs, []int{3, 3}) || len(store.attempts) != 3 {
+			if err != nil || counts(sum) != (search.Summary{Done: 2}) || !slices.Equal(store.epochs, []int{3, 3}) ||
+				len(store.attempts) != 3 {
 				t.Errorf("got %+v, %v, epochs %v, attempts %v", sum, err, store.epochs, store.attempts)
 			}
 		})
@@ -605,20 +637,21 @@ func TestRunner(t *testing.T) {
 		s, trials := study(t)
 		var inside atomic.Int32
 		seen := map[string][]search.Event{} // unguarded: -race would tell
-		r := search.Runner{Store: &fakeStore{}, Trainer: fakeTrainer{steps: 2}, Workers: 4, Notify: func(e search.Event) {
-			if inside.Add(1) != 1 {
-				t.Error("two events at once")
-			}
-			defer inside.Add(-1)
-			if e.Kind == search.Planned {
-				if len(seen) > 0 || len(e.Trials) != len(trials) || e.Trials[0].ID == 0 {
-					t.Errorf("planned %+v after %d trials", e.Trials, len(seen))
+		r := search.Runner{Store: &fakeStore{}, Trainer: fakeTrainer{steps: 2}, Workers: 4,
+			Notify: func(e search.Event) {
+				if inside.Add(1) != 1 {
+					t.Error("two events at once")
 				}
-				return
-			}
-			key := fmt.Sprint(e.Trial.System, e.Trial.Seed)
-			seen[key] = append(seen[key], e)
-		}}
+				defer inside.Add(-1)
+				if e.Kind == search.Planned {
+					if len(seen) > 0 || len(e.Trials) != len(trials) || e.Trials[0].ID == 0 {
+						t.Errorf("planned %+v after %d trials", e.Trials, len(seen))
+					}
+					return
+				}
+				key := fmt.Sprint(e.Trial.System, e.Trial.Seed)
+				seen[key] = append(seen[key], e)
+			}}
 		if _, err := r.Run(t.Context(), s, strategyOf(s), trials); err != nil {
 			t.Fatal(err)
 		}

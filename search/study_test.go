@@ -41,7 +41,8 @@ func TestNormalize(t *testing.T) {
 	t.Run("a budget becomes its pairs", func(t *testing.T) {
 		s := normal(t, budgetStudy())
 		// The paper's Table 1 (i).
-		if want := []string{"64x1", "40x2", "28x3", "12x6", "6x9", "5x10", "3x13", "2x16", "1x23"}; !slices.Equal(s.Pairs, want) {
+		if want := []string{"64x1", "40x2", "28x3", "12x6", "6x9", "5x10", "3x13", "2x16",
+			"1x23"}; !slices.Equal(s.Pairs, want) {
 			t.Errorf("got %v, want %v", s.Pairs, want)
 		}
 	})
@@ -87,7 +88,8 @@ func TestNormalize(t *testing.T) {
 		plain := normal(t, budgetStudy())
 		s := budgetStudy()
 		s.Strategy, s.Race.Alpha, s.Halving.Reduction = search.StrategyGrid, 7, -1
-		if got := normal(t, s); got.Fingerprint() != plain.Fingerprint() || strings.Contains(string(got.Settings()), "alpha") {
+		if got := normal(t, s); got.Fingerprint() != plain.Fingerprint() ||
+			strings.Contains(string(got.Settings()), "alpha") {
 			t.Errorf("grid with the settings of others is another study: %s", got.Settings())
 		}
 		for _, name := range []string{search.StrategyHalving, search.StrategyRace} {
@@ -105,40 +107,43 @@ func TestNormalize(t *testing.T) {
 			}
 		}
 	})
-	t.Run("the sizes of a folder follow from one of them, hand signs have two, and no other set has any", func(t *testing.T) {
-		// He et al.: 224 of 256 to 480.
-		s := normal(t, folderStudy(224))
-		if s.Resize != 256 || s.ResizeMax != 480 || s.Pad != 0 {
-			t.Errorf("resize %d, resize_max %d, pad %d, want 256, 480 and 0", s.Resize, s.ResizeMax, s.Pad)
-		}
-		if again := normal(t, s); !reflect.DeepEqual(again, s) {
-			t.Errorf("normalised twice, %+v became %+v", s, again)
-		}
-		plain := folderStudy(64)
-		plain.Augment = search.AugmentNone
-		if s := normal(t, plain); s.Resize != 73 || s.ResizeMax != 0 {
-			t.Errorf("resize %d, resize_max %d, want 73 (64·256/224) and 0", s.Resize, s.ResizeMax)
-		}
-		for _, s := range []search.Study{budgetStudy(), {Name: "x"}} {
-			if text := string(s.Settings()); strings.Contains(text, "size") || strings.Contains(text, "unreadable") {
-				t.Errorf("the stored form has sizes: %s", text)
-			}
-		}
-		for _, c := range []struct{ size, side int }{{0, 16}, {16, 16}, {32, 32}} {
-			signs := budgetStudy()
-			signs.Dataset, signs.Size = "handsigns", c.size
-			s := normal(t, signs)
-			if in, classes := s.Shape(); in != (space.Shape{C: 3, H: c.side, W: c.side}) || classes != 10 || s.Resize != 0 {
-				t.Errorf("hand signs of size %d have the shape %v and %d classes, resize %d", c.size, in, classes, s.Resize)
+	t.Run("the sizes of a folder follow from one of them, hand signs have two, and no other set has any",
+		func(t *testing.T) {
+			// He et al.: 224 of 256 to 480.
+			s := normal(t, folderStudy(224))
+			if s.Resize != 256 || s.ResizeMax != 480 || s.Pad != 0 {
+				t.Errorf("resize %d, resize_max %d, pad %d, want 256, 480 and 0", s.Resize, s.ResizeMax, s.Pad)
 			}
 			if again := normal(t, s); !reflect.DeepEqual(again, s) {
 				t.Errorf("normalised twice, %+v became %+v", s, again)
 			}
-		}
-		held := budgetStudy()
-		held.Dataset, held.Validation = "svhn", search.SVHNValidation
-		normal(t, held)
-	})
+			plain := folderStudy(64)
+			plain.Augment = search.AugmentNone
+			if s := normal(t, plain); s.Resize != 73 || s.ResizeMax != 0 {
+				t.Errorf("resize %d, resize_max %d, want 73 (64·256/224) and 0", s.Resize, s.ResizeMax)
+			}
+			for _, s := range []search.Study{budgetStudy(), {Name: "x"}} {
+				if text := string(s.Settings()); strings.Contains(text, "size") || strings.Contains(text, "unreadable") {
+					t.Errorf("the stored form has sizes: %s", text)
+				}
+			}
+			for _, c := range []struct{ size, side int }{{0, 16}, {16, 16}, {32, 32}} {
+				signs := budgetStudy()
+				signs.Dataset, signs.Size = "handsigns", c.size
+				s := normal(t, signs)
+				if in, classes := s.Shape(); in != (space.Shape{C: 3, H: c.side, W: c.side}) || classes != 10 ||
+					s.Resize != 0 {
+					t.Errorf("hand signs of size %d have the shape %v and %d classes, resize %d", c.size, in, classes,
+						s.Resize)
+				}
+				if again := normal(t, s); !reflect.DeepEqual(again, s) {
+					t.Errorf("normalised twice, %+v became %+v", s, again)
+				}
+			}
+			held := budgetStudy()
+			held.Dataset, held.Validation = "svhn", search.SVHNValidation
+			normal(t, held)
+		})
 	t.Run("every wrong setting is named", func(t *testing.T) {
 		for want, change := range map[string]func(*search.Study){
 			`name "a/b"`:           func(s *search.Study) { s.Name = "a/b" },
@@ -198,7 +203,8 @@ func TestNormalize(t *testing.T) {
 		} {
 			s := budgetStudy()
 			change(&s)
-			if _, err := s.Normalize(); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
+			if _, err := s.Normalize(); err == nil || !strings.Contains(err.Error(), want) ||
+				strings.Contains(err.Error(), "\n") {
 				t.Errorf("got %v, want one line with %q", err, want)
 			}
 		}
@@ -220,7 +226,8 @@ func TestFingerprint(t *testing.T) {
 		older := budgetStudy() // what it was before there was a choice
 		older.DataSum, older.WeightDecayOn = "0123", search.DecayWeights
 		older = normal(t, older)
-		got := string(older.Settings()) + "\n" + older.Fingerprint() + "\n" + string(base.Settings()) + "\n" + base.Fingerprint() + "\n"
+		got := string(older.Settings()) + "\n" + older.Fingerprint() + "\n" + string(base.Settings()) + "\n" +
+			base.Fingerprint() + "\n"
 		if *update {
 			if err := os.WriteFile(golden, []byte(got), 0o666); err != nil {
 				t.Fatal(err)
@@ -236,13 +243,16 @@ func TestFingerprint(t *testing.T) {
 	})
 
 	t.Run("every setting counts but those that change no result", func(t *testing.T) {
-		free := []string{"Title", "Workers", "MaxWallTime", "MaxTrials", "MaxEpochs", "MaxDeviceHours", "TrialTimeLimit",
-			"RetryCrashed", "RetryTimeout", "RetryMemory", "StopAfter", "KeepCheckpoints", "KeepBest", "CheckpointQuota"}
-		v := reflect.ValueOf(base)
-		for i := range v.NumField() {
-			field := v.Type().Field(i)
+		free := []string{"Title", "Workers", "MaxWallTime", "MaxTrials", "MaxEpochs", "MaxDeviceHours",
+			"TrialTimeLimit",
+			"RetryCrashed", "RetryTimeout", "RetryMemory", "StopAfter", "KeepCheckpoints", "KeepBest",
+			"CheckpointQuota"}
+		for _, field := range reflect.VisibleFields(reflect.TypeOf(base)) {
+			if field.Anonymous {
+				continue
+			}
 			s := base
-			f := reflect.ValueOf(&s).Elem().Field(i)
+			f := reflect.ValueOf(&s).Elem().FieldByIndex(field.Index)
 			switch f.Interface().(type) {
 			case string, space.Variant, space.Layout:
 				f.SetString(f.String() + "x")
@@ -276,7 +286,8 @@ func TestFingerprint(t *testing.T) {
 	t.Run("a difference reads like a sentence", func(t *testing.T) {
 		s := base
 		s.Epochs, s.DataSum = 20, "4567"
-		if got, want := search.Diff(base, s), []string{"epochs: 400 there, 20 here", "data_sum: 0123 there, 4567 here"}; !slices.Equal(got, want) {
+		if got, want := search.Diff(base, s), []string{"epochs: 400 there, 20 here",
+			"data_sum: 0123 there, 4567 here"}; !slices.Equal(got, want) {
 			t.Errorf("got %q, want %q", got, want)
 		}
 	})

@@ -60,7 +60,7 @@ var ErrNoMemory = errors.New("not enough memory")
 // has, or that is finished.
 var ErrTaken = errors.New("another worker has the trial, or had")
 
-// ErrSuperseded is what Store.Record and Store.End return (wrapped) to a worker
+// ErrSuperseded is what the methods of a Handle return (wrapped) to a worker
 // that came too late: its trial was taken for lost, and another went on with it.
 var ErrSuperseded = errors.New("another process went on with the trial")
 
@@ -106,7 +106,7 @@ type Job struct {
 	Study Study // normalised
 	Key
 	From *Checkpoint // nil: from the start
-	// Until is the last epoch of this turn; 0 is Study.Epochs, of which the
+	// Until is the last epoch of this attempt; 0 is Study.Epochs, of which the
 	// schedule is in either case.
 	Until int
 }
@@ -131,27 +131,52 @@ type Trainer interface {
 	Train(ctx context.Context, job Job, r Reporter) error
 }
 
-// Attempt is what is recorded of one worker's turn at a trial.
+// Attempt is what is recorded of one worker's try at a trial.
 type Attempt struct {
 	Started   time.Time
 	Commit    string // git commit of the program, "" if unknown
 	GoVersion string
 	CPU       string // model name
-	ISA       string // whose bits the results are: "avx512", "avx2", "portable", "cuda sm_90"; of a run on several kinds all of them, ", " between
-	Device    string // "cpu", or the names of the run's GPUs in the same way
-	Host      string
-	PID       int
-	Args      []string
-	Job       string // of the scheduler that started the process, "slurm 12_3"; "" outside one
+	// ISA is the arithmetic, whose bits the results are: "avx512", "avx2",
+	// "portable", "cuda sm_90"; of a run on several kinds all of them, ", " between.
+	ISA    string
+	Device string // "cpu", or the names of the run's GPUs in the same way
+	Host   string
+	PID    int
+	Args   []string
+	Job    string // of the scheduler that started the process, "slurm 12_3"; "" outside one
 }
 
-// Turn is an attempt that has begun.
-type Turn struct {
+// Claim is an attempt that has begun, in the hands of its worker. A Store fills
+// in what stands above Study, a Dispatch the rest.
+type Claim struct {
+	// Handle takes the results of the attempt.
+	Handle
 	ID   int64       // of the attempt
-	From *Checkpoint // nil: the trial starts anew
+	From *Checkpoint // where the trial goes on; nil if it starts anew
 	// Note tells on one line what people should know, "" if there is nothing: a
 	// damaged checkpoint was found and left out.
 	Note string
+
+	Study Study // normalised
+	Trial Trial // running; Trial.Epoch is where it goes on from
+	Until int   // last epoch of the attempt
+	// Company reports whether others run elsewhere, perhaps on the same device.
+	Company bool
+	// Most is how many may train at once beside it, itself too, if it was put
+	// back for want of memory; else 0.
+	Most int
+}
+
+// Handle takes the results of an attempt that has begun. Its methods return
+// ErrSuperseded (wrapped) if another process went on with the trial.
+type Handle interface {
+	// Record stores the metrics of an epoch together with the checkpoint that
+	// follows it. The handle of a Dispatch also returns ErrStop (wrapped), with
+	// the epoch stored, if the attempt is to end there.
+	Record(ctx context.Context, e Epoch, c Checkpoint) error
+	// End closes the attempt and returns how its trial stands then.
+	End(ctx context.Context, o Outcome) (Status, error)
 }
 
 // Outcome is how an attempt ended.
@@ -170,18 +195,12 @@ type Outcome struct {
 	Most int
 }
 
-// Turns is the part of a Store that the turns of one worker go through.
-type Turns interface {
-	// Begin marks a pending trial running, to be trained until an epoch. It
-	// returns ErrTaken (wrapped) if the trial is not pending any more.
-	Begin(ctx context.Context, trial int64, until int, a Attempt) (Turn, error)
-	// Record stores the metrics of an epoch together with the checkpoint
-	// that follows it. It returns ErrSuperseded (wrapped) if another process
-	// went on with the trial.
-	Record(ctx context.Context, attempt int64, e Epoch, c Checkpoint) error
-	// End closes an attempt and returns how its trial stands then. It returns
-	// ErrSuperseded (wrapped) if another process went on with the trial.
-	End(ctx context.Context, attempt int64, o Outcome) (Status, error)
+// Beginner begins attempts: a Store does, for the workers of its process.
+type Beginner interface {
+	// Begin marks a pending trial running, to be trained until an epoch, and
+	// returns the claim with its handle. It returns ErrTaken (wrapped) if the
+	// trial is not pending any more.
+	Begin(ctx context.Context, trial int64, until int, a Attempt) (Claim, error)
 }
 
 // Store keeps studies, trials, epochs and checkpoints. Each method is one
@@ -192,7 +211,7 @@ type Turns interface {
 // process takes over the trials of one that is dead, or that did not call Beat
 // for the whole of its lease.
 type Store interface {
-	Turns
+	Beginner
 	// Plan makes sure that the study and all its trials are stored, trials
 	// as pending, and returns them as they stand, in the order given. It
 	// refuses, with the differences, a study whose name is taken by other

@@ -138,47 +138,60 @@ func (db *DB) own(attempt int64) identity {
 	return identity{db.self.id, db.tokens[attempt], db.self.putRow}
 }
 
-// guestTurns are the turns of a guest, each with its token.
-type guestTurns struct {
+// guestAttempt is an attempt of a guest: it begins one as search.Beginner, and is
+// then its search.Handle.
+type guestAttempt struct {
 	db *DB
 	identity
+	id int64 // 0 before it begins
 }
 
-// Turns returns the turns of a guest that was admitted. token is 16 random bytes
+// Guest begins attempts for a guest that was admitted. token is 16 random bytes
 // that the guest chose for the attempt: what is brought with them twice is stored
 // once, and nobody without them can bring anything.
-func (db *DB) Turns(guest int64, token []byte) search.Turns {
+func (db *DB) Guest(guest int64, token []byte) search.Beginner {
+	return db.guestAttempt(guest, token, 0)
+}
+
+// GuestAttempt returns the handle of an attempt that Guest has begun.
+func (db *DB) GuestAttempt(guest int64, token []byte, attempt int64) search.Handle {
+	return db.guestAttempt(guest, token, attempt)
+}
+
+func (db *DB) guestAttempt(guest int64, token []byte, attempt int64) guestAttempt {
 	db.mu.Lock()
 	defer db.mu.Unlock()
 	g := Guest{ID: guest}
 	if v := db.guests[guest]; v != nil {
 		g = v.Guest
 	}
-	return guestTurns{db, identity{guest, token, g.putRow}}
+	return guestAttempt{db, identity{guest, token, g.putRow}, attempt}
 }
 
-func (t guestTurns) Begin(ctx context.Context, trial int64, until int, a search.Attempt) (search.Turn, error) {
-	if err := t.db.Join(ctx); err != nil {
-		return search.Turn{}, err
+func (a guestAttempt) Begin(ctx context.Context, trial int64, until int, of search.Attempt) (search.Claim, error) {
+	if err := a.db.Join(ctx); err != nil {
+		return search.Claim{}, err
 	}
-	return t.db.begin(ctx, t.identity, trial, until, a)
+	claim, err := a.db.begin(ctx, a.identity, trial, until, of)
+	claim.Handle = guestAttempt{a.db, a.identity, claim.ID}
+	return claim, err
 }
 
-func (t guestTurns) Record(ctx context.Context, attempt int64, e search.Epoch, c search.Checkpoint) error {
-	return t.db.record(ctx, t.identity, attempt, e, c)
+func (a guestAttempt) Record(ctx context.Context, e search.Epoch, c search.Checkpoint) error {
+	return a.db.record(ctx, a.identity, a.id, e, c)
 }
 
-func (t guestTurns) End(ctx context.Context, attempt int64, o search.Outcome) (search.Status, error) {
-	return t.db.end(ctx, t.identity, attempt, o)
+func (a guestAttempt) End(ctx context.Context, o search.Outcome) (search.Status, error) {
+	return a.db.end(ctx, a.identity, a.id, o)
 }
 
 // Begun returns the turn that a guest has begun with this token: its answer may
 // have been lost on the way. The trial's ID is 0 if there is none. The error wraps
 // search.ErrSuperseded if the turn has ended: then the guest had its answer, and
 // this is a copy of its claim that comes late.
-func (db *DB) Begun(ctx context.Context, guest int64, token []byte) (study string, trial search.Trial, turn search.Turn, until int, err error) {
+func (db *DB) Begun(ctx context.Context, guest int64, token []byte) (study string, trial search.Trial, turn search.Claim, until int, err error) {
 	err = db.view(ctx, func(tx *sql.Tx) error {
-		trial, turn = search.Trial{}, search.Turn{}
+		trial, turn = search.Trial{}, search.Claim{}
 		var id, studyID, changed int64
 		var worker sql.NullInt64
 		err := tx.QueryRowContext(ctx, `SELECT a.id, a.message, a.worker, t.id, t.until, t.changed, t.study, s.name

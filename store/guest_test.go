@@ -35,9 +35,9 @@ func TestGuests(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	beginAs := func(t *testing.T, db *store.DB, guest int64, token []byte, trial int64) search.Turn {
+	beginAs := func(t *testing.T, db *store.DB, guest int64, token []byte, trial int64) search.Claim {
 		t.Helper()
-		turn, err := db.Turns(guest, token).Begin(t.Context(), trial, manyEpochs, search.Attempt{Host: "node1", PID: 7, Job: "slurm 1_2", Started: time.Now()})
+		turn, err := db.Guest(guest, token).Begin(t.Context(), trial, manyEpochs, search.Attempt{Host: "node1", PID: 7, Job: "slurm 1_2", Started: time.Now()})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -59,26 +59,26 @@ func TestGuests(t *testing.T) {
 		if err != nil || study != name || trial.ID != trials[0].ID || again.ID != turn.ID || until != manyEpochs {
 			t.Fatalf("begun: %q %+v %+v until %d, %v", study, trial, again, until, err)
 		}
-		turns := db.Turns(5, token)
+		mine := db.GuestAttempt(5, token, turn.ID)
 		for _, loss := range []float64{0.5, math.NaN()} {
 			n := poll(t, db, name)[0].Epoch + 1
 			for range 2 {
 				e, c := epoch(n, loss)
-				if err := turns.Record(t.Context(), turn.ID, e, c); err != nil {
+				if err := mine.Record(t.Context(), e, c); err != nil {
 					t.Fatal(err)
 				}
 			}
 		}
 		e, c := epoch(2, 0.25)
-		if err := turns.Record(t.Context(), turn.ID, e, c); err == nil {
+		if err := mine.Record(t.Context(), e, c); err == nil {
 			t.Error("another epoch 2 was taken")
 		}
 		e, c = epoch(3, 1)
-		if err := db.Turns(5, []byte("fedcba9876543210")).Record(t.Context(), turn.ID, e, c); err == nil {
+		if err := db.GuestAttempt(5, []byte("fedcba9876543210"), turn.ID).Record(t.Context(), e, c); err == nil {
 			t.Error("an epoch was taken from one who does not know the token")
 		}
 		for range 2 {
-			status, err := turns.End(t.Context(), turn.ID, search.Outcome{Status: search.Pending, Failure: search.FailedInterrupted})
+			status, err := mine.End(t.Context(), search.Outcome{Status: search.Pending, Failure: search.FailedInterrupted})
 			if err != nil || status != search.Pending {
 				t.Fatalf("end: %v, %v", status, err)
 			}
@@ -120,7 +120,7 @@ func TestGuests(t *testing.T) {
 		}
 		// It comes back before anybody else had an epoch: the trial is its own.
 		e, c := epoch(1, 0.5)
-		if err := db.Turns(5, token).Record(t.Context(), turn.ID, e, c); err != nil {
+		if err := db.GuestAttempt(5, token, turn.ID).Record(t.Context(), e, c); err != nil {
 			t.Fatal(err)
 		}
 		if got := poll(t, db, name)[0]; got.Status != search.Running || got.Epoch != 1 {
@@ -139,11 +139,11 @@ func TestGuests(t *testing.T) {
 		another := []byte("another token :)")
 		second := beginAs(t, db, 7, another, trials[0].ID)
 		e, c := epoch(1, 0.5)
-		if err := db.Turns(7, another).Record(t.Context(), second.ID, e, c); err != nil {
+		if err := db.GuestAttempt(7, another, second.ID).Record(t.Context(), e, c); err != nil {
 			t.Fatal(err)
 		}
 		e, c = epoch(2, 0.5)
-		if err := db.Turns(5, token).Record(t.Context(), first.ID, e, c); !errors.Is(err, search.ErrSuperseded) {
+		if err := db.GuestAttempt(5, token, first.ID).Record(t.Context(), e, c); !errors.Is(err, search.ErrSuperseded) {
 			t.Errorf("the first worker's epoch: %v", err)
 		}
 		list, err := db.Workers(t.Context())
@@ -198,7 +198,7 @@ func TestGuests(t *testing.T) {
 			t.Fatalf("%+v", got.Trial)
 		}
 		e, c := epoch(1, 0.5)
-		if err := db.Turns(5, token).Record(t.Context(), turn.ID, e, c); err != nil {
+		if err := db.GuestAttempt(5, token, turn.ID).Record(t.Context(), e, c); err != nil {
 			t.Fatal(err)
 		}
 		if db.Heard(5) {

@@ -540,7 +540,7 @@ func TestRead(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(s, got, cmpopts.IgnoreFields(search.Study{}, "RetryCrashed", "RetryTimeout", "RetryMemory", "StopAfter")); diff != "" || got.Fingerprint() != s.Fingerprint() {
+		if diff := cmp.Diff(s, got, cmpopts.IgnoreFields(search.Study{}, "Execution")); diff != "" || got.Fingerprint() != s.Fingerprint() {
 			t.Errorf("planned (-) and read (+):\n%s", diff)
 		}
 	})

@@ -134,24 +134,25 @@ func (db *DB) putStudy(ctx context.Context, tx *sql.Tx, s search.Study) (id int6
 
 // Begin implements search.Store. A checkpoint that is not what was stored is
 // left out, with all that was recorded after the one before; the Turn says so.
-func (db *DB) Begin(ctx context.Context, trial int64, until int, a search.Attempt) (search.Turn, error) {
+func (db *DB) Begin(ctx context.Context, trial int64, until int, a search.Attempt) (search.Claim, error) {
 	if err := db.Join(ctx); err != nil {
-		return search.Turn{}, err
+		return search.Claim{}, err
 	}
 	who := db.own(0)
 	who.token = make([]byte, 16)
 	crand.Read(who.token) // never fails
-	turn, err := db.begin(ctx, who, trial, until, a)
+	claim, err := db.begin(ctx, who, trial, until, a)
 	if err != nil {
-		return turn, err
+		return claim, err
 	}
 	db.mu.Lock()
 	defer db.mu.Unlock()
-	db.tokens[turn.ID] = who.token
-	return turn, nil
+	db.tokens[claim.ID] = who.token
+	claim.Handle = ownAttempt{db, claim.ID}
+	return claim, nil
 }
 
-func (db *DB) begin(ctx context.Context, who identity, trial int64, until int, a search.Attempt) (turn search.Turn, err error) {
+func (db *DB) begin(ctx context.Context, who identity, trial int64, until int, a search.Attempt) (turn search.Claim, err error) {
 	args, err := json.Marshal(append([]string{}, a.Args...)) // [] rather than null
 	if err != nil {
 		return turn, err
@@ -161,7 +162,7 @@ func (db *DB) begin(ctx context.Context, who identity, trial int64, until int, a
 		started = a.Started.UnixMilli()
 	}
 	err = db.update(ctx, func(tx *sql.Tx) error {
-		turn = search.Turn{}
+		turn = search.Claim{}
 		var study int64
 		var status search.Status
 		err := tx.QueryRowContext(ctx, `SELECT study, status FROM trial WHERE id = ?`, trial).Scan(&study, &status)
@@ -205,7 +206,7 @@ func (db *DB) begin(ctx context.Context, who identity, trial int64, until int, a
 		return touch(ctx, tx, study, trial)
 	})
 	if err != nil {
-		return search.Turn{}, db.explain(fmt.Sprintf("begin trial %d in", trial), err)
+		return search.Claim{}, db.explain(fmt.Sprintf("begin trial %d in", trial), err)
 	}
 	return turn, nil
 }
@@ -251,7 +252,21 @@ func soundState(ctx context.Context, tx *sql.Tx, trial int64) (from *search.Chec
 	return from, fmt.Sprintf("%s: it goes on after epoch %d", why, at), nil
 }
 
-// Record implements search.Store. The epoch must follow the last one stored. It
+// ownAttempt is the search.Handle of an attempt of this process.
+type ownAttempt struct {
+	db *DB
+	id int64
+}
+
+func (a ownAttempt) Record(ctx context.Context, e search.Epoch, c search.Checkpoint) error {
+	return a.db.Record(ctx, a.id, e, c)
+}
+
+func (a ownAttempt) End(ctx context.Context, o search.Outcome) (search.Status, error) {
+	return a.db.End(ctx, a.id, o)
+}
+
+// Record stores an epoch of an attempt of this process. The epoch must follow the last one stored. It
 // returns when the data are on the disk.
 func (db *DB) Record(ctx context.Context, attempt int64, e search.Epoch, c search.Checkpoint) error {
 	return db.record(ctx, db.own(attempt), attempt, e, c)
@@ -362,7 +377,7 @@ func (db *DB) makeRoom(ctx context.Context, tx *sql.Tx, study, quota int64) erro
 	return err
 }
 
-// End implements search.Store. Done needs all epochs stored. Of a message
+// End closes an attempt of this process. Done needs all epochs stored. Of a message
 // longer than 4000 characters the middle is left out.
 func (db *DB) End(ctx context.Context, attempt int64, o search.Outcome) (search.Status, error) {
 	status, err := db.end(ctx, db.own(attempt), attempt, o)

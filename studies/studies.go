@@ -361,6 +361,8 @@ func settings() (keys []string, types map[string]reflect.Type) {
 			key := prefix + f.Tag.Get("toml")
 			switch {
 			case f.Tag.Get("toml") == "-":
+			case f.Anonymous: // a part of the settings, which has no key of its own
+				add(prefix, f.Type)
 			case f.Type.Kind() == reflect.Struct:
 				add(key+".", f.Type)
 			default:

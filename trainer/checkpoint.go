@@ -108,7 +108,7 @@ func header(arithmetic string, job search.Job, epoch int) []byte {
 }
 
 // state is the checkpoint of an engine.
-func state(e engine, job search.Job, epoch int) ([]byte, error) {
+func state(e Engine, job search.Job, epoch int) ([]byte, error) {
 	if err := e.Pull(); err != nil {
 		return nil, err
 	}
@@ -124,13 +124,22 @@ func state(e engine, job search.Job, epoch int) ([]byte, error) {
 	return b, nil
 }
 
-// restore sets the engine to a checkpoint of the same job. After an error it is
-// neither here nor there.
-func restore(e engine, job search.Job, c *search.Checkpoint) error {
+// ArithmeticError says that a checkpoint was made with other arithmetic than that
+// of the device that should continue from it. The names are those of
+// Engine.Arithmetic.
+type ArithmeticError struct{ Made, Ours string }
+
+func (e ArithmeticError) Error() string {
+	return fmt.Sprintf("it was made with %s, this run has %s", e.Made, e.Ours)
+}
+
+// restore sets the engine to a checkpoint of the same job. After an error the
+// engine's state is undefined.
+func restore(e Engine, job search.Job, c *search.Checkpoint) error {
 	ours := e.Arithmetic()
 	err := decode(tensors(e.Model()), header(ours, job, c.Epoch), c.State)
 	if made, ok := madeBy(c.State); err != nil && ok && made != ours {
-		err = fmt.Errorf("it was made with %s, this run has %s: %s to go on, or start anew under another name or in another database", made, ours, remedy(made, ours))
+		err = ArithmeticError{Made: made, Ours: ours}
 	}
 	if err == nil {
 		err = e.Push()
@@ -139,17 +148,6 @@ func restore(e engine, job search.Job, c *search.Checkpoint) error {
 		return fmt.Errorf("checkpoint of %v seed %d after epoch %d: %w", job.System.Label(), job.Seed, c.Epoch, err)
 	}
 	return nil
-}
-
-// remedy is how to run with the arithmetic that a checkpoint was made with.
-func remedy(made, ours string) string {
-	switch capability, cuda := strings.CutPrefix(made, "cuda "); {
-	case cuda:
-		return fmt.Sprintf("give a GPU with %s by --device", capability)
-	case strings.HasPrefix(ours, cudaName):
-		return fmt.Sprintf("give --device cpu and set IGC_ISA=%s", made)
-	}
-	return "set IGC_ISA=" + made
 }
 
 // madeBy returns the arithmetic in a checkpoint's header.

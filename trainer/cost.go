@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/sourcegraph/conc/panics"
@@ -73,8 +74,8 @@ func (t *Trainer) cost(ctx context.Context, s search.Study, system space.System,
 	if err != nil {
 		return c, err
 	}
-	gpus := t.devices[0].arithmetic != ""
-	if !gpus {
+	_, cpu := t.devices[0].Device.(processor)
+	if cpu {
 		// The least that is done for a picture: two steps of six operations for each
 		// multiply–add, and two evaluations of two.
 		const operations = 2*6 + 2*2
@@ -91,7 +92,7 @@ func (t *Trainer) cost(ctx context.Context, s search.Study, system space.System,
 	steps := min(costSteps, tr.steps)
 	last := time.Now() // what came before built the network
 	var times []time.Duration
-	err = tr.Train(ctx, 1, order[:steps*tr.batch], make([]graph.Rates, steps), func(step int, _ float64, _ int) error {
+	err = tr.Train(ctx, 1, order[:steps*tr.batch], make([]graph.Rates, steps), func(step int, _ Score) error {
 		now := time.Now()
 		times = append(times, now.Sub(last))
 		last = now
@@ -106,7 +107,7 @@ func (t *Trainer) cost(ctx context.Context, s search.Study, system space.System,
 	if len(times) > 1 { // the first one meets cold memory, and a device that starts
 		times = times[1:]
 	}
-	perPicture := typical(times, gpus).Seconds() / float64(tr.batch)
+	perPicture := typical(times, !cpu).Seconds() / float64(tr.batch)
 	c.Epoch = perPicture * float64(set.Train.Len()/whole*whole)
 
 	if s.BNStatistics == search.BNPrecise {
@@ -127,7 +128,7 @@ func (t *Trainer) cost(ctx context.Context, s search.Study, system space.System,
 	if len(times) > 1 {
 		times = times[1:]
 	}
-	evaluation := typical(times, gpus)
+	evaluation := typical(times, !cpu)
 	pictures := set.Validation.Len() + set.Test.Len()
 	if s.BNStatistics == search.BNPrecise {
 		pictures += len(tr.measured())
@@ -149,5 +150,6 @@ func typical(times []time.Duration, grouped bool) time.Duration {
 		}
 		return sum / time.Duration(len(times))
 	}
-	return median(times)
+	slices.Sort(times)
+	return (times[len(times)/2] + times[(len(times)-1)/2]) / 2
 }

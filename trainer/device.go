@@ -4,79 +4,97 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"os"
 	"runtime"
 	"slices"
-	"sync"
+	"strings"
 
 	"igcsearch/search"
 	"igcsearch/space"
 	"igcsearch/trainer/dataset"
-	"igcsearch/trainer/gpu"
 	"igcsearch/trainer/kernel"
 )
 
-// device is what trainings run on: the processor or a GPU.
+// Device is what trainings run on. It is safe for concurrent use. Its errors are
+// search.ErrNoMemory where its memory is too small.
+type Device interface {
+	// Arithmetic is that of the device's engines.
+	Arithmetic() string
+	// Start builds a network for batches of n pictures of a set.
+	Start(net space.Network, n int, set *dataset.Set, r Recipe) (Engine, error)
+	// Workers is how many trainings at once are fastest.
+	Workers(ctx context.Context, net space.Network, n int, set *dataset.Set) (int, error)
+}
+
+// processor is the Device of the CPU.
+type processor struct{ threads int }
+
+func (p processor) Arithmetic() string {
+	isa, _ := ISA() // Start returns the error
+	return isa
+}
+
+func (p processor) Start(net space.Network, n int, set *dataset.Set, r Recipe) (Engine, error) {
+	c, err := newCPU(net, n, p.threads, set, r)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func (p processor) Workers(context.Context, space.Network, int, *dataset.Set) (int, error) {
+	return runtime.GOMAXPROCS(0), nil
+}
+
+// ISA returns the instruction set of the kernels: "avx512", "avx2" or
+// "portable". IGC_ISA forces one; it is an error if this machine lacks it.
+func ISA() (string, error) {
+	isa, err := kernel.Detect()
+	if err != nil {
+		return "", err
+	}
+	return isa.String(), nil
+}
+
+// CPU returns the model name of the processor, or its architecture if the
+// system does not say.
+func CPU() string {
+	info, _ := os.ReadFile("/proc/cpuinfo")
+	for line := range strings.Lines(string(info)) {
+		if key, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(key) == "model name" {
+			return strings.TrimSpace(value)
+		}
+	}
+	return runtime.GOARCH
+}
+
+// device is a Device of a Trainer.
 type device struct {
-	// arithmetic is that of the device's engines; "" of the processor, which is
-	// never one of several.
-	arithmetic string
-	// start builds a network for batches of n pictures.
-	start func(net space.Network, n int, set *dataset.Set, o gpu.Options) (engine, error)
-	// workers is how many trainings at once are best.
-	workers func(ctx context.Context, net space.Network, n int, set *dataset.Set) (int, error)
+	Device
 	running int // trainings in progress; guarded by Trainer.mu
 }
 
 // devices are those that the options choose.
 func devices(o Options) (list []*device) {
-	for _, info := range o.GPUs {
-		// At the first use: who only asks for stored results needs no GPU.
-		open := sync.OnceValues(func() (*gpu.Device, error) { return gpu.Open(info.Index) })
-		list = append(list, &device{
-			arithmetic: info.Arithmetic(),
-			start: func(net space.Network, n int, set *dataset.Set, o gpu.Options) (engine, error) {
-				d, err := open()
-				if err != nil {
-					return nil, err
-				}
-				m, err := d.New(net, n, set, o)
-				if err != nil {
-					return nil, err
-				}
-				return m, nil
-			},
-			workers: func(ctx context.Context, net space.Network, n int, set *dataset.Set) (int, error) {
-				d, err := open()
-				if err != nil {
-					return 0, err
-				}
-				return d.Workers(ctx, net, n, set)
-			},
-		})
+	for _, d := range o.Devices {
+		list = append(list, &device{Device: d})
 	}
-	if len(list) > 0 {
-		return list
+	if len(list) == 0 {
+		list = append(list, &device{Device: processor{max(1, o.Threads)}})
 	}
-	return []*device{{
-		start: func(net space.Network, n int, set *dataset.Set, how gpu.Options) (engine, error) {
-			return newCPU(net, n, max(1, o.Threads), set, how)
-		},
-		workers: func(context.Context, space.Network, int, *dataset.Set) (int, error) {
-			return runtime.GOMAXPROCS(0), nil
-		},
-	}}
+	return list
 }
 
-// take returns the device with the fewest trainings in progress, of those that
-// can go on from the job's checkpoint if there are any. The device must be
-// given back.
+// take returns the device with the fewest trainings in progress, if possible one
+// that can continue from the job's checkpoint. The device must be given back.
 func (t *Trainer) take(job search.Job) *device {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	list := t.devices
 	if job.From != nil {
 		made, _ := madeBy(job.From.State)
-		if able := slices.DeleteFunc(slices.Clone(list), func(d *device) bool { return d.arithmetic != made }); len(able) > 0 {
+		other := func(d *device) bool { return d.Arithmetic() != made }
+		if able := slices.DeleteFunc(slices.Clone(list), other); len(able) > 0 {
 			list = able
 		}
 	}
@@ -91,9 +109,9 @@ func (t *Trainer) giveBack(d *device) {
 	d.running--
 }
 
-// Workers is how many trainings of a study at once the devices are fastest
-// with: one for each core of the processor; of GPUs it is measured, with the
-// network that has the most parameters, which can take some seconds.
+// Workers is how many trainings of a study at once are fastest on the devices:
+// one for each core of the processor. On GPUs it is measured with the network that
+// has the most parameters, which can take some seconds.
 func (t *Trainer) Workers(ctx context.Context, s search.Study) (int, error) {
 	set, err := t.set(ctx, s)
 	if err != nil {
@@ -111,9 +129,9 @@ func (t *Trainer) Workers(ctx context.Context, s search.Study) (int, error) {
 	}
 	sum := 0
 	for _, d := range t.devices {
-		n, err := d.workers(ctx, largest, batch(s, set), set)
-		if errors.Is(err, gpu.ErrMemory) {
-			n, err = 1, nil // smaller networks may fit; the largest will say why it does not
+		n, err := d.Workers(ctx, largest, batch(s, set), set)
+		if errors.Is(err, search.ErrNoMemory) {
+			n, err = 1, nil // smaller networks may fit; the training of this one returns the error
 		}
 		if err != nil {
 			return 0, err
@@ -123,15 +141,15 @@ func (t *Trainer) Workers(ctx context.Context, s search.Study) (int, error) {
 	return sum, nil
 }
 
-// noMemory is an error that search.ErrNoMemory is in, with the text it had.
+// noMemory is an error with its own text that is also search.ErrNoMemory.
 type noMemory struct{ error }
 
 func (e noMemory) Unwrap() error        { return e.error }
 func (e noMemory) Is(target error) bool { return target == search.ErrNoMemory }
 
-// memory makes a device's want of memory search.ErrNoMemory.
+// memory makes search.ErrNoMemory of the system's lack of memory.
 func memory(err error) error {
-	if host := (kernel.MemoryError{}); errors.Is(err, gpu.ErrMemory) || errors.As(err, &host) {
+	if errors.As(err, new(kernel.MemoryError)) {
 		return noMemory{err}
 	}
 	return err

@@ -5,70 +5,74 @@ import (
 
 	"igcsearch/space"
 	"igcsearch/trainer/dataset"
-	"igcsearch/trainer/gpu"
 	"igcsearch/trainer/graph"
 	"igcsearch/trainer/kernel"
 )
 
-// engine trains one network on some device. It is not safe for concurrent use.
-type engine interface {
-	// Model holds the parameters, their momentum and gradients, and the running
-	// statistics in host memory; where the device has a memory of its own, as
-	// of the last Pull.
+// Engine trains one network on some device. It is not safe for concurrent use.
+type Engine interface {
+	// Model holds the parameters, their momentum and gradients, and the
+	// statistics in host memory. Where the device has memory of its own, they
+	// are those of the last Pull.
 	Model() *graph.Model
 	// Arithmetic names whose bits the results are: "avx512", "cuda sm_90".
 	Arithmetic() string
-	// Train trains on the pictures of order, batch by batch; len(order) is a
-	// multiple of the batch, rates[k] are those of step k. done hears
-	// of every step in order, with the mean loss (nats) and how many pictures
-	// it got right, from the goroutine that called Train and perhaps some steps
-	// late; its error ends the training. So does ctx, with its error.
-	Train(ctx context.Context, epoch int, order []int, rates []graph.Rates, done func(step int, loss float64, correct int) error) error
-	// Measure recomputes the precise statistics with the weights as they are, on
-	// the training pictures of order, as they are; len(order) is a multiple of the
+	// Train trains on the pictures of order, batch by batch. len(order) is a
+	// multiple of the batch, and rates[k] are those of step k. Train calls done
+	// for every step in order, from its own goroutine and perhaps some steps
+	// late, with the step's mean loss and its right answers. An error of done
+	// ends the training; so does ctx, with its error.
+	Train(ctx context.Context, epoch int, order []int, rates []graph.Rates, done func(step int, s Score) error) error
+	// Measure computes the precise statistics with the present weights, on the
+	// training pictures of order, not augmented. len(order) is a multiple of the
 	// batch. It changes nothing that a training step needs.
 	Measure(ctx context.Context, order []int) error
 	// Exchange swaps the weights with their averages.
 	Exchange() error
-	// Evaluate tells how right the network is on the pictures of a split, as they
-	// are, by the statistics of graph.Model.Evaluate. The split is not empty.
-	Evaluate(ctx context.Context, split *dataset.Split) (gpu.Score, error)
-	// Push takes over what was set in Model.
+	// Evaluate measures the pictures of a split, not augmented, by the
+	// statistics of graph.Model.Evaluate. The split is not empty.
+	Evaluate(ctx context.Context, split *dataset.Split) (Score, error)
+	// Push copies Model to the device.
 	Push() error
-	// Pull brings Model up to date.
+	// Pull copies the device's tensors to Model.
 	Pull() error
-	// Last is the last batch that Train saw: pictures (N, C, H, W), labels and
+	// Last returns the last batch of Train: pictures (N, C, H, W), labels and
 	// logits (N, K).
 	Last() (pictures []float32, labels []int, logits []float32, err error)
 	// Close frees the engine and its Model.
 	Close()
 }
 
-var (
-	_ engine = (*cpu)(nil)
-	_ engine = (*gpu.Model)(nil)
-)
+// Score is what a network makes of some pictures.
+type Score struct {
+	Correct int
+	Loss    float64 // mean cross-entropy (nats)
+}
 
 // cpu is the engine of the processor.
 type cpu struct {
 	model  *graph.Model
 	batch  int // pictures of a step
 	set    *dataset.Set
-	o      gpu.Options
+	r      Recipe
 	labels []float32 // of the batch in the model
 }
 
+var _ Engine = (*cpu)(nil)
+
 // newCPU builds the network for batches of n pictures.
-func newCPU(net space.Network, n, threads int, set *dataset.Set, o gpu.Options) (engine, error) {
+func newCPU(net space.Network, n, threads int, set *dataset.Set, r Recipe) (*cpu, error) {
 	isa, err := kernel.Detect()
 	if err != nil {
 		return nil, err
 	}
-	m, err := graph.New(net, n, graph.Options{ISA: isa, Threads: threads, DecayAll: o.DecayAll, Average: o.Average, Precise: o.Precise})
+	o := r.GraphOptions()
+	o.ISA, o.Threads = isa, threads
+	m, err := graph.New(net, n, o)
 	if err != nil {
 		return nil, err
 	}
-	return &cpu{model: m, batch: n, set: set, o: o}, nil
+	return &cpu{model: m, batch: n, set: set, r: r}, nil
 }
 
 func (c *cpu) Model() *graph.Model { return c.model }
@@ -88,8 +92,9 @@ func (c *cpu) next(ctx context.Context, from *dataset.Batches, n int) error {
 	return err
 }
 
-func (c *cpu) Train(ctx context.Context, epoch int, order []int, rates []graph.Rates, done func(step int, loss float64, correct int) error) error {
-	batches := c.set.Batches(ctx, &c.set.Train, order, c.batch, c.o.Augmentation, c.o.Seed, uint64(epoch))
+func (c *cpu) Train(ctx context.Context, epoch int, order []int, rates []graph.Rates,
+	done func(step int, s Score) error) error {
+	batches := c.set.Batches(ctx, &c.set.Train, order, c.batch, c.r.Augmentation, c.r.Seed, uint64(epoch))
 	defer batches.Close()
 	for step, r := range rates {
 		if err := c.next(ctx, batches, c.batch); err != nil {
@@ -99,8 +104,8 @@ func (c *cpu) Train(ctx context.Context, epoch int, order []int, rates []graph.R
 		if err != nil {
 			return err
 		}
-		c.model.Update(r, c.o.Momentum, c.o.WeightDecay)
-		if err := done(step, loss, c.model.Correct(true)); err != nil {
+		c.model.Update(r, c.r.Momentum, c.r.WeightDecay)
+		if err := done(step, Score{c.model.Correct(true), loss}); err != nil {
 			return err
 		}
 	}
@@ -108,7 +113,7 @@ func (c *cpu) Train(ctx context.Context, epoch int, order []int, rates []graph.R
 }
 
 func (c *cpu) Measure(ctx context.Context, order []int) error {
-	batches := c.set.Batches(ctx, &c.set.Train, order, c.batch, nil, c.o.Seed, 0)
+	batches := c.set.Batches(ctx, &c.set.Train, order, c.batch, nil, c.r.Seed, 0)
 	defer batches.Close()
 	for range len(order) / c.batch {
 		if err := c.next(ctx, batches, c.batch); err != nil {
@@ -127,8 +132,8 @@ func (c *cpu) Exchange() error {
 	return nil
 }
 
-func (c *cpu) Evaluate(ctx context.Context, split *dataset.Split) (s gpu.Score, err error) {
-	batches := c.set.Batches(ctx, split, nil, c.batch, nil, c.o.Seed, 0)
+func (c *cpu) Evaluate(ctx context.Context, split *dataset.Split) (s Score, err error) {
+	batches := c.set.Batches(ctx, split, nil, c.batch, nil, c.r.Seed, 0)
 	defer batches.Close()
 	for first := 0; first < split.Len(); first += c.batch {
 		n := min(c.batch, split.Len()-first)

@@ -72,8 +72,8 @@ func (tr *training) trace(ctx context.Context, steps int, write func(name string
 			order = tr.order(epoch)
 		}
 		rates, loss := tr.rates(epoch, step), 0.
-		err := tr.Train(ctx, epoch, order[step*tr.batch:][:tr.batch], []graph.Rates{rates}, func(_ int, l float64, _ int) error {
-			loss = l
+		err := tr.Train(ctx, epoch, order[step*tr.batch:][:tr.batch], []graph.Rates{rates}, func(_ int, s Score) error {
+			loss = s.Loss
 			return nil
 		})
 		if err == nil {

@@ -45,7 +45,9 @@ func Weights(job search.Job) ([]Tensor, error) {
 	if err != nil {
 		return nil, err
 	}
-	m, err := graph.New(net, 1, graph.Options{ISA: isa, Threads: 1, Average: job.Study.WeightAverage > 0, Precise: job.Study.BNStatistics == search.BNPrecise})
+	o := recipe(job.Study, job.Seed).GraphOptions()
+	o.ISA = isa
+	m, err := graph.New(net, 1, o)
 	if err != nil {
 		return nil, memory(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"igcsearch/cmd/igcsearch/cluster"
 	"igcsearch/store"
 	"igcsearch/store/fleet"
 )
@@ -46,7 +47,7 @@ func openRunner(ctx context.Context, path string) (*store.DB, error) {
 		db.Close()
 		return nil, err
 	}
-	db.SetGone(new(jobs).Gone) // of workers that a coordinator has, or had
+	db.SetGone(new(cluster.Jobs).Gone) // of workers that a coordinator has, or had
 	return db, nil
 }
 

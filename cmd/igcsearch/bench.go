@@ -18,10 +18,12 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"igcsearch/cmd/igcsearch/progress"
 	"igcsearch/cmd/igcsearch/report"
 	"igcsearch/space"
 	"igcsearch/studies"
 	"igcsearch/trainer"
+	"igcsearch/trainer/bench"
 )
 
 type benchOptions struct {
@@ -69,7 +71,7 @@ func newBenchCommand() *cobra.Command {
 	o := benchOptions{
 		// Table 1 (i) of the paper.
 		pairs: benchPairs{space.Budget{Params: 4672, Kernel: 9, Tolerance: 0.024}.Nearest()},
-		batch: 64, threads: positive(min(runtime.GOMAXPROCS(0), trainer.MaxThreads)), steps: 5,
+		batch: 64, threads: positive(min(runtime.GOMAXPROCS(0), bench.MaxThreads)), steps: 5,
 	}
 	cmd := &cobra.Command{
 		Use:   "bench",
@@ -128,7 +130,7 @@ split at spaces, without quoting; a script can hold what needs more.`,
 				return usageError{errors.New("--scaling is of the processor: leave --device out")}
 			}
 			if o.scaling && !cmd.Flags().Changed("threads") {
-				o.threads = min(o.threads, positive(trainer.Feeds(int(o.batch))))
+				o.threads = min(o.threads, positive(bench.Feeds(int(o.batch))))
 			}
 			if len(o.systems) > 0 && (o.peer != "" || o.scaling || cmd.Flags().Changed("pairs")) {
 				return usageError{errors.New("--systems stands alone: no --pairs, --peer or --scaling")}
@@ -240,7 +242,7 @@ func runBench(ctx context.Context, o benchOptions, stdout, stderr io.Writer) err
 				return err
 			}
 		}
-		r, err := trainer.Bench(ctx, options)
+		r, err := bench.Step(ctx, options)
 		if err == nil && o.peer != "" && peer == 0 { // of one step there is no half
 			peer, err = o.runPeer(ctx, p)
 		}
@@ -337,7 +339,7 @@ func (o benchOptions) list() (systems []space.System, err error) {
 	return systems, nil
 }
 
-func (o benchOptions) measure(s space.System) trainer.BenchOptions {
+func (o benchOptions) measure(s space.System) bench.Options {
 	var plan space.Plan // Figure 3's
 	if len(o.systems) > 0 {
 		plan = space.Plan{Layout: space.Stages, In: space.Shape{C: 3, H: 32, W: 32}, Classes: 10}
@@ -345,14 +347,14 @@ func (o benchOptions) measure(s space.System) trainer.BenchOptions {
 			plan = space.Plan{Layout: space.ImageNet, In: space.Shape{C: 3, H: 224, W: 224}, Classes: 1000}
 		}
 	}
-	return trainer.BenchOptions{System: s, Plan: plan, Batch: int(o.batch), Threads: int(o.threads), Steps: int(o.steps)}
+	return bench.Options{System: s, Plan: plan, Batch: int(o.batch), Threads: int(o.threads), Steps: int(o.steps)}
 }
 
 // progress shows which pair is measured, if someone watches; no pair clears
 // the line.
 func (o benchOptions) progress(stderr io.Writer, name string) {
 	switch {
-	case o.format != "table" || !isTerminal(stderr):
+	case o.format != "table" || !progress.IsTerminal(stderr):
 	case name == "":
 		fmt.Fprint(stderr, "\r\033[K")
 	default:
@@ -414,7 +416,7 @@ func runScaling(ctx context.Context, o benchOptions, stdout, stderr io.Writer) e
 	t := newTable("L", "M", "1 trial, 1 thread (images/s)", fmt.Sprintf("%d trials, 1 thread each", n), "ratio", fmt.Sprintf("1 trial, %d threads", n), "ratio", "arithmetic", "rows", "copy")
 	one := func(s space.System) (any, []string, error) {
 		p := s.Pair()
-		r, err := trainer.Scaling(ctx, o.measure(s))
+		r, err := bench.Scaling(ctx, o.measure(s))
 		return scalingJSON{p.L, p.M, int(o.batch), n, r.One, r.Trials, r.TrialsRatio, r.Threads, r.ThreadsRatio, r.ArithmeticRatio, r.RowsRatio, r.CopyRatio},
 			[]string{strconv.Itoa(p.L), strconv.Itoa(p.M), fmt.Sprintf("%.0f", r.One), fmt.Sprintf("%.0f", r.Trials), fmt.Sprintf("%.2f", r.TrialsRatio),
 				fmt.Sprintf("%.0f", r.Threads), fmt.Sprintf("%.2f", r.ThreadsRatio), fmt.Sprintf("%.2f", r.ArithmeticRatio), fmt.Sprintf("%.2f", r.RowsRatio), fmt.Sprintf("%.2f", r.CopyRatio)}, err

@@ -7,7 +7,7 @@ import (
 	"strconv"
 
 	"igcsearch/space"
-	"igcsearch/trainer"
+	"igcsearch/trainer/bench"
 	"igcsearch/trainer/gpu"
 )
 
@@ -54,7 +54,7 @@ func runGPUBench(ctx context.Context, o benchOptions, info gpu.Info, stdout, std
 	t, all := newTable(header...), means{}
 	var last gpuBenchJSON
 	one := func(s space.System) (any, []string, error) {
-		r, err := trainer.BenchGPU(ctx, o.measure(s), d)
+		r, err := bench.GPU(ctx, o.measure(s), d)
 		if err != nil {
 			return nil, nil, err
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
 
+	"igcsearch/cmd/igcsearch/progress"
 	"igcsearch/trainer/dataset"
 )
 
@@ -91,7 +92,7 @@ type download struct {
 
 func newDownload(name string, stderr io.Writer) *download {
 	d := &download{name: name, out: stderr, last: time.Now()}
-	if isTerminal(stderr) {
+	if progress.IsTerminal(stderr) {
 		d.container = mpb.New(mpb.WithOutput(stderr), mpb.WithWidth(60))
 		d.out = d.container
 	}

@@ -212,7 +212,7 @@ func TestFaultsNetwork(t *testing.T) {
 							return
 						}
 						if c.ProcessState.ExitCode() >= 0 {
-							t.Errorf("a worker: %v: %s", err, lastLine(said.String()))
+							t.Errorf("a worker: %v: %s", err, said.String())
 							return
 						}
 						deaths.Add(1)

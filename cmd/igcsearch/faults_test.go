@@ -405,16 +405,16 @@ func TestFaultsLarge(t *testing.T) {
 			states[c.ID-states[0].ID] = c
 		}
 		step := grid.Decide(s, states).Next[0]
-		turn, err := db.Begin(ctx, states[step.Trial].ID, step.Until, search.Attempt{})
+		claim, err := db.Begin(ctx, states[step.Trial].ID, step.Until, search.Attempt{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		claims = append(claims, time.Since(begin))
 		for n := 1; n <= 3 && err == nil; n++ {
-			err = db.Record(ctx, turn.ID, search.Epoch{Number: n, TestTotal: 1}, search.Checkpoint{Epoch: n, State: []byte{1}})
+			err = db.Record(ctx, claim.ID, search.Epoch{Number: n, TestTotal: 1}, search.Checkpoint{Epoch: n, State: []byte{1}})
 		}
 		if err == nil {
-			_, err = db.End(ctx, turn.ID, search.Outcome{Status: search.Done})
+			_, err = db.End(ctx, claim.ID, search.Outcome{Status: search.Done})
 		}
 		if err != nil {
 			t.Fatal(err)

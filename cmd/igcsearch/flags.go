@@ -161,6 +161,26 @@ func addDB(cmd *cobra.Command, value *string) {
 	cmd.Flags().StringVar(value, "db", defaultDB, "the database `FILE`")
 }
 
+// addSet adds the flag --set; what says what it sets.
+func addSet(cmd *cobra.Command, value *[]string, what string) {
+	cmd.Flags().StringArrayVar(value, "set", nil, what+", as `key=value`; may be repeated")
+}
+
+// addWorkers adds the flag --workers of a process that trains.
+func addWorkers(cmd *cobra.Command, value *automatic) {
+	cmd.Flags().Var(value, "workers", "trials at once; auto is one for each core, and on GPUs as many as is fastest "+
+		"(default what the study says, or auto)")
+	hideDefaults(cmd, "workers")
+}
+
+// hideDefaults leaves the defaults of flags out of the help, because the usage
+// texts describe them.
+func hideDefaults(cmd *cobra.Command, names ...string) {
+	for _, name := range names {
+		cmd.Flag(name).DefValue = ""
+	}
+}
+
 func addData(cmd *cobra.Command, value *string) {
 	cmd.Flags().StringVar(value, "data", os.Getenv("IGCSEARCH_DATA"), "the `DIR` with the pictures (default $IGCSEARCH_DATA)")
 	cmd.Flag("data").DefValue = "" // help and completion do not depend on who asks

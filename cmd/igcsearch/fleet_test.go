@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"igcsearch/cmd/igcsearch/live"
 	"igcsearch/store"
 	"igcsearch/store/fleet"
 )
@@ -33,8 +34,8 @@ func TestCoordinatorPage(t *testing.T) {
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "secret") })
 	coordinator.Register(mux)
 	addr := &net.TCPAddr{Port: 8080}
-	handler := serveOptions{}.guarded(mux, coordinator, addr)
-	behind := serveOptions{advertise: "http://proxy"}.guarded(mux, coordinator, addr)
+	handler := live.Guard(mux, coordinator, addr, false)
+	behind := live.Guard(mux, coordinator, addr, true)
 
 	const near, far, key = "127.0.0.1:40000", "192.0.2.7:40000", "key"
 	for _, c := range []struct {
@@ -88,7 +89,7 @@ func TestCoordinatorPage(t *testing.T) {
 		r := httptest.NewRequest("GET", "http://"+host+"/", nil)
 		r.RemoteAddr = near
 		w := httptest.NewRecorder()
-		if byOwnName(mux).ServeHTTP(w, r); w.Code != want {
+		if live.ByOwnName(mux).ServeHTTP(w, r); w.Code != want {
 			t.Errorf("the page alone as %s: %d, want %d", host, w.Code, want)
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"igcsearch/cmd/igcsearch/live"
+	"igcsearch/cmd/igcsearch/progress"
 	"igcsearch/cmd/igcsearch/report"
 	"igcsearch/plots"
 	"igcsearch/search"
@@ -164,13 +165,13 @@ func watchedStudy(ctx context.Context, db *store.DB, name string) (live.Study, e
 	silent := slowest > 0 && time.Since(updated).Seconds() > 60+3*slowest
 	if silent {
 		one.Warnings = append(one.Warnings, fmt.Sprintf("nothing was heard of its workers since %s, and an epoch takes them %s: are they still there?",
-			updated.Local().Format("2 Jan 15:04 MST"), span(slowest)))
+			updated.Local().Format("2 Jan 15:04 MST"), progress.Span(slowest)))
 	}
 	if speed > 0 && !silent {
 		one.Speed = fmt.Sprintf("%.0f", speed)
 	}
 	if n[search.Running] > 0 && !silent {
-		one.Left = remaining(ahead, s)
+		one.Left = progress.Remaining(ahead, s)
 	}
 	if ahead.Known && n[search.Running] > 0 && !silent {
 		one.Ready = updated.Add(time.Duration(min(ahead.Seconds, 1e9) * 1e9)).Truncate(time.Minute)

@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// cluster is a Slurm of two nodes on this machine, which both see dir.
-type cluster struct {
+// slurmCluster is a Slurm of two nodes on this machine, which both see dir.
+type slurmCluster struct {
 	faultRun
 	bin string // the program that jobs run
 	env []string
@@ -27,7 +27,7 @@ func TestSlurm(t *testing.T) {
 	if os.Getenv("IGC_REQUIRE_SLURM") != "1" {
 		t.Skip("it starts a Slurm on this machine, as root: IGC_REQUIRE_SLURM=1 does")
 	}
-	c := newCluster(t)
+	c := newSlurmCluster(t)
 	t.Run("parts", func(t *testing.T) { // at once: much of the time is waiting for leases
 		t.Run("the bits of a local run", func(t *testing.T) { c.of(t).testSameBits() })
 		t.Run("every cell is done once", func(t *testing.T) { c.of(t).testFaults() })
@@ -35,8 +35,8 @@ func TestSlurm(t *testing.T) {
 	})
 }
 
-func newCluster(t *testing.T) cluster {
-	c := cluster{faultRun: newFaultRun(t)}
+func newSlurmCluster(t *testing.T) slurmCluster {
+	c := slurmCluster{faultRun: newFaultRun(t)}
 	c.bin = filepath.Join(c.dir, "bin", "igcsearch")
 	if out, err := exec.Command("go", "build", "-o", c.bin, ".").CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v: %s", err, out)
@@ -58,7 +58,7 @@ func newCluster(t *testing.T) cluster {
 
 // of is the cluster for a test that runs beside others, with a folder of its
 // own. If it fails it shows what the jobs say.
-func (c cluster) of(t *testing.T) cluster {
+func (c slurmCluster) of(t *testing.T) slurmCluster {
 	t.Parallel()
 	c.faultRun = newFaultRun(t)
 	t.Cleanup(func() {
@@ -75,7 +75,7 @@ func (c cluster) of(t *testing.T) cluster {
 }
 
 // try runs a shell command in the test's folder.
-func (c cluster) try(command string) (stdout string, err error) {
+func (c slurmCluster) try(command string) (stdout string, err error) {
 	cmd := exec.Command("bash", "-c", command)
 	cmd.Dir, cmd.Env = c.dir, c.env
 	var stderr bytes.Buffer
@@ -87,7 +87,7 @@ func (c cluster) try(command string) (stdout string, err error) {
 	return string(out), err
 }
 
-func (c cluster) do(command string) string {
+func (c slurmCluster) do(command string) string {
 	c.t.Helper()
 	out, err := c.try(command)
 	if err != nil {
@@ -97,7 +97,7 @@ func (c cluster) do(command string) string {
 }
 
 // until waits for something of which wrong says why it is not yet so.
-func (c cluster) until(limit time.Duration, wrong func() error) {
+func (c slurmCluster) until(limit time.Duration, wrong func() error) {
 	c.t.Helper()
 	var err error
 	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
@@ -111,7 +111,7 @@ func (c cluster) until(limit time.Duration, wrong func() error) {
 var submittedRE = regexp.MustCompile(`^(?:coordinator (\d+)\n)?workers (\d+)\n$`)
 
 // submit runs igcsearch submit slurm and returns the numbers of the jobs.
-func (c cluster) submit(args string) (coordinator, array string) {
+func (c slurmCluster) submit(args string) (coordinator, array string) {
 	c.t.Helper()
 	out := c.do("igcsearch submit slurm " + args)
 	m := submittedRE.FindStringSubmatch(out)
@@ -122,7 +122,7 @@ func (c cluster) submit(args string) (coordinator, array string) {
 }
 
 // states are those of all tasks of some jobs, "123_4" or "123", as squeue says.
-func (c cluster) states(jobs ...string) map[string]string {
+func (c slurmCluster) states(jobs ...string) map[string]string {
 	states := map[string]string{}
 	out, err := c.try("squeue --noheader --array --states=all --format='%i %T' --jobs=" + strings.Join(jobs, ","))
 	if err != nil {
@@ -137,7 +137,7 @@ func (c cluster) states(jobs ...string) map[string]string {
 }
 
 // ended waits until no task of the jobs waits or runs.
-func (c cluster) ended(limit time.Duration, jobs ...string) {
+func (c slurmCluster) ended(limit time.Duration, jobs ...string) {
 	c.t.Helper()
 	c.until(limit, func() error {
 		states := c.states(jobs...)
@@ -155,7 +155,7 @@ func (c cluster) ended(limit time.Duration, jobs ...string) {
 }
 
 // process is the worker of an array task, 0 if there is none.
-func (c cluster) process(task string) int {
+func (c slurmCluster) process(task string) int {
 	array, index, _ := strings.Cut(task, "_")
 	files, _ := filepath.Glob("/proc/[0-9]*/environ")
 	for _, file := range files {
@@ -175,7 +175,7 @@ func (c cluster) process(task string) int {
 }
 
 // query is one text from a database.
-func (c cluster) query(db, text string) string {
+func (c slurmCluster) query(db, text string) string {
 	c.t.Helper()
 	pool, err := sql.Open("sqlite3", "file:"+filepath.Join(c.dir, db)+"?mode=ro")
 	if err != nil {
@@ -191,7 +191,7 @@ func (c cluster) query(db, text string) string {
 
 // once checks that the cells of a study are done, each once, and that nothing
 // that happened to a job counts as a failure of a trial.
-func (c cluster) once(study, db string, cells int) (outcomes map[string]int) {
+func (c slurmCluster) once(study, db string, cells int) (outcomes map[string]int) {
 	c.t.Helper()
 	done, outcomes := map[string]int{}, map[string]int{}
 	for _, a := range c.attempts(study, db) {
@@ -214,7 +214,7 @@ func (c cluster) once(study, db string, cells int) (outcomes map[string]int) {
 	return outcomes
 }
 
-func (c cluster) testSameBits() {
+func (c slurmCluster) testSameBits() {
 	c.run("--db", "local.db")
 	want := c.export("cells", "local.db")
 	coordinator, array := c.submit("cells.toml --coordinator --workers 2")
@@ -230,7 +230,7 @@ func (c cluster) testSameBits() {
 	c.once("cells", "igcsearch.db", 12)
 }
 
-func (c cluster) testFaults() {
+func (c slurmCluster) testFaults() {
 	t := c.t
 	const settings = " --set name=long --set epochs=250 --set train_pictures=1500"
 	coordinator, array := c.submit("cells.toml --coordinator --workers 8 --at-most 3 --trials-per-worker 1 --notice 30s" + settings)
@@ -371,7 +371,7 @@ func (c cluster) testFaults() {
 
 // testReadme follows the README's section on several machines word for word.
 // Commands that show results wait for the jobs, as a reader does.
-func (c cluster) testReadme() {
+func (c slurmCluster) testReadme() {
 	text, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
 	if err != nil {
 		c.t.Fatal(err)

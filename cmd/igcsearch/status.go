@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"igcsearch/cmd/igcsearch/progress"
 	"igcsearch/cmd/igcsearch/report"
 	"igcsearch/search"
 )
@@ -55,7 +56,7 @@ func runStatus(ctx context.Context, o statusOptions, stdout io.Writer) error {
 		return err
 	}
 	if slices.ContainsFunc(s.Trials, func(t search.TrialState) bool { return t.Status == search.Running }) {
-		s.Left = timeLeft(forecast(s.Results), s.Study)
+		s.Left = progress.TimeLeft(forecast(s.Results), s.Study)
 	}
 	return s.Print(stdout, o.format)
 }

@@ -21,8 +21,8 @@ func newSubmitCommand() *cobra.Command {
 		Use:   "submit",
 		Short: "Hand a study to a scheduler, which runs its workers",
 		Long: `submit hands the workers of a study to the scheduler that owns the machines.
-igcsearch has no queue of its own: what waits, starts, is preempted and ends is
-the scheduler's, and a worker that it stops gives its trials to others.`,
+igcsearch has no queue of its own: the scheduler decides which worker waits, starts
+and ends. A worker that it stops gives its trials back, and others train them.`,
 		Example: `  igcsearch submit slurm quickstart --workers 2 --coordinator --dry-run`,
 	}
 	cmd.AddCommand(newSubmitSlurmCommand(), newSubmitKubernetesCommand())
@@ -43,20 +43,30 @@ func planAt(ctx context.Context, access, data string, study search.Study, stderr
 	return err
 }
 
-// builtProgram is the file of this program, for jobs that start later and
+// removeOver removes an access file whose coordinator has ended, because it
+// would tell workers to end too.
+func removeOver(path string) error {
+	if old, err := fleet.ReadAccess(path); err == nil && old.Over != "" {
+		return os.Remove(path)
+	}
+	return nil
+}
+
+// builtProgram returns the file of this program, for jobs that start later and
 // elsewhere.
 func builtProgram() (string, error) {
 	if byGoRun() {
-		return "", errors.New("go run removes its program when it ends, before a job starts: build one with go build ./cmd/igcsearch and submit with that")
+		return "", errors.New("go run removes its program when it ends, before a job starts: " +
+			"build one with go build ./cmd/igcsearch and submit with that")
 	}
 	path, err := os.Executable()
 	if err != nil {
-		return "", fmt.Errorf("which program a job shall start: %w", err)
+		return "", fmt.Errorf("find the program that the jobs start: %w", err)
 	}
 	return path, nil
 }
 
-// absolute makes paths independent of the folder; "" stays.
+// absolute makes paths independent of the present folder. It leaves "".
 func absolute(paths ...*string) error {
 	for _, p := range paths {
 		if *p == "" {
@@ -71,8 +81,8 @@ func absolute(paths ...*string) error {
 	return nil
 }
 
-// absoluteStudy is the argument STUDY for another folder: the name of a shipped
-// study, or the whole path of a file.
+// absoluteStudy returns the argument STUDY for another folder: the name of a
+// shipped study, or the absolute path of a file.
 func absoluteStudy(nameOrFile string) (string, error) {
 	if _, err := studies.Source(nameOrFile); err == nil {
 		return nameOrFile, nil

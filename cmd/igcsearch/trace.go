@@ -15,6 +15,7 @@ import (
 
 	"igcsearch/search"
 	"igcsearch/trainer"
+	"igcsearch/trainer/gpu"
 )
 
 type traceOptions struct {
@@ -81,7 +82,7 @@ func runTrace(ctx context.Context, o traceOptions, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	t := trainer.New(trainer.Options{DataDir: o.data, Threads: 1, GPUs: gpus})
+	t := trainer.New(trainer.Options{DataDir: o.data, Threads: 1, Devices: gpu.On(gpus)})
 	data, err := t.Load(ctx, study)
 	if err != nil {
 		return err

@@ -75,7 +75,7 @@ func runVerify(ctx context.Context, o verifyOptions, stdout, stderr io.Writer) e
 		return err
 	}
 	// One training has all cores: their number changes no bit.
-	train := trainer.New(trainer.Options{DataDir: o.data, Threads: runtime.GOMAXPROCS(0), GPUs: gpus})
+	train := trainer.New(trainer.Options{DataDir: o.data, Threads: runtime.GOMAXPROCS(0), Devices: gpu.On(gpus)})
 	data, err := train.Load(ctx, v.job.Study)
 	if err != nil {
 		return err

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"igcsearch/cmd/igcsearch/cluster"
 )
 
 type workerOptions struct {
@@ -32,22 +34,23 @@ func newWorkerCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "worker [STUDY] (--access FILE | --spool DIR)",
 		Short: "Train trials of a study beside workers on other machines",
-		Long: `With --access worker asks the coordinator of an access file (igcsearch serve --access FILE) for
-trials, trains them and reports every epoch, until there is nothing more to train.
-With STUDY it takes those of that study only. It waits for the file and for the
-coordinator to be there; while it cannot reach it, trainings go on, and what they
-report waits in a folder beside the access file, from where it is delivered later,
-by the worker or by the coordinator. It must be the same program as the coordinator
-and have the same pictures.
+		Long: `With --access, worker asks the coordinator of an access file (igcsearch serve
+--access FILE) for trials, trains them and reports every epoch, until there is
+nothing more to train. With STUDY it takes trials of that study only. It waits until
+the file and the coordinator are there. If it cannot reach the coordinator later, it
+trains on and keeps its reports in a folder beside the access file, from which the
+worker or the coordinator delivers them. It must be the same program as the
+coordinator and have the same pictures.
 
-With --spool there is no server: the workers of one STUDY meet in a folder that all
-machines see, and the first makes it. Those of a worker that dies are taken over
-within minutes; igcsearch collect brings what it has into a database.
+With --spool there is no server. The workers of one STUDY meet in a folder that all
+machines see; the first worker makes it. If a worker dies, others take its trials
+over within minutes. igcsearch collect brings the results into a database.
 
 SIGUSR1 gives the trials back at the end of their epochs, or at the next batch when
---grace is over; SIGTERM and Ctrl-C give them back at the next batch. Others go on
-with them from their last epoch, and it costs them no retry. Under Slurm the job's
-time limit is known: a trial whose next epoch would not end before it is not begun.`,
+--grace is over. SIGTERM and Ctrl-C give them back at the next batch. Other workers go
+on with them from their last epoch, and none of it counts as a failure. Under Slurm
+the worker knows the job's time limit, and begins no trial whose next epoch would end
+after it.`,
 		Example: `  # on each machine, with the file that igcsearch serve wrote
   igcsearch worker --access sweep.access
 
@@ -70,30 +73,32 @@ time limit is known: a trial whose next epoch would not end before it is not beg
 			return runWorker(cmd.Context(), o, cmd.ErrOrStderr())
 		},
 	}
-	flags := cmd.Flags()
-	flags.StringVar(&o.access, "access", os.Getenv("IGCSEARCH_ACCESS"), "the `FILE` that the coordinator wrote (default $IGCSEARCH_ACCESS)")
-	cmd.Flag("access").DefValue = ""
-	flags.StringVar(&o.outbox, "outbox", "", "the `DIR` for what cannot be delivered (default FILE.outbox, where the coordinator looks too)")
-	flags.StringVar(&o.spool, "spool", "", "the `DIR` where the workers of the study meet, on a file system that all machines share")
-	flags.StringArrayVar(&o.set, "set", nil, "with --spool, override one setting of the study, as `key=value`; may be repeated")
 	addData(cmd, &o.data)
 	addDevice(cmd, &o.device)
-	flags.Var(&o.workers, "workers", "trials at once; auto is one for each core, of GPUs as many as they are fastest with (default what the study says, or auto)")
-	cmd.Flag("workers").DefValue = ""
-	flags.DurationVar(&o.grace, "grace", time.Minute, "how long epochs may go on after SIGUSR1, and reports be delivered at the end")
+	addWorkers(cmd, &o.workers)
+	addSet(cmd, &o.set, "with --spool, override one setting of the study")
+	flags := cmd.Flags()
+	flags.StringVar(&o.access, "access", os.Getenv("IGCSEARCH_ACCESS"),
+		"the `FILE` that the coordinator wrote (default $IGCSEARCH_ACCESS)")
+	flags.StringVar(&o.outbox, "outbox", "",
+		"the `DIR` for what cannot be delivered (default FILE.outbox, where the coordinator looks too)")
+	flags.StringVar(&o.spool, "spool", "",
+		"the `DIR` where the workers of the study meet, on a file system that all machines share")
+	flags.DurationVar(&o.grace, "grace", time.Minute,
+		"how long epochs may go on after SIGUSR1, and reports be delivered at the end")
 	flags.DurationVar(&o.timeLimit, "time-limit", 0, "how long the worker may run (default what the scheduler says)")
-	cmd.Flag("time-limit").DefValue = ""
+	hideDefaults(cmd, "access", "time-limit")
 	return cmd
 }
 
 func runWorker(ctx context.Context, o workerOptions, stderr io.Writer) error {
 	switch {
 	case o.spool != "" && o.study == "":
-		return usageError{errors.New("STUDY is missing: a spool is of one")}
+		return usageError{errors.New("STUDY is missing: a spool holds the trials of one study")}
 	case o.spool == "" && o.access == "":
 		return usageError{errors.New("where do the trials come from? want --access FILE of a coordinator, or --spool DIR")}
 	case o.spool == "" && len(o.set) > 0:
-		return usageError{errors.New("--set is for --spool: a coordinator knows the settings")}
+		return usageError{errors.New("--set is for --spool: a coordinator sends the settings")}
 	case o.grace < 0:
 		return usageError{fmt.Errorf("--grace %v: want 0 or more", o.grace)}
 	case o.timeLimit < 0:
@@ -105,21 +110,22 @@ func runWorker(ctx context.Context, o workerOptions, stderr io.Writer) error {
 	return runAccessWorker(ctx, o, stderr)
 }
 
-// deadline is when this process has to end, zero if nobody says. Some of the time
-// is for delivering.
+// deadline returns when this process has to end, zero if nobody says when. Some
+// of the time before the end is left for delivering.
 func (o workerOptions) deadline(ctx context.Context) time.Time {
 	end, ok := time.Now().Add(o.timeLimit), o.timeLimit > 0
 	if !ok {
-		if end, ok = jobEnd(ctx, os.Getenv); !ok {
+		if end, ok = cluster.JobEnd(ctx, os.Getenv); !ok {
 			return time.Time{}
 		}
 	}
 	return end.Add(-min(15*time.Second, time.Until(end)/20))
 }
 
-// handBack listens for SIGUSR1: soft ends then, and hard when the grace is over.
-// Both end with parent. stop ends the listening.
-func handBack(parent context.Context, grace time.Duration, note func(string)) (hard, soft context.Context, stop func()) {
+// listen listens for SIGUSR1, which asks a worker to give its trials back. Then
+// soft ends, and hard ends when the grace is over. Both end with parent. stop
+// ends the listening.
+func listen(parent context.Context, grace time.Duration, note func(string)) (hard, soft context.Context, stop func()) {
 	hard, cancel := context.WithCancel(parent)
 	soft, drain := context.WithCancel(hard)
 	signals := make(chan os.Signal, 1)

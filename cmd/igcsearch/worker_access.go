@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"igcsearch/cmd/igcsearch/progress"
 	"igcsearch/cmd/igcsearch/report"
 	"igcsearch/search"
 	"igcsearch/store/fleet"
@@ -20,62 +21,28 @@ import (
 // runAccessWorker trains what a coordinator gives out.
 func runAccessWorker(parent context.Context, o workerOptions, stderr io.Writer) error {
 	if _, err := fleet.ReadAccess(o.access); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err // no coordinator will come of it
+		return err // to wait for the file would not help
 	}
-	log := &jobLog{out: stderr}
-	d, err := openDevices(o.data, o.device, stderr)
+	m, err := openMachine(o.data, o.device, stderr)
 	if err != nil {
 		return err
 	}
-	ctx, soft, stop := handBack(parent, o.grace, log.note)
+	log := progress.NewLog(stderr)
+	ctx, soft, stop := listen(parent, o.grace, log.Note)
 	defer stop()
-	load := func(ctx context.Context, s search.Study) (string, error) {
-		data, err := d.train.Load(ctx, s)
-		if err != nil {
-			return "", err
-		}
-		log.note(fmt.Sprintf("study %s on %s: %s", s.Name, report.DatasetLabel(s.Dataset), pictures(data)))
-		return data.Sum, nil
-	}
-	client := fleet.NewClient(fleet.ClientOptions{
-		Access: o.access, Program: fleetProgram(), Study: o.study, Attempt: d.attempt, Load: load, Outbox: o.outbox, Note: log.note,
+	w := &accessWorker{machine: m, o: o, log: log}
+	w.client = fleet.NewClient(fleet.ClientOptions{
+		Access: o.access, Program: fleetProgram(), Study: o.study, Attempt: m.attempt,
+		Load: w.load, Outbox: o.outbox, Note: log.Note,
 	})
-	log.note(fmt.Sprintf("worker on %s, process %d, %s, for the coordinator of %s", cmp.Or(d.attempt.Host, "an unknown host"), d.attempt.PID, cmp.Or(d.attempt.Job, "no scheduler"), o.access))
-
-	workers := o.workers.n
-	study, err := firstStudy(soft, client)
-	if err == nil {
-		var sum string
-		if sum, err = load(ctx, study); err == nil {
-			client.Loaded(study.Name, sum)
-			if workers = cmp.Or(workers, study.Workers); o.workers.auto || workers == 0 {
-				workers, err = d.train.Workers(ctx, study)
-			}
-		}
-	}
-	if err == nil {
-		log.note(fmt.Sprintf("training on %s (%s), %s at once", d.attempt.Device, d.attempt.ISA, count(workers, "trial")))
-		runner := search.Runner{Trainer: d.train, Workers: workers, Notify: log.event, Drain: soft.Done(), Deadline: o.deadline(ctx)}
-		err = runner.Work(ctx, client)
-	}
+	log.Note(fmt.Sprintf("worker on %s, process %d, %s, for the coordinator of %s",
+		cmp.Or(m.attempt.Host, "an unknown host"), m.attempt.PID, cmp.Or(m.attempt.Job, "no scheduler"), o.access))
+	err = w.train(ctx, soft)
 	if errors.Is(err, search.ErrOver) {
 		err = nil
 	}
-	// Whatever happened, others shall have what this one leaves.
-	wait, cancel := context.WithTimeout(context.Background(), min(o.grace, 30*time.Second))
-	defer cancel()
-	slow := time.AfterFunc(time.Second, func() {
-		log.note(fmt.Sprintf("the coordinator does not answer; trying for %v to say good-bye; interrupt again to end at once", min(o.grace, 30*time.Second)))
-	})
-	defer slow.Stop()
-	if left := client.Leave(wait); left != "" {
-		then := "the coordinator takes it from there, if it sees the folder"
-		if o.outbox != "" {
-			then = "those epochs are trained again"
-		}
-		log.note(fmt.Sprintf("what could not be delivered is in %s; %s", left, then))
-	}
-	reason := client.Reason()
+	w.leave()
+	reason := w.client.Reason()
 	if soft.Err() != nil && parent.Err() == nil { // SIGUSR1
 		reason = cmp.Or(reason, "its trials are given back")
 		if errors.Is(err, context.Canceled) {
@@ -83,15 +50,58 @@ func runAccessWorker(parent context.Context, o workerOptions, stderr io.Writer) 
 		}
 	}
 	if err == nil {
-		log.note(fmt.Sprintf("%s done here, %s in all; %s", count(log.done, "trial"), count(log.epochs, "epoch"), cmp.Or(reason, "the end")))
+		log.Note(fmt.Sprintf("%s done here, %s in all; %s",
+			count(log.Trials, "trial"), count(log.Epochs, "epoch"), cmp.Or(reason, "the end")))
 	}
 	return err
 }
 
+// accessWorker is a worker of a coordinator.
+type accessWorker struct {
+	*machine
+	o      workerOptions
+	log    *progress.Log
+	client *fleet.Client
+}
+
+// load loads the pictures of a study and returns their checksum.
+func (w *accessWorker) load(ctx context.Context, s search.Study) (string, error) {
+	data, err := w.machine.train.Load(ctx, s)
+	if err != nil {
+		return "", advised(err)
+	}
+	w.log.Note(fmt.Sprintf("study %s on %s: %s", s.Name, report.DatasetLabel(s.Dataset), pictures(data)))
+	return data.Sum, nil
+}
+
+// train trains until the coordinator has nothing more to train. The first study
+// decides how many trials train at once.
+func (w *accessWorker) train(ctx, soft context.Context) error {
+	study, err := w.firstStudy(soft)
+	if err != nil {
+		return err
+	}
+	sum, err := w.load(ctx, study)
+	if err != nil {
+		return err
+	}
+	w.client.Loaded(study.Name, sum)
+	workers, err := w.workers(ctx, w.o.workers, study)
+	if err != nil {
+		return err
+	}
+	w.log.Note(fmt.Sprintf("training on %s (%s), %s at once", w.attempt.Device, w.attempt.ISA, count(workers, "trial")))
+	runner := search.Runner{
+		Trainer: advisedTrainer{w.machine.train}, Workers: workers, Notify: w.log.Event,
+		Drain: soft.Done(), Deadline: w.o.deadline(ctx),
+	}
+	return runner.Work(ctx, w.client)
+}
+
 // firstStudy waits for a coordinator that has a study.
-func firstStudy(ctx context.Context, client *fleet.Client) (search.Study, error) {
+func (w *accessWorker) firstStudy(ctx context.Context) (search.Study, error) {
 	for {
-		studies, err := client.Join(ctx)
+		studies, err := w.client.Join(ctx)
 		if err != nil || len(studies) > 0 {
 			return append(studies, search.Study{})[0], err
 		}
@@ -103,14 +113,37 @@ func firstStudy(ctx context.Context, client *fleet.Client) (search.Study, error)
 	}
 }
 
-// fleetProgram tells programs apart whose results may differ.
+// leave delivers what is left and tells the coordinator that the worker ends,
+// so that others get its trials at once. It does so after errors too.
+func (w *accessWorker) leave() {
+	limit := min(w.o.grace, 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	slow := time.AfterFunc(time.Second, func() {
+		w.log.Note(fmt.Sprintf("the coordinator does not answer; telling it for up to %v that this worker ends; "+
+			"interrupt again to end at once", limit))
+	})
+	defer slow.Stop()
+	left := w.client.Leave(ctx)
+	if left == "" {
+		return
+	}
+	then := "the coordinator takes it from there, if it sees the folder"
+	if w.o.outbox != "" {
+		then = "those epochs are trained again"
+	}
+	w.log.Note(fmt.Sprintf("what could not be delivered is in %s; %s", left, then))
+}
+
+// fleetProgram names this program such that two programs whose results may
+// differ have different names.
 func fleetProgram() string {
 	b := build()
 	if b.commit != "" && !strings.HasSuffix(b.commit, "-modified") {
 		return b.version + " " + b.commit
 	}
 	program := b.version + " " + cmp.Or(b.commit, "of an unknown commit")
-	// Then only the file itself tells.
+	// The commit does not tell, so the checksum of the file has to.
 	path, err := os.Executable()
 	if err != nil {
 		return program
@@ -125,42 +158,4 @@ func fleetProgram() string {
 		return program
 	}
 	return fmt.Sprintf("%s (%x)", program, sum.Sum(nil)[:6])
-}
-
-// jobLog writes what goes on as lines with the time, for the log of a job.
-type jobLog struct {
-	out          io.Writer
-	done, epochs int
-}
-
-func (l *jobLog) note(line string) {
-	fmt.Fprintf(l.out, "%s %s\n", time.Now().Format("2006-01-02 15:04:05"), line)
-}
-
-func (l *jobLog) event(e search.Event) {
-	t := e.Trial
-	at := fmt.Sprintf("%s %v", e.Study, t.Key)
-	switch e.Kind {
-	case search.Began:
-		l.note(fmt.Sprintf("%s: begins after epoch %d of %d", at, t.Epoch, t.Epochs))
-	case search.EpochStored:
-		l.epochs++
-		l.note(fmt.Sprintf("%s: epoch %d of %d, loss %.4f%s, %.1f s", at, t.Epoch, t.Epochs, t.Last.TrainLoss, scores(t.Last), t.Last.TrainSeconds+t.Last.EvalSeconds))
-	case search.Ended:
-		switch {
-		case t.Status.Finished():
-			l.done++
-			l.note(fmt.Sprintf("%s: %s", at, t.Status))
-		case t.Status == search.Pending && t.Error == "":
-			l.note(fmt.Sprintf("%s: given back after epoch %d", at, t.Epoch))
-		default:
-			l.note(fmt.Sprintf("%s: %s: %s", at, t.Status, t.Error))
-		}
-	case search.Noted:
-		if t.ID == 0 {
-			l.note(e.Note)
-		} else {
-			l.note(at + ": " + e.Note)
-		}
-	}
 }

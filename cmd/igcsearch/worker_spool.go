@@ -5,65 +5,58 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
+	"igcsearch/cmd/igcsearch/cluster"
+	"igcsearch/cmd/igcsearch/progress"
 	"igcsearch/search"
 	"igcsearch/store/spool"
 )
 
 // runSpoolWorker trains beside the workers that meet in a folder.
 func runSpoolWorker(parent context.Context, o workerOptions, stderr io.Writer) error {
-	ctx := parent
 	study, err := loadStudy(o.study, o.set)
 	if err != nil {
 		return err
 	}
-	p, err := prepare(ctx, study, o.data, o.device, stderr)
+	m, err := openMachine(o.data, o.device, stderr)
 	if err != nil {
 		return err
 	}
-	folder, err := spool.Open(o.spool, spool.Options{Attempt: p.attempt, Gone: (&jobs{}).Gone})
+	p, err := m.prepare(parent, study, stderr)
+	if err != nil {
+		return err
+	}
+	folder, err := spool.Open(o.spool, spool.Options{Attempt: p.attempt, Gone: new(cluster.Jobs).Gone})
 	if err != nil {
 		return err
 	}
 	defer folder.Close()
-	workers, err := p.workers(ctx, o.workers, func() ([]search.Trial, error) { return folder.Plan(ctx, p.study, p.trials) })
+	workers, err := p.workers(parent, o.workers, func() ([]search.Trial, error) {
+		return folder.Plan(parent, p.study, p.trials)
+	})
 	if err != nil {
 		return err
 	}
-	show := newProgress(p.study, stderr)
-	show.note(p.headline(workers))
+	show := progress.New(p.study, stderr)
+	show.Note(p.headline(workers))
 	if p.study.CheckpointQuota > 0 {
-		show.note(p.study.Name + ": checkpoint_quota is of databases: the spool keeps two states of each trial that is not finished")
+		show.Note(p.study.Name + ": checkpoint_quota is for databases: " +
+			"the spool keeps two states of each trial that is not finished")
 	}
-	ctx, soft, stop := handBack(parent, o.grace, show.note)
+	ctx, soft, stop := listen(parent, o.grace, show.Note)
 	defer stop()
-	unhook := context.AfterFunc(parent, func() {
-		show.note("stopping at the next batch; interrupt again to end at once")
-	})
-	trained, failed := 0, ""
-	runner := search.Runner{Store: folder, Trainer: p.train, Workers: workers, Attempt: p.attempt, Drain: soft.Done(), Deadline: o.deadline(ctx), Notify: func(e search.Event) {
-		show.event(e)
-		switch {
-		case e.Kind == search.Ended && e.Trial.Status.Finished():
-			trained++
-		case e.Kind != search.Planned && e.Trial.Status == search.Failed:
-			failed = fmt.Sprintf("%v: %s", e.Trial.Key, e.Trial.Error)
-		}
-		for _, t := range e.Trials {
-			if t.Status == search.Failed {
-				failed = fmt.Sprintf("%v: %s", t.Key, t.Error)
-			}
-		}
-	}}
-	sum, err := runner.Run(ctx, p.study, p.decides, p.trials)
-	unhook()
-	show.close()
-	finished := fmt.Sprintf("%s trained here, %d of %d finished in %s", count(trained, "trial"), sum.Done+sum.Diverged, len(p.trials), o.spool)
-	if errors.Is(err, context.Canceled) && parent.Err() == nil {
-		err = nil // the grace after SIGUSR1 was over
-	}
+	var seen spoolCount
+	sum, err := p.run(parent, ctx, search.Runner{
+		Store: folder, Workers: workers, Drain: soft.Done(), Deadline: o.deadline(ctx), Notify: seen.event,
+	}, show)
+	finished := fmt.Sprintf("%s trained here, %d of %d finished in %s",
+		count(seen.trained, "trial"), sum.Done+sum.Diverged, len(p.trials), o.spool)
 	if parent.Err() != nil {
-		fmt.Fprintf(stderr, "igcsearch: stopped: %s; all finished epochs are there. Go on with:\n  %s\n", finished, commandLine())
+		fmt.Fprintf(stderr, "igcsearch: stopped: %s; all finished epochs are there. Go on with:\n  %s\n",
+			finished, commandLine())
+	} else if errors.Is(err, context.Canceled) {
+		err = nil // the grace after SIGUSR1 was over
 	}
 	if err != nil {
 		return err
@@ -73,9 +66,27 @@ func runSpoolWorker(parent context.Context, o workerOptions, stderr io.Writer) e
 	}
 	fmt.Fprintf(stderr, "%s: %s\n", p.study.Name, finished)
 	if sum.Failed > 0 {
-		fmt.Fprintf(stderr, "igcsearch: warning: %s failed, like %s: mend that, then: %s retry %s --spool %s, and start workers again\n",
-			count(sum.Failed, "trial"), failed, program(), quote(p.study.Name), quote(o.spool))
+		fmt.Fprintln(stderr, "igcsearch: warning: "+fmt.Sprintf(
+			"%s failed, like %s: fix the cause, then run: %s retry %s --spool %s, and start workers again",
+			count(sum.Failed, "trial"), seen.failed, program(), quote(p.study.Name), quote(o.spool)))
 	}
 	fmt.Fprintf(stderr, "next      %s collect %s\n", program(), quote(o.spool))
 	return nil
+}
+
+// spoolCount counts what a worker trained and remembers a trial that failed.
+type spoolCount struct {
+	trained int
+	failed  string // with its error
+}
+
+func (c *spoolCount) event(e search.Event) {
+	if e.Kind == search.Ended && e.Trial.Status.Finished() {
+		c.trained++
+	}
+	for _, t := range slices.Concat(e.Trials, []search.Trial{e.Trial}) {
+		if t.Status == search.Failed {
+			c.failed = fmt.Sprintf("%v: %s", t.Key, t.Error)
+		}
+	}
 }

@@ -19,7 +19,8 @@ import (
 // has 70 of the treatments, 264 of the blends, and a residual of 226 with 12
 // degrees of freedom; the treatments' means are 84, 85, 89, 86.
 func penicillin() []analysis.Sample {
-	return []analysis.Sample{sample(64, 1, 89, 84, 81, 87, 79), sample(40, 2, 88, 77, 87, 92, 81), sample(28, 3, 97, 92, 87, 89, 80), sample(12, 6, 94, 79, 85, 84, 88)}
+	return []analysis.Sample{sample(64, 1, 89, 84, 81, 87, 79), sample(40, 2, 88, 77, 87, 92, 81),
+		sample(28, 3, 97, 92, 87, 89, 80), sample(12, 6, 94, 79, 85, 84, 88)}
 }
 
 func TestFitAdditive(t *testing.T) {
@@ -44,7 +45,8 @@ func TestFitAdditive(t *testing.T) {
 		// degrees of freedom; the adjusted effects are 3·Q/8 of Q = −9/3, −7/3, −4/3,
 		// 20/3; a difference has the standard error √(2·3/8 · 0.65).
 		f := analysis.FitAdditive([]analysis.Sample{
-			sample(4, 1, 73, 74, missing, 71), sample(4, 2, missing, 75, 67, 72), sample(4, 3, 73, 75, 68, missing), sample(4, 4, 75, missing, 72, 75),
+			sample(4, 1, 73, 74, missing, 71), sample(4, 2, missing, 75, 67, 72), sample(4, 3, 73, 75, 68, missing),
+			sample(4, 4, 75, missing, 72, 75),
 		})
 		near(t, "residual", f.Squares, 3.25, 1e-9)
 		if f.Degrees != 5 {
@@ -65,7 +67,8 @@ func TestFitAdditive(t *testing.T) {
 	})
 	t.Run("a sample of one seed changes nothing, and is compared by the seed's share", func(t *testing.T) {
 		// Seed 1 adds 4 to both samples: the third, with 54 there, would have 50 at seed 0.
-		f := analysis.FitAdditive([]analysis.Sample{sample(4, 1, 60, 64), sample(4, 2, 58, 62), sample(4, 3, missing, 54)})
+		f := analysis.FitAdditive([]analysis.Sample{sample(4, 1, 60, 64), sample(4, 2, 58, 62),
+			sample(4, 3, missing, 54)})
 		near(t, "residual", f.Squares, 0, 1e-20)
 		difference, _, ok := f.Compare(0, 2)
 		near(t, "difference", difference, 10, 1e-9)
@@ -99,7 +102,8 @@ func TestSpreads(t *testing.T) {
 	t.Parallel()
 	t.Run("the share by hand", func(t *testing.T) {
 		// Residuals of the samples are ∓1, ∓1 and ±2: squares 2, 2 and 8.
-		s := analysis.FitAdditive([]analysis.Sample{sample(4, 1, 50, 50), sample(4, 2, 60, 60), sample(4, 3, 70, 76)}).Spreads()
+		s := analysis.FitAdditive([]analysis.Sample{sample(4, 1, 50, 50), sample(4, 2, 60, 60),
+			sample(4, 3, 70, 76)}).Spreads()
 		near(t, "share", s.Share, 8./12, 1e-12)
 		if s.Sample != 2 {
 			t.Errorf("sample %d has the largest, want 2", s.Sample)
@@ -251,7 +255,8 @@ func TestWhichSpreadCheck(t *testing.T) {
 					for i := range samples {
 						if i != best {
 							difference, se, _ := f.Compare(best, i)
-							additive[i] = 2 * distuv.StudentsT{Mu: 0, Sigma: 1, Nu: float64(f.Degrees)}.CDF(-difference/se)
+							additive[i] = 2 * distuv.StudentsT{Mu: 0, Sigma: 1,
+								Nu: float64(f.Degrees)}.CDF(-difference/se)
 							var d []float64
 							for s := range n {
 								d = append(d, samples[best].Scores[s].Percent-samples[i].Scores[s].Percent)
@@ -278,7 +283,8 @@ func TestWhichSpreadCheck(t *testing.T) {
 			for k, c := range checks {
 				t.Logf("%d seeds, %-24s %-16s lost %4.1f %%, missed %4.1f %%", n, of.name, c.name, lost[k], missed[k])
 				if lost[k] < lost[0]-2 {
-					t.Errorf("%d seeds, %s: by %s the best is lost in %.1f %%, by Cochran's test in %.1f %%", n, of.name, c.name, lost[k], lost[0])
+					t.Errorf("%d seeds, %s: by %s the best is lost in %.1f %%, by Cochran's test in %.1f %%", n,
+						of.name, c.name, lost[k], lost[0])
 				}
 			}
 		}

@@ -155,8 +155,10 @@ type Findings struct {
 // Analyze sums up the samples of one study. It is a pure function: what it draws are
 // the same numbers each time.
 func Analyze(samples []Sample) Findings {
-	a := Findings{Samples: samples, Best: -1, Summaries: make([]Summary, len(samples)), Against: make([]Comparison, len(samples)),
-		Verdicts: make([]Verdict, len(samples)), Front: make([]bool, len(samples)), Spread: math.NaN(), Degrees: math.NaN(), Tells: math.NaN()}
+	a := Findings{Samples: samples, Best: -1, Summaries: make([]Summary, len(samples)),
+		Against:  make([]Comparison, len(samples)),
+		Verdicts: make([]Verdict, len(samples)), Front: make([]bool, len(samples)), Spread: math.NaN(),
+		Degrees: math.NaN(), Tells: math.NaN()}
 	if !slices.ContainsFunc(samples, func(sample Sample) bool { return len(sample.Scores) > 0 }) {
 		return a
 	}
@@ -178,7 +180,8 @@ func Analyze(samples []Sample) Findings {
 	}
 	a.Front = a.front()
 	two := a.highest(func(p space.Pair) bool { return p.M == 2 })
-	for _, other := range []int{a.highest(func(p space.Pair) bool { return p.M == 1 }), a.highest(func(p space.Pair) bool { return p.L == 1 })} {
+	for _, other := range []int{a.highest(func(p space.Pair) bool { return p.M == 1 }),
+		a.highest(func(p space.Pair) bool { return p.L == 1 })} {
 		if two >= 0 && other >= 0 {
 			a.Paper = append(a.Paper, a.Compare(two, other))
 		}
@@ -390,7 +393,8 @@ func (a Findings) those(holds func(sample int) bool) (list []int) {
 func (a Findings) highest(of func(space.Pair) bool) int {
 	found := -1
 	for i, sample := range a.Samples {
-		if sample.Pair != (space.Pair{}) && a.Summaries[i].N > 0 && of(sample.Pair) && (found < 0 || a.Summaries[i].Mean > a.Summaries[found].Mean) {
+		if sample.Pair != (space.Pair{}) && a.Summaries[i].N > 0 && of(sample.Pair) &&
+			(found < 0 || a.Summaries[i].Mean > a.Summaries[found].Mean) {
 			found = i
 		}
 	}
@@ -402,7 +406,9 @@ func (a Findings) Known() (params, multiplyAdds, seconds bool) {
 	params, multiplyAdds, seconds = true, true, true
 	for i, sample := range a.Samples {
 		if a.Summaries[i].N > 0 {
-			params, multiplyAdds, seconds = params && sample.Costs.Params > 0, multiplyAdds && sample.Costs.MultiplyAdds > 0, seconds && sample.Costs.Seconds > 0
+			params = params && sample.Costs.Params > 0
+			multiplyAdds = multiplyAdds && sample.Costs.MultiplyAdds > 0
+			seconds = seconds && sample.Costs.Seconds > 0
 		}
 	}
 	return params, multiplyAdds, seconds
@@ -438,7 +444,8 @@ func (a Findings) front() []bool {
 	}
 	front := make([]bool, len(values))
 	for i, ours := range values {
-		front[i] = ours != nil && !slices.ContainsFunc(values, func(v []float64) bool { return v != nil && dominates(v, ours) })
+		front[i] = ours != nil && !slices.ContainsFunc(values,
+			func(v []float64) bool { return v != nil && dominates(v, ours) })
 	}
 	return front
 }

@@ -37,7 +37,8 @@ func TestAnalyze(t *testing.T) {
 		if a.Pooled || a.Spreads.Sample != 2 {
 			t.Fatalf("the spreads are %+v", a.Spreads)
 		}
-		if want := []analysis.Verdict{analysis.Separated, analysis.TheBest, analysis.TooLittle}; a.Best != 1 || !slices.Equal(a.Verdicts, want) {
+		if want := []analysis.Verdict{analysis.Separated, analysis.TheBest, analysis.TooLittle}; a.Best != 1 ||
+			!slices.Equal(a.Verdicts, want) {
 			t.Fatalf("best %d, verdicts %q", a.Best, a.Verdicts)
 		}
 		// Differences of mean 2 and deviation √(1/6): t = 2/(√(1/6)/2) = √96;
@@ -76,7 +77,8 @@ func TestAnalyze(t *testing.T) {
 		near(t, "its degrees of freedom", a.Degrees, 490.*490/(264.*264/4+226.*226/12), 1e-9)
 	})
 	t.Run("an interval of accuracy stays between 0 and 100", func(t *testing.T) {
-		a := analysis.Analyze([]analysis.Sample{sample(64, 1, 56.7, 81.4), sample(40, 2, 99, 100), sample(28, 3, 0, 0.5)})
+		a := analysis.Analyze([]analysis.Sample{sample(64, 1, 56.7, 81.4), sample(40, 2, 99, 100),
+			sample(28, 3, 0, 0.5)})
 		for i, m := range a.Summaries {
 			if !(0 < m.Low && m.Low < m.Mean && m.Mean < m.High && m.High < 100) {
 				t.Errorf("sample %d: %+v", i, m)
@@ -92,14 +94,16 @@ func TestAnalyze(t *testing.T) {
 		}
 	})
 	t.Run("at a bound an interval counts half a picture", func(t *testing.T) {
-		samples := []analysis.Sample{sample(64, 1, 100, 100, 100), sample(40, 2, 99, 98, 99.5), sample(28, 3, 99.5, 98.5, 98), sample(12, 6, 97, 98.5, 98)}
+		samples := []analysis.Sample{sample(64, 1, 100, 100, 100), sample(40, 2, 99, 98, 99.5),
+			sample(28, 3, 99.5, 98.5, 98), sample(12, 6, 97, 98.5, 98)}
 		if m := analysis.Analyze(samples).Summaries[0]; !math.IsNaN(m.Low) {
 			t.Errorf("of an unknown number of pictures: %+v", m)
 		}
 		for i := range samples {
 			samples[i].Pictures = 1000
 		}
-		if a := analysis.Analyze(samples); !a.Pooled || a.Summaries[0].High != 100 || !(a.Summaries[0].Low > 0 && a.Summaries[0].Low < 100) {
+		if a := analysis.Analyze(samples); !a.Pooled || a.Summaries[0].High != 100 ||
+			!(a.Summaries[0].Low > 0 && a.Summaries[0].Low < 100) {
 			t.Errorf("pooled %v, %+v", a.Pooled, a.Summaries[0])
 		}
 	})
@@ -111,22 +115,26 @@ func TestAnalyze(t *testing.T) {
 			t.Errorf("best %d, compared %+v", a.Best, a.Against[0])
 		}
 		near(t, "difference", a.Against[0].Difference, 1.75, 1e-12)
-		a = analysis.Analyze([]analysis.Sample{sample(64, 1, 70, 71), sample(40, 2, 72, 72.5, 60, 61, 60), sample(28, 3, 71, 72, 59.5, 60, 59.2)})
+		a = analysis.Analyze([]analysis.Sample{sample(64, 1, 70, 71), sample(40, 2, 72, 72.5, 60, 61, 60),
+			sample(28, 3, 71, 72, 59.5, 60, 59.2)})
 		if a.Best != 1 || !a.Pooled || a.Against[0].Test != analysis.AdditiveTest {
 			t.Errorf("best %d, spreads %+v, compared %+v", a.Best, a.Spreads, a.Against[0])
 		}
 	})
 	t.Run("seeds that are not common are compared by Welch", func(t *testing.T) {
-		a := analysis.Analyze([]analysis.Sample{sample(64, 1, 60, 61, missing, missing), sample(40, 2, missing, missing, 63, 64.5)})
+		a := analysis.Analyze([]analysis.Sample{sample(64, 1, 60, 61, missing, missing),
+			sample(40, 2, missing, missing, 63, 64.5)})
 		difference, half, p, degrees := analysis.Welch([]float64{63, 64.5}, []float64{60, 61})
-		if got := a.Against[0]; got.Test != analysis.WelchTest || got.Common != 0 || got.Difference != difference || got.Half != half || got.P != p || got.Degrees != degrees {
+		if got := a.Against[0]; got.Test != analysis.WelchTest || got.Common != 0 || got.Difference != difference ||
+			got.Half != half || got.P != p || got.Degrees != degrees {
 			t.Errorf("got %+v, want %g ± %g, p = %g", got, difference, half, p)
 		}
 	})
 	t.Run("one seed decides nothing", func(t *testing.T) {
 		a := analysis.Analyze([]analysis.Sample{sample(64, 1, 60), sample(40, 2, 65), sample(1, 23)})
 		want := []analysis.Verdict{analysis.TooLittle, analysis.TheBest, analysis.NoScore}
-		if a.Best != 1 || !slices.Equal(a.Verdicts, want) || !math.IsNaN(a.Against[0].P) || !math.IsNaN(a.Summaries[1].Std) {
+		if a.Best != 1 || !slices.Equal(a.Verdicts, want) || !math.IsNaN(a.Against[0].P) ||
+			!math.IsNaN(a.Summaries[1].Std) {
 			t.Errorf("best %d, verdicts %q, %+v", a.Best, a.Verdicts, a.Against)
 		}
 	})
@@ -141,7 +149,8 @@ func TestAnalyze(t *testing.T) {
 		}
 		samples[3].Diverged, samples[4].Diverged = 3, 3
 		a := analysis.Analyze(samples)
-		want := []analysis.Verdict{analysis.NotSeparated, analysis.TheBest, analysis.TooLittle, analysis.TooLittle, analysis.Separated, analysis.TooLittle}
+		want := []analysis.Verdict{analysis.NotSeparated, analysis.TheBest, analysis.TooLittle, analysis.TooLittle,
+			analysis.Separated, analysis.TooLittle}
 		if !a.Pooled || !slices.Equal(a.Verdicts, want) {
 			t.Errorf("pooled %v, verdicts %q, want %q", a.Pooled, a.Verdicts, want)
 		}
@@ -152,7 +161,8 @@ func TestAnalyze(t *testing.T) {
 	})
 	t.Run("a test that finds large differences only tells too little", func(t *testing.T) {
 		// 7 points apart with a spread of about 9: the test could find 60.
-		a := analysis.Analyze([]analysis.Sample{sample(64, 1, 56, 81), sample(40, 2, 62, 80), sample(28, 3, 70, 80), sample(12, 6, 72, 77)})
+		a := analysis.Analyze([]analysis.Sample{sample(64, 1, 56, 81), sample(40, 2, 62, 80), sample(28, 3, 70, 80),
+			sample(12, 6, 72, 77)})
 		for i, v := range a.Verdicts {
 			if i != a.Best && (v != analysis.TooLittle || !(a.Against[i].Detectable > a.Tells)) {
 				t.Errorf("sample %d: %q, %+v", i, v, a.Against[i])
@@ -229,7 +239,8 @@ func TestCurve(t *testing.T) {
 		near(t, "height", c.Height, 60, 1e-9)
 	})
 	t.Run("two M have none", func(t *testing.T) {
-		if c := analysis.Analyze([]analysis.Sample{sample(64, 1, 60), sample(40, 2, 61), sample(39, 2, 60)}).Curve; c != nil {
+		if c := analysis.Analyze([]analysis.Sample{sample(64, 1, 60), sample(40, 2, 61),
+			sample(39, 2, 60)}).Curve; c != nil {
 			t.Errorf("got %+v", c)
 		}
 	})
@@ -255,7 +266,8 @@ func studyOf(random *rand.Rand, seeds int, means, spreads []float64) []analysis.
 	for s := range seeds {
 		luck := 0.2 * random.NormFloat64()
 		for i, mean := range means {
-			samples[i].Scores = append(samples[i].Scores, analysis.Score{Seed: s, Percent: mean + luck + spreads[i]*random.NormFloat64()})
+			samples[i].Scores = append(samples[i].Scores,
+				analysis.Score{Seed: s, Percent: mean + luck + spreads[i]*random.NormFloat64()})
 		}
 	}
 	return samples
@@ -288,7 +300,8 @@ func TestErrorsOfComparisons(t *testing.T) {
 		spreads []float64
 	}{{"equal", constant(9, spread)}, {"0.3 to 1.8, even steps", even}, {"0.3 to 1.8, even ratios", ratio}, {"one 1.8, others 0.3", few}} {
 		for _, seeds := range lengths {
-			lost, missed, pooled := make([]float64, len(levels)), make([]float64, len(levels)), make([]float64, len(levels))
+			lost, missed, pooled := make([]float64, len(levels)), make([]float64, len(levels)),
+				make([]float64, len(levels))
 			for _, means := range [][]float64{constant(9, equal), real} {
 				random := rand.New(rand.NewPCG(uint64(seeds), 11))
 				times := make([][9]int, len(levels)) // that a sample was told to be worse
@@ -301,7 +314,8 @@ func TestErrorsOfComparisons(t *testing.T) {
 							continue
 						}
 						difference, se, _ := a.Model.Compare(a.Best, i)
-						additive[i] = 2 * distuv.StudentsT{Mu: 0, Sigma: 1, Nu: float64(a.Model.Degrees)}.CDF(-difference/se)
+						additive[i] = 2 * distuv.StudentsT{Mu: 0, Sigma: 1,
+							Nu: float64(a.Model.Degrees)}.CDF(-difference/se)
 						var d []float64
 						for k, s := range a.Samples[a.Best].Scores {
 							d = append(d, s.Percent-a.Samples[i].Scores[k].Percent)
@@ -328,18 +342,21 @@ func TestErrorsOfComparisons(t *testing.T) {
 				}
 				for k, n := range times {
 					if means[0] != means[8] {
-						lost[k], missed[k] = max(lost[k], float64(n[0])/float64(studies)), 1-float64(n[8])/float64(studies)
+						lost[k], missed[k] = max(lost[k], float64(n[0])/float64(studies)),
+							1-float64(n[8])/float64(studies)
 					} else {
 						lost[k] = max(lost[k], float64(slices.Max(n[:]))/float64(studies))
 					}
 				}
 			}
 			for k, level := range levels {
-				t.Logf("%-24s %d seeds  level %4.2f: pooled in %5.1f %%, lost %4.1f %%, missed %4.1f %%", of.name, seeds, level, 100*pooled[k], 100*lost[k], 100*missed[k])
+				t.Logf("%-24s %d seeds  level %4.2f: pooled in %5.1f %%, lost %4.1f %%, missed %4.1f %%", of.name,
+					seeds, level, 100*pooled[k], 100*lost[k], 100*missed[k])
 			}
 			chosen := slices.Index(levels, analysis.SpreadAlpha)
 			// The largest of nine is compared: four standard deviations.
-			if allowed := analysis.Alpha + 4*math.Sqrt(analysis.Alpha*(1-analysis.Alpha)/float64(studies)); seeds > 2 && lost[chosen] > allowed {
+			if allowed := analysis.Alpha + 4*math.Sqrt(analysis.Alpha*(1-analysis.Alpha)/float64(studies)); seeds > 2 &&
+				lost[chosen] > allowed {
 				t.Errorf("%s, %d seeds: the best is lost in %.1f %%", of.name, seeds, 100*lost[chosen])
 			}
 			if of.name == "equal" && seeds > 2 && missed[chosen] > 0.3 {

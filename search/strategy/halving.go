@@ -91,7 +91,8 @@ func (h halving) Decide(s search.Study, trials []search.TrialState) search.Decis
 		d.Reason = "no network was trained to the end"
 		return d
 	}
-	d.Reason = fmt.Sprintf("%s is the best of %d that were trained to the end, of %d begun", best.System.Label(), len(at(last)), len(at(0)))
+	d.Reason = fmt.Sprintf("%s is the best of %d that were trained to the end, of %d begun", best.System.Label(),
+		len(at(last)), len(at(0)))
 	return d
 }
 
@@ -125,7 +126,8 @@ func (a network) rung(trials []search.TrialState, rungs []int) int {
 // model returns the accuracies by which the model of a large space judges: of
 // the highest rung that enough networks have reached, as BOHB does (Falkner et
 // al., 2018), for a model of few points knows less than one of early epochs.
-func (h halving) model(all []network, trials []search.TrialState, split string, s search.Study, target, rungs []int) func(enough int) map[int]float64 {
+func (h halving) model(all []network, trials []search.TrialState, split string, s search.Study, target,
+	rungs []int) func(enough int) map[int]float64 {
 	return func(enough int) map[int]float64 {
 		for rung := len(rungs) - 1; ; rung-- {
 			mean := map[int]float64{}

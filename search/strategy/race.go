@@ -51,7 +51,8 @@ func (r race) Decide(s search.Study, trials []search.TrialState) search.Decision
 	seeds := r.MinSeeds + len(rounds)
 	switch {
 	case len(alive) == 1 && len(rounds) > 0:
-		d.Reason = fmt.Sprintf("%s is better than every other of %d at alpha %g, after %d of %d seeds", all[alive[0]].system.Label(), len(begun)+len(entering), r.Alpha, seeds-1, s.Seeds)
+		d.Reason = fmt.Sprintf("%s is better than every other of %d at alpha %g, after %d of %d seeds",
+			all[alive[0]].system.Label(), len(begun)+len(entering), r.Alpha, seeds-1, s.Seeds)
 	case seeds > s.Seeds && FindAnswer(s, trials).Trials == 0:
 		d.Reason = "no network was trained to the end"
 	case seeds > s.Seeds:
@@ -60,12 +61,16 @@ func (r race) Decide(s search.Study, trials []search.TrialState) search.Decision
 			b, _ := all[j].mean(trials, s.DecidingSplit(), s.Seeds, s.Epochs)
 			return cmp.Compare(b, a)
 		})
-		d.Reason = fmt.Sprintf("all %d seeds are used: %d of %d networks are not separated at alpha %g, the best first: %s", s.Seeds, len(alive), len(begun)+len(entering), r.Alpha, labels(all, alive))
+		d.Reason = fmt.Sprintf("all %d seeds are used: %d of %d networks are not separated at alpha %g, the best "+
+			"first: %s", s.Seeds, len(alive), len(begun)+len(entering), r.Alpha, labels(all, alive))
 	default:
 		for _, i := range alive {
 			d.Next = append(d.Next, all[i].train(trials, seeds, s.Epochs)...)
 		}
-		slices.SortStableFunc(d.Next, func(a, b search.Step) int { return cmp.Compare(trials[a.Trial].Seed, trials[b.Trial].Seed) })
+		slices.SortStableFunc(d.Next, func(a, b search.Step) int {
+			return cmp.Compare(trials[a.Trial].Seed,
+				trials[b.Trial].Seed)
+		})
 	}
 	return d
 }

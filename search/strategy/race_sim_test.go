@@ -97,7 +97,8 @@ func (f field) draw(s search.Study, rng *rand.Rand) []search.TrialState {
 			}
 			a = min(1, max(0, a))
 			e := search.Epoch{Number: s.Epochs, ValidationCorrect: int(math.Round(a * total)), ValidationTotal: total}
-			t := search.Trial{Key: search.Key{System: f.system(i), Seed: seed}, Status: search.Done, Epoch: s.Epochs, Epochs: s.Epochs, Last: e}
+			t := search.Trial{Key: search.Key{System: f.system(i), Seed: seed}, Status: search.Done, Epoch: s.Epochs,
+				Epochs: s.Epochs, Last: e}
 			trials = append(trials, search.TrialState{Trial: t, History: []search.Epoch{e}})
 		}
 	}
@@ -151,7 +152,8 @@ func TestRaceKeepsTheBest(t *testing.T) {
 				// Three standard deviations of a binomial rate.
 				margin := 3 * math.Sqrt(s.Race.Alpha*(1-s.Race.Alpha)/float64(races))
 				line := fmt.Sprintf("best dropped %.2f %% of %d, trials %5.1f %% of grid's, grid's answer %5.1f %%",
-					100*rate, races, 100*float64(trials)/float64(races*len(f.means)*seeds), 100*float64(same)/float64(races))
+					100*rate, races, 100*float64(trials)/float64(races*len(f.means)*seeds),
+					100*float64(same)/float64(races))
 				t.Log(line)
 				if rate > s.Race.Alpha+margin && !f.skewed {
 					t.Errorf("%s: more than alpha, %g", line, s.Race.Alpha)

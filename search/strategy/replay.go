@@ -41,7 +41,9 @@ func Replay(strategy search.Strategy, s search.Study, recorded []search.TrialSta
 	}
 	for _, t := range recorded {
 		if !t.Status.Finished() {
-			return Replayed{}, fmt.Errorf("%v has no result (%s): a replay needs every trial; export the study (csv, --epochs --times), import it with --set strategy=grid --set name=NEW, and run that to its end", t.Key, t.Status)
+			return Replayed{}, fmt.Errorf("%v has no result (%s): a replay needs every trial; export the study (csv, "+
+				"--epochs --times), import it with --set strategy=grid --set name=NEW, and run that to its end", t.Key,
+				t.Status)
 		}
 	}
 	type job struct{ trial, until, ends int }
@@ -50,7 +52,8 @@ func Replay(strategy search.Strategy, s search.Study, recorded []search.TrialSta
 	recorded = slices.DeleteFunc(slices.Clone(all), func(t search.TrialState) bool { return t.Seed >= s.Seeds })
 	now := slices.Clone(recorded)
 	for i := range now {
-		now[i].Status, now[i].Epoch, now[i].Last, now[i].History, now[i].Error = search.Pending, 0, search.Epoch{}, nil, ""
+		now[i].Status, now[i].Epoch, now[i].Last, now[i].History, now[i].Error = search.Pending, 0, search.Epoch{}, nil,
+			""
 	}
 	var running []job
 	clock := 0
@@ -65,7 +68,8 @@ func Replay(strategy search.Strategy, s search.Study, recorded []search.TrialSta
 			for _, step := range d.Next[:min(free, len(d.Next))] {
 				t := &now[step.Trial]
 				if t.Status != search.Pending || step.Until <= t.Epoch {
-					return r, fmt.Errorf("the strategy wants %v, which is %s at epoch %d, trained until epoch %d", t.Key, t.Status, t.Epoch, step.Until)
+					return r, fmt.Errorf("the strategy wants %v, which is %s at epoch %d, trained until epoch %d",
+						t.Key, t.Status, t.Epoch, step.Until)
 				}
 				until := min(step.Until, s.Epochs)
 				if full := &recorded[step.Trial]; full.Status == search.Diverged {

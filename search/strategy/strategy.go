@@ -105,7 +105,10 @@ func networks(trials []search.TrialState) []network {
 
 // started reports whether a trial of the network was ever begun.
 func (a network) started(trials []search.TrialState) bool {
-	return slices.ContainsFunc(a.trials, func(i int) bool { return trials[i].Status != search.Pending || trials[i].Epoch > 0 })
+	return slices.ContainsFunc(a.trials, func(i int) bool {
+		return trials[i].Status != search.Pending ||
+			trials[i].Epoch > 0
+	})
 }
 
 // mean is the mean accuracy of the network's first seeds at an epoch, over those

@@ -21,7 +21,8 @@ func record(s search.Study, pairs []space.Pair, at func(network, seed, epoch int
 	var trials []search.TrialState
 	for i, p := range pairs {
 		for seed := range s.Seeds {
-			t := search.TrialState{Trial: search.Trial{Key: search.Key{System: space.PairSystem(p), Seed: seed}, Status: search.Done, Epochs: s.Epochs, Params: p.Params(9)}}
+			t := search.TrialState{Trial: search.Trial{Key: search.Key{System: space.PairSystem(p), Seed: seed},
+				Status: search.Done, Epochs: s.Epochs, Params: p.Params(9)}}
 			for e := 1; e <= s.Epochs; e++ {
 				last := search.Epoch{Number: e, TestCorrect: total - i, TestTotal: total} // the test set says otherwise
 				if e%s.EvaluateEvery == 0 || e == s.Epochs {
@@ -81,7 +82,9 @@ func (c *counted) Decide(s search.Study, trials []search.TrialState) search.Deci
 		}
 		seen[step.Trial] = true
 	}
-	if running := slices.ContainsFunc(trials, func(t search.TrialState) bool { return t.Status == search.Running }); len(d.Next) == 0 && !running && d.Reason == "" {
+	if running := slices.ContainsFunc(trials,
+		func(t search.TrialState) bool { return t.Status == search.Running }); len(d.Next) == 0 && !running &&
+		d.Reason == "" {
 		c.t.Error("it ends without a reason")
 	}
 	return d
@@ -101,7 +104,8 @@ func TestHalving(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if r.Epochs != 3*(9+3*2+6) || r.Begun != 27 || r.System != recorded[26].System || r.Answer.Trials != 3 || r.Regret != 0 {
+		if r.Epochs != 3*(9+3*2+6) || r.Begun != 27 || r.System != recorded[26].System || r.Answer.Trials != 3 ||
+			r.Regret != 0 {
 			t.Errorf("%d epochs of %d trials, %v", r.Epochs, r.Begun, r.Answer)
 		}
 		if want := "L92M9 is the best of 1 that were trained to the end, of 9 begun"; r.Reason != want {
@@ -110,7 +114,8 @@ func TestHalving(t *testing.T) {
 	})
 	t.Run("validation decides, not the test set", func(t *testing.T) {
 		s, decides := strategyStudy(t, search.StrategyHalving, func(s *search.Study) { s.Split = search.SplitTest })
-		if r, err := strategy.Replay(decides, s, record(s, line(9), rising), strategy.ReplayOptions{}); err != nil || r.Regret != 0 {
+		if r, err := strategy.Replay(decides, s, record(s, line(9), rising), strategy.ReplayOptions{}); err != nil ||
+			r.Regret != 0 {
 			t.Errorf("%+v, %v", r.Answer, err)
 		}
 	})
@@ -118,16 +123,20 @@ func TestHalving(t *testing.T) {
 		for _, n := range []int{1, 2, 5, 9, 30} {
 			for _, workers := range []int{1, 2, 7, 1000} {
 				for _, every := range []int{1, 2, 4} {
-					s, decides := strategyStudy(t, search.StrategyHalving, func(s *search.Study) { s.EvaluateEvery, s.Halving.Reduction = every, 2 })
+					s, decides := strategyStudy(t, search.StrategyHalving,
+						func(s *search.Study) { s.EvaluateEvery, s.Halving.Reduction = every, 2 })
 					rng := rand.New(rand.NewPCG(1, uint64(n)))
 					recorded := record(s, line(n), func(int, int, int) float64 { return rng.Float64() })
-					recorded[0].Status, recorded[0].Epoch, recorded[0].History = search.Diverged, 2, recorded[0].History[:2]
-					r, err := strategy.Replay(&counted{Strategy: decides, t: t}, s, recorded, strategy.ReplayOptions{Workers: workers})
+					recorded[0].Status, recorded[0].Epoch, recorded[0].History = search.Diverged, 2,
+						recorded[0].History[:2]
+					r, err := strategy.Replay(&counted{Strategy: decides, t: t}, s, recorded,
+						strategy.ReplayOptions{Workers: workers})
 					if err != nil {
 						t.Fatalf("%d networks, %d workers: %v", n, workers, err)
 					}
 					if r.Answer.Trials == 0 || r.Begun != n*s.Seeds {
-						t.Errorf("%d networks, %d workers, every %d: %d begun, %+v: %s", n, workers, every, r.Begun, r.Answer, r.Reason)
+						t.Errorf("%d networks, %d workers, every %d: %d begun, %+v: %s", n, workers, every, r.Begun,
+							r.Answer, r.Reason)
 					}
 				}
 			}
@@ -175,7 +184,8 @@ func TestRace(t *testing.T) {
 	}
 	t.Run("a network far behind is dropped, the others use all seeds", func(t *testing.T) {
 		s, decides := strategyStudy(t, search.StrategyRace, func(s *search.Study) { s.Seeds = 6 })
-		r, err := strategy.Replay(&counted{Strategy: decides, t: t}, s, record(s, line(3), far), strategy.ReplayOptions{Workers: 2})
+		r, err := strategy.Replay(&counted{Strategy: decides, t: t}, s, record(s, line(3), far),
+			strategy.ReplayOptions{Workers: 2})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -184,10 +194,12 @@ func TestRace(t *testing.T) {
 		if r.Begun != 3+2*6 {
 			t.Errorf("%d trials, want 3 of the dropped and 6 of two others", r.Begun)
 		}
-		if rounds := strategy.Rounds(s, r.State); len(rounds) != 4 || rounds[0].Seeds != 3 || len(rounds[0].Dropped) != 1 || len(rounds[3].Left) != 2 {
+		if rounds := strategy.Rounds(s, r.State); len(rounds) != 4 || rounds[0].Seeds != 3 ||
+			len(rounds[0].Dropped) != 1 || len(rounds[3].Left) != 2 {
 			t.Errorf("rounds %+v", rounds)
 		}
-		if !strings.HasPrefix(r.Reason, "all 6 seeds are used: 2 of 3 networks are not separated at alpha 0.05, the best first: ") {
+		if !strings.HasPrefix(r.Reason,
+			"all 6 seeds are used: 2 of 3 networks are not separated at alpha 0.05, the best first: ") {
 			t.Errorf("it ends because %q", r.Reason)
 		}
 	})
@@ -196,7 +208,8 @@ func TestRace(t *testing.T) {
 		r, err := strategy.Replay(decides, s, record(s, line(3), func(network, seed, epoch int) float64 {
 			return far(network, seed, epoch) + []float64{0.3, 0, 0}[network]
 		}), strategy.ReplayOptions{})
-		if err != nil || r.Begun != 9 || r.Reason != "L100M1 is better than every other of 3 at alpha 0.05, after 3 of 6 seeds" {
+		if err != nil || r.Begun != 9 ||
+			r.Reason != "L100M1 is better than every other of 3 at alpha 0.05, after 3 of 6 seeds" {
 			t.Errorf("%d trials, %q, %v", r.Begun, r.Reason, err)
 		}
 	})
@@ -213,7 +226,8 @@ func TestRace(t *testing.T) {
 		for i := range 6 {
 			recorded[i].Status = search.Failed
 		}
-		if d := decides.Decide(s, recorded); len(d.Next) > 0 || !strings.Contains(d.Reason, "2 of 2 networks are not separated") {
+		if d := decides.Decide(s, recorded); len(d.Next) > 0 ||
+			!strings.Contains(d.Reason, "2 of 2 networks are not separated") {
 			t.Errorf("got %+v", d)
 		}
 	})
@@ -230,7 +244,8 @@ func TestRace(t *testing.T) {
 	})
 	t.Run("equal accuracies separate nobody", func(t *testing.T) {
 		s, decides := strategyStudy(t, search.StrategyRace, nil)
-		r, err := strategy.Replay(decides, s, record(s, line(4), func(int, int, int) float64 { return 0.5 }), strategy.ReplayOptions{})
+		r, err := strategy.Replay(decides, s, record(s, line(4), func(int, int, int) float64 { return 0.5 }),
+			strategy.ReplayOptions{})
 		if err != nil || r.Begun != 12 {
 			t.Errorf("%d trials, %v", r.Begun, err)
 		}
@@ -254,7 +269,8 @@ func TestReplay(t *testing.T) {
 		}
 	})
 	t.Run("a shuffle keeps the record", func(t *testing.T) {
-		r, err := strategy.Replay(decides, s, strategy.Shuffle(recorded, rand.New(rand.NewPCG(1, 1))), strategy.ReplayOptions{})
+		r, err := strategy.Replay(decides, s, strategy.Shuffle(recorded, rand.New(rand.NewPCG(1, 1))),
+			strategy.ReplayOptions{})
 		if err != nil || r.Begun != 12 || r.System != recorded[9].System {
 			t.Errorf("%+v, %v", r, err)
 		}
@@ -262,7 +278,8 @@ func TestReplay(t *testing.T) {
 	t.Run("a study that is not complete cannot be replayed", func(t *testing.T) {
 		half := slices.Clone(recorded)
 		half[3].Status = search.Pending
-		if _, err := strategy.Replay(decides, s, half, strategy.ReplayOptions{}); err == nil || !strings.Contains(err.Error(), "L99M2 seed 0 has no result (pending)") {
+		if _, err := strategy.Replay(decides, s, half, strategy.ReplayOptions{}); err == nil ||
+			!strings.Contains(err.Error(), "L99M2 seed 0 has no result (pending)") {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -298,7 +315,10 @@ func TestLargeSpace(t *testing.T) {
 		var lost, blind float64
 		for k := range repeats {
 			rng := rand.New(rand.NewPCG(uint64(k), 3))
-			recorded := record(s, pairs, func(network, _, _ int) float64 { return truth(pairs[network]) + 0.01*rng.NormFloat64() })
+			recorded := record(s, pairs, func(network, _, _ int) float64 {
+				return truth(pairs[network]) +
+					0.01*rng.NormFloat64()
+			})
 			best := slices.MaxFunc(pairs, func(a, b space.Pair) int { return int(math.Copysign(1, truth(a)-truth(b))) })
 			r, err := strategy.Replay(decides, s, recorded, strategy.ReplayOptions{Workers: 4})
 			if err != nil {
@@ -313,14 +333,16 @@ func TestLargeSpace(t *testing.T) {
 			if len(begun) != systems {
 				t.Errorf("%s: %d networks took part, want %d", name, len(begun), systems)
 			}
-			other, err := strategy.Replay(strategy.Random(), s, strategy.Shuffle(recorded, rng), strategy.ReplayOptions{Epochs: r.Epochs})
+			other, err := strategy.Replay(strategy.Random(), s, strategy.Shuffle(recorded, rng),
+				strategy.ReplayOptions{Epochs: r.Epochs})
 			if err != nil {
 				t.Fatal(err)
 			}
 			lost += (truth(best) - truth(r.System.Pair())) / float64(repeats)
 			blind += (truth(best) - truth(other.System.Pair())) / float64(repeats)
 		}
-		t.Logf("%s: %d of %d pairs: %.2f points below the best, random search of as many epochs: %.2f", name, systems, len(pairs), 100*lost, 100*blind)
+		t.Logf("%s: %d of %d pairs: %.2f points below the best, random search of as many epochs: %.2f", name, systems,
+			len(pairs), 100*lost, 100*blind)
 		if lost > 0.01 { // a point; single trials spread as much
 			t.Errorf("%s is %.4f below the best", name, lost)
 		}
@@ -333,7 +355,8 @@ func TestLargeSpace(t *testing.T) {
 func TestDecideAnyState(t *testing.T) {
 	t.Parallel()
 	rng := rand.New(rand.NewPCG(5, 5))
-	statuses := []search.Status{search.Pending, search.Pending, search.Running, search.Done, search.Diverged, search.Failed}
+	statuses := []search.Status{search.Pending, search.Pending, search.Running, search.Done, search.Diverged,
+		search.Failed}
 	for _, name := range search.Strategies {
 		s, decides := strategyStudy(t, name, func(s *search.Study) { s.Halving.Systems, s.Race.Systems = 10, 10 })
 		for range 2000 {
@@ -352,7 +375,8 @@ func TestDecideAnyState(t *testing.T) {
 			}
 			rng.Shuffle(len(trials), func(i, j int) { trials[i], trials[j] = trials[j], trials[i] })
 			for _, step := range decides.Decide(s, trials[:rng.IntN(len(trials)+1)]).Next {
-				if x := trials[step.Trial]; x.Status != search.Pending || step.Until <= x.Epoch && x.Epoch < s.Epochs || step.Until > s.Epochs {
+				if x := trials[step.Trial]; x.Status != search.Pending || step.Until <= x.Epoch && x.Epoch < s.Epochs ||
+					step.Until > s.Epochs {
 					t.Fatalf("%s: trial %d, %s at epoch %d, until %d", name, step.Trial, x.Status, x.Epoch, step.Until)
 				}
 			}

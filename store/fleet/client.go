@@ -43,7 +43,6 @@ type Client struct {
 	access Access       // as it was last read
 	reach  *http.Client // for it
 	since  time.Time    // out of reach since; zero if people were not told
-	tokens map[int64][]byte
 	data   map[string]string
 	over   string
 	joined bool
@@ -77,7 +76,7 @@ func NewClient(o ClientOptions) *Client {
 	if o.Outbox == "" {
 		o.Outbox = outboxes(o.Access)
 	}
-	c := &Client{o: o, again: 10 * time.Second, longest: 20 * time.Second, tokens: map[int64][]byte{}, data: map[string]string{}, out: outbox{dir: filepath.Join(o.Outbox, strconv.FormatInt(id, 36))}}
+	c := &Client{o: o, again: 10 * time.Second, longest: 20 * time.Second, data: map[string]string{}, out: outbox{dir: filepath.Join(o.Outbox, strconv.FormatInt(id, 36))}}
 	c.join = joinRequest{Protocol: protocol, Program: o.Program, Study: o.Study,
 		Worker: guest{ID: id, Host: o.Attempt.Host, PID: o.Attempt.PID, Job: o.Attempt.Job}}
 	return c
@@ -331,7 +330,7 @@ func (c *Client) Claim(ctx context.Context, ask search.Ask) (*search.Claim, time
 }
 
 func (c *Client) began(out claimAnswer, token []byte) (claim *search.Claim, wait time.Duration, err error) {
-	claim = &search.Claim{Turn: search.Turn{ID: out.Attempt, Note: out.Note}, Until: out.Until, Company: out.Company, Most: out.Most}
+	claim = &search.Claim{ID: out.Attempt, Note: out.Note, Until: out.Until, Company: out.Company, Most: out.Most}
 	if claim.Study, err = out.Study.received(); err != nil {
 		return nil, 0, err
 	}
@@ -341,24 +340,21 @@ func (c *Client) began(out claimAnswer, token []byte) (claim *search.Claim, wait
 	if out.From != nil {
 		claim.From = &search.Checkpoint{Epoch: out.From.Epoch, State: out.From.State}
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.tokens[out.Attempt] = token
+	claim.Handle = attemptThere{c, report{c.join.Worker.ID, claim.Study.Name, claim.Trial.ID, claim.ID, token}}
 	return claim, 0, nil
 }
 
-func (c *Client) report(claim *search.Claim) report {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return report{c.join.Worker.ID, claim.Study.Name, claim.Trial.ID, claim.Turn.ID, c.tokens[claim.Turn.ID]}
+// attemptThere is the search.Handle of an attempt that the coordinator began.
+type attemptThere struct {
+	c *Client
+	report
 }
 
-// Record implements search.Desk. What cannot be delivered now waits in the
+// Record implements search.Handle. What cannot be delivered now waits in the
 // outbox, and the training goes on.
-func (c *Client) Record(ctx context.Context, claim *search.Claim, e search.Epoch, state search.Checkpoint) error {
-	in := epochRequest{c.report(claim), e, checkpoint{state.Epoch, state.State}}
+func (h attemptThere) Record(ctx context.Context, e search.Epoch, state search.Checkpoint) error {
 	var out epochAnswer
-	if err := c.bring(ctx, pathEpoch, in, &out); err != nil {
+	if err := h.c.bring(ctx, pathEpoch, epochRequest{h.report, e, checkpoint{state.Epoch, state.State}}, &out); err != nil {
 		return err
 	}
 	if out.Stop != "" {
@@ -367,15 +363,11 @@ func (c *Client) Record(ctx context.Context, claim *search.Claim, e search.Epoch
 	return nil
 }
 
-// End implements search.Desk. Of an end that waits in the outbox the status is
+// End implements search.Handle. Of an end that waits in the outbox the status is
 // what the worker thinks it is.
-func (c *Client) End(ctx context.Context, claim *search.Claim, o search.Outcome) (search.Status, error) {
-	in := endRequest{c.report(claim), o.Status, o.Failure, o.Message, o.Retries, o.Most}
+func (h attemptThere) End(ctx context.Context, o search.Outcome) (search.Status, error) {
 	out := endAnswer{Status: o.Status}
-	err := c.bring(ctx, pathEnd, in, &out)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.tokens, claim.Turn.ID)
+	err := h.c.bring(ctx, pathEnd, endRequest{h.report, o.Status, o.Failure, o.Message, o.Retries, o.Most}, &out)
 	return out.Status, err
 }
 

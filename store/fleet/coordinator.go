@@ -474,20 +474,21 @@ func (c *Coordinator) claim(ctx context.Context, in claimRequest) (out claimAnsw
 	}
 	ctx = context.WithoutCancel(ctx)
 	// The answer to the same claim may have been lost.
-	name, t, turn, until, err := c.db.Begun(ctx, in.Worker, in.Token)
+	name, t, begun, until, err := c.db.Begun(ctx, in.Worker, in.Token)
 	if err != nil {
 		return out, err
 	}
 	if t.ID > 0 {
 		for _, d := range c.dispatches(name) {
-			return claimed(&search.Claim{Turn: turn, Study: d.Study(), Trial: t, Until: until, Company: true}), nil
+			begun.Study, begun.Trial, begun.Until, begun.Company = d.Study(), t, until, true
+			return claimed(&begun), nil
 		}
 	}
 	g, err := c.db.Worker(in.Worker)
 	if err != nil {
 		return out, err
 	}
-	w := search.Worker{Turns: c.db.Turns(in.Worker, in.Token), ISA: in.Attempt.ISA, Attempt: search.Attempt{
+	w := search.Worker{Beginner: c.db.Guest(in.Worker, in.Token), ISA: in.Attempt.ISA, Attempt: search.Attempt{
 		Commit: in.Attempt.Commit, GoVersion: in.Attempt.GoVersion, CPU: in.Attempt.CPU, ISA: in.Attempt.ISA, Device: in.Attempt.Device,
 		Host: g.Host, PID: g.PID, Args: in.Attempt.Args, Job: g.Job,
 	}}
@@ -524,33 +525,32 @@ func (c *Coordinator) claim(ctx context.Context, in claimRequest) (out claimAnsw
 
 func claimed(c *search.Claim) claimAnswer {
 	t := sentTrial(c.Trial)
-	out := claimAnswer{Attempt: c.Turn.ID, Note: c.Note, Trial: &t, Until: c.Until, Company: c.Company, Most: c.Most, Study: sentStudy(c.Study)}
+	out := claimAnswer{Attempt: c.ID, Note: c.Note, Trial: &t, Until: c.Until, Company: c.Company, Most: c.Most, Study: sentStudy(c.Study)}
 	if c.From != nil {
 		out.From = &checkpoint{c.From.Epoch, c.From.State}
 	}
 	return out
 }
 
-// of finds the study of a report.
-func (c *Coordinator) of(r report) (*search.Dispatch, *search.Claim, error) {
-	for _, d := range c.dispatches(r.Study) {
-		if r.Study == "" {
-			break
+// handle finds the study of a report, and returns the handle of its attempt.
+func (c *Coordinator) handle(r report) (search.Handle, error) {
+	if r.Study != "" {
+		for _, d := range c.dispatches(r.Study) {
+			return d.Handle(r.Trial, c.db.GuestAttempt(r.Worker, r.Token, r.Attempt)), nil
 		}
-		return d, &search.Claim{Turn: search.Turn{ID: r.Attempt}, Trial: search.Trial{ID: r.Trial}}, nil
 	}
-	return nil, nil, refusal{kindInvalid, fmt.Errorf("study %q is not given out here", r.Study)}
+	return nil, refusal{kindInvalid, fmt.Errorf("study %q is not given out here", r.Study)}
 }
 
 func (c *Coordinator) epoch(ctx context.Context, in epochRequest) (out epochAnswer, err error) {
 	if err := c.present(in.Worker); err != nil {
 		return out, err
 	}
-	d, claim, err := c.of(in.report)
+	h, err := c.handle(in.report)
 	if err != nil {
 		return out, err
 	}
-	err = d.Record(ctx, c.db.Turns(in.Worker, in.Token), claim, in.Epoch, search.Checkpoint{Epoch: in.Checkpoint.Epoch, State: in.Checkpoint.State})
+	err = h.Record(ctx, in.Epoch, search.Checkpoint{Epoch: in.Checkpoint.Epoch, State: in.Checkpoint.State})
 	if errors.Is(err, search.ErrStop) {
 		return epochAnswer{Stop: err.Error()}, nil
 	}
@@ -561,11 +561,11 @@ func (c *Coordinator) end(ctx context.Context, in endRequest) (out endAnswer, er
 	if err := c.present(in.Worker); err != nil {
 		return out, err
 	}
-	d, claim, err := c.of(in.report)
+	h, err := c.handle(in.report)
 	if err != nil {
 		return out, err
 	}
-	out.Status, err = d.End(ctx, c.db.Turns(in.Worker, in.Token), claim, in.outcome())
+	out.Status, err = h.End(ctx, in.outcome())
 	return out, err
 }
 

@@ -169,7 +169,7 @@ func (l *latencies) String() string {
 type clocked struct {
 	search.Desk
 	m *measured
-	n int // turns
+	n int // claims
 }
 
 type measured struct {
@@ -186,22 +186,29 @@ func (c *clocked) Claim(ctx context.Context, ask search.Ask) (*search.Claim, tim
 		} else {
 			c.m.claim.add(time.Since(begin))
 		}
+		claim.Handle = clockedAttempt{claim.Handle, c.m}
 	}
 	return claim, wait, err
 }
 
-func (c *clocked) Record(ctx context.Context, claim *search.Claim, e search.Epoch, state search.Checkpoint) error {
+// clockedAttempt is a handle that says how long it took.
+type clockedAttempt struct {
+	search.Handle
+	m *measured
+}
+
+func (a clockedAttempt) Record(ctx context.Context, e search.Epoch, state search.Checkpoint) error {
 	begin := time.Now()
-	err := c.Desk.Record(ctx, claim, e, state)
-	c.m.epoch.add(time.Since(begin))
-	c.m.epochs.Add(1)
+	err := a.Handle.Record(ctx, e, state)
+	a.m.epoch.add(time.Since(begin))
+	a.m.epochs.Add(1)
 	return err
 }
 
-func (c *clocked) End(ctx context.Context, claim *search.Claim, o search.Outcome) (search.Status, error) {
+func (a clockedAttempt) End(ctx context.Context, o search.Outcome) (search.Status, error) {
 	begin := time.Now()
-	status, err := c.Desk.End(ctx, claim, o)
-	c.m.end.add(time.Since(begin))
+	status, err := a.Handle.End(ctx, o)
+	a.m.end.add(time.Since(begin))
 	return status, err
 }
 

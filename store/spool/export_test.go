@@ -1,6 +1,13 @@
 package spool
 
-import "time"
+import (
+	"time"
+
+	"igcsearch/search"
+)
 
 // SetLease shortens the lease of this worker; before it joins.
 func (f *Folder) SetLease(d time.Duration) { f.lease = d }
+
+// Attempt returns the handle of an attempt of this process.
+func (f *Folder) Attempt(id int64) search.Handle { return handle{f, id} }

@@ -111,7 +111,7 @@ type Folder struct {
 	workers map[string]*worker
 	claims  map[string]*watch // on claims without a begin.json
 	lost    map[string]string // why, by worker or claim
-	own     map[int64]*attempt
+	own     map[int64]*ownAttempt
 }
 
 // studyFile is study.json.
@@ -149,7 +149,7 @@ func Open(dir string, o Options) (*Folder, error) {
 	var random [8]byte
 	crand.Read(random[:]) // never fails
 	return &Folder{dir: dir, o: o, id: hex.EncodeToString(random[:]), lease: lease, workers: map[string]*worker{},
-		claims: map[string]*watch{}, lost: map[string]string{}, own: map[int64]*attempt{}}, nil
+		claims: map[string]*watch{}, lost: map[string]string{}, own: map[int64]*ownAttempt{}}, nil
 }
 
 // Plan implements search.Store. The first process writes the study down; it is
@@ -303,7 +303,7 @@ func newTrial(dir string, i int, t trialFile) (*trial, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &trial{dir: filepath.Join(dir, "trials", number(i+1)), files: map[string]bool{}, turns: map[int]*turn{},
+	return &trial{dir: filepath.Join(dir, "trials", number(i+1)), files: map[string]bool{}, attempts: map[int]*attempt{},
 		state: search.TrialState{Trial: search.Trial{ID: int64(i + 1), Key: search.Key{System: system, Seed: t.Seed}, Status: search.Pending,
 			Epochs: t.Epochs, MultiplyAdds: t.MultiplyAdds, Params: t.Params}}}, nil
 }

@@ -71,11 +71,11 @@ func join(t testing.TB, dir string, s search.Study, trials []search.Trial, o spo
 
 func begin(t testing.TB, f *spool.Folder, trial search.Trial) int64 {
 	t.Helper()
-	turn, err := f.Begin(t.Context(), trial.ID, trial.Epochs, search.Attempt{Started: time.Now()})
+	claim, err := f.Begin(t.Context(), trial.ID, trial.Epochs, search.Attempt{Started: time.Now()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return turn.ID
+	return claim.ID
 }
 
 func state(epoch, size int) []byte { return bytes.Repeat([]byte{byte(epoch)}, size) }
@@ -84,7 +84,7 @@ func record(t testing.TB, f *spool.Folder, attempt int64, epochs ...int) {
 	t.Helper()
 	for _, n := range epochs {
 		e := search.Epoch{Number: n, LearningRate: 0.1, TrainLoss: 2, TrainCorrect: n, TrainTotal: 64}
-		if err := f.Record(t.Context(), attempt, e, search.Checkpoint{Epoch: n, State: state(n, 100)}); err != nil {
+		if err := f.Attempt(attempt).Record(t.Context(), e, search.Checkpoint{Epoch: n, State: state(n, 100)}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -92,7 +92,7 @@ func record(t testing.TB, f *spool.Folder, attempt int64, epochs ...int) {
 
 func end(t testing.TB, f *spool.Folder, attempt int64, o search.Outcome, want search.Status) {
 	t.Helper()
-	if got, err := f.End(t.Context(), attempt, o); err != nil || got != want {
+	if got, err := f.Attempt(attempt).End(t.Context(), o); err != nil || got != want {
 		t.Fatalf("ended as %s, %v; want %s", got, err, want)
 	}
 }
@@ -243,18 +243,18 @@ func TestBegin(t *testing.T) {
 	t.Run("returns the newest checkpoint, nil at first", func(t *testing.T) {
 		t.Parallel()
 		f, _, _, trials := planned(t)
-		turn, err := f.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
-		if err != nil || turn.From != nil {
-			t.Fatalf("checkpoint %v (%v), want none", turn.From, err)
+		claim, err := f.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
+		if err != nil || claim.From != nil {
+			t.Fatalf("checkpoint %v (%v), want none", claim.From, err)
 		}
-		record(t, f, turn.ID, 1, 2)
-		end(t, f, turn.ID, search.Outcome{Status: search.Pending, Failure: search.FailedInterrupted}, search.Pending)
+		record(t, f, claim.ID, 1, 2)
+		end(t, f, claim.ID, search.Outcome{Status: search.Pending, Failure: search.FailedInterrupted}, search.Pending)
 		next, err := f.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(&search.Checkpoint{Epoch: 2, State: state(2, 100)}, next.From); diff != "" || next.ID == turn.ID || next.Note != "" {
-			t.Errorf("attempt %d after %d, %q, want (-) got (+):\n%s", next.ID, turn.ID, next.Note, diff)
+		if diff := cmp.Diff(&search.Checkpoint{Epoch: 2, State: state(2, 100)}, next.From); diff != "" || next.ID == claim.ID || next.Note != "" {
+			t.Errorf("attempt %d after %d, %q, want (-) got (+):\n%s", next.ID, claim.ID, next.Note, diff)
 		}
 	})
 	t.Run("refuses a trial that is running, finished or unknown", func(t *testing.T) {
@@ -306,18 +306,18 @@ func TestBegin(t *testing.T) {
 			end(t, f, attempt, search.Outcome{Status: search.Pending}, search.Pending)
 			c.harm(t, filepath.Join(dir, "trials", "0001", "0001"))
 			g, _ := join(t, dir, s, trials, spool.Options{})
-			turn, err := g.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
+			claim, err := g.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
 			at := 0
-			if turn.From != nil {
-				at = turn.From.Epoch
+			if claim.From != nil {
+				at = claim.From.Epoch
 			}
-			if err != nil || at != c.from || turn.Note != c.note {
-				t.Fatalf("from %d, %q (%v), want %d, %q", at, turn.Note, err, c.from, c.note)
+			if err != nil || at != c.from || claim.Note != c.note {
+				t.Fatalf("from %d, %q (%v), want %d, %q", at, claim.Note, err, c.from, c.note)
 			}
 			for n := at + 1; n <= 3; n++ {
-				record(t, g, turn.ID, n)
+				record(t, g, claim.ID, n)
 			}
-			end(t, g, turn.ID, search.Outcome{Status: search.Done}, search.Done)
+			end(t, g, claim.ID, search.Outcome{Status: search.Done}, search.Done)
 			if got := poll(t, f)[0]; got.Status != search.Done || len(got.History) != 3 {
 				t.Errorf("%+v", got)
 			}
@@ -332,34 +332,34 @@ func TestBegin(t *testing.T) {
 		place := filepath.Join(dir, "trials", "0001", "0001")
 		rewrite(t, place+".end.json", func(b []byte) []byte { return b[:len(b)/2] })
 		g, _ := join(t, dir, s, trials, spool.Options{})
-		turn, err := g.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
-		if err != nil || turn.From == nil {
-			t.Fatalf("%+v, %v", turn, err)
+		claim, err := g.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
+		if err != nil || claim.From == nil {
+			t.Fatalf("%+v, %v", claim, err)
 		}
-		record(t, g, turn.ID, 2)
+		record(t, g, claim.ID, 2)
 		rewrite(t, filepath.Join(dir, "trials", "0001", "0002.begin.json"), func(b []byte) []byte { return b[:len(b)/2] })
 		h, _ := join(t, dir, s, trials, spool.Options{})
 		if after := wait(t, h, 0, search.Pending); after < shortLease/2 {
 			t.Errorf("taken after %v, the lease is %v", after, shortLease)
 		}
-		if turn, err = h.Begin(t.Context(), trials[0].ID, 3, search.Attempt{}); err != nil || turn.From == nil || turn.From.Epoch != 1 {
-			t.Errorf("%+v, %v", turn, err)
+		if claim, err = h.Begin(t.Context(), trials[0].ID, 3, search.Attempt{}); err != nil || claim.From == nil || claim.From.Epoch != 1 {
+			t.Errorf("%+v, %v", claim, err)
 		}
 	})
 	t.Run("starts anew on another arithmetic", func(t *testing.T) {
 		t.Parallel()
 		f, _, _, trials := planned(t)
-		turn, err := f.Begin(t.Context(), trials[0].ID, 3, search.Attempt{ISA: "avx512"})
+		claim, err := f.Begin(t.Context(), trials[0].ID, 3, search.Attempt{ISA: "avx512"})
 		if err != nil {
 			t.Fatal(err)
 		}
-		record(t, f, turn.ID, 1, 2)
-		end(t, f, turn.ID, search.Outcome{Status: search.Pending}, search.Pending)
-		turn, err = f.Begin(t.Context(), trials[0].ID, 3, search.Attempt{ISA: "avx2"})
-		if err != nil || turn.From != nil || turn.Note != "its epochs are of avx512, this is avx2, with other bits: it starts anew" {
-			t.Errorf("%+v, %v", turn, err)
+		record(t, f, claim.ID, 1, 2)
+		end(t, f, claim.ID, search.Outcome{Status: search.Pending}, search.Pending)
+		claim, err = f.Begin(t.Context(), trials[0].ID, 3, search.Attempt{ISA: "avx2"})
+		if err != nil || claim.From != nil || claim.Note != "its epochs are of avx512, this is avx2, with other bits: it starts anew" {
+			t.Errorf("%+v, %v", claim, err)
 		}
-		record(t, f, turn.ID, 1)
+		record(t, f, claim.ID, 1)
 		if got := poll(t, f)[0]; got.Epoch != 1 {
 			t.Errorf("%+v", got)
 		}
@@ -376,7 +376,7 @@ func TestRecord(t *testing.T) {
 		for i, loss := range losses {
 			e := search.Epoch{Number: i + 1, LearningRate: 1e-21 / 3, TrainLoss: loss, TrainCorrect: 1, TrainTotal: 2, ValidationCorrect: 3, ValidationTotal: 4,
 				TestCorrect: 5, TestTotal: 6, ValidationLoss: math.Inf(1), TestLoss: 1.0 / 3, TrainSeconds: math.Copysign(0, -1), EvalSeconds: math.MaxFloat64}
-			if err := f.Record(t.Context(), attempt, e, search.Checkpoint{Epoch: i + 1}); err != nil {
+			if err := f.Attempt(attempt).Record(t.Context(), e, search.Checkpoint{Epoch: i + 1}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -393,12 +393,12 @@ func TestRecord(t *testing.T) {
 		t.Parallel()
 		f, dir, s, trials := planned(t)
 		attempt := begin(t, f, trials[0])
-		wantError(t, f.Record(t.Context(), attempt, search.Epoch{Number: 2}, search.Checkpoint{Epoch: 2}), "want epoch 1")
-		wantError(t, f.Record(t.Context(), attempt, search.Epoch{Number: 1}, search.Checkpoint{Epoch: 2}), "checkpoint is of epoch 2")
+		wantError(t, f.Attempt(attempt).Record(t.Context(), search.Epoch{Number: 2}, search.Checkpoint{Epoch: 2}), "want epoch 1")
+		wantError(t, f.Attempt(attempt).Record(t.Context(), search.Epoch{Number: 1}, search.Checkpoint{Epoch: 2}), "checkpoint is of epoch 2")
 		g, _ := join(t, dir, s, trials, spool.Options{})
-		wantError(t, g.Record(t.Context(), attempt, search.Epoch{Number: 1}, search.Checkpoint{Epoch: 1}), "no open one of this process")
+		wantError(t, g.Attempt(attempt).Record(t.Context(), search.Epoch{Number: 1}, search.Checkpoint{Epoch: 1}), "no open one of this process")
 		record(t, f, attempt, 1, 2, 3)
-		wantError(t, f.Record(t.Context(), attempt, search.Epoch{Number: 4}, search.Checkpoint{Epoch: 4}), "3 epochs")
+		wantError(t, f.Attempt(attempt).Record(t.Context(), search.Epoch{Number: 4}, search.Checkpoint{Epoch: 4}), "3 epochs")
 	})
 	t.Run("keeps the last two states, and the best where the study says so", func(t *testing.T) {
 		t.Parallel()
@@ -416,7 +416,7 @@ func TestRecord(t *testing.T) {
 		}
 		for i, correct := range []int{7, 3, 5} {
 			e := search.Epoch{Number: i + 1, ValidationCorrect: correct, ValidationTotal: 10}
-			if err := f.Record(t.Context(), attempt, e, search.Checkpoint{Epoch: i + 1, State: state(i+1, 10)}); err != nil {
+			if err := f.Attempt(attempt).Record(t.Context(), e, search.Checkpoint{Epoch: i + 1, State: state(i+1, 10)}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -445,7 +445,7 @@ func TestRecord(t *testing.T) {
 		f, trials := join(t, dir, s, trials, spool.Options{})
 		attempt := begin(t, f, trials[0])
 		record(t, f, attempt, 1)
-		err := f.Record(t.Context(), attempt, search.Epoch{Number: 2}, search.Checkpoint{Epoch: 2, State: state(2, 1<<20)})
+		err := f.Attempt(attempt).Record(t.Context(), search.Epoch{Number: 2}, search.Checkpoint{Epoch: 2, State: state(2, 1<<20)})
 		wantError(t, err, "record epoch 2 of attempt", "the disk is full", "free some space and start the worker again")
 		f.Close()
 		g, _ := join(t, dir, s, trials, spool.Options{})
@@ -458,7 +458,7 @@ func TestRecord(t *testing.T) {
 		f, dir, _, trials := planned(t)
 		attempt := begin(t, f, trials[0])
 		os.RemoveAll(dir)
-		wantError(t, f.Record(t.Context(), attempt, search.Epoch{Number: 1}, search.Checkpoint{Epoch: 1}), "a folder is missing: make it, or mount it")
+		wantError(t, f.Attempt(attempt).Record(t.Context(), search.Epoch{Number: 1}, search.Checkpoint{Epoch: 1}), "a folder is missing: make it, or mount it")
 		_, _, err := f.Poll(t.Context(), "quick", 0)
 		wantError(t, err, "a folder is missing")
 		_, err = f.Beat(t.Context())
@@ -480,12 +480,12 @@ func TestEnd(t *testing.T) {
 	}
 	attempt := begin(t, f, trials[1])
 	record(t, f, attempt, 1)
-	_, err := f.End(t.Context(), attempt, search.Outcome{Status: search.Done})
+	_, err := f.Attempt(attempt).End(t.Context(), search.Outcome{Status: search.Done})
 	wantError(t, err, "the trial has 1 of 3 epochs")
-	_, err = f.End(t.Context(), attempt, search.Outcome{Status: "well"})
+	_, err = f.Attempt(attempt).End(t.Context(), search.Outcome{Status: "well"})
 	wantError(t, err, `no attempt ends as "well"`)
 	end(t, f, attempt, search.Outcome{Status: search.Diverged, Failure: search.FailedDiverged, Message: strings.Repeat("ä", 5000)}, search.Diverged)
-	_, err = f.End(t.Context(), attempt, search.Outcome{Status: search.Failed})
+	_, err = f.Attempt(attempt).End(t.Context(), search.Outcome{Status: search.Failed})
 	wantError(t, err, "no open one")
 	r, err := spool.Read(dir)
 	if err != nil {
@@ -531,11 +531,11 @@ func TestRetry(t *testing.T) {
 	if got[0].Status != search.Pending || got[0].Epoch != 2 || got[1].Status != search.Pending || got[1].Epoch != 0 || got[2].Status != search.Pending {
 		t.Errorf("%+v", got)
 	}
-	turn, err := h.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
-	if err != nil || turn.From == nil || turn.From.Epoch != 2 || turn.Note != "" {
-		t.Fatalf("%+v, %v", turn, err)
+	claim, err := h.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
+	if err != nil || claim.From == nil || claim.From.Epoch != 2 || claim.Note != "" {
+		t.Fatalf("%+v, %v", claim, err)
 	}
-	end(t, h, turn.ID, crash, search.Pending) // its failures were forgotten
+	end(t, h, claim.ID, crash, search.Pending) // its failures were forgotten
 	r, err := spool.Read(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -644,11 +644,11 @@ func TestLease(t *testing.T) {
 		if err != nil || again.From == nil || again.From.Epoch != 2 {
 			t.Fatalf("%+v, %v", again, err)
 		}
-		err = a.Record(t.Context(), attempt, search.Epoch{Number: 3, TrainCorrect: 77}, search.Checkpoint{Epoch: 3})
+		err = a.Attempt(attempt).Record(t.Context(), search.Epoch{Number: 3, TrainCorrect: 77}, search.Checkpoint{Epoch: 3})
 		if !errors.Is(err, search.ErrSuperseded) {
 			t.Errorf("the late worker: %v", err)
 		}
-		_, err = a.End(t.Context(), attempt, search.Outcome{Status: search.Failed, Failure: search.FailedCrashed})
+		_, err = a.Attempt(attempt).End(t.Context(), search.Outcome{Status: search.Failed, Failure: search.FailedCrashed})
 		if !errors.Is(err, search.ErrSuperseded) {
 			t.Errorf("the late worker: %v", err)
 		}
@@ -735,8 +735,8 @@ func TestLease(t *testing.T) {
 		}
 		wait(t, b, 0, search.Pending)
 		wait(t, b, 1, search.Pending)
-		if turn, err := b.Begin(t.Context(), trials[0].ID, 3, search.Attempt{}); err != nil || turn.From == nil {
-			t.Errorf("%+v, %v", turn, err)
+		if claim, err := b.Begin(t.Context(), trials[0].ID, 3, search.Attempt{}); err != nil || claim.From == nil {
+			t.Errorf("%+v, %v", claim, err)
 		}
 		begin(t, b, trials[1])
 	})
@@ -830,7 +830,7 @@ func BenchmarkThousand(b *testing.B) {
 		for b.Loop() {
 			a := begin(b, g, trials[999])
 			b.StopTimer()
-			if _, err := g.End(b.Context(), a, search.Outcome{Status: search.Pending, Failure: search.FailedInterrupted}); err != nil {
+			if _, err := g.Attempt(a).End(b.Context(), search.Outcome{Status: search.Pending, Failure: search.FailedInterrupted}); err != nil {
 				b.Fatal(err)
 			}
 			b.StartTimer()

@@ -19,17 +19,17 @@ import (
 
 // trial is what is known of a trial's folder.
 type trial struct {
-	dir     string
-	files   map[string]bool // that were seen; all but states were read
-	turns   map[int]*turn   // by number
-	newest  int             // claim
-	final   bool            // it has its result: nothing that comes matters
-	changed int64           // moment of the last change
-	state   search.TrialState
+	dir      string
+	files    map[string]bool  // that were seen; all but states were read
+	attempts map[int]*attempt // by number
+	newest   int              // claim
+	final    bool             // it has its result: nothing that comes matters
+	changed  int64            // moment of the last change
+	state    search.TrialState
 }
 
-// turn is what is known of an attempt.
-type turn struct {
+// attempt is what is known of an attempt.
+type attempt struct {
 	begin  *beginFile         // nil: not there, or damaged
 	epochs map[int]*epochFile // sound ones
 	most   int                // the last that was written, sound or not
@@ -47,7 +47,7 @@ func (t *trial) list() error {
 	if err != nil {
 		return err
 	}
-	for _, u := range t.turns {
+	for _, u := range t.attempts {
 		clear(u.states)
 	}
 	for _, e := range entries {
@@ -57,10 +57,10 @@ func (t *trial) list() error {
 		if err != nil || n < 1 {
 			continue // a temporary one
 		}
-		u := t.turns[n]
+		u := t.attempts[n]
 		if u == nil {
-			u = &turn{epochs: map[int]*epochFile{}, states: map[int]bool{}}
-			t.turns[n] = u
+			u = &attempt{epochs: map[int]*epochFile{}, states: map[int]bool{}}
+			t.attempts[n] = u
 			t.newest = max(t.newest, n)
 		}
 		if of, ok := strings.CutPrefix(rest, "state-"); ok {
@@ -81,7 +81,7 @@ func (t *trial) list() error {
 }
 
 // read takes one file in; one that is damaged is left out.
-func (u *turn) read(path, kind string) error {
+func (u *attempt) read(path, kind string) error {
 	switch {
 	case kind == "begin.json":
 		var b beginFile
@@ -117,7 +117,7 @@ func (u *turn) read(path, kind string) error {
 // current is the newest attempt with a begin.json, 0 if there is none.
 func (t *trial) current() int {
 	for n := t.newest; n > 0; n-- {
-		if u := t.turns[n]; u != nil && u.begin != nil {
+		if u := t.attempts[n]; u != nil && u.begin != nil {
 			return n
 		}
 	}
@@ -127,7 +127,7 @@ func (t *trial) current() int {
 // curve returns the epochs of an attempt as far as all are sound, whose they are,
 // and how many there should be.
 func (t *trial) curve(n int) (epochs []*epochFile, by []int, last int) {
-	u := t.turns[n]
+	u := t.attempts[n]
 	if u == nil || u.begin == nil {
 		return nil, nil, 0
 	}
@@ -144,7 +144,7 @@ func (t *trial) curve(n int) (epochs []*epochFile, by []int, last int) {
 	}
 	last = max(last, u.most)
 	for i := 1; i <= last; i++ {
-		h := t.turns[holder(i)]
+		h := t.attempts[holder(i)]
 		if h == nil || h.epochs[i] == nil {
 			break
 		}
@@ -167,7 +167,7 @@ func (t *trial) look(lost map[string]string) search.TrialState {
 	}
 	running := false
 	if n > 0 {
-		switch u := t.turns[n]; {
+		switch u := t.attempts[n]; {
 		case u.end == nil:
 			running = t.newest == n && lost[u.begin.Worker] == ""
 		case u.end.Stands == search.Done && len(s.History) < s.Epochs:
@@ -195,21 +195,21 @@ func (t *trial) claim() string { return filepath.Base(t.dir) + "/" + number(t.ne
 // place; then why it was taken for lost.
 func (t *trial) ended(n int) (end *endFile, lost string) {
 	for next := n + 1; next <= t.newest; next++ {
-		if u := t.turns[next]; u != nil && u.begin != nil {
+		if u := t.attempts[next]; u != nil && u.begin != nil {
 			if u.begin.Lost != "" {
 				return nil, u.begin.Lost // what its worker says later does not count
 			}
 			break
 		}
 	}
-	return t.turns[n].end, ""
+	return t.attempts[n].end, ""
 }
 
 // counted is the last epoch of an attempt that the next goes on from; all count
 // if there is none.
 func (t *trial) counted(n int) (until int) {
 	for next := n + 1; next <= t.newest; next++ {
-		if u := t.turns[next]; u != nil && u.begin != nil {
+		if u := t.attempts[next]; u != nil && u.begin != nil {
 			for _, s := range u.begin.From {
 				if s.Attempt == n {
 					until = s.Until
@@ -225,7 +225,7 @@ func (t *trial) counted(n int) (until int) {
 // another try.
 func (t *trial) failures(kind search.Failure) (n int) {
 	for k := t.newest; k > 0; k-- {
-		u := t.turns[k]
+		u := t.attempts[k]
 		if u == nil || u.begin == nil {
 			continue
 		}
@@ -271,7 +271,7 @@ func (t *trial) sound(n int) (from *search.Checkpoint, note string, err error) {
 
 // checkpoint reads the state after an epoch; nil if it is damaged or not there.
 func (t *trial) checkpoint(e *epochFile, by int) (c *search.Checkpoint, damaged bool, err error) {
-	if !t.turns[by].states[e.Epoch.Number] {
+	if !t.attempts[by].states[e.Epoch.Number] {
 		return nil, false, nil
 	}
 	state, err := read(filepath.Join(t.dir, stateName(by, e.Epoch.Number)))
@@ -320,7 +320,7 @@ func lastLine(message string) string {
 	return strings.TrimSpace(message[strings.LastIndexByte(message, '\n')+1:])
 }
 
-// Attempt is one worker's turn at a trial.
+// Attempt is one worker's try at a trial.
 type Attempt struct {
 	search.Attempt
 	Token []byte // 16 random bytes, of this attempt alone
@@ -328,7 +328,7 @@ type Attempt struct {
 	// when it was heard of last.
 	Ended time.Time
 	// Outcome is "done", "diverged", "failed", "interrupted", "paused" (at the
-	// epoch of its turn), "lost" (another attempt took its place), or "" while it
+	// last epoch that it was to train), "lost" (another attempt took its place), or "" while it
 	// is open.
 	Outcome string
 	Failure search.Failure
@@ -338,7 +338,7 @@ type Attempt struct {
 // Trial is a trial with all that its folder has.
 type Trial struct {
 	search.TrialState     // running: its newest attempt is open, whether or not its worker lives
-	Until             int // epoch of the newest attempt's turn, 0 before the first
+	Until             int // epoch that the newest attempt trains to, 0 before the first
 	Attempts          []Attempt
 	By                []int // by Curve: index into Attempts
 	// Checkpoints are the sound states of the last epochs, newest first, and Best
@@ -392,7 +392,7 @@ func (s *Snapshot) Load(i int, states bool) (Trial, error) {
 			return l, nil
 		}
 		for k := len(epochs); k > max(0, len(epochs)-2); k-- {
-			there := t.turns[by[k-1]].states[k]
+			there := t.attempts[by[k-1]].states[k]
 			c, damaged, err := t.checkpoint(epochs[k-1], by[k-1])
 			if err != nil {
 				return Trial{}, explain("read", s.dir, err)
@@ -420,8 +420,8 @@ func (t *trial) load() (l Trial, n int) {
 	l.TrialState = t.look(nil)
 	n = t.current()
 	at := map[int]int{}
-	for _, k := range slices.Sorted(maps.Keys(t.turns)) {
-		u := t.turns[k]
+	for _, k := range slices.Sorted(maps.Keys(t.attempts)) {
+		u := t.attempts[k]
 		if u.begin == nil || u.begin.Retry || k > n {
 			continue
 		}

@@ -209,8 +209,8 @@ func (f *Folder) watch() error {
 			}
 			continue
 		}
-		id := t.turns[n].begin.Worker
-		if t.turns[n].end != nil || id == f.id || looked[id] {
+		id := t.attempts[n].begin.Worker
+		if t.attempts[n].end != nil || id == f.id || looked[id] {
 			continue
 		}
 		if len(looked) == 0 {

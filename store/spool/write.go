@@ -24,30 +24,30 @@ import (
 // does.
 const maxMessage = 4000
 
-// attempt is an open one of this process.
-type attempt struct {
+// ownAttempt is an open one of this process.
+type ownAttempt struct {
 	t      *trial
 	n      int
 	epoch  int // the last that is stored
 	epochs int // of the whole training
 }
 
-// attemptID is Turn.ID of attempt n.
+// attemptID is Claim.ID of attempt n.
 func attemptID(trial int64, n int) int64 { return trial<<20 | int64(n) }
 
 // Begin implements search.Store. A checkpoint that is not what was stored is left
-// out, with all that was recorded after the one before; the Turn says so.
-func (f *Folder) Begin(_ context.Context, id int64, until int, a search.Attempt) (search.Turn, error) {
+// out, with all that was recorded after the one before; the Claim says so.
+func (f *Folder) Begin(_ context.Context, id int64, until int, a search.Attempt) (search.Claim, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	fail := func(err error) (search.Turn, error) {
+	fail := func(err error) (search.Claim, error) {
 		if errors.Is(err, search.ErrTaken) {
-			return search.Turn{}, fmt.Errorf("begin trial %d in spool %s: %w", id, f.dir, err)
+			return search.Claim{}, fmt.Errorf("begin trial %d in spool %s: %w", id, f.dir, err)
 		}
-		return search.Turn{}, explain(fmt.Sprintf("begin trial %d in", id), f.dir, err)
+		return search.Claim{}, explain(fmt.Sprintf("begin trial %d in", id), f.dir, err)
 	}
 	if id < 1 || id > int64(len(f.trials)) {
-		return search.Turn{}, fmt.Errorf("begin trial %d in spool %s: there is no such trial", id, f.dir)
+		return search.Claim{}, fmt.Errorf("begin trial %d in spool %s: there is no such trial", id, f.dir)
 	}
 	if err := f.join(); err != nil {
 		return fail(err)
@@ -88,7 +88,7 @@ func (f *Folder) Begin(_ context.Context, id int64, until int, a search.Attempt)
 	}
 	before, lost := t.current(), ""
 	if before > 0 {
-		switch u := t.turns[before]; {
+		switch u := t.attempts[before]; {
 		case u.end == nil:
 			lost = cmp.Or(f.lost[u.begin.Worker], "another worker went on with the trial")
 		case u.end.Stands != search.Pending && t.look(nil).Status == u.end.Stands:
@@ -102,7 +102,7 @@ func (f *Folder) Begin(_ context.Context, id int64, until int, a search.Attempt)
 	_, by, _ := t.curve(before)
 	if from != nil {
 		for _, k := range by[:from.Epoch] {
-			if isa := t.turns[k].begin.ISA; isa != "" && a.ISA != "" && isa != a.ISA {
+			if isa := t.attempts[k].begin.ISA; isa != "" && a.ISA != "" && isa != a.ISA {
 				from, note = nil, fmt.Sprintf("its epochs are of %s, this is %s, with other bits: it starts anew", isa, a.ISA)
 				break
 			}
@@ -136,12 +136,12 @@ func (f *Folder) Begin(_ context.Context, id int64, until int, a search.Attempt)
 		return fail(err)
 	}
 	f.tidy(t)
-	own := &attempt{t: t, n: n, epochs: t.state.Epochs}
+	own := &ownAttempt{t: t, n: n, epochs: t.state.Epochs}
 	if from != nil {
 		own.epoch = from.Epoch
 	}
 	f.own[attemptID(id, n)] = own
-	return search.Turn{ID: attemptID(id, n), From: from, Note: note}, nil
+	return search.Claim{Handle: handle{f, attemptID(id, n)}, ID: attemptID(id, n), From: from, Note: note}, nil
 }
 
 // tidy takes away what workers before were writing when they were killed. One
@@ -156,7 +156,7 @@ func (f *Folder) tidy(t *trial) {
 }
 
 // find returns an open attempt of this process. f.mu is held.
-func (f *Folder) find(id int64) (*attempt, error) {
+func (f *Folder) find(id int64) (*ownAttempt, error) {
 	own := f.own[id]
 	if own == nil {
 		return nil, fmt.Errorf("attempt %d is no open one of this process", id)
@@ -165,7 +165,7 @@ func (f *Folder) find(id int64) (*attempt, error) {
 }
 
 // superseded looks for a newer claim, and keeps err if there is none.
-func (f *Folder) superseded(own *attempt, err error) error {
+func (f *Folder) superseded(own *ownAttempt, err error) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if e := own.t.list(); e != nil && err == nil {
@@ -177,9 +177,16 @@ func (f *Folder) superseded(own *attempt, err error) error {
 	return err
 }
 
-// Record implements search.Store. The epoch must follow the last one stored. It
+// handle is the search.Handle of an attempt of this process.
+type handle struct {
+	f  *Folder
+	id int64
+}
+
+// Record implements search.Handle. The epoch must follow the last one stored. It
 // returns when the data are on the disk.
-func (f *Folder) Record(_ context.Context, id int64, e search.Epoch, c search.Checkpoint) error {
+func (h handle) Record(_ context.Context, e search.Epoch, c search.Checkpoint) error {
+	f, id := h.f, h.id
 	fail := func(err error) error {
 		if errors.Is(err, search.ErrSuperseded) {
 			return fmt.Errorf("record epoch %d of attempt %d in spool %s: %w", e.Number, id, f.dir, err)
@@ -231,9 +238,9 @@ func (f *Folder) Record(_ context.Context, id int64, e search.Epoch, c search.Ch
 // prune takes the states of a curve away but those of some epochs, and those that
 // older attempts left. An error does not matter: they only take room. f.mu is
 // held.
-func (f *Folder) prune(own *attempt, keep []int) {
+func (f *Folder) prune(own *ownAttempt, keep []int) {
 	_, by, _ := own.t.curve(own.n)
-	for n, u := range own.t.turns {
+	for n, u := range own.t.attempts {
 		for epoch := range u.states {
 			if n > own.n || slices.Contains(keep, epoch) && epoch <= len(by) && by[epoch-1] == n {
 				continue
@@ -243,9 +250,10 @@ func (f *Folder) prune(own *attempt, keep []int) {
 	}
 }
 
-// End implements search.Store. Done needs all epochs stored. Of a message longer
+// End implements search.Handle. Done needs all epochs stored. Of a message longer
 // than 4000 characters the middle is left out.
-func (f *Folder) End(_ context.Context, id int64, o search.Outcome) (search.Status, error) {
+func (h handle) End(_ context.Context, o search.Outcome) (search.Status, error) {
+	f, id := h.f, h.id
 	fail := func(err error) (search.Status, error) {
 		if errors.Is(err, search.ErrSuperseded) {
 			return "", fmt.Errorf("end attempt %d in spool %s: %w", id, f.dir, err)

@@ -105,9 +105,8 @@ func (f format) locate(dir string) (string, error) {
 // locate returns the first of dir and the folder in it that has one of the
 // files of a set, which Get knows as get.
 func locate(set, get, dir, folder string, files []string) (string, error) {
-	help := fmt.Sprintf("run 'igcsearch data get %s --data DIR', or name the folder with --data DIR or IGCSEARCH_DATA", get)
 	if dir == "" {
-		return "", fmt.Errorf("%s: %w: no data folder is named: %s", set, fs.ErrNotExist, help)
+		return "", missing(fmt.Errorf("%s: %w: no data folder is named", set, fs.ErrNotExist), get, "")
 	}
 	nested := filepath.Join(dir, folder)
 	for _, place := range []string{dir, nested} {
@@ -121,16 +120,14 @@ func locate(set, get, dir, folder string, files []string) (string, error) {
 			}
 		}
 	}
-	return "", fmt.Errorf("%s: %w: found no %s in %s or %s: %s", set, fs.ErrNotExist, files[0], dir, nested, help)
+	err := fmt.Errorf("%s: %w: found no %s in %s or %s", set, fs.ErrNotExist, files[0], dir, nested)
+	return "", missing(err, get, "")
 }
 
 // read returns all pictures of the set in dir.
 func (f format) read(ctx context.Context, dir string) (classes []string, train, test Split, err error) {
 	fail := func(err error) ([]string, Split, Split, error) {
-		if errors.Is(err, fs.ErrNotExist) {
-			err = fmt.Errorf("%w: 'igcsearch data get %s --data DIR' fetches a whole set", err, f.get)
-		}
-		return nil, Split{}, Split{}, fmt.Errorf("%s: %w", f.name, err)
+		return nil, Split{}, Split{}, fmt.Errorf("%s: %w", f.name, missing(err, f.get, "a whole set"))
 	}
 	classes, err = f.readNames(filepath.Join(dir, f.names))
 	if err != nil {

@@ -142,7 +142,7 @@ func TestOpenCIFAR(t *testing.T) {
 			[]string{"test.bin: byte 3075 is 100, want a label from 0 to 99"}},
 		{"a file that is missing", "cifar10",
 			func(dir string) error { return os.Remove(filepath.Join(dir, "data_batch_4.bin")) },
-			[]string{"data_batch_4.bin", "igcsearch data get cifar10"}},
+			[]string{"data_batch_4.bin: no such file"}},
 		{"a folder in place of a file", "cifar100",
 			func(dir string) error {
 				return errors.Join(os.Remove(filepath.Join(dir, "test.bin")), os.Mkdir(filepath.Join(dir, "test.bin"), 0o777))
@@ -168,6 +168,9 @@ func TestOpenCIFAR(t *testing.T) {
 			}
 			_, err := f.Open(ctx, dataset.Options{Dir: dir})
 			wantError(t, err, append(c.want, dir)...)
+			if errors.Is(err, fs.ErrNotExist) {
+				wantMissing(t, err, "cifar10", "a whole set")
+			}
 		})
 	}
 
@@ -175,13 +178,15 @@ func TestOpenCIFAR(t *testing.T) {
 		t.Parallel()
 		dir := t.TempDir()
 		_, err := dataset.Open(ctx, dataset.Options{Name: "cifar10", Dir: dir})
-		wantError(t, err, dir+" or "+filepath.Join(dir, "cifar-10-batches-bin"), "igcsearch data get cifar10 --data DIR", "IGCSEARCH_DATA")
+		wantError(t, err, dir+" or "+filepath.Join(dir, "cifar-10-batches-bin"))
+		wantMissing(t, err, "cifar10", "")
 		if !errors.Is(err, fs.ErrNotExist) {
 			t.Error("the error does not wrap fs.ErrNotExist")
 		}
 		for _, name := range []string{"cifar100", "cifar100-coarse"} {
 			_, err = dataset.Open(ctx, dataset.Options{Name: name})
-			wantError(t, err, name+": ", "no data folder is named", "igcsearch data get cifar100 --data DIR", "IGCSEARCH_DATA")
+			wantError(t, err, name+": ", "no data folder is named")
+			wantMissing(t, err, "cifar100", "")
 		}
 	})
 
@@ -257,6 +262,15 @@ func wantError(t *testing.T, err error, parts ...string) {
 	}
 	if strings.Contains(err.Error(), "\n") {
 		t.Errorf("the error has several lines:\n%v", err)
+	}
+}
+
+// wantMissing checks what a MissingError says of Get.
+func wantMissing(t *testing.T, err error, get, fetches string) {
+	t.Helper()
+	var e *dataset.MissingError
+	if !errors.As(err, &e) || !errors.Is(err, fs.ErrNotExist) || e.Get != get || e.Fetches != fetches {
+		t.Errorf("the error is %#v: %v\nwant that %q fetches %q", e, err, get, fetches)
 	}
 }
 

@@ -26,8 +26,10 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math"
 )
 
@@ -98,9 +100,31 @@ type Split struct {
 // Len returns the number of pictures.
 func (s *Split) Len() int { return len(s.Labels) }
 
+// MissingError says that the files of a set were not found, or some of them.
+type MissingError struct {
+	Err error // says what is missing; wraps fs.ErrNotExist
+	// Get is the name by which the function Get downloads the set; "" if it does
+	// not.
+	Get string
+	// Fetches says what Get would download where some files are there: "a whole
+	// set"; "" where none is there.
+	Fetches string
+}
+
+func (e *MissingError) Error() string { return e.Err.Error() }
+func (e *MissingError) Unwrap() error { return e.Err }
+
+// missing returns a MissingError if err says that a file does not exist, else err.
+func missing(err error, get, fetches string) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return &MissingError{err, get, fetches}
+	}
+	return err
+}
+
 // Open reads the set that o names, checks every file of it and splits it. The
 // error of a damaged file names the file, the byte and what was expected
-// there; the error of missing files says how to get them.
+// there. The error of missing files is a *MissingError.
 func Open(ctx context.Context, o Options) (*Set, error) {
 	switch o.Name {
 	case synthetic.name:

@@ -1,7 +1,6 @@
 package dataset
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -16,6 +15,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/google/renameio/v2"
 	"github.com/sourcegraph/conc/pool"
 )
 
@@ -80,7 +80,8 @@ func (p *picture) seen(f *folder) *evaluated {
 func openFolder(ctx context.Context, o Options) (*Set, error) {
 	fail := func(err error) (*Set, error) { return nil, fmt.Errorf("%s: %w", folderName, err) }
 	if o.Dir == "" {
-		return fail(fmt.Errorf("%w: no data folder is named: name the one with the folders train and test by --data DIR or IGCSEARCH_DATA", fs.ErrNotExist))
+		err := fmt.Errorf("%w: no data folder is named: want one with folders train and test", fs.ErrNotExist)
+		return fail(missing(err, "", ""))
 	}
 	if o.Size < 1 || o.Resize < o.Size {
 		return fail(fmt.Errorf("size is %d and resize %d: want 1 or more, and resize no less than size", o.Size, o.Resize))
@@ -134,7 +135,7 @@ func openFolder(ctx context.Context, o Options) (*Set, error) {
 // names.
 func (f *folder) list() (classes []string, train, test Split, err error) {
 	fail := func(err error) ([]string, Split, Split, error) { return nil, Split{}, Split{}, err }
-	want := fmt.Sprintf("want %s and %s (or val): name the folder with --data DIR or IGCSEARCH_DATA",
+	want := fmt.Sprintf("want %s and %s (or val)",
 		filepath.Join(f.dir, "train", "CLASS", "*.jpg"), filepath.Join(f.dir, "test", "CLASS", "*.jpg"))
 	var found []string
 	for _, name := range []string{"train", "test", "val"} {
@@ -147,9 +148,10 @@ func (f *folder) list() (classes []string, train, test Split, err error) {
 	}
 	switch {
 	case len(found) == 0 || found[0] != "train":
-		return fail(fmt.Errorf("%w: there is no folder train in %s: %s", fs.ErrNotExist, f.dir, want))
+		return fail(missing(fmt.Errorf("%w: there is no folder train in %s: %s", fs.ErrNotExist, f.dir, want), "", ""))
 	case len(found) == 1:
-		return fail(fmt.Errorf("%w: there is no folder test or val in %s: %s", fs.ErrNotExist, f.dir, want))
+		err := fmt.Errorf("%w: there is no folder test or val in %s: %s", fs.ErrNotExist, f.dir, want)
+		return fail(missing(err, "", ""))
 	case len(found) == 3:
 		return fail(fmt.Errorf("%s has a folder test and a folder val: want one of them, rename the other", f.dir))
 	}
@@ -323,9 +325,9 @@ func (f *folder) readIndex() map[string]*picture {
 	return known
 }
 
-// writeIndex stores what is known, by way of a temporary file, so that two
-// processes may do so at once. Where that fails, in a folder that must not be
-// written to for one, the next call decodes all pictures again.
+// writeIndex stores what is known of the pictures, atomically: two processes may
+// do so at the same time. If it fails, perhaps because the folder is read-only, the
+// next call decodes all pictures again.
 func (f *folder) writeIndex(all []*picture) {
 	x := index{Version: indexVersion}
 	for _, p := range all {
@@ -335,15 +337,8 @@ func (f *folder) writeIndex(all []*picture) {
 	}
 	text, err := json.Marshal(x)
 	if err != nil {
-		panic(err) // nothing in it can fail
+		panic(err) // an index has no value that JSON lacks
 	}
-	tmp, err := os.CreateTemp(f.dir, indexName+".*")
-	if err != nil {
-		return
-	}
-	defer os.Remove(tmp.Name()) // fails after the rename, as it should
-	_, err = tmp.Write(text)
-	if cmp.Or(err, tmp.Chmod(0o644), tmp.Sync(), tmp.Close()) == nil {
-		os.Rename(tmp.Name(), f.path(indexName))
-	}
+	_ = renameio.WriteFile(f.path(indexName), text, 0o644,
+		renameio.WithTempDir(f.dir), renameio.WithStaticPermissions(0o644))
 }

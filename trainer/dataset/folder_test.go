@@ -223,7 +223,7 @@ func TestFolder(t *testing.T) {
 		change func(dir string) error
 		want   []string
 	}{
-		{"a folder without train", func(dir string) error { return os.RemoveAll(filepath.Join(dir, "train")) }, []string{"there is no folder train in ", "--data DIR"}},
+		{"a folder without train", func(dir string) error { return os.RemoveAll(filepath.Join(dir, "train")) }, []string{"there is no folder train in ", "(or val)"}},
 		{"a folder without test and val", func(dir string) error { return os.RemoveAll(filepath.Join(dir, "val")) }, []string{"there is no folder test or val in "}},
 		{"a folder with test and val", func(dir string) error { return os.Mkdir(filepath.Join(dir, "test"), 0o777) }, []string{"has a folder test and a folder val: want one of them"}},
 		{"one class", func(dir string) error {
@@ -247,7 +247,8 @@ func TestFolder(t *testing.T) {
 	t.Run("no folder and pictures that are all damaged are errors", func(t *testing.T) {
 		t.Parallel()
 		_, err := folderOf(dataset.Options{})
-		wantError(t, err, "folder: ", "no data folder is named", "--data DIR or IGCSEARCH_DATA")
+		wantError(t, err, "folder: ", "no data folder is named: want one with folders train and test")
+		wantMissing(t, err, "", "")
 		if !errors.Is(err, fs.ErrNotExist) {
 			t.Error("the error does not wrap fs.ErrNotExist")
 		}

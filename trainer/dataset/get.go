@@ -78,7 +78,7 @@ type source interface {
 
 func get(ctx context.Context, s source, o GetOptions) error {
 	if o.Dir == "" {
-		return fmt.Errorf("%s: no folder to download to: name one with --data DIR or IGCSEARCH_DATA", o.Name)
+		return fmt.Errorf("%s: no folder to download to", o.Name)
 	}
 	if o.Client == nil {
 		o.Client = http.DefaultClient

@@ -432,7 +432,7 @@ func TestGet(t *testing.T) {
 
 	t.Run("a folder without a name and a set that has no archive are errors", func(t *testing.T) {
 		t.Parallel()
-		wantError(t, dataset.Get(ctx, dataset.GetOptions{Name: "cifar10"}), "cifar10: ", "--data DIR or IGCSEARCH_DATA")
+		wantError(t, dataset.Get(ctx, dataset.GetOptions{Name: "cifar10"}), "cifar10: no folder to download to")
 		wantError(t, dataset.Get(ctx, dataset.GetOptions{Name: "synthetic", Dir: "x"}), `dataset "synthetic": want "cifar10", "cifar100" or "svhn"`)
 	})
 }

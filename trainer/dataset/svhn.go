@@ -3,9 +3,7 @@ package dataset
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 )
@@ -66,11 +64,8 @@ func (f svhnFormat) open(ctx context.Context, o Options) (*Set, error) {
 		into *Split
 	}{{f.test, &test}, {f.train, &train}, {f.extra, &train}} {
 		err := part.file.read(ctx, filepath.Join(dir, part.file.name), part.into)
-		if errors.Is(err, fs.ErrNotExist) {
-			err = fmt.Errorf("%w: 'igcsearch data get %s --data DIR' fetches the files that are missing", err, f.name)
-		}
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", f.name, err)
+			return nil, fmt.Errorf("%s: %w", f.name, missing(err, f.name, "the files that are missing"))
 		}
 	}
 	s, err := split(o, digits, cifarSide, cifarSide, train, test, f.hold)

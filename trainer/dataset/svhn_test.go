@@ -417,11 +417,14 @@ func TestSVHN(t *testing.T) {
 		delete(all, "extra_32x32.mat")
 		write(t, less, all)
 		_, err := f.Open(ctx, dataset.Options{Dir: less})
-		wantError(t, err, "svhn: ", filepath.Join(less, "extra_32x32.mat"), "'igcsearch data get svhn --data DIR' fetches the files that are missing")
+		wantError(t, err, "svhn: ", filepath.Join(less, "extra_32x32.mat"))
+		wantMissing(t, err, "svhn", "the files that are missing")
 		_, err = dataset.Open(ctx, dataset.Options{Name: "svhn"})
-		wantError(t, err, "svhn: ", "no data folder is named", "igcsearch data get svhn --data DIR")
+		wantError(t, err, "svhn: ", "no data folder is named")
+		wantMissing(t, err, "svhn", "")
 		_, err = dataset.Open(ctx, dataset.Options{Name: "svhn", Dir: t.TempDir()})
-		wantError(t, err, "found no train_32x32.mat in", "igcsearch data get svhn --data DIR")
+		wantError(t, err, "found no train_32x32.mat in")
+		wantMissing(t, err, "svhn", "")
 	})
 
 	t.Run("the official number of pictures is checked", func(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 	"gorgonia.org/cu"
 
 	"igcsearch/space"
+	"igcsearch/trainer"
 	"igcsearch/trainer/dataset"
 	"igcsearch/trainer/graph"
 )
@@ -44,7 +45,7 @@ func (d *Device) crowd(ctx context.Context, net space.Network, n int, set *datas
 		}
 		before := len(models)
 		for range more {
-			m, err := d.New(net, n, set, Options{Momentum: 0.9})
+			m, err := d.New(net, n, set, trainer.Recipe{Momentum: 0.9})
 			if err != nil {
 				if errors.Is(err, ErrMemory) && rate > 0 {
 					return drop(models, before), rate, nil
@@ -136,7 +137,7 @@ func cpuTime() time.Duration {
 // Bench measures the training step of a network, alone and beside others, on a
 // set of at least some steps' pictures.
 func (d *Device) Bench(ctx context.Context, net space.Network, n, steps int, set *dataset.Set) (b Bench, err error) {
-	m, err := d.New(net, n, set, Options{Momentum: 0.9, WeightDecay: 1e-4})
+	m, err := d.New(net, n, set, trainer.Recipe{Momentum: 0.9, WeightDecay: 1e-4})
 	if err != nil {
 		return b, err
 	}

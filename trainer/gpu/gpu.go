@@ -1,21 +1,63 @@
-// Package gpu trains networks on CUDA devices. Its Model does what the engine
-// of package trainer asks for: the same graph as on the processor, with its
-// parameters in the memory of the GPU and its pictures drawn there.
+// Package gpu trains networks on CUDA devices. Its Model is an Engine of package
+// trainer: the same network as on the processor, with the parameters and the
+// pictures in the memory of the GPU.
 //
-// The build tag gpu brings it in. Without the tag there are no devices, so that
-// whoever uses this package compiles alike in both builds.
+// The build tag gpu includes it. Without the tag there are no devices, and the
+// users of this package compile in the same way.
 package gpu
 
 import (
-	"errors"
+	"context"
+	"sync"
 	"time"
 
+	"igcsearch/search"
+	"igcsearch/space"
+	"igcsearch/trainer"
 	"igcsearch/trainer/dataset"
 )
 
-// ErrMemory is wrapped by the errors for what does not fit into the memory of
-// a GPU.
-var ErrMemory = errors.New("the memory of the GPU is too small")
+// ErrMemory is wrapped by an error that says what does not fit into the memory of
+// a GPU. It is search.ErrNoMemory.
+var ErrMemory error = errMemory{}
+
+type errMemory struct{}
+
+func (errMemory) Error() string        { return "the memory of the GPU is too small" }
+func (errMemory) Is(target error) bool { return target == search.ErrNoMemory }
+
+// On returns GPUs as devices of a Trainer. Each is opened at its first use: a
+// command that only reads stored results needs no GPU.
+func On(gpus []Info) (list []trainer.Device) {
+	for _, info := range gpus {
+		list = append(list, lazy{info, sync.OnceValues(func() (*Device, error) { return Open(info.Index) })})
+	}
+	return list
+}
+
+// lazy is a GPU that is opened at its first use.
+type lazy struct {
+	info Info
+	open func() (*Device, error)
+}
+
+func (l lazy) Arithmetic() string { return l.info.Arithmetic() }
+
+func (l lazy) Start(net space.Network, n int, set *dataset.Set, r trainer.Recipe) (trainer.Engine, error) {
+	d, err := l.open()
+	if err != nil {
+		return nil, err
+	}
+	return d.Start(net, n, set, r)
+}
+
+func (l lazy) Workers(ctx context.Context, net space.Network, n int, set *dataset.Set) (int, error) {
+	d, err := l.open()
+	if err != nil {
+		return 0, err
+	}
+	return d.Workers(ctx, net, n, set)
+}
 
 // Info describes a GPU.
 type Info struct {
@@ -33,23 +75,6 @@ func (i Info) Arithmetic() string { return "cuda " + i.Capability }
 // Supported reports whether the kernels run on it: from sm_70 on.
 func (i Info) Supported() bool {
 	return len(i.Capability) > len("sm_70") || i.Capability >= "sm_70"
-}
-
-// Options say how a model trains.
-type Options struct {
-	Augmentation *dataset.Augmentation // of training pictures; nil: as they are
-	Seed         uint64                // of the augmentation
-	Momentum     float32               // Nesterov's µ
-	WeightDecay  float32               // where graph.Param.Decays
-
-	// DecayAll, Average and Precise are those of graph.Options.
-	DecayAll, Average, Precise bool
-}
-
-// Score is what an evaluation found.
-type Score struct {
-	Correct int
-	Loss    float64 // mean cross-entropy (nats) of the pictures
 }
 
 // Bench is the training step of one network on a GPU: forward, backward and

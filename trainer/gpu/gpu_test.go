@@ -19,6 +19,7 @@ import (
 	"gorgonia.org/cu"
 
 	"igcsearch/space"
+	"igcsearch/trainer"
 	"igcsearch/trainer/dataset"
 	"igcsearch/trainer/gpu/emulator"
 	"igcsearch/trainer/graph"
@@ -307,7 +308,7 @@ func fill(m *graph.Model, order []string) {
 }
 
 // newFed is a model that is fed by hand.
-func newFed(t *testing.T, net space.Network, n int, o Options) *Model {
+func newFed(t *testing.T, net space.Network, n int, o trainer.Recipe) *Model {
 	t.Helper()
 	in := net.Input()
 	set := &dataset.Set{Name: "test", C: in.C, H: in.H, W: in.W, Train: dataset.Split{Labels: make([]uint16, n)}}
@@ -367,7 +368,7 @@ func TestTenStepsAgreeWithPyTorch(t *testing.T) {
 	}
 	readJSON(t, "../graph/testdata/torch_losses.json", &want)
 	const l, m, blocks, side, batch, classes = 3, 2, 2, 6, 5, 4
-	model := newFed(t, space.Figure3(space.Pair{L: l, M: m}, blocks, space.Shape{C: 3, H: side, W: side}, classes), batch, Options{Momentum: 0.9, WeightDecay: 0.01, DecayAll: true})
+	model := newFed(t, space.Figure3(space.Pair{L: l, M: m}, blocks, space.Shape{C: 3, H: side, W: side}, classes), batch, trainer.Recipe{Momentum: 0.9, WeightDecay: 0.01, DecayAll: true})
 	fill(model.host, want.Order)
 	push(t, model)
 	labels := make([]int, batch)
@@ -448,7 +449,7 @@ func TestNetworksAgreeWithPyTorch(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			m := newFed(t, net, batch, Options{Momentum: 0.9, WeightDecay: 0.01, DecayAll: true})
+			m := newFed(t, net, batch, trainer.Recipe{Momentum: 0.9, WeightDecay: 0.01, DecayAll: true})
 			fill(m.host, names(m.host))
 			push(t, m)
 			labels := make([]int, batch)
@@ -517,7 +518,7 @@ func pictureSet(train, test, side int) *dataset.Set {
 func newTrained(t *testing.T, set *dataset.Set, batch int) *Model {
 	t.Helper()
 	net := space.Figure3(space.Pair{L: 4, M: 2}, 2, space.Shape{C: 3, H: set.H, W: set.W}, 3)
-	m, err := open(t).New(net, batch, set, Options{Augmentation: &dataset.Augmentation{Pad: 2, Mirror: true}, Seed: 3, Momentum: 0.9, WeightDecay: 1e-4,
+	m, err := open(t).New(net, batch, set, trainer.Recipe{Augmentation: &dataset.Augmentation{Pad: 2, Mirror: true}, Seed: 3, Momentum: 0.9, WeightDecay: 1e-4,
 		DecayAll: true, Average: true, Precise: true})
 	if err != nil {
 		t.Fatal(err)
@@ -545,9 +546,9 @@ func rates(from, n int) (list []graph.Rates) {
 
 // evaluate is an evaluation with averages and precise statistics, in the midst of a
 // training.
-func (m *Model) evaluate(t *testing.T, order []int) Score {
+func (m *Model) evaluate(t *testing.T, order []int) trainer.Score {
 	t.Helper()
-	var s Score
+	var s trainer.Score
 	for _, f := range []func() error{
 		m.Exchange,
 		func() error { return m.Measure(t.Context(), order) },
@@ -585,7 +586,7 @@ func TestEvaluationIsThatOfTheProcessor(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			o := Options{Momentum: 0.9, WeightDecay: 0.01, DecayAll: true, Average: true, Precise: true}
+			o := trainer.Recipe{Momentum: 0.9, WeightDecay: 0.01, DecayAll: true, Average: true, Precise: true}
 			m, err := open(t).New(net, batch, set, o)
 			if err != nil {
 				t.Fatal(err)
@@ -604,7 +605,7 @@ func TestEvaluationIsThatOfTheProcessor(t *testing.T) {
 			fill(cpu, names(cpu))
 			push(t, m)
 			order := dataset.Order(steps*batch, 3, 1)
-			var want Score
+			var want trainer.Score
 			run := func(split *dataset.Split, order []int, do func(n int) error) {
 				for len(order) > 0 {
 					n := min(batch, len(order))
@@ -642,9 +643,9 @@ func TestEvaluationIsThatOfTheProcessor(t *testing.T) {
 			})
 			cpu.Exchange()
 
-			if err := m.Train(t.Context(), 1, order, list, func(step int, loss float64, _ int) error {
-				if !(math.Abs(loss-losses[step]) <= 1e-4*losses[step]) {
-					t.Errorf("loss of step %d is %.7f, the processor's %.7f", step, loss, losses[step])
+			if err := m.Train(t.Context(), 1, order, list, func(step int, s trainer.Score) error {
+				if !(math.Abs(s.Loss-losses[step]) <= 1e-4*losses[step]) {
+					t.Errorf("loss of step %d is %.7f, the processor's %.7f", step, s.Loss, losses[step])
 				}
 				return nil
 			}); err != nil {
@@ -674,7 +675,7 @@ func TestPicturesAreThoseOfTheHost(t *testing.T) {
 	m := newTrained(t, set, 35)
 	defer m.Close()
 	order := dataset.Order(90, 3, 2)[:70]
-	if err := m.Train(t.Context(), 2, order, rates(0, 2), func(int, float64, int) error { return nil }); err != nil {
+	if err := m.Train(t.Context(), 2, order, rates(0, 2), func(int, trainer.Score) error { return nil }); err != nil {
 		t.Fatal(err)
 	}
 	got, labels, logits, err := m.Last()
@@ -682,7 +683,7 @@ func TestPicturesAreThoseOfTheHost(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := make([]float32, kernel.Blocks(35)*3*9*9*kernel.Lanes)
-	set.Fill(want, &set.Train, order[35:], m.o.Augmentation, 3, 2)
+	set.Fill(want, &set.Train, order[35:], m.r.Augmentation, 3, 2)
 	plain := make([]float32, 35*3*9*9)
 	kernel.Unpack(plain, want, 35, 3, 9, 9)
 	if !slices.Equal(got, plain) {
@@ -703,7 +704,7 @@ func TestPicturesAreThoseOfTheHost(t *testing.T) {
 func TestSameBits(t *testing.T) {
 	set := pictureSet(96, 40, 8)
 	epoch := func(m *Model, e int) {
-		if err := m.Train(t.Context(), e, dataset.Order(96, 3, uint64(e)), rates(3*(e-1), 3), func(int, float64, int) error { return nil }); err != nil {
+		if err := m.Train(t.Context(), e, dataset.Order(96, 3, uint64(e)), rates(3*(e-1), 3), func(int, trainer.Score) error { return nil }); err != nil {
 			t.Error(err)
 		}
 		if err := m.Pull(); err != nil {
@@ -724,7 +725,7 @@ func TestSameBits(t *testing.T) {
 		each(m, func(values []float32) { all = append(all, values...) })
 		return all
 	}
-	evaluate := func(m *Model) Score {
+	evaluate := func(m *Model) trainer.Score {
 		s := m.evaluate(t, dataset.Order(96, 3, 0)[:64])
 		pull(t, m)
 		return s
@@ -824,7 +825,7 @@ func TestMemory(t *testing.T) {
 	net := space.Figure3(space.Pair{L: 4096, M: 1}, 6, space.Shape{C: 3, H: 32, W: 32}, 3)
 	var held []*Model
 	for len(held) < 64 {
-		m, err := d.New(net, 1024, set, Options{})
+		m, err := d.New(net, 1024, set, trainer.Recipe{})
 		if err != nil {
 			if !errors.Is(err, ErrMemory) {
 				t.Errorf("error %v, want ErrMemory", err)
@@ -856,9 +857,9 @@ func TestDiverged(t *testing.T) {
 	}
 	push(t, m)
 	stop := errors.New("stop")
-	err := m.Train(t.Context(), 1, dataset.Order(96, 3, 1), rates(0, 3), func(step int, loss float64, _ int) error {
-		if !math.IsNaN(loss) {
-			t.Errorf("loss %g of step %d", loss, step)
+	err := m.Train(t.Context(), 1, dataset.Order(96, 3, 1), rates(0, 3), func(step int, s trainer.Score) error {
+		if !math.IsNaN(s.Loss) {
+			t.Errorf("loss %g of step %d", s.Loss, step)
 		}
 		return stop
 	})

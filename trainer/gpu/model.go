@@ -13,6 +13,7 @@ import (
 	"gorgonia.org/cu"
 
 	"igcsearch/space"
+	"igcsearch/trainer"
 	"igcsearch/trainer/dataset"
 	"igcsearch/trainer/graph"
 	"igcsearch/trainer/kernel"
@@ -26,7 +27,7 @@ type Model struct {
 	host *graph.Model // the network, and the tensors of the last Pull
 	set  *dataset.Set
 	n    int // pictures of a step
-	o    Options
+	r    trainer.Recipe
 
 	tensors  *tensors
 	pictures *pictures // nil: the host feeds
@@ -68,19 +69,30 @@ type fed struct {
 	next int
 }
 
+// Start builds the network, as trainer.Device says.
+func (d *Device) Start(net space.Network, n int, set *dataset.Set, r trainer.Recipe) (trainer.Engine, error) {
+	m, err := d.New(net, n, set, r)
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
 // New builds the network for batches of n pictures of a set. The error is
 // ErrMemory if they do not fit.
-func (d *Device) New(net space.Network, n int, set *dataset.Set, o Options) (_ *Model, err error) {
+func (d *Device) New(net space.Network, n int, set *dataset.Set, r trainer.Recipe) (_ *Model, err error) {
 	isa, err := kernel.Detect()
 	if err != nil {
 		return nil, err
 	}
-	// Its activations are never touched, so they take addresses, not memory.
-	host, err := graph.New(net, n, graph.Options{ISA: isa, Threads: 1, DecayAll: o.DecayAll, Average: o.Average, Precise: o.Precise})
+	// Its activations are never used, so they take addresses, but no memory.
+	o := r.GraphOptions()
+	o.ISA = isa
+	host, err := graph.New(net, n, o)
 	if err != nil {
 		return nil, err
 	}
-	m := &Model{d: d, host: host, set: set, n: n, o: o, tensors: newTensors(host)}
+	m := &Model{d: d, host: host, set: set, n: n, r: r, tensors: newTensors(host)}
 	if err := d.do(m.build); err != nil {
 		m.Close()
 		return nil, fmt.Errorf("%s, batch %d: %w", net.Name, n, err)
@@ -116,17 +128,14 @@ func (m *Model) build() (err error) {
 	var plans []*plan
 	segments := kept("segments", 0)
 	for _, purpose := range []purpose{training, evaluating, measuring} {
-		if purpose == measuring && !m.o.Precise {
+		if purpose == measuring && !m.r.Precise {
 			continue
 		}
-		p, err := newPlan(m.tensors, m.host, m.n, purpose, m.state, m.feed)
-		if err != nil {
-			return err
-		}
+		p := newPlan(m.tensors, m.host, m.n, purpose, m.state, m.feed)
 		// What Last returns must survive the step.
 		p.x.kept, p.y.kept, p.logits.kept = true, true, true
 		if purpose == training {
-			p.update(m.o.Momentum, m.o.WeightDecay, segments, m.rates)
+			p.update(m.r.Momentum, m.r.WeightDecay, segments, m.rates)
 		}
 		p.finish(m.losses, m.corrects)
 		plans = append(plans, p)
@@ -291,14 +300,14 @@ const largestGroup = 64
 const rateBytes = int(unsafe.Sizeof(graph.Rates{}))
 
 // Train trains on the pictures of order, as package trainer's engine says.
-func (m *Model) Train(ctx context.Context, epoch int, order []int, rates []graph.Rates, done func(step int, loss float64, correct int) error) error {
+func (m *Model) Train(ctx context.Context, epoch int, order []int, rates []graph.Rates, done func(step int, s trainer.Score) error) error {
 	if len(order)%m.n != 0 || len(order) > m.order.bytes/8 || len(order)/m.n > m.rates.bytes/rateBytes {
 		panic(fmt.Sprintf("gpu: an order of %d pictures for batches of %d", len(order), m.n))
 	}
 	steps := len(order) / m.n
 	var ended error // by done: not the device's
 	err := m.d.do(func() error {
-		next, stop, err := m.begin(ctx, &m.set.Train, order, m.o.Augmentation, uint64(epoch))
+		next, stop, err := m.begin(ctx, &m.set.Train, order, m.r.Augmentation, uint64(epoch))
 		if err != nil {
 			return err
 		}
@@ -343,7 +352,7 @@ func (m *Model) Train(ctx context.Context, epoch int, order []int, rates []graph
 				return errors.Join(err, m.stream.Synchronize())
 			}
 			for i, loss := range m.reported.losses {
-				if ended = done(heard+i, loss, int(m.reported.corrects[i])); ended != nil {
+				if ended = done(heard+i, trainer.Score{Correct: int(m.reported.corrects[i]), Loss: loss}); ended != nil {
 					return m.stream.Synchronize()
 				}
 			}
@@ -375,12 +384,12 @@ func (m *Model) begin(ctx context.Context, split *dataset.Split, order []int, au
 		if err := m.stream.Synchronize(); err != nil {
 			return nil, nil, err
 		}
-		batches := m.set.Batches(ctx, split, order, m.n, aug, m.o.Seed, epoch)
+		batches := m.set.Batches(ctx, split, order, m.n, aug, m.r.Seed, epoch)
 		return func(r *recorded) error { return m.feedNext(batches, r) }, batches.Close, nil
 	}
 	shows := make([]show, len(order))
 	for i, picture := range order {
-		v := aug.View(picture, m.o.Seed, epoch)
+		v := aug.View(picture, m.r.Seed, epoch)
 		shows[i] = show{picture: int32(m.pictures.first[split] + picture), dy: int8(v.Dy), dx: int8(v.Dx), mirror: int8(flag(v.Mirror))}
 	}
 	if err := errors.Join(upload(m.stream, m.order.addr, shows), m.stream.Synchronize()); err != nil {
@@ -464,7 +473,7 @@ func (m *Model) Exchange() error {
 
 // Evaluate tells how right the network is on the pictures of a split, as package
 // trainer's engine says.
-func (m *Model) Evaluate(ctx context.Context, split *dataset.Split) (score Score, err error) {
+func (m *Model) Evaluate(ctx context.Context, split *dataset.Split) (score trainer.Score, err error) {
 	order := make([]int, split.Len())
 	for i := range order {
 		order[i] = i
@@ -475,7 +484,7 @@ func (m *Model) Evaluate(ctx context.Context, split *dataset.Split) (score Score
 		}
 		var s [1]state
 		err := download(s[:], m.state.addr)
-		score = Score{Correct: int(s[0].correct), Loss: s[0].loss / float64(len(order))}
+		score = trainer.Score{Correct: int(s[0].correct), Loss: s[0].loss / float64(len(order))}
 		return err
 	})
 	return score, err

@@ -12,8 +12,9 @@ import (
 //
 //	(x, [weight, bias,] wp [, ws]) → z
 //
-// x is (B, H, In, W, 16): what is read as it is, or the z of a convolution, whose
+// x is (B, H, In, W, 16): an activation, or the z of a convolution, whose
 // normalisation has the parameters weight and bias. z is (B, OH, Out, OW, 16).
+// The gradient is in convGrad, below.
 type conv struct {
 	base
 	geo      kernel.Geometry
@@ -26,11 +27,11 @@ type conv struct {
 	calls    []kernel.Conv // one for each block
 }
 
-// keepFrom is the M from which the output of the primary convolutions is kept
-// for the backward pass. Computing it again costs 9·M multiply–adds a value,
-// keeping it a write and a read. A step measured with it kept: 1.02 times as
-// fast at M = 2, 1.05 at 3, 1.15 at 6, 1.2 at 16; below 4 it is not worth the
-// memory, which grows by three quarters.
+// keepFrom is the smallest M at which the output of the primary convolutions is
+// kept for the backward pass. To compute it again costs 9·M multiply–adds a
+// value; to keep it costs a write and a read. With it kept, a step was measured
+// 1.02 times as fast at M = 2, 1.05 at 3, 1.15 at 6 and 1.2 at 16. Below 4 that is
+// not worth three quarters more memory.
 const keepFrom = 4
 
 // activation is the shape of a tensor of c channels.
@@ -38,8 +39,9 @@ func (r *runtime) activation(h, c, w int) tensor.Shape {
 	return tensor.Shape{r.b.blocks, h, c, w, kernel.Lanes}
 }
 
-// newConv's op keeps y in training, from keepFrom on.
-func newConv(name string, r *runtime, geo kernel.Geometry, branches int, x value, outNorm *norm, z []float32, training bool) *conv {
+// newConv makes the op of c. In training it keeps y from keepFrom on.
+func newConv(r *runtime, c *Conv, x value, outNorm *norm, z []float32, training bool) *conv {
+	geo, branches := c.Geometry, c.Branches
 	oh, ow := geo.Size()
 	out := r.activation(oh, geo.Out(), ow)
 	shapes := []tensor.Shape{r.activation(geo.H, geo.In(), geo.W)}
@@ -50,7 +52,7 @@ func newConv(name string, r *runtime, geo kernel.Geometry, branches int, x value
 	if geo.Secondary {
 		shapes = append(shapes, tensor.Shape{geo.Out(), geo.L, 1, 1})
 	}
-	o := &conv{base: newBase(name, out, shapes...), geo: geo, run: r, x: x, outNorm: outNorm, branches: branches,
+	o := &conv{base: newBase(c.Name, out, shapes...), geo: geo, run: r, x: x, outNorm: outNorm, branches: branches,
 		z: dense(z, out...), calls: make([]kernel.Conv, r.b.blocks)}
 	if branches > 1 {
 		o.sum = r.arena.Floats(geo.PrimaryLen())
@@ -76,7 +78,7 @@ func newConv(name string, r *runtime, geo kernel.Geometry, branches int, x value
 	return o
 }
 
-// inNorm is what x is normalised by before its ReLU; nil if x is read as it is.
+// inNorm is the normalisation of x before its ReLU; nil if x is read as it is.
 func (o *conv) inNorm() *norm {
 	if o.x.rectified {
 		return o.run.unit(o.geo.In())
@@ -133,7 +135,7 @@ func (o *conv) bytes() int {
 func (o *conv) DiffWRT(n int) []bool {
 	d := make([]bool, n)
 	for i := range d {
-		d[i] = i > 0 || !o.x.pictures // nobody wants the gradient of the pictures
+		d[i] = i > 0 || !o.x.pictures() // the gradient of the pictures is not needed
 	}
 	return d
 }
@@ -147,7 +149,7 @@ func (o *conv) SymDiff(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {
 	}
 	p := parts{of: node}
 	all := G.Nodes{node}
-	if o.x.pictures {
+	if o.x.pictures() {
 		all[0] = nil
 	}
 	all = append(all, p.norm(o.name, o.x.norm)...)
@@ -177,14 +179,17 @@ func (p *parts) norm(name string, n *norm) G.Nodes {
 	if n == nil {
 		return nil
 	}
-	return G.Nodes{p.add(name+".dweight", dense(n.dWeight, n.c)), p.add(name+".dbias", dense(n.dBias, n.c))}
+	return G.Nodes{p.add(name+".dweight", dense(n.dWeight, n.C)), p.add(name+".dbias", dense(n.dBias, n.C))}
 }
 
-// convGrad computes all gradients of a conv. Its inputs are those of the conv,
-// then z, then the gradient of what is read of z (g): of the normalised z, masked
-// by its ReLU; of z itself if it has no normalisation. From a pool, g is that of
-// poolGrad. Its value is the same for x (gx): if x is normalised on reading, the
-// norm of x holds the coefficients that make the gradient of x itself out of it.
+// convGrad computes all gradients of a conv.
+//
+//	(the conv's inputs…, z, g) → gx
+//
+// g is the gradient of normalised z, masked by its ReLU; where z has no
+// normalisation it is the gradient of z itself; from a pool it is that of
+// poolGrad. gx is the same for x. If x is normalised, the norm of x holds the
+// coefficients that give the gradient of x itself: ca·gx + cb·x + cc.
 type convGrad struct {
 	base
 	of       *conv
@@ -207,10 +212,10 @@ func newConvGrad(o *conv, g *G.Node) *convGrad {
 		d.dwsParts, d.wst = a.Floats(blocks*geo.SecondaryLen()), a.Floats(geo.SecondaryLen())
 	}
 	shape := d.dwp.Shape()
-	if !o.x.pictures {
+	if !o.x.pictures() {
 		shape = o.in[0]
 	}
-	d.base = newBase(o.name+".grad", shape, append(append([]tensor.Shape{}, o.in...), o.out, g.Shape())...)
+	d.base = o.gradBase(shape, o.out, g.Shape())
 	d.gLen = g.Shape().TotalSize() / blocks
 	outNorm := o.outNorm
 	if outNorm == nil {
@@ -232,10 +237,10 @@ func newConvGrad(o *conv, g *G.Node) *convGrad {
 	return d
 }
 
-// memory: gx takes the place of g, row by row, where they have the same shape.
+// memory lets gx overwrite g, row by row, where both have the same shape.
 func (d *convGrad) memory() (floats, over int) {
 	o := d.of
-	if o.x.pictures {
+	if o.x.pictures() {
 		return 0, -1
 	}
 	over = -1
@@ -262,7 +267,7 @@ func (d *convGrad) Do(v ...G.Value) (G.Value, error) {
 	o.run.team.Backward(calls)
 	dwp := d.dwp.Float32s()
 	kernel.SumBlocks(dwp[:geo.PrimaryLen()], d.dwpParts[:len(calls)*geo.PrimaryLen()])
-	for k := 1; k < o.branches; k++ { // a summand has the gradient of the sum
+	for k := 1; k < o.branches; k++ { // each summand has the gradient of the sum
 		copy(dwp[k*geo.PrimaryLen():], dwp[:geo.PrimaryLen()])
 	}
 	if d.dws != nil {
@@ -276,7 +281,7 @@ func (d *convGrad) Do(v ...G.Value) (G.Value, error) {
 
 func (d *convGrad) bytes() int {
 	n := d.of.bytes() + 4*d.in[len(d.in)-1].TotalSize()
-	if !d.of.x.pictures {
+	if !d.of.x.pictures() {
 		n += 4 * d.gx.Size()
 	}
 	return n

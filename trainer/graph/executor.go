@@ -2,14 +2,45 @@ package graph
 
 import (
 	"fmt"
+	"math"
 	"reflect"
 
 	G "gorgonia.org/gorgonia"
 )
 
-// executor runs a Gorgonia expression graph on the caller's goroutine; the
-// package comment says why it stands in for the TapeMachine.
-type executor struct {
+// executor computes the roots of a graph.
+type executor interface {
+	// run computes them once, from the inputs as they are.
+	run() error
+	// bytes is how much run reads and writes of activations and their
+	// gradients, each counted once for every op that needs it.
+	bytes() int
+}
+
+// Executor chooses what executes a model's graphs. The choice changes no bit of a
+// result.
+type Executor int
+
+const (
+	Walk Executor = iota // our own walk over the nodes
+	Tape                 // Gorgonia's TapeMachine
+)
+
+// newExecutor returns the chosen executor for the nodes that the roots need.
+func newExecutor(kind Executor, r *runtime, g *G.ExprGraph, roots ...*G.Node) (executor, error) {
+	w, err := newWalk(kind, r, g, roots)
+	if err != nil {
+		return nil, err
+	}
+	if kind == Tape {
+		return newTape(w, g, roots)
+	}
+	return w, nil
+}
+
+// walk runs a graph on the caller's goroutine. The package comment says why it
+// is the usual choice.
+type walk struct {
 	steps  []step
 	nodes  G.Nodes   // in dependency order
 	values []G.Value // of every node
@@ -27,36 +58,36 @@ type doer interface {
 	Do(...G.Value) (G.Value, error)
 }
 
-// placed is an op whose value lies in memory that the executor gives: the
+// placed is an op whose result goes into memory that the executor gives it: the
 // gradient of an activation.
 type placed interface {
-	// memory returns the floats of the value and the index of the input whose
-	// place it may take, −1 for none.
+	// memory returns how many floats the result has, and the index of the input
+	// that it may overwrite, −1 for none.
 	memory() (floats, over int)
 	place([]float32)
 }
 
-// newExecutor plans the nodes that the roots need, in dependency order, and the
+// newWalk puts the nodes that the roots need into dependency order and plans the
 // memory of their values.
-func newExecutor(r *runtime, g *G.ExprGraph, roots ...*G.Node) (*executor, error) {
+func newWalk(kind Executor, r *runtime, g *G.ExprGraph, roots G.Nodes) (*walk, error) {
 	g = g.ExactSubgraphRoots(roots...)
 	sorted, err := G.Sort(g)
 	if err != nil {
 		return nil, fmt.Errorf("sort the graph: %w", err)
 	}
-	e := &executor{values: make([]G.Value, len(sorted))}
+	w := &walk{values: make([]G.Value, len(sorted))}
 	index := make(map[int64]int, len(sorted))
 	for i := len(sorted) - 1; i >= 0; i-- { // Sort puts the roots first
 		n := sorted[i]
 		out := len(index)
 		index[n.ID()] = out
-		e.nodes = append(e.nodes, n)
+		w.nodes = append(w.nodes, n)
 		if n.Op() == nil || n.Op().Arity() == 0 { // an input, or a constant
-			e.values[out] = n.Value()
+			w.values[out] = n.Value()
 			continue
 		}
 		s := step{node: n, op: n.Op(), out: out}
-		if isAddition(n) {
+		if kind == Walk && isAddition(n) {
 			s.op = &sum{run: r, n: n.Shape().TotalSize()}
 		}
 		for children := g.From(n.ID()); children.Next(); {
@@ -70,14 +101,14 @@ func newExecutor(r *runtime, g *G.ExprGraph, roots ...*G.Node) (*executor, error
 			return nil, fmt.Errorf("graph: %v has %d inputs, want %d", n, len(s.in), n.Op().Arity())
 		}
 		s.args = make([]G.Value, len(s.in))
-		e.steps = append(e.steps, s)
+		w.steps = append(w.steps, s)
 	}
-	e.place(r)
-	return e, nil
+	w.place(r, kind == Walk)
+	return w, nil
 }
 
-// isAddition reports whether a node is the sum that differentiation makes of the
-// gradients of a value with several readers.
+// isAddition reports whether a node is a sum that differentiation makes: of the
+// gradients of a value that several ops read.
 func isAddition(n *G.Node) bool {
 	if n.Op().Arity() != 2 {
 		return false
@@ -88,12 +119,13 @@ func isAddition(n *G.Node) bool {
 	return reflect.TypeOf(n.Op()) == reflect.TypeOf(add) && n.Op().String() == add.String()
 }
 
-// place gives memory to the values of placed ops. A value lives from its step to
-// the last one that reads it; then others take its place, so that a chain of
-// convolutions needs one gradient and not one for each.
-func (e *executor) place(r *runtime) {
+// place gives memory to the results of placed ops. A result lives from its step
+// to the last one that reads it. If they share, others then take its place, so
+// that a chain of convolutions needs one gradient and not one for each.
+func (w *walk) place(r *runtime, share bool) {
 	last := map[int]int{} // value → the last step that reads it
-	for i, s := range e.steps {
+	for i, s := range w.steps {
+		last[s.out] = i
 		if _, ok := s.op.(*part); ok {
 			continue // it reads nothing
 		}
@@ -101,64 +133,89 @@ func (e *executor) place(r *runtime) {
 			last[in] = i
 		}
 	}
-	lives := map[int][]float32{} // of placed ops, with all of their memory
-	var free [][]float32
-	for i, s := range e.steps {
-		if op, ok := s.op.(placed); ok {
-			if n, over := op.memory(); n > 0 {
-				var m []float32
-				if over >= 0 && last[s.in[over]] == i && len(lives[s.in[over]]) >= n {
-					m = lives[s.in[over]]
-					delete(lives, s.in[over])
-				} else {
-					m, free = smallest(free, n)
-				}
-				if m == nil {
-					m = r.arena.Floats(n)
-				}
-				lives[s.out] = m
-				op.place(m[:n])
-			}
+	spans := map[int]*Span{} // value → its memory
+	var all []*Span
+	for i, s := range w.steps {
+		op, ok := s.op.(placed)
+		if !ok {
+			continue
 		}
-		for _, in := range s.in {
-			if m, ok := lives[in]; ok && last[in] == i {
-				free = append(free, m)
-				delete(lives, in)
-			}
+		floats, over := op.memory()
+		if floats == 0 {
+			continue
+		}
+		var span *Span
+		if share && over >= 0 && last[s.in[over]] == i {
+			span = spans[s.in[over]]
+		}
+		if span == nil || span.Bytes < 4*floats {
+			span = &Span{Bytes: 4 * floats, First: i}
+			all = append(all, span)
+		}
+		spans[s.out] = span
+		span.Last = last[s.out]
+		if !share {
+			span.First, span.Last = 0, math.MaxInt
+		}
+	}
+	memory := r.arena.Floats(Arrange(all, 64) / 4)
+	for _, s := range w.steps {
+		if span := spans[s.out]; span != nil {
+			floats, _ := s.op.(placed).memory()
+			s.op.(placed).place(memory[span.At/4:][:floats])
 		}
 	}
 }
 
-// smallest takes the smallest of at least n floats from the list; nil if there
-// is none.
-func smallest(free [][]float32, n int) ([]float32, [][]float32) {
-	best := -1
-	for i, m := range free {
-		if len(m) >= n && (best < 0 || len(m) < len(free[best])) {
-			best = i
-		}
-	}
-	if best < 0 {
-		return nil, free
-	}
-	m := free[best]
-	free[best] = free[len(free)-1]
-	return m, free[:len(free)-1]
-}
-
-func (e *executor) run() error {
-	for i := range e.steps {
-		s := &e.steps[i]
+func (w *walk) run() error {
+	for i := range w.steps {
+		s := &w.steps[i]
 		for j, at := range s.in {
-			s.args[j] = e.values[at]
+			s.args[j] = w.values[at]
 		}
 		v, err := s.op.Do(s.args...)
 		if err != nil {
 			return fmt.Errorf("%v: %w", s.node.Op(), err)
 		}
-		e.values[s.out] = v
+		w.values[s.out] = v
 	}
 	return nil
+}
+
+func (w *walk) bytes() int {
+	n := 0
+	for _, s := range w.steps {
+		if op, ok := s.op.(mover); ok {
+			n += op.bytes()
+		}
+	}
+	return n
+}
+
+// tape runs a graph on Gorgonia's TapeMachine. Every gradient has memory of its
+// own there: the machine's additions write to places that we do not know.
+type tape struct {
+	*walk
+	machine G.VM
+}
+
+func newTape(w *walk, g *G.ExprGraph, roots G.Nodes) (*tape, error) {
+	var inputs G.Nodes
+	for _, n := range w.nodes {
+		if n.IsVar() {
+			inputs = append(inputs, n)
+		}
+	}
+	program, places, err := G.CompileFunction(g, inputs, roots)
+	if err != nil {
+		return nil, fmt.Errorf("compile the graph: %w", err)
+	}
+	return &tape{w, G.NewTapeMachine(g, G.WithPrecompiled(program, places))}, nil
+}
+
+func (t *tape) run() error {
+	defer t.machine.Reset()
+	return t.machine.RunAll()
 }
 
 var (

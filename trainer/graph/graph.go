@@ -2,31 +2,32 @@
 // trains it.
 //
 // Gorgonia holds the graph and derives the gradients: every op here has a
-// SymDiff, and G.Grad makes the backward graph out of them. The ops are coarse,
-// a whole IGC block each, because the arithmetic in package kernel fuses what
-// lies between two convolutions. A second graph, forward only, shares the
-// parameters and the activations' memory and normalises by the running
-// statistics: evaluation.
+// SymDiff, from which G.Grad makes the backward graph. The ops are coarse, a
+// whole IGC block each, because the arithmetic in package kernel fuses the steps
+// between two convolutions. A second graph is for evaluation: it has only the
+// forward pass, shares the parameters and the memory of the activations, and
+// normalises by the running statistics.
 //
-// An executor of our own walks the graph in place of Gorgonia's TapeMachine.
-// That one costs about 40 µs and 400 allocations a run, which is little, but it
-// executes ops on goroutines of its own, where a panic ends the process and no
-// thread can be pinned. Ours is a walk over a slice that allocates nothing, and
-// a device can take the same walk as its list of launches.
+// There are two executors with the same bits, see Executor. Walk, the usual one,
+// is a loop over a slice that allocates nothing. Tape is Gorgonia's TapeMachine.
+// It costs some 40 µs and 400 allocations a run, gives each gradient memory of
+// its own, and runs ops on goroutines of its own, where a panic ends the process
+// and no thread can be pinned.
 //
-// Where to add an op: a file here with its Do, DiffWRT and SymDiff, its
-// arithmetic in package kernel with an oracle and a conformance test, and a
-// case in builder.layer.
+// Beside the graphs, the builder writes a Program: the same computation for
+// devices other than the CPU.
+//
+// To add an op: a file here with its Do, DiffWRT and SymDiff; an instruction and
+// its gradient in program.go; its arithmetic in package kernel with an oracle and
+// a conformance test; and a case in builder.layer.
 package graph
 
 import (
 	"errors"
 	"fmt"
 	"math"
-	"strings"
 
 	_ "go4.org/unsafe/assume-no-moving-gc" // pins the version that Gorgonia needs to start at all
-	G "gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
 
 	"igcsearch/space"
@@ -46,9 +47,9 @@ type Param struct {
 	// Average is the exponential average of Value, bias-corrected; nil unless
 	// Options.Average.
 	Average []float32
-	// Decays is set where Update adds the weight decay to the gradient: without
-	// Options.DecayAll not for biases of the linear layer and shifts of the
-	// normalisations.
+	// Decays is set where Update adds the weight decay to the gradient. Without
+	// Options.DecayAll it is not set for the bias of the linear layer and the
+	// shifts of the normalisations.
 	Decays bool
 	// FanIn is the input channels of one partition times the kernel
 	// positions, for weights of convolutions and the linear layer; else 0.
@@ -64,9 +65,9 @@ type Stat struct {
 // batch says how much of the fixed shapes is in use.
 type batch struct {
 	blocks int // of the shapes
-	n      int // pictures now
-	// measuring has the training graph add its sums to the precise statistics,
-	// and leave the running ones alone.
+	n      int // pictures of the present batch
+	// measuring makes the training graph add its sums to the precise statistics
+	// and leave the running statistics unchanged.
 	measuring bool
 }
 
@@ -86,13 +87,14 @@ func (r *runtime) tensor(shape ...int) *tensor.Dense {
 	return dense(r.arena.Floats(tensor.Shape(shape).TotalSize()), shape...)
 }
 
-// unit is the normalisation that changes nothing, of c channels, for ops that
-// want one.
+// unit is the normalisation of c channels that changes nothing. Ops that need a
+// normalisation use it where the network has none.
 func (r *runtime) unit(c int) *norm {
 	n := r.units[c]
 	if n == nil {
 		a := r.arena
-		n = &norm{c: c, b: r.b, scale: a.Floats(c), shift: a.Floats(c), ca: a.Floats(c), cb: a.Floats(c), cc: a.Floats(c),
+		n = &norm{Norm: &Norm{C: c}, b: r.b, scale: a.Floats(c), shift: a.Floats(c),
+			ca: a.Floats(c), cb: a.Floats(c), cc: a.Floats(c),
 			gsum: a.Doubles(r.b.blocks * c), gxsum: a.Doubles(r.b.blocks * c)}
 		for i := range c {
 			n.scale[i], n.ca[i] = 1, 1
@@ -102,14 +104,15 @@ func (r *runtime) unit(c int) *norm {
 	return n
 }
 
-// Model is a network ready to train. It is not safe for concurrent use; two
-// models are.
+// Model is a network ready to train. It is not safe for concurrent use. Different
+// models may be used at the same time.
 type Model struct {
-	Net    space.Network
-	Params []Param
-	Stats  []Stat // running statistics
-	// Precise are the statistics that Measured made, under the names of Stats;
-	// evaluations use them. nil unless Options.Precise.
+	Net     space.Network
+	Program Program
+	Params  []Param
+	Stats   []Stat // running statistics
+	// Precise are the statistics that Measured computed, under the names of
+	// Stats; evaluations use them. nil unless Options.Precise.
 	Precise []Stat
 
 	options Options
@@ -118,38 +121,36 @@ type Model struct {
 	labels  []float32 // (B, 16)
 	train   half
 	eval    half
-	measure *executor // the training graph up to the loss; nil unless Options.Precise
-	norms   []*norm   // of the training graph
+	measure executor // the training graph up to the loss; nil unless Options.Precise
+	norms   []*norm  // of the training graph
 }
-
-// inputName is the name of the pictures' node.
-const inputName = "input"
 
 // half is one of the two graphs.
 type half struct {
 	head *head
 	cost *crossEntropy
-	exec *executor
+	exec executor
 }
 
 // Options say how a model runs and what it keeps.
 type Options struct {
-	ISA     kernel.ISA
-	Threads int // at least 1; any number gives the same bits
+	ISA      kernel.ISA
+	Threads  int // at least 1; any number gives the same bits
+	Executor Executor
 
-	// DecayAll has Update decay every parameter; else biases of the linear layer
-	// and shifts of the normalisations are left out.
+	// DecayAll makes Update decay every parameter. Without it, the bias of the
+	// linear layer and the shifts of the normalisations do not decay.
 	DecayAll bool
-	// Average has Update keep the average of each parameter.
+	// Average makes Update keep the average of each parameter.
 	Average bool
-	// Precise has evaluations normalise by what Measure and Measured found, in
-	// place of the running statistics.
+	// Precise makes evaluations normalise by the statistics of Measure and
+	// Measured, not by the running statistics.
 	Precise bool
 }
 
-// New builds the network for batches of up to n pictures. Parameters are zero
-// but for the running variances, 1. Close frees the memory. It is an error if
-// the system has not enough of it.
+// New builds the network for batches of up to n pictures. All parameters and
+// statistics are zero, except the running variances, which are 1. Close frees the
+// memory. The error is a kernel.MemoryError if the system has not enough memory.
 func New(net space.Network, n int, o Options) (_ *Model, err error) {
 	m := &Model{Net: net, options: o}
 	blocks := kernel.Blocks(n)
@@ -176,7 +177,7 @@ func New(net space.Network, n int, o Options) (_ *Model, err error) {
 			scratch = max(scratch, geometry(l).ScratchLen())
 		}
 	}
-	// A block is the least work, so more threads would do nothing.
+	// A block is the smallest piece of work: more threads would be idle.
 	if r.team, err = kernel.NewTeam(r.arena, o.ISA, min(o.Threads, blocks), scratch); err != nil {
 		return nil, fmt.Errorf("%s, %d threads: %w", net.Name, o.Threads, err)
 	}
@@ -187,277 +188,11 @@ func New(net space.Network, n int, o Options) (_ *Model, err error) {
 	return m, nil
 }
 
-// geometry returns the kernel's view of a convolution.
-func geometry(l space.Layer) kernel.Geometry {
-	return kernel.Geometry{H: l.In.H, W: l.In.W, KH: l.KH, KW: l.KW, Stride: l.Stride,
-		L: l.Groups, Ci: l.In.C / l.Groups, Co: l.Out.C / l.Groups,
-		Secondary: l.Kind == space.IGC, Between: l.Between, Interleaved: l.Interleaved}
-}
-
-// builder makes both graphs in one walk over the layers.
-type builder struct {
-	m           *Model
-	train, eval side
-	params      G.Nodes // of the training graph
-	factor      float64 // of the running statistics
-}
-
-// side is one of the two graphs.
-type side struct {
-	g     *G.ExprGraph
-	run   *half
-	out   map[int]value      // of each layer; −1 is the pictures
-	nodes map[string]*G.Node // parameters by name
-}
-
-// value is the output of a layer.
-type value struct {
-	node *G.Node
-	norm *norm  // whoever reads it normalises by this; nil: it is taken as it is
-	bn   string // the norm's name
-	// raw is set if no ReLU follows: only an add may read it.
-	raw bool
-	// rectified is set if a ReLU follows, but no norm: only a convolution may
-	// read it.
-	rectified bool
-	pictures  bool
-}
-
-// inputs are the names of the norm's parameters.
-func (v value) inputs() []string {
-	if v.norm == nil {
-		return nil
-	}
-	return []string{v.bn + ".weight", v.bn + ".bias"}
-}
-
-func (b *builder) sides() []*side { return []*side{&b.train, &b.eval} }
-
-func (b *builder) build() error {
-	m, r := b.m, b.m.run
-	in := m.Net.Input()
-	b.train.run, b.eval.run = &m.train, &m.eval
-	for _, s := range b.sides() {
-		s.g, s.nodes = G.NewGraph(), map[string]*G.Node{}
-		s.out = map[int]value{-1: {node: s.leaf(inputName, m.input, r.b.blocks, in.H, in.C, in.W, kernel.Lanes), pictures: true}}
-	}
-	readers := map[int]int{}
-	b.factor = RunningFactor
-	for _, l := range m.Net.Layers {
-		readers[l.From]++
-		if l.Kind == space.Add {
-			readers[l.Shortcut]++
-			b.factor = RunningFactorIdent
-		}
-	}
-	for i, l := range m.Net.Layers {
-		if err := b.layer(i, l); err != nil {
-			return fmt.Errorf("layer %s: %w", l.Name, err)
-		}
-		if b.train.out[i].norm != nil && readers[i] > 1 {
-			if err := b.activation(i, l); err != nil {
-				return fmt.Errorf("layer %s: %w", l.Name, err)
-			}
-		}
-	}
-	last := len(m.Net.Layers) - 1
-	for _, s := range b.sides() {
-		s.leafNamed("labels", m.labels, r.b.blocks, kernel.Lanes)
-		s.run.cost = newCrossEntropy(s.run.head)
-		if err := s.apply(last, value{}, s.run.cost, s.out[last].node, "labels"); err != nil {
-			return err
-		}
-	}
-	grads, err := G.Grad(b.train.out[last].node, b.params...)
-	if err != nil {
-		return fmt.Errorf("differentiate: %w", err)
-	}
-	if m.train.exec, err = newExecutor(r, b.train.g, append(G.Nodes{b.train.out[last].node}, grads...)...); err != nil {
-		return err
-	}
-	if m.eval.exec, err = newExecutor(r, b.eval.g, b.eval.out[last].node); err != nil {
-		return err
-	}
-	if m.options.Precise {
-		if m.measure, err = newExecutor(r, b.train.g, b.train.out[last].node); err != nil {
-			return err
-		}
-	}
-	for i, g := range grads {
-		p, ok := g.Op().(*part)
-		if !ok {
-			return fmt.Errorf("the gradient of %s is %v", m.Params[i].Name, g)
-		}
-		m.Params[i].Grad = f32(p.value)
-	}
-	return nil
-}
-
-// layer adds layer i to both graphs.
-func (b *builder) layer(i int, l space.Layer) error {
-	m, r := b.m, b.m.run
-	memory := func(c space.Shape) []float32 { return r.arena.Floats(r.b.blocks * c.H * c.C * c.W * kernel.Lanes) }
-	switch l.Kind {
-	case space.Conv, space.IGC:
-		geo, weights := geometry(l), []string{l.Name + ".weight"}
-		if l.Kind == space.IGC {
-			weights = []string{l.Name + ".primary.weight", l.Name + ".secondary.weight"}
-		}
-		b.param(weights[0], geo.Ci*geo.KH*geo.KW, true, l.Branches*geo.Out(), geo.Ci, geo.KH, geo.KW)
-		if l.Kind == space.IGC {
-			b.param(weights[1], geo.L, true, geo.Out(), geo.L, 1, 1)
-		}
-		z := memory(l.Out)
-		norms, bn := map[*side]*norm{}, ""
-		if l.Norm {
-			bn = normName(l.Name)
-			n := newNorm(bn, r.arena, r.b, geo.Out(), l.Out.H*l.Out.W, b.factor)
-			m.norms = append(m.norms, n)
-			mean, variance := n.runningMean, n.runningVar
-			if m.options.Precise {
-				mean, variance = n.precise(r.arena)
-				m.Precise = append(m.Precise, Stat{bn + ".running_mean", mean}, Stat{bn + ".running_var", variance})
-			}
-			norms[&b.train], norms[&b.eval] = n, n.evaluation(r.arena, mean, variance)
-			b.param(bn+".weight", 0, true, geo.Out())
-			b.param(bn+".bias", 0, false, geo.Out())
-			m.Stats = append(m.Stats, Stat{bn + ".running_mean", n.runningMean}, Stat{bn + ".running_var", n.runningVar})
-		}
-		for _, s := range b.sides() {
-			from := s.out[l.From]
-			if from.raw {
-				return fmt.Errorf("it reads %s, which has no ReLU", m.Net.Layers[l.From].Name)
-			}
-			op := newConv(l.Name, r, geo, l.Branches, from, norms[s], z, s == &b.train)
-			if err := s.apply(i, value{norm: norms[s], bn: bn, raw: l.Norm && !l.ReLU, rectified: !l.Norm && l.ReLU}, op, from.node, append(from.inputs(), weights...)...); err != nil {
-				return err
-			}
-		}
-		return nil
-	case space.Add:
-		out := memory(l.Out)
-		for _, s := range b.sides() {
-			z, x := s.out[l.From], s.out[l.Shortcut]
-			if z.norm == nil || x.norm != nil && !x.raw || x.rectified {
-				return fmt.Errorf("it adds what is not normalised, or has its ReLU still to come")
-			}
-			op := newAdd(l.Name, r, l.Out.H, l.Out.C, l.Out.W, z, &x, out)
-			args := append(s.named(z.inputs()...), x.node)
-			if err := s.applyNodes(i, value{}, op, append(append(G.Nodes{z.node}, args...), s.named(x.inputs()...)...)...); err != nil {
-				return err
-			}
-		}
-		return nil
-	case space.MaxPool:
-		out := memory(l.Out)
-		for _, s := range b.sides() {
-			z := s.out[l.From]
-			if z.norm == nil || z.raw {
-				return fmt.Errorf("it reads what is not normalised")
-			}
-			if err := s.apply(i, value{}, newMaxPool(l.Name, r, l.In.H, l.In.C, l.In.W, z, out), z.node, z.inputs()...); err != nil {
-				return err
-			}
-		}
-		return nil
-	case space.Pool:
-		for _, s := range b.sides() {
-			z := s.out[l.From]
-			if z.raw || z.rectified {
-				return fmt.Errorf("it reads what has no ReLU, or a ReLU without a norm")
-			}
-			s.run.head = newHead(r, l.In.H, l.In.W, l.In.C, m.Net.Classes, z.norm)
-			if s == &b.train {
-				s.run.head.training()
-			}
-			if err := s.apply(i, value{}, newPool(s.run.head), z.node, z.inputs()...); err != nil {
-				return err
-			}
-		}
-		return nil
-	case space.Linear:
-		b.param(l.Name+".weight", l.In.C, true, l.Out.C, l.In.C)
-		b.param(l.Name+".bias", 0, false, l.Out.C)
-		for _, s := range b.sides() {
-			if err := s.apply(i, value{}, newLinear(s.run.head), s.out[l.From].node, l.Name+".weight", l.Name+".bias"); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	return fmt.Errorf("no op for kind %v", l.Kind)
-}
-
-// activation writes what layer i's readers would compute, because there are
-// several.
-func (b *builder) activation(i int, l space.Layer) error {
-	r := b.m.run
-	out := r.arena.Floats(r.b.blocks * l.Out.H * l.Out.C * l.Out.W * kernel.Lanes)
-	for _, s := range b.sides() {
-		z := s.out[i]
-		if err := s.apply(i, value{}, newAdd(l.Name+".relu", r, l.Out.H, l.Out.C, l.Out.W, z, nil, out), z.node, z.inputs()...); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// normName is the name of the normalisation behind a layer: "bn0" of "conv0",
-// "block1.bn" of "block1" and of its last part, "block1.secondary".
-func normName(layer string) string {
-	if number, ok := strings.CutPrefix(layer, "conv"); ok {
-		return "bn" + number
-	}
-	return strings.TrimSuffix(layer, ".secondary") + ".bn"
-}
-
-// param makes a parameter and its node in both graphs.
-func (b *builder) param(name string, fanIn int, decays bool, shape ...int) {
-	n := tensor.Shape(shape).TotalSize()
-	p := Param{Name: name, Shape: shape, Value: b.m.run.arena.Floats(n), Velocity: b.m.run.arena.Floats(n), Decays: decays || b.m.options.DecayAll, FanIn: fanIn}
-	if b.m.options.Average {
-		p.Average = b.m.run.arena.Floats(n)
-	}
-	b.m.Params = append(b.m.Params, p)
-	b.params = append(b.params, b.train.leafNamed(name, p.Value, shape...))
-	b.eval.leafNamed(name, p.Value, shape...)
-}
-
-// leaf makes an input node over data. Each graph has tensor headers of its
-// own: Gorgonia writes into them.
-func (s *side) leaf(name string, data []float32, shape ...int) *G.Node {
-	return G.NewTensor(s.g, G.Float32, len(shape), G.WithShape(shape...), G.WithName(name), G.WithValue(dense(data, shape...)))
-}
-
-func (s *side) leafNamed(name string, data []float32, shape ...int) *G.Node {
-	n := s.leaf(name, data, shape...)
-	s.nodes[name] = n
-	return n
-}
-
-func (s *side) named(names ...string) (nodes G.Nodes) {
-	for _, name := range names {
-		nodes = append(nodes, s.nodes[name])
-	}
-	return nodes
-}
-
-// apply makes op(x, the named inputs…) the output of layer i, of the kind v.
-func (s *side) apply(i int, v value, op G.Op, x *G.Node, inputs ...string) error {
-	return s.applyNodes(i, v, op, append(G.Nodes{x}, s.named(inputs...)...)...)
-}
-
-func (s *side) applyNodes(i int, v value, op G.Op, inputs ...*G.Node) (err error) {
-	v.node, err = G.ApplyOp(op, inputs...)
-	s.out[i] = v
-	return err
-}
-
-// Team is what the model runs on.
+// Team returns the threads that the model runs on.
 func (m *Model) Team() *kernel.Team { return m.run.team }
 
-// Close ends the model's threads and frees its memory; nothing of it may be
-// used any more.
+// Close ends the model's threads and frees its memory. No slice of the model may
+// be used afterwards.
 func (m *Model) Close() {
 	if m.run.team != nil {
 		m.run.team.Close()
@@ -466,9 +201,9 @@ func (m *Model) Close() {
 	m.run.arena.Free()
 }
 
-// Batch sets the number of pictures of the next Step or Evaluate and returns
-// where they go: pictures (B, H, C, W, 16), padding lanes zero, and labels
-// (B, 16), class numbers.
+// Batch sets the number of pictures of the next Step, Measure or Evaluate. It
+// returns the memory to write them to: pictures (B, H, C, W, 16), with zeros in
+// padding lanes, and labels (B, 16), as class numbers.
 func (m *Model) Batch(n int) (pictures, labels []float32) {
 	if n < 1 || n > m.run.b.blocks*kernel.Lanes {
 		panic(fmt.Sprintf("graph: a batch of %d pictures, want 1 to %d", n, m.run.b.blocks*kernel.Lanes))
@@ -487,22 +222,14 @@ func (m *Model) Step() (loss float64, err error) {
 	return m.train.cost.total, nil
 }
 
-// StepBytes is the traffic of a Step on a full batch: what its ops read and write
-// of activations and their gradients. No op can do with less; how much of it a
-// cache serves depends on the machine.
-func (m *Model) StepBytes() int {
-	n := 0
-	for _, s := range m.train.exec.steps {
-		if op, ok := s.op.(mover); ok {
-			n += op.bytes()
-		}
-	}
-	return n
-}
+// StepBytes is the memory traffic of a Step on a full batch: the bytes of
+// activations and their gradients that its ops must read and write. How many of
+// them come from a cache depends on the machine.
+func (m *Model) StepBytes() int { return m.train.exec.bytes() }
 
-// Measure adds the batch to the statistics that Measured will make: each
-// normalisation sees the batch as in training. It changes nothing that a training
-// step needs. The model has Options.Precise.
+// Measure adds the batch to the statistics that Measured will compute: each
+// normalisation uses the batch as in training. It changes nothing that a training
+// step needs. The model must have Options.Precise.
 func (m *Model) Measure() error {
 	m.run.b.measuring = true
 	err := m.measure.run()
@@ -510,15 +237,16 @@ func (m *Model) Measure() error {
 	return err
 }
 
-// Measured makes Precise out of the batches since the last time.
+// Measured computes Precise from the batches that were measured since its last
+// call.
 func (m *Model) Measured() {
 	for _, n := range m.norms {
 		n.measured()
 	}
 }
 
-// Exchange swaps the values of all parameters with their averages. Twice is as
-// before.
+// Exchange swaps the values of all parameters with their averages. A second call
+// undoes the first.
 func (m *Model) Exchange() {
 	for _, p := range m.Params {
 		for i, v := range p.Value {
@@ -527,8 +255,8 @@ func (m *Model) Exchange() {
 	}
 }
 
-// Evaluate computes the mean loss of the batch by the running statistics, or with
-// Options.Precise by the precise ones.
+// Evaluate computes the mean loss of the batch (nats) by the running statistics,
+// or with Options.Precise by the precise ones.
 func (m *Model) Evaluate() (loss float64, err error) {
 	if err := m.eval.exec.run(); err != nil {
 		return 0, err
@@ -537,7 +265,7 @@ func (m *Model) Evaluate() (loss float64, err error) {
 }
 
 // Correct counts the pictures of the last Step (training) or Evaluate whose
-// largest logit is their label's.
+// largest logit is that of their label.
 func (m *Model) Correct(training bool) int {
 	logits, k := m.logits(training), m.Net.Classes
 	correct := 0
@@ -578,16 +306,17 @@ func (m *Model) logits(training bool) []float32 {
 	return m.eval.head.logits.Float32s()
 }
 
-// Rates are what changes from step to step of an optimiser.
+// Rates are the numbers of the optimiser that change from step to step.
 type Rates struct {
 	Learning float32
-	// Average is the share of the new weights in their average, which is 1 at
-	// the first step; without Options.Average it does nothing.
+	// Average is the share of the new weights in their average: 1 at the first
+	// step. Without Options.Average it has no effect.
 	Average float32
 }
 
 // Update changes the parameters by their gradients: SGD with Nesterov momentum
-// mu, and weight decay where Param.Decays. Then it brings the averages up to date.
+// mu, and with weight decay where Param.Decays is set. Then it updates the
+// averages.
 func (m *Model) Update(r Rates, mu, decay float32) {
 	for _, p := range m.Params {
 		d := decay
@@ -596,7 +325,7 @@ func (m *Model) Update(r Rates, mu, decay float32) {
 		}
 		kernel.Nesterov(p.Value, p.Velocity, p.Grad, r.Learning, mu, d)
 		for i := range p.Average {
-			// The conversion keeps the product from being fused with the sum.
+			// The conversion prevents a fused multiply–add, which has other bits.
 			p.Average[i] += float32(r.Average * (p.Value[i] - p.Average[i]))
 		}
 	}

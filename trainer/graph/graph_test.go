@@ -113,21 +113,27 @@ func near(t *testing.T, name string, got []float32, want []float64, tol float64)
 	}
 }
 
-// The values were recorded in float64 with testdata/torch_losses.py (PyTorch
-// 1.13.1, CPU); ours are float32, so ten steps may differ by some 1e-5.
+// torchLosses is what testdata/torch_losses.py recorded in float64 (PyTorch 1.13.1,
+// CPU), of a network of the pair L3M2 with two blocks.
+type torchLosses struct {
+	Torch          string
+	Order          []string
+	Losses         []float64
+	Evaluation     float64
+	FirstGradients map[string][]float64 `json:"first_gradients"`
+	Final          map[string][]float64
+	// Of averages of the weights with a horizon of four steps, by precise
+	// statistics of three batches.
+	PreciseEvaluation float64 `json:"precise_evaluation"`
+	Evaluated         map[string][]float64
+}
+
+const torchSide, torchBatch, torchClasses = 6, 5, 4
+
+// TestTenStepsAgreeWithPyTorch: PyTorch's values are float64, ours float32, so ten
+// steps may differ by some 1e-5.
 func TestTenStepsAgreeWithPyTorch(t *testing.T) {
-	var want struct {
-		Torch          string
-		Order          []string
-		Losses         []float64
-		Evaluation     float64
-		FirstGradients map[string][]float64 `json:"first_gradients"`
-		Final          map[string][]float64
-		// Of averages of the weights with a horizon of four steps, by precise
-		// statistics of three batches.
-		PreciseEvaluation float64 `json:"precise_evaluation"`
-		Evaluated         map[string][]float64
-	}
+	var want torchLosses
 	raw, err := os.ReadFile("testdata/torch_losses.json")
 	if err != nil {
 		t.Fatal(err)
@@ -137,77 +143,94 @@ func TestTenStepsAgreeWithPyTorch(t *testing.T) {
 	}
 	for _, isa := range kernel.Available() {
 		t.Run(isa.String(), func(t *testing.T) {
-			const l, m, blocks, side, batch, classes = 3, 2, 2, 6, 5, 4
-			model := newModel(t, space.Pair{L: l, M: m}, blocks, side, classes, batch, graph.Options{ISA: isa, Threads: 1, DecayAll: true, Average: true, Precise: true})
-			fill(model, want.Order)
-			labels, losses := make([]int, batch), want.Losses
-			for s, wantLoss := range losses {
-				for i := range labels {
-					labels[i] = (s + i*i) % classes
-				}
-				feed(model, formula(100+s, batch*3*side*side), labels)
-				loss := step(t, model)
-				if math.Abs(loss-wantLoss) > 2e-5*wantLoss {
-					t.Errorf("loss of step %d = %.8f, PyTorch has %.8f", s, loss, wantLoss)
-				}
-				if s == 0 {
-					for _, p := range model.Params {
-						near(t, "gradient of "+p.Name, p.Grad, want.FirstGradients[p.Name], 2e-5)
-					}
-				}
-				const beta = 1 - 1./4
-				share := (1 - beta) / (1 - math.Pow(beta, float64(s+1)))
-				model.Update(graph.Rates{Learning: 0.05, Average: float32(share)}, 0.9, 0.01)
-			}
-			got := map[string][]float32{}
-			for _, p := range model.Params {
-				got[p.Name] = p.Value
-			}
-			for _, s := range model.Stats {
-				got[s.Name] = s.Value
-			}
-			if len(got) != len(want.Final) {
-				t.Errorf("%d tensors, PyTorch has %d", len(got), len(want.Final))
-			}
-			for name, w := range want.Final {
-				near(t, name, got[name], w, 1e-4)
-			}
-			evaluate := func(what string, want float64) {
-				t.Helper()
-				feed(model, formula(100+len(losses)-1, batch*3*side*side), labels)
-				loss, err := model.Evaluate()
-				if err != nil {
-					t.Fatal(err)
-				}
-				if math.Abs(loss-want) > 1e-4*want {
-					t.Errorf("%s: evaluation loss = %.8f, PyTorch has %.8f", what, loss, want)
-				}
-			}
-			// By the running statistics: they take the place of those that were never measured.
-			for i, s := range model.Stats {
-				copy(model.Precise[i].Value, s.Value)
-			}
-			evaluate("weights, running statistics", want.Evaluation)
-			model.Exchange()
-			for k := range 3 {
-				feed(model, formula(200+k, batch*3*side*side), labels)
-				if err := model.Measure(); err != nil {
-					t.Fatal(err)
-				}
-			}
-			model.Measured()
-			evaluate("averages, precise statistics", want.PreciseEvaluation)
-			got = map[string][]float32{}
-			for _, p := range model.Params {
-				got[p.Name] = p.Value
-			}
-			for _, s := range model.Precise {
-				got[s.Name] = s.Value
-			}
-			for name, w := range want.Evaluated {
-				near(t, "evaluated "+name, got[name], w, 1e-4)
-			}
+			m := newModel(t, space.Pair{L: 3, M: 2}, 2, torchSide, torchClasses, torchBatch,
+				graph.Options{ISA: isa, Threads: 1, DecayAll: true, Average: true, Precise: true})
+			fill(m, want.Order)
+			want.train(t, m)
+			want.evaluate(t, m)
 		})
+	}
+}
+
+// feed puts batch number tag into the model, with the labels of a step.
+func (want torchLosses) feed(m *graph.Model, tag, step int) {
+	labels := make([]int, torchBatch)
+	for i := range labels {
+		labels[i] = (step + i*i) % torchClasses
+	}
+	feed(m, formula(tag, torchBatch*3*torchSide*torchSide), labels)
+}
+
+func (want torchLosses) train(t *testing.T, m *graph.Model) {
+	t.Helper()
+	for s, wantLoss := range want.Losses {
+		want.feed(m, 100+s, s)
+		loss := step(t, m)
+		if math.Abs(loss-wantLoss) > 2e-5*wantLoss {
+			t.Errorf("loss of step %d = %.8f, PyTorch has %.8f", s, loss, wantLoss)
+		}
+		if s == 0 {
+			for _, p := range m.Params {
+				near(t, "gradient of "+p.Name, p.Grad, want.FirstGradients[p.Name], 2e-5)
+			}
+		}
+		const beta = 1 - 1./4
+		share := (1 - beta) / (1 - math.Pow(beta, float64(s+1)))
+		m.Update(graph.Rates{Learning: 0.05, Average: float32(share)}, 0.9, 0.01)
+	}
+	if got := len(m.Params) + len(m.Stats); got != len(want.Final) {
+		t.Errorf("%d tensors, PyTorch has %d", got, len(want.Final))
+	}
+	nearAll(t, "", want.Final, m.Params, m.Stats)
+}
+
+// evaluate does so after train: first the weights by the running statistics, then
+// their averages by precise statistics.
+func (want torchLosses) evaluate(t *testing.T, m *graph.Model) {
+	t.Helper()
+	last := len(want.Losses) - 1
+	evaluate := func(what string, want float64) {
+		t.Helper()
+		loss, err := m.Evaluate()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if math.Abs(loss-want) > 1e-4*want {
+			t.Errorf("%s: evaluation loss = %.8f, PyTorch has %.8f", what, loss, want)
+		}
+	}
+	// The running statistics take the place of the precise ones, which are not
+	// measured yet.
+	for i, s := range m.Stats {
+		copy(m.Precise[i].Value, s.Value)
+	}
+	want.feed(m, 100+last, last)
+	evaluate("weights, running statistics", want.Evaluation)
+	m.Exchange()
+	for k := range 3 {
+		want.feed(m, 200+k, last)
+		if err := m.Measure(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.Measured()
+	want.feed(m, 100+last, last)
+	evaluate("averages, precise statistics", want.PreciseEvaluation)
+	nearAll(t, "evaluated ", want.Evaluated, m.Params, m.Precise)
+}
+
+// nearAll checks all tensors that PyTorch has.
+func nearAll(t *testing.T, what string, want map[string][]float64, params []graph.Param, stats []graph.Stat) {
+	t.Helper()
+	got := map[string][]float32{}
+	for _, p := range params {
+		got[p.Name] = p.Value
+	}
+	for _, s := range stats {
+		got[s.Name] = s.Value
+	}
+	for name, w := range want {
+		near(t, what+name, got[name], w, 1e-4)
 	}
 }
 

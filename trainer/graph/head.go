@@ -4,34 +4,42 @@ import (
 	G "gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
 
+	"igcsearch/space"
 	"igcsearch/trainer/kernel"
 )
 
-// head is the memory of the network's end, which its three ops share.
+// head is the memory of the network's end. Its three ops share it.
 type head struct {
 	run    *runtime
 	h      kernel.Head   // sizes
 	calls  []kernel.Head // one for each block
-	inNorm *norm         // of x; the unit if it is taken as it is
-	plain  bool          // it is
+	inNorm *norm         // of x
+	plain  bool          // x is read as it is, and inNorm changes nothing
 
-	pool, logits, dlogits, dpool *tensor.Dense // (B, C or K, 16)
-	loss                         []float64     // (B, 16)
-	dw, db                       *tensor.Dense
-	dwParts, dbParts             []float32     // (B, …)
-	gx                           *tensor.Dense // (B, 1, C, 1, 16), the same at every position
+	pool, dpool      *tensor.Dense // (B, C, 16)
+	logits, dlogits  *tensor.Dense // (B, K, 16)
+	loss             []float64     // (B, 16)
+	dw, db           *tensor.Dense // (K, C), (K)
+	dwParts, dbParts []float32     // (B, K, C), (B, K)
+	gx               *tensor.Dense // (B, 1, C, 1, 16), the same at every position
 }
 
-func newHead(r *runtime, h, w, c, k int, inNorm *norm) *head {
+func newHead(r *runtime, in space.Shape, k int, inNorm *norm) *head {
+	h, w, c := in.H, in.W, in.C
 	b, plain := r.b.blocks, inNorm == nil
 	if plain {
 		inNorm = r.unit(c)
 	}
-	o := &head{run: r, plain: plain, h: kernel.Head{H: h, W: w, C: c, K: k}, calls: make([]kernel.Head, b), inNorm: inNorm,
-		pool: r.tensor(b, c, kernel.Lanes), logits: r.tensor(b, k, kernel.Lanes), loss: r.arena.Doubles(b * kernel.Lanes)}
+	sizes := kernel.Head{H: h, W: w, C: c, K: k}
+	o := &head{run: r, plain: plain, h: sizes, calls: make([]kernel.Head, b), inNorm: inNorm,
+		pool: r.tensor(b, c, kernel.Lanes), logits: r.tensor(b, k, kernel.Lanes),
+		loss: r.arena.Doubles(b * kernel.Lanes)}
 	for i := range o.calls {
-		o.calls[i] = kernel.Head{H: h, W: w, C: c, K: k, Scale: inNorm.scale, Shift: inNorm.shift,
-			Pool: at(o.pool.Float32s(), i, c*kernel.Lanes), Logits: at(o.logits.Float32s(), i, k*kernel.Lanes), Loss: at(o.loss, i, kernel.Lanes)}
+		call := &o.calls[i]
+		*call = sizes
+		call.Scale, call.Shift = inNorm.scale, inNorm.shift
+		call.Pool, call.Logits = at(o.pool.Float32s(), i, c*kernel.Lanes), at(o.logits.Float32s(), i, k*kernel.Lanes)
+		call.Loss = at(o.loss, i, kernel.Lanes)
 	}
 	return o
 }
@@ -46,10 +54,12 @@ func (h *head) training() {
 	open, openX := a.Floats(b*h.h.C*kernel.Lanes), a.Floats(b*h.h.C*kernel.Lanes)
 	for i := range h.calls {
 		k := &h.calls[i]
-		k.DLogits, k.DPool = at(h.dlogits.Float32s(), i, k.K*kernel.Lanes), at(h.dpool.Float32s(), i, k.C*kernel.Lanes)
+		k.DLogits = at(h.dlogits.Float32s(), i, k.K*kernel.Lanes)
+		k.DPool = at(h.dpool.Float32s(), i, k.C*kernel.Lanes)
 		k.DWL, k.DBias = at(h.dwParts, i, k.K*k.C), at(h.dbParts, i, k.K)
 		k.Open, k.OpenX = at(open, i, k.C*kernel.Lanes), at(openX, i, k.C*kernel.Lanes)
-		k.GX, k.GSum, k.GXSum = at(h.gx.Float32s(), i, k.C*kernel.Lanes), at(h.inNorm.gsum, i, k.C), at(h.inNorm.gxsum, i, k.C)
+		k.GX = at(h.gx.Float32s(), i, k.C*kernel.Lanes)
+		k.GSum, k.GXSum = at(h.inNorm.gsum, i, k.C), at(h.inNorm.gxsum, i, k.C)
 	}
 }
 
@@ -95,7 +105,7 @@ func (o *pool) bytes() int { return 4 * o.in[0].TotalSize() }
 func (o *pool) DiffWRT(n int) []bool { return all(n) }
 
 func (o *pool) SymDiff(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {
-	d := &poolGrad{newBase("pool.grad", o.gx.Shape(), append(append([]tensor.Shape{}, o.in...), o.out, o.out)...), o}
+	d := &poolGrad{o.gradBase(o.gx.Shape(), o.out, o.out), o}
 	node, err := G.ApplyOp(d, append(append(G.Nodes{}, in...), out, grad)...)
 	if err != nil {
 		return nil, err
@@ -107,9 +117,11 @@ func (o *pool) SymDiff(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {
 	return append(G.Nodes{node}, p.norm("pool", o.inNorm)...), p.err
 }
 
-// poolGrad's value is the deferred gradient of x, as convGrad's, but of one
-// position, since it is the same at all of a picture, and before the ReLU's
-// mask, which is not. Whoever reads it has z to mask it by.
+// poolGrad computes gx, the gradient of x, as convGrad does, but for one position
+// only, since all positions of a picture have the same, and before the mask of the
+// ReLU, which differs between positions. The op that reads gx masks it by z.
+//
+//	(the pool's inputs…, pool, gradient of pool) → gx (B, 1, C, 1, 16)
 type poolGrad struct {
 	base
 	of *pool
@@ -146,7 +158,7 @@ func (o *linear) Do(v ...G.Value) (G.Value, error) {
 func (o *linear) DiffWRT(n int) []bool { return all(n) }
 
 func (o *linear) SymDiff(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {
-	d := &linearGrad{newBase("fc.grad", o.dpool.Shape(), append(append([]tensor.Shape{}, o.in...), o.out, o.out)...), o}
+	d := &linearGrad{o.gradBase(o.dpool.Shape(), o.out, o.out), o}
 	node, err := G.ApplyOp(d, append(append(G.Nodes{}, in...), out, grad)...)
 	if err != nil {
 		return nil, err
@@ -155,6 +167,8 @@ func (o *linear) SymDiff(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {
 	return G.Nodes{node, p.add("fc.dweight", o.dw), p.add("fc.dbias", o.db)}, p.err
 }
 
+// linearGrad: (pool, weight, bias, logits, dlogits) → dpool (B, C, 16), with the
+// gradients of weight and bias beside it.
 type linearGrad struct {
 	base
 	of *linear
@@ -181,11 +195,13 @@ type crossEntropy struct {
 }
 
 func newCrossEntropy(h *head) *crossEntropy {
-	return &crossEntropy{base: newBase("cross_entropy", tensor.Shape{}, h.logits.Shape(), tensor.Shape{h.run.b.blocks, kernel.Lanes}), head: h, mean: G.NewF32(0)}
+	labels := tensor.Shape{h.run.b.blocks, kernel.Lanes}
+	return &crossEntropy{base: newBase("cross_entropy", tensor.Shape{}, h.logits.Shape(), labels),
+		head: h, mean: G.NewF32(0)}
 }
 
-// Do also leaves the gradient of the logits in dlogits: the exponentials are
-// the same.
+// Do also writes the gradient of the logits to dlogits: it needs the same
+// exponentials.
 func (o *crossEntropy) Do(v ...G.Value) (G.Value, error) {
 	used := o.used()
 	for b := range used {
@@ -205,7 +221,7 @@ func (o *crossEntropy) Do(v ...G.Value) (G.Value, error) {
 
 func (o *crossEntropy) DiffWRT(int) []bool { return []bool{true, false} }
 
-// SymDiff: the gradient that comes from above is the constant 1 of the cost.
+// SymDiff ignores the gradient from above: it is the constant 1 of the cost.
 func (o *crossEntropy) SymDiff(_ G.Nodes, out, _ *G.Node) (G.Nodes, error) {
 	p := parts{of: out}
 	return G.Nodes{p.add("cross_entropy.dlogits", o.dlogits), nil}, p.err

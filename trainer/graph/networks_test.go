@@ -48,6 +48,11 @@ var networks = []struct {
 
 const networkClasses = 3
 
+// networkPlan is that of the networks, for pictures of the given side.
+func networkPlan(layout space.Layout, depth, side int) space.Plan {
+	return space.Plan{Layout: layout, Depth: depth, In: space.Shape{C: 3, H: side, W: side}, Classes: networkClasses}
+}
+
 func networkName(system string, layout space.Layout) string { return system + " " + string(layout) }
 
 // layerJSON is a layer as the script reads it.
@@ -83,11 +88,11 @@ func writeNetworks(t *testing.T) {
 	}
 	all := map[string]network{}
 	for _, c := range networks {
-		m := newSystem(t, c.system, space.Plan{Layout: c.layout, Depth: c.depth, In: space.Shape{C: 3, H: c.side, W: c.side}, Classes: networkClasses}, c.batch, graph.Options{Threads: 1})
+		m := newSystem(t, c.system, networkPlan(c.layout, c.depth, c.side), c.batch, graph.Options{Threads: 1})
 		n := network{Batch: c.batch, Classes: networkClasses}
 		for _, l := range m.Net.Layers {
-			n.Layers = append(n.Layers, layerJSON{l.Name, l.Kind, l.From, l.Shortcut, shapeJSON(l.In), shapeJSON(l.Out), l.KH, l.KW, l.Stride, l.Groups,
-				l.Interleaved, l.Between, l.Branches, l.Norm, l.ReLU})
+			n.Layers = append(n.Layers, layerJSON{l.Name, l.Kind, l.From, l.Shortcut, shapeJSON(l.In), shapeJSON(l.Out),
+				l.KH, l.KW, l.Stride, l.Groups, l.Interleaved, l.Between, l.Branches, l.Norm, l.ReLU})
 		}
 		all[networkName(c.system, c.layout)] = n
 	}
@@ -129,7 +134,8 @@ func TestNetworksAgreeWithPyTorch(t *testing.T) {
 				if !ok {
 					t.Fatal("not recorded: go test ./trainer/graph -update, then testdata/torch_networks.py")
 				}
-				m := newSystem(t, c.system, space.Plan{Layout: c.layout, Depth: c.depth, In: space.Shape{C: 3, H: c.side, W: c.side}, Classes: networkClasses}, c.batch, graph.Options{ISA: isa, Threads: 2, DecayAll: true})
+				m := newSystem(t, c.system, networkPlan(c.layout, c.depth, c.side), c.batch,
+					graph.Options{ISA: isa, Threads: 2, DecayAll: true})
 				fill(m, names(m))
 				labels := make([]int, c.batch)
 				for s, wantLoss := range want.Losses {
@@ -152,8 +158,10 @@ func TestNetworksAgreeWithPyTorch(t *testing.T) {
 								dot += float64(p.Grad[i]) * float64(v)
 							}
 							w := want.Gradients[p.Name]
-							if math.Abs(math.Sqrt(sq)-w[0]) > 1e-4*w[0]+1e-7 || math.Abs(dot-w[1]) > 1e-4*w[0]+1e-7 {
-								t.Errorf("gradient of %s: length %.6g, product %.6g; PyTorch has %.6g, %.6g", p.Name, math.Sqrt(sq), dot, w[0], w[1])
+							length, tolerance := math.Sqrt(sq), 1e-4*w[0]+1e-7
+							if math.Abs(length-w[0]) > tolerance || math.Abs(dot-w[1]) > tolerance {
+								t.Errorf("gradient of %s: length %.6g, product %.6g; PyTorch has %.6g, %.6g",
+									p.Name, length, dot, w[0], w[1])
 							}
 						}
 					}
@@ -185,10 +193,15 @@ func TestEveryVariantIsTrained(t *testing.T) {
 			layout          space.Layout
 			depth           int
 			ident, doublesL bool
-		}{{space.Flat, 4, false, false}, {space.Flat, 4, true, false}, {space.Stages, 5, false, true}, {space.Stages, 8, true, false}, {space.ImageNet, 10, true, false}, {space.ImageNet, 10, true, true}} {
-			s := space.System{Family: space.FamilyIGC, Variant: v, Ident: c.ident, DoublesL: c.doublesL, Stages: [4]space.Pair{{L: 3, M: 4}}}
+		}{
+			{space.Flat, 4, false, false}, {space.Flat, 4, true, false},
+			{space.Stages, 5, false, true}, {space.Stages, 8, true, false},
+			{space.ImageNet, 10, true, false}, {space.ImageNet, 10, true, true},
+		} {
+			s := space.System{Family: space.FamilyIGC, Variant: v, Ident: c.ident, DoublesL: c.doublesL,
+				Stages: [4]space.Pair{{L: 3, M: 4}}}
 			t.Run(networkName(s.String(), c.layout), func(t *testing.T) {
-				m := newSystem(t, s.String(), space.Plan{Layout: c.layout, Depth: c.depth, In: space.Shape{C: 3, H: side, W: side}, Classes: networkClasses}, batch, graph.Options{Threads: 1})
+				m := newSystem(t, s.String(), networkPlan(c.layout, c.depth, side), batch, graph.Options{Threads: 1})
 				fill(m, names(m))
 				feed(m, pictures, labels)
 				first := step(t, m)

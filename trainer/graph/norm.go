@@ -13,25 +13,23 @@ const (
 	RunningFactorIdent = 0.9  // of networks with identity mappings
 )
 
-// norm is one batch normalisation. It has no op of its own: the op that makes
-// z leaves the sums of z here, the op that reads z normalises while it reads,
-// and backward the other way round. So z crosses memory once each way.
+// norm is one batch normalisation. It has no op of its own: the op that computes
+// z writes the sums of z here, and the op that reads z normalises while it reads.
+// Backward it is the other way round. So z crosses memory once in each direction.
 type norm struct {
-	name         string
-	c, positions int // channels; H·W
-	b            *batch
-	training     bool
-	factor       float64 // of the running statistics
+	*Norm
+	b        *batch
+	training bool
 
-	runningMean, runningVar []float32 // (C); of an evaluation those that it normalises by
+	runningMean, runningVar []float32 // (C); in the evaluation graph those that it normalises by
 
-	// Of Model.Measure: what was added since the last Measured, and the result.
+	// For Model.Measure: the sums since the last Measured, and its result.
 	measuredSum, measuredSumSq []float64 // (C)
 	measuredCount              float64   // values of a channel
 	preciseMean, preciseVar    []float32 // (C)
 
-	sum, sumSq  []float64 // (B, C): of z, by its maker
-	gsum, gxsum []float64 // (B, C): of g and g·z, by its reader's gradient
+	sum, sumSq  []float64 // (B, C): of z, from the op that computes it
+	gsum, gxsum []float64 // (B, C): of g and g·z, from the gradient of the op that reads z
 
 	mean, istd   []float64 // (C): istd is 1/sqrt(var + Epsilon)
 	scale, shift []float32 // (C): normalised z = scale·z + shift
@@ -41,8 +39,9 @@ type norm struct {
 	ca, cb, cc     []float32 // (C): dz = ca·g + cb·z + cc
 }
 
-func newNorm(name string, a *kernel.Arena, b *batch, c, positions int, factor float64) *norm {
-	n := &norm{name: name, c: c, positions: positions, b: b, training: true, factor: factor,
+func newNorm(d *Norm, a *kernel.Arena, b *batch) *norm {
+	c := d.C
+	n := &norm{Norm: d, b: b, training: true,
 		runningMean: a.Floats(c), runningVar: a.Floats(c),
 		sum: a.Doubles(b.blocks * c), sumSq: a.Doubles(b.blocks * c),
 		gsum: a.Doubles(b.blocks * c), gxsum: a.Doubles(b.blocks * c),
@@ -56,24 +55,24 @@ func newNorm(name string, a *kernel.Arena, b *batch, c, positions int, factor fl
 
 // evaluation returns a norm that normalises by the given statistics.
 func (n *norm) evaluation(a *kernel.Arena, mean, variance []float32) *norm {
-	return &norm{name: n.name, c: n.c, positions: n.positions, b: n.b,
-		runningMean: mean, runningVar: variance, scale: a.Floats(n.c), shift: a.Floats(n.c)}
+	return &norm{Norm: n.Norm, b: n.b,
+		runningMean: mean, runningVar: variance, scale: a.Floats(n.C), shift: a.Floats(n.C)}
 }
 
 // precise adds the memory for precise statistics and returns them.
 func (n *norm) precise(a *kernel.Arena) (mean, variance []float32) {
-	n.measuredSum, n.measuredSumSq = a.Doubles(n.c), a.Doubles(n.c)
-	n.preciseMean, n.preciseVar = a.Floats(n.c), a.Floats(n.c)
+	n.measuredSum, n.measuredSumSq = a.Doubles(n.C), a.Doubles(n.C)
+	n.preciseMean, n.preciseVar = a.Floats(n.C), a.Floats(n.C)
 	for i := range n.preciseVar {
 		n.preciseVar[i] = 1
 	}
 	return n.preciseMean, n.preciseVar
 }
 
-// measured makes the precise statistics out of the sums of all measured batches. The
-// variance is the unbiased one, as of the running statistics.
+// measured computes the precise statistics from the sums of all measured batches.
+// The variance is unbiased, as in the running statistics.
 func (n *norm) measured() {
-	for c := range n.c {
+	for c := range n.C {
 		mean := n.measuredSum[c] / n.measuredCount
 		variance := max(0, n.measuredSumSq[c]/n.measuredCount-mean*mean)
 		n.preciseMean[c], n.preciseVar[c] = float32(mean), float32(unbiased(variance, n.measuredCount))
@@ -82,28 +81,30 @@ func (n *norm) measured() {
 	n.measuredCount = 0
 }
 
-// unbiased is the variance of a population of which count values have the given one.
+// unbiased estimates the variance of a population from that of a sample of count
+// values.
 func unbiased(variance, count float64) float64 { return variance * count / math.Max(count-1, 1) }
 
 // total sums channel c over the blocks in use, in their order.
 func (n *norm) total(s []float64, c int) float64 {
 	t := 0.0
 	for b := range n.b.used() {
-		t += s[b*n.c+c]
+		t += s[b*n.C+c]
 	}
 	return t
 }
 
-// forward turns the statistics into scale and shift, and in training moves the
-// running statistics, or adds to the sums of the precise ones. As in PyTorch, the running variance is the unbiased
-// one, n/(n−1) times that which normalises.
+// forward computes scale and shift from the statistics. In training it also
+// updates the running statistics, or adds to the sums of the precise ones. As in
+// PyTorch, the running variance is unbiased: n/(n−1) times the variance that
+// normalises.
 func (n *norm) forward(weight, bias []float32) {
 	n.weight = weight
-	count := float64(n.b.n * n.positions)
+	count := float64(n.b.n * n.Positions)
 	if n.training && n.b.measuring {
 		n.measuredCount += count
 	}
-	for c := range n.c {
+	for c := range n.C {
 		mean, variance := float64(n.runningMean[c]), float64(n.runningVar[c])
 		if n.training {
 			sum, sumSq := n.total(n.sum, c), n.total(n.sumSq, c)
@@ -116,8 +117,8 @@ func (n *norm) forward(weight, bias []float32) {
 				n.measuredSum[c] += sum
 				n.measuredSumSq[c] += sumSq
 			} else {
-				n.runningMean[c] = float32(n.factor*float64(n.runningMean[c]) + (1-n.factor)*mean)
-				n.runningVar[c] = float32(n.factor*float64(n.runningVar[c]) + (1-n.factor)*unbiased(variance, count))
+				n.runningMean[c] = float32(n.Factor*float64(n.runningMean[c]) + (1-n.Factor)*mean)
+				n.runningVar[c] = float32(n.Factor*float64(n.runningVar[c]) + (1-n.Factor)*unbiased(variance, count))
 			}
 			n.mean[c], n.istd[c] = mean, 1/math.Sqrt(variance+Epsilon)
 		}
@@ -132,8 +133,8 @@ func (n *norm) forward(weight, bias []float32) {
 //	dbias = Σg, dweight = Σ g·ẑ
 //	dz = weight·istd·(g − dbias/N − ẑ·dweight/N)
 func (n *norm) backward() {
-	count := float64(n.b.n * n.positions)
-	for c := range n.c {
+	count := float64(n.b.n * n.Positions)
+	for c := range n.C {
 		g, gz := n.total(n.gsum, c), n.total(n.gxsum, c)
 		dw := n.istd[c] * (gz - n.mean[c]*g)
 		n.dWeight[c], n.dBias[c] = float32(dw), float32(g)

@@ -11,8 +11,8 @@ import (
 	"gorgonia.org/tensor"
 )
 
-// base is what all our ops share: Gorgonia's bookkeeping. An op owns the
-// tensor it returns, so a step allocates nothing.
+// base has the methods that Gorgonia asks of every op. An op owns the tensor that
+// it returns, so that a step allocates nothing.
 type base struct {
 	name string
 	id   uint64
@@ -22,10 +22,16 @@ type base struct {
 
 var lastID atomic.Uint64
 
-// newBase gives the op an identity: Gorgonia merges nodes whose ops have equal
-// hashes and inputs, and ours have state.
+// newBase gives the op a hash of its own: Gorgonia merges nodes whose ops have
+// equal hashes and inputs, and our ops have state.
 func newBase(name string, out tensor.Shape, in ...tensor.Shape) base {
 	return base{name: name, id: lastID.Add(1), in: in, out: out}
+}
+
+// gradBase is the base of the op's gradient, whose inputs are those of the op and
+// then in.
+func (b *base) gradBase(out tensor.Shape, in ...tensor.Shape) base {
+	return newBase(b.name+".grad", out, append(append([]tensor.Shape{}, b.in...), in...)...)
 }
 
 func (b *base) Arity() int { return len(b.in) }
@@ -71,8 +77,8 @@ type mover interface {
 	bytes() int
 }
 
-// part is a result that another op computes beside its own value: its one
-// input is that op's node, which puts it after it.
+// part is a result that another op computes beside its own value. Its one input
+// is that op's node, so that it comes after it.
 type part struct {
 	base
 	value G.Value

@@ -2,20 +2,19 @@ package graph
 
 import (
 	"fmt"
-
-	G "gorgonia.org/gorgonia"
-	"gorgonia.org/tensor"
+	"slices"
 
 	"igcsearch/space"
 	"igcsearch/trainer/kernel"
 )
 
-// Program is one of a model's two graphs as a device other than the CPU takes
-// it: what the ops compute, in the order in which the executor runs them.
+// Program is what a model computes, for devices other than the CPU: one
+// instruction for each op. The builder writes it while it builds the graphs.
 type Program struct {
-	Instructions []Instruction
-	// Values are the sizes of the activations and of their gradients; the first
-	// one is the pictures.
+	Forward  []Instruction // from the pictures to the loss
+	Backward []Instruction // from the loss to the gradients of all parameters
+	// Values are the shapes of the activations and of their gradients; the
+	// first is that of the pictures.
 	Values []space.Shape
 }
 
@@ -27,8 +26,8 @@ const (
 	None     Value = -1
 )
 
-// Instruction is what one op computes: one of the types below, which say it by
-// the symbols of the ops of this package. Parameters are known by their names.
+// Instruction is what one op computes: one of the types below, whose fields have
+// the symbols that the ops of this package use. Parameters are named.
 type Instruction interface{ instruction() }
 
 // Norm is a batch normalisation. Its parameters are Name.weight and Name.bias,
@@ -39,32 +38,33 @@ type Norm struct {
 	Factor       float64 // running = Factor·running + (1 − Factor)·batch
 }
 
-// Conv is a convolution or an IGC block, with the normalisation and ReLU of what
-// it reads. Its weights are Name.weight, or Name.primary.weight and
+// Conv is a convolution or an IGC block, with the normalisation and ReLU of its
+// input X. Its weights are Name.weight, or Name.primary.weight and
 // Name.secondary.weight.
 type Conv struct {
 	Name string
 	kernel.Geometry
-	Branches int // kernels whose sum is the primary's
+	Branches int // the primary kernel is the sum of so many
 	X        Value
-	In       *Norm // of X, which has a ReLU then
-	// Rectified is set for a ReLU of X without a Norm. X is read as it is where
-	// it has neither.
+	In       *Norm // of X, and a ReLU follows; nil: none
+	// Rectified is set for a ReLU of X without a Norm. Without both, X is read
+	// as it is.
 	Rectified bool
 	Z         Value
-	Out       *Norm // of Z, by whoever reads it; nil: none
+	Out       *Norm // of Z, applied by the op that reads Z; nil: none
 }
 
-// ConvGrad computes the gradients of a Conv's weights, and GX, that of what it
-// reads: of the ReLU's output, masked by it, with the gradients of In's
-// parameters; None for the pictures.
+// ConvGrad computes the gradients of a Conv's weights and of its input. GX is
+// the gradient of the ReLU's output, masked by the ReLU, and the gradients of
+// In's parameters come with it. GX is None where X is the pictures.
 type ConvGrad struct {
 	Of *Conv
-	G  Value // the same of Z's reader; of Z itself where there is no Out
+	G  Value // as GX, but of Z; of Z itself where Out is nil
 	GX Value
 }
 
-// Add is Out = max(0, normalised Z + X), X normalised by XNorm, as it is, or None.
+// Add is Out = max(0, Z + X), both normalised where they have a Norm. X may be
+// None.
 type Add struct {
 	Name  string
 	Z     Value
@@ -74,13 +74,14 @@ type Add struct {
 	Out   Value
 }
 
-// AddGrad computes GX, the gradient of both terms, from that of Out.
+// AddGrad computes GX, the gradient of both terms, from G, the gradient of Out.
 type AddGrad struct {
 	Of    *Add
 	G, GX Value
 }
 
-// MaxPool is the largest of 3×3 positions, two apart, of normalised Z's ReLU.
+// MaxPool takes the largest of 3×3 positions, with stride 2, of normalised Z's
+// ReLU.
 type MaxPool struct {
 	Name string
 	Z    Value
@@ -88,27 +89,27 @@ type MaxPool struct {
 	Out  Value
 }
 
-// MaxPoolGrad is to MaxPool what ConvGrad is to Conv.
+// MaxPoolGrad is the gradient of MaxPool; G and GX as in ConvGrad.
 type MaxPoolGrad struct {
 	Of    *MaxPool
 	G, GX Value
 }
 
 // Pool is the mean over all positions of normalised Z's ReLU, or of Z where Norm
-// is nil. With Linear and CrossEntropy, of which there is one each, it is the
-// network's end.
+// is nil. Pool, Linear and CrossEntropy are the network's end; there is one of
+// each.
 type Pool struct {
 	Z    Value
 	Norm *Norm
 }
 
-// PoolGrad computes GX, the gradient of Pool's Z as ConvGrad's.
+// PoolGrad computes GX, the gradient of Pool's Z, as in ConvGrad.
 type PoolGrad struct {
 	Of *Pool
 	GX Value
 }
 
-// Linear makes the logits of what Pool made, by Name.weight and Name.bias.
+// Linear makes the logits from Pool's result, by Name.weight and Name.bias.
 type Linear struct {
 	Name       string
 	C, Classes int
@@ -117,10 +118,10 @@ type Linear struct {
 // CrossEntropy is the loss of the logits, and in training their gradient.
 type CrossEntropy struct{}
 
-// LinearGrad computes the gradients of Linear's weights and of what it reads.
+// LinearGrad computes the gradients of Linear's weights and of its input.
 type LinearGrad struct{ Of *Linear }
 
-// Sum is To = A + B: a value with two readers has two gradients.
+// Sum is To = A + B: a value that two instructions read has two gradients.
 type Sum struct{ A, B, To Value }
 
 func (*Conv) instruction()         {}
@@ -136,103 +137,53 @@ func (*LinearGrad) instruction()   {}
 func (*CrossEntropy) instruction() {}
 func (*Sum) instruction()          {}
 
-// Program returns the training graph, or that of evaluation.
-func (m *Model) Program(training bool) (Program, error) {
-	h := &m.eval
-	if training {
-		h = &m.train
-	}
-	r := recorder{m: m, half: h, values: map[int]Value{}, norms: map[*norm]*Norm{}, of: map[any]Instruction{}}
-	r.program.Values = []space.Shape{m.Net.Input()}
-	for i, n := range h.exec.nodes {
-		if n.Name() == inputName {
-			r.values[i] = Pictures
-		}
-	}
-	for _, s := range h.exec.steps {
-		if err := r.record(s); err != nil {
-			return Program{}, err
-		}
-	}
-	return r.program, nil
+// value adds a value of the given shape.
+func (p *Program) value(s space.Shape) Value {
+	p.Values = append(p.Values, s)
+	return Value(len(p.Values) - 1)
 }
 
-// recorder writes a Program down.
-type recorder struct {
-	m       *Model
-	half    *half
-	program Program
-	values  map[int]Value // by the executor's index
-	norms   map[*norm]*Norm
-	of      map[any]Instruction // of an op, for its gradient
-}
-
-// value gives the result of a step a number.
-func (r *recorder) value(s step, shape tensor.Shape) Value {
-	v := Value(len(r.program.Values))
-	r.program.Values = append(r.program.Values, space.Shape{H: shape[1], C: shape[2], W: shape[3]})
-	r.values[s.out] = v
-	return v
-}
-
-func (r *recorder) norm(n *norm) *Norm {
-	if n == nil {
-		return nil
-	}
-	if r.norms[n] == nil {
-		r.norms[n] = &Norm{Name: n.name, C: n.c, Positions: n.positions, Factor: n.factor}
-	}
-	return r.norms[n]
-}
-
-func (r *recorder) record(s step) error {
-	in := func(i int) Value { return r.values[s.in[i]] }
-	last := len(s.in) - 1
-	var made Instruction
-	switch op := s.op.(type) {
-	case *conv:
-		made = &Conv{Name: op.name, Geometry: op.geo, Branches: op.branches, X: in(0), In: r.norm(op.x.norm), Rectified: op.x.rectified, Z: r.value(s, op.out), Out: r.norm(op.outNorm)}
-	case *convGrad:
-		g := &ConvGrad{Of: r.of[op.of].(*Conv), G: in(last), GX: None}
-		if !op.of.x.pictures {
-			g.GX = r.value(s, op.of.in[0])
+// differentiate writes Backward: the gradient of each instruction, the last one
+// first, as Gorgonia does with the graph. A test compares the two.
+func (p *Program) differentiate() error {
+	grads := map[Value]Value{}
+	// flow makes a gradient of v, which is added to the one that v has already.
+	flow := func(do func(gx Value) Instruction, to ...Value) {
+		gx := p.value(p.Values[to[0]])
+		p.Backward = append(p.Backward, do(gx))
+		for _, v := range to {
+			g := gx
+			if other, ok := grads[v]; ok {
+				g = p.value(p.Values[v])
+				p.Backward = append(p.Backward, &Sum{A: other, B: gx, To: g})
+			}
+			grads[v] = g
 		}
-		made = g
-	case *add:
-		a := &Add{Name: op.name, Z: in(0), ZNorm: r.norm(op.z.norm), X: None, XNorm: r.norm(op.x.norm), Out: r.value(s, op.out)}
-		if op.twoArgs {
-			a.X = in(3)
-		}
-		made = a
-	case *addGrad:
-		made = &AddGrad{Of: r.of[op.of].(*Add), G: in(last), GX: r.value(s, op.out)}
-	case *maxPool:
-		made = &MaxPool{Name: op.name, Z: in(0), Norm: r.norm(op.z.norm), Out: r.value(s, op.out)}
-	case *maxPoolGrad:
-		made = &MaxPoolGrad{Of: r.of[op.of].(*MaxPool), G: in(last), GX: r.value(s, op.out)}
-	case *pool:
-		p := &Pool{Z: in(0)}
-		if !op.plain {
-			p.Norm = r.norm(op.inNorm)
-		}
-		made = p
-	case *poolGrad:
-		made = &PoolGrad{Of: r.of[op.of].(*Pool), GX: r.value(s, op.of.in[0])}
-	case *linear:
-		made = &Linear{Name: op.name, C: op.h.C, Classes: op.h.K}
-	case *linearGrad:
-		made = &LinearGrad{Of: r.of[op.of].(*Linear)}
-	case *crossEntropy:
-		made = &CrossEntropy{}
-	case *sum:
-		a, b := in(0), in(1)
-		made = &Sum{A: a, B: b, To: r.value(s, tensor.Shape(s.node.Shape()))}
-	case *part:
-		return nil // the op that it is a part of has said it
-	default:
-		return fmt.Errorf("graph: %v is not for other devices", G.Op(s.node.Op()))
 	}
-	r.of[s.op] = made
-	r.program.Instructions = append(r.program.Instructions, made)
+	for _, i := range slices.Backward(p.Forward) {
+		switch i := i.(type) {
+		case *CrossEntropy: // computes its gradient itself
+		case *Linear:
+			p.Backward = append(p.Backward, &LinearGrad{Of: i})
+		case *Pool:
+			flow(func(gx Value) Instruction { return &PoolGrad{Of: i, GX: gx} }, i.Z)
+		case *MaxPool:
+			flow(func(gx Value) Instruction { return &MaxPoolGrad{Of: i, G: grads[i.Out], GX: gx} }, i.Z)
+		case *Add:
+			to := []Value{i.Z}
+			if i.X != None {
+				to = append(to, i.X)
+			}
+			flow(func(gx Value) Instruction { return &AddGrad{Of: i, G: grads[i.Out], GX: gx} }, to...)
+		case *Conv:
+			if i.X == Pictures {
+				p.Backward = append(p.Backward, &ConvGrad{Of: i, G: grads[i.Z], GX: None})
+				continue
+			}
+			flow(func(gx Value) Instruction { return &ConvGrad{Of: i, G: grads[i.Z], GX: gx} }, i.X)
+		default:
+			return fmt.Errorf("graph: %T has no gradient", i)
+		}
+	}
 	return nil
 }

@@ -4,11 +4,12 @@ import (
 	G "gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
 
+	"igcsearch/space"
 	"igcsearch/trainer/kernel"
 )
 
-// add is the end of a residual unit, or, without a shortcut, an activation that
-// has more than one reader and is therefore written:
+// add is the end of a residual unit. Without a shortcut it is an activation that
+// is written to memory because several ops read it.
 //
 //	out = max(0, normalised z + b)
 //
@@ -27,10 +28,12 @@ type add struct {
 	n       int // floats of a block
 }
 
-func newAdd(name string, r *runtime, h, c, w int, z value, x *value, out []float32) *add {
+func newAdd(r *runtime, name string, s space.Shape, z value, x *value, out []float32) *add {
+	h, c, w := s.H, s.C, s.W
 	shape, vector := r.activation(h, c, w), tensor.Shape{c}
 	in := []tensor.Shape{shape, vector, vector}
-	o := &add{run: r, z: z, to: dense(out, shape...), calls: make([]kernel.Add, r.b.blocks), n: h * c * w * kernel.Lanes}
+	o := &add{run: r, z: z, to: dense(out, shape...), calls: make([]kernel.Add, r.b.blocks)}
+	o.n = h * c * w * kernel.Lanes
 	if x != nil {
 		o.x, o.twoArgs = *x, true
 		in = append(in, shape)
@@ -80,7 +83,7 @@ func (o *add) bytes() int {
 func (o *add) DiffWRT(n int) []bool { return all(n) }
 
 func (o *add) SymDiff(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {
-	d := &addGrad{base: newBase(o.name+".grad", o.out, append(append([]tensor.Shape{}, o.in...), o.out, grad.Shape())...), of: o}
+	d := &addGrad{base: o.gradBase(o.out, o.out, grad.Shape()), of: o}
 	d.gLen = grad.Shape().TotalSize() / o.run.b.blocks
 	_, pooled := grad.Op().(*poolGrad)
 	for b := range o.calls {
@@ -102,8 +105,10 @@ func (o *add) SymDiff(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {
 	return grads, p.err
 }
 
-// addGrad's value is the gradient of both terms, the one below the ReLU. Its
-// inputs are those of the add, out, and the gradient of out.
+// addGrad computes gx, the gradient of both terms: that of out, masked by the
+// ReLU.
+//
+//	(the add's inputs…, out, gradient of out) → gx
 type addGrad struct {
 	base
 	of   *add
@@ -132,7 +137,7 @@ func (d *addGrad) Do(v ...G.Value) (G.Value, error) {
 		calls[b].G = at(g, b, d.gLen)
 	}
 	o.run.team.AddBackward(calls)
-	if n := o.x.norm; n != nil { // both have the same gradient
+	if n := o.x.norm; n != nil { // both terms have the same gradient
 		copy(n.gsum, o.z.norm.gsum)
 		n.backward()
 	}
@@ -153,11 +158,13 @@ type maxPool struct {
 	nx, nut int // floats of a block, in and out
 }
 
-func newMaxPool(name string, r *runtime, h, c, w int, z value, out []float32) *maxPool {
+func newMaxPool(r *runtime, name string, in space.Shape, z value, out []float32) *maxPool {
+	h, c, w := in.H, in.C, in.W
 	vector := tensor.Shape{c}
 	shape := r.activation((h+1)/2, c, (w+1)/2)
-	o := &maxPool{base: newBase(name, shape, r.activation(h, c, w), vector, vector), run: r, z: z, to: dense(out, shape...),
-		calls: make([]kernel.Max, r.b.blocks), nx: h * c * w * kernel.Lanes, nut: shape.TotalSize() / r.b.blocks}
+	o := &maxPool{base: newBase(name, shape, r.activation(h, c, w), vector, vector), run: r, z: z,
+		to: dense(out, shape...), calls: make([]kernel.Max, r.b.blocks),
+		nx: h * c * w * kernel.Lanes, nut: shape.TotalSize() / r.b.blocks}
 	for b := range o.calls {
 		o.calls[b] = kernel.Max{H: h, W: w, C: c, Scale: z.norm.scale, Shift: z.norm.shift, Out: at(out, b, o.nut)}
 	}
@@ -183,7 +190,7 @@ func (o *maxPool) bytes() int { return 4 * (o.in[0].TotalSize() + o.out.TotalSiz
 func (o *maxPool) DiffWRT(n int) []bool { return all(n) }
 
 func (o *maxPool) SymDiff(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {
-	d := &maxPoolGrad{base: newBase(o.name+".grad", o.in[0], append(append([]tensor.Shape{}, o.in...), o.out, grad.Shape())...), of: o}
+	d := &maxPoolGrad{base: o.gradBase(o.in[0], o.out, grad.Shape()), of: o}
 	for b := range o.calls {
 		k := &o.calls[b]
 		k.GSum, k.GXSum = at(o.z.norm.gsum, b, k.C), at(o.z.norm.gxsum, b, k.C)
@@ -196,7 +203,9 @@ func (o *maxPool) SymDiff(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {
 	return append(G.Nodes{node}, p.norm(o.name, o.z.norm)...), p.err
 }
 
-// maxPoolGrad's value is the deferred gradient of z, as convGrad's.
+// maxPoolGrad computes gx, the gradient of z, as convGrad does.
+//
+//	(the maxPool's inputs…, out, gradient of out) → gx
 type maxPoolGrad struct {
 	base
 	of *maxPool
@@ -224,9 +233,9 @@ func (d *maxPoolGrad) Do(v ...G.Value) (G.Value, error) {
 
 func (d *maxPoolGrad) bytes() int { return d.of.bytes() + 4*d.out.TotalSize() }
 
-// sum is the addition that Gorgonia's differentiation makes where a value has
-// several readers: their gradients, by our kernels, in place of the first that
-// nobody needs any more.
+// sum is the addition that Gorgonia's differentiation makes where several ops
+// read a value. It adds their gradients by our kernels, and overwrites one that is
+// not needed any more.
 type sum struct {
 	run *runtime
 	n   int

@@ -13,7 +13,8 @@ import (
 // standard deviations end at 128.46.
 func TestAtChance(t *testing.T) {
 	t.Parallel()
-	r := report.Results{Study: search.Study{Split: search.SplitTest}}
+	var r report.Results
+	r.Study.Split = search.SplitTest
 	add := func(m, seed, correct, total int, status search.Status) {
 		r.Trials = append(r.Trials, search.TrialState{Trial: search.Trial{
 			Key: search.Key{System: space.PairSystem(space.Pair{L: 3, M: m}), Seed: seed}, Status: status,

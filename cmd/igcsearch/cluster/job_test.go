@@ -1,4 +1,4 @@
-package main
+package cluster
 
 import (
 	"os"
@@ -37,8 +37,8 @@ func TestJobName(t *testing.T) {
 		{"slurm 7", []string{"SLURM_JOB_ID=7", "KUBERNETES_SERVICE_HOST=10.0.0.1", "HOSTNAME=pod"}},
 		{"kubernetes fig3a-2-x7kqp", []string{"KUBERNETES_SERVICE_HOST=10.0.0.1", "HOSTNAME=fig3a-2-x7kqp"}},
 	} {
-		if got := jobName(environment(c.env...)); got != c.want {
-			t.Errorf("jobName of %q is %q, want %q", c.env, got, c.want)
+		if got := JobName(environment(c.env...)); got != c.want {
+			t.Errorf("JobName of %q is %q, want %q", c.env, got, c.want)
 		}
 	}
 }
@@ -96,23 +96,23 @@ esac`)
 		{[]string{"SLURM_JOB_ID=6"}, -1}, // squeue prints nothing
 	} {
 		before := time.Now()
-		end, ok := jobEnd(t.Context(), environment(c.env...))
+		end, ok := JobEnd(t.Context(), environment(c.env...))
 		after := time.Now()
 		if ok != (c.want >= 0) {
-			t.Errorf("jobEnd of %q: %v, %v", c.env, end, ok)
+			t.Errorf("JobEnd of %q: %v, %v", c.env, end, ok)
 		} else if ok && (end.Before(before.Add(c.want)) || end.After(after.Add(c.want))) {
-			t.Errorf("jobEnd of %q: in %v, want %v", c.env, end.Sub(before), c.want)
+			t.Errorf("JobEnd of %q: in %v, want %v", c.env, end.Sub(before), c.want)
 		}
 	}
 	asked := len(readCalls(t, calls))
 	if asked != 7 {
 		t.Errorf("squeue was called %d times for 7 jobs", asked)
 	}
-	if end, ok := jobEnd(t.Context(), environment("SLURM_JOB_ID=2", "SLURM_JOB_END_TIME=1795390702")); !ok || end.Unix() != 1795390702 {
-		t.Errorf("jobEnd with SLURM_JOB_END_TIME: %v, %v", end, ok)
+	if end, ok := JobEnd(t.Context(), environment("SLURM_JOB_ID=2", "SLURM_JOB_END_TIME=1795390702")); !ok || end.Unix() != 1795390702 {
+		t.Errorf("JobEnd with SLURM_JOB_END_TIME: %v, %v", end, ok)
 	}
-	if end, ok := jobEnd(t.Context(), environment("HOME=/root")); ok {
-		t.Errorf("jobEnd outside Slurm: %v", end)
+	if end, ok := JobEnd(t.Context(), environment("HOME=/root")); ok {
+		t.Errorf("JobEnd outside Slurm: %v", end)
 	}
 	if n := len(readCalls(t, calls)); n != asked {
 		t.Errorf("squeue was called where it was not needed")
@@ -132,7 +132,7 @@ func TestJobsGone(t *testing.T) {
 22                                      22                  NODE_FAIL           0         
 23+1                                    24                  CONFIGURING         N/A       
 END`)
-	j := &jobs{program: program}
+	j := &Jobs{program: program}
 	for _, c := range []struct {
 		job  string
 		gone bool
@@ -187,11 +187,11 @@ func TestJobsNoAnswer(t *testing.T) {
 		{"it is killed", `kill -9 $$`, false},
 	} {
 		program, _ := fakeSqueue(t, c.commands)
-		if gone := (&jobs{program: program}).Gone(t.Context(), "slurm 5"); gone != c.gone {
+		if gone := (&Jobs{program: program}).Gone(t.Context(), "slurm 5"); gone != c.gone {
 			t.Errorf("%s: gone: %v, want %v", c.what, gone, c.gone)
 		}
 	}
-	none := &jobs{program: "no-such-squeue"}
+	none := &Jobs{program: "no-such-squeue"}
 	if !none.Gone(t.Context(), "slurm 5") {
 		t.Error("without squeue a job is not gone")
 	}

@@ -1,4 +1,4 @@
-package main
+package cluster
 
 import (
 	"os"
@@ -16,17 +16,17 @@ import (
 	"igcsearch/studies"
 )
 
-// TestClusterObject: names of objects are DNS labels that are short enough for
+// TestObjectName: names of objects are DNS labels that are short enough for
 // the longest host name of a worker, and of two studies never the same.
-func TestClusterObject(t *testing.T) {
+func TestObjectName(t *testing.T) {
 	t.Parallel()
 	label := regexp.MustCompile(`^[a-z]([a-z0-9-]*[a-z0-9])?$`) // RFC 1035, as a Service is named
 	long := strings.Repeat("a", 100)
 	names := append(studies.Names(), "a", "A", "a_b", "a-b", "a.b", "9", "x-", "x.", "x_", "x..", "0", long, long[1:], long[:40], long[:39], long[:39]+"-")
 	of := map[string]string{}
 	for _, study := range names {
-		name := clusterObject(study)
-		if host := name + "-workers-" + strconv.Itoa(maxPods-1); !label.MatchString(name) || len(host) > 63 {
+		name := objectName(study)
+		if host := name + "-workers-" + strconv.Itoa(MaxPods-1); !label.MatchString(name) || len(host) > 63 {
 			t.Errorf("%q: %s", study, name)
 		}
 		if other, twice := of[name]; twice {
@@ -34,7 +34,7 @@ func TestClusterObject(t *testing.T) {
 		}
 		of[name] = study
 	}
-	if got := clusterObject("fig3a-short"); got != "igcsearch-fig3a-short" {
+	if got := objectName("fig3a-short"); got != "igcsearch-fig3a-short" {
 		t.Errorf("a name that needs no change became %s", got)
 	}
 }
@@ -59,9 +59,12 @@ func TestSettingsTravel(t *testing.T) {
 			t.Errorf("%s: other settings there:\n%s\n%s", name, here.Settings(), there.Settings())
 		}
 		a, b := reflect.ValueOf(here), reflect.ValueOf(there)
-		for i := range a.NumField() {
-			if x, y := a.Field(i), b.Field(i); (x.Kind() != reflect.Slice || x.Len()+y.Len() > 0) && !reflect.DeepEqual(x.Interface(), y.Interface()) {
-				t.Errorf("%s: %s: %v here, %v there", name, a.Type().Field(i).Name, x, y)
+		for _, f := range reflect.VisibleFields(a.Type()) {
+			if f.Anonymous {
+				continue
+			}
+			if x, y := a.FieldByIndex(f.Index), b.FieldByIndex(f.Index); (x.Kind() != reflect.Slice || x.Len()+y.Len() > 0) && !reflect.DeepEqual(x.Interface(), y.Interface()) {
+				t.Errorf("%s: %s: %v here, %v there", name, f.Name, x, y)
 			}
 		}
 	}
@@ -91,11 +94,11 @@ func TestYAMLLiteral(t *testing.T) {
 // build, but what it says of this tree is right.
 func TestDockerfile(t *testing.T) {
 	t.Parallel()
-	text, err := os.ReadFile("Dockerfile")
+	text, err := os.ReadFile(filepath.Join("..", "Dockerfile"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	root := filepath.Join("..", "..")
+	root := filepath.Join("..", "..", "..")
 	has := func(pattern string, want string) {
 		t.Helper()
 		m := regexp.MustCompile(pattern).FindSubmatch(text)
@@ -135,7 +138,7 @@ func TestDockerfile(t *testing.T) {
 	if err != nil {
 		t.Skip("no git tree: ", err)
 	}
-	ignored, err := os.ReadFile("Dockerfile.dockerignore")
+	ignored, err := os.ReadFile(filepath.Join("..", "Dockerfile.dockerignore"))
 	if err != nil {
 		t.Fatal(err)
 	}

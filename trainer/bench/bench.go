@@ -1,4 +1,6 @@
-package trainer
+// Package bench measures the training step of one network on this machine, alone
+// and beside others, and what the machine could do at most.
+package bench
 
 import (
 	"context"
@@ -6,7 +8,6 @@ import (
 	"os"
 	"runtime"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/sourcegraph/conc/pool"
@@ -17,30 +18,8 @@ import (
 	"igcsearch/trainer/kernel"
 )
 
-// ISA returns the instruction set of the kernels: "avx512", "avx2" or
-// "portable". IGC_ISA forces one; it is an error if this machine lacks it.
-func ISA() (string, error) {
-	isa, err := kernel.Detect()
-	if err != nil {
-		return "", err
-	}
-	return isa.String(), nil
-}
-
-// CPU returns the model name of the processor, or its architecture if the
-// system does not tell.
-func CPU() string {
-	info, _ := os.ReadFile("/proc/cpuinfo")
-	for line := range strings.Lines(string(info)) {
-		if key, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(key) == "model name" {
-			return strings.TrimSpace(value)
-		}
-	}
-	return runtime.GOARCH
-}
-
-// BenchOptions say what Bench and Scaling measure.
-type BenchOptions struct {
+// Options say what Step, Scaling and GPU measure.
+type Options struct {
 	System  space.System
 	Plan    space.Plan // zero: Figure 3's, 100 classes, pictures of 32×32
 	Batch   int        // pictures of a step, 1 … 4096
@@ -51,8 +30,8 @@ type BenchOptions struct {
 	Between func() error
 }
 
-// BenchResult is the training step of one network: forward, backward and update.
-type BenchResult struct {
+// Result is the training step of one network: forward, backward and update.
+type Result struct {
 	Params          int           // of the network
 	Step            time.Duration // median
 	ImagesPerSecond float64
@@ -69,14 +48,14 @@ type BenchResult struct {
 }
 
 // FlopsPerSecond of the median step.
-func (r BenchResult) FlopsPerSecond() float64 { return r.Flops / r.Step.Seconds() }
+func (r Result) FlopsPerSecond() float64 { return r.Flops / r.Step.Seconds() }
 
 // BytesPerSecond of the median step.
-func (r BenchResult) BytesPerSecond() float64 { return r.Bytes / r.Step.Seconds() }
+func (r Result) BytesPerSecond() float64 { return r.Bytes / r.Step.Seconds() }
 
 // Bound says what a step cannot be faster than: "arithmetic", if its operations
 // at peak take longer than its bytes at full bandwidth, else "memory".
-func (r BenchResult) Bound() string {
+func (r Result) Bound() string {
 	if r.Flops/r.PeakFlops >= r.Bytes/r.Bandwidth {
 		return "arithmetic"
 	}
@@ -84,7 +63,7 @@ func (r BenchResult) Bound() string {
 }
 
 // plan is Plan, or that of Figure 3.
-func (o BenchOptions) plan() space.Plan {
+func (o Options) plan() space.Plan {
 	if o.Plan == (space.Plan{}) {
 		return space.Plan{Layout: space.Flat, In: space.Shape{C: 3, H: 32, W: 32}, Classes: 100}
 	}
@@ -97,8 +76,8 @@ const MaxThreads = 1024
 // Feeds returns how many threads a batch has work for.
 func Feeds(batch int) int { return min(kernel.Blocks(batch), MaxThreads) }
 
-// Check returns an error for what cannot be measured, by Scaling or by Bench.
-func (o BenchOptions) Check(scaling bool) error {
+// Check returns an error for what cannot be measured, by Scaling or by the others.
+func (o Options) Check(scaling bool) error {
 	switch {
 	case o.Batch < 1 || o.Batch > 4096:
 		return fmt.Errorf("batch %d: want 1 to 4096 pictures", o.Batch)
@@ -117,7 +96,7 @@ func (o BenchOptions) Check(scaling bool) error {
 }
 
 // model returns one with a batch of random pictures in it.
-func (o BenchOptions) model(threads int) (*graph.Model, error) {
+func (o Options) model(threads int) (*graph.Model, error) {
 	isa, err := kernel.Detect()
 	if err != nil {
 		return nil, err
@@ -130,7 +109,7 @@ func (o BenchOptions) model(threads int) (*graph.Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	initialise(m.Params, 0)
+	m.Initialise(0)
 	x, y := m.Batch(o.Batch)
 	for i := range x {
 		x[i] = float32(i*7919%2001)/1000 - 1
@@ -168,8 +147,8 @@ func timed(ctx context.Context, n int, f, between func() error) (time.Duration, 
 	return median(times), nil
 }
 
-// Bench measures the training step of a network on random pictures.
-func Bench(ctx context.Context, o BenchOptions) (r BenchResult, err error) {
+// Step measures the training step of a network on random pictures.
+func Step(ctx context.Context, o Options) (r Result, err error) {
 	if err := o.Check(false); err != nil {
 		return r, err
 	}
@@ -288,7 +267,7 @@ type ScalingResult struct {
 
 // Scaling measures in rounds, Steps of them: one trial on one thread, Threads
 // trials at once on one thread each, one trial on Threads threads.
-func Scaling(ctx context.Context, o BenchOptions) (r ScalingResult, err error) {
+func Scaling(ctx context.Context, o Options) (r ScalingResult, err error) {
 	if err := o.Check(true); err != nil {
 		return r, err
 	}

@@ -1,4 +1,4 @@
-package trainer
+package bench
 
 import (
 	"context"
@@ -6,8 +6,8 @@ import (
 	"igcsearch/trainer/gpu"
 )
 
-// GPUBenchResult is the training step of one network on a GPU.
-type GPUBenchResult struct {
+// GPUResult is the training step of one network on a GPU.
+type GPUResult struct {
 	gpu.Bench
 	Params int     // of the network
 	Flops  float64 // of a step: 6 operations for each multiply–add and picture
@@ -15,16 +15,16 @@ type GPUBenchResult struct {
 }
 
 // AlonePerSecond is the pictures a second of a training alone.
-func (r GPUBenchResult) AlonePerSecond() float64 { return float64(r.Batch) / r.Step.Seconds() }
+func (r GPUResult) AlonePerSecond() float64 { return float64(r.Batch) / r.Step.Seconds() }
 
 // limits are the seconds that a step takes at least, for its operations and for
 // its bytes.
-func (r GPUBenchResult) limits() (arithmetic, memory float64) {
+func (r GPUResult) limits() (arithmetic, memory float64) {
 	return r.Flops / r.PeakFlops, float64(r.Bench.Bytes) / r.Bandwidth
 }
 
-// Bound says what a step cannot be faster than, as BenchResult's.
-func (r GPUBenchResult) Bound() string {
+// Bound says what a step cannot be faster than, as in Result.
+func (r GPUResult) Bound() string {
 	if arithmetic, memory := r.limits(); arithmetic < memory {
 		return "memory"
 	}
@@ -32,7 +32,7 @@ func (r GPUBenchResult) Bound() string {
 }
 
 // Share is the part of that limit which all trials together reach.
-func (r GPUBenchResult) Share() float64 {
+func (r GPUResult) Share() float64 {
 	arithmetic, memory := r.limits()
 	return r.AllPerSecond / float64(r.Batch) * max(arithmetic, memory)
 }
@@ -40,9 +40,9 @@ func (r GPUBenchResult) Share() float64 {
 // benchSteps is how many steps' pictures a GPU is measured with.
 const benchSteps = 64
 
-// BenchGPU measures the training step of a network on a GPU, alone and beside as
+// GPU measures the training step of a network on a GPU, alone and beside as
 // many others as pay.
-func BenchGPU(ctx context.Context, o BenchOptions, d *gpu.Device) (r GPUBenchResult, err error) {
+func GPU(ctx context.Context, o Options, d *gpu.Device) (r GPUResult, err error) {
 	if err := o.Check(false); err != nil {
 		return r, err
 	}

@@ -1,11 +1,8 @@
-package main
+package progress
 
 import (
 	"bytes"
-	"fmt"
 	"os"
-	"os/exec"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -21,9 +18,9 @@ type clock struct{ t time.Time }
 func (c *clock) now() time.Time       { return c.t }
 func (c *clock) pass(d time.Duration) { c.t = c.t.Add(d) }
 
-// workAt is a run that measures time by a clock.
-func workAt(c *clock) *work {
-	return newWork(search.Study{Name: "study", Split: search.SplitTest}, c.now)
+// tallyAt is a run that measures time by a clock.
+func tallyAt(c *clock) *tally {
+	return newTally(search.Study{Name: "study", Pictures: search.Pictures{Split: search.SplitTest}}, c.now)
 }
 
 // twoTrials differ in length by a factor of three.
@@ -34,8 +31,8 @@ func twoTrials() []search.Trial {
 	}
 }
 
-// stored is a trial after an epoch that took so many seconds.
-func stored(t search.Trial, epoch int, seconds float64) search.Trial {
+// after is a trial after an epoch that took so many seconds.
+func after(t search.Trial, epoch int, seconds float64) search.Trial {
 	t.Epoch, t.Status = epoch, search.Running
 	t.Last = search.Epoch{Number: epoch, TrainLoss: 3 / float64(epoch), TrainSeconds: 0.75 * seconds, EvalSeconds: 0.25 * seconds,
 		ValidationCorrect: 1, ValidationTotal: 4, TestCorrect: epoch, TestTotal: 8}
@@ -47,7 +44,7 @@ func TestProgress(t *testing.T) {
 	step := func(tr search.Trial, n, of int) search.Event {
 		return search.Event{Kind: search.Stepped, Trial: tr, Step: n, Steps: of}
 	}
-	expect := func(t *testing.T, w *work, want string) {
+	expect := func(t *testing.T, w *tally, want string) {
 		t.Helper()
 		if got := w.line(); got != want {
 			t.Errorf("got %q, want %q", got, want)
@@ -56,7 +53,7 @@ func TestProgress(t *testing.T) {
 
 	t.Run("the time left is not known before something was measured", func(t *testing.T) {
 		c := &clock{}
-		w := workAt(c)
+		w := tallyAt(c)
 		trials := twoTrials()
 		expect(t, w, "study")
 		w.event(search.Event{Kind: search.Planned, Trials: trials})
@@ -77,13 +74,13 @@ func TestProgress(t *testing.T) {
 
 	t.Run("an epoch tells, and counts by multiply-adds", func(t *testing.T) {
 		c := &clock{}
-		w := workAt(c)
+		w := tallyAt(c)
 		trials := twoTrials()
 		w.event(search.Event{Kind: search.Planned, Trials: trials})
 		w.event(search.Event{Kind: search.Began, Trial: trials[0]})
 		w.event(step(trials[0], 2, 4))
 		expect(t, w, "study: 0 of 2 trials, 18 %, time left not known yet")
-		trials[0] = stored(trials[0], 1, 30)
+		trials[0] = after(trials[0], 1, 30)
 		w.event(search.Event{Kind: search.EpochStored, Trial: trials[0]})
 		// 300 of 800 in 30 s, by one worker.
 		expect(t, w, "study: 0 of 2 trials, 37 %, 50s left")
@@ -100,9 +97,9 @@ func TestProgress(t *testing.T) {
 
 	t.Run("what an earlier run recorded tells at once", func(t *testing.T) {
 		c := &clock{}
-		w := workAt(c)
+		w := tallyAt(c)
 		trials := twoTrials()
-		trials[0] = stored(trials[0], 2, 30)
+		trials[0] = after(trials[0], 2, 30)
 		trials[0].Status = search.Done
 		trials[1].Epoch = 1 // of an older program, without seconds
 		w.event(search.Event{Kind: search.Planned, Trials: trials})
@@ -112,19 +109,19 @@ func TestProgress(t *testing.T) {
 
 	t.Run("what other processes do is not left to do", func(t *testing.T) {
 		c := &clock{}
-		w := workAt(c)
+		w := tallyAt(c)
 		trials := twoTrials()
 		w.event(search.Event{Kind: search.Planned, Trials: trials})
 		w.event(search.Event{Kind: search.Began, Trial: trials[0]})
-		w.event(search.Event{Kind: search.Elsewhere, Trial: stored(trials[1], 1, 10)})
+		w.event(search.Event{Kind: search.Elsewhere, Trial: after(trials[1], 1, 10)})
 		// 60 s for the first, beside 10 s.
 		expect(t, w, "study: 0 of 2 trials, 12 %, 1m00s left")
 	})
 
 	t.Run("a strategy may want less", func(t *testing.T) {
-		w := newWork(search.Study{Name: "study", Strategy: search.StrategyRace}, (&clock{}).now)
+		w := newTally(search.Study{Name: "study", Selection: search.Selection{Strategy: search.StrategyRace}}, (&clock{}).now)
 		trials := twoTrials()
-		trials[0] = stored(trials[0], 1, 30)
+		trials[0] = after(trials[0], 1, 30)
 		w.event(search.Event{Kind: search.Planned, Trials: trials})
 		expect(t, w, "study: 0 of 2 trials, 37 %, at most 50s left")
 	})
@@ -132,17 +129,17 @@ func TestProgress(t *testing.T) {
 	t.Run("a trial that was put back has its epoch in flight to do again", func(t *testing.T) {
 		c := &clock{}
 		var out bytes.Buffer
-		l := &lines{work: workAt(c), out: &out}
+		l := &lines{tally: tallyAt(c), out: &out}
 		trials := twoTrials()
-		l.event(search.Event{Kind: search.Planned, Trials: trials})
-		l.event(search.Event{Kind: search.Began, Trial: trials[1]})
-		l.event(search.Event{Kind: search.Began, Trial: trials[0]})
+		l.Event(search.Event{Kind: search.Planned, Trials: trials})
+		l.Event(search.Event{Kind: search.Began, Trial: trials[1]})
+		l.Event(search.Event{Kind: search.Began, Trial: trials[0]})
 		c.pass(3 * time.Second)
-		trials[0] = stored(trials[0], 1, 3)
-		l.event(search.Event{Kind: search.EpochStored, Trial: trials[0]})
-		l.event(step(trials[0], 2, 4))
+		trials[0] = after(trials[0], 1, 3)
+		l.Event(search.Event{Kind: search.EpochStored, Trial: trials[0]})
+		l.Event(step(trials[0], 2, 4))
 		trials[0].Status, trials[0].Error, trials[0].Failure = search.Pending, "not enough memory", search.FailedMemory
-		l.event(search.Event{Kind: search.Ended, Trial: trials[0]})
+		l.Event(search.Event{Kind: search.Ended, Trial: trials[0]})
 		want := `study: 0 of 2 trials; L40M2 seed 0 epoch 1/2: loss 3.0000, test 12.50 %, 3.0 s; 3s left
 study: L40M2 seed 0 put back after 3s: not enough memory: it is trained again beside fewer
 `
@@ -150,31 +147,31 @@ study: L40M2 seed 0 put back after 3s: not enough memory: it is trained again be
 			t.Errorf("got %q, want %q", out.String(), want)
 		}
 		// 3 s and 2 s, one after the other.
-		expect(t, l.work, "study: 0 of 2 trials, 37 %, 5s left")
+		expect(t, l.tally, "study: 0 of 2 trials, 37 %, 5s left")
 	})
 
 	t.Run("a line comes for each epoch and for each trial that ends", func(t *testing.T) {
 		c := &clock{}
 		var out bytes.Buffer
-		l := &lines{work: workAt(c), out: &out}
+		l := &lines{tally: tallyAt(c), out: &out}
 		l.study.Split = search.SplitValidation
 		trials := twoTrials()
-		l.event(search.Event{Kind: search.Planned, Trials: trials})
-		l.event(search.Event{Kind: search.Began, Trial: trials[0]})
+		l.Event(search.Event{Kind: search.Planned, Trials: trials})
+		l.Event(search.Event{Kind: search.Began, Trial: trials[0]})
 		for i := range 12 {
 			c.pass(time.Second)
-			l.event(step(trials[0], i+1, 12))
+			l.Event(step(trials[0], i+1, 12))
 		}
-		l.event(search.Event{Kind: search.EpochStored, Trial: stored(trials[0], 1, 12)})
-		second := stored(trials[0], 2, 14)
+		l.Event(search.Event{Kind: search.EpochStored, Trial: after(trials[0], 1, 12)})
+		second := after(trials[0], 2, 14)
 		second.Last.ValidationTotal = 0 // not evaluated
-		l.event(search.Event{Kind: search.EpochStored, Trial: second})
-		trials[0] = stored(trials[0], 2, 14)
+		l.Event(search.Event{Kind: search.EpochStored, Trial: second})
+		trials[0] = after(trials[0], 2, 14)
 		trials[0].Status = search.Done
-		l.event(search.Event{Kind: search.Ended, Trial: trials[0]})
-		l.event(search.Event{Kind: search.Began, Trial: trials[1]})
+		l.Event(search.Event{Kind: search.Ended, Trial: trials[0]})
+		l.Event(search.Event{Kind: search.Began, Trial: trials[1]})
 		trials[1].Status, trials[1].Error = search.Failed, "no memory"
-		l.event(search.Event{Kind: search.Ended, Trial: trials[1]})
+		l.Event(search.Event{Kind: search.Ended, Trial: trials[1]})
 		want := `study: 0 of 2 trials; L40M2 seed 0 epoch 1/2: loss 3.0000, validation 25.00 %, 12.0 s; 20s left
 study: 0 of 2 trials; L40M2 seed 0 epoch 2/2: loss 1.5000, 14.0 s; 9s left
 study: L40M2 seed 0 done after 12s: loss 1.5000, validation 25.00 %, test 25.00 %
@@ -183,7 +180,7 @@ study: L1M23 seed 1 failed after 0s: no memory
 		if out.String() != want {
 			t.Errorf("got\n%swant\n%s", out.String(), want)
 		}
-		expect(t, l.work, "study: 2 of 2 trials, 75 %, 0s left")
+		expect(t, l.tally, "study: 2 of 2 trials, 75 %, 0s left")
 	})
 }
 
@@ -196,17 +193,17 @@ func TestIsTerminal(t *testing.T) {
 		t.Skipf("no pseudo-terminals: %v", err)
 	}
 	defer pty.Close()
-	if isTerminal(pty) {
+	if IsTerminal(pty) {
 		t.Error("a terminal of width 0 counts as one")
 	}
 	size := [4]uint16{24, 80} // rows, columns, and pixels
 	if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, pty.Fd(), syscall.TIOCSWINSZ, uintptr(unsafe.Pointer(&size))); errno != 0 {
 		t.Fatal(errno)
 	}
-	if !isTerminal(pty) {
+	if !IsTerminal(pty) {
 		t.Error("a terminal of width 80 does not count as one")
 	}
-	if isTerminal(&bytes.Buffer{}) {
+	if IsTerminal(&bytes.Buffer{}) {
 		t.Error("a buffer counts as a terminal")
 	}
 }
@@ -217,60 +214,8 @@ func TestSpan(t *testing.T) {
 		-1: "0s", 0: "0s", 0.4: "0s", 0.6: "1s", 59: "59s", 59.6: "1m00s", 60: "1m00s", 3599: "59m59s", 3600: "1h00m",
 		86399: "23h59m", 86400: "1d0h", 1e6: "11d13h", 1e12: "years",
 	} {
-		if got := span(seconds); got != want {
-			t.Errorf("span(%g) = %q, want %q", seconds, got, want)
-		}
-	}
-}
-
-func TestQuote(t *testing.T) {
-	t.Parallel()
-	words := []string{"plain", "", "two words", `it's`, `pairs=["40x2"]`, "a$b`c\\d", "*?~#!", "new\nline", "ü"}
-	var script []string
-	for _, w := range words {
-		script = append(script, quote(w))
-	}
-	out, err := exec.Command("sh", "-c", `printf '%s\0' `+strings.Join(script, " ")).Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if want := strings.Join(words, "\x00") + "\x00"; string(out) != want {
-		t.Errorf("a shell reads %q, want %q", out, want)
-	}
-	if quote("plain") != "plain" {
-		t.Error("a plain word needs no quotes")
-	}
-}
-
-func TestFlagValues(t *testing.T) {
-	t.Parallel()
-	var f fraction
-	var s size
-	var p pairs
-	var n positive
-	for _, c := range []struct {
-		flag interface {
-			Set(string) error
-			String() string
-		}
-		in, out string // out "": refused
-	}{
-		{&f, "2.4%", "2.4%"}, {&f, "0.024", "2.4%"}, {&f, "0", "0%"}, {&f, " 7 % ", "7%"},
-		{&f, "1", ""}, {&f, "100%", ""}, {&f, "-1%", ""}, {&f, "nan", ""}, {&f, "%", ""}, {&f, "", ""},
-		{&s, "3.25x2.2in", "3.25x2.2in"}, {&s, "3x2", "3x2in"}, {&s, "25.4x5.08cm", "10x2in"},
-		{&s, "0x2", ""}, {&s, "3", ""}, {&s, "3x2mm", ""}, {&s, "nanx2", ""}, {&s, "41x2", ""},
-		{&p, "40x2,64x1", "40x2,64x1"}, {&p, "L40M2, 64x1", "40x2,64x1"}, {&p, "", ""}, {&p, "40x2,", ""}, {&p, "x", ""}, {&p, "40x0", ""},
-		{&n, "1", "1"}, {&n, "0", ""}, {&n, "-1", ""}, {&n, "x", ""}, {&n, "1000000001", ""},
-	} {
-		err := c.flag.Set(c.in)
-		if c.out == "" {
-			if err == nil {
-				t.Errorf("%T: %q is taken as %v", c.flag, c.in, c.flag)
-			}
-			continue
-		}
-		if got := fmt.Sprint(c.flag); err != nil || got != c.out {
-			t.Errorf("%T: %q gives %q, %v; want %q", c.flag, c.in, got, err, c.out)
+		if got := Span(seconds); got != want {
+			t.Errorf("Span(%g) = %q, want %q", seconds, got, want)
 		}
 	}
 }

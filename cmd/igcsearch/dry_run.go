@@ -1,0 +1,144 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"time"
+
+	"igcsearch/cmd/igcsearch/progress"
+	"igcsearch/cmd/igcsearch/report"
+	"igcsearch/search"
+	"igcsearch/store"
+	"igcsearch/trainer"
+)
+
+// A measurement takes about this long. That of a run delays the run.
+const (
+	dryMeasure = 10 * time.Second
+	runMeasure = time.Second
+)
+
+// standing returns the trials of a plan as a database has them. db is nil if
+// there is none. A stored study of the same name with other settings is an error.
+func (p *prepared) standing(ctx context.Context, db *store.DB, path string) ([]search.Trial, error) {
+	trials := slices.Clone(p.trials)
+	if db == nil {
+		return trials, nil
+	}
+	there, err := db.Study(ctx, p.study.Name)
+	if errors.Is(err, store.ErrNoStudy) {
+		return trials, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if diff := search.Diff(there, p.study); len(diff) > 0 {
+		return nil, &store.ConflictError{Study: p.study.Name, Database: path, Diff: diff}
+	}
+	stored, err := db.Trials(ctx, p.study.Name)
+	if err != nil {
+		return nil, err
+	}
+	at := map[search.Key]search.Trial{}
+	for _, t := range stored {
+		at[t.Key] = t
+	}
+	for i, t := range trials {
+		if s, ok := at[t.Key]; ok {
+			trials[i] = s
+		}
+	}
+	return trials, nil
+}
+
+// plan describes the study for an estimate.
+func (p *prepared) plan(trials []search.Trial, workers int) progress.Plan {
+	return progress.Plan{Study: p.study, Data: p.data, Trials: trials, Workers: workers, GPUs: p.gpus}
+}
+
+// noteEstimate shows how long a run takes, and warns of what will not train well.
+func (p *prepared) noteEstimate(ctx context.Context, show progress.Display, trials []search.Trial, workers int) {
+	e, err := progress.NewEstimate(ctx, p.plan(trials, workers), p.train, runMeasure, true)
+	if err != nil {
+		// Trials may fail in the same way, and the run stores how.
+		show.Note(fmt.Sprintf("%s: how long it takes could not be measured: %v", p.study.Name, err))
+		return
+	}
+	line := e.Line()
+	if line == "" {
+		return
+	}
+	show.Note(line)
+	if text := e.FewSteps(); text != "" {
+		show.Note(report.Warning(p.study.Name, text))
+	}
+}
+
+// dryRun prints what a run would do.
+func dryRun(ctx context.Context, o runOptions, p *prepared, stdout, stderr io.Writer) error {
+	db, err := openThere(ctx, o.db)
+	if err != nil {
+		return err
+	}
+	if db != nil {
+		defer db.Close()
+	}
+	trials, err := p.standing(ctx, db, o.db)
+	if err != nil {
+		return err
+	}
+	workers, err := p.workers(ctx, o.workers, func() ([]search.Trial, error) { return trials, nil })
+	if err != nil {
+		return err
+	}
+	e, err := progress.NewEstimate(ctx, p.plan(trials, workers), p.train, dryMeasure, false)
+	if err != nil {
+		return err
+	}
+	if text := e.FewSteps(); e.Left > 0 && text != "" {
+		report.Warn(stderr, p.study.Name, []string{text})
+	}
+	text := fmt.Sprintf("%s\n\n%s", p.headline(workers), e.Report())
+	if e.Left > 0 {
+		text += fmt.Sprintf("\n%s", costTable(e))
+	}
+	_, err = io.WriteString(stdout, text)
+	return err
+}
+
+// openThere opens the database of a dry run, for reading. It returns nil if a
+// run would make the database.
+func openThere(ctx context.Context, path string) (*store.DB, error) {
+	if err := notAccess(path); err != nil {
+		return nil, err
+	}
+	db, err := store.OpenReadOnly(ctx, path)
+	info, _ := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) || err != nil && info != nil && info.Size() == 0 {
+		return nil, nil
+	}
+	return db, err
+}
+
+// costTable lists what was measured, in the order of the study.
+func costTable(e *progress.Estimate) *report.Table {
+	r := report.Results{Study: e.Study}
+	t := newTable(append(r.NameHeader(), "step (ms)", "evaluation (s)", "one training")...)
+	order := e.Study.SystemList()
+	slices.SortFunc(e.Measured, func(a, b trainer.Cost) int {
+		return cmp.Compare(slices.Index(order, a.System), slices.Index(order, b.System))
+	})
+	steps, _ := e.Steps()
+	for _, m := range e.Measured {
+		i := slices.IndexFunc(e.Trials, func(t search.Trial) bool { return t.System == m.System })
+		t.Add(append(r.Name(m.System, e.Trials[i].Params), fmt.Sprintf("%.1f", 1e3*m.Epoch/float64(steps)),
+			fmt.Sprintf("%.1f", m.Evaluation), progress.Rough(e.Training(m)))...)
+	}
+	return t
+}

@@ -1,0 +1,193 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+
+	"igcsearch/cmd/igcsearch/cluster"
+	"igcsearch/cmd/igcsearch/progress"
+	"igcsearch/cmd/igcsearch/report"
+	"igcsearch/search"
+	"igcsearch/search/strategy"
+	"igcsearch/studies"
+	"igcsearch/trainer"
+	"igcsearch/trainer/gpu"
+)
+
+// machine is what this process trains on. run and both kinds of worker open it
+// in the same way.
+type machine struct {
+	train   *trainer.Trainer
+	gpus    int            // 0: the processor trains
+	attempt search.Attempt // what is recorded of every attempt
+}
+
+func openMachine(dataDir string, on device, stderr io.Writer) (*machine, error) {
+	gpus, err := on.gpus(stderr)
+	if err != nil {
+		return nil, err
+	}
+	names, isa, err := arithmetic(gpus)
+	if err != nil {
+		return nil, err
+	}
+	host, _ := os.Hostname() // "" is stored as unknown
+	return &machine{
+		train: trainer.New(trainer.Options{DataDir: dataDir, Threads: 1, Devices: gpu.On(gpus)}), gpus: len(gpus),
+		attempt: search.Attempt{
+			Commit: build().commit, GoVersion: runtime.Version(), CPU: trainer.CPU(), ISA: isa,
+			Device: names, Host: host, PID: os.Getpid(), Args: os.Args, Job: cluster.JobName(os.Getenv),
+		},
+	}, nil
+}
+
+// workers returns how many trials of a study train at once: what the flag or
+// the study says, or else what is fastest on the devices.
+func (m *machine) workers(ctx context.Context, flag automatic, study search.Study) (int, error) {
+	if n := cmp.Or(flag.n, study.Workers); !flag.auto && n > 0 {
+		return n, nil
+	}
+	return m.train.Workers(ctx, study)
+}
+
+// prepared is a study whose pictures are loaded, on the machine that trains it.
+type prepared struct {
+	*machine
+	study   search.Study // with what its pictures say of it
+	decides search.Strategy
+	trials  []search.Trial
+	data    trainer.Data
+}
+
+// prepare loads the pictures of a study.
+func (m *machine) prepare(ctx context.Context, study search.Study, stderr io.Writer) (*prepared, error) {
+	decides, err := strategy.New(study)
+	if err != nil {
+		return nil, err
+	}
+	study, trials, data, err := planned(ctx, m.train, study, stderr)
+	if err != nil {
+		return nil, err
+	}
+	return &prepared{m, study, decides, trials, data}, nil
+}
+
+// planned loads the pictures of a study and returns its trials. The study it
+// returns says which pictures it is of.
+func planned(
+	ctx context.Context, train *trainer.Trainer, study search.Study, stderr io.Writer,
+) (search.Study, []search.Trial, trainer.Data, error) {
+	data, err := train.Load(ctx, study)
+	if err != nil {
+		return study, nil, data, err
+	}
+	identify(&study, data, stderr)
+	return study, study.Trials(data.Shape, len(data.Classes)), data, nil
+}
+
+// workers returns how many trials train at once. A GPU is not given more than
+// have still to be trained, for they would hold its memory; a study that is
+// complete measures nothing. stored returns the trials as they stand.
+func (p *prepared) workers(ctx context.Context, flag automatic, stored func() ([]search.Trial, error)) (int, error) {
+	given := !flag.auto && cmp.Or(flag.n, p.study.Workers) > 0
+	if given || p.gpus == 0 {
+		return p.machine.workers(ctx, flag, p.study)
+	}
+	trials, err := stored()
+	if err != nil {
+		return 0, err
+	}
+	left := 0
+	for _, t := range trials {
+		if !t.Status.Finished() {
+			left++
+		}
+	}
+	if left == 0 {
+		return 1, nil
+	}
+	n, err := p.machine.workers(ctx, flag, p.study)
+	return min(n, left), err
+}
+
+// run trains the trials with a runner and shows how it goes. The first
+// interrupt, which ends parent, is answered with a note; ctx may end earlier.
+func (p *prepared) run(parent, ctx context.Context, r search.Runner, show progress.Display) (search.Summary, error) {
+	defer show.Close()
+	defer context.AfterFunc(parent, func() {
+		show.Note("stopping at the next batch; interrupt again to end at once")
+	})()
+	also := r.Notify
+	r.Trainer, r.Attempt, r.Notify = advisedTrainer{p.train}, p.attempt, func(e search.Event) {
+		show.Event(e)
+		if also != nil {
+			also(e)
+		}
+	}
+	return r.Run(ctx, p.study, p.decides, p.trials)
+}
+
+// headline says what is about to be trained, and on what.
+func (p *prepared) headline(workers int) string {
+	on := p.attempt.ISA
+	if p.gpus > 0 {
+		on = fmt.Sprintf("%s (%s)", count(p.gpus, "GPU"), p.attempt.Device)
+	}
+	return fmt.Sprintf("%s: %s × %s, %s each, on %s (%s); %s, %s",
+		p.study.Name, networks(p.study), count(p.study.Seeds, "seed"), count(p.study.Epochs, "epoch"),
+		report.DatasetLabel(p.study.Dataset), pictures(p.data), count(workers, "worker"), on)
+}
+
+// loadStudy is studies.Load, but an error in a --set is one of usage.
+func loadStudy(nameOrFile string, set []string) (search.Study, error) {
+	study, err := studies.Load(nameOrFile, set)
+	if errors.Is(err, studies.ErrSet) {
+		err = usageError{err}
+	}
+	return study, err
+}
+
+// identify notes in a study which pictures it is of, and warns of those that
+// cannot be read.
+func identify(s *search.Study, d trainer.Data, stderr io.Writer) {
+	const named = 3
+	s.DataSum, s.Unreadable = d.Sum, len(d.Unreadable)
+	n := len(d.Unreadable)
+	if n == 0 {
+		return
+	}
+	verb, names := "are", strings.Join(d.Unreadable[:min(n, named)], ", ")
+	if n == 1 {
+		verb = "is"
+	}
+	if n > named {
+		names += ", …"
+	}
+	report.Warn(stderr, s.Name, []string{
+		fmt.Sprintf("%s cannot be read and %s left out: %s", count(n, "picture"), verb, names),
+	})
+}
+
+// pictures says how many pictures are used for what.
+func pictures(d trainer.Data) string {
+	parts := []string{fmt.Sprintf("%d training", d.Train), fmt.Sprintf("%d test", d.Test)}
+	if d.Validation > 0 {
+		parts = slices.Insert(parts, 1, fmt.Sprintf("%d validation", d.Validation))
+	}
+	return strings.Join(parts, ", ") + " pictures"
+}
+
+// networks counts those of a study, as pairs if it is of pairs.
+func networks(s search.Study) string {
+	if s.OfPairs() {
+		return count(len(s.Pairs), "pair")
+	}
+	return count(len(s.SystemList()), "network")
+}

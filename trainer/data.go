@@ -1,0 +1,54 @@
+package trainer
+
+import (
+	"context"
+
+	"igcsearch/search"
+	"igcsearch/space"
+	"igcsearch/trainer/dataset"
+	"igcsearch/trainer/kernel"
+)
+
+// dataset writes the layout that kernel reads, and does not import it.
+var _ [kernel.Lanes]struct{} = [dataset.Lanes]struct{}{}
+
+// Data describes the pictures of a study.
+type Data struct {
+	Shape                   space.Shape
+	Classes                 []string
+	Train, Validation, Test int    // pictures
+	Sum                     string // identifies the pictures; Study.DataSum
+	// Unreadable names the pictures that are left out because they cannot be
+	// read; Study.Unreadable is how many.
+	Unreadable []string
+}
+
+// Load reads the pictures of a study, once.
+func (t *Trainer) Load(ctx context.Context, s search.Study) (Data, error) {
+	set, err := t.set(ctx, s)
+	if err != nil {
+		return Data{}, err
+	}
+	return Data{
+		Shape: space.Shape{C: set.C, H: set.H, W: set.W}, Classes: set.Classes,
+		Train: set.Train.Len(), Validation: set.Validation.Len(), Test: set.Test.Len(), Sum: set.Sum,
+		Unreadable: set.Unreadable,
+	}, nil
+}
+
+func (t *Trainer) set(ctx context.Context, s search.Study) (*dataset.Set, error) {
+	o := dataset.Options{Name: s.Dataset, Dir: t.dataDir,
+		TrainPictures: s.TrainPictures, TestPictures: s.TestPictures, Validation: s.Validation, SplitSeed: s.SplitSeed,
+		Size: s.Size, Resize: s.Resize}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if set := t.sets[o]; set != nil {
+		return set, nil
+	}
+	set, err := dataset.Open(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	t.sets[o] = set
+	return set, nil
+}

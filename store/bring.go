@@ -65,8 +65,8 @@ func (db *DB) Bring(ctx context.Context, s search.Study, trials []search.Trial, 
 		}
 		return nil, db.explain(fmt.Sprintf("bring study %q into", s.Name), err)
 	}
-	there, err := db.Study(ctx, s.Name)
-	if errors.Is(err, ErrNoStudy) || err == nil && there.Fingerprint() != s.Fingerprint() {
+	there, err := db.Read(ctx, s.Name)
+	if errors.Is(err, ErrNoStudy) || err == nil && there.Study.Fingerprint() != s.Fingerprint() {
 		// Only then: it would also change how a run keeps checkpoints.
 		if _, err := db.Plan(ctx, s, trials); err != nil {
 			return nil, err
@@ -171,11 +171,16 @@ func (db *DB) findHere(ctx context.Context, tx *sql.Tx, study string, t search.T
 	}); err != nil {
 		return h, err
 	}
-	err = each(ctx, tx, `SELECT coalesce(a.token, x''), `+epochColumns+` FROM epoch e JOIN attempt a ON a.id = e.attempt WHERE e.trial = ? ORDER BY e.number`, []any{h.trial}, func(rows *sql.Rows) error {
-		var row epochRow
-		var token []byte
-		err := rows.Scan(append([]any{&token}, row.dest()...)...)
-		h.curve, h.of = append(h.curve, row.epoch()), append(h.of, string(token))
+	var token []byte
+	var e search.Epoch
+	fields := []any{&token}
+	for _, c := range epochColumns(&e) {
+		fields = append(fields, c.value)
+	}
+	err = each(ctx, tx, `SELECT coalesce(a.token, x''), `+epochNames("e.")+` FROM epoch e JOIN attempt a ON a.id = e.attempt
+		WHERE e.trial = ? ORDER BY e.number`, []any{h.trial}, func(rows *sql.Rows) error {
+		err := rows.Scan(fields...)
+		h.curve, h.of = append(h.curve, e), append(h.of, string(token))
 		return err
 	})
 	return h, err

@@ -114,10 +114,10 @@ func TestBring(t *testing.T) {
 		}
 		look := func() (string, []store.TrialAttempt) {
 			t.Helper()
-			trials, err1 := db.Trials(t.Context(), "quick")
-			epochs, err2 := db.Epochs(t.Context(), "quick")
-			attempts, err3 := db.Attempts(t.Context(), "quick")
-			updated, err4 := db.Updated(t.Context(), "quick")
+			trials, err1 := readTrials(t.Context(), db, "quick")
+			epochs, err2 := readEpochs(t.Context(), db, "quick")
+			attempts, err3 := readAttempts(t.Context(), db, "quick")
+			updated, err4 := readUpdated(t.Context(), db, "quick")
 			for _, err := range []error{err1, err2, err3, err4} {
 				if err != nil {
 					t.Fatal(err)
@@ -132,7 +132,7 @@ func TestBring(t *testing.T) {
 		if after, again := look(); after != before || len(again) != len(attempts) {
 			t.Errorf("changed from\n%s\nto\n%s", before, after)
 		}
-		trials, _ := db.Trials(t.Context(), "quick")
+		trials, _ := readTrials(t.Context(), db, "quick")
 		if want := []search.Status{search.Done, search.Pending, search.Failed, search.Pending}; !slices.Equal(statuses(trials), want) || trials[2].Error != "out of luck" {
 			t.Errorf("%v, %+v; want %v", statuses(trials), trials[2], want)
 		}
@@ -166,7 +166,7 @@ func TestBring(t *testing.T) {
 		if taken, _ := a.must(t, db); !slices.Equal(taken, []int{0}) {
 			t.Errorf("taken %v", taken)
 		}
-		attempts, err := db.Attempts(t.Context(), "quick")
+		attempts, err := readAttempts(t.Context(), db, "quick")
 		if err != nil || len(attempts) != 1 || attempts[0].Outcome != "done" || attempts[0].Failure != "" || attempts[0].Message != "" {
 			t.Errorf("%+v, %v", attempts, err)
 		}
@@ -182,7 +182,7 @@ func TestBring(t *testing.T) {
 		a.attempt(1, 3, "done", 1)
 		_, err := a.bring(db, t)
 		wantError(t, err, "the same trials have other results, so nothing was stored", "L64M1 seed 0 (done after 3 epochs there, pending after 2 here)")
-		if epochs, err := open(t, path).Epochs(t.Context(), "quick"); err != nil || len(epochs) != 2 {
+		if epochs, err := readEpochs(t.Context(), open(t, path), "quick"); err != nil || len(epochs) != 2 {
 			t.Errorf("%d epochs, %v", len(epochs), err)
 		}
 	})
@@ -194,7 +194,7 @@ func TestBring(t *testing.T) {
 		a.list[0].History, a.list[0].By = nil, nil
 		a.attempt(0, 1, "", 5)
 		a.must(t, db)
-		trials, err := db.Trials(t.Context(), "quick")
+		trials, err := readTrials(t.Context(), db, "quick")
 		if err != nil || trials[0].Epoch != 1 || trials[0].Last.TrainCorrect != 6 {
 			t.Errorf("%+v, %v", trials[0], err)
 		}
@@ -232,7 +232,7 @@ func TestBring(t *testing.T) {
 			t.Fatalf("%v, %v", again, err)
 		}
 		a.must(t, db)
-		if trials, err := db.Trials(t.Context(), "quick"); err != nil || trials[0].Status != search.Pending || trials[0].Epoch != 1 {
+		if trials, err := readTrials(t.Context(), db, "quick"); err != nil || trials[0].Status != search.Pending || trials[0].Epoch != 1 {
 			t.Errorf("%+v, %v", trials[0], err)
 		}
 	})
@@ -255,8 +255,8 @@ func TestBring(t *testing.T) {
 		}
 		wg.Wait()
 		db := open(t, path)
-		attempts, err1 := db.Attempts(t.Context(), "quick")
-		epochs, err2 := db.Epochs(t.Context(), "quick")
+		attempts, err1 := readAttempts(t.Context(), db, "quick")
+		epochs, err2 := readEpochs(t.Context(), db, "quick")
 		if err1 != nil || err2 != nil || len(attempts) != 8 || len(epochs) != 12 {
 			t.Errorf("%d attempts, %d epochs, %v, %v", len(attempts), len(epochs), err1, err2)
 		}

@@ -77,7 +77,7 @@ func (db *DB) Examine(ctx context.Context) (Health, error) {
 		return h, db.explain("examine", err)
 	}
 	err = db.view(ctx, func(tx *sql.Tx) (err error) {
-		h = Health{Version: db.version, Network: db.network}
+		h = Health{Version: schemaVersion, Network: db.network}
 		for suffix, n := range map[string]*int64{"": &h.FileBytes, "-wal": &h.WALBytes} {
 			if info, err := os.Stat(db.path + suffix); err == nil {
 				*n = info.Size()
@@ -95,7 +95,7 @@ func (db *DB) Examine(ctx context.Context) (Health, error) {
 		if err := tx.QueryRowContext(ctx, `SELECT freelist_count * page_size FROM pragma_freelist_count, pragma_page_size`).Scan(&h.FreeBytes); err != nil {
 			return err
 		}
-		names, err := texts(ctx, tx, `SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%' AND name NOT LIKE 'goose%' ORDER BY name`)
+		names, err := texts(ctx, tx, `SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%' ORDER BY name`)
 		if err != nil {
 			return err
 		}
@@ -110,11 +110,7 @@ func (db *DB) Examine(ctx context.Context) (Health, error) {
 			}
 			h.Tables = append(h.Tables, t)
 		}
-		if h.Version < schemaVersion {
-			h.Findings = append(h.Findings, fmt.Sprintf("the schema is of version %d: it would be brought up to version %d", h.Version, schemaVersion))
-			return nil
-		}
-		if err := each(ctx, tx, `SELECT w.id, w.guest, w.host, w.pid, (SELECT count(*) FROM attempt WHERE worker = w.id) FROM worker w ORDER BY w.host, w.pid`, nil, func(rows *sql.Rows) error {
+		if err := each(ctx, tx, `SELECT w.id, w.remote, w.host, w.pid, (SELECT count(*) FROM attempt WHERE worker = w.id) FROM worker w ORDER BY w.host, w.pid`, nil, func(rows *sql.Rows) error {
 			var w WorkerInfo
 			var id int64
 			var guest bool
@@ -265,7 +261,7 @@ func (db *DB) Retry(ctx context.Context, name string, statuses []search.Status, 
 		if err != nil {
 			return err
 		}
-		trials, err := db.findTrials(ctx, tx, study, -1)
+		trials, err := findTrials(ctx, tx, study, -1)
 		if err != nil {
 			return err
 		}
@@ -279,7 +275,7 @@ func (db *DB) Retry(ctx context.Context, name string, statuses []search.Status, 
 			if err := setStatus(ctx, tx, study, t.ID, search.Pending); err != nil {
 				return err
 			}
-			again = append(again, t)
+			again = append(again, t.Trial)
 		}
 		return nil
 	})

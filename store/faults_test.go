@@ -190,9 +190,9 @@ func TestFaultsReaders(t *testing.T) {
 				for ctx.Err() == nil {
 					ro, err := store.OpenReadOnly(t.Context(), path)
 					if err == nil {
-						_, err1 := ro.Trials(t.Context(), s.Name)
-						_, err2 := ro.Epochs(t.Context(), s.Name)
-						_, err3 := ro.Attempts(t.Context(), s.Name)
+						_, err1 := readTrials(t.Context(), ro, s.Name)
+						_, err2 := readEpochs(t.Context(), ro, s.Name)
+						_, err3 := readAttempts(t.Context(), ro, s.Name)
 						err = errors.Join(err1, err2, err3, ro.Close())
 					}
 					if err != nil {
@@ -263,9 +263,9 @@ func TestFaultsDatabases(t *testing.T) {
 		}
 		ro, err := store.OpenReadOnly(t.Context(), bad)
 		if err == nil {
-			_, err1 := ro.Trials(t.Context(), s.Name)
-			_, err2 := ro.Epochs(t.Context(), s.Name)
-			_, err3 := ro.Attempts(t.Context(), s.Name)
+			_, err1 := readTrials(t.Context(), ro, s.Name)
+			_, err2 := readEpochs(t.Context(), ro, s.Name)
+			_, err3 := readAttempts(t.Context(), ro, s.Name)
 			h, err4 := ro.Examine(t.Context())
 			ro.Close()
 			err = errors.Join(err1, err2, err3, err4)

@@ -53,7 +53,7 @@ func (db *DB) Admit(ctx context.Context, g Guest) error {
 
 // putRow counts the guest's beat up.
 func (g Guest) putRow(ctx context.Context, tx *sql.Tx, lease time.Duration) error {
-	_, err := tx.ExecContext(ctx, `INSERT INTO worker (id, host, pid, lease, beat, guest, job) VALUES (?, ?, ?, ?, 0, 1, ?)
+	_, err := tx.ExecContext(ctx, `INSERT INTO worker (id, host, pid, lease, beat, remote, job) VALUES (?, ?, ?, ?, 0, 1, ?)
 		ON CONFLICT (id) DO UPDATE SET beat = beat + 1`, g.ID, g.Host, g.PID, lease.Milliseconds(), g.Job)
 	return err
 }
@@ -100,7 +100,7 @@ func (db *DB) beatGuests(ctx context.Context, tx *sql.Tx) error {
 // or an earlier one, and was not lost since.
 func (db *DB) Present(ctx context.Context, id int64) (present bool, err error) {
 	err = db.view(ctx, func(tx *sql.Tx) error {
-		return tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM worker WHERE id = ? AND guest)`, id).Scan(&present)
+		return tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM worker WHERE id = ? AND remote)`, id).Scan(&present)
 	})
 	return present, db.explain("read", err)
 }
@@ -109,10 +109,10 @@ func (db *DB) Present(ctx context.Context, id int64) (present bool, err error) {
 // interrupted.
 func (db *DB) Dismiss(ctx context.Context, id int64) error {
 	err := db.update(ctx, func(tx *sql.Tx) error {
-		if err := closeAll(ctx, tx, `worker = ?`, id, interrupted, interrupted, "its worker left"); err != nil {
+		if err := closeAll(ctx, tx, id, interrupted, "its worker left"); err != nil {
 			return err
 		}
-		_, err := tx.ExecContext(ctx, `DELETE FROM worker WHERE id = ? AND guest`, id)
+		_, err := tx.ExecContext(ctx, `DELETE FROM worker WHERE id = ? AND remote`, id)
 		return err
 	})
 	db.mu.Lock()
@@ -209,10 +209,10 @@ func (db *DB) Begun(ctx context.Context, guest int64, token []byte) (study strin
 		if turn.From, _, err = findCheckpoint(ctx, tx, "checkpoint", id); err != nil {
 			return err
 		}
-		trials, err := db.findTrials(ctx, tx, studyID, changed-1) // not all of them
+		trials, err := findTrials(ctx, tx, studyID, changed-1) // not all of them
 		for _, t := range trials {
 			if t.ID == id {
-				trial = t
+				trial = t.Trial
 			}
 		}
 		return err
@@ -270,14 +270,12 @@ type Working struct {
 // Workers lists the workers with their trials, one row for each trial, and one
 // for a guest that has none.
 func (db *DB) Workers(ctx context.Context) (list []Working, err error) {
-	if db.version < 4 { // before 0004_machines.sql
-		return nil, nil
-	}
 	err = db.view(ctx, func(tx *sql.Tx) error {
 		list = nil
-		return each(ctx, tx, `SELECT w.id, w.host, w.pid, w.job, w.guest, coalesce(a.device, ''), coalesce(s.name, ''), coalesce(t.system, ''), coalesce(t.seed, 0)
+		systems := systemNames{}
+		return each(ctx, tx, `SELECT w.id, w.host, w.pid, w.job, w.remote, coalesce(a.device, ''), coalesce(s.name, ''), coalesce(t.system, ''), coalesce(t.seed, 0)
 			FROM worker w LEFT JOIN attempt a ON a.worker = w.id LEFT JOIN trial t ON t.id = a.trial LEFT JOIN study s ON s.id = t.study
-			WHERE w.guest OR a.id IS NOT NULL ORDER BY w.host, w.job, w.pid, a.id`, nil, func(rows *sql.Rows) error {
+			WHERE w.remote OR a.id IS NOT NULL ORDER BY w.host, w.job, w.pid, a.id`, nil, func(rows *sql.Rows) error {
 			var w Working
 			var id int64
 			var system string
@@ -285,7 +283,7 @@ func (db *DB) Workers(ctx context.Context) (list []Working, err error) {
 				return err
 			}
 			if system != "" {
-				if err := (*systemName)(&w.System).Scan(system); err != nil {
+				if err := (systemName{systems, &w.System}).Scan(system); err != nil {
 					return err
 				}
 			}
@@ -302,13 +300,16 @@ func (db *DB) Workers(ctx context.Context) (list []Working, err error) {
 // itself: an epoch is equal in all it measured.
 func brought(ctx context.Context, tx *sql.Tx, who identity, attempt int64, e search.Epoch) (bool, error) {
 	var token []byte
-	var row epochRow
-	err := tx.QueryRowContext(ctx, `SELECT a.token, `+epochColumns+` FROM attempt a JOIN epoch e ON e.trial = a.trial AND e.attempt = a.id
-		WHERE a.id = ? AND e.number = ?`, attempt, e.Number).Scan(append([]any{&token}, row.dest()...)...)
+	var there search.Epoch
+	fields := []any{&token}
+	for _, c := range epochColumns(&there) {
+		fields = append(fields, c.value)
+	}
+	err := tx.QueryRowContext(ctx, `SELECT a.token, `+epochNames("e.")+` FROM attempt a JOIN epoch e ON e.trial = a.trial AND e.attempt = a.id
+		WHERE a.id = ? AND e.number = ?`, attempt, e.Number).Scan(fields...)
 	if errors.Is(err, sql.ErrNoRows) {
 		return false, nil
 	}
-	there := row.epoch()
 	if math.IsNaN(there.TrainLoss) && math.IsNaN(e.TrainLoss) {
 		there.TrainLoss, e.TrainLoss = 0, 0
 	}

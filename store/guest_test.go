@@ -86,7 +86,7 @@ func TestGuests(t *testing.T) {
 		if got := poll(t, db, name)[0]; got.Epoch != 2 || got.Status != search.Pending {
 			t.Errorf("%+v", got.Trial)
 		}
-		attempts, err := db.Attempts(t.Context(), name)
+		attempts, err := readAttempts(t.Context(), db, name)
 		if err != nil || len(attempts) != 1 || attempts[0].Job != "slurm 1_2" || attempts[0].Outcome != "interrupted" {
 			t.Errorf("%+v, %v", attempts, err)
 		}

@@ -103,9 +103,9 @@ func TestKill(t *testing.T) {
 			if err != nil {
 				t.Fatalf("round %d, opened %s: %v", round, opened, err)
 			}
-			trials, err1 := db.Trials(t.Context(), "endless")
+			trials, err1 := readTrials(t.Context(), db, "endless")
 			c, err2 := db.Checkpoint(t.Context(), "endless", space.PairSystem(space.Pair{L: 40, M: 2}), 0)
-			epochs, err3 := db.Epochs(t.Context(), "endless")
+			epochs, err3 := readEpochs(t.Context(), db, "endless")
 			if err := errors.Join(err1, err2, err3); err != nil {
 				t.Fatal(err)
 			}
@@ -126,7 +126,7 @@ func TestKill(t *testing.T) {
 	if _, err := db.Plan(t.Context(), s, trials); err != nil {
 		t.Fatal(err)
 	}
-	attempts, err := db.Attempts(t.Context(), s.Name)
+	attempts, err := readAttempts(t.Context(), db, s.Name)
 	if err != nil || len(attempts) != 8 {
 		t.Fatalf("%d attempts (%v), want 8", len(attempts), err)
 	}
@@ -169,7 +169,7 @@ func TestReadersWhileWriting(t *testing.T) {
 		})
 	}
 	read := func(db *store.DB) error {
-		trials, err := db.Trials(t.Context(), s.Name)
+		trials, err := readTrials(t.Context(), db, s.Name)
 		if err != nil {
 			return err
 		}
@@ -212,7 +212,7 @@ func TestReadersWhileWriting(t *testing.T) {
 	workers.Wait()
 	close(done)
 	readers.Wait()
-	all, err := db.Epochs(t.Context(), s.Name)
+	all, err := readEpochs(t.Context(), db, s.Name)
 	if err != nil || len(all) != epochs*len(trials) {
 		t.Errorf("%d epochs (%v), want %d", len(all), err, epochs*len(trials))
 	}

@@ -37,11 +37,7 @@ func Merge(ctx context.Context, sources []string, target string) (err error) {
 		if err != nil {
 			return err
 		}
-		version := s.version
 		s.Close()
-		if version < schemaVersion {
-			return fmt.Errorf("merge %s: its schema is of version %d: bring it up to date with: igcsearch doctor --repair --db %s", path, version, path)
-		}
 	}
 	db, err := Open(ctx, target)
 	if err != nil {
@@ -244,7 +240,7 @@ func (db *DB) Import(ctx context.Context, s search.Study, trials []search.Trial,
 		if err != nil {
 			return err
 		}
-		states, err := db.findStates(ctx, tx, study, -1)
+		states, err := findStates(ctx, tx, study, -1)
 		if err != nil {
 			return err
 		}

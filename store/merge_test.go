@@ -51,7 +51,7 @@ func TestMergeLosses(t *testing.T) {
 			}
 			db := open(t, target)
 			defer db.Close()
-			epochs, err := db.Epochs(t.Context(), s.Name)
+			epochs, err := readEpochs(t.Context(), db, s.Name)
 			if err != nil || len(epochs) != len(test.want) {
 				t.Fatalf("%d epochs (%v), want %d", len(epochs), err, len(test.want))
 			}

@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"igcsearch/search"
-	"igcsearch/space"
 	"igcsearch/store"
 )
 
@@ -78,6 +77,9 @@ func TestOpenRefuses(t *testing.T) {
 			open(t, path).Close()
 			execute(t, path, fmt.Sprintf(`PRAGMA user_version = %d`, store.SchemaVersion+1))
 		}},
+		{"an older igcsearch's database", fmt.Sprintf("an older igcsearch wrote it (schema version 5, this one reads %d): write each study to a file with that igcsearch (export STUDY --format json --epochs --times) and import the file with this one", store.SchemaVersion), func(t *testing.T, path string) {
+			execute(t, path, `PRAGMA application_id = 0x69676373; PRAGMA journal_mode = WAL; CREATE TABLE study (id INTEGER); PRAGMA user_version = 5`)
+		}},
 		{"a folder", "not a regular file", func(t *testing.T, path string) {
 			if err := os.Mkdir(path, 0o755); err != nil {
 				t.Fatal(err)
@@ -136,9 +138,7 @@ func TestOpen(t *testing.T) {
 		for _, statement := range []string{
 			``,
 			`PRAGMA application_id = 0x69676373`,
-			`PRAGMA application_id = 0x69676373; PRAGMA journal_mode = WAL; CREATE TABLE goose_db_version (
-				id INTEGER PRIMARY KEY AUTOINCREMENT, version_id INTEGER NOT NULL, is_applied INTEGER NOT NULL,
-				tstamp TIMESTAMP DEFAULT (datetime('now'))); INSERT INTO goose_db_version (version_id, is_applied) VALUES (0, 1)`,
+			`PRAGMA application_id = 0x69676373; PRAGMA journal_mode = WAL`,
 		} {
 			path := filepath.Join(t.TempDir(), "a.db")
 			if err := os.WriteFile(path, nil, 0o644); err != nil {
@@ -201,7 +201,7 @@ func TestOpenReadOnly(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, err := ro.Trials(t.Context(), s.Name); err != nil || len(got) != len(trials) {
+		if got, err := readTrials(t.Context(), ro, s.Name); err != nil || len(got) != len(trials) {
 			t.Errorf("%d trials (%v), want %d", len(got), err, len(trials))
 		}
 		_, err = ro.Plan(t.Context(), s, trials)
@@ -236,7 +236,7 @@ func TestOpenReadOnly(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer ro.Close()
-		if epochs, err := ro.Epochs(t.Context(), s.Name); err != nil || len(epochs) != 1 {
+		if epochs, err := readEpochs(t.Context(), ro, s.Name); err != nil || len(epochs) != 1 {
 			t.Errorf("the copy has %d epochs (%v), want 1", len(epochs), err)
 		}
 	})
@@ -283,7 +283,7 @@ func TestOpenReadOnly(t *testing.T) {
 		defer ro.Close()
 		epochs := func() int {
 			t.Helper()
-			e, err := ro.Epochs(t.Context(), s.Name)
+			e, err := readEpochs(t.Context(), ro, s.Name)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -387,79 +387,11 @@ func TestFull(t *testing.T) {
 	})
 }
 
-// TestOlderSchema opens a database that version 1 wrote.
-func TestOlderSchema(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "old.db")
-	first, err := os.ReadFile("migration/0001_studies.sql")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, trials := newStudy(t, "quick")
-	execute(t, path, `PRAGMA application_id = 0x69676373; PRAGMA journal_mode = WAL; CREATE TABLE goose_db_version (
-			id INTEGER PRIMARY KEY AUTOINCREMENT, version_id INTEGER NOT NULL, is_applied INTEGER NOT NULL,
-			tstamp TIMESTAMP DEFAULT (datetime('now'))); INSERT INTO goose_db_version (version_id, is_applied) VALUES (0, 1), (1, 1);
-		`+string(first)+fmt.Sprintf(`
-		INSERT INTO study VALUES (1, 'quick', '', '%s', '%s', 1, 1);
-		INSERT INTO trial VALUES (7, 1, 40, 2, 0, 'pending', 3, 5), (8, 1, 64, 1, 0, 'done', 1, 5);
-		INSERT INTO attempt VALUES (3, 7, 1, 2, 'interrupted', '', '', '', '', 'avx2', 'cpu', 'h', 1, '[]');
-		INSERT INTO epoch VALUES (7, 1, 3, 0.1, 2.5, 1, 2, 0, 0, 3, 4, 1.5, 0);
-		INSERT INTO checkpoint VALUES (7, 1, x'0102', x'a12871fee210fb8619291eaea194581cbd2531e4b23759d225f6806923f63222');`, s.Settings(), s.Fingerprint()))
-	look := func(t *testing.T, db *store.DB) {
-		t.Helper()
-		all, err := db.Trials(t.Context(), "quick")
-		if err != nil || len(all) < 2 || all[0].ID != 7 || all[0].System != space.PairSystem(space.Pair{L: 40, M: 2}) || all[0].Epoch != 1 || all[0].Last.TestCorrect != 3 {
-			t.Fatalf("%+v, %v", all, err)
-		}
-		c, err := db.Checkpoint(t.Context(), "quick", all[0].System, 0)
-		if err != nil || c == nil || c.Epoch != 1 || !bytes.Equal(c.State, []byte{1, 2}) {
-			t.Errorf("checkpoint %+v, %v", c, err)
-		}
-		attempts, err := db.Attempts(t.Context(), "quick")
-		if err != nil || len(attempts) != 1 || attempts[0].System != all[0].System || attempts[0].ISA != "avx2" {
-			t.Errorf("attempts %+v, %v", attempts, err)
-		}
-		epochs, err := db.Epochs(t.Context(), "quick")
-		if err != nil || len(epochs) != 1 || epochs[0].System != all[0].System || epochs[0].ValidationLoss != 0 || epochs[0].TestLoss != 0 {
-			t.Errorf("epochs %+v, %v", epochs, err)
-		}
-	}
-	t.Run("it is read as it is, and not changed", func(t *testing.T) {
-		before := folder(t, filepath.Dir(path))
-		db, err := store.OpenReadOnly(t.Context(), path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		look(t, db)
-		db.Close()
-		if !maps.Equal(before, folder(t, filepath.Dir(path))) {
-			t.Error("a file changed")
-		}
-	})
-	t.Run("a reader that has it open sees it brought up to date", func(t *testing.T) {
-		reader, err := store.OpenReadOnly(t.Context(), path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer reader.Close()
-		look(t, reader)
-		db := open(t, path)
-		look(t, db)
-		look(t, reader)
-		if got, err := db.Pragma(t.Context(), "integrity_check"); err != nil || got != "ok" {
-			t.Errorf("integrity_check: %s (%v)", got, err)
-		}
-		if planned, err := db.Plan(t.Context(), s, trials); err != nil || len(planned) != len(trials) {
-			t.Errorf("%d planned, %v", len(planned), err)
-		}
-		db.Close()
-	})
-}
-
 // wantEpoch checks that a trial stands at an epoch, metrics and checkpoint.
 func wantEpoch(t *testing.T, db *store.DB, s search.Study, trial search.Trial, epoch, size int) {
 	t.Helper()
 	c, err1 := db.Checkpoint(t.Context(), s.Name, trial.System, trial.Seed)
-	epochs, err2 := db.Epochs(t.Context(), s.Name)
+	epochs, err2 := readEpochs(t.Context(), db, s.Name)
 	if err := errors.Join(err1, err2); err != nil {
 		t.Fatal(err)
 	}
@@ -556,7 +488,7 @@ func permissions(ctx context.Context, dir string) {
 			fmt.Printf("read %s: %v\n", name, err)
 			continue
 		}
-		epochs, err := db.Epochs(ctx, "quick")
+		epochs, err := readEpochs(ctx, db, "quick")
 		if err != nil {
 			fmt.Printf("read %s: %v\n", name, err)
 			continue

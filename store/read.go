@@ -8,9 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,24 +21,42 @@ import (
 // StudyInfo is a study in a list.
 type StudyInfo struct {
 	Name, Title string
-	Fingerprint string    // of search.Study
-	Created     time.Time // UTC
-	Updated     time.Time // UTC; last change to the study or its trials
-	// Trials counts the trials by status; a status that none has is absent.
-	Trials map[search.Status]int
+	Updated     time.Time // of the last change to the study or its trials, UTC
+	// Revision differs after every commit that changes the study, its trials, attempts or epochs.
+	Revision string
+	// Counts holds the number of trials by status; a status that no trial has is absent.
+	Counts map[search.Status]int
 }
 
-// TrialEpoch is one epoch of the trial of System and Seed.
-type TrialEpoch struct {
-	System space.System
-	Seed   int
-	search.Epoch
+// Results is what the database holds of one study at one moment.
+type Results struct {
+	Study    search.Study // normalised; Workers is not stored and unset
+	Updated  time.Time    // as in StudyInfo
+	Revision string       // as in StudyInfo
+	// Trials are in the order in which they were planned. History is empty unless Read was asked for Histories.
+	Trials []search.TrialState
+	// Attempts are the oldest first; empty unless Read was asked for them.
+	Attempts []TrialAttempt
+	// ISAs are the arithmetics of the attempts that ended as done, and Models the processors or GPUs that they
+	// used. Each value is there once, in the order in which it first appeared.
+	ISAs, Models []string
+	// Gone has the IDs of the running trials whose process has ended.
+	Gone map[int64]bool
 }
 
-// TrialAttempt is one worker's turn at the trial of System and Seed.
+// Part is a part of Results that is costly to read.
+type Part int
+
+const (
+	// Histories are all epochs of all trials. Trial.Last is always read.
+	Histories Part = iota + 1
+	// Attempts are all attempts at all trials.
+	Attempts
+)
+
+// TrialAttempt is one worker's turn at the trial of Key.
 type TrialAttempt struct {
-	System space.System
-	Seed   int
+	search.Key
 	search.Attempt
 	Ended time.Time // UTC; zero while the attempt is open
 	// Outcome is "done", "diverged", "failed", "interrupted", "paused" (at the
@@ -49,27 +67,30 @@ type TrialAttempt struct {
 	Message string // up to 4000 characters
 }
 
+// revision is the SQL of StudyInfo.Revision. Times alone do not tell two commits of one millisecond apart.
+const revision = `s.id || ' ' || s.created || ' ' || s.changes`
+
 // Studies lists the studies by name.
 func (db *DB) Studies(ctx context.Context) ([]StudyInfo, error) {
 	var infos []StudyInfo
 	err := db.view(ctx, func(tx *sql.Tx) error {
 		infos = nil
-		return each(ctx, tx, `SELECT s.name, s.title, s.fingerprint, s.created, s.updated, t.status, count(t.id)
+		return each(ctx, tx, `SELECT s.name, s.title, s.updated, `+revision+`, t.status, count(t.id)
 			FROM study s LEFT JOIN trial t ON t.study = s.id
 			GROUP BY s.id, t.status ORDER BY s.name`, nil, func(rows *sql.Rows) error {
 			var i StudyInfo
-			var created, updated int64
+			var updated int64
 			var status sql.NullString
 			var n int
-			if err := rows.Scan(&i.Name, &i.Title, &i.Fingerprint, &created, &updated, &status, &n); err != nil {
+			if err := rows.Scan(&i.Name, &i.Title, &updated, &i.Revision, &status, &n); err != nil {
 				return err
 			}
 			if k := len(infos); k == 0 || infos[k-1].Name != i.Name {
-				i.Created, i.Updated, i.Trials = moment(created), moment(updated), map[search.Status]int{}
+				i.Updated, i.Counts = moment(updated), map[search.Status]int{}
 				infos = append(infos, i)
 			}
 			if status.Valid {
-				infos[len(infos)-1].Trials[search.Status(status.String)] = n
+				infos[len(infos)-1].Counts[search.Status(status.String)] = n
 			}
 			return nil
 		})
@@ -80,103 +101,84 @@ func (db *DB) Studies(ctx context.Context) ([]StudyInfo, error) {
 	return infos, nil
 }
 
-// Study returns the settings of a study, normalised; Workers is not stored and
-// unset. The error wraps ErrNoStudy if there is none.
-func (db *DB) Study(ctx context.Context, name string) (search.Study, error) {
-	var s search.Study
-	err := db.viewStudy(ctx, name, func(tx *sql.Tx, id int64, found search.Study) error {
-		s = found
-		return nil
-	})
-	return s, err
-}
-
-// Trials returns the trials of a study in the order they were planned, each
-// with its last epoch.
-func (db *DB) Trials(ctx context.Context, name string) ([]search.Trial, error) {
-	var trials []search.Trial
-	err := db.viewStudy(ctx, name, func(tx *sql.Tx, id int64, _ search.Study) (err error) {
-		trials, err = db.findTrials(ctx, tx, id, -1)
+// Read returns a study with its trials, and the parts that are asked for. It reads all of them in one transaction,
+// so they belong together while other processes write. The error wraps ErrNoStudy if there is no such study.
+func (db *DB) Read(ctx context.Context, name string, parts ...Part) (Results, error) {
+	var r Results
+	err := db.viewStudy(ctx, name, func(tx *sql.Tx, id int64, s search.Study) (err error) {
+		r = Results{Study: s}
+		var updated int64
+		if err := tx.QueryRowContext(ctx, `SELECT s.updated, `+revision+` FROM study s WHERE s.id = ?`, id).
+			Scan(&updated, &r.Revision); err != nil {
+			return err
+		}
+		r.Updated = moment(updated)
+		if slices.Contains(parts, Histories) {
+			r.Trials, err = findStates(ctx, tx, id, -1)
+		} else {
+			r.Trials, err = findTrials(ctx, tx, id, -1)
+		}
+		if err == nil && slices.Contains(parts, Attempts) {
+			r.Attempts, err = findAttempts(ctx, tx, id)
+		}
+		if err != nil {
+			return err
+		}
+		const done = ` FROM trial t JOIN attempt a ON a.trial = t.id
+			WHERE t.study = ? AND a.outcome = 'done' GROUP BY 1 ORDER BY min(a.id)`
+		if r.ISAs, err = texts(ctx, tx, `SELECT a.isa`+done, id); err != nil {
+			return err
+		}
+		if r.Models, err = texts(ctx, tx, `SELECT iif(a.device = 'cpu', a.cpu, a.device)`+done, id); err != nil {
+			return err
+		}
+		r.Gone, err = db.findGone(ctx, tx, id)
 		return err
 	})
-	return trials, err
+	return r, err
 }
 
-// Epochs returns every epoch of a study by rising M, L, seed and number.
-func (db *DB) Epochs(ctx context.Context, name string) ([]TrialEpoch, error) {
-	var epochs []TrialEpoch
-	err := db.viewStudy(ctx, name, func(tx *sql.Tx, id int64, _ search.Study) error {
-		epochs = nil
-		return each(ctx, tx, `SELECT `+db.system+`, t.seed, `+db.epoch+`
-			FROM trial t JOIN epoch e ON e.trial = t.id WHERE t.study = ?
-			ORDER BY t.M, t.L, `+db.system+`, t.seed, e.number`, []any{id}, func(rows *sql.Rows) error {
-			var e TrialEpoch
-			var row epochRow
-			if err := rows.Scan(append([]any{(*systemName)(&e.System), &e.Seed}, row.dest()...)...); err != nil {
-				return err
-			}
-			e.Epoch = row.epoch()
-			epochs = append(epochs, e)
-			return nil
-		})
-	})
-	return epochs, err
-}
-
-// Attempts returns every attempt of a study, oldest first.
-func (db *DB) Attempts(ctx context.Context, name string) ([]TrialAttempt, error) {
-	var attempts []TrialAttempt
-	err := db.viewStudy(ctx, name, func(tx *sql.Tx, id int64, _ search.Study) error {
-		attempts = nil
-		return each(ctx, tx, `SELECT `+db.system+`, t.seed, a.started, coalesce(a.ended, 0), coalesce(a.outcome, ''), a.message,
-				a.git_commit, a.go_version, a.cpu, a.isa, a.device, a.host, a.pid, a.args, `+db.job+`, `+db.failure+`
-			FROM trial t JOIN attempt a ON a.trial = t.id WHERE t.study = ? ORDER BY a.id`, []any{id}, func(rows *sql.Rows) error {
-			var a TrialAttempt
-			var started, ended int64
-			var args []byte
-			if err := rows.Scan((*systemName)(&a.System), &a.Seed, &started, &ended, &a.Outcome, &a.Message,
-				&a.Commit, &a.GoVersion, &a.CPU, &a.ISA, &a.Device, &a.Host, &a.PID, &args, &a.Job, &a.Failure); err != nil {
-				return err
-			}
-			a.Started = moment(started)
-			if ended != 0 {
-				a.Ended = moment(ended)
-			}
-			if err := json.Unmarshal(args, &a.Args); err != nil {
-				return fmt.Errorf("command line of an attempt: %w", err)
-			}
-			attempts = append(attempts, a)
-			return nil
-		})
+func findAttempts(ctx context.Context, tx *sql.Tx, study int64) (attempts []TrialAttempt, err error) {
+	systems := systemNames{}
+	err = each(ctx, tx, `SELECT t.system, t.seed, a.started, coalesce(a.ended, 0), coalesce(a.outcome, ''), a.message,
+			a.git_commit, a.go_version, a.cpu, a.isa, a.device, a.host, a.pid, a.args, a.job, coalesce(a.failure, '')
+		FROM trial t JOIN attempt a ON a.trial = t.id WHERE t.study = ? ORDER BY a.id`, []any{study}, func(rows *sql.Rows) error {
+		var a TrialAttempt
+		var started, ended int64
+		var args []byte
+		if err := rows.Scan(systems.into(&a.System), &a.Seed, &started, &ended, &a.Outcome, &a.Message,
+			&a.Commit, &a.GoVersion, &a.CPU, &a.ISA, &a.Device, &a.Host, &a.PID, &args, &a.Job, &a.Failure); err != nil {
+			return err
+		}
+		a.Started = moment(started)
+		if ended != 0 {
+			a.Ended = moment(ended)
+		}
+		if err := json.Unmarshal(args, &a.Args); err != nil {
+			return fmt.Errorf("command line of an attempt: %w", err)
+		}
+		attempts = append(attempts, a)
+		return nil
 	})
 	return attempts, err
 }
 
-// Workings returns what the results of a study were computed with, the arithmetics
-// and the models of the devices of its done attempts in the order they came, and
-// which of its running trials have no process any more, by Trial.ID.
-func (db *DB) Workings(ctx context.Context, name string) (isas, models []string, dead map[int64]bool, err error) {
-	err = db.viewStudy(ctx, name, func(tx *sql.Tx, id int64, _ search.Study) (err error) {
-		dead = map[int64]bool{}
-		const done = ` FROM trial t JOIN attempt a ON a.trial = t.id WHERE t.study = ? AND a.outcome = 'done' GROUP BY 1 ORDER BY min(a.id)`
-		if isas, err = texts(ctx, tx, `SELECT a.isa`+done, id); err != nil {
-			return err
+// findGone returns the IDs of the running trials of a study whose process has ended.
+func (db *DB) findGone(ctx context.Context, tx *sql.Tx, study int64) (map[int64]bool, error) {
+	gone := map[int64]bool{}
+	err := each(ctx, tx, `SELECT t.id, a.host, a.pid, (SELECT id FROM worker WHERE id = a.worker AND NOT remote)
+		FROM attempt a JOIN trial t ON t.id = a.trial WHERE a.ended IS NULL AND t.study = ?`, []any{study}, func(rows *sql.Rows) error {
+		var trial int64
+		var host string
+		var pid int
+		var worker sql.NullInt64
+		err := rows.Scan(&trial, &host, &pid, &worker)
+		if err == nil && !db.alive(worker, host, pid) {
+			gone[trial] = true
 		}
-		if models, err = texts(ctx, tx, `SELECT iif(a.device = 'cpu', a.cpu, a.device)`+done, id); err != nil {
-			return err
-		}
-		return each(ctx, tx, `SELECT t.id, a.host, a.pid, `+db.worker+` FROM attempt a JOIN trial t ON t.id = a.trial
-			WHERE a.ended IS NULL AND t.study = ?`, []any{id}, func(rows *sql.Rows) error {
-			var trial int64
-			var host string
-			var pid int
-			var worker sql.NullInt64
-			err := rows.Scan(&trial, &host, &pid, &worker)
-			dead[trial] = err == nil && !db.alive(worker, host, pid)
-			return err
-		})
+		return err
 	})
-	return isas, models, dead, err
+	return gone, err
 }
 
 // Checkpoint returns the newest checkpoint of a trial that is what was stored,
@@ -188,9 +190,6 @@ func (db *DB) Checkpoint(ctx context.Context, name string, system space.System, 
 // BestCheckpoint is Checkpoint of the epoch with the best validation accuracy,
 // which a study with KeepBest has.
 func (db *DB) BestCheckpoint(ctx context.Context, name string, system space.System, seed int) (*search.Checkpoint, error) {
-	if db.version < 3 { // before 0003_workers.sql
-		return nil, nil
-	}
 	return db.checkpoint(ctx, "best_checkpoint", name, system, seed)
 }
 
@@ -198,7 +197,7 @@ func (db *DB) checkpoint(ctx context.Context, table, name string, system space.S
 	var c *search.Checkpoint
 	err := db.viewStudy(ctx, name, func(tx *sql.Tx, id int64, _ search.Study) error {
 		var trial int64
-		err := tx.QueryRowContext(ctx, `SELECT t.id FROM trial t WHERE t.study = ? AND `+db.system+` = ? AND t.seed = ?`,
+		err := tx.QueryRowContext(ctx, `SELECT t.id FROM trial t WHERE t.study = ? AND t.system = ? AND t.seed = ?`,
 			id, system.String(), seed).Scan(&trial)
 		if errors.Is(err, sql.ErrNoRows) {
 			return fmt.Errorf("it has no trial %s seed %d", system.Label(), seed)
@@ -216,39 +215,13 @@ func (db *DB) checkpoint(ctx context.Context, table, name string, system space.S
 	return c, err
 }
 
-// Updated is when the study or one of its trials last changed, UTC.
-func (db *DB) Updated(ctx context.Context, name string) (time.Time, error) {
-	var ms int64
-	err := db.viewStudy(ctx, name, func(tx *sql.Tx, id int64, _ search.Study) error {
-		return tx.QueryRowContext(ctx, `SELECT updated FROM study WHERE id = ?`, id).Scan(&ms)
+// Mark returns a short text that differs after every commit that adds or changes a study, a trial, an attempt or an
+// epoch. Its cost does not depend on how much is stored.
+func (db *DB) Mark(ctx context.Context) (mark string, err error) {
+	err = db.view(ctx, func(tx *sql.Tx) error {
+		return tx.QueryRowContext(ctx, `SELECT coalesce(group_concat(`+revision+`, ', '), '') FROM study s`).Scan(&mark)
 	})
-	if err != nil {
-		return time.Time{}, err
-	}
-	return moment(ms), nil
-}
-
-// Mark is a short text that is another one after every commit that adds or
-// changes a study, a trial, an attempt or an epoch. To ask for it costs little,
-// however much is stored.
-func (db *DB) Mark(ctx context.Context) (string, error) {
-	var n [7]int64
-	changes := "0"
-	if db.version >= 3 { // from 0003_workers.sql on
-		changes = "(SELECT coalesce(sum(changes), 0) FROM study)"
-	}
-	err := db.view(ctx, func(tx *sql.Tx) error {
-		// Times alone do not tell: two commits may have the same millisecond.
-		return tx.QueryRowContext(ctx, `SELECT `+changes+`,
-			(SELECT count(*) FROM study), (SELECT coalesce(max(updated), 0) FROM study), (SELECT count(*) FROM trial),
-			(SELECT count(*) FROM attempt), (SELECT count(ended) FROM attempt),
-			(SELECT coalesce(sum((SELECT max(number) FROM epoch WHERE trial = t.id)), 0) FROM trial t)`).
-			Scan(&n[0], &n[1], &n[2], &n[3], &n[4], &n[5], &n[6])
-	})
-	if err != nil {
-		return "", db.explain("read", err)
-	}
-	return fmt.Sprint(n), nil
+	return mark, db.explain("read", err)
 }
 
 // Snapshot writes the database as it stands, with all that was committed, to a
@@ -388,69 +361,61 @@ func (db *DB) findStudy(ctx context.Context, tx *sql.Tx, name string) (id int64,
 	return id, s, nil
 }
 
-// findTrials returns the trials of a study that changed after since, all for −1.
-func (db *DB) findTrials(ctx context.Context, tx *sql.Tx, study, since int64) ([]search.Trial, error) {
-	var trials []search.Trial
-	after := ` AND ?2 < 0` // of the column, an older schema has none
-	if since >= 0 {
-		after = ` AND t.changed > ?2`
+// findTrials returns the trials of a study that changed after since, all for −1, each with its last epoch and an
+// empty History.
+func findTrials(ctx context.Context, tx *sql.Tx, study, since int64) (trials []search.TrialState, err error) {
+	var t search.TrialState
+	var message string
+	fields := []any{&t.ID, systemNames{}.into(&t.System), &t.Seed, &t.Status, &t.Epochs, &t.MultiplyAdds, &t.Params, &message, &t.Failure, &t.ISA}
+	for _, c := range epochColumns(&t.Last) {
+		fields = append(fields, c.value)
 	}
-	// A trial that failed has ended, and its last attempt says why.
-	err := each(ctx, tx, `SELECT t.id, `+db.system+`, t.seed, t.status, t.epochs, t.multiply_adds, `+db.params+`,
-			coalesce(a.message, ''), `+db.failure+`, `+db.epoch+`
+	// The last attempt says why a trial failed or diverged.
+	err = each(ctx, tx, `SELECT t.id, t.system, t.seed, t.status, t.epochs, t.multiply_adds, t.params,
+			coalesce(a.message, ''), coalesce(a.failure, ''), coalesce(b.isa, ''), `+epochNames("e.")+`
 		FROM trial t LEFT JOIN epoch e ON e.trial = t.id AND e.number = (SELECT max(number) FROM epoch WHERE trial = t.id)
+			LEFT JOIN attempt b ON b.id = e.attempt
 			LEFT JOIN attempt a ON a.id = CASE WHEN t.status IN ('failed', 'diverged') THEN (SELECT max(id) FROM attempt WHERE trial = t.id) END
-		WHERE t.study = ?1`+after+` ORDER BY t.id`, []any{study, since}, func(rows *sql.Rows) error {
-		var t search.Trial
-		var message string
-		var row epochRow
-		if err := rows.Scan(append([]any{&t.ID, (*systemName)(&t.System), &t.Seed, &t.Status, &t.Epochs, &t.MultiplyAdds, &t.Params, &message, &t.Failure}, row.dest()...)...); err != nil {
+		WHERE t.study = ?1 AND t.changed > ?2 ORDER BY t.id`, []any{study, since}, func(rows *sql.Rows) error {
+		if err := rows.Scan(fields...); err != nil {
 			return err
 		}
 		t.Error = lastLine(message)
-		t.Last = row.epoch()
-		t.Epoch = t.Last.Number
+		if t.Epoch = t.Last.Number; t.Epoch == 0 {
+			t.Last = search.Epoch{}
+		}
 		trials = append(trials, t)
 		return nil
 	})
 	return trials, err
 }
 
-// systemName reads a System from its name.
-type systemName space.System
-
-func (s *systemName) Scan(v any) error {
-	name, ok := v.(string)
-	if !ok {
-		return fmt.Errorf("a network's name is %T", v)
-	}
-	system, err := space.ParseSystem(name)
-	*s = systemName(system)
-	return err
-}
-
-// findStates is findTrials with the epochs.
-func (db *DB) findStates(ctx context.Context, tx *sql.Tx, study, since int64) ([]search.TrialState, error) {
-	trials, err := db.findTrials(ctx, tx, study, since)
+// findStates is findTrials with all epochs.
+func findStates(ctx context.Context, tx *sql.Tx, study, since int64) ([]search.TrialState, error) {
+	states, err := findTrials(ctx, tx, study, since)
 	if err != nil {
 		return nil, err
 	}
-	states := make([]search.TrialState, len(trials))
-	at := map[int64]int{}
-	for i, t := range trials {
-		states[i].Trial, at[t.ID] = t, i
+	at := make(map[whole]*search.TrialState, len(states))
+	for i := range states {
+		at[whole(states[i].ID)] = &states[i]
 	}
-	err = each(ctx, tx, `SELECT t.id, a.isa, `+db.epoch+` FROM trial t JOIN epoch e ON e.trial = t.id JOIN attempt a ON a.id = e.attempt
-		WHERE t.study = ? AND t.changed > ? ORDER BY t.id, e.number`, []any{study, since}, func(rows *sql.Rows) error {
-		var id int64
-		var isa string
-		var row epochRow
-		if err := rows.Scan(append([]any{&id, &isa}, row.dest()...)...); err != nil {
+	var trial whole
+	var e search.Epoch
+	fields := []any{&trial}
+	for _, c := range epochColumns(&e) {
+		fields = append(fields, c.value)
+	}
+	err = each(ctx, tx, `SELECT e.trial, `+epochNames("e.")+` FROM epoch e
+		WHERE e.trial IN (SELECT id FROM trial WHERE study = ? AND changed > ?) ORDER BY e.trial, e.number`, []any{study, since}, func(rows *sql.Rows) error {
+		if err := rows.Scan(fields...); err != nil {
 			return err
 		}
-		s := &states[at[id]]
-		s.ISA = isa
-		s.History = append(s.History, row.epoch())
+		s := at[trial]
+		if s.History == nil {
+			s.History = make([]search.Epoch, 0, s.Epoch)
+		}
+		s.History = append(s.History, e)
 		return nil
 	})
 	return states, err
@@ -476,74 +441,6 @@ func findCheckpoint(ctx context.Context, tx *sql.Tx, table string, trial int64) 
 		return nil
 	})
 	return sound, damaged, err
-}
-
-// epochColumns are those of an epoch; measuredColumns are what every version of the
-// schema has of them.
-const (
-	measuredColumns = `e.number, e.learning_rate, e.train_loss, e.train_correct, e.train_total,
-	e.validation_correct, e.validation_total, e.test_correct, e.test_total, e.train_seconds, e.eval_seconds`
-	epochColumns = measuredColumns + `, e.validation_loss, e.test_loss`
-)
-
-// epochRow takes epochColumns, all of them NULL if an outer join found none.
-type epochRow struct {
-	number              whole
-	rate, loss          real
-	train, validation   [2]whole // correct, total
-	test                [2]whole
-	trainTime, evalTime real
-	losses              [2]real // of validation, test
-}
-
-// whole and real take a number or NULL: package sql would write each as text and
-// read it back, which is most of the time of a large study.
-type whole struct {
-	V     int
-	Valid bool
-}
-
-func (w *whole) Scan(v any) error {
-	n, ok := v.(int64)
-	if !ok && v != nil {
-		return fmt.Errorf("a whole number is %T", v)
-	}
-	w.V, w.Valid = int(n), ok
-	return nil
-}
-
-type real struct {
-	Float64 float64
-	Valid   bool
-}
-
-func (r *real) Scan(v any) error {
-	x, ok := v.(float64)
-	if !ok && v != nil {
-		return fmt.Errorf("a number is %T", v)
-	}
-	r.Float64, r.Valid = x, ok
-	return nil
-}
-
-func (r *epochRow) dest() []any {
-	return []any{&r.number, &r.rate, &r.loss, &r.train[0], &r.train[1], &r.validation[0], &r.validation[1],
-		&r.test[0], &r.test[1], &r.trainTime, &r.evalTime, &r.losses[0], &r.losses[1]}
-}
-
-func (r *epochRow) epoch() search.Epoch {
-	e := search.Epoch{
-		Number: r.number.V, LearningRate: r.rate.Float64, TrainLoss: r.loss.Float64,
-		TrainCorrect: r.train[0].V, TrainTotal: r.train[1].V,
-		ValidationCorrect: r.validation[0].V, ValidationTotal: r.validation[1].V,
-		TestCorrect: r.test[0].V, TestTotal: r.test[1].V,
-		TrainSeconds: r.trainTime.Float64, EvalSeconds: r.evalTime.Float64,
-		ValidationLoss: r.losses[0].Float64, TestLoss: r.losses[1].Float64,
-	}
-	if r.number.Valid && !r.loss.Valid {
-		e.TrainLoss = math.NaN()
-	}
-	return e
 }
 
 // each calls f for every row of a query.

@@ -8,15 +8,15 @@
 // number of processes of one machine run studies of the same file: Begin gives a
 // trial to one of them, and worker.go says how it is taken from a dead one.
 //
-// The schema, with the unit of each column, is migration/*.sql. PRAGMA
-// application_id marks the file as ours, PRAGMA user_version counts its
-// migrations. Errors name the file and say what to do.
+// The schema, with the unit of each column, is schema.sql. PRAGMA
+// application_id marks the file as ours, PRAGMA user_version is the version of
+// the schema. Errors name the file and say what to do.
 package store
 
 import (
 	"context"
 	"database/sql"
-	"embed"
+	_ "embed"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -29,18 +29,17 @@ import (
 	"time"
 
 	"github.com/mattn/go-sqlite3" // and the driver "sqlite3"
-	"github.com/pressly/goose/v3"
 	"golang.org/x/sys/unix"
 )
 
-//go:embed migration/*.sql
-var migrations embed.FS
+//go:embed schema.sql
+var schema string
 
 const (
 	// applicationID is "igcs" in ASCII, at offset 68 of the file.
 	applicationID = 0x69676373
-	// schemaVersion is the number of the last file in migration/.
-	schemaVersion = 5
+	// schemaVersion is the version of schema.sql. Versions 1 to 5 were of schemas before the first release.
+	schemaVersion = 6
 
 	// statements is how many a connection of a runner keeps prepared: all of them.
 	statements = "100"
@@ -57,12 +56,7 @@ type DB struct {
 	// still reads a file at rest, see view; nil after Open.
 	still   *sql.DB
 	stillAt fileState
-	// The expressions for the name of a trial's network, its parameters, the
-	// failure, worker and job of an attempt, and all columns of an epoch: a file that is
-	// only read may have an older schema.
-	system, params, failure, worker, job, epoch string
 
-	version  int    // of the schema when it was opened
 	network  string // file system that other machines share, "" for a local one
 	lease    time.Duration
 	patience time.Duration // of lock
@@ -78,10 +72,9 @@ type DB struct {
 	line line // of those who write
 }
 
-// Open opens the database at path for running studies. It creates the file if
-// there is none and brings an older schema up to date. It refuses, without
-// touching it, a file that is not an igcsearch database or that a newer
-// igcsearch wrote, and one that cannot be written.
+// Open opens the database at path for running studies. It creates the file if there is none. It refuses, without
+// changing it, a file that is not an igcsearch database, that an igcsearch with another schema wrote, or that cannot be
+// written.
 func Open(ctx context.Context, path string) (*DB, error) {
 	db, err := locate(path)
 	if err != nil {
@@ -111,8 +104,7 @@ func Open(ctx context.Context, path string) (*DB, error) {
 		if version == schemaVersion {
 			break
 		}
-		// One process brings the file up to date, and others wait: either for the
-		// lock, or until there is nothing to do.
+		// One process creates the tables. The others wait until they get the lock or until the tables are there.
 		alone, err := db.lock(true, 0, 0)
 		if err != nil && time.Since(begin) < db.patience && ctx.Err() == nil && errors.Is(err, unix.EWOULDBLOCK) {
 			continue
@@ -136,7 +128,7 @@ func Open(ctx context.Context, path string) (*DB, error) {
 	}
 	db.write.SetMaxOpenConns(1)
 	if version < schemaVersion {
-		err = db.migrate(ctx)
+		err = db.createTables(ctx)
 	}
 	if err == nil {
 		// SQLite opens a file that it may not write for reading and says
@@ -151,7 +143,6 @@ func Open(ctx context.Context, path string) (*DB, error) {
 		return nil, db.explain("open database", err)
 	}
 	db.live.SetMaxIdleConns(8) // to open one costs more than most of what is read
-	db.version = schemaVersion
 	return db, nil
 }
 
@@ -171,26 +162,8 @@ func OpenReadOnly(ctx context.Context, path string) (*DB, error) {
 		return nil, fmt.Errorf("open database %s: %w", db.name, err)
 	}
 	version, err := db.openReaders(ctx)
-	switch {
-	case err != nil:
-	case version == 0:
+	if err == nil && version == 0 {
 		err = fmt.Errorf("open database %s: it is empty: store a study with: igcsearch run STUDY", db.name)
-	case version == 1: // before 0002_systems.sql, which keeps these columns
-		db.params = "0"
-		db.system = `('IGC-L' || t.L || 'M' || t.M)`
-	}
-	db.version = version
-	if version < 3 {
-		db.failure, db.worker = "''", "NULL"
-	}
-	if version < 4 {
-		db.job = "''"
-		if version == 3 {
-			db.worker = "a.worker"
-		}
-	}
-	if version < 5 { // before 0005_losses.sql
-		db.epoch = measuredColumns + ", NULL, NULL"
 	}
 	if err != nil {
 		db.Close()
@@ -248,9 +221,7 @@ func locate(path string) (*DB, error) {
 		return nil, fmt.Errorf("open database %s: it is not a regular file: give another --db", path)
 	}
 	return &DB{
-		path: abs, name: path, system: "t.system", params: "coalesce(t.params, 0)", failure: "coalesce(a.failure, '')", job: "a.job", epoch: epochColumns,
-		worker:  "(SELECT id FROM worker WHERE id = a.worker AND NOT guest)", // whose lock tells; a guest has none
-		network: networkSystem(abs), lease: lease, patience: joining, tokens: map[int64][]byte{}, guests: map[int64]*visit{},
+		path: abs, name: path, network: networkSystem(abs), lease: lease, patience: joining, tokens: map[int64][]byte{}, guests: map[int64]*visit{},
 	}, nil
 }
 
@@ -259,7 +230,7 @@ func (db *DB) dsn(options url.Values) string {
 }
 
 // openReaders opens db for reading and returns its schema version, 0 if it
-// holds nothing yet. It refuses what is not ours, or newer.
+// holds nothing yet. It refuses a file that is not ours and every other version.
 func (db *DB) openReaders(ctx context.Context) (version int, err error) {
 	db.stillAt, _ = db.state() // before the first look into the file
 	db.live, err = sql.Open("sqlite3", db.dsn(url.Values{"mode": {"ro"}, "_query_only": {"on"}, "_busy_timeout": {"60000"}}))
@@ -274,7 +245,11 @@ func (db *DB) openReaders(ctx context.Context) (version int, err error) {
 			return tx.QueryRowContext(ctx, `PRAGMA user_version`).Scan(&version)
 		})
 	}
-	if err == nil && version > schemaVersion {
+	switch {
+	case err != nil || version == 0 || version == schemaVersion:
+	case version < schemaVersion:
+		err = reported{fmt.Errorf("open database %s: an older igcsearch wrote it (schema version %d, this one reads %d): write each study to a file with that igcsearch (export STUDY --format json --epochs --times) and import the file with this one, or give another --db", db.name, version, schemaVersion)}
+	default:
 		err = reported{fmt.Errorf("open database %s: a newer igcsearch wrote it (schema version %d, this one knows %d): update igcsearch, or give another --db", db.name, version, schemaVersion)}
 	}
 	return version, db.explain("open database", err)
@@ -336,21 +311,16 @@ func (db *DB) rollBack(ctx context.Context) error {
 	return db.explain("open database", err)
 }
 
-// migrate brings the schema up to date, each migration in one transaction.
-func (db *DB) migrate(ctx context.Context) error {
-	source, err := fs.Sub(migrations, "migration")
-	if err != nil {
+// createTables creates the tables in one transaction, unless another process was faster.
+func (db *DB) createTables(ctx context.Context) error {
+	return transact(ctx, db.write, func(tx *sql.Tx) error {
+		var version int
+		if err := tx.QueryRowContext(ctx, `PRAGMA user_version`).Scan(&version); err != nil || version > 0 {
+			return err
+		}
+		_, err := tx.ExecContext(ctx, schema+fmt.Sprintf(`PRAGMA user_version = %d`, schemaVersion))
 		return err
-	}
-	p, err := goose.NewProvider(goose.DialectSQLite3, db.write, source, goose.WithDisableGlobalRegistry(true))
-	if err != nil {
-		return err
-	}
-	// Not p.Close: that would close db.write.
-	if _, err := p.Up(ctx); err != nil {
-		return fmt.Errorf("schema version %d: %w", schemaVersion, err)
-	}
-	return nil
+	})
 }
 
 // fileState tells whether a database file has changed.

@@ -148,7 +148,7 @@ func TestPlan(t *testing.T) {
 		if diff := cmp.Diff(given, got, cmpopts.IgnoreFields(search.Trial{}, "ID")); diff != "" {
 			t.Errorf("given (-) and planned (+):\n%s", diff)
 		}
-		stored, err := db.Trials(t.Context(), "quick")
+		stored, err := readTrials(t.Context(), db, "quick")
 		if diff := cmp.Diff(got, stored); err != nil || diff != "" {
 			t.Errorf("planned (-) and stored (+): %v\n%s", err, diff)
 		}
@@ -184,7 +184,7 @@ func TestPlan(t *testing.T) {
 		if got[0].Epoch != 2 || got[0].Last.TrainCorrect != 2 || got[1].Error != "out of luck" || got[1].Failure != search.FailedCrashed {
 			t.Errorf("the killed trial is %+v and the failed one %+v, want epoch 2 and its error", got[0], got[1])
 		}
-		attempts, err := db.Attempts(t.Context(), s.Name)
+		attempts, err := readAttempts(t.Context(), db, s.Name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -210,7 +210,7 @@ give this one another name (--set name=NEW) or another database (--db FILE)`
 		if !errors.As(err, &conflict) || err.Error() != want {
 			t.Errorf("error %v\nwant  %s", err, want)
 		}
-		if stored, err := db.Study(t.Context(), "quick"); err != nil || stored.Epochs != 3 {
+		if stored, err := readStudy(t.Context(), db, "quick"); err != nil || stored.Epochs != 3 {
 			t.Errorf("stored are %d epochs (%v), want 3", stored.Epochs, err)
 		}
 	})
@@ -226,7 +226,7 @@ give this one another name (--set name=NEW) or another database (--db FILE)`
 	t.Run("lets the title change, and says updated only for a change", func(t *testing.T) {
 		t.Parallel()
 		db, _, s, trials := planned(t)
-		before, err := db.Updated(t.Context(), s.Name)
+		before, err := readUpdated(t.Context(), db, s.Name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -236,8 +236,8 @@ give this one another name (--set name=NEW) or another database (--db FILE)`
 			if _, err := db.Plan(t.Context(), s, trials); err != nil {
 				t.Fatal(err)
 			}
-			stored, err1 := db.Study(t.Context(), s.Name)
-			after, err2 := db.Updated(t.Context(), s.Name)
+			stored, err1 := readStudy(t.Context(), db, s.Name)
+			after, err2 := readUpdated(t.Context(), db, s.Name)
 			if err1 != nil || err2 != nil {
 				t.Fatal(err1, err2)
 			}
@@ -333,7 +333,7 @@ func TestBegin(t *testing.T) {
 		}
 		record(t, db, turn.ID, 3)
 		end(t, db, turn.ID, search.Done, "")
-		if attempts, err := db.Attempts(t.Context(), s.Name); err != nil || attempts[1].Message != note {
+		if attempts, err := readAttempts(t.Context(), db, s.Name); err != nil || attempts[1].Message != note {
 			t.Errorf("%+v, %v", attempts, err)
 		}
 	})
@@ -359,7 +359,7 @@ func TestRecord(t *testing.T) {
 	t.Run("keeps every field, and losses that are not finite", func(t *testing.T) {
 		t.Parallel()
 		db, path, s, trials := planned(t)
-		var want []store.TrialEpoch
+		var want []trialEpoch
 		attempt := begin(t, db, trials[3])
 		for i, loss := range []float64{math.NaN(), math.Inf(1), math.Inf(-1)} {
 			e := search.Epoch{
@@ -368,7 +368,7 @@ func TestRecord(t *testing.T) {
 				TrainSeconds: 1.5, EvalSeconds: 0.25,
 				ValidationLoss: []float64{math.Inf(1), 0, math.MaxFloat64}[i], TestLoss: []float64{1.0 / 3, 0, math.Inf(1)}[i],
 			}
-			want = append(want, store.TrialEpoch{System: trials[3].System, Seed: trials[3].Seed, Epoch: e})
+			want = append(want, trialEpoch{trials[3].Key, e})
 			if err := db.Record(t.Context(), attempt, e, search.Checkpoint{Epoch: i + 1}); err != nil {
 				t.Fatal(err)
 			}
@@ -380,11 +380,11 @@ func TestRecord(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer ro.Close()
-		got, err := ro.Epochs(t.Context(), s.Name)
+		got, err := readEpochs(t.Context(), ro, s.Name)
 		if diff := cmp.Diff(want, got, cmpopts.EquateNaNs()); err != nil || diff != "" {
 			t.Errorf("recorded (-) and read (+): %v\n%s", err, diff)
 		}
-		stored, err := ro.Trials(t.Context(), s.Name)
+		stored, err := readTrials(t.Context(), ro, s.Name)
 		if err != nil || stored[3].Last != want[2].Epoch || stored[3].Epoch != 3 {
 			t.Errorf("last epoch %+v (%v), want %+v", stored[3].Last, err, want[2].Epoch)
 		}
@@ -408,7 +408,7 @@ func TestRecord(t *testing.T) {
 		record(t, db, attempt, 2, 3)
 		wantError(t, try(attempt, 4, 4), "the training has 3 epochs")
 
-		if epochs, err := db.Epochs(t.Context(), s.Name); err != nil || len(epochs) != 3 {
+		if epochs, err := readEpochs(t.Context(), db, s.Name); err != nil || len(epochs) != 3 {
 			t.Errorf("%d epochs (%v), want 3", len(epochs), err)
 		}
 	})
@@ -448,8 +448,8 @@ func TestEnd(t *testing.T) {
 			attempt := begin(t, db, trials[0])
 			record(t, db, attempt, 1, 2, 3)
 			end(t, db, attempt, status, "first\nlast line\n")
-			stored, err1 := db.Trials(t.Context(), s.Name)
-			attempts, err2 := db.Attempts(t.Context(), s.Name)
+			stored, err1 := readTrials(t.Context(), db, s.Name)
+			attempts, err2 := readAttempts(t.Context(), db, s.Name)
 			if err1 != nil || err2 != nil {
 				t.Fatal(err1, err2)
 			}
@@ -479,7 +479,7 @@ func TestEnd(t *testing.T) {
 		t.Parallel()
 		db, _, s, trials := planned(t)
 		end(t, db, begin(t, db, trials[0]), search.Failed, "panic: \xff"+strings.Repeat("ü", 100_000)+"\nthe end")
-		attempts, err := db.Attempts(t.Context(), s.Name)
+		attempts, err := readAttempts(t.Context(), db, s.Name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -510,7 +510,7 @@ func TestRead(t *testing.T) {
 			record(t, db, attempt, 3)
 			end(t, db, attempt, search.Done, "")
 		}
-		attempts, err := db.Attempts(t.Context(), s.Name)
+		attempts, err := readAttempts(t.Context(), db, s.Name)
 		if diff := cmp.Diff(a, attempts[i].Attempt); err != nil || diff != "" || attempts[i].System != trials[i].System || attempts[i].Seed != trials[i].Seed {
 			t.Errorf("attempt begun (-) and read (+): %v\n%s", err, diff)
 		}
@@ -522,21 +522,21 @@ func TestRead(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := []store.StudyInfo{
-			{Name: "another", Title: "two pairs", Fingerprint: other.Fingerprint(), Trials: map[search.Status]int{search.Pending: 1}},
-			{Name: "quick", Title: "two pairs", Fingerprint: s.Fingerprint(), Trials: map[search.Status]int{search.Done: 1, search.Running: 3}},
+			{Name: "another", Title: "two pairs", Counts: map[search.Status]int{search.Pending: 1}},
+			{Name: "quick", Title: "two pairs", Counts: map[search.Status]int{search.Done: 1, search.Running: 3}},
 		}
-		if diff := cmp.Diff(want, infos, cmpopts.IgnoreFields(store.StudyInfo{}, "Created", "Updated")); diff != "" {
+		if diff := cmp.Diff(want, infos, cmpopts.IgnoreFields(store.StudyInfo{}, "Updated", "Revision")); diff != "" {
 			t.Errorf("want (-) got (+):\n%s", diff)
 		}
 		for _, i := range infos {
-			updated, err := db.Updated(t.Context(), i.Name)
-			if err != nil || !updated.Equal(i.Updated) || time.Since(i.Created) > time.Minute || i.Updated.Before(i.Created) {
-				t.Errorf("%s: created %v, updated %v and %v (%v)", i.Name, i.Created, i.Updated, updated, err)
+			r, err := db.Read(t.Context(), i.Name)
+			if err != nil || !r.Updated.Equal(i.Updated) || r.Revision != i.Revision || time.Since(i.Updated) > time.Minute {
+				t.Errorf("%s: listed %v, %q and read %v, %q (%v)", i.Name, i.Updated, i.Revision, r.Updated, r.Revision, err)
 			}
 		}
 	})
 	t.Run("returns the settings with the same fingerprint", func(t *testing.T) {
-		got, err := db.Study(t.Context(), "quick")
+		got, err := readStudy(t.Context(), db, "quick")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -544,27 +544,48 @@ func TestRead(t *testing.T) {
 			t.Errorf("planned (-) and read (+):\n%s", diff)
 		}
 	})
-	t.Run("orders the epochs by pair, seed and number", func(t *testing.T) {
-		epochs, err := db.Epochs(t.Context(), "quick")
-		if err != nil || len(epochs) != 9 {
-			t.Fatalf("%d epochs (%v), want 9", len(epochs), err)
+	t.Run("gives each trial its epochs in order, and only if asked", func(t *testing.T) {
+		r, err := db.Read(t.Context(), "quick", store.Histories)
+		if err != nil {
+			t.Fatal(err)
 		}
-		if !slices.IsSortedFunc(epochs, func(a, b store.TrialEpoch) int {
-			if c := space.ComparePairs(a.System.Pair(), b.System.Pair()); c != 0 {
-				return c
+		for i, trial := range r.Trials {
+			var numbers []int
+			for _, e := range trial.History {
+				numbers = append(numbers, e.TrainCorrect)
 			}
-			return (a.Seed-b.Seed)*1000 + a.Number - b.Number
-		}) {
-			t.Errorf("not in order: %v", epochs)
+			want := []int{1, 2, 3}
+			if i > 0 {
+				want = want[:2]
+			}
+			if trial.System != trials[i].System || trial.Seed != trials[i].Seed || !slices.Equal(numbers, want) || trial.ISA != "avx2" {
+				t.Errorf("%+v, want the epochs %v of %v seed %d", trial, want, trials[i].System, trials[i].Seed)
+			}
+			if trial.Last != trial.History[len(want)-1] || trial.Epoch != len(want) {
+				t.Errorf("last epoch %+v, want %+v", trial.Last, trial.History[len(want)-1])
+			}
+		}
+		if len(r.Attempts) != 0 {
+			t.Errorf("%d attempts, want none", len(r.Attempts))
+		}
+		few, err := db.Read(t.Context(), "quick")
+		if err != nil || len(few.Trials) != len(trials) || few.Trials[0].History != nil || few.Trials[0].Epoch != 3 {
+			t.Errorf("%+v, %v: want no curves", few, err)
+		}
+	})
+	t.Run("tells the arithmetics and devices of the done attempts, and which process is gone", func(t *testing.T) {
+		r, err := db.Read(t.Context(), "quick")
+		if want := []string{"avx2"}; err != nil || !slices.Equal(r.ISAs, want) || !slices.Equal(r.Models, []string{"a CPU"}) || len(r.Gone) != 0 {
+			t.Errorf("%v, %v, %v, %v", r.ISAs, r.Models, r.Gone, err)
 		}
 	})
 	t.Run("says which studies there are if there is none of that name", func(t *testing.T) {
-		_, err := db.Epochs(t.Context(), "quikc")
+		_, err := readEpochs(t.Context(), db, "quikc")
 		wantError(t, err, `no such study: "quikc"`, "study.db has another, quick")
 		if !errors.Is(err, store.ErrNoStudy) {
 			t.Errorf("%v does not wrap ErrNoStudy", err)
 		}
-		_, err = open(t, filepath.Join(t.TempDir(), "a.db")).Trials(t.Context(), "x")
+		_, err = open(t, filepath.Join(t.TempDir(), "a.db")).Read(t.Context(), "x")
 		wantError(t, err, `no such study: "x"`, "has none yet")
 	})
 	t.Run("has no checkpoint of a trial that has no epoch, and none of no trial", func(t *testing.T) {
@@ -647,7 +668,7 @@ func TestSnapshot(t *testing.T) {
 		if err := reader.SnapshotResults(ctx, path); err == nil {
 			t.Fatalf("%s: results over the database itself", when)
 		}
-		want, err := reader.Trials(ctx, s.Name)
+		want, err := readTrials(ctx, reader, s.Name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -656,7 +677,7 @@ func TestSnapshot(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", when, err)
 		}
-		if got, err := r.Trials(ctx, s.Name); err != nil || !reflect.DeepEqual(got, want) {
+		if got, err := readTrials(ctx, r, s.Name); err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: %v\nwant %v, %v", when, got, want, err)
 		}
 		if state, err := r.Checkpoint(ctx, s.Name, trials[0].System, trials[0].Seed); state != nil || err != nil {
@@ -673,7 +694,7 @@ func TestSnapshot(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", when, err)
 		}
-		epochs, err := c.Epochs(ctx, s.Name)
+		epochs, err := readEpochs(ctx, c, s.Name)
 		if err != nil || len(epochs) != 2+i {
 			t.Errorf("%s: the copy has %d epochs, want %d: %v", when, len(epochs), 2+i, err)
 		}
@@ -696,20 +717,16 @@ func TestSchema(t *testing.T) {
 			t.Errorf("%s is %q (%v), want %q", pragma, got, err, want)
 		}
 	}
-	files, err := filepath.Glob("migration/*.sql")
-	if err != nil || len(files) != store.SchemaVersion {
-		t.Errorf("%d migrations (%v), want %d: is schemaVersion that of the last?", len(files), err, store.SchemaVersion)
-	}
 	pool, err := sql.Open("sqlite3", path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer pool.Close()
-	var tables, loose, applied int
-	err = pool.QueryRow(`SELECT count(*), sum(NOT strict), (SELECT max(version_id) FROM goose_db_version)
-		FROM pragma_table_list WHERE schema = 'main' AND name NOT LIKE 'sqlite%' AND name NOT LIKE 'goose%'`).Scan(&tables, &loose, &applied)
-	if err != nil || tables != 8 || loose != 0 || applied != store.SchemaVersion {
-		t.Errorf("%d tables, %d not STRICT, version %d (%v); want 8, 0, %d", tables, loose, applied, err, store.SchemaVersion)
+	var tables, loose int
+	err = pool.QueryRow(`SELECT count(*), sum(NOT strict)
+		FROM pragma_table_list WHERE schema = 'main' AND name NOT LIKE 'sqlite%'`).Scan(&tables, &loose)
+	if err != nil || tables != 8 || loose != 0 {
+		t.Errorf("%d tables, %d not STRICT (%v); want 8 and 0", tables, loose, err)
 	}
 }
 

@@ -147,13 +147,9 @@ func (db *DB) reclaim(ctx context.Context, ask bool) error {
 	}
 	w := db.self
 	var others []row
-	orphans := 0 // open attempts of no worker: stored by an older igcsearch, which cannot run beside this one
 	err := db.view(ctx, func(tx *sql.Tx) error {
 		others = nil
-		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM attempt WHERE ended IS NULL AND worker IS NULL`).Scan(&orphans); err != nil {
-			return err
-		}
-		return each(ctx, tx, `SELECT id, beat, lease, guest, job FROM worker WHERE id <> ?`, []any{w.id}, func(rows *sql.Rows) error {
+		return each(ctx, tx, `SELECT id, beat, lease, remote, job FROM worker WHERE id <> ?`, []any{w.id}, func(rows *sql.Rows) error {
 			var r row
 			err := rows.Scan(&r.id, &r.beat, &r.lease, &r.guest, &r.job)
 			others = append(others, r)
@@ -176,7 +172,7 @@ func (db *DB) reclaim(ctx context.Context, ask bool) error {
 			why[o.id] = "nothing was heard of its worker for its lease"
 		}
 	}
-	if len(why) == 0 && orphans == 0 {
+	if len(why) == 0 {
 		return nil
 	}
 	return db.update(ctx, func(tx *sql.Tx) error {
@@ -192,30 +188,22 @@ func (db *DB) reclaim(ctx context.Context, ask bool) error {
 			if n, _ := r.RowsAffected(); n == 0 {
 				continue
 			}
-			if err := lose(ctx, tx, `worker = ?`, o.id, why[o.id]); err != nil {
+			if err := closeAll(ctx, tx, o.id, lost, why[o.id]); err != nil {
 				return err
 			}
 			if _, err := tx.ExecContext(ctx, `DELETE FROM worker WHERE id = ?`, o.id); err != nil {
 				return err
 			}
 		}
-		if orphans > 0 {
-			return lose(ctx, tx, `worker IS NULL AND ? <> 0`, 1, "its process is gone")
-		}
 		return nil
 	})
 }
 
-// lose closes the open attempts of a worker as lost.
-func lose(ctx context.Context, tx *sql.Tx, of string, arg int64, why string) error {
-	return closeAll(ctx, tx, of, arg, lost, lost, why)
-}
-
 // closeAll closes the open attempts of a worker; their trials become pending.
-func closeAll(ctx context.Context, tx *sql.Tx, of string, arg int64, outcome, failure, why string) error {
+func closeAll(ctx context.Context, tx *sql.Tx, worker int64, outcome, why string) error {
 	type open struct{ attempt, trial, study int64 }
 	var list []open
-	err := each(ctx, tx, `SELECT a.id, t.id, t.study FROM attempt a JOIN trial t ON t.id = a.trial WHERE a.ended IS NULL AND a.`+of, []any{arg}, func(rows *sql.Rows) error {
+	err := each(ctx, tx, `SELECT a.id, t.id, t.study FROM attempt a JOIN trial t ON t.id = a.trial WHERE a.worker = ?`, []any{worker}, func(rows *sql.Rows) error {
 		var o open
 		err := rows.Scan(&o.attempt, &o.trial, &o.study)
 		list = append(list, o)
@@ -223,10 +211,10 @@ func closeAll(ctx context.Context, tx *sql.Tx, of string, arg int64, outcome, fa
 	})
 	for _, o := range list {
 		if err == nil {
-			err = closeAttempt(ctx, tx, o.attempt, outcome, failure, why)
+			err = closeAttempt(ctx, tx, o.attempt, outcome, outcome, why)
 		}
 		if err == nil {
-			_, err = countFailure(ctx, tx, o.trial, failure)
+			_, err = countFailure(ctx, tx, o.trial, outcome)
 		}
 		if err == nil {
 			err = setStatus(ctx, tx, o.study, o.trial, "pending")

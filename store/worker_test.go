@@ -106,7 +106,7 @@ func TestLease(t *testing.T) {
 		if after := wait(t, b, s.Name, 0, search.Pending); after < shortLease/2 {
 			t.Errorf("taken after %v, the lease is %v", after, shortLease)
 		}
-		attempts, err := b.Attempts(t.Context(), s.Name)
+		attempts, err := readAttempts(t.Context(), b, s.Name)
 		if err != nil || attempts[0].Outcome != "lost" || attempts[0].Failure != search.FailedLost || attempts[0].Message != "its process stood still for its lease" {
 			t.Errorf("%+v, %v", attempts, err)
 		}
@@ -149,7 +149,7 @@ func TestLease(t *testing.T) {
 		if !errors.Is(err, search.ErrSuperseded) {
 			t.Errorf("the late worker: %v", err)
 		}
-		if epochs, err := b.Epochs(t.Context(), s.Name); err != nil || len(epochs) != 6 {
+		if epochs, err := readEpochs(t.Context(), b, s.Name); err != nil || len(epochs) != 6 {
 			t.Errorf("%d epochs, %v", len(epochs), err)
 		}
 	})
@@ -452,7 +452,7 @@ func TestRepair(t *testing.T) {
 	if h, err = db.Examine(t.Context()); err != nil || len(h.Findings) != 0 {
 		t.Errorf("left: %q, %v", h.Findings, err)
 	}
-	got, err := db.Trials(t.Context(), s.Name)
+	got, err := readTrials(t.Context(), db, s.Name)
 	if want := []search.Status{search.Pending, search.Pending, search.Running, search.Pending}; err != nil || !slices.Equal(statuses(got), want) {
 		t.Errorf("%v, %v, want %v", statuses(got), err, want)
 	}

@@ -10,7 +10,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -68,7 +67,7 @@ func (db *DB) Plan(ctx context.Context, s search.Study, trials []search.Trial) (
 		for _, t := range trials {
 			p := t.System.Pair()
 			change(`INSERT INTO trial (study, system, L, M, seed, status, epochs, multiply_adds, params)
-				VALUES (?, ?, nullif(?, 0), nullif(?, 0), ?, ?, ?, ?, nullif(?, 0)) ON CONFLICT (study, system, seed) DO NOTHING`,
+				VALUES (?, ?, nullif(?, 0), nullif(?, 0), ?, ?, ?, ?, ?) ON CONFLICT (study, system, seed) DO NOTHING`,
 				study, t.System.String(), p.L, p.M, t.Seed, search.Pending, t.Epochs, t.MultiplyAdds, t.Params)
 		}
 		if err != nil {
@@ -79,13 +78,13 @@ func (db *DB) Plan(ctx context.Context, s search.Study, trials []search.Trial) (
 				return err
 			}
 		}
-		stored, err := db.findTrials(ctx, tx, study, -1)
+		stored, err := findTrials(ctx, tx, study, -1)
 		if err != nil {
 			return err
 		}
 		byKey := map[search.Key]search.Trial{}
 		for _, t := range stored {
-			byKey[t.Key] = t
+			byKey[t.Key] = t.Trial
 		}
 		planned = make([]search.Trial, len(trials))
 		for i, t := range trials {
@@ -328,16 +327,13 @@ func putEpoch(ctx context.Context, tx *sql.Tx, trial, attempt int64, e search.Ep
 	if !(e.ValidationLoss >= 0 && e.TestLoss >= 0) {
 		return fmt.Errorf("epoch %d: its validation_loss is %g and its test_loss %g: want 0 or more, and no NaN: a loss that is none is infinite", e.Number, e.ValidationLoss, e.TestLoss)
 	}
-	// NaN would be bound as NULL all the same; said here because scanning
-	// has to undo it. Infinities are stored as they are.
-	loss := sql.NullFloat64{Float64: e.TrainLoss, Valid: !math.IsNaN(e.TrainLoss)}
-	_, err := tx.ExecContext(ctx, `INSERT INTO epoch (trial, number, attempt, learning_rate, train_loss,
-			train_correct, train_total, validation_correct, validation_total, test_correct, test_total,
-			train_seconds, eval_seconds, validation_loss, test_loss)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, nullif(?, 0), nullif(?, 0))`,
-		trial, e.Number, attempt, e.LearningRate, loss,
-		e.TrainCorrect, e.TrainTotal, e.ValidationCorrect, e.ValidationTotal, e.TestCorrect, e.TestTotal,
-		e.TrainSeconds, e.EvalSeconds, e.ValidationLoss, e.TestLoss)
+	columns := epochColumns(&e)
+	values := []any{trial, attempt}
+	for _, c := range columns {
+		values = append(values, c.value)
+	}
+	_, err := tx.ExecContext(ctx, `INSERT INTO epoch (trial, attempt, `+epochNames("")+`)
+		VALUES (?, ?`+strings.Repeat(", ?", len(columns))+`)`, values...)
 	return err
 }
 
@@ -472,7 +468,7 @@ func (db *DB) Poll(ctx context.Context, name string, since int64) (changed []sea
 		if since == 0 {
 			since = -1 // those that never changed too
 		}
-		changed, err = db.findStates(ctx, tx, study, since)
+		changed, err = findStates(ctx, tx, study, since)
 		return err
 	})
 	if err != nil {

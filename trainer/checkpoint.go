@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -19,12 +20,13 @@ import (
 //	each), then for each tensor: length of the name (uint32), the name,
 //	number of values (uint32), the values (float32)
 //
-// all little-endian: parameters, each followed by "velocity/" + name and, if
-// averages are kept, "average/" + name; running statistics; if precise statistics
-// are measured, "precise/" + name of each, as of the last evaluation. Seed and epoch are the position of the random numbers. The
-// arithmetic is there because each has bits of its own: a training that changed
-// it half-way would be the result of neither. It is the number of an
-// instruction set, or 256 + 90 for "cuda sm_90".
+// all little-endian. The tensors are the parameters, each followed by
+// "velocity/" + name and, if averages are kept, by "average/" + name; the running
+// statistics; and, if precise statistics are measured, "precise/" + name of each,
+// as of the last evaluation. Seed and epoch are the position of the random
+// numbers. Each arithmetic has bits of its own, so a training must not change it
+// half-way: its number is that of an instruction set, or 256 + 90 for
+// "cuda sm_90".
 const checkpointMagic = "igcckpt1"
 
 const (
@@ -32,8 +34,8 @@ const (
 	cudaName   = "cuda sm_"
 )
 
-// numberOf is the one that a checkpoint has for an arithmetic. It panics at a
-// name that no engine has.
+// numberOf is the number of an arithmetic in a checkpoint. It panics at a name that
+// no engine has.
 func numberOf(arithmetic string) uint32 {
 	for i := kernel.Portable; i <= kernel.AVX512; i++ {
 		if i.String() == arithmetic {
@@ -46,7 +48,7 @@ func numberOf(arithmetic string) uint32 {
 	panic(fmt.Sprintf("trainer: arithmetic %q", arithmetic))
 }
 
-// arithmeticOf is the name of a checkpoint's number, "" if it has none.
+// arithmeticOf is the name of a number in a checkpoint; "" if it has none.
 func arithmeticOf(number uint32) string {
 	switch {
 	case number <= uint32(kernel.AVX512):
@@ -57,11 +59,12 @@ func arithmeticOf(number uint32) string {
 	return ""
 }
 
-// tensors lists what a checkpoint holds, in its order.
+// tensors lists the tensors of a checkpoint in their order.
 func tensors(m *graph.Model) []graph.Stat {
 	var list []graph.Stat
 	for _, p := range m.Params {
-		list = append(list, graph.Stat{Name: p.Name, Value: p.Value}, graph.Stat{Name: "velocity/" + p.Name, Value: p.Velocity})
+		list = append(list, graph.Stat{Name: p.Name, Value: p.Value},
+			graph.Stat{Name: "velocity/" + p.Name, Value: p.Velocity})
 		if p.Average != nil {
 			list = append(list, graph.Stat{Name: "average/" + p.Name, Value: p.Average})
 		}
@@ -73,13 +76,13 @@ func tensors(m *graph.Model) []graph.Stat {
 	return list
 }
 
-// evaluated lists, in the order of the layers, the parameters and statistics that
-// an evaluation of a study uses: averages in place of weights and precise statistics
-// in place of running ones, where there are any.
+// evaluated lists copies of the parameters and statistics that an evaluation uses,
+// in the order of the layers: averages, not weights, and precise statistics, not
+// running ones, where the study has them.
 func evaluated(m *graph.Model) []Tensor {
 	var list []Tensor
 	add := func(name string, data []float32, shape ...int) {
-		list = append(list, Tensor{name, shape, append([]float32(nil), data...)}) // the model's own is freed
+		list = append(list, Tensor{name, shape, slices.Clone(data)}) // the model's memory is freed later
 	}
 	for _, p := range m.Params {
 		value := p.Value
@@ -98,7 +101,7 @@ func evaluated(m *graph.Model) []Tensor {
 	return list
 }
 
-// header is what says whose checkpoint it is.
+// header is the beginning of a checkpoint, which identifies the training.
 func header(arithmetic string, job search.Job, epoch int) []byte {
 	b := binary.LittleEndian.AppendUint32([]byte(checkpointMagic), numberOf(arithmetic))
 	for _, v := range []int{job.System.Pair().L, job.System.Pair().M, job.Seed, epoch} {
@@ -162,7 +165,7 @@ func madeBy(b []byte) (name string, ok bool) {
 
 func decode(into []graph.Stat, header, b []byte) error {
 	if len(b) < len(header) || string(b[:len(header)]) != string(header) {
-		return errors.New("it is of another trial or format")
+		return errors.New("it belongs to another trial or has another format")
 	}
 	b = b[len(header):]
 	length := func() int {

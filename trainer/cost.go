@@ -17,44 +17,46 @@ import (
 	"igcsearch/trainer/kernel"
 )
 
-// Cost is what one network of a study takes on this machine, where as many train
-// at once as Costs was told.
+// Cost is how long one network of a study trains on this machine, while as many
+// others train as Costs was told.
 type Cost struct {
 	System space.System
-	// Epoch are the seconds of the training steps of one epoch, with their input.
+	// Epoch is the time of the training steps of one epoch, with their input, in
+	// seconds.
 	Epoch float64
-	// Evaluation are the seconds of one evaluation: of the validation and test
-	// pictures, and of those that precise statistics are measured on.
+	// Evaluation is the time of one evaluation, in seconds: of the validation and
+	// test pictures, and of the pictures for the precise statistics.
 	Evaluation float64
-	// StateBytes of a checkpoint.
+	// StateBytes is the size of a checkpoint.
 	StateBytes int
 }
 
-// Of a measurement: so many steps at most, which are more than a GPU's first
-// groups of steps, and so many operations a second as a slow core has.
 const (
-	costSteps = 32
-	slowCore  = 20e9
+	costSteps = 32   // steps of a measurement at most: more than a GPU's first groups of steps
+	slowCore  = 20e9 // operations a second of a slow core
 )
 
-// Costs measures networks of a study, workers of them at once, as a run trains
-// them, for about so long in all: a few steps of each on the study's pictures, after
-// one that is not counted, and an evaluation. A network that would take longer on
-// the processor is measured on smaller batches.
-func (t *Trainer) Costs(ctx context.Context, s search.Study, systems []space.System, workers int, limit time.Duration) ([]Cost, error) {
+// Costs measures networks of a study, with so many workers at once, as a run
+// trains them. It takes about the given time in all: a few steps of each network
+// on the study's pictures, after one that is not counted, and an evaluation. A
+// network that would take longer on the processor is measured on smaller batches.
+func (t *Trainer) Costs(ctx context.Context, s search.Study, systems []space.System, workers int,
+	limit time.Duration) ([]Cost, error) {
 	set, err := t.set(ctx, s)
 	if err != nil {
 		return nil, err
 	}
-	// The same network trains several times at once if there are few.
+	// If there are fewer networks than workers, some train several times at once.
 	n := max(len(systems), workers)
 	share := limit * time.Duration(workers) / time.Duration(n)
 	costs := make([]Cost, n)
 	p := pool.New().WithMaxGoroutines(max(1, workers)).WithContext(ctx).WithCancelOnError().WithFirstError()
 	for i := range n {
 		p.Go(func(ctx context.Context) (err error) {
-			if r := panics.Try(func() { costs[i], err = t.cost(ctx, s, systems[i%len(systems)], set, share) }); r != nil {
-				return fmt.Errorf("panic: %v", r.Value) // no reason to end a run, which would store it as a failure
+			measure := func() { costs[i], err = t.cost(ctx, s, systems[i%len(systems)], set, share) }
+			if r := panics.Try(measure); r != nil {
+				// It must not end the run, which stores it as a failure later.
+				return fmt.Errorf("panic: %v", r.Value)
 			}
 			return memory(err)
 		})
@@ -66,7 +68,8 @@ func (t *Trainer) Costs(ctx context.Context, s search.Study, systems []space.Sys
 var errMeasured = errors.New("enough steps are measured")
 
 // cost measures one network.
-func (t *Trainer) cost(ctx context.Context, s search.Study, system space.System, set *dataset.Set, share time.Duration) (c Cost, err error) {
+func (t *Trainer) cost(ctx context.Context, s search.Study, system space.System, set *dataset.Set,
+	share time.Duration) (c Cost, err error) {
 	c.System = system
 	began := time.Now()
 	whole := batch(s, set)
@@ -76,8 +79,8 @@ func (t *Trainer) cost(ctx context.Context, s search.Study, system space.System,
 	}
 	_, cpu := t.devices[0].Device.(processor)
 	if cpu {
-		// The least that is done for a picture: two steps of six operations for each
-		// multiply–add, and two evaluations of two.
+		// Each picture costs at least two steps of six operations for each
+		// multiply–add, and two evaluations of two operations.
 		const operations = 2*6 + 2*2
 		fit := int(share.Seconds() * slowCore / (operations * float64(net.MultiplyAdds())))
 		s.Batch = min(s.Batch, max(kernel.Lanes, fit/kernel.Lanes*kernel.Lanes))
@@ -90,7 +93,7 @@ func (t *Trainer) cost(ctx context.Context, s search.Study, system space.System,
 
 	order := tr.order(1)
 	steps := min(costSteps, tr.steps)
-	last := time.Now() // what came before built the network
+	last := time.Now() // the time before was for building the network
 	var times []time.Duration
 	err = tr.Train(ctx, 1, order[:steps*tr.batch], make([]graph.Rates, steps), func(step int, _ Score) error {
 		now := time.Now()
@@ -104,7 +107,7 @@ func (t *Trainer) cost(ctx context.Context, s search.Study, system space.System,
 	if err != nil && !errors.Is(err, errMeasured) {
 		return c, err
 	}
-	if len(times) > 1 { // the first one meets cold memory, and a device that starts
+	if len(times) > 1 { // the first step uses cold memory, on a device that starts up
 		times = times[1:]
 	}
 	perPicture := typical(times, !cpu).Seconds() / float64(tr.batch)
@@ -115,7 +118,7 @@ func (t *Trainer) cost(ctx context.Context, s search.Study, system space.System,
 			return c, err
 		}
 	}
-	some := set.Test // a GPU may show others in their place, which takes as long
+	some := set.Test // a GPU may take other pictures instead, which is as fast
 	some.Labels = some.Labels[:min(tr.batch, some.Len())]
 	for times = times[:0]; len(times) == 0 || len(times) < costSteps && last.Sub(began) < share; {
 		begin := time.Now()
@@ -140,8 +143,8 @@ func (t *Trainer) cost(ctx context.Context, s search.Study, system space.System,
 	return c, err
 }
 
-// typical is the median, which what else the machine does hardly changes. A GPU's
-// steps are heard of in groups: their mean.
+// typical is the median, which other work of the machine changes little. It is the
+// mean of a GPU's steps, because they are reported in groups.
 func typical(times []time.Duration, grouped bool) time.Duration {
 	if grouped {
 		sum := time.Duration(0)

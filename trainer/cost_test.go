@@ -33,7 +33,8 @@ func TestCosts(t *testing.T) {
 		}
 	}
 	if costs[0].StateBytes != len(want) || costs[1].StateBytes <= len(want) {
-		t.Errorf("checkpoints of %d and %d bytes; the training has %d", costs[0].StateBytes, costs[1].StateBytes, len(want))
+		t.Errorf("checkpoints of %d and %d bytes; the training has %d", costs[0].StateBytes, costs[1].StateBytes,
+			len(want))
 	}
 	var r recorder
 	if err := tr.Train(t.Context(), job(s, 0), &r); err != nil {

@@ -230,13 +230,15 @@ func TestADeviceWithoutMemory(t *testing.T) {
 	large := tinyJob(t, 1)
 	large.Study.Batch, large.Study.TrainPictures = 4096, 0
 	large.System = space.PairSystem(space.Pair{L: 10000, M: 100})
-	if err := New(Options{}).Train(t.Context(), large, &listener{}); !errors.Is(err, search.ErrNoMemory) || !strings.Contains(err.Error(), ": no memory for ") {
+	if err := New(Options{}).Train(t.Context(), large, &listener{}); !errors.Is(err, search.ErrNoMemory) ||
+		!strings.Contains(err.Error(), ": no memory for ") {
 		t.Errorf("the processor's error: %v", err)
 	}
 }
 
 func TestWorkers(t *testing.T) {
-	for want, list := range map[int][]*device{5: {newFakeGPU("", 3), newFakeGPU("", 2)}, 4: {newFakeGPU("", 3), newFakeGPU("", 0)}} {
+	for want, list := range map[int][]*device{5: {newFakeGPU("", 3), newFakeGPU("", 2)},
+		4: {newFakeGPU("", 3), newFakeGPU("", 0)}} {
 		if n, err := onDevices(list...).Workers(t.Context(), tinyJob(t, 1).Study); n != want || err != nil {
 			t.Errorf("%d workers, %v, want %d", n, err, want)
 		}
@@ -271,7 +273,8 @@ func TestAnErrorNamesTheStep(t *testing.T) {
 }
 
 func TestACheckpointOfAnotherDeviceIsRefused(t *testing.T) {
-	for number, name := range map[uint32]string{0: "portable", 1: "avx2", 2: "avx512", 0x100 | 90: "cuda sm_90", 0x100 | 120: "cuda sm_120"} {
+	for number, name := range map[uint32]string{0: "portable", 1: "avx2", 2: "avx512", 0x100 | 90: "cuda sm_90",
+		0x100 | 120: "cuda sm_120"} {
 		if arithmeticOf(number) != name || numberOf(name) != number {
 			t.Errorf("%#x is %q, %q is %#x", number, arithmeticOf(number), name, numberOf(name))
 		}

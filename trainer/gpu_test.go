@@ -69,8 +69,11 @@ func sameTraining(t *testing.T, j search.Job, got, want *recorder) {
 	for i, g := range got.epochs {
 		w := want.epochs[i]
 		close := func(a, b int) bool { return a-b <= 2 && b-a <= 2 }
-		if !near(g.TrainLoss, w.TrainLoss, 0) || !near(g.TestLoss, w.TestLoss, 0) || !near(g.ValidationLoss, w.ValidationLoss, 0) || !close(g.TrainCorrect, w.TrainCorrect) || !close(g.TestCorrect, w.TestCorrect) ||
-			!close(g.ValidationCorrect, w.ValidationCorrect) || g.TestTotal != w.TestTotal || g.LearningRate != w.LearningRate {
+		if !near(g.TrainLoss, w.TrainLoss, 0) || !near(g.TestLoss, w.TestLoss, 0) ||
+			!near(g.ValidationLoss, w.ValidationLoss, 0) || !close(g.TrainCorrect, w.TrainCorrect) ||
+			!close(g.TestCorrect, w.TestCorrect) ||
+			!close(g.ValidationCorrect, w.ValidationCorrect) || g.TestTotal != w.TestTotal ||
+			g.LearningRate != w.LearningRate {
 			t.Errorf("epoch %d: %+v, on the processor %+v", i+1, g, w)
 		}
 	}
@@ -163,7 +166,8 @@ func TestGPUIsFedByTheHost(t *testing.T) {
 		}
 	}
 	s := averaged(t)
-	s.Dataset, s.Size, s.Resize, s.TrainPictures, s.TestPictures, s.Validation, s.Augment = "folder", 8, 9, 0, 0, 0, search.AugmentScaleCropMirror
+	s.Dataset, s.Size, s.Resize, s.TrainPictures, s.TestPictures, s.Validation, s.Augment = "folder", 8, 9, 0, 0, 0,
+		search.AugmentScaleCropMirror
 	s.ResizeMax, s.Pad = 11, 0
 	var err error
 	if s, err = s.Normalize(); err != nil {

@@ -15,7 +15,8 @@ func TestLearningRate(t *testing.T) {
 	s := search.Default()
 	t.Run("400 epochs fall after 200, 300 and 350", func(t *testing.T) {
 		const perEpoch = 781
-		for epoch, want := range map[int]float64{1: .1, 200: .1, 201: .01, 300: .01, 301: .001, 350: .001, 351: .0001, 400: .0001} {
+		for epoch, want := range map[int]float64{1: .1, 200: .1, 201: .01, 300: .01, 301: .001, 350: .001, 351: .0001,
+			400: .0001} {
 			for _, step := range []int{0, perEpoch - 1} {
 				if got := learningRate(s, (epoch-1)*perEpoch+step, 400*perEpoch); math.Abs(got-want) > 1e-12 {
 					t.Errorf("epoch %d, step %d: %g, want %g", epoch, step, got, want)
@@ -85,7 +86,8 @@ func TestAverageShare(t *testing.T) {
 // FuzzCheckpoint: no bytes make decode panic or read outside, and what it
 // accepts is exactly as long as a checkpoint.
 func FuzzCheckpoint(f *testing.F) {
-	m, err := graph.New(space.Figure3(space.Pair{L: 2, M: 1}, 1, space.Shape{C: 3, H: 1, W: 1}, 2), 1, graph.Options{ISA: kernel.Portable, Threads: 1})
+	m, err := graph.New(space.Figure3(space.Pair{L: 2, M: 1}, 1, space.Shape{C: 3, H: 1, W: 1}, 2), 1,
+		graph.Options{ISA: kernel.Portable, Threads: 1})
 	if err != nil {
 		f.Fatal(err)
 	}

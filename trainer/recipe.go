@@ -23,7 +23,8 @@ type Recipe struct {
 // recipe is that of a study.
 func recipe(s search.Study, seed int) Recipe {
 	r := Recipe{Seed: uint64(seed), Momentum: float32(s.Momentum), WeightDecay: float32(s.WeightDecay),
-		DecayAll: s.WeightDecayOn == search.DecayAll, Average: s.WeightAverage > 0, Precise: s.BNStatistics == search.BNPrecise}
+		DecayAll: s.WeightDecayOn == search.DecayAll, Average: s.WeightAverage > 0,
+		Precise: s.BNStatistics == search.BNPrecise}
 	switch s.Augment {
 	case search.AugmentCropMirror:
 		r.Augmentation = &dataset.Augmentation{Pad: s.Pad, Mirror: true}

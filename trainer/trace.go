@@ -2,6 +2,7 @@ package trainer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"reflect"
@@ -14,8 +15,8 @@ import (
 	"igcsearch/trainer/kernel"
 )
 
-// Trace trains the first steps of a job and writes, as npz, what another
-// framework needs to replay them:
+// Trace trains the first steps of a job and writes an npz file that another
+// framework can replay:
 //
 //	init/NAME, final/NAME   all parameters and running statistics
 //	step/k/images           (N, C, H, W) as fed: cropped, mirrored, normalised
@@ -24,11 +25,11 @@ import (
 //	step/k/loss, step/k/lr  scalars; the loss is the mean
 //	step/k/grad/NAME        of the mean loss, without weight decay
 //
-// and of a study with precise statistics or averaged weights
+// and, if the study has precise statistics or averaged weights,
 //
 //	step/k/average          the share of the step's weights in their average
-//	evaluated/NAME          what an evaluation after the last step uses
-//	statistics/images       (batches, N, C, H, W) that its statistics are of
+//	evaluated/NAME          the tensors of an evaluation after the last step
+//	statistics/images       (batches, N, C, H, W), for its statistics
 //
 // k counts from 0. Names and shapes are PyTorch's.
 func (t *Trainer) Trace(ctx context.Context, job search.Job, steps int, w io.Writer) error {
@@ -44,19 +45,24 @@ func (t *Trainer) Trace(ctx context.Context, job search.Job, steps int, w io.Wri
 	return out.Close()
 }
 
-func (tr *training) trace(ctx context.Context, steps int, write func(name string, value any) error) error {
+// writer stores a value in the npz file.
+type writer func(name string, value any) error
+
+// put stores a tensor.
+func (write writer) put(name string, data []float32, shape ...int) error {
+	return write(name+".npy", array(data, shape...))
+}
+
+func (tr *training) trace(ctx context.Context, steps int, write writer) error {
 	m := tr.Model()
-	put := func(name string, data []float32, shape ...int) error {
-		return write(name+".npy", array(data, shape...))
-	}
 	all := func(prefix string) error {
 		for _, p := range m.Params {
-			if err := put(prefix+p.Name, p.Value, p.Shape...); err != nil {
+			if err := write.put(prefix+p.Name, p.Value, p.Shape...); err != nil {
 				return err
 			}
 		}
 		for _, s := range m.Stats {
-			if err := put(prefix+s.Name, s.Value, len(s.Value)); err != nil {
+			if err := write.put(prefix+s.Name, s.Value, len(s.Value)); err != nil {
 				return err
 			}
 		}
@@ -65,67 +71,61 @@ func (tr *training) trace(ctx context.Context, steps int, write func(name string
 	if err := all("init/"); err != nil {
 		return err
 	}
-	var order []int // of the epoch that step k is in
 	for k := range steps {
-		epoch, step := 1+k/tr.steps, k%tr.steps
-		if step == 0 {
-			order = tr.order(epoch)
-		}
-		rates, loss := tr.rates(epoch, step), 0.
-		err := tr.Train(ctx, epoch, order[step*tr.batch:][:tr.batch], []graph.Rates{rates}, func(_ int, s Score) error {
-			loss = s.Loss
-			return nil
-		})
-		if err == nil {
-			err = tr.Pull()
-		}
-		if err != nil {
-			return fmt.Errorf("step %d: %w", k, err)
-		}
-		pictures, labels, logits, err := tr.Last()
-		if err != nil {
-			return fmt.Errorf("step %d: %w", k, err)
-		}
-		prefix, in := fmt.Sprintf("step/%d/", k), m.Net.Layers[0].In
-		if err := put(prefix+"images", pictures, tr.batch, in.C, in.H, in.W); err != nil {
+		if err := tr.traceStep(ctx, k, write); err != nil {
 			return err
-		}
-		numbers := make([]int64, tr.batch)
-		for i, label := range labels {
-			numbers[i] = int64(label)
-		}
-		if err := write(prefix+"labels.npy", numbers); err != nil {
-			return err
-		}
-		if err := put(prefix+"logits", logits, tr.batch, m.Net.Classes); err != nil {
-			return err
-		}
-		if err := write(prefix+"loss.npy", loss); err != nil {
-			return err
-		}
-		if err := write(prefix+"lr.npy", tr.rate(epoch, step)); err != nil {
-			return err
-		}
-		if tr.job.Study.WeightAverage > 0 {
-			if err := write(prefix+"average.npy", float64(rates.Average)); err != nil {
-				return err
-			}
-		}
-		for _, p := range m.Params {
-			if err := put(prefix+"grad/"+p.Name, p.Grad, p.Shape...); err != nil {
-				return err
-			}
 		}
 	}
 	if err := all("final/"); err != nil {
 		return err
 	}
-	return tr.traceEvaluation(ctx, put)
+	return tr.traceEvaluation(ctx, write)
 }
 
-// traceEvaluation writes what an evaluation after the last step would use, and the
-// pictures that its statistics are measured on.
-func (tr *training) traceEvaluation(ctx context.Context, put func(name string, data []float32, shape ...int) error) error {
+// traceStep trains step k and writes it.
+func (tr *training) traceStep(ctx context.Context, k int, write writer) error {
+	m := tr.Model()
+	epoch, step := 1+k/tr.steps, k%tr.steps
+	rates, loss := tr.rates(epoch, step), 0.
+	pictures := tr.order(epoch)[step*tr.batch:][:tr.batch]
+	err := tr.Train(ctx, epoch, pictures, []graph.Rates{rates}, func(_ int, s Score) error {
+		loss = s.Loss
+		return nil
+	})
+	if err == nil {
+		err = tr.Pull()
+	}
+	if err != nil {
+		return fmt.Errorf("step %d: %w", k, err)
+	}
+	images, labels, logits, err := tr.Last()
+	if err != nil {
+		return fmt.Errorf("step %d: %w", k, err)
+	}
+	numbers := make([]int64, tr.batch)
+	for i, label := range labels {
+		numbers[i] = int64(label)
+	}
+	prefix, in := fmt.Sprintf("step/%d/", k), m.Net.Input()
+	errs := []error{
+		write.put(prefix+"images", images, tr.batch, in.C, in.H, in.W),
+		write(prefix+"labels.npy", numbers),
+		write.put(prefix+"logits", logits, tr.batch, m.Net.Classes),
+		write(prefix+"loss.npy", loss),
+		write(prefix+"lr.npy", tr.rate(epoch, step)),
+	}
+	if tr.job.Study.WeightAverage > 0 {
+		errs = append(errs, write(prefix+"average.npy", float64(rates.Average)))
+	}
+	for _, p := range m.Params {
+		errs = append(errs, write.put(prefix+"grad/"+p.Name, p.Grad, p.Shape...))
+	}
+	return errors.Join(errs...)
+}
+
+// traceEvaluation writes the tensors of an evaluation after the last step, and the
+// pictures for its statistics.
+func (tr *training) traceEvaluation(ctx context.Context, write writer) error {
 	s := tr.job.Study
 	if s.WeightAverage == 0 && s.BNStatistics != search.BNPrecise {
 		return nil
@@ -137,7 +137,7 @@ func (tr *training) traceEvaluation(ctx context.Context, put func(name string, d
 		return err
 	}
 	for _, t := range evaluated(tr.Model()) {
-		if err := put("evaluated/"+t.Name, t.Data, t.Shape...); err != nil {
+		if err := write.put("evaluated/"+t.Name, t.Data, t.Shape...); err != nil {
 			return err
 		}
 	}
@@ -149,30 +149,31 @@ func (tr *training) traceEvaluation(ctx context.Context, put func(name string, d
 	if err != nil {
 		return err
 	}
-	return put("statistics/images", pictures, len(order)/tr.batch, tr.batch, in.C, in.H, in.W)
+	return write.put("statistics/images", pictures, len(order)/tr.batch, tr.batch, in.C, in.H, in.W)
 }
 
-// pictures returns training pictures as they are evaluated, (N, C, H, W).
+// pictures returns training pictures without augmentation, (N, C, H, W).
 func (tr *training) pictures(ctx context.Context, order []int) ([]float32, error) {
 	in := tr.Model().Net.Input()
 	batches := tr.set.Batches(ctx, &tr.set.Train, order, tr.batch, nil, 0, 0)
 	defer batches.Close()
 	blocks := kernel.Blocks(tr.batch)
-	x, labels := make([]float32, blocks*in.C*in.H*in.W*kernel.Lanes), make([]float32, blocks*kernel.Lanes)
-	out := make([]float32, len(order)*in.C*in.H*in.W)
+	size := in.C * in.H * in.W
+	x, labels := make([]float32, blocks*size*kernel.Lanes), make([]float32, blocks*kernel.Lanes)
+	out := make([]float32, len(order)*size)
 	for to := out; len(to) > 0; {
 		n, err := batches.Next(x, labels)
 		if err != nil {
 			return nil, err
 		}
-		kernel.Unpack(to[:n*in.C*in.H*in.W], x, n, in.C, in.H, in.W)
-		to = to[n*in.C*in.H*in.W:]
+		kernel.Unpack(to[:n*size], x, n, in.C, in.H, in.W)
+		to = to[n*size:]
 	}
 	return out, nil
 }
 
-// array is data as a pointer to a Go array of the given shape, which is how
-// npyio learns of more than one dimension.
+// array is data as a pointer to a Go array of the given shape: npyio takes the
+// dimensions from the type.
 func array(data []float32, shape ...int) any {
 	t := reflect.TypeFor[float32]()
 	n := 1

@@ -181,8 +181,9 @@ func (tr *training) evaluate(ctx context.Context, m *search.Epoch) error {
 		if err != nil {
 			return err
 		}
-		m.ValidationTotal, m.ValidationCorrect, m.ValidationLoss = tr.set.Validation.Len(), validation.Correct, validation.Loss
-		m.TestTotal, m.TestCorrect, m.TestLoss = tr.set.Test.Len(), test.Correct, test.Loss
+		m.ValidationTotal, m.TestTotal = tr.set.Validation.Len(), tr.set.Test.Len()
+		m.ValidationCorrect, m.TestCorrect = validation.Correct, test.Correct
+		m.ValidationLoss, m.TestLoss = validation.Loss, test.Loss
 		return nil
 	})
 	m.EvalSeconds = time.Since(begin).Seconds()

@@ -39,7 +39,8 @@ func tiny(t *testing.T) search.Study {
 func short(t *testing.T) search.Study {
 	t.Helper()
 	s := tiny(t)
-	s.BNStatistics, s.BNPictures, s.WeightAverage, s.Schedule, s.Warmup = search.BNPrecise, 32, 0.25, search.ScheduleLinear, 0.2
+	s.BNStatistics, s.BNPictures, s.WeightAverage, s.Schedule, s.Warmup = search.BNPrecise, 32, 0.25,
+		search.ScheduleLinear, 0.2
 	s, err := s.Normalize()
 	if err != nil {
 		t.Fatal(err)
@@ -180,7 +181,8 @@ func TestAnEvaluationMeasuresTheLoss(t *testing.T) {
 	for name, s := range map[string]search.Study{"running": tiny(t), "precise": short(t)} {
 		for _, e := range train(t, job(s, 0)).epochs {
 			// Ten classes: a network that knows nothing has ln 10 = 2.30.
-			if !(e.TestLoss > 0.1 && e.TestLoss < 20 && e.ValidationLoss > 0.1 && e.ValidationLoss < 20) || e.TestLoss == e.ValidationLoss {
+			if !(e.TestLoss > 0.1 && e.TestLoss < 20 && e.ValidationLoss > 0.1 && e.ValidationLoss < 20) ||
+				e.TestLoss == e.ValidationLoss {
 				t.Errorf("%s statistics: %+v", name, e)
 			}
 		}
@@ -211,14 +213,16 @@ func TestTrainStops(t *testing.T) {
 	})
 	t.Run("when an epoch cannot be stored", func(t *testing.T) {
 		r := recorder{fail: errors.New("disk full")}
-		if err := trainer.New(trainer.Options{}).Train(t.Context(), job(tiny(t), 0), &r); !errors.Is(err, r.fail) || len(r.epochs) != 1 {
+		if err := trainer.New(trainer.Options{}).Train(t.Context(), job(tiny(t), 0), &r); !errors.Is(err, r.fail) ||
+			len(r.epochs) != 1 {
 			t.Errorf("%v after %d epochs", err, len(r.epochs))
 		}
 	})
 	t.Run("before it starts if the pictures are others", func(t *testing.T) {
 		s := tiny(t)
 		s.DataSum = "0123"
-		if err := trainer.New(trainer.Options{}).Train(t.Context(), job(s, 0), &recorder{}); err == nil || !strings.Contains(err.Error(), "pictures") {
+		if err := trainer.New(trainer.Options{}).Train(t.Context(), job(s, 0), &recorder{}); err == nil ||
+			!strings.Contains(err.Error(), "pictures") {
 			t.Errorf("error %v", err)
 		}
 	})
@@ -259,7 +263,8 @@ func TestTrace(t *testing.T) {
 
 func testTrace(t *testing.T, s search.Study, arrays int, more map[string][]int) {
 	var b bytes.Buffer
-	if err := trainer.New(trainer.Options{}).Trace(t.Context(), search.Job{Study: s, Key: search.Key{System: space.PairSystem(space.Pair{L: 3, M: 2}), Seed: 1}}, 3, &b); err != nil {
+	if err := trainer.New(trainer.Options{}).Trace(t.Context(),
+		search.Job{Study: s, Key: search.Key{System: space.PairSystem(space.Pair{L: 3, M: 2}), Seed: 1}}, 3, &b); err != nil {
 		t.Fatal(err)
 	}
 	path := filepath.Join(t.TempDir(), "trace.npz")

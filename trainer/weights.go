@@ -25,18 +25,19 @@ type Tensor struct {
 	Data  []float32
 }
 
-// Weights returns the parameters and statistics that an evaluation would use, from
-// the checkpoint of a job, job.From, in the order of the layers: with them the
-// accuracy of its epoch was measured. It needs no pictures.
+// Weights returns the parameters and statistics in the checkpoint of a job,
+// job.From, by which the accuracy of its epoch was measured, in the order of the
+// layers. It needs no pictures.
 func Weights(job search.Job) ([]Tensor, error) {
 	where := func(err error) error {
-		return fmt.Errorf("checkpoint of %v seed %d after epoch %d: %w", job.System.Label(), job.Seed, job.From.Epoch, err)
+		return fmt.Errorf("checkpoint of %v seed %d after epoch %d: %w",
+			job.System.Label(), job.Seed, job.From.Epoch, err)
 	}
 	classes, err := classesOf(job.From.State)
 	if err != nil {
 		return nil, where(err)
 	}
-	// No parameter depends on the size of the pictures.
+	// The parameters do not depend on the size of the pictures.
 	net, err := job.System.Network(job.Study.Plan(space.Shape{C: 3, H: 32, W: 32}, classes))
 	if err != nil {
 		return nil, err
@@ -54,7 +55,7 @@ func Weights(job search.Job) ([]Tensor, error) {
 	defer m.Close()
 	made, ok := madeBy(job.From.State)
 	if !ok {
-		return nil, where(errors.New("it is of another format"))
+		return nil, where(errors.New("it has another format"))
 	}
 	if err := decode(tensors(m), header(made, job, job.From.Epoch), job.From.State); err != nil {
 		return nil, where(err)

@@ -18,7 +18,8 @@ import (
 
 // readSafetensors reads as the format's description says, without the writer's
 // code.
-func readSafetensors(t *testing.T, b []byte) (shapes map[string][]int, values map[string][]float32, about map[string]string) {
+func readSafetensors(t *testing.T, b []byte) (shapes map[string][]int, values map[string][]float32,
+	about map[string]string) {
 	t.Helper()
 	n := binary.LittleEndian.Uint64(b)
 	if (8+n)%8 != 0 {
@@ -74,7 +75,8 @@ func TestWeightsAreWhatTheAccuracyWasMeasuredWith(t *testing.T) {
 	}
 	for _, w := range list {
 		var evaluated, final []float32
-		if err := errors.Join(trace.Read("evaluated/"+w.Name+".npy", &evaluated), trace.Read("final/"+w.Name+".npy", &final)); err != nil {
+		if err := errors.Join(trace.Read("evaluated/"+w.Name+".npy", &evaluated),
+			trace.Read("final/"+w.Name+".npy", &final)); err != nil {
 			t.Fatal(err)
 		}
 		if !slices.Equal(w.Data, evaluated) || slices.Equal(w.Data, final) {
@@ -99,8 +101,9 @@ func TestWeights(t *testing.T) {
 	t.Run("have PyTorch's names and shapes", func(t *testing.T) {
 		// L4M2, one block, 10 classes: conv2d weights are (out, in/groups, h, w).
 		for name, want := range map[string][]int{
-			"conv0.weight": {8, 3, 3, 3}, "block1.primary.weight": {8, 2, 3, 3}, "block1.secondary.weight": {8, 4, 1, 1},
-			"fc.weight": {10, 8}, "fc.bias": {10},
+			"conv0.weight": {8, 3, 3, 3}, "block1.primary.weight": {8, 2, 3, 3},
+			"block1.secondary.weight": {8, 4, 1, 1},
+			"fc.weight":               {10, 8}, "fc.bias": {10},
 		} {
 			if !slices.Equal(byName[name].Shape, want) {
 				t.Errorf("%s: %v, want %v; there are %v", name, byName[name].Shape, want, names(list))

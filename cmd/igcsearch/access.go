@@ -11,15 +11,16 @@ import (
 	"igcsearch/store/fleet"
 )
 
-// openReader opens a database for reading; of an access file, a copy of the
-// database that its coordinator has open, perhaps on another machine.
+// openReader opens a database for reading. If path is an access file, it opens a
+// copy of the database that the coordinator has open, perhaps on another machine.
 func openReader(ctx context.Context, path string) (*store.DB, error) {
 	if !fleet.IsAccess(path) {
 		return store.OpenReadOnly(ctx, path)
 	}
 	dir, err := os.MkdirTemp("", "igcsearch-")
 	if err != nil {
-		return nil, fmt.Errorf("copy the database of the coordinator of %s: %w: set TMPDIR to a folder that can be written", path, err)
+		return nil, fmt.Errorf("copy the database of the coordinator of %s: %w: "+
+			"set TMPDIR to a folder that can be written", path, err)
 	}
 	file := filepath.Join(dir, "snapshot.db")
 	if err := fleet.Snapshot(ctx, path, file); err != nil {
@@ -29,7 +30,7 @@ func openReader(ctx context.Context, path string) (*store.DB, error) {
 	return store.OpenCopy(ctx, file, path)
 }
 
-// openWriter opens a database for writing, and makes it if it is not there.
+// openWriter opens a database for writing, and creates it if it is not there.
 func openWriter(ctx context.Context, path string) (*store.DB, error) {
 	if err := notAccess(path); err != nil {
 		return nil, err
@@ -37,7 +38,7 @@ func openWriter(ctx context.Context, path string) (*store.DB, error) {
 	return store.Open(ctx, path)
 }
 
-// openRunner is openWriter by a process that works on the trials.
+// openRunner is openWriter for a process that trains or gives out trials.
 func openRunner(ctx context.Context, path string) (*store.DB, error) {
 	db, err := openWriter(ctx, path)
 	if err != nil {
@@ -47,14 +48,15 @@ func openRunner(ctx context.Context, path string) (*store.DB, error) {
 		db.Close()
 		return nil, err
 	}
-	db.SetGone(new(cluster.Jobs).Gone) // of workers that a coordinator has, or had
+	db.SetGone(new(cluster.Jobs).Gone) // a coordinator of this database may have workers in Slurm
 	return db, nil
 }
 
-// notAccess refuses an access file where only a database will do.
+// notAccess refuses an access file where a database is needed.
 func notAccess(path string) error {
 	if fleet.IsAccess(path) {
-		return fmt.Errorf("%s is the access file of a coordinator, by which others can only read: give the --db of its database, on its machine", path)
+		return fmt.Errorf("%s is the access file of a coordinator, by which others can only read: "+
+			"give the --db of its database, on its machine", path)
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"igcsearch/cmd/igcsearch/report"
+	"igcsearch/store"
 )
 
 type analyzeOptions struct {
@@ -54,7 +55,7 @@ func runAnalyze(ctx context.Context, o analyzeOptions, stdout, stderr io.Writer)
 		return err
 	}
 	defer db.Close()
-	r, err := readResults(ctx, db, o.study, curves)
+	r, err := readResults(ctx, db, o.study, store.Histories)
 	if err != nil {
 		return err
 	}

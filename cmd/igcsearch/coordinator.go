@@ -115,7 +115,8 @@ func (c *coordinator) announce(ctx context.Context, token string, stdout io.Writ
 	if _, err := fmt.Fprintf(stdout, "%s/\n", own.Address); err != nil {
 		return err
 	}
-	c.log.Note(fmt.Sprintf("coordinator of %s: workers join by: %s worker --access %s", c.db, program(), quote(c.access)))
+	c.log.Note(fmt.Sprintf("coordinator of %s: workers join by: %s worker --access %s",
+		c.db, program(), quote(c.access)))
 	if c.advertise != "" {
 		c.log.Note(fmt.Sprintf("listening on %s, which workers reach as %s", c.listener.Addr(), own.Address))
 	}
@@ -217,7 +218,8 @@ func (c *coordinator) keepAccess(ctx context.Context) {
 		if good || err != nil && !errors.Is(err, fs.ErrNotExist) || ctx.Err() != nil {
 			continue
 		}
-		text := fmt.Sprintf("the access file %s was removed, or its coordinator does not answer: writing it again", c.access)
+		text := fmt.Sprintf("the access file %s was removed, or its coordinator does not answer: writing it again",
+			c.access)
 		if err := c.written.Write(c.access); err != nil {
 			text = err.Error()
 		}

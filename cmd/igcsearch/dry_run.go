@@ -31,23 +31,19 @@ func (p *prepared) standing(ctx context.Context, db *store.DB, path string) ([]s
 	if db == nil {
 		return trials, nil
 	}
-	there, err := db.Study(ctx, p.study.Name)
+	stored, err := db.Read(ctx, p.study.Name)
 	if errors.Is(err, store.ErrNoStudy) {
 		return trials, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	if diff := search.Diff(there, p.study); len(diff) > 0 {
+	if diff := search.Diff(stored.Study, p.study); len(diff) > 0 {
 		return nil, &store.ConflictError{Study: p.study.Name, Database: path, Diff: diff}
 	}
-	stored, err := db.Trials(ctx, p.study.Name)
-	if err != nil {
-		return nil, err
-	}
 	at := map[search.Key]search.Trial{}
-	for _, t := range stored {
-		at[t.Key] = t
+	for _, t := range stored.Trials {
+		at[t.Key] = t.Trial
 	}
 	for i, t := range trials {
 		if s, ok := at[t.Key]; ok {

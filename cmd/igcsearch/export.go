@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"igcsearch/cmd/igcsearch/report"
+	"igcsearch/store"
 )
 
 type exportOptions struct {
@@ -73,9 +74,9 @@ func runExport(ctx context.Context, o exportOptions, stdout, stderr io.Writer) e
 }
 
 // partsFor are the parts that an export needs, of each epoch or of the last ones.
-func partsFor(epochs bool) []part {
+func partsFor(epochs bool) []store.Part {
 	if epochs {
-		return []part{curves}
+		return []store.Part{store.Histories}
 	}
 	return nil
 }

@@ -94,11 +94,11 @@ func (f faultRun) attempts(study, db string) []store.TrialAttempt {
 		f.t.Fatal(err)
 	}
 	defer d.Close()
-	list, err := d.Attempts(f.t.Context(), study)
+	stored, err := d.Read(f.t.Context(), study, store.Attempts)
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	return list
+	return stored.Attempts
 }
 
 // TestFaultsKill kills one of three processes that share a study, again and

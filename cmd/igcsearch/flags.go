@@ -12,10 +12,11 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"igcsearch/cmd/igcsearch/cluster"
 	"igcsearch/space"
 )
 
-// choice is a flag with a fixed set of values.
+// choice is a flag that takes one of a few values.
 type choice struct {
 	value *string
 	of    []string
@@ -35,8 +36,8 @@ func (c choice) Set(s string) error {
 func addChoice(cmd *cobra.Command, value *string, name, usage string, of ...string) {
 	*value = of[0]
 	cmd.Flags().Var(choice{value, of}, name, usage)
-	err := cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(of, cobra.ShellCompDirectiveNoFileComp))
-	if err != nil {
+	complete := cobra.FixedCompletions(of, cobra.ShellCompDirectiveNoFileComp)
+	if err := cmd.RegisterFlagCompletionFunc(name, complete); err != nil {
 		panic(err) // the flag exists: it was added above
 	}
 }
@@ -95,7 +96,7 @@ func (p *pairs) Set(s string) error {
 	return nil
 }
 
-// twoNumbers tells a pair out of range from what is no pair.
+// twoNumbers matches what looks like a pair, in range or not.
 var twoNumbers = regexp.MustCompile(`^\D?\d+\D\d+$`)
 
 func parsePair(text string) (space.Pair, error) {
@@ -106,7 +107,7 @@ func parsePair(text string) (space.Pair, error) {
 	return p, err
 }
 
-// spell writes a pair as flags and study files do; "" for none.
+// spell writes a pair as flags and study files do, and "" for no pair.
 func spell(p space.Pair) string {
 	if p == (space.Pair{}) {
 		return ""
@@ -154,7 +155,7 @@ func (a *automatic) Set(s string) error {
 	return nil
 }
 
-// defaultDB is the database of commands that are given none.
+// defaultDB is the database of a command without --db.
 const defaultDB = "igcsearch.db"
 
 func addDB(cmd *cobra.Command, value *string) {
@@ -182,8 +183,12 @@ func hideDefaults(cmd *cobra.Command, names ...string) {
 }
 
 func addData(cmd *cobra.Command, value *string) {
-	cmd.Flags().StringVar(value, "data", os.Getenv("IGCSEARCH_DATA"), "the `DIR` with the pictures (default $IGCSEARCH_DATA)")
-	cmd.Flag("data").DefValue = "" // help and completion do not depend on who asks
+	cmd.Flags().StringVar(value, "data", os.Getenv("IGCSEARCH_DATA"),
+		"the `DIR` with the pictures (default $IGCSEARCH_DATA)")
+	hideDefaults(cmd, "data") // the help is the same in every environment
 }
 
-var _ = []pflag.Value{choice{}, (*fraction)(nil), (*pair)(nil), (*pairs)(nil), (*positive)(nil), (*automatic)(nil), (*device)(nil), (*seeds)(nil)}
+var _ = []pflag.Value{
+	choice{}, (*fraction)(nil), (*pair)(nil), (*pairs)(nil), (*positive)(nil), (*automatic)(nil), (*device)(nil),
+	(*seeds)(nil), (*cluster.Name)(nil), (*cluster.Quantity)(nil),
+}

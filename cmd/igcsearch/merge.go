@@ -64,7 +64,7 @@ func runMerge(ctx context.Context, o mergeOptions, stdout io.Writer) error {
 	}
 	for _, i := range infos {
 		done, all := 0, 0
-		for status, n := range i.Trials {
+		for status, n := range i.Counts {
 			all += n
 			if status.Finished() {
 				done += n

@@ -21,6 +21,7 @@ import (
 	"igcsearch/search"
 	"igcsearch/search/analysis"
 	"igcsearch/space"
+	"igcsearch/store"
 )
 
 type plotOptions struct {
@@ -178,7 +179,7 @@ func runPlot(ctx context.Context, o plotOptions, stderr io.Writer) error {
 	var list []report.Results
 	missing := slices.Clone(o.pairs) // which no study has
 	for _, name := range o.studies {
-		r, err := readResults(ctx, db, name, curves)
+		r, err := readResults(ctx, db, name, store.Histories)
 		if err != nil {
 			return err
 		}

@@ -13,6 +13,7 @@ import (
 	"igcsearch/cmd/igcsearch/report"
 	"igcsearch/search"
 	"igcsearch/search/strategy"
+	"igcsearch/store"
 	"igcsearch/studies"
 )
 
@@ -178,6 +179,6 @@ func (o replayOptions) read(ctx context.Context) (search.Study, []search.TrialSt
 		return search.Study{}, nil, err
 	}
 	defer db.Close()
-	r, err := readResults(ctx, db, o.study, curves)
+	r, err := readResults(ctx, db, o.study, store.Histories)
 	return r.Study, r.Planned, err
 }

@@ -90,12 +90,12 @@ func retryDB(ctx context.Context, o retryOptions, statuses []search.Status, matc
 		return search.Study{}, nil, err
 	}
 	defer db.Close()
-	study, err := findStudy(ctx, db, o.study)
+	found, err := findStudy(ctx, db, o.study)
 	if err != nil {
-		return study, nil, err
+		return found.Study, nil, err
 	}
-	again, err := db.Retry(ctx, study.Name, statuses, match)
-	return study, again, err
+	again, err := db.Retry(ctx, found.Study.Name, statuses, match)
+	return found.Study, again, err
 }
 
 func retrySpool(ctx context.Context, o retryOptions, statuses []search.Status, match func(space.System, int) bool) (search.Study, []search.Trial, error) {

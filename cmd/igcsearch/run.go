@@ -85,9 +85,10 @@ that are no better than guessing.`,
 	addDevice(cmd, &o.device)
 	addWorkers(cmd, &o.workers)
 	addSet(cmd, &o.set, "override one setting of the study")
-	cmd.Flags().StringVar(&o.figure, "figure", "", "the figure's `FILE`: pdf, svg, png, eps, tex, or csv for its numbers; "+
-		"an existing file is replaced (default STUDY.pdf beside the database)")
-	cmd.Flags().BoolVar(&o.dryRun, "dry-run", false, "only say what is to train, how long it takes and how large the database gets")
+	cmd.Flags().StringVar(&o.figure, "figure", "", "the figure's `FILE`: pdf, svg, png, eps, tex, "+
+		"or csv for its numbers; an existing file is replaced (default STUDY.pdf beside the database)")
+	cmd.Flags().BoolVar(&o.dryRun, "dry-run", false,
+		"only say what is to train, how long it takes and how large the database gets")
 	cmd.Flags().BoolVar(&o.noFigure, "no-figure", false, "draw no figure")
 	return cmd
 }
@@ -132,7 +133,7 @@ func runRun(ctx context.Context, o runOptions, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	r, err := readResults(ctx, db, study.Name, curves)
+	r, err := readResults(ctx, db, study.Name, store.Histories)
 	if err != nil {
 		return err
 	}
@@ -186,7 +187,8 @@ func (o runOptions) tellEnd(stderr io.Writer, p *prepared, sum search.Summary, i
 		if sum.Left > 0 {
 			left = fmt.Sprintf("; %d of %s not trained to the end", sum.Left, all)
 		}
-		fmt.Fprintf(stderr, "igcsearch: %s: by the %s pictures, %s%s\n", name, p.study.DecidingSplit(), sum.Reason, left)
+		fmt.Fprintf(stderr, "igcsearch: %s: by the %s pictures, %s%s\n",
+			name, p.study.DecidingSplit(), sum.Reason, left)
 	}
 }
 

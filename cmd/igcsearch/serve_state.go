@@ -27,8 +27,14 @@ import (
 // for reading only, as status does: it may not be there yet, or be replaced.
 type watched struct {
 	path string
-	// resting are the studies of the last Read that no process works on.
-	resting map[string]live.Study
+	// resting are the studies of the last Read that no process works on, by name.
+	resting map[string]rested
+}
+
+// rested is a study as the page showed it at a revision.
+type rested struct {
+	revision string
+	live.Study
 }
 
 var _ live.Source = (*watched)(nil)
@@ -57,20 +63,16 @@ func (w *watched) Snapshot(ctx context.Context, path string) error {
 // Export writes what the command export writes.
 func (w *watched) Export(ctx context.Context, out io.Writer, study string, epochs bool) error {
 	return w.look(ctx, func(db *store.DB) error {
-		s, err := db.Study(ctx, study) // by its name alone: it comes from outside
+		found, err := db.Read(ctx, study, partsFor(epochs)...) // by its name alone: it comes from outside
 		if err != nil {
 			return err
 		}
-		r, err := resultsOf(ctx, db, s, partsFor(epochs)...)
-		if err != nil {
-			return err
-		}
-		return r.Export(out, report.ExportOptions{Format: "csv", Epochs: epochs})
+		return report.From(found).Export(out, report.ExportOptions{Format: "csv", Epochs: epochs})
 	})
 }
 
 func (w *watched) Read(ctx context.Context) (live.State, error) {
-	state, resting := live.State{Database: w.path}, map[string]live.Study{}
+	state, resting := live.State{Database: w.path}, map[string]rested{}
 	err := w.look(ctx, func(db *store.DB) error {
 		infos, err := db.Studies(ctx)
 		if err != nil {
@@ -79,19 +81,21 @@ func (w *watched) Read(ctx context.Context) (live.State, error) {
 		// What changed last is what people look for.
 		slices.SortStableFunc(infos, func(a, b store.StudyInfo) int { return b.Updated.Compare(a.Updated) })
 		for _, info := range infos {
-			one, known := w.resting[info.Name]
-			// Of one that changed just now, or by a clock that was set back since,
-			// another commit may have the same time.
-			past := time.Since(info.Updated) > time.Second
-			if !known || !past || !one.Updated.Equal(info.Updated) {
-				if one, err = watchedStudy(ctx, db, info.Name); err != nil {
+			one := w.resting[info.Name]
+			if one.revision != info.Revision {
+				found, err := db.Read(ctx, info.Name, store.Histories, store.Attempts)
+				if err != nil {
+					return err
+				}
+				one.revision = found.Revision // not that of info: the study may have changed since
+				if one.Study, err = watchedStudy(report.From(found)); err != nil {
 					return err
 				}
 			}
-			if past && one.Status != "running" {
+			if one.Status != "running" {
 				resting[one.Name] = one
 			}
-			state.Studies = append(state.Studies, one)
+			state.Studies = append(state.Studies, one.Study)
 		}
 		return nil
 	})
@@ -104,17 +108,9 @@ func (w *watched) Read(ctx context.Context) (live.State, error) {
 }
 
 // watchedStudy is a study with all that the page shows of it.
-func watchedStudy(ctx context.Context, db *store.DB, name string) (live.Study, error) {
-	s, err := db.Study(ctx, name)
-	if err != nil {
-		return live.Study{}, err
-	}
-	r, err := resultsOf(ctx, db, s, curves, attempts)
-	if err != nil {
-		return live.Study{}, err
-	}
-	updated := r.Updated
-	one := live.Study{
+func watchedStudy(r report.Results) (one live.Study, err error) {
+	s, updated := r.Study, r.Updated
+	one = live.Study{
 		Name: s.Name, Title: s.Title, Dataset: report.DatasetLabel(s.Dataset), Updated: updated, Trials: len(r.Trials), Counts: r.Counts(),
 		Caption: r.Caption(), Split: s.Split, Hours: hours(r),
 	}

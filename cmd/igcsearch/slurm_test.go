@@ -28,9 +28,9 @@ func TestSlurm(t *testing.T) {
 		t.Skip("it starts a Slurm on this machine, as root: IGC_REQUIRE_SLURM=1 does")
 	}
 	c := newSlurmCluster(t)
-	t.Run("parts", func(t *testing.T) { // at once: much of the time is waiting for leases
+	t.Run("parts", func(t *testing.T) { // they run at once, because they wait for leases much of the time
 		t.Run("the bits of a local run", func(t *testing.T) { c.of(t).testSameBits() })
-		t.Run("every cell is done once", func(t *testing.T) { c.of(t).testFaults() })
+		t.Run("every trial is done once", func(t *testing.T) { c.of(t).testFaults() })
 		t.Run("the README's commands", func(t *testing.T) { c.of(t).testReadme() })
 	})
 }
@@ -56,8 +56,8 @@ func newSlurmCluster(t *testing.T) slurmCluster {
 	return c
 }
 
-// of is the cluster for a test that runs beside others, with a folder of its
-// own. If it fails it shows what the jobs say.
+// of returns the cluster for a test that runs beside others, with a folder of its
+// own. If the test fails, it shows the logs of the jobs.
 func (c slurmCluster) of(t *testing.T) slurmCluster {
 	t.Parallel()
 	c.faultRun = newFaultRun(t)
@@ -96,7 +96,7 @@ func (c slurmCluster) do(command string) string {
 	return out
 }
 
-// until waits for something of which wrong says why it is not yet so.
+// until waits until wrong returns nil. Otherwise wrong says what is missing.
 func (c slurmCluster) until(limit time.Duration, wrong func() error) {
 	c.t.Helper()
 	var err error
@@ -121,12 +121,13 @@ func (c slurmCluster) submit(args string) (coordinator, array string) {
 	return m[1], m[2]
 }
 
-// states are those of all tasks of some jobs, "123_4" or "123", as squeue says.
+// states returns the state of each task of some jobs, "123_4" or "123", as squeue
+// tells it.
 func (c slurmCluster) states(jobs ...string) map[string]string {
 	states := map[string]string{}
 	out, err := c.try("squeue --noheader --array --states=all --format='%i %T' --jobs=" + strings.Join(jobs, ","))
 	if err != nil {
-		return states // a controller that is busy
+		return states // the controller is busy
 	}
 	for line := range strings.Lines(out) {
 		if f := strings.Fields(line); len(f) == 2 {
@@ -136,7 +137,7 @@ func (c slurmCluster) states(jobs ...string) map[string]string {
 	return states
 }
 
-// ended waits until no task of the jobs waits or runs.
+// ended waits until all tasks of the jobs have ended.
 func (c slurmCluster) ended(limit time.Duration, jobs ...string) {
 	c.t.Helper()
 	c.until(limit, func() error {
@@ -154,7 +155,7 @@ func (c slurmCluster) ended(limit time.Duration, jobs ...string) {
 	})
 }
 
-// process is the worker of an array task, 0 if there is none.
+// process returns the worker of an array task, 0 if there is none.
 func (c slurmCluster) process(task string) int {
 	array, index, _ := strings.Cut(task, "_")
 	files, _ := filepath.Glob("/proc/[0-9]*/environ")
@@ -174,7 +175,7 @@ func (c slurmCluster) process(task string) int {
 	return 0
 }
 
-// query is one text from a database.
+// query reads one text from a database.
 func (c slurmCluster) query(db, text string) string {
 	c.t.Helper()
 	pool, err := sql.Open("sqlite3", "file:"+filepath.Join(c.dir, db)+"?mode=ro")
@@ -189,9 +190,9 @@ func (c slurmCluster) query(db, text string) string {
 	return s
 }
 
-// once checks that the cells of a study are done, each once, and that nothing
+// once checks that the trials of a study are done, each once, and that nothing
 // that happened to a job counts as a failure of a trial.
-func (c slurmCluster) once(study, db string, cells int) (outcomes map[string]int) {
+func (c slurmCluster) once(study, db string, trials int) (outcomes map[string]int) {
 	c.t.Helper()
 	done, outcomes := map[string]int{}, map[string]int{}
 	for _, a := range c.attempts(study, db) {
@@ -200,15 +201,17 @@ func (c slurmCluster) once(study, db string, cells int) (outcomes map[string]int
 			done[fmt.Sprint(a.System, a.Seed)]++
 		}
 	}
-	for cell, n := range done {
+	for trial, n := range done {
 		if n != 1 {
-			c.t.Errorf("%s was done %d times", cell, n)
+			c.t.Errorf("%s was done %d times", trial, n)
 		}
 	}
-	if len(done) != cells {
-		c.t.Errorf("%d of %d cells done", len(done), cells)
+	if len(done) != trials {
+		c.t.Errorf("%d of %d trials done", len(done), trials)
 	}
-	if failed := c.query(db, `SELECT coalesce(group_concat(kind || ' ' || count), '') FROM failure WHERE kind NOT IN ('interrupted', 'lost')`); failed != "" {
+	const counted = `SELECT coalesce(group_concat(kind || ' ' || count), '') FROM failure
+		WHERE kind NOT IN ('interrupted', 'lost')`
+	if failed := c.query(db, counted); failed != "" {
 		c.t.Errorf("failures were counted: %s", failed)
 	}
 	return outcomes
@@ -230,137 +233,38 @@ func (c slurmCluster) testSameBits() {
 	c.once("cells", "igcsearch.db", 12)
 }
 
+// testFaults disturbs the jobs of one study in every way that Slurm can, and
+// then compares the results with those of a local run.
 func (c slurmCluster) testFaults() {
 	t := c.t
 	const settings = " --set name=long --set epochs=250 --set train_pictures=1500"
-	coordinator, array := c.submit("cells.toml --coordinator --workers 8 --at-most 3 --trials-per-worker 1 --notice 30s" + settings)
-	db := filepath.Join(c.dir, "igcsearch.db")
+	d := &disturbed{slurmCluster: c, hit: map[string]bool{}}
+	d.coordinator, d.array = c.submit(
+		"cells.toml --coordinator --workers 8 --at-most 3 --trials-per-worker 1 --notice 30s" + settings)
+	waitEpochs(t, filepath.Join(c.dir, "igcsearch.db"), "long", 5)
+	// This worker joins the coordinator that runs. Its time limit is a minute, so
+	// Slurm tells it to end as soon as it looks.
+	_, limited := c.submit(
+		"cells.toml --access long.access --workers 1 --trials-per-worker 1 --notice 60s" + settings + " -- --time=1")
+	d.testStatus()
+	killed := d.disturb()
 
-	// more waits until so many epochs were added: whatever happens, it goes on.
-	more := func(n int) {
-		t.Helper()
-		want := len(c.lines("long", "igcsearch.db")) + n
-		c.until(2*time.Minute, func() error {
-			if now := len(c.lines("long", "igcsearch.db")); now < want {
-				return fmt.Errorf("%d epochs, and not %d", now, want)
-			}
-			return nil
-		})
-	}
-	// next is a task that was left alone so far and whose worker trains.
-	hit := map[string]bool{}
-	next := func() (task string) {
-		t.Helper()
-		c.until(time.Minute, func() error {
-			for id, state := range c.states(array) {
-				if state == "RUNNING" && !hit[id] && c.process(id) > 0 &&
-					c.query("igcsearch.db", `SELECT count(*) FROM attempt WHERE ended IS NULL AND job = 'slurm `+id+`'`) != "0" {
-					hit[id], task = true, id
-					return nil
-				}
-			}
-			return fmt.Errorf("no worker of job %s trains that was left alone: %v", array, c.states(array))
-		})
-		return task
-	}
-	becomes := func(id, state string) {
-		t.Helper()
-		c.until(time.Minute, func() error {
-			if now := c.states(id)[id]; now != state {
-				return fmt.Errorf("job %s is %s, want %s", id, now, state)
-			}
-			return nil
-		})
-	}
-
-	waitEpochs(t, db, "long", 5)
-	// A worker that joins the coordinator that runs, and whose time limit is
-	// a minute: Slurm tells it at once, that is when it looks next.
-	_, limited := c.submit("cells.toml --access long.access --workers 1 --trials-per-worker 1 --notice 60s" + settings + " -- --time=1")
-
-	// Who trains what where, from the coordinator.
-	host, err := os.Hostname()
-	if err != nil {
-		t.Fatal(err)
-	}
-	row := regexp.MustCompile(`slurm ` + array + `_\d+ +` + regexp.QuoteMeta(host) + ` +\d+ +cpu +L\d+M\d+ seed \d`)
-	c.until(10*time.Second, func() error {
-		if status := c.do("igcsearch status long --db long.access"); !row.MatchString(status) {
-			return fmt.Errorf("status does not show the jobs of workers:\n%s", status)
-		}
-		return nil
-	})
-
-	// Killed, twice. Slurm does not start such a job again.
-	var killed []string
-	task := next()
-	killed = append(killed, task)
-	if err := syscall.Kill(c.process(task), syscall.SIGKILL); err != nil {
-		t.Error(err)
-	}
-	becomes(task, "FAILED")
-	more(5)
-	task = next()
-	killed = append(killed, task)
-	c.do("scancel --signal=KILL --batch " + task)
-	becomes(task, "FAILED")
-	more(5)
-
-	// Requeued: the same job starts again, later.
-	task = next()
-	c.do("scontrol requeue " + task)
-	more(5)
-
-	// Cancelled, and told as before a time limit.
-	task = next()
-	c.do("scancel " + task)
-	becomes(task, "CANCELLED")
-	more(5)
-	task = next()
-	c.do("scancel --signal=USR1 --batch " + task)
-	becomes(task, "COMPLETED")
-
-	// A node is drained: its jobs go elsewhere.
-	task = next()
-	drained := strings.TrimSpace(c.do("squeue --noheader --format=%N --jobs=" + task))
-	c.do("scontrol update NodeName=" + drained + " State=DRAIN Reason=test")
-	c.do("scontrol requeue " + task)
-	more(10)
-
-	// The coordinator is killed and started again: workers train meanwhile.
-	c.do("scancel --signal=KILL --batch " + coordinator)
-	becomes(coordinator, "FAILED")
-	c.do("scontrol requeue " + coordinator)
-	becomes(coordinator, "RUNNING")
-	more(20)
-	c.do("scontrol update NodeName=" + drained + " State=RESUME")
-
-	// While the leases of those that were killed run out.
-	local := c.command(append([]string{"run", "cells.toml", "--no-figure", "--db", "local.db"}, strings.Fields(settings)...)...)
+	// Meanwhile the leases of the killed workers end.
+	local := c.command(append([]string{"run", "cells.toml", "--no-figure", "--db", "local.db"},
+		strings.Fields(settings)...)...)
 	var said bytes.Buffer
 	local.Stderr = &said
 	if err := local.Start(); err != nil {
 		t.Fatal(err)
 	}
 	defer func() { local.Process.Kill() }()
-	c.ended(3*time.Minute, coordinator, array, limited)
-	for _, id := range []string{coordinator, limited + "_0"} {
+	c.ended(3*time.Minute, d.coordinator, d.array, limited)
+	for _, id := range []string{d.coordinator, limited + "_0"} {
 		if state := c.states(id)[id]; state != "COMPLETED" {
 			t.Errorf("job %s is %s", id, state)
 		}
 	}
-	outcomes := c.once("long", "igcsearch.db", 12)
-	// A requeue, a drained node, scancel and USR1 are clean.
-	if lost := c.query("igcsearch.db", `SELECT coalesce(group_concat(DISTINCT job), '') FROM attempt WHERE outcome = 'lost'`); len(killed) != 2 ||
-		!regexp.MustCompile(`^slurm (`+strings.Join(killed, "|")+`)(,slurm (`+strings.Join(killed, "|")+`))?$`).MatchString(lost) {
-		t.Errorf("attempts of %q are lost, want those of the killed %v: %v", lost, killed, outcomes)
-	}
-	if outcomes["interrupted"] < 3 { // of four, one may have ended in that moment
-		t.Errorf("%d attempts are interrupted, want those of four jobs that Slurm took: %v", outcomes["interrupted"], outcomes)
-	}
-	if n := c.query("igcsearch.db", `SELECT count(DISTINCT job) FROM attempt WHERE job LIKE 'slurm `+array+`_%'`); n == "0" || n == "1" {
-		t.Errorf("attempts are of %s jobs of the array", n)
-	}
+	d.testAttempts(killed)
 	if err := local.Wait(); err != nil {
 		t.Fatalf("a local run: %v: %s", err, said.String())
 	}
@@ -369,8 +273,140 @@ func (c slurmCluster) testFaults() {
 	}
 }
 
-// testReadme follows the README's section on several machines word for word.
-// Commands that show results wait for the jobs, as a reader does.
+// disturbed is a study whose jobs are disturbed.
+type disturbed struct {
+	slurmCluster
+	coordinator, array string          // the numbers of the jobs
+	hit                map[string]bool // tasks that were disturbed
+}
+
+// more waits until so many epochs were added: the study goes on whatever happens.
+func (d *disturbed) more(n int) {
+	d.t.Helper()
+	want := len(d.lines("long", "igcsearch.db")) + n
+	d.until(2*time.Minute, func() error {
+		if now := len(d.lines("long", "igcsearch.db")); now < want {
+			return fmt.Errorf("%d epochs, and not %d", now, want)
+		}
+		return nil
+	})
+}
+
+// next returns a task that was not disturbed so far and whose worker trains.
+func (d *disturbed) next() (task string) {
+	d.t.Helper()
+	d.until(time.Minute, func() error {
+		for id, state := range d.states(d.array) {
+			if state != "RUNNING" || d.hit[id] || d.process(id) == 0 {
+				continue
+			}
+			const trains = `SELECT count(*) FROM attempt WHERE ended IS NULL AND job = 'slurm %s'`
+			if d.query("igcsearch.db", fmt.Sprintf(trains, id)) != "0" {
+				d.hit[id], task = true, id
+				return nil
+			}
+		}
+		return fmt.Errorf("job %s has no worker that trains and was not disturbed: %v", d.array, d.states(d.array))
+	})
+	return task
+}
+
+// becomes waits for a state of a job.
+func (d *disturbed) becomes(id, state string) {
+	d.t.Helper()
+	d.until(time.Minute, func() error {
+		if now := d.states(id)[id]; now != state {
+			return fmt.Errorf("job %s is %s, want %s", id, now, state)
+		}
+		return nil
+	})
+}
+
+// testStatus asks the coordinator who trains what where.
+func (d *disturbed) testStatus() {
+	host, err := os.Hostname()
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	row := regexp.MustCompile(
+		`slurm ` + d.array + `_\d+ +` + regexp.QuoteMeta(host) + ` +\d+ +cpu +L\d+M\d+ seed \d`)
+	d.until(10*time.Second, func() error {
+		if status := d.do("igcsearch status long --db long.access"); !row.MatchString(status) {
+			return fmt.Errorf("status does not show the jobs of workers:\n%s", status)
+		}
+		return nil
+	})
+}
+
+// disturb returns the tasks that were killed.
+func (d *disturbed) disturb() (killed []string) {
+	// Two workers are killed. Slurm does not start such a job again.
+	task := d.next()
+	killed = append(killed, task)
+	if err := syscall.Kill(d.process(task), syscall.SIGKILL); err != nil {
+		d.t.Error(err)
+	}
+	d.becomes(task, "FAILED")
+	d.more(5)
+	task = d.next()
+	killed = append(killed, task)
+	d.do("scancel --signal=KILL --batch " + task)
+	d.becomes(task, "FAILED")
+	d.more(5)
+
+	// A job is requeued: it starts again later.
+	task = d.next()
+	d.do("scontrol requeue " + task)
+	d.more(5)
+
+	// A job is cancelled, and another is told to end, as before a time limit.
+	task = d.next()
+	d.do("scancel " + task)
+	d.becomes(task, "CANCELLED")
+	d.more(5)
+	task = d.next()
+	d.do("scancel --signal=USR1 --batch " + task)
+	d.becomes(task, "COMPLETED")
+
+	// A node is drained: its jobs go elsewhere.
+	task = d.next()
+	drained := strings.TrimSpace(d.do("squeue --noheader --format=%N --jobs=" + task))
+	d.do("scontrol update NodeName=" + drained + " State=DRAIN Reason=test")
+	d.do("scontrol requeue " + task)
+	d.more(10)
+
+	// The coordinator is killed and started again. Workers train meanwhile.
+	d.do("scancel --signal=KILL --batch " + d.coordinator)
+	d.becomes(d.coordinator, "FAILED")
+	d.do("scontrol requeue " + d.coordinator)
+	d.becomes(d.coordinator, "RUNNING")
+	d.more(20)
+	d.do("scontrol update NodeName=" + drained + " State=RESUME")
+	return killed
+}
+
+// testAttempts checks how the attempts ended. Only those of killed workers may be
+// lost: a requeue, a drained node, scancel and USR1 are clean.
+func (d *disturbed) testAttempts(killed []string) {
+	outcomes := d.once("long", "igcsearch.db", 12)
+	lost := d.query("igcsearch.db",
+		`SELECT coalesce(group_concat(DISTINCT job), '') FROM attempt WHERE outcome = 'lost'`)
+	one := `slurm (` + strings.Join(killed, "|") + `)`
+	if len(killed) != 2 || !regexp.MustCompile(`^`+one+`(,`+one+`)?$`).MatchString(lost) {
+		d.t.Errorf("attempts of %q are lost, want those of the killed %v: %v", lost, killed, outcomes)
+	}
+	if outcomes["interrupted"] < 3 { // of four, one may have ended at that moment
+		d.t.Errorf("%d attempts are interrupted, want those of four jobs that Slurm took: %v",
+			outcomes["interrupted"], outcomes)
+	}
+	n := d.query("igcsearch.db", `SELECT count(DISTINCT job) FROM attempt WHERE job LIKE 'slurm `+d.array+`_%'`)
+	if n == "0" || n == "1" {
+		d.t.Errorf("attempts are of %s jobs of the array", n)
+	}
+}
+
+// testReadme runs the commands of the README's section on several machines. It
+// waits for the jobs before commands that show results, as a reader does.
 func (c slurmCluster) testReadme() {
 	text, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
 	if err != nil {
@@ -391,7 +427,7 @@ func (c slurmCluster) testReadme() {
 			line = strings.TrimSpace(line)
 			words := strings.Fields(line)
 			if len(words) < 2 || words[0] != "igcsearch" || strings.Contains(line, "kubernetes") {
-				continue // an output, or what needs a cluster of another kind
+				continue // an output, or a command for another kind of cluster
 			}
 			ran[words[1]] = true
 			switch words[1] {
@@ -407,7 +443,7 @@ func (c slurmCluster) testReadme() {
 					}
 				}
 			case "status":
-				// Until the coordinator's job has started there is none to ask.
+				// It fails until the coordinator's job has started.
 				c.until(time.Minute, func() error { _, err := c.try(line); return err })
 			default:
 				c.ended(3*time.Minute, jobs...)

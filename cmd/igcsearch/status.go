@@ -10,6 +10,7 @@ import (
 	"igcsearch/cmd/igcsearch/progress"
 	"igcsearch/cmd/igcsearch/report"
 	"igcsearch/search"
+	"igcsearch/store"
 )
 
 type statusOptions struct {
@@ -49,7 +50,7 @@ func runStatus(ctx context.Context, o statusOptions, stdout io.Writer) error {
 	}
 	defer db.Close()
 	s := report.Status{}
-	if s.Results, err = readResults(ctx, db, o.study, curves); err != nil {
+	if s.Results, err = readResults(ctx, db, o.study, store.Histories); err != nil {
 		return err
 	}
 	if s.Workers, err = db.Workers(ctx); err != nil {

@@ -63,8 +63,8 @@ func runStudies(ctx context.Context, o studiesOptions, stdout io.Writer) error {
 	}
 	t = newTable("<study in "+o.db, "done", "diverged", "failed", "left", "<last change", "<what")
 	for _, i := range infos {
-		left := i.Trials[search.Pending] + i.Trials[search.Running]
-		t.Add(i.Name, fmt.Sprint(i.Trials[search.Done]), fmt.Sprint(i.Trials[search.Diverged]), fmt.Sprint(i.Trials[search.Failed]),
+		left := i.Counts[search.Pending] + i.Counts[search.Running]
+		t.Add(i.Name, fmt.Sprint(i.Counts[search.Done]), fmt.Sprint(i.Counts[search.Diverged]), fmt.Sprint(i.Counts[search.Failed]),
 			fmt.Sprint(left), i.Updated.Local().Format(time.DateTime), i.Title)
 	}
 	_, err = fmt.Fprintf(stdout, "\n%s", t)

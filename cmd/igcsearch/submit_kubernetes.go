@@ -43,10 +43,10 @@ complete, and the coordinator stays, with the page and the database.
 
 It needs Kubernetes 1.29 or later, and an image built by cmd/igcsearch/Dockerfile;
 docs/kubernetes.md explains each step.`,
-		Example: `  igcsearch submit kubernetes quickstart --image registry.example/igcsearch:1 --workers 4 > quickstart.yaml
+		Example: `  igcsearch submit kubernetes quickstart --image registry.example/igcsearch:1 --workers 4 > q.yaml
 
   # pictures from a claim, one GPU for each worker, admitted by Kueue
-  igcsearch submit kubernetes fig3a --image igcsearch:1 --workers 16 --gpus 1 --pictures cifar --queue gpus > fig3a.yaml`,
+  igcsearch submit kubernetes fig3a --image igcsearch:1 --workers 9 --gpus 1 --pictures cifar --queue gpus > 3a.yaml`,
 		Args:              oneStudy,
 		ValidArgsFunction: completeStudies,
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -137,7 +137,8 @@ func runSubmitSlurm(ctx context.Context, o slurmOptions, stdout, stderr io.Write
 	if o.Spool != "" {
 		next = fmt.Sprintf("collect   %s collect %s --db %s", program(), quote(o.Spool), quote(o.DB))
 	}
-	fmt.Fprintf(stderr, "watch     squeue --jobs=%s\n%s\nstop      scancel %s\nlogs      %s\n", watch, next, stop, o.Logs())
+	fmt.Fprintf(stderr, "watch     squeue --jobs=%s\n%s\nstop      scancel %s\nlogs      %s\n",
+		watch, next, stop, o.Logs())
 	return nil
 }
 
@@ -147,7 +148,8 @@ func (o slurmOptions) check() error {
 	case o.workers == 0:
 		return errors.New("--workers is missing: how many workers?")
 	case o.Spool != "" && (o.Coordinator || o.Access != ""):
-		return errors.New("--spool is for workers without a coordinator: leave out --coordinator and --access, or --spool")
+		return errors.New("--spool is for workers without a coordinator: " +
+			"leave out --coordinator and --access, or --spool")
 	case o.Spool == "" && !o.Coordinator && o.Access == "":
 		return errors.New("where do workers get their trials? want --coordinator, which starts one, " +
 			"--access FILE of one that runs, or --spool DIR")

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"igcsearch/search"
+	"igcsearch/store"
 	"igcsearch/trainer"
 	"igcsearch/trainer/gpu"
 )
@@ -120,7 +121,7 @@ func readStored(ctx context.Context, o verifyOptions) (*storedTrial, error) {
 		return nil, err
 	}
 	defer db.Close()
-	r, err := readResults(ctx, db, o.study, curves, attempts)
+	r, err := readResults(ctx, db, o.study, store.Histories, store.Attempts)
 	if err != nil {
 		return nil, err
 	}
@@ -137,7 +138,7 @@ func readStored(ctx context.Context, o verifyOptions) (*storedTrial, error) {
 		return nil, fmt.Errorf("%s: no epoch of it is stored: run the study first", v)
 	}
 	for _, a := range r.Attempts {
-		if (search.Key{System: a.System, Seed: a.Seed}) == v.job.Key {
+		if a.Key == v.job.Key {
 			v.isas = slices.Compact(append(v.isas, strings.Split(a.ISA, ", ")...))
 		}
 	}

@@ -70,10 +70,11 @@ func runWeights(ctx context.Context, o weightsOptions, stderr io.Writer) error {
 		return err
 	}
 	defer db.Close()
-	study, err := findStudy(ctx, db, o.study)
+	found, err := findStudy(ctx, db, o.study)
 	if err != nil {
 		return err
 	}
+	study := found.Study
 	key, err := o.trial.key(study)
 	if err != nil {
 		return err

@@ -96,7 +96,8 @@ func runWorker(ctx context.Context, o workerOptions, stderr io.Writer) error {
 	case o.spool != "" && o.study == "":
 		return usageError{errors.New("STUDY is missing: a spool holds the trials of one study")}
 	case o.spool == "" && o.access == "":
-		return usageError{errors.New("where do the trials come from? want --access FILE of a coordinator, or --spool DIR")}
+		return usageError{errors.New("where do the trials come from? " +
+			"want --access FILE of a coordinator, or --spool DIR")}
 	case o.spool == "" && len(o.set) > 0:
 		return usageError{errors.New("--set is for --spool: a coordinator sends the settings")}
 	case o.grace < 0:

@@ -72,9 +72,13 @@ func NewCoordinator(ctx context.Context, o Options) (*Coordinator, error) {
 		return nil, err
 	}
 	for _, s := range studies {
-		trials, err := c.db.Trials(ctx, s.Name)
+		stored, err := c.db.Read(ctx, s.Name)
 		if err != nil {
 			return nil, err
+		}
+		trials := make([]search.Trial, len(stored.Trials))
+		for i, t := range stored.Trials {
+			trials[i] = t.Trial
 		}
 		if _, err := c.give(ctx, s, trials); err != nil {
 			return nil, err

@@ -170,7 +170,7 @@ func (s *site) lose() {
 	defer pool.Close()
 	if _, err := pool.Exec(`UPDATE trial SET status = 'pending', changed = (SELECT changes + 1 FROM study) WHERE id IN (SELECT trial FROM attempt WHERE ended IS NULL);
 		UPDATE attempt SET ended = started, outcome = 'lost', failure = 'lost', worker = NULL WHERE ended IS NULL;
-		DELETE FROM worker WHERE guest; UPDATE study SET changes = changes + 1`); err != nil {
+		DELETE FROM worker WHERE remote; UPDATE study SET changes = changes + 1`); err != nil {
 		s.t.Fatal(err)
 	}
 }
@@ -226,7 +226,7 @@ func (s *site) check(study search.Study) {
 	if _, err := (&search.Runner{Store: alone, Trainer: trainer{}, Workers: 3}).Run(s.t.Context(), study, strategyOf(study), trials); err != nil {
 		s.t.Fatal(err)
 	}
-	want, err := alone.Epochs(s.t.Context(), study.Name)
+	want, err := alone.Read(s.t.Context(), study.Name, store.Histories)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -235,16 +235,17 @@ func (s *site) check(study search.Study) {
 		s.t.Fatal(err)
 	}
 	defer db.Close()
-	got, err := db.Epochs(s.t.Context(), study.Name)
-	if err != nil || len(want) == 0 || fmt.Sprint(got) != fmt.Sprint(want) {
-		s.t.Errorf("%v\nwant\n%v\n%v", got, want, err)
-	}
-	attempts, err := db.Attempts(s.t.Context(), study.Name)
+	got, err := db.Read(s.t.Context(), study.Name, store.Histories, store.Attempts)
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	for i, trial := range got.Trials {
+		if curve := want.Trials[i].History; len(curve) == 0 || fmt.Sprint(trial.History) != fmt.Sprint(curve) {
+			s.t.Errorf("%v\nwant\n%v", trial.History, curve)
+		}
+	}
 	done := map[int]int{}
-	for _, a := range attempts {
+	for _, a := range got.Attempts {
 		switch a.Outcome {
 		case "done":
 			done[a.Seed]++
@@ -388,9 +389,9 @@ func TestFleet(t *testing.T) {
 		if err := coordinator.Sweep(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		trials, err := s.db.Trials(t.Context(), study.Name)
-		if err != nil || trials[0].Epoch != 2 || trials[0].Status != search.Pending {
-			t.Fatalf("%+v, %v", trials, err)
+		stored, err := s.db.Read(t.Context(), study.Name)
+		if err != nil || stored.Trials[0].Epoch != 2 || stored.Trials[0].Status != search.Pending {
+			t.Fatalf("%+v, %v", stored, err)
 		}
 		if err := s.work(t.Context(), fleet.ClientOptions{}, search.Runner{Trainer: trainer{}}); err != nil {
 			t.Fatal(err)
@@ -420,8 +421,8 @@ func TestFleet(t *testing.T) {
 					t.Errorf("a damaged outbox: %v", err)
 				}
 				os.RemoveAll(bad)
-				if trials, err := s.db.Trials(t.Context(), study.Name); err != nil || trials[0].Epoch != 2 {
-					t.Errorf("after the outbox was delivered: %+v, %v", trials, err)
+				if stored, err := s.db.Read(t.Context(), study.Name); err != nil || stored.Trials[0].Epoch != 2 {
+					t.Errorf("after the outbox was delivered: %+v, %v", stored, err)
 				}
 			case 3: // in reach again
 				a, err := fleet.ReadAccess(s.access)
@@ -505,8 +506,8 @@ func TestRefused(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if trials, err := s.db.Trials(t.Context(), study.Name); err != nil || trials[0].Status != search.Pending {
-		t.Errorf("%v, %v", trials, err)
+	if stored, err := s.db.Read(t.Context(), study.Name); err != nil || stored.Trials[0].Status != search.Pending {
+		t.Errorf("%v, %v", stored, err)
 	}
 
 	other := study

@@ -314,12 +314,12 @@ func TestScale(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	attempts, err := db.Attempts(t.Context(), study.Name)
+	stored, err := db.Read(t.Context(), study.Name, store.Attempts)
 	if err != nil {
 		t.Fatal(err)
 	}
 	done := map[int]int{}
-	for _, a := range attempts {
+	for _, a := range stored.Attempts {
 		if a.Outcome != "done" {
 			t.Errorf("an attempt at seed %d ended %q: %s", a.Seed, a.Outcome, a.Message)
 		}
@@ -330,9 +330,12 @@ func TestScale(t *testing.T) {
 			t.Errorf("seed %d had %d attempts", seed, done[seed])
 		}
 	}
-	epochs, err := db.Epochs(t.Context(), study.Name)
-	if want := load.trials * load.epochs; err != nil || len(epochs) != want || int(m.epochs.Load()) != want {
-		t.Errorf("%d epochs are stored and %d were recorded, want %d: %v", len(epochs), m.epochs.Load(), want, err)
+	epochs := 0
+	for _, trial := range stored.Trials {
+		epochs += trial.Epoch
+	}
+	if want := load.trials * load.epochs; epochs != want || int(m.epochs.Load()) != want {
+		t.Errorf("%d epochs are stored and %d were recorded, want %d", epochs, m.epochs.Load(), want)
 	}
 	if workers, err := db.Workers(t.Context()); err != nil || len(workers) > 0 {
 		t.Errorf("still there: %d workers, %v", len(workers), err)
@@ -352,7 +355,7 @@ func TestScale(t *testing.T) {
 	for _, l := range []*latencies{&m.join, &m.first, &m.claim, &m.epoch, &m.end, &m.beat} {
 		fmt.Fprintf(b, "| %v |\n", l)
 	}
-	n := float64(len(epochs))
+	n := float64(epochs)
 	fmt.Fprintf(b, "\n%.1f s (%.1f s at the least), %.1f epochs/s; coordinator %.1f s of CPU (user %.1f, system %.1f), %.2f ms for each epoch, %.2f cores; memory %d MiB; database %d MiB, with its log at most %d MiB; workers %.1f s of CPU\n",
 		took.Seconds(), float64(load.trials*load.epochs)*load.epoch.Seconds()/float64(load.workers), n/took.Seconds(),
 		cpu.Seconds(), child.ProcessState.UserTime().Seconds(), child.ProcessState.SystemTime().Seconds(), cpu.Seconds()/n*1000, cpu.Seconds()/took.Seconds(),

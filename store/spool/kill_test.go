@@ -129,24 +129,24 @@ func TestKill(t *testing.T) {
 	}
 	bring(t, often, dir)
 	bring(t, once, dir)
-	want, err := straight.Epochs(t.Context(), s.Name)
-	if err != nil || len(want) != killEpochs*len(trials) {
-		t.Fatalf("%d epochs, %v", len(want), err)
+	want, err := straight.Read(t.Context(), s.Name, store.Histories)
+	if err != nil {
+		t.Fatal(err)
 	}
 	for _, db := range []*store.DB{often, once} {
-		got, err := db.Epochs(t.Context(), s.Name)
+		got, err := db.Read(t.Context(), s.Name, store.Histories, store.Attempts)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(search.Epoch{}, "TrainSeconds", "EvalSeconds")); diff != "" {
-			t.Errorf("undisturbed (-) and collected (+):\n%s", diff)
-		}
-		attempts, err := db.Attempts(t.Context(), s.Name)
-		if err != nil {
-			t.Fatal(err)
+		for i, trial := range got.Trials {
+			curve := want.Trials[i].History
+			diff := cmp.Diff(curve, trial.History, cmpopts.IgnoreFields(search.Epoch{}, "TrainSeconds", "EvalSeconds"))
+			if diff != "" || len(curve) != killEpochs {
+				t.Errorf("%d epochs; undisturbed (-) and collected (+):\n%s", len(curve), diff)
+			}
 		}
 		done, lost := map[string]int{}, 0
-		for _, a := range attempts {
+		for _, a := range got.Attempts {
 			switch a.Outcome {
 			case "done":
 				done[fmt.Sprint(a.System, a.Seed)]++
@@ -165,17 +165,17 @@ func TestKill(t *testing.T) {
 		if lost < 3 {
 			t.Errorf("only %d attempts were lost by %d kills", lost, kills)
 		}
-		t.Logf("%d kills, %d attempts, %d of them lost", kills, len(attempts), lost)
+		t.Logf("%d kills, %d attempts, %d of them lost", kills, len(got.Attempts), lost)
 	}
 	if n := bring(t, once, dir); n != 0 {
 		t.Errorf("%d trials were brought again", n)
 	}
-	a, err1 := once.Attempts(t.Context(), s.Name)
-	b, err2 := often.Attempts(t.Context(), s.Name)
+	x, err1 := once.Read(t.Context(), s.Name, store.Attempts)
+	y, err2 := often.Read(t.Context(), s.Name, store.Attempts)
 	less := cmpopts.SortSlices(func(a, b store.TrialAttempt) bool {
 		return a.System.String() < b.System.String() || a.System == b.System && (a.Seed < b.Seed || a.Seed == b.Seed && a.Started.Before(b.Started))
 	})
-	if diff := cmp.Diff(a, b, less); err1 != nil || err2 != nil || diff != "" {
+	if diff := cmp.Diff(x.Attempts, y.Attempts, less); err1 != nil || err2 != nil || diff != "" {
 		t.Errorf("attempts collected once (-) and often (+): %v %v\n%s", err1, err2, diff)
 	}
 }

@@ -14,15 +14,10 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"igcsearch/search"
 	"igcsearch/space"
 )
-
-// maxMessage bounds the message of an attempt, in characters, as package store
-// does.
-const maxMessage = 4000
 
 // ownAttempt is an open one of this process.
 type ownAttempt struct {
@@ -281,7 +276,7 @@ func (h handle) End(_ context.Context, o search.Outcome) (search.Status, error) 
 		return fail(err)
 	}
 	t := own.t
-	end := endFile{Status: o.Status, Stands: o.Status, Failure: o.Failure, Message: bounded(o.Message), Time: time.Now()}
+	end := endFile{Status: o.Status, Stands: o.Status, Failure: o.Failure, Message: search.Bounded(o.Message), Time: time.Now()}
 	f.mu.Lock()
 	if o.Failure != "" && o.Status == search.Failed && t.failures(o.Failure)+1 <= o.Retries {
 		end.Stands = search.Pending
@@ -420,17 +415,4 @@ func (f *Folder) update(ctx context.Context) error {
 		t.state, t.final = s, s.Status.Finished()
 	}
 	return nil
-}
-
-// bounded cuts the middle out of a message that is too long: its start says what
-// failed, its end why.
-func bounded(message string) string {
-	message = strings.ToValidUTF8(message, "\uFFFD")
-	if utf8.RuneCountInString(message) <= maxMessage {
-		return message
-	}
-	const gap = "\n[...]\n"
-	r := []rune(message)
-	half := (maxMessage - len(gap)) / 2
-	return string(slices.Concat(r[:half], []rune(gap), r[len(r)-half:]))
 }

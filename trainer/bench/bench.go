@@ -1,5 +1,5 @@
 // Package bench measures the training step of one network on this machine, alone
-// and beside others, and what the machine could do at most.
+// and beside others, and the limits of the machine.
 package bench
 
 import (
@@ -24,9 +24,9 @@ type Options struct {
 	Plan    space.Plan // zero: Figure 3's, 100 classes, pictures of 32×32
 	Batch   int        // pictures of a step, 1 … 4096
 	Threads int        // 1 … 1024; more than batch/16 are not used
-	Steps   int        // measured, after one that is not; at least 1
-	// Between, if not nil, runs after half of the steps: what is to be compared
-	// is then measured in the middle of what it is compared with.
+	Steps   int        // measured, after one that is not counted; at least 1
+	// Between, if not nil, runs after half of the steps, so that a comparison is
+	// measured in the middle of the steps.
 	Between func() error
 }
 
@@ -35,15 +35,15 @@ type Result struct {
 	Params          int           // of the network
 	Step            time.Duration // median
 	ImagesPerSecond float64
-	Flops           float64 // of a step: 6 operations for each multiply–add and picture
-	Bytes           float64 // of a step: activations and gradients, each time an op must read or write them
-	PeakFlops       float64 // a second: multiply–adds that touch no memory, the same threads, before and after
-	Bandwidth       float64 // bytes a second: a copy, the same threads, before
-	EvalPerSecond   float64 // pictures, forward only
-	Input           time.Duration
-	Resident        int // bytes that the model added to the process; 0 if the system does not tell
-	Allocations     int // by Go in all measured steps
-	Threads         int // used
+	Flops           float64       // operations of a step: 6 for each multiply–add and picture
+	Bytes           float64       // of activations and gradients that the ops of a step must read and write
+	PeakFlops       float64       // operations a second of the same threads without memory, before and after
+	Bandwidth       float64       // bytes a second that a copy by the same threads reads and writes, before
+	EvalPerSecond   float64       // pictures of the forward pass alone
+	Input           time.Duration // of a batch: crop, mirror and normalise, on one thread
+	Resident        int           // bytes that the model added to the process; 0 if the system does not say
+	Allocations     int           // by Go in all measured steps
+	Threads         int           // that were used
 	ISA             string
 }
 
@@ -53,8 +53,8 @@ func (r Result) FlopsPerSecond() float64 { return r.Flops / r.Step.Seconds() }
 // BytesPerSecond of the median step.
 func (r Result) BytesPerSecond() float64 { return r.Bytes / r.Step.Seconds() }
 
-// Bound says what a step cannot be faster than: "arithmetic", if its operations
-// at peak take longer than its bytes at full bandwidth, else "memory".
+// Bound says what limits a step: "arithmetic" if its operations at the peak take
+// longer than its bytes at full bandwidth, else "memory".
 func (r Result) Bound() string {
 	if r.Flops/r.PeakFlops >= r.Bytes/r.Bandwidth {
 		return "arithmetic"
@@ -62,7 +62,7 @@ func (r Result) Bound() string {
 	return "memory"
 }
 
-// plan is Plan, or that of Figure 3.
+// plan is Plan, or if it is zero that of Figure 3.
 func (o Options) plan() space.Plan {
 	if o.Plan == (space.Plan{}) {
 		return space.Plan{Layout: space.Flat, In: space.Shape{C: 3, H: 32, W: 32}, Classes: 100}
@@ -70,13 +70,13 @@ func (o Options) plan() space.Plan {
 	return o.Plan
 }
 
-// MaxThreads is the most that a measurement takes.
+// MaxThreads is the largest number of threads of a measurement.
 const MaxThreads = 1024
 
-// Feeds returns how many threads a batch has work for.
+// Feeds returns how many threads have work with a batch.
 func Feeds(batch int) int { return min(kernel.Blocks(batch), MaxThreads) }
 
-// Check returns an error for what cannot be measured, by Scaling or by the others.
+// Check returns an error if Scaling, or Step and GPU, cannot measure the options.
 func (o Options) Check(scaling bool) error {
 	switch {
 	case o.Batch < 1 || o.Batch > 4096:
@@ -90,12 +90,13 @@ func (o Options) Check(scaling bool) error {
 	case scaling && o.Threads < 2:
 		return fmt.Errorf("scaling compares one thread with several: want 2 or more")
 	case scaling && Feeds(o.Batch) < o.Threads:
-		return fmt.Errorf("a batch of %d has work for %d of %d threads: want %d pictures or more", o.Batch, Feeds(o.Batch), o.Threads, kernel.Lanes*(o.Threads-1)+1)
+		return fmt.Errorf("a batch of %d has work for %d of %d threads: want %d pictures or more", o.Batch,
+			Feeds(o.Batch), o.Threads, kernel.Lanes*(o.Threads-1)+1)
 	}
 	return nil
 }
 
-// model returns one with a batch of random pictures in it.
+// model returns the network, with a batch of random pictures in it.
 func (o Options) model(threads int) (*graph.Model, error) {
 	isa, err := kernel.Detect()
 	if err != nil {
@@ -126,7 +127,8 @@ func benchStep(m *graph.Model) error {
 	return err
 }
 
-// timed runs f n times, and between, if not nil, halfway, and returns the median.
+// timed runs f n times and returns the median. If between is not nil, it runs
+// halfway.
 func timed(ctx context.Context, n int, f, between func() error) (time.Duration, error) {
 	times := make([]time.Duration, n)
 	for i := range n {
@@ -159,7 +161,7 @@ func Step(ctx context.Context, o Options) (r Result, err error) {
 	}
 	defer m.Close()
 	step := func() error { return benchStep(m) }
-	if err := step(); err != nil { // the first one meets cold memory
+	if err := step(); err != nil { // the first step uses cold memory
 		return r, err
 	}
 	if before > 0 {
@@ -221,7 +223,7 @@ func benchSet(n int, in space.Shape) (*dataset.Set, []int) {
 	return s, pictures
 }
 
-// bandwidth is that of a team, or an error where memory is short.
+// bandwidth is that of a team, or an error if there is not enough memory.
 func bandwidth(t *kernel.Team) (b float64, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -235,8 +237,8 @@ func bandwidth(t *kernel.Team) (b float64, err error) {
 	return t.Bandwidth(), nil
 }
 
-// resident is the memory of this process in use, in bytes; 0 if the system
-// does not tell.
+// resident is how many bytes of memory this process uses; 0 if the system does not
+// say.
 func resident() int {
 	s, err := os.ReadFile("/proc/self/statm")
 	if err != nil {
@@ -253,20 +255,20 @@ func resident() int {
 // a second.
 type ScalingResult struct {
 	One     float64 // one trial on one thread
-	Trials  float64 // as many trials at once as threads, one thread each: all together
+	Trials  float64 // of all trials together: as many as threads, one thread each
 	Threads float64 // one trial on all threads
-	// The ratios of both to One: medians over the rounds, in each of which all
-	// were measured.
+	// The ratios of both to One: medians over the rounds. Each round measures all
+	// three.
 	TrialsRatio, ThreadsRatio float64
-	// What the machine has to give on all threads, in units of one thread:
-	// multiply–adds that touch no memory, the step's micro-kernels on rows that
-	// lie in the caches of their core, and a copy of memory. They tell which of
-	// these a step that scales worse is waiting for.
+	// The limits of the machine on all threads, in units of one thread:
+	// multiply–adds without memory, the step's micro-kernels on rows in the
+	// caches of their core, and a copy of memory. They show what a step that
+	// scales badly waits for.
 	ArithmeticRatio, RowsRatio, CopyRatio float64
 }
 
-// Scaling measures in rounds, Steps of them: one trial on one thread, Threads
-// trials at once on one thread each, one trial on Threads threads.
+// Scaling measures in Steps rounds: one trial on one thread, Threads trials at once
+// on one thread each, and one trial on Threads threads.
 func Scaling(ctx context.Context, o Options) (r ScalingResult, err error) {
 	if err := o.Check(true); err != nil {
 		return r, err
@@ -291,7 +293,7 @@ func Scaling(ctx context.Context, o Options) (r ScalingResult, err error) {
 			return r, err
 		}
 	}
-	// Some steps each, so that those at once overlap but for little at the end.
+	// Several steps each, so that trials at once overlap nearly all the time.
 	const steps = 3
 	run := func(m *graph.Model) error {
 		for range steps {
@@ -340,21 +342,23 @@ func Scaling(ctx context.Context, o Options) (r ScalingResult, err error) {
 		copies = append(copies, bytes[1]/bytes[0])
 	}
 	return ScalingResult{One: median(rate[0]), Trials: median(rate[1]), Threads: median(rate[2]),
-		TrialsRatio: median(ratio[1]), ThreadsRatio: median(ratio[2]), ArithmeticRatio: median(arithmetic), RowsRatio: median(rows), CopyRatio: median(copies)}, nil
+		TrialsRatio: median(ratio[1]), ThreadsRatio: median(ratio[2]), ArithmeticRatio: median(arithmetic),
+		RowsRatio: median(rows), CopyRatio: median(copies)}, nil
 }
 
-// rowRate is the operations a second of all threads together in the
-// micro-kernels of a block's step, each for a share of d and on a row in the
-// caches. The gradient of a stage's input is that stage again.
+// rowRate is the operations a second of all threads together in the micro-kernels of
+// a block's step. Each runs for a part of d on a row in the caches. The gradient of
+// a convolution's input is such a convolution again.
 func rowRate(t *kernel.Team, p space.Pair, d time.Duration) float64 {
 	g := kernel.Geometry{H: 32, W: 32, KH: 3, KW: 3, Stride: 1, L: p.L, Ci: p.M, Co: p.M, Secondary: true}
 	var seconds float64
-	for m, times := range map[kernel.Micro]float64{kernel.Primary: 2, kernel.Secondary: 2, kernel.PrimaryGrad: 1, kernel.SecondaryGrad: 1} {
+	for m, times := range map[kernel.Micro]float64{kernel.Primary: 2, kernel.Secondary: 2, kernel.PrimaryGrad: 1,
+		kernel.SecondaryGrad: 1} {
 		weights := float64(g.PrimaryLen())
 		if m == kernel.Secondary || m == kernel.SecondaryGrad {
 			weights = float64(g.SecondaryLen())
 		}
-		const rate = 50e9 // about that of a core
+		const rate = 50e9 // operations a second of a core, roughly
 		n := int(d.Seconds()/4*rate/(2*weights*float64(g.W*kernel.Lanes))) + 1
 		seconds += times * weights / t.Row(g, m, n)
 	}

@@ -29,7 +29,8 @@ func TestStep(t *testing.T) {
 	if want := 4.0 * (32*1024*float64(channels) + 8*16*2); r.Bytes != want {
 		t.Errorf("%g bytes, want %g", r.Bytes, want)
 	}
-	if r.Step <= 0 || r.ImagesPerSecond <= 0 || r.PeakFlops <= 0 || r.Bandwidth <= 0 || r.EvalPerSecond <= 0 || r.Input <= 0 ||
+	if r.Step <= 0 || r.ImagesPerSecond <= 0 || r.PeakFlops <= 0 || r.Bandwidth <= 0 || r.EvalPerSecond <= 0 ||
+		r.Input <= 0 ||
 		r.Params != 216+6*304+900 || r.Threads != 2 || between != 1 {
 		t.Errorf("%+v, between ran %d times", r, between)
 	}
@@ -49,7 +50,8 @@ func TestScaling(t *testing.T) {
 
 func TestANetworkTooLargeIsAnErrorThatSaysSo(t *testing.T) {
 	step := func(p space.Pair, batch, threads int) error {
-		_, err := bench.Step(t.Context(), bench.Options{System: space.PairSystem(p), Batch: batch, Threads: threads, Steps: 1})
+		_, err := bench.Step(t.Context(), bench.Options{System: space.PairSystem(p), Batch: batch, Threads: threads,
+			Steps: 1})
 		return err
 	}
 	err := step(space.Pair{L: 10000, M: 100}, 4096, 1)
@@ -70,7 +72,8 @@ func TestANetworkTooLargeIsAnErrorThatSaysSo(t *testing.T) {
 func BenchmarkStep(b *testing.B) {
 	for _, p := range []space.Pair{{L: 64, M: 1}, {L: 40, M: 2}, {L: 12, M: 6}, {L: 1, M: 23}} {
 		b.Run(fmt.Sprint(p), func(b *testing.B) {
-			r, err := bench.Step(b.Context(), bench.Options{System: space.PairSystem(p), Batch: 16, Threads: 1, Steps: b.N})
+			r, err := bench.Step(b.Context(), bench.Options{System: space.PairSystem(p), Batch: 16, Threads: 1,
+				Steps: b.N})
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -17,13 +17,12 @@ type GPUResult struct {
 // AlonePerSecond is the pictures a second of a training alone.
 func (r GPUResult) AlonePerSecond() float64 { return float64(r.Batch) / r.Step.Seconds() }
 
-// limits are the seconds that a step takes at least, for its operations and for
-// its bytes.
+// limits are the least seconds that the operations and the bytes of a step take.
 func (r GPUResult) limits() (arithmetic, memory float64) {
 	return r.Flops / r.PeakFlops, float64(r.Bench.Bytes) / r.Bandwidth
 }
 
-// Bound says what a step cannot be faster than, as in Result.
+// Bound says what limits a step, as in Result.
 func (r GPUResult) Bound() string {
 	if arithmetic, memory := r.limits(); arithmetic < memory {
 		return "memory"
@@ -31,17 +30,17 @@ func (r GPUResult) Bound() string {
 	return "arithmetic"
 }
 
-// Share is the part of that limit which all trials together reach.
+// Share is how much of that limit all trials together reach.
 func (r GPUResult) Share() float64 {
 	arithmetic, memory := r.limits()
 	return r.AllPerSecond / float64(r.Batch) * max(arithmetic, memory)
 }
 
-// benchSteps is how many steps' pictures a GPU is measured with.
+// benchSteps is how many batches of pictures a GPU is measured with.
 const benchSteps = 64
 
-// GPU measures the training step of a network on a GPU, alone and beside as
-// many others as pay.
+// GPU measures the training step of a network on a GPU, alone and beside as many
+// others as give the most pictures a second.
 func GPU(ctx context.Context, o Options, d *gpu.Device) (r GPUResult, err error) {
 	if err := o.Check(false); err != nil {
 		return r, err

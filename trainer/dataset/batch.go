@@ -9,8 +9,8 @@ import (
 // Lanes is how many pictures lie innermost in the layout of a batch.
 const Lanes = 16
 
-// Each use of random numbers has a stream of its own, so that, say, the order
-// of an epoch tells nothing about its crops.
+// Each use of random numbers has a stream of its own, so that, for example, the
+// order of an epoch is independent of its crops.
 const (
 	streamOrder uint64 = 1 + iota
 	streamAugment
@@ -21,7 +21,7 @@ const (
 )
 
 // Order returns the order in which an epoch visits n pictures: a permutation
-// of 0 … n−1 that depends on the arguments alone.
+// of 0 … n−1 that depends on the arguments only.
 func Order(n int, seed, epoch uint64) []int {
 	order := make([]int, n)
 	for i := range order {
@@ -31,9 +31,9 @@ func Order(n int, seed, epoch uint64) []int {
 	return order
 }
 
-// shuffle permutes list by the random numbers of (seed, stream). It is our own
-// Fisher–Yates because rand.Rand promises no algorithm for Shuffle and Perm;
-// PCG's numbers are fixed.
+// shuffle permutes list by the random numbers of (seed, stream). It implements the
+// Fisher–Yates algorithm on PCG, whose numbers are fixed; rand.Rand promises no
+// algorithm for Shuffle and Perm.
 func shuffle(list []int, seed, stream uint64) {
 	g := generator(seed, stream)
 	for i := len(list) - 1; i > 0; i-- {
@@ -55,8 +55,8 @@ func below(g *rand.PCG, n int) int {
 	return int(hi)
 }
 
-// mix makes one seed of two by the finaliser of SplitMix64 (Steele, Lea and
-// Flood, 2014), applied once to each.
+// mix makes one seed from two: it applies the finaliser of SplitMix64 (Steele, Lea
+// and Flood, 2014) once to each.
 func mix(a, b uint64) uint64 {
 	return finalise(finalise(a+0x9e3779b97f4a7c15) ^ b)
 }
@@ -70,31 +70,31 @@ func finalise(z uint64) uint64 {
 // Augmentation is how training pictures are varied.
 type Augmentation struct {
 	// Pad is how many zeros (after normalisation) are put around a picture
-	// before a random part of the old size is cut out; 0 leaves it in place.
+	// before a random part of the old size is cut out; 0 means no crop.
 	Pad int
 	// Mirror exchanges left and right in half of the pictures.
 	Mirror bool
-	// ResizeMax, of a folder, is the largest length in pixels of a random one
-	// that the shorter side of a picture is rescaled to; the least is
-	// Options.Resize. A random part of the size of the set is cut out. Other
-	// sets have 0, and a folder has no Pad.
+	// ResizeMax is for a folder: the shorter side of a picture is rescaled to a
+	// random length, Options.Resize … ResizeMax pixels, and a random part of the
+	// size of the set is cut out. Other sets have 0, and a folder has no Pad.
 	ResizeMax int
 }
 
-// View says how a picture is seen: the pixel at (y, x) is the picture's at
-// (y+Dy, x+Dx), or (y+Dy, W−1−x+Dx) if mirrored; pixels outside are zero.
+// View says how a picture is shown: the pixel at (y, x) is that of the picture at
+// (y+Dy, x+Dx), or (y+Dy, W−1−x+Dx) if mirrored. Pixels outside are zero.
 type View struct {
 	Dy, Dx int
 	Mirror bool
 }
 
-// View draws the view of one picture in one epoch; a nil a shows it as it is.
+// View draws the view of one picture in one epoch. If a is nil, the picture is not
+// changed.
 func (a *Augmentation) View(picture int, seed, epoch uint64) View {
 	if a == nil {
 		return View{}
 	}
 	g := generator(mix(mix(seed, epoch), uint64(picture)), streamAugment)
-	// All three are drawn always, so that switching one off keeps the others.
+	// All three are always drawn, so that without one the others stay the same.
 	side := 2*a.Pad + 1
 	v := View{Dy: below(&g, side) - a.Pad, Dx: below(&g, side) - a.Pad}
 	v.Mirror = g.Uint64()>>63 == 1 && a.Mirror
@@ -103,20 +103,21 @@ func (a *Augmentation) View(picture int, seed, epoch uint64) View {
 
 // Fill writes a batch in the layout of the kernels: dst is
 // (⌈len(pictures)/16⌉, H, C, W, 16), and picture i of the batch is lane i%16
-// of block i/16. Values are (x/255 − Mean)/Std of the channel; lanes that have
-// no picture are zero. What dst has beyond these blocks stays as it is.
+// of block i/16. Values are (x/255 − Mean)/Std of the channel. Lanes without a
+// picture are zero. The rest of dst does not change.
 //
-// A nil aug shows the pictures as they are. Otherwise the crop and mirror of a
-// picture depend on seed, epoch and its index in the split only, not on its
-// place in the batch. Fill does not allocate and may be called concurrently.
-// It panics if dst is too short, a picture is not in the split, or the set is
-// a folder, of which Batches alone reads pictures.
+// If aug is nil, the pictures are not augmented. Otherwise the crop and mirror of
+// a picture depend only on seed, epoch and its index in the split, not on its
+// place in the batch. Fill does not allocate and may be called concurrently. It
+// panics if dst is too short, if a picture is not in the split, or if the set is a
+// folder, whose pictures only Batches reads.
 func (s *Set) Fill(dst []float32, split *Split, pictures []int, aug *Augmentation, seed, epoch uint64) {
 	rowLen := s.W * Lanes
 	blockLen := s.C * s.H * rowLen
 	blocks := (len(pictures) + Lanes - 1) / Lanes
 	if len(dst) < blocks*blockLen {
-		panic(fmt.Sprintf("dataset: Fill has %d values for %d pictures, want %d", len(dst), len(pictures), blocks*blockLen))
+		panic(fmt.Sprintf("dataset: Fill has %d values for %d pictures, want %d", len(dst), len(pictures),
+			blocks*blockLen))
 	}
 	table := s.Table()
 	for b := range blocks {

@@ -65,29 +65,31 @@ func near(a, b []float32) bool {
 func TestFill(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{1, 15, 16, 17, 35} {
-		t.Run(fmt.Sprintf("a batch of %d pictures is normalised and its last block filled up with zeros", n), func(t *testing.T) {
-			t.Parallel()
-			s := randomSet(40, 5, 7)
-			pictures := rand.New(rand.NewPCG(2, 2)).Perm(40)[:n]
-			size := (n + 15) / 16 * s.C * s.H * s.W * 16
-			want := make([]float32, size+3)
-			for lane, p := range pictures {
-				oracle(s, want, lane, p, 0, 0, 0, false)
-			}
-			got := make([]float32, size+3)
-			for i := range got {
-				got[i] = -77 // of an earlier batch
-			}
-			copy(want[size:], got[size:])
-			s.Fill(got, &s.Train, pictures, nil, 1, 2)
-			if !near(got, want) {
-				t.Errorf("Fill differs from the oracle")
-			}
-		})
+		t.Run(fmt.Sprintf("a batch of %d pictures is normalised and its last block filled up with zeros", n),
+			func(t *testing.T) {
+				t.Parallel()
+				s := randomSet(40, 5, 7)
+				pictures := rand.New(rand.NewPCG(2, 2)).Perm(40)[:n]
+				size := (n + 15) / 16 * s.C * s.H * s.W * 16
+				want := make([]float32, size+3)
+				for lane, p := range pictures {
+					oracle(s, want, lane, p, 0, 0, 0, false)
+				}
+				got := make([]float32, size+3)
+				for i := range got {
+					got[i] = -77 // of an earlier batch
+				}
+				copy(want[size:], got[size:])
+				s.Fill(got, &s.Train, pictures, nil, 1, 2)
+				if !near(got, want) {
+					t.Errorf("Fill differs from the oracle")
+				}
+			})
 	}
 
 	// Pad 9 on 7 columns shows pictures of padding alone.
-	for _, aug := range []dataset.Augmentation{{Pad: 4, Mirror: true}, {Pad: 2}, {Mirror: true}, {Pad: 9, Mirror: true}, {}} {
+	for _, aug := range []dataset.Augmentation{{Pad: 4, Mirror: true}, {Pad: 2}, {Mirror: true}, {Pad: 9, Mirror: true},
+		{}} {
 		t.Run(fmt.Sprintf("each picture under %+v is one of the possible views of it", aug), func(t *testing.T) {
 			t.Parallel()
 			s := randomSet(4, 5, 7)

@@ -12,9 +12,8 @@ import (
 	"github.com/sourcegraph/conc"
 )
 
-// Batches gives the pictures of a split batch by batch. Those of a set in
-// memory are written when they are asked for; those of a folder are decoded
-// ahead by a few goroutines, which Close ends.
+// Batches returns the pictures of a split batch by batch. A set in memory writes
+// them in Next. A folder decodes them ahead, in a few goroutines that Close ends.
 type Batches struct {
 	set         *Set
 	split       *Split
@@ -25,13 +24,15 @@ type Batches struct {
 	ahead       *decoding // nil: the pixels are in memory
 }
 
-// Batches returns the pictures of a split in the given order, or as they stand
-// if it is nil, size at a time; the last batch has what is left. A nil aug shows the pictures as they are, or
-// a folder's as Options.Resize says. What a picture looks like otherwise depends
-// on seed, epoch and its index in the split only. Close must be called; ctx
-// ends the decoding too.
-func (s *Set) Batches(ctx context.Context, split *Split, order []int, size int, aug *Augmentation, seed, epoch uint64) *Batches {
-	if aug != nil && (s.folder == nil && aug.ResizeMax != 0 || s.folder != nil && (aug.Pad != 0 || aug.ResizeMax < s.folder.resize)) {
+// Batches returns the pictures of a split in the given order, or if it is nil in
+// their own order, size at a time; the last batch may be smaller. If aug is nil,
+// the pictures are not augmented; those of a folder are cut as Options.Resize says.
+// Otherwise a picture's view depends only on seed, epoch and its index in the
+// split. Close must be called. The end of ctx also ends the decoding.
+func (s *Set) Batches(ctx context.Context, split *Split, order []int, size int, aug *Augmentation,
+	seed, epoch uint64) *Batches {
+	if aug != nil && (s.folder == nil && aug.ResizeMax != 0 ||
+		s.folder != nil && (aug.Pad != 0 || aug.ResizeMax < s.folder.resize)) {
 		panic(fmt.Sprintf("dataset: %+v is no augmentation of %s", *aug, s.Name))
 	}
 	if order == nil {
@@ -47,10 +48,10 @@ func (s *Set) Batches(ctx context.Context, split *Split, order []int, size int, 
 	return b
 }
 
-// Next writes the next batch and returns how many pictures it has. x is as of
-// Set.Fill; the labels go to labels[:n]. After the last batch the error is
-// io.EOF. A picture of a folder that cannot be read any more is an error that
-// names it, and nothing follows it. Next does not allocate for a set in memory.
+// Next writes the next batch and returns how many pictures it has: x is as in
+// Set.Fill, and the labels are in labels[:n]. After the last batch the error is
+// io.EOF. If a picture of a folder cannot be read any more, the error names it, and
+// there are no more batches. Next does not allocate for a set in memory.
 func (b *Batches) Next(x, labels []float32) (n int, err error) {
 	batch := b.order[:min(b.size, len(b.order))]
 	if len(batch) == 0 {
@@ -78,17 +79,17 @@ func (b *Batches) Close() {
 	}
 }
 
-// slots is how many batches are in memory at once, as bytes: one that is being
-// read and two ahead of it.
+// slots is how many batches are in memory at once, as bytes: one that Next reads and
+// two ahead of it.
 const slots = 3
 
-// decoders is how many goroutines decode for one training: beyond eight the
-// decoding is not what a training waits for.
+// decoders is how many goroutines decode for one training. With eight, a training
+// does not wait for them.
 func decoders() int { return max(1, min(runtime.GOMAXPROCS(0), 8)) }
 
-// decoding is a ring of batches. A slot goes round: the feeder takes it from
-// free, puts it into queue and hands out its pictures; the decoder of the last
-// one says that it is ready; next reads it and frees it.
+// decoding is a ring of batches. The feeder takes a slot from free, puts it into
+// queue and hands out its pictures. The decoder of the last one makes it ready. next
+// reads it and puts it back into free.
 type decoding struct {
 	free, queue chan *slot
 	places      []int // 0, 1, … for Fill
@@ -105,18 +106,18 @@ type slot struct {
 	ready chan struct{} // a token when none is left
 
 	mu    sync.Mutex
-	err   error // of the first picture, in the order of the batch, that has one
+	err   error // of the first picture in the batch that cannot be read
 	errAt int
 }
 
-// job is a picture to decode into its place in a slot.
+// job is a picture that is to be decoded into its place in a slot.
 type job struct {
 	slot           *slot
 	place, picture int
 }
 
-// decode starts the goroutines. What they write does not depend on how many
-// there are: each picture has a place of its own.
+// decode starts the goroutines. Each picture has a place of its own, so that the
+// result does not depend on their number.
 func (b *Batches) decode(ctx context.Context) *decoding {
 	ctx, cancel := context.WithCancel(ctx)
 	d := &decoding{
@@ -147,7 +148,7 @@ func (b *Batches) decode(ctx context.Context) *decoding {
 			}
 			s.n, s.err = len(batch), nil
 			s.left.Store(int32(s.n))
-			d.queue <- s // never blocks: it has room for all slots
+			d.queue <- s // never blocks: the queue has room for all slots
 			for place, picture := range batch {
 				select {
 				case jobs <- job{s, place, picture}:

@@ -23,9 +23,9 @@ const (
 // https://www.cs.toronto.edu/~kriz/cifar.html.
 type format struct {
 	name    string
-	get     string // the name that Get knows it by
-	folder  string // what the official archive unpacks to
-	archive string // where the official archive is
+	get     string // its name for Get
+	folder  string // of the files, in the official archive
+	archive string // the address of the official archive
 	md5     string // of the archive, from the same page
 	// archiveBytes is the archive's size.
 	archiveBytes int64
@@ -95,15 +95,15 @@ func openCIFAR(ctx context.Context, f format, o Options) (*Set, error) {
 	return newSet(o, classes, cifarSide, cifarSide, train, test)
 }
 
-// locate returns the folder that holds files of the set: dir itself or the
-// archive's folder in it. A folder with some of the files is the one meant;
-// read names those that are missing. The error wraps fs.ErrNotExist.
+// locate returns the folder that has files of the set: dir itself or the archive's
+// folder in it. A folder with only some of the files is returned too; read names
+// the missing ones. The error is a *MissingError if there are none.
 func (f format) locate(dir string) (string, error) {
 	return locate(f.name, f.get, dir, f.folder, append([]string{f.test}, f.train...))
 }
 
-// locate returns the first of dir and the folder in it that has one of the
-// files of a set, which Get knows as get.
+// locate returns dir or else the folder in it, if it has one of the files of a set.
+// Get downloads the set by the name get.
 func locate(set, get, dir, folder string, files []string) (string, error) {
 	if dir == "" {
 		return "", missing(fmt.Errorf("%s: %w: no data folder is named", set, fs.ErrNotExist), get, "")
@@ -158,7 +158,7 @@ func (f format) readFile(ctx context.Context, path string, records int, into *Sp
 		return err
 	}
 	defer file.Close()
-	// The reader would notice a wrong size too, but only at its end.
+	// The reader would also notice a wrong size, but only at the end.
 	info, err := file.Stat()
 	if err != nil {
 		return err
@@ -168,13 +168,14 @@ func (f format) readFile(ctx context.Context, path string, records int, into *Sp
 		return fmt.Errorf("%s: not a file: want %d bytes", path, want)
 	}
 	if info.Size() != want {
-		return fmt.Errorf("%s: ends at byte %d, want %d (%d records of %d bytes)", path, info.Size(), want, records, f.recordBytes())
+		return fmt.Errorf("%s: ends at byte %d, want %d (%d records of %d bytes)", path, info.Size(), want, records,
+			f.recordBytes())
 	}
 	return f.readRecords(ctx, bufio.NewReaderSize(file, 1<<20), path, records, into)
 }
 
-// readRecords appends the given number of records to a split; r must end
-// after them. Errors call the input path.
+// readRecords appends the given number of records to a split. r must end after them.
+// Errors name the input as path.
 func (f format) readRecords(ctx context.Context, r io.Reader, path string, records int, into *Split) error {
 	want := records * f.recordBytes()
 	labels := make([]byte, len(f.labels))
@@ -198,7 +199,8 @@ func (f format) readRecords(ctx context.Context, r io.Reader, path string, recor
 			n += m
 		}
 		if err == io.EOF || err == io.ErrUnexpectedEOF {
-			return fmt.Errorf("%s: ends at byte %d, want %d (%d records of %d bytes)", path, at+n, want, records, f.recordBytes())
+			return fmt.Errorf("%s: ends at byte %d, want %d (%d records of %d bytes)", path, at+n, want, records,
+				f.recordBytes())
 		}
 		if err != nil {
 			return fmt.Errorf("read %s at byte %d: %w", path, at+n, err)
@@ -206,7 +208,8 @@ func (f format) readRecords(ctx context.Context, r io.Reader, path string, recor
 	}
 	var more [1]byte
 	if _, err := io.ReadFull(r, more[:]); err == nil {
-		return fmt.Errorf("%s: goes on at byte %d, want its end there (%d records of %d bytes)", path, want, records, f.recordBytes())
+		return fmt.Errorf("%s: goes on at byte %d, want its end there (%d records of %d bytes)", path, want, records,
+			f.recordBytes())
 	} else if err != io.EOF {
 		return fmt.Errorf("read %s at byte %d: %w", path, want, err)
 	}
@@ -216,8 +219,8 @@ func (f format) readRecords(ctx context.Context, r io.Reader, path string, recor
 // maxNamesBytes bounds the file of class names; the longest has 816 bytes.
 const maxNamesBytes = 1 << 20
 
-// readNames reads the names of the classes, one a line; empty lines at the
-// end do not count.
+// readNames reads the names of the classes, one on each line. It ignores empty lines
+// at the end.
 func (f format) readNames(path string) ([]string, error) {
 	file, err := os.Open(path)
 	if err != nil {

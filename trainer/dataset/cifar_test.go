@@ -112,7 +112,8 @@ func TestOpenCIFAR(t *testing.T) {
 			}
 			classes := f.LabelCounts()[f.Label()]
 			if a.Test.Len() != 30 || a.Validation.Len() != 0 || len(a.Classes) != classes || a.Classes[9] != "class 9" {
-				t.Errorf("got %d test and %d validation pictures, classes %q", a.Test.Len(), a.Validation.Len(), a.Classes)
+				t.Errorf("got %d test and %d validation pictures, classes %q", a.Test.Len(), a.Validation.Len(),
+					a.Classes)
 			}
 			if a.Name != name || a.C != 3 || a.H != 32 || a.W != 32 {
 				t.Errorf("got %s of %d×%d×%d", a.Name, a.C, a.H, a.W)
@@ -145,7 +146,8 @@ func TestOpenCIFAR(t *testing.T) {
 			[]string{"data_batch_4.bin: no such file"}},
 		{"a folder in place of a file", "cifar100",
 			func(dir string) error {
-				return errors.Join(os.Remove(filepath.Join(dir, "test.bin")), os.Mkdir(filepath.Join(dir, "test.bin"), 0o777))
+				return errors.Join(os.Remove(filepath.Join(dir, "test.bin")),
+					os.Mkdir(filepath.Join(dir, "test.bin"), 0o777))
 			},
 			[]string{"test.bin: not a file: want 92220 bytes"}},
 		{"too few class names", "cifar100",
@@ -155,7 +157,8 @@ func TestOpenCIFAR(t *testing.T) {
 			[]string{"fine_label_names.txt: has 99 lines, want the names of 100 classes"}},
 		{"an empty class name", "cifar10",
 			func(dir string) error {
-				return os.WriteFile(filepath.Join(dir, "batches.meta.txt"), []byte("a\nb\n\nd\ne\nf\ng\nh\ni\nj\n"), 0o666)
+				return os.WriteFile(filepath.Join(dir, "batches.meta.txt"), []byte("a\nb\n\nd\ne\nf\ng\nh\ni\nj\n"),
+					0o666)
 			},
 			[]string{"batches.meta.txt: line 3 is empty, want the name of class 2"}},
 	} {
@@ -218,7 +221,8 @@ func TestOpenFullSize(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i := range n {
-			if _, err := file.WriteAt([]byte{byte(i % 20), byte(i % 100), byte(i)}, int64(i*f.RecordBytes())); err != nil {
+			if _, err := file.WriteAt([]byte{byte(i % 20), byte(i % 100), byte(i)},
+				int64(i*f.RecordBytes())); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -227,7 +231,8 @@ func TestOpenFullSize(t *testing.T) {
 		}
 	}
 	write(t, dir, map[string][]byte{"fine_label_names.txt": names(100)})
-	s, err := dataset.Open(context.Background(), dataset.Options{Name: "cifar100", Dir: dir, Validation: 500, TrainPictures: 1000})
+	s, err := dataset.Open(context.Background(), dataset.Options{Name: "cifar100", Dir: dir, Validation: 500,
+		TrainPictures: 1000})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -341,7 +346,8 @@ func FuzzReadRecords(f *testing.F) {
 		}
 		for i := range n {
 			record := b[i*format.RecordBytes():][:format.RecordBytes()]
-			if s.Labels[i] != uint16(record[format.Label()]) || !bytes.Equal(s.Pixels[i*3072:(i+1)*3072], record[len(counts):]) {
+			if s.Labels[i] != uint16(record[format.Label()]) ||
+				!bytes.Equal(s.Pixels[i*3072:(i+1)*3072], record[len(counts):]) {
 				t.Fatalf("record %d is not what was read", i)
 			}
 		}
@@ -452,14 +458,16 @@ func TestSelection(t *testing.T) {
 		if small.Sum != again.Sum {
 			t.Error("the same seed chose other pictures")
 		}
-		for _, pair := range [][2]dataset.Split{{small.Train, other.Train}, {small.Validation, other.Validation}, {small.Test, other.Test}} {
+		for _, pair := range [][2]dataset.Split{{small.Train, other.Train}, {small.Validation, other.Validation},
+			{small.Test, other.Test}} {
 			if bytes.Equal(pair[0].Pixels, pair[1].Pixels) {
 				t.Error("another seed chose the same pictures")
 			}
 		}
 		large := open(t, dataset.Options{Validation: 20, TrainPictures: 45, TestPictures: 25, SplitSeed: 1})
 		wide := open(t, dataset.Options{Validation: 47, SplitSeed: 1})
-		for _, pair := range [][2]dataset.Split{{small.Train, large.Train}, {small.Test, large.Test}, {small.Validation, wide.Validation}} {
+		for _, pair := range [][2]dataset.Split{{small.Train, large.Train}, {small.Test, large.Test},
+			{small.Validation, wide.Validation}} {
 			have := pictures(pair[1])
 			for p := range pictures(pair[0]) {
 				if _, ok := have[p]; !ok {
@@ -476,8 +484,10 @@ func TestSelection(t *testing.T) {
 			want string
 		}{
 			{dataset.Options{TrainPictures: 101}, "cifar10: train_pictures is 101: want at most 100"},
-			{dataset.Options{TrainPictures: 81, Validation: 20}, "cifar10: train_pictures is 81: want at most 80 (100 pictures less 20 for validation)"},
-			{dataset.Options{Validation: 100}, "cifar10: validation is 100: want fewer than the 100 training pictures there are"},
+			{dataset.Options{TrainPictures: 81, Validation: 20},
+				"cifar10: train_pictures is 81: want at most 80 (100 pictures less 20 for validation)"},
+			{dataset.Options{Validation: 100},
+				"cifar10: validation is 100: want fewer than the 100 training pictures there are"},
 			{dataset.Options{TestPictures: 31}, "cifar10: test_pictures is 31: want at most the 30 there are"},
 			{dataset.Options{TestPictures: -1}, "cifar10: test_pictures is -1: want 0 or more"},
 			{dataset.Options{Validation: -1}, "cifar10: validation is -1: want 0 or more"},

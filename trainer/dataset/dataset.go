@@ -5,16 +5,15 @@
 // are generated.
 //
 // Open reads a set once and splits its pictures into training, validation and
-// test pictures. After Open a Set is only read, so any number of trainings
-// share one. Batches are written by Set.Batches straight into the layout of the
-// kernels, (blocks, H, C, W, 16) with 16 pictures innermost, normalised as
-// (x/255 − mean)/std by the mean and standard deviation of each channel of the
-// training split. The pictures of a folder are not kept: Batches decodes them
-// ahead of their use.
+// test pictures. After Open a Set does not change, so any number of trainings can
+// share it. Set.Batches writes batches in the layout of the kernels, (blocks, H,
+// C, W, 16) with 16 pictures innermost, normalised as (x/255 − mean)/std by the
+// mean and standard deviation of each channel of the training split. The pictures
+// of a folder are not kept in memory: Batches decodes them ahead of their use.
 //
-// Nothing here has random state: the order of an epoch and the crop and mirror
-// of a picture are pure functions of (seed, epoch) and (seed, epoch, picture),
-// so an interrupted training goes on with the pictures it would have seen.
+// There is no random state: the order of an epoch and the crop and mirror of a
+// picture are pure functions of (seed, epoch) and (seed, epoch, picture). So an
+// interrupted training continues with the same pictures.
 //
 // Get downloads the official files of CIFAR
 // (https://www.cs.toronto.edu/~kriz/cifar.html) and SVHN
@@ -41,12 +40,12 @@ type Options struct {
 	// Name is "synthetic", "handsigns", "cifar10", "cifar100",
 	// "cifar100-coarse", "svhn" or "folder".
 	Name string
-	// Dir is where the files of CIFAR and SVHN lie, themselves or in the folder
-	// that Get makes; of a folder the place of train and test; unused by
-	// synthetic and handsigns.
+	// Dir holds the files of CIFAR and SVHN, or the folder with them that Get
+	// makes. Of a set in a folder it holds train and test. synthetic and
+	// handsigns do not use it.
 	Dir string
 	// Validation is how many training pictures are held out, balanced over
-	// the classes. Of SVHN it is 0 or 6000. Of handsigns the other pictures of
+	// the classes. For SVHN it is 0 or 6000. For handsigns the other pictures of
 	// the same students are not used.
 	Validation int
 	// TrainPictures bounds the training pictures left after Validation,
@@ -55,13 +54,13 @@ type Options struct {
 	// TestPictures bounds the test pictures, balanced over the classes; 0 is
 	// all.
 	TestPictures int
-	// SplitSeed draws the pictures that are held out and kept. The pictures
-	// of a smaller number are among those of a larger one.
+	// SplitSeed draws the pictures that are held out and kept. A larger number of
+	// pictures includes those of a smaller one.
 	SplitSeed int
-	// Size is the side of the pictures in pixels, 16 or 32 of handsigns and any
-	// of a folder. Other sets have one size and do not use it. Resize ≥ Size is
-	// the length of the shorter side of a folder's picture when its centre is
-	// cut out.
+	// Size is the side of the pictures in pixels: 16 or 32 for handsigns, any
+	// number for a folder. Other sets have one size and do not use it. Resize ≥
+	// Size is for a folder: the shorter side of a picture is rescaled to it before
+	// the centre is cut out.
 	Size, Resize int
 }
 
@@ -78,8 +77,8 @@ type Set struct {
 	Mean, Std [Channels]float32
 
 	// Sum identifies the pictures in use: SHA-256, in hexadecimal, over the
-	// geometry and over the labels and pixels of all splits; of a folder the
-	// checksums of the files stand in place of the pixels.
+	// geometry and over the labels and pixels of all splits. For a folder it is
+	// over the checksums of the files, not over pixels.
 	Sum string
 
 	// Unreadable names the pictures of a folder that are left out because they
@@ -91,23 +90,23 @@ type Set struct {
 
 // Split is a part of a Set.
 type Split struct {
-	Pixels []byte   // (N, C, H, W); nil in a folder, which has files
+	Pixels []byte   // (N, C, H, W); nil if the set is a folder
 	Labels []uint16 // (N)
 
-	files []*picture // (N), of a folder only
+	files []*picture // (N), if the set is a folder
 }
 
 // Len returns the number of pictures.
 func (s *Split) Len() int { return len(s.Labels) }
 
-// MissingError says that the files of a set were not found, or some of them.
+// MissingError says that all or some files of a set were not found.
 type MissingError struct {
 	Err error // says what is missing; wraps fs.ErrNotExist
-	// Get is the name by which the function Get downloads the set; "" if it does
-	// not.
+	// Get is the name of the set for the function Get; "" if Get cannot download
+	// it.
 	Get string
-	// Fetches says what Get would download where some files are there: "a whole
-	// set"; "" where none is there.
+	// Fetches says what Get would download if some files are missing: "a whole
+	// set". It is "" if all are missing.
 	Fetches string
 }
 
@@ -143,7 +142,8 @@ func Open(ctx context.Context, o Options) (*Set, error) {
 		return openFolder(ctx, o)
 	}
 	return nil, fmt.Errorf("dataset %q: want one of %q", o.Name,
-		[]string{synthetic.name, handsignsName, cifar10.name, cifar100.name, cifar100Coarse.name, svhn.name, folderName})
+		[]string{synthetic.name, handsignsName, cifar10.name, cifar100.name, cifar100Coarse.name, svhn.name,
+			folderName})
 }
 
 // newSet is a set whose pixels are in memory, split as o says.
@@ -156,8 +156,8 @@ func newSet(o Options, classes []string, h, w int, train, test Split) (*Set, err
 	return s, nil
 }
 
-// split splits the whole of a data set as o says; hold draws the pictures that
-// are held out. It may change train and test.
+// split splits a data set as o says. hold draws the pictures that are held out.
+// split may change train and test.
 func split(o Options, classes []string, h, w int, train, test Split, hold holding) (*Set, error) {
 	s := &Set{Name: o.Name, Classes: classes, C: Channels, H: h, W: w}
 	held, kept, err := holdOut(train.Labels, len(classes), o, hold)
@@ -175,7 +175,7 @@ func split(o Options, classes []string, h, w int, train, test Split, hold holdin
 	return s, nil
 }
 
-// measure sets what is found in the pixels of a set in memory.
+// measure sets Mean, Std and Sum of a set in memory.
 func (s *Set) measure() {
 	s.Mean, s.Std = statistics(s.Train.Pixels, s.H*s.W)
 	s.Sum = s.sum()
@@ -189,14 +189,14 @@ func (s *Split) subset(pictures []int, size int) Split {
 	}, pictures, size)
 }
 
-// shrink is subset, but where most pictures are kept it moves them together
-// and leaves s unusable: a second copy of SVHN would be 1.9 GB.
+// shrink is like subset. But if most pictures are kept, it moves them together and
+// s becomes unusable: a second copy of SVHN would be 1.9 GB.
 func (s *Split) shrink(pictures []int, size int) Split {
 	switch {
 	case len(pictures) == s.Len():
 		return *s
 	case 2*len(pictures) > s.Len():
-		// They are in rising order, so none is overwritten before it moves.
+		// The numbers rise, so no picture is overwritten before it moves.
 		return s.move(Split{Pixels: s.Pixels[:0], Labels: s.Labels[:0], files: s.files[:0]}, pictures, size)
 	}
 	return s.subset(pictures, size)
@@ -261,7 +261,7 @@ func (s *Set) sum() string {
 	for _, split := range []*Split{&s.Train, &s.Validation, &s.Test} {
 		number(split.Len())
 		for _, label := range split.Labels {
-			// A byte where that is enough: the sums of studies are stored.
+			// One byte if that is enough. It must stay so: sums are stored.
 			if len(s.Classes) <= 256 {
 				h.Write([]byte{byte(label)})
 			} else {

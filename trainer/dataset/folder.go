@@ -21,8 +21,8 @@ import (
 
 const (
 	folderName = "folder"
-	// indexName is a file in the folder. It only saves time: what is wrong with
-	// it is no error, and the folder is looked through again.
+	// indexName is a file in the folder. It only saves time: if it is damaged, the
+	// pictures are decoded again.
 	indexName    = ".igcsearch-index.json"
 	indexVersion = 1
 	maxClasses   = 1 << 16 // labels have 16 bits
@@ -36,28 +36,28 @@ type folder struct {
 	decoders     int // goroutines
 }
 
-// index is what is stored of a folder.
+// index is the content of the file indexName.
 type index struct {
 	Version  int        `json:"version"`
 	Pictures []*picture `json:"pictures"`
 }
 
-// picture is a file of a folder and what is known of it while its size and time
-// stay as they are.
+// picture is a file of a folder and what is known about it. It is valid while the
+// size and the time of the file do not change.
 type picture struct {
 	Name     string `json:"name"`     // in the folder, with slashes
-	Bytes    int64  `json:"bytes"`    // -1: unknown, not to be stored
+	Bytes    int64  `json:"bytes"`    // -1: unknown, and the picture is not stored
 	Modified int64  `json:"modified"` // nanoseconds since 1970
 	// Sum is the SHA-256 of the file in hexadecimal, "" before it was read.
 	Sum string `json:"sum,omitempty"`
 	// Error says why the picture cannot be read; "" if it can.
 	Error string `json:"error,omitempty"`
-	// Views has the sums of a training picture as it is evaluated, for each
-	// size that was asked for.
+	// Views has the sums of a training picture without augmentation, for each
+	// size that was used.
 	Views []evaluated `json:"views,omitempty"`
 }
 
-// evaluated is the sum of each channel of a view for evaluation, and of the squares.
+// evaluated has the sums of each channel of a view for evaluation.
 type evaluated struct {
 	Size    int              `json:"size"`
 	Resize  int              `json:"resize"`
@@ -67,7 +67,7 @@ type evaluated struct {
 
 func (f *folder) path(name string) string { return filepath.Join(f.dir, filepath.FromSlash(name)) }
 
-// seen returns the sums of the view that f gives; nil if they are not known.
+// seen returns the sums of the view for the sizes of f; nil if they are not known.
 func (p *picture) seen(f *folder) *evaluated {
 	for i := range p.Views {
 		if v := &p.Views[i]; v.Size == f.size && v.Resize == f.resize {
@@ -84,7 +84,8 @@ func openFolder(ctx context.Context, o Options) (*Set, error) {
 		return fail(missing(err, "", ""))
 	}
 	if o.Size < 1 || o.Resize < o.Size {
-		return fail(fmt.Errorf("size is %d and resize %d: want 1 or more, and resize no less than size", o.Size, o.Resize))
+		return fail(fmt.Errorf("size is %d and resize %d: want 1 or more, and resize no less than size", o.Size,
+			o.Resize))
 	}
 	f := &folder{dir: o.Dir, size: o.Size, resize: o.Resize, decoders: decoders()}
 	classes, train, test, err := f.list()
@@ -163,11 +164,13 @@ func (f *folder) list() (classes []string, train, test Split, err error) {
 		return fail(err)
 	}
 	if len(classes) < 2 || len(classes) > maxClasses {
-		return fail(fmt.Errorf("%s has %d folders: want one for each class, 2 to %d", filepath.Join(f.dir, "train"), len(classes), maxClasses))
+		return fail(fmt.Errorf("%s has %d folders: want one for each class, 2 to %d", filepath.Join(f.dir, "train"),
+			len(classes), maxClasses))
 	}
 	for _, name := range tested {
 		if _, ok := slices.BinarySearch(classes, name); !ok {
-			return fail(fmt.Errorf("%s is a class that %s has not: want the same names", filepath.Join(f.dir, found[1], name), filepath.Join(f.dir, "train")))
+			return fail(fmt.Errorf("%s is a class that %s has not: want the same names",
+				filepath.Join(f.dir, found[1], name), filepath.Join(f.dir, "train")))
 		}
 	}
 	for label, class := range classes {
@@ -181,13 +184,13 @@ func (f *folder) list() (classes []string, train, test Split, err error) {
 		}
 	}
 	if test.Len() == 0 {
-		return fail(fmt.Errorf("%s has no pictures: want those of a class in a folder of its name", filepath.Join(f.dir, found[1])))
+		return fail(fmt.Errorf("%s has no pictures: want those of a class in a folder of its name",
+			filepath.Join(f.dir, found[1])))
 	}
 	return classes, train, test, nil
 }
 
-// classes lists the folders in a part of the set, sorted; links to folders
-// count.
+// classes lists the folders in a part of the set, sorted, with links to folders.
 func (f *folder) classes(part string) ([]string, error) {
 	entries, err := os.ReadDir(filepath.Join(f.dir, part))
 	if err != nil {
@@ -223,8 +226,8 @@ func (f *folder) files(to *Split, label uint16, part, class string) error {
 			continue
 		}
 		p := &picture{Name: path.Join(part, class, e.Name())}
-		// Stat and not e.Info: a file may be a link. One that leads nowhere
-		// cannot be read, like any other such file.
+		// A file may be a link, which os.Stat follows and e.Info does not. A link
+		// that leads nowhere is a file that cannot be read.
 		info, err := os.Stat(f.path(p.Name))
 		switch {
 		case err != nil:
@@ -245,8 +248,8 @@ func (f *folder) files(to *Split, label uint16, part, class string) error {
 	return nil
 }
 
-// look learns what is to know of all pictures, from the index or by decoding
-// them, and stores the index anew if there was anything to learn.
+// look completes all pictures from the index or by decoding them. If it decoded any,
+// it stores a new index.
 func (f *folder) look(ctx context.Context, train, test Split) error {
 	known := f.readIndex()
 	var all, strange []*picture
@@ -264,7 +267,7 @@ func (f *folder) look(ctx context.Context, train, test Split) error {
 	if len(strange) == 0 {
 		return ctx.Err()
 	}
-	// A picture in memory for each goroutine, whatever the size of the set.
+	// Each goroutine has one picture in memory.
 	p := pool.New().WithMaxGoroutines(f.decoders)
 	for _, one := range strange {
 		if ctx.Err() != nil {
@@ -273,7 +276,7 @@ func (f *folder) look(ctx context.Context, train, test Split) error {
 		p.Go(func() { f.learn(one) })
 	}
 	p.Wait()
-	// Also after an interrupt: the next call goes on.
+	// The index is also stored after an interrupt, so that the next call continues.
 	f.writeIndex(all)
 	return ctx.Err()
 }
@@ -284,7 +287,7 @@ func (f *folder) learn(p *picture) {
 	if err != nil {
 		p.Error = err.Error()
 		if onFile {
-			// Another time it may, with the same file.
+			// Another time the same file may be readable.
 			p.Bytes = -1
 		}
 		return

@@ -98,7 +98,8 @@ func folderOf(o dataset.Options) (*dataset.Set, error) {
 }
 
 // epoch returns all values and labels of an epoch.
-func epoch(t testing.TB, s *dataset.Set, split *dataset.Split, batch int, aug *dataset.Augmentation, seed, number uint64) (x, labels []float32) {
+func epoch(t testing.TB, s *dataset.Set, split *dataset.Split, batch int, aug *dataset.Augmentation, seed,
+	number uint64) (x, labels []float32) {
 	t.Helper()
 	b := s.Batches(context.Background(), split, dataset.Order(split.Len(), seed, number), batch, aug, seed, number)
 	defer b.Close()
@@ -123,15 +124,19 @@ func TestFolder(t *testing.T) {
 		dir := t.TempDir()
 		writeFolder(t, dir, 6)
 		s := openFolder(t, dataset.Options{Dir: dir})
-		if s.Name != "folder" || s.C != 3 || s.H != 16 || s.W != 16 || !slices.Equal(s.Classes, []string{"cat", "dog"}) || len(s.Unreadable) != 0 {
+		if s.Name != "folder" || s.C != 3 || s.H != 16 || s.W != 16 ||
+			!slices.Equal(s.Classes, []string{"cat", "dog"}) || len(s.Unreadable) != 0 {
 			t.Errorf("got %s of %d×%d×%d, classes %q, unreadable %q", s.Name, s.C, s.H, s.W, s.Classes, s.Unreadable)
 		}
-		if !slices.Equal(s.Train.Labels, []uint16{0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1}) || !slices.Equal(s.Test.Labels, []uint16{0, 0, 1, 1}) {
+		if !slices.Equal(s.Train.Labels, []uint16{0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1}) ||
+			!slices.Equal(s.Test.Labels, []uint16{0, 0, 1, 1}) {
 			t.Errorf("the labels are %d and %d", s.Train.Labels, s.Test.Labels)
 		}
 		held := openFolder(t, dataset.Options{Dir: dir, Validation: 4, TrainPictures: 6, TestPictures: 2})
-		if !slices.Equal(held.Validation.Labels, []uint16{0, 0, 1, 1}) || held.Train.Len() != 6 || held.Test.Len() != 2 {
-			t.Errorf("got %d + %d training and %d test pictures", held.Train.Len(), held.Validation.Len(), held.Test.Len())
+		if !slices.Equal(held.Validation.Labels, []uint16{0, 0, 1, 1}) || held.Train.Len() != 6 ||
+			held.Test.Len() != 2 {
+			t.Errorf("got %d + %d training and %d test pictures", held.Train.Len(), held.Validation.Len(),
+				held.Test.Len())
 		}
 		if held.Sum == s.Sum {
 			t.Error("other pictures have the same sum")
@@ -172,7 +177,8 @@ func TestFolder(t *testing.T) {
 		if err := os.Symlink("nowhere", filepath.Join(dir, "train", "dog", "link.jpg")); err != nil {
 			t.Fatal(err)
 		}
-		want := []string{"train/cat/empty.png", "train/cat/half.jpg", "train/cat/long.png", "train/cat/text.jpg", "train/dog/link.jpg", "val/dog/half.jpg"}
+		want := []string{"train/cat/empty.png", "train/cat/half.jpg", "train/cat/long.png", "train/cat/text.jpg",
+			"train/dog/link.jpg", "val/dog/half.jpg"}
 		for range 2 { // the second time from the index
 			s := openFolder(t, dataset.Options{Dir: dir})
 			if !slices.Equal(s.Unreadable, want) {
@@ -190,7 +196,8 @@ func TestFolder(t *testing.T) {
 		writeFolder(t, dir, 1)
 		m := waves(33, 21, 3)
 		grey, deep := image.NewGray(m.Rect), image.NewRGBA64(m.Rect)
-		clear, indexed := image.NewNRGBA(m.Rect), image.NewPaletted(m.Rect, color.Palette{color.Black, color.White, color.RGBA{9, 99, 199, 255}})
+		clear, indexed := image.NewNRGBA(m.Rect),
+			image.NewPaletted(m.Rect, color.Palette{color.Black, color.White, color.RGBA{9, 99, 199, 255}})
 		for y := range 21 {
 			for x := range 33 {
 				for _, to := range []interface{ Set(x, y int, c color.Color) }{grey, deep, clear, indexed} {
@@ -203,7 +210,8 @@ func TestFolder(t *testing.T) {
 			t.Fatal(err)
 		}
 		// image/jpeg writes no CMYK; Go's own tests have a picture.
-		cmyk, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(root)), "src", "image", "testdata", "video-001.cmyk.jpeg"))
+		cmyk, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(root)), "src", "image", "testdata",
+			"video-001.cmyk.jpeg"))
 		if err != nil {
 			t.Skip(err)
 		}
@@ -223,14 +231,23 @@ func TestFolder(t *testing.T) {
 		change func(dir string) error
 		want   []string
 	}{
-		{"a folder without train", func(dir string) error { return os.RemoveAll(filepath.Join(dir, "train")) }, []string{"there is no folder train in ", "(or val)"}},
-		{"a folder without test and val", func(dir string) error { return os.RemoveAll(filepath.Join(dir, "val")) }, []string{"there is no folder test or val in "}},
-		{"a folder with test and val", func(dir string) error { return os.Mkdir(filepath.Join(dir, "test"), 0o777) }, []string{"has a folder test and a folder val: want one of them"}},
+		{"a folder without train", func(dir string) error { return os.RemoveAll(filepath.Join(dir, "train")) },
+			[]string{"there is no folder train in ", "(or val)"}},
+		{"a folder without test and val", func(dir string) error { return os.RemoveAll(filepath.Join(dir, "val")) },
+			[]string{"there is no folder test or val in "}},
+		{"a folder with test and val", func(dir string) error { return os.Mkdir(filepath.Join(dir, "test"), 0o777) },
+			[]string{"has a folder test and a folder val: want one of them"}},
 		{"one class", func(dir string) error {
-			return errors.Join(os.RemoveAll(filepath.Join(dir, "train", "dog")), os.RemoveAll(filepath.Join(dir, "val", "dog")))
+			return errors.Join(os.RemoveAll(filepath.Join(dir, "train", "dog")),
+				os.RemoveAll(filepath.Join(dir, "val", "dog")))
 		}, []string{"has 1 folders: want one for each class, 2 to 65536"}},
-		{"a class without pictures", func(dir string) error { return os.Mkdir(filepath.Join(dir, "train", "cow"), 0o777) }, []string{"cow has no pictures: want .jpg, .jpeg or .png files"}},
-		{"a class that only the test has", func(dir string) error { return os.Mkdir(filepath.Join(dir, "val", "cow"), 0o777) }, []string{"cow is a class that ", "want the same names"}},
+		{"a class without pictures", func(dir string) error {
+			return os.Mkdir(filepath.Join(dir, "train", "cow"),
+				0o777)
+		}, []string{"cow has no pictures: want .jpg, .jpeg or .png files"}},
+		{"a class that only the test has",
+			func(dir string) error { return os.Mkdir(filepath.Join(dir, "val", "cow"), 0o777) },
+			[]string{"cow is a class that ", "want the same names"}},
 	} {
 		t.Run(c.what+" is an error that says what to do", func(t *testing.T) {
 			t.Parallel()
@@ -319,7 +336,8 @@ func TestFolderIndex(t *testing.T) {
 		for _, name := range names {
 			swap(t, filepath.Join(dir, name))
 		}
-		if c, d := openFolder(t, small), openFolder(t, large); c.Mean != a.Mean || d.Mean != b.Mean || c.Sum != a.Sum || d.Sum != b.Sum || a.Sum == b.Sum {
+		if c, d := openFolder(t, small), openFolder(t, large); c.Mean != a.Mean || d.Mean != b.Mean || c.Sum != a.Sum ||
+			d.Sum != b.Sum || a.Sum == b.Sum {
 			t.Error("the index lost one of them")
 		}
 	})
@@ -333,13 +351,15 @@ func TestFolderIndex(t *testing.T) {
 		write(t, filepath.Join(dir, "train", "cat"), map[string][]byte{"new.png": pngOf(t, waves(9, 9, 9))})
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
-		if _, err := dataset.Open(ctx, dataset.Options{Name: "folder", Dir: dir, Size: 16, Resize: 18}); !errors.Is(err, context.Canceled) {
+		if _, err := dataset.Open(ctx, dataset.Options{Name: "folder", Dir: dir, Size: 16, Resize: 18}); !errors.Is(err,
+			context.Canceled) {
 			t.Fatalf("got %v, want context.Canceled", err)
 		}
 		for _, name := range names {
 			swap(t, filepath.Join(dir, name))
 		}
-		if s := openFolder(t, dataset.Options{Dir: dir}); len(s.Unreadable) != 0 || s.Train.Len() != want.Train.Len()+1 {
+		if s := openFolder(t, dataset.Options{Dir: dir}); len(s.Unreadable) != 0 ||
+			s.Train.Len() != want.Train.Len()+1 {
 			t.Errorf("got %d pictures, unreadable %q", s.Train.Len(), s.Unreadable)
 		}
 	})
@@ -349,7 +369,8 @@ func TestFolderIndex(t *testing.T) {
 		dir := t.TempDir()
 		writeFolder(t, dir, 2)
 		want := openFolder(t, dataset.Options{Dir: dir}).Sum
-		for _, text := range []string{"", "{", `{"version":2}`, `{"version":1,"pictures":[null,{"name":"train/cat/00.JPEG"}]}`} {
+		for _, text := range []string{"", "{", `{"version":2}`,
+			`{"version":1,"pictures":[null,{"name":"train/cat/00.JPEG"}]}`} {
 			write(t, dir, map[string][]byte{".igcsearch-index.json": []byte(text)})
 			if got := openFolder(t, dataset.Options{Dir: dir}).Sum; got != want {
 				t.Errorf("with the index %q the sum is another", text)

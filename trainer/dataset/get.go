@@ -37,27 +37,27 @@ type GetOptions struct {
 	MD5 string
 	// Client does the requests; unset: http.DefaultClient.
 	Client *http.Client
-	// Stall is how long the server may send nothing before the connection
-	// counts as broken; unset: one minute.
+	// Stall is how long the server may send nothing before the connection is
+	// given up; unset: one minute.
 	Stall time.Duration
-	// Progress, if set, is called as bytes arrive: done of total bytes, total
-	// -1 while the server has not said it. Of several files it is the sum.
+	// Progress, if set, is called when bytes arrive: done of total bytes. total
+	// is -1 while it is not known. Several files are added up.
 	Progress func(done, total int64)
-	// Note, if set, is called with a line for people at each step: that the
-	// set is there already, where a download goes on, what was unpacked.
+	// Note, if set, is called at each step with a line for the user: that the set
+	// exists, where a download continues, what was unpacked.
 	Note func(line string)
 }
 
 // maxArchiveBytes bounds a download whose size is not known beforehand.
 const maxArchiveBytes = 2 << 30
 
-// Get downloads the official files of a data set, checks them and puts them,
-// unpacked, into o.Dir; Open reads them from there. If a whole set is there
-// already, Get says so by o.Note and downloads nothing.
+// Get downloads the official files of a data set, checks them and unpacks them into
+// o.Dir, from where Open reads them. If the whole set is there already, Get says so
+// by o.Note and downloads nothing.
 //
-// A download that breaks goes on where it broke: at once while the server still
-// sends something, and else at the next call, for which the part that arrived
-// is kept with the ending ".part". A file with a wrong checksum is removed.
+// A broken download continues where it broke: immediately if the server still sends
+// something, else at the next call. Until then the part that arrived is kept with
+// the ending ".part". A file with a wrong checksum is removed.
 func Get(ctx context.Context, o GetOptions) error {
 	switch o.Name {
 	case cifar10.name:
@@ -70,8 +70,8 @@ func Get(ctx context.Context, o GetOptions) error {
 	return fmt.Errorf("dataset %q: want %q, %q or %q", o.Name, cifar10.name, cifar100.name, svhn.name)
 }
 
-// source is a set that can be downloaded. All of o is set in getFiles, but
-// perhaps URL and MD5.
+// source is a set that can be downloaded. All fields of o are set, except perhaps
+// URL and MD5.
 type source interface {
 	getFiles(ctx context.Context, o GetOptions) error
 }
@@ -157,7 +157,8 @@ func (f svhnFormat) getFiles(ctx context.Context, o GetOptions) error {
 			return fmt.Errorf("%s: read %s: %w", f.name, place, err)
 		}
 		if sum != file.md5 {
-			return fmt.Errorf("%s: the %d bytes of %s have the MD5 checksum %s, want %s: remove the damaged file and try again", f.name, n, place, sum, file.md5)
+			return fmt.Errorf("%s: the %d bytes of %s have the MD5 checksum %s, want %s: "+
+				"remove the damaged file and try again", f.name, n, place, sum, file.md5)
 		}
 	}
 	if len(missing) == 0 {
@@ -172,7 +173,7 @@ func (f svhnFormat) getFiles(ctx context.Context, o GetOptions) error {
 		}
 		one.Progress = func(done, _ int64) { o.Progress(before+done, total) }
 		err := one.fetch(ctx, filepath.Join(dir, file.name+".part"), file.bytes, func(part *os.File) error {
-			// On disk before it has its name, as in writeFile.
+			// The bytes are on disk before the file has its name, as in writeFile.
 			return cmp.Or(part.Sync(), os.Rename(part.Name(), filepath.Join(dir, file.name)))
 		})
 		if err != nil {
@@ -185,9 +186,9 @@ func (f svhnFormat) getFiles(ctx context.Context, o GetOptions) error {
 	return nil
 }
 
-// fetch downloads o.URL to the file partPath, goes on with what is there of it,
-// checks it against o.MD5 and calls keep, which takes it from its place. size
-// is -1 if it is not known.
+// fetch downloads o.URL to the file partPath, or the rest of it if there is a part.
+// It checks the file against o.MD5 and calls keep, which removes it or renames it.
+// size is -1 if it is not known.
 func (o GetOptions) fetch(ctx context.Context, partPath string, size int64, keep func(part *os.File) error) error {
 	if err := os.MkdirAll(filepath.Dir(partPath), 0o777); err != nil {
 		return err
@@ -216,7 +217,7 @@ func (o GetOptions) fetch(ctx context.Context, partPath string, size int64, keep
 	return keep(part)
 }
 
-// download is a file on its way into part.
+// download is a download in progress, into the file part.
 type download struct {
 	GetOptions
 	part *os.File
@@ -225,9 +226,9 @@ type download struct {
 }
 
 var (
-	// errBroken is wrapped by errors that leave part good for another request.
+	// errBroken is wrapped by errors after which another request can continue.
 	errBroken = errors.New("the connection broke")
-	// errAnew says that part was emptied because the server has no more of it.
+	// errAnew says that part was emptied because it does not fit the server's file.
 	errAnew = errors.New("start anew")
 )
 
@@ -239,8 +240,7 @@ func (d *download) fetch(ctx context.Context) error {
 	}
 	d.have = info.Size()
 	if d.have > 0 {
-		// An earlier call may have been stopped between the last byte and the
-		// unpacking.
+		// An earlier call may have ended between the last byte and the unpacking.
 		if d.verify(ctx) == nil {
 			d.Progress(d.have, d.have)
 			return nil
@@ -258,7 +258,7 @@ func (d *download) fetch(ctx context.Context) error {
 			return nil
 		case err == errAnew:
 			d.Note("the earlier download does not fit the server's file, starting anew")
-			continue // nothing is left of it, so this happens once
+			continue // part is empty now, so this happens only once
 		case ctx.Err() != nil, !errors.Is(err, errBroken):
 			return err
 		case d.have <= before:
@@ -268,8 +268,8 @@ func (d *download) fetch(ctx context.Context) error {
 	}
 }
 
-// request asks the server for what is missing of part and appends it. It
-// returns nil if part is complete then.
+// request asks the server for the missing bytes of part and appends them. It returns
+// nil if part is complete.
 func (d *download) request(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -286,8 +286,8 @@ func (d *download) request(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// The archive is compressed; a second compression on the way would make
-	// byte positions mean something else.
+	// The archive is compressed. With a second compression of the transfer, the
+	// positions of bytes would not be those of the file.
 	req.Header.Set("Accept-Encoding", "identity")
 	if d.have > 0 {
 		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", d.have))
@@ -298,42 +298,9 @@ func (d *download) request(ctx context.Context) error {
 	}
 	defer resp.Body.Close()
 
-	size := int64(-1) // of the archive as the server says
-	switch resp.StatusCode {
-	case http.StatusOK: // all of it, whatever we asked for
-		size = resp.ContentLength
-		if err := d.restart(); err != nil {
-			return err
-		}
-	case http.StatusPartialContent:
-		var from int64
-		from, size, err = parseContentRange(resp.Header.Get("Content-Range"))
-		if err != nil {
-			return fmt.Errorf("%s: %w", d.URL, err)
-		}
-		if from != d.have {
-			return fmt.Errorf("%s: the server sent bytes from %d, want from %d", d.URL, from, d.have)
-		}
-	case http.StatusRequestedRangeNotSatisfiable:
-		// The server has nothing after what we have, and that has the wrong
-		// checksum: it is of another file.
-		if d.have == 0 {
-			return fmt.Errorf("%s: the server answered %s to a request for the whole file", d.URL, resp.Status)
-		}
-		if err := d.restart(); err != nil {
-			return err
-		}
-		return errAnew
-	default:
-		return fmt.Errorf("%s: the server answered %s", d.URL, resp.Status)
-	}
-	switch {
-	case d.size >= 0 && size >= 0 && size != d.size:
-		return fmt.Errorf("%s: the server's file has %d bytes, want %d", d.URL, size, d.size)
-	case size > maxArchiveBytes:
-		return fmt.Errorf("%s: the server's file has %d bytes, want at most %d", d.URL, size, maxArchiveBytes)
-	case size < 0:
-		size = d.size
+	size, err := d.begin(resp)
+	if err != nil {
+		return err
 	}
 	buffer := make([]byte, 128<<10)
 	d.Progress(d.have, size)
@@ -362,6 +329,49 @@ func (d *download) request(ctx context.Context) error {
 	}
 }
 
+// begin prepares part for the bytes of a response. It returns the size of the whole
+// file, -1 if it is not known.
+func (d *download) begin(resp *http.Response) (size int64, err error) {
+	size = -1 // as the server says
+	switch resp.StatusCode {
+	case http.StatusOK: // the whole file, even if we asked for a part
+		size = resp.ContentLength
+		if err := d.restart(); err != nil {
+			return 0, err
+		}
+	case http.StatusPartialContent:
+		var from int64
+		from, size, err = parseContentRange(resp.Header.Get("Content-Range"))
+		if err != nil {
+			return 0, fmt.Errorf("%s: %w", d.URL, err)
+		}
+		if from != d.have {
+			return 0, fmt.Errorf("%s: the server sent bytes from %d, want from %d", d.URL, from, d.have)
+		}
+	case http.StatusRequestedRangeNotSatisfiable:
+		// The server has no bytes after ours, whose checksum is wrong: ours are of
+		// another file.
+		if d.have == 0 {
+			return 0, fmt.Errorf("%s: the server answered %s to a request for the whole file", d.URL, resp.Status)
+		}
+		if err := d.restart(); err != nil {
+			return 0, err
+		}
+		return 0, errAnew
+	default:
+		return 0, fmt.Errorf("%s: the server answered %s", d.URL, resp.Status)
+	}
+	switch {
+	case d.size >= 0 && size >= 0 && size != d.size:
+		return 0, fmt.Errorf("%s: the server's file has %d bytes, want %d", d.URL, size, d.size)
+	case size > maxArchiveBytes:
+		return 0, fmt.Errorf("%s: the server's file has %d bytes, want at most %d", d.URL, size, maxArchiveBytes)
+	case size < 0:
+		size = d.size
+	}
+	return size, nil
+}
+
 // restart empties part.
 func (d *download) restart() error {
 	d.have = 0
@@ -375,13 +385,14 @@ func (d *download) verify(ctx context.Context) error {
 		return fmt.Errorf("read %s: %w", d.part.Name(), err)
 	}
 	if !strings.EqualFold(sum, d.MD5) {
-		return fmt.Errorf("%s: the %d bytes have the MD5 checksum %s, want %s: the download was removed, try again", d.URL, n, sum, d.MD5)
+		return fmt.Errorf("%s: the %d bytes have the MD5 checksum %s, want %s: the download was removed, try again",
+			d.URL, n, sum, d.MD5)
 	}
 	return nil
 }
 
-// checksum returns the number of bytes and the MD5 of a file: what the
-// publishers give. It guards against accidents.
+// checksum returns the number of bytes and the MD5 of a file, which publishers give.
+// It protects against accidents, not against attacks.
 func checksum(ctx context.Context, file io.ReaderAt) (n int64, sum string, err error) {
 	h := md5.New()
 	n, err = io.Copy(h, &contextReader{ctx, io.NewSectionReader(file, 0, maxArchiveBytes+1)})

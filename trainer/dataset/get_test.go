@@ -129,7 +129,8 @@ func newFixture(t *testing.T) *fixture {
 	x.archive = pack(t, entries(x.f, all))
 	x.dir = filepath.Join(t.TempDir(), "data")
 	x.part = filepath.Join(x.dir, "cifar-10-binary.tar.gz.part")
-	x.o = dataset.GetOptions{Dir: x.dir, MD5: sumOf(x.archive), Note: func(line string) { x.notes = append(x.notes, line) }}
+	x.o = dataset.GetOptions{Dir: x.dir, MD5: sumOf(x.archive),
+		Note: func(line string) { x.notes = append(x.notes, line) }}
 	return x
 }
 
@@ -195,7 +196,8 @@ func TestGet(t *testing.T) {
 		if n := int64(len(x.archive)); done != n || total != n {
 			t.Errorf("the progress ended at %d of %d, want %d", done, total, n)
 		}
-		if b, err := os.ReadFile(filepath.Join(x.dir, x.f.Folder(), "readme.html")); err != nil || string(b) != "<p>read me" {
+		if b, err := os.ReadFile(filepath.Join(x.dir, x.f.Folder(), "readme.html")); err != nil ||
+			string(b) != "<p>read me" {
 			t.Errorf("readme.html is %q, %v", b, err)
 		}
 		if info, err := os.Stat(filepath.Join(x.dir, x.f.Folder())); err != nil || info.Mode().Perm()&0o055 == 0 {
@@ -206,7 +208,8 @@ func TestGet(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.wantRanges(t, "")
-		if len(x.notes) != 1 || !strings.Contains(x.notes[0], "cifar10 is already in "+filepath.Join(x.dir, x.f.Folder())) {
+		if len(x.notes) != 1 || !strings.Contains(x.notes[0],
+			"cifar10 is already in "+filepath.Join(x.dir, x.f.Folder())) {
 			t.Errorf("the notes are %q", x.notes)
 		}
 	})
@@ -433,7 +436,8 @@ func TestGet(t *testing.T) {
 	t.Run("a folder without a name and a set that has no archive are errors", func(t *testing.T) {
 		t.Parallel()
 		wantError(t, dataset.Get(ctx, dataset.GetOptions{Name: "cifar10"}), "cifar10: no folder to download to")
-		wantError(t, dataset.Get(ctx, dataset.GetOptions{Name: "synthetic", Dir: "x"}), `dataset "synthetic": want "cifar10", "cifar100" or "svhn"`)
+		wantError(t, dataset.Get(ctx, dataset.GetOptions{Name: "synthetic", Dir: "x"}),
+			`dataset "synthetic": want "cifar10", "cifar100" or "svhn"`)
 	})
 }
 
@@ -497,16 +501,20 @@ func TestUnpack(t *testing.T) {
 		want string
 	}{
 		{"a path that leads out", file(f.Folder()+"/../../data_batch_1.bin", []byte("x")), "leads out of the folder"},
-		{"a path to the parent", file("../evil", []byte("x")), `entry "../evil" leads out of the folder, want cifar-10-batches-bin/FILE`},
+		{"a path to the parent", file("../evil", []byte("x")),
+			`entry "../evil" leads out of the folder, want cifar-10-batches-bin/FILE`},
 		{"an absolute path", file("/tmp/evil", []byte("x")), "leads out of the folder"},
 		{"a path with backslashes", file(`..\evil`, []byte("x")), "leads out of the folder"},
-		{"a symbolic link", link(tar.TypeSymlink, f.Folder()+"/data_batch_1.bin", "/etc/passwd"), `has type '2', want plain files`},
+		{"a symbolic link", link(tar.TypeSymlink, f.Folder()+"/data_batch_1.bin", "/etc/passwd"),
+			`has type '2', want plain files`},
 		{"a symbolic link in place of the folder", link(tar.TypeSymlink, f.Folder(), "/tmp"), "want plain files"},
 		{"a hard link", link(tar.TypeLink, f.Folder()+"/test_batch.bin", "/etc/passwd"), "want plain files"},
 		{"a device", link(tar.TypeChar, f.Folder()+"/test_batch.bin", ""), "want plain files"},
 		{"a named pipe", link(tar.TypeFifo, f.Folder()+"/test_batch.bin", ""), "want plain files"},
-		{"a data file of a wrong size", file(f.Folder()+"/test_batch.bin", make([]byte, 92191)), "has 92191 bytes, want 92190"},
-		{"a huge text", file(f.Folder()+"/readme.html", make([]byte, 1<<20+1)), "has 1048577 bytes, want at most 1048576"},
+		{"a data file of a wrong size", file(f.Folder()+"/test_batch.bin", make([]byte, 92191)),
+			"has 92191 bytes, want 92190"},
+		{"a huge text", file(f.Folder()+"/readme.html", make([]byte, 1<<20+1)),
+			"has 1048577 bytes, want at most 1048576"},
 	} {
 		t.Run(c.what+" is refused", func(t *testing.T) {
 			t.Parallel()
@@ -587,8 +595,10 @@ func FuzzUnpack(f *testing.F) {
 	add(entries(format, all)...)
 	add(file("../evil", []byte("x")))
 	add(file(format.Folder()+"/../../evil", []byte("x")))
-	add(entry{Header: tar.Header{Name: format.Folder() + "/readme.html", Typeflag: tar.TypeSymlink, Linkname: "/etc/passwd"}})
-	add(entry{Header: tar.Header{Name: format.Folder(), Typeflag: tar.TypeSymlink, Linkname: ".."}}, file(format.Folder()+"/readme.html", []byte("x")))
+	add(entry{Header: tar.Header{Name: format.Folder() + "/readme.html", Typeflag: tar.TypeSymlink,
+		Linkname: "/etc/passwd"}})
+	add(entry{Header: tar.Header{Name: format.Folder(), Typeflag: tar.TypeSymlink, Linkname: ".."}},
+		file(format.Folder()+"/readme.html", []byte("x")))
 	f.Add([]byte{})
 	known := append(slices.Collect(maps.Keys(all)), "readme.html")
 	f.Fuzz(func(t *testing.T, stream []byte) {
@@ -624,7 +634,8 @@ func FuzzUnpack(f *testing.F) {
 }
 
 func FuzzParseContentRange(f *testing.F) {
-	for _, s := range []string{"bytes 5-9/10", "bytes 5-9/*", "bytes */10", "bytes -1-2/3", "bytes 9-9/3", "", "bytes 0-0/99999999999999999999"} {
+	for _, s := range []string{"bytes 5-9/10", "bytes 5-9/*", "bytes */10", "bytes -1-2/3", "bytes 9-9/3", "",
+		"bytes 0-0/99999999999999999999"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, header string) {

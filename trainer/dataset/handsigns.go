@@ -15,11 +15,11 @@ import (
 
 // Handsigns is the Sign Language Digits Dataset of Arda Mavi and Zeynep Dikle
 // (arXiv:2011.08927, Apache License 2.0): photographs of hands that sign the
-// digits 0 to 9. handsigns/README.md says what the embedded files hold and what
+// digits 0 to 9. handsigns/README.md says what the embedded files contain and what
 // was changed.
 //
-// The photographs of a student look alike, so a student's are all in one split.
-// Every third student is tested, whatever the options say.
+// The photographs of one student look alike, so all of them are in one split. Every
+// third student is in the test split, with any options.
 const (
 	handsignsName  = "handsigns"
 	handsignsSide  = 32 // pixels
@@ -55,7 +55,8 @@ func openHandsigns(o Options) (*Set, error) {
 		}
 	}
 	size := Channels * o.Size * o.Size
-	s, err := split(o, digits, o.Size, o.Size, all.subset(trained, size), all.subset(tested, size), byStudent(students, uint64(o.SplitSeed)))
+	s, err := split(o, digits, o.Size, o.Size, all.subset(trained, size), all.subset(tested, size),
+		byStudent(students, uint64(o.SplitSeed)))
 	if err != nil {
 		return nil, err
 	}
@@ -63,8 +64,8 @@ func openHandsigns(o Options) (*Set, error) {
 	return s, nil
 }
 
-// byStudent holds out students, drawn by seed, until each class has its share
-// of the n pictures. What they have beyond that is not used.
+// byStudent holds out students, drawn by seed, until each class has its share of the
+// n pictures. Their other pictures are not used.
 func byStudent(students []int, seed uint64) holding {
 	return func(byClass [][]int, n int) ([]int, error) {
 		order := slices.Compact(slices.Clone(students)) // they are in rising order
@@ -138,7 +139,8 @@ func appendSign(pixels []byte, planes *image.Gray, i, side int) []byte {
 	for y := range handsignsSide {
 		for x := range handsignsSide {
 			cy, cx := h+(top+y)/2, (left+x)/2
-			r, g, b := color.YCbCrToRGB(planes.GrayAt(left+x, top+y).Y, planes.GrayAt(cx, cy).Y, planes.GrayAt(w/2+cx, cy).Y)
+			r, g, b := color.YCbCrToRGB(planes.GrayAt(left+x, top+y).Y, planes.GrayAt(cx, cy).Y,
+				planes.GrayAt(w/2+cx, cy).Y)
 			at := y/times*side + x/times
 			for c, v := range [Channels]uint8{r, g, b} {
 				sum[c][at] += int(v)

@@ -83,7 +83,8 @@ func TestHandsigns(t *testing.T) {
 		train, test := studentsOf(of, s.Train), studentsOf(of, s.Test)
 		for student := range 205 {
 			if (train[student] > 0) == (test[student] > 0) || (test[student] > 0) != (student%3 == 2) {
-				t.Errorf("student %d has %d pictures in training and %d in test", student, train[student], test[student])
+				t.Errorf("student %d has %d pictures in training and %d in test", student, train[student],
+					test[student])
 			}
 		}
 		if other := openHandsigns(t, dataset.Options{SplitSeed: 3}); other.Sum != s.Sum {
@@ -113,10 +114,14 @@ func TestHandsigns(t *testing.T) {
 			label uint16
 			means [12]float64
 		}{
-			0:    {"IMG_1118", 0, [12]float64{189.4, 182.0, 178.9, 154.6, 184.7, 174.6, 176.9, 137.3, 183.7, 170.7, 178.1, 125.0}},
-			777:  {"IMG_4639", 5, [12]float64{181.7, 167.9, 173.9, 149.1, 175.5, 164.9, 160.0, 139.9, 172.8, 166.2, 145.1, 129.2}},
-			1234: {"IMG_5133", 1, [12]float64{198.2, 180.7, 164.1, 170.9, 194.8, 174.3, 151.1, 163.2, 189.2, 166.7, 133.2, 151.1}},
-			2061: {"IMG_5999", 8, [12]float64{195.0, 193.2, 170.1, 159.4, 190.0, 187.3, 160.2, 148.8, 186.1, 182.6, 148.9, 135.4}},
+			0: {"IMG_1118", 0, [12]float64{189.4, 182.0, 178.9, 154.6, 184.7, 174.6, 176.9, 137.3, 183.7, 170.7,
+				178.1, 125.0}},
+			777: {"IMG_4639", 5, [12]float64{181.7, 167.9, 173.9, 149.1, 175.5, 164.9, 160.0, 139.9, 172.8, 166.2,
+				145.1, 129.2}},
+			1234: {"IMG_5133", 1, [12]float64{198.2, 180.7, 164.1, 170.9, 194.8, 174.3, 151.1, 163.2, 189.2, 166.7,
+				133.2, 151.1}},
+			2061: {"IMG_5999", 8, [12]float64{195.0, 193.2, 170.1, 159.4, 190.0, 187.3, 160.2, 148.8, 186.1, 182.6,
+				148.9, 135.4}},
 		} {
 			for _, side := range []int{16, 32} {
 				all, _ := dataset.Handsigns(side)
@@ -142,31 +147,32 @@ func TestHandsigns(t *testing.T) {
 		}
 	})
 
-	t.Run("held-out pictures are as many as asked for, balanced, and of students of whom none trains", func(t *testing.T) {
-		t.Parallel()
-		for _, n := range []int{1, 10, 128, 300, 700} {
-			for seed := range 2 {
-				s := openHandsigns(t, dataset.Options{Validation: n, SplitSeed: seed})
-				if s.Validation.Len() != n {
-					t.Errorf("validation %d: got %d pictures", n, s.Validation.Len())
-				}
-				if c := classCounts(s.Validation); slices.Max(c)-slices.Min(c) > 1 {
-					t.Errorf("validation %d: the classes have %v pictures", n, c)
-				}
-				train, test := studentsOf(of, s.Train), studentsOf(of, s.Test)
-				held := slices.Collect(maps.Keys(studentsOf(of, s.Validation)))
-				for _, student := range held {
-					if train[student]+test[student] > 0 {
-						t.Errorf("validation %d: student %d is in another split too", n, student)
+	t.Run("held-out pictures are as many as asked for, balanced, and of students of whom none trains",
+		func(t *testing.T) {
+			t.Parallel()
+			for _, n := range []int{1, 10, 128, 300, 700} {
+				for seed := range 2 {
+					s := openHandsigns(t, dataset.Options{Validation: n, SplitSeed: seed})
+					if s.Validation.Len() != n {
+						t.Errorf("validation %d: got %d pictures", n, s.Validation.Len())
+					}
+					if c := classCounts(s.Validation); slices.Max(c)-slices.Min(c) > 1 {
+						t.Errorf("validation %d: the classes have %v pictures", n, c)
+					}
+					train, test := studentsOf(of, s.Train), studentsOf(of, s.Test)
+					held := slices.Collect(maps.Keys(studentsOf(of, s.Validation)))
+					for _, student := range held {
+						if train[student]+test[student] > 0 {
+							t.Errorf("validation %d: student %d is in another split too", n, student)
+						}
+					}
+					// All students have ten pictures, as far as incomplete ones allow.
+					if unused := 2062 - s.Train.Len() - n - s.Test.Len(); unused > 25 {
+						t.Errorf("validation %d: %d pictures are in no split", n, unused)
 					}
 				}
-				// All students have ten pictures, as far as incomplete ones allow.
-				if unused := 2062 - s.Train.Len() - n - s.Test.Len(); unused > 25 {
-					t.Errorf("validation %d: %d pictures are in no split", n, unused)
-				}
 			}
-		}
-	})
+		})
 
 	t.Run("the split seed decides which, and a larger number holds a smaller one's", func(t *testing.T) {
 		t.Parallel()
@@ -187,7 +193,8 @@ func TestHandsigns(t *testing.T) {
 			return m
 		}
 		for _, c := range []struct{ few, many, others dataset.Split }{
-			{small.Train, large.Train, other.Train}, {small.Test, large.Test, other.Test}, {small.Validation, wide.Validation, other.Validation},
+			{small.Train, large.Train, other.Train}, {small.Test, large.Test, other.Test},
+			{small.Validation, wide.Validation, other.Validation},
 		} {
 			many, others := in(c.many), in(c.others)
 			missing, same := 0, 0
@@ -200,7 +207,8 @@ func TestHandsigns(t *testing.T) {
 				}
 			}
 			if missing > 0 || same == c.few.Len() {
-				t.Errorf("of %d pictures %d are not among %d, and %d are those of another seed", c.few.Len(), missing, c.many.Len(), same)
+				t.Errorf("of %d pictures %d are not among %d, and %d are those of another seed", c.few.Len(), missing,
+					c.many.Len(), same)
 			}
 		}
 	})
@@ -212,7 +220,8 @@ func TestHandsigns(t *testing.T) {
 			want string
 		}{
 			{dataset.Options{Size: 24}, "handsigns: size is 24: want 16 or 32"},
-			{dataset.Options{Size: 16, Validation: 1370}, "handsigns: validation is 1370: want fewer, so that students are left to train on"},
+			{dataset.Options{Size: 16, Validation: 1370},
+				"handsigns: validation is 1370: want fewer, so that students are left to train on"},
 			{dataset.Options{Size: 16, Validation: 2000}, "handsigns: validation is 2000: want fewer than the"},
 			{dataset.Options{Size: 16, TrainPictures: 2000}, "handsigns: train_pictures is 2000: want at most"},
 			{dataset.Options{Size: 16, TestPictures: 2000}, "handsigns: test_pictures is 2000: want at most the"},
@@ -226,8 +235,9 @@ func TestHandsigns(t *testing.T) {
 	t.Run("the licence and the names of the authors come with it", func(t *testing.T) {
 		t.Parallel()
 		for name, words := range map[string][]string{
-			"LICENSE":   {"Apache License", "Version 2.0", "Copyright 2017 Arda Mavi"},
-			"README.md": {"Sign Language Digits Dataset", "Arda Mavi", "Zeynep Dikle", "2011.08927", "What was changed"},
+			"LICENSE": {"Apache License", "Version 2.0", "Copyright 2017 Arda Mavi"},
+			"README.md": {"Sign Language Digits Dataset", "Arda Mavi", "Zeynep Dikle", "2011.08927",
+				"What was changed"},
 		} {
 			text, err := os.ReadFile(filepath.Join("handsigns", name))
 			if err != nil {
@@ -306,7 +316,8 @@ func TestHandsignsSource(t *testing.T) {
 		t.Logf("%d×%d: pixels differ by %.2f grey levels (root mean square), by %.0f at most; %d runs are of %d students",
 			side, side, rms, worst, len(runs), students[len(students)-1]+1)
 		if rms > most {
-			t.Errorf("%d×%d: pixels differ by %.2f grey levels (root mean square), want %g at most", side, side, rms, most)
+			t.Errorf("%d×%d: pixels differ by %.2f grey levels (root mean square), want %g at most", side, side, rms,
+				most)
 		}
 	}
 }

@@ -12,8 +12,8 @@ import (
 	"slices"
 )
 
-// The types of elements and the classes of arrays of a MAT-file, level 5, that
-// SVHN's files may have (MATLAB, MAT-File Format, R2019b, Chapter 1).
+// The types of elements and the classes of arrays in a MAT-file of level 5, as far as
+// SVHN's files may have them (MATLAB, MAT-File Format, R2019b, Chapter 1).
 const (
 	miINT8       = 1
 	miUINT8      = 2
@@ -46,7 +46,7 @@ type mat struct {
 	r     io.Reader
 	order binary.ByteOrder
 	at    int64  // bytes read
-	where string // what positions are counted in
+	where string // the name of the input, for errors
 }
 
 func (m *mat) errorf(at int64, format string, a ...any) error {
@@ -84,8 +84,8 @@ func (m *mat) skip(n int64, what string) error {
 	return nil
 }
 
-// tag is the head of an element. One of at most four bytes may be small: its
-// data lie in the head itself.
+// tag is the head of an element. An element of at most four bytes may be small: its
+// data are in the head.
 type tag struct {
 	at    int64 // of its first byte
 	kind  uint32
@@ -109,8 +109,8 @@ func (m *mat) tag(what string) (tag, error) {
 	return t, nil
 }
 
-// data reads what follows a tag into p, which has its size, and the padding to
-// a multiple of 8 bytes.
+// data reads the data after a tag into p, which has their size, and the padding to a
+// multiple of 8 bytes.
 func (m *mat) data(t tag, p []byte, what string) error {
 	if t.small != nil {
 		copy(p, t.small)
@@ -142,11 +142,11 @@ func (m *mat) element(what string, most int64, kinds ...uint32) ([]byte, error) 
 	return p, m.data(t, p, what)
 }
 
-// readMAT appends the pictures of a file of SVHN, of which there must be so
-// many, to a split: its variables X, uint8 (row, column, channel, picture) in
-// the order of MATLAB, where the first index runs fastest, and y, the digits,
-// 10 for 0. Other variables are passed over. It needs no more memory than the
-// pictures do, whatever the file says. Errors call the input path.
+// readMAT appends the pictures of a file of SVHN to a split; there must be the given
+// number. It reads the variables X, uint8 (row, column, channel, picture) in
+// MATLAB's order, where the first index runs fastest, and y, the digits, with 10
+// for 0. It ignores other variables. It needs only the memory of the pictures, with
+// any content of the file. Errors name the input as path.
 func readMAT(ctx context.Context, r *bufio.Reader, path string, pictures int, into *Split) error {
 	m := &mat{r: r, where: path}
 	var head [128]byte
@@ -166,7 +166,7 @@ func readMAT(ctx context.Context, r *bufio.Reader, path string, pictures int, in
 	}
 	v := &variables{pictures: pictures, into: into}
 	for {
-		// The file may end where a variable would begin, and only there.
+		// The file may end only where a variable would begin.
 		if _, err := r.Peek(1); err == io.EOF {
 			break
 		}
@@ -191,7 +191,8 @@ func readMAT(ctx context.Context, r *bufio.Reader, path string, pictures int, in
 				return err
 			}
 		default:
-			return m.errorf(t.at, "a variable has the type %d, want %d or %d, compressed", t.kind, miMATRIX, miCOMPRESSED)
+			return m.errorf(t.at, "a variable has the type %d, want %d or %d, compressed", t.kind, miMATRIX,
+				miCOMPRESSED)
 		}
 	}
 	switch {
@@ -240,7 +241,7 @@ func (v *variables) inflate(ctx context.Context, m *mat, t tag) error {
 	return m.skip(t.at+8+t.bytes-m.at, "a compressed variable")
 }
 
-// noEOF makes the end of the input, where there should be none, no io.EOF.
+// noEOF replaces io.EOF where the input must not end.
 func noEOF(err error) error {
 	if err == io.EOF {
 		return io.ErrUnexpectedEOF
@@ -248,8 +249,8 @@ func noEOF(err error) error {
 	return err
 }
 
-// read reads the variable that begins after t. Of one that is not looked for it
-// reads no more than the name, and returns false.
+// read reads the variable that begins after t. If it is not X or y, read stops after
+// the name and returns false.
 func (v *variables) read(ctx context.Context, m *mat, t tag) (known bool, err error) {
 	flagsAt := m.at
 	flags, err := m.element("the flags of a variable", 8, miUINT32)
@@ -316,7 +317,8 @@ func (v *variables) readX(ctx context.Context, m *mat) error {
 		return err
 	}
 	if want := int64(v.pictures) * cifarPixels; t.kind != miUINT8 || t.small != nil || t.bytes != want {
-		return m.errorf(t.at, "the pixels have the type %d and %d bytes, want %d and %d", t.kind, t.bytes, miUINT8, want)
+		return m.errorf(t.at, "the pixels have the type %d and %d bytes, want %d and %d", t.kind, t.bytes, miUINT8,
+			want)
 	}
 	var picture [cifarPixels]byte // (channel, column, row)
 	for i := range v.pictures {
@@ -345,17 +347,19 @@ func (v *variables) readY(m *mat) error {
 	if err != nil {
 		return err
 	}
-	// MATLAB stores whole numbers in the smallest type that has them, whatever
-	// the class of the variable.
-	width := map[uint32]int{miINT8: 1, miUINT8: 1, miINT16: 2, miUINT16: 2, miINT32: 4, miUINT32: 4, miSINGLE: 4, miDOUBLE: 8}[t.kind]
+	// MATLAB stores whole numbers in the smallest type that can hold them, in a
+	// variable of any class.
+	width := map[uint32]int{miINT8: 1, miUINT8: 1, miINT16: 2, miUINT16: 2, miINT32: 4, miUINT32: 4, miSINGLE: 4,
+		miDOUBLE: 8}[t.kind]
 	if width == 0 || t.bytes != int64(width)*int64(v.pictures) {
-		return m.errorf(t.at, "the labels have the type %d and %d bytes, want %d numbers, of type %d for one", t.kind, t.bytes, v.pictures, miUINT8)
+		return m.errorf(t.at, "the labels have the type %d and %d bytes, want %d numbers, of type %d for one", t.kind,
+			t.bytes, v.pictures, miUINT8)
 	}
 	at := m.at
 	if t.small != nil {
 		at = t.at + 4
 	}
-	// One by one: a file that claims to be long is none of our memory.
+	// They are read one by one: a wrong length in the file must not take memory.
 	data := io.Reader(m)
 	if t.small != nil {
 		data = bytes.NewReader(t.small)
@@ -381,7 +385,8 @@ func (v *variables) readY(m *mat) error {
 			label = math.Float64frombits(m.order.Uint64(one))
 		}
 		if label != math.Trunc(label) || !(label >= 1 && label <= 10) {
-			return m.errorf(at+int64(i*width), "the label of picture %d is %g, want a whole number from 1 to 10", i, label)
+			return m.errorf(at+int64(i*width), "the label of picture %d is %g, want a whole number from 1 to 10", i,
+				label)
 		}
 		v.into.Labels = append(v.into.Labels, uint16(label)%10)
 	}

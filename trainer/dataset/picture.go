@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"image"
-	_ "image/jpeg" // image.Decode knows them by what they begin with
+	_ "image/jpeg" // for image.Decode, which recognises a format by its first bytes
 	_ "image/png"
 	"io"
 	"os"
@@ -13,18 +13,18 @@ import (
 )
 
 const (
-	// maxPictureBytes and maxPicturePixels bound what is read of one picture,
-	// so that a damaged header does not ask for all memory.
+	// maxPictureBytes and maxPicturePixels bound the memory for one picture,
+	// which a damaged header could ask for.
 	maxPictureBytes  = 1 << 28
 	maxPicturePixels = 1 << 26
-	// maxAspect bounds how many times as long as wide a picture may be: when
-	// the shorter side is rescaled, the longer one grows as much.
+	// maxAspect bounds the ratio of a picture's sides: when the shorter one is
+	// rescaled, the longer one is rescaled too.
 	maxAspect = 20
 )
 
-// readPicture decodes a JPEG or PNG file, whatever its name, and also returns
-// its bytes. What the file says of its orientation does not count. onFile tells
-// an error of the file system from one of the content.
+// readPicture decodes a JPEG or PNG file of any name and also returns its bytes. It
+// ignores the orientation that the file may give. onFile says that the error is of
+// the file system, not of the content.
 func readPicture(path string) (m image.Image, content []byte, onFile bool, err error) {
 	file, err := os.Open(path)
 	if err != nil {
@@ -46,9 +46,12 @@ func readPicture(path string) (m image.Image, content []byte, onFile bool, err e
 	case short < 1:
 		return nil, content, false, fmt.Errorf("%s: has %d×%d pixels, want some", path, c.Width, c.Height)
 	case c.Width > maxPicturePixels/c.Height:
-		return nil, content, false, fmt.Errorf("%s: has %d×%d pixels, want at most %d", path, c.Width, c.Height, maxPicturePixels)
+		return nil, content, false, fmt.Errorf("%s: has %d×%d pixels, want at most %d", path, c.Width, c.Height,
+			maxPicturePixels)
 	case long > maxAspect*short:
-		return nil, content, false, fmt.Errorf("%s: has %d×%d pixels, want sides that differ by a factor of %d at most", path, c.Width, c.Height, maxAspect)
+		return nil, content, false, fmt.Errorf("%s: has %d×%d pixels, "+
+			"want sides that differ by a factor of %d at most",
+			path, c.Width, c.Height, maxAspect)
 	}
 	m, _, err = image.Decode(bytes.NewReader(content))
 	if err != nil {
@@ -57,9 +60,9 @@ func readPicture(path string) (m image.Image, content []byte, onFile bool, err e
 	return m, content, false, nil
 }
 
-// show writes a picture of the folder to dst (C, size, size). A nil aug is the
-// view for evaluation: the shorter side rescaled to f.resize and the centre cut
-// out. Otherwise its length, the part and the mirror are drawn from seed.
+// show writes a picture of the folder to dst (C, size, size). If aug is nil, the
+// shorter side is rescaled to f.resize and the centre is cut out, as for evaluation.
+// Otherwise the length, the part and the mirror are drawn from seed.
 func (f *folder) show(dst []byte, scratch *image.RGBA, name string, aug *Augmentation, seed uint64) error {
 	m, _, _, err := readPicture(f.path(name))
 	if err != nil {
@@ -78,8 +81,8 @@ func (f *folder) view(dst []byte, scratch *image.RGBA, m image.Image, aug *Augme
 		y, x = below(&g, h-f.size+1), below(&g, w-f.size+1)
 		mirror = g.Uint64()>>63 == 1 && aug.Mirror
 	}
-	// The tent kernel grows with the factor of shrinking: it is bilinear when a
-	// picture grows and an average over the area when it shrinks. Only the part
+	// The tent kernel grows with the factor of shrinking: it is bilinear if a
+	// picture grows, and an average over the area if it shrinks. Only the part
 	// that is cut out is computed in full. Transparent pixels become black.
 	draw.BiLinear.Scale(scratch, image.Rect(-x, -y, w-x, h-y), m, m.Bounds(), draw.Src, nil)
 	plane := f.size * f.size

@@ -5,9 +5,9 @@ import (
 	"slices"
 )
 
-// holding removes n validation pictures from the lists of the training pictures
-// of each class, which are in random order, and returns them sorted. It may
-// remove others too, which are then not used.
+// holding takes n validation pictures from the lists of the training pictures of
+// each class, which are in random order, and returns them sorted. It may remove
+// other pictures from the lists; these are not used.
 type holding func(byClass [][]int, n int) ([]int, error)
 
 // balanced is the holding of a set that has no official validation pictures.
@@ -25,7 +25,8 @@ func holdOut(labels []uint16, classes int, o Options, hold holding) (held, kept 
 		}
 	}
 	if o.Validation >= len(labels) {
-		return nil, nil, fmt.Errorf("%s: validation is %d: want fewer than the %d training pictures there are", o.Name, o.Validation, len(labels))
+		return nil, nil, fmt.Errorf("%s: validation is %d: want fewer than the %d training pictures there are", o.Name,
+			o.Validation, len(labels))
 	}
 	byClass := shuffledByClass(labels, classes, uint64(o.SplitSeed), streamTrain)
 	held, err = hold(byClass, o.Validation)
@@ -49,7 +50,8 @@ func holdOut(labels []uint16, classes int, o Options, hold holding) (held, kept 
 // boundTest draws the test pictures of a set with the given test labels.
 func boundTest(labels []uint16, classes int, o Options) ([]int, error) {
 	if o.TestPictures > len(labels) {
-		return nil, fmt.Errorf("%s: test_pictures is %d: want at most the %d there are", o.Name, o.TestPictures, len(labels))
+		return nil, fmt.Errorf("%s: test_pictures is %d: want at most the %d there are", o.Name, o.TestPictures,
+			len(labels))
 	}
 	n := len(labels)
 	if o.TestPictures > 0 {
@@ -70,9 +72,9 @@ func shuffledByClass(labels []uint16, classes int, seed, stream uint64) [][]int 
 	return byClass
 }
 
-// take removes n pictures from the front of the classes' lists, from each
-// class as many as from any other, or one more, unless a class has too few.
-// It returns them sorted. There must be n.
+// take removes n pictures from the front of the classes' lists and returns them
+// sorted. The numbers of the classes differ by one at most, unless a class has too
+// few. There must be n pictures.
 func take(byClass [][]int, n int) []int {
 	quota := make([]int, len(byClass))
 	for left := n; left > 0; {
@@ -82,8 +84,8 @@ func take(byClass [][]int, n int) []int {
 				open = append(open, class)
 			}
 		}
-		// A whole share for each class that is open; less than one each: the
-		// first classes get one.
+		// Each open class gives the same number. If fewer are left than there are
+		// classes, the first classes give one each.
 		share := max(left/len(open), 1)
 		for _, class := range open[:min(len(open), left)] {
 			k := min(share, len(byClass[class])-quota[class])

@@ -14,7 +14,7 @@ import (
 // 32×32 like CIFAR's.
 type svhnFormat struct {
 	name   string
-	folder string // what Get puts the files into
+	folder string // for the files that Get downloads
 	url    string // of the folder that has the files
 
 	train, extra, test svhnFile
@@ -27,7 +27,7 @@ type svhnFormat struct {
 
 type svhnFile struct {
 	name     string
-	md5      string // as torchvision has it; the publisher gives none
+	md5      string // from torchvision; the publisher gives none
 	bytes    int64
 	pictures int
 }
@@ -49,7 +49,8 @@ func (f svhnFormat) locate(dir string) (string, error) {
 
 func (f svhnFormat) open(ctx context.Context, o Options) (*Set, error) {
 	if all := len(digits) * (f.heldTrain + f.heldExtra); o.Validation != 0 && o.Validation != all {
-		return nil, fmt.Errorf("%s: validation is %d: want 0 (none) or %d (%d of each class of the training file and %d of the extra file)",
+		return nil, fmt.Errorf("%s: validation is %d: "+
+			"want 0 (none) or %d (%d of each class of the training file and %d of the extra file)",
 			f.name, o.Validation, all, f.heldTrain, f.heldExtra)
 	}
 	dir, err := f.locate(o.Dir)
@@ -85,8 +86,8 @@ func (f svhnFile) read(ctx context.Context, path string, into *Split) error {
 	return readMAT(ctx, bufio.NewReaderSize(file, 1<<20), path, f.pictures, into)
 }
 
-// hold draws the validation pictures: those of the training file come first in
-// the list of all, and then those of the extra file.
+// hold draws the validation pictures. In the list of all pictures, those of the
+// training file come before those of the extra file.
 func (f svhnFormat) hold(byClass [][]int, n int) ([]int, error) {
 	if n == 0 {
 		return nil, nil

@@ -130,7 +130,8 @@ func wantDigits(t *testing.T, s dataset.Split, first, n int) {
 		}
 		for at, got := range s.Pixels[i*3072 : (i+1)*3072] {
 			if want := digit(first, i, at/32%32, at%32, at/1024); got != want {
-				t.Fatalf("picture %d, channel %d, row %d, column %d is %d, want %d", i, at/1024, at/32%32, at%32, got, want)
+				t.Fatalf("picture %d, channel %d, row %d, column %d is %d, want %d", i, at/1024, at/32%32, at%32, got,
+					want)
 			}
 		}
 	}
@@ -143,14 +144,17 @@ func TestReadMAT(t *testing.T) {
 	for _, o := range []order{little, big} {
 		for _, compressed := range []bool{false, true} {
 			for _, n := range []int{3, 12} { // labels in a small element, and not
-				t.Run(fmt.Sprintf("%d pictures in %v, compressed %v, are transposed to rows", n, o, compressed), func(t *testing.T) {
-					t.Parallel()
-					s, err := dataset.ReadMAT(ctx, iotest.OneByteReader(bytes.NewReader(matFile(o, 5, n, compressed))), n)
-					if err != nil {
-						t.Fatal(err)
-					}
-					wantDigits(t, s, 5, n)
-				})
+				t.Run(fmt.Sprintf("%d pictures in %v, compressed %v, are transposed to rows", n, o, compressed),
+					func(t *testing.T) {
+						t.Parallel()
+						s, err := dataset.ReadMAT(ctx,
+							iotest.OneByteReader(bytes.NewReader(matFile(o, 5, n, compressed))),
+							n)
+						if err != nil {
+							t.Fatal(err)
+						}
+						wantDigits(t, s, 5, n)
+					})
 			}
 		}
 	}
@@ -192,7 +196,8 @@ func TestReadMAT(t *testing.T) {
 				singles = o.AppendUint32(singles, math.Float32bits(float32(l)))
 				doubles = o.AppendUint64(doubles, math.Float64bits(float64(l)))
 			}
-			for kind, data := range map[int][]byte{1: matLabels(0, 3), 2: matLabels(0, 3), 3: shorts, 4: shorts, 5: ints, 6: ints, 7: singles, 9: doubles} {
+			for kind, data := range map[int][]byte{1: matLabels(0, 3), 2: matLabels(0, 3), 3: shorts, 4: shorts,
+				5: ints, 6: ints, 7: singles, 9: doubles} {
 				b := slices.Concat(matHead(o), matVariable(o, "y", 6, []int{3, 1}, kind, data, true),
 					matVariable(o, "X", 9, []int{32, 32, 3, 3}, 2, matPixels(0, 3), false))
 				s, err := dataset.ReadMAT(ctx, bytes.NewReader(b), 3)
@@ -207,7 +212,8 @@ func TestReadMAT(t *testing.T) {
 	t.Run("other variables are passed over", func(t *testing.T) {
 		t.Parallel()
 		other := matVariable(little, "note", 4, []int{1, 5}, 16, []byte("hello"), true)
-		s, err := dataset.ReadMAT(ctx, bytes.NewReader(file(other, matCompressed(little, other), x, matCompressed(little, other), y, other)), 3)
+		s, err := dataset.ReadMAT(ctx, bytes.NewReader(file(other, matCompressed(little, other), x,
+			matCompressed(little, other), y, other)), 3)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -233,29 +239,47 @@ func TestReadMAT(t *testing.T) {
 	}{
 		{"an empty file", nil, "some.mat: ends at byte 0, in the head of the file"},
 		{"a file that ends in its head", file()[:100], "some.mat: ends at byte 100, in the head of the file"},
-		{"a file that is no MAT-file", bytes.Repeat([]byte("<html> "), 40), `some.mat: byte 126: "<h", want "IM" or "MI": this is no MAT-file of level 5`},
-		{"a MAT-file of another level", bad(func(b []byte) { b[125] = 2 }), "byte 124: the version is 0x200, want 0x100"},
+		{"a file that is no MAT-file", bytes.Repeat([]byte("<html> "), 40),
+			`some.mat: byte 126: "<h", want "IM" or "MI": this is no MAT-file of level 5`},
+		{"a MAT-file of another level", bad(func(b []byte) { b[125] = 2 }),
+			"byte 124: the version is 0x200, want 0x100"},
 		{"a file without variables", file(), "ends at byte 128 without the variable X"},
 		{"a file without y", file(x), fmt.Sprintf("ends at byte %d without the variable y", 128+len(x))},
 		{"a file with two X", file(x, x, y), fmt.Sprintf("byte %d: the variable X comes a second time", 128+len(x))},
-		{"a variable that is no array", file(matElement(little, 2, []byte("12345678"), false)), "byte 128: a variable has the type 2, want 14 or 15, compressed"},
+		{"a variable that is no array", file(matElement(little, 2, []byte("12345678"), false)),
+			"byte 128: a variable has the type 2, want 14 or 15, compressed"},
 		{"a file that ends in the pixels", file(x, y)[:5000], "ends at byte 5000, in the pixels"},
 		{"a file that ends in a head", file(x, y)[:130], "ends at byte 130, in the head of a variable"},
-		{"too few pictures", file(matVariable(little, "X", 9, []int{32, 32, 3, 2}, 2, matPixels(0, 2), true), y), "byte 152: the dimensions of X are [32 32 3 2], want [32 32 3 3]"},
-		{"pictures of another class", file(matVariable(little, "X", 6, []int{32, 32, 3, 3}, 2, matPixels(0, 3), true), y), "byte 136: the flags of X are 0x6, want real numbers of class 9"},
-		{"complex labels", file(matVariable(little, "y", 0x806, []int{3, 1}, 2, matLabels(0, 3), true)), "the flags of y are 0x806"},
-		{"pixels of another type", file(matVariable(little, "X", 9, []int{32, 32, 3, 3}, 1, matPixels(0, 3), true), y), "the pixels have the type 1 and 9216 bytes, want 2 and 9216"},
+		{"too few pictures", file(matVariable(little, "X", 9, []int{32, 32, 3, 2}, 2, matPixels(0, 2), true), y),
+			"byte 152: the dimensions of X are [32 32 3 2], want [32 32 3 3]"},
+		{"pictures of another class", file(matVariable(little, "X", 6, []int{32, 32, 3, 3}, 2, matPixels(0, 3), true),
+			y), "byte 136: the flags of X are 0x6, want real numbers of class 9"},
+		{"complex labels", file(matVariable(little, "y", 0x806, []int{3, 1}, 2, matLabels(0, 3), true)),
+			"the flags of y are 0x806"},
+		{"pixels of another type", file(matVariable(little, "X", 9, []int{32, 32, 3, 3}, 1, matPixels(0, 3), true), y),
+			"the pixels have the type 1 and 9216 bytes, want 2 and 9216"},
 		{"a length that lies", bad(func(b []byte) { b[132] += 8 }), "X ends here, want its end at byte"},
 		{"a length that ends before the name", short, "byte 128: a variable has 8 bytes, but its name is beyond them"},
-		{"labels as a row", file(x, matVariable(little, "y", 9, []int{1, 3}, 2, matLabels(0, 3), true)), "the dimensions of y are [1 3], want [3 1]"},
-		{"a label that is no digit", file(x, matVariable(little, "y", 9, []int{3, 1}, 2, badLabel, true)), "the label of picture 1 is 11, want a whole number from 1 to 10"},
-		{"a label that is no whole number", file(matVariable(little, "y", 6, []int{3, 1}, 9, slices.Concat(half, half, half), true)), "the label of picture 0 is 1.5, want"},
-		{"a small element that is too long", file(matElement(little, 14, slices.Concat(little.AppendUint32(nil, 5<<16|6), make([]byte, 8)), false)), "is a small element of 5 bytes, want at most 4"},
-		{"a name that is too long", file(matVariable(little, strings.Repeat("x", 64), 9, []int{3, 1}, 2, matLabels(0, 3), true)), "the name of a variable has 64 bytes, want at most 63"},
-		{"bytes that are not compressed", file(matElement(little, 15, []byte("this is no zlib"), false)), "byte 128: a compressed variable: zlib: invalid header"},
-		{"compressed bytes that are damaged", broken, "in the variable compressed at byte 128: byte 9280: zlib: invalid checksum"},
-		{"a compressed variable that ends early", file(matCompressed(little, x[:4000])), "in the variable compressed at byte 128: ends at byte 4000, in the pixels"},
-		{"a compressed variable that goes on", file(matCompressed(little, append(slices.Clone(x), 0))), "goes on, want its end there"},
+		{"labels as a row", file(x, matVariable(little, "y", 9, []int{1, 3}, 2, matLabels(0, 3), true)),
+			"the dimensions of y are [1 3], want [3 1]"},
+		{"a label that is no digit", file(x, matVariable(little, "y", 9, []int{3, 1}, 2, badLabel, true)),
+			"the label of picture 1 is 11, want a whole number from 1 to 10"},
+		{"a label that is no whole number",
+			file(matVariable(little, "y", 6, []int{3, 1}, 9, slices.Concat(half, half, half), true)),
+			"the label of picture 0 is 1.5, want"},
+		{"a small element that is too long",
+			file(matElement(little, 14, slices.Concat(little.AppendUint32(nil, 5<<16|6), make([]byte, 8)), false)),
+			"is a small element of 5 bytes, want at most 4"},
+		{"a name that is too long", file(matVariable(little, strings.Repeat("x", 64), 9, []int{3, 1}, 2,
+			matLabels(0, 3), true)), "the name of a variable has 64 bytes, want at most 63"},
+		{"bytes that are not compressed", file(matElement(little, 15, []byte("this is no zlib"), false)),
+			"byte 128: a compressed variable: zlib: invalid header"},
+		{"compressed bytes that are damaged", broken,
+			"in the variable compressed at byte 128: byte 9280: zlib: invalid checksum"},
+		{"a compressed variable that ends early", file(matCompressed(little, x[:4000])),
+			"in the variable compressed at byte 128: ends at byte 4000, in the pixels"},
+		{"a compressed variable that goes on", file(matCompressed(little, append(slices.Clone(x), 0))),
+			"goes on, want its end there"},
 	} {
 		t.Run(c.what+" is refused with its place and what was expected", func(t *testing.T) {
 			t.Parallel()
@@ -329,8 +353,10 @@ func TestSVHN(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if s.Name != "svhn" || s.C != 3 || s.H != 32 || s.W != 32 || s.Validation.Len() != 0 || !slices.Equal(s.Classes, strings.Split("0123456789", "")) {
-				t.Errorf("got %s of %d×%d×%d with %d validation pictures, classes %q", s.Name, s.C, s.H, s.W, s.Validation.Len(), s.Classes)
+			if s.Name != "svhn" || s.C != 3 || s.H != 32 || s.W != 32 || s.Validation.Len() != 0 ||
+				!slices.Equal(s.Classes, strings.Split("0123456789", "")) {
+				t.Errorf("got %s of %d×%d×%d with %d validation pictures, classes %q", s.Name, s.C, s.H, s.W,
+					s.Validation.Len(), s.Classes)
 			}
 			wantDigits(t, dataset.Split{Pixels: s.Train.Pixels[:50*3072], Labels: s.Train.Labels[:50]}, 0, 50)
 			wantDigits(t, dataset.Split{Pixels: s.Train.Pixels[50*3072:], Labels: s.Train.Labels[50:]}, 100, 40)
@@ -401,14 +427,15 @@ func TestSVHN(t *testing.T) {
 		}
 	})
 
-	t.Run("another number of validation pictures is an error, and so are classes that are too small", func(t *testing.T) {
-		t.Parallel()
-		_, err := dataset.Open(ctx, dataset.Options{Name: "svhn", Dir: dir, Validation: 100})
-		wantError(t, err, "svhn: validation is 100: want 0 (none) or 6000 (400 of each class of the training file and 200 of the extra file)")
-		big := dataset.SmallSVHN(50, 40, 20, 1, 6)
-		_, err = big.Open(ctx, dataset.Options{Dir: dir, Validation: 70})
-		wantError(t, err, "svhn: of class 0, 0 pictures are missing in train_32x32.mat and 2 in extra_32x32.mat for validation")
-	})
+	t.Run("another number of validation pictures is an error, and so are classes that are too small",
+		func(t *testing.T) {
+			t.Parallel()
+			_, err := dataset.Open(ctx, dataset.Options{Name: "svhn", Dir: dir, Validation: 100})
+			wantError(t, err, "svhn: validation is 100: want 0 (none) or 6000 (400 of each class of the training file and 200 of the extra file)")
+			big := dataset.SmallSVHN(50, 40, 20, 1, 6)
+			_, err = big.Open(ctx, dataset.Options{Dir: dir, Validation: 70})
+			wantError(t, err, "svhn: of class 0, 0 pictures are missing in train_32x32.mat and 2 in extra_32x32.mat for validation")
+		})
 
 	t.Run("a missing file says how to get it", func(t *testing.T) {
 		t.Parallel()
@@ -524,9 +551,11 @@ func TestGetSVHN(t *testing.T) {
 			return true
 		})
 		err := f.Get(ctx, dataset.GetOptions{Dir: dir, URL: s.URL})
-		wantError(t, err, "svhn: "+s.URL+"/train_32x32.mat", "want "+sumOf(all["train_32x32.mat"]), "was removed, try again")
+		wantError(t, err, "svhn: "+s.URL+"/train_32x32.mat", "want "+sumOf(all["train_32x32.mat"]),
+			"was removed, try again")
 		write(t, filepath.Join(dir, "svhn"), map[string][]byte{"test_32x32.mat": []byte("mine")})
 		err = f.Get(ctx, dataset.GetOptions{Dir: dir, URL: s.URL})
-		wantError(t, err, "the 4 bytes of "+filepath.Join(dir, "svhn", "test_32x32.mat"), "remove the damaged file and try again")
+		wantError(t, err, "the 4 bytes of "+filepath.Join(dir, "svhn", "test_32x32.mat"),
+			"remove the damaged file and try again")
 	})
 }

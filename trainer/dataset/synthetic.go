@@ -14,20 +14,21 @@ const (
 )
 
 // synthetic is the set that is generated. Each picture shows six small patches
-// of stripes in noise. There are 24 kinds of patches: a direction of the
-// stripes, the channels that run against the others, and a width. A class is a
+// of stripes in noise. There are 24 kinds of patches: a kind is a direction of the
+// stripes, the channels with inverted stripes, and a width. A class is a
 // distribution over the kinds: 85 of 100 patches are drawn from the six kinds of
-// the class, the others from all. Each kind belongs to two or three classes, so no
-// patch tells a class by itself, and some classes are more alike than others.
+// the class, the others from all kinds. Each kind belongs to two or three classes,
+// so no single patch identifies a class, and some classes are more alike than
+// others.
 //
-// So the set is graded: the better a network tells the kinds apart, the more
-// patches it counts rightly, and the higher is its accuracy. Where a class is a
-// pair of motifs instead, a network either finds a motif or does not, and the
-// accuracy of one network changes much from seed to seed.
+// So the set is graded: the better a network distinguishes the kinds, the more
+// patches it counts correctly, and the higher is its accuracy. If a class were a
+// pair of motifs, a network would either find a motif or not, and its accuracy
+// would change much from seed to seed.
 //
-// A patch and its mirror image are of one kind, and so are all its phases: a
-// mirrored picture is of the same class, and the average colour of a picture
-// says nothing about it.
+// A patch, its mirror image and all its phases are of one kind. So a mirrored
+// picture has the same class, and the average colour of a picture says nothing
+// about its class.
 var synthetic = struct {
 	name              string
 	train, test       int // pictures unless more are asked for
@@ -42,7 +43,7 @@ var synthetic = struct {
 
 	patches  int
 	purity   int    // how many of 100 patches are of the own kinds
-	strength [2]int // of a patch, in grey levels: least, and how much more
+	strength [2]int // of a patch, in grey levels: the least, and the range above it
 	radius   int    // of a patch, in pixels
 	noise    int    // standard deviation, in grey levels
 }{
@@ -52,7 +53,7 @@ var synthetic = struct {
 	directions: []int{0, 128, 256},
 	signs:      [][3]int{{1, 1, 1}, {1, 1, -1}, {1, -1, 1}, {-1, 1, 1}},
 	widths:     []int{11, 22},
-	// Drawn at random once, such that each kind is in two or three classes.
+	// These were drawn at random once, with each kind in two or three classes.
 	own: [][6]int{
 		{5, 22, 2, 3, 20, 6},
 		{8, 0, 9, 10, 19, 17},
@@ -71,11 +72,12 @@ var synthetic = struct {
 }
 
 func openSynthetic(ctx context.Context, o Options) (*Set, error) {
-	// What is asked for is always the first pictures of one endless list.
+	// The pictures are always the first ones of the same endless list.
 	y := &synthetic
 	train, test := max(y.train, o.TrainPictures+o.Validation), max(y.test, o.TestPictures)
 	if train > y.maxTrain {
-		return nil, fmt.Errorf("%s: %d pictures for training and validation: want at most %d", y.name, train, y.maxTrain)
+		return nil, fmt.Errorf("%s: %d pictures for training and validation: want at most %d", y.name, train,
+			y.maxTrain)
 	}
 	if test > y.maxTest {
 		return nil, fmt.Errorf("%s: test_pictures is %d: want at most %d", y.name, test, y.maxTest)
@@ -110,9 +112,9 @@ func drawSplit(ctx context.Context, n int, list uint64) (Split, error) {
 	return s, nil
 }
 
-// sine is a turn of 1024 steps, in 1/16384. The pictures are made by integer
-// arithmetic so that they are the same on every machine: compilers may fuse or
-// reorder floating-point operations.
+// sine is a turn of 1024 steps, in 1/16384. Integer arithmetic makes the same
+// pictures on every machine; compilers may fuse or reorder floating-point
+// operations.
 var sine = func() (t [1024]int) {
 	for i := range t {
 		t[i] = int(math.RoundToEven(16384 * math.Sin(2*math.Pi*float64(i)/1024)))
@@ -128,7 +130,7 @@ func drawPicture(pixels []byte, class int, g *rand.PCG) {
 	for c := range Channels {
 		ground := 16 * (112 + below(g, 32))
 		for i := range plane {
-			// Four bytes' sum, less its mean, has a standard deviation of
+			// The sum of four bytes, minus its mean, has a standard deviation of
 			// 2·73.9 grey levels.
 			u := g.Uint64()
 			sum := int(u&255+u>>8&255+u>>16&255+u>>24&255) - 510

@@ -29,7 +29,8 @@ func TestSynthetic(t *testing.T) {
 		if s.Name != "synthetic" || s.C != 3 || s.H != 16 || s.W != 16 || len(s.Classes) != 10 {
 			t.Errorf("got %s of %d×%d×%d in the classes %q", s.Name, s.C, s.H, s.W, s.Classes)
 		}
-		if s.Train.Len() != 2000 || s.Validation.Len() != 0 || s.Test.Len() != 1000 || len(s.Test.Pixels) != 1000*3*16*16 {
+		if s.Train.Len() != 2000 || s.Validation.Len() != 0 || s.Test.Len() != 1000 ||
+			len(s.Test.Pixels) != 1000*3*16*16 {
 			t.Errorf("got %d, %d and %d pictures", s.Train.Len(), s.Validation.Len(), s.Test.Len())
 		}
 		for _, split := range []dataset.Split{s.Train, s.Test} {
@@ -56,11 +57,13 @@ func TestSynthetic(t *testing.T) {
 
 	t.Run("more pictures begin with those of fewer", func(t *testing.T) {
 		t.Parallel()
-		few, many := openSynthetic(t, dataset.Options{}), openSynthetic(t, dataset.Options{TrainPictures: 3500, TestPictures: 1200})
+		few, many := openSynthetic(t, dataset.Options{}),
+			openSynthetic(t, dataset.Options{TrainPictures: 3500, TestPictures: 1200})
 		if many.Train.Len() != 3500 || many.Test.Len() != 1200 {
 			t.Fatalf("got %d and %d pictures", many.Train.Len(), many.Test.Len())
 		}
-		if !bytes.HasPrefix(many.Train.Pixels, few.Train.Pixels) || !bytes.HasPrefix(many.Test.Pixels, few.Test.Pixels) {
+		if !bytes.HasPrefix(many.Train.Pixels, few.Train.Pixels) ||
+			!bytes.HasPrefix(many.Test.Pixels, few.Test.Pixels) {
 			t.Error("they begin with others")
 		}
 	})

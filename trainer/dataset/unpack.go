@@ -14,11 +14,11 @@ import (
 	"strings"
 )
 
-// install unpacks an archive (tar.gz) to dir, as the folder f.folder. The
-// folder appears whole or not at all.
+// install unpacks an archive (tar.gz) to dir, as the folder f.folder. The folder is
+// complete or does not exist.
 func (f format) install(ctx context.Context, archive io.Reader, dir string) error {
-	// The name is fixed, so that what a killed process left is cleared away;
-	// the lock on the download keeps others out.
+	// The name is always the same, so that the rest of a killed process is removed.
+	// The lock on the download prevents two processes at the same time.
 	temp := filepath.Join(dir, "."+f.folder+".unpacking")
 	if err := os.RemoveAll(temp); err != nil {
 		return err
@@ -39,9 +39,9 @@ func (f format) install(ctx context.Context, archive io.Reader, dir string) erro
 	return nil
 }
 
-// unpack writes the files of the set to dir. Anything that tries to be
-// elsewhere, or is no plain file or folder, is refused; files that do not
-// belong to the set are passed over. No more is written than the set has.
+// unpack writes the files of the set to dir. An entry that would lie elsewhere, or
+// is neither a plain file nor a folder, is an error. Files that do not belong to the
+// set are ignored. It never writes more bytes than the set has.
 func (f format) unpack(ctx context.Context, archive io.Reader, dir string) error {
 	missing := map[string]int64{} // bytes of each data file still to come
 	most := int64(16 << 20)       // bytes of the tar stream: headers and texts
@@ -65,8 +65,8 @@ func (f format) unpack(ctx context.Context, archive io.Reader, dir string) error
 		if err != nil {
 			return fmt.Errorf("unpack: %w", err)
 		}
-		// Names that are not clean ("./x") are fine, ones that lead out or
-		// mean something else on another system are not.
+		// A name that is not clean ("./x") is allowed. A name that leads out of the
+		// folder, or would do so on another system, is not.
 		if !filepath.IsLocal(header.Name) || strings.ContainsAny(header.Name, "\\\x00") {
 			return fmt.Errorf("unpack: entry %q leads out of the folder, want %s/FILE", header.Name, f.folder)
 		}
@@ -75,7 +75,8 @@ func (f format) unpack(ctx context.Context, archive io.Reader, dir string) error
 		case tar.TypeDir, tar.TypeXGlobalHeader:
 			continue
 		default:
-			return fmt.Errorf("unpack: entry %q has type %q, want plain files and folders only", header.Name, header.Typeflag)
+			return fmt.Errorf("unpack: entry %q has type %q, want plain files and folders only", header.Name,
+				header.Typeflag)
 		}
 		folder, name := path.Split(path.Clean(header.Name))
 		if folder != f.folder+"/" {
@@ -95,7 +96,7 @@ func (f format) unpack(ctx context.Context, archive io.Reader, dir string) error
 			return fmt.Errorf("unpack: %w", err)
 		}
 	}
-	// The tar ends before the stream does, whose end has its checksum.
+	// The tar ends before the stream, which has its checksum at the end.
 	if _, err := io.Copy(io.Discard, stream); err != nil {
 		return fmt.Errorf("unpack: %w", err)
 	}
@@ -113,8 +114,8 @@ func writeFile(path string, r io.Reader) error {
 	}
 	_, err = io.Copy(file, r)
 	if err == nil {
-		// On disk before install renames the folder: a folder that is there
-		// has its bytes, also after a power cut.
+		// The bytes are on disk before install renames the folder. So a folder
+		// that exists is complete, even after a power failure.
 		err = file.Sync()
 	}
 	return errors.Join(err, file.Close())

@@ -6,9 +6,9 @@ import (
 	"unsafe"
 )
 
-// The arguments of the kernels, field by field as in kernels/args.h, which says
-// what they are; a pointer is a *buffer here and becomes an address in encode. A
-// test compares the layouts.
+// The arguments of the kernels have the fields of kernels/args.h, which explains
+// them. A pointer is a *buffer here; encode makes an address of it. A test compares
+// the layouts.
 
 type convArgs struct {
 	H, W, OH, OW         int32
@@ -139,15 +139,15 @@ type state struct {
 	loss                             float64
 }
 
-// buffer is a piece of the device's memory. Its place is found once all launches
-// are known: buffers that are not needed at the same time share one.
+// buffer is a piece of the device's memory. It gets its place when all launches are
+// known: buffers that are not needed at the same time share memory.
 type buffer struct {
 	name   string
 	bytes  int
 	of     *buffer // a part of another, offset bytes in; nil: not
 	offset int
 
-	kept        bool // it outlives the launches
+	kept        bool // it lasts longer than the launches
 	first, last int  // the launches that use it; first −1: none
 	addr        uint64
 }
@@ -174,7 +174,7 @@ func (b *buffer) address() uint64 {
 	return b.addr
 }
 
-// visit calls f with every buffer of the arguments and its place in them.
+// visit calls f with every buffer of the arguments and its offset in them.
 func visit(args any, f func(offset uintptr, b *buffer)) {
 	v := reflect.ValueOf(args).Elem()
 	for i := range v.NumField() {

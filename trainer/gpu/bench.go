@@ -17,22 +17,23 @@ import (
 	"igcsearch/trainer/graph"
 )
 
-// Workers is how many trainings of a network at once give the most pictures a
-// second, as far as the memory goes: measured, with more until another half as
-// many gain less than a thirtieth.
+// Workers implements trainer.Device: it measures how many trainings of a network at
+// once give the most pictures a second. It adds half as many again until they gain
+// less than a thirtieth, or do not fit into the memory.
 func (d *Device) Workers(ctx context.Context, net space.Network, n int, set *dataset.Set) (int, error) {
 	models, _, err := d.crowd(ctx, net, n, set, nil)
 	drop(models, 0)
 	return len(models), err
 }
 
-// mostWorkers is where Workers stops: streams beyond have no hardware queue of
-// their own.
+// mostWorkers is the largest result of Workers: more streams would share the queues
+// of the hardware.
 const mostWorkers = 32
 
-// crowd returns as many models as Workers says, first the one or none given, and
-// their pictures a second. After an error there are none.
-func (d *Device) crowd(ctx context.Context, net space.Network, n int, set *dataset.Set, models []*Model) (_ []*Model, rate float64, err error) {
+// crowd returns as many models as Workers says and their pictures a second. It
+// begins with the given models, one or none. After an error it closes all models.
+func (d *Device) crowd(ctx context.Context, net space.Network, n int, set *dataset.Set, models []*Model) (_ []*Model,
+	rate float64, err error) {
 	defer func() {
 		if err != nil {
 			models = drop(models, 0)
@@ -74,8 +75,8 @@ func drop(models []*Model, n int) []*Model {
 	return models[:n]
 }
 
-// together trains all models at once for about d, and returns their pictures a
-// second and the processor's seconds in a second.
+// together trains all models at once for about the given time. It returns their
+// pictures a second, and how many cores the process used for them.
 func (d *Device) together(models []*Model, during time.Duration) (rate, host float64, err error) {
 	err = d.do(func() error {
 		steps := 1
@@ -111,7 +112,7 @@ func (d *Device) together(models []*Model, during time.Duration) (rate, host flo
 	return rate, host, err
 }
 
-// rewind readies the model for some steps on the first pictures of its set.
+// rewind prepares the model for some steps on the first pictures of its set.
 func (m *Model) rewind(steps int) error {
 	order := make([]int, steps*m.n)
 	for i := range order {
@@ -121,11 +122,11 @@ func (m *Model) rewind(steps int) error {
 	if err != nil {
 		return err
 	}
-	stop() // of a folder the same pictures go round: decoding is not measured
+	stop() // a folder's steps repeat the same pictures: decoding is not measured
 	return errors.Join(upload(m.stream, m.rates.addr, make([]graph.Rates, steps)), m.stream.Synchronize())
 }
 
-// cpuTime is what the process has used of the processor.
+// cpuTime is the processor time that the process has used.
 func cpuTime() time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
@@ -144,10 +145,10 @@ func (d *Device) Bench(ctx context.Context, net space.Network, n, steps int, set
 	models := []*Model{m}
 	defer func() { drop(models, 0) }()
 	b.Memory, b.Launches, b.Bytes = m.Bytes(), len(m.train.launches), m.train.traffic()
-	// Some steps at a time, as in a training, which does not wait for each.
+	// Several steps at a time, as in a training, which does not wait for each.
 	burst := min(8, m.rates.bytes/rateBytes)
 	times := make([]time.Duration, steps)
-	for i := range steps + 1 { // the first one meets cold caches
+	for i := range steps + 1 { // the first one uses cold caches and is not counted
 		if err := ctx.Err(); err != nil {
 			return b, err
 		}
@@ -180,7 +181,7 @@ func (d *Device) Bench(ctx context.Context, net space.Network, n, steps int, set
 	}
 	b.Trials = len(models)
 	b.Host /= float64(b.Trials)
-	models = drop(models, 0) // their memory is needed
+	models = drop(models, 0) // limits needs their memory
 	b.PeakFlops, b.Bandwidth, err = d.limits()
 	return b, err
 }
@@ -194,14 +195,15 @@ func (d *Device) limits() (flops, bandwidth float64, err error) {
 			return err
 		}
 		defer func() { _ = stream.Destroy() }()
-		// Several times what a second-level cache holds, if there is so much.
+		// Several times the size of a second-level cache, if the memory is large enough.
 		floats := min(1<<28, d.info.Memory/32)
 		memory, err := alloc("the measurement of the bandwidth", 8*floats)
 		if err != nil {
 			return err
 		}
 		defer func() { _ = cu.MemFree(memory) }()
-		to, from := &buffer{name: "to", addr: uint64(memory)}, &buffer{name: "from", addr: uint64(memory) + uint64(4*floats)}
+		to, from := &buffer{name: "to", addr: uint64(memory)},
+			&buffer{name: "from", addr: uint64(memory) + uint64(4*floats)}
 		run := func(kernel string, args *sumArgs) (time.Duration, error) {
 			f, err := d.function(kernel)
 			if err != nil {
@@ -210,7 +212,8 @@ func (d *Device) limits() (flops, bandwidth float64, err error) {
 			best := time.Duration(1 << 62)
 			for range 4 {
 				begin := time.Now()
-				err := launchRaw(f, [3]int{16 * d.info.Multiprocessors, 1, 1}, [3]int{256, 1, 1}, 0, stream, encode(args))
+				err := launchRaw(f, [3]int{16 * d.info.Multiprocessors, 1, 1}, [3]int{256, 1, 1}, 0, stream,
+					encode(args))
 				if err := errors.Join(err, stream.Synchronize()); err != nil {
 					return 0, err
 				}
@@ -220,7 +223,7 @@ func (d *Device) limits() (flops, bandwidth float64, err error) {
 		}
 		count := int64(1)
 		var t time.Duration
-		for t < 5*time.Millisecond { // long against the start of a kernel
+		for t < 5*time.Millisecond { // much longer than the start of a kernel
 			count *= 4
 			if t, err = run("peak", &sumArgs{len: count, to: to, a: from, b: from}); err != nil {
 				return err

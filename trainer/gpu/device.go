@@ -20,8 +20,8 @@ import (
 	"igcsearch/trainer/gpu/driver"
 )
 
-// The kernels' machine code, for any device from compute capability 7.0 on; the
-// driver translates it once and keeps that.
+// The code of the kernels, for any device of compute capability 7.0 or later. The
+// driver translates it once and stores the result.
 //
 //go:embed kernels/ptx/*.ptx.gz
 var ptx embed.FS
@@ -43,7 +43,7 @@ func Devices() ([]Info, error) {
 	var list []Info
 	for i := range n {
 		info, e := describe(i)
-		if e != nil { // the others may be well
+		if e != nil { // the other devices may work
 			err = fmt.Errorf("no GPU: GPU %d: the driver does not describe it: %w", i, e)
 			continue
 		}
@@ -55,8 +55,8 @@ func Devices() ([]Info, error) {
 	return list, err
 }
 
-// describe asks the driver about a device. Free memory is known of a device with a
-// context only.
+// describe asks the driver about a device. It does not know the free memory, which
+// needs a context.
 func describe(index int) (Info, error) {
 	d := cu.Device(index)
 	name, err := d.Name()
@@ -76,7 +76,8 @@ func describe(index int) (Info, error) {
 		return Info{}, err
 	}
 	v := cu.Version()
-	return Info{Index: index, Name: name, Capability: fmt.Sprintf("sm_%d%d", major, minor), Driver: fmt.Sprintf("CUDA %d.%d", v/1000, v%1000/10),
+	return Info{Index: index, Name: name, Capability: fmt.Sprintf("sm_%d%d", major, minor),
+		Driver: fmt.Sprintf("CUDA %d.%d", v/1000, v%1000/10),
 		Memory: int(memory), Multiprocessors: sms}, nil
 }
 
@@ -101,7 +102,8 @@ func Open(index int) (*Device, error) {
 	if i < 0 {
 		return nil, fmt.Errorf("no GPU %d: this machine has %d, counted from 0", index, len(list))
 	}
-	d := &Device{info: list[i], modules: map[string]cu.Module{}, functions: map[string]cu.Function{}, pictures: map[*dataset.Set]*pictures{}}
+	d := &Device{info: list[i], modules: map[string]cu.Module{}, functions: map[string]cu.Function{},
+		pictures: map[*dataset.Set]*pictures{}}
 	if !d.info.Supported() {
 		return nil, fmt.Errorf("%s: compute capability %s, want sm_70 or later", d.info.Name, d.info.Capability)
 	}
@@ -122,7 +124,7 @@ func Open(index int) (*Device, error) {
 // Info describes the device; Free is what was free when it was opened.
 func (d *Device) Info() Info { return d.info }
 
-// do calls f on a thread that the device belongs to.
+// do calls f on a thread that uses the device.
 func (d *Device) do(f func() error) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -176,7 +178,7 @@ func (d *Device) function(kernel string) (cu.Function, error) {
 	return f, nil
 }
 
-// alloc returns memory of the device, on a thread that it belongs to.
+// alloc returns memory of the device that the thread uses.
 func alloc(what string, n int) (cu.DevicePtr, error) {
 	p, err := cu.MemAlloc(int64(max(n, align)))
 	if err == cu.OutOfMemory {
@@ -189,9 +191,9 @@ func alloc(what string, n int) (cu.DevicePtr, error) {
 	return p, nil
 }
 
-// upload copies a slice to the device, in its turn on the stream; until then the
-// slice must stay as it is. The copies without a stream would not wait for those with one, nor
-// they for them.
+// upload copies a slice to the device, in the order of the stream. The slice must
+// not change before the stream is synchronised. Copies without a stream would not
+// wait for those of a stream, and would not be waited for.
 func upload[T any](stream cu.Stream, to uint64, s []T) error {
 	if len(s) == 0 {
 		return nil
@@ -199,8 +201,8 @@ func upload[T any](stream cu.Stream, to uint64, s []T) error {
 	return cu.MemcpyHtoDAsync(cu.DevicePtr(to), unsafe.Pointer(unsafe.SliceData(s)), int64(len(bytesOf(s))), stream)
 }
 
-// download copies from the device, where nothing must be under way that writes there,
-// to a slice.
+// download copies from the device to a slice. No launch that writes there may be in
+// progress.
 func download[T any](s []T, from uint64) error {
 	if len(s) == 0 {
 		return nil
@@ -217,8 +219,8 @@ type pictures struct {
 	first                 map[*dataset.Split]int
 }
 
-// hold returns a data set's pictures, which several trainings share; release gives
-// them back. A set whose pixels are not in memory has none.
+// hold returns a data set's pictures on the device, which several trainings share;
+// release gives them back. It is nil for a set whose pixels are not in memory.
 func (d *Device) hold(set *dataset.Set, stream cu.Stream) (*pictures, error) {
 	if set.Train.Pixels == nil {
 		return nil, nil
@@ -240,7 +242,8 @@ func (d *Device) hold(set *dataset.Set, stream cu.Stream) (*pictures, error) {
 			labels = append(labels, int32(l))
 		}
 	}
-	p.pixels, p.labels, p.table = kept("pixels", bytes), kept("label list", 4*len(labels)), kept("table", 4*dataset.Channels*256)
+	p.pixels, p.labels, p.table = kept("pixels", bytes), kept("label list", 4*len(labels)),
+		kept("table", 4*dataset.Channels*256)
 	total := 0
 	for _, b := range []*buffer{p.pixels, p.labels, p.table} {
 		b.addr = uint64(total)
@@ -267,7 +270,7 @@ func (d *Device) hold(set *dataset.Set, stream cu.Stream) (*pictures, error) {
 		err = upload(stream, p.table.addr, table[:])
 	}
 	if err == nil {
-		err = stream.Synchronize() // others use the pictures on streams of their own
+		err = stream.Synchronize() // other trainings use the pictures on other streams
 	}
 	if err != nil {
 		_ = cu.MemFree(p.memory)

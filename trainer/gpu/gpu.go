@@ -65,7 +65,7 @@ type Info struct {
 	Name            string // "NVIDIA H200"
 	Capability      string // "sm_90"
 	Driver          string // version of the driver
-	Memory, Free    int    // bytes; free when it was opened, 0 before
+	Memory, Free    int    // bytes; Free when it was opened, 0 before
 	Multiprocessors int
 }
 
@@ -83,10 +83,10 @@ type Bench struct {
 	Step         time.Duration // of a training alone, median over groups of eight
 	Launches     int           // kernels of a step
 	Memory       int           // bytes of a training on the device
-	Bytes        int           // of a step: what its kernels read and write of activations and weights, each once
-	Trials       int           // at once, where the most pictures a second are had
+	Bytes        int           // that the kernels of a step read and write, each tensor once for a kernel
+	Trials       int           // how many at once give the most pictures a second
 	AllPerSecond float64       // pictures of all of them together
-	Host         float64       // of a processor core, for each of them
-	PeakFlops    float64       // a second: multiply–adds that touch no memory
-	Bandwidth    float64       // bytes a second, read and written: a copy
+	Host         float64       // processor cores that each of them uses
+	PeakFlops    float64       // operations a second of multiply–adds that use no memory
+	Bandwidth    float64       // bytes a second that a copy reads and writes
 }

@@ -218,7 +218,8 @@ func testConv(t *testing.T, c channels, n int) {
 		}
 		return x
 	}
-	conv := kernel.GroupConv{N: n, Groups: c.groups, Ci: c.ci, Co: c.co, H: c.h, W: c.w, KH: c.kh, KW: c.kw, Stride: c.stride}
+	conv := kernel.GroupConv{N: n, Groups: c.groups, Ci: c.ci, Co: c.co, H: c.h, W: c.w, KH: c.kh, KW: c.kw,
+		Stride: c.stride}
 	a := o.Affine(x, scale, shift, n, in, hw)
 	dz := make([]float64, len(g))
 	for i := range dz {
@@ -248,19 +249,22 @@ func testConv(t *testing.T, c channels, n int) {
 	bscale, bshift, bw := r.input(scale), r.input(shift), r.input(w)
 	bca, bcb, bcc := r.input(ca), r.input(cb), r.input(cc)
 	var zsums, gsums *buffer
-	gotZ, gotGX, gotPlain := r.output(p.blocks*out*ohw*lanes), r.output(p.blocks*in*hw*lanes), r.output(p.blocks*in*hw*lanes)
+	gotZ, gotGX, gotPlain := r.output(p.blocks*out*ohw*lanes), r.output(p.blocks*in*hw*lanes),
+		r.output(p.blocks*in*hw*lanes)
 	p.grouped(c, &convArgs{x: bx, scale: bscale, shift: bshift, w: bw, z: gotZ}, func(parts int) *buffer {
 		zsums = r.output(2 * out * parts)
 		return zsums
 	})
 	grad := c.gradient()
 	p.grouped(grad, &convArgs{x: bg, w: bw, z: gotPlain, low: asItIs}, nil)
-	p.grouped(grad, &convArgs{x: bg, x2: bz, scale: bca, scale2: bcb, shift: bcc, w: bw, z: gotGX, mx: bx, mscale: bscale, mshift: bshift}, func(parts int) *buffer {
+	p.grouped(grad, &convArgs{x: bg, x2: bz, scale: bca, scale2: bcb, shift: bcc, w: bw, z: gotGX, mx: bx,
+		mscale: bscale, mshift: bshift}, func(parts int) *buffer {
 		gsums = r.output(2 * in * parts)
 		return gsums
 	})
 	p.place["w"] = 0
-	p.weightGrad(c, &weightGradArgs{x: bx, scale: bscale, shift: bshift, g: bg, z: bz, ca: bca, cb: bcb, cc: bcc}, "w", 1)
+	p.weightGrad(c, &weightGradArgs{x: bx, scale: bscale, shift: bshift, g: bg, z: bz, ca: bca, cb: bcb, cc: bcc}, "w",
+		1)
 	r.run()
 
 	near(t, "z", unblock(r.read(gotZ), n, out*ohw), wantZ, 2e-6)
@@ -336,8 +340,10 @@ func (m *Model) step(t *testing.T, r *recorded, x []float32, labels []int, rate 
 	var loss [1]float64
 	losses := make([]float32, r.blocks*lanes)
 	err := m.d.do(func() error {
-		for _, err := range []error{upload(m.stream, m.state.addr, []state{{total: int32(m.n)}}), upload(m.stream, m.fed.from.addr, packed), upload(m.stream, r.y.addr, ids),
-			upload(m.stream, m.rates.addr, []graph.Rates{{Learning: rate}}), r.graph.launch(m.stream), m.stream.Synchronize(), download(loss[:], m.losses.addr), download(losses, r.loss.addr)} {
+		for _, err := range []error{upload(m.stream, m.state.addr, []state{{total: int32(m.n)}}),
+			upload(m.stream, m.fed.from.addr, packed), upload(m.stream, r.y.addr, ids),
+			upload(m.stream, m.rates.addr, []graph.Rates{{Learning: rate}}), r.graph.launch(m.stream),
+			m.stream.Synchronize(), download(loss[:], m.losses.addr), download(losses, r.loss.addr)} {
 			if err != nil {
 				return err
 			}
@@ -368,7 +374,8 @@ func TestTenStepsAgreeWithPyTorch(t *testing.T) {
 	}
 	readJSON(t, "../graph/testdata/torch_losses.json", &want)
 	const l, m, blocks, side, batch, classes = 3, 2, 2, 6, 5, 4
-	model := newFed(t, space.Figure3(space.Pair{L: l, M: m}, blocks, space.Shape{C: 3, H: side, W: side}, classes), batch, trainer.Recipe{Momentum: 0.9, WeightDecay: 0.01, DecayAll: true})
+	model := newFed(t, space.Figure3(space.Pair{L: l, M: m}, blocks, space.Shape{C: 3, H: side, W: side}, classes),
+		batch, trainer.Recipe{Momentum: 0.9, WeightDecay: 0.01, DecayAll: true})
 	fill(model.host, want.Order)
 	push(t, model)
 	labels := make([]int, batch)
@@ -429,10 +436,13 @@ func TestNetworksAgreeWithPyTorch(t *testing.T) {
 		Layers         []struct{ In struct{ C, H, W int } }
 	}
 	readJSON(t, "../graph/testdata/networks.json", &shapes)
-	depths := map[string]int{"ResNet-C6 imagenet": 18, "IGC-L4M3 stages": 8, "RegConv-W6 stages": 8, "SumFusion stages": 5, "IGC-L4M2/L2M8/L8M3 stages": 8,
-		"IGC-L4M2+Ident. flat": 6, "IGC-L4M2+Ident. stages": 14, "IGC-L4M2+Ident.+B2 stages": 8, "RegConv-W6+Ident. stages": 8,
-		"IGC-L4M2+Ident.+ReLU stages": 8, "IGC-L4M2+Ident.+5x5 stages": 8, "IGC-L4M2+Ident.+1x3 stages": 8, "IGC-L4M2+Ident.+Swap stages": 8,
-		"IGC-L4M2+Ident. imagenet": 10, "IGC-L4M2+Ident.+2L imagenet": 10}
+	depths := map[string]int{"ResNet-C6 imagenet": 18, "IGC-L4M3 stages": 8, "RegConv-W6 stages": 8,
+		"SumFusion stages": 5, "IGC-L4M2/L2M8/L8M3 stages": 8,
+		"IGC-L4M2+Ident. flat": 6, "IGC-L4M2+Ident. stages": 14, "IGC-L4M2+Ident.+B2 stages": 8,
+		"RegConv-W6+Ident. stages":    8,
+		"IGC-L4M2+Ident.+ReLU stages": 8, "IGC-L4M2+Ident.+5x5 stages": 8, "IGC-L4M2+Ident.+1x3 stages": 8,
+		"IGC-L4M2+Ident.+Swap stages": 8,
+		"IGC-L4M2+Ident. imagenet":    10, "IGC-L4M2+Ident.+2L imagenet": 10}
 	for name, want := range want.Networks {
 		t.Run(name, func(t *testing.T) {
 			system, layout, _ := strings.Cut(name, " ")
@@ -445,7 +455,8 @@ func TestNetworksAgreeWithPyTorch(t *testing.T) {
 				depth = 5
 			}
 			side, batch, classes := shapes[name].Layers[0].In.H, shapes[name].Batch, shapes[name].Classes
-			net, err := s.Network(space.Plan{Layout: space.Layout(layout), Depth: depth, In: space.Shape{C: 3, H: side, W: side}, Classes: classes})
+			net, err := s.Network(space.Plan{Layout: space.Layout(layout), Depth: depth,
+				In: space.Shape{C: 3, H: side, W: side}, Classes: classes})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -474,7 +485,8 @@ func TestNetworksAgreeWithPyTorch(t *testing.T) {
 					}
 					w := want.Gradients[p.Name]
 					if !(math.Abs(math.Sqrt(sq)-w[0]) <= 1e-4*w[0]+1e-7) || !(math.Abs(dot-w[1]) <= 1e-4*w[0]+1e-7) {
-						t.Errorf("gradient of %s: length %.6g, product %.6g; PyTorch has %.6g, %.6g", p.Name, math.Sqrt(sq), dot, w[0], w[1])
+						t.Errorf("gradient of %s: length %.6g, product %.6g; PyTorch has %.6g, %.6g", p.Name,
+							math.Sqrt(sq), dot, w[0], w[1])
 					}
 				}
 			}
@@ -499,7 +511,8 @@ func readJSON(t *testing.T, name string, into any) {
 // pictureSet is a set of random pictures, of which the test pictures fill no batch.
 func pictureSet(train, test, side int) *dataset.Set {
 	r := rand.New(rand.NewPCG(5, 6))
-	s := &dataset.Set{Name: "random", C: 3, H: side, W: side, Classes: []string{"a", "b", "c"}, Mean: [3]float32{.4, .5, .6}, Std: [3]float32{.2, .3, .25}}
+	s := &dataset.Set{Name: "random", C: 3, H: side, W: side, Classes: []string{"a", "b", "c"},
+		Mean: [3]float32{.4, .5, .6}, Std: [3]float32{.2, .3, .25}}
 	split := func(n int) (p dataset.Split) {
 		for range n * 3 * side * side {
 			p.Pixels = append(p.Pixels, byte(r.Uint32()))
@@ -518,7 +531,8 @@ func pictureSet(train, test, side int) *dataset.Set {
 func newTrained(t *testing.T, set *dataset.Set, batch int) *Model {
 	t.Helper()
 	net := space.Figure3(space.Pair{L: 4, M: 2}, 2, space.Shape{C: 3, H: set.H, W: set.W}, 3)
-	m, err := open(t).New(net, batch, set, trainer.Recipe{Augmentation: &dataset.Augmentation{Pad: 2, Mirror: true}, Seed: 3, Momentum: 0.9, WeightDecay: 1e-4,
+	m, err := open(t).New(net, batch, set, trainer.Recipe{Augmentation: &dataset.Augmentation{Pad: 2, Mirror: true},
+		Seed: 3, Momentum: 0.9, WeightDecay: 1e-4,
 		DecayAll: true, Average: true, Precise: true})
 	if err != nil {
 		t.Fatal(err)
@@ -582,7 +596,8 @@ func TestEvaluationIsThatOfTheProcessor(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			net, err := s.Network(space.Plan{Layout: c.layout, Depth: c.depth, In: space.Shape{C: 3, H: side, W: side}, Classes: 3})
+			net, err := s.Network(space.Plan{Layout: c.layout, Depth: c.depth, In: space.Shape{C: 3, H: side, W: side},
+				Classes: 3})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -596,7 +611,8 @@ func TestEvaluationIsThatOfTheProcessor(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			cpu, err := graph.New(net, batch, graph.Options{ISA: isa, Threads: 1, DecayAll: true, Average: true, Precise: true})
+			cpu, err := graph.New(net, batch, graph.Options{ISA: isa, Threads: 1, DecayAll: true, Average: true,
+				Precise: true})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -704,7 +720,8 @@ func TestPicturesAreThoseOfTheHost(t *testing.T) {
 func TestSameBits(t *testing.T) {
 	set := pictureSet(96, 40, 8)
 	epoch := func(m *Model, e int) {
-		if err := m.Train(t.Context(), e, dataset.Order(96, 3, uint64(e)), rates(3*(e-1), 3), func(int, trainer.Score) error { return nil }); err != nil {
+		if err := m.Train(t.Context(), e, dataset.Order(96, 3, uint64(e)), rates(3*(e-1), 3),
+			func(int, trainer.Score) error { return nil }); err != nil {
 			t.Error(err)
 		}
 		if err := m.Pull(); err != nil {

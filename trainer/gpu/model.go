@@ -20,8 +20,9 @@ import (
 )
 
 // Model is a network on a GPU: its parameters, the memory of a step, and the step
-// itself, recorded once and started again and again. It is not safe for
-// concurrent use; several models of a device are, each with a stream of its own.
+// itself, which is recorded once and started many times. It is not safe for
+// concurrent use. Several models of a device may be used at the same time, since
+// each has its own stream.
 type Model struct {
 	d    *Device
 	host *graph.Model // the network, and the tensors of the last Pull
@@ -30,18 +31,19 @@ type Model struct {
 	r    trainer.Recipe
 
 	tensors  *tensors
-	pictures *pictures // nil: the host feeds
+	pictures *pictures // nil: fed copies them from the host
 	memory   []cu.DevicePtr
 	bytes    int
 	stream   cu.Stream
-	// One for each purpose; measure is nil without Options.Precise.
+	// One for each purpose; measure is nil without Recipe.Precise.
 	train, eval, measure *recorded
 	ends                 [2]cu.Event // of a group of steps
 
-	// What a training writes before it begins, and reads at its end.
+	// The host writes order, rates and state before the first step, and reads
+	// losses and corrects afterwards.
 	order, rates, state, losses, corrects *buffer
 	fed                                   *fed
-	last                                  []int // the labels of the last batch: their pictures in the split
+	last                                  []int // the pictures of the last batch in the training split
 
 	reported struct {
 		losses   []float64
@@ -55,7 +57,7 @@ type recorded struct {
 	graph graphExec
 }
 
-// fed is how the pictures of a set that is not in memory get to the device.
+// fed copies the pictures of a set that is not in memory to the device.
 type fed struct {
 	from   *buffer
 	floats int
@@ -69,7 +71,7 @@ type fed struct {
 	next int
 }
 
-// Start builds the network, as trainer.Device says.
+// Start implements trainer.Device.
 func (d *Device) Start(net space.Network, n int, set *dataset.Set, r trainer.Recipe) (trainer.Engine, error) {
 	m, err := d.New(net, n, set, r)
 	if err != nil {
@@ -100,6 +102,7 @@ func (d *Device) New(net space.Network, n int, set *dataset.Set, r trainer.Recip
 	return m, nil
 }
 
+// build makes the plans, gives them memory, and records them as graphs.
 func (m *Model) build() (err error) {
 	if m.stream, err = cu.MakeStream(cu.NonBlocking); err != nil {
 		return err
@@ -112,27 +115,15 @@ func (m *Model) build() (err error) {
 	if m.pictures, err = m.d.hold(m.set, m.stream); err != nil {
 		return err
 	}
-	steps := max(m.set.Train.Len()/m.n, 1)
-	most := max(m.set.Train.Len(), m.set.Validation.Len(), m.set.Test.Len())
-	m.state = kept("state", int(unsafe.Sizeof(state{})))
-	m.order = kept("order", most*int(unsafe.Sizeof(show{})))
-	m.rates, m.losses, m.corrects = kept("rates", rateBytes*steps), kept("losses", 8*steps), kept("corrects", 4*steps)
-	lasting := append(m.tensors.kept(), m.state, m.order, m.rates, m.losses, m.corrects)
-	in := m.host.Net.Input()
-	if m.pictures == nil {
-		f := &fed{floats: kernel.Blocks(m.n) * size(in) * kernel.Lanes}
-		f.from = kept("fed", 4*ceil(m.n, lanes)*lanes*size(in))
-		m.fed = f
-		lasting = append(lasting, f.from)
-	}
-	var plans []*plan
 	segments := kept("segments", 0)
+	lasting := append(m.lasting(), segments)
+	var plans []*plan
 	for _, purpose := range []purpose{training, evaluating, measuring} {
 		if purpose == measuring && !m.r.Precise {
 			continue
 		}
 		p := newPlan(m.tensors, m.host, m.n, purpose, m.state, m.feed)
-		// What Last returns must survive the step.
+		// Last returns these after the step.
 		p.x.kept, p.y.kept, p.logits.kept = true, true, true
 		if purpose == training {
 			p.update(m.r.Momentum, m.r.WeightDecay, segments, m.rates)
@@ -140,53 +131,15 @@ func (m *Model) build() (err error) {
 		p.finish(m.losses, m.corrects)
 		plans = append(plans, p)
 	}
-	lasting = append(lasting, segments)
-	bytes := 0
-	for _, b := range lasting {
-		b.addr = uint64(bytes)
-		bytes += ceil(b.bytes, align) * align
-	}
-	shared := 0 // no two plans run at the same time
-	for _, p := range plans {
-		shared = max(shared, p.arrange())
-	}
-	base, err := m.alloc(bytes)
-	if err != nil {
+	if err := m.place(lasting, plans); err != nil {
 		return err
-	}
-	for _, b := range lasting {
-		b.addr += base
-	}
-	if base, err = m.alloc(shared); err != nil {
-		return err
-	}
-	for _, p := range plans {
-		for _, b := range p.buffers {
-			b.addr += base
-		}
-	}
-	// Padding must hold numbers, some of which are multiplied by 0.
-	for i, p := range m.memory {
-		if err := cu.MemsetD8Async(p, 0, int64([]int{bytes, shared}[i]), m.stream); err != nil {
-			return err
-		}
 	}
 	if err := upload(m.stream, segments.addr, plans[0].segments); err != nil {
 		return err
 	}
 	if m.fed != nil {
-		for i := range m.fed.slots {
-			s := &m.fed.slots[i]
-			p, err := hostAlloc(4*m.fed.floats + 4*ceil(m.n, lanes)*lanes)
-			if err != nil {
-				return err
-			}
-			s.pixels = unsafe.Slice((*float32)(p), m.fed.floats)
-			s.ids = unsafe.Slice((*int32)(unsafe.Add(p, 4*m.fed.floats)), ceil(m.n, lanes)*lanes)
-			s.labels = make([]float32, kernel.Blocks(m.n)*kernel.Lanes)
-			if s.copied, err = cu.MakeEvent(cu.BlockingSyncEvent | cu.DisableTiming); err != nil {
-				return err
-			}
+		if err := m.pin(); err != nil {
+			return err
 		}
 	}
 	if err := m.stream.Synchronize(); err != nil {
@@ -200,19 +153,53 @@ func (m *Model) build() (err error) {
 	return nil
 }
 
-// feed launches what puts the batch into the plan's x and y.
-func (m *Model) feed(p *plan) {
-	in := m.host.Net.Input()
-	c, h, w := int32(in.C), int32(in.H), int32(in.W)
-	grid, block := [3]int{ceil(in.H*in.W, 8), in.C, p.blocks}, [3]int{32, 8, 1}
-	if m.fed != nil {
-		p.launch("repack", grid, block, 0, &repackArgs{c: c, h: h, w: w, n: int32(m.n), from: m.fed.from, x: p.x})
-		return
+// lasting makes the buffers that belong to no plan.
+func (m *Model) lasting() []*buffer {
+	steps := max(m.set.Train.Len()/m.n, 1)
+	most := max(m.set.Train.Len(), m.set.Validation.Len(), m.set.Test.Len())
+	m.state = kept("state", int(unsafe.Sizeof(state{})))
+	m.order = kept("order", most*int(unsafe.Sizeof(show{})))
+	m.rates, m.losses, m.corrects = kept("rates", rateBytes*steps), kept("losses", 8*steps), kept("corrects", 4*steps)
+	list := append(m.tensors.kept(), m.state, m.order, m.rates, m.losses, m.corrects)
+	if m.pictures == nil {
+		in := size(m.host.Net.Input())
+		m.fed = &fed{floats: kernel.Blocks(m.n) * in * kernel.Lanes, from: kept("fed", 4*ceil(m.n, lanes)*lanes*in)}
+		list = append(list, m.fed.from)
 	}
-	p.launch("batch", grid, block, 0, &batchArgs{c: c, h: h, w: w, batch: int32(m.n), evaluating: flag(p.purpose != training),
-		pixels: m.pictures.pixels, labels: m.pictures.labels, order: m.order, table: m.pictures.table, state: m.state, x: p.x, y: p.y})
+	return list
 }
 
+// place allocates memory for the lasting buffers, and memory that all plans share,
+// since no two run at the same time. All of it is zero at first: padding must hold
+// numbers, because some of them are multiplied by 0.
+func (m *Model) place(lasting []*buffer, plans []*plan) error {
+	own := 0
+	for _, b := range lasting {
+		b.addr = uint64(own)
+		own += ceil(b.bytes, align) * align
+	}
+	shared := 0
+	buffers := [2][]*buffer{lasting, nil}
+	for _, p := range plans {
+		shared = max(shared, p.arrange())
+		buffers[1] = append(buffers[1], p.buffers...)
+	}
+	for i, bytes := range []int{own, shared} {
+		base, err := m.alloc(bytes)
+		if err != nil {
+			return err
+		}
+		for _, b := range buffers[i] {
+			b.addr += base
+		}
+		if err := cu.MemsetD8Async(cu.DevicePtr(base), 0, int64(bytes), m.stream); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// alloc returns memory that Close frees.
 func (m *Model) alloc(n int) (uint64, error) {
 	p, err := alloc("a training", n)
 	if err != nil {
@@ -223,9 +210,44 @@ func (m *Model) alloc(n int) (uint64, error) {
 	return uint64(p), nil
 }
 
+// pin allocates the host's memory that batches are copied from.
+func (m *Model) pin() error {
+	ids := ceil(m.n, lanes) * lanes
+	for i := range m.fed.slots {
+		s := &m.fed.slots[i]
+		p, err := hostAlloc(4*m.fed.floats + 4*ids)
+		if err != nil {
+			return err
+		}
+		s.pixels = unsafe.Slice((*float32)(p), m.fed.floats)
+		s.ids = unsafe.Slice((*int32)(unsafe.Add(p, 4*m.fed.floats)), ids)
+		s.labels = make([]float32, kernel.Blocks(m.n)*kernel.Lanes)
+		if s.copied, err = cu.MakeEvent(cu.BlockingSyncEvent | cu.DisableTiming); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// feed launches the kernel that puts the batch into the plan's x and y.
+func (m *Model) feed(p *plan) {
+	in := m.host.Net.Input()
+	c, h, w := int32(in.C), int32(in.H), int32(in.W)
+	grid, block := [3]int{ceil(in.H*in.W, 8), in.C, p.blocks}, [3]int{32, 8, 1}
+	if m.fed != nil {
+		p.launch("repack", grid, block, 0, &repackArgs{c: c, h: h, w: w, n: int32(m.n), from: m.fed.from, x: p.x})
+		return
+	}
+	p.launch("batch", grid, block, 0, &batchArgs{c: c, h: h, w: w, batch: int32(m.n),
+		evaluating: flag(p.purpose != training),
+		pixels:     m.pictures.pixels, labels: m.pictures.labels, order: m.order, table: m.pictures.table,
+		state: m.state,
+		x:     p.x, y: p.y})
+}
+
 // record makes a graph of a plan.
 func (m *Model) record(p *plan) (*recorded, error) {
-	for _, l := range p.launches { // loading is nothing that can be recorded
+	for _, l := range p.launches { // kernels must be loaded before the recording
 		if _, err := m.d.function(l.kernel); err != nil {
 			return nil, err
 		}
@@ -241,7 +263,7 @@ func (m *Model) record(p *plan) (*recorded, error) {
 	return &recorded{p, g}, err
 }
 
-// start starts a launch on the model's stream.
+// start puts a launch into the model's stream.
 func (m *Model) start(l launch) error {
 	f, err := m.d.function(l.kernel)
 	if err != nil {
@@ -253,7 +275,7 @@ func (m *Model) start(l launch) error {
 	return nil
 }
 
-// Bytes is the memory that the model has on the device.
+// Bytes is the size of the model's memory on the device.
 func (m *Model) Bytes() int { return m.bytes }
 
 // Model returns the network, with the tensors of the last Pull.
@@ -278,7 +300,8 @@ func (m *Model) copy(one func(device uint64, host []float32) error) error {
 		var errs []error
 		for _, p := range m.host.Params {
 			at := uint64(4 * t.at(p.Name))
-			errs = append(errs, one(t.value.addr+at, p.Value), one(t.velocity.addr+at, p.Velocity), one(t.grad.addr+at, p.Grad))
+			errs = append(errs, one(t.value.addr+at, p.Value), one(t.velocity.addr+at, p.Velocity),
+				one(t.grad.addr+at, p.Grad))
 			if p.Average != nil {
 				errs = append(errs, one(t.average.addr+at, p.Average))
 			}
@@ -293,19 +316,21 @@ func (m *Model) copy(one func(device uint64, host []float32) error) error {
 	})
 }
 
-// largestGroup is how many steps the host starts at once; two groups are under way.
+// largestGroup bounds how many steps the host starts together. Two groups of steps
+// are in the stream at the same time.
 const largestGroup = 64
 
-// rateBytes is the size of what a step's rates are on the device, as igc_rates.
+// rateBytes is the size of a step's rates on the device, the structure igc_rates.
 const rateBytes = int(unsafe.Sizeof(graph.Rates{}))
 
-// Train trains on the pictures of order, as package trainer's engine says.
-func (m *Model) Train(ctx context.Context, epoch int, order []int, rates []graph.Rates, done func(step int, s trainer.Score) error) error {
+// Train implements trainer.Engine.
+func (m *Model) Train(ctx context.Context, epoch int, order []int, rates []graph.Rates,
+	done func(step int, s trainer.Score) error) error {
 	if len(order)%m.n != 0 || len(order) > m.order.bytes/8 || len(order)/m.n > m.rates.bytes/rateBytes {
 		panic(fmt.Sprintf("gpu: an order of %d pictures for batches of %d", len(order), m.n))
 	}
 	steps := len(order) / m.n
-	var ended error // by done: not the device's
+	var ended error // of done; do would take it for an error of the device
 	err := m.d.do(func() error {
 		next, stop, err := m.begin(ctx, &m.set.Train, order, m.r.Augmentation, uint64(epoch))
 		if err != nil {
@@ -315,8 +340,8 @@ func (m *Model) Train(ctx context.Context, epoch int, order []int, rates []graph
 		if err := errors.Join(upload(m.stream, m.rates.addr, rates[:steps]), m.stream.Synchronize()); err != nil {
 			return err
 		}
-		// Groups of steps grow until they take long enough for the host to do
-		// little, and short enough for it to stop.
+		// Groups of steps grow until they are long enough to keep the host idle,
+		// but stay short enough to stop soon.
 		heard, started, group := 0, 0, 1
 		var ends []int // of the groups under way
 		for heard < steps {
@@ -352,7 +377,8 @@ func (m *Model) Train(ctx context.Context, epoch int, order []int, rates []graph
 				return errors.Join(err, m.stream.Synchronize())
 			}
 			for i, loss := range m.reported.losses {
-				if ended = done(heard+i, trainer.Score{Correct: int(m.reported.corrects[i]), Loss: loss}); ended != nil {
+				if ended = done(heard+i,
+					trainer.Score{Correct: int(m.reported.corrects[i]), Loss: loss}); ended != nil {
 					return m.stream.Synchronize()
 				}
 			}
@@ -364,19 +390,21 @@ func (m *Model) Train(ctx context.Context, epoch int, order []int, rates []graph
 	return cmp.Or(ended, err)
 }
 
-// report reads the losses of the steps from … to−1.
+// report reads the losses of steps from … to−1.
 func (m *Model) report(from, to int) error {
 	r := &m.reported
-	r.losses, r.corrects = append(r.losses[:0], make([]float64, to-from)...), append(r.corrects[:0], make([]int32, to-from)...)
+	r.losses, r.corrects = append(r.losses[:0], make([]float64, to-from)...),
+		append(r.corrects[:0], make([]int32, to-from)...)
 	if err := download(r.losses, m.losses.addr+uint64(8*from)); err != nil {
 		return err
 	}
 	return download(r.corrects, m.corrects.addr+uint64(4*from))
 }
 
-// begin readies the pictures of order; next starts a step or a part of an
-// evaluation on the next of them.
-func (m *Model) begin(ctx context.Context, split *dataset.Split, order []int, aug *dataset.Augmentation, epoch uint64) (next func(*recorded) error, stop func(), err error) {
+// begin prepares the pictures of order. next starts a plan on the next batch of
+// them; stop must be called at the end.
+func (m *Model) begin(ctx context.Context, split *dataset.Split, order []int, aug *dataset.Augmentation,
+	epoch uint64) (next func(*recorded) error, stop func(), err error) {
 	if err := upload(m.stream, m.state.addr, []state{{total: int32(len(order))}}); err != nil {
 		return nil, nil, err
 	}
@@ -390,7 +418,8 @@ func (m *Model) begin(ctx context.Context, split *dataset.Split, order []int, au
 	shows := make([]show, len(order))
 	for i, picture := range order {
 		v := aug.View(picture, m.r.Seed, epoch)
-		shows[i] = show{picture: int32(m.pictures.first[split] + picture), dy: int8(v.Dy), dx: int8(v.Dx), mirror: int8(flag(v.Mirror))}
+		shows[i] = show{picture: int32(m.pictures.first[split] + picture), dy: int8(v.Dy), dx: int8(v.Dx),
+			mirror: int8(flag(v.Mirror))}
 	}
 	if err := errors.Join(upload(m.stream, m.order.addr, shows), m.stream.Synchronize()); err != nil {
 		return nil, nil, err
@@ -399,7 +428,7 @@ func (m *Model) begin(ctx context.Context, split *dataset.Split, order []int, au
 }
 
 // feedNext copies a batch that the host made and starts a step on it, while the
-// one before is under way.
+// step before still runs.
 func (m *Model) feedNext(batches *dataset.Batches, r *recorded) error {
 	s := &m.fed.slots[m.fed.next%2]
 	m.fed.next++
@@ -419,10 +448,12 @@ func (m *Model) feedNext(batches *dataset.Batches, r *recorded) error {
 			s.ids[i] = int32(s.labels[i])
 		}
 	}
-	if err := cu.MemcpyHtoDAsync(cu.DevicePtr(m.fed.from.addr), unsafe.Pointer(unsafe.SliceData(s.pixels)), int64(4*m.fed.floats), m.stream); err != nil {
+	if err := cu.MemcpyHtoDAsync(cu.DevicePtr(m.fed.from.addr), unsafe.Pointer(unsafe.SliceData(s.pixels)),
+		int64(4*m.fed.floats), m.stream); err != nil {
 		return err
 	}
-	if err := cu.MemcpyHtoDAsync(cu.DevicePtr(r.y.addr), unsafe.Pointer(unsafe.SliceData(s.ids)), int64(4*len(s.ids)), m.stream); err != nil {
+	if err := cu.MemcpyHtoDAsync(cu.DevicePtr(r.y.addr), unsafe.Pointer(unsafe.SliceData(s.ids)), int64(4*len(s.ids)),
+		m.stream); err != nil {
 		return err
 	}
 	if err := s.copied.Record(m.stream); err != nil {
@@ -431,7 +462,7 @@ func (m *Model) feedNext(batches *dataset.Batches, r *recorded) error {
 	return r.graph.launch(m.stream)
 }
 
-// forward runs a plan without an update on the pictures of order, as they are.
+// forward runs a plan without an update on the pictures of order, not augmented.
 func (m *Model) forward(ctx context.Context, split *dataset.Split, order []int, r *recorded) error {
 	next, stop, err := m.begin(ctx, split, order, nil, 0)
 	if err != nil {
@@ -449,7 +480,7 @@ func (m *Model) forward(ctx context.Context, split *dataset.Split, order []int, 
 	return m.stream.Synchronize()
 }
 
-// Measure makes the precise statistics, as package trainer's engine says.
+// Measure implements trainer.Engine.
 func (m *Model) Measure(ctx context.Context, order []int) error {
 	if m.measure == nil || len(order) == 0 || len(order)%m.n != 0 || len(order) > m.order.bytes/8 {
 		panic(fmt.Sprintf("gpu: statistics of %d pictures for batches of %d", len(order), m.n))
@@ -471,8 +502,7 @@ func (m *Model) Exchange() error {
 	return m.d.do(func() error { return errors.Join(m.start(m.tensors.exchange()), m.stream.Synchronize()) })
 }
 
-// Evaluate tells how right the network is on the pictures of a split, as package
-// trainer's engine says.
+// Evaluate implements trainer.Engine.
 func (m *Model) Evaluate(ctx context.Context, split *dataset.Split) (score trainer.Score, err error) {
 	order := make([]int, split.Len())
 	for i := range order {
@@ -490,7 +520,7 @@ func (m *Model) Evaluate(ctx context.Context, split *dataset.Split) (score train
 	return score, err
 }
 
-// Last returns the last batch that Train saw.
+// Last implements trainer.Engine.
 func (m *Model) Last() (pictures []float32, labels []int, logits []float32, err error) {
 	in, k := m.host.Net.Input(), m.host.Net.Classes
 	x, z := make([]float32, m.train.x.bytes/4), make([]float32, m.train.logits.bytes/4)
@@ -514,7 +544,7 @@ func unblock(x []float32, n, size int) []float32 {
 	return out
 }
 
-// Close gives the memory back.
+// Close implements trainer.Engine.
 func (m *Model) Close() {
 	_ = m.d.do(func() error {
 		for _, r := range []*recorded{m.train, m.eval, m.measure} {

@@ -57,7 +57,8 @@ func newPlans(t *testing.T, name string, layout space.Layout, depth, side, batch
 	if err != nil {
 		t.Fatal(err)
 	}
-	net, err := s.Network(space.Plan{Layout: layout, Depth: depth, In: space.Shape{C: 3, H: side, W: side}, Classes: classes})
+	net, err := s.Network(space.Plan{Layout: layout, Depth: depth, In: space.Shape{C: 3, H: side, W: side},
+		Classes: classes})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +71,8 @@ func newPlans(t *testing.T, name string, layout space.Layout, depth, side, batch
 	tensors, state := newTensors(m), kept("state", 32)
 	for _, purpose := range []purpose{training, evaluating, measuring} {
 		p := newPlan(tensors, m, batch, purpose, state, func(p *plan) {
-			p.rows("repack", side, 3, &repackArgs{c: 3, h: int32(side), w: int32(side), n: int32(batch), from: kept("from", 4), x: p.x})
+			p.rows("repack", side, 3, &repackArgs{c: 3, h: int32(side), w: int32(side), n: int32(batch),
+				from: kept("from", 4), x: p.x})
 		})
 		if purpose == training {
 			p.update(0.9, 1e-4, kept("segments", 0), kept("rates", 8))
@@ -103,11 +105,13 @@ func TestNoTwoBuffersInUseOverlap(t *testing.T) {
 					for _, b := range used[:i] {
 						if (a.kept || b.kept || a.first <= b.last && b.first <= a.last) &&
 							a.addr < b.addr+uint64(b.bytes) && b.addr < a.addr+uint64(a.bytes) {
-							t.Errorf("%s (launches %d to %d) and %s (%d to %d) share memory", a.name, a.first, a.last, b.name, b.first, b.last)
+							t.Errorf("%s (launches %d to %d) and %s (%d to %d) share memory", a.name, a.first, a.last,
+								b.name, b.first, b.last)
 						}
 					}
 				}
-				t.Logf("%s: %d launches, %d MB, %d without sharing", []string{"training", "evaluating", "measuring"}[p.purpose], len(p.launches), total>>20, sum>>20)
+				t.Logf("%s: %d launches, %d MB, %d without sharing",
+					[]string{"training", "evaluating", "measuring"}[p.purpose], len(p.launches), total>>20, sum>>20)
 			}
 		})
 	}
@@ -219,9 +223,12 @@ func TestArgumentsHaveTheLayoutOfTheKernels(t *testing.T) {
 	if err != nil {
 		t.Skip("no C compiler cc")
 	}
-	structs := map[string]any{"igc_conv": convArgs{}, "igc_weight_grad": weightGradArgs{}, "igc_norm": normArgs{}, "igc_measured": measuredArgs{}, "igc_norm_grad": normGradArgs{},
-		"igc_unit": unitArgs{}, "igc_sum": sumArgs{}, "igc_state": state{}, "igc_show": show{}, "igc_batch": batchArgs{}, "igc_repack": repackArgs{},
-		"igc_head": headArgs{}, "igc_segment": segment{}, "igc_rates": graph.Rates{}, "igc_update": updateArgs{}, "igc_exchange": exchangeArgs{}, "igc_branches": branchesArgs{}, "igc_finish": finishArgs{}}
+	structs := map[string]any{"igc_conv": convArgs{}, "igc_weight_grad": weightGradArgs{}, "igc_norm": normArgs{},
+		"igc_measured": measuredArgs{}, "igc_norm_grad": normGradArgs{},
+		"igc_unit": unitArgs{}, "igc_sum": sumArgs{}, "igc_state": state{}, "igc_show": show{},
+		"igc_batch": batchArgs{}, "igc_repack": repackArgs{},
+		"igc_head": headArgs{}, "igc_segment": segment{}, "igc_rates": graph.Rates{}, "igc_update": updateArgs{},
+		"igc_exchange": exchangeArgs{}, "igc_branches": branchesArgs{}, "igc_finish": finishArgs{}}
 	text := regexp.MustCompile(`//.*`).ReplaceAllString(read(t, "kernels/args.h"), "")
 	found := regexp.MustCompile(`(?s)typedef struct \{(.*?)\} (\w+);`).FindAllStringSubmatch(text, -1)
 	if len(found) != len(structs) {
@@ -274,7 +281,8 @@ func TestArgumentsHaveTheLayoutOfTheKernels(t *testing.T) {
 		switch {
 		case i >= len(got) || i >= len(want):
 			t.Fatalf("C has %d fields, Go %d", len(got), len(want))
-		case plain(got[i]) != plain(want[i]) && !strings.HasPrefix(want[i], "_ ") && !strings.HasPrefix(got[i], "unused "):
+		case plain(got[i]) != plain(want[i]) && !strings.HasPrefix(want[i], "_ ") &&
+			!strings.HasPrefix(got[i], "unused "):
 			t.Errorf("C has %q, Go has %q", got[i], want[i])
 		}
 	}

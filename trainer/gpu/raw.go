@@ -2,8 +2,8 @@
 
 package gpu
 
-// What package cu lacks of the driver's interface: launches whose argument is a
-// structure, recorded graphs, pinned memory.
+// This file has the calls of the driver that package cu lacks: launches with a
+// structure as argument, recorded graphs, pinned memory.
 
 // #include <cuda.h>
 import "C"
@@ -37,7 +37,7 @@ func failed(call string, code C.CUresult) error {
 
 // launchRaw starts a kernel whose one argument is a structure.
 func launchRaw(f cu.Function, grid, block [3]int, shared int, s cu.Stream, args []byte) error {
-	// The array of pointers must not lie in Go's memory: it points there.
+	// C may not read an array in Go's memory that holds pointers to Go's memory.
 	params := (*unsafe.Pointer)(C.malloc(C.size_t(unsafe.Sizeof(uintptr(0)))))
 	defer C.free(unsafe.Pointer(params))
 	data := C.CBytes(args)
@@ -51,9 +51,10 @@ func launchRaw(f cu.Function, grid, block [3]int, shared int, s cu.Stream, args 
 // graphExec is a recorded list of launches.
 type graphExec struct{ exec C.CUgraphExec }
 
-// record returns what f starts on the stream, without its being done.
+// record returns the work that f puts into the stream, which is not done.
 func record(s cu.Stream, f func() error) (g graphExec, err error) {
-	if err := failed("cuStreamBeginCapture", C.cuStreamBeginCapture(rawStream(s), C.CU_STREAM_CAPTURE_MODE_RELAXED)); err != nil {
+	if err := failed("cuStreamBeginCapture",
+		C.cuStreamBeginCapture(rawStream(s), C.CU_STREAM_CAPTURE_MODE_RELAXED)); err != nil {
 		return g, err
 	}
 	err = f()
@@ -80,7 +81,8 @@ func (g graphExec) destroy() {
 	}
 }
 
-// hostAlloc returns memory that the device copies from while the program goes on.
+// hostAlloc returns memory of the host from which the device can copy while the
+// program does other work.
 func hostAlloc(bytes int) (unsafe.Pointer, error) {
 	var p unsafe.Pointer
 	err := failed("cuMemHostAlloc", C.cuMemHostAlloc(&p, C.size_t(max(bytes, 1)), 0))

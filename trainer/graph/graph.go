@@ -10,9 +10,9 @@
 //
 // There are two executors with the same bits, see Executor. Walk, the usual one,
 // is a loop over a slice that allocates nothing. Tape is Gorgonia's TapeMachine.
-// It costs some 40 µs and 400 allocations a run, gives each gradient memory of
+// It costs some 100 µs and 400 allocations a run, gives each gradient memory of
 // its own, and runs ops on goroutines of its own, where a panic ends the process
-// and no thread can be pinned.
+// and no thread can be pinned. docs/performance.md compares them.
 //
 // Beside the graphs, the builder writes a Program: the same computation for
 // devices other than the CPU.

@@ -7,12 +7,11 @@ import (
 	"unsafe"
 )
 
-// Arena holds memory outside the Go heap, in which C structures may point at
-// it and large pages serve it. It is not safe for concurrent use; the memory
-// is.
+// Arena holds memory outside the Go heap: C structures may point at it, and it can
+// have large pages. The arena is not safe for concurrent use; its memory is.
 type Arena struct {
 	maps  [][]byte
-	chunk []byte // what is left of the last shared map
+	chunk []byte // the unused rest of the last shared map
 }
 
 const (
@@ -20,9 +19,9 @@ const (
 	chunkBytes = 2 << 20 // a huge page
 )
 
-// MemoryError is what Floats and Doubles panic with if the system gives no more
-// memory. Whoever fills an arena recovers it, rather than each of some hundred
-// allocations being checked.
+// MemoryError is the panic of Floats and Doubles if the system gives no more memory.
+// A function that fills an arena recovers it, so that not each of some hundred
+// allocations needs a check.
 type MemoryError struct {
 	Bytes int
 	Err   error
@@ -50,7 +49,7 @@ func (a *Arena) Doubles(n int) []float64 {
 	return unsafe.Slice((*float64)(a.alloc(8*n)), n)
 }
 
-// Free gives all memory back. Nothing from the arena may be used any more.
+// Free gives all memory back. It may not be used afterwards.
 func (a *Arena) Free() {
 	for _, m := range a.maps {
 		_ = syscall.Munmap(m)
@@ -72,7 +71,7 @@ func (a *Arena) alloc(n int) unsafe.Pointer {
 }
 
 func (a *Arena) mmap(n int) []byte {
-	if n <= 0 { // a product of sizes too large for an int
+	if n <= 0 { // a product of sizes that is too large for an int
 		panic(MemoryError{math.MaxInt, syscall.ENOMEM})
 	}
 	m, err := syscall.Mmap(-1, 0, n, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE)

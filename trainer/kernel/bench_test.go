@@ -22,13 +22,16 @@ var benchCases = []struct {
 	kernel.Geometry
 }{
 	// Figure 3's blocks.
-	{"L64M1", block(64, 1, 1, 1)}, {"L40M2", block(40, 2, 2, 1)}, {"L28M3", block(28, 3, 3, 1)}, {"L12M6", block(12, 6, 6, 1)},
+	{"L64M1", block(64, 1, 1, 1)}, {"L40M2", block(40, 2, 2, 1)}, {"L28M3", block(28, 3, 3, 1)},
+	{"L12M6", block(12, 6, 6, 1)},
 	{"L3M13", block(3, 13, 13, 1)}, {"L2M16", block(2, 16, 16, 1)}, {"L1M23", block(1, 23, 23, 1)},
-	{"L128M1", block(128, 1, 1, 1)}, {"L85M2", block(85, 2, 2, 1)}, {"L41M5", block(41, 5, 5, 1)}, {"L12M12", block(12, 12, 12, 1)}, {"L1M44", block(1, 44, 44, 1)},
+	{"L128M1", block(128, 1, 1, 1)}, {"L85M2", block(85, 2, 2, 1)}, {"L41M5", block(41, 5, 5, 1)},
+	{"L12M12", block(12, 12, 12, 1)}, {"L1M44", block(1, 44, 44, 1)},
 	// Where stages begin: stride 2, twice the channels.
 	{"L24M2to4", block(24, 2, 4, 2)}, {"L4M8to16", block(4, 8, 16, 2)}, {"RegConvW16to32", conv(32, 3, 2, 16, 32)},
 	// Other kernels: a linear projection, 5×5, ImageNet's first convolution (on a quarter of its picture).
-	{"1x1C64", conv(32, 1, 1, 64, 64)}, {"5x5C16", conv(32, 5, 1, 16, 16)}, {"7x7stride2C3to64", conv(112, 7, 2, 3, 64)},
+	{"1x1C64", conv(32, 1, 1, 64, 64)}, {"5x5C16", conv(32, 5, 1, 16, 16)},
+	{"7x7stride2C3to64", conv(112, 7, 2, 3, 64)},
 }
 
 // BenchmarkRow measures the micro-kernels on one row of 16 pictures that lies in

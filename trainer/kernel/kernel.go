@@ -1,22 +1,22 @@
-// Package kernel holds all CPU arithmetic of a training step: the C kernels,
-// the checks before them, and the plain Go oracle that they are tested by.
+// Package kernel has all CPU arithmetic of a training step: the C kernels, the
+// checks before them, and the plain Go oracle that tests them.
 //
 // Layout. Activations are (B, H, C, W, 16): B blocks of 16 pictures, the 16
 // pictures of a block innermost, and a row of all channels in one piece, since
-// the kernels go row by row. Picture n of a batch is lane n%16 of block
-// n/16; lanes beyond the batch are padding, computed but never counted. One
-// vector is then one pixel of 16 pictures and every weight a scalar, so any L
-// and M is the same dense arithmetic, at M = 1 as at L = 1. Weights have
-// PyTorch's shapes. All sizes are element counts.
+// the kernels go row by row. Picture n of a batch is lane n%16 of block n/16.
+// Lanes beyond the batch are padding: they are computed, but never counted. So a
+// vector is one pixel of 16 pictures and every weight is a scalar, and any L and M
+// is the same dense arithmetic. Weights have PyTorch's shapes. All sizes are
+// element counts.
 //
 // Deferred normalisation. Between two convolutions the network normalises and
-// applies ReLU. Both are affine in each channel once the batch's statistics
-// are known, so a convolution stores its raw output z with the sums of z and
-// z·z, and whoever reads it computes a = max(0, scale·z + shift) on the way
-// (forward), or dz = ca·g + cb·z + cc from the masked gradient g (backward).
-// The activations are written once and never copied.
+// applies ReLU. Both are affine in each channel once the batch's statistics are
+// known. So a convolution stores its raw output z with the sums of z and z·z. The
+// kernel that reads z computes a = max(0, scale·z + shift) forward, and
+// dz = ca·g + cb·z + cc from the masked gradient g backward. The activations are
+// written once and never copied.
 //
-// All memory that a kernel sees lies outside the Go heap, in an Arena.
+// All memory of the kernels lies outside the Go heap, in an Arena.
 package kernel
 
 /*
@@ -39,11 +39,11 @@ const Lanes = 16
 // Blocks returns how many blocks hold n pictures.
 func Blocks(n int) int { return (n + Lanes - 1) / Lanes }
 
-// ISA is an instruction set that the kernels are compiled for. Each gives its
-// own bits: the order of sums depends on the width of a vector.
+// ISA is an instruction set that the kernels are compiled for. Each has bits of its
+// own, since the order of sums depends on the width of a vector.
 type ISA int
 
-// The instruction sets, the widest last.
+// The instruction sets; the widest is last.
 const (
 	Portable ISA = iota
 	AVX2
@@ -52,7 +52,7 @@ const (
 
 func (i ISA) String() string { return [...]string{"portable", "avx2", "avx512"}[i] }
 
-// Available lists the instruction sets of this machine, the best first.
+// Available lists the instruction sets of this machine; the best is first.
 func Available() []ISA {
 	var list []ISA
 	for i := ISA(C.igc_best()); i >= Portable; i-- {
@@ -62,8 +62,8 @@ func Available() []ISA {
 }
 
 // Detect returns the instruction set to use: the one that the environment
-// variable IGC_ISA names, else the best of this machine. It is an error if
-// IGC_ISA is not a name of one, or of one that this machine lacks.
+// variable IGC_ISA names, else the best of this machine. It is an error if this
+// machine has no instruction set of that name.
 var Detect = sync.OnceValues(func() (ISA, error) { return choose(os.Getenv("IGC_ISA")) })
 
 func choose(name string) (ISA, error) {
@@ -164,18 +164,24 @@ type Conv struct {
 	Scale, Shift []float32 // (In): a = max(0, Scale·X + Shift); nil: a = X
 	WP           []float32 // (L·Co, Ci, KH, KW): primary.weight
 	WS           []float32 // (L·Co, L): secondary.weight, row m·L + l
-	Z            []float32 // (OH, Out, OW, 16): written by Forward, read by Backward
-	Y            []float32 // (OH, Out, OW, 16): the primary convolutions' output, written by Forward; nil: Backward computes it again
-	Sum, SumSq   []float64 // (Out): sums of z and z² over positions and valid lanes; nil: not wanted
+	Z            []float32 // (OH, Out, OW, 16): Forward writes it, Backward reads it
+	// Y is (OH, Out, OW, 16): Forward writes the output of the primary
+	// convolutions to it. If it is nil, Backward computes them again.
+	Y          []float32
+	Sum, SumSq []float64 // (Out): sums of z and z² over positions and valid lanes; may be nil
 
 	// For Backward only.
-	WPT, WST    []float32 // from Transpose
-	G           []float32 // (OH, Out, OW, 16): gradient of the normalised z, masked by its ReLU
-	GScale      []float32 // (Out): not nil: G is (Out, 16), the same at every position, and not masked yet: by GScale·Z + GShift > 0
-	GShift      []float32
-	CA, CB, CC  []float32 // (Out): gradient of z = CA·G + CB·Z + CC
-	GX          []float32 // (H, In, W, 16): gradient of a, masked by its ReLU if there is a Scale; nil: not wanted; may be G if neither size nor channels change
-	GSum, GXSum []float64 // (In): sums of GX and of GX·X; with a Scale only
+	WPT, WST []float32 // from Transpose
+	// G is (OH, Out, OW, 16), the gradient of the normalised z, masked by its
+	// ReLU. If GScale and GShift are not nil, G is (Out, 16), the same at every
+	// position, and not masked: the mask is GScale·Z + GShift > 0.
+	G              []float32
+	GScale, GShift []float32 // (Out)
+	CA, CB, CC     []float32 // (Out): gradient of z = CA·G + CB·Z + CC
+	// GX is (H, In, W, 16), the gradient of a, masked by its ReLU if there is a
+	// Scale. It may be nil. It may be G if neither size nor channels change.
+	GX          []float32
+	GSum, GXSum []float64 // (In): sums of GX and of GX·X, if there is a Scale
 	DWP, DWS    []float32 // this block's share of the gradients of WP and WS
 }
 
@@ -249,21 +255,24 @@ type Head struct {
 	X            []float32 // (H, C, W, 16): the z of the last convolution
 	Scale, Shift []float32 // (C)
 	Pool         []float32 // (C, 16): by PoolForward
-	Open, OpenX  []float32 // (C, 16): positions where the ReLU is open, and the sum of X there, by PoolForward; nil: not wanted
-	WL, Bias     []float32 // (K, C), (K)
-	Logits       []float32 // (K, 16): by LinearForward
-	Labels       []float32 // (16): class numbers, 0 … K−1
-	Gain         float32   // gradient of the total loss by each picture's: 1/N for a mean
-	Loss         []float64 // (16): by CrossEntropy, in nats
-	DLogits      []float32 // (K, 16): by CrossEntropy; nil: not wanted
-	DWL, DBias   []float32 // this block's share: by LinearBackward
-	DPool        []float32 // (C, 16): by LinearBackward
-	GX           []float32 // (C, 16): by PoolBackward: gradient at every position, not masked by the ReLU
-	GSum, GXSum  []float64 // (C): sums of GX, masked, and of that times X, by PoolBackward
+	// Open and OpenX are (C, 16): how many positions the ReLU lets pass, and the
+	// sum of X there, by PoolForward; they may be nil.
+	Open, OpenX []float32
+	WL, Bias    []float32 // (K, C), (K)
+	Logits      []float32 // (K, 16): by LinearForward
+	Labels      []float32 // (16): class numbers, 0 … K−1
+	Gain        float32   // gradient of the total loss by the loss of a picture: 1/N for a mean
+	Loss        []float64 // (16): by CrossEntropy, in nats
+	DLogits     []float32 // (K, 16): by CrossEntropy; may be nil
+	DWL, DBias  []float32 // this block's share: by LinearBackward
+	DPool       []float32 // (C, 16): by LinearBackward
+	GX          []float32 // (C, 16): by PoolBackward: the gradient at every position, not masked by the ReLU
+	GSum, GXSum []float64 // (C): by PoolBackward: sums of masked GX and of masked GX·X
 }
 
 func (h *Head) c() C.igc_head {
-	return C.igc_head{H: C.long(h.H), W: C.long(h.W), C: C.long(h.C), K: C.long(h.K), valid: valid(h.Valid), gain: C.float(h.Gain)}
+	return C.igc_head{H: C.long(h.H), W: C.long(h.W), C: C.long(h.C), K: C.long(h.K), valid: valid(h.Valid),
+		gain: C.float(h.Gain)}
 }
 
 func (h *Head) poolForward() C.igc_head {
@@ -320,8 +329,8 @@ func Nesterov(w, v, g []float32, lr, mu, decay float32) {
 	C.igc_nesterov(floats(w, n), floats(v, n), floats(g, n), C.long(n), C.float(lr), C.float(mu), C.float(decay))
 }
 
-// SumBlocks adds up the shares of all blocks, parts (B, len(dst)), in the order
-// of the blocks: the sum does not depend on which thread made which share.
+// SumBlocks adds up the shares of all blocks, parts (B, len(dst)), in the order of
+// the blocks: the sum does not depend on the threads that computed the shares.
 func SumBlocks(dst, parts []float32) {
 	n := len(dst)
 	copy(dst, parts[:n])
@@ -332,8 +341,8 @@ func SumBlocks(dst, parts []float32) {
 	}
 }
 
-// The checks that stand between a slice and C. A wrong length is a bug of the
-// caller and would corrupt memory, so it panics.
+// The functions below check a slice before C gets it. A wrong length is a bug of the
+// caller and would corrupt memory, so they panic.
 
 func floats(s []float32, n int) *C.float {
 	if len(s) != n {
@@ -342,8 +351,8 @@ func floats(s []float32, n int) *C.float {
 	return (*C.float)(unsafe.SliceData(s))
 }
 
-// streamed is floats for what is stored past the caches, a whole line at a
-// time: an arena's memory and whole pictures of it begin at one.
+// streamed is floats for memory that is written past the caches, a whole cache line
+// at a time. It must begin at a line, as blocks of pictures in an arena do.
 func streamed(s []float32, n int) *C.float {
 	p := floats(s, n)
 	if uintptr(unsafe.Pointer(p))%alignBytes != 0 {

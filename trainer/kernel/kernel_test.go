@@ -27,12 +27,14 @@ func (c convCase) geometry() kernel.Geometry {
 	if c.kh == 0 {
 		c.kh, c.kw, c.stride = 3, 3, max(c.stride, 1)
 	}
-	return kernel.Geometry{H: c.h, W: c.w, KH: c.kh, KW: c.kw, Stride: c.stride, L: c.l, Ci: c.ci, Co: c.co, Secondary: c.secondary, Interleaved: c.interleaved, Between: c.between}
+	return kernel.Geometry{H: c.h, W: c.w, KH: c.kh, KW: c.kw, Stride: c.stride, L: c.l, Ci: c.ci, Co: c.co,
+		Secondary: c.secondary, Interleaved: c.interleaved, Between: c.between}
 }
 
 func (c convCase) String() string {
 	g := c.geometry()
-	return fmt.Sprintf("L=%d Ci=%d Co=%d %dx%d batch=%d secondary=%v kernel %dx%d stride %d interleaved=%v between=%v", c.l, c.ci, c.co, c.h, c.w, c.n, c.secondary, g.KH, g.KW, g.Stride, c.interleaved, c.between)
+	return fmt.Sprintf("L=%d Ci=%d Co=%d %dx%d batch=%d secondary=%v kernel %dx%d stride %d interleaved=%v between=%v",
+		c.l, c.ci, c.co, c.h, c.w, c.n, c.secondary, g.KH, g.KW, g.Stride, c.interleaved, c.between)
 }
 
 var convCases = []convCase{
@@ -185,7 +187,8 @@ func testConv(t *testing.T, isa kernel.ISA, c convCase, normalised bool) {
 	if normalised {
 		a = o.Affine(d.x, d.scale, d.shift, c.n, in, hw)
 	}
-	primary := kernel.GroupConv{N: c.n, Groups: c.l, Ci: c.ci, Co: c.co, H: c.h, W: c.w, KH: g.KH, KW: g.KW, Stride: g.Stride}
+	primary := kernel.GroupConv{N: c.n, Groups: c.l, Ci: c.ci, Co: c.co, H: c.h, W: c.w, KH: g.KH, KW: g.KW,
+		Stride: g.Stride}
 	secondary := kernel.GroupConv{N: c.n, Groups: c.co, Ci: c.l, Co: c.l, H: oh, W: ow, KH: 1, KW: 1, Stride: 1}
 	// Interleaved partitions are ordinary ones of permuted channels, and back.
 	into := func(x []float64, per, hw int) []float64 {
@@ -261,7 +264,8 @@ func testConv(t *testing.T, isa kernel.ISA, c convCase, normalised bool) {
 			s[i] = float32(math.NaN())
 		}
 	}
-	sums := [4][]float64{arena.Doubles(blocks * out), arena.Doubles(blocks * out), arena.Doubles(blocks * in), arena.Doubles(blocks * in)}
+	sums := [4][]float64{arena.Doubles(blocks * out), arena.Doubles(blocks * out), arena.Doubles(blocks * in),
+		arena.Doubles(blocks * in)}
 	dwpk, dwsk := arena.Floats(blocks*g.PrimaryLen()), arena.Floats(blocks*g.SecondaryLen())
 	xBefore, gBefore, wBefore := slices.Clone(x), slices.Clone(gp), slices.Clone(conv.WP)
 	at := func(s []float32, b, n int) []float32 { return s[b*n : (b+1)*n] }
@@ -270,8 +274,10 @@ func testConv(t *testing.T, isa kernel.ISA, c convCase, normalised bool) {
 	for b := range blocks {
 		k := conv
 		k.Valid = min(16, c.n-16*b)
-		k.X, k.Z, k.Sum, k.SumSq = at(x, b, g.InLen()), at(zk, b, g.OutLen()), atd(sums[0], b, out), atd(sums[1], b, out)
-		k.G, k.GX, k.GSum, k.GXSum = at(gp, b, g.OutLen()), at(gxk, b, g.InLen()), atd(sums[2], b, in), atd(sums[3], b, in)
+		k.X, k.Z, k.Sum, k.SumSq = at(x, b, g.InLen()), at(zk, b, g.OutLen()), atd(sums[0], b, out),
+			atd(sums[1], b, out)
+		k.G, k.GX, k.GSum, k.GXSum = at(gp, b, g.OutLen()), at(gxk, b, g.InLen()), atd(sums[2], b, in),
+			atd(sums[3], b, in)
 		k.DWP, k.DWS = at(dwpk, b, g.PrimaryLen()), at(dwsk, b, g.SecondaryLen())
 		calls[b] = k
 	}
@@ -312,7 +318,8 @@ func testConv(t *testing.T, isa kernel.ISA, c convCase, normalised bool) {
 	}
 	// A gradient that is the same at every position, masked by a ReLU of z, is
 	// the same as it spread out and masked.
-	gscale, gshift, gpool := f32(&arena, uniform(r, out, 1)), f32(&arena, uniform(r, out, 1)), f32(&arena, uniform(r, out*16, 1))
+	gscale, gshift, gpool := f32(&arena, uniform(r, out, 1)), f32(&arena, uniform(r, out, 1)),
+		f32(&arena, uniform(r, out*16, 1))
 	spread := make([]kernel.Conv, blocks)
 	for b := range calls {
 		k := calls[b]
@@ -385,7 +392,8 @@ func TestHeadAgreesWithTheOracle(t *testing.T) {
 
 				a := o.Affine(x, scale, shift, n, c, hw)
 				pool, logits, loss := make([]float64, n*c), make([]float64, n*k), make([]float64, 16)
-				dpool, dlogits, dw, db := make([]float64, n*c), make([]float64, n*k), make([]float64, k*c), make([]float64, k)
+				dpool, dlogits, dw, db := make([]float64, n*c), make([]float64, n*k), make([]float64, k*c),
+					make([]float64, k)
 				for i, v := range a {
 					pool[i/hw] += v / float64(hw)
 				}
@@ -430,7 +438,8 @@ func TestHeadAgreesWithTheOracle(t *testing.T) {
 					Logits: arena.Floats(k * 16), Labels: labels, Gain: 1 / float32(n),
 					Loss: arena.Doubles(16), DLogits: arena.Floats(k * 16),
 					DWL: arena.Floats(k * c), DBias: arena.Floats(k), DPool: arena.Floats(c * 16),
-					GX: arena.Floats(c * 16), Open: arena.Floats(c * 16), OpenX: arena.Floats(c * 16), GSum: arena.Doubles(c), GXSum: arena.Doubles(c),
+					GX: arena.Floats(c * 16), Open: arena.Floats(c * 16), OpenX: arena.Floats(c * 16),
+					GSum: arena.Doubles(c), GXSum: arena.Doubles(c),
 				}
 				heads := []kernel.Head{head}
 				team := newTeam(t, &arena, isa, 1, 0)
@@ -508,7 +517,8 @@ func TestDetect(t *testing.T) {
 		}
 	})
 	t.Run("an unknown name is an error that lists the known", func(t *testing.T) {
-		if got := run("sse9"); !strings.Contains(got, "IGC_ISA=sse9: this machine has") || !strings.Contains(got, "portable") {
+		if got := run("sse9"); !strings.Contains(got, "IGC_ISA=sse9: this machine has") ||
+			!strings.Contains(got, "portable") {
 			t.Errorf("got %q", got)
 		}
 	})

@@ -2,10 +2,10 @@ package kernel
 
 import "math"
 
-// The oracle: what the kernels compute, in plain loops over PyTorch's layout
-// (N, C, H, W), in float64. The tests hold every kernel to it.
+// The oracle computes the same as the kernels, in plain loops over PyTorch's layout
+// (N, C, H, W) in float64. The tests compare every kernel with it.
 
-// Oracle groups the reference functions; GroupConv is one of its own.
+// Oracle has the reference functions, apart from GroupConv.
 type Oracle struct{}
 
 // Permute moves channel l·M + m to m·L + l (Pᵀ of Eq. 2); Permute with L and M

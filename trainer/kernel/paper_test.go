@@ -13,7 +13,8 @@ func forward(t *testing.T, isa kernel.ISA, g kernel.Geometry, n int, x, wp, ws [
 	t.Helper()
 	var a kernel.Arena
 	defer a.Free()
-	k := kernel.Conv{Geometry: g, Valid: n, X: packed(&a, x, n, g.In(), g.H, g.W), WP: f32(&a, wp), WS: f32(&a, ws), Z: a.Floats(g.OutLen())}
+	k := kernel.Conv{Geometry: g, Valid: n, X: packed(&a, x, n, g.In(), g.H, g.W), WP: f32(&a, wp), WS: f32(&a, ws),
+		Z: a.Floats(g.OutLen())}
 	newTeam(t, &a, isa, 1, g.ScratchLen()).Forward([]kernel.Conv{k})
 	return unpacked(k.Z, n, g.Out(), g.H, g.W)
 }
@@ -28,26 +29,29 @@ func TestPaper(t *testing.T) {
 	regular := func(ci, co int) kernel.Geometry { return convCase{l: 1, ci: ci, co: co, h: h, w: w}.geometry() }
 	for _, isa := range kernel.Available() {
 		r := rand.New(rand.NewPCG(12, 13))
-		t.Run(fmt.Sprintf("%v/Eq. 6: a block is a regular convolution with the kernel P·Ws·Pᵀ·Wp", isa), func(t *testing.T) {
-			for _, p := range []struct{ l, m int }{{4, 3}, {1, 5}, {6, 1}, {3, 8}} {
-				g := block(p.l, p.m)
-				width := g.In()
-				x, wp, ws := uniform(r, n*width*h*w, 1), uniform(r, g.PrimaryLen(), 1), uniform(r, g.SecondaryLen(), 1)
-				composite := make([]float64, width*width*9)
-				for l := range p.l {
-					for m := range p.m {
-						for k := range p.l { // output channel l·M + m takes partition k's channel m
-							for i := range p.m {
-								for s := range 9 {
-									composite[((l*p.m+m)*width+k*p.m+i)*9+s] = ws[(m*p.l+l)*p.l+k] * wp[((k*p.m+m)*p.m+i)*9+s]
+		t.Run(fmt.Sprintf("%v/Eq. 6: a block is a regular convolution with the kernel P·Ws·Pᵀ·Wp", isa),
+			func(t *testing.T) {
+				for _, p := range []struct{ l, m int }{{4, 3}, {1, 5}, {6, 1}, {3, 8}} {
+					g := block(p.l, p.m)
+					width := g.In()
+					x, wp, ws := uniform(r, n*width*h*w, 1), uniform(r, g.PrimaryLen(), 1),
+						uniform(r, g.SecondaryLen(), 1)
+					composite := make([]float64, width*width*9)
+					for l := range p.l {
+						for m := range p.m {
+							for k := range p.l { // output channel l·M + m takes partition k's channel m
+								for i := range p.m {
+									for s := range 9 {
+										composite[((l*p.m+m)*width+k*p.m+i)*9+s] = ws[(m*p.l+l)*p.l+k] * wp[((k*p.m+m)*p.m+i)*9+s]
+									}
 								}
 							}
 						}
 					}
+					near(t, fmt.Sprintf("L%dM%d", p.l, p.m), forward(t, isa, g, n, x, wp, ws),
+						forward(t, isa, regular(width, width), n, x, composite, nil), 1e-5)
 				}
-				near(t, fmt.Sprintf("L%dM%d", p.l, p.m), forward(t, isa, g, n, x, wp, ws), forward(t, isa, regular(width, width), n, x, composite, nil), 1e-5)
-			}
-		})
+			})
 		t.Run(fmt.Sprintf("%v/Eq. 17 to 20: a regular convolution is a block", isa), func(t *testing.T) {
 			// For L = b²: x in b parts of M channels, repeated b times.
 			for _, b := range []int{1, 2, 3, 4} {
@@ -84,36 +88,39 @@ func TestPaper(t *testing.T) {
 				near(t, fmt.Sprint("L = ", l), forward(t, isa, block(l, m), n, xs, wp, ws), want, 1e-5)
 			}
 		})
-		t.Run(fmt.Sprintf("%v/Eq. 22: summation fusion is a block with all-one secondary kernels", isa), func(t *testing.T) {
-			for _, l := range []int{1, 2, 4, 7} {
-				const m = 3
-				x, wp := uniform(r, n*m*h*w, 1), uniform(r, l*m*m*9, 1)
-				sum := make([]float64, n*m*h*w)
-				for k := range l {
-					for i, v := range forward(t, isa, regular(m, m), n, x, wp[k*m*m*9:(k+1)*m*m*9], nil) {
-						sum[i] += v
+		t.Run(fmt.Sprintf("%v/Eq. 22: summation fusion is a block with all-one secondary kernels", isa),
+			func(t *testing.T) {
+				for _, l := range []int{1, 2, 4, 7} {
+					const m = 3
+					x, wp := uniform(r, n*m*h*w, 1), uniform(r, l*m*m*9, 1)
+					sum := make([]float64, n*m*h*w)
+					for k := range l {
+						for i, v := range forward(t, isa, regular(m, m), n, x, wp[k*m*m*9:(k+1)*m*m*9], nil) {
+							sum[i] += v
+						}
 					}
-				}
-				var xs, want []float64
-				for i := range n {
-					for range l {
-						xs = append(xs, x[i*m*h*w:(i+1)*m*h*w]...)
-						want = append(want, sum[i*m*h*w:(i+1)*m*h*w]...)
+					var xs, want []float64
+					for i := range n {
+						for range l {
+							xs = append(xs, x[i*m*h*w:(i+1)*m*h*w]...)
+							want = append(want, sum[i*m*h*w:(i+1)*m*h*w]...)
+						}
 					}
+					ws := make([]float64, m*l*l)
+					for i := range ws {
+						ws[i] = 1
+					}
+					near(t, fmt.Sprint("L = ", l), forward(t, isa, block(l, m), n, xs, wp, ws), want, 1e-5)
 				}
-				ws := make([]float64, m*l*l)
-				for i := range ws {
-					ws[i] = 1
-				}
-				near(t, fmt.Sprint("L = ", l), forward(t, isa, block(l, m), n, xs, wp, ws), want, 1e-5)
-			}
-		})
-		t.Run(fmt.Sprintf("%v/M = 1 is Xception: a convolution of each channel, then 1×1 over all", isa), func(t *testing.T) {
-			const l = 7
-			x, wp, ws := uniform(r, n*l*h*w, 1), uniform(r, l*9, 1), uniform(r, l*l, 1)
-			each := forward(t, isa, convCase{l: l, ci: 1, co: 1, h: h, w: w}.geometry(), n, x, wp, nil)
-			all := forward(t, isa, convCase{l: 1, ci: l, co: l, h: h, w: w, kh: 1, kw: 1, stride: 1}.geometry(), n, each, ws, nil)
-			near(t, "M = 1", forward(t, isa, block(l, 1), n, x, wp, ws), all, 1e-5)
-		})
+			})
+		t.Run(fmt.Sprintf("%v/M = 1 is Xception: a convolution of each channel, then 1×1 over all", isa),
+			func(t *testing.T) {
+				const l = 7
+				x, wp, ws := uniform(r, n*l*h*w, 1), uniform(r, l*9, 1), uniform(r, l*l, 1)
+				each := forward(t, isa, convCase{l: l, ci: 1, co: 1, h: h, w: w}.geometry(), n, x, wp, nil)
+				all := forward(t, isa, convCase{l: 1, ci: l, co: l, h: h, w: w, kh: 1, kw: 1, stride: 1}.geometry(), n,
+					each, ws, nil)
+				near(t, "M = 1", forward(t, isa, block(l, 1), n, x, wp, ws), all, 1e-5)
+			})
 	}
 }

@@ -10,15 +10,16 @@ import (
 	"unsafe"
 )
 
-// Team is a number of threads that share the blocks of a batch, and the
-// instruction set that they compute with. An op takes one call for each block;
-// no sum crosses blocks, so its results do not depend on the number of threads.
-// A team is not safe for concurrent use; two teams are.
+// Team is a number of threads that share the blocks of a batch, and their
+// instruction set. An op has one call for each block. No sum crosses blocks, so the
+// results do not depend on the number of threads. A team is not safe for concurrent
+// use. Different teams may be used at the same time.
 type Team struct {
 	isa     ISA
 	threads int
 	c       *C.igc_team
-	// The calls of an op as C takes them; here, since a step must not allocate.
+	// The calls of an op as C takes them. They are kept because a step must not
+	// allocate.
 	convs []C.igc_conv
 	heads []C.igc_head
 	adds  []C.igc_add
@@ -26,9 +27,10 @@ type Team struct {
 	sums  []C.igc_sum
 }
 
-// NewTeam starts a team of n threads, the caller's among them, each with
-// scratch floats of scratch from the arena: the largest ScratchLen that it will
-// meet. Close it before the arena is freed. It panics with a MemoryError.
+// NewTeam starts a team of n threads, with the caller's as one of them. Each has
+// scratch floats of memory from the arena: the largest ScratchLen of its
+// convolutions. Close the team before the arena is freed. NewTeam panics with a
+// MemoryError.
 func NewTeam(a *Arena, isa ISA, n, scratch int) (*Team, error) {
 	n = max(n, 1)
 	each := (scratch + Lanes - 1) / Lanes * Lanes // whole vectors
@@ -83,8 +85,8 @@ func (t *Team) LinearBackward(calls []Head) {
 	C.igc_linear_backward(t.c, put(&t.heads, calls, (*Head).linearBackward), C.long(len(calls)))
 }
 
-// CrossEntropy computes Loss and DLogits from Logits and Labels. It panics on
-// a label that is no class.
+// CrossEntropy computes Loss and DLogits from Logits and Labels. It panics at a
+// label that is not a class.
 func (t *Team) CrossEntropy(calls []Head) {
 	C.igc_xent(t.c, put(&t.heads, calls, (*Head).crossEntropy), C.long(len(calls)))
 }
@@ -109,19 +111,19 @@ func (t *Team) MaxBackward(calls []Max) {
 	C.igc_max_backward(t.c, put(&t.maxes, calls, (*Max).backward), C.long(len(calls)))
 }
 
-// Sum adds from to to. They are cut in as many pieces of whole lines as there are
-// threads.
+// Sum adds from to to. Each thread takes a piece of whole cache lines.
 func (t *Team) Sum(to, from []float32) {
 	n := (len(to)/t.threads + Lanes) / Lanes * Lanes
 	t.sums = t.sums[:0]
 	for at := 0; at < len(to); at += n {
 		end := min(at+n, len(to))
-		t.sums = append(t.sums, C.igc_sum{to: floats(to[at:end], end-at), from: floats(from[at:end], end-at), n: C.long(end - at)})
+		t.sums = append(t.sums, C.igc_sum{to: floats(to[at:end], end-at), from: floats(from[at:end], end-at),
+			n: C.long(end - at)})
 	}
 	C.igc_sums(t.c, unsafe.SliceData(t.sums), C.long(len(t.sums)))
 }
 
-// put writes the calls into list as C takes them, and returns its first.
+// put writes the calls into list as C takes them, and returns the first.
 func put[Call, CCall any](list *[]CCall, calls []Call, c func(*Call) CCall) *CCall {
 	*list = (*list)[:0]
 	for i := range calls {
@@ -130,8 +132,8 @@ func put[Call, CCall any](list *[]CCall, calls []Call, c func(*Call) CCall) *CCa
 	return unsafe.SliceData(*list)
 }
 
-// Peak returns the multiply–adds that touch no memory which the threads do
-// together, in operations a second: the best of five tries of about 20 ms.
+// Peak returns how many operations a second the threads do together in
+// multiply–adds that use no memory: the best of five tries of about 20 ms.
 func (t *Team) Peak() (flops float64) {
 	for range 5 {
 		flops = max(flops, t.Multiply(20*time.Millisecond))
@@ -139,8 +141,8 @@ func (t *Team) Peak() (flops float64) {
 	return flops
 }
 
-// Multiply lets every thread do multiply–adds that touch no memory for about
-// as long, and returns the operations a second of all together.
+// Multiply lets every thread do multiply–adds that use no memory for about d, and
+// returns the operations a second of all together.
 func (t *Team) Multiply(d time.Duration) (flops float64) {
 	rounds := C.long(d / (4 * time.Nanosecond)) // a round takes 2 to 5 ns on cores of 3 to 4 GHz
 	if n := runtime.NumCPU(); t.threads > n {
@@ -151,16 +153,16 @@ func (t *Team) Multiply(d time.Duration) (flops float64) {
 	return 2 * chains * float64(rounds) * float64(t.threads) / seconds
 }
 
-// Bandwidth returns the bytes a second, read and written, with which the
-// threads together copy 256 MB, more than caches hold: the best of five tries.
-// It stores past the caches, as the kernels do. It panics with a MemoryError.
+// Bandwidth returns how many bytes a second the threads together read and write
+// when they copy 256 MB, more than caches hold: the best of five tries. They store
+// past the caches, as the kernels do. It panics with a MemoryError.
 func (t *Team) Bandwidth() (bytes float64) {
 	n := 32 << 20 / t.threads / Lanes * Lanes // floats of a thread, each way
 	var a Arena
 	defer a.Free()
 	m := a.Floats(2 * n * t.threads)
 	for i := range m {
-		m[i] = 1 // or all would be one page of zeros
+		m[i] = 1 // otherwise all addresses would mean the same page of zeros
 	}
 	for range 5 {
 		seconds := t.probe(func(thread int) C.igc_probe {
@@ -172,9 +174,9 @@ func (t *Team) Bandwidth() (bytes float64) {
 	return bytes
 }
 
-// Micro is one of the kernels that work on one row and take nearly all the
-// time. The gradient of a stage's input is the stage itself with its weights
-// turned, so it has none of its own.
+// Micro is one of the kernels that work on one row and take nearly all the time. The
+// gradient of a convolution's input has no kernel of its own: it is a convolution
+// with turned weights.
 type Micro int
 
 // The micro-kernels, as C numbers them.
@@ -189,8 +191,8 @@ func (m Micro) String() string {
 	return [...]string{"primary", "secondary", "primary weights", "secondary weights"}[m]
 }
 
-// Row lets every thread run a micro-kernel n times on one row of 16 pictures
-// that lies in its caches, and returns the operations a second of all together.
+// Row lets every thread run a micro-kernel n times on one row of 16 pictures in its
+// caches, and returns the operations a second of all together.
 func (t *Team) Row(g Geometry, m Micro, n int) (flops float64) {
 	calls := make([]C.igc_rows, t.threads)
 	for i := range calls {
@@ -206,7 +208,7 @@ func (t *Team) Row(g Geometry, m Micro, n int) (flops float64) {
 	return 2 * float64(weights*w*Lanes) * float64(n*t.threads) / time.Since(begin).Seconds()
 }
 
-// probe runs each thread's probe and returns the seconds until all are done.
+// probe runs one probe on each thread and returns the seconds until all are done.
 func (t *Team) probe(p func(thread int) C.igc_probe) (seconds float64) {
 	calls := make([]C.igc_probe, t.threads)
 	for i := range calls {

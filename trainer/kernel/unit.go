@@ -18,9 +18,9 @@ type Add struct {
 	// For AddBackward.
 	Pooled      bool      // G is (C, 16), the same at every position
 	G           []float32 // (H, C, W, 16): gradient of Out
-	GX          []float32 // (H, C, W, 16): G where the ReLU let pass: the gradient of both terms; may be G
+	GX          []float32 // (H, C, W, 16): G, masked by the ReLU: the gradient of both terms; may be G
 	GSum, GZSum []float64 // (C): sums of GX and GX·Z
-	GXSum       []float64 // (C): sum of GX·X; with an XScale only
+	GXSum       []float64 // (C): sum of GX·X, if there is an XScale
 }
 
 func (a *Add) forward() C.igc_add {

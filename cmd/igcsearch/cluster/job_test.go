@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// environment is a getenv of pairs "KEY=value".
+// environment makes a getenv of pairs "KEY=value".
 func environment(pairs ...string) func(string) string {
 	return func(key string) string {
 		for _, p := range pairs {
@@ -30,9 +30,14 @@ func TestJobName(t *testing.T) {
 		{"", nil},
 		{"", []string{"HOSTNAME=n1"}},
 		{"slurm 123", []string{"SLURM_JOB_ID=123", "SLURM_PROCID=0"}},
-		{"slurm 123_0", []string{"SLURM_JOB_ID=124", "SLURM_ARRAY_JOB_ID=123", "SLURM_ARRAY_TASK_ID=0", "SLURM_PROCID=0"}},
+		{"slurm 123_0", []string{
+			"SLURM_JOB_ID=124", "SLURM_ARRAY_JOB_ID=123", "SLURM_ARRAY_TASK_ID=0", "SLURM_PROCID=0",
+		}},
 		{"slurm 123.0", []string{"SLURM_JOB_ID=123", "SLURM_NTASKS=2", "SLURM_PROCID=0"}},
-		{"slurm 123_4.5 restart 2", []string{"SLURM_JOB_ID=129", "SLURM_ARRAY_JOB_ID=123", "SLURM_ARRAY_TASK_ID=4", "SLURM_NTASKS=8", "SLURM_PROCID=5", "SLURM_RESTART_COUNT=2"}},
+		{"slurm 123_4.5 restart 2", []string{
+			"SLURM_JOB_ID=129", "SLURM_ARRAY_JOB_ID=123", "SLURM_ARRAY_TASK_ID=4",
+			"SLURM_NTASKS=8", "SLURM_PROCID=5", "SLURM_RESTART_COUNT=2",
+		}},
 		{"slurm 123", []string{"SLURM_JOB_ID=123", "SLURM_NTASKS=1", "SLURM_PROCID=0", "SLURM_RESTART_COUNT=0"}},
 		{"slurm 7", []string{"SLURM_JOB_ID=7", "KUBERNETES_SERVICE_HOST=10.0.0.1", "HOSTNAME=pod"}},
 		{"kubernetes fig3a-2-x7kqp", []string{"KUBERNETES_SERVICE_HOST=10.0.0.1", "HOSTNAME=fig3a-2-x7kqp"}},
@@ -43,15 +48,15 @@ func TestJobName(t *testing.T) {
 	}
 }
 
-// fakeSqueue is a program that writes its arguments to the file calls, a line
-// for each call, and then does what the shell commands say.
+// fakeSqueue makes a program that writes its arguments to the file calls, a line
+// for each call, and then runs the shell commands.
 func fakeSqueue(t *testing.T, commands string) (program, calls string) {
 	t.Helper()
 	dir := t.TempDir()
 	program, calls = filepath.Join(dir, "squeue"), filepath.Join(dir, "calls")
 	text := "#!/bin/sh\necho \"$@\" >>'" + calls + "'\n" + commands + "\n"
-	// Not by os.WriteFile: a process that another test starts meanwhile would
-	// inherit the open file, and who is written to cannot be run.
+	// os.WriteFile would not do: a process that another test starts meanwhile
+	// inherits the open file, and a file that is open for writing cannot be run.
 	write := exec.Command("sh", "-c", `cat >"$0" && chmod +x "$0"`, program)
 	write.Stdin = strings.NewReader(text)
 	if out, err := write.CombinedOutput(); err != nil {
@@ -72,7 +77,8 @@ func readCalls(t *testing.T, calls string) []string {
 	return strings.Split(strings.TrimSpace(string(text)), "\n")
 }
 
-// TestJobEnd: what squeue 22.05 prints for %L, and the variable of later ones.
+// TestJobEnd reads what squeue 22.05 prints for %L, and the variable that later
+// versions of Slurm set.
 func TestJobEnd(t *testing.T) {
 	program, calls := fakeSqueue(t, `case "$2" in
 --jobs=1_0) echo 1-02:03:04 ;;
@@ -87,7 +93,10 @@ esac`)
 		env  []string
 		want time.Duration // from now; -1: unknown
 	}{
-		{[]string{"SLURM_JOB_ID=9", "SLURM_ARRAY_JOB_ID=1", "SLURM_ARRAY_TASK_ID=0"}, 26*time.Hour + 3*time.Minute + 4*time.Second},
+		{
+			[]string{"SLURM_JOB_ID=9", "SLURM_ARRAY_JOB_ID=1", "SLURM_ARRAY_TASK_ID=0"},
+			26*time.Hour + 3*time.Minute + 4*time.Second,
+		},
 		{[]string{"SLURM_JOB_ID=2"}, time.Minute},
 		{[]string{"SLURM_JOB_ID=7"}, 0}, // it is over
 		{[]string{"SLURM_JOB_ID=3"}, -1},
@@ -108,7 +117,8 @@ esac`)
 	if asked != 7 {
 		t.Errorf("squeue was called %d times for 7 jobs", asked)
 	}
-	if end, ok := JobEnd(t.Context(), environment("SLURM_JOB_ID=2", "SLURM_JOB_END_TIME=1795390702")); !ok || end.Unix() != 1795390702 {
+	env := environment("SLURM_JOB_ID=2", "SLURM_JOB_END_TIME=1795390702")
+	if end, ok := JobEnd(t.Context(), env); !ok || end.Unix() != 1795390702 {
 		t.Errorf("JobEnd with SLURM_JOB_END_TIME: %v, %v", end, ok)
 	}
 	if end, ok := JobEnd(t.Context(), environment("HOME=/root")); ok {
@@ -119,7 +129,7 @@ esac`)
 	}
 }
 
-// TestJobsGone: the lines are as squeue 22.05 prints them.
+// TestJobsGone reads lines as squeue 22.05 prints them.
 func TestJobsGone(t *testing.T) {
 	t.Parallel()
 	program, calls := fakeSqueue(t, `cat <<END
@@ -158,8 +168,7 @@ END`)
 			t.Errorf("job %q is gone: %v, want %v", c.job, gone, c.gone)
 		}
 	}
-	// Once for each number that it had not been asked about, and always with
-	// those before.
+	// It was called once for each new number, and always with all numbers so far.
 	list := readCalls(t, calls)
 	if len(list) != 6 {
 		t.Errorf("squeue was called %d times for 6 numbers:\n%s", len(list), strings.Join(list, "\n"))
@@ -175,7 +184,7 @@ END`)
 	}
 }
 
-// TestJobsNoAnswer: what counts where squeue says nothing of the jobs.
+// TestJobsNoAnswer holds Gone to what counts if squeue says nothing of a job.
 func TestJobsNoAnswer(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -183,7 +192,8 @@ func TestJobsNoAnswer(t *testing.T) {
 		gone           bool
 	}{
 		{"the only job is forgotten", `echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1`, true},
-		{"the controller is down", `echo "slurm_load_jobs error: Unable to contact slurm controller (connect failure)" >&2; exit 1`, false},
+		{"the controller is down",
+			`echo "slurm_load_jobs error: Unable to contact slurm controller (connect failure)" >&2; exit 1`, false},
 		{"it is killed", `kill -9 $$`, false},
 	} {
 		program, _ := fakeSqueue(t, c.commands)

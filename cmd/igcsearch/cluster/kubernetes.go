@@ -208,7 +208,8 @@ func (n *Name) Type() string { return "NAME" }
 // Set takes the value of the flag.
 func (n *Name) Set(s string) error {
 	if len(s) > 63 || !nameRE.MatchString(s) {
-		return errors.New("want up to 63 small letters, digits, '-' and '.', starting and ending with a letter or digit")
+		return errors.New("want up to 63 small letters, digits, '-' and '.', " +
+			"starting and ending with a letter or digit")
 	}
 	*n = Name(s)
 	return nil

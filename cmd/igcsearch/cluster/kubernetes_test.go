@@ -16,13 +16,14 @@ import (
 	"igcsearch/studies"
 )
 
-// TestObjectName: names of objects are DNS labels that are short enough for
-// the longest host name of a worker, and of two studies never the same.
+// TestObjectName checks that names of objects are DNS labels, short enough for
+// the longest host name of a worker, and never the same for two studies.
 func TestObjectName(t *testing.T) {
 	t.Parallel()
 	label := regexp.MustCompile(`^[a-z]([a-z0-9-]*[a-z0-9])?$`) // RFC 1035, as a Service is named
 	long := strings.Repeat("a", 100)
-	names := append(studies.Names(), "a", "A", "a_b", "a-b", "a.b", "9", "x-", "x.", "x_", "x..", "0", long, long[1:], long[:40], long[:39], long[:39]+"-")
+	names := append(studies.Names(), "a", "A", "a_b", "a-b", "a.b", "9", "x-", "x.", "x_", "x..", "0",
+		long, long[1:], long[:40], long[:39], long[:39]+"-")
 	of := map[string]string{}
 	for _, study := range names {
 		name := objectName(study)
@@ -39,7 +40,8 @@ func TestObjectName(t *testing.T) {
 	}
 }
 
-// TestSettingsTravel: a study that went along as a file is the same study.
+// TestSettingsTravel checks that a study which the manifest contains is the same
+// study in the cluster.
 func TestSettingsTravel(t *testing.T) {
 	t.Parallel()
 	for _, name := range studies.Names() {
@@ -63,25 +65,27 @@ func TestSettingsTravel(t *testing.T) {
 			if f.Anonymous {
 				continue
 			}
-			if x, y := a.FieldByIndex(f.Index), b.FieldByIndex(f.Index); (x.Kind() != reflect.Slice || x.Len()+y.Len() > 0) && !reflect.DeepEqual(x.Interface(), y.Interface()) {
+			x, y := a.FieldByIndex(f.Index), b.FieldByIndex(f.Index)
+			empty := x.Kind() == reflect.Slice && x.Len()+y.Len() == 0 // one may be nil
+			if !empty && !reflect.DeepEqual(x.Interface(), y.Interface()) {
 				t.Errorf("%s: %s: %v here, %v there", name, f.Name, x, y)
 			}
 		}
 	}
 }
 
-// TestYAMLLiteral: a text is a literal block only where YAML gives it back as
-// it is.
+// TestYAMLLiteral checks that a text is a literal block only if YAML gives it
+// back unchanged.
 func TestYAMLLiteral(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
 		"a = 1\n\n[b]\nc = 'ü'\n": "|\n  a = 1\n\n  [b]\n  c = 'ü'",
-		"a":                       `"a"`,     // a block ends in a line break
-		"a\n\n":                   `"a\n\n"`, // in one
-		" a\n":                    `" a\n"`,  // whose indentation?
+		"a":                       `"a"`,     // a block ends with a line break
+		"a\n\n":                   `"a\n\n"`, // with one only
+		" a\n":                    `" a\n"`,  // its indentation would be the block's
 		"":                        `""`,
 		"a\tb\n":                  `"a\tb\n"`,
-		"a\u0085b\n":              `"a\u0085b\n"`, // a line break to YAML
+		"a\u0085b\n":              `"a\u0085b\n"`, // YAML reads a line break here
 		"\ufeffa\n":               `"\ufeffa\n"`,
 	} {
 		if got := yamlLiteral(2, text); got != want {
@@ -90,8 +94,8 @@ func TestYAMLLiteral(t *testing.T) {
 	}
 }
 
-// TestDockerfile holds the image to the tree that it is built of: this is no
-// build, but what it says of this tree is right.
+// TestDockerfile checks what the Dockerfile says of this tree. It does not build
+// the image.
 func TestDockerfile(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile(filepath.Join("..", "Dockerfile"))
@@ -132,8 +136,8 @@ func TestDockerfile(t *testing.T) {
 		}
 	}
 
-	// A tracked file that is left out would be a change to git, and stand in
-	// the commit. The patterns are such that git reads them alike but "**/".
+	// If a tracked file were left out, git would see a change and the binary would
+	// name a modified commit. git reads these patterns as Docker does, except "**/".
 	tracked, err := exec.Command("git", "-C", root, "ls-files").Output()
 	if err != nil {
 		t.Skip("no git tree: ", err)

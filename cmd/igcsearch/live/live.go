@@ -1,13 +1,13 @@
 // Package live shows the studies of a database as a web page that follows them.
 //
-// The page is made on the server. A browser keeps one stream of server-sent
-// events open; it hears from it that the numbers changed, asks for the same page
-// again and puts in what differs. Without its script the page is whole, and the
-// browser loads it anew from time to time.
+// The server makes the page. A browser keeps one stream of server-sent events
+// open. When an event says that the numbers changed, the browser asks for the
+// same page again and replaces what differs. Without its script the page is
+// complete too, and the browser loads it anew from time to time.
 //
-// However many watch, the database is asked at most once a second whether
-// anything changed, and read only if so: all pages are made of one State. While
-// nobody watches, nobody asks.
+// All pages are made of one State. The database is asked at most once a second
+// whether anything changed, however many browsers watch, and read only if
+// something did. While nobody watches, it is not asked.
 package live
 
 import (
@@ -17,14 +17,14 @@ import (
 	"time"
 )
 
-// Source is where the numbers come from. It is called by one goroutine at a
-// time, but for Export and Snapshot.
+// Source is where the numbers come from. Only Export and Snapshot are called by
+// several goroutines at once.
 type Source interface {
-	// Mark is another one whenever what Read returns may have changed, but for
-	// processes that are no more.
+	// Mark returns a text that changes whenever what Read returns may have
+	// changed. It need not notice that a process has ended.
 	Mark(context.Context) (string, error)
-	// Read returns the studies, those first that people want to see first. The
-	// same numbers give the same State.
+	// Read returns the studies, the most interesting first. The same numbers
+	// give the same State.
 	Read(context.Context) (State, error)
 	// Export writes the results of a study that Read returned as CSV, at the
 	// last epoch of its trials or at all of them.
@@ -33,33 +33,33 @@ type Source interface {
 	Snapshot(ctx context.Context, path string) error
 }
 
-// State is what a database holds, in words.
+// State is what a database contains, in words.
 type State struct {
-	Database string // its name, for people
-	// Missing says that there is no database yet, and how one comes to be.
+	Database string // its name
+	// Missing says that there is no database yet, and how to make one.
 	Missing string
 	Studies []Study
 }
 
-// Study is one study as the page shows it. A text that is empty is left out.
+// Study is one study as the page shows it. Empty texts are left out.
 type Study struct {
 	Name, Title string
 	Dataset     string
 	Status      string // "running", "done", "stopped" or "waiting"
 	Updated     time.Time
-	Done        int // trials that have their result
-	Trials      int
+	Done        int     // trials that have their result
+	Trials      int     // all trials
 	Counts      string  // trials by status: "3 done, 2 running"
 	Share       float64 // 0 … 1 of the work, by multiply–adds and epochs
 	Left        string  // "1h05m"
 	Ready       time.Time
-	Speed       string // pictures per second of all that run
+	Speed       string // pictures per second of all running trials
 	Hours       []Hours
 	Warnings    []string
 
 	Caption  string   // what the accuracies are
-	Split    string   // that they are of: "test" or "validation"
-	Head     []Column // of what tells the networks apart
+	Split    string   // the pictures that they are of: "test" or "validation"
+	Head     []Column // of the columns that tell the networks apart
 	Networks []Network
 	Running  []Running
 	Failures []Failure
@@ -69,21 +69,21 @@ type Study struct {
 // Column heads a column.
 type Column struct {
 	Name string
-	Text bool // it has words, not numbers
+	Text bool // it contains words, not numbers
 }
 
 // Hours is the time that was spent on a kind of device.
 type Hours struct{ Amount, Of string }
 
-// Network is a row: one network with its trials.
+// Network is one network with its trials, a row of the table.
 type Network struct {
-	Which    []string // by Head
+	Which    []string // what it is, by the columns of Head
 	Accuracy string   // mean ± standard deviation
 	N        string
 	Trials   []Trial
 }
 
-// Trial is a cell.
+// Trial is one trial in the row of its network.
 type Trial struct {
 	Seed          int
 	Status        string
@@ -91,12 +91,12 @@ type Trial struct {
 	Epoch, Epochs int
 }
 
-// Running is a trial that a worker has.
+// Running is a trial that a worker trains.
 type Running struct {
 	Network       string
 	Seed          int
 	Epoch, Epochs int
-	// Of the last epoch, on the training pictures and on those of Study.Split.
+	// These are of the last epoch, on the training pictures and on those of Study.Split.
 	TrainLoss, TrainAccuracy string
 	Loss, Accuracy           string
 	Speed                    string // pictures per second
@@ -105,28 +105,29 @@ type Running struct {
 	Since                    time.Time
 }
 
-// Failure is an attempt that did not end well.
+// Failure is an attempt that failed, diverged or was lost.
 type Failure struct {
 	Network string
 	Seed    int
 	Outcome string
 	At      time.Time
 	Worker  string
-	Lines   string // the last of its message
-	Now     string // status of the trial
+	Lines   string // the last lines of its message
+	Now     string // the present status of its trial
 }
 
-// Figure is one that can be drawn.
+// Figure is a figure that can be drawn.
 type Figure struct {
 	Name, Title string
-	// Numbers is what is drawn: the same numbers are the same picture.
+	// Numbers is what it shows. The same numbers give the same figure.
 	Numbers string
 	Note    string
-	// Draw writes it in a format of plots. with outlines for the page, which gets it often.
+	// Draw writes it in a format of package plots. With outlines, an SVG contains no
+	// font and is smaller, for the page, which loads it often.
 	Draw func(w io.Writer, format string, outlines bool) error
 }
 
-// Percent is Share in whole percent; 100 is kept for what is done.
+// Percent returns Share in whole percent. It is 100 only if the study is done.
 func (s Study) Percent() int {
 	if p := int(100 * s.Share); p < 100 || s.Status == "done" {
 		return p
@@ -134,7 +135,7 @@ func (s Study) Percent() int {
 	return 99
 }
 
-// Fact is the study in a few words, for the window's title.
+// Fact describes the study in a few words, for the window's title.
 func (s Study) Fact() string { return fmt.Sprintf("%d %% %s", s.Percent(), s.Name) }
 
 func (s Study) figure(name string) (Figure, bool) {

@@ -2,8 +2,6 @@ package live
 
 import (
 	"bytes"
-	"cmp"
-	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"embed"
@@ -12,13 +10,9 @@ import (
 	"errors"
 	"fmt"
 	"html/template"
-	"io"
 	"io/fs"
 	"net/http"
 	"net/url"
-	"os"
-	"path"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -29,12 +23,12 @@ import (
 var assets embed.FS
 
 const (
-	// often is how often the database is asked at most.
+	// often is the shortest time between two looks at the database.
 	often = time.Second
-	// seldom is how often it is read even if nothing was committed: a process
-	// that was killed commits nothing.
+	// seldom is after what time it is read even if nothing was committed, because
+	// a process that was killed commits nothing.
 	seldom = 15 * time.Second
-	// beat is how often a page hears that the server is there.
+	// beat is the time after which a page hears that the server is there.
 	beat = 5 * time.Second
 )
 
@@ -45,30 +39,30 @@ type Site struct {
 	page     *template.Template
 	now      func() time.Time
 	interval time.Duration // of beats
-	copying  chan struct{} // full while somebody copies the database
+	copying  chan struct{} // it is full while the database is copied
 
 	mu    sync.Mutex
-	mark  string // of source, when it was read
+	mark  string // of the source, when it was last read
 	shown *shown
-	asked time.Time     // the last look for another mark
-	read  time.Time     // the last reading
-	pause time.Duration // until the next look, if longer than often
+	asked time.Time     // when the mark was last asked for
+	read  time.Time     // when the source was last read
+	pause time.Duration // how long to wait before the next look, if longer than often
 }
 
-// shown is a State with what is made of it. Nothing of it changes but the
-// figures, which are drawn when they are first asked for.
+// shown is a State and what is made of it. It does not change, except that its
+// figures are drawn and its pages are made when they are first asked for.
 type shown struct {
 	State
-	problem string // the database cannot be read; there are no studies then
-	id      string // another one for other numbers
+	problem string // why the database cannot be read; then there are no studies
+	id      string // other numbers have another one
 	figures map[[2]string]*drawn
 
 	mu    sync.Mutex
-	pages map[string][]byte // of the last time the database was asked
-	asOf  time.Time
+	pages map[string][]byte // by study, "" for all studies
+	asOf  time.Time         // when the database was last asked
 }
 
-// drawn is a figure on the page.
+// drawn is a figure as the page shows it.
 type drawn struct {
 	Figure
 	version string
@@ -78,7 +72,7 @@ type drawn struct {
 	err     error
 }
 
-// New makes a site of a source.
+// New makes a site that shows a source.
 func New(source Source) *Site {
 	s := &Site{source: source, now: time.Now, copying: make(chan struct{}, 1), interval: beat}
 	sum := sha256.New()
@@ -91,7 +85,7 @@ func New(source Source) *Site {
 		return err
 	})
 	if err != nil {
-		panic(err) // they are in the binary
+		panic(err) // the binary contains them
 	}
 	s.version = hex.EncodeToString(sum.Sum(nil))[:12]
 	s.page = template.Must(template.New("page.html").Funcs(template.FuncMap{
@@ -119,17 +113,18 @@ func (s *Site) Register(mux *http.ServeMux) {
 	handle("/assets/{file}", s.serveAsset)
 }
 
-// protect is for every answer: nothing of another place is loaded, no script
-// but ours runs, and no other page shows this one as part of itself.
+// protect sets the headers of every answer: a browser loads nothing from other
+// hosts, runs no script but ours, and shows this page in no other page.
 func protect(h http.Header) {
-	h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+	h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "+
+		"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
 	h.Set("Cache-Control", "no-store")
 }
 
-// current is what is to be shown now, and when the database last was asked.
+// current returns what to show now, and when the database was last asked.
 func (s *Site) current() (*shown, time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -137,7 +132,7 @@ func (s *Site) current() (*shown, time.Time) {
 	if s.shown != nil && start.Sub(s.asked) < max(often, s.pause) {
 		return s.shown, s.asked
 	}
-	// Not the context of the request: others wait for the same answer.
+	// This is not the context of the request, because others wait for the same answer.
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	mark, err := s.source.Mark(ctx)
@@ -150,7 +145,7 @@ func (s *Site) current() (*shown, time.Time) {
 		s.mark, s.read = mark, start
 	}
 	s.asked = s.now()
-	// To look at a large database takes a tenth of one core at most.
+	// Looking at a large database takes at most a tenth of one core.
 	s.pause = 9 * s.asked.Sub(start)
 	s.shown.mu.Lock()
 	s.shown.asOf, s.shown.pages = s.asked, map[string][]byte{}
@@ -158,12 +153,12 @@ func (s *Site) current() (*shown, time.Time) {
 	return s.shown, s.asked
 }
 
-// show makes a state the shown one.
+// show makes a state the one that is shown.
 func (s *Site) show(state State, err error) {
 	problem := ""
 	if err != nil {
 		problem = strings.ReplaceAll(err.Error(), "\n", "; ")
-		state = State{Database: state.Database} // what was read until then is not whole
+		state = State{Database: state.Database} // it was read only in part
 	}
 	next := &shown{State: state, problem: problem, figures: map[[2]string]*drawn{}}
 	sum := sha256.New()
@@ -181,7 +176,7 @@ func (s *Site) show(state State, err error) {
 	}
 	text, err := json.Marshal(plain(state))
 	if err != nil {
-		panic(err) // plain values
+		panic(err) // plain values always have a JSON form
 	}
 	sum.Write(text)
 	fmt.Fprint(sum, next.problem)
@@ -191,7 +186,7 @@ func (s *Site) show(state State, err error) {
 	}
 }
 
-// plain is a state without its functions.
+// plain returns a state without its functions.
 func plain(state State) State {
 	state.Studies = slices.Clone(state.Studies)
 	for i := range state.Studies {
@@ -205,27 +200,30 @@ func digest(b []byte) string {
 	return hex.EncodeToString(sum[:])[:16]
 }
 
-// view is what the template gets.
+// view is what the template shows.
 type view struct {
 	Title    string
-	Assets   string // version
-	ID       string // of the numbers
+	Assets   string // their version
+	ID       string // of what is shown
 	AsOf     time.Time
 	Database string
 	Problem  string
 	Missing  string
 	Want     string // the study of this page, "" for all
-	Studies  []study
-	Others   []Study // in one line each
+	Studies  []article
+	Others   []Study // shown in one line each
 }
 
-type study struct {
+// article is a study that is shown in full.
+type article struct {
 	Study
-	Place    int
-	Pictures []picture
+	Place  int // among the articles of the page
+	Images []image
 }
 
-type picture struct {
+// image is a figure on the page. Its address contains its version, so that a
+// browser can keep it.
+type image struct {
 	Figure
 	Version string
 }
@@ -258,8 +256,8 @@ func (s *Site) servePage(w http.ResponseWriter, r *http.Request) {
 	w.Write(page)
 }
 
-// view chooses what a page shows: one study, or of all those in full that run,
-// or else the one that changed last.
+// view chooses what a page shows: one study, or all studies, of which those that
+// run are shown in full. If none runs, that is the study that changed last.
 func (s *Site) view(shown *shown, want string) view {
 	v := view{
 		Title: "igcsearch", Assets: s.version, ID: shown.id, AsOf: shown.asOf,
@@ -279,202 +277,11 @@ func (s *Site) view(shown *shown, want string) view {
 		if len(v.Studies) == 0 {
 			v.Title = one.Fact() + " – igcsearch"
 		}
-		item := study{Study: one, Place: len(v.Studies)}
+		item := article{Study: one, Place: len(v.Studies)}
 		for _, f := range one.Figures {
-			item.Pictures = append(item.Pictures, picture{f, shown.figures[[2]string{one.Name, f.Name}].version})
+			item.Images = append(item.Images, image{f, shown.figures[[2]string{one.Name, f.Name}].version})
 		}
 		v.Studies = append(v.Studies, item)
 	}
 	return v
-}
-
-// serveFile serves the figures and tables of a study. Names that come from
-// outside choose among what is there; none becomes a path.
-func (s *Site) serveFile(w http.ResponseWriter, r *http.Request) {
-	shown, _ := s.current()
-	one, ok := shown.study(r.PathValue("study"))
-	if !ok {
-		http.Error(w, "there is no such study", http.StatusNotFound)
-		return
-	}
-	file := r.PathValue("file")
-	if file == "results.csv" || file == "epochs.csv" {
-		var b bytes.Buffer
-		if err := s.source.Export(r.Context(), &b, one.Name, file == "epochs.csv"); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
-		}
-		send(w, "text/csv; charset=utf-8", one.Name+"-"+file, b.Bytes())
-		return
-	}
-	format := strings.TrimPrefix(path.Ext(file), ".")
-	kind := map[string]string{"svg": "image/svg+xml", "png": "image/png", "pdf": "application/pdf", "csv": "text/csv; charset=utf-8"}[format]
-	figure, ok := one.figure(strings.TrimSuffix(file, "."+format))
-	if !ok || kind == "" {
-		http.Error(w, "there is no such file", http.StatusNotFound)
-		return
-	}
-	if version := r.URL.Query().Get("v"); version != "" && format == "svg" {
-		s.serveShown(w, r, shown.figures[[2]string{one.Name, figure.Name}], version)
-		return
-	}
-	var b bytes.Buffer
-	if err := figure.Draw(&b, format, false); err != nil {
-		http.Error(w, err.Error(), http.StatusServiceUnavailable)
-		return
-	}
-	send(w, kind, one.Name+"-"+file, b.Bytes())
-}
-
-// serveShown serves a figure as the page shows it, drawn once.
-func (s *Site) serveShown(w http.ResponseWriter, r *http.Request, d *drawn, version string) {
-	d.once.Do(func() {
-		var b bytes.Buffer
-		d.err = d.Draw(&b, "svg", true)
-		d.svg = b.Bytes()
-		var z bytes.Buffer // a third: who watches may be behind a slow line
-		zip := gzip.NewWriter(&z)
-		zip.Write(d.svg)
-		zip.Close()
-		d.zipped = z.Bytes()
-	})
-	if d.err != nil {
-		http.Error(w, d.err.Error(), http.StatusServiceUnavailable)
-		return
-	}
-	h := w.Header()
-	h.Set("Content-Type", "image/svg+xml")
-	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'") // of the picture alone
-	if version == d.version {
-		h.Set("Cache-Control", "private, max-age=86400, immutable")
-	}
-	h.Set("Vary", "Accept-Encoding")
-	if strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
-		h.Set("Content-Encoding", "gzip")
-		w.Write(d.zipped)
-		return
-	}
-	w.Write(d.svg)
-}
-
-// send sends a file to be kept.
-func send(w http.ResponseWriter, kind, name string, b []byte) {
-	h := w.Header()
-	h.Set("Content-Type", kind)
-	h.Set("Content-Disposition", attachment(name))
-	h.Set("Content-Length", fmt.Sprint(len(b)))
-	w.Write(b)
-}
-
-// attachment has no character in name that ends the header or the name.
-func attachment(name string) string {
-	name = strings.Map(func(r rune) rune {
-		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_.", r) {
-			return r
-		}
-		return '_'
-	}, name)
-	return `attachment; filename="` + name + `"`
-}
-
-// serveDatabase sends a copy, by way of a temporary file: one at a time, for it
-// may be large.
-func (s *Site) serveDatabase(w http.ResponseWriter, r *http.Request) {
-	shown, _ := s.current()
-	if shown.problem != "" || shown.Missing != "" {
-		http.Error(w, cmp.Or(shown.problem, shown.Missing), http.StatusServiceUnavailable)
-		return
-	}
-	name := filepath.Base(shown.Database)
-	w.Header().Set("Content-Type", "application/vnd.sqlite3")
-	w.Header().Set("Content-Disposition", attachment(name))
-	if r.Method == http.MethodHead {
-		return
-	}
-	select {
-	case s.copying <- struct{}{}:
-		defer func() { <-s.copying }()
-	case <-r.Context().Done():
-		return
-	}
-	fail := func(err error) {
-		w.Header().Del("Content-Disposition")
-		http.Error(w, "copy the database: "+err.Error(), http.StatusServiceUnavailable)
-	}
-	dir, err := os.MkdirTemp("", "igcsearch-*")
-	if err != nil {
-		fail(err)
-		return
-	}
-	defer os.RemoveAll(dir)
-	file := filepath.Join(dir, "snapshot.db")
-	if err := s.source.Snapshot(r.Context(), file); err != nil {
-		fail(err)
-		return
-	}
-	f, err := os.Open(file)
-	if err != nil {
-		fail(err)
-		return
-	}
-	defer f.Close()
-	// Whole: a part of another copy does not fit to what a browser has.
-	if info, err := f.Stat(); err == nil {
-		w.Header().Set("Content-Length", fmt.Sprint(info.Size()))
-	}
-	io.Copy(w, f)
-}
-
-// serveEvents tells a page of changes: "state" with the ID of the numbers, first
-// and when it changes, and "beat" in between. Both carry the version of the
-// assets: a page of an older server loads itself anew.
-func (s *Site) serveEvents(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Content-Type", "text/event-stream")
-	w.Header().Set("X-Accel-Buffering", "no") // a proxy in between would hold events back
-	if r.Method == http.MethodHead {
-		return
-	}
-	out := http.NewResponseController(w)
-	fmt.Fprint(w, "retry: 2000\n\n")
-	sent, last := "", time.Time{}
-	tick := time.NewTicker(min(often, s.interval))
-	defer tick.Stop()
-	for {
-		shown, asked := s.current()
-		event := "beat"
-		if shown.id != sent {
-			event = "state"
-		}
-		if event == "state" || time.Since(last) >= s.interval {
-			sent, last = shown.id, time.Now()
-			_, err := fmt.Fprintf(w, "event: %s\ndata: %s %s %s\n\n", event, shown.id, s.version, asked.UTC().Format(time.RFC3339))
-			if err != nil || out.Flush() != nil {
-				return
-			}
-		}
-		select {
-		case <-r.Context().Done():
-			return
-		case <-tick.C:
-		}
-	}
-}
-
-func (s *Site) serveAsset(w http.ResponseWriter, r *http.Request) {
-	name := r.PathValue("file")
-	kind := map[string]string{"live.css": "text/css; charset=utf-8", "live.js": "text/javascript; charset=utf-8", "icon.svg": "image/svg+xml"}[name]
-	if kind == "" {
-		http.Error(w, "there is no such file", http.StatusNotFound)
-		return
-	}
-	b, err := assets.ReadFile("assets/" + name)
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
-	}
-	w.Header().Set("Content-Type", kind)
-	if r.URL.Query().Get("v") == s.version {
-		w.Header().Set("Cache-Control", "private, max-age=86400, immutable")
-	}
-	w.Write(b)
 }

@@ -108,7 +108,8 @@ func TestOneQuery(t *testing.T) {
 	want := func(what string, marks, reads int32) {
 		t.Helper()
 		if source.marks.Load() != marks || source.reads.Load() != reads {
-			t.Errorf("%s: asked %d times, read %d times; want %d, %d", what, source.marks.Load(), source.reads.Load(), marks, reads)
+			t.Errorf("%s: asked %d times, read %d times; want %d, %d",
+				what, source.marks.Load(), source.reads.Load(), marks, reads)
 		}
 	}
 	want("50 pages at once", 1, 1)
@@ -212,7 +213,8 @@ func TestProblems(t *testing.T) {
 	source.mu.Unlock()
 	c.Add(int64(often))
 	code, body := get(t, server.URL)
-	if code != http.StatusServiceUnavailable || !strings.Contains(body, "the disk is &lt;gone&gt;") || strings.Contains(body, "25 %") {
+	told := strings.Contains(body, "the disk is &lt;gone&gt;")
+	if code != http.StatusServiceUnavailable || !told || strings.Contains(body, "25 %") {
 		t.Errorf("code %d: %s", code, body)
 	}
 	source.mu.Lock()
@@ -224,7 +226,8 @@ func TestProblems(t *testing.T) {
 	}
 	source.set(0.1)
 	c.Add(int64(often))
-	if code, body := get(t, server.URL+"/database"); code != http.StatusServiceUnavailable || !strings.Contains(body, "no room") {
+	code, body = get(t, server.URL+"/database")
+	if code != http.StatusServiceUnavailable || !strings.Contains(body, "no room") {
 		t.Errorf("a copy: code %d: %s", code, body)
 	}
 }

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"math"
@@ -32,6 +33,32 @@ type Results struct {
 	ISAs     []string             // the arithmetics of finished attempts
 	Models   []string             // the models of their processors or GPUs
 	Updated  time.Time            // when the study or a trial last changed
+}
+
+// From brings a stored study into the order in which it is shown.
+func From(stored store.Results) Results {
+	r := Results{Study: stored.Study, Trials: slices.Clone(stored.Trials), Planned: stored.Trials,
+		Attempts: stored.Attempts, Models: stored.Models, Updated: stored.Updated}
+	order := map[space.System]int{}
+	for i, system := range r.Study.SystemList() {
+		order[system] = i
+	}
+	slices.SortFunc(r.Trials, func(a, b search.TrialState) int {
+		return cmp.Or(cmp.Compare(order[a.System], order[b.System]), cmp.Compare(a.Seed, b.Seed))
+	})
+	for _, list := range stored.ISAs {
+		for isa := range strings.SplitSeq(list, ", ") {
+			if isa != "" && !slices.Contains(r.ISAs, isa) {
+				r.ISAs = append(r.ISAs, isa)
+			}
+		}
+	}
+	for i, t := range r.Trials {
+		if t.Status == search.Running && stored.Gone[t.ID] {
+			r.Trials[i].Status = Interrupted
+		}
+	}
+	return r
 }
 
 // Network sums up the trials of one network.

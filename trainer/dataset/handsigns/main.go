@@ -64,7 +64,8 @@ func run(source, to string) error {
 	}
 	want := image.Rect(0, 0, row*side, (len(list)-1+row-1)/row*side)
 	if photographs.Bounds() != want {
-		return fmt.Errorf("%s/pictures.png has %v pixels, want %v for the pictures of the list", source, photographs.Bounds(), want)
+		return fmt.Errorf("%s/pictures.png has %v pixels, want %v for the pictures of the list", source,
+			photographs.Bounds(), want)
 	}
 	var pictures, names bytes.Buffer
 	encoder := png.Encoder{CompressionLevel: png.BestCompression}

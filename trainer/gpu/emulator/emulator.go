@@ -1,7 +1,8 @@
 //go:build gpu
 
-// Package emulator runs a package's tests on a CUDA driver without a GPU, built from this folder's C++ and the package's
-// kernels. What the emulated driver checks and which variables steer it is at the top of driver.cpp.
+// Package emulator runs a package's tests on a CUDA driver without a GPU. It builds
+// the driver from this folder's C++ and the package's kernels. The top of driver.cpp
+// says what the driver checks and which variables control it.
 package emulator
 
 import (
@@ -18,13 +19,14 @@ import (
 	"testing"
 )
 
-// ErrNoCompiler is what Build returns where there is no C++ compiler.
+// ErrNoCompiler is what Build returns if there is no C++ compiler.
 var ErrNoCompiler = errors.New("no C++ compiler for the emulated GPU")
 
-// Main is a TestMain: it starts the test program again with IGC_CUDA_LIBRARY naming the emulated driver with the kernels
-// (*.cu) of a folder, as the library is opened before any test runs. Where that variable is set already, or with
-// IGC_REQUIRE_GPU=1, the tests run on what there is. Without a compiler they are skipped, or fail with
-// IGC_REQUIRE_EMULATOR=1.
+// Main is a TestMain. It starts the test program again, with the path of the
+// emulated driver for the kernels (*.cu) of a folder in IGC_CUDA_LIBRARY, because
+// the library is opened before any test runs. If that variable is set already, or
+// IGC_REQUIRE_GPU=1, the tests use the devices that there are. Without a compiler
+// they are skipped, or with IGC_REQUIRE_EMULATOR=1 they fail.
 func Main(m *testing.M, kernels string) {
 	if os.Getenv("IGC_CUDA_LIBRARY") != "" || os.Getenv("IGC_REQUIRE_GPU") == "1" {
 		os.Exit(m.Run())
@@ -44,8 +46,8 @@ func Main(m *testing.M, kernels string) {
 	os.Exit(1)
 }
 
-// Build makes the emulated driver with the kernels of a folder and returns the library's path. It is kept among the user's
-// caches, under the hash of all that went into it.
+// Build makes the emulated driver with the kernels of a folder and returns the path
+// of the library. It lies in the user's cache folder, under a hash of its sources.
 func Build(kernels string) (string, error) {
 	compiler := os.Getenv("CXX")
 	if compiler == "" {
@@ -69,7 +71,7 @@ func Build(kernels string) (string, error) {
 		return "", fmt.Errorf("%s --version: %w", compiler, err)
 	}
 	hash.Write(version)
-	hash.Write(processor()) // it is compiled for the processor it runs on
+	hash.Write(processor()) // it is compiled for this processor
 	var files []string
 	for _, pattern := range []string{
 		gpu + "/emulator/*.cpp", gpu + "/emulator/*.h", gpu + "/emulator/build.sh", gpu + "/driver/include/*.h",
@@ -114,7 +116,8 @@ func hashFile(to io.Writer, name string) error {
 	return err
 }
 
-// processor is what /proc/cpuinfo says of the first processor's features, nothing where there is no such file.
+// processor is the lines of /proc/cpuinfo with the first processor's model and
+// features; nil if there is no such file.
 func processor() []byte {
 	info, _ := os.ReadFile("/proc/cpuinfo")
 	var lines []byte
@@ -131,7 +134,8 @@ func processor() []byte {
 	return lines
 }
 
-// moduleRoot is the folder above the working one that has the go.mod; tests run in their package's folder.
+// moduleRoot is the folder with the go.mod, above the working folder: tests run in
+// the folder of their package.
 func moduleRoot() (string, error) {
 	folder, err := os.Getwd()
 	if err != nil {

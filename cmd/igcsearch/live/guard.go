@@ -92,8 +92,8 @@ func Guard(next http.Handler, k Keeper, addr net.Addr, behind bool) http.Handler
 			})
 			http.Redirect(w, r, "/"+strings.TrimLeft(r.URL.Path, "/"), http.StatusSeeOther)
 		default:
-			http.Error(w, "Open this page as http://ADDRESS/?token=TOKEN with the token of the coordinator's access file, "+
-				"or by ssh -L from the machine that it runs on.", http.StatusUnauthorized)
+			http.Error(w, "Open this page as http://ADDRESS/?token=TOKEN with the token of the coordinator's access "+
+				"file, or by ssh -L from the machine that it runs on.", http.StatusUnauthorized)
 		}
 	})
 }

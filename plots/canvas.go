@@ -2,6 +2,7 @@ package plots
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
@@ -28,13 +29,12 @@ import (
 // pngDPI is the resolution of PNG output in dots per inch.
 const pngDPI = 300
 
-// canvas is gonum's canvas of one format, with that format's way of writing
-// text and finishing the file.
+// canvas is gonum's canvas of one format, with functions that write text and finish the file as the format needs.
 type canvas struct {
 	vg.CanvasWriterTo
 	text   func(vg.Canvas, font.Face, vg.Point, string) error
 	finish func([]byte) []byte
-	err    error // the first of text
+	err    error // the first error of text
 }
 
 // FillString draws text with its baseline starting at pt.
@@ -111,8 +111,8 @@ func newPDF(w, h vg.Length, date time.Time) *vgpdf.Canvas {
 	return vgpdf.New(w, h)
 }
 
-// cp1252Text writes text to PDF: vgpdf embeds its fonts with the code page
-// 1252, but takes bytes as they come, so that "±" in UTF-8 prints as "Â±".
+// cp1252Text writes text to PDF: vgpdf embeds its fonts with the code page 1252, but does not convert text, so that
+// "±" in UTF-8 would print as "Â±".
 func cp1252Text(c vg.Canvas, face font.Face, pt vg.Point, s string) error {
 	b := make([]byte, 0, len(s))
 	for _, r := range s {
@@ -126,25 +126,24 @@ func cp1252Text(c vg.Canvas, face font.Face, pt vg.Point, s string) error {
 	return nil
 }
 
-// texEscapes spells what TeX would read as commands, and what pdfTeX's default
-// fonts lack. Characters that are not listed are left to the document.
+// texEscapes escapes what TeX would read as commands, and spells what pdfTeX's default fonts lack. Other characters
+// stay as they are.
 var texEscapes = strings.NewReplacer(
 	`\`, `\textbackslash{}`, `%`, `\%`, `_`, `\_`, `&`, `\&`, `#`, `\#`, `$`, `\$`, `{`, `\{`, `}`, `\}`,
 	`~`, `\textasciitilde{}`, `^`, `\textasciicircum{}`, `<`, `\textless{}`, `>`, `\textgreater{}`,
 	"±", `$\pm$`, "×", `$\times$`, "·", `$\cdot$`, "–", `--`)
 
-// texText writes text to TeX, which gets strings as they are.
+// texText writes text to TeX, escaped: vgtex writes strings as they are.
 func texText(c vg.Canvas, face font.Face, pt vg.Point, s string) error {
 	escaped := texEscapes.Replace(s)
-	// vgtex centres at pt + half the width of what it is given; the width
-	// that counts is that of the text.
+	// vgtex centres text at pt plus half the width of the string, but the string is longer than the text.
 	pt.X += (face.Width(s) - face.Width(escaped)) / 2
 	c.FillString(face, pt, escaped)
 	return nil
 }
 
-// outlineText draws text as filled outlines. EPS needs it always: vgeps neither
-// embeds fonts nor encodes or escapes strings.
+// outlineText draws text as filled outlines. EPS always needs it: vgeps neither embeds fonts nor encodes or escapes
+// strings.
 func outlineText(c vg.Canvas, face font.Face, pt vg.Point, s string) error {
 	var (
 		buf  sfnt.Buffer
@@ -154,24 +153,18 @@ func outlineText(c vg.Canvas, face font.Face, pt vg.Point, s string) error {
 	)
 	for i, r := range s {
 		glyph, err := face.Face.GlyphIndex(&buf, r)
-		if err != nil {
-			return fmt.Errorf("text %q: %w", s, err)
-		}
+		advance, err2 := face.Face.GlyphAdvance(&buf, glyph, em, xfont.HintingNone)
 		if i > 0 {
 			if kern, err := face.Face.Kern(&buf, prev, glyph, em, xfont.HintingNone); err == nil {
 				pt.X += vg.Length(kern) * unit
 			}
 		}
-		segments, err := face.Face.LoadGlyph(&buf, glyph, em, nil)
-		if err != nil {
+		segments, err3 := face.Face.LoadGlyph(&buf, glyph, em, nil) // valid until buf is used again
+		if err := cmp.Or(err, err2, err3); err != nil {
 			return fmt.Errorf("text %q: %w", s, err)
 		}
 		if path := outline(segments, pt, unit); len(path) > 0 {
 			c.Fill(path)
-		}
-		advance, err := face.Face.GlyphAdvance(&buf, glyph, em, xfont.HintingNone)
-		if err != nil {
-			return fmt.Errorf("text %q: %w", s, err)
 		}
 		pt.X += vg.Length(advance) * unit
 		prev = glyph
@@ -179,7 +172,7 @@ func outlineText(c vg.Canvas, face font.Face, pt vg.Point, s string) error {
 	return nil
 }
 
-// outline is a glyph as a path, its origin at pt; unit is a font unit.
+// outline returns a glyph as a path with its origin at pt; unit is the length of a font unit.
 func outline(segments sfnt.Segments, pt vg.Point, unit vg.Length) vg.Path {
 	var path vg.Path
 	var at vg.Point
@@ -214,8 +207,7 @@ func outline(segments sfnt.Segments, pt vg.Point, unit vg.Length) vg.Path {
 	return path
 }
 
-// withEPSHeader replaces vgeps's header, which starts "%%!PS", which no reader
-// knows, and carries the time of day.
+// withEPSHeader replaces vgeps's header, which starts with "%%!PS", which no reader knows, and holds the time of day.
 func withEPSHeader(b []byte, w, h vg.Length, date time.Time) []byte {
 	const end = "%%EndComments\n"
 	_, body, ok := bytes.Cut(b, []byte(end))
@@ -228,8 +220,7 @@ func withEPSHeader(b []byte, w, h vg.Length, date time.Time) []byte {
 	return append([]byte(header), body...)
 }
 
-// withResolution adds a pHYs chunk, so that programs show a PNG at its size in
-// inches.
+// withResolution adds a pHYs chunk, so that programs show a PNG at its size in inches.
 func withResolution(b []byte) []byte {
 	const afterIHDR = 8 + 12 + 13 // signature, chunk frame, IHDR
 	perMetre := uint32(math.Round(pngDPI / 0.0254))

@@ -2,222 +2,220 @@ package plots
 
 import (
 	"cmp"
-	"encoding/csv"
 	"errors"
 	"fmt"
 	"image/color"
-	"io"
 	"math"
 	"slices"
 	"strconv"
 
+	"gonum.org/v1/plot"
+	colors "gonum.org/v1/plot/palette"
+	"gonum.org/v1/plot/palette/moreland"
+	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
 )
 
-// HeatMap is the figure of accuracy over budget and M: a row for each budget,
-// the first one lowest, a column for each M that some row has. The darker a
-// cell, the more accurate; the best of each row is framed. A cell has the mean
-// of its point, of several L of one M the best, and its L below, where there is
-// room.
+// HeatMap is the figure of accuracy over budget and M: a row for each budget, the first one lowest, and a column
+// for each M that some row has. The darker a cell, the more accurate; the best of each row is framed. A cell
+// shows the mean of its point, of several L of one M the best, and its L below it where there is room.
 type HeatMap struct {
-	Options
 	// Rows are named by their budgets.
 	Rows []Series
 	// RowLabel names the budget and its unit; "" is "parameters of a block".
 	RowLabel string
 }
 
-// Save writes the figure to path in the format that its extension says, one
-// of Formats; see AccuracyVsM.Save.
-func (f HeatMap) Save(path string) error { return save(path, f) }
-
-// Encode writes the figure to w in one of Formats.
-func (f HeatMap) Encode(w io.Writer, format string) error { return encode(w, format, f) }
-
-// CSV writes the numbers that are drawn, a row for each cell; best is 1 or 0.
-func (f HeatMap) CSV(w io.Writer) error {
-	if err := f.validate(); err != nil {
-		return err
-	}
-	out := csv.NewWriter(w)
-	out.Write([]string{"budget", "L", "M", "n", "mean", "best"})
-	for _, row := range f.cells() {
-		for _, cell := range row {
-			best := "0"
-			if cell.best {
-				best = "1"
-			}
-			out.Write([]string{cell.row, strconv.Itoa(cell.L), strconv.Itoa(cell.M), strconv.Itoa(cell.n), number(cell.mean), best})
-		}
-	}
-	out.Flush()
-	return out.Error()
-}
-
-const heatRow = 0.3 // inches
-
-func (f HeatMap) options() Options { return f.Options }
-func (f HeatMap) defaultHeight() float64 {
-	return max(1.5, min(6, 0.75+heatRow*float64(len(f.Rows))))
-}
-
 func (f HeatMap) validate() error {
-	if err := (AccuracyVsM{Series: f.Rows}).validate(); err != nil {
-		return err
-	}
 	for _, r := range f.Rows {
 		if r.Name == "" {
 			return errors.New("a row has no name: want its budget")
 		}
 	}
-	return nil
+	return AccuracyVsM{Series: f.Rows}.validate()
 }
+
+// table has a row for each cell; best is 1 or 0.
+func (f HeatMap) table() [][]string {
+	rows := [][]string{{"budget", "L", "M", "n", "mean", "best"}}
+	for _, row := range f.cells() {
+		for _, c := range row {
+			counts := integers(c.L, c.M, c.n)
+			rows = append(rows, slices.Concat([]string{c.row}, counts, []string{number(c.mean), zeroOrOne(c.best)}))
+		}
+	}
+	return rows
+}
+
+func (f HeatMap) height() float64 { return max(1.5, min(6, 0.75+0.3*float64(len(f.Rows)))) }
 
 type heatCell struct {
 	row string
-	Point
-	summary
+	drawnPoint
 	best bool // of its row
 }
 
-// cells are those of each row by rising M.
-func (f HeatMap) cells() [][]heatCell {
-	var out [][]heatCell
-	for i, curve := range (AccuracyVsM{Series: f.Rows}).curves() {
-		out = append(out, nil)
-		top := -1
-		for _, same := range curve.byM() {
-			best := slices.MaxFunc(same, func(a, b curvePoint) int { return cmp.Compare(a.mean, b.mean) })
-			out[i] = append(out[i], heatCell{row: curve.name, Point: best.Point, summary: best.summary})
-			if top < 0 || best.mean > out[i][top].mean {
-				top = len(out[i]) - 1
+// cells returns the cells of each row, by rising M.
+func (f HeatMap) cells() (rows [][]heatCell) {
+	for _, s := range (AccuracyVsM{Series: f.Rows}).drawn() {
+		var row []heatCell
+		top := 0
+		for i, same := range s.byM {
+			row = append(row, heatCell{row: s.name, drawnPoint: best(same)})
+			if row[i].mean > row[top].mean {
+				top = i
 			}
 		}
-		out[i][top].best = true
+		row[top].best = true
+		rows = append(rows, row)
 	}
-	return out
+	return rows
 }
 
-// heat is the colour of a fraction, from light to dark: sky blue is between, so
-// that the steps can be told apart on grey paper too.
-func heat(fraction float64) color.RGBA {
-	stops := [...]color.RGBA{{226, 237, 246, 255}, {148, 196, 228, 255}, {0, 114, 178, 255}, {0, 40, 80, 255}}
-	at := max(0, min(1, fraction)) * float64(len(stops)-1)
-	i := min(int(at), len(stops)-2)
-	mix := func(a, b uint8) uint8 {
-		return uint8(math.Round(float64(a) + (at-float64(i))*(float64(b)-float64(a))))
+// heat returns the colours of the cells, from light to dark, so that they can be told apart in grey print too.
+func heat() colors.Palette {
+	m, err := moreland.NewLuminance([]color.Color{ // from dark to light
+		color.RGBA{0, 40, 80, 255}, palette[0], color.RGBA{148, 196, 228, 255}, color.RGBA{226, 237, 246, 255},
+	})
+	if err != nil {
+		panic(err) // the colours are above
 	}
-	a, b := stops[i], stops[i+1]
-	return color.RGBA{mix(a.R, b.R), mix(a.G, b.G), mix(a.B, b.B), 255}
+	m.SetMax(1)
+	return colors.Reverse(m).Palette(heatSteps)
 }
 
-func (f HeatMap) draw(c draw.Canvas) error {
+// heatGrid is what gonum's heat map draws: the means, NaN where there is no cell.
+type heatGrid struct {
+	ms    []int
+	means [][]float64 // by row and column
+}
+
+func (g heatGrid) Dims() (columns, rows int) { return len(g.ms), len(g.means) }
+func (g heatGrid) Z(column, row int) float64 { return g.means[row][column] }
+func (g heatGrid) X(column int) float64      { return float64(column) }
+func (g heatGrid) Y(row int) float64         { return float64(row) }
+
+func (f HeatMap) draw(page draw.Canvas, o Options) error {
 	rows := f.cells()
 	var ms []int
 	var means []float64
-	names := vg.Length(0)
-	for _, row := range rows {
-		names = max(names, smallFont.Width(row[0].row))
-		for _, cell := range row {
-			ms, means = append(ms, cell.M), append(means, cell.mean)
-		}
+	for _, c := range slices.Concat(rows...) {
+		ms, means = append(ms, c.M), append(means, c.mean)
 	}
 	slices.Sort(ms)
 	ms = slices.Compact(ms)
-	s := spanOf(means, 0)
-	const barWidth, barGap vg.Length = 6, 6
-	bottom := c.Min.Y + smallMargin + 1.25*labelFont.Font.Size + 2 + capHeight(smallFont) + 3
-	p := panel{Canvas: c, y: s}
-	p.frame = vg.Rectangle{
-		Min: vg.Point{X: c.Min.X + smallMargin + labelFont.Font.Size + 3 + names + 3, Y: bottom},
-		Max: vg.Point{Y: c.Max.Y - topMargin - titleHeight(f.Title)},
-	}
-	ticks := niceTicks(s, heightLimit(p.frame.Max.Y-bottom))
-	p.frame.Max.X = c.Max.X - verticalAxisWidth(ticks) - barGap - barWidth
-	if err := p.check(); err != nil {
-		return err
-	}
-	if err := drawTitle(c, f.Title, p.frame); err != nil {
-		return err
-	}
-	w, h := p.frame.Size().X/vg.Length(len(ms)), p.frame.Size().Y/vg.Length(len(rows))
-	box := func(i, column int) vg.Rectangle {
-		at := vg.Point{X: p.frame.Min.X + w*vg.Length(column), Y: p.frame.Min.Y + h*vg.Length(i)}
-		return vg.Rectangle{Min: at, Max: vg.Point{X: at.X + w, Y: at.Y + h}}
-	}
-	fits := h >= smallFont.Font.Size+2
-	for _, row := range rows {
-		for _, cell := range row {
-			fits = fits && smallFont.Width(fmt.Sprintf("%.1f", cell.mean)) <= w-1
-		}
-	}
-	withL := fits && h >= 2*smallFont.Font.Size+3
+	scale := spanOf(means, 0)
+	grid := heatGrid{ms: ms}
+	var names plot.ConstantTicks
+	var frames []plot.Plotter
 	for i, row := range rows {
-		for column, m := range ms {
-			if b := box(i, column); !slices.ContainsFunc(row, func(cell heatCell) bool { return cell.M == m }) {
-				text(c, smallFont, grey, vg.Point{X: (b.Min.X + b.Max.X) / 2, Y: (b.Min.Y+b.Max.Y)/2 - capHeight(smallFont)/2}, centre, "–")
+		values := slices.Repeat([]float64{math.NaN()}, len(ms))
+		for _, c := range row {
+			k := slices.Index(ms, c.M)
+			if values[k] = c.mean; c.best {
+				x, y := float64(k), float64(i)
+				frames = append(frames, box(x-0.5, y-0.5, x+0.5, y+0.5, 1.2, palette[1]))
 			}
 		}
-		for _, cell := range row {
-			b := box(i, slices.Index(ms, cell.M))
-			fraction := (cell.mean - s.low) / (s.high - s.low)
-			fill(c, heat(fraction), rectangle(b))
-			if !fits {
-				continue
-			}
-			clr := black
-			if fraction > 0.5 {
-				clr = white
-			}
-			x, y := (b.Min.X+b.Max.X)/2, (b.Min.Y+b.Max.Y)/2-capHeight(smallFont)/2
-			if withL {
-				y += smallFont.Font.Size/2 + 0.5
-				if l := "L" + strconv.Itoa(cell.L); smallFont.Width(l) <= w-1 {
-					text(c, smallFont, clr, vg.Point{X: x, Y: y - smallFont.Font.Size - 1}, centre, l)
-				}
-			}
-			text(c, smallFont, clr, vg.Point{X: x, Y: y}, centre, fmt.Sprintf("%.1f", cell.mean))
-		}
+		grid.means = append(grid.means, values)
+		names = append(names, plot.Tick{Value: float64(i), Label: row[0].row})
 	}
-	for i, row := range rows { // above the neighbours
-		for _, cell := range row {
-			if !cell.best {
-				continue
-			}
-			const inset = 0.6
-			b := box(i, slices.Index(ms, cell.M))
-			b.Min, b.Max = b.Min.Add(vg.Point{X: inset, Y: inset}), b.Max.Sub(vg.Point{X: inset, Y: inset})
-			corners := rectangle(b)
-			stroke(c, palette[1], 1.2, nil, append(corners, corners[0], corners[1])...)
-		}
-		text(c, smallFont, black, vg.Point{X: p.frame.Min.X - 3, Y: p.frame.Min.Y + h*(vg.Length(i)+0.5) - capHeight(smallFont)/2}, right, row[0].row)
-	}
-	end := p.frame.Min.X // of the label before
+	x, y := span{-0.5, float64(len(ms)) - 0.5}, span{-0.5, float64(len(rows)) - 0.5}
+
+	p := newPanel("secondary partitions M", cmp.Or(f.RowLabel, "parameters of a block"))
+	p.right = &rightAxis{scale: scale, ticks: heightTicks(page.Size().Y).Ticks(scale.low, scale.high),
+		label: accuracyLabel(o), offset: scaleGap + scaleWidth, color: black}
+	cells := &plotter.HeatMap{GridXYZ: grid, Palette: heat(), Min: scale.low, Max: scale.high}
+	// Not as a plotter of its own, which would want room for its smallest cells.
+	p.Add(plotFunc(cells.Plot), cellTexts(ms, rows, scale), box(x.low, y.low, x.high, y.high, 0.5, black))
+	p.Add(frames...)
+	p.Add(colorScale(cells.Palette), p.right)
+	p.setRanges(x, y)
+	p.X.Tick.Length, p.Y.Tick.Length, p.X.Width, p.Y.Width, p.X.Padding = 0, 0, 0, 0, 2 // the outline is drawn
+	p.Y.Tick.Marker = names
+	p.X.Tick.Marker = columnTicks(ms, p.DataCanvas(page).Size().X/vg.Length(len(ms)))
+	return drawPanels(page, o.Title, legend{}, p)
+}
+
+const (
+	heatSteps            = 256 // finer than an eye tells apart
+	scaleGap   vg.Length = 6   // from the frame to the scale of colours
+	scaleWidth vg.Length = 6
+)
+
+// plotFunc is a plotter that is a function.
+type plotFunc func(draw.Canvas, *plot.Plot)
+
+// Plot calls the function.
+func (f plotFunc) Plot(c draw.Canvas, p *plot.Plot) { f(c, p) }
+
+// box is the outline of a rectangle.
+func box(left, bottom, right, top float64, width vg.Length, clr color.Color) *plotter.Polygon {
+	corners := plotter.XYs{{X: left, Y: bottom}, {X: right, Y: bottom}, {X: right, Y: top}, {X: left, Y: top}}
+	return &plotter.Polygon{XYs: []plotter.XYs{corners}, LineStyle: draw.LineStyle{Color: clr, Width: width}}
+}
+
+// columnTicks are the M of the columns of this width, less those whose labels would overlap.
+func columnTicks(ms []int, width vg.Length) (ticks plot.ConstantTicks) {
+	end := -width // of the label before
 	for i, m := range ms {
 		label := strconv.Itoa(m)
-		x := p.frame.Min.X + w*(vg.Length(i)+0.5)
-		if x-smallFont.Width(label)/2 >= end {
-			text(c, smallFont, black, vg.Point{X: x, Y: bottom - 3 - capHeight(smallFont)}, centre, label)
-			end = x + smallFont.Width(label)/2 + labelGap
+		at, half := width*vg.Length(i), smallText.Width(label)/2
+		if at-half >= end {
+			ticks = append(ticks, plot.Tick{Value: float64(i), Label: label})
+			end = at + half + labelGap
 		}
 	}
-	outline := rectangle(p.frame)
-	stroke(c, black, axisWidth, nil, append(outline, outline[0])...)
-	text(c, labelFont, black, vg.Point{X: (p.frame.Min.X + p.frame.Max.X) / 2, Y: c.Min.Y + smallMargin + 0.25*labelFont.Font.Size}, centre, "secondary partitions M")
-	label := cmp.Or(f.RowLabel, "parameters of a block")
-	verticalText(c, labelFont, black, vg.Point{X: c.Min.X + smallMargin + 0.75*labelFont.Font.Size, Y: p.titleY(label)}, label)
+	return ticks
+}
 
-	// the scale, in steps finer than an eye tells apart
-	const steps = 64
-	from := p.frame.Max.X + barGap
-	for i := range steps {
-		y := func(k int) vg.Length { return p.frame.Min.Y + p.frame.Size().Y*vg.Length(k)/steps }
-		// each up to the top, or seams would show between them
-		fill(c, heat((float64(i)+0.5)/steps), rectangle(vg.Rectangle{Min: vg.Point{X: from, Y: y(i)}, Max: vg.Point{X: from + barWidth, Y: p.frame.Max.Y}}))
+// colorScale draws the colours beside the frame. gonum's ColorBar is an image, which EPS figures cannot have.
+func colorScale(p colors.Palette) plotFunc {
+	return func(c draw.Canvas, _ *plot.Plot) {
+		from := c.Max.X + scaleGap
+		for i, clr := range p.Colors() {
+			// Each reaches up to the top, or thin gaps would show between them.
+			low := vg.Point{X: from, Y: c.Y(float64(i) / heatSteps)}
+			c.SetColor(clr)
+			c.Fill(vg.Rectangle{Min: low, Max: vg.Point{X: from + scaleWidth, Y: c.Max.Y}}.Path())
+		}
 	}
-	scale := p
-	scale.frame.Max.X = from + barWidth
-	scale.rightAxis(s, ticks, cmp.Or(f.AccuracyLabel, "accuracy (%)"), black)
-	return nil
+}
+
+// cellTexts writes the means into the cells, and under them the L, where there is room for those of all cells;
+// a dash stands where there is no cell.
+func cellTexts(ms []int, rows [][]heatCell, scale span) plotFunc {
+	return func(c draw.Canvas, _ *plot.Plot) {
+		size := smallText.Font.Size
+		w, h := c.Size().X/vg.Length(len(ms)), c.Size().Y/vg.Length(len(rows))
+		fits := h >= size+2
+		for _, cell := range slices.Concat(rows...) {
+			fits = fits && smallText.Width(fmt.Sprintf("%.1f", cell.mean)) <= w-1
+		}
+		for i, row := range rows {
+			for k, m := range ms {
+				middle := vg.Point{X: c.Min.X + w*(vg.Length(k)+0.5), Y: c.Min.Y + h*(vg.Length(i)+0.5) - digitHeight/2}
+				style := styled(smallText, black, draw.XCenter, draw.YBottom)
+				at := slices.IndexFunc(row, func(cell heatCell) bool { return cell.M == m })
+				switch {
+				case at < 0:
+					style.Color = grey
+					write(c, style, middle, "–")
+					continue
+				case !fits:
+					continue
+				case scale.part(row[at].mean) > 0.5:
+					style.Color = white
+				}
+				if h >= 2*size+3 {
+					middle.Y += size/2 + 0.5
+					if l := "L" + strconv.Itoa(row[at].L); smallText.Width(l) <= w-1 {
+						write(c, style, vg.Point{X: middle.X, Y: middle.Y - size - 1}, l)
+					}
+				}
+				write(c, style, middle, fmt.Sprintf("%.1f", row[at].mean))
+			}
+		}
+	}
 }

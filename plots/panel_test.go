@@ -54,11 +54,11 @@ func TestSpread(t *testing.T) {
 	}))
 }
 
-func TestObstacle(t *testing.T) {
+func TestSegment(t *testing.T) {
 	t.Parallel()
 	t.Run("a line crosses a box if one of its points lies in it", rapid.MakeCheck(func(t *rapid.T) {
 		point := func() vg.Point { return vg.Point{X: lengths.Draw(t, "x"), Y: lengths.Draw(t, "y")} }
-		o := obstacle{point(), point()}
+		o := segment{point(), point()}
 		a := point()
 		box := vg.Rectangle{Min: a, Max: a.Add(vg.Point{X: 20, Y: 30})}
 		const steps = 2000
@@ -80,24 +80,45 @@ func TestNiceTicks(t *testing.T) {
 		low := rapid.Float64Range(0, 100).Draw(t, "low")
 		s := span{low, low + rapid.Float64Range(1e-5, 1000).Draw(t, "range")}
 		limit := rapid.IntRange(0, 12).Draw(t, "limit")
-		ticks := niceTicks(s, limit)
+		ticks := niceTicks{limit: limit}.Ticks(s.low, s.high)
 		if len(ticks) < 2 || len(ticks) > max(limit, 5) {
 			t.Fatalf("%v: %d ticks, limit %d", s, len(ticks), limit)
 		}
 		labels := map[string]bool{}
 		for i, k := range ticks {
-			if slack := 1e-6 * (s.high - s.low); k.value < s.low-slack || k.value > s.high+slack {
-				t.Fatalf("%v: tick at %g", s, k.value)
+			if slack := 1e-6 * (s.high - s.low); k.Value < s.low-slack || k.Value > s.high+slack {
+				t.Fatalf("%v: tick at %g", s, k.Value)
 			}
-			if i > 0 && math.Abs(k.value-ticks[i-1].value-(ticks[1].value-ticks[0].value)) > 1e-6*(s.high-s.low) {
-				t.Fatalf("%v: uneven at %g", s, k.value)
+			if i > 0 && math.Abs(k.Value-ticks[i-1].Value-(ticks[1].Value-ticks[0].Value)) > 1e-6*(s.high-s.low) {
+				t.Fatalf("%v: uneven at %g", s, k.Value)
 			}
-			labels[k.label] = true
+			labels[k.Label] = true
 		}
 		if len(labels) != len(ticks) {
 			t.Fatalf("%v: labels %v", s, ticks)
 		}
 	}))
+}
+
+func TestWrap(t *testing.T) {
+	t.Parallel()
+	label := "test accuracy, CIFAR-100 (20 superclasses) (%)"
+	for _, c := range []struct {
+		name, label string
+		length      vg.Length
+		want        string
+	}{
+		{"what fits stays one line", label, 200, label},
+		{"lines are about equally long", label, 120, "test accuracy, CIFAR-100\n(20 superclasses) (%)"},
+		{"a word is never broken", "superclasses", 10, "superclasses"},
+		{"no length is no label", label, 0, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if got := wrap(c.label, c.length); got != c.want {
+				t.Errorf("got %q, want %q", got, c.want)
+			}
+		})
+	}
 }
 
 func TestLooks(t *testing.T) {
@@ -107,7 +128,7 @@ func TestLooks(t *testing.T) {
 		dashed, marked := map[key]bool{}, map[key]bool{}
 		for i := range 35 {
 			dashed[key{i % len(palette), i % len(dashes)}] = true
-			marked[key{i % len(palette), i % len(markers)}] = true
+			marked[key{i % len(palette), i % len(shapes)}] = true
 		}
 		if len(dashed) != 35 || len(marked) != 35 {
 			t.Errorf("%d and %d different looks", len(dashed), len(marked))

@@ -2,14 +2,15 @@ package plots
 
 import (
 	"cmp"
-	"encoding/csv"
 	"errors"
 	"fmt"
-	"io"
+	"image/color"
 	"math"
 	"slices"
 	"strconv"
 
+	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
 )
@@ -20,54 +21,23 @@ type CostPoint struct {
 	Name string
 	// Cost is finite and > 0, in the unit that the axis names.
 	Cost float64
-	// Accuracies in percent, one for each seed. A point without any is left
-	// out.
+	// Accuracies in percent, one for each seed. A point without any is left out.
 	Accuracies []float64
+	// Front is set for a point of the Pareto front: by their means, no other point is at least as accurate and
+	// as cheap, and better in one of both.
+	Front bool
 }
 
-// Pareto is the figure of accuracy against a cost, with the front: the points
-// than which none is at least as accurate and as cheap and better in one of
-// both, by their means. The others are grey; their names are left out where
-// there is no room. The axis of the cost is logarithmic if the largest is eight
-// times the smallest or more.
+// Pareto is the figure of accuracy against a cost, with the Pareto front. The points beside the front are grey;
+// their names are left out where there is no room. The axis of the cost is logarithmic if the largest cost is
+// eight times the smallest or more.
 type Pareto struct {
-	Options
 	Points []CostPoint
 	// CostLabel names the cost and its unit.
 	CostLabel string
 	// Bar says what the error bars are; "" is Std.
 	Bar Bar
 }
-
-// Save writes the figure to path in the format that its extension says, one
-// of Formats; see AccuracyVsM.Save.
-func (f Pareto) Save(path string) error { return save(path, f) }
-
-// Encode writes the figure to w in one of Formats.
-func (f Pareto) Encode(w io.Writer, format string) error { return encode(w, format, f) }
-
-// CSV writes the numbers that are drawn, a row for each point by rising cost.
-// The columns low and high are empty if n = 1; front is 1 or 0.
-func (f Pareto) CSV(w io.Writer) error {
-	if err := f.validate(); err != nil {
-		return err
-	}
-	out := csv.NewWriter(w)
-	out.Write([]string{"name", "cost", "n", "mean", "low", "high", "bar", "front"})
-	for _, p := range f.points() {
-		low, high := ends(p.summary)
-		front := "0"
-		if p.front {
-			front = "1"
-		}
-		out.Write([]string{p.Name, strconv.FormatFloat(p.Cost, 'g', 9, 64), strconv.Itoa(p.n), number(p.mean), low, high, string(cmp.Or(f.Bar, Std)), front})
-	}
-	out.Flush()
-	return out.Error()
-}
-
-func (f Pareto) options() Options       { return f.Options }
-func (f Pareto) defaultHeight() float64 { return 2.2 }
 
 func (f Pareto) validate() error {
 	if err := f.Bar.validate(); err != nil {
@@ -89,197 +59,139 @@ func (f Pareto) validate() error {
 	return nil
 }
 
-type paretoPoint struct {
+// drawnCost is a point with its summary, which stands at its cost.
+type drawnCost struct {
 	CostPoint
 	summary
-	front bool
 }
 
-// points are those with accuracies by rising cost, the more accurate first.
-func (f Pareto) points() []paretoPoint {
-	var out []paretoPoint
+// drawn returns the points that have accuracies, by rising cost; of equal costs, the more accurate first.
+func (f Pareto) drawn() (list []drawnCost) {
 	for _, p := range f.Points {
 		if len(p.Accuracies) > 0 {
-			out = append(out, paretoPoint{CostPoint: p, summary: summarize(p.Accuracies, f.Bar, 100)})
+			list = append(list, drawnCost{p, summarize(p.Cost, p.Accuracies, f.Bar, 100)})
 		}
 	}
-	slices.SortStableFunc(out, func(a, b paretoPoint) int {
+	slices.SortStableFunc(list, func(a, b drawnCost) int {
 		return cmp.Or(cmp.Compare(a.Cost, b.Cost), cmp.Compare(b.mean, a.mean))
 	})
-	for i, p := range out {
-		out[i].front = !slices.ContainsFunc(out, func(q paretoPoint) bool {
-			return q.Cost <= p.Cost && q.mean >= p.mean && (q.Cost < p.Cost || q.mean > p.mean)
-		})
-	}
-	return out
+	return list
 }
 
-// logTicks are at most limit ticks at 1, 2 and 5 times powers of ten, or at
-// those powers; the span is of decimal logarithms.
-func logTicks(s span, limit int) []tick {
-	var ticks []tick
-	for _, digits := range [][]float64{{1, 2, 5}, {1, 3}, {1}} {
-		ticks = nil
-		for exponent := math.Floor(s.low); exponent <= s.high; exponent++ {
-			for _, d := range digits {
-				if at := exponent + math.Log10(d); at >= s.low && at <= s.high {
-					ticks = append(ticks, tick{at, strconv.FormatFloat(d*math.Pow(10, exponent), 'f', max(0, -int(exponent)), 64)})
-				}
-			}
-		}
-		if len(ticks) <= max(2, limit) {
-			break
-		}
+// table has a row for each point by rising cost; front is 1 or 0.
+func (f Pareto) table() [][]string {
+	rows := [][]string{{"name", "cost", "n", "mean", "low", "high", "bar", "front"}}
+	for _, p := range f.drawn() {
+		about := []string{p.Name, strconv.FormatFloat(p.Cost, 'g', 9, 64), strconv.Itoa(p.n)}
+		rows = append(rows, slices.Concat(about, p.fields(f.Bar), []string{zeroOrOne(p.Front)}))
 	}
-	return ticks
+	return rows
 }
 
-func (f Pareto) draw(c draw.Canvas) error {
-	points := f.points()
-	first, last := points[0].Cost, points[len(points)-1].Cost
-	scale := func(v float64) float64 { return v }
-	if last >= 8*first {
-		scale = math.Log10
-	}
+func (f Pareto) height() float64 { return 2.2 }
+
+func (f Pareto) draw(page draw.Canvas, o Options) error {
+	on, off := lookOf(0), lookOf(0)
+	on.line.Color = blend(on.line.Color, 0.5)
+	off.line.Color, off.glyph.Color, off.glyph.Shape = blend(grey, 0.7), blend(grey, 0.7), draw.RingGlyph{}
+	var front, others, all summaries
 	var xs, values []float64
-	var sums []summary
-	for _, p := range points {
-		xs, values, sums = append(xs, scale(p.Cost)), append(values, p.low, p.high), append(sums, p.summary)
-	}
-	p := panel{Canvas: c, x: spanOf(xs, 0.12), y: spanOf(values, 0.08)}
-	if first == last {
-		p.x = span{0.9 * scale(first), 1.1 * scale(first)}
-	}
-	ticks := niceTicks(p.y, heightLimit(0.7*c.Size().Y))
-	bottom := c.Min.Y + smallMargin + 1.25*labelFont.Font.Size + 2 + capHeight(smallFont) + 2 + tickLength
-	p.frame = vg.Rectangle{
-		Min: vg.Point{X: c.Min.X + verticalAxisWidth(ticks), Y: bottom},
-		Max: vg.Point{X: c.Max.X - 2*smallMargin, Y: c.Max.Y - topMargin - titleHeight(f.Title)},
-	}
-	under := niceTicks(p.x, max(5, int(p.frame.Size().X/35)))
-	if last >= 8*first {
-		under = logTicks(p.x, int(p.frame.Size().X/25))
-	}
-	on, off := look{color: palette[0]}, look{color: blend(grey, 0.7)}
-	lookOf := func(q paretoPoint) look {
-		if q.front {
-			return on
-		}
-		return off
-	}
-	l := legend{note: note(sums, f.Bar), entries: []entry{
-		{"Pareto front", func(from, to vg.Point) {
-			stroke(c, blend(on.color, 0.5), lineWidth, nil, from, to)
-			mark(c, on, vg.Point{X: (from.X + to.X) / 2, Y: from.Y}, markerSize)
-		}},
-		{"others", func(from, to vg.Point) { mark(c, off, vg.Point{X: (from.X + to.X) / 2, Y: from.Y}, markerSize) }},
-	}}
-	if !slices.ContainsFunc(points, func(q paretoPoint) bool { return !q.front }) {
-		l.entries = l.entries[:1]
-	}
-	// Above: names want the room inside.
-	g, err := l.above(c.Max.X - smallMargin - p.frame.Min.X)
-	if err != nil {
-		return err
-	}
-	at := vg.Point{X: p.frame.Min.X, Y: p.frame.Max.Y}
-	p.frame.Max.Y -= g.height + 4
-	if err := p.check(); err != nil {
-		return err
-	}
-	if err := drawTitle(c, f.Title, p.frame); err != nil {
-		return err
-	}
-	g.draw(c, at)
-
-	place := func(q paretoPoint, v float64) vg.Point { return p.at(scale(q.Cost), v) }
-	var stairs []vg.Point // what can be had for a cost
-	for _, q := range points {
-		if !q.front {
-			continue
-		}
-		pt := place(q, q.mean)
-		if n := len(stairs); n > 0 {
-			stairs = append(stairs, vg.Point{X: pt.X, Y: stairs[n-1].Y})
-		}
-		stairs = append(stairs, pt)
-	}
-	stairs = append(stairs, vg.Point{X: p.frame.Max.X, Y: stairs[len(stairs)-1].Y})
-	stroke(c, blend(on.color, 0.5), lineWidth, nil, stairs...)
-	obstacles := obstaclesOf(stairs...)
-	for _, q := range points {
-		obstacles = append(obstacles, obstaclesOf(place(q, q.low), place(q, q.high))...)
-		const r = markerSize
-		at := place(q, q.mean)
-		obstacles = append(obstacles, obstaclesOf(vg.Point{X: at.X - r, Y: at.Y - r}, vg.Point{X: at.X + r, Y: at.Y + r})...)
-		obstacles = append(obstacles, obstaclesOf(vg.Point{X: at.X - r, Y: at.Y + r}, vg.Point{X: at.X + r, Y: at.Y - r})...)
-	}
-	for _, q := range points {
-		halo(c, lookOf(q), place(q, q.mean), markerSize)
-	}
-	for _, q := range points {
-		if q.n < 2 {
-			continue
-		}
-		low, high := place(q, q.low), place(q, q.high)
-		stroke(c, lookOf(q).color, 0.7*lineWidth, nil, low, high)
-		for _, end := range []vg.Point{low, high} {
-			stroke(c, lookOf(q).color, 0.7*lineWidth, nil, vg.Point{X: end.X - capWidth/2, Y: end.Y}, vg.Point{X: end.X + capWidth/2, Y: end.Y})
+	var names, otherNames []pointName
+	points := f.drawn()
+	p := newPanel(cmp.Or(f.CostLabel, "cost"), accuracyLabel(o))
+	scale := costScale(&p.X, points[0].Cost, points[len(points)-1].Cost, page.Size().X-30)
+	for _, c := range points {
+		c.x = scale(c.Cost)
+		all, xs, values = append(all, c.summary), append(xs, c.x), append(values, c.low, c.high)
+		at := plotter.XY{X: c.x, Y: c.mean}
+		if c.Front {
+			front, names = append(front, c.summary), append(names, pointName{c.Name, at, black})
+		} else {
+			others, otherNames = append(others, c.summary), append(otherNames, pointName{c.Name, at, grey})
 		}
 	}
-	for _, front := range []bool{false, true} {
-		for _, q := range points {
-			if q.front == front {
-				mark(c, lookOf(q), place(q, q.mean), markerSize)
-			}
-		}
+	x := spanOf(xs, 0.12)
+	if first := xs[0]; first == xs[len(xs)-1] {
+		x = span{0.9 * first, 1.1 * first}
 	}
-	// Names of the front first; a name takes the first free place around.
-	for _, front := range []bool{true, false} {
-		for _, q := range points {
-			if q.front != front {
-				continue
-			}
-			clr := black
-			if !front {
-				clr = grey
-			}
-			if box, ok := freePlace(p.frame, place(q, q.mean), smallFont.Width(q.Name), obstacles); ok {
-				text(c, smallFont, clr, box.Min, left, q.Name)
-				obstacles = append(obstacles, obstaclesOf(box.Min, box.Max)...)
-				obstacles = append(obstacles, obstaclesOf(vg.Point{X: box.Min.X, Y: box.Max.Y}, vg.Point{X: box.Max.X, Y: box.Min.Y})...)
-			}
-		}
+	var list layers
+	list.add(off, nil, others)
+	list.add(lookOf(0), nil, front)
+	if len(front) > 0 { // the most that can be had for a cost
+		last := plotter.XY{X: x.high, Y: front[len(front)-1].mean}
+		stairs := line(on.line, append(front.means(), last))
+		stairs.StepStyle = plotter.PostStep
+		p.Add(stairs)
 	}
-	p.leftAxis(ticks, cmp.Or(f.AccuracyLabel, "accuracy (%)"))
-	p.bottomLine()
-	for _, t := range under {
-		x := p.atX(t.value)
-		stroke(c, black, axisWidth, nil, vg.Point{X: x, Y: bottom}, vg.Point{X: x, Y: bottom - tickLength})
-		text(c, smallFont, black, vg.Point{X: x, Y: bottom - tickLength - 2 - capHeight(smallFont)}, centre, t.label)
+	list.addTo(p)
+	p.Add(&pointNames{append(names, otherNames...), p.plotters}) // names of the front find their place first
+	p.setRanges(x, spanOf(values, 0.08))
+	p.Y.Tick.Marker = heightTicks(page.Size().Y)
+	l := legend{note: all.note(f.Bar), above: true}
+	if len(front) > 0 {
+		sample := []plot.Thumbnailer{line(on.line, nil), scatter(on.glyph, nil)}
+		l.entries = append(l.entries, entry{"Pareto front", sample})
 	}
-	text(c, labelFont, black, vg.Point{X: (p.frame.Min.X + p.frame.Max.X) / 2, Y: c.Min.Y + smallMargin + 0.25*labelFont.Font.Size}, centre, cmp.Or(f.CostLabel, "cost"))
-	return nil
+	if len(others) > 0 {
+		l.entries = append(l.entries, entry{"others", []plot.Thumbnailer{scatter(off.glyph, nil)}})
+	}
+	return drawPanels(page, o.Title, l, p)
 }
 
-// freePlace is the box for a text of this width beside a point: the nearest
-// that stays in the frame and touches no obstacle.
-func freePlace(frame vg.Rectangle, pt vg.Point, width vg.Length, obstacles []obstacle) (vg.Rectangle, bool) {
-	height := capHeight(smallFont)
+// costScale chooses the ticks of an axis of this length, and returns where on it a cost stands.
+func costScale(axis *plot.Axis, least, most float64, length vg.Length) func(float64) float64 {
+	if most >= 8*least {
+		axis.Tick.Marker = logTicks(length / 25)
+		return math.Log10
+	}
+	axis.Tick.Marker = niceTicks{limit: int(length / 35)}
+	return func(cost float64) float64 { return cost }
+}
+
+// pointName is a text beside a point.
+type pointName struct {
+	text  string
+	at    plotter.XY
+	color color.Color
+}
+
+// pointNames is a plotter of names. Each takes the first free place around its point, and none if there is none.
+type pointNames struct {
+	names    []pointName
+	plotters []plot.Plotter // what a name must not cover
+}
+
+// Plot draws the names.
+func (n *pointNames) Plot(c draw.Canvas, p *plot.Plot) {
+	lines := drawnLines(c, p, n.plotters)
+	toX, toY := p.Transforms(&c)
+	for _, name := range n.names {
+		at := vg.Point{X: toX(name.at.X), Y: toY(name.at.Y)}
+		box, ok := freePlace(c.Rectangle, at, smallText.Width(name.text), lines)
+		if !ok {
+			continue
+		}
+		write(c, styled(smallText, name.color, draw.XLeft, draw.YBottom), box.Min, name.text)
+		lines = append(lines, segment{box.Min, box.Max}, segment{
+			vg.Point{X: box.Min.X, Y: box.Max.Y}, vg.Point{X: box.Max.X, Y: box.Min.Y}})
+	}
+}
+
+// freePlace returns the box for a text of this width beside a point: the nearest that stays in the frame and
+// touches no line.
+func freePlace(frame vg.Rectangle, pt vg.Point, width vg.Length, lines []segment) (vg.Rectangle, bool) {
 	for _, gap := range []vg.Length{4, 6, 10} {
+		right, left, middle := pt.X+gap, pt.X-gap-width, pt.X-width/2
+		over, under, beside := pt.Y+gap-1, pt.Y-gap+1-digitHeight, pt.Y-digitHeight/2
 		for _, at := range []vg.Point{
-			{X: pt.X + gap, Y: pt.Y + gap - 1}, {X: pt.X - gap - width, Y: pt.Y + gap - 1},
-			{X: pt.X + gap, Y: pt.Y - gap + 1 - height}, {X: pt.X - gap - width, Y: pt.Y - gap + 1 - height},
-			{X: pt.X + gap, Y: pt.Y - height/2}, {X: pt.X - gap - width, Y: pt.Y - height/2},
-			{X: pt.X - width/2, Y: pt.Y + gap}, {X: pt.X - width/2, Y: pt.Y - gap - height},
+			{X: right, Y: over}, {X: left, Y: over}, {X: right, Y: under}, {X: left, Y: under},
+			{X: right, Y: beside}, {X: left, Y: beside}, {X: middle, Y: over + 1}, {X: middle, Y: under - 1},
 		} {
-			box := vg.Rectangle{Min: at, Max: vg.Point{X: at.X + width, Y: at.Y + height}}
-			if box.Min.X < frame.Min.X+1 || box.Max.X > frame.Max.X || box.Min.Y < frame.Min.Y+1 || box.Max.Y > frame.Max.Y {
-				continue
-			}
-			wide := vg.Rectangle{Min: vg.Point{X: at.X - 1.5, Y: at.Y - 1}, Max: vg.Point{X: box.Max.X + 1.5, Y: box.Max.Y + 1}}
-			if !slices.ContainsFunc(obstacles, func(o obstacle) bool { return o.crosses(wide) }) {
-				return box, true
+			end := vg.Point{X: at.X + width, Y: at.Y + digitHeight}
+			inside := at.X > frame.Min.X+1 && end.X < frame.Max.X && at.Y > frame.Min.Y+1 && end.Y < frame.Max.Y
+			margin := vg.Point{X: 1.5, Y: 1}
+			if inside && !crossesAny(vg.Rectangle{Min: at.Sub(margin), Max: end.Add(margin)}, lines) {
+				return vg.Rectangle{Min: at, Max: end}, true
 			}
 		}
 	}

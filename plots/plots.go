@@ -1,26 +1,22 @@
-// Package plots draws the figures of a paper: accuracy against the number of
-// secondary partitions M (AccuracyVsM), learning curves (LearningCurves), the
-// history of a race (RaceHistory), accuracy against cost (Pareto), and accuracy
-// over budget and M (HeatMap).
+// Package plots draws the figures of a paper with gonum's plot and plotters: accuracy against the number of
+// secondary partitions M (AccuracyVsM), learning curves (LearningCurves), the history of a race (RaceHistory),
+// accuracy against cost (Pareto), and accuracy over budget and M (HeatMap).
 //
-// A figure is a struct of numbers and options; its zero options are those of
-// one column of a two-column paper: 3.25 × 2.2 in with 7 and 8 pt text, so
-// that nothing is rescaled when it is included at its own size. Its Save
-// method writes PDF, SVG, PNG, EPS or TeX by the file's extension, and as .csv
-// the numbers that are drawn. The same figure gives the same bytes, always.
+// A figure is a struct of numbers. Encode turns it into PDF, SVG, PNG, EPS or TeX, or into a CSV table of the
+// numbers that are drawn. The same figure gives the same bytes, always. The zero Options are those of one column
+// of a two-column paper: 3.25 in wide with text of 7 and 8 pt, so that nothing is rescaled when the figure is
+// included at its own size.
 //
-// Series are told apart by colour, by dashes and by marker, so that a figure
-// survives grey print and colour-blind readers; the colours are those of Okabe
-// and Ito, "Color Universal Design", 2008. All fills are opaque, because PDF,
-// EPS and TeX output cannot be trusted with transparency.
+// Series differ in colour, in dashes and in marker, so that a figure stays readable in grey print and for
+// colour-blind readers. The colours are those of Okabe and Ito, "Color Universal Design", 2008. All fills are
+// opaque, because PDF, EPS and TeX output cannot be trusted with transparency.
 package plots
 
 import (
-	"bytes"
+	"cmp"
+	"encoding/csv"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -29,130 +25,81 @@ import (
 	"gonum.org/v1/plot/vg/draw"
 )
 
-// Options are common to all figures. The zero value is good.
+// Options say how a figure is drawn. The zero value is good.
 type Options struct {
-	// Width and Height are in inches; 0 is 3.25 and 2.2; learning curves with a
-	// loss panel are 3.4 high, races 2.6, heat maps as high as their rows want.
+	// Width and Height are in inches. 0 is a width of 3.25 and the height that suits the kind of figure.
 	Width, Height float64
-	// Title stands above the figure, in the size of the labels; papers put
-	// such text in the caption.
+	// Title stands above the figure, in the size of the labels. Papers put such text into the caption.
 	Title string
 	// AccuracyLabel names the accuracy axis; "" is "accuracy (%)".
 	AccuracyLabel string
-	// Date is written into PDF and EPS files as their time of creation; the
-	// zero time is 1970-01-01. It is an option because reading the clock
-	// would make every file differ: give SOURCE_DATE_EPOCH, or when the
-	// numbers last changed.
+	// Date is written into PDF and EPS files as their time of creation; the zero time is 1970-01-01. It is an
+	// option because every file would differ if the clock were read: give SOURCE_DATE_EPOCH, or the time at
+	// which the numbers last changed.
 	Date time.Time
-	// Outlines makes SVG draw its text as outlines in place of embedding half a
-	// megabyte of font: for a page that is drawn again and again.
+	// Outlines makes SVG draw its text as outlines instead of embedding half a megabyte of font. It is for a
+	// page that is drawn again and again.
 	Outlines bool
 }
 
-// figure is what a kind of figure gives to be written.
-type figure interface {
-	options() Options
-	// validate says what is wrong with the numbers or options.
+// Figure is a kind of figure with its numbers: one of the types that the package comment lists.
+type Figure interface {
+	// validate returns what is wrong with the numbers.
 	validate() error
-	// defaultHeight in inches.
-	defaultHeight() float64
-	// draw returns an error if the canvas is too small.
-	draw(draw.Canvas) error
-	CSV(io.Writer) error
+	// table returns the numbers that are drawn, under a row of column names.
+	table() [][]string
+	// height is the default height in inches.
+	height() float64
+	// draw draws the figure on the page. It returns an error if the page is too small.
+	draw(page draw.Canvas, o Options) error
 }
 
-// Formats lists the extensions that Save knows, without the dot.
+// Formats lists the formats that Encode knows.
 func Formats() []string { return []string{"pdf", "svg", "png", "eps", "tex", "csv"} }
 
-// size returns the outer size of a figure.
-func size(f figure) (w, h vg.Length) {
-	w, h = 3.25*vg.Inch, vg.Length(f.defaultHeight())*vg.Inch
-	if o := f.options(); o.Width > 0 {
-		w = vg.Length(o.Width) * vg.Inch
-	}
-	if o := f.options(); o.Height > 0 {
-		h = vg.Length(o.Height) * vg.Inch
-	}
-	return w, h
-}
-
-func (o Options) validate() error {
-	for _, side := range []struct {
-		name   string
-		inches float64
-	}{{"width", o.Width}, {"height", o.Height}} {
-		// 40 in is a poster; beyond it a PNG takes a gigabyte.
-		if side.inches != 0 && !(side.inches >= 1 && side.inches <= 40) {
-			return fmt.Errorf("figure %s %g in: want 1 to 40, or 0 for the default", side.name, side.inches)
-		}
-	}
-	return nil
-}
-
-// encode writes a figure in one of Formats.
-func encode(w io.Writer, format string, f figure) error {
+// Encode writes a figure in one of Formats.
+//
+// PDF has the characters of the code page 1252 only, in embedded Liberation Serif. SVG embeds the font too. EPS
+// has text as outlines. TeX is a stand-alone document for LaTeX with pgf, in the document's font. In CSV, the
+// columns low and high are the ends of an error bar or band; they are empty if n = 1.
+func Encode(w io.Writer, format string, f Figure, o Options) error {
 	if !slices.Contains(Formats(), format) {
 		return fmt.Errorf("figure format %q is unknown: want one of %s", format, strings.Join(Formats(), ", "))
 	}
-	if err := f.options().validate(); err != nil {
-		return err
-	}
-	if err := f.validate(); err != nil {
+	if err := cmp.Or(checkSide("width", o.Width), checkSide("height", o.Height), f.validate()); err != nil {
 		return err
 	}
 	if format == "csv" {
-		return f.CSV(w)
+		return csv.NewWriter(w).WriteAll(f.table())
 	}
-	width, height := size(f)
-	c := newCanvas(format, width, height, f.options())
+	width, height := vg.Length(cmp.Or(o.Width, 3.25))*vg.Inch, vg.Length(cmp.Or(o.Height, f.height()))*vg.Inch
+	c := newCanvas(format, width, height, o)
 	page := draw.NewCanvas(c, width, height)
-	// The white page also gives TeX pictures their size.
-	fill(page, white, rectangle(page.Rectangle))
-	if err := f.draw(page); err != nil {
+	page.SetColor(white)
+	page.Fill(page.Rectangle.Path()) // also gives TeX pictures their size
+	if err := f.draw(page, o); err != nil {
 		return err
 	}
 	return c.write(w)
 }
 
-// save writes a figure to path by way of a temporary file beside it, so that
-// a full disk or an error leaves the old figure or none, never half a one.
-func save(path string, f figure) (err error) {
-	format := strings.ToLower(strings.TrimPrefix(filepath.Ext(path), "."))
-	if !slices.Contains(Formats(), format) {
-		return fmt.Errorf("save figure %s: the extension says the format, want one of .%s", path, strings.Join(Formats(), ", ."))
+// checkSide checks an optional side of a figure. 40 in is a poster; a larger PNG would take a gigabyte.
+func checkSide(name string, inches float64) error {
+	if inches != 0 && !(inches >= 1 && inches <= 40) {
+		return fmt.Errorf("figure %s %g in: want 1 to 40, or 0 for the default", name, inches)
 	}
-	var b bytes.Buffer
-	if err := encode(&b, format, f); err != nil {
-		return fmt.Errorf("save figure %s: %w", path, err)
-	}
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("save figure: %w", err)
+	return nil
+}
+
+// checkNames checks that the names of a figure's series differ, and that each has one if there are several.
+func checkNames(what string, names []string) error {
+	for i, name := range names {
+		if name == "" && len(names) > 1 {
+			return fmt.Errorf("%s %d of %d has no name", what, i+1, len(names))
 		}
-	}()
-	mode := os.FileMode(0o644)
-	if old, err := os.Stat(path); err == nil {
-		mode = old.Mode().Perm()
+		if slices.Contains(names[:i], name) {
+			return fmt.Errorf("two %s are named %q", strings.TrimSuffix(what, "s")+"s", name)
+		}
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name()) // fails after the rename, as it should
-	if _, err := tmp.Write(b.Bytes()); err != nil {
-		tmp.Close()
-		return err
-	}
-	if err := tmp.Chmod(mode); err != nil {
-		tmp.Close()
-		return err
-	}
-	if err := tmp.Sync(); err != nil {
-		tmp.Close()
-		return err
-	}
-	if err := tmp.Close(); err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), path)
+	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"image/png"
 	"io"
+	"maps"
 	"math"
 	"os"
 	"os/exec"
@@ -32,7 +33,9 @@ var update = flag.Bool("update", false, "write the golden pictures")
 // The pairs of Table 1 of the paper.
 var (
 	table1i  = [][2]int{{64, 1}, {40, 2}, {28, 3}, {12, 6}, {6, 9}, {5, 10}, {3, 13}, {2, 16}, {1, 23}}
-	table1ii = [][2]int{{128, 1}, {85, 2}, {64, 3}, {41, 5}, {28, 7}, {23, 8}, {14, 11}, {12, 12}, {4, 22}, {2, 31}, {1, 44}}
+	table1ii = [][2]int{
+		{128, 1}, {85, 2}, {64, 3}, {41, 5}, {28, 7}, {23, 8}, {14, 11}, {12, 12}, {4, 22}, {2, 31}, {1, 44},
+	}
 )
 
 // series makes up accuracies that are highest at M = 2.
@@ -53,7 +56,7 @@ func series(name string, pairs [][2]int, best float64, seeds int) plots.Series {
 func learning(epochs, seeds int) plots.LearningCurves {
 	var f plots.LearningCurves
 	for i, pair := range table1i {
-		c := plots.Curve{Name: fmt.Sprintf("L%dM%d", pair[0], pair[1])}
+		c := plots.LearningCurve{Name: fmt.Sprintf("L%dM%d", pair[0], pair[1])}
 		for e := 1; e <= epochs; e++ {
 			x := float64(e) / float64(epochs)
 			epoch := plots.Epoch{Number: e}
@@ -71,30 +74,41 @@ func learning(epochs, seeds int) plots.LearningCurves {
 	return f
 }
 
-// figure is what all kinds of figures have.
-type figure interface {
-	Save(path string) error
-	Encode(w io.Writer, format string) error
-	CSV(w io.Writer) error
+// The series that most figures draw.
+var (
+	fig3a   = series("fig3a", table1i, 63.9, 5)
+	fig3b   = series("fig3b", table1ii, 68, 5)
+	plain   = series("", table1i, 63.9, 5)
+	plainer = series("no augmentation", table1i, 61.5, 3)
+	point   = series("", table1i[:1], 63.9, 1)
+)
+
+func vsM(list ...plots.Series) plots.AccuracyVsM { return plots.AccuracyVsM{Series: list} }
+
+func heatMap(rows ...plots.Series) plots.HeatMap { return plots.HeatMap{Rows: rows} }
+
+// figures are drawn in every format; a golden picture is of the same name, where there is one.
+var figures = map[string]plots.Figure{
+	"one-series": vsM(plain),
+	"width":      plots.AccuracyVsM{Series: []plots.Series{fig3b}, WidthCurve: true, Bar: plots.CI95},
+	"two-series": plots.AccuracyVsM{Series: []plots.Series{fig3a, fig3b}, WidthCurve: true},
+	"seeds":      plots.AccuracyVsM{Series: []plots.Series{fig3a, plainer}, Seeds: true},
+	"learning":   learning(40, 5),
+	"loss":       func() plots.Figure { f := learning(12, 3); f.Loss = true; return f }(),
+	"race":       race(),
+	"pareto":     pareto(1),
+	"pareto-log": pareto(40),
+	"heatmap":    heatMap(series("4672", table1i, 63.9, 5), series("17536", table1ii, 68, 5)),
+	"heatmap-few": heatMap(series("4672", table1i[:4], 63.9, 5),
+		series("9000", [][2]int{{90, 1}, {60, 2}, {61, 2}}, 66, 2), series("17536", table1ii[:3], 68, 5)),
+	"single-race":  plots.RaceHistory{Arms: []plots.RaceArm{{Name: "a", Accuracies: []float64{60}}, {Name: "b"}}},
+	"single-cost":  plots.Pareto{Points: []plots.CostPoint{{Name: "a", Cost: 3, Accuracies: []float64{60}}}},
+	"single-cell":  heatMap(series("4672", table1i[:1], 63.9, 1)),
+	"single-point": plots.AccuracyVsM{Series: []plots.Series{point}, WidthCurve: true, Seeds: true},
 }
 
-var figures = map[string]figure{
-	"one-series":   plots.AccuracyVsM{Series: []plots.Series{series("", table1i, 63.9, 5)}},
-	"width":        plots.AccuracyVsM{Series: []plots.Series{series("fig3b", table1ii, 68, 5)}, WidthCurve: true, Bar: plots.CI95},
-	"two-series":   plots.AccuracyVsM{Series: []plots.Series{series("fig3a", table1i, 63.9, 5), series("fig3b", table1ii, 68, 5)}, WidthCurve: true},
-	"seeds":        plots.AccuracyVsM{Series: []plots.Series{series("fig3a", table1i, 63.9, 5), series("no augmentation", table1i, 61.5, 3)}, Seeds: true, Options: plots.Options{Title: "synthetic", AccuracyLabel: "test accuracy (%)"}},
-	"learning":     learning(40, 5),
-	"loss":         func() figure { f := learning(12, 3); f.Loss = true; return f }(),
-	"race":         race(),
-	"pareto":       pareto(1),
-	"pareto-log":   pareto(40),
-	"heatmap":      plots.HeatMap{Rows: []plots.Series{series("4672", table1i, 63.9, 5), series("17536", table1ii, 68, 5)}},
-	"heatmap-few":  plots.HeatMap{Rows: []plots.Series{series("4672", table1i[:4], 63.9, 5), series("9000", [][2]int{{90, 1}, {60, 2}, {61, 2}}, 66, 2), series("17536", table1ii[:3], 68, 5)}},
-	"single-race":  plots.RaceHistory{Arms: []plots.RaceArm{{Name: "L40M2", Accuracies: []float64{60}}, {Name: "L64M1"}}},
-	"single-cost":  plots.Pareto{Points: []plots.CostPoint{{Name: "L40M2", Cost: 3, Accuracies: []float64{60}}}},
-	"single-cell":  plots.HeatMap{Rows: []plots.Series{series("4672", table1i[:1], 63.9, 1)}},
-	"single-point": plots.AccuracyVsM{Series: []plots.Series{series("", table1i[:1], 63.9, 1)}, WidthCurve: true, Seeds: true},
-}
+// titled are the options of the figure "seeds"; the others have none.
+var titled = plots.Options{Title: "synthetic", AccuracyLabel: "test accuracy, CIFAR-100 (20 superclasses) (%)"}
 
 // race makes up a race of the pairs of Table 1 (i), in which those with the
 // largest M are dropped first.
@@ -115,15 +129,18 @@ func pareto(more float64) plots.Pareto {
 	f := plots.Pareto{CostLabel: "multiply–adds (millions)"}
 	for i, p := range series("", table1i, 63.9, 5).Points {
 		cost := 30 + math.Sin(float64(2*i))
-		f.Points = append(f.Points, plots.CostPoint{Name: fmt.Sprintf("L%dM%d", p.L, p.M), Cost: cost * math.Pow(more, float64(8-i)/8), Accuracies: p.Accuracies})
+		f.Points = append(f.Points, plots.CostPoint{
+			Name: fmt.Sprintf("L%dM%d", p.L, p.M), Cost: cost * math.Pow(more, float64(8-i)/8),
+			Accuracies: p.Accuracies, Front: p.M == 2 || p.M == 3 || more > 1 && p.M > 3,
+		})
 	}
 	return f
 }
 
-func encode(t *testing.T, f figure, format string) []byte {
+func encode(t *testing.T, f plots.Figure, format string, options ...plots.Options) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	if err := f.Encode(&b, format); err != nil {
+	if err := plots.Encode(&b, format, f, append(options, plots.Options{})[0]); err != nil {
 		t.Fatalf("%s: %v", format, err)
 	}
 	return b.Bytes()
@@ -131,10 +148,17 @@ func encode(t *testing.T, f figure, format string) []byte {
 
 func TestGolden(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"one-series", "width", "two-series", "seeds", "learning", "loss", "race", "pareto", "pareto-log", "heatmap", "heatmap-few"} {
+	for _, name := range slices.Sorted(maps.Keys(figures)) {
+		if strings.HasPrefix(name, "single-") {
+			continue
+		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			got := encode(t, figures[name], "png")
+			var options plots.Options
+			if name == "seeds" {
+				options = titled
+			}
+			got := encode(t, figures[name], "png", options)
 			golden := filepath.Join("testdata", name+".png")
 			if *update {
 				if err := os.WriteFile(golden, got, 0o644); err != nil {
@@ -167,7 +191,8 @@ func TestEncode(t *testing.T) {
 				for range 2 {
 					wg.Go(func() {
 						var got bytes.Buffer
-						if err := f.Encode(&got, format); err != nil || !bytes.Equal(got.Bytes(), want) {
+						err := plots.Encode(&got, format, f, plots.Options{})
+						if err != nil || !bytes.Equal(got.Bytes(), want) {
 							t.Errorf("%d bytes, then %d bytes, error %v", len(want), got.Len(), err)
 						}
 					})
@@ -188,16 +213,19 @@ func TestEncode(t *testing.T) {
 		})
 	}
 	t.Run("an unknown format is refused with the known ones", func(t *testing.T) {
-		err := figures["one-series"].Encode(io.Discard, "gif")
-		if err == nil || !strings.Contains(err.Error(), `"gif"`) || !strings.Contains(err.Error(), "pdf, svg, png, eps, tex, csv") {
+		err := plots.Encode(io.Discard, "gif", figures["one-series"], plots.Options{})
+		want := `figure format "gif" is unknown: want one of pdf, svg, png, eps, tex, csv`
+		if err == nil || err.Error() != want {
 			t.Errorf("got %v", err)
 		}
 	})
 	t.Run("the date is the one given", func(t *testing.T) {
-		f := plots.AccuracyVsM{Series: []plots.Series{series("", table1i, 63.9, 5)}}
-		f.Date = time.Date(2017, 7, 10, 14, 0, 0, 0, time.FixedZone("", 2*3600))
-		for format, want := range map[string]string{"pdf": "/CreationDate (D:20170710120000", "eps": "%%CreationDate: 2017-07-10T12:00:00Z"} {
-			if !bytes.Contains(encode(t, f, format), []byte(want)) {
+		f := vsM(plain)
+		date := plots.Options{Date: time.Date(2017, 7, 10, 14, 0, 0, 0, time.FixedZone("", 2*3600))}
+		for format, want := range map[string]string{
+			"pdf": "/CreationDate (D:20170710120000", "eps": "%%CreationDate: 2017-07-10T12:00:00Z",
+		} {
+			if !bytes.Contains(encode(t, f, format, date), []byte(want)) {
 				t.Errorf("%s lacks %q", format, want)
 			}
 		}
@@ -218,7 +246,7 @@ func TestPDF(t *testing.T) {
 			t.Skip("pdftotext is not installed (package poppler-utils)")
 		}
 		path := filepath.Join(t.TempDir(), "f.pdf")
-		if err := f.Save(path); err != nil {
+		if err := os.WriteFile(path, encode(t, f, "pdf"), 0o666); err != nil {
 			t.Fatal(err)
 		}
 		out, err := exec.Command(tool, "-layout", "-enc", "UTF-8", path, "-").Output()
@@ -231,15 +259,15 @@ func TestPDF(t *testing.T) {
 			}
 		}
 	})
-	t.Run("text that it cannot show is refused, and no file is left", func(t *testing.T) {
+	t.Run("text that it cannot show is refused, and nothing is written", func(t *testing.T) {
 		f := plots.AccuracyVsM{Series: []plots.Series{series("α = 0.1", table1i, 63.9, 5)}}
-		dir := t.TempDir()
-		err := f.Save(filepath.Join(dir, "f.pdf"))
+		var out bytes.Buffer
+		err := plots.Encode(&out, "pdf", f, plots.Options{})
 		if err == nil || !strings.Contains(err.Error(), "'α'") || !strings.Contains(err.Error(), "svg") {
 			t.Errorf("got %v", err)
 		}
-		if left, _ := os.ReadDir(dir); len(left) > 0 {
-			t.Errorf("left %v", left)
+		if out.Len() > 0 {
+			t.Errorf("%d bytes are written", out.Len())
 		}
 		encode(t, f, "svg")
 		encode(t, f, "eps")
@@ -286,13 +314,13 @@ func TestSVG(t *testing.T) {
 		}
 	})
 	t.Run("outlines need no font", func(t *testing.T) {
-		out := encode(t, plots.AccuracyVsM{Options: plots.Options{Outlines: true}, Series: []plots.Series{series("", table1i, 63.9, 5)}}, "svg")
+		out := encode(t, figures["one-series"], "svg", plots.Options{Outlines: true})
 		if bytes.Contains(out, []byte("@font-face")) || bytes.Contains(out, []byte("<text")) || len(out) > 200_000 {
 			t.Errorf("%d bytes, or a font, or text", len(out))
 		}
 	})
 	t.Run("is XML whatever the names", func(t *testing.T) {
-		texts, _, _ := svgTexts(t, encode(t, plots.AccuracyVsM{Series: []plots.Series{series(`a<b & "c" 50 %_#`, table1i, 63.9, 5)}}, "svg"))
+		texts, _, _ := svgTexts(t, encode(t, vsM(series(`a<b & "c" 50 %_#`, table1i, 63.9, 5)), "svg"))
 		if !slices.Contains(texts, `a<b & "c" 50 %_#`) {
 			t.Errorf("the name is not in %q", texts)
 		}
@@ -366,7 +394,10 @@ func TestTeX(t *testing.T) {
 	f := plots.AccuracyVsM{Series: []plots.Series{series(`50% of a_b & #1 {x} \y`, table1i, 63.9, 5)}, WidthCurve: true}
 	out := string(encode(t, f, "tex"))
 	t.Run("escapes what TeX would read", func(t *testing.T) {
-		for _, want := range []string{`50\% of a\_b \& \#1 \{x\} \textbackslash{}y}`, `mean $\pm$ std, n = 5}`, `accuracy (\%)}`, `width G = L$\cdot$M}`} {
+		for _, want := range []string{
+			`50\% of a\_b \& \#1 \{x\} \textbackslash{}y}`, `mean $\pm$ std, n = 5}`,
+			`accuracy (\%)}`, `width G = L$\cdot$M}`,
+		} {
 			if !strings.Contains(out, want) {
 				t.Errorf("lacks %q", want)
 			}
@@ -393,7 +424,8 @@ func TestTeX(t *testing.T) {
 func TestEPS(t *testing.T) {
 	t.Parallel()
 	out := string(encode(t, figures["two-series"], "eps"))
-	if !strings.HasPrefix(out, "%!PS-Adobe-3.0 EPSF-3.0\n") || !strings.Contains(out, "\n%%BoundingBox: 0 0 234 159\n") {
+	header, box := "%!PS-Adobe-3.0 EPSF-3.0\n", "\n%%BoundingBox: 0 0 234 159\n"
+	if !strings.HasPrefix(out, header) || !strings.Contains(out, box) {
 		t.Errorf("starts %q", out[:200])
 	}
 	// Text as outlines needs no font of the printer's.
@@ -421,55 +453,8 @@ func TestPNG(t *testing.T) {
 	}
 }
 
-func TestSave(t *testing.T) {
-	t.Parallel()
-	good := plots.AccuracyVsM{Series: []plots.Series{series("", table1i, 63.9, 5)}}
-	for _, format := range plots.Formats() {
-		t.Run("writes ."+format+" whatever its case", func(t *testing.T) {
-			dir := t.TempDir()
-			path := filepath.Join(dir, "f."+strings.ToUpper(format))
-			if err := good.Save(path); err != nil {
-				t.Fatal(err)
-			}
-			got, err := os.ReadFile(path)
-			if err != nil || !bytes.Equal(got, encode(t, good, format)) {
-				t.Errorf("%d bytes, %v", len(got), err)
-			}
-			if left, _ := os.ReadDir(dir); len(left) != 1 {
-				t.Errorf("left %v", left)
-			}
-		})
-	}
-	for _, name := range []string{"figure", "figure.gif", "figure.", "pdf"} {
-		t.Run(fmt.Sprintf("%q is refused with the known extensions", name), func(t *testing.T) {
-			err := good.Save(filepath.Join(t.TempDir(), name))
-			if err == nil || !strings.Contains(err.Error(), ".pdf, .svg, .png, .eps, .tex, .csv") || !strings.Contains(err.Error(), name) {
-				t.Errorf("got %v", err)
-			}
-		})
-	}
-	t.Run("an error leaves the old figure", func(t *testing.T) {
-		path := filepath.Join(t.TempDir(), "f.pdf")
-		if err := good.Save(path); err != nil {
-			t.Fatal(err)
-		}
-		before, _ := os.ReadFile(path)
-		if err := (plots.AccuracyVsM{}).Save(path); err == nil || !strings.Contains(err.Error(), path) {
-			t.Errorf("got %v", err)
-		}
-		if after, _ := os.ReadFile(path); !bytes.Equal(before, after) {
-			t.Error("it is gone")
-		}
-	})
-	t.Run("a folder that is missing is an error", func(t *testing.T) {
-		if err := good.Save(filepath.Join(t.TempDir(), "no", "f.pdf")); !errors.Is(err, os.ErrNotExist) {
-			t.Errorf("got %v", err)
-		}
-	})
-}
-
 // readCSV returns the rows of a figure's CSV by column name.
-func readCSV(t *testing.T, f figure) []map[string]string {
+func readCSV(t *testing.T, f plots.Figure) []map[string]string {
 	t.Helper()
 	rows, err := csv.NewReader(bytes.NewReader(encode(t, f, "csv"))).ReadAll()
 	if err != nil {
@@ -490,6 +475,12 @@ func TestBars(t *testing.T) {
 	t.Parallel()
 	// 61 … 65: mean 63, sample variance (4+1+0+1+4)/4 = 2.5.
 	five, std := []float64{64, 61, 63, 65, 62}, math.Sqrt(2.5)
+	ten := []float64{60, 61, 62, 63, 64, 65, 66, 67, 68, 69}
+	of := func(bar plots.Bar, accuracies ...float64) plots.AccuracyVsM {
+		f := vsM(plots.Series{Points: []plots.Point{{L: 40, M: 2, Accuracies: accuracies}}})
+		f.Bar = bar
+		return f
+	}
 	for _, c := range []struct {
 		bar       plots.Bar
 		values    []float64
@@ -507,12 +498,14 @@ func TestBars(t *testing.T) {
 		{plots.CI95, []float64{61, 63, 65}, 63, 4.303 * 2 / math.Sqrt(3), 0.001},
 		{plots.CI95, five, 63, 2.776 * std / math.Sqrt(5), 0.001},
 		// 60 … 69: variance 82.5/9.
-		{plots.CI95, []float64{60, 61, 62, 63, 64, 65, 66, 67, 68, 69}, 64.5, 2.262 * math.Sqrt(82.5/9) / math.Sqrt(10), 0.001},
+		{plots.CI95, ten, 64.5, 2.262 * math.Sqrt(82.5/9) / math.Sqrt(10), 0.001},
 	} {
 		t.Run(fmt.Sprintf("%q of %d seeds", c.bar, len(c.values)), func(t *testing.T) {
-			f := plots.AccuracyVsM{Bar: c.bar, Series: []plots.Series{{Points: []plots.Point{{L: 40, M: 2, Accuracies: c.values}}}}}
-			row := readCSV(t, f)[0]
-			for column, want := range map[string]float64{"mean": c.mean, "low": c.mean - c.half, "high": c.mean + c.half, "n": float64(len(c.values)), "width": 80} {
+			row := readCSV(t, of(c.bar, c.values...))[0]
+			for column, want := range map[string]float64{
+				"mean": c.mean, "low": c.mean - c.half, "high": c.mean + c.half,
+				"n": float64(len(c.values)), "width": 80,
+			} {
 				if got, err := strconv.ParseFloat(row[column], 64); err != nil || math.Abs(got-want) > c.tol+1e-6 {
 					t.Errorf("%s is %s, want %g", column, row[column], want)
 				}
@@ -521,8 +514,7 @@ func TestBars(t *testing.T) {
 	}
 	t.Run("one seed has none", func(t *testing.T) {
 		for _, bar := range []plots.Bar{plots.Std, plots.SEM, plots.CI95, plots.MinMax} {
-			f := plots.AccuracyVsM{Bar: bar, Series: []plots.Series{{Points: []plots.Point{{L: 40, M: 2, Accuracies: []float64{63}}}}}}
-			if row := readCSV(t, f)[0]; row["low"] != "" || row["high"] != "" || row["mean"] != "63" {
+			if row := readCSV(t, of(bar, 63))[0]; row["low"] != "" || row["high"] != "" || row["mean"] != "63" {
 				t.Errorf("%s: %v", bar, row)
 			}
 		}
@@ -552,35 +544,65 @@ func TestLegendSays(t *testing.T) {
 func TestRefused(t *testing.T) {
 	t.Parallel()
 	one := func(p ...plots.Point) []plots.Series { return []plots.Series{{Name: "s", Points: p}} }
-	ok := plots.Point{L: 40, M: 2, Accuracies: []float64{63}}
-	curve := func(e ...plots.Epoch) plots.LearningCurves {
-		return plots.LearningCurves{Curves: []plots.Curve{{Name: "c", Epochs: e}}}
+	at := func(l, m int, accuracies ...float64) plots.AccuracyVsM {
+		return plots.AccuracyVsM{Series: one(plots.Point{L: l, M: m, Accuracies: accuracies})}
 	}
-	for says, f := range map[string]figure{
-		"nothing to draw":                         plots.AccuracyVsM{},
-		"no point has an accuracy":                plots.AccuracyVsM{Series: one(plots.Point{L: 40, M: 2})},
-		`series "s", L = 40, M = 2: accuracy NaN`: plots.AccuracyVsM{Series: one(plots.Point{L: 40, M: 2, Accuracies: []float64{math.NaN()}})},
-		"accuracy 101, want 0 to 100":             plots.AccuracyVsM{Series: one(plots.Point{L: 40, M: 2, Accuracies: []float64{101}})},
-		"accuracy -Inf":                           plots.AccuracyVsM{Series: one(plots.Point{L: 40, M: 2, Accuracies: []float64{math.Inf(-1)}})},
-		"L = 40, M = 0: want both at least 1":     plots.AccuracyVsM{Series: one(plots.Point{L: 40, M: 0, Accuracies: []float64{1}})},
-		"L = 40, M = 2: twice":                    plots.AccuracyVsM{Series: one(ok, ok)},
-		`two series are named "s"`:                plots.AccuracyVsM{Series: append(one(ok), one(ok)...)},
-		"series 2 of 2 has no name":               plots.AccuracyVsM{Series: append(one(ok), plots.Series{Points: []plots.Point{ok}})},
-		`bar "sd" is unknown`:                     plots.AccuracyVsM{Series: one(ok), Bar: "sd"},
-		"width 100 in: want 1 to 40":              plots.AccuracyVsM{Series: one(ok), Options: plots.Options{Width: 100}},
-		"height NaN in":                           plots.AccuracyVsM{Series: one(ok), Options: plots.Options{Height: math.NaN()}},
-		"make it larger":                          plots.AccuracyVsM{Series: one(ok), Options: plots.Options{Width: 1, Height: 1}},
-		"the legend is":                           plots.AccuracyVsM{Series: []plots.Series{{Name: strings.Repeat("long ", 20), Points: []plots.Point{ok}}}},
-		"the title is":                            plots.AccuracyVsM{Series: one(ok), Options: plots.Options{Title: strings.Repeat("long ", 20)}},
-		"no epoch has accuracy values":            curve(),
-		`curve "c", epoch 0`:                      curve(plots.Epoch{Accuracies: []float64{1}}),
-		`curve "c", epoch 1: accuracy NaN`:        curve(plots.Epoch{Number: 1, Accuracies: []float64{math.NaN()}}),
-		"train_loss +Inf, want a finite number":   plots.LearningCurves{Loss: true, Curves: curve(plots.Epoch{Number: 1, Accuracies: []float64{1}, TrainLosses: []float64{math.Inf(1)}}).Curves},
-		"train_accuracy 101, want 0 to 100":       curve(plots.Epoch{Number: 1, Accuracies: []float64{1}, TrainAccuracies: []float64{101}}),
-		"no epoch has loss values":                plots.LearningCurves{Loss: true, Curves: curve(plots.Epoch{Number: 1, Accuracies: []float64{1}}).Curves},
+	curve := func(loss bool, e ...plots.Epoch) plots.LearningCurves {
+		return plots.LearningCurves{Curves: []plots.LearningCurve{{Name: "c", Epochs: e}}, Loss: loss}
+	}
+	cost := func(cost float64) plots.Pareto {
+		return plots.Pareto{Points: []plots.CostPoint{{Name: "a", Cost: cost, Accuracies: []float64{1}}}}
+	}
+	race := func(arms ...plots.RaceArm) plots.RaceHistory { return plots.RaceHistory{Arms: arms} }
+	rows := func(name string, pairs [][2]int) plots.HeatMap {
+		return plots.HeatMap{Rows: []plots.Series{series(name, pairs, 60, 1)}}
+	}
+	ok, good := plots.Point{L: 40, M: 2, Accuracies: []float64{63}}, at(40, 2, 63)
+	nan, inf := math.NaN(), math.Inf(1)
+	long := strings.Repeat("long ", 20)
+	var none plots.Options
+	for _, c := range []struct {
+		says string
+		f    plots.Figure
+		o    plots.Options
+	}{
+		{"nothing to draw", plots.AccuracyVsM{}, none},
+		{"no point has an accuracy", at(40, 2), none},
+		{`series "s", L = 40, M = 2: accuracy NaN`, at(40, 2, nan), none},
+		{"accuracy 101, want 0 to 100", at(40, 2, 101), none},
+		{"accuracy -Inf", at(40, 2, -inf), none},
+		{"L = 40, M = 0: want both at least 1", at(40, 0, 1), none},
+		{"L = 40, M = 2: given twice", plots.AccuracyVsM{Series: one(ok, ok)}, none},
+		{`two series are named "s"`, plots.AccuracyVsM{Series: append(one(ok), one(ok)...)}, none},
+		{"series 2 of 2 has no name", plots.AccuracyVsM{Series: append(one(ok), plots.Series{})}, none},
+		{`bar "sd" is unknown`, plots.AccuracyVsM{Series: one(ok), Bar: "sd"}, none},
+		{"width 100 in: want 1 to 40", good, plots.Options{Width: 100}},
+		{"height NaN in", good, plots.Options{Height: nan}},
+		{"make it larger", good, plots.Options{Width: 1, Height: 1}},
+		{"the legend is", plots.AccuracyVsM{Series: []plots.Series{{Name: long, Points: []plots.Point{ok}}}}, none},
+		{"the title is", good, plots.Options{Title: long}},
+		{"no epoch has accuracy values", curve(false), none},
+		{`curve "c", epoch 0`, curve(false, plots.Epoch{Accuracies: []float64{1}}), none},
+		{`curve "c", epoch 1: accuracy NaN`, curve(false, plots.Epoch{Number: 1, Accuracies: []float64{nan}}), none},
+		{"train_loss +Inf, want a finite", curve(true, plots.Epoch{Number: 1, TrainLosses: []float64{inf}}), none},
+		{"train_accuracy 101, want", curve(false, plots.Epoch{Number: 1, TrainAccuracies: []float64{101}}), none},
+		{"no epoch has loss values", curve(true, plots.Epoch{Number: 1, Accuracies: []float64{1}}), none},
+		{"no arm has an accuracy", race(plots.RaceArm{Name: "L1M1"}), none},
+		{`two arms are named "a"`, race(plots.RaceArm{Name: "a"}, plots.RaceArm{Name: "a"}), none},
+		{"arm 2 of 2 has no name", race(plots.RaceArm{Name: "a"}, plots.RaceArm{}), none},
+		{`arm "a": accuracy NaN`, race(plots.RaceArm{Name: "a", Accuracies: []float64{nan}}), none},
+		{"nothing to draw", plots.Pareto{}, none},
+		{"cost 0", cost(0), none},
+		{"cost +Inf", cost(inf), none},
+		{`bar "x" is unknown`, plots.Pareto{Bar: "x"}, none},
+		{"the title is", cost(1), plots.Options{Title: long}},
+		{"nothing to draw", rows("1", nil), none},
+		{"a row has no name", rows("", table1i), none},
+		{"make it larger", rows("1", table1i), plots.Options{Width: 1, Height: 1}},
 	} {
-		t.Run(says, func(t *testing.T) {
-			if err := f.Encode(io.Discard, "svg"); err == nil || !strings.Contains(err.Error(), says) || strings.Contains(err.Error(), "\n") {
+		t.Run(fmt.Sprintf("%T: %s", c.f, c.says), func(t *testing.T) {
+			err := plots.Encode(io.Discard, "svg", c.f, c.o)
+			if err == nil || !strings.Contains(err.Error(), c.says) || strings.Contains(err.Error(), "\n") {
 				t.Errorf("got %v", err)
 			}
 		})
@@ -590,8 +612,12 @@ func TestRefused(t *testing.T) {
 func TestRace(t *testing.T) {
 	t.Parallel()
 	t.Run("the numbers are those of the first seeds", func(t *testing.T) {
-		f := plots.RaceHistory{Arms: []plots.RaceArm{{Name: "L40M2", Accuracies: []float64{60, 62, 64}}, {Name: "L64M1", Accuracies: []float64{50, 51}, Dropped: true}}}
-		want := "arm,seeds,mean,low,high,bar,alive\nL40M2,1,60,,,std,1\nL40M2,2,61,59.585786,62.414214,std,1\nL40M2,3,62,60,64,std,1\n" +
+		f := plots.RaceHistory{Arms: []plots.RaceArm{
+			{Name: "L40M2", Accuracies: []float64{60, 62, 64}},
+			{Name: "L64M1", Accuracies: []float64{50, 51}, Dropped: true},
+		}}
+		want := "arm,seeds,mean,low,high,bar,alive\n" +
+			"L40M2,1,60,,,std,1\nL40M2,2,61,59.585786,62.414214,std,1\nL40M2,3,62,60,64,std,1\n" +
 			"L64M1,1,50,,,std,1\nL64M1,2,50.5,49.792893,51.207107,std,0\n"
 		if got := string(encode(t, f, "csv")); got != want {
 			t.Errorf("got\n%swant\n%s", got, want)
@@ -601,18 +627,6 @@ func TestRace(t *testing.T) {
 
 func TestPareto(t *testing.T) {
 	t.Parallel()
-	t.Run("of two that cost the same, or are as accurate, one is on the front", func(t *testing.T) {
-		f := plots.Pareto{}
-		for name, v := range map[string][2]float64{"a": {1, 50}, "b": {1, 51}, "c": {2, 51}, "d": {2, 52}, "e": {9, 40}} {
-			f.Points = append(f.Points, plots.CostPoint{Name: name, Cost: v[0], Accuracies: []float64{v[1]}})
-		}
-		got := string(encode(t, f, "csv"))
-		for _, want := range []string{"\nb,1,1,51,,,std,1\n", "\na,1,1,50,,,std,0\n", "\nd,2,1,52,,,std,1\n", "\nc,2,1,51,,,std,0\n", "\ne,9,1,40,,,std,0\n"} {
-			if !strings.Contains(got, want) {
-				t.Errorf("lacks %q:\n%s", want, got)
-			}
-		}
-	})
 	t.Run("costs eight times apart stand on a logarithmic axis", func(t *testing.T) {
 		texts, _, _ := svgTexts(t, encode(t, figures["pareto-log"], "svg"))
 		for _, want := range []string{"20", "50", "100", "200", "500", "1000"} {
@@ -627,52 +641,27 @@ func TestHeatMap(t *testing.T) {
 	t.Parallel()
 	t.Run("a cell has the best of its L", func(t *testing.T) {
 		f := plots.HeatMap{Rows: []plots.Series{{Name: "4672", Points: []plots.Point{
-			{L: 41, M: 2, Accuracies: []float64{60}}, {L: 40, M: 2, Accuracies: []float64{61, 63}}, {L: 64, M: 1, Accuracies: []float64{61}}}}}}
-		if got, want := string(encode(t, f, "csv")), "budget,L,M,n,mean,best\n4672,64,1,1,61,0\n4672,40,2,2,62,1\n"; got != want {
+			{L: 41, M: 2, Accuracies: []float64{60}},
+			{L: 40, M: 2, Accuracies: []float64{61, 63}},
+			{L: 64, M: 1, Accuracies: []float64{61}},
+		}}}}
+		want := "budget,L,M,n,mean,best\n4672,64,1,1,61,0\n4672,40,2,2,62,1\n"
+		if got := string(encode(t, f, "csv")); got != want {
 			t.Errorf("got\n%swant\n%s", got, want)
 		}
 	})
 }
 
-func TestRefusedFigures(t *testing.T) {
-	t.Parallel()
-	nan := []float64{math.NaN()}
-	for name, c := range map[string]struct {
-		f    figure
-		want string
-	}{
-		"a race without accuracies":  {plots.RaceHistory{Arms: []plots.RaceArm{{Name: "L1M1"}}}, "nothing to draw"},
-		"two arms of one name":       {plots.RaceHistory{Arms: []plots.RaceArm{{Name: "a"}, {Name: "a"}}}, `"a"`},
-		"no number in a race":        {plots.RaceHistory{Arms: []plots.RaceArm{{Name: "a", Accuracies: nan}}}, "NaN"},
-		"no points":                  {plots.Pareto{}, "nothing to draw"},
-		"a cost of nothing":          {plots.Pareto{Points: []plots.CostPoint{{Name: "a", Accuracies: []float64{1}}}}, "cost 0"},
-		"an endless cost":            {plots.Pareto{Points: []plots.CostPoint{{Name: "a", Cost: math.Inf(1)}}}, "cost +Inf"},
-		"an unknown bar":             {plots.Pareto{Bar: "x"}, `"x"`},
-		"a heat map without numbers": {plots.HeatMap{Rows: []plots.Series{{Name: "1"}}}, "nothing to draw"},
-		"a row without a budget":     {plots.HeatMap{Rows: []plots.Series{series("", table1i, 60, 1)}}, "no name"},
-		"a title of a page":          {plots.Pareto{Points: []plots.CostPoint{{Name: "a", Cost: 1, Accuracies: []float64{1}}}, Options: plots.Options{Title: strings.Repeat("title ", 40)}}, "the title is"},
-		"a map of an inch":           {plots.HeatMap{Rows: []plots.Series{series("1", table1i, 60, 1)}, Options: plots.Options{Width: 1, Height: 1}}, "make it larger"},
-	} {
-		t.Run(name+" is refused", func(t *testing.T) {
-			if err := c.f.Encode(io.Discard, "svg"); err == nil || !strings.Contains(err.Error(), c.want) {
-				t.Errorf("got %v, want %s", err, c.want)
-			}
-		})
-	}
-}
-
 func TestLearningCurves(t *testing.T) {
 	t.Parallel()
 	t.Run("draws the mean of the seeds that got there", func(t *testing.T) {
-		f := plots.LearningCurves{Loss: true, Curves: []plots.Curve{{Name: "L40M2", Epochs: []plots.Epoch{
-			{Number: 2, Accuracies: []float64{30}, Losses: []float64{2.25}, TrainAccuracies: []float64{40, 40}, TrainLosses: []float64{1.5, 2.5}},
+		f := plots.LearningCurves{Loss: true, Curves: []plots.LearningCurve{{Name: "L40M2", Epochs: []plots.Epoch{
+			{Number: 2, Accuracies: []float64{30}, Losses: []float64{2.25},
+				TrainAccuracies: []float64{40, 40}, TrainLosses: []float64{1.5, 2.5}},
 			{Number: 1, Accuracies: []float64{10, 14}, TrainLosses: []float64{3, 3}},
 			{Number: 3, TrainLosses: []float64{1}},
 		}}}}
-		var got strings.Builder
-		if err := f.CSV(&got); err != nil {
-			t.Fatal(err)
-		}
+		got := string(encode(t, f, "csv"))
 		// Sample deviations by hand: √8, 0, √½.
 		want := "curve,measure,epoch,n,mean,low,high,bar\n" +
 			"L40M2,accuracy,1,2,12,9.171573,14.828427,std\n" +
@@ -682,14 +671,14 @@ func TestLearningCurves(t *testing.T) {
 			"L40M2,train_loss,1,2,3,3,3,std\n" +
 			"L40M2,train_loss,2,2,2,1.292893,2.707107,std\n" +
 			"L40M2,train_loss,3,1,1,,,std\n"
-		if got.String() != want {
-			t.Errorf("got\n%swant\n%s", got.String(), want)
+		if got != want {
+			t.Errorf("got\n%swant\n%s", got, want)
 		}
 		encode(t, f, "svg")
 	})
 }
 
-func ExampleAccuracyVsM_CSV() {
+func ExampleEncode() {
 	f := plots.AccuracyVsM{Series: []plots.Series{{
 		Name: "fig3a",
 		Points: []plots.Point{
@@ -697,23 +686,9 @@ func ExampleAccuracyVsM_CSV() {
 			{L: 64, M: 1, Accuracies: []float64{63.1}},
 		},
 	}}}
-	f.CSV(os.Stdout)
+	plots.Encode(os.Stdout, "csv", f, plots.Options{})
 	// Output:
 	// series,L,M,width,n,mean,low,high,bar,accuracies
 	// fig3a,64,1,64,1,63.1,,,std,63.1
 	// fig3a,40,2,80,3,63.9,63.55359,64.24641,std,63.5 64.1 64.1
-}
-
-func ExampleAccuracyVsM_Save() {
-	f := plots.AccuracyVsM{
-		Series: []plots.Series{{Points: []plots.Point{
-			{L: 64, M: 1, Accuracies: []float64{63.1, 62.9}},
-			{L: 40, M: 2, Accuracies: []float64{63.5, 64.1}},
-		}}},
-		WidthCurve: true,
-	}
-	f.Date = time.Unix(1500000000, 0) // SOURCE_DATE_EPOCH, say
-	fmt.Println(f.Save("figure.jpeg"))
-	// Output:
-	// save figure figure.jpeg: the extension says the format, want one of .pdf, .svg, .png, .eps, .tex, .csv
 }

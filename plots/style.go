@@ -3,9 +3,12 @@ package plots
 import (
 	"image/color"
 	"math"
+	"slices"
 
+	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/font"
-	"gonum.org/v1/plot/font/liberation"
+	"gonum.org/v1/plot/plotter"
+	"gonum.org/v1/plot/text"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
 )
@@ -16,8 +19,8 @@ var (
 	grey  = color.RGBA{110, 110, 110, 255}
 )
 
-// palette is Okabe and Ito's, the best told apart first; yellow, hard to see
-// as a line on paper, last.
+// palette is Okabe and Ito's. The colours that differ most come first; yellow, which is hard to see as a line on
+// paper, comes last.
 var palette = [...]color.RGBA{
 	{0, 114, 178, 255},   // blue
 	{213, 94, 0, 255},    // vermillion
@@ -37,139 +40,124 @@ var dashes = [...][]vg.Length{
 	{8, 2},
 }
 
-// Markers as corners on the unit circle, in sixteenths of a turn from the top;
-// the circle has none. The lengths of palette, dashes and markers share no
-// divisor, so that looks repeat after 8·5·7 series only.
-var markers = [...][]float64{
-	nil,                       // circle
-	{2, 6, 10, 14},            // square
-	{0, 16. / 3, 32. / 3},     // triangle
-	{0, 4, 8, 12},             // diamond
-	{8, 8 + 16./3, 8 + 32./3}, // triangle, point down
-	{0, 3.2, 6.4, 9.6, 12.8},  // pentagon
-	{4, 4 + 16./3, 4 + 32./3}, // triangle, point sideways
+// shapes are the markers. The lengths of palette, dashes and shapes share no divisor, so that the combination of
+// all three repeats after 8·5·7 series only.
+var shapes = [...]draw.GlyphDrawer{
+	draw.CircleGlyph{},
+	polygonGlyph{2, 6, 10, 14},            // square
+	polygonGlyph{0, 16. / 3, 32. / 3},     // triangle
+	polygonGlyph{0, 4, 8, 12},             // diamond
+	polygonGlyph{8, 8 + 16./3, 8 + 32./3}, // triangle, point down
+	polygonGlyph{0, 3.2, 6.4, 9.6, 12.8},  // pentagon
+	polygonGlyph{4, 4 + 16./3, 4 + 32./3}, // triangle, point sideways
 }
 
-// look is how a series is told apart.
-type look struct {
-	color  color.RGBA
-	dashes []vg.Length
-	marker []float64
+// polygonGlyph is a filled marker, of which gonum has few: its corners on a circle, in sixteenths of a turn from
+// the top.
+type polygonGlyph []float64
+
+// DrawGlyph draws the marker with about the area of a circle of that radius.
+func (g polygonGlyph) DrawGlyph(c *draw.Canvas, style draw.GlyphStyle, pt vg.Point) {
+	n := float64(len(g))
+	r := style.Radius * vg.Length(math.Sqrt(2*math.Pi/(n*math.Sin(2*math.Pi/n))))
+	var corners []vg.Point
+	for _, corner := range g {
+		sin, cos := math.Sincos(corner * math.Pi / 8)
+		corners = append(corners, vg.Point{X: pt.X + r*vg.Length(sin), Y: pt.Y + r*vg.Length(cos)})
+	}
+	c.FillPolygon(style.Color, corners)
 }
 
-// lookOf gives series i its look.
-func lookOf(i int) look {
-	return look{palette[i%len(palette)], dashes[i%len(dashes)], markers[i%len(markers)]}
+// crossGlyph is a cross that is larger and bolder than gonum's.
+type crossGlyph struct{}
+
+// DrawGlyph draws the cross.
+func (crossGlyph) DrawGlyph(c *draw.Canvas, style draw.GlyphStyle, pt vg.Point) {
+	stroke, r := draw.LineStyle{Color: style.Color, Width: lineWidth}, 1.2*style.Radius
+	c.StrokeLine2(stroke, pt.X-r, pt.Y-r, pt.X+r, pt.Y+r)
+	c.StrokeLine2(stroke, pt.X-r, pt.Y+r, pt.X+r, pt.Y-r)
 }
 
 const (
-	lineWidth   vg.Length = 0.9
-	markerSize  vg.Length = 1.8 // radius of the circle
-	capWidth    vg.Length = 3   // of an error bar, whole
-	axisWidth   vg.Length = 0.5
-	tickLength  vg.Length = 2.5
-	smallMargin vg.Length = 2 // between the page's edge and what stands there
-	topMargin   vg.Length = 4 // above the frame, half a tick label at least
+	lineWidth  vg.Length = 0.9
+	barWidth   vg.Length = 0.65 // of the lines of an error bar
+	capWidth   vg.Length = 3    // from end to end of the caps of an error bar
+	markerSize vg.Length = 1.8  // radius of a circle
+	tickLength vg.Length = 2.5
 )
 
-// blend is c with the given opacity over white, as an opaque colour.
-func blend(c color.RGBA, opacity float64) color.RGBA {
+// look is what tells a series from the others.
+type look struct {
+	line  draw.LineStyle
+	glyph draw.GlyphStyle
+}
+
+// lookOf returns the look of series i.
+func lookOf(i int) look {
+	clr := palette[i%len(palette)]
+	return look{
+		draw.LineStyle{Color: clr, Width: lineWidth, Dashes: dashes[i%len(dashes)]},
+		draw.GlyphStyle{Color: clr, Radius: markerSize, Shape: shapes[i%len(shapes)]},
+	}
+}
+
+// blend returns a colour with the given opacity over white, as an opaque colour.
+func blend(clr color.Color, opacity float64) color.RGBA {
+	c := color.RGBAModel.Convert(clr).(color.RGBA)
 	mix := func(v uint8) uint8 { return uint8(math.Round(255 - opacity*(255-float64(v)))) }
 	return color.RGBA{mix(c.R), mix(c.G), mix(c.B), 255}
 }
 
-func rectangle(r vg.Rectangle) []vg.Point {
-	return []vg.Point{r.Min, {X: r.Max.X, Y: r.Min.Y}, r.Max, {X: r.Min.X, Y: r.Max.Y}}
-}
-
-func fill(c draw.Canvas, clr color.Color, corners []vg.Point) { c.FillPolygon(clr, corners) }
-
-// stroke draws a line of one point or more.
-func stroke(c draw.Canvas, clr color.Color, width vg.Length, dashes []vg.Length, points ...vg.Point) {
-	c.StrokeLines(draw.LineStyle{Color: clr, Width: width, Dashes: dashes}, points)
-}
-
-// mark draws a marker.
-func mark(c draw.Canvas, l look, at vg.Point, radius vg.Length) {
-	c.SetColor(l.color)
-	c.Fill(markerPath(l.marker, at, radius))
-}
-
-// halo draws the thin white edge of a marker, which parts it from the lines
-// underneath. Error bars are drawn over it, or it would cut the short ones.
-func halo(c draw.Canvas, l look, at vg.Point, radius vg.Length) {
-	c.SetColor(white)
-	c.Fill(markerPath(l.marker, at, radius+0.5))
-}
-
-// markerPath has about the area of the circle, whatever the shape.
-func markerPath(corners []float64, at vg.Point, r vg.Length) vg.Path {
-	var p vg.Path
-	if corners == nil {
-		const k = 0.5522847498 // cubic Bézier curves for a circle
-		p.Move(vg.Point{X: at.X + r, Y: at.Y})
-		x, y := vg.Length(1), vg.Length(0)
-		for range 4 {
-			nx, ny := -y, x
-			p.CubeTo(
-				vg.Point{X: at.X + r*(x+k*nx), Y: at.Y + r*(y+k*ny)},
-				vg.Point{X: at.X + r*(nx+k*x), Y: at.Y + r*(ny+k*y)},
-				vg.Point{X: at.X + r*nx, Y: at.Y + r*ny})
-			x, y = nx, ny
-		}
-		p.Close()
-		return p
-	}
-	n := float64(len(corners))
-	r *= vg.Length(math.Sqrt(2 * math.Pi / (n * math.Sin(2*math.Pi/n))))
-	for i, corner := range corners {
-		sin, cos := math.Sincos(corner * math.Pi / 8)
-		pt := vg.Point{X: at.X + r*vg.Length(sin), Y: at.Y + r*vg.Length(cos)}
-		if i == 0 {
-			p.Move(pt)
-		} else {
-			p.Line(pt)
-		}
-	}
-	p.Close()
-	return p
-}
-
-// An own cache: the default one of gonum/plot can be changed by anyone.
-var fonts = font.NewCache(liberation.Collection())
-
 var (
-	labelFont = serif(8)
-	smallFont = serif(7)
+	labelText = textStyle(8)
+	smallText = textStyle(7)
 )
 
-// serif is the one font of all figures. No italic: it would double the size
+// textStyle is the style of all text, left of and above its point. There is no italic: it would double the size
 // of SVG files, and vgpdf cannot find it.
-func serif(size vg.Length) font.Face {
-	return fonts.Lookup(font.Font{Typeface: "Liberation", Variant: "Serif"}, size)
+func textStyle(size vg.Length) text.Style {
+	return text.Style{Color: black, Font: font.From(plot.DefaultFont, size), Handler: plot.DefaultTextHandler}
 }
 
-// Where a text stands relative to its point.
-const (
-	left   vg.Length = 0
-	centre vg.Length = 0.5
-	right  vg.Length = 1
-)
-
-// capHeight is the height of digits and capitals of Liberation Serif.
-func capHeight(f font.Face) vg.Length { return 0.66 * f.Font.Size }
-
-// text writes s with its baseline at pt.Y.
-func text(c draw.Canvas, f font.Face, clr color.Color, pt vg.Point, align vg.Length, s string) {
-	c.SetColor(clr)
-	c.FillString(f, vg.Point{X: pt.X - align*f.Width(s), Y: pt.Y}, s)
+// styled returns a style with another colour and alignment.
+func styled(s text.Style, clr color.Color, x text.XAlignment, y text.YAlignment) text.Style {
+	s.Color, s.XAlign, s.YAlign = clr, x, y
+	return s
 }
 
-// verticalText writes s upwards, its baseline at pt.X, its middle at pt.Y.
-func verticalText(c draw.Canvas, f font.Face, clr color.Color, pt vg.Point, s string) {
-	c.SetColor(clr)
-	c.Push()
-	c.Rotate(math.Pi / 2)
-	c.FillString(f, vg.Point{X: pt.Y - f.Width(s)/2, Y: -pt.X}, s)
-	c.Pop()
+// digitHeight is the height of digits and capitals in smallText.
+const digitHeight vg.Length = 0.66 * 7
+
+// write writes text with its baseline at pt.
+func write(c draw.Canvas, s text.Style, pt vg.Point, txt string) {
+	pt.Y += s.FontExtents().Ascent - s.Font.Size // where the plain text handler puts the baseline
+	c.FillText(s, pt, txt)
 }
+
+func line(l draw.LineStyle, xys plotter.XYs) *plotter.Line {
+	return &plotter.Line{XYs: xys, LineStyle: l}
+}
+
+func scatter(g draw.GlyphStyle, xys plotter.XYs) *plotter.Scatter {
+	return &plotter.Scatter{XYs: xys, GlyphStyle: g}
+}
+
+// halos are the thin white edges of markers, which separate them from the lines under them. Error bars are drawn
+// over the halos, because a halo would hide a short bar.
+func halos(xys plotter.XYs) *plotter.Scatter {
+	return scatter(draw.GlyphStyle{Color: white, Radius: markerSize + 0.7, Shape: draw.CircleGlyph{}}, xys)
+}
+
+// layers are what figures draw of their series: the lines of all, over them the points.
+type layers struct{ lines, halos, bars, marks []plot.Plotter }
+
+// add adds a series to each layer.
+func (l *layers) add(look look, way plotter.XYs, points summaries) {
+	l.lines = append(l.lines, line(look.line, way))
+	l.halos = append(l.halos, halos(points.means()))
+	l.bars = append(l.bars, points.bars(look))
+	l.marks = append(l.marks, scatter(look.glyph, points.means()))
+}
+
+// addTo adds the layers to a panel.
+func (l *layers) addTo(p *panel) { p.Add(slices.Concat(l.lines, l.halos, l.bars, l.marks)...) }

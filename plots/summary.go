@@ -1,12 +1,15 @@
 package plots
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 
 	"gonum.org/v1/gonum/stat"
 	"gonum.org/v1/gonum/stat/distuv"
+	"gonum.org/v1/plot/plotter"
 )
 
 // Bar says what the error bars and bands around a mean are. "" is Std.
@@ -31,30 +34,28 @@ func (b Bar) validate() error {
 	return fmt.Errorf("bar %q is unknown: want one of %s, %s, %s, %s", b, Std, SEM, CI95, MinMax)
 }
 
-// summary is what is drawn of the values of one point. For n = 1 there is no
-// bar, and low and high are the mean.
+// summary describes the values of one point, which stands at x on the axis. For n = 1 there is no bar, and low and
+// high are the mean.
 type summary struct {
+	x               float64
 	n               int
 	mean, low, high float64
 }
 
-// summarize needs at least one value; none is below 0 or above most, and the bar
-// ends there too.
-func summarize(values []float64, bar Bar, most float64) summary {
+// summarize needs at least one value. None is below 0 or above most; the bar ends there too.
+func summarize(x float64, values []float64, bar Bar, most float64) summary {
 	n := len(values)
-	s := summary{n: n, mean: stat.Mean(values, nil)}
+	s := summary{x: x, n: n, mean: stat.Mean(values, nil)}
 	s.low, s.high = s.mean, s.mean
 	if n < 2 {
 		return s
 	}
-	half := 0.
-	switch std := stat.StdDev(values, nil); bar {
-	case "", Std:
-		half = std
+	half := stat.StdDev(values, nil)
+	switch bar {
 	case SEM:
-		half = std / math.Sqrt(float64(n))
+		half /= math.Sqrt(float64(n))
 	case CI95:
-		half = studentT95(n-1) * std / math.Sqrt(float64(n))
+		half *= studentT95(n-1) / math.Sqrt(float64(n))
 	case MinMax:
 		s.low, s.high = slices.Min(values), slices.Max(values)
 		return s
@@ -68,11 +69,72 @@ func studentT95(degrees int) float64 {
 	return distuv.StudentsT{Mu: 0, Sigma: 1, Nu: float64(degrees)}.Quantile(0.975)
 }
 
-// note says in words what the points and bars are: "mean ± std, n = 5", with
-// the range of n where it varies.
-func note(sums []summary, bar Bar) string {
-	low, high := sums[0].n, sums[0].n
-	for _, s := range sums {
+// fields are the columns mean, low, high and bar of a table.
+func (s summary) fields(bar Bar) []string {
+	list := []string{number(s.mean), "", "", string(cmp.Or(bar, Std))}
+	if s.n > 1 {
+		list[1], list[2] = number(s.low), number(s.high)
+	}
+	return list
+}
+
+// number has 6 decimals: accuracies are ratios of counts, and further digits are rounding errors of their sums.
+func number(v float64) string {
+	return strconv.FormatFloat(math.Round(v*1e6)/1e6, 'f', -1, 64)
+}
+
+func integers(list ...int) (texts []string) {
+	for _, v := range list {
+		texts = append(texts, strconv.Itoa(v))
+	}
+	return texts
+}
+
+func zeroOrOne(yes bool) string {
+	if yes {
+		return "1"
+	}
+	return "0"
+}
+
+// summaries are the points of a series.
+type summaries []summary
+
+// means are the points of a line or of markers.
+func (list summaries) means() (xys plotter.XYs) {
+	for _, s := range list {
+		xys = append(xys, plotter.XY{X: s.x, Y: s.mean})
+	}
+	return xys
+}
+
+// bars are the error bars, in the colour of a look.
+func (list summaries) bars(l look) *plotter.YErrorBars {
+	b := &plotter.YErrorBars{LineStyle: l.line, CapWidth: capWidth}
+	b.Width, b.Dashes = barWidth, nil
+	for _, s := range list {
+		if s.n > 1 {
+			b.XYs = append(b.XYs, plotter.XY{X: s.x, Y: s.mean})
+			b.YErrors = append(b.YErrors, struct{ Low, High float64 }{s.mean - s.low, s.high - s.mean})
+		}
+	}
+	return b
+}
+
+// band is the area between the ends of the bars, in a light shade.
+func (list summaries) band(l look) *plotter.Polygon {
+	var lows, highs plotter.XYs
+	for _, s := range list {
+		lows, highs = append(lows, plotter.XY{X: s.x, Y: s.low}), append(highs, plotter.XY{X: s.x, Y: s.high})
+	}
+	slices.Reverse(lows)
+	return &plotter.Polygon{XYs: []plotter.XYs{append(highs, lows...)}, Color: blend(l.line.Color, 0.22)}
+}
+
+// note says in words what the points and bars are: "mean ± std, n = 5", with the range of n where it varies.
+func (list summaries) note(bar Bar) string {
+	low, high := list[0].n, list[0].n
+	for _, s := range list {
 		low, high = min(low, s.n), max(high, s.n)
 	}
 	n := fmt.Sprintf("n = %d", low)

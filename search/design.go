@@ -10,50 +10,47 @@ import (
 	"igcsearch/space"
 )
 
-// Design are the settings of a study that say which networks it compares, and
-// from how many seeds each is trained.
+// Design holds the settings that say which networks a study compares, and from how many seeds it
+// trains each of them. Package space explains the symbols L, M, S, T and D.
 type Design struct {
-	// Budget is the parameters of one block, T. It, Tolerance and All choose
-	// the pairs where none are listed; Normalize clears them beside a list of
-	// other pairs, because they do nothing there.
+	// Budget is the wanted number of parameters of one block, T. Budget, Tolerance and All choose the
+	// pairs if Pairs is empty. Normalize clears the three if Pairs lists other pairs.
 	Budget int `toml:"budget" json:"budget"`
-	// Kernel is the number of spatial kernel positions, S; 9 is 3×3.
+	// Kernel is the number of positions of the primary kernel, S. It is 9, for 3×3.
 	Kernel int `toml:"kernel" json:"kernel"`
-	// Tolerance is the largest |params/T − 1| of a pair, a fraction.
+	// Tolerance is the largest |params/T − 1| of a pair, in [0, 1): 0.024 means 2.4 %.
 	Tolerance float64 `toml:"tolerance" json:"tolerance"`
-	// All keeps every L within the tolerance, not only the nearest of each M.
+	// All chooses every pair within the tolerance, not only the nearest pair of each M.
 	All bool `toml:"all" json:"all"`
-	// Pairs lists the pairs, "40x2" is L = 40, M = 2. Normalize fills it from
-	// Budget where the study lists none.
+	// Pairs lists the pairs: "40x2" is L = 40, M = 2. Normalize fills it from Budget if it is empty,
+	// and orders it by rising M.
 	Pairs []string `toml:"pairs" json:"pairs"`
-	// Variant of the pairs' blocks; "" is the paper's.
+	// Variant is the variant of the pairs' blocks. "" is the plain block.
 	Variant space.Variant `toml:"variant" json:"variant,omitempty"`
-	// Systems lists networks by name, "IGC-L24M2+Ident.", in place of pairs.
+	// Systems lists networks by name, for example "IGC-L24M2+Ident.", in place of pairs.
 	Systems []string `toml:"systems" json:"systems,omitempty"`
-	// StageParams or StageMultiplyAdds is a budget of the whole network: it chooses
-	// partitions for each of its stages, the StageTop nearest within Tolerance,
-	// where no systems are listed.
+	// StageParams, or StageMultiplyAdds, is a budget of the whole network. It chooses networks that
+	// may have another pair in each stage, if Systems is empty: of those within Tolerance, the
+	// StageTop nearest to the budget. A StageTop of 0 means 12. Normalize clears the budget if
+	// Systems lists other networks.
 	StageParams       int   `toml:"stage_params" json:"stage_params,omitempty"`
 	StageMultiplyAdds int64 `toml:"stage_multiply_adds" json:"stage_multiply_adds,omitempty"`
 	StageTop          int   `toml:"stage_top" json:"stage_top,omitempty"`
-	// Layout of the stages; "" is space.Flat, the network of Figure 3.
+	// Layout is the layout of the stages. "" is space.Flat, that of Figure 3.
 	Layout space.Layout `toml:"layout" json:"layout,omitempty"`
-	// Depths lists the depths D of each network; none is the layout's own, in
-	// the flat layout Blocks + 2.
+	// Depths lists the depths D; the study trains each network with each of them. If it is empty,
+	// the layout gives the depth; in the layout space.Flat it is Blocks + 2.
 	Depths []int `toml:"depths" json:"depths,omitempty"`
-	// Blocks is the number of blocks of a network of the flat layout; Figure 3
-	// has 6. Normalize clears it where it does nothing.
+	// Blocks is the number of blocks of a network in the layout space.Flat; Figure 3 has 6.
+	// Normalize clears it if the layout is another, or if Depths is set.
 	Blocks int `toml:"blocks" json:"blocks"`
 
-	// Seeds is how many trials each pair gets; their seeds are 0 … Seeds−1.
+	// Seeds is the number of trials of each network. Their seeds are 0 … Seeds − 1.
 	Seeds int `toml:"seeds" json:"seeds"`
 }
 
-// normalize checks which networks are compared, and fills in those that a budget
-// chooses: Pairs in the order of rising M, spelled "40x2", or Systems. Budget,
-// Tolerance and All are zero unless they give those pairs, and so are the
-// budgets of all stages unless they give those systems. s is the study that the
-// design is of.
+// normalize checks which networks are compared, and fills in the networks that a budget chooses. It
+// clears each budget that does not choose exactly the listed networks. s is the study of the design.
 func (d *Design) normalize(c *checker, s Study) {
 	c.check(d.Kernel == 9, "kernel %d: the trainer has 3×3 kernels only, want 9", d.Kernel)
 	c.check(d.Tolerance >= 0 && d.Tolerance < 1, "tolerance %g: want a fraction in [0, 1), 0.024 is 2.4 %%",
@@ -69,9 +66,9 @@ func (d *Design) normalize(c *checker, s Study) {
 	c.check(d.Budget != 0 || len(d.Pairs) > 0 || len(d.Systems) > 0 || staged,
 		"budget 0: want a number of parameters, or a list of pairs or of systems")
 	c.check(len(d.Systems) == 0 || len(d.Pairs) == 0 && d.Budget == 0 && (d.Variant == "" || staged),
-		"systems stand in place of budget, pairs and variant: want one or the other")
+		"systems: they replace budget, pairs and variant: want either systems or those")
 	c.check(!staged || len(d.Pairs) == 0 && d.Budget == 0,
-		"stage_params and stage_multiply_adds stand in place of budget and pairs: want one or the other")
+		"stage_params: the budget of a whole network replaces budget and pairs: want either it or those")
 	d.normalizeLayout(c)
 	pairs := d.parsePairs(c)
 	systems := d.parseSystems(c)
@@ -99,8 +96,7 @@ func (d *Design) normalize(c *checker, s Study) {
 	}
 }
 
-// normalizeLayout checks the stages and the depths, and clears Blocks where it
-// does nothing.
+// normalizeLayout checks the layout and the depths, and clears Blocks where it has no effect.
 func (d *Design) normalizeLayout(c *checker) {
 	if d.Layout == space.Flat {
 		d.Layout = ""
@@ -120,7 +116,7 @@ func (d *Design) normalizeLayout(c *checker) {
 	}
 }
 
-// parsePairs returns Pairs in the order of rising M.
+// parsePairs parses Pairs and returns them in the order of rising M.
 func (d *Design) parsePairs(c *checker) (pairs []space.Pair) {
 	for _, text := range d.Pairs {
 		p, err := space.ParsePair(text)
@@ -135,7 +131,7 @@ func (d *Design) parsePairs(c *checker) (pairs []space.Pair) {
 	return pairs
 }
 
-// parseSystems returns Systems in their order.
+// parseSystems parses Systems and keeps their order.
 func (d *Design) parseSystems(c *checker) (systems []space.System) {
 	for _, name := range d.Systems {
 		system, err := space.ParseSystem(name)
@@ -144,15 +140,15 @@ func (d *Design) parseSystems(c *checker) (systems []space.System) {
 			continue
 		}
 		c.check(!slices.Contains(systems, system), "systems: %s is listed twice", name)
-		c.check(system.Depth == 0 || len(d.Depths) == 0, "depths: %s has one in its name: want one or the other",
-			system)
+		c.check(system.Depth == 0 || len(d.Depths) == 0,
+			"depths: %s has a depth in its name: want either depths or names with a depth", system)
 		systems = append(systems, system)
 	}
 	return systems
 }
 
-// setSystems makes the design one of systems. chosen are those of the budget of
-// all stages: of others that budget says nothing.
+// setSystems makes the design compare systems. chosen are the networks that the budget of the whole
+// network chooses. If systems are others, setSystems clears that budget.
 func (d *Design) setSystems(systems, chosen []space.System) {
 	if !slices.Equal(systems, chosen) {
 		d.StageParams, d.StageMultiplyAdds, d.StageTop, d.Tolerance, d.Variant = 0, 0, 0, 0, ""
@@ -163,8 +159,7 @@ func (d *Design) setSystems(systems, chosen []space.System) {
 	}
 }
 
-// setPairs makes the design one of pairs, or if there are none of those that the
-// budget chooses.
+// setPairs makes the design compare pairs, or the pairs that the budget chooses if there are none.
 func (d *Design) setPairs(c *checker, pairs []space.Pair) {
 	byBudget := d.choose()
 	switch {
@@ -176,23 +171,22 @@ func (d *Design) setPairs(c *checker, pairs []space.Pair) {
 	case !slices.Equal(pairs, byBudget):
 		d.Budget, d.Tolerance, d.All = 0, 0, false
 	}
-	d.Pairs = nil // a fresh slice: a study is passed by value, its slices are not
+	d.Pairs = nil // copies of the study share the old slice, which must not change
 	for _, p := range pairs {
 		d.Pairs = append(d.Pairs, fmt.Sprintf("%dx%d", p.L, p.M))
 	}
 }
 
-// chooseStages returns the networks of the budget for all stages, for the
-// pictures of s.
+// chooseStages returns the networks that the budget of the whole network chooses for the pictures of
+// the study s.
 func (d *Design) chooseStages(s Study) ([]space.System, error) {
 	in, classes := s.Shape()
 	if classes == 0 || len(d.Depths) > 1 {
-		return nil, errors.New("stage_params: the budget is of one depth, on a data set whose size is known " +
-			"beforehand, not a folder")
+		return nil, errors.New("stage_params: want at most one depth, and a data set other than folder, because " +
+			"the budget needs the number of classes")
 	}
-	b := space.StageBudget{Params: d.StageParams, MultiplyAdds: d.StageMultiplyAdds, Tolerance: d.Tolerance,
-		Variant: d.Variant,
-		Plan:    d.Plan(in, classes)}
+	b := space.StageBudget{Params: d.StageParams, MultiplyAdds: d.StageMultiplyAdds,
+		Tolerance: d.Tolerance, Variant: d.Variant, Plan: d.Plan(in, classes)}
 	if len(d.Depths) == 1 {
 		b.Plan.Depth = d.Depths[0]
 	}
@@ -209,10 +203,10 @@ func (d *Design) chooseStages(s Study) ([]space.System, error) {
 	return all, nil
 }
 
-// defaultStageTop is how many networks a budget for all stages chooses.
+// defaultStageTop is the number of networks that StageTop = 0 stands for.
 const defaultStageTop = 12
 
-// build reports every network that cannot be built.
+// build adds an error for every network that cannot be built.
 func (d *Design) build(c *checker) {
 	key := "pairs"
 	if len(d.Systems) > 0 {
@@ -225,8 +219,8 @@ func (d *Design) build(c *checker) {
 	}
 }
 
-// choose returns the pairs of the budget in the order of a normalised study;
-// none if there is no budget.
+// choose returns the pairs that Budget chooses, in the order of ComparePairs. There are none if
+// Budget is 0.
 func (d Design) choose() []space.Pair {
 	if d.Budget == 0 {
 		return nil
@@ -240,7 +234,7 @@ func (d Design) choose() []space.Pair {
 	return pairs
 }
 
-// PairList returns Pairs parsed. It panics if s is not normalised.
+// PairList parses Pairs. It panics if the study is not normalised.
 func (d Design) PairList() []space.Pair {
 	pairs := make([]space.Pair, len(d.Pairs))
 	for i, text := range d.Pairs {
@@ -253,13 +247,12 @@ func (d Design) PairList() []space.Pair {
 	return pairs
 }
 
-// OfPairs reports whether a normalised study compares pairs, by their M; else it
-// compares networks, by name.
+// OfPairs reports whether a normalised study compares pairs, which figures and tables show by their
+// M. If not, it compares networks, which they show by name.
 func (d Design) OfPairs() bool { return len(d.Systems) == 0 && len(d.Depths) <= 1 }
 
-// SystemList returns the networks of a normalised study in the order of its
-// figures and tables: those of the pairs by rising M, or Systems as they are
-// listed, each with rising depth.
+// SystemList returns the networks of a normalised study in the order of its figures and tables: pairs
+// by rising M or Systems as they are listed, and for each of them the depths in rising order.
 func (d Design) SystemList() []space.System {
 	var systems []space.System
 	for _, p := range d.PairList() {
@@ -287,7 +280,8 @@ func (d Design) SystemList() []space.System {
 	return deep
 }
 
-// Plan says which network of a system the study trains.
+// Plan returns the plan by which the study builds its networks, for pictures of the shape in and a
+// number of classes.
 func (d Design) Plan(in space.Shape, classes int) space.Plan {
 	p := space.Plan{Layout: d.Layout, In: in, Classes: classes}
 	if p.Layout == "" {

@@ -11,81 +11,79 @@ import (
 	"time"
 )
 
-// Desk is where the workers of a Runner get their claims: a Dispatch in this
-// process, or one in another.
+// Desk gives claims to the workers of a Runner. It is a Dispatch in this process, or stands for one in
+// another process.
 type Desk interface {
-	// Claim begins the next attempt. Without one, wait says when to ask again, or
-	// the error wraps ErrOver.
+	// Claim begins the next attempt. If claim is nil, wait is how long to wait before the next call,
+	// or the error wraps ErrOver.
 	Claim(ctx context.Context, ask Ask) (claim *Claim, wait time.Duration, err error)
-	// Beat is Store.Beat.
+	// Beat does what Store.Beat does.
 	Beat(ctx context.Context) (next time.Duration, err error)
 }
 
-// Ask is what a worker says when it asks for a turn.
+// Ask says what a worker needs when it asks for a claim.
 type Ask struct {
-	// Beside is how many other trainings its Runner has.
+	// Beside is the number of other trainings in the worker's Runner.
 	Beside int
-	// Left is how long it may work, 0 without a limit: a trial whose next epoch
-	// would take longer is not for it.
+	// Left is how long the worker may still train, or 0 for no limit. It gets no trial whose next
+	// epoch would take longer.
 	Left time.Duration
 }
 
-// ErrOver is what Desk.Claim returns (wrapped, with the reason) if there will be
-// no turn any more.
-var ErrOver = errors.New("no trial begins any more")
+// ErrOver is the error that Desk.Claim returns (wrapped, with the reason) if no further attempt will
+// begin.
+var ErrOver = errors.New("no more trials begin")
 
-// ErrStop is what Desk.Record returns (wrapped) if a budget of the study is
+// ErrStop is the error that the Handle of a Dispatch returns (wrapped) if a budget of the study is
 // spent.
 var ErrStop = errors.New("a budget of the study is spent")
 
-// ErrAlike is what Desk.Claim returns (wrapped) after Study.StopAfter trainings
-// in a row have failed in the same way.
-var ErrAlike = errors.New("too many trainings failed alike")
+// ErrAlike is the error that Desk.Claim returns (wrapped) after Study.StopAfter trainings in a row
+// have failed in the same way.
+var ErrAlike = errors.New("too many trainings failed in the same way")
 
-// alikeError tells of them in its own words.
+// alikeError is an ErrAlike with a text of its own.
 type alikeError struct{ error }
 
 func (alikeError) Is(target error) bool { return target == ErrAlike }
 
-// Dispatch gives out the turns of one study: it knows how all trials stand, asks
-// the study's Strategy what it wants, and watches the budgets. Any number of
-// workers use one, also of other machines, and other processes may share its
-// Store.
+// Dispatch gives the attempts of one study to workers. It knows the state of all trials, asks the
+// study's Strategy which to train, and stops when a budget is spent. Any number of workers may use it,
+// on this and on other machines, and other processes may use its Store.
 type Dispatch struct {
 	store    Store
 	study    Study
 	strategy Strategy
 	notify   func(Event)
-	start    time.Time // of the first turn; zero before. mu guards it
 
-	mu      sync.Mutex // guards what follows
-	states  []TrialState
-	at      map[int64]int   // by Trial.ID: index into states
-	mine    map[int64]Trial // as turns that were given out here left them
-	moment  int64           // of the store's last Poll
-	again   map[int64]int   // put back: how many may train at once
-	over    bool            // no trial begins any more, whatever is stored
-	stopped bool            // by a budget: those that run end at their next epoch
-	reason  string          // why, or why the strategy wants no more
-	failed  error           // too many trials failed alike
-	alike   int             // failures in a row
-	last    string          // what they say
+	mu          sync.Mutex // guards the fields below
+	start       time.Time  // when the first attempt began; zero before
+	states      []TrialState
+	at          map[int64]int   // the index into states for each Trial.ID
+	mine        map[int64]Trial // the state of trials as their attempts from this Dispatch left them
+	moment      int64           // the moment that the last Poll returned
+	most        map[int64]int   // how many trainings may run at once beside trials that were put back
+	over        bool            // no further attempt will begin
+	stopped     bool            // a budget is spent: running attempts end at their next epoch
+	reason      string          // why the study is over
+	failed      error           // an ErrAlike
+	alike       int             // how many failures in a row had the text lastFailure
+	lastFailure string
 }
 
-// NewDispatch plans a study, of which the strategy decides what is trained, and reads
-// how it stands. notify, if not nil, hears
-// of what is Planned, and of what changes Elsewhere.
+// NewDispatch stores the study and its trials (Store.Plan) and reads the state of the trials. notify,
+// if it is not nil, receives the events Planned and Elsewhere.
 func NewDispatch(ctx context.Context, store Store, study Study, strategy Strategy, trials []Trial,
 	notify func(Event)) (*Dispatch, error) {
 	planned, err := store.Plan(ctx, study, trials)
 	if err != nil {
-		return nil, err // it names the study
+		return nil, err // the error names the study
 	}
 	if notify == nil {
 		notify = func(Event) {}
 	}
 	d := &Dispatch{store: store, study: study, strategy: strategy, notify: notify,
-		at: map[int64]int{}, mine: map[int64]Trial{}, again: map[int64]int{}}
+		at: map[int64]int{}, mine: map[int64]Trial{}, most: map[int64]int{}}
 	for i, t := range planned {
 		d.at[t.ID] = i
 		d.states = append(d.states, TrialState{Trial: t})
@@ -94,16 +92,17 @@ func NewDispatch(ctx context.Context, store Store, study Study, strategy Strateg
 	return d, d.refresh(ctx)
 }
 
-// Study is the one whose turns are given out.
+// Study returns the study of the Dispatch.
 func (d *Dispatch) Study() Study { return d.study }
 
-// refresh learns what changed in the store. d.mu is not held.
+// refresh reads what has changed in the store. The caller does not hold d.mu.
 func (d *Dispatch) refresh(ctx context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.poll(ctx)
 }
 
+// poll reads what has changed in the store. The caller holds d.mu.
 func (d *Dispatch) poll(ctx context.Context) error {
 	changed, moment, err := d.store.Poll(ctx, d.study.Name, d.moment)
 	if err != nil {
@@ -117,12 +116,12 @@ func (d *Dispatch) poll(ctx context.Context) error {
 		}
 		old := d.states[i].Trial
 		d.states[i] = t
-		// Of a turn that is open, the store may know more than was noted here.
 		mine, ok := d.mine[t.ID]
 		if t.Status == Pending && (old.Status == Failed || ok && mine.Status == Failed) {
-			// Somebody has mended it, and had it tried again.
+			// A user has fixed the cause and asked to try the trial again.
 			d.failed, d.alike, d.over = nil, 0, d.stopped
 		}
+		// For an attempt that runs, the store may already know of an epoch that mine lacks.
 		ours := ok && mine.Status == t.Status && (mine.Epoch == t.Epoch || t.Status == Running)
 		if !ours && (old.Status != t.Status || old.Epoch != t.Epoch) {
 			d.notify(Event{Kind: Elsewhere, Trial: t.Trial})
@@ -131,20 +130,20 @@ func (d *Dispatch) poll(ctx context.Context) error {
 	return nil
 }
 
-// Worker is who asks a Dispatch for a turn.
+// Worker is a worker that asks a Dispatch for a claim.
 type Worker struct {
-	Beginner // the Store, for this worker
+	Beginner // begins the attempts of this worker
 	Attempt  Attempt
-	// ISA, if set, leaves out trials that began with another arithmetic: no
-	// other can go on with them.
+	// ISA, if set, leaves out trials that began with another arithmetic, because this worker cannot
+	// continue them.
 	ISA string
 }
 
-// Claim begins the next turn for a worker, as Desk.Claim.
+// Claim begins the next attempt for a worker; Desk.Claim explains the results.
 func (d *Dispatch) Claim(ctx context.Context, w Worker, ask Ask) (claim *Claim, wait time.Duration, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !d.over || d.failed != nil { // what failed may have been mended
+	if !d.over || d.failed != nil { // a user may have asked to try failed trials again
 		if err := d.poll(ctx); err != nil {
 			return nil, 0, err
 		}
@@ -159,7 +158,7 @@ func (d *Dispatch) Claim(ctx context.Context, w Worker, ask Ask) (claim *Claim, 
 		}
 	}
 	if d.over {
-		return nil, 0, over(d.reason)
+		return nil, 0, overError(d.reason)
 	}
 	if limit := d.study.WallTime(); limit > 0 && !d.start.IsZero() {
 		wait = max(time.Millisecond, limit-time.Since(d.start))
@@ -167,7 +166,7 @@ func (d *Dispatch) Claim(ctx context.Context, w Worker, ask Ask) (claim *Claim, 
 	return nil, wait, nil
 }
 
-// Over reports whether there is nothing to begin and nothing runs, and why.
+// Over reports whether no trial runs and none will begin, and for which reason.
 func (d *Dispatch) Over(ctx context.Context) (bool, string, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -190,19 +189,20 @@ func (d *Dispatch) Over(ctx context.Context) (bool, string, error) {
 	return len(want.Next) == 0, want.Reason, nil
 }
 
-func over(reason string) error {
+// overError returns an ErrOver with a reason, which may be "".
+func overError(reason string) error {
 	if reason == "" {
 		return ErrOver
 	}
 	return fmt.Errorf("%w: %s", ErrOver, reason)
 }
 
-// take begins the first trial that the strategy wants and that the worker can
-// have; nil if there is none now. It ends the run if there will be none.
+// take begins the first trial that the strategy wants and that the worker can have. It returns nil if
+// there is none now, and an ErrOver if there will be none.
 func (d *Dispatch) take(ctx context.Context, w Worker, ask Ask) (*Claim, error) {
 	want := d.strategy.Decide(d.study, d.states)
 	running, begun := 0, 0
-	for i := range d.states { // they are large, and may be many
+	for i := range d.states { // without copying the states, which are large
 		t := &d.states[i]
 		if t.Status == Running {
 			running++
@@ -211,41 +211,33 @@ func (d *Dispatch) take(ctx context.Context, w Worker, ask Ask) (*Claim, error) 
 			begun++
 		}
 	}
-	var held, taken bool  // by the budget of trials; by another process
-	var foreign, long int // of another arithmetic; longer than the worker may work
+	var skip skipped
 	for _, step := range want.Next {
 		s := &d.states[step.Trial]
-		until := min(step.Until, s.Epochs)
-		if s.Status != Pending || until <= s.Epoch && s.Epoch < s.Epochs {
+		until, most := min(step.Until, s.Epochs), d.most[s.ID]
+		switch {
+		case s.Status != Pending || until <= s.Epoch && s.Epoch < s.Epochs:
+			continue
+		case d.study.MaxTrials > 0 && s.Epoch == 0 && begun >= d.study.MaxTrials:
+			skip.budget = true
+			continue
+		case w.ISA != "" && s.ISA != "" && s.ISA != w.ISA:
+			skip.arithmetic++
+			continue
+		case ask.Left > 0 && s.Epoch < s.Epochs && max(1, d.epochTime(s)) >= ask.Left:
+			skip.time++
+			continue
+		case most > 0 && ask.Beside >= most:
 			continue
 		}
-		if d.study.MaxTrials > 0 && s.Epoch == 0 && begun >= d.study.MaxTrials {
-			held = true
-			continue
-		}
-		if w.ISA != "" && s.ISA != "" && s.ISA != w.ISA {
-			foreign++
-			continue
-		}
-		if ask.Left > 0 && s.Epoch < s.Epochs && max(1, d.epochTime(s)) >= ask.Left {
-			long++
-			continue
-		}
-		most := d.again[s.ID]
-		if most > 0 && ask.Beside >= most {
-			continue
-		}
-		a := w.Attempt
-		a.Started = time.Now()
-		claim, err := w.Begin(ctx, s.ID, until, a)
+		claim, err := d.begin(ctx, w, s, until)
 		if errors.Is(err, ErrTaken) {
-			// Another process was faster: what it changed may change what is
-			// wanted.
+			// Another process was faster. What it has changed may change the decision.
 			if err := d.poll(ctx); err != nil {
 				return nil, err
 			}
-			if s.Status == Pending { // again already; it can wait
-				taken = true
+			if s.Status == Pending { // the other process has already given it back: try it later
+				skip.taken = true
 				continue
 			}
 			return d.take(ctx, w, ask)
@@ -253,51 +245,75 @@ func (d *Dispatch) take(ctx context.Context, w Worker, ask Ask) (*Claim, error) 
 		if err != nil {
 			return nil, fmt.Errorf("%v: %w", s.Key, err)
 		}
-		delete(d.again, s.ID)
-		if d.start.IsZero() { // a run does not begin before somebody trains
-			d.start = time.Now()
-		}
-		s.Status, s.Error, s.Failure = Running, "", ""
-		if claim.From != nil {
-			s.Epoch = claim.From.Epoch
-		} else {
-			s.Epoch, s.Last = 0, Epoch{}
-		}
-		d.mine[s.ID] = s.Trial
-		claim.Handle = d.Handle(s.ID, claim.Handle)
-		claim.Study, claim.Trial, claim.Until = d.study, s.Trial, until
 		claim.Company, claim.Most = running > ask.Beside, most
-		return &claim, nil
+		return claim, nil
 	}
-	switch {
-	case running > 0 || taken:
-	case held:
-		d.over, d.stopped, d.reason = true, true, fmt.Sprintf("max_trials = %d is reached", d.study.MaxTrials)
-	case foreign > 0 || long > 0: // for another worker
-	default:
-		d.reason = want.Reason
-		return nil, over(d.reason)
-	}
-	// Time left gets less: waiting would not help. For another arithmetic it
-	// would not either, unless somebody trains who may give trials back.
-	if !d.over && (long > 0 || foreign > 0 && running <= ask.Beside) {
-		var parts []string
-		if foreign > 0 {
-			parts = append(parts,
-				fmt.Sprintf("%d wait for a worker of the arithmetic that they began with, this one has %s", foreign,
-					w.ISA))
-		}
-		if long > 0 {
-			parts = append(parts, fmt.Sprintf("%d wait for a worker with more time, this one has %v left", long,
-				ask.Left.Round(time.Second)))
-		}
-		return nil, over(strings.Join(parts, "; "))
-	}
-	return nil, nil
+	return nil, d.explain(w, ask, want, running, skip)
 }
 
-// epochTime is how long the next epoch of a trial takes, by its last one or by
-// those of the others; 0 if nothing is known.
+// skipped counts the trials that the strategy wants and that take could not begin.
+type skipped struct {
+	budget     bool // some would exceed Study.MaxTrials
+	taken      bool // another process had some for a moment
+	arithmetic int  // how many began with another arithmetic
+	time       int  // how many need more time for an epoch than the worker has
+}
+
+// begin begins an attempt at a trial up to an epoch.
+func (d *Dispatch) begin(ctx context.Context, w Worker, s *TrialState, until int) (*Claim, error) {
+	a := w.Attempt
+	a.Started = time.Now()
+	claim, err := w.Begin(ctx, s.ID, until, a)
+	if err != nil {
+		return nil, err
+	}
+	delete(d.most, s.ID)
+	if d.start.IsZero() {
+		d.start = time.Now()
+	}
+	s.Status, s.Error, s.Failure = Running, "", ""
+	if claim.From != nil {
+		s.Epoch = claim.From.Epoch
+	} else {
+		s.Epoch, s.Last = 0, Epoch{}
+	}
+	d.mine[s.ID] = s.Trial
+	claim.Handle = d.Handle(s.ID, claim.Handle)
+	claim.Study, claim.Trial, claim.Until = d.study, s.Trial, until
+	return &claim, nil
+}
+
+// explain returns an ErrOver if take will find no trial later either. It ends the run if Study.MaxTrials
+// is the cause.
+func (d *Dispatch) explain(w Worker, ask Ask, want Decision, running int, skip skipped) error {
+	switch {
+	case running > 0 || skip.taken:
+	case skip.budget:
+		d.over, d.stopped, d.reason = true, true, fmt.Sprintf("max_trials = %d is reached", d.study.MaxTrials)
+	case skip.arithmetic > 0 || skip.time > 0: // another worker can take these
+	default:
+		d.reason = want.Reason
+		return overError(d.reason)
+	}
+	// The worker's time only gets shorter, so waiting does not help. For trials with another arithmetic
+	// it helps only while other workers train, which may give trials back.
+	if d.over || skip.time == 0 && (skip.arithmetic == 0 || running > ask.Beside) {
+		return nil
+	}
+	var parts []string
+	if skip.arithmetic > 0 {
+		parts = append(parts, fmt.Sprintf("trials that wait for a worker with their arithmetic: %d (this one has %s)",
+			skip.arithmetic, w.ISA))
+	}
+	if skip.time > 0 {
+		parts = append(parts, fmt.Sprintf("trials that wait for a worker with more time: %d (this one has %v left)",
+			skip.time, ask.Left.Round(time.Second)))
+	}
+	return overError(strings.Join(parts, "; "))
+}
+
+// epochTime returns how long the next epoch of a trial will take, from its own last epoch or, before
+// its first, from the last epochs of other trials. It returns 0 if there are none.
 func (d *Dispatch) epochTime(s *TrialState) time.Duration {
 	seconds := s.Last.TrainSeconds + s.Last.EvalSeconds
 	if s.Epoch == 0 {
@@ -311,8 +327,8 @@ func (d *Dispatch) epochTime(s *TrialState) time.Duration {
 	return time.Duration(seconds * float64(time.Second))
 }
 
-// checkBudget ends the run where a budget is spent: no trial begins, and those
-// that run stop at their next epoch. d.mu is held.
+// checkBudget ends the run if a budget is spent: no further attempt begins, and running attempts end
+// at their next epoch. The caller holds d.mu.
 func (d *Dispatch) checkBudget() {
 	if d.over {
 		return
@@ -334,7 +350,7 @@ func (d *Dispatch) checkBudget() {
 		}
 	}
 	switch {
-	case !busy && len(d.strategy.Decide(s, d.states).Next) == 0: // there is nothing to stop
+	case !busy && len(d.strategy.Decide(s, d.states).Next) == 0: // the study has ended by itself
 	case late:
 		stop("max_wall_time = %q is over", s.MaxWallTime)
 	case s.MaxEpochs > 0 && epochs >= s.MaxEpochs:
@@ -344,7 +360,7 @@ func (d *Dispatch) checkBudget() {
 	}
 }
 
-// trial is one of the study as it was last seen. d.mu is held.
+// trial returns the last known state of a trial. The caller holds d.mu.
 func (d *Dispatch) trial(id int64) (Trial, error) {
 	i, ok := d.at[id]
 	if !ok {
@@ -356,18 +372,15 @@ func (d *Dispatch) trial(id int64) (Trial, error) {
 	return d.states[i].Trial, nil
 }
 
-// Handle returns the handle of an attempt at a trial through which the Dispatch
-// learns what comes of it. h stores the results.
+// Handle returns a Handle that passes the results of an attempt on to h, and also tells the Dispatch.
 func (d *Dispatch) Handle(trial int64, h Handle) Handle { return handle{d, trial, h} }
 
-// handle is what Dispatch.Handle returns.
 type handle struct {
 	d      *Dispatch
 	trial  int64
 	stores Handle
 }
 
-// Record implements Handle.
 func (h handle) Record(ctx context.Context, e Epoch, state Checkpoint) error {
 	if err := h.stores.Record(ctx, e, state); err != nil {
 		return err
@@ -393,10 +406,9 @@ func (h handle) Record(ctx context.Context, e Epoch, state Checkpoint) error {
 	return nil
 }
 
-// End implements Handle.
 func (h handle) End(ctx context.Context, o Outcome) (Status, error) {
 	d := h.d
-	d.mu.Lock() // so that whoever claims next knows what was put back
+	d.mu.Lock() // before the trial is pending: whoever claims it must find d.most set
 	defer d.mu.Unlock()
 	t, err := d.trial(h.trial)
 	if err != nil {
@@ -404,25 +416,25 @@ func (h handle) End(ctx context.Context, o Outcome) (Status, error) {
 	}
 	status, err := h.stores.End(ctx, o)
 	if err != nil {
-		delete(d.mine, t.ID) // another has it, or nobody knows
+		delete(d.mine, t.ID) // the state of the trial is not known here any more
 		return status, err
 	}
 	back := o.Most > 0 && status == Pending
 	if back {
-		d.again[t.ID] = o.Most
+		d.most[t.ID] = o.Most
 	}
 	t.Status = status
 	d.mine[t.ID] = t
-	d.count(t, o, back)
+	d.countFailures(t, o, back)
 	return status, nil
 }
 
-// digits are no part of what makes failures alike: they count epochs, steps and
-// bytes.
+// digits match the numbers of epochs, steps and bytes, in which failures of the same kind differ.
 var digits = regexp.MustCompile(`[0-9]+`)
 
-// count stops the run at so many failures in a row that are all alike.
-func (d *Dispatch) count(t Trial, o Outcome, back bool) {
+// countFailures stops the run after Study.StopAfter trainings in a row failed in the same way. back says
+// that the trial was put back for lack of memory, which does not count.
+func (d *Dispatch) countFailures(t Trial, o Outcome, back bool) {
 	if o.Status != Failed || back {
 		if o.Status == Done {
 			d.alike = 0
@@ -430,19 +442,18 @@ func (d *Dispatch) count(t Trial, o Outcome, back bool) {
 		return
 	}
 	what := string(o.Failure) + digits.ReplaceAllString(o.Message, "#")
-	if d.last != what {
-		d.last, d.alike = what, 0
+	if d.lastFailure != what {
+		d.lastFailure, d.alike = what, 0
 	}
 	d.alike++
 	if n := d.study.StopAfter; n > 0 && d.alike >= n {
 		d.over = true
-		d.failed = alikeError{fmt.Errorf("%d trainings in a row failed alike, at last %v seed %d: %s: mend that, "+
-			"then let them be tried again: igcsearch retry %s",
-			n, t.System.Label(), t.Seed, o.Message, d.study.Name)}
+		d.failed = alikeError{fmt.Errorf("%d trainings in a row failed in the same way, the last one was %v: %s: "+
+			"fix the cause, then try the failed trials again", n, t.Key, o.Message)}
 	}
 }
 
-// Summary counts the trials as they stand.
+// Summary counts the trials by their last known status.
 func (d *Dispatch) Summary() Summary {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -462,14 +473,14 @@ func (d *Dispatch) Summary() Summary {
 	return s
 }
 
-// local is the Desk of a Dispatch in this process. What has begun is finished
-// even if ctx ends meanwhile.
+// local is the Desk of a Dispatch in this process.
 type local struct {
 	*Dispatch
 	worker Worker
-	every  time.Duration // to ask again
+	every  time.Duration // the longest wait before the next call of Claim
 }
 
+// Claim finishes what it has begun even if ctx ends meanwhile.
 func (l local) Claim(ctx context.Context, ask Ask) (*Claim, time.Duration, error) {
 	claim, wait, err := l.Dispatch.Claim(context.WithoutCancel(ctx), l.worker, ask)
 	return claim, min(cmp.Or(wait, l.every), l.every), err

@@ -70,7 +70,7 @@ func TestDispatch(t *testing.T) {
 		}
 		_, _, err := d.Claim(t.Context(), w, search.Ask{})
 		if !errors.Is(err, search.ErrOver) || !strings.Contains(err.Error(),
-			"1 wait for a worker of the arithmetic that they began with") {
+			"wait for a worker with their arithmetic: 1 ") {
 			t.Errorf("%v", err)
 		}
 		if over, _, err := d.Over(t.Context()); over || err != nil {
@@ -84,7 +84,7 @@ func TestDispatch(t *testing.T) {
 		// multiply–adds take less.
 		short, err := claims(t, d, w, search.Ask{Left: time.Second})
 		if len(short) > 0 || !errors.Is(err, search.ErrOver) ||
-			!strings.Contains(err.Error(), "8 wait for a worker with more time") {
+			!strings.Contains(err.Error(), "wait for a worker with more time: 8 ") {
 			t.Errorf("with a second %v, %v", short, err)
 		}
 		some, err := claims(t, d, w, search.Ask{Left: 9990 * time.Millisecond})

@@ -8,23 +8,24 @@ import (
 	"strconv"
 )
 
-// Epoch holds what one epoch of a training measured, as raw counts. A metric that is added here needs a line in
-// Values too.
+// Epoch holds what one epoch of a training measured, as raw counts. A field that is added here needs
+// a line in Values too.
 type Epoch struct {
-	Number       int     // 1 … Epochs
-	LearningRate float64 // of the epoch's last step
-	// TrainLoss is the mean cross-entropy (nats) over the epoch's pictures,
-	// as they were augmented, by the weights of their step.
-	TrainLoss                          float64
+	Number       int     // 1 … Study.Epochs
+	LearningRate float64 // the learning rate of the epoch's last step
+	// TrainLoss is the mean cross-entropy (nats) of the epoch's augmented pictures. The loss of a
+	// picture is that in its training step.
+	TrainLoss float64
+	// These counts are of pictures: how many were classified correctly, out of how many. A total of
+	// 0 means that the split was not evaluated.
 	TrainCorrect, TrainTotal           int
-	ValidationCorrect, ValidationTotal int // total 0: not evaluated
-	TestCorrect, TestTotal             int // total 0: not evaluated
-	// ValidationLoss and TestLoss are the mean cross-entropy (nats) of the
-	// evaluated pictures; 0 if there are none, or if an older igcsearch measured
-	// the epoch.
+	ValidationCorrect, ValidationTotal int
+	TestCorrect, TestTotal             int
+	// ValidationLoss and TestLoss are the mean cross-entropy (nats) of the evaluated pictures. They
+	// are 0 without an evaluation, or if an older igcsearch measured the epoch.
 	ValidationLoss, TestLoss float64
-	// TrainSeconds covers training steps and their input; loading and
-	// evaluation excluded.
+	// TrainSeconds is the time of the training steps and their input, without loading the data set
+	// and without evaluation, which takes EvalSeconds.
 	TrainSeconds float64
 	EvalSeconds  float64
 }
@@ -32,11 +33,11 @@ type Epoch struct {
 // EpochValue is one value of an Epoch.
 type EpochValue struct {
 	Name string
-	At   any  // *int or *float64, into the Epoch
-	Time bool // it is a time, which differs when the same training is repeated
+	At   any  // a pointer into the Epoch, of type *int or *float64
+	Time bool // whether the value is a time, which differs if the same training is repeated
 }
 
-// Values lists all values of the epoch by their names in JSON.
+// Values lists all values of the epoch with their names in JSON.
 func (e *Epoch) Values() []EpochValue {
 	return []EpochValue{
 		{Name: "number", At: &e.Number},
@@ -55,7 +56,7 @@ func (e *Epoch) Values() []EpochValue {
 	}
 }
 
-// Correct returns the counts of a split.
+// Correct returns the counts of a split, SplitValidation or SplitTest.
 func (e Epoch) Correct(split string) (correct, total int) {
 	if split == SplitValidation {
 		return e.ValidationCorrect, e.ValidationTotal
@@ -63,7 +64,7 @@ func (e Epoch) Correct(split string) (correct, total int) {
 	return e.TestCorrect, e.TestTotal
 }
 
-// Loss is ValidationLoss or TestLoss, that of a split.
+// Loss returns the loss of a split, SplitValidation or SplitTest.
 func (e Epoch) Loss(split string) float64 {
 	if split == SplitValidation {
 		return e.ValidationLoss
@@ -71,7 +72,8 @@ func (e Epoch) Loss(split string) float64 {
 	return e.TestLoss
 }
 
-// MarshalJSON keeps every bit: workers hand their results over in this form.
+// MarshalJSON writes the epoch so that UnmarshalJSON restores every bit. Workers send their results
+// in this form.
 func (e Epoch) MarshalJSON() ([]byte, error) {
 	text := []byte{'{'}
 	for i, v := range e.Values() {
@@ -89,7 +91,7 @@ func (e Epoch) MarshalJSON() ([]byte, error) {
 	return append(text, '}'), nil
 }
 
-// UnmarshalJSON reads what MarshalJSON wrote.
+// UnmarshalJSON reads the JSON that MarshalJSON wrote.
 func (e *Epoch) UnmarshalJSON(text []byte) error {
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(text, &fields); err != nil {
@@ -115,8 +117,8 @@ func (e *Epoch) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-// appendExact writes a float64 for JSON. JSON has neither NaN nor infinities, so these are written as their bits in
-// quotes.
+// appendExact appends a float64 as JSON. JSON has neither NaN nor infinities, so appendExact writes
+// their bits in quotes.
 func appendExact(text []byte, x float64) []byte {
 	if math.IsNaN(x) || math.IsInf(x, 0) {
 		return fmt.Appendf(text, `"%016x"`, math.Float64bits(x))
@@ -124,6 +126,7 @@ func appendExact(text []byte, x float64) []byte {
 	return strconv.AppendFloat(text, x, 'g', -1, 64)
 }
 
+// parseExact reads what appendExact wrote.
 func parseExact(text []byte) (float64, error) {
 	if quoted, ok := bytes.CutPrefix(text, []byte(`"`)); ok {
 		bits, err := strconv.ParseUint(string(bytes.TrimSuffix(quoted, []byte(`"`))), 16, 64)

@@ -7,52 +7,53 @@ import (
 	"time"
 )
 
-// Execution are the settings of a study that say how it is run. They change no
-// result, so they take no part in its fingerprint.
+// Execution holds the settings that say how a study is run. They change no result, so Settings and
+// Fingerprint leave them out.
 type Execution struct {
-	// Workers is how many trials run at once; 0 leaves it to the devices, one
-	// for each core of the processor.
+	// Workers is the number of trials that run at once in one process. With 0 the devices decide;
+	// the CPU gets one worker for each core.
 	Workers int `toml:"workers" json:"-"`
 
-	// The budgets stop a run at the end of an epoch; a run with a larger one goes
-	// on. MaxWallTime, like "2h30m", is of one run; the others count all that is
-	// recorded of the study, by any run. "" and 0 are no bound.
+	// The next four settings are budgets. A spent budget stops a run at the end of an epoch, and a
+	// run with a larger budget can continue the study. MaxWallTime, for example "2h30m", counts one
+	// run; the others count everything that is recorded of the study, by any run. "" and 0 mean no
+	// bound.
+
 	MaxWallTime string `toml:"max_wall_time" json:"-"`
-	// MaxTrials is of trials that have begun.
+	// MaxTrials counts trials that have begun.
 	MaxTrials int `toml:"max_trials" json:"-"`
+	// MaxEpochs counts recorded epochs of all trials.
 	MaxEpochs int `toml:"max_epochs" json:"-"`
-	// MaxDeviceHours is of the hours of all trainings added up, also where
-	// several share a device.
+	// MaxDeviceHours counts the hours of all trainings added up, even if several share a device.
 	MaxDeviceHours float64 `toml:"max_device_hours" json:"-"`
 
-	// TrialTimeLimit, like "45m", is how long one attempt at a trial may take;
-	// "" is no limit.
+	// TrialTimeLimit, for example "45m", is the longest time of one attempt. "" means no limit.
 	TrialTimeLimit string `toml:"trial_time_limit" json:"-"`
-	// How often a trial is tried again after each kind of failure.
+	// RetryCrashed, RetryTimeout and RetryMemory are how often a trial is tried again after
+	// FailedCrashed, FailedTimeout and FailedMemory.
 	RetryCrashed int `toml:"retry_crashed" json:"-"`
 	RetryTimeout int `toml:"retry_timeout" json:"-"`
 	RetryMemory  int `toml:"retry_memory" json:"-"`
-	// StopAfter is how many failures in a row, all alike, stop the run; 0 is
+	// StopAfter stops the run after so many trainings in a row that fail in the same way. 0 means
 	// never.
 	StopAfter int `toml:"stop_after" json:"-"`
 
-	// KeepCheckpoints keeps the last checkpoint of finished trials, KeepBest also
-	// the one of the epoch with the best validation accuracy.
+	// KeepCheckpoints keeps the last checkpoint of finished trials. KeepBest also keeps that of the
+	// epoch with the best validation accuracy.
 	KeepCheckpoints bool `toml:"keep_checkpoints" json:"-"`
 	KeepBest        bool `toml:"keep_best" json:"-"`
-	// CheckpointQuota bounds the bytes of all checkpoints of the study; those of
-	// finished trials make room. 0 is no bound.
+	// CheckpointQuota is the largest size in bytes of all checkpoints of the study. Checkpoints of
+	// finished trials are removed to keep it. 0 means no bound.
 	CheckpointQuota int64 `toml:"checkpoint_quota" json:"-"`
 }
 
-// WallTime is MaxWallTime of a normalised study, 0 if there is no bound.
+// WallTime returns MaxWallTime of a normalised study, or 0 if there is no bound.
 func (e Execution) WallTime() time.Duration { return duration(e.MaxWallTime) }
 
-// TimeLimit is TrialTimeLimit of a normalised study, 0 if there is none.
+// TimeLimit returns TrialTimeLimit of a normalised study, or 0 if there is no limit.
 func (e Execution) TimeLimit() time.Duration { return duration(e.TrialTimeLimit) }
 
-// Run returns, as JSON with the keys of a study file, how the study is run:
-// what is set of Execution, which Settings leaves out.
+// Run returns the settings of Execution that are not zero, as JSON with the keys of a study file.
 func (s Study) Run() json.RawMessage {
 	how := map[string]any{}
 	v := reflect.ValueOf(s.Execution)
@@ -63,12 +64,13 @@ func (s Study) Run() json.RawMessage {
 	}
 	text, err := json.Marshal(how)
 	if err != nil {
-		panic(err) // numbers, texts and truth values
+		panic(err) // JSON can represent every number, text and truth value
 	}
 	return text
 }
 
-// SetRun sets what Run returned; what it does not name is zero.
+// SetRun sets Execution from the JSON that Run returned. Settings that the JSON leaves out become
+// zero.
 func (s *Study) SetRun(text json.RawMessage) error {
 	var how map[string]json.RawMessage
 	if err := json.Unmarshal(text, &how); err != nil {
@@ -92,15 +94,16 @@ func (s *Study) SetRun(text json.RawMessage) error {
 func isRunOption(f reflect.StructField) bool { return f.Tag.Get("json") == "-" }
 
 func duration(text string) time.Duration {
-	d, _ := time.ParseDuration(text) // Normalize has checked it, "" is 0
+	d, _ := time.ParseDuration(text) // Normalize has checked the text; "" gives 0
 	return d
 }
 
-// normalize checks how a study is run.
+// normalize checks how the study s is run.
 func (e *Execution) normalize(c *checker, s Study) {
 	c.check(e.Workers >= 0, "workers %d: want 0 (what the devices are fastest with) or more", e.Workers)
-	for _, f := range []struct{ key, value string }{{"max_wall_time", e.MaxWallTime},
-		{"trial_time_limit", e.TrialTimeLimit}} {
+	for _, f := range []struct{ key, value string }{
+		{"max_wall_time", e.MaxWallTime}, {"trial_time_limit", e.TrialTimeLimit},
+	} {
 		d, err := time.ParseDuration(f.value)
 		c.check(f.value == "" || err == nil && d > 0,
 			`%s %q: want a time, like "90s", "45m" or "2h30m", or "" for no bound`, f.key, f.value)

@@ -2,35 +2,34 @@ package search
 
 import "igcsearch/space"
 
-// Work is a trial as Predict sees it.
+// Work tells Predict how far a trial is.
 type Work struct {
 	Trial Trial
-	// At are the epochs done, with the part of the one in flight.
+	// At is the number of epochs that are done, including the done part of the current epoch.
 	At float64
-	// Of Measured epochs it is known that they took Seconds, evaluation included;
-	// both are 0 if nothing is known. They need not be whole epochs.
+	// Seconds is the time that Measured epochs took, including evaluation. Measured may be a fraction.
+	// Both are 0 if nothing was measured.
 	Measured, Seconds float64
 }
 
-// Forecast says how far a study is, and how long the rest takes.
+// Forecast says how much of a study is done, and how long the rest takes.
 type Forecast struct {
-	// Share of the work that is done, in [0, 1], by multiply–adds × epochs.
+	// Share is the done share of the work, in [0, 1]. The work is multiply–adds × epochs.
 	Share float64
-	// Seconds until the last trial ends, if Known. A Strategy may want less than
-	// all trials.
+	// Seconds is the time until the last trial ends, if Known is set. It counts all trials, although
+	// a Strategy may want fewer.
 	Seconds float64
 	Known   bool
 }
 
-// Predict is the one estimate of the time that a study still takes, with so many
-// workers. It is not known before something was measured: what passes before the
-// first step, for reading pictures and building networks, says nothing of the steps.
+// Predict estimates the time that a study still takes with a number of workers. The time is not known
+// until a trial has a measured part: the time before the first step says nothing about the steps.
 //
-// An epoch of a trial takes as long as those of its network did, or if there are none
-// as those of all others, by multiply–adds. The end is when all workers together
-// have done what is left, but not before the longest trial is through.
+// Predict assumes that an epoch of a trial takes as long as the measured epochs of its network. If
+// there are none, it takes the epochs of all networks, in proportion to their multiply–adds. The study
+// ends when all workers together have done the rest, but not before the longest trial ends.
 func Predict(trials []Work, workers int) Forecast {
-	type pace struct{ cost, seconds float64 } // multiply–adds × epochs
+	type pace struct{ cost, seconds float64 } // the cost is multiply–adds × epochs
 	var all pace
 	of := map[space.System]pace{}
 	var done, total float64
@@ -40,7 +39,7 @@ func Predict(trials []Work, workers int) Forecast {
 		whole := size * float64(w.Trial.Epochs)
 		total += whole
 		if w.Trial.Status.Finished() {
-			done += whole // of one that diverged nothing is left
+			done += whole // a diverged trial has no work left either
 		} else {
 			done += size * w.At
 		}
@@ -53,7 +52,7 @@ func Predict(trials []Work, workers int) Forecast {
 			all.seconds += w.Seconds
 		}
 	}
-	f := Forecast{Share: 1} // there may be no work at all
+	f := Forecast{Share: 1} // if there is no work
 	if total > 0 {
 		f.Share = done / total
 	}
@@ -61,7 +60,7 @@ func Predict(trials []Work, workers int) Forecast {
 	left := false
 	for i := range trials {
 		w := &trials[i]
-		if w.Trial.Status.Finished() || w.Trial.Status == Failed { // a run leaves what failed
+		if w.Trial.Status.Finished() || w.Trial.Status == Failed { // a run skips failed trials
 			continue
 		}
 		left = true
@@ -85,15 +84,15 @@ func Predict(trials []Work, workers int) Forecast {
 	return f
 }
 
-// Add takes note of an epoch, or of so many that took as long.
+// Add counts a number of epochs that each took as long as e.
 func (w *Work) Add(epochs float64, e Epoch) {
-	if seconds := e.TrainSeconds + e.EvalSeconds; seconds > 0 { // those of an imported epoch may be unknown
+	if seconds := e.TrainSeconds + e.EvalSeconds; seconds > 0 { // an imported epoch may have no time
 		w.Measured += epochs
 		w.Seconds += epochs * seconds
 	}
 }
 
-// Recorded is what Predict knows of trials by their recorded epochs.
+// Recorded returns the work of trials, as Predict needs it, from their recorded epochs.
 func Recorded(trials []TrialState) []Work {
 	list := make([]Work, len(trials))
 	for i := range trials {

@@ -8,79 +8,75 @@ import (
 	"igcsearch/space"
 )
 
-// The values of Study.Split: the split whose accuracy a figure or table shows.
+// These are the values of Study.Split.
 const (
 	SplitTest       = "test"
 	SplitValidation = "validation"
 )
 
-// The values of Study.Augment.
+// These are the values of Study.Augment.
 const (
 	AugmentNone = "none"
-	// AugmentCropMirror zero-pads by Study.Pad pixels on each side, crops at
-	// random to the old size and mirrors half of the pictures (paper,
-	// Section 5.1).
+	// AugmentCropMirror adds a border of Study.Pad zero pixels, cuts out the old size at a random
+	// place, and mirrors half of the pictures (paper, Section 5.1).
 	AugmentCropMirror = "crop-mirror"
-	// AugmentScaleCropMirror rescales a picture of a folder so that its shorter
-	// side has a random length from Study.Resize to Study.ResizeMax, crops at
-	// random to Study.Size and mirrors half of the pictures (He et al., Deep
-	// Residual Learning for Image Recognition, 2015, Section 3.4).
+	// AugmentScaleCropMirror is for a folder. It rescales a picture so that its shorter side has a
+	// random length from Study.Resize to Study.ResizeMax, cuts out Study.Size at a random place, and
+	// mirrors half of the pictures (He et al., Deep Residual Learning for Image Recognition, 2015,
+	// Section 3.4).
 	AugmentScaleCropMirror = "scale-crop-mirror"
 )
 
 // datasets are the values of Study.Dataset.
 var datasets = []string{"synthetic", "handsigns", "cifar10", "cifar100", "cifar100-coarse", "svhn", "folder"}
 
-// SVHNValidation is the only number of pictures that Study.Validation holds
-// out of SVHN: 400 of each class of its training file and 200 of each class of
-// its extra file.
+// SVHNValidation is the only number of pictures that Study.Validation can hold out of SVHN: 400 of
+// each class from its training file, and 200 of each class from its extra file.
 const SVHNValidation = 10 * (400 + 200)
 
-// Pictures are the settings of a study that say which pictures it trains on and
-// evaluates, and how they are augmented.
+// Pictures holds the settings that say on which pictures a study trains and evaluates, and how the
+// training pictures are augmented.
 type Pictures struct {
-	// Dataset is "synthetic", "handsigns", "cifar10", "cifar100",
-	// "cifar100-coarse", "svhn" or "folder".
+	// Dataset is "synthetic", "handsigns", "cifar10", "cifar100", "cifar100-coarse", "svhn" or
+	// "folder".
 	Dataset string `toml:"dataset" json:"dataset"`
-	// TrainPictures bounds the training pictures, class-balanced; 0 is all.
+	// TrainPictures and TestPictures are the largest numbers of pictures in the training and the
+	// test split, with equally many of each class. 0 means all pictures.
 	TrainPictures int `toml:"train_pictures" json:"train_pictures"`
-	// TestPictures bounds the test pictures, class-balanced; 0 is all.
-	TestPictures int `toml:"test_pictures" json:"test_pictures"`
-	// Validation is how many training pictures are held out, class-balanced;
-	// of SVHN 0 or SVHNValidation. Of handsigns they are of students whose other
-	// pictures are not used.
+	TestPictures  int `toml:"test_pictures" json:"test_pictures"`
+	// Validation is the number of training pictures that are held out as the validation split, with
+	// equally many of each class. For svhn it is 0 or SVHNValidation. For handsigns the held-out
+	// pictures come from students whose other pictures are left out.
 	Validation int `toml:"validation" json:"validation"`
-	// SplitSeed draws the held-out and the bounded pictures; the same for
-	// every trial of a study.
+	// SplitSeed is the seed by which the held-out pictures and those within the bounds are drawn.
+	// It is the same for all trials of a study.
 	SplitSeed int `toml:"split_seed" json:"split_seed"`
-	// Split is the split that figures and tables show: SplitTest or
-	// SplitValidation.
+	// Split is the split whose accuracy figures and tables show: SplitTest or SplitValidation.
 	Split string `toml:"curve" json:"curve"`
-	// Augment is AugmentNone, AugmentCropMirror or, of a folder,
-	// AugmentScaleCropMirror.
+	// Augment is AugmentNone or, for a folder, AugmentScaleCropMirror, and for all other data sets
+	// AugmentCropMirror.
 	Augment string `toml:"augment" json:"augment"`
-	// Pad is the zero padding of AugmentCropMirror in pixels; Normalize clears
-	// it for a folder, where it does nothing.
+	// Pad is the border that AugmentCropMirror adds on each side, in pixels. Normalize clears it for
+	// a folder.
 	Pad int `toml:"pad" json:"pad"`
-	// Size is the side, in pixels, of the pictures of a folder or of handsigns
-	// as the network gets them; of handsigns 32, or 16, which Normalize sets
-	// where it is 0. It is 0 for all other data sets, whose pictures have a size.
+	// Size is the side, in pixels, of the pictures that the network reads. It is from 8 to 1,024 for
+	// a folder, and 16 or 32 for handsigns, where Normalize changes 0 to 16. It is 0 for other data
+	// sets, because all their pictures have one size.
 	Size int `toml:"size" json:"size,omitempty"`
-	// Resize is the length in pixels that the shorter side of a picture of a
-	// folder is rescaled to before Size is cut out of its centre, and the
-	// least of AugmentScaleCropMirror. Normalize makes it 256/224 of Size
-	// where it is 0; other data sets have none.
+	// Resize is for a folder. A picture is rescaled until its shorter side has this length, in
+	// pixels, and then its centre is cut out with the side Size. For AugmentScaleCropMirror it is
+	// the smallest length in training. Normalize changes 0 to 256/224 of Size.
 	Resize int `toml:"resize" json:"resize,omitempty"`
-	// ResizeMax is the largest length of AugmentScaleCropMirror, 480/224 of
-	// Size where it is 0; 0 without that augmentation.
+	// ResizeMax is the largest length in training for AugmentScaleCropMirror, in pixels, and 0
+	// without that augmentation. Normalize changes 0 to 480/224 of Size.
 	ResizeMax int `toml:"resize_max" json:"resize_max,omitempty"`
 }
 
-// NeedsFiles reports whether the pictures are files that lie somewhere; those of
-// the other data sets are part of the program.
+// NeedsFiles reports whether the pictures are in files that the user provides. The pictures of the
+// other data sets are part of the program.
 func (p Pictures) NeedsFiles() bool { return p.Dataset != "synthetic" && p.Dataset != "handsigns" }
 
-// normalize checks which pictures there are and how they are augmented.
+// normalize checks which pictures are used and how they are augmented.
 func (p *Pictures) normalize(c *checker) {
 	c.check(slices.Contains(datasets, p.Dataset), "dataset %q: want %s", p.Dataset, strings.Join(datasets, ", "))
 	c.check(p.TrainPictures >= 0, "train_pictures %d: want 0 (all) or more", p.TrainPictures)
@@ -97,10 +93,10 @@ func (p *Pictures) normalize(c *checker) {
 	p.normalizeSizes(c)
 }
 
-// normalizeSizes checks and fills in what only a folder and handsigns have: the
-// sizes that their pictures are rescaled and cut to.
+// normalizeSizes checks Size, Resize and ResizeMax, which only a folder and handsigns use, and fills
+// in their defaults.
 func (p *Pictures) normalizeSizes(c *checker) {
-	size := p.Size // of a set whose pictures have one size
+	size := p.Size // must be 0, except for handsigns
 	if p.Dataset == "handsigns" {
 		p.Size, size = cmp.Or(p.Size, 16), 0
 		c.check(p.Size == 16 || p.Size == 32, "size %d: want 16 or 32, the side in pixels of the pictures of handsigns",
@@ -119,9 +115,10 @@ func (p *Pictures) normalizeSizes(c *checker) {
 	}
 	p.Pad = 0
 	c.check(p.Augment != AugmentCropMirror,
-		`augment "crop-mirror": it is for pictures of one size, want "scale-crop-mirror" or "none" for dataset "folder"`)
+		`augment "crop-mirror": it is for pictures of one size, `+
+			`want "scale-crop-mirror" or "none" for dataset "folder"`)
 	if p.Size < 8 || p.Size > 1024 {
-		c.check(false, "size %d: want 8 to 1024, the side in pixels that the pictures of dataset \"folder\" get; "+
+		c.check(false, `size %d: want 8 to 1024, the side in pixels that the pictures of dataset "folder" get; `+
 			"224 is usual", p.Size)
 		return
 	}
@@ -140,8 +137,8 @@ func (p *Pictures) normalizeSizes(c *checker) {
 		p.ResizeMax, p.Resize)
 }
 
-// Shape returns the shape of the pictures and the number of classes, as far as
-// they are known before the pictures are read: of a folder there are 0 classes.
+// Shape returns the shape of the pictures and the number of classes without reading the pictures.
+// The classes of a folder are not known then, so it returns 0 for them.
 func (p Pictures) Shape() (in space.Shape, classes int) {
 	classes = map[string]int{"synthetic": 10, "handsigns": 10, "cifar10": 10, "cifar100": 100, "cifar100-coarse": 20,
 		"svhn": 10}[p.Dataset]

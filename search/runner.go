@@ -17,91 +17,88 @@ import (
 	"github.com/sourcegraph/conc/pool"
 )
 
-// Runner trains trials, Workers at a time: those of a study in a Store, beside
-// any number of other processes that share it, or what a Desk gives it. What a
-// trial ends with does not depend on Workers, on the order in which trials end,
-// or on how often it was interrupted; the Trainer's results are functions of the
-// job.
+// Runner trains trials, Workers of them at a time. Run takes the trials of a study from a Store, which
+// any number of other processes may share; Work takes them from a Desk. The results of a trial do not
+// depend on Workers, on the order in which trials end, or on how often it was interrupted, because the
+// results of a Trainer depend only on the job.
 //
-// A trial that meets ErrNoMemory beside others is put back, RetryMemory times: it
-// is trained again, and its worker is missing for the rest of the run.
+// If a trial ends with ErrNoMemory while others run, it is put back up to Study.RetryMemory times and
+// trained again. Its worker ends, so that fewer trials run at once.
 type Runner struct {
-	Store   Store // of Run
+	Store   Store // used by Run only
 	Trainer Trainer
-	// Workers is how many trials run at once; below 1 counts as 1.
+	// Workers is the number of trials that run at once. A number below 1 counts as 1.
 	Workers int
-	// Attempt is the template of every attempt of Run; Started is set.
+	// Attempt is copied into every attempt of Run. Run sets Started.
 	Attempt Attempt
-	// Notify, if set, hears of the run. Its calls are serialised, but come
-	// from the goroutines of the workers, which wait for it: it must be quick.
+	// Notify, if set, receives the events of the run, one call at a time. The workers call it and wait
+	// for it, so it must be quick.
 	Notify func(Event)
-	// Grace is how long a Trainer may take to return after its context ended;
-	// then it is left alone with its goroutine. 0 is 30 seconds.
+	// Grace is how long a Trainer may take to return after its context has ended. After that the run
+	// goes on without it, and its goroutine remains. 0 means 30 seconds.
 	Grace time.Duration
-	// Wait is how often a worker of Run without a trial looks for one that
-	// another process left; 0 is half a second.
+	// Wait is how often a worker of Run that has no trial asks for one. 0 means half a second.
 	Wait time.Duration
-	// Drain, once closed, lets no trial begin, and gives those that run back at
-	// their next epoch.
+	// Drain ends the run when it is closed: no further trial begins, and running trials are given back
+	// at their next epoch.
 	Drain <-chan struct{}
-	// Deadline is when the process has to end; zero is never. A trial is given
-	// back at an epoch if the next one would end later.
+	// Deadline is the time at which the process must end; zero means never. A trial is given back
+	// after an epoch if the next epoch would end later than the deadline.
 	Deadline time.Time
 }
 
-// EventKind says what an Event tells of.
+// EventKind says what has happened.
 type EventKind string
 
 const (
-	// Planned: the study is stored; Trials are all its trials as they stand.
+	// Planned means that the study is stored. Trials holds all its trials.
 	Planned EventKind = "planned"
-	// Began: a worker took the trial; Trial.Epoch is where it goes on from.
+	// Began means that a worker has begun an attempt at the trial. It continues after Trial.Epoch.
 	Began EventKind = "began"
-	// Stepped: the trial finished mini-batch Step of Steps of an epoch.
+	// Stepped means that the trial has finished mini-batch Step of Steps of an epoch.
 	Stepped EventKind = "stepped"
-	// EpochStored: an epoch and its checkpoint are in the store.
+	// EpochStored means that an epoch and its checkpoint are stored.
 	EpochStored EventKind = "epoch stored"
-	// Ended: the attempt is closed; Trial.Status and Trial.Error say how. A
-	// pending trial with an error was put back and will begin again; without
-	// one it was interrupted, or has reached the epoch of its turn.
+	// Ended means that the attempt is closed. Trial.Status and Trial.Error say how. A pending trial
+	// with an error was put back and will begin again. Without an error it was interrupted, or the
+	// attempt has reached its last epoch.
 	Ended EventKind = "ended"
-	// Elsewhere: another process changed the trial.
+	// Elsewhere means that another process has changed the trial.
 	Elsewhere EventKind = "elsewhere"
-	// Noted: Note is for people to read, about the trial if it has an ID.
+	// Noted means that Note is for people to read. It is about Trial, unless Trial.ID is 0.
 	Noted EventKind = "noted"
 )
 
 // Event is one thing that happened in a run.
 type Event struct {
 	Kind   EventKind
-	Study  string  // its name; of those about a trial of Work
-	Trials []Trial // of Planned only
-	Trial  Trial   // not of Planned; as it stands after what happened
-	Step   int     // of Stepped only: mini-batches done in epoch Trial.Epoch+1
-	Steps  int     // of Stepped only: mini-batches of one epoch
-	Note   string  // of Noted only: one line
+	Study  string  // the name of the study; set for the attempts of Run and Work
+	Trials []Trial // set for Planned only
+	Trial  Trial   // the state of the trial after the event; not set for Planned
+	Step   int     // for Stepped: the finished mini-batches of epoch Trial.Epoch+1
+	Steps  int     // for Stepped: the mini-batches of one epoch
+	Note   string  // for Noted: one line
 }
 
-// Summary counts the trials of a study by how they stand after a run.
+// Summary counts the trials of a study by their status after a run.
 type Summary struct {
 	Done     int
 	Diverged int
 	Failed   int
-	Left     int // pending: not started, or interrupted; or running elsewhere
-	// Reason says on one line why the run is over: what the strategy says, or
-	// which budget is spent. "" beside an error.
+	Left     int // the trials that are pending, or that another process runs
+	// Reason says on one line why the run is over: the reason of the strategy, or the spent budget.
+	// It is "" if Run returns an error.
 	Reason string
-	// Stopped: a budget is spent, and a larger one would go on.
+	// Stopped says that a budget is spent. A run with a larger budget would continue.
 	Stopped bool
 }
 
-// Run plans the study and trains what its strategy wants, until it wants no
-// more or a budget is spent. A trial that fails, by an error or a panic, is
-// tried again as often as the study says and then stored as failed; the others
-// go on, unless StopAfter of them failed alike in a row. If ctx ends, each
-// running trial stops at its next mini-batch, its attempt is closed as pending,
-// and Run returns ctx's error. If the store fails, the run stops the same way
-// and Run returns the store's error. The summary is valid beside either error.
+// Run stores the study and trains the trials that its strategy wants, until it wants no more or a
+// budget is spent. A trial that fails, by an error or a panic, is tried again as often as the study
+// says and is then stored as failed. The other trials go on, unless Study.StopAfter trainings in a row
+// failed in the same way: then Run returns an ErrAlike. If ctx ends, each running trial stops at its
+// next mini-batch and becomes pending, and Run returns ctx's error. If the store fails, the run stops
+// in the same way and Run returns the store's error. The summary is valid beside every error.
 func (r *Runner) Run(ctx context.Context, study Study, strategy Strategy, trials []Trial) (Summary, error) {
 	own := *r
 	own.Notify = serial(r.Notify)
@@ -121,7 +118,7 @@ func (r *Runner) Run(ctx context.Context, study Study, strategy Strategy, trials
 	return sum, err
 }
 
-// serial gives one call after the other on to f, which may be nil.
+// serial returns a function that calls f, if it is not nil, for one event at a time.
 func serial(f func(Event)) func(Event) {
 	var mu sync.Mutex
 	return func(e Event) {
@@ -133,8 +130,8 @@ func serial(f func(Event)) func(Event) {
 	}
 }
 
-// Work trains what a desk gives, until it says that this is all, or until Drain
-// is closed. What it does otherwise, and what it returns, is as of Run.
+// Work trains the trials that a desk gives, until there are no more or Drain is closed. It treats
+// failures, and returns errors, as Run does.
 func (r *Runner) Work(ctx context.Context, desk Desk) error {
 	w := &workers{r: r, desk: desk, n: max(1, r.Workers), changed: make(chan struct{}), notify: serial(r.Notify)}
 	beats, stopBeats := context.WithCancel(context.WithoutCancel(ctx))
@@ -143,8 +140,8 @@ func (r *Runner) Work(ctx context.Context, desk Desk) error {
 	defer heart.Wait()
 	defer stopBeats()
 
-	// A worker returns an error for a failing desk only; the first one cancels
-	// the context of the others.
+	// A worker returns an error only if the desk fails. The first error cancels the context of the
+	// other workers.
 	p := pool.New().WithContext(ctx).WithCancelOnError().WithFirstError()
 	for range w.n {
 		p.Go(w.loop)
@@ -156,32 +153,30 @@ func (r *Runner) Work(ctx context.Context, desk Desk) error {
 	return err
 }
 
-// workers are what the workers of a run share.
+// workers holds the state that the workers of a run share.
 type workers struct {
 	r      *Runner
 	desk   Desk
 	notify func(Event)
 
-	// claiming: one worker asks at a time, for of two at once each would have to
-	// count the other.
+	// claiming lets one worker ask the desk at a time, so that Ask.Beside is exact.
 	claiming sync.Mutex
 
-	mu      sync.Mutex // guards what follows; nobody waits for the desk with it
+	mu      sync.Mutex // guards the fields below; it is not held while the desk is asked
 	running []*training
-	n       int           // workers that are left
-	changed chan struct{} // closed, and made anew, when an attempt ends
-	over    bool          // no trial begins any more
+	n       int           // the number of workers that have not ended
+	changed chan struct{} // closed and replaced when an attempt ends
+	over    bool          // no further trial will begin
 }
 
 // training is an attempt that runs.
 type training struct {
 	*Claim
-	company bool // others run, or ran, meanwhile
-	back    bool // put back for want of memory
+	company bool // other trainings have run at the same time
+	back    bool // the trial was put back for lack of memory
 }
 
-// loop is one worker: it claims a trial, trains it, and claims the next, until
-// there is none.
+// loop runs one worker: it claims a trial, trains it, and claims the next one, until there is none.
 func (w *workers) loop(ctx context.Context) error {
 	for {
 		t, err := w.next(ctx)
@@ -195,22 +190,23 @@ func (w *workers) loop(ctx context.Context) error {
 	}
 }
 
-// wake tells the workers that wait that something has changed. w.mu is held.
+// wake lets waiting workers ask the desk again. The caller holds w.mu.
 func (w *workers) wake() {
 	close(w.changed)
 	w.changed = make(chan struct{})
 }
 
+// draining reports whether Drain is closed.
 func (w *workers) draining() bool {
 	select {
-	case <-w.r.Drain: // never, if it is nil
+	case <-w.r.Drain: // a nil channel is never ready
 		return true
 	default:
 		return false
 	}
 }
 
-// next waits for the next claim of a worker. It is nil if there will be none.
+// next waits for the next claim of a worker. It returns nil if there will be none.
 func (w *workers) next(ctx context.Context) (*training, error) {
 	for {
 		t, wait, changed, err := w.claim(ctx)
@@ -226,13 +222,14 @@ func (w *workers) next(ctx context.Context) (*training, error) {
 	}
 }
 
-// claim asks the desk once. changed is nil if there will be no claim any more.
+// claim asks the desk once. If it gets no claim, the worker asks again after wait, or when changed is
+// closed. changed is nil if there will be no further claim.
 func (w *workers) claim(ctx context.Context) (t *training, wait time.Duration, changed <-chan struct{}, err error) {
 	w.claiming.Lock()
 	defer w.claiming.Unlock()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if ctx.Err() != nil || w.over || w.draining() { // what is not taken stays pending
+	if ctx.Err() != nil || w.over || w.draining() {
 		return nil, 0, nil, nil
 	}
 	ask := Ask{Beside: len(w.running)}
@@ -252,7 +249,7 @@ func (w *workers) claim(ctx context.Context) (t *training, wait time.Duration, c
 		return t, 0, nil, nil
 	}
 	if err != nil {
-		w.over = true // no other worker need try
+		w.over = true // the other workers need not ask
 		w.wake()
 		if ctx.Err() != nil || errors.Is(err, ErrOver) {
 			err = nil
@@ -262,8 +259,8 @@ func (w *workers) claim(ctx context.Context) (t *training, wait time.Duration, c
 	return nil, wait, changed, nil
 }
 
-// ask is Claim, which may wait for a desk that is out of reach, but not longer
-// than until Drain.
+// ask calls Claim, which may wait for a desk that cannot be reached. It stops waiting when Drain is
+// closed.
 func (w *workers) ask(ctx context.Context, ask Ask) (*Claim, time.Duration, error) {
 	asking, cancel := context.WithCancel(ctx)
 	var waiting conc.WaitGroup
@@ -283,8 +280,7 @@ func (w *workers) ask(ctx context.Context, ask Ask) (*Claim, time.Duration, erro
 	return claim, wait, err
 }
 
-// leave takes a training from those that run, which a worker that claims counts.
-// It returns how many there were.
+// leave removes a training from those that run. It returns how many ran, including this one.
 func (w *workers) leave(t *training) (n int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -293,9 +289,9 @@ func (w *workers) leave(t *training) (n int) {
 	return n
 }
 
-// done follows an attempt; one that failed to reach the desk ends the run. It
-// reports whether its worker must end: that of a trial that was put back for want
-// of memory, unless it is the last.
+// done is called after each attempt. failed says that the desk failed, which ends the run. done reports
+// whether the worker must end: it does if its trial was put back for lack of memory, unless it is the
+// last worker.
 func (w *workers) done(t *training, failed bool) (end bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -313,8 +309,8 @@ func (w *workers) beat(ctx context.Context) {
 	for ctx.Err() == nil {
 		next, err := w.desk.Beat(ctx)
 		if err != nil && ctx.Err() == nil {
-			// No reason to stop: Record fails too if the store does.
-			w.notify(Event{Kind: Noted, Note: "heartbeat: " + oneLine(err)})
+			// The run goes on: if the store has failed, Record fails too.
+			w.notify(Event{Kind: Noted, Note: "the heartbeat failed: " + oneLine(err)})
 		}
 		select {
 		case <-ctx.Done():
@@ -323,14 +319,14 @@ func (w *workers) beat(ctx context.Context) {
 	}
 }
 
-// errHandBack ends a training at the end of an epoch.
+// errHandBack ends a training after an epoch because its trial is given back.
 var errHandBack = errors.New("the trial is given back")
 
-// attempt trains a trial as its claim says, and ends the claim. The error is the
-// desk's, which says what it could not do, with the trial.
+// attempt trains a trial as its claim says, and closes the attempt. It returns an error, which names
+// the trial, only if the desk fails.
 func (w *workers) attempt(ctx context.Context, a *training) error {
 	c, t := a.Claim, a.Trial
-	// What happened is stored even when ctx is done: only Train gets ctx.
+	// Only Train gets ctx. The results are stored even if ctx has ended.
 	keep := context.WithoutCancel(ctx)
 	fail := func(err error) error { return fmt.Errorf("%v: %w", t.Key, err) }
 	notify := func(e Event) {
@@ -345,7 +341,7 @@ func (w *workers) attempt(ctx context.Context, a *training) error {
 	rep := &reporter{trial: t, notify: notify, stored: func(e Epoch) error { return w.goOn(c, e) },
 		record: func(e Epoch, state Checkpoint) error { return c.Record(keep, e, state) }}
 	var trainErr error
-	if t.Epoch < c.Until { // else it was killed between the last epoch and its end
+	if t.Epoch < c.Until { // otherwise the process was killed after the last epoch, before End
 		trainErr = w.train(ctx, Job{Study: c.Study, Key: t.Key, From: c.From, Until: c.Until}, rep)
 	}
 	beside := w.leave(a)
@@ -354,7 +350,7 @@ func (w *workers) attempt(ctx context.Context, a *training) error {
 		return superseded(notify, t, storeErr)
 	}
 	if storeErr != nil {
-		// The attempt stays open; the next Poll takes the trial back.
+		// The attempt stays open. A later Poll makes the trial pending.
 		return fail(storeErr)
 	}
 	o := a.outcome(ctx, t, trainErr, beside)
@@ -371,8 +367,7 @@ func (w *workers) attempt(ctx context.Context, a *training) error {
 	return nil
 }
 
-// goOn returns nil if a training goes on after an epoch that is stored, else why
-// it ends there.
+// goOn returns nil if a training goes on after a stored epoch, and errHandBack if it ends there.
 func (w *workers) goOn(c *Claim, e Epoch) error {
 	took := time.Duration((e.TrainSeconds + e.EvalSeconds) * float64(time.Second))
 	if e.Number < c.Until && (w.draining() || !w.r.Deadline.IsZero() && time.Until(w.r.Deadline) < took) {
@@ -381,8 +376,8 @@ func (w *workers) goOn(c *Claim, e Epoch) error {
 	return nil
 }
 
-// outcome says how an attempt ended, by the trial as it stands and the error of
-// its training. beside is how many trained at once, itself too.
+// outcome returns how an attempt ended. t is the trial after it, err the error of Train, and beside the
+// number of trainings that ran at once, including this one.
 func (a *training) outcome(ctx context.Context, t Trial, err error, beside int) Outcome {
 	o := Outcome{Status: Failed}
 	switch {
@@ -402,7 +397,7 @@ func (a *training) outcome(ctx context.Context, t Trial, err error, beside int) 
 		o.Failure, o.Retries = FailedTimeout, a.Study.RetryTimeout
 	case errors.Is(err, ErrNoMemory):
 		o.Failure = FailedMemory
-		if a.company && a.Most != 1 { // it may have the memory beside fewer
+		if a.company && a.Most != 1 { // the memory may be enough for fewer trainings
 			o.Retries, o.Most = a.Study.RetryMemory, max(1, beside-1)
 		}
 	case err != nil:
@@ -415,7 +410,7 @@ func (a *training) outcome(ctx context.Context, t Trial, err error, beside int) 
 	default:
 		o.Status = Done
 	}
-	// The epoch at which a budget stopped it may have been its last.
+	// A budget or the deadline may have ended the attempt after the last epoch of the training.
 	if o.Status == Pending && t.Epoch == t.Epochs {
 		return Outcome{Status: Done}
 	}
@@ -425,8 +420,8 @@ func (a *training) outcome(ctx context.Context, t Trial, err error, beside int) 
 	return o
 }
 
-// superseded leaves a trial to the process that went on with it. What this one
-// trained since is lost, and nothing else.
+// superseded reports that another process has continued the trial. Only the epochs that this process
+// has trained since then are lost.
 func superseded(notify func(Event), t Trial, err error) error {
 	t.Status = Pending
 	notify(Event{Kind: Ended, Trial: t})
@@ -435,12 +430,12 @@ func superseded(notify func(Event), t Trial, err error) error {
 }
 
 var (
-	errTimeout   = errors.New("the time limit of a trial is over")
-	errAbandoned = errors.New("the trainer did not return, and was left alone")
+	errTimeout   = errors.New("the attempt took longer than its time limit")
+	errAbandoned = errors.New("the trainer did not return, and the run goes on without it")
 )
 
-// train is Trainer.Train within the limits of time: of the trial, and of the
-// trainer to return after its context ended.
+// train calls Trainer.Train. It returns within the time limit of the trial and, after ctx has ended,
+// within Runner.Grace, even if the trainer does not return.
 func (w *workers) train(ctx context.Context, job Job, rep *reporter) error {
 	own, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -451,8 +446,7 @@ func (w *workers) train(ctx context.Context, job Job, rep *reporter) error {
 		limit = timer.C
 	}
 	done := make(chan error, 1)
-	// The only goroutine that nobody may wait for: what it does afterwards, the
-	// reporter does not take any more.
+	// Nothing waits for this goroutine after Grace. The reporter ignores what it reports later.
 	go func() { done <- w.r.train(own, job, rep) }()
 	late := false
 	select {
@@ -473,15 +467,14 @@ func (w *workers) train(ctx context.Context, job Job, rep *reporter) error {
 	case <-time.After(grace):
 	}
 	w.notify(Event{Kind: Noted, Study: job.Study.Name, Trial: rep.leave(),
-		Note: fmt.Sprintf("its trainer did not stop within %v; its worker goes on without it", grace)})
+		Note: fmt.Sprintf("its trainer did not stop within %v; the run goes on without it", grace)})
 	if late {
 		return fmt.Errorf("%w: trial_time_limit = %q; %w", errTimeout, job.Study.TrialTimeLimit, errAbandoned)
 	}
 	return errAbandoned
 }
 
-// train is Trainer.Train with a panic turned into an error that names the
-// innermost calls.
+// train calls Trainer.Train and turns a panic into an error that names the innermost calls.
 func (r *Runner) train(ctx context.Context, job Job, rep Reporter) (err error) {
 	if p := panics.Try(func() { err = r.Trainer.Train(ctx, job, rep) }); p != nil {
 		return fmt.Errorf("panic: %v%s", p.Value, where(p.Callers))
@@ -489,7 +482,7 @@ func (r *Runner) train(ctx context.Context, job Job, rep Reporter) (err error) {
 	return err
 }
 
-// where names the first calls below a panic, " at file.go:12 in pkg.F, …".
+// where names the innermost calls before a panic, for example " at file.go:12 in pkg.F, …".
 func where(callers []uintptr) string {
 	const most = 4
 	var at []string
@@ -512,21 +505,21 @@ func where(callers []uintptr) string {
 	return " at " + strings.Join(at, ", ")
 }
 
-// oneLine is the text of err on one line, as Trial.Error wants it.
+// oneLine returns the text of err on one line, as Trial.Error needs it.
 func oneLine(err error) string {
 	return strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
 }
 
-// reporter stores the epochs of one attempt and passes them on as events.
+// reporter stores the epochs of one attempt and sends the events about them.
 type reporter struct {
 	record func(Epoch, Checkpoint) error
-	stored func(Epoch) error // after an epoch; its error ends the training
+	stored func(Epoch) error // called after each stored epoch; an error ends the training
 	notify func(Event)
 
-	mu    sync.Mutex // a trainer that was left alone may still report
+	mu    sync.Mutex // a trainer that did not return may still report
 	trial Trial
-	err   error // the store's first
-	left  bool
+	err   error // the first error of record
+	left  bool  // no further report is accepted
 }
 
 func (r *reporter) Step(epoch, done, total int) {
@@ -556,7 +549,7 @@ func (r *reporter) Epoch(e Epoch, c Checkpoint) error {
 	return cmp.Or(stop, r.stored(e))
 }
 
-// leave takes no more reports.
+// leave ends the reports and returns the trial after the last one.
 func (r *reporter) leave() Trial {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -564,7 +557,7 @@ func (r *reporter) leave() Trial {
 	return r.trial
 }
 
-// close is leave, with the store's error.
+// close does what leave does, and also returns the error of record.
 func (r *reporter) close() (Trial, error) {
 	t := r.leave()
 	return t, r.err

@@ -133,9 +133,9 @@ func TestRunnerFailures(t *testing.T) {
 			return fmt.Errorf("seed %d: the device is gone", j.Seed)
 		}}
 		sum, err := (&search.Runner{Store: store, Trainer: tr}).Run(t.Context(), s, strategyOf(s), trials)
-		if err == nil || !strings.Contains(err.Error(), "5 trainings in a row failed alike") ||
-			!strings.Contains(err.Error(), "the device is gone") ||
-			!strings.Contains(err.Error(), "igcsearch retry fake") || len(store.attempts) != 5 || sum.Failed != 2 {
+		if !errors.Is(err, search.ErrAlike) ||
+			!strings.Contains(err.Error(), "5 trainings in a row failed in the same way") ||
+			!strings.Contains(err.Error(), "the device is gone: fix the cause") || len(store.attempts) != 5 || sum.Failed != 2 {
 			t.Errorf("got %+v, %v after %d attempts", sum, err, len(store.attempts))
 		}
 	})
@@ -168,8 +168,9 @@ func TestRunnerFailures(t *testing.T) {
 		if err != nil || counts(sum) != (search.Summary{Done: 6, Failed: 2}) || len(store.attempts) != 10 {
 			t.Fatalf("got %+v, %v after %d attempts", sum, err, len(store.attempts))
 		}
-		for seed, want := range []string{`the time limit of a trial is over: trial_time_limit = "1s"`,
-			`the time limit of a trial is over: trial_time_limit = "1s"; the trainer did not return, and was left alone`} {
+		for seed, want := range []string{`the attempt took longer than its time limit: trial_time_limit = "1s"`,
+			`the attempt took longer than its time limit: trial_time_limit = "1s"; ` +
+				`the trainer did not return, and the run goes on without it`} {
 			i := slices.IndexFunc(store.trials, func(t search.Trial) bool {
 				return t.System == trials[0].System &&
 					t.Seed == seed
@@ -178,7 +179,7 @@ func TestRunnerFailures(t *testing.T) {
 				t.Errorf("it stands as %+v", got)
 			}
 		}
-		if len(notes) != 2 || notes[0] != "its trainer did not stop within 500ms; its worker goes on without it" {
+		if len(notes) != 2 || notes[0] != "its trainer did not stop within 500ms; the run goes on without it" {
 			t.Errorf("notes %q", notes)
 		}
 	})

@@ -5,37 +5,37 @@ import (
 	"strings"
 )
 
-// Strategy decides what a study trains next. It is a pure function of the study and of what is
-// recorded: any process, now or later, decides the same.
+// Strategy decides which trials a study trains next. Its decision depends only on the study and on
+// what is recorded, so every process decides the same at any time.
 type Strategy interface {
-	// Decide returns the trials worth training now, the best first, each up to an epoch. None while
-	// trials run means: wait for them. None while none runs means that the study has its answer, or
-	// all that can be had; Reason says which.
+	// Decide returns the trials that should be trained now, the most important first. If there are
+	// none while trials run, the study waits for these. If there are none and no trial runs, the
+	// study has ended, and Reason says with which answer or why without one.
 	Decide(s Study, trials []TrialState) Decision
 }
 
-// TrialState is a trial with its recorded epochs, in their order.
+// TrialState is a trial with its recorded epochs, in rising order.
 type TrialState struct {
 	Trial
 	History []Epoch
-	// ISA is Attempt.ISA of the last epoch, whose checkpoint no other arithmetic
-	// goes on with; "" if there is none.
+	// ISA is the Attempt.ISA of the last epoch, or "" if there is none. Only the same arithmetic can
+	// continue from its checkpoint.
 	ISA string
 }
 
-// Decision is what a Strategy wants done.
+// Decision is the answer of a Strategy.
 type Decision struct {
 	Next   []Step
-	Reason string // one line, where Next is empty
+	Reason string // one line; set if Next is empty
 }
 
-// Step is one trial to be trained until an epoch, from wherever it stands.
+// Step wants one trial to be trained up to the epoch Until.
 type Step struct {
-	Trial int // index into trials
+	Trial int // an index into the trials that Decide received
 	Until int
 }
 
-// The values of Study.Strategy; "" is StrategyGrid.
+// These are the values of Study.Strategy. "" means StrategyGrid.
 const (
 	StrategyGrid    = "grid"
 	StrategyHalving = "halving"
@@ -45,20 +45,19 @@ const (
 // Strategies lists the values of Study.Strategy.
 var Strategies = []string{StrategyGrid, StrategyHalving, StrategyRace}
 
-// Selection are the settings of a study that say which of its trials are
-// trained, and how far.
+// Selection holds the settings that say which trials of a study are trained, and up to which epoch.
 type Selection struct {
-	// Strategy is one of Strategies, "" being StrategyGrid; it decides which
-	// trials are trained, and how far. Halving and Race are the settings of
-	// their strategies; Normalize clears them beside another.
-	Strategy string  `toml:"strategy" json:"strategy,omitempty"`
-	Halving  Halving `toml:"halving" json:"halving,omitzero"`
-	Race     Race    `toml:"race" json:"race,omitzero"`
+	// Strategy is one of Strategies, or "" for StrategyGrid.
+	Strategy string `toml:"strategy" json:"strategy,omitempty"`
+	// Halving and Race are the settings of the strategies with these names. Normalize clears the
+	// settings of other strategies.
+	Halving Halving `toml:"halving" json:"halving,omitzero"`
+	Race    Race    `toml:"race" json:"race,omitzero"`
 }
 
-// DecidingSplit is the split that strategies decide by, SplitValidation
-// wherever pictures are held out: a test set that has chosen a network no
-// longer measures it. Without held-out pictures it is CurveTest.
+// DecidingSplit returns the split whose accuracy a strategy uses. It is SplitValidation if pictures
+// are held out, because the accuracy on a split by which a network was chosen is too high. Without
+// held-out pictures it is SplitTest.
 func (s Study) DecidingSplit() string {
 	if s.Validation > 0 {
 		return SplitValidation
@@ -68,18 +67,18 @@ func (s Study) DecidingSplit() string {
 
 // Halving holds the settings of the strategy "halving".
 type Halving struct {
-	// Reduction is η ≥ 2: of the networks that reach a rung, the best 1/η go on.
+	// Reduction is η, from 2 to 100. Of the networks that reach a rung, the best 1/η are trained
+	// further.
 	Reduction int `toml:"reduction" json:"reduction"`
-	// MinEpochs is the first rung, in epochs; Normalize makes a 0 a third of
-	// the training.
+	// MinEpochs is the epoch of the first rung. Normalize changes 0 to a third of the training.
 	MinEpochs int `toml:"min_epochs" json:"min_epochs"`
-	// Systems is how many networks take part at most; of more, the width bound
-	// and a model of accuracy choose.
+	// Systems is the largest number of networks that take part, from 10 to 1,000. If the study has
+	// more, the strategy chooses them by their width and by a model of the accuracy.
 	Systems int `toml:"systems" json:"systems"`
 }
 
-// Rungs are the epochs at which networks are compared, rising: MinEpochs·ηᵏ,
-// put off to the next evaluation, and last the whole training.
+// Rungs returns the epochs at which networks are compared, in rising order: MinEpochs·ηᵏ, each
+// delayed to the next evaluation, and the last epoch of the training.
 func (h Halving) Rungs(s Study) []int {
 	var list []int
 	for r := h.MinEpochs; r < s.Epochs && s.EvaluateEvery < s.Epochs; r *= h.Reduction {
@@ -88,7 +87,7 @@ func (h Halving) Rungs(s Study) []int {
 			list = append(list, at)
 		}
 		if r > s.Epochs/h.Reduction {
-			break // and never overflow
+			break // the product would be above s.Epochs, and could overflow
 		}
 	}
 	return append(list, s.Epochs)
@@ -96,19 +95,19 @@ func (h Halving) Rungs(s Study) []int {
 
 // Race holds the settings of the strategy "race".
 type Race struct {
-	// Alpha is the largest probability, in (0, 1), that the whole race drops any
-	// network to which none is truly better.
+	// Alpha is the largest probability, in (0, 1), that the whole race drops a network although no
+	// other network is truly better.
 	Alpha float64 `toml:"alpha" json:"alpha"`
-	// MinSeeds is how many seeds every network gets before the first test, ≥ 2;
-	// Normalize makes a 0 three, or all seeds if there are fewer.
+	// MinSeeds is the number of seeds that every network gets before the first test, at least 2.
+	// Normalize changes 0 to 3, or to Seeds if there are fewer.
 	MinSeeds int `toml:"min_seeds" json:"min_seeds"`
-	// Systems is how many networks take part at most; of more, the width bound
-	// and a model of accuracy choose.
+	// Systems is the largest number of networks that take part, from 10 to 1,000. If the study has
+	// more, the strategy chooses them by their width and by a model of the accuracy.
 	Systems int `toml:"systems" json:"systems"`
 }
 
-// WithStrategy returns the study with a strategy, and with the default settings
-// of it if the study has none.
+// WithStrategy returns the study with another strategy. If the study has no settings for it, they are
+// those of Default.
 func (s Study) WithStrategy(name string) Study {
 	s.Strategy = name
 	if s.Strategy == StrategyHalving && s.Halving == (Halving{}) {
@@ -120,8 +119,8 @@ func (s Study) WithStrategy(name string) Study {
 	return s
 }
 
-// normalize checks and fills in the settings of the strategy, and clears those of
-// the others. s is the study that they are of.
+// normalize checks the settings of the strategy of the study s, fills in their defaults, and clears
+// the settings of other strategies.
 func (x *Selection) normalize(c *checker, s Study) {
 	if x.Strategy == StrategyGrid {
 		x.Strategy = ""
@@ -135,11 +134,11 @@ func (x *Selection) normalize(c *checker, s Study) {
 		x.Race = Race{}
 	}
 	s.Selection = *x
-	// A stored study has no settings of other strategies, and may get another.
+	// A stored study that gets another strategy has no settings for it.
 	if *x = s.WithStrategy(x.Strategy).Selection; x.Strategy == "" {
 		return
 	}
-	const least, most = 10, 1000 // networks; the model is of them all
+	const least, most = 10, 1000 // the model of the accuracy takes time for each network
 	systems := func(key string, n int) {
 		c.check(n >= least && n <= most, "%s.systems %d: want %d to %d", key, n, least, most)
 	}
@@ -153,15 +152,16 @@ func (x *Selection) normalize(c *checker, s Study) {
 			h.MinEpochs = max(1, s.Epochs/3)
 		}
 		c.check(h.Reduction < 2 || s.EvaluateEvery < 1 || h.MinEpochs < 1 || len(h.Rungs(s)) > 1,
-			"halving.min_epochs %d: the first evaluation from there on must come before the last epoch, %d: want "+
+			"halving.min_epochs %d: the first evaluation at or after it must come before the last epoch, %d: want "+
 				"less, or evaluate_every below %d", h.MinEpochs, s.Epochs, s.EvaluateEvery)
 	case StrategyRace:
 		systems(x.Strategy, x.Race.Systems)
 		c.check(x.Race.Alpha > 0 && x.Race.Alpha < 1, "race.alpha %g: want a probability in (0, 1), 0.05 is usual",
 			x.Race.Alpha)
-		c.check(s.Seeds >= 2, "strategy race: seeds %d: a race compares networks over 2 seeds or more", s.Seeds)
+		c.check(s.Seeds >= 2, "strategy race: seeds %d: want 2 or more, since a race compares networks over them",
+			s.Seeds)
 		if x.Race.MinSeeds == 0 {
-			x.Race.MinSeeds = min(3, s.Seeds) // a t test of two seeds separates next to nothing
+			x.Race.MinSeeds = min(3, s.Seeds) // a t test of two seeds finds almost no difference
 		}
 		c.check(s.Seeds < 2 || x.Race.MinSeeds >= 2 && x.Race.MinSeeds <= s.Seeds,
 			"race.min_seeds %d: want 2 to seeds, %d, or 0 for 3", x.Race.MinSeeds, s.Seeds)

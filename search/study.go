@@ -1,10 +1,14 @@
-// Package search is the domain of igcsearch: a Study asks which pair (L, M)
-// is best under a parameter budget, or which of some networks is, a Trial trains
-// one of them from one seed, and the Runner works through the trials of a study, several
-// at once.
+// Package search runs studies. A Study asks which networks are the most accurate: which pair (L, M)
+// under a parameter budget, or which of some listed networks. A Trial trains one of the networks
+// from one seed. Package space explains the pairs, L, M, S and the parameters.
 //
-// The package declares what it needs of the outside as interfaces, Trainer
-// and Store. It knows no database, no device and no file format.
+// A Strategy decides which trials are trained, and up to which epoch. A Dispatch gives these trials
+// to workers: each worker gets a Claim, which is an attempt that has begun. A Runner has several
+// workers in one process; any number of processes can share a study. Predict says how long a study
+// still takes.
+//
+// Trainer and Store are the interfaces to the outside: the package contains no database, no device
+// and no file format.
 package search
 
 import (
@@ -22,13 +26,13 @@ import (
 	"igcsearch/space"
 )
 
-// Study holds the settings of one study, in the order of a study file. All but
-// Title and Execution take part in Fingerprint: two studies with the same
-// fingerprint have the same results, bit for bit, on the same instruction set.
+// Study holds the settings of one study, in the order of a study file. Fingerprint covers all of
+// them except Title and Execution. Two studies with the same fingerprint have the same results, bit
+// for bit, if the same arithmetic (Attempt.ISA) trains them.
 type Study struct {
-	// Name identifies the study in a database; letters, digits, '-', '_', '.'.
+	// Name identifies the study in a database. It has 1 to 100 letters, digits, '-', '_' and '.'.
 	Name string `toml:"name" json:"name"`
-	// Title is one line for people, shown beside the name.
+	// Title is one line for people to read, shown beside the name.
 	Title string `toml:"title" json:"title,omitempty"`
 
 	Pictures
@@ -36,18 +40,17 @@ type Study struct {
 	Recipe
 	Selection
 
-	// DataSum identifies the pictures themselves; the trainer's data reader
-	// gives it, a study file cannot.
+	// DataSum is a checksum of the pictures. The trainer's data reader sets it; a study file cannot.
 	DataSum string `toml:"-" json:"data_sum,omitempty"`
-	// Unreadable is how many pictures of a folder were left out because they
-	// cannot be read; from the trainer's data reader, like DataSum.
+	// Unreadable is the number of pictures in a folder that are left out because they cannot be
+	// read. The trainer's data reader sets it too.
 	Unreadable int `toml:"-" json:"unreadable,omitempty"`
 
 	Execution
 }
 
-// Default returns the paper's protocol for CIFAR (Section 5.2) on the network
-// of Figure 3; Name, Dataset and Budget or Pairs are left to fill in.
+// Default returns the paper's protocol for CIFAR (Section 5.2) with the network of Figure 3. It
+// leaves Name, Dataset, and Budget or Pairs for the caller to set.
 func Default() Study {
 	return Study{
 		Pictures: Pictures{Split: SplitTest, Augment: AugmentCropMirror, Pad: 4},
@@ -61,9 +64,10 @@ func Default() Study {
 
 var nameRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$`)
 
-// Normalize checks the settings and returns them in the one form that is stored
-// and hashed; each part says what that form is. The error lists every setting
-// that is wrong.
+// Normalize checks the settings and returns them in the form that is stored and hashed. This form is
+// the same for studies with the same results: it fills in defaults and clears settings that have no
+// effect, as the comments of the fields say. The error joins one error for each wrong setting, which
+// begins with the setting's key.
 func (s Study) Normalize() (Study, error) {
 	var c checker
 	c.check(nameRE.MatchString(s.Name),
@@ -76,44 +80,45 @@ func (s Study) Normalize() (Study, error) {
 	return s, errors.Join(c.errs...)
 }
 
-// checker collects what is wrong with the settings of a study.
+// checker collects an error for each wrong setting of a study.
 type checker struct{ errs []error }
 
-// check notes an error unless ok.
+// check adds an error if ok is false.
 func (c *checker) check(ok bool, format string, a ...any) {
 	if !ok {
 		c.errs = append(c.errs, fmt.Errorf(format, a...))
 	}
 }
 
-// Settings is the canonical form of what defines the results of a normalised
-// study, as JSON.
+// Settings returns the settings of a normalised study that define its results, as JSON. Its bytes are
+// the same for equal settings.
 func (s Study) Settings() []byte {
-	s.Title = "" // text for people; changing it is not another study
+	s.Title = "" // a study with another title has the same results
 	b, err := json.Marshal(s)
 	if err != nil {
-		panic(err) // NaN is refused by Normalize, nothing else can fail
+		panic(err) // only NaN can fail, and Normalize refuses it
 	}
 	return b
 }
 
-// Fingerprint is the SHA-256 of Settings in hexadecimal.
+// Fingerprint returns the SHA-256 of Settings in hexadecimal.
 func (s Study) Fingerprint() string {
 	sum := sha256.Sum256(s.Settings())
 	return hex.EncodeToString(sum[:])
 }
 
-// olden are the values of settings that older versions did not have, and that are
-// stored as "".
-var olden = map[string]string{"weight_decay_on": DecayWeights, "schedule": ScheduleStep, "bn_statistics": BNRunning}
+// storedEmpty maps settings that older versions did not have to the value that those versions used.
+// Normalize stores this value as "", so that the fingerprints of older studies stay valid.
+var storedEmpty = map[string]string{
+	"weight_decay_on": DecayWeights, "schedule": ScheduleStep, "bn_statistics": BNRunning}
 
-// Diff lists the settings in which two normalised studies differ, one line
-// each, "epochs: 400 there, 20 here"; empty if their fingerprints agree.
+// Diff lists the settings in which two normalised studies differ, one line for each, for example
+// "epochs: 400 there, 20 here". The list is empty if their fingerprints are equal.
 func Diff(there, here Study) []string {
 	var lines []string
 	differ := func(key string, x, y any) {
 		if a, b := fmt.Sprint(x), fmt.Sprint(y); a != b {
-			none := cmp.Or(olden[key], "not set")
+			none := cmp.Or(storedEmpty[key], "not set")
 			lines = append(lines, fmt.Sprintf("%s: %s there, %s here", key, cmp.Or(a, none), cmp.Or(b, none)))
 		}
 	}
@@ -135,17 +140,17 @@ func Diff(there, here Study) []string {
 	return lines
 }
 
-// Trials returns every (network, seed) of a normalised study as pending trials, one
-// seed of all networks after the other, so that what is finished compares them all.
-// Those of a seed come longest first by multiply–adds, so that a pool of workers ends
-// together.
+// Trials returns a pending trial for every network and seed of a normalised study; in and classes
+// are the shape of the pictures and the number of classes. The trials are ordered by seed, so that a
+// study that is stopped early has results of all networks. Within a seed the networks with the most
+// multiply–adds come first, so that the workers finish at about the same time.
 func (s Study) Trials(in space.Shape, classes int) []Trial {
 	var trials []Trial
 	order := map[space.System]int{}
 	for i, system := range s.SystemList() {
 		net, err := system.Network(s.Plan(in, classes))
 		if err != nil {
-			panic(err) // Normalize has built it
+			panic(err) // Normalize has checked that the network exists
 		}
 		order[system] = i
 		for seed := range s.Seeds {

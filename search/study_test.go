@@ -158,7 +158,7 @@ func TestNormalize(t *testing.T) {
 			`strategy "best": want grid, halving, race`:    func(s *search.Study) { s.Strategy = "best" },
 			`race.alpha 1: want`:                           func(s *search.Study) { s.Strategy, s.Race.Alpha = "race", 1 },
 			`race.min_seeds 6: want 2 to seeds, 5`:         func(s *search.Study) { s.Strategy, s.Race.MinSeeds = "race", 6 },
-			`strategy race: seeds 1: a race`:               func(s *search.Study) { s.Strategy, s.Seeds = "race", 1 },
+			`strategy race: seeds 1: want 2`:               func(s *search.Study) { s.Strategy, s.Seeds = "race", 1 },
 			`race.systems 9: want 10 to 1000`:              func(s *search.Study) { s.Strategy, s.Race.Systems = "race", 9 },
 			`halving.reduction 1: want`:                    func(s *search.Study) { s.Strategy, s.Halving.Reduction = "halving", 1 },
 			`halving.min_epochs -1: want`:                  func(s *search.Study) { s.Strategy, s.Halving.MinEpochs = "halving", -1 },
@@ -166,7 +166,7 @@ func TestNormalize(t *testing.T) {
 			`halving.min_epochs 133: the first evaluation`: func(s *search.Study) { s.Strategy, s.EvaluateEvery = "halving", 400 },
 			`kernel 25`:    func(s *search.Study) { s.Kernel = 25 },
 			`tolerance 1:`: func(s *search.Study) { s.Tolerance = 1 },
-			`depths: IGC-L4M2-D20 has one in its name`: func(s *search.Study) {
+			`depths: IGC-L4M2-D20 has a depth in its name`: func(s *search.Study) {
 				s.Budget, s.Pairs, s.Layout, s.Systems, s.Depths = 0, nil, "stages", []string{"IGC-L4M2-D20"}, []int{8}
 			},
 			`blocks 0`:              func(s *search.Study) { s.Blocks = 0 },

@@ -5,69 +5,74 @@ import (
 	"strconv"
 )
 
-// Shape is the size of one picture's feature maps: channels, rows, columns.
+// Shape is the size of the feature maps of one picture: C channels of H rows and W columns.
 type Shape struct{ C, H, W int }
 
+// String returns the shape as "3×32×32".
 func (s Shape) String() string { return fmt.Sprintf("%d×%d×%d", s.C, s.H, s.W) }
 
 // Kind says what a layer computes.
 type Kind string
 
 const (
-	// Conv is a convolution with zero padding of half a kernel, grouped or
-	// not, and what follows it: batch norm, ReLU, both or neither.
+	// Conv is a convolution with one or more partitions and zero padding of half a kernel.
+	// Batch norm, ReLU, both or neither follow it.
 	Conv Kind = "conv"
-	// IGC is an interleaved group convolution block: primary, permutation,
-	// secondary 1×1, permutation back, and what follows as in Conv.
+	// IGC is an interleaved group convolution block: the primary convolution, the permutation of
+	// the channels, the secondary 1×1 convolution, and the permutation back. Batch norm, ReLU,
+	// both or neither follow it.
 	IGC Kind = "igc"
-	// Add is ReLU(x + y): the layer From and the layer Shortcut.
+	// Add computes ReLU(x + y) from the outputs of the layers From and Shortcut.
 	Add Kind = "add"
-	// MaxPool is the largest of 3×3 positions, stride 2, zero padding 1.
+	// MaxPool takes the largest of 3×3 positions, with stride 2 and zero padding of 1.
 	MaxPool Kind = "max-pool"
-	// Pool is the average over all positions.
+	// Pool averages over all positions.
 	Pool Kind = "pool"
-	// Linear is a fully connected layer with bias.
+	// Linear is a fully connected layer with biases.
 	Linear Kind = "linear"
 )
 
 // Layer is one layer of a Network.
 type Layer struct {
-	// Name is the prefix of the layer's parameters: conv0, block1, …, pool, fc.
+	// Name is the prefix of the names of the layer's tensors: conv0, block1, …, pool, fc.
 	Name string
 	Kind Kind
-	// From is the index of the layer it reads, −1 for the pictures. Shortcut
-	// is the second one of Add.
+	// From is the index of the layer whose output this one reads, or −1 for the pictures.
+	// Shortcut is the index of the second layer that an Add layer reads.
 	From, Shortcut int
-	In, Out        Shape
+	// In and Out are the shapes of one picture's feature maps before and behind the layer.
+	In, Out Shape
 
-	// Of Conv and IGC only. KH×KW is the kernel, of the primary one for IGC;
-	// both are odd. Stride is 1 or 2; the output is In over Stride, rounded up.
+	// The fields from KH to ReLU are set for Conv and IGC only.
+
+	// KH×KW is the kernel, for IGC the primary kernel. Both are odd. Stride is 1 or 2; the rows
+	// and columns of Out are those of In divided by Stride, rounded up.
 	KH, KW, Stride int
-	// Groups is the number of partitions; of the primary ones for IGC. The
-	// secondary ones of IGC are Out.C/Groups, of Groups channels each.
+	// Groups is the number of partitions, for IGC of the primary ones. An IGC layer has
+	// Out.C/Groups secondary partitions of Groups channels each.
 	Groups int
-	// Interleaved partitions take every Groups-th channel: the permutation of
-	// Eq. 2 before the convolution and its inverse behind.
+	// Interleaved says that a partition takes every Groups-th channel: the permutation of Eq. 2
+	// comes before the convolution, and its inverse behind it.
 	Interleaved bool
-	// Between is set for a ReLU between primary and secondary of IGC.
+	// Between puts a ReLU between the primary and the secondary convolution of IGC.
 	Between bool
-	// Branches is the number of convolutions of the same input whose outputs
-	// are summed (summation fusion, Eq. 21); 1 for one.
+	// Branches is the number of convolutions of the same input whose outputs are added
+	// (summation fusion, Eq. 21). It is 1 for a usual convolution.
 	Branches int
-	// Norm and ReLU say what follows.
+	// Norm and ReLU put a batch norm and a ReLU behind the convolution.
 	Norm, ReLU bool
 
-	// Params counts weights and, for Linear, biases; not batch norm. This is
-	// how the paper counts.
+	// Params is the number of weights and, for Linear, of biases. It leaves out batch norm, as
+	// the paper does.
 	Params int
-	// MultiplyAdds is those of the forward pass of one picture; convolutions
-	// and Linear only.
+	// MultiplyAdds is the number of multiply–adds in the forward pass of one picture. Only
+	// convolutions and Linear have any.
 	MultiplyAdds int64
 }
 
-// String is a convolution as Table 2 of the paper writes it, the number of
-// partitions before the kernel and the channels that it gives:
-// "24 × (3×3, 2), 2 × (1×1, 24)"; of others the kind.
+// String returns a convolution as Table 2 of the paper writes it: the number of partitions, the
+// kernel, and the output channels of a partition, for example "24 × (3×3, 2), 2 × (1×1, 24)". For
+// other layers it returns the kind.
 func (l Layer) String() string {
 	conv := func(groups, kh, kw, out int) string {
 		text := fmt.Sprintf("(%d×%d, %d)", kh, kw, out)
@@ -87,20 +92,22 @@ func (l Layer) String() string {
 	return string(l.Kind)
 }
 
-// Pair is the partition numbers of an IGC layer; of one that changes the
-// number of channels, those of its output.
+// Pair returns the pair of an IGC layer. If the layer changes the number of channels, it is the pair
+// of the output.
 func (l Layer) Pair() Pair { return Pair{L: l.Groups, M: l.Out.C / l.Groups} }
 
-// Network is a list of layers, each after those it reads. The last one's
-// output are the scores of the classes.
+// Network is a list of layers. Each layer comes after those that it reads; the output of the last
+// one has one score for each class.
 type Network struct {
-	Name    string
-	Depth   int // as the paper counts: convolutions of the longest path but shortcuts' and secondary ones, and Linear
+	Name string
+	// Depth counts layers as the paper does: the linear layer and the convolutions of the longest
+	// path, without secondary convolutions and those of shortcuts.
+	Depth   int
 	Classes int
 	Layers  []Layer
 }
 
-// Params is the sum over the layers.
+// Params returns the sum of the layers' Params.
 func (n Network) Params() int {
 	sum := 0
 	for _, l := range n.Layers {
@@ -109,7 +116,7 @@ func (n Network) Params() int {
 	return sum
 }
 
-// MultiplyAdds is the sum over the layers.
+// MultiplyAdds returns the sum of the layers' MultiplyAdds, which is for one picture.
 func (n Network) MultiplyAdds() int64 {
 	var sum int64
 	for _, l := range n.Layers {
@@ -118,20 +125,20 @@ func (n Network) MultiplyAdds() int64 {
 	return sum
 }
 
-// Input is the shape of the pictures.
+// Input returns the shape of the pictures.
 func (n Network) Input() Shape { return n.Layers[0].In }
 
-// builder collects layers. Each method adds one that reads the last one and
-// returns its index.
+// builder collects the layers of a network.
 type builder struct {
 	layers []Layer
-	in     Shape // of the pictures
+	in     Shape // the shape of the pictures
 	layout Layout
 }
 
-// last is the index of the last layer, −1 for the pictures.
+// last returns the index of the last layer, or −1 if there is none yet.
 func (b *builder) last() int { return len(b.layers) - 1 }
 
+// shape returns the output shape of a layer; layer −1 stands for the pictures.
 func (b *builder) shape(layer int) Shape {
 	if layer < 0 {
 		return b.in
@@ -139,6 +146,7 @@ func (b *builder) shape(layer int) Shape {
 	return b.layers[layer].Out
 }
 
+// add sets the shapes and counts of a layer, appends it, and returns its index.
 func (b *builder) add(l Layer) int {
 	l.In = b.shape(l.From)
 	if l.Kind == Conv || l.Kind == IGC {
@@ -148,19 +156,20 @@ func (b *builder) add(l Layer) int {
 		if l.Kind == IGC {
 			l.Params += l.Out.C * l.Groups
 		}
-		// Each weight is used once for each output position.
+		// The convolution uses each weight once for each output position.
 		l.MultiplyAdds = int64(l.Params) * int64(l.Out.H) * int64(l.Out.W)
 	}
 	b.layers = append(b.layers, l)
 	return b.last()
 }
 
-// conv is a layer that reads the last one, with norm and ReLU behind.
+// conv returns a convolution of the last layer, with norm and ReLU behind it. It does not add it.
 func (b *builder) conv(name string, kind Kind, groups, out, kernel, stride int) Layer {
-	return Layer{Name: name, Kind: kind, From: b.last(), Out: Shape{C: out}, KH: kernel, KW: kernel, Stride: stride, Groups: groups, Norm: true, ReLU: true}
+	return Layer{Name: name, Kind: kind, From: b.last(), Out: Shape{C: out},
+		KH: kernel, KW: kernel, Stride: stride, Groups: groups, Norm: true, ReLU: true}
 }
 
-// end adds the average over all positions and the linear layer.
+// end adds the average over all positions and the linear layer, and returns the network.
 func (b *builder) end(name string, depth, classes int) Network {
 	c := b.shape(b.last()).C
 	b.add(Layer{Name: "pool", Kind: Pool, From: b.last(), Out: Shape{C: c, H: 1, W: 1}})
@@ -169,22 +178,22 @@ func (b *builder) end(name string, depth, classes int) Network {
 	return Network{Name: name, Depth: depth, Classes: classes, Layers: b.layers}
 }
 
-// Figure3 is the network behind the paper's Figure 3 (Section 5.3): a 3×3
-// convolution to G = p.Width() channels, IGC blocks with 3×3 primary kernels,
-// the average over all positions, and a linear layer. Nothing samples down.
-// The paper has 6 blocks, in = {3, 32, 32} and 100 classes. All arguments are
-// at least 1.
+// Figure3 returns the network that the paper trains for its Figure 3 (Section 5.3): a 3×3
+// convolution to G = p.Width() channels, IGC blocks with 3×3 primary kernels, the average over all
+// positions, and a linear layer. No layer reduces the number of positions before the average. The
+// paper has 6 blocks, in = {3, 32, 32} and 100 classes. All arguments are at least 1; Figure3 panics
+// where System.Network would return an error.
 func Figure3(p Pair, blocks int, in Shape, classes int) Network {
 	n, err := PairSystem(p).Network(Plan{Layout: Flat, Depth: blocks + 2, In: in, Classes: classes})
 	if err != nil {
-		panic(err) // a pair of a width that can be built always can
+		panic(err) // arguments within the limits of this package always give a network
 	}
 	return n
 }
 
-// block adds a block: from the last layer, whose partitions are prev, to
-// next.Width() channels in the partitions next. A stride of 2 begins a stage.
-// The last layer that it adds has norm and, if relu is set, a ReLU.
+// block adds a block that reads the last layer, whose partitions are prev. The block has next.Width()
+// channels in the partitions next. A stride of 2 begins a stage. The last layer of the block has a
+// norm and, if relu is set, a ReLU.
 func (s System) block(b *builder, name string, prev, next Pair, stride int, relu bool) {
 	out, v, k := next.Width(), s.Variant, s.Variant.kernel()
 	layer := func(suffix string, kind Kind, groups, c, kh, kw, stride int) Layer {
@@ -197,8 +206,8 @@ func (s System) block(b *builder, name string, prev, next Pair, stride int, relu
 	interleaved := func(l Layer) Layer { l.Interleaved = true; return l }
 	secondary := next.M
 	if s.Ident && b.layout != ImageNet && next == (Pair{L: prev.L, M: 2 * prev.M}) {
-		// Where M doubles, the authors' code for CIFAR keeps the number of
-		// secondary partitions that the input had. Their ImageNet networks do not.
+		// Where M doubles, the authors' code for CIFAR keeps the number of secondary partitions
+		// that the input had. Their ImageNet networks double it.
 		secondary = prev.M
 	}
 	switch {
@@ -215,8 +224,8 @@ func (s System) block(b *builder, name string, prev, next Pair, stride int, relu
 		b.add(plain(layer(".primary", Conv, next.L, out, 3, 3, stride)))
 		end(layer(".secondary", Conv, 1, out, 1, 1, 1))
 	case v.reduction() > 1:
-		// There are no more secondary partitions than the primary gives channels
-		// of each of its own; secondary is at least as many.
+		// Each secondary partition takes one channel from every primary partition. The
+		// primary convolution gives m channels in each, so there are m secondary partitions.
 		m := next.M / v.reduction()
 		b.add(plain(layer(".primary", Conv, next.L, next.L*m, 3, 3, stride)))
 		end(interleaved(layer(".secondary", Conv, m, out, 1, 1, 1)))
@@ -232,7 +241,7 @@ func (s System) block(b *builder, name string, prev, next Pair, stride int, relu
 		b.add(l)
 		end(interleaved(layer(".secondary", Conv, secondary, out, 1, 1, 1)))
 	case v == Split:
-		// The stride comes last: a 1×3 kernel would skip every second row.
+		// The 3×1 kernel has the stride, since a 1×3 kernel would skip every second row.
 		b.add(plain(layer(".primary0", Conv, next.L, out, 1, 3, 1)))
 		end(layer("", IGC, next.L, out, 3, 1, stride))
 	default:
@@ -242,16 +251,17 @@ func (s System) block(b *builder, name string, prev, next Pair, stride int, relu
 	}
 }
 
-// residual adds a residual unit: two blocks, and the input added to them;
-// where the shape changes, through a 1×1 group convolution with a norm, in the L
-// partitions of next.
+// residual adds a residual unit: two blocks, and a layer that adds the unit's input to their output.
+// Where the shape changes, the input first passes a 1×1 group convolution with next.L partitions and
+// a norm.
 func (s System) residual(b *builder, unit int, prev, next Pair, stride int) {
 	from, name := b.last(), "unit"+strconv.Itoa(unit)
 	s.block(b, fmt.Sprintf("block%d", 2*unit-1), prev, next, stride, true)
 	s.block(b, fmt.Sprintf("block%d", 2*unit), next, next, 1, false)
 	branch, shortcut := b.last(), from
 	if b.shape(branch) != b.shape(from) {
-		shortcut = b.add(Layer{Name: name + ".shortcut", Kind: Conv, From: from, Out: Shape{C: next.Width()}, KH: 1, KW: 1, Stride: stride, Groups: next.L, Norm: true})
+		shortcut = b.add(Layer{Name: name + ".shortcut", Kind: Conv, From: from, Out: Shape{C: next.Width()},
+			KH: 1, KW: 1, Stride: stride, Groups: next.L, Norm: true})
 	}
 	b.add(Layer{Name: name, Kind: Add, From: branch, Shortcut: shortcut, Out: b.shape(branch)})
 }

@@ -1,20 +1,25 @@
-// Package space is the design space of interleaved group convolutions (IGC):
-// the pairs (L, M), what they cost, which of them fit a parameter budget, and
-// the networks built of them.
+// Package space describes the design space of interleaved group convolutions (IGC): the pairs
+// (L, M), how much they cost, which of them fit a budget, and the networks built of them.
 //
-// A block has a primary group convolution of S kernel positions with L
-// partitions of M channels, and a secondary 1×1 group convolution with M
-// partitions of L channels. Its width is G = L·M channels and its parameters
-// are
+// A group convolution divides its channels into partitions and convolves each partition alone.
+// An IGC block is two group convolutions, one after the other:
+//
+//   - The primary one has L partitions of M channels. Its kernel has S positions; S is 9 for a
+//     3×3 kernel.
+//   - The secondary one is 1×1 and has M partitions of L channels. Each of them takes one channel
+//     from every primary partition, so each output channel depends on all input channels.
+//
+// The pair (L, M), written L24M2, is the choice to make. The block is G = L·M channels wide. It has
 //
 //	T = S·L·M² + M·L² = G²·(S/L + 1/M)
 //
-// counted in weights; there are no biases and batch norm is not counted. The
-// pair L24M2 at S = 9: G = 48, T = 9·24·4 + 2·576 = 2,016.
+// parameters, where S·L·M² of them are in the primary convolution. The convolutions have no biases,
+// and the parameters of batch norm are not counted. For example, L24M2 with S = 9 has G = 48
+// channels and T = 9·24·4 + 2·576 = 2,016 parameters. For the same T, the pairs with L near M·S are
+// the widest.
 //
-// Source: Zhang, Qi, Xiao, Wang, "Interleaved Group Convolutions for Deep
-// Neural Networks", ICCV 2017, arXiv:1707.02725; equations and tables are
-// numbered as there.
+// The source is Zhang, Qi, Xiao, Wang, "Interleaved Group Convolutions for Deep Neural Networks",
+// ICCV 2017, arXiv:1707.02725. Comments number equations, tables and figures as this paper does.
 package space
 
 import (
@@ -25,28 +30,28 @@ import (
 	"strings"
 )
 
-// maxPartitions bounds L and M of a parsed pair. The parameters of such a
-// pair stay below 2⁶³ for every kernel of at most 1,000 positions.
+// maxPartitions is the largest L or M that ParsePair accepts. It keeps the parameters of a pair
+// below 2⁶³ for every kernel of at most 1,000 positions.
 const maxPartitions = 100_000
 
-// Pair is the partition numbers of an IGC block: L primary partitions of M
-// channels, M secondary partitions of L channels. Both are at least 1.
+// Pair holds the numbers of partitions of an IGC block: L primary partitions of M channels each,
+// and M secondary partitions of L channels each. Both numbers are at least 1.
 type Pair struct{ L, M int }
 
-// Width is the number of channels of the block, G = L·M.
+// Width returns the number of channels of the block, G = L·M.
 func (p Pair) Width() int { return p.L * p.M }
 
-// Params is the number of weights of the block (Eq. 7) for a primary kernel
-// of the given number of spatial positions, 9 for 3×3.
+// Params returns the number of parameters of the block (Eq. 7). kernel is the number of positions
+// of the primary kernel: 9 for 3×3.
 func (p Pair) Params(kernel int) int {
 	return kernel*p.L*p.M*p.M + p.M*p.L*p.L
 }
 
-// String is the paper's spelling, "L24M2".
+// String returns the pair as the paper writes it, for example "L24M2".
 func (p Pair) String() string { return fmt.Sprintf("L%dM%d", p.L, p.M) }
 
-// ParsePair reads "40x2" or "L40M2". L and M are decimal numbers from 1 to
-// 100,000.
+// ParsePair reads a pair from a text like "40x2" or "L40M2". L and M are decimal numbers from 1 to
+// 100,000; for any other text it returns an error.
 func ParsePair(text string) (Pair, error) {
 	l, m, ok := strings.Cut(text, "x")
 	if rest, isPaper := strings.CutPrefix(text, "L"); isPaper {
@@ -60,7 +65,7 @@ func ParsePair(text string) (Pair, error) {
 		name, digits string
 		to           *int
 	}{{"L", l, &p.L}, {"M", m, &p.M}} {
-		// ParseUint, because Atoi would take a sign.
+		// ParseUint refuses a sign, which Atoi would accept.
 		n, err := strconv.ParseUint(part.digits, 10, 31)
 		if err != nil || n < 1 || n > maxPartitions {
 			return Pair{}, fmt.Errorf("pair %q: %s is %q, want a number from 1 to %d, like \"40x2\" or \"L40M2\"",
@@ -71,28 +76,29 @@ func ParsePair(text string) (Pair, error) {
 	return p, nil
 }
 
-// ComparePairs orders by rising M, then by rising L: the order of a curve of
-// accuracy against M.
+// ComparePairs orders pairs by rising M, then by rising L. This is the order of a curve of accuracy
+// against M. It returns −1, 0 or 1, as cmp.Compare does.
 func ComparePairs(a, b Pair) int {
 	return cmp.Or(cmp.Compare(a.M, b.M), cmp.Compare(a.L, b.L))
 }
 
-// WidthBound is the largest width that a block of the given number of
-// parameters can have (Eq. 15),
+// WidthBound returns the largest width, in channels, that a block can have with a budget of
+// T parameters and a primary kernel of S positions (Eq. 15):
 //
-//	G ≤ (T / (2·√S))^(2/3),
+//	G ≤ (T / (2·√S))^(2/3)
 //
-// reached where L = M·S; see WidestPoint.
+// A block reaches the bound where L = M·S; see WidestPoint.
 func WidthBound(budget, kernel int) float64 {
 	root := math.Cbrt(float64(budget) / (2 * math.Sqrt(float64(kernel))))
 	return root * root
 }
 
-// WidestPoint is where L = M·S meets the budget, as real numbers:
+// WidestPoint returns the real numbers L and M that use up a budget of T parameters and give the
+// widest block for a primary kernel of S positions:
 //
-//	M = (T / (2·S²))^(1/3), L = M·S.
+//	M = (T / (2·S²))^(1/3), L = M·S
 //
-// The widest pairs of a budget lie around it; l·m is WidthBound.
+// Their product is WidthBound. The widest pairs of whole numbers lie near this point.
 func WidestPoint(budget, kernel int) (l, m float64) {
 	s := float64(kernel)
 	m = math.Cbrt(float64(budget) / (2 * s * s))

@@ -13,12 +13,12 @@ import (
 	"pgregory.net/rapid"
 )
 
-// pairs draws pairs of the sizes that occur, and much larger ones.
+// pairs draws pairs of usual sizes, and much larger ones.
 var pairs = rapid.Custom(func(t *rapid.T) space.Pair {
 	return space.Pair{L: rapid.IntRange(1, 2000).Draw(t, "L"), M: rapid.IntRange(1, 2000).Draw(t, "M")}
 })
 
-// The columns of Table 1: #params ≈ 4672 and ≈ 17536 at S = 9.
+// table1 has the columns of Table 1 for about 4672 and about 17536 parameters, with S = 9.
 var table1 = []struct {
 	budget              int
 	l, m, params, width []int
@@ -78,7 +78,7 @@ func TestPair(t *testing.T) {
 	})
 	t.Run("parameters are G²(S/L + 1/M), Eq. 7 in another form", rapid.MakeCheck(func(t *rapid.T) {
 		p, s := pairs.Draw(t, "pair"), rapid.IntRange(1, 49).Draw(t, "S")
-		// times L·M, so that it stays in integers
+		// Both sides are multiplied by L·M, which keeps them whole numbers.
 		g := p.Width()
 		if got, want := p.Params(s)*p.L*p.M, g*g*(s*p.M+p.L); got != want {
 			t.Fatalf("%s: %d, want %d", p, got, want)
@@ -151,8 +151,8 @@ func FuzzParsePair(f *testing.F) {
 	})
 }
 
-// TestWiderThanRegular is Eq. 9: with the same parameters a block is wider than
-// a regular convolution of C = √(T/S) channels exactly when L/(L−1) < M·S.
+// TestWiderThanRegular checks Eq. 9: with the same parameters a block is wider than a regular
+// convolution of C = √(T/S) channels exactly when L/(L−1) < M·S.
 func TestWiderThanRegular(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -181,7 +181,7 @@ func TestWidthBound(t *testing.T) {
 		if left.Cmp(right) < 0 {
 			t.Fatalf("Eq. 14 fails for %s, S = %d", p, s)
 		}
-		// 1e-12: a cube root, a square root and four products of doubles.
+		// 1e-12 allows for the rounding of a cube root, a square root and four products.
 		if bound := space.WidthBound(params, s); float64(p.Width()) > bound*(1+1e-12) {
 			t.Fatalf("%s, S = %d: width %d above the bound %.17g", p, s, p.Width(), bound)
 		}

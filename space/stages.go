@@ -7,65 +7,64 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strings"
 )
 
-// StageBudget asks for the partitions of each stage of a network, for a budget of
-// the whole network. As in the paper, each stage has twice the channels of the one
-// before; how they are parted is free: L of a stage divides its channels and those
-// that it reads.
+// StageBudget selects networks that meet a budget of the whole network, and may have another pair
+// in each of their three stages. As in the paper, each stage has twice the channels of the one
+// before. The pair of a stage is free, as long as its L divides the channels of the stage and those
+// that the stage reads.
 type StageBudget struct {
-	// Params or MultiplyAdds of the network, from 1; the other is 0.
+	// Params is the wanted number of parameters, and MultiplyAdds that of multiply–adds for one
+	// picture. One of them is at least 1, the other is 0.
 	Params       int
 	MultiplyAdds int64
-	// Tolerance is the largest deviation, as Budget's.
+	// Tolerance is the largest |Error| that a network may have, in [0, 1): 0.024 means 2.4 %.
 	Tolerance float64
-	// Plan is of the Stages layout, with a depth.
+	// Plan has the layout Stages, and a Depth above 0.
 	Plan Plan
-	// Ident and Variant are those of the networks.
+	// Ident and Variant are the fields of the System of each network.
 	Ident   bool
 	Variant Variant
 }
 
 const (
-	maxStageBudget = 50_000_000 // parameters: some 10⁶ networks to count
-	maxStageWidth  = 1_000      // of the first stage, whatever the budget is: some 10⁷
-	stages         = 3
+	maxStageBudget = 50_000_000 // parameters of a network; about 10⁶ networks must be counted
+	maxStageWidth  = 1_000      // channels of the first stage; about 10⁷ networks must be counted
+	stages         = 3          // the stages of the layout Stages
 )
 
-// Validate says which field is out of its range.
+// Validate returns an error if a field is out of its range. The error names the field and the range.
 func (b StageBudget) Validate() error {
 	switch {
 	case (b.Params > 0) == (b.MultiplyAdds > 0) || b.Params < 0 || b.MultiplyAdds < 0:
-		return fmt.Errorf("a budget of parameters or of multiply–adds: want one of them")
+		return errors.New("want a budget of parameters or of multiply–adds, and not both")
 	case b.Params > maxStageBudget:
 		return fmt.Errorf("budget %d: want 1 to %d parameters of a network", b.Params, maxStageBudget)
 	case !(b.Tolerance >= 0 && b.Tolerance < 1):
 		return fmt.Errorf("tolerance %g: want a fraction in [0, 1), 0.024 is 2.4 %%", b.Tolerance)
 	case b.Plan.Layout != Stages:
-		return fmt.Errorf("layout %q: partitions for each stage are of the stages layout", b.Plan.Layout)
+		return fmt.Errorf("layout %q: want stages, the only one that searches a pair for each stage", b.Plan.Layout)
 	}
 	if err := b.Variant.Validate(); err != nil {
 		return err
 	}
-	// A network that always exists says whether the plan is one.
+	// This network exists for every valid plan, so its error is that of the plan.
 	m := b.Variant.reduction()
-	_, err := System{Family: FamilyIGC, Stages: [4]Pair{{1, m}}, Ident: b.Ident}.Network(b.Plan)
-	if err != nil {
-		_, text, _ := strings.Cut(err.Error(), ": ")
-		return errors.New(text)
-	}
-	return nil
+	s := System{Family: FamilyIGC, Stages: [4]Pair{{1, m}}, Ident: b.Ident}
+	_, err := s.network(b.Plan, b.Plan.DepthOf(s))
+	return err
 }
 
+// system returns the network with the given pairs in its stages.
 func (b StageBudget) system(p ...Pair) System {
 	s := System{Family: FamilyIGC, Ident: b.Ident, Variant: b.Variant}
 	copy(s.Stages[:], p)
 	return s
 }
 
-// of is what the budget counts of some layers.
-func (b StageBudget) of(layers []Layer) int64 {
+// cost returns the number of parameters or of multiply–adds of some layers, whichever the budget
+// limits.
+func (b StageBudget) cost(layers []Layer) int64 {
 	n := Network{Layers: layers}
 	if b.Params > 0 {
 		return int64(n.Params())
@@ -73,14 +72,14 @@ func (b StageBudget) of(layers []Layer) int64 {
 	return n.MultiplyAdds()
 }
 
-// Error is how far a network is from the budget, as Budget's.
+// Error returns how far a network is from the budget, cost/budget − 1: 0.024 means 2.4 % above it.
 func (b StageBudget) Error(n Network) float64 {
-	return float64(b.of(n.Layers))/float64(max(int64(b.Params), b.MultiplyAdds)) - 1
+	return float64(b.cost(n.Layers))/float64(max(int64(b.Params), b.MultiplyAdds)) - 1
 }
 
-// Systems returns the networks within the tolerance, nearest first; of equally
-// near ones in the order of their partitions. The first stage has at most 1,000
-// channels. It returns nil if Validate fails or ctx is done.
+// Systems returns the networks within the tolerance, the nearest to the budget first. Equally near
+// networks are in the order of their pairs (ComparePairs), stage by stage. The first stage has at
+// most 1,000 channels. The result is nil if Validate fails or ctx ends.
 func (b StageBudget) Systems(ctx context.Context) []System {
 	if b.Validate() != nil {
 		return nil
@@ -92,7 +91,7 @@ func (b StageBudget) Systems(ctx context.Context) []System {
 	}
 	var all []found
 	depth := Plan{Layout: Stages, Depth: b.Plan.Depth}.DepthOf(System{Variant: b.Variant})
-	// What a stage costs depends on its partitions and those before it only.
+	// The cost of a stage depends only on its own pair and on that of the stage before.
 	costs := map[[2]Pair]int64{}
 	for g := 1; g <= maxStageWidth; g++ {
 		if ctx.Err() != nil {
@@ -113,9 +112,10 @@ func (b StageBudget) Systems(ctx context.Context) []System {
 				}
 			}
 		}
-		// Costs grow with the width, but for a wobble of the divisors: the
-		// partitions that are best for a width may not exist for the next.
-		if ends > int64(want*(1+b.Tolerance)) || float64(smallest) > 4*want*(1+b.Tolerance) && smallest < math.MaxInt64 {
+		// The smallest cost grows with the width, but not at each step: the cheapest pairs of a
+		// width need not divide the next width. Hence the factor of 4.
+		most := want * (1 + b.Tolerance)
+		if ends > int64(most) || float64(smallest) > 4*most && smallest < math.MaxInt64 {
 			break
 		}
 		clear(costs)
@@ -134,7 +134,7 @@ func (b StageBudget) Systems(ctx context.Context) []System {
 	return systems
 }
 
-// partitions lists those of a stage of width channels that reads in channels.
+// partitions lists the pairs that are possible for a stage of width channels that reads in channels.
 func (b StageBudget) partitions(width, in int) []Pair {
 	var list []Pair
 	for l := 1; l <= in; l++ {
@@ -146,7 +146,7 @@ func (b StageBudget) partitions(width, in int) []Pair {
 	return list
 }
 
-// ends is what the first convolution and the linear layer cost.
+// ends returns the cost of the first convolution, which gives g channels, and of the linear layer.
 func (b StageBudget) ends(g int) int64 {
 	c := builder{in: b.Plan.In}
 	c.add(c.conv("conv0", Conv, 1, g, 3, 1))
@@ -154,24 +154,25 @@ func (b StageBudget) ends(g int) int64 {
 	if b.Params > 0 {
 		n += int64(b.Plan.Classes)
 	}
-	return b.of(c.layers) + n
+	return b.cost(c.layers) + n
 }
 
-// stage is what the blocks of stage i cost.
+// stage returns the cost of the blocks of stage i ≥ 0, whose pair is next. The stage before has the
+// pair prev. costs remembers the results of one width.
 func (b StageBudget) stage(costs map[[2]Pair]int64, i, depth int, prev, next Pair) int64 {
 	key := [2]Pair{prev, next}
 	if i == 0 {
-		key[0] = Pair{} // the first stage reads what it is itself
+		key[0] = Pair{} // prev equals next in the first stage
 	}
 	if n, ok := costs[key]; ok {
 		return n
 	}
 	c := builder{in: Shape{C: prev.Width(), H: b.Plan.In.H, W: b.Plan.In.W}, layout: Stages}
-	for range i - 1 { // the sizes that the stages before leave
+	for range i - 1 { // each stage before this one, but the first, halves the size
 		c.in.H, c.in.W = (c.in.H+1)/2, (c.in.W+1)/2
 	}
 	blocks := (depth - 2) / stages
 	b.system().addStage(&c, i, blocks, prev, next)
-	costs[key] = b.of(c.layers)
+	costs[key] = b.cost(c.layers)
 	return costs[key]
 }

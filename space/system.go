@@ -1,6 +1,7 @@
 package space
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"regexp"
@@ -12,11 +13,11 @@ import (
 type Family string
 
 const (
-	FamilyIGC     Family = "IGC"
+	FamilyIGC     Family = "IGC"     // interleaved group convolutions
 	FamilyRegConv Family = "RegConv" // regular 3×3 convolutions
-	FamilyResNet  Family = "ResNet"  // the same with identity mappings, as Table 6 calls it
-	// FamilySumFusion sums 4 regular 3×3 convolutions of the same input,
-	// width 8 in the first stage.
+	FamilyResNet  Family = "ResNet"  // regular 3×3 convolutions with identity mappings (Table 6)
+	// FamilySumFusion adds the outputs of 4 regular 3×3 convolutions of the same input, with 8
+	// channels in the first stage.
 	FamilySumFusion Family = "SumFusion"
 )
 
@@ -25,35 +26,35 @@ const (
 	sumFusionWidth    = 8
 )
 
-// Variant is a change of the IGC block that Section 4 of the paper discusses;
-// "" is the block itself. S is 9 in the formulas of their parameters.
+// Variant is a change of the IGC block from Section 4 of the paper. "" is the plain block. The
+// formulas below count the parameters of a block; S is 9 in the networks of this package.
 type Variant string
 
 const (
-	// Swapped has 1×1 kernels in the primary, 3×3 kernels in the secondary
-	// convolution: L·M² + S·M·L².
+	// Swapped exchanges the kernels: the primary convolution is 1×1, the secondary one 3×3. It
+	// has L·M² + S·M·L² parameters.
 	Swapped Variant = "Swap"
-	// Projected has a 1×1 convolution over all channels in place of the
-	// secondary one: S·L·M² + (L·M)².
+	// Projected replaces the secondary convolution by a 1×1 convolution over all channels. It has
+	// S·L·M² + (L·M)² parameters.
 	Projected Variant = "Proj"
-	// Split has a 1×3 and a 3×1 kernel in place of the 3×3 one: 2·3·L·M² + M·L².
+	// Split replaces the 3×3 kernel by a 1×3 and a 3×1 kernel. It has 2·3·L·M² + M·L² parameters.
 	Split Variant = "1x3"
-	// Large has 5×5 kernels: 25·L·M² + M·L².
+	// Large has a 5×5 primary kernel. It has 25·L·M² + M·L² parameters.
 	Large Variant = "5x5"
-	// Rectified has a ReLU between primary and secondary; parameters as the
-	// block itself.
+	// Rectified puts a ReLU between the primary and the secondary convolution. It has as many
+	// parameters as the plain block.
 	Rectified Variant = "ReLU"
 )
 
-// Bottleneck is the variant whose primary convolution gives M/r channels of
-// each partition, r ≥ 2, and whose secondary, M/r partitions, restores them:
-// S·L·M·(M/r) + M·L².
+// Bottleneck returns the variant whose primary convolution reduces the M channels of a partition to
+// M/r, r ≥ 2. Its secondary convolution has M/r partitions and restores M channels. It has
+// S·L·M·(M/r) + M·L² parameters.
 func Bottleneck(r int) Variant { return Variant("B" + strconv.Itoa(r)) }
 
-// Variants lists those without a parameter, in the order of the paper.
+// Variants lists the plain block and the variants except bottlenecks, in the order of the paper.
 var Variants = []Variant{"", Swapped, Projected, Split, Large, Rectified}
 
-// reduction is r of a bottleneck, else 1.
+// reduction returns r of a bottleneck, and 1 for other variants.
 func (v Variant) reduction() int {
 	if rest, ok := strings.CutPrefix(string(v), "B"); ok {
 		if r, err := strconv.Atoi(rest); err == nil && r >= 2 && r <= maxPartitions && rest == strconv.Itoa(r) {
@@ -63,6 +64,7 @@ func (v Variant) reduction() int {
 	return 1
 }
 
+// known reports whether the variant exists.
 func (v Variant) known() bool {
 	for _, k := range Variants {
 		if v == k {
@@ -72,7 +74,7 @@ func (v Variant) known() bool {
 	return v.reduction() > 1
 }
 
-// Validate returns an error that lists the variants if v is none of them.
+// Validate returns an error that lists the variants if v is not one of them.
 func (v Variant) Validate() error {
 	if v.known() {
 		return nil
@@ -80,7 +82,7 @@ func (v Variant) Validate() error {
 	return fmt.Errorf("variant %q: want Swap, Proj, 1x3, 5x5, ReLU, or B2, B3, … for a bottleneck", string(v))
 }
 
-// kernel is the side of the primary kernel.
+// kernel returns the number of rows and of columns of the block's larger kernel.
 func (v Variant) kernel() int {
 	if v == Large {
 		return 5
@@ -88,8 +90,8 @@ func (v Variant) kernel() int {
 	return 3
 }
 
-// cost returns a and b of the block's parameters a·L + b·L², for a primary
-// kernel of S positions; false if M is not possible.
+// cost returns a and b of the formula a·L + b·L², which gives the block's parameters for a primary
+// kernel of s positions. ok is false if the variant does not exist for this M.
 func (v Variant) cost(s, m int) (a, b int, ok bool) {
 	switch r := v.reduction(); {
 	case v == Swapped:
@@ -106,9 +108,9 @@ func (v Variant) cost(s, m int) (a, b int, ok bool) {
 	return s * m * m, m, true
 }
 
-// Params is the number of weights of a block of the variant with a primary
-// kernel of the given number of positions, which Split and Large replace by
-// their own; 0 if the variant does not exist for this pair.
+// Params returns the number of parameters of a block of the variant. kernel is the number of
+// positions of the primary kernel; Split and Large use their own kernels instead. The result is 0 if
+// the variant does not exist for this pair.
 func (v Variant) Params(p Pair, kernel int) int {
 	a, b, ok := v.cost(kernel, p.M)
 	if !ok {
@@ -117,36 +119,45 @@ func (v Variant) Params(p Pair, kernel int) int {
 	return a*p.L + b*p.L*p.L
 }
 
-// System names a network of the paper, or one that is built like them. It is
-// comparable. Its String is the paper's spelling, as "IGC-L24M2+Ident.".
+// System names a network of the paper, or one that is built in the same way. Its methods Network
+// and String give the layers and the name. Systems can be compared with ==.
 type System struct {
 	Family Family
-	// Stages are the partitions in each stage of an IGC network. A stage that
-	// is zero has twice the channels of the one before, by doubling M with L
-	// unchanged, or the other way round if DoublesL is set.
+	// Stages holds the pair of each stage of an IGC network. A stage with the zero Pair has twice
+	// the channels of the stage before: M doubles and L stays, or L doubles and M stays if
+	// DoublesL is set.
 	Stages   [4]Pair
 	DoublesL bool
-	// Width is the number of channels in the first stage of RegConv and ResNet;
-	// each stage has twice those of the one before.
+	// Width is the number of channels in the first stage of RegConv and ResNet. Each further stage
+	// has twice the channels of the stage before.
 	Width int
-	// Ident adds identity mappings: residual units of two blocks.
+	// Ident adds identity mappings: two blocks form a residual unit.
 	Ident   bool
 	Variant Variant
-	// Depth is D where it is part of the name, else 0.
+	// Depth is the depth that the name contains, or 0 if it contains none; see Network.Depth.
 	Depth int
 }
 
-var systemRE = regexp.MustCompile(`^(?:(IGC)-((?:L\d+M\d+)(?:/L\d+M\d+){0,3})|(RegConv)-W(\d+)|(ResNet)-C(\d+)|(SumFusion))((?:\+[A-Za-z0-9.]+)*)(?:-D(\d+))?$`)
+var systemRE = regexp.MustCompile(`^(?:(IGC)-((?:L\d+M\d+)(?:/L\d+M\d+){0,3})` + // 1 and 2
+	`|(RegConv)-W(\d+)|(ResNet)-C(\d+)|(SumFusion))` + // 3 to 7
+	`((?:\+[A-Za-z0-9.]+)*)(?:-D(\d+))?$`) // 8 and 9
 
-// ParseSystem reads a name: "IGC-L24M2", "RegConv-W18", "ResNet-C64" or
-// "SumFusion"; behind it "+Ident." for identity mappings, "+2L" for stages that
-// double L in place of M, and "+" with a Variant; last "-D20" for a depth.
-// "IGC-L40M2/L20M4/L10M8" gives the partitions of each stage.
+// ParseSystem reads the name of a network. A name begins with "IGC-L24M2", "RegConv-W18",
+// "ResNet-C64" or "SumFusion". These may follow, in this order:
+//
+//   - further pairs of an IGC network, one for each stage, as in "IGC-L40M2/L20M4/L10M8";
+//   - "+Ident." for identity mappings;
+//   - "+2L" for stages that double L in place of M;
+//   - "+" and a Variant;
+//   - "-D20" for a depth of 20.
+//
+// For any other text it returns an error that says what a name may contain.
 func ParseSystem(name string) (System, error) {
 	var s System
 	m := systemRE.FindStringSubmatch(name)
 	if m == nil {
-		return s, fmt.Errorf("network %q: want a name like IGC-L24M2, RegConv-W18, ResNet-C64 or SumFusion, +Ident. behind it for identity mappings", name)
+		return s, fmt.Errorf("network %q: want a name like IGC-L24M2, RegConv-W18, ResNet-C64 or SumFusion, "+
+			"with +Ident. behind it for identity mappings", name)
 	}
 	number := func(text string) int {
 		n, err := strconv.Atoi(text)
@@ -183,12 +194,13 @@ func ParseSystem(name string) (System, error) {
 			case s.Family == FamilyIGC && s.Variant == "" && v != "" && v.known():
 				s.Variant = v
 			default:
-				return s, fmt.Errorf("network %q: +%s is not possible here; want +Ident., and for IGC +2L or one of +Swap, +Proj, +1x3, +5x5, +ReLU, +B2", name, option)
+				return s, fmt.Errorf("network %q: +%s is not possible here; want +Ident., and for IGC +2L or "+
+					"one of +Swap, +Proj, +1x3, +5x5, +ReLU, +B2", name, option)
 			}
 		}
 	}
 	if s.Family == FamilySumFusion && s.Ident {
-		return s, fmt.Errorf("network %q: no summation fusion with identity mappings", name)
+		return s, fmt.Errorf("network %q: SumFusion cannot have identity mappings", name)
 	}
 	if m[9] != "" {
 		if s.Depth = number(m[9]); s.Depth < 3 || s.Depth > maxDepth {
@@ -198,15 +210,16 @@ func ParseSystem(name string) (System, error) {
 	return s, nil
 }
 
-// Limits of a network. With them its counts stay under 2⁶³.
+// The limits of a network keep its counts below 2⁶³.
 const (
 	maxDepth = 10_000
-	maxWidth = 1_000_000
-	maxSide  = 100_000 // of pictures, and classes
-	maxCount = 1 << 62 // multiply–adds
+	maxWidth = 1_000_000 // channels of a stage
+	maxSide  = 100_000   // rows, columns and channels of a picture, and classes
+	maxCount = 1 << 62   // multiply–adds for one picture
 )
 
-// String is the name that ParseSystem reads.
+// String returns the name as ParseSystem reads it and the paper writes it, for example
+// "IGC-L24M2+Ident.".
 func (s System) String() string {
 	var b strings.Builder
 	b.WriteString(string(s.Family))
@@ -238,8 +251,8 @@ func (s System) String() string {
 	return b.String()
 }
 
-// Label is the shortest name: "L40M2" for the plain IGC network of a pair, else
-// String.
+// Label returns the shortest name: "L40M2" for the plain IGC network of a pair, and String for
+// every other network.
 func (s System) Label() string {
 	if s == PairSystem(s.Pair()) {
 		return s.Pair().String()
@@ -247,11 +260,11 @@ func (s System) Label() string {
 	return s.String()
 }
 
-// PairSystem is the IGC network of a pair.
+// PairSystem returns the plain IGC network of a pair.
 func PairSystem(p Pair) System { return System{Family: FamilyIGC, Stages: [4]Pair{p}} }
 
-// stage returns the partitions of stage i ≥ 0; for others than IGC the
-// channels as Pair{1, C}.
+// stage returns the pair of stage i ≥ 0. For a family other than IGC it returns Pair{1, C}, where C
+// is the number of channels.
 func (s System) stage(i int) Pair {
 	double := func(p Pair) Pair {
 		if s.DoublesL {
@@ -270,7 +283,7 @@ func (s System) stage(i int) Pair {
 	return double(s.stage(i - 1))
 }
 
-// Pair is the partitions of the first stage; zero if the network has none.
+// Pair returns the pair of the first stage. It is zero for a family other than IGC.
 func (s System) Pair() Pair {
 	if s.Family != FamilyIGC {
 		return Pair{}
@@ -278,29 +291,29 @@ func (s System) Pair() Pair {
 	return s.Stages[0]
 }
 
-// Layout is how the stages follow each other.
+// Layout says which stages a network has and what surrounds them. All layouts end with the average
+// over all positions and a linear layer. D is the depth.
 type Layout string
 
 const (
-	// Flat is the network of Figure 3: a 3×3 convolution and D − 2 blocks,
-	// nothing samples down.
+	// Flat is the layout of Figure 3: a 3×3 convolution and one stage of D − 2 blocks.
 	Flat Layout = "flat"
-	// Stages is the networks of Tables 2 to 5 and 7: a 3×3 convolution and
-	// three stages, the second and third with half the size and twice the
-	// channels. D = 3B + 2, with identity mappings 6n + 2.
+	// Stages is the layout of Tables 2 to 5 and 7: a 3×3 convolution and three stages of B blocks.
+	// The second and the third stage halve the rows and columns. D is 3B + 2, and with identity
+	// mappings, where n units make a stage, 6n + 2.
 	Stages Layout = "stages"
-	// ImageNet is that of Table 6: a 7×7 convolution with stride 2, max pool,
-	// four stages of residual units. D = 8n + 2; the paper has n = 2. Where L
-	// doubles from stage to stage, the first unit doubles the channels as well:
-	// the 7×7 convolution gives half those of the first stage.
+	// ImageNet is the layout of Table 6: a 7×7 convolution with stride 2, a max pool, and four
+	// stages of n residual units. D is 8n + 2; the paper has n = 2. In a network that doubles L
+	// from stage to stage the first unit doubles the channels too, so the 7×7 convolution gives
+	// half the channels of the first stage.
 	ImageNet Layout = "imagenet"
 )
 
-// Layouts lists them.
+// Layouts lists all layouts.
 var Layouts = []Layout{Flat, Stages, ImageNet}
 
-// DefaultDepth is the paper's: 8 of Figure 3, 20 of Table 7, 18 of Table 6; 50 of
-// Table 5, if with identity mappings.
+// DefaultDepth returns the depth that the paper uses: 8 for Flat (Figure 3), 18 for ImageNet
+// (Table 6), and for Stages 20 (Table 7), or 50 with identity mappings (Table 5).
 func (l Layout) DefaultDepth(ident bool) int {
 	switch {
 	case l == Flat:
@@ -313,15 +326,16 @@ func (l Layout) DefaultDepth(ident bool) int {
 	return 20
 }
 
-// Plan says which network of a system is wanted.
+// Plan says what a System leaves open about a network.
 type Plan struct {
-	Layout  Layout
-	Depth   int // 0: the System's, else the layout's DefaultDepth
-	In      Shape
+	Layout Layout
+	// Depth is 0 for the depth of the System or, if that is 0 too, the layout's DefaultDepth.
+	Depth   int
+	In      Shape // the shape of a picture
 	Classes int
 }
 
-// DepthOf is the depth that a system has in the plan.
+// DepthOf returns the depth of a system's network in this plan.
 func (p Plan) DepthOf(s System) int {
 	switch {
 	case p.Depth > 0:
@@ -332,93 +346,121 @@ func (p Plan) DepthOf(s System) int {
 	return p.Layout.DefaultDepth(s.Ident)
 }
 
-// Network builds the system's network, or says why there is none.
-func (s System) Network(p Plan) (n Network, err error) {
+// Network returns the system's network. It returns an error if the plan or the system is out of
+// range, or if they do not go together, and says why.
+func (s System) Network(p Plan) (Network, error) {
 	depth := p.DepthOf(s)
 	if s.Depth > 0 && s.Depth != depth {
-		return n, fmt.Errorf("%s: its name says another depth than %d", s, depth)
+		return Network{}, fmt.Errorf("%s: want a depth of %d, or a name without a depth", s, depth)
 	}
-	name := s
-	name.Depth = 0
-	fail := func(format string, a ...any) (Network, error) {
-		return n, fmt.Errorf("%s: "+format, append([]any{name}, a...)...)
+	s.Depth = 0
+	n, err := s.network(p, depth)
+	if err != nil {
+		return Network{}, fmt.Errorf("%s: %w", s, err)
 	}
-	stages, rule, blocks := stages, "3B + 2", (depth-2)/3 // blocks of a stage
-	switch {
-	case p.Layout == Flat:
-		stages, rule, blocks = 1, "at least 3", depth-2
-		if s.Ident {
-			rule, blocks = "2n + 2", (depth-2)/2*2
-		}
-	case p.Layout == ImageNet:
-		stages, rule, blocks = 4, "8n + 2", (depth-2)/8*2
-		if !s.Ident {
-			return fail("the ImageNet layout is one of residual units: want +Ident. behind the name")
-		}
-	case p.Layout != Stages:
-		return fail("no layout %q; want flat, stages or imagenet", p.Layout)
-	case s.Ident:
-		rule, blocks = "6n + 2", (depth-2)/6*2
-	}
-	if depth > maxDepth {
-		return fail("depth %d: want at most %d", depth, maxDepth)
-	}
-	if blocks < 1 || stages*blocks+2 != depth {
-		return fail("depth %d: want %s", depth, rule)
+	return n, nil
+}
+
+// network is Network for a known depth, with errors that do not name the system.
+func (s System) network(p Plan, depth int) (n Network, err error) {
+	stages, blocks, err := s.blocks(p.Layout, depth)
+	if err != nil {
+		return n, err
 	}
 	if p.In.C < 1 || p.In.H < 1 || p.In.W < 1 || p.Classes < 1 || max(p.In.C, p.In.H, p.In.W, p.Classes) > maxSide {
-		return fail("pictures of %v, %d classes: want 1 to %d each", p.In, p.Classes, maxSide)
+		return n, fmt.Errorf("pictures of %v, %d classes: want 1 to %d each", p.In, p.Classes, maxSide)
 	}
-	first := s.stage(0) // what the first convolution gives
+	first := s.stage(0) // its width is that of the first convolution's output
 	if p.Layout == ImageNet && s.DoublesL {
 		if first.M%2 != 0 {
-			return fail("M = %d: want an even one, since on ImageNet the first unit of +2L doubles the channels", first.M)
+			return n, fmt.Errorf("M is %d: want an even M, since with +2L the first unit doubles the channels", first.M)
 		}
 		first.M /= 2
 	}
-	prev := first
-	for i := range stages {
-		next := s.stage(i)
-		switch {
-		case next.L < 1 || next.M < 1 || next.L > maxWidth/next.M:
-			return fail("stage %d has the partitions %v: want 1 to %d channels", i+1, next, maxWidth)
-		case prev.Width()%next.L != 0:
-			return fail("%d channels do not part into the %d partitions of stage %d", prev.Width(), next.L, i+1)
-		case next.M%s.Variant.reduction() != 0:
-			return fail("the %d channels of a partition in stage %d do not divide by %d", next.M, i+1, s.Variant.reduction())
-		}
-		prev = next
-	}
-	if s.Stages[min(stages, 3)] != (Pair{}) && stages < 4 {
-		return fail("more stages in its name than the %d of the %s layout", stages, p.Layout)
+	if err := s.checkStages(stages, first, p.Layout); err != nil {
+		return n, err
 	}
 	b := builder{in: p.In, layout: p.Layout}
-	prev = first
 	if p.Layout == ImageNet {
-		b.add(b.conv("conv0", Conv, 1, prev.Width(), 7, 2))
+		b.add(b.conv("conv0", Conv, 1, first.Width(), 7, 2))
 		at := b.shape(0)
 		b.add(Layer{Name: "max", Kind: MaxPool, Out: Shape{C: at.C, H: (at.H + 1) / 2, W: (at.W + 1) / 2}})
 	} else {
-		b.add(b.conv("conv0", Conv, 1, prev.Width(), 3, 1))
+		b.add(b.conv("conv0", Conv, 1, first.Width(), 3, 1))
 	}
+	prev := first
 	for i := range stages {
 		next := s.stage(i)
 		s.addStage(&b, i, blocks, prev, next)
 		prev = next
 	}
-	n = b.end(name.String(), depth, p.Classes)
+	n = b.end(s.String(), depth, p.Classes)
 	count := 0.0
 	for _, l := range n.Layers {
 		count += float64(l.Params) * float64(l.Out.H) * float64(l.Out.W)
 	}
 	if count > maxCount {
-		return Network{}, fmt.Errorf("%s: some 10^%d multiply–adds are too many to count", name, int(math.Log10(count)))
+		return Network{}, fmt.Errorf("about 10^%d multiply–adds are too many to count", int(math.Log10(count)))
 	}
 	return n, nil
 }
 
-// addStage adds the blocks of stage i ≥ 0, whose first one reads channels in the
-// partitions prev.
+// blocks returns the number of stages of a layout and the number of blocks in each stage. It returns
+// an error if the system has no network of this layout and depth.
+func (s System) blocks(l Layout, depth int) (stages, blocks int, err error) {
+	var rule string
+	switch {
+	case l == Flat && s.Ident:
+		stages, rule, blocks = 1, "2n + 2", (depth-2)/2*2
+	case l == Flat:
+		stages, rule, blocks = 1, "at least 3", depth-2
+	case l == Stages && s.Ident:
+		stages, rule, blocks = 3, "6n + 2", (depth-2)/6*2
+	case l == Stages:
+		stages, rule, blocks = 3, "3B + 2", (depth-2)/3
+	case l == ImageNet && s.Ident:
+		stages, rule, blocks = 4, "8n + 2", (depth-2)/8*2
+	case l == ImageNet:
+		return 0, 0, errors.New("the layout imagenet has residual units: want +Ident. in the name")
+	default:
+		return 0, 0, fmt.Errorf("layout %q: want flat, stages or imagenet", l)
+	}
+	switch {
+	case depth > maxDepth:
+		return 0, 0, fmt.Errorf("depth %d: want at most %d", depth, maxDepth)
+	case blocks < 1 || stages*blocks+2 != depth:
+		return 0, 0, fmt.Errorf("depth %d: want %s", depth, rule)
+	}
+	return stages, blocks, nil
+}
+
+// checkStages returns an error if the partitions of a stage do not fit its channels or those of the
+// stage before, or if the name has pairs for more stages than there are. first is the pair that the
+// first stage reads.
+func (s System) checkStages(stages int, first Pair, l Layout) error {
+	prev := first
+	for i := range stages {
+		next := s.stage(i)
+		switch {
+		case next.L < 1 || next.M < 1 || next.L > maxWidth/next.M:
+			return fmt.Errorf("stage %d has the pair %v: want 1 to %d channels", i+1, next, maxWidth)
+		case prev.Width()%next.L != 0:
+			return fmt.Errorf("stage %d cannot divide the %d channels that it reads into %d partitions",
+				i+1, prev.Width(), next.L)
+		case next.M%s.Variant.reduction() != 0:
+			return fmt.Errorf("stage %d cannot divide the %d channels of a partition by %d",
+				i+1, next.M, s.Variant.reduction())
+		}
+		prev = next
+	}
+	if stages < len(s.Stages) && s.Stages[stages] != (Pair{}) {
+		return fmt.Errorf("the name has pairs for more than the %d stages of the layout %s", stages, l)
+	}
+	return nil
+}
+
+// addStage adds the blocks of stage i ≥ 0. The stage has the pair next; the layer that it reads has
+// the pair prev.
 func (s System) addStage(b *builder, i, blocks int, prev, next Pair) {
 	for k := range blocks {
 		stride := 1

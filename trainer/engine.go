@@ -15,7 +15,8 @@ type Engine interface {
 	// statistics in host memory. Where the device has memory of its own, they
 	// are those of the last Pull.
 	Model() *graph.Model
-	// Arithmetic names whose bits the results are: "avx512", "cuda sm_90".
+	// Arithmetic names the arithmetic that decides the bits of the results:
+	// "avx512", "cuda sm_90".
 	Arithmetic() string
 	// Train trains on the pictures of order, batch by batch. len(order) is a
 	// multiple of the batch, and rates[k] are those of step k. Train calls done

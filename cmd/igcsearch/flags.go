@@ -192,3 +192,33 @@ var _ = []pflag.Value{
 	choice{}, (*fraction)(nil), (*pair)(nil), (*pairs)(nil), (*positive)(nil), (*automatic)(nil), (*device)(nil),
 	(*seeds)(nil), (*cluster.Name)(nil), (*cluster.Quantity)(nil),
 }
+
+// size is a flag "3.25x2.2in" or "8x6cm"; zero is the default of the figure.
+type size struct{ width, height float64 } // inches
+
+func (s *size) String() string {
+	if *s == (size{}) {
+		return ""
+	}
+	return fmt.Sprintf("%gx%gin", s.width, s.height)
+}
+func (s *size) Type() string { return "WxH" }
+func (s *size) Set(text string) error {
+	number, inches := strings.CutSuffix(text, "in")
+	unit := 1.
+	if !inches {
+		var cm bool
+		if number, cm = strings.CutSuffix(text, "cm"); cm {
+			unit = 1 / 2.54
+		}
+	}
+	w, h, ok := strings.Cut(number, "x")
+	width, err1 := strconv.ParseFloat(w, 64)
+	height, err2 := strconv.ParseFloat(h, 64)
+	width, height = width*unit, height*unit
+	if !ok || err1 != nil || err2 != nil || !(width >= 1 && width <= 40 && height >= 1 && height <= 40) {
+		return errors.New("want 1 to 40 in each way, like 3.25x2.2in or 8x6cm")
+	}
+	*s = size{width, height}
+	return nil
+}

@@ -130,6 +130,9 @@ func runRun(ctx context.Context, o runOptions, stdout, stderr io.Writer) error {
 	p.noteEstimate(ctx, show, stand, workers)
 	sum, err := p.run(ctx, ctx, search.Runner{Store: db, Workers: workers}, show)
 	o.tellEnd(stderr, p, sum, ctx.Err() != nil)
+	if errors.Is(err, search.ErrAlike) {
+		return fmt.Errorf("%w: %s retry %s", err, program(), o.named(p.study.Name))
+	}
 	if err != nil {
 		return err
 	}
@@ -164,7 +167,7 @@ func (o *runOptions) chooseFigure(study string) error {
 	case o.figure == "":
 		o.figure = filepath.Join(filepath.Dir(o.db), study+".pdf")
 	default:
-		if err := checkFigure(o.figure); err != nil {
+		if _, err := figureFormat(o.figure); err != nil {
 			return usageError{err}
 		}
 	}

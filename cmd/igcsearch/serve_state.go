@@ -335,9 +335,9 @@ func watchedFigures(r report.Results) ([]live.Figure, error) {
 		return nil, err
 	}
 	var list []live.Figure
-	add := func(name, title, note string, of func(plots.Options) figure) {
+	add := func(name, title, note string, f plots.Figure) {
 		var numbers bytes.Buffer
-		if of(options).CSV(&numbers) != nil {
+		if plots.Encode(&numbers, "csv", f, options) != nil {
 			return // no number yet
 		}
 		list = append(list, live.Figure{
@@ -345,27 +345,19 @@ func watchedFigures(r report.Results) ([]live.Figure, error) {
 			Draw: func(w io.Writer, format string, outlines bool) error {
 				o := options
 				o.Outlines = outlines
-				return of(o).Encode(w, format)
+				return plots.Encode(w, format, f, o)
 			},
 		})
 	}
 	if r.Study.OfPairs() {
-		add("accuracy", "Accuracy against M", fmt.Sprintf("%d of %s done", r.Done(), count(len(r.Trials), "trial")), func(o plots.Options) figure {
-			return plots.AccuracyVsM{Options: o, Series: series([]report.Results{r})}
-		})
-	}
-	curves := curvesOf(r, search.Done, search.Running, report.Interrupted, search.Pending)
-	var names []string
-	for _, c := range curves {
-		names = append(names, c.Name)
+		note := fmt.Sprintf("%d of %s done", r.Done(), count(len(r.Trials), "trial"))
+		add("accuracy", "Accuracy against M", note, plots.AccuracyVsM{Series: series([]report.Results{r})})
 	}
 	note := ""
 	if r.Done() < len(r.Trials) {
 		note = "also of trials that are not done"
 	}
-	add("curves", "Learning curves", note, func(o plots.Options) figure {
-		o.Height = higher(2.2, names)
-		return plots.LearningCurves{Options: o, Curves: curves}
-	})
+	curves := curvesOf(r, search.Done, search.Running, report.Interrupted, search.Pending)
+	add("curves", "Learning curves", note, plots.LearningCurves{Curves: curves})
 	return list, nil
 }

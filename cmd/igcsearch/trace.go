@@ -1,15 +1,9 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -91,45 +85,4 @@ func runTrace(ctx context.Context, o traceOptions, stderr io.Writer) error {
 	return writeFile(o.output, func(w io.Writer) error {
 		return t.Trace(ctx, search.Job{Study: study, Key: key}, int(o.steps), w)
 	})
-}
-
-// writeFile writes a file by way of a temporary one beside it: an error leaves
-// the old file or none, never half a one.
-func writeFile(path string, write func(io.Writer) error) (err error) {
-	defer func() { err = namingFile("write", path, err) }()
-	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name()) // fails after the rename, as it should
-	if err := write(tmp); err != nil {
-		tmp.Close()
-		return err
-	}
-	if err := cmp.Or(tmp.Chmod(0o644), tmp.Sync(), tmp.Close()); err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), path)
-}
-
-// namingFile makes an error of the file system name the file that was to be
-// written, and not the temporary one beside it; it leaves others as they are.
-func namingFile(act, path string, err error) error {
-	var one *fs.PathError
-	var two *os.LinkError
-	switch {
-	case errors.As(err, &two):
-		return fmt.Errorf("%s %s: %w", act, path, two.Err)
-	case errors.As(err, &one) && strings.HasPrefix(filepath.Base(one.Path), "."+filepath.Base(path)+"."):
-		return fmt.Errorf("%s %s: %w", act, path, one.Err)
-	}
-	return err
-}
-
-// notFolder refuses to write a file where a folder is.
-func notFolder(flag, path string) error {
-	if info, err := os.Stat(path); err == nil && info.IsDir() {
-		return fmt.Errorf("%s is a folder: give another file by %s", path, flag)
-	}
-	return nil
 }

@@ -58,6 +58,9 @@ func runSpoolWorker(parent context.Context, o workerOptions, stderr io.Writer) e
 	} else if errors.Is(err, context.Canceled) {
 		err = nil // the grace after SIGUSR1 was over
 	}
+	if errors.Is(err, search.ErrAlike) {
+		return fmt.Errorf("%w: %s retry %s --spool %s", err, program(), quote(p.study.Name), quote(o.spool))
+	}
 	if err != nil {
 		return err
 	}

@@ -432,6 +432,12 @@ func (a Findings) front() []bool {
 			}
 		}
 	}
+	return Front(values)
+}
+
+// Front marks the members of the Pareto front: those that no other dominates, by being at least as small in every
+// value and smaller in one. A member without values is not on the front.
+func Front(values [][]float64) []bool {
 	dominates := func(x, y []float64) bool {
 		better := false
 		for k := range x {

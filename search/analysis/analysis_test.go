@@ -469,3 +469,13 @@ func TestSummarize(t *testing.T) {
 		}
 	}
 }
+
+func TestFront(t *testing.T) {
+	t.Parallel()
+	t.Run("of two that cost the same, or are as accurate, one is on the front", func(t *testing.T) {
+		values := [][]float64{{-50, 1}, {-51, 1}, {-51, 2}, {-52, 2}, {-40, 9}, nil}
+		if got, want := analysis.Front(values), []bool{false, true, false, true, false, false}; !slices.Equal(got, want) {
+			t.Errorf("got %v, want %v", got, want)
+		}
+	})
+}

@@ -8,25 +8,24 @@ import (
 	"igcsearch/search"
 )
 
-// halving is asynchronous successive halving (Li et al., A System for Massively
-// Parallel Hyperparameter Tuning, 2020, Algorithm 2) over the epochs of one
-// training. A network that has reached a rung goes on from its checkpoints as
-// soon as it is among the best 1/η there; nobody waits for the others.
+// halving is asynchronous successive halving over epochs (Li et al., A System for Massively Parallel
+// Hyperparameter Tuning, 2020, Algorithm 2). Certain epochs are rungs (search.Halving.Rungs). A network
+// that has reached a rung is promoted, which means that it is trained up to the next rung, as soon as it
+// is among the best 1/η there. It does not wait for the other networks.
 //
-// What is promoted is a network with all its seeds, by their mean. Promoting
-// single trials would go on with lucky seeds, and the mean of those that remain
-// would no longer be the network's.
+// halving promotes a network with all its seeds, by their mean accuracy. If it promoted single trials,
+// the lucky seeds would remain, and their mean would not be that of the network.
 type halving struct{ search.Halving }
 
 func (h halving) Decide(s search.Study, trials []search.TrialState) search.Decision {
 	all, split, rungs := networks(trials), s.DecidingSplit(), h.Rungs(s)
 	last := len(rungs) - 1
 
-	target := make([]int, len(all)) // the rung that a network is on its way to, or stands at; −1: not begun
+	target := make([]int, len(all)) // see network.rung
 	for i, a := range all {
 		target[i] = a.rung(trials, rungs)
 	}
-	// at lists who has reached a rung with all seeds, the best first.
+	// at lists the networks that have reached a rung with all seeds, the best first.
 	at := func(rung int) (reached []int) {
 		mean := map[int]float64{}
 		for i, a := range all {
@@ -44,9 +43,9 @@ func (h halving) Decide(s search.Study, trials []search.TrialState) search.Decis
 
 	entering := enter(trials, all, h.Systems, h.model(all, trials, split, s, target, rungs))
 
-	// From the lowest rung up: a rung is closed when nobody can reach it any
-	// more. One promotion is then due, even if 1/η of few is less than one.
-	promoted := make([][]int, len(rungs)) // to each rung, now
+	// The loop starts at the lowest rung. A rung is closed if no further network can reach it. Then at
+	// least one network is promoted, even if 1/η of those there is less than one.
+	promoted := make([][]int, len(rungs)) // the networks that are promoted now to each rung
 	closed := len(entering) == 0
 	for rung := 0; rung < last; rung++ {
 		here := at(rung)
@@ -96,8 +95,8 @@ func (h halving) Decide(s search.Study, trials []search.TrialState) search.Decis
 	return d
 }
 
-// rung is the rung that the network's trials are on their way to or stand at; −1 if
-// none was begun, the last if all have ended.
+// rung returns the rung that the network's trials have reached or are trained up to. It is −1 if no
+// trial has begun, and the last rung if all trials have failed or diverged.
 func (a network) rung(trials []search.TrialState, rungs []int) int {
 	if !a.started(trials) {
 		return -1
@@ -109,7 +108,7 @@ func (a network) rung(trials []search.TrialState, rungs []int) int {
 			continue
 		}
 		live = true
-		// A running trial is on its way to an epoch beyond where it stands.
+		// A running trial is trained at least up to its next epoch.
 		want := t.Epoch
 		if t.Status == search.Running {
 			want++
@@ -123,9 +122,9 @@ func (a network) rung(trials []search.TrialState, rungs []int) int {
 	return rung
 }
 
-// model returns the accuracies by which the model of a large space judges: of
-// the highest rung that enough networks have reached, as BOHB does (Falkner et
-// al., 2018), for a model of few points knows less than one of early epochs.
+// model returns a function for enter, which returns the mean accuracies at the highest rung that enough
+// networks have reached. BOHB does the same (Falkner et al., 2018), because a model of few accuracies is
+// worse than one of many accuracies at an early epoch.
 func (h halving) model(all []network, trials []search.TrialState, split string, s search.Study, target,
 	rungs []int) func(enough int) map[int]float64 {
 	return func(enough int) map[int]float64 {

@@ -14,24 +14,23 @@ import (
 	"igcsearch/space"
 )
 
-// race trains all networks from the same seeds, seed by seed, and drops those
-// that are significantly worse than the best.
+// race trains all networks from the same seeds, one seed after the other, and drops networks that are
+// significantly worse than the best.
 //
-// A network j may be dropped falsely if it is truly best (H_j: no mean is above
-// j's), also if it shares that place. After each of the R = seeds − min_seeds + 1
-// rounds the network b of the highest mean is compared with every other that is
-// left by a paired t test over their common seeds; one-sided, because only a
-// worse network is dropped. b was chosen by the same data out of k − 1 rivals of
-// j, and the test is repeated R times, so by Bonferroni
+// It is an error to drop a network j if the hypothesis H_j is true: no other network has a higher true
+// mean. There are R = seeds − min_seeds + 1 rounds. After each round a paired t test over the common
+// seeds compares the network b of the highest mean with every other remaining network. The test is
+// one-sided, because only a worse network is dropped. The same data have chosen b out of the k − 1
+// rivals of j, and the test is repeated R times. So by Bonferroni
 //
-//	p_j = (k − 1) · R · P(T_{n−1} ≥ d̄·√n / s_d),  d = accuracy of b − that of j
+//	p_j = (k − 1) · R · P(T_{n−1} ≥ d̄·√n / s_d),  d = accuracy of b − accuracy of j
 //
-// is valid for H_j over the whole race: P(p_j ≤ x in any round) ≤ x. Holm's
-// procedure over the k hypotheses, those that fell before counted as rejected,
-// then bounds the probability that any true H_j falls by alpha, for every
-// dependence between networks, seeds and rounds (Holm, 1979). The t test is exact
-// for normal differences; variances may differ from network to network. Trainings
-// that collapse now and then are not normal, and break the bound: docs/search.md.
+// is a valid p for H_j over the whole race: P(p_j ≤ x in any round) ≤ x. Holm's procedure over the k
+// hypotheses counts networks that were dropped before as rejected. It limits the probability that the
+// race rejects any true H_j to alpha, for every dependence between networks, seeds and rounds (Holm,
+// 1979). The t test is exact for normally distributed differences; the variances of the networks may
+// differ. Trainings that sometimes collapse are not normal, and the limit does not hold for them;
+// docs/search.md has simulations.
 type race struct{ search.Race }
 
 func (r race) Decide(s search.Study, trials []search.TrialState) search.Decision {
@@ -75,7 +74,7 @@ func (r race) Decide(s search.Study, trials []search.TrialState) search.Decision
 	return d
 }
 
-// field returns who takes part: who has begun, and who enters next.
+// field returns the networks that take part: those that have begun, and those that begin next.
 func (r race) field(s search.Study, trials []search.TrialState, all []network) (begun, entering []int) {
 	for i, a := range all {
 		if a.started(trials) {
@@ -95,13 +94,12 @@ func (r race) field(s search.Study, trials []search.TrialState, all []network) (
 
 // Round is one finished round of a race.
 type Round struct {
-	Seeds         int // of each network, so far
+	Seeds         int // the number of seeds that each remaining network has so far
 	Best          space.System
-	Dropped, Left []space.System // Left has Best
+	Dropped, Left []space.System // Left includes Best
 }
 
-// Rounds returns the rounds of the race of a normalised study with the strategy
-// "race" that are finished.
+// Rounds returns the finished rounds of the race of a normalised study whose strategy is "race".
 func Rounds(s search.Study, trials []search.TrialState) []Round {
 	r, all := race{s.Race}, networks(trials)
 	if len(all) == 0 {
@@ -115,13 +113,14 @@ func Rounds(s search.Study, trials []search.TrialState) []Round {
 	return rounds
 }
 
-// rounds runs the race again from what is recorded, and returns its finished
-// rounds and who is left. A round uses its own seeds only, so it ends the same
-// whoever asks and however often. It ends early for one network.
-func (r race) rounds(s search.Study, trials []search.TrialState, all []network, field []int) (rounds []Round, alive []int) {
-	alive = slices.Clone(field)
+// rounds repeats the race from the recorded trials. It returns the finished rounds and the networks that
+// remain. A round uses only the seeds up to its own, so its result is always the same. The race ends when
+// one network remains.
+func (r race) rounds(s search.Study, trials []search.TrialState, all []network, field []int) ([]Round, []int) {
+	var rounds []Round
+	alive := slices.Clone(field)
 	slices.Sort(alive)
-	accuracies := make([][]float64, len(all)) // by seed; NaN: failed
+	accuracies := make([][]float64, len(all)) // of each network by seed; NaN for a failed trial
 	for seeds := r.MinSeeds; seeds <= s.Seeds && (len(alive) > 1 || len(rounds) == 0); seeds++ {
 		for _, i := range alive {
 			for _, t := range all[i].trials[:min(seeds, len(all[i].trials))] {
@@ -154,7 +153,7 @@ func (r race) rounds(s search.Study, trials []search.TrialState, all []network, 
 	return rounds, alive
 }
 
-// labels names some networks.
+// labels returns the names of some networks, separated by commas.
 func labels(all []network, which []int) string {
 	const most = 6
 	var names []string
@@ -167,8 +166,8 @@ func labels(all []network, which []int) string {
 	return strings.Join(names, ", ")
 }
 
-// round returns the best of alive and who of them stays after a test, of began
-// networks and seeds seeds in the whole race; accuracies are of so many pictures.
+// round tests the networks alive and returns the best of them and those that remain. The whole race has
+// began networks and seeds seeds. An accuracy is a fraction of a number of pictures.
 func (r race) round(accuracies [][]float64, alive []int, began, seeds, pictures int) (best int, stay []int) {
 	best = alive[0]
 	for _, i := range alive {
@@ -191,7 +190,7 @@ func (r race) round(accuracies [][]float64, alive []int, began, seeds, pictures 
 	slices.SortStableFunc(tests, func(a, b comparison) int { return cmp.Compare(a.p, b.p) })
 	dropped := map[int]bool{}
 	for k, t := range tests {
-		if !(t.p <= r.Alpha/float64(len(alive)-k)) { // Holm: k of those alive have fallen now
+		if !(t.p <= r.Alpha/float64(len(alive)-k)) { // Holm's limit, after k networks were dropped
 			break
 		}
 		dropped[t.network] = true
@@ -204,7 +203,7 @@ func (r race) round(accuracies [][]float64, alive []int, began, seeds, pictures 
 	return best, stay
 }
 
-// mean skips NaN; −Inf if nothing is left.
+// mean returns the mean of the values that are not NaN, or −Inf if there are none.
 func mean(v []float64) float64 {
 	sum, n := 0.0, 0
 	for _, x := range v {
@@ -219,9 +218,9 @@ func mean(v []float64) float64 {
 	return sum / float64(n)
 }
 
-// pairedP is the one-sided p of a paired t test that a's mean is above b's, over
-// the seeds that both have; 1 if these are fewer than two. An accuracy is of so
-// many pictures.
+// pairedP returns the one-sided p of a paired t test, over common seeds, for the claim that the mean of
+// a is above that of b. It returns 1 if there are fewer than two common seeds. An accuracy is a fraction
+// of a number of pictures.
 func pairedP(a, b []float64, pictures int) float64 {
 	var d []float64
 	for i := range min(len(a), len(b)) {
@@ -236,14 +235,14 @@ func pairedP(a, b []float64, pictures int) float64 {
 	if m <= 0 {
 		return 1
 	}
-	// Accuracies are counts of pictures: a spread below that of rounding two of
-	// them, √(2/12) pictures, is chance, and would make any difference significant.
+	// Accuracies are counts of pictures. The rounding of two counts alone has a spread of √(2/12)
+	// pictures. A smaller spread is chance, and would make any difference significant.
 	sd = max(sd, math.Sqrt(2.0/12)/float64(pictures))
 	t := m * math.Sqrt(float64(len(d))) / sd
 	return distuv.StudentsT{Mu: 0, Sigma: 1, Nu: float64(len(d) - 1)}.Survival(t)
 }
 
-// pictures is how many the accuracies of a split are of; 1 if there are none.
+// pictures returns the number of pictures that were evaluated in a split, or 1 if none was evaluated.
 func pictures(trials []search.TrialState, split string) int {
 	for i := range trials {
 		for _, e := range trials[i].History {

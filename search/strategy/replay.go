@@ -10,115 +10,133 @@ import (
 	"igcsearch/space"
 )
 
-// Replayed is what a strategy would have spent on a study, and found.
+// Replayed says what a strategy would have found in a recorded study, and how much it would have trained.
 type Replayed struct {
-	Begun  int // trials
-	Epochs int // trained
+	Begun  int // the number of trials that would have begun
+	Epochs int // the number of epochs that would have been trained
 	Answer
-	// Truth is the mean accuracy of Answer's network over all recorded trials.
+	// Truth is the mean accuracy of the answer's network over all recorded trials, in [0, 1].
 	Truth float64
-	// Regret is how far Truth lies below the best network's, ≥ 0; 0 if the
-	// answer is grid's.
+	// Regret is how far Truth lies below that of the best network, ≥ 0. It is 0 if the strategy has
+	// found the best network.
 	Regret float64
-	Reason string              // why it ended, one line
-	State  []search.TrialState // the trials as they stood then
+	Reason string              // one line that says why the search ended
+	State  []search.TrialState // the trials at the end of the search
 }
 
 // ReplayOptions say how a replay is run.
 type ReplayOptions struct {
-	Workers int // trials at once, each an epoch in the same time; below 1 counts as 1
-	// Epochs bounds what is trained; 0 is no bound.
+	// Workers is the number of trials that run at once. Each trains an epoch in the same time. A
+	// number below 1 counts as 1.
+	Workers int
+	// Epochs is the largest number of epochs to train. 0 means no bound.
 	Epochs int
 }
 
-// Replay runs a strategy over a study of which every trial is recorded, in place
-// of training. Trials of seeds beyond those of s are left out: the study is
-// replayed as if it had fewer, but Truth is the mean of them all. It returns an
-// error if a trial has no result.
+// Replay runs a strategy over a study and takes the results of all trials from a record instead of
+// training them. It leaves out trials whose seeds the study s does not have, except in Truth and Regret.
+// It returns an error if a recorded trial has no result.
 func Replay(strategy search.Strategy, s search.Study, recorded []search.TrialState, o ReplayOptions) (Replayed, error) {
 	if len(recorded) == 0 {
 		return Replayed{}, errors.New("nothing is recorded")
 	}
 	for _, t := range recorded {
 		if !t.Status.Finished() {
-			return Replayed{}, fmt.Errorf("%v has no result (%s): a replay needs every trial; export the study (csv, "+
-				"--epochs --times), import it with --set strategy=grid --set name=NEW, and run that to its end", t.Key,
-				t.Status)
+			return Replayed{}, fmt.Errorf("%v has no result (%s): a replay needs every trial", t.Key, t.Status)
 		}
 	}
-	type job struct{ trial, until, ends int }
-	var r Replayed
-	all := recorded
-	recorded = slices.DeleteFunc(slices.Clone(all), func(t search.TrialState) bool { return t.Seed >= s.Seeds })
-	now := slices.Clone(recorded)
-	for i := range now {
-		now[i].Status, now[i].Epoch, now[i].Last, now[i].History, now[i].Error = search.Pending, 0, search.Epoch{}, nil,
-			""
+	r := replay{strategy: strategy, study: s, options: o}
+	for _, t := range recorded {
+		if t.Seed < s.Seeds {
+			r.recorded = append(r.recorded, t)
+			t.Status, t.Epoch, t.Last, t.History, t.Error = search.Pending, 0, search.Epoch{}, nil, ""
+			r.now = append(r.now, t)
+		}
 	}
-	var running []job
-	clock := 0
 	for {
-		bounded := false
-		for free := max(1, o.Workers) - len(running); free > 0; {
-			d := strategy.Decide(s, now)
-			r.Reason = d.Reason
-			if len(d.Next) == 0 {
-				break
-			}
-			for _, step := range d.Next[:min(free, len(d.Next))] {
-				t := &now[step.Trial]
-				if t.Status != search.Pending || step.Until <= t.Epoch {
-					return r, fmt.Errorf("the strategy wants %v, which is %s at epoch %d, trained until epoch %d",
-						t.Key, t.Status, t.Epoch, step.Until)
-				}
-				until := min(step.Until, s.Epochs)
-				if full := &recorded[step.Trial]; full.Status == search.Diverged {
-					until = min(until, full.Epoch+1)
-				}
-				if o.Epochs > 0 && r.Epochs+until-t.Epoch > o.Epochs {
-					bounded = true
-					break
-				}
-				if t.Epoch == 0 {
-					r.Begun++
-				}
-				r.Epochs += until - t.Epoch
-				running = append(running, job{step.Trial, step.Until, clock + until - t.Epoch})
-				t.Status = search.Running
-				free--
-			}
-			if bounded {
-				r.Reason = fmt.Sprintf("the bound of %d epochs is reached", o.Epochs)
-				break
-			}
+		if err := r.begin(); err != nil {
+			return r.Replayed, err
 		}
-		if len(running) == 0 {
+		if len(r.running) == 0 {
 			break
 		}
-		clock = running[0].ends
-		for _, j := range running {
-			clock = min(clock, j.ends)
-		}
-		running = slices.DeleteFunc(running, func(j job) bool {
-			if j.ends == clock {
-				goBack(&now[j.trial], &recorded[j.trial], j.until)
-			}
-			return j.ends == clock
-		})
+		r.advance()
 	}
-	r.Answer, r.State = FindAnswer(s, now), now
+	r.Answer, r.State = FindAnswer(s, r.now), r.now
 	means := map[space.System]float64{}
-	for _, a := range networks(all) {
-		means[a.system], _ = a.mean(all, s.DecidingSplit(), len(a.trials), s.Epochs)
+	for _, a := range networks(recorded) {
+		means[a.system], _ = a.mean(recorded, s.DecidingSplit(), len(a.trials), s.Epochs)
 	}
 	if r.Answer.Trials > 0 {
 		r.Truth = means[r.Answer.System]
-		r.Regret = means[FindAnswer(s, all).System] - r.Truth
+		r.Regret = means[FindAnswer(s, recorded).System] - r.Truth
 	}
-	return r, nil
+	return r.Replayed, nil
 }
 
-// goBack makes t the recorded trial as it stood after an epoch.
+// replay is a replay that runs. Its clock counts epochs.
+type replay struct {
+	Replayed
+	strategy      search.Strategy
+	study         search.Study
+	options       ReplayOptions
+	recorded, now []search.TrialState // the trials with their results, and their present state
+	running       []replayJob
+	clock         int
+}
+
+// replayJob is a trial, by its index, that runs up to an epoch and ends at a time.
+type replayJob struct{ trial, until, ends int }
+
+// begin gives the free workers the trials that the strategy wants.
+func (r *replay) begin() error {
+	for free := max(1, r.options.Workers) - len(r.running); free > 0; {
+		d := r.strategy.Decide(r.study, r.now)
+		r.Reason = d.Reason
+		if len(d.Next) == 0 {
+			return nil
+		}
+		for _, step := range d.Next[:min(free, len(d.Next))] {
+			t := &r.now[step.Trial]
+			if t.Status != search.Pending || step.Until <= t.Epoch {
+				return fmt.Errorf("the strategy wants %v, which is %s at epoch %d, trained until epoch %d",
+					t.Key, t.Status, t.Epoch, step.Until)
+			}
+			until := min(step.Until, r.study.Epochs)
+			if full := &r.recorded[step.Trial]; full.Status == search.Diverged {
+				until = min(until, full.Epoch+1)
+			}
+			if most := r.options.Epochs; most > 0 && r.Epochs+until-t.Epoch > most {
+				r.Reason = fmt.Sprintf("the bound of %d epochs is reached", most)
+				return nil
+			}
+			if t.Epoch == 0 {
+				r.Begun++
+			}
+			r.Epochs += until - t.Epoch
+			r.running = append(r.running, replayJob{step.Trial, step.Until, r.clock + until - t.Epoch})
+			t.Status = search.Running
+			free--
+		}
+	}
+	return nil
+}
+
+// advance moves the clock to the next time at which trials end, and ends them.
+func (r *replay) advance() {
+	r.clock = r.running[0].ends
+	for _, j := range r.running {
+		r.clock = min(r.clock, j.ends)
+	}
+	r.running = slices.DeleteFunc(r.running, func(j replayJob) bool {
+		if j.ends == r.clock {
+			goBack(&r.now[j.trial], &r.recorded[j.trial], j.until)
+		}
+		return j.ends == r.clock
+	})
+}
+
+// goBack sets t to the state of the recorded trial full after an epoch.
 func goBack(t, full *search.TrialState, epoch int) {
 	*t = *full
 	if epoch >= full.Epochs || full.Status == search.Diverged && epoch > full.Epoch {
@@ -134,9 +152,8 @@ func goBack(t, full *search.TrialState, epoch int) {
 	}
 }
 
-// Shuffle returns the recorded trials with their seeds numbered anew, for all
-// networks alike, and the networks in another order: the same record as another
-// run of the study might have met it.
+// Shuffle returns the recorded trials with other numbers for the seeds, the same for all networks, and
+// with the networks in another order. A replay of them stands for another run of the study.
 func Shuffle(recorded []search.TrialState, rng *rand.Rand) []search.TrialState {
 	seeds := 0
 	for _, t := range recorded {
@@ -156,8 +173,8 @@ func Shuffle(recorded []search.TrialState, rng *rand.Rand) []search.TrialState {
 	return list
 }
 
-// Random is what strategies are compared with: networks in the order given,
-// which Shuffle makes a random one, each with all its seeds.
+// Random returns a strategy to compare others with. It trains one network after the other with all its
+// seeds, in the given order. After Shuffle this order is random.
 func Random() search.Strategy { return random{} }
 
 type random struct{}

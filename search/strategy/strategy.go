@@ -1,7 +1,13 @@
-// Package strategy decides which trials of a study are trained next, and how
-// far: grid, halving and race, and a model of accuracy for spaces that are too
-// large to train. Replay shows what a strategy would have spent on a study that
-// is recorded.
+// Package strategy decides which trials of a study are trained next, and up to which epoch. It has
+// three strategies, of which New returns one:
+//
+//   - grid trains every trial to its last epoch;
+//   - halving trains all networks for a few epochs and then, again and again, the best of them for more;
+//   - race trains all networks from one seed after the other, and drops networks that are significantly
+//     worse than the best.
+//
+// In studies of many networks, halving and race choose those that take part by a model of the accuracy.
+// Replay says how much a strategy would have trained in a recorded study, and what it would have found.
 package strategy
 
 import (
@@ -29,7 +35,7 @@ func New(s search.Study) (search.Strategy, error) {
 // Grid returns the strategy that trains every trial.
 func Grid() search.Strategy { return grid{} }
 
-// grid trains every trial to its end, in the order given.
+// grid trains every trial to its last epoch, in the given order.
 type grid struct{}
 
 func (grid) Decide(_ search.Study, trials []search.TrialState) search.Decision {
@@ -46,20 +52,18 @@ func (grid) Decide(_ search.Study, trials []search.TrialState) search.Decision {
 	return d
 }
 
-// final reports whether a strategy may not train the trial any further.
+// final reports whether the trial cannot be trained further.
 func final(t *search.TrialState) bool { return t.Status.Finished() || t.Status == search.Failed }
 
-// reached reports whether the trial stands at an epoch or never will. The last
-// epoch is reached when the trial has ended: one that was killed in between
-// needs a worker once more.
+// reached reports whether the trial has reached an epoch or never will. It has reached its last epoch
+// only when it has ended: a process that was killed just before has left work for another worker.
 func reached(t *search.TrialState, epoch int) bool {
 	return final(t) || t.Epoch >= epoch && epoch < t.Epochs
 }
 
-// accuracy is the fraction, in [0, 1], of the split's pictures that the trial
-// got right when it was last evaluated up to an epoch. A diverged trial counts
-// as 0, the worst there is; a failed one, which says nothing of its network,
-// has none.
+// accuracy returns the fraction of the split's pictures, in [0, 1], that the trial classified correctly
+// in its last evaluation up to an epoch. A diverged trial counts as 0. A failed trial says nothing about
+// its network: for it ok is false.
 func accuracy(t *search.TrialState, split string, until int) (a float64, ok bool) {
 	if t.Status == search.Diverged {
 		return 0, true
@@ -78,7 +82,7 @@ func accuracy(t *search.TrialState, split string, until int) (a float64, ok bool
 	return 0, false
 }
 
-// network is a system with its trials: indices by rising seed.
+// network is a system and the indices of its trials, by rising seed.
 type network struct {
 	system space.System
 	trials []int
@@ -103,16 +107,15 @@ func networks(trials []search.TrialState) []network {
 	return list
 }
 
-// started reports whether a trial of the network was ever begun.
+// started reports whether a trial of the network has begun.
 func (a network) started(trials []search.TrialState) bool {
 	return slices.ContainsFunc(a.trials, func(i int) bool {
-		return trials[i].Status != search.Pending ||
-			trials[i].Epoch > 0
+		return trials[i].Status != search.Pending || trials[i].Epoch > 0
 	})
 }
 
-// mean is the mean accuracy of the network's first seeds at an epoch, over those
-// that have one; ok is false until all of them have reached it.
+// mean returns the mean accuracy of the network's first seeds at an epoch. It leaves out trials without
+// an accuracy. ok is false until all these trials have reached the epoch.
 func (a network) mean(trials []search.TrialState, split string, seeds, until int) (mean float64, ok bool) {
 	n := 0
 	for _, i := range a.trials[:min(seeds, len(a.trials))] {
@@ -126,12 +129,12 @@ func (a network) mean(trials []search.TrialState, split string, seeds, until int
 		}
 	}
 	if n == 0 {
-		return 0, true // all have failed: nothing speaks for it
+		return 0, true // all trials have failed
 	}
 	return mean / float64(n), true
 }
 
-// train returns the steps that take the network's first seeds to an epoch.
+// train returns the steps that train the network's first seeds up to an epoch.
 func (a network) train(trials []search.TrialState, seeds, until int) (steps []search.Step) {
 	for _, i := range a.trials[:min(seeds, len(a.trials))] {
 		if t := &trials[i]; t.Status == search.Pending && !reached(t, until) {
@@ -141,16 +144,16 @@ func (a network) train(trials []search.TrialState, seeds, until int) (steps []se
 	return steps
 }
 
-// Answer is the network that the ended trials of a study speak for: of those
-// with the most trials, so that nobody wins by one lucky seed after being
-// dropped, the one of the highest mean accuracy on search.Study.DecidingSplit.
+// Answer is the network that a search has found. It is the network with the highest mean accuracy on
+// search.Study.DecidingSplit, among the networks with the most ended trials. So a network that was
+// dropped after one lucky seed does not win.
 type Answer struct {
 	System   space.System
-	Accuracy float64 // mean over the trials, in [0, 1]
-	Trials   int     // that the mean is of; 0: there is no answer yet
+	Accuracy float64 // the mean over the trials, in [0, 1]
+	Trials   int     // the number of trials in the mean; 0 means that there is no answer yet
 }
 
-// FindAnswer returns the answer of what is recorded.
+// FindAnswer returns the answer of the recorded trials.
 func FindAnswer(s search.Study, trials []search.TrialState) Answer {
 	var best Answer
 	most := 0
@@ -158,7 +161,7 @@ func FindAnswer(s search.Study, trials []search.TrialState) Answer {
 		sum, n, ended := 0.0, 0, 0
 		for _, i := range a.trials {
 			if final(&trials[i]) {
-				ended++ // also one that failed: that is not the network's fault
+				ended++ // a failed trial counts too, since the failure is not the network's fault
 			}
 			if v, ok := accuracy(&trials[i], s.DecidingSplit(), s.Epochs); ok {
 				sum += v

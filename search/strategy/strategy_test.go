@@ -119,29 +119,6 @@ func TestHalving(t *testing.T) {
 			t.Errorf("%+v, %v", r.Answer, err)
 		}
 	})
-	t.Run("nothing is trained twice, whatever the workers, sizes and rungs", func(t *testing.T) {
-		for _, n := range []int{1, 2, 5, 9, 30} {
-			for _, workers := range []int{1, 2, 7, 1000} {
-				for _, every := range []int{1, 2, 4} {
-					s, decides := strategyStudy(t, search.StrategyHalving,
-						func(s *search.Study) { s.EvaluateEvery, s.Halving.Reduction = every, 2 })
-					rng := rand.New(rand.NewPCG(1, uint64(n)))
-					recorded := record(s, line(n), func(int, int, int) float64 { return rng.Float64() })
-					recorded[0].Status, recorded[0].Epoch, recorded[0].History = search.Diverged, 2,
-						recorded[0].History[:2]
-					r, err := strategy.Replay(&counted{Strategy: decides, t: t}, s, recorded,
-						strategy.ReplayOptions{Workers: workers})
-					if err != nil {
-						t.Fatalf("%d networks, %d workers: %v", n, workers, err)
-					}
-					if r.Answer.Trials == 0 || r.Begun != n*s.Seeds {
-						t.Errorf("%d networks, %d workers, every %d: %d begun, %+v: %s", n, workers, every, r.Begun,
-							r.Answer, r.Reason)
-					}
-				}
-			}
-		}
-	})
 	t.Run("a trial that was interrupted between two rungs goes on to its rung", func(t *testing.T) {
 		s, decides := strategyStudy(t, search.StrategyHalving, nil)
 		recorded := record(s, line(1), rising)
@@ -174,6 +151,33 @@ func TestHalving(t *testing.T) {
 			t.Errorf("got %+v", d)
 		}
 	})
+}
+
+// TestHalvingTrainsNothingTwice checks halving for several numbers of workers and networks, and several
+// rungs.
+func TestHalvingTrainsNothingTwice(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{1, 2, 5, 9, 30} {
+		for _, workers := range []int{1, 2, 7, 1000} {
+			for _, every := range []int{1, 2, 4} {
+				s, decides := strategyStudy(t, search.StrategyHalving,
+					func(s *search.Study) { s.EvaluateEvery, s.Halving.Reduction = every, 2 })
+				rng := rand.New(rand.NewPCG(1, uint64(n)))
+				recorded := record(s, line(n), func(int, int, int) float64 { return rng.Float64() })
+				recorded[0].Status, recorded[0].Epoch, recorded[0].History = search.Diverged, 2,
+					recorded[0].History[:2]
+				r, err := strategy.Replay(&counted{Strategy: decides, t: t}, s, recorded,
+					strategy.ReplayOptions{Workers: workers})
+				if err != nil {
+					t.Fatalf("%d networks, %d workers: %v", n, workers, err)
+				}
+				if r.Answer.Trials == 0 || r.Begun != n*s.Seeds {
+					t.Errorf("%d networks, %d workers, every %d: %d begun, %+v: %s", n, workers, every, r.Begun,
+						r.Answer, r.Reason)
+				}
+			}
+		}
+	}
 }
 
 func TestRace(t *testing.T) {

@@ -13,13 +13,12 @@ import (
 	"igcsearch/space"
 )
 
-// enter returns the networks that should begin now, the best first: if there are at
-// most most, all of them, in order. Of a larger space most take part, one after
-// the other: first the widest network, for the paper finds the best near the
-// greatest width (Eq. 15, Figure 3); then those farthest from what has begun (a
-// maximin design), until there are 2·(dimensions + 1); then the one of the
-// highest expected improvement. means returns the mean accuracies, by network, of at
-// least enough networks if it can.
+// enter returns the networks that should begin now, the most important first. If a study has at most most
+// networks, these are all that have not begun. Otherwise enter returns one network at a time, until most
+// have begun. The first is the widest, because the paper finds the best networks near the largest width
+// (Eq. 15, Figure 3). Then come the networks that are farthest from those that have begun (a maximin
+// design), until 2·(dimensions + 1) have begun. After that it is the network with the highest expected
+// improvement. means returns mean accuracies by network, if possible of at least enough networks.
 func enter(trials []search.TrialState, all []network, most int, means func(enough int) map[int]float64) []int {
 	var begun, rest []int
 	for i, a := range all {
@@ -37,7 +36,7 @@ func enter(trials []search.TrialState, all []network, most int, means func(enoug
 	}
 	if len(begun) == 0 {
 		return []int{slices.MaxFunc(rest, func(i, j int) int {
-			return cmp.Or(cmp.Compare(logWidth(all[i].system), logWidth(all[j].system)), j-i) // the first of several
+			return cmp.Or(cmp.Compare(logWidth(all[i].system), logWidth(all[j].system)), j-i) // the first if equal
 		})}
 	}
 	x := features(trials, all)
@@ -49,7 +48,7 @@ func enter(trials []search.TrialState, all []network, most int, means func(enoug
 	return []int{propose(x, known, begun, rest)}
 }
 
-// logWidth is the sum of ln(width) over the stages that a name gives.
+// logWidth returns the sum of ln(width) over the stages whose pairs are part of the network's name.
 func logWidth(s space.System) float64 {
 	if s.Family != space.FamilyIGC {
 		return math.Log(float64(max(1, s.Width)))
@@ -63,9 +62,9 @@ func logWidth(s space.System) float64 {
 	return sum
 }
 
-// features describes each network to the model: ln M of every stage that a name
-// gives, ln of the depth and ln of the parameters, each with mean 0 and standard
-// deviation 1 over all networks. What all have in common is left out.
+// features describes each network for the model by ln M of every stage, ln depth and ln parameters. Each
+// feature is scaled to mean 0 and standard deviation 1 over all networks. It leaves out features that
+// are the same for all networks.
 func features(trials []search.TrialState, all []network) [][]float64 {
 	raw := make([][]float64, 6)
 	for _, a := range all {
@@ -74,7 +73,7 @@ func features(trials []search.TrialState, all []network) [][]float64 {
 			if p.M > 0 {
 				m = math.Log(float64(p.M))
 			} else if a.system.Width > 0 {
-				m = math.Log(float64(a.system.Width)) // one partition of all channels
+				m = math.Log(float64(a.system.Width)) // a regular convolution has one partition
 			}
 			raw[i] = append(raw[i], m)
 		}
@@ -84,7 +83,7 @@ func features(trials []search.TrialState, all []network) [][]float64 {
 	var columns [][]float64
 	for i, column := range raw {
 		if i > 0 && i < 4 && slices.Equal(column, raw[i-1]) {
-			continue // the stage follows from the one before
+			continue // the stage has no pair of its own
 		}
 		if mean, sd := stat.MeanStdDev(column, nil); sd > 0 {
 			for k := range column {
@@ -102,6 +101,7 @@ func features(trials []search.TrialState, all []network) [][]float64 {
 	return x
 }
 
+// distance2 returns the square of the distance between two points.
 func distance2(a, b []float64) (sum float64) {
 	for k := range a {
 		sum += (a[k] - b[k]) * (a[k] - b[k])
@@ -109,8 +109,8 @@ func distance2(a, b []float64) (sum float64) {
 	return sum
 }
 
-// farthest is the one of rest whose nearest of begun is farthest, the first of
-// several.
+// farthest returns the network of rest whose nearest network of begun is the farthest. If several are
+// equal, it returns the first.
 func farthest(x [][]float64, begun, rest []int) int {
 	best, most := rest[0], -1.0
 	for _, i := range rest {
@@ -125,15 +125,14 @@ func farthest(x [][]float64, begun, rest []int) int {
 	return best
 }
 
-// propose returns the one of rest with the highest expected improvement over
-// the best of known (Jones, Schonlau & Welch, 1998),
+// propose returns the network of rest with the highest expected improvement over the best of known
+// (Jones, Schonlau & Welch, 1998):
 //
-//	EI = (µ − f)·Φ(z) + σ·φ(z),  z = (µ − f)/σ,
+//	EI = (µ − f)·Φ(z) + σ·φ(z),  z = (µ − f)/σ
 //
-// where f is the highest mean that the model gives to what is known, because a
-// single high accuracy may be noise. Those that have begun but have no accuracy
-// yet count as what the model expects of them, so that several workers do not
-// all take the same corner.
+// Here f is the highest mean that the model predicts for the known networks, because a single high
+// accuracy may be noise. For a network that has begun but has no accuracy yet, propose uses the
+// accuracy that the model predicts. So several workers do not all get similar networks.
 func propose(x [][]float64, known map[int]float64, begun, rest []int) int {
 	var points [][]float64
 	var y []float64
@@ -178,20 +177,20 @@ func propose(x [][]float64, known map[int]float64, begun, rest []int) int {
 //
 //	scale · (exp(−|x − x'|²/(2·length²)) + noise·[x = x'])
 //
-// (Rasmussen & Williams, Gaussian Processes for Machine Learning, 2006, Section
-// 2.2).
+// (Rasmussen & Williams, Gaussian Processes for Machine Learning, 2006, Section 2.2). Below, R is the
+// matrix of the exponentials and y the values at the points.
 type gp struct {
-	length, noise float64 // noise as a share of scale
-	scale         float64 // of the values, their variance
+	length, noise float64 // noise is a share of scale
+	scale         float64 // the variance of the values
 	mean          float64
 	points        [][]float64
-	chol          mat.Cholesky
+	chol          mat.Cholesky  // of R + noise·I
 	weights       *mat.VecDense // (R + noise·I)⁻¹·(y − mean)
 }
 
-// fitGP chooses length and noise out of a small grid by the marginal likelihood
-// (the same, Eq. 5.8), in which the best scale, yᵀ·(R + noise·I)⁻¹·y/n, is put.
-// A grid needs no start and finds the same on every machine.
+// fitGP chooses length and noise from a small grid by the marginal likelihood (Rasmussen & Williams,
+// Eq. 5.8) with the best scale, yᵀ·(R + noise·I)⁻¹·y/n. A grid needs no starting point and gives the same
+// result on every machine.
 func fitGP(points [][]float64, y []float64) gp {
 	best, highest := gp{}, math.Inf(-1)
 	for _, length := range []float64{0.35, 0.5, 0.7, 1, 1.4, 2, 2.8} {
@@ -207,7 +206,7 @@ func fitGP(points [][]float64, y []float64) gp {
 	return best
 }
 
-// fitted is the scale of the highest likelihood.
+// fitted returns the scale with the highest likelihood.
 func (g gp) fitted(y []float64) float64 {
 	sum := 0.0
 	for i, v := range y {
@@ -216,8 +215,7 @@ func (g gp) fitted(y []float64) float64 {
 	return sum / float64(len(y))
 }
 
-// given returns the process of the same length, noise and scale, given values at
-// points.
+// given returns a process with the length, noise and scale of g, conditioned on the values y at points.
 func (g gp) given(points [][]float64, y []float64) gp {
 	n := len(points)
 	next := gp{length: g.length, noise: g.noise, scale: g.scale, points: points, mean: stat.Mean(y, nil)}
@@ -229,7 +227,7 @@ func (g gp) given(points [][]float64, y []float64) gp {
 		k.SetSym(i, i, 1+g.noise)
 	}
 	if !next.chol.Factorize(k) {
-		panic("search: a covariance with noise on its diagonal is not positive definite")
+		panic("strategy: a covariance with noise on its diagonal is not positive definite")
 	}
 	centred := mat.NewVecDense(n, nil)
 	for i, v := range y {
@@ -237,17 +235,18 @@ func (g gp) given(points [][]float64, y []float64) gp {
 	}
 	next.weights = mat.NewVecDense(n, nil)
 	if err := next.chol.SolveVecTo(next.weights, centred); err != nil {
-		panic(err) // it was factorised, and noise bounds its condition
+		panic(err) // noise·I limits the condition number of the factorised matrix
 	}
 	return next
 }
 
+// covariance returns the covariance of two points without scale and noise.
 func (g gp) covariance(a, b []float64) float64 {
 	return math.Exp(-distance2(a, b) / (2 * g.length * g.length))
 }
 
-// predict returns means and standard deviations of the function, without noise,
-// at each of x (the same, Eq. 2.25 and 2.26).
+// predict returns the means and the standard deviations, without noise, of the process at each point of x
+// (Rasmussen & Williams, Eq. 2.25 and 2.26).
 func (g gp) predict(x [][]float64) (means, sds []float64) {
 	k := mat.NewDense(len(g.points), len(x), nil)
 	for i, p := range g.points {
@@ -257,7 +256,7 @@ func (g gp) predict(x [][]float64) (means, sds []float64) {
 	}
 	var v mat.Dense
 	if err := g.chol.SolveTo(&v, k); err != nil {
-		panic(err) // as above
+		panic(err) // as in given
 	}
 	for j := range x {
 		mean, known := g.mean, 0.0

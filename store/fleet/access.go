@@ -13,15 +13,15 @@ import (
 	"syscall"
 )
 
-// Access says how a coordinator is reached. Who has it can read and write
-// results: its file is for its owner alone.
+// Access says how to reach a coordinator. Whoever has it can read and write results, so only
+// the owner of its file may read the file.
 type Access struct {
 	Address string `json:"address"` // "http://node1:40123"
 	Token   string `json:"token"`
-	// Certificate, PEM, is trusted beside those of the system.
+	// Certificate is in PEM. Clients trust it in addition to the certificates of the system.
 	Certificate string `json:"certificate,omitempty"`
-	// Over, if set, says that the coordinator has ended for good, and where the
-	// results are: workers that come later have nothing to do.
+	// Over is set once the coordinator has ended for good. It says where the results are, and
+	// tells workers that start later that there is nothing to do.
 	Over string `json:"over,omitempty"`
 }
 
@@ -34,8 +34,7 @@ func NewToken() string {
 
 const maxAccess = 1 << 20
 
-// ReadAccess reads an access file. The error wraps fs.ErrNotExist if there is
-// none.
+// ReadAccess reads an access file. The error wraps fs.ErrNotExist if the file does not exist.
 func ReadAccess(path string) (a Access, err error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -76,20 +75,20 @@ func IsAccess(path string) bool {
 	return err == nil
 }
 
-// Write puts the access into a file that only its owner can read, in one step. A
-// file that says the same already is left alone: it may not be ours to write.
+// Write puts the access into a file that only its owner can read, in one step. It leaves a
+// file alone that says the same already, because this process may not be allowed to write it.
 func (a Access) Write(path string) error {
 	if old, err := ReadAccess(path); err == nil && old == a && !open(path) {
 		return nil
 	}
-	if err := writeWhole(path, a); err != nil { // of mode 0600
+	if err := writeWhole(path, a); err != nil {
 		return fmt.Errorf("write the access file: %w: give another --access", err)
 	}
 	return nil
 }
 
-// open reports whether others than the owner and the group can read or write a
-// file, or whether it is of somebody else: then its token is no secret.
+// open reports whether the token in a file is no secret: others than the owner and the group
+// can read or write the file, or it belongs to another user.
 func open(path string) bool {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -99,8 +98,8 @@ func open(path string) bool {
 	return info.Mode().Perm()&0o007 != 0 || ok && s.Uid != 0 && int(s.Uid) != os.Getuid()
 }
 
-// TokenOf is the token of an access file that is there, or a new one if there is
-// none, or if it was no secret.
+// TokenOf returns the token of an access file. It returns a new token if the file does not
+// exist, or if its token is no secret.
 func TokenOf(path string) (string, error) {
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -25,24 +24,25 @@ import (
 	"igcsearch/search"
 )
 
-// Client is a coordinator as a worker sees it: the Desk of a search.Runner. Its
-// methods may be called concurrently.
+// Client is what a worker has of its coordinator: the Desk of a search.Runner. Its methods may
+// be called concurrently.
 type Client struct {
 	o    ClientOptions
 	join joinRequest
-	// again is how long a coordinator that did not answer is left alone by
-	// trainings, longest the pause between two tries of who has to wait for it.
+	// again is how long reports go straight to the outbox after the coordinator did not
+	// answer. longest is the longest pause between two tries of a request that has to wait
+	// for the coordinator.
 	again, longest time.Duration
 
-	// delivering: what a worker reports goes out in its order.
+	// delivering keeps the reports of a worker in their order. It guards out and down.
 	delivering sync.Mutex
 	out        outbox
-	down       time.Time // when the coordinator was last found out of reach; zero if it was reached since
+	down       time.Time // when the coordinator last did not answer; zero if it has answered since
 
 	mu     sync.Mutex   // guards what follows
 	access Access       // as it was last read
-	reach  *http.Client // for it
-	since  time.Time    // out of reach since; zero if people were not told
+	reach  *http.Client // connects to access
+	since  time.Time    // when people were told that the coordinator is out of reach; zero if it is not
 	data   map[string]string
 	over   string
 	joined bool
@@ -52,12 +52,12 @@ type Client struct {
 type ClientOptions struct {
 	Access  string         // the access file
 	Program string         // version and commit
-	Study   string         // the only one to work on; "" is any
+	Study   string         // the only study to work on; "" is any
 	Attempt search.Attempt // the template of every attempt
 	// Load reads the pictures of a study and returns their DataSum.
 	Load func(ctx context.Context, s search.Study) (sum string, err error)
-	// Outbox is the folder for what cannot be delivered; "" is one beside the
-	// access file, from where the coordinator takes it if the worker is gone.
+	// Outbox is the folder for reports that cannot be delivered. "" is a folder beside the
+	// access file, where the coordinator finds the reports if the worker is gone.
 	Outbox string
 	// Note hears one line at a time, for people; it may be nil.
 	Note func(string)
@@ -65,7 +65,7 @@ type ClientOptions struct {
 
 var _ search.Desk = (*Client)(nil)
 
-// NewClient returns the client of a new worker. It asks nobody yet.
+// NewClient returns the client of a new worker. It sends nothing yet.
 func NewClient(o ClientOptions) *Client {
 	var random [8]byte
 	crand.Read(random[:]) // never fails
@@ -76,15 +76,16 @@ func NewClient(o ClientOptions) *Client {
 	if o.Outbox == "" {
 		o.Outbox = outboxes(o.Access)
 	}
-	c := &Client{o: o, again: 10 * time.Second, longest: 20 * time.Second, data: map[string]string{}, out: outbox{dir: filepath.Join(o.Outbox, strconv.FormatInt(id, 36))}}
+	c := &Client{o: o, again: 10 * time.Second, longest: 20 * time.Second, data: map[string]string{},
+		out: outbox{dir: filepath.Join(o.Outbox, strconv.FormatInt(id, 36))}}
 	c.join = joinRequest{Protocol: protocol, Program: o.Program, Study: o.Study,
 		Worker: guest{ID: id, Host: o.Attempt.Host, PID: o.Attempt.PID, Job: o.Attempt.Job}}
 	return c
 }
 
-// reach makes an HTTP client that trusts the certificate of an access file too.
+// reach returns an HTTP client that also trusts the certificate of an access file. It uses no
+// proxy of the environment, which is for the web: the coordinator is near.
 func reach(certificate string) *http.Client {
-	// No proxy of the environment: it is for the web, and the coordinator is near.
 	transport := &http.Transport{
 		DialContext:           (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
 		TLSHandshakeTimeout:   10 * time.Second,
@@ -103,11 +104,12 @@ func reach(certificate string) *http.Client {
 	return &http.Client{Transport: transport}
 }
 
-// unreachable marks errors that are not for good.
+// unreachable marks the error of a request that may succeed later.
 type unreachable struct{ error }
 
 func (u unreachable) Unwrap() error { return u.error }
 
+// temporary reports whether a request that failed may succeed later.
 func temporary(err error) bool {
 	var r refusal
 	if errors.As(err, &r) {
@@ -116,7 +118,7 @@ func temporary(err error) bool {
 	return err != nil && errors.As(err, new(unreachable)) || kindOf(err) == kindTrouble
 }
 
-// post sends one request, once.
+// post sends a request once and reads the answer into out.
 func post(ctx context.Context, client *http.Client, a Access, path string, in, out any) error {
 	var state []byte
 	if e, ok := in.(epochRequest); ok {
@@ -138,6 +140,8 @@ func post(ctx context.Context, client *http.Client, a Access, path string, in, o
 	return exchange(client, a, r, func(answer io.Reader) error { return json.NewDecoder(answer).Decode(out) })
 }
 
+// exchange sends a request with the token of the access file. It passes the answer to read, or
+// returns the error that the coordinator answered with.
 func exchange(client *http.Client, a Access, r *http.Request, read func(io.Reader) error) error {
 	r.Header.Set("Authorization", "Bearer "+a.Token)
 	answer, err := client.Do(r)
@@ -153,7 +157,7 @@ func exchange(client *http.Client, a Access, r *http.Request, read func(io.Reade
 	}
 	var p problem
 	if err := json.NewDecoder(io.LimitReader(answer.Body, maxBody)).Decode(&p); err != nil || p.Kind == "" {
-		return unreachable{fmt.Errorf("%s answers %s", a.Address, answer.Status)} // a proxy, or something else
+		return unreachable{fmt.Errorf("%s answers %s", a.Address, answer.Status)} // it is no coordinator: a proxy
 	}
 	err = errors.New(p.Error)
 	if p.Kind == kindSuperseded {
@@ -162,9 +166,9 @@ func exchange(client *http.Client, a Access, r *http.Request, read func(io.Reade
 	return refusal{p.Kind, err}
 }
 
-// once sends a request once: with the address that is known, and if that does not
-// answer, with the one in the access file. A coordinator that does not know this
-// worker any more lets it in again.
+// once sends a request once: to the address that it knows, and if that does not answer, to the
+// address in the access file. It joins again if the coordinator does not know this worker any
+// more.
 func (c *Client) once(ctx context.Context, path string, in, out any) error {
 	c.mu.Lock()
 	a, client := c.access, c.reach
@@ -205,7 +209,7 @@ func (c *Client) once(ctx context.Context, path string, in, out any) error {
 	return err
 }
 
-// insist sends a request until it is answered, refused for good, or ctx ends.
+// insist sends a request until it is answered or refused for good, or until ctx ends.
 func (c *Client) insist(ctx context.Context, path string, in, out any) error {
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, c.longest) {
 		err := c.once(ctx, path, in, out)
@@ -213,7 +217,7 @@ func (c *Client) insist(ctx context.Context, path string, in, out any) error {
 		if err == nil || !temporary(err) {
 			return err
 		}
-		// Many workers come back at once: not all in the same moment.
+		// The random pause keeps many workers from coming back at the same moment.
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -222,7 +226,7 @@ func (c *Client) insist(ctx context.Context, path string, in, out any) error {
 	}
 }
 
-// tell says when the coordinator went out of reach, and when it is back.
+// tell tells people when the coordinator is out of reach, and when it is back.
 func (c *Client) tell(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -230,7 +234,8 @@ func (c *Client) tell(err error) {
 	case err != nil && temporary(err) && !errors.Is(err, context.Canceled):
 		if c.since.IsZero() {
 			c.since = time.Now()
-			c.o.Note(fmt.Sprintf("cannot reach the coordinator of %s: %v; going on, and trying again", c.o.Access, err))
+			c.o.Note(fmt.Sprintf("cannot reach the coordinator of %s: %v; going on, and trying again",
+				c.o.Access, err))
 		}
 	case !c.since.IsZero() && err == nil:
 		c.o.Note(fmt.Sprintf("the coordinator is back after %v", time.Since(c.since).Round(time.Second)))
@@ -238,8 +243,7 @@ func (c *Client) tell(err error) {
 	}
 }
 
-// Join waits for the coordinator and returns the studies that this worker may get
-// trials of.
+// Join waits for the coordinator. It returns the studies of which this worker may get trials.
 func (c *Client) Join(ctx context.Context) (studies []search.Study, err error) {
 	var joined joinAnswer
 	if err := c.insist(ctx, pathJoin, c.join, &joined); err != nil {
@@ -258,6 +262,7 @@ func (c *Client) Join(ctx context.Context) (studies []search.Study, err error) {
 	return studies, nil
 }
 
+// refused says so if the coordinator has refused this worker.
 func (c *Client) refused(err error) error {
 	if r := (refusal{}); errors.As(err, &r) {
 		return fmt.Errorf("the coordinator of %s refuses this worker: %w", c.o.Access, err)
@@ -265,7 +270,7 @@ func (c *Client) refused(err error) error {
 	return err
 }
 
-// Reason says why there is nothing to do any more, "" if it is not so.
+// Reason says why there is nothing to do any more. It is "" as long as there may be something.
 func (c *Client) Reason() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -279,14 +284,15 @@ func (c *Client) Loaded(study, sum string) {
 	c.data[study] = sum
 }
 
-// Claim implements search.Desk. It waits for a coordinator that is out of reach.
+// Claim implements search.Desk. It waits as long as the coordinator is out of reach.
 func (c *Client) Claim(ctx context.Context, ask search.Ask) (*search.Claim, time.Duration, error) {
 	if err := c.flush(ctx, true); err != nil {
 		return nil, 0, err
 	}
 	a := c.o.Attempt
-	in := claimRequest{Worker: c.join.Worker.ID, Token: make([]byte, 16), Study: c.o.Study, Beside: ask.Beside, Left: ask.Left.Seconds(),
-		Attempt: attempt{Commit: a.Commit, GoVersion: a.GoVersion, CPU: a.CPU, ISA: a.ISA, Device: a.Device, Args: a.Args}}
+	in := claimRequest{Worker: c.join.Worker.ID, Token: make([]byte, 16), Study: c.o.Study,
+		Beside: ask.Beside, Left: ask.Left.Seconds(), Attempt: attempt{Commit: a.Commit, GoVersion: a.GoVersion,
+			CPU: a.CPU, ISA: a.ISA, Device: a.Device, Args: a.Args}}
 	crand.Read(in.Token) // never fails
 	for {
 		c.mu.Lock()
@@ -297,7 +303,8 @@ func (c *Client) Claim(ctx context.Context, ask search.Ask) (*search.Claim, time
 		c.mu.Unlock()
 		var out claimAnswer
 		err := c.insist(ctx, pathClaim, in, &out)
-		if errors.Is(err, search.ErrSuperseded) { // begun, but the answer came so late that it was given to others
+		if errors.Is(err, search.ErrSuperseded) {
+			// The claim began, but its answer was so late that others have the trial now.
 			crand.Read(in.Token)
 			continue
 		}
@@ -323,12 +330,13 @@ func (c *Client) Claim(ctx context.Context, ask search.Ask) (*search.Claim, time
 			c.over = out.Over
 			return nil, 0, fmt.Errorf("%w: %s", search.ErrOver, out.Over)
 		default:
-			// Not all at once, here too.
+			// The random wait keeps many workers from asking at the same moment.
 			return nil, time.Duration(out.Wait * (0.5 + rand.Float64()) * float64(time.Second)), nil
 		}
 	}
 }
 
+// began returns the claim that an answer holds.
 func (c *Client) began(out claimAnswer, token []byte) (claim *search.Claim, wait time.Duration, err error) {
 	claim = &search.Claim{ID: out.Attempt, Note: out.Note, Until: out.Until, Company: out.Company, Most: out.Most}
 	if claim.Study, err = out.Study.received(); err != nil {
@@ -350,11 +358,12 @@ type attemptThere struct {
 	report
 }
 
-// Record implements search.Handle. What cannot be delivered now waits in the
-// outbox, and the training goes on.
+// Record implements search.Handle. An epoch that cannot be delivered now waits in the outbox,
+// and the training goes on.
 func (h attemptThere) Record(ctx context.Context, e search.Epoch, state search.Checkpoint) error {
 	var out epochAnswer
-	if err := h.c.bring(ctx, pathEpoch, epochRequest{h.report, e, checkpoint{state.Epoch, state.State}}, &out); err != nil {
+	in := epochRequest{h.report, e, checkpoint{state.Epoch, state.State}}
+	if err := h.c.bring(ctx, pathEpoch, in, &out); err != nil {
 		return err
 	}
 	if out.Stop != "" {
@@ -363,20 +372,20 @@ func (h attemptThere) Record(ctx context.Context, e search.Epoch, state search.C
 	return nil
 }
 
-// End implements search.Handle. Of an end that waits in the outbox the status is
-// what the worker thinks it is.
+// End implements search.Handle. If the end has to wait in the outbox, the status is the one
+// that the worker reports.
 func (h attemptThere) End(ctx context.Context, o search.Outcome) (search.Status, error) {
 	out := endAnswer{Status: o.Status}
 	err := h.c.bring(ctx, pathEnd, endRequest{h.report, o.Status, o.Failure, o.Message, o.Retries, o.Most}, &out)
 	return out.Status, err
 }
 
-// bring delivers a report, behind those that wait, or lets it wait.
+// bring delivers a report after those that wait in the outbox, or lets it wait there.
 func (c *Client) bring(ctx context.Context, path string, in, out any) error {
 	c.delivering.Lock()
 	defer c.delivering.Unlock()
 	if c.out.next > 0 || !c.down.IsZero() {
-		c.flushLocked(ctx) // what remains says so
+		c.flushLocked(ctx) // an error does not matter: c.out.next and c.down say whether reports still wait
 	}
 	if c.out.next == 0 && c.down.IsZero() {
 		send, cancel := context.WithTimeout(ctx, patience)
@@ -394,7 +403,8 @@ func (c *Client) bring(ctx context.Context, path string, in, out any) error {
 // patience is how long a training waits for an epoch to be delivered.
 const patience = time.Minute
 
-// flush delivers what waits; until it is done, if it must.
+// flush delivers the reports that wait in the outbox. If it must, it tries until all are
+// delivered or ctx ends.
 func (c *Client) flush(ctx context.Context, must bool) error {
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, c.longest) {
 		c.delivering.Lock()
@@ -414,8 +424,9 @@ func (c *Client) flush(ctx context.Context, must bool) error {
 	}
 }
 
+// flushLocked is one try of flush. c.delivering is held.
 func (c *Client) flushLocked(ctx context.Context) error {
-	// No training waits for a coordinator that has just not answered.
+	// Trainings do not wait again for a coordinator that did not answer a moment ago.
 	if !c.down.IsZero() && time.Since(c.down) < c.again {
 		return unreachable{errors.New("it did not answer just now")}
 	}
@@ -423,7 +434,7 @@ func (c *Client) flushLocked(ctx context.Context) error {
 		err := deliver(c.out.dir, func(l letter) error {
 			send, cancel := context.WithTimeout(ctx, patience)
 			defer cancel()
-			// A network that loses some requests shall not hold up all that wait.
+			// Three tries: one request that the network loses must not hold up all others.
 			err := c.once(send, l.Path, l.Body, new(struct{}))
 			for try := 1; try < 3 && temporary(err) && send.Err() == nil; try++ {
 				err = c.once(send, l.Path, l.Body, new(struct{}))
@@ -442,7 +453,7 @@ func (c *Client) flushLocked(ctx context.Context) error {
 	return nil
 }
 
-// Beat implements search.Desk, and delivers what waits.
+// Beat implements search.Desk. It also delivers the reports that wait.
 func (c *Client) Beat(ctx context.Context) (time.Duration, error) {
 	const every = 20 * time.Second // a third of a lease
 	err := c.once(ctx, pathBeat, beatRequest{c.join.Worker.ID}, new(struct{}))
@@ -451,14 +462,14 @@ func (c *Client) Beat(ctx context.Context) (time.Duration, error) {
 		err = c.flush(ctx, false)
 	}
 	if temporary(err) {
-		return c.again / 2, nil // people were told
+		return c.again / 2, nil // tell has told people
 	}
 	return every, err
 }
 
-// Leave says good-bye: the coordinator gives what this worker still has to
-// others. What cannot be delivered until ctx ends stays in the outbox; left is
-// then its folder.
+// Leave tells the coordinator that this worker ends, so that its trials go to others. It
+// returns the folder of the outbox if reports stay there because they could not be delivered
+// until ctx ended; else "".
 func (c *Client) Leave(ctx context.Context) (left string) {
 	c.mu.Lock()
 	known := c.joined
@@ -467,7 +478,7 @@ func (c *Client) Leave(ctx context.Context) (left string) {
 		return ""
 	}
 	if c.flush(ctx, true) == nil {
-		// With nothing to deliver it is only a courtesy.
+		// All is delivered. Without this message others get the open trials a lease later.
 		brief, cancel := context.WithTimeout(ctx, 3*time.Second)
 		defer cancel()
 		c.insist(brief, pathLeave, beatRequest{c.join.Worker.ID}, new(struct{}))
@@ -483,7 +494,7 @@ func (c *Client) Leave(ctx context.Context) (left string) {
 	return c.out.dir
 }
 
-// running reads the access file of a coordinator that has not ended.
+// running reads an access file. It returns an error if its coordinator has ended for good.
 func running(access string) (Access, error) {
 	a, err := ReadAccess(access)
 	if err == nil && a.Over != "" {
@@ -492,7 +503,7 @@ func running(access string) (Access, error) {
 	return a, err
 }
 
-// Answers reports whether a coordinator that takes the token is there.
+// Answers reports whether a coordinator answers at the address and takes the token.
 func Answers(ctx context.Context, a Access) bool {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
@@ -501,7 +512,8 @@ func Answers(ctx context.Context, a Access) bool {
 	return errors.As(err, &r) && r.kind == kindStranger
 }
 
-// Tell has a coordinator plan a study and give out its trials.
+// Tell makes a coordinator plan a study and give out its trials. It returns all trials of the
+// study, as the coordinator's database has them.
 func Tell(ctx context.Context, access, program string, s search.Study, trials []search.Trial) ([]search.Trial, error) {
 	a, err := running(access)
 	if err != nil {
@@ -526,7 +538,8 @@ func Tell(ctx context.Context, access, program string, s search.Study, trials []
 	return planned, nil
 }
 
-// Snapshot writes a copy of a coordinator's database to a new file.
+// Snapshot writes a copy of a coordinator's database to a new file. The file is not synced, and
+// an error leaves a part of it: callers make it in a temporary folder.
 func Snapshot(ctx context.Context, access, path string) error {
 	a, err := running(access)
 	if err != nil {
@@ -548,7 +561,7 @@ func Snapshot(ctx context.Context, access, path string) error {
 	if err == nil {
 		err = f.Close()
 	}
-	if err != nil && !errors.Is(err, fs.ErrExist) {
+	if err != nil {
 		return fmt.Errorf("copy the database of the coordinator of %s: %w: is it running?", access, err)
 	}
 	return nil

@@ -28,9 +28,9 @@ import (
 	"igcsearch/store"
 )
 
-// Coordinator gives the trials of a database's studies to workers on other
-// machines, and stores what they bring. It holds nothing that is not in the
-// database: another one goes on where it ended.
+// Coordinator gives the trials of a database's studies to workers on other machines, and
+// stores what they report. All that matters is in the database, so that another Coordinator
+// can go on where this one ended.
 type Coordinator struct {
 	db      *store.DB
 	token   string
@@ -39,9 +39,9 @@ type Coordinator struct {
 	wait    time.Duration
 	note    func(string)
 
-	ending atomic.Bool // the database may be closed under a request
+	ending atomic.Bool // set by End: the database may be closed while a request uses it
 
-	claiming sync.Mutex // a claim that is sent twice must not find two trials
+	claiming sync.Mutex // lets one claim in at a time: one that was sent twice must not get two trials
 	mu       sync.Mutex // guards what follows
 	studies  []*search.Dispatch
 }
@@ -49,16 +49,17 @@ type Coordinator struct {
 // Options of a Coordinator.
 type Options struct {
 	DB      *store.DB
-	Access  string // the access file, beside which workers leave what they could not deliver
-	Token   string // of it
-	Program string // version and commit: workers of another are refused
+	Access  string // the access file; the outboxes of workers are beside it
+	Token   string // the token in the access file
+	Program string // version and commit; workers of another program are refused
 	// Wait is how long a worker waits before it asks again; 0 is two seconds.
 	Wait time.Duration
 	// Note hears one line at a time, for people; it may be nil.
 	Note func(string)
 }
 
-// NewCoordinator goes on with the studies that the database says are given out.
+// NewCoordinator returns a coordinator that gives out the studies that the database names as
+// given out.
 func NewCoordinator(ctx context.Context, o Options) (*Coordinator, error) {
 	c := &Coordinator{db: o.DB, token: o.Token, program: o.Program, access: o.Access, wait: o.Wait, note: o.Note}
 	if c.wait == 0 {
@@ -87,7 +88,7 @@ func NewCoordinator(ctx context.Context, o Options) (*Coordinator, error) {
 	return c, nil
 }
 
-// Plan stores a study and gives out its trials from now on, also after a restart.
+// Plan stores a study and gives out its trials from now on, after a restart too.
 func (c *Coordinator) Plan(ctx context.Context, s search.Study, trials []search.Trial) ([]search.Trial, error) {
 	planned, err := c.give(ctx, s, trials)
 	if err == nil {
@@ -96,7 +97,9 @@ func (c *Coordinator) Plan(ctx context.Context, s search.Study, trials []search.
 	return planned, err
 }
 
-func (c *Coordinator) give(ctx context.Context, s search.Study, trials []search.Trial) (planned []search.Trial, err error) {
+// give plans a study and gives out its trials until this Coordinator ends.
+func (c *Coordinator) give(ctx context.Context, s search.Study, trials []search.Trial) (
+	planned []search.Trial, err error) {
 	decides, err := strategy.New(s)
 	if err != nil {
 		return nil, err
@@ -119,7 +122,8 @@ func (c *Coordinator) give(ctx context.Context, s search.Study, trials []search.
 	return planned, nil
 }
 
-// dispatches are those of a study, of all for "".
+// dispatches returns the Dispatch of a study as a list, which is empty if the study is not
+// given out. It returns those of all studies for "".
 func (c *Coordinator) dispatches(name string) (list []*search.Dispatch) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -131,8 +135,8 @@ func (c *Coordinator) dispatches(name string) (list []*search.Dispatch) {
 	return list
 }
 
-// Over reports whether all studies are over and no worker is there any more, and
-// how many trials failed; reasons says it of each study.
+// Over reports whether all studies are over and all workers have left. Then failed is the
+// number of trials that failed, and reasons says of each study why it is over.
 func (c *Coordinator) Over(ctx context.Context) (over bool, failed int, reasons []string, err error) {
 	for _, d := range c.dispatches("") {
 		over, reason, err := d.Over(ctx)
@@ -146,18 +150,18 @@ func (c *Coordinator) Over(ctx context.Context) (over bool, failed int, reasons 
 	return err == nil && !there, failed, reasons, err
 }
 
-// Manned reports whether there is a worker.
+// Manned reports whether the coordinator has a worker.
 func (c *Coordinator) Manned(ctx context.Context) (bool, error) {
 	workers, err := c.db.Workers(ctx)
 	return slices.ContainsFunc(workers, func(w store.Working) bool { return w.Guest }), err
 }
 
-// End has requests that come from now on, or are on their way, answered with
-// trouble: their workers come again, to whoever is there then.
+// End answers all requests from now on with kindTrouble, those under way too. The workers
+// send them again, to the coordinator that is there then.
 func (c *Coordinator) End() { c.ending.Store(true) }
 
-// Keep keeps the leases of the workers and delivers what lies in the outboxes of
-// those that are gone, until ctx ends.
+// Keep extends the leases of the workers and delivers what lies in the outboxes of workers
+// that are gone, until ctx ends.
 func (c *Coordinator) Keep(ctx context.Context) {
 	last := ""
 	for ctx.Err() == nil {
@@ -180,7 +184,7 @@ func (c *Coordinator) Keep(ctx context.Context) {
 	}
 }
 
-// Sweep stores what lies in the outboxes of workers that are gone.
+// Sweep stores the reports that lie in the outboxes of workers that are gone.
 func (c *Coordinator) Sweep(ctx context.Context) error {
 	dirs, err := os.ReadDir(outboxes(c.access))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -189,20 +193,21 @@ func (c *Coordinator) Sweep(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var errs []error // one that is damaged does not hold up the others
+	var errs []error // a damaged outbox does not hold up the others
 	for _, d := range dirs {
 		dir := filepath.Join(outboxes(c.access), d.Name())
 		if err := c.sweep(ctx, dir); err != nil {
-			errs = append(errs, fmt.Errorf("deliver from %s: %w: mend or remove it", dir, err))
+			errs = append(errs, fmt.Errorf("deliver the reports in %s: %w: fix or remove the folder", dir, err))
 		}
 	}
 	return errors.Join(errs...)
 }
 
+// sweep stores the reports in one outbox, unless its worker is there to deliver them.
 func (c *Coordinator) sweep(ctx context.Context, dir string) error {
 	text, err := os.ReadFile(filepath.Join(dir, "worker.json"))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil // about to be made, or removed
+		return nil // the outbox is about to be made or removed
 	}
 	var w joinRequest
 	if err == nil {
@@ -211,14 +216,16 @@ func (c *Coordinator) sweep(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	_, stays := os.Stat(filepath.Join(dir, "left"))
-	if stays != nil {
+	_, err = os.Stat(filepath.Join(dir, "left"))
+	left := err == nil
+	if !left {
 		if present, err := c.db.Present(ctx, w.Worker.ID); present || err != nil {
-			return err // it delivers by itself
+			return err // a worker that is there delivers its reports itself
 		}
 	}
 	if w.Program != c.program {
-		return fmt.Errorf("it is of a worker of another version (%s, this is %s): start that one, or remove it", w.Program, c.program)
+		return fmt.Errorf("they are of a worker of version %s, and this is %s: start a coordinator of that version",
+			w.Program, c.program)
 	}
 	if err := c.db.Admit(ctx, w.Worker.received()); err != nil {
 		return err
@@ -242,18 +249,19 @@ func (c *Coordinator) sweep(ctx context.Context, dir string) error {
 			_, err := c.end(ctx, r)
 			return err
 		}
-		return fmt.Errorf("%s is nothing that waits in an outbox", l.Path)
+		return fmt.Errorf("a request to %s does not belong into an outbox", l.Path)
 	}, c.note)
-	// A worker that did not say that it left may only be out of reach, and go on:
-	// its attempt stays open for a lease, and is lost then, if it is gone.
-	if stays == nil {
+	// A worker that did not say that it left may only be out of reach and still train. Its
+	// attempt stays open for a lease, and is lost then if the worker does not come back.
+	if left {
 		if e := c.db.Dismiss(ctx, w.Worker.ID); err == nil {
 			err = e
 		}
 	}
 	if err == nil {
 		(&outbox{dir: dir}).clear()
-		c.note(fmt.Sprintf("delivered %d reports that the worker %s, process %d, had left in %s", n, w.Worker.Host, w.Worker.PID, dir))
+		c.note(fmt.Sprintf("delivered %d reports that the worker %s, process %d, had left in %s",
+			n, w.Worker.Host, w.Worker.PID, dir))
 	}
 	return err
 }
@@ -270,20 +278,21 @@ func (c *Coordinator) Register(mux *http.ServeMux) {
 	mux.Handle("GET "+pathSnapshot, http.HandlerFunc(c.snapshot))
 }
 
-// PageKey is what a browser shows that has shown the token once. It opens the page
-// and nothing else.
+// PageKey returns the key that a browser gets once it has shown the token. The key opens the
+// page and nothing else.
 func (c *Coordinator) PageKey() string {
 	mac := hmac.New(sha256.New, []byte(c.token))
 	mac.Write([]byte("page"))
 	return hex.EncodeToString(mac.Sum(nil))
 }
 
-// Admits reports whether a text is the token. It takes as long for any text.
+// Admits reports whether a text is the token. It takes the same time for any text.
 func (c *Coordinator) Admits(token string) bool {
 	got, want := sha256.Sum256([]byte(token)), sha256.Sum256([]byte(c.token))
 	return subtle.ConstantTimeCompare(got[:], want[:]) == 1
 }
 
+// authorised returns an error if a request does not have the token.
 func (c *Coordinator) authorised(r *http.Request) error {
 	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	if !ok || !c.Admits(token) {
@@ -292,7 +301,7 @@ func (c *Coordinator) authorised(r *http.Request) error {
 	return nil
 }
 
-// refusal is an error with its kind.
+// refusal is an error with its kind, one of the constants kind….
 type refusal struct {
 	kind string
 	error
@@ -300,13 +309,17 @@ type refusal struct {
 
 func (r refusal) Unwrap() error { return r.error }
 
-// statusOf are the HTTP codes of the kinds.
+// statusOf maps the kinds of errors to HTTP codes.
 var statusOf = map[string]int{
-	kindToken: http.StatusUnauthorized, kindStranger: http.StatusGone, kindRefused: http.StatusForbidden,
-	kindSuperseded: http.StatusConflict, kindInvalid: http.StatusUnprocessableEntity, kindTrouble: http.StatusServiceUnavailable,
+	kindToken:      http.StatusUnauthorized,
+	kindStranger:   http.StatusGone,
+	kindRefused:    http.StatusForbidden,
+	kindSuperseded: http.StatusConflict,
+	kindInvalid:    http.StatusUnprocessableEntity,
+	kindTrouble:    http.StatusServiceUnavailable,
 }
 
-// kindOf is the kind of an error of the store or of a Dispatch.
+// kindOf returns the kind of an error of the store or of a Dispatch.
 func kindOf(err error) string {
 	var r refusal
 	switch {
@@ -314,36 +327,39 @@ func kindOf(err error) string {
 		return r.kind
 	case errors.Is(err, search.ErrSuperseded):
 		return kindSuperseded
-	case errors.As(err, new(sqlite3.Error)), errors.As(err, new(*fs.PathError)), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+	case errors.As(err, new(sqlite3.Error)), errors.As(err, new(*fs.PathError)),
+		errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return kindTrouble
 	}
 	return kindInvalid
 }
 
+// refuse answers with an error.
 func refuse(w http.ResponseWriter, err error) {
 	kind := kindOf(err)
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(statusOf[kind])
-	json.NewEncoder(w).Encode(problem{kind, err.Error()}) // who does not wait for it does not matter
+	json.NewEncoder(w).Encode(problem{kind, err.Error()}) // an error means that nobody waits for the answer
 }
 
 var errEnding = errors.New("the coordinator is ending")
 
-// The longest that a body may take to come in and an answer to go out, and the
-// longest that one without the token holds a connection.
-const transfer, unknown = 5 * time.Minute, 10 * time.Second
+const (
+	transfer = 5 * time.Minute  // the longest time that a body may take to come in, or an answer to go out
+	unknown  = 10 * time.Second // the longest time that a request without the token holds a connection
+)
 
-// handle serves one path: a JSON body of at most so many bytes, and a JSON answer.
-// The context of f ends when nobody waits for the answer any more.
+// handle serves one path: it reads a JSON body of at most so many bytes, calls f, and writes
+// what f returns as JSON. The context of f ends when nobody waits for the answer any more.
 func handle[In, Out any](c *Coordinator, most int64, f func(context.Context, In) (Out, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		control := http.NewResponseController(w)
-		control.SetReadDeadline(time.Now().Add(unknown)) // the server waits for the body even if it refuses
+		control.SetReadDeadline(time.Now().Add(unknown)) // the server also waits for bodies that it refuses
 		if err := c.authorised(r); err != nil {
 			refuse(w, err)
 			return
 		}
-		control.SetReadDeadline(time.Now().Add(transfer)) // every server of ours can
+		control.SetReadDeadline(time.Now().Add(transfer)) // an error is impossible: our servers have deadlines
 		control.SetWriteDeadline(time.Now().Add(transfer))
 		var in In
 		err := read(http.MaxBytesReader(w, r.Body, most), &in)
@@ -367,7 +383,7 @@ func handle[In, Out any](c *Coordinator, most int64, f func(context.Context, In)
 	})
 }
 
-// read reads a request. Behind that of an epoch may be its checkpoint, as it is.
+// read reads the JSON of a request, and the bytes of a checkpoint that may follow an epoch.
 func read(body io.Reader, in any) error {
 	d := json.NewDecoder(body)
 	if err := d.Decode(in); err != nil {
@@ -381,19 +397,22 @@ func read(body io.Reader, in any) error {
 	var rest bytes.Buffer
 	_, err := rest.ReadFrom(io.MultiReader(d.Buffered(), body))
 	if err == nil && rest.Len() > 1 {
-		e.Checkpoint.State = rest.Bytes()[1:] // behind the end of the line
+		e.Checkpoint.State = rest.Bytes()[1:] // after the newline
 	}
 	return err
 }
 
-// finished finishes what has begun even if nobody waits for the answer any more.
+// finished returns f with a context that does not end: what f has begun is finished even if
+// nobody waits for the answer any more.
 func finished[In, Out any](f func(context.Context, In) (Out, error)) func(context.Context, In) (Out, error) {
 	return func(ctx context.Context, in In) (Out, error) { return f(context.WithoutCancel(ctx), in) }
 }
 
+// ofThisProgram refuses a program of another version than the coordinator's.
 func (c *Coordinator) ofThisProgram(program string) error {
 	if program != c.program {
-		return refusal{kindRefused, fmt.Errorf("it is another version, %s, and the coordinator is %s: results would not be comparable: use the same program for both", program, c.program)}
+		return refusal{kindRefused, fmt.Errorf("it is another version, %s, and the coordinator is %s: "+
+			"results would not be comparable: use the same program for both", program, c.program)}
 	}
 	return nil
 }
@@ -429,7 +448,8 @@ func (c *Coordinator) plan(ctx context.Context, in planRequest) (out planAnswer,
 
 func (c *Coordinator) join(ctx context.Context, in joinRequest) (out joinAnswer, err error) {
 	if in.Protocol != protocol {
-		return out, refusal{kindRefused, fmt.Errorf("it speaks protocol %d, and the coordinator %d: use the same program for both", in.Protocol, protocol)}
+		return out, refusal{kindRefused, fmt.Errorf("it speaks protocol %d, and the coordinator speaks %d: "+
+			"use the same program for both", in.Protocol, protocol)}
 	}
 	if err := c.ofThisProgram(in.Program); err != nil {
 		return out, err
@@ -452,7 +472,7 @@ func (c *Coordinator) join(ctx context.Context, in joinRequest) (out joinAnswer,
 	return out, nil
 }
 
-// present notes that a worker lives.
+// present notes that a worker is alive. It refuses one that has not joined.
 func (c *Coordinator) present(id int64) error {
 	if !c.db.Heard(id) {
 		return refusal{kindStranger, errors.New("the coordinator does not know the worker")}
@@ -473,11 +493,11 @@ func (c *Coordinator) claim(ctx context.Context, in claimRequest) (out claimAnsw
 	}
 	c.claiming.Lock()
 	defer c.claiming.Unlock()
-	if err := ctx.Err(); err != nil { // whoever asked gave up, and has asked again
+	if err := ctx.Err(); err != nil { // the worker gave up, and has asked again
 		return out, err
 	}
 	ctx = context.WithoutCancel(ctx)
-	// The answer to the same claim may have been lost.
+	// This may be a copy of a claim that has begun: its answer may have been lost.
 	name, t, begun, until, err := c.db.Begun(ctx, in.Worker, in.Token)
 	if err != nil {
 		return out, err
@@ -498,7 +518,7 @@ func (c *Coordinator) claim(ctx context.Context, in claimRequest) (out claimAnsw
 	}}
 	var reasons []string
 	list := c.dispatches(in.Study)
-	waiting := len(list) == 0 // for a study to be told
+	waiting := len(list) == 0 // without a study, the worker waits until one is planned
 	for _, d := range list {
 		s := d.Study()
 		sum, loaded := in.Data[s.Name]
@@ -509,7 +529,8 @@ func (c *Coordinator) claim(ctx context.Context, in claimRequest) (out claimAnsw
 		} else if sum != s.DataSum {
 			return out, refusal{kindRefused, fmt.Errorf("its pictures are others than those of study %s (checksum %.12s, want %.12s): give the --data that the study was begun with", s.Name, sum, s.DataSum)}
 		}
-		claim, _, err := d.Claim(ctx, w, search.Ask{Beside: in.Beside, Left: time.Duration(in.Left * float64(time.Second))})
+		ask := search.Ask{Beside: in.Beside, Left: time.Duration(in.Left * float64(time.Second))}
+		claim, _, err := d.Claim(ctx, w, ask)
 		switch {
 		case claim != nil:
 			return claimed(claim), nil
@@ -527,16 +548,18 @@ func (c *Coordinator) claim(ctx context.Context, in claimRequest) (out claimAnsw
 	return claimAnswer{Over: strings.Join(reasons, "; ")}, nil
 }
 
+// claimed returns the answer that holds a claim.
 func claimed(c *search.Claim) claimAnswer {
 	t := sentTrial(c.Trial)
-	out := claimAnswer{Attempt: c.ID, Note: c.Note, Trial: &t, Until: c.Until, Company: c.Company, Most: c.Most, Study: sentStudy(c.Study)}
+	out := claimAnswer{Attempt: c.ID, Note: c.Note, Trial: &t, Until: c.Until, Company: c.Company, Most: c.Most,
+		Study: sentStudy(c.Study)}
 	if c.From != nil {
 		out.From = &checkpoint{c.From.Epoch, c.From.State}
 	}
 	return out
 }
 
-// handle finds the study of a report, and returns the handle of its attempt.
+// handle returns the handle of the attempt that a report is of.
 func (c *Coordinator) handle(r report) (search.Handle, error) {
 	if r.Study != "" {
 		for _, d := range c.dispatches(r.Study) {
@@ -577,7 +600,7 @@ func (c *Coordinator) leave(ctx context.Context, in beatRequest) (struct{}, erro
 	return struct{}{}, c.db.Dismiss(ctx, in.Worker)
 }
 
-// snapshot answers with a copy of the database, as commands read it.
+// snapshot answers with a copy of the database without checkpoints, for commands that read it.
 func (c *Coordinator) snapshot(w http.ResponseWriter, r *http.Request) {
 	if err := c.authorised(r); err != nil {
 		refuse(w, err)

@@ -632,6 +632,21 @@ func TestAccess(t *testing.T) {
 	if after, err := os.Stat(path); err != nil || !after.ModTime().Equal(info.ModTime()) {
 		t.Error("it was written again")
 	}
+	if err := os.Chmod(path, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if token, err := fleet.TokenOf(path); err != nil || token == a.Token {
+		t.Errorf("everyone could read the token %q, and it is kept: %v", token, err)
+	}
+	if err := a.Write(path); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("a file that everyone could read has mode %v now, %v", info.Mode(), err)
+	}
+	if files, err := os.ReadDir(filepath.Dir(path)); err != nil || len(files) != 1 {
+		t.Errorf("%v, %v; want the access file alone", files, err)
+	}
 	notes := filepath.Join(t.TempDir(), "notes.txt")
 	for _, text := range []string{"", "{}", "my notes", `{"address": "node1", "token": "0123456789abcdef"}`, `{"address": "http://node1", "token": ""}`} {
 		if err := os.WriteFile(notes, []byte(text), 0o600); err != nil {

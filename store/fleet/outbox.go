@@ -10,35 +10,35 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/google/renameio/v2"
 )
 
-// outbox is a folder with what a worker could not deliver: worker.json says who
-// it is, 000001.json and so on are requests in their order, "left" says that the
-// worker is no more. Files appear whole, under their names, and are removed once
-// they are delivered.
+// outbox is a folder that holds the requests that a worker could not deliver. worker.json says
+// who the worker is; 000001.json and so on are the requests in their order; the file "left"
+// says that the worker has ended. A file appears whole, and is removed once it is delivered.
 type outbox struct {
 	dir  string
-	next int
+	next int // number of the next request; 0 if none waits
 }
 
-// letter is a request that waits.
+// letter is a request that waits in an outbox.
 type letter struct {
 	Path string          `json:"path"`
 	Body json.RawMessage `json:"body"`
 }
 
-// outboxes is the folder of the outboxes of an access file's workers.
+// outboxes returns the folder that holds the outboxes of all workers of an access file.
 func outboxes(access string) string { return access + ".outbox" }
 
-// put adds a request.
+// put adds a request to the outbox.
 func (o *outbox) put(path string, body any, worker joinRequest) error {
 	text, err := json.Marshal(body)
 	if err != nil {
 		return err
 	}
 	o.next = max(o.next, 1)
-	// The coordinator, which takes a worker for gone, may clear the folder now.
-	for range 2 {
+	for range 2 { // a coordinator that takes the worker for gone may remove the folder meanwhile
 		err = os.MkdirAll(o.dir, 0o700)
 		if err == nil {
 			err = writeWhole(filepath.Join(o.dir, "worker.json"), worker)
@@ -57,7 +57,7 @@ func (o *outbox) put(path string, body any, worker joinRequest) error {
 	return nil
 }
 
-// letters are the names of the requests in a folder, in their order.
+// letters returns the names of the requests in a folder, in their order.
 func letters(dir string) (names []string, err error) {
 	list, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -73,28 +73,28 @@ func letters(dir string) (names []string, err error) {
 	return names, err
 }
 
-// deliver gives the requests to send, in their order, and removes each that is
-// sent or refused for good. It stops at an error that is temporary.
+// deliver passes the requests of a folder to send, in their order. It removes a request that
+// was sent or was refused for good, and stops at an error that is temporary.
 func deliver(dir string, send func(letter) error, note func(string)) error {
 	names, err := letters(dir)
 	refused, why := 0, error(nil)
 	defer func() {
 		if refused > 0 {
-			note(fmt.Sprintf("%d reports were not taken, at last: %v", refused, why))
+			note(fmt.Sprintf("%d reports were refused, the last one because: %v", refused, why))
 		}
 	}()
 	for _, name := range names {
 		path := filepath.Join(dir, name)
 		text, err := os.ReadFile(path)
 		if errors.Is(err, fs.ErrNotExist) {
-			continue // somebody else delivered it
+			continue // another process delivered it
 		}
 		if err != nil {
 			return err
 		}
 		var l letter
 		if err := json.Unmarshal(text, &l); err != nil {
-			note(fmt.Sprintf("%s is damaged and left out: %v", path, err))
+			note(fmt.Sprintf("%s is damaged, so it is not delivered: %v", path, err))
 			os.Rename(path, strings.TrimSuffix(path, ".json")+".damaged")
 			continue
 		}
@@ -116,41 +116,37 @@ func (o *outbox) clear() {
 		for _, name := range []string{"worker.json", "left"} {
 			os.Remove(filepath.Join(o.dir, name))
 		}
-		halves, _ := filepath.Glob(filepath.Join(o.dir, ".new-*")) // of a worker that was killed
+		halves, _ := filepath.Glob(filepath.Join(o.dir, ".*")) // temporary files of a worker that was killed
 		for _, half := range halves {
 			os.Remove(half)
 		}
 		os.Remove(o.dir)
-		os.Remove(filepath.Dir(o.dir)) // if it was the last
+		os.Remove(filepath.Dir(o.dir)) // fails, as it should, while there are other outboxes
 		o.next = 0
 	}
 }
 
-// writeWhole makes a file appear with all of its content, on the disk.
+// writeWhole writes content as JSON to a file of mode 0600. The file appears under its name
+// once all of it is on the disk.
 func writeWhole(path string, content any) error {
 	text, err := json.Marshal(content)
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	// Not renameio.WriteFile: it keeps the mode of the file that it replaces, and an access
+	// file that others can read must become private.
+	f, err := renameio.NewPendingFile(path, renameio.WithTempDir(filepath.Dir(path)))
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(text)
-	if err == nil {
-		err = f.Sync()
-	}
-	if e := f.Close(); err == nil {
-		err = e
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		os.Remove(f.Name())
+	defer f.Cleanup()
+	if _, err := f.Write(text); err != nil {
 		return err
 	}
-	folder, err := os.Open(filepath.Dir(path))
+	if err := f.CloseAtomicallyReplace(); err != nil {
+		return err
+	}
+	folder, err := os.Open(filepath.Dir(path)) // renameio does not sync the new name
 	if err != nil {
 		return err
 	}

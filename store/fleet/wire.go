@@ -1,16 +1,15 @@
-// Package fleet lets workers on other machines work on the studies of a
-// database: a Coordinator in the one process that opens it, and a Client in each
-// worker, which is the Desk of its search.Runner. They speak JSON over HTTP.
+// Package fleet lets workers on other machines work on the studies of a database. A
+// Coordinator runs in the one process that opens the database. A Client runs in each worker
+// and is the Desk of the worker's search.Runner. They speak JSON over HTTP.
 //
-// A request can be sent again at any time: a worker chooses its own number and
-// the token of each attempt, and what comes a second time changes nothing. So
-// either side may die, and the network lose or delay what it likes. A worker
-// that cannot reach the coordinator trains on; what it has to report lies in its
-// outbox, a folder, until it can be delivered: by the worker, or by the
-// coordinator if the worker is gone.
+// A request can be sent again at any time: a worker chooses its own number and the token of
+// each attempt, so a request that comes a second time changes nothing. Either side may die,
+// and the network may lose or delay any message. A worker that cannot reach the coordinator
+// goes on training. Its reports wait in a folder, its outbox, until the worker delivers them,
+// or the coordinator does so because the worker is gone.
 //
-// Address and secret of a coordinator are in an access file (access.go), which
-// only its owner can read.
+// The access file (access.go) holds the address and the secret of a coordinator. Only its
+// owner can read it.
 package fleet
 
 import (
@@ -23,10 +22,10 @@ import (
 	"igcsearch/store"
 )
 
-// protocol is the version of what this file defines.
+// protocol is the version of the messages that this file defines.
 const protocol = 1
 
-// The paths of a coordinator. All but pathSnapshot take a POST of JSON; all want
+// The paths of a coordinator. All but pathSnapshot take a POST of JSON. All of them ask for
 // the token of the access file.
 const (
 	pathPlan     = "/v1/plan"
@@ -39,8 +38,8 @@ const (
 	pathSnapshot = "/v1/snapshot" // GET, a copy of the database
 )
 
-// The largest bodies, in bytes. That of an epoch holds a checkpoint, three
-// numbers of four bytes for each parameter of the network.
+// The largest bodies of requests, in bytes. The body of an epoch holds a checkpoint, which has
+// three numbers of four bytes for each parameter of the network.
 const (
 	maxBody      = 1 << 20
 	maxPlanBody  = 64 << 20
@@ -49,12 +48,12 @@ const (
 
 // The kinds of errors that a coordinator answers with.
 const (
-	kindToken      = "token"      // not that of the access file
+	kindToken      = "token"      // the token is not that of the access file
 	kindStranger   = "stranger"   // the worker has to join first
-	kindRefused    = "refused"    // the worker, for good: another program, other pictures
-	kindSuperseded = "superseded" // search.ErrSuperseded
-	kindInvalid    = "invalid"    // it makes no sense, and would make none later
-	kindTrouble    = "trouble"    // of the coordinator; it may work later
+	kindRefused    = "refused"    // the worker is refused for good: another program, other pictures
+	kindSuperseded = "superseded" // the error is search.ErrSuperseded
+	kindInvalid    = "invalid"    // the request makes no sense, and sending it again does not help
+	kindTrouble    = "trouble"    // the coordinator has a problem; the request may succeed later
 )
 
 // problem is an error as it is sent.
@@ -63,7 +62,7 @@ type problem struct {
 	Error string `json:"error"`
 }
 
-// study is a search.Study with what its own JSON leaves out.
+// study is a search.Study, with the fields that its own JSON leaves out.
 type study struct {
 	Settings json.RawMessage `json:"settings"`
 	Title    string          `json:"title"`
@@ -83,6 +82,7 @@ func (s *study) received() (got search.Study, err error) {
 	return got, got.SetRun(s.Run)
 }
 
+// trial is a search.Trial.
 type trial struct {
 	ID           int64          `json:"id,omitempty"`
 	System       string         `json:"system"`
@@ -98,15 +98,18 @@ type trial struct {
 }
 
 func sentTrial(t search.Trial) trial {
-	return trial{t.ID, t.System.String(), t.Seed, t.Status, t.Epoch, t.Epochs, t.MultiplyAdds, t.Params, t.Error, t.Failure, t.Last}
+	return trial{t.ID, t.System.String(), t.Seed, t.Status, t.Epoch, t.Epochs, t.MultiplyAdds, t.Params,
+		t.Error, t.Failure, t.Last}
 }
 
 func (t trial) received() (search.Trial, error) {
 	system, err := space.ParseSystem(t.System)
-	return search.Trial{ID: t.ID, Key: search.Key{System: system, Seed: t.Seed}, Status: t.Status, Epoch: t.Epoch, Epochs: t.Epochs,
-		MultiplyAdds: t.MultiplyAdds, Params: t.Params, Error: t.Error, Failure: t.Failure, Last: t.Last}, err
+	return search.Trial{ID: t.ID, Key: search.Key{System: system, Seed: t.Seed}, Status: t.Status,
+		Epoch: t.Epoch, Epochs: t.Epochs, MultiplyAdds: t.MultiplyAdds, Params: t.Params,
+		Error: t.Error, Failure: t.Failure, Last: t.Last}, err
 }
 
+// checkpoint is a search.Checkpoint.
 type checkpoint struct {
 	Epoch int    `json:"epoch"`
 	State []byte `json:"state"`
@@ -127,18 +130,18 @@ type planRequest struct {
 }
 
 type planAnswer struct {
-	Trials []trial `json:"trials"` // as they stand
+	Trials []trial `json:"trials"` // all trials of the study, as the database has them
 }
 
 type joinRequest struct {
 	Protocol int    `json:"protocol"`
 	Program  string `json:"program"`
 	Worker   guest  `json:"worker"`
-	Study    string `json:"study,omitempty"` // the only one to work on
+	Study    string `json:"study,omitempty"` // the only study to work on; "" is any
 }
 
 type joinAnswer struct {
-	Studies []*study `json:"studies"` // that the worker may get trials of
+	Studies []*study `json:"studies"` // the worker may get trials of these
 }
 
 type beatRequest struct {
@@ -150,12 +153,13 @@ type claimRequest struct {
 	Token   []byte            `json:"token"`
 	Study   string            `json:"study,omitempty"`
 	Beside  int               `json:"beside"`
-	Left    float64           `json:"left"` // seconds, 0 without a limit
-	Data    map[string]string `json:"data"` // search.Study.DataSum of the pictures that the worker has, by study
+	Left    float64           `json:"left"` // seconds that the worker may still train, 0 without a limit
+	Data    map[string]string `json:"data"` // by study: the DataSum of the pictures that the worker has
 	Attempt attempt           `json:"attempt"`
 }
 
-// attempt is a search.Attempt, which starts when the coordinator says so.
+// attempt is a search.Attempt without Started, which the coordinator sets, and without the
+// fields that it knows of the worker.
 type attempt struct {
 	Commit    string   `json:"commit"`
 	GoVersion string   `json:"go_version"`
@@ -165,10 +169,10 @@ type attempt struct {
 	Args      []string `json:"args"`
 }
 
-// claimAnswer has a turn, a study that the worker has to load the pictures of
-// before it asks again, or neither.
+// claimAnswer holds a claim; or, with Load set, the study whose pictures the worker has to
+// load before it asks again; or neither.
 type claimAnswer struct {
-	Attempt int64       `json:"attempt,omitempty"`
+	Attempt int64       `json:"attempt,omitempty"` // its number; 0 if no attempt has begun
 	Note    string      `json:"note,omitempty"`
 	From    *checkpoint `json:"from,omitempty"`
 	Trial   *trial      `json:"trial,omitempty"`
@@ -176,12 +180,12 @@ type claimAnswer struct {
 	Company bool        `json:"company,omitempty"`
 	Most    int         `json:"most,omitempty"`
 	Study   *study      `json:"study,omitempty"`
-	Load    bool        `json:"load,omitempty"` // the pictures of Study
-	Wait    float64     `json:"wait,omitempty"` // seconds
-	Over    string      `json:"over,omitempty"` // why there is nothing to do any more
+	Load    bool        `json:"load,omitempty"` // load the pictures of Study first
+	Wait    float64     `json:"wait,omitempty"` // ask again after so many seconds
+	Over    string      `json:"over,omitempty"` // the reason why no trial will begin any more
 }
 
-// report is the beginning of what is brought of an attempt.
+// report says of which attempt an epoch or an end is reported.
 type report struct {
 	Worker  int64  `json:"worker"`
 	Study   string `json:"study"`
@@ -190,9 +194,9 @@ type report struct {
 	Token   []byte `json:"token"`
 }
 
-// epochRequest is followed by the end of a line and the bytes of the state: to
-// read them from base64 in JSON would be nearly half of all that a coordinator
-// does. In an outbox they are.
+// epochRequest reports an epoch. Over HTTP, a newline and the bytes of the state follow its
+// JSON, because reading them from base64 in JSON took nearly half of a coordinator's time. In
+// an outbox, the JSON holds the state.
 type epochRequest struct {
 	report
 	Epoch      search.Epoch `json:"epoch"`
@@ -200,7 +204,7 @@ type epochRequest struct {
 }
 
 type epochAnswer struct {
-	Stop string `json:"stop,omitempty"` // why the turn is to end here
+	Stop string `json:"stop,omitempty"` // the reason why the attempt has to end here
 }
 
 type endRequest struct {

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/google/renameio/v2"
+
 	"igcsearch/search"
 )
 
@@ -59,60 +61,56 @@ func read(path string) (text []byte, err error) {
 	return text, err
 }
 
-// put writes a file under a temporary name, synced, and gives it its name. What
-// it is called is certain to last after syncFolder only. f.mu is not held.
-func (f *Folder) put(folder, name string, content []byte) error {
-	temp, err := f.temporary(folder, content)
+// put writes a file that appears under its name once all of it is on the disk. Readers skip
+// renameio's temporary names, which begin with a dot. The name is certain to last after
+// syncFolder only. f.mu need not be held.
+func put(path string, content []byte) error {
+	f, err := pending(path, content)
 	if err != nil {
 		return err
 	}
-	if err := os.Rename(temp, filepath.Join(folder, name)); err != nil {
-		os.Remove(temp)
-		return err
-	}
-	return nil
+	defer f.Cleanup()
+	return f.CloseAtomicallyReplace() // its Close is where NFS says that the disk is full
 }
 
-// temporary writes a file under a name that nobody reads.
-func (f *Folder) temporary(folder string, content []byte) (path string, err error) {
-	path = filepath.Join(folder, fmt.Sprintf(".%s-%d", f.id, f.counter.Add(1)))
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+// pending writes a temporary file beside path.
+func pending(path string, content []byte) (*renameio.PendingFile, error) {
+	f, err := renameio.NewPendingFile(path, renameio.WithTempDir(filepath.Dir(path)), renameio.WithPermissions(0o666))
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	if _, err = file.Write(content); err == nil {
-		err = file.Sync()
+	if _, err := f.Write(content); err != nil {
+		f.Cleanup()
+		return nil, err
 	}
-	if e := file.Close(); err == nil { // where NFS says that the disk is full
-		err = e
-	}
-	if err != nil {
-		os.Remove(path)
-	}
-	return path, err
+	return f, nil
 }
 
-// putFirst is put of v, unless the file is there already.
-func (f *Folder) putFirst(folder, name string, v any) error {
+// putFirst writes v to a file, unless the file is there already. renameio always replaces, so
+// a hard link decides here which of several processes is the first.
+func putFirst(path string, v any) error {
 	content, err := seal(v)
 	if err != nil {
 		return err
 	}
-	temp, err := f.temporary(folder, content)
+	f, err := pending(path, content)
 	if err != nil {
 		return err
 	}
-	defer os.Remove(temp)
-	err = os.Link(temp, filepath.Join(folder, name))
+	defer f.Cleanup()
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	err = os.Link(f.Name(), path)
 	if errors.Is(err, errors.ErrUnsupported) || errors.Is(err, syscall.EPERM) {
-		// No hard links there. Two that come at the same moment with the same
-		// study write the same.
-		err = os.Rename(temp, filepath.Join(folder, name))
+		// The file system has no hard links. Two processes that get here at the same moment
+		// with the same study write the same file.
+		err = f.CloseAtomicallyReplace()
 	}
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	return syncFolder(folder)
+	return syncFolder(filepath.Dir(path))
 }
 
 // syncFolder makes the names in a folder last.

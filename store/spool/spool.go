@@ -67,7 +67,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -94,11 +93,10 @@ type Options struct {
 // Folder is a study's folder, and this process as one of its workers. Trial.ID is
 // the place in the plan, from 1.
 type Folder struct {
-	dir     string
-	o       Options
-	id      string // of this worker, random
-	lease   time.Duration
-	counter atomic.Int64 // of temporary names
+	dir   string
+	o     Options
+	id    string // of this worker, random
+	lease time.Duration
 
 	mu      sync.Mutex // guards what follows
 	study   studyFile
@@ -170,7 +168,7 @@ func (f *Folder) Plan(ctx context.Context, s search.Study, trials []search.Trial
 	}
 	path := filepath.Join(f.dir, "study.json")
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		if err := f.putFirst(f.dir, "study.json", mine); err != nil {
+		if err := putFirst(path, mine); err != nil {
 			return nil, explain(act, f.dir, err)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -344,6 +345,24 @@ func TestBegin(t *testing.T) {
 		}
 		if claim, err = h.Begin(t.Context(), trials[0].ID, 3, search.Attempt{}); err != nil || claim.From == nil || claim.From.Epoch != 1 {
 			t.Errorf("%+v, %v", claim, err)
+		}
+	})
+	t.Run("removes what a killed worker was writing, which nobody read", func(t *testing.T) {
+		t.Parallel()
+		f, dir, s, trials := planned(t)
+		attempt := begin(t, f, trials[0])
+		end(t, f, attempt, search.Outcome{Status: search.Pending}, search.Pending)
+		half := filepath.Join(dir, "trials", "0001", ".0002.begin.json123")
+		if err := os.WriteFile(half, []byte("{"), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		g, got := join(t, dir, s, trials, spool.Options{})
+		if got[0].Status != search.Pending {
+			t.Errorf("the trial is %s", got[0].Status)
+		}
+		begin(t, g, trials[0])
+		if _, err := os.Stat(half); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("the file is still there: %v", err)
 		}
 	})
 	t.Run("starts anew on another arithmetic", func(t *testing.T) {

@@ -106,7 +106,7 @@ func (u *attempt) read(path, kind string) error {
 		}
 		var e epochFile
 		damaged, err := readSealed(path, &e)
-		if err == nil && !damaged && kind == fmt.Sprintf("epoch-%s.json", number(e.Epoch.Number)) {
+		if err == nil && !damaged && kind == "epoch-"+number(e.Epoch.Number)+".json" {
 			u.epochs[e.Epoch.Number] = &e
 		}
 		return err
@@ -274,22 +274,26 @@ func (t *trial) checkpoint(e *epochFile, by int) (c *search.Checkpoint, damaged 
 	if !t.attempts[by].states[e.Epoch.Number] {
 		return nil, false, nil
 	}
-	state, err := read(filepath.Join(t.dir, stateName(by, e.Epoch.Number)))
+	content, err := read(t.file(by, state(e.Epoch.Number)))
 	if errors.Is(err, fs.ErrNotExist) { // its worker is past it
 		return nil, false, nil
 	}
 	if err != nil {
 		return nil, false, err
 	}
-	if sum := sha256.Sum256(state); hex.EncodeToString(sum[:]) != e.State {
+	if sum := sha256.Sum256(content); hex.EncodeToString(sum[:]) != e.State {
 		return nil, true, nil
 	}
-	return &search.Checkpoint{Epoch: e.Epoch.Number, State: state}, false, nil
+	return &search.Checkpoint{Epoch: e.Epoch.Number, State: content}, false, nil
 }
 
-func stateName(attempt, epoch int) string {
-	return number(attempt) + ".state-" + number(epoch)
+// file is the path of a file of an attempt: "begin.json", "end.json", "epoch-0001.json", "state-0001".
+func (t *trial) file(attempt int, kind string) string {
+	return filepath.Join(t.dir, number(attempt)+"."+kind)
 }
+
+// state is the kind of the file that holds the state after an epoch.
+func state(epoch int) string { return "state-" + number(epoch) }
 
 // best is the epoch of the best validation accuracy, the first of several; 0 if
 // none was evaluated.

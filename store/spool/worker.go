@@ -68,7 +68,7 @@ func (f *Folder) join() error {
 	if err := f.putBeat(); err != nil { // first: who has a file has a heartbeat
 		return err
 	}
-	if err := f.put(folder, f.id+".json", content); err != nil {
+	if err := put(filepath.Join(folder, f.id+".json"), content); err != nil {
 		return err
 	}
 	if err := syncFolder(folder); err != nil {

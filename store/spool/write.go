@@ -118,7 +118,7 @@ func (f *Folder) Begin(_ context.Context, id int64, until int, a search.Attempt)
 	if err != nil {
 		return fail(err)
 	}
-	if err = f.put(t.dir, number(n)+".begin.json", content); err == nil {
+	if err = put(t.file(n, "begin.json"), content); err == nil {
 		err = syncFolder(t.dir)
 	}
 	if e := t.list(); err == nil {
@@ -130,7 +130,7 @@ func (f *Folder) Begin(_ context.Context, id int64, until int, a search.Attempt)
 	if err != nil {
 		return fail(err)
 	}
-	f.tidy(t)
+	tidy(t)
 	own := &ownAttempt{t: t, n: n, epochs: t.state.Epochs}
 	if from != nil {
 		own.epoch = from.Epoch
@@ -139,13 +139,13 @@ func (f *Folder) Begin(_ context.Context, id int64, until int, a search.Attempt)
 	return search.Claim{Handle: handle{f, attemptID(id, n)}, ID: attemptID(id, n), From: from, Note: note}, nil
 }
 
-// tidy takes away what workers before were writing when they were killed. One
-// that lives is superseded, and will see that.
-func (f *Folder) tidy(t *trial) {
+// tidy removes the temporary files of workers that were killed while they wrote. A worker that
+// lives may lose one too: it is superseded, and finds that out when it cannot rename the file.
+func tidy(t *trial) {
 	entries, _ := os.ReadDir(t.dir)
 	for _, e := range entries {
-		if name := e.Name(); strings.HasPrefix(name, ".") && !strings.HasPrefix(name, "."+f.id) {
-			os.Remove(filepath.Join(t.dir, name))
+		if strings.HasPrefix(e.Name(), ".") {
+			os.Remove(filepath.Join(t.dir, e.Name()))
 		}
 	}
 }
@@ -207,10 +207,10 @@ func (h handle) Record(_ context.Context, e search.Epoch, c search.Checkpoint) e
 	t := own.t
 	content, err := seal(newEpochFile(e, c.State))
 	if err == nil {
-		err = f.put(t.dir, stateName(own.n, e.Number), c.State)
+		err = put(t.file(own.n, state(e.Number)), c.State)
 	}
 	if err == nil { // the epoch says what the state is: behind it
-		err = f.put(t.dir, fmt.Sprintf("%s.epoch-%s.json", number(own.n), number(e.Number)), content)
+		err = put(t.file(own.n, "epoch-"+number(e.Number)+".json"), content)
 	}
 	if err == nil {
 		err = syncFolder(t.dir)
@@ -240,7 +240,7 @@ func (f *Folder) prune(own *ownAttempt, keep []int) {
 			if n > own.n || slices.Contains(keep, epoch) && epoch <= len(by) && by[epoch-1] == n {
 				continue
 			}
-			os.Remove(filepath.Join(own.t.dir, stateName(n, epoch)))
+			os.Remove(own.t.file(n, state(epoch)))
 		}
 	}
 }
@@ -284,7 +284,7 @@ func (h handle) End(_ context.Context, o search.Outcome) (search.Status, error) 
 	f.mu.Unlock()
 	content, err := seal(end)
 	if err == nil {
-		err = f.put(t.dir, number(own.n)+".end.json", content)
+		err = put(t.file(own.n, "end.json"), content)
 	}
 	if err == nil {
 		err = syncFolder(t.dir)
@@ -337,10 +337,10 @@ func (f *Folder) Retry(_ context.Context, statuses []search.Status, match func(s
 			continue
 		}
 		if err == nil {
-			err = f.put(t.dir, number(n)+".end.json", end)
+			err = put(t.file(n, "end.json"), end)
 		}
 		if err == nil {
-			err = f.put(t.dir, number(n)+".begin.json", begin)
+			err = put(t.file(n, "begin.json"), begin)
 		}
 		if err == nil {
 			err = syncFolder(t.dir)

@@ -293,7 +293,7 @@ func TestReadRecords(t *testing.T) {
 	t.Run("bytes after the last record are refused", func(t *testing.T) {
 		t.Parallel()
 		_, err := f.ReadRecords(bytes.NewReader(all), 4)
-		wantError(t, err, "some.bin: goes on at byte 12296, want its end there (4 records of 3074 bytes)")
+		wantError(t, err, "some.bin: there are more bytes at 12296, want the end there (4 records of 3074 bytes)")
 	})
 	t.Run("an end at any place is refused with that place", func(t *testing.T) {
 		t.Parallel()

@@ -169,7 +169,7 @@ func (f *folder) list() (classes []string, train, test Split, err error) {
 	}
 	for _, name := range tested {
 		if _, ok := slices.BinarySearch(classes, name); !ok {
-			return fail(fmt.Errorf("%s is a class that %s has not: want the same names",
+			return fail(fmt.Errorf("%s is a class that is not in %s: want the same names",
 				filepath.Join(f.dir, found[1], name), filepath.Join(f.dir, "train")))
 		}
 	}

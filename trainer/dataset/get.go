@@ -229,7 +229,7 @@ var (
 	// errBroken is wrapped by errors after which another request can continue.
 	errBroken = errors.New("the connection broke")
 	// errAnew says that part was emptied because it does not fit the server's file.
-	errAnew = errors.New("start anew")
+	errAnew = errors.New("start again")
 )
 
 // fetch completes part.
@@ -248,7 +248,7 @@ func (d *download) fetch(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		d.Note(fmt.Sprintf("going on after the %s of an earlier download", humanize.Bytes(uint64(d.have))))
+		d.Note(fmt.Sprintf("continuing after the %s of an earlier download", humanize.Bytes(uint64(d.have))))
 	}
 	for {
 		before := d.have
@@ -257,14 +257,14 @@ func (d *download) fetch(ctx context.Context) error {
 		case err == nil:
 			return nil
 		case err == errAnew:
-			d.Note("the earlier download does not fit the server's file, starting anew")
+			d.Note("the earlier download does not fit the server's file, starting again")
 			continue // part is empty now, so this happens only once
 		case ctx.Err() != nil, !errors.Is(err, errBroken):
 			return err
 		case d.have <= before:
-			return fmt.Errorf("%w: %s are kept, try again to go on", err, humanize.Bytes(uint64(d.have)))
+			return fmt.Errorf("%w: %s are kept, try again to continue", err, humanize.Bytes(uint64(d.have)))
 		}
-		d.Note(fmt.Sprintf("%v after %s, going on", err, humanize.Bytes(uint64(d.have))))
+		d.Note(fmt.Sprintf("%v after %s, continuing", err, humanize.Bytes(uint64(d.have))))
 	}
 }
 

@@ -233,7 +233,7 @@ func (v *variables) inflate(ctx context.Context, m *mat, t tag) error {
 	if known {
 		// The checksum is at the end.
 		if n, err := io.ReadFull(inner, make([]byte, 1)); n > 0 {
-			return inner.errorf(inner.at-1, "goes on, want its end there")
+			return inner.errorf(inner.at-1, "there are more bytes, want the end there")
 		} else if err != io.EOF {
 			return inner.errorf(inner.at, "%w", noEOF(err))
 		}

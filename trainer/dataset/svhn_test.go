@@ -279,7 +279,7 @@ func TestReadMAT(t *testing.T) {
 		{"a compressed variable that ends early", file(matCompressed(little, x[:4000])),
 			"in the variable compressed at byte 128: ends at byte 4000, in the pixels"},
 		{"a compressed variable that goes on", file(matCompressed(little, append(slices.Clone(x), 0))),
-			"goes on, want its end there"},
+			"there are more bytes, want the end there"},
 	} {
 		t.Run(c.what+" is refused with its place and what was expected", func(t *testing.T) {
 			t.Parallel()

@@ -69,7 +69,7 @@ type Info struct {
 	Multiprocessors int
 }
 
-// Arithmetic names whose bits a GPU's results are: "cuda sm_90".
+// Arithmetic is that of the GPU's kernels, as in trainer.Engine: "cuda sm_90".
 func (i Info) Arithmetic() string { return "cuda " + i.Capability }
 
 // Supported reports whether the kernels run on it: from sm_70 on.

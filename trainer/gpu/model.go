@@ -281,7 +281,7 @@ func (m *Model) Bytes() int { return m.bytes }
 // Model returns the network, with the tensors of the last Pull.
 func (m *Model) Model() *graph.Model { return m.host }
 
-// Arithmetic names whose bits the results are.
+// Arithmetic implements trainer.Engine.
 func (m *Model) Arithmetic() string { return m.d.info.Arithmetic() }
 
 // Push copies the host's tensors to the device.

@@ -1,16 +1,16 @@
-// The kernels, once for each instruction set: a file that includes this one
-// defines ISA(name), VW (floats in a vector, 16, 8 or 4), the vector's
-// broadcast BC(f), a store past the caches STREAM(p, v) with STREAM_END after
-// the last, and the register blocks.
+// The kernels. A file for each instruction set includes this one and defines
+// ISA(name), VW (floats in a vector, 16, 8 or 4), the vector's broadcast BC(f), a
+// store past the caches STREAM(p, v) with STREAM_END after the last, and the register
+// blocks.
 //
-// All loops have the same shape. A picture block is read one row at a time:
-// fill_row normalises it into a scratch row with zero columns at both ends
-// ("padded row"), so that the micro-kernels need no borders; as many padded rows
-// as the kernel has are kept, which stay in the L2 cache. With 16 pictures innermost, one vector
-// is one pixel of VW pictures, and a weight is a scalar: every L and M is the
-// same dense arithmetic. A row is a run of vectors, 16/VW for each column, and
-// the micro-kernels take them in this order, so that a cache line, which is a
-// column, is read once whatever VW is.
+// All loops have the same structure. A block of pictures is read row by row. fill_row
+// normalises a row into a scratch row with zero columns at both ends ("padded row"),
+// so that the micro-kernels need no special case at the borders. As many padded rows
+// as the kernel has are kept; they stay in the L2 cache. With 16 pictures innermost,
+// one vector is one pixel of VW pictures, and a weight is a scalar: every L and M is
+// the same dense arithmetic. A row is a sequence of vectors, 16/VW for each column,
+// and the micro-kernels take them in this order, so that a cache line, which is a
+// column, is read once for any VW.
 
 #include <string.h>
 #include "igc.h"
@@ -26,10 +26,9 @@ typedef float uvec __attribute__((vector_size(4 * VW), aligned(4), may_alias));
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define MAX(a, b) ((a) > (b) ? (a) : (b))
 
-// FORGET, after a step of a tile with n accumulators, makes the compiler load
-// again what the next step needs too. Left alone it keeps it in registers; this
-// saves loads as long as they suffice, up to KEEP accumulators, and beyond that
-// costs spills.
+// FORGET, after a step of a tile with n accumulators, makes the compiler load the
+// shared operands again in the next step. Otherwise it keeps them in registers, which
+// saves loads up to KEEP accumulators, and costs spills beyond that.
 #define FORGET(n) do { if ((n) > KEEP) __asm__ volatile("" ::: "memory"); } while (0)
 
 // relu keeps NaN, so that a training that diverged shows it in its loss.
@@ -52,9 +51,9 @@ INLINE float hsum(vec v) {
 
 // ---- reading ahead ----
 
-// A stream brings rows that are needed next into the cache while this one is
-// computed; read on demand, they would leave the arithmetic waiting for memory.
-// The rows of all channels are one run of lines.
+// A stream loads the next rows into the cache while the present row is computed. If
+// they were loaded on demand, the arithmetic would wait for memory. The rows of all
+// channels are one sequence of lines.
 typedef struct {
 	const float *row[4]; // next row of each tensor
 	long lines[4];
@@ -70,13 +69,12 @@ static void stream_add(stream *s, const float *row, long lines) {
 	s->total += lines;
 }
 
-// stream_start spreads the lines over the multiply-adds (of columns, 16 lanes)
-// that are to come.
+// stream_start spreads the lines over the next multiply-adds (of columns, 16 lanes).
 static void stream_start(stream *s, long madds) {
 	s->rate = (s->total << 20) / MAX(madds, 1) + 1;
 }
 
-// ahead: the work of madds multiply-adds was done.
+// ahead is called after the work of madds multiply-adds.
 INLINE void ahead(stream *s, long madds) {
 	for (s->credit += madds * s->rate; s->credit >= 1 << 20 && s->t < s->n; s->credit -= 1 << 20) {
 		__builtin_prefetch(s->row[s->t] + s->k * 16, 0, 2);
@@ -86,8 +84,8 @@ INLINE void ahead(stream *s, long madds) {
 
 // ---- forward micro-kernels ----
 //
-// The tile sizes are constants wherever these are inlined; the arrays have a
-// fixed size all the same, since GCC keeps only such arrays in registers.
+// The tile sizes are constants wherever these functions are inlined. The arrays have a
+// fixed size because GCC keeps only such arrays in registers.
 
 // COL is where vector p of a row lies if the columns in use are step apart.
 #define COL(p, step) ((p) / (16 / VW) * (step) * 16 + (p) % (16 / VW) * VW)
@@ -105,7 +103,8 @@ typedef struct {
 
 // conv_tile: OT output channels by PT vectors of one partition, from vector p0 on.
 // y (OT, columns, 16), row[k] (Ci, columns, 16) padded rows or NULL, w (OT, Ci, KH, KW).
-INLINE void conv_tile(const int OT, const int PT, const taps t, float *y, long ycs, const float *const *row, long xcs, const float *w, long Ci, long p0) {
+INLINE void conv_tile(const int OT, const int PT, const taps t, float *y, long ycs, const float *const *row, long xcs,
+		const float *w, long Ci, long p0) {
 	const long KK = t.KH * t.KW, P = t.KW / 2;
 	vec acc[6][8];
 	UNROLL for (int o = 0; o < OT; o++)
@@ -137,7 +136,8 @@ INLINE void conv_tile(const int OT, const int PT, const taps t, float *y, long y
 
 // conv_taps: y (L*Co, columns, 16) with channel stride ycs = the primary
 // convolution of padded rows with channel stride xcs.
-INLINE void conv_taps(const taps t, float *y, long ycs, const float *const *rows, long xcs, long columns, const float *w, long L, long Ci, long Co, stream *next) {
+INLINE void conv_taps(const taps t, float *y, long ycs, const float *const *rows, long xcs, long columns,
+		const float *w, long L, long Ci, long Co, stream *next) {
 	const long n = columns * (16 / VW);
 	for (long l = 0; l < L; l++) {
 		const float *row[MAX_K];
@@ -163,7 +163,8 @@ INLINE void conv_taps(const taps t, float *y, long ycs, const float *const *rows
 
 // 3x3 kernels are compiled on their own, all others in one.
 #define CONV_TAPS(name, kh, kw, in, out, phase) \
-	static __attribute__((noinline)) void name(const taps *t, float *y, long ycs, const float *const *rows, long xcs, long columns, const float *w, long L, long Ci, long Co, stream *next) { \
+	static __attribute__((noinline)) void name(const taps *t, float *y, long ycs, const float *const *rows, \
+			long xcs, long columns, const float *w, long L, long Ci, long Co, stream *next) { \
 		conv_taps((taps){kh, kw, in, out, phase}, y, ycs, rows, xcs, columns, w, L, Ci, Co, next); \
 	}
 CONV_TAPS(conv_3x3, 3, 3, 1, 1, 0)
@@ -178,7 +179,8 @@ CONV_TAPS(conv_any, t->KH, t->KW, t->in, t->out, t->phase)
 static void conv_row(const igc_conv *a, float *y, long ycs, const float *const *rows, const float *w, stream *next) {
 	const taps t = {a->KH, a->KW, a->stride, 1, 0};
 	const long xcs = (a->W + a->KW - 1) * 16, OW = (a->W + a->stride - 1) / a->stride;
-	(a->KH != 3 || a->KW != 3 ? conv_any : t.in == 2 ? conv_3x3_stride : conv_3x3)(&t, y, ycs, rows, xcs, OW, w, a->L, a->Ci, a->Co, next);
+	(a->KH != 3 || a->KW != 3 ? conv_any : t.in == 2 ? conv_3x3_stride : conv_3x3)
+		(&t, y, ycs, rows, xcs, OW, w, a->L, a->Ci, a->Co, next);
 }
 
 // convt_row: a row of dx (L*Ci, W, 16), the gradient by the input, from padded
@@ -211,14 +213,16 @@ INLINE void mix_tile(const int OT, const int PT, float *z, long zcs, const float
 
 #define MIX(ot) \
 	case ot: \
-		for (; p + MIX_PT(ot) <= n; p += MIX_PT(ot)) mix_tile(ot, MIX_PT(ot), zo + p * VW, M * zcs, yo + p * VW, M * ycs, wo, L); \
+		for (; p + MIX_PT(ot) <= n; p += MIX_PT(ot)) \
+			mix_tile(ot, MIX_PT(ot), zo + p * VW, M * zcs, yo + p * VW, M * ycs, wo, L); \
 		for (; p < n; p++) mix_tile(ot, 1, zo + p * VW, M * zcs, yo + p * VW, M * ycs, wo, L); \
 		break;
 
 // mix_row: the secondary convolution of one row. Channel l*M + m of z is the
 // sum over k of w[m][l][k] times channel k*M + m of y: the permutation of
 // Eq. 2 is this index, nothing is moved.
-static void mix_row(float *z, long zcs, const float *y, long ycs, long W, const float *w, long L, long M, stream *next) {
+static void mix_row(float *z, long zcs, const float *y, long ycs, long W, const float *w, long L, long M,
+		stream *next) {
 	const long n = W * (16 / VW);
 	for (long m = 0; m < M; m++) {
 		for (long o = 0; o < L;) {
@@ -243,7 +247,8 @@ static void mix_row(float *z, long zcs, const float *y, long ycs, long W, const 
 // lanes once for each picture block.
 
 // mixgrad_tile: acc (AT, L, VW) += sum over columns of dz (AT channels) times y (BT channels).
-INLINE void mixgrad_tile(const int AT, const int BT, float *acc, long L, const float *dz, long dzs, const float *y, long ys, long W) {
+INLINE void mixgrad_tile(const int AT, const int BT, float *acc, long L, const float *dz, long dzs, const float *y,
+		long ys, long W) {
 	vec a[6][6];
 	UNROLL for (int i = 0; i < AT; i++)
 		UNROLL for (int j = 0; j < BT; j++) a[i][j] = LOAD(acc + (i * L + j) * VW);
@@ -261,14 +266,16 @@ INLINE void mixgrad_tile(const int AT, const int BT, float *acc, long L, const f
 
 #define MIXGRAD(at) \
 	case at: \
-		for (; j + MIXGRAD_BT <= L; j += MIXGRAD_BT) mixgrad_tile(at, MIXGRAD_BT, ai + j * VW, L, di, M * dzs, yi + j * M * ys, M * ys, W); \
+		for (; j + MIXGRAD_BT <= L; j += MIXGRAD_BT) \
+			mixgrad_tile(at, MIXGRAD_BT, ai + j * VW, L, di, M * dzs, yi + j * M * ys, M * ys, W); \
 		for (; j + 2 <= L; j += 2) mixgrad_tile(at, 2, ai + j * VW, L, di, M * dzs, yi + j * M * ys, M * ys, W); \
 		for (; j < L; j++) mixgrad_tile(at, 1, ai + j * VW, L, di, M * dzs, yi + j * M * ys, M * ys, W); \
 		break;
 
 // mixgrad_row: acc (M, L, L, VW) += the row's share of the gradient of ws;
 // dz and y are (G, W, 16) with channel strides dzs and ys.
-static void mixgrad_row(float *acc, const float *dz, long dzs, const float *y, long ys, long W, long L, long M, stream *next) {
+static void mixgrad_row(float *acc, const float *dz, long dzs, const float *y, long ys, long W, long L, long M,
+		stream *next) {
 	for (long m = 0; m < M; m++)
 		for (long i = 0; i < L;) {
 			long left = L - i, tiles = (left + MIXGRAD_AT - 1) / MIXGRAD_AT, at = (left + tiles - 1) / tiles, j = 0;
@@ -284,7 +291,8 @@ static void mixgrad_row(float *acc, const float *dz, long dzs, const float *y, l
 // times K shifts of RT padded rows of x, the columns S apart: row[r] starts at
 // the column that meets tap at[r] of (Ci, KH*KW). It takes CONVGRAD_Q columns at
 // a time: two need fewer loads, and more registers.
-INLINE void convgrad_tile(const int OT, const int RT, const int K, const int S, float *acc, long taps, const float *dy, long dys, const float *const *row, const long *at, long W) {
+INLINE void convgrad_tile(const int OT, const int RT, const int K, const int S, float *acc, long taps,
+		const float *dy, long dys, const float *const *row, const long *at, long W) {
 	enum { Q = CONVGRAD_Q };
 	const float *x[6];
 	vec a[4][6][3];
@@ -322,7 +330,8 @@ INLINE void convgrad_tile(const int OT, const int RT, const int K, const int S, 
 #define CONVGRAD(ot, rt) \
 	for (; r + rt <= n; r += rt) convgrad_tile(ot, rt, K, S, ao, taps, dyo, dys, row + r, at + r, OW);
 
-INLINE void convgrad_taps(const int K, const int S, const igc_conv *a, float *acc, const float *dy, const float *const *rows, stream *next) {
+INLINE void convgrad_taps(const int K, const int S, const igc_conv *a, float *acc, const float *dy,
+		const float *const *rows, stream *next) {
 	const long Ci = a->Ci, Co = a->Co, KH = a->KH, KW = a->KW, taps = Ci * KH * KW;
 	const long OW = (a->W + S - 1) / S, xcs = (a->W + KW - 1) * 16, dys = (OW + KW - 1) * 16;
 	enum { CHUNK = 64 }; // rows at a time
@@ -335,7 +344,8 @@ INLINE void convgrad_taps(const int K, const int S, const igc_conv *a, float *ac
 				if (x) row[n] = x + (l * Ci + tap / (KH * KW)) * xcs + tap % KW * 16, at[n++] = tap;
 			}
 			for (long o = 0; o < Co;) {
-				long left = Co - o, tiles = (left + CONVGRAD_OT - 1) / CONVGRAD_OT, ot = (left + tiles - 1) / tiles, r = 0;
+				long left = Co - o, tiles = (left + CONVGRAD_OT - 1) / CONVGRAD_OT, ot = (left + tiles - 1) / tiles;
+				long r = 0;
 				float *ao = acc + (l * Co + o) * taps * VW;
 				const float *dyo = dy + (l * Co + o) * dys;
 				switch (ot) {
@@ -352,7 +362,8 @@ INLINE void convgrad_taps(const int K, const int S, const igc_conv *a, float *ac
 
 // convgrad_row: acc (L*Co, Ci, KH, KW, VW) += the row's share of the gradient of
 // wp. dy points at the first real column of a padded row, rows as in conv_row.
-static void convgrad_row(const igc_conv *a, float *acc, const float *dy, const float *const *rows, stream *next) {
+static void convgrad_row(const igc_conv *a, float *acc, const float *dy,
+		const float *const *rows, stream *next) {
 	switch (a->KW == 3 ? a->stride : 2 + a->stride) {
 	case 1: convgrad_taps(3, 1, a, acc, dy, rows, next); break;
 	case 2: convgrad_taps(3, 2, a, acc, dy, rows, next); break;
@@ -620,7 +631,8 @@ void ISA(igc_add_backward)(const igc_add *a) {
 	if (a->bscale) memset(a->gxsum, 0, a->C * sizeof(double));
 	for (long k = 0; k < a->H * a->C; k++) {
 		const long c = k % a->C;
-		const float *z = a->z + k * n, *x = a->x ? a->x + k * n : z, *out = a->out + k * n, *g = a->pooled ? a->g + c * 16 : a->g + k * n;
+		const float *z = a->z + k * n, *x = a->x ? a->x + k * n : z, *out = a->out + k * n;
+		const float *g = a->pooled ? a->g + c * 16 : a->g + k * n;
 		float *gx = a->gx + k * n;
 		vec s = (vec){0}, q = (vec){0}, r = (vec){0};
 		for (long i = 0; i < n; i += VW) {
@@ -636,7 +648,7 @@ void ISA(igc_add_backward)(const igc_add *a) {
 	}
 }
 
-// The padding is zero, which is never larger than what a ReLU lets through.
+// The padding is zero, which is never larger than the output of a ReLU.
 void ISA(igc_max_forward)(const igc_max *a) {
 	const long H = a->H, W = a->W, OH = (H + 1) / 2, OW = (W + 1) / 2;
 	for (long h = 0; h < OH; h++)

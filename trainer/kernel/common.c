@@ -1,5 +1,5 @@
-// What needs no vectors by hand: cross-entropy, the update; and which
-// instruction set this machine has.
+// Functions without vectors written by hand: the cross-entropy, the update, and the
+// choice of the instruction set.
 #pragma GCC optimize("O3")
 #include "igc.h"
 #include <math.h>
@@ -11,8 +11,8 @@ long igc_scratch(const igc_conv *a) {
 	return (ring + dring + dz + (dz > dx ? dz : dx) + Cz * a->Ci * a->KH * KW + (a->secondary ? Cz * a->L : 0)) * 16;
 }
 
-// The largest logit is taken off first, so that exp cannot overflow; in double,
-// since 100 classes and a mean over a batch would lose digits in float.
+// The largest logit is subtracted first, so that exp cannot overflow. The sums are in
+// double: in float, 100 classes and a mean over a batch would lose digits.
 void igc_xent_block(const igc_head *a) {
 	for (int n = 0; n < 16; n++) {
 		if (n >= a->valid) {
@@ -46,7 +46,8 @@ void igc_nesterov(float *w, float *v, const float *g, long n, float lr, float mu
 int igc_best(void) {
 #if defined(__x86_64__)
 	__builtin_cpu_init();
-	if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")) return 2;
+	if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+		__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")) return 2;
 	if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return 1;
 #endif
 	return 0;

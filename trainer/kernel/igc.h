@@ -1,6 +1,6 @@
-// The C side of package kernel. The kernels work on one block of 16 pictures and
-// are compiled once for each instruction set; a team runs them on all blocks of
-// a batch; the Go side checks all sizes before it calls.
+// The C side of package kernel. A kernel works on one block of 16 pictures and is
+// compiled once for each instruction set. A team runs it on all blocks of a batch.
+// The Go side checks all sizes before it calls.
 #ifndef IGC_H
 #define IGC_H
 
@@ -23,7 +23,7 @@ typedef struct {
 	long L, Ci, Co; // primary partitions, channels in and out of each
 	long secondary; // 0: the primary convolution only
 	long between;   // a ReLU between primary and secondary
-	long interleaved; // partitions take every L-th channel, of input and output: channel m*L + l is channel m of partition l; not with secondary
+	long interleaved; // channel m*L + l of input and output is channel m of partition l; not with secondary
 	long valid;     // pictures in this block, 1..16; the other lanes are padding
 
 	const float *x;     // (H, L*Ci, W, 16) input: pictures, or the previous block's z
@@ -32,17 +32,19 @@ typedef struct {
 	const float *wp;    // (L*Co, Ci, KH, KW) primary.weight
 	const float *ws;    // (Co*L, L) secondary.weight, row m*L + l
 	float *z;           // (OH, L*Co, OW, 16) output, before its normalisation
-	float *y;           // (OH, L*Co, OW, 16) output of the primary convolutions, kept for backward; NULL: computed again
-	double *sum;        // (L*Co) sum of z over positions and valid lanes; NULL: not wanted
+	float *y;           // (OH, L*Co, OW, 16) output of the primary convolutions; NULL: backward computes it again
+	double *sum;        // (L*Co) sum of z over positions and valid lanes; may be NULL
 	double *sumsq;      // (L*Co) sum of z*z
 
 	// Backward only.
 	const float *wpt;   // (L*Ci, Co, KH, KW) primary.weight, in and out exchanged, turned by 180 degrees
 	const float *wst;   // (Co*L, L) secondary.weight, each matrix transposed
 	const float *g;     // (OH, L*Co, OW, 16) gradient of relu(bn(z)) times the ReLU's
-	const float *gscale, *gshift; // (L*Co) not NULL: g is (L*Co, 16), the same at every position and times the ReLU's only here, where gscale*z + gshift > 0
+	// (L*Co) if not NULL, g is (L*Co, 16), the same at every position, and the ReLU's gradient is still missing: it is
+	// 1 where gscale*z + gshift > 0.
+	const float *gscale, *gshift;
 	const float *ca, *cb, *cc; // (L*Co) gradient of z = ca*g + cb*z + cc
-	float *gx;          // (H, L*Ci, W, 16) gradient of a times the ReLU's, if there is a scale; NULL: not wanted
+	float *gx;          // (H, L*Ci, W, 16) gradient of a, times the ReLU's if there is a scale; may be NULL
 	double *gsum;       // (L*Ci) sum of gx; only with a scale
 	double *gxsum;      // (L*Ci) sum of gx*x
 	float *dwp;         // (L*Co, Ci, KH, KW) this block's share of the gradient
@@ -59,11 +61,11 @@ typedef struct {
 	const float *x;     // (H, C, W, 16)
 	const float *scale, *shift; // (C)
 	float *pool;        // (C, 16)
-	float *open, *openx; // (C, 16) positions with scale*x + shift > 0, and the sum of x there; NULL: not wanted
+	float *open, *openx; // (C, 16) number of positions with scale*x + shift > 0, and the sum of x there; may be NULL
 	const float *w, *bias; // (K, C), (K)
 	float *logits;      // (K, 16)
 	const float *labels; // (16) class numbers
-	float gain;         // gradient of the total loss by each picture's: 1/N for a mean
+	float gain;         // gradient of the total loss by the loss of a picture: 1/N for a mean
 	float *dlogits;     // (K, 16)
 	double *loss;       // (16) cross-entropy of each valid lane, in nats
 	float *dw, *db;     // (K, C), (K) this block's share
@@ -72,8 +74,9 @@ typedef struct {
 	double *gsum, *gxsum; // (C) sums of gx times the ReLU's, and of that times x
 } igc_head;
 
-// igc_add describes out = relu(scale*z + shift + b) on one block, where b is x, or,
-// with a bscale, bscale*x + bshift, or, without x, 0. Sizes are (H, C, W, 16) where not given.
+// igc_add describes out = relu(scale*z + shift + b) on one block. b is x; with a
+// bscale it is bscale*x + bshift; without x it is 0. Sizes are (H, C, W, 16) where
+// not given.
 typedef struct {
 	long H, W, C;
 	const float *z, *scale, *shift; // scale, shift (C)
@@ -97,18 +100,18 @@ typedef struct {
 	double *gsum, *gxsum; // (C) sums of gx and gx*x
 } igc_max;
 
-// igc_probe measures what a thread can do: rounds of multiply-adds that touch
-// no memory, or, with src, a copy of n floats.
+// igc_probe measures a thread: rounds of multiply-adds that use no memory, or, with
+// src, a copy of n floats.
 typedef struct {
 	long rounds;
 	const float *src;
 	float *dst;
 	long n;
-	double result; // keeps the compiler from leaving the work out
+	double result; // without it, the compiler would omit the work
 } igc_probe;
 
-// igc_rows lets a thread run one micro-kernel n times on one row, on whatever
-// its scratch holds: for measurements.
+// igc_rows lets a thread run one micro-kernel n times on one row, for measurements.
+// The numbers in its scratch memory may be any.
 typedef struct {
 	igc_conv conv;
 	int micro;
@@ -138,8 +141,8 @@ IGC_DECLARE(avx2)
 IGC_DECLARE(portable)
 
 // igc_team is a number of threads with an instruction set: 2 avx512, 1 avx2,
-// 0 portable. scratch has `each` floats for each thread, as many as igc_scratch()
-// of any call. NULL: no memory, or no threads.
+// 0 portable. scratch has `each` floats for each thread: the largest igc_scratch() of
+// its calls. igc_team_new returns NULL if there is no memory or no thread.
 typedef struct igc_team igc_team;
 igc_team *igc_team_new(int isa, int threads, float *scratch, long each);
 void igc_team_free(igc_team *);
@@ -172,7 +175,7 @@ long igc_scratch(const igc_conv *);
 void igc_xent_block(const igc_head *);
 // igc_nesterov: v = mu*v + d; w -= lr*(d + mu*v), with d = g + decay*w.
 void igc_nesterov(float *w, float *v, const float *g, long n, float lr, float mu, float decay);
-// igc_best: the number of the best that this machine has.
+// igc_best returns the number of the best instruction set of this machine.
 int igc_best(void);
 
 #endif

@@ -1,11 +1,10 @@
 // A team of threads that share the blocks of a batch.
 //
-// They are plain threads of C, not goroutines, and an op is one call: with a
-// goroutine for each thread, Go's monitor thread wakes some thousand times a
-// second to look after threads that are in C, on the very cores that compute.
-// Between two ops a thread spins for a while before it sleeps. Ops follow each
-// other within fractions of a millisecond, and a core that has slept starts
-// slowly, above all a virtual one.
+// They are threads of C, not goroutines, and an op is one call. With a goroutine for
+// each thread, Go's monitor thread would wake some thousand times a second to check
+// the threads that are in C, on the cores that compute. Between two ops a thread
+// spins for a while before it sleeps: ops follow each other within fractions of a
+// millisecond, and a core that has slept, above all a virtual one, starts slowly.
 #pragma GCC optimize("O3")
 #include "igc.h"
 #include <pthread.h>
@@ -23,17 +22,17 @@ struct igc_team {
 	long each;
 	pthread_t *helpers;
 
-	// The op in progress. They are atomic since a helper that comes late reads
-	// them while the next op is written; work() tells.
+	// The op in progress. The fields are atomic because a late helper reads them
+	// while the next op is written; see work().
 	_Atomic(job) f;
 	_Atomic(const void *) calls;
 	atomic_long n;
-	atomic_ulong next; // its number, and the first block that nobody has taken
-	atomic_ulong done; // its blocks that are finished
+	atomic_ulong next; // its number, and the first block that no thread has taken
+	atomic_ulong done; // how many of its blocks are finished
 
 	atomic_ulong started; // ops so far: the number of the one in progress
 
-	// For those who sleep.
+	// For threads that sleep.
 	pthread_mutex_t lock;
 	pthread_cond_t wake;
 	atomic_int stop;
@@ -50,9 +49,9 @@ static double seconds(void) {
 	return t.tv_sec + 1e-9 * t.tv_nsec;
 }
 
-// await waits until *p is no longer old. It spins for 2 ms: longer than what
-// lies between two ops, short enough to cost nothing where a training ends.
-// After 50 µs it offers its core to others, who may be those it waits for.
+// await waits until *p differs from old. It spins for 2 ms: longer than the time
+// between two ops, but short enough to cost little at the end of a training. After
+// 50 µs it yields its core to other threads, which may be those it waits for.
 static void await(igc_team *t, atomic_ulong *p, unsigned long old) {
 	double start = seconds(), waited = 0;
 	while (waited < 2e-3) {
@@ -70,7 +69,7 @@ static void await(igc_team *t, atomic_ulong *p, unsigned long old) {
 	pthread_mutex_unlock(&t->lock);
 }
 
-// add changes *p and wakes those who sleep on it.
+// add increments *p and wakes the threads that wait for it.
 static void add(igc_team *t, atomic_ulong *p) {
 	pthread_mutex_lock(&t->lock);
 	atomic_fetch_add(p, 1);
@@ -82,11 +81,11 @@ static void add(igc_team *t, atomic_ulong *p) {
 #define BLOCK_BITS 24
 #define CLOSED ((1ul << BLOCK_BITS) - 1) // larger than the number of any block
 
-// work takes blocks until none is left and returns the number of the op. Which
-// thread takes which block does not matter to the results: no sum crosses
-// blocks. An op is over when its blocks are finished, whether or not every
-// helper has come; so what a helper read of an op counts only if it then takes
-// a block of the same op, which cannot be over before that block is.
+// work takes blocks until none is left and returns the number of the op. The results
+// do not depend on which thread takes a block: no sum crosses blocks. An op is over
+// when its blocks are finished, even if some helpers never came. So a helper may use
+// what it read of an op only after it takes a block of the same op, which is not over
+// before this block is finished.
 static unsigned long work(igc_team *t, int thread) {
 	unsigned long next = atomic_load(&t->next);
 	for (;;) {
@@ -142,7 +141,7 @@ static void run(igc_team *t, job f, const void *calls, long n) {
 		return;
 	}
 	const unsigned long op = atomic_load(&t->started);
-	atomic_store(&t->next, op << BLOCK_BITS | CLOSED); // while the op is written, nobody takes a block of it
+	atomic_store(&t->next, op << BLOCK_BITS | CLOSED); // no thread takes a block while the op is written
 	atomic_store(&t->f, f);
 	atomic_store(&t->calls, calls);
 	atomic_store(&t->n, n);
@@ -154,7 +153,9 @@ static void run(igc_team *t, job f, const void *calls, long n) {
 }
 
 #if defined(__x86_64__)
-#define CHOOSE(t, name, ...) ((t)->isa == 2 ? name##_avx512(__VA_ARGS__) : (t)->isa == 1 ? name##_avx2(__VA_ARGS__) : name##_portable(__VA_ARGS__))
+#define CHOOSE(t, name, ...) \
+	((t)->isa == 2 ? name##_avx512(__VA_ARGS__) : \
+	 (t)->isa == 1 ? name##_avx2(__VA_ARGS__) : name##_portable(__VA_ARGS__))
 #else
 #define CHOOSE(t, name, ...) (name##_portable(__VA_ARGS__))
 #endif
@@ -191,10 +192,14 @@ static void sum_one(const igc_team *t, const void *calls, long i, int thread) {
 }
 void igc_sums(igc_team *t, const igc_sum *calls, long n) { run(t, sum_one, calls, n); }
 
-static void xent_one(const igc_team *t, const void *calls, long i, int thread) { igc_xent_block((const igc_head *)calls + i); }
+static void xent_one(const igc_team *t, const void *calls, long i, int thread) {
+	igc_xent_block((const igc_head *)calls + i);
+}
 void igc_xent(igc_team *t, const igc_head *calls, long n) { run(t, xent_one, calls, n); }
 
-static void probe_one(const igc_team *t, const void *calls, long i, int thread) { CHOOSE(t, igc_probe, (igc_probe *)calls + i); }
+static void probe_one(const igc_team *t, const void *calls, long i, int thread) {
+	CHOOSE(t, igc_probe, (igc_probe *)calls + i);
+}
 void igc_probe_all(igc_team *t, igc_probe *calls, long n) { run(t, probe_one, calls, n); }
 
 static void row_one(const igc_team *t, const void *calls, long i, int thread) {

@@ -1,0 +1,420 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"gonum.org/v1/gonum/stat"
+
+	"igcsearch/cmd/igcsearch/report"
+	"igcsearch/plots"
+	"igcsearch/search"
+	"igcsearch/search/analysis"
+	"igcsearch/space"
+	"igcsearch/store"
+)
+
+// The values of --kind that other code asks for.
+const (
+	kindAccuracy = "accuracy"
+	kindCurves   = "curves"
+	kindRace     = "race"
+)
+
+// kind is a value of --kind.
+type kind struct {
+	name  string
+	about string    // for the help
+	flags []string  // flags that are for this kind only
+	bars  plots.Bar // the default of --bars; "" is std
+	build func([]report.Results, plotOptions) (plots.Figure, error)
+}
+
+// kinds are all kinds of figures; the first is the default.
+var kinds = []kind{
+	{kindAccuracy, "accuracy against M, mean and error bars over the seeds",
+		[]string{"points", "width-curve"}, "", accuracyFigure},
+	{kindCurves, `learning curves, mean and a band over the seeds; thin, those of the
+             training pictures; --loss draws the losses below`, []string{"loss"}, "", curvesFigure},
+	// A race decides by 95 % intervals.
+	{kindRace, "after each seed the pairs that were still given more, with 95 % intervals",
+		nil, plots.CI95, raceFigure},
+	{"pareto", "accuracy against parameters, multiply–adds or training time (--cost)",
+		[]string{"cost"}, "", paretoFigure},
+	{"heatmap", `accuracy over budget and M: studies of several budgets, or one whose
+             networks differ in size; those within 10 % of parameters are a budget`, nil, "", heatMapFigure},
+}
+
+// read reads the results of the studies, and of these only the pairs of --pairs.
+func (o *plotOptions) read(ctx context.Context, db *store.DB) (list []report.Results, err error) {
+	missing := slices.Clone(o.pairs) // which no study has
+	for _, name := range o.studies {
+		r, err := readResults(ctx, db, name, store.Histories)
+		if err != nil {
+			return nil, err
+		}
+		if !o.kindAsked && len(list) == 0 && !r.Study.OfPairs() {
+			o.kind = kindCurves
+		}
+		if o.kind == kindAccuracy && !r.Study.OfPairs() {
+			return nil, fmt.Errorf("plot %s: it compares networks, which have no common M:"+
+				" use --kind curves, or igcsearch export", r.Study.Name)
+		}
+		if slices.ContainsFunc(list, func(other report.Results) bool { return other.Study.Name == r.Study.Name }) {
+			return nil, usageError{fmt.Errorf("study %s is given twice", r.Study.Name)}
+		}
+		none := "none of its trials is done: run it first, or look at"
+		if len(o.pairs) > 0 {
+			there := r.Study.PairList()
+			missing = slices.DeleteFunc(missing, func(p space.Pair) bool { return slices.Contains(there, p) })
+			r.Trials = slices.DeleteFunc(r.Trials, func(t search.TrialState) bool {
+				return !slices.Contains(o.pairs, t.System.Pair())
+			})
+			if len(r.Trials) == 0 {
+				return nil, noPairs(o.pairs, []report.Results{r})
+			}
+			none = fmt.Sprintf("none of its trials of %v is done: look at", &o.pairs)
+		}
+		if r.Done() == 0 {
+			return nil, fmt.Errorf("plot %s: %s: igcsearch status %s", r.Study.Name, none, quote(r.Study.Name))
+		}
+		list = append(list, r)
+	}
+	if len(missing) > 0 {
+		return nil, noPairs(missing, list)
+	}
+	return list, nil
+}
+
+// noPairs is the error that the studies do not have some pairs. It lists the pairs that they have.
+func noPairs(missing pairs, list []report.Results) error {
+	var texts []string
+	for _, r := range list {
+		have := pairs(r.Study.PairList())
+		texts = append(texts, fmt.Sprintf("%s has %v", r.Study.Name, &have))
+	}
+	return fmt.Errorf("plot: --pairs %v: no such pair: %s", &missing, strings.Join(texts, ", "))
+}
+
+// figure builds the figure of the results that the options ask for.
+func (o plotOptions) figure(list []report.Results) (plots.Figure, plots.Options, error) {
+	k := kinds[slices.IndexFunc(kinds, func(k kind) bool { return k.name == o.kind })]
+	figure, err := k.build(list, o)
+	if err != nil {
+		return nil, plots.Options{}, err
+	}
+	options, err := figureOptions(list)
+	options.Width, options.Height, options.Title = o.size.width, o.size.height, o.title
+	return figure, options, err
+}
+
+// figureFormat returns the format that the extension of a figure's file names.
+func figureFormat(path string) (string, error) {
+	format := strings.ToLower(strings.TrimPrefix(filepath.Ext(path), "."))
+	if !slices.Contains(plots.Formats(), format) {
+		formats := strings.Join(plots.Formats(), ", .")
+		return "", fmt.Errorf("figure %q: the extension says the format, want one of .%s", path, formats)
+	}
+	return format, nil
+}
+
+// writeFigure writes a figure in the format that the extension of its file names.
+func writeFigure(path string, figure plots.Figure, o plots.Options) error {
+	format, err := figureFormat(path)
+	if err != nil {
+		return err
+	}
+	return writeFile(path, func(w io.Writer) error {
+		if err := plots.Encode(w, format, figure, o); err != nil {
+			return fmt.Errorf("draw %s: %w", path, err)
+		}
+		return nil
+	})
+}
+
+// drawFigure draws the figure that run writes: accuracy against M, or the learning curves of networks that have no
+// common M.
+func drawFigure(r report.Results, path string) error {
+	o := plotOptions{kind: kindAccuracy}
+	if !r.Study.OfPairs() {
+		o.kind = kindCurves
+	}
+	figure, options, err := o.figure([]report.Results{r})
+	if err != nil {
+		return err
+	}
+	return writeFigure(path, figure, options)
+}
+
+// figureOptions returns options with the date of the figure and the label of its accuracy.
+func figureOptions(list []report.Results) (plots.Options, error) {
+	var o plots.Options
+	if text := os.Getenv("SOURCE_DATE_EPOCH"); text != "" {
+		seconds, err := strconv.ParseInt(text, 10, 64)
+		if err != nil {
+			return o, fmt.Errorf("SOURCE_DATE_EPOCH %q: want seconds since 1970, or nothing", text)
+		}
+		o.Date = time.Unix(seconds, 0).UTC()
+	} else {
+		for _, r := range list {
+			if r.Updated.After(o.Date) {
+				o.Date = r.Updated
+			}
+		}
+	}
+	if dataset, split, same := common(list); same {
+		o.AccuracyLabel = fmt.Sprintf("%s accuracy, %s (%%)", split, strings.TrimPrefix(report.DatasetLabel(dataset), "the "))
+	}
+	return o, nil
+}
+
+// common returns the data set and the split of the accuracies, if all studies have the same.
+func common(list []report.Results) (dataset, split string, same bool) {
+	dataset, split = list[0].Study.Dataset, list[0].Study.Split
+	for _, r := range list {
+		if r.Study.Dataset != dataset || r.Study.Split != split {
+			return "", "", false
+		}
+	}
+	return dataset, split, true
+}
+
+// label names a study in a legend, with its data set and split if the studies differ in these.
+func label(r report.Results, list []report.Results) string {
+	if _, _, same := common(list); same {
+		return r.Study.Name
+	}
+	dataset := strings.TrimPrefix(report.DatasetLabel(r.Study.Dataset), "the ")
+	return fmt.Sprintf("%s (%s, %s)", r.Study.Name, dataset, r.Study.Split)
+}
+
+func accuracyFigure(list []report.Results, o plotOptions) (plots.Figure, error) {
+	bar := plots.Bar(o.bars)
+	return plots.AccuracyVsM{Series: series(list), Bar: bar, Seeds: o.points, WidthCurve: o.widthCurve}, nil
+}
+
+// series returns the accuracies of each study.
+func series(list []report.Results) (all []plots.Series) {
+	for _, r := range list {
+		all = append(all, plots.Series{Name: label(r, list), Points: points(r.Networks())})
+	}
+	return all
+}
+
+func points(networks []report.Network) (list []plots.Point) {
+	for _, n := range networks {
+		list = append(list, plots.Point{L: n.Pair().L, M: n.Pair().M, Accuracies: n.Accuracies})
+	}
+	return list
+}
+
+// curvesFigure has a curve for each network that has a done trial.
+func curvesFigure(list []report.Results, o plotOptions) (plots.Figure, error) {
+	var all []plots.LearningCurve
+	for _, r := range list {
+		curves := curvesOf(r, search.Done)
+		for i := range curves {
+			if len(list) > 1 {
+				curves[i].Name = label(r, list) + " " + curves[i].Name
+			}
+		}
+		all = append(all, curves...)
+	}
+	return plots.LearningCurves{Curves: all, Bar: plots.Bar(o.bars), Loss: o.loss}, nil
+}
+
+// curvesOf returns a curve for each network that has a trial in one of these states, over those trials.
+func curvesOf(r report.Results, of ...search.Status) (list []plots.LearningCurve) {
+	byNumber := map[space.System][]plots.Epoch{}
+	for _, t := range r.Trials {
+		_, ok := r.Accuracy(t.Trial)
+		if !slices.Contains(of, t.Status) || t.Status == search.Done && !ok || t.Epoch == 0 {
+			continue
+		}
+		if byNumber[t.System] == nil {
+			byNumber[t.System] = make([]plots.Epoch, r.Study.Epochs)
+		}
+		for _, e := range t.History {
+			at := &byNumber[t.System][e.Number-1]
+			at.TrainLosses = append(at.TrainLosses, e.TrainLoss)
+			if e.TrainTotal > 0 {
+				at.TrainAccuracies = append(at.TrainAccuracies, 100*float64(e.TrainCorrect)/float64(e.TrainTotal))
+			}
+			if correct, total := e.Correct(r.Study.Split); total > 0 {
+				at.Accuracies = append(at.Accuracies, 100*float64(correct)/float64(total))
+			}
+			if loss := e.Loss(r.Study.Split); loss != 0 {
+				at.Losses = append(at.Losses, loss)
+			}
+		}
+	}
+	for _, n := range r.Networks() {
+		all := byNumber[n.System]
+		for i := range all {
+			all[i].Number = i + 1
+			if slices.ContainsFunc(all[i].Losses, func(loss float64) bool { return math.IsInf(loss, 0) }) {
+				all[i].Losses = nil // an infinite mean cannot be drawn
+			}
+		}
+		if all != nil {
+			list = append(list, plots.LearningCurve{Name: n.System.Label(), Epochs: all})
+		}
+	}
+	return list
+}
+
+// raceFigure draws the networks of a study with the accuracies of their seeds. Only a race drops networks; of those
+// it draws what they had before.
+func raceFigure(list []report.Results, o plotOptions) (plots.Figure, error) {
+	r := &list[0]
+	if r.Study.Strategy == search.StrategyRace {
+		r.Study.Split = r.Study.DecidingSplit() // in the list, so that the axis names it too
+	}
+	dropped := report.DroppedAfter(r.RaceRounds())
+	f := plots.RaceHistory{Bar: plots.Bar(o.bars)}
+	for _, n := range r.Networks() {
+		a := plots.RaceArm{Name: n.Label(), Accuracies: n.Accuracies}
+		if seeds := dropped[n.System]; seeds > 0 {
+			a.Dropped, a.Accuracies = true, a.Accuracies[:min(seeds, len(a.Accuracies))]
+		}
+		f.Arms = append(f.Arms, a)
+	}
+	return f, nil
+}
+
+// The values of --cost.
+const (
+	costMultiplyAdds = "multiply-adds"
+	costParams       = "params"
+	costSeconds      = "seconds"
+)
+
+// costs are the costs that --cost can choose.
+var costs = map[string]struct {
+	label string
+	of    func(analysis.Costs) float64 // 0: unknown
+}{
+	costMultiplyAdds: {"multiply–adds of a picture (millions)",
+		func(c analysis.Costs) float64 { return c.MultiplyAdds / 1e6 }},
+	costParams: {"parameters of the network (thousands)",
+		func(c analysis.Costs) float64 { return c.Params / 1e3 }},
+	costSeconds: {"training time of a picture (ms)",
+		func(c analysis.Costs) float64 { return c.Seconds * 1e3 }},
+}
+
+// paretoFigure has the networks that have a result, with one of their costs.
+func paretoFigure(list []report.Results, o plotOptions) (plots.Figure, error) {
+	f := plots.Pareto{CostLabel: costs[o.cost].label, Bar: plots.Bar(o.bars)}
+	var values [][]float64 // for the front: smaller is better in both
+	var on []string        // devices
+	for _, r := range list {
+		for _, model := range r.Models {
+			if !slices.Contains(on, model) {
+				on = append(on, model)
+			}
+		}
+		samples := r.Samples()
+		for i, n := range r.Networks() {
+			if len(n.Accuracies) == 0 {
+				continue
+			}
+			p := plots.CostPoint{Name: n.Label(), Cost: costs[o.cost].of(samples[i].Costs), Accuracies: n.Accuracies}
+			if len(list) > 1 {
+				p.Name = r.Study.Name + " " + p.Name
+			}
+			if p.Cost == 0 && len(on) < 2 {
+				return nil, fmt.Errorf("plot %s: no %s of %s are stored: choose another --cost",
+					r.Study.Name, o.cost, n.Label())
+			}
+			f.Points, values = append(f.Points, p), append(values, []float64{-stat.Mean(n.Accuracies, nil), p.Cost})
+		}
+	}
+	if o.cost == costSeconds && len(on) > 1 {
+		return nil, fmt.Errorf("plot --cost %s: the trials ran on %s, whose times are not comparable:"+
+			" choose another --cost", o.cost, strings.Join(on, ", "))
+	}
+	for i, front := range analysis.Front(values) {
+		f.Points[i].Front = front
+	}
+	return f, nil
+}
+
+// budget is a row of a heat map: networks of about the same parameters.
+type budget struct {
+	params float64
+	study  string
+	points []plots.Point
+}
+
+// heatMapFigure has a row for each budget, rising. In studies of pairs, each study has budgets of its own; else the
+// networks of all studies that have an M are grouped together.
+func heatMapFigure(list []report.Results, _ plotOptions) (plots.Figure, error) {
+	var f plots.HeatMap
+	var all []budget
+	var networks []report.Network
+	ofPairs := !slices.ContainsFunc(list, func(r report.Results) bool { return !r.Study.OfPairs() })
+	for _, r := range list {
+		scored := slices.DeleteFunc(r.Networks(), func(n report.Network) bool {
+			return len(n.Accuracies) == 0 || n.Pair().M == 0 || !ofPairs && n.Params == 0
+		})
+		if !ofPairs {
+			networks = append(networks, scored...)
+			continue
+		}
+		own := budgets(scored, r.BlockParams, r.Study.Name)
+		if len(own) == 1 {
+			own[0].params = meanBudget(r)
+		}
+		all = append(all, own...)
+	}
+	if !ofPairs {
+		f.RowLabel = "parameters of the network"
+		all = budgets(networks, func(n report.Network) int { return n.Params }, "")
+	}
+	if len(all) == 0 {
+		return nil, errors.New("plot --kind heatmap: no network has an M and a result")
+	}
+	slices.SortStableFunc(all, func(a, b budget) int { return cmp.Compare(a.params, b.params) })
+	named := map[string]int{}
+	for _, b := range all {
+		named[fmt.Sprintf("%.0f", b.params)]++
+	}
+	for _, b := range all {
+		name := fmt.Sprintf("%.0f", b.params)
+		if named[name] > 1 {
+			name += " " + b.study // two studies of one budget
+		}
+		f.Rows = append(f.Rows, plots.Series{Name: name, Points: b.points})
+	}
+	return f, nil
+}
+
+// budgets returns the rows that networks form by their size.
+func budgets(networks []report.Network, params func(report.Network) int, study string) (list []budget) {
+	for _, group := range report.BySize(networks, params) {
+		list = append(list, budget{float64(params(group[0])), study, points(group)})
+	}
+	return list
+}
+
+// meanBudget returns the budget of the study, or if it has none, the mean parameters of a block of its networks.
+func meanBudget(r report.Results) float64 {
+	if r.Study.Budget > 0 {
+		return float64(r.Study.Budget)
+	}
+	sum, networks := 0, r.Networks()
+	for _, n := range networks {
+		sum += r.BlockParams(n)
+	}
+	return float64(sum) / float64(len(networks))
+}

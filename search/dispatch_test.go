@@ -11,7 +11,8 @@ import (
 	"igcsearch/search"
 )
 
-// begin returns a Dispatch of a study whose trial 1 has one epoch, which took some seconds on "avx2".
+// begin returns a Dispatch of a study whose trial 1 has one epoch, which took some seconds on
+// "avx2".
 func begin(t *testing.T, seconds float64) (*fakeStore, *search.Dispatch, search.Worker) {
 	s, trials := study(t)
 	store := &fakeStore{isa: map[int64]string{1: "avx2"}}

@@ -180,7 +180,7 @@ func TestRunnerTimeLimit(t *testing.T) {
 				return t.System == trials[0].System && t.Seed == seed
 			})
 			if got := store.trials[i]; got.Error != want || got.Failure != search.FailedTimeout {
-				t.Errorf("it stands as %+v", got)
+				t.Errorf("it is %+v", got)
 			}
 		}
 		if len(notes) != 2 || notes[0] != "its trainer did not stop within 500ms; the run goes on without it" {
@@ -235,8 +235,8 @@ func TestRunnersShare(t *testing.T) {
 	}
 }
 
-// TestRunnerLate checks that a worker leaves a trial to another process that has continued it, and trains
-// other trials.
+// TestRunnerLate checks that a worker leaves a trial to another process that has continued it, and
+// trains other trials.
 func TestRunnerLate(t *testing.T) {
 	t.Parallel()
 	s, trials := study(t)

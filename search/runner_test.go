@@ -169,8 +169,8 @@ func (s *fakeStore) end(ctx context.Context, attempt int64, o search.Outcome) (s
 	return status, nil
 }
 
-// fakeTrainer reports results that depend only on pair, seed and epoch. If at is set, it is called before
-// each step, and its error ends the training.
+// fakeTrainer reports results that depend only on pair, seed and epoch. If at is set, it is called
+// before each step, and its error ends the training.
 type fakeTrainer struct {
 	steps int
 	at    func(ctx context.Context, job search.Job, epoch, step int) error
@@ -369,22 +369,22 @@ func TestRunnerOutcomes(t *testing.T) {
 			switch {
 			case fails(j):
 				if tr.Status != search.Failed || tr.Error != "first line; last line" || tr.Epoch != 1 {
-					t.Errorf("failed trial stands as %+v", tr)
+					t.Errorf("the failed trial is %+v", tr)
 				}
 			case panics(j):
 				if tr.Status != search.Failed || !strings.HasPrefix(tr.Error,
 					"panic: runtime error: index out of range [0] with length 0 at runner_test.go:") ||
 					!strings.Contains(tr.Error, "fakeTrainer.Train") || strings.Contains(tr.Error, "\n") {
-					t.Errorf("panicked trial stands as %+v", tr)
+					t.Errorf("the trial that panicked is %+v", tr)
 				}
 			case diverges(j):
 				if tr.Status != search.Diverged || tr.Error != "epoch 2, step 0: the loss is not finite" ||
 					tr.Epoch != 1 {
-					t.Errorf("diverged trial stands as %+v", tr)
+					t.Errorf("the diverged trial is %+v", tr)
 				}
 			default:
 				if tr.Status != search.Done || tr.Epoch != 3 {
-					t.Errorf("trial stands as %+v", tr)
+					t.Errorf("the trial is %+v", tr)
 				}
 			}
 		}
@@ -408,7 +408,8 @@ func TestRunnerOutcomes(t *testing.T) {
 	})
 }
 
-// TestRunnerCancelled checks that a cancelled run stops at the next batch, and that the next run continues it.
+// TestRunnerCancelled checks that a cancelled run stops at the next batch, and that the next run
+// continues it.
 func TestRunnerCancelled(t *testing.T) {
 	t.Parallel()
 	s, trials := study(t)
@@ -438,7 +439,7 @@ func TestRunnerCancelled(t *testing.T) {
 		t.Errorf("%d steps after the cancel", n)
 	}
 	if got := store.trials[3]; got.Status != search.Pending || got.Epoch != 1 || got.Error != "" {
-		t.Errorf("interrupted trial stands as %+v", got)
+		t.Errorf("the interrupted trial is %+v", got)
 	}
 
 	store.began = nil
@@ -607,7 +608,7 @@ func TestRunnerMemory(t *testing.T) {
 			}
 			if tr := store.trials[0]; tr.Status != search.Failed ||
 				tr.Error != "epoch 1, step 1: not enough memory" {
-				t.Errorf("%d workers: it stands as %+v", workers, tr)
+				t.Errorf("%d workers: it is %+v", workers, tr)
 			}
 		}
 	})
@@ -704,8 +705,8 @@ func (d *farDesk) Claim(ctx context.Context, _ search.Ask) (*search.Claim, time.
 
 func (d *farDesk) Beat(context.Context) (time.Duration, error) { return time.Hour, nil }
 
-// TestDrainOutOfReach checks that a run without trials that drains does not wait for a desk that it cannot
-// reach.
+// TestDrainOutOfReach checks that a run without trials that drains does not wait for a desk that it
+// cannot reach.
 func TestDrainOutOfReach(t *testing.T) {
 	t.Parallel()
 	drain := make(chan struct{})

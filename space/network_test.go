@@ -173,8 +173,8 @@ var byHand = map[string]struct {
 		counts{8_607_700,
 			14_700*112*112 + (21_800+3*23_600+200)*56*56 + (83_600+3*87_200+400)*28*28 +
 				(327_200+3*334_400+800)*14*14 + (1_294_400+3*1_308_800+1600)*7*7 + 1_600_000}},
-	// The linear layers have 1025·1000 and 2049·1000; without them the authors' models have
-	// 11.207 and 11.441 million. In a stage of the width G the first block has 9·L·(M/2)·M + G·L, the
+	// The linear layers have 1025·1000 and 2049·1000; without them the authors' models have 11.207
+	// and 11.441 million. In a stage of the width G the first block has 9·L·(M/2)·M + G·L, the
 	// others have 9·L·M² + G·L, and the shortcut has G/2·M.
 	"IGC-L4M32+Ident.": {"IGC-L4M32+Ident.", table6,
 		counts{11_207_040 + 1_025_000,

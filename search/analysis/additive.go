@@ -8,13 +8,13 @@ import (
 	"gonum.org/v1/gonum/mat"
 )
 
-// Additive is the model score = effect of the sample + effect of the seed + noise, fitted by least squares.
-// The noise has the same spread everywhere. A sample may lack some seeds: their effects are estimated from
-// the samples that have them (the intrablock analysis of incomplete blocks: Yates, "Incomplete randomized
-// blocks", Annals of Eugenics 7, 1936).
+// Additive is the model score = effect of the sample + effect of the seed + noise, fitted by least
+// squares. The noise has the same spread everywhere. A sample may lack some seeds: their effects
+// are estimated from the samples that have them (the intrablock analysis of incomplete blocks:
+// Yates, "Incomplete randomized blocks", Annals of Eugenics 7, 1936).
 type Additive struct {
-	// Effects are the effects of the samples, in percent. Two of them can be compared only if Compare
-	// returns ok. The effect of a sample without scores is NaN.
+	// Effects are the effects of the samples, in percent. Two of them can be compared only if
+	// Compare returns ok. The effect of a sample without scores is NaN.
 	Effects []float64
 	// Squares is the sum of the squared residuals. Its degrees of freedom are the number of scores
 	// minus that of samples minus that of differences between seeds that can be estimated.
@@ -98,8 +98,8 @@ func newTable(samples []Sample) table {
 	eigen.VectorsTo(&vectors)
 	t.inverse = mat.NewDense(n, n, nil)
 	for k, v := range eigen.Values(nil) {
-		// Each component has one eigenvalue that is 0 except for rounding, because the same shift of all
-		// its seeds is also a shift of all its samples.
+		// Each component has one eigenvalue that is 0 except for rounding, because the same shift
+		// of all its seeds is also a shift of all its samples.
 		if v > 1e-9*float64(len(samples)) {
 			t.degrees--
 			x := vectors.ColView(k)
@@ -154,8 +154,8 @@ func (t table) connected(i, j int) bool {
 	return t.component[i] >= 0 && t.component[i] == t.component[j]
 }
 
-// Spread returns the pooled standard deviation of the noise, in percent. It is NaN without a degree of
-// freedom.
+// Spread returns the pooled standard deviation of the noise, in percent. It is NaN without a degree
+// of freedom.
 func (f Additive) Spread() float64 {
 	if f.Degrees == 0 {
 		return math.NaN()
@@ -163,8 +163,8 @@ func (f Additive) Spread() float64 {
 	return math.Sqrt(f.Squares / float64(f.Degrees))
 }
 
-// Compare returns the effect of sample i minus that of sample j, in points, and the standard error of this
-// difference. ok is false if no chain of common seeds connects the two samples.
+// Compare returns the effect of sample i minus that of sample j, in points, and the standard error
+// of this difference. ok is false if no chain of common seeds connects the two samples.
 func (f Additive) Compare(i, j int) (difference, se float64, ok bool) {
 	if !f.table.connected(i, j) {
 		return math.NaN(), math.NaN(), false
@@ -193,12 +193,13 @@ type Spreads struct {
 // spreadDraws is the number of tables that Spreads draws.
 const spreadDraws = 1999
 
-// Spreads tests the share of the largest variance (Cochran, "The distribution of the largest of a set of
-// estimated variances as a fraction of their total", Annals of Eugenics 11, 1941). The distribution of this
-// share is not tabulated for samples with different seeds. So Spreads draws it from tables of normal noise
-// with the same seeds. Such a p keeps its level for any number of draws (Dwass, "Modified randomization
-// tests for nonparametric hypotheses", The Annals of Mathematical Statistics 28, 1957). P is NaN if fewer
-// than three samples have two scores. docs/analysis.md explains the choice of this test.
+// Spreads tests the share of the largest variance (Cochran, "The distribution of the largest of a
+// set of estimated variances as a fraction of their total", Annals of Eugenics 11, 1941). The
+// distribution of this share is not tabulated for samples with different seeds. So Spreads draws it
+// from tables of normal noise with the same seeds. Such a p keeps its level for any number of draws
+// (Dwass, "Modified randomization tests for nonparametric hypotheses", The Annals of Mathematical
+// Statistics 28, 1957). P is NaN if fewer than three samples have two scores. docs/analysis.md
+// explains the choice of this test.
 func (f Additive) Spreads() Spreads {
 	out := Spreads{Sample: -1, Share: math.NaN(), P: math.NaN()}
 	if f.Degrees == 0 || isNoise(f.Spread(), 100) {

@@ -13,9 +13,10 @@ import (
 	"igcsearch/search/analysis"
 )
 
-// penicillin returns the yields of four treatments in five blends (Box, Hunter and Hunter, "Statistics for
-// Experimenters", section 4.2). Their sums of squares are 70 for the treatments, 264 for the blends, and 226
-// for the residual with 12 degrees of freedom. The means of the treatments are 84, 85, 89 and 86.
+// penicillin returns the yields of four treatments in five blends (Box, Hunter and Hunter,
+// "Statistics for Experimenters", section 4.2). Their sums of squares are 70 for the treatments,
+// 264 for the blends, and 226 for the residual with 12 degrees of freedom. The means of the
+// treatments are 84, 85, 89 and 86.
 func penicillin() []analysis.Sample {
 	return []analysis.Sample{sample(64, 1, 89, 84, 81, 87, 79), sample(40, 2, 88, 77, 87, 92, 81),
 		sample(28, 3, 97, 92, 87, 89, 80), sample(12, 6, 94, 79, 85, 84, 88)}
@@ -63,7 +64,8 @@ func TestFitAdditive(t *testing.T) {
 		}
 	})
 	t.Run("a sample of one seed changes no other, and is compared by the effect of its seed", func(t *testing.T) {
-		// Seed 1 adds 4 to two samples. So the third, which has 54 at seed 1, would have 50 at seed 0.
+		// Seed 1 adds 4 to two samples. So the third, which has 54 at seed 1, would have 50 at seed
+		// 0.
 		f := analysis.FitAdditive([]analysis.Sample{sample(4, 1, 60, 64), sample(4, 2, 58, 62),
 			sample(4, 3, missing, 54)})
 		near(t, "residual", f.Squares, 0, 1e-20)
@@ -143,8 +145,8 @@ func TestSpreads(t *testing.T) {
 	})
 }
 
-// spreadChecks are tests of equal spreads. value returns a statistic of the residuals of the additive model,
-// one row for each sample; it is large if the spreads are unequal.
+// spreadChecks are tests of equal spreads. value returns a statistic of the residuals of the
+// additive model, one row for each sample; it is large if the spreads are unequal.
 var spreadChecks = []struct {
 	name  string
 	value func(rests [][]float64) float64
@@ -194,8 +196,8 @@ func variances(rests [][]float64) (v []float64) {
 	return v
 }
 
-// residuals returns the residuals of the additive model. All samples have the same seeds, so these are the
-// scores without the means of the samples and of the seeds.
+// residuals returns the residuals of the additive model. All samples have the same seeds, so these
+// are the scores without the means of the samples and of the seeds.
 func residuals(samples []analysis.Sample) (rests [][]float64) {
 	columns := make([]float64, len(samples[0].Scores))
 	for _, a := range samples {
@@ -214,8 +216,8 @@ func residuals(samples []analysis.Sample) (rests [][]float64) {
 	return rests
 }
 
-// criticalValues draws 4,000 studies of equal spreads, and returns the value that each of spreadChecks exceeds
-// in a share of SpreadAlpha of them.
+// criticalValues draws 4,000 studies of equal spreads, and returns the value that each of
+// spreadChecks exceeds in a share of SpreadAlpha of them.
 func criticalValues(random *rand.Rand, seeds int) []float64 {
 	drawn := make([][]float64, len(spreadChecks))
 	for range 4000 {
@@ -232,11 +234,11 @@ func criticalValues(random *rand.Rand, seeds int) []float64 {
 	return critical
 }
 
-// TestWhichSpreadCheck compares Cochran's test with other tests of equal spreads at the same level. If a test
-// accepts equal spreads, the additive model compares the pairs, and otherwise the paired test does. The best
-// pair, which has the largest spread, is lost if all means are equal but it is called worse. L = 1 is missed
-// if the means are realMeans but it is not called worse. IGC_SIMULATE=long simulates more, and -v prints the
-// numbers of docs/analysis.md.
+// TestWhichSpreadCheck compares Cochran's test with other tests of equal spreads at the same level.
+// If a test accepts equal spreads, the additive model compares the pairs, and otherwise the paired
+// test does. The best pair, which has the largest spread, is lost if all means are equal but it is
+// called worse. L = 1 is missed if the means are realMeans but it is not called worse.
+// IGC_SIMULATE=long simulates more, and -v prints the numbers of docs/analysis.md.
 func TestWhichSpreadCheck(t *testing.T) {
 	t.Parallel()
 	studies, seeds := 500, []int{3}

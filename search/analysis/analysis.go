@@ -1,9 +1,9 @@
-// Package analysis says what the accuracies of a study show: which network is the best, which networks are
-// significantly worse, and where the curve over M has its peak.
+// Package analysis says what the accuracies of a study show: which network is the best, which
+// networks are significantly worse, and where the curve over M has its peak.
 //
-// A Sample holds the scores of one network, one score for each seed. Analyze takes the samples of a study
-// and returns Findings. Accuracies are in percent and differences in percentage points. Intervals have a
-// confidence of 95 %. docs/analysis.md compares the methods on simulated studies.
+// A Sample holds the scores of one network, one score for each seed. Analyze takes the samples of a
+// study and returns Findings. Accuracies are in percent and differences in percentage points.
+// Intervals have a confidence of 95 %. docs/analysis.md compares the methods on simulated studies.
 package analysis
 
 import (
@@ -58,9 +58,9 @@ type Sample struct {
 	Costs    Costs
 }
 
-// Summary describes the N scores of a sample, in percent. Std is the standard deviation with n − 1 in the
-// denominator, and Low and High are the ends of the 95 % interval of the mean. A value that cannot be
-// computed from so few scores is NaN.
+// Summary describes the N scores of a sample, in percent. Std is the standard deviation with n − 1
+// in the denominator, and Low and High are the ends of the 95 % interval of the mean. A value that
+// cannot be computed from so few scores is NaN.
 type Summary struct {
 	N                    int
 	Mean, Std, Low, High float64
@@ -90,8 +90,9 @@ const (
 type Comparison struct {
 	A, B int // the indices of the samples
 	Test Test
-	// Difference is in percentage points. Half is the half width of its 95 % interval, P the two-sided
-	// p of the test, and Degrees its degrees of freedom. These three are NaN without a test.
+	// Difference is in percentage points. Half is the half width of its 95 % interval, P the
+	// two-sided p of the test, and Degrees its degrees of freedom. These three are NaN without a
+	// test.
 	Difference, Half, P, Degrees float64
 	// Holm is P corrected for the number of comparisons that were made together.
 	Holm float64
@@ -110,58 +111,58 @@ const (
 	TheBest      Verdict = "best"
 	Separated    Verdict = "separated"          // the sample is significantly worse than the best
 	NotSeparated Verdict = "not separated"      // no difference was found; it may still exist
-	TooLittle    Verdict = "too little to tell" // the comparison could find only large differences
+	TooLittle    Verdict = "too little to tell" // the scores are too few to find a difference that matters
 )
 
 // Parabola is a concave parabola that is fitted to the accuracies. At x = log2 M it has the value
 // At[0] + At[1]·x + At[2]·x², in percent, with At[2] ≤ 0.
 type Parabola struct {
 	At [3]float64
-	// Straight is set if the best parabola would not be concave. Then At[2] is 0, and the peak is at
-	// the smallest or the largest M.
+	// Straight is set if the best parabola would not be concave. Then At[2] is 0, and the peak is
+	// at the smallest or the largest M.
 	Straight bool
-	// Peak is the M, between the smallest and the largest of the samples, where the curve is highest.
-	// Height is its accuracy there. Low and High are the ends of the 95 % bootstrap interval of Peak;
-	// they are NaN if there are fewer than two seeds.
+	// Peak is the M, between the smallest and the largest of the samples, where the curve is
+	// highest. Height is its accuracy there. Low and High are the ends of the 95 % bootstrap
+	// interval of Peak; they are NaN if there are fewer than two seeds.
 	Peak, Height, Low, High float64
 }
 
-// Findings is the result of Analyze. Summaries, Against, Verdicts and Front have one element for each
-// sample.
+// Findings is the result of Analyze. Summaries, Against, Verdicts and Front have one element for
+// each sample.
 type Findings struct {
 	Samples   []Sample
 	Summaries []Summary
-	// Model is the additive model of all scores. Pooled says that its residual is used as the spread
-	// of all samples, because the test Spreads does not reject equal spreads.
+	// Model is the additive model of all scores. Pooled says that its residual is used as the
+	// spread of all samples, because the test Spreads does not reject equal spreads.
 	Model   Additive
 	Spreads Spreads
 	Pooled  bool
-	// Spread is the standard deviation of a sample's scores over seeds, pooled over all samples, and
-	// Degrees its degrees of freedom. It includes the effects of the seeds that all samples share.
-	// Both are NaN if no sample has two scores.
+	// Spread is the standard deviation of a sample's scores over seeds, pooled over all samples,
+	// and Degrees its degrees of freedom. It includes the effects of the seeds that all samples
+	// share. Both are NaN if no sample has two scores.
 	Spread, Degrees float64
 	// Best is the index of the sample with the largest lead over every other, or −1 if there is no
-	// score. A sample of one seed, or most of whose trials diverged, is the best only if there is no
-	// other sample.
+	// score. A sample of one seed, or most of whose trials diverged, is the best only if there is
+	// no other sample.
 	Best int
 	// Against compares the best with each sample. Its Holm is corrected for their number.
 	Against  []Comparison
 	Verdicts []Verdict
 	// Tells is the largest Detectable, in points, with which a comparison can be NotSeparated.
 	Tells float64
-	// Front marks the samples in the Pareto set: no other sample is at least as good in mean accuracy
-	// and in all costs, and better in one of them. It leaves out costs that are not known of every
-	// sample.
+	// Front marks the samples in the Pareto set: no other sample is at least as good in mean
+	// accuracy and in all costs, and better in one of them. It leaves out costs that are not known
+	// of every sample.
 	Front []bool
-	// Paper compares M = 2 with M = 1, and M = 2 with L = 1. If several samples have this M or L, it
-	// takes the one with the highest mean. It leaves out comparisons without such samples.
+	// Paper compares M = 2 with M = 1, and M = 2 with L = 1. If several samples have this M or L,
+	// it takes the one with the highest mean. It leaves out comparisons without such samples.
 	Paper []Comparison
 	// Curve is nil if the samples have fewer than three different M.
 	Curve *Parabola
 }
 
-// Analyze compares the samples of one study. Its results depend only on the samples: the random numbers
-// that it uses are always the same.
+// Analyze compares the samples of one study. Its results depend only on the samples: the random
+// numbers that it uses are always the same.
 func Analyze(samples []Sample) Findings {
 	a := Findings{Samples: samples, Best: -1, Summaries: make([]Summary, len(samples)),
 		Against:  make([]Comparison, len(samples)),
@@ -199,11 +200,11 @@ func Analyze(samples []Sample) Findings {
 	return a
 }
 
-// pool returns the standard deviation of a sample's scores over seeds, pooled over all samples, and its
-// degrees of freedom. The variance is the sum of that of the seeds and that of the noise. All samples
-// share the seeds, so the variance of the seeds is known less well. Satterthwaite's formula combines the
-// degrees of freedom of the two ("An approximate distribution of estimates of variance components",
-// Biometrics Bulletin 2, 1946).
+// pool returns the standard deviation of a sample's scores over seeds, pooled over all samples, and
+// its degrees of freedom. The variance is the sum of that of the seeds and that of the noise. All
+// samples share the seeds, so the variance of the seeds is known less well. Satterthwaite's formula
+// combines the degrees of freedom of the two ("An approximate distribution of estimates of variance
+// components", Biometrics Bulletin 2, 1946).
 func (a Findings) pool() (spread, degrees float64) {
 	within, all := 0., 0.
 	for _, sample := range a.Samples {
@@ -244,8 +245,8 @@ func (a Findings) summary(i int) Summary {
 	return m
 }
 
-// reliable reports whether the scores of a sample can be judged. A single score has no spread, and if most
-// trials diverged, the remaining ones are those that went well.
+// reliable reports whether the scores of a sample can be judged. A single score has no spread, and
+// if most trials diverged, the remaining ones are those that went well.
 func (a Findings) reliable(i int) bool {
 	return a.Summaries[i].N > 1 && a.Samples[i].Diverged < a.Summaries[i].N
 }
@@ -274,10 +275,10 @@ func percents(scores []Score) []float64 {
 	return v
 }
 
-// Compare tests sample i against sample j. If the spreads may be pooled, it uses the additive model.
-// Otherwise it tests the differences at common seeds, because the effect of a seed cancels in them. With
-// fewer than two common seeds it uses Welch's test. It does not test a sample of one seed, whose spread is
-// not known.
+// Compare tests sample i against sample j. If the spreads may be pooled, it uses the additive
+// model. Otherwise it tests the differences at common seeds, because the effect of a seed cancels
+// in them. With fewer than two common seeds it uses Welch's test. It does not test a sample of one
+// seed, whose spread is not known.
 func (a Findings) Compare(i, j int) Comparison {
 	nan := math.NaN()
 	c := Comparison{A: i, B: j, Half: nan, P: nan, Degrees: nan, Holm: nan, Detectable: nan}
@@ -313,8 +314,8 @@ func (a Findings) Compare(i, j int) Comparison {
 // modelled reports whether Compare uses the additive model for two samples.
 func (a Findings) modelled(i, j int) bool { return a.Pooled && a.Model.table.connected(i, j) }
 
-// ahead returns the lead of sample i over sample j, in points, as Compare measures it: by the additive
-// model, over common seeds, or by the means.
+// ahead returns the lead of sample i over sample j, in points, as Compare measures it: by the
+// additive model, over common seeds, or by the means.
 func (a Findings) ahead(i, j int) float64 {
 	if a.modelled(i, j) {
 		return a.Model.Effects[i] - a.Model.Effects[j]
@@ -364,8 +365,9 @@ func Correct(list []Comparison) {
 	}
 }
 
-// best returns the index of the sample with the largest lead over every other. It uses ahead and not the
-// means, because a race drops samples after few seeds, and these seeds may have been good for all samples.
+// best returns the index of the sample with the largest lead over every other. It uses ahead and
+// not the means, because a race drops samples after few seeds, and these seeds may have been good
+// for all samples.
 func (a Findings) best() int {
 	candidates := a.those(a.reliable)
 	if len(candidates) == 0 {
@@ -399,8 +401,8 @@ func (a Findings) those(holds func(sample int) bool) (list []int) {
 	return list
 }
 
-// highest returns the sample with the highest mean among those whose pair satisfies of, or −1 if there is
-// none.
+// highest returns the sample with the highest mean among those whose pair satisfies of, or −1 if
+// there is none.
 func (a Findings) highest(of func(space.Pair) bool) int {
 	found := -1
 	for i, sample := range a.Samples {
@@ -470,11 +472,12 @@ func Front(values [][]float64) []bool {
 // bootstraps is the number of bootstrap samples for the interval of a peak.
 const bootstraps = 4000
 
-// fitCurve fits a concave parabola to all scores over log2 M by least squares, and finds the interval of
-// its peak by the bootstrap. It draws whole seeds, each with its scores of all samples, because these
-// share the effect of the seed. The plain percentile interval is too narrow for few seeds, since it uses
-// the normal distribution. fitCurve uses the expanded percentile interval with Student's distribution
-// (Hesterberg, "What teachers should know about the bootstrap", The American Statistician 69, 2015).
+// fitCurve fits a concave parabola to all scores over log2 M by least squares, and finds the
+// interval of its peak by the bootstrap. It draws whole seeds, each with its scores of all samples,
+// because these share the effect of the seed. The plain percentile interval is too narrow for few
+// seeds, since it uses the normal distribution. fitCurve uses the expanded percentile interval with
+// Student's distribution (Hesterberg, "What teachers should know about the bootstrap", The American
+// Statistician 69, 2015).
 func fitCurve(samples []Sample) *Parabola {
 	var seeds []int
 	for _, sample := range samples {
@@ -515,8 +518,8 @@ func fitCurve(samples []Sample) *Parabola {
 	return c
 }
 
-// parabola fits the parabola to scores that count times[seed] times each. It returns nil if they have
-// fewer than three different M.
+// parabola fits the parabola to scores that count times[seed] times each. It returns nil if they
+// have fewer than three different M.
 func parabola(samples []Sample, times map[int]float64) *Parabola {
 	var xs, ys, weights []float64 // log2 M, the mean and the number of scores of each sample
 	for _, sample := range samples {
@@ -554,8 +557,8 @@ func parabola(samples []Sample, times map[int]float64) *Parabola {
 	return &c
 }
 
-// leastSquares fits a polynomial to weighted points and returns its coefficients, the constant first. There
-// are more than degree different xs.
+// leastSquares fits a polynomial to weighted points and returns its coefficients, the constant
+// first. There are more than degree different xs.
 func leastSquares(xs, ys, weights []float64, degree int) []float64 {
 	a, b := mat.NewDense(len(xs), degree+1, nil), mat.NewVecDense(len(xs), nil)
 	for i, x := range xs {

@@ -14,7 +14,8 @@ import (
 	"igcsearch/space"
 )
 
-// sample has those percents of the seeds 0, 1, …; NaN is a seed that is missing.
+// sample returns a sample with the scores percents for the seeds 0, 1, … and none where it is
+// missing.
 func sample(l, m int, percents ...float64) analysis.Sample {
 	a := analysis.Sample{Pair: space.Pair{L: l, M: m}}
 	for seed, v := range percents {
@@ -271,8 +272,8 @@ func TestCurve(t *testing.T) {
 	})
 }
 
-// studyOf draws a study from the means and spreads of its samples, with a small effect of each seed on all
-// samples. In recorded studies the correlation of two samples was 0.01 to 0.11.
+// studyOf draws a study from the means and spreads of its samples, with a small effect of each seed
+// on all samples. In recorded studies the correlation of two samples was 0.01 to 0.11.
 func studyOf(random *rand.Rand, seeds int, means, spreads []float64) []analysis.Sample {
 	samples := make([]analysis.Sample, len(means))
 	for s := range seeds {
@@ -285,8 +286,8 @@ func studyOf(random *rand.Rand, seeds int, means, spreads []float64) []analysis.
 	return samples
 }
 
-// realMeans are the mean accuracies of nine pairs in the recorded study of real pictures (studies/results).
-// The last one is that of L = 1.
+// realMeans are the mean accuracies of nine pairs in the recorded study of real pictures
+// (studies/results). The last one is that of L = 1.
 var realMeans = []float64{53.68, 53.54, 53.25, 52.89, 52.87, 52.40, 51.98, 50.23, 49.92}
 
 // These spreads of nine pairs are unequal. The first pair, which is the best, has the largest one.
@@ -303,8 +304,8 @@ func spreads(of func(i float64) float64) (list []float64) {
 	return list
 }
 
-// bothTests returns the p of the best sample against each other, corrected by Holm, once by the additive
-// model and once by the paired test. All samples have the same seeds.
+// bothTests returns the p of the best sample against each other, corrected by Holm, once by the
+// additive model and once by the paired test. All samples have the same seeds.
 func bothTests(model analysis.Additive, samples []analysis.Sample, best int) (additive, paired []float64) {
 	additive, paired = constant(len(samples), math.NaN()), constant(len(samples), math.NaN())
 	for i := range samples {
@@ -325,11 +326,12 @@ func bothTests(model analysis.Additive, samples []analysis.Sample, best int) (ad
 // levels are values of SpreadAlpha. With 0 the spreads are always pooled, with 1 never.
 var levels = []float64{0, 0.05, 0.1, 0.15, 0.2, 0.25, 1}
 
-// TestErrorsOfComparisons simulates studies of nine pairs with known means and spreads, and counts two kinds
-// of errors for several values of SpreadAlpha. A pair is lost if it is truly best but is called worse; this
-// counts the worst of nine pairs with equal means, and the best of realMeans. A pair is missed if it is
-// L = 1, which is 3.8 points worse in realMeans, but is not called worse. IGC_SIMULATE=long simulates more,
-// and studies of two seeds, which are only printed. -v prints the table of docs/analysis.md.
+// TestErrorsOfComparisons simulates studies of nine pairs with known means and spreads, and counts
+// two kinds of errors for several values of SpreadAlpha. A pair is lost if it is truly best but is
+// called worse; this counts the worst of nine pairs with equal means, and the best of realMeans. A
+// pair is missed if it is L = 1, which is 3.8 points worse in realMeans, but is not called worse.
+// IGC_SIMULATE=long simulates more, and studies of two seeds, which are only printed. -v prints the
+// table of docs/analysis.md.
 func TestErrorsOfComparisons(t *testing.T) {
 	t.Parallel()
 	studies, lengths := 100, []int{3, 5} // numbers of seeds
@@ -368,8 +370,8 @@ func TestErrorsOfComparisons(t *testing.T) {
 	}
 }
 
-// timesWorse simulates studies and returns, for each of levels, how often each sample is called worse than
-// the best, and in how many studies the spreads are pooled.
+// timesWorse simulates studies and returns, for each of levels, how often each sample is called
+// worse than the best, and in how many studies the spreads are pooled.
 func timesWorse(t *testing.T, studies, seeds int, means, spreads []float64) (worse [][9]int, pooled []int) {
 	random := rand.New(rand.NewPCG(uint64(seeds), 11))
 	worse, pooled = make([][9]int, len(levels)), make([]int, len(levels))
@@ -396,8 +398,9 @@ func timesWorse(t *testing.T, studies, seeds int, means, spreads []float64) (wor
 	return worse, pooled
 }
 
-// TestPeakInterval simulates studies of the pairs of Table 1 (i) with a known curve. The 95 % interval of the
-// peak must contain it about as often. docs/analysis.md has the numbers of more studies.
+// TestPeakInterval simulates studies of the pairs of Table 1 (i) with a known curve. The 95 %
+// interval of the peak must contain it about as often. docs/analysis.md has the numbers of more
+// studies.
 func TestPeakInterval(t *testing.T) {
 	t.Parallel()
 	const studies, seeds = 100, 5
@@ -427,8 +430,9 @@ func TestPeakInterval(t *testing.T) {
 	}
 }
 
-// TestIntervalsOfAccuracies simulates studies of nine pairs and counts how often the 95 % interval of a pair
-// contains its true mean. IGC_SIMULATE=long simulates more, and -v prints the numbers of docs/analysis.md.
+// TestIntervalsOfAccuracies simulates studies of nine pairs and counts how often the 95 % interval
+// of a pair contains its true mean. IGC_SIMULATE=long simulates more, and -v prints the numbers of
+// docs/analysis.md.
 func TestIntervalsOfAccuracies(t *testing.T) {
 	t.Parallel()
 	studies := 60

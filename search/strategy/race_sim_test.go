@@ -20,8 +20,8 @@ type field struct {
 	sds   []float64 // the standard deviation of a trial of each network, without the effect of its seed
 	seed  float64   // the standard deviation of the effect of a seed on all networks
 	best  func(network int) bool
-	// skewed lowers one in ten trials of the first network by 20 points, and raises the others so that
-	// the mean stays the same. The t test assumes that this does not happen.
+	// skewed lowers one in ten trials of the first network by 20 points, and raises the others so
+	// that the mean stays the same. The t test assumes that this does not happen.
 	skewed bool
 }
 
@@ -33,6 +33,7 @@ func newField(name string, seed float64, means, sds []float64) field {
 	return field{name: name, means: means, sds: sds, seed: seed, best: func(i int) bool { return means[i] == top }}
 }
 
+// constant returns n times the value v.
 func constant(n int, v float64) []float64 {
 	list := make([]float64, n)
 	for i := range list {
@@ -41,8 +42,8 @@ func constant(n int, v float64) []float64 {
 	return list
 }
 
-// fields are the races of the simulation. Their spreads are like those of real studies: 0.4 to 1.8 points on
-// CIFAR-10 (studies/results).
+// fields are the races of the simulation. Their spreads are like those of real studies: 0.4 to 1.8
+// points on CIFAR-10 (studies/results).
 func fields() []field {
 	peak := func(n int) []float64 { // as in the paper's figure: flat at the top, and lower at both ends
 		list := make([]float64, n)
@@ -104,9 +105,9 @@ func (f field) draw(s search.Study, rng *rand.Rand) []search.TrialState {
 	return trials
 }
 
-// TestRaceKeepsTheBest simulates races whose true means are known. In at most a share alpha of them a truly
-// best network is dropped at any time. IGC_SIMULATE=long runs 5,000 races of each kind, and -v prints how much
-// they save.
+// TestRaceKeepsTheBest simulates races whose true means are known. In at most a share alpha of them
+// a truly best network is dropped at any time. IGC_SIMULATE=long runs 5,000 races of each kind, and
+// -v prints how much they save.
 func TestRaceKeepsTheBest(t *testing.T) {
 	long := os.Getenv("IGC_SIMULATE") == "long"
 	races, lengths, few := 250, []int{10}, 9 // networks

@@ -32,9 +32,9 @@ func NewToken() string {
 	return hex.EncodeToString(random[:])
 }
 
-const maxAccess = 1 << 20
+const maxAccess = 1 << 20 // bytes; an access file is never larger
 
-// These errors say what is wrong with a file.
+// These errors say what is wrong with an access file or an outbox.
 var (
 	ErrNotAccess = errors.New("it is no access file")
 	ErrForeign   = errors.New("it is no access file, so it is not replaced")
@@ -42,8 +42,8 @@ var (
 	ErrOutbox    = errors.New("keep what cannot be delivered")
 )
 
-// ReadAccess reads an access file. The error wraps fs.ErrNotExist if the file does
-// not exist, and ErrNotAccess if it is not an access file.
+// ReadAccess reads an access file. The error wraps fs.ErrNotExist if the file does not exist,
+// and ErrNotAccess if it is not an access file.
 func ReadAccess(path string) (a Access, err error) {
 	f, err := os.Open(path)
 	if err != nil {

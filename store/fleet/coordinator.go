@@ -315,6 +315,7 @@ var (
 	ErrPictures = errors.New("the worker has other pictures than the study")
 )
 
+// Is reports whether the kind of a refusal is that of an error above.
 func (r refusal) Is(target error) bool {
 	return r.kind == kindNoStudy && target == ErrNoStudy || r.kind == kindPictures && target == ErrPictures
 }
@@ -525,9 +526,10 @@ func (c *Coordinator) claim(ctx context.Context, in claimRequest) (out claimAnsw
 	if err != nil {
 		return out, err
 	}
-	w := search.Worker{Beginner: c.db.Beginner(in.Worker, in.Token), ISA: in.Attempt.ISA, Attempt: search.Attempt{
-		Commit: in.Attempt.Commit, GoVersion: in.Attempt.GoVersion, CPU: in.Attempt.CPU, ISA: in.Attempt.ISA, Device: in.Attempt.Device,
-		Host: by.Host, PID: by.PID, Args: in.Attempt.Args, Job: by.Job,
+	a := in.Attempt
+	w := search.Worker{Beginner: c.db.Beginner(in.Worker, in.Token), ISA: a.ISA, Attempt: search.Attempt{
+		Commit: a.Commit, GoVersion: a.GoVersion, CPU: a.CPU, ISA: a.ISA, Device: a.Device, Args: a.Args,
+		Host: by.Host, PID: by.PID, Job: by.Job,
 	}}
 	var reasons []string
 	list := c.dispatches(in.Study)

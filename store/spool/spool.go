@@ -141,8 +141,9 @@ func Open(dir string, o Options) (*Folder, error) {
 	}
 	var random [8]byte
 	crand.Read(random[:]) // never fails
-	return &Folder{dir: dir, o: o, id: hex.EncodeToString(random[:]), lease: search.Lease, workers: map[string]*worker{},
-		claims: map[string]*search.HeartbeatWatch{}, lost: map[string]string{}, own: map[int64]*ownAttempt{}}, nil
+	return &Folder{dir: dir, o: o, id: hex.EncodeToString(random[:]), lease: search.Lease,
+		workers: map[string]*worker{}, claims: map[string]*search.HeartbeatWatch{},
+		lost: map[string]string{}, own: map[int64]*ownAttempt{}}, nil
 }
 
 // Plan implements search.Store. The first process writes study.json. The others return an error
@@ -211,7 +212,7 @@ func (f *Folder) Plan(ctx context.Context, s search.Study, trials []search.Trial
 	return planned, nil
 }
 
-// These errors say why a folder cannot be used. ConflictError is another one.
+// These errors say why a folder cannot be used. ConflictError is another such error.
 var (
 	ErrVersion     = errors.New("another version of igcsearch began it")
 	ErrBuild       = errors.New("its results may have other bits")
@@ -220,12 +221,11 @@ var (
 	ErrNotFolder   = errors.New("it is no folder")
 )
 
-// ConflictError says that a folder holds another study, or the same study with
-// other settings.
+// ConflictError says that a folder holds another study, or the same study with other settings.
 type ConflictError struct {
 	Dir          string
-	Study, There string   // the names of the study and of that in the folder
-	Diff         []string // if the names are the same: the settings that differ
+	Study, There string   // the names of the study, and of the one in the folder
+	Diff         []string // the settings that differ, if the names are the same
 }
 
 func (e *ConflictError) Error() string {
@@ -264,7 +264,8 @@ func readStudy(dir string) (studyFile, error) {
 	damaged, err := readSealed(filepath.Join(dir, "study.json"), &s)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return s, fmt.Errorf("spool %s has no study.json: no worker has planned a study there: check the name, and that the folder is mounted: %w", dir, err)
+		return s, fmt.Errorf("spool %s has no study.json: no worker has planned a study there: "+
+			"check the name, and that the folder is mounted: %w", dir, err)
 	case err != nil:
 		return s, explain("read", dir, err)
 	case damaged:
@@ -288,7 +289,7 @@ func (f *Folder) Close() error {
 	return nil
 }
 
-// explain adds to an error what failed, the folder, and what to do.
+// explain adds to an error what failed and the folder, and often what to do.
 func explain(act, dir string, err error) error {
 	hint := errors.New("look at the file system, then start the worker again: what was stored is kept")
 	switch {
@@ -311,11 +312,13 @@ func explain(act, dir string, err error) error {
 func (s studyFile) read(dir string) (search.Study, error) {
 	var study search.Study
 	if err := json.Unmarshal(s.Settings, &study); err != nil {
-		return study, fmt.Errorf("spool %s: the settings of its study: %w: use the version of igcsearch that began it", dir, err)
+		return study, fmt.Errorf("spool %s: read the settings of its study: %w: "+
+			"use the version of igcsearch that began it", dir, err)
 	}
 	study.Title, study.KeepCheckpoints, study.KeepBest = s.Title, s.KeepCheckpoints, s.KeepBest
 	if study.Fingerprint() != s.Fingerprint || !bytes.Equal(study.Settings(), s.Settings) {
-		return study, fmt.Errorf("spool %s: its study has settings that this version of igcsearch does not have: use the one that began it", dir)
+		return study, fmt.Errorf("spool %s: its study has settings that this version of igcsearch does not have: "+
+			"use the one that began it", dir)
 	}
 	return study, nil
 }

@@ -383,7 +383,8 @@ func (s *Snapshot) Load(i int, states bool) (search.Record, error) {
 			return l, nil
 		}
 	}
-	return search.Record{}, fmt.Errorf("read spool %s: trial %s moves on faster than it can be read: try again", s.dir, filepath.Base(t.dir))
+	return search.Record{}, fmt.Errorf("read spool %s: trial %s changes faster than it can be read: try again",
+		s.dir, filepath.Base(t.dir))
 }
 
 // load puts together what list read; n is the number of the newest attempt.

@@ -322,7 +322,8 @@ func TestHandsignsSource(t *testing.T) {
 			}
 		}
 		rms := math.Sqrt(squares / float64(len(all.Pixels)))
-		t.Logf("%d×%d: pixels differ by %.2f grey levels (root mean square), by %.0f at most; %d runs are of %d students",
+		t.Logf("%d×%d: pixels differ by %.2f grey levels (root mean square), "+
+			"by %.0f at most; %d runs are of %d students",
 			side, side, rms, worst, len(runs), students[len(students)-1]+1)
 		if rms > most {
 			t.Errorf("%d×%d: pixels differ by %.2f grey levels (root mean square), want %g at most", side, side, rms,

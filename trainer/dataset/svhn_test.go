@@ -467,10 +467,12 @@ func TestSVHNErrors(t *testing.T) {
 		func(t *testing.T) {
 			t.Parallel()
 			_, err := dataset.Open(ctx, dataset.Options{Name: "svhn", Dir: dir, Validation: 100})
-			wantError(t, err, "svhn: validation is 100: want 0 (none) or 6000 (400 of each class of the training file and 200 of the extra file)")
+			wantError(t, err, "svhn: validation is 100: want 0 (none) or 6000 "+
+				"(400 of each class of the training file and 200 of the extra file)")
 			big := dataset.SmallSVHN(50, 40, 20, 1, 6)
 			_, err = big.Open(ctx, dataset.Options{Dir: dir, Validation: 70})
-			wantError(t, err, "svhn: of class 0, 0 pictures are missing in train_32x32.mat and 2 in extra_32x32.mat for validation")
+			wantError(t, err, "svhn: of class 0, 0 pictures are missing in train_32x32.mat "+
+				"and 2 in extra_32x32.mat for validation")
 		})
 
 	t.Run("a missing file says how to get it", func(t *testing.T) {

@@ -120,7 +120,7 @@ func TestMixedArithmeticIsWarnedOf(t *testing.T) {
 			t.Fatal(err)
 		}
 		var stderr bytes.Buffer
-		r.warn(&stderr)
+		r.Warn(&stderr)
 		if got := stderr.String(); !strings.Contains(got, want) || (got == "") != (want == "") {
 			t.Errorf("%q: warned %q, want %q", isas, got, want)
 		}

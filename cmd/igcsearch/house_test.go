@@ -18,6 +18,7 @@ func TestWhoImportsWhom(t *testing.T) {
 		"store":                  {"search", "space"},
 		"store/fleet":            {"search", "search/strategy", "space", "store"},
 		"store/spool":            {"search", "space"},
+		"store/table":            {"search", "space"},
 		"trainer/kernel":         {},
 		"trainer/dataset":        {},
 		"trainer/graph":          {"space", "trainer/kernel"},
@@ -29,6 +30,7 @@ func TestWhoImportsWhom(t *testing.T) {
 		"cmd/igcsearch/live":     {},
 		"cmd/igcsearch/cluster":  {"search", "space"},
 		"cmd/igcsearch/progress": {"search", "space", "trainer", "trainer/dataset", "trainer/graph", "trainer/kernel"},
+		"cmd/igcsearch/report":   {"search", "search/analysis", "search/strategy", "space", "store", "store/table", "studies"},
 	}
 	for pkg, want := range allowed {
 		out, err := exec.Command("go", "list", "-deps", "-tags", "gpu", "igcsearch/"+pkg).Output()

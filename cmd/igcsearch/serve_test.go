@@ -24,6 +24,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"igcsearch/cmd/igcsearch/live"
+	"igcsearch/cmd/igcsearch/report"
 	"igcsearch/search"
 	"igcsearch/space"
 	"igcsearch/store"
@@ -510,13 +511,13 @@ func TestHours(t *testing.T) {
 		}
 		return a
 	}
-	r := results{updated: at(180), attempts: []store.TrialAttempt{
+	r := report.Results{Updated: at(180), Attempts: []store.TrialAttempt{
 		attempt("G", 1, 0, 60), attempt("G", 1, 30, 90), attempt("G", 1, 40, 50), // 90 min
 		attempt("G", 1, 120, 180),                      // 60 min
 		attempt("G", 2, 0, 30), attempt("G", 2, 60, 0), // 30 + 120 min, until 180
 		attempt("cpu", 3, 0, 600),
 	}}
-	r.trials = []search.TrialState{{History: []search.Epoch{{TrainSeconds: 7000, EvalSeconds: 200}}}}
+	r.Trials = []search.TrialState{{History: []search.Epoch{{TrainSeconds: 7000, EvalSeconds: 200}}}}
 	got := hours(r)
 	want := []live.Hours{{Amount: "2.0", Of: "training"}, {Amount: "5.0", Of: "GPU, G"}}
 	if !slices.Equal(got, want) {

@@ -141,8 +141,8 @@ func conflictError(trials []string) error {
 	if n := len(trials) - maxConflicts; n > 0 {
 		trials, more = trials[:maxConflicts], fmt.Sprintf("; and %d more", n)
 	}
-	return reported{fmt.Errorf("the same trials have other results, so nothing was stored: %s%s: they are of different instruction sets, GPUs or versions: keep them apart, under other study names",
-		strings.Join(trials, "; "), more)}
+	return &Error{Err: fmt.Errorf("the same trials have other results, so nothing was stored: %s%s: they are of different "+
+		"instruction sets, GPUs or versions: keep them apart, under other study names", strings.Join(trials, "; "), more)}
 }
 
 // bringOne stores one record; states says that it was loaded with its states.

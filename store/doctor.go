@@ -9,9 +9,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-
-	"igcsearch/search"
-	"igcsearch/space"
 )
 
 // Health is what Examine finds in a database.
@@ -22,7 +19,7 @@ type Health struct {
 	FreeBytes           int64 // of the file, which a vacuum would give back
 	Tables              []TableSize
 	Workers             []WorkerInfo
-	// Damage is what SQLite says of the file: no repair of ours mends it.
+	// Damage is what SQLite says is wrong with the file. Repair does not mend it.
 	Damage []string
 	// Findings are what Repair mends.
 	Findings []string
@@ -41,9 +38,8 @@ type WorkerInfo struct {
 	Dead   bool
 }
 
-// brokenChecks is SQLite's check of the whole file on a connection that may write
-// and is told not to: on one that may not, it leaves out the CHECK constraints. A
-// file that nobody here may write is checked without.
+// brokenChecks runs SQLite's check of the whole file on a connection that may write but is told not to. On one that may
+// not write, SQLite leaves out the CHECK constraints. For a file that this process may not write it returns nothing.
 func (db *DB) brokenChecks(ctx context.Context) (broken []string, err error) {
 	pool, err := sql.Open("sqlite3", db.dsn(url.Values{"mode": {"rw"}, "_query_only": {"1"}, "_busy_timeout": {"10000"}}))
 	if err != nil {
@@ -154,8 +150,7 @@ func (db *DB) findWorkers(ctx context.Context, tx *sql.Tx) (list []WorkerInfo, e
 	return list, err
 }
 
-// faults are what Repair mends by a statement: SQL from which the trials come,
-// what to say of one, and the statements.
+// faults are what the statements of mends repair: what to say of a trial, from which trials, and what Repair does.
 var faults = []struct{ what, from, repair string }{
 	{`' is running, but no attempt at it is open'`, ` FROM trial t JOIN study s ON s.id = t.study
 		WHERE t.status = 'running' AND NOT EXISTS (SELECT 1 FROM attempt WHERE trial = t.id AND ended IS NULL)`, "it would become pending"},
@@ -175,8 +170,7 @@ var mends = []string{
 	`DELETE FROM checkpoint WHERE trial IN (SELECT t.id FROM trial t JOIN study s ON s.id = t.study WHERE t.status IN ('done', 'diverged') AND NOT s.keep_checkpoints)`,
 }
 
-// Repair mends what Examine finds; it needs Open. Trials of processes that live
-// are left alone.
+// Repair mends the Findings of Examine. It leaves trials of processes that are alive alone.
 func (db *DB) Repair(ctx context.Context) error {
 	if err := db.Join(ctx); err != nil {
 		return err
@@ -198,7 +192,7 @@ func (db *DB) Repair(ctx context.Context) error {
 					return err
 				}
 			}
-			// All may have changed, for those that watch.
+			// Processes that watch the study have to read all trials again.
 			if _, err := tx.ExecContext(ctx, `UPDATE study SET changes = changes + 1`); err != nil {
 				return err
 			}
@@ -209,7 +203,7 @@ func (db *DB) Repair(ctx context.Context) error {
 	return db.explain("repair", err)
 }
 
-// Vacuum gives the free bytes of the file back.
+// Vacuum gives the free bytes of the file back to the file system.
 func (db *DB) Vacuum(ctx context.Context) error {
 	_, err := db.write.ExecContext(ctx, `VACUUM`)
 	if err == nil {
@@ -247,48 +241,4 @@ func (db *DB) damagedStates(ctx context.Context, tx *sql.Tx) (damaged []damagedS
 		}
 	}
 	return damaged, nil
-}
-
-func texts(ctx context.Context, tx *sql.Tx, query string, args ...any) (list []string, err error) {
-	err = each(ctx, tx, query, args, func(rows *sql.Rows) error {
-		var s string
-		err := rows.Scan(&s)
-		list = append(list, s)
-		return err
-	})
-	return list, err
-}
-
-// Retry makes trials of a study pending again that have one of the statuses,
-// Failed or Diverged, and that match, and forgets how often they failed. It
-// returns them.
-func (db *DB) Retry(ctx context.Context, name string, statuses []search.Status, match func(space.System, int) bool) (again []search.Trial, err error) {
-	err = db.update(ctx, func(tx *sql.Tx) error {
-		again = nil
-		study, _, err := db.findStudy(ctx, tx, name)
-		if err != nil {
-			return err
-		}
-		trials, err := findTrials(ctx, tx, `t.study = ?`, study)
-		if err != nil {
-			return err
-		}
-		for _, t := range trials {
-			if t.Status != search.Failed && t.Status != search.Diverged || !slices.Contains(statuses, t.Status) || !match(t.System, t.Seed) {
-				continue
-			}
-			if _, err := tx.ExecContext(ctx, `DELETE FROM failure WHERE trial = ?`, t.ID); err != nil {
-				return err
-			}
-			if err := setStatus(ctx, tx, study, t.ID, search.Pending); err != nil {
-				return err
-			}
-			again = append(again, t.Trial)
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, db.explain(fmt.Sprintf("retry study %q in", name), err)
-	}
-	return again, nil
 }

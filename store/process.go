@@ -49,7 +49,7 @@ func (db *DB) Join(ctx context.Context) error {
 	db.mu.Lock()
 	defer db.mu.Unlock()
 	if db.write == nil {
-		return reported{fmt.Errorf("join database %s: it was opened for reading only", db.name)}
+		return db.fault("join database", Other, errors.New("it was opened for reading only"))
 	}
 	if db.self != nil {
 		return nil
@@ -226,7 +226,7 @@ func (db *DB) leave(ctx context.Context) {
 }
 
 // lock opens the lock file, locks it beside other processes or exclusively, and locks byte id, unless that is 0. If
-// others still have it after patience, the error wraps EWOULDBLOCK.
+// others still have it after patience, the Fault of the error is InUse or InUseNetwork.
 func (db *DB) lock(exclusive bool, id int64, patience time.Duration) (*os.File, error) {
 	path := db.path + ".lock"
 	how := unix.LOCK_SH
@@ -236,7 +236,7 @@ func (db *DB) lock(exclusive bool, id int64, patience time.Duration) (*os.File, 
 	for begin := time.Now(); ; {
 		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
 		if err != nil {
-			return nil, reported{fmt.Errorf("lock database %s: %w: a run needs to write in that folder; give another --db", db.name, err)}
+			return nil, db.fault("lock database", FolderClosed, err)
 		}
 		err = unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
 		if errors.Is(err, unix.EWOULDBLOCK) {
@@ -246,17 +246,11 @@ func (db *DB) lock(exclusive bool, id int64, patience time.Duration) (*os.File, 
 				time.Sleep(10 * time.Millisecond)
 				continue
 			}
-			if holder = bytes.TrimSpace(holder); len(holder) == 0 {
-				holder = []byte("another process")
-			}
-			if db.network != "" {
-				return nil, reported{busy{fmt.Errorf("lock database %s: %s is running a study of it, and it lies on a network file system (%s), where locks and shared memory do not reach other machines: wait for it, or give a --db on a local disk, where several processes can run", db.name, holder, db.network)}}
-			}
-			return nil, reported{busy{fmt.Errorf("lock database %s: %s is running a study of it, of another version of igcsearch or as the only one: wait for it, stop it, or give another --db", db.name, holder)}}
+			return nil, db.inUse(string(bytes.TrimSpace(holder)))
 		}
 		if err != nil {
 			f.Close()
-			return nil, reported{fmt.Errorf("lock %s: %w", path, err)}
+			return nil, db.fault("lock database", Other, err)
 		}
 		// Another process may have removed the file in unlock. Then the next process would find another one under
 		// this name.
@@ -270,7 +264,7 @@ func (db *DB) lock(exclusive bool, id int64, patience time.Duration) (*os.File, 
 			l := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart, Start: id, Len: 1}
 			if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &l); err != nil {
 				f.Close()
-				return nil, reported{fmt.Errorf("lock %s: %w", path, err)}
+				return nil, db.fault("lock database", Other, err)
 			}
 		}
 		host, _ := os.Hostname()
@@ -280,10 +274,18 @@ func (db *DB) lock(exclusive bool, id int64, patience time.Duration) (*os.File, 
 	}
 }
 
-// busy is the error of flock for a lock that another process has, in words.
-type busy struct{ error }
-
-func (busy) Is(target error) bool { return target == unix.EWOULDBLOCK }
+// inUse is the error for a lock that another process has.
+func (db *DB) inUse(holder string) error {
+	if holder == "" {
+		holder = "another process"
+	}
+	if db.network != "" {
+		return db.fault("lock database", InUseNetwork, fmt.Errorf("%s is running a study of it, and it lies on a network file "+
+			"system (%s), where locks and shared memory do not reach other machines", holder, db.network))
+	}
+	return db.fault("lock database", InUse,
+		fmt.Errorf("%s is running a study of it, of another version of igcsearch or as the only one", holder))
+}
 
 // held reports whether a process has the lock on its byte.
 func held(f *os.File, id int64) bool {

@@ -7,9 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -173,14 +170,14 @@ func (db *DB) findGone(ctx context.Context, tx *sql.Tx, study int64) (map[int64]
 	return gone, err
 }
 
-// Checkpoint returns the newest checkpoint of a trial that is what was stored,
-// nil if it has none. It is an error if all are damaged.
+// Checkpoint returns the newest checkpoint of a trial that is what was stored, nil if the trial has none. It is an error
+// if all are damaged.
 func (db *DB) Checkpoint(ctx context.Context, name string, system space.System, seed int) (*search.Checkpoint, error) {
 	return db.checkpoint(ctx, "checkpoint", name, system, seed)
 }
 
-// BestCheckpoint is Checkpoint of the epoch with the best validation accuracy,
-// which a study with KeepBest has.
+// BestCheckpoint returns the checkpoint after the epoch with the best validation accuracy, which a study with KeepBest
+// has.
 func (db *DB) BestCheckpoint(ctx context.Context, name string, system space.System, seed int) (*search.Checkpoint, error) {
 	return db.checkpoint(ctx, "best_checkpoint", name, system, seed)
 }
@@ -200,7 +197,8 @@ func (db *DB) checkpoint(ctx context.Context, table, name string, system space.S
 		var damaged []int
 		c, damaged, err = findCheckpoint(ctx, tx, table, trial)
 		if err == nil && c == nil && len(damaged) > 0 {
-			err = fmt.Errorf("the checkpoint of %s seed %d after epoch %d is damaged (its checksum does not fit): the next run trains it again", system.Label(), seed, damaged[0])
+			err = fmt.Errorf("the checkpoint of %s seed %d after epoch %d is damaged (its checksum does not fit): the next run trains it again",
+				system.Label(), seed, damaged[0])
 		}
 		return err
 	})
@@ -214,98 +212,6 @@ func (db *DB) Mark(ctx context.Context) (mark string, err error) {
 		return tx.QueryRowContext(ctx, `SELECT coalesce(group_concat(`+revision+`, ', '), '') FROM study s`).Scan(&mark)
 	})
 	return mark, db.explain("read", err)
-}
-
-// Snapshot writes the database as it stands, with all that was committed, to a
-// new file at path. A runner goes on writing meanwhile.
-func (db *DB) Snapshot(ctx context.Context, path string) error {
-	return db.snapshot(ctx, path, func(pool *sql.DB) error {
-		_, err := pool.ExecContext(ctx, `VACUUM INTO ?`, path)
-		return err
-	})
-}
-
-// SnapshotResults is Snapshot without the states of trainings, which are most of
-// a database that is worked on.
-func (db *DB) SnapshotResults(ctx context.Context, path string) error {
-	return db.snapshot(ctx, path, func(pool *sql.DB) error { return copyResults(ctx, pool, path) })
-}
-
-func copyResults(ctx context.Context, pool *sql.DB, path string) error {
-	c, err := pool.Conn(ctx) // ATTACH is of one
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	target := (&url.URL{Scheme: "file", Path: path, RawQuery: "mode=rwc"}).String()
-	if _, err := c.ExecContext(ctx, `ATTACH ? AS copy`, target); err != nil {
-		return err
-	}
-	defer c.ExecContext(context.WithoutCancel(ctx), `DETACH copy`)
-	tx, err := c.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	defer tx.Rollback() // no-op after Commit
-	var statements []string
-	err = each(ctx, tx, `SELECT type, name, sql FROM main.sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite%' ORDER BY type DESC`, nil, func(rows *sql.Rows) error {
-		var kind, name, text string
-		if err := rows.Scan(&kind, &name, &text); err != nil {
-			return err
-		}
-		i := strings.Index(text, name) // behind CREATE TABLE, CREATE UNIQUE INDEX
-		if q := i - 1; q >= 0 && text[q] == '"' {
-			i = q
-		}
-		statements = append(statements, text[:i]+"copy."+text[i:])
-		if kind == "table" && name != "checkpoint" && name != "best_checkpoint" {
-			statements = append(statements, fmt.Sprintf(`INSERT INTO copy.%q SELECT * FROM main.%q`, name, name))
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	for _, pragma := range []string{"application_id", "user_version"} {
-		var value int64
-		if err := tx.QueryRowContext(ctx, `PRAGMA main.`+pragma).Scan(&value); err != nil {
-			return err
-		}
-		statements = append(statements, fmt.Sprintf(`PRAGMA copy.%s = %d`, pragma, value))
-	}
-	for _, statement := range statements {
-		if _, err := tx.ExecContext(ctx, statement); err != nil {
-			return err
-		}
-	}
-	return tx.Commit()
-}
-
-// snapshot has write copy the database, as it stands, to a new file at path.
-func (db *DB) snapshot(ctx context.Context, path string, write func(*sql.DB) error) error {
-	options := url.Values{"mode": {"ro"}, "_busy_timeout": {"10000"}}
-	copyFrom := func() error {
-		// A pool of its own: query_only forbids to write the copy.
-		pool, err := sql.Open("sqlite3", db.dsn(options))
-		if err != nil {
-			return err
-		}
-		defer pool.Close()
-		return write(pool)
-	}
-	// As view does, and for its reasons.
-	if before, atRest := db.state(); atRest {
-		options.Set("immutable", "1")
-		err := copyFrom()
-		if after, atRest := db.state(); atRest && after == before {
-			return db.explain("copy", err)
-		}
-		options.Del("immutable")
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	return db.explain("copy", copyFrom())
 }
 
 // viewStudy is view for one study.
@@ -330,20 +236,14 @@ func (db *DB) findStudy(ctx context.Context, tx *sql.Tx, name string) (id int64,
 	err = tx.QueryRowContext(ctx, `SELECT id, settings, title, keep_checkpoints, keep_best, checkpoint_quota FROM study WHERE name = ?`, name).
 		Scan(&id, &settings, &title, &kept.KeepCheckpoints, &kept.KeepBest, &kept.CheckpointQuota)
 	if errors.Is(err, sql.ErrNoRows) {
-		var names []string
-		err := each(ctx, tx, `SELECT name FROM study ORDER BY name`, nil, func(rows *sql.Rows) error {
-			var n string
-			err := rows.Scan(&n)
-			names = append(names, n)
-			return err
-		})
+		names, err := texts(ctx, tx, `SELECT name FROM study ORDER BY name`)
 		if err != nil {
 			return 0, s, err
 		}
 		if len(names) == 0 {
-			return 0, s, reported{fmt.Errorf("%w: %q; %s has none yet: igcsearch run STUDY stores one", ErrNoStudy, name, db.name)}
+			return 0, s, db.fault("", NoStudies, fmt.Errorf("%w: %q; %s has none yet", ErrNoStudy, name, db.name))
 		}
-		return 0, s, reported{fmt.Errorf("%w: %q; %s has %s", ErrNoStudy, name, db.name, strings.Join(names, ", "))}
+		return 0, s, db.fault("", Other, fmt.Errorf("%w: %q; %s has %s", ErrNoStudy, name, db.name, strings.Join(names, ", ")))
 	}
 	if err != nil {
 		return 0, s, err
@@ -451,6 +351,17 @@ func each(ctx context.Context, tx *sql.Tx, query string, args []any, f func(*sql
 		}
 	}
 	return rows.Err()
+}
+
+// texts returns the one column of a query.
+func texts(ctx context.Context, tx *sql.Tx, query string, args ...any) (list []string, err error) {
+	err = each(ctx, tx, query, args, func(rows *sql.Rows) error {
+		var s string
+		err := rows.Scan(&s)
+		list = append(list, s)
+		return err
+	})
+	return list, err
 }
 
 func moment(ms int64) time.Time { return time.UnixMilli(ms).UTC() }

@@ -204,8 +204,7 @@ func TestPlan(t *testing.T) {
 		_, err := db.Plan(t.Context(), other, trials)
 		want := `study "quick" is stored in ` + path + ` with other settings:
   epochs: 3 there, 20 here
-  learning_rate: 0.1 there, 0.05 here
-give this one another name (--set name=NEW) or another database (--db FILE)`
+  learning_rate: 0.1 there, 0.05 here`
 		var conflict *store.ConflictError
 		if !errors.As(err, &conflict) || err.Error() != want {
 			t.Errorf("error %v\nwant  %s", err, want)
@@ -586,6 +585,7 @@ func TestRead(t *testing.T) {
 		}
 		_, err = open(t, filepath.Join(t.TempDir(), "a.db")).Read(t.Context(), "x")
 		wantError(t, err, `no such study: "x"`, "has none yet")
+		wantFault(t, err, store.NoStudies)
 	})
 	t.Run("has no checkpoint of a trial that has no epoch, and none of no trial", func(t *testing.T) {
 		c, err := db.Checkpoint(t.Context(), "another", otherTrials[0].System, otherTrials[0].Seed)

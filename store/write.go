@@ -5,10 +5,12 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"igcsearch/search"
+	"igcsearch/space"
 )
 
 var _ search.Store = (*DB)(nil)
@@ -139,6 +141,39 @@ func (db *DB) Poll(ctx context.Context, name string, since int64) (changed []sea
 		return nil, since, db.explain(act, err)
 	}
 	return changed, moment, nil
+}
+
+// Retry makes trials of a study pending again that have one of the statuses, Failed or Diverged, and that match, and
+// forgets how often they failed. It returns them as they were.
+func (db *DB) Retry(ctx context.Context, name string, statuses []search.Status, match func(space.System, int) bool) (again []search.Trial, err error) {
+	err = db.update(ctx, func(tx *sql.Tx) error {
+		again = nil
+		study, _, err := db.findStudy(ctx, tx, name)
+		if err != nil {
+			return err
+		}
+		trials, err := findTrials(ctx, tx, `t.study = ?`, study)
+		if err != nil {
+			return err
+		}
+		for _, t := range trials {
+			if t.Status != search.Failed && t.Status != search.Diverged || !slices.Contains(statuses, t.Status) || !match(t.System, t.Seed) {
+				continue
+			}
+			if _, err := tx.ExecContext(ctx, `DELETE FROM failure WHERE trial = ?`, t.ID); err != nil {
+				return err
+			}
+			if err := setStatus(ctx, tx, study, t.ID, search.Pending); err != nil {
+				return err
+			}
+			again = append(again, t.Trial)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, db.explain(fmt.Sprintf("retry study %q in", name), err)
+	}
+	return again, nil
 }
 
 // update runs f in a writing transaction, which comes before all epochs that wait to be stored.

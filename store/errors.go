@@ -26,7 +26,8 @@ func (e *ConflictError) Error() string {
 	if len(diff) == 0 {
 		diff = []string{"settings that this version of igcsearch does not have"}
 	}
-	return fmt.Sprintf("study %q is stored in %s with other settings:\n  %s", e.Study, e.Database, strings.Join(diff, "\n  "))
+	return fmt.Sprintf("study %q is stored in %s with other settings:\n  %s",
+		e.Study, e.Database, strings.Join(diff, "\n  "))
 }
 
 // Fault tells what an Error is about, so that a command can say what to do.

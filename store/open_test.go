@@ -405,7 +405,7 @@ func TestFull(t *testing.T) {
 // wantEpoch checks that a trial stands at an epoch, metrics and checkpoint.
 func wantEpoch(t *testing.T, db *store.DB, s search.Study, trial search.Trial, epoch, size int) {
 	t.Helper()
-	c, err1 := db.Checkpoint(t.Context(), s.Name, trial.System, trial.Seed)
+	c, err1 := db.Checkpoint(t.Context(), s.Name, trial.Key)
 	epochs, err2 := readEpochs(t.Context(), db, s.Name)
 	if err := errors.Join(err1, err2); err != nil {
 		t.Fatal(err)

@@ -367,7 +367,7 @@ func TestCheckpoints(t *testing.T) {
 		return db, s, trials
 	}
 	of := func(t *testing.T, db *store.DB, s search.Study, trial search.Trial) int {
-		c, err := db.Checkpoint(t.Context(), s.Name, trial.System, trial.Seed)
+		c, err := db.Checkpoint(t.Context(), s.Name, trial.Key)
 		if err != nil {
 			t.Fatal(err)
 		}

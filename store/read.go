@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"igcsearch/search"
-	"igcsearch/space"
 )
 
 // StudyInfo is a study in a list.
@@ -129,15 +128,20 @@ func (db *DB) Read(ctx context.Context, name string, parts ...Part) (Results, er
 }
 
 // findAttempts returns the attempts at the trials t that an expression selects, the oldest first, and their rows.
-func findAttempts(ctx context.Context, tx *sql.Tx, which string, args ...any) (attempts []TrialAttempt, rows []int64, err error) {
+func findAttempts(
+	ctx context.Context, tx *sql.Tx, which string, args ...any,
+) (attempts []TrialAttempt, rows []int64, err error) {
 	systems := systemNames{}
-	err = each(ctx, tx, `SELECT a.id, t.system, t.seed, coalesce(a.token, x''), a.started, coalesce(a.ended, 0), coalesce(a.outcome, ''),
-			coalesce(a.failure, ''), a.message, a.git_commit, a.go_version, a.cpu, a.isa, a.device, a.host, a.pid, a.args, a.job
-		FROM trial t JOIN attempt a ON a.trial = t.id WHERE `+which+` ORDER BY a.id`, args, func(found *sql.Rows) error {
+	query := `SELECT a.id, t.system, t.seed, coalesce(a.token, x''), a.started, coalesce(a.ended, 0),
+			coalesce(a.outcome, ''), coalesce(a.failure, ''), a.message,
+			a.git_commit, a.go_version, a.cpu, a.isa, a.device, a.host, a.pid, a.args, a.job
+		FROM trial t JOIN attempt a ON a.trial = t.id WHERE ` + which + ` ORDER BY a.id`
+	err = each(ctx, tx, query, args, func(found *sql.Rows) error {
 		var row, started, ended int64
 		var a TrialAttempt
 		var text []byte
-		if err := found.Scan(&row, systems.into(&a.System), &a.Seed, &a.Token, &started, &ended, &a.Ending, &a.Failure, &a.Message,
+		if err := found.Scan(&row, systems.into(&a.System), &a.Seed, &a.Token, &started, &ended,
+			&a.Ending, &a.Failure, &a.Message,
 			&a.Commit, &a.GoVersion, &a.CPU, &a.ISA, &a.Device, &a.Host, &a.PID, &text, &a.Attempt.Job); err != nil {
 			return err
 		}
@@ -158,7 +162,8 @@ func findAttempts(ctx context.Context, tx *sql.Tx, which string, args ...any) (a
 func (db *DB) findGone(ctx context.Context, tx *sql.Tx, study int64) (map[int64]bool, error) {
 	gone := map[int64]bool{}
 	err := each(ctx, tx, `SELECT t.id, w.id, w.host, w.pid, w.remote
-		FROM attempt a JOIN worker w ON w.id = a.worker JOIN trial t ON t.id = a.trial WHERE t.study = ?`, []any{study}, func(rows *sql.Rows) error {
+		FROM attempt a JOIN worker w ON w.id = a.worker JOIN trial t ON t.id = a.trial
+		WHERE t.study = ?`, []any{study}, func(rows *sql.Rows) error {
 		var trial int64
 		var w Worker
 		err := rows.Scan(&trial, &w.ID, &w.Host, &w.PID, &w.Remote)
@@ -170,26 +175,26 @@ func (db *DB) findGone(ctx context.Context, tx *sql.Tx, study int64) (map[int64]
 	return gone, err
 }
 
-// Checkpoint returns the newest checkpoint of a trial that is what was stored, nil if the trial has none. It is an error
-// if all are damaged.
-func (db *DB) Checkpoint(ctx context.Context, name string, system space.System, seed int) (*search.Checkpoint, error) {
-	return db.checkpoint(ctx, "checkpoint", name, system, seed)
+// Checkpoint returns the newest checkpoint of a trial that is what was stored, nil if the trial has none. It is an
+// error if all are damaged.
+func (db *DB) Checkpoint(ctx context.Context, name string, key search.Key) (*search.Checkpoint, error) {
+	return db.checkpoint(ctx, "checkpoint", name, key)
 }
 
 // BestCheckpoint returns the checkpoint after the epoch with the best validation accuracy, which a study with KeepBest
 // has.
-func (db *DB) BestCheckpoint(ctx context.Context, name string, system space.System, seed int) (*search.Checkpoint, error) {
-	return db.checkpoint(ctx, "best_checkpoint", name, system, seed)
+func (db *DB) BestCheckpoint(ctx context.Context, name string, key search.Key) (*search.Checkpoint, error) {
+	return db.checkpoint(ctx, "best_checkpoint", name, key)
 }
 
-func (db *DB) checkpoint(ctx context.Context, table, name string, system space.System, seed int) (*search.Checkpoint, error) {
+func (db *DB) checkpoint(ctx context.Context, table, name string, key search.Key) (*search.Checkpoint, error) {
 	var c *search.Checkpoint
 	err := db.viewStudy(ctx, name, func(tx *sql.Tx, id int64, _ search.Study) error {
 		var trial int64
 		err := tx.QueryRowContext(ctx, `SELECT t.id FROM trial t WHERE t.study = ? AND t.system = ? AND t.seed = ?`,
-			id, system.String(), seed).Scan(&trial)
+			id, key.System.String(), key.Seed).Scan(&trial)
 		if errors.Is(err, sql.ErrNoRows) {
-			return fmt.Errorf("it has no trial %s seed %d", system.Label(), seed)
+			return fmt.Errorf("it has no trial %v", key)
 		}
 		if err != nil {
 			return err
@@ -197,8 +202,8 @@ func (db *DB) checkpoint(ctx context.Context, table, name string, system space.S
 		var damaged []int
 		c, damaged, err = findCheckpoint(ctx, tx, table, trial)
 		if err == nil && c == nil && len(damaged) > 0 {
-			err = fmt.Errorf("the checkpoint of %s seed %d after epoch %d is damaged (its checksum does not fit): the next run trains it again",
-				system.Label(), seed, damaged[0])
+			err = fmt.Errorf("the checkpoint of %v after epoch %d is damaged (its checksum does not fit): "+
+				"the next run trains it again", key, damaged[0])
 		}
 		return err
 	})
@@ -233,7 +238,9 @@ func (db *DB) findStudy(ctx context.Context, tx *sql.Tx, name string) (id int64,
 	var settings []byte
 	var title string
 	var kept search.Study
-	err = tx.QueryRowContext(ctx, `SELECT id, settings, title, keep_checkpoints, keep_best, checkpoint_quota FROM study WHERE name = ?`, name).
+	err = tx.QueryRowContext(ctx, `SELECT id, settings, title, keep_checkpoints, keep_best, checkpoint_quota
+		FROM study WHERE name = ?`,
+		name).
 		Scan(&id, &settings, &title, &kept.KeepCheckpoints, &kept.KeepBest, &kept.CheckpointQuota)
 	if errors.Is(err, sql.ErrNoRows) {
 		names, err := texts(ctx, tx, `SELECT name FROM study ORDER BY name`)
@@ -243,7 +250,8 @@ func (db *DB) findStudy(ctx context.Context, tx *sql.Tx, name string) (id int64,
 		if len(names) == 0 {
 			return 0, s, db.fault("", NoStudies, fmt.Errorf("%w: %q; %s has none yet", ErrNoStudy, name, db.name))
 		}
-		return 0, s, db.fault("", Other, fmt.Errorf("%w: %q; %s has %s", ErrNoStudy, name, db.name, strings.Join(names, ", ")))
+		return 0, s, db.fault("", Other,
+			fmt.Errorf("%w: %q; %s has %s", ErrNoStudy, name, db.name, strings.Join(names, ", ")))
 	}
 	if err != nil {
 		return 0, s, err
@@ -251,7 +259,8 @@ func (db *DB) findStudy(ctx context.Context, tx *sql.Tx, name string) (id int64,
 	if err := json.Unmarshal(settings, &s); err != nil {
 		return 0, s, fmt.Errorf("its settings: %w", err)
 	}
-	s.Title, s.KeepCheckpoints, s.KeepBest, s.CheckpointQuota = title, kept.KeepCheckpoints, kept.KeepBest, kept.CheckpointQuota
+	s.Title = title
+	s.KeepCheckpoints, s.KeepBest, s.CheckpointQuota = kept.KeepCheckpoints, kept.KeepBest, kept.CheckpointQuota
 	return id, s, nil
 }
 
@@ -259,14 +268,16 @@ func (db *DB) findStudy(ctx context.Context, tx *sql.Tx, name string) (id int64,
 func findTrials(ctx context.Context, tx *sql.Tx, which string, args ...any) (trials []search.TrialState, err error) {
 	var t search.TrialState
 	var message string
-	fields := epochFields(&t.Last, &t.ID, systemNames{}.into(&t.System), &t.Seed, &t.Status, &t.Epochs, &t.MultiplyAdds, &t.Params,
-		&message, &t.Failure, &t.ISA)
+	fields := epochFields(&t.Last, &t.ID, systemNames{}.into(&t.System), &t.Seed, &t.Status, &t.Epochs,
+		&t.MultiplyAdds, &t.Params, &message, &t.Failure, &t.ISA)
 	// The last attempt says why a trial failed or diverged.
 	err = each(ctx, tx, `SELECT t.id, t.system, t.seed, t.status, t.epochs, t.multiply_adds, t.params,
 			coalesce(a.message, ''), coalesce(a.failure, ''), coalesce(b.isa, ''), `+epochNames("e.")+`
-		FROM trial t LEFT JOIN epoch e ON e.trial = t.id AND e.number = (SELECT max(number) FROM epoch WHERE trial = t.id)
+		FROM trial t LEFT JOIN epoch e ON e.trial = t.id AND e.number = (SELECT max(number)
+			FROM epoch WHERE trial = t.id)
 			LEFT JOIN attempt b ON b.id = e.attempt
-			LEFT JOIN attempt a ON a.id = CASE WHEN t.status IN ('failed', 'diverged') THEN (SELECT max(id) FROM attempt WHERE trial = t.id) END
+			LEFT JOIN attempt a ON a.id = CASE WHEN t.status IN ('failed', 'diverged') THEN (SELECT max(id)
+				FROM attempt WHERE trial = t.id) END
 		WHERE `+which+` ORDER BY t.id`, args, func(rows *sql.Rows) error {
 		if err := rows.Scan(fields...); err != nil {
 			return err
@@ -295,7 +306,8 @@ func findStates(ctx context.Context, tx *sql.Tx, study, since int64) ([]search.T
 	var e search.Epoch
 	fields := epochFields(&e, &trial)
 	err = each(ctx, tx, `SELECT e.trial, `+epochNames("e.")+` FROM epoch e
-		WHERE e.trial IN (SELECT id FROM trial WHERE study = ? AND changed > ?) ORDER BY e.trial, e.number`, []any{study, since}, func(rows *sql.Rows) error {
+		WHERE e.trial IN (SELECT id FROM trial WHERE study = ? AND changed > ?)
+		ORDER BY e.trial, e.number`, []any{study, since}, func(rows *sql.Rows) error {
 		if err := rows.Scan(fields...); err != nil {
 			return err
 		}
@@ -311,8 +323,11 @@ func findStates(ctx context.Context, tx *sql.Tx, study, since int64) ([]search.T
 
 // findCheckpoints returns the checkpoints of a trial whose checksum fits, the newest first, and the epochs of the
 // others.
-func findCheckpoints(ctx context.Context, tx *sql.Tx, table string, trial int64) (sound []search.Checkpoint, damaged []int, err error) {
-	err = each(ctx, tx, `SELECT epoch, state, sha256 FROM `+table+` WHERE trial = ? ORDER BY epoch DESC`, []any{trial}, func(rows *sql.Rows) error {
+func findCheckpoints(
+	ctx context.Context, tx *sql.Tx, table string, trial int64,
+) (sound []search.Checkpoint, damaged []int, err error) {
+	err = each(ctx, tx, `SELECT epoch, state, sha256
+		FROM `+table+` WHERE trial = ? ORDER BY epoch DESC`, []any{trial}, func(rows *sql.Rows) error {
 		var c search.Checkpoint
 		var sum []byte
 		if err := rows.Scan(&c.Epoch, &c.State, &sum); err != nil {

@@ -70,7 +70,7 @@ func copyResults(ctx context.Context, pool *sql.DB, path string) error {
 		statements = append(statements, fmt.Sprintf(`PRAGMA copy.%s = %d`, pragma, value))
 	}
 	for _, statement := range statements {
-		if _, err := tx.ExecContext(ctx, statement); err != nil {
+		if err := exec(ctx, tx, statement); err != nil {
 			return err
 		}
 	}

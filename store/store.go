@@ -8,8 +8,8 @@
 // from a dead one.
 //
 // The schema, with the unit of each column, is schema.sql. PRAGMA application_id marks the file as ours, and PRAGMA
-// user_version is the version of the schema. An exported method opens a transaction; the plain functions take it. Errors
-// name the file; what people can do is for the command to say, see Fault.
+// user_version is the version of the schema. An exported method opens a transaction; the plain functions take it.
+// Errors name the file; the command adds what people can do, see Fault.
 package store
 
 import (
@@ -228,7 +228,8 @@ func locate(path string) (*DB, error) {
 	if real, err := filepath.EvalSymlinks(abs); err == nil {
 		abs = real
 	}
-	db := &DB{path: abs, name: path, network: networkSystem(abs), lease: search.Lease, patience: patience, remotes: map[int64]*remote{}}
+	db := &DB{path: abs, name: path, network: networkSystem(abs), lease: search.Lease, patience: patience,
+		remotes: map[int64]*remote{}}
 	if info, err := os.Stat(abs); err == nil && !info.Mode().IsRegular() {
 		return nil, db.fault("open database", NotRegular, errors.New("it is not a regular file"))
 	}
@@ -244,7 +245,9 @@ func (db *DB) dsn(options url.Values) string {
 func (db *DB) openReaders(ctx context.Context) (version int, err error) {
 	const act = "open database"
 	db.stillAt, _ = db.state() // before the first look into the file
-	options := url.Values{"mode": {"ro"}, "_query_only": {"on"}, "_busy_timeout": {"60000"}, "_stmt_cache_size": {statements}}
+	options := url.Values{
+		"mode": {"ro"}, "_query_only": {"on"}, "_busy_timeout": {"60000"}, "_stmt_cache_size": {statements},
+	}
 	db.live, err = sql.Open("sqlite3", db.dsn(options))
 	if err == nil {
 		options.Set("immutable", "1")
@@ -262,9 +265,11 @@ func (db *DB) openReaders(ctx context.Context) (version int, err error) {
 	case err != nil:
 		return version, db.explain(act, err)
 	case version > schemaVersion:
-		return version, db.fault(act, Newer, fmt.Errorf("a newer igcsearch wrote it (schema version %d, this one knows %d)", version, schemaVersion))
+		return version, db.fault(act, Newer,
+			fmt.Errorf("a newer igcsearch wrote it (schema version %d, this one knows %d)", version, schemaVersion))
 	case version > 0 && version < schemaVersion:
-		return version, db.fault(act, Older, fmt.Errorf("an older igcsearch wrote it (schema version %d, this one reads %d)", version, schemaVersion))
+		return version, db.fault(act, Older,
+			fmt.Errorf("an older igcsearch wrote it (schema version %d, this one reads %d)", version, schemaVersion))
 	}
 	return version, nil
 }
@@ -276,10 +281,12 @@ func (db *DB) unused(ctx context.Context, tx *sql.Tx) (bool, error) {
 		return false, err
 	}
 	var tables int
-	if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM sqlite_schema`).Scan(&tables); err != nil || id == 0 && tables == 0 {
+	if err := tx.QueryRowContext(ctx, `SELECT count(*)
+		FROM sqlite_schema`).Scan(&tables); err != nil || id == 0 && tables == 0 {
 		return true, err
 	}
-	return false, db.fault("open database", Foreign, fmt.Errorf("it belongs to another program (application_id %#x)", uint32(id)))
+	return false, db.fault("open database", Foreign,
+		fmt.Errorf("it belongs to another program (application_id %#x)", uint32(id)))
 }
 
 // claim creates the file, or takes an empty one, and marks it as ours before the switch to WAL. So the file is empty or
@@ -297,7 +304,7 @@ func (db *DB) claim(ctx context.Context) error {
 		if free, err := db.unused(ctx, tx); err != nil || !free {
 			return err // another process was faster
 		}
-		_, err := tx.ExecContext(ctx, fmt.Sprintf(`PRAGMA application_id = %d`, applicationID))
+		err := exec(ctx, tx, fmt.Sprintf(`PRAGMA application_id = %d`, applicationID))
 		return err
 	})
 }
@@ -313,7 +320,8 @@ func (db *DB) rollBack(ctx context.Context) error {
 	_, err = io.ReadFull(f, head)
 	f.Close()
 	if err != nil || binary.BigEndian.Uint32(head[68:]) != applicationID {
-		return db.fault("open database", Foreign, errors.New("it belongs to another program, which did not finish with it"))
+		return db.fault("open database", Foreign,
+			errors.New("it belongs to another program, which did not finish with it"))
 	}
 	pool, err := sql.Open("sqlite3", db.dsn(url.Values{"mode": {"rw"}, "_busy_timeout": {"60000"}}))
 	if err == nil {
@@ -330,7 +338,7 @@ func (db *DB) createTables(ctx context.Context) error {
 		if err := tx.QueryRowContext(ctx, `PRAGMA user_version`).Scan(&version); err != nil || version > 0 {
 			return err
 		}
-		_, err := tx.ExecContext(ctx, schema+fmt.Sprintf(`PRAGMA user_version = %d`, schemaVersion))
+		err := exec(ctx, tx, schema+fmt.Sprintf(`PRAGMA user_version = %d`, schemaVersion))
 		return err
 	})
 }
@@ -387,4 +395,9 @@ func transact(ctx context.Context, pool *sql.DB, f func(*sql.Tx) error) error {
 		return err
 	}
 	return tx.Commit()
+}
+
+func exec(ctx context.Context, tx *sql.Tx, query string, args ...any) error {
+	_, err := tx.ExecContext(ctx, query, args...)
+	return err
 }

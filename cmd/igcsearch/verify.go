@@ -158,7 +158,7 @@ func readCell(ctx context.Context, o verifyOptions) (*recorded, error) {
 			v.isas = slices.Compact(append(v.isas, strings.Split(a.ISA, ", ")...))
 		}
 	}
-	v.checkpoint, err = db.Checkpoint(ctx, r.study.Name, system, o.cell.seed)
+	v.checkpoint, err = db.Checkpoint(ctx, r.study.Name, v.job.Key)
 	return v, err
 }
 

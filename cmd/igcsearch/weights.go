@@ -81,7 +81,7 @@ func runWeights(ctx context.Context, o weightsOptions, stderr io.Writer) error {
 	if o.best {
 		stored = db.BestCheckpoint
 	}
-	from, err := stored(ctx, study.Name, system, o.cell.seed)
+	from, err := stored(ctx, study.Name, search.Key{System: system, Seed: o.cell.seed})
 	if err != nil {
 		return err
 	}

@@ -24,11 +24,14 @@ func TestAdvice(t *testing.T) {
 		want string
 	}{
 		{errors.New("no picture"), ""},
-		{missing("cifar10", ""), "run 'igcsearch data get cifar10 --data DIR', or name the folder with --data DIR or IGCSEARCH_DATA"},
-		{missing("svhn", "the files that are missing"), "'igcsearch data get svhn --data DIR' fetches the files that are missing"},
+		{missing("cifar10", ""),
+			"run 'igcsearch data get cifar10 --data DIR', or name the folder with --data DIR or IGCSEARCH_DATA"},
+		{missing("svhn", "the files that are missing"),
+			"'igcsearch data get svhn --data DIR' fetches the files that are missing"},
 		{missing("", ""), "name the folder with --data DIR or IGCSEARCH_DATA"},
 		{trainer.ArithmeticError{Made: "avx512", Ours: "avx2"}, "set IGC_ISA=avx512" + anew},
-		{trainer.ArithmeticError{Made: "avx512", Ours: "cuda sm_90"}, "give --device cpu and set IGC_ISA=avx512" + anew},
+		{trainer.ArithmeticError{Made: "avx512", Ours: "cuda sm_90"},
+			"give --device cpu and set IGC_ISA=avx512" + anew},
 		{trainer.ArithmeticError{Made: "cuda sm_90", Ours: "avx512"}, "give a GPU with sm_90 by --device" + anew},
 		{trainer.ArithmeticError{Made: "cuda sm_90", Ours: "cuda sm_80"}, "give a GPU with sm_90 by --device" + anew},
 		{database(store.Other), ""},

@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"igcsearch/cmd/igcsearch/progress"
+	"igcsearch/cmd/igcsearch/report"
 	"igcsearch/space"
 	"igcsearch/studies"
 	"igcsearch/trainer"
@@ -277,7 +278,7 @@ func runBench(ctx context.Context, o benchOptions, stdout, stderr io.Writer) err
 			if o.peer != "" {
 				row[k+11], row[k+12] = fmt.Sprintf("%.1f", all.geometric("peer")), fmt.Sprintf("%.1f", all.geometric("ratio"))
 			}
-			t.add(row...)
+			t.Add(row...)
 		}
 		return fmt.Sprintf("batch %d, %s, %s, %s, median of %s; the mean is geometric",
 			int(o.batch), trainer.CPU(), last.ISA, count(last.Threads, "thread"), count(int(o.steps), "step"))
@@ -287,7 +288,7 @@ func runBench(ctx context.Context, o benchOptions, stdout, stderr io.Writer) err
 // each measures the pairs one by one. A line of json is printed as soon as it
 // is measured; the table below its caption at the end, also if a later pair
 // fails or someone stops it.
-func (o benchOptions) each(stdout, stderr io.Writer, t *textTable, one func(space.System) (line any, row []string, err error), caption func(done int) string) (err error) {
+func (o benchOptions) each(stdout, stderr io.Writer, t *report.Table, one func(space.System) (line any, row []string, err error), caption func(done int) string) (err error) {
 	done := 0
 	list, err := o.list()
 	if err != nil {
@@ -307,7 +308,7 @@ func (o benchOptions) each(stdout, stderr io.Writer, t *textTable, one func(spac
 			}
 			continue
 		}
-		t.add(row...)
+		t.Add(row...)
 	}
 	o.progress(stderr, "")
 	if o.format == "json" || done == 0 {

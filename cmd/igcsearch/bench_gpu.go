@@ -87,7 +87,7 @@ func runGPUBench(ctx context.Context, o benchOptions, info gpu.Info, stdout, std
 			if o.peer != "" {
 				row[k+13], row[k+14] = fmt.Sprintf("%.1f×", all.geometric("alone ratio")), fmt.Sprintf("%.1f×", all.geometric("all ratio"))
 			}
-			t.add(row...)
+			t.Add(row...)
 		}
 		return fmt.Sprintf("batch %d, %s, %s, peak %.1f TFLOP/s, copy %.0f GB/s, median of %s; the mean is geometric",
 			int(o.batch), info.Name, info.Driver, last.PeakGFLOPS/1e3, last.BandwidthGB, count(int(o.steps), "step"))

@@ -81,10 +81,10 @@ func runDevices(_ context.Context, o devicesOptions, gpus []gpu.Info, why error,
 		}{cpuJSON{trainer.CPU(), cores, isas}, list, reason})
 	}
 	t := newTable("<device", "<name", "<arithmetic", "cores", "memory (GiB)", "free (GiB)", "<driver")
-	t.add("cpu", trainer.CPU(), strings.Join(isas, " "), strconv.Itoa(cores), "", "", "")
+	t.Add("cpu", trainer.CPU(), strings.Join(isas, " "), strconv.Itoa(cores), "", "", "")
 	gib := func(bytes int) string { return fmt.Sprintf("%.1f", float64(bytes)/(1<<30)) }
 	for _, g := range list {
-		t.add(g.Device, g.Name, g.Capability, strconv.Itoa(g.Multiprocessors),
+		t.Add(g.Device, g.Name, g.Capability, strconv.Itoa(g.Multiprocessors),
 			gib(g.MemoryBytes), gib(g.FreeBytes), g.Driver)
 	}
 	if reason != "" {

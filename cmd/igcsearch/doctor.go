@@ -52,7 +52,7 @@ func runDoctor(ctx context.Context, o doctorOptions, stdout io.Writer) error {
 	}
 	t := newTable("<table", "rows", "content")
 	for _, s := range h.Tables {
-		t.add(s.Name, strconv.FormatInt(s.Rows, 10), humanize.IBytes(uint64(s.Bytes)))
+		t.Add(s.Name, strconv.FormatInt(s.Rows, 10), humanize.IBytes(uint64(s.Bytes)))
 	}
 	where := "on a local disk"
 	if h.Network != "" {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"igcsearch/cmd/igcsearch/progress"
+	"igcsearch/cmd/igcsearch/report"
 	"igcsearch/search"
 	"igcsearch/store"
 	"igcsearch/trainer"
@@ -71,7 +72,7 @@ func (p *prepared) noteEstimate(ctx context.Context, show progress.Display, tria
 	}
 	show.Note(line)
 	if text := e.FewSteps(); text != "" {
-		show.Note(warning(p.study.Name, text))
+		show.Note(report.Warning(p.study.Name, text))
 	}
 }
 
@@ -97,7 +98,7 @@ func dryRun(ctx context.Context, o runOptions, p *prepared, stdout, stderr io.Wr
 		return err
 	}
 	if text := e.FewSteps(); e.Left > 0 && text != "" {
-		printWarnings(stderr, p.study.Name, []string{text})
+		report.Warn(stderr, p.study.Name, []string{text})
 	}
 	text := fmt.Sprintf("%s\n\n%s", p.headline(workers), e.Report())
 	if e.Left > 0 {
@@ -122,9 +123,9 @@ func openThere(ctx context.Context, path string) (*store.DB, error) {
 }
 
 // costTable lists what was measured, in the order of the study.
-func costTable(e *progress.Estimate) *textTable {
-	r := results{study: e.Study}
-	t := newTable(append(r.what(), "step (ms)", "evaluation (s)", "one training")...)
+func costTable(e *progress.Estimate) *report.Table {
+	r := report.Results{Study: e.Study}
+	t := newTable(append(r.NameHeader(), "step (ms)", "evaluation (s)", "one training")...)
 	order := e.Study.SystemList()
 	slices.SortFunc(e.Measured, func(a, b trainer.Cost) int {
 		return cmp.Compare(slices.Index(order, a.System), slices.Index(order, b.System))
@@ -132,7 +133,7 @@ func costTable(e *progress.Estimate) *textTable {
 	steps, _ := e.Steps()
 	for _, m := range e.Measured {
 		i := slices.IndexFunc(e.Trials, func(t search.Trial) bool { return t.System == m.System })
-		t.add(append(r.which(m.System, e.Trials[i].Params), fmt.Sprintf("%.1f", 1e3*m.Epoch/float64(steps)),
+		t.Add(append(r.Name(m.System, e.Trials[i].Params), fmt.Sprintf("%.1f", 1e3*m.Epoch/float64(steps)),
 			fmt.Sprintf("%.1f", m.Evaluation), progress.Rough(e.Training(m)))...)
 	}
 	return t

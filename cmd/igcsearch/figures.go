@@ -16,10 +16,10 @@ import (
 
 	"gonum.org/v1/gonum/stat"
 
+	"igcsearch/cmd/igcsearch/report"
 	"igcsearch/plots"
 	"igcsearch/search"
 	"igcsearch/search/analysis"
-	"igcsearch/search/strategy"
 	"igcsearch/space"
 	"igcsearch/store"
 )
@@ -37,7 +37,7 @@ type kind struct {
 	about string    // for the help
 	flags []string  // flags that are for this kind only
 	bars  plots.Bar // the default of --bars; "" is std
-	build func([]results, plotOptions) (plots.Figure, error)
+	build func([]report.Results, plotOptions) (plots.Figure, error)
 }
 
 // kinds are all kinds of figures; the first is the default.
@@ -56,37 +56,37 @@ var kinds = []kind{
 }
 
 // read reads the results of the studies, and of these only the pairs of --pairs.
-func (o *plotOptions) read(ctx context.Context, db *store.DB) (list []results, err error) {
+func (o *plotOptions) read(ctx context.Context, db *store.DB) (list []report.Results, err error) {
 	missing := slices.Clone(o.pairs) // which no study has
 	for _, name := range o.studies {
 		r, err := readResults(ctx, db, name, store.Histories)
 		if err != nil {
 			return nil, err
 		}
-		if !o.kindAsked && len(list) == 0 && !r.study.OfPairs() {
+		if !o.kindAsked && len(list) == 0 && !r.Study.OfPairs() {
 			o.kind = kindCurves
 		}
-		if o.kind == kindAccuracy && !r.study.OfPairs() {
+		if o.kind == kindAccuracy && !r.Study.OfPairs() {
 			return nil, fmt.Errorf("plot %s: it compares networks, which have no common M:"+
-				" use --kind curves, or igcsearch export", r.study.Name)
+				" use --kind curves, or igcsearch export", r.Study.Name)
 		}
-		if slices.ContainsFunc(list, func(other results) bool { return other.study.Name == r.study.Name }) {
-			return nil, usageError{fmt.Errorf("study %s is given twice", r.study.Name)}
+		if slices.ContainsFunc(list, func(other report.Results) bool { return other.Study.Name == r.Study.Name }) {
+			return nil, usageError{fmt.Errorf("study %s is given twice", r.Study.Name)}
 		}
 		none := "none of its trials is done: run it first, or look at"
 		if len(o.pairs) > 0 {
-			there := r.study.PairList()
+			there := r.Study.PairList()
 			missing = slices.DeleteFunc(missing, func(p space.Pair) bool { return slices.Contains(there, p) })
-			r.trials = slices.DeleteFunc(r.trials, func(t search.TrialState) bool {
+			r.Trials = slices.DeleteFunc(r.Trials, func(t search.TrialState) bool {
 				return !slices.Contains(o.pairs, t.System.Pair())
 			})
-			if len(r.trials) == 0 {
-				return nil, noPairs(o.pairs, []results{r})
+			if len(r.Trials) == 0 {
+				return nil, noPairs(o.pairs, []report.Results{r})
 			}
 			none = fmt.Sprintf("none of its trials of %v is done: look at", &o.pairs)
 		}
-		if r.done() == 0 {
-			return nil, fmt.Errorf("plot %s: %s: igcsearch status %s", r.study.Name, none, quote(r.study.Name))
+		if r.Done() == 0 {
+			return nil, fmt.Errorf("plot %s: %s: igcsearch status %s", r.Study.Name, none, quote(r.Study.Name))
 		}
 		list = append(list, r)
 	}
@@ -97,17 +97,17 @@ func (o *plotOptions) read(ctx context.Context, db *store.DB) (list []results, e
 }
 
 // noPairs is the error that the studies do not have some pairs. It lists the pairs that they have.
-func noPairs(missing pairs, list []results) error {
+func noPairs(missing pairs, list []report.Results) error {
 	var texts []string
 	for _, r := range list {
-		have := pairs(r.study.PairList())
-		texts = append(texts, fmt.Sprintf("%s has %v", r.study.Name, &have))
+		have := pairs(r.Study.PairList())
+		texts = append(texts, fmt.Sprintf("%s has %v", r.Study.Name, &have))
 	}
 	return fmt.Errorf("plot: --pairs %v: no such pair: %s", &missing, strings.Join(texts, ", "))
 }
 
 // figure builds the figure of the results that the options ask for.
-func (o plotOptions) figure(list []results) (plots.Figure, plots.Options, error) {
+func (o plotOptions) figure(list []report.Results) (plots.Figure, plots.Options, error) {
 	k := kinds[slices.IndexFunc(kinds, func(k kind) bool { return k.name == o.kind })]
 	figure, err := k.build(list, o)
 	if err != nil {
@@ -144,12 +144,12 @@ func writeFigure(path string, figure plots.Figure, o plots.Options) error {
 
 // drawFigure draws the figure that run writes: accuracy against M, or the learning curves of networks that have no
 // common M.
-func drawFigure(r results, path string) error {
+func drawFigure(r report.Results, path string) error {
 	o := plotOptions{kind: kindAccuracy}
-	if !r.study.OfPairs() {
+	if !r.Study.OfPairs() {
 		o.kind = kindCurves
 	}
-	figure, options, err := o.figure([]results{r})
+	figure, options, err := o.figure([]report.Results{r})
 	if err != nil {
 		return err
 	}
@@ -157,7 +157,7 @@ func drawFigure(r results, path string) error {
 }
 
 // figureOptions returns options with the date of the figure and the label of its accuracy.
-func figureOptions(list []results) (plots.Options, error) {
+func figureOptions(list []report.Results) (plots.Options, error) {
 	var o plots.Options
 	if text := os.Getenv("SOURCE_DATE_EPOCH"); text != "" {
 		seconds, err := strconv.ParseInt(text, 10, 64)
@@ -167,22 +167,22 @@ func figureOptions(list []results) (plots.Options, error) {
 		o.Date = time.Unix(seconds, 0).UTC()
 	} else {
 		for _, r := range list {
-			if r.updated.After(o.Date) {
-				o.Date = r.updated
+			if r.Updated.After(o.Date) {
+				o.Date = r.Updated
 			}
 		}
 	}
 	if dataset, split, same := common(list); same {
-		o.AccuracyLabel = fmt.Sprintf("%s accuracy, %s (%%)", split, strings.TrimPrefix(datasetLabel(dataset), "the "))
+		o.AccuracyLabel = fmt.Sprintf("%s accuracy, %s (%%)", split, strings.TrimPrefix(report.DatasetLabel(dataset), "the "))
 	}
 	return o, nil
 }
 
 // common returns the data set and the split of the accuracies, if all studies have the same.
-func common(list []results) (dataset, split string, same bool) {
-	dataset, split = list[0].study.Dataset, list[0].study.Split
+func common(list []report.Results) (dataset, split string, same bool) {
+	dataset, split = list[0].Study.Dataset, list[0].Study.Split
 	for _, r := range list {
-		if r.study.Dataset != dataset || r.study.Split != split {
+		if r.Study.Dataset != dataset || r.Study.Split != split {
 			return "", "", false
 		}
 	}
@@ -190,39 +190,39 @@ func common(list []results) (dataset, split string, same bool) {
 }
 
 // label names a study in a legend, with its data set and split if the studies differ in these.
-func label(r results, list []results) string {
+func label(r report.Results, list []report.Results) string {
 	if _, _, same := common(list); same {
-		return r.study.Name
+		return r.Study.Name
 	}
-	dataset := strings.TrimPrefix(datasetLabel(r.study.Dataset), "the ")
-	return fmt.Sprintf("%s (%s, %s)", r.study.Name, dataset, r.study.Split)
+	dataset := strings.TrimPrefix(report.DatasetLabel(r.Study.Dataset), "the ")
+	return fmt.Sprintf("%s (%s, %s)", r.Study.Name, dataset, r.Study.Split)
 }
 
-func accuracyFigure(list []results, o plotOptions) (plots.Figure, error) {
+func accuracyFigure(list []report.Results, o plotOptions) (plots.Figure, error) {
 	bar := plots.Bar(o.bars)
 	return plots.AccuracyVsM{Series: series(list), Bar: bar, Seeds: o.points, WidthCurve: o.widthCurve}, nil
 }
 
 // series returns the accuracies of each study.
-func series(list []results) (all []plots.Series) {
+func series(list []report.Results) (all []plots.Series) {
 	for _, r := range list {
-		all = append(all, plots.Series{Name: label(r, list), Points: points(r.bySystem())})
+		all = append(all, plots.Series{Name: label(r, list), Points: points(r.Networks())})
 	}
 	return all
 }
 
-func points(networks []systemResult) (list []plots.Point) {
+func points(networks []report.Network) (list []plots.Point) {
 	for _, n := range networks {
-		list = append(list, plots.Point{L: n.Pair().L, M: n.Pair().M, Accuracies: n.accuracies})
+		list = append(list, plots.Point{L: n.Pair().L, M: n.Pair().M, Accuracies: n.Accuracies})
 	}
 	return list
 }
 
 // curvesFigure has a curve for each network that has a done trial.
-func curvesFigure(list []results, o plotOptions) (plots.Figure, error) {
+func curvesFigure(list []report.Results, o plotOptions) (plots.Figure, error) {
 	var all []plots.LearningCurve
 	for _, r := range list {
-		curves := r.curves(search.Done)
+		curves := curvesOf(r, search.Done)
 		for i := range curves {
 			if len(list) > 1 {
 				curves[i].Name = label(r, list) + " " + curves[i].Name
@@ -233,16 +233,16 @@ func curvesFigure(list []results, o plotOptions) (plots.Figure, error) {
 	return plots.LearningCurves{Curves: all, Bar: plots.Bar(o.bars), Loss: o.loss}, nil
 }
 
-// curves returns a curve for each network that has a trial in one of these states, over those trials.
-func (r results) curves(of ...search.Status) (list []plots.LearningCurve) {
+// curvesOf returns a curve for each network that has a trial in one of these states, over those trials.
+func curvesOf(r report.Results, of ...search.Status) (list []plots.LearningCurve) {
 	byNumber := map[space.System][]plots.Epoch{}
-	for _, t := range r.trials {
-		_, ok := r.accuracy(t.Trial)
+	for _, t := range r.Trials {
+		_, ok := r.Accuracy(t.Trial)
 		if !slices.Contains(of, t.Status) || t.Status == search.Done && !ok || t.Epoch == 0 {
 			continue
 		}
 		if byNumber[t.System] == nil {
-			byNumber[t.System] = make([]plots.Epoch, r.study.Epochs)
+			byNumber[t.System] = make([]plots.Epoch, r.Study.Epochs)
 		}
 		for _, e := range t.History {
 			at := &byNumber[t.System][e.Number-1]
@@ -250,15 +250,15 @@ func (r results) curves(of ...search.Status) (list []plots.LearningCurve) {
 			if e.TrainTotal > 0 {
 				at.TrainAccuracies = append(at.TrainAccuracies, 100*float64(e.TrainCorrect)/float64(e.TrainTotal))
 			}
-			if correct, total := e.Correct(r.study.Split); total > 0 {
+			if correct, total := e.Correct(r.Study.Split); total > 0 {
 				at.Accuracies = append(at.Accuracies, 100*float64(correct)/float64(total))
 			}
-			if loss := e.Loss(r.study.Split); loss != 0 {
+			if loss := e.Loss(r.Study.Split); loss != 0 {
 				at.Losses = append(at.Losses, loss)
 			}
 		}
 	}
-	for _, n := range r.bySystem() {
+	for _, n := range r.Networks() {
 		all := byNumber[n.System]
 		for i := range all {
 			all[i].Number = i + 1
@@ -275,41 +275,21 @@ func (r results) curves(of ...search.Status) (list []plots.LearningCurve) {
 
 // raceFigure draws the networks of a study with the accuracies of their seeds. Only a race drops networks; of those
 // it draws what they had before.
-func raceFigure(list []results, o plotOptions) (plots.Figure, error) {
+func raceFigure(list []report.Results, o plotOptions) (plots.Figure, error) {
 	r := &list[0]
-	if r.study.Strategy == search.StrategyRace {
-		r.study.Split = r.study.DecidingSplit() // in the list, so that the axis names it too
+	if r.Study.Strategy == search.StrategyRace {
+		r.Study.Split = r.Study.DecidingSplit() // in the list, so that the axis names it too
 	}
-	dropped := droppedAfter(r.raceRounds())
+	dropped := report.DroppedAfter(r.RaceRounds())
 	f := plots.RaceHistory{Bar: plots.Bar(o.bars)}
-	for _, n := range r.bySystem() {
-		a := plots.RaceArm{Name: n.Label(), Accuracies: n.accuracies}
+	for _, n := range r.Networks() {
+		a := plots.RaceArm{Name: n.Label(), Accuracies: n.Accuracies}
 		if seeds := dropped[n.System]; seeds > 0 {
 			a.Dropped, a.Accuracies = true, a.Accuracies[:min(seeds, len(a.Accuracies))]
 		}
 		f.Arms = append(f.Arms, a)
 	}
 	return f, nil
-}
-
-// raceRounds returns the finished rounds if the study is a race, else none. A race is decided by all planned trials,
-// of which r may show only some.
-func (r results) raceRounds() []strategy.Round {
-	if r.study.Strategy != search.StrategyRace {
-		return nil
-	}
-	return strategy.Rounds(r.study, r.planned)
-}
-
-// droppedAfter returns, for each network that a race dropped, how many seeds it had.
-func droppedAfter(rounds []strategy.Round) map[space.System]int {
-	seeds := map[space.System]int{}
-	for _, round := range rounds {
-		for _, system := range round.Dropped {
-			seeds[system] = round.Seeds
-		}
-	}
-	return seeds
 }
 
 // The values of --cost.
@@ -333,30 +313,30 @@ var costs = map[string]struct {
 }
 
 // paretoFigure has the networks that have a result, with one of their costs.
-func paretoFigure(list []results, o plotOptions) (plots.Figure, error) {
+func paretoFigure(list []report.Results, o plotOptions) (plots.Figure, error) {
 	f := plots.Pareto{CostLabel: costs[o.cost].label, Bar: plots.Bar(o.bars)}
 	var values [][]float64 // for the front: smaller is better in both
 	var on []string        // devices
 	for _, r := range list {
-		for _, model := range r.on {
+		for _, model := range r.Models {
 			if !slices.Contains(on, model) {
 				on = append(on, model)
 			}
 		}
-		samples := r.arms()
-		for i, n := range r.bySystem() {
-			if len(n.accuracies) == 0 {
+		samples := r.Samples()
+		for i, n := range r.Networks() {
+			if len(n.Accuracies) == 0 {
 				continue
 			}
-			p := plots.CostPoint{Name: n.Label(), Cost: costs[o.cost].of(samples[i].Costs), Accuracies: n.accuracies}
+			p := plots.CostPoint{Name: n.Label(), Cost: costs[o.cost].of(samples[i].Costs), Accuracies: n.Accuracies}
 			if len(list) > 1 {
-				p.Name = r.study.Name + " " + p.Name
+				p.Name = r.Study.Name + " " + p.Name
 			}
 			if p.Cost == 0 && len(on) < 2 {
 				return nil, fmt.Errorf("plot %s: no %s of %s are stored: choose another --cost",
-					r.study.Name, o.cost, n.Label())
+					r.Study.Name, o.cost, n.Label())
 			}
-			f.Points, values = append(f.Points, p), append(values, []float64{-stat.Mean(n.accuracies, nil), p.Cost})
+			f.Points, values = append(f.Points, p), append(values, []float64{-stat.Mean(n.Accuracies, nil), p.Cost})
 		}
 	}
 	if o.cost == costSeconds && len(on) > 1 {
@@ -369,28 +349,6 @@ func paretoFigure(list []results, o plotOptions) (plots.Figure, error) {
 	return f, nil
 }
 
-// sameBudget is how many times as large as the smallest a network of the same budget may be.
-const sameBudget = 1.1
-
-// bySize groups networks by budget. Groups, and the networks in them, are in the order of rising parameters.
-func bySize(networks []systemResult, params func(systemResult) int) (groups [][]systemResult) {
-	networks = slices.Clone(networks)
-	slices.SortStableFunc(networks, func(a, b systemResult) int { return cmp.Compare(params(a), params(b)) })
-	for _, p := range networks {
-		if k := len(groups); k == 0 || float64(params(p)) > sameBudget*float64(params(groups[k-1][0])) {
-			groups = append(groups, nil)
-		}
-		last := &groups[len(groups)-1]
-		*last = append(*last, p)
-	}
-	return groups
-}
-
-// blockParams returns the parameters of a block of a network, in a study of pairs.
-func (r results) blockParams(p systemResult) int {
-	return p.Variant.Params(p.Pair(), r.study.Kernel)
-}
-
 // budget is a row of a heat map: networks of about the same parameters.
 type budget struct {
 	params float64
@@ -400,28 +358,28 @@ type budget struct {
 
 // heatMapFigure has a row for each budget, rising. In studies of pairs, each study has budgets of its own; else the
 // networks of all studies that have an M are grouped together.
-func heatMapFigure(list []results, _ plotOptions) (plots.Figure, error) {
+func heatMapFigure(list []report.Results, _ plotOptions) (plots.Figure, error) {
 	var f plots.HeatMap
 	var all []budget
-	var networks []systemResult
-	ofPairs := !slices.ContainsFunc(list, func(r results) bool { return !r.study.OfPairs() })
+	var networks []report.Network
+	ofPairs := !slices.ContainsFunc(list, func(r report.Results) bool { return !r.Study.OfPairs() })
 	for _, r := range list {
-		scored := slices.DeleteFunc(r.bySystem(), func(n systemResult) bool {
-			return len(n.accuracies) == 0 || n.Pair().M == 0 || !ofPairs && n.params == 0
+		scored := slices.DeleteFunc(r.Networks(), func(n report.Network) bool {
+			return len(n.Accuracies) == 0 || n.Pair().M == 0 || !ofPairs && n.Params == 0
 		})
 		if !ofPairs {
 			networks = append(networks, scored...)
 			continue
 		}
-		own := budgets(scored, r.blockParams, r.study.Name)
+		own := budgets(scored, r.BlockParams, r.Study.Name)
 		if len(own) == 1 {
-			own[0].params = r.budget()
+			own[0].params = meanBudget(r)
 		}
 		all = append(all, own...)
 	}
 	if !ofPairs {
 		f.RowLabel = "parameters of the network"
-		all = budgets(networks, func(n systemResult) int { return n.params }, "")
+		all = budgets(networks, func(n report.Network) int { return n.Params }, "")
 	}
 	if len(all) == 0 {
 		return nil, errors.New("plot --kind heatmap: no network has an M and a result")
@@ -442,21 +400,21 @@ func heatMapFigure(list []results, _ plotOptions) (plots.Figure, error) {
 }
 
 // budgets returns the rows that networks form by their size.
-func budgets(networks []systemResult, params func(systemResult) int, study string) (list []budget) {
-	for _, group := range bySize(networks, params) {
+func budgets(networks []report.Network, params func(report.Network) int, study string) (list []budget) {
+	for _, group := range report.BySize(networks, params) {
 		list = append(list, budget{float64(params(group[0])), study, points(group)})
 	}
 	return list
 }
 
-// budget returns the budget of the study, or if it has none, the mean parameters of a block of its networks.
-func (r results) budget() float64 {
-	if r.study.Budget > 0 {
-		return float64(r.study.Budget)
+// meanBudget returns the budget of the study, or if it has none, the mean parameters of a block of its networks.
+func meanBudget(r report.Results) float64 {
+	if r.Study.Budget > 0 {
+		return float64(r.Study.Budget)
 	}
-	sum, networks := 0, r.bySystem()
+	sum, networks := 0, r.Networks()
 	for _, n := range networks {
-		sum += r.blockParams(n)
+		sum += r.BlockParams(n)
 	}
 	return float64(sum) / float64(len(networks))
 }

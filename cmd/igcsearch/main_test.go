@@ -73,6 +73,7 @@ func runScripts(t *testing.T, dir string, vars ...string) {
 			"exit":        scriptExit,
 			"fixture":     scriptFixture,
 			"recorded":    scriptRecorded,
+			"edit":        scriptEdit,
 			"pictures":    scriptPictures,
 			"epochs":      scriptEpochs,
 			"waitfile":    scriptWaitFile,

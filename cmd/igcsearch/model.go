@@ -153,7 +153,7 @@ func runModel(_ context.Context, o modelOptions, stdout io.Writer) error {
 		if l.Params > 0 {
 			params, madds = humanize.Comma(int64(l.Params)), humanize.Comma(l.MultiplyAdds)
 		}
-		t.add(l.Name, describe(l, name), l.Out.String(), params, madds)
+		t.Add(l.Name, describe(l, name), l.Out.String(), params, madds)
 	}
 	_, err = fmt.Fprintf(stdout, "%s\n%s, D = %d, on pictures of %v, %d classes: %s parameters, %s multiply–adds.\n",
 		t, n.Name, n.Depth, plan.In, plan.Classes, humanize.Comma(int64(n.Params())), humanize.Comma(n.MultiplyAdds()))

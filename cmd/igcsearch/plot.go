@@ -130,7 +130,7 @@ func runPlot(ctx context.Context, o plotOptions, stderr io.Writer) error {
 		return err
 	}
 	for _, r := range list {
-		r.warn(stderr) // not earlier: where there is an error too, that says enough
+		r.Warn(stderr) // not earlier: where there is an error too, that says enough
 	}
 	figure, options, err := o.figure(list)
 	if err != nil {

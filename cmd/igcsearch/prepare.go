@@ -13,6 +13,7 @@ import (
 
 	"igcsearch/cmd/igcsearch/cluster"
 	"igcsearch/cmd/igcsearch/progress"
+	"igcsearch/cmd/igcsearch/report"
 	"igcsearch/search"
 	"igcsearch/search/strategy"
 	"igcsearch/studies"
@@ -141,7 +142,7 @@ func (p *prepared) headline(workers int) string {
 	}
 	return fmt.Sprintf("%s: %s × %s, %s each, on %s (%s); %s, %s",
 		p.study.Name, networks(p.study), count(p.study.Seeds, "seed"), count(p.study.Epochs, "epoch"),
-		datasetLabel(p.study.Dataset), pictures(p.data), count(workers, "worker"), on)
+		report.DatasetLabel(p.study.Dataset), pictures(p.data), count(workers, "worker"), on)
 }
 
 // loadStudy is studies.Load, but an error in a --set is one of usage.
@@ -169,7 +170,7 @@ func identify(s *search.Study, d trainer.Data, stderr io.Writer) {
 	if n > named {
 		names += ", …"
 	}
-	printWarnings(stderr, s.Name, []string{
+	report.Warn(stderr, s.Name, []string{
 		fmt.Sprintf("%s cannot be read and %s left out: %s", count(n, "picture"), verb, names),
 	})
 }

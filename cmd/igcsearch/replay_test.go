@@ -16,8 +16,11 @@ func TestRecords(t *testing.T) {
 			t.Fatalf("exit code %d: %s", code, stderr.String())
 		}
 		var got struct {
-			Answer string      `json:"answer"`
-			Rows   []replayRow `json:"strategies"`
+			Answer string `json:"answer"`
+			Rows   []struct {
+				Answer      string
+				Best, Share float64
+			} `json:"strategies"`
 		}
 		if err := json.Unmarshal(stdout.Bytes(), &got); err != nil {
 			t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"igcsearch/cmd/igcsearch/progress"
+	"igcsearch/cmd/igcsearch/report"
 	"igcsearch/search"
 	"igcsearch/store"
 )
@@ -139,15 +140,15 @@ func runRun(ctx context.Context, o runOptions, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	r.warn(stderr)
-	printWarnings(stderr, study.Name, r.atChance(len(p.data.Classes)))
-	if _, err := fmt.Fprintf(stdout, "%s\n\n%s", r.caption(), r.summaryTable()); err != nil {
+	r.Warn(stderr)
+	report.Warn(stderr, study.Name, r.AtChance(len(p.data.Classes)))
+	if _, err := fmt.Fprintf(stdout, "%s\n\n%s", r.Caption(), r.SummaryTable()); err != nil {
 		return err
 	}
 	if err := finish(ctx, o, db, r, stderr); err != nil {
 		return err
 	}
-	for _, t := range r.trials {
+	for _, t := range r.Trials {
 		if t.Status == search.Failed && sum.Failed > 0 {
 			return fmt.Errorf("run %s: %s failed, first %v: %s: fix the cause, then run: %s retry %s", study.Name,
 				count(sum.Failed, "trial"), t.Key, t.Error, program(), o.named(study.Name))
@@ -204,14 +205,14 @@ func (o runOptions) named(study string) string {
 }
 
 // finish draws the figure and prints where the results are.
-func finish(ctx context.Context, o runOptions, db *store.DB, r results, stderr io.Writer) error {
-	if r.done() > 0 && !o.noFigure {
+func finish(ctx context.Context, o runOptions, db *store.DB, r report.Results, stderr io.Writer) error {
+	if r.Done() > 0 && !o.noFigure {
 		if err := drawFigure(r, o.figure); err != nil {
 			return err
 		}
 		fmt.Fprintf(stderr, "figure    %s\n", o.figure)
 	}
-	name := o.named(r.study.Name)
+	name := o.named(r.Study.Name)
 	fmt.Fprintf(stderr, "database  %s\nnext      %[2]s analyze %[3]s\n          %[2]s plot %[3]s -o figure.svg\n"+
 		"          %[2]s export %[3]s --format csv\n", o.db, program(), name)
 	return nil

@@ -16,6 +16,7 @@ import (
 
 	"igcsearch/cmd/igcsearch/live"
 	"igcsearch/cmd/igcsearch/progress"
+	"igcsearch/cmd/igcsearch/report"
 	"igcsearch/plots"
 	"igcsearch/search"
 	"igcsearch/space"
@@ -62,12 +63,11 @@ func (w *watched) Snapshot(ctx context.Context, path string) error {
 // Export writes what the command export writes.
 func (w *watched) Export(ctx context.Context, out io.Writer, study string, epochs bool) error {
 	return w.look(ctx, func(db *store.DB) error {
-		found, err := db.Read(ctx, study, exportParts(epochs)...) // by its name alone: it comes from outside
+		found, err := db.Read(ctx, study, partsFor(epochs)...) // by its name alone: it comes from outside
 		if err != nil {
 			return err
 		}
-		r := resultsOf(found)
-		return exportCSV(out, r, exportRows(r, epochs), false)
+		return report.From(found).Export(out, report.ExportOptions{Format: "csv", Epochs: epochs})
 	})
 }
 
@@ -88,7 +88,7 @@ func (w *watched) Read(ctx context.Context) (live.State, error) {
 					return err
 				}
 				one.revision = found.Revision // not that of info: the study may have changed since
-				if one.Study, err = watchedStudy(resultsOf(found)); err != nil {
+				if one.Study, err = watchedStudy(report.From(found)); err != nil {
 					return err
 				}
 			}
@@ -108,26 +108,26 @@ func (w *watched) Read(ctx context.Context) (live.State, error) {
 }
 
 // watchedStudy is a study with all that the page shows of it.
-func watchedStudy(r results) (one live.Study, err error) {
-	s, updated := r.study, r.updated
+func watchedStudy(r report.Results) (one live.Study, err error) {
+	s, updated := r.Study, r.Updated
 	one = live.Study{
-		Name: s.Name, Title: s.Title, Dataset: datasetLabel(s.Dataset), Updated: updated, Trials: len(r.trials), Counts: r.counts(),
-		Caption: r.caption(), Split: s.Split, Hours: hours(r),
+		Name: s.Name, Title: s.Title, Dataset: report.DatasetLabel(s.Dataset), Updated: updated, Trials: len(r.Trials), Counts: r.Counts(),
+		Caption: r.Caption(), Split: s.Split, Hours: hours(r),
 	}
-	if len(r.isas) > 1 {
-		one.Warnings = append(one.Warnings, r.mixed())
+	if len(r.ISAs) > 1 {
+		one.Warnings = append(one.Warnings, r.Mixed())
 	}
-	for _, head := range r.what() {
+	for _, head := range r.NameHeader() {
 		text, isText := strings.CutPrefix(head, "<")
 		one.Head = append(one.Head, live.Column{Name: text, Text: isText})
 	}
 	n := map[search.Status]int{}
 	cells := map[space.System][]live.Trial{}
 	speed, slowest := 0., 0. // of what runs; seconds of an epoch
-	for _, t := range r.trials {
+	for _, t := range r.Trials {
 		n[t.Status]++
 		cell := live.Trial{Seed: t.Seed, Status: string(t.Status), Epoch: t.Epoch, Epochs: t.Epochs}
-		if _, ok := r.accuracy(t.Trial); ok {
+		if _, ok := r.Accuracy(t.Trial); ok {
 			cell.Accuracy = percent(t.Last.Correct(s.Split))
 		}
 		cells[t.System] = append(cells[t.System], cell)
@@ -137,23 +137,23 @@ func watchedStudy(r results) (one live.Study, err error) {
 			slowest = max(slowest, t.Last.TrainSeconds+t.Last.EvalSeconds)
 		}
 	}
-	for _, p := range r.bySystem() {
+	for _, p := range r.Networks() {
 		one.Networks = append(one.Networks, live.Network{
-			Which: r.which(p.System, p.params), Accuracy: p.accuracy(" ± "), N: p.n(), Trials: cells[p.System],
+			Which: r.Name(p.System, p.Params), Accuracy: p.Accuracy(), N: p.N(), Trials: cells[p.System],
 		})
 	}
 	one.Done = n[search.Done] + n[search.Diverged]
 	switch {
 	case n[search.Running] > 0:
 		one.Status = "running"
-	case one.Done == len(r.trials) || answered(r):
+	case one.Done == len(r.Trials) || answered(r):
 		one.Status = "done"
-	case len(r.attempts) > 0:
+	case len(r.Attempts) > 0:
 		one.Status = "stopped"
 	default:
 		one.Status = "waiting"
 	}
-	ahead := r.forecast()
+	ahead := forecast(r)
 	if one.Share = ahead.Share; one.Status == "done" {
 		one.Share, ahead.Known = 1, false
 	}
@@ -178,15 +178,15 @@ func watchedStudy(r results) (one live.Study, err error) {
 }
 
 // answered reports whether the study's strategy wants no more of it.
-func answered(r results) bool {
-	d := r.decide()
-	begun := slices.ContainsFunc(r.trials, func(t search.TrialState) bool { return t.Epoch > 0 })
+func answered(r report.Results) bool {
+	d := r.Decide()
+	begun := slices.ContainsFunc(r.Trials, func(t search.TrialState) bool { return t.Epoch > 0 })
 	return begun && len(d.Next) == 0 && d.Reason != ""
 }
 
-// attempt is the last one of a trial.
-func (r results) attempt(t search.Trial) (last store.TrialAttempt) {
-	for _, a := range r.attempts {
+// lastAttempt is the last attempt at a trial.
+func lastAttempt(r report.Results, t search.Trial) (last store.TrialAttempt) {
+	for _, a := range r.Attempts {
 		if a.System == t.System && a.Seed == t.Seed {
 			last = a
 		}
@@ -194,8 +194,8 @@ func (r results) attempt(t search.Trial) (last store.TrialAttempt) {
 	return last
 }
 
-func running(r results, t search.Trial) live.Running {
-	a := r.attempt(t)
+func running(r report.Results, t search.Trial) live.Running {
+	a := lastAttempt(r, t)
 	row := live.Running{
 		Network: t.System.Label(), Seed: t.Seed, Epoch: t.Epoch, Epochs: t.Epochs,
 		Worker: worker(a), Device: cmp.Or(a.Device, "cpu"), Since: a.Started,
@@ -203,10 +203,10 @@ func running(r results, t search.Trial) live.Running {
 	if t.Epoch > 0 {
 		row.TrainLoss = fmt.Sprintf("%.4f", t.Last.TrainLoss)
 		row.TrainAccuracy = percent(t.Last.TrainCorrect, t.Last.TrainTotal)
-		if loss := t.Last.Loss(r.study.Split); loss != 0 {
+		if loss := t.Last.Loss(r.Study.Split); loss != 0 {
 			row.Loss = fmt.Sprintf("%.4f", loss)
 		}
-		row.Accuracy = percent(t.Last.Correct(r.study.Split))
+		row.Accuracy = percent(t.Last.Correct(r.Study.Split))
 	}
 	if v := picturesPerSecond(t.Last); v > 0 {
 		row.Speed = fmt.Sprintf("%.0f", v)
@@ -230,22 +230,22 @@ func picturesPerSecond(e search.Epoch) float64 {
 }
 
 // forecast is that of the epochs so far, by as many at once as run now.
-func (r results) forecast() search.Forecast {
+func forecast(r report.Results) search.Forecast {
 	running := 0
-	for _, t := range r.trials {
+	for _, t := range r.Trials {
 		if t.Status == search.Running {
 			running++
 		}
 	}
-	return search.Predict(search.Recorded(r.trials), running)
+	return search.Predict(search.Recorded(r.Trials), running)
 }
 
 // hours is what was trained, by the seconds of the epochs, and how long GPUs
 // were held for it: trials that share one do not count twice. An attempt that
 // has not ended counts until the study was last heard of.
-func hours(r results) []live.Hours {
+func hours(r report.Results) []live.Hours {
 	seconds := 0.
-	for _, t := range r.trials {
+	for _, t := range r.Trials {
 		for _, e := range t.History {
 			seconds += e.TrainSeconds + e.EvalSeconds
 		}
@@ -258,14 +258,14 @@ func hours(r results) []live.Hours {
 	ends := map[holder]time.Time{} // until when its time is counted
 	held := map[string]float64{}
 	var devices []string
-	attempts := slices.Clone(r.attempts)
+	attempts := slices.Clone(r.Attempts)
 	slices.SortStableFunc(attempts, func(a, b store.TrialAttempt) int { return a.Started.Compare(b.Started) })
 	for _, a := range attempts {
 		if a.Device == "cpu" || a.Device == "" {
 			continue
 		}
 		h := holder{a.Device, a.Host, a.PID}
-		from, to := a.Started, cmp.Or(a.Ended, r.updated)
+		from, to := a.Started, cmp.Or(a.Ended, r.Updated)
 		if before := ends[h]; before.After(from) {
 			from = before
 		}
@@ -295,15 +295,15 @@ func hoursText(seconds float64) string {
 }
 
 // failures are the attempts that did not end well, the last first.
-func failures(r results) []live.Failure {
+func failures(r report.Results) []live.Failure {
 	const shown, lines = 20, 6
 	status := map[string]search.Status{}
 	key := func(s space.System, seed int) string { return fmt.Sprint(s, " ", seed) }
-	for _, t := range r.trials {
+	for _, t := range r.Trials {
 		status[key(t.System, t.Seed)] = t.Status
 	}
 	var list []live.Failure
-	for _, a := range slices.Backward(r.attempts) {
+	for _, a := range slices.Backward(r.Attempts) {
 		putBack := a.Ending == search.EndedInterrupted && a.Message != ""
 		if !putBack && !slices.Contains([]search.Ending{search.EndedFailed, search.EndedDiverged, search.EndedLost}, a.Ending) {
 			continue
@@ -329,8 +329,8 @@ func failures(r results) []live.Failure {
 // watchedFigures are the figures of a study that have something to show:
 // accuracy against M as plot draws it, and learning curves also of trials that
 // run.
-func watchedFigures(r results) ([]live.Figure, error) {
-	options, err := figureOptions([]results{r})
+func watchedFigures(r report.Results) ([]live.Figure, error) {
+	options, err := figureOptions([]report.Results{r})
 	if err != nil {
 		return nil, err
 	}
@@ -349,15 +349,15 @@ func watchedFigures(r results) ([]live.Figure, error) {
 			},
 		})
 	}
-	if r.study.OfPairs() {
-		note := fmt.Sprintf("%d of %s done", r.done(), count(len(r.trials), "trial"))
-		add("accuracy", "Accuracy against M", note, plots.AccuracyVsM{Series: series([]results{r})})
+	if r.Study.OfPairs() {
+		note := fmt.Sprintf("%d of %s done", r.Done(), count(len(r.Trials), "trial"))
+		add("accuracy", "Accuracy against M", note, plots.AccuracyVsM{Series: series([]report.Results{r})})
 	}
 	note := ""
-	if r.done() < len(r.trials) {
+	if r.Done() < len(r.Trials) {
 		note = "also of trials that are not done"
 	}
-	curves := r.curves(search.Done, search.Running, interrupted, search.Pending)
+	curves := curvesOf(r, search.Done, search.Running, report.Interrupted, search.Pending)
 	add("curves", "Learning curves", note, plots.LearningCurves{Curves: curves})
 	return list, nil
 }

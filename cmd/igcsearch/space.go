@@ -123,7 +123,7 @@ func runSpace(_ context.Context, o spaceOptions, stdout io.Writer) error {
 	}
 	t := newTable("L", "M", "width", "params", "error (%)")
 	for _, r := range rows {
-		t.add(r.fields()...)
+		t.Add(r.fields()...)
 	}
 	if b.Variant != "" {
 		_, err := fmt.Fprintf(stdout, "%s\n%s within %v of %s.\n", t, count(len(rows), "pair"), &o.tolerance, count(b.Params, "parameter"))
@@ -199,7 +199,7 @@ func runStages(ctx context.Context, o spaceOptions, stdout io.Writer) error {
 	}
 	t := newTable("<network", "width", "params", "multiply–adds", "error (%)")
 	for _, r := range rows {
-		t.add(r.fields()...)
+		t.Add(r.fields()...)
 	}
 	_, err := fmt.Fprintf(stdout, "%s\n%d of %s within %v of %s.\n", t, len(rows), count(len(systems), "network"), &o.tolerance, count(int(o.budget), what))
 	return err

@@ -47,7 +47,7 @@ func runStudies(ctx context.Context, o studiesOptions, stdout io.Writer) error {
 		if err != nil {
 			return err
 		}
-		t.add(name, fmt.Sprint(len(s.SystemList())), fmt.Sprint(s.Seeds), fmt.Sprint(s.Epochs), s.Dataset, s.Title)
+		t.Add(name, fmt.Sprint(len(s.SystemList())), fmt.Sprint(s.Seeds), fmt.Sprint(s.Epochs), s.Dataset, s.Title)
 	}
 	if _, err := fmt.Fprint(stdout, t); err != nil || o.db == "" {
 		return err
@@ -64,7 +64,7 @@ func runStudies(ctx context.Context, o studiesOptions, stdout io.Writer) error {
 	t = newTable("<study in "+o.db, "done", "diverged", "failed", "left", "<last change", "<what")
 	for _, i := range infos {
 		left := i.Counts[search.Pending] + i.Counts[search.Running]
-		t.add(i.Name, fmt.Sprint(i.Counts[search.Done]), fmt.Sprint(i.Counts[search.Diverged]), fmt.Sprint(i.Counts[search.Failed]),
+		t.Add(i.Name, fmt.Sprint(i.Counts[search.Done]), fmt.Sprint(i.Counts[search.Diverged]), fmt.Sprint(i.Counts[search.Failed]),
 			fmt.Sprint(left), i.Updated.Local().Format(time.DateTime), i.Title)
 	}
 	_, err = fmt.Fprintf(stdout, "\n%s", t)

@@ -13,7 +13,7 @@ import (
 )
 
 type traceOptions struct {
-	cell   cell
+	trial  trialFlags
 	device device
 	study  string
 	data   string
@@ -47,7 +47,7 @@ its depth is the study's, unless its name says one.`,
 	}
 	addData(cmd, &o.data)
 	addDevice(cmd, &o.device)
-	addCell(cmd, &o.cell, "to train")
+	addTrial(cmd, &o.trial, "to train")
 	cmd.Flags().Var(&o.steps, "steps", "how many steps to train")
 	cmd.Flags().StringVarP(&o.output, "output", "o", "", "the npz `FILE` to write")
 	cmd.Flags().StringArrayVar(&o.set, "set", nil, "override one setting of the study, as `key=value`; may be repeated")
@@ -55,11 +55,11 @@ its depth is the study's, unless its name says one.`,
 }
 
 func runTrace(ctx context.Context, o traceOptions, stderr io.Writer) error {
-	if err := o.cell.check("traced"); err != nil {
+	if err := o.trial.check("trace"); err != nil {
 		return err
 	}
 	if o.output == "" {
-		return usageError{errors.New("--output is missing: where shall the trace go? like -o trace.npz")}
+		return usageError{errors.New("--output is missing: give a file for the trace, like -o trace.npz")}
 	}
 	if err := notFolder("--output", o.output); err != nil {
 		return err
@@ -68,7 +68,7 @@ func runTrace(ctx context.Context, o traceOptions, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	system, err := o.cell.of(study)
+	key, err := o.trial.key(study)
 	if err != nil {
 		return err
 	}
@@ -83,6 +83,6 @@ func runTrace(ctx context.Context, o traceOptions, stderr io.Writer) error {
 	}
 	identify(&study, data, stderr)
 	return writeFile(o.output, func(w io.Writer) error {
-		return t.Trace(ctx, search.Job{Study: study, Key: search.Key{System: system, Seed: o.cell.seed}}, int(o.steps), w)
+		return t.Trace(ctx, search.Job{Study: study, Key: key}, int(o.steps), w)
 	})
 }

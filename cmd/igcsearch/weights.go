@@ -11,13 +11,14 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"igcsearch/cmd/igcsearch/report"
 	"igcsearch/search"
 	"igcsearch/trainer"
 )
 
 type weightsOptions struct {
 	study, db, output string
-	cell              cell
+	trial             trialFlags
 	best              bool
 }
 
@@ -26,13 +27,14 @@ func newWeightsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "weights STUDY --pair LxM -o FILE",
 		Short: "Write a trained network, for PyTorch and others",
-		Long: `weights writes the parameters and statistics that the accuracy of one trial was
-measured with, as of its last checkpoint, by the names and shapes that PyTorch has
-for them: averages where the study has weight_average, and as running_mean and
-running_var the precise statistics where it has those. The extension says
-the format: npz for numpy.load, or safetensors, whose header also says study,
-network, seed and epoch. A batch norm's eps is 2e-5. A study has checkpoints of
-finished trials with keep_checkpoints = true, the best of each with keep_best.`,
+		Long: `weights writes the parameters and statistics of the last checkpoint of one trial,
+those that its accuracy was measured with. Names and shapes are PyTorch's. Where
+the study has weight_average the parameters are averages, and where it has precise
+statistics these are written as running_mean and running_var. The extension of the
+file says its format: npz for numpy.load, or safetensors, whose header also names
+study, network, seed and epoch. A batch norm's eps is 2e-5. A study keeps the last
+checkpoints of finished trials with keep_checkpoints = true, and the best one of
+each trial with keep_best = true.`,
 		Example: `  igcsearch weights quickstart --pair 9x2 --seed 0 -o L9M2.safetensors
   igcsearch weights quickstart --pair 9x2 --seed 0 -o L9M2.npz`,
 		Args:              oneStudy,
@@ -43,22 +45,22 @@ finished trials with keep_checkpoints = true, the best of each with keep_best.`,
 		},
 	}
 	addDB(cmd, &o.db)
-	addCell(cmd, &o.cell, "to write")
+	addTrial(cmd, &o.trial, "to write")
 	cmd.Flags().BoolVar(&o.best, "best", false, "the weights of the epoch with the best validation accuracy, not the last")
 	cmd.Flags().StringVarP(&o.output, "output", "o", "", "the `FILE` to write: npz or safetensors")
 	return cmd
 }
 
 func runWeights(ctx context.Context, o weightsOptions, stderr io.Writer) error {
-	if err := o.cell.check("written"); err != nil {
+	if err := o.trial.check("write"); err != nil {
 		return err
 	}
 	format := strings.ToLower(filepath.Ext(o.output))
 	switch {
 	case o.output == "":
-		return usageError{errors.New("--output is missing: where shall the weights go? like -o model.safetensors")}
+		return usageError{errors.New("--output is missing: give a file for the weights, like -o model.safetensors")}
 	case format != ".npz" && format != ".safetensors":
-		return usageError{fmt.Errorf("--output %q: the extension says the format, want .npz or .safetensors", o.output)}
+		return usageError{fmt.Errorf("--output %q: want a file that ends in .npz or .safetensors, which says its format", o.output)}
 	}
 	if err := notFolder("--output", o.output); err != nil {
 		return err
@@ -73,36 +75,31 @@ func runWeights(ctx context.Context, o weightsOptions, stderr io.Writer) error {
 		return err
 	}
 	study := found.Study
-	system, err := o.cell.of(study)
+	key, err := o.trial.key(study)
 	if err != nil {
 		return err
 	}
-	stored := db.Checkpoint
+	read, missing, setting := db.Checkpoint, "no checkpoint of %v is stored: the trial did not start, or its checkpoint was removed when it was done", "keep_checkpoints"
 	if o.best {
-		stored = db.BestCheckpoint
+		read, missing, setting = db.BestCheckpoint, "no best checkpoint of %v is stored", "keep_best"
 	}
-	from, err := stored(ctx, study.Name, search.Key{System: system, Seed: o.cell.seed})
+	from, err := read(ctx, study.Name, key)
 	if err != nil {
 		return err
-	}
-	if from == nil && o.best {
-		return fmt.Errorf("weights %s: no best checkpoint of %v seed %d is stored: run the study under another name with --set keep_best=true", study.Name, system.Label(), o.cell.seed)
 	}
 	if from == nil {
-		return fmt.Errorf("weights %s: no checkpoint of %v seed %d is stored: it did not start, or it was removed when the trial was done: run the study under another name with --set keep_checkpoints=true",
-			study.Name, system.Label(), o.cell.seed)
+		return fmt.Errorf("weights %s: "+missing+": run the study under another name with --set %s=true", study.Name, key, setting)
 	}
-	job := search.Job{Study: study, Key: search.Key{System: system, Seed: o.cell.seed}, From: from}
-	tensors, err := trainer.Weights(job)
+	tensors, err := trainer.Weights(search.Job{Study: study, Key: key, From: from})
 	if err != nil {
 		return fmt.Errorf("weights %s: %w", study.Name, err)
 	}
 	if from.Epoch < study.Epochs {
-		fmt.Fprintf(stderr, "igcsearch: warning: %s: %v seed %d is trained for %d of %s\n", study.Name, system.Label(), job.Seed, from.Epoch, count(study.Epochs, "epoch"))
+		report.Warn(stderr, study.Name, []string{fmt.Sprintf("%v is trained for %d of %s", key, from.Epoch, count(study.Epochs, "epoch"))})
 	}
 	about := map[string]string{
-		"study": study.Name, "fingerprint": study.Fingerprint(), "network": system.String(),
-		"seed": strconv.Itoa(job.Seed), "epoch": strconv.Itoa(from.Epoch), "batch_norm_eps": "2e-5",
+		"study": study.Name, "fingerprint": study.Fingerprint(), "network": key.System.String(),
+		"seed": strconv.Itoa(key.Seed), "epoch": strconv.Itoa(from.Epoch), "batch_norm_eps": "2e-5",
 	}
 	return writeFile(o.output, func(w io.Writer) error {
 		if format == ".npz" {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"igcsearch/cmd/igcsearch/progress"
+	"igcsearch/cmd/igcsearch/report"
 	"igcsearch/search"
 	"igcsearch/store/fleet"
 )
@@ -69,7 +70,7 @@ func (w *accessWorker) load(ctx context.Context, s search.Study) (string, error)
 	if err != nil {
 		return "", advised(err)
 	}
-	w.log.Note(fmt.Sprintf("study %s on %s: %s", s.Name, datasetLabel(s.Dataset), pictures(data)))
+	w.log.Note(fmt.Sprintf("study %s on %s: %s", s.Name, report.DatasetLabel(s.Dataset), pictures(data)))
 	return data.Sum, nil
 }
 

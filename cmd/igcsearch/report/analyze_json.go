@@ -1,0 +1,157 @@
+package report
+
+import (
+	"math"
+	"strconv"
+
+	"igcsearch/search/analysis"
+)
+
+// The numbers of an analysis in JSON; null is what cannot be told.
+type (
+	meanJSON struct {
+		N    int      `json:"n"`
+		Mean *float64 `json:"mean"` // percent
+		Std  *float64 `json:"std"`
+		Low  *float64 `json:"low"` // of the 95 % interval
+		High *float64 `json:"high"`
+	}
+
+	comparisonJSON struct {
+		A          string   `json:"a"`
+		B          string   `json:"b"`
+		Difference float64  `json:"difference"` // of a to b, percentage points
+		Low        *float64 `json:"low"`
+		High       *float64 `json:"high"`
+		Test       string   `json:"test"` // additive, paired, welch; empty: none
+		Degrees    *float64 `json:"degrees_of_freedom"`
+		P          *float64 `json:"p"`
+		Holm       *float64 `json:"p_holm"`
+		Detectable *float64 `json:"detectable"` // points, with power 0.8
+		Common     int      `json:"common_seeds"`
+	}
+
+	networkJSON struct {
+		Network string `json:"network"`
+		L       int    `json:"L,omitempty"`
+		M       int    `json:"M,omitempty"`
+		meanJSON
+		Params       *float64         `json:"params"` // of the network; null: not stored
+		MultiplyAdds *float64         `json:"multiply_adds"`
+		Seconds      *float64         `json:"train_seconds_per_picture"`
+		Behind       *comparisonJSON  `json:"behind_the_best"`               // null: the best, or no result
+		Verdict      analysis.Verdict `json:"verdict"`                       // empty: no result
+		Dropped      int              `json:"dropped_after_seeds,omitempty"` // by the race
+		Pareto       bool             `json:"pareto"`
+	}
+
+	curveJSON struct {
+		At       [3]float64 `json:"coefficients"` // of 1, log2 M and its square
+		Straight bool       `json:"straight"`
+		Peak     float64    `json:"peak_M"`
+		Height   float64    `json:"peak"`
+		Low      *float64   `json:"peak_M_low"`
+		High     *float64   `json:"peak_M_high"`
+	}
+
+	ruleJSON struct {
+		Pooled  bool     `json:"pooled"` // the additive model is the test; else paired
+		Why     string   `json:"why"`    // in words
+		Largest *float64 `json:"largest_variance_share"`
+		P       *float64 `json:"p_of_equal_spreads"`
+		Level   float64  `json:"level_of_spreads"`
+		Std     *float64 `json:"residual_std"` // of the additive model, points
+		Degrees int      `json:"residual_degrees_of_freedom"`
+		Correct string   `json:"correction"`
+		Tells   float64  `json:"largest_detectable_that_tells"` // points
+	}
+
+	spreadJSON struct {
+		Std      *float64 `json:"std"` // over seeds, points, pooled over the networks
+		Degrees  *float64 `json:"degrees_of_freedom"`
+		Pictured *float64 `json:"binomial_std_of_pictures"` // of the best's accuracy over drawn sets of pictures
+		Pictures int      `json:"pictures"`
+	}
+
+	findingsJSON struct {
+		Study    string           `json:"study"`
+		Dataset  string           `json:"dataset"`
+		Split    string           `json:"split"` // that decides
+		Alpha    float64          `json:"alpha"`
+		Best     string           `json:"best"`
+		Test     *meanJSON        `json:"best_on_test"` // null: the test pictures decided
+		Rule     ruleJSON         `json:"rule"`
+		Spread   spreadJSON       `json:"spread"`
+		Networks []networkJSON    `json:"networks"`
+		Paper    []comparisonJSON `json:"paper"`
+		Curve    *curveJSON       `json:"curve"`
+		Warnings []string         `json:"warnings"`
+	}
+)
+
+// known is nil for NaN, and rounds away what lies behind the digits of the counts.
+func known(v float64) *float64 {
+	if math.IsNaN(v) {
+		return nil
+	}
+	v, _ = strconv.ParseFloat(strconv.FormatFloat(v, 'g', 9, 64), 64)
+	return &v
+}
+
+// cost is nil for 0, an unknown cost.
+func cost(v float64) *float64 {
+	if v == 0 {
+		return nil
+	}
+	return known(v)
+}
+
+func toMeanJSON(m analysis.Summary) meanJSON {
+	return meanJSON{m.N, known(m.Mean), known(m.Std), known(m.Low), known(m.High)}
+}
+
+func (a Findings) comparisonJSON(c analysis.Comparison) comparisonJSON {
+	return comparisonJSON{a.label(c.A), a.label(c.B), *known(c.Difference), known(c.Difference - c.Half), known(c.Difference + c.Half),
+		string(c.Test), known(c.Degrees), known(c.P), known(c.Holm), known(c.Detectable), c.Common}
+}
+
+func (a Findings) networkJSON(i int) networkJSON {
+	sample := a.Samples[i]
+	j := networkJSON{Network: a.label(i), L: sample.Pair.L, M: sample.Pair.M, meanJSON: toMeanJSON(a.Summaries[i]),
+		Params: cost(sample.Costs.Params), MultiplyAdds: cost(sample.Costs.MultiplyAdds), Seconds: cost(sample.Costs.Seconds),
+		Verdict: a.Verdicts[i], Dropped: a.dropped[i], Pareto: a.Front[i]}
+	if i != a.Best && a.Summaries[i].N > 0 {
+		c := a.comparisonJSON(a.Against[i])
+		j.Behind = &c
+	}
+	return j
+}
+
+func (a Findings) toJSON() findingsJSON {
+	study := a.results.Study
+	j := findingsJSON{Study: study.Name, Dataset: study.Dataset, Split: study.Split, Alpha: *known(analysis.Alpha), Best: a.label(a.Best),
+		Rule: ruleJSON{Pooled: a.Pooled, Why: a.rule(), Largest: known(a.Spreads.Share), P: known(a.Spreads.P), Level: analysis.SpreadAlpha,
+			Std: known(a.Model.Spread()), Degrees: a.Model.Degrees, Correct: "Holm", Tells: *known(a.Tells)},
+		Spread:   spreadJSON{Std: known(a.Spread), Degrees: known(a.Degrees), Pictures: a.pictures},
+		Networks: []networkJSON{}, Paper: []comparisonJSON{}, Warnings: append([]string{}, a.Warnings...)}
+	if a.pictures > 0 {
+		j.Spread.Pictured = known(a.pictureStd())
+	}
+	if a.test != nil {
+		m := toMeanJSON(*a.test)
+		j.Test = &m
+	}
+	for i := range a.Samples {
+		j.Networks = append(j.Networks, a.networkJSON(i))
+	}
+	for _, c := range a.Paper {
+		j.Paper = append(j.Paper, a.comparisonJSON(c))
+	}
+	if c := a.Curve; c != nil {
+		j.Curve = &curveJSON{Straight: c.Straight, Peak: *known(c.Peak), Height: *known(c.Height), Low: known(c.Low), High: known(c.High)}
+		for i, v := range c.At {
+			j.Curve.At[i] = *known(v)
+		}
+	}
+	return j
+}

@@ -1,0 +1,238 @@
+package report
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"gonum.org/v1/gonum/stat"
+
+	"igcsearch/search"
+	"igcsearch/search/analysis"
+	"igcsearch/search/strategy"
+	"igcsearch/space"
+)
+
+// Findings are what analysis.Analyze found in a study, with the names of its networks.
+type Findings struct {
+	analysis.Findings
+	results  Results           // with the split that decides
+	networks []Network         // of the samples
+	test     *analysis.Summary // of the best on the test pictures, where validation decides
+	pictures int               // that an accuracy is measured on
+	rounds   []strategy.Round  // of a race
+	dropped  []int             // after how many seeds the race dropped the network; 0: it did not
+	noCurve  bool              // no curve is fitted because the pairs do not have one budget
+	// Warnings say what makes the findings less than they seem.
+	Warnings []string
+}
+
+// Analyze says what the results of a study tell. They need the History of the trials. Findings.Best is −1 if no trial is
+// done.
+func Analyze(r Results) Findings {
+	r.Study.Split = r.Study.DecidingSplit()
+	a := Findings{results: r, networks: r.Networks(), rounds: r.RaceRounds()}
+	samples := r.Samples()
+	a.Findings = analysis.Analyze(samples)
+	for _, sample := range samples {
+		a.pictures = max(a.pictures, sample.Pictures)
+	}
+	if r.Study.OfPairs() {
+		a.compareSameSize()
+	}
+	dropped := DroppedAfter(a.rounds)
+	for _, n := range a.networks {
+		a.dropped = append(a.dropped, dropped[n.System])
+	}
+	if a.Best >= 0 && r.Study.Split == search.SplitValidation {
+		r.Study.Split = search.SplitTest
+		if m := analysis.Analyze(r.Samples()).Summaries[a.Best]; m.N > 0 {
+			a.test = &m
+		}
+	}
+	a.Warnings = a.warnings()
+	return a
+}
+
+// label names the network of a sample.
+func (a Findings) label(sample int) string { return a.networks[sample].Label() }
+
+// withScores counts the samples that have a score.
+func (a Findings) withScores() (n int) {
+	for _, m := range a.Summaries {
+		if m.N > 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// compareSameSize restricts the paper's questions about M to pairs of one budget. Of other pairs the larger would win by
+// its size.
+func (a *Findings) compareSameSize() {
+	var scored []Network
+	var order []int // samples with a score, the highest mean first
+	for i, m := range a.Summaries {
+		if m.N > 0 {
+			scored, order = append(scored, a.networks[i]), append(order, i)
+		}
+	}
+	if a.Curve != nil && len(BySize(scored, a.results.BlockParams)) > 1 {
+		a.Curve, a.noCurve = nil, true
+	}
+	slices.SortStableFunc(order, func(i, j int) int { return cmp.Compare(a.Summaries[j].Mean, a.Summaries[i].Mean) })
+	a.Paper = nil
+	for _, isOther := range []func(space.Pair) bool{
+		func(p space.Pair) bool { return p.M == 1 },
+		func(p space.Pair) bool { return p.L == 1 && p.M != 2 },
+	} {
+		two, other, ok := a.bestOfSameSize(order, isOther)
+		if !ok || slices.ContainsFunc(a.Paper, func(c analysis.Comparison) bool { return c.A == two && c.B == other }) {
+			continue // L1M1 has M = 1 and L = 1
+		}
+		a.Paper = append(a.Paper, a.Compare(two, other))
+	}
+	analysis.Correct(a.Paper)
+}
+
+// bestOfSameSize returns the best sample of M = 2 that has another of its size, and the best such other.
+func (a *Findings) bestOfSameSize(order []int, isOther func(space.Pair) bool) (two, other int, ok bool) {
+	for _, i := range order {
+		for _, j := range order {
+			if i == j || a.Samples[i].Pair.M != 2 || !isOther(a.Samples[j].Pair) {
+				continue
+			}
+			if len(BySize([]Network{a.networks[i], a.networks[j]}, a.results.BlockParams)) == 1 {
+				return i, j, true
+			}
+		}
+	}
+	return 0, 0, false
+}
+
+// sameBudget is how much larger than the smallest a network of the same budget may be.
+const sameBudget = 1.1
+
+// BySize groups networks of one budget, by rising parameters.
+func BySize(networks []Network, params func(Network) int) (groups [][]Network) {
+	networks = slices.Clone(networks)
+	slices.SortStableFunc(networks, func(a, b Network) int { return cmp.Compare(params(a), params(b)) })
+	for _, n := range networks {
+		if k := len(groups); k == 0 || float64(params(n)) > sameBudget*float64(params(groups[k-1][0])) {
+			groups = append(groups, nil)
+		}
+		last := &groups[len(groups)-1]
+		*last = append(*last, n)
+	}
+	return groups
+}
+
+// Samples are the networks of the study in the order of Networks, with the accuracies of the study's split. The
+// measured times need the History of the trials.
+func (r Results) Samples() []analysis.Sample {
+	seconds := map[space.System][]float64{} // of a picture, in each epoch
+	for _, t := range r.Planned {
+		for _, e := range t.History {
+			if e.TrainSeconds > 0 && e.TrainTotal > 0 {
+				seconds[t.System] = append(seconds[t.System], e.TrainSeconds/float64(e.TrainTotal))
+			}
+		}
+	}
+	var samples []analysis.Sample
+	for i, t := range r.Trials {
+		if i == 0 || r.Trials[i-1].System != t.System {
+			sample := analysis.Sample{Costs: analysis.Costs{Params: float64(t.Params), MultiplyAdds: float64(t.MultiplyAdds)}}
+			if r.Study.OfPairs() {
+				sample.Pair = t.System.Pair()
+			}
+			if times := seconds[t.System]; len(times) > 0 && len(r.Models) == 1 {
+				slices.Sort(times)
+				// The median, because an epoch beside other work says nothing of the network.
+				sample.Costs.Seconds = stat.Quantile(0.5, stat.Empirical, times, nil)
+			}
+			samples = append(samples, sample)
+		}
+		sample := &samples[len(samples)-1]
+		if percent, ok := r.Accuracy(t.Trial); ok {
+			_, sample.Pictures = t.Last.Correct(r.Study.Split)
+			sample.Scores = append(sample.Scores, analysis.Score{Seed: t.Seed, Percent: percent})
+		}
+		if t.Status == search.Diverged {
+			sample.Diverged++
+		}
+	}
+	return samples
+}
+
+func (a Findings) warnings() []string {
+	list := a.results.Warnings()
+	add := func(is bool, format string, args ...any) {
+		if is {
+			list = append(list, fmt.Sprintf(format, args...))
+		}
+	}
+	some := func(names []string) string { return strings.Join(names, ", ") }
+	diverged, epochs := a.endings()
+	add(len(diverged) > 0, "diverged trials are left out, so that the means of %s are too high", some(diverged))
+	add(epochs > 1, "its trials were trained for different numbers of epochs")
+
+	seeds := 0
+	var single, welch []string
+	for i, m := range a.Summaries {
+		seeds = max(seeds, m.N)
+		if m.N == 1 {
+			single = append(single, a.label(i))
+		}
+		if a.Against[i].Test == analysis.WelchTest {
+			welch = append(welch, a.label(i))
+		}
+	}
+	if len(single) == a.withScores() && len(single) > 1 {
+		single = []string{"all of them"}
+	}
+	add(len(single) > 0, "one seed only (n = 1), which decides nothing: %s", some(single))
+	add(len(welch) > 0, "compared by Welch's test, because fewer than two seeds are common with the best: %s", some(welch))
+	add(a.Curve != nil && seeds > 1 && seeds < 5, "%s: the interval of the peak is too narrow: at least 5 are needed", Count(seeds, "seed"))
+	add(a.Pooled && seeds == 2, "2 seeds: the check of the spreads finds little, so that a best pair of a large spread may be "+
+		"called worse more often than in 5 %% of studies: at least 3 seeds are needed")
+	if a.noCurve {
+		var sizes []int
+		for i, m := range a.Summaries {
+			if m.N > 0 {
+				sizes = append(sizes, a.results.BlockParams(a.networks[i]))
+			}
+		}
+		add(true, "no curve is fitted: its pairs have %d to %d parameters, more than 10 %% apart, so that they differ by more than M",
+			slices.Min(sizes), slices.Max(sizes))
+	}
+
+	study := a.results.Study
+	add(study.Strategy == search.StrategyRace || study.Strategy == search.StrategyHalving,
+		"the %s chose by these results which trials were continued: the p values do not account for that", study.Strategy)
+	if _, classes := study.Shape(); classes > 0 { // the database does not know those of a folder
+		list = append(list, a.results.AtChance(classes)...)
+	}
+	add(study.Split == search.SplitTest,
+		"no validation pictures are held out: the test pictures decide, which makes the accuracy of the best on them too high")
+	params, multiplyAdds, times := a.Known()
+	models := a.results.Models
+	add(len(models) > 1, "its trials ran on different devices (%s): their times are not compared", some(models))
+	add(len(models) <= 1 && !times, "the training times of some networks are not stored: the Pareto set ignores times")
+	add(!params || !multiplyAdds, "the counts of some networks are not stored: the Pareto set ignores them")
+	return list
+}
+
+// endings returns the networks that have a diverged trial, and how many different numbers of epochs the done trials have.
+func (a Findings) endings() (diverged []string, epochs int) {
+	numbers := map[int]bool{}
+	for _, t := range a.results.Trials {
+		if t.Status == search.Diverged && !slices.Contains(diverged, t.System.Label()) {
+			diverged = append(diverged, t.System.Label())
+		}
+		if _, ok := a.results.Accuracy(t.Trial); ok {
+			numbers[t.Last.Number] = true
+		}
+	}
+	return diverged, len(numbers)
+}

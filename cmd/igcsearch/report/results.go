@@ -1,0 +1,302 @@
+package report
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"igcsearch/search"
+	"igcsearch/search/analysis"
+	"igcsearch/search/strategy"
+	"igcsearch/space"
+	"igcsearch/store"
+	"igcsearch/store/table"
+)
+
+// Interrupted is shown for a trial that is stored as running, but whose process is gone. The next run continues it.
+const Interrupted = table.Interrupted
+
+// Results are the trials of a stored study, as commands show them.
+type Results struct {
+	Study search.Study
+	// Trials are sorted by rising M, L and seed, or in the order of the study's networks. They may have the status
+	// Interrupted. Their History is empty unless it was asked for.
+	Trials []search.TrialState
+	// Planned are all trials as they are stored. A command that shows some of the Trials only leaves them as they are.
+	Planned  []search.TrialState
+	Attempts []store.TrialAttempt // empty unless they were asked for
+	ISAs     []string             // the arithmetics of finished attempts
+	Models   []string             // the models of their processors or GPUs
+	Updated  time.Time            // when the study or a trial last changed
+}
+
+// From brings a stored study into the order in which it is shown.
+func From(stored store.Results) Results {
+	r := Results{Study: stored.Study, Trials: slices.Clone(stored.Trials), Planned: stored.Trials,
+		Attempts: stored.Attempts, Models: stored.Models, Updated: stored.Updated}
+	order := map[space.System]int{}
+	for i, system := range r.Study.SystemList() {
+		order[system] = i
+	}
+	slices.SortFunc(r.Trials, func(a, b search.TrialState) int {
+		return cmp.Or(cmp.Compare(order[a.System], order[b.System]), cmp.Compare(a.Seed, b.Seed))
+	})
+	for _, list := range stored.ISAs {
+		for isa := range strings.SplitSeq(list, ", ") {
+			if isa != "" && !slices.Contains(r.ISAs, isa) {
+				r.ISAs = append(r.ISAs, isa)
+			}
+		}
+	}
+	for i, t := range r.Trials {
+		if t.Status == search.Running && stored.Gone[t.ID] {
+			r.Trials[i].Status = Interrupted
+		}
+	}
+	return r
+}
+
+// Network sums up the trials of one network.
+type Network struct {
+	space.System
+	Params int // of the network
+	Seeds  int // trials, done or not
+	// Accuracies are those of the done trials, in percent, of the study's split.
+	Accuracies []float64
+}
+
+// Accuracy is the mean with the standard deviation, in percent.
+func (n Network) Accuracy() string { return MeanStd(n.Accuracies) }
+
+// MeanStd is the mean of values with their standard deviation, as far as there are enough of them.
+func MeanStd(values []float64) string {
+	s := analysis.Summarize(values)
+	switch s.N {
+	case 0:
+		return "–"
+	case 1:
+		return fmt.Sprintf("%.2f", s.Mean)
+	}
+	return fmt.Sprintf("%.2f ± %.2f", s.Mean, s.Std)
+}
+
+// N says how many trials the accuracy is of, "2 of 3" while some are missing.
+func (n Network) N() string {
+	if len(n.Accuracies) < n.Seeds {
+		return fmt.Sprintf("%d of %d", len(n.Accuracies), n.Seeds)
+	}
+	return strconv.Itoa(n.Seeds)
+}
+
+// Networks sums up the trials of each network, in the order of Trials.
+func (r Results) Networks() []Network {
+	var list []Network
+	for _, t := range r.Trials {
+		if k := len(list); k == 0 || list[k-1].System != t.System {
+			list = append(list, Network{System: t.System, Params: t.Params})
+		}
+		n := &list[len(list)-1]
+		n.Seeds++
+		if a, ok := r.Accuracy(t.Trial); ok {
+			n.Accuracies = append(n.Accuracies, a)
+		}
+	}
+	return list
+}
+
+// BlockParams are the parameters of a block of a network, in a study of pairs.
+func (r Results) BlockParams(n Network) int { return n.Variant.Params(n.Pair(), r.Study.Kernel) }
+
+// NameHeader is the header of the columns that tell one network of the study from another, for NewTable. In a study of
+// pairs the parameters are those of a block, else those of the network.
+func (r Results) NameHeader() []string {
+	if r.Study.OfPairs() {
+		return []string{"L", "M", "width", "params"}
+	}
+	return []string{"<network", "depth", "params"}
+}
+
+// Name are the cells of NameHeader.
+func (r Results) Name(s space.System, params int) []string {
+	row := table.NewRow(r.Study, search.Trial{Key: search.Key{System: s}, Params: params}, search.Epoch{})
+	if r.Study.OfPairs() {
+		return []string{strconv.Itoa(row.Pair.L), strconv.Itoa(row.Pair.M), strconv.Itoa(row.Width), strconv.Itoa(row.Params)}
+	}
+	return []string{row.Network, strconv.Itoa(row.Depth), strconv.Itoa(row.Params)}
+}
+
+// Accuracy is that of a done trial on the study's split, in percent.
+func (r Results) Accuracy(t search.Trial) (percent float64, ok bool) {
+	correct, total := t.Last.Correct(r.Study.Split)
+	if t.Status != search.Done || total == 0 {
+		return 0, false
+	}
+	return 100 * float64(correct) / float64(total), true
+}
+
+// Done counts the trials that have an accuracy.
+func (r Results) Done() int {
+	n := 0
+	for _, t := range r.Trials {
+		if _, ok := r.Accuracy(t.Trial); ok {
+			n++
+		}
+	}
+	return n
+}
+
+// Counts says how many trials have which status.
+func (r Results) Counts() string { return counts(r.Trials) }
+
+func counts(trials []search.TrialState) string {
+	n := map[search.Status]int{}
+	for _, t := range trials {
+		n[t.Status]++
+	}
+	var parts []string
+	for _, s := range []search.Status{search.Done, search.Diverged, search.Failed, search.Running, Interrupted, search.Pending} {
+		if n[s] > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n[s], s))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+// Caption says what the accuracies are.
+func (r Results) Caption() string {
+	return fmt.Sprintf("%s: accuracy on the %s pictures of %s, mean ± standard deviation over n seeds",
+		r.Study.Name, r.Study.Split, DatasetLabel(r.Study.Dataset))
+}
+
+// DatasetLabel names a data set for people. Synthetic pictures are called so wherever their numbers stand.
+func DatasetLabel(name string) string {
+	switch name {
+	case "handsigns":
+		return "the hand signs"
+	case "cifar10":
+		return "CIFAR-10"
+	case "cifar100":
+		return "CIFAR-100"
+	case "cifar100-coarse":
+		return "CIFAR-100 (20 superclasses)"
+	case "svhn":
+		return "SVHN"
+	case "folder":
+		return "a folder"
+	}
+	return "the synthetic set"
+}
+
+// Warn writes on stderr what the results leave out or mix.
+func (r Results) Warn(stderr io.Writer) { Warn(stderr, r.Study.Name, r.Warnings()) }
+
+// Warn writes warnings about a study.
+func Warn(stderr io.Writer, study string, list []string) {
+	for _, text := range list {
+		fmt.Fprintln(stderr, Warning(study, text))
+	}
+}
+
+// Warning is one line about a study.
+func Warning(study, text string) string {
+	return fmt.Sprintf("igcsearch: warning: %s: %s", study, text)
+}
+
+// Warnings says what the results leave out or mix.
+func (r Results) Warnings() (list []string) {
+	left := slices.DeleteFunc(slices.Clone(r.Trials), func(t search.TrialState) bool {
+		_, ok := r.Accuracy(t.Trial)
+		return ok || t.Status == search.Done
+	})
+	if len(left) > 0 {
+		list = append(list, fmt.Sprintf("left out of %s: %s", Count(len(r.Trials), "trial"), counts(left)))
+	}
+	if len(r.ISAs) > 1 {
+		list = append(list, r.Mixed())
+	}
+	return list
+}
+
+// Mixed is the warning of several ISAs.
+func (r Results) Mixed() string {
+	return fmt.Sprintf("its trials ran on different instruction sets or GPUs (%s); their last digits may differ", strings.Join(r.ISAs, ", "))
+}
+
+// AtChance warns of trainings that learned nothing: their accuracy does not exceed that of guessing by more than three
+// standard deviations.
+func (r Results) AtChance(classes int) []string {
+	const named = 5
+	var list []string
+	total := 0
+	for _, t := range r.Trials {
+		correct, n := t.Last.Correct(r.Study.Split)
+		if t.Status != search.Done || n == 0 {
+			continue
+		}
+		p := 1 / float64(classes)
+		if float64(correct) > float64(n)*p+3*math.Sqrt(float64(n)*p*(1-p)) {
+			continue
+		}
+		total++
+		if len(list) < named {
+			list = append(list, t.Key.String())
+		}
+	}
+	if total == 0 {
+		return nil
+	}
+	if total > named {
+		list = append(list, "…")
+	}
+	return []string{fmt.Sprintf("%s of %d ended at chance, %.3g %% with %d classes: %s: try more epochs or pictures, or another learning rate",
+		Count(total, "training"), len(r.Trials), 100/float64(classes), classes, strings.Join(list, ", "))}
+}
+
+// SummaryTable has a row for each network.
+func (r Results) SummaryTable() *Table {
+	t := NewTable(append(r.NameHeader(), "accuracy (%)", "n")...)
+	for _, n := range r.Networks() {
+		t.Add(append(r.Name(n.System, n.Params), n.Accuracy(), n.N())...)
+	}
+	return t
+}
+
+// Decide asks the study's strategy what it wants next.
+func (r Results) Decide() search.Decision {
+	decides, err := strategy.New(r.Study)
+	if err != nil { // a newer igcsearch stored the study
+		return search.Decision{Reason: err.Error()}
+	}
+	trials := slices.Clone(r.Trials)
+	for i := range trials {
+		if trials[i].Status == Interrupted {
+			trials[i].Status = search.Pending
+		}
+	}
+	return decides.Decide(r.Study, trials)
+}
+
+// RaceRounds are the finished rounds of the race that a study is. A study with another strategy has none. A race is of
+// all planned trials, also where the results show only some of them.
+func (r Results) RaceRounds() []strategy.Round {
+	if r.Study.Strategy != search.StrategyRace {
+		return nil
+	}
+	return strategy.Rounds(r.Study, r.Planned)
+}
+
+// DroppedAfter is how many seeds the networks had that a race dropped.
+func DroppedAfter(rounds []strategy.Round) map[space.System]int {
+	seeds := map[space.System]int{}
+	for _, round := range rounds {
+		for _, system := range round.Dropped {
+			seeds[system] = round.Seeds
+		}
+	}
+	return seeds
+}

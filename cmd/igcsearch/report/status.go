@@ -1,0 +1,117 @@
+package report
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+
+	"igcsearch/store"
+	"igcsearch/store/table"
+)
+
+// Status is where the trials of a study stand.
+type Status struct {
+	Results
+	// Workers are those of other machines that have a trial of the study, or none at all.
+	Workers []store.WorkerTrial
+	// Left says how long the rest takes; empty if no trial runs.
+	Left string
+}
+
+// workerJSON is a worker on another machine, once for each trial that it has.
+type workerJSON struct {
+	Job    string `json:"job"` // of the scheduler, "" outside one
+	Node   string `json:"node"`
+	PID    int    `json:"pid"`
+	Device string `json:"device"` // "" between two trials
+	Trial  string `json:"trial"`  // name of the network, "" between two trials
+	Seed   int    `json:"seed"`
+}
+
+// Print writes the status in one of the formats table and json.
+func (s Status) Print(stdout io.Writer, format string) error {
+	workers := s.workers()
+	if format == "json" {
+		return JSON(stdout, struct {
+			Study   string        `json:"study"`
+			Title   string        `json:"title"`
+			Dataset string        `json:"dataset"`
+			Curve   string        `json:"curve"` // the split whose accuracy is shown
+			Trials  table.Objects `json:"trials"`
+			// Workers on other machines; absent if there are none.
+			Workers []workerJSON `json:"workers,omitempty"`
+		}{s.Study.Name, s.Study.Title, s.Study.Dataset, s.Study.Split, table.Objects{Rows: table.LastRows(s.Study, s.Trials)}, workers})
+	}
+	strategy := ""
+	if s.Study.Strategy != "" {
+		strategy = fmt.Sprintf("strategy %s: %s\n", s.Study.Strategy, s.wanted())
+	}
+	counts := s.Counts()
+	if s.Left != "" {
+		counts += "; " + s.Left
+	}
+	_, err := fmt.Fprintf(stdout, "%s on %s: %s: %s\n%s\n%s", s.Study.Name, DatasetLabel(s.Study.Dataset), Count(len(s.Trials), "trial"),
+		counts, strategy, s.trialTable())
+	if err != nil || len(workers) == 0 {
+		return err
+	}
+	t := NewTable("<job", "<node", "process", "<device", "<trial")
+	for _, w := range workers {
+		trial := ""
+		if w.Trial != "" {
+			trial = fmt.Sprintf("%s seed %d", w.Trial, w.Seed)
+		}
+		t.Add(w.Job, w.Node, strconv.Itoa(w.PID), w.Device, trial)
+	}
+	_, err = fmt.Fprintf(stdout, "\n%s", t)
+	return err
+}
+
+func (s Status) workers() (list []workerJSON) {
+	for _, w := range s.Workers {
+		if !w.Remote || w.Study != "" && w.Study != s.Study.Name {
+			continue
+		}
+		row := workerJSON{Job: w.Job, Node: w.Host, PID: w.PID, Device: w.Device, Seed: w.Seed}
+		if w.Study != "" {
+			row.Trial = w.System.Label()
+		}
+		list = append(list, row)
+	}
+	return list
+}
+
+// trialTable has a row for each trial.
+func (s Status) trialTable() *Table {
+	which := []string{"L", "M"}
+	if !s.Study.OfPairs() {
+		which = []string{"<network"}
+	}
+	t := NewTable(append(which, "seed", "<status", "epoch", "train loss", "validation (%)", "test (%)", "<error")...)
+	for _, trial := range s.Trials {
+		name := []string{trial.System.Label()}
+		if p := trial.System.Pair(); s.Study.OfPairs() {
+			name = []string{strconv.Itoa(p.L), strconv.Itoa(p.M)}
+		}
+		loss := ""
+		if trial.Epoch > 0 {
+			loss = fmt.Sprintf("%.4f", trial.Last.TrainLoss)
+		}
+		e := trial.Last
+		t.Add(append(name, strconv.Itoa(trial.Seed), string(trial.Status), fmt.Sprintf("%d/%d", trial.Epoch, trial.Epochs), loss,
+			Percent(e.ValidationCorrect, e.ValidationTotal), Percent(e.TestCorrect, e.TestTotal), trial.Error)...)
+	}
+	return t
+}
+
+// wanted is what the strategy says, in words.
+func (s Status) wanted() string {
+	d := s.Decide()
+	switch {
+	case len(d.Next) > 0:
+		return fmt.Sprintf("%s to be trained on now; others may follow, or never", Count(len(d.Next), "trial"))
+	case d.Reason == "":
+		return "it waits for what is running"
+	}
+	return d.Reason
+}

@@ -1,0 +1,57 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"igcsearch/search"
+	"igcsearch/space"
+)
+
+// trialFlags name one trial of a study: a pair or another network, and a seed.
+type trialFlags struct {
+	pair   pair
+	system string
+	seed   int
+}
+
+func addTrial(cmd *cobra.Command, t *trialFlags, what string) {
+	cmd.Flags().Var(&t.pair, "pair", "the pair "+what+", like 40x2")
+	cmd.Flags().StringVar(&t.system, "system", "", "the `NETWORK` "+what+", like IGC-L24M2, in place of a pair")
+	cmd.Flags().IntVar(&t.seed, "seed", 0, "its seed, 0 or more")
+}
+
+// check refuses flags that name no network; verb says what the command does with it.
+func (t trialFlags) check(verb string) error {
+	switch {
+	case t.pair.Pair == space.Pair{} && t.system == "":
+		return usageError{fmt.Errorf("--pair is missing: which network to %s? Give one like --pair 40x2 or --system IGC-L24M2", verb)}
+	case t.pair.Pair != space.Pair{} && t.system != "":
+		return usageError{errors.New("--pair and --system: give one of them")}
+	case t.seed < 0:
+		return usageError{fmt.Errorf("--seed %d: want 0 or more", t.seed)}
+	}
+	return nil
+}
+
+// key returns the trial of a study that the flags name. The study says variant and depth where they do not.
+func (t trialFlags) key(study search.Study) (search.Key, error) {
+	k := search.Key{System: space.PairSystem(t.pair.Pair), Seed: t.seed}
+	if t.system != "" {
+		var err error
+		if k.System, err = space.ParseSystem(t.system); err != nil {
+			return k, usageError{err}
+		}
+	}
+	k.System.Variant = cmp.Or(k.System.Variant, study.Variant)
+	if k.System.Depth == 0 && len(study.Depths) > 0 {
+		if len(study.Depths) > 1 {
+			return k, usageError{fmt.Errorf("%s has the depths %v: give one, like --system %s-D%d", study.Name, study.Depths, k.System, study.Depths[0])}
+		}
+		k.System.Depth = study.Depths[0]
+	}
+	return k, nil
+}

@@ -55,7 +55,8 @@ func advice(err error) string {
 	case errors.As(err, &missing) && missing.Fetches != "":
 		return fmt.Sprintf("'igcsearch data get %s --data DIR' fetches %s", missing.Get, missing.Fetches)
 	case errors.As(err, &missing) && missing.Get != "":
-		return fmt.Sprintf("run 'igcsearch data get %s --data DIR', or name the folder with --data DIR or IGCSEARCH_DATA", missing.Get)
+		return fmt.Sprintf("run 'igcsearch data get %s --data DIR', "+
+			"or name the folder with --data DIR or IGCSEARCH_DATA", missing.Get)
 	case errors.As(err, &missing):
 		return "name the folder with --data DIR or IGCSEARCH_DATA"
 	}

@@ -2,22 +2,24 @@ package search
 
 import "time"
 
-// Lease is how long a worker may stand still before another takes its trials.
+// Lease is the longest time that a worker may stand still before another one takes its trials over.
 const Lease = time.Minute
 
-// HeartbeatWatch is what this process has seen of another worker's heartbeat. The zero value has seen nothing.
+// HeartbeatWatch watches the heartbeat of another worker. The zero value has not seen it yet.
 type HeartbeatWatch struct {
 	seen  bool
 	beat  int64
-	last  time.Time     // when it was looked at, by the monotonic clock
-	still time.Duration // how long the beat was seen not to move
+	last  time.Time     // the time of the last look, by the monotonic clock
+	still time.Duration // the time during which the beat did not change
 }
 
-// Stands reports whether the heartbeat was seen to stand still for a whole lease. beat is the count that was read now,
-// and own is when this process last wrote its own heartbeat, by the monotonic clock.
+// Stands reports whether the heartbeat has not changed for a whole lease. beat is the count that
+// was read now. own is the time, by the monotonic clock, at which this process last wrote its own
+// heartbeat.
 //
-// Of the time between two looks at most half a lease counts, because whatever stopped this process may have stopped the
-// other one too. None counts while this process cannot write its own heartbeat, because then nobody can.
+// At most half a lease counts between two looks, because whatever stopped this process may have
+// stopped the other one too. No time counts while this process cannot write its own heartbeat,
+// because then probably no process can.
 func (w *HeartbeatWatch) Stands(beat int64, lease time.Duration, own time.Time) bool {
 	now := time.Now()
 	if !w.seen || w.beat != beat {

@@ -2,19 +2,19 @@ package search
 
 import "time"
 
-// Ending says how an attempt ended; "" while it is open.
+// Ending says how an attempt ended. It is "" while the attempt runs.
 type Ending string
 
 const (
 	EndedDone        Ending = "done"
 	EndedDiverged    Ending = "diverged"
 	EndedFailed      Ending = "failed"
-	EndedInterrupted Ending = "interrupted" // people or a budget stopped it
-	EndedPaused      Ending = "paused"      // it reached the epoch that it was for
+	EndedInterrupted Ending = "interrupted" // a user or a budget stopped it
+	EndedPaused      Ending = "paused"      // it reached its last epoch before the end of the training
 	EndedLost        Ending = "lost"        // its process died or stood still
 )
 
-// Ending is how an attempt with this outcome ended.
+// Ending returns the ending of an attempt with this outcome.
 func (o Outcome) Ending() Ending {
 	switch {
 	case o.Status != Pending:
@@ -25,29 +25,29 @@ func (o Outcome) Ending() Ending {
 	return EndedInterrupted
 }
 
-// PastAttempt is what is stored of an attempt, which may still be open.
+// PastAttempt is a stored attempt, which may still run.
 type PastAttempt struct {
 	Attempt
-	Token   []byte    // 16 random bytes of this attempt alone; nil of imported results
-	Ended   time.Time // zero while it is open
+	Token   []byte    // 16 random bytes that identify the attempt; nil for imported results
+	Ended   time.Time // zero while the attempt runs
 	Ending  Ending
 	Failure Failure
 	Message string // up to 4000 characters
 }
 
-// Record is a trial with all that is stored of it.
+// Record is a trial with everything that is stored about it.
 type Record struct {
 	TrialState
-	Until int // epoch that the newest attempt trains to, 0 before the first
-	// Attempts are all attempts at the trial, the oldest first. By has the index of the attempt that measured each
-	// epoch of History.
+	Until int // the last epoch of the newest attempt; 0 before the first attempt
+	// Attempts are all attempts at the trial, the oldest first. By has the index of the attempt
+	// that measured each epoch of History.
 	Attempts []PastAttempt
 	By       []int
-	// Failures counts the attempts that failed in each way since the trial was planned, or since people asked to try
-	// it again.
+	// Failures counts the attempts that failed in each way since the trial was planned, or since a
+	// user asked to try it again.
 	Failures map[Failure]int
-	// Checkpoints are the sound states after the last epochs, the newest first, and Best is the state of the best
-	// validation accuracy, nil if it is not kept.
+	// Checkpoints are the undamaged checkpoints of the last epochs, the newest first. Best is that
+	// of the epoch with the best validation accuracy, or nil if it is not kept.
 	Checkpoints []Checkpoint
 	Best        *Checkpoint
 }

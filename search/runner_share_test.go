@@ -52,7 +52,7 @@ func TestRunnerBudgets(t *testing.T) {
 		set  func(*search.Study)
 		want string
 		left int
-		most int // epochs
+		most int // the largest number of epochs
 	}{
 		"epochs":       {func(s *search.Study) { s.MaxEpochs = 4 }, "max_epochs = 4 is reached", 7, 4},
 		"trials":       {func(s *search.Study) { s.MaxTrials = 3 }, "max_trials = 3 is reached", 5, 9},

@@ -113,7 +113,7 @@ func TestNormalizeSizes(t *testing.T) {
 	t.Parallel()
 	t.Run("the sizes of a folder follow from Size, handsigns has two sizes, and other data sets have none",
 		func(t *testing.T) {
-			// He et al.: 224 of 256 to 480.
+			// He et al. cut 224 out of 256 to 480.
 			s := normal(t, folderStudy(224))
 			if s.Resize != 256 || s.ResizeMax != 480 || s.Pad != 0 {
 				t.Errorf("resize %d, resize_max %d, pad %d, want 256, 480 and 0", s.Resize, s.ResizeMax, s.Pad)

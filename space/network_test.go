@@ -43,8 +43,8 @@ func TestFigure3(t *testing.T) {
 		}
 	})
 	t.Run("the first convolution and a block of L24M2 are those of Table 3", func(t *testing.T) {
-		// Depth 20, 10 classes: 1,296 in the first convolution; the six
-		// blocks of the first stage at 2,016 are 12,096.
+		// At depth 20 with 10 classes the first convolution has 1,296 parameters, and the six
+		// blocks of the first stage, with 2,016 each, have 12,096.
 		n := space.Figure3(space.Pair{L: 24, M: 2}, 6, cifar, 10)
 		blocks := 0
 		for _, l := range n.Layers[1:7] {
@@ -96,7 +96,7 @@ func TestTable3(t *testing.T) {
 	names := []string{"RegConv-W16", "RegConv-W18", "IGC-L4M8", "IGC-L24M2"}
 	for _, row := range []struct {
 		depth          int
-		params, madds8 []string // in millions, in 10⁸
+		params, madds8 []string // in units of 10⁶ and 10⁸
 	}{
 		{8, []string{"0.075", "0.095", "0.078", "0.047"}, []string{"0.122", "0.154", "0.131", "0.099"}},
 		{20, []string{"0.27", "0.34", "0.27", "0.15"}, []string{"0.406", "0.513", "0.424", "0.288"}},

@@ -57,7 +57,9 @@ func (h handle) Begin(ctx context.Context, trial int64, until int, a search.Atte
 	return claim, nil
 }
 
-func (h handle) begin(ctx context.Context, tx *sql.Tx, trial int64, until int, a search.Attempt) (claim search.Claim, err error) {
+func (h handle) begin(
+	ctx context.Context, tx *sql.Tx, trial int64, until int, a search.Attempt,
+) (claim search.Claim, err error) {
 	var study int64
 	var status search.Status
 	err = tx.QueryRowContext(ctx, `SELECT study, status FROM trial WHERE id = ?`, trial).Scan(&study, &status)
@@ -90,7 +92,8 @@ func (h handle) begin(ctx context.Context, tx *sql.Tx, trial int64, until int, a
 	if err != nil {
 		return claim, err
 	}
-	if _, err := tx.ExecContext(ctx, `UPDATE trial SET status = ?2, until = min(?3, epochs) WHERE id = ?1`, trial, search.Running, until); err != nil {
+	if err := exec(ctx, tx, `UPDATE trial SET status = ?2, until = min(?3, epochs) WHERE id = ?1`,
+		trial, search.Running, until); err != nil {
 		return claim, err
 	}
 	return claim, touch(ctx, tx, study, trial)
@@ -113,7 +116,8 @@ func putAttempt(ctx context.Context, tx *sql.Tx, trial, worker int64, a search.P
 	}
 	err = tx.QueryRowContext(ctx, `INSERT INTO attempt (trial, worker, token, started, ended, outcome, failure, message,
 			git_commit, go_version, cpu, isa, device, host, pid, args, job)
-		VALUES (?, nullif(?, 0), ?, ?, nullif(?, 0), nullif(?, ''), nullif(?, ''), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id`,
+		VALUES (?, nullif(?, 0), ?, ?, nullif(?, 0), nullif(?, ''), nullif(?, ''), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+		RETURNING id`,
 		trial, worker, a.Token, a.Started.UnixMilli(), ended, a.Ending, a.Failure, a.Message,
 		a.Commit, a.GoVersion, a.CPU, a.ISA, a.Device, a.Host, a.PID, string(args), a.Job).Scan(&id)
 	return id, err
@@ -123,7 +127,8 @@ func putAttempt(ctx context.Context, tx *sql.Tx, trial, worker int64, a search.P
 // was recorded after it, because that is trained again.
 func soundState(ctx context.Context, tx *sql.Tx, trial int64) (from *search.Checkpoint, note string, err error) {
 	var n, last int
-	if err := tx.QueryRowContext(ctx, `SELECT count(*), coalesce(max(number), 0) FROM epoch WHERE trial = ?`, trial).Scan(&n, &last); err != nil {
+	if err := tx.QueryRowContext(ctx, `SELECT count(*), coalesce(max(number), 0) FROM epoch WHERE trial = ?`,
+		trial).Scan(&n, &last); err != nil {
 		return nil, "", err
 	}
 	from, damaged, err := findCheckpoint(ctx, tx, "checkpoint", trial)
@@ -149,7 +154,7 @@ func soundState(ctx context.Context, tx *sql.Tx, trial int64) (from *search.Chec
 		`DELETE FROM best_checkpoint WHERE trial = ? AND epoch > ?`,
 		`DELETE FROM epoch WHERE trial = ? AND number > ?`,
 	} {
-		if _, err := tx.ExecContext(ctx, query, trial, at); err != nil {
+		if err := exec(ctx, tx, query, trial, at); err != nil {
 			return nil, "", err
 		}
 	}
@@ -190,7 +195,7 @@ func (h handle) record(ctx context.Context, tx *sql.Tx, e search.Epoch, c search
 		return err
 	}
 	if t.keepBest && e.ValidationTotal > 0 {
-		if _, err := tx.ExecContext(ctx, `INSERT INTO best_checkpoint (trial, epoch, state, sha256) VALUES (?1, ?2, ?3, ?4)
+		if err := exec(ctx, tx, `INSERT INTO best_checkpoint (trial, epoch, state, sha256) VALUES (?1, ?2, ?3, ?4)
 			ON CONFLICT (trial) DO UPDATE SET epoch = excluded.epoch, state = excluded.state, sha256 = excluded.sha256
 			WHERE (SELECT validation_correct FROM epoch WHERE trial = ?1 AND number = best_checkpoint.epoch) < ?5`,
 			t.id, c.Epoch, notNull(c.State), sum[:], e.ValidationCorrect); err != nil {
@@ -209,7 +214,8 @@ func (h handle) record(ctx context.Context, tx *sql.Tx, e search.Epoch, c search
 func (h handle) recorded(ctx context.Context, tx *sql.Tx, e search.Epoch) (bool, error) {
 	var token []byte
 	var there search.Epoch
-	err := tx.QueryRowContext(ctx, `SELECT a.token, `+epochNames("e.")+` FROM attempt a JOIN epoch e ON e.trial = a.trial AND e.attempt = a.id
+	err := tx.QueryRowContext(ctx, `SELECT a.token, `+epochNames("e.")+`
+		FROM attempt a JOIN epoch e ON e.trial = a.trial AND e.attempt = a.id
 		WHERE a.id = ? AND e.number = ?`, h.id, e.Number).Scan(epochFields(&there, &token)...)
 	if errors.Is(err, sql.ErrNoRows) {
 		return false, nil
@@ -223,22 +229,24 @@ func (h handle) owns(token []byte) bool { return len(token) > 0 && bytes.Equal(t
 func putEpoch(ctx context.Context, tx *sql.Tx, trial, attempt int64, e search.Epoch) error {
 	// NULL is "not recorded" in these two, so NaN cannot be kept.
 	if !(e.ValidationLoss >= 0 && e.TestLoss >= 0) {
-		return fmt.Errorf("epoch %d: its validation_loss is %g and its test_loss %g: want 0 or more, and no NaN: a loss that is none is infinite", e.Number, e.ValidationLoss, e.TestLoss)
+		return fmt.Errorf("epoch %d: its validation_loss is %g and its test_loss %g: want 0 or more, and no NaN: "+
+			"a loss that is none is infinite", e.Number, e.ValidationLoss, e.TestLoss)
 	}
 	columns := epochColumns(&e)
 	values := []any{trial, attempt}
 	for _, c := range columns {
 		values = append(values, c.value)
 	}
-	_, err := tx.ExecContext(ctx, `INSERT OR REPLACE INTO epoch (trial, attempt, `+epochNames("")+`)
+	err := exec(ctx, tx, `INSERT OR REPLACE INTO epoch (trial, attempt, `+epochNames("")+`)
 		VALUES (?, ?`+strings.Repeat(", ?", len(columns))+`)`, values...)
 	return err
 }
 
 // putCheckpoint stores the state after an epoch, in place of the one after the epoch before the last.
 func putCheckpoint(ctx context.Context, tx *sql.Tx, trial int64, c search.Checkpoint, sum [32]byte) error {
-	_, err := tx.ExecContext(ctx, `INSERT INTO checkpoint (trial, slot, epoch, state, sha256) VALUES (?1, ?2 % 2, ?2, ?3, ?4)
-		ON CONFLICT (trial, slot) DO UPDATE SET epoch = excluded.epoch, state = excluded.state, sha256 = excluded.sha256`,
+	err := exec(ctx, tx, `INSERT INTO checkpoint (trial, slot, epoch, state, sha256) VALUES (?1, ?2 % 2, ?2, ?3, ?4)
+		ON CONFLICT (trial, slot) DO UPDATE
+		SET epoch = excluded.epoch, state = excluded.state, sha256 = excluded.sha256`,
 		trial, c.Epoch, notNull(c.State), sum[:])
 	return err
 }
@@ -261,7 +269,8 @@ func makeRoom(ctx context.Context, tx *sql.Tx, study, quota int64) error {
 	var all []kept
 	total := int64(0)
 	err := each(ctx, tx, `SELECT t.id, length(c.state), t.status IN ('done', 'diverged') FROM trial t
-			JOIN (SELECT trial, state FROM checkpoint UNION ALL SELECT trial, state FROM best_checkpoint) c ON c.trial = t.id
+			JOIN (SELECT trial, state FROM checkpoint UNION ALL SELECT trial, state
+				FROM best_checkpoint) c ON c.trial = t.id
 			WHERE t.study = ? ORDER BY t.changed`, []any{study}, func(rows *sql.Rows) error {
 		var k kept
 		err := rows.Scan(&k.trial, &k.bytes, &k.finished)
@@ -275,14 +284,15 @@ func makeRoom(ctx context.Context, tx *sql.Tx, study, quota int64) error {
 		if k.finished {
 			total -= k.bytes
 			for _, table := range []string{"checkpoint", "best_checkpoint"} {
-				if _, e := tx.ExecContext(ctx, `DELETE FROM `+table+` WHERE trial = ?`, k.trial); e != nil {
+				if e := exec(ctx, tx, `DELETE FROM `+table+` WHERE trial = ?`, k.trial); e != nil {
 					err = e
 				}
 			}
 		}
 	}
 	if err == nil && total > quota {
-		err = fmt.Errorf("the checkpoints of the study would take %d bytes: set checkpoint_quota, now %d, higher, or run fewer trials at once", total, quota)
+		err = fmt.Errorf("the checkpoints of the study would take %d bytes: set checkpoint_quota, now %d, higher, "+
+			"or run fewer trials at once", total, quota)
 	}
 	return err
 }
@@ -329,7 +339,7 @@ func (h handle) end(ctx context.Context, tx *sql.Tx, o search.Outcome) (search.S
 		}
 	}
 	if status.Finished() && !t.keep {
-		if _, err := tx.ExecContext(ctx, `DELETE FROM checkpoint WHERE trial = ?`, t.id); err != nil {
+		if err := exec(ctx, tx, `DELETE FROM checkpoint WHERE trial = ?`, t.id); err != nil {
 			return "", err
 		}
 	}
@@ -337,10 +347,14 @@ func (h handle) end(ctx context.Context, tx *sql.Tx, o search.Outcome) (search.S
 }
 
 // ended reports whether this worker has ended the attempt in this way before, and how the trial stands for it.
-func (h handle) ended(ctx context.Context, tx *sql.Tx, ending search.Ending) (there bool, now search.Status, err error) {
+func (h handle) ended(
+	ctx context.Context, tx *sql.Tx, ending search.Ending,
+) (there bool, now search.Status, err error) {
 	var token []byte
 	var was search.Ending
-	err = tx.QueryRowContext(ctx, `SELECT a.token, coalesce(a.outcome, ''), t.status FROM attempt a JOIN trial t ON t.id = a.trial WHERE a.id = ?`, h.id).Scan(&token, &was, &now)
+	err = tx.QueryRowContext(ctx, `SELECT a.token, coalesce(a.outcome, ''), t.status
+		FROM attempt a JOIN trial t ON t.id = a.trial WHERE a.id = ?`,
+		h.id).Scan(&token, &was, &now)
 	if errors.Is(err, sql.ErrNoRows) {
 		return false, "", nil // ownTrial says so
 	}
@@ -366,7 +380,8 @@ func (h handle) ownTrial(ctx context.Context, tx *sql.Tx, next int) (t ownTrial,
 	var token []byte
 	var status search.Status
 	var newest int64 // attempt with an epoch
-	err = tx.QueryRowContext(ctx, `SELECT t.id, t.study, t.epochs, t.status, coalesce(a.outcome, ''), a.token, s.keep_checkpoints, s.keep_best, s.checkpoint_quota,
+	err = tx.QueryRowContext(ctx, `SELECT t.id, t.study, t.epochs, t.status, coalesce(a.outcome, ''), a.token,
+			s.keep_checkpoints, s.keep_best, s.checkpoint_quota,
 			coalesce((SELECT max(number) FROM epoch WHERE trial = t.id), 0),
 			coalesce((SELECT max(attempt) FROM epoch WHERE trial = t.id), 0)
 		FROM attempt a JOIN trial t ON t.id = a.trial JOIN study s ON s.id = t.study WHERE a.id = ?`, h.id).
@@ -383,31 +398,38 @@ func (h handle) ownTrial(ctx context.Context, tx *sql.Tx, next int) (t ownTrial,
 	if ending == "" {
 		return t, nil
 	}
+	fits := next == t.epoch+1
 	late := ending == search.EndedLost && newest <= h.id &&
-		(status == search.Pending && (next == 0 || next == t.epoch+1) || status == search.Running && next > 0 && next == t.epoch+1)
+		(status == search.Pending && (next == 0 || fits) || status == search.Running && next > 0 && fits)
 	if !late {
 		return t, fmt.Errorf("the attempt has ended (%s): %w", ending, search.ErrSuperseded)
 	}
 	var other sql.NullInt64
-	if err := tx.QueryRowContext(ctx, `SELECT max(id) FROM attempt WHERE trial = ? AND ended IS NULL`, t.id).Scan(&other); err != nil {
+	if err := tx.QueryRowContext(ctx, `SELECT max(id) FROM attempt WHERE trial = ? AND ended IS NULL`,
+		t.id).Scan(&other); err != nil {
 		return t, err
 	}
 	if other.Valid {
-		if err := closeAttempt(ctx, tx, other.Int64, search.EndedLost, search.FailedLost, "the worker that had the trial before came back first"); err != nil {
+		const why = "the worker that had the trial before came back first"
+		if err := closeAttempt(ctx, tx, other.Int64, search.EndedLost, search.FailedLost, why); err != nil {
 			return t, err
 		}
 	}
 	if err := h.by.putRow(ctx, tx, h.db.lease); err != nil {
 		return t, err
 	}
-	if _, err := tx.ExecContext(ctx, `UPDATE attempt SET ended = NULL, outcome = NULL, failure = NULL, worker = ?2 WHERE id = ?1`, h.id, h.by.ID); err != nil {
+	if err := exec(ctx, tx, `UPDATE attempt SET ended = NULL, outcome = NULL, failure = NULL, worker = ?2
+		WHERE id = ?1`,
+		h.id, h.by.ID); err != nil {
 		return t, err
 	}
 	return t, setStatus(ctx, tx, t.study, t.id, search.Running)
 }
 
 // closeAttempt ends an attempt and adds a message to the note that it began with.
-func closeAttempt(ctx context.Context, tx *sql.Tx, attempt int64, ending search.Ending, failure search.Failure, message string) error {
+func closeAttempt(
+	ctx context.Context, tx *sql.Tx, attempt int64, ending search.Ending, failure search.Failure, message string,
+) error {
 	var note string
 	if err := tx.QueryRowContext(ctx, `SELECT message FROM attempt WHERE id = ?`, attempt).Scan(&note); err != nil {
 		return err
@@ -415,16 +437,17 @@ func closeAttempt(ctx context.Context, tx *sql.Tx, attempt int64, ending search.
 	if note != "" && message != "" {
 		message = note + "\n" + message
 	}
-	_, err := tx.ExecContext(ctx, `UPDATE attempt SET ended = max(started, ?2), outcome = ?3, failure = nullif(?4, ''), message = ?5, worker = NULL WHERE id = ?1`,
-		attempt, now(), ending, failure, search.Bounded(cmp.Or(message, note)))
-	return err
+	return exec(ctx, tx, `UPDATE attempt
+		SET ended = max(started, ?2), outcome = ?3, failure = nullif(?4, ''), message = ?5, worker = NULL
+		WHERE id = ?1`, attempt, now(), ending, failure, search.Bounded(cmp.Or(message, note)))
 }
 
 // closeAttempts ends the open attempts of a worker as lost or interrupted; their trials become pending.
 func closeAttempts(ctx context.Context, tx *sql.Tx, worker int64, ending search.Ending, why string) error {
 	type open struct{ attempt, trial, study int64 }
 	var list []open
-	err := each(ctx, tx, `SELECT a.id, t.id, t.study FROM attempt a JOIN trial t ON t.id = a.trial WHERE a.worker = ?`, []any{worker}, func(rows *sql.Rows) error {
+	err := each(ctx, tx, `SELECT a.id, t.id, t.study
+		FROM attempt a JOIN trial t ON t.id = a.trial WHERE a.worker = ?`, []any{worker}, func(rows *sql.Rows) error {
 		var o open
 		err := rows.Scan(&o.attempt, &o.trial, &o.study)
 		list = append(list, o)

@@ -60,13 +60,17 @@ func (db *DB) Bring(ctx context.Context, from Source) ([]Brought, error) {
 	if _, err := db.plan(ctx, from.Study, from.Trials, false); err != nil {
 		return nil, err
 	}
-	wants, err := db.compare(ctx, from)
+	wants, err := db.compare(ctx, from, act)
 	if err != nil {
-		return nil, db.explain(act, err)
+		return nil, err
 	}
 	list := make([]Brought, len(wants))
 	for next := 0; next < len(wants); {
-		batch := map[int]search.Record{}
+		type loaded struct {
+			i int
+			search.Record
+		}
+		var batch []loaded
 		for size := 0; next < len(wants) && len(batch) < bringTrials && size < bringBytes; next++ {
 			list[next].Trial = wants[next].trial
 			if wants[next].nothing() {
@@ -79,15 +83,18 @@ func (db *DB) Bring(ctx context.Context, from Source) ([]Brought, error) {
 			for _, c := range r.Checkpoints {
 				size += len(c.State)
 			}
-			batch[next] = r
+			batch = append(batch, loaded{next, r})
+		}
+		if len(batch) == 0 {
+			break
 		}
 		err := db.update(ctx, func(tx *sql.Tx) error {
-			for i, there := range batch {
-				b, err := bringOne(ctx, tx, from.Study.Name, there, wants[i].take)
+			for _, there := range batch {
+				b, err := bringOne(ctx, tx, from.Study.Name, there.Record, wants[there.i].take)
 				if err != nil {
 					return err
 				}
-				list[i] = b
+				list[there.i] = b
 			}
 			return nil
 		})
@@ -106,7 +113,7 @@ type want struct {
 
 // compare joins all records of a source with what is stored, without their states, and stores nothing. It returns an
 // error that names the trials whose records do not agree.
-func (db *DB) compare(ctx context.Context, from Source) ([]want, error) {
+func (db *DB) compare(ctx context.Context, from Source, act string) ([]want, error) {
 	wants := make([]want, len(from.Trials))
 	var conflicts []string
 	for i := range from.Trials {
@@ -115,7 +122,7 @@ func (db *DB) compare(ctx context.Context, from Source) ([]want, error) {
 			return nil, err
 		}
 		if there.Status == search.Done && lastEpoch(there) != there.Epochs {
-			return nil, fmt.Errorf("%s is done there, but its last epoch is missing", there.Key)
+			return nil, db.explain(act, fmt.Errorf("%v is done there, but its last epoch is missing", there.Key))
 		}
 		err = db.view(ctx, func(tx *sql.Tx) error {
 			here, err := findStored(ctx, tx, from.Study.Name, there.Key)
@@ -123,7 +130,7 @@ func (db *DB) compare(ctx context.Context, from Source) ([]want, error) {
 			return err
 		})
 		if err != nil {
-			return nil, err
+			return nil, db.explain(act, err)
 		}
 		if text := wants[i].conflict; text != "" {
 			conflicts = append(conflicts, text)
@@ -141,7 +148,8 @@ func conflictError(trials []string) error {
 	if n := len(trials) - maxConflicts; n > 0 {
 		trials, more = trials[:maxConflicts], fmt.Sprintf("; and %d more", n)
 	}
-	return reported{fmt.Errorf("the same trials have other results, so nothing was stored: %s%s: they are of different instruction sets, GPUs or versions: keep them apart, under other study names",
+	return &Error{Err: fmt.Errorf("the same trials have other results, so nothing was stored: %s%s: they are of "+
+		"different instruction sets, GPUs or versions: keep them apart, under other study names",
 		strings.Join(trials, "; "), more)}
 }
 
@@ -180,7 +188,8 @@ type stored struct {
 func findStored(ctx context.Context, tx *sql.Tx, study string, key search.Key) (s stored, err error) {
 	var trial int64
 	err = tx.QueryRowContext(ctx, `SELECT s.id, s.keep_checkpoints, t.id FROM study s JOIN trial t ON t.study = s.id
-		WHERE s.name = ? AND t.system = ? AND t.seed = ?`, study, key.System.String(), key.Seed).Scan(&s.study, &s.keep, &trial)
+		WHERE s.name = ? AND t.system = ? AND t.seed = ?`,
+		study, key.System.String(), key.Seed).Scan(&s.study, &s.keep, &trial)
 	if errors.Is(err, sql.ErrNoRows) {
 		return s, fmt.Errorf("%s is no trial of the study", key)
 	}
@@ -209,7 +218,8 @@ func findRecord(ctx context.Context, tx *sql.Tx, trial int64) (r search.Record, 
 	}
 	var attempt int64
 	var e search.Epoch
-	err = each(ctx, tx, `SELECT e.attempt, `+epochNames("e.")+` FROM epoch e WHERE e.trial = ? ORDER BY e.number`, []any{trial}, func(found *sql.Rows) error {
+	err = each(ctx, tx, `SELECT e.attempt, `+epochNames("e.")+`
+		FROM epoch e WHERE e.trial = ? ORDER BY e.number`, []any{trial}, func(found *sql.Rows) error {
 		err := found.Scan(epochFields(&e, &attempt)...)
 		r.History, r.By = append(r.History, e), append(r.By, slices.Index(rows, attempt))
 		return err
@@ -337,13 +347,13 @@ func everyIndex[T any](list []T) []int {
 func (s *stored) put(ctx context.Context, tx *sql.Tx, there search.Record, j joining) error {
 	if j.take {
 		for _, table := range []string{"checkpoint", "best_checkpoint", "failure"} {
-			if _, err := tx.ExecContext(ctx, `DELETE FROM `+table+` WHERE trial = ?`, s.ID); err != nil {
+			if err := exec(ctx, tx, `DELETE FROM `+table+` WHERE trial = ?`, s.ID); err != nil {
 				return err
 			}
 		}
 	}
 	if j.anew {
-		if _, err := tx.ExecContext(ctx, `DELETE FROM epoch WHERE trial = ?`, s.ID); err != nil {
+		if err := exec(ctx, tx, `DELETE FROM epoch WHERE trial = ?`, s.ID); err != nil {
 			return err
 		}
 		s.History = nil
@@ -385,12 +395,15 @@ func (s *stored) putAttempts(ctx context.Context, tx *sql.Tx, there search.Recor
 	rows := make([]int64, len(there.Attempts))
 	for i, a := range there.Attempts {
 		a = closed(a)
-		k := slices.IndexFunc(s.Attempts, func(old search.PastAttempt) bool { return len(a.Token) > 0 && string(old.Token) == string(a.Token) })
+		k := slices.IndexFunc(s.Attempts, func(old search.PastAttempt) bool {
+			return len(a.Token) > 0 && string(old.Token) == string(a.Token)
+		})
 		var err error
 		switch {
 		case k >= 0:
 			rows[i] = s.attemptRows[k]
-			_, err = tx.ExecContext(ctx, `UPDATE attempt SET ended = ?2, outcome = ?3, failure = nullif(?4, ''), message = ?5 WHERE id = ?1`,
+			err = exec(ctx, tx, `UPDATE attempt SET ended = ?2, outcome = ?3, failure = nullif(?4, ''), message = ?5
+				WHERE id = ?1`,
 				rows[i], a.Ended.UnixMilli(), a.Ending, a.Failure, a.Message)
 		case len(a.Token) > 0 || used[i] || j.take:
 			rows[i], err = putAttempt(ctx, tx, s.ID, 0, a)
@@ -405,7 +418,8 @@ func (s *stored) putAttempts(ctx context.Context, tx *sql.Tx, there search.Recor
 // putState stores how the trial of a record stands.
 func (s *stored) putState(ctx context.Context, tx *sql.Tx, there search.Record) error {
 	for kind, n := range there.Failures {
-		if _, err := tx.ExecContext(ctx, `INSERT INTO failure (trial, kind, count) VALUES (?, ?, ?)`, s.ID, kind, n); err != nil {
+		if err := exec(ctx, tx, `INSERT INTO failure (trial, kind, count) VALUES (?, ?, ?)`,
+			s.ID, kind, n); err != nil {
 			return err
 		}
 	}
@@ -422,12 +436,13 @@ func (s *stored) putState(ctx context.Context, tx *sql.Tx, there search.Record) 
 	}
 	if c := there.Best; c != nil {
 		sum := sha256.Sum256(c.State)
-		if _, err := tx.ExecContext(ctx, `INSERT INTO best_checkpoint (trial, epoch, state, sha256) VALUES (?, ?, ?, ?)`,
+		if err := exec(ctx, tx, `INSERT INTO best_checkpoint (trial, epoch, state, sha256) VALUES (?, ?, ?, ?)`,
 			s.ID, c.Epoch, append([]byte{}, c.State...), sum[:]); err != nil {
 			return err
 		}
 	}
-	if _, err := tx.ExecContext(ctx, `UPDATE trial SET until = min(max(?2, until), epochs) WHERE id = ?1`, s.ID, there.Until); err != nil {
+	if err := exec(ctx, tx, `UPDATE trial SET until = min(max(?2, until), epochs) WHERE id = ?1`,
+		s.ID, there.Until); err != nil {
 		return err
 	}
 	return setStatus(ctx, tx, s.study, s.ID, status)

@@ -273,7 +273,7 @@ func TestBring(t *testing.T) {
 		a.s.KeepCheckpoints = false
 		a.attempt(0, 3, "done", 0)
 		a.must(t, db)
-		c, err := db.Checkpoint(t.Context(), "quick", trials[0].System, trials[0].Seed)
+		c, err := db.Checkpoint(t.Context(), "quick", trials[0].Key)
 		if err != nil || c == nil || c.Epoch != 3 {
 			t.Errorf("%+v, %v: the run of this database keeps checkpoints", c, err)
 		}

@@ -104,7 +104,7 @@ func TestKill(t *testing.T) {
 				t.Fatalf("round %d, opened %s: %v", round, opened, err)
 			}
 			trials, err1 := readTrials(t.Context(), db, "endless")
-			c, err2 := db.Checkpoint(t.Context(), "endless", space.PairSystem(space.Pair{L: 40, M: 2}), 0)
+			c, err2 := db.Checkpoint(t.Context(), "endless", search.Key{System: space.PairSystem(space.Pair{L: 40, M: 2})})
 			epochs, err3 := readEpochs(t.Context(), db, "endless")
 			if err := errors.Join(err1, err2, err3); err != nil {
 				t.Fatal(err)
@@ -177,7 +177,7 @@ func TestReadersWhileWriting(t *testing.T) {
 			if trial.Epoch > 0 && trial.Last.TestCorrect != trial.Epoch {
 				return fmt.Errorf("epoch %d with the metrics of epoch %d", trial.Epoch, trial.Last.TestCorrect)
 			}
-			c, err := db.Checkpoint(t.Context(), s.Name, trial.System, trial.Seed)
+			c, err := db.Checkpoint(t.Context(), s.Name, trial.Key)
 			if err != nil {
 				return err
 			}

@@ -49,7 +49,7 @@ func (db *DB) Join(ctx context.Context) error {
 	db.mu.Lock()
 	defer db.mu.Unlock()
 	if db.write == nil {
-		return reported{fmt.Errorf("join database %s: it was opened for reading only", db.name)}
+		return db.fault("join database", Other, errors.New("it was opened for reading only"))
 	}
 	if db.self != nil {
 		return nil
@@ -57,7 +57,8 @@ func (db *DB) Join(ctx context.Context) error {
 	var random [8]byte
 	crand.Read(random[:]) // never fails
 	id := int64(binary.LittleEndian.Uint64(random[:])>>2) + 1
-	p := &process{Worker: localWorker(id), path: db.path + ".lock", exclusive: db.network != "", seen: map[int64]*search.HeartbeatWatch{}}
+	p := &process{Worker: localWorker(id), path: db.path + ".lock", exclusive: db.network != "",
+		seen: map[int64]*search.HeartbeatWatch{}}
 	var err error
 	if p.file, err = db.lock(p.exclusive, p.ID, db.patience); err != nil {
 		return err
@@ -130,7 +131,8 @@ func (db *DB) reclaim(ctx context.Context, ask bool) error {
 	var others []otherWorker
 	err := db.view(ctx, func(tx *sql.Tx) error {
 		others = nil
-		return each(ctx, tx, `SELECT id, beat, lease, remote, job FROM worker WHERE id <> ?`, []any{db.self.ID}, func(rows *sql.Rows) error {
+		return each(ctx, tx, `SELECT id, beat, lease, remote, job
+			FROM worker WHERE id <> ?`, []any{db.self.ID}, func(rows *sql.Rows) error {
 			var o otherWorker
 			err := rows.Scan(&o.ID, &o.beat, &o.lease, &o.Remote, &o.Job)
 			others = append(others, o)
@@ -155,7 +157,8 @@ func (db *DB) reclaim(ctx context.Context, ask bool) error {
 				continue
 			}
 			// Another process may have removed the worker meanwhile, or the worker moved.
-			n, err := changes(tx.ExecContext(ctx, `UPDATE worker SET beat = beat WHERE id = ? AND beat = ?`, o.ID, o.beat))
+			n, err := changes(tx.ExecContext(ctx, `UPDATE worker SET beat = beat WHERE id = ? AND beat = ?`,
+				o.ID, o.beat))
 			if err != nil {
 				return err
 			}
@@ -165,7 +168,7 @@ func (db *DB) reclaim(ctx context.Context, ask bool) error {
 			if err := closeAttempts(ctx, tx, o.ID, search.EndedLost, why[o.ID]); err != nil {
 				return err
 			}
-			if _, err := tx.ExecContext(ctx, `DELETE FROM worker WHERE id = ?`, o.ID); err != nil {
+			if err := exec(ctx, tx, `DELETE FROM worker WHERE id = ?`, o.ID); err != nil {
 				return err
 			}
 		}
@@ -218,7 +221,9 @@ func (db *DB) leave(ctx context.Context) {
 	// While attempts are open the row stays, and the next process closes them. An error does not matter, because the
 	// lock tells that this process has ended.
 	db.update(ctx, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, `DELETE FROM worker WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM attempt WHERE worker = ?1)`, db.self.ID)
+		err := exec(ctx, tx, `DELETE
+			FROM worker WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM attempt WHERE worker = ?1)`,
+			db.self.ID)
 		return err
 	})
 	unlock(db.self.file)
@@ -226,7 +231,7 @@ func (db *DB) leave(ctx context.Context) {
 }
 
 // lock opens the lock file, locks it beside other processes or exclusively, and locks byte id, unless that is 0. If
-// others still have it after patience, the error wraps EWOULDBLOCK.
+// others still have it after patience, the Fault of the error is InUse or InUseNetwork.
 func (db *DB) lock(exclusive bool, id int64, patience time.Duration) (*os.File, error) {
 	path := db.path + ".lock"
 	how := unix.LOCK_SH
@@ -236,7 +241,7 @@ func (db *DB) lock(exclusive bool, id int64, patience time.Duration) (*os.File, 
 	for begin := time.Now(); ; {
 		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
 		if err != nil {
-			return nil, reported{fmt.Errorf("lock database %s: %w: a run needs to write in that folder; give another --db", db.name, err)}
+			return nil, db.fault("lock database", FolderClosed, err)
 		}
 		err = unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
 		if errors.Is(err, unix.EWOULDBLOCK) {
@@ -246,17 +251,11 @@ func (db *DB) lock(exclusive bool, id int64, patience time.Duration) (*os.File, 
 				time.Sleep(10 * time.Millisecond)
 				continue
 			}
-			if holder = bytes.TrimSpace(holder); len(holder) == 0 {
-				holder = []byte("another process")
-			}
-			if db.network != "" {
-				return nil, reported{busy{fmt.Errorf("lock database %s: %s is running a study of it, and it lies on a network file system (%s), where locks and shared memory do not reach other machines: wait for it, or give a --db on a local disk, where several processes can run", db.name, holder, db.network)}}
-			}
-			return nil, reported{busy{fmt.Errorf("lock database %s: %s is running a study of it, of another version of igcsearch or as the only one: wait for it, stop it, or give another --db", db.name, holder)}}
+			return nil, db.inUse(string(bytes.TrimSpace(holder)))
 		}
 		if err != nil {
 			f.Close()
-			return nil, reported{fmt.Errorf("lock %s: %w", path, err)}
+			return nil, db.fault("lock database", Other, err)
 		}
 		// Another process may have removed the file in unlock. Then the next process would find another one under
 		// this name.
@@ -270,7 +269,7 @@ func (db *DB) lock(exclusive bool, id int64, patience time.Duration) (*os.File, 
 			l := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart, Start: id, Len: 1}
 			if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &l); err != nil {
 				f.Close()
-				return nil, reported{fmt.Errorf("lock %s: %w", path, err)}
+				return nil, db.fault("lock database", Other, err)
 			}
 		}
 		host, _ := os.Hostname()
@@ -280,10 +279,18 @@ func (db *DB) lock(exclusive bool, id int64, patience time.Duration) (*os.File, 
 	}
 }
 
-// busy is the error of flock for a lock that another process has, in words.
-type busy struct{ error }
-
-func (busy) Is(target error) bool { return target == unix.EWOULDBLOCK }
+// inUse is the error for a lock that another process has.
+func (db *DB) inUse(holder string) error {
+	if holder == "" {
+		holder = "another process"
+	}
+	if db.network != "" {
+		return db.fault("lock database", InUseNetwork, fmt.Errorf("%s is running a study of it, and it lies on a "+
+			"network file system (%s), where locks and shared memory do not reach other machines", holder, db.network))
+	}
+	return db.fault("lock database", InUse,
+		fmt.Errorf("%s is running a study of it, of another version of igcsearch or as the only one", holder))
+}
 
 // held reports whether a process has the lock on its byte.
 func held(f *os.File, id int64) bool {
@@ -320,10 +327,12 @@ func (db *DB) alive(w Worker) bool {
 
 // networkSystems are the file systems that several machines share, or behind which a share of another machine may lie.
 var networkSystems = map[uint32]string{
-	unix.NFS_SUPER_MAGIC: "NFS", unix.SMB_SUPER_MAGIC: "SMB", unix.CIFS_SUPER_MAGIC: "CIFS", unix.SMB2_SUPER_MAGIC: "SMB",
-	unix.V9FS_MAGIC: "9P", unix.FUSE_SUPER_MAGIC: "FUSE", unix.AFS_SUPER_MAGIC: "AFS", unix.AFS_FS_MAGIC: "AFS",
-	unix.CEPH_SUPER_MAGIC: "Ceph", unix.CODA_SUPER_MAGIC: "Coda", unix.OCFS2_SUPER_MAGIC: "OCFS2", unix.NCP_SUPER_MAGIC: "NCP",
-	0x0bd00bd0: "Lustre", 0x47504653: "GPFS", 0x19830326: "BeeGFS", 0x01161970: "GFS2", 0xaad7aaea: "PanFS", 0x20030528: "OrangeFS",
+	unix.NFS_SUPER_MAGIC: "NFS", unix.SMB_SUPER_MAGIC: "SMB", unix.CIFS_SUPER_MAGIC: "CIFS",
+	unix.SMB2_SUPER_MAGIC: "SMB",
+	unix.V9FS_MAGIC:       "9P", unix.FUSE_SUPER_MAGIC: "FUSE", unix.AFS_SUPER_MAGIC: "AFS", unix.AFS_FS_MAGIC: "AFS",
+	unix.CEPH_SUPER_MAGIC: "Ceph", unix.CODA_SUPER_MAGIC: "Coda", unix.OCFS2_SUPER_MAGIC: "OCFS2",
+	unix.NCP_SUPER_MAGIC: "NCP", 0x0bd00bd0: "Lustre", 0x47504653: "GPFS", 0x19830326: "BeeGFS", 0x01161970: "GFS2",
+	0xaad7aaea: "PanFS", 0x20030528: "OrangeFS",
 }
 
 // networkSystem names the network file system of a file, also of one that does not exist yet; "" for a local one.

@@ -336,7 +336,8 @@ func TestNetwork(t *testing.T) {
 	second := open(t, path)
 	second.SetNetwork("NFS")
 	_, err = second.Plan(t.Context(), s, trials)
-	wantError(t, err, "lock database "+path, fmt.Sprintf("process %d on ", os.Getpid()), "network file system (NFS)", "on a local disk")
+	wantError(t, err, "lock database "+path, fmt.Sprintf("process %d on ", os.Getpid()), "network file system (NFS)")
+	wantFault(t, err, store.InUseNetwork)
 	db.Close()
 	got, err := second.Plan(t.Context(), s, trials)
 	if err != nil || got[0].Status != search.Pending {
@@ -366,7 +367,7 @@ func TestCheckpoints(t *testing.T) {
 		return db, s, trials
 	}
 	of := func(t *testing.T, db *store.DB, s search.Study, trial search.Trial) int {
-		c, err := db.Checkpoint(t.Context(), s.Name, trial.System, trial.Seed)
+		c, err := db.Checkpoint(t.Context(), s.Name, trial.Key)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -7,15 +7,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"time"
 
 	"igcsearch/search"
-	"igcsearch/space"
 )
 
 // StudyInfo is a study in a list.
@@ -132,15 +128,20 @@ func (db *DB) Read(ctx context.Context, name string, parts ...Part) (Results, er
 }
 
 // findAttempts returns the attempts at the trials t that an expression selects, the oldest first, and their rows.
-func findAttempts(ctx context.Context, tx *sql.Tx, which string, args ...any) (attempts []TrialAttempt, rows []int64, err error) {
+func findAttempts(
+	ctx context.Context, tx *sql.Tx, which string, args ...any,
+) (attempts []TrialAttempt, rows []int64, err error) {
 	systems := systemNames{}
-	err = each(ctx, tx, `SELECT a.id, t.system, t.seed, coalesce(a.token, x''), a.started, coalesce(a.ended, 0), coalesce(a.outcome, ''),
-			coalesce(a.failure, ''), a.message, a.git_commit, a.go_version, a.cpu, a.isa, a.device, a.host, a.pid, a.args, a.job
-		FROM trial t JOIN attempt a ON a.trial = t.id WHERE `+which+` ORDER BY a.id`, args, func(found *sql.Rows) error {
+	query := `SELECT a.id, t.system, t.seed, coalesce(a.token, x''), a.started, coalesce(a.ended, 0),
+			coalesce(a.outcome, ''), coalesce(a.failure, ''), a.message,
+			a.git_commit, a.go_version, a.cpu, a.isa, a.device, a.host, a.pid, a.args, a.job
+		FROM trial t JOIN attempt a ON a.trial = t.id WHERE ` + which + ` ORDER BY a.id`
+	err = each(ctx, tx, query, args, func(found *sql.Rows) error {
 		var row, started, ended int64
 		var a TrialAttempt
 		var text []byte
-		if err := found.Scan(&row, systems.into(&a.System), &a.Seed, &a.Token, &started, &ended, &a.Ending, &a.Failure, &a.Message,
+		if err := found.Scan(&row, systems.into(&a.System), &a.Seed, &a.Token, &started, &ended,
+			&a.Ending, &a.Failure, &a.Message,
 			&a.Commit, &a.GoVersion, &a.CPU, &a.ISA, &a.Device, &a.Host, &a.PID, &text, &a.Attempt.Job); err != nil {
 			return err
 		}
@@ -161,7 +162,8 @@ func findAttempts(ctx context.Context, tx *sql.Tx, which string, args ...any) (a
 func (db *DB) findGone(ctx context.Context, tx *sql.Tx, study int64) (map[int64]bool, error) {
 	gone := map[int64]bool{}
 	err := each(ctx, tx, `SELECT t.id, w.id, w.host, w.pid, w.remote
-		FROM attempt a JOIN worker w ON w.id = a.worker JOIN trial t ON t.id = a.trial WHERE t.study = ?`, []any{study}, func(rows *sql.Rows) error {
+		FROM attempt a JOIN worker w ON w.id = a.worker JOIN trial t ON t.id = a.trial
+		WHERE t.study = ?`, []any{study}, func(rows *sql.Rows) error {
 		var trial int64
 		var w Worker
 		err := rows.Scan(&trial, &w.ID, &w.Host, &w.PID, &w.Remote)
@@ -173,26 +175,26 @@ func (db *DB) findGone(ctx context.Context, tx *sql.Tx, study int64) (map[int64]
 	return gone, err
 }
 
-// Checkpoint returns the newest checkpoint of a trial that is what was stored,
-// nil if it has none. It is an error if all are damaged.
-func (db *DB) Checkpoint(ctx context.Context, name string, system space.System, seed int) (*search.Checkpoint, error) {
-	return db.checkpoint(ctx, "checkpoint", name, system, seed)
+// Checkpoint returns the newest checkpoint of a trial that is what was stored, nil if the trial has none. It is an
+// error if all are damaged.
+func (db *DB) Checkpoint(ctx context.Context, name string, key search.Key) (*search.Checkpoint, error) {
+	return db.checkpoint(ctx, "checkpoint", name, key)
 }
 
-// BestCheckpoint is Checkpoint of the epoch with the best validation accuracy,
-// which a study with KeepBest has.
-func (db *DB) BestCheckpoint(ctx context.Context, name string, system space.System, seed int) (*search.Checkpoint, error) {
-	return db.checkpoint(ctx, "best_checkpoint", name, system, seed)
+// BestCheckpoint returns the checkpoint after the epoch with the best validation accuracy, which a study with KeepBest
+// has.
+func (db *DB) BestCheckpoint(ctx context.Context, name string, key search.Key) (*search.Checkpoint, error) {
+	return db.checkpoint(ctx, "best_checkpoint", name, key)
 }
 
-func (db *DB) checkpoint(ctx context.Context, table, name string, system space.System, seed int) (*search.Checkpoint, error) {
+func (db *DB) checkpoint(ctx context.Context, table, name string, key search.Key) (*search.Checkpoint, error) {
 	var c *search.Checkpoint
 	err := db.viewStudy(ctx, name, func(tx *sql.Tx, id int64, _ search.Study) error {
 		var trial int64
 		err := tx.QueryRowContext(ctx, `SELECT t.id FROM trial t WHERE t.study = ? AND t.system = ? AND t.seed = ?`,
-			id, system.String(), seed).Scan(&trial)
+			id, key.System.String(), key.Seed).Scan(&trial)
 		if errors.Is(err, sql.ErrNoRows) {
-			return fmt.Errorf("it has no trial %s seed %d", system.Label(), seed)
+			return fmt.Errorf("it has no trial %v", key)
 		}
 		if err != nil {
 			return err
@@ -200,7 +202,8 @@ func (db *DB) checkpoint(ctx context.Context, table, name string, system space.S
 		var damaged []int
 		c, damaged, err = findCheckpoint(ctx, tx, table, trial)
 		if err == nil && c == nil && len(damaged) > 0 {
-			err = fmt.Errorf("the checkpoint of %s seed %d after epoch %d is damaged (its checksum does not fit): the next run trains it again", system.Label(), seed, damaged[0])
+			err = fmt.Errorf("the checkpoint of %v after epoch %d is damaged (its checksum does not fit): "+
+				"the next run trains it again", key, damaged[0])
 		}
 		return err
 	})
@@ -214,98 +217,6 @@ func (db *DB) Mark(ctx context.Context) (mark string, err error) {
 		return tx.QueryRowContext(ctx, `SELECT coalesce(group_concat(`+revision+`, ', '), '') FROM study s`).Scan(&mark)
 	})
 	return mark, db.explain("read", err)
-}
-
-// Snapshot writes the database as it stands, with all that was committed, to a
-// new file at path. A runner goes on writing meanwhile.
-func (db *DB) Snapshot(ctx context.Context, path string) error {
-	return db.snapshot(ctx, path, func(pool *sql.DB) error {
-		_, err := pool.ExecContext(ctx, `VACUUM INTO ?`, path)
-		return err
-	})
-}
-
-// SnapshotResults is Snapshot without the states of trainings, which are most of
-// a database that is worked on.
-func (db *DB) SnapshotResults(ctx context.Context, path string) error {
-	return db.snapshot(ctx, path, func(pool *sql.DB) error { return copyResults(ctx, pool, path) })
-}
-
-func copyResults(ctx context.Context, pool *sql.DB, path string) error {
-	c, err := pool.Conn(ctx) // ATTACH is of one
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	target := (&url.URL{Scheme: "file", Path: path, RawQuery: "mode=rwc"}).String()
-	if _, err := c.ExecContext(ctx, `ATTACH ? AS copy`, target); err != nil {
-		return err
-	}
-	defer c.ExecContext(context.WithoutCancel(ctx), `DETACH copy`)
-	tx, err := c.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	defer tx.Rollback() // no-op after Commit
-	var statements []string
-	err = each(ctx, tx, `SELECT type, name, sql FROM main.sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite%' ORDER BY type DESC`, nil, func(rows *sql.Rows) error {
-		var kind, name, text string
-		if err := rows.Scan(&kind, &name, &text); err != nil {
-			return err
-		}
-		i := strings.Index(text, name) // behind CREATE TABLE, CREATE UNIQUE INDEX
-		if q := i - 1; q >= 0 && text[q] == '"' {
-			i = q
-		}
-		statements = append(statements, text[:i]+"copy."+text[i:])
-		if kind == "table" && name != "checkpoint" && name != "best_checkpoint" {
-			statements = append(statements, fmt.Sprintf(`INSERT INTO copy.%q SELECT * FROM main.%q`, name, name))
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	for _, pragma := range []string{"application_id", "user_version"} {
-		var value int64
-		if err := tx.QueryRowContext(ctx, `PRAGMA main.`+pragma).Scan(&value); err != nil {
-			return err
-		}
-		statements = append(statements, fmt.Sprintf(`PRAGMA copy.%s = %d`, pragma, value))
-	}
-	for _, statement := range statements {
-		if _, err := tx.ExecContext(ctx, statement); err != nil {
-			return err
-		}
-	}
-	return tx.Commit()
-}
-
-// snapshot has write copy the database, as it stands, to a new file at path.
-func (db *DB) snapshot(ctx context.Context, path string, write func(*sql.DB) error) error {
-	options := url.Values{"mode": {"ro"}, "_busy_timeout": {"10000"}}
-	copyFrom := func() error {
-		// A pool of its own: query_only forbids to write the copy.
-		pool, err := sql.Open("sqlite3", db.dsn(options))
-		if err != nil {
-			return err
-		}
-		defer pool.Close()
-		return write(pool)
-	}
-	// As view does, and for its reasons.
-	if before, atRest := db.state(); atRest {
-		options.Set("immutable", "1")
-		err := copyFrom()
-		if after, atRest := db.state(); atRest && after == before {
-			return db.explain("copy", err)
-		}
-		options.Del("immutable")
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	return db.explain("copy", copyFrom())
 }
 
 // viewStudy is view for one study.
@@ -327,23 +238,20 @@ func (db *DB) findStudy(ctx context.Context, tx *sql.Tx, name string) (id int64,
 	var settings []byte
 	var title string
 	var kept search.Study
-	err = tx.QueryRowContext(ctx, `SELECT id, settings, title, keep_checkpoints, keep_best, checkpoint_quota FROM study WHERE name = ?`, name).
+	err = tx.QueryRowContext(ctx, `SELECT id, settings, title, keep_checkpoints, keep_best, checkpoint_quota
+		FROM study WHERE name = ?`,
+		name).
 		Scan(&id, &settings, &title, &kept.KeepCheckpoints, &kept.KeepBest, &kept.CheckpointQuota)
 	if errors.Is(err, sql.ErrNoRows) {
-		var names []string
-		err := each(ctx, tx, `SELECT name FROM study ORDER BY name`, nil, func(rows *sql.Rows) error {
-			var n string
-			err := rows.Scan(&n)
-			names = append(names, n)
-			return err
-		})
+		names, err := texts(ctx, tx, `SELECT name FROM study ORDER BY name`)
 		if err != nil {
 			return 0, s, err
 		}
 		if len(names) == 0 {
-			return 0, s, reported{fmt.Errorf("%w: %q; %s has none yet: igcsearch run STUDY stores one", ErrNoStudy, name, db.name)}
+			return 0, s, db.fault("", NoStudies, fmt.Errorf("%w: %q; %s has none yet", ErrNoStudy, name, db.name))
 		}
-		return 0, s, reported{fmt.Errorf("%w: %q; %s has %s", ErrNoStudy, name, db.name, strings.Join(names, ", "))}
+		return 0, s, db.fault("", Other,
+			fmt.Errorf("%w: %q; %s has %s", ErrNoStudy, name, db.name, strings.Join(names, ", ")))
 	}
 	if err != nil {
 		return 0, s, err
@@ -351,7 +259,8 @@ func (db *DB) findStudy(ctx context.Context, tx *sql.Tx, name string) (id int64,
 	if err := json.Unmarshal(settings, &s); err != nil {
 		return 0, s, fmt.Errorf("its settings: %w", err)
 	}
-	s.Title, s.KeepCheckpoints, s.KeepBest, s.CheckpointQuota = title, kept.KeepCheckpoints, kept.KeepBest, kept.CheckpointQuota
+	s.Title = title
+	s.KeepCheckpoints, s.KeepBest, s.CheckpointQuota = kept.KeepCheckpoints, kept.KeepBest, kept.CheckpointQuota
 	return id, s, nil
 }
 
@@ -359,14 +268,16 @@ func (db *DB) findStudy(ctx context.Context, tx *sql.Tx, name string) (id int64,
 func findTrials(ctx context.Context, tx *sql.Tx, which string, args ...any) (trials []search.TrialState, err error) {
 	var t search.TrialState
 	var message string
-	fields := epochFields(&t.Last, &t.ID, systemNames{}.into(&t.System), &t.Seed, &t.Status, &t.Epochs, &t.MultiplyAdds, &t.Params,
-		&message, &t.Failure, &t.ISA)
+	fields := epochFields(&t.Last, &t.ID, systemNames{}.into(&t.System), &t.Seed, &t.Status, &t.Epochs,
+		&t.MultiplyAdds, &t.Params, &message, &t.Failure, &t.ISA)
 	// The last attempt says why a trial failed or diverged.
 	err = each(ctx, tx, `SELECT t.id, t.system, t.seed, t.status, t.epochs, t.multiply_adds, t.params,
 			coalesce(a.message, ''), coalesce(a.failure, ''), coalesce(b.isa, ''), `+epochNames("e.")+`
-		FROM trial t LEFT JOIN epoch e ON e.trial = t.id AND e.number = (SELECT max(number) FROM epoch WHERE trial = t.id)
+		FROM trial t LEFT JOIN epoch e ON e.trial = t.id AND e.number = (SELECT max(number)
+			FROM epoch WHERE trial = t.id)
 			LEFT JOIN attempt b ON b.id = e.attempt
-			LEFT JOIN attempt a ON a.id = CASE WHEN t.status IN ('failed', 'diverged') THEN (SELECT max(id) FROM attempt WHERE trial = t.id) END
+			LEFT JOIN attempt a ON a.id = CASE WHEN t.status IN ('failed', 'diverged') THEN (SELECT max(id)
+				FROM attempt WHERE trial = t.id) END
 		WHERE `+which+` ORDER BY t.id`, args, func(rows *sql.Rows) error {
 		if err := rows.Scan(fields...); err != nil {
 			return err
@@ -395,7 +306,8 @@ func findStates(ctx context.Context, tx *sql.Tx, study, since int64) ([]search.T
 	var e search.Epoch
 	fields := epochFields(&e, &trial)
 	err = each(ctx, tx, `SELECT e.trial, `+epochNames("e.")+` FROM epoch e
-		WHERE e.trial IN (SELECT id FROM trial WHERE study = ? AND changed > ?) ORDER BY e.trial, e.number`, []any{study, since}, func(rows *sql.Rows) error {
+		WHERE e.trial IN (SELECT id FROM trial WHERE study = ? AND changed > ?)
+		ORDER BY e.trial, e.number`, []any{study, since}, func(rows *sql.Rows) error {
 		if err := rows.Scan(fields...); err != nil {
 			return err
 		}
@@ -411,8 +323,11 @@ func findStates(ctx context.Context, tx *sql.Tx, study, since int64) ([]search.T
 
 // findCheckpoints returns the checkpoints of a trial whose checksum fits, the newest first, and the epochs of the
 // others.
-func findCheckpoints(ctx context.Context, tx *sql.Tx, table string, trial int64) (sound []search.Checkpoint, damaged []int, err error) {
-	err = each(ctx, tx, `SELECT epoch, state, sha256 FROM `+table+` WHERE trial = ? ORDER BY epoch DESC`, []any{trial}, func(rows *sql.Rows) error {
+func findCheckpoints(
+	ctx context.Context, tx *sql.Tx, table string, trial int64,
+) (sound []search.Checkpoint, damaged []int, err error) {
+	err = each(ctx, tx, `SELECT epoch, state, sha256
+		FROM `+table+` WHERE trial = ? ORDER BY epoch DESC`, []any{trial}, func(rows *sql.Rows) error {
 		var c search.Checkpoint
 		var sum []byte
 		if err := rows.Scan(&c.Epoch, &c.State, &sum); err != nil {
@@ -451,6 +366,17 @@ func each(ctx context.Context, tx *sql.Tx, query string, args []any, f func(*sql
 		}
 	}
 	return rows.Err()
+}
+
+// texts returns the one column of a query.
+func texts(ctx context.Context, tx *sql.Tx, query string, args ...any) (list []string, err error) {
+	err = each(ctx, tx, query, args, func(rows *sql.Rows) error {
+		var s string
+		err := rows.Scan(&s)
+		list = append(list, s)
+		return err
+	})
+	return list, err
 }
 
 func moment(ms int64) time.Time { return time.UnixMilli(ms).UTC() }

@@ -204,8 +204,7 @@ func TestPlan(t *testing.T) {
 		_, err := db.Plan(t.Context(), other, trials)
 		want := `study "quick" is stored in ` + path + ` with other settings:
   epochs: 3 there, 20 here
-  learning_rate: 0.1 there, 0.05 here
-give this one another name (--set name=NEW) or another database (--db FILE)`
+  learning_rate: 0.1 there, 0.05 here`
 		var conflict *store.ConflictError
 		if !errors.As(err, &conflict) || err.Error() != want {
 			t.Errorf("error %v\nwant  %s", err, want)
@@ -322,7 +321,7 @@ func TestBegin(t *testing.T) {
 		record(t, attempt, 1, 2, 3)
 		end(t, attempt, search.Pending, "")
 		execute(t, path, `UPDATE checkpoint SET state = zeroblob(length(state)) WHERE epoch = 3`)
-		if c, err := db.Checkpoint(t.Context(), s.Name, trials[0].System, trials[0].Seed); err != nil || c.Epoch != 2 {
+		if c, err := db.Checkpoint(t.Context(), s.Name, trials[0].Key); err != nil || c.Epoch != 2 {
 			t.Errorf("checkpoint %+v (%v), want epoch 2", c, err)
 		}
 		turn, err := db.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
@@ -343,7 +342,7 @@ func TestBegin(t *testing.T) {
 		record(t, attempt, 1, 2)
 		end(t, attempt, search.Pending, "")
 		execute(t, path, `UPDATE checkpoint SET state = substr(state, 1, length(state) / 2)`)
-		_, err := db.Checkpoint(t.Context(), s.Name, trials[0].System, trials[0].Seed)
+		_, err := db.Checkpoint(t.Context(), s.Name, trials[0].Key)
 		wantError(t, err, "after epoch 2 is damaged")
 		turn, err := db.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
 		if err != nil || turn.From != nil || !strings.Contains(turn.Note, "epoch 2 is damaged (the checksum does not fit): it starts anew") {
@@ -387,7 +386,7 @@ func TestRecord(t *testing.T) {
 		if err != nil || stored[3].Last != want[2].Epoch || stored[3].Epoch != 3 {
 			t.Errorf("last epoch %+v (%v), want %+v", stored[3].Last, err, want[2].Epoch)
 		}
-		c, err := ro.Checkpoint(t.Context(), s.Name, trials[3].System, trials[3].Seed)
+		c, err := ro.Checkpoint(t.Context(), s.Name, trials[3].Key)
 		if err != nil || c != nil {
 			t.Errorf("checkpoint %+v (%v), want none of a finished trial", c, err)
 		}
@@ -586,13 +585,14 @@ func TestRead(t *testing.T) {
 		}
 		_, err = open(t, filepath.Join(t.TempDir(), "a.db")).Read(t.Context(), "x")
 		wantError(t, err, `no such study: "x"`, "has none yet")
+		wantFault(t, err, store.NoStudies)
 	})
 	t.Run("has no checkpoint of a trial that has no epoch, and none of no trial", func(t *testing.T) {
-		c, err := db.Checkpoint(t.Context(), "another", otherTrials[0].System, otherTrials[0].Seed)
+		c, err := db.Checkpoint(t.Context(), "another", otherTrials[0].Key)
 		if c != nil || err != nil {
 			t.Errorf("checkpoint %v, error %v, want neither", c, err)
 		}
-		_, err = db.Checkpoint(t.Context(), "quick", space.PairSystem(space.Pair{L: 2, M: 40}), 0)
+		_, err = db.Checkpoint(t.Context(), "quick", search.Key{System: space.PairSystem(space.Pair{L: 2, M: 40})})
 		wantError(t, err, "no trial L2M40 seed 0")
 	})
 }
@@ -679,7 +679,7 @@ func TestSnapshot(t *testing.T) {
 		if got, err := readTrials(ctx, r, s.Name); err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: %v\nwant %v, %v", when, got, want, err)
 		}
-		if state, err := r.Checkpoint(ctx, s.Name, trials[0].System, trials[0].Seed); state != nil || err != nil {
+		if state, err := r.Checkpoint(ctx, s.Name, trials[0].Key); state != nil || err != nil {
 			t.Errorf("%s: a state among the results: %v, %v", when, state, err)
 		}
 		if h, err := r.Examine(ctx); err != nil || len(h.Damage) > 0 || h.Version != store.SchemaVersion {

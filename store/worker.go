@@ -32,7 +32,7 @@ func localWorker(id int64) Worker {
 
 // putRow counts the beat of a worker up. It stores the row anew if another process took the worker for lost.
 func (w Worker) putRow(ctx context.Context, tx *sql.Tx, lease time.Duration) error {
-	_, err := tx.ExecContext(ctx, `INSERT INTO worker (id, host, pid, lease, beat, remote, job) VALUES (?, ?, ?, ?, 0, ?, ?)
+	err := exec(ctx, tx, `INSERT INTO worker (id, host, pid, lease, beat, remote, job) VALUES (?, ?, ?, ?, 0, ?, ?)
 		ON CONFLICT (id) DO UPDATE SET beat = beat + 1`, w.ID, w.Host, w.PID, lease.Milliseconds(), w.Remote, w.Job)
 	return err
 }
@@ -117,7 +117,8 @@ func (db *DB) beatRemotes(ctx context.Context, tx *sql.Tx) error {
 // lost since.
 func (db *DB) Present(ctx context.Context, id int64) (present bool, err error) {
 	err = db.view(ctx, func(tx *sql.Tx) error {
-		return tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM worker WHERE id = ? AND remote)`, id).Scan(&present)
+		return tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM worker WHERE id = ? AND remote)`,
+			id).Scan(&present)
 	})
 	return present, db.explain("read", err)
 }
@@ -128,7 +129,7 @@ func (db *DB) Dismiss(ctx context.Context, id int64) error {
 		if err := closeAttempts(ctx, tx, id, search.EndedInterrupted, "its worker left"); err != nil {
 			return err
 		}
-		_, err := tx.ExecContext(ctx, `DELETE FROM worker WHERE id = ? AND remote`, id)
+		err := exec(ctx, tx, `DELETE FROM worker WHERE id = ? AND remote`, id)
 		return err
 	})
 	db.mu.Lock()
@@ -159,7 +160,8 @@ func (db *DB) handle(worker int64, token []byte, attempt int64) handle {
 // GiveOut notes how a coordinator runs a study; nil that none does any more.
 func (db *DB) GiveOut(ctx context.Context, name string, how []byte) error {
 	err := db.update(ctx, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, `UPDATE study SET given_out = ? WHERE name = ?`, sql.NullString{String: string(how), Valid: how != nil}, name)
+		err := exec(ctx, tx, `UPDATE study SET given_out = ? WHERE name = ?`,
+			sql.NullString{String: string(how), Valid: how != nil}, name)
 		return err
 	})
 	return db.explain(fmt.Sprintf("give study %q out from", name), err)
@@ -177,7 +179,8 @@ func (db *DB) GivenOut(ctx context.Context) (studies []search.Study, err error) 
 				return err
 			}
 			var how []byte
-			if err := tx.QueryRowContext(ctx, `SELECT given_out FROM study WHERE name = ?`, name).Scan(&how); err != nil {
+			if err := tx.QueryRowContext(ctx, `SELECT given_out FROM study WHERE name = ?`,
+				name).Scan(&how); err != nil {
 				return err
 			}
 			if err := s.SetRun(how); err != nil {
@@ -203,11 +206,14 @@ func (db *DB) Workers(ctx context.Context) (list []WorkerTrial, err error) {
 	err = db.view(ctx, func(tx *sql.Tx) error {
 		list = nil
 		systems := systemNames{}
-		return each(ctx, tx, `SELECT w.id, w.host, w.pid, w.job, w.remote, coalesce(a.device, ''), coalesce(s.name, ''), t.system, coalesce(t.seed, 0)
-			FROM worker w LEFT JOIN attempt a ON a.worker = w.id LEFT JOIN trial t ON t.id = a.trial LEFT JOIN study s ON s.id = t.study
+		return each(ctx, tx, `SELECT w.id, w.host, w.pid, w.job, w.remote, coalesce(a.device, ''),
+				coalesce(s.name, ''), t.system, coalesce(t.seed, 0)
+			FROM worker w LEFT JOIN attempt a ON a.worker = w.id LEFT JOIN trial t ON t.id = a.trial
+				LEFT JOIN study s ON s.id = t.study
 			WHERE w.remote OR a.id IS NOT NULL ORDER BY w.host, w.job, w.pid, a.id`, nil, func(rows *sql.Rows) error {
 			var w WorkerTrial
-			if err := rows.Scan(&w.ID, &w.Host, &w.PID, &w.Job, &w.Remote, &w.Device, &w.Study, systems.into(&w.System), &w.Seed); err != nil {
+			if err := rows.Scan(&w.ID, &w.Host, &w.PID, &w.Job, &w.Remote, &w.Device,
+				&w.Study, systems.into(&w.System), &w.Seed); err != nil {
 				return err
 			}
 			if db.alive(w.Worker) {

@@ -8,6 +8,7 @@ import (
 
 	"igcsearch/cmd/igcsearch/cluster"
 	"igcsearch/search"
+	"igcsearch/store"
 	"igcsearch/store/fleet"
 	"igcsearch/store/spool"
 	"igcsearch/trainer"
@@ -21,6 +22,7 @@ func advice(err error) string {
 	var arithmetic trainer.ArithmeticError
 	var missing *dataset.MissingError
 	var conflict *spool.ConflictError
+	var database *store.Error
 	switch {
 	case errors.As(err, new(advisedError)):
 		return ""
@@ -59,6 +61,39 @@ func advice(err error) string {
 			"or name the folder with --data DIR or IGCSEARCH_DATA", missing.Get)
 	case errors.As(err, &missing):
 		return "name the folder with --data DIR or IGCSEARCH_DATA"
+	case errors.As(err, &database):
+		return adviceOnDatabase(database)
+	}
+	return ""
+}
+
+func adviceOnDatabase(e *store.Error) string {
+	switch e.Fault {
+	case store.NoFolder:
+		return "create it, or give another --db"
+	case store.Missing:
+		return "give its path with --db, or create it with: igcsearch run STUDY"
+	case store.Empty:
+		return "store a study with: igcsearch run STUDY"
+	case store.NoStudies:
+		return "store one with: igcsearch run STUDY"
+	case store.NotRegular, store.Foreign:
+		return "give another --db"
+	case store.NotADatabase:
+		return "give the --db of an igcsearch database, or a new name"
+	case store.Older:
+		return "write each study to a file with that igcsearch (export STUDY --format json --epochs --times) and " +
+			"import the file with this one, or give another --db"
+	case store.Newer:
+		return "update igcsearch, or give another --db"
+	case store.NotWritable:
+		return fmt.Sprintf("check the permissions of the file and of folder %s, a run writes both; or give another --db", e.Folder)
+	case store.FolderClosed:
+		return "a run needs to write in that folder; give another --db"
+	case store.InUse:
+		return "wait for it, stop it, or give another --db"
+	case store.InUseNetwork:
+		return "wait for it, or give a --db on a local disk, where several processes can run"
 	}
 	return ""
 }

@@ -35,10 +35,10 @@ var _ live.Source = (*watched)(nil)
 func (w *watched) look(ctx context.Context, f func(*store.DB) error) error {
 	db, err := store.OpenReadOnly(ctx, w.path)
 	if err != nil {
-		return err
+		return advised(err)
 	}
 	defer db.Close()
-	return f(db)
+	return advised(f(db))
 }
 
 func (w *watched) Mark(ctx context.Context) (mark string, err error) {

@@ -38,10 +38,10 @@ func TestFitAdditive(t *testing.T) {
 		}
 	})
 	t.Run("a table with missing values from a textbook", func(t *testing.T) {
-		// Four catalysts in four batches, each batch with three: Montgomery, "Design
-		// and Analysis of Experiments", section 4.4. The residual is 3.25 with 5
-		// degrees of freedom; the adjusted effects are 3·Q/8 of Q = −9/3, −7/3, −4/3,
-		// 20/3; a difference has the standard error √(2·3/8 · 0.65).
+		// Each of four batches has three of four catalysts (Montgomery, "Design and Analysis of
+		// Experiments", section 4.4). The residual is 3.25 with 5 degrees of freedom. The adjusted
+		// effects are 3·Q/8 with Q = −9/3, −7/3, −4/3, 20/3. A difference has the standard error
+		// √(2·3/8 · 0.65).
 		f := analysis.FitAdditive([]analysis.Sample{
 			sample(4, 1, 73, 74, missing, 71), sample(4, 2, missing, 75, 67, 72), sample(4, 3, 73, 75, 68, missing),
 			sample(4, 4, 75, missing, 72, 75),

@@ -66,7 +66,7 @@ type Summary struct {
 	Mean, Std, Low, High float64
 }
 
-// Summarize sums up values outside of a study. Low and High are those of TInterval.
+// Summarize describes values that need not be scores. Low and High are the interval of TInterval.
 func Summarize(values []float64) Summary {
 	mean, half := TInterval(values)
 	s := Summary{N: len(values), Mean: mean, Std: math.NaN(), Low: mean - half, High: mean + half}
@@ -448,8 +448,8 @@ func (a Findings) front() []bool {
 	return Front(values)
 }
 
-// Front marks the members of the Pareto front: those that no other dominates, by being at least as small in every
-// value and smaller in one. A member without values is not on the front.
+// Front marks the members of the Pareto front: those that no other dominates, by being at least as
+// small in every value and smaller in one. A member without values is not on the front.
 func Front(values [][]float64) []bool {
 	dominates := func(x, y []float64) bool {
 		better := false

@@ -44,15 +44,15 @@ func TestAnalyze(t *testing.T) {
 			!slices.Equal(a.Verdicts, want) {
 			t.Fatalf("best %d, verdicts %q", a.Best, a.Verdicts)
 		}
-		// Differences of mean 2 and deviation √(1/6): t = 2/(√(1/6)/2) = √96;
-		// three degrees of freedom: p = 1 − (2/π)(θ + sin θ·cos θ) with
-		// θ = atan(t/√3), Abramowitz and Stegun 26.7.3.
+		// The differences have the mean 2 and the deviation √(1/6), so t = 2/(√(1/6)/2) = √96. For
+		// three degrees of freedom p = 1 − (2/π)(θ + sin θ·cos θ) with θ = atan(t/√3) (Abramowitz
+		// and Stegun 26.7.3).
 		theta := math.Atan(math.Sqrt(96. / 3))
 		p := 1 - 2/math.Pi*(theta+math.Sin(theta)*math.Cos(theta))
 		c := a.Against[0]
 		near(t, "difference", c.Difference, 2, 1e-12)
 		near(t, "p", c.P, p, 1e-9)
-		near(t, "corrected p", c.Holm, 2*p, 1e-9) // the smaller of two
+		near(t, "corrected p", c.Holm, 2*p, 1e-9) // the smaller one of two
 		if c.Test != analysis.PairedTest || c.Common != 4 || c.Degrees != 3 {
 			t.Errorf("got %+v", c)
 		}
@@ -63,19 +63,19 @@ func TestAnalyze(t *testing.T) {
 	})
 	t.Run("pools the spread of pairs if the test allows it", func(t *testing.T) {
 		a := analysis.Analyze(penicillin())
-		// C is ahead of A by 5 ± t(12)·√(2/5 · 226/12): t = 1.822 with 12 degrees of
-		// freedom; the 97.5 % point is 2.178813.
+		// C is better than A by 5 ± t(12)·√(2/5 · 226/12). So t is 1.822 with 12 degrees of
+		// freedom, where the 97.5 % point is 2.178813.
 		c := a.Against[0]
 		if !a.Pooled || a.Best != 2 || c.Test != analysis.AdditiveTest || c.Degrees != 12 {
 			t.Fatalf("best %d, spreads %+v, compared %+v", a.Best, a.Spreads, c)
 		}
 		near(t, "difference", c.Difference, 5, 1e-12)
 		near(t, "half width", c.Half, 2.178813*math.Sqrt(2./5*226/12), 1e-5)
-		// F of one and 12 degrees of freedom is t²; R: pt(-1.8216, 12) * 2.
+		// R gives this p by pt(-1.8216, 12) * 2.
 		near(t, "p", c.P, 0.0935, 5e-4)
 		near(t, "corrected p", c.Holm, 3*c.P, 1e-12)
-		// Treatments have 264 of the blends and 226 of the residual in them, with 4
-		// and 12 degrees of freedom: Satterthwaite's are 490²/(264²/4 + 226²/12).
+		// The squares within the treatments are 264 for the blends and 226 for the residual, with 4
+		// and 12 degrees of freedom. Satterthwaite's formula gives 490²/(264²/4 + 226²/12).
 		near(t, "spread", a.Spread, math.Sqrt(490./16), 1e-12)
 		near(t, "its degrees of freedom", a.Degrees, 490.*490/(264.*264/4+226.*226/12), 1e-9)
 	})
@@ -162,8 +162,8 @@ func TestSummaries(t *testing.T) {
 				t.Errorf("sample %d: %+v", i, m)
 			}
 		}
-		// Two samples are not pooled. Of 49 and 51 the standard error is 1, on the scale
-		// 1/(100·¼) = .04; t of one degree at 97.5 % is 12.706205.
+		// Two samples are not pooled. The standard error of 49 and 51 is 1, and 1/(100·¼) = .04 on
+		// the scale of the interval. The 97.5 % point of t with one degree of freedom is 12.706205.
 		m := analysis.Analyze([]analysis.Sample{sample(64, 1, 49, 51), sample(40, 2, 10, 10)}).Summaries
 		near(t, "low", m[0].Low, 100/(1+math.Exp(12.706205*.04)), 1e-5)
 		near(t, "high", m[0].High, 100/(1+math.Exp(-12.706205*.04)), 1e-5)
@@ -484,15 +484,18 @@ func TestIntervalsOfAccuracies(t *testing.T) {
 	}
 }
 
-// TestSummarize: mean 3, deviation 1, and t(0.975, 2) = 4.303 (a table of Student's t).
+// TestSummarize summarizes scores with the mean 3 and the deviation 1. A table of Student's t has
+// t(0.975, 2) = 4.303.
 func TestSummarize(t *testing.T) {
 	t.Parallel()
 	s := analysis.Summarize([]float64{2, 3, 4})
-	if half := 4.30265 / math.Sqrt(3); s.N != 3 || s.Mean != 3 || s.Std != 1 || math.Abs(s.Low-3+half) > 1e-5 || math.Abs(s.High-3-half) > 1e-5 {
+	half := 4.30265 / math.Sqrt(3)
+	if s.N != 3 || s.Mean != 3 || s.Std != 1 || math.Abs(s.Low-3+half) > 1e-5 || math.Abs(s.High-3-half) > 1e-5 {
 		t.Errorf("%+v", s)
 	}
 	for n := range 2 {
-		if s := analysis.Summarize(make([]float64, n)); s.N != n || !math.IsNaN(s.Std) || !math.IsNaN(s.Low) || n == 0 != math.IsNaN(s.Mean) {
+		s := analysis.Summarize(make([]float64, n))
+		if s.N != n || !math.IsNaN(s.Std) || !math.IsNaN(s.Low) || n == 0 != math.IsNaN(s.Mean) {
 			t.Errorf("of %d: %+v", n, s)
 		}
 	}
@@ -500,9 +503,10 @@ func TestSummarize(t *testing.T) {
 
 func TestFront(t *testing.T) {
 	t.Parallel()
-	t.Run("of two that cost the same, or are as accurate, one is on the front", func(t *testing.T) {
+	t.Run("a sample with the same cost or accuracy as a better one is not on the front", func(t *testing.T) {
 		values := [][]float64{{-50, 1}, {-51, 1}, {-51, 2}, {-52, 2}, {-40, 9}, nil}
-		if got, want := analysis.Front(values), []bool{false, true, false, true, false, false}; !slices.Equal(got, want) {
+		want := []bool{false, true, false, true, false, false}
+		if got := analysis.Front(values); !slices.Equal(got, want) {
 			t.Errorf("got %v, want %v", got, want)
 		}
 	})

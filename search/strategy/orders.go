@@ -20,7 +20,10 @@ type Spent struct {
 }
 
 // ReplayOrders replays a strategy over so many orders. One order is the recorded one, unless the strategy is Random.
-func ReplayOrders(ctx context.Context, decides search.Strategy, s search.Study, recorded []search.TrialState, o ReplayOptions, orders int) (Spent, error) {
+func ReplayOrders(
+	ctx context.Context, decides search.Strategy, s search.Study, recorded []search.TrialState,
+	o ReplayOptions, orders int,
+) (Spent, error) {
 	var sum Spent
 	answers := map[string]int{}
 	for i := range orders {

@@ -41,7 +41,7 @@ func TestHotJournal(t *testing.T) {
 		out.Close()
 	}
 	_, err = store.OpenReadOnly(t.Context(), copied)
-	wantError(t, err, copied, "readonly") // only a run may mend it
+	wantError(t, err, copied, "readonly") // only a run may repair it
 	db, err := store.Open(t.Context(), copied)
 	if err != nil {
 		t.Fatal(err)

@@ -76,6 +76,32 @@ func TestMergeLosses(t *testing.T) {
 	})
 }
 
+// TestMergeCopies merges a database and an older copy of it, in both orders.
+func TestMergeCopies(t *testing.T) {
+	t.Parallel()
+	db, path, _, trials := planned(t)
+	attempt := begin(t, db, trials[0])
+	record(t, attempt, 1)
+	older := filepath.Join(t.TempDir(), "older.db")
+	if err := db.Snapshot(t.Context(), older); err != nil {
+		t.Fatal(err)
+	}
+	record(t, attempt, 2, 3)
+	end(t, attempt, search.Done, "")
+	db.Close()
+	for _, sources := range [][]string{{path, older}, {older, path}} {
+		target := filepath.Join(t.TempDir(), "all.db")
+		if err := merge(t, target, sources...); err != nil {
+			t.Fatal(err)
+		}
+		r, err := open(t, target).Read(t.Context(), "quick", store.Attempts)
+		if err != nil || r.Trials[0].Status != search.Done || r.Trials[0].Epoch != 3 ||
+			len(r.Attempts) != 1 || r.Attempts[0].Ending != search.EndedDone || r.Attempts[0].Message != "" {
+			t.Errorf("merged %v: %+v, %+v, %v", sources, r.Trials[0].Trial.Status, r.Attempts, err)
+		}
+	}
+}
+
 // merge brings the study "quick" of several databases into a new one.
 func merge(t *testing.T, target string, sources ...string) error {
 	db := open(t, target)

@@ -27,12 +27,13 @@ L = 1, a concave curve of accuracy over log2 M with the bootstrap interval of it
 peak, and the Pareto set over accuracy, parameters, multiply–adds and measured
 training time.
 
-Pairs are compared with one spread for all (the residual of an additive model,
-pair + seed) if a check of the spreads allows it, else by paired t tests over
-common seeds; Holm corrects for their number. It prints which, and why.
+If a check of the spreads allows it, pairs are compared with one spread for all,
+the residual of an additive model, pair + seed. Otherwise they are compared by
+paired t tests over common seeds. Holm's method corrects for the number of
+comparisons. analyze prints which method it used, and why.
 
-The validation pictures decide where the study holds some out; then the test
-accuracy is told once, of the best. The same results give the same text.`,
+The validation pictures decide where the study holds some out. Then the accuracy on
+the test pictures is printed once, for the best. The same results give the same text.`,
 		Example: `  igcsearch analyze quickstart
 
   # for a paper
@@ -61,7 +62,8 @@ func runAnalyze(ctx context.Context, o analyzeOptions, stdout, stderr io.Writer)
 	}
 	a := report.Analyze(r)
 	if a.Best < 0 {
-		return fmt.Errorf("analyze %s: none of its trials is done: run it first, or look at: igcsearch status %s", r.Study.Name, quote(r.Study.Name))
+		return fmt.Errorf("analyze %s: none of its trials is done: run it first, or look at: igcsearch status %s",
+			r.Study.Name, quote(r.Study.Name))
 	}
 	if o.format != "json" { // which holds the warnings
 		report.Warn(stderr, r.Study.Name, a.Warnings)

@@ -23,20 +23,19 @@ func newCollectCommand() *cobra.Command {
 	var o collectOptions
 	cmd := &cobra.Command{
 		Use:   "collect DIR…",
-		Short: "Bring what workers trained in a shared folder into a database",
-		Long: `collect brings the results that igcsearch worker --spool DIR left in its folder
-into a database, while workers still train or after them, as often as you like:
-what is there is not brought twice. Trials that are not finished come as far as
-they are, with their last state, so that igcsearch run goes on with them. The
-folder is only read.
+		Short: "Copy what workers trained in a shared folder into a database",
+		Long: `collect copies the results that igcsearch worker --spool DIR left in its folder
+into a database. It may be repeated, while workers train and after them, and copies
+nothing twice. Unfinished trials are copied with their last state, so that igcsearch
+run continues them. The folder is only read.
 
-Of a trial that the database has too, the result that is further on is taken; if
-their epochs differ in a bit, as on different instruction sets, collect refuses,
+If the database has a trial too, the result with more epochs is kept. If epochs of
+the two differ in a bit, as they do on different instruction sets, collect refuses,
 names the trials, and stores nothing.`,
 		Example: `  igcsearch collect quickstart.spool`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return errors.New("want the folders that workers were given as --spool")
+				return errors.New("want the folders that were given to workers as --spool")
 			}
 			return nil
 		},
@@ -51,7 +50,7 @@ names the trials, and stores nothing.`,
 
 func runCollect(ctx context.Context, o collectOptions, stdout io.Writer) error {
 	spools := make([]*spool.Snapshot, len(o.dirs))
-	for i, dir := range o.dirs { // before a database is made
+	for i, dir := range o.dirs { // an error here must not leave a new database
 		var err error
 		if spools[i], err = spool.Read(dir); err != nil {
 			return err
@@ -106,18 +105,23 @@ func collectSpool(ctx context.Context, db *store.DB, s *spool.Snapshot, dir, pat
 					where += ", " + a.Job
 				}
 			}
-			running = append(running, fmt.Sprintf("%s after %d of %s%s", name, t.Epoch, count(t.Epochs, "epoch"), where))
+			running = append(running,
+				fmt.Sprintf("%s after %d of %s%s", name, t.Epoch, count(t.Epochs, "epoch"), where))
 		}
 	}
 	name := s.Study.Name
-	if _, err := fmt.Fprintf(stdout, "%s: %d of %s finished in %s, %d brought into %s\n", name, finished, count(len(list), "trial"), dir, taken, path); err != nil {
+	_, err = fmt.Fprintf(stdout, "%s: %d of %s finished in %s, %d copied into %s\n",
+		name, finished, count(len(list), "trial"), dir, taken, path)
+	if err != nil {
 		return err
 	}
 	if len(running) > 0 {
-		fmt.Fprintf(stdout, "%s: still running, unless their workers died:\n  %s\n", name, strings.Join(running, "\n  "))
+		fmt.Fprintf(stdout, "%s: still running, unless their workers died:\n  %s\n",
+			name, strings.Join(running, "\n  "))
 	}
 	if len(busy) > 0 {
-		fmt.Fprintf(stdout, "%s: left alone, because a run of %s trains them now: %s: collect again after it\n", name, path, strings.Join(busy, ", "))
+		fmt.Fprintf(stdout, "%s: left out, because a run of %s trains them now: %s: collect again after it\n",
+			name, path, strings.Join(busy, ", "))
 	}
 	return nil
 }

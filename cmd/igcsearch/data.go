@@ -23,14 +23,14 @@ type dataOptions struct {
 	url  string // "": the official one
 }
 
-// downloads are the sets that data get knows.
+// downloads are the data sets that data get downloads.
 var downloads = []string{"cifar10", "cifar100", "svhn"}
 
 func newDataCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "data",
 		Short:   "Get the pictures of CIFAR and SVHN",
-		Long:    `data gets the pictures that studies of cifar10, cifar100, cifar100-coarse and svhn need.`,
+		Long:    `data downloads the pictures for studies of cifar10, cifar100, cifar100-coarse and svhn.`,
 		Example: `  igcsearch data get cifar100 --data pictures`,
 	}
 	cmd.AddCommand(newDataGetCommand())
@@ -45,9 +45,9 @@ func newDataGetCommand() *cobra.Command {
 		Short: "Download CIFAR-10, CIFAR-100 or SVHN and check it",
 		Long: `get downloads the official files, checks their checksums and unpacks them: the
 binary archive of CIFAR-10 or CIFAR-100 (about 170 MB), or the three files of
-SVHN's cropped digits (1.6 GB). A broken download goes on where it was; nothing
-is downloaded again that is there. The files of cifar100 are those of
-cifar100-coarse too.`,
+SVHN's cropped digits (1.6 GB). An interrupted download continues where it stopped,
+and a file that exists is not downloaded again. cifar100 and cifar100-coarse have
+the same files.`,
 		Example: `  igcsearch data get cifar100 --data pictures
   igcsearch run fig3a-short --data pictures`,
 		ValidArgs: downloads,
@@ -63,19 +63,23 @@ cifar100-coarse too.`,
 		},
 	}
 	addData(cmd, &o.data)
-	cmd.Flags().StringVar(&o.url, "url", "", "download from this mirror `URL`, of svhn the folder with the three files; the checksums stay the official ones")
+	cmd.Flags().StringVar(&o.url, "url", "",
+		"download from this mirror `URL`, for svhn the folder with the three files; checksums are the official ones")
 	return cmd
 }
 
 func runDataGet(ctx context.Context, o dataOptions, stderr io.Writer) error {
 	if o.data == "" {
-		return usageError{errors.New("--data is missing: where shall the pictures go? (IGCSEARCH_DATA says it for all commands)")}
+		return usageError{errors.New("--data is missing: give a folder for the pictures, or set IGCSEARCH_DATA for" +
+			" all commands")}
 	}
 	show := newDownload(o.name, stderr)
-	err := dataset.Get(ctx, dataset.GetOptions{Name: o.name, Dir: o.data, URL: o.url, Progress: show.progress, Note: show.note})
+	err := dataset.Get(ctx, dataset.GetOptions{
+		Name: o.name, Dir: o.data, URL: o.url, Progress: show.progress, Note: show.note,
+	})
 	show.close()
 	if ctx.Err() != nil {
-		fmt.Fprintf(stderr, "igcsearch: stopped; what arrived is kept. Go on with:\n  %s\n", commandLine())
+		fmt.Fprintf(stderr, "igcsearch: stopped; what was downloaded is kept. Continue with:\n  %s\n", commandLine())
 	}
 	return err
 }
@@ -99,7 +103,7 @@ func newDownload(name string, stderr io.Writer) *download {
 	return d
 }
 
-// between is how long a download is silent, off a terminal.
+// between is the time between two lines, off a terminal.
 const between = 5 * time.Second
 
 func (d *download) progress(done, total int64) {
@@ -111,9 +115,10 @@ func (d *download) progress(done, total int64) {
 		return
 	}
 	if d.bar == nil {
+		speed, left := decor.AverageSpeed(decor.SizeB1000(0), " % .1f "), decor.AverageETA(decor.ET_STYLE_GO)
 		d.bar = d.container.AddBar(max(total, 0), mpb.BarRemoveOnComplete(),
 			mpb.PrependDecorators(decor.Name(d.name+" "), decor.CountersKiloByte("% .1f / % .1f")),
-			mpb.AppendDecorators(decor.AverageSpeed(decor.SizeB1000(0), " % .1f "), decor.AverageETA(decor.ET_STYLE_GO)))
+			mpb.AppendDecorators(speed, left))
 	}
 	if total > 0 {
 		d.bar.SetTotal(total, false)

@@ -23,16 +23,16 @@ func newDoctorCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Examine a database: damage, stale leases, orphans, sizes; repair it",
-		Long: `doctor examines a database: SQLite's own check of the file, the checksums of all
-checkpoints, trials whose process is gone, checkpoints that nothing needs, and
-what takes how much space. It says what it would repair and changes nothing; with
---repair it does. It can be asked while studies run: trials of processes that live
-are left alone.
+		Long: `doctor examines a database. It runs SQLite's own check of the file, compares the
+checksums of all checkpoints, looks for trials whose process is gone and for
+checkpoints that nothing needs, and shows what takes how much space. It says what it
+would repair, and repairs it with --repair only. It may run while studies run, and
+leaves the trials of running processes alone.
 
-The exit code is 1 if the file is damaged, which no repair of ours mends.`,
+The exit code is 1 if the file itself is damaged, which --repair cannot repair.`,
 		Example: `  igcsearch doctor
 
-  # mend what it finds, and give free space back
+  # repair what it finds, and give free space back
   igcsearch doctor --repair --vacuum`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -41,7 +41,8 @@ The exit code is 1 if the file is damaged, which no repair of ours mends.`,
 	}
 	addDB(cmd, &o.db)
 	cmd.Flags().BoolVar(&o.repair, "repair", false, "repair what is found")
-	cmd.Flags().BoolVar(&o.vacuum, "vacuum", false, "give the free space of the file back; nobody can write meanwhile")
+	cmd.Flags().BoolVar(&o.vacuum, "vacuum", false, "give free space of the file back to the disk; no other process"+
+		" can write meanwhile")
 	return cmd
 }
 
@@ -58,8 +59,9 @@ func runDoctor(ctx context.Context, o doctorOptions, stdout io.Writer) error {
 	if h.Network != "" {
 		where = fmt.Sprintf("on a network file system (%s): one process at a time can work on it", h.Network)
 	}
-	fmt.Fprintf(stdout, "%s: schema version %d, %s; %s, of which %s free; write-ahead log %s\n\n%s\n", o.db, h.Version, where,
-		humanize.IBytes(uint64(h.FileBytes)), humanize.IBytes(uint64(h.FreeBytes)), humanize.IBytes(uint64(h.WALBytes)), t)
+	bytes := func(n int64) string { return humanize.IBytes(uint64(n)) }
+	fmt.Fprintf(stdout, "%s: schema version %d, %s; %s, of which %s free; write-ahead log %s\n\n%s\n",
+		o.db, h.Version, where, bytes(h.FileBytes), bytes(h.FreeBytes), bytes(h.WALBytes), t)
 	for _, w := range h.Workers {
 		if !w.Dead {
 			fmt.Fprintf(stdout, "process %d on %s runs %s\n", w.PID, w.Host, count(w.Trials, "trial"))
@@ -72,7 +74,7 @@ func runDoctor(ctx context.Context, o doctorOptions, stdout io.Writer) error {
 		fmt.Fprintln(stdout, f)
 	}
 	if len(h.Damage) > 0 {
-		return fmt.Errorf("%s is damaged: copy it before anything else, then salvage it with: sqlite3 FILE .recover", o.db)
+		return fmt.Errorf("%s is damaged: copy it first, then recover what is left with: sqlite3 FILE .recover", o.db)
 	}
 	if len(h.Findings) == 0 {
 		fmt.Fprintln(stdout, "nothing to repair")
@@ -99,7 +101,8 @@ func runDoctor(ctx context.Context, o doctorOptions, stdout io.Writer) error {
 	if h, err = examine(ctx, o.db); err != nil {
 		return err
 	}
-	fmt.Fprintf(stdout, "repaired; left to repair: %d; %s, of which %s free\n", len(h.Findings), humanize.IBytes(uint64(h.FileBytes)), humanize.IBytes(uint64(h.FreeBytes)))
+	fmt.Fprintf(stdout, "repaired; left to repair: %d; %s, of which %s free\n",
+		len(h.Findings), bytes(h.FileBytes), bytes(h.FreeBytes))
 	return nil
 }
 

@@ -21,17 +21,18 @@ func newExportCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "export STUDY",
 		Short: "Write the results of a study as csv, json, markdown or latex",
-		Long: `export writes the results of a study. csv and json have the raw counts of every
-trial at its last epoch, or of every epoch (--epochs): how many training,
-validation and test pictures were classified right, of how many, and their mean
-losses (cross-entropy, nats). The loss of an evaluation is empty, null in json, if
-there was none or an older igcsearch stored the epoch; an infinite one is +Inf,
-"Infinity" in json. markdown and latex (with the package booktabs) have a row per
-pair with mean ± standard deviation over n seeds of the accuracy on the split that
-the study shows.
+		Long: `export writes the results of a study. csv and json have a row for each trial at its
+last epoch, or for each epoch (--epochs): how many training, validation and test
+pictures were classified right, of how many, and their mean losses (cross-entropy,
+nats). The loss of an evaluation is empty, or null in json, if there was none or an
+older igcsearch stored the epoch. An infinite loss is +Inf, or "Infinity" in json.
 
-The same results give the same bytes; times, which never repeat, are only
-written on request (--times).`,
+markdown and latex (with the package booktabs) have a row for each network with the
+accuracy on the split that the study shows, as mean ± standard deviation over n
+seeds.
+
+The same results give the same bytes. Times differ with each training, so they are
+written on request only (--times).`,
 		Example: `  igcsearch export quickstart --format csv
 
   # learning curves
@@ -49,7 +50,8 @@ written on request (--times).`,
 	addDB(cmd, &o.db)
 	addChoice(cmd, &o.Format, "format", "what to write", "csv", "json", "markdown", "latex")
 	cmd.Flags().BoolVar(&o.Epochs, "epochs", false, "every epoch, not only the last of each trial (csv, json)")
-	cmd.Flags().BoolVar(&o.Times, "times", false, "with the seconds of training and evaluation of each epoch (csv, json)")
+	cmd.Flags().BoolVar(&o.Times, "times", false,
+		"with the seconds of training and evaluation of each epoch (csv, json)")
 	return cmd
 }
 

@@ -17,19 +17,21 @@ func TestWhoImportsWhom(t *testing.T) {
 		t.Fatal(err)
 	}
 	packages := 0
-	for _, row := range regexp.MustCompile("(?m)^\\| `([a-z/]+)` \\|.*\\|([^|]*)\\|$").FindAllStringSubmatch(string(text), -1) {
+	rows := regexp.MustCompile("(?m)^\\| `([a-z/]+)` \\|.*\\|([^|]*)\\|$")
+	for _, row := range rows.FindAllStringSubmatch(string(text), -1) {
 		pkg, may := row[1], strings.FieldsFunc(row[2], func(r rune) bool { return strings.ContainsRune(" ,`–", r) })
 		if slices.Contains(may, "all") {
 			continue
 		}
 		packages++
-		out, err := exec.Command("go", "list", "-deps", "-tags", "gpu", "igcsearch/"+pkg).Output()
+		// Every package has a row, so what a package imports through others need not stand in its row.
+		out, err := exec.Command("go", "list", "-f", "{{join .Imports \" \"}}", "-tags", "gpu", "igcsearch/"+pkg).Output()
 		if err != nil {
 			t.Fatalf("go list %s: %v", pkg, err)
 		}
 		for _, dep := range strings.Fields(string(out)) {
 			name, ours := strings.CutPrefix(dep, "igcsearch/")
-			if ours && name != pkg && !slices.Contains(may, name) {
+			if ours && !slices.Contains(may, name) {
 				t.Errorf("%s imports %s; it may import %v", pkg, name, may)
 			}
 		}
@@ -39,7 +41,8 @@ func TestWhoImportsWhom(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range strings.Fields(string(listed)) {
-		pkg, parts := strings.TrimPrefix(name, "igcsearch/"), []string{".ci/", "trainer/dataset/handsigns", "trainer/gpu/"}
+		pkg := strings.TrimPrefix(name, "igcsearch/")
+		parts := []string{".ci/", "trainer/dataset/handsigns", "trainer/gpu/"}
 		part := slices.ContainsFunc(parts, func(p string) bool { return strings.HasPrefix(pkg, p) })
 		if !part && !strings.Contains(string(text), "| `"+pkg+"` |") {
 			t.Errorf("docs/design.md has no row for %s", pkg)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -51,7 +50,8 @@ checkpoints.`,
 	addDB(cmd, &o.db)
 	addData(cmd, &o.data)
 	cmd.Flags().StringVar(&o.study, "study", "", "the `STUDY` that a csv is of: a shipped one or a file")
-	cmd.Flags().StringArrayVar(&o.set, "set", nil, "override one setting of that study, as `key=value`; may be repeated")
+	cmd.Flags().StringArrayVar(&o.set, "set", nil,
+		"override one setting of that study, as `key=value`; may be repeated")
 	return cmd
 }
 
@@ -91,7 +91,8 @@ func runImport(ctx context.Context, o importOptions, stdout, stderr io.Writer) e
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(stdout, "%s: %s imported into %s, of %d in the file\n", study.Name, count(n, "trial"), o.db, len(results))
+	_, err = fmt.Fprintf(stdout, "%s: %s imported into %s, of %d in the file\n", study.Name, count(n, "trial"), o.db,
+		len(results))
 	return err
 }
 
@@ -141,31 +142,20 @@ func (o importOptions) studyOf(file table.File, stderr io.Writer) (search.Study,
 	case file.Study != nil:
 		return *file.Study, nil
 	case o.study == "":
-		return search.Study{}, usageError{errors.New("--study is missing: which study is the csv of? Give a shipped one or a file")}
+		err := errors.New("--study is missing: which study is the csv of? Give a shipped one or a file")
+		return search.Study{}, usageError{err}
 	}
 	study, err := loadStudy(o.study, o.set)
-	isSet := slices.ContainsFunc(o.set, func(s string) bool { return strings.HasPrefix(s, "weight_decay_on=") })
-	if err != nil || !file.Older || isSet {
+	isDecay := func(assignment string) bool { return strings.HasPrefix(assignment, "weight_decay_on=") }
+	if err != nil || !file.Older || slices.ContainsFunc(o.set, isDecay) {
 		return study, err
 	}
 	study.WeightDecayOn = "" // as older versions are stored
 	warning := `an older igcsearch exported this: it is stored as trained with weight_decay_on = "weights"`
 	if study.Dataset == "synthetic" {
-		warning += "; the older synthetic pictures were other ones than those that are stored with it, so do not train it further"
+		warning += "; it was trained on older synthetic pictures than those that are stored with it, so do not train" +
+			" it further"
 	}
 	report.Warn(stderr, study.Name, []string{warning})
 	return study, nil
-}
-
-// readExported reads a file that export wrote as csv or json.
-func readExported(path string) (table.File, error) {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return table.File{}, err
-	}
-	file, err := table.Read(text)
-	if err != nil {
-		return file, fmt.Errorf("%s: %w: want a file that igcsearch export wrote as csv or json", path, err)
-	}
-	return file, nil
 }

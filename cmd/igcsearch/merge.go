@@ -22,14 +22,14 @@ func newMergeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "merge DB DB… -o DB",
 		Short: "Join databases of studies that ran on several machines",
-		Long: `merge makes a new database of several. Studies of the same name must have the same
-settings. Of a trial that several have, the result that is further on is taken,
-and the attempts of all are kept. If their epochs differ in a bit, as on different
-instruction sets, merge refuses, names the trials, and writes nothing.`,
+		Long: `merge writes a new database with the studies of several. Studies of the same name
+must have the same settings. If several have a trial, the result with more epochs
+and the attempts of all are kept. If their epochs differ in a bit, as they do on
+different instruction sets, merge refuses, names the trials, and writes nothing.`,
 		Example: `  igcsearch merge igcsearch.db -o all.db`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return errors.New("want the databases to be merged")
+				return errors.New("want the databases to merge")
 			}
 			return nil
 		},
@@ -44,7 +44,7 @@ instruction sets, merge refuses, names the trials, and writes nothing.`,
 
 func runMerge(ctx context.Context, o mergeOptions, stdout io.Writer) error {
 	if o.output == "" {
-		return usageError{errors.New("--output is missing: where shall they be merged? like -o all.db")}
+		return usageError{errors.New("--output is missing: give the new database, like -o all.db")}
 	}
 	for _, source := range o.sources {
 		if err := notAccess(source); err != nil {

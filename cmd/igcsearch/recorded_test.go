@@ -20,8 +20,8 @@ import (
 
 // scriptRecorded is "recorded DB". It stores the study of testdata/recorded, whose numbers were measured on real
 // pictures; only its times are made up, 100 ns for a thousand multiply–adds. It also stores the study "held_out", in
-// which validation decides: the same numbers of four pairs, one point higher on the validation pictures. There L64M1 has
-// the seeds 0 and 1, L40M2 all five, L28M3 2 to 4, and L1M23 one, because its seed 1 diverged.
+// which validation decides: the same numbers of four pairs, one point higher on the validation pictures. There L64M1
+// has the seeds 0 and 1, L40M2 all five, L28M3 2 to 4, and L1M23 one, because its seed 1 diverged.
 func scriptRecorded(ts *testscript.TestScript, _ bool, args []string) {
 	if len(args) != 1 {
 		ts.Fatalf("usage: recorded DB")
@@ -51,7 +51,8 @@ func scriptRecorded(ts *testscript.TestScript, _ bool, args []string) {
 			if list == nil {
 				continue
 			}
-			turn, err := db.Begin(ctx, t.ID, t.Epochs, search.Attempt{Started: time.Unix(1e9, 0), ISA: "avx512", Device: "cpu", CPU: "AMD EPYC"})
+			turn, err := db.Begin(ctx, t.ID, t.Epochs, search.Attempt{Started: time.Unix(1e9, 0), ISA: "avx512",
+				Device: "cpu", CPU: "AMD EPYC"})
 			ts.Check(err)
 			for _, e := range list {
 				e.TrainSeconds = 1e-10 * float64(t.MultiplyAdds) * float64(e.TrainTotal)
@@ -59,7 +60,8 @@ func scriptRecorded(ts *testscript.TestScript, _ bool, args []string) {
 			}
 			o := search.Outcome{Status: search.Done}
 			if name(t) == diverged {
-				o = search.Outcome{Status: search.Diverged, Failure: search.FailedDiverged, Message: "epoch 2, step 1: the loss is not finite"}
+				o = search.Outcome{Status: search.Diverged, Failure: search.FailedDiverged,
+					Message: "epoch 2, step 1: the loss is not finite"}
 			}
 			_, err = turn.End(ctx, o)
 			ts.Check(err)

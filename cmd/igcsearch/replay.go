@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -13,7 +12,6 @@ import (
 	"igcsearch/cmd/igcsearch/report"
 	"igcsearch/search"
 	"igcsearch/search/strategy"
-	"igcsearch/store"
 	"igcsearch/studies"
 )
 
@@ -30,17 +28,17 @@ func newReplayCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "replay STUDY",
 		Short: "Ask what a strategy would have spent on a complete study, and found",
-		Long: `replay runs a strategy over the recorded results of a study in place of training.
-It prints how many trials and epochs the strategy would have needed, which
-network it would have answered, and whether that is the best: the one of the
-highest mean over all recorded trials. STUDY is a study of the database of which
-every trial has ended, or a file that export wrote (csv or json; halving needs
-its --epochs).
+		Long: `replay runs a strategy over the recorded results of a study, without training. It
+prints how many trials and epochs the strategy would have needed, which network it
+would have chosen, and whether that is the best network, which has the highest mean
+over all recorded trials. STUDY is a study of the database whose trials have all
+ended, or a csv or json file that export wrote (halving needs its --epochs).
 
---repeat numbers the seeds and orders the networks anew each time, and prints
-means. With --seeds each of these orders gives other seeds, and grid too may miss
-the best. random trains networks in random order, each from all seeds, until
---epochs are spent; beside others it gets what they spent.`,
+--repeat replays several orders, each with other numbers for the seeds and another
+order of the networks, and prints means. With --seeds each order has other seeds,
+so that grid too may miss the best network. random trains the networks in random
+order, each from all seeds, until --epochs are spent. Beside another strategy it
+spends as many epochs as that one.`,
 		Example: `  igcsearch replay fig3a-short --strategy race --set race.alpha=0.1
 
   # all strategies, over a hundred orders of the seeds, from a file
@@ -57,10 +55,12 @@ the best. random trains networks in random order, each from all seeds, until
 		},
 	}
 	addDB(cmd, &o.db)
-	addChoice(cmd, &o.strategy, "strategy", "what to replay", "all", search.StrategyGrid, strategyRandom, search.StrategyHalving, search.StrategyRace)
-	cmd.Flags().StringArrayVar(&o.set, "set", nil, "override one setting of a strategy, as `key=value`, like race.alpha=0.1; may be repeated")
+	addChoice(cmd, &o.strategy, "strategy", "what to replay",
+		"all", search.StrategyGrid, strategyRandom, search.StrategyHalving, search.StrategyRace)
+	cmd.Flags().StringArrayVar(&o.set, "set", nil,
+		"override one setting of a strategy, as `key=value`, like race.alpha=0.1; may be repeated")
 	cmd.Flags().Var(&o.repeat, "repeat", "how many orders of the seeds and networks to replay")
-	cmd.Flags().Var(&o.seeds, "seeds", "replay a study of so many seeds, other ones in each order (default all)")
+	cmd.Flags().Var(&o.seeds, "seeds", "replay a study of so many seeds, others in each order (default all)")
 	cmd.Flag("seeds").DefValue = ""
 	cmd.Flags().Var(&o.epochs, "epochs", "stop after so many epochs (default no bound)")
 	cmd.Flag("epochs").DefValue = ""
@@ -73,7 +73,7 @@ the best. random trains networks in random order, each from all seeds, until
 const strategyRandom = "random"
 
 func runReplay(ctx context.Context, o replayOptions, stdout io.Writer) error {
-	study, recorded, err := o.read(ctx)
+	study, recorded, err := readRecorded(ctx, o.study, o.db)
 	if err != nil {
 		return err
 	}
@@ -93,7 +93,8 @@ func runReplay(ctx context.Context, o replayOptions, stdout io.Writer) error {
 	out.Epochs = grid.Epochs
 	replay := func(name string, s search.Study, decides search.Strategy, bound int) error {
 		row := report.ReplayRow{Strategy: name}
-		row.Spent, err = strategy.ReplayOrders(ctx, decides, s, recorded, strategy.ReplayOptions{Workers: int(o.workers), Epochs: bound}, out.Orders)
+		options := strategy.ReplayOptions{Workers: int(o.workers), Epochs: bound}
+		row.Spent, err = strategy.ReplayOrders(ctx, decides, s, recorded, options, out.Orders)
 		if err != nil {
 			return fmt.Errorf("replay %s: %s: %w", study.Name, name, err)
 		}
@@ -129,9 +130,11 @@ func runReplay(ctx context.Context, o replayOptions, stdout io.Writer) error {
 // check refuses flags that do not fit the study.
 func (o replayOptions) check(study search.Study) error {
 	for _, assignment := range o.set {
-		table, _, _ := strings.Cut(strings.TrimSpace(assignment), ".")
-		if table != search.StrategyHalving && table != search.StrategyRace || o.strategy != "all" && o.strategy != table {
-			return usageError{fmt.Errorf("--set %q: want a setting of the strategy that is replayed, like race.alpha=0.1: what was recorded cannot be set", assignment)}
+		name, _, _ := strings.Cut(strings.TrimSpace(assignment), ".")
+		isStrategy := name == search.StrategyHalving || name == search.StrategyRace
+		if !isStrategy || o.strategy != "all" && o.strategy != name {
+			return usageError{fmt.Errorf("--set %q: want a setting of the replayed strategy, like race.alpha=0.1:"+
+				" what was recorded cannot be set", assignment)}
 		}
 	}
 	if o.strategy == strategyRandom && o.epochs == 0 {
@@ -160,26 +163,4 @@ func (o replayOptions) strategyOf(study search.Study, name string) (search.Study
 	}
 	decides, err := strategy.New(s)
 	return s, decides, err
-}
-
-// read reads a study with all its epochs, from the database or from an exported file.
-func (o replayOptions) read(ctx context.Context) (search.Study, []search.TrialState, error) {
-	if ext := filepath.Ext(o.study); ext == ".csv" || ext == ".json" {
-		file, err := readExported(o.study)
-		if err != nil {
-			return search.Study{}, nil, fmt.Errorf("replay %w", err)
-		}
-		s, trials, err := file.Recorded(strings.TrimSuffix(filepath.Base(o.study), ext))
-		if err != nil {
-			err = fmt.Errorf("replay %s: %w", o.study, err)
-		}
-		return s, trials, err
-	}
-	db, err := openReader(ctx, o.db)
-	if err != nil {
-		return search.Study{}, nil, err
-	}
-	defer db.Close()
-	r, err := readResults(ctx, db, o.study, store.Histories)
-	return r.Study, r.Planned, err
 }

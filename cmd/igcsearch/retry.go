@@ -2,12 +2,10 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -31,10 +29,10 @@ func newRetryCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "retry STUDY",
 		Short: "Let trials that failed be tried again",
-		Long: `retry makes trials of a study pending that failed, or diverged, and forgets how
-often they did: the next run trains them again. A failed trial goes on from its
-last checkpoint; one that diverged starts anew, and on the same device diverges
-again.`,
+		Long: `retry makes failed trials of a study pending again, or diverged ones, and resets
+their count of failures. The next run trains them. A failed trial continues from
+its last checkpoint. A diverged trial starts anew, and diverges again on the same
+device.`,
 		Example: `  igcsearch retry quickstart --status failed
 
   # only these
@@ -47,8 +45,10 @@ again.`,
 		},
 	}
 	addDB(cmd, &o.db)
-	cmd.Flags().StringVar(&o.spool, "spool", "", "the `DIR` where the workers of the study meet, in place of a database")
-	cmd.Flags().StringVar(&o.status, "status", string(search.Failed), "which trials: failed, diverged, or both with a comma between")
+	cmd.Flags().StringVar(&o.spool, "spool", "",
+		"the `DIR` that the workers of the study share, in place of a database")
+	cmd.Flags().StringVar(&o.status, "status", string(search.Failed),
+		"which trials: failed, diverged, or both with a comma between")
 	cmd.Flags().Var(&o.pairs, "pairs", "only trials of these pairs (default all)")
 	cmd.Flags().Var(&o.seeds, "seeds", "only trials from these seeds (default all)")
 	return cmd
@@ -64,7 +64,8 @@ func runRetry(ctx context.Context, o retryOptions, stdout io.Writer) error {
 		statuses = append(statuses, s)
 	}
 	match := func(s space.System, seed int) bool {
-		return (len(o.pairs) == 0 || slices.Contains(o.pairs, s.Pair())) && (len(o.seeds) == 0 || slices.Contains(o.seeds, seed))
+		isPair := len(o.pairs) == 0 || slices.Contains(o.pairs, s.Pair())
+		return isPair && (len(o.seeds) == 0 || slices.Contains(o.seeds, seed))
 	}
 	retry := retryDB
 	if o.spool != "" {
@@ -81,7 +82,9 @@ func runRetry(ctx context.Context, o retryOptions, stdout io.Writer) error {
 	return err
 }
 
-func retryDB(ctx context.Context, o retryOptions, statuses []search.Status, match func(space.System, int) bool) (search.Study, []search.Trial, error) {
+func retryDB(
+	ctx context.Context, o retryOptions, statuses []search.Status, match func(space.System, int) bool,
+) (search.Study, []search.Trial, error) {
 	if err := existing(ctx, o.db); err != nil {
 		return search.Study{}, nil, err
 	}
@@ -98,7 +101,9 @@ func retryDB(ctx context.Context, o retryOptions, statuses []search.Status, matc
 	return found.Study, again, err
 }
 
-func retrySpool(ctx context.Context, o retryOptions, statuses []search.Status, match func(space.System, int) bool) (search.Study, []search.Trial, error) {
+func retrySpool(
+	ctx context.Context, o retryOptions, statuses []search.Status, match func(space.System, int) bool,
+) (search.Study, []search.Trial, error) {
 	there, err := spool.Read(o.spool)
 	if err != nil {
 		return search.Study{}, nil, err
@@ -112,7 +117,8 @@ func retrySpool(ctx context.Context, o retryOptions, statuses []search.Status, m
 		name = file.Name
 	}
 	if there.Study.Name != name {
-		return there.Study, nil, fmt.Errorf("spool %s is of study %q: give that, or another --spool", o.spool, there.Study.Name)
+		return there.Study, nil, fmt.Errorf("spool %s is of study %q: give that, or another --spool", o.spool,
+			there.Study.Name)
 	}
 	folder, err := spool.Open(o.spool, spool.Options{})
 	if err != nil {
@@ -126,7 +132,7 @@ func retrySpool(ctx context.Context, o retryOptions, statuses []search.Status, m
 	return there.Study, again, err
 }
 
-// existing refuses a database that is not there, which store.Open would create.
+// existing returns an error if there is no database at the path. store.Open would create one.
 func existing(ctx context.Context, path string) error {
 	if err := notAccess(path); err != nil {
 		return err
@@ -136,27 +142,4 @@ func existing(ctx context.Context, path string) error {
 		return err
 	}
 	return db.Close()
-}
-
-// seeds is a flag for a list, "0,2".
-type seeds []int
-
-func (s *seeds) String() string {
-	texts := make([]string, len(*s))
-	for i, n := range *s {
-		texts[i] = strconv.Itoa(n)
-	}
-	return strings.Join(texts, ",")
-}
-func (s *seeds) Type() string { return "N,…" }
-func (s *seeds) Set(text string) error {
-	*s = nil
-	for one := range strings.SplitSeq(text, ",") {
-		n, err := strconv.Atoi(strings.TrimSpace(one))
-		if err != nil || n < 0 {
-			return errors.New("want seeds, like 0,2")
-		}
-		*s = append(*s, n)
-	}
-	return nil
 }

@@ -14,7 +14,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -24,7 +23,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"igcsearch/cmd/igcsearch/live"
-	"igcsearch/cmd/igcsearch/report"
 	"igcsearch/search"
 	"igcsearch/space"
 	"igcsearch/store"
@@ -495,32 +493,5 @@ func TestServeListen(t *testing.T) {
 		if code != c.code || !strings.Contains(stderr.String(), c.want) {
 			t.Errorf("--listen %s: exit code %d: %s", c.listen, code, stderr.String())
 		}
-	}
-}
-
-// TestHours checks that the time of a GPU counts once for the trials that share it,
-// and once for each process.
-func TestHours(t *testing.T) {
-	t.Parallel()
-	at := func(minutes int) time.Time { return time.Unix(1e9, 0).Add(time.Duration(minutes) * time.Minute) }
-	attempt := func(device string, pid, from, to int) store.TrialAttempt {
-		var a store.TrialAttempt
-		a.Device, a.Host, a.PID, a.Started = device, "h", pid, at(from)
-		if to > 0 {
-			a.Ended = at(to)
-		}
-		return a
-	}
-	r := report.Results{Updated: at(180), Attempts: []store.TrialAttempt{
-		attempt("G", 1, 0, 60), attempt("G", 1, 30, 90), attempt("G", 1, 40, 50), // 90 min
-		attempt("G", 1, 120, 180),                      // 60 min
-		attempt("G", 2, 0, 30), attempt("G", 2, 60, 0), // 30 + 120 min, until 180
-		attempt("cpu", 3, 0, 600),
-	}}
-	r.Trials = []search.TrialState{{History: []search.Epoch{{TrainSeconds: 7000, EvalSeconds: 200}}}}
-	got := hours(r)
-	want := []live.Hours{{Amount: "2.0", Of: "training"}, {Amount: "5.0", Of: "GPU, G"}}
-	if !slices.Equal(got, want) {
-		t.Errorf("%v, want %v", got, want)
 	}
 }

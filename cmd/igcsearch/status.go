@@ -22,11 +22,11 @@ func newStatusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status STUDY",
 		Short: "Show where the trials of a study stand",
-		Long: `status shows every trial of a study: pending, running, done, diverged (its loss
-was not finite), failed (igcsearch retry tries it again), or interrupted (it was
-running when its process was killed; any run takes it up again). It can be asked while the study runs.
-Workers on other machines are shown with their job, node and device, and what they
-train. --db also takes the access file of a coordinator.`,
+		Long: `status shows every trial of a study: pending, running, done, diverged (its loss was
+not finite), failed (igcsearch retry lets it be tried again), or interrupted (it was
+running when its process was killed; the next run continues it). It may be called
+while the study runs. Workers on other machines are shown with their job, node and
+device, and what they train. --db also takes the access file of a coordinator.`,
 		Example: `  igcsearch status quickstart
 
   # for other programs
@@ -57,7 +57,7 @@ func runStatus(ctx context.Context, o statusOptions, stdout io.Writer) error {
 		return err
 	}
 	if slices.ContainsFunc(s.Trials, func(t search.TrialState) bool { return t.Status == search.Running }) {
-		s.Left = progress.TimeLeft(forecast(s.Results), s.Study)
+		s.Left = progress.TimeLeft(s.Forecast(), s.Study)
 	}
 	return s.Print(stdout, o.format)
 }

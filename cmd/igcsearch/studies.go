@@ -20,9 +20,9 @@ func newStudiesCommand() *cobra.Command {
 	var o studiesOptions
 	cmd := &cobra.Command{
 		Use:   "studies",
-		Short: "List the studies there are",
-		Long: `studies lists the studies that are part of the program and, with --db, those
-that a database has results of.`,
+		Short: "List the shipped studies, and those of a database",
+		Long: `studies lists the studies that are part of the program and, with --db, those of a
+database.`,
 		Example: `  igcsearch studies
 
   # the studies with results
@@ -64,7 +64,8 @@ func runStudies(ctx context.Context, o studiesOptions, stdout io.Writer) error {
 	t = newTable("<study in "+o.db, "done", "diverged", "failed", "left", "<last change", "<what")
 	for _, i := range infos {
 		left := i.Counts[search.Pending] + i.Counts[search.Running]
-		t.Add(i.Name, fmt.Sprint(i.Counts[search.Done]), fmt.Sprint(i.Counts[search.Diverged]), fmt.Sprint(i.Counts[search.Failed]),
+		number := func(s search.Status) string { return fmt.Sprint(i.Counts[s]) }
+		t.Add(i.Name, number(search.Done), number(search.Diverged), number(search.Failed),
 			fmt.Sprint(left), i.Updated.Local().Format(time.DateTime), i.Title)
 	}
 	_, err = fmt.Fprintf(stdout, "\n%s", t)

@@ -27,16 +27,21 @@ func newTraceCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "trace STUDY --pair LxM -o FILE.npz",
 		Short: "Write the first steps of a training, to replay them elsewhere",
-		Long: `trace trains a few steps of one trial and writes all that another framework
-needs to replay them, as arrays of an npz file: init/NAME and final/NAME for all
-parameters and running statistics, and for each step k step/k/images (N, 3, H,
-W) as fed, step/k/labels, step/k/logits, step/k/loss, step/k/lr and
-step/k/grad/NAME, of the mean loss without weight decay. Of a study with averaged
-weights or precise statistics also step/k/average, the share of the step's weights
-in their average, evaluated/NAME, what an evaluation after the last step uses, and
-statistics/images, the batches that the statistics are of. Names and shapes are
-PyTorch's; a batch norm's eps is 2e-5. The network need not be one of the study's;
-its depth is the study's, unless its name says one.`,
+		Long: `trace trains a few steps of one trial and writes what another framework needs to
+replay them, as arrays of an npz file:
+
+  init/NAME, final/NAME    parameters and running statistics before and after
+  step/k/images            the pictures (N, 3, H, W) of step k as they are trained on
+  step/k/labels, logits, loss, lr
+  step/k/grad/NAME         gradients of the mean loss, without weight decay
+  step/k/average           with weight_average: the share of the step's weights
+                           in their average
+  evaluated/NAME           what an evaluation after the last step uses, if it is
+                           averages or precise statistics
+  statistics/images        the batches that precise statistics are computed from
+
+Names and shapes are PyTorch's, and a batch norm's eps is 2e-5. The network may be
+one that the study does not have. Its depth is the study's, unless its name says one.`,
 		Example:           `  igcsearch trace quickstart --pair 9x2 --seed 0 --steps 2 -o trace.npz`,
 		Args:              oneStudy,
 		ValidArgsFunction: completeStudies,

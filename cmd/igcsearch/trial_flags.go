@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -28,7 +30,9 @@ func addTrial(cmd *cobra.Command, t *trialFlags, what string) {
 func (t trialFlags) check(verb string) error {
 	switch {
 	case t.pair.Pair == space.Pair{} && t.system == "":
-		return usageError{fmt.Errorf("--pair is missing: which network to %s? Give one like --pair 40x2 or --system IGC-L24M2", verb)}
+		err := fmt.Errorf("--pair is missing: which network to %s? Give one like --pair 40x2 or --system IGC-L24M2",
+			verb)
+		return usageError{err}
 	case t.pair.Pair != space.Pair{} && t.system != "":
 		return usageError{errors.New("--pair and --system: give one of them")}
 	case t.seed < 0:
@@ -49,9 +53,36 @@ func (t trialFlags) key(study search.Study) (search.Key, error) {
 	k.System.Variant = cmp.Or(k.System.Variant, study.Variant)
 	if k.System.Depth == 0 && len(study.Depths) > 0 {
 		if len(study.Depths) > 1 {
-			return k, usageError{fmt.Errorf("%s has the depths %v: give one, like --system %s-D%d", study.Name, study.Depths, k.System, study.Depths[0])}
+			err := fmt.Errorf("%s has the depths %v: give one, like --system %s-D%d",
+				study.Name, study.Depths, k.System, study.Depths[0])
+			return k, usageError{err}
 		}
 		k.System.Depth = study.Depths[0]
 	}
 	return k, nil
+}
+
+// seeds is a flag for a list of seeds, "0,2".
+type seeds []int
+
+func (s *seeds) String() string {
+	texts := make([]string, len(*s))
+	for i, n := range *s {
+		texts[i] = strconv.Itoa(n)
+	}
+	return strings.Join(texts, ",")
+}
+
+func (s *seeds) Type() string { return "N,…" }
+
+func (s *seeds) Set(text string) error {
+	*s = nil
+	for one := range strings.SplitSeq(text, ",") {
+		n, err := strconv.Atoi(strings.TrimSpace(one))
+		if err != nil || n < 0 {
+			return errors.New("want seeds, like 0,2")
+		}
+		*s = append(*s, n)
+	}
+	return nil
 }

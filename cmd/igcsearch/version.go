@@ -22,7 +22,7 @@ func newVersionCommand() *cobra.Command {
 	var o versionOptions
 	cmd := &cobra.Command{
 		Use:   "version",
-		Short: "Show what this program was built of and what it runs on",
+		Short: "Show which program this is and what it runs on",
 		Example: `  igcsearch version
   igcsearch version --format json`,
 		Args: cobra.NoArgs,
@@ -34,7 +34,7 @@ func newVersionCommand() *cobra.Command {
 	return cmd
 }
 
-// buildInfo is what the go command left in the program.
+// buildInfo is what the go command recorded in the program.
 type buildInfo struct {
 	version string // "(devel)" if built from a working tree
 	commit  string // git commit, "-modified" behind it if the tree was; "" if unknown
@@ -59,7 +59,7 @@ func build() buildInfo {
 		}
 	}
 	if b.commit == "" && byGoRun() {
-		// go run leaves no commit, but was started in the tree that it built.
+		// go run records no commit, but runs in the tree that it built.
 		b.commit, modified = workingTree()
 	}
 	if b.commit != "" {
@@ -105,7 +105,8 @@ func runVersion(_ context.Context, o versionOptions, stdout io.Writer) error {
 	if gpu.Built {
 		gpus = "built in"
 	}
-	_, err = fmt.Fprintf(stdout, "igcsearch %s\ncommit    %s\ngo        %s\nisa       %s\ncpu       %s, %s\ngpu       %s\n",
+	const form = "igcsearch %s\ncommit    %s\ngo        %s\nisa       %s\ncpu       %s, %s\ngpu       %s\n"
+	_, err = fmt.Fprintf(stdout, form,
 		b.version, b.commit, runtime.Version(), isa, trainer.CPU(), count(runtime.GOMAXPROCS(0), "core"), gpus)
 	return err
 }

@@ -46,7 +46,8 @@ each trial with keep_best = true.`,
 	}
 	addDB(cmd, &o.db)
 	addTrial(cmd, &o.trial, "to write")
-	cmd.Flags().BoolVar(&o.best, "best", false, "the weights of the epoch with the best validation accuracy, not the last")
+	cmd.Flags().BoolVar(&o.best, "best", false,
+		"the weights of the epoch with the best validation accuracy, not of the last one")
 	cmd.Flags().StringVarP(&o.output, "output", "o", "", "the `FILE` to write: npz or safetensors")
 	return cmd
 }
@@ -60,7 +61,8 @@ func runWeights(ctx context.Context, o weightsOptions, stderr io.Writer) error {
 	case o.output == "":
 		return usageError{errors.New("--output is missing: give a file for the weights, like -o model.safetensors")}
 	case format != ".npz" && format != ".safetensors":
-		return usageError{fmt.Errorf("--output %q: want a file that ends in .npz or .safetensors, which says its format", o.output)}
+		err := fmt.Errorf("--output %q: want a file that ends in .npz or .safetensors, which says its format", o.output)
+		return usageError{err}
 	}
 	if err := notFolder("--output", o.output); err != nil {
 		return err
@@ -79,7 +81,8 @@ func runWeights(ctx context.Context, o weightsOptions, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	read, missing, setting := db.Checkpoint, "no checkpoint of %v is stored: the trial did not start, or its checkpoint was removed when it was done", "keep_checkpoints"
+	read, setting := db.Checkpoint, "keep_checkpoints"
+	missing := "no checkpoint of %v is stored: the trial did not start, or its checkpoint was removed when it was done"
 	if o.best {
 		read, missing, setting = db.BestCheckpoint, "no best checkpoint of %v is stored", "keep_best"
 	}
@@ -88,14 +91,16 @@ func runWeights(ctx context.Context, o weightsOptions, stderr io.Writer) error {
 		return err
 	}
 	if from == nil {
-		return fmt.Errorf("weights %s: "+missing+": run the study under another name with --set %s=true", study.Name, key, setting)
+		return fmt.Errorf("weights %s: "+missing+": run the study under another name with --set %s=true",
+			study.Name, key, setting)
 	}
 	tensors, err := trainer.Weights(search.Job{Study: study, Key: key, From: from})
 	if err != nil {
 		return fmt.Errorf("weights %s: %w", study.Name, err)
 	}
 	if from.Epoch < study.Epochs {
-		report.Warn(stderr, study.Name, []string{fmt.Sprintf("%v is trained for %d of %s", key, from.Epoch, count(study.Epochs, "epoch"))})
+		text := fmt.Sprintf("%v is trained for %d of %s", key, from.Epoch, count(study.Epochs, "epoch"))
+		report.Warn(stderr, study.Name, []string{text})
 	}
 	about := map[string]string{
 		"study": study.Name, "fingerprint": study.Fingerprint(), "network": key.System.String(),

@@ -101,7 +101,8 @@ type File struct {
 	Older bool
 }
 
-// Read reads what WriteCSV or WriteJSON wrote. It refuses a file without a needed column, and one with an unknown column.
+// Read reads what WriteCSV or WriteJSON wrote. It refuses a file without a needed column, and one with an unknown
+// column.
 func Read(text []byte) (File, error) {
 	if bytes.HasPrefix(bytes.TrimSpace(text), []byte("{")) {
 		return readJSON(text)

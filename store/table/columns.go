@@ -37,7 +37,8 @@ type column struct {
 	in   forms
 	need need
 	at   func(*Row) any // *int, *float64 or *string: the value, to be read or written
-	// blank reports whether the row has no such value. Then the cell is empty, and null in JSON. Without it each row has one.
+	// blank reports whether the row has no such value. Then the cell is empty, and null in JSON. Without it each row
+	// has one.
 	blank func(*Row) bool
 }
 

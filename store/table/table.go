@@ -1,6 +1,6 @@
-// Package table is the one form in which the trials of a study are exported and imported: CSV, or JSON with the settings
-// of the study. A row is one trial at one of its epochs. One list of columns describes both forms, so that writing and
-// reading agree.
+// Package table is the one form in which the trials of a study are exported and imported: CSV, or JSON with the
+// settings of the study. A row is one trial at one of its epochs. One list of columns describes both forms, so that
+// writing and reading agree.
 package table
 
 import (

@@ -42,7 +42,8 @@ func trials(t *rapid.T, s search.Study) []search.TrialState {
 	number := rapid.Float64Range(0, 1e300)
 	for _, planned := range s.Trials(in, classes) {
 		state := search.TrialState{Trial: planned}
-		state.Status = rapid.SampledFrom([]search.Status{search.Done, search.Pending, search.Diverged, search.Failed}).Draw(t, "status")
+		state.Status = rapid.SampledFrom([]search.Status{search.Done, search.Pending, search.Diverged,
+			search.Failed}).Draw(t, "status")
 		state.Error = rapid.SampledFrom([]string{"", "a, \"b\" <c>"}).Draw(t, "error")
 		switch state.Status {
 		case search.Diverged:
@@ -61,7 +62,8 @@ func trials(t *rapid.T, s search.Study) []search.TrialState {
 				}
 			}
 			e.Number = n + 1
-			e.TrainLoss = rapid.SampledFrom([]float64{e.TrainLoss, math.NaN(), math.Inf(1), math.Inf(-1)}).Draw(t, "loss")
+			e.TrainLoss = rapid.SampledFrom([]float64{e.TrainLoss, math.NaN(), math.Inf(1), math.Inf(-1)}).Draw(t,
+				"loss")
 			e.TestLoss = rapid.SampledFrom([]float64{e.TestLoss, math.Inf(1), 0}).Draw(t, "test loss")
 			state.Epoch, state.Last, state.History = e.Number, e, append(state.History, e)
 		}
@@ -141,7 +143,8 @@ func same(a, b []search.TrialState) bool {
 // TestColumns: a file whose columns are not those of this igcsearch is refused with a name.
 func TestColumns(t *testing.T) {
 	t.Parallel()
-	csv := "L,M,width,params,seed,status,epoch,epochs,learning_rate,train_loss,train_correct,train_total,validation_correct,validation_total,test_correct,test_total,validation_loss,test_loss,error\n" +
+	csv := "L,M,width,params,seed,status,epoch,epochs,learning_rate,train_loss,train_correct,train_total," +
+		"validation_correct,validation_total,test_correct,test_total,validation_loss,test_loss,error\n" +
 		"3,2,6,126,0,done,3,3,0.1,2.5,8,64,0,0,5,50,,2.25,\n"
 	if _, err := table.Read([]byte(csv)); err != nil {
 		t.Fatal(err)
@@ -164,7 +167,9 @@ func TestColumns(t *testing.T) {
 
 	s := studies(t)[0]
 	var b bytes.Buffer
-	if err := table.WriteJSON(&b, s, []table.Row{table.NewRow(s, search.Trial{Key: search.Key{System: s.SystemList()[0]}, Status: search.Done, Epochs: 3}, search.Epoch{Number: 3})}, false); err != nil {
+	if err := table.WriteJSON(&b, s, []table.Row{table.NewRow(s,
+		search.Trial{Key: search.Key{System: s.SystemList()[0]}, Status: search.Done, Epochs: 3},
+		search.Epoch{Number: 3})}, false); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct{ old, new, want string }{
@@ -205,9 +210,11 @@ func TestTrials(t *testing.T) {
 		{"", []table.Row{row(1, nil), row(3, nil), row(1, func(r *table.Row) { r.Seed = 1 })}},
 		{"row 2: L3M2 seed 0: epoch 1 follows epoch 1", []table.Row{row(1, nil), row(1, nil)}},
 		{"row 1: L3M2 seed 0: epoch 4 is not one of 3", []table.Row{row(4, nil)}},
-		{`row 1: L3M2 seed 0: status "ready" is unknown`, []table.Row{row(1, func(r *table.Row) { r.Status = "ready" })}},
+		{`row 1: L3M2 seed 0: status "ready" is unknown`,
+			[]table.Row{row(1, func(r *table.Row) { r.Status = "ready" })}},
 		{`row 1: L3M2 seed 0: failure "bad" is unknown`, []table.Row{row(1, func(r *table.Row) { r.Failure = "bad" })}},
-		{"row 2: L3M2 seed 0: failed of 3 epochs here, done of 3 before", []table.Row{row(1, nil), row(2, func(r *table.Row) { r.Status = search.Failed })}},
+		{"row 2: L3M2 seed 0: failed of 3 epochs here, done of 3 before",
+			[]table.Row{row(1, nil), row(2, func(r *table.Row) { r.Status = search.Failed })}},
 	} {
 		if _, err := table.Trials(c.rows); (err != nil || c.want != "") && (err == nil || err.Error() != c.want) {
 			t.Errorf("%v, want %s", err, c.want)
@@ -216,10 +223,12 @@ func TestTrials(t *testing.T) {
 	s := studies(t)[0]
 	in, classes := s.Shape()
 	for want, r := range map[string]table.Row{
-		"L5M5 seed 0 is not a trial of study pairs":                  row(1, func(r *table.Row) { r.Pair = space.Pair{L: 5, M: 5} }),
-		"L3M2 seed 7 is not a trial of study pairs":                  row(1, func(r *table.Row) { r.Seed = 7 }),
-		"L3M2 seed 0 has 4 epochs, but study pairs has 3":            row(1, func(r *table.Row) { r.Epochs = 4 }),
-		"RegConv-W4 of depth 8 seed 0 is not a trial of study pairs": row(1, func(r *table.Row) { r.Network, r.Depth = "RegConv-W4", 8 }),
+		"L5M5 seed 0 is not a trial of study pairs": row(1,
+			func(r *table.Row) { r.Pair = space.Pair{L: 5, M: 5} }),
+		"L3M2 seed 7 is not a trial of study pairs":       row(1, func(r *table.Row) { r.Seed = 7 }),
+		"L3M2 seed 0 has 4 epochs, but study pairs has 3": row(1, func(r *table.Row) { r.Epochs = 4 }),
+		"RegConv-W4 of depth 8 seed 0 is not a trial of study pairs": row(1,
+			func(r *table.Row) { r.Network, r.Depth = "RegConv-W4", 8 }),
 	} {
 		if _, err := table.Match(s, s.Trials(in, classes), []table.Row{r}); err == nil || err.Error() != want {
 			t.Errorf("%v, want %s", err, want)
@@ -247,7 +256,8 @@ func TestRecorded(t *testing.T) {
 
 func recorded(t testing.TB) []string {
 	var all []string
-	for _, pattern := range []string{"results/*/epochs.csv", "results/*/trials.csv", "results/replay/*.csv", "results/*/results.json"} {
+	for _, pattern := range []string{"results/*/epochs.csv", "results/*/trials.csv", "results/replay/*.csv",
+		"results/*/results.json"} {
 		list, err := filepath.Glob("../../studies/" + pattern)
 		if err != nil || len(list) == 0 {
 			t.Fatalf("%s: %d files, %v", pattern, len(list), err)

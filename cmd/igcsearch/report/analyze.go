@@ -14,12 +14,14 @@ import (
 
 func (a Findings) caption() string {
 	study := a.results.Study
-	return fmt.Sprintf("%s: accuracy on the %s pictures of %s, mean, standard deviation and 95 %% interval over n seeds",
-		study.Name, study.Split, DatasetLabel(study.Dataset))
+	return fmt.Sprintf("%s: accuracy on the %s pictures of %s,"+
+		" mean, standard deviation and 95 %% interval over n seeds", study.Name, study.Split,
+		DatasetLabel(study.Dataset))
 }
 
 func (a Findings) header() []string {
-	return append(a.results.NameHeader(), "mean (%)", "std", "95 % interval", "n", "behind best", "p (Holm)", "<verdict")
+	return append(a.results.NameHeader(), "mean (%)", "std", "95 % interval", "n", "behind best", "p (Holm)",
+		"<verdict")
 }
 
 func (a Findings) rows() (rows [][]string) {
@@ -35,7 +37,8 @@ func (a Findings) rows() (rows [][]string) {
 			}
 		}
 		row := a.results.Name(a.networks[i].System, a.networks[i].Params)
-		rows = append(rows, append(row, decimals(m.Mean), decimals(m.Std), interval(m), a.networks[i].N(), behind, p, verdict))
+		rows = append(rows, append(row, decimals(m.Mean), decimals(m.Std), interval(m), a.networks[i].N(), behind, p,
+			verdict))
 	}
 	return rows
 }
@@ -63,7 +66,8 @@ func (a Findings) rule() string {
 			says, a.label(s.Sample), 100*s.Share, pIs(s.P), limit, analysis.SpreadAlpha)
 	}
 	if a.Pooled {
-		return fmt.Sprintf("by the additive model, network + seed, with one residual for all (%s points, %s %s), because %s",
+		return fmt.Sprintf("by the additive model, network + seed, with one residual for all (%s points, %s %s),"+
+			" because %s",
 			decimals(a.Model.Spread()), Count(a.Model.Degrees, "degree"), holm, why)
 	}
 	return fmt.Sprintf("by paired t tests over common seeds (%s %s), because %s", a.degrees(), holm, why)
@@ -98,7 +102,8 @@ func (a Findings) pictureStd() float64 {
 type fact struct{ name, text string }
 
 func (a Findings) facts() []fact {
-	list := slices.Concat(a.bestFacts(), []fact{{"compared", a.rule()}}, a.verdictFacts(), a.spreadFacts(), a.raceFacts())
+	list := slices.Concat(a.bestFacts(), []fact{{"compared", a.rule()}}, a.verdictFacts(), a.spreadFacts(),
+		a.raceFacts())
 	for _, c := range a.Paper {
 		list = append(list, a.paperFact(c))
 	}
@@ -113,13 +118,15 @@ func (a Findings) bestFacts() []fact {
 	if a.Pooled {
 		how = "in the additive model"
 	}
-	text := fmt.Sprintf("%s: %s, on the %s pictures", a.label(a.Best), spellMean(a.Summaries[a.Best]), a.results.Study.Split)
+	text := fmt.Sprintf("%s: %s, on the %s pictures", a.label(a.Best), spellMean(a.Summaries[a.Best]),
+		a.results.Study.Split)
 	if a.withScores() > 1 {
 		text += "; it has the largest lead over its nearest rival, " + how
 	}
 	list := []fact{{"best", text}}
 	if a.test != nil {
-		list = append(list, fact{"test", fmt.Sprintf("%s: %s, on the test pictures, which decided nothing", a.label(a.Best), spellMean(*a.test))})
+		list = append(list, fact{"test", fmt.Sprintf("%s: %s, on the test pictures, which decided nothing",
+			a.label(a.Best), spellMean(*a.test))})
 	}
 	return list
 }
@@ -141,7 +148,8 @@ func (a Findings) verdictFacts() (list []fact) {
 		if len(names) == 0 {
 			continue
 		}
-		text := fmt.Sprintf("%d of %d: %s (%s)", len(names), a.withScores()-1, strings.Join(names, ", "), a.verdictText(v, least, most))
+		text := fmt.Sprintf("%d of %d: %s (%s)", len(names), a.withScores()-1, strings.Join(names, ", "),
+			a.verdictText(v, least, most))
 		list = append(list, fact{string(v), text})
 	}
 	return list
@@ -157,9 +165,11 @@ func (a Findings) verdictText(v analysis.Verdict, least, most float64) string {
 	case analysis.Separated:
 		return "significantly worse than the best"
 	case analysis.NotSeparated:
-		return "which does not mean equal: 80 % of such studies find a difference of " + shown + ", and fewer find a smaller one"
+		return "which does not mean equal: 80 % of such studies find a difference of " + shown +
+			", and fewer find a smaller one"
 	}
-	text := fmt.Sprintf("one seed; or most seeds diverged; or the difference that 80 %% of such studies find is above %.1f points, a tenth of the best's errors", a.Tells)
+	text := fmt.Sprintf("one seed; or most seeds diverged; or the difference that 80 %% of such studies find is"+
+		" above %.1f points, a tenth of the best's errors", a.Tells)
 	if most > 0 {
 		text += ": here " + shown
 	}
@@ -170,9 +180,11 @@ func (a Findings) spreadFacts() []fact {
 	if math.IsNaN(a.Spread) {
 		return nil
 	}
-	text := fmt.Sprintf("%.2f points over seeds, pooled over the networks, all on the same %s pictures", a.Spread, a.results.Study.Split)
+	text := fmt.Sprintf("%.2f points over seeds, pooled over the networks, all on the same %s pictures", a.Spread,
+		a.results.Study.Split)
 	if a.pictures > 0 {
-		text += fmt.Sprintf("; the choice of pictures alone, if %d others were drawn, adds %.2f points at %.2f %% (binomial), which no interval here contains",
+		text += fmt.Sprintf("; the choice of pictures alone, if %d others were drawn, adds %.2f points at %.2f %%"+
+			" (binomial), which no interval here contains",
 			a.pictures, a.pictureStd(), a.Summaries[a.Best].Mean)
 	}
 	return []fact{{"spread", text}}
@@ -198,7 +210,8 @@ func (a Findings) raceFacts() []fact {
 	if len(dropped) == 0 {
 		dropped = []string{"none"}
 	}
-	return []fact{{"race", fmt.Sprintf("left after %s: %s; dropped: %s", Count(last.Seeds, "seed"), strings.Join(left, ", "), strings.Join(dropped, ", "))}}
+	return []fact{{"race", fmt.Sprintf("left after %s: %s; dropped: %s",
+		Count(last.Seeds, "seed"), strings.Join(left, ", "), strings.Join(dropped, ", "))}}
 }
 
 // paperFact answers one of the paper's questions: M = 2 against M = 1 or L = 1.
@@ -242,11 +255,12 @@ func (a Findings) front() (header []string, rows [][]string) {
 	costs := []struct {
 		known bool
 		head  string
-		text  func(analysis.Costs) string
+		form  string
+		value func(analysis.Costs) float64
 	}{
-		{params, "parameters", func(c analysis.Costs) string { return fmt.Sprintf("%.0f", c.Params) }},
-		{multiplyAdds, "multiply–adds (10⁶)", func(c analysis.Costs) string { return fmt.Sprintf("%.2f", c.MultiplyAdds/1e6) }},
-		{seconds, "training (ms/picture)", func(c analysis.Costs) string { return fmt.Sprintf("%#.3g", 1000*c.Seconds) }},
+		{params, "parameters", "%.0f", func(c analysis.Costs) float64 { return c.Params }},
+		{multiplyAdds, "multiply–adds (10⁶)", "%.2f", func(c analysis.Costs) float64 { return c.MultiplyAdds / 1e6 }},
+		{seconds, "training (ms/picture)", "%#.3g", func(c analysis.Costs) float64 { return 1000 * c.Seconds }},
 	}
 	header = []string{"<network", "mean (%)"}
 	for _, c := range costs {
@@ -261,7 +275,7 @@ func (a Findings) front() (header []string, rows [][]string) {
 		row := []string{a.label(i), decimals(a.Summaries[i].Mean)}
 		for _, c := range costs {
 			if c.known {
-				row = append(row, c.text(sample.Costs))
+				row = append(row, fmt.Sprintf(c.form, c.value(sample.Costs)))
 			}
 		}
 		rows = append(rows, row)
@@ -271,7 +285,8 @@ func (a Findings) front() (header []string, rows [][]string) {
 
 func (a Findings) frontCaption() string {
 	_, rows := a.front()
-	return fmt.Sprintf("Pareto set, %d of %d: no other network is at least as accurate and as cheap, and better in one of these", len(rows), a.withScores())
+	return fmt.Sprintf("Pareto set, %d of %d: no other network is at least as accurate and as cheap, and better in"+
+		" one of these", len(rows), a.withScores())
 }
 
 // decimals is a number with two decimals, "–" if there is none.
@@ -324,16 +339,8 @@ func probability(p float64) string {
 
 // tables are the means and the Pareto set.
 func (a Findings) tables() (means, front *Table) {
-	means = NewTable(a.header()...)
-	for _, row := range a.rows() {
-		means.Add(row...)
-	}
 	header, rows := a.front()
-	front = NewTable(header...)
-	for _, row := range rows {
-		front.Add(row...)
-	}
-	return means, front
+	return tableOf(a.header(), a.rows()), tableOf(header, rows)
 }
 
 // Print writes the findings in one of the formats table, json, markdown and latex.
@@ -349,13 +356,15 @@ func (a Findings) Print(stdout io.Writer, format string) (err error) {
 		for _, f := range a.facts() {
 			fmt.Fprintf(&facts, "* %s: %s\n", f.name, markdownEscape.Replace(f.text))
 		}
-		_, err = fmt.Fprintf(stdout, "%s\n\n%s.\n\n%s\n%s\n\n%s.\n", means.Markdown(), markdownEscape.Replace(a.caption()),
+		_, err = fmt.Fprintf(stdout, "%s\n\n%s.\n\n%s\n%s\n\n%s.\n", means.Markdown(),
+			markdownEscape.Replace(a.caption()),
 			facts.String(), front.Markdown(), a.frontCaption())
 	default:
 		for _, f := range a.facts() {
 			fmt.Fprintf(&facts, "%-20s%s\n", f.name, f.text)
 		}
-		_, err = fmt.Fprintf(stdout, "%s\n\n%s\n%s\n%s\n\n%s", a.caption(), means, facts.String(), a.frontCaption(), front)
+		_, err = fmt.Fprintf(stdout, "%s\n\n%s\n%s\n%s\n\n%s", a.caption(), means, facts.String(), a.frontCaption(),
+			front)
 	}
 	return err
 }
@@ -373,7 +382,8 @@ func (a Findings) latex() string {
 		below = append(below, fmt.Sprintf("\\textbf{%s} %s.\\par\n", latexText(f.name), latexText(f.text)))
 	}
 	name := a.results.Study.Name
-	means := latexTable{Caption: a.caption(), Label: name + "-means", Style: style, Header: a.header(), Rows: rows, Below: below}
+	means := latexTable{Caption: a.caption(), Label: name + "-means", Style: style, Header: a.header(), Rows: rows,
+		Below: below}
 	header, rows := a.front()
 	front := latexTable{Caption: a.frontCaption(), Label: name + "-pareto", Style: style, Header: header, Rows: rows}
 	return latexPreamble + means.String() + "\n" + front.String()

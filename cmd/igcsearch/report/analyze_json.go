@@ -111,14 +111,16 @@ func toMeanJSON(m analysis.Summary) meanJSON {
 }
 
 func (a Findings) comparisonJSON(c analysis.Comparison) comparisonJSON {
-	return comparisonJSON{a.label(c.A), a.label(c.B), *known(c.Difference), known(c.Difference - c.Half), known(c.Difference + c.Half),
+	return comparisonJSON{a.label(c.A), a.label(c.B), *known(c.Difference), known(c.Difference - c.Half),
+		known(c.Difference + c.Half),
 		string(c.Test), known(c.Degrees), known(c.P), known(c.Holm), known(c.Detectable), c.Common}
 }
 
 func (a Findings) networkJSON(i int) networkJSON {
 	sample := a.Samples[i]
 	j := networkJSON{Network: a.label(i), L: sample.Pair.L, M: sample.Pair.M, meanJSON: toMeanJSON(a.Summaries[i]),
-		Params: cost(sample.Costs.Params), MultiplyAdds: cost(sample.Costs.MultiplyAdds), Seconds: cost(sample.Costs.Seconds),
+		Params: cost(sample.Costs.Params), MultiplyAdds: cost(sample.Costs.MultiplyAdds),
+		Seconds: cost(sample.Costs.Seconds),
 		Verdict: a.Verdicts[i], Dropped: a.dropped[i], Pareto: a.Front[i]}
 	if i != a.Best && a.Summaries[i].N > 0 {
 		c := a.comparisonJSON(a.Against[i])
@@ -129,9 +131,11 @@ func (a Findings) networkJSON(i int) networkJSON {
 
 func (a Findings) toJSON() findingsJSON {
 	study := a.results.Study
-	j := findingsJSON{Study: study.Name, Dataset: study.Dataset, Split: study.Split, Alpha: *known(analysis.Alpha), Best: a.label(a.Best),
-		Rule: ruleJSON{Pooled: a.Pooled, Why: a.rule(), Largest: known(a.Spreads.Share), P: known(a.Spreads.P), Level: analysis.SpreadAlpha,
-			Std: known(a.Model.Spread()), Degrees: a.Model.Degrees, Correct: "Holm", Tells: *known(a.Tells)},
+	j := findingsJSON{Study: study.Name, Dataset: study.Dataset, Split: study.Split, Alpha: *known(analysis.Alpha),
+		Best: a.label(a.Best),
+		Rule: ruleJSON{Pooled: a.Pooled, Why: a.rule(), Largest: known(a.Spreads.Share), P: known(a.Spreads.P),
+			Level: analysis.SpreadAlpha,
+			Std:   known(a.Model.Spread()), Degrees: a.Model.Degrees, Correct: "Holm", Tells: *known(a.Tells)},
 		Spread:   spreadJSON{Std: known(a.Spread), Degrees: known(a.Degrees), Pictures: a.pictures},
 		Networks: []networkJSON{}, Paper: []comparisonJSON{}, Warnings: append([]string{}, a.Warnings...)}
 	if a.pictures > 0 {
@@ -148,7 +152,8 @@ func (a Findings) toJSON() findingsJSON {
 		j.Paper = append(j.Paper, a.comparisonJSON(c))
 	}
 	if c := a.Curve; c != nil {
-		j.Curve = &curveJSON{Straight: c.Straight, Peak: *known(c.Peak), Height: *known(c.Height), Low: known(c.Low), High: known(c.High)}
+		j.Curve = &curveJSON{Straight: c.Straight, Peak: *known(c.Peak), Height: *known(c.Height), Low: known(c.Low),
+			High: known(c.High)}
 		for i, v := range c.At {
 			j.Curve.At[i] = *known(v)
 		}

@@ -28,8 +28,8 @@ type Findings struct {
 	Warnings []string
 }
 
-// Analyze says what the results of a study tell. They need the History of the trials. Findings.Best is −1 if no trial is
-// done.
+// Analyze says what the results of a study tell. They need the History of the trials. Findings.Best is −1 if no trial
+// is done.
 func Analyze(r Results) Findings {
 	r.Study.Split = r.Study.DecidingSplit()
 	a := Findings{results: r, networks: r.Networks(), rounds: r.RaceRounds()}
@@ -68,8 +68,8 @@ func (a Findings) withScores() (n int) {
 	return n
 }
 
-// compareSameSize restricts the paper's questions about M to pairs of one budget. Of other pairs the larger would win by
-// its size.
+// compareSameSize restricts the paper's questions about M to pairs of one budget. Of other pairs the larger would win
+// by its size.
 func (a *Findings) compareSameSize() {
 	var scored []Network
 	var order []int // samples with a score, the highest mean first
@@ -142,7 +142,8 @@ func (r Results) Samples() []analysis.Sample {
 	var samples []analysis.Sample
 	for i, t := range r.Trials {
 		if i == 0 || r.Trials[i-1].System != t.System {
-			sample := analysis.Sample{Costs: analysis.Costs{Params: float64(t.Params), MultiplyAdds: float64(t.MultiplyAdds)}}
+			sample := analysis.Sample{Costs: analysis.Costs{Params: float64(t.Params),
+				MultiplyAdds: float64(t.MultiplyAdds)}}
 			if r.Study.OfPairs() {
 				sample.Pair = t.System.Pair()
 			}
@@ -192,10 +193,12 @@ func (a Findings) warnings() []string {
 		single = []string{"all of them"}
 	}
 	add(len(single) > 0, "one seed only (n = 1), which decides nothing: %s", some(single))
-	add(len(welch) > 0, "compared by Welch's test, because fewer than two seeds are common with the best: %s", some(welch))
-	add(a.Curve != nil && seeds > 1 && seeds < 5, "%s: the interval of the peak is too narrow: at least 5 are needed", Count(seeds, "seed"))
-	add(a.Pooled && seeds == 2, "2 seeds: the check of the spreads finds little, so that a best pair of a large spread may be "+
-		"called worse more often than in 5 %% of studies: at least 3 seeds are needed")
+	add(len(welch) > 0, "compared by Welch's test, because fewer than two seeds are common with the best: %s",
+		some(welch))
+	add(a.Curve != nil && seeds > 1 && seeds < 5, "%s: the interval of the peak is too narrow: at least 5 are needed",
+		Count(seeds, "seed"))
+	add(a.Pooled && seeds == 2, "2 seeds: the check of the spreads finds little, so that a best pair of a large spread"+
+		" may be called worse more often than in 5 %% of studies: at least 3 seeds are needed")
 	if a.noCurve {
 		var sizes []int
 		for i, m := range a.Summaries {
@@ -203,18 +206,21 @@ func (a Findings) warnings() []string {
 				sizes = append(sizes, a.results.BlockParams(a.networks[i]))
 			}
 		}
-		add(true, "no curve is fitted: its pairs have %d to %d parameters, more than 10 %% apart, so that they differ by more than M",
+		add(true, "no curve is fitted: its pairs have %d to %d parameters, more than 10 %% apart, so that they"+
+			" differ by more than M",
 			slices.Min(sizes), slices.Max(sizes))
 	}
 
 	study := a.results.Study
 	add(study.Strategy == search.StrategyRace || study.Strategy == search.StrategyHalving,
-		"the %s chose by these results which trials were continued: the p values do not account for that", study.Strategy)
+		"the %s chose by these results which trials were continued: the p values do not account for that",
+		study.Strategy)
 	if _, classes := study.Shape(); classes > 0 { // the database does not know those of a folder
 		list = append(list, a.results.AtChance(classes)...)
 	}
 	add(study.Split == search.SplitTest,
-		"no validation pictures are held out: the test pictures decide, which makes the accuracy of the best on them too high")
+		"no validation pictures are held out: the test pictures decide, which makes the accuracy of the best on them"+
+			" too high")
 	params, multiplyAdds, times := a.Known()
 	models := a.results.Models
 	add(len(models) > 1, "its trials ran on different devices (%s): their times are not compared", some(models))
@@ -223,7 +229,8 @@ func (a Findings) warnings() []string {
 	return list
 }
 
-// endings returns the networks that have a diverged trial, and how many different numbers of epochs the done trials have.
+// endings returns the networks that have a diverged trial, and how many different numbers of epochs the done trials
+// have.
 func (a Findings) endings() (diverged []string, epochs int) {
 	numbers := map[int]bool{}
 	for _, t := range a.results.Trials {

@@ -24,7 +24,8 @@ const latexPreamble = "% needs \\usepackage{booktabs}\n"
 // String ends with a newline.
 func (t latexTable) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "\\begin{table}\n\\centering%s\n\\caption{%s.}\n\\label{tab:%s}\n\\begin{tabular}{", t.Style, latexText(t.Caption), t.Label)
+	fmt.Fprintf(&b, "\\begin{table}\n\\centering%s\n\\caption{%s.}\n\\label{tab:%s}\n\\begin{tabular}{", t.Style,
+		latexText(t.Caption), t.Label)
 	heads := make([]string, len(t.Header))
 	for i, h := range t.Header {
 		name, isWords := strings.CutPrefix(h, "<")
@@ -54,8 +55,8 @@ func (t latexTable) String() string {
 }
 
 var (
-	latexEscape = strings.NewReplacer("_", `\_`, "%", `\%`, "&", `\&`, "#", `\#`, "$", `\$`, "±", `$\pm$`, "×", `$\times$`,
-		"–", "--", "10⁶", "$10^6$", "10⁸", "$10^8$", "10⁹", "$10^9$", "2²⁰", "$2^{20}$", "²", "$^2$", "·", `$\cdot$`,
+	latexEscape = strings.NewReplacer("_", `\_`, "%", `\%`, "&", `\&`, "#", `\#`, "$", `\$`,
+		"±", `$\pm$`, "×", `$\times$`, "–", "--", "10⁶", "$10^6$", "10⁸", "$10^8$", "10⁹", "$10^9$", "2²⁰", "$2^{20}$", "²", "$^2$", "·", `$\cdot$`,
 		"<", "$<$", "log2 M", `$\log_2 M$`)
 	// sign is the sign of a number.
 	sign = regexp.MustCompile(`(^|[ (;])([-+])(\d)`)

@@ -146,7 +146,8 @@ func (row paperRow) cells() []string {
 	if row.missing {
 		ours = "missing"
 	}
-	return []string{row.Network, strconv.Itoa(row.Plan.DepthOf(row.System)), row.Data, what, row.Paper, ours, row.difference, row.note}
+	return []string{row.Network, strconv.Itoa(row.Plan.DepthOf(row.System)), row.Data, what, row.Paper, ours,
+		row.difference, row.note}
 }
 
 // Print writes the table in one of the formats table, csv, markdown and latex.
@@ -241,7 +242,8 @@ func (p Paper) summary() string {
 	}
 	var parts []string
 	if computed > 0 {
-		parts = append(parts, fmt.Sprintf("%d of %s computed equal the paper's in every digit it prints", equal, Count(computed, "cell")))
+		parts = append(parts, fmt.Sprintf("%d of %s computed equal the paper's in every digit it prints", equal,
+			Count(computed, "cell")))
 	}
 	if n := measured + missing; n > 0 {
 		parts = append(parts, fmt.Sprintf("%d of %s measured", measured, Count(n, "cell")))

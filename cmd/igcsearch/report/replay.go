@@ -35,7 +35,8 @@ func (r Replay) Print(stdout io.Writer, format string) error {
 		}
 		return fmt.Sprintf("%.0f", v)
 	}
-	t := NewTable("<strategy", "trials", "epochs", "of grid (%)", "<answer", "accuracy (%)", "best (%)", "regret (points)")
+	t := NewTable("<strategy", "trials", "epochs", "of grid (%)", "<answer", "accuracy (%)", "best (%)",
+		"regret (points)")
 	reasons := ""
 	for _, row := range r.Rows {
 		if row.Reason != "" && (r.Orders == 1 || row.Epochs == 0) {
@@ -46,13 +47,15 @@ func (r Replay) Print(stdout io.Writer, format string) error {
 			continue
 		}
 		t.Add(row.Strategy, number(row.Trials), number(row.Epochs), fmt.Sprintf("%.1f", 100*row.Share), row.Answer,
-			fmt.Sprintf("%.2f", 100*row.Accuracy), fmt.Sprintf("%.0f", 100*row.Best), fmt.Sprintf("%.2f", 100*row.Regret))
+			fmt.Sprintf("%.2f", 100*row.Accuracy), fmt.Sprintf("%.0f", 100*row.Best),
+			fmt.Sprintf("%.2f", 100*row.Regret))
 	}
 	if reasons != "" {
 		reasons = "\n" + reasons
 	}
-	_, err := fmt.Fprintf(stdout, "%s: %s recorded; the %s pictures decide: best is %s at %.2f %%; grid takes %s\n\n%s%s",
-		r.Study.Name, Count(r.Trials, "trial"), r.Study.DecidingSplit(), r.Best.System.Label(), 100*r.Best.Accuracy,
+	_, err := fmt.Fprintf(stdout, "%s: %s recorded; the %s pictures decide: best is %s at %.2f %%;"+
+		" grid takes %s\n\n%s%s", r.Study.Name, Count(r.Trials, "trial"), r.Study.DecidingSplit(),
+		r.Best.System.Label(), 100*r.Best.Accuracy,
 		Count(r.Epochs, "epoch"), t, reasons)
 	return err
 }
@@ -73,7 +76,8 @@ type replayRowJSON struct {
 func (r Replay) toJSON() any {
 	var rows []replayRowJSON
 	for _, row := range r.Rows {
-		rows = append(rows, replayRowJSON{row.Strategy, row.Trials, row.Epochs, row.Share, row.Answer, row.Accuracy, row.Best, row.Regret, row.Reason})
+		rows = append(rows, replayRowJSON{row.Strategy, row.Trials, row.Epochs, row.Share, row.Answer, row.Accuracy,
+			row.Best, row.Regret, row.Reason})
 	}
 	return struct {
 		Study   string          `json:"study"`

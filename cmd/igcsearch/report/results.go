@@ -125,7 +125,8 @@ func (r Results) NameHeader() []string {
 func (r Results) Name(s space.System, params int) []string {
 	row := table.NewRow(r.Study, search.Trial{Key: search.Key{System: s}, Params: params}, search.Epoch{})
 	if r.Study.OfPairs() {
-		return []string{strconv.Itoa(row.Pair.L), strconv.Itoa(row.Pair.M), strconv.Itoa(row.Width), strconv.Itoa(row.Params)}
+		return []string{strconv.Itoa(row.Pair.L), strconv.Itoa(row.Pair.M), strconv.Itoa(row.Width),
+			strconv.Itoa(row.Params)}
 	}
 	return []string{row.Network, strconv.Itoa(row.Depth), strconv.Itoa(row.Params)}
 }
@@ -159,7 +160,8 @@ func counts(trials []search.TrialState) string {
 		n[t.Status]++
 	}
 	var parts []string
-	for _, s := range []search.Status{search.Done, search.Diverged, search.Failed, search.Running, Interrupted, search.Pending} {
+	for _, s := range []search.Status{search.Done, search.Diverged, search.Failed, search.Running, Interrupted,
+		search.Pending} {
 		if n[s] > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", n[s], s))
 		}
@@ -224,7 +226,8 @@ func (r Results) Warnings() (list []string) {
 
 // Mixed is the warning of several ISAs.
 func (r Results) Mixed() string {
-	return fmt.Sprintf("its trials ran on different instruction sets or GPUs (%s); their last digits may differ", strings.Join(r.ISAs, ", "))
+	return fmt.Sprintf("its trials ran on different instruction sets or GPUs (%s); their last digits may differ",
+		strings.Join(r.ISAs, ", "))
 }
 
 // AtChance warns of trainings that learned nothing: their accuracy does not exceed that of guessing by more than three
@@ -253,7 +256,8 @@ func (r Results) AtChance(classes int) []string {
 	if total > named {
 		list = append(list, "…")
 	}
-	return []string{fmt.Sprintf("%s of %d ended at chance, %.3g %% with %d classes: %s: try more epochs or pictures, or another learning rate",
+	return []string{fmt.Sprintf("%s of %d ended at chance, %.3g %% with %d classes: %s: try more epochs or pictures,"+
+		" or another learning rate",
 		Count(total, "training"), len(r.Trials), 100/float64(classes), classes, strings.Join(list, ", "))}
 }
 

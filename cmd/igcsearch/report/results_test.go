@@ -28,14 +28,16 @@ func TestAtChance(t *testing.T) {
 	}
 	add(2, 3, 128, 1000, search.Done)
 	add(4, 0, 10, 1000, search.Done)
-	want := "2 trainings of 5 ended at chance, 10 % with 10 classes: L3M2 seed 3, L3M4 seed 0: try more epochs or pictures, or another learning rate"
+	want := "2 trainings of 5 ended at chance, 10 % with 10 classes: L3M2 seed 3, L3M4 seed 0: try more epochs or" +
+		" pictures, or another learning rate"
 	if got := r.AtChance(10); len(got) != 1 || got[0] != want {
 		t.Errorf("%q, want %q", got, want)
 	}
 	for seed := range 10 {
 		add(5, seed, 0, 1000, search.Done)
 	}
-	if got := r.AtChance(10); len(got) != 1 || !strings.Contains(got[0], "12 trainings of 15") || !strings.Contains(got[0], "L3M5 seed 2, …:") {
+	if got := r.AtChance(10); len(got) != 1 || !strings.Contains(got[0], "12 trainings of 15") ||
+		!strings.Contains(got[0], "L3M5 seed 2, …:") {
 		t.Errorf("many: %q", got)
 	}
 }

@@ -40,7 +40,8 @@ func (s Status) Print(stdout io.Writer, format string) error {
 			Trials  table.Objects `json:"trials"`
 			// Workers on other machines; absent if there are none.
 			Workers []workerJSON `json:"workers,omitempty"`
-		}{s.Study.Name, s.Study.Title, s.Study.Dataset, s.Study.Split, table.Objects{Rows: table.LastRows(s.Study, s.Trials)}, workers})
+		}{s.Study.Name, s.Study.Title, s.Study.Dataset, s.Study.Split,
+			table.Objects{Rows: table.LastRows(s.Study, s.Trials)}, workers})
 	}
 	strategy := ""
 	if s.Study.Strategy != "" {
@@ -50,7 +51,8 @@ func (s Status) Print(stdout io.Writer, format string) error {
 	if s.Left != "" {
 		counts += "; " + s.Left
 	}
-	_, err := fmt.Fprintf(stdout, "%s on %s: %s: %s\n%s\n%s", s.Study.Name, DatasetLabel(s.Study.Dataset), Count(len(s.Trials), "trial"),
+	_, err := fmt.Fprintf(stdout, "%s on %s: %s: %s\n%s\n%s", s.Study.Name, DatasetLabel(s.Study.Dataset),
+		Count(len(s.Trials), "trial"),
 		counts, strategy, s.trialTable())
 	if err != nil || len(workers) == 0 {
 		return err
@@ -98,7 +100,8 @@ func (s Status) trialTable() *Table {
 			loss = fmt.Sprintf("%.4f", trial.Last.TrainLoss)
 		}
 		e := trial.Last
-		t.Add(append(name, strconv.Itoa(trial.Seed), string(trial.Status), fmt.Sprintf("%d/%d", trial.Epoch, trial.Epochs), loss,
+		t.Add(append(name, strconv.Itoa(trial.Seed), string(trial.Status),
+			fmt.Sprintf("%d/%d", trial.Epoch, trial.Epochs), loss,
 			Percent(e.ValidationCorrect, e.ValidationTotal), Percent(e.TestCorrect, e.TestTotal), trial.Error)...)
 	}
 	return t

@@ -1,5 +1,5 @@
-// Package report holds the tables and words in which commands show the results of a study: as text, markdown, LaTeX, CSV
-// and JSON.
+// Package report holds the tables and words in which commands show the results of a study: as text, markdown, LaTeX,
+// CSV and JSON.
 package report
 
 import (
@@ -49,6 +49,15 @@ func (t *Table) Add(cells ...string) {
 		row[i] = c
 	}
 	t.w.AppendRow(row)
+}
+
+// tableOf is a table with its rows.
+func tableOf(header []string, rows [][]string) *Table {
+	t := NewTable(header...)
+	for _, row := range rows {
+		t.Add(row...)
+	}
+	return t
 }
 
 // String ends with a newline.

@@ -8,6 +8,8 @@ import (
 
 	"igcsearch/cmd/igcsearch/cluster"
 	"igcsearch/search"
+	"igcsearch/search/strategy"
+	"igcsearch/studies"
 	"igcsearch/trainer"
 	"igcsearch/trainer/dataset"
 )
@@ -21,6 +23,11 @@ func advice(err error) string {
 	switch {
 	case errors.As(err, new(advisedError)):
 		return ""
+	case errors.As(err, new(*strategy.UnfinishedError)):
+		return "export the study (csv, --epochs --times), import it with --set strategy=grid --set name=NEW," +
+			" and run that to its end"
+	case errors.As(err, new(*studies.UnknownError)):
+		return "'igcsearch studies' lists the shipped ones"
 	case errors.Is(err, cluster.ErrNoSlurm):
 		return "run this on a machine of the Slurm cluster, or see with --dry-run what it would submit"
 	case errors.As(err, &arithmetic):
@@ -33,6 +40,24 @@ func advice(err error) string {
 		return "name the folder with --data DIR or IGCSEARCH_DATA"
 	}
 	return ""
+}
+
+// namingSet adds the flag --set to the errors in overrides, and makes them errors of usage.
+func namingSet(err error) error {
+	var set *studies.SetError
+	if !errors.As(err, &set) {
+		return err
+	}
+	list := []error{err}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		list = joined.Unwrap()
+	}
+	for i, one := range list {
+		if errors.As(one, &set) {
+			list[i] = fmt.Errorf("--set %w", one)
+		}
+	}
+	return usageError{errors.Join(list...)}
 }
 
 // remedy is how to run with the arithmetic of a checkpoint.

@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"testing"
 
+	"igcsearch/search/strategy"
+	"igcsearch/studies"
 	"igcsearch/trainer"
 	"igcsearch/trainer/dataset"
 )
@@ -20,11 +22,18 @@ func TestAdvice(t *testing.T) {
 		want string
 	}{
 		{errors.New("no picture"), ""},
-		{missing("cifar10", ""), "run 'igcsearch data get cifar10 --data DIR', or name the folder with --data DIR or IGCSEARCH_DATA"},
-		{missing("svhn", "the files that are missing"), "'igcsearch data get svhn --data DIR' fetches the files that are missing"},
+		{fmt.Errorf("replay: %w", &strategy.UnfinishedError{}),
+			"export the study (csv, --epochs --times), import it with --set strategy=grid --set name=NEW, and run"+
+				" that to its end"},
+		{&studies.UnknownError{Name: "x"}, "'igcsearch studies' lists the shipped ones"},
+		{missing("cifar10", ""), "run 'igcsearch data get cifar10 --data DIR', or name the folder with --data DIR or"+
+		" IGCSEARCH_DATA"},
+		{missing("svhn", "the files that are missing"), "'igcsearch data get svhn --data DIR' fetches the files that"+
+		" are missing"},
 		{missing("", ""), "name the folder with --data DIR or IGCSEARCH_DATA"},
 		{trainer.ArithmeticError{Made: "avx512", Ours: "avx2"}, "set IGC_ISA=avx512" + anew},
-		{trainer.ArithmeticError{Made: "avx512", Ours: "cuda sm_90"}, "give --device cpu and set IGC_ISA=avx512" + anew},
+		{trainer.ArithmeticError{Made: "avx512", Ours: "cuda sm_90"}, "give --device cpu and set IGC_ISA=avx512" +
+		anew},
 		{trainer.ArithmeticError{Made: "cuda sm_90", Ours: "avx512"}, "give a GPU with sm_90 by --device" + anew},
 		{trainer.ArithmeticError{Made: "cuda sm_90", Ours: "cuda sm_80"}, "give a GPU with sm_90 by --device" + anew},
 	} {
@@ -39,5 +48,17 @@ func TestAdvice(t *testing.T) {
 		if got := advised(advised(c.err)); got.Error() != text || !errors.Is(got, c.err) {
 			t.Errorf("%q, want %q", got, text)
 		}
+	}
+}
+
+func TestNamingSet(t *testing.T) {
+	_, err := studies.Load("quickstart", []string{"epochs=0", "seeds=0"})
+	got := namingSet(err)
+	want := "--set epochs 0: want 1 or more\n--set seeds 0: want 1 to 10000"
+	if !errors.As(got, new(usageError)) || got.Error() != want {
+		t.Errorf("%v, want %s", got, want)
+	}
+	if err := errors.New("no override"); namingSet(err) != err || namingSet(nil) != nil {
+		t.Errorf("%v", namingSet(err))
 	}
 }

@@ -1,6 +1,5 @@
-// Package studies holds the study files that are part of the program and
-// reads those of its users: TOML, decoded strictly over search.Default, so a
-// file says only what differs from the paper's protocol.
+// Package studies holds the study files that are part of the program, and reads the files of its users. A study file is
+// TOML. It is decoded strictly over search.Default, so that it holds only what differs from the paper's protocol.
 package studies
 
 import (
@@ -25,8 +24,30 @@ import (
 	"igcsearch/search"
 )
 
-// ErrSet is in the chain of the errors that an argument of --set caused.
-var ErrSet = errors.New("--set")
+// SetError is an error in an override of a setting. Its text starts with the override or with its key.
+type SetError struct{ Err error }
+
+func (e *SetError) Error() string { return e.Err.Error() }
+func (e *SetError) Unwrap() error { return e.Err }
+
+func setError(format string, args ...any) error { return &SetError{fmt.Errorf(format, args...)} }
+
+// UnknownError is the error for a name that no shipped study has.
+type UnknownError struct {
+	Name   string
+	NoFile bool // it may be a file too, which does not exist
+}
+
+func (e *UnknownError) Error() string {
+	text := fmt.Sprintf("study %q is not a shipped study", e.Name)
+	if e.NoFile {
+		text = fmt.Sprintf("study %q is neither a shipped study nor a file", e.Name)
+	}
+	if name := nearest(e.Name, Names()); name != "" {
+		text += fmt.Sprintf(" (did you mean %q?)", name)
+	}
+	return text
+}
 
 //go:embed *.toml
 var files embed.FS
@@ -48,30 +69,26 @@ func Names() []string {
 func Source(name string) ([]byte, error) {
 	text, err := files.ReadFile(name + ".toml")
 	if err != nil {
-		return nil, fmt.Errorf("study %q: %s", name, notShipped(name))
+		return nil, &UnknownError{Name: name}
 	}
 	return text, nil
 }
 
-func notShipped(name string) string {
-	return "not a shipped one, which `igcsearch studies` lists" + suggest(name, Names())
-}
-
-// Load reads a study, shipped under that name or else a file, overrides keys
-// by set, each "key=value", and normalises it. A value is read as TOML, and as
-// a string where TOML does not do. Setting the budget of a study that lists
-// its pairs drops the list. Setting what has no effect beside a list, its
-// tolerance or all, or a budget beside pairs, is an error.
+// Load reads the shipped study of that name, or else a file. It overrides keys by set, each "key=value", and normalises
+// the study. A value is read as TOML, or as a string if it is not TOML. Setting the budget of a study that lists its
+// pairs drops the list. It is an error to set what has no effect: tolerance or all beside a list, or a budget beside
+// pairs.
 //
-// Errors name the file and the line: for a syntax error, an unknown key, a
-// wrong type and a setting out of its range.
+// Errors name the file and the line: of a syntax error, an unknown key, a wrong type, or a setting out of its range.
+// A SetError is an error in set.
 func Load(nameOrFile string, set []string) (search.Study, error) {
 	if text, err := files.ReadFile(nameOrFile + ".toml"); err == nil {
 		return Parse(nameOrFile+".toml", text, set)
 	}
 	text, err := os.ReadFile(nameOrFile)
-	if errors.Is(err, fs.ErrNotExist) && filepath.Base(nameOrFile) == nameOrFile && filepath.Ext(nameOrFile) == "" {
-		return search.Study{}, fmt.Errorf("study %q: no such file, and %s", nameOrFile, notShipped(nameOrFile))
+	isName := filepath.Base(nameOrFile) == nameOrFile && filepath.Ext(nameOrFile) == ""
+	if errors.Is(err, fs.ErrNotExist) && isName {
+		return search.Study{}, &UnknownError{Name: nameOrFile, NoFile: true}
 	}
 	if err != nil {
 		return search.Study{}, fmt.Errorf("read study: %w", err)
@@ -79,7 +96,7 @@ func Load(nameOrFile string, set []string) (search.Study, error) {
 	return Parse(nameOrFile, text, set)
 }
 
-// Parse is Load of a file's text; file stands in the errors.
+// Parse is Load of a file's text. Errors name it by file.
 func Parse(file string, text []byte, set []string) (search.Study, error) {
 	text = bytes.TrimPrefix(text, []byte("\ufeff")) // some editors put a byte order mark
 	s := search.Default()
@@ -117,16 +134,19 @@ func Parse(file string, text []byte, set []string) (search.Study, error) {
 		for _, key := range []string{"budget", "tolerance", "all"} {
 			switch {
 			case has(key) && has("pairs"):
-				return s, fmt.Errorf("%w %s: it has no effect beside pairs: set either", ErrSet, key)
+				return s, setError("%s: it has no effect beside pairs: set either", key)
 			case has(key):
-				return s, fmt.Errorf("%w %s: it has no effect, for %s lists its pairs: set budget too, which drops the list", ErrSet, key, file)
+				return s, setError("%s: it has no effect, because %s lists its pairs: set budget too, which drops"+
+					" the list",
+					key, file)
 			}
 		}
 	}
 	for _, key := range keys {
 		table, _, inTable := strings.Cut(key, ".")
 		if inTable && table != s.Strategy {
-			return s, fmt.Errorf("%w %s: it has no effect with strategy %s: set strategy=%s too", ErrSet, key, cmp.Or(s.Strategy, search.StrategyGrid), table)
+			return s, setError("%s: it has no effect with strategy %s: set strategy=%s too",
+				key, cmp.Or(s.Strategy, search.StrategyGrid), table)
 		}
 	}
 	normal, err := s.Normalize()
@@ -136,8 +156,7 @@ func Parse(file string, text []byte, set []string) (search.Study, error) {
 	return normal, nil
 }
 
-// Change overrides keys of a normalised study, as Load does, and normalises it
-// again.
+// Change overrides keys of a normalised study, as Load does, and normalises the study again.
 func Change(s search.Study, set []string) (search.Study, error) {
 	var keys []string
 	for _, assignment := range set {
@@ -164,9 +183,9 @@ func (e unknownKey) Error() string {
 	return fmt.Sprintf("unknown key %q%s", e.key, suggest(e.key, keys()))
 }
 
-// keyLines returns the line of each key of a study file. Its error is an
-// unknownKey, or that of the parser. It exists because the decoder takes keys
-// in any case, so a file could set epochs and EPOCHS, and says no lines.
+// keyLines returns the line of each key of a study file. Its error is an unknownKey or that of the parser. The decoder
+// does not help here: it ignores the case of keys, so that a file could set epochs and EPOCHS, and it does not report
+// lines.
 func keyLines(text []byte) (map[string]int, error) {
 	lines, known := map[string]int{}, keys()
 	var p unstable.Parser
@@ -200,10 +219,11 @@ func keyLines(text []byte) (map[string]int, error) {
 			}
 			return nil
 		case isTable:
-			return nil // of another type, which the decoder refuses
+			return nil // the value is no table: the decoder refuses it
 		case !slices.Contains(known, key):
-			// Of a dotted key that has no such table the first part says enough.
-			if prefix == "" && !slices.ContainsFunc(known, func(k string) bool { return strings.HasPrefix(k, parts[0]+".") }) {
+			// If there is no such table, the first part of a dotted key is what is unknown.
+			if prefix == "" && !slices.ContainsFunc(known,
+				func(k string) bool { return strings.HasPrefix(k, parts[0]+".") }) {
 				key = parts[0]
 			}
 			if !slices.Contains(known, key) {
@@ -226,7 +246,7 @@ func keyLines(text []byte) (map[string]int, error) {
 		}
 	}
 	if err := p.Error(); err != nil {
-		// The decoder stops at the same place, and tells the line.
+		// The decoder stops at the same place, and its error has the line.
 		if e := toml.Unmarshal(text, &search.Study{}); e != nil {
 			err = e
 		}
@@ -256,7 +276,7 @@ func position(err error) (line, column int) {
 	return 0, 0
 }
 
-// reason is a decoder's error in our words.
+// reason rewrites a decoder's error for people.
 func reason(err error) string {
 	text := strings.TrimPrefix(err.Error(), "toml: ")
 	if noValue.MatchString(text) {
@@ -266,7 +286,7 @@ func reason(err error) string {
 	if !errors.As(err, &one) || len(one.Key()) == 0 {
 		return text
 	}
-	// The decoder names Go types; people want the file's.
+	// The decoder names Go types, which a study file does not have.
 	key := strings.Join(one.Key(), ".")
 	if wanted(key) == "" {
 		key = one.Key()[0]
@@ -280,8 +300,8 @@ func reason(err error) string {
 // noValue is how the decoder says that a line ends where a value should be.
 var noValue = regexp.MustCompile(`^unexpected character U\+000[AD] at start of value$`)
 
-// outOfRange adds the line, or "--set", to each complaint of Normalize, which
-// starts with the key.
+// outOfRange turns each complaint of Normalize, which starts with the key, into a SetError, or adds the line of the
+// file.
 func outOfRange(file string, lines map[string]int, set []string, err error) error {
 	complaints := []error{err}
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
@@ -291,7 +311,7 @@ func outOfRange(file string, lines map[string]int, set []string, err error) erro
 		key := strings.TrimSuffix(strings.SplitN(c.Error(), " ", 2)[0], ":")
 		at := file
 		if slices.Contains(set, key) {
-			complaints[i] = fmt.Errorf("%w: %w", ErrSet, c)
+			complaints[i] = &SetError{c}
 			continue
 		}
 		if line, ok := lines[key]; ok {
@@ -309,12 +329,12 @@ func override(s *search.Study, assignment string) (key string, err error) {
 	key, value, ok := strings.Cut(assignment, "=")
 	key, value = strings.TrimSpace(key), strings.TrimSpace(value)
 	if !ok || key == "" {
-		return "", fmt.Errorf("%w %q: want key=value, like epochs=10", ErrSet, assignment)
+		return "", setError("%q: want key=value, like epochs=10", assignment)
 	}
 	if !keyRE.MatchString(key) || !slices.Contains(keys(), key) {
-		return "", fmt.Errorf("%w %q: unknown key %q%s", ErrSet, assignment, key, suggest(key, keys()))
+		return "", setError("%q: unknown key %q%s", assignment, key, suggest(key, keys()))
 	}
-	// One statement only: a value may not smuggle in other keys.
+	// Only one statement is allowed, so that a value cannot set other keys.
 	as := func(value string) error {
 		text := []byte(key + " = " + value + "\n")
 		var all map[string]any
@@ -326,7 +346,8 @@ func override(s *search.Study, assignment string) (key string, err error) {
 			return errors.New("more than one key")
 		}
 		next := *s
-		next.Pairs, next.Drops, next.Systems, next.Depths = nil, nil, nil, nil // arrays replace, and share no memory
+		// An array replaces the one before, and shares no memory with it.
+		next.Pairs, next.Drops, next.Systems, next.Depths = nil, nil, nil, nil
 		if err := toml.Unmarshal(text, &next); err != nil {
 			return err
 		}
@@ -348,11 +369,11 @@ func override(s *search.Study, assignment string) (key string, err error) {
 	if as(value) == nil || as(strconv.Quote(value)) == nil {
 		return key, nil
 	}
-	return "", fmt.Errorf("%w %q: want %s", ErrSet, assignment, wanted(key))
+	return "", setError("%q: want %s", assignment, wanted(key))
 }
 
-// settings lists the keys of a study file with the types of their values, in
-// the order of search.Study; those of a table as "race.alpha".
+// settings lists the keys of a study file with the types of their values, in the order of search.Study. A key in a
+// table is "race.alpha".
 func settings() (keys []string, types map[string]reflect.Type) {
 	types = map[string]reflect.Type{}
 	var add func(prefix string, t reflect.Type)
@@ -411,18 +432,23 @@ func wanted(key string) string {
 	return ""
 }
 
-// suggest is `: did you mean "x"?` if an x in list is near, else "".
+// suggest is `: did you mean "x"?` if an x in the list is near, else empty.
 func suggest(got string, list []string) string {
+	if x := nearest(got, list); x != "" {
+		return fmt.Sprintf(": did you mean %q?", x)
+	}
+	return ""
+}
+
+// nearest is the x in the list that differs least, by two letters at most and by less than half; else empty.
+func nearest(got string, list []string) string {
 	best, least := "", 1+min(2, len(got)/2)
 	for _, x := range list {
 		if d := distance(strings.ToLower(got), x); d < least {
 			best, least = x, d
 		}
 	}
-	if best == "" {
-		return ""
-	}
-	return fmt.Sprintf(": did you mean %q?", best)
+	return best
 }
 
 // distance is the number of letters to insert, drop or change (Levenshtein).

@@ -254,7 +254,7 @@ func TestLoad(t *testing.T) {
 			"race.alpa=0.1":                    `did you mean "race.alpha"?`,
 			"race=1":                           "unknown key",
 		} {
-			if _, err := studies.Parse("a.toml", []byte(text), []string{bad}); !errors.Is(err, studies.ErrSet) || !strings.Contains(err.Error(), want) {
+			if _, err := studies.Parse("a.toml", []byte(text), []string{bad}); !errors.As(err, new(*studies.SetError)) || !strings.Contains(err.Error(), want) {
 				t.Errorf("--set %q: got %v, want %s", bad, err, want)
 			}
 		}
@@ -342,8 +342,8 @@ func TestErrors(t *testing.T) {
 	for _, set := range [][]string{{"all=true"}, {"tolerance=0.1"}, {`pairs=["1x1"]`, "budget=100"}, {"tolerance=0.1", `pairs=["1x1"]`}} {
 		_, err := studies.Parse("mine.toml", []byte(listed), set)
 		say("listed pairs --set "+strings.Join(set, " --set "), err)
-		if !errors.Is(err, studies.ErrSet) {
-			t.Errorf("--set %q: %v is not ErrSet", set, err)
+		if !errors.As(err, new(*studies.SetError)) {
+			t.Errorf("--set %q: %v is not a SetError", set, err)
 		}
 	}
 	for _, name := range []string{"quikstart", "fig3", "nothing-like-it", "mine.tom", "testdata"} {

@@ -8,9 +8,11 @@ import (
 
 	"igcsearch/cmd/igcsearch/cluster"
 	"igcsearch/search"
+	"igcsearch/search/strategy"
 	"igcsearch/store"
 	"igcsearch/store/fleet"
 	"igcsearch/store/spool"
+	"igcsearch/studies"
 	"igcsearch/trainer"
 	"igcsearch/trainer/dataset"
 )
@@ -26,6 +28,11 @@ func advice(err error) string {
 	switch {
 	case errors.As(err, new(advisedError)):
 		return ""
+	case errors.As(err, new(*strategy.UnfinishedError)):
+		return "export the study (csv, --epochs --times), import it with --set strategy=grid --set name=NEW," +
+			" and run that to its end"
+	case errors.As(err, new(*studies.UnknownError)):
+		return "'igcsearch studies' lists the shipped ones"
 	case errors.Is(err, cluster.ErrNoSlurm):
 		return "run this on a machine of the Slurm cluster, or see with --dry-run what it would submit"
 	case errors.Is(err, fleet.ErrNotAccess):
@@ -96,6 +103,24 @@ func adviceOnDatabase(e *store.Error) string {
 		return "wait for it, or give a --db on a local disk, where several processes can run"
 	}
 	return ""
+}
+
+// namingSet adds the flag --set to the errors in overrides, and makes them errors of usage.
+func namingSet(err error) error {
+	var set *studies.SetError
+	if !errors.As(err, &set) {
+		return err
+	}
+	list := []error{err}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		list = joined.Unwrap()
+	}
+	for i, one := range list {
+		if errors.As(one, &set) {
+			list[i] = fmt.Errorf("--set %w", one)
+		}
+	}
+	return usageError{errors.Join(list...)}
 }
 
 // remedy is how to run with the arithmetic of a checkpoint.

@@ -6,7 +6,9 @@ import (
 	"io/fs"
 	"testing"
 
+	"igcsearch/search/strategy"
 	"igcsearch/store"
+	"igcsearch/studies"
 	"igcsearch/trainer"
 	"igcsearch/trainer/dataset"
 )
@@ -24,6 +26,10 @@ func TestAdvice(t *testing.T) {
 		want string
 	}{
 		{errors.New("no picture"), ""},
+		{fmt.Errorf("replay: %w", &strategy.UnfinishedError{}),
+			"export the study (csv, --epochs --times), import it with --set strategy=grid --set name=NEW, and run" +
+				" that to its end"},
+		{&studies.UnknownError{Name: "x"}, "'igcsearch studies' lists the shipped ones"},
 		{missing("cifar10", ""),
 			"run 'igcsearch data get cifar10 --data DIR', or name the folder with --data DIR or IGCSEARCH_DATA"},
 		{missing("svhn", "the files that are missing"),
@@ -61,5 +67,17 @@ func TestAdvice(t *testing.T) {
 		if got := advised(advised(c.err)); got.Error() != text || !errors.Is(got, c.err) {
 			t.Errorf("%q, want %q", got, text)
 		}
+	}
+}
+
+func TestNamingSet(t *testing.T) {
+	_, err := studies.Load("quickstart", []string{"epochs=0", "seeds=0"})
+	got := namingSet(err)
+	want := "--set epochs 0: want 1 or more\n--set seeds 0: want 1 to 10000"
+	if !errors.As(got, new(usageError)) || got.Error() != want {
+		t.Errorf("%v, want %s", got, want)
+	}
+	if err := errors.New("no override"); namingSet(err) != err || namingSet(nil) != nil {
+		t.Errorf("%v", namingSet(err))
 	}
 }

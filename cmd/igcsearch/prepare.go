@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -145,13 +144,10 @@ func (p *prepared) headline(workers int) string {
 		report.DatasetLabel(p.study.Dataset), pictures(p.data), count(workers, "worker"), on)
 }
 
-// loadStudy is studies.Load, but an error in a --set is one of usage.
+// loadStudy is studies.Load for --set.
 func loadStudy(nameOrFile string, set []string) (search.Study, error) {
 	study, err := studies.Load(nameOrFile, set)
-	if errors.Is(err, studies.ErrSet) {
-		err = usageError{err}
-	}
-	return study, err
+	return study, namingSet(err)
 }
 
 // identify notes in a study which pictures it is of, and warns of those that

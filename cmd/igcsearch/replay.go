@@ -159,7 +159,7 @@ func (o replayOptions) strategyOf(study search.Study, name string) (search.Study
 	}
 	s, err := studies.Change(study.WithStrategy(name), own)
 	if err != nil {
-		return s, nil, err
+		return s, nil, namingSet(err)
 	}
 	decides, err := strategy.New(s)
 	return s, decides, err

@@ -34,16 +34,26 @@ type ReplayOptions struct {
 	Epochs int
 }
 
+// UnfinishedError says that a recorded trial has no result.
+type UnfinishedError struct {
+	search.Key
+	Status search.Status
+}
+
+func (e *UnfinishedError) Error() string {
+	return fmt.Sprintf("%v has no result (%s): a replay needs every trial", e.Key, e.Status)
+}
+
 // Replay runs a strategy over a study and takes the results of all trials from a record instead of
-// training them. It leaves out trials whose seeds the study s does not have, except in Truth and
-// Regret. It returns an error if a recorded trial has no result.
+// training them. It leaves out trials whose seeds the study s does not have, except in Truth and Regret.
+// It returns an UnfinishedError if a recorded trial has no result.
 func Replay(strategy search.Strategy, s search.Study, recorded []search.TrialState, o ReplayOptions) (Replayed, error) {
 	if len(recorded) == 0 {
 		return Replayed{}, errors.New("nothing is recorded")
 	}
 	for _, t := range recorded {
 		if !t.Status.Finished() {
-			return Replayed{}, fmt.Errorf("%v has no result (%s): a replay needs every trial", t.Key, t.Status)
+			return Replayed{}, &UnfinishedError{t.Key, t.Status}
 		}
 	}
 	r := replay{strategy: strategy, study: s, options: o}

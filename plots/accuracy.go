@@ -219,8 +219,7 @@ func (f AccuracyVsM) draw(page draw.Canvas, o Options) error {
 func (f AccuracyVsM) legend(list []drawnSeries, note string) legend {
 	l := legend{note: note}
 	for _, s := range list {
-		sample := []plot.Thumbnailer{line(s.look.line, nil), scatter(s.look.glyph, nil)}
-		l.entries = append(l.entries, entry{s.name, sample})
+		l.entries = append(l.entries, entry{s.name, s.look.sample()})
 	}
 	l.foldNote()
 	if f.WidthCurve {

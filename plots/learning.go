@@ -182,7 +182,7 @@ func (f LearningCurves) draw(page draw.Canvas, o Options) error {
 	l := legend{note: all.note(f.Bar)}
 	for i, c := range f.Curves {
 		look := lookOf(i)
-		sample := []plot.Thumbnailer{line(look.line, nil), scatter(look.glyph, nil)}
+		sample := look.sample()
 		if slices.ContainsFunc(all, func(s summary) bool { return s.n > 1 }) {
 			sample = slices.Insert(sample, 0, plot.Thumbnailer(summaries{}.band(look)))
 		}

@@ -129,8 +129,7 @@ func (f Pareto) draw(page draw.Canvas, o Options) error {
 	p.Y.Tick.Marker = heightTicks(page.Size().Y)
 	l := legend{note: all.note(f.Bar), above: true}
 	if len(front) > 0 {
-		sample := []plot.Thumbnailer{line(on.line, nil), scatter(on.glyph, nil)}
-		l.entries = append(l.entries, entry{"Pareto front", sample})
+		l.entries = append(l.entries, entry{"Pareto front", on.sample()})
 	}
 	if len(others) > 0 {
 		l.entries = append(l.entries, entry{"others", []plot.Thumbnailer{scatter(off.glyph, nil)}})

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 
-	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/vg/draw"
 )
 
@@ -119,8 +118,7 @@ func (f RaceHistory) draw(page draw.Canvas, o Options) error {
 		} else {
 			alive.add(lane.look, lane.means(), lane.summaries)
 		}
-		sample := []plot.Thumbnailer{line(lane.look.line, nil), scatter(lane.look.glyph, nil)}
-		l.entries = append(l.entries, entry{lane.Name, sample})
+		l.entries = append(l.entries, entry{lane.Name, lane.look.sample()})
 	}
 	l.note = all.note(f.Bar)
 	l.foldNote()

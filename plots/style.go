@@ -101,6 +101,11 @@ func lookOf(i int) look {
 	}
 }
 
+// sample is the look in a legend.
+func (l look) sample() []plot.Thumbnailer {
+	return []plot.Thumbnailer{line(l.line, nil), scatter(l.glyph, nil)}
+}
+
 // blend returns a colour with the given opacity over white, as an opaque colour.
 func blend(clr color.Color, opacity float64) color.RGBA {
 	c := color.RGBAModel.Convert(clr).(color.RGBA)

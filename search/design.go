@@ -13,17 +13,18 @@ import (
 // Design holds the settings that say which networks a study compares, and from how many seeds it
 // trains each of them. Package space explains the symbols L, M, S, T and D.
 type Design struct {
-	// Budget is the wanted number of parameters of one block, T. Budget, Tolerance and All choose the
-	// pairs if Pairs is empty. Normalize clears the three if Pairs lists other pairs.
+	// Budget is the wanted number of parameters of one block, T. Budget, Tolerance and All choose
+	// the pairs if Pairs is empty. Normalize clears the three if Pairs lists other pairs.
 	Budget int `toml:"budget" json:"budget"`
 	// Kernel is the number of positions of the primary kernel, S. It is 9, for 3×3.
 	Kernel int `toml:"kernel" json:"kernel"`
-	// Tolerance is the largest |params/T − 1| of a pair, in [0, 1): 0.024 means 2.4 %.
+	// Tolerance is the largest |params/T − 1| of a pair, in [0, 1): 0.024 means 2.4 %. For a budget
+	// of the whole network it is the largest such deviation of a network.
 	Tolerance float64 `toml:"tolerance" json:"tolerance"`
 	// All chooses every pair within the tolerance, not only the nearest pair of each M.
 	All bool `toml:"all" json:"all"`
-	// Pairs lists the pairs: "40x2" is L = 40, M = 2. Normalize fills it from Budget if it is empty,
-	// and orders it by rising M.
+	// Pairs lists the pairs: "40x2" is L = 40, M = 2. Normalize fills it from Budget if it is
+	// empty, and orders it by rising M.
 	Pairs []string `toml:"pairs" json:"pairs"`
 	// Variant is the variant of the pairs' blocks. "" is the plain block.
 	Variant space.Variant `toml:"variant" json:"variant,omitempty"`
@@ -50,7 +51,8 @@ type Design struct {
 }
 
 // normalize checks which networks are compared, and fills in the networks that a budget chooses. It
-// clears each budget that does not choose exactly the listed networks. s is the study of the design.
+// clears each budget that does not choose exactly the listed networks. s is the study of the
+// design.
 func (d *Design) normalize(c *checker, s Study) {
 	c.check(d.Kernel == 9, "kernel %d: the trainer has 3×3 kernels only, want 9", d.Kernel)
 	c.check(d.Tolerance >= 0 && d.Tolerance < 1, "tolerance %g: want a fraction in [0, 1), 0.024 is 2.4 %%",
@@ -177,8 +179,8 @@ func (d *Design) setPairs(c *checker, pairs []space.Pair) {
 	}
 }
 
-// chooseStages returns the networks that the budget of the whole network chooses for the pictures of
-// the study s.
+// chooseStages returns the networks that the budget of the whole network chooses for the pictures
+// of the study s.
 func (d *Design) chooseStages(s Study) ([]space.System, error) {
 	in, classes := s.Shape()
 	if classes == 0 || len(d.Depths) > 1 {
@@ -251,8 +253,8 @@ func (d Design) PairList() []space.Pair {
 // M. If not, it compares networks, which they show by name.
 func (d Design) OfPairs() bool { return len(d.Systems) == 0 && len(d.Depths) <= 1 }
 
-// SystemList returns the networks of a normalised study in the order of its figures and tables: pairs
-// by rising M or Systems as they are listed, and for each of them the depths in rising order.
+// SystemList returns the networks of a normalised study in the order of its figures and tables:
+// pairs by rising M or Systems as they are listed, and for each of them the depths in rising order.
 func (d Design) SystemList() []space.System {
 	var systems []space.System
 	for _, p := range d.PairList() {

@@ -11,11 +11,11 @@ import (
 	"time"
 )
 
-// Desk gives claims to the workers of a Runner. It is a Dispatch in this process, or stands for one in
-// another process.
+// Desk gives claims to the workers of a Runner. It is a Dispatch in this process, or stands for one
+// in another process.
 type Desk interface {
-	// Claim begins the next attempt. If claim is nil, wait is how long to wait before the next call,
-	// or the error wraps ErrOver.
+	// Claim begins the next attempt. If claim is nil, wait is how long to wait before the next
+	// call, or the error wraps ErrOver.
 	Claim(ctx context.Context, ask Ask) (claim *Claim, wait time.Duration, err error)
 	// Beat does what Store.Beat does.
 	Beat(ctx context.Context) (next time.Duration, err error)
@@ -30,8 +30,8 @@ type Ask struct {
 	Left time.Duration
 }
 
-// ErrOver is the error that Desk.Claim returns (wrapped, with the reason) if no further attempt will
-// begin.
+// ErrOver is the error that Desk.Claim returns (wrapped, with the reason) if no further attempt
+// will begin.
 var ErrOver = errors.New("no more trials begin")
 
 // ErrStop is the error that the Handle of a Dispatch returns (wrapped) if a budget of the study is
@@ -48,8 +48,8 @@ type alikeError struct{ error }
 func (alikeError) Is(target error) bool { return target == ErrAlike }
 
 // Dispatch gives the attempts of one study to workers. It knows the state of all trials, asks the
-// study's Strategy which to train, and stops when a budget is spent. Any number of workers may use it,
-// on this and on other machines, and other processes may use its Store.
+// study's Strategy which to train, and stops when a budget is spent. Any number of workers may use
+// it, on this and on other machines, and other processes may use its Store.
 type Dispatch struct {
 	store    Store
 	study    Study
@@ -71,8 +71,8 @@ type Dispatch struct {
 	lastFailure string
 }
 
-// NewDispatch stores the study and its trials (Store.Plan) and reads the state of the trials. notify,
-// if it is not nil, receives the events Planned and Elsewhere.
+// NewDispatch stores the study and its trials (Store.Plan) and reads the state of the trials.
+// notify, if it is not nil, receives the events Planned and Elsewhere.
 func NewDispatch(ctx context.Context, store Store, study Study, strategy Strategy, trials []Trial,
 	notify func(Event)) (*Dispatch, error) {
 	planned, err := store.Plan(ctx, study, trials)
@@ -197,8 +197,8 @@ func overError(reason string) error {
 	return fmt.Errorf("%w: %s", ErrOver, reason)
 }
 
-// take begins the first trial that the strategy wants and that the worker can have. It returns nil if
-// there is none now, and an ErrOver if there will be none.
+// take begins the first trial that the strategy wants and that the worker can have. It returns nil
+// if there is none now, and an ErrOver if there will be none.
 func (d *Dispatch) take(ctx context.Context, w Worker, ask Ask) (*Claim, error) {
 	want := d.strategy.Decide(d.study, d.states)
 	running, begun := 0, 0
@@ -283,8 +283,8 @@ func (d *Dispatch) begin(ctx context.Context, w Worker, s *TrialState, until int
 	return &claim, nil
 }
 
-// explain returns an ErrOver if take will find no trial later either. It ends the run if Study.MaxTrials
-// is the cause.
+// explain returns an ErrOver if take will find no trial later either. It ends the run if
+// Study.MaxTrials is the cause.
 func (d *Dispatch) explain(w Worker, ask Ask, want Decision, running int, skip skipped) error {
 	switch {
 	case running > 0 || skip.taken:
@@ -295,8 +295,8 @@ func (d *Dispatch) explain(w Worker, ask Ask, want Decision, running int, skip s
 		d.reason = want.Reason
 		return overError(d.reason)
 	}
-	// The worker's time only gets shorter, so waiting does not help. For trials with another arithmetic
-	// it helps only while other workers train, which may give trials back.
+	// The worker's time only gets shorter, so waiting does not help. For trials with another
+	// arithmetic it helps only while other workers train, which may give trials back.
 	if d.over || skip.time == 0 && (skip.arithmetic == 0 || running > ask.Beside) {
 		return nil
 	}
@@ -312,8 +312,8 @@ func (d *Dispatch) explain(w Worker, ask Ask, want Decision, running int, skip s
 	return overError(strings.Join(parts, "; "))
 }
 
-// epochTime returns how long the next epoch of a trial will take, from its own last epoch or, before
-// its first, from the last epochs of other trials. It returns 0 if there are none.
+// epochTime returns how long the next epoch of a trial will take, from its own last epoch or,
+// before its first, from the last epochs of other trials. It returns 0 if there are none.
 func (d *Dispatch) epochTime(s *TrialState) time.Duration {
 	seconds := s.Last.TrainSeconds + s.Last.EvalSeconds
 	if s.Epoch == 0 {
@@ -327,8 +327,8 @@ func (d *Dispatch) epochTime(s *TrialState) time.Duration {
 	return time.Duration(seconds * float64(time.Second))
 }
 
-// checkBudget ends the run if a budget is spent: no further attempt begins, and running attempts end
-// at their next epoch. The caller holds d.mu.
+// checkBudget ends the run if a budget is spent: no further attempt begins, and running attempts
+// end at their next epoch. The caller holds d.mu.
 func (d *Dispatch) checkBudget() {
 	if d.over {
 		return
@@ -372,7 +372,8 @@ func (d *Dispatch) trial(id int64) (Trial, error) {
 	return d.states[i].Trial, nil
 }
 
-// Handle returns a Handle that passes the results of an attempt on to h, and also tells the Dispatch.
+// Handle returns a Handle that passes the results of an attempt on to h, and also tells the
+// Dispatch.
 func (d *Dispatch) Handle(trial int64, h Handle) Handle { return handle{d, trial, h} }
 
 type handle struct {
@@ -432,8 +433,8 @@ func (h handle) End(ctx context.Context, o Outcome) (Status, error) {
 // digits match the numbers of epochs, steps and bytes, in which failures of the same kind differ.
 var digits = regexp.MustCompile(`[0-9]+`)
 
-// countFailures stops the run after Study.StopAfter trainings in a row failed in the same way. back says
-// that the trial was put back for lack of memory, which does not count.
+// countFailures stops the run after Study.StopAfter trainings in a row failed in the same way. back
+// says that the trial was put back for lack of memory, which does not count.
 func (d *Dispatch) countFailures(t Trial, o Outcome, back bool) {
 	if o.Status != Failed || back {
 		if o.Status == Done {

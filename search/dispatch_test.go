@@ -11,43 +11,46 @@ import (
 	"igcsearch/search"
 )
 
-// TestDispatch gives turns out to workers that differ.
+// begin returns a Dispatch of a study whose trial 1 has one epoch, which took some seconds on
+// "avx2".
+func begin(t *testing.T, seconds float64) (*fakeStore, *search.Dispatch, search.Worker) {
+	s, trials := study(t)
+	store := &fakeStore{isa: map[int64]string{1: "avx2"}}
+	if _, err := store.Plan(t.Context(), s, trials); err != nil {
+		t.Fatal(err)
+	}
+	claim, err := store.Begin(t.Context(), 1, 3, search.Attempt{})
+	if err == nil {
+		err = claim.Record(t.Context(), search.Epoch{Number: 1, TrainSeconds: seconds}, search.Checkpoint{Epoch: 1})
+	}
+	if err == nil {
+		_, err = claim.End(t.Context(), search.Outcome{Status: search.Pending})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := search.NewDispatch(t.Context(), store, s, strategyOf(s), trials, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return store, d, search.Worker{Beginner: store}
+}
+
+// claims asks for claims until there are no more, and returns the IDs of their trials.
+func claims(t *testing.T, d *search.Dispatch, w search.Worker, ask search.Ask) (ids []int64, err error) {
+	for {
+		c, _, err := d.Claim(t.Context(), w, ask)
+		if c == nil {
+			return ids, err
+		}
+		ids = append(ids, c.Trial.ID)
+	}
+}
+
+// TestDispatch checks which trials a Dispatch gives to different workers.
 func TestDispatch(t *testing.T) {
 	t.Parallel()
-	// begin has trial 1 with one epoch, made by "avx2" in so many seconds.
-	begin := func(t *testing.T, seconds float64) (*fakeStore, *search.Dispatch, search.Worker) {
-		s, trials := study(t)
-		store := &fakeStore{isa: map[int64]string{1: "avx2"}}
-		if _, err := store.Plan(t.Context(), s, trials); err != nil {
-			t.Fatal(err)
-		}
-		turn, err := store.Begin(t.Context(), 1, 3, search.Attempt{})
-		if err == nil {
-			err = turn.Record(t.Context(), search.Epoch{Number: 1, TrainSeconds: seconds}, search.Checkpoint{Epoch: 1})
-		}
-		if err == nil {
-			_, err = turn.End(t.Context(), search.Outcome{Status: search.Pending})
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		d, err := search.NewDispatch(t.Context(), store, s, strategyOf(s), trials, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return store, d, search.Worker{Beginner: store}
-	}
-	claims := func(t *testing.T, d *search.Dispatch, w search.Worker, ask search.Ask) (ids []int64, err error) {
-		for {
-			c, _, err := d.Claim(t.Context(), w, ask)
-			if c == nil {
-				return ids, err
-			}
-			ids = append(ids, c.Trial.ID)
-		}
-	}
-
-	t.Run("a trial goes on with its arithmetic only", func(t *testing.T) {
+	t.Run("only a worker with the same arithmetic continues a trial", func(t *testing.T) {
 		t.Parallel()
 		_, d, w := begin(t, 1)
 		w.ISA = "avx512"
@@ -59,7 +62,7 @@ func TestDispatch(t *testing.T) {
 			t.Errorf("avx2 gets %v, %v", ids, err)
 		}
 	})
-	t.Run("nobody waits for another arithmetic alone", func(t *testing.T) {
+	t.Run("a worker does not wait for trials of another arithmetic if no other worker trains", func(t *testing.T) {
 		t.Parallel()
 		_, d, w := begin(t, 1)
 		w.ISA = "avx512"
@@ -77,11 +80,11 @@ func TestDispatch(t *testing.T) {
 			t.Errorf("over: %v, %v", over, err)
 		}
 	})
-	t.Run("what would not end in time is not begun", func(t *testing.T) {
+	t.Run("a trial whose next epoch would not end in time does not begin", func(t *testing.T) {
 		t.Parallel()
 		_, d, w := begin(t, 10)
-		// The others have no epoch yet; by the speed of trial 1 those of fewer
-		// multiply–adds take less.
+		// The other trials have no epoch yet. Their time follows from that of trial 1 by their
+		// multiply–adds, so smaller networks take less.
 		short, err := claims(t, d, w, search.Ask{Left: time.Second})
 		if len(short) > 0 || !errors.Is(err, search.ErrOver) ||
 			!strings.Contains(err.Error(), "wait for a worker with more time: 8 ") {
@@ -96,7 +99,7 @@ func TestDispatch(t *testing.T) {
 			t.Errorf("with an hour %v, %v", rest, err)
 		}
 	})
-	t.Run("over is when nothing runs and nothing is wanted", func(t *testing.T) {
+	t.Run("the study is over when no trial runs and none is wanted", func(t *testing.T) {
 		t.Parallel()
 		store, d, w := begin(t, 1)
 		list := mustClaim(t, d, w)
@@ -114,7 +117,7 @@ func TestDispatch(t *testing.T) {
 		if _, _, err := d.Claim(t.Context(), w, search.Ask{}); !errors.Is(err, search.ErrOver) {
 			t.Error(err)
 		}
-		// People may have a trial tried again.
+		// A user asks to try trial 4 again.
 		store.mu.Lock()
 		store.trials[3].Status = search.Pending
 		store.stored(4)
@@ -125,6 +128,7 @@ func TestDispatch(t *testing.T) {
 	})
 }
 
+// mustClaim asks for claims until there are no more.
 func mustClaim(t *testing.T, d *search.Dispatch, w search.Worker) (list []*search.Claim) {
 	t.Helper()
 	for {
@@ -139,11 +143,11 @@ func mustClaim(t *testing.T, d *search.Dispatch, w search.Worker) (list []*searc
 	}
 }
 
-// TestRunnerGivesBack ends a run while trials train.
+// TestRunnerGivesBack checks how a run ends while trials train.
 func TestRunnerGivesBack(t *testing.T) {
 	t.Parallel()
 	s, trials := study(t)
-	t.Run("at the end of an epoch, once it drains", func(t *testing.T) {
+	t.Run("a run that drains gives trials back after their epoch", func(t *testing.T) {
 		t.Parallel()
 		store, drain := &fakeStore{}, make(chan struct{})
 		tr := fakeTrainer{steps: 2, at: func(_ context.Context, _ search.Job, epoch, step int) error {
@@ -158,7 +162,7 @@ func TestRunnerGivesBack(t *testing.T) {
 			t.Errorf("%+v, %v: %d epochs in %d attempts, %+v", sum, err, store.epochs[0], len(store.attempts),
 				store.trials[0])
 		}
-		// Of the epoch that was the last, the trial is done.
+		// After its last epoch a trial is done, and not given back.
 		store, drain = &fakeStore{}, make(chan struct{})
 		tr.at = func(_ context.Context, _ search.Job, epoch, step int) error {
 			if epoch == 3 && step == 1 {
@@ -171,11 +175,11 @@ func TestRunnerGivesBack(t *testing.T) {
 			t.Errorf("%+v, %v", sum, err)
 		}
 	})
-	t.Run("before a deadline that the next epoch would not meet", func(t *testing.T) {
+	t.Run("a trial is given back if its next epoch would end after the deadline", func(t *testing.T) {
 		t.Parallel()
 		store := &fakeStore{}
 		tr := trainerFunc(func(ctx context.Context, j search.Job, r search.Reporter) error {
-			return fakeTrainer{steps: 1}.Train(ctx, j, slow{r})
+			return fakeTrainer{steps: 1}.Train(ctx, j, hours{r})
 		})
 		sum, err := (&search.Runner{Store: store, Trainer: tr, Deadline: time.Now().Add(time.Minute)}).Run(t.Context(),
 			s, strategyOf(s), trials)
@@ -183,12 +187,4 @@ func TestRunnerGivesBack(t *testing.T) {
 			t.Errorf("%+v, %v: %v epochs in %d attempts", sum, err, store.epochs, len(store.attempts))
 		}
 	})
-}
-
-// slow reports epochs of an hour.
-type slow struct{ search.Reporter }
-
-func (s slow) Epoch(e search.Epoch, c search.Checkpoint) error {
-	e.TrainSeconds = 3600
-	return s.Reporter.Epoch(e, c)
 }

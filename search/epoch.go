@@ -8,8 +8,8 @@ import (
 	"strconv"
 )
 
-// Epoch holds what one epoch of a training measured, as raw counts. A field that is added here needs
-// a line in Values too.
+// Epoch holds what one epoch of a training measured, as raw counts. A field that is added here
+// needs a line in Values too.
 type Epoch struct {
 	Number       int     // 1 … Study.Epochs
 	LearningRate float64 // the learning rate of the epoch's last step

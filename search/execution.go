@@ -14,17 +14,17 @@ type Execution struct {
 	// the CPU gets one worker for each core.
 	Workers int `toml:"workers" json:"-"`
 
-	// The next four settings are budgets. A spent budget stops a run at the end of an epoch, and a
-	// run with a larger budget can continue the study. MaxWallTime, for example "2h30m", counts one
-	// run; the others count everything that is recorded of the study, by any run. "" and 0 mean no
-	// bound.
-
+	// MaxWallTime, for example "2h30m", is the first of four budgets, and counts the time of one
+	// run. The others count everything that is recorded of the study, by any run. A spent budget
+	// stops a run at the end of an epoch; a run with a larger budget can continue the study. "" and
+	// 0 mean no bound.
 	MaxWallTime string `toml:"max_wall_time" json:"-"`
-	// MaxTrials counts trials that have begun.
+	// MaxTrials is a budget for the trials that have begun.
 	MaxTrials int `toml:"max_trials" json:"-"`
-	// MaxEpochs counts recorded epochs of all trials.
+	// MaxEpochs is a budget for the recorded epochs of all trials.
 	MaxEpochs int `toml:"max_epochs" json:"-"`
-	// MaxDeviceHours counts the hours of all trainings added up, even if several share a device.
+	// MaxDeviceHours is a budget for the hours of all trainings added up, even if several share a
+	// device.
 	MaxDeviceHours float64 `toml:"max_device_hours" json:"-"`
 
 	// TrialTimeLimit, for example "45m", is the longest time of one attempt. "" means no limit.

@@ -7,8 +7,8 @@ type Work struct {
 	Trial Trial
 	// At is the number of epochs that are done, including the done part of the current epoch.
 	At float64
-	// Seconds is the time that Measured epochs took, including evaluation. Measured may be a fraction.
-	// Both are 0 if nothing was measured.
+	// Seconds is the time that Measured epochs took, including evaluation. Measured may be a
+	// fraction. Both are 0 if nothing was measured.
 	Measured, Seconds float64
 }
 
@@ -16,18 +16,19 @@ type Work struct {
 type Forecast struct {
 	// Share is the done share of the work, in [0, 1]. The work is multiply–adds × epochs.
 	Share float64
-	// Seconds is the time until the last trial ends, if Known is set. It counts all trials, although
-	// a Strategy may want fewer.
+	// Seconds is the time until the last trial ends, if Known is set. It counts all trials,
+	// although a Strategy may want fewer.
 	Seconds float64
 	Known   bool
 }
 
-// Predict estimates the time that a study still takes with a number of workers. The time is not known
-// until a trial has a measured part: the time before the first step says nothing about the steps.
+// Predict estimates the time that a study still takes with a number of workers. The time is not
+// known until a trial has a measured part: the time before the first step says nothing about the
+// steps.
 //
 // Predict assumes that an epoch of a trial takes as long as the measured epochs of its network. If
-// there are none, it takes the epochs of all networks, in proportion to their multiply–adds. The study
-// ends when all workers together have done the rest, but not before the longest trial ends.
+// there are none, it takes the epochs of all networks, in proportion to their multiply–adds. The
+// study ends when all workers together have done the rest, but not before the longest trial ends.
 func Predict(trials []Work, workers int) Forecast {
 	type pace struct{ cost, seconds float64 } // the cost is multiply–adds × epochs
 	var all pace

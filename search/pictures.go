@@ -21,9 +21,9 @@ const (
 	// place, and mirrors half of the pictures (paper, Section 5.1).
 	AugmentCropMirror = "crop-mirror"
 	// AugmentScaleCropMirror is for a folder. It rescales a picture so that its shorter side has a
-	// random length from Study.Resize to Study.ResizeMax, cuts out Study.Size at a random place, and
-	// mirrors half of the pictures (He et al., Deep Residual Learning for Image Recognition, 2015,
-	// Section 3.4).
+	// random length from Study.Resize to Study.ResizeMax, cuts out Study.Size at a random place,
+	// and mirrors half of the pictures (He et al., Deep Residual Learning for Image Recognition,
+	// 2015, Section 3.4).
 	AugmentScaleCropMirror = "scale-crop-mirror"
 )
 
@@ -56,12 +56,12 @@ type Pictures struct {
 	// Augment is AugmentNone or, for a folder, AugmentScaleCropMirror, and for all other data sets
 	// AugmentCropMirror.
 	Augment string `toml:"augment" json:"augment"`
-	// Pad is the border that AugmentCropMirror adds on each side, in pixels. Normalize clears it for
-	// a folder.
+	// Pad is the border that AugmentCropMirror adds on each side, in pixels. Normalize clears it
+	// for a folder.
 	Pad int `toml:"pad" json:"pad"`
-	// Size is the side, in pixels, of the pictures that the network reads. It is from 8 to 1,024 for
-	// a folder, and 16 or 32 for handsigns, where Normalize changes 0 to 16. It is 0 for other data
-	// sets, because all their pictures have one size.
+	// Size is the side, in pixels, of the pictures that the network reads. It is from 8 to 1,024
+	// for a folder, and 16 or 32 for handsigns, where Normalize changes 0 to 16. It is 0 for other
+	// data sets, because all their pictures have one size.
 	Size int `toml:"size" json:"size,omitempty"`
 	// Resize is for a folder. A picture is rescaled until its shorter side has this length, in
 	// pixels, and then its centre is cut out with the side Size. For AugmentScaleCropMirror it is
@@ -93,8 +93,8 @@ func (p *Pictures) normalize(c *checker) {
 	p.normalizeSizes(c)
 }
 
-// normalizeSizes checks Size, Resize and ResizeMax, which only a folder and handsigns use, and fills
-// in their defaults.
+// normalizeSizes checks Size, Resize and ResizeMax, which only a folder and handsigns use, and
+// fills in their defaults.
 func (p *Pictures) normalizeSizes(c *checker) {
 	size := p.Size // must be 0, except for handsigns
 	if p.Dataset == "handsigns" {

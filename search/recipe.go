@@ -12,8 +12,8 @@ const (
 	ScheduleStep = "step"
 	// ScheduleLinear lowers the learning rate to 0 on a straight line.
 	ScheduleLinear = "linear"
-	// ScheduleCosine lowers the learning rate to 0 on half a wave of a cosine (Loshchilov and Hutter,
-	// arXiv:1608.03983, without restarts).
+	// ScheduleCosine lowers the learning rate to 0 on half a wave of a cosine (Loshchilov and
+	// Hutter, arXiv:1608.03983, without restarts).
 	ScheduleCosine = "cosine"
 )
 
@@ -21,8 +21,8 @@ const (
 const (
 	// DecayAll applies weight decay to every parameter, as the code of the paper's authors does.
 	DecayAll = "all"
-	// DecayWeights leaves out the biases of linear layers and the shifts of batch norm. Studies from
-	// older versions have this value.
+	// DecayWeights leaves out the biases of linear layers and the shifts of batch norm. Studies
+	// from older versions have this value.
 	DecayWeights = "weights"
 )
 
@@ -31,8 +31,8 @@ const (
 const (
 	// BNRunning uses the exponential average over the steps of the training.
 	BNRunning = "running"
-	// BNPrecise measures them before each evaluation with the current weights, on Study.BNPictures
-	// training pictures (Wu and Johnson, arXiv:2105.07576).
+	// BNPrecise measures mean and variance before each evaluation with the current weights, on
+	// Study.BNPictures training pictures (Wu and Johnson, arXiv:2105.07576).
 	BNPrecise = "precise"
 )
 
@@ -40,26 +40,26 @@ const (
 type Recipe struct {
 	// Epochs is the length of a training, at least 1.
 	Epochs int `toml:"epochs" json:"epochs"`
-	// Batch is the number of pictures in one step, from 1 to 4,096. An epoch leaves out the pictures
-	// that remain after its last full batch.
+	// Batch is the number of pictures in one step, from 1 to 4,096. An epoch leaves out the
+	// pictures that remain after its last full batch.
 	Batch int `toml:"batch" json:"batch"`
 	// LearningRate is the learning rate after Warmup and before the schedule lowers it, > 0.
 	LearningRate float64 `toml:"learning_rate" json:"learning_rate"`
-	// Drops are the fractions of the training, in (0, 1) and rising, after which ScheduleStep divides
-	// the learning rate by 10.
+	// Drops are the fractions of the training, in (0, 1) and rising, after which ScheduleStep
+	// divides the learning rate by 10.
 	Drops []float64 `toml:"drops" json:"drops"`
 	// Momentum is the µ of Nesterov's method, in [0, 1).
 	Momentum float64 `toml:"momentum" json:"momentum"`
 	// WeightDecay·w is added to the gradient of each parameter w that WeightDecayOn selects.
 	WeightDecay float64 `toml:"weight_decay" json:"weight_decay"`
-	// WeightDecayOn is DecayAll or DecayWeights. Normalize changes DecayWeights to "", which is what
-	// older versions stored.
+	// WeightDecayOn is DecayAll or DecayWeights. Normalize changes DecayWeights to "", which is
+	// what older versions stored.
 	WeightDecayOn string `toml:"weight_decay_on" json:"weight_decay_on,omitempty"`
 	// Schedule is ScheduleStep, ScheduleLinear or ScheduleCosine. Normalize changes ScheduleStep to
 	// "", and clears Drops for the other two.
 	Schedule string `toml:"schedule" json:"schedule,omitempty"`
-	// Warmup is the fraction of the training, in [0, 1), during which the learning rate rises from 0
-	// on a straight line.
+	// Warmup is the fraction of the training, in [0, 1), during which the learning rate rises from
+	// 0 on a straight line.
 	Warmup float64 `toml:"warmup" json:"warmup,omitempty"`
 	// BNStatistics is BNRunning or BNPrecise. Normalize changes BNRunning to "".
 	BNStatistics string `toml:"bn_statistics" json:"bn_statistics,omitempty"`
@@ -67,8 +67,8 @@ type Recipe struct {
 	// Normalize raises it to at least one batch, and clears it without BNPrecise.
 	BNPictures int `toml:"bn_pictures" json:"bn_pictures,omitempty"`
 	// WeightAverage is the horizon of an exponential average of the weights. Evaluations use this
-	// average in place of the weights. A value below 1 is a fraction of the training; a value from 1
-	// on is a number of steps. With 0 there is no average.
+	// average in place of the weights. A value below 1 is a fraction of the training; a value from
+	// 1 on is a number of steps. With 0 there is no average.
 	WeightAverage float64 `toml:"weight_average" json:"weight_average,omitempty"`
 	// EvaluateEvery evaluates every so many epochs, at least 1. The last epoch is always evaluated.
 	EvaluateEvery int `toml:"evaluate_every" json:"evaluate_every"`

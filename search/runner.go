@@ -17,13 +17,13 @@ import (
 	"github.com/sourcegraph/conc/pool"
 )
 
-// Runner trains trials, Workers of them at a time. Run takes the trials of a study from a Store, which
-// any number of other processes may share; Work takes them from a Desk. The results of a trial do not
-// depend on Workers, on the order in which trials end, or on how often it was interrupted, because the
-// results of a Trainer depend only on the job.
+// Runner trains trials, Workers of them at a time. Run takes the trials of a study from a Store,
+// which any number of other processes may share; Work takes them from a Desk. The results of a
+// trial do not depend on Workers, on the order in which trials end, or on how often it was
+// interrupted, because the results of a Trainer depend only on the job.
 //
-// If a trial ends with ErrNoMemory while others run, it is put back up to Study.RetryMemory times and
-// trained again. Its worker ends, so that fewer trials run at once.
+// If a trial ends with ErrNoMemory while others run, it is put back up to Study.RetryMemory times
+// and trained again. Its worker ends, so that fewer trials run at once.
 type Runner struct {
 	Store   Store // used by Run only
 	Trainer Trainer
@@ -31,16 +31,16 @@ type Runner struct {
 	Workers int
 	// Attempt is copied into every attempt of Run. Run sets Started.
 	Attempt Attempt
-	// Notify, if set, receives the events of the run, one call at a time. The workers call it and wait
-	// for it, so it must be quick.
+	// Notify, if set, receives the events of the run, one call at a time. The workers call it and
+	// wait for it, so it must be quick.
 	Notify func(Event)
-	// Grace is how long a Trainer may take to return after its context has ended. After that the run
-	// goes on without it, and its goroutine remains. 0 means 30 seconds.
+	// Grace is how long a Trainer may take to return after its context has ended. After that the
+	// run goes on without it, and its goroutine remains. 0 means 30 seconds.
 	Grace time.Duration
 	// Wait is how often a worker of Run that has no trial asks for one. 0 means half a second.
 	Wait time.Duration
-	// Drain ends the run when it is closed: no further trial begins, and running trials are given back
-	// at their next epoch.
+	// Drain ends the run when it is closed: no further trial begins, and running trials are given
+	// back at their next epoch.
 	Drain <-chan struct{}
 	// Deadline is the time at which the process must end; zero means never. A trial is given back
 	// after an epoch if the next epoch would end later than the deadline.
@@ -95,10 +95,11 @@ type Summary struct {
 
 // Run stores the study and trains the trials that its strategy wants, until it wants no more or a
 // budget is spent. A trial that fails, by an error or a panic, is tried again as often as the study
-// says and is then stored as failed. The other trials go on, unless Study.StopAfter trainings in a row
-// failed in the same way: then Run returns an ErrAlike. If ctx ends, each running trial stops at its
-// next mini-batch and becomes pending, and Run returns ctx's error. If the store fails, the run stops
-// in the same way and Run returns the store's error. The summary is valid beside every error.
+// says and is then stored as failed. The other trials go on, unless Study.StopAfter trainings in a
+// row failed in the same way: then Run returns an ErrAlike. If ctx ends, each running trial stops
+// at its next mini-batch and becomes pending, and Run returns ctx's error. If the store fails, the
+// run stops in the same way and Run returns the store's error. The summary is valid beside every
+// error.
 func (r *Runner) Run(ctx context.Context, study Study, strategy Strategy, trials []Trial) (Summary, error) {
 	own := *r
 	own.Notify = serial(r.Notify)
@@ -222,8 +223,8 @@ func (w *workers) next(ctx context.Context) (*training, error) {
 	}
 }
 
-// claim asks the desk once. If it gets no claim, the worker asks again after wait, or when changed is
-// closed. changed is nil if there will be no further claim.
+// claim asks the desk once. If it gets no claim, the worker asks again after wait, or when changed
+// is closed. changed is nil if there will be no further claim.
 func (w *workers) claim(ctx context.Context) (t *training, wait time.Duration, changed <-chan struct{}, err error) {
 	w.claiming.Lock()
 	defer w.claiming.Unlock()
@@ -289,9 +290,9 @@ func (w *workers) leave(t *training) (n int) {
 	return n
 }
 
-// done is called after each attempt. failed says that the desk failed, which ends the run. done reports
-// whether the worker must end: it does if its trial was put back for lack of memory, unless it is the
-// last worker.
+// done is called after each attempt. failed says that the desk failed, which ends the run. done
+// reports whether the worker must end: it does if its trial was put back for lack of memory, unless
+// it is the last worker.
 func (w *workers) done(t *training, failed bool) (end bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -322,8 +323,8 @@ func (w *workers) beat(ctx context.Context) {
 // errHandBack ends a training after an epoch because its trial is given back.
 var errHandBack = errors.New("the trial is given back")
 
-// attempt trains a trial as its claim says, and closes the attempt. It returns an error, which names
-// the trial, only if the desk fails.
+// attempt trains a trial as its claim says, and closes the attempt. It returns an error, which
+// names the trial, only if the desk fails.
 func (w *workers) attempt(ctx context.Context, a *training) error {
 	c, t := a.Claim, a.Trial
 	// Only Train gets ctx. The results are stored even if ctx has ended.
@@ -376,8 +377,8 @@ func (w *workers) goOn(c *Claim, e Epoch) error {
 	return nil
 }
 
-// outcome returns how an attempt ended. t is the trial after it, err the error of Train, and beside the
-// number of trainings that ran at once, including this one.
+// outcome returns how an attempt ended. t is the trial after it, err the error of Train, and beside
+// the number of trainings that ran at once, including this one.
 func (a *training) outcome(ctx context.Context, t Trial, err error, beside int) Outcome {
 	o := Outcome{Status: Failed}
 	switch {
@@ -420,8 +421,8 @@ func (a *training) outcome(ctx context.Context, t Trial, err error, beside int) 
 	return o
 }
 
-// superseded reports that another process has continued the trial. Only the epochs that this process
-// has trained since then are lost.
+// superseded reports that another process has continued the trial. Only the epochs that this
+// process has trained since then are lost.
 func superseded(notify func(Event), t Trial, err error) error {
 	t.Status = Pending
 	notify(Event{Kind: Ended, Trial: t})
@@ -434,8 +435,8 @@ var (
 	errAbandoned = errors.New("the trainer did not return, and the run goes on without it")
 )
 
-// train calls Trainer.Train. It returns within the time limit of the trial and, after ctx has ended,
-// within Runner.Grace, even if the trainer does not return.
+// train calls Trainer.Train. It returns within the time limit of the trial and, after ctx has
+// ended, within Runner.Grace, even if the trainer does not return.
 func (w *workers) train(ctx context.Context, job Job, rep *reporter) error {
 	own, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -52,7 +52,7 @@ func TestRunnerBudgets(t *testing.T) {
 		set  func(*search.Study)
 		want string
 		left int
-		most int // epochs
+		most int // the largest number of epochs
 	}{
 		"epochs":       {func(s *search.Study) { s.MaxEpochs = 4 }, "max_epochs = 4 is reached", 7, 4},
 		"trials":       {func(s *search.Study) { s.MaxTrials = 3 }, "max_trials = 3 is reached", 5, 9},
@@ -95,7 +95,7 @@ func TestRunnerBudgets(t *testing.T) {
 	}
 }
 
-// hours makes each epoch last for an hour.
+// hours reports epochs that took an hour.
 type hours struct{ search.Reporter }
 
 func (h hours) Epoch(e search.Epoch, c search.Checkpoint) error {
@@ -125,7 +125,7 @@ func TestRunnerFailures(t *testing.T) {
 			t.Errorf("got %+v, %v, attempts %v, epochs %v", sum, err, store.attempts, store.epochs)
 		}
 	})
-	t.Run("failures in a row that are alike stop the run", func(t *testing.T) {
+	t.Run("failures in a row of the same kind stop the run", func(t *testing.T) {
 		t.Parallel()
 		s, trials := study(t)
 		store := &fakeStore{}
@@ -135,14 +135,19 @@ func TestRunnerFailures(t *testing.T) {
 		sum, err := (&search.Runner{Store: store, Trainer: tr}).Run(t.Context(), s, strategyOf(s), trials)
 		if !errors.Is(err, search.ErrAlike) ||
 			!strings.Contains(err.Error(), "5 trainings in a row failed in the same way") ||
-			!strings.Contains(err.Error(), "the device is gone: fix the cause") || len(store.attempts) != 5 || sum.Failed != 2 {
+			!strings.Contains(err.Error(), "the device is gone: fix the cause") ||
+			len(store.attempts) != 5 || sum.Failed != 2 {
 			t.Errorf("got %+v, %v after %d attempts", sum, err, len(store.attempts))
 		}
 	})
-	t.Run("a trial has a time limit, and one whose trainer hangs is left alone", func(t *testing.T) {
+}
+
+func TestRunnerTimeLimit(t *testing.T) {
+	t.Parallel()
+	t.Run("an attempt has a time limit, and the run goes on without a trainer that hangs", func(t *testing.T) {
 		t.Parallel()
 		s, trials := study(t)
-		s.TrialTimeLimit = "1s" // the others end in time, also on a busy machine
+		s.TrialTimeLimit = "1s" // long enough for the other trials, even on a busy machine
 		hang := make(chan struct{})
 		defer close(hang)
 		store := &fakeStore{}
@@ -172,11 +177,10 @@ func TestRunnerFailures(t *testing.T) {
 			`the attempt took longer than its time limit: trial_time_limit = "1s"; ` +
 				`the trainer did not return, and the run goes on without it`} {
 			i := slices.IndexFunc(store.trials, func(t search.Trial) bool {
-				return t.System == trials[0].System &&
-					t.Seed == seed
+				return t.System == trials[0].System && t.Seed == seed
 			})
 			if got := store.trials[i]; got.Error != want || got.Failure != search.FailedTimeout {
-				t.Errorf("it stands as %+v", got)
+				t.Errorf("it is %+v", got)
 			}
 		}
 		if len(notes) != 2 || notes[0] != "its trainer did not stop within 500ms; the run goes on without it" {
@@ -203,7 +207,7 @@ func TestRunnerFailures(t *testing.T) {
 	})
 }
 
-// TestRunnersShare has several runners work on one store.
+// TestRunnersShare checks that several runners with one store train each trial once.
 func TestRunnersShare(t *testing.T) {
 	t.Parallel()
 	s, trials := study(t)
@@ -214,8 +218,7 @@ func TestRunnersShare(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 3 {
 		wg.Go(func() {
-			tr := fakeTrainer{steps: 1, at: func(context.Context, search.Job, int,
-				int) error {
+			tr := fakeTrainer{steps: 1, at: func(context.Context, search.Job, int, int) error {
 				time.Sleep(time.Millisecond)
 				return nil
 			}}
@@ -232,8 +235,8 @@ func TestRunnersShare(t *testing.T) {
 	}
 }
 
-// TestRunnerLate: a worker whose trial another process went on with leaves it
-// to that one, and does something else.
+// TestRunnerLate checks that a worker leaves a trial to another process that has continued it, and
+// trains other trials.
 func TestRunnerLate(t *testing.T) {
 	t.Parallel()
 	s, trials := study(t)
@@ -246,8 +249,7 @@ func TestRunnerLate(t *testing.T) {
 	}
 }
 
-// lateStore takes the first trial away at its first epoch, and has it done
-// elsewhere.
+// lateStore lets another process finish the first trial during its first epoch.
 type lateStore struct{ *fakeStore }
 
 func (s *lateStore) Begin(ctx context.Context, trial int64, until int, a search.Attempt) (search.Claim, error) {

@@ -17,37 +17,39 @@ import (
 	"igcsearch/space"
 )
 
-// fakeStore keeps everything in memory; fail, if set, may refuse a call.
+// fakeStore is a Store in memory. If fail is set, its errors are those of the calls.
 type fakeStore struct {
 	mu       sync.Mutex
 	planned  bool
-	shared   bool           // by processes that live: what runs is theirs
-	trials   []search.Trial // ID i+1 at index i
+	shared   bool           // other processes own the running trials
+	trials   []search.Trial // the trial with ID i+1 is at index i
 	last     []*search.Checkpoint
-	epochs   []int // recorded per trial
-	curves   [][]search.Epoch
-	attempts []int64  // attempt−1 → trial
-	began    []string // in order
+	epochs   []int            // the number of recorded epochs of each trial
+	history  [][]search.Epoch // the recorded epochs of each trial
+	attempts []int64          // the trial of each attempt
+	began    []string         // the names of the trials that began, in order
 	template search.Attempt
-	isa      map[int64]string // of epochs, by trial
-	fails    map[string]int   // by trial and kind
-	changed  []int64          // per trial
-	changes  int64
+	isa      map[int64]string // the arithmetic of a trial's epochs
+	fails    map[string]int   // the number of failures by trial and kind
+	changed  []int64          // the moment at which each trial changed last
+	changes  int64            // the present moment
 	fail     func(call string, trial int64) error
 }
 
-// stored notes that a trial changed.
+// stored records that a trial has changed.
 func (s *fakeStore) stored(trial int64) {
 	s.changes++
 	s.changed[trial-1] = s.changes
 }
 
-func (s *fakeStore) Poll(_ context.Context, _ string, since int64) (changed []search.TrialState, moment int64, err error) {
+func (s *fakeStore) Poll(_ context.Context, _ string, since int64) ([]search.TrialState, int64, error) {
+	var changed []search.TrialState
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i, t := range s.trials {
 		if s.changed[i] > since {
-			changed = append(changed, search.TrialState{Trial: t, History: slices.Clone(s.curves[i]), ISA: s.isa[t.ID]})
+			changed = append(changed,
+				search.TrialState{Trial: t, History: slices.Clone(s.history[i]), ISA: s.isa[t.ID]})
 		}
 	}
 	return changed, s.changes, nil
@@ -76,7 +78,7 @@ func (s *fakeStore) Plan(_ context.Context, _ search.Study, trials []search.Tria
 		s.trials = slices.Clone(trials)
 		s.last = make([]*search.Checkpoint, len(trials))
 		s.epochs = make([]int, len(trials))
-		s.curves = make([][]search.Epoch, len(trials))
+		s.history = make([][]search.Epoch, len(trials))
 		s.changed = make([]int64, len(trials))
 		s.fails = map[string]int{}
 		for i := range s.trials {
@@ -140,7 +142,7 @@ func (s *fakeStore) record(ctx context.Context, attempt int64, e search.Epoch, c
 	t.Epoch, t.Last = e.Number, e
 	s.last[trial-1] = &c
 	s.epochs[trial-1]++
-	s.curves[trial-1] = append(s.curves[trial-1], e)
+	s.history[trial-1] = append(s.history[trial-1], e)
 	s.stored(trial)
 	return nil
 }
@@ -167,8 +169,8 @@ func (s *fakeStore) end(ctx context.Context, attempt int64, o search.Outcome) (s
 	return status, nil
 }
 
-// fakeTrainer's result is a function of pair, seed and epoch. at, if set, is
-// called before each step and may end the training.
+// fakeTrainer reports results that depend only on pair, seed and epoch. If at is set, it is called
+// before each step, and its error ends the training.
 type fakeTrainer struct {
 	steps int
 	at    func(ctx context.Context, job search.Job, epoch, step int) error
@@ -206,7 +208,7 @@ func (f trainerFunc) Train(ctx context.Context, j search.Job, r search.Reporter)
 	return f(ctx, j, r)
 }
 
-// counts is a summary without its reason.
+// counts returns a summary without its reason.
 func counts(s search.Summary) search.Summary {
 	s.Reason, s.Stopped = "", false
 	return s
@@ -223,13 +225,13 @@ func study(t *testing.T) (search.Study, []search.Trial) {
 	return s, s.Trials(space.Shape{C: 3, H: 32, W: 32}, 10)
 }
 
+// is reports whether a job is that of a pair and a seed.
+func is(j search.Job, pair space.Pair, seed int) bool {
+	return j.System == space.PairSystem(pair) && j.Seed == seed
+}
+
 func TestRunner(t *testing.T) {
 	t.Parallel()
-	diskFull := errors.New("disk full")
-	is := func(pair space.Pair, seed int) func(search.Job) bool {
-		return func(j search.Job) bool { return j.System == space.PairSystem(pair) && j.Seed == seed }
-	}
-
 	t.Run("one worker starts the trials in the order given", func(t *testing.T) {
 		t.Parallel()
 		s, trials := study(t)
@@ -250,50 +252,6 @@ func TestRunner(t *testing.T) {
 			t.Errorf("attempt %+v: want the template with its start", store.template)
 		}
 	})
-
-	t.Run("no more trials than workers run at once, and that many do", func(t *testing.T) {
-		t.Parallel()
-		s, trials := study(t)
-		const workers = 3
-		var running, most atomic.Int32
-		full := make(chan struct{})
-		store := &fakeStore{}
-		r := search.Runner{Store: store, Workers: workers,
-			Trainer: fakeTrainer{steps: 1, at: func(_ context.Context, _ search.Job, e, _ int) error {
-				if e != 1 {
-					return nil
-				}
-				n := running.Add(1)
-				defer running.Add(-1)
-				for {
-					old := most.Load()
-					if n <= old || most.CompareAndSwap(old, n) {
-						break
-					}
-				}
-				if n == workers {
-					select {
-					case <-full:
-					default:
-						close(full)
-					}
-				}
-				select { // hold the place until all places were taken once
-				case <-full:
-				case <-time.After(10 * time.Second):
-					return errors.New("the other workers never came")
-				}
-				return nil
-			}}}
-		sum, err := r.Run(t.Context(), s, strategyOf(s), trials)
-		if err != nil || sum.Done != len(trials) {
-			t.Fatalf("got %+v, %v", sum, err)
-		}
-		if most.Load() != workers {
-			t.Errorf("%d trials ran at once, want %d", most.Load(), workers)
-		}
-	})
-
 	t.Run("the results do not depend on the workers", func(t *testing.T) {
 		t.Parallel()
 		s, trials := study(t)
@@ -312,12 +270,81 @@ func TestRunner(t *testing.T) {
 			}
 		}
 	})
+	t.Run("a trial whose process was killed after its last epoch only needs its end", func(t *testing.T) {
+		t.Parallel()
+		s, trials := study(t)
+		store := &fakeStore{}
+		if _, err := store.Plan(t.Context(), s, trials); err != nil {
+			t.Fatal(err)
+		}
+		store.trials[2].Status, store.trials[2].Epoch = search.Running, 3
+		store.last[2] = &search.Checkpoint{Epoch: 3}
+		r := search.Runner{Store: store, Trainer: fakeTrainer{steps: 1,
+			at: func(_ context.Context, j search.Job, _, _ int) error {
+				if j.From != nil {
+					return errors.New("it was trained again")
+				}
+				return nil
+			}}}
+		sum, err := r.Run(t.Context(), s, strategyOf(s), trials)
+		if err != nil || counts(sum) != (search.Summary{Done: 8}) || store.epochs[2] != 0 {
+			t.Errorf("got %+v, %v, %d epochs recorded", sum, err, store.epochs[2])
+		}
+	})
+}
 
+// TestRunnerWorkers checks that as many trials run at once as there are workers, and no more.
+func TestRunnerWorkers(t *testing.T) {
+	t.Parallel()
+	s, trials := study(t)
+	const workers = 3
+	var running, most atomic.Int32
+	full := make(chan struct{})
+	store := &fakeStore{}
+	r := search.Runner{Store: store, Workers: workers,
+		Trainer: fakeTrainer{steps: 1, at: func(_ context.Context, _ search.Job, e, _ int) error {
+			if e != 1 {
+				return nil
+			}
+			n := running.Add(1)
+			defer running.Add(-1)
+			for {
+				old := most.Load()
+				if n <= old || most.CompareAndSwap(old, n) {
+					break
+				}
+			}
+			if n == workers {
+				select {
+				case <-full:
+				default:
+					close(full)
+				}
+			}
+			select { // go on only when all places have been taken once
+			case <-full:
+			case <-time.After(10 * time.Second):
+				return errors.New("the other workers never came")
+			}
+			return nil
+		}}}
+	sum, err := r.Run(t.Context(), s, strategyOf(s), trials)
+	if err != nil || sum.Done != len(trials) {
+		t.Fatalf("got %+v, %v", sum, err)
+	}
+	if most.Load() != workers {
+		t.Errorf("%d trials ran at once, want %d", most.Load(), workers)
+	}
+}
+
+func TestRunnerOutcomes(t *testing.T) {
+	t.Parallel()
 	t.Run("a failed, a panicking and a diverged trial do not stop the others", func(t *testing.T) {
 		t.Parallel()
 		s, trials := study(t)
-		fails, panics, diverges := is(space.Pair{L: 40, M: 2}, 0), is(space.Pair{L: 64, M: 1}, 1),
-			is(space.Pair{L: 1, M: 23}, 0)
+		fails := func(j search.Job) bool { return is(j, space.Pair{L: 40, M: 2}, 0) }
+		panics := func(j search.Job) bool { return is(j, space.Pair{L: 64, M: 1}, 1) }
+		diverges := func(j search.Job) bool { return is(j, space.Pair{L: 1, M: 23}, 0) }
 		store := &fakeStore{}
 		r := search.Runner{Store: store, Workers: 2,
 			Trainer: fakeTrainer{steps: 2, at: func(_ context.Context, j search.Job, e, step int) error {
@@ -342,33 +369,32 @@ func TestRunner(t *testing.T) {
 			switch {
 			case fails(j):
 				if tr.Status != search.Failed || tr.Error != "first line; last line" || tr.Epoch != 1 {
-					t.Errorf("failed trial stands as %+v", tr)
+					t.Errorf("the failed trial is %+v", tr)
 				}
 			case panics(j):
 				if tr.Status != search.Failed || !strings.HasPrefix(tr.Error,
 					"panic: runtime error: index out of range [0] with length 0 at runner_test.go:") ||
 					!strings.Contains(tr.Error, "fakeTrainer.Train") || strings.Contains(tr.Error, "\n") {
-					t.Errorf("panicked trial stands as %+v", tr)
+					t.Errorf("the trial that panicked is %+v", tr)
 				}
 			case diverges(j):
 				if tr.Status != search.Diverged || tr.Error != "epoch 2, step 0: the loss is not finite" ||
 					tr.Epoch != 1 {
-					t.Errorf("diverged trial stands as %+v", tr)
+					t.Errorf("the diverged trial is %+v", tr)
 				}
 			default:
 				if tr.Status != search.Done || tr.Epoch != 3 {
-					t.Errorf("trial stands as %+v", tr)
+					t.Errorf("the trial is %+v", tr)
 				}
 			}
 		}
 	})
-
 	t.Run("a trainer that stops early has failed", func(t *testing.T) {
 		t.Parallel()
 		s, trials := study(t)
 		long := s
 		s.StopAfter = 0
-		long.Epochs = 5 // what the store expects; the trainer sees 3
+		long.Epochs = 5 // the store expects these; the trainer trains 3
 		for i := range trials {
 			trials[i].Epochs = long.Epochs
 		}
@@ -380,86 +406,70 @@ func TestRunner(t *testing.T) {
 			t.Errorf("got %+v, %v, %+v", sum, err, store.trials[0])
 		}
 	})
+}
 
-	t.Run("a cancelled run stops at the next batch and the next run goes on from there", func(t *testing.T) {
-		t.Parallel()
-		s, trials := study(t)
-		straight := &fakeStore{}
-		if _, err := (&search.Runner{Store: straight, Trainer: fakeTrainer{steps: 4}}).Run(t.Context(), s,
-			strategyOf(s), trials); err != nil {
-			t.Fatal(err)
-		}
+// TestRunnerCancelled checks that a cancelled run stops at the next batch, and that the next run
+// continues it.
+func TestRunnerCancelled(t *testing.T) {
+	t.Parallel()
+	s, trials := study(t)
+	straight := &fakeStore{}
+	if _, err := (&search.Runner{Store: straight, Trainer: fakeTrainer{steps: 4}}).Run(t.Context(), s,
+		strategyOf(s), trials); err != nil {
+		t.Fatal(err)
+	}
 
-		ctx, cancel := context.WithCancel(t.Context())
-		store := &fakeStore{}
-		var after atomic.Int32 // steps begun after the cancel
-		tr := fakeTrainer{steps: 4, at: func(_ context.Context, j search.Job, e, step int) error {
-			if ctx.Err() != nil {
-				after.Add(1)
-			}
-			if len(trials) > 3 && j.System == trials[3].System && j.Seed == trials[3].Seed && e == 2 && step == 1 {
-				cancel()
-			}
-			return nil
-		}}
-		sum, err := (&search.Runner{Store: store, Trainer: tr}).Run(ctx, s, strategyOf(s), trials)
-		if !errors.Is(err, context.Canceled) || counts(sum) != (search.Summary{Done: 3, Left: 5}) {
-			t.Fatalf("got %+v, %v", sum, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	store := &fakeStore{}
+	var after atomic.Int32 // steps begun after the cancel
+	tr := fakeTrainer{steps: 4, at: func(_ context.Context, j search.Job, e, step int) error {
+		if ctx.Err() != nil {
+			after.Add(1)
 		}
-		if n := after.Load(); n != 0 {
-			t.Errorf("%d steps after the cancel", n)
+		if len(trials) > 3 && j.System == trials[3].System && j.Seed == trials[3].Seed && e == 2 && step == 1 {
+			cancel()
 		}
-		if got := store.trials[3]; got.Status != search.Pending || got.Epoch != 1 || got.Error != "" {
-			t.Errorf("interrupted trial stands as %+v", got)
-		}
+		return nil
+	}}
+	sum, err := (&search.Runner{Store: store, Trainer: tr}).Run(ctx, s, strategyOf(s), trials)
+	if !errors.Is(err, context.Canceled) || counts(sum) != (search.Summary{Done: 3, Left: 5}) {
+		t.Fatalf("got %+v, %v", sum, err)
+	}
+	if n := after.Load(); n != 0 {
+		t.Errorf("%d steps after the cancel", n)
+	}
+	if got := store.trials[3]; got.Status != search.Pending || got.Epoch != 1 || got.Error != "" {
+		t.Errorf("the interrupted trial is %+v", got)
+	}
 
-		store.began = nil
-		sum, err = (&search.Runner{Store: store, Trainer: fakeTrainer{steps: 4}}).Run(t.Context(), s, strategyOf(s),
-			trials)
-		if err != nil || counts(sum) != (search.Summary{Done: 8}) {
-			t.Fatalf("resumed: got %+v, %v", sum, err)
+	store.began = nil
+	sum, err = (&search.Runner{Store: store, Trainer: fakeTrainer{steps: 4}}).Run(t.Context(), s, strategyOf(s),
+		trials)
+	if err != nil || counts(sum) != (search.Summary{Done: 8}) {
+		t.Fatalf("resumed: got %+v, %v", sum, err)
+	}
+	if len(store.began) != 5 {
+		t.Errorf("resuming began %v, want the 5 unfinished", store.began)
+	}
+	if !reflect.DeepEqual(store.trials, straight.trials) {
+		t.Errorf("resumed run ends with %+v, straight run with %+v", store.trials, straight.trials)
+	}
+	for i, n := range store.epochs {
+		if n != s.Epochs {
+			t.Errorf("trial %d recorded %d epochs, want each of %d once", i, n, s.Epochs)
 		}
-		if len(store.began) != 5 {
-			t.Errorf("resuming began %v, want the 5 unfinished", store.began)
-		}
-		if !reflect.DeepEqual(store.trials, straight.trials) {
-			t.Errorf("resumed run ends with %+v, straight run with %+v", store.trials, straight.trials)
-		}
-		for i, n := range store.epochs {
-			if n != s.Epochs {
-				t.Errorf("trial %d recorded %d epochs, want each of %d once", i, n, s.Epochs)
-			}
-		}
+	}
 
-		store.began = nil
-		sum, err = (&search.Runner{Store: store, Trainer: fakeTrainer{}}).Run(t.Context(), s, strategyOf(s), trials)
-		if err != nil || counts(sum) != (search.Summary{Done: 8}) || store.began != nil {
-			t.Errorf("complete study: got %+v, %v, began %v", sum, err, store.began)
-		}
-	})
+	store.began = nil
+	sum, err = (&search.Runner{Store: store, Trainer: fakeTrainer{}}).Run(t.Context(), s, strategyOf(s), trials)
+	if err != nil || counts(sum) != (search.Summary{Done: 8}) || store.began != nil {
+		t.Errorf("complete study: got %+v, %v, began %v", sum, err, store.began)
+	}
+}
 
-	t.Run("a trial killed after its last epoch only needs its end", func(t *testing.T) {
-		t.Parallel()
-		s, trials := study(t)
-		store := &fakeStore{}
-		if _, err := store.Plan(t.Context(), s, trials); err != nil {
-			t.Fatal(err)
-		}
-		store.trials[2].Status, store.trials[2].Epoch = search.Running, 3
-		store.last[2] = &search.Checkpoint{Epoch: 3}
-		r := search.Runner{Store: store, Trainer: fakeTrainer{steps: 1,
-			at: func(_ context.Context, j search.Job, _, _ int) error {
-				if j.From != nil {
-					return errors.New("it was trained again")
-				}
-				return nil
-			}}}
-		sum, err := r.Run(t.Context(), s, strategyOf(s), trials)
-		if err != nil || counts(sum) != (search.Summary{Done: 8}) || store.epochs[2] != 0 {
-			t.Errorf("got %+v, %v, %d epochs recorded", sum, err, store.epochs[2])
-		}
-	})
-
+func TestRunnerStoreFails(t *testing.T) {
+	t.Parallel()
+	diskFull := errors.New("disk full")
 	for _, call := range []string{"plan", "begin", "record", "end"} {
 		t.Run("a store that fails to "+call+" stops the run", func(t *testing.T) {
 			t.Parallel()
@@ -504,174 +514,180 @@ func TestRunner(t *testing.T) {
 			}
 		})
 	}
+}
 
-	t.Run("without memory", func(t *testing.T) {
+// memoryDevice has room for a number of places. A training that needs more than are free ends with
+// ErrNoMemory. No training goes on before gather of them have begun.
+type memoryDevice struct {
+	mu              sync.Mutex
+	places, running int
+	gather, came    int
+	gathered        chan struct{}
+	need            func(search.Job) int // the places of a training; nil means one
+}
+
+// trainer returns a trainer on the device.
+func (d *memoryDevice) trainer() search.Trainer {
+	d.gathered = make(chan struct{})
+	return trainerFunc(func(ctx context.Context, j search.Job, r search.Reporter) error {
+		n := 1
+		if d.need != nil {
+			n = d.need(j)
+		}
+		d.mu.Lock()
+		full := d.running+n > d.places
+		if !full {
+			d.running += n
+		}
+		if d.came++; d.came == d.gather {
+			close(d.gathered)
+		}
+		d.mu.Unlock()
+		<-d.gathered
+		if full {
+			return fmt.Errorf("epoch 1, step 1: %w", search.ErrNoMemory)
+		}
+		defer func() {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			d.running -= n
+		}()
+		return fakeTrainer{steps: 1}.Train(ctx, j, r)
+	})
+}
+
+func TestRunnerMemory(t *testing.T) {
+	t.Parallel()
+	t.Run("trials are put back, and done when fewer run", func(t *testing.T) {
 		t.Parallel()
-		// A device that has places for so many; a training that takes more than
-		// are free is without memory. None ends before gather of them have come.
-		type device struct {
-			mu              sync.Mutex
-			places, running int
-			gather, came    int
-			gathered        chan struct{}
-			need            func(search.Job) int
+		s, trials := study(t)
+		straight := &fakeStore{}
+		if _, err := (&search.Runner{Store: straight, Trainer: fakeTrainer{steps: 1}}).Run(t.Context(), s,
+			strategyOf(s), trials); err != nil {
+			t.Fatal(err)
 		}
-		train := func(d *device) search.Trainer {
-			d.gathered = make(chan struct{})
-			return trainerFunc(func(ctx context.Context, j search.Job, r search.Reporter) error {
-				n := 1
-				if d.need != nil {
-					n = d.need(j)
-				}
-				d.mu.Lock()
-				full := d.running+n > d.places
-				if !full {
-					d.running += n
-				}
-				if d.came++; d.came == d.gather {
-					close(d.gathered)
-				}
-				d.mu.Unlock()
-				<-d.gathered
-				if full {
-					return fmt.Errorf("epoch 1, step 1: %w", search.ErrNoMemory)
-				}
-				defer func() {
-					d.mu.Lock()
-					defer d.mu.Unlock()
-					d.running -= n
-				}()
-				return fakeTrainer{steps: 1}.Train(ctx, j, r)
-			})
-		}
-
-		t.Run("trials are put back and done beside fewer", func(t *testing.T) {
-			t.Parallel()
-			s, trials := study(t)
-			straight := &fakeStore{}
-			if _, err := (&search.Runner{Store: straight, Trainer: fakeTrainer{steps: 1}}).Run(t.Context(), s,
-				strategyOf(s), trials); err != nil {
-				t.Fatal(err)
-			}
-			for _, workers := range []int{2, 3, 8, 20} {
-				store, put, n := &fakeStore{}, 0, min(workers, len(trials))
-				d := &device{places: 1, gather: n}
-				r := search.Runner{Store: store, Workers: workers, Trainer: train(d), Notify: func(e search.Event) {
-					if e.Kind == search.Ended && e.Trial.Status == search.Pending {
-						put++
-						if e.Trial.Error != "epoch 1, step 1: not enough memory" {
-							t.Errorf("put back with %q", e.Trial.Error)
-						}
+		for _, workers := range []int{2, 3, 8, 20} {
+			store, put, n := &fakeStore{}, 0, min(workers, len(trials))
+			d := &memoryDevice{places: 1, gather: n}
+			r := search.Runner{Store: store, Workers: workers, Trainer: d.trainer(), Notify: func(e search.Event) {
+				if e.Kind == search.Ended && e.Trial.Status == search.Pending {
+					put++
+					if e.Trial.Error != "epoch 1, step 1: not enough memory" {
+						t.Errorf("put back with %q", e.Trial.Error)
 					}
-				}}
-				sum, err := r.Run(t.Context(), s, strategyOf(s), trials)
-				if err != nil || counts(sum) != (search.Summary{Done: len(trials)}) ||
-					!reflect.DeepEqual(store.trials, straight.trials) {
-					t.Fatalf("%d workers: got %+v, %v", workers, sum, err)
-				}
-				// All but one worker are missing afterwards.
-				if put != n-1 || d.came != len(trials)+put {
-					t.Errorf("%d workers: %d put back, %d trainings", workers, put, d.came)
-				}
-			}
-		})
-
-		t.Run("a trial that was alone, or has none again, has failed", func(t *testing.T) {
-			t.Parallel()
-			s, trials := study(t)
-			large := func(j search.Job) int {
-				if j.System == trials[0].System && j.Seed == trials[0].Seed {
-					return 100
-				}
-				return 1
-			}
-			for workers, again := range map[int]int{1: 0, 4: 1} {
-				store := &fakeStore{}
-				d := &device{places: 99, gather: workers, need: large}
-				sum, err := (&search.Runner{Store: store, Workers: workers, Trainer: train(d)}).Run(t.Context(), s,
-					strategyOf(s), trials)
-				if err != nil || counts(sum) != (search.Summary{Done: 7, Failed: 1}) || d.came != len(trials)+again {
-					t.Errorf("%d workers: got %+v, %v after %d trainings", workers, sum, err, d.came)
-				}
-				if tr := store.trials[0]; tr.Status != search.Failed ||
-					tr.Error != "epoch 1, step 1: not enough memory" {
-					t.Errorf("%d workers: it stands as %+v", workers, tr)
-				}
-			}
-		})
-
-		t.Run("the last trial is put back after its neighbours have ended, from where it was", func(t *testing.T) {
-			t.Parallel()
-			s, trials := study(t)
-			trials = trials[:2]
-			store := &fakeStore{}
-			both, ended := make(chan struct{}), make(chan struct{})
-			first := true // only trial 1 reads it
-			tr := fakeTrainer{steps: 1, at: func(_ context.Context, j search.Job, e, _ int) error {
-				switch {
-				case j.System == trials[0].System:
-					<-both
-				case e == 2 && first:
-					first = false
-					close(both)
-					<-ended
-					return search.ErrNoMemory
-				}
-				return nil
-			}}
-			r := search.Runner{Store: store, Workers: 2, Trainer: tr, Notify: func(e search.Event) {
-				if e.Kind == search.Ended && e.Trial.System == trials[0].System {
-					close(ended)
 				}
 			}}
 			sum, err := r.Run(t.Context(), s, strategyOf(s), trials)
-			if err != nil || counts(sum) != (search.Summary{Done: 2}) || !slices.Equal(store.epochs, []int{3, 3}) ||
-				len(store.attempts) != 3 {
-				t.Errorf("got %+v, %v, epochs %v, attempts %v", sum, err, store.epochs, store.attempts)
+			if err != nil || counts(sum) != (search.Summary{Done: len(trials)}) ||
+				!reflect.DeepEqual(store.trials, straight.trials) {
+				t.Fatalf("%d workers: got %+v, %v", workers, sum, err)
 			}
-		})
+			// All workers but one have ended then.
+			if put != n-1 || d.came != len(trials)+put {
+				t.Errorf("%d workers: %d put back, %d trainings", workers, put, d.came)
+			}
+		}
 	})
 
-	t.Run("events come one at a time and tell the whole story", func(t *testing.T) {
+	t.Run("a trial fails if it ran alone, or if the memory is too small again", func(t *testing.T) {
 		t.Parallel()
 		s, trials := study(t)
-		var inside atomic.Int32
-		seen := map[string][]search.Event{} // unguarded: -race would tell
-		r := search.Runner{Store: &fakeStore{}, Trainer: fakeTrainer{steps: 2}, Workers: 4,
-			Notify: func(e search.Event) {
-				if inside.Add(1) != 1 {
-					t.Error("two events at once")
-				}
-				defer inside.Add(-1)
-				if e.Kind == search.Planned {
-					if len(seen) > 0 || len(e.Trials) != len(trials) || e.Trials[0].ID == 0 {
-						t.Errorf("planned %+v after %d trials", e.Trials, len(seen))
-					}
-					return
-				}
-				key := fmt.Sprint(e.Trial.System, e.Trial.Seed)
-				seen[key] = append(seen[key], e)
-			}}
-		if _, err := r.Run(t.Context(), s, strategyOf(s), trials); err != nil {
-			t.Fatal(err)
+		large := func(j search.Job) int {
+			if j.System == trials[0].System && j.Seed == trials[0].Seed {
+				return 100
+			}
+			return 1
 		}
-		for _, tr := range trials {
-			var got []string
-			for _, e := range seen[fmt.Sprint(tr.System, tr.Seed)] {
-				got = append(got, fmt.Sprintf("%s %s %d %d/%d", e.Kind, e.Trial.Status, e.Trial.Epoch, e.Step, e.Steps))
+		for workers, again := range map[int]int{1: 0, 4: 1} {
+			store := &fakeStore{}
+			d := &memoryDevice{places: 99, gather: workers, need: large}
+			sum, err := (&search.Runner{Store: store, Workers: workers, Trainer: d.trainer()}).Run(t.Context(), s,
+				strategyOf(s), trials)
+			if err != nil || counts(sum) != (search.Summary{Done: 7, Failed: 1}) || d.came != len(trials)+again {
+				t.Errorf("%d workers: got %+v, %v after %d trainings", workers, sum, err, d.came)
 			}
-			want := []string{
-				"began running 0 0/0",
-				"stepped running 0 1/2", "stepped running 0 2/2", "epoch stored running 1 0/0",
-				"stepped running 1 1/2", "stepped running 1 2/2", "epoch stored running 2 0/0",
-				"stepped running 2 1/2", "stepped running 2 2/2", "epoch stored running 3 0/0",
-				"ended done 3 0/0",
-			}
-			if !slices.Equal(got, want) {
-				t.Errorf("%v seed %d: events %q, want %q", tr.System, tr.Seed, got, want)
+			if tr := store.trials[0]; tr.Status != search.Failed ||
+				tr.Error != "epoch 1, step 1: not enough memory" {
+				t.Errorf("%d workers: it is %+v", workers, tr)
 			}
 		}
 	})
+}
+
+func TestRunnerMemoryLast(t *testing.T) {
+	t.Parallel()
+	t.Run("the last trial is put back after its neighbours have ended, from where it was", func(t *testing.T) {
+		t.Parallel()
+		s, trials := study(t)
+		trials = trials[:2]
+		store := &fakeStore{}
+		both, ended := make(chan struct{}), make(chan struct{})
+		first := true // only trial 1 reads it
+		tr := fakeTrainer{steps: 1, at: func(_ context.Context, j search.Job, e, _ int) error {
+			switch {
+			case j.System == trials[0].System:
+				<-both
+			case e == 2 && first:
+				first = false
+				close(both)
+				<-ended
+				return search.ErrNoMemory
+			}
+			return nil
+		}}
+		r := search.Runner{Store: store, Workers: 2, Trainer: tr, Notify: func(e search.Event) {
+			if e.Kind == search.Ended && e.Trial.System == trials[0].System {
+				close(ended)
+			}
+		}}
+		sum, err := r.Run(t.Context(), s, strategyOf(s), trials)
+		if err != nil || counts(sum) != (search.Summary{Done: 2}) || !slices.Equal(store.epochs, []int{3, 3}) ||
+			len(store.attempts) != 3 {
+			t.Errorf("got %+v, %v, epochs %v, attempts %v", sum, err, store.epochs, store.attempts)
+		}
+	})
+}
+
+// TestRunnerEvents checks that events come one at a time, and that none is missing.
+func TestRunnerEvents(t *testing.T) {
+	t.Parallel()
+	s, trials := study(t)
+	var inside atomic.Int32
+	seen := map[string][]search.Event{} // unguarded: -race would tell
+	r := search.Runner{Store: &fakeStore{}, Trainer: fakeTrainer{steps: 2}, Workers: 4,
+		Notify: func(e search.Event) {
+			if inside.Add(1) != 1 {
+				t.Error("two events at once")
+			}
+			defer inside.Add(-1)
+			if e.Kind == search.Planned {
+				if len(seen) > 0 || len(e.Trials) != len(trials) || e.Trials[0].ID == 0 {
+					t.Errorf("planned %+v after %d trials", e.Trials, len(seen))
+				}
+				return
+			}
+			key := fmt.Sprint(e.Trial.System, e.Trial.Seed)
+			seen[key] = append(seen[key], e)
+		}}
+	if _, err := r.Run(t.Context(), s, strategyOf(s), trials); err != nil {
+		t.Fatal(err)
+	}
+	for _, tr := range trials {
+		var got []string
+		for _, e := range seen[fmt.Sprint(tr.System, tr.Seed)] {
+			got = append(got, fmt.Sprintf("%s %s %d %d/%d", e.Kind, e.Trial.Status, e.Trial.Epoch, e.Step, e.Steps))
+		}
+		want := []string{
+			"began running 0 0/0",
+			"stepped running 0 1/2", "stepped running 0 2/2", "epoch stored running 1 0/0",
+			"stepped running 1 1/2", "stepped running 1 2/2", "epoch stored running 2 0/0",
+			"stepped running 2 1/2", "stepped running 2 2/2", "epoch stored running 3 0/0",
+			"ended done 3 0/0",
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%v seed %d: events %q, want %q", tr.System, tr.Seed, got, want)
+		}
+	}
 }
 
 // farDesk is a desk that cannot be reached: Claim waits for its context.
@@ -689,8 +705,8 @@ func (d *farDesk) Claim(ctx context.Context, _ search.Ask) (*search.Claim, time.
 
 func (d *farDesk) Beat(context.Context) (time.Duration, error) { return time.Hour, nil }
 
-// TestDrainOutOfReach: who is to give its trials back, and has none, does not
-// wait for a desk that is out of reach.
+// TestDrainOutOfReach checks that a run without trials that drains does not wait for a desk that it
+// cannot reach.
 func TestDrainOutOfReach(t *testing.T) {
 	t.Parallel()
 	drain := make(chan struct{})

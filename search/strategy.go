@@ -18,8 +18,8 @@ type Strategy interface {
 type TrialState struct {
 	Trial
 	History []Epoch
-	// ISA is the Attempt.ISA of the last epoch, or "" if there is none. Only the same arithmetic can
-	// continue from its checkpoint.
+	// ISA is the Attempt.ISA of the last epoch, or "" if there is none. Only the same arithmetic
+	// can continue from its checkpoint.
 	ISA string
 }
 
@@ -56,8 +56,8 @@ type Selection struct {
 }
 
 // DecidingSplit returns the split whose accuracy a strategy uses. It is SplitValidation if pictures
-// are held out, because the accuracy on a split by which a network was chosen is too high. Without
-// held-out pictures it is SplitTest.
+// are held out, so that the test accuracy of the chosen network is not too high. Without held-out
+// pictures it is SplitTest.
 func (s Study) DecidingSplit() string {
 	if s.Validation > 0 {
 		return SplitValidation
@@ -106,8 +106,8 @@ type Race struct {
 	Systems int `toml:"systems" json:"systems"`
 }
 
-// WithStrategy returns the study with another strategy. If the study has no settings for it, they are
-// those of Default.
+// WithStrategy returns the study with another strategy. If the study has no settings for it, they
+// are those of Default.
 func (s Study) WithStrategy(name string) Study {
 	s.Strategy = name
 	if s.Strategy == StrategyHalving && s.Halving == (Halving{}) {

@@ -40,7 +40,8 @@ type Study struct {
 	Recipe
 	Selection
 
-	// DataSum is a checksum of the pictures. The trainer's data reader sets it; a study file cannot.
+	// DataSum is a checksum of the pictures. The trainer's data reader sets it; a study file
+	// cannot.
 	DataSum string `toml:"-" json:"data_sum,omitempty"`
 	// Unreadable is the number of pictures in a folder that are left out because they cannot be
 	// read. The trainer's data reader sets it too.
@@ -64,10 +65,10 @@ func Default() Study {
 
 var nameRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$`)
 
-// Normalize checks the settings and returns them in the form that is stored and hashed. This form is
-// the same for studies with the same results: it fills in defaults and clears settings that have no
-// effect, as the comments of the fields say. The error joins one error for each wrong setting, which
-// begins with the setting's key.
+// Normalize checks the settings and returns them in the form that is stored and hashed. It fills in
+// defaults and clears settings that have no effect, as the comments of the fields say. So studies
+// that differ only in such settings have the same form. The error joins one error for each wrong
+// setting, which begins with the setting's key.
 func (s Study) Normalize() (Study, error) {
 	var c checker
 	c.check(nameRE.MatchString(s.Name),
@@ -90,8 +91,8 @@ func (c *checker) check(ok bool, format string, a ...any) {
 	}
 }
 
-// Settings returns the settings of a normalised study that define its results, as JSON. Its bytes are
-// the same for equal settings.
+// Settings returns the settings of a normalised study that define its results, as JSON. Its bytes
+// are the same for equal settings.
 func (s Study) Settings() []byte {
 	s.Title = "" // a study with another title has the same results
 	b, err := json.Marshal(s)
@@ -141,9 +142,9 @@ func Diff(there, here Study) []string {
 }
 
 // Trials returns a pending trial for every network and seed of a normalised study; in and classes
-// are the shape of the pictures and the number of classes. The trials are ordered by seed, so that a
-// study that is stopped early has results of all networks. Within a seed the networks with the most
-// multiply–adds come first, so that the workers finish at about the same time.
+// are the shape of the pictures and the number of classes. The trials are ordered by seed, so that
+// a study that is stopped early has results of all networks. Within a seed the networks with the
+// most multiply–adds come first, so that the workers finish at about the same time.
 func (s Study) Trials(in space.Shape, classes int) []Trial {
 	var trials []Trial
 	order := map[space.System]int{}

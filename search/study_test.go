@@ -56,7 +56,7 @@ func TestNormalize(t *testing.T) {
 			t.Errorf("Normalize changed its argument: %v", a.Pairs)
 		}
 	})
-	t.Run("beside listed pairs a budget leaves no trace, unless they are its own", func(t *testing.T) {
+	t.Run("Normalize clears a budget beside listed pairs, unless it chooses these pairs", func(t *testing.T) {
 		listed := budgetStudy()
 		listed.Pairs = []string{"40x2", "64x1"}
 		want := normal(t, listed)
@@ -84,7 +84,7 @@ func TestNormalize(t *testing.T) {
 			}
 		}
 	})
-	t.Run("a strategy has its settings, and others leave no trace", func(t *testing.T) {
+	t.Run("Normalize clears the settings of other strategies", func(t *testing.T) {
 		plain := normal(t, budgetStudy())
 		s := budgetStudy()
 		s.Strategy, s.Race.Alpha, s.Halving.Reduction = search.StrategyGrid, 7, -1
@@ -99,7 +99,7 @@ func TestNormalize(t *testing.T) {
 			if got.Fingerprint() == plain.Fingerprint() || !reflect.DeepEqual(normal(t, got), got) {
 				t.Errorf("%s: %s", name, got.Settings())
 			}
-			// A stored study of grid has no settings of others, and may be asked about them.
+			// A stored study of grid has no settings of another strategy, and can get one.
 			s = plain
 			s.Strategy = name
 			if again := normal(t, s); !reflect.DeepEqual(again, got) {
@@ -107,9 +107,13 @@ func TestNormalize(t *testing.T) {
 			}
 		}
 	})
-	t.Run("the sizes of a folder follow from one of them, hand signs have two, and no other set has any",
+}
+
+func TestNormalizeSizes(t *testing.T) {
+	t.Parallel()
+	t.Run("the sizes of a folder follow from Size, handsigns has two sizes, and other data sets have none",
 		func(t *testing.T) {
-			// He et al.: 224 of 256 to 480.
+			// He et al. cut 224 out of 256 to 480.
 			s := normal(t, folderStudy(224))
 			if s.Resize != 256 || s.ResizeMax != 480 || s.Pad != 0 {
 				t.Errorf("resize %d, resize_max %d, pad %d, want 256, 480 and 0", s.Resize, s.ResizeMax, s.Pad)
@@ -123,7 +127,8 @@ func TestNormalize(t *testing.T) {
 				t.Errorf("resize %d, resize_max %d, want 73 (64·256/224) and 0", s.Resize, s.ResizeMax)
 			}
 			for _, s := range []search.Study{budgetStudy(), {Name: "x"}} {
-				if text := string(s.Settings()); strings.Contains(text, "size") || strings.Contains(text, "unreadable") {
+				text := string(s.Settings())
+				if strings.Contains(text, "size") || strings.Contains(text, "unreadable") {
 					t.Errorf("the stored form has sizes: %s", text)
 				}
 			}
@@ -144,63 +149,94 @@ func TestNormalize(t *testing.T) {
 			held.Dataset, held.Validation = "svhn", search.SVHNValidation
 			normal(t, held)
 		})
+}
+
+// wrongSettings changes a study in ways that Normalize refuses. The keys are parts of the errors.
+var wrongSettings = map[string]func(*search.Study){
+	`name "a/b"`:           func(s *search.Study) { s.Name = "a/b" },
+	`dataset "mnist"`:      func(s *search.Study) { s.Dataset = "mnist" },
+	`train_pictures -1`:    func(s *search.Study) { s.TrainPictures = -1 },
+	`test_pictures -1`:     func(s *search.Study) { s.TestPictures = -1 },
+	`validation -1`:        func(s *search.Study) { s.Validation = -1 },
+	`curve "train"`:        func(s *search.Study) { s.Split = "train" },
+	`needs validation > 0`: func(s *search.Study) { s.Split = "validation" },
+	`augment "flip"`:       func(s *search.Study) { s.Augment = "flip" },
+	`pad 17`:               func(s *search.Study) { s.Pad = 17 },
+	`strategy "best": want grid, halving, race`: func(s *search.Study) { s.Strategy = "best" },
+	`race.alpha 1: want`:                        func(s *search.Study) { s.Strategy, s.Race.Alpha = "race", 1 },
+	`race.min_seeds 6: want 2 to seeds, 5`: func(s *search.Study) {
+		s.Strategy, s.Race.MinSeeds = "race", 6
+	},
+	`strategy race: seeds 1: want 2`: func(s *search.Study) { s.Strategy, s.Seeds = "race", 1 },
+	`race.systems 9: want 10 to 1000`: func(s *search.Study) {
+		s.Strategy, s.Race.Systems = "race", 9
+	},
+	`halving.reduction 1: want`: func(s *search.Study) {
+		s.Strategy, s.Halving.Reduction = "halving", 1
+	},
+	`halving.min_epochs -1: want`: func(s *search.Study) {
+		s.Strategy, s.Halving.MinEpochs = "halving", -1
+	},
+	`halving.min_epochs 400: the first evaluation`: func(s *search.Study) {
+		s.Strategy, s.Halving.MinEpochs = "halving", 400
+	},
+	`halving.min_epochs 133: the first evaluation`: func(s *search.Study) {
+		s.Strategy, s.EvaluateEvery = "halving", 400
+	},
+	`kernel 25`:    func(s *search.Study) { s.Kernel = 25 },
+	`tolerance 1:`: func(s *search.Study) { s.Tolerance = 1 },
+	`depths: IGC-L4M2-D20 has a depth in its name`: func(s *search.Study) {
+		s.Budget, s.Pairs, s.Layout, s.Systems, s.Depths = 0, nil, "stages", []string{"IGC-L4M2-D20"}, []int{8}
+	},
+	`blocks 0`:              func(s *search.Study) { s.Blocks = 0 },
+	`seeds 0`:               func(s *search.Study) { s.Seeds = 0 },
+	`epochs 0`:              func(s *search.Study) { s.Epochs = 0 },
+	`batch 0`:               func(s *search.Study) { s.Batch = 0 },
+	`learning_rate 0`:       func(s *search.Study) { s.LearningRate = 0 },
+	`momentum 1`:            func(s *search.Study) { s.Momentum = 1 },
+	`weight_decay -1`:       func(s *search.Study) { s.WeightDecay = -1 },
+	`evaluate_every 0`:      func(s *search.Study) { s.EvaluateEvery = 0 },
+	`workers -1`:            func(s *search.Study) { s.Workers = -1 },
+	`drops [0.5 0.5]`:       func(s *search.Study) { s.Drops = []float64{0.5, 0.5} },
+	`drops [1]`:             func(s *search.Study) { s.Drops = []float64{1} },
+	`budget 0: want`:        func(s *search.Study) { s.Budget = 0 },
+	`budget -1: want`:       func(s *search.Study) { s.Budget = -1 },
+	`pair "40"`:             func(s *search.Study) { s.Pairs = []string{"40"} },
+	`L40M2 is listed twice`: func(s *search.Study) { s.Pairs = []string{"40x2", "L40M2"} },
+	`validation 5000: want 0 (none) or 6000 of svhn`: func(s *search.Study) {
+		s.Dataset, s.Validation = "svhn", 5000
+	},
+	`size 32: only pictures of dataset "folder"`: func(s *search.Study) { s.Size = 32 },
+	`size 24: want 16 or 32`:                     func(s *search.Study) { s.Dataset, s.Size = "handsigns", 24 },
+	`resize 33: only pictures of dataset "folder"`: func(s *search.Study) {
+		s.Dataset, s.Resize = "handsigns", 33
+	},
+	`resize 32: only`:     func(s *search.Study) { s.Resize = 32 },
+	`resize_max 32: only`: func(s *search.Study) { s.ResizeMax = 32 },
+	`augment "scale-crop-mirror": it is for dataset "folder"`: func(s *search.Study) {
+		s.Augment = search.AugmentScaleCropMirror
+	},
+	`size 0: want 8 to 1024`: func(s *search.Study) { *s = folderStudy(0) },
+	`augment "crop-mirror": it`: func(s *search.Study) {
+		*s = folderStudy(32)
+		s.Augment = search.AugmentCropMirror
+	},
+	`resize 31: want size, 32`: func(s *search.Study) { *s = folderStudy(32); s.Resize = 31 },
+	`resize_max 39: want resize`: func(s *search.Study) {
+		*s = folderStudy(32)
+		s.Resize, s.ResizeMax = 40, 39
+	},
+	`resize_max 50: only augment "scale-crop-mirror"`: func(s *search.Study) {
+		*s = folderStudy(32)
+		s.Augment, s.ResizeMax = search.AugmentNone, 50
+	},
+	`no pair lies within 0.001 %`: func(s *search.Study) { s.Budget, s.Tolerance = 5, 0.00001 },
+}
+
+func TestWrongSettings(t *testing.T) {
+	t.Parallel()
 	t.Run("every wrong setting is named", func(t *testing.T) {
-		for want, change := range map[string]func(*search.Study){
-			`name "a/b"`:           func(s *search.Study) { s.Name = "a/b" },
-			`dataset "mnist"`:      func(s *search.Study) { s.Dataset = "mnist" },
-			`train_pictures -1`:    func(s *search.Study) { s.TrainPictures = -1 },
-			`test_pictures -1`:     func(s *search.Study) { s.TestPictures = -1 },
-			`validation -1`:        func(s *search.Study) { s.Validation = -1 },
-			`curve "train"`:        func(s *search.Study) { s.Split = "train" },
-			`needs validation > 0`: func(s *search.Study) { s.Split = "validation" },
-			`augment "flip"`:       func(s *search.Study) { s.Augment = "flip" },
-			`pad 17`:               func(s *search.Study) { s.Pad = 17 },
-			`strategy "best": want grid, halving, race`:    func(s *search.Study) { s.Strategy = "best" },
-			`race.alpha 1: want`:                           func(s *search.Study) { s.Strategy, s.Race.Alpha = "race", 1 },
-			`race.min_seeds 6: want 2 to seeds, 5`:         func(s *search.Study) { s.Strategy, s.Race.MinSeeds = "race", 6 },
-			`strategy race: seeds 1: want 2`:               func(s *search.Study) { s.Strategy, s.Seeds = "race", 1 },
-			`race.systems 9: want 10 to 1000`:              func(s *search.Study) { s.Strategy, s.Race.Systems = "race", 9 },
-			`halving.reduction 1: want`:                    func(s *search.Study) { s.Strategy, s.Halving.Reduction = "halving", 1 },
-			`halving.min_epochs -1: want`:                  func(s *search.Study) { s.Strategy, s.Halving.MinEpochs = "halving", -1 },
-			`halving.min_epochs 400: the first evaluation`: func(s *search.Study) { s.Strategy, s.Halving.MinEpochs = "halving", 400 },
-			`halving.min_epochs 133: the first evaluation`: func(s *search.Study) { s.Strategy, s.EvaluateEvery = "halving", 400 },
-			`kernel 25`:    func(s *search.Study) { s.Kernel = 25 },
-			`tolerance 1:`: func(s *search.Study) { s.Tolerance = 1 },
-			`depths: IGC-L4M2-D20 has a depth in its name`: func(s *search.Study) {
-				s.Budget, s.Pairs, s.Layout, s.Systems, s.Depths = 0, nil, "stages", []string{"IGC-L4M2-D20"}, []int{8}
-			},
-			`blocks 0`:              func(s *search.Study) { s.Blocks = 0 },
-			`seeds 0`:               func(s *search.Study) { s.Seeds = 0 },
-			`epochs 0`:              func(s *search.Study) { s.Epochs = 0 },
-			`batch 0`:               func(s *search.Study) { s.Batch = 0 },
-			`learning_rate 0`:       func(s *search.Study) { s.LearningRate = 0 },
-			`momentum 1`:            func(s *search.Study) { s.Momentum = 1 },
-			`weight_decay -1`:       func(s *search.Study) { s.WeightDecay = -1 },
-			`evaluate_every 0`:      func(s *search.Study) { s.EvaluateEvery = 0 },
-			`workers -1`:            func(s *search.Study) { s.Workers = -1 },
-			`drops [0.5 0.5]`:       func(s *search.Study) { s.Drops = []float64{0.5, 0.5} },
-			`drops [1]`:             func(s *search.Study) { s.Drops = []float64{1} },
-			`budget 0: want`:        func(s *search.Study) { s.Budget = 0 },
-			`budget -1: want`:       func(s *search.Study) { s.Budget = -1 },
-			`pair "40"`:             func(s *search.Study) { s.Pairs = []string{"40"} },
-			`L40M2 is listed twice`: func(s *search.Study) { s.Pairs = []string{"40x2", "L40M2"} },
-			`validation 5000: want 0 (none) or 6000 of svhn`:          func(s *search.Study) { s.Dataset, s.Validation = "svhn", 5000 },
-			`size 32: only pictures of dataset "folder"`:              func(s *search.Study) { s.Size = 32 },
-			`size 24: want 16 or 32`:                                  func(s *search.Study) { s.Dataset, s.Size = "handsigns", 24 },
-			`resize 33: only pictures of dataset "folder"`:            func(s *search.Study) { s.Dataset, s.Resize = "handsigns", 33 },
-			`resize 32: only`:                                         func(s *search.Study) { s.Resize = 32 },
-			`resize_max 32: only`:                                     func(s *search.Study) { s.ResizeMax = 32 },
-			`augment "scale-crop-mirror": it is for dataset "folder"`: func(s *search.Study) { s.Augment = search.AugmentScaleCropMirror },
-			`size 0: want 8 to 1024`:                                  func(s *search.Study) { *s = folderStudy(0) },
-			`augment "crop-mirror": it`:                               func(s *search.Study) { *s = folderStudy(32); s.Augment = search.AugmentCropMirror },
-			`resize 31: want size, 32`:                                func(s *search.Study) { *s = folderStudy(32); s.Resize = 31 },
-			`resize_max 39: want resize`:                              func(s *search.Study) { *s = folderStudy(32); s.Resize, s.ResizeMax = 40, 39 },
-			`resize_max 50: only augment "scale-crop-mirror"`: func(s *search.Study) {
-				*s = folderStudy(32)
-				s.Augment, s.ResizeMax = search.AugmentNone, 50
-			},
-			`no pair lies within 0.001 %`: func(s *search.Study) { s.Budget, s.Tolerance = 5, 0.00001 },
-		} {
+		for want, change := range wrongSettings {
 			s := budgetStudy()
 			change(&s)
 			if _, err := s.Normalize(); err == nil || !strings.Contains(err.Error(), want) ||
@@ -221,9 +257,9 @@ func TestFingerprint(t *testing.T) {
 	base.DataSum = "0123"
 	base = normal(t, base)
 
-	t.Run("the stored form stays what it is, or no study could go on", func(t *testing.T) {
+	t.Run("the stored form never changes, because stored studies could not go on", func(t *testing.T) {
 		golden := filepath.Join("testdata", "settings.golden")
-		older := budgetStudy() // what it was before there was a choice
+		older := budgetStudy() // the settings before WeightDecayOn existed
 		older.DataSum, older.WeightDecayOn = "0123", search.DecayWeights
 		older = normal(t, older)
 		got := string(older.Settings()) + "\n" + older.Fingerprint() + "\n" + string(base.Settings()) + "\n" +
@@ -315,7 +351,7 @@ func TestTrials(t *testing.T) {
 			t.Errorf("trial %d is %v seed %d, want all pairs of a seed before the next", i, tr.System, tr.Seed)
 		}
 	}
-	// L12M6, the largest block of the budget but for L1M23, which is narrow:
+	// L12M6 has the largest block of the budget except L1M23, which is narrow:
 	// 32²·(27·72 + 6·4752) + 7200 = 31,194,144.
 	if trials[0].System != space.PairSystem(space.Pair{L: 12, M: 6}) || trials[0].MultiplyAdds != 31_194_144 {
 		t.Errorf("the longest is %v with %d multiply-adds", trials[0].System, trials[0].MultiplyAdds)

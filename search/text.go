@@ -21,3 +21,9 @@ func Bounded(message string) string {
 	half := (maxMessage - len(gap)) / 2
 	return string(slices.Concat(r[:half], []rune(gap), r[len(r)-half:]))
 }
+
+// LastLine returns the last line of a message. It says why something failed.
+func LastLine(message string) string {
+	message = strings.TrimSpace(message)
+	return strings.TrimSpace(message[strings.LastIndexByte(message, '\n')+1:])
+}

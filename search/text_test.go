@@ -22,3 +22,12 @@ func TestBounded(t *testing.T) {
 		t.Errorf("a long message has %d characters and begins %.20q", n, got)
 	}
 }
+
+func TestLastLine(t *testing.T) {
+	t.Parallel()
+	for message, want := range map[string]string{"": "", " one ": "one", "first\n last \n\n": "last"} {
+		if got := search.LastLine(message); got != want {
+			t.Errorf("%q: %q, want %q", message, got, want)
+		}
+	}
+}

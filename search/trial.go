@@ -13,8 +13,9 @@ import (
 type Status string
 
 const (
-	// Pending means that the trial waits for a worker, or that the study's Strategy does not want it
-	// yet. Its Epoch is above 0 if it was interrupted, or was trained up to an epoch before the last.
+	// Pending means that the trial waits for a worker, or that the study's Strategy does not want
+	// it yet. Its Epoch is above 0 if it was interrupted, or was trained up to an epoch before the
+	// last.
 	Pending Status = "pending"
 	// Running means that a worker of this or another process trains the trial, or did so until the
 	// process was killed.
@@ -82,11 +83,11 @@ type Trial struct {
 	Epochs int // the number of epochs of the whole training
 	// MultiplyAdds is the number of multiply–adds in the forward pass of one picture.
 	MultiplyAdds int64
-	// Params is the number of parameters of the network, as space.Network counts them. It is 0 if an
-	// older igcsearch stored the trial.
+	// Params is the number of parameters of the network, as space.Network counts them. It is 0 if
+	// an older igcsearch stored the trial.
 	Params int
-	// Error says on one line why the trial failed, diverged or was put back, and Failure says it in
-	// one word. Otherwise both are empty.
+	// Error says on one line why the trial failed, diverged or was put back, and Failure is the
+	// kind of this failure. Otherwise both are empty.
 	Error   string
 	Failure Failure
 	// Last holds the measurements of the epoch Epoch. It is zero if Epoch is 0.
@@ -110,13 +111,13 @@ type Job struct {
 	Until int
 }
 
-// Reporter receives the progress of a training. Its methods are called from the goroutine that called
-// Train.
+// Reporter receives the progress of a training. Its methods are called from the goroutine that
+// called Train.
 type Reporter interface {
 	// Step is called after each mini-batch. done of the epoch's total steps are finished.
 	Step(epoch, done, total int)
-	// Epoch is called after each epoch and its evaluation. An error ends the training; Train returns
-	// this error.
+	// Epoch is called after each epoch and its evaluation. An error ends the training; Train
+	// returns this error.
 	Epoch(Epoch, Checkpoint) error
 }
 
@@ -135,8 +136,8 @@ type Attempt struct {
 	Commit    string // the git commit of the program, or "" if unknown
 	GoVersion string
 	CPU       string // the name of the model
-	// ISA is the arithmetic, on which the bits of the results depend: "avx512", "avx2", "portable" or
-	// "cuda sm_90". A run on several kinds of devices lists all of them, separated by ", ".
+	// ISA is the arithmetic, on which the bits of the results depend: "avx512", "avx2", "portable"
+	// or "cuda sm_90". A run on several kinds of devices lists all of them, separated by ", ".
 	ISA    string
 	Device string // "cpu", or the names of the run's GPUs, separated by ", "
 	Host   string
@@ -145,8 +146,8 @@ type Attempt struct {
 	Job    string // the scheduler's job that started the process, like "slurm 12_3", or ""
 }
 
-// Claim is an attempt that has begun, in the hands of its worker. A Store sets the fields above Study,
-// and a Dispatch sets the others.
+// Claim is an attempt that has begun, in the hands of its worker. A Store sets the fields above
+// Study, and a Dispatch sets the others.
 type Claim struct {
 	// Handle receives the results of the attempt.
 	Handle
@@ -165,12 +166,12 @@ type Claim struct {
 	Most int
 }
 
-// Handle receives the results of an attempt that has begun. Its methods return ErrSuperseded (wrapped)
-// if another process has continued the trial.
+// Handle receives the results of an attempt that has begun. Its methods return ErrSuperseded
+// (wrapped) if another process has continued the trial.
 type Handle interface {
-	// Record stores the measurements of an epoch together with the checkpoint after it. The Handle of
-	// a Dispatch returns ErrStop (wrapped) if the attempt must end after this epoch; the epoch is
-	// stored then.
+	// Record stores the measurements of an epoch together with the checkpoint after it. The Handle
+	// of a Dispatch returns ErrStop (wrapped) if the attempt must end after this epoch; the epoch
+	// is stored then.
 	Record(ctx context.Context, e Epoch, c Checkpoint) error
 	// End closes the attempt and returns the new status of its trial.
 	End(ctx context.Context, o Outcome) (Status, error)
@@ -184,7 +185,8 @@ type Outcome struct {
 	// Failure is "" if the attempt reached its last epoch.
 	Failure Failure
 	Message string
-	// Retries is how often the trial may fail in this way and become pending again instead of Failed.
+	// Retries is how often the trial may fail in this way and become pending again instead of
+	// Failed.
 	Retries int
 	// Most is set after a failure for lack of memory: it is how many trainings, including this one,
 	// may run at once when the trial is tried again. Otherwise it is 0.
@@ -201,17 +203,17 @@ type Beginner interface {
 // Store keeps studies, trials, epochs and checkpoints. Each method is one transaction. Several
 // goroutines may call the methods at once, and several processes may share what is stored.
 //
-// A process has a lease on the trials that it runs, and Beat extends this lease. Other processes take
-// over its trials if the process is dead, or if it did not call Beat during the whole lease.
+// A process has a lease on the trials that it runs, and Beat extends this lease. Other processes
+// take over its trials if the process is dead, or if it did not call Beat during the whole lease.
 type Store interface {
 	Beginner
 	// Plan stores the study and its trials, as pending, unless they are stored already. It returns
 	// the stored trials in the order given. It returns an error that lists the differences if the
 	// name belongs to a study with other settings.
 	Plan(ctx context.Context, s Study, trials []Trial) ([]Trial, error)
-	// Poll returns the trials of a study that changed after the moment since. This is the moment that
-	// an earlier call returned, or 0 for all trials. Before that, Poll makes trials pending whose
-	// process is gone.
+	// Poll returns the trials of a study that changed after the moment since. This is the moment
+	// that an earlier call returned, or 0 for all trials. Before that, Poll makes trials pending
+	// whose process is gone.
 	Poll(ctx context.Context, study string, since int64) (changed []TrialState, moment int64, err error)
 	// Beat extends the lease of this process. next is how long to wait before the next call.
 	Beat(ctx context.Context) (next time.Duration, err error)

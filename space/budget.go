@@ -27,7 +27,8 @@ type Budget struct {
 // exist for the pair.
 func (b Budget) BlockParams(p Pair) int { return b.Variant.Params(p, b.Kernel) }
 
-// Validate returns an error if a field is out of its range. The error names the field and the range.
+// Validate returns an error if a field is out of its range. The error names the field and the
+// range.
 func (b Budget) Validate() error {
 	switch {
 	case b.Params < 1 || b.Params > maxBudget:
@@ -47,9 +48,9 @@ func (b Budget) Error(p Pair) float64 {
 	return float64(b.BlockParams(p))/float64(b.Params) - 1
 }
 
-// Nearest returns one pair for each M: the pair whose parameters are nearest to the budget, if it is
-// within the tolerance. Of two equally near pairs it takes the smaller L. The pairs are in the order
-// of ComparePairs. The result is nil if Validate fails or no pair fits.
+// Nearest returns one pair for each M: the pair whose parameters are nearest to the budget, if it
+// is within the tolerance. Of two equally near pairs it takes the smaller L. The pairs are in the
+// order of ComparePairs. The result is nil if Validate fails or no pair fits.
 //
 // T = 4672, S = 9 and a tolerance of 2.4 % give the nine pairs of Table 1 (i).
 func (b Budget) Nearest() []Pair {

@@ -46,7 +46,7 @@ func TestNearest(t *testing.T) {
 		}
 	})
 	t.Run("of two equally near the smaller L", func(t *testing.T) {
-		// S = 1, M = 1: L + L² is 6 for L = 2 and 12 for L = 3; T = 9.
+		// With S = 1 and M = 1, T = L + L² is 6 for L = 2 and 12 for L = 3. The budget is 9.
 		got := space.Budget{Params: 9, Kernel: 1, Tolerance: 0.34}.Nearest()
 		if len(got) == 0 || got[0] != (space.Pair{L: 2, M: 1}) {
 			t.Errorf("got %v, want L2M1 first", got)

@@ -43,10 +43,9 @@ type Layer struct {
 	// In and Out are the shapes of one picture's feature maps before and behind the layer.
 	In, Out Shape
 
-	// The fields from KH to ReLU are set for Conv and IGC only.
-
 	// KH×KW is the kernel, for IGC the primary kernel. Both are odd. Stride is 1 or 2; the rows
-	// and columns of Out are those of In divided by Stride, rounded up.
+	// and columns of Out are those of In divided by Stride, rounded up. The fields from KH to ReLU
+	// are set for Conv and IGC only.
 	KH, KW, Stride int
 	// Groups is the number of partitions, for IGC of the primary ones. An IGC layer has
 	// Out.C/Groups secondary partitions of Groups channels each.
@@ -92,8 +91,8 @@ func (l Layer) String() string {
 	return string(l.Kind)
 }
 
-// Pair returns the pair of an IGC layer. If the layer changes the number of channels, it is the pair
-// of the output.
+// Pair returns the pair of an IGC layer. If the layer changes the number of channels, it is the
+// pair of the output.
 func (l Layer) Pair() Pair { return Pair{L: l.Groups, M: l.Out.C / l.Groups} }
 
 // Network is a list of layers. Each layer comes after those that it reads; the output of the last
@@ -181,8 +180,8 @@ func (b *builder) end(name string, depth, classes int) Network {
 // Figure3 returns the network that the paper trains for its Figure 3 (Section 5.3): a 3×3
 // convolution to G = p.Width() channels, IGC blocks with 3×3 primary kernels, the average over all
 // positions, and a linear layer. No layer reduces the number of positions before the average. The
-// paper has 6 blocks, in = {3, 32, 32} and 100 classes. All arguments are at least 1; Figure3 panics
-// where System.Network would return an error.
+// paper has 6 blocks, in = {3, 32, 32} and 100 classes. All arguments are at least 1; Figure3
+// panics where System.Network would return an error.
 func Figure3(p Pair, blocks int, in Shape, classes int) Network {
 	n, err := PairSystem(p).Network(Plan{Layout: Flat, Depth: blocks + 2, In: in, Classes: classes})
 	if err != nil {
@@ -191,9 +190,9 @@ func Figure3(p Pair, blocks int, in Shape, classes int) Network {
 	return n
 }
 
-// block adds a block that reads the last layer, whose partitions are prev. The block has next.Width()
-// channels in the partitions next. A stride of 2 begins a stage. The last layer of the block has a
-// norm and, if relu is set, a ReLU.
+// block adds a block that reads the last layer, whose partitions are prev. The block has
+// next.Width() channels in the partitions next. A stride of 2 begins a stage. The last layer of the
+// block has a norm and, if relu is set, a ReLU.
 func (s System) block(b *builder, name string, prev, next Pair, stride int, relu bool) {
 	out, v, k := next.Width(), s.Variant, s.Variant.kernel()
 	layer := func(suffix string, kind Kind, groups, c, kh, kw, stride int) Layer {
@@ -251,9 +250,9 @@ func (s System) block(b *builder, name string, prev, next Pair, stride int, relu
 	}
 }
 
-// residual adds a residual unit: two blocks, and a layer that adds the unit's input to their output.
-// Where the shape changes, the input first passes a 1×1 group convolution with next.L partitions and
-// a norm.
+// residual adds a residual unit: two blocks, and a layer that adds the unit's input to their
+// output. Where the shape changes, the input first passes a 1×1 group convolution with next.L
+// partitions and a norm.
 func (s System) residual(b *builder, unit int, prev, next Pair, stride int) {
 	from, name := b.last(), "unit"+strconv.Itoa(unit)
 	s.block(b, fmt.Sprintf("block%d", 2*unit-1), prev, next, stride, true)

@@ -43,8 +43,8 @@ func TestFigure3(t *testing.T) {
 		}
 	})
 	t.Run("the first convolution and a block of L24M2 are those of Table 3", func(t *testing.T) {
-		// Depth 20, 10 classes: 1,296 in the first convolution; the six
-		// blocks of the first stage at 2,016 are 12,096.
+		// At depth 20 with 10 classes the first convolution has 1,296 parameters, and the six
+		// blocks of the first stage, with 2,016 each, have 12,096.
 		n := space.Figure3(space.Pair{L: 24, M: 2}, 6, cifar, 10)
 		blocks := 0
 		for _, l := range n.Layers[1:7] {
@@ -96,7 +96,7 @@ func TestTable3(t *testing.T) {
 	names := []string{"RegConv-W16", "RegConv-W18", "IGC-L4M8", "IGC-L24M2"}
 	for _, row := range []struct {
 		depth          int
-		params, madds8 []string // in millions, in 10⁸
+		params, madds8 []string // in units of 10⁶ and 10⁸
 	}{
 		{8, []string{"0.075", "0.095", "0.078", "0.047"}, []string{"0.122", "0.154", "0.131", "0.099"}},
 		{20, []string{"0.27", "0.34", "0.27", "0.15"}, []string{"0.406", "0.513", "0.424", "0.288"}},
@@ -173,8 +173,8 @@ var byHand = map[string]struct {
 		counts{8_607_700,
 			14_700*112*112 + (21_800+3*23_600+200)*56*56 + (83_600+3*87_200+400)*28*28 +
 				(327_200+3*334_400+800)*14*14 + (1_294_400+3*1_308_800+1600)*7*7 + 1_600_000}},
-	// The linear layers have 1025·1000 and 2049·1000; without them the authors' models have
-	// 11.207 and 11.441 million. In a stage of the width G the first block has 9·L·(M/2)·M + G·L, the
+	// The linear layers have 1025·1000 and 2049·1000; without them the authors' models have 11.207
+	// and 11.441 million. In a stage of the width G the first block has 9·L·(M/2)·M + G·L, the
 	// others have 9·L·M² + G·L, and the shortcut has G/2·M.
 	"IGC-L4M32+Ident.": {"IGC-L4M32+Ident.", table6,
 		counts{11_207_040 + 1_025_000,

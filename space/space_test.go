@@ -198,9 +198,9 @@ func TestWidthBound(t *testing.T) {
 		}
 	}))
 	t.Run("Table 1's budgets", func(t *testing.T) {
-		// By hand: (4672/6)^(2/3) = 778.67^(2/3), 9.2³ = 778.688
-		// and 9.2² = 84.64; (17536/6)^(2/3) = 2922.67^(2/3), 14.2973³ = 2922.6
-		// and 14.2973² = 204.41.
+		// The bounds by hand are (4672/6)^(2/3) = 778.67^(2/3), where 9.2³ = 778.688 and
+		// 9.2² = 84.64, and (17536/6)^(2/3) = 2922.67^(2/3), where 14.2973³ = 2922.6 and
+		// 14.2973² = 204.41.
 		for _, c := range []struct {
 			budget int
 			want   float64

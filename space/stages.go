@@ -33,7 +33,8 @@ const (
 	stages         = 3          // the stages of the layout Stages
 )
 
-// Validate returns an error if a field is out of its range. The error names the field and the range.
+// Validate returns an error if a field is out of its range. The error names the field and the
+// range.
 func (b StageBudget) Validate() error {
 	switch {
 	case (b.Params > 0) == (b.MultiplyAdds > 0) || b.Params < 0 || b.MultiplyAdds < 0:
@@ -134,7 +135,8 @@ func (b StageBudget) Systems(ctx context.Context) []System {
 	return systems
 }
 
-// partitions lists the pairs that are possible for a stage of width channels that reads in channels.
+// partitions lists the pairs that are possible for a stage of width channels that reads in
+// channels.
 func (b StageBudget) partitions(width, in int) []Pair {
 	var list []Pair
 	for l := 1; l <= in; l++ {

@@ -109,8 +109,8 @@ func (v Variant) cost(s, m int) (a, b int, ok bool) {
 }
 
 // Params returns the number of parameters of a block of the variant. kernel is the number of
-// positions of the primary kernel; Split and Large use their own kernels instead. The result is 0 if
-// the variant does not exist for this pair.
+// positions of the primary kernel; Split and Large use their own kernels instead. The result is 0
+// if the variant does not exist for this pair.
 func (v Variant) Params(p Pair, kernel int) int {
 	a, b, ok := v.cost(kernel, p.M)
 	if !ok {
@@ -143,13 +143,13 @@ var systemRE = regexp.MustCompile(`^(?:(IGC)-((?:L\d+M\d+)(?:/L\d+M\d+){0,3})` +
 	`((?:\+[A-Za-z0-9.]+)*)(?:-D(\d+))?$`) // 8 and 9
 
 // ParseSystem reads the name of a network. A name begins with "IGC-L24M2", "RegConv-W18",
-// "ResNet-C64" or "SumFusion". These may follow, in this order:
+// "ResNet-C64" or "SumFusion". An IGC name may give a pair for each stage, as in
+// "IGC-L40M2/L20M4/L10M8". These may follow:
 //
-//   - further pairs of an IGC network, one for each stage, as in "IGC-L40M2/L20M4/L10M8";
 //   - "+Ident." for identity mappings;
-//   - "+2L" for stages that double L in place of M;
-//   - "+" and a Variant;
-//   - "-D20" for a depth of 20.
+//   - "+2L" for stages of an IGC network that double L in place of M;
+//   - "+" and a Variant of an IGC network;
+//   - at the end, "-D20" for a depth of 20.
 //
 // For any other text it returns an error that says what a name may contain.
 func ParseSystem(name string) (System, error) {
@@ -405,8 +405,8 @@ func (s System) network(p Plan, depth int) (n Network, err error) {
 	return n, nil
 }
 
-// blocks returns the number of stages of a layout and the number of blocks in each stage. It returns
-// an error if the system has no network of this layout and depth.
+// blocks returns the number of stages of a layout and the number of blocks in each stage. It
+// returns an error if the system has no network of this layout and depth.
 func (s System) blocks(l Layout, depth int) (stages, blocks int, err error) {
 	var rule string
 	switch {

@@ -4,302 +4,517 @@ import (
 	"context"
 	"crypto/sha256"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
-	"time"
 
 	"igcsearch/search"
 )
 
-// Brought is a trial with all that was recorded of it elsewhere, in a spool.
+// Source is a study with results that were made elsewhere: in a shared folder, in another database, or in an export.
+type Source struct {
+	Study  search.Study
+	Trials []search.Trial // all trials of the study
+	// Load returns trial i of Trials as it stands now, with its states if they are wanted.
+	Load func(i int, states bool) (search.Record, error)
+}
+
+// Brought says what Bring did with a trial.
 type Brought struct {
-	search.TrialState     // Running counts as pending
-	Until             int // epoch that its newest attempt trains to, 0 before the first
-	// Attempts are all there were, oldest first; By says for each epoch of Curve
-	// which measured it.
-	Attempts []BroughtAttempt
-	By       []int
-	// Checkpoints are its last states, newest first, and Best that of the best
-	// validation accuracy, nil if there is none.
-	Checkpoints []search.Checkpoint
-	Best        *search.Checkpoint
+	Trial search.Trial // as it stands in the source
+	Taken bool         // the database has other results of it now
+	Busy  bool         // it was left alone because a process trains it for this database
 }
 
-// BroughtAttempt is an attempt of a Brought trial, by a worker that knows
-// nothing of this database.
-type BroughtAttempt struct {
-	search.Attempt
-	Token   []byte // 16 bytes: which attempt it is, however often it is brought
-	Ended   time.Time
-	Outcome string // as TrialAttempt has it; "" of one that is open
-	Failure search.Failure
-	Message string
-}
+// maxConflicts is how many trials an error of Bring names.
+const maxConflicts = 5
 
-// Bringing says what Bring did with a trial.
-type Bringing struct {
-	Trial search.Trial // as it stands there
-	// Taken: its results are now those that were brought.
-	Taken bool
-	// Busy: it was left alone, because a process trains it for this database.
-	Busy bool
-}
+// The size of one transaction of Bring, so that a run of the database goes on meanwhile.
+const (
+	bringTrials = 200
+	bringBytes  = 64 << 20
+)
 
-// Bring stores what was recorded elsewhere, of trials in any state, and may be
-// repeated while it goes on there: an attempt is brought once, and changed when
-// it ended. Of a trial that both have, the result that is further on is taken, as
-// Merge does, and it is an error, before anything is stored, if their epochs
-// differ in a bit; unless all that the database has of it was brought before: then
-// it was trained anew there, and counts. Trials that a process trains for this
-// database are left alone.
+// Bring stores the results of a source and says what it did with each of its trials. This is the only way in for
+// results that were not trained for this database. It follows one rule:
 //
-// load returns trial i of trials, the plan of the study; with its states if they
-// are wanted. Each trial is one transaction, so a run of this database goes on
-// meanwhile.
-func (db *DB) Bring(ctx context.Context, s search.Study, trials []search.Trial, load func(i int, states bool) (Brought, error)) ([]Bringing, error) {
-	fail := func(err error) ([]Bringing, error) {
-		if c := (*ConflictError)(nil); errors.As(err, &c) {
-			return nil, c
-		}
-		return nil, db.explain(fmt.Sprintf("bring study %q into", s.Name), err)
-	}
-	there, err := db.Read(ctx, s.Name)
-	if errors.Is(err, ErrNoStudy) || err == nil && there.Study.Fingerprint() != s.Fingerprint() {
-		// Only then: it would also change how a run keeps checkpoints.
-		if _, err := db.Plan(ctx, s, trials); err != nil {
-			return nil, err
-		}
-	} else if err != nil {
+//   - Two records of a trial agree if the epochs that both have are the same in every bit, and if neither goes on
+//     after the other has finished. Times may differ, and so may a loss that only one of them has.
+//   - Records that agree are joined: the database then has the epochs and the losses that either has. The record that
+//     is further on, by its last epoch and then by its status, decides the status and the checkpoints.
+//   - Records that do not agree are a conflict, and Bring stores nothing, unless everything that the database has of
+//     the trial came from the source before. Then it was trained anew there, and the new record replaces the old one.
+//   - The attempts of both are kept. An attempt has a token, so it is stored once however often it is brought.
+//   - A trial that a process trains for this database is left alone.
+//
+// Bring may be repeated while the trials are trained in the source.
+func (db *DB) Bring(ctx context.Context, from Source) ([]Brought, error) {
+	act := fmt.Sprintf("bring study %q into", from.Study.Name)
+	if err := db.Join(ctx); err != nil {
 		return nil, err
-	} else if err := db.Join(ctx); err != nil {
-		return nil, err
-	} else if err := db.reclaim(ctx, false); err != nil {
-		return fail(err)
 	}
-	var conflicts []string
-	acts := make([]act, len(trials))
-	for i := range trials {
-		b, err := load(i, false)
-		if err != nil {
-			return nil, err
+	if err := db.reclaim(ctx, false); err != nil {
+		return nil, db.explain(act, err)
+	}
+	if _, err := db.plan(ctx, from.Study, from.Trials, false); err != nil {
+		return nil, err
+	}
+	wants, err := db.compare(ctx, from, act)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]Brought, len(wants))
+	for next := 0; next < len(wants); {
+		type loaded struct {
+			i int
+			search.Record
 		}
-		err = db.view(ctx, func(tx *sql.Tx) error {
-			here, err := db.findHere(ctx, tx, s.Name, trials[i])
-			if err == nil {
-				acts[i] = here.decide(b)
+		var batch []loaded
+		for size := 0; next < len(wants) && len(batch) < bringTrials && size < bringBytes; next++ {
+			list[next].Trial = wants[next].trial
+			if wants[next].nothing() {
+				continue
 			}
-			return err
-		})
-		if err != nil {
-			return fail(err)
-		}
-		if acts[i].conflict != "" {
-			conflicts = append(conflicts, acts[i].conflict)
-		}
-	}
-	if len(conflicts) > 0 {
-		return nil, contradiction(conflicts)
-	}
-	list := make([]Bringing, len(trials))
-	for i := range trials {
-		b, err := load(i, acts[i].take)
-		if err != nil {
-			return nil, err
-		}
-		list[i].Trial = b.Trial
-		if !acts[i].store && !acts[i].take && !acts[i].busy {
-			continue
-		}
-		err = db.update(ctx, func(tx *sql.Tx) error {
-			list[i].Taken, list[i].Busy = false, false
-			here, err := db.findHere(ctx, tx, s.Name, trials[i])
+			r, err := from.Load(next, wants[next].take)
 			if err != nil {
-				return err
+				return nil, err
 			}
-			do := here.decide(b) // another process may have been there
-			if do.conflict != "" {
-				return contradiction([]string{do.conflict})
+			for _, c := range r.Checkpoints {
+				size += len(c.State)
 			}
-			list[i].Busy = do.busy
-			if do.busy || !do.store && !do.take || do.take && !acts[i].take && len(b.History) > 0 {
-				return nil // of the last the states are missing: the next time
+			batch = append(batch, loaded{next, r})
+		}
+		if len(batch) == 0 {
+			break
+		}
+		err := db.update(ctx, func(tx *sql.Tx) error {
+			for _, there := range batch {
+				b, err := bringOne(ctx, tx, from.Study.Name, there.Record, wants[there.i].take)
+				if err != nil {
+					return err
+				}
+				list[there.i] = b
 			}
-			list[i].Taken = do.take
-			return here.put(ctx, tx, b, do.take)
+			return nil
 		})
 		if err != nil {
-			return fail(err)
+			return nil, db.explain(act, err)
 		}
 	}
 	return list, nil
 }
 
-// here is what the database has of a trial that is brought.
-type here struct {
-	study, trial int64
-	name         string
-	keep         bool // checkpoints of finished trials
-	status       search.Status
-	curve        []search.Epoch
-	attempts     map[string]hereAttempt
-	of           []string // tokens, by curve
+// want is what is to be done with a trial of a source.
+type want struct {
+	trial search.Trial
+	joining
 }
 
-type hereAttempt struct {
-	id                        int64
-	outcome, failure, message string
-}
-
-func (db *DB) findHere(ctx context.Context, tx *sql.Tx, study string, t search.Trial) (h here, err error) {
-	h.name, h.attempts = fmt.Sprintf("%s seed %d", t.System.Label(), t.Seed), map[string]hereAttempt{}
-	err = tx.QueryRowContext(ctx, `SELECT s.id, s.keep_checkpoints, t.id, t.status FROM study s JOIN trial t ON t.study = s.id
-		WHERE s.name = ? AND t.system = ? AND t.seed = ?`, study, t.System.String(), t.Seed).Scan(&h.study, &h.keep, &h.trial, &h.status)
-	if errors.Is(err, sql.ErrNoRows) {
-		return h, fmt.Errorf("%s is none of its trials", h.name)
+// compare joins all records of a source with what is stored, without their states, and stores nothing. It returns an
+// error that names the trials whose records do not agree.
+func (db *DB) compare(ctx context.Context, from Source, act string) ([]want, error) {
+	wants := make([]want, len(from.Trials))
+	var conflicts []string
+	for i := range from.Trials {
+		there, err := from.Load(i, false)
+		if err != nil {
+			return nil, err
+		}
+		if there.Status == search.Done && lastEpoch(there) != there.Epochs {
+			return nil, db.explain(act, fmt.Errorf("%v is done there, but its last epoch is missing", there.Key))
+		}
+		err = db.view(ctx, func(tx *sql.Tx) error {
+			here, err := findStored(ctx, tx, from.Study.Name, there.Key)
+			wants[i] = want{there.Trial, here.join(there)}
+			return err
+		})
+		if err != nil {
+			return nil, db.explain(act, err)
+		}
+		if text := wants[i].conflict; text != "" {
+			conflicts = append(conflicts, text)
+		}
 	}
+	if len(conflicts) > 0 {
+		return nil, conflictError(conflicts)
+	}
+	return wants, nil
+}
+
+// conflictError says that a source has other results of the same trials.
+func conflictError(trials []string) error {
+	more := ""
+	if n := len(trials) - maxConflicts; n > 0 {
+		trials, more = trials[:maxConflicts], fmt.Sprintf("; and %d more", n)
+	}
+	return &Error{Err: fmt.Errorf("the same trials have other results, so nothing was stored: %s%s: they are of "+
+		"different instruction sets, GPUs or versions: keep them apart, under other study names",
+		strings.Join(trials, "; "), more)}
+}
+
+// bringOne stores one record; states says that it was loaded with its states.
+func bringOne(ctx context.Context, tx *sql.Tx, study string, there search.Record, states bool) (Brought, error) {
+	b := Brought{Trial: there.Trial}
+	here, err := findStored(ctx, tx, study, there.Key)
 	if err != nil {
-		return h, err
+		return b, err
 	}
-	if err := each(ctx, tx, `SELECT id, token, coalesce(outcome, ''), coalesce(failure, ''), message FROM attempt WHERE trial = ?`, []any{h.trial}, func(rows *sql.Rows) error {
-		var a hereAttempt
-		var token []byte
-		err := rows.Scan(&a.id, &token, &a.outcome, &a.failure, &a.message)
-		h.attempts[string(token)] = a
-		return err
-	}); err != nil {
-		return h, err
+	j := here.join(there) // another process may have changed the trial since compare
+	switch {
+	case j.conflict != "":
+		return b, conflictError([]string{j.conflict})
+	case j.nothing():
+		return b, nil
+	case here.Status == search.Running:
+		b.Busy = true
+		return b, nil
+	case j.take && !states && len(there.History) > 0:
+		return b, nil // the next Bring loads its states
 	}
-	var token []byte
+	b.Taken = j.take || len(j.epochs) > 0
+	return b, here.put(ctx, tx, there, j)
+}
+
+// stored is the record of a trial in this database.
+type stored struct {
+	search.Record
+	study       int64
+	keep        bool    // checkpoints of finished trials
+	attemptRows []int64 // by Attempts
+}
+
+// findStored reads all that the database has of a trial, without its states.
+func findStored(ctx context.Context, tx *sql.Tx, study string, key search.Key) (s stored, err error) {
+	var trial int64
+	err = tx.QueryRowContext(ctx, `SELECT s.id, s.keep_checkpoints, t.id FROM study s JOIN trial t ON t.study = s.id
+		WHERE s.name = ? AND t.system = ? AND t.seed = ?`,
+		study, key.System.String(), key.Seed).Scan(&s.study, &s.keep, &trial)
+	if errors.Is(err, sql.ErrNoRows) {
+		return s, fmt.Errorf("%s is no trial of the study", key)
+	}
+	if err == nil {
+		s.Record, s.attemptRows, err = findRecord(ctx, tx, trial)
+	}
+	return s, err
+}
+
+// findRecord reads all that is stored of a trial, without its states. rows are the rows of its attempts.
+func findRecord(ctx context.Context, tx *sql.Tx, trial int64) (r search.Record, rows []int64, err error) {
+	trials, err := findTrials(ctx, tx, `t.id = ?`, trial)
+	if err != nil {
+		return r, nil, err
+	}
+	r.TrialState, r.Failures = trials[0], map[search.Failure]int{}
+	if err := tx.QueryRowContext(ctx, `SELECT until FROM trial WHERE id = ?`, trial).Scan(&r.Until); err != nil {
+		return r, nil, err
+	}
+	attempts, rows, err := findAttempts(ctx, tx, `t.id = ?`, trial)
+	if err != nil {
+		return r, nil, err
+	}
+	for _, a := range attempts {
+		r.Attempts = append(r.Attempts, a.PastAttempt)
+	}
+	var attempt int64
 	var e search.Epoch
-	fields := []any{&token}
-	for _, c := range epochColumns(&e) {
-		fields = append(fields, c.value)
-	}
-	err = each(ctx, tx, `SELECT coalesce(a.token, x''), `+epochNames("e.")+` FROM epoch e JOIN attempt a ON a.id = e.attempt
-		WHERE e.trial = ? ORDER BY e.number`, []any{h.trial}, func(rows *sql.Rows) error {
-		err := rows.Scan(fields...)
-		h.curve, h.of = append(h.curve, e), append(h.of, string(token))
+	err = each(ctx, tx, `SELECT e.attempt, `+epochNames("e.")+`
+		FROM epoch e WHERE e.trial = ? ORDER BY e.number`, []any{trial}, func(found *sql.Rows) error {
+		err := found.Scan(epochFields(&e, &attempt)...)
+		r.History, r.By = append(r.History, e), append(r.By, slices.Index(rows, attempt))
 		return err
 	})
-	return h, err
+	if err != nil {
+		return r, nil, err
+	}
+	err = each(ctx, tx, `SELECT kind, count FROM failure WHERE trial = ?`, []any{trial}, func(rows *sql.Rows) error {
+		var kind search.Failure
+		var n int
+		err := rows.Scan(&kind, &n)
+		r.Failures[kind] = n
+		return err
+	})
+	return r, rows, err
 }
 
-// act is what to do with a trial that is brought.
-type act struct {
-	store    bool // its attempts
-	take     bool // its results too
-	busy     bool // nothing, for now
-	conflict string
+// Source returns a study of this database as a source for another one.
+func (db *DB) Source(ctx context.Context, name string) (Source, error) {
+	r, err := db.Read(ctx, name)
+	if err != nil {
+		return Source{}, err
+	}
+	from := Source{Study: r.Study}
+	for _, t := range r.Trials {
+		from.Trials = append(from.Trials, t.Trial)
+	}
+	from.Load = func(i int, states bool) (record search.Record, err error) {
+		err = db.view(ctx, func(tx *sql.Tx) error {
+			trial := from.Trials[i].ID
+			if record, _, err = findRecord(ctx, tx, trial); err != nil || !states {
+				return err
+			}
+			if record.Checkpoints, _, err = findCheckpoints(ctx, tx, "checkpoint", trial); err != nil {
+				return err
+			}
+			best, _, err := findCheckpoints(ctx, tx, "best_checkpoint", trial)
+			if len(best) > 0 {
+				record.Best = &best[0]
+			}
+			return err
+		})
+		return record, db.explain(fmt.Sprintf("read study %q in", name), err)
+	}
+	return from, nil
 }
 
-func (h *here) decide(b Brought) (do act) {
-	brought := map[string]bool{}
-	for _, a := range b.Attempts {
-		brought[string(a.Token)] = true
-		outcome, failure, message, _ := a.row()
-		old, ok := h.attempts[string(a.Token)]
-		do.store = do.store || !ok || old.outcome != outcome || old.failure != failure || old.message != message
+// joining is how a record of a source is joined with what the database has of the trial.
+type joining struct {
+	conflict string // why it cannot be joined
+	anew     bool   // the record replaces what is there
+	take     bool   // the status and the checkpoints of the record count
+	news     bool   // the record has attempts that are not stored as they are now
+	epochs   []int  // indices in the record's History of the epochs to be stored
+}
+
+func (j joining) nothing() bool { return !j.take && !j.news && len(j.epochs) == 0 }
+
+// join compares a record of a source with what the database has.
+func (s *stored) join(there search.Record) (j joining) {
+	known, brought := map[string]search.PastAttempt{}, map[string]bool{}
+	for _, a := range s.Attempts {
+		known[string(a.Token)] = a
 	}
-	foreign := true
-	for _, token := range h.of {
-		foreign = foreign && brought[token]
+	for _, a := range there.Attempts {
+		a = closed(a)
+		old, ok := known[string(a.Token)]
+		brought[string(a.Token)] = len(a.Token) > 0
+		switch {
+		case len(a.Token) == 0:
+			j.news = j.news || len(s.Attempts) == 0
+		case !ok || old.Ending != a.Ending || old.Failure != a.Failure || old.Message != a.Message:
+			j.news = true
+		}
 	}
-	further := rank(b.Status) > rank(h.status)
-	same := agree(search.TrialState{History: h.curve}, b.TrialState)
-	ended := b.Status.Finished() && h.status.Finished() && (b.Status != h.status || len(b.History) != len(h.curve))
-	short := b.Status.Finished() && len(b.History) < len(h.curve) || h.status.Finished() && len(h.curve) < len(b.History)
+	at := map[int]search.Epoch{}
+	by := s.By
+	if len(by) == 0 {
+		by = everyIndex(s.Attempts)
+	}
+	fromThere := true // all that is stored of the trial came from the source
+	for _, i := range by {
+		fromThere = fromThere && brought[string(s.Attempts[i].Token)]
+	}
+	for _, e := range s.History {
+		at[e.Number] = e
+	}
+	lastHere, lastThere := lastEpoch(s.Record), lastEpoch(there)
+	// Of a status alone only the attempt tells that it is news: people may have asked for another try here.
+	j.take = lastThere > lastHere || lastThere == lastHere && j.news && rank(there.Status) > rank(s.Status)
+	different, c := 0, newComparison()
+	for i, e := range there.History {
+		old, ok := at[e.Number]
+		c.here, c.there = old, e
+		switch {
+		case ok && !c.agree():
+			different++
+		case !ok || j.take || c.fill():
+			j.epochs = append(j.epochs, i)
+		}
+	}
+	both := s.Status.Finished() && there.Status.Finished() && (s.Status != there.Status || lastHere != lastThere)
+	short := s.Status.Finished() && lastHere < lastThere || there.Status.Finished() && lastThere < lastHere
 	switch {
-	case same && !ended && !short:
-		// A status alone is no news: people may have asked for another try here.
-		do.take = len(b.History) > len(h.curve) || do.store && further && len(b.History) == len(h.curve)
-	case foreign:
-		do.take = do.store
-	default:
-		return act{conflict: fmt.Sprintf("%s (%s after %d epochs there, %s after %d here)", h.name, b.Status, len(b.History), h.status, len(h.curve))}
+	case different == 0 && !both && !short:
+		return j
+	case fromThere && j.news:
+		return joining{anew: true, take: true, news: true, epochs: everyIndex(there.History)}
+	case fromThere:
+		return joining{}
 	}
-	if h.status == search.Running && (do.store || do.take) {
-		return act{busy: true}
-	}
-	return do
+	return joining{conflict: fmt.Sprintf("%s (%s after %d epochs there, %s after %d here, %d of them different)",
+		there.Key, there.Status, len(there.History), s.Status, len(s.History), different)}
 }
 
-// row is an attempt as the table has it: one that is open there cannot be so
-// here, for no process here has it.
-func (a BroughtAttempt) row() (outcome, failure, message string, ended int64) {
-	outcome, failure, message = a.Outcome, string(a.Failure), a.Message
-	if outcome == "" {
-		outcome, failure = interrupted, interrupted
-		message = strings.TrimSpace(message + "\nit was running there when it was brought")
+func everyIndex[T any](list []T) []int {
+	all := make([]int, len(list))
+	for i := range all {
+		all[i] = i
 	}
-	return outcome, failure, bounded(message), max(a.Ended.UnixMilli(), a.Started.UnixMilli())
+	return all
 }
 
-// put stores what was decided.
-func (h *here) put(ctx context.Context, tx *sql.Tx, b Brought, take bool) error {
-	ids := make([]int64, len(b.Attempts))
-	for i, a := range b.Attempts {
-		outcome, failure, message, ended := a.row()
-		if old, ok := h.attempts[string(a.Token)]; ok {
-			ids[i] = old.id
-			if _, err := tx.ExecContext(ctx, `UPDATE attempt SET ended = ?2, outcome = ?3, failure = nullif(?4, ''), message = ?5 WHERE id = ?1`,
-				old.id, ended, outcome, failure, message); err != nil {
+// put stores a record as join decided.
+func (s *stored) put(ctx context.Context, tx *sql.Tx, there search.Record, j joining) error {
+	if j.take {
+		for _, table := range []string{"checkpoint", "best_checkpoint", "failure"} {
+			if err := exec(ctx, tx, `DELETE FROM `+table+` WHERE trial = ?`, s.ID); err != nil {
 				return err
 			}
-			continue
 		}
-		args, err := json.Marshal(append([]string{}, a.Args...))
+	}
+	if j.anew {
+		if err := exec(ctx, tx, `DELETE FROM epoch WHERE trial = ?`, s.ID); err != nil {
+			return err
+		}
+		s.History = nil
+	}
+	rows, err := s.putAttempts(ctx, tx, there, j)
+	if err != nil {
+		return err
+	}
+	old := map[int]int{} // index in s.History by number
+	for i, e := range s.History {
+		old[e.Number] = i
+	}
+	c := newComparison()
+	for _, i := range j.epochs {
+		e, by := there.History[i], rows[there.By[i]]
+		if k, ok := old[e.Number]; ok {
+			if c.here, c.there = e, s.History[k]; !j.take { // what is stored counts
+				c.here, c.there, by = c.there, c.here, s.attemptRows[s.By[k]]
+			}
+			c.fill()
+			e = c.here
+		}
+		if err := putEpoch(ctx, tx, s.ID, by, e); err != nil {
+			return err
+		}
+	}
+	if !j.take {
+		return touch(ctx, tx, s.study, s.ID)
+	}
+	return s.putState(ctx, tx, there)
+}
+
+// putAttempts stores the attempts of a record and returns their rows, 0 of one that is not stored.
+func (s *stored) putAttempts(ctx context.Context, tx *sql.Tx, there search.Record, j joining) ([]int64, error) {
+	used := map[int]bool{}
+	for _, i := range j.epochs {
+		used[there.By[i]] = true
+	}
+	rows := make([]int64, len(there.Attempts))
+	for i, a := range there.Attempts {
+		a = closed(a)
+		k := slices.IndexFunc(s.Attempts, func(old search.PastAttempt) bool {
+			return len(a.Token) > 0 && string(old.Token) == string(a.Token)
+		})
+		var err error
+		switch {
+		case k >= 0:
+			rows[i] = s.attemptRows[k]
+			err = exec(ctx, tx, `UPDATE attempt SET ended = ?2, outcome = ?3, failure = nullif(?4, ''), message = ?5
+				WHERE id = ?1`,
+				rows[i], a.Ended.UnixMilli(), a.Ending, a.Failure, a.Message)
+		case len(a.Token) > 0 || used[i] || j.take:
+			rows[i], err = putAttempt(ctx, tx, s.ID, 0, a)
+		}
 		if err != nil {
-			return err
-		}
-		if err := tx.QueryRowContext(ctx, `INSERT INTO attempt (trial, token, started, ended, outcome, failure, message, git_commit, go_version, cpu, isa, device, host, pid, args, job)
-			VALUES (?, ?, ?, ?, ?, nullif(?, ''), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id`, h.trial, a.Token, a.Started.UnixMilli(), ended, outcome, failure, message,
-			a.Commit, a.GoVersion, a.CPU, a.ISA, a.Device, a.Host, a.PID, string(args), a.Job).Scan(&ids[i]); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	if !take {
-		return touch(ctx, tx, h.study, h.trial)
-	}
-	for _, table := range []string{"checkpoint", "best_checkpoint", "epoch", "failure"} {
-		if _, err := tx.ExecContext(ctx, `DELETE FROM `+table+` WHERE trial = ?`, h.trial); err != nil {
-			return err
-		}
-	}
-	for i, e := range b.History {
-		if err := putEpoch(ctx, tx, h.trial, ids[b.By[i]], e); err != nil {
+	return rows, nil
+}
+
+// putState stores how the trial of a record stands.
+func (s *stored) putState(ctx context.Context, tx *sql.Tx, there search.Record) error {
+	for kind, n := range there.Failures {
+		if err := exec(ctx, tx, `INSERT INTO failure (trial, kind, count) VALUES (?, ?, ?)`,
+			s.ID, kind, n); err != nil {
 			return err
 		}
 	}
-	for _, a := range b.Attempts {
-		if _, failure, _, _ := a.row(); failure != "" {
-			if _, err := countFailure(ctx, tx, h.trial, failure); err != nil {
-				return err
-			}
-		}
-	}
-	status := b.Status
+	status := there.Status
 	if status == search.Running {
 		status = search.Pending
 	}
-	if !status.Finished() || h.keep {
-		for _, c := range b.Checkpoints {
-			sum := sha256.Sum256(c.State)
-			if _, err := tx.ExecContext(ctx, `INSERT INTO checkpoint (trial, slot, epoch, state, sha256) VALUES (?1, ?2 % 2, ?2, ?3, ?4)`,
-				h.trial, c.Epoch, append([]byte{}, c.State...), sum[:]); err != nil {
+	if !status.Finished() || s.keep {
+		for _, c := range there.Checkpoints {
+			if err := putCheckpoint(ctx, tx, s.ID, c, sha256.Sum256(c.State)); err != nil {
 				return err
 			}
 		}
 	}
-	if c := b.Best; c != nil {
+	if c := there.Best; c != nil {
 		sum := sha256.Sum256(c.State)
-		if _, err := tx.ExecContext(ctx, `INSERT INTO best_checkpoint (trial, epoch, state, sha256) VALUES (?, ?, ?, ?)`, h.trial, c.Epoch, append([]byte{}, c.State...), sum[:]); err != nil {
+		if err := exec(ctx, tx, `INSERT INTO best_checkpoint (trial, epoch, state, sha256) VALUES (?, ?, ?, ?)`,
+			s.ID, c.Epoch, append([]byte{}, c.State...), sum[:]); err != nil {
 			return err
 		}
 	}
-	if _, err := tx.ExecContext(ctx, `UPDATE trial SET until = min(max(?2, until), epochs) WHERE id = ?1`, h.trial, b.Until); err != nil {
+	if err := exec(ctx, tx, `UPDATE trial SET until = min(max(?2, until), epochs) WHERE id = ?1`,
+		s.ID, there.Until); err != nil {
 		return err
 	}
-	return setStatus(ctx, tx, h.study, h.trial, status)
+	return setStatus(ctx, tx, s.study, s.ID, status)
+}
+
+// closed is an attempt as it is stored here. One that is open in the source cannot be open here, because no process of
+// this database has it.
+func closed(a search.PastAttempt) search.PastAttempt {
+	if a.Ending == "" {
+		a.Ending, a.Failure = search.EndedInterrupted, search.FailedInterrupted
+		a.Message = strings.TrimSpace(a.Message + "\nit was running there when it was brought")
+	}
+	if a.Message = search.Bounded(a.Message); a.Ended.Before(a.Started) {
+		a.Ended = a.Started
+	}
+	return a
+}
+
+// rank orders how far two trials with the same number of epochs are.
+func rank(s search.Status) int {
+	switch {
+	case s.Finished():
+		return 2
+	case s == search.Failed:
+		return 1
+	}
+	return 0
+}
+
+// lastEpoch is the number of the last epoch of a record, 0 if it has none. An export may have only that one.
+func lastEpoch(r search.Record) int {
+	if len(r.History) == 0 {
+		return 0
+	}
+	return r.History[len(r.History)-1].Number
+}
+
+// comparison compares two measurements of an epoch, which are set before each call.
+type comparison struct {
+	here, there               search.Epoch
+	hereColumns, thereColumns []epochColumn
+}
+
+func newComparison() *comparison {
+	c := new(comparison)
+	c.hereColumns, c.thereColumns = epochColumns(&c.here), epochColumns(&c.there)
+	return c
+}
+
+// agree reports whether both are the same in every bit, times apart. A loss that only one of them has is no difference.
+func (c *comparison) agree() bool {
+	if identical(c.here, c.there) {
+		return true
+	}
+	for i, column := range c.hereColumns {
+		x, _ := column.value.Value() // no error: see epochColumn
+		y, _ := c.thereColumns[i].value.Value()
+		_, mayLack := column.value.(*orZero)
+		if !column.time && x != y && !(mayLack && (x == nil || y == nil)) {
+			return false
+		}
+	}
+	return true
+}
+
+// fill adds the losses that here lacks from there. It reports whether there were any.
+func (c *comparison) fill() (filled bool) {
+	for i, column := range c.hereColumns {
+		if x, ok := column.value.(*orZero); ok && *x == 0 {
+			*x = *c.thereColumns[i].value.(*orZero)
+			filled = filled || *x != 0
+		}
+	}
+	return filled
 }

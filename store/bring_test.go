@@ -19,27 +19,27 @@ import (
 type away struct {
 	s      search.Study
 	trials []search.Trial
-	list   []store.Brought
+	list   []search.Record
 }
 
 func newAway(t testing.TB) *away {
 	s, trials := newStudy(t, "quick")
 	a := &away{s: s, trials: trials}
 	for _, t := range trials {
-		a.list = append(a.list, store.Brought{TrialState: search.TrialState{Trial: t}})
+		a.list = append(a.list, search.Record{TrialState: search.TrialState{Trial: t}})
 	}
 	return a
 }
 
 // attempt adds an attempt that trained some epochs behind those that are there,
 // and how it stands after it. salt makes results of other bits.
-func (a *away) attempt(i, epochs int, outcome string, salt int) {
+func (a *away) attempt(i, epochs int, ending search.Ending, salt int) {
 	b := &a.list[i]
 	began := time.UnixMilli(int64(1_000_000 * (i + 1) * (len(b.Attempts) + 1))).UTC()
-	b.Attempts = append(b.Attempts, store.BroughtAttempt{Attempt: search.Attempt{Started: began, Host: "node", ISA: "avx2", Args: []string{}}, Token: fmt.Appendf(nil, "token of %03d %03d", i, len(b.Attempts)),
-		Ended: began.Add(time.Second), Outcome: outcome})
+	b.Attempts = append(b.Attempts, search.PastAttempt{Attempt: search.Attempt{Started: began, Host: "node", ISA: "avx2", Args: []string{}}, Token: fmt.Appendf(nil, "token of %03d %03d", i, len(b.Attempts)),
+		Ended: began.Add(time.Second), Ending: ending})
 	at := &b.Attempts[len(b.Attempts)-1]
-	switch outcome {
+	switch ending {
 	case "done":
 		b.Status = search.Done
 	case "failed":
@@ -47,7 +47,7 @@ func (a *away) attempt(i, epochs int, outcome string, salt int) {
 	case "":
 		b.Status = search.Running
 	case "lost", "interrupted":
-		b.Status, at.Failure = search.Pending, search.Failure(outcome)
+		b.Status, at.Failure = search.Pending, search.Failure(ending)
 	}
 	b.Until = b.Epochs
 	for range epochs {
@@ -63,22 +63,22 @@ func (a *away) attempt(i, epochs int, outcome string, salt int) {
 }
 
 // end says how the last attempt ended.
-func (a *away) end(i int, outcome string) {
+func (a *away) end(i int, ending search.Ending) {
 	b := &a.list[i]
-	b.Attempts[len(b.Attempts)-1].Outcome = outcome
-	if b.Status = search.Pending; outcome == "done" {
+	b.Attempts[len(b.Attempts)-1].Ending = ending
+	if b.Status = search.Pending; ending == "done" {
 		b.Status = search.Done
 	}
 }
 
-func (a *away) bring(db *store.DB, t testing.TB) ([]store.Bringing, error) {
-	return db.Bring(t.Context(), a.s, a.trials, func(i int, states bool) (store.Brought, error) {
-		b := a.list[i]
+func (a *away) bring(db *store.DB, t testing.TB) ([]store.Brought, error) {
+	return db.Bring(t.Context(), store.Source{Study: a.s, Trials: a.trials, Load: func(i int, states bool) (search.Record, error) {
+		r := a.list[i]
 		if !states {
-			b.Checkpoints, b.Best = nil, nil
+			r.Checkpoints, r.Best = nil, nil
 		}
-		return b, nil
-	})
+		return r, nil
+	}})
 }
 
 // must brings and says which trials were taken, and which left alone.
@@ -139,7 +139,7 @@ func TestBring(t *testing.T) {
 		if last := trials[0].Last; !math.IsInf(last.ValidationLoss, 1) || last.TestLoss != 1.0/3 {
 			t.Errorf("the last epoch %+v, want the losses +Inf and 1/3", last)
 		}
-		if len(attempts) != 4 || attempts[2].Outcome != "interrupted" || attempts[2].Message != "it was running there when it was brought" || attempts[2].Host != "node" {
+		if len(attempts) != 4 || attempts[2].Ending != "interrupted" || attempts[2].Message != "it was running there when it was brought" || attempts[2].Host != "node" {
 			t.Errorf("%+v", attempts)
 		}
 		if h, err := db.Examine(t.Context()); err != nil || len(h.Findings) != 0 {
@@ -150,8 +150,8 @@ func TestBring(t *testing.T) {
 		if err != nil || turn.Note != "" || turn.From == nil || turn.From.Epoch != 2 || !bytes.Equal(turn.From.State, state(2, 1000)) {
 			t.Errorf("%+v, %v", turn, err)
 		}
-		record(t, db, turn.ID, 3)
-		end(t, db, turn.ID, search.Done, "")
+		record(t, turn, 3)
+		end(t, turn, search.Done, "")
 		a.attempt(3, 1, "interrupted", 0)
 		if taken, _ := a.must(t, db); !slices.Equal(taken, []int{3}) { // what is further here stays
 			t.Errorf("taken %v", taken)
@@ -167,7 +167,7 @@ func TestBring(t *testing.T) {
 			t.Errorf("taken %v", taken)
 		}
 		attempts, err := readAttempts(t.Context(), db, "quick")
-		if err != nil || len(attempts) != 1 || attempts[0].Outcome != "done" || attempts[0].Failure != "" || attempts[0].Message != "" {
+		if err != nil || len(attempts) != 1 || attempts[0].Ending != "done" || attempts[0].Failure != "" || attempts[0].Message != "" {
 			t.Errorf("%+v, %v", attempts, err)
 		}
 	})
@@ -175,13 +175,13 @@ func TestBring(t *testing.T) {
 		t.Parallel()
 		db, path, _, trials := planned(t)
 		attempt := begin(t, db, trials[1])
-		record(t, db, attempt, 1, 2)
-		end(t, db, attempt, search.Pending, "")
+		record(t, attempt, 1, 2)
+		end(t, attempt, search.Pending, "")
 		a := newAway(t)
 		a.attempt(0, 3, "done", 0)
 		a.attempt(1, 3, "done", 1)
 		_, err := a.bring(db, t)
-		wantError(t, err, "the same trials have other results, so nothing was stored", "L64M1 seed 0 (done after 3 epochs there, pending after 2 here)")
+		wantError(t, err, "the same trials have other results, so nothing was stored", "L64M1 seed 0 (done after 3 epochs there, pending after 2 here, 2 of them different)")
 		if epochs, err := readEpochs(t.Context(), open(t, path), "quick"); err != nil || len(epochs) != 2 {
 			t.Errorf("%d epochs, %v", len(epochs), err)
 		}
@@ -210,8 +210,8 @@ func TestBring(t *testing.T) {
 		if taken, busy := a.must(t, other); !slices.Equal(taken, []int{1}) || !slices.Equal(busy, []int{0}) {
 			t.Errorf("taken %v, left alone %v", taken, busy)
 		}
-		record(t, db, attempt, 1)
-		end(t, db, attempt, search.Pending, "")
+		record(t, attempt, 1)
+		end(t, attempt, search.Pending, "")
 		if taken, busy := a.must(t, other); !slices.Equal(taken, []int{0}) || len(busy) != 0 {
 			t.Errorf("taken %v, left alone %v", taken, busy)
 		}
@@ -219,8 +219,8 @@ func TestBring(t *testing.T) {
 		if err != nil || again.From.Epoch != 2 {
 			t.Fatalf("%+v, %v", again, err)
 		}
-		record(t, db, again.ID, 3)
-		end(t, db, again.ID, search.Done, "")
+		record(t, again, 3)
+		end(t, again, search.Done, "")
 	})
 	t.Run("does not undo that people asked for another try", func(t *testing.T) {
 		t.Parallel()
@@ -273,7 +273,7 @@ func TestBring(t *testing.T) {
 		a.s.KeepCheckpoints = false
 		a.attempt(0, 3, "done", 0)
 		a.must(t, db)
-		c, err := db.Checkpoint(t.Context(), "quick", trials[0].System, trials[0].Seed)
+		c, err := db.Checkpoint(t.Context(), "quick", trials[0].Key)
 		if err != nil || c == nil || c.Epoch != 3 {
 			t.Errorf("%+v, %v: the run of this database keeps checkpoints", c, err)
 		}

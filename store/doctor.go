@@ -9,9 +9,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-
-	"igcsearch/search"
-	"igcsearch/space"
 )
 
 // Health is what Examine finds in a database.
@@ -22,7 +19,7 @@ type Health struct {
 	FreeBytes           int64 // of the file, which a vacuum would give back
 	Tables              []TableSize
 	Workers             []WorkerInfo
-	// Damage is what SQLite says of the file: no repair of ours mends it.
+	// Damage is what SQLite says is wrong with the file. Repair does not mend it.
 	Damage []string
 	// Findings are what Repair mends.
 	Findings []string
@@ -34,24 +31,25 @@ type TableSize struct {
 	Rows, Bytes int64 // bytes of the values, without SQLite's own
 }
 
-// WorkerInfo is a process that works on the database.
+// WorkerInfo is a worker of the database as Examine finds it.
 type WorkerInfo struct {
-	Host   string
-	PID    int
+	Worker
 	Trials int // that it runs
 	Dead   bool
 }
 
-// brokenChecks is SQLite's check of the whole file on a connection that may write
-// and is told not to: on one that may not, it leaves out the CHECK constraints. A
-// file that nobody here may write is checked without.
+// brokenChecks runs SQLite's check of the whole file on a connection that may write but is told not to. On one that may
+// not write, SQLite leaves out the CHECK constraints. For a file that this process may not write it returns nothing.
 func (db *DB) brokenChecks(ctx context.Context) (broken []string, err error) {
-	pool, err := sql.Open("sqlite3", db.dsn(url.Values{"mode": {"rw"}, "_query_only": {"1"}, "_busy_timeout": {"10000"}}))
+	pool, err := sql.Open("sqlite3", db.dsn(url.Values{
+		"mode": {"rw"}, "_query_only": {"1"}, "_busy_timeout": {"10000"},
+	}))
 	if err != nil {
 		return nil, err
 	}
 	defer pool.Close()
-	rows, err := pool.QueryContext(ctx, `SELECT integrity_check FROM pragma_integrity_check WHERE integrity_check <> 'ok'`)
+	rows, err := pool.QueryContext(ctx, `SELECT integrity_check
+		FROM pragma_integrity_check WHERE integrity_check <> 'ok'`)
 	if err != nil {
 		return nil, ctx.Err()
 	}
@@ -78,97 +76,151 @@ func (db *DB) Examine(ctx context.Context) (Health, error) {
 	}
 	err = db.view(ctx, func(tx *sql.Tx) (err error) {
 		h = Health{Version: schemaVersion, Network: db.network}
-		for suffix, n := range map[string]*int64{"": &h.FileBytes, "-wal": &h.WALBytes} {
-			if info, err := os.Stat(db.path + suffix); err == nil {
-				*n = info.Size()
-			}
-		}
-		if h.Damage, err = texts(ctx, tx, `SELECT integrity_check FROM pragma_integrity_check WHERE integrity_check <> 'ok'
-			UNION ALL SELECT 'table ' || "table" || ', row ' || coalesce(rowid, '?') || ': what it refers to in ' || parent || ' is missing' FROM pragma_foreign_key_check`); err != nil {
+		if err := db.findSizes(ctx, tx, &h); err != nil {
 			return err
 		}
-		for _, text := range checks {
-			if !slices.Contains(h.Damage, text) {
-				h.Damage = append(h.Damage, text)
-			}
-		}
-		if err := tx.QueryRowContext(ctx, `SELECT freelist_count * page_size FROM pragma_freelist_count, pragma_page_size`).Scan(&h.FreeBytes); err != nil {
+		if h.Damage, err = findDamage(ctx, tx, checks); err != nil {
 			return err
 		}
-		names, err := texts(ctx, tx, `SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%' ORDER BY name`)
-		if err != nil {
+		if h.Workers, err = db.findWorkers(ctx, tx); err != nil {
 			return err
 		}
-		for _, name := range names {
-			columns, err := texts(ctx, tx, `SELECT 'coalesce(length(CAST("' || name || '" AS BLOB)), 0)' FROM pragma_table_info(?)`, name)
-			if err != nil {
-				return err
-			}
-			t := TableSize{Name: name}
-			if err := tx.QueryRowContext(ctx, `SELECT count(*), coalesce(sum(`+strings.Join(columns, " + ")+`), 0) FROM "`+name+`"`).Scan(&t.Rows, &t.Bytes); err != nil {
-				return err
-			}
-			h.Tables = append(h.Tables, t)
-		}
-		if err := each(ctx, tx, `SELECT w.id, w.remote, w.host, w.pid, (SELECT count(*) FROM attempt WHERE worker = w.id) FROM worker w ORDER BY w.host, w.pid`, nil, func(rows *sql.Rows) error {
-			var w WorkerInfo
-			var id int64
-			var guest bool
-			if err := rows.Scan(&id, &guest, &w.Host, &w.PID, &w.Trials); err != nil {
-				return err
-			}
-			w.Dead = !db.alive(sql.NullInt64{Int64: id, Valid: !guest}, w.Host, w.PID) && (db.self == nil || db.self.id != id)
-			if w.Dead {
-				h.Findings = append(h.Findings, fmt.Sprintf("process %d on %s is gone and had %d trials: they would become pending", w.PID, w.Host, w.Trials))
-			}
-			if db.self == nil || db.self.id != id {
-				h.Workers = append(h.Workers, w)
-			}
-			return nil
-		}); err != nil {
-			return err
-		}
-		for _, f := range faults {
-			found, err := texts(ctx, tx, `SELECT 'study ' || s.name || ': '|| t.system || ' seed ' || t.seed || `+f.what+f.from)
-			if err != nil {
-				return err
-			}
-			for _, text := range found {
-				h.Findings = append(h.Findings, text+": "+f.repair)
-			}
-		}
-		damaged, err := db.damagedStates(ctx, tx)
-		for _, d := range damaged {
-			h.Findings = append(h.Findings, d.text+": it would be removed, and what came after the state before it trained again")
-		}
+		h.Findings, err = findFaults(ctx, tx, h.Workers)
 		return err
 	})
 	return h, db.explain("examine", err)
 }
 
-// faults are what Repair mends by a statement: SQL from which the trials come,
-// what to say of one, and the statements.
-var faults = []struct{ what, from, repair string }{
-	{`' is running, but no attempt at it is open'`, ` FROM trial t JOIN study s ON s.id = t.study
-		WHERE t.status = 'running' AND NOT EXISTS (SELECT 1 FROM attempt WHERE trial = t.id AND ended IS NULL)`, "it would become pending"},
-	{`' has an open attempt, but is ' || t.status`, ` FROM trial t JOIN study s ON s.id = t.study
-		WHERE t.status <> 'running' AND EXISTS (SELECT 1 FROM attempt WHERE trial = t.id AND ended IS NULL)`, "the attempt would be closed as lost"},
-	{`' is done, but has ' || (SELECT coalesce(max(number), 0) FROM epoch WHERE trial = t.id) || ' of ' || t.epochs || ' epochs'`, ` FROM trial t JOIN study s ON s.id = t.study
-		WHERE t.status = 'done' AND coalesce((SELECT max(number) FROM epoch WHERE trial = t.id), 0) < t.epochs`, "it would become pending"},
-	{`' has a checkpoint that nothing needs'`, ` FROM trial t JOIN study s ON s.id = t.study
-		WHERE t.status IN ('done', 'diverged') AND NOT s.keep_checkpoints AND EXISTS (SELECT 1 FROM checkpoint WHERE trial = t.id)`, "it would be removed"},
+// findSizes fills in how large the files and the tables are.
+func (db *DB) findSizes(ctx context.Context, tx *sql.Tx, h *Health) error {
+	for suffix, n := range map[string]*int64{"": &h.FileBytes, "-wal": &h.WALBytes} {
+		if info, err := os.Stat(db.path + suffix); err == nil {
+			*n = info.Size()
+		}
+	}
+	if err := tx.QueryRowContext(ctx, `SELECT freelist_count * page_size
+		FROM pragma_freelist_count, pragma_page_size`).Scan(&h.FreeBytes); err != nil {
+		return err
+	}
+	names, err := texts(ctx, tx, `SELECT name FROM sqlite_schema
+		WHERE type = 'table' AND name NOT LIKE 'sqlite%' ORDER BY name`)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		columns, err := texts(ctx, tx, `SELECT 'coalesce(length(CAST("' || name || '" AS BLOB)), 0)'
+			FROM pragma_table_info(?)`, name)
+		if err != nil {
+			return err
+		}
+		t := TableSize{Name: name}
+		if err := tx.QueryRowContext(ctx, `SELECT count(*), coalesce(sum(`+strings.Join(columns, " + ")+`), 0)
+			FROM "`+name+`"`).Scan(&t.Rows, &t.Bytes); err != nil {
+			return err
+		}
+		h.Tables = append(h.Tables, t)
+	}
+	return nil
+}
+
+// findDamage returns what SQLite says is wrong with the file; checks are what brokenChecks found.
+func findDamage(ctx context.Context, tx *sql.Tx, checks []string) ([]string, error) {
+	damage, err := texts(ctx, tx, `SELECT integrity_check FROM pragma_integrity_check WHERE integrity_check <> 'ok'
+		UNION ALL SELECT 'table ' || "table" || ', row ' || coalesce(rowid, '?') ||
+			': what it refers to in ' || parent || ' is missing' FROM pragma_foreign_key_check`)
+	for _, text := range checks {
+		if !slices.Contains(damage, text) {
+			damage = append(damage, text)
+		}
+	}
+	return damage, err
+}
+
+// findFaults returns what Repair mends.
+func findFaults(ctx context.Context, tx *sql.Tx, workers []WorkerInfo) (findings []string, err error) {
+	for _, w := range workers {
+		if w.Dead {
+			trials := "1 trial: it"
+			if w.Trials != 1 {
+				trials = fmt.Sprintf("%d trials: they", w.Trials)
+			}
+			findings = append(findings, fmt.Sprintf("process %d on %s is gone and had %s would become pending",
+				w.PID, w.Host, trials))
+		}
+	}
+	for _, f := range faults {
+		found, err := texts(ctx, tx, `SELECT 'study ' || s.name || ': '|| t.system || ' seed ' || t.seed || `+f.what+`
+			FROM trial t JOIN study s ON s.id = t.study WHERE `+f.where)
+		if err != nil {
+			return nil, err
+		}
+		for _, text := range found {
+			findings = append(findings, text+": "+f.repair)
+		}
+	}
+	damaged, err := damagedStates(ctx, tx)
+	for _, d := range damaged {
+		findings = append(findings, d.text+
+			": it would be removed, and what came after the state before it trained again")
+	}
+	return findings, err
+}
+
+// findWorkers lists all workers but this process.
+func (db *DB) findWorkers(ctx context.Context, tx *sql.Tx) (list []WorkerInfo, err error) {
+	own := int64(0)
+	if db.self != nil {
+		own = db.self.ID
+	}
+	err = each(ctx, tx, `SELECT w.id, w.remote, w.host, w.pid, (SELECT count(*) FROM attempt WHERE worker = w.id)
+		FROM worker w WHERE w.id <> ? ORDER BY w.host, w.pid`, []any{own}, func(rows *sql.Rows) error {
+		var w WorkerInfo
+		if err := rows.Scan(&w.ID, &w.Remote, &w.Host, &w.PID, &w.Trials); err != nil {
+			return err
+		}
+		w.Dead = !db.alive(w.Worker)
+		list = append(list, w)
+		return nil
+	})
+	return list, err
+}
+
+// faults are trials t of studies s that the statements of mends repair: what to say of one, which they are, and what
+// Repair would do.
+var faults = []struct{ what, where, repair string }{
+	{
+		what:   `' is running, but no attempt at it is open'`,
+		where:  `t.status = 'running' AND NOT EXISTS (SELECT 1 FROM attempt WHERE trial = t.id AND ended IS NULL)`,
+		repair: "it would become pending",
+	}, {
+		what:   `' has an open attempt, but is ' || t.status`,
+		where:  `t.status <> 'running' AND EXISTS (SELECT 1 FROM attempt WHERE trial = t.id AND ended IS NULL)`,
+		repair: "the attempt would be closed as lost",
+	}, {
+		what: `' is done, but has ' || (SELECT coalesce(max(number), 0) FROM epoch WHERE trial = t.id) ||
+			' of ' || t.epochs || ' epochs'`,
+		where:  `t.status = 'done' AND coalesce((SELECT max(number) FROM epoch WHERE trial = t.id), 0) < t.epochs`,
+		repair: "it would become pending",
+	}, {
+		what: `' has a checkpoint that nothing needs'`,
+		where: `t.status IN ('done', 'diverged') AND NOT s.keep_checkpoints
+			AND EXISTS (SELECT 1 FROM checkpoint WHERE trial = t.id)`,
+		repair: "it would be removed",
+	},
 }
 
 var mends = []string{
-	`UPDATE trial SET status = 'pending' WHERE status = 'running' AND NOT EXISTS (SELECT 1 FROM attempt WHERE trial = trial.id AND ended IS NULL)`,
+	`UPDATE trial SET status = 'pending'
+		WHERE status = 'running' AND NOT EXISTS (SELECT 1 FROM attempt WHERE trial = trial.id AND ended IS NULL)`,
 	`UPDATE attempt SET ended = max(started, unixepoch() * 1000), outcome = 'lost', failure = 'lost', worker = NULL
 		WHERE ended IS NULL AND (SELECT status FROM trial WHERE id = attempt.trial) <> 'running'`,
-	`UPDATE trial SET status = 'pending' WHERE status = 'done' AND coalesce((SELECT max(number) FROM epoch WHERE trial = trial.id), 0) < epochs`,
-	`DELETE FROM checkpoint WHERE trial IN (SELECT t.id FROM trial t JOIN study s ON s.id = t.study WHERE t.status IN ('done', 'diverged') AND NOT s.keep_checkpoints)`,
+	`UPDATE trial SET status = 'pending'
+		WHERE status = 'done' AND coalesce((SELECT max(number) FROM epoch WHERE trial = trial.id), 0) < epochs`,
+	`DELETE FROM checkpoint WHERE trial IN (SELECT t.id FROM trial t JOIN study s ON s.id = t.study
+		WHERE t.status IN ('done', 'diverged') AND NOT s.keep_checkpoints)`,
 }
 
-// Repair mends what Examine finds; it needs Open. Trials of processes that live
-// are left alone.
+// Repair mends the Findings of Examine. It leaves trials of processes that are alive alone.
 func (db *DB) Repair(ctx context.Context) error {
 	if err := db.Join(ctx); err != nil {
 		return err
@@ -176,32 +228,33 @@ func (db *DB) Repair(ctx context.Context) error {
 	err := db.reclaim(ctx, false)
 	if err == nil {
 		err = db.update(ctx, func(tx *sql.Tx) error {
-			damaged, err := db.damagedStates(ctx, tx)
+			damaged, err := damagedStates(ctx, tx)
 			if err != nil {
 				return err
 			}
 			for _, d := range damaged {
-				if _, err := tx.ExecContext(ctx, `DELETE FROM `+d.table+` WHERE trial = ? AND epoch = ?`, d.trial, d.epoch); err != nil {
+				if err := exec(ctx, tx, `DELETE FROM `+d.table+` WHERE trial = ? AND epoch = ?`,
+					d.trial, d.epoch); err != nil {
 					return err
 				}
 			}
 			for _, statement := range mends {
-				if _, err := tx.ExecContext(ctx, statement); err != nil {
+				if err := exec(ctx, tx, statement); err != nil {
 					return err
 				}
 			}
-			// All may have changed, for those that watch.
-			if _, err := tx.ExecContext(ctx, `UPDATE study SET changes = changes + 1`); err != nil {
+			// Processes that watch the study have to read all trials again.
+			if err := exec(ctx, tx, `UPDATE study SET changes = changes + 1`); err != nil {
 				return err
 			}
-			_, err = tx.ExecContext(ctx, `UPDATE trial SET changed = (SELECT changes FROM study WHERE id = trial.study)`)
+			err = exec(ctx, tx, `UPDATE trial SET changed = (SELECT changes FROM study WHERE id = trial.study)`)
 			return err
 		})
 	}
 	return db.explain("repair", err)
 }
 
-// Vacuum gives the free bytes of the file back.
+// Vacuum gives the free bytes of the file back to the file system.
 func (db *DB) Vacuum(ctx context.Context) error {
 	_, err := db.write.ExecContext(ctx, `VACUUM`)
 	if err == nil {
@@ -217,7 +270,7 @@ type damagedState struct {
 	text  string
 }
 
-func (db *DB) damagedStates(ctx context.Context, tx *sql.Tx) (damaged []damagedState, err error) {
+func damagedStates(ctx context.Context, tx *sql.Tx) (damaged []damagedState, err error) {
 	for _, table := range []string{"checkpoint", "best_checkpoint"} {
 		err := each(ctx, tx, `SELECT c.trial, c.epoch, c.state, c.sha256, s.name, t.system, t.seed FROM `+table+` c
 			JOIN trial t ON t.id = c.trial JOIN study s ON s.id = t.study`, nil, func(rows *sql.Rows) error {
@@ -229,7 +282,8 @@ func (db *DB) damagedStates(ctx context.Context, tx *sql.Tx) (damaged []damagedS
 				return err
 			}
 			if got := sha256.Sum256(state); string(got[:]) != string(sum) {
-				d.text = fmt.Sprintf("study %s: the checkpoint of %s seed %d after epoch %d is damaged", study, system, seed, d.epoch)
+				d.text = fmt.Sprintf("study %s: the checkpoint of %s seed %d after epoch %d is damaged",
+					study, system, seed, d.epoch)
 				damaged = append(damaged, d)
 			}
 			return nil
@@ -239,48 +293,4 @@ func (db *DB) damagedStates(ctx context.Context, tx *sql.Tx) (damaged []damagedS
 		}
 	}
 	return damaged, nil
-}
-
-func texts(ctx context.Context, tx *sql.Tx, query string, args ...any) (list []string, err error) {
-	err = each(ctx, tx, query, args, func(rows *sql.Rows) error {
-		var s string
-		err := rows.Scan(&s)
-		list = append(list, s)
-		return err
-	})
-	return list, err
-}
-
-// Retry makes trials of a study pending again that have one of the statuses,
-// Failed or Diverged, and that match, and forgets how often they failed. It
-// returns them.
-func (db *DB) Retry(ctx context.Context, name string, statuses []search.Status, match func(space.System, int) bool) (again []search.Trial, err error) {
-	err = db.update(ctx, func(tx *sql.Tx) error {
-		again = nil
-		study, _, err := db.findStudy(ctx, tx, name)
-		if err != nil {
-			return err
-		}
-		trials, err := findTrials(ctx, tx, study, -1)
-		if err != nil {
-			return err
-		}
-		for _, t := range trials {
-			if t.Status != search.Failed && t.Status != search.Diverged || !slices.Contains(statuses, t.Status) || !match(t.System, t.Seed) {
-				continue
-			}
-			if _, err := tx.ExecContext(ctx, `DELETE FROM failure WHERE trial = ?`, t.ID); err != nil {
-				return err
-			}
-			if err := setStatus(ctx, tx, study, t.ID, search.Pending); err != nil {
-				return err
-			}
-			again = append(again, t.Trial)
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, db.explain(fmt.Sprintf("retry study %q in", name), err)
-	}
-	return again, nil
 }

@@ -11,33 +11,40 @@ import (
 	"igcsearch/space"
 )
 
-// epochColumn is a column of table epoch: its name, and its value in a search.Epoch, to be read or written.
+// epochColumn is a column of table epoch: its name, and its value in a search.Epoch, to be read or written. Value
+// returns no error.
 type epochColumn struct {
 	name  string
+	time  bool // as in search.EpochValue
 	value interface {
 		sql.Scanner
 		driver.Valuer
 	}
 }
 
-// epochColumns are all columns of table epoch that hold what was measured. Every query of epochs is made from this
-// list. A new metric of search.Epoch needs a line here and a column in the schema.
+// epochColumns are the columns of table epoch that hold what was measured: the values of search.Epoch by their names
+// there. Every query of epochs is made from this list. A new metric of search.Epoch needs a column in schema.sql, and a
+// line here if it may be NULL.
 func epochColumns(e *search.Epoch) []epochColumn {
-	return []epochColumn{
-		{"number", (*whole)(&e.Number)},
-		{"learning_rate", (*real)(&e.LearningRate)},
-		{"train_loss", (*orNaN)(&e.TrainLoss)},
-		{"train_correct", (*whole)(&e.TrainCorrect)},
-		{"train_total", (*whole)(&e.TrainTotal)},
-		{"validation_correct", (*whole)(&e.ValidationCorrect)},
-		{"validation_total", (*whole)(&e.ValidationTotal)},
-		{"test_correct", (*whole)(&e.TestCorrect)},
-		{"test_total", (*whole)(&e.TestTotal)},
-		{"train_seconds", (*real)(&e.TrainSeconds)},
-		{"eval_seconds", (*real)(&e.EvalSeconds)},
-		{"validation_loss", (*orZero)(&e.ValidationLoss)},
-		{"test_loss", (*orZero)(&e.TestLoss)},
+	var list []epochColumn
+	for _, v := range e.Values() {
+		c := epochColumn{name: v.Name, time: v.Time}
+		switch at := v.At.(type) {
+		case *int:
+			c.value = (*whole)(at)
+		case *float64:
+			switch v.Name {
+			case "train_loss":
+				c.value = (*orNaN)(at)
+			case "validation_loss", "test_loss":
+				c.value = (*orZero)(at)
+			default:
+				c.value = (*real)(at)
+			}
+		}
+		list = append(list, c)
 	}
+	return list
 }
 
 // epochNames lists the names of epochColumns for SQL, each after a prefix such as "e.".
@@ -47,6 +54,22 @@ func epochNames(prefix string) string {
 		names = append(names, prefix+c.name)
 	}
 	return strings.Join(names, ", ")
+}
+
+// epochFields are what Rows.Scan reads a row into, of columns before those of epochNames and these.
+func epochFields(e *search.Epoch, before ...any) []any {
+	for _, c := range epochColumns(e) {
+		before = append(before, c.value)
+	}
+	return before
+}
+
+// identical reports whether two measurements of an epoch are the same, times too.
+func identical(a, b search.Epoch) bool {
+	if math.IsNaN(a.TrainLoss) && math.IsNaN(b.TrainLoss) {
+		a.TrainLoss, b.TrainLoss = 0, 0
+	}
+	return a == b
 }
 
 // The values of columns. Scan converts numbers itself because package sql would write each as text and read it back,
@@ -113,8 +136,11 @@ type systemName struct {
 	to    *space.System
 }
 
-// Scan implements sql.Scanner.
+// Scan implements sql.Scanner. NULL, which an outer join gives, changes nothing.
 func (s systemName) Scan(v any) error {
+	if v == nil {
+		return nil
+	}
 	name, ok := v.(string)
 	if !ok {
 		return fmt.Errorf("a network's name is %T", v)

@@ -10,61 +10,94 @@ import (
 	"github.com/mattn/go-sqlite3"
 )
 
-// ErrNoStudy is wrapped by the error for a name that no study has; its text
-// lists the names there are.
+// ErrNoStudy is wrapped by the error for a name that no study has. Its text lists the names that there are.
 var ErrNoStudy = errors.New("no such study")
 
-// ConflictError says that a study's name is taken by other settings.
+// ConflictError says that the name of a study is taken by other settings.
 type ConflictError struct {
 	Study    string
 	Database string   // as given to Open
 	Diff     []string // of search.Diff: "epochs: 400 there, 20 here"
 }
 
-// Error has one line per difference, and one that says what to do.
+// Error has one line for each difference.
 func (e *ConflictError) Error() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "study %q is stored in %s with other settings:\n", e.Study, e.Database)
-	for _, line := range e.Diff {
-		fmt.Fprintf(&b, "  %s\n", line)
+	diff := e.Diff
+	if len(diff) == 0 {
+		diff = []string{"settings that this version of igcsearch does not have"}
 	}
-	if len(e.Diff) == 0 {
-		b.WriteString("  settings that this version of igcsearch does not have\n")
-	}
-	b.WriteString("give this one another name (--set name=NEW) or another database (--db FILE)")
-	return b.String()
+	return fmt.Sprintf("study %q is stored in %s with other settings:\n  %s",
+		e.Study, e.Database, strings.Join(diff, "\n  "))
 }
 
-// reported marks an error that already names the file and says what to do.
-type reported struct{ error }
+// Fault tells what an Error is about, so that a command can say what to do.
+type Fault int
 
-func (e reported) Unwrap() error { return e.error }
+const (
+	Other        Fault = iota // the text says all that there is to say
+	NoFolder                  // there is no folder for the new database
+	Missing                   // there is no database; the error wraps fs.ErrNotExist
+	Empty                     // the file is empty
+	NotRegular                // the file is a folder or a device
+	NotADatabase              // SQLite did not write the file
+	Foreign                   // another program wrote the database
+	Older                     // an older igcsearch wrote the database
+	Newer                     // a newer igcsearch wrote the database
+	NotWritable               // the file or its folder cannot be written
+	FolderClosed              // the lock file beside the database cannot be written
+	InUse                     // another process has the database for itself
+	InUseNetwork              // the same, on a network file system, where only one process can have it
+	NoStudies                 // the database has no study yet; the error wraps ErrNoStudy
+)
 
-// explain names the file and says what to do about SQLite's result codes.
+// Error is an error of a database.
+type Error struct {
+	Act      string // what failed, "open database"; "" if Err says it
+	Database string // as given to Open
+	Folder   string // of the database
+	Fault    Fault
+	Err      error
+}
+
+func (e *Error) Error() string {
+	if e.Act == "" {
+		return e.Err.Error()
+	}
+	return fmt.Sprintf("%s %s: %v", e.Act, e.Database, e.Err)
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// fault returns an Error of this database.
+func (db *DB) fault(act string, fault Fault, err error) *Error {
+	return &Error{Act: act, Database: db.name, Folder: filepath.Dir(db.path), Fault: fault, Err: err}
+}
+
+// explain makes an error an Error of this database, if it is none yet, and says what SQLite's result codes mean.
 func (db *DB) explain(act string, err error) error {
-	if r := (reported{}); err == nil || errors.As(err, &r) {
+	if err == nil || errors.As(err, new(*Error)) {
 		return err
 	}
 	var e sqlite3.Error
 	if !errors.As(err, &e) {
-		return fmt.Errorf("%s %s: %w", act, db.name, err)
+		return db.fault(act, Other, err)
 	}
 	hint := ""
 	switch {
 	case e.Code == sqlite3.ErrFull, e.SystemErrno == syscall.ENOSPC, e.SystemErrno == syscall.EDQUOT:
 		hint = "the disk is full; free some space and run again, all epochs stored so far are kept"
 	case e.Code == sqlite3.ErrNotADB:
-		hint = "give the --db of an igcsearch database, or a new name"
+		return db.fault(act, NotADatabase, err)
 	case e.Code == sqlite3.ErrCorrupt:
 		hint = "the file is damaged; copy it before anything else, then salvage it with: sqlite3 FILE .recover"
 	case e.Code == sqlite3.ErrReadonly, e.Code == sqlite3.ErrPerm, e.Code == sqlite3.ErrCantOpen:
-		hint = fmt.Sprintf("check the permissions of the file and of folder %s, a run writes both; or give another --db", filepath.Dir(db.path))
+		return db.fault(act, NotWritable, err)
 	case e.Code == sqlite3.ErrBusy, e.Code == sqlite3.ErrLocked:
 		hint = "another process holds it; wait for it or stop it, and try again"
 	case e.Code == sqlite3.ErrIoErr:
 		hint = "look at the disk and the system's log, then run again"
 	default:
-		return fmt.Errorf("%s %s: %w", act, db.name, err)
+		return db.fault(act, Other, err)
 	}
-	return fmt.Errorf("%s %s: %w: %s", act, db.name, err, hint)
+	return db.fault(act, Other, fmt.Errorf("%w: %s", err, hint))
 }

@@ -155,7 +155,7 @@ func TestFaultsClock(t *testing.T) {
 				}
 			}
 		}
-		record(t, a, attempt, 1)
+		record(t, attempt, 1)
 		stop()
 		slowest = max(slowest, wait(t, b, s.Name, 0, search.Pending))
 	}
@@ -207,7 +207,7 @@ func TestFaultsReaders(t *testing.T) {
 		var times []time.Duration
 		for k := range n {
 			start := time.Now()
-			if err := db.Record(t.Context(), attempt, search.Epoch{Number: k + 1}, search.Checkpoint{Epoch: k + 1, State: state(k+1, 100_000)}); err != nil {
+			if err := attempt.Record(t.Context(), search.Epoch{Number: k + 1}, search.Checkpoint{Epoch: k + 1, State: state(k+1, 100_000)}); err != nil {
 				t.Fatal(err)
 			}
 			times = append(times, time.Since(start))
@@ -236,7 +236,7 @@ func TestFaultsDatabases(t *testing.T) {
 	}
 	db, path, s, trials := planned(t)
 	attempt := begin(t, db, trials[0])
-	record(t, db, attempt, 1, 2)
+	record(t, attempt, 1, 2)
 	db.Close()
 	good, err := os.ReadFile(path)
 	if err != nil {

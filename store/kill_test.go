@@ -54,7 +54,7 @@ func recordEvery(ctx context.Context, path string, rest time.Duration) {
 		for {
 			c.Epoch++
 			c.State = state(c.Epoch, stateBytes)
-			if err := db.Record(ctx, turn.ID, search.Epoch{Number: c.Epoch}, c); err != nil {
+			if err := turn.Record(ctx, search.Epoch{Number: c.Epoch}, c); err != nil {
 				return err
 			}
 			fmt.Println(c.Epoch)
@@ -104,7 +104,7 @@ func TestKill(t *testing.T) {
 				t.Fatalf("round %d, opened %s: %v", round, opened, err)
 			}
 			trials, err1 := readTrials(t.Context(), db, "endless")
-			c, err2 := db.Checkpoint(t.Context(), "endless", space.PairSystem(space.Pair{L: 40, M: 2}), 0)
+			c, err2 := db.Checkpoint(t.Context(), "endless", search.Key{System: space.PairSystem(space.Pair{L: 40, M: 2})})
 			epochs, err3 := readEpochs(t.Context(), db, "endless")
 			if err := errors.Join(err1, err2, err3); err != nil {
 				t.Fatal(err)
@@ -131,8 +131,8 @@ func TestKill(t *testing.T) {
 		t.Fatalf("%d attempts (%v), want 8", len(attempts), err)
 	}
 	for i, a := range attempts {
-		if a.Outcome != "lost" {
-			t.Errorf("attempt %d is %q, want lost", i, a.Outcome)
+		if a.Ending != "lost" {
+			t.Errorf("attempt %d is %q, want lost", i, a.Ending)
 		}
 	}
 }
@@ -158,10 +158,10 @@ func TestReadersWhileWriting(t *testing.T) {
 		workers.Go(func() {
 			turn, err := db.Begin(t.Context(), trial.ID, epochs, search.Attempt{})
 			for n := 1; err == nil && n <= epochs; n++ {
-				err = db.Record(t.Context(), turn.ID, search.Epoch{Number: n, TestCorrect: n, TestTotal: n}, search.Checkpoint{Epoch: n, State: state(n, 20_000)})
+				err = turn.Record(t.Context(), search.Epoch{Number: n, TestCorrect: n, TestTotal: n}, search.Checkpoint{Epoch: n, State: state(n, 20_000)})
 			}
 			if err == nil {
-				_, err = db.End(t.Context(), turn.ID, search.Outcome{Status: search.Done})
+				_, err = turn.End(t.Context(), search.Outcome{Status: search.Done})
 			}
 			if err != nil {
 				t.Error(err)
@@ -177,7 +177,7 @@ func TestReadersWhileWriting(t *testing.T) {
 			if trial.Epoch > 0 && trial.Last.TestCorrect != trial.Epoch {
 				return fmt.Errorf("epoch %d with the metrics of epoch %d", trial.Epoch, trial.Last.TestCorrect)
 			}
-			c, err := db.Checkpoint(t.Context(), s.Name, trial.System, trial.Seed)
+			c, err := db.Checkpoint(t.Context(), s.Name, trial.Key)
 			if err != nil {
 				return err
 			}

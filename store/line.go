@@ -6,18 +6,17 @@ import (
 	"sync"
 )
 
-// line is where those wait who want to write, one after the other. The pool of
-// database/sql would let them in at random. Epochs come last: who begins or ends
-// a turn holds up everybody else who wants one, while behind an epoch waits only
-// its own training. They cannot wait for ever, for a worker brings epochs only
-// between the two.
+// line lets those who want to write wait, one after the other. The pool of database/sql would let them in at random.
+// Whoever begins or ends an attempt comes before those who store an epoch, because everybody else who wants a trial
+// waits for it, while only its own training waits for an epoch. Epochs cannot wait for ever, because a worker brings
+// epochs between a beginning and an end.
 type line struct {
 	mu            sync.Mutex
 	busy          bool
-	first, epochs []chan struct{} // closed when it is their turn
+	first, epochs []chan struct{} // each is closed when its turn comes
 }
 
-// enter waits in a row of the line; leave ends what a nil error began.
+// enter waits in a row of the line. After a nil error the caller has to call leave.
 func (l *line) enter(ctx context.Context, row *[]chan struct{}) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()

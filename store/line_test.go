@@ -24,8 +24,9 @@ func TestLine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var attempts []search.Claim
 	for _, p := range planned[:trials] {
-		begin(t, db, p)
+		attempts = append(attempts, begin(t, db, p))
 	}
 	_, moment, err := db.Poll(t.Context(), s.Name, 0)
 	if err != nil {
@@ -46,12 +47,12 @@ func TestLine(t *testing.T) {
 		}
 	}
 	for i := range trials {
-		join(func() { // attempts are numbered from 1
+		join(func() {
 			own := t.Context()
 			if i%4 == 0 {
 				own = ctx
 			}
-			err := db.Record(own, int64(i+1), search.Epoch{Number: 1, TestCorrect: i, TestTotal: trials}, search.Checkpoint{Epoch: 1, State: state(1, 100)})
+			err := attempts[i].Record(own, search.Epoch{Number: 1, TestCorrect: i, TestTotal: trials}, search.Checkpoint{Epoch: 1, State: state(1, 100)})
 			if errors.Is(err, context.Canceled) && i%4 == 0 {
 				return
 			}

@@ -51,36 +51,46 @@ func both(ctx context.Context, path string) (write, read error) {
 	return write, read
 }
 
+// wantFault checks what an error is about.
+func wantFault(t *testing.T, err error, want store.Fault) {
+	t.Helper()
+	var e *store.Error
+	if !errors.As(err, &e) || e.Fault != want {
+		t.Errorf("fault of %v: %+v, want %d", err, e, want)
+	}
+}
+
 func TestOpenRefuses(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		name, want string
+		fault      store.Fault
 		prepare    func(t *testing.T, path string)
 	}{
-		{"a file that is no database", "file is not a database", func(t *testing.T, path string) {
+		{"a file that is no database", "file is not a database", store.NotADatabase, func(t *testing.T, path string) {
 			if err := os.WriteFile(path, bytes.Repeat([]byte("no database "), 500), 0o644); err != nil {
 				t.Fatal(err)
 			}
 		}},
-		{"a short text", "file is not a database", func(t *testing.T, path string) {
+		{"a short text", "file is not a database", store.NotADatabase, func(t *testing.T, path string) {
 			if err := os.WriteFile(path, []byte("epochs = 3\n"), 0o644); err != nil {
 				t.Fatal(err)
 			}
 		}},
-		{"a database without a mark", "belongs to another program (application_id 0x0)", func(t *testing.T, path string) {
+		{"a database without a mark", "belongs to another program (application_id 0x0)", store.Foreign, func(t *testing.T, path string) {
 			execute(t, path, `PRAGMA journal_mode = WAL; CREATE TABLE study (name TEXT)`)
 		}},
-		{"the database of another application", "belongs to another program (application_id 0x47504b47)", func(t *testing.T, path string) {
+		{"the database of another application", "belongs to another program (application_id 0x47504b47)", store.Foreign, func(t *testing.T, path string) {
 			execute(t, path, `PRAGMA application_id = 0x47504B47`)
 		}},
-		{"a newer igcsearch's database", fmt.Sprintf("a newer igcsearch wrote it (schema version %d, this one knows %d): update", store.SchemaVersion+1, store.SchemaVersion), func(t *testing.T, path string) {
+		{"a newer igcsearch's database", fmt.Sprintf("a newer igcsearch wrote it (schema version %d, this one knows %d)", store.SchemaVersion+1, store.SchemaVersion), store.Newer, func(t *testing.T, path string) {
 			open(t, path).Close()
 			execute(t, path, fmt.Sprintf(`PRAGMA user_version = %d`, store.SchemaVersion+1))
 		}},
-		{"an older igcsearch's database", fmt.Sprintf("an older igcsearch wrote it (schema version 5, this one reads %d): write each study to a file with that igcsearch (export STUDY --format json --epochs --times) and import the file with this one", store.SchemaVersion), func(t *testing.T, path string) {
+		{"an older igcsearch's database", fmt.Sprintf("an older igcsearch wrote it (schema version 5, this one reads %d)", store.SchemaVersion), store.Older, func(t *testing.T, path string) {
 			execute(t, path, `PRAGMA application_id = 0x69676373; PRAGMA journal_mode = WAL; CREATE TABLE study (id INTEGER); PRAGMA user_version = 5`)
 		}},
-		{"a folder", "not a regular file", func(t *testing.T, path string) {
+		{"a folder", "not a regular file", store.NotRegular, func(t *testing.T, path string) {
 			if err := os.Mkdir(path, 0o755); err != nil {
 				t.Fatal(err)
 			}
@@ -96,8 +106,10 @@ func TestOpenRefuses(t *testing.T) {
 				before = folder(t, dir)
 			}
 			write, read := both(t.Context(), path)
-			wantError(t, write, "open database "+path, test.want)
-			wantError(t, read, "open database "+path, test.want)
+			for _, err := range []error{write, read} {
+				wantError(t, err, "open database "+path, test.want)
+				wantFault(t, err, test.fault)
+			}
 			if test.name != "a folder" {
 				if after := folder(t, dir); !maps.Equal(before, after) {
 					t.Errorf("the folder had %v and has %v, or a file changed", slices.Sorted(maps.Keys(before)), slices.Sorted(maps.Keys(after)))
@@ -127,7 +139,8 @@ func TestOpenRefuses(t *testing.T) {
 		t.Parallel()
 		dir := filepath.Join(t.TempDir(), "none")
 		_, err := store.Open(t.Context(), filepath.Join(dir, "a.db"))
-		wantError(t, err, "folder "+dir+" does not exist: create it")
+		wantError(t, err, "folder "+dir+" does not exist")
+		wantFault(t, err, store.NoFolder)
 	})
 }
 
@@ -146,7 +159,8 @@ func TestOpen(t *testing.T) {
 			}
 			execute(t, path, statement)
 			_, err := store.OpenReadOnly(t.Context(), path)
-			wantError(t, err, path, "it is empty", "igcsearch run STUDY")
+			wantError(t, err, path, "it is empty")
+			wantFault(t, err, store.Empty)
 			if infos, err := open(t, path).Studies(t.Context()); err != nil || len(infos) != 0 {
 				t.Errorf("studies %v (%v), want none", infos, err)
 			}
@@ -184,7 +198,8 @@ func TestOpenReadOnly(t *testing.T) {
 		t.Parallel()
 		dir := t.TempDir()
 		_, err := store.OpenReadOnly(t.Context(), filepath.Join(dir, "none.db"))
-		wantError(t, err, "none.db", "file does not exist", "--db", "igcsearch run STUDY")
+		wantError(t, err, "none.db", "file does not exist")
+		wantFault(t, err, store.Missing)
 		if !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%v does not wrap fs.ErrNotExist", err)
 		}
@@ -216,7 +231,7 @@ func TestOpenReadOnly(t *testing.T) {
 	t.Run("keeps no run from leaving everything in the one file", func(t *testing.T) {
 		t.Parallel()
 		db, path, s, trials := planned(t)
-		record(t, db, begin(t, db, trials[0]), 1)
+		record(t, begin(t, db, trials[0]), 1)
 		ro, err := store.OpenReadOnly(t.Context(), path)
 		if err != nil {
 			t.Fatal(err)
@@ -243,7 +258,7 @@ func TestOpenReadOnly(t *testing.T) {
 	t.Run("reads again what a run wrote to meanwhile", func(t *testing.T) {
 		t.Parallel()
 		db, path, s, trials := planned(t)
-		record(t, db, begin(t, db, trials[0]), 1)
+		record(t, begin(t, db, trials[0]), 1)
 		db.Close()
 		for n, leave := range []bool{true, false} { // ended, still running
 			ro, err := store.OpenReadOnly(t.Context(), path)
@@ -261,7 +276,7 @@ func TestOpenReadOnly(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				record(t, db, begin(t, db, p[0]), n+2)
+				record(t, begin(t, db, p[0]), n+2)
 				if leave {
 					db.Close()
 				}
@@ -297,7 +312,7 @@ func TestOpenReadOnly(t *testing.T) {
 			if trials, err = db.Plan(t.Context(), s, trials); err != nil {
 				t.Fatal(err)
 			}
-			record(t, db, begin(t, db, trials[0]), n+1)
+			record(t, begin(t, db, trials[0]), n+1)
 			if got := epochs(); got != n+1 {
 				t.Errorf("while it runs: %d epochs, want %d", got, n+1)
 			}
@@ -312,19 +327,19 @@ func TestFull(t *testing.T) {
 		t.Parallel()
 		db, path, s, trials := planned(t)
 		attempt := begin(t, db, trials[0])
-		record(t, db, attempt, 1)
+		record(t, attempt, 1)
 		// SQLite returns SQLITE_FULL for this as it does for a full disk.
 		if _, err := db.Pragma(t.Context(), "max_page_count = 60"); err != nil {
 			t.Fatal(err)
 		}
-		err := db.Record(t.Context(), attempt, search.Epoch{Number: 2}, search.Checkpoint{Epoch: 2, State: state(2, 1<<20)})
+		err := attempt.Record(t.Context(), search.Epoch{Number: 2}, search.Checkpoint{Epoch: 2, State: state(2, 1<<20)})
 		wantError(t, err, "record epoch 2", path, "the disk is full; free some space")
 		wantEpoch(t, db, s, trials[0], 1, 1000)
 		if _, err := db.Pragma(t.Context(), "max_page_count = 100000"); err != nil {
 			t.Fatal(err)
 		}
-		record(t, db, attempt, 2, 3)
-		end(t, db, attempt, search.Done, "")
+		record(t, attempt, 2, 3)
+		end(t, attempt, search.Done, "")
 		if got, err := db.Pragma(t.Context(), "integrity_check"); err != nil || got != "ok" {
 			t.Errorf("integrity_check: %s (%v)", got, err)
 		}
@@ -353,7 +368,7 @@ func TestFull(t *testing.T) {
 		}
 		attempt, last := begin(t, db, trials[0]), 0
 		for {
-			err := db.Record(t.Context(), attempt, search.Epoch{Number: last + 1}, search.Checkpoint{Epoch: last + 1, State: state(last+1, size)})
+			err := attempt.Record(t.Context(), search.Epoch{Number: last + 1}, search.Checkpoint{Epoch: last + 1, State: state(last+1, size)})
 			if err != nil {
 				wantError(t, err, path, "the disk is full; free some space")
 				break
@@ -380,7 +395,7 @@ func TestFull(t *testing.T) {
 			t.Fatal(err)
 		}
 		wantEpoch(t, db, s, trials[0], last, size)
-		record(t, db, begin(t, db, trials[0]), last+1)
+		record(t, begin(t, db, trials[0]), last+1)
 		if got, err := db.Pragma(t.Context(), "integrity_check"); err != nil || got != "ok" {
 			t.Errorf("integrity_check: %s (%v)", got, err)
 		}
@@ -390,7 +405,7 @@ func TestFull(t *testing.T) {
 // wantEpoch checks that a trial stands at an epoch, metrics and checkpoint.
 func wantEpoch(t *testing.T, db *store.DB, s search.Study, trial search.Trial, epoch, size int) {
 	t.Helper()
-	c, err1 := db.Checkpoint(t.Context(), s.Name, trial.System, trial.Seed)
+	c, err1 := db.Checkpoint(t.Context(), s.Name, trial.Key)
 	epochs, err2 := readEpochs(t.Context(), db, s.Name)
 	if err := errors.Join(err1, err2); err != nil {
 		t.Fatal(err)
@@ -427,7 +442,7 @@ func TestPermissions(t *testing.T) {
 		db := open(t, path)
 		p, err := db.Plan(t.Context(), s, trials)
 		must(err)
-		record(t, db, begin(t, db, p[0]), 1)
+		record(t, begin(t, db, p[0]), 1)
 		return db
 	}
 	prepare(filepath.Join(closed, "rest.db")).Close()
@@ -466,10 +481,10 @@ func TestPermissions(t *testing.T) {
 		"read closed/killed.db: 1 epochs",
 		"read closed/copied.db: open database " + closed + "/copied.db: unable to open database file",
 		"read free/file.db: 1 epochs",
-		"read free/secret.db: open database " + free + "/secret.db: unable to open database file: permission denied: check the permissions",
+		"read free/secret.db: open database " + free + "/secret.db: unable to open database file: permission denied",
 		"run closed/rest.db: open database " + closed + "/rest.db: ",
-		"run closed/new.db: lock database " + closed + "/new.db: open " + closed + "/new.db.lock: permission denied: a run needs to write in that folder",
-		"run free/file.db: open database " + free + "/file.db: attempt to write a readonly database: check the permissions of the file and of folder",
+		"run closed/new.db: lock database " + closed + "/new.db: open " + closed + "/new.db.lock: permission denied (fault FolderClosed)",
+		"run free/file.db: open database " + free + "/file.db: attempt to write a readonly database (fault NotWritable)",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no line %q in\n%s", want, got)
@@ -498,7 +513,10 @@ func permissions(ctx context.Context, dir string) {
 	}
 	for _, name := range []string{"closed/rest.db", "closed/new.db", "free/file.db"} {
 		_, err := store.Open(ctx, filepath.Join(dir, name))
-		fmt.Printf("run %s: %v\n", name, err)
+		var e *store.Error
+		errors.As(err, &e)
+		fault := map[store.Fault]string{store.FolderClosed: "FolderClosed", store.NotWritable: "NotWritable"}[e.Fault]
+		fmt.Printf("run %s: %v (fault %s)\n", name, err, fault)
 	}
 }
 

@@ -7,15 +7,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"time"
 
 	"igcsearch/search"
-	"igcsearch/space"
 )
 
 // StudyInfo is a study in a list.
@@ -54,17 +50,10 @@ const (
 	Attempts
 )
 
-// TrialAttempt is one worker's turn at the trial of Key.
+// TrialAttempt is an attempt at the trial of Key.
 type TrialAttempt struct {
 	search.Key
-	search.Attempt
-	Ended time.Time // UTC; zero while the attempt is open
-	// Outcome is "done", "diverged", "failed", "interrupted", "paused" (at the
-	// epoch of its turn), "lost" (its process was killed or stood still), or ""
-	// while the attempt is open.
-	Outcome string
-	Failure search.Failure
-	Message string // up to 4000 characters
+	search.PastAttempt
 }
 
 // revision is the SQL of StudyInfo.Revision. Times alone do not tell two commits of one millisecond apart.
@@ -116,10 +105,10 @@ func (db *DB) Read(ctx context.Context, name string, parts ...Part) (Results, er
 		if slices.Contains(parts, Histories) {
 			r.Trials, err = findStates(ctx, tx, id, -1)
 		} else {
-			r.Trials, err = findTrials(ctx, tx, id, -1)
+			r.Trials, err = findTrials(ctx, tx, `t.study = ?`, id)
 		}
 		if err == nil && slices.Contains(parts, Attempts) {
-			r.Attempts, err = findAttempts(ctx, tx, id)
+			r.Attempts, _, err = findAttempts(ctx, tx, `t.study = ?`, id)
 		}
 		if err != nil {
 			return err
@@ -138,42 +127,47 @@ func (db *DB) Read(ctx context.Context, name string, parts ...Part) (Results, er
 	return r, err
 }
 
-func findAttempts(ctx context.Context, tx *sql.Tx, study int64) (attempts []TrialAttempt, err error) {
+// findAttempts returns the attempts at the trials t that an expression selects, the oldest first, and their rows.
+func findAttempts(
+	ctx context.Context, tx *sql.Tx, which string, args ...any,
+) (attempts []TrialAttempt, rows []int64, err error) {
 	systems := systemNames{}
-	err = each(ctx, tx, `SELECT t.system, t.seed, a.started, coalesce(a.ended, 0), coalesce(a.outcome, ''), a.message,
-			a.git_commit, a.go_version, a.cpu, a.isa, a.device, a.host, a.pid, a.args, a.job, coalesce(a.failure, '')
-		FROM trial t JOIN attempt a ON a.trial = t.id WHERE t.study = ? ORDER BY a.id`, []any{study}, func(rows *sql.Rows) error {
+	query := `SELECT a.id, t.system, t.seed, coalesce(a.token, x''), a.started, coalesce(a.ended, 0),
+			coalesce(a.outcome, ''), coalesce(a.failure, ''), a.message,
+			a.git_commit, a.go_version, a.cpu, a.isa, a.device, a.host, a.pid, a.args, a.job
+		FROM trial t JOIN attempt a ON a.trial = t.id WHERE ` + which + ` ORDER BY a.id`
+	err = each(ctx, tx, query, args, func(found *sql.Rows) error {
+		var row, started, ended int64
 		var a TrialAttempt
-		var started, ended int64
-		var args []byte
-		if err := rows.Scan(systems.into(&a.System), &a.Seed, &started, &ended, &a.Outcome, &a.Message,
-			&a.Commit, &a.GoVersion, &a.CPU, &a.ISA, &a.Device, &a.Host, &a.PID, &args, &a.Job, &a.Failure); err != nil {
+		var text []byte
+		if err := found.Scan(&row, systems.into(&a.System), &a.Seed, &a.Token, &started, &ended,
+			&a.Ending, &a.Failure, &a.Message,
+			&a.Commit, &a.GoVersion, &a.CPU, &a.ISA, &a.Device, &a.Host, &a.PID, &text, &a.Attempt.Job); err != nil {
 			return err
 		}
 		a.Started = moment(started)
 		if ended != 0 {
 			a.Ended = moment(ended)
 		}
-		if err := json.Unmarshal(args, &a.Args); err != nil {
+		if err := json.Unmarshal(text, &a.Args); err != nil {
 			return fmt.Errorf("command line of an attempt: %w", err)
 		}
-		attempts = append(attempts, a)
+		attempts, rows = append(attempts, a), append(rows, row)
 		return nil
 	})
-	return attempts, err
+	return attempts, rows, err
 }
 
 // findGone returns the IDs of the running trials of a study whose process has ended.
 func (db *DB) findGone(ctx context.Context, tx *sql.Tx, study int64) (map[int64]bool, error) {
 	gone := map[int64]bool{}
-	err := each(ctx, tx, `SELECT t.id, a.host, a.pid, (SELECT id FROM worker WHERE id = a.worker AND NOT remote)
-		FROM attempt a JOIN trial t ON t.id = a.trial WHERE a.ended IS NULL AND t.study = ?`, []any{study}, func(rows *sql.Rows) error {
+	err := each(ctx, tx, `SELECT t.id, w.id, w.host, w.pid, w.remote
+		FROM attempt a JOIN worker w ON w.id = a.worker JOIN trial t ON t.id = a.trial
+		WHERE t.study = ?`, []any{study}, func(rows *sql.Rows) error {
 		var trial int64
-		var host string
-		var pid int
-		var worker sql.NullInt64
-		err := rows.Scan(&trial, &host, &pid, &worker)
-		if err == nil && !db.alive(worker, host, pid) {
+		var w Worker
+		err := rows.Scan(&trial, &w.ID, &w.Host, &w.PID, &w.Remote)
+		if err == nil && !db.alive(w) {
 			gone[trial] = true
 		}
 		return err
@@ -181,26 +175,26 @@ func (db *DB) findGone(ctx context.Context, tx *sql.Tx, study int64) (map[int64]
 	return gone, err
 }
 
-// Checkpoint returns the newest checkpoint of a trial that is what was stored,
-// nil if it has none. It is an error if all are damaged.
-func (db *DB) Checkpoint(ctx context.Context, name string, system space.System, seed int) (*search.Checkpoint, error) {
-	return db.checkpoint(ctx, "checkpoint", name, system, seed)
+// Checkpoint returns the newest checkpoint of a trial that is what was stored, nil if the trial has none. It is an
+// error if all are damaged.
+func (db *DB) Checkpoint(ctx context.Context, name string, key search.Key) (*search.Checkpoint, error) {
+	return db.checkpoint(ctx, "checkpoint", name, key)
 }
 
-// BestCheckpoint is Checkpoint of the epoch with the best validation accuracy,
-// which a study with KeepBest has.
-func (db *DB) BestCheckpoint(ctx context.Context, name string, system space.System, seed int) (*search.Checkpoint, error) {
-	return db.checkpoint(ctx, "best_checkpoint", name, system, seed)
+// BestCheckpoint returns the checkpoint after the epoch with the best validation accuracy, which a study with KeepBest
+// has.
+func (db *DB) BestCheckpoint(ctx context.Context, name string, key search.Key) (*search.Checkpoint, error) {
+	return db.checkpoint(ctx, "best_checkpoint", name, key)
 }
 
-func (db *DB) checkpoint(ctx context.Context, table, name string, system space.System, seed int) (*search.Checkpoint, error) {
+func (db *DB) checkpoint(ctx context.Context, table, name string, key search.Key) (*search.Checkpoint, error) {
 	var c *search.Checkpoint
 	err := db.viewStudy(ctx, name, func(tx *sql.Tx, id int64, _ search.Study) error {
 		var trial int64
 		err := tx.QueryRowContext(ctx, `SELECT t.id FROM trial t WHERE t.study = ? AND t.system = ? AND t.seed = ?`,
-			id, system.String(), seed).Scan(&trial)
+			id, key.System.String(), key.Seed).Scan(&trial)
 		if errors.Is(err, sql.ErrNoRows) {
-			return fmt.Errorf("it has no trial %s seed %d", system.Label(), seed)
+			return fmt.Errorf("it has no trial %v", key)
 		}
 		if err != nil {
 			return err
@@ -208,7 +202,8 @@ func (db *DB) checkpoint(ctx context.Context, table, name string, system space.S
 		var damaged []int
 		c, damaged, err = findCheckpoint(ctx, tx, table, trial)
 		if err == nil && c == nil && len(damaged) > 0 {
-			err = fmt.Errorf("the checkpoint of %s seed %d after epoch %d is damaged (its checksum does not fit): the next run trains it again", system.Label(), seed, damaged[0])
+			err = fmt.Errorf("the checkpoint of %v after epoch %d is damaged (its checksum does not fit): "+
+				"the next run trains it again", key, damaged[0])
 		}
 		return err
 	})
@@ -222,98 +217,6 @@ func (db *DB) Mark(ctx context.Context) (mark string, err error) {
 		return tx.QueryRowContext(ctx, `SELECT coalesce(group_concat(`+revision+`, ', '), '') FROM study s`).Scan(&mark)
 	})
 	return mark, db.explain("read", err)
-}
-
-// Snapshot writes the database as it stands, with all that was committed, to a
-// new file at path. A runner goes on writing meanwhile.
-func (db *DB) Snapshot(ctx context.Context, path string) error {
-	return db.snapshot(ctx, path, func(pool *sql.DB) error {
-		_, err := pool.ExecContext(ctx, `VACUUM INTO ?`, path)
-		return err
-	})
-}
-
-// SnapshotResults is Snapshot without the states of trainings, which are most of
-// a database that is worked on.
-func (db *DB) SnapshotResults(ctx context.Context, path string) error {
-	return db.snapshot(ctx, path, func(pool *sql.DB) error { return copyResults(ctx, pool, path) })
-}
-
-func copyResults(ctx context.Context, pool *sql.DB, path string) error {
-	c, err := pool.Conn(ctx) // ATTACH is of one
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	target := (&url.URL{Scheme: "file", Path: path, RawQuery: "mode=rwc"}).String()
-	if _, err := c.ExecContext(ctx, `ATTACH ? AS copy`, target); err != nil {
-		return err
-	}
-	defer c.ExecContext(context.WithoutCancel(ctx), `DETACH copy`)
-	tx, err := c.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	defer tx.Rollback() // no-op after Commit
-	var statements []string
-	err = each(ctx, tx, `SELECT type, name, sql FROM main.sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite%' ORDER BY type DESC`, nil, func(rows *sql.Rows) error {
-		var kind, name, text string
-		if err := rows.Scan(&kind, &name, &text); err != nil {
-			return err
-		}
-		i := strings.Index(text, name) // behind CREATE TABLE, CREATE UNIQUE INDEX
-		if q := i - 1; q >= 0 && text[q] == '"' {
-			i = q
-		}
-		statements = append(statements, text[:i]+"copy."+text[i:])
-		if kind == "table" && name != "checkpoint" && name != "best_checkpoint" {
-			statements = append(statements, fmt.Sprintf(`INSERT INTO copy.%q SELECT * FROM main.%q`, name, name))
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	for _, pragma := range []string{"application_id", "user_version"} {
-		var value int64
-		if err := tx.QueryRowContext(ctx, `PRAGMA main.`+pragma).Scan(&value); err != nil {
-			return err
-		}
-		statements = append(statements, fmt.Sprintf(`PRAGMA copy.%s = %d`, pragma, value))
-	}
-	for _, statement := range statements {
-		if _, err := tx.ExecContext(ctx, statement); err != nil {
-			return err
-		}
-	}
-	return tx.Commit()
-}
-
-// snapshot has write copy the database, as it stands, to a new file at path.
-func (db *DB) snapshot(ctx context.Context, path string, write func(*sql.DB) error) error {
-	options := url.Values{"mode": {"ro"}, "_busy_timeout": {"10000"}}
-	copyFrom := func() error {
-		// A pool of its own: query_only forbids to write the copy.
-		pool, err := sql.Open("sqlite3", db.dsn(options))
-		if err != nil {
-			return err
-		}
-		defer pool.Close()
-		return write(pool)
-	}
-	// As view does, and for its reasons.
-	if before, atRest := db.state(); atRest {
-		options.Set("immutable", "1")
-		err := copyFrom()
-		if after, atRest := db.state(); atRest && after == before {
-			return db.explain("copy", err)
-		}
-		options.Del("immutable")
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	return db.explain("copy", copyFrom())
 }
 
 // viewStudy is view for one study.
@@ -334,22 +237,21 @@ func (db *DB) viewStudy(ctx context.Context, name string, f func(tx *sql.Tx, id 
 func (db *DB) findStudy(ctx context.Context, tx *sql.Tx, name string) (id int64, s search.Study, err error) {
 	var settings []byte
 	var title string
-	err = tx.QueryRowContext(ctx, `SELECT id, settings, title FROM study WHERE name = ?`, name).Scan(&id, &settings, &title)
+	var kept search.Study
+	err = tx.QueryRowContext(ctx, `SELECT id, settings, title, keep_checkpoints, keep_best, checkpoint_quota
+		FROM study WHERE name = ?`,
+		name).
+		Scan(&id, &settings, &title, &kept.KeepCheckpoints, &kept.KeepBest, &kept.CheckpointQuota)
 	if errors.Is(err, sql.ErrNoRows) {
-		var names []string
-		err := each(ctx, tx, `SELECT name FROM study ORDER BY name`, nil, func(rows *sql.Rows) error {
-			var n string
-			err := rows.Scan(&n)
-			names = append(names, n)
-			return err
-		})
+		names, err := texts(ctx, tx, `SELECT name FROM study ORDER BY name`)
 		if err != nil {
 			return 0, s, err
 		}
 		if len(names) == 0 {
-			return 0, s, reported{fmt.Errorf("%w: %q; %s has none yet: igcsearch run STUDY stores one", ErrNoStudy, name, db.name)}
+			return 0, s, db.fault("", NoStudies, fmt.Errorf("%w: %q; %s has none yet", ErrNoStudy, name, db.name))
 		}
-		return 0, s, reported{fmt.Errorf("%w: %q; %s has %s", ErrNoStudy, name, db.name, strings.Join(names, ", "))}
+		return 0, s, db.fault("", Other,
+			fmt.Errorf("%w: %q; %s has %s", ErrNoStudy, name, db.name, strings.Join(names, ", ")))
 	}
 	if err != nil {
 		return 0, s, err
@@ -358,29 +260,29 @@ func (db *DB) findStudy(ctx context.Context, tx *sql.Tx, name string) (id int64,
 		return 0, s, fmt.Errorf("its settings: %w", err)
 	}
 	s.Title = title
+	s.KeepCheckpoints, s.KeepBest, s.CheckpointQuota = kept.KeepCheckpoints, kept.KeepBest, kept.CheckpointQuota
 	return id, s, nil
 }
 
-// findTrials returns the trials of a study that changed after since, all for −1, each with its last epoch and an
-// empty History.
-func findTrials(ctx context.Context, tx *sql.Tx, study, since int64) (trials []search.TrialState, err error) {
+// findTrials returns the trials t that an expression selects, each with its last epoch and an empty History.
+func findTrials(ctx context.Context, tx *sql.Tx, which string, args ...any) (trials []search.TrialState, err error) {
 	var t search.TrialState
 	var message string
-	fields := []any{&t.ID, systemNames{}.into(&t.System), &t.Seed, &t.Status, &t.Epochs, &t.MultiplyAdds, &t.Params, &message, &t.Failure, &t.ISA}
-	for _, c := range epochColumns(&t.Last) {
-		fields = append(fields, c.value)
-	}
+	fields := epochFields(&t.Last, &t.ID, systemNames{}.into(&t.System), &t.Seed, &t.Status, &t.Epochs,
+		&t.MultiplyAdds, &t.Params, &message, &t.Failure, &t.ISA)
 	// The last attempt says why a trial failed or diverged.
 	err = each(ctx, tx, `SELECT t.id, t.system, t.seed, t.status, t.epochs, t.multiply_adds, t.params,
 			coalesce(a.message, ''), coalesce(a.failure, ''), coalesce(b.isa, ''), `+epochNames("e.")+`
-		FROM trial t LEFT JOIN epoch e ON e.trial = t.id AND e.number = (SELECT max(number) FROM epoch WHERE trial = t.id)
+		FROM trial t LEFT JOIN epoch e ON e.trial = t.id AND e.number = (SELECT max(number)
+			FROM epoch WHERE trial = t.id)
 			LEFT JOIN attempt b ON b.id = e.attempt
-			LEFT JOIN attempt a ON a.id = CASE WHEN t.status IN ('failed', 'diverged') THEN (SELECT max(id) FROM attempt WHERE trial = t.id) END
-		WHERE t.study = ?1 AND t.changed > ?2 ORDER BY t.id`, []any{study, since}, func(rows *sql.Rows) error {
+			LEFT JOIN attempt a ON a.id = CASE WHEN t.status IN ('failed', 'diverged') THEN (SELECT max(id)
+				FROM attempt WHERE trial = t.id) END
+		WHERE `+which+` ORDER BY t.id`, args, func(rows *sql.Rows) error {
 		if err := rows.Scan(fields...); err != nil {
 			return err
 		}
-		t.Error = lastLine(message)
+		t.Error = search.LastLine(message)
 		if t.Epoch = t.Last.Number; t.Epoch == 0 {
 			t.Last = search.Epoch{}
 		}
@@ -390,9 +292,9 @@ func findTrials(ctx context.Context, tx *sql.Tx, study, since int64) (trials []s
 	return trials, err
 }
 
-// findStates is findTrials with all epochs.
+// findStates returns the trials of a study that changed after since, all for −1, with their epochs.
 func findStates(ctx context.Context, tx *sql.Tx, study, since int64) ([]search.TrialState, error) {
-	states, err := findTrials(ctx, tx, study, since)
+	states, err := findTrials(ctx, tx, `t.study = ? AND t.changed > ?`, study, since)
 	if err != nil {
 		return nil, err
 	}
@@ -402,12 +304,10 @@ func findStates(ctx context.Context, tx *sql.Tx, study, since int64) ([]search.T
 	}
 	var trial whole
 	var e search.Epoch
-	fields := []any{&trial}
-	for _, c := range epochColumns(&e) {
-		fields = append(fields, c.value)
-	}
+	fields := epochFields(&e, &trial)
 	err = each(ctx, tx, `SELECT e.trial, `+epochNames("e.")+` FROM epoch e
-		WHERE e.trial IN (SELECT id FROM trial WHERE study = ? AND changed > ?) ORDER BY e.trial, e.number`, []any{study, since}, func(rows *sql.Rows) error {
+		WHERE e.trial IN (SELECT id FROM trial WHERE study = ? AND changed > ?)
+		ORDER BY e.trial, e.number`, []any{study, since}, func(rows *sql.Rows) error {
 		if err := rows.Scan(fields...); err != nil {
 			return err
 		}
@@ -421,26 +321,36 @@ func findStates(ctx context.Context, tx *sql.Tx, study, since int64) ([]search.T
 	return states, err
 }
 
-// findCheckpoint returns the newest checkpoint whose checksum fits, nil if there
-// is none, and the epochs of those that are newer.
-func findCheckpoint(ctx context.Context, tx *sql.Tx, table string, trial int64) (sound *search.Checkpoint, damaged []int, err error) {
-	err = each(ctx, tx, `SELECT epoch, state, sha256 FROM `+table+` WHERE trial = ? ORDER BY epoch DESC`, []any{trial}, func(rows *sql.Rows) error {
+// findCheckpoints returns the checkpoints of a trial whose checksum fits, the newest first, and the epochs of the
+// others.
+func findCheckpoints(
+	ctx context.Context, tx *sql.Tx, table string, trial int64,
+) (sound []search.Checkpoint, damaged []int, err error) {
+	err = each(ctx, tx, `SELECT epoch, state, sha256
+		FROM `+table+` WHERE trial = ? ORDER BY epoch DESC`, []any{trial}, func(rows *sql.Rows) error {
 		var c search.Checkpoint
 		var sum []byte
-		if sound != nil {
-			return nil
-		}
 		if err := rows.Scan(&c.Epoch, &c.State, &sum); err != nil {
 			return err
 		}
-		if got := sha256.Sum256(c.State); string(got[:]) != string(sum) {
+		if got := sha256.Sum256(c.State); string(got[:]) == string(sum) {
+			sound = append(sound, c)
+		} else {
 			damaged = append(damaged, c.Epoch)
-			return nil
 		}
-		sound = &c
 		return nil
 	})
 	return sound, damaged, err
+}
+
+// findCheckpoint returns the newest checkpoint of a trial whose checksum fits, nil if there is none, and the epochs of
+// those that are newer.
+func findCheckpoint(ctx context.Context, tx *sql.Tx, table string, trial int64) (*search.Checkpoint, []int, error) {
+	sound, damaged, err := findCheckpoints(ctx, tx, table, trial)
+	if len(sound) == 0 {
+		return nil, damaged, err
+	}
+	return &sound[0], slices.DeleteFunc(damaged, func(epoch int) bool { return epoch < sound[0].Epoch }), err
 }
 
 // each calls f for every row of a query.
@@ -458,9 +368,15 @@ func each(ctx context.Context, tx *sql.Tx, query string, args []any, f func(*sql
 	return rows.Err()
 }
 
-func lastLine(message string) string {
-	message = strings.TrimSpace(message)
-	return strings.TrimSpace(message[strings.LastIndexByte(message, '\n')+1:])
+// texts returns the one column of a query.
+func texts(ctx context.Context, tx *sql.Tx, query string, args ...any) (list []string, err error) {
+	err = each(ctx, tx, query, args, func(rows *sql.Rows) error {
+		var s string
+		err := rows.Scan(&s)
+		list = append(list, s)
+		return err
+	})
+	return list, err
 }
 
 func moment(ms int64) time.Time { return time.UnixMilli(ms).UTC() }

@@ -1,16 +1,15 @@
-// Package store keeps studies in an SQLite file: it implements search.Store
-// for the runner and reads studies back for people.
+// Package store keeps studies in an SQLite file: it implements search.Store for the runner and reads studies back for
+// people.
 //
-// An epoch's metrics and the checkpoint that follows it are one transaction,
-// synced to the disk before Record returns (WAL, synchronous=FULL): a process
-// killed at any moment, or a power cut, costs the epoch in flight and nothing
-// else. One connection of each process writes; readers go on meanwhile, and any
-// number of processes of one machine run studies of the same file: Begin gives a
-// trial to one of them, and worker.go says how it is taken from a dead one.
+// The metrics of an epoch and the checkpoint after it are one transaction, which is synced to the disk before Record
+// returns (WAL, synchronous=FULL). A process that is killed at any moment, or a power cut, costs the epoch that is
+// trained and nothing else. One connection of each process writes, and readers go on meanwhile. Any number of processes
+// of one machine run studies of the same file: Begin gives a trial to one of them, and process.go says how it is taken
+// from a dead one.
 //
-// The schema, with the unit of each column, is schema.sql. PRAGMA
-// application_id marks the file as ours, PRAGMA user_version is the version of
-// the schema. Errors name the file and say what to do.
+// The schema, with the unit of each column, is schema.sql. PRAGMA application_id marks the file as ours, and PRAGMA
+// user_version is the version of the schema. An exported method opens a transaction; the plain functions take it.
+// Errors name the file; the command adds what people can do, see Fault.
 package store
 
 import (
@@ -29,7 +28,8 @@ import (
 	"time"
 
 	"github.com/mattn/go-sqlite3" // and the driver "sqlite3"
-	"golang.org/x/sys/unix"
+
+	"igcsearch/search"
 )
 
 //go:embed schema.sql
@@ -61,13 +61,12 @@ type DB struct {
 	lease    time.Duration
 	patience time.Duration // of lock
 
-	mu     sync.Mutex
-	self   *worker          // nil before Join
-	tokens map[int64][]byte // of this process's attempts
-	guests map[int64]*visit // that this process admitted
-	gone   func(ctx context.Context, job string) bool
-	copied string    // file that Close removes, "" for none
-	looked time.Time // of the last reclaim
+	mu      sync.Mutex
+	self    *process          // nil before Join
+	remotes map[int64]*remote // that this process admitted
+	gone    func(ctx context.Context, job string) bool
+	copied  string    // file that Close removes, "" for none
+	looked  time.Time // when reclaim was last called
 
 	line line // of those who write
 }
@@ -82,16 +81,56 @@ func Open(ctx context.Context, path string) (*DB, error) {
 	}
 	folder := filepath.Dir(db.path)
 	if _, err := os.Stat(folder); errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("open database %s: folder %s does not exist: create it, or give another --db", db.name, folder)
+		return nil, db.fault("open database", NoFolder, fmt.Errorf("folder %s does not exist", folder))
 	}
-	version := 0
+	alone, err := db.prepare(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if alone != nil {
+		defer unlock(alone)
+	}
+	db.write, err = sql.Open("sqlite3", db.dsn(url.Values{
+		"mode": {"rw"}, "_journal_mode": {"WAL"}, "_synchronous": {"FULL"},
+		"_foreign_keys": {"on"}, "_busy_timeout": {"60000"}, "_txlock": {"immediate"}, "_stmt_cache_size": {statements},
+	}))
+	if err != nil {
+		return nil, db.explain("open database", err)
+	}
+	db.write.SetMaxOpenConns(1)
+	if alone != nil {
+		err = db.createTables(ctx)
+	}
+	if err == nil {
+		// SQLite opens a file that it may not write for reading, without an error. A statement that would write, if
+		// there were a row, returns one.
+		_, err = db.write.ExecContext(ctx, `DELETE FROM study WHERE id IS NULL`)
+	}
+	if err == nil {
+		db.live, err = sql.Open("sqlite3", db.dsn(url.Values{
+			"mode": {"rw"}, "_query_only": {"on"}, "_busy_timeout": {"60000"}, "_stmt_cache_size": {statements},
+		}))
+	}
+	if err != nil {
+		db.write.Close()
+		return nil, db.explain("open database", err)
+	}
+	db.live.SetMaxIdleConns(8) // to open one costs more than most of what is read
+	return db, nil
+}
+
+// prepare looks what is at the path before Open opens it for writing. If the tables are not there, it returns the lock
+// of the process that is to create them. The other processes wait until they get the lock or until the tables are
+// there.
+func (db *DB) prepare(ctx context.Context) (alone *os.File, err error) {
 	for begin := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		patient := time.Since(begin) < db.patience && ctx.Err() == nil
+		version := 0
 		if _, err := os.Stat(db.path); err == nil {
-			// Through readers of its own: a connection that may write would.
-			r := &DB{path: db.path, name: db.name}
+			r := &DB{path: db.path, name: db.name} // a connection that may write would change the file
 			version, err = r.openReaders(ctx)
 			r.Close()
-			if e := (sqlite3.Error{}); errors.As(err, &e) && e.ExtendedCode == sqlite3.ErrReadonlyRollback && time.Since(begin) < db.patience {
+			if e := (sqlite3.Error{}); errors.As(err, &e) && e.ExtendedCode == sqlite3.ErrReadonlyRollback && patient {
 				if err := db.rollBack(ctx); err != nil {
 					return nil, err
 				}
@@ -102,53 +141,26 @@ func Open(ctx context.Context, path string) (*DB, error) {
 			}
 		}
 		if version == schemaVersion {
-			break
+			return nil, nil
 		}
-		// One process creates the tables. The others wait until they get the lock or until the tables are there.
 		alone, err := db.lock(true, 0, 0)
-		if err != nil && time.Since(begin) < db.patience && ctx.Err() == nil && errors.Is(err, unix.EWOULDBLOCK) {
+		var e *Error
+		if errors.As(err, &e) && (e.Fault == InUse || e.Fault == InUseNetwork) && patient {
 			continue
 		}
 		if err != nil {
 			return nil, err
 		}
-		defer unlock(alone)
 		if err := db.claim(ctx); err != nil {
+			unlock(alone)
 			return nil, db.explain("create database", err)
 		}
-		break
+		return alone, nil
 	}
-	options := url.Values{
-		"mode": {"rw"}, "_journal_mode": {"WAL"}, "_synchronous": {"FULL"},
-		"_foreign_keys": {"on"}, "_busy_timeout": {"60000"}, "_txlock": {"immediate"}, "_stmt_cache_size": {statements},
-	}
-	db.write, err = sql.Open("sqlite3", db.dsn(options))
-	if err != nil {
-		return nil, db.explain("open database", err)
-	}
-	db.write.SetMaxOpenConns(1)
-	if version < schemaVersion {
-		err = db.createTables(ctx)
-	}
-	if err == nil {
-		// SQLite opens a file that it may not write for reading and says
-		// nothing; a statement that would write, if there were a row, tells.
-		_, err = db.write.ExecContext(ctx, `DELETE FROM study WHERE id IS NULL`)
-	}
-	if err == nil {
-		db.live, err = sql.Open("sqlite3", db.dsn(url.Values{"mode": {"rw"}, "_query_only": {"on"}, "_busy_timeout": {"60000"}, "_stmt_cache_size": {statements}}))
-	}
-	if err != nil {
-		db.write.Close()
-		return nil, db.explain("open database", err)
-	}
-	db.live.SetMaxIdleConns(8) // to open one costs more than most of what is read
-	return db, nil
 }
 
-// OpenReadOnly opens the database at path for reading, also while a runner
-// writes to it, and also where neither the file nor its folder can be written.
-// It changes nothing that is stored and creates no database. The error wraps
+// OpenReadOnly opens the database at path for reading, also while a runner writes to it, and also where neither the
+// file nor its folder can be written. It changes nothing that is stored and creates no database. The error wraps
 // fs.ErrNotExist if there is no such file.
 func OpenReadOnly(ctx context.Context, path string) (*DB, error) {
 	db, err := locate(path)
@@ -157,13 +169,13 @@ func OpenReadOnly(ctx context.Context, path string) (*DB, error) {
 	}
 	if _, err := os.Stat(db.path); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("open database %s: %w: give its path with --db, or create it with: igcsearch run STUDY", db.name, fs.ErrNotExist)
+			return nil, db.fault("open database", Missing, fs.ErrNotExist)
 		}
-		return nil, fmt.Errorf("open database %s: %w", db.name, err)
+		return nil, db.fault("open database", Other, err)
 	}
 	version, err := db.openReaders(ctx)
 	if err == nil && version == 0 {
-		err = fmt.Errorf("open database %s: it is empty: store a study with: igcsearch run STUDY", db.name)
+		err = db.fault("open database", Empty, errors.New("it is empty"))
 	}
 	if err != nil {
 		db.Close()
@@ -172,8 +184,8 @@ func OpenReadOnly(ctx context.Context, path string) (*DB, error) {
 	return db, nil
 }
 
-// OpenCopy is OpenReadOnly of a copy that nobody else has, which Close removes.
-// Messages have the name of what it is a copy of.
+// OpenCopy is OpenReadOnly of a copy that nobody else has. Close removes the copy. Messages have the name of the
+// database that it is a copy of.
 func OpenCopy(ctx context.Context, path, name string) (*DB, error) {
 	db, err := OpenReadOnly(ctx, path)
 	if err != nil {
@@ -197,9 +209,9 @@ func (db *DB) Close() error {
 		}
 	}
 	if db.write != nil {
-		// Closing does this too, but not if a reader has the file open; what
-		// is committed should be in the one file that people copy. It is safe
-		// in -wal as well: an error does not matter, and nobody is waited for.
+		// SQLite moves everything from -wal into the one file that people copy when the last connection closes, but
+		// not if a reader has the file open. An error does not matter, because the data are safe in -wal too, and this
+		// waits for nobody.
 		db.write.Exec(`PRAGMA busy_timeout = 0`)
 		db.write.Exec(`PRAGMA wal_checkpoint(TRUNCATE)`)
 		errs = append(errs, db.write.Close())
@@ -207,8 +219,7 @@ func (db *DB) Close() error {
 	return db.explain("close database", errors.Join(errs...))
 }
 
-// locate resolves path, so that the lock file and SQLite's own files are the
-// same however the database is reached.
+// locate resolves path, so that the lock file and SQLite's own files are the same however the database is reached.
 func locate(path string) (*DB, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
@@ -217,25 +228,30 @@ func locate(path string) (*DB, error) {
 	if real, err := filepath.EvalSymlinks(abs); err == nil {
 		abs = real
 	}
+	db := &DB{path: abs, name: path, network: networkSystem(abs), lease: search.Lease, patience: patience,
+		remotes: map[int64]*remote{}}
 	if info, err := os.Stat(abs); err == nil && !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("open database %s: it is not a regular file: give another --db", path)
+		return nil, db.fault("open database", NotRegular, errors.New("it is not a regular file"))
 	}
-	return &DB{
-		path: abs, name: path, network: networkSystem(abs), lease: lease, patience: joining, tokens: map[int64][]byte{}, guests: map[int64]*visit{},
-	}, nil
+	return db, nil
 }
 
 func (db *DB) dsn(options url.Values) string {
 	return (&url.URL{Scheme: "file", Path: db.path, RawQuery: options.Encode()}).String()
 }
 
-// openReaders opens db for reading and returns its schema version, 0 if it
-// holds nothing yet. It refuses a file that is not ours and every other version.
+// openReaders opens db for reading and returns its schema version, 0 if it holds nothing yet. It refuses a file that is
+// not ours and every other version.
 func (db *DB) openReaders(ctx context.Context) (version int, err error) {
+	const act = "open database"
 	db.stillAt, _ = db.state() // before the first look into the file
-	db.live, err = sql.Open("sqlite3", db.dsn(url.Values{"mode": {"ro"}, "_query_only": {"on"}, "_busy_timeout": {"60000"}}))
+	options := url.Values{
+		"mode": {"ro"}, "_query_only": {"on"}, "_busy_timeout": {"60000"}, "_stmt_cache_size": {statements},
+	}
+	db.live, err = sql.Open("sqlite3", db.dsn(options))
 	if err == nil {
-		db.still, err = sql.Open("sqlite3", db.dsn(url.Values{"mode": {"ro"}, "immutable": {"1"}, "_query_only": {"on"}}))
+		options.Set("immutable", "1")
+		db.still, err = sql.Open("sqlite3", db.dsn(options))
 	}
 	if err == nil {
 		err = db.view(ctx, func(tx *sql.Tx) error {
@@ -246,13 +262,16 @@ func (db *DB) openReaders(ctx context.Context) (version int, err error) {
 		})
 	}
 	switch {
-	case err != nil || version == 0 || version == schemaVersion:
-	case version < schemaVersion:
-		err = reported{fmt.Errorf("open database %s: an older igcsearch wrote it (schema version %d, this one reads %d): write each study to a file with that igcsearch (export STUDY --format json --epochs --times) and import the file with this one, or give another --db", db.name, version, schemaVersion)}
-	default:
-		err = reported{fmt.Errorf("open database %s: a newer igcsearch wrote it (schema version %d, this one knows %d): update igcsearch, or give another --db", db.name, version, schemaVersion)}
+	case err != nil:
+		return version, db.explain(act, err)
+	case version > schemaVersion:
+		return version, db.fault(act, Newer,
+			fmt.Errorf("a newer igcsearch wrote it (schema version %d, this one knows %d)", version, schemaVersion))
+	case version > 0 && version < schemaVersion:
+		return version, db.fault(act, Older,
+			fmt.Errorf("an older igcsearch wrote it (schema version %d, this one reads %d)", version, schemaVersion))
 	}
-	return version, db.explain("open database", err)
+	return version, nil
 }
 
 // unused tells an empty database from one of ours, and refuses all others.
@@ -262,15 +281,16 @@ func (db *DB) unused(ctx context.Context, tx *sql.Tx) (bool, error) {
 		return false, err
 	}
 	var tables int
-	if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM sqlite_schema`).Scan(&tables); err != nil || id == 0 && tables == 0 {
+	if err := tx.QueryRowContext(ctx, `SELECT count(*)
+		FROM sqlite_schema`).Scan(&tables); err != nil || id == 0 && tables == 0 {
 		return true, err
 	}
-	return false, reported{fmt.Errorf("open database %s: it belongs to another program (application_id %#x): give another --db", db.name, uint32(id))}
+	return false, db.fault("open database", Foreign,
+		fmt.Errorf("it belongs to another program (application_id %#x)", uint32(id)))
 }
 
-// claim creates the file, or takes an empty one, and marks it as ours. It does
-// so before the switch to WAL: however early this process is killed, the file
-// is empty or ours. An empty file needs no journal on the disk.
+// claim creates the file, or takes an empty one, and marks it as ours before the switch to WAL. So the file is empty or
+// ours however early this process is killed. An empty file needs no journal on the disk.
 func (db *DB) claim(ctx context.Context) error {
 	pool, err := sql.Open("sqlite3", db.dsn(url.Values{
 		"mode": {"rwc"}, "_journal_mode": {"MEMORY"}, "_synchronous": {"FULL"},
@@ -282,26 +302,26 @@ func (db *DB) claim(ctx context.Context) error {
 	defer pool.Close()
 	return transact(ctx, pool, func(tx *sql.Tx) error {
 		if free, err := db.unused(ctx, tx); err != nil || !free {
-			return err // free no more: another process was faster
+			return err // another process was faster
 		}
-		_, err := tx.ExecContext(ctx, fmt.Sprintf(`PRAGMA application_id = %d`, applicationID))
+		err := exec(ctx, tx, fmt.Sprintf(`PRAGMA application_id = %d`, applicationID))
 		return err
 	})
 }
 
-// rollBack ends what a process began that was killed while it switched a new
-// file to WAL: a reader cannot. The mark of application_id, which came before,
-// says that the file is ours.
+// rollBack ends what a process began that was killed while it switched a new file to WAL. A reader cannot do so. The
+// application_id, which was written before the switch, says that the file is ours.
 func (db *DB) rollBack(ctx context.Context) error {
 	head := make([]byte, 72)
 	f, err := os.Open(db.path)
 	if err != nil {
-		return fmt.Errorf("open database %s: %w", db.name, err)
+		return db.fault("open database", Other, err)
 	}
 	_, err = io.ReadFull(f, head)
 	f.Close()
 	if err != nil || binary.BigEndian.Uint32(head[68:]) != applicationID {
-		return fmt.Errorf("open database %s: it belongs to another program, which did not finish with it: give another --db", db.name)
+		return db.fault("open database", Foreign,
+			errors.New("it belongs to another program, which did not finish with it"))
 	}
 	pool, err := sql.Open("sqlite3", db.dsn(url.Values{"mode": {"rw"}, "_busy_timeout": {"60000"}}))
 	if err == nil {
@@ -318,7 +338,7 @@ func (db *DB) createTables(ctx context.Context) error {
 		if err := tx.QueryRowContext(ctx, `PRAGMA user_version`).Scan(&version); err != nil || version > 0 {
 			return err
 		}
-		_, err := tx.ExecContext(ctx, schema+fmt.Sprintf(`PRAGMA user_version = %d`, schemaVersion))
+		err := exec(ctx, tx, schema+fmt.Sprintf(`PRAGMA user_version = %d`, schemaVersion))
 		return err
 	})
 }
@@ -329,9 +349,8 @@ type fileState struct {
 	modified time.Time
 }
 
-// state returns the state of the main file. at rest: no commit waits outside
-// of it, in a -wal or a -journal file, and so no process can be about to
-// write it.
+// state returns the state of the main file. The file is at rest if no commit waits outside of it, in a -wal or a
+// -journal file. Then no process can be about to write it.
 func (db *DB) state() (s fileState, atRest bool) {
 	for _, suffix := range []string{"-wal", "-journal"} {
 		info, err := os.Stat(db.path + suffix)
@@ -346,16 +365,13 @@ func (db *DB) state() (s fileState, atRest bool) {
 	return fileState{info.Size(), info.ModTime()}, true
 }
 
-// view runs f in a reading transaction; f may run twice and must begin afresh
-// each time.
+// view runs f in a reading transaction. f may run twice and must begin afresh each time.
 //
-// To read a WAL database SQLite creates -wal and -shm beside it, which fails
-// in a folder that cannot be written and leaves the two behind in one that
-// can. A file at rest is therefore read as immutable, and what was read stands
-// only if the file is at rest and unchanged afterwards: whatever a runner
-// commits is in -wal first, and what leaves -wal changes the main file. To
-// look at size and time is enough; to open the file with package os would, on
-// closing it, drop the POSIX locks that SQLite holds on it in this process.
+// To read a WAL database SQLite creates -wal and -shm beside it. That fails in a folder that cannot be written, and
+// leaves the two files behind in one that can. A file at rest is therefore read as immutable, and what was read counts
+// only if the file is at rest and unchanged afterwards: whatever a runner commits is in -wal first, and what leaves
+// -wal changes the main file. It is enough to look at size and time. If package os opened and closed the file, it would
+// drop the POSIX locks that SQLite holds on it in this process.
 func (db *DB) view(ctx context.Context, f func(*sql.Tx) error) error {
 	if db.still != nil {
 		if s, atRest := db.state(); atRest && s == db.stillAt {
@@ -368,15 +384,20 @@ func (db *DB) view(ctx context.Context, f func(*sql.Tx) error) error {
 	return transact(ctx, db.live, f)
 }
 
-// transact runs f in one transaction, committed if f returns nil.
+// transact runs f in one transaction and commits it if f returns nil.
 func transact(ctx context.Context, pool *sql.DB, f func(*sql.Tx) error) error {
 	tx, err := pool.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}
-	defer tx.Rollback() // no-op after Commit
+	defer tx.Rollback() // does nothing after Commit
 	if err := f(tx); err != nil {
 		return err
 	}
 	return tx.Commit()
+}
+
+func exec(ctx context.Context, tx *sql.Tx, query string, args ...any) error {
+	_, err := tx.ExecContext(ctx, query, args...)
+	return err
 }

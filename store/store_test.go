@@ -57,13 +57,13 @@ func planned(t testing.TB) (db *store.DB, path string, s search.Study, trials []
 	return db, path, s, trials
 }
 
-func begin(t testing.TB, db *store.DB, trial search.Trial) int64 {
+func begin(t testing.TB, db *store.DB, trial search.Trial) search.Claim {
 	t.Helper()
-	turn, err := db.Begin(t.Context(), trial.ID, trial.Epochs, search.Attempt{Started: time.Now()})
+	claim, err := db.Begin(t.Context(), trial.ID, trial.Epochs, search.Attempt{Started: time.Now()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return turn.ID
+	return claim
 }
 
 // state is a checkpoint's state whose content tells its epoch.
@@ -71,17 +71,17 @@ func state(epoch, size int) []byte {
 	return bytes.Repeat([]byte{byte(epoch), byte(epoch >> 8)}, size/2)
 }
 
-func record(t testing.TB, db *store.DB, attempt int64, epochs ...int) {
+func record(t testing.TB, attempt search.Claim, epochs ...int) {
 	t.Helper()
 	for _, n := range epochs {
 		e := search.Epoch{Number: n, LearningRate: 0.1, TrainLoss: 2, TrainCorrect: n, TrainTotal: 64}
-		if err := db.Record(t.Context(), attempt, e, search.Checkpoint{Epoch: n, State: state(n, 1000)}); err != nil {
+		if err := attempt.Record(t.Context(), e, search.Checkpoint{Epoch: n, State: state(n, 1000)}); err != nil {
 			t.Fatal(err)
 		}
 	}
 }
 
-func end(t testing.TB, db *store.DB, attempt int64, s search.Status, message string) {
+func end(t testing.TB, attempt search.Claim, s search.Status, message string) {
 	t.Helper()
 	o := search.Outcome{Status: s, Message: message}
 	switch s {
@@ -92,7 +92,7 @@ func end(t testing.TB, db *store.DB, attempt int64, s search.Status, message str
 	case search.Pending:
 		o.Failure = search.FailedInterrupted
 	}
-	if got, err := db.End(t.Context(), attempt, o); err != nil || got != s {
+	if got, err := attempt.End(t.Context(), o); err != nil || got != s {
 		t.Fatalf("%s: ended as %s, %v", s, got, err)
 	}
 }
@@ -166,11 +166,11 @@ func TestPlan(t *testing.T) {
 		t.Parallel()
 		db, path, s, trials := planned(t)
 		killed, failed, done, diverged := begin(t, db, trials[0]), begin(t, db, trials[1]), begin(t, db, trials[2]), begin(t, db, trials[3])
-		record(t, db, killed, 1, 2)
-		end(t, db, failed, search.Failed, "out of luck")
-		record(t, db, done, 1, 2, 3)
-		end(t, db, done, search.Done, "")
-		end(t, db, diverged, search.Diverged, "epoch 1, step 3: the loss is not finite")
+		record(t, killed, 1, 2)
+		end(t, failed, search.Failed, "out of luck")
+		record(t, done, 1, 2, 3)
+		end(t, done, search.Done, "")
+		end(t, diverged, search.Diverged, "epoch 1, step 3: the loss is not finite")
 		db.Close()
 
 		db = open(t, path)
@@ -188,11 +188,11 @@ func TestPlan(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var outcomes []string
+		var outcomes []search.Ending
 		for _, a := range attempts {
-			outcomes = append(outcomes, a.Outcome)
+			outcomes = append(outcomes, a.Ending)
 		}
-		if want := []string{"lost", "failed", "done", "diverged"}; !slices.Equal(outcomes, want) {
+		if want := []search.Ending{"lost", "failed", "done", "diverged"}; !slices.Equal(outcomes, want) {
 			t.Errorf("outcomes %v, want %v", outcomes, want)
 		}
 	})
@@ -204,8 +204,7 @@ func TestPlan(t *testing.T) {
 		_, err := db.Plan(t.Context(), other, trials)
 		want := `study "quick" is stored in ` + path + ` with other settings:
   epochs: 3 there, 20 here
-  learning_rate: 0.1 there, 0.05 here
-give this one another name (--set name=NEW) or another database (--db FILE)`
+  learning_rate: 0.1 there, 0.05 here`
 		var conflict *store.ConflictError
 		if !errors.As(err, &conflict) || err.Error() != want {
 			t.Errorf("error %v\nwant  %s", err, want)
@@ -269,7 +268,7 @@ give this one another name (--set name=NEW) or another database (--db FILE)`
 		if err != nil || got[0].Status != search.Running {
 			t.Errorf("planned %v, %v", statuses(got), err)
 		}
-		record(t, db, attempt, 1) // still its own
+		record(t, attempt, 1) // still its own
 	})
 }
 
@@ -282,15 +281,14 @@ func TestBegin(t *testing.T) {
 		if err != nil || turn.From != nil {
 			t.Fatalf("checkpoint %v (%v), want none", turn.From, err)
 		}
-		attempt := turn.ID
-		record(t, db, attempt, 1, 2)
-		end(t, db, attempt, search.Pending, "")
+		record(t, turn, 1, 2)
+		end(t, turn, search.Pending, "")
 		next, err := db.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(&search.Checkpoint{Epoch: 2, State: state(2, 1000)}, next.From); diff != "" || next.ID == attempt || next.Note != "" {
-			t.Errorf("attempt %d after %d, %q, want (-) got (+):\n%s", next.ID, attempt, next.Note, diff)
+		if diff := cmp.Diff(&search.Checkpoint{Epoch: 2, State: state(2, 1000)}, next.From); diff != "" || next.ID == turn.ID || next.Note != "" {
+			t.Errorf("attempt %d after %d, %q, want (-) got (+):\n%s", next.ID, turn.ID, next.Note, diff)
 		}
 	})
 	t.Run("refuses a trial that is running, finished or unknown", func(t *testing.T) {
@@ -302,7 +300,7 @@ func TestBegin(t *testing.T) {
 		if !errors.Is(err, search.ErrTaken) {
 			t.Errorf("%v does not wrap ErrTaken", err)
 		}
-		end(t, db, attempt, search.Diverged, "")
+		end(t, attempt, search.Diverged, "")
 		_, err = db.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
 		wantError(t, err, "it is diverged, want pending")
 		_, err = db.Begin(t.Context(), 99, 3, search.Attempt{})
@@ -320,10 +318,10 @@ func TestBegin(t *testing.T) {
 		t.Parallel()
 		db, path, s, trials := planned(t)
 		attempt := begin(t, db, trials[0])
-		record(t, db, attempt, 1, 2, 3)
-		end(t, db, attempt, search.Pending, "")
+		record(t, attempt, 1, 2, 3)
+		end(t, attempt, search.Pending, "")
 		execute(t, path, `UPDATE checkpoint SET state = zeroblob(length(state)) WHERE epoch = 3`)
-		if c, err := db.Checkpoint(t.Context(), s.Name, trials[0].System, trials[0].Seed); err != nil || c.Epoch != 2 {
+		if c, err := db.Checkpoint(t.Context(), s.Name, trials[0].Key); err != nil || c.Epoch != 2 {
 			t.Errorf("checkpoint %+v (%v), want epoch 2", c, err)
 		}
 		turn, err := db.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
@@ -331,8 +329,8 @@ func TestBegin(t *testing.T) {
 		if err != nil || turn.From == nil || turn.From.Epoch != 2 || turn.Note != note {
 			t.Fatalf("%+v, %v", turn, err)
 		}
-		record(t, db, turn.ID, 3)
-		end(t, db, turn.ID, search.Done, "")
+		record(t, turn, 3)
+		end(t, turn, search.Done, "")
 		if attempts, err := readAttempts(t.Context(), db, s.Name); err != nil || attempts[1].Message != note {
 			t.Errorf("%+v, %v", attempts, err)
 		}
@@ -341,16 +339,16 @@ func TestBegin(t *testing.T) {
 		t.Parallel()
 		db, path, s, trials := planned(t)
 		attempt := begin(t, db, trials[0])
-		record(t, db, attempt, 1, 2)
-		end(t, db, attempt, search.Pending, "")
+		record(t, attempt, 1, 2)
+		end(t, attempt, search.Pending, "")
 		execute(t, path, `UPDATE checkpoint SET state = substr(state, 1, length(state) / 2)`)
-		_, err := db.Checkpoint(t.Context(), s.Name, trials[0].System, trials[0].Seed)
+		_, err := db.Checkpoint(t.Context(), s.Name, trials[0].Key)
 		wantError(t, err, "after epoch 2 is damaged")
 		turn, err := db.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
 		if err != nil || turn.From != nil || !strings.Contains(turn.Note, "epoch 2 is damaged (the checksum does not fit): it starts anew") {
 			t.Fatalf("%+v, %v", turn, err)
 		}
-		record(t, db, turn.ID, 1)
+		record(t, turn, 1)
 	})
 }
 
@@ -369,11 +367,11 @@ func TestRecord(t *testing.T) {
 				ValidationLoss: []float64{math.Inf(1), 0, math.MaxFloat64}[i], TestLoss: []float64{1.0 / 3, 0, math.Inf(1)}[i],
 			}
 			want = append(want, trialEpoch{trials[3].Key, e})
-			if err := db.Record(t.Context(), attempt, e, search.Checkpoint{Epoch: i + 1}); err != nil {
+			if err := attempt.Record(t.Context(), e, search.Checkpoint{Epoch: i + 1}); err != nil {
 				t.Fatal(err)
 			}
 		}
-		end(t, db, attempt, search.Diverged, "")
+		end(t, attempt, search.Diverged, "")
 		db.Close()
 		ro, err := store.OpenReadOnly(t.Context(), path)
 		if err != nil {
@@ -388,7 +386,7 @@ func TestRecord(t *testing.T) {
 		if err != nil || stored[3].Last != want[2].Epoch || stored[3].Epoch != 3 {
 			t.Errorf("last epoch %+v (%v), want %+v", stored[3].Last, err, want[2].Epoch)
 		}
-		c, err := ro.Checkpoint(t.Context(), s.Name, trials[3].System, trials[3].Seed)
+		c, err := ro.Checkpoint(t.Context(), s.Name, trials[3].Key)
 		if err != nil || c != nil {
 			t.Errorf("checkpoint %+v (%v), want none of a finished trial", c, err)
 		}
@@ -397,15 +395,15 @@ func TestRecord(t *testing.T) {
 		t.Parallel()
 		db, _, s, trials := planned(t)
 		attempt := begin(t, db, trials[0])
-		record(t, db, attempt, 1)
-		try := func(attempt int64, epoch, checkpoint int) error {
-			return db.Record(t.Context(), attempt, search.Epoch{Number: epoch}, search.Checkpoint{Epoch: checkpoint})
+		record(t, attempt, 1)
+		try := func(attempt search.Handle, epoch, checkpoint int) error {
+			return attempt.Record(t.Context(), search.Epoch{Number: epoch}, search.Checkpoint{Epoch: checkpoint})
 		}
 		wantError(t, try(attempt, 1, 1), "record epoch 1", "want epoch 2")
 		wantError(t, try(attempt, 3, 3), "want epoch 2")
 		wantError(t, try(attempt, 2, 1), "its checkpoint is of epoch 1")
-		wantError(t, try(77, 2, 2), "no such attempt")
-		record(t, db, attempt, 2, 3)
+		wantError(t, try(db.Handle(1, []byte("another token :)"), 77), 2, 2), "no such attempt")
+		record(t, attempt, 2, 3)
 		wantError(t, try(attempt, 4, 4), "the training has 3 epochs")
 
 		if epochs, err := readEpochs(t.Context(), db, s.Name); err != nil || len(epochs) != 3 {
@@ -417,9 +415,9 @@ func TestRecord(t *testing.T) {
 		db, _, _, trials := planned(t)
 		attempt := begin(t, db, trials[0])
 		for _, e := range []search.Epoch{{Number: 1, ValidationLoss: math.NaN()}, {Number: 1, TestLoss: math.NaN()}} {
-			wantError(t, db.Record(t.Context(), attempt, e, search.Checkpoint{Epoch: 1}), "record epoch 1", "want 0 or more, and no NaN")
+			wantError(t, attempt.Record(t.Context(), e, search.Checkpoint{Epoch: 1}), "record epoch 1", "want 0 or more, and no NaN")
 		}
-		record(t, db, attempt, 1)
+		record(t, attempt, 1)
 	})
 	t.Run("refuses counts that cannot be", func(t *testing.T) {
 		t.Parallel()
@@ -431,9 +429,9 @@ func TestRecord(t *testing.T) {
 			{Number: 1, LearningRate: math.NaN()},
 			{Number: 1, TrainSeconds: -1},
 		} {
-			wantError(t, db.Record(t.Context(), attempt, e, search.Checkpoint{Epoch: 1}), "record epoch 1", "constraint failed")
+			wantError(t, attempt.Record(t.Context(), e, search.Checkpoint{Epoch: 1}), "record epoch 1", "constraint failed")
 		}
-		record(t, db, attempt, 1)
+		record(t, attempt, 1)
 	})
 }
 
@@ -441,13 +439,13 @@ func TestEnd(t *testing.T) {
 	t.Parallel()
 	t.Run("leaves the trial in the status given", func(t *testing.T) {
 		t.Parallel()
-		for status, outcome := range map[search.Status]string{
+		for status, outcome := range map[search.Status]search.Ending{
 			search.Done: "done", search.Diverged: "diverged", search.Failed: "failed", search.Pending: "interrupted",
 		} {
 			db, _, s, trials := planned(t)
 			attempt := begin(t, db, trials[0])
-			record(t, db, attempt, 1, 2, 3)
-			end(t, db, attempt, status, "first\nlast line\n")
+			record(t, attempt, 1, 2, 3)
+			end(t, attempt, status, "first\nlast line\n")
 			stored, err1 := readTrials(t.Context(), db, s.Name)
 			attempts, err2 := readAttempts(t.Context(), db, s.Name)
 			if err1 != nil || err2 != nil {
@@ -460,7 +458,7 @@ func TestEnd(t *testing.T) {
 			if stored[0].Status != status || stored[0].Error != wantMessage {
 				t.Errorf("trial %s %q, want %s %q", stored[0].Status, stored[0].Error, status, wantMessage)
 			}
-			if a := attempts[0]; a.Outcome != outcome || a.Message != "first\nlast line\n" || a.Ended.Before(a.Started) {
+			if a := attempts[0]; a.Ending != outcome || a.Message != "first\nlast line\n" || a.Ended.Before(a.Started) {
 				t.Errorf("%s: attempt %+v, want %s, the whole message and an end", status, a, outcome)
 			}
 		}
@@ -469,16 +467,16 @@ func TestEnd(t *testing.T) {
 		t.Parallel()
 		db, _, _, trials := planned(t)
 		attempt := begin(t, db, trials[0])
-		record(t, db, attempt, 1)
-		_, err := db.End(t.Context(), attempt, search.Outcome{Status: search.Done})
+		record(t, attempt, 1)
+		_, err := attempt.End(t.Context(), search.Outcome{Status: search.Done})
 		wantError(t, err, "the trial has 1 of 3 epochs")
-		_, err = db.End(t.Context(), attempt, search.Outcome{Status: search.Running})
+		_, err = attempt.End(t.Context(), search.Outcome{Status: search.Running})
 		wantError(t, err, `no attempt ends as "running"`)
 	})
 	t.Run("keeps both ends of a long message", func(t *testing.T) {
 		t.Parallel()
 		db, _, s, trials := planned(t)
-		end(t, db, begin(t, db, trials[0]), search.Failed, "panic: \xff"+strings.Repeat("ü", 100_000)+"\nthe end")
+		end(t, begin(t, db, trials[0]), search.Failed, "panic: \xff"+strings.Repeat("ü", 100_000)+"\nthe end")
 		attempts, err := readAttempts(t.Context(), db, s.Name)
 		if err != nil {
 			t.Fatal(err)
@@ -504,11 +502,11 @@ func TestRead(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		attempt := turn.ID
-		record(t, db, attempt, 1, 2)
+		attempt := turn
+		record(t, attempt, 1, 2)
 		if i == 0 {
-			record(t, db, attempt, 3)
-			end(t, db, attempt, search.Done, "")
+			record(t, attempt, 3)
+			end(t, attempt, search.Done, "")
 		}
 		attempts, err := readAttempts(t.Context(), db, s.Name)
 		if diff := cmp.Diff(a, attempts[i].Attempt); err != nil || diff != "" || attempts[i].System != trials[i].System || attempts[i].Seed != trials[i].Seed {
@@ -587,13 +585,14 @@ func TestRead(t *testing.T) {
 		}
 		_, err = open(t, filepath.Join(t.TempDir(), "a.db")).Read(t.Context(), "x")
 		wantError(t, err, `no such study: "x"`, "has none yet")
+		wantFault(t, err, store.NoStudies)
 	})
 	t.Run("has no checkpoint of a trial that has no epoch, and none of no trial", func(t *testing.T) {
-		c, err := db.Checkpoint(t.Context(), "another", otherTrials[0].System, otherTrials[0].Seed)
+		c, err := db.Checkpoint(t.Context(), "another", otherTrials[0].Key)
 		if c != nil || err != nil {
 			t.Errorf("checkpoint %v, error %v, want neither", c, err)
 		}
-		_, err = db.Checkpoint(t.Context(), "quick", space.PairSystem(space.Pair{L: 2, M: 40}), 0)
+		_, err = db.Checkpoint(t.Context(), "quick", search.Key{System: space.PairSystem(space.Pair{L: 2, M: 40})})
 		wantError(t, err, "no trial L2M40 seed 0")
 	})
 }
@@ -625,11 +624,11 @@ func TestMark(t *testing.T) {
 	look("plan")
 	a := begin(t, db, trials[0])
 	look("begin")
-	record(t, db, a, 1)
+	record(t, a, 1)
 	look("an epoch")
-	record(t, db, a, 2)
+	record(t, a, 2)
 	look("another epoch")
-	end(t, db, a, search.Failed, "no")
+	end(t, a, search.Failed, "no")
 	look("end")
 	other, more := newStudy(t, "other")
 	if _, err := db.Plan(ctx, other, more); err != nil {
@@ -648,7 +647,7 @@ func TestSnapshot(t *testing.T) {
 	ctx := t.Context()
 	db, path, s, trials := planned(t)
 	a := begin(t, db, trials[0])
-	record(t, db, a, 1, 2)
+	record(t, a, 1, 2)
 	for i, when := range []string{"while it is written", "at rest"} {
 		reader, err := store.OpenReadOnly(ctx, path)
 		if err != nil {
@@ -680,7 +679,7 @@ func TestSnapshot(t *testing.T) {
 		if got, err := readTrials(ctx, r, s.Name); err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: %v\nwant %v, %v", when, got, want, err)
 		}
-		if state, err := r.Checkpoint(ctx, s.Name, trials[0].System, trials[0].Seed); state != nil || err != nil {
+		if state, err := r.Checkpoint(ctx, s.Name, trials[0].Key); state != nil || err != nil {
 			t.Errorf("%s: a state among the results: %v, %v", when, state, err)
 		}
 		if h, err := r.Examine(ctx); err != nil || len(h.Damage) > 0 || h.Version != store.SchemaVersion {
@@ -688,7 +687,7 @@ func TestSnapshot(t *testing.T) {
 		}
 		r.Close()
 		if i == 0 {
-			record(t, db, a, 3) // not in the copy
+			record(t, a, 3) // not in the copy
 		}
 		c, err := store.OpenReadOnly(ctx, copied)
 		if err != nil {
@@ -749,7 +748,7 @@ func BenchmarkRecord(b *testing.B) {
 			b.SetBytes(int64(len(c.State)))
 			for b.Loop() {
 				c.Epoch++
-				if err := db.Record(b.Context(), attempt, search.Epoch{Number: c.Epoch}, c); err != nil {
+				if err := attempt.Record(b.Context(), search.Epoch{Number: c.Epoch}, c); err != nil {
 					b.Fatal(err)
 				}
 			}

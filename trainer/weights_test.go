@@ -85,6 +85,14 @@ func TestWeightsAreWhatTheAccuracyWasMeasuredWith(t *testing.T) {
 	}
 }
 
+func byName(list []trainer.Tensor) map[string]trainer.Tensor {
+	m := map[string]trainer.Tensor{}
+	for _, w := range list {
+		m[w.Name] = w
+	}
+	return m
+}
+
 func TestWeights(t *testing.T) {
 	j := job(tiny(t), 1)
 	r := train(t, j)
@@ -93,10 +101,7 @@ func TestWeights(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	byName := map[string]trainer.Tensor{}
-	for _, w := range list {
-		byName[w.Name] = w
-	}
+	tensors := byName(list)
 
 	t.Run("have PyTorch's names and shapes", func(t *testing.T) {
 		// L4M2, one block, 10 classes: conv2d weights are (out, in/groups, h, w).
@@ -105,8 +110,8 @@ func TestWeights(t *testing.T) {
 			"block1.secondary.weight": {8, 4, 1, 1},
 			"fc.weight":               {10, 8}, "fc.bias": {10},
 		} {
-			if !slices.Equal(byName[name].Shape, want) {
-				t.Errorf("%s: %v, want %v; there are %v", name, byName[name].Shape, want, names(list))
+			if !slices.Equal(tensors[name].Shape, want) {
+				t.Errorf("%s: %v, want %v; there are %v", name, tensors[name].Shape, want, names(list))
 			}
 		}
 		stats := 0
@@ -122,6 +127,7 @@ func TestWeights(t *testing.T) {
 			t.Errorf("%d running variances, want 2", stats)
 		}
 	})
+
 	t.Run("are those that a trace of the whole training ends with", func(t *testing.T) {
 		whole := job(tiny(t), 1)
 		var b bytes.Buffer
@@ -153,6 +159,17 @@ func TestWeights(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestWeightsInFiles(t *testing.T) {
+	j := job(tiny(t), 1)
+	r := train(t, j)
+	j.From = &r.checkpoints[len(r.checkpoints)-1]
+	list, err := trainer.Weights(j)
+	if err != nil {
+		t.Fatal(err)
+	}
+
 	t.Run("read back from safetensors", func(t *testing.T) {
 		var a, b bytes.Buffer
 		for _, w := range []*bytes.Buffer{&a, &b} {
@@ -173,6 +190,7 @@ func TestWeights(t *testing.T) {
 			}
 		}
 	})
+
 	t.Run("of a damaged checkpoint, or of another trial, are refused", func(t *testing.T) {
 		for name, spoil := range map[string]func(b []byte) []byte{
 			"cut off": func(b []byte) []byte { return b[:len(b)/2] },

@@ -9,6 +9,9 @@ import (
 	"igcsearch/cmd/igcsearch/cluster"
 	"igcsearch/search"
 	"igcsearch/search/strategy"
+	"igcsearch/store"
+	"igcsearch/store/fleet"
+	"igcsearch/store/spool"
 	"igcsearch/studies"
 	"igcsearch/trainer"
 	"igcsearch/trainer/dataset"
@@ -20,6 +23,8 @@ import (
 func advice(err error) string {
 	var arithmetic trainer.ArithmeticError
 	var missing *dataset.MissingError
+	var conflict *spool.ConflictError
+	var database *store.Error
 	switch {
 	case errors.As(err, new(advisedError)):
 		return ""
@@ -30,14 +35,72 @@ func advice(err error) string {
 		return "'igcsearch studies' lists the shipped ones"
 	case errors.Is(err, cluster.ErrNoSlurm):
 		return "run this on a machine of the Slurm cluster, or see with --dry-run what it would submit"
+	case errors.Is(err, fleet.ErrNotAccess):
+		return "igcsearch serve --access FILE writes one"
+	case errors.Is(err, fleet.ErrForeign), errors.Is(err, fleet.ErrWrite):
+		return "give another --access"
+	case errors.Is(err, fleet.ErrOutbox):
+		return "make room, or give another --outbox"
+	case errors.Is(err, fleet.ErrNoStudy):
+		return "igcsearch submit tells a coordinator of a study"
+	case errors.Is(err, fleet.ErrPictures):
+		return "give the --data that the study was begun with"
+	case errors.As(err, &conflict) && conflict.Diff == nil:
+		return fmt.Sprintf("give %q another --spool", conflict.Study)
+	case errors.As(err, &conflict):
+		return "use those, or give this one another name (--set name=NEW) and another --spool"
+	case errors.Is(err, spool.ErrVersion):
+		return "use that one, or another --spool"
+	case errors.Is(err, spool.ErrBuild):
+		return "use one program on all machines, or another --spool"
+	case errors.Is(err, spool.ErrDamaged):
+		return "collect from a copy, or begin another --spool"
+	case errors.Is(err, spool.ErrNotWritable):
+		return "check the permissions of the folder, or give another --spool"
+	case errors.Is(err, spool.ErrNotFolder):
+		return "give another --spool"
 	case errors.As(err, &arithmetic):
 		return remedy(arithmetic) + " to go on, or start anew under another name or in another database"
 	case errors.As(err, &missing) && missing.Fetches != "":
 		return fmt.Sprintf("'igcsearch data get %s --data DIR' fetches %s", missing.Get, missing.Fetches)
 	case errors.As(err, &missing) && missing.Get != "":
-		return fmt.Sprintf("run 'igcsearch data get %s --data DIR', or name the folder with --data DIR or IGCSEARCH_DATA", missing.Get)
+		return fmt.Sprintf("run 'igcsearch data get %s --data DIR', "+
+			"or name the folder with --data DIR or IGCSEARCH_DATA", missing.Get)
 	case errors.As(err, &missing):
 		return "name the folder with --data DIR or IGCSEARCH_DATA"
+	case errors.As(err, &database):
+		return adviceOnDatabase(database)
+	}
+	return ""
+}
+
+func adviceOnDatabase(e *store.Error) string {
+	switch e.Fault {
+	case store.NoFolder:
+		return "create it, or give another --db"
+	case store.Missing:
+		return "give its path with --db, or create it with: igcsearch run STUDY"
+	case store.Empty:
+		return "store a study with: igcsearch run STUDY"
+	case store.NoStudies:
+		return "store one with: igcsearch run STUDY"
+	case store.NotRegular, store.Foreign:
+		return "give another --db"
+	case store.NotADatabase:
+		return "give the --db of an igcsearch database, or a new name"
+	case store.Older:
+		return "write each study to a file with that igcsearch (export STUDY --format json --epochs --times) and " +
+			"import the file with this one, or give another --db"
+	case store.Newer:
+		return "update igcsearch, or give another --db"
+	case store.NotWritable:
+		return fmt.Sprintf("check the permissions of the file and of folder %s, a run writes both; or give another --db", e.Folder)
+	case store.FolderClosed:
+		return "a run needs to write in that folder; give another --db"
+	case store.InUse:
+		return "wait for it, stop it, or give another --db"
+	case store.InUseNetwork:
+		return "wait for it, or give a --db on a local disk, where several processes can run"
 	}
 	return ""
 }

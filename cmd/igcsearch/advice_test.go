@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"igcsearch/search/strategy"
+	"igcsearch/store"
 	"igcsearch/studies"
 	"igcsearch/trainer"
 	"igcsearch/trainer/dataset"
@@ -16,6 +17,9 @@ func TestAdvice(t *testing.T) {
 	missing := func(get, fetches string) error {
 		return fmt.Errorf("set: %w", &dataset.MissingError{Err: fs.ErrNotExist, Get: get, Fetches: fetches})
 	}
+	database := func(fault store.Fault) error {
+		return &store.Error{Act: "open database", Database: "a.db", Folder: "/here", Fault: fault, Err: errors.New("no")}
+	}
 	anew := " to go on, or start anew under another name or in another database"
 	for _, c := range []struct {
 		err  error
@@ -23,19 +27,34 @@ func TestAdvice(t *testing.T) {
 	}{
 		{errors.New("no picture"), ""},
 		{fmt.Errorf("replay: %w", &strategy.UnfinishedError{}),
-			"export the study (csv, --epochs --times), import it with --set strategy=grid --set name=NEW, and run"+
+			"export the study (csv, --epochs --times), import it with --set strategy=grid --set name=NEW, and run" +
 				" that to its end"},
 		{&studies.UnknownError{Name: "x"}, "'igcsearch studies' lists the shipped ones"},
-		{missing("cifar10", ""), "run 'igcsearch data get cifar10 --data DIR', or name the folder with --data DIR or"+
-		" IGCSEARCH_DATA"},
-		{missing("svhn", "the files that are missing"), "'igcsearch data get svhn --data DIR' fetches the files that"+
-		" are missing"},
+		{missing("cifar10", ""),
+			"run 'igcsearch data get cifar10 --data DIR', or name the folder with --data DIR or IGCSEARCH_DATA"},
+		{missing("svhn", "the files that are missing"),
+			"'igcsearch data get svhn --data DIR' fetches the files that are missing"},
 		{missing("", ""), "name the folder with --data DIR or IGCSEARCH_DATA"},
 		{trainer.ArithmeticError{Made: "avx512", Ours: "avx2"}, "set IGC_ISA=avx512" + anew},
-		{trainer.ArithmeticError{Made: "avx512", Ours: "cuda sm_90"}, "give --device cpu and set IGC_ISA=avx512" +
-		anew},
+		{trainer.ArithmeticError{Made: "avx512", Ours: "cuda sm_90"},
+			"give --device cpu and set IGC_ISA=avx512" + anew},
 		{trainer.ArithmeticError{Made: "cuda sm_90", Ours: "avx512"}, "give a GPU with sm_90 by --device" + anew},
 		{trainer.ArithmeticError{Made: "cuda sm_90", Ours: "cuda sm_80"}, "give a GPU with sm_90 by --device" + anew},
+		{database(store.Other), ""},
+		{database(store.NoFolder), "create it, or give another --db"},
+		{database(store.Missing), "give its path with --db, or create it with: igcsearch run STUDY"},
+		{database(store.Empty), "store a study with: igcsearch run STUDY"},
+		{database(store.NoStudies), "store one with: igcsearch run STUDY"},
+		{database(store.NotRegular), "give another --db"},
+		{database(store.Foreign), "give another --db"},
+		{database(store.NotADatabase), "give the --db of an igcsearch database, or a new name"},
+		{database(store.Older), "write each study to a file with that igcsearch (export STUDY --format json --epochs --times) and " +
+			"import the file with this one, or give another --db"},
+		{database(store.Newer), "update igcsearch, or give another --db"},
+		{database(store.NotWritable), "check the permissions of the file and of folder /here, a run writes both; or give another --db"},
+		{database(store.FolderClosed), "a run needs to write in that folder; give another --db"},
+		{database(store.InUse), "wait for it, stop it, or give another --db"},
+		{database(store.InUseNetwork), "wait for it, or give a --db on a local disk, where several processes can run"},
 	} {
 		if got := advice(c.err); got != c.want {
 			t.Errorf("%v: %q, want %q", c.err, got, c.want)

@@ -5,10 +5,10 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -42,8 +42,8 @@ func browser(t *testing.T) context.Context {
 		}
 		t.Skip("no Chromium: apt-get install chromium")
 	}
-	// Chromium's last processes may write after the first has ended, which t.TempDir
-	// would take for a failure.
+	// Chromium's last processes may still write when the first has ended. t.TempDir
+	// would fail then.
 	profile, err := os.MkdirTemp("", "igcsearch-browser-")
 	if err != nil {
 		t.Fatal(err)
@@ -91,8 +91,9 @@ func open(t *testing.T, browser context.Context, url string) *tab {
 			}
 		}
 	})
-	// The mark goes if the page is ever loaded again.
-	p.run(log.Enable(), chromedp.EmulateViewport(1280, 900), chromedp.Navigate(url), chromedp.Evaluate(`window.neverReloaded = true`, nil))
+	// The mark is lost if the page is ever loaded again.
+	p.run(log.Enable(), chromedp.EmulateViewport(1280, 900), chromedp.Navigate(url),
+		chromedp.Evaluate(`window.neverReloaded = true`, nil))
 	return p
 }
 
@@ -109,7 +110,7 @@ func (p *tab) text() (text string) {
 	return text
 }
 
-// until waits for an expression to become true, in a page that is not reloaded.
+// until waits until an expression is true, in a page that is never reloaded.
 func (p *tab) until(expression string) {
 	p.t.Helper()
 	var ok bool
@@ -128,11 +129,12 @@ func (p *tab) says(text string) {
 	p.until(fmt.Sprintf(`document.body.innerText.replace(/\s+/g, " ").includes(%q)`, text))
 }
 
-// cells are the trials that the table shows, as exportedCells has them.
+// cells returns the trials that the table shows, as exportedCells does.
 func (p *tab) cells() (list []string) {
 	p.t.Helper()
 	p.run(chromedp.Evaluate(`[...document.querySelectorAll("[id^=table-scroll] tbody tr")].map((r) =>
-		r.cells[0].textContent + "x" + r.cells[1].textContent + ": " + [...r.querySelectorAll(".cell")].map((c) => c.lastChild.textContent).join(" "))`, &list))
+		r.cells[0].textContent + "x" + r.cells[1].textContent + ": " +
+		[...r.querySelectorAll(".cell")].map((c) => c.lastChild.textContent).join(" "))`, &list))
 	return list
 }
 
@@ -157,159 +159,182 @@ func (p *tab) exported(db string) {
 }
 
 // TestBrowser watches a study from before it starts to after its end, over a
-// restart of the server, with pages that are loaded once.
+// restart of the server. Its pages are loaded once.
 func TestBrowser(t *testing.T) {
 	t.Parallel()
-	chromium := browser(t)
-	dir := t.TempDir()
-	db := filepath.Join(dir, "x.db")
-
-	address := "127.0.0.1:0"
-	start := func() (stop func()) {
-		t.Helper()
-		ctx, cancel := context.WithCancel(t.Context())
-		var out lockedBuffer
-		ended := make(chan error, 1)
-		go func() { ended <- runServe(ctx, serveOptions{db: db, listen: address}, &out, io.Discard) }()
-		for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-			if url, ok := strings.CutPrefix(strings.TrimSpace(out.String()), "http://"); ok {
-				address = strings.TrimSuffix(url, "/")
-				break
-			}
-			select {
-			case err := <-ended:
-				t.Fatal(err)
-			default:
-			}
-			if time.Now().After(end) {
-				t.Fatal("the server printed no address in 10 s")
-			}
-		}
-		return func() {
-			cancel()
-			<-ended
-		}
-	}
-	stop := start()
-	if _, _, err := net.SplitHostPort(address); err != nil {
-		t.Fatal(err)
-	}
-
-	all := open(t, chromium, "http://"+address+"/")
-	one := open(t, chromium, "http://"+address+"/studies/sweep")
-	both := []*tab{all, one}
-	for _, p := range both {
+	b := &browsing{t: t, chromium: browser(t), db: filepath.Join(t.TempDir(), "x.db"), address: "127.0.0.1:0"}
+	b.start()
+	all, one := b.open("/"), b.open("/studies/sweep")
+	for _, p := range b.pages {
 		p.says("Nothing has started yet")
 	}
-
-	w := newSweep(t, db, "<i>a & b</i>")
-	for _, p := range both {
+	w := newSweep(t, b.db, "<i>a & b</i>")
+	for _, p := range b.pages {
 		p.says("0 of 4")
 		p.says("<i>a & b</i>")
 		p.says("Figures appear with the first epoch")
-		p.exported(db)
+		p.exported(b.db)
 	}
+	b.watchEpochs(w, one)
+	b.watchRestart(w)
 
+	// The end is seen by pages that were there and by one that comes later.
+	w.train(3)
+	w.do(func(db *store.DB) error { // the trial that failed
+		all := func(space.System, int) bool { return true }
+		_, err := db.Retry(t.Context(), "sweep", []search.Status{search.Failed}, all)
+		return err
+	})
+	w.train(1)
+	late := b.open("/studies/sweep")
+	for _, p := range b.pages {
+		p.says("100 %")
+		p.says("4 done")
+		p.until(`document.querySelector(".state.done") && document.title.startsWith("100 % sweep")`)
+		p.exported(b.db)
+	}
+	late.checkDevices()
+	for _, p := range []*tab{all, one, late} {
+		p.mu.Lock()
+		if len(p.errors) > 0 {
+			t.Errorf("the browser complained: %q", p.errors)
+		}
+		p.mu.Unlock()
+		chromedp.Cancel(p.ctx)
+	}
+	b.stop()
+}
+
+// browsing is a browser with pages of a server.
+type browsing struct {
+	t        *testing.T
+	chromium context.Context
+	db       string
+	address  string // of the server
+	stop     func() // stops the server
+	pages    []*tab
+}
+
+// open opens a page of the server.
+func (b *browsing) open(path string) *tab {
+	b.t.Helper()
+	p := open(b.t, b.chromium, "http://"+b.address+path)
+	b.pages = append(b.pages, p)
+	return p
+}
+
+// start starts the server, the second time at the same address.
+func (b *browsing) start() {
+	b.t.Helper()
+	ctx, cancel := context.WithCancel(b.t.Context())
+	var out lockedBuffer
+	ended := make(chan error, 1)
+	go func() { ended <- runServe(ctx, serveOptions{db: b.db, listen: b.address}, &out, io.Discard) }()
+	b.stop = func() {
+		cancel()
+		<-ended
+	}
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if url, ok := strings.CutPrefix(strings.TrimSpace(out.String()), "http://"); ok {
+			b.address = strings.TrimSuffix(url, "/")
+			return
+		}
+		select {
+		case err := <-ended:
+			b.t.Fatal(err)
+		default:
+		}
+	}
+	b.t.Fatal("the server printed no address in 10 s")
+}
+
+// watchEpochs watches a trial that trains and one that fails.
+func (b *browsing) watchEpochs(w *sweep, one *tab) {
+	b.t.Helper()
 	w.begin(0)
 	w.epoch(0, 1)
-	for _, p := range both {
+	for _, p := range b.pages {
 		p.says("1/3")
-		p.until(`document.images.length === 1`) // curves; of accuracy there is none yet
-		p.exported(db)
+		p.until(`document.images.length === 1`) // the learning curves; no accuracy is there yet
+		p.exported(b.db)
 	}
-	// A new epoch, while a link has the focus and the failures are not there.
+	// A new epoch comes while a link has the focus.
 	one.run(chromedp.Focus(`img + p a[href$=".png"]`))
 	w.epoch(0, 2)
-	for _, p := range both {
+	for _, p := range b.pages {
 		p.says("2/3")
-		p.exported(db)
+		p.exported(b.db)
 	}
 	one.until(`document.activeElement.getAttribute("href").endsWith("/curves.png")`)
 	w.epoch(0, 3)
 	w.end(0, search.Done, "")
 	w.begin(1)
 	w.end(1, search.Failed, "line one\n<script>window.broken = true</script>")
-	for _, p := range both {
+	for _, p := range b.pages {
 		p.until(`document.images.length === 2`)
 		p.says("1 done, 1 failed, 2 pending · 1 failure")
 		p.says("<script>window.broken = true</script>")
 		p.until(`window.broken === undefined`)
-		p.exported(db)
+		p.exported(b.db)
 	}
+}
 
-	// The server goes, the study goes on.
-	stop()
-	for _, p := range both {
+// watchRestart stops the server while the study goes on, and starts it again.
+func (b *browsing) watchRestart(w *sweep) {
+	b.t.Helper()
+	b.stop()
+	for _, p := range b.pages {
 		p.until(`document.body.classList.contains("stale")`)
 		p.says("no word from the server")
 	}
 	w.train(2)
-	for _, p := range both {
+	for _, p := range b.pages {
 		if strings.Contains(p.text(), "2 done") {
-			t.Error("a page has news without a server")
+			b.t.Error("a page has news without a server")
 		}
 	}
-	stop = start()
-	for _, p := range both {
+	b.start()
+	for _, p := range b.pages {
 		p.says("live, as of")
 		p.says("2 done, 1 failed, 1 pending")
 		p.until(`!document.body.classList.contains("stale")`)
-		p.exported(db)
+		p.exported(b.db)
 	}
+}
 
-	// The end, seen by pages that were there and by one that comes later.
-	w.train(3)
-	w.do(func(db *store.DB) error { // the failed one
-		_, err := db.Retry(t.Context(), "sweep", []search.Status{search.Failed}, func(space.System, int) bool { return true })
-		return err
-	})
-	w.train(1)
-	late := open(t, chromium, "http://"+address+"/studies/sweep")
-	for _, p := range append(both, late) {
-		p.says("100 %")
-		p.says("4 done")
-		p.until(`document.querySelector(".state.done") && document.title.startsWith("100 % sweep")`)
-		p.exported(db)
-	}
-
-	// A phone, and the keyboard.
-	late.run(chromedp.EmulateViewport(390, 800, chromedp.EmulateMobile))
+// checkDevices looks at a page on a phone, by the keyboard, and in light and dark
+// colours.
+func (p *tab) checkDevices() {
+	p.t.Helper()
+	p.run(chromedp.EmulateViewport(390, 800, chromedp.EmulateMobile))
 	var wide int
-	late.run(chromedp.Evaluate(`document.documentElement.scrollWidth`, &wide))
+	p.run(chromedp.Evaluate(`document.documentElement.scrollWidth`, &wide))
 	if wide > 390 {
-		t.Errorf("on a phone of 390 px the page is %d px wide", wide)
+		p.t.Errorf("on a phone of 390 px the page is %d px wide", wide)
 	}
 	var reached []string
+	const focused = `document.activeElement.id || document.activeElement.getAttribute("href") || ""`
 	for range 20 {
 		var id string
-		late.run(chromedp.KeyEvent(kb.Tab), chromedp.Evaluate(`document.activeElement.id || document.activeElement.getAttribute("href") || ""`, &id))
+		p.run(chromedp.KeyEvent(kb.Tab), chromedp.Evaluate(focused, &id))
 		reached = append(reached, id)
 	}
-	for _, want := range []string{"#main", "home", "/studies/sweep/accuracy.pdf", "table-scroll-0", "/studies/sweep/results.csv"} {
-		if !strings.Contains(" "+strings.Join(reached, " ")+" ", " "+want+" ") {
-			t.Errorf("the Tab key does not reach %s, only %v", want, reached)
+	for _, want := range []string{
+		"#main", "home", "/studies/sweep/accuracy.pdf", "table-scroll-0", "/studies/sweep/results.csv",
+	} {
+		if !slices.Contains(reached, want) {
+			p.t.Errorf("the Tab key does not reach %s, only %v", want, reached)
 		}
 	}
-	// Text on its ground, light and dark.
-	for _, scheme := range []string{"light", "dark"} {
+	for scheme, want := range map[string]string{"light": "rgb(246, 247, 248)", "dark": "rgb(17, 20, 23)"} {
 		var ground string
-		late.run(emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}),
+		prefers := []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}
+		p.run(emulation.SetEmulatedMedia().WithFeatures(prefers),
 			chromedp.Evaluate(`getComputedStyle(document.body).backgroundColor`, &ground))
-		if want := map[string]string{"light": "rgb(246, 247, 248)", "dark": "rgb(17, 20, 23)"}[scheme]; ground != want {
-			t.Errorf("%s: the ground is %s, want %s", scheme, ground, want)
+		if ground != want {
+			p.t.Errorf("%s: the ground is %s, want %s", scheme, ground, want)
 		}
 	}
-	for _, p := range append(both, late) {
-		p.mu.Lock()
-		if len(p.errors) > 0 {
-			t.Errorf("the browser complained: %q", p.errors)
-		}
-		p.mu.Unlock()
-	}
-	for _, p := range append(both, late) {
-		chromedp.Cancel(p.ctx)
-	}
-	stop()
 }
 
 // lockedBuffer is a buffer that is read while it is written.

@@ -70,19 +70,15 @@ func runCollect(ctx context.Context, o collectOptions, stdout io.Writer) error {
 }
 
 func collectSpool(ctx context.Context, db *store.DB, s *spool.Snapshot, dir, path string, stdout io.Writer) error {
-	latest := make([]spool.Trial, len(s.Trials))
-	list, err := db.Bring(ctx, s.Study, s.Trials, func(i int, states bool) (store.Brought, error) {
+	latest := make([]search.Record, len(s.Trials))
+	from := store.Source{Study: s.Study, Trials: s.Trials, Load: func(i int, states bool) (r search.Record, err error) {
 		if err := ctx.Err(); err != nil {
-			return store.Brought{}, err
+			return r, err
 		}
-		t, err := s.Load(i, states)
-		latest[i] = t
-		b := store.Brought{TrialState: t.TrialState, Until: t.Until, By: t.By, Checkpoints: t.Checkpoints, Best: t.Best}
-		for _, a := range t.Attempts {
-			b.Attempts = append(b.Attempts, store.BroughtAttempt(a))
-		}
-		return b, err
-	})
+		latest[i], err = s.Load(i, states)
+		return latest[i], err
+	}}
+	list, err := db.Bring(ctx, from)
 	if err != nil {
 		return fmt.Errorf("collect %s: %w", dir, err)
 	}

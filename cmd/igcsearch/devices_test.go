@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -16,8 +17,10 @@ import (
 // twoGPUs are of different kinds.
 func twoGPUs() []gpu.Info {
 	return []gpu.Info{
-		{Index: 0, Name: "NVIDIA H200", Capability: "sm_90", Driver: "570.1", Memory: 150 << 30, Free: 149 << 30, Multiprocessors: 132},
-		{Index: 1, Name: "NVIDIA A10", Capability: "sm_86", Driver: "570.1", Memory: 24 << 30, Free: 12 << 29, Multiprocessors: 72},
+		{Index: 0, Name: "NVIDIA H200", Capability: "sm_90", Driver: "570.1",
+			Memory: 150 << 30, Free: 149 << 30, Multiprocessors: 132},
+		{Index: 1, Name: "NVIDIA A10", Capability: "sm_86", Driver: "570.1",
+			Memory: 24 << 30, Free: 12 << 29, Multiprocessors: 72},
 	}
 }
 
@@ -80,8 +83,10 @@ func TestMixedArithmeticIsWarnedOf(t *testing.T) {
 		"": {"cuda sm_90", "cuda sm_90"},
 		"different instruction sets or GPUs (avx512, cuda sm_90)": {"avx512", "cuda sm_90"},
 		"different instruction sets or GPUs (avx512, avx2)":       {"avx512", "avx2"},
-		// A run on two kinds: no one knows which trial had which.
-		"different instruction sets or GPUs (cuda sm_90, cuda sm_86)": {"cuda sm_90, cuda sm_86", "cuda sm_90, cuda sm_86"},
+		// In a run on two kinds of GPU nobody knows which of them trained a trial.
+		"different instruction sets or GPUs (cuda sm_90, cuda sm_86)": {
+			"cuda sm_90, cuda sm_86", "cuda sm_90, cuda sm_86",
+		},
 	} {
 		ctx := t.Context()
 		db, err := store.Open(ctx, filepath.Join(t.TempDir(), "x.db"))
@@ -101,10 +106,10 @@ func TestMixedArithmeticIsWarnedOf(t *testing.T) {
 		for i, trial := range trials {
 			turn, err := db.Begin(ctx, trial.ID, trial.Epochs, search.Attempt{ISA: isas[i]})
 			if err == nil {
-				err = db.Record(ctx, turn.ID, search.Epoch{Number: 1, TestTotal: 1}, search.Checkpoint{Epoch: 1})
+				err = turn.Record(ctx, search.Epoch{Number: 1, TestTotal: 1}, search.Checkpoint{Epoch: 1})
 			}
 			if err == nil {
-				_, err = db.End(ctx, turn.ID, search.Outcome{Status: search.Done})
+				_, err = turn.End(ctx, search.Outcome{Status: search.Done})
 			}
 			if err != nil {
 				t.Fatal(err)
@@ -132,7 +137,7 @@ func TestDevicesListsGPUs(t *testing.T) {
 	}
 	lines := strings.Split(table.String(), "\n")
 	want := []string{"cuda:1", "NVIDIA", "A10", "sm_86", "72", "24.0", "6.0", "570.1"}
-	if got := strings.Fields(lines[4]); strings.Join(got, " ") != strings.Join(want, " ") || strings.Contains(table.String(), "no GPU") {
+	if got := strings.Fields(lines[4]); !slices.Equal(got, want) || strings.Contains(table.String(), "no GPU") {
 		t.Errorf("got\n%s", table.String())
 	}
 	if !strings.Contains(json.String(), `"device": "cuda:1",

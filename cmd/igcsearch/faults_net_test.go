@@ -259,7 +259,7 @@ func TestFaultsNetwork(t *testing.T) {
 		}
 		cells := map[string]int{}
 		for _, a := range f.attempts("cells", name+".db") {
-			switch a.Outcome {
+			switch a.Ending {
 			case "done":
 				cells[fmt.Sprint(a.System, a.Seed)]++
 				done.Add(1)
@@ -268,7 +268,7 @@ func TestFaultsNetwork(t *testing.T) {
 			case "interrupted":
 				interrupted.Add(1)
 			default:
-				t.Errorf("%s: an attempt ended %s: %s", name, a.Outcome, a.Message)
+				t.Errorf("%s: an attempt ended %s: %s", name, a.Ending, a.Message)
 			}
 			ended.Add(1)
 		}

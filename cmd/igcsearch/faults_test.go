@@ -146,7 +146,7 @@ func TestFaultsKill(t *testing.T) {
 		}
 		ended := map[string]int{}
 		for _, a := range f.attempts("cells", db) {
-			switch a.Outcome {
+			switch a.Ending {
 			case "done":
 				ended[fmt.Sprint(a.System, a.Seed)]++
 				done++
@@ -411,10 +411,10 @@ func TestFaultsLarge(t *testing.T) {
 		}
 		claims = append(claims, time.Since(begin))
 		for n := 1; n <= 3 && err == nil; n++ {
-			err = db.Record(ctx, claim.ID, search.Epoch{Number: n, TestTotal: 1}, search.Checkpoint{Epoch: n, State: []byte{1}})
+			err = claim.Record(ctx, search.Epoch{Number: n, TestTotal: 1}, search.Checkpoint{Epoch: n, State: []byte{1}})
 		}
 		if err == nil {
-			_, err = db.End(ctx, claim.ID, search.Outcome{Status: search.Done})
+			_, err = claim.End(ctx, search.Outcome{Status: search.Done})
 		}
 		if err != nil {
 			t.Fatal(err)

@@ -16,28 +16,37 @@ import (
 	"igcsearch/store/fleet"
 )
 
-// TestCoordinatorPage: other machines than the coordinator's see nothing without
-// the token.
-func TestCoordinatorPage(t *testing.T) {
-	t.Parallel()
+const (
+	near = "127.0.0.1:40000"
+	far  = "192.0.2.7:40000"
+)
+
+// pageOf makes a coordinator with a page that only it may show.
+func pageOf(t *testing.T) (c *fleet.Coordinator, mux *http.ServeMux, token string) {
+	t.Helper()
 	db, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "page.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { db.Close() })
-	token := fleet.NewToken()
-	coordinator, err := fleet.NewCoordinator(t.Context(), fleet.Options{DB: db, Token: token, Program: "v1"})
+	token = fleet.NewToken()
+	c, err = fleet.NewCoordinator(t.Context(), fleet.Options{DB: db, Token: token, Program: "v1"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	mux := http.NewServeMux()
+	mux = http.NewServeMux()
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "secret") })
-	coordinator.Register(mux)
-	addr := &net.TCPAddr{Port: 8080}
-	handler := live.Guard(mux, coordinator, addr, false)
-	behind := live.Guard(mux, coordinator, addr, true)
+	c.Register(mux)
+	return c, mux, token
+}
 
-	const near, far, key = "127.0.0.1:40000", "192.0.2.7:40000", "key"
+// TestCoordinatorPage checks that other machines than the coordinator's see
+// nothing without the token.
+func TestCoordinatorPage(t *testing.T) {
+	t.Parallel()
+	coordinator, mux, token := pageOf(t)
+	handler := live.Guard(mux, coordinator, &net.TCPAddr{Port: 8080}, false)
+	const key = "key"
 	for _, c := range []struct {
 		from, url, cookie string
 		want              int
@@ -83,18 +92,29 @@ func TestCoordinatorPage(t *testing.T) {
 			t.Errorf("%s from %s: %q", c.url, c.from, w.Body)
 		}
 	}
+}
 
-	// The page alone is not for pages elsewhere either.
+// TestPageByName checks that a page of another host cannot read this one by a name
+// that resolves to this machine.
+func TestPageByName(t *testing.T) {
+	t.Parallel()
+	_, mux, _ := pageOf(t)
 	for host, want := range map[string]int{"localhost:8080": http.StatusOK, "evil.example:8080": http.StatusForbidden} {
 		r := httptest.NewRequest("GET", "http://"+host+"/", nil)
 		r.RemoteAddr = near
 		w := httptest.NewRecorder()
 		if live.ByOwnName(mux).ServeHTTP(w, r); w.Code != want {
-			t.Errorf("the page alone as %s: %d, want %d", host, w.Code, want)
+			t.Errorf("the page as %s: %d, want %d", host, w.Code, want)
 		}
 	}
+}
 
-	// What a proxy passes on seems near.
+// TestPageBehindProxy checks that a request from this machine needs the token if it
+// may come through a proxy.
+func TestPageBehindProxy(t *testing.T) {
+	t.Parallel()
+	coordinator, mux, token := pageOf(t)
+	behind := live.Guard(mux, coordinator, &net.TCPAddr{Port: 8080}, true)
 	r := httptest.NewRequest("GET", "http://localhost:8080/", nil)
 	r.RemoteAddr = near
 	w := httptest.NewRecorder()
@@ -134,7 +154,8 @@ func TestCoordinatorElsewhere(t *testing.T) {
 	defer serve.Wait()
 	defer serve.Process.Kill()
 	var a fleet.Access
-	for end := time.Now().Add(30 * time.Second); a.Token == "" && time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); a.Token == "" && time.Now().Before(end); {
+		time.Sleep(20 * time.Millisecond)
 		a, _ = fleet.ReadAccess(access)
 	}
 	_, port, err := net.SplitHostPort(strings.TrimPrefix(a.Address, "http://"))
@@ -157,7 +178,8 @@ func TestCoordinatorElsewhere(t *testing.T) {
 		return answer.StatusCode, string(text)
 	}
 	there := "http://" + net.JoinHostPort(host, port)
-	if code, text := get(there + "/"); code != http.StatusUnauthorized || !strings.Contains(text, "?token=TOKEN") || strings.Contains(text, "cells") {
+	code, text := get(there + "/")
+	if code != http.StatusUnauthorized || !strings.Contains(text, "?token=TOKEN") || strings.Contains(text, "cells") {
 		t.Errorf("without the token: %d, %s", code, text)
 	}
 	if code, _ := get(there + "/v1/snapshot"); code != http.StatusUnauthorized {

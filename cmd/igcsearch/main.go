@@ -65,7 +65,7 @@ func message(err error) string {
 	err = advised(err)
 	var conflict *store.ConflictError
 	if errors.As(err, &conflict) {
-		return err.Error()
+		return err.Error() + "\ngive this one another name (--set name=NEW) or another database (--db FILE)"
 	}
 	return strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' }), "; ")
 }

@@ -200,10 +200,10 @@ func scriptFixture(ts *testscript.TestScript, _ bool, args []string) {
 				ValidationCorrect: 8 * n, ValidationTotal: 50, TestCorrect: t.System.Pair().L/4 + 10*n + 2*t.Seed, TestTotal: 100,
 				ValidationLoss: 2.0 / 3 / float64(n), TestLoss: 2.375 / float64(n), TrainSeconds: 1.5, EvalSeconds: 0.25,
 			}
-			ts.Check(by.Record(ctx, turn.ID, e, search.Checkpoint{Epoch: n, State: []byte{byte(n)}}))
+			ts.Check(turn.Record(ctx, e, search.Checkpoint{Epoch: n, State: []byte{byte(n)}}))
 		}
 		if status != search.Running {
-			_, err := by.End(ctx, turn.ID, search.Outcome{Status: status, Failure: failure, Message: message})
+			_, err := turn.End(ctx, search.Outcome{Status: status, Failure: failure, Message: message})
 			ts.Check(err)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -50,15 +51,10 @@ func runMerge(ctx context.Context, o mergeOptions, stdout io.Writer) error {
 			return err
 		}
 	}
-	if err := store.Merge(ctx, o.sources, o.output); err != nil {
-		return err
+	if _, err := os.Stat(o.output); err == nil {
+		return fmt.Errorf("merge into %s: it exists: give another file, a merge makes a new one", o.output)
 	}
-	db, err := store.OpenReadOnly(ctx, o.output)
-	if err != nil {
-		return err
-	}
-	defer db.Close()
-	infos, err := db.Studies(ctx)
+	infos, err := mergeInto(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -71,6 +67,56 @@ func runMerge(ctx context.Context, o mergeOptions, stdout io.Writer) error {
 			}
 		}
 		fmt.Fprintf(stdout, "%s: %d of %s finished\n", i.Name, done, count(all, "trial"))
+	}
+	return nil
+}
+
+// mergeInto makes the new database, and removes it after an error.
+func mergeInto(ctx context.Context, o mergeOptions) (infos []store.StudyInfo, err error) {
+	var sources []*store.DB
+	for _, path := range o.sources { // before a database is made
+		source, err := store.OpenReadOnly(ctx, path)
+		if err != nil {
+			return nil, err
+		}
+		defer source.Close()
+		sources = append(sources, source)
+	}
+	db, err := store.Open(ctx, o.output)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		db.Close()
+		if err != nil {
+			os.Remove(o.output)
+		}
+	}()
+	for i, source := range sources {
+		if err := mergeFrom(ctx, db, source); err != nil {
+			return nil, fmt.Errorf("merge %s: %w", o.sources[i], err)
+		}
+	}
+	return db.Studies(ctx)
+}
+
+func mergeFrom(ctx context.Context, db, source *store.DB) error {
+	studies, err := source.Studies(ctx)
+	if err != nil {
+		return err
+	}
+	for _, s := range studies {
+		from, err := source.Source(ctx, s.Name)
+		if err != nil {
+			return err
+		}
+		_, err = db.Bring(ctx, from)
+		if conflict := (*store.ConflictError)(nil); errors.As(err, &conflict) {
+			return fmt.Errorf("study %q has other settings there than in a file before it: export one of them, or keep them apart", s.Name)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }

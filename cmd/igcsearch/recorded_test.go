@@ -56,14 +56,14 @@ func scriptRecorded(ts *testscript.TestScript, _ bool, args []string) {
 			ts.Check(err)
 			for _, e := range list {
 				e.TrainSeconds = 1e-10 * float64(t.MultiplyAdds) * float64(e.TrainTotal)
-				ts.Check(db.Record(ctx, turn.ID, e, search.Checkpoint{Epoch: e.Number, State: []byte{1}}))
+				ts.Check(turn.Record(ctx, e, search.Checkpoint{Epoch: e.Number, State: []byte{1}}))
 			}
 			o := search.Outcome{Status: search.Done}
 			if name(t) == diverged {
 				o = search.Outcome{Status: search.Diverged, Failure: search.FailedDiverged,
 					Message: "epoch 2, step 1: the loss is not finite"}
 			}
-			_, err = db.End(ctx, turn.ID, o)
+			_, err = turn.End(ctx, o)
 			ts.Check(err)
 		}
 	}

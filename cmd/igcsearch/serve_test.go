@@ -14,7 +14,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -24,20 +23,19 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"igcsearch/cmd/igcsearch/live"
-	"igcsearch/cmd/igcsearch/report"
 	"igcsearch/search"
 	"igcsearch/space"
 	"igcsearch/store"
 )
 
-// sweep is a study that a test moves on, as a runner would.
+// sweep is a study that a test trains step by step, as a runner would.
 type sweep struct {
 	t      *testing.T
 	path   string
 	study  search.Study
 	trials []search.Trial
-	opened map[int]int64 // attempts, by place in trials
-	db     *store.DB     // while it is open, its trials run
+	opened map[int]search.Claim // attempts, by place in trials
+	db     *store.DB            // its trials run while it is open
 }
 
 const sweepEpochs = 3
@@ -52,12 +50,12 @@ func newSweep(t *testing.T, path, title string) *sweep {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &sweep{t: t, path: path, study: s, opened: map[int]int64{}}
+	w := &sweep{t: t, path: path, study: s, opened: map[int]search.Claim{}}
 	w.again()
 	return w
 }
 
-// again plans the study, as each run begins.
+// again plans the study, as each run does at its start.
 func (w *sweep) again() {
 	w.t.Helper()
 	w.do(func(db *store.DB) (err error) {
@@ -85,9 +83,10 @@ func (w *sweep) begin(i int) {
 	host, _ := os.Hostname()
 	w.do(func(db *store.DB) (err error) {
 		turn, err := db.Begin(w.t.Context(), w.trials[i].ID, sweepEpochs, search.Attempt{
-			Started: time.Now().Add(-time.Minute), Host: host, PID: os.Getpid(), ISA: "cuda sm_90", Device: "NVIDIA H200",
+			Started: time.Now().Add(-time.Minute), Host: host, PID: os.Getpid(),
+			ISA: "cuda sm_90", Device: "NVIDIA H200",
 		})
-		w.opened[i] = turn.ID
+		w.opened[i] = turn
 		return err
 	})
 }
@@ -97,9 +96,10 @@ func (w *sweep) epoch(i, n int) {
 	w.do(func(db *store.DB) error {
 		e := search.Epoch{
 			Number: n, LearningRate: 0.1, TrainLoss: 2.3 / float64(n), TrainCorrect: 300, TrainTotal: 640,
-			TestCorrect: 101 + 97*n + 13*i, TestTotal: 700, TestLoss: 2.5 / float64(n), TrainSeconds: 1.6, EvalSeconds: 0.2,
+			TestCorrect: 101 + 97*n + 13*i, TestTotal: 700, TestLoss: 2.5 / float64(n),
+			TrainSeconds: 1.6, EvalSeconds: 0.2,
 		}
-		return db.Record(w.t.Context(), w.opened[i], e, search.Checkpoint{Epoch: n, State: []byte{byte(n)}})
+		return w.opened[i].Record(w.t.Context(), e, search.Checkpoint{Epoch: n, State: []byte{byte(n)}})
 	})
 }
 
@@ -115,12 +115,12 @@ func (w *sweep) end(i int, s search.Status, message string) {
 		case search.Pending:
 			o.Failure = search.FailedInterrupted
 		}
-		_, err := db.End(w.t.Context(), w.opened[i], o)
+		_, err := w.opened[i].End(w.t.Context(), o)
 		return err
 	})
 }
 
-// train does a trial whole.
+// train trains a trial to the end.
 func (w *sweep) train(i int) {
 	w.t.Helper()
 	w.begin(i)
@@ -140,7 +140,8 @@ func command(t *testing.T, args ...string) string {
 	return stdout.String()
 }
 
-// exportedCells are the trials of export as the page's table has them: "40x2: 55.71 12.86".
+// exportedCells returns the trials of export as the page's table shows them, such as
+// "40x2: 55.71 12.86".
 func exportedCells(t *testing.T, db string) []string {
 	t.Helper()
 	rows, err := csv.NewReader(strings.NewReader(command(t, "export", "sweep", "--db", db))).ReadAll()
@@ -173,11 +174,12 @@ func exportedCells(t *testing.T, db string) []string {
 }
 
 var (
-	networkRow  = regexp.MustCompile(`(?m)^(?:<tbody>)?<tr><td>(\d+)</td><td>(\d+)</td>.*class="accuracy">([^<]*)<.*class="n">([^<]*)<.*$`)
+	networkRow = regexp.MustCompile(`(?m)^(?:<tbody>)?<tr><td>(\d+)</td><td>(\d+)</td>` +
+		`.*class="accuracy">([^<]*)<.*class="n">([^<]*)<.*$`)
 	networkCell = regexp.MustCompile(`</span>([^<]+)</span>`)
 )
 
-// shownCells is the same of a page, and the accuracies of its pairs.
+// shownCells returns the same of a page, and the accuracies of its pairs.
 func shownCells(page string) (cells, accuracies []string) {
 	for _, row := range networkRow.FindAllStringSubmatch(page, -1) {
 		line := row[1] + "x" + row[2] + ":"
@@ -217,135 +219,172 @@ func fetch(t *testing.T, method, url string) (*http.Response, string) {
 	return r, string(b)
 }
 
-// TestServePage: what the page shows and gives away is what the commands print.
+const pageTitle = `<b>bold</b> & "quoted"`
+
+// servedPage is a page of a study that is partly done.
+type servedPage struct {
+	db     string
+	server *httptest.Server
+	page   string
+	header http.Header
+}
+
+// TestServePage checks that the page shows, and lets download, what the commands
+// print.
 func TestServePage(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(dir)
 	db := filepath.Join(dir, "x.db")
 	server := site(t, db)
-	if r, page := fetch(t, "GET", server.URL); r.StatusCode != 200 || !strings.Contains(page, "Nothing has started yet") {
+	r, page := fetch(t, "GET", server.URL)
+	if r.StatusCode != 200 || !strings.Contains(page, "Nothing has started yet") {
 		t.Fatalf("before there is a database: %d: %s", r.StatusCode, page)
 	}
 	if _, err := os.Stat(db); err == nil {
 		t.Error("to look at the page created the database")
 	}
 
-	const title, failure = `<b>bold</b> & "quoted"`, "first line\nCUDA error 700\n</pre><script>alert(1)</script>"
-	w := newSweep(t, db, title)
+	const failure = "first line\nCUDA error 700\n</pre><script>alert(1)</script>"
+	w := newSweep(t, db, pageTitle)
 	w.train(0)
 	w.train(1)
 	w.begin(2)
 	w.epoch(2, 1)
 	w.begin(3)
 	w.end(3, search.Failed, failure)
-	server = site(t, db) // another cache
-	r, page := fetch(t, "GET", server.URL+"/studies/sweep")
+	server = site(t, db) // with an empty cache
+	r, page = fetch(t, "GET", server.URL+"/studies/sweep")
 	if r.StatusCode != 200 {
 		t.Fatalf("status %d: %s", r.StatusCode, page)
 	}
 
-	t.Run("numbers are those of export", func(t *testing.T) {
-		cells, accuracies := shownCells(page)
-		if diff := cmp.Diff(exportedCells(t, db), cells); diff != "" {
-			t.Errorf("export against page:\n%s", diff)
-		}
-		table := command(t, "export", "sweep", "--db", db, "--format", "markdown")
-		for _, a := range accuracies {
-			if !strings.Contains(table, a) {
-				t.Errorf("export has no %q:\n%s", a, table)
-			}
-		}
-		// 640 pictures in 1.6 s; 7 epochs of 1.8 s are 12.6 s, 0.0035 h; half of the
-		// trials and a third of one more.
-		for _, want := range []string{
-			"2 done, 1 failed, 1 running", "<dd>400</dd>", "<dt>training</dt><dd>0.004 ", "GPU, NVIDIA H200",
-			fmt.Sprintf("%d</td><td class=\"text\">NVIDIA H200", os.Getpid()), "CUDA error 700",
-			// The trial that runs: the losses as recorded, 300 of 640 and 224 of 700.
-			"test loss</th><th scope=\"col\">test %", "<td>2.3000</td><td>46.88</td><td>2.5000</td><td>32.00</td>",
-		} {
-			if !strings.Contains(page, want) {
-				t.Errorf("the page lacks %q", want)
-			}
-		}
-	})
-	t.Run("text is escaped", func(t *testing.T) {
-		for _, bad := range []string{"<b>bold", "<script>alert", "</pre><script"} {
-			if strings.Contains(page, bad) {
-				t.Errorf("the page has %q", bad)
-			}
-		}
-		if !strings.Contains(html.UnescapeString(page), title) {
-			t.Error("the page lacks the title")
-		}
-	})
-	t.Run("downloads are what the commands write", func(t *testing.T) {
-		for file, want := range map[string]string{
-			"results.csv": command(t, "export", "sweep", "--db", db),
-			"epochs.csv":  command(t, "export", "sweep", "--db", db, "--epochs"),
-		} {
-			r, got := fetch(t, "GET", server.URL+"/studies/sweep/"+file)
-			if got != want || r.Header.Get("Content-Disposition") != `attachment; filename="sweep-`+file+`"` {
-				t.Errorf("%s, %s:\n%s\nexport:\n%s", file, r.Header.Get("Content-Disposition"), got, want)
-			}
-		}
-		for _, format := range []string{"pdf", "svg", "png"} {
-			var stderr bytes.Buffer
-			if code := run(t.Context(), []string{"plot", "sweep", "--db", db, "-o", "figure." + format}, io.Discard, &stderr); code != exitOK {
-				t.Fatal(stderr.String())
-			}
-			want, err := os.ReadFile("figure." + format)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, got := fetch(t, "GET", server.URL+"/studies/sweep/accuracy."+format); got != string(want) {
-				t.Errorf("accuracy.%s is not what plot writes", format)
-			}
-		}
-		_, copied := fetch(t, "GET", server.URL+"/database")
-		if err := os.WriteFile("copy.db", []byte(copied), 0o666); err != nil {
-			t.Fatal(err)
-		}
-		if got, want := command(t, "export", "sweep", "--db", "copy.db", "--epochs"), strings.Replace(command(t, "export", "sweep", "--db", db, "--epochs"), ",running,", ",interrupted,", 1); got != want { // nobody works on a copy
-			t.Errorf("the copy has\n%s\nwant\n%s", got, want)
-		}
-	})
-	t.Run("only reading", func(t *testing.T) {
-		for _, path := range []string{"/", "/studies/sweep", "/studies/sweep/results.csv", "/database", "/events"} {
-			for _, method := range []string{"POST", "PUT", "DELETE", "PATCH"} {
-				if r, _ := fetch(t, method, server.URL+path); r.StatusCode != http.StatusMethodNotAllowed {
-					t.Errorf("%s %s: %s", method, path, r.Status)
-				}
-			}
-			if r, body := fetch(t, "HEAD", server.URL+path); r.StatusCode != 200 || body != "" {
-				t.Errorf("HEAD %s: %s", path, r.Status)
-			}
-		}
-	})
-	t.Run("no path leads outside", func(t *testing.T) {
-		if err := os.WriteFile("sweep.toml", []byte(`name = "sweep"`), 0o666); err != nil {
-			t.Fatal(err)
-		}
-		for _, path := range []string{
-			"/studies/sweep.toml", "/studies/sweep.toml/results.csv", "/studies/sweep/x.db", "/studies/..%2fx.db", "/assets/..%2flive.go",
-			"/studies/%2fetc%2fpasswd/results.csv", "/assets/page.html", "/nothing",
-		} {
-			if r, _ := fetch(t, "GET", server.URL+path); r.StatusCode != http.StatusNotFound {
-				t.Errorf("%s: %s", path, r.Status)
-			}
-		}
-	})
-	t.Run("no script but ours", func(t *testing.T) {
-		policy := r.Header.Get("Content-Security-Policy")
-		if !strings.Contains(policy, "default-src 'none'") || strings.Contains(policy, "unsafe") {
-			t.Errorf("policy %q", policy)
-		}
-		if regexp.MustCompile(`(?i)<style|\sstyle=|\son\w+=|<script[^>]*>[^<]`).MatchString(page) || strings.Contains(page, "//") {
-			t.Error("the page has an inline style or script, or an address of another host")
-		}
-	})
+	p := &servedPage{db, server, page, r.Header}
+	t.Run("numbers are those of export", p.testNumbers)
+	t.Run("text is escaped", p.testEscape)
+	t.Run("downloads are what the commands write", p.testDownloads)
+	t.Run("only reading", p.testReadOnly)
+	t.Run("no path leads outside", p.testPaths)
+	t.Run("no script but ours", p.testScripts)
 }
 
-// TestServeSilent: of workers that nothing is heard of no speed is shown.
+// testNumbers compares the numbers with those of export.
+func (p *servedPage) testNumbers(t *testing.T) {
+	cells, accuracies := shownCells(p.page)
+	if diff := cmp.Diff(exportedCells(t, p.db), cells); diff != "" {
+		t.Errorf("export against page:\n%s", diff)
+	}
+	table := command(t, "export", "sweep", "--db", p.db, "--format", "markdown")
+	for _, a := range accuracies {
+		if !strings.Contains(table, a) {
+			t.Errorf("export has no %q:\n%s", a, table)
+		}
+	}
+	// 640 pictures in 1.6 s; 7 epochs of 1.8 s are 12.6 s, 0.0035 h; half of the
+	// trials and a third of one more.
+	for _, want := range []string{
+		"2 done, 1 failed, 1 running", "<dd>400</dd>", "<dt>training</dt><dd>0.004 ", "GPU, NVIDIA H200",
+		fmt.Sprintf("%d</td><td class=\"text\">NVIDIA H200", os.Getpid()), "CUDA error 700",
+		// The trial that runs: the losses as recorded, 300 of 640 and 224 of 700.
+		"test loss</th><th scope=\"col\">test %", "<td>2.3000</td><td>46.88</td><td>2.5000</td><td>32.00</td>",
+	} {
+		if !strings.Contains(p.page, want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+}
+
+// testEscape checks that a text of a study is no HTML.
+func (p *servedPage) testEscape(t *testing.T) {
+	for _, bad := range []string{"<b>bold", "<script>alert", "</pre><script"} {
+		if strings.Contains(p.page, bad) {
+			t.Errorf("the page has %q", bad)
+		}
+	}
+	if !strings.Contains(html.UnescapeString(p.page), pageTitle) {
+		t.Error("the page lacks the title")
+	}
+}
+
+// testDownloads compares the downloads with what the commands write.
+func (p *servedPage) testDownloads(t *testing.T) {
+	for file, want := range map[string]string{
+		"results.csv": command(t, "export", "sweep", "--db", p.db),
+		"epochs.csv":  command(t, "export", "sweep", "--db", p.db, "--epochs"),
+	} {
+		r, got := fetch(t, "GET", p.server.URL+"/studies/sweep/"+file)
+		if got != want || r.Header.Get("Content-Disposition") != `attachment; filename="sweep-`+file+`"` {
+			t.Errorf("%s, %s:\n%s\nexport:\n%s", file, r.Header.Get("Content-Disposition"), got, want)
+		}
+	}
+	for _, format := range []string{"pdf", "svg", "png"} {
+		var stderr bytes.Buffer
+		args := []string{"plot", "sweep", "--db", p.db, "-o", "figure." + format}
+		if code := run(t.Context(), args, io.Discard, &stderr); code != exitOK {
+			t.Fatal(stderr.String())
+		}
+		want, err := os.ReadFile("figure." + format)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, got := fetch(t, "GET", p.server.URL+"/studies/sweep/accuracy."+format); got != string(want) {
+			t.Errorf("accuracy.%s is not what plot writes", format)
+		}
+	}
+	_, copied := fetch(t, "GET", p.server.URL+"/database")
+	if err := os.WriteFile("copy.db", []byte(copied), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	got := command(t, "export", "sweep", "--db", "copy.db", "--epochs")
+	want := command(t, "export", "sweep", "--db", p.db, "--epochs")
+	want = strings.Replace(want, ",running,", ",interrupted,", 1) // nobody works on a copy
+	if got != want {
+		t.Errorf("the copy has\n%s\nwant\n%s", got, want)
+	}
+}
+
+// testReadOnly checks that no request changes anything.
+func (p *servedPage) testReadOnly(t *testing.T) {
+	for _, path := range []string{"/", "/studies/sweep", "/studies/sweep/results.csv", "/database", "/events"} {
+		for _, method := range []string{"POST", "PUT", "DELETE", "PATCH"} {
+			if r, _ := fetch(t, method, p.server.URL+path); r.StatusCode != http.StatusMethodNotAllowed {
+				t.Errorf("%s %s: %s", method, path, r.Status)
+			}
+		}
+		if r, body := fetch(t, "HEAD", p.server.URL+path); r.StatusCode != 200 || body != "" {
+			t.Errorf("HEAD %s: %s", path, r.Status)
+		}
+	}
+}
+
+// testPaths checks that no address leads to a file outside the page.
+func (p *servedPage) testPaths(t *testing.T) {
+	if err := os.WriteFile("sweep.toml", []byte(`name = "sweep"`), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{
+		"/studies/sweep.toml", "/studies/sweep.toml/results.csv", "/studies/sweep/x.db",
+		"/studies/..%2fx.db", "/assets/..%2flive.go",
+		"/studies/%2fetc%2fpasswd/results.csv", "/assets/page.html", "/nothing",
+	} {
+		if r, _ := fetch(t, "GET", p.server.URL+path); r.StatusCode != http.StatusNotFound {
+			t.Errorf("%s: %s", path, r.Status)
+		}
+	}
+}
+
+// testScripts checks that the page runs no script but ours.
+func (p *servedPage) testScripts(t *testing.T) {
+	policy := p.header.Get("Content-Security-Policy")
+	if !strings.Contains(policy, "default-src 'none'") || strings.Contains(policy, "unsafe") {
+		t.Errorf("policy %q", policy)
+	}
+	inline := regexp.MustCompile(`(?i)<style|\sstyle=|\son\w+=|<script[^>]*>[^<]`)
+	if inline.MatchString(p.page) || strings.Contains(p.page, "//") {
+		t.Error("the page has an inline style or script, or an address of another host")
+	}
+}
+
+// TestServeSilent checks that the page shows no speed if its workers are silent.
 func TestServeSilent(t *testing.T) {
 	t.Parallel()
 	db := filepath.Join(t.TempDir(), "x.db")
@@ -369,8 +408,8 @@ func TestServeSilent(t *testing.T) {
 	}
 }
 
-// TestServeWhileWriting: readers and copies while a runner commits; none of its
-// commits fails, and each copy is whole.
+// TestServeWhileWriting reads and copies while a runner commits. No commit may fail,
+// and each copy must be complete.
 func TestServeWhileWriting(t *testing.T) {
 	t.Parallel()
 	db := filepath.Join(t.TempDir(), "x.db")
@@ -400,7 +439,8 @@ func TestServeWhileWriting(t *testing.T) {
 	<-done
 }
 
-// TestServeCommand: it prints its address, serves, and ends as other commands do.
+// TestServeCommand checks that serve prints its address, serves, and ends as other
+// commands do.
 func TestServeCommand(t *testing.T) {
 	t.Parallel()
 	cmd := exec.Command("igcsearch", "serve")
@@ -424,7 +464,7 @@ func TestServeCommand(t *testing.T) {
 	if !strings.HasPrefix(address, "http://127.0.0.1:") {
 		t.Fatalf("it prints %q", address)
 	}
-	events, err := http.Get(address + "events") // a stream that is open does not hold it
+	events, err := http.Get(address + "events") // an open stream does not delay the end
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -449,32 +489,9 @@ func TestServeListen(t *testing.T) {
 		want   string
 	}{{"8080", exitUsage, "want HOST:PORT"}, {taken.Addr().String(), exitFailure, "give another --listen"}} {
 		var stderr bytes.Buffer
-		if code := run(t.Context(), []string{"serve", "--listen", c.listen}, io.Discard, &stderr); code != c.code || !strings.Contains(stderr.String(), c.want) {
+		code := run(t.Context(), []string{"serve", "--listen", c.listen}, io.Discard, &stderr)
+		if code != c.code || !strings.Contains(stderr.String(), c.want) {
 			t.Errorf("--listen %s: exit code %d: %s", c.listen, code, stderr.String())
 		}
-	}
-}
-
-// TestHours: trials that share a GPU hold it once, other processes hold others.
-func TestHours(t *testing.T) {
-	t.Parallel()
-	at := func(minutes int) time.Time { return time.Unix(1e9, 0).Add(time.Duration(minutes) * time.Minute) }
-	attempt := func(device string, pid, from, to int) store.TrialAttempt {
-		a := store.TrialAttempt{Attempt: search.Attempt{Device: device, Host: "h", PID: pid, Started: at(from)}}
-		if to > 0 {
-			a.Ended = at(to)
-		}
-		return a
-	}
-	r := report.Results{Updated: at(180), Attempts: []store.TrialAttempt{
-		attempt("G", 1, 0, 60), attempt("G", 1, 30, 90), attempt("G", 1, 40, 50), attempt("G", 1, 120, 180), // 90 + 60 min
-		attempt("G", 2, 0, 30), attempt("G", 2, 60, 0), // 30 + 120 min, until 180
-		attempt("cpu", 3, 0, 600),
-	}}
-	r.Trials = []search.TrialState{{History: []search.Epoch{{TrainSeconds: 7000, EvalSeconds: 200}}}}
-	got := hours(r)
-	want := []live.Hours{{Amount: "2.0", Of: "training"}, {Amount: "5.0", Of: "GPU, G"}}
-	if !slices.Equal(got, want) {
-		t.Errorf("%v, want %v", got, want)
 	}
 }

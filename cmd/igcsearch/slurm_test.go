@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"igcsearch/search"
 )
 
 // slurmCluster is a Slurm of two nodes on this machine, which both see dir.
@@ -192,12 +194,12 @@ func (c slurmCluster) query(db, text string) string {
 
 // once checks that the trials of a study are done, each once, and that nothing
 // that happened to a job counts as a failure of a trial.
-func (c slurmCluster) once(study, db string, trials int) (outcomes map[string]int) {
+func (c slurmCluster) once(study, db string, trials int) (outcomes map[search.Ending]int) {
 	c.t.Helper()
-	done, outcomes := map[string]int{}, map[string]int{}
+	done, outcomes := map[string]int{}, map[search.Ending]int{}
 	for _, a := range c.attempts(study, db) {
-		outcomes[a.Outcome]++
-		if a.Outcome == "done" {
+		outcomes[a.Ending]++
+		if a.Ending == "done" {
 			done[fmt.Sprint(a.System, a.Seed)]++
 		}
 	}

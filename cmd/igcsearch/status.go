@@ -57,7 +57,7 @@ func runStatus(ctx context.Context, o statusOptions, stdout io.Writer) error {
 		return err
 	}
 	if slices.ContainsFunc(s.Trials, func(t search.TrialState) bool { return t.Status == search.Running }) {
-		s.Left = progress.TimeLeft(forecast(s.Results), s.Study)
+		s.Left = progress.TimeLeft(s.Forecast(), s.Study)
 	}
 	return s.Print(stdout, o.format)
 }

@@ -58,7 +58,7 @@ func readStored(ctx context.Context, o verifyOptions) (*storedTrial, error) {
 			v.isas = slices.Compact(append(v.isas, strings.Split(a.ISA, ", ")...))
 		}
 	}
-	v.checkpoint, err = db.Checkpoint(ctx, r.Study.Name, v.job.System, v.job.Seed)
+	v.checkpoint, err = db.Checkpoint(ctx, r.Study.Name, v.job.Key)
 	return v, err
 }
 

@@ -7,6 +7,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -33,7 +35,7 @@ and ends. A worker that it stops gives its trials back, and others train them.`,
 // planAt tells the coordinator of an access file to give out a study too.
 func planAt(ctx context.Context, access, data string, study search.Study, stderr io.Writer) error {
 	if _, err := fleet.ReadAccess(access); err != nil {
-		return fmt.Errorf("%w; or let --coordinator submit one", err)
+		return fmt.Errorf("%w; or let --coordinator submit one", advised(err))
 	}
 	study, trials, _, err := planned(ctx, trainer.New(trainer.Options{DataDir: data}), study, stderr)
 	if err != nil {
@@ -88,4 +90,39 @@ func absoluteStudy(nameOrFile string) (string, error) {
 		return nameOrFile, nil
 	}
 	return filepath.Abs(nameOrFile)
+}
+
+// check finds flags that contradict one another.
+func (o slurmOptions) check() error {
+	switch {
+	case o.workers == 0:
+		return errors.New("--workers is missing: how many workers?")
+	case o.Spool != "" && (o.Coordinator || o.Access != ""):
+		return errors.New("--spool is for workers without a coordinator: " +
+			"leave out --coordinator and --access, or --spool")
+	case o.Spool == "" && !o.Coordinator && o.Access == "":
+		return errors.New("where do workers get their trials? want --coordinator, which starts one, " +
+			"--access FILE of one that runs, or --spool DIR")
+	case o.coordinatorArgs != "" && !o.Coordinator:
+		return errors.New("--coordinator-args is for --coordinator: give that too")
+	case o.Notice < time.Second || o.Notice > 65535*time.Second || o.Notice%time.Second != 0:
+		return fmt.Errorf("--notice %s: want whole seconds, 1s to 65535s", o.Notice) // Slurm has 16 bits for it
+	}
+	return nil
+}
+
+// complete fills in what no flag says, and makes the paths absolute.
+func (o *slurmOptions) complete(study string) (err error) {
+	o.Study, o.Workers, o.AtMost, o.TrialsPerWorker = study, int(o.workers), int(o.atMost), int(o.trialsPerWorker)
+	o.Device, o.CoordinatorArgs = o.device.text, strings.Fields(o.coordinatorArgs)
+	if o.Coordinator && o.Access == "" {
+		o.Access = filepath.Join(filepath.Dir(o.DB), study+".access")
+	}
+	if o.Program, err = builtProgram(); err != nil {
+		return err
+	}
+	if o.Source, err = absoluteStudy(o.Source); err != nil {
+		return err
+	}
+	return absolute(&o.DB, &o.Data, &o.Access, &o.Spool)
 }

@@ -2,12 +2,9 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os/exec"
-	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -140,39 +137,4 @@ func runSubmitSlurm(ctx context.Context, o slurmOptions, stdout, stderr io.Write
 	fmt.Fprintf(stderr, "watch     squeue --jobs=%s\n%s\nstop      scancel %s\nlogs      %s\n",
 		watch, next, stop, o.Logs())
 	return nil
-}
-
-// check finds flags that contradict one another.
-func (o slurmOptions) check() error {
-	switch {
-	case o.workers == 0:
-		return errors.New("--workers is missing: how many workers?")
-	case o.Spool != "" && (o.Coordinator || o.Access != ""):
-		return errors.New("--spool is for workers without a coordinator: " +
-			"leave out --coordinator and --access, or --spool")
-	case o.Spool == "" && !o.Coordinator && o.Access == "":
-		return errors.New("where do workers get their trials? want --coordinator, which starts one, " +
-			"--access FILE of one that runs, or --spool DIR")
-	case o.coordinatorArgs != "" && !o.Coordinator:
-		return errors.New("--coordinator-args is for --coordinator: give that too")
-	case o.Notice < time.Second || o.Notice > 65535*time.Second || o.Notice%time.Second != 0:
-		return fmt.Errorf("--notice %s: want whole seconds, 1s to 65535s", o.Notice) // Slurm has 16 bits for it
-	}
-	return nil
-}
-
-// complete fills in what no flag says, and makes the paths absolute.
-func (o *slurmOptions) complete(study string) (err error) {
-	o.Study, o.Workers, o.AtMost, o.TrialsPerWorker = study, int(o.workers), int(o.atMost), int(o.trialsPerWorker)
-	o.Device, o.CoordinatorArgs = o.device.text, strings.Fields(o.coordinatorArgs)
-	if o.Coordinator && o.Access == "" {
-		o.Access = filepath.Join(filepath.Dir(o.DB), study+".access")
-	}
-	if o.Program, err = builtProgram(); err != nil {
-		return err
-	}
-	if o.Source, err = absoluteStudy(o.Source); err != nil {
-		return err
-	}
-	return absolute(&o.DB, &o.Data, &o.Access, &o.Spool)
 }

@@ -86,7 +86,7 @@ func runWeights(ctx context.Context, o weightsOptions, stderr io.Writer) error {
 	if o.best {
 		read, missing, setting = db.BestCheckpoint, "no best checkpoint of %v is stored", "keep_best"
 	}
-	from, err := read(ctx, study.Name, key.System, key.Seed)
+	from, err := read(ctx, study.Name, key)
 	if err != nil {
 		return err
 	}

@@ -8,28 +8,28 @@ import (
 	"gonum.org/v1/gonum/mat"
 )
 
-// Additive is the fit of score = sample + seed + noise by least squares, the noise
-// of one spread in all cells. Cells may be missing: a seed that a sample lacks is
-// estimated from the others that have it (the intrablock analysis of incomplete
-// blocks: Yates, "Incomplete randomized blocks", Annals of Eugenics 7, 1936).
+// Additive is the model score = effect of the sample + effect of the seed + noise, fitted by least
+// squares. The noise has the same spread everywhere. A sample may lack some seeds: their effects
+// are estimated from the samples that have them (the intrablock analysis of incomplete blocks:
+// Yates, "Incomplete randomized blocks", Annals of Eugenics 7, 1936).
 type Additive struct {
-	// Effects are the samples' shares, in percent; two can be compared if Compare says so.
-	// NaN is a sample without scores.
+	// Effects are the effects of the samples, in percent. Two of them can be compared only if
+	// Compare returns ok. The effect of a sample without scores is NaN.
 	Effects []float64
-	// Squares is the sum of the squared residuals, with so many degrees of
-	// freedom: scores less samples less what the seeds can be told apart.
+	// Squares is the sum of the squared residuals. Its degrees of freedom are the number of scores
+	// minus that of samples minus that of differences between seeds that can be estimated.
 	Squares float64
 	Degrees int
 	table   table
-	rests   []float64 // of each sample, its part of Squares
+	rests   []float64 // the part of Squares that belongs to each sample
 }
 
-// table says which cells there are.
+// table says which samples have which seeds.
 type table struct {
-	columns   [][]int    // of each sample the seeds that it has, counted from 0
-	inverse   *mat.Dense // Moore–Penrose, of the seeds' normal equations
-	component []int      // samples of one are connected by common seeds
-	degrees   int
+	columns   [][]int    // the seeds that each sample has, numbered from 0
+	inverse   *mat.Dense // the Moore–Penrose inverse of the normal equations of the seeds
+	component []int      // samples with equal numbers are connected by common seeds; −1 without scores
+	degrees   int        // see Additive.Degrees
 }
 
 // FitAdditive fits the model to samples, at least one of which has a score.
@@ -46,6 +46,7 @@ func FitAdditive(samples []Sample) Additive {
 	return f
 }
 
+// newTable returns the table of samples.
 func newTable(samples []Sample) table {
 	column := map[int]int{}
 	t := table{columns: make([][]int, len(samples)), component: make([]int, len(samples))}
@@ -61,10 +62,10 @@ func newTable(samples []Sample) table {
 			t.degrees--
 		}
 	}
-	// The samples are eliminated: what is left are the normal equations of the seeds.
+	// With the effects of the samples eliminated, the normal equations of the seeds remain.
 	n := len(column)
 	equations := mat.NewSymDense(n, nil)
-	seeds := make([]int, n) // of each seed, its component
+	seeds := make([]int, n) // the component of each seed
 	for i := range seeds {
 		seeds[i] = i
 	}
@@ -91,14 +92,14 @@ func newTable(samples []Sample) table {
 	}
 	var eigen mat.EigenSym
 	if !eigen.Factorize(equations, true) {
-		panic("search: the eigenvalues of a symmetric matrix were not found")
+		panic("analysis: the eigenvalues of a symmetric matrix were not found")
 	}
 	var vectors mat.Dense
 	eigen.VectorsTo(&vectors)
 	t.inverse = mat.NewDense(n, n, nil)
 	for k, v := range eigen.Values(nil) {
-		// Each component has one eigenvalue that is 0, but for rounding: a shift of
-		// all its seeds is one of all its samples.
+		// Each component has one eigenvalue that is 0 except for rounding, because the same shift
+		// of all its seeds is also a shift of all its samples.
 		if v > 1e-9*float64(len(samples)) {
 			t.degrees--
 			x := vectors.ColView(k)
@@ -108,12 +109,11 @@ func newTable(samples []Sample) table {
 	return t
 }
 
-// fit is what the least squares make of values in the cells of a table; it can
-// be used again.
+// fit is the result of table.fit. Its slices can be used for several fits.
 type fit struct {
-	samples, seeds []float64 // effects
-	rests          []float64 // of each sample, the sum of its squared residuals
-	right          []float64 // sides of the seeds' normal equations
+	samples, seeds []float64 // the effects
+	rests          []float64 // the sum of the squared residuals of each sample
+	right          []float64 // the right sides of the normal equations of the seeds
 }
 
 func (t table) newFit() fit {
@@ -121,6 +121,7 @@ func (t table) newFit() fit {
 	return fit{make([]float64, len(t.columns)), make([]float64, n), make([]float64, len(t.columns)), make([]float64, n)}
 }
 
+// fit fits the model to the values of each sample and stores the result in f.
 func (t table) fit(values [][]float64, f fit) {
 	clear(f.right)
 	for i, v := range values {
@@ -128,7 +129,7 @@ func (t table) fit(values [][]float64, f fit) {
 		for _, x := range v {
 			sum += x
 		}
-		f.samples[i] = sum / float64(len(v)) // NaN of none
+		f.samples[i] = sum / float64(len(v)) // NaN without values
 		for k, c := range t.columns[i] {
 			f.right[c] += v[k] - f.samples[i]
 		}
@@ -153,8 +154,8 @@ func (t table) connected(i, j int) bool {
 	return t.component[i] >= 0 && t.component[i] == t.component[j]
 }
 
-// Spread is the pooled standard deviation of the noise; NaN without a degree of
-// freedom.
+// Spread returns the pooled standard deviation of the noise, in percent. It is NaN without a degree
+// of freedom.
 func (f Additive) Spread() float64 {
 	if f.Degrees == 0 {
 		return math.NaN()
@@ -162,8 +163,8 @@ func (f Additive) Spread() float64 {
 	return math.Sqrt(f.Squares / float64(f.Degrees))
 }
 
-// Compare returns how far sample i is ahead of sample j and the standard error of
-// that; ok is false if no chain of common seeds connects them.
+// Compare returns the effect of sample i minus that of sample j, in points, and the standard error
+// of this difference. ok is false if no chain of common seeds connects the two samples.
 func (f Additive) Compare(i, j int) (difference, se float64, ok bool) {
 	if !f.table.connected(i, j) {
 		return math.NaN(), math.NaN(), false
@@ -182,22 +183,23 @@ func (f Additive) Compare(i, j int) (difference, se float64, ok bool) {
 	return f.Effects[i] - f.Effects[j], f.Spread() * math.Sqrt(factor), true
 }
 
-// Spreads is a test of whether the samples of an additive model have one spread.
+// Spreads is the result of the test that the samples of an additive model have the same spread.
 type Spreads struct {
-	Sample int     // with the largest residual variance, −1 without any
-	Share  float64 // of it in the sum of all, in (0, 1]
-	P      float64 // that equal spreads have so large a share; NaN if that cannot be told
+	Sample int     // the sample with the largest residual variance, or −1 without a test
+	Share  float64 // its share in the sum of all residual variances, in (0, 1]
+	P      float64 // the probability of so large a share if all spreads are equal, or NaN
 }
 
+// spreadDraws is the number of tables that Spreads draws.
 const spreadDraws = 1999
 
-// Spreads tests by the share of the largest variance (Cochran, "The distribution
-// of the largest of a set of estimated variances as a fraction of their total",
-// Annals of Eugenics 11, 1941). Its distribution is drawn, of normal noise in the
-// cells that there are, because the residuals of an unbalanced table have no
-// tabulated one; such a p holds its level whatever the number of draws (Dwass,
-// "Modified randomization tests for nonparametric hypotheses", The Annals of
-// Mathematical Statistics 28, 1957). docs/analysis.md says why this test.
+// Spreads tests the share of the largest variance (Cochran, "The distribution of the largest of a
+// set of estimated variances as a fraction of their total", Annals of Eugenics 11, 1941). The
+// distribution of this share is not tabulated for samples with different seeds. So Spreads draws it
+// from tables of normal noise with the same seeds. Such a p keeps its level for any number of draws
+// (Dwass, "Modified randomization tests for nonparametric hypotheses", The Annals of Mathematical
+// Statistics 28, 1957). P is NaN if fewer than three samples have two scores. docs/analysis.md
+// explains the choice of this test.
 func (f Additive) Spreads() Spreads {
 	out := Spreads{Sample: -1, Share: math.NaN(), P: math.NaN()}
 	if f.Degrees == 0 || isNoise(f.Spread(), 100) {
@@ -213,7 +215,7 @@ func (f Additive) Spreads() Spreads {
 	if several < 3 {
 		return out
 	}
-	random := rand.New(rand.NewPCG(3, 4)) // fixed: the same results, the same p
+	random := rand.New(rand.NewPCG(3, 4)) // fixed seeds give the same p for the same scores
 	values := make([][]float64, len(f.table.columns))
 	for i, has := range f.table.columns {
 		values[i] = make([]float64, len(has))
@@ -234,7 +236,7 @@ func (f Additive) Spreads() Spreads {
 	return out
 }
 
-// largest is the sample with the largest variance and its share.
+// largest returns the sample with the largest residual variance, and its share in the sum of all.
 func (t table) largest(rests []float64) (sample int, share float64) {
 	sum, most := 0., math.Inf(-1)
 	for i, has := range t.columns {

@@ -9,15 +9,14 @@ import (
 
 	"gonum.org/v1/gonum/floats"
 	"gonum.org/v1/gonum/stat"
-	"gonum.org/v1/gonum/stat/distuv"
 
 	"igcsearch/search/analysis"
 )
 
-// penicillin is the yield of four treatments in five blends: Box, Hunter and
-// Hunter, "Statistics for Experimenters", section 4.2. Their analysis of variance
-// has 70 of the treatments, 264 of the blends, and a residual of 226 with 12
-// degrees of freedom; the treatments' means are 84, 85, 89, 86.
+// penicillin returns the yields of four treatments in five blends (Box, Hunter and Hunter,
+// "Statistics for Experimenters", section 4.2). Their sums of squares are 70 for the treatments,
+// 264 for the blends, and 226 for the residual with 12 degrees of freedom. The means of the
+// treatments are 84, 85, 89 and 86.
 func penicillin() []analysis.Sample {
 	return []analysis.Sample{sample(64, 1, 89, 84, 81, 87, 79), sample(40, 2, 88, 77, 87, 92, 81),
 		sample(28, 3, 97, 92, 87, 89, 80), sample(12, 6, 94, 79, 85, 84, 88)}
@@ -25,8 +24,7 @@ func penicillin() []analysis.Sample {
 
 func TestFitAdditive(t *testing.T) {
 	t.Parallel()
-	missing := math.NaN()
-	t.Run("of a textbook's complete table", func(t *testing.T) {
+	t.Run("a complete table from a textbook", func(t *testing.T) {
 		f := analysis.FitAdditive(penicillin())
 		near(t, "residual", f.Squares, 226, 1e-9)
 		if f.Degrees != 12 {
@@ -39,11 +37,11 @@ func TestFitAdditive(t *testing.T) {
 			t.Error("it cannot compare")
 		}
 	})
-	t.Run("of a textbook's table with holes", func(t *testing.T) {
-		// Four catalysts in four batches, each batch with three: Montgomery, "Design
-		// and Analysis of Experiments", section 4.4. The residual is 3.25 with 5
-		// degrees of freedom; the adjusted effects are 3·Q/8 of Q = −9/3, −7/3, −4/3,
-		// 20/3; a difference has the standard error √(2·3/8 · 0.65).
+	t.Run("a table with missing values from a textbook", func(t *testing.T) {
+		// Each of four batches has three of four catalysts (Montgomery, "Design and Analysis of
+		// Experiments", section 4.4). The residual is 3.25 with 5 degrees of freedom. The adjusted
+		// effects are 3·Q/8 with Q = −9/3, −7/3, −4/3, 20/3. A difference has the standard error
+		// √(2·3/8 · 0.65).
 		f := analysis.FitAdditive([]analysis.Sample{
 			sample(4, 1, 73, 74, missing, 71), sample(4, 2, missing, 75, 67, 72), sample(4, 3, 73, 75, 68, missing),
 			sample(4, 4, 75, missing, 72, 75),
@@ -65,8 +63,9 @@ func TestFitAdditive(t *testing.T) {
 			}
 		}
 	})
-	t.Run("a sample of one seed changes nothing, and is compared by the seed's share", func(t *testing.T) {
-		// Seed 1 adds 4 to both samples: the third, with 54 there, would have 50 at seed 0.
+	t.Run("a sample of one seed changes no other, and is compared by the effect of its seed", func(t *testing.T) {
+		// Seed 1 adds 4 to two samples. So the third, which has 54 at seed 1, would have 50 at seed
+		// 0.
 		f := analysis.FitAdditive([]analysis.Sample{sample(4, 1, 60, 64), sample(4, 2, 58, 62),
 			sample(4, 3, missing, 54)})
 		near(t, "residual", f.Squares, 0, 1e-20)
@@ -101,7 +100,7 @@ func TestFitAdditive(t *testing.T) {
 func TestSpreads(t *testing.T) {
 	t.Parallel()
 	t.Run("the share by hand", func(t *testing.T) {
-		// Residuals of the samples are ∓1, ∓1 and ±2: squares 2, 2 and 8.
+		// The residuals of the samples are ∓1, ∓1 and ±2, and the sums of their squares 2, 2 and 8.
 		s := analysis.FitAdditive([]analysis.Sample{sample(4, 1, 50, 50), sample(4, 2, 60, 60),
 			sample(4, 3, 70, 76)}).Spreads()
 		near(t, "share", s.Share, 8./12, 1e-12)
@@ -109,8 +108,8 @@ func TestSpreads(t *testing.T) {
 			t.Errorf("sample %d has the largest, want 2", s.Sample)
 		}
 	})
-	t.Run("holds its level, finds a large spread, says nothing of two samples", func(t *testing.T) {
-		// p of equal spreads is at most the level in that share of the tables.
+	t.Run("keeps its level, finds a large spread, and has no p for two samples", func(t *testing.T) {
+		// If spreads are equal, p is at most the level in this share of the tables.
 		const tables = 300
 		random := rand.New(rand.NewPCG(5, 5))
 		for name, holes := range map[string][]int{"complete": nil, "with holes": {1, 5, 17}} {
@@ -146,127 +145,121 @@ func TestSpreads(t *testing.T) {
 	})
 }
 
-// TestWhichSpreadCheck holds Cochran's test against others of equal spreads, each
-// on the residuals of the additive model with a drawn distribution and at the same
-// level: the model compares if the check allows it, else the paired test. Lost is
-// the best, which has the largest spread, among eight of the same mean; missed is
-// L = 1 where the means are those of the recorded study. IGC_SIMULATE=long
-// simulates more, -v prints what docs/analysis.md says.
+// spreadChecks are tests of equal spreads. value returns a statistic of the residuals of the
+// additive model, one row for each sample; it is large if the spreads are unequal.
+var spreadChecks = []struct {
+	name  string
+	value func(rests [][]float64) float64
+}{
+	{"Cochran", func(r [][]float64) float64 { v := variances(r); return slices.Max(v) / floats.Sum(v) }},
+	{"Bartlett", func(r [][]float64) float64 {
+		v := variances(r)
+		sum := float64(len(v)) * math.Log(floats.Sum(v))
+		for _, x := range v {
+			sum -= math.Log(x)
+		}
+		return sum
+	}},
+	{"Levene", func(r [][]float64) float64 { return deviations(r, func([]float64) float64 { return 0 }) }},
+	{"Brown–Forsythe", func(r [][]float64) float64 {
+		return deviations(r, func(v []float64) float64 { v = slices.Sorted(slices.Values(v)); return v[len(v)/2] })
+	}},
+	{"largest ratio", func(r [][]float64) float64 { v := variances(r); return slices.Max(v) / slices.Min(v) }},
+}
+
+// deviations returns the F of a one-way analysis of variance, except for a factor, of the absolute
+// differences between the residuals and a centre of their sample.
+func deviations(rests [][]float64, center func([]float64) float64) float64 {
+	var z [][]float64
+	var all []float64
+	for _, v := range rests {
+		c := center(v)
+		var row []float64
+		for _, x := range v {
+			row = append(row, math.Abs(x-c))
+		}
+		z, all = append(z, row), append(all, row...)
+	}
+	between, within := 0., 0.
+	for _, row := range z {
+		between += float64(len(row)) * math.Pow(stat.Mean(row, nil)-stat.Mean(all, nil), 2)
+		within += stat.Variance(row, nil) * float64(len(row)-1)
+	}
+	return between / within
+}
+
+// variances returns the sum of the squares of each row.
+func variances(rests [][]float64) (v []float64) {
+	for _, row := range rests {
+		v = append(v, floats.Dot(row, row))
+	}
+	return v
+}
+
+// residuals returns the residuals of the additive model. All samples have the same seeds, so these
+// are the scores without the means of the samples and of the seeds.
+func residuals(samples []analysis.Sample) (rests [][]float64) {
+	columns := make([]float64, len(samples[0].Scores))
+	for _, a := range samples {
+		for s := range columns {
+			columns[s] += a.Scores[s].Percent / float64(len(samples))
+		}
+	}
+	for _, a := range samples {
+		row := make([]float64, len(columns))
+		for s := range row {
+			row[s] = a.Scores[s].Percent - columns[s]
+		}
+		floats.AddConst(-stat.Mean(row, nil), row)
+		rests = append(rests, row)
+	}
+	return rests
+}
+
+// criticalValues draws 4,000 studies of equal spreads, and returns the value that each of
+// spreadChecks exceeds in a share of SpreadAlpha of them.
+func criticalValues(random *rand.Rand, seeds int) []float64 {
+	drawn := make([][]float64, len(spreadChecks))
+	for range 4000 {
+		rests := residuals(studyOf(random, seeds, constant(9, 0), constant(9, 1)))
+		for k, c := range spreadChecks {
+			drawn[k] = append(drawn[k], c.value(rests))
+		}
+	}
+	critical := make([]float64, len(spreadChecks))
+	for k := range spreadChecks {
+		slices.Sort(drawn[k])
+		critical[k] = stat.Quantile(1-analysis.SpreadAlpha, stat.Empirical, drawn[k], nil)
+	}
+	return critical
+}
+
+// TestWhichSpreadCheck compares Cochran's test with other tests of equal spreads at the same level.
+// If a test accepts equal spreads, the additive model compares the pairs, and otherwise the paired
+// test does. The best pair, which has the largest spread, is lost if all means are equal but it is
+// called worse. L = 1 is missed if the means are realMeans but it is not called worse.
+// IGC_SIMULATE=long simulates more, and -v prints the numbers of docs/analysis.md.
 func TestWhichSpreadCheck(t *testing.T) {
 	t.Parallel()
 	studies, seeds := 500, []int{3}
 	if os.Getenv("IGC_SIMULATE") == "long" {
 		studies, seeds = 10_000, []int{3, 5}
 	}
-	// deviations is the F of one-way analysis, but for a factor, of the absolute
-	// residuals about a centre of their sample.
-	deviations := func(rests [][]float64, center func([]float64) float64) float64 {
-		var z [][]float64
-		var all []float64
-		for _, v := range rests {
-			c := center(v)
-			var row []float64
-			for _, x := range v {
-				row = append(row, math.Abs(x-c))
-			}
-			z, all = append(z, row), append(all, row...)
-		}
-		between, within := 0., 0.
-		for _, row := range z {
-			between += float64(len(row)) * math.Pow(stat.Mean(row, nil)-stat.Mean(all, nil), 2)
-			within += stat.Variance(row, nil) * float64(len(row)-1)
-		}
-		return between / within
-	}
-	variances := func(rests [][]float64) (v []float64) {
-		for _, row := range rests {
-			v = append(v, floats.Dot(row, row))
-		}
-		return v
-	}
-	checks := []struct {
-		name  string
-		value func(rests [][]float64) float64 // is large if spreads are unequal
-	}{
-		{"Cochran", func(r [][]float64) float64 { v := variances(r); return slices.Max(v) / floats.Sum(v) }},
-		{"Bartlett", func(r [][]float64) float64 {
-			v := variances(r)
-			sum := float64(len(v)) * math.Log(floats.Sum(v))
-			for _, x := range v {
-				sum -= math.Log(x)
-			}
-			return sum
-		}},
-		{"Levene", func(r [][]float64) float64 { return deviations(r, func([]float64) float64 { return 0 }) }},
-		{"Brown–Forsythe", func(r [][]float64) float64 {
-			return deviations(r, func(v []float64) float64 { v = slices.Sorted(slices.Values(v)); return v[len(v)/2] })
-		}},
-		{"largest ratio", func(r [][]float64) float64 { v := variances(r); return slices.Max(v) / slices.Min(v) }},
-	}
-	// residuals of a complete table are what is left of its means.
-	residuals := func(samples []analysis.Sample) (rests [][]float64) {
-		columns := make([]float64, len(samples[0].Scores))
-		for _, a := range samples {
-			for s := range columns {
-				columns[s] += a.Scores[s].Percent / float64(len(samples))
-			}
-		}
-		for _, a := range samples {
-			row := make([]float64, len(columns))
-			for s := range row {
-				row[s] = a.Scores[s].Percent - columns[s]
-			}
-			floats.AddConst(-stat.Mean(row, nil), row)
-			rests = append(rests, row)
-		}
-		return rests
-	}
-	even, few := make([]float64, 9), constant(9, 0.3)
-	for i := range even {
-		even[i] = 1.8 - 1.5*float64(i)/8
-	}
-	few[0] = 1.8
-	real := []float64{53.68, 53.54, 53.25, 52.89, 52.87, 52.40, 51.98, 50.23, 49.92} // of studies/results
 	for _, n := range seeds {
 		random := rand.New(rand.NewPCG(uint64(n), 31))
-		critical := make([]float64, len(checks))
-		drawn := make([][]float64, len(checks))
-		for range 4000 {
-			rests := residuals(studyOf(random, n, constant(9, 0), constant(9, 1)))
-			for k, c := range checks {
-				drawn[k] = append(drawn[k], c.value(rests))
-			}
-		}
-		for k := range checks {
-			slices.Sort(drawn[k])
-			critical[k] = stat.Quantile(1-analysis.SpreadAlpha, stat.Empirical, drawn[k], nil)
-		}
+		critical := criticalValues(random, n)
 		for _, of := range []struct {
 			name    string
 			spreads []float64
-		}{{"0.3 to 1.8, even steps", even}, {"one 1.8, others 0.3", few}} {
-			lost, missed := make([]float64, len(checks)), make([]float64, len(checks))
-			for _, means := range [][]float64{constant(9, 53), real} {
+		}{{"0.3 to 1.8, even steps", evenSpreads}, {"one 1.8, others 0.3", oneSpread}} {
+			lost, missed := make([]float64, len(critical)), make([]float64, len(critical))
+			for _, means := range [][]float64{constant(9, 53), realMeans} {
 				for range studies {
 					samples := studyOf(random, n, means, of.spreads)
 					f := analysis.FitAdditive(samples)
-					best := floats.MaxIdx(f.Effects)
-					additive, paired := constant(9, math.NaN()), constant(9, math.NaN())
-					for i := range samples {
-						if i != best {
-							difference, se, _ := f.Compare(best, i)
-							additive[i] = 2 * distuv.StudentsT{Mu: 0, Sigma: 1,
-								Nu: float64(f.Degrees)}.CDF(-difference/se)
-							var d []float64
-							for s := range n {
-								d = append(d, samples[best].Scores[s].Percent-samples[i].Scores[s].Percent)
-							}
-							_, _, paired[i] = analysis.PairedT(d)
-						}
-					}
-					additive, paired = analysis.Holm(additive), analysis.Holm(paired)
+					additive, paired := bothTests(f, samples, floats.MaxIdx(f.Effects))
 					rests := residuals(samples)
-					for k, c := range checks {
+					for k, c := range spreadChecks {
 						p := additive
 						if c.value(rests) >= critical[k] {
 							p = paired
@@ -280,7 +273,7 @@ func TestWhichSpreadCheck(t *testing.T) {
 					}
 				}
 			}
-			for k, c := range checks {
+			for k, c := range spreadChecks {
 				t.Logf("%d seeds, %-24s %-16s lost %4.1f %%, missed %4.1f %%", n, of.name, c.name, lost[k], missed[k])
 				if lost[k] < lost[0]-2 {
 					t.Errorf("%d seeds, %s: by %s the best is lost in %.1f %%, by Cochran's test in %.1f %%", n,
@@ -291,6 +284,7 @@ func TestWhichSpreadCheck(t *testing.T) {
 	}
 }
 
+// constant returns n times the value v.
 func constant(n int, v float64) []float64 {
 	list := make([]float64, n)
 	for i := range list {

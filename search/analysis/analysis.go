@@ -1,3 +1,9 @@
+// Package analysis says what the accuracies of a study show: which network is the best, which
+// networks are significantly worse, and where the curve over M has its peak.
+//
+// A Sample holds the scores of one network, one score for each seed. Analyze takes the samples of a
+// study and returns Findings. Accuracies are in percent and differences in percentage points.
+// Intervals have a confidence of 95 %. docs/analysis.md compares the methods on simulated studies.
 package analysis
 
 import (
@@ -12,19 +18,20 @@ import (
 	"igcsearch/space"
 )
 
-// Alpha is the level of significance that decides who is worse than the best.
+// Alpha is the level of significance at which a sample counts as worse than the best.
 const Alpha = 1 - confidence
 
 const (
-	// SpreadAlpha is the level of the check whether the spreads of the samples may be
-	// pooled. It is high because an unequal spread that is not found does more harm
-	// than an equal one that is not used: docs/analysis.md has the simulations.
+	// SpreadAlpha is the level of the test that the samples have the same spread. Only if this test
+	// does not reject it, one common spread is used for all. The level is high because it does more
+	// harm to overlook unequal spreads than to leave equal ones unused; docs/analysis.md has the
+	// simulations.
 	SpreadAlpha = 0.2
-	// Power is the probability with which Comparison.Detectable would be found.
+	// Power is the probability with which a test finds a difference of Comparison.Detectable.
 	Power = 0.8
-	// Telling is the share of the best's errors: a comparison that finds only larger
-	// differences tells too little. On the recorded real study it is more than lies
-	// between the best and the worst of nine pairs.
+	// Telling is a share of the best sample's errors. A comparison that can find only larger
+	// differences is TooLittle. On the recorded real study this is more than the difference between
+	// the best and the worst of nine pairs.
 	Telling = 0.1
 )
 
@@ -34,31 +41,32 @@ type Score struct {
 	Percent float64
 }
 
-// Costs are what one picture of a network costs; 0 is unknown.
+// Costs are the costs of a network. 0 means that a cost is not known.
 type Costs struct {
-	Params       float64 // of the network
-	MultiplyAdds float64 // of the forward pass
-	Seconds      float64 // measured, of a training step divided by its pictures
+	Params       float64 // parameters of the network
+	MultiplyAdds float64 // multiply–adds in the forward pass of one picture
+	Seconds      float64 // measured time of a training step, divided by its pictures
 }
 
-// Sample is what a study measured of one of its networks.
+// Sample holds what a study has measured of one of its networks.
 type Sample struct {
-	// Pair is zero where networks are not compared by their M.
+	// Pair is zero if the study does not compare networks by their M.
 	Pair     space.Pair
-	Scores   []Score // by rising seed, each once
-	Diverged int     // trials that have no score because they diverged
-	Pictures int     // that a score is of; 0 is unknown
+	Scores   []Score // by rising seed, each seed once
+	Diverged int     // the number of trials that have no score because they diverged
+	Pictures int     // the number of pictures that gave each score; 0 means unknown
 	Costs    Costs
 }
 
-// Summary sums up the scores of a sample, in percent. Std has n − 1 in the
-// denominator; Low and High are the 95 % interval. What n does not allow is NaN.
+// Summary describes the N scores of a sample, in percent. Std is the standard deviation with n − 1
+// in the denominator, and Low and High are the ends of the 95 % interval of the mean. A value that
+// cannot be computed from so few scores is NaN.
 type Summary struct {
 	N                    int
 	Mean, Std, Low, High float64
 }
 
-// Summarize sums up values that no study belongs to. Low and High are those of TInterval.
+// Summarize describes values that need not be scores. Low and High are the interval of TInterval.
 func Summarize(values []float64) Summary {
 	mean, half := TInterval(values)
 	s := Summary{N: len(values), Mean: mean, Std: math.NaN(), Low: mean - half, High: mean + half}
@@ -68,92 +76,93 @@ func Summarize(values []float64) Summary {
 	return s
 }
 
-// Test is how two samples were compared.
+// Test is the way in which two samples were compared.
 type Test string
 
 const (
 	Untested     Test = ""
 	AdditiveTest Test = "additive" // t test with the residual of the additive model
 	PairedTest   Test = "paired"   // t test over common seeds
-	WelchTest    Test = "welch"    // fewer than two seeds are common
+	WelchTest    Test = "welch"    // t test of independent samples: fewer than two common seeds
 )
 
-// Comparison is how much more accurate sample A is than sample B.
+// Comparison says how much more accurate sample A is than sample B.
 type Comparison struct {
-	A, B int // indices of the samples
+	A, B int // the indices of the samples
 	Test Test
-	// Difference in percentage points by the model of the test, with the half width
-	// of its 95 % interval, the two-sided P and the degrees of freedom; all but the
-	// difference are NaN where there is no test.
+	// Difference is in percentage points. Half is the half width of its 95 % interval, P the
+	// two-sided p of the test, and Degrees its degrees of freedom. These three are NaN without a
+	// test.
 	Difference, Half, P, Degrees float64
-	// Holm is P corrected for the comparisons that were made together.
+	// Holm is P corrected for the number of comparisons that were made together.
 	Holm float64
-	// Detectable is the smallest difference, in points, that the test finds with
-	// the probability Power if it is the smallest P of those made together.
+	// Detectable is the smallest difference, in points, that the test finds with the probability
+	// Power, if its P is the smallest of the comparisons made together.
 	Detectable float64
 	// Common is the number of seeds that both samples have.
 	Common int
 }
 
-// Verdict is what the comparison with the best says of a sample.
+// Verdict is the result of comparing a sample with the best one.
 type Verdict string
 
 const (
 	NoScore      Verdict = ""
 	TheBest      Verdict = "best"
-	Separated    Verdict = "separated"          // significantly worse than the best
-	NotSeparated Verdict = "not separated"      // which does not say that it is equal
-	TooLittle    Verdict = "too little to tell" // docs/analysis.md has the rule
+	Separated    Verdict = "separated"          // the sample is significantly worse than the best
+	NotSeparated Verdict = "not separated"      // no difference was found; it may still exist
+	TooLittle    Verdict = "too little to tell" // the scores are too few to find a difference that matters
 )
 
-// Parabola is a concave parabola through the accuracies: at x = log2 M they are
-// At[0] + At[1]·x + At[2]·x² percent, At[2] ≤ 0.
+// Parabola is a concave parabola that is fitted to the accuracies. At x = log2 M it has the value
+// At[0] + At[1]·x + At[2]·x², in percent, with At[2] ≤ 0.
 type Parabola struct {
 	At [3]float64
-	// Straight is set if the least squares would bend up: then At[2] is 0 and
-	// the peak is an end.
+	// Straight is set if the best parabola would not be concave. Then At[2] is 0, and the peak is
+	// at the smallest or the largest M.
 	Straight bool
-	// Peak is the M, between the smallest and the largest of the samples, where
-	// the curve is highest, and Height its percent there. Low and High are the
-	// ends of its 95 % bootstrap interval, NaN if there are fewer than two seeds.
+	// Peak is the M, between the smallest and the largest of the samples, where the curve is
+	// highest. Height is its accuracy there. Low and High are the ends of the 95 % bootstrap
+	// interval of Peak; they are NaN if there are fewer than two seeds.
 	Peak, Height, Low, High float64
 }
 
-// Findings is what the accuracies of a study say. Slices are as long as Samples.
+// Findings is the result of Analyze. Summaries, Against, Verdicts and Front have one element for
+// each sample.
 type Findings struct {
 	Samples   []Sample
 	Summaries []Summary
-	// Model is the additive model of all scores. Pooled says that its residual is
-	// the spread of all samples, which Spreads allows.
+	// Model is the additive model of all scores. Pooled says that its residual is used as the
+	// spread of all samples, because the test Spreads does not reject equal spreads.
 	Model   Additive
 	Spreads Spreads
 	Pooled  bool
-	// Spread is the standard deviation of a sample's scores over seeds, pooled over
-	// all samples, with its degrees of freedom: what the seeds share is part of it. NaN
-	// if no sample has two scores.
+	// Spread is the standard deviation of a sample's scores over seeds, pooled over all samples,
+	// and Degrees its degrees of freedom. It includes the effects of the seeds that all samples
+	// share. Both are NaN if no sample has two scores.
 	Spread, Degrees float64
-	// Best is the sample that is ahead of every other by most; without a score at all
-	// it is −1. Samples of one seed, or most of whose trials diverged, are the best
-	// only if there are no others.
+	// Best is the index of the sample with the largest lead over every other, or −1 if there is no
+	// score. A sample of one seed, or most of whose trials diverged, is the best only if there is
+	// no other sample.
 	Best int
-	// Against compares the best with each sample, corrected for their number.
+	// Against compares the best with each sample. Its Holm is corrected for their number.
 	Against  []Comparison
 	Verdicts []Verdict
-	// Tells is the largest Detectable, in points, of a comparison that tells enough
-	// to call two samples not separated.
+	// Tells is the largest Detectable, in points, with which a comparison can be NotSeparated.
 	Tells float64
-	// Front are the samples than which none is as accurate and as cheap and better
-	// in one of it, by means. Costs that some sample does not know are left out.
+	// Front marks the samples in the Pareto set: no other sample is at least as good in mean
+	// accuracy and in all costs, and better in one of them. It leaves out costs that are not known
+	// of every sample.
 	Front []bool
-	// Paper compares M = 2 with M = 1, and M = 2 with L = 1, of each the sample
-	// with the highest mean; without those that there are no samples of.
+	// Paper compares M = 2 with M = 1, and M = 2 with L = 1. If several samples have this M or L,
+	// it takes the one with the highest mean. It leaves out comparisons without such samples.
 	Paper []Comparison
-	// Curve is nil for fewer than three M.
+	// Curve is nil if the samples have fewer than three different M.
 	Curve *Parabola
 }
 
-// Analyze sums up the samples of one study. It is a pure function: what it draws are
-// the same numbers each time.
+// Analyze compares the samples of one study. Its results depend only on the samples: the random
+// numbers that it uses are always the same.
 func Analyze(samples []Sample) Findings {
 	a := Findings{Samples: samples, Best: -1, Summaries: make([]Summary, len(samples)),
 		Against:  make([]Comparison, len(samples)),
@@ -167,7 +176,7 @@ func Analyze(samples []Sample) Findings {
 	a.Pooled = a.Spreads.P > SpreadAlpha
 	a.Spread, a.Degrees = a.pool()
 	for i := range samples {
-		a.Summaries[i] = a.mean(i)
+		a.Summaries[i] = a.summary(i)
 	}
 	a.Best = a.best()
 	for i := range samples {
@@ -191,11 +200,11 @@ func Analyze(samples []Sample) Findings {
 	return a
 }
 
-// pool returns the standard deviation of a sample's scores over seeds, and its
-// degrees of freedom by Satterthwaite ("An approximate distribution of estimates
-// of variance components", Biometrics Bulletin 2, 1946): its square is that of
-// the seeds and that of the noise, of which the first is known less well, as all
-// samples share the seeds.
+// pool returns the standard deviation of a sample's scores over seeds, pooled over all samples, and
+// its degrees of freedom. The variance is the sum of that of the seeds and that of the noise. All
+// samples share the seeds, so the variance of the seeds is known less well. Satterthwaite's formula
+// combines the degrees of freedom of the two ("An approximate distribution of estimates of variance
+// components", Biometrics Bulletin 2, 1946).
 func (a Findings) pool() (spread, degrees float64) {
 	within, all := 0., 0.
 	for _, sample := range a.Samples {
@@ -218,7 +227,8 @@ func (a Findings) pool() (spread, degrees float64) {
 	return math.Sqrt(within / all), within * within / parts
 }
 
-func (a Findings) mean(i int) Summary {
+// summary returns the summary of sample i.
+func (a Findings) summary(i int) Summary {
 	v := percents(a.Samples[i].Scores)
 	m := Summarize(v)
 	if m.N < 2 {
@@ -235,13 +245,13 @@ func (a Findings) mean(i int) Summary {
 	return m
 }
 
-// reliable reports whether the scores of a sample can be told from luck: one seed
-// has no spread, and where most trials diverged the rest are a choice of good ones.
+// reliable reports whether the scores of a sample can be judged. A single score has no spread, and
+// if most trials diverged, the remaining ones are those that went well.
 func (a Findings) reliable(i int) bool {
 	return a.Summaries[i].N > 1 && a.Samples[i].Diverged < a.Summaries[i].N
 }
 
-// verdict is that of a comparison with the best.
+// verdict returns the verdict of a comparison of the best sample with another.
 func (a Findings) verdict(c Comparison) Verdict {
 	switch {
 	case a.Summaries[c.B].N == 0:
@@ -249,13 +259,14 @@ func (a Findings) verdict(c Comparison) Verdict {
 	case c.B == a.Best:
 		return TheBest
 	case c.Difference > 0 && c.Holm <= Alpha:
-		return Separated // trials that diverged would make it worse still
+		return Separated // the trials that diverged would only increase the difference
 	case a.reliable(c.A) && a.reliable(c.B) && c.Detectable <= a.Tells:
 		return NotSeparated
 	}
 	return TooLittle
 }
 
+// percents returns the scores without their seeds.
 func percents(scores []Score) []float64 {
 	var v []float64
 	for _, s := range scores {
@@ -264,10 +275,10 @@ func percents(scores []Score) []float64 {
 	return v
 }
 
-// Compare tests sample i against sample j with the spread of all samples if that may be
-// pooled, else over the seeds that both have, because what a seed adds to both
-// falls out of the difference; without two of them by Welch. A sample of one seed
-// is not tested: nobody knows whether it has the spread of the others.
+// Compare tests sample i against sample j. If the spreads may be pooled, it uses the additive
+// model. Otherwise it tests the differences at common seeds, because the effect of a seed cancels
+// in them. With fewer than two common seeds it uses Welch's test. It does not test a sample of one
+// seed, whose spread is not known.
 func (a Findings) Compare(i, j int) Comparison {
 	nan := math.NaN()
 	c := Comparison{A: i, B: j, Half: nan, P: nan, Degrees: nan, Holm: nan, Detectable: nan}
@@ -300,11 +311,11 @@ func (a Findings) Compare(i, j int) Comparison {
 	return c
 }
 
-// modelled reports whether the additive model compares two samples.
+// modelled reports whether Compare uses the additive model for two samples.
 func (a Findings) modelled(i, j int) bool { return a.Pooled && a.Model.table.connected(i, j) }
 
-// ahead is by how much sample i is ahead of sample j, by the model that compares them,
-// over common seeds if that is not the additive one.
+// ahead returns the lead of sample i over sample j, in points, as Compare measures it: by the
+// additive model, over common seeds, or by the means.
 func (a Findings) ahead(i, j int) float64 {
 	if a.modelled(i, j) {
 		return a.Model.Effects[i] - a.Model.Effects[j]
@@ -315,7 +326,7 @@ func (a Findings) ahead(i, j int) float64 {
 	return a.Summaries[i].Mean - a.Summaries[j].Mean
 }
 
-// differences are those of sample i to sample j, of the seeds that both have.
+// differences returns the scores of sample i minus those of sample j at common seeds.
 func (a Findings) differences(i, j int) (d []float64) {
 	x, y := a.Samples[i].Scores, a.Samples[j].Scores
 	for len(x) > 0 && len(y) > 0 {
@@ -332,7 +343,7 @@ func (a Findings) differences(i, j int) (d []float64) {
 	return d
 }
 
-// Correct corrects the comparisons that are made together, for their number.
+// Correct sets Holm and Detectable of comparisons that are made together.
 func Correct(list []Comparison) {
 	var p []float64
 	tests := 0.
@@ -341,7 +352,7 @@ func Correct(list []Comparison) {
 			tests++
 		}
 	}
-	errors := map[float64]float64{} // detectable ones, by degrees of freedom
+	errors := map[float64]float64{} // the detectable number of standard errors, by degrees of freedom
 	for i, v := range Holm(p) {
 		c := &list[i]
 		if c.Holm = v; math.IsNaN(v) {
@@ -354,8 +365,9 @@ func Correct(list []Comparison) {
 	}
 }
 
-// best compares by the model or over common seeds: a race drops samples after few
-// seeds, whose means may be high because those seeds were good for all.
+// best returns the index of the sample with the largest lead over every other. It uses ahead and
+// not the means, because a race drops samples after few seeds, and these seeds may have been good
+// for all samples.
 func (a Findings) best() int {
 	candidates := a.those(a.reliable)
 	if len(candidates) == 0 {
@@ -363,7 +375,7 @@ func (a Findings) best() int {
 	}
 	best, most := -1, math.Inf(-1)
 	for _, i := range candidates {
-		least := math.MaxFloat64 // alone it is the best
+		least := math.MaxFloat64 // a single candidate is the best
 		for _, j := range candidates {
 			if least <= most {
 				break
@@ -379,7 +391,7 @@ func (a Findings) best() int {
 	return best
 }
 
-// those are the samples that something holds for.
+// those lists the samples for which holds is true.
 func (a Findings) those(holds func(sample int) bool) (list []int) {
 	for i := range a.Samples {
 		if holds(i) {
@@ -389,7 +401,8 @@ func (a Findings) those(holds func(sample int) bool) (list []int) {
 	return list
 }
 
-// highest is the sample of those pairs with the highest mean, −1 if none has one.
+// highest returns the sample with the highest mean among those whose pair satisfies of, or −1 if
+// there is none.
 func (a Findings) highest(of func(space.Pair) bool) int {
 	found := -1
 	for i, sample := range a.Samples {
@@ -401,7 +414,7 @@ func (a Findings) highest(of func(space.Pair) bool) int {
 	return found
 }
 
-// Known are the costs that every sample with a score knows.
+// Known reports which costs are known of every sample with a score.
 func (a Findings) Known() (params, multiplyAdds, seconds bool) {
 	params, multiplyAdds, seconds = true, true, true
 	for i, sample := range a.Samples {
@@ -414,10 +427,10 @@ func (a Findings) Known() (params, multiplyAdds, seconds bool) {
 	return params, multiplyAdds, seconds
 }
 
-// front marks the samples that no other dominates.
+// front marks the samples in the Pareto set.
 func (a Findings) front() []bool {
 	params, multiplyAdds, seconds := a.Known()
-	values := make([][]float64, len(a.Samples)) // smaller is better in each; nil without a score
+	values := make([][]float64, len(a.Samples)) // a smaller value is better; nil without a score
 	for i, sample := range a.Samples {
 		if a.Summaries[i].N == 0 {
 			continue
@@ -435,8 +448,8 @@ func (a Findings) front() []bool {
 	return Front(values)
 }
 
-// Front marks the members of the Pareto front: those that no other dominates, by being at least as small in every
-// value and smaller in one. A member without values is not on the front.
+// Front marks the members of the Pareto front: those that no other dominates, by being at least as
+// small in every value and smaller in one. A member without values is not on the front.
 func Front(values [][]float64) []bool {
 	dominates := func(x, y []float64) bool {
 		better := false
@@ -456,15 +469,15 @@ func Front(values [][]float64) []bool {
 	return front
 }
 
+// bootstraps is the number of bootstrap samples for the interval of a peak.
 const bootstraps = 4000
 
-// fitCurve fits a concave parabola to all scores over log2 M by least squares,
-// and finds the interval of its peak by the bootstrap. Seeds are drawn as blocks,
-// each with its scores of all samples, because those share the seed's share of luck.
-// The percentiles are those of the expanded percentile interval, which is
-// Student's where the plain one, too narrow for few seeds, is the normal
-// distribution's (Hesterberg, "What teachers should know about the bootstrap",
-// The American Statistician 69, 2015).
+// fitCurve fits a concave parabola to all scores over log2 M by least squares, and finds the
+// interval of its peak by the bootstrap. It draws whole seeds, each with its scores of all samples,
+// because these share the effect of the seed. The plain percentile interval is too narrow for few
+// seeds, since it uses the normal distribution. fitCurve uses the expanded percentile interval with
+// Student's distribution (Hesterberg, "What teachers should know about the bootstrap", The American
+// Statistician 69, 2015).
 func fitCurve(samples []Sample) *Parabola {
 	var seeds []int
 	for _, sample := range samples {
@@ -487,7 +500,7 @@ func fitCurve(samples []Sample) *Parabola {
 	if len(seeds) < 2 {
 		return c
 	}
-	random := rand.New(rand.NewPCG(1, 2)) // fixed: the same results, the same interval
+	random := rand.New(rand.NewPCG(1, 2)) // fixed seeds give the same interval for the same scores
 	var peaks []float64
 	for range bootstraps {
 		times := map[int]float64{}
@@ -505,10 +518,10 @@ func fitCurve(samples []Sample) *Parabola {
 	return c
 }
 
-// parabola counts the scores of each seed so many times; nil if fewer than
-// three M are left.
+// parabola fits the parabola to scores that count times[seed] times each. It returns nil if they
+// have fewer than three different M.
 func parabola(samples []Sample, times map[int]float64) *Parabola {
-	var xs, ys, weights []float64 // of each sample: log2 M, mean, number of scores
+	var xs, ys, weights []float64 // log2 M, the mean and the number of scores of each sample
 	for _, sample := range samples {
 		sum, n := 0., 0.
 		for _, s := range sample.Scores {
@@ -527,8 +540,8 @@ func parabola(samples []Sample, times map[int]float64) *Parabola {
 	var c Parabola
 	copy(c.At[:], leastSquares(xs, ys, weights, 2))
 	if c.At[2] > 0 {
-		// The squares are convex in the coefficients: with the constraint the
-		// least are where it binds.
+		// The sum of squares is convex in the coefficients. So under the constraint At[2] ≤ 0 it is
+		// smallest at At[2] = 0.
 		c.At = [3]float64{}
 		copy(c.At[:], leastSquares(xs, ys, weights, 1))
 		c.Straight = true
@@ -544,8 +557,8 @@ func parabola(samples []Sample, times map[int]float64) *Parabola {
 	return &c
 }
 
-// leastSquares returns the coefficients of a weighted polynomial, the constant
-// first. There are more than degree distinct xs.
+// leastSquares fits a polynomial to weighted points and returns its coefficients, the constant
+// first. There are more than degree different xs.
 func leastSquares(xs, ys, weights []float64, degree int) []float64 {
 	a, b := mat.NewDense(len(xs), degree+1, nil), mat.NewVecDense(len(xs), nil)
 	for i, x := range xs {
@@ -558,7 +571,7 @@ func leastSquares(xs, ys, weights []float64, degree int) []float64 {
 	}
 	var out mat.VecDense
 	if err := out.SolveVec(a, b); err != nil {
-		panic(err) // distinct xs of so low a degree are far from singular
+		panic(err) // a polynomial of so low a degree through different xs is never singular
 	}
 	return out.RawVector().Data
 }

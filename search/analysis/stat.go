@@ -9,13 +9,12 @@ import (
 	"gonum.org/v1/gonum/stat/distuv"
 )
 
-// confidence of all intervals.
+// confidence is that of all intervals.
 const confidence = 0.95
 
-// TInterval returns the mean of values and the half width of its 95 %
-// confidence interval by Student's t with n − 1 degrees of freedom, in the unit
-// of the values. The half width is NaN if there are fewer than two values, the
-// mean too if there are none.
+// TInterval returns the mean of values and the half width of its 95 % confidence interval, in the
+// unit of the values, by Student's t with n − 1 degrees of freedom. half is NaN if there are fewer
+// than two values; mean is NaN if there are none.
 func TInterval(values []float64) (mean, half float64) {
 	if len(values) < 2 {
 		return stat.Mean(values, nil), math.NaN()
@@ -25,14 +24,12 @@ func TInterval(values []float64) (mean, half float64) {
 	return mean, quantileT(n-1) * std / math.Sqrt(n)
 }
 
-// PairedT is Student's paired t test: of differences, in any unit, it returns
-// the mean, the half width of its 95 % confidence interval and the two-sided p
-// of the hypothesis that the mean is zero (Student, "The probable error of a
-// mean", Biometrika 6, 1908).
+// PairedT is Student's paired t test (Student, "The probable error of a mean", Biometrika 6, 1908).
+// From differences in any unit it returns their mean, the half width of its 95 % confidence
+// interval, and the two-sided p of the hypothesis that the true mean is zero.
 //
-// Half width and p are NaN where the test says nothing: of fewer than two
-// differences, and of differences that are all equal, whose deviation nobody
-// knows. R's t.test refuses both too.
+// half and p are NaN if there are fewer than two differences, or if all of them are equal, because
+// then their deviation is not known. R's t.test refuses both cases too.
 func PairedT(differences []float64) (mean, half, p float64) {
 	mean, half = TInterval(differences)
 	if len(differences) < 2 {
@@ -46,11 +43,11 @@ func PairedT(differences []float64) (mean, half, p float64) {
 	return mean, half, twoSided(mean*math.Sqrt(n)/std, n-1)
 }
 
-// Welch is the t test of two independent samples whose variances may differ: it
-// returns mean(a) − mean(b), the half width of its 95 % confidence interval, the
-// two-sided p and its degrees of freedom (Welch, "The generalization of Student's
-// problem when several different population variances are involved", Biometrika
-// 34, 1947). All but the difference are NaN as those of PairedT.
+// Welch is the t test of two independent samples whose variances may differ (Welch, "The
+// generalization of Student's problem when several different population variances are involved",
+// Biometrika 34, 1947). It returns mean(a) − mean(b), the half width of its 95 % confidence
+// interval, the two-sided p and the degrees of freedom. The last three are NaN if a sample has
+// fewer than two values, or if no value differs from the mean of its sample.
 func Welch(a, b []float64) (difference, half, p, degrees float64) {
 	difference = stat.Mean(a, nil) - stat.Mean(b, nil)
 	if len(a) < 2 || len(b) < 2 {
@@ -65,11 +62,10 @@ func Welch(a, b []float64) (difference, half, p, degrees float64) {
 	return difference, quantileT(degrees) * se, twoSided(difference/se, degrees), degrees
 }
 
-// Holm corrects p values for their number: it returns, in the same order, those
-// that may be compared with alpha so that the probability of any false rejection
-// is at most alpha (Holm, "A simple sequentially rejective multiple test
-// procedure", Scandinavian Journal of Statistics 6, 1979). NaN stays NaN and
-// does not count.
+// Holm corrects p values for their number and returns them in the same order. If each corrected
+// value is compared with alpha, the probability of any false rejection is at most alpha (Holm, "A
+// simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6,
+// 1979). NaN stays NaN and does not count.
 func Holm(p []float64) []float64 {
 	out := slices.Clone(p)
 	var order []int
@@ -87,14 +83,13 @@ func Holm(p []float64) []float64 {
 	return out
 }
 
-// Detectable is the smallest true difference, in standard errors of the estimated
-// one, that a two-sided t test with those degrees of freedom finds at the level
-// alpha with that power: the shift at which the noncentral t distribution has so
-// much above the critical value.
+// Detectable returns the smallest true difference, in standard errors of the estimated difference,
+// that a two-sided t test finds at the level alpha with the probability power. This is the shift at
+// which the noncentral t distribution has the probability power above the critical value.
 func Detectable(degrees, alpha, power float64) float64 {
 	critical := distuv.StudentsT{Mu: 0, Sigma: 1, Nu: degrees}.Quantile(1 - alpha/2)
-	// t is (z + shift)/s with s² = χ²/degrees: the normal distribution's part is
-	// summed over equally probable s.
+	// t is (z + shift)/s, where z is normal and s² = χ²/degrees. The loop below adds the
+	// probabilities of z over equally probable values of s.
 	const points = 400
 	var s [points]float64
 	for i := range s {
@@ -122,11 +117,11 @@ func Detectable(degrees, alpha, power float64) float64 {
 	return high
 }
 
-// boundedInterval is a 95 % t interval of a percentage with that standard error,
-// on the scale log(p/(1 − p)), so that it ends before 0 and 100 %: there its
-// half width is t·se/(p(1 − p)) (the delta method; Agresti, "Categorical Data
-// Analysis", 2013). Far from the bounds it is the usual interval.
-// At a bound, where the scale has no end, the mean counts as half a picture away.
+// boundedInterval returns the 95 % t interval of a percentage with the standard error se. It is
+// computed on the scale log(p/(1 − p)), so that it never exceeds 0 or 100 %. On this scale its half
+// width is t·se/(p(1 − p)) (the delta method; Agresti, "Categorical Data Analysis", 2013). Far from
+// 0 and 100 % it is about the usual interval. A percentage of 0 or 100, which is infinite on this
+// scale, is moved by half a picture; the result is NaN if the number of pictures is not known.
 func boundedInterval(percent, se, degrees float64, pictures int) (low, high float64) {
 	p := percent / 100
 	if p <= 0 || p >= 1 {
@@ -141,14 +136,16 @@ func boundedInterval(percent, se, degrees float64, pictures int) (low, high floa
 	return min(percent, back(x-half)), max(percent, back(x+half))
 }
 
-// isNoise reports whether a deviation is none: accuracies are ratios of counts,
+// isNoise reports whether a deviation comes only from rounding. Accuracies are ratios of counts,
 // and the last digits of their sums vary.
 func isNoise(deviation, mean float64) bool { return deviation <= 1e-12*max(1, math.Abs(mean)) }
 
+// quantileT returns the half width of a confidence interval in standard errors.
 func quantileT(degrees float64) float64 {
 	return distuv.StudentsT{Mu: 0, Sigma: 1, Nu: degrees}.Quantile((1 + confidence) / 2)
 }
 
+// twoSided returns the two-sided p of a t value.
 func twoSided(t, degrees float64) float64 {
 	return 2 * distuv.StudentsT{Mu: 0, Sigma: 1, Nu: degrees}.CDF(-math.Abs(t))
 }

@@ -9,9 +9,9 @@ import (
 	"igcsearch/search/analysis"
 )
 
-// Hours of sleep gained by ten patients with two drugs: Student, "The probable
-// error of a mean", 1908; R's data set sleep. The expected numbers are those
-// that R's documentation of t.test shows for it.
+// These are the hours of sleep that ten patients gained with two drugs (Student, "The probable
+// error of a mean", 1908; the data set sleep of R). The expected numbers are in R's documentation
+// of t.test.
 var (
 	drug1 = []float64{0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0}
 	drug2 = []float64{1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4}
@@ -27,12 +27,12 @@ func near(t *testing.T, what string, got, want, tolerance float64) {
 func TestTInterval(t *testing.T) {
 	t.Parallel()
 	t.Run("of 1, 2, 3 by hand", func(t *testing.T) {
-		// The deviation is 1; t of two degrees at 97.5 % is 4.302653.
+		// The deviation is 1. The 97.5 % point of t with two degrees of freedom is 4.302653.
 		mean, half := analysis.TInterval([]float64{1, 2, 3})
 		near(t, "mean", mean, 2, 1e-15)
 		near(t, "half width", half, 4.302653/math.Sqrt(3), 1e-6)
 	})
-	t.Run("one value has a mean and no interval, none has neither", func(t *testing.T) {
+	t.Run("one value has a mean but no interval, and no value has no mean", func(t *testing.T) {
 		if mean, half := analysis.TInterval([]float64{5}); mean != 5 || !math.IsNaN(half) {
 			t.Errorf("%g ± %g", mean, half)
 		}
@@ -55,7 +55,7 @@ func TestPairedT(t *testing.T) {
 		near(t, "high", mean+half, -0.7001142, 5e-8)
 		near(t, "p", p, 0.002833, 5e-7)
 	})
-	t.Run("says nothing of one difference, or of equal ones", func(t *testing.T) {
+	t.Run("has no p for one difference, or for equal differences", func(t *testing.T) {
 		for _, d := range [][]float64{{1}, {1, 1, 1}, {0, 0}, {50.1 - 49.8, 60.1 - 59.8}} {
 			if mean, half, p := analysis.PairedT(d); math.Abs(mean-d[0]) > 1e-9 || !math.IsNaN(half) || !math.IsNaN(p) {
 				t.Errorf("%v: %g ± %g, p = %g", d, mean, half, p)
@@ -76,9 +76,9 @@ func TestWelch(t *testing.T) {
 	}
 }
 
-// Documented results of R's power.t.test and of pwr.t.test's vignette: n in each
-// of two groups, a difference in standard deviations, two-sided at 5 %. The
-// standard error is √(2/n), the degrees of freedom 2n − 2.
+// TestDetectable compares with documented results of R's power.t.test and of the vignette of
+// pwr.t.test: two groups of n values, a difference in standard deviations, and a two-sided test at
+// 5 %. The standard error is √(2/n), and the degrees of freedom are 2n − 2.
 func TestDetectable(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ n, difference, power float64 }{
@@ -88,8 +88,8 @@ func TestDetectable(t *testing.T) {
 	} {
 		near(t, "difference", analysis.Detectable(2*c.n-2, 0.05, c.power)*math.Sqrt(2/c.n), c.difference, 1e-3)
 	}
-	t.Run("of two degrees of freedom, by drawing", func(t *testing.T) {
-		// The 97.5 % point is 4.302653; t is (z + shift)/√(χ²/2).
+	t.Run("agrees with drawn values for two degrees of freedom", func(t *testing.T) {
+		// The 97.5 % point is 4.302653, and t is (z + shift)/√(χ²/2).
 		shift := analysis.Detectable(2, 0.05, 0.8)
 		random := rand.New(rand.NewPCG(8, 8))
 		found := 0
@@ -107,7 +107,7 @@ func TestDetectable(t *testing.T) {
 func TestHolm(t *testing.T) {
 	t.Parallel()
 	t.Run("by hand", func(t *testing.T) {
-		// In order .005·4, .01·3, .03·2, and .04·1, which is raised to .06.
+		// In rising order these are .005·4, .01·3, .03·2, and .04·1, which is raised to .06.
 		p := []float64{.01, .04, .03, .005}
 		got := analysis.Holm(p)
 		for i, want := range []float64{.03, .06, .06, .02} {
@@ -117,7 +117,7 @@ func TestHolm(t *testing.T) {
 			t.Errorf("it changed its argument: %v", p)
 		}
 	})
-	t.Run("what cannot be tested does not count", func(t *testing.T) {
+	t.Run("NaN does not count", func(t *testing.T) {
 		got := analysis.Holm([]float64{math.NaN(), .02, .6, .7})
 		near(t, "p", got[1], .06, 1e-15)
 		if !math.IsNaN(got[0]) || got[2] != 1 || got[3] != 1 {

@@ -8,13 +8,14 @@ import (
 	"igcsearch/search"
 )
 
-// halving is asynchronous successive halving over epochs (Li et al., A System for Massively Parallel
-// Hyperparameter Tuning, 2020, Algorithm 2). Certain epochs are rungs (search.Halving.Rungs). A network
-// that has reached a rung is promoted, which means that it is trained up to the next rung, as soon as it
-// is among the best 1/η there. It does not wait for the other networks.
+// halving is asynchronous successive halving over epochs (Li et al., A System for Massively
+// Parallel Hyperparameter Tuning, 2020, Algorithm 2). Certain epochs are rungs
+// (search.Halving.Rungs). A network that has reached a rung is promoted, which means that it is
+// trained up to the next rung, as soon as it is among the best 1/η there. It does not wait for the
+// other networks.
 //
-// halving promotes a network with all its seeds, by their mean accuracy. If it promoted single trials,
-// the lucky seeds would remain, and their mean would not be that of the network.
+// halving promotes a network with all its seeds, by their mean accuracy. If it promoted single
+// trials, the lucky seeds would remain, and their mean would not be that of the network.
 type halving struct{ search.Halving }
 
 func (h halving) Decide(s search.Study, trials []search.TrialState) search.Decision {
@@ -43,8 +44,8 @@ func (h halving) Decide(s search.Study, trials []search.TrialState) search.Decis
 
 	entering := enter(trials, all, h.Systems, h.model(all, trials, split, s, target, rungs))
 
-	// The loop starts at the lowest rung. A rung is closed if no further network can reach it. Then at
-	// least one network is promoted, even if 1/η of those there is less than one.
+	// The loop starts at the lowest rung. A rung is closed if no further network can reach it. Then
+	// at least one network is promoted, even if 1/η of those there is less than one.
 	promoted := make([][]int, len(rungs)) // the networks that are promoted now to each rung
 	closed := len(entering) == 0
 	for rung := 0; rung < last; rung++ {
@@ -122,9 +123,9 @@ func (a network) rung(trials []search.TrialState, rungs []int) int {
 	return rung
 }
 
-// model returns a function for enter, which returns the mean accuracies at the highest rung that enough
-// networks have reached. BOHB does the same (Falkner et al., 2018), because a model of few accuracies is
-// worse than one of many accuracies at an early epoch.
+// model returns a function for enter, which returns the mean accuracies at the highest rung that
+// enough networks have reached. BOHB does the same (Falkner et al., 2018), because a model of few
+// accuracies is worse than one of many accuracies at an early epoch.
 func (h halving) model(all []network, trials []search.TrialState, split string, s search.Study, target,
 	rungs []int) func(enough int) map[int]float64 {
 	return func(enough int) map[int]float64 {

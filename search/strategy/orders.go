@@ -7,23 +7,23 @@ import (
 	"igcsearch/search"
 )
 
-// Spent is what a strategy spent on a study, and found: means over orders of its seeds and networks.
+// Spent says how much a strategy would have trained in a recorded study, and what it would have
+// found. Its numbers are means over several orders of the seeds and networks.
 type Spent struct {
-	Trials   float64 // begun
-	Epochs   float64 // trained
-	Share    float64 // of the epochs of grid
-	Answer   string  // label of the most frequent answer; "" if there was none
+	Trials   float64 // the number of trials that would have begun
+	Epochs   float64 // the number of epochs that would have been trained
+	Share    float64 // Epochs divided by the epochs of grid
+	Answer   string  // the label of the most frequent answer, or "" if there was none
 	Accuracy float64 // Replayed.Truth, in [0, 1]
-	Best     float64 // share of the orders whose answer is the best network of all that is recorded
+	Best     float64 // the share of the orders whose answer is the best recorded network
 	Regret   float64 // Replayed.Regret
-	Reason   string  // why the last replay ended
+	Reason   string  // the reason for which the last replay ended
 }
 
-// ReplayOrders replays a strategy over so many orders. One order is the recorded one, unless the strategy is Random.
-func ReplayOrders(
-	ctx context.Context, decides search.Strategy, s search.Study, recorded []search.TrialState,
-	o ReplayOptions, orders int,
-) (Spent, error) {
+// ReplayOrders replays a strategy over a number of random orders. If it is 1, the order is the
+// recorded one, unless the strategy is Random. It returns an error if Replay does or ctx ends.
+func ReplayOrders(ctx context.Context, decides search.Strategy, s search.Study, recorded []search.TrialState,
+	o ReplayOptions, orders int) (Spent, error) {
 	var sum Spent
 	answers := map[string]int{}
 	for i := range orders {

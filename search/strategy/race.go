@@ -14,23 +14,23 @@ import (
 	"igcsearch/space"
 )
 
-// race trains all networks from the same seeds, one seed after the other, and drops networks that are
-// significantly worse than the best.
+// race trains all networks from the same seeds, one seed after the other, and drops networks that
+// are significantly worse than the best.
 //
-// It is an error to drop a network j if the hypothesis H_j is true: no other network has a higher true
-// mean. There are R = seeds − min_seeds + 1 rounds. After each round a paired t test over the common
-// seeds compares the network b of the highest mean with every other remaining network. The test is
-// one-sided, because only a worse network is dropped. The same data have chosen b out of the k − 1
-// rivals of j, and the test is repeated R times. So by Bonferroni
+// It is an error to drop a network j if the hypothesis H_j is true: no other network has a higher
+// true mean. There are R = seeds − min_seeds + 1 rounds. After each round a paired t test over the
+// common seeds compares the network b of the highest mean with every other remaining network. The
+// test is one-sided, because only a worse network is dropped. The same data have chosen b out of
+// the k − 1 rivals of j, and the test is repeated R times. So by Bonferroni
 //
 //	p_j = (k − 1) · R · P(T_{n−1} ≥ d̄·√n / s_d),  d = accuracy of b − accuracy of j
 //
-// is a valid p for H_j over the whole race: P(p_j ≤ x in any round) ≤ x. Holm's procedure over the k
-// hypotheses counts networks that were dropped before as rejected. It limits the probability that the
-// race rejects any true H_j to alpha, for every dependence between networks, seeds and rounds (Holm,
-// 1979). The t test is exact for normally distributed differences; the variances of the networks may
-// differ. Trainings that sometimes collapse are not normal, and the limit does not hold for them;
-// docs/search.md has simulations.
+// is a valid p for H_j over the whole race: P(p_j ≤ x in any round) ≤ x. Holm's procedure over the
+// k hypotheses counts networks that were dropped before as rejected. It limits the probability that
+// the race rejects any true H_j to alpha, for every dependence between networks, seeds and rounds
+// (Holm, 1979). The t test is exact for normally distributed differences; the variances of the
+// networks may differ. Trainings that sometimes collapse are not normal, and the limit does not
+// hold for them; docs/search.md has simulations.
 type race struct{ search.Race }
 
 func (r race) Decide(s search.Study, trials []search.TrialState) search.Decision {
@@ -113,9 +113,9 @@ func Rounds(s search.Study, trials []search.TrialState) []Round {
 	return rounds
 }
 
-// rounds repeats the race from the recorded trials. It returns the finished rounds and the networks that
-// remain. A round uses only the seeds up to its own, so its result is always the same. The race ends when
-// one network remains.
+// rounds repeats the race from the recorded trials. It returns the finished rounds and the networks
+// that remain. A round uses only the seeds up to its own, so its result is always the same. The
+// race ends when one network remains.
 func (r race) rounds(s search.Study, trials []search.TrialState, all []network, field []int) ([]Round, []int) {
 	var rounds []Round
 	alive := slices.Clone(field)
@@ -166,8 +166,8 @@ func labels(all []network, which []int) string {
 	return strings.Join(names, ", ")
 }
 
-// round tests the networks alive and returns the best of them and those that remain. The whole race has
-// began networks and seeds seeds. An accuracy is a fraction of a number of pictures.
+// round tests the networks alive and returns the best of them and those that remain. The whole race
+// has began networks and seeds seeds. An accuracy is a fraction of a number of pictures.
 func (r race) round(accuracies [][]float64, alive []int, began, seeds, pictures int) (best int, stay []int) {
 	best = alive[0]
 	for _, i := range alive {
@@ -218,9 +218,9 @@ func mean(v []float64) float64 {
 	return sum / float64(n)
 }
 
-// pairedP returns the one-sided p of a paired t test, over common seeds, for the claim that the mean of
-// a is above that of b. It returns 1 if there are fewer than two common seeds. An accuracy is a fraction
-// of a number of pictures.
+// pairedP returns the one-sided p of a paired t test, over common seeds, for the claim that the
+// mean of a is above that of b. It returns 1 if there are fewer than two common seeds. An accuracy
+// is a fraction of a number of pictures.
 func pairedP(a, b []float64, pictures int) float64 {
 	var d []float64
 	for i := range min(len(a), len(b)) {
@@ -242,7 +242,8 @@ func pairedP(a, b []float64, pictures int) float64 {
 	return distuv.StudentsT{Mu: 0, Sigma: 1, Nu: float64(len(d) - 1)}.Survival(t)
 }
 
-// pictures returns the number of pictures that were evaluated in a split, or 1 if none was evaluated.
+// pictures returns the number of pictures that were evaluated in a split, or 1 if none was
+// evaluated.
 func pictures(trials []search.TrialState, split string) int {
 	for i := range trials {
 		for _, e := range trials[i].History {

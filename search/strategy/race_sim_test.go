@@ -13,16 +13,15 @@ import (
 	"igcsearch/space"
 )
 
-// field is a synthetic race: what the networks' accuracies are drawn from.
+// field describes a synthetic race, from which the accuracies of the networks are drawn.
 type field struct {
 	name  string
-	means []float64 // accuracies
-	sds   []float64 // of a trial about its network's mean, the seed's share apart
-	seed  float64   // standard deviation of what a seed does to all networks alike
+	means []float64 // the true mean accuracies
+	sds   []float64 // the standard deviation of a trial of each network, without the effect of its seed
+	seed  float64   // the standard deviation of the effect of a seed on all networks
 	best  func(network int) bool
-	// skewed: one in ten trials of the first network collapses by 20 points, and the
-	// others are so much better that its mean is as it was. The t test is not
-	// made for that.
+	// skewed lowers one in ten trials of the first network by 20 points, and raises the others so
+	// that the mean stays the same. The t test assumes that this does not happen.
 	skewed bool
 }
 
@@ -34,6 +33,7 @@ func newField(name string, seed float64, means, sds []float64) field {
 	return field{name: name, means: means, sds: sds, seed: seed, best: func(i int) bool { return means[i] == top }}
 }
 
+// constant returns n times the value v.
 func constant(n int, v float64) []float64 {
 	list := make([]float64, n)
 	for i := range list {
@@ -42,10 +42,10 @@ func constant(n int, v float64) []float64 {
 	return list
 }
 
-// fields are the races of the simulation. Spreads are those of real studies:
-// 0.4 to 1.8 points on CIFAR-10 (studies/results).
+// fields are the races of the simulation. Their spreads are like those of real studies: 0.4 to 1.8
+// points on CIFAR-10 (studies/results).
 func fields() []field {
-	peak := func(n int) []float64 { // the figure of the paper: a flat top, falling to both ends
+	peak := func(n int) []float64 { // as in the paper's figure: flat at the top, and lower at both ends
 		list := make([]float64, n)
 		for i := range list {
 			d := float64(i) - float64(n)/3
@@ -59,7 +59,7 @@ func fields() []field {
 	few[1], few[2], few[3] = 0.525, 0.52, 0.48
 	mixed := []float64{0.018, 0.004, 0.012, 0.002, 0.010, 0.005, 0.009, 0.004, 0.004}
 	near := constant(9, 0.5299)
-	near[0] = 0.53 // and of the largest spread
+	near[0] = 0.53 // it also has the largest spread
 	skewed := newField("9 equal, trials of one collapse", 0.005, constant(9, 0.53), constant(9, 0.01))
 	skewed.skewed = true
 	return []field{
@@ -79,7 +79,7 @@ func (f field) system(i int) space.System {
 	return space.PairSystem(space.Pair{L: len(f.means) - i, M: i + 1})
 }
 
-// draw returns a record of the field in which every trial is trained.
+// draw returns a record of the field in which every trial is done.
 func (f field) draw(s search.Study, rng *rand.Rand) []search.TrialState {
 	const total = 10000
 	trials := make([]search.TrialState, 0, len(f.means)*s.Seeds)
@@ -105,9 +105,9 @@ func (f field) draw(s search.Study, rng *rand.Rand) []search.TrialState {
 	return trials
 }
 
-// TestRaceKeepsTheBest simulates races whose truth is known: over the whole
-// race, a truly best network, or any of several, is dropped at most as often as
-// alpha says. IGC_SIMULATE=long runs 5,000 of each, -v prints what they save.
+// TestRaceKeepsTheBest simulates races whose true means are known. In at most a share alpha of them
+// a truly best network is dropped at any time. IGC_SIMULATE=long runs 5,000 races of each kind, and
+// -v prints how much they save.
 func TestRaceKeepsTheBest(t *testing.T) {
 	long := os.Getenv("IGC_SIMULATE") == "long"
 	races, lengths, few := 250, []int{10}, 9 // networks
@@ -149,7 +149,7 @@ func TestRaceKeepsTheBest(t *testing.T) {
 					}
 				}
 				rate := float64(wrong) / float64(races)
-				// Three standard deviations of a binomial rate.
+				// Three standard deviations of a binomial share are allowed.
 				margin := 3 * math.Sqrt(s.Race.Alpha*(1-s.Race.Alpha)/float64(races))
 				line := fmt.Sprintf("best dropped %.2f %% of %d, trials %5.1f %% of grid's, grid's answer %5.1f %%",
 					100*rate, races, 100*float64(trials)/float64(races*len(f.means)*seeds),

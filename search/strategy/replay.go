@@ -10,7 +10,8 @@ import (
 	"igcsearch/space"
 )
 
-// Replayed says what a strategy would have found in a recorded study, and how much it would have trained.
+// Replayed says what a strategy would have found in a recorded study, and how much it would have
+// trained.
 type Replayed struct {
 	Begun  int // the number of trials that would have begun
 	Epochs int // the number of epochs that would have been trained
@@ -44,8 +45,8 @@ func (e *UnfinishedError) Error() string {
 }
 
 // Replay runs a strategy over a study and takes the results of all trials from a record instead of
-// training them. It leaves out trials whose seeds the study s does not have, except in Truth and Regret.
-// It returns an UnfinishedError if a recorded trial has no result.
+// training them. It leaves out trials whose seeds the study s does not have, except in Truth and
+// Regret. It returns an UnfinishedError if a recorded trial has no result.
 func Replay(strategy search.Strategy, s search.Study, recorded []search.TrialState, o ReplayOptions) (Replayed, error) {
 	if len(recorded) == 0 {
 		return Replayed{}, errors.New("nothing is recorded")
@@ -162,8 +163,8 @@ func goBack(t, full *search.TrialState, epoch int) {
 	}
 }
 
-// Shuffle returns the recorded trials with other numbers for the seeds, the same for all networks, and
-// with the networks in another order. A replay of them stands for another run of the study.
+// Shuffle returns the recorded trials with other numbers for the seeds, the same for all networks,
+// and with the networks in another order. A replay of them stands for another run of the study.
 func Shuffle(recorded []search.TrialState, rng *rand.Rand) []search.TrialState {
 	seeds := 0
 	for _, t := range recorded {
@@ -183,8 +184,8 @@ func Shuffle(recorded []search.TrialState, rng *rand.Rand) []search.TrialState {
 	return list
 }
 
-// Random returns a strategy to compare others with. It trains one network after the other with all its
-// seeds, in the given order. After Shuffle this order is random.
+// Random returns a strategy to compare others with. It trains one network after the other with all
+// its seeds, in the given order. After Shuffle this order is random.
 func Random() search.Strategy { return random{} }
 
 type random struct{}

@@ -2,12 +2,14 @@
 // three strategies, of which New returns one:
 //
 //   - grid trains every trial to its last epoch;
-//   - halving trains all networks for a few epochs and then, again and again, the best of them for more;
-//   - race trains all networks from one seed after the other, and drops networks that are significantly
-//     worse than the best.
+//   - halving trains all networks for a few epochs and then, again and again, the best of them for
+//     more;
+//   - race trains all networks from one seed after the other, and drops networks that are
+//     significantly worse than the best.
 //
-// In studies of many networks, halving and race choose those that take part by a model of the accuracy.
-// Replay says how much a strategy would have trained in a recorded study, and what it would have found.
+// In studies of many networks, halving and race choose those that take part by a model of the
+// accuracy. Replay says how much a strategy would have trained in a recorded study, and what it
+// would have found.
 package strategy
 
 import (
@@ -55,15 +57,16 @@ func (grid) Decide(_ search.Study, trials []search.TrialState) search.Decision {
 // final reports whether the trial cannot be trained further.
 func final(t *search.TrialState) bool { return t.Status.Finished() || t.Status == search.Failed }
 
-// reached reports whether the trial has reached an epoch or never will. It has reached its last epoch
-// only when it has ended: a process that was killed just before has left work for another worker.
+// reached reports whether the trial has reached an epoch or never will. It has reached its last
+// epoch only when it has ended: a process that was killed just before has left work for another
+// worker.
 func reached(t *search.TrialState, epoch int) bool {
 	return final(t) || t.Epoch >= epoch && epoch < t.Epochs
 }
 
-// accuracy returns the fraction of the split's pictures, in [0, 1], that the trial classified correctly
-// in its last evaluation up to an epoch. A diverged trial counts as 0. A failed trial says nothing about
-// its network: for it ok is false.
+// accuracy returns the fraction of the split's pictures, in [0, 1], that the trial classified
+// correctly in its last evaluation up to an epoch. A diverged trial counts as 0. A failed trial
+// says nothing about its network: for it ok is false.
 func accuracy(t *search.TrialState, split string, until int) (a float64, ok bool) {
 	if t.Status == search.Diverged {
 		return 0, true
@@ -114,8 +117,8 @@ func (a network) started(trials []search.TrialState) bool {
 	})
 }
 
-// mean returns the mean accuracy of the network's first seeds at an epoch. It leaves out trials without
-// an accuracy. ok is false until all these trials have reached the epoch.
+// mean returns the mean accuracy of the network's first seeds at an epoch. It leaves out trials
+// without an accuracy. ok is false until all these trials have reached the epoch.
 func (a network) mean(trials []search.TrialState, split string, seeds, until int) (mean float64, ok bool) {
 	n := 0
 	for _, i := range a.trials[:min(seeds, len(a.trials))] {
@@ -144,9 +147,9 @@ func (a network) train(trials []search.TrialState, seeds, until int) (steps []se
 	return steps
 }
 
-// Answer is the network that a search has found. It is the network with the highest mean accuracy on
-// search.Study.DecidingSplit, among the networks with the most ended trials. So a network that was
-// dropped after one lucky seed does not win.
+// Answer is the network that a search has found. It is the network with the highest mean accuracy
+// on search.Study.DecidingSplit, among the networks with the most ended trials. So a network that
+// was dropped after one lucky seed does not win.
 type Answer struct {
 	System   space.System
 	Accuracy float64 // the mean over the trials, in [0, 1]

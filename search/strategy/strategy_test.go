@@ -14,8 +14,8 @@ import (
 	"igcsearch/space"
 )
 
-// record returns trials in which every epoch of network i and seed has the accuracy
-// that at says, all done.
+// record returns trials that are done. at returns the accuracy of network i with a seed at an
+// epoch.
 func record(s search.Study, pairs []space.Pair, at func(network, seed, epoch int) float64) []search.TrialState {
 	const total = 10000
 	var trials []search.TrialState
@@ -24,7 +24,8 @@ func record(s search.Study, pairs []space.Pair, at func(network, seed, epoch int
 			t := search.TrialState{Trial: search.Trial{Key: search.Key{System: space.PairSystem(p), Seed: seed},
 				Status: search.Done, Epochs: s.Epochs, Params: p.Params(9)}}
 			for e := 1; e <= s.Epochs; e++ {
-				last := search.Epoch{Number: e, TestCorrect: total - i, TestTotal: total} // the test set says otherwise
+				// On the test split the networks have the opposite order.
+				last := search.Epoch{Number: e, TestCorrect: total - i, TestTotal: total}
 				if e%s.EvaluateEvery == 0 || e == s.Epochs {
 					last.ValidationCorrect, last.ValidationTotal = int(math.Round(total*at(i, seed, e))), total
 				}
@@ -36,6 +37,7 @@ func record(s search.Study, pairs []space.Pair, at func(network, seed, epoch int
 	return trials
 }
 
+// line returns n pairs with rising M.
 func line(n int) (pairs []space.Pair) {
 	for i := range n {
 		pairs = append(pairs, space.Pair{L: 100 - i, M: i + 1})
@@ -43,6 +45,7 @@ func line(n int) (pairs []space.Pair) {
 	return pairs
 }
 
+// strategyStudy returns a study with a strategy, after change, which may be nil.
 func strategyStudy(t *testing.T, name string, change func(*search.Study)) (search.Study, search.Strategy) {
 	t.Helper()
 	s := budgetStudy()
@@ -59,11 +62,10 @@ func strategyStudy(t *testing.T, name string, change func(*search.Study)) (searc
 	return s, decides
 }
 
-// counted checks, before every decision, what any strategy must keep to.
+// counted checks the rules that every decision of any strategy must keep.
 type counted struct {
 	search.Strategy
-	t     *testing.T
-	until map[int][]int // of each trial, the epochs it was sent to
+	t *testing.T
 }
 
 func (c *counted) Decide(s search.Study, trials []search.TrialState) search.Decision {
@@ -82,9 +84,8 @@ func (c *counted) Decide(s search.Study, trials []search.TrialState) search.Deci
 		}
 		seen[step.Trial] = true
 	}
-	if running := slices.ContainsFunc(trials,
-		func(t search.TrialState) bool { return t.Status == search.Running }); len(d.Next) == 0 && !running &&
-		d.Reason == "" {
+	running := slices.ContainsFunc(trials, func(t search.TrialState) bool { return t.Status == search.Running })
+	if len(d.Next) == 0 && !running && d.Reason == "" {
 		c.t.Error("it ends without a reason")
 	}
 	return d
@@ -92,14 +93,14 @@ func (c *counted) Decide(s search.Study, trials []search.TrialState) search.Deci
 
 func TestHalving(t *testing.T) {
 	t.Parallel()
-	rising := func(network, seed, epoch int) float64 { // the last is best, at every epoch
+	rising := func(network, seed, epoch int) float64 { // the last network is the best at every epoch
 		return 0.3 + 0.01*float64(network) + 0.02*float64(epoch) + 0.001*float64(seed)
 	}
-	t.Run("a third of the networks go on from each rung, with all seeds", func(t *testing.T) {
+	t.Run("a third of the networks are promoted from each rung, with all seeds", func(t *testing.T) {
 		s, decides := strategyStudy(t, search.StrategyHalving, nil)
 		recorded := record(s, line(9), rising)
-		// By hand, rungs 1, 3, 9. All 9 at once: 9·1, the best 3 go on: 3·2, the
-		// best 1: 6; three seeds each.
+		// The rungs are 1, 3 and 9, and there are three seeds. All 9 networks train 1 epoch at
+		// once, the best 3 train 2 more, and the best 1 trains 6 more.
 		r, err := strategy.Replay(&counted{Strategy: decides, t: t}, s, recorded, strategy.ReplayOptions{Workers: 27})
 		if err != nil {
 			t.Fatal(err)
@@ -119,7 +120,7 @@ func TestHalving(t *testing.T) {
 			t.Errorf("%+v, %v", r.Answer, err)
 		}
 	})
-	t.Run("a trial that was interrupted between two rungs goes on to its rung", func(t *testing.T) {
+	t.Run("a trial that was interrupted between two rungs is trained up to its rung", func(t *testing.T) {
 		s, decides := strategyStudy(t, search.StrategyHalving, nil)
 		recorded := record(s, line(1), rising)
 		for i := range recorded {
@@ -131,7 +132,7 @@ func TestHalving(t *testing.T) {
 			t.Errorf("got %v, want %v", d.Next, want)
 		}
 	})
-	t.Run("a trial that was killed after its last epoch is ended", func(t *testing.T) {
+	t.Run("a trial whose process was killed after its last epoch is ended", func(t *testing.T) {
 		for _, name := range search.Strategies {
 			s, decides := strategyStudy(t, name, nil)
 			recorded := record(s, line(2), rising)
@@ -141,7 +142,7 @@ func TestHalving(t *testing.T) {
 			}
 		}
 	})
-	t.Run("networks that fail hold nobody up", func(t *testing.T) {
+	t.Run("networks that fail do not stop the others", func(t *testing.T) {
 		s, decides := strategyStudy(t, search.StrategyHalving, nil)
 		recorded := record(s, line(3), rising)
 		for i := range recorded {
@@ -153,8 +154,8 @@ func TestHalving(t *testing.T) {
 	})
 }
 
-// TestHalvingTrainsNothingTwice checks halving for several numbers of workers and networks, and several
-// rungs.
+// TestHalvingTrainsNothingTwice checks halving for several numbers of workers and networks, and
+// several rungs.
 func TestHalvingTrainsNothingTwice(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{1, 2, 5, 9, 30} {
@@ -182,19 +183,19 @@ func TestHalvingTrainsNothingTwice(t *testing.T) {
 
 func TestRace(t *testing.T) {
 	t.Parallel()
-	// Three networks, one of them far behind.
+	// One of three networks is much worse.
 	far := func(network, seed, _ int) float64 {
 		return []float64{0.5, 0.501, 0.2}[network] + 0.003*float64((network+2*seed)%3)
 	}
-	t.Run("a network far behind is dropped, the others use all seeds", func(t *testing.T) {
+	t.Run("a much worse network is dropped, and the others use all seeds", func(t *testing.T) {
 		s, decides := strategyStudy(t, search.StrategyRace, func(s *search.Study) { s.Seeds = 6 })
 		r, err := strategy.Replay(&counted{Strategy: decides, t: t}, s, record(s, line(3), far),
 			strategy.ReplayOptions{Workers: 2})
 		if err != nil {
 			t.Fatal(err)
 		}
-		// Seeds 0 to 2: d̄ = 0.3, s = 0.003 or so, t = 170 at 2 degrees of freedom:
-		// p = 1.7e-5, times (3 − 1) · 4 rounds below 0.05/3.
+		// Seeds 0 to 2 give d̄ = 0.3, s of about 0.003, and t = 170 with 2 degrees of freedom. So p
+		// is 1.7e-5, and (3 − 1) · 4 times that is below 0.05/3.
 		if r.Begun != 3+2*6 {
 			t.Errorf("%d trials, want 3 of the dropped and 6 of two others", r.Begun)
 		}
@@ -246,7 +247,7 @@ func TestRace(t *testing.T) {
 			t.Errorf("got %+v", d)
 		}
 	})
-	t.Run("equal accuracies separate nobody", func(t *testing.T) {
+	t.Run("networks with equal accuracies are not dropped", func(t *testing.T) {
 		s, decides := strategyStudy(t, search.StrategyRace, nil)
 		r, err := strategy.Replay(decides, s, record(s, line(4), func(int, int, int) float64 { return 0.5 }),
 			strategy.ReplayOptions{})
@@ -266,13 +267,13 @@ func TestReplay(t *testing.T) {
 			t.Errorf("%+v, %v", r, err)
 		}
 	})
-	t.Run("a bound is kept, and regret is in accuracy", func(t *testing.T) {
+	t.Run("a replay keeps its bound, and regret is a difference of accuracies", func(t *testing.T) {
 		r, err := strategy.Replay(strategy.Random(), s, recorded, strategy.ReplayOptions{Epochs: 60, Workers: 5})
 		if err != nil || r.Epochs != 54 || r.System != recorded[3].System || math.Abs(r.Regret-0.2) > 1e-9 {
 			t.Errorf("%d epochs, %+v, regret %g, %v", r.Epochs, r.Answer, r.Regret, err)
 		}
 	})
-	t.Run("a shuffle keeps the record", func(t *testing.T) {
+	t.Run("Shuffle keeps the results", func(t *testing.T) {
 		r, err := strategy.Replay(decides, s, strategy.Shuffle(recorded, rand.New(rand.NewPCG(1, 1))),
 			strategy.ReplayOptions{})
 		if err != nil || r.Begun != 12 || r.System != recorded[9].System {
@@ -289,10 +290,10 @@ func TestReplay(t *testing.T) {
 	})
 }
 
-// TestLargeSpace asks the model for the best of twelve hundred pairs of many
-// budgets, on a surface like the paper's figures: accuracy rises with the
-// parameters and has its peak at a small M. IGC_SIMULATE=long repeats it with
-// 20 noises, and -v prints what random search finds for the same.
+// TestLargeSpace searches the best of 1,200 pairs of many budgets by the model of the accuracy. As
+// in the paper's figures, the accuracy rises with the parameters and has its peak at a small M.
+// IGC_SIMULATE=long repeats this with 20 different noises, and -v prints what a random search of
+// the same size finds.
 func TestLargeSpace(t *testing.T) {
 	t.Parallel()
 	var pairs []space.Pair
@@ -347,15 +348,14 @@ func TestLargeSpace(t *testing.T) {
 		}
 		t.Logf("%s: %d of %d pairs: %.2f points below the best, random search of as many epochs: %.2f", name, systems,
 			len(pairs), 100*lost, 100*blind)
-		if lost > 0.01 { // a point; single trials spread as much
+		if lost > 0.01 { // one point, which is also the spread of single trials
 			t.Errorf("%s is %.4f below the best", name, lost)
 		}
 	}
 }
 
-// TestDecideAnyState asks for decisions in states that no run leaves behind,
-// but a damaged or merged database might: every step must still be one that a
-// worker can take.
+// TestDecideAnyState asks for decisions in random states. No run leaves such states behind, but a
+// damaged or merged database may have them. A worker must be able to take every step.
 func TestDecideAnyState(t *testing.T) {
 	t.Parallel()
 	rng := rand.New(rand.NewPCG(5, 5))
@@ -388,8 +388,8 @@ func TestDecideAnyState(t *testing.T) {
 	}
 }
 
-// BenchmarkDecide is one decision in a study of 10,000 trials, of which 40
-// networks have results.
+// BenchmarkDecide measures one decision in a study of 10,000 trials, in which 40 networks have
+// results.
 func BenchmarkDecide(b *testing.B) {
 	var pairs []space.Pair
 	for i := range 2000 {

@@ -13,12 +13,13 @@ import (
 	"igcsearch/space"
 )
 
-// enter returns the networks that should begin now, the most important first. If a study has at most most
-// networks, these are all that have not begun. Otherwise enter returns one network at a time, until most
-// have begun. The first is the widest, because the paper finds the best networks near the largest width
-// (Eq. 15, Figure 3). Then come the networks that are farthest from those that have begun (a maximin
-// design), until 2·(dimensions + 1) have begun. After that it is the network with the highest expected
-// improvement. means returns mean accuracies by network, if possible of at least enough networks.
+// enter returns the networks that should begin now, the most important first. If a study has at
+// most most networks, these are all that have not begun. Otherwise enter returns one network at a
+// time, until most have begun. The first is the widest, because the paper finds the best networks
+// near the largest width (Eq. 15, Figure 3). Then come the networks that are farthest from those
+// that have begun (a maximin design), until 2·(dimensions + 1) have begun. After that it is the
+// network with the highest expected improvement. means returns mean accuracies by network, if
+// possible of at least enough networks.
 func enter(trials []search.TrialState, all []network, most int, means func(enough int) map[int]float64) []int {
 	var begun, rest []int
 	for i, a := range all {
@@ -62,9 +63,9 @@ func logWidth(s space.System) float64 {
 	return sum
 }
 
-// features describes each network for the model by ln M of every stage, ln depth and ln parameters. Each
-// feature is scaled to mean 0 and standard deviation 1 over all networks. It leaves out features that
-// are the same for all networks.
+// features describes each network for the model by ln M of every stage, ln depth and ln parameters.
+// Each feature is scaled to mean 0 and standard deviation 1 over all networks. It leaves out
+// features that are the same for all networks.
 func features(trials []search.TrialState, all []network) [][]float64 {
 	raw := make([][]float64, 6)
 	for _, a := range all {
@@ -109,8 +110,8 @@ func distance2(a, b []float64) (sum float64) {
 	return sum
 }
 
-// farthest returns the network of rest whose nearest network of begun is the farthest. If several are
-// equal, it returns the first.
+// farthest returns the network of rest whose nearest network of begun is the farthest. If several
+// are equal, it returns the first.
 func farthest(x [][]float64, begun, rest []int) int {
 	best, most := rest[0], -1.0
 	for _, i := range rest {
@@ -177,8 +178,8 @@ func propose(x [][]float64, known map[int]float64, begun, rest []int) int {
 //
 //	scale · (exp(−|x − x'|²/(2·length²)) + noise·[x = x'])
 //
-// (Rasmussen & Williams, Gaussian Processes for Machine Learning, 2006, Section 2.2). Below, R is the
-// matrix of the exponentials and y the values at the points.
+// (Rasmussen & Williams, Gaussian Processes for Machine Learning, 2006, Section 2.2). Below, R is
+// the matrix of the exponentials and y the values at the points.
 type gp struct {
 	length, noise float64 // noise is a share of scale
 	scale         float64 // the variance of the values
@@ -188,9 +189,9 @@ type gp struct {
 	weights       *mat.VecDense // (R + noise·I)⁻¹·(y − mean)
 }
 
-// fitGP chooses length and noise from a small grid by the marginal likelihood (Rasmussen & Williams,
-// Eq. 5.8) with the best scale, yᵀ·(R + noise·I)⁻¹·y/n. A grid needs no starting point and gives the same
-// result on every machine.
+// fitGP chooses length and noise from a small grid by the marginal likelihood (Rasmussen &
+// Williams, Eq. 5.8) with the best scale, yᵀ·(R + noise·I)⁻¹·y/n. A grid needs no starting point
+// and gives the same result on every machine.
 func fitGP(points [][]float64, y []float64) gp {
 	best, highest := gp{}, math.Inf(-1)
 	for _, length := range []float64{0.35, 0.5, 0.7, 1, 1.4, 2, 2.8} {
@@ -215,7 +216,8 @@ func (g gp) fitted(y []float64) float64 {
 	return sum / float64(len(y))
 }
 
-// given returns a process with the length, noise and scale of g, conditioned on the values y at points.
+// given returns a process with the length, noise and scale of g, conditioned on the values y at
+// points.
 func (g gp) given(points [][]float64, y []float64) gp {
 	n := len(points)
 	next := gp{length: g.length, noise: g.noise, scale: g.scale, points: points, mean: stat.Mean(y, nil)}
@@ -245,8 +247,8 @@ func (g gp) covariance(a, b []float64) float64 {
 	return math.Exp(-distance2(a, b) / (2 * g.length * g.length))
 }
 
-// predict returns the means and the standard deviations, without noise, of the process at each point of x
-// (Rasmussen & Williams, Eq. 2.25 and 2.26).
+// predict returns the means and the standard deviations, without noise, of the process at each
+// point of x (Rasmussen & Williams, Eq. 2.25 and 2.26).
 func (g gp) predict(x [][]float64) (means, sds []float64) {
 	k := mat.NewDense(len(g.points), len(x), nil)
 	for i, p := range g.points {

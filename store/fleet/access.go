@@ -32,9 +32,18 @@ func NewToken() string {
 	return hex.EncodeToString(random[:])
 }
 
-const maxAccess = 1 << 20
+const maxAccess = 1 << 20 // bytes; an access file is never larger
 
-// ReadAccess reads an access file. The error wraps fs.ErrNotExist if the file does not exist.
+// These errors say what is wrong with an access file or an outbox.
+var (
+	ErrNotAccess = errors.New("it is no access file")
+	ErrForeign   = errors.New("it is no access file, so it is not replaced")
+	ErrWrite     = errors.New("write the access file")
+	ErrOutbox    = errors.New("keep what cannot be delivered")
+)
+
+// ReadAccess reads an access file. The error wraps fs.ErrNotExist if the file does not exist,
+// and ErrNotAccess if it is not an access file.
 func ReadAccess(path string) (a Access, err error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -49,7 +58,7 @@ func ReadAccess(path string) (a Access, err error) {
 		err = a.check()
 	}
 	if err != nil {
-		return a, fmt.Errorf("access file %s: %w: it is written by: igcsearch serve --access FILE", path, err)
+		return a, fmt.Errorf("access file %s: %w: %w", path, err, ErrNotAccess)
 	}
 	return a, nil
 }
@@ -82,7 +91,7 @@ func (a Access) Write(path string) error {
 		return nil
 	}
 	if err := writeWhole(path, a); err != nil {
-		return fmt.Errorf("write the access file: %w: give another --access", err)
+		return fmt.Errorf("%w: %w", ErrWrite, err)
 	}
 	return nil
 }
@@ -113,7 +122,7 @@ func TokenOf(path string) (string, error) {
 		err = errors.New("it has no token")
 	}
 	if err != nil {
-		return "", fmt.Errorf("access file %s: %w: it is no access file, so it is not replaced: give another --access", path, err)
+		return "", fmt.Errorf("access file %s: %w: %w", path, err, ErrForeign)
 	}
 	if open(path) {
 		return NewToken(), nil

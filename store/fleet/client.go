@@ -79,7 +79,7 @@ func NewClient(o ClientOptions) *Client {
 	c := &Client{o: o, again: 10 * time.Second, longest: 20 * time.Second, data: map[string]string{},
 		out: outbox{dir: filepath.Join(o.Outbox, strconv.FormatInt(id, 36))}}
 	c.join = joinRequest{Protocol: protocol, Program: o.Program, Study: o.Study,
-		Worker: guest{ID: id, Host: o.Attempt.Host, PID: o.Attempt.PID, Job: o.Attempt.Job}}
+		Worker: worker{ID: id, Host: o.Attempt.Host, PID: o.Attempt.PID, Job: o.Attempt.Job}}
 	return c
 }
 

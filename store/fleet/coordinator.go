@@ -153,7 +153,7 @@ func (c *Coordinator) Over(ctx context.Context) (over bool, failed int, reasons 
 // Manned reports whether the coordinator has a worker.
 func (c *Coordinator) Manned(ctx context.Context) (bool, error) {
 	workers, err := c.db.Workers(ctx)
-	return slices.ContainsFunc(workers, func(w store.Working) bool { return w.Guest }), err
+	return slices.ContainsFunc(workers, func(w store.WorkerTrial) bool { return w.Remote }), err
 }
 
 // End answers all requests from now on with kindTrouble, those under way too. The workers
@@ -309,11 +309,24 @@ type refusal struct {
 
 func (r refusal) Unwrap() error { return r.error }
 
+// These errors say why a coordinator refuses a worker.
+var (
+	ErrNoStudy  = errors.New("the coordinator does not give out the study")
+	ErrPictures = errors.New("the worker has other pictures than the study")
+)
+
+// Is reports whether the kind of a refusal is that of an error above.
+func (r refusal) Is(target error) bool {
+	return r.kind == kindNoStudy && target == ErrNoStudy || r.kind == kindPictures && target == ErrPictures
+}
+
 // statusOf maps the kinds of errors to HTTP codes.
 var statusOf = map[string]int{
 	kindToken:      http.StatusUnauthorized,
 	kindStranger:   http.StatusGone,
 	kindRefused:    http.StatusForbidden,
+	kindNoStudy:    http.StatusForbidden,
+	kindPictures:   http.StatusForbidden,
 	kindSuperseded: http.StatusConflict,
 	kindInvalid:    http.StatusUnprocessableEntity,
 	kindTrouble:    http.StatusServiceUnavailable,
@@ -460,7 +473,8 @@ func (c *Coordinator) join(ctx context.Context, in joinRequest) (out joinAnswer,
 		for _, d := range c.dispatches("") {
 			names = append(names, d.Study().Name)
 		}
-		return out, refusal{kindRefused, fmt.Errorf("study %q is not given out here; there are: %s: igcsearch submit tells a coordinator of a study", in.Study, strings.Join(names, ", "))}
+		return out, refusal{kindNoStudy, fmt.Errorf("study %q is not given out here; there are: %s",
+			in.Study, strings.Join(names, ", "))}
 	}
 	if err := c.db.Admit(ctx, in.Worker.received()); err != nil {
 		return out, err
@@ -498,23 +512,24 @@ func (c *Coordinator) claim(ctx context.Context, in claimRequest) (out claimAnsw
 	}
 	ctx = context.WithoutCancel(ctx)
 	// This may be a copy of a claim that has begun: its answer may have been lost.
-	name, t, begun, until, err := c.db.Begun(ctx, in.Worker, in.Token)
+	name, begun, err := c.db.Begun(ctx, in.Worker, in.Token)
 	if err != nil {
 		return out, err
 	}
-	if t.ID > 0 {
+	if begun.ID > 0 {
 		for _, d := range c.dispatches(name) {
-			begun.Study, begun.Trial, begun.Until, begun.Company = d.Study(), t, until, true
+			begun.Study, begun.Company = d.Study(), true
 			return claimed(&begun), nil
 		}
 	}
-	g, err := c.db.Worker(in.Worker)
+	by, err := c.db.Admitted(in.Worker)
 	if err != nil {
 		return out, err
 	}
-	w := search.Worker{Beginner: c.db.Guest(in.Worker, in.Token), ISA: in.Attempt.ISA, Attempt: search.Attempt{
-		Commit: in.Attempt.Commit, GoVersion: in.Attempt.GoVersion, CPU: in.Attempt.CPU, ISA: in.Attempt.ISA, Device: in.Attempt.Device,
-		Host: g.Host, PID: g.PID, Args: in.Attempt.Args, Job: g.Job,
+	a := in.Attempt
+	w := search.Worker{Beginner: c.db.Beginner(in.Worker, in.Token), ISA: a.ISA, Attempt: search.Attempt{
+		Commit: a.Commit, GoVersion: a.GoVersion, CPU: a.CPU, ISA: a.ISA, Device: a.Device, Args: a.Args,
+		Host: by.Host, PID: by.PID, Job: by.Job,
 	}}
 	var reasons []string
 	list := c.dispatches(in.Study)
@@ -527,7 +542,8 @@ func (c *Coordinator) claim(ctx context.Context, in claimRequest) (out claimAnsw
 				return claimAnswer{Study: sentStudy(s), Load: true}, nil
 			}
 		} else if sum != s.DataSum {
-			return out, refusal{kindRefused, fmt.Errorf("its pictures are others than those of study %s (checksum %.12s, want %.12s): give the --data that the study was begun with", s.Name, sum, s.DataSum)}
+			return out, refusal{kindPictures, fmt.Errorf("its pictures are others than those of study %s "+
+				"(checksum %.12s, want %.12s)", s.Name, sum, s.DataSum)}
 		}
 		ask := search.Ask{Beside: in.Beside, Left: time.Duration(in.Left * float64(time.Second))}
 		claim, _, err := d.Claim(ctx, w, ask)
@@ -563,7 +579,7 @@ func claimed(c *search.Claim) claimAnswer {
 func (c *Coordinator) handle(r report) (search.Handle, error) {
 	if r.Study != "" {
 		for _, d := range c.dispatches(r.Study) {
-			return d.Handle(r.Trial, c.db.GuestAttempt(r.Worker, r.Token, r.Attempt)), nil
+			return d.Handle(r.Trial, c.db.Handle(r.Worker, r.Token, r.Attempt)), nil
 		}
 	}
 	return nil, refusal{kindInvalid, fmt.Errorf("study %q is not given out here", r.Study)}

@@ -26,12 +26,12 @@ import (
 	"igcsearch/store/fleet"
 )
 
-// small is a study of so many trials of three epochs, as the tests' trainer
-// trains it.
+// small returns a study of so many trials of three epochs.
 func small(t testing.TB, trials int) (search.Study, []search.Trial) {
 	t.Helper()
 	s := search.Default()
-	s.Name, s.Dataset, s.Pairs, s.Seeds, s.Epochs, s.DataSum = "small", "synthetic", []string{"4x2"}, trials, 3, "the pictures"
+	s.Name, s.Dataset, s.DataSum = "small", "synthetic", "the pictures"
+	s.Pairs, s.Seeds, s.Epochs = []string{"4x2"}, trials, 3
 	s, err := s.Normalize()
 	if err != nil {
 		t.Fatal(err)
@@ -39,11 +39,11 @@ func small(t testing.TB, trials int) (search.Study, []search.Trial) {
 	return s, s.Trials(space.Shape{C: 3, H: 8, W: 8}, 10)
 }
 
-// trainer trains nothing: what an epoch measures is a function of the seed and of
-// the state that the epoch before left.
+// trainer trains nothing: what an epoch measures is a function of the seed and of the state that
+// the epoch before left.
 type trainer struct {
-	pause time.Duration // of an epoch
-	after func(search.Job, int)
+	pause time.Duration         // the time that an epoch takes
+	after func(search.Job, int) // called after each epoch
 }
 
 func (tr trainer) Train(ctx context.Context, job search.Job, r search.Reporter) error {
@@ -64,8 +64,11 @@ func (tr trainer) Train(ctx context.Context, job search.Job, r search.Reporter) 
 		if job.Seed == 1 && n == 2 {
 			loss = math.Inf(1)
 		}
-		e := search.Epoch{Number: n, LearningRate: 0.1 / float64(n), TrainLoss: loss, TrainCorrect: int(state % 9), TrainTotal: 9, TestCorrect: int(state % 7), TestTotal: 7, TestLoss: 1 / (1 + float64(state%11)), TrainSeconds: 1}
-		if err := r.Epoch(e, search.Checkpoint{Epoch: n, State: binary.LittleEndian.AppendUint64(nil, state)}); err != nil {
+		e := search.Epoch{Number: n, LearningRate: 0.1 / float64(n), TrainSeconds: 1,
+			TrainLoss: loss, TrainCorrect: int(state % 9), TrainTotal: 9,
+			TestLoss: 1 / (1 + float64(state%11)), TestCorrect: int(state % 7), TestTotal: 7}
+		c := search.Checkpoint{Epoch: n, State: binary.LittleEndian.AppendUint64(nil, state)}
+		if err := r.Epoch(e, c); err != nil {
 			return err
 		}
 		if tr.after != nil {
@@ -75,7 +78,7 @@ func (tr trainer) Train(ctx context.Context, job search.Job, r search.Reporter) 
 	return nil
 }
 
-// site is a database with a coordinator, which can be ended and started again.
+// site is a database with a coordinator, which can end and start again.
 type site struct {
 	t            testing.TB
 	dir          string
@@ -127,7 +130,8 @@ func (s *site) start() *fleet.Coordinator {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	c, err := fleet.NewCoordinator(s.t.Context(), fleet.Options{DB: db, Access: s.access, Token: token, Program: s.program, Wait: 5 * time.Millisecond, Note: s.notes.add})
+	c, err := fleet.NewCoordinator(s.t.Context(), fleet.Options{DB: db, Access: s.access, Token: token,
+		Program: s.program, Wait: 5 * time.Millisecond, Note: s.notes.add})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -160,7 +164,7 @@ func (s *site) start() *fleet.Coordinator {
 	return c
 }
 
-// lose takes all workers for lost, as the end of their leases does.
+// lose makes all workers lost, as the end of their leases does.
 func (s *site) lose() {
 	s.t.Helper()
 	pool, err := sql.Open("sqlite3", s.databasePath+"?_busy_timeout=10000&_txlock=immediate")
@@ -168,14 +172,15 @@ func (s *site) lose() {
 		s.t.Fatal(err)
 	}
 	defer pool.Close()
-	if _, err := pool.Exec(`UPDATE trial SET status = 'pending', changed = (SELECT changes + 1 FROM study) WHERE id IN (SELECT trial FROM attempt WHERE ended IS NULL);
+	if _, err := pool.Exec(`UPDATE trial SET status = 'pending', changed = (SELECT changes + 1 FROM study)
+			WHERE id IN (SELECT trial FROM attempt WHERE ended IS NULL);
 		UPDATE attempt SET ended = started, outcome = 'lost', failure = 'lost', worker = NULL WHERE ended IS NULL;
 		DELETE FROM worker WHERE remote; UPDATE study SET changes = changes + 1`); err != nil {
 		s.t.Fatal(err)
 	}
 }
 
-// plan has the coordinator give out a study of so many trials.
+// plan makes the coordinator give out a study of so many trials.
 func (s *site) plan(trials int) search.Study {
 	s.t.Helper()
 	study, list := small(s.t, trials)
@@ -213,8 +218,8 @@ func (s *site) work(ctx context.Context, o fleet.ClientOptions, r search.Runner)
 	return err
 }
 
-// check compares what is stored with what a run in one process stores, and that
-// every trial was done once.
+// check checks that the database holds what a run in one process stores, and that every trial
+// was done once.
 func (s *site) check(study search.Study) {
 	s.t.Helper()
 	alone, err := store.Open(s.t.Context(), filepath.Join(s.t.TempDir(), "alone.db"))
@@ -223,7 +228,8 @@ func (s *site) check(study search.Study) {
 	}
 	defer alone.Close()
 	_, trials := small(s.t, study.Seeds)
-	if _, err := (&search.Runner{Store: alone, Trainer: trainer{}, Workers: 3}).Run(s.t.Context(), study, strategyOf(study), trials); err != nil {
+	r := search.Runner{Store: alone, Trainer: trainer{}, Workers: 3}
+	if _, err := r.Run(s.t.Context(), study, strategyOf(study), trials); err != nil {
 		s.t.Fatal(err)
 	}
 	want, err := alone.Read(s.t.Context(), study.Name, store.Histories)
@@ -240,18 +246,18 @@ func (s *site) check(study search.Study) {
 		s.t.Fatal(err)
 	}
 	for i, trial := range got.Trials {
-		if curve := want.Trials[i].History; len(curve) == 0 || fmt.Sprint(trial.History) != fmt.Sprint(curve) {
-			s.t.Errorf("%v\nwant\n%v", trial.History, curve)
+		if want := want.Trials[i].History; len(want) == 0 || fmt.Sprint(trial.History) != fmt.Sprint(want) {
+			s.t.Errorf("%v\nwant\n%v", trial.History, want)
 		}
 	}
 	done := map[int]int{}
 	for _, a := range got.Attempts {
-		switch a.Outcome {
+		switch a.Ending {
 		case "done":
 			done[a.Seed]++
 		case "interrupted", "lost", "paused":
 		default:
-			s.t.Errorf("an attempt at seed %d ended %s: %s", a.Seed, a.Outcome, a.Message)
+			s.t.Errorf("an attempt at seed %d ended %s: %s", a.Seed, a.Ending, a.Message)
 		}
 	}
 	for seed := range study.Seeds {
@@ -261,249 +267,282 @@ func (s *site) check(study search.Study) {
 	}
 }
 
-// TestFleet works on a study in several ways; the results are always those of a
-// run in one process.
+// TestFleet works on a study in several ways. The results are always those of a run in one
+// process.
 func TestFleet(t *testing.T) {
 	t.Parallel()
-	t.Run("three workers", func(t *testing.T) {
-		t.Parallel()
-		s := newSite(t)
-		s.start()
-		study := s.plan(12)
-		var wg sync.WaitGroup
-		for range 3 {
-			wg.Go(func() {
-				if err := s.work(t.Context(), fleet.ClientOptions{}, search.Runner{Trainer: trainer{pause: time.Millisecond}, Workers: 2}); err != nil {
-					t.Error(err)
-				}
-			})
-		}
-		wg.Wait()
-		s.check(study)
-		if list, err := s.db.Workers(t.Context()); err != nil || len(list) > 0 {
-			t.Errorf("still there: %v, %v", list, err)
-		}
-	})
-
-	t.Run("the coordinator is killed and started again, at another address", func(t *testing.T) {
-		t.Parallel()
-		s := newSite(t)
-		s.start()
-		study := s.plan(6)
-		var wg sync.WaitGroup
-		var epochs atomic.Int32
-		for range 2 {
-			wg.Go(func() {
-				tr := trainer{pause: 20 * time.Millisecond, after: func(search.Job, int) { epochs.Add(1) }}
-				if err := s.work(t.Context(), fleet.ClientOptions{}, search.Runner{Trainer: tr}); err != nil {
-					t.Error(err)
-				}
-			})
-		}
-		for epochs.Load() < 3 {
-			time.Sleep(time.Millisecond)
-		}
-		s.stop()
-		// The trainings go on, and what they bring waits.
-		for before := epochs.Load(); epochs.Load() < before+2; {
-			time.Sleep(time.Millisecond)
-		}
-		s.start()
-		wg.Wait()
-		s.check(study)
-		if !s.notes.has("cannot reach the coordinator") || !s.notes.has("the coordinator is back") {
-			t.Errorf("%q", s.notes.all)
-		}
-		if _, err := os.Stat(s.access + ".outbox"); err == nil {
-			t.Error("the outbox is still there")
-		}
-	})
-
-	t.Run("a copy of a claim that comes when its trial has ended takes no other", func(t *testing.T) {
-		t.Parallel()
-		s := newSite(t)
-		var last []byte         // body of the last claim
-		ended, late := false, 0 // late is the answer to its copy
-		s.middle = func(inner http.Handler) http.Handler {
-			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				body, err := io.ReadAll(r.Body)
-				if err != nil {
-					t.Error(err)
-				}
-				switch r.URL.Path { // of one worker, one after the other
-				case "/v1/end":
-					ended = true
-				case "/v1/claim":
-					if ended && late == 0 {
-						again := r.Clone(r.Context())
-						again.Body = io.NopCloser(bytes.NewReader(last))
-						answer := httptest.NewRecorder()
-						inner.ServeHTTP(answer, again)
-						late = answer.Code
-					}
-					last = body
-				}
-				r.Body = io.NopCloser(bytes.NewReader(body))
-				inner.ServeHTTP(w, r)
-			})
-		}
-		s.start()
-		study := s.plan(2)
-		if err := s.work(t.Context(), fleet.ClientOptions{}, search.Runner{Trainer: trainer{}}); err != nil {
-			t.Fatal(err)
-		}
-		if late != http.StatusConflict {
-			t.Errorf("the copy is answered with %d", late)
-		}
-		s.check(study)
-	})
-
-	t.Run("a worker that leaves while nobody answers leaves its reports behind", func(t *testing.T) {
-		t.Parallel()
-		s := newSite(t)
-		s.start()
-		study := s.plan(1)
-		ctx, cancel := context.WithCancel(t.Context())
-		c := s.client(fleet.ClientOptions{})
-		if _, err := c.Join(ctx); err != nil {
-			t.Fatal(err)
-		}
-		tr := trainer{after: func(_ search.Job, n int) {
-			switch n {
-			case 1:
-				s.stop()
-			case 2:
-				cancel()
-			}
-		}}
-		if err := (&search.Runner{Trainer: tr}).Work(ctx, c); !errors.Is(err, context.Canceled) {
-			t.Fatal(err)
-		}
-		short, stop := context.WithTimeout(t.Context(), 10*time.Millisecond)
-		defer stop()
-		left := c.Leave(short)
-		if files, err := os.ReadDir(left); err != nil || len(files) < 3 {
-			t.Fatalf("in %q: %v, %v", left, files, err)
-		}
-		coordinator := s.start()
-		if err := coordinator.Sweep(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		stored, err := s.db.Read(t.Context(), study.Name)
-		if err != nil || stored.Trials[0].Epoch != 2 || stored.Trials[0].Status != search.Pending {
-			t.Fatalf("%+v, %v", stored, err)
-		}
-		if err := s.work(t.Context(), fleet.ClientOptions{}, search.Runner{Trainer: trainer{}}); err != nil {
-			t.Fatal(err)
-		}
-		s.check(study)
-	})
-
-	t.Run("a worker that is out of reach for so long that it is taken for lost", func(t *testing.T) {
-		t.Parallel()
-		s := newSite(t)
-		s.start()
-		study := s.plan(1)
-		tr := trainer{after: func(_ search.Job, n int) {
-			switch n {
-			case 1: // a coordinator that this worker cannot reach
-				s.stop()
-				s.advertise = "http://127.0.0.1:1"
-				s.start()
-			case 2:
-				s.lose()
-				// Damaged ones of others do not hold it up.
-				bad := filepath.Join(s.access+".outbox", "0000")
-				if err := errors.Join(os.Mkdir(bad, 0o700), os.WriteFile(filepath.Join(bad, "worker.json"), []byte("{"), 0o600)); err != nil {
-					t.Error(err)
-				}
-				if err := s.coordinator.Sweep(t.Context()); err == nil || !strings.Contains(err.Error(), bad) {
-					t.Errorf("a damaged outbox: %v", err)
-				}
-				os.RemoveAll(bad)
-				if stored, err := s.db.Read(t.Context(), study.Name); err != nil || stored.Trials[0].Epoch != 2 {
-					t.Errorf("after the outbox was delivered: %+v, %v", stored, err)
-				}
-			case 3: // in reach again
-				a, err := fleet.ReadAccess(s.access)
-				a.Address = s.server.URL
-				if err := errors.Join(err, a.Write(s.access)); err != nil {
-					t.Error(err)
-				}
-			}
-		}}
-		if err := s.work(t.Context(), fleet.ClientOptions{}, search.Runner{Trainer: tr}); err != nil {
-			t.Error(err)
-		}
-		s.check(study)
-	})
-
-	t.Run("over a network that loses and repeats", func(t *testing.T) {
-		t.Parallel()
-		s := newSite(t)
-		var n atomic.Int64
-		s.middle = func(h http.Handler) http.Handler {
-			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				body, _ := io.ReadAll(r.Body)
-				again := func() *http.Request {
-					r := r.Clone(context.Background())
-					r.Body = io.NopCloser(bytes.NewReader(body))
-					return r
-				}
-				k := n.Add(1)
-				switch {
-				case r.URL.Path == "/v1/plan":
-					h.ServeHTTP(w, again())
-				case k%3 == 0: // the request is lost
-					panic(http.ErrAbortHandler)
-				case k%3 == 1: // the answer is lost
-					h.ServeHTTP(deaf{httptest.NewRecorder()}, again())
-					panic(http.ErrAbortHandler)
-				default: // it comes twice
-					h.ServeHTTP(deaf{httptest.NewRecorder()}, again())
-					h.ServeHTTP(w, again())
-				}
-			})
-		}
-		s.start()
-		study := s.plan(4)
-		var wg sync.WaitGroup
-		for range 2 {
-			wg.Go(func() {
-				if err := s.work(t.Context(), fleet.ClientOptions{}, search.Runner{Trainer: trainer{}}); err != nil {
-					t.Error(err)
-				}
-			})
-		}
-		wg.Wait()
-		s.check(study)
-	})
+	t.Run("three workers", threeWorkers)
+	t.Run("the coordinator is killed and started again, at another address", coordinatorKilled)
+	t.Run("a copy of a claim that comes when its trial has ended takes no other", lateCopy)
+	t.Run("a worker that leaves while nobody answers leaves its reports behind", leavesReports)
+	t.Run("a worker that is out of reach for so long that it is taken for lost", outOfReach)
+	t.Run("over a network that loses and repeats", lossyNetwork)
 }
 
-// deaf is a ResponseWriter whose answer nobody hears.
+func threeWorkers(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.start()
+	study := s.plan(12)
+	var wg sync.WaitGroup
+	for range 3 {
+		wg.Go(func() {
+			r := search.Runner{Trainer: trainer{pause: time.Millisecond}, Workers: 2}
+			if err := s.work(t.Context(), fleet.ClientOptions{}, r); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	s.check(study)
+	if list, err := s.db.Workers(t.Context()); err != nil || len(list) > 0 {
+		t.Errorf("still there: %v, %v", list, err)
+	}
+}
+
+func coordinatorKilled(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.start()
+	study := s.plan(6)
+	var wg sync.WaitGroup
+	var epochs atomic.Int32
+	stopped := make(chan struct{})
+	after := func(search.Job, int) {
+		if epochs.Add(1) == 1 { // the first epoch of a trial, so its worker has two more to train
+			s.stop()
+			close(stopped)
+		}
+	}
+	for range 2 {
+		wg.Go(func() {
+			tr := trainer{pause: 20 * time.Millisecond, after: after}
+			if err := s.work(t.Context(), fleet.ClientOptions{}, search.Runner{Trainer: tr}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	<-stopped
+	// The trainings go on, and their reports wait.
+	for epochs.Load() < 3 {
+		time.Sleep(time.Millisecond)
+	}
+	s.start()
+	wg.Wait()
+	s.check(study)
+	if !s.notes.has("cannot reach the coordinator") || !s.notes.has("the coordinator is back") {
+		t.Errorf("%q", s.notes.all)
+	}
+	if _, err := os.Stat(s.access + ".outbox"); err == nil {
+		t.Error("the outbox is still there")
+	}
+}
+
+func lateCopy(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	var last []byte         // body of the last claim
+	ended, late := false, 0 // late is the answer to its copy
+	s.middle = func(inner http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			body, err := io.ReadAll(r.Body)
+			if err != nil {
+				t.Error(err)
+			}
+			switch r.URL.Path { // of one worker, one after the other
+			case "/v1/end":
+				ended = true
+			case "/v1/claim":
+				if ended && late == 0 {
+					again := r.Clone(r.Context())
+					again.Body = io.NopCloser(bytes.NewReader(last))
+					answer := httptest.NewRecorder()
+					inner.ServeHTTP(answer, again)
+					late = answer.Code
+				}
+				last = body
+			}
+			r.Body = io.NopCloser(bytes.NewReader(body))
+			inner.ServeHTTP(w, r)
+		})
+	}
+	s.start()
+	study := s.plan(2)
+	if err := s.work(t.Context(), fleet.ClientOptions{}, search.Runner{Trainer: trainer{}}); err != nil {
+		t.Fatal(err)
+	}
+	if late != http.StatusConflict {
+		t.Errorf("the copy is answered with %d", late)
+	}
+	s.check(study)
+}
+
+func leavesReports(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.start()
+	study := s.plan(1)
+	ctx, cancel := context.WithCancel(t.Context())
+	c := s.client(fleet.ClientOptions{})
+	if _, err := c.Join(ctx); err != nil {
+		t.Fatal(err)
+	}
+	tr := trainer{after: func(_ search.Job, n int) {
+		switch n {
+		case 1:
+			s.stop()
+		case 2:
+			cancel()
+		}
+	}}
+	if err := (&search.Runner{Trainer: tr}).Work(ctx, c); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	short, stop := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer stop()
+	left := c.Leave(short)
+	if files, err := os.ReadDir(left); err != nil || len(files) < 3 {
+		t.Fatalf("in %q: %v, %v", left, files, err)
+	}
+	coordinator := s.start()
+	if err := coordinator.Sweep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	stored, err := s.db.Read(t.Context(), study.Name)
+	if err != nil || stored.Trials[0].Epoch != 2 || stored.Trials[0].Status != search.Pending {
+		t.Fatalf("%+v, %v", stored, err)
+	}
+	if err := s.work(t.Context(), fleet.ClientOptions{}, search.Runner{Trainer: trainer{}}); err != nil {
+		t.Fatal(err)
+	}
+	s.check(study)
+}
+
+func outOfReach(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.start()
+	study := s.plan(1)
+	tr := trainer{after: func(_ search.Job, n int) {
+		switch n {
+		case 1: // a coordinator that this worker cannot reach
+			s.stop()
+			s.advertise = "http://127.0.0.1:1"
+			s.start()
+		case 2:
+			s.lose()
+			// A damaged outbox of another worker does not hold up this one.
+			bad := filepath.Join(s.access+".outbox", "0000")
+			half := filepath.Join(bad, "worker.json")
+			if err := errors.Join(os.Mkdir(bad, 0o700), os.WriteFile(half, []byte("{"), 0o600)); err != nil {
+				t.Error(err)
+			}
+			if err := s.coordinator.Sweep(t.Context()); err == nil || !strings.Contains(err.Error(), bad) {
+				t.Errorf("a damaged outbox: %v", err)
+			}
+			os.RemoveAll(bad)
+			// Keep may be about to deliver the outbox: then Sweep leaves it alone.
+			for begin := time.Now(); ; time.Sleep(time.Millisecond) {
+				stored, err := s.db.Read(t.Context(), study.Name)
+				if err == nil && stored.Trials[0].Epoch == 2 {
+					break
+				}
+				if err != nil || time.Since(begin) > 10*time.Second {
+					t.Errorf("after the outbox was delivered: %+v, %v", stored, err)
+					break
+				}
+			}
+		case 3: // in reach again
+			a, err := fleet.ReadAccess(s.access)
+			a.Address = s.server.URL
+			if err := errors.Join(err, a.Write(s.access)); err != nil {
+				t.Error(err)
+			}
+		}
+	}}
+	if err := s.work(t.Context(), fleet.ClientOptions{}, search.Runner{Trainer: tr}); err != nil {
+		t.Error(err)
+	}
+	s.check(study)
+}
+
+func lossyNetwork(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	var n atomic.Int64
+	s.middle = func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			body, _ := io.ReadAll(r.Body)
+			again := func() *http.Request {
+				r := r.Clone(context.Background())
+				r.Body = io.NopCloser(bytes.NewReader(body))
+				return r
+			}
+			k := n.Add(1)
+			switch {
+			case r.URL.Path == "/v1/plan":
+				h.ServeHTTP(w, again())
+			case k%3 == 0: // the request is lost
+				panic(http.ErrAbortHandler)
+			case k%3 == 1: // the answer is lost
+				h.ServeHTTP(deaf{httptest.NewRecorder()}, again())
+				panic(http.ErrAbortHandler)
+			default: // it comes twice
+				h.ServeHTTP(deaf{httptest.NewRecorder()}, again())
+				h.ServeHTTP(w, again())
+			}
+		})
+	}
+	s.start()
+	study := s.plan(4)
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			if err := s.work(t.Context(), fleet.ClientOptions{}, search.Runner{Trainer: trainer{}}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	s.check(study)
+}
+
+// deaf is a ResponseWriter whose answer nobody gets.
 type deaf struct{ *httptest.ResponseRecorder }
 
 func (deaf) SetReadDeadline(time.Time) error  { return nil }
 func (deaf) SetWriteDeadline(time.Time) error { return nil }
 
-// TestRefused has workers and others come who may not.
+// TestRefused checks that a coordinator refuses workers that do not fit, and requests without
+// the token.
 func TestRefused(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	s.start()
 	study := s.plan(2)
+	others := func(context.Context, search.Study) (string, error) { return "others", nil }
 	for name, c := range map[string]struct {
 		o    fleet.ClientOptions
 		want string
+		is   error // that it wraps; nil for none of those below
 	}{
-		"another version": {fleet.ClientOptions{Program: "v2"}, "it is another version, v2, and the coordinator is v1"},
-		"other pictures": {fleet.ClientOptions{Load: func(context.Context, search.Study) (string, error) { return "others", nil }},
-			"its pictures are others than those of study small (checksum others, want the pictures): give the --data"},
-		"another study": {fleet.ClientOptions{Study: "large"}, `study "large" is not given out here; there are: small`},
+		"another version": {fleet.ClientOptions{Program: "v2"},
+			"it is another version, v2, and the coordinator is v1", nil},
+		"other pictures": {fleet.ClientOptions{Load: others},
+			"its pictures are others than those of study small (checksum others, want the pictures)",
+			fleet.ErrPictures},
+		"another study": {fleet.ClientOptions{Study: "large"},
+			`study "large" is not given out here; there are: small`, fleet.ErrNoStudy},
 	} {
 		err := s.work(t.Context(), c.o, search.Runner{Trainer: trainer{}})
-		if err == nil || !strings.Contains(err.Error(), "refuses this worker") || !strings.Contains(err.Error(), c.want) {
+		if err == nil || !strings.Contains(err.Error(), "refuses this worker") ||
+			!strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v", name, err)
+		}
+		for _, is := range []error{fleet.ErrPictures, fleet.ErrNoStudy} {
+			if errors.Is(err, is) != (c.is == is) {
+				t.Errorf("%s: is it %q? %v, want %v", name, is, c.is != is, c.is == is)
+			}
 		}
 	}
 	if stored, err := s.db.Read(t.Context(), study.Name); err != nil || stored.Trials[0].Status != search.Pending {
@@ -513,10 +552,29 @@ func TestRefused(t *testing.T) {
 	other := study
 	other.Epochs++
 	_, list := small(t, 2)
-	if _, err := fleet.Tell(t.Context(), s.access, s.program, other, list); err == nil || !strings.Contains(err.Error(), "epochs: 3 there, 4 here") {
+	if _, err := fleet.Tell(t.Context(), s.access, s.program, other, list); err == nil ||
+		!strings.Contains(err.Error(), "epochs: 3 there, 4 here") {
 		t.Errorf("a study of the same name: %v", err)
 	}
+	refusedRequests(t, s)
 
+	path := filepath.Join(t.TempDir(), "copy.db")
+	if err := fleet.Snapshot(t.Context(), s.access, path); err != nil {
+		t.Fatal(err)
+	}
+	db, err := store.OpenReadOnly(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if infos, err := db.Studies(t.Context()); err != nil || len(infos) != 1 {
+		t.Errorf("%v, %v", infos, err)
+	}
+}
+
+// refusedRequests sends requests to a coordinator that it refuses.
+func refusedRequests(t *testing.T, s *site) {
+	t.Helper()
 	a, err := fleet.ReadAccess(s.access)
 	if err != nil {
 		t.Fatal(err)
@@ -537,7 +595,8 @@ func TestRefused(t *testing.T) {
 		text, _ := io.ReadAll(answer.Body)
 		return answer.StatusCode, string(text)
 	}
-	for _, path := range []string{"/v1/plan", "/v1/join", "/v1/beat", "/v1/claim", "/v1/epoch", "/v1/end", "/v1/leave"} {
+	for _, name := range []string{"plan", "join", "beat", "claim", "epoch", "end", "leave"} {
+		path := "/v1/" + name
 		for _, token := range []string{"", strings.Repeat("0", 64), a.Token + "0"} {
 			if code, _ := send("POST", path, token, strings.NewReader("{}")); code != http.StatusUnauthorized {
 				t.Errorf("%s with token %q: %d", path, token, code)
@@ -550,28 +609,16 @@ func TestRefused(t *testing.T) {
 	if code, _ := send("GET", "/v1/snapshot", "", nil); code != http.StatusUnauthorized {
 		t.Errorf("a snapshot without token: %d", code)
 	}
-	if code, text := send("POST", "/v1/beat", a.Token, io.LimitReader(endless{}, 2<<20)); code != http.StatusUnprocessableEntity || !strings.Contains(text, "too large") {
+	code, text := send("POST", "/v1/beat", a.Token, io.LimitReader(endless{}, 2<<20))
+	if code != http.StatusUnprocessableEntity || !strings.Contains(text, "too large") {
 		t.Errorf("a body of two megabytes: %d, %s", code, text)
 	}
 	if code, _ := send("POST", "/v1/beat", a.Token, strings.NewReader(`{"worker": 3}`)); code != http.StatusGone {
 		t.Errorf("a stranger's beat: %d", code)
 	}
-
-	path := filepath.Join(t.TempDir(), "copy.db")
-	if err := fleet.Snapshot(t.Context(), s.access, path); err != nil {
-		t.Fatal(err)
-	}
-	db, err := store.OpenReadOnly(t.Context(), path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	if infos, err := db.Studies(t.Context()); err != nil || len(infos) != 1 {
-		t.Errorf("%v, %v", infos, err)
-	}
 }
 
-// endless is a body that does not begin for long.
+// endless is a body of spaces.
 type endless struct{}
 
 func (endless) Read(p []byte) (int, error) {
@@ -581,7 +628,7 @@ func (endless) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// TestUnreachable has a coordinator that takes connections and says nothing.
+// TestUnreachable joins a coordinator that takes connections and says nothing.
 func TestUnreachable(t *testing.T) {
 	t.Parallel()
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
@@ -605,7 +652,7 @@ func TestUnreachable(t *testing.T) {
 	}
 }
 
-// TestAccess keeps the secret to its owner.
+// TestAccess checks that only the owner of an access file can read the token in it.
 func TestAccess(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "a.access")
@@ -648,7 +695,8 @@ func TestAccess(t *testing.T) {
 		t.Errorf("%v, %v; want the access file alone", files, err)
 	}
 	notes := filepath.Join(t.TempDir(), "notes.txt")
-	for _, text := range []string{"", "{}", "my notes", `{"address": "node1", "token": "0123456789abcdef"}`, `{"address": "http://node1", "token": ""}`} {
+	for _, text := range []string{"", "{}", "my notes", `{"address": "node1", "token": "0123456789abcdef"}`,
+		`{"address": "http://node1", "token": ""}`} {
 		if err := os.WriteFile(notes, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -51,7 +51,7 @@ func (o *outbox) put(path string, body any, worker joinRequest) error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("keep what cannot be delivered: %w: make room, or give another --outbox", err)
+		return fmt.Errorf("%w: %w", ErrOutbox, err)
 	}
 	o.next++
 	return nil

@@ -39,12 +39,15 @@ func init() {
 	flag.IntVar(&load.workers, "scale.workers", 100, "workers of TestScale")
 	flag.IntVar(&load.trials, "scale.trials", 300, "trials of its study")
 	flag.IntVar(&load.epochs, "scale.epochs", 2, "epochs of a trial")
-	flag.DurationVar(&load.epoch, "scale.epoch", 200*time.Millisecond, "mean time of an epoch; each takes half to one and a half of it")
+	flag.DurationVar(&load.epoch, "scale.epoch", 200*time.Millisecond,
+		"mean time of an epoch; each takes half to one and a half of it")
 	flag.IntVar(&load.state, "scale.state", 262054, "bytes of a checkpoint; the default is that of IGC-L40M2")
 	flag.StringVar(&load.profile, "scale.profile", "", "folder for profiles of the coordinator")
 }
 
-const coordinatorIn = "IGC_SCALE_COORDINATOR" // environment: the folder of the coordinator that this process is
+// coordinatorIn is the environment variable that makes this process a coordinator. It holds the
+// folder of the database.
+const coordinatorIn = "IGC_SCALE_COORDINATOR"
 
 // TestMain makes this test binary the coordinator of TestScale.
 func TestMain(m *testing.M) {
@@ -58,7 +61,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// coordinate is igcsearch serve --access without the page, until it is interrupted.
+// coordinate is igcsearch serve --access without the page. It returns at an interrupt.
 func coordinate(dir, profile string) (err error) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -91,7 +94,8 @@ func coordinate(dir, profile string) (err error) {
 	defer db.Close()
 	access := filepath.Join(dir, "access")
 	token := fleet.NewToken()
-	c, err := fleet.NewCoordinator(ctx, fleet.Options{DB: db, Access: access, Token: token, Program: "v1", Note: func(s string) { fmt.Fprintln(os.Stderr, s) }})
+	c, err := fleet.NewCoordinator(ctx, fleet.Options{DB: db, Access: access, Token: token, Program: "v1",
+		Note: func(s string) { fmt.Fprintln(os.Stderr, s) }})
 	if err != nil {
 		return err
 	}
@@ -101,7 +105,8 @@ func coordinate(dir, profile string) (err error) {
 	if err != nil {
 		return err
 	}
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 1 << 16}
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
+		MaxHeaderBytes: 1 << 16}
 	var wg sync.WaitGroup
 	wg.Go(func() { c.Keep(ctx) })
 	wg.Go(func() { server.Serve(listener) })
@@ -114,7 +119,7 @@ func coordinate(dir, profile string) (err error) {
 	return nil
 }
 
-// sleeper trains nothing; its epochs take their time.
+// sleeper trains nothing, but its epochs take time.
 type sleeper struct {
 	epoch time.Duration
 	state []byte
@@ -131,7 +136,8 @@ func (s sleeper) Train(ctx context.Context, job search.Job, r search.Reporter) e
 			return ctx.Err()
 		case <-time.After(time.Duration((0.5 + rand.Float64()) * float64(s.epoch))):
 		}
-		e := search.Epoch{Number: n, LearningRate: 0.1, TrainLoss: 1 / float64(n), TrainCorrect: 1, TrainTotal: 9, TestCorrect: job.Seed % 7, TestTotal: 7, TrainSeconds: s.epoch.Seconds()}
+		e := search.Epoch{Number: n, LearningRate: 0.1, TrainLoss: 1 / float64(n), TrainCorrect: 1, TrainTotal: 9,
+			TestCorrect: job.Seed % 7, TestTotal: 7, TrainSeconds: s.epoch.Seconds()}
 		if err := r.Epoch(e, search.Checkpoint{Epoch: n, State: s.state}); err != nil {
 			return err
 		}
@@ -139,7 +145,7 @@ func (s sleeper) Train(ctx context.Context, job search.Job, r search.Reporter) e
 	return nil
 }
 
-// latencies are how long requests of one kind took.
+// latencies holds how long each request of one kind took.
 type latencies struct {
 	name string
 	mu   sync.Mutex
@@ -165,16 +171,20 @@ func (l *latencies) String() string {
 	return fmt.Sprintf("%s | %d | %s | %s | %s", l.name, len(l.all), ms(l.at(0.5)), ms(l.at(0.99)), ms(l.at(1)))
 }
 
-// clocked is a desk that says how long it took.
+// clocked is a desk that measures how long its methods take.
 type clocked struct {
 	search.Desk
 	m *measured
 	n int // claims
 }
 
+// measured is what TestScale measures.
 type measured struct {
 	join, first, claim, epoch, end, beat latencies
-	epochs                               atomic.Int64
+	epochs                               atomic.Int64  // that were recorded
+	planned                              time.Duration // that planning the study took
+	took                                 time.Duration // from the first join to the last leave
+	mostBytes                            atomic.Int64  // of the database with its log
 }
 
 func (c *clocked) Claim(ctx context.Context, ask search.Ask) (*search.Claim, time.Duration, error) {
@@ -191,7 +201,7 @@ func (c *clocked) Claim(ctx context.Context, ask search.Ask) (*search.Claim, tim
 	return claim, wait, err
 }
 
-// clockedAttempt is a handle that says how long it took.
+// clockedAttempt is a handle that measures how long its methods take.
 type clockedAttempt struct {
 	search.Handle
 	m *measured
@@ -219,11 +229,47 @@ func (c *clocked) Beat(ctx context.Context) (time.Duration, error) {
 	return next, err
 }
 
-// TestScale has many workers start at once on a coordinator in another process:
-// every trial is done once, in one attempt. It prints what docs/scale.md is made
-// of.
+// TestScale starts many workers at once on a coordinator in another process: every trial is
+// done once, in one attempt. It prints the figures of docs/scale.md.
 func TestScale(t *testing.T) {
 	dir := t.TempDir()
+	access, database := filepath.Join(dir, "access"), filepath.Join(dir, "a.db")
+	child := startCoordinator(t, dir, access)
+	study, list := small(t, load.trials)
+	study.Epochs = load.epochs
+	for i := range list {
+		list[i].Epochs = load.epochs
+	}
+	m := &measured{join: latencies{name: "join"}, first: latencies{name: "first claim"},
+		claim: latencies{name: "claim"}, epoch: latencies{name: "epoch"}, end: latencies{name: "end"},
+		beat: latencies{name: "heartbeat"}}
+	begin := time.Now()
+	if _, err := fleet.Tell(t.Context(), access, "v1", study, list); err != nil {
+		t.Fatal(err)
+	}
+	m.planned = time.Since(begin)
+
+	watch, stop := context.WithCancel(t.Context())
+	defer stop()
+	go func() {
+		for watch.Err() == nil {
+			m.mostBytes.Store(max(m.mostBytes.Load(), size(database)+size(database+"-wal")))
+			time.Sleep(200 * time.Millisecond)
+		}
+	}()
+	runWorkers(t, access, study, m)
+	stop()
+	child.Process.Signal(os.Interrupt)
+	if err := child.Wait(); err != nil {
+		t.Error(err)
+	}
+	checkScale(t, database, study, m)
+	m.print(size(database), child.ProcessState)
+}
+
+// startCoordinator starts a coordinator in another process, and waits for its access file.
+func startCoordinator(t *testing.T, dir, access string) *exec.Cmd {
+	t.Helper()
 	child := exec.Command(os.Args[0])
 	child.Env = append(os.Environ(), coordinatorIn+"="+dir, coordinatorIn+"_PROFILE="+load.profile)
 	child.Stderr = os.Stderr
@@ -231,50 +277,25 @@ func TestScale(t *testing.T) {
 	if err := child.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer func() {
+	t.Cleanup(func() {
 		child.Process.Kill()
 		child.Wait()
-	}()
-	access, database := filepath.Join(dir, "access"), filepath.Join(dir, "a.db")
+	})
 	for begin := time.Now(); ; time.Sleep(5 * time.Millisecond) {
 		if _, err := os.Stat(access); err == nil {
-			break
+			return child
 		} else if !errors.Is(err, fs.ErrNotExist) || time.Since(begin) > time.Minute {
 			t.Fatal(err)
 		}
 	}
+}
 
-	study, list := small(t, load.trials)
-	study.Epochs = load.epochs
-	for i := range list {
-		list[i].Epochs = load.epochs
-	}
-	planning := time.Now()
-	if _, err := fleet.Tell(t.Context(), access, "v1", study, list); err != nil {
-		t.Fatal(err)
-	}
-	planned := time.Since(planning)
-
+// runWorkers runs all workers to their end. None of them may have anything to tell people.
+func runWorkers(t *testing.T, access string, study search.Study, m *measured) {
+	t.Helper()
 	state := make([]byte, load.state)
 	crand.Read(state)
-	m := &measured{join: latencies{name: "join"}, first: latencies{name: "first claim"}, claim: latencies{name: "claim"},
-		epoch: latencies{name: "epoch"}, end: latencies{name: "end"}, beat: latencies{name: "heartbeat"}}
 	notes := &lines{}
-	var most atomic.Int64 // bytes of the database and its log
-	watch, stop := context.WithCancel(t.Context())
-	defer stop()
-	go func() {
-		for watch.Err() == nil {
-			total := int64(0)
-			for _, suffix := range []string{"", "-wal"} {
-				if info, err := os.Stat(database + suffix); err == nil {
-					total += info.Size()
-				}
-			}
-			most.Store(max(most.Load(), total))
-			time.Sleep(200 * time.Millisecond)
-		}
-	}()
 	begin := time.Now()
 	var all sync.WaitGroup
 	for i := range load.workers {
@@ -298,17 +319,15 @@ func TestScale(t *testing.T) {
 		})
 	}
 	all.Wait()
-	took := time.Since(begin)
-	stop()
-	child.Process.Signal(os.Interrupt)
-	if err := child.Wait(); err != nil {
-		t.Error(err)
-	}
+	m.took = time.Since(begin)
 	for _, note := range notes.all[:min(3, len(notes.all))] {
 		t.Error(note)
 	}
+}
 
-	// Each trial was done once, and nothing was done for nothing.
+// checkScale checks that each trial was done in one attempt, and that no epoch was trained twice.
+func checkScale(t *testing.T, database string, study search.Study, m *measured) {
+	t.Helper()
 	db, err := store.OpenReadOnly(t.Context(), database)
 	if err != nil {
 		t.Fatal(err)
@@ -320,8 +339,8 @@ func TestScale(t *testing.T) {
 	}
 	done := map[int]int{}
 	for _, a := range stored.Attempts {
-		if a.Outcome != "done" {
-			t.Errorf("an attempt at seed %d ended %q: %s", a.Seed, a.Outcome, a.Message)
+		if a.Ending != "done" {
+			t.Errorf("an attempt at seed %d ended %q: %s", a.Seed, a.Ending, a.Message)
 		}
 		done[a.Seed]++
 	}
@@ -340,24 +359,35 @@ func TestScale(t *testing.T) {
 	if workers, err := db.Workers(t.Context()); err != nil || len(workers) > 0 {
 		t.Errorf("still there: %d workers, %v", len(workers), err)
 	}
+}
 
-	size := int64(0)
-	if info, err := os.Stat(database); err == nil {
-		size = info.Size()
+// size returns the bytes of a file, 0 if there is none.
+func size(path string) int64 {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0
 	}
-	usage := child.ProcessState.SysUsage().(*syscall.Rusage)
-	cpu := child.ProcessState.UserTime() + child.ProcessState.SystemTime()
-	var own syscall.Rusage
-	syscall.Getrusage(syscall.RUSAGE_SELF, &own)
+	return info.Size()
+}
+
+// print prints what was measured. database is in bytes; child is the coordinator's process.
+func (m *measured) print(database int64, child *os.ProcessState) {
 	b := os.Stdout
-	fmt.Fprintf(b, "\n%d workers, %d trials of %d epochs of %v, checkpoints of %d bytes; planned in %.1f s\n\n", load.workers, load.trials, load.epochs, load.epoch, load.state, planned.Seconds())
+	fmt.Fprintf(b, "\n%d workers, %d trials of %d epochs of %v, checkpoints of %d bytes; planned in %.1f s\n\n",
+		load.workers, load.trials, load.epochs, load.epoch, load.state, m.planned.Seconds())
 	fmt.Fprintln(b, "| request | number | median (ms) | 99 % (ms) | longest (ms) |\n| --- | --: | --: | --: | --: |")
 	for _, l := range []*latencies{&m.join, &m.first, &m.claim, &m.epoch, &m.end, &m.beat} {
 		fmt.Fprintf(b, "| %v |\n", l)
 	}
-	n := float64(epochs)
-	fmt.Fprintf(b, "\n%.1f s (%.1f s at the least), %.1f epochs/s; coordinator %.1f s of CPU (user %.1f, system %.1f), %.2f ms for each epoch, %.2f cores; memory %d MiB; database %d MiB, with its log at most %d MiB; workers %.1f s of CPU\n",
-		took.Seconds(), float64(load.trials*load.epochs)*load.epoch.Seconds()/float64(load.workers), n/took.Seconds(),
-		cpu.Seconds(), child.ProcessState.UserTime().Seconds(), child.ProcessState.SystemTime().Seconds(), cpu.Seconds()/n*1000, cpu.Seconds()/took.Seconds(),
-		usage.Maxrss>>10, size>>20, most.Load()>>20, float64(own.Utime.Nano()+own.Stime.Nano())/1e9)
+	n, took := float64(m.epochs.Load()), m.took.Seconds()
+	user, system := child.UserTime().Seconds(), child.SystemTime().Seconds()
+	var own syscall.Rusage
+	syscall.Getrusage(syscall.RUSAGE_SELF, &own)
+	fmt.Fprintf(b, "\n%.1f s (%.1f s at the least), %.1f epochs/s; "+
+		"coordinator %.1f s of CPU (user %.1f, system %.1f), %.2f ms for each epoch, %.2f cores; "+
+		"memory %d MiB; database %d MiB, with its log at most %d MiB; workers %.1f s of CPU\n",
+		took, n*load.epoch.Seconds()/float64(load.workers), n/took,
+		user+system, user, system, (user+system)/n*1000, (user+system)/took,
+		child.SysUsage().(*syscall.Rusage).Maxrss>>10, database>>20, m.mostBytes.Load()>>20,
+		float64(own.Utime.Nano()+own.Stime.Nano())/1e9)
 }

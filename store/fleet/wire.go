@@ -50,7 +50,9 @@ const (
 const (
 	kindToken      = "token"      // the token is not that of the access file
 	kindStranger   = "stranger"   // the worker has to join first
-	kindRefused    = "refused"    // the worker is refused for good: another program, other pictures
+	kindRefused    = "refused"    // the worker is refused for good: it is another program
+	kindNoStudy    = "no study"   // the worker is refused for good: its study is not given out
+	kindPictures   = "pictures"   // the worker is refused for good: it has other pictures
 	kindSuperseded = "superseded" // the error is search.ErrSuperseded
 	kindInvalid    = "invalid"    // the request makes no sense, and sending it again does not help
 	kindTrouble    = "trouble"    // the coordinator has a problem; the request may succeed later
@@ -69,8 +71,10 @@ type study struct {
 	Run      json.RawMessage `json:"run"`
 }
 
+// sentStudy returns a study to be sent.
 func sentStudy(s search.Study) *study { return &study{s.Settings(), s.Title, s.Run()} }
 
+// received returns the study that was sent.
 func (s *study) received() (got search.Study, err error) {
 	if s == nil || len(s.Settings) == 0 || len(s.Run) == 0 {
 		return got, errors.New("a study is missing")
@@ -97,11 +101,13 @@ type trial struct {
 	Last         search.Epoch   `json:"last"`
 }
 
+// sentTrial returns a trial to be sent.
 func sentTrial(t search.Trial) trial {
 	return trial{t.ID, t.System.String(), t.Seed, t.Status, t.Epoch, t.Epochs, t.MultiplyAdds, t.Params,
 		t.Error, t.Failure, t.Last}
 }
 
+// received returns the trial that was sent.
 func (t trial) received() (search.Trial, error) {
 	system, err := space.ParseSystem(t.System)
 	return search.Trial{ID: t.ID, Key: search.Key{System: system, Seed: t.Seed}, Status: t.Status,
@@ -115,8 +121,8 @@ type checkpoint struct {
 	State []byte `json:"state"`
 }
 
-// guest is a store.Guest.
-type guest struct {
+// worker is a store.Worker.
+type worker struct {
 	ID   int64  `json:"id"`
 	Host string `json:"host"`
 	PID  int    `json:"pid"`
@@ -136,7 +142,7 @@ type planAnswer struct {
 type joinRequest struct {
 	Protocol int    `json:"protocol"`
 	Program  string `json:"program"`
-	Worker   guest  `json:"worker"`
+	Worker   worker `json:"worker"`
 	Study    string `json:"study,omitempty"` // the only study to work on; "" is any
 }
 
@@ -224,6 +230,7 @@ type endAnswer struct {
 	Status search.Status `json:"status"`
 }
 
-func (g guest) received() store.Guest {
-	return store.Guest{ID: g.ID, Host: g.Host, PID: g.PID, Job: g.Job}
+// received returns the store.Worker that was sent. It is a remote one.
+func (w worker) received() store.Worker {
+	return store.Worker{ID: w.ID, Host: w.Host, PID: w.PID, Job: w.Job, Remote: true}
 }

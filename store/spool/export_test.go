@@ -6,7 +6,7 @@ import (
 	"igcsearch/search"
 )
 
-// SetLease shortens the lease of this worker; before it joins.
+// SetLease shortens the lease of this worker. Call it before the worker joins.
 func (f *Folder) SetLease(d time.Duration) { f.lease = d }
 
 // Attempt returns the handle of an attempt of this process.

@@ -23,7 +23,7 @@ type sealed struct {
 	Body json.RawMessage `json:"body"`
 }
 
-// seal is the content of a file with v.
+// seal returns the content of a file that holds v.
 func seal(v any) ([]byte, error) {
 	body, err := json.Marshal(v)
 	if err != nil {
@@ -33,7 +33,8 @@ func seal(v any) ([]byte, error) {
 	return fmt.Appendf(nil, "{\"sha256\":%q,\"body\":%s}\n", hex.EncodeToString(sum[:]), body), nil
 }
 
-// readSealed reads what seal wrote. damaged: the file is there, but is not that.
+// readSealed reads into v what seal wrote to a file. damaged reports whether the file is there,
+// but does not hold what seal wrote.
 func readSealed(path string, v any) (damaged bool, err error) {
 	text, err := read(path)
 	if err != nil {
@@ -50,8 +51,7 @@ func readSealed(path string, v any) (damaged bool, err error) {
 	return false, nil
 }
 
-// read is os.ReadFile; a file that was replaced while an NFS client opened it is
-// opened again.
+// read is os.ReadFile, but opens a file again that was replaced while an NFS client opened it.
 func read(path string) (text []byte, err error) {
 	for range 3 {
 		if text, err = os.ReadFile(path); !errors.Is(err, syscall.ESTALE) {
@@ -113,7 +113,7 @@ func putFirst(path string, v any) error {
 	return syncFolder(filepath.Dir(path))
 }
 
-// syncFolder makes the names in a folder last.
+// syncFolder writes the names in a folder to the disk.
 func syncFolder(path string) error {
 	d, err := os.Open(path)
 	if err != nil {
@@ -121,23 +121,23 @@ func syncFolder(path string) error {
 	}
 	defer d.Close()
 	if err := d.Sync(); err != nil && !errors.Is(err, syscall.EINVAL) && !errors.Is(err, errors.ErrUnsupported) {
-		return err // some network file systems sync no folders, and need not
+		return err // some network file systems refuse to sync a folder, and need not do it
 	}
 	return nil
 }
 
-// number is that of a trial or attempt in names.
+// number returns the number of a trial, an attempt or an epoch as it stands in names of files.
 func number(n int) string { return fmt.Sprintf("%04d", n) }
 
 // beginFile is begin.json.
 type beginFile struct {
 	Worker  string    `json:"worker"`
 	Token   string    `json:"token"` // random, 16 bytes
-	Retry   bool      `json:"retry"` // people asked for another try; it trains nothing
+	Retry   bool      `json:"retry"` // the attempt trains nothing: people asked for another try
 	Until   int       `json:"until"`
-	From    []segment `json:"from"` // the epochs that it goes on from
+	From    []segment `json:"from"` // the epochs that the attempt goes on from
 	Note    string    `json:"note"`
-	Lost    string    `json:"lost"` // why the attempt before was closed, "" if it had ended
+	Lost    string    `json:"lost"` // why the attempt before is lost; "" if it had ended
 	Started time.Time `json:"started"`
 	Commit  string    `json:"commit"`
 	Go      string    `json:"go"`
@@ -150,19 +150,19 @@ type beginFile struct {
 	Job     string    `json:"job"`
 }
 
-// segment is the epochs of a curve, behind those of the segment before, that an
-// attempt measured.
+// segment says which attempt measured the next epochs of a history: those after the segment
+// before, up to Until.
 type segment struct {
 	Attempt int `json:"attempt"`
 	Until   int `json:"until"`
 }
 
 func (b *beginFile) attempt() search.Attempt {
-	return search.Attempt{Started: b.Started, Commit: b.Commit, GoVersion: b.Go, CPU: b.CPU, ISA: b.ISA, Device: b.Device,
-		Host: b.Host, PID: b.PID, Args: b.Args, Job: b.Job}
+	return search.Attempt{Started: b.Started, Commit: b.Commit, GoVersion: b.Go, CPU: b.CPU, ISA: b.ISA,
+		Device: b.Device, Host: b.Host, PID: b.PID, Args: b.Args, Job: b.Job}
 }
 
-// epochFile is epoch-NNNN.json: an epoch, and what its state is.
+// epochFile is epoch-NNNN.json: an epoch, and the checksum of the state after it.
 type epochFile struct {
 	Epoch search.Epoch `json:"epoch"`
 	State string       `json:"state_sha256"`
@@ -176,8 +176,8 @@ func newEpochFile(e search.Epoch, state []byte) epochFile {
 
 // endFile is end.json.
 type endFile struct {
-	Status  search.Status  `json:"status"` // of the outcome
-	Stands  search.Status  `json:"stands"` // how the trial stands: pending of a failure that is tried again
+	Status  search.Status  `json:"status"` // of the attempt's outcome
+	Stands  search.Status  `json:"stands"` // of the trial after it: pending if a failure is tried again
 	Failure search.Failure `json:"failure"`
 	Message string         `json:"message"`
 	Time    time.Time      `json:"time"` // for people

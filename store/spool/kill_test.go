@@ -1,6 +1,7 @@
 package spool_test
 
 import (
+	stdcmp "cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -37,7 +39,8 @@ const killEpochs = 12
 
 func killStudy() (search.Study, []search.Trial) {
 	s := search.Default()
-	s.Name, s.Dataset, s.Pairs, s.Seeds, s.Epochs, s.RetryCrashed = "quick", "synthetic", []string{"40x2", "64x1"}, 12, killEpochs, 0
+	s.Name, s.Dataset, s.Pairs = "quick", "synthetic", []string{"40x2", "64x1"}
+	s.Seeds, s.Epochs, s.RetryCrashed = 12, killEpochs, 0
 	s, err := s.Normalize()
 	if err != nil {
 		panic(err)
@@ -45,7 +48,7 @@ func killStudy() (search.Study, []search.Trial) {
 	return s, s.Trials(space.Shape{C: 3, H: 32, W: 32}, 10)
 }
 
-// work is one worker, of two trainings at once.
+// work is a worker with two trainings at once.
 func work(ctx context.Context, dir string) error {
 	f, err := spool.Open(dir, spool.Options{})
 	if err != nil {
@@ -54,12 +57,13 @@ func work(ctx context.Context, dir string) error {
 	defer f.Close()
 	f.SetLease(shortLease)
 	s, trials := killStudy()
-	r := search.Runner{Store: f, Trainer: chain{slow: true}, Workers: 2, Wait: 20 * time.Millisecond, Attempt: search.Attempt{PID: os.Getpid(), ISA: "test"}}
+	r := search.Runner{Store: f, Trainer: chain{slow: true}, Workers: 2, Wait: 20 * time.Millisecond,
+		Attempt: search.Attempt{PID: os.Getpid(), ISA: "test"}}
 	_, err = r.Run(ctx, s, strategyOf(s), trials)
 	return err
 }
 
-// chain is a trainer whose every epoch depends on all before it.
+// chain is a trainer. What an epoch measures depends on all epochs before it.
 type chain struct{ slow bool }
 
 func (t chain) Train(ctx context.Context, job search.Job, r search.Reporter) error {
@@ -76,7 +80,8 @@ func (t chain) Train(ctx context.Context, job search.Job, r search.Reporter) err
 		}
 		sum := sha256.Sum256(c.State)
 		c.Epoch, c.State = c.Epoch+1, sum[:]
-		e := search.Epoch{Number: c.Epoch, LearningRate: 0.1, TrainLoss: float64(binary.LittleEndian.Uint32(sum[:])) / 7, TrainCorrect: int(sum[4]), TrainTotal: 255}
+		e := search.Epoch{Number: c.Epoch, LearningRate: 0.1, TrainCorrect: int(sum[4]), TrainTotal: 255,
+			TrainLoss: float64(binary.LittleEndian.Uint32(sum[:])) / 7}
 		if err := r.Epoch(e, c); err != nil {
 			return err
 		}
@@ -84,12 +89,72 @@ func (t chain) Train(ctx context.Context, job search.Job, r search.Reporter) err
 	return nil
 }
 
-// TestKill kills workers of three processes at random moments. In the end every
-// cell was done once, with the bits of an undisturbed run, and a database that
-// collected meanwhile is the same as one that collects then.
+// TestKill kills workers of three processes at random moments. In the end every trial was done
+// once, with the bits of an undisturbed run. A database that collected after every kill holds
+// the same as one that collects in the end.
 func TestKill(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "spool")
+	often := database(t)
+	const kills = 12
+	killWorkers(t, dir, kills, func() { bring(t, often, dir) })
+
+	straight, once := database(t), database(t)
+	s, trials := killStudy()
+	r := search.Runner{Store: straight, Trainer: chain{}, Workers: 2}
+	if _, err := r.Run(t.Context(), s, strategyOf(s), trials); err != nil {
+		t.Fatal(err)
+	}
+	bring(t, often, dir)
+	bring(t, once, dir)
+	want := read(t, straight)
+	for _, db := range []*store.DB{often, once} {
+		got := read(t, db)
+		for i, trial := range got.Trials {
+			want := want.Trials[i].History
+			diff := cmp.Diff(want, trial.History, cmpopts.IgnoreFields(search.Epoch{}, "TrainSeconds", "EvalSeconds"))
+			if diff != "" || len(want) != killEpochs {
+				t.Errorf("%d epochs; undisturbed (-) and collected (+):\n%s", len(want), diff)
+			}
+		}
+		done, lost := map[string]int{}, 0
+		for _, a := range got.Attempts {
+			switch a.Ending {
+			case "done":
+				done[fmt.Sprint(a.System, a.Seed)]++
+			case "lost":
+				lost++
+			}
+		}
+		for trial, n := range done {
+			if n != 1 {
+				t.Errorf("%s was done %d times", trial, n)
+			}
+		}
+		if len(done) != len(trials) {
+			t.Errorf("%d of %d trials are done", len(done), len(trials))
+		}
+		if lost < 3 {
+			t.Errorf("only %d attempts were lost by %d kills", lost, kills)
+		}
+		t.Logf("%d kills, %d attempts, %d of them lost", kills, len(got.Attempts), lost)
+	}
+	if n := bring(t, once, dir); n != 0 {
+		t.Errorf("%d trials were brought again", n)
+	}
+	less := cmpopts.SortSlices(func(a, b store.TrialAttempt) bool {
+		return stdcmp.Or(strings.Compare(a.System.String(), b.System.String()), a.Seed-b.Seed,
+			a.Started.Compare(b.Started)) < 0
+	})
+	if diff := cmp.Diff(read(t, once).Attempts, read(t, often).Attempts, less); diff != "" {
+		t.Errorf("attempts collected once (-) and often (+):\n%s", diff)
+	}
+}
+
+// killWorkers trains the study with three processes until all is done. It kills so many of them
+// at random moments, starts another for each, and calls after once the spool has a study.
+func killWorkers(t *testing.T, dir string, kills int, after func()) {
+	t.Helper()
 	start := func() *exec.Cmd {
 		c := exec.Command(os.Args[0])
 		c.Env = append(os.Environ(), "SPOOL_WORKER="+dir)
@@ -103,16 +168,14 @@ func TestKill(t *testing.T) {
 	for range 3 {
 		workers = append(workers, start())
 	}
-	often := database(t)
-	kills := 0
-	for ; kills < 12; kills++ {
+	for range kills {
 		time.Sleep(time.Duration(20+rand.IntN(150)) * time.Millisecond)
 		i := rand.IntN(len(workers))
 		workers[i].Process.Kill()
 		workers[i].Wait()
 		workers[i] = start()
 		if _, err := os.Stat(filepath.Join(dir, "study.json")); err == nil {
-			bring(t, often, dir)
+			after()
 		}
 	}
 	for _, w := range workers {
@@ -120,66 +183,20 @@ func TestKill(t *testing.T) {
 			t.Errorf("a worker that was not killed ended with %v", err)
 		}
 	}
+}
 
-	straight, once := database(t), database(t)
-	s, trials := killStudy()
-	r := search.Runner{Store: straight, Trainer: chain{}, Workers: 2}
-	if _, err := r.Run(t.Context(), s, strategyOf(s), trials); err != nil {
-		t.Fatal(err)
-	}
-	bring(t, often, dir)
-	bring(t, once, dir)
-	want, err := straight.Read(t.Context(), s.Name, store.Histories)
+// read reads the study of a database, with histories and attempts.
+func read(t *testing.T, db *store.DB) store.Results {
+	t.Helper()
+	s, _ := killStudy()
+	stored, err := db.Read(t.Context(), s.Name, store.Histories, store.Attempts)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, db := range []*store.DB{often, once} {
-		got, err := db.Read(t.Context(), s.Name, store.Histories, store.Attempts)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for i, trial := range got.Trials {
-			curve := want.Trials[i].History
-			diff := cmp.Diff(curve, trial.History, cmpopts.IgnoreFields(search.Epoch{}, "TrainSeconds", "EvalSeconds"))
-			if diff != "" || len(curve) != killEpochs {
-				t.Errorf("%d epochs; undisturbed (-) and collected (+):\n%s", len(curve), diff)
-			}
-		}
-		done, lost := map[string]int{}, 0
-		for _, a := range got.Attempts {
-			switch a.Outcome {
-			case "done":
-				done[fmt.Sprint(a.System, a.Seed)]++
-			case "lost":
-				lost++
-			}
-		}
-		for cell, n := range done {
-			if n != 1 {
-				t.Errorf("%s was done %d times", cell, n)
-			}
-		}
-		if len(done) != len(trials) {
-			t.Errorf("%d of %d cells done", len(done), len(trials))
-		}
-		if lost < 3 {
-			t.Errorf("only %d attempts were lost by %d kills", lost, kills)
-		}
-		t.Logf("%d kills, %d attempts, %d of them lost", kills, len(got.Attempts), lost)
-	}
-	if n := bring(t, once, dir); n != 0 {
-		t.Errorf("%d trials were brought again", n)
-	}
-	x, err1 := once.Read(t.Context(), s.Name, store.Attempts)
-	y, err2 := often.Read(t.Context(), s.Name, store.Attempts)
-	less := cmpopts.SortSlices(func(a, b store.TrialAttempt) bool {
-		return a.System.String() < b.System.String() || a.System == b.System && (a.Seed < b.Seed || a.Seed == b.Seed && a.Started.Before(b.Started))
-	})
-	if diff := cmp.Diff(x.Attempts, y.Attempts, less); err1 != nil || err2 != nil || diff != "" {
-		t.Errorf("attempts collected once (-) and often (+): %v %v\n%s", err1, err2, diff)
-	}
+	return stored
 }
 
+// database returns a new database.
 func database(t *testing.T) *store.DB {
 	t.Helper()
 	db, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "a.db"))
@@ -190,21 +207,14 @@ func database(t *testing.T) *store.DB {
 	return db
 }
 
-// bring is igcsearch collect.
+// bring collects a spool into a database, as igcsearch collect does. It returns how many trials it stored.
 func bring(t *testing.T, db *store.DB, dir string) (taken int) {
 	t.Helper()
 	r, err := spool.Read(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	list, err := db.Bring(t.Context(), r.Study, r.Trials, func(i int, states bool) (store.Brought, error) {
-		l, err := r.Load(i, states)
-		b := store.Brought{TrialState: l.TrialState, Until: l.Until, By: l.By, Checkpoints: l.Checkpoints, Best: l.Best}
-		for _, a := range l.Attempts {
-			b.Attempts = append(b.Attempts, store.BroughtAttempt(a))
-		}
-		return b, err
-	})
+	list, err := db.Bring(t.Context(), store.Source{Study: r.Study, Trials: r.Trials, Load: r.Load})
 	if err != nil {
 		t.Fatal(err)
 	}

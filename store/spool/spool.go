@@ -1,57 +1,55 @@
-// Package spool keeps a study in a folder that several machines share, without
-// a server and without a database: search.Store for sites whose compute nodes
-// reach nothing but a network file system.
+// Package spool keeps a study in a folder that several machines share, without a server and
+// without a database. It implements search.Store for sites whose compute nodes reach nothing
+// but a network file system.
 //
 //	DIR/study.json               the study and its trials; written once
 //	DIR/workers/ID.json          who a worker is; written once
 //	DIR/workers/ID.beat          its heartbeat, a counter; ID.left once it ended
 //	DIR/trials/0001/0001         claim of the first attempt at trial 1: an empty folder
-//	DIR/trials/0001/0001.begin.json       who has it, and which epochs it goes on from
-//	DIR/trials/0001/0001.epoch-0001.json  what that attempt measured in an epoch
-//	DIR/trials/0001/0001.state-0001       the checkpoint after it
-//	DIR/trials/0001/0001.end.json         how it ended
+//	DIR/trials/0001/0001.begin.json       which worker has the attempt, and which epochs it goes on from
+//	DIR/trials/0001/0001.epoch-0001.json  what the attempt measured in an epoch
+//	DIR/trials/0001/0001.state-0001       the checkpoint after that epoch
+//	DIR/trials/0001/0001.end.json         how the attempt ended
 //	DIR/trials/0001/0002         claim of the second attempt …
 //
-// A claim is a folder because os.Mkdir has one winner on every file system,
-// NFS too. All else is written under a temporary name, synced, renamed, and its
-// folder synced; only heartbeats take the place of one another. There are no
-// locks and no shared memory, and no time of day decides anything. A JSON file
-// holds its own SHA-256, an epoch that of its state: what does not fit is left
-// out.
+// A claim is a folder because os.Mkdir has one winner on every file system, NFS too. A file is
+// written under a temporary name, synced and renamed, and its folder is synced. No file is ever
+// replaced, except heartbeats. There are no locks and no shared memory, and the time of day
+// decides nothing. A JSON file holds its own SHA-256, and the file of an epoch also that of the
+// state. A file whose checksum does not fit is left out.
 //
 // # Which attempt has a trial
 //
-// Attempts count up without gaps; the claim of the next is what arbitrates.
+// The attempts at a trial are numbered without gaps. Whoever makes the claim of the next
+// attempt has the trial.
 //
-//   - A trial belongs to its newest claim. One whose begin.json does not come
-//     for a lease is void.
-//   - A trial stands as its newest attempt with a begin.json says: it is running
-//     until that has an end.json, or until a process holds its worker for lost.
-//     That is only the view of who watched; nothing is written until somebody
-//     claims the next attempt, and until then the worker may come back.
-//   - The curve of an attempt is the epochs that its begin.json names, of
-//     attempts before, and its own behind them. What an older attempt reports
-//     after that is in no curve.
-//   - A worker that reports writes first, and then looks for a newer claim; a
-//     worker that claims makes its claim first, and then looks what was reported.
-//     So of the two at least one sees the other: a report that was accepted is
-//     part of every later attempt, and one that was refused (ErrSuperseded) is of
-//     an epoch that another trains again, to the same bits.
-//   - An attempt on another arithmetic than that of the epochs so far starts
-//     anew, for it cannot go on from their states.
+//   - A trial belongs to its newest claim. A claim is void if its begin.json does not appear
+//     within a lease.
+//   - The newest attempt with a begin.json says how the trial stands. The trial is running until
+//     the attempt has an end.json, or until a process takes its worker for lost. Only the
+//     process that watched knows that. It writes nothing until it claims the next attempt, and
+//     until then the worker may come back.
+//   - The history of an attempt is the epochs of earlier attempts that its begin.json names,
+//     followed by its own. An epoch that an older attempt reports later is in no history.
+//   - A worker that reports first writes the report, and then looks for a newer claim. A worker
+//     that claims first makes the claim, and then looks for reports. So at least one of the two
+//     sees the other. A report that was accepted is part of every later attempt. A report that
+//     was refused (ErrSuperseded) is of an epoch that another worker trains again, to the same
+//     bits.
+//   - An attempt starts anew if its arithmetic is not that of the epochs so far, because it
+//     cannot go on from their states.
 //
-// # Who is lost
+// # Which worker is lost
 //
-// A worker rewrites its heartbeat each third of its lease, a minute. One whose
-// heartbeat another process saw stand still for a whole lease is lost, if its
-// job is gone too (Options.Gone). Of the time between two looks at most half a
-// lease counts, and none while the watcher cannot write its own heartbeat. A
-// worker that says that it left, or whose job a newer worker has (a job that was
-// requeued), is lost at once.
+// A worker rewrites its heartbeat each third of its lease, which is a minute. It is lost if
+// another process saw its heartbeat stand still for a whole lease and its job is gone too
+// (Options.Gone). Of the time between two looks at most half a lease counts, and none while the
+// watcher cannot write its own heartbeat. A worker is lost at once if it says that it left, or
+// if a newer worker has its job, because the job was requeued.
 //
-// All workers write into the folder whose listing decides, or read it after they
-// wrote into it: on NFS the answer to a write tells a client that its cached
-// listing is old. A stale listing elsewhere costs a look, not a result.
+// A worker writes into the folder whose listing decides, and reads the listing after it wrote:
+// on NFS, the answer to a write tells a client that its cached listing is old. A stale listing
+// of another folder delays a worker, but changes no result.
 package spool
 
 import (
@@ -76,22 +74,19 @@ import (
 
 var _ search.Store = (*Folder)(nil)
 
-// lease is how long a worker may stand still before another takes its trials.
-const lease = time.Minute
-
 // Options says who uses a folder.
 type Options struct {
-	// Attempt tells who this worker is, as its attempts do. An earlier worker of
-	// the same Job is lost as soon as this one is there; what follows " restart "
-	// in its name counts how often it was requeued.
+	// Attempt says who this worker is. A worker of an earlier run of the same Job is lost as
+	// soon as this one is there; the number after " restart " in Job says how often the job was
+	// requeued.
 	Attempt search.Attempt
-	// Gone reports whether a scheduler's job has ended. It is asked of workers
-	// with a job that stand still, one at a time; nil stands for always true.
+	// Gone reports whether a scheduler's job has ended. It is called for one job at a time, when
+	// a worker of the job stands still. nil stands for a function that returns true.
 	Gone func(ctx context.Context, job string) bool
 }
 
-// Folder is a study's folder, and this process as one of its workers. Trial.ID is
-// the place in the plan, from 1.
+// Folder is a study's folder, with this process as one of its workers. Trial.ID is the trial's
+// place in study.json, from 1.
 type Folder struct {
 	dir   string
 	o     Options
@@ -105,10 +100,10 @@ type Folder struct {
 	joined  bool
 	beat    int64
 	beaten  time.Time // when beat was written last, by the monotonic clock
-	looked  time.Time // at other workers, by the monotonic clock
+	looked  time.Time // when watch last looked at other workers, by the monotonic clock
 	workers map[string]*worker
-	claims  map[string]*watch // on claims without a begin.json
-	lost    map[string]string // why, by worker or claim
+	claims  map[string]*search.HeartbeatWatch // on claims without a begin.json
+	lost    map[string]string                 // why, by worker or claim
 	own     map[int64]*ownAttempt
 }
 
@@ -118,7 +113,7 @@ type studyFile struct {
 	Title       string          `json:"title"`
 	Fingerprint string          `json:"fingerprint"`
 	Settings    json.RawMessage `json:"settings"`
-	// Not of the fingerprint.
+	// The fields from here on are not part of the fingerprint.
 	KeepCheckpoints bool        `json:"keep_checkpoints"`
 	KeepBest        bool        `json:"keep_best"`
 	Commit          string      `json:"commit"` // of the program that planned it, "" if unknown
@@ -134,7 +129,7 @@ type trialFile struct {
 	Params       int    `json:"params"`
 }
 
-// Open makes the folder if it is missing, in one that is there.
+// Open opens a folder. It makes the folder if it is missing, but not the folder above it.
 func Open(dir string, o Options) (*Folder, error) {
 	if err := os.Mkdir(dir, 0o777); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, explain("make", dir, err)
@@ -146,12 +141,13 @@ func Open(dir string, o Options) (*Folder, error) {
 	}
 	var random [8]byte
 	crand.Read(random[:]) // never fails
-	return &Folder{dir: dir, o: o, id: hex.EncodeToString(random[:]), lease: lease, workers: map[string]*worker{},
-		claims: map[string]*watch{}, lost: map[string]string{}, own: map[int64]*ownAttempt{}}, nil
+	return &Folder{dir: dir, o: o, id: hex.EncodeToString(random[:]), lease: search.Lease,
+		workers: map[string]*worker{}, claims: map[string]*search.HeartbeatWatch{},
+		lost: map[string]string{}, own: map[int64]*ownAttempt{}}, nil
 }
 
-// Plan implements search.Store. The first process writes the study down; it is
-// an error if what is there is another one, or was begun by another build.
+// Plan implements search.Store. The first process writes study.json. The others return an error
+// if it holds another study, or if another build wrote it.
 func (f *Folder) Plan(ctx context.Context, s search.Study, trials []search.Trial) ([]search.Trial, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -164,7 +160,8 @@ func (f *Folder) Plan(ctx context.Context, s search.Study, trials []search.Trial
 			return nil, fmt.Errorf("%s spool %s: trial %v is planned twice", act, f.dir, t.Key)
 		}
 		at[t.Key] = len(mine.Trials)
-		mine.Trials = append(mine.Trials, trialFile{System: t.System.String(), Seed: t.Seed, Epochs: t.Epochs, MultiplyAdds: t.MultiplyAdds, Params: t.Params})
+		mine.Trials = append(mine.Trials, trialFile{System: t.System.String(), Seed: t.Seed, Epochs: t.Epochs,
+			MultiplyAdds: t.MultiplyAdds, Params: t.Params})
 	}
 	path := filepath.Join(f.dir, "study.json")
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
@@ -189,13 +186,14 @@ func (f *Folder) Plan(ctx context.Context, s search.Study, trials []search.Trial
 			f.trials = append(f.trials, t)
 		}
 	}
-	f.study.KeepCheckpoints, f.study.KeepBest = s.KeepCheckpoints, s.KeepBest // as this process was asked to
+	f.study.KeepCheckpoints, f.study.KeepBest = s.KeepCheckpoints, s.KeepBest // of this process, not of study.json
 	byKey := map[search.Key]*trial{}
 	for _, t := range f.trials {
 		byKey[t.state.Key] = t
 	}
 	if len(trials) != len(f.trials) {
-		return nil, fmt.Errorf("%s spool %s: it has %d trials there, %d here: another version of igcsearch began it: use that one, or another --spool", act, f.dir, len(f.trials), len(trials))
+		return nil, fmt.Errorf("%s spool %s: it has %d trials there, %d here: %w",
+			act, f.dir, len(f.trials), len(trials), ErrVersion)
 	}
 	if err := f.join(); err != nil {
 		return nil, explain(act, f.dir, err)
@@ -207,17 +205,41 @@ func (f *Folder) Plan(ctx context.Context, s search.Study, trials []search.Trial
 	for i, t := range trials {
 		found := byKey[t.Key]
 		if found == nil || found.state.Epochs != t.Epochs {
-			return nil, fmt.Errorf("%s spool %s: %v is none of its trials: another version of igcsearch began it: use that one, or another --spool", act, f.dir, t.Key)
+			return nil, fmt.Errorf("%s spool %s: %v is none of its trials: %w", act, f.dir, t.Key, ErrVersion)
 		}
 		planned[i] = found.state.Trial
 	}
 	return planned, nil
 }
 
-// compare refuses a study that is not the one that is there.
+// These errors say why a folder cannot be used. ConflictError is another such error.
+var (
+	ErrVersion     = errors.New("another version of igcsearch began it")
+	ErrBuild       = errors.New("its results may have other bits")
+	ErrDamaged     = errors.New("its checksum does not fit")
+	ErrNotWritable = errors.New("a worker has to write there")
+	ErrNotFolder   = errors.New("it is no folder")
+)
+
+// ConflictError says that a folder holds another study, or the same study with other settings.
+type ConflictError struct {
+	Dir          string
+	Study, There string   // the names of the study, and of the one in the folder
+	Diff         []string // the settings that differ, if the names are the same
+}
+
+func (e *ConflictError) Error() string {
+	if e.Study != e.There {
+		return fmt.Sprintf("spool %s is of study %q, and a folder holds one", e.Dir, e.There)
+	}
+	return fmt.Sprintf("study %q is in spool %s with other settings: %s", e.Study, e.Dir, strings.Join(e.Diff, "; "))
+}
+
+// compare returns an error if this process plans another study than the one in the folder, or
+// is of another commit than the program that planned that.
 func (f *Folder) compare(there, mine studyFile, s search.Study) error {
 	if there.Name != mine.Name {
-		return fmt.Errorf("spool %s is of study %q, and a folder holds one: give %q another --spool", f.dir, there.Name, mine.Name)
+		return &ConflictError{Dir: f.dir, Study: mine.Name, There: there.Name}
 	}
 	if there.Fingerprint != mine.Fingerprint {
 		var old search.Study
@@ -227,10 +249,11 @@ func (f *Folder) compare(there, mine studyFile, s search.Study) error {
 				diff = d
 			}
 		}
-		return fmt.Errorf("study %q is in spool %s with other settings: %s: use those, or give this one another name (--set name=NEW) and another --spool", mine.Name, f.dir, strings.Join(diff, "; "))
+		return &ConflictError{f.dir, mine.Name, there.Name, diff}
 	}
 	if there.Commit != "" && mine.Commit != "" && there.Commit != mine.Commit {
-		return fmt.Errorf("spool %s was begun by igcsearch of commit %s, this is %s, whose results may have other bits: use one program on all machines, or another --spool", f.dir, there.Commit, mine.Commit)
+		return fmt.Errorf("spool %s was begun by igcsearch of commit %s, this is %s: %w",
+			f.dir, there.Commit, mine.Commit, ErrBuild)
 	}
 	return nil
 }
@@ -241,17 +264,18 @@ func readStudy(dir string) (studyFile, error) {
 	damaged, err := readSealed(filepath.Join(dir, "study.json"), &s)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return s, fmt.Errorf("spool %s has no study.json: no worker has planned a study there: check the name, and that the folder is mounted: %w", dir, err)
+		return s, fmt.Errorf("spool %s has no study.json: no worker has planned a study there: "+
+			"check the name, and that the folder is mounted: %w", dir, err)
 	case err != nil:
 		return s, explain("read", dir, err)
 	case damaged:
-		return s, fmt.Errorf("spool %s: study.json is damaged (its checksum does not fit): collect from a copy, or begin another --spool", dir)
+		return s, fmt.Errorf("spool %s: study.json is damaged: %w", dir, ErrDamaged)
 	}
 	return s, nil
 }
 
-// Close ends this worker; attempts that are still open are lost at once. A Folder
-// may not be used after it.
+// Close ends this worker. Its open attempts are lost at once. The Folder may not be used after
+// Close.
 func (f *Folder) Close() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -259,49 +283,54 @@ func (f *Folder) Close() error {
 		return nil
 	}
 	f.joined = false
-	// An error does not matter: the heartbeat stands still.
+	// An error does not matter, because the heartbeat stands still from now on.
 	place := filepath.Join(f.dir, "workers", f.id)
 	os.Rename(place+".beat", place+".left")
 	return nil
 }
 
-// explain names the folder and says what to do.
+// explain adds to an error what failed and the folder, and often what to do.
 func explain(act, dir string, err error) error {
-	hint := "look at the file system, then start the worker again: what was stored is kept"
+	hint := errors.New("look at the file system, then start the worker again: what was stored is kept")
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		hint = "the disk is full, or your quota: free some space and start the worker again, all epochs stored so far are kept"
+		hint = errors.New("the disk is full, or your quota: free some space and start the worker again, " +
+			"all epochs stored so far are kept")
 	case errors.Is(err, fs.ErrNotExist):
-		hint = "a folder is missing: make it, or mount it on this machine"
+		hint = errors.New("a folder is missing: make it, or mount it on this machine")
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
-		hint = "a worker writes there: check the permissions of the folder, or give another --spool"
+		hint = ErrNotWritable
 	case errors.Is(err, syscall.ENOTDIR):
-		hint = "it is no folder: give another --spool"
+		hint = ErrNotFolder
 	}
-	return fmt.Errorf("%s spool %s: %w: %s", act, dir, err, hint)
+	return fmt.Errorf("%s spool %s: %w: %w", act, dir, err, hint)
 }
 
-// study reads the settings back.
+// read returns the study that a study.json holds.
 func (s studyFile) read(dir string) (search.Study, error) {
 	var study search.Study
 	if err := json.Unmarshal(s.Settings, &study); err != nil {
-		return study, fmt.Errorf("spool %s: the settings of its study: %w: use the version of igcsearch that began it", dir, err)
+		return study, fmt.Errorf("spool %s: read the settings of its study: %w: "+
+			"use the version of igcsearch that began it", dir, err)
 	}
 	study.Title, study.KeepCheckpoints, study.KeepBest = s.Title, s.KeepCheckpoints, s.KeepBest
 	if study.Fingerprint() != s.Fingerprint || !bytes.Equal(study.Settings(), s.Settings) {
-		return study, fmt.Errorf("spool %s: its study has settings that this version of igcsearch does not have: use the one that began it", dir)
+		return study, fmt.Errorf("spool %s: its study has settings that this version of igcsearch does not have: "+
+			"use the one that began it", dir)
 	}
 	return study, nil
 }
 
+// newTrial returns a trial as it stands before anything is read of its folder.
 func newTrial(dir string, i int, t trialFile) (*trial, error) {
 	system, err := space.ParseSystem(t.System)
 	if err != nil {
 		return nil, err
 	}
-	return &trial{dir: filepath.Join(dir, "trials", number(i+1)), files: map[string]bool{}, attempts: map[int]*attempt{},
-		state: search.TrialState{Trial: search.Trial{ID: int64(i + 1), Key: search.Key{System: system, Seed: t.Seed}, Status: search.Pending,
-			Epochs: t.Epochs, MultiplyAdds: t.MultiplyAdds, Params: t.Params}}}, nil
+	planned := search.Trial{ID: int64(i + 1), Key: search.Key{System: system, Seed: t.Seed}, Status: search.Pending,
+		Epochs: t.Epochs, MultiplyAdds: t.MultiplyAdds, Params: t.Params}
+	return &trial{dir: filepath.Join(dir, "trials", number(i+1)), files: map[string]bool{},
+		attempts: map[int]*attempt{}, state: search.TrialState{Trial: planned}}, nil
 }

@@ -24,7 +24,7 @@ import (
 	"igcsearch/store/spool"
 )
 
-// newStudy has two pairs and so many seeds, of three epochs.
+// newStudy returns a study of two pairs, so many seeds and three epochs.
 func newStudy(t testing.TB, seeds int) (search.Study, []search.Trial) {
 	t.Helper()
 	s := search.Default()
@@ -39,7 +39,7 @@ func newStudy(t testing.TB, seeds int) (search.Study, []search.Trial) {
 
 const shortLease = 400 * time.Millisecond
 
-// open is a worker with a short lease.
+// open opens a folder as a worker with a short lease.
 func open(t testing.TB, dir string, o spool.Options) *spool.Folder {
 	t.Helper()
 	f, err := spool.Open(dir, o)
@@ -51,7 +51,7 @@ func open(t testing.TB, dir string, o spool.Options) *spool.Folder {
 	return f
 }
 
-// planned is a worker of a new folder with four trials.
+// planned returns a worker of a new folder with four trials.
 func planned(t testing.TB) (f *spool.Folder, dir string, s search.Study, trials []search.Trial) {
 	t.Helper()
 	dir = filepath.Join(t.TempDir(), "spool")
@@ -60,7 +60,9 @@ func planned(t testing.TB) (f *spool.Folder, dir string, s search.Study, trials 
 	return f, dir, s, trials
 }
 
-func join(t testing.TB, dir string, s search.Study, trials []search.Trial, o spool.Options) (*spool.Folder, []search.Trial) {
+// join returns a new worker of a folder, and the trials as it finds them.
+func join(t testing.TB, dir string, s search.Study, trials []search.Trial, o spool.Options) (
+	*spool.Folder, []search.Trial) {
 	t.Helper()
 	f := open(t, dir, o)
 	trials, err := f.Plan(t.Context(), s, trials)
@@ -85,10 +87,18 @@ func record(t testing.TB, f *spool.Folder, attempt int64, epochs ...int) {
 	t.Helper()
 	for _, n := range epochs {
 		e := search.Epoch{Number: n, LearningRate: 0.1, TrainLoss: 2, TrainCorrect: n, TrainTotal: 64}
-		if err := f.Attempt(attempt).Record(t.Context(), e, search.Checkpoint{Epoch: n, State: state(n, 100)}); err != nil {
+		c := search.Checkpoint{Epoch: n, State: state(n, 100)}
+		if err := f.Attempt(attempt).Record(t.Context(), e, c); err != nil {
 			t.Fatal(err)
 		}
 	}
+}
+
+// recordError records an epoch and an empty checkpoint, and returns the error.
+func recordError(t testing.TB, f *spool.Folder, attempt int64, epoch, checkpoint int) error {
+	t.Helper()
+	return f.Attempt(attempt).Record(t.Context(), search.Epoch{Number: epoch},
+		search.Checkpoint{Epoch: checkpoint})
 }
 
 func end(t testing.TB, f *spool.Folder, attempt int64, o search.Outcome, want search.Status) {
@@ -107,7 +117,7 @@ func poll(t testing.TB, f *spool.Folder) []search.TrialState {
 	return states
 }
 
-// wait polls, and beats, until a trial has a status.
+// wait polls and beats until a trial has a status. It returns how long that took.
 func wait(t testing.TB, f *spool.Folder, trial int, want search.Status) time.Duration {
 	t.Helper()
 	begin := time.Now()
@@ -140,7 +150,7 @@ func wantError(t *testing.T, err error, parts ...string) {
 	}
 }
 
-// rewrite changes a file behind the spool's back.
+// rewrite changes a file of a spool, which does not know of it.
 func rewrite(t *testing.T, path string, change func([]byte) []byte) {
 	t.Helper()
 	b, err := os.ReadFile(path)
@@ -176,56 +186,8 @@ func TestPlan(t *testing.T) {
 			t.Errorf("IDs %d … %d, want 1 … 4", got[0].ID, got[3].ID)
 		}
 	})
-	t.Run("refuses other settings, another study and another build", func(t *testing.T) {
-		t.Parallel()
-		dir := t.TempDir()
-		s, trials := newStudy(t, 2)
-		join(t, dir, s, trials, spool.Options{Attempt: search.Attempt{Commit: "aaa"}})
-		other := s
-		other.LearningRate, other.DataSum = 0.05, "f00"
-		_, err := open(t, dir, spool.Options{}).Plan(t.Context(), other, trials)
-		wantError(t, err, `study "quick" is in spool `+dir+" with other settings", "learning_rate: 0.1 there, 0.05 here", "data_sum: not set there, f00 here", "--set name=NEW")
-		other = s
-		other.Name = "slow"
-		_, err = open(t, dir, spool.Options{}).Plan(t.Context(), other, trials)
-		wantError(t, err, `is of study "quick"`, `give "slow" another --spool`)
-		_, err = open(t, dir, spool.Options{Attempt: search.Attempt{Commit: "bbb"}}).Plan(t.Context(), s, trials)
-		wantError(t, err, "begun by igcsearch of commit aaa, this is bbb")
-		_, err = open(t, dir, spool.Options{}).Plan(t.Context(), s, append(trials, trials[0]))
-		wantError(t, err, "planned twice")
-	})
-	t.Run("of several processes at once, one writes the study", func(t *testing.T) {
-		t.Parallel()
-		dir := filepath.Join(t.TempDir(), "spool")
-		var wg sync.WaitGroup
-		var first, second atomic.Int32
-		for i := range 8 {
-			s, trials := newStudy(t, 2)
-			if i%2 == 1 {
-				s.LearningRate = 0.05
-			}
-			wg.Go(func() {
-				f, err := spool.Open(dir, spool.Options{})
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				defer f.Close()
-				switch _, err := f.Plan(t.Context(), s, trials); {
-				case err == nil && i%2 == 0:
-					first.Add(1)
-				case err == nil:
-					second.Add(1)
-				case !strings.Contains(err.Error(), "learning_rate"):
-					t.Error(err)
-				}
-			})
-		}
-		wg.Wait()
-		if a, b := first.Load(), second.Load(); a+b != 4 || a*b != 0 {
-			t.Errorf("%d planned the one and %d the other, want 4 and 0", a, b)
-		}
-	})
+	t.Run("refuses other settings, another study and another build", planRefuses)
+	t.Run("of several processes at once, one writes the study", planAtOnce)
 	t.Run("a folder that is missing or no folder says what to do", func(t *testing.T) {
 		t.Parallel()
 		_, err := spool.Open(filepath.Join(t.TempDir(), "not", "there"), spool.Options{})
@@ -233,71 +195,106 @@ func TestPlan(t *testing.T) {
 		file := filepath.Join(t.TempDir(), "file")
 		os.WriteFile(file, nil, 0o666)
 		_, err = spool.Open(file, spool.Options{})
-		wantError(t, err, "it is no folder: give another --spool")
+		wantError(t, err, "it is no folder")
+		if !errors.Is(err, spool.ErrNotFolder) {
+			t.Errorf("it is not ErrNotFolder: %v", err)
+		}
 		_, err = spool.Read(t.TempDir())
 		wantError(t, err, "has no study.json")
 	})
 }
 
+func planRefuses(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s, trials := newStudy(t, 2)
+	join(t, dir, s, trials, spool.Options{Attempt: search.Attempt{Commit: "aaa"}})
+	other := s
+	other.LearningRate, other.DataSum = 0.05, "f00"
+	_, err := open(t, dir, spool.Options{}).Plan(t.Context(), other, trials)
+	wantError(t, err, `study "quick" is in spool `+dir+" with other settings",
+		"learning_rate: 0.1 there, 0.05 here", "data_sum: not set there, f00 here")
+	other = s
+	other.Name = "slow"
+	_, err = open(t, dir, spool.Options{}).Plan(t.Context(), other, trials)
+	wantError(t, err, `is of study "quick", and a folder holds one`)
+	var conflict *spool.ConflictError
+	if !errors.As(err, &conflict) || conflict.Study != "slow" || conflict.There != "quick" {
+		t.Errorf("it is no conflict of slow with quick: %#v", err)
+	}
+	_, err = open(t, dir, spool.Options{Attempt: search.Attempt{Commit: "bbb"}}).Plan(t.Context(), s, trials)
+	wantError(t, err, "begun by igcsearch of commit aaa, this is bbb")
+	if !errors.Is(err, spool.ErrBuild) {
+		t.Errorf("it is no error of another build: %v", err)
+	}
+	_, err = open(t, dir, spool.Options{}).Plan(t.Context(), s, append(trials, trials[0]))
+	wantError(t, err, "planned twice")
+}
+
+func planAtOnce(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "spool")
+	var wg sync.WaitGroup
+	var first, second atomic.Int32
+	for i := range 8 {
+		s, trials := newStudy(t, 2)
+		if i%2 == 1 {
+			s.LearningRate = 0.05
+		}
+		wg.Go(func() {
+			f, err := spool.Open(dir, spool.Options{})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer f.Close()
+			switch _, err := f.Plan(t.Context(), s, trials); {
+			case err == nil && i%2 == 0:
+				first.Add(1)
+			case err == nil:
+				second.Add(1)
+			case !strings.Contains(err.Error(), "learning_rate"):
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if a, b := first.Load(), second.Load(); a+b != 4 || a*b != 0 {
+		t.Errorf("%d planned the one and %d the other, want 4 and 0", a, b)
+	}
+}
+
 func TestBegin(t *testing.T) {
 	t.Parallel()
-	t.Run("returns the newest checkpoint, nil at first", func(t *testing.T) {
-		t.Parallel()
-		f, _, _, trials := planned(t)
-		claim, err := f.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
-		if err != nil || claim.From != nil {
-			t.Fatalf("checkpoint %v (%v), want none", claim.From, err)
-		}
-		record(t, f, claim.ID, 1, 2)
-		end(t, f, claim.ID, search.Outcome{Status: search.Pending, Failure: search.FailedInterrupted}, search.Pending)
-		next, err := f.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if diff := cmp.Diff(&search.Checkpoint{Epoch: 2, State: state(2, 100)}, next.From); diff != "" || next.ID == claim.ID || next.Note != "" {
-			t.Errorf("attempt %d after %d, %q, want (-) got (+):\n%s", next.ID, claim.ID, next.Note, diff)
-		}
-	})
-	t.Run("refuses a trial that is running, finished or unknown", func(t *testing.T) {
-		t.Parallel()
-		f, dir, s, trials := planned(t)
-		g, _ := join(t, dir, s, trials, spool.Options{})
-		attempt := begin(t, f, trials[0])
-		for _, w := range []*spool.Folder{f, g} {
-			_, err := w.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
-			wantError(t, err, "begin trial 1 in spool", "it is running, want pending")
-			if !errors.Is(err, search.ErrTaken) {
-				t.Errorf("%v does not wrap ErrTaken", err)
-			}
-		}
-		end(t, f, attempt, search.Outcome{Status: search.Diverged, Failure: search.FailedDiverged}, search.Diverged)
-		_, err := g.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
-		wantError(t, err, "it is diverged, want pending")
-		_, err = g.Begin(t.Context(), 99, 3, search.Attempt{})
-		wantError(t, err, "begin trial 99", "no such trial")
-	})
+	t.Run("returns the newest checkpoint, nil at first", beginFrom)
+	t.Run("refuses a trial that is running, finished or unknown", beginRefuses)
+	const damaged = "its checkpoint after epoch 2 is damaged (the checksum does not fit): "
 	for _, c := range []struct {
 		name, note string
-		harm       func(t *testing.T, place string) // of attempt 1
+		harm       func(t *testing.T, place string) // damages attempt 1
 		from       int
 	}{
-		{"goes on from the state before a damaged one", "its checkpoint after epoch 2 is damaged (the checksum does not fit): it goes on after epoch 1", func(t *testing.T, place string) {
-			rewrite(t, place+".state-0002", func(b []byte) []byte { return b[:len(b)/2] })
-		}, 1},
-		{"starts anew if both are damaged", "its checkpoint after epoch 2 is damaged (the checksum does not fit): it starts anew", func(t *testing.T, place string) {
-			for _, n := range []string{".state-0001", ".state-0002"} {
-				rewrite(t, place+n, func(b []byte) []byte { b[7] ^= 1; return b })
-			}
-		}, 0},
-		{"goes on before a damaged epoch", "it has 1 of 2 epochs: it goes on after epoch 1", func(t *testing.T, place string) {
-			rewrite(t, place+".epoch-0002.json", func(b []byte) []byte {
-				return bytes.Replace(b, []byte(`"train_correct":2`), []byte(`"train_correct":3`), 1)
-			})
-		}, 1},
-		{"starts anew where the states are gone", "it has no checkpoint after epoch 2: it starts anew", func(t *testing.T, place string) {
-			os.Remove(place + ".state-0001")
-			os.Remove(place + ".state-0002")
-		}, 0},
+		{"goes on from the state before a damaged one", damaged + "it goes on after epoch 1",
+			func(t *testing.T, place string) {
+				rewrite(t, place+".state-0002", func(b []byte) []byte { return b[:len(b)/2] })
+			}, 1},
+		{"starts anew if both are damaged", damaged + "it starts anew",
+			func(t *testing.T, place string) {
+				for _, n := range []string{".state-0001", ".state-0002"} {
+					rewrite(t, place+n, func(b []byte) []byte { b[7] ^= 1; return b })
+				}
+			}, 0},
+		{"goes on before a damaged epoch", "it has 1 of 2 epochs: it goes on after epoch 1",
+			func(t *testing.T, place string) {
+				rewrite(t, place+".epoch-0002.json", func(b []byte) []byte {
+					return bytes.Replace(b, []byte(`"train_correct":2`), []byte(`"train_correct":3`), 1)
+				})
+			}, 1},
+		{"starts anew where the states are gone", "it has no checkpoint after epoch 2: it starts anew",
+			func(t *testing.T, place string) {
+				os.Remove(place + ".state-0001")
+				os.Remove(place + ".state-0002")
+			}, 0},
 	} {
 		t.Run(c.name+", and says so", func(t *testing.T) {
 			t.Parallel()
@@ -307,194 +304,268 @@ func TestBegin(t *testing.T) {
 			end(t, f, attempt, search.Outcome{Status: search.Pending}, search.Pending)
 			c.harm(t, filepath.Join(dir, "trials", "0001", "0001"))
 			g, _ := join(t, dir, s, trials, spool.Options{})
-			claim, err := g.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
-			at := 0
-			if claim.From != nil {
-				at = claim.From.Epoch
-			}
-			if err != nil || at != c.from || claim.Note != c.note {
-				t.Fatalf("from %d, %q (%v), want %d, %q", at, claim.Note, err, c.from, c.note)
-			}
-			for n := at + 1; n <= 3; n++ {
-				record(t, g, claim.ID, n)
-			}
-			end(t, g, claim.ID, search.Outcome{Status: search.Done}, search.Done)
-			if got := poll(t, f)[0]; got.Status != search.Done || len(got.History) != 3 {
-				t.Errorf("%+v", got)
-			}
+			beginAfterHarm(t, f, g, trials[0], c.from, c.note)
 		})
 	}
-	t.Run("a half-written begin or end does no harm", func(t *testing.T) {
-		t.Parallel()
-		f, dir, s, trials := planned(t)
-		attempt := begin(t, f, trials[0])
-		record(t, f, attempt, 1)
-		end(t, f, attempt, search.Outcome{Status: search.Pending}, search.Pending)
-		place := filepath.Join(dir, "trials", "0001", "0001")
-		rewrite(t, place+".end.json", func(b []byte) []byte { return b[:len(b)/2] })
-		g, _ := join(t, dir, s, trials, spool.Options{})
-		claim, err := g.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
-		if err != nil || claim.From == nil {
-			t.Fatalf("%+v, %v", claim, err)
+	t.Run("a half-written begin or end does no harm", beginHalfWritten)
+	t.Run("removes what a killed worker was writing, which nobody read", beginTidies)
+	t.Run("starts anew on another arithmetic", beginOtherArithmetic)
+}
+
+// beginAfterHarm begins a trial after a file of it was damaged and trains it, both with g. It checks what
+// the trial goes on from, and how it stands for f in the end.
+func beginAfterHarm(t *testing.T, f, g *spool.Folder, trial search.Trial, from int, note string) {
+	t.Helper()
+	claim, err := g.Begin(t.Context(), trial.ID, 3, search.Attempt{})
+	at := 0
+	if claim.From != nil {
+		at = claim.From.Epoch
+	}
+	if err != nil || at != from || claim.Note != note {
+		t.Fatalf("from %d, %q (%v), want %d, %q", at, claim.Note, err, from, note)
+	}
+	for n := at + 1; n <= 3; n++ {
+		record(t, g, claim.ID, n)
+	}
+	end(t, g, claim.ID, search.Outcome{Status: search.Done}, search.Done)
+	if got := poll(t, f)[0]; got.Status != search.Done || len(got.History) != 3 {
+		t.Errorf("%+v", got)
+	}
+}
+
+func beginFrom(t *testing.T) {
+	t.Parallel()
+	f, _, _, trials := planned(t)
+	claim, err := f.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
+	if err != nil || claim.From != nil {
+		t.Fatalf("checkpoint %v (%v), want none", claim.From, err)
+	}
+	record(t, f, claim.ID, 1, 2)
+	end(t, f, claim.ID, search.Outcome{Status: search.Pending, Failure: search.FailedInterrupted}, search.Pending)
+	next, err := f.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	diff := cmp.Diff(&search.Checkpoint{Epoch: 2, State: state(2, 100)}, next.From)
+	if diff != "" || next.ID == claim.ID || next.Note != "" {
+		t.Errorf("attempt %d after %d, %q, want (-) got (+):\n%s", next.ID, claim.ID, next.Note, diff)
+	}
+}
+
+func beginRefuses(t *testing.T) {
+	t.Parallel()
+	f, dir, s, trials := planned(t)
+	g, _ := join(t, dir, s, trials, spool.Options{})
+	attempt := begin(t, f, trials[0])
+	for _, w := range []*spool.Folder{f, g} {
+		_, err := w.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
+		wantError(t, err, "begin trial 1 in spool", "it is running, want pending")
+		if !errors.Is(err, search.ErrTaken) {
+			t.Errorf("%v does not wrap ErrTaken", err)
 		}
-		record(t, g, claim.ID, 2)
-		rewrite(t, filepath.Join(dir, "trials", "0001", "0002.begin.json"), func(b []byte) []byte { return b[:len(b)/2] })
-		h, _ := join(t, dir, s, trials, spool.Options{})
-		if after := wait(t, h, 0, search.Pending); after < shortLease/2 {
-			t.Errorf("taken after %v, the lease is %v", after, shortLease)
-		}
-		if claim, err = h.Begin(t.Context(), trials[0].ID, 3, search.Attempt{}); err != nil || claim.From == nil || claim.From.Epoch != 1 {
-			t.Errorf("%+v, %v", claim, err)
-		}
-	})
-	t.Run("removes what a killed worker was writing, which nobody read", func(t *testing.T) {
-		t.Parallel()
-		f, dir, s, trials := planned(t)
-		attempt := begin(t, f, trials[0])
-		end(t, f, attempt, search.Outcome{Status: search.Pending}, search.Pending)
-		half := filepath.Join(dir, "trials", "0001", ".0002.begin.json123")
-		if err := os.WriteFile(half, []byte("{"), 0o666); err != nil {
-			t.Fatal(err)
-		}
-		g, got := join(t, dir, s, trials, spool.Options{})
-		if got[0].Status != search.Pending {
-			t.Errorf("the trial is %s", got[0].Status)
-		}
-		begin(t, g, trials[0])
-		if _, err := os.Stat(half); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("the file is still there: %v", err)
-		}
-	})
-	t.Run("starts anew on another arithmetic", func(t *testing.T) {
-		t.Parallel()
-		f, _, _, trials := planned(t)
-		claim, err := f.Begin(t.Context(), trials[0].ID, 3, search.Attempt{ISA: "avx512"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		record(t, f, claim.ID, 1, 2)
-		end(t, f, claim.ID, search.Outcome{Status: search.Pending}, search.Pending)
-		claim, err = f.Begin(t.Context(), trials[0].ID, 3, search.Attempt{ISA: "avx2"})
-		if err != nil || claim.From != nil || claim.Note != "its epochs are of avx512, this is avx2, with other bits: it starts anew" {
-			t.Errorf("%+v, %v", claim, err)
-		}
-		record(t, f, claim.ID, 1)
-		if got := poll(t, f)[0]; got.Epoch != 1 {
-			t.Errorf("%+v", got)
-		}
-	})
+	}
+	end(t, f, attempt, search.Outcome{Status: search.Diverged, Failure: search.FailedDiverged}, search.Diverged)
+	_, err := g.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
+	wantError(t, err, "it is diverged, want pending")
+	_, err = g.Begin(t.Context(), 99, 3, search.Attempt{})
+	wantError(t, err, "begin trial 99", "no such trial")
+}
+
+func beginHalfWritten(t *testing.T) {
+	t.Parallel()
+	f, dir, s, trials := planned(t)
+	attempt := begin(t, f, trials[0])
+	record(t, f, attempt, 1)
+	end(t, f, attempt, search.Outcome{Status: search.Pending}, search.Pending)
+	place := filepath.Join(dir, "trials", "0001", "0001")
+	rewrite(t, place+".end.json", func(b []byte) []byte { return b[:len(b)/2] })
+	g, _ := join(t, dir, s, trials, spool.Options{})
+	claim, err := g.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
+	if err != nil || claim.From == nil {
+		t.Fatalf("%+v, %v", claim, err)
+	}
+	record(t, g, claim.ID, 2)
+	rewrite(t, filepath.Join(dir, "trials", "0001", "0002.begin.json"), func(b []byte) []byte { return b[:len(b)/2] })
+	h, _ := join(t, dir, s, trials, spool.Options{})
+	if after := wait(t, h, 0, search.Pending); after < shortLease/2 {
+		t.Errorf("taken after %v, the lease is %v", after, shortLease)
+	}
+	claim, err = h.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
+	if err != nil || claim.From == nil || claim.From.Epoch != 1 {
+		t.Errorf("%+v, %v", claim, err)
+	}
+}
+
+func beginTidies(t *testing.T) {
+	t.Parallel()
+	f, dir, s, trials := planned(t)
+	attempt := begin(t, f, trials[0])
+	end(t, f, attempt, search.Outcome{Status: search.Pending}, search.Pending)
+	half := filepath.Join(dir, "trials", "0001", ".0002.begin.json123")
+	if err := os.WriteFile(half, []byte("{"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	g, got := join(t, dir, s, trials, spool.Options{})
+	if got[0].Status != search.Pending {
+		t.Errorf("the trial is %s", got[0].Status)
+	}
+	begin(t, g, trials[0])
+	if _, err := os.Stat(half); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the file is still there: %v", err)
+	}
+}
+
+func beginOtherArithmetic(t *testing.T) {
+	t.Parallel()
+	f, _, _, trials := planned(t)
+	claim, err := f.Begin(t.Context(), trials[0].ID, 3, search.Attempt{ISA: "avx512"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	record(t, f, claim.ID, 1, 2)
+	end(t, f, claim.ID, search.Outcome{Status: search.Pending}, search.Pending)
+	claim, err = f.Begin(t.Context(), trials[0].ID, 3, search.Attempt{ISA: "avx2"})
+	const note = "its epochs are of avx512, this is avx2, with other bits: it starts anew"
+	if err != nil || claim.From != nil || claim.Note != note {
+		t.Errorf("%+v, %v", claim, err)
+	}
+	record(t, f, claim.ID, 1)
+	if got := poll(t, f)[0]; got.Epoch != 1 {
+		t.Errorf("%+v", got)
+	}
 }
 
 func TestRecord(t *testing.T) {
 	t.Parallel()
-	t.Run("keeps every bit, NaN and infinities too", func(t *testing.T) {
-		t.Parallel()
-		f, dir, s, trials := planned(t)
-		attempt := begin(t, f, trials[0])
-		losses := []float64{math.Inf(1), math.Float64frombits(0x7ff8000000000123), math.Nextafter(1, 2)}
-		for i, loss := range losses {
-			e := search.Epoch{Number: i + 1, LearningRate: 1e-21 / 3, TrainLoss: loss, TrainCorrect: 1, TrainTotal: 2, ValidationCorrect: 3, ValidationTotal: 4,
-				TestCorrect: 5, TestTotal: 6, ValidationLoss: math.Inf(1), TestLoss: 1.0 / 3, TrainSeconds: math.Copysign(0, -1), EvalSeconds: math.MaxFloat64}
-			if err := f.Attempt(attempt).Record(t.Context(), e, search.Checkpoint{Epoch: i + 1}); err != nil {
-				t.Fatal(err)
-			}
-		}
-		g, _ := join(t, dir, s, trials, spool.Options{})
-		for i, e := range poll(t, g)[0].History {
-			want := search.Epoch{Number: i + 1, LearningRate: 1e-21 / 3, TrainLoss: e.TrainLoss, TrainCorrect: 1, TrainTotal: 2, ValidationCorrect: 3, ValidationTotal: 4,
-				TestCorrect: 5, TestTotal: 6, ValidationLoss: math.Inf(1), TestLoss: 1.0 / 3, TrainSeconds: e.TrainSeconds, EvalSeconds: math.MaxFloat64}
-			if diff := cmp.Diff(want, e, cmpopts.EquateNaNs()); diff != "" || math.Float64bits(e.TrainLoss) != math.Float64bits(losses[i]) || !math.Signbit(e.TrainSeconds) {
-				t.Errorf("epoch %d: loss %x, want %x\n%s", i+1, math.Float64bits(e.TrainLoss), math.Float64bits(losses[i]), diff)
-			}
-		}
-	})
-	t.Run("refuses what does not follow, and attempts of others", func(t *testing.T) {
-		t.Parallel()
-		f, dir, s, trials := planned(t)
-		attempt := begin(t, f, trials[0])
-		wantError(t, f.Attempt(attempt).Record(t.Context(), search.Epoch{Number: 2}, search.Checkpoint{Epoch: 2}), "want epoch 1")
-		wantError(t, f.Attempt(attempt).Record(t.Context(), search.Epoch{Number: 1}, search.Checkpoint{Epoch: 2}), "checkpoint is of epoch 2")
-		g, _ := join(t, dir, s, trials, spool.Options{})
-		wantError(t, g.Attempt(attempt).Record(t.Context(), search.Epoch{Number: 1}, search.Checkpoint{Epoch: 1}), "no open one of this process")
-		record(t, f, attempt, 1, 2, 3)
-		wantError(t, f.Attempt(attempt).Record(t.Context(), search.Epoch{Number: 4}, search.Checkpoint{Epoch: 4}), "3 epochs")
-	})
-	t.Run("keeps the last two states, and the best where the study says so", func(t *testing.T) {
-		t.Parallel()
-		dir := t.TempDir()
-		s, trials := newStudy(t, 2)
-		s.KeepBest = true
-		f, trials := join(t, dir, s, trials, spool.Options{})
-		attempt := begin(t, f, trials[0])
-		states := func() (names []string) {
-			all, _ := filepath.Glob(filepath.Join(dir, "trials", "0001", "*.state-*"))
-			for _, a := range all {
-				names = append(names, filepath.Base(a))
-			}
-			return names
-		}
-		for i, correct := range []int{7, 3, 5} {
-			e := search.Epoch{Number: i + 1, ValidationCorrect: correct, ValidationTotal: 10}
-			if err := f.Attempt(attempt).Record(t.Context(), e, search.Checkpoint{Epoch: i + 1, State: state(i+1, 10)}); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if got, want := states(), []string{"0001.state-0001", "0001.state-0002", "0001.state-0003"}; !slices.Equal(got, want) {
-			t.Errorf("%v, want %v", got, want)
-		}
-		end(t, f, attempt, search.Outcome{Status: search.Done}, search.Done)
-		want := []string{"0001.state-0001"}
-		if s.KeepCheckpoints {
-			want = []string{"0001.state-0001", "0001.state-0002", "0001.state-0003"}
-		}
-		if got := states(); !slices.Equal(got, want) {
-			t.Errorf("%v, want %v", got, want)
-		}
-	})
-	t.Run("a full disk says so, and the trial goes on when there is room", func(t *testing.T) {
-		dir := filepath.Join(t.TempDir(), "small")
-		if err := os.Mkdir(dir, 0o777); err != nil {
+	t.Run("keeps every bit, NaN and infinities too", recordBits)
+	t.Run("refuses what does not follow, and attempts of others", recordRefuses)
+	t.Run("keeps the last two states, and the best where the study says so", recordStates)
+	t.Run("a full disk says so, and the trial goes on when there is room", recordFullDisk)
+	t.Run("a folder that went away says so", recordNoFolder)
+}
+
+func recordBits(t *testing.T) {
+	t.Parallel()
+	f, dir, s, trials := planned(t)
+	attempt := begin(t, f, trials[0])
+	losses := []float64{math.Inf(1), math.Float64frombits(0x7ff8000000000123), math.Nextafter(1, 2)}
+	for i, loss := range losses {
+		e := measured(i+1, loss, math.Copysign(0, -1))
+		if err := f.Attempt(attempt).Record(t.Context(), e, search.Checkpoint{Epoch: i + 1}); err != nil {
 			t.Fatal(err)
 		}
-		if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=256k"); err != nil {
-			t.Skipf("no small file system can be mounted here: %v", err)
+	}
+	g, _ := join(t, dir, s, trials, spool.Options{})
+	for i, e := range poll(t, g)[0].History {
+		diff := cmp.Diff(measured(i+1, e.TrainLoss, e.TrainSeconds), e, cmpopts.EquateNaNs())
+		got, want := math.Float64bits(e.TrainLoss), math.Float64bits(losses[i])
+		if diff != "" || got != want || !math.Signbit(e.TrainSeconds) {
+			t.Errorf("epoch %d: loss %x, want %x\n%s", i+1, got, want, diff)
 		}
-		t.Cleanup(func() { syscall.Unmount(dir, syscall.MNT_DETACH) })
-		s, trials := newStudy(t, 2)
-		f, trials := join(t, dir, s, trials, spool.Options{})
-		attempt := begin(t, f, trials[0])
-		record(t, f, attempt, 1)
-		err := f.Attempt(attempt).Record(t.Context(), search.Epoch{Number: 2}, search.Checkpoint{Epoch: 2, State: state(2, 1<<20)})
-		wantError(t, err, "record epoch 2 of attempt", "the disk is full", "free some space and start the worker again")
-		f.Close()
-		g, _ := join(t, dir, s, trials, spool.Options{})
-		again := begin(t, g, trials[0])
-		record(t, g, again, 2, 3)
-		end(t, g, again, search.Outcome{Status: search.Done}, search.Done)
-	})
-	t.Run("a folder that went away says so", func(t *testing.T) {
-		t.Parallel()
-		f, dir, _, trials := planned(t)
-		attempt := begin(t, f, trials[0])
-		os.RemoveAll(dir)
-		wantError(t, f.Attempt(attempt).Record(t.Context(), search.Epoch{Number: 1}, search.Checkpoint{Epoch: 1}), "a folder is missing: make it, or mount it")
-		_, _, err := f.Poll(t.Context(), "quick", 0)
-		wantError(t, err, "a folder is missing")
-		_, err = f.Beat(t.Context())
-		wantError(t, err, "a folder is missing")
-	})
+	}
+}
+
+// measured returns an epoch with values that are hard to store.
+func measured(number int, loss, seconds float64) search.Epoch {
+	return search.Epoch{Number: number, LearningRate: 1e-21 / 3, TrainLoss: loss, TrainCorrect: 1, TrainTotal: 2,
+		ValidationCorrect: 3, ValidationTotal: 4, TestCorrect: 5, TestTotal: 6, ValidationLoss: math.Inf(1),
+		TestLoss: 1.0 / 3, TrainSeconds: seconds, EvalSeconds: math.MaxFloat64}
+}
+
+func recordRefuses(t *testing.T) {
+	t.Parallel()
+	f, dir, s, trials := planned(t)
+	attempt := begin(t, f, trials[0])
+	wantError(t, recordError(t, f, attempt, 2, 2), "want epoch 1")
+	wantError(t, recordError(t, f, attempt, 1, 2), "checkpoint is of epoch 2")
+	g, _ := join(t, dir, s, trials, spool.Options{})
+	wantError(t, recordError(t, g, attempt, 1, 1), "is not open in this process")
+	record(t, f, attempt, 1, 2, 3)
+	wantError(t, recordError(t, f, attempt, 4, 4), "3 epochs")
+}
+
+func recordStates(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s, trials := newStudy(t, 2)
+	s.KeepBest = true
+	f, trials := join(t, dir, s, trials, spool.Options{})
+	attempt := begin(t, f, trials[0])
+	states := func() (names []string) {
+		all, _ := filepath.Glob(filepath.Join(dir, "trials", "0001", "*.state-*"))
+		for _, a := range all {
+			names = append(names, filepath.Base(a))
+		}
+		return names
+	}
+	for i, correct := range []int{7, 3, 5} {
+		e := search.Epoch{Number: i + 1, ValidationCorrect: correct, ValidationTotal: 10}
+		c := search.Checkpoint{Epoch: i + 1, State: state(i+1, 10)}
+		if err := f.Attempt(attempt).Record(t.Context(), e, c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all := []string{"0001.state-0001", "0001.state-0002", "0001.state-0003"}
+	if got := states(); !slices.Equal(got, all) {
+		t.Errorf("%v, want %v", got, all)
+	}
+	end(t, f, attempt, search.Outcome{Status: search.Done}, search.Done)
+	want := all[:1]
+	if s.KeepCheckpoints {
+		want = all
+	}
+	if got := states(); !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+func recordFullDisk(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "small")
+	if err := os.Mkdir(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=256k"); err != nil {
+		t.Skipf("no small file system can be mounted here: %v", err)
+	}
+	t.Cleanup(func() { syscall.Unmount(dir, syscall.MNT_DETACH) })
+	s, trials := newStudy(t, 2)
+	f, trials := join(t, dir, s, trials, spool.Options{})
+	attempt := begin(t, f, trials[0])
+	record(t, f, attempt, 1)
+	large := search.Checkpoint{Epoch: 2, State: state(2, 1<<20)}
+	err := f.Attempt(attempt).Record(t.Context(), search.Epoch{Number: 2}, large)
+	wantError(t, err, "record epoch 2 of attempt", "the disk is full", "free some space and start the worker again")
+	f.Close()
+	g, _ := join(t, dir, s, trials, spool.Options{})
+	again := begin(t, g, trials[0])
+	record(t, g, again, 2, 3)
+	end(t, g, again, search.Outcome{Status: search.Done}, search.Done)
+}
+
+func recordNoFolder(t *testing.T) {
+	t.Parallel()
+	f, dir, _, trials := planned(t)
+	attempt := begin(t, f, trials[0])
+	os.RemoveAll(dir)
+	wantError(t, recordError(t, f, attempt, 1, 1), "a folder is missing: make it, or mount it")
+	_, _, err := f.Poll(t.Context(), "quick", 0)
+	wantError(t, err, "a folder is missing")
+	_, err = f.Beat(t.Context())
+	wantError(t, err, "a folder is missing")
 }
 
 func TestEnd(t *testing.T) {
 	t.Parallel()
 	f, dir, s, trials := planned(t)
 	crash := search.Outcome{Status: search.Failed, Failure: search.FailedCrashed, Message: "out\nof luck", Retries: 2}
+	interrupted := search.Outcome{Status: search.Pending, Failure: search.FailedInterrupted}
 	for _, want := range []search.Status{search.Pending, search.Pending, search.Failed} {
 		g, _ := join(t, dir, s, trials, spool.Options{}) // failures are counted in the folder
-		end(t, g, begin(t, g, trials[0]), search.Outcome{Status: search.Pending, Failure: search.FailedInterrupted}, search.Pending)
+		end(t, g, begin(t, g, trials[0]), interrupted, search.Pending)
 		end(t, g, begin(t, g, trials[0]), crash, want)
 	}
-	if got := poll(t, f)[0]; got.Status != search.Failed || got.Error != "of luck" || got.Failure != search.FailedCrashed {
+	got := poll(t, f)[0]
+	if got.Status != search.Failed || got.Error != "of luck" || got.Failure != search.FailedCrashed {
 		t.Errorf("%+v", got)
 	}
 	attempt := begin(t, f, trials[1])
@@ -503,22 +574,25 @@ func TestEnd(t *testing.T) {
 	wantError(t, err, "the trial has 1 of 3 epochs")
 	_, err = f.Attempt(attempt).End(t.Context(), search.Outcome{Status: "well"})
 	wantError(t, err, `no attempt ends as "well"`)
-	end(t, f, attempt, search.Outcome{Status: search.Diverged, Failure: search.FailedDiverged, Message: strings.Repeat("ä", 5000)}, search.Diverged)
+	end(t, f, attempt, search.Outcome{Status: search.Diverged, Failure: search.FailedDiverged,
+		Message: strings.Repeat("ä", 5000)}, search.Diverged)
 	_, err = f.Attempt(attempt).End(t.Context(), search.Outcome{Status: search.Failed})
-	wantError(t, err, "no open one")
+	wantError(t, err, "is not open in this process")
 	r, err := spool.Read(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var outcomes []string
+	var outcomes []search.Ending
 	l, err := r.Load(0, true)
 	for _, a := range l.Attempts {
-		outcomes = append(outcomes, a.Outcome)
+		outcomes = append(outcomes, a.Ending)
 	}
-	if want := []string{"interrupted", "failed", "interrupted", "failed", "interrupted", "failed"}; err != nil || !slices.Equal(outcomes, want) {
+	want := []search.Ending{"interrupted", "failed", "interrupted", "failed", "interrupted", "failed"}
+	if err != nil || !slices.Equal(outcomes, want) {
 		t.Errorf("outcomes %v (%v), want %v", outcomes, err, want)
 	}
-	if l, err := r.Load(1, true); err != nil || len([]rune(l.Attempts[0].Message)) > 4000 || l.Status != search.Diverged || l.Epoch != 1 {
+	l, err = r.Load(1, true)
+	if err != nil || len([]rune(l.Attempts[0].Message)) > 4000 || l.Status != search.Diverged || l.Epoch != 1 {
 		t.Errorf("%v: %+v", err, l)
 	}
 }
@@ -538,16 +612,21 @@ func TestRetry(t *testing.T) {
 	end(t, f, begin(t, f, trials[2]), crash, search.Failed)
 
 	g, _ := join(t, dir, s, trials, spool.Options{})
-	again, err := g.Retry(t.Context(), []search.Status{search.Failed, search.Diverged}, func(_ space.System, seed int) bool { return seed == 0 || trials[1].Seed == 1 && seed == 1 })
+	both := []search.Status{search.Failed, search.Diverged}
+	again, err := g.Retry(t.Context(), both, func(_ space.System, seed int) bool {
+		return seed == 0 || trials[1].Seed == 1 && seed == 1
+	})
 	if err != nil || len(again) == 0 || again[0].Status != search.Failed {
 		t.Fatalf("%+v, %v", again, err)
 	}
-	if more, err := g.Retry(t.Context(), []search.Status{search.Failed, search.Diverged}, func(space.System, int) bool { return true }); err != nil || len(more) != 3-len(again) {
+	more, err := g.Retry(t.Context(), both, func(space.System, int) bool { return true })
+	if err != nil || len(more) != 3-len(again) {
 		t.Errorf("again %+v, %v", more, err)
 	}
 	g.Close()
 	h, got := join(t, dir, s, trials, spool.Options{})
-	if got[0].Status != search.Pending || got[0].Epoch != 2 || got[1].Status != search.Pending || got[1].Epoch != 0 || got[2].Status != search.Pending {
+	if got[0].Status != search.Pending || got[0].Epoch != 2 || got[1].Status != search.Pending ||
+		got[1].Epoch != 0 || got[2].Status != search.Pending {
 		t.Errorf("%+v", got)
 	}
 	claim, err := h.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
@@ -601,8 +680,8 @@ func TestPoll(t *testing.T) {
 	}
 }
 
-// beats keeps a worker alive until the test ends, or stop is called. late tells
-// whether this machine is too busy for so short a lease.
+// beats keeps a worker alive until the test ends or stop is called. late reports whether this
+// machine is too busy for so short a lease.
 func beats(t *testing.T, f *spool.Folder) (stop func(), late func() bool) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
@@ -629,164 +708,186 @@ func beats(t *testing.T, f *spool.Folder) (stop func(), late func() bool) {
 
 func TestLease(t *testing.T) {
 	t.Parallel()
-	t.Run("a worker that stands still for its lease loses its trials, and not before", func(t *testing.T) {
-		t.Parallel()
-		a, dir, s, trials := planned(t)
-		stop, late := beats(t, a)
-		b, _ := join(t, dir, s, trials, spool.Options{})
-		attempt := begin(t, a, trials[0])
-		record(t, a, attempt, 1)
-		for begin := time.Now(); time.Since(begin) < 4*shortLease; time.Sleep(shortLease / 20) {
-			if _, err := b.Beat(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			if got := poll(t, b)[0]; got.Status != search.Running {
-				if late() {
-					t.Skip("this machine is too busy")
-				}
-				t.Fatalf("a live trial became %s", got.Status)
-			}
-		}
-		stop()
-		if after := wait(t, b, 0, search.Pending); after < shortLease/2 {
-			t.Errorf("taken after %v, the lease is %v", after, shortLease)
-		}
-		// It comes back: nobody went on with the trial, so it does.
-		record(t, a, attempt, 2)
-		if _, err := a.Beat(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		wait(t, b, 0, search.Running)
-		// It stands still again, and another goes on; what it reports now is refused.
-		wait(t, b, 0, search.Pending)
-		again, err := b.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
-		if err != nil || again.From == nil || again.From.Epoch != 2 {
-			t.Fatalf("%+v, %v", again, err)
-		}
-		err = a.Attempt(attempt).Record(t.Context(), search.Epoch{Number: 3, TrainCorrect: 77}, search.Checkpoint{Epoch: 3})
-		if !errors.Is(err, search.ErrSuperseded) {
-			t.Errorf("the late worker: %v", err)
-		}
-		_, err = a.Attempt(attempt).End(t.Context(), search.Outcome{Status: search.Failed, Failure: search.FailedCrashed})
-		if !errors.Is(err, search.ErrSuperseded) {
-			t.Errorf("the late worker: %v", err)
-		}
-		record(t, b, again.ID, 3)
-		end(t, b, again.ID, search.Outcome{Status: search.Done}, search.Done)
-		if got := poll(t, a)[0]; got.Status != search.Done || got.Last.TrainCorrect != 3 {
-			t.Errorf("%+v", got)
-		}
-		r, err := spool.Read(dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		l, err := r.Load(0, true)
-		if err != nil || len(l.Attempts) != 2 || l.Attempts[0].Outcome != "lost" || l.Attempts[0].Message != "its process stood still for its lease" || !slices.Equal(l.By, []int{0, 0, 1}) {
-			t.Errorf("%+v, %v", l, err)
-		}
-	})
-	t.Run("only if its job is gone too", func(t *testing.T) {
-		t.Parallel()
-		a, dir, s, trials := planned(t)
-		a.Close()
-		a, _ = join(t, dir, s, trials, spool.Options{Attempt: search.Attempt{Job: "slurm 7_1"}})
-		var gone atomic.Bool
-		var asked sync.Map
-		b, _ := join(t, dir, s, trials, spool.Options{Gone: func(_ context.Context, job string) bool { asked.Store(job, true); return gone.Load() }})
-		begin(t, a, trials[0])
-		beats(t, b)
-		for begin := time.Now(); time.Since(begin) < 4*shortLease; time.Sleep(shortLease / 20) {
-			if got := poll(t, b)[0].Status; got != search.Running {
-				t.Fatalf("it is %s though its job is there", got)
-			}
-		}
-		if _, ok := asked.Load("slurm 7_1"); !ok {
-			t.Error("nobody asked for its job")
-		}
-		gone.Store(true)
-		wait(t, b, 0, search.Pending)
-	})
-	t.Run("a new worker of its job frees its trials at once", func(t *testing.T) {
-		t.Parallel()
-		a, dir, s, trials := planned(t)
-		a.Close()
-		job := spool.Options{Attempt: search.Attempt{Job: "slurm 7_1"}, Gone: func(context.Context, string) bool { return false }}
-		a, _ = join(t, dir, s, trials, job)
-		begin(t, a, trials[0])
-		b, _ := join(t, dir, s, trials, spool.Options{Attempt: search.Attempt{Job: "slurm 7_2"}})
-		if got := poll(t, b)[0].Status; got != search.Running {
-			t.Errorf("it is %s, of another job", got)
-		}
-		job.Attempt.Job += " restart 1"
-		c, planned := join(t, dir, s, trials, job)
-		if planned[0].Status != search.Pending {
-			t.Errorf("it is %s for the new worker of its job", planned[0].Status)
-		}
-		wait(t, b, 0, search.Pending)
-		begin(t, c, trials[0])
-	})
-	t.Run("a worker that ends frees its trials at once", func(t *testing.T) {
-		t.Parallel()
-		a, dir, s, trials := planned(t)
-		attempt := begin(t, a, trials[0])
-		record(t, a, attempt, 1)
-		a.Close()
-		b, got := join(t, dir, s, trials, spool.Options{})
-		if got[0].Status != search.Pending || got[0].Epoch != 1 {
-			t.Errorf("%+v", got[0])
-		}
-		begin(t, b, trials[0])
-	})
-	t.Run("a claim whose process died before it began is void after a lease", func(t *testing.T) {
-		t.Parallel()
-		a, dir, s, trials := planned(t)
-		attempt := begin(t, a, trials[0])
-		record(t, a, attempt, 1)
-		end(t, a, attempt, search.Outcome{Status: search.Pending}, search.Pending)
-		for _, claim := range []string{"0001/0002", "0002/0001"} {
-			if err := os.MkdirAll(filepath.Join(dir, "trials", claim), 0o777); err != nil {
-				t.Fatal(err)
-			}
-		}
-		b, got := join(t, dir, s, trials, spool.Options{})
-		if got[0].Status != search.Running || got[1].Status != search.Running {
-			t.Errorf("%+v", got)
-		}
-		wait(t, b, 0, search.Pending)
-		wait(t, b, 1, search.Pending)
-		if claim, err := b.Begin(t.Context(), trials[0].ID, 3, search.Attempt{}); err != nil || claim.From == nil {
-			t.Errorf("%+v, %v", claim, err)
-		}
-		begin(t, b, trials[1])
-	})
-	t.Run("a claim after the end changes nothing", func(t *testing.T) {
-		t.Parallel()
-		a, dir, s, trials := planned(t)
-		attempt := begin(t, a, trials[0])
-		record(t, a, attempt, 1, 2, 3)
-		end(t, a, attempt, search.Outcome{Status: search.Done}, search.Done)
-		if err := os.Mkdir(filepath.Join(dir, "trials", "0001", "0002"), 0o777); err != nil {
-			t.Fatal(err)
-		}
-		_, got := join(t, dir, s, trials, spool.Options{})
-		if got[0].Status != search.Done || got[0].Epoch != 3 {
-			t.Errorf("%+v", got[0])
-		}
-	})
-	t.Run("nobody is lost while the watcher cannot write", func(t *testing.T) {
-		t.Parallel()
-		a, dir, s, trials := planned(t)
-		b, _ := join(t, dir, s, trials, spool.Options{})
-		begin(t, a, trials[0])
-		for begin := time.Now(); time.Since(begin) < 3*shortLease; time.Sleep(shortLease / 20) {
-			if got := poll(t, b)[0].Status; got != search.Running { // b does not beat
-				t.Fatalf("it became %s", got)
-			}
-		}
-	})
+	t.Run("a worker that stands still for its lease loses its trials, and not before", leaseStandsStill)
+	t.Run("only if its job is gone too", leaseJob)
+	t.Run("a new worker of its job frees its trials at once", leaseRequeued)
+	t.Run("a worker that ends frees its trials at once", leaseLeft)
+	t.Run("a claim whose process died before it began is void after a lease", leaseClaim)
+	t.Run("a claim after the end changes nothing", leaseLateClaim)
+	t.Run("nobody is lost while the watcher cannot write", leaseWatcher)
 }
 
-// TestClaims has several workers begin the same trials at once.
+func leaseStandsStill(t *testing.T) {
+	t.Parallel()
+	a, dir, s, trials := planned(t)
+	stop, late := beats(t, a)
+	b, _ := join(t, dir, s, trials, spool.Options{})
+	attempt := begin(t, a, trials[0])
+	record(t, a, attempt, 1)
+	for begin := time.Now(); time.Since(begin) < 4*shortLease; time.Sleep(shortLease / 20) {
+		if _, err := b.Beat(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := poll(t, b)[0]; got.Status != search.Running {
+			if late() {
+				t.Skip("this machine is too busy")
+			}
+			t.Fatalf("a live trial became %s", got.Status)
+		}
+	}
+	stop()
+	if _, err := a.Beat(t.Context()); err != nil { // the last one, so b does not wait since an earlier one
+		t.Fatal(err)
+	}
+	if after := wait(t, b, 0, search.Pending); after < shortLease {
+		t.Errorf("taken after %v, the lease is %v", after, shortLease)
+	}
+	// The worker comes back. It has the trial again, because nobody went on with it.
+	record(t, a, attempt, 2)
+	if _, err := a.Beat(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, b, 0, search.Running)
+	// The worker stands still again, and another goes on with the trial. Now its reports are refused.
+	wait(t, b, 0, search.Pending)
+	again, err := b.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
+	if err != nil || again.From == nil || again.From.Epoch != 2 {
+		t.Fatalf("%+v, %v", again, err)
+	}
+	err = a.Attempt(attempt).Record(t.Context(), search.Epoch{Number: 3, TrainCorrect: 77}, search.Checkpoint{Epoch: 3})
+	if !errors.Is(err, search.ErrSuperseded) {
+		t.Errorf("the late worker: %v", err)
+	}
+	_, err = a.Attempt(attempt).End(t.Context(), search.Outcome{Status: search.Failed, Failure: search.FailedCrashed})
+	if !errors.Is(err, search.ErrSuperseded) {
+		t.Errorf("the late worker: %v", err)
+	}
+	record(t, b, again.ID, 3)
+	end(t, b, again.ID, search.Outcome{Status: search.Done}, search.Done)
+	if got := poll(t, a)[0]; got.Status != search.Done || got.Last.TrainCorrect != 3 {
+		t.Errorf("%+v", got)
+	}
+	r, err := spool.Read(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := r.Load(0, true)
+	if err != nil || len(l.Attempts) != 2 || l.Attempts[0].Ending != "lost" ||
+		l.Attempts[0].Message != "its process stood still for its lease" || !slices.Equal(l.By, []int{0, 0, 1}) {
+		t.Errorf("%+v, %v", l, err)
+	}
+}
+
+func leaseJob(t *testing.T) {
+	t.Parallel()
+	a, dir, s, trials := planned(t)
+	a.Close()
+	a, _ = join(t, dir, s, trials, spool.Options{Attempt: search.Attempt{Job: "slurm 7_1"}})
+	var gone atomic.Bool
+	var asked sync.Map
+	b, _ := join(t, dir, s, trials, spool.Options{Gone: func(_ context.Context, job string) bool {
+		asked.Store(job, true)
+		return gone.Load()
+	}})
+	begin(t, a, trials[0])
+	beats(t, b)
+	for begin := time.Now(); time.Since(begin) < 4*shortLease; time.Sleep(shortLease / 20) {
+		if got := poll(t, b)[0].Status; got != search.Running {
+			t.Fatalf("it is %s though its job is there", got)
+		}
+	}
+	if _, ok := asked.Load("slurm 7_1"); !ok {
+		t.Error("nobody asked for its job")
+	}
+	gone.Store(true)
+	wait(t, b, 0, search.Pending)
+}
+
+func leaseRequeued(t *testing.T) {
+	t.Parallel()
+	a, dir, s, trials := planned(t)
+	a.Close()
+	job := spool.Options{Attempt: search.Attempt{Job: "slurm 7_1"},
+		Gone: func(context.Context, string) bool { return false }}
+	a, _ = join(t, dir, s, trials, job)
+	begin(t, a, trials[0])
+	b, _ := join(t, dir, s, trials, spool.Options{Attempt: search.Attempt{Job: "slurm 7_2"}})
+	if got := poll(t, b)[0].Status; got != search.Running {
+		t.Errorf("it is %s, of another job", got)
+	}
+	job.Attempt.Job += " restart 1"
+	c, planned := join(t, dir, s, trials, job)
+	if planned[0].Status != search.Pending {
+		t.Errorf("it is %s for the new worker of its job", planned[0].Status)
+	}
+	wait(t, b, 0, search.Pending)
+	begin(t, c, trials[0])
+}
+
+func leaseLeft(t *testing.T) {
+	t.Parallel()
+	a, dir, s, trials := planned(t)
+	attempt := begin(t, a, trials[0])
+	record(t, a, attempt, 1)
+	a.Close()
+	b, got := join(t, dir, s, trials, spool.Options{})
+	if got[0].Status != search.Pending || got[0].Epoch != 1 {
+		t.Errorf("%+v", got[0])
+	}
+	begin(t, b, trials[0])
+}
+
+func leaseClaim(t *testing.T) {
+	t.Parallel()
+	a, dir, s, trials := planned(t)
+	attempt := begin(t, a, trials[0])
+	record(t, a, attempt, 1)
+	end(t, a, attempt, search.Outcome{Status: search.Pending}, search.Pending)
+	for _, claim := range []string{"0001/0002", "0002/0001"} {
+		if err := os.MkdirAll(filepath.Join(dir, "trials", claim), 0o777); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b, got := join(t, dir, s, trials, spool.Options{})
+	if got[0].Status != search.Running || got[1].Status != search.Running {
+		t.Errorf("%+v", got)
+	}
+	wait(t, b, 0, search.Pending)
+	wait(t, b, 1, search.Pending)
+	if claim, err := b.Begin(t.Context(), trials[0].ID, 3, search.Attempt{}); err != nil || claim.From == nil {
+		t.Errorf("%+v, %v", claim, err)
+	}
+	begin(t, b, trials[1])
+}
+
+func leaseLateClaim(t *testing.T) {
+	t.Parallel()
+	a, dir, s, trials := planned(t)
+	attempt := begin(t, a, trials[0])
+	record(t, a, attempt, 1, 2, 3)
+	end(t, a, attempt, search.Outcome{Status: search.Done}, search.Done)
+	if err := os.Mkdir(filepath.Join(dir, "trials", "0001", "0002"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	_, got := join(t, dir, s, trials, spool.Options{})
+	if got[0].Status != search.Done || got[0].Epoch != 3 {
+		t.Errorf("%+v", got[0])
+	}
+}
+
+func leaseWatcher(t *testing.T) {
+	t.Parallel()
+	a, dir, s, trials := planned(t)
+	b, _ := join(t, dir, s, trials, spool.Options{})
+	begin(t, a, trials[0])
+	for begin := time.Now(); time.Since(begin) < 3*shortLease; time.Sleep(shortLease / 20) {
+		if got := poll(t, b)[0].Status; got != search.Running { // b writes no heartbeat
+			t.Fatalf("it became %s", got)
+		}
+	}
+}
+
+// TestClaims lets several workers begin the same trials at once.
 func TestClaims(t *testing.T) {
 	t.Parallel()
 	const n = 300
@@ -816,8 +917,7 @@ func TestClaims(t *testing.T) {
 	}
 }
 
-// BenchmarkThousand is of a study of 1,000 trials, half of them done, with 50
-// running elsewhere.
+// BenchmarkThousand measures a study of 1,000 trials, of which half are done and 50 run elsewhere.
 func BenchmarkThousand(b *testing.B) {
 	dir := b.TempDir()
 	s, trials := newStudy(b, 500)
@@ -849,7 +949,8 @@ func BenchmarkThousand(b *testing.B) {
 		for b.Loop() {
 			a := begin(b, g, trials[999])
 			b.StopTimer()
-			if _, err := g.Attempt(a).End(b.Context(), search.Outcome{Status: search.Pending, Failure: search.FailedInterrupted}); err != nil {
+			o := search.Outcome{Status: search.Pending, Failure: search.FailedInterrupted}
+			if _, err := g.Attempt(a).End(b.Context(), o); err != nil {
 				b.Fatal(err)
 			}
 			b.StartTimer()
@@ -865,7 +966,7 @@ func BenchmarkThousand(b *testing.B) {
 	})
 }
 
-// BenchmarkFifty is 50 workers that begin, record and end 1,000 trials.
+// BenchmarkFifty measures 50 workers that begin, record and end 1,000 trials.
 func BenchmarkFifty(b *testing.B) {
 	s, trials := newStudy(b, 500)
 	s.Epochs = 1

@@ -12,33 +12,31 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"igcsearch/search"
 )
 
-// trial is what is known of a trial's folder.
+// trial is what this process knows of a trial's folder.
 type trial struct {
 	dir      string
-	files    map[string]bool  // that were seen; all but states were read
+	files    map[string]bool  // names of the files that were read; states are not
 	attempts map[int]*attempt // by number
-	newest   int              // claim
-	final    bool             // it has its result: nothing that comes matters
+	newest   int              // number of the newest claim
+	final    bool             // the trial has its result: nothing that is written later matters
 	changed  int64            // moment of the last change
 	state    search.TrialState
 }
 
-// attempt is what is known of an attempt.
+// attempt is what this process knows of an attempt.
 type attempt struct {
-	begin  *beginFile         // nil: not there, or damaged
-	epochs map[int]*epochFile // sound ones
-	most   int                // the last that was written, sound or not
-	states map[int]bool
-	end    *endFile // nil: open
+	begin  *beginFile         // nil if begin.json is missing or damaged
+	epochs map[int]*epochFile // by number; damaged ones are left out
+	most   int                // the last epoch that was written, even if it is damaged
+	states map[int]bool       // by epoch: whether there is a state after it
+	end    *endFile           // nil as long as the attempt is open
 }
 
-// list reads what is new in the folder of a trial. A folder that is missing has
-// nothing.
+// list reads what is new in the folder of a trial. The folder may be missing.
 func (t *trial) list() error {
 	entries, err := os.ReadDir(t.dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -55,7 +53,7 @@ func (t *trial) list() error {
 		head, rest, _ := strings.Cut(name, ".")
 		n, err := strconv.Atoi(head)
 		if err != nil || n < 1 {
-			continue // a temporary one
+			continue // a temporary file
 		}
 		u := t.attempts[n]
 		if u == nil {
@@ -80,7 +78,7 @@ func (t *trial) list() error {
 	return nil
 }
 
-// read takes one file in; one that is damaged is left out.
+// read reads a file of the attempt. It leaves out a file that is damaged.
 func (u *attempt) read(path, kind string) error {
 	switch {
 	case kind == "begin.json":
@@ -93,8 +91,9 @@ func (u *attempt) read(path, kind string) error {
 	case kind == "end.json":
 		e := endFile{}
 		damaged, err := readSealed(path, &e)
-		if damaged { // it ended, nobody knows how
-			e = endFile{Status: search.Pending, Stands: search.Pending, Failure: search.FailedInterrupted, Message: "its end.json is damaged (the checksum does not fit)"}
+		if damaged { // the attempt has ended, but nobody knows how
+			e = endFile{Status: search.Pending, Stands: search.Pending, Failure: search.FailedInterrupted,
+				Message: "its end.json is damaged (the checksum does not fit)"}
 		}
 		if err == nil {
 			u.end = &e
@@ -114,7 +113,7 @@ func (u *attempt) read(path, kind string) error {
 	return nil
 }
 
-// current is the newest attempt with a begin.json, 0 if there is none.
+// current returns the number of the newest attempt with a begin.json, or 0 if there is none.
 func (t *trial) current() int {
 	for n := t.newest; n > 0; n-- {
 		if u := t.attempts[n]; u != nil && u.begin != nil {
@@ -124,9 +123,10 @@ func (t *trial) current() int {
 	return 0
 }
 
-// curve returns the epochs of an attempt as far as all are sound, whose they are,
-// and how many there should be.
-func (t *trial) curve(n int) (epochs []*epochFile, by []int, last int) {
+// history returns the epochs of an attempt's history up to the first that is missing or
+// damaged. by says which attempt measured each, and last is the number of the last epoch that
+// should be there.
+func (t *trial) history(n int) (epochs []*epochFile, by []int, last int) {
 	u := t.attempts[n]
 	if u == nil || u.begin == nil {
 		return nil, nil, 0
@@ -153,12 +153,12 @@ func (t *trial) curve(n int) (epochs []*epochFile, by []int, last int) {
 	return epochs, by, last
 }
 
-// look works out how the trial stands; lost says which workers and claims are.
+// look works out how the trial stands. lost names the workers and claims that are lost.
 func (t *trial) look(lost map[string]string) search.TrialState {
 	s := search.TrialState{Trial: t.state.Trial}
 	s.Status, s.Error, s.Failure, s.Epoch, s.Last = search.Pending, "", "", 0, search.Epoch{}
 	n := t.current()
-	epochs, _, _ := t.curve(n)
+	epochs, _, _ := t.history(n)
 	for _, e := range epochs {
 		s.History = append(s.History, e.Epoch)
 	}
@@ -171,16 +171,16 @@ func (t *trial) look(lost map[string]string) search.TrialState {
 		case u.end == nil:
 			running = t.newest == n && lost[u.begin.Worker] == ""
 		case u.end.Stands == search.Done && len(s.History) < s.Epochs:
-			// An epoch is damaged: it is trained again.
+			// An epoch is damaged, so the trial is pending and trains it again.
 		default:
 			s.Status = u.end.Stands
 			if s.Status == search.Failed || s.Status == search.Diverged {
-				s.Failure, s.Error = u.end.Failure, lastLine(u.end.Message)
+				s.Failure, s.Error = u.end.Failure, search.LastLine(u.end.Message)
 			}
 		}
 	}
 	if t.newest > n && s.Status == search.Pending {
-		running = lost[t.claim()] == "" // claimed a moment ago
+		running = lost[t.claim()] == "" // somebody claimed it a moment ago
 	}
 	if running {
 		s.Status = search.Running
@@ -188,16 +188,16 @@ func (t *trial) look(lost map[string]string) search.TrialState {
 	return s
 }
 
-// claim names the newest claim among what may be lost.
+// claim returns the name of the newest claim as Folder.lost has it.
 func (t *trial) claim() string { return filepath.Base(t.dir) + "/" + number(t.newest) }
 
-// ended returns how an attempt ended, nil if it did not before another took its
-// place; then why it was taken for lost.
+// ended returns how an attempt ended. It returns nil if the attempt did not end before another
+// took its place, and then why it was taken for lost.
 func (t *trial) ended(n int) (end *endFile, lost string) {
 	for next := n + 1; next <= t.newest; next++ {
 		if u := t.attempts[next]; u != nil && u.begin != nil {
 			if u.begin.Lost != "" {
-				return nil, u.begin.Lost // what its worker says later does not count
+				return nil, u.begin.Lost // an end that its worker wrote later does not count
 			}
 			break
 		}
@@ -205,8 +205,8 @@ func (t *trial) ended(n int) (end *endFile, lost string) {
 	return t.attempts[n].end, ""
 }
 
-// counted is the last epoch of an attempt that the next goes on from; all count
-// if there is none.
+// counted returns the last of an attempt's epochs that the next attempt goes on from. Without a
+// next attempt all epochs count.
 func (t *trial) counted(n int) (until int) {
 	for next := n + 1; next <= t.newest; next++ {
 		if u := t.attempts[next]; u != nil && u.begin != nil {
@@ -221,8 +221,8 @@ func (t *trial) counted(n int) (until int) {
 	return t.state.Epochs
 }
 
-// failures counts how often the trial failed in a way since people asked for
-// another try.
+// failures counts how often the trial failed in one way since people last asked for another
+// try.
 func (t *trial) failures(kind search.Failure) (n int) {
 	for k := t.newest; k > 0; k-- {
 		u := t.attempts[k]
@@ -239,11 +239,10 @@ func (t *trial) failures(kind search.Failure) (n int) {
 	return n
 }
 
-// sound returns the newest state of a curve that is what was stored, the epochs
-// of those that are newer and damaged, and the note for people, as package store
-// does.
+// sound returns the newest checkpoint of an attempt's history that is not damaged, or nil. note
+// tells people what was left out, in the words of package store.
 func (t *trial) sound(n int) (from *search.Checkpoint, note string, err error) {
-	epochs, by, last := t.curve(n)
+	epochs, by, last := t.history(n)
 	why := fmt.Sprintf("it has no checkpoint after epoch %d", last)
 	if len(epochs) < last {
 		why = fmt.Sprintf("it has %d of %d epochs", len(epochs), last)
@@ -269,13 +268,13 @@ func (t *trial) sound(n int) (from *search.Checkpoint, note string, err error) {
 	return from, fmt.Sprintf("%s: it goes on after epoch %d", why, from.Epoch), nil
 }
 
-// checkpoint reads the state after an epoch; nil if it is damaged or not there.
+// checkpoint reads the state after an epoch. It returns nil if the state is damaged or missing.
 func (t *trial) checkpoint(e *epochFile, by int) (c *search.Checkpoint, damaged bool, err error) {
 	if !t.attempts[by].states[e.Epoch.Number] {
 		return nil, false, nil
 	}
 	content, err := read(t.file(by, state(e.Epoch.Number)))
-	if errors.Is(err, fs.ErrNotExist) { // its worker is past it
+	if errors.Is(err, fs.ErrNotExist) { // its worker has gone on and removed it
 		return nil, false, nil
 	}
 	if err != nil {
@@ -287,16 +286,17 @@ func (t *trial) checkpoint(e *epochFile, by int) (c *search.Checkpoint, damaged 
 	return &search.Checkpoint{Epoch: e.Epoch.Number, State: content}, false, nil
 }
 
-// file is the path of a file of an attempt: "begin.json", "end.json", "epoch-0001.json", "state-0001".
+// file returns the path of a file of an attempt. kind is "begin.json", "end.json",
+// "epoch-0001.json" or "state-0001".
 func (t *trial) file(attempt int, kind string) string {
 	return filepath.Join(t.dir, number(attempt)+"."+kind)
 }
 
-// state is the kind of the file that holds the state after an epoch.
+// state returns the kind of the file that holds the state after an epoch.
 func state(epoch int) string { return "state-" + number(epoch) }
 
-// best is the epoch of the best validation accuracy, the first of several; 0 if
-// none was evaluated.
+// best returns the number of the epoch with the best validation accuracy, the first of several;
+// 0 if no epoch has one.
 func best(epochs []*epochFile) (number int) {
 	most := -1
 	for _, e := range epochs {
@@ -307,7 +307,7 @@ func best(epochs []*epochFile) (number int) {
 	return number
 }
 
-// segments says whose the first epochs of a curve are.
+// segments returns the segments of a history. by says which attempt measured each epoch.
 func segments(by []int) (list []segment) {
 	for i, n := range by {
 		if k := len(list); k > 0 && list[k-1].Attempt == n {
@@ -319,39 +319,7 @@ func segments(by []int) (list []segment) {
 	return list
 }
 
-func lastLine(message string) string {
-	message = strings.TrimSpace(message)
-	return strings.TrimSpace(message[strings.LastIndexByte(message, '\n')+1:])
-}
-
-// Attempt is one worker's try at a trial.
-type Attempt struct {
-	search.Attempt
-	Token []byte // 16 random bytes, of this attempt alone
-	// Ended is when, as its worker's clock said; of one that is running or lost
-	// when it was heard of last.
-	Ended time.Time
-	// Outcome is "done", "diverged", "failed", "interrupted", "paused" (at the
-	// last epoch that it was to train), "lost" (another attempt took its place), or "" while it
-	// is open.
-	Outcome string
-	Failure search.Failure
-	Message string
-}
-
-// Trial is a trial with all that its folder has.
-type Trial struct {
-	search.TrialState     // running: its newest attempt is open, whether or not its worker lives
-	Until             int // epoch that the newest attempt trains to, 0 before the first
-	Attempts          []Attempt
-	By                []int // by Curve: index into Attempts
-	// Checkpoints are the sound states of the last epochs, newest first, and Best
-	// that of the best validation accuracy, nil if it is not kept.
-	Checkpoints []search.Checkpoint
-	Best        *search.Checkpoint
-}
-
-// Snapshot is a spool for reading.
+// Snapshot is a spool that was opened for reading.
 type Snapshot struct {
 	Study  search.Study
 	Trials []search.Trial // as planned, in the order of the plan
@@ -359,7 +327,7 @@ type Snapshot struct {
 	trials []*trial
 }
 
-// Read opens a spool for reading only. Workers may go on meanwhile.
+// Read opens a spool for reading only. Workers may go on writing into it.
 func Read(dir string) (*Snapshot, error) {
 	file, err := readStudy(dir)
 	if err != nil {
@@ -379,18 +347,17 @@ func Read(dir string) (*Snapshot, error) {
 	return s, nil
 }
 
-// Load reads trial i of the plan as it stands now; its states too if they are
-// wanted.
-func (s *Snapshot) Load(i int, states bool) (Trial, error) {
+// Load reads trial i of the plan as it stands now, with its checkpoints if states is set.
+func (s *Snapshot) Load(i int, states bool) (search.Record, error) {
 	t := s.trials[i]
 	for try := range 10 {
 		if err := t.list(); err != nil {
-			return Trial{}, explain("read", s.dir, err)
+			return search.Record{}, explain("read", s.dir, err)
 		}
 		l, n := t.load()
-		epochs, by, last := t.curve(n)
-		// A folder that is written to while it is listed may show a later file and
-		// not one before; what is damaged stays so.
+		epochs, by, last := t.history(n)
+		// The listing of a folder that a worker writes to may lack a file and have a later one.
+		// Look again; a damaged file stays damaged.
 		moved := len(epochs) < last && try < 2
 		if !moved && (!states || len(epochs) == 0) {
 			return l, nil
@@ -399,7 +366,7 @@ func (s *Snapshot) Load(i int, states bool) (Trial, error) {
 			there := t.attempts[by[k-1]].states[k]
 			c, damaged, err := t.checkpoint(epochs[k-1], by[k-1])
 			if err != nil {
-				return Trial{}, explain("read", s.dir, err)
+				return search.Record{}, explain("read", s.dir, err)
 			}
 			if c != nil {
 				l.Checkpoints = append(l.Checkpoints, *c)
@@ -409,19 +376,20 @@ func (s *Snapshot) Load(i int, states bool) (Trial, error) {
 		if k := best(epochs); k > 0 {
 			var err error
 			if l.Best, _, err = t.checkpoint(epochs[k-1], by[k-1]); err != nil {
-				return Trial{}, explain("read", s.dir, err)
+				return search.Record{}, explain("read", s.dir, err)
 			}
 		}
-		if !moved { // else its worker took a state away that was listed
+		if !moved { // else its worker removed a state after it was listed
 			return l, nil
 		}
 	}
-	return Trial{}, fmt.Errorf("read spool %s: trial %s moves on faster than it can be read: try again", s.dir, filepath.Base(t.dir))
+	return search.Record{}, fmt.Errorf("read spool %s: trial %s changes faster than it can be read: try again",
+		s.dir, filepath.Base(t.dir))
 }
 
-// load puts together what was listed; n is the attempt that counts.
-func (t *trial) load() (l Trial, n int) {
-	l.TrialState = t.look(nil)
+// load puts together what list read; n is the number of the newest attempt.
+func (t *trial) load() (l search.Record, n int) {
+	l.TrialState, l.Failures = t.look(nil), map[search.Failure]int{}
 	n = t.current()
 	at := map[int]int{}
 	for _, k := range slices.Sorted(maps.Keys(t.attempts)) {
@@ -429,7 +397,7 @@ func (t *trial) load() (l Trial, n int) {
 		if u.begin == nil || u.begin.Retry || k > n {
 			continue
 		}
-		a := Attempt{Attempt: u.begin.attempt(), Ended: u.begin.Started, Message: u.begin.Note}
+		a := search.PastAttempt{Attempt: u.begin.attempt(), Ended: u.begin.Started, Message: u.begin.Note}
 		a.Token, _ = hex.DecodeString(u.begin.Token)
 		until := t.counted(k)
 		for _, e := range u.epochs {
@@ -439,24 +407,21 @@ func (t *trial) load() (l Trial, n int) {
 		}
 		switch end, lost := t.ended(k); {
 		case lost != "":
-			a.Outcome, a.Failure = "lost", search.FailedLost
+			a.Ending, a.Failure = search.EndedLost, search.FailedLost
 			a.Message = strings.TrimSpace(u.begin.Note + "\n" + lost)
 		case end != nil:
 			a.Ended, a.Failure = end.Time, end.Failure
 			a.Message = strings.TrimSpace(u.begin.Note + "\n" + end.Message)
-			a.Outcome = string(end.Status)
-			if end.Status == search.Pending {
-				a.Outcome = "interrupted"
-				if a.Failure == "" {
-					a.Outcome = "paused"
-				}
-			}
+			a.Ending = search.Outcome{Status: end.Status, Failure: end.Failure}.Ending()
 		}
 		at[k] = len(l.Attempts)
 		l.Attempts = append(l.Attempts, a)
+		if n := t.failures(a.Failure); a.Failure != "" && n > 0 {
+			l.Failures[a.Failure] = n
+		}
 		l.Until = u.begin.Until
 	}
-	_, by, _ := t.curve(n)
+	_, by, _ := t.history(n)
 	for _, k := range by {
 		l.By = append(l.By, at[k])
 	}

@@ -20,30 +20,22 @@ type workerFile struct {
 	PID   int    `json:"pid"`
 	Job   string `json:"job"`
 	Lease int64  `json:"lease_ms"`
-	// Replaces are the workers of the same job that were there before: the job
-	// was requeued.
+	// Replaces names the workers that an earlier run of the same job had: the job was requeued.
 	Replaces []string `json:"replaces"`
 }
 
 // worker is another worker as this process sees it.
 type worker struct {
 	workerFile
-	known bool // its file was read
-	left  bool
-	by    bool // replaced by another of its job
-	watch watch
-	ended bool // its job, as Options.Gone said
-	ask   bool // whether it has
+	known bool // its ID.json was read
+	left  bool // it ended
+	by    bool // a newer worker of the same job has replaced it
+	watch search.HeartbeatWatch
+	ended bool // Options.Gone said that its job has ended
+	ask   bool // Beat has to ask Options.Gone
 }
 
-// watch is what this process has seen of a heartbeat.
-type watch struct {
-	beat  int64
-	last  time.Time     // looked at, by the monotonic clock
-	still time.Duration // that the beat did not move for
-}
-
-// join makes this process a worker, if it is none. f.mu is held.
+// join makes this process a worker, if it is not one yet. f.mu is held.
 func (f *Folder) join() error {
 	if f.joined {
 		return nil
@@ -65,7 +57,7 @@ func (f *Folder) join() error {
 	if err != nil {
 		return err
 	}
-	if err := f.putBeat(); err != nil { // first: who has a file has a heartbeat
+	if err := f.putBeat(); err != nil { // before ID.json, so that every known worker has a heartbeat
 		return err
 	}
 	if err := put(filepath.Join(folder, f.id+".json"), content); err != nil {
@@ -78,16 +70,16 @@ func (f *Folder) join() error {
 	return nil
 }
 
-// requeued reports whether two names are of one job, and of different runs of it.
-// Of the same run there may be several workers.
+// requeued reports whether two names are of the same job, but of different runs of it. One run
+// of a job may have several workers.
 func requeued(a, b string) bool {
 	job, _, _ := strings.Cut(a, " restart ")
 	again, _, _ := strings.Cut(b, " restart ")
 	return job != "" && job == again && a != b
 }
 
-// putBeat counts the heartbeat up. It is not synced: after a crash nobody's
-// heart beats. f.mu is held.
+// putBeat counts the heartbeat up. It does not use put, which would sync the file: a heartbeat
+// that a crash of the machine takes away was of a worker that is dead. f.mu is held.
 func (f *Folder) putBeat() error {
 	folder := filepath.Join(f.dir, "workers")
 	temp := filepath.Join(folder, "."+f.id+"-beat")
@@ -122,8 +114,8 @@ func (f *Folder) Beat(ctx context.Context) (next time.Duration, err error) {
 	return next, nil
 }
 
-// askScheduler asks whether the jobs of workers that stand still have ended. The
-// answer may take long, and nobody waits for it. f.mu is held, but not meanwhile.
+// askScheduler asks the scheduler whether the jobs of workers that stand still have ended. f.mu
+// is held, but not while askScheduler waits for an answer, which may take long.
 func (f *Folder) askScheduler(ctx context.Context) {
 	var list []*worker
 	for _, w := range f.workers {
@@ -141,7 +133,7 @@ func (f *Folder) askScheduler(ctx context.Context) {
 	}
 }
 
-// meet reads the files of workers that are new. f.mu is held.
+// meet reads the files of new workers, and which workers have left. f.mu is held.
 func (f *Folder) meet(folder string) error {
 	entries, err := os.ReadDir(folder)
 	if err != nil {
@@ -172,20 +164,20 @@ func (f *Folder) meet(folder string) error {
 	return nil
 }
 
+// worker returns what is known of a worker. f.mu is held.
 func (f *Folder) worker(id string) *worker {
 	w := f.workers[id]
 	if w == nil {
-		w = &worker{watch: watch{beat: -1}}
+		w = &worker{}
 		f.workers[id] = w
 	}
 	return w
 }
 
-// watch looks which workers and claims are lost, of those that have trials. f.mu
-// is held.
+// watch works out which claims are lost, and which workers that have trials. f.mu is held.
 func (f *Folder) watch() error {
 	if time.Since(f.looked) < f.lease/20 {
-		return nil // looks cost the network; nothing is late by so little
+		return nil // a look costs the network time, and so short a delay does not matter
 	}
 	f.looked = time.Now()
 	folder := filepath.Join(f.dir, "workers")
@@ -197,14 +189,14 @@ func (f *Folder) watch() error {
 		n := t.current()
 		if n < t.newest {
 			if t.look(nil).Status != search.Running {
-				continue // the claim came too late
+				continue // the claim came after the trial's end
 			}
 			c := f.claims[t.claim()]
 			if c == nil {
-				c = &watch{beat: -1}
+				c = &search.HeartbeatWatch{}
 				f.claims[t.claim()] = c
 			}
-			if f.stands(c, 0, f.lease) {
+			if c.Stands(0, f.lease, f.beaten) {
 				lost[t.claim()] = "its process ended before it began"
 			}
 			continue
@@ -231,7 +223,7 @@ func (f *Folder) watch() error {
 	return nil
 }
 
-// gone says why a worker is lost, "" if it is not.
+// gone says why a worker is lost. It returns "" if it is not lost. f.mu is held.
 func (f *Folder) gone(folder, id string) (why string, err error) {
 	w := f.worker(id)
 	switch {
@@ -240,7 +232,7 @@ func (f *Folder) gone(folder, id string) (why string, err error) {
 	case w.by:
 		return "its job was started again", nil
 	}
-	beat := int64(0) // not readable: it stands
+	beat := int64(0) // a heartbeat that cannot be read stands still
 	text, err := read(filepath.Join(folder, id+".beat"))
 	switch {
 	case err == nil:
@@ -252,29 +244,12 @@ func (f *Folder) gone(folder, id string) (why string, err error) {
 	if w.Lease > 0 {
 		patience = time.Duration(w.Lease) * time.Millisecond
 	}
-	if !f.stands(&w.watch, beat, patience) {
+	if !w.watch.Stands(beat, patience, f.beaten) {
 		return "", nil
 	}
 	if w.Job != "" && f.o.Gone != nil && !w.ended {
-		w.ask = true // Beat does
+		w.ask = true
 		return "", nil
 	}
 	return "its process stood still for its lease", nil
-}
-
-// stands reports whether a heartbeat was seen to stand still for a lease. Of the
-// time between two looks at most half a lease counts: if this process was
-// stopped itself, so may have been the other. None counts while this process
-// cannot write a heartbeat: then nobody can.
-func (f *Folder) stands(s *watch, beat int64, lease time.Duration) bool {
-	now := time.Now()
-	if s.beat != beat {
-		*s = watch{beat: beat, last: now}
-		return false
-	}
-	if now.Sub(f.beaten) < f.lease/2 {
-		s.still += min(now.Sub(s.last), lease/2)
-	}
-	s.last = now
-	return s.still > lease
 }

@@ -19,19 +19,19 @@ import (
 	"igcsearch/space"
 )
 
-// ownAttempt is an open one of this process.
+// ownAttempt is an attempt of this process that is open.
 type ownAttempt struct {
 	t      *trial
 	n      int
-	epoch  int // the last that is stored
+	epoch  int // the last epoch that is stored
 	epochs int // of the whole training
 }
 
-// attemptID is Claim.ID of attempt n.
+// attemptID returns the Claim.ID of attempt n at a trial.
 func attemptID(trial int64, n int) int64 { return trial<<20 | int64(n) }
 
-// Begin implements search.Store. A checkpoint that is not what was stored is left
-// out, with all that was recorded after the one before; the Claim says so.
+// Begin implements search.Store. It leaves out a checkpoint whose checksum does not fit, with
+// all that was recorded after the checkpoint before it. Claim.Note says so.
 func (f *Folder) Begin(_ context.Context, id int64, until int, a search.Attempt) (search.Claim, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -48,72 +48,15 @@ func (f *Folder) Begin(_ context.Context, id int64, until int, a search.Attempt)
 		return fail(err)
 	}
 	t := f.trials[id-1]
-	if err := os.Mkdir(t.dir, 0o777); err == nil {
-		err = syncFolder(filepath.Dir(t.dir))
-		if err != nil {
-			return fail(err)
-		}
-	} else if !errors.Is(err, fs.ErrExist) {
-		return fail(err)
-	}
-	if err := t.list(); err != nil {
-		return fail(err)
-	}
-	pending := func() error {
-		if s := t.look(f.lost).Status; s != search.Pending {
-			return fmt.Errorf("it is %s, want %s: %w", s, search.Pending, search.ErrTaken)
-		}
-		return nil
-	}
-	if err := pending(); err != nil {
-		return fail(err)
-	}
-	n := t.newest + 1
-	if err := os.Mkdir(filepath.Join(t.dir, number(n)), 0o777); errors.Is(err, fs.ErrExist) {
-		return fail(fmt.Errorf("it is %s, want %s: %w", search.Running, search.Pending, search.ErrTaken))
-	} else if err != nil {
-		return fail(err)
-	}
-	// Claimed; what was reported until now counts, and nothing later does.
-	if err := t.list(); err != nil {
-		return fail(err)
-	}
-	if t.newest > n {
-		return fail(fmt.Errorf("another worker was faster: %w", search.ErrTaken))
-	}
-	before, lost := t.current(), ""
-	if before > 0 {
-		switch u := t.attempts[before]; {
-		case u.end == nil:
-			lost = cmp.Or(f.lost[u.begin.Worker], "another worker went on with the trial")
-		case u.end.Stands != search.Pending && t.look(nil).Status == u.end.Stands:
-			return fail(fmt.Errorf("it is %s, want %s: %w", u.end.Stands, search.Pending, search.ErrTaken))
-		}
-	}
-	from, note, err := t.sound(before)
+	n, err := f.claim(t)
 	if err != nil {
 		return fail(err)
 	}
-	_, by, _ := t.curve(before)
-	if from != nil {
-		for _, k := range by[:from.Epoch] {
-			if isa := t.attempts[k].begin.ISA; isa != "" && a.ISA != "" && isa != a.ISA {
-				from, note = nil, fmt.Sprintf("its epochs are of %s, this is %s, with other bits: it starts anew", isa, a.ISA)
-				break
-			}
-		}
+	b, from, err := f.beginning(t, a)
+	if err != nil {
+		return fail(err)
 	}
-	b := beginFile{Worker: f.id, Until: min(until, t.state.Epochs), From: []segment{}, Note: note, Lost: lost, Started: a.Started, Commit: a.Commit, Go: a.GoVersion,
-		CPU: a.CPU, ISA: a.ISA, Device: a.Device, Host: a.Host, PID: a.PID, Args: append([]string{}, a.Args...), Job: a.Job}
-	if b.Started.IsZero() {
-		b.Started = time.Now()
-	}
-	if from != nil {
-		b.From = segments(by[:from.Epoch])
-	}
-	token := make([]byte, 16)
-	crand.Read(token) // never fails
-	b.Token = hex.EncodeToString(token)
+	b.Until = min(until, t.state.Epochs)
 	content, err := seal(b)
 	if err != nil {
 		return fail(err)
@@ -124,7 +67,9 @@ func (f *Folder) Begin(_ context.Context, id int64, until int, a search.Attempt)
 	if e := t.list(); err == nil {
 		err = e
 	}
-	if t.newest > n { // this process stood still for a lease; then also what it wrote may be gone
+	// A newer claim means that this process stood still for a lease. Then what it wrote may be
+	// gone too, so this error comes first.
+	if t.newest > n {
 		return fail(fmt.Errorf("another worker was faster: %w", search.ErrTaken))
 	}
 	if err != nil {
@@ -136,7 +81,80 @@ func (f *Folder) Begin(_ context.Context, id int64, until int, a search.Attempt)
 		own.epoch = from.Epoch
 	}
 	f.own[attemptID(id, n)] = own
-	return search.Claim{Handle: handle{f, attemptID(id, n)}, ID: attemptID(id, n), From: from, Note: note}, nil
+	return search.Claim{Handle: handle{f, attemptID(id, n)}, ID: attemptID(id, n), From: from, Note: b.Note}, nil
+}
+
+// claim makes the claim of the next attempt at a trial and returns the attempt's number. It
+// returns ErrTaken (wrapped) if the trial is not pending. f.mu is held.
+func (f *Folder) claim(t *trial) (n int, err error) {
+	if err := os.Mkdir(t.dir, 0o777); err == nil {
+		if err := syncFolder(filepath.Dir(t.dir)); err != nil {
+			return 0, err
+		}
+	} else if !errors.Is(err, fs.ErrExist) {
+		return 0, err
+	}
+	if err := t.list(); err != nil {
+		return 0, err
+	}
+	if s := t.look(f.lost).Status; s != search.Pending {
+		return 0, fmt.Errorf("it is %s, want %s: %w", s, search.Pending, search.ErrTaken)
+	}
+	n = t.newest + 1
+	if err := os.Mkdir(filepath.Join(t.dir, number(n)), 0o777); errors.Is(err, fs.ErrExist) {
+		return 0, fmt.Errorf("it is %s, want %s: %w", search.Running, search.Pending, search.ErrTaken)
+	} else if err != nil {
+		return 0, err
+	}
+	// What was reported until now counts, and nothing that is reported later.
+	if err := t.list(); err != nil {
+		return 0, err
+	}
+	if t.newest > n {
+		return 0, fmt.Errorf("another worker was faster: %w", search.ErrTaken)
+	}
+	return n, nil
+}
+
+// beginning works out what an attempt goes on from, once its claim is made. It returns the
+// attempt's begin.json, without Until, and the checkpoint. f.mu is held.
+func (f *Folder) beginning(t *trial, a search.Attempt) (b beginFile, from *search.Checkpoint, err error) {
+	before := t.current()
+	if before > 0 {
+		switch u := t.attempts[before]; {
+		case u.end == nil:
+			b.Lost = cmp.Or(f.lost[u.begin.Worker], "another worker went on with the trial")
+		case u.end.Stands != search.Pending && t.look(nil).Status == u.end.Stands:
+			return b, nil, fmt.Errorf("it is %s, want %s: %w", u.end.Stands, search.Pending, search.ErrTaken)
+		}
+	}
+	from, b.Note, err = t.sound(before)
+	if err != nil {
+		return b, nil, err
+	}
+	_, by, _ := t.history(before)
+	if from != nil {
+		for _, k := range by[:from.Epoch] {
+			if isa := t.attempts[k].begin.ISA; isa != "" && a.ISA != "" && isa != a.ISA {
+				from = nil
+				b.Note = fmt.Sprintf("its epochs are of %s, this is %s, with other bits: it starts anew", isa, a.ISA)
+				break
+			}
+		}
+	}
+	b.From = []segment{}
+	if from != nil {
+		b.From = segments(by[:from.Epoch])
+	}
+	token := make([]byte, 16)
+	crand.Read(token) // never fails
+	b.Worker, b.Token, b.Started = f.id, hex.EncodeToString(token), a.Started
+	if b.Started.IsZero() {
+		b.Started = time.Now()
+	}
+	b.Commit, b.Go, b.CPU, b.ISA, b.Device = a.Commit, a.GoVersion, a.CPU, a.ISA, a.Device
+	b.Host, b.PID, b.Args, b.Job = a.Host, a.PID, append([]string{}, a.Args...), a.Job
+	return b, from, nil
 }
 
 // tidy removes the temporary files of workers that were killed while they wrote. A worker that
@@ -154,12 +172,12 @@ func tidy(t *trial) {
 func (f *Folder) find(id int64) (*ownAttempt, error) {
 	own := f.own[id]
 	if own == nil {
-		return nil, fmt.Errorf("attempt %d is no open one of this process", id)
+		return nil, fmt.Errorf("attempt %d is not open in this process", id)
 	}
 	return own, nil
 }
 
-// superseded looks for a newer claim, and keeps err if there is none.
+// superseded returns ErrSuperseded (wrapped) if there is a newer claim, and else err.
 func (f *Folder) superseded(own *ownAttempt, err error) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -178,8 +196,8 @@ type handle struct {
 	id int64
 }
 
-// Record implements search.Handle. The epoch must follow the last one stored. It
-// returns when the data are on the disk.
+// Record implements search.Handle. The epoch must follow the last one that is stored. Record
+// returns once the data are on the disk.
 func (h handle) Record(_ context.Context, e search.Epoch, c search.Checkpoint) error {
 	f, id := h.f, h.id
 	fail := func(err error) error {
@@ -209,7 +227,7 @@ func (h handle) Record(_ context.Context, e search.Epoch, c search.Checkpoint) e
 	if err == nil {
 		err = put(t.file(own.n, state(e.Number)), c.State)
 	}
-	if err == nil { // the epoch says what the state is: behind it
+	if err == nil { // after the state, because it holds the state's checksum
 		err = put(t.file(own.n, "epoch-"+number(e.Number)+".json"), content)
 	}
 	if err == nil {
@@ -223,18 +241,18 @@ func (h handle) Record(_ context.Context, e search.Epoch, c search.Checkpoint) e
 	own.epoch = e.Number
 	keep := []int{e.Number, e.Number - 1}
 	if f.study.KeepBest {
-		epochs, _, _ := t.curve(own.n)
+		epochs, _, _ := t.history(own.n)
 		keep = append(keep, best(epochs))
 	}
 	f.prune(own, keep)
 	return nil
 }
 
-// prune takes the states of a curve away but those of some epochs, and those that
-// older attempts left. An error does not matter: they only take room. f.mu is
-// held.
+// prune removes the states of an attempt's history, except those after the epochs to keep, and
+// the states that older attempts left. It ignores errors, because a state that stays only
+// takes room. f.mu is held.
 func (f *Folder) prune(own *ownAttempt, keep []int) {
-	_, by, _ := own.t.curve(own.n)
+	_, by, _ := own.t.history(own.n)
 	for n, u := range own.t.attempts {
 		for epoch := range u.states {
 			if n > own.n || slices.Contains(keep, epoch) && epoch <= len(by) && by[epoch-1] == n {
@@ -245,8 +263,8 @@ func (f *Folder) prune(own *ownAttempt, keep []int) {
 	}
 }
 
-// End implements search.Handle. Done needs all epochs stored. Of a message longer
-// than 4000 characters the middle is left out.
+// End implements search.Handle. An attempt ends as Done only if all epochs are stored. End cuts
+// the message by search.Bounded.
 func (h handle) End(_ context.Context, o search.Outcome) (search.Status, error) {
 	f, id := h.f, h.id
 	fail := func(err error) (search.Status, error) {
@@ -276,7 +294,8 @@ func (h handle) End(_ context.Context, o search.Outcome) (search.Status, error) 
 		return fail(err)
 	}
 	t := own.t
-	end := endFile{Status: o.Status, Stands: o.Status, Failure: o.Failure, Message: search.Bounded(o.Message), Time: time.Now()}
+	end := endFile{Status: o.Status, Stands: o.Status, Failure: o.Failure,
+		Message: search.Bounded(o.Message), Time: time.Now()}
 	f.mu.Lock()
 	if o.Failure != "" && o.Status == search.Failed && t.failures(o.Failure)+1 <= o.Retries {
 		end.Stands = search.Pending
@@ -289,7 +308,7 @@ func (h handle) End(_ context.Context, o search.Outcome) (search.Status, error) 
 	if err == nil {
 		err = syncFolder(t.dir)
 	}
-	// One that is pending again may have been claimed by now, as it should.
+	// A newer claim is an error, unless the trial is pending again: then others may claim it.
 	if err != nil || end.Stands != search.Pending {
 		if err := f.superseded(own, err); err != nil {
 			return fail(err)
@@ -301,7 +320,7 @@ func (h handle) End(_ context.Context, o search.Outcome) (search.Status, error) 
 	if end.Stands.Finished() && !f.study.KeepCheckpoints {
 		var keep []int
 		if f.study.KeepBest {
-			epochs, _, _ := t.curve(own.n)
+			epochs, _, _ := t.history(own.n)
 			keep = append(keep, best(epochs))
 		}
 		f.prune(own, keep)
@@ -309,11 +328,12 @@ func (h handle) End(_ context.Context, o search.Outcome) (search.Status, error) 
 	return end.Stands, nil
 }
 
-// Retry makes planned trials pending again that have one of the statuses, Failed
-// or Diverged, and that match, and forgets how often they failed. It returns
-// them as they stood. Workers that have seen a trial diverge leave it to those
-// that start later.
-func (f *Folder) Retry(_ context.Context, statuses []search.Status, match func(space.System, int) bool) (again []search.Trial, err error) {
+// Retry makes planned trials pending again and forgets how often they failed. It takes the
+// trials that match and that have one of the statuses, Failed or Diverged, and returns them as
+// they stood before. A worker that has seen a trial diverge does not look at the trial again:
+// only workers that start later train it.
+func (f *Folder) Retry(_ context.Context, statuses []search.Status, match func(space.System, int) bool) (
+	again []search.Trial, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, t := range f.trials {
@@ -321,19 +341,21 @@ func (f *Folder) Retry(_ context.Context, statuses []search.Status, match func(s
 			return again, explain("retry trials of", f.dir, err)
 		}
 		s := t.look(f.lost)
-		if s.Status != search.Failed && s.Status != search.Diverged || !slices.Contains(statuses, s.Status) || !match(s.System, s.Seed) {
+		if s.Status != search.Failed && s.Status != search.Diverged ||
+			!slices.Contains(statuses, s.Status) || !match(s.System, s.Seed) {
 			continue
 		}
-		// An attempt that trains nothing; it ends before it can be lost.
+		// This attempt trains nothing. Its end is written first, so it cannot be lost.
 		n, before := t.newest+1, t.current()
-		b := beginFile{Worker: f.id, Retry: true, Until: len(s.History), From: []segment{}, Started: time.Now(), Args: []string{}}
-		if _, by, _ := t.curve(before); s.Status == search.Failed {
+		b := beginFile{Worker: f.id, Retry: true, Until: len(s.History), From: []segment{},
+			Started: time.Now(), Args: []string{}}
+		if _, by, _ := t.history(before); s.Status == search.Failed {
 			b.From = segments(by)
 		}
 		begin, err1 := seal(b)
 		end, err2 := seal(endFile{Status: search.Pending, Stands: search.Pending, Time: time.Now()})
 		err := errors.Join(err1, err2, os.Mkdir(filepath.Join(t.dir, number(n)), 0o777))
-		if errors.Is(err, fs.ErrExist) { // by another who asks the same
+		if errors.Is(err, fs.ErrExist) { // another process retries the trial
 			continue
 		}
 		if err == nil {
@@ -354,7 +376,8 @@ func (f *Folder) Retry(_ context.Context, statuses []search.Status, match func(s
 }
 
 // Poll implements search.Store.
-func (f *Folder) Poll(ctx context.Context, study string, since int64) (changed []search.TrialState, moment int64, err error) {
+func (f *Folder) Poll(ctx context.Context, study string, since int64) (
+	changed []search.TrialState, moment int64, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if study != f.study.Name {
@@ -376,8 +399,8 @@ func (f *Folder) Poll(ctx context.Context, study string, since int64) (changed [
 	return changed, f.moment, nil
 }
 
-// update reads what is new. Trials that nobody began have no folder, and those
-// that have their result are not looked at again. f.mu is held.
+// update reads what is new in the folder. A trial that nobody began has no folder, and a trial
+// that has its result is not read again. f.mu is held.
 func (f *Folder) update(ctx context.Context) error {
 	entries, err := os.ReadDir(filepath.Join(f.dir, "trials"))
 	if err != nil {
@@ -397,15 +420,16 @@ func (f *Folder) update(ctx context.Context) error {
 	if err := f.watch(); err != nil {
 		return err
 	}
-	f.moment = max(f.moment, 1) // 0 asks for all
+	f.moment = max(f.moment, 1) // Poll takes 0 as a request for all trials
 	moved := false
 	for _, t := range f.trials {
 		if t.final || t.newest == 0 {
 			continue
 		}
 		s := t.look(f.lost)
-		if s.Status != t.state.Status || s.Epoch != t.state.Epoch || s.Error != t.state.Error || s.Failure != t.state.Failure ||
-			s.Last != t.state.Last && s.Last.TrainLoss == s.Last.TrainLoss {
+		old := t.state
+		if s.Status != old.Status || s.Epoch != old.Epoch || s.Error != old.Error || s.Failure != old.Failure ||
+			s.Last != old.Last && s.Last.TrainLoss == s.Last.TrainLoss { // a NaN is not a change
 			if !moved {
 				moved = true
 				f.moment++

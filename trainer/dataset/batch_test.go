@@ -64,6 +64,7 @@ func near(a, b []float32) bool {
 
 func TestFill(t *testing.T) {
 	t.Parallel()
+
 	for _, n := range []int{1, 15, 16, 17, 35} {
 		t.Run(fmt.Sprintf("a batch of %d pictures is normalised and its last block filled up with zeros", n),
 			func(t *testing.T) {
@@ -106,6 +107,10 @@ func TestFill(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestViews(t *testing.T) {
+	t.Parallel()
 
 	t.Run("offsets and mirror images are as frequent as they should be", func(t *testing.T) {
 		t.Parallel()
@@ -181,6 +186,10 @@ func TestFill(t *testing.T) {
 			t.Errorf("another seed or epoch changed only %d of 40 views", changed)
 		}
 	})
+}
+
+func TestFillConcurrently(t *testing.T) {
+	t.Parallel()
 
 	t.Run("goroutines that fill at the same time get what one gets", func(t *testing.T) {
 		t.Parallel()

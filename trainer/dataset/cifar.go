@@ -208,8 +208,8 @@ func (f format) readRecords(ctx context.Context, r io.Reader, path string, recor
 	}
 	var more [1]byte
 	if _, err := io.ReadFull(r, more[:]); err == nil {
-		return fmt.Errorf("%s: there are more bytes at %d, want the end there (%d records of %d bytes)", path, want, records,
-			f.recordBytes())
+		return fmt.Errorf("%s: there are more bytes at %d, want the end there (%d records of %d bytes)", path, want,
+			records, f.recordBytes())
 	} else if err != io.EOF {
 		return fmt.Errorf("read %s at byte %d: %w", path, want, err)
 	}

@@ -79,6 +79,7 @@ func write(t testing.TB, dir string, files map[string][]byte) {
 func TestOpenCIFAR(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
+
 	for _, name := range []string{"cifar10", "cifar100", "cifar100-coarse"} {
 		t.Run(name+" is found in the folder itself and in the archive's folder in it", func(t *testing.T) {
 			t.Parallel()
@@ -120,6 +121,11 @@ func TestOpenCIFAR(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestOpenDamagedCIFAR(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
 
 	for _, c := range []struct {
 		what, set string
@@ -192,6 +198,11 @@ func TestOpenCIFAR(t *testing.T) {
 			wantMissing(t, err, "cifar100", "")
 		}
 	})
+}
+
+func TestOpenCIFARCancelled(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
 
 	t.Run("a cancelled context ends the reading", func(t *testing.T) {
 		t.Parallel()
@@ -354,36 +365,26 @@ func FuzzReadRecords(f *testing.F) {
 	})
 }
 
-func TestSelection(t *testing.T) {
-	t.Parallel()
-	ctx := context.Background()
-	f, dir := dataset.Small("cifar10", 20, 30), t.TempDir()
-	write(t, dir, files(f, 20, 30)) // 100 training pictures, 10 of each class
-	open := func(t *testing.T, o dataset.Options) *dataset.Set {
+// smallCIFAR writes a small CIFAR-10, 100 training pictures with 10 of each class, to
+// dir. open opens it.
+func smallCIFAR(t *testing.T) (open func(*testing.T, dataset.Options) *dataset.Set, f dataset.Format, dir string) {
+	t.Helper()
+	f, dir = dataset.Small("cifar10", 20, 30), t.TempDir()
+	write(t, dir, files(f, 20, 30))
+	return func(t *testing.T, o dataset.Options) *dataset.Set {
 		t.Helper()
 		o.Dir = dir
-		s, err := f.Open(ctx, o)
+		s, err := f.Open(context.Background(), o)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return s
-	}
-	// pictures returns the pictures of a split as a set of their pixels, all
-	// of which differ.
-	pictures := func(s dataset.Split) map[string]uint16 {
-		m := map[string]uint16{}
-		for i, label := range s.Labels {
-			m[string(s.Pixels[i*3072:(i+1)*3072])] = label
-		}
-		return m
-	}
-	spread := func(s dataset.Split) (least, most int) {
-		counts := make([]int, 10)
-		for _, label := range s.Labels {
-			counts[label]++
-		}
-		return slices.Min(counts), slices.Max(counts)
-	}
+	}, f, dir
+}
+
+func TestSelection(t *testing.T) {
+	t.Parallel()
+	open, _, _ := smallCIFAR(t)
 
 	t.Run("every split is balanced, and none shares a picture with another", func(t *testing.T) {
 		t.Parallel()
@@ -422,6 +423,12 @@ func TestSelection(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestSelectionOfSmallClasses(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	open, _, _ := smallCIFAR(t)
 
 	t.Run("classes that run out leave their share to the others", func(t *testing.T) {
 		t.Parallel()
@@ -476,6 +483,12 @@ func TestSelection(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestSelectionErrors(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	open, f, dir := smallCIFAR(t)
 
 	t.Run("more pictures than there are is an error with the numbers", func(t *testing.T) {
 		t.Parallel()
@@ -517,6 +530,12 @@ func TestSelection(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestSetStatistics(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	open, _, _ := smallCIFAR(t)
 
 	t.Run("a channel of one value has standard deviation 1 and is zero when normalised", func(t *testing.T) {
 		t.Parallel()
@@ -563,6 +582,24 @@ func TestSelection(t *testing.T) {
 			t.Errorf("got %s, want %s", s.Sum, want)
 		}
 	})
+}
+
+// pictures returns the pictures of a split as a set of their pixels, all
+// of which differ.
+func pictures(s dataset.Split) map[string]uint16 {
+	m := map[string]uint16{}
+	for i, label := range s.Labels {
+		m[string(s.Pixels[i*3072:(i+1)*3072])] = label
+	}
+	return m
+}
+
+func spread(s dataset.Split) (least, most int) {
+	counts := make([]int, 10)
+	for _, label := range s.Labels {
+		counts[label]++
+	}
+	return slices.Min(counts), slices.Max(counts)
 }
 
 // TestRealCIFAR10 reads the real pictures where they are.

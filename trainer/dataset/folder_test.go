@@ -189,6 +189,10 @@ func TestFolder(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestFolderFiles(t *testing.T) {
+	t.Parallel()
 
 	t.Run("JPEG and PNG of every colour model are read, whatever their extension", func(t *testing.T) {
 		t.Parallel()
@@ -260,6 +264,10 @@ func TestFolder(t *testing.T) {
 			wantError(t, err, append(c.want, "folder: ", dir)...)
 		})
 	}
+}
+
+func TestFolderErrors(t *testing.T) {
+	t.Parallel()
 
 	t.Run("no folder and pictures that are all damaged are errors", func(t *testing.T) {
 		t.Parallel()
@@ -292,21 +300,6 @@ func TestFolder(t *testing.T) {
 
 func TestFolderIndex(t *testing.T) {
 	t.Parallel()
-	// swap replaces a picture by text of the same size and time, which only
-	// someone who decodes it again can tell.
-	swap := func(t *testing.T, path string) {
-		t.Helper()
-		info, err := os.Stat(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, make([]byte, info.Size()), 0o666); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Chtimes(path, info.ModTime(), info.ModTime()); err != nil {
-			t.Fatal(err)
-		}
-	}
 
 	t.Run("a second call decodes nothing, and a file that changed is read again", func(t *testing.T) {
 		t.Parallel()
@@ -380,6 +373,10 @@ func TestFolderIndex(t *testing.T) {
 			t.Errorf("left behind are %v, %v", list, err)
 		}
 	})
+}
+
+func TestReadOnlyFolder(t *testing.T) {
+	t.Parallel()
 
 	t.Run("a folder that must not be written to is read all the same", func(t *testing.T) {
 		t.Parallel()
@@ -395,10 +392,26 @@ func TestFolderIndex(t *testing.T) {
 	})
 }
 
+// swap replaces a picture by text of the same size and time, which only
+// someone who decodes it again can tell.
+func swap(t *testing.T, path string) {
+	t.Helper()
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, make([]byte, info.Size()), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(path, info.ModTime(), info.ModTime()); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestFolderBatches(t *testing.T) {
 	// Not parallel: it counts goroutines.
 	dir := t.TempDir()
-	names := writeFolder(t, dir, 10)
+	writeFolder(t, dir, 10)
 	aug := &dataset.Augmentation{ResizeMax: 34, Mirror: true}
 
 	t.Run("the number of decoders changes no bit", func(t *testing.T) {
@@ -472,6 +485,12 @@ func TestFolderBatches(t *testing.T) {
 		}
 		t.Errorf("%d goroutines, %d before", runtime.NumGoroutine(), before)
 	})
+}
+
+func TestFolderBatchesOfALostPicture(t *testing.T) {
+	// Not parallel: it counts goroutines.
+	dir := t.TempDir()
+	names := writeFolder(t, dir, 10)
 
 	t.Run("a picture that is gone since is an error that names it", func(t *testing.T) {
 		s := openFolder(t, dataset.Options{Dir: dir})

@@ -251,6 +251,11 @@ func TestGet(t *testing.T) {
 		x.wantWhole(t)
 		good.wantRanges(t, "bytes=3000-")
 	})
+}
+
+func TestGetContinues(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
 
 	t.Run("an interrupt keeps what arrived, and the next call goes on", func(t *testing.T) {
 		t.Parallel()
@@ -318,6 +323,11 @@ func TestGet(t *testing.T) {
 		x.wantWhole(t)
 		s.wantRanges(t, "bytes=7000-")
 	})
+}
+
+func TestGetRefuses(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
 
 	t.Run("a part that is longer than the server's file is thrown away", func(t *testing.T) {
 		t.Parallel()
@@ -384,6 +394,11 @@ func TestGet(t *testing.T) {
 		s.Close()
 		wantError(t, x.get(ctx, s), "cifar10: ", "connection refused")
 	})
+}
+
+func TestGetErrors(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
 
 	t.Run("a server that answers another range is refused and the part kept", func(t *testing.T) {
 		t.Parallel()
@@ -445,7 +460,6 @@ func TestUnpack(t *testing.T) {
 	t.Parallel()
 	f := dataset.Small("cifar10", 20, 30)
 	all := files(f, 20, 30)
-
 	// unpack unpacks into a folder inside of another and checks that nothing
 	// is written beside it.
 	unpack := func(t *testing.T, archive []byte) (string, error) {
@@ -491,10 +505,26 @@ func TestUnpack(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
 
-	link := func(kind byte, name, to string) entry {
-		return entry{Header: tar.Header{Name: name, Typeflag: kind, Linkname: to, Mode: 0o777}}
+func TestUnpackRefuses(t *testing.T) {
+	t.Parallel()
+	f := dataset.Small("cifar10", 20, 30)
+	all := files(f, 20, 30)
+	// unpack unpacks into a folder inside of another and checks that nothing
+	// is written beside it.
+	unpack := func(t *testing.T, archive []byte) (string, error) {
+		t.Helper()
+		outside := t.TempDir()
+		dir := filepath.Join(outside, "a", "b")
+		if err := os.MkdirAll(dir, 0o777); err != nil {
+			t.Fatal(err)
+		}
+		err := f.Unpack(bytes.NewReader(archive), dir)
+		wantNothingBut(t, outside, dir)
+		return dir, err
 	}
+
 	for _, c := range []struct {
 		what string
 		bad  entry
@@ -543,6 +573,25 @@ func TestUnpack(t *testing.T) {
 		_, err := unpack(t, pack(t, list))
 		wantError(t, err, "unpack: unexpected EOF")
 	})
+}
+
+func TestUnpackDamaged(t *testing.T) {
+	t.Parallel()
+	f := dataset.Small("cifar10", 20, 30)
+	all := files(f, 20, 30)
+	// unpack unpacks into a folder inside of another and checks that nothing
+	// is written beside it.
+	unpack := func(t *testing.T, archive []byte) (string, error) {
+		t.Helper()
+		outside := t.TempDir()
+		dir := filepath.Join(outside, "a", "b")
+		if err := os.MkdirAll(dir, 0o777); err != nil {
+			t.Fatal(err)
+		}
+		err := f.Unpack(bytes.NewReader(archive), dir)
+		wantNothingBut(t, outside, dir)
+		return dir, err
+	}
 
 	t.Run("what is no archive, or ends early, is refused", func(t *testing.T) {
 		t.Parallel()
@@ -553,6 +602,10 @@ func TestUnpack(t *testing.T) {
 			}
 		}
 	})
+}
+
+func link(kind byte, name, to string) entry {
+	return entry{Header: tar.Header{Name: name, Typeflag: kind, Linkname: to, Mode: 0o777}}
 }
 
 // wantNothingBut checks that root has the folder dir in it and nothing else.

@@ -104,6 +104,11 @@ func TestHandsigns(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestHandsignsSplits(t *testing.T) {
+	t.Parallel()
+	of := whose(t)
 
 	t.Run("some pictures look as the photographs do", func(t *testing.T) {
 		t.Parallel()
@@ -173,6 +178,10 @@ func TestHandsigns(t *testing.T) {
 				}
 			}
 		})
+}
+
+func TestHandsignsErrors(t *testing.T) {
+	t.Parallel()
 
 	t.Run("the split seed decides which, and a larger number holds a smaller one's", func(t *testing.T) {
 		t.Parallel()
@@ -313,7 +322,8 @@ func TestHandsignsSource(t *testing.T) {
 			}
 		}
 		rms := math.Sqrt(squares / float64(len(all.Pixels)))
-		t.Logf("%d×%d: pixels differ by %.2f grey levels (root mean square), by %.0f at most; %d runs are of %d students",
+		t.Logf("%d×%d: pixels differ by %.2f grey levels (root mean square), "+
+			"by %.0f at most; %d runs are of %d students",
 			side, side, rms, worst, len(runs), students[len(students)-1]+1)
 		if rms > most {
 			t.Errorf("%d×%d: pixels differ by %.2f grey levels (root mean square), want %g at most", side, side, rms,

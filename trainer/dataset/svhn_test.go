@@ -141,6 +141,7 @@ func TestReadMAT(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	little, big := order(binary.LittleEndian), order(binary.BigEndian)
+
 	for _, o := range []order{little, big} {
 		for _, compressed := range []bool{false, true} {
 			for _, n := range []int{3, 12} { // labels in a small element, and not
@@ -157,12 +158,6 @@ func TestReadMAT(t *testing.T) {
 					})
 			}
 		}
-	}
-
-	x := matVariable(little, "X", 9, []int{32, 32, 3, 3}, 2, matPixels(0, 3), true)
-	y := matVariable(little, "y", 9, []int{3, 1}, 2, matLabels(0, 3), true)
-	file := func(variables ...[]byte) []byte {
-		return slices.Concat(append([][]byte{matHead(little)}, variables...)...)
 	}
 
 	t.Run("a file that scipy wrote is read", func(t *testing.T) {
@@ -208,6 +203,17 @@ func TestReadMAT(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestReadMATVariables(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	little := order(binary.LittleEndian)
+	x := matVariable(little, "X", 9, []int{32, 32, 3, 3}, 2, matPixels(0, 3), true)
+	y := matVariable(little, "y", 9, []int{3, 1}, 2, matLabels(0, 3), true)
+	file := func(variables ...[]byte) []byte {
+		return slices.Concat(append([][]byte{matHead(little)}, variables...)...)
+	}
 
 	t.Run("other variables are passed over", func(t *testing.T) {
 		t.Parallel()
@@ -219,7 +225,17 @@ func TestReadMAT(t *testing.T) {
 		}
 		wantDigits(t, s, 0, 3)
 	})
+}
 
+func TestReadDamagedMAT(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	little := order(binary.LittleEndian)
+	x := matVariable(little, "X", 9, []int{32, 32, 3, 3}, 2, matPixels(0, 3), true)
+	y := matVariable(little, "y", 9, []int{3, 1}, 2, matLabels(0, 3), true)
+	file := func(variables ...[]byte) []byte {
+		return slices.Concat(append([][]byte{matHead(little)}, variables...)...)
+	}
 	bad := func(change func(b []byte)) []byte {
 		b := file(x, y)
 		change(b)
@@ -232,6 +248,7 @@ func TestReadMAT(t *testing.T) {
 	short[132] = 8
 	broken := file(matCompressed(little, x), y)
 	broken[len(broken)-len(y)-1] ^= 1 // of the checksum
+
 	for _, c := range []struct {
 		what string
 		file []byte
@@ -286,6 +303,17 @@ func TestReadMAT(t *testing.T) {
 			_, err := dataset.ReadMAT(ctx, bytes.NewReader(c.file), 3)
 			wantError(t, err, "some.mat: ", c.want)
 		})
+	}
+}
+
+func TestReadMATErrors(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	little := order(binary.LittleEndian)
+	x := matVariable(little, "X", 9, []int{32, 32, 3, 3}, 2, matPixels(0, 3), true)
+	y := matVariable(little, "y", 9, []int{3, 1}, 2, matLabels(0, 3), true)
+	file := func(variables ...[]byte) []byte {
+		return slices.Concat(append([][]byte{matHead(little)}, variables...)...)
 	}
 
 	t.Run("the reader's own error is kept, and a cancelled context ends the reading", func(t *testing.T) {
@@ -415,6 +443,14 @@ func TestSVHN(t *testing.T) {
 			t.Errorf("three seeds drew %d splits", len(seen))
 		}
 	})
+}
+
+func TestSVHNErrors(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	f := dataset.SmallSVHN(50, 40, 20, 2, 1)
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "svhn"), svhnFiles())
 
 	t.Run("training and test pictures are bounded as elsewhere", func(t *testing.T) {
 		t.Parallel()
@@ -431,10 +467,12 @@ func TestSVHN(t *testing.T) {
 		func(t *testing.T) {
 			t.Parallel()
 			_, err := dataset.Open(ctx, dataset.Options{Name: "svhn", Dir: dir, Validation: 100})
-			wantError(t, err, "svhn: validation is 100: want 0 (none) or 6000 (400 of each class of the training file and 200 of the extra file)")
+			wantError(t, err, "svhn: validation is 100: want 0 (none) or 6000 "+
+				"(400 of each class of the training file and 200 of the extra file)")
 			big := dataset.SmallSVHN(50, 40, 20, 1, 6)
 			_, err = big.Open(ctx, dataset.Options{Dir: dir, Validation: 70})
-			wantError(t, err, "svhn: of class 0, 0 pictures are missing in train_32x32.mat and 2 in extra_32x32.mat for validation")
+			wantError(t, err, "svhn: of class 0, 0 pictures are missing in train_32x32.mat "+
+				"and 2 in extra_32x32.mat for validation")
 		})
 
 	t.Run("a missing file says how to get it", func(t *testing.T) {
@@ -518,6 +556,23 @@ func TestGetSVHN(t *testing.T) {
 			t.Errorf("the notes are %q", notes)
 		}
 	})
+}
+
+func TestGetSVHNContinues(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	all := svhnFiles()
+	f := dataset.SmallSVHN(50, 40, 20, 2, 1)
+	f.Expect(func(name string) (string, int64) { return sumOf(all[name]), int64(len(all[name])) })
+	// mirror serves the files; answer is as of serve.
+	mirror := func(t *testing.T, answer func(w http.ResponseWriter, r *http.Request, n int) bool) *server {
+		return serve(t, nil, func(w http.ResponseWriter, r *http.Request, n int) bool {
+			if answer == nil || !answer(w, r, n) {
+				http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(all[filepath.Base(r.URL.Path)]))
+			}
+			return true
+		})
+	}
 
 	t.Run("a broken download goes on where it was, and whole files are kept", func(t *testing.T) {
 		t.Parallel()

@@ -197,6 +197,35 @@ func TestConvAgreesWithTheOracle(t *testing.T) {
 	}
 }
 
+// permuted returns x with its partitions as the oracle has them, of consecutive
+// channels, if they are interleaved; with l and m exchanged it is the inverse.
+func (c channels) permuted(x []float64, n, l, m, hw int) []float64 {
+	if c.interleaved {
+		return kernel.Oracle{}.Permute(x, n, l, m, hw)
+	}
+	return x
+}
+
+// sums are those of v and v·by for each channel, as normalisations take them.
+func sums(v, by []float64, channels, hw int) []float64 {
+	s := make([]float64, 2*channels)
+	for i := range v {
+		s[i/hw%channels*2] += v[i]
+		s[i/hw%channels*2+1] += v[i] * by[i]
+	}
+	return s
+}
+
+// total adds up the parts (C, parts, 2) that a kernel made of such sums.
+func total(parts []float32, channels int) []float64 {
+	s := make([]float64, 2*channels)
+	per := len(parts) / channels
+	for i, v := range parts {
+		s[i/per*2+i%2] += float64(v)
+	}
+	return s
+}
+
 func testConv(t *testing.T, c channels, n int) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	hw, ohw, in, out, weights := c.h*c.w, c.oh*c.ow, c.groups*c.ci, c.groups*c.co, c.groups*c.co*c.ci*c.kh*c.kw
@@ -204,20 +233,9 @@ func testConv(t *testing.T, c channels, n int) {
 	g, z := uniform(rnd, n*out*ohw, 1), uniform(rnd, n*out*ohw, 1)
 	ca, cb, cc := uniform(rnd, out, 1), uniform(rnd, out, .1), uniform(rnd, out, .1)
 
-	// The oracle works on partitions of consecutive channels.
 	var o kernel.Oracle
-	into := func(x []float64, per, hw int) []float64 {
-		if c.interleaved {
-			return o.Permute(x, n, per, c.groups, hw)
-		}
-		return x
-	}
-	back := func(x []float64, per, hw int) []float64 {
-		if c.interleaved {
-			return o.Permute(x, n, c.groups, per, hw)
-		}
-		return x
-	}
+	into := func(x []float64, per, hw int) []float64 { return c.permuted(x, n, per, c.groups, hw) }
+	back := func(x []float64, per, hw int) []float64 { return c.permuted(x, n, c.groups, per, hw) }
 	conv := kernel.GroupConv{N: n, Groups: c.groups, Ci: c.ci, Co: c.co, H: c.h, W: c.w, KH: c.kh, KW: c.kw,
 		Stride: c.stride}
 	a := o.Affine(x, scale, shift, n, in, hw)
@@ -234,15 +252,6 @@ func testConv(t *testing.T, c channels, n int) {
 			wantGX[i] = 0
 		}
 	}
-	sums := func(v, by []float64, channels, hw int) []float64 {
-		s := make([]float64, 2*channels)
-		for i := range v {
-			s[i/hw%channels*2] += v[i]
-			s[i/hw%channels*2+1] += v[i] * by[i]
-		}
-		return s
-	}
-
 	r := newRig(t, n)
 	p := r.p
 	bx, bg, bz := r.activation(x, in*hw), r.activation(g, out*ohw), r.activation(z, out*ohw)
@@ -271,14 +280,6 @@ func testConv(t *testing.T, c channels, n int) {
 	near(t, "gx", unblock(r.read(gotGX), n, in*hw), wantGX, 2e-6)
 	plain, _ := conv.Backward(into(a, c.ci, hw), w, into(g, c.co, ohw))
 	near(t, "gx of one tensor", unblock(r.read(gotPlain), n, in*hw), back(plain, c.ci, hw), 2e-6)
-	total := func(parts []float32, channels int) []float64 {
-		s := make([]float64, 2*channels)
-		per := len(parts) / channels
-		for i, v := range parts {
-			s[i/per*2+i%2] += float64(v)
-		}
-		return s
-	}
 	near(t, "sums", total(r.read(zsums), out), sums(wantZ, wantZ, out, ohw), 2e-5)
 	near(t, "sums of gx", total(r.read(gsums), in), sums(wantGX, x, in, hw), 2e-5)
 	dw := make([]float64, weights)
@@ -596,92 +597,104 @@ func TestEvaluationIsThatOfTheProcessor(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			net, err := s.Network(space.Plan{Layout: c.layout, Depth: c.depth, In: space.Shape{C: 3, H: side, W: side},
-				Classes: 3})
+			in := space.Shape{C: 3, H: side, W: side}
+			net, err := s.Network(space.Plan{Layout: c.layout, Depth: c.depth, In: in, Classes: 3})
 			if err != nil {
 				t.Fatal(err)
 			}
-			o := trainer.Recipe{Momentum: 0.9, WeightDecay: 0.01, DecayAll: true, Average: true, Precise: true}
-			m, err := open(t).New(net, batch, set, o)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer m.Close()
-			isa, err := kernel.Detect()
-			if err != nil {
-				t.Fatal(err)
-			}
-			cpu, err := graph.New(net, batch, graph.Options{ISA: isa, Threads: 1, DecayAll: true, Average: true,
-				Precise: true})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer cpu.Close()
-			fill(m.host, names(m.host))
-			fill(cpu, names(cpu))
-			push(t, m)
-			order := dataset.Order(steps*batch, 3, 1)
-			var want trainer.Score
-			run := func(split *dataset.Split, order []int, do func(n int) error) {
-				for len(order) > 0 {
-					n := min(batch, len(order))
-					x, y := cpu.Batch(n)
-					clear(x)
-					set.Fill(x, split, order[:n], nil, 0, 0)
-					for i, picture := range order[:n] {
-						y[i] = float32(split.Labels[picture])
-					}
-					if err := do(n); err != nil {
-						t.Fatal(err)
-					}
-					order = order[n:]
-				}
-			}
-			list := rates(0, steps)
-			for i := range list {
-				list[i].Learning = .02
-			}
-			var losses []float64
-			run(&set.Train, order, func(int) error {
-				loss, err := cpu.Step()
-				cpu.Update(list[len(losses)], o.Momentum, o.WeightDecay)
-				losses = append(losses, loss)
-				return err
-			})
-			cpu.Exchange()
-			run(&set.Train, order[batch:], func(int) error { return cpu.Measure() })
-			cpu.Measured()
-			run(&set.Test, dataset.Order(45, 1, 1), func(n int) error {
-				loss, err := cpu.Evaluate()
-				want.Loss += loss * float64(n) / 45
-				want.Correct += cpu.Correct(false)
-				return err
-			})
-			cpu.Exchange()
-
-			if err := m.Train(t.Context(), 1, order, list, func(step int, s trainer.Score) error {
-				if !(math.Abs(s.Loss-losses[step]) <= 1e-4*losses[step]) {
-					t.Errorf("loss of step %d is %.7f, the processor's %.7f", step, s.Loss, losses[step])
-				}
-				return nil
-			}); err != nil {
-				t.Fatal(err)
-			}
-			got := m.evaluate(t, order[batch:])
-			if d := got.Correct - want.Correct; d < -2 || d > 2 || !(math.Abs(got.Loss-want.Loss) <= 1e-4*want.Loss) {
-				t.Errorf("score %+v, the processor's %+v", got, want)
-			}
-			pull(t, m)
-			for i, p := range m.host.Params {
-				near(t, p.Name, p.Value, cpu.Params[i].Value, 1e-4)
-				near(t, "average of "+p.Name, p.Average, cpu.Params[i].Average, 1e-4)
-			}
-			for i, s := range m.host.Stats {
-				near(t, s.Name, s.Value, cpu.Stats[i].Value, 1e-4)
-				near(t, "precise "+s.Name, m.host.Precise[i].Value, cpu.Precise[i].Value, 1e-4)
-			}
+			testEvaluation(t, net, set, batch, steps)
 		})
 	}
+}
+
+func testEvaluation(t *testing.T, net space.Network, set *dataset.Set, batch, steps int) {
+	recipe := trainer.Recipe{Momentum: 0.9, WeightDecay: 0.01, DecayAll: true, Average: true, Precise: true}
+	m, err := open(t).New(net, batch, set, recipe)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	isa, err := kernel.Detect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := recipe.GraphOptions()
+	o.ISA = isa
+	cpu, err := graph.New(net, batch, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cpu.Close()
+	fill(m.host, names(m.host))
+	fill(cpu, names(cpu))
+	push(t, m)
+	order, list := dataset.Order(steps*batch, 3, 1), rates(0, steps)
+	for i := range list {
+		list[i].Learning = .02
+	}
+	losses, want := onProcessor(t, cpu, set, order, list, recipe, batch)
+
+	if err := m.Train(t.Context(), 1, order, list, func(step int, s trainer.Score) error {
+		if !(math.Abs(s.Loss-losses[step]) <= 1e-4*losses[step]) {
+			t.Errorf("loss of step %d is %.7f, the processor's %.7f", step, s.Loss, losses[step])
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	got := m.evaluate(t, order[batch:])
+	if d := got.Correct - want.Correct; d < -2 || d > 2 || !(math.Abs(got.Loss-want.Loss) <= 1e-4*want.Loss) {
+		t.Errorf("score %+v, the processor's %+v", got, want)
+	}
+	pull(t, m)
+	for i, p := range m.host.Params {
+		near(t, p.Name, p.Value, cpu.Params[i].Value, 1e-4)
+		near(t, "average of "+p.Name, p.Average, cpu.Params[i].Average, 1e-4)
+	}
+	for i, s := range m.host.Stats {
+		near(t, s.Name, s.Value, cpu.Stats[i].Value, 1e-4)
+		near(t, "precise "+s.Name, m.host.Precise[i].Value, cpu.Precise[i].Value, 1e-4)
+	}
+}
+
+// onProcessor trains on the pictures of order and evaluates the test pictures by
+// averages and by precise statistics of all batches but the first.
+func onProcessor(t *testing.T, cpu *graph.Model, set *dataset.Set, order []int, list []graph.Rates,
+	recipe trainer.Recipe, batch int) (losses []float64, score trainer.Score) {
+	t.Helper()
+	run := func(split *dataset.Split, order []int, do func(n int) error) {
+		for len(order) > 0 {
+			n := min(batch, len(order))
+			x, y := cpu.Batch(n)
+			clear(x)
+			set.Fill(x, split, order[:n], nil, 0, 0)
+			for i, picture := range order[:n] {
+				y[i] = float32(split.Labels[picture])
+			}
+			if err := do(n); err != nil {
+				t.Fatal(err)
+			}
+			order = order[n:]
+		}
+	}
+	run(&set.Train, order, func(int) error {
+		loss, err := cpu.Step()
+		cpu.Update(list[len(losses)], recipe.Momentum, recipe.WeightDecay)
+		losses = append(losses, loss)
+		return err
+	})
+	cpu.Exchange()
+	run(&set.Train, order[batch:], func(int) error { return cpu.Measure() })
+	cpu.Measured()
+	tested := set.Test.Len()
+	run(&set.Test, dataset.Order(tested, 1, 1), func(n int) error {
+		loss, err := cpu.Evaluate()
+		score.Loss += loss * float64(n) / float64(tested)
+		score.Correct += cpu.Correct(false)
+		return err
+	})
+	cpu.Exchange()
+	return losses, score
 }
 
 // TestPicturesAreThoseOfTheHost: the device crops, mirrors and normalises the same

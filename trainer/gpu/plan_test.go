@@ -117,6 +117,9 @@ func TestNoTwoBuffersInUseOverlap(t *testing.T) {
 	}
 }
 
+// kernelPattern finds the name of a kernel and the threads of its block.
+var kernelPattern = regexp.MustCompile(`KERNEL\((\w+?)(?:##CO)?(?:_##CO##x##CI)?, \w+, (\d+)\)`)
+
 // TestLaunchesAreLegal holds every launch to the limits of any device, and its
 // kernel to the code that is there.
 func TestLaunchesAreLegal(t *testing.T) {
@@ -126,7 +129,7 @@ func TestLaunchesAreLegal(t *testing.T) {
 		t.Fatal("no kernels", err)
 	}
 	for _, name := range sources {
-		for _, m := range regexp.MustCompile(`KERNEL\((\w+?)(?:##CO)?(?:_##CO##x##CI)?, \w+, (\d+)\)`).FindAllStringSubmatch(read(t, name), -1) {
+		for _, m := range kernelPattern.FindAllStringSubmatch(read(t, name), -1) {
 			var n int
 			fmt.Sscan(m[2], &n)
 			threads[m[1]] = n

@@ -168,68 +168,108 @@ func TestConvAgreesWithTheOracle(t *testing.T) {
 	}
 }
 
+// convTest is a convolution with its inputs, what the oracle makes of them, and the
+// calls of the kernels.
+type convTest struct {
+	convCase
+	kernel.Geometry
+	normalised bool
+	in         data
+	want       struct{ z, sum, sumsq, gx, gsum, gxsum, dwp, dws []float64 }
+
+	arena         kernel.Arena
+	team          *kernel.Team
+	conv          kernel.Conv // what all calls share
+	calls         []kernel.Conv
+	x, g          []float32 // packed inputs
+	z, gx         []float32
+	sums          [4][]float64 // sum, sumsq, gsum, gxsum: (B, channels)
+	dwp, dws      []float32    // (B, …)
+	height, width int          // of the output
+	blocks        int
+	hw, ohw       int
+	inCh, outCh   int
+}
+
 func testConv(t *testing.T, isa kernel.ISA, c convCase, normalised bool) {
-	var arena kernel.Arena
-	t.Cleanup(arena.Free)
-	r := rand.New(rand.NewPCG(1, 2))
 	g := c.geometry()
 	oh, ow := g.Size()
-	hw, ohw, in, out, blocks := c.h*c.w, oh*ow, g.In(), g.Out(), kernel.Blocks(c.n)
-	d := data{
-		x: uniform(r, c.n*in*hw, 2), scale: uniform(r, in, 1), shift: uniform(r, in, 1),
+	p := &convTest{convCase: c, Geometry: g, normalised: normalised, height: oh, width: ow, blocks: kernel.Blocks(c.n),
+		hw: c.h * c.w, ohw: oh * ow, inCh: g.In(), outCh: g.Out()}
+	t.Cleanup(p.arena.Free)
+	r := rand.New(rand.NewPCG(1, 2))
+	in, out := p.inCh, p.outCh
+	p.in = data{
+		x: uniform(r, c.n*in*p.hw, 2), scale: uniform(r, in, 1), shift: uniform(r, in, 1),
 		wp: uniform(r, g.PrimaryLen(), 1), ws: uniform(r, g.SecondaryLen(), 1),
-		g: uniform(r, c.n*out*ohw, 1), ca: uniform(r, out, 1), cb: uniform(r, out, .1), cc: uniform(r, out, .1),
+		g: uniform(r, c.n*out*p.ohw, 1), ca: uniform(r, out, 1), cb: uniform(r, out, .1), cc: uniform(r, out, .1),
 	}
+	p.oracle()
+	p.pack()
+	p.team = newTeam(t, &p.arena, isa, 2, g.ScratchLen())
+	x, grad, w := slices.Clone(p.x), slices.Clone(p.g), slices.Clone(p.conv.WP)
+	p.run()
+	p.runInPlace(t)
+	p.runWithKeptOutput(t)
+	p.runPooled(t, r)
+	p.compare(t)
+	if !slices.Equal(x, p.x) || !slices.Equal(grad, p.g) || !slices.Equal(w, p.conv.WP) {
+		t.Error("a kernel changed its input")
+	}
+}
 
-	// The oracle: a = relu(scale·x + shift); z = P Ws Pᵀ Wp a; dz = ca·g + cb·z + cc.
+// swapped returns x with its partitions of so many channels as ordinary ones, if
+// they are interleaved; back is the inverse.
+func (p *convTest) swapped(x []float64, channels, hw int, back bool) []float64 {
+	l, m := channels, p.l
+	if back {
+		l, m = p.l, channels
+	}
+	if p.interleaved {
+		return kernel.Oracle{}.Permute(x, p.n, l, m, hw)
+	}
+	return x
+}
+
+// oracle computes a = relu(scale·x + shift), z = P Ws Pᵀ Wp a, dz = ca·g + cb·z + cc
+// and all gradients.
+func (p *convTest) oracle() {
 	var o kernel.Oracle
+	c, d, w := p.convCase, p.in, &p.want
 	a := d.x
-	if normalised {
-		a = o.Affine(d.x, d.scale, d.shift, c.n, in, hw)
+	if p.normalised {
+		a = o.Affine(d.x, d.scale, d.shift, c.n, p.inCh, p.hw)
 	}
-	primary := kernel.GroupConv{N: c.n, Groups: c.l, Ci: c.ci, Co: c.co, H: c.h, W: c.w, KH: g.KH, KW: g.KW,
-		Stride: g.Stride}
-	secondary := kernel.GroupConv{N: c.n, Groups: c.co, Ci: c.l, Co: c.l, H: oh, W: ow, KH: 1, KW: 1, Stride: 1}
-	// Interleaved partitions are ordinary ones of permuted channels, and back.
-	into := func(x []float64, per, hw int) []float64 {
-		if c.interleaved {
-			return o.Permute(x, c.n, per, c.l, hw)
-		}
-		return x
-	}
-	back := func(x []float64, per, hw int) []float64 {
-		if c.interleaved {
-			return o.Permute(x, c.n, c.l, per, hw)
-		}
-		return x
-	}
-	y := back(primary.Forward(into(a, c.ci, hw), d.wp), c.co, ohw)
+	primary := kernel.GroupConv{N: c.n, Groups: c.l, Ci: c.ci, Co: c.co, H: c.h, W: c.w, KH: p.KH, KW: p.KW,
+		Stride: p.Stride}
+	secondary := kernel.GroupConv{N: c.n, Groups: c.co, Ci: c.l, Co: c.l, H: p.height, W: p.width,
+		KH: 1, KW: 1, Stride: 1}
+	y := p.swapped(primary.Forward(p.swapped(a, c.ci, p.hw, false), d.wp), c.co, p.ohw, true)
 	if c.between {
 		for i := range y {
 			y[i] = max(0, y[i])
 		}
 	}
-	z := slices.Clone(y)
+	w.z = slices.Clone(y)
 	if c.secondary {
-		z = o.Permute(y, c.n, c.l, c.co, ohw)
-		z = secondary.Forward(z, d.ws)
-		z = o.Permute(z, c.n, c.co, c.l, ohw)
+		w.z = secondary.Forward(o.Permute(y, c.n, c.l, c.co, p.ohw), d.ws)
+		w.z = o.Permute(w.z, c.n, c.co, c.l, p.ohw)
 	}
-	dz := make([]float64, len(z))
-	sum, sumsq := make([]float64, out), make([]float64, out)
-	for i := range z {
-		ch := i / ohw % out
-		z[i] = float64(float32(z[i]))
-		dz[i] = d.ca[ch]*d.g[i] + d.cb[ch]*z[i] + d.cc[ch]
-		sum[ch] += z[i]
-		sumsq[ch] += z[i] * z[i]
+	dz := make([]float64, len(w.z))
+	w.sum, w.sumsq = make([]float64, p.outCh), make([]float64, p.outCh)
+	for i := range w.z {
+		ch := i / p.ohw % p.outCh
+		z := float64(float32(w.z[i]))
+		w.z[i] = z
+		dz[i] = d.ca[ch]*d.g[i] + d.cb[ch]*z + d.cc[ch]
+		w.sum[ch] += z
+		w.sumsq[ch] += z * z
 	}
-	dy, dws := dz, []float64{}
+	dy := dz
 	if c.secondary {
-		yp := o.Permute(y, c.n, c.l, c.co, ohw)
-		dyp := o.Permute(dz, c.n, c.l, c.co, ohw)
-		dyp, dws = secondary.Backward(yp, d.ws, dyp)
-		dy = o.Permute(dyp, c.n, c.co, c.l, ohw)
+		var dyp []float64
+		dyp, w.dws = secondary.Backward(o.Permute(y, c.n, c.l, c.co, p.ohw), d.ws, o.Permute(dz, c.n, c.l, c.co, p.ohw))
+		dy = o.Permute(dyp, c.n, c.co, c.l, p.ohw)
 	}
 	if c.between {
 		for i := range dy {
@@ -238,111 +278,140 @@ func testConv(t *testing.T, isa kernel.ISA, c convCase, normalised bool) {
 			}
 		}
 	}
-	gx, dwp := primary.Backward(into(a, c.ci, hw), d.wp, into(dy, c.co, ohw))
-	gx = back(gx, c.ci, hw)
-	gsum, gxsum := make([]float64, in), make([]float64, in)
-	for i := range gx {
-		if normalised && a[i] <= 0 {
-			gx[i] = 0
+	w.gx, w.dwp = primary.Backward(p.swapped(a, c.ci, p.hw, false), d.wp, p.swapped(dy, c.co, p.ohw, false))
+	w.gx = p.swapped(w.gx, c.ci, p.hw, true)
+	w.gsum, w.gxsum = make([]float64, p.inCh), make([]float64, p.inCh)
+	for i := range w.gx {
+		if p.normalised && a[i] <= 0 {
+			w.gx[i] = 0
 		}
-		gsum[i/hw%in] += gx[i]
-		gxsum[i/hw%in] += gx[i] * d.x[i]
+		w.gsum[i/p.hw%p.inCh] += w.gx[i]
+		w.gxsum[i/p.hw%p.inCh] += w.gx[i] * d.x[i]
 	}
+}
 
-	// The kernels, block by block, with rubbish where results go.
-	conv := kernel.Conv{Geometry: g, WP: f32(&arena, d.wp), WS: f32(&arena, d.ws)}
-	conv.WPT, conv.WST = arena.Floats(g.PrimaryLen()), arena.Floats(g.SecondaryLen())
-	g.Transpose(conv.WPT, conv.WST, conv.WP, conv.WS)
-	if normalised {
-		conv.Scale, conv.Shift = f32(&arena, d.scale), f32(&arena, d.shift)
+// pack makes the calls of the kernels, one for each block, with NaN in the memory of
+// results.
+func (p *convTest) pack() {
+	a, c, d := &p.arena, p.convCase, p.in
+	conv := kernel.Conv{Geometry: p.Geometry, WP: f32(a, d.wp), WS: f32(a, d.ws)}
+	conv.WPT, conv.WST = a.Floats(p.PrimaryLen()), a.Floats(p.SecondaryLen())
+	p.Transpose(conv.WPT, conv.WST, conv.WP, conv.WS)
+	if p.normalised {
+		conv.Scale, conv.Shift = f32(a, d.scale), f32(a, d.shift)
 	}
-	conv.CA, conv.CB, conv.CC = f32(&arena, d.ca), f32(&arena, d.cb), f32(&arena, d.cc)
-	x, gp := packed(&arena, d.x, c.n, in, c.h, c.w), packed(&arena, d.g, c.n, out, oh, ow)
-	zk, gxk := arena.Floats(blocks*g.OutLen()), arena.Floats(blocks*g.InLen())
-	for _, s := range [][]float32{zk, gxk} {
-		for i := range s {
-			s[i] = float32(math.NaN())
-		}
+	conv.CA, conv.CB, conv.CC = f32(a, d.ca), f32(a, d.cb), f32(a, d.cc)
+	p.conv = conv
+	p.x, p.g = packed(a, d.x, c.n, p.inCh, c.h, c.w), packed(a, d.g, c.n, p.outCh, p.height, p.width)
+	p.z, p.gx = nan(a.Floats(p.blocks*p.OutLen())), nan(a.Floats(p.blocks*p.InLen()))
+	for i := range p.sums {
+		p.sums[i] = a.Doubles(p.blocks * []int{p.outCh, p.outCh, p.inCh, p.inCh}[i])
 	}
-	sums := [4][]float64{arena.Doubles(blocks * out), arena.Doubles(blocks * out), arena.Doubles(blocks * in),
-		arena.Doubles(blocks * in)}
-	dwpk, dwsk := arena.Floats(blocks*g.PrimaryLen()), arena.Floats(blocks*g.SecondaryLen())
-	xBefore, gBefore, wBefore := slices.Clone(x), slices.Clone(gp), slices.Clone(conv.WP)
-	at := func(s []float32, b, n int) []float32 { return s[b*n : (b+1)*n] }
-	atd := func(s []float64, b, n int) []float64 { return s[b*n : (b+1)*n] }
-	calls := make([]kernel.Conv, blocks)
-	for b := range blocks {
+	p.dwp, p.dws = a.Floats(p.blocks*p.PrimaryLen()), a.Floats(p.blocks*p.SecondaryLen())
+	for b := range p.blocks {
 		k := conv
 		k.Valid = min(16, c.n-16*b)
-		k.X, k.Z, k.Sum, k.SumSq = at(x, b, g.InLen()), at(zk, b, g.OutLen()), atd(sums[0], b, out),
-			atd(sums[1], b, out)
-		k.G, k.GX, k.GSum, k.GXSum = at(gp, b, g.OutLen()), at(gxk, b, g.InLen()), atd(sums[2], b, in),
-			atd(sums[3], b, in)
-		k.DWP, k.DWS = at(dwpk, b, g.PrimaryLen()), at(dwsk, b, g.SecondaryLen())
-		calls[b] = k
+		k.X, k.Z = at(p.x, b, p.InLen()), at(p.z, b, p.OutLen())
+		k.Sum, k.SumSq = at(p.sums[0], b, p.outCh), at(p.sums[1], b, p.outCh)
+		k.G, k.GX = at(p.g, b, p.OutLen()), at(p.gx, b, p.InLen())
+		k.GSum, k.GXSum = at(p.sums[2], b, p.inCh), at(p.sums[3], b, p.inCh)
+		k.DWP, k.DWS = at(p.dwp, b, p.PrimaryLen()), at(p.dws, b, p.SecondaryLen())
+		p.calls = append(p.calls, k)
 	}
-	team := newTeam(t, &arena, isa, 2, g.ScratchLen())
-	// Rubbish in the scratch: no kernel may count on zeros that it did not write.
-	rubbish := slices.Clone(calls)
-	for b := range rubbish {
-		rubbish[b].X = arena.Floats(g.InLen())
-		for i := range rubbish[b].X {
-			rubbish[b].X[i] = float32(math.NaN())
-		}
+}
+
+// nan fills s with NaN.
+func nan(s []float32) []float32 {
+	for i := range s {
+		s[i] = float32(math.NaN())
 	}
-	team.Forward(rubbish)
-	team.Backward(rubbish)
-	team.Forward(calls)
-	team.Backward(calls)
-	if g.InLen() == g.OutLen() { // in place: the same bits
-		inPlace := packed(&arena, d.g, c.n, out, oh, ow)
+	return s
+}
+
+// at is block b of s, which has n values for each block.
+func at[T any](s []T, b, n int) []T { return s[b*n : (b+1)*n] }
+
+// run runs the calls, after others that leave NaN in the scratch memory: no kernel may
+// rely on zeros that it did not write.
+func (p *convTest) run() {
+	first := slices.Clone(p.calls)
+	for b := range first {
+		first[b].X = nan(p.arena.Floats(p.InLen()))
+	}
+	p.team.Forward(first)
+	p.team.Backward(first)
+	p.team.Forward(p.calls)
+	p.team.Backward(p.calls)
+}
+
+// runInPlace writes gx over g where both have the same size: the bits are the same.
+func (p *convTest) runInPlace(t *testing.T) {
+	if p.InLen() != p.OutLen() {
+		return
+	}
+	inPlace := slices.Clone(p.calls)
+	g := packed(&p.arena, p.in.g, p.n, p.outCh, p.height, p.width)
+	for b := range inPlace {
+		inPlace[b].G = at(g, b, p.OutLen())
+		inPlace[b].GX = inPlace[b].G
+	}
+	p.team.Backward(inPlace)
+	if !slices.Equal(g, p.gx) {
+		t.Error("gx differs in place of g")
+	}
+}
+
+// runWithKeptOutput keeps the output of the primary convolutions: the bits are the
+// same.
+func (p *convTest) runWithKeptOutput(t *testing.T) {
+	if !p.secondary {
+		return
+	}
+	dwp, dws, gx := slices.Clone(p.dwp), slices.Clone(p.dws), slices.Clone(p.gx)
+	kept := slices.Clone(p.calls)
+	for b := range kept {
+		kept[b].Y = p.arena.Floats(p.OutLen())
+	}
+	p.team.Forward(kept)
+	p.team.Backward(kept)
+	if !slices.Equal(dwp, p.dwp) || !slices.Equal(dws, p.dws) || !slices.Equal(gx, p.gx) {
+		t.Error("gradients differ with the primary convolutions' output kept")
+	}
+}
+
+// runPooled checks that a gradient that is the same at every position, masked by a
+// ReLU of z, gives the same as that gradient written out and masked.
+func (p *convTest) runPooled(t *testing.T, r *rand.Rand) {
+	a, out := &p.arena, p.outCh
+	scale, shift, g := f32(a, uniform(r, out, 1)), f32(a, uniform(r, out, 1)), f32(a, uniform(r, out*16, 1))
+	pooled, spread := slices.Clone(p.calls), slices.Clone(p.calls)
+	for _, calls := range [][]kernel.Conv{pooled, spread} {
 		for b := range calls {
-			calls[b].G = at(inPlace, b, g.OutLen())
-			calls[b].GX = calls[b].G
-		}
-		team.Backward(calls)
-		if !slices.Equal(inPlace, gxk) {
-			t.Error("gx differs in place of g")
+			k := &calls[b]
+			k.Y, k.GX, k.DWP, k.DWS = nil, nil, a.Floats(p.PrimaryLen()), a.Floats(p.SecondaryLen())
 		}
 	}
-	if c.secondary { // y kept: the same bits
-		dwp, dws, gx := slices.Clone(dwpk), slices.Clone(dwsk), slices.Clone(gxk)
-		for b := range calls {
-			calls[b].Y, calls[b].G, calls[b].GX = arena.Floats(g.OutLen()), at(gp, b, g.OutLen()), at(gxk, b, g.InLen())
-		}
-		team.Forward(calls)
-		team.Backward(calls)
-		if !slices.Equal(dwp, dwpk) || !slices.Equal(dws, dwsk) || !slices.Equal(gx, gxk) {
-			t.Error("gradients differ with the primary convolutions' output kept")
-		}
-	}
-	// A gradient that is the same at every position, masked by a ReLU of z, is
-	// the same as it spread out and masked.
-	gscale, gshift, gpool := f32(&arena, uniform(r, out, 1)), f32(&arena, uniform(r, out, 1)),
-		f32(&arena, uniform(r, out*16, 1))
-	spread := make([]kernel.Conv, blocks)
-	for b := range calls {
-		k := calls[b]
-		k.Y, k.GX = nil, nil
-		k.DWP, k.DWS = arena.Floats(g.PrimaryLen()), arena.Floats(g.SecondaryLen())
-		k.G = arena.Floats(g.OutLen())
+	for b := range pooled {
+		pooled[b].G, pooled[b].GScale, pooled[b].GShift = g, scale, shift
+		k := &spread[b]
+		k.G = a.Floats(p.OutLen())
 		for i := range k.G {
-			ch, lane := i/16/ow%out, i%16
-			if gscale[ch]*k.Z[i]+gshift[ch] > 0 {
-				k.G[i] = gpool[ch*16+lane]
+			ch, lane := i/16/p.width%out, i%16
+			if scale[ch]*k.Z[i]+shift[ch] > 0 {
+				k.G[i] = g[ch*16+lane]
 			}
 		}
-		spread[b] = k
-		k.DWP, k.DWS = arena.Floats(g.PrimaryLen()), arena.Floats(g.SecondaryLen())
-		k.G, k.GScale, k.GShift = gpool, gscale, gshift
-		calls[b] = k
 	}
-	team.Backward(spread)
-	team.Backward(calls)
-	for b := range calls {
-		near(t, "dwp of a pooled gradient", wide(calls[b].DWP), wide(spread[b].DWP), 1e-5)
-		near(t, "dws of a pooled gradient", wide(calls[b].DWS), wide(spread[b].DWS), 1e-5)
+	p.team.Backward(spread)
+	p.team.Backward(pooled)
+	for b := range pooled {
+		near(t, "dwp of a pooled gradient", wide(pooled[b].DWP), wide(spread[b].DWP), 1e-5)
+		near(t, "dws of a pooled gradient", wide(pooled[b].DWS), wide(spread[b].DWS), 1e-5)
 	}
+}
+
+// compare compares the results of run with the oracle's.
+func (p *convTest) compare(t *testing.T) {
 	total := func(s []float64, n int) []float64 {
 		out := make([]float64, n)
 		for i, v := range s {
@@ -350,24 +419,22 @@ func testConv(t *testing.T, isa kernel.ISA, c convCase, normalised bool) {
 		}
 		return out
 	}
-	near(t, "z", unpacked(zk, c.n, out, oh, ow), z, 2e-6)
-	near(t, "sum", total(sums[0], out), sum, 2e-5)
-	near(t, "sumsq", total(sums[1], out), sumsq, 2e-5)
-	near(t, "gx", unpacked(gxk, c.n, in, c.h, c.w), gx, 4e-6)
-	if normalised {
-		near(t, "gsum", total(sums[2], in), gsum, 2e-5)
-		near(t, "gxsum", total(sums[3], in), gxsum, 2e-5)
+	w := &p.want
+	near(t, "z", unpacked(p.z, p.n, p.outCh, p.height, p.width), w.z, 2e-6)
+	near(t, "sum", total(p.sums[0], p.outCh), w.sum, 2e-5)
+	near(t, "sumsq", total(p.sums[1], p.outCh), w.sumsq, 2e-5)
+	near(t, "gx", unpacked(p.gx, p.n, p.inCh, p.h, p.w), w.gx, 4e-6)
+	if p.normalised {
+		near(t, "gsum", total(p.sums[2], p.inCh), w.gsum, 2e-5)
+		near(t, "gxsum", total(p.sums[3], p.inCh), w.gxsum, 2e-5)
 	}
-	dw := arena.Floats(g.PrimaryLen())
-	kernel.SumBlocks(dw, dwpk)
-	near(t, "dwp", wide(dw), dwp, 2e-5)
-	if c.secondary {
-		dw = arena.Floats(g.SecondaryLen())
-		kernel.SumBlocks(dw, dwsk)
-		near(t, "dws", wide(dw), dws, 2e-5)
-	}
-	if !slices.Equal(x, xBefore) || !slices.Equal(gp, gBefore) || !slices.Equal(conv.WP, wBefore) {
-		t.Error("a kernel changed its input")
+	dw := p.arena.Floats(p.PrimaryLen())
+	kernel.SumBlocks(dw, p.dwp)
+	near(t, "dwp", wide(dw), w.dwp, 2e-5)
+	if p.secondary {
+		dw = p.arena.Floats(p.SecondaryLen())
+		kernel.SumBlocks(dw, p.dws)
+		near(t, "dws", wide(dw), w.dws, 2e-5)
 	}
 }
 
@@ -375,89 +442,103 @@ func testConv(t *testing.T, isa kernel.ISA, c convCase, normalised bool) {
 // forward and backward, on a batch with padding lanes.
 func TestHeadAgreesWithTheOracle(t *testing.T) {
 	for _, isa := range kernel.Available() {
-		for _, size := range []struct{ h, w, c, k, n int }{{5, 3, 7, 11, 3}, {4, 4, 80, 100, 16}, {1, 1, 1, 2, 1}} {
-			t.Run(fmt.Sprintf("%v/%+v", isa, size), func(t *testing.T) {
-				var arena kernel.Arena
-				t.Cleanup(arena.Free)
-				var o kernel.Oracle
-				r := rand.New(rand.NewPCG(3, 4))
-				n, c, k, hw := size.n, size.c, size.k, size.h*size.w
-				x, scale, shift := uniform(r, n*c*hw, 2), uniform(r, c, 1), uniform(r, c, 1)
-				w, bias := uniform(r, k*c, 1), uniform(r, k, 1)
-				labels := arena.Floats(16)
-				for i := range n {
-					labels[i] = float32(r.IntN(k))
-				}
-				labels[15] = float32(k - 1)
+		for _, size := range []headSize{{5, 3, 7, 11, 3}, {4, 4, 80, 100, 16}, {1, 1, 1, 2, 1}} {
+			t.Run(fmt.Sprintf("%v/%+v", isa, size), func(t *testing.T) { testHead(t, isa, size) })
+		}
+	}
+}
 
-				a := o.Affine(x, scale, shift, n, c, hw)
-				pool, logits, loss := make([]float64, n*c), make([]float64, n*k), make([]float64, 16)
-				dpool, dlogits, dw, db := make([]float64, n*c), make([]float64, n*k), make([]float64, k*c),
-					make([]float64, k)
-				for i, v := range a {
-					pool[i/hw] += v / float64(hw)
-				}
-				for i := range n {
-					var sum float64
-					for j := range k {
-						logits[i*k+j] = bias[j]
-						for q := range c {
-							logits[i*k+j] += w[j*c+q] * pool[i*c+q]
-						}
-						sum += math.Exp(logits[i*k+j])
-					}
-					y := int(labels[i])
-					loss[i] = math.Log(sum) - logits[i*k+y]
-					for j := range k {
-						d := math.Exp(logits[i*k+j]) / sum
-						if j == y {
-							d--
-						}
-						d /= float64(n)
-						dlogits[i*k+j] = d
-						db[j] += d
-						for q := range c {
-							dw[j*c+q] += d * pool[i*c+q]
-							dpool[i*c+q] += d * w[j*c+q]
-						}
-					}
-				}
-				gx, gsum, gxsum := make([]float64, n*c), make([]float64, c), make([]float64, c)
-				for i := range x {
-					gx[i/hw] = dpool[i/hw] / float64(hw)
-					if a[i] > 0 {
-						gsum[i/hw%c] += gx[i/hw]
-						gxsum[i/hw%c] += gx[i/hw] * x[i]
-					}
-				}
+// headSize is pictures of h×w positions and c channels, k classes, n pictures.
+type headSize struct{ h, w, c, k, n int }
 
-				head := kernel.Head{
-					H: size.h, W: size.w, C: c, K: k, Valid: n,
-					X: packed(&arena, x, n, c, size.h, size.w), Scale: f32(&arena, scale), Shift: f32(&arena, shift),
-					Pool: arena.Floats(c * 16), WL: f32(&arena, w), Bias: f32(&arena, bias),
-					Logits: arena.Floats(k * 16), Labels: labels, Gain: 1 / float32(n),
-					Loss: arena.Doubles(16), DLogits: arena.Floats(k * 16),
-					DWL: arena.Floats(k * c), DBias: arena.Floats(k), DPool: arena.Floats(c * 16),
-					GX: arena.Floats(c * 16), Open: arena.Floats(c * 16), OpenX: arena.Floats(c * 16),
-					GSum: arena.Doubles(c), GXSum: arena.Doubles(c),
-				}
-				heads := []kernel.Head{head}
-				team := newTeam(t, &arena, isa, 1, 0)
-				team.PoolForward(heads)
-				team.LinearForward(heads)
-				team.CrossEntropy(heads)
-				team.LinearBackward(heads)
-				team.PoolBackward(heads)
-				near(t, "pool", unpacked(head.Pool, n, c, 1, 1), pool, 2e-6)
-				near(t, "logits", unpacked(head.Logits, n, k, 1, 1), logits, 4e-6)
-				near(t, "loss", head.Loss, loss, 4e-6)
-				near(t, "dlogits", unpacked(head.DLogits, n, k, 1, 1), dlogits, 4e-6)
-				near(t, "dw", wide(head.DWL), dw, 1e-5)
-				near(t, "db", wide(head.DBias), db, 1e-5)
-				near(t, "gx", unpacked(head.GX, n, c, 1, 1), gx, 1e-5)
-				near(t, "gsum", head.GSum, gsum, 1e-5)
-				near(t, "gxsum", head.GXSum, gxsum, 1e-5)
-			})
+// headTest has the inputs of a head and what the oracle makes of them.
+type headTest struct {
+	headSize
+	x, scale, shift, w, bias []float64
+	labels                   []float32
+	want                     struct{ pool, logits, loss, dpool, dlogits, dw, db, gx, gsum, gxsum []float64 }
+}
+
+func testHead(t *testing.T, isa kernel.ISA, size headSize) {
+	var arena kernel.Arena
+	t.Cleanup(arena.Free)
+	r := rand.New(rand.NewPCG(3, 4))
+	n, c, k := size.n, size.c, size.k
+	p := headTest{headSize: size, x: uniform(r, n*c*size.h*size.w, 2), scale: uniform(r, c, 1), shift: uniform(r, c, 1)}
+	p.w, p.bias, p.labels = uniform(r, k*c, 1), uniform(r, k, 1), arena.Floats(16)
+	for i := range n {
+		p.labels[i] = float32(r.IntN(k))
+	}
+	p.labels[15] = float32(k - 1)
+	p.oracle()
+	head := kernel.Head{
+		H: size.h, W: size.w, C: c, K: k, Valid: n,
+		X: packed(&arena, p.x, n, c, size.h, size.w), Scale: f32(&arena, p.scale), Shift: f32(&arena, p.shift),
+		Pool: arena.Floats(c * 16), WL: f32(&arena, p.w), Bias: f32(&arena, p.bias),
+		Logits: arena.Floats(k * 16), Labels: p.labels, Gain: 1 / float32(n),
+		Loss: arena.Doubles(16), DLogits: arena.Floats(k * 16),
+		DWL: arena.Floats(k * c), DBias: arena.Floats(k), DPool: arena.Floats(c * 16),
+		GX: arena.Floats(c * 16), Open: arena.Floats(c * 16), OpenX: arena.Floats(c * 16),
+		GSum: arena.Doubles(c), GXSum: arena.Doubles(c),
+	}
+	heads := []kernel.Head{head}
+	team := newTeam(t, &arena, isa, 1, 0)
+	team.PoolForward(heads)
+	team.LinearForward(heads)
+	team.CrossEntropy(heads)
+	team.LinearBackward(heads)
+	team.PoolBackward(heads)
+	near(t, "pool", unpacked(head.Pool, n, c, 1, 1), p.want.pool, 2e-6)
+	near(t, "logits", unpacked(head.Logits, n, k, 1, 1), p.want.logits, 4e-6)
+	near(t, "loss", head.Loss, p.want.loss, 4e-6)
+	near(t, "dlogits", unpacked(head.DLogits, n, k, 1, 1), p.want.dlogits, 4e-6)
+	near(t, "dw", wide(head.DWL), p.want.dw, 1e-5)
+	near(t, "db", wide(head.DBias), p.want.db, 1e-5)
+	near(t, "gx", unpacked(head.GX, n, c, 1, 1), p.want.gx, 1e-5)
+	near(t, "gsum", head.GSum, p.want.gsum, 1e-5)
+	near(t, "gxsum", head.GXSum, p.want.gxsum, 1e-5)
+}
+
+func (p *headTest) oracle() {
+	n, c, k, hw, o := p.n, p.c, p.k, p.h*p.headSize.w, &p.want
+	a := kernel.Oracle{}.Affine(p.x, p.scale, p.shift, n, c, hw)
+	o.pool, o.logits, o.loss = make([]float64, n*c), make([]float64, n*k), make([]float64, 16)
+	o.dpool, o.dlogits = make([]float64, n*c), make([]float64, n*k)
+	o.dw, o.db = make([]float64, k*c), make([]float64, k)
+	for i, v := range a {
+		o.pool[i/hw] += v / float64(hw)
+	}
+	for i := range n {
+		var sum float64
+		for j := range k {
+			o.logits[i*k+j] = p.bias[j]
+			for q := range c {
+				o.logits[i*k+j] += p.w[j*c+q] * o.pool[i*c+q]
+			}
+			sum += math.Exp(o.logits[i*k+j])
+		}
+		y := int(p.labels[i])
+		o.loss[i] = math.Log(sum) - o.logits[i*k+y]
+		for j := range k {
+			d := math.Exp(o.logits[i*k+j]) / sum
+			if j == y {
+				d--
+			}
+			d /= float64(n)
+			o.dlogits[i*k+j] = d
+			o.db[j] += d
+			for q := range c {
+				o.dw[j*c+q] += d * o.pool[i*c+q]
+				o.dpool[i*c+q] += d * p.w[j*c+q]
+			}
+		}
+	}
+	o.gx, o.gsum, o.gxsum = make([]float64, n*c), make([]float64, c), make([]float64, c)
+	for i := range p.x {
+		o.gx[i/hw] = o.dpool[i/hw] / float64(hw)
+		if a[i] > 0 {
+			o.gsum[i/hw%c] += o.gx[i/hw]
+			o.gxsum[i/hw%c] += o.gx[i/hw] * p.x[i]
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"igcsearch/cmd/igcsearch/report"
 	"igcsearch/search"
 	"igcsearch/space"
 	"igcsearch/trainer"
@@ -226,8 +227,8 @@ func (e *Estimate) Line() string {
 	}
 	return fmt.Sprintf("%s: %s%s, %s, %s training pictures to go: roughly %s (%s, %d at once%s); "+
 		"the database gets about %s",
-		e.Study.Name, e.atMost(), count(e.Left, "trial"), count(e.epochs, "epoch"), number(e.epochs*steps*batch),
-		Rough(e.forecast.Seconds), by, min(e.Workers, e.Left), e.shared(), size(e.databaseBytes()))
+		e.Study.Name, e.atMost(), report.Count(e.Left, "trial"), report.Count(e.epochs, "epoch"),
+		number(e.epochs*steps*batch), Rough(e.forecast.Seconds), by, min(e.Workers, e.Left), e.shared(), size(e.databaseBytes()))
 }
 
 // Report describes the estimate in several lines.
@@ -235,26 +236,27 @@ func (e *Estimate) Report() string {
 	var b strings.Builder
 	row := func(what, format string, a ...any) { fmt.Fprintf(&b, "%-10s%s\n", what, fmt.Sprintf(format, a...)) }
 	if e.done > 0 {
-		row("done", "%d of %s, %d of %s", len(e.Trials)-e.Left, count(len(e.Trials), "trial"),
-			e.done, count(len(e.Trials)*e.Study.Epochs, "epoch"))
+		row("done", "%d of %s, %d of %s", len(e.Trials)-e.Left, report.Count(len(e.Trials), "trial"),
+			e.done, report.Count(len(e.Trials)*e.Study.Epochs, "epoch"))
 	}
 	if e.Left == 0 {
 		row("to train", "nothing: the study is complete")
 		return b.String()
 	}
 	steps, batch := e.Steps()
-	row("to train", "%s%s, %s of %s of %s: %s training pictures", e.atMost(), count(e.Left, "trial"),
-		count(e.epochs, "epoch"), count(steps, "step"), count(batch, "picture"), number(e.epochs*steps*batch))
+	row("to train", "%s%s, %s of %s of %s: %s training pictures", e.atMost(), report.Count(e.Left, "trial"),
+		report.Count(e.epochs, "epoch"), report.Count(steps, "step"), report.Count(batch, "picture"),
+		number(e.epochs*steps*batch))
 	also := ""
 	if e.Study.BNStatistics == search.BNPrecise {
 		also = fmt.Sprintf(", after %d training pictures for the statistics",
 			min(e.Study.BNPictures, e.Data.Train)/batch*batch)
 	}
-	row("evaluate", "%s, %s each%s", count(e.evaluations, "time"),
-		count(e.Data.Validation+e.Data.Test, "picture"), also)
+	row("evaluate", "%s, %s each%s", report.Count(e.evaluations, "time"),
+		report.Count(e.Data.Validation+e.Data.Test, "picture"), also)
 	on := "one on each core"
 	if e.GPUs > 0 {
-		on = "sharing " + count(e.GPUs, "GPU")
+		on = "sharing " + report.Count(e.GPUs, "GPU")
 	}
 	row("time", "%s%s, evaluation included, with %d at once, %s; by a few steps of %d of its networks, "+
 		"measured in %.0f s%s", e.atMost(), Rough(e.forecast.Seconds), min(e.Workers, e.Left), on, len(e.Measured),
@@ -293,5 +295,5 @@ func (p Plan) FewSteps() string {
 	}
 	return fmt.Sprintf("a training has only %s, after which %.0f %% of the running mean and variance "+
 		"that it is evaluated by are still their first values, 0 and 1: set bn_statistics = \"precise\", "+
-		"which does without them, or train for more steps", count(steps, "step"), 100*most)
+		"which does without them, or train for more steps", report.Count(steps, "step"), 100*most)
 }

@@ -96,9 +96,12 @@ func TestEstimate(t *testing.T) {
 	most.count()
 	most.predict()
 	if f := most.forecast; most.epochs != 6 || most.evaluations != 2 || f.Seconds < 47.999 || f.Seconds > 48.001 {
-		t.Errorf("of at most 22 epochs: %d epochs, %d evaluations, %+v, want 6, 2 and 48 s", most.epochs, most.evaluations, f)
+		t.Errorf("of at most 22 epochs: %d epochs, %d evaluations, %+v, want 6, 2 and 48 s",
+			most.epochs, most.evaluations, f)
 	}
-	if line, want := c.Line(), "study: 3 trials, 24 epochs, 23808 training pictures to go: roughly 3m12s (by a few steps of 2 of its networks, 2 at once); the database gets about 3.1 MB"; line != want {
+	const want = "study: 3 trials, 24 epochs, 23808 training pictures to go: roughly 3m12s " +
+		"(by a few steps of 2 of its networks, 2 at once); the database gets about 3.1 MB"
+	if line := c.Line(); line != want {
 		t.Errorf("%q, want %q", line, want)
 	}
 	c.Study.Strategy = search.StrategyRace

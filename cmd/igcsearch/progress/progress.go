@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/term"
 
+	"igcsearch/cmd/igcsearch/report"
 	"igcsearch/search"
 )
 
@@ -170,7 +171,7 @@ func (t *tally) line() string {
 		return t.study.Name // the run has not planned them yet
 	}
 	f := t.forecast()
-	return fmt.Sprintf("%s: %d of %s, %.0f %%, %s", t.study.Name, t.ended(), count(len(t.trials), "trial"),
+	return fmt.Sprintf("%s: %d of %s, %.0f %%, %s", t.study.Name, t.ended(), report.Count(len(t.trials), "trial"),
 		math.Floor(100*f.Share), TimeLeft(f, t.study))
 }
 
@@ -180,7 +181,7 @@ func (t *tally) epoch(trial search.Trial) string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return fmt.Sprintf("%s: %d of %s; %v epoch %d/%d: loss %.4f%s, %.1f s; %s",
-		t.study.Name, t.ended(), count(len(t.trials), "trial"),
+		t.study.Name, t.ended(), report.Count(len(t.trials), "trial"),
 		trial.Key, trial.Epoch, trial.Epochs, trial.Last.TrainLoss, score(trial.Last, t.study.Split),
 		trial.Last.TrainSeconds+trial.Last.EvalSeconds, TimeLeft(t.forecast(), t.study))
 }

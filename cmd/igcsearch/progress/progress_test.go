@@ -25,32 +25,40 @@ func tallyAt(c *clock) *tally {
 
 // twoTrials differ in length by a factor of three.
 func twoTrials() []search.Trial {
+	long := search.Key{System: space.PairSystem(space.Pair{L: 40, M: 2})}
+	short := search.Key{System: space.PairSystem(space.Pair{L: 1, M: 23}), Seed: 1}
 	return []search.Trial{
-		{ID: 1, Key: search.Key{System: space.PairSystem(space.Pair{L: 40, M: 2})}, Epochs: 2, MultiplyAdds: 300, Status: search.Pending},
-		{ID: 2, Key: search.Key{System: space.PairSystem(space.Pair{L: 1, M: 23}), Seed: 1}, Epochs: 2, MultiplyAdds: 100, Status: search.Pending},
+		{ID: 1, Key: long, Epochs: 2, MultiplyAdds: 300, Status: search.Pending},
+		{ID: 2, Key: short, Epochs: 2, MultiplyAdds: 100, Status: search.Pending},
 	}
 }
 
 // after is a trial after an epoch that took so many seconds.
 func after(t search.Trial, epoch int, seconds float64) search.Trial {
 	t.Epoch, t.Status = epoch, search.Running
-	t.Last = search.Epoch{Number: epoch, TrainLoss: 3 / float64(epoch), TrainSeconds: 0.75 * seconds, EvalSeconds: 0.25 * seconds,
-		ValidationCorrect: 1, ValidationTotal: 4, TestCorrect: epoch, TestTotal: 8}
+	t.Last = search.Epoch{
+		Number: epoch, TrainLoss: 3 / float64(epoch), TrainSeconds: 0.75 * seconds, EvalSeconds: 0.25 * seconds,
+		ValidationCorrect: 1, ValidationTotal: 4, TestCorrect: epoch, TestTotal: 8,
+	}
 	return t
 }
 
-func TestProgress(t *testing.T) {
-	t.Parallel()
-	step := func(tr search.Trial, n, of int) search.Event {
-		return search.Event{Kind: search.Stepped, Trial: tr, Step: n, Steps: of}
-	}
-	expect := func(t *testing.T, w *tally, want string) {
-		t.Helper()
-		if got := w.line(); got != want {
-			t.Errorf("got %q, want %q", got, want)
-		}
-	}
+// step is an event of a step.
+func step(t search.Trial, n, of int) search.Event {
+	return search.Event{Kind: search.Stepped, Trial: t, Step: n, Steps: of}
+}
 
+// expect checks the line of a whole run.
+func expect(t *testing.T, w *tally, want string) {
+	t.Helper()
+	if got := w.line(); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// TestTimeLeft checks when the time left is known, and what it goes by.
+func TestTimeLeft(t *testing.T) {
+	t.Parallel()
 	t.Run("the time left is not known before something was measured", func(t *testing.T) {
 		c := &clock{}
 		w := tallyAt(c)
@@ -94,7 +102,11 @@ func TestProgress(t *testing.T) {
 		// Of what diverged nothing is left.
 		expect(t, w, "study: 1 of 2 trials, 87 %, 10s left")
 	})
+}
 
+// TestTimeLeftKnown checks the time left of a study that others have begun.
+func TestTimeLeftKnown(t *testing.T) {
+	t.Parallel()
 	t.Run("what an earlier run recorded tells at once", func(t *testing.T) {
 		c := &clock{}
 		w := tallyAt(c)
@@ -119,13 +131,18 @@ func TestProgress(t *testing.T) {
 	})
 
 	t.Run("a strategy may want less", func(t *testing.T) {
-		w := newTally(search.Study{Name: "study", Selection: search.Selection{Strategy: search.StrategyRace}}, (&clock{}).now)
+		race := search.Study{Name: "study", Selection: search.Selection{Strategy: search.StrategyRace}}
+		w := newTally(race, (&clock{}).now)
 		trials := twoTrials()
 		trials[0] = after(trials[0], 1, 30)
 		w.event(search.Event{Kind: search.Planned, Trials: trials})
 		expect(t, w, "study: 0 of 2 trials, 37 %, at most 50s left")
 	})
+}
 
+// TestLines checks the lines of a run that has no terminal.
+func TestLines(t *testing.T) {
+	t.Parallel()
 	t.Run("a trial that was put back has its epoch in flight to do again", func(t *testing.T) {
 		c := &clock{}
 		var out bytes.Buffer
@@ -197,7 +214,8 @@ func TestIsTerminal(t *testing.T) {
 		t.Error("a terminal of width 0 counts as one")
 	}
 	size := [4]uint16{24, 80} // rows, columns, and pixels
-	if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, pty.Fd(), syscall.TIOCSWINSZ, uintptr(unsafe.Pointer(&size))); errno != 0 {
+	_, _, errno := syscall.Syscall(syscall.SYS_IOCTL, pty.Fd(), syscall.TIOCSWINSZ, uintptr(unsafe.Pointer(&size)))
+	if errno != 0 {
 		t.Fatal(errno)
 	}
 	if !IsTerminal(pty) {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 
+	"igcsearch/cmd/igcsearch/report"
 	"igcsearch/search"
 )
 
@@ -74,14 +75,6 @@ func size(bytes float64) string {
 	return fmt.Sprintf("%.0f kB", math.Ceil(bytes/1e3))
 }
 
-// count writes "1 pair", "2 pairs".
-func count(n int, noun string) string {
-	if n != 1 {
-		noun += "s"
-	}
-	return fmt.Sprintf("%d %s", n, noun)
-}
-
 // scores lists the accuracies of an epoch that were measured.
 func scores(e search.Epoch) string {
 	return score(e, search.SplitValidation) + score(e, search.SplitTest)
@@ -93,5 +86,5 @@ func score(e search.Epoch, split string) string {
 	if total == 0 {
 		return ""
 	}
-	return fmt.Sprintf(", %s %.2f %%", split, 100*float64(correct)/float64(total))
+	return fmt.Sprintf(", %s %s %%", split, report.Percent(correct, total))
 }

@@ -13,7 +13,7 @@ import (
 type Status struct {
 	Results
 	// Workers are those of other machines that have a trial of the study, or none at all.
-	Workers []store.Working
+	Workers []store.WorkerTrial
 	// Left says how long the rest takes; empty if no trial runs.
 	Left string
 }
@@ -71,7 +71,7 @@ func (s Status) Print(stdout io.Writer, format string) error {
 
 func (s Status) workers() (list []workerJSON) {
 	for _, w := range s.Workers {
-		if !w.Guest || w.Study != "" && w.Study != s.Study.Name {
+		if !w.Remote || w.Study != "" && w.Study != s.Study.Name {
 			continue
 		}
 		row := workerJSON{Job: w.Job, Node: w.Host, PID: w.PID, Device: w.Device, Seed: w.Seed}

@@ -1,0 +1,345 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	crand "crypto/rand"
+	"database/sql"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"igcsearch/search"
+)
+
+// patience is how long to wait for a process that is about to join or leave, or that creates the tables.
+const patience = 10 * time.Second
+
+// process is this process as one of the local workers of a database.
+//
+// There are two ways to know who is alive. Each process holds a lock on one byte of "<database>.lock". The system gives
+// the byte back when the process ends, however that happens, so its trials are free at once, whatever process numbers,
+// containers and clocks say. And each process counts a heartbeat up. One that holds its byte but does not count any
+// more, because it is stopped or hangs, loses its trials when another process has watched it stand still for a whole
+// lease, by its own monotonic clock. No time of day is used.
+type process struct {
+	Worker    // its ID is the byte of the lock file
+	path      string
+	exclusive bool // no other process can be there
+
+	mu     sync.Mutex
+	file   *os.File
+	beaten time.Time // of the last heartbeat, by the monotonic clock
+	seen   map[int64]*search.HeartbeatWatch
+}
+
+// Join makes this process one of those that run studies of the database, until the DB is closed or the process ends,
+// even by SIGKILL. Readers need not join. On a network file system only one process can join, because its locks and its
+// shared memory cannot be trusted between machines.
+func (db *DB) Join(ctx context.Context) error {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	if db.write == nil {
+		return db.fault("join database", Other, errors.New("it was opened for reading only"))
+	}
+	if db.self != nil {
+		return nil
+	}
+	var random [8]byte
+	crand.Read(random[:]) // never fails
+	id := int64(binary.LittleEndian.Uint64(random[:])>>2) + 1
+	p := &process{Worker: localWorker(id), path: db.path + ".lock", exclusive: db.network != "",
+		seen: map[int64]*search.HeartbeatWatch{}}
+	var err error
+	if p.file, err = db.lock(p.exclusive, p.ID, db.patience); err != nil {
+		return err
+	}
+	if err := db.update(ctx, func(tx *sql.Tx) error { return p.putRow(ctx, tx, db.lease) }); err != nil {
+		unlock(p.file)
+		return db.explain("join database", err)
+	}
+	p.beaten = time.Now()
+	db.self = p
+	return nil
+}
+
+// Beat implements search.Store.
+func (db *DB) Beat(ctx context.Context) (next time.Duration, err error) {
+	next = db.lease / 3
+	if err := db.Join(ctx); err != nil {
+		return next, err
+	}
+	p := db.self
+	p.mu.Lock()
+	if held, err := p.file.Stat(); err == nil { // somebody may have removed the lock file
+		if named, err := os.Stat(p.path); err != nil || !os.SameFile(held, named) {
+			if f, err := db.lock(p.exclusive, p.ID, db.patience); err == nil {
+				p.file.Close()
+				p.file = f
+			}
+		}
+	}
+	p.mu.Unlock()
+	err = db.update(ctx, func(tx *sql.Tx) error {
+		if err := p.putRow(ctx, tx, db.lease); err != nil {
+			return err
+		}
+		return db.beatRemotes(ctx, tx)
+	})
+	if err == nil {
+		p.mu.Lock()
+		p.beaten = time.Now()
+		p.mu.Unlock()
+		err = db.reclaim(ctx, true)
+	}
+	return next, db.explain("extend the lease of this process in", err)
+}
+
+// lookAround is reclaim, unless that was called just now. With a thousand workers reclaim costs more than all else that
+// a claim does.
+func (db *DB) lookAround(ctx context.Context) error {
+	db.mu.Lock()
+	just := time.Since(db.looked) < db.lease/600 // 100 ms
+	db.mu.Unlock()
+	if just {
+		return nil
+	}
+	return db.reclaim(ctx, false)
+}
+
+// otherWorker is a worker as its row has it.
+type otherWorker struct {
+	Worker
+	beat, lease int64
+}
+
+// reclaim makes the trials of dead workers pending. Only Beat, for which nobody waits, lets it ask a scheduler, whose
+// answer may take long.
+func (db *DB) reclaim(ctx context.Context, ask bool) error {
+	db.mu.Lock()
+	db.looked = time.Now()
+	db.mu.Unlock()
+	var others []otherWorker
+	err := db.view(ctx, func(tx *sql.Tx) error {
+		others = nil
+		return each(ctx, tx, `SELECT id, beat, lease, remote, job
+			FROM worker WHERE id <> ?`, []any{db.self.ID}, func(rows *sql.Rows) error {
+			var o otherWorker
+			err := rows.Scan(&o.ID, &o.beat, &o.lease, &o.Remote, &o.Job)
+			others = append(others, o)
+			return err
+		})
+	})
+	if err != nil {
+		return err
+	}
+	why := map[int64]string{}
+	for _, o := range others {
+		if text := db.dead(ctx, o, ask); text != "" {
+			why[o.ID] = text
+		}
+	}
+	if len(why) == 0 {
+		return nil
+	}
+	return db.update(ctx, func(tx *sql.Tx) error {
+		for _, o := range others {
+			if why[o.ID] == "" {
+				continue
+			}
+			// Another process may have removed the worker meanwhile, or the worker moved.
+			n, err := changes(tx.ExecContext(ctx, `UPDATE worker SET beat = beat WHERE id = ? AND beat = ?`,
+				o.ID, o.beat))
+			if err != nil {
+				return err
+			}
+			if n == 0 {
+				continue
+			}
+			if err := closeAttempts(ctx, tx, o.ID, search.EndedLost, why[o.ID]); err != nil {
+				return err
+			}
+			if err := exec(ctx, tx, `DELETE FROM worker WHERE id = ?`, o.ID); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// dead says why a worker has lost its trials, "" if it has not.
+func (db *DB) dead(ctx context.Context, o otherWorker, ask bool) string {
+	switch {
+	case !o.Remote && db.self.gone(o.ID):
+		return "its process is gone"
+	case !db.self.stands(o.ID, o.beat, time.Duration(o.lease)*time.Millisecond):
+	case !o.Remote:
+		return "its process stood still for its lease"
+	case db.justHeard(o.ID): // the next Beat stores that
+	case o.Job == "" || db.gone == nil || ask && db.gone(ctx, o.Job):
+		return "nothing was heard of its worker for its lease"
+	}
+	return ""
+}
+
+// gone reports whether the process of a local worker has ended.
+func (p *process) gone(id int64) bool {
+	if p.exclusive {
+		return true
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !held(p.file, id)
+}
+
+// stands reports whether the heartbeat of a worker was seen to stand still for its lease.
+func (p *process) stands(id, beat int64, lease time.Duration) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.seen[id] == nil {
+		p.seen[id] = new(search.HeartbeatWatch)
+	}
+	return p.seen[id].Stands(beat, lease, p.beaten)
+}
+
+// leave ends what Join began.
+func (db *DB) leave(ctx context.Context) {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	if db.self == nil {
+		return
+	}
+	// While attempts are open the row stays, and the next process closes them. An error does not matter, because the
+	// lock tells that this process has ended.
+	db.update(ctx, func(tx *sql.Tx) error {
+		err := exec(ctx, tx, `DELETE
+			FROM worker WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM attempt WHERE worker = ?1)`,
+			db.self.ID)
+		return err
+	})
+	unlock(db.self.file)
+	db.self = nil
+}
+
+// lock opens the lock file, locks it beside other processes or exclusively, and locks byte id, unless that is 0. If
+// others still have it after patience, the Fault of the error is InUse or InUseNetwork.
+func (db *DB) lock(exclusive bool, id int64, patience time.Duration) (*os.File, error) {
+	path := db.path + ".lock"
+	how := unix.LOCK_SH
+	if exclusive {
+		how = unix.LOCK_EX
+	}
+	for begin := time.Now(); ; {
+		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
+		if err != nil {
+			return nil, db.fault("lock database", FolderClosed, err)
+		}
+		err = unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			holder, _ := io.ReadAll(io.LimitReader(f, 200))
+			f.Close()
+			if time.Since(begin) < patience {
+				time.Sleep(10 * time.Millisecond)
+				continue
+			}
+			return nil, db.inUse(string(bytes.TrimSpace(holder)))
+		}
+		if err != nil {
+			f.Close()
+			return nil, db.fault("lock database", Other, err)
+		}
+		// Another process may have removed the file in unlock. Then the next process would find another one under
+		// this name.
+		mine, err1 := f.Stat()
+		named, err2 := os.Stat(path)
+		if err1 != nil || err2 != nil || !os.SameFile(mine, named) {
+			f.Close()
+			continue
+		}
+		if id > 0 && !exclusive {
+			l := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart, Start: id, Len: 1}
+			if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &l); err != nil {
+				f.Close()
+				return nil, db.fault("lock database", Other, err)
+			}
+		}
+		host, _ := os.Hostname()
+		f.Truncate(0) // errors do not matter: it is only text for a message
+		f.WriteAt(fmt.Appendf(nil, "process %d on %s\n", os.Getpid(), host), 0)
+		return f, nil
+	}
+}
+
+// inUse is the error for a lock that another process has.
+func (db *DB) inUse(holder string) error {
+	if holder == "" {
+		holder = "another process"
+	}
+	if db.network != "" {
+		return db.fault("lock database", InUseNetwork, fmt.Errorf("%s is running a study of it, and it lies on a "+
+			"network file system (%s), where locks and shared memory do not reach other machines", holder, db.network))
+	}
+	return db.fault("lock database", InUse,
+		fmt.Errorf("%s is running a study of it, of another version of igcsearch or as the only one", holder))
+}
+
+// held reports whether a process has the lock on its byte.
+func held(f *os.File, id int64) bool {
+	l := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart, Start: id, Len: 1}
+	err := unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &l)
+	return err != nil || l.Type != unix.F_UNLCK
+}
+
+// unlock gives the locks back. It removes the file if no other process has it locked.
+func unlock(f *os.File) {
+	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+		os.Remove(f.Name())
+	}
+	f.Close()
+}
+
+// alive reports whether the process of a worker is there, as far as a reader can know. A remote worker holds no lock.
+// Only its process number tells, if it runs on this machine.
+func (db *DB) alive(w Worker) bool {
+	if w.Remote {
+		here, _ := os.Hostname() // "" matches no worker
+		return w.Host != here || !errors.Is(syscall.Kill(w.PID, 0), syscall.ESRCH)
+	}
+	if db.network != "" {
+		return true
+	}
+	f, err := os.Open(db.path + ".lock")
+	if err != nil {
+		return !errors.Is(err, fs.ErrNotExist)
+	}
+	defer f.Close()
+	return held(f, w.ID)
+}
+
+// networkSystems are the file systems that several machines share, or behind which a share of another machine may lie.
+var networkSystems = map[uint32]string{
+	unix.NFS_SUPER_MAGIC: "NFS", unix.SMB_SUPER_MAGIC: "SMB", unix.CIFS_SUPER_MAGIC: "CIFS",
+	unix.SMB2_SUPER_MAGIC: "SMB",
+	unix.V9FS_MAGIC:       "9P", unix.FUSE_SUPER_MAGIC: "FUSE", unix.AFS_SUPER_MAGIC: "AFS", unix.AFS_FS_MAGIC: "AFS",
+	unix.CEPH_SUPER_MAGIC: "Ceph", unix.CODA_SUPER_MAGIC: "Coda", unix.OCFS2_SUPER_MAGIC: "OCFS2",
+	unix.NCP_SUPER_MAGIC: "NCP", 0x0bd00bd0: "Lustre", 0x47504653: "GPFS", 0x19830326: "BeeGFS", 0x01161970: "GFS2",
+	0xaad7aaea: "PanFS", 0x20030528: "OrangeFS",
+}
+
+// networkSystem names the network file system of a file, also of one that does not exist yet; "" for a local one.
+func networkSystem(path string) string {
+	var s unix.Statfs_t
+	if unix.Statfs(path, &s) != nil && unix.Statfs(filepath.Dir(path), &s) != nil {
+		return ""
+	}
+	return networkSystems[uint32(s.Type)]
+}

@@ -102,13 +102,14 @@ func importRecords(ctx context.Context, db *store.DB, study search.Study, trials
 	for _, r := range results {
 		byKey[r.Key] = r
 	}
-	list, err := db.Bring(ctx, store.Source{Study: study, Trials: trials, Load: func(i int, _ bool) (search.Record, error) {
-		r, ok := byKey[trials[i].Key]
-		if !ok {
-			return search.Record{TrialState: search.TrialState{Trial: trials[i]}}, nil
-		}
-		return imported(r, file), nil
-	}})
+	list, err := db.Bring(ctx, store.Source{Study: study, Trials: trials,
+		Load: func(i int, _ bool) (search.Record, error) {
+			r, ok := byKey[trials[i].Key]
+			if !ok {
+				return search.Record{TrialState: search.TrialState{Trial: trials[i]}}, nil
+			}
+			return imported(r, file), nil
+		}})
 	for _, b := range list {
 		if b.Taken {
 			n++
@@ -125,7 +126,8 @@ func imported(r search.TrialState, file string) search.Record {
 		return record
 	}
 	now := time.Now()
-	a := search.PastAttempt{Attempt: search.Attempt{Started: now}, Ended: now, Failure: r.Failure, Ending: search.Ending(r.Status)}
+	a := search.PastAttempt{Attempt: search.Attempt{Started: now}, Ended: now, Failure: r.Failure,
+		Ending: search.Ending(r.Status)}
 	if r.Status == search.Pending {
 		a.Ending, a.Failure = search.EndedInterrupted, search.FailedInterrupted
 	}

@@ -101,7 +101,7 @@ var figures = map[string]plots.Figure{
 	"heatmap":    heatMap(series("4672", table1i, 63.9, 5), series("17536", table1ii, 68, 5)),
 	"heatmap-few": heatMap(series("4672", table1i[:4], 63.9, 5),
 		series("9000", [][2]int{{90, 1}, {60, 2}, {61, 2}}, 66, 2), series("17536", table1ii[:3], 68, 5)),
-	"single-race":  plots.RaceHistory{Arms: []plots.RaceArm{{Name: "a", Accuracies: []float64{60}}, {Name: "b"}}},
+	"single-race":  plots.RaceHistory{Networks: []plots.RaceNetwork{{Name: "a", Accuracies: []float64{60}}, {Name: "b"}}},
 	"single-cost":  plots.Pareto{Points: []plots.CostPoint{{Name: "a", Cost: 3, Accuracies: []float64{60}}}},
 	"single-cell":  heatMap(series("4672", table1i[:1], 63.9, 1)),
 	"single-point": plots.AccuracyVsM{Series: []plots.Series{point}, WidthCurve: true, Seeds: true},
@@ -115,11 +115,11 @@ var titled = plots.Options{Title: "synthetic", AccuracyLabel: "test accuracy, CI
 func race() plots.RaceHistory {
 	f := plots.RaceHistory{Bar: plots.CI95}
 	for i, p := range series("", table1i, 63.9, 8).Points {
-		a := plots.RaceArm{Name: fmt.Sprintf("L%dM%d", p.L, p.M), Accuracies: p.Accuracies}
+		a := plots.RaceNetwork{Name: fmt.Sprintf("L%dM%d", p.L, p.M), Accuracies: p.Accuracies}
 		if i > 2 {
 			a.Accuracies, a.Dropped = p.Accuracies[:max(3, 9-i)], true
 		}
-		f.Arms = append(f.Arms, a)
+		f.Networks = append(f.Networks, a)
 	}
 	return f
 }
@@ -553,7 +553,7 @@ func TestRefused(t *testing.T) {
 	cost := func(cost float64) plots.Pareto {
 		return plots.Pareto{Points: []plots.CostPoint{{Name: "a", Cost: cost, Accuracies: []float64{1}}}}
 	}
-	race := func(arms ...plots.RaceArm) plots.RaceHistory { return plots.RaceHistory{Arms: arms} }
+	race := func(networks ...plots.RaceNetwork) plots.RaceHistory { return plots.RaceHistory{Networks: networks} }
 	rows := func(name string, pairs [][2]int) plots.HeatMap {
 		return plots.HeatMap{Rows: []plots.Series{series(name, pairs, 60, 1)}}
 	}
@@ -587,10 +587,10 @@ func TestRefused(t *testing.T) {
 		{"train_loss +Inf, want a finite", curve(true, plots.Epoch{Number: 1, TrainLosses: []float64{inf}}), none},
 		{"train_accuracy 101, want", curve(false, plots.Epoch{Number: 1, TrainAccuracies: []float64{101}}), none},
 		{"no epoch has loss values", curve(true, plots.Epoch{Number: 1, Accuracies: []float64{1}}), none},
-		{"no arm has an accuracy", race(plots.RaceArm{Name: "L1M1"}), none},
-		{`two arms are named "a"`, race(plots.RaceArm{Name: "a"}, plots.RaceArm{Name: "a"}), none},
-		{"arm 2 of 2 has no name", race(plots.RaceArm{Name: "a"}, plots.RaceArm{}), none},
-		{`arm "a": accuracy NaN`, race(plots.RaceArm{Name: "a", Accuracies: []float64{nan}}), none},
+		{"no network has an accuracy", race(plots.RaceNetwork{Name: "L1M1"}), none},
+		{`two networks are named "a"`, race(plots.RaceNetwork{Name: "a"}, plots.RaceNetwork{Name: "a"}), none},
+		{"network 2 of 2 has no name", race(plots.RaceNetwork{Name: "a"}, plots.RaceNetwork{}), none},
+		{`network "a": accuracy NaN`, race(plots.RaceNetwork{Name: "a", Accuracies: []float64{nan}}), none},
 		{"nothing to draw", plots.Pareto{}, none},
 		{"cost 0", cost(0), none},
 		{"cost +Inf", cost(inf), none},
@@ -612,11 +612,11 @@ func TestRefused(t *testing.T) {
 func TestRace(t *testing.T) {
 	t.Parallel()
 	t.Run("the numbers are those of the first seeds", func(t *testing.T) {
-		f := plots.RaceHistory{Arms: []plots.RaceArm{
+		f := plots.RaceHistory{Networks: []plots.RaceNetwork{
 			{Name: "L40M2", Accuracies: []float64{60, 62, 64}},
 			{Name: "L64M1", Accuracies: []float64{50, 51}, Dropped: true},
 		}}
-		want := "arm,seeds,mean,low,high,bar,alive\n" +
+		want := "network,seeds,mean,low,high,bar,alive\n" +
 			"L40M2,1,60,,,std,1\nL40M2,2,61,59.585786,62.414214,std,1\nL40M2,3,62,60,64,std,1\n" +
 			"L64M1,1,50,,,std,1\nL64M1,2,50.5,49.792893,51.207107,std,0\n"
 		if got := string(encode(t, f, "csv")); got != want {

@@ -9,35 +9,35 @@ import (
 	"gonum.org/v1/plot/vg/draw"
 )
 
-// RaceArm is one network in a race.
-type RaceArm struct {
+// RaceNetwork is one network in a race.
+type RaceNetwork struct {
 	// Name stands in the legend, "L40M2".
 	Name string
 	// Accuracies in percent, one for each seed, in the order in which the race ran the seeds.
 	Accuracies []float64
-	// Dropped is set for an arm that got no more seeds while others did.
+	// Dropped is set for a network that got no more seeds while others did.
 	Dropped bool
 }
 
-// RaceHistory is the figure of a race: after each seed the mean of every arm that was still in the race, with its
-// interval. The line of an arm that was dropped is light and ends in a cross. Intervals of two seeds, which are
+// RaceHistory is the figure of a race: after each seed the mean of every network that was still in the race, with its
+// interval. The line of a network that was dropped is light and ends in a cross. Intervals of two seeds, which are
 // wider than all others, are cut off at the frame and do not set its scale.
 type RaceHistory struct {
-	Arms []RaceArm
+	Networks []RaceNetwork
 	// Bar says what the intervals are; "" is Std.
 	Bar Bar
 }
 
-// lane is an arm that has accuracies, with a summary after each seed.
+// lane is a network that has accuracies, with a summary after each seed.
 type lane struct {
-	RaceArm
+	RaceNetwork
 	look look
 	summaries
 }
 
 func (f RaceHistory) lanes() (list []lane) {
-	for i, a := range f.Arms {
-		l := lane{RaceArm: a, look: lookOf(i)}
+	for i, a := range f.Networks {
+		l := lane{RaceNetwork: a, look: lookOf(i)}
 		if a.Dropped {
 			l.look.line.Color = blend(l.look.line.Color, 0.5)
 			l.look.glyph.Color = l.look.line.Color
@@ -53,31 +53,31 @@ func (f RaceHistory) lanes() (list []lane) {
 }
 
 func (f RaceHistory) names() (names []string) {
-	for _, a := range f.Arms {
+	for _, a := range f.Networks {
 		names = append(names, a.Name)
 	}
 	return names
 }
 
 func (f RaceHistory) validate() error {
-	for _, a := range f.Arms {
+	for _, a := range f.Networks {
 		if err := checkValues(a.Accuracies, 0, 100); err != nil {
-			return fmt.Errorf("arm %q: accuracy %w", a.Name, err)
+			return fmt.Errorf("network %q: accuracy %w", a.Name, err)
 		}
 	}
-	if err := cmp.Or(f.Bar.validate(), checkNames("arm", f.names())); err != nil {
+	if err := cmp.Or(f.Bar.validate(), checkNames("network", f.names())); err != nil {
 		return err
 	}
 	if len(f.lanes()) == 0 {
-		return errors.New("nothing to draw: no arm has an accuracy yet")
+		return errors.New("nothing to draw: no network has an accuracy yet")
 	}
 	return nil
 }
 
-// table has a row for each arm and number of seeds that it had; alive is 0 after the last seed of an arm that was
+// table has a row for each network and number of seeds that it had; alive is 0 after the last seed of a network that was
 // dropped.
 func (f RaceHistory) table() [][]string {
-	rows := [][]string{{"arm", "seeds", "mean", "low", "high", "bar", "alive"}}
+	rows := [][]string{{"network", "seeds", "mean", "low", "high", "bar", "alive"}}
 	for _, l := range f.lanes() {
 		for k, s := range l.summaries {
 			alive := !l.Dropped || k+1 < len(l.summaries)
@@ -104,7 +104,7 @@ func (f RaceHistory) draw(page draw.Canvas, o Options) error {
 				values = append(values, s.low, s.high)
 			}
 			all = append(all, s)
-			// Arms stand beside one another within 7/10 of a seed.
+			// Networks stand beside one another within 7/10 of a seed.
 			lane.summaries[k].x += 0.7 / float64(len(lanes)) * (float64(i) - float64(len(lanes)-1)/2)
 		}
 		most = max(most, len(lane.summaries))

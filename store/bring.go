@@ -221,7 +221,11 @@ func findRecord(ctx context.Context, tx *sql.Tx, trial int64) (r search.Record, 
 	err = each(ctx, tx, `SELECT e.attempt, `+epochNames("e.")+`
 		FROM epoch e WHERE e.trial = ? ORDER BY e.number`, []any{trial}, func(found *sql.Rows) error {
 		err := found.Scan(epochFields(&e, &attempt)...)
-		r.History, r.By = append(r.History, e), append(r.By, slices.Index(rows, attempt))
+		by := slices.Index(rows, attempt)
+		if err == nil && by < 0 {
+			err = fmt.Errorf("epoch %d of %v is of an attempt at another trial: the file is damaged", e.Number, r.Key)
+		}
+		r.History, r.By = append(r.History, e), append(r.By, by)
 		return err
 	})
 	if err != nil {
@@ -285,13 +289,12 @@ func (s *stored) join(there search.Record) (j joining) {
 		known[string(a.Token)] = a
 	}
 	for _, a := range there.Attempts {
-		a = closed(a)
 		old, ok := known[string(a.Token)]
 		brought[string(a.Token)] = len(a.Token) > 0
 		switch {
 		case len(a.Token) == 0:
 			j.news = j.news || len(s.Attempts) == 0
-		case !ok || old.Ending != a.Ending || old.Failure != a.Failure || old.Message != a.Message:
+		case !ok || ahead(a, old):
 			j.news = true
 		}
 	}
@@ -393,15 +396,17 @@ func (s *stored) putAttempts(ctx context.Context, tx *sql.Tx, there search.Recor
 		used[there.By[i]] = true
 	}
 	rows := make([]int64, len(there.Attempts))
-	for i, a := range there.Attempts {
-		a = closed(a)
+	for i, brought := range there.Attempts {
+		a := closed(brought)
 		k := slices.IndexFunc(s.Attempts, func(old search.PastAttempt) bool {
 			return len(a.Token) > 0 && string(old.Token) == string(a.Token)
 		})
 		var err error
 		switch {
 		case k >= 0:
-			rows[i] = s.attemptRows[k]
+			if rows[i] = s.attemptRows[k]; !ahead(brought, s.Attempts[k]) {
+				continue
+			}
 			err = exec(ctx, tx, `UPDATE attempt SET ended = ?2, outcome = ?3, failure = nullif(?4, ''), message = ?5
 				WHERE id = ?1`,
 				rows[i], a.Ended.UnixMilli(), a.Ending, a.Failure, a.Message)
@@ -446,6 +451,16 @@ func (s *stored) putState(ctx context.Context, tx *sql.Tx, there search.Record) 
 		return err
 	}
 	return setStatus(ctx, tx, s.study, s.ID, status)
+}
+
+// ahead reports whether a source knows more of an attempt than is stored of it. A source may also be an older copy.
+func ahead(there, here search.PastAttempt) bool {
+	if there.Ending == "" {
+		return false
+	}
+	there = closed(there)
+	same := there.Ending == here.Ending && there.Failure == here.Failure && there.Message == here.Message
+	return !same && !there.Ended.Before(here.Ended)
 }
 
 // closed is an attempt as it is stored here. One that is open in the source cannot be open here, because no process of

@@ -14,8 +14,7 @@ import (
 	"igcsearch/store"
 )
 
-// away is a study that is trained elsewhere: what of its first trials was recorded
-// there.
+// away is a study that is trained elsewhere, with the records of its trials there.
 type away struct {
 	s      search.Study
 	trials []search.Trial
@@ -31,12 +30,12 @@ func newAway(t testing.TB) *away {
 	return a
 }
 
-// attempt adds an attempt that trained some epochs behind those that are there,
-// and how it stands after it. salt makes results of other bits.
+// attempt adds an attempt at trial i that trained some more epochs. salt makes results with other bits.
 func (a *away) attempt(i, epochs int, ending search.Ending, salt int) {
 	b := &a.list[i]
 	began := time.UnixMilli(int64(1_000_000 * (i + 1) * (len(b.Attempts) + 1))).UTC()
-	b.Attempts = append(b.Attempts, search.PastAttempt{Attempt: search.Attempt{Started: began, Host: "node", ISA: "avx2", Args: []string{}}, Token: fmt.Appendf(nil, "token of %03d %03d", i, len(b.Attempts)),
+	b.Attempts = append(b.Attempts, search.PastAttempt{Attempt: search.Attempt{Started: began, Host: "node",
+		ISA: "avx2", Args: []string{}}, Token: fmt.Appendf(nil, "token of %03d %03d", i, len(b.Attempts)),
 		Ended: began.Add(time.Second), Ending: ending})
 	at := &b.Attempts[len(b.Attempts)-1]
 	switch ending {
@@ -52,7 +51,8 @@ func (a *away) attempt(i, epochs int, ending search.Ending, salt int) {
 	b.Until = b.Epochs
 	for range epochs {
 		n := len(b.History) + 1
-		b.History = append(b.History, search.Epoch{Number: n, LearningRate: 0.1, TrainLoss: 2, TrainCorrect: n + salt, TrainTotal: 64, ValidationLoss: math.Inf(1), TestLoss: 1 / float64(n)})
+		b.History = append(b.History, search.Epoch{Number: n, LearningRate: 0.1, TrainLoss: 2, TrainCorrect: n + salt,
+			TrainTotal: 64, ValidationLoss: math.Inf(1), TestLoss: 1 / float64(n)})
 		b.By = append(b.By, len(b.Attempts)-1)
 	}
 	b.Checkpoints = nil
@@ -62,7 +62,7 @@ func (a *away) attempt(i, epochs int, ending search.Ending, salt int) {
 	b.Epoch = len(b.History)
 }
 
-// end says how the last attempt ended.
+// end ends the last attempt at trial i.
 func (a *away) end(i int, ending search.Ending) {
 	b := &a.list[i]
 	b.Attempts[len(b.Attempts)-1].Ending = ending
@@ -72,16 +72,17 @@ func (a *away) end(i int, ending search.Ending) {
 }
 
 func (a *away) bring(db *store.DB, t testing.TB) ([]store.Brought, error) {
-	return db.Bring(t.Context(), store.Source{Study: a.s, Trials: a.trials, Load: func(i int, states bool) (search.Record, error) {
-		r := a.list[i]
-		if !states {
-			r.Checkpoints, r.Best = nil, nil
-		}
-		return r, nil
-	}})
+	return db.Bring(t.Context(), store.Source{Study: a.s, Trials: a.trials,
+		Load: func(i int, states bool) (search.Record, error) {
+			r := a.list[i]
+			if !states {
+				r.Checkpoints, r.Best = nil, nil
+			}
+			return r, nil
+		}})
 }
 
-// must brings and says which trials were taken, and which left alone.
+// must brings the records and returns which trials were taken, and which were left alone.
 func (a *away) must(t testing.TB, db *store.DB) (taken, busy []int) {
 	t.Helper()
 	list, err := a.bring(db, t)
@@ -99,9 +100,10 @@ func (a *away) must(t testing.TB, db *store.DB) (taken, busy []int) {
 	return taken, busy
 }
 
+func empty(t *testing.T) *store.DB { return open(t, t.TempDir()+"/a.db") }
+
 func TestBring(t *testing.T) {
 	t.Parallel()
-	empty := func(t *testing.T) *store.DB { return open(t, t.TempDir()+"/a.db") }
 	t.Run("brings all there is, and once", func(t *testing.T) {
 		t.Parallel()
 		db, a := empty(t), newAway(t)
@@ -133,13 +135,15 @@ func TestBring(t *testing.T) {
 			t.Errorf("changed from\n%s\nto\n%s", before, after)
 		}
 		trials, _ := readTrials(t.Context(), db, "quick")
-		if want := []search.Status{search.Done, search.Pending, search.Failed, search.Pending}; !slices.Equal(statuses(trials), want) || trials[2].Error != "out of luck" {
+		if want := []search.Status{search.Done, search.Pending, search.Failed,
+			search.Pending}; !slices.Equal(statuses(trials), want) || trials[2].Error != "out of luck" {
 			t.Errorf("%v, %+v; want %v", statuses(trials), trials[2], want)
 		}
 		if last := trials[0].Last; !math.IsInf(last.ValidationLoss, 1) || last.TestLoss != 1.0/3 {
 			t.Errorf("the last epoch %+v, want the losses +Inf and 1/3", last)
 		}
-		if len(attempts) != 4 || attempts[2].Ending != "interrupted" || attempts[2].Message != "it was running there when it was brought" || attempts[2].Host != "node" {
+		if len(attempts) != 4 || attempts[2].Ending != "interrupted" ||
+			attempts[2].Message != "it was running there when it was brought" || attempts[2].Host != "node" {
 			t.Errorf("%+v", attempts)
 		}
 		if h, err := db.Examine(t.Context()); err != nil || len(h.Findings) != 0 {
@@ -147,7 +151,8 @@ func TestBring(t *testing.T) {
 		}
 		// A local run goes on with what is not finished.
 		turn, err := db.Begin(t.Context(), trials[1].ID, 3, search.Attempt{})
-		if err != nil || turn.Note != "" || turn.From == nil || turn.From.Epoch != 2 || !bytes.Equal(turn.From.State, state(2, 1000)) {
+		if err != nil || turn.Note != "" || turn.From == nil || turn.From.Epoch != 2 ||
+			!bytes.Equal(turn.From.State, state(2, 1000)) {
 			t.Errorf("%+v, %v", turn, err)
 		}
 		record(t, turn, 3)
@@ -167,10 +172,15 @@ func TestBring(t *testing.T) {
 			t.Errorf("taken %v", taken)
 		}
 		attempts, err := readAttempts(t.Context(), db, "quick")
-		if err != nil || len(attempts) != 1 || attempts[0].Ending != "done" || attempts[0].Failure != "" || attempts[0].Message != "" {
+		if err != nil || len(attempts) != 1 || attempts[0].Ending != "done" || attempts[0].Failure != "" ||
+			attempts[0].Message != "" {
 			t.Errorf("%+v, %v", attempts, err)
 		}
 	})
+}
+
+func TestBringConflicts(t *testing.T) {
+	t.Parallel()
 	t.Run("refuses other results of the same trials, and stores nothing", func(t *testing.T) {
 		t.Parallel()
 		db, path, _, trials := planned(t)
@@ -181,7 +191,8 @@ func TestBring(t *testing.T) {
 		a.attempt(0, 3, "done", 0)
 		a.attempt(1, 3, "done", 1)
 		_, err := a.bring(db, t)
-		wantError(t, err, "the same trials have other results, so nothing was stored", "L64M1 seed 0 (done after 3 epochs there, pending after 2 here, 2 of them different)")
+		wantError(t, err, "the same trials have other results, so nothing was stored",
+			"L64M1 seed 0 (done after 3 epochs there, pending after 2 here, 2 of them different)")
 		if epochs, err := readEpochs(t.Context(), open(t, path), "quick"); err != nil || len(epochs) != 2 {
 			t.Errorf("%d epochs, %v", len(epochs), err)
 		}
@@ -199,6 +210,27 @@ func TestBring(t *testing.T) {
 			t.Errorf("%+v, %v", trials[0], err)
 		}
 	})
+	t.Run("does not undo that people asked for another try", func(t *testing.T) {
+		t.Parallel()
+		db, a := empty(t), newAway(t)
+		a.attempt(0, 1, "failed", 0)
+		a.must(t, db)
+		again, err := db.Retry(t.Context(), "quick", []search.Status{search.Failed},
+			func(space.System, int) bool { return true })
+		if err != nil || len(again) != 1 {
+			t.Fatalf("%v, %v", again, err)
+		}
+		a.must(t, db)
+		if trials, err := readTrials(t.Context(), db, "quick"); err != nil || trials[0].Status != search.Pending ||
+			trials[0].Epoch != 1 {
+			t.Errorf("%+v, %v", trials[0], err)
+		}
+	})
+}
+
+// TestBringBeside brings results while others use the database.
+func TestBringBeside(t *testing.T) {
+	t.Parallel()
 	t.Run("leaves trials alone that a run trains now", func(t *testing.T) {
 		t.Parallel()
 		db, path, _, trials := planned(t)
@@ -221,20 +253,6 @@ func TestBring(t *testing.T) {
 		}
 		record(t, again, 3)
 		end(t, again, search.Done, "")
-	})
-	t.Run("does not undo that people asked for another try", func(t *testing.T) {
-		t.Parallel()
-		db, a := empty(t), newAway(t)
-		a.attempt(0, 1, "failed", 0)
-		a.must(t, db)
-		again, err := db.Retry(t.Context(), "quick", []search.Status{search.Failed}, func(space.System, int) bool { return true })
-		if err != nil || len(again) != 1 {
-			t.Fatalf("%v, %v", again, err)
-		}
-		a.must(t, db)
-		if trials, err := readTrials(t.Context(), db, "quick"); err != nil || trials[0].Status != search.Pending || trials[0].Epoch != 1 {
-			t.Errorf("%+v, %v", trials[0], err)
-		}
 	})
 	t.Run("several at once bring every attempt once", func(t *testing.T) {
 		t.Parallel()

@@ -19,9 +19,9 @@ type Health struct {
 	FreeBytes           int64 // of the file, which a vacuum would give back
 	Tables              []TableSize
 	Workers             []WorkerInfo
-	// Damage is what SQLite says is wrong with the file. Repair does not mend it.
+	// Damage is what SQLite says is wrong with the file. Repair does not repair it.
 	Damage []string
-	// Findings are what Repair mends.
+	// Findings are what Repair repairs.
 	Findings []string
 }
 
@@ -136,7 +136,7 @@ func findDamage(ctx context.Context, tx *sql.Tx, checks []string) ([]string, err
 	return damage, err
 }
 
-// findFaults returns what Repair mends.
+// findFaults returns what Repair repairs.
 func findFaults(ctx context.Context, tx *sql.Tx, workers []WorkerInfo) (findings []string, err error) {
 	for _, w := range workers {
 		if w.Dead {
@@ -185,7 +185,7 @@ func (db *DB) findWorkers(ctx context.Context, tx *sql.Tx) (list []WorkerInfo, e
 	return list, err
 }
 
-// faults are trials t of studies s that the statements of mends repair: what to say of one, which they are, and what
+// faults lists what Repair puts right: how to describe a trial t of a study s with the fault, which trials have it, and what
 // Repair would do.
 var faults = []struct{ what, where, repair string }{
 	{
@@ -209,7 +209,7 @@ var faults = []struct{ what, where, repair string }{
 	},
 }
 
-var mends = []string{
+var repairs = []string{
 	`UPDATE trial SET status = 'pending'
 		WHERE status = 'running' AND NOT EXISTS (SELECT 1 FROM attempt WHERE trial = trial.id AND ended IS NULL)`,
 	`UPDATE attempt SET ended = max(started, unixepoch() * 1000), outcome = 'lost', failure = 'lost', worker = NULL
@@ -220,7 +220,7 @@ var mends = []string{
 		WHERE t.status IN ('done', 'diverged') AND NOT s.keep_checkpoints)`,
 }
 
-// Repair mends the Findings of Examine. It leaves trials of processes that are alive alone.
+// Repair repairs the Findings of Examine. It leaves trials of processes that are alive alone.
 func (db *DB) Repair(ctx context.Context) error {
 	if err := db.Join(ctx); err != nil {
 		return err
@@ -238,7 +238,7 @@ func (db *DB) Repair(ctx context.Context) error {
 					return err
 				}
 			}
-			for _, statement := range mends {
+			for _, statement := range repairs {
 				if err := exec(ctx, tx, statement); err != nil {
 					return err
 				}

@@ -25,8 +25,7 @@ func (db *DB) Pragma(ctx context.Context, text string) (value string, err error)
 	return value, err
 }
 
-// CountEpochs counts the epochs in one view that calls between before it
-// looks; it returns every count that the view took.
+// CountEpochs counts the epochs in one view, which calls between before each count. It returns all counts.
 func (db *DB) CountEpochs(ctx context.Context, between func()) (counts []int, err error) {
 	err = db.view(ctx, func(tx *sql.Tx) error {
 		between()
@@ -38,12 +37,12 @@ func (db *DB) CountEpochs(ctx context.Context, between func()) (counts []int, er
 	return counts, err
 }
 
-// Hold is a transaction that takes its time, until release.
+// Hold takes the place of a transaction that lasts until release.
 func (db *DB) Hold(ctx context.Context) (release func(), err error) {
 	return db.line.leave, db.line.enter(ctx, &db.line.first)
 }
 
-// Waiting counts those that wait to write.
+// Waiting returns how many wait to write.
 func (db *DB) Waiting() int {
 	db.line.mu.Lock()
 	defer db.line.mu.Unlock()

@@ -46,7 +46,7 @@ func claimAll(ctx context.Context, path string) {
 			switch _, err := db.Begin(ctx, t.ID, 3, search.Attempt{}); {
 			case err == nil:
 				fmt.Println(t.ID)
-				time.Sleep(time.Duration(rand.IntN(2000)) * time.Microsecond) // as between turns; SQLite's queue is not fair
+				time.Sleep(time.Duration(rand.IntN(2000)) * time.Microsecond) // SQLite's queue is not fair
 			case !errors.Is(err, search.ErrTaken):
 				return err
 			}
@@ -66,7 +66,8 @@ func TestFaultsClaims(t *testing.T) {
 	s, _ := newStudy(t, "quick")
 	var trials []search.Trial
 	for seed := range n {
-		trials = append(trials, search.Trial{Key: search.Key{System: s.SystemList()[0], Seed: seed}, Status: search.Pending, Epochs: 3})
+		trials = append(trials, search.Trial{Key: search.Key{System: s.SystemList()[0], Seed: seed},
+			Status: search.Pending, Epochs: 3})
 	}
 	path := filepath.Join(t.TempDir(), "a.db")
 	db := open(t, path)
@@ -122,7 +123,8 @@ func TestFaultsClaims(t *testing.T) {
 	if len(got) != n || double > 0 {
 		t.Errorf("%d of %d trials begun, %d twice", len(got), n, double)
 	}
-	fault("two processes claim at once", "%d trials, %d and %d begun, %d twice; %.2f ms a claim", n, each[0], each[1], double, 1000*time.Since(start).Seconds()/float64(n))
+	fault("two processes claim at once", "%d trials, %d and %d begun, %d twice; %.2f ms a claim", n, each[0], each[1],
+		double, 1000*time.Since(start).Seconds()/float64(n))
 }
 
 func TestFaultsClock(t *testing.T) {
@@ -162,7 +164,9 @@ func TestFaultsClock(t *testing.T) {
 	if taken > 0 || slowest > 50*shortLease {
 		t.Errorf("%d live trials taken, a dead one after %v", taken, slowest)
 	}
-	fault("clock jumps by ±1 hour", "%d jumps: %d live trials taken over (%d times the machine was too busy for the test's lease of half a second); %d stopped processes, all taken over, the slowest after %.1f leases", jumps, taken, busy, rounds, slowest.Seconds()/shortLease.Seconds())
+	fault("clock jumps by ±1 hour", "%d jumps: %d live trials taken over (%d times the machine was too busy "+
+		"for the test's lease of half a second); %d stopped processes, all taken over, the slowest after %.1f leases",
+		jumps, taken, busy, rounds, slowest.Seconds()/shortLease.Seconds())
 }
 
 func TestFaultsReaders(t *testing.T) {
@@ -207,7 +211,8 @@ func TestFaultsReaders(t *testing.T) {
 		var times []time.Duration
 		for k := range n {
 			start := time.Now()
-			if err := attempt.Record(t.Context(), search.Epoch{Number: k + 1}, search.Checkpoint{Epoch: k + 1, State: state(k+1, 100_000)}); err != nil {
+			if err := attempt.Record(t.Context(), search.Epoch{Number: k + 1},
+				search.Checkpoint{Epoch: k + 1, State: state(k+1, 100_000)}); err != nil {
 				t.Fatal(err)
 			}
 			times = append(times, time.Since(start))
@@ -222,7 +227,8 @@ func TestFaultsReaders(t *testing.T) {
 	if worst > 10*time.Second {
 		t.Errorf("a write took %v beside readers", worst)
 	}
-	fault("readers during writes", "%d epochs written beside %d reads of all that status, plot and export read: no error on either side; a write takes %.1f ms at the median, %.0f ms at most, without readers %.1f and %.0f",
+	fault("readers during writes", "%d epochs written beside %d reads of all that status, plot and export read: "+
+		"no error on either side; a write takes %.1f ms at the median, %.0f ms at most, without readers %.1f and %.0f",
 		n, reads, ms(with), ms(worst), ms(alone), ms(worstAlone))
 }
 
@@ -283,5 +289,6 @@ func TestFaultsDatabases(t *testing.T) {
 	if refused+found == 0 {
 		t.Error("no damage was found in any")
 	}
-	fault("malformed databases", "%d read: %d refused with an error, %d with damage that doctor names, %d where only unused bytes or values were hit; no panic, none written to", n, refused, found, n-refused-found)
+	fault("malformed databases", "%d read: %d refused with an error, %d with damage that doctor names, "+
+		"%d where only unused bytes or values were hit; no panic, none written to", n, refused, found, n-refused-found)
 }

@@ -22,7 +22,9 @@ func TestHotJournal(t *testing.T) {
 	}
 	defer pool.Close()
 	pool.SetMaxOpenConns(1)
-	for _, s := range []string{`PRAGMA cache_size = 1`, `PRAGMA cache_spill = 1`, `BEGIN IMMEDIATE`, `CREATE TABLE x (y)`, `INSERT INTO x SELECT zeroblob(100000) FROM json_each('[1,2,3,4,5]')`} {
+	for _, s := range []string{`PRAGMA cache_size = 1`,
+		`PRAGMA cache_spill = 1`, `BEGIN IMMEDIATE`, `CREATE TABLE x (y)`,
+		`INSERT INTO x SELECT zeroblob(100000) FROM json_each('[1,2,3,4,5]')`} {
 		if _, err := pool.Exec(s); err != nil {
 			t.Fatal(err)
 		}
@@ -41,7 +43,7 @@ func TestHotJournal(t *testing.T) {
 		out.Close()
 	}
 	_, err = store.OpenReadOnly(t.Context(), copied)
-	wantError(t, err, copied, "readonly") // only a run may mend it
+	wantError(t, err, copied, "readonly") // only a run may repair it
 	db, err := store.Open(t.Context(), copied)
 	if err != nil {
 		t.Fatal(err)

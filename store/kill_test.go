@@ -104,14 +104,17 @@ func TestKill(t *testing.T) {
 				t.Fatalf("round %d, opened %s: %v", round, opened, err)
 			}
 			trials, err1 := readTrials(t.Context(), db, "endless")
-			c, err2 := db.Checkpoint(t.Context(), "endless", search.Key{System: space.PairSystem(space.Pair{L: 40, M: 2})})
+			c, err2 := db.Checkpoint(t.Context(), "endless",
+				search.Key{System: space.PairSystem(space.Pair{L: 40, M: 2})})
 			epochs, err3 := readEpochs(t.Context(), db, "endless")
 			if err := errors.Join(err1, err2, err3); err != nil {
 				t.Fatal(err)
 			}
 			// The epoch after the last one announced may be there as well.
-			if got := trials[0].Epoch; got < last || got > last+1 || c.Epoch != got || len(epochs) != got || !bytes.Equal(c.State, state(got, stateBytes)) {
-				t.Errorf("round %d, opened %s: epoch %d, checkpoint %d, %d epochs; recorded were %d", round, opened, got, c.Epoch, len(epochs), last)
+			if got := trials[0].Epoch; got < last || got > last+1 || c.Epoch != got || len(epochs) != got ||
+				!bytes.Equal(c.State, state(got, stateBytes)) {
+				t.Errorf("round %d, opened %s: epoch %d, checkpoint %d, %d epochs; recorded were %d", round, opened,
+					got, c.Epoch, len(epochs), last)
 			}
 			if opened == "for running" {
 				if got, err := db.Pragma(t.Context(), "integrity_check"); err != nil || got != "ok" {
@@ -137,8 +140,8 @@ func TestKill(t *testing.T) {
 	}
 }
 
-// TestReadersWhileWriting has workers record and readers of their own open
-// and read; each answer must be of one moment.
+// TestReadersWhileWriting lets workers record while others open the database and read. What a reader gets must be of
+// one moment.
 func TestReadersWhileWriting(t *testing.T) {
 	t.Parallel()
 	db, path, _, _ := planned(t)
@@ -158,7 +161,8 @@ func TestReadersWhileWriting(t *testing.T) {
 		workers.Go(func() {
 			turn, err := db.Begin(t.Context(), trial.ID, epochs, search.Attempt{})
 			for n := 1; err == nil && n <= epochs; n++ {
-				err = turn.Record(t.Context(), search.Epoch{Number: n, TestCorrect: n, TestTotal: n}, search.Checkpoint{Epoch: n, State: state(n, 20_000)})
+				err = turn.Record(t.Context(), search.Epoch{Number: n, TestCorrect: n, TestTotal: n},
+					search.Checkpoint{Epoch: n, State: state(n, 20_000)})
 			}
 			if err == nil {
 				_, err = turn.End(t.Context(), search.Outcome{Status: search.Done})
@@ -185,7 +189,8 @@ func TestReadersWhileWriting(t *testing.T) {
 				continue
 			}
 			if trial.Epoch > 0 && (c.Epoch < trial.Epoch || !bytes.Equal(c.State, state(c.Epoch, 20_000))) {
-				return fmt.Errorf("after epoch %d a checkpoint of epoch %d, or its state is another's", trial.Epoch, c.Epoch)
+				return fmt.Errorf("after epoch %d a checkpoint of epoch %d, or its state is another's", trial.Epoch,
+					c.Epoch)
 			}
 		}
 		return nil

@@ -12,8 +12,7 @@ import (
 	"igcsearch/space"
 )
 
-// TestLine has many wait to write: turns begin before epochs are stored, and who
-// gives up is not waited for.
+// TestLine lets many wait to write: attempts begin before epochs are stored, and nobody waits for one who gives up.
 func TestLine(t *testing.T) {
 	t.Parallel()
 	db := open(t, filepath.Join(t.TempDir(), "a.db"))
@@ -52,7 +51,8 @@ func TestLine(t *testing.T) {
 			if i%4 == 0 {
 				own = ctx
 			}
-			err := attempts[i].Record(own, search.Epoch{Number: 1, TestCorrect: i, TestTotal: trials}, search.Checkpoint{Epoch: 1, State: state(1, 100)})
+			err := attempts[i].Record(own, search.Epoch{Number: 1, TestCorrect: i, TestTotal: trials},
+				search.Checkpoint{Epoch: 1, State: state(1, 100)})
 			if errors.Is(err, context.Canceled) && i%4 == 0 {
 				return
 			}

@@ -34,10 +34,14 @@ func TestMergeLosses(t *testing.T) {
 		name              string
 		first, then, want []float64
 	}{
-		{"keeps those that only the first has, which is further on", []float64{third, math.Inf(1), 2}, []float64{0, 0}, []float64{third, math.Inf(1), 2}},
-		{"keeps those that only the first has, which is less far on", []float64{third, math.Inf(1)}, []float64{0, 0, 0}, []float64{third, math.Inf(1), 0}},
-		{"takes those that only the second has, which is less far on", []float64{0, 0, 0}, []float64{third, math.Inf(1)}, []float64{third, math.Inf(1), 0}},
-		{"takes those that only the second has, which is further on", []float64{0, 0}, []float64{third, math.Inf(1), 2}, []float64{third, math.Inf(1), 2}},
+		{"keeps those that only the first has, which is further on", []float64{third, math.Inf(1), 2},
+			[]float64{0, 0}, []float64{third, math.Inf(1), 2}},
+		{"keeps those that only the first has, which is less far on", []float64{third, math.Inf(1)},
+			[]float64{0, 0, 0}, []float64{third, math.Inf(1), 0}},
+		{"takes those that only the second has, which is less far on", []float64{0, 0, 0},
+			[]float64{third, math.Inf(1)}, []float64{third, math.Inf(1), 0}},
+		{"takes those that only the second has, which is further on", []float64{0, 0},
+			[]float64{third, math.Inf(1), 2}, []float64{third, math.Inf(1), 2}},
 		{"has them where both have the same", []float64{third, 1}, []float64{third, 1, 2}, []float64{third, 1, 2}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -56,7 +60,8 @@ func TestMergeLosses(t *testing.T) {
 			}
 			for i, e := range epochs {
 				if e.TestLoss != test.want[i] || e.TestCorrect != 1 {
-					t.Errorf("epoch %d: loss %g, %d right, want %g, 1", e.Number, e.TestLoss, e.TestCorrect, test.want[i])
+					t.Errorf("epoch %d: loss %g, %d right, want %g, 1", e.Number, e.TestLoss, e.TestCorrect,
+						test.want[i])
 				}
 			}
 		})
@@ -66,8 +71,35 @@ func TestMergeLosses(t *testing.T) {
 		a, _, _ := measured(t, 1, third)
 		b, _, _ := measured(t, 1, math.Nextafter(third, 1))
 		target := filepath.Join(t.TempDir(), "all.db")
-		wantError(t, merge(t, target, a, b), "the same trials have other results, so nothing was stored", "1 of them different")
+		wantError(t, merge(t, target, a, b), "the same trials have other results, so nothing was stored",
+			"1 of them different")
 	})
+}
+
+// TestMergeCopies merges a database and an older copy of it, in both orders.
+func TestMergeCopies(t *testing.T) {
+	t.Parallel()
+	db, path, _, trials := planned(t)
+	attempt := begin(t, db, trials[0])
+	record(t, attempt, 1)
+	older := filepath.Join(t.TempDir(), "older.db")
+	if err := db.Snapshot(t.Context(), older); err != nil {
+		t.Fatal(err)
+	}
+	record(t, attempt, 2, 3)
+	end(t, attempt, search.Done, "")
+	db.Close()
+	for _, sources := range [][]string{{path, older}, {older, path}} {
+		target := filepath.Join(t.TempDir(), "all.db")
+		if err := merge(t, target, sources...); err != nil {
+			t.Fatal(err)
+		}
+		r, err := open(t, target).Read(t.Context(), "quick", store.Attempts)
+		if err != nil || r.Trials[0].Status != search.Done || r.Trials[0].Epoch != 3 ||
+			len(r.Attempts) != 1 || r.Attempts[0].Ending != search.EndedDone || r.Attempts[0].Message != "" {
+			t.Errorf("merged %v: %+v, %+v, %v", sources, r.Trials[0].Trial.Status, r.Attempts, err)
+		}
+	}
 }
 
 // merge brings the study "quick" of several databases into a new one.
@@ -97,13 +129,16 @@ func TestImportLosses(t *testing.T) {
 	db := open(t, path)
 	defer db.Close()
 	bring := func(losses ...float64) error {
-		r := search.Record{TrialState: search.TrialState{Trial: trials[0]}, Attempts: []search.PastAttempt{{Ending: search.EndedInterrupted}}}
+		r := search.Record{TrialState: search.TrialState{Trial: trials[0]},
+			Attempts: []search.PastAttempt{{Ending: search.EndedInterrupted}}}
 		for i, loss := range losses {
 			r.By = append(r.By, 0)
-			r.History = append(r.History, search.Epoch{Number: i + 1, TrainLoss: 2, TestCorrect: 1, TestTotal: 2, TestLoss: loss})
+			r.History = append(r.History, search.Epoch{Number: i + 1, TrainLoss: 2, TestCorrect: 1, TestTotal: 2,
+				TestLoss: loss})
 		}
 		r.Status = search.Pending
-		_, err := db.Bring(t.Context(), store.Source{Study: s, Trials: trials[:1], Load: func(int, bool) (search.Record, error) { return r, nil }})
+		_, err := db.Bring(t.Context(), store.Source{Study: s, Trials: trials[:1],
+			Load: func(int, bool) (search.Record, error) { return r, nil }})
 		return err
 	}
 	if err := bring(1, 2); err != nil {
@@ -112,7 +147,8 @@ func TestImportLosses(t *testing.T) {
 	if err := bring(0, 0); err != nil {
 		t.Errorf("an export without losses: %v", err)
 	}
-	if err := bring(1, math.Nextafter(2, 3)); err == nil || !strings.Contains(err.Error(), "the same trials have other results") {
+	if err := bring(1, math.Nextafter(2, 3)); err == nil ||
+		!strings.Contains(err.Error(), "the same trials have other results") {
 		t.Errorf("losses that differ in one bit: %v", err)
 	}
 }

@@ -77,19 +77,27 @@ func TestOpenRefuses(t *testing.T) {
 				t.Fatal(err)
 			}
 		}},
-		{"a database without a mark", "belongs to another program (application_id 0x0)", store.Foreign, func(t *testing.T, path string) {
-			execute(t, path, `PRAGMA journal_mode = WAL; CREATE TABLE study (name TEXT)`)
-		}},
-		{"the database of another application", "belongs to another program (application_id 0x47504b47)", store.Foreign, func(t *testing.T, path string) {
-			execute(t, path, `PRAGMA application_id = 0x47504B47`)
-		}},
-		{"a newer igcsearch's database", fmt.Sprintf("a newer igcsearch wrote it (schema version %d, this one knows %d)", store.SchemaVersion+1, store.SchemaVersion), store.Newer, func(t *testing.T, path string) {
-			open(t, path).Close()
-			execute(t, path, fmt.Sprintf(`PRAGMA user_version = %d`, store.SchemaVersion+1))
-		}},
-		{"an older igcsearch's database", fmt.Sprintf("an older igcsearch wrote it (schema version 5, this one reads %d)", store.SchemaVersion), store.Older, func(t *testing.T, path string) {
-			execute(t, path, `PRAGMA application_id = 0x69676373; PRAGMA journal_mode = WAL; CREATE TABLE study (id INTEGER); PRAGMA user_version = 5`)
-		}},
+		{"a database without a mark", "belongs to another program (application_id 0x0)", store.Foreign,
+			func(t *testing.T, path string) {
+				execute(t, path, `PRAGMA journal_mode = WAL; CREATE TABLE study (name TEXT)`)
+			}},
+		{"the database of another application", "belongs to another program (application_id 0x47504b47)",
+			store.Foreign, func(t *testing.T, path string) {
+				execute(t, path, `PRAGMA application_id = 0x47504B47`)
+			}},
+		{"a newer igcsearch's database",
+			fmt.Sprintf("a newer igcsearch wrote it (schema version %d, this one knows %d)", store.SchemaVersion+1,
+				store.SchemaVersion),
+			store.Newer, func(t *testing.T, path string) {
+				open(t, path).Close()
+				execute(t, path, fmt.Sprintf(`PRAGMA user_version = %d`, store.SchemaVersion+1))
+			}},
+		{"an older igcsearch's database",
+			fmt.Sprintf("an older igcsearch wrote it (schema version 5, this one reads %d)", store.SchemaVersion),
+			store.Older, func(t *testing.T, path string) {
+				execute(t, path, `PRAGMA application_id = 0x69676373; PRAGMA journal_mode = WAL;
+				CREATE TABLE study (id INTEGER); PRAGMA user_version = 5`)
+			}},
 		{"a folder", "not a regular file", store.NotRegular, func(t *testing.T, path string) {
 			if err := os.Mkdir(path, 0o755); err != nil {
 				t.Fatal(err)
@@ -112,11 +120,16 @@ func TestOpenRefuses(t *testing.T) {
 			}
 			if test.name != "a folder" {
 				if after := folder(t, dir); !maps.Equal(before, after) {
-					t.Errorf("the folder had %v and has %v, or a file changed", slices.Sorted(maps.Keys(before)), slices.Sorted(maps.Keys(after)))
+					t.Errorf("the folder had %v and has %v, or a file changed", slices.Sorted(maps.Keys(before)),
+						slices.Sorted(maps.Keys(after)))
 				}
 			}
 		})
 	}
+}
+
+func TestOpenDamaged(t *testing.T) {
+	t.Parallel()
 	t.Run("a damaged database", func(t *testing.T) {
 		t.Parallel()
 		db, path, _, _ := planned(t)
@@ -255,6 +268,11 @@ func TestOpenReadOnly(t *testing.T) {
 			t.Errorf("the copy has %d epochs (%v), want 1", len(epochs), err)
 		}
 	})
+}
+
+// TestOpenReadOnlyBeside reads while a run writes.
+func TestOpenReadOnlyBeside(t *testing.T) {
+	t.Parallel()
 	t.Run("reads again what a run wrote to meanwhile", func(t *testing.T) {
 		t.Parallel()
 		db, path, s, trials := planned(t)
@@ -368,7 +386,8 @@ func TestFull(t *testing.T) {
 		}
 		attempt, last := begin(t, db, trials[0]), 0
 		for {
-			err := attempt.Record(t.Context(), search.Epoch{Number: last + 1}, search.Checkpoint{Epoch: last + 1, State: state(last+1, size)})
+			err := attempt.Record(t.Context(), search.Epoch{Number: last + 1},
+				search.Checkpoint{Epoch: last + 1, State: state(last+1, size)})
 			if err != nil {
 				wantError(t, err, path, "the disk is full; free some space")
 				break
@@ -402,7 +421,7 @@ func TestFull(t *testing.T) {
 	})
 }
 
-// wantEpoch checks that a trial stands at an epoch, metrics and checkpoint.
+// wantEpoch checks that the metrics and the checkpoint of a trial are those after an epoch.
 func wantEpoch(t *testing.T, db *store.DB, s search.Study, trial search.Trial, epoch, size int) {
 	t.Helper()
 	c, err1 := db.Checkpoint(t.Context(), s.Name, trial.Key)
@@ -483,8 +502,10 @@ func TestPermissions(t *testing.T) {
 		"read free/file.db: 1 epochs",
 		"read free/secret.db: open database " + free + "/secret.db: unable to open database file: permission denied",
 		"run closed/rest.db: open database " + closed + "/rest.db: ",
-		"run closed/new.db: lock database " + closed + "/new.db: open " + closed + "/new.db.lock: permission denied (fault FolderClosed)",
-		"run free/file.db: open database " + free + "/file.db: attempt to write a readonly database (fault NotWritable)",
+		"run closed/new.db: lock database " + closed + "/new.db: open " + closed +
+			"/new.db.lock: permission denied (fault FolderClosed)",
+		"run free/file.db: open database " + free + "/file.db: " +
+			"attempt to write a readonly database (fault NotWritable)",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no line %q in\n%s", want, got)
@@ -497,7 +518,8 @@ func TestPermissions(t *testing.T) {
 
 // permissions is the child of TestPermissions.
 func permissions(ctx context.Context, dir string) {
-	for _, name := range []string{"closed/rest.db", "closed/live.db", "closed/killed.db", "closed/copied.db", "free/file.db", "free/secret.db"} {
+	for _, name := range []string{"closed/rest.db", "closed/live.db", "closed/killed.db", "closed/copied.db",
+		"free/file.db", "free/secret.db"} {
 		db, err := store.OpenReadOnly(ctx, filepath.Join(dir, name))
 		if err != nil {
 			fmt.Printf("read %s: %v\n", name, err)
@@ -520,7 +542,7 @@ func permissions(ctx context.Context, dir string) {
 	}
 }
 
-// children are the parts that tests run in a process of their own.
+// children are the parts of tests that run in a process of their own.
 var children = map[string]func(ctx context.Context, arg string){
 	"permissions": permissions,
 	"record":      recordForever,

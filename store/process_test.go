@@ -22,8 +22,8 @@ import (
 
 const shortLease = 500 * time.Millisecond
 
-// beats keeps a process alive until the test ends, or stop is called. late tells
-// whether this machine is too busy for so short a lease.
+// beats keeps a process alive until the test ends or stop is called. late reports whether this machine is too busy for
+// so short a lease.
 func beats(t *testing.T, db *store.DB) (stop func(), late func() bool) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
@@ -71,26 +71,28 @@ func wait(t *testing.T, db *store.DB, name string, trial int, want search.Status
 	return 0
 }
 
+// twoProcesses opens a database with a planned study twice; both have a short lease, and the second one is kept alive.
+func twoProcesses(t *testing.T) (a, b *store.DB, s search.Study, trials []search.Trial) {
+	a, path, s, trials := planned(t)
+	a.SetLease(shortLease)
+	if _, err := a.Beat(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	execute(t, path, fmt.Sprintf(`UPDATE worker SET lease = %d`, shortLease.Milliseconds()))
+	b = open(t, path)
+	b.SetLease(shortLease)
+	if _, err := b.Plan(t.Context(), s, trials); err != nil {
+		t.Fatal(err)
+	}
+	beats(t, b)
+	return a, b, s, trials
+}
+
 func TestLease(t *testing.T) {
 	t.Parallel()
-	two := func(t *testing.T) (a, b *store.DB, s search.Study, trials []search.Trial) {
-		a, path, s, trials := planned(t)
-		a.SetLease(shortLease)
-		if _, err := a.Beat(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		execute(t, path, fmt.Sprintf(`UPDATE worker SET lease = %d`, shortLease.Milliseconds()))
-		b = open(t, path)
-		b.SetLease(shortLease)
-		if _, err := b.Plan(t.Context(), s, trials); err != nil {
-			t.Fatal(err)
-		}
-		beats(t, b)
-		return a, b, s, trials
-	}
 	t.Run("a process that stands still for its lease loses its trials, and not before", func(t *testing.T) {
 		t.Parallel()
-		a, b, s, trials := two(t)
+		a, b, s, trials := twoProcesses(t)
 		stop, late := beats(t, a)
 		attempt := begin(t, a, trials[0])
 		record(t, attempt, 1)
@@ -107,7 +109,8 @@ func TestLease(t *testing.T) {
 			t.Errorf("taken after %v, the lease is %v", after, shortLease)
 		}
 		attempts, err := readAttempts(t.Context(), b, s.Name)
-		if err != nil || attempts[0].Ending != "lost" || attempts[0].Failure != search.FailedLost || attempts[0].Message != "its process stood still for its lease" {
+		if err != nil || attempts[0].Ending != "lost" || attempts[0].Failure != search.FailedLost ||
+			attempts[0].Message != "its process stood still for its lease" {
 			t.Errorf("%+v, %v", attempts, err)
 		}
 
@@ -119,7 +122,7 @@ func TestLease(t *testing.T) {
 	})
 	t.Run("the first of two workers that records an epoch keeps the trial", func(t *testing.T) {
 		t.Parallel()
-		a, b, s, trials := two(t)
+		a, b, s, trials := twoProcesses(t)
 		first := [2]search.Claim{begin(t, a, trials[0]), begin(t, a, trials[1])}
 		record(t, first[0], 1)
 		record(t, first[1], 1)
@@ -153,9 +156,13 @@ func TestLease(t *testing.T) {
 			t.Errorf("%d epochs, %v", len(epochs), err)
 		}
 	})
+}
+
+func TestLeaseEnds(t *testing.T) {
+	t.Parallel()
 	t.Run("a process that ends frees its trials at once", func(t *testing.T) {
 		t.Parallel()
-		a, b, s, trials := two(t)
+		a, b, s, trials := twoProcesses(t)
 		begin(t, a, trials[0])
 		if got := poll(t, b, s.Name)[0].Status; got != search.Running {
 			t.Errorf("it is %s", got)
@@ -167,15 +174,16 @@ func TestLease(t *testing.T) {
 	})
 	t.Run("an attempt of a file that was replaced is refused", func(t *testing.T) {
 		t.Parallel()
-		a, b, _, trials := two(t)
+		a, b, _, trials := twoProcesses(t)
 		attempt := begin(t, a, trials[0])
 		other := b.Handle(1, []byte("another token :)"), attempt.ID)
-		wantError(t, other.Record(t.Context(), search.Epoch{Number: 1}, search.Checkpoint{Epoch: 1}), "not of this process")
+		wantError(t, other.Record(t.Context(), search.Epoch{Number: 1}, search.Checkpoint{Epoch: 1}),
+			"not of this process")
 	})
 }
 
-// TestClock sets the time of day forward and back while a process runs a trial:
-// it keeps it; and while another stands still: it loses it in time.
+// TestClock sets the time of day forward and back. A process that runs a trial keeps it, and one that stands still
+// loses it in time.
 func TestClock(t *testing.T) {
 	t.Cleanup(func() { store.SetClock(time.Now) })
 	for _, jump := range []time.Duration{time.Hour, -time.Hour} {
@@ -256,7 +264,8 @@ func TestStopped(t *testing.T) {
 		t.Fatal(err)
 	}
 	n := turn.From.Epoch + 1
-	if err := turn.Record(t.Context(), search.Epoch{Number: n}, search.Checkpoint{Epoch: n, State: state(n, 10)}); err != nil {
+	if err := turn.Record(t.Context(), search.Epoch{Number: n},
+		search.Checkpoint{Epoch: n, State: state(n, 10)}); err != nil {
 		t.Fatal(err)
 	}
 	c.Process.Signal(syscall.SIGCONT)
@@ -266,7 +275,7 @@ func TestStopped(t *testing.T) {
 	}
 }
 
-// TestClaims has several handles begin the same trials at once.
+// TestClaims lets several processes begin the same trials at once.
 func TestClaims(t *testing.T) {
 	t.Parallel()
 	n := 300
@@ -276,14 +285,15 @@ func TestClaims(t *testing.T) {
 	}
 }
 
-// claims has handles of one database begin the same n trials, all in the same
-// order.
+// claims lets several handles of one database begin the same n trials in the same order. It returns how many were
+// begun, and how many twice.
 func claims(t *testing.T, n, handles int) (won, double int) {
 	s, _ := newStudy(t, "quick")
 	s.Seeds = n
 	var trials []search.Trial
 	for seed := range n {
-		trials = append(trials, search.Trial{Key: search.Key{System: s.SystemList()[0], Seed: seed}, Status: search.Pending, Epochs: 3})
+		trials = append(trials, search.Trial{Key: search.Key{System: s.SystemList()[0], Seed: seed},
+			Status: search.Pending, Epochs: 3})
 	}
 	path := filepath.Join(t.TempDir(), "a.db")
 	db := open(t, path)
@@ -408,7 +418,8 @@ func TestCheckpoints(t *testing.T) {
 		attempt := begin(t, db, trials[0])
 		for i, correct := range []int{3, 7, 5} {
 			e := search.Epoch{Number: i + 1, ValidationCorrect: correct, ValidationTotal: 10}
-			if err := attempt.Record(t.Context(), e, search.Checkpoint{Epoch: i + 1, State: state(i+1, 10)}); err != nil {
+			if err := attempt.Record(t.Context(), e,
+				search.Checkpoint{Epoch: i + 1, State: state(i+1, 10)}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -437,13 +448,16 @@ func TestRepair(t *testing.T) {
 	record(t, done, 1, 2, 3)
 	end(t, done, search.Done, "")
 	begin(t, db, trials[2])
-	execute(t, path, `UPDATE checkpoint SET state = x'00' WHERE epoch = 2; DELETE FROM epoch WHERE trial = 2 AND number = 3;
-		UPDATE trial SET status = 'running' WHERE id = 4; INSERT INTO worker (id, host, pid, lease, beat) VALUES (77, 'here', 1, 1000, 5)`)
+	execute(t, path, `UPDATE checkpoint SET state = x'00' WHERE epoch = 2; DELETE
+		FROM epoch WHERE trial = 2 AND number = 3;
+		UPDATE trial SET status = 'running' WHERE id = 4;
+		INSERT INTO worker (id, host, pid, lease, beat) VALUES (77, 'here', 1, 1000, 5)`)
 	h, err := db.Examine(t.Context())
 	if err != nil || len(h.Damage) != 0 {
 		t.Fatalf("%+v, %v", h, err)
 	}
-	for _, want := range []string{"after epoch 2 is damaged", "is done, but has 2 of 3 epochs", "is running, but no attempt at it is open", "process 1 on here is gone"} {
+	for _, want := range []string{"after epoch 2 is damaged", "is done, but has 2 of 3 epochs",
+		"is running, but no attempt at it is open", "process 1 on here is gone"} {
 		if !slices.ContainsFunc(h.Findings, func(f string) bool { return strings.Contains(f, want) }) {
 			t.Errorf("no %q in %q", want, h.Findings)
 		}
@@ -455,7 +469,8 @@ func TestRepair(t *testing.T) {
 		t.Errorf("left: %q, %v", h.Findings, err)
 	}
 	got, err := readTrials(t.Context(), db, s.Name)
-	if want := []search.Status{search.Pending, search.Pending, search.Running, search.Pending}; err != nil || !slices.Equal(statuses(got), want) {
+	if want := []search.Status{search.Pending, search.Pending, search.Running, search.Pending}; err != nil ||
+		!slices.Equal(statuses(got), want) {
 		t.Errorf("%v, %v, want %v", statuses(got), err, want)
 	}
 	if err := db.Vacuum(t.Context()); err != nil {

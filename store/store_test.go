@@ -162,66 +162,6 @@ func TestPlan(t *testing.T) {
 			t.Errorf("planned first (-) and again in another order (+):\n%s", diff)
 		}
 	})
-	t.Run("takes up what a process that is gone left running, and leaves alone what failed", func(t *testing.T) {
-		t.Parallel()
-		db, path, s, trials := planned(t)
-		killed, failed, done, diverged := begin(t, db, trials[0]), begin(t, db, trials[1]), begin(t, db, trials[2]), begin(t, db, trials[3])
-		record(t, killed, 1, 2)
-		end(t, failed, search.Failed, "out of luck")
-		record(t, done, 1, 2, 3)
-		end(t, done, search.Done, "")
-		end(t, diverged, search.Diverged, "epoch 1, step 3: the loss is not finite")
-		db.Close()
-
-		db = open(t, path)
-		got, err := db.Plan(t.Context(), s, trials)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if want := []search.Status{search.Pending, search.Failed, search.Done, search.Diverged}; !slices.Equal(statuses(got), want) {
-			t.Errorf("statuses %v, want %v", statuses(got), want)
-		}
-		if got[0].Epoch != 2 || got[0].Last.TrainCorrect != 2 || got[1].Error != "out of luck" || got[1].Failure != search.FailedCrashed {
-			t.Errorf("the killed trial is %+v and the failed one %+v, want epoch 2 and its error", got[0], got[1])
-		}
-		attempts, err := readAttempts(t.Context(), db, s.Name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var outcomes []search.Ending
-		for _, a := range attempts {
-			outcomes = append(outcomes, a.Ending)
-		}
-		if want := []search.Ending{"lost", "failed", "done", "diverged"}; !slices.Equal(outcomes, want) {
-			t.Errorf("outcomes %v, want %v", outcomes, want)
-		}
-	})
-	t.Run("refuses other settings under the same name and lists the differences", func(t *testing.T) {
-		t.Parallel()
-		db, path, s, trials := planned(t)
-		other := s
-		other.Epochs, other.LearningRate = 20, 0.05
-		_, err := db.Plan(t.Context(), other, trials)
-		want := `study "quick" is stored in ` + path + ` with other settings:
-  epochs: 3 there, 20 here
-  learning_rate: 0.1 there, 0.05 here`
-		var conflict *store.ConflictError
-		if !errors.As(err, &conflict) || err.Error() != want {
-			t.Errorf("error %v\nwant  %s", err, want)
-		}
-		if stored, err := readStudy(t.Context(), db, "quick"); err != nil || stored.Epochs != 3 {
-			t.Errorf("stored are %d epochs (%v), want 3", stored.Epochs, err)
-		}
-	})
-	t.Run("refuses a study that was stored with settings it does not know", func(t *testing.T) {
-		t.Parallel()
-		db, path, s, trials := planned(t)
-		execute(t, path, `UPDATE study SET fingerprint = printf('%064d', 0), settings = json_set(settings, '$.unheard', 1)`)
-		_, err := db.Plan(t.Context(), s, trials)
-		if err == nil || !strings.Contains(err.Error(), "settings that this version of igcsearch does not have") {
-			t.Errorf("error %v", err)
-		}
-	})
 	t.Run("lets the title change, and says updated only for a change", func(t *testing.T) {
 		t.Parallel()
 		db, _, s, trials := planned(t)
@@ -250,6 +190,47 @@ func TestPlan(t *testing.T) {
 			t.Errorf("title %q, updated %v; want %q, after %v", stored.Title, after, s.Title, before)
 		}
 	})
+	t.Run("takes no trial from a process that is running", func(t *testing.T) {
+		t.Parallel()
+		db, path, s, trials := planned(t)
+		attempt := begin(t, db, trials[0])
+		got, err := open(t, path).Plan(t.Context(), s, trials)
+		if err != nil || got[0].Status != search.Running {
+			t.Errorf("planned %v, %v", statuses(got), err)
+		}
+		record(t, attempt, 1) // still its own
+	})
+}
+
+func TestPlanRefuses(t *testing.T) {
+	t.Parallel()
+	t.Run("refuses other settings under the same name and lists the differences", func(t *testing.T) {
+		t.Parallel()
+		db, path, s, trials := planned(t)
+		other := s
+		other.Epochs, other.LearningRate = 20, 0.05
+		_, err := db.Plan(t.Context(), other, trials)
+		want := `study "quick" is stored in ` + path + ` with other settings:
+  epochs: 3 there, 20 here
+  learning_rate: 0.1 there, 0.05 here`
+		var conflict *store.ConflictError
+		if !errors.As(err, &conflict) || err.Error() != want {
+			t.Errorf("error %v\nwant  %s", err, want)
+		}
+		if stored, err := readStudy(t.Context(), db, "quick"); err != nil || stored.Epochs != 3 {
+			t.Errorf("stored are %d epochs (%v), want 3", stored.Epochs, err)
+		}
+	})
+	t.Run("refuses a study that was stored with settings it does not know", func(t *testing.T) {
+		t.Parallel()
+		db, path, s, trials := planned(t)
+		execute(t, path, `UPDATE study
+			SET fingerprint = printf('%064d', 0), settings = json_set(settings, '$.unheard', 1)`)
+		_, err := db.Plan(t.Context(), s, trials)
+		if err == nil || !strings.Contains(err.Error(), "settings that this version of igcsearch does not have") {
+			t.Errorf("error %v", err)
+		}
+	})
 	t.Run("refuses a trial planned twice, and stores nothing", func(t *testing.T) {
 		t.Parallel()
 		db := open(t, filepath.Join(t.TempDir(), "a.db"))
@@ -260,15 +241,47 @@ func TestPlan(t *testing.T) {
 			t.Errorf("studies %v (%v), want none", infos, err)
 		}
 	})
-	t.Run("takes no trial from a process that is running", func(t *testing.T) {
+}
+
+// TestPlanAgain plans a study after the process that trained it was killed.
+func TestPlanAgain(t *testing.T) {
+	t.Parallel()
+	t.Run("takes up what a process that is gone left running, and leaves alone what failed", func(t *testing.T) {
 		t.Parallel()
 		db, path, s, trials := planned(t)
-		attempt := begin(t, db, trials[0])
-		got, err := open(t, path).Plan(t.Context(), s, trials)
-		if err != nil || got[0].Status != search.Running {
-			t.Errorf("planned %v, %v", statuses(got), err)
+		killed, failed, done, diverged := begin(t, db, trials[0]), begin(t, db, trials[1]), begin(t, db, trials[2]),
+			begin(t, db, trials[3])
+		record(t, killed, 1, 2)
+		end(t, failed, search.Failed, "out of luck")
+		record(t, done, 1, 2, 3)
+		end(t, done, search.Done, "")
+		end(t, diverged, search.Diverged, "epoch 1, step 3: the loss is not finite")
+		db.Close()
+
+		db = open(t, path)
+		got, err := db.Plan(t.Context(), s, trials)
+		if err != nil {
+			t.Fatal(err)
 		}
-		record(t, attempt, 1) // still its own
+		if want := []search.Status{search.Pending, search.Failed, search.Done,
+			search.Diverged}; !slices.Equal(statuses(got), want) {
+			t.Errorf("statuses %v, want %v", statuses(got), want)
+		}
+		if got[0].Epoch != 2 || got[0].Last.TrainCorrect != 2 || got[1].Error != "out of luck" ||
+			got[1].Failure != search.FailedCrashed {
+			t.Errorf("the killed trial is %+v and the failed one %+v, want epoch 2 and its error", got[0], got[1])
+		}
+		attempts, err := readAttempts(t.Context(), db, s.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var outcomes []search.Ending
+		for _, a := range attempts {
+			outcomes = append(outcomes, a.Ending)
+		}
+		if want := []search.Ending{"lost", "failed", "done", "diverged"}; !slices.Equal(outcomes, want) {
+			t.Errorf("outcomes %v, want %v", outcomes, want)
+		}
 	})
 }
 
@@ -287,7 +300,8 @@ func TestBegin(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(&search.Checkpoint{Epoch: 2, State: state(2, 1000)}, next.From); diff != "" || next.ID == turn.ID || next.Note != "" {
+		if diff := cmp.Diff(&search.Checkpoint{Epoch: 2, State: state(2, 1000)}, next.From); diff != "" ||
+			next.ID == turn.ID || next.Note != "" {
 			t.Errorf("attempt %d after %d, %q, want (-) got (+):\n%s", next.ID, turn.ID, next.Note, diff)
 		}
 	})
@@ -345,7 +359,8 @@ func TestBegin(t *testing.T) {
 		_, err := db.Checkpoint(t.Context(), s.Name, trials[0].Key)
 		wantError(t, err, "after epoch 2 is damaged")
 		turn, err := db.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
-		if err != nil || turn.From != nil || !strings.Contains(turn.Note, "epoch 2 is damaged (the checksum does not fit): it starts anew") {
+		if err != nil || turn.From != nil || !strings.Contains(turn.Note,
+			"epoch 2 is damaged (the checksum does not fit): it starts anew") {
 			t.Fatalf("%+v, %v", turn, err)
 		}
 		record(t, turn, 1)
@@ -364,7 +379,8 @@ func TestRecord(t *testing.T) {
 				Number: i + 1, LearningRate: 0.1 / 3, TrainLoss: loss, TrainCorrect: 3, TrainTotal: 45000,
 				ValidationCorrect: 1, ValidationTotal: 5000, TestCorrect: 6389, TestTotal: 10000,
 				TrainSeconds: 1.5, EvalSeconds: 0.25,
-				ValidationLoss: []float64{math.Inf(1), 0, math.MaxFloat64}[i], TestLoss: []float64{1.0 / 3, 0, math.Inf(1)}[i],
+				ValidationLoss: []float64{math.Inf(1), 0, math.MaxFloat64}[i],
+				TestLoss:       []float64{1.0 / 3, 0, math.Inf(1)}[i],
 			}
 			want = append(want, trialEpoch{trials[3].Key, e})
 			if err := attempt.Record(t.Context(), e, search.Checkpoint{Epoch: i + 1}); err != nil {
@@ -391,6 +407,10 @@ func TestRecord(t *testing.T) {
 			t.Errorf("checkpoint %+v (%v), want none of a finished trial", c, err)
 		}
 	})
+}
+
+func TestRecordRefuses(t *testing.T) {
+	t.Parallel()
 	t.Run("refuses what is not the next epoch of an open attempt", func(t *testing.T) {
 		t.Parallel()
 		db, _, s, trials := planned(t)
@@ -415,7 +435,8 @@ func TestRecord(t *testing.T) {
 		db, _, _, trials := planned(t)
 		attempt := begin(t, db, trials[0])
 		for _, e := range []search.Epoch{{Number: 1, ValidationLoss: math.NaN()}, {Number: 1, TestLoss: math.NaN()}} {
-			wantError(t, attempt.Record(t.Context(), e, search.Checkpoint{Epoch: 1}), "record epoch 1", "want 0 or more, and no NaN")
+			wantError(t, attempt.Record(t.Context(), e, search.Checkpoint{Epoch: 1}), "record epoch 1",
+				"want 0 or more, and no NaN")
 		}
 		record(t, attempt, 1)
 	})
@@ -429,7 +450,8 @@ func TestRecord(t *testing.T) {
 			{Number: 1, LearningRate: math.NaN()},
 			{Number: 1, TrainSeconds: -1},
 		} {
-			wantError(t, attempt.Record(t.Context(), e, search.Checkpoint{Epoch: 1}), "record epoch 1", "constraint failed")
+			wantError(t, attempt.Record(t.Context(), e, search.Checkpoint{Epoch: 1}), "record epoch 1",
+				"constraint failed")
 		}
 		record(t, attempt, 1)
 	})
@@ -482,38 +504,46 @@ func TestEnd(t *testing.T) {
 			t.Fatal(err)
 		}
 		m := attempts[0].Message
-		if n := len([]rune(m)); n > 4000 || n < 3900 || !strings.HasPrefix(m, "panic: \uFFFDü") || !strings.HasSuffix(m, "ü\nthe end") {
+		if n := len([]rune(m)); n > 4000 || n < 3900 || !strings.HasPrefix(m, "panic: \uFFFDü") ||
+			!strings.HasSuffix(m, "ü\nthe end") {
 			t.Errorf("%d characters, from %.20q to %q", n, m, m[len(m)-20:])
 		}
 	})
 }
 
-func TestRead(t *testing.T) {
+// readFixture is a database with the studies "quick", whose first trial is done and whose others run, and "another".
+func readFixture(t *testing.T) (db *store.DB, s search.Study, trials, otherTrials []search.Trial) {
 	t.Parallel()
-	db, _, s, trials := planned(t)
+	db, _, s, trials = planned(t)
 	other, otherTrials := newStudy(t, "another")
 	if _, err := db.Plan(t.Context(), other, otherTrials[:1]); err != nil {
 		t.Fatal(err)
 	}
 	start := time.Date(2026, 1, 2, 3, 4, 5, 6e6, time.UTC)
 	for i := range trials {
-		a := search.Attempt{Started: start, Commit: "abc", GoVersion: "go1.26", CPU: "a CPU", ISA: "avx2", Device: "cpu", Host: "host", PID: 42, Args: []string{"igcsearch", "run", "a b"}}
-		turn, err := db.Begin(t.Context(), trials[i].ID, 3, a)
+		a := search.Attempt{Started: start, Commit: "abc", GoVersion: "go1.26", CPU: "a CPU", ISA: "avx2",
+			Device: "cpu",
+			Host:   "host", PID: 42, Args: []string{"igcsearch", "run", "a b"}}
+		claim, err := db.Begin(t.Context(), trials[i].ID, 3, a)
 		if err != nil {
 			t.Fatal(err)
 		}
-		attempt := turn
-		record(t, attempt, 1, 2)
+		record(t, claim, 1, 2)
 		if i == 0 {
-			record(t, attempt, 3)
-			end(t, attempt, search.Done, "")
+			record(t, claim, 3)
+			end(t, claim, search.Done, "")
 		}
 		attempts, err := readAttempts(t.Context(), db, s.Name)
-		if diff := cmp.Diff(a, attempts[i].Attempt); err != nil || diff != "" || attempts[i].System != trials[i].System || attempts[i].Seed != trials[i].Seed {
+		diff := cmp.Diff(a, attempts[i].Attempt)
+		if err != nil || diff != "" || attempts[i].Key != trials[i].Key {
 			t.Errorf("attempt begun (-) and read (+): %v\n%s", err, diff)
 		}
 	}
+	return db, s, trials, otherTrials
+}
 
+func TestRead(t *testing.T) {
+	db, s, trials, _ := readFixture(t)
 	t.Run("lists the studies with their trials by status", func(t *testing.T) {
 		infos, err := db.Studies(t.Context())
 		if err != nil {
@@ -528,8 +558,10 @@ func TestRead(t *testing.T) {
 		}
 		for _, i := range infos {
 			r, err := db.Read(t.Context(), i.Name)
-			if err != nil || !r.Updated.Equal(i.Updated) || r.Revision != i.Revision || time.Since(i.Updated) > time.Minute {
-				t.Errorf("%s: listed %v, %q and read %v, %q (%v)", i.Name, i.Updated, i.Revision, r.Updated, r.Revision, err)
+			if err != nil || !r.Updated.Equal(i.Updated) || r.Revision != i.Revision ||
+				time.Since(i.Updated) > time.Minute {
+				t.Errorf("%s: listed %v, %q and read %v, %q (%v)", i.Name, i.Updated, i.Revision, r.Updated,
+					r.Revision, err)
 			}
 		}
 	})
@@ -538,7 +570,8 @@ func TestRead(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(s, got, cmpopts.IgnoreFields(search.Study{}, "Execution")); diff != "" || got.Fingerprint() != s.Fingerprint() {
+		if diff := cmp.Diff(s, got, cmpopts.IgnoreFields(search.Study{}, "Execution")); diff != "" ||
+			got.Fingerprint() != s.Fingerprint() {
 			t.Errorf("planned (-) and read (+):\n%s", diff)
 		}
 	})
@@ -556,7 +589,8 @@ func TestRead(t *testing.T) {
 			if i > 0 {
 				want = want[:2]
 			}
-			if trial.System != trials[i].System || trial.Seed != trials[i].Seed || !slices.Equal(numbers, want) || trial.ISA != "avx2" {
+			if trial.System != trials[i].System || trial.Seed != trials[i].Seed || !slices.Equal(numbers, want) ||
+				trial.ISA != "avx2" {
 				t.Errorf("%+v, want the epochs %v of %v seed %d", trial, want, trials[i].System, trials[i].Seed)
 			}
 			if trial.Last != trial.History[len(want)-1] || trial.Epoch != len(want) {
@@ -573,10 +607,15 @@ func TestRead(t *testing.T) {
 	})
 	t.Run("tells the arithmetics and devices of the done attempts, and which process is gone", func(t *testing.T) {
 		r, err := db.Read(t.Context(), "quick")
-		if want := []string{"avx2"}; err != nil || !slices.Equal(r.ISAs, want) || !slices.Equal(r.Models, []string{"a CPU"}) || len(r.Gone) != 0 {
+		if want := []string{"avx2"}; err != nil || !slices.Equal(r.ISAs, want) ||
+			!slices.Equal(r.Models, []string{"a CPU"}) || len(r.Gone) != 0 {
 			t.Errorf("%v, %v, %v, %v", r.ISAs, r.Models, r.Gone, err)
 		}
 	})
+}
+
+func TestReadNothing(t *testing.T) {
+	db, _, _, otherTrials := readFixture(t)
 	t.Run("says which studies there are if there is none of that name", func(t *testing.T) {
 		_, err := readEpochs(t.Context(), db, "quikc")
 		wantError(t, err, `no such study: "quikc"`, "study.db has another, quick")

@@ -13,72 +13,81 @@ import (
 	"igcsearch/store"
 )
 
-// TestRemoteWorkers has a process keep the leases of workers that do not open its
-// database.
-func TestRemoteWorkers(t *testing.T) {
-	t.Parallel()
-	token := []byte("0123456789abcdef")
-	// plan opens a database with a study.
-	plan := func(t *testing.T) (db *store.DB, name string, trials []search.Trial) {
-		db = open(t, filepath.Join(t.TempDir(), "a.db"))
-		db.SetLease(shortLease)
-		s, trials := endless()
-		trials, err := db.Plan(t.Context(), s, trials)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return db, s.Name, trials
-	}
-	admit := func(t *testing.T, db *store.DB, w store.Worker) {
-		t.Helper()
-		if err := db.Admit(t.Context(), w); err != nil {
-			t.Fatal(err)
-		}
-	}
-	beginAs := func(t *testing.T, db *store.DB, worker int64, token []byte, trial int64) search.Claim {
-		t.Helper()
-		turn, err := db.Beginner(worker, token).Begin(t.Context(), trial, manyEpochs, search.Attempt{Host: "node1", PID: 7, Job: "slurm 1_2", Started: time.Now()})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return turn
-	}
-	epoch := func(n int, loss float64) (search.Epoch, search.Checkpoint) {
-		return search.Epoch{Number: n, TrainLoss: loss, TrainTotal: 8, ValidationLoss: math.Inf(1), TestLoss: 1.0 / 3}, search.Checkpoint{Epoch: n, State: state(n, 10)}
-	}
+// remoteToken is the token of an attempt of a remote worker.
+var remoteToken = []byte("0123456789abcdef")
 
+// coordinated opens a database with a study, for remote workers.
+func coordinated(t *testing.T) (db *store.DB, name string, trials []search.Trial) {
+	db = open(t, filepath.Join(t.TempDir(), "a.db"))
+	db.SetLease(shortLease)
+	s, trials := endless()
+	trials, err := db.Plan(t.Context(), s, trials)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return db, s.Name, trials
+}
+
+func admit(t *testing.T, db *store.DB, w store.Worker) {
+	t.Helper()
+	if err := db.Admit(t.Context(), w); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// beginAs begins a trial for a remote worker.
+func beginAs(t *testing.T, db *store.DB, worker int64, token []byte, trial int64) search.Claim {
+	t.Helper()
+	a := search.Attempt{Host: "node1", PID: 7, Job: "slurm 1_2", Started: time.Now()}
+	claim, err := db.Beginner(worker, token).Begin(t.Context(), trial, manyEpochs, a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return claim
+}
+
+// measuredEpoch is an epoch with a training loss, and its checkpoint.
+func measuredEpoch(n int, loss float64) (search.Epoch, search.Checkpoint) {
+	e := search.Epoch{Number: n, TrainLoss: loss, TrainTotal: 8, ValidationLoss: math.Inf(1), TestLoss: 1.0 / 3}
+	return e, search.Checkpoint{Epoch: n, State: state(n, 10)}
+}
+
+func TestRemoteWorker(t *testing.T) {
+	t.Parallel()
 	t.Run("what is brought twice is stored once", func(t *testing.T) {
 		t.Parallel()
-		db, name, trials := plan(t)
+		db, name, trials := coordinated(t)
 		admit(t, db, store.Worker{ID: 5, Host: "node1", PID: 7, Job: "slurm 1_2"})
-		if _, begun, err := db.Begun(t.Context(), 5, token); err != nil || begun.ID != 0 {
+		if _, begun, err := db.Begun(t.Context(), 5, remoteToken); err != nil || begun.ID != 0 {
 			t.Fatalf("begun before it began: %v, %v", begun, err)
 		}
-		turn := beginAs(t, db, 5, token, trials[0].ID)
-		study, again, err := db.Begun(t.Context(), 5, token)
-		if err != nil || study != name || again.Trial.ID != trials[0].ID || again.ID != turn.ID || again.Until != manyEpochs {
+		turn := beginAs(t, db, 5, remoteToken, trials[0].ID)
+		study, again, err := db.Begun(t.Context(), 5, remoteToken)
+		if err != nil || study != name || again.Trial.ID != trials[0].ID || again.ID != turn.ID ||
+			again.Until != manyEpochs {
 			t.Fatalf("begun: %q %+v, %v", study, again, err)
 		}
-		mine := db.Handle(5, token, turn.ID)
+		mine := db.Handle(5, remoteToken, turn.ID)
 		for _, loss := range []float64{0.5, math.NaN()} {
 			n := poll(t, db, name)[0].Epoch + 1
 			for range 2 {
-				e, c := epoch(n, loss)
+				e, c := measuredEpoch(n, loss)
 				if err := mine.Record(t.Context(), e, c); err != nil {
 					t.Fatal(err)
 				}
 			}
 		}
-		e, c := epoch(2, 0.25)
+		e, c := measuredEpoch(2, 0.25)
 		if err := mine.Record(t.Context(), e, c); err == nil {
 			t.Error("another epoch 2 was taken")
 		}
-		e, c = epoch(3, 1)
+		e, c = measuredEpoch(3, 1)
 		if err := db.Handle(5, []byte("fedcba9876543210"), turn.ID).Record(t.Context(), e, c); err == nil {
 			t.Error("an epoch was taken from one who does not know the token")
 		}
 		for range 2 {
-			status, err := mine.End(t.Context(), search.Outcome{Status: search.Pending, Failure: search.FailedInterrupted})
+			status, err := mine.End(t.Context(), search.Outcome{Status: search.Pending,
+				Failure: search.FailedInterrupted})
 			if err != nil || status != search.Pending {
 				t.Fatalf("end: %v, %v", status, err)
 			}
@@ -91,15 +100,33 @@ func TestRemoteWorkers(t *testing.T) {
 			t.Errorf("%+v, %v", attempts, err)
 		}
 	})
+	t.Run("who leaves gives back", func(t *testing.T) {
+		t.Parallel()
+		db, name, trials := coordinated(t)
+		admit(t, db, store.Worker{ID: 5, Host: "node1", PID: 7})
+		beginAs(t, db, 5, remoteToken, trials[0].ID)
+		if err := db.Dismiss(t.Context(), 5); err != nil {
+			t.Fatal(err)
+		}
+		if got := poll(t, db, name)[0]; got.Status != search.Pending {
+			t.Errorf("%+v", got.Trial)
+		}
+		if db.Heard(5) {
+			t.Error("still admitted")
+		}
+	})
+}
 
+func TestRemoteWorkerLost(t *testing.T) {
+	t.Parallel()
 	t.Run("a remote worker is lost when nothing is heard of it and its job is gone", func(t *testing.T) {
 		t.Parallel()
-		db, name, trials := plan(t)
+		db, name, trials := coordinated(t)
 		var gone atomic.Bool
 		db.SetGone(func(_ context.Context, job string) bool { return job == "slurm 1_2" && gone.Load() })
 		beats(t, db)
 		admit(t, db, store.Worker{ID: 5, Host: "node1", PID: 7, Job: "slurm 1_2"})
-		turn := beginAs(t, db, 5, token, trials[0].ID)
+		turn := beginAs(t, db, 5, remoteToken, trials[0].ID)
 		for end := time.Now().Add(3 * shortLease); time.Now().Before(end); time.Sleep(shortLease / 10) {
 			if got := poll(t, db, name)[0]; got.Status != search.Running {
 				t.Fatal("lost, though its job runs")
@@ -119,55 +146,42 @@ func TestRemoteWorkers(t *testing.T) {
 			t.Errorf("present: %v, %v", present, err)
 		}
 		// It comes back before anybody else had an epoch: the trial is its own.
-		e, c := epoch(1, 0.5)
-		if err := db.Handle(5, token, turn.ID).Record(t.Context(), e, c); err != nil {
+		e, c := measuredEpoch(1, 0.5)
+		if err := db.Handle(5, remoteToken, turn.ID).Record(t.Context(), e, c); err != nil {
 			t.Fatal(err)
 		}
 		if got := poll(t, db, name)[0]; got.Status != search.Running || got.Epoch != 1 {
 			t.Errorf("%+v", got.Trial)
 		}
 	})
-
 	t.Run("a trial that was lost and begun again is not its first worker's any more", func(t *testing.T) {
 		t.Parallel()
-		db, name, trials := plan(t)
+		db, name, trials := coordinated(t)
 		beats(t, db)
 		admit(t, db, store.Worker{ID: 5, Host: "node1", PID: 7})
-		first := beginAs(t, db, 5, token, trials[0].ID)
+		first := beginAs(t, db, 5, remoteToken, trials[0].ID)
 		wait(t, db, name, 0, search.Pending)
 		admit(t, db, store.Worker{ID: 7, Host: "node2", PID: 9, Job: "slurm 1_2"})
 		another := []byte("another token :)")
 		second := beginAs(t, db, 7, another, trials[0].ID)
-		e, c := epoch(1, 0.5)
+		e, c := measuredEpoch(1, 0.5)
 		if err := db.Handle(7, another, second.ID).Record(t.Context(), e, c); err != nil {
 			t.Fatal(err)
 		}
-		e, c = epoch(2, 0.5)
-		if err := db.Handle(5, token, first.ID).Record(t.Context(), e, c); !errors.Is(err, search.ErrSuperseded) {
+		e, c = measuredEpoch(2, 0.5)
+		if err := db.Handle(5, remoteToken, first.ID).Record(t.Context(), e, c); !errors.Is(err, search.ErrSuperseded) {
 			t.Errorf("the first worker's epoch: %v", err)
 		}
 		list, err := db.Workers(t.Context())
-		if err != nil || len(list) != 1 || list[0].Job != "slurm 1_2" || list[0].System != trials[0].System || list[0].Study != name {
+		if err != nil || len(list) != 1 || list[0].Job != "slurm 1_2" || list[0].System != trials[0].System ||
+			list[0].Study != name {
 			t.Errorf("%+v, %v", list, err)
 		}
 	})
+}
 
-	t.Run("who leaves gives back", func(t *testing.T) {
-		t.Parallel()
-		db, name, trials := plan(t)
-		admit(t, db, store.Worker{ID: 5, Host: "node1", PID: 7})
-		beginAs(t, db, 5, token, trials[0].ID)
-		if err := db.Dismiss(t.Context(), 5); err != nil {
-			t.Fatal(err)
-		}
-		if got := poll(t, db, name)[0]; got.Status != search.Pending {
-			t.Errorf("%+v", got.Trial)
-		}
-		if db.Heard(5) {
-			t.Error("still admitted")
-		}
-	})
-
+func TestRemoteWorkerOfAnotherProcess(t *testing.T) {
+	t.Parallel()
 	t.Run("another process at the database keeps what it gives out", func(t *testing.T) {
 		t.Parallel()
 		path := filepath.Join(t.TempDir(), "a.db")
@@ -185,20 +199,21 @@ func TestRemoteWorkers(t *testing.T) {
 			t.Fatal(err)
 		}
 		admit(t, db, store.Worker{ID: 5, Host: "node1", PID: 7})
-		turn := beginAs(t, db, 5, token, trials[0].ID)
+		turn := beginAs(t, db, 5, remoteToken, trials[0].ID)
 		db.Close()
 
 		db = open(t, path)
 		db.SetLease(shortLease)
 		list, err := db.GivenOut(t.Context())
-		if err != nil || len(list) != 1 || list[0].MaxWallTime != "5h" || list[0].RetryCrashed != 3 || list[0].MaxDeviceHours != 1.5 || list[0].StopAfter != s.StopAfter {
+		if err != nil || len(list) != 1 || list[0].MaxWallTime != "5h" || list[0].RetryCrashed != 3 ||
+			list[0].MaxDeviceHours != 1.5 || list[0].StopAfter != s.StopAfter {
 			t.Fatalf("%+v, %v", list, err)
 		}
 		if got := poll(t, db, s.Name)[0]; got.Status != search.Running {
 			t.Fatalf("%+v", got.Trial)
 		}
-		e, c := epoch(1, 0.5)
-		if err := db.Handle(5, token, turn.ID).Record(t.Context(), e, c); err != nil {
+		e, c := measuredEpoch(1, 0.5)
+		if err := db.Handle(5, remoteToken, turn.ID).Record(t.Context(), e, c); err != nil {
 			t.Fatal(err)
 		}
 		if db.Heard(5) {

@@ -283,11 +283,11 @@ func raceFigure(list []report.Results, o plotOptions) (plots.Figure, error) {
 	dropped := report.DroppedAfter(r.RaceRounds())
 	f := plots.RaceHistory{Bar: plots.Bar(o.bars)}
 	for _, n := range r.Networks() {
-		a := plots.RaceArm{Name: n.Label(), Accuracies: n.Accuracies}
+		a := plots.RaceNetwork{Name: n.Label(), Accuracies: n.Accuracies}
 		if seeds := dropped[n.System]; seeds > 0 {
 			a.Dropped, a.Accuracies = true, a.Accuracies[:min(seeds, len(a.Accuracies))]
 		}
-		f.Arms = append(f.Arms, a)
+		f.Networks = append(f.Networks, a)
 	}
 	return f, nil
 }

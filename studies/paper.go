@@ -243,7 +243,8 @@ func table6() (cells []Cell) {
 		{"IGC-L4M32+Ident.", "IGC-L4M32+Ident.", "11.205", "1.9", "21.71", "6.21", "30.77", "10.99",
 			"the authors' model has as many; 11.207 without the linear layer", ""},
 		{"IGC-L16M16+Ident.", "IGC-L16M16+Ident.", "11.329", "2.2", "19.97", "5.44", "29.40", "10.32",
-			"the authors' model has as many; 11.441 without the linear layer", "2.27: cut, not rounded, it is the paper's"},
+			"the authors' model has as many; 11.441 without the linear layer",
+			"2.27: cut, not rounded, it is the paper's"},
 		{"IGC-L100M2+Ident.+2L", "IGC-L100M2+Ident.", "8.61", "1.3", "13.93", "2.75", "26.95", "8.92", "", ""},
 	} {
 		p := space.Plan{Layout: space.ImageNet, In: imagenet, Classes: 1000}

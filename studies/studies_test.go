@@ -68,9 +68,13 @@ func TestShipped(t *testing.T) {
 			t.Errorf("%s has the pairs %v, want %v", name, got, want)
 		}
 	}
+}
 
-	t.Run("the studies of tables are the paper's protocol, and the short ones the same networks by the recipe of"+
-		" short trainings", func(t *testing.T) {
+// TestShippedProtocol holds the studies of tables and figures to the paper, and the short ones to the recipe of short
+// trainings.
+func TestShippedProtocol(t *testing.T) {
+	t.Parallel()
+	t.Run("the studies of tables have the paper's protocol, and the short ones the same networks", func(t *testing.T) {
 		for _, name := range studies.Names() {
 			if !strings.HasPrefix(name, "table") || strings.HasSuffix(name, "-short") {
 				continue
@@ -89,7 +93,8 @@ func TestShipped(t *testing.T) {
 				epochs, batch, augment, drops = 95, 256, "scale-crop-mirror", []float64{30. / 95, 60. / 95, 90. / 95}
 			}
 			if s.Epochs != epochs || s.Batch != batch || s.Augment != augment || !slices.Equal(s.Drops, drops) ||
-				s.Seeds != 5 || s.LearningRate != 0.1 || s.Momentum != 0.9 || s.WeightDecay != 1e-4 || s.TrainPictures != 0 ||
+				s.Seeds != 5 || s.LearningRate != 0.1 || s.Momentum != 0.9 || s.WeightDecay != 1e-4 ||
+				s.TrainPictures != 0 ||
 				s.TestPictures != 0 {
 				t.Errorf("%s is %+v", name, s)
 			}
@@ -136,13 +141,12 @@ func TestShipped(t *testing.T) {
 			// 300, 350; Nesterov 0.9, decay 1e-4; Section 5.1: pad 4, crop,
 			// mirror; Figure 3: five runs, six blocks, CIFAR-100.
 			if s.Dataset != "cifar100" || s.TrainPictures != 0 || s.TestPictures != 0 || s.Validation != 0 ||
-				s.Split != "test" ||
-				s.Augment != "crop-mirror" || s.Pad != 4 || s.Blocks != 6 || s.Seeds != 5 || s.Epochs != 400 ||
-				s.Batch != 64 ||
-				s.LearningRate != 0.1 || !slices.Equal(s.Drops, []float64{200. / 400, 300. / 400, 350. / 400}) ||
+				s.Split != "test" || s.Augment != "crop-mirror" || s.Pad != 4 || s.Blocks != 6 || s.Seeds != 5 ||
+				s.Epochs != 400 ||
+				s.Batch != 64 || s.LearningRate != 0.1 || !slices.Equal(s.Drops,
+				[]float64{200. / 400, 300. / 400, 350. / 400}) ||
 				s.Momentum != 0.9 || s.WeightDecay != 1e-4 || s.WeightDecayOn != "all" || s.Schedule != "" ||
-				s.Warmup != 0 ||
-				s.BNStatistics != "" || s.WeightAverage != 0 {
+				s.Warmup != 0 || s.BNStatistics != "" || s.WeightAverage != 0 {
 				t.Errorf("%s is %+v", name, s)
 			}
 		}
@@ -159,11 +163,12 @@ func wantRecipe(t *testing.T, s search.Study) {
 	}
 }
 
+// mine is a study file of a user.
+const mine = "name = 'mine'\ndataset = 'cifar10'\npairs = ['40x2', '64x1']\nseeds = 2\ndrops = [0.5]\n"
+
 func TestLoad(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	file := filepath.Join(dir, "mine.toml")
-	text := "name = 'mine'\ndataset = 'cifar10'\npairs = ['40x2', '64x1']\nseeds = 2\ndrops = [0.5]\n"
+	file, text := filepath.Join(t.TempDir(), "mine.toml"), mine
 	if err := os.WriteFile(file, []byte(text), 0o666); err != nil {
 		t.Fatal(err)
 	}
@@ -181,98 +186,6 @@ func TestLoad(t *testing.T) {
 		want.Halving, want.Race = search.Halving{}, search.Race{} // of their strategies only
 		if !reflect.DeepEqual(got, want) {
 			t.Errorf("got %+v, want %+v", got, want)
-		}
-	})
-
-	t.Run("--set overrides one key each", func(t *testing.T) {
-		base, err := studies.Load(file, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for set, change := range map[string]func(*search.Study){
-			"epochs=7":                 func(s *search.Study) { s.Epochs = 7 },
-			" epochs = 7 ":             func(s *search.Study) { s.Epochs = 7 },
-			"learning_rate=1":          func(s *search.Study) { s.LearningRate = 1 },
-			"weight_decay=5e-4":        func(s *search.Study) { s.WeightDecay = 5e-4 },
-			"augment=none":             func(s *search.Study) { s.Augment = "none" },
-			`augment="none"`:           func(s *search.Study) { s.Augment = "none" },
-			"title=7":                  func(s *search.Study) { s.Title = "7" },
-			`title=a "b" = c`:          func(s *search.Study) { s.Title = `a "b" = c` },
-			"drops=[0.25, 0.75]":       func(s *search.Study) { s.Drops = []float64{0.25, 0.75} },
-			"drops=[]":                 func(s *search.Study) { s.Drops = nil },
-			`pairs=["1x23"]`:           func(s *search.Study) { s.Pairs = []string{"1x23"} },
-			"workers=3":                func(s *search.Study) { s.Workers = 3 },
-			"budget=17536":             func(s *search.Study) { s.Budget, s.Tolerance, s.Pairs = 17536, 0.024, nil },
-			"title=x\nepochs=5":        func(s *search.Study) { s.Title = "x\nepochs=5" },
-			"title='x'\nepochs=5 # no": func(s *search.Study) { s.Title = "'x'\nepochs=5 # no" },
-		} {
-			got, err := studies.Load(file, []string{set})
-			if err != nil {
-				t.Errorf("--set %q: %v", set, err)
-				continue
-			}
-			want := base
-			change(&want)
-			if want, err = want.Normalize(); err != nil {
-				t.Fatal(err)
-			}
-			if len(got.Drops)+len(want.Drops) == 0 {
-				got.Drops, want.Drops = nil, nil
-			}
-			if !reflect.DeepEqual(got, want) {
-				t.Errorf("--set %q gives %+v, want %+v", set, got, want)
-			}
-		}
-	})
-
-	t.Run("a strategy has a table of settings", func(t *testing.T) {
-		want, err := studies.Load(file, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		want = want.WithStrategy("race")
-		want.Race.Alpha, want.Race.MinSeeds = 0.1, 2
-		for _, c := range []struct {
-			text string
-			set  []string
-		}{
-			{"strategy = 'race'\n[race]\nalpha = 0.1\nmin_seeds = 2\n", nil},
-			{"strategy = 'race'\nrace = {alpha = 0.1, min_seeds = 2}\n", nil},
-			{"strategy = 'race'\nrace.alpha = 0.1\n", []string{"race.min_seeds=2"}},
-			{"", []string{"race.min_seeds=2", "strategy=race", "race.alpha=0.1"}},
-		} {
-			got, err := studies.Parse("a.toml", []byte(text+c.text), c.set)
-			if err != nil || !reflect.DeepEqual(got, want) {
-				t.Errorf("%q and %q: got %+v, %v, want %+v", c.text, c.set, got, err, want)
-			}
-		}
-		for bad, want := range map[string]string{
-			"[race]\nalpa = 1\n":      `unknown key "race.alpa": did you mean "race.alpha"?`,
-			"[race]\nseeds = 3\n":     `a.toml:7: unknown key "race.seeds"`,
-			"race = {alpa = 1}\n":     `a.toml:6: unknown key "race.alpa"`,
-			"race.alpa = 1\n":         `unknown key "race.alpa"`,
-			"[racing]\nalpha = 1\n":   `unknown key "racing"`,
-			"[race.alpha]\nx = 1\n":   `a.toml:7: unknown key "race.alpha.x"`,
-			"[race]\nalpha = 'x'\n":   `a.toml:7: race.alpha: want a number`,
-			"race = 3\n":              `race: want a table`,
-			"[[race]]\nalpha = 0.1\n": `race: want a table`,
-			"strategy = 'race'\n[race]\nmin_seeds = 2\nalpha = 2\n": `a.toml:9: race.alpha 2: want`,
-		} {
-			_, err := studies.Parse("a.toml", []byte(text+bad), nil)
-			if err == nil || !strings.Contains(err.Error(), want) {
-				t.Errorf("%q: got %v, want %s", bad, err, want)
-			}
-		}
-		for bad, want := range map[string]string{
-			"race.alpha=0.1":                   "no effect with strategy grid: set strategy=race too",
-			"race.alpha=0.1\nrace.min_seeds=2": "want a number",
-			"race.alpa=0.1":                    `did you mean "race.alpha"?`,
-			"race=1":                           "unknown key",
-		} {
-			_, err := studies.Parse("a.toml", []byte(text), []string{bad})
-			if !errors.As(err, new(*studies.SetError)) || !strings.Contains(err.Error(), want) {
-				t.Errorf("--set %q: got %v, want %s", bad, err, want)
-			}
 		}
 	})
 
@@ -303,6 +216,102 @@ func TestLoad(t *testing.T) {
 			t.Errorf("got %d epochs, %v", got.Epochs, err)
 		}
 	})
+}
+
+// TestSet: an override changes one key.
+func TestSet(t *testing.T) {
+	t.Parallel()
+	base, err := studies.Parse("a.toml", []byte(mine), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for set, change := range map[string]func(*search.Study){
+		"epochs=7":                 func(s *search.Study) { s.Epochs = 7 },
+		" epochs = 7 ":             func(s *search.Study) { s.Epochs = 7 },
+		"learning_rate=1":          func(s *search.Study) { s.LearningRate = 1 },
+		"weight_decay=5e-4":        func(s *search.Study) { s.WeightDecay = 5e-4 },
+		"augment=none":             func(s *search.Study) { s.Augment = "none" },
+		`augment="none"`:           func(s *search.Study) { s.Augment = "none" },
+		"title=7":                  func(s *search.Study) { s.Title = "7" },
+		`title=a "b" = c`:          func(s *search.Study) { s.Title = `a "b" = c` },
+		"drops=[0.25, 0.75]":       func(s *search.Study) { s.Drops = []float64{0.25, 0.75} },
+		"drops=[]":                 func(s *search.Study) { s.Drops = nil },
+		`pairs=["1x23"]`:           func(s *search.Study) { s.Pairs = []string{"1x23"} },
+		"workers=3":                func(s *search.Study) { s.Workers = 3 },
+		"budget=17536":             func(s *search.Study) { s.Budget, s.Tolerance, s.Pairs = 17536, 0.024, nil },
+		"title=x\nepochs=5":        func(s *search.Study) { s.Title = "x\nepochs=5" },
+		"title='x'\nepochs=5 # no": func(s *search.Study) { s.Title = "'x'\nepochs=5 # no" },
+	} {
+		got, err := studies.Parse("a.toml", []byte(mine), []string{set})
+		if err != nil {
+			t.Errorf("--set %q: %v", set, err)
+			continue
+		}
+		want := base
+		change(&want)
+		if want, err = want.Normalize(); err != nil {
+			t.Fatal(err)
+		}
+		if len(got.Drops)+len(want.Drops) == 0 {
+			got.Drops, want.Drops = nil, nil
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("--set %q gives %+v, want %+v", set, got, want)
+		}
+	}
+}
+
+// TestStrategyTable: a strategy has a table of settings.
+func TestStrategyTable(t *testing.T) {
+	t.Parallel()
+	want, err := studies.Parse("a.toml", []byte(mine), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want = want.WithStrategy("race")
+	want.Race.Alpha, want.Race.MinSeeds = 0.1, 2
+	for _, c := range []struct {
+		text string
+		set  []string
+	}{
+		{"strategy = 'race'\n[race]\nalpha = 0.1\nmin_seeds = 2\n", nil},
+		{"strategy = 'race'\nrace = {alpha = 0.1, min_seeds = 2}\n", nil},
+		{"strategy = 'race'\nrace.alpha = 0.1\n", []string{"race.min_seeds=2"}},
+		{"", []string{"race.min_seeds=2", "strategy=race", "race.alpha=0.1"}},
+	} {
+		got, err := studies.Parse("a.toml", []byte(mine+c.text), c.set)
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%q and %q: got %+v, %v, want %+v", c.text, c.set, got, err, want)
+		}
+	}
+	for bad, want := range map[string]string{
+		"[race]\nalpa = 1\n":      `unknown key "race.alpa": did you mean "race.alpha"?`,
+		"[race]\nseeds = 3\n":     `a.toml:7: unknown key "race.seeds"`,
+		"race = {alpa = 1}\n":     `a.toml:6: unknown key "race.alpa"`,
+		"race.alpa = 1\n":         `unknown key "race.alpa"`,
+		"[racing]\nalpha = 1\n":   `unknown key "racing"`,
+		"[race.alpha]\nx = 1\n":   `a.toml:7: unknown key "race.alpha.x"`,
+		"[race]\nalpha = 'x'\n":   `a.toml:7: race.alpha: want a number`,
+		"race = 3\n":              `race: want a table`,
+		"[[race]]\nalpha = 0.1\n": `race: want a table`,
+		"strategy = 'race'\n[race]\nmin_seeds = 2\nalpha = 2\n": `a.toml:9: race.alpha 2: want`,
+	} {
+		_, err := studies.Parse("a.toml", []byte(mine+bad), nil)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: got %v, want %s", bad, err, want)
+		}
+	}
+	for bad, want := range map[string]string{
+		"race.alpha=0.1":                   "no effect with strategy grid: set strategy=race too",
+		"race.alpha=0.1\nrace.min_seeds=2": "want a number",
+		"race.alpa=0.1":                    `did you mean "race.alpha"?`,
+		"race=1":                           "unknown key",
+	} {
+		_, err := studies.Parse("a.toml", []byte(mine), []string{bad})
+		if !errors.As(err, new(*studies.SetError)) || !strings.Contains(err.Error(), want) {
+			t.Errorf("--set %q: got %v, want %s", bad, err, want)
+		}
+	}
 }
 
 // TestErrors holds every message of testdata/errors.golden to what people see.

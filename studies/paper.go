@@ -8,7 +8,7 @@ import (
 	"igcsearch/space"
 )
 
-// What a Cell is of.
+// What says what a Cell holds.
 type What string
 
 const (
@@ -24,29 +24,29 @@ const (
 	TrainTop5Error What = "training top-5 error (%)" // not measured
 )
 
-// notTop5 is the note of the cells that no study of ours measures.
+// notTop5 is the note of the cells that no study measures.
 const notTop5 = "igcsearch measures top-1 errors only"
 
-// Measurable reports whether a study can measure what the cell is of.
+// Measurable reports whether a study can measure what the cell holds.
 func (w What) Measurable() bool { return w == Accuracy || w == Error || w == TrainError }
 
 // Cell is one number, or one text, that the paper prints.
 type Cell struct {
-	Network string // as the paper names it
+	Network string // the name in the paper
 	System  space.System
 	Plan    space.Plan
-	Data    string // "CIFAR-10", …; "" for what is computed
-	Study   string // the study that measures it; "" for what is computed
+	Data    string // "CIFAR-10", …; empty if the cell is computed
+	Study   string // the study that measures the cell; empty if it is computed
 	What    What
 	// Unit divides what is counted: 1e6 for millions.
 	Unit float64
-	// Paper is what the paper prints; "" if it only draws it.
+	// Paper is what the paper prints; empty if the paper only draws it.
 	Paper string
-	// Note says why ours differs, where we know.
+	// Note says why ours differs, if we know it.
 	Note string
 }
 
-// PaperTables lists what Paper knows.
+// PaperTables lists the names of the tables that Paper knows.
 var PaperTables = []string{"table1", "table2", "table3", "table4", "table5", "table6", "table7", "fig3"}
 
 var (
@@ -54,8 +54,8 @@ var (
 	imagenet = space.Shape{C: 3, H: 224, W: 224}
 )
 
-// Paper returns the cells of a table of the paper (of Figure 3, of its text and
-// of the pairs that it draws), row by row.
+// Paper returns the cells of a table of the paper, row by row. Those of Figure 3 are the pairs that it draws, with the
+// accuracies in its text.
 func Paper(table string) ([]Cell, error) {
 	switch table {
 	case "table1":
@@ -65,20 +65,23 @@ func Paper(table string) ([]Cell, error) {
 	case "table3":
 		return table3(), nil
 	case "table4":
-		return append(table45("table4-cifar10", "CIFAR-10", table4CIFAR10), table45("table4-cifar100", "CIFAR-100", table4CIFAR100)...), nil
+		cells := table45("table4-cifar10", "CIFAR-10", table4CIFAR10)
+		return append(cells, table45("table4-cifar100", "CIFAR-100", table4CIFAR100)...), nil
 	case "table5":
-		return append(table45("table5-cifar10", "CIFAR-10", table5CIFAR10), table45("table5-cifar100", "CIFAR-100", table5CIFAR100)...), nil
+		cells := table45("table5-cifar10", "CIFAR-10", table5CIFAR10)
+		return append(cells, table45("table5-cifar100", "CIFAR-100", table5CIFAR100)...), nil
 	case "table6":
 		return table6(), nil
 	case "table7":
 		return table7(), nil
 	case "fig3":
-		return append(fig3("fig3a", []string{"", "", "", "", "", "", "", "63.89", "63.07"}, table1i), fig3("fig3b", make([]string, len(table1ii)), table1ii)...), nil
+		cells := fig3("fig3a", []string{"", "", "", "", "", "", "", "63.89", "63.07"}, table1i)
+		return append(cells, fig3("fig3b", make([]string, len(table1ii)), table1ii)...), nil
 	}
 	return nil, fmt.Errorf("paper %q: want one of %s", table, strings.Join(PaperTables, ", "))
 }
 
-// cell makes a Cell of a network; its name is the paper's.
+// cell returns a Cell of the network with that name in the paper.
 func cell(name string, p space.Plan, what What, unit float64, paper string) Cell {
 	s, err := space.ParseSystem(name)
 	if err != nil {
@@ -94,16 +97,20 @@ type table1Row struct {
 }
 
 var table1i = []table1Row{
-	{space.Pair{L: 1, M: 23}, "4784", "23"}, {space.Pair{L: 2, M: 16}, "4672", "32"}, {space.Pair{L: 3, M: 13}, "4680", "39"},
-	{space.Pair{L: 5, M: 10}, "4750", "50"}, {space.Pair{L: 6, M: 9}, "4698", "54"}, {space.Pair{L: 12, M: 6}, "4752", "72"},
-	{space.Pair{L: 28, M: 3}, "4620", "84"}, {space.Pair{L: 40, M: 2}, "4640", "80"}, {space.Pair{L: 64, M: 1}, "4672", "64"},
+	{space.Pair{L: 1, M: 23}, "4784", "23"}, {space.Pair{L: 2, M: 16}, "4672", "32"},
+	{space.Pair{L: 3, M: 13}, "4680", "39"}, {space.Pair{L: 5, M: 10}, "4750", "50"},
+	{space.Pair{L: 6, M: 9}, "4698", "54"}, {space.Pair{L: 12, M: 6}, "4752", "72"},
+	{space.Pair{L: 28, M: 3}, "4620", "84"}, {space.Pair{L: 40, M: 2}, "4640", "80"},
+	{space.Pair{L: 64, M: 1}, "4672", "64"},
 }
 
 var table1ii = []table1Row{
-	{space.Pair{L: 1, M: 44}, "17468", "44"}, {space.Pair{L: 2, M: 31}, "17422", "63"}, {space.Pair{L: 4, M: 22}, "17776", "88"},
-	{space.Pair{L: 12, M: 12}, "17280", "144"}, {space.Pair{L: 14, M: 11}, "17402", "154"}, {space.Pair{L: 23, M: 8}, "17480", "184"},
-	{space.Pair{L: 28, M: 7}, "17836", "196"}, {space.Pair{L: 41, M: 5}, "17630", "205"}, {space.Pair{L: 64, M: 3}, "17472", "192"},
-	{space.Pair{L: 85, M: 2}, "17510", "170"}, {space.Pair{L: 128, M: 1}, "17536", "128"},
+	{space.Pair{L: 1, M: 44}, "17468", "44"}, {space.Pair{L: 2, M: 31}, "17422", "63"},
+	{space.Pair{L: 4, M: 22}, "17776", "88"}, {space.Pair{L: 12, M: 12}, "17280", "144"},
+	{space.Pair{L: 14, M: 11}, "17402", "154"}, {space.Pair{L: 23, M: 8}, "17480", "184"},
+	{space.Pair{L: 28, M: 7}, "17836", "196"}, {space.Pair{L: 41, M: 5}, "17630", "205"},
+	{space.Pair{L: 64, M: 3}, "17472", "192"}, {space.Pair{L: 85, M: 2}, "17510", "170"},
+	{space.Pair{L: 128, M: 1}, "17536", "128"},
 }
 
 func table1() (cells []Cell) {
@@ -119,8 +126,8 @@ func table1() (cells []Cell) {
 	return cells
 }
 
-// The blocks of the three stages; a stage's first block has stride 2 and other
-// inputs, and is not printed.
+// table2 has the blocks of the three stages. The paper does not print the first block of a stage, which has stride 2
+// and other inputs.
 func table2() (cells []Cell) {
 	for _, row := range []struct {
 		name   string
@@ -129,12 +136,16 @@ func table2() (cells []Cell) {
 		{"SumFusion", [3]string{"4 × (3×3, 8), summation", "4 × (3×3, 16), summation", "4 × (3×3, 32), summation"}},
 		{"RegConv-W16", [3]string{"(3×3, 16)", "(3×3, 32)", "(3×3, 64)"}}, // the paper has c, 2c, 4c
 		{"RegConv-W18", [3]string{"(3×3, 18)", "(3×3, 36)", "(3×3, 72)"}},
-		{"IGC-L4M8", [3]string{"4 × (3×3, 8), 8 × (1×1, 4)", "4 × (3×3, 16), 16 × (1×1, 4)", "4 × (3×3, 32), 32 × (1×1, 4)"}},
-		{"IGC-L24M2", [3]string{"24 × (3×3, 2), 2 × (1×1, 24)", "24 × (3×3, 4), 4 × (1×1, 24)", "24 × (3×3, 8), 8 × (1×1, 24)"}},
-		{"IGC-L32M26", [3]string{"32 × (3×3, 26), 26 × (1×1, 32)", "32 × (3×3, 52), 52 × (1×1, 32)", "32 × (3×3, 104), 104 × (1×1, 32)"}},
+		{"IGC-L4M8", [3]string{"4 × (3×3, 8), 8 × (1×1, 4)", "4 × (3×3, 16), 16 × (1×1, 4)",
+			"4 × (3×3, 32), 32 × (1×1, 4)"}},
+		{"IGC-L24M2", [3]string{"24 × (3×3, 2), 2 × (1×1, 24)", "24 × (3×3, 4), 4 × (1×1, 24)",
+			"24 × (3×3, 8), 8 × (1×1, 24)"}},
+		{"IGC-L32M26", [3]string{"32 × (3×3, 26), 26 × (1×1, 32)", "32 × (3×3, 52), 52 × (1×1, 32)",
+			"32 × (3×3, 104), 104 × (1×1, 32)"}},
 	} {
 		for i, text := range row.stages {
-			c := cell(row.name, space.Plan{Layout: space.Stages, Depth: 20, In: cifar, Classes: 10}, Structure, 0, fmt.Sprintf("%d×%d: %s", 32>>i, 32>>i, text))
+			c := cell(row.name, space.Plan{Layout: space.Stages, Depth: 20, In: cifar, Classes: 10}, Structure, 0,
+				fmt.Sprintf("%d×%d: %s", 32>>i, 32>>i, text))
 			c.Unit = float64(i) // the stage
 			cells = append(cells, c)
 		}
@@ -208,7 +219,8 @@ func table45(study, data string, a accuracies) (cells []Cell) {
 			panic(err)
 		}
 		for i, name := range a.names {
-			c := cell(name, space.Plan{Layout: space.Stages, Depth: depth, In: cifar, Classes: 10}, Accuracy, 1, f[1+2*i]+" ± "+f[2+2*i])
+			c := cell(name, space.Plan{Layout: space.Stages, Depth: depth, In: cifar, Classes: 10}, Accuracy, 1,
+				f[1+2*i]+" ± "+f[2+2*i])
 			c.Data, c.Study = data, study
 			cells = append(cells, c)
 		}
@@ -217,16 +229,22 @@ func table45(study, data string, a accuracies) (cells []Cell) {
 }
 
 func table6() (cells []Cell) {
-	// The authors publish the models; the parameters that they have are ours.
+	// The authors publish their models, which have as many parameters as ours.
 	for _, row := range []struct {
 		name, paper, params, madds   string
 		train1, train5, test1, test5 string
 		note, maddsNote              string
 	}{
-		{"ResNet-C64", "ResNet (C = 64)", "11.151", "1.8", "22.41", "6.53", "31.06", "11.38", "the authors' model has as many; 11.167 without the linear layer", ""},
-		{"ResNet-C69", "ResNet (C = 69)", "11.333", "2.1", "21.43", "5.96", "30.58", "10.77", "the authors' model has as many; the paper's is 1.016 times that of C = 64, where parameters grow as C², 1.16 times, as its multiply–adds do", ""},
-		{"IGC-L4M32+Ident.", "IGC-L4M32+Ident.", "11.205", "1.9", "21.71", "6.21", "30.77", "10.99", "the authors' model has as many; 11.207 without the linear layer", ""},
-		{"IGC-L16M16+Ident.", "IGC-L16M16+Ident.", "11.329", "2.2", "19.97", "5.44", "29.40", "10.32", "the authors' model has as many; 11.441 without the linear layer", "2.27: cut, not rounded, it is the paper's"},
+		{"ResNet-C64", "ResNet (C = 64)", "11.151", "1.8", "22.41", "6.53", "31.06", "11.38",
+			"the authors' model has as many; 11.167 without the linear layer", ""},
+		{"ResNet-C69", "ResNet (C = 69)", "11.333", "2.1", "21.43", "5.96", "30.58", "10.77",
+			"the authors' model has as many; the paper's is 1.016 times that of C = 64, where parameters grow as C²," +
+				" 1.16 times, as its multiply–adds do", ""},
+		{"IGC-L4M32+Ident.", "IGC-L4M32+Ident.", "11.205", "1.9", "21.71", "6.21", "30.77", "10.99",
+			"the authors' model has as many; 11.207 without the linear layer", ""},
+		{"IGC-L16M16+Ident.", "IGC-L16M16+Ident.", "11.329", "2.2", "19.97", "5.44", "29.40", "10.32",
+			"the authors' model has as many; 11.441 without the linear layer",
+			"2.27: cut, not rounded, it is the paper's"},
 		{"IGC-L100M2+Ident.+2L", "IGC-L100M2+Ident.", "8.61", "1.3", "13.93", "2.75", "26.95", "8.92", "", ""},
 	} {
 		p := space.Plan{Layout: space.ImageNet, In: imagenet, Classes: 1000}
@@ -257,7 +275,8 @@ func table7() (cells []Cell) {
 		p := space.Plan{Layout: space.Stages, Depth: 20, In: cifar, Classes: 100}
 		cells = append(cells, cell(row.name, p, Params, 1e6, row.params))
 		for _, e := range []struct{ study, data, text string }{
-			{"table7-cifar10", "CIFAR-10", row.cifar10}, {"table7-cifar100", "CIFAR-100", row.cifar100}, {"table7-svhn", "SVHN", row.svhn},
+			{"table7-cifar10", "CIFAR-10", row.cifar10}, {"table7-cifar100", "CIFAR-100", row.cifar100}, {"table7-svhn",
+				"SVHN", row.svhn},
 		} {
 			if e.text != "" {
 				c := cell(row.name, p, Error, 1, e.text)
@@ -271,15 +290,16 @@ func table7() (cells []Cell) {
 
 func fig3(study string, printed []string, rows []table1Row) (cells []Cell) {
 	for i, row := range rows {
-		c := cell("IGC-"+row.pair.String(), space.Plan{Layout: space.Flat, Depth: 8, In: cifar, Classes: 100}, Accuracy, 1, printed[i])
+		c := cell("IGC-"+row.pair.String(), space.Plan{Layout: space.Flat, Depth: 8, In: cifar, Classes: 100}, Accuracy,
+			1, printed[i])
 		c.Study, c.Data = study, "CIFAR-100"
 		cells = append(cells, c)
 	}
 	return cells
 }
 
-// Computed returns what we compute for a cell, in the paper's units and with as
-// many digits as it prints; ok is false for what is measured.
+// Computed returns what we compute for a cell, in the paper's units and with as many digits as it prints. It returns
+// false for a cell that is measured.
 func (c Cell) Computed() (text string, value float64, ok bool) {
 	if c.Study != "" {
 		return "", 0, false
@@ -304,14 +324,14 @@ func (c Cell) Computed() (text string, value float64, ok bool) {
 	return strconv.FormatFloat(value, 'f', decimals(c.Paper), 64), value, true
 }
 
-// decimals is the number of digits after the point of the first number.
+// decimals returns how many digits follow the point of the first number.
 func decimals(text string) int {
 	number, _, _ := strings.Cut(text, " ")
 	_, fraction, _ := strings.Cut(number, ".")
 	return len(fraction)
 }
 
-// structure is the second block of stage i and the size of its output.
+// structure describes the second block of stage i and the size of its output.
 func structure(n space.Network, i int) string {
 	var blocks []space.Layer
 	for _, l := range n.Layers[1:] {

@@ -21,7 +21,8 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 func TestShipped(t *testing.T) {
 	t.Parallel()
 	want := []string{"families", "fig3a", "fig3a-short", "fig3b", "fig3b-short", "quickstart", "quickstart-synthetic"}
-	for _, name := range []string{"table4-cifar10", "table4-cifar100", "table5-cifar10", "table5-cifar100", "table6-imagenet", "table7-cifar10", "table7-cifar100", "table7-svhn"} {
+	for _, name := range []string{"table4-cifar10", "table4-cifar100", "table5-cifar10", "table5-cifar100",
+		"table6-imagenet", "table7-cifar10", "table7-cifar100", "table7-svhn"} {
 		want = append(want, name, name+"-short")
 	}
 	slices.Sort(want)
@@ -49,12 +50,15 @@ func TestShipped(t *testing.T) {
 	}
 
 	// L = 1 2 3 5 6 12 28 40 64 over M (paper, Table 1, i).
-	table1i := []space.Pair{{L: 64, M: 1}, {L: 40, M: 2}, {L: 28, M: 3}, {L: 12, M: 6}, {L: 6, M: 9}, {L: 5, M: 10}, {L: 3, M: 13}, {L: 2, M: 16}, {L: 1, M: 23}}
+	table1i := []space.Pair{{L: 64, M: 1}, {L: 40, M: 2}, {L: 28, M: 3}, {L: 12, M: 6}, {L: 6, M: 9}, {L: 5, M: 10},
+		{L: 3, M: 13}, {L: 2, M: 16}, {L: 1, M: 23}}
 	// L = 1 2 4 12 14 23 28 41 64 85 128 over M (paper, Table 1, ii).
-	table1ii := []space.Pair{{L: 128, M: 1}, {L: 85, M: 2}, {L: 64, M: 3}, {L: 41, M: 5}, {L: 28, M: 7}, {L: 23, M: 8}, {L: 14, M: 11}, {L: 12, M: 12}, {L: 4, M: 22}, {L: 2, M: 31}, {L: 1, M: 44}}
+	table1ii := []space.Pair{{L: 128, M: 1}, {L: 85, M: 2}, {L: 64, M: 3}, {L: 41, M: 5}, {L: 28, M: 7}, {L: 23, M: 8},
+		{L: 14, M: 11}, {L: 12, M: 12}, {L: 4, M: 22}, {L: 2, M: 31}, {L: 1, M: 44}}
 	for name, want := range map[string][]space.Pair{
 		"quickstart":           {{L: 18, M: 1}, {L: 9, M: 2}, {L: 5, M: 3}, {L: 3, M: 4}, {L: 2, M: 5}, {L: 1, M: 7}},
-		"quickstart-synthetic": table1i, "fig3a": table1i, "fig3a-short": table1i, "fig3b": table1ii, "fig3b-short": table1ii,
+		"quickstart-synthetic": table1i, "fig3a": table1i, "fig3a-short": table1i, "fig3b": table1ii,
+		"fig3b-short": table1ii,
 	} {
 		s, err := studies.Load(name, nil)
 		if err != nil {
@@ -64,8 +68,13 @@ func TestShipped(t *testing.T) {
 			t.Errorf("%s has the pairs %v, want %v", name, got, want)
 		}
 	}
+}
 
-	t.Run("the studies of tables are the paper's protocol, and the short ones the same networks by the recipe of short trainings", func(t *testing.T) {
+// TestShippedProtocol holds the studies of tables and figures to the paper, and the short ones to the recipe of short
+// trainings.
+func TestShippedProtocol(t *testing.T) {
+	t.Parallel()
+	t.Run("the studies of tables have the paper's protocol, and the short ones the same networks", func(t *testing.T) {
 		for _, name := range studies.Names() {
 			if !strings.HasPrefix(name, "table") || strings.HasSuffix(name, "-short") {
 				continue
@@ -83,8 +92,10 @@ func TestShipped(t *testing.T) {
 			case "folder":
 				epochs, batch, augment, drops = 95, 256, "scale-crop-mirror", []float64{30. / 95, 60. / 95, 90. / 95}
 			}
-			if s.Epochs != epochs || s.Batch != batch || s.Augment != augment || !slices.Equal(s.Drops, drops) || s.Seeds != 5 ||
-				s.LearningRate != 0.1 || s.Momentum != 0.9 || s.WeightDecay != 1e-4 || s.TrainPictures != 0 || s.TestPictures != 0 {
+			if s.Epochs != epochs || s.Batch != batch || s.Augment != augment || !slices.Equal(s.Drops, drops) ||
+				s.Seeds != 5 || s.LearningRate != 0.1 || s.Momentum != 0.9 || s.WeightDecay != 1e-4 ||
+				s.TrainPictures != 0 ||
+				s.TestPictures != 0 {
 				t.Errorf("%s is %+v", name, s)
 			}
 			short, err := studies.Load(name+"-short", nil)
@@ -96,7 +107,8 @@ func TestShipped(t *testing.T) {
 			}
 			wantRecipe(t, short)
 			short.Name, short.Title, short.Epochs, short.Seeds = s.Name, s.Title, s.Epochs, s.Seeds
-			short.Schedule, short.Drops, short.Warmup, short.BNStatistics, short.BNPictures, short.WeightAverage = "", s.Drops, 0, "", 0, 0
+			short.Schedule, short.Drops, short.Warmup, short.BNStatistics, short.BNPictures, short.WeightAverage = "",
+				s.Drops, 0, "", 0, 0
 			if diff := search.Diff(short, s); len(diff) > 0 {
 				t.Errorf("%s-short differs in more than its length: %v", name, diff)
 			}
@@ -113,7 +125,8 @@ func TestShipped(t *testing.T) {
 				t.Fatal(err)
 			}
 			wantRecipe(t, short)
-			if !slices.Equal(short.Pairs, long.Pairs) || short.Dataset != long.Dataset || short.Epochs >= long.Epochs || short.Validation != 5000 {
+			if !slices.Equal(short.Pairs, long.Pairs) || short.Dataset != long.Dataset || short.Epochs >= long.Epochs ||
+				short.Validation != 5000 {
 				t.Errorf("%s-short is %+v", name, short)
 			}
 		}
@@ -127,11 +140,13 @@ func TestShipped(t *testing.T) {
 			// Section 5.2: 400 epochs, batch 64, 0.1 divided by 10 after 200,
 			// 300, 350; Nesterov 0.9, decay 1e-4; Section 5.1: pad 4, crop,
 			// mirror; Figure 3: five runs, six blocks, CIFAR-100.
-			if s.Dataset != "cifar100" || s.TrainPictures != 0 || s.TestPictures != 0 || s.Validation != 0 || s.Split != "test" ||
-				s.Augment != "crop-mirror" || s.Pad != 4 || s.Blocks != 6 || s.Seeds != 5 || s.Epochs != 400 || s.Batch != 64 ||
-				s.LearningRate != 0.1 || !slices.Equal(s.Drops, []float64{200. / 400, 300. / 400, 350. / 400}) ||
-				s.Momentum != 0.9 || s.WeightDecay != 1e-4 || s.WeightDecayOn != "all" || s.Schedule != "" || s.Warmup != 0 ||
-				s.BNStatistics != "" || s.WeightAverage != 0 {
+			if s.Dataset != "cifar100" || s.TrainPictures != 0 || s.TestPictures != 0 || s.Validation != 0 ||
+				s.Split != "test" || s.Augment != "crop-mirror" || s.Pad != 4 || s.Blocks != 6 || s.Seeds != 5 ||
+				s.Epochs != 400 ||
+				s.Batch != 64 || s.LearningRate != 0.1 || !slices.Equal(s.Drops,
+				[]float64{200. / 400, 300. / 400, 350. / 400}) ||
+				s.Momentum != 0.9 || s.WeightDecay != 1e-4 || s.WeightDecayOn != "all" || s.Schedule != "" ||
+				s.Warmup != 0 || s.BNStatistics != "" || s.WeightAverage != 0 {
 				t.Errorf("%s is %+v", name, s)
 			}
 		}
@@ -141,16 +156,19 @@ func TestShipped(t *testing.T) {
 // wantRecipe checks for the settings that docs/short-trainings.md recommends.
 func wantRecipe(t *testing.T, s search.Study) {
 	t.Helper()
-	if s.Schedule != search.ScheduleLinear || s.Warmup != 0.1 || s.BNStatistics != search.BNPrecise || s.BNPictures != 2048 || s.WeightAverage != 0 {
-		t.Errorf("%s: schedule %q, warmup %g, statistics %q of %d pictures, average %g", s.Name, s.Schedule, s.Warmup, s.BNStatistics, s.BNPictures, s.WeightAverage)
+	if s.Schedule != search.ScheduleLinear || s.Warmup != 0.1 || s.BNStatistics != search.BNPrecise ||
+		s.BNPictures != 2048 || s.WeightAverage != 0 {
+		t.Errorf("%s: schedule %q, warmup %g, statistics %q of %d pictures, average %g", s.Name, s.Schedule, s.Warmup,
+			s.BNStatistics, s.BNPictures, s.WeightAverage)
 	}
 }
 
+// mine is a study file of a user.
+const mine = "name = 'mine'\ndataset = 'cifar10'\npairs = ['40x2', '64x1']\nseeds = 2\ndrops = [0.5]\n"
+
 func TestLoad(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	file := filepath.Join(dir, "mine.toml")
-	text := "name = 'mine'\ndataset = 'cifar10'\npairs = ['40x2', '64x1']\nseeds = 2\ndrops = [0.5]\n"
+	file, text := filepath.Join(t.TempDir(), "mine.toml"), mine
 	if err := os.WriteFile(file, []byte(text), 0o666); err != nil {
 		t.Fatal(err)
 	}
@@ -161,102 +179,13 @@ func TestLoad(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := search.Default()
-		want.Name, want.Dataset, want.Pairs, want.Seeds, want.Drops = "mine", "cifar10", []string{"64x1", "40x2"}, 2, []float64{0.5}
+		want.Name, want.Dataset, want.Pairs, want.Seeds, want.Drops = "mine", "cifar10", []string{"64x1", "40x2"}, 2,
+			[]float64{0.5}
 		want.Tolerance = 0                                        // of a budget only
 		want.BNPictures = 0                                       // of precise statistics only
 		want.Halving, want.Race = search.Halving{}, search.Race{} // of their strategies only
 		if !reflect.DeepEqual(got, want) {
 			t.Errorf("got %+v, want %+v", got, want)
-		}
-	})
-
-	t.Run("--set overrides one key each", func(t *testing.T) {
-		base, err := studies.Load(file, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for set, change := range map[string]func(*search.Study){
-			"epochs=7":                 func(s *search.Study) { s.Epochs = 7 },
-			" epochs = 7 ":             func(s *search.Study) { s.Epochs = 7 },
-			"learning_rate=1":          func(s *search.Study) { s.LearningRate = 1 },
-			"weight_decay=5e-4":        func(s *search.Study) { s.WeightDecay = 5e-4 },
-			"augment=none":             func(s *search.Study) { s.Augment = "none" },
-			`augment="none"`:           func(s *search.Study) { s.Augment = "none" },
-			"title=7":                  func(s *search.Study) { s.Title = "7" },
-			`title=a "b" = c`:          func(s *search.Study) { s.Title = `a "b" = c` },
-			"drops=[0.25, 0.75]":       func(s *search.Study) { s.Drops = []float64{0.25, 0.75} },
-			"drops=[]":                 func(s *search.Study) { s.Drops = nil },
-			`pairs=["1x23"]`:           func(s *search.Study) { s.Pairs = []string{"1x23"} },
-			"workers=3":                func(s *search.Study) { s.Workers = 3 },
-			"budget=17536":             func(s *search.Study) { s.Budget, s.Tolerance, s.Pairs = 17536, 0.024, nil },
-			"title=x\nepochs=5":        func(s *search.Study) { s.Title = "x\nepochs=5" },
-			"title='x'\nepochs=5 # no": func(s *search.Study) { s.Title = "'x'\nepochs=5 # no" },
-		} {
-			got, err := studies.Load(file, []string{set})
-			if err != nil {
-				t.Errorf("--set %q: %v", set, err)
-				continue
-			}
-			want := base
-			change(&want)
-			if want, err = want.Normalize(); err != nil {
-				t.Fatal(err)
-			}
-			if len(got.Drops)+len(want.Drops) == 0 {
-				got.Drops, want.Drops = nil, nil
-			}
-			if !reflect.DeepEqual(got, want) {
-				t.Errorf("--set %q gives %+v, want %+v", set, got, want)
-			}
-		}
-	})
-
-	t.Run("a strategy has a table of settings", func(t *testing.T) {
-		want, err := studies.Load(file, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		want = want.WithStrategy("race")
-		want.Race.Alpha, want.Race.MinSeeds = 0.1, 2
-		for _, c := range []struct {
-			text string
-			set  []string
-		}{
-			{"strategy = 'race'\n[race]\nalpha = 0.1\nmin_seeds = 2\n", nil},
-			{"strategy = 'race'\nrace = {alpha = 0.1, min_seeds = 2}\n", nil},
-			{"strategy = 'race'\nrace.alpha = 0.1\n", []string{"race.min_seeds=2"}},
-			{"", []string{"race.min_seeds=2", "strategy=race", "race.alpha=0.1"}},
-		} {
-			got, err := studies.Parse("a.toml", []byte(text+c.text), c.set)
-			if err != nil || !reflect.DeepEqual(got, want) {
-				t.Errorf("%q and %q: got %+v, %v, want %+v", c.text, c.set, got, err, want)
-			}
-		}
-		for bad, want := range map[string]string{
-			"[race]\nalpa = 1\n":      `unknown key "race.alpa": did you mean "race.alpha"?`,
-			"[race]\nseeds = 3\n":     `a.toml:7: unknown key "race.seeds"`,
-			"race = {alpa = 1}\n":     `a.toml:6: unknown key "race.alpa"`,
-			"race.alpa = 1\n":         `unknown key "race.alpa"`,
-			"[racing]\nalpha = 1\n":   `unknown key "racing"`,
-			"[race.alpha]\nx = 1\n":   `a.toml:7: unknown key "race.alpha.x"`,
-			"[race]\nalpha = 'x'\n":   `a.toml:7: race.alpha: want a number`,
-			"race = 3\n":              `race: want a table`,
-			"[[race]]\nalpha = 0.1\n": `race: want a table`,
-			"strategy = 'race'\n[race]\nmin_seeds = 2\nalpha = 2\n": `a.toml:9: race.alpha 2: want`,
-		} {
-			if _, err := studies.Parse("a.toml", []byte(text+bad), nil); err == nil || !strings.Contains(err.Error(), want) {
-				t.Errorf("%q: got %v, want %s", bad, err, want)
-			}
-		}
-		for bad, want := range map[string]string{
-			"race.alpha=0.1":                   "no effect with strategy grid: set strategy=race too",
-			"race.alpha=0.1\nrace.min_seeds=2": "want a number",
-			"race.alpa=0.1":                    `did you mean "race.alpha"?`,
-			"race=1":                           "unknown key",
-		} {
-			if _, err := studies.Parse("a.toml", []byte(text), []string{bad}); !errors.As(err, new(*studies.SetError)) || !strings.Contains(err.Error(), want) {
-				t.Errorf("--set %q: got %v, want %s", bad, err, want)
-			}
 		}
 	})
 
@@ -287,6 +216,102 @@ func TestLoad(t *testing.T) {
 			t.Errorf("got %d epochs, %v", got.Epochs, err)
 		}
 	})
+}
+
+// TestSet: an override changes one key.
+func TestSet(t *testing.T) {
+	t.Parallel()
+	base, err := studies.Parse("a.toml", []byte(mine), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for set, change := range map[string]func(*search.Study){
+		"epochs=7":                 func(s *search.Study) { s.Epochs = 7 },
+		" epochs = 7 ":             func(s *search.Study) { s.Epochs = 7 },
+		"learning_rate=1":          func(s *search.Study) { s.LearningRate = 1 },
+		"weight_decay=5e-4":        func(s *search.Study) { s.WeightDecay = 5e-4 },
+		"augment=none":             func(s *search.Study) { s.Augment = "none" },
+		`augment="none"`:           func(s *search.Study) { s.Augment = "none" },
+		"title=7":                  func(s *search.Study) { s.Title = "7" },
+		`title=a "b" = c`:          func(s *search.Study) { s.Title = `a "b" = c` },
+		"drops=[0.25, 0.75]":       func(s *search.Study) { s.Drops = []float64{0.25, 0.75} },
+		"drops=[]":                 func(s *search.Study) { s.Drops = nil },
+		`pairs=["1x23"]`:           func(s *search.Study) { s.Pairs = []string{"1x23"} },
+		"workers=3":                func(s *search.Study) { s.Workers = 3 },
+		"budget=17536":             func(s *search.Study) { s.Budget, s.Tolerance, s.Pairs = 17536, 0.024, nil },
+		"title=x\nepochs=5":        func(s *search.Study) { s.Title = "x\nepochs=5" },
+		"title='x'\nepochs=5 # no": func(s *search.Study) { s.Title = "'x'\nepochs=5 # no" },
+	} {
+		got, err := studies.Parse("a.toml", []byte(mine), []string{set})
+		if err != nil {
+			t.Errorf("--set %q: %v", set, err)
+			continue
+		}
+		want := base
+		change(&want)
+		if want, err = want.Normalize(); err != nil {
+			t.Fatal(err)
+		}
+		if len(got.Drops)+len(want.Drops) == 0 {
+			got.Drops, want.Drops = nil, nil
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("--set %q gives %+v, want %+v", set, got, want)
+		}
+	}
+}
+
+// TestStrategyTable: a strategy has a table of settings.
+func TestStrategyTable(t *testing.T) {
+	t.Parallel()
+	want, err := studies.Parse("a.toml", []byte(mine), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want = want.WithStrategy("race")
+	want.Race.Alpha, want.Race.MinSeeds = 0.1, 2
+	for _, c := range []struct {
+		text string
+		set  []string
+	}{
+		{"strategy = 'race'\n[race]\nalpha = 0.1\nmin_seeds = 2\n", nil},
+		{"strategy = 'race'\nrace = {alpha = 0.1, min_seeds = 2}\n", nil},
+		{"strategy = 'race'\nrace.alpha = 0.1\n", []string{"race.min_seeds=2"}},
+		{"", []string{"race.min_seeds=2", "strategy=race", "race.alpha=0.1"}},
+	} {
+		got, err := studies.Parse("a.toml", []byte(mine+c.text), c.set)
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%q and %q: got %+v, %v, want %+v", c.text, c.set, got, err, want)
+		}
+	}
+	for bad, want := range map[string]string{
+		"[race]\nalpa = 1\n":      `unknown key "race.alpa": did you mean "race.alpha"?`,
+		"[race]\nseeds = 3\n":     `a.toml:7: unknown key "race.seeds"`,
+		"race = {alpa = 1}\n":     `a.toml:6: unknown key "race.alpa"`,
+		"race.alpa = 1\n":         `unknown key "race.alpa"`,
+		"[racing]\nalpha = 1\n":   `unknown key "racing"`,
+		"[race.alpha]\nx = 1\n":   `a.toml:7: unknown key "race.alpha.x"`,
+		"[race]\nalpha = 'x'\n":   `a.toml:7: race.alpha: want a number`,
+		"race = 3\n":              `race: want a table`,
+		"[[race]]\nalpha = 0.1\n": `race: want a table`,
+		"strategy = 'race'\n[race]\nmin_seeds = 2\nalpha = 2\n": `a.toml:9: race.alpha 2: want`,
+	} {
+		_, err := studies.Parse("a.toml", []byte(mine+bad), nil)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: got %v, want %s", bad, err, want)
+		}
+	}
+	for bad, want := range map[string]string{
+		"race.alpha=0.1":                   "no effect with strategy grid: set strategy=race too",
+		"race.alpha=0.1\nrace.min_seeds=2": "want a number",
+		"race.alpa=0.1":                    `did you mean "race.alpha"?`,
+		"race=1":                           "unknown key",
+	} {
+		_, err := studies.Parse("a.toml", []byte(mine), []string{bad})
+		if !errors.As(err, new(*studies.SetError)) || !strings.Contains(err.Error(), want) {
+			t.Errorf("--set %q: got %v, want %s", bad, err, want)
+		}
+	}
 }
 
 // TestErrors holds every message of testdata/errors.golden to what people see.
@@ -334,7 +359,8 @@ func TestErrors(t *testing.T) {
 		_, err := studies.Parse("mine.toml", []byte(c.text), nil)
 		say(c.what, err)
 	}
-	for _, set := range []string{"epochs", "=3", "epoch=3", "Epochs=3", "epochs=many", "epochs=3.5", "epochs=0", "pairs=40x2", "drops=0.5", "all=1", "a.b=1", "epochs=", "epochs=3\nseeds=9"} {
+	for _, set := range []string{"epochs", "=3", "epoch=3", "Epochs=3", "epochs=many", "epochs=3.5", "epochs=0",
+		"pairs=40x2", "drops=0.5", "all=1", "a.b=1", "epochs=", "epochs=3\nseeds=9"} {
 		_, err := studies.Parse("mine.toml", []byte(head), []string{set})
 		say("--set "+set, err)
 	}

@@ -7,13 +7,11 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"igcsearch/cmd/igcsearch/report"
 	"igcsearch/search"
-	"igcsearch/store"
 	"igcsearch/store/table"
 	"igcsearch/trainer"
 )
@@ -94,44 +92,6 @@ func runImport(ctx context.Context, o importOptions, stdout, stderr io.Writer) e
 	_, err = fmt.Fprintf(stdout, "%s: %s imported into %s, of %d in the file\n", study.Name, count(n, "trial"), o.db,
 		len(results))
 	return err
-}
-
-// importRecords stores the results of a file and returns how many trials have other results now.
-func importRecords(ctx context.Context, db *store.DB, study search.Study, trials []search.Trial, results []search.TrialState, file string) (n int, err error) {
-	byKey := map[search.Key]search.TrialState{}
-	for _, r := range results {
-		byKey[r.Key] = r
-	}
-	list, err := db.Bring(ctx, store.Source{Study: study, Trials: trials, Load: func(i int, _ bool) (search.Record, error) {
-		r, ok := byKey[trials[i].Key]
-		if !ok {
-			return search.Record{TrialState: search.TrialState{Trial: trials[i]}}, nil
-		}
-		return imported(r, file), nil
-	}})
-	for _, b := range list {
-		if b.Taken {
-			n++
-		}
-	}
-	return n, err
-}
-
-// imported is an exported trial as a record: all of it is of one attempt, whose message says where it comes from. A
-// trial that is not finished was interrupted.
-func imported(r search.TrialState, file string) search.Record {
-	record := search.Record{TrialState: r, By: make([]int, len(r.History))}
-	if len(r.History) == 0 && r.Status == search.Pending {
-		return record
-	}
-	now := time.Now()
-	a := search.PastAttempt{Attempt: search.Attempt{Started: now}, Ended: now, Failure: r.Failure, Ending: search.Ending(r.Status)}
-	if r.Status == search.Pending {
-		a.Ending, a.Failure = search.EndedInterrupted, search.FailedInterrupted
-	}
-	a.Message = strings.TrimSpace("imported from " + file + "\n" + r.Error)
-	record.Attempts = []search.PastAttempt{a}
-	return record
 }
 
 // studyOf returns the study that the file is of.

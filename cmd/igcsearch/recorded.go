@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"igcsearch/search"
 	"igcsearch/store"
@@ -45,4 +46,47 @@ func readExported(path string) (table.File, error) {
 		return file, fmt.Errorf("%s: %w: want a file that igcsearch export wrote as csv or json", path, err)
 	}
 	return file, nil
+}
+
+// importRecords stores the results of a file and returns how many trials have other results now.
+func importRecords(
+	ctx context.Context, db *store.DB, study search.Study, trials []search.Trial, results []search.TrialState,
+	file string,
+) (n int, err error) {
+	byKey := map[search.Key]search.TrialState{}
+	for _, r := range results {
+		byKey[r.Key] = r
+	}
+	load := func(i int, _ bool) (search.Record, error) {
+		r, ok := byKey[trials[i].Key]
+		if !ok {
+			return search.Record{TrialState: search.TrialState{Trial: trials[i]}}, nil
+		}
+		return imported(r, file), nil
+	}
+	list, err := db.Bring(ctx, store.Source{Study: study, Trials: trials, Load: load})
+	for _, b := range list {
+		if b.Taken {
+			n++
+		}
+	}
+	return n, err
+}
+
+// imported returns an exported trial as a record with one attempt. The message of the attempt names the file. An
+// unfinished trial counts as interrupted.
+func imported(r search.TrialState, file string) search.Record {
+	record := search.Record{TrialState: r, By: make([]int, len(r.History))}
+	if len(r.History) == 0 && r.Status == search.Pending {
+		return record
+	}
+	now := time.Now()
+	a := search.PastAttempt{Attempt: search.Attempt{Started: now}, Ended: now, Failure: r.Failure,
+		Ending: search.Ending(r.Status)}
+	if r.Status == search.Pending {
+		a.Ending, a.Failure = search.EndedInterrupted, search.FailedInterrupted
+	}
+	a.Message = strings.TrimSpace("imported from " + file + "\n" + r.Error)
+	record.Attempts = []search.PastAttempt{a}
+	return record
 }

@@ -55,9 +55,10 @@ func (t latexTable) String() string {
 }
 
 var (
-	latexEscape = strings.NewReplacer("_", `\_`, "%", `\%`, "&", `\&`, "#", `\#`, "$", `\$`,
-		"±", `$\pm$`, "×", `$\times$`, "–", "--", "10⁶", "$10^6$", "10⁸", "$10^8$", "10⁹", "$10^9$", "2²⁰", "$2^{20}$", "²", "$^2$", "·", `$\cdot$`,
-		"<", "$<$", "log2 M", `$\log_2 M$`)
+	latexEscape = strings.NewReplacer(
+		"_", `\_`, "%", `\%`, "&", `\&`, "#", `\#`, "$", `\$`, "<", "$<$", "–", "--",
+		"±", `$\pm$`, "×", `$\times$`, "·", `$\cdot$`, "log2 M", `$\log_2 M$`,
+		"10⁶", "$10^6$", "10⁸", "$10^8$", "10⁹", "$10^9$", "2²⁰", "$2^{20}$", "²", "$^2$")
 	// sign is the sign of a number.
 	sign = regexp.MustCompile(`(^|[ (;])([-+])(\d)`)
 	// mark is a reference to a footnote, as latexMark makes it.

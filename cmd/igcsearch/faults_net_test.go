@@ -280,7 +280,7 @@ func TestFaultsNetwork(t *testing.T) {
 			}
 		}
 		if len(cells) != 12 {
-			t.Errorf("%s: %d of 12 cells done", name, len(cells))
+			t.Errorf("%s: %d of 12 trials done", name, len(cells))
 		}
 		if left, err := filepath.Glob(filepath.Join(f.dir, name+".access.outbox", "*", "*")); err != nil ||
 			len(left) > 0 {
@@ -292,7 +292,9 @@ func TestFaultsNetwork(t *testing.T) {
 			counts.cut.Load())
 	}
 	fault("a network that drops, delays and cuts off; coordinators and workers killed",
-		`%d studies of 12 cells, each with 3 workers: %d coordinators and %d workers killed, %d connections ended, %d answers cut off, %d silences of up to %v; %d cells done, each once, %d attempts lost or interrupted and taken over, none failed; all metrics the bits of an undisturbed run; integrity_check ok`,
+		"%d studies of 12 trials, each with 3 workers: %d coordinators and %d workers killed, %d connections ended, "+
+			"%d answers cut off, %d silences of up to %v; %d trials done, each once, %d attempts lost or interrupted "+
+			"and taken over, none failed; all metrics the bits of an undisturbed run; integrity_check ok",
 		runs, stops.Load(), deaths.Load(), counts.dropped.Load(), counts.cut.Load(), counts.silent.Load(), silence,
 		done.Load(), lost.Load()+interrupted.Load())
 }

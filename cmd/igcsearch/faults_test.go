@@ -161,11 +161,11 @@ func TestFaultsKill(t *testing.T) {
 			}
 		}
 		if len(ended) != 12 {
-			t.Errorf("%d of 12 cells done", len(ended))
+			t.Errorf("%d of 12 trials done", len(ended))
 		}
 	}
 	fault("SIGKILL at random moments, 3 processes",
-		"%d kills in %d studies of 12 cells: %d cells done, each once; %d attempts lost and taken over; all metrics "+
+		"%d kills in %d studies of 12 trials: %d trials done, each once; %d attempts lost and taken over; all metrics "+
 			"the bits of an undisturbed run; integrity_check ok", killed, studies, done, lost)
 }
 

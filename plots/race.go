@@ -74,7 +74,8 @@ func (f RaceHistory) validate() error {
 	return nil
 }
 
-// table has a row for each network and number of seeds that it had; alive is 0 after the last seed of a network that was
+// table has a row for each network and number of seeds that it had; alive is 0 after the last seed
+// of a network that was
 // dropped.
 func (f RaceHistory) table() [][]string {
 	rows := [][]string{{"network", "seeds", "mean", "low", "high", "bar", "alive"}}

@@ -237,18 +237,16 @@ func putEpoch(ctx context.Context, tx *sql.Tx, trial, attempt int64, e search.Ep
 	for _, c := range columns {
 		values = append(values, c.value)
 	}
-	err := exec(ctx, tx, `INSERT OR REPLACE INTO epoch (trial, attempt, `+epochNames("")+`)
+	return exec(ctx, tx, `INSERT OR REPLACE INTO epoch (trial, attempt, `+epochNames("")+`)
 		VALUES (?, ?`+strings.Repeat(", ?", len(columns))+`)`, values...)
-	return err
 }
 
 // putCheckpoint stores the state after an epoch, in place of the one after the epoch before the last.
 func putCheckpoint(ctx context.Context, tx *sql.Tx, trial int64, c search.Checkpoint, sum [32]byte) error {
-	err := exec(ctx, tx, `INSERT INTO checkpoint (trial, slot, epoch, state, sha256) VALUES (?1, ?2 % 2, ?2, ?3, ?4)
+	return exec(ctx, tx, `INSERT INTO checkpoint (trial, slot, epoch, state, sha256) VALUES (?1, ?2 % 2, ?2, ?3, ?4)
 		ON CONFLICT (trial, slot) DO UPDATE
 		SET epoch = excluded.epoch, state = excluded.state, sha256 = excluded.sha256`,
 		trial, c.Epoch, notNull(c.State), sum[:])
-	return err
 }
 
 // notNull returns the bytes so that SQLite stores nil as no bytes.
@@ -353,8 +351,7 @@ func (h handle) ended(
 	var token []byte
 	var was search.Ending
 	err = tx.QueryRowContext(ctx, `SELECT a.token, coalesce(a.outcome, ''), t.status
-		FROM attempt a JOIN trial t ON t.id = a.trial WHERE a.id = ?`,
-		h.id).Scan(&token, &was, &now)
+		FROM attempt a JOIN trial t ON t.id = a.trial WHERE a.id = ?`, h.id).Scan(&token, &was, &now)
 	if errors.Is(err, sql.ErrNoRows) {
 		return false, "", nil // ownTrial says so
 	}
@@ -419,8 +416,7 @@ func (h handle) ownTrial(ctx context.Context, tx *sql.Tx, next int) (t ownTrial,
 		return t, err
 	}
 	if err := exec(ctx, tx, `UPDATE attempt SET ended = NULL, outcome = NULL, failure = NULL, worker = ?2
-		WHERE id = ?1`,
-		h.id, h.by.ID); err != nil {
+		WHERE id = ?1`, h.id, h.by.ID); err != nil {
 		return t, err
 	}
 	return t, setStatus(ctx, tx, t.study, t.id, search.Running)

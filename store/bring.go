@@ -408,8 +408,7 @@ func (s *stored) putAttempts(ctx context.Context, tx *sql.Tx, there search.Recor
 				continue
 			}
 			err = exec(ctx, tx, `UPDATE attempt SET ended = ?2, outcome = ?3, failure = nullif(?4, ''), message = ?5
-				WHERE id = ?1`,
-				rows[i], a.Ended.UnixMilli(), a.Ending, a.Failure, a.Message)
+				WHERE id = ?1`, rows[i], a.Ended.UnixMilli(), a.Ending, a.Failure, a.Message)
 		case len(a.Token) > 0 || used[i] || j.take:
 			rows[i], err = putAttempt(ctx, tx, s.ID, 0, a)
 		}

@@ -185,7 +185,8 @@ func (db *DB) findWorkers(ctx context.Context, tx *sql.Tx) (list []WorkerInfo, e
 	return list, err
 }
 
-// faults lists what Repair puts right: how to describe a trial t of a study s with the fault, which trials have it, and what
+// faults lists what Repair puts right: how to describe a trial t of a study s with the fault, which
+// trials have it, and what
 // Repair would do.
 var faults = []struct{ what, where, repair string }{
 	{

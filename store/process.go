@@ -221,10 +221,8 @@ func (db *DB) leave(ctx context.Context) {
 	// While attempts are open the row stays, and the next process closes them. An error does not matter, because the
 	// lock tells that this process has ended.
 	db.update(ctx, func(tx *sql.Tx) error {
-		err := exec(ctx, tx, `DELETE
-			FROM worker WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM attempt WHERE worker = ?1)`,
-			db.self.ID)
-		return err
+		return exec(ctx, tx, `DELETE FROM worker
+			WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM attempt WHERE worker = ?1)`, db.self.ID)
 	})
 	unlock(db.self.file)
 	db.self = nil

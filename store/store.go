@@ -304,8 +304,7 @@ func (db *DB) claim(ctx context.Context) error {
 		if free, err := db.unused(ctx, tx); err != nil || !free {
 			return err // another process was faster
 		}
-		err := exec(ctx, tx, fmt.Sprintf(`PRAGMA application_id = %d`, applicationID))
-		return err
+		return exec(ctx, tx, fmt.Sprintf(`PRAGMA application_id = %d`, applicationID))
 	})
 }
 
@@ -338,8 +337,7 @@ func (db *DB) createTables(ctx context.Context) error {
 		if err := tx.QueryRowContext(ctx, `PRAGMA user_version`).Scan(&version); err != nil || version > 0 {
 			return err
 		}
-		err := exec(ctx, tx, schema+fmt.Sprintf(`PRAGMA user_version = %d`, schemaVersion))
-		return err
+		return exec(ctx, tx, schema+fmt.Sprintf(`PRAGMA user_version = %d`, schemaVersion))
 	})
 }
 

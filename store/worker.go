@@ -32,9 +32,8 @@ func localWorker(id int64) Worker {
 
 // putRow counts the beat of a worker up. It stores the row anew if another process took the worker for lost.
 func (w Worker) putRow(ctx context.Context, tx *sql.Tx, lease time.Duration) error {
-	err := exec(ctx, tx, `INSERT INTO worker (id, host, pid, lease, beat, remote, job) VALUES (?, ?, ?, ?, 0, ?, ?)
+	return exec(ctx, tx, `INSERT INTO worker (id, host, pid, lease, beat, remote, job) VALUES (?, ?, ?, ?, 0, ?, ?)
 		ON CONFLICT (id) DO UPDATE SET beat = beat + 1`, w.ID, w.Host, w.PID, lease.Milliseconds(), w.Remote, w.Job)
-	return err
 }
 
 // remote is a remote worker as the process that admitted it knows it.
@@ -129,8 +128,7 @@ func (db *DB) Dismiss(ctx context.Context, id int64) error {
 		if err := closeAttempts(ctx, tx, id, search.EndedInterrupted, "its worker left"); err != nil {
 			return err
 		}
-		err := exec(ctx, tx, `DELETE FROM worker WHERE id = ? AND remote`, id)
-		return err
+		return exec(ctx, tx, `DELETE FROM worker WHERE id = ? AND remote`, id)
 	})
 	db.mu.Lock()
 	defer db.mu.Unlock()
@@ -160,9 +158,8 @@ func (db *DB) handle(worker int64, token []byte, attempt int64) handle {
 // GiveOut notes how a coordinator runs a study; nil that none does any more.
 func (db *DB) GiveOut(ctx context.Context, name string, how []byte) error {
 	err := db.update(ctx, func(tx *sql.Tx) error {
-		err := exec(ctx, tx, `UPDATE study SET given_out = ? WHERE name = ?`,
+		return exec(ctx, tx, `UPDATE study SET given_out = ? WHERE name = ?`,
 			sql.NullString{String: string(how), Valid: how != nil}, name)
-		return err
 	})
 	return db.explain(fmt.Sprintf("give study %q out from", name), err)
 }

@@ -217,8 +217,7 @@ func setStatus(ctx context.Context, tx *sql.Tx, study, trial int64, s search.Sta
 func touch(ctx context.Context, tx *sql.Tx, study int64, trials ...int64) error {
 	var change int64
 	err := tx.QueryRowContext(ctx, `UPDATE study SET updated = max(updated, ?), changes = changes + 1
-		WHERE id = ? RETURNING changes`,
-		now(), study).Scan(&change)
+		WHERE id = ? RETURNING changes`, now(), study).Scan(&change)
 	for _, t := range trials {
 		if err == nil {
 			err = exec(ctx, tx, `UPDATE trial SET changed = ? WHERE id = ?`, change, t)

@@ -264,7 +264,8 @@ func TestTrace(t *testing.T) {
 func testTrace(t *testing.T, s search.Study, arrays int, more map[string][]int) {
 	var b bytes.Buffer
 	if err := trainer.New(trainer.Options{}).Trace(t.Context(),
-		search.Job{Study: s, Key: search.Key{System: space.PairSystem(space.Pair{L: 3, M: 2}), Seed: 1}}, 3, &b); err != nil {
+		search.Job{Study: s, Key: search.Key{System: space.PairSystem(space.Pair{L: 3, M: 2}), Seed: 1}}, 3,
+		&b); err != nil {
 		t.Fatal(err)
 	}
 	path := filepath.Join(t.TempDir(), "trace.npz")

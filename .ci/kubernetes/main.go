@@ -64,7 +64,8 @@ func check(in io.Reader, out io.Writer) error {
 		fmt.Fprintln(out, object)
 	}
 	if len(m.jobs) != 1 || len(m.deployments) != 1 || len(m.services) != 1 || len(m.secrets) != 1 {
-		return fmt.Errorf("%d Jobs, %d Deployments, %d Services, %d Secrets: want one of each", len(m.jobs), len(m.deployments), len(m.services), len(m.secrets))
+		return fmt.Errorf("%d Jobs, %d Deployments, %d Services, %d Secrets: want one of each", len(m.jobs),
+			len(m.deployments), len(m.services), len(m.secrets))
 	}
 	job, deployment := m.jobs[0], m.deployments[0]
 	for _, err := range []error{
@@ -153,7 +154,8 @@ func (m *manifest) job(j *batchv1.Job) error {
 	switch {
 	case !indexed:
 		return fail("completionMode is not Indexed")
-	case s.Completions == nil || s.Parallelism == nil || *s.Completions != *s.Parallelism || *s.Completions < 1 || *s.Completions > 100_000:
+	case s.Completions == nil || s.Parallelism == nil || *s.Completions != *s.Parallelism || *s.Completions < 1 ||
+		*s.Completions > 100_000:
 		return fail("completions and parallelism: want the same, 1 to 100000")
 	case s.BackoffLimitPerIndex == nil || *s.BackoffLimitPerIndex < 0 || !never:
 		return fail("backoffLimitPerIndex: want it, with restartPolicy Never")
@@ -170,7 +172,8 @@ func (m *manifest) job(j *batchv1.Job) error {
 			return fail("podFailurePolicy rule %d: want either onExitCodes or onPodConditions", i)
 		}
 		switch rule.Action {
-		case batchv1.PodFailurePolicyActionIgnore, batchv1.PodFailurePolicyActionCount, batchv1.PodFailurePolicyActionFailJob, batchv1.PodFailurePolicyActionFailIndex:
+		case batchv1.PodFailurePolicyActionIgnore, batchv1.PodFailurePolicyActionCount,
+			batchv1.PodFailurePolicyActionFailJob, batchv1.PodFailurePolicyActionFailIndex:
 		default:
 			return fail("podFailurePolicy rule %d: unknown action %q", i, rule.Action)
 		}
@@ -178,7 +181,8 @@ func (m *manifest) job(j *batchv1.Job) error {
 			if c.Status != corev1.ConditionTrue {
 				return fail("podFailurePolicy rule %d: %s: status %q, want True", i, c.Type, c.Status)
 			}
-			ignored = ignored || rule.Action == batchv1.PodFailurePolicyActionIgnore && c.Type == corev1.DisruptionTarget
+			ignored = ignored || rule.Action == batchv1.PodFailurePolicyActionIgnore &&
+				c.Type == corev1.DisruptionTarget
 		}
 		if on := rule.OnExitCodes; on != nil {
 			known := on.ContainerName == nil
@@ -188,7 +192,8 @@ func (m *manifest) job(j *batchv1.Job) error {
 			if !known {
 				return fail("podFailurePolicy rule %d: no container %s", i, *on.ContainerName)
 			}
-			if on.Operator != batchv1.PodFailurePolicyOnExitCodesOpIn && on.Operator != batchv1.PodFailurePolicyOnExitCodesOpNotIn {
+			if on.Operator != batchv1.PodFailurePolicyOnExitCodesOpIn &&
+				on.Operator != batchv1.PodFailurePolicyOnExitCodesOpNotIn {
 				return fail("podFailurePolicy rule %d: unknown operator %q", i, on.Operator)
 			}
 			for _, code := range on.Values {
@@ -220,8 +225,10 @@ func (m *manifest) deployment(d *appsv1.Deployment) error {
 		return fmt.Errorf("Deployment %s: its selector does not match its pods", d.Name)
 	case selector.Matches(labels.Set(m.jobs[0].Spec.Template.Labels)):
 		return fmt.Errorf("Deployment %s: its selector matches the workers", d.Name)
-	case d.Spec.Replicas == nil || *d.Spec.Replicas != 1 || d.Spec.Strategy.Type != appsv1.RecreateDeploymentStrategyType || d.Spec.Strategy.RollingUpdate != nil:
-		return fmt.Errorf("Deployment %s: want one replica and strategy Recreate: the database is of one process", d.Name)
+	case d.Spec.Replicas == nil || *d.Spec.Replicas != 1 ||
+		d.Spec.Strategy.Type != appsv1.RecreateDeploymentStrategyType || d.Spec.Strategy.RollingUpdate != nil:
+		return fmt.Errorf("Deployment %s: want one replica and strategy Recreate: the database is of one process",
+			d.Name)
 	case d.Spec.Template.Spec.RestartPolicy != "" && d.Spec.Template.Spec.RestartPolicy != corev1.RestartPolicyAlways:
 		return fmt.Errorf("Deployment %s: restartPolicy %s", d.Name, d.Spec.Template.Spec.RestartPolicy)
 	}
@@ -293,8 +300,10 @@ func (m *manifest) pod(t corev1.PodTemplateSpec) error {
 			return fmt.Errorf("volume %s: want mode 0440", v.Name)
 		case v.ConfigMap != nil && !m.named["ConfigMap "+v.ConfigMap.Name]:
 			return fmt.Errorf("volume %s: no ConfigMap %s", v.Name, v.ConfigMap.Name)
-		case v.PersistentVolumeClaim != nil && !v.PersistentVolumeClaim.ReadOnly && !m.named["PersistentVolumeClaim "+v.PersistentVolumeClaim.ClaimName]:
-			return fmt.Errorf("volume %s: no PersistentVolumeClaim %s, and it is not read only", v.Name, v.PersistentVolumeClaim.ClaimName)
+		case v.PersistentVolumeClaim != nil && !v.PersistentVolumeClaim.ReadOnly &&
+			!m.named["PersistentVolumeClaim "+v.PersistentVolumeClaim.ClaimName]:
+			return fmt.Errorf("volume %s: no PersistentVolumeClaim %s, and it is not read only", v.Name,
+				v.PersistentVolumeClaim.ClaimName)
 		case v.Secret == nil && v.ConfigMap == nil && v.PersistentVolumeClaim == nil && v.EmptyDir == nil:
 			return fmt.Errorf("volume %s: of nothing", v.Name)
 		}
@@ -334,7 +343,8 @@ func (m *manifest) pod(t corev1.PodTemplateSpec) error {
 		}
 	}
 	s := c.SecurityContext
-	if s == nil || s.ReadOnlyRootFilesystem == nil || !*s.ReadOnlyRootFilesystem || s.AllowPrivilegeEscalation == nil || *s.AllowPrivilegeEscalation {
+	if s == nil || s.ReadOnlyRootFilesystem == nil || !*s.ReadOnlyRootFilesystem || s.AllowPrivilegeEscalation == nil ||
+		*s.AllowPrivilegeEscalation {
 		return fail("want a read-only root and no escalation")
 	}
 	return nil

@@ -94,7 +94,8 @@ func adviceOnDatabase(e *store.Error) string {
 	case store.Newer:
 		return "update igcsearch, or give another --db"
 	case store.NotWritable:
-		return fmt.Sprintf("check the permissions of the file and of folder %s, a run writes both; or give another --db", e.Folder)
+		return fmt.Sprintf("check the permissions of the file and of folder %s, a run writes both; "+
+			"or give another --db", e.Folder)
 	case store.FolderClosed:
 		return "a run needs to write in that folder; give another --db"
 	case store.InUse:

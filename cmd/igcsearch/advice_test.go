@@ -18,7 +18,8 @@ func TestAdvice(t *testing.T) {
 		return fmt.Errorf("set: %w", &dataset.MissingError{Err: fs.ErrNotExist, Get: get, Fetches: fetches})
 	}
 	database := func(fault store.Fault) error {
-		return &store.Error{Act: "open database", Database: "a.db", Folder: "/here", Fault: fault, Err: errors.New("no")}
+		return &store.Error{Act: "open database", Database: "a.db", Folder: "/here", Fault: fault,
+			Err: errors.New("no")}
 	}
 	anew := " to go on, or start anew under another name or in another database"
 	for _, c := range []struct {
@@ -48,10 +49,12 @@ func TestAdvice(t *testing.T) {
 		{database(store.NotRegular), "give another --db"},
 		{database(store.Foreign), "give another --db"},
 		{database(store.NotADatabase), "give the --db of an igcsearch database, or a new name"},
-		{database(store.Older), "write each study to a file with that igcsearch (export STUDY --format json --epochs --times) and " +
-			"import the file with this one, or give another --db"},
+		{database(store.Older),
+			"write each study to a file with that igcsearch (export STUDY --format json --epochs --times) and " +
+				"import the file with this one, or give another --db"},
 		{database(store.Newer), "update igcsearch, or give another --db"},
-		{database(store.NotWritable), "check the permissions of the file and of folder /here, a run writes both; or give another --db"},
+		{database(store.NotWritable),
+			"check the permissions of the file and of folder /here, a run writes both; or give another --db"},
 		{database(store.FolderClosed), "a run needs to write in that folder; give another --db"},
 		{database(store.InUse), "wait for it, stop it, or give another --db"},
 		{database(store.InUseNetwork), "wait for it, or give a --db on a local disk, where several processes can run"},

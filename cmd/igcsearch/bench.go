@@ -120,35 +120,8 @@ split at spaces, without quoting; a script can hold what needs more.`,
   igcsearch bench --device cuda:0 --pairs fig3a`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if cmd.Flags().Changed("peer") && strings.TrimSpace(o.peer) == "" {
-				return usageError{errors.New("--peer is empty")}
-			}
-			if o.scaling && o.peer != "" {
-				return usageError{errors.New("--scaling has no --peer")}
-			}
-			if o.scaling && o.device.String() != "cpu" {
-				return usageError{errors.New("--scaling is of the processor: leave --device out")}
-			}
-			if o.scaling && !cmd.Flags().Changed("threads") {
-				o.threads = min(o.threads, positive(bench.Feeds(int(o.batch))))
-			}
-			if len(o.systems) > 0 && (o.peer != "" || o.scaling || cmd.Flags().Changed("pairs")) {
-				return usageError{errors.New("--systems stands alone: no --pairs, --peer or --scaling")}
-			}
-			list, err := o.list()
-			if err != nil {
+			if err := o.check(cmd.Flags().Changed); err != nil {
 				return usageError{err}
-			}
-			for _, s := range list {
-				m := o.measure(s)
-				if err := m.Check(o.scaling); err != nil {
-					return usageError{err}
-				}
-				if len(o.systems) > 0 {
-					if _, err := s.Network(m.Plan); err != nil {
-						return usageError{err}
-					}
-				}
 			}
 			gpus, err := o.device.gpus(cmd.ErrOrStderr())
 			if err != nil {
@@ -164,11 +137,13 @@ split at spaces, without quoting; a script can hold what needs more.`,
 		},
 	}
 	cmd.Flags().Var(&o.pairs, "pairs", "the pairs to measure; a shipped study means its pairs")
-	cmd.Flags().StringSliceVar(&o.systems, "systems", nil, "measure these `NETWORKS` in place of pairs, like IGC-L24M2-D20")
+	cmd.Flags().StringSliceVar(&o.systems, "systems", nil,
+		"measure these `NETWORKS` in place of pairs, like IGC-L24M2-D20")
 	cmd.Flags().Var(&o.batch, "batch", "pictures of one step")
 	cmd.Flags().Var(&o.threads, "threads", "threads of one training")
 	cmd.Flags().Var(&o.steps, "steps", "steps to measure")
-	cmd.Flags().BoolVar(&o.scaling, "scaling", false, "measure one trial on one thread, --threads trials at once, and one trial on --threads threads")
+	cmd.Flags().BoolVar(&o.scaling, "scaling", false,
+		"measure one trial on one thread, --threads trials at once, and one trial on --threads threads")
 	cmd.Flags().StringVar(&o.peer, "peer", "", "measure the `COMMAND` too")
 	addChoice(cmd, &o.format, "format", "how to print the measurements", "table", "json")
 	addDevice(cmd, &o.device)
@@ -176,6 +151,40 @@ split at spaces, without quoting; a script can hold what needs more.`,
 	cmd.Flag("device").DefValue, cmd.Flag("device").Usage = "cpu", "what to measure: cpu, or a GPU like cuda:0"
 	cmd.Flag("threads").DefValue = "one for each core"
 	return cmd
+}
+
+// check refuses flags that exclude each other, and networks that cannot be
+// measured. changed reports whether a flag was given.
+func (o *benchOptions) check(changed func(flag string) bool) error {
+	switch {
+	case changed("peer") && strings.TrimSpace(o.peer) == "":
+		return errors.New("--peer is empty")
+	case o.scaling && o.peer != "":
+		return errors.New("--scaling has no --peer")
+	case o.scaling && o.device.String() != "cpu":
+		return errors.New("--scaling is of the processor: leave --device out")
+	case len(o.systems) > 0 && (o.peer != "" || o.scaling || changed("pairs")):
+		return errors.New("--systems stands alone: no --pairs, --peer or --scaling")
+	}
+	if o.scaling && !changed("threads") {
+		o.threads = min(o.threads, positive(bench.Feeds(int(o.batch))))
+	}
+	list, err := o.list()
+	if err != nil {
+		return err
+	}
+	for _, s := range list {
+		m := o.measure(s)
+		if err := m.Check(o.scaling); err != nil {
+			return err
+		}
+		if len(o.systems) > 0 {
+			if _, err := s.Network(m.Plan); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // benchJSON is one measurement as json prints it.
@@ -226,7 +235,8 @@ func runBench(ctx context.Context, o benchOptions, stdout, stderr io.Writer) err
 	if len(o.systems) > 0 {
 		names = []string{"<network"}
 	}
-	header := append(names, "params", "step (ms)", "images/s", "GFLOP/s", "% of peak", "GB/s", "% of bandwidth", "<bound", "eval", "input (%)", "MB")
+	header := append(names, "params", "step (ms)", "images/s", "GFLOP/s", "% of peak", "GB/s", "% of bandwidth",
+		"<bound", "eval", "input (%)", "MB")
 	if o.peer != "" {
 		header = append(header, "peer GFLOP/s", "ratio")
 	}
@@ -255,18 +265,23 @@ func runBench(ctx context.Context, o benchOptions, stdout, stderr io.Writer) err
 			system, params = s.String(), r.Params
 			name = []string{system}
 		}
-		j := benchJSON{system, p.L, p.M, params, int(o.batch), r.Step.Seconds(), r.ImagesPerSecond, r.FlopsPerSecond() / 1e9, r.PeakFlops / 1e9,
-			r.BytesPerSecond() / 1e9, r.Bandwidth / 1e9, r.Bound(), r.EvalPerSecond, r.Input.Seconds(), r.Resident, r.Allocations, r.ISA, r.Threads, peer, 0}
+		j := benchJSON{system, p.L, p.M, params, int(o.batch), r.Step.Seconds(), r.ImagesPerSecond,
+			r.FlopsPerSecond() / 1e9, r.PeakFlops / 1e9,
+			r.BytesPerSecond() / 1e9, r.Bandwidth / 1e9, r.Bound(), r.EvalPerSecond, r.Input.Seconds(), r.Resident,
+			r.Allocations, r.ISA, r.Threads, peer, 0}
 		if peer > 0 {
 			j.PeerGFLOPS = r.Flops / peer / 1e9
 		}
 		last = j
 		row := append(name, strconv.Itoa(j.Params), fmt.Sprintf("%.1f", 1e3*j.StepS), fmt.Sprintf("%.0f", j.ImagesPerS),
-			fmt.Sprintf("%.1f", all.add("gflops", j.GFLOPS)), fmt.Sprintf("%.0f", all.add("peak", 100*j.GFLOPS/j.PeakGFLOPS)),
+			fmt.Sprintf("%.1f", all.add("gflops", j.GFLOPS)),
+			fmt.Sprintf("%.0f", all.add("peak", 100*j.GFLOPS/j.PeakGFLOPS)),
 			fmt.Sprintf("%.1f", j.GBPerS), fmt.Sprintf("%.0f", 100*j.GBPerS/j.BandwidthGB), j.Bound,
-			fmt.Sprintf("%.1f×", j.EvalImagesPerS/j.ImagesPerS), fmt.Sprintf("%.1f", 100*j.InputS/j.StepS), fmt.Sprintf("%.0f", float64(j.ResidentBytes)/1e6))
+			fmt.Sprintf("%.1f×", j.EvalImagesPerS/j.ImagesPerS), fmt.Sprintf("%.1f", 100*j.InputS/j.StepS),
+			fmt.Sprintf("%.0f", float64(j.ResidentBytes)/1e6))
 		if o.peer != "" {
-			row = append(row, fmt.Sprintf("%.1f", all.add("peer", j.PeerGFLOPS)), fmt.Sprintf("%.1f", all.add("ratio", j.GFLOPS/j.PeerGFLOPS)))
+			row = append(row, fmt.Sprintf("%.1f", all.add("peer", j.PeerGFLOPS)),
+				fmt.Sprintf("%.1f", all.add("ratio", j.GFLOPS/j.PeerGFLOPS)))
 		}
 		return j, row, nil
 	}
@@ -274,9 +289,11 @@ func runBench(ctx context.Context, o benchOptions, stdout, stderr io.Writer) err
 		if done > 1 {
 			row := make([]string, len(header))
 			k := len(names)
-			row[k+2], row[k+3], row[k+4] = "mean", fmt.Sprintf("%.1f", all.geometric("gflops")), fmt.Sprintf("%.0f", all.geometric("peak"))
+			row[k+2], row[k+3], row[k+4] = "mean", fmt.Sprintf("%.1f", all.geometric("gflops")),
+				fmt.Sprintf("%.0f", all.geometric("peak"))
 			if o.peer != "" {
-				row[k+11], row[k+12] = fmt.Sprintf("%.1f", all.geometric("peer")), fmt.Sprintf("%.1f", all.geometric("ratio"))
+				row[k+11], row[k+12] = fmt.Sprintf("%.1f", all.geometric("peer")),
+					fmt.Sprintf("%.1f", all.geometric("ratio"))
 			}
 			t.Add(row...)
 		}
@@ -288,7 +305,8 @@ func runBench(ctx context.Context, o benchOptions, stdout, stderr io.Writer) err
 // each measures the pairs one by one. A line of json is printed as soon as it
 // is measured; the table below its caption at the end, also if a later pair
 // fails or someone stops it.
-func (o benchOptions) each(stdout, stderr io.Writer, t *report.Table, one func(space.System) (line any, row []string, err error), caption func(done int) string) (err error) {
+func (o benchOptions) each(stdout, stderr io.Writer, t *report.Table,
+	one func(space.System) (line any, row []string, err error), caption func(done int) string) (err error) {
 	done := 0
 	list, err := o.list()
 	if err != nil {
@@ -364,7 +382,8 @@ func (o benchOptions) progress(stderr io.Writer, name string) {
 
 // runPeer returns the seconds of the peer's step.
 func (o benchOptions) runPeer(ctx context.Context, p space.Pair) (float64, error) {
-	argv := append(strings.Fields(o.peer), "--pairs", spell(p), "--batch", o.batch.String(), "--threads", o.threads.String())
+	argv := append(strings.Fields(o.peer), "--pairs", spell(p), "--batch", o.batch.String(), "--threads",
+		o.threads.String())
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	// A peer may be a script that starts others: an interrupt ends them all, and
 	// none that lives on is waited for.
@@ -392,7 +411,8 @@ func (o benchOptions) runPeer(ctx context.Context, p space.Pair) (float64, error
 			return r.StepS, nil
 		}
 	}
-	return 0, fmt.Errorf("peer %q printed no JSON line with the seconds of a step as \"step_s\"", strings.Join(argv, " "))
+	return 0, fmt.Errorf("peer %q printed no JSON line with the seconds of a step as \"step_s\"",
+		strings.Join(argv, " "))
 }
 
 // scalingJSON is one measurement of --scaling.
@@ -413,13 +433,17 @@ type scalingJSON struct {
 
 func runScaling(ctx context.Context, o benchOptions, stdout, stderr io.Writer) error {
 	n := int(o.threads)
-	t := newTable("L", "M", "1 trial, 1 thread (images/s)", fmt.Sprintf("%d trials, 1 thread each", n), "ratio", fmt.Sprintf("1 trial, %d threads", n), "ratio", "arithmetic", "rows", "copy")
+	t := newTable("L", "M", "1 trial, 1 thread (images/s)", fmt.Sprintf("%d trials, 1 thread each", n), "ratio",
+		fmt.Sprintf("1 trial, %d threads", n), "ratio", "arithmetic", "rows", "copy")
 	one := func(s space.System) (any, []string, error) {
 		p := s.Pair()
 		r, err := bench.Scaling(ctx, o.measure(s))
-		return scalingJSON{p.L, p.M, int(o.batch), n, r.One, r.Trials, r.TrialsRatio, r.Threads, r.ThreadsRatio, r.ArithmeticRatio, r.RowsRatio, r.CopyRatio},
+		return scalingJSON{p.L, p.M, int(o.batch), n, r.One, r.Trials, r.TrialsRatio, r.Threads, r.ThreadsRatio,
+				r.ArithmeticRatio, r.RowsRatio, r.CopyRatio},
 			[]string{strconv.Itoa(p.L), strconv.Itoa(p.M), fmt.Sprintf("%.0f", r.One), fmt.Sprintf("%.0f", r.Trials), fmt.Sprintf("%.2f", r.TrialsRatio),
-				fmt.Sprintf("%.0f", r.Threads), fmt.Sprintf("%.2f", r.ThreadsRatio), fmt.Sprintf("%.2f", r.ArithmeticRatio), fmt.Sprintf("%.2f", r.RowsRatio), fmt.Sprintf("%.2f", r.CopyRatio)}, err
+				fmt.Sprintf("%.0f", r.Threads), fmt.Sprintf("%.2f", r.ThreadsRatio),
+				fmt.Sprintf("%.2f", r.ArithmeticRatio), fmt.Sprintf("%.2f", r.RowsRatio),
+				fmt.Sprintf("%.2f", r.CopyRatio)}, err
 	}
 	return o.each(stdout, stderr, t, one, func(int) string {
 		return fmt.Sprintf("batch %d, %s, median of %s", int(o.batch), trainer.CPU(), count(int(o.steps), "round"))

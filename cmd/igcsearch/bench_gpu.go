@@ -47,7 +47,8 @@ func runGPUBench(ctx context.Context, o benchOptions, info gpu.Info, stdout, std
 	if len(o.systems) > 0 {
 		names = []string{"<network"}
 	}
-	header := append(names, "params", "alone (ms)", "images/s", "launches", "MB", "trials", "images/s in all", "TFLOP/s", "GB/s", "<bound", "% of it", "host (%)")
+	header := append(names, "params", "alone (ms)", "images/s", "launches", "MB", "trials", "images/s in all",
+		"TFLOP/s", "GB/s", "<bound", "% of it", "host (%)")
 	if o.peer != "" {
 		header = append(header, "peer images/s", "alone", "all")
 	}
@@ -65,17 +66,24 @@ func runGPUBench(ctx context.Context, o benchOptions, info gpu.Info, stdout, std
 			name = []string{system}
 		}
 		stepsPerS := r.AllPerSecond / float64(r.Batch)
-		j := gpuBenchJSON{system, p.L, p.M, params, r.Batch, r.Step.Seconds(), r.AlonePerSecond(), r.Launches, r.Memory, r.Trials, r.AllPerSecond,
-			r.Flops * stepsPerS / 1e9, r.PeakFlops / 1e9, float64(r.Bytes) * stepsPerS / 1e9, r.Bandwidth / 1e9, r.Bound(), r.Share(), r.Host, info.Name, info.Driver, 0, 0}
-		row := append(name, strconv.Itoa(params), fmt.Sprintf("%.3f", 1e3*j.StepS), fmt.Sprintf("%.0f", all.add("alone", j.ImagesPerS)), strconv.Itoa(j.Launches),
-			fmt.Sprintf("%.0f", float64(j.DeviceBytes)/1e6), strconv.Itoa(j.Trials), fmt.Sprintf("%.0f", all.add("all", j.AllImagesPerS)),
-			fmt.Sprintf("%.1f", j.AllGFLOPS/1e3), fmt.Sprintf("%.0f", j.AllGBPerS), j.Bound, fmt.Sprintf("%.0f", 100*all.add("share", j.Share)), fmt.Sprintf("%.1f", 100*j.Host))
+		j := gpuBenchJSON{system, p.L, p.M, params, r.Batch, r.Step.Seconds(), r.AlonePerSecond(), r.Launches, r.Memory,
+			r.Trials, r.AllPerSecond,
+			r.Flops * stepsPerS / 1e9, r.PeakFlops / 1e9, float64(r.Bytes) * stepsPerS / 1e9, r.Bandwidth / 1e9,
+			r.Bound(), r.Share(), r.Host, info.Name, info.Driver, 0, 0}
+		row := append(name, strconv.Itoa(params), fmt.Sprintf("%.3f", 1e3*j.StepS),
+			fmt.Sprintf("%.0f", all.add("alone", j.ImagesPerS)), strconv.Itoa(j.Launches),
+			fmt.Sprintf("%.0f", float64(j.DeviceBytes)/1e6), strconv.Itoa(j.Trials),
+			fmt.Sprintf("%.0f", all.add("all", j.AllImagesPerS)),
+			fmt.Sprintf("%.1f", j.AllGFLOPS/1e3), fmt.Sprintf("%.0f", j.AllGBPerS), j.Bound,
+			fmt.Sprintf("%.0f", 100*all.add("share", j.Share)), fmt.Sprintf("%.1f", 100*j.Host))
 		if o.peer != "" {
 			if j.PeerStepS, err = o.runPeer(ctx, p); err != nil {
 				return nil, nil, err
 			}
 			j.PeerImagesPerS = float64(j.Batch) / j.PeerStepS
-			row = append(row, fmt.Sprintf("%.0f", j.PeerImagesPerS), fmt.Sprintf("%.1f×", all.add("alone ratio", j.ImagesPerS/j.PeerImagesPerS)), fmt.Sprintf("%.1f×", all.add("all ratio", j.AllImagesPerS/j.PeerImagesPerS)))
+			row = append(row, fmt.Sprintf("%.0f", j.PeerImagesPerS),
+				fmt.Sprintf("%.1f×", all.add("alone ratio", j.ImagesPerS/j.PeerImagesPerS)),
+				fmt.Sprintf("%.1f×", all.add("all ratio", j.AllImagesPerS/j.PeerImagesPerS)))
 		}
 		last = j
 		return j, row, nil
@@ -83,9 +91,11 @@ func runGPUBench(ctx context.Context, o benchOptions, info gpu.Info, stdout, std
 	return o.each(stdout, stderr, t, one, func(done int) string {
 		if k := len(names); done > 1 {
 			row := make([]string, len(header))
-			row[k+1], row[k+2], row[k+6], row[k+10] = "mean", fmt.Sprintf("%.0f", all.geometric("alone")), fmt.Sprintf("%.0f", all.geometric("all")), fmt.Sprintf("%.0f", 100*all.geometric("share"))
+			row[k+1], row[k+2], row[k+6], row[k+10] = "mean", fmt.Sprintf("%.0f", all.geometric("alone")),
+				fmt.Sprintf("%.0f", all.geometric("all")), fmt.Sprintf("%.0f", 100*all.geometric("share"))
 			if o.peer != "" {
-				row[k+13], row[k+14] = fmt.Sprintf("%.1f×", all.geometric("alone ratio")), fmt.Sprintf("%.1f×", all.geometric("all ratio"))
+				row[k+13], row[k+14] = fmt.Sprintf("%.1f×", all.geometric("alone ratio")),
+					fmt.Sprintf("%.1f×", all.geometric("all ratio"))
 			}
 			t.Add(row...)
 		}

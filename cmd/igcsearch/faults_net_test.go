@@ -40,7 +40,8 @@ func newBadNetwork(t *testing.T, target string, silence time.Duration, counts *n
 		t.Fatal(err)
 	}
 	n := &badNetwork{listener: l, target: target, silence: silence, ctx: t.Context(), conns: map[net.Conn]bool{},
-		heard: &counts.heard, passed: &counts.passed, dropped: &counts.dropped, cut: &counts.cut, silent: &counts.silent}
+		heard: &counts.heard, passed: &counts.passed, dropped: &counts.dropped, cut: &counts.cut,
+		silent: &counts.silent}
 	go n.serve()
 	t.Cleanup(n.close)
 	return n
@@ -153,7 +154,8 @@ func (r *netRun) start() {
 	address := l.Addr().String()
 	l.Close()
 	r.network = newBadNetwork(r.t, address, r.silence, r.counts)
-	r.serve = r.command("serve", "cells.toml", "--set", r.epochs, "--db", r.name+".db", "--access", r.name+".access", "--listen", address, "--advertise", r.network.url(), "--until-done")
+	r.serve = r.command("serve", "cells.toml", "--set", r.epochs, "--db", r.name+".db", "--access", r.name+".access",
+		"--listen", address, "--advertise", r.network.url(), "--until-done")
 	r.serve.Stderr = &r.log
 	if err := r.serve.Start(); err != nil {
 		r.t.Fatal(err)
@@ -280,13 +282,17 @@ func TestFaultsNetwork(t *testing.T) {
 		if len(cells) != 12 {
 			t.Errorf("%s: %d of 12 cells done", name, len(cells))
 		}
-		if left, err := filepath.Glob(filepath.Join(f.dir, name+".access.outbox", "*", "*")); err != nil || len(left) > 0 {
+		if left, err := filepath.Glob(filepath.Join(f.dir, name+".access.outbox", "*", "*")); err != nil ||
+			len(left) > 0 {
 			t.Errorf("left in outboxes: %q, %v", left, err)
 		}
 	}
 	if counts.cut.Load() == 0 || counts.dropped.Load() == 0 {
-		t.Errorf("the network was good: %d connections ended, %d answers cut off", counts.dropped.Load(), counts.cut.Load())
+		t.Errorf("the network was good: %d connections ended, %d answers cut off", counts.dropped.Load(),
+			counts.cut.Load())
 	}
-	fault("a network that drops, delays and cuts off; coordinators and workers killed", `%d studies of 12 cells, each with 3 workers: %d coordinators and %d workers killed, %d connections ended, %d answers cut off, %d silences of up to %v; %d cells done, each once, %d attempts lost or interrupted and taken over, none failed; all metrics the bits of an undisturbed run; integrity_check ok`,
-		runs, stops.Load(), deaths.Load(), counts.dropped.Load(), counts.cut.Load(), counts.silent.Load(), silence, done.Load(), lost.Load()+interrupted.Load())
+	fault("a network that drops, delays and cuts off; coordinators and workers killed",
+		`%d studies of 12 cells, each with 3 workers: %d coordinators and %d workers killed, %d connections ended, %d answers cut off, %d silences of up to %v; %d cells done, each once, %d attempts lost or interrupted and taken over, none failed; all metrics the bits of an undisturbed run; integrity_check ok`,
+		runs, stops.Load(), deaths.Load(), counts.dropped.Load(), counts.cut.Load(), counts.silent.Load(), silence,
+		done.Load(), lost.Load()+interrupted.Load())
 }

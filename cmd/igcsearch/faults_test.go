@@ -81,7 +81,8 @@ func (f faultRun) export(study, db string) string {
 	if err != nil {
 		f.t.Fatalf("export: %v", err)
 	}
-	if report, err := f.command("doctor", "--db", db).CombinedOutput(); err != nil || !strings.Contains(string(report), "nothing to repair") {
+	if report, err := f.command("doctor", "--db", db).CombinedOutput(); err != nil ||
+		!strings.Contains(string(report), "nothing to repair") {
 		f.t.Errorf("doctor: %v: %s", err, report)
 	}
 	return string(out)
@@ -163,7 +164,9 @@ func TestFaultsKill(t *testing.T) {
 			t.Errorf("%d of 12 cells done", len(ended))
 		}
 	}
-	fault("SIGKILL at random moments, 3 processes", "%d kills in %d studies of 12 cells: %d cells done, each once; %d attempts lost and taken over; all metrics the bits of an undisturbed run; integrity_check ok", killed, studies, done, lost)
+	fault("SIGKILL at random moments, 3 processes",
+		"%d kills in %d studies of 12 cells: %d cells done, each once; %d attempts lost and taken over; all metrics "+
+			"the bits of an undisturbed run; integrity_check ok", killed, studies, done, lost)
 }
 
 // TestFaultsDiskFull runs on a small file system that fills up.
@@ -204,7 +207,8 @@ func TestFaultsDiskFull(t *testing.T) {
 		switch {
 		case err == nil:
 			t.Errorf("round %d: the disk was never full", k)
-		case strings.Contains(string(out), "the disk is full; free some space and run again, all epochs stored so far are kept"):
+		case strings.Contains(string(out),
+			"the disk is full; free some space and run again, all epochs stored so far are kept"):
 			clear++
 		default:
 			t.Errorf("round %d: %s", k, out)
@@ -226,7 +230,9 @@ func TestFaultsDiskFull(t *testing.T) {
 			os.Remove(filepath.Join(f.dir, db+suffix))
 		}
 	}
-	fault("disk full during a commit", "%d full disks: %d said so in a clear error; %d epochs stored before it, all kept; resumed to the bits of an undisturbed run", rounds, clear, kept)
+	fault("disk full during a commit",
+		"%d full disks: %d said so in a clear error; %d epochs stored before it, all kept; resumed to the bits of an "+
+			"undisturbed run", rounds, clear, kept)
 }
 
 // lines are the epochs of a study, without the head.
@@ -275,7 +281,8 @@ func TestFaultsCheckpoints(t *testing.T) {
 		}
 		n := damage(t, path, harm+which, 1+r.IntN(3000))
 		said := f.run("--db", db)
-		back, start := strings.Count(said, "is damaged (the checksum does not fit): it goes on after epoch"), strings.Count(said, "is damaged (the checksum does not fit): it starts anew")
+		back, start := strings.Count(said, "is damaged (the checksum does not fit): it goes on after epoch"),
+			strings.Count(said, "is damaged (the checksum does not fit): it starts anew")
 		if back+start == 0 {
 			t.Errorf("round %d: nothing was said of %d damaged states: %s", k, n, said)
 		}
@@ -284,7 +291,9 @@ func TestFaultsCheckpoints(t *testing.T) {
 			t.Errorf("epochs after damage:\n%s\nof an undisturbed run:\n%s", got, want)
 		}
 	}
-	fault("checkpoint bytes flipped, row cut off", "%d states damaged in %d studies: %d trials went on from the state before, %d anew, each said so; all metrics the bits of an undisturbed run", damaged, rounds, before, anew)
+	fault("checkpoint bytes flipped, row cut off",
+		"%d states damaged in %d studies: %d trials went on from the state before, %d anew, each said so; all "+
+			"metrics the bits of an undisturbed run", damaged, rounds, before, anew)
 }
 
 // TestFaultsFiles gives malformed study files and data files.
@@ -294,7 +303,8 @@ func TestFaultsFiles(t *testing.T) {
 	if longFaults {
 		n = 600
 	}
-	words := []string{"=", "\n", "[", "]", "\"", "-1", "1e999", "nan", "name", "epochs", "pairs", "true", "\x00", "ü", "[[", "inf", "0x0", "99999999999999999999", "#", "'''", "max_wall_time"}
+	words := []string{"=", "\n", "[", "]", "\"", "-1", "1e999", "nan", "name", "epochs", "pairs", "true", "\x00", "ü",
+		"[[", "inf", "0x0", "99999999999999999999", "#", "'''", "max_wall_time"}
 	refused, taken := 0, 0
 	for k := range n / 2 {
 		r := rand.New(rand.NewPCG(3, uint64(k)))
@@ -322,7 +332,8 @@ func TestFaultsFiles(t *testing.T) {
 		s.Name, s.Pairs = "bad", []string{"3x2"}
 		s.Dataset = []string{"cifar10", "cifar100", "svhn", "folder"}[k%4]
 		files := map[string][]string{
-			"cifar10":  {"data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin", "data_batch_4.bin", "data_batch_5.bin", "test_batch.bin"},
+			"cifar10": {"data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin", "data_batch_4.bin",
+				"data_batch_5.bin", "test_batch.bin"},
 			"cifar100": {"train.bin", "test.bin"},
 			"svhn":     {"train_32x32.mat", "test_32x32.mat", "extra_32x32.mat"},
 			"folder":   {"train/a/x.png", "train/b/x.jpg", "test/a/x.png", "test/b/x.png"},
@@ -356,7 +367,9 @@ func TestFaultsFiles(t *testing.T) {
 			}
 		}
 	}
-	fault("malformed study and data files", "%d study files: %d refused with an error, %d still valid; %d sets of data files, all refused; no panic, none written to", n/2, refused, taken, data)
+	fault("malformed study and data files",
+		"%d study files: %d refused with an error, %d still valid; %d sets of data files, all refused; no panic, "+
+			"none written to", n/2, refused, taken, data)
 }
 
 // TestFaultsLarge measures a study of 10,000 trials.
@@ -411,7 +424,8 @@ func TestFaultsLarge(t *testing.T) {
 		}
 		claims = append(claims, time.Since(begin))
 		for n := 1; n <= 3 && err == nil; n++ {
-			err = claim.Record(ctx, search.Epoch{Number: n, TestTotal: 1}, search.Checkpoint{Epoch: n, State: []byte{1}})
+			err = claim.Record(ctx, search.Epoch{Number: n, TestTotal: 1},
+				search.Checkpoint{Epoch: n, State: []byte{1}})
 		}
 		if err == nil {
 			_, err = claim.End(ctx, search.Outcome{Status: search.Done})
@@ -436,7 +450,8 @@ func TestFaultsLarge(t *testing.T) {
 	var status []time.Duration
 	for range 7 {
 		begin := time.Now()
-		if err := runStatus(ctx, statusOptions{study: s.Name, db: path, format: "table"}, new(bytes.Buffer)); err != nil {
+		if err := runStatus(ctx, statusOptions{study: s.Name, db: path, format: "table"},
+			new(bytes.Buffer)); err != nil {
 			t.Fatal(err)
 		}
 		status = append(status, time.Since(begin))
@@ -444,10 +459,14 @@ func TestFaultsLarge(t *testing.T) {
 	slices.Sort(status)
 	ms := func(d time.Duration) float64 { return 1000 * d.Seconds() }
 	median, shown := claims[len(claims)/2], status[len(status)/2]
-	if longFaults && (median > 5*time.Millisecond || status[0] > 200*time.Millisecond) { // the best: this machine may have other work
+	// the best: this machine may have other work
+	if longFaults && (median > 5*time.Millisecond || status[0] > 200*time.Millisecond) {
 		t.Errorf("a claim takes %v, a status %v at best", median, status[0])
 	}
-	fault(fmt.Sprintf("a study of %d trials", len(trials)), "planned in %.1f s; a claim takes %.1f ms at the median, %.1f at the 99th percentile; status of the complete study takes %.0f ms at the median of 7, %.0f at best", plan.Seconds(), ms(median), ms(claims[len(claims)*99/100]), ms(shown), ms(status[0]))
+	fault(fmt.Sprintf("a study of %d trials", len(trials)),
+		"planned in %.1f s; a claim takes %.1f ms at the median, %.1f at the 99th percentile; status of the complete "+
+			"study takes %.0f ms at the median of 7, %.0f at best", plan.Seconds(), ms(median),
+		ms(claims[len(claims)*99/100]), ms(shown), ms(status[0]))
 }
 
 // damage changes a database behind the program's back.

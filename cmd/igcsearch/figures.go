@@ -173,7 +173,8 @@ func figureOptions(list []report.Results) (plots.Options, error) {
 		}
 	}
 	if dataset, split, same := common(list); same {
-		o.AccuracyLabel = fmt.Sprintf("%s accuracy, %s (%%)", split, strings.TrimPrefix(report.DatasetLabel(dataset), "the "))
+		o.AccuracyLabel = fmt.Sprintf("%s accuracy, %s (%%)", split,
+			strings.TrimPrefix(report.DatasetLabel(dataset), "the "))
 	}
 	return o, nil
 }

@@ -25,7 +25,8 @@ func TestWhoImportsWhom(t *testing.T) {
 		}
 		packages++
 		// Every package has a row, so what a package imports through others need not stand in its row.
-		out, err := exec.Command("go", "list", "-f", "{{join .Imports \" \"}}", "-tags", "gpu", "igcsearch/"+pkg).Output()
+		list := exec.Command("go", "list", "-tags", "gpu", "-f", `{{join .Imports " "}}`, "igcsearch/"+pkg)
+		out, err := list.Output()
 		if err != nil {
 			t.Fatalf("go list %s: %v", pkg, err)
 		}

@@ -182,7 +182,8 @@ func scriptFixture(ts *testscript.TestScript, _ bool, args []string) {
 		by, status, failure, message, epochs := db, search.Done, search.Failure(""), "", 2
 		switch fmt.Sprintf("%v/%d", t.System.Label(), t.Seed) {
 		case "L40M2/1":
-			status, failure, message, epochs = search.Diverged, search.FailedDiverged, "epoch 2, step 1: the loss is not finite", 1
+			status, failure, message, epochs = search.Diverged, search.FailedDiverged,
+				"epoch 2, step 1: the loss is not finite", 1
 		case "L28M3/0":
 			status, failure, message, epochs = search.Failed, search.FailedCrashed, "a name_with 50 % & more", 0
 		case "L28M3/1":
@@ -192,13 +193,16 @@ func scriptFixture(ts *testscript.TestScript, _ bool, args []string) {
 		case "L12M6/1":
 			by, status, epochs = gone, search.Running, 1
 		}
-		turn, err := by.Begin(ctx, t.ID, 2, search.Attempt{Started: time.Unix(1e9, 0), Host: host, PID: os.Getpid(), ISA: "portable"})
+		turn, err := by.Begin(ctx, t.ID, 2, search.Attempt{Started: time.Unix(1e9, 0), Host: host, PID: os.Getpid(),
+			ISA: "portable"})
 		ts.Check(err)
 		for n := 1; n <= epochs; n++ {
 			e := search.Epoch{
 				Number: n, LearningRate: 0.1, TrainLoss: 2.25 / float64(n), TrainCorrect: 10 * n, TrainTotal: 64,
-				ValidationCorrect: 8 * n, ValidationTotal: 50, TestCorrect: t.System.Pair().L/4 + 10*n + 2*t.Seed, TestTotal: 100,
-				ValidationLoss: 2.0 / 3 / float64(n), TestLoss: 2.375 / float64(n), TrainSeconds: 1.5, EvalSeconds: 0.25,
+				ValidationCorrect: 8 * n, ValidationTotal: 50, TestCorrect: t.System.Pair().L/4 + 10*n + 2*t.Seed,
+				TestTotal:      100,
+				ValidationLoss: 2.0 / 3 / float64(n), TestLoss: 2.375 / float64(n), TrainSeconds: 1.5,
+				EvalSeconds: 0.25,
 			}
 			ts.Check(turn.Record(ctx, e, search.Checkpoint{Epoch: n, State: []byte{byte(n)}}))
 		}
@@ -250,7 +254,8 @@ func scriptCertificate(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	secret, err := x509.MarshalPKCS8PrivateKey(key)
 	ts.Check(err)
-	about := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
+	about := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
 	cert, err := x509.CreateCertificate(crand.Reader, about, about, key.Public(), key)
 	ts.Check(err)
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}), 0o666))
@@ -263,9 +268,11 @@ func TestHelpExamples(t *testing.T) {
 	t.Chdir(t.TempDir())
 	// Runs that train: cut down. What needs a download, or works until it is
 	// interrupted, is only parsed.
-	short := []string{"--set", "seeds=1", "--set", "epochs=1", "--set", "train_pictures=32", "--set", "test_pictures=20", "--set", "blocks=1"}
+	short := []string{"--set", "seeds=1", "--set", "epochs=1", "--set", "train_pictures=32", "--set",
+		"test_pictures=20", "--set", "blocks=1"}
 	onlyParsed := func(line string) bool {
-		return strings.Contains(line, "data get") || strings.Contains(line, "igcsearch serve") || strings.Contains(line, "worker --access") || strings.Contains(line, "fig3")
+		return strings.Contains(line, "data get") || strings.Contains(line, "igcsearch serve") ||
+			strings.Contains(line, "worker --access") || strings.Contains(line, "fig3")
 	}
 
 	var commands []*cobra.Command
@@ -375,7 +382,8 @@ func TestKill(t *testing.T) {
 		return string(out)
 	}
 
-	if out, err := command("run", "tiny.toml", "--db", "straight.db", "--workers", "1", "--no-figure").CombinedOutput(); err != nil {
+	if out, err := command("run", "tiny.toml", "--db", "straight.db", "--workers", "1",
+		"--no-figure").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	want := export("straight.db")

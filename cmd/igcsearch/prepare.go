@@ -91,9 +91,10 @@ func planned(
 	return study, study.Trials(data.Shape, len(data.Classes)), data, nil
 }
 
-// workers returns how many trials train at once. A GPU is not given more than
-// have still to be trained, for they would hold its memory; a study that is
-// complete measures nothing. stored returns the trials as they stand.
+// workers returns how many trials train at once. On GPUs that is not more than
+// have still to be trained, because the others would hold memory for nothing. If
+// the study is complete, it does not measure what is fastest. stored returns the
+// trials as they stand.
 func (p *prepared) workers(ctx context.Context, flag automatic, stored func() ([]search.Trial, error)) (int, error) {
 	given := !flag.auto && cmp.Or(flag.n, p.study.Workers) > 0
 	if given || p.gpus == 0 {

@@ -45,8 +45,8 @@ func (e *UnfinishedError) Error() string {
 }
 
 // Replay runs a strategy over a study and takes the results of all trials from a record instead of
-// training them. It leaves out trials whose seeds the study s does not have, except in Truth and Regret.
-// It returns an UnfinishedError if a recorded trial has no result.
+// training them. It leaves out trials whose seeds the study s does not have, except in Truth and
+// Regret. It returns an UnfinishedError if a recorded trial has no result.
 func Replay(strategy search.Strategy, s search.Study, recorded []search.TrialState, o ReplayOptions) (Replayed, error) {
 	if len(recorded) == 0 {
 		return Replayed{}, errors.New("nothing is recorded")

@@ -228,7 +228,8 @@ func (e *Estimate) Line() string {
 	return fmt.Sprintf("%s: %s%s, %s, %s training pictures to go: roughly %s (%s, %d at once%s); "+
 		"the database gets about %s",
 		e.Study.Name, e.atMost(), report.Count(e.Left, "trial"), report.Count(e.epochs, "epoch"),
-		number(e.epochs*steps*batch), Rough(e.forecast.Seconds), by, min(e.Workers, e.Left), e.shared(), size(e.databaseBytes()))
+		number(e.epochs*steps*batch), Rough(e.forecast.Seconds), by, min(e.Workers, e.Left), e.shared(),
+		size(e.databaseBytes()))
 }
 
 // Report describes the estimate in several lines.

@@ -240,7 +240,7 @@ func runBench(ctx context.Context, o benchOptions, stdout, stderr io.Writer) err
 	if o.peer != "" {
 		header = append(header, "peer GFLOP/s", "ratio")
 	}
-	t, all := newTable(header...), means{}
+	t, all := report.NewTable(header...), means{}
 	var last benchJSON
 	one := func(s space.System) (any, []string, error) {
 		var peer float64
@@ -298,7 +298,8 @@ func runBench(ctx context.Context, o benchOptions, stdout, stderr io.Writer) err
 			t.Add(row...)
 		}
 		return fmt.Sprintf("batch %d, %s, %s, %s, median of %s; the mean is geometric",
-			int(o.batch), trainer.CPU(), last.ISA, count(last.Threads, "thread"), count(int(o.steps), "step"))
+			int(o.batch), trainer.CPU(), last.ISA, report.Count(last.Threads, "thread"),
+			report.Count(int(o.steps), "step"))
 	})
 }
 
@@ -433,7 +434,7 @@ type scalingJSON struct {
 
 func runScaling(ctx context.Context, o benchOptions, stdout, stderr io.Writer) error {
 	n := int(o.threads)
-	t := newTable("L", "M", "1 trial, 1 thread (images/s)", fmt.Sprintf("%d trials, 1 thread each", n), "ratio",
+	t := report.NewTable("L", "M", "1 trial, 1 thread (images/s)", fmt.Sprintf("%d trials, 1 thread each", n), "ratio",
 		fmt.Sprintf("1 trial, %d threads", n), "ratio", "arithmetic", "rows", "copy")
 	one := func(s space.System) (any, []string, error) {
 		p := s.Pair()
@@ -446,6 +447,7 @@ func runScaling(ctx context.Context, o benchOptions, stdout, stderr io.Writer) e
 				fmt.Sprintf("%.2f", r.CopyRatio)}, err
 	}
 	return o.each(stdout, stderr, t, one, func(int) string {
-		return fmt.Sprintf("batch %d, %s, median of %s", int(o.batch), trainer.CPU(), count(int(o.steps), "round"))
+		return fmt.Sprintf("batch %d, %s, median of %s", int(o.batch), trainer.CPU(),
+			report.Count(int(o.steps), "round"))
 	})
 }

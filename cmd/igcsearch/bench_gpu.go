@@ -6,6 +6,7 @@ import (
 	"io"
 	"strconv"
 
+	"igcsearch/cmd/igcsearch/report"
 	"igcsearch/space"
 	"igcsearch/trainer/bench"
 	"igcsearch/trainer/gpu"
@@ -52,7 +53,7 @@ func runGPUBench(ctx context.Context, o benchOptions, info gpu.Info, stdout, std
 	if o.peer != "" {
 		header = append(header, "peer images/s", "alone", "all")
 	}
-	t, all := newTable(header...), means{}
+	t, all := report.NewTable(header...), means{}
 	var last gpuBenchJSON
 	one := func(s space.System) (any, []string, error) {
 		r, err := bench.GPU(ctx, o.measure(s), d)
@@ -100,6 +101,7 @@ func runGPUBench(ctx context.Context, o benchOptions, info gpu.Info, stdout, std
 			t.Add(row...)
 		}
 		return fmt.Sprintf("batch %d, %s, %s, peak %.1f TFLOP/s, copy %.0f GB/s, median of %s; the mean is geometric",
-			int(o.batch), info.Name, info.Driver, last.PeakGFLOPS/1e3, last.BandwidthGB, count(int(o.steps), "step"))
+			int(o.batch), info.Name, info.Driver, last.PeakGFLOPS/1e3, last.BandwidthGB,
+			report.Count(int(o.steps), "step"))
 	})
 }

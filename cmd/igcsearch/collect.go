@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"igcsearch/cmd/igcsearch/report"
 	"igcsearch/search"
 	"igcsearch/store"
 	"igcsearch/store/spool"
@@ -106,12 +107,12 @@ func collectSpool(ctx context.Context, db *store.DB, s *spool.Snapshot, dir, pat
 				}
 			}
 			running = append(running,
-				fmt.Sprintf("%s after %d of %s%s", name, t.Epoch, count(t.Epochs, "epoch"), where))
+				fmt.Sprintf("%s after %d of %s%s", name, t.Epoch, report.Count(t.Epochs, "epoch"), where))
 		}
 	}
 	name := s.Study.Name
 	_, err = fmt.Fprintf(stdout, "%s: %d of %s finished in %s, %d copied into %s\n",
-		name, finished, count(len(list), "trial"), dir, taken, path)
+		name, finished, report.Count(len(list), "trial"), dir, taken, path)
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 
 	"igcsearch/cmd/igcsearch/live"
 	"igcsearch/cmd/igcsearch/progress"
+	"igcsearch/cmd/igcsearch/report"
 	"igcsearch/search"
 	"igcsearch/store/fleet"
 	"igcsearch/trainer"
@@ -198,7 +199,8 @@ func (c *coordinator) over(failed int) error {
 	if failed > 0 {
 		db := quote(c.db)
 		return fmt.Errorf("serve: %s failed: to see why, run: %s status STUDY --db %s; "+
-			"fix the cause, then run: %s retry STUDY --db %s", count(failed, "trial"), program(), db, program(), db)
+			"fix the cause, then run: %s retry STUDY --db %s", report.Count(failed, "trial"), program(), db, program(),
+			db)
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"igcsearch/cmd/igcsearch/report"
 	"igcsearch/trainer"
 	"igcsearch/trainer/gpu"
 )
@@ -67,7 +68,7 @@ func (d *device) choose(there []gpu.Info, why error) ([]gpu.Info, error) {
 		i := slices.IndexFunc(there, func(g gpu.Info) bool { return g.Index == n })
 		if i < 0 {
 			return nil, fmt.Errorf("--device %s: there is no cuda:%d: this machine has %s, counted from 0",
-				d, n, count(len(there), "GPU"))
+				d, n, report.Count(len(there), "GPU"))
 		}
 		list = append(list, there[i])
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"igcsearch/cmd/igcsearch/report"
 	"igcsearch/trainer"
 	"igcsearch/trainer/gpu"
 	"igcsearch/trainer/kernel"
@@ -74,13 +75,13 @@ func runDevices(_ context.Context, o devicesOptions, gpus []gpu.Info, why error,
 			Cores int      `json:"cores"`
 			ISAs  []string `json:"isas"` // the best first
 		}
-		return printJSON(stdout, struct {
+		return report.JSON(stdout, struct {
 			CPU   cpuJSON   `json:"cpu"`
 			GPUs  []gpuJSON `json:"gpus"`
 			NoGPU string    `json:"no_gpu,omitempty"` // why there is none
 		}{cpuJSON{trainer.CPU(), cores, isas}, list, reason})
 	}
-	t := newTable("<device", "<name", "<arithmetic", "cores", "memory (GiB)", "free (GiB)", "<driver")
+	t := report.NewTable("<device", "<name", "<arithmetic", "cores", "memory (GiB)", "free (GiB)", "<driver")
 	t.Add("cpu", trainer.CPU(), strings.Join(isas, " "), strconv.Itoa(cores), "", "", "")
 	gib := func(bytes int) string { return fmt.Sprintf("%.1f", float64(bytes)/(1<<30)) }
 	for _, g := range list {

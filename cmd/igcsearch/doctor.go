@@ -10,6 +10,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
+	"igcsearch/cmd/igcsearch/report"
 	"igcsearch/store"
 )
 
@@ -51,7 +52,7 @@ func runDoctor(ctx context.Context, o doctorOptions, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	t := newTable("<table", "rows", "content")
+	t := report.NewTable("<table", "rows", "content")
 	for _, s := range h.Tables {
 		t.Add(s.Name, strconv.FormatInt(s.Rows, 10), humanize.IBytes(uint64(s.Bytes)))
 	}
@@ -64,7 +65,7 @@ func runDoctor(ctx context.Context, o doctorOptions, stdout io.Writer) error {
 		o.db, h.Version, where, bytes(h.FileBytes), bytes(h.FreeBytes), bytes(h.WALBytes), t)
 	for _, w := range h.Workers {
 		if !w.Dead {
-			fmt.Fprintf(stdout, "process %d on %s runs %s\n", w.PID, w.Host, count(w.Trials, "trial"))
+			fmt.Fprintf(stdout, "process %d on %s runs %s\n", w.PID, w.Host, report.Count(w.Trials, "trial"))
 		}
 	}
 	for _, d := range h.Damage {

@@ -125,7 +125,7 @@ func openThere(ctx context.Context, path string) (*store.DB, error) {
 // costTable lists what was measured, in the order of the study.
 func costTable(e *progress.Estimate) *report.Table {
 	r := report.Results{Study: e.Study}
-	t := newTable(append(r.NameHeader(), "step (ms)", "evaluation (s)", "one training")...)
+	t := report.NewTable(append(r.NameHeader(), "step (ms)", "evaluation (s)", "one training")...)
 	order := e.Study.SystemList()
 	slices.SortFunc(e.Measured, func(a, b trainer.Cost) int {
 		return cmp.Compare(slices.Index(order, a.System), slices.Index(order, b.System))

@@ -89,7 +89,8 @@ func runImport(ctx context.Context, o importOptions, stdout, stderr io.Writer) e
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(stdout, "%s: %s imported into %s, of %d in the file\n", study.Name, count(n, "trial"), o.db,
+	_, err = fmt.Fprintf(stdout, "%s: %s imported into %s, of %d in the file\n", study.Name, report.Count(n, "trial"),
+		o.db,
 		len(results))
 	return err
 }

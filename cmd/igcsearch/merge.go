@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"igcsearch/cmd/igcsearch/report"
 	"igcsearch/store"
 )
 
@@ -66,7 +67,7 @@ func runMerge(ctx context.Context, o mergeOptions, stdout io.Writer) error {
 				done += n
 			}
 		}
-		fmt.Fprintf(stdout, "%s: %d of %s finished\n", i.Name, done, count(all, "trial"))
+		fmt.Fprintf(stdout, "%s: %d of %s finished\n", i.Name, done, report.Count(all, "trial"))
 	}
 	return nil
 }

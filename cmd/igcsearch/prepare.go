@@ -138,11 +138,11 @@ func (p *prepared) run(parent, ctx context.Context, r search.Runner, show progre
 func (p *prepared) headline(workers int) string {
 	on := p.attempt.ISA
 	if p.gpus > 0 {
-		on = fmt.Sprintf("%s (%s)", count(p.gpus, "GPU"), p.attempt.Device)
+		on = fmt.Sprintf("%s (%s)", report.Count(p.gpus, "GPU"), p.attempt.Device)
 	}
 	return fmt.Sprintf("%s: %s × %s, %s each, on %s (%s); %s, %s",
-		p.study.Name, networks(p.study), count(p.study.Seeds, "seed"), count(p.study.Epochs, "epoch"),
-		report.DatasetLabel(p.study.Dataset), pictures(p.data), count(workers, "worker"), on)
+		p.study.Name, networks(p.study), report.Count(p.study.Seeds, "seed"), report.Count(p.study.Epochs, "epoch"),
+		report.DatasetLabel(p.study.Dataset), pictures(p.data), report.Count(workers, "worker"), on)
 }
 
 // loadStudy is studies.Load for --set.
@@ -168,7 +168,7 @@ func identify(s *search.Study, d trainer.Data, stderr io.Writer) {
 		names += ", …"
 	}
 	report.Warn(stderr, s.Name, []string{
-		fmt.Sprintf("%s cannot be read and %s left out: %s", count(n, "picture"), verb, names),
+		fmt.Sprintf("%s cannot be read and %s left out: %s", report.Count(n, "picture"), verb, names),
 	})
 }
 
@@ -184,7 +184,7 @@ func pictures(d trainer.Data) string {
 // networks counts those of a study, as pairs if it is of pairs.
 func networks(s search.Study) string {
 	if s.OfPairs() {
-		return count(len(s.Pairs), "pair")
+		return report.Count(len(s.Pairs), "pair")
 	}
-	return count(len(s.SystemList()), "network")
+	return report.Count(len(s.SystemList()), "network")
 }

@@ -10,14 +10,6 @@ import (
 	"igcsearch/studies"
 )
 
-// What many commands use of package report.
-var (
-	count     = report.Count
-	newTable  = report.NewTable
-	percent   = report.Percent
-	printJSON = report.JSON
-)
-
 // findStudy reads the stored study that nameOrFile means: the one of this name in the database, else the one whose
 // name is in this file.
 func findStudy(ctx context.Context, db *store.DB, nameOrFile string, parts ...store.Part) (store.Results, error) {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"igcsearch/cmd/igcsearch/report"
 	"igcsearch/search"
 	"igcsearch/space"
 	"igcsearch/store"
@@ -78,7 +79,7 @@ func runRetry(ctx context.Context, o retryOptions, stdout io.Writer) error {
 	for _, t := range again {
 		fmt.Fprintf(stdout, "%v was %s: %s\n", t.Key, t.Status, t.Error)
 	}
-	_, err = fmt.Fprintf(stdout, "%s: %s to be tried again\n", study.Name, count(len(again), "trial"))
+	_, err = fmt.Fprintf(stdout, "%s: %s to be tried again\n", study.Name, report.Count(len(again), "trial"))
 	return err
 }
 

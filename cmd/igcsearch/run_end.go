@@ -32,7 +32,7 @@ func (o *runOptions) chooseFigure(study string) error {
 // tellEnd says why a run ended before all its trials were trained, and how to
 // go on.
 func (o runOptions) tellEnd(stderr io.Writer, p *prepared, sum search.Summary, interrupted bool) {
-	name, all := p.study.Name, count(len(p.trials), "trial")
+	name, all := p.study.Name, report.Count(len(p.trials), "trial")
 	kept := fmt.Sprintf("with %d of %s left; all finished epochs are in %s. Go on", sum.Left, all, o.db)
 	switch {
 	case interrupted:
@@ -78,7 +78,7 @@ func (o runOptions) failed(r report.Results, sum search.Summary) error {
 	for _, t := range r.Trials {
 		if t.Status == search.Failed && sum.Failed > 0 {
 			return fmt.Errorf("run %s: %s failed, first %v: %s: fix the cause, then run: %s retry %s", r.Study.Name,
-				count(sum.Failed, "trial"), t.Key, t.Error, program(), o.named(r.Study.Name))
+				report.Count(sum.Failed, "trial"), t.Key, t.Error, program(), o.named(r.Study.Name))
 		}
 	}
 	return nil

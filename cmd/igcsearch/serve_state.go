@@ -126,7 +126,7 @@ func watchedFigures(r report.Results) ([]live.Figure, error) {
 		})
 	}
 	if r.Study.OfPairs() {
-		note := fmt.Sprintf("%d of %s done", r.Done(), count(len(r.Trials), "trial"))
+		note := fmt.Sprintf("%d of %s done", r.Done(), report.Count(len(r.Trials), "trial"))
 		add("accuracy", "Accuracy against M", note, plots.AccuracyVsM{Series: series([]report.Results{r})})
 	}
 	note := ""

@@ -23,6 +23,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"igcsearch/cmd/igcsearch/live"
+	"igcsearch/cmd/igcsearch/report"
 	"igcsearch/search"
 	"igcsearch/space"
 	"igcsearch/store"
@@ -159,7 +160,7 @@ func exportedCells(t *testing.T, db string) []string {
 		case "done":
 			correct, _ := strconv.Atoi(v["test_correct"])
 			total, _ := strconv.Atoi(v["test_total"])
-			cell = percent(correct, total)
+			cell = report.Percent(correct, total)
 		case "running":
 			cell = v["epoch"] + "/" + v["epochs"]
 		case "pending":

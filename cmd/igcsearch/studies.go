@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"igcsearch/cmd/igcsearch/report"
 	"igcsearch/search"
 	"igcsearch/studies"
 )
@@ -41,7 +42,7 @@ database.`,
 }
 
 func runStudies(ctx context.Context, o studiesOptions, stdout io.Writer) error {
-	t := newTable("<study", "networks", "seeds", "epochs", "<dataset", "<what")
+	t := report.NewTable("<study", "networks", "seeds", "epochs", "<dataset", "<what")
 	for _, name := range studies.Names() {
 		s, err := studies.Load(name, nil)
 		if err != nil {
@@ -61,7 +62,7 @@ func runStudies(ctx context.Context, o studiesOptions, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	t = newTable("<study in "+o.db, "done", "diverged", "failed", "left", "<last change", "<what")
+	t = report.NewTable("<study in "+o.db, "done", "diverged", "failed", "left", "<last change", "<what")
 	for _, i := range infos {
 		left := i.Counts[search.Pending] + i.Counts[search.Running]
 		number := func(s search.Status) string { return fmt.Sprint(i.Counts[s]) }

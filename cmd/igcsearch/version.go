@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"igcsearch/cmd/igcsearch/report"
 	"igcsearch/trainer"
 	"igcsearch/trainer/gpu"
 )
@@ -107,6 +108,6 @@ func runVersion(_ context.Context, o versionOptions, stdout io.Writer) error {
 	}
 	const form = "igcsearch %s\ncommit    %s\ngo        %s\nisa       %s\ncpu       %s, %s\ngpu       %s\n"
 	_, err = fmt.Fprintf(stdout, form,
-		b.version, b.commit, runtime.Version(), isa, trainer.CPU(), count(runtime.GOMAXPROCS(0), "core"), gpus)
+		b.version, b.commit, runtime.Version(), isa, trainer.CPU(), report.Count(runtime.GOMAXPROCS(0), "core"), gpus)
 	return err
 }

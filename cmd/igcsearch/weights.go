@@ -99,7 +99,7 @@ func runWeights(ctx context.Context, o weightsOptions, stderr io.Writer) error {
 		return fmt.Errorf("weights %s: %w", study.Name, err)
 	}
 	if from.Epoch < study.Epochs {
-		text := fmt.Sprintf("%v is trained for %d of %s", key, from.Epoch, count(study.Epochs, "epoch"))
+		text := fmt.Sprintf("%v is trained for %d of %s", key, from.Epoch, report.Count(study.Epochs, "epoch"))
 		report.Warn(stderr, study.Name, []string{text})
 	}
 	about := map[string]string{

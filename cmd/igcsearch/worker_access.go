@@ -51,7 +51,7 @@ func runAccessWorker(parent context.Context, o workerOptions, stderr io.Writer) 
 	}
 	if err == nil {
 		log.Note(fmt.Sprintf("%s done here, %s in all; %s",
-			count(log.Trials, "trial"), count(log.Epochs, "epoch"), cmp.Or(reason, "the end")))
+			report.Count(log.Trials, "trial"), report.Count(log.Epochs, "epoch"), cmp.Or(reason, "the end")))
 	}
 	return err
 }
@@ -90,7 +90,8 @@ func (w *accessWorker) train(ctx, soft context.Context) error {
 	if err != nil {
 		return err
 	}
-	w.log.Note(fmt.Sprintf("training on %s (%s), %s at once", w.attempt.Device, w.attempt.ISA, count(workers, "trial")))
+	w.log.Note(fmt.Sprintf("training on %s (%s), %s at once", w.attempt.Device, w.attempt.ISA,
+		report.Count(workers, "trial")))
 	runner := search.Runner{
 		Trainer: advisedTrainer{w.machine.train}, Workers: workers, Notify: w.log.Event,
 		Drain: soft.Done(), Deadline: w.o.deadline(ctx),

@@ -9,6 +9,7 @@ import (
 
 	"igcsearch/cmd/igcsearch/cluster"
 	"igcsearch/cmd/igcsearch/progress"
+	"igcsearch/cmd/igcsearch/report"
 	"igcsearch/search"
 	"igcsearch/store/spool"
 )
@@ -51,7 +52,7 @@ func runSpoolWorker(parent context.Context, o workerOptions, stderr io.Writer) e
 		Store: folder, Workers: workers, Drain: soft.Done(), Deadline: o.deadline(ctx), Notify: seen.event,
 	}, show)
 	finished := fmt.Sprintf("%s trained here, %d of %d finished in %s",
-		count(seen.trained, "trial"), sum.Done+sum.Diverged, len(p.trials), o.spool)
+		report.Count(seen.trained, "trial"), sum.Done+sum.Diverged, len(p.trials), o.spool)
 	if parent.Err() != nil {
 		fmt.Fprintf(stderr, "igcsearch: stopped: %s; all finished epochs are there. Go on with:\n  %s\n",
 			finished, commandLine())
@@ -71,7 +72,7 @@ func runSpoolWorker(parent context.Context, o workerOptions, stderr io.Writer) e
 	if sum.Failed > 0 {
 		fmt.Fprintln(stderr, "igcsearch: warning: "+fmt.Sprintf(
 			"%s failed, like %s: fix the cause, then run: %s retry %s --spool %s, and start workers again",
-			count(sum.Failed, "trial"), seen.failed, program(), quote(p.study.Name), quote(o.spool)))
+			report.Count(sum.Failed, "trial"), seen.failed, program(), quote(p.study.Name), quote(o.spool)))
 	}
 	fmt.Fprintf(stderr, "next      %s collect %s\n", program(), quote(o.spool))
 	return nil

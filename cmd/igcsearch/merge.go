@@ -112,8 +112,8 @@ func mergeFrom(ctx context.Context, db, source *store.DB) error {
 		}
 		_, err = db.Bring(ctx, from)
 		if conflict := (*store.ConflictError)(nil); errors.As(err, &conflict) {
-			return fmt.Errorf("study %q has other settings there than in a file before it: export one of them, or"+
-				" keep them apart", s.Name)
+			return fmt.Errorf("study %q has other settings there than in a file before it: export one of them, or "+
+				"keep them apart", s.Name)
 		}
 		if err != nil {
 			return err

@@ -87,8 +87,7 @@ func runReplay(ctx context.Context, o replayOptions, stdout io.Writer) error {
 	out.Study = study
 	grid, err := strategy.Replay(strategy.Grid(), study, recorded, strategy.ReplayOptions{Workers: len(recorded)})
 	if err != nil {
-		return fmt.Errorf("replay %s: %w; export the study (csv, --epochs --times), "+
-			"import it with --set strategy=grid --set name=NEW, and run that to its end", study.Name, err)
+		return fmt.Errorf("replay %s: %w", study.Name, err)
 	}
 	out.Epochs = grid.Epochs
 	replay := func(name string, s search.Study, decides search.Strategy, bound int) error {

@@ -181,8 +181,12 @@ func readJSON(text []byte) (File, error) {
 		return File{}, errors.New("its fingerprint is not that of its settings")
 	}
 	f := File{Study: &s, Rows: make([]Row, len(file.Trials))}
+	var list []column
 	for k, fields := range file.Trials {
-		list, err := present(inJSON, slices.Sorted(maps.Keys(fields)))
+		isLike := func(c column) bool { _, there := fields[c.name]; return there }
+		if len(fields) != len(list) || !all(list, isLike) { // rows mostly have the fields of the one before
+			list, err = present(inJSON, slices.Sorted(maps.Keys(fields)))
+		}
 		for _, c := range list {
 			err = cmp.Or(err, c.setJSON(&f.Rows[k], fields[c.name]))
 		}
@@ -191,6 +195,11 @@ func readJSON(text []byte) (File, error) {
 		}
 	}
 	return f, nil
+}
+
+// all reports whether something holds for all columns.
+func all(list []column, holds func(column) bool) bool {
+	return !slices.ContainsFunc(list, func(c column) bool { return !holds(c) })
 }
 
 func readSettings(text []byte) (search.Study, error) {

@@ -2,6 +2,7 @@ package table
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -164,17 +165,28 @@ func (c column) json(r *Row) ([]byte, error) {
 
 // setJSON reads a field of JSON into the row.
 func (c column) setJSON(r *Row, text []byte) error {
-	at := c.at(r)
-	number, isNumber := at.(*float64)
-	switch {
-	case isNumber && c.blank != nil && string(text) == "null":
-		*number = c.absent(r)
-	case isNumber && string(text) == infinity:
-		*number = math.Inf(1)
-	case isNumber && string(text) == minusInfinity:
-		*number = math.Inf(-1)
-	case string(text) == "null" || json.Unmarshal(text, at) != nil:
-		return fmt.Errorf("%s %s is not %s", c.name, text, kind(at))
+	var err error
+	switch at := c.at(r).(type) {
+	case *int:
+		*at, err = strconv.Atoi(string(text))
+	case *float64:
+		switch {
+		case c.blank != nil && string(text) == "null":
+			*at = c.absent(r)
+		case string(text) == infinity:
+			*at = math.Inf(1)
+		case string(text) == minusInfinity:
+			*at = math.Inf(-1)
+		default:
+			*at, err = strconv.ParseFloat(string(text), 64)
+		}
+	case *string:
+		if err = json.Unmarshal(text, at); string(text) == "null" {
+			err = errors.New("null")
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("%s %s is not %s", c.name, text, kind(c.at(r)))
 	}
 	return nil
 }

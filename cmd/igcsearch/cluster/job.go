@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"igcsearch/search"
 )
 
 // JobName returns the scheduler's name of the job that this process is part
@@ -111,16 +113,10 @@ func squeue(ctx context.Context, program string, args ...string) ([]byte, error)
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
-		if line := lastLine(stderr.String()); line != "" {
+		if line := search.LastLine(stderr.String()); line != "" {
 			err = fmt.Errorf("%w: %s", err, line)
 		}
 		return nil, err
 	}
 	return out, nil
-}
-
-// lastLine returns the last line of text that is not empty.
-func lastLine(text string) string {
-	lines := strings.Split(strings.TrimSpace(text), "\n")
-	return strings.TrimSpace(lines[len(lines)-1])
 }

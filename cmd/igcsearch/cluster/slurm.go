@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"igcsearch/search"
 )
 
 // Slurm describes the jobs that train a study: an array with a worker in each
@@ -193,7 +195,7 @@ func (j sbatchJob) submit(ctx context.Context) (string, error) {
 	case errors.Is(err, exec.ErrNotFound):
 		return "", ErrNoSlurm
 	case err != nil:
-		if line := lastLine(stderr.String()); line != "" {
+		if line := search.LastLine(stderr.String()); line != "" {
 			return "", errors.New(line) // "sbatch: error: …"
 		}
 		return "", fmt.Errorf("sbatch: %w", err)

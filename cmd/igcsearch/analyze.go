@@ -24,7 +24,7 @@ func newAnalyzeCommand() *cobra.Command {
 the best pair, which pairs are significantly worse, which are not separated from
 it, and of which the study tells too little; M = 2 against M = 1 and against
 L = 1, a concave curve of accuracy over log2 M with the bootstrap interval of its
-peak, and the Pareto set over accuracy, parameters, multiply–adds and measured
+peak, and the Pareto front over accuracy, parameters, multiply–adds and measured
 training time.
 
 If a check of the spreads allows it, pairs are compared with one spread for all,

@@ -46,7 +46,7 @@ A run can be stopped at any moment, even killed. The same command goes on where
 it was and ends with the same results.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
-		Example: `  # the whole job on built-in pictures: nine pairs, two seeds, a figure
+		Example: `  # the whole job on built-in pictures: six pairs, ten seeds, a figure
   igcsearch run quickstart
 
   # which pairs can be tried under a budget?

@@ -150,7 +150,7 @@ type Findings struct {
 	Verdicts []Verdict
 	// Tells is the largest Detectable, in points, with which a comparison can be NotSeparated.
 	Tells float64
-	// Front marks the samples in the Pareto set: no other sample is at least as good in mean
+	// Front marks the samples on the Pareto front: no other sample is at least as good in mean
 	// accuracy and in all costs, and better in one of them. It leaves out costs that are not known
 	// of every sample.
 	Front []bool
@@ -427,7 +427,7 @@ func (a Findings) Known() (params, multiplyAdds, seconds bool) {
 	return params, multiplyAdds, seconds
 }
 
-// front marks the samples in the Pareto set.
+// front marks the samples on the Pareto front.
 func (a Findings) front() []bool {
 	params, multiplyAdds, seconds := a.Known()
 	values := make([][]float64, len(a.Samples)) // a smaller value is better; nil without a score

@@ -249,7 +249,7 @@ func curveFact(c *analysis.Parabola) fact {
 	return fact{"curve", fmt.Sprintf("%s; %s, %.2f %%", formula, peak, c.Height)}
 }
 
-// front is the table of the Pareto set, without a cost that is not known.
+// front is the table of the Pareto front, without a cost that is not known.
 func (a Findings) front() (header []string, rows [][]string) {
 	params, multiplyAdds, seconds := a.Known()
 	costs := []struct {
@@ -285,7 +285,7 @@ func (a Findings) front() (header []string, rows [][]string) {
 
 func (a Findings) frontCaption() string {
 	_, rows := a.front()
-	return fmt.Sprintf("Pareto set, %d of %d: no other network is at least as accurate and as cheap, and better in"+
+	return fmt.Sprintf("Pareto front, %d of %d: no other network is at least as accurate and as cheap, and better in"+
 		" one of these", len(rows), a.withScores())
 }
 
@@ -337,7 +337,7 @@ func probability(p float64) string {
 	return fmt.Sprintf("%.3f", p)
 }
 
-// tables are the means and the Pareto set.
+// tables are the means and the Pareto front.
 func (a Findings) tables() (means, front *Table) {
 	header, rows := a.front()
 	return tableOf(a.header(), a.rows()), tableOf(header, rows)

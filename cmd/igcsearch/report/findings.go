@@ -224,8 +224,8 @@ func (a Findings) warnings() []string {
 	params, multiplyAdds, times := a.Known()
 	models := a.results.Models
 	add(len(models) > 1, "its trials ran on different devices (%s): their times are not compared", some(models))
-	add(len(models) <= 1 && !times, "the training times of some networks are not stored: the Pareto set ignores times")
-	add(!params || !multiplyAdds, "the counts of some networks are not stored: the Pareto set ignores them")
+	add(len(models) <= 1 && !times, "the training times of some networks are not stored: the Pareto front ignores times")
+	add(!params || !multiplyAdds, "the counts of some networks are not stored: the Pareto front ignores them")
 	return list
 }
 

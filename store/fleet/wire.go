@@ -23,7 +23,7 @@ import (
 )
 
 // protocol is the version of the messages that this file defines.
-const protocol = 1
+const protocol = 2
 
 // The paths of a coordinator. All but pathSnapshot take a POST of JSON. All of them ask for
 // the token of the access file.

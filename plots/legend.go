@@ -22,7 +22,7 @@ type entry struct {
 type legend struct {
 	entries []entry
 	note    string
-	above   bool // the series want all of the frame
+	above   bool // it always stands above the frame
 
 	columns []legendColumn
 	size    vg.Point

@@ -1,6 +1,5 @@
-// Package plots draws the figures of a paper with gonum's plot and plotters: accuracy against the number of
-// secondary partitions M (AccuracyVsM), learning curves (LearningCurves), the history of a race (RaceHistory),
-// accuracy against cost (Pareto), and accuracy over budget and M (HeatMap).
+// Package plots draws the figures of a paper with gonum's plot and plotters. AccuracyVsM, accuracy against the number
+// of secondary partitions M, is the paper's Figure 3; the other types that implement Figure stand in files of their own.
 //
 // A figure is a struct of numbers. Encode turns it into PDF, SVG, PNG, EPS or TeX, or into a CSV table of the
 // numbers that are drawn. The same figure gives the same bytes, always. The zero Options are those of one column
@@ -42,7 +41,7 @@ type Options struct {
 	Outlines bool
 }
 
-// Figure is a kind of figure with its numbers: one of the types that the package comment lists.
+// Figure is a kind of figure with its numbers.
 type Figure interface {
 	// validate returns what is wrong with the numbers.
 	validate() error

@@ -87,7 +87,7 @@ func vsM(list ...plots.Series) plots.AccuracyVsM { return plots.AccuracyVsM{Seri
 
 func heatMap(rows ...plots.Series) plots.HeatMap { return plots.HeatMap{Rows: rows} }
 
-// figures are drawn in every format; a golden picture is of the same name, where there is one.
+// figures are drawn in every format. Each has a golden picture of its name, except those called single-….
 var figures = map[string]plots.Figure{
 	"one-series": vsM(plain),
 	"width":      plots.AccuracyVsM{Series: []plots.Series{fig3b}, WidthCurve: true, Bar: plots.CI95},

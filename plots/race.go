@@ -28,7 +28,7 @@ type RaceHistory struct {
 	Bar Bar
 }
 
-// lane is a network that has accuracies, with a summary after each seed.
+// lane is a network to draw, with a summary after each seed.
 type lane struct {
 	RaceNetwork
 	look look
@@ -74,8 +74,7 @@ func (f RaceHistory) validate() error {
 	return nil
 }
 
-// table has a row for each network and number of seeds that it had; alive is 0 after the last seed
-// of a network that was
+// table has a row for each network and number of seeds that it had. alive is 0 in the last row of a network that was
 // dropped.
 func (f RaceHistory) table() [][]string {
 	rows := [][]string{{"network", "seeds", "mean", "low", "high", "bar", "alive"}}

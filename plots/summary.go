@@ -42,7 +42,7 @@ type summary struct {
 	mean, low, high float64
 }
 
-// summarize needs at least one value. None is below 0 or above most; the bar ends there too.
+// summarize needs at least one value. The values are between 0 and most, and the bar is cut to that range.
 func summarize(x float64, values []float64, bar Bar, most float64) summary {
 	n := len(values)
 	s := summary{x: x, n: n, mean: stat.Mean(values, nil)}

@@ -8,13 +8,13 @@ import (
 	"strconv"
 )
 
-// Epoch holds what one epoch of a training measured, as raw counts. A field that is added here
-// needs a line in Values too.
+// Epoch holds what one epoch of a training measured, as raw counts. docs/design.md says where a new
+// metric goes.
 type Epoch struct {
 	Number       int     // 1 … Study.Epochs
 	LearningRate float64 // the learning rate of the epoch's last step
 	// TrainLoss is the mean cross-entropy (nats) of the epoch's augmented pictures. The loss of a
-	// picture is that in its training step.
+	// picture is taken in the step that trains on it, before the update.
 	TrainLoss float64
 	// These counts are of pictures: how many were classified correctly, out of how many. A total of
 	// 0 means that the split was not evaluated.
@@ -35,6 +35,9 @@ type EpochValue struct {
 	Name string
 	At   any  // a pointer into the Epoch, of type *int or *float64
 	Time bool // whether the value is a time, which differs if the same training is repeated
+	// Optional values are numbers above 0. A 0 means that the value was not recorded: by an older
+	// igcsearch, or without an evaluation.
+	Optional bool
 }
 
 // Values lists all values of the epoch with their names in JSON.
@@ -49,8 +52,8 @@ func (e *Epoch) Values() []EpochValue {
 		{Name: "validation_total", At: &e.ValidationTotal},
 		{Name: "test_correct", At: &e.TestCorrect},
 		{Name: "test_total", At: &e.TestTotal},
-		{Name: "validation_loss", At: &e.ValidationLoss},
-		{Name: "test_loss", At: &e.TestLoss},
+		{Name: "validation_loss", At: &e.ValidationLoss, Optional: true},
+		{Name: "test_loss", At: &e.TestLoss, Optional: true},
 		{Name: "train_seconds", At: &e.TrainSeconds, Time: true},
 		{Name: "eval_seconds", At: &e.EvalSeconds, Time: true},
 	}

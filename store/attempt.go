@@ -227,10 +227,12 @@ func (h handle) owns(token []byte) bool { return len(token) > 0 && bytes.Equal(t
 
 // putEpoch stores an epoch, in place of another measurement of it if there is one.
 func putEpoch(ctx context.Context, tx *sql.Tx, trial, attempt int64, e search.Epoch) error {
-	// NULL is "not recorded" in these two, so NaN cannot be kept.
-	if !(e.ValidationLoss >= 0 && e.TestLoss >= 0) {
-		return fmt.Errorf("epoch %d: its validation_loss is %g and its test_loss %g: want 0 or more, and no NaN: "+
-			"a loss that is none is infinite", e.Number, e.ValidationLoss, e.TestLoss)
+	for _, v := range e.Values() {
+		// In these columns NULL means "not recorded", and SQLite stores NaN as NULL.
+		if x, ok := v.At.(*float64); ok && v.Optional && !(*x >= 0) {
+			return fmt.Errorf("epoch %d: its %s is %g: want 0 or more, and no NaN: record what is not a number as infinite",
+				e.Number, v.Name, *x)
+		}
 	}
 	columns := epochColumns(&e)
 	values := []any{trial, attempt}

@@ -40,7 +40,7 @@ const (
 // results that were not trained for this database. It follows one rule:
 //
 //   - Two records of a trial agree if the epochs that both have are the same in every bit, and if neither goes on
-//     after the other has finished. Times may differ, and so may a loss that only one of them has.
+//     after the other has finished. Times may differ, and so may an optional value that only one of them has.
 //   - Records that agree are joined: the database then has the epochs and the losses that either has. The record that
 //     is further on, by its last epoch and then by its status, decides the status and the checkpoints.
 //   - Records that do not agree are a conflict, and Bring stores nothing, unless everything that the database has of
@@ -311,7 +311,7 @@ func (s *stored) join(there search.Record) (j joining) {
 		at[e.Number] = e
 	}
 	lastHere, lastThere := lastEpoch(s.Record), lastEpoch(there)
-	// Of a status alone only the attempt tells that it is news: people may have asked for another try here.
+	// If only the status differs, a new attempt shows that it is news: a user may have asked for another try here.
 	j.take = lastThere > lastHere || lastThere == lastHere && j.news && rank(there.Status) > rank(s.Status)
 	different, c := 0, newComparison()
 	for i, e := range there.History {

@@ -23,8 +23,7 @@ type epochColumn struct {
 }
 
 // epochColumns are the columns of table epoch that hold what was measured: the values of search.Epoch by their names
-// there. Every query of epochs is made from this list. A new metric of search.Epoch needs a column in schema.sql, and a
-// line here if it may be NULL.
+// there. Every query of epochs is made from this list. An optional value that was not recorded is NULL.
 func epochColumns(e *search.Epoch) []epochColumn {
 	var list []epochColumn
 	for _, v := range e.Values() {
@@ -33,10 +32,10 @@ func epochColumns(e *search.Epoch) []epochColumn {
 		case *int:
 			c.value = (*whole)(at)
 		case *float64:
-			switch v.Name {
-			case "train_loss":
+			switch {
+			case v.Name == "train_loss":
 				c.value = (*orNaN)(at)
-			case "validation_loss", "test_loss":
+			case v.Optional:
 				c.value = (*orZero)(at)
 			default:
 				c.value = (*real)(at)
@@ -56,7 +55,7 @@ func epochNames(prefix string) string {
 	return strings.Join(names, ", ")
 }
 
-// epochFields are what Rows.Scan reads a row into, of columns before those of epochNames and these.
+// epochFields returns the targets for Rows.Scan: those in before, then one for each column of epochNames.
 func epochFields(e *search.Epoch, before ...any) []any {
 	for _, c := range epochColumns(e) {
 		before = append(before, c.value)

@@ -48,3 +48,6 @@ func (db *DB) Waiting() int {
 	defer db.line.mu.Unlock()
 	return len(db.line.first) + len(db.line.epochs)
 }
+
+// Path is that of the database file.
+func (db *DB) Path() string { return db.path }

@@ -52,7 +52,7 @@ CREATE TABLE worker (
     job    TEXT    NOT NULL DEFAULT ''                           -- of the scheduler that started it, 'slurm 12_3', 'slurm 12_3 restart 1'; '' outside one
 ) STRICT;
 
--- One worker's turn at a trial: when, where, by which program.
+-- One worker's try at a trial: when, where, by which program.
 CREATE TABLE attempt (
     id         INTEGER PRIMARY KEY,
     trial      INTEGER NOT NULL REFERENCES trial (id),
@@ -60,7 +60,7 @@ CREATE TABLE attempt (
     token      BLOB CHECK (length(token) = 16),                  -- random, known to the worker alone; NULL of imported results
     started    INTEGER NOT NULL CHECK (started > 0),             -- time (ms)
     ended      INTEGER CHECK (ended > 0),                        -- time (ms), NULL while open
-    -- NULL while open. 'paused': at the epoch that the turn was for. 'lost': its process was killed or stood still.
+    -- NULL while open. 'paused': at the last epoch that it was to train. 'lost': its process was killed or stood still.
     outcome    TEXT CHECK (outcome IN ('done', 'diverged', 'failed', 'interrupted', 'lost', 'paused')),
     -- Why it ended before its epoch; NULL if it did not.
     failure    TEXT CHECK (failure IN ('diverged', 'out of memory', 'timeout', 'crashed', 'lost', 'interrupted')),
@@ -95,7 +95,7 @@ CREATE TABLE failure (
     PRIMARY KEY (trial, kind)
 ) STRICT, WITHOUT ROWID;
 
--- The columns behind attempt are those of epochColumns in epoch.go.
+-- The columns after attempt are those of epochColumns in epoch.go.
 CREATE TABLE epoch (
     trial              INTEGER NOT NULL REFERENCES trial (id),
     number             INTEGER NOT NULL CHECK (number >= 1),

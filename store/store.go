@@ -38,10 +38,11 @@ var schema string
 const (
 	// applicationID is "igcs" in ASCII, at offset 68 of the file.
 	applicationID = 0x69676373
-	// schemaVersion is the version of schema.sql. Versions 1 to 5 were of schemas before the first release.
+	// schemaVersion is the version of schema.sql, counted up with every change of it. A database of another version is
+	// refused: its results are carried over by export and import. Versions 1 to 5 are from before the first release.
 	schemaVersion = 6
 
-	// statements is how many a connection of a runner keeps prepared: all of them.
+	// statements is the size of the statement cache of a runner's connection, large enough for all its statements.
 	statements = "100"
 )
 

@@ -236,17 +236,17 @@ func curvesFigure(list []report.Results, o plotOptions) (plots.Figure, error) {
 
 // curvesOf returns a curve for each network that has a trial in one of these states, over those trials.
 func curvesOf(r report.Results, of ...search.Status) (list []plots.LearningCurve) {
-	byNumber := map[space.System][]plots.Epoch{}
+	epochsOf := map[space.System][]plots.Epoch{}
 	for _, t := range r.Trials {
 		_, ok := r.Accuracy(t.Trial)
 		if !slices.Contains(of, t.Status) || t.Status == search.Done && !ok || t.Epoch == 0 {
 			continue
 		}
-		if byNumber[t.System] == nil {
-			byNumber[t.System] = make([]plots.Epoch, r.Study.Epochs)
+		if epochsOf[t.System] == nil {
+			epochsOf[t.System] = make([]plots.Epoch, r.Study.Epochs)
 		}
 		for _, e := range t.History {
-			at := &byNumber[t.System][e.Number-1]
+			at := &epochsOf[t.System][e.Number-1]
 			at.TrainLosses = append(at.TrainLosses, e.TrainLoss)
 			if e.TrainTotal > 0 {
 				at.TrainAccuracies = append(at.TrainAccuracies, 100*float64(e.TrainCorrect)/float64(e.TrainTotal))
@@ -260,7 +260,7 @@ func curvesOf(r report.Results, of ...search.Status) (list []plots.LearningCurve
 		}
 	}
 	for _, n := range r.Networks() {
-		all := byNumber[n.System]
+		all := epochsOf[n.System]
 		for i := range all {
 			all[i].Number = i + 1
 			if slices.ContainsFunc(all[i].Losses, func(loss float64) bool { return math.IsInf(loss, 0) }) {

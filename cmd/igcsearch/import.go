@@ -28,12 +28,12 @@ func newImportCommand() *cobra.Command {
 		Short: "Store results that export wrote as csv or json",
 		Long: `import stores results that igcsearch export wrote as csv or json, for trials
 without results in the database. Trials that have results there must have the same
-ones. Imported trials are marked as such.
+ones. The attempt of an imported trial says which file it comes from.
 
 json holds the settings of its study and needs no pictures. csv does not: --study
 names the study, and its pictures are read. A csv without the losses of
-evaluations comes from an older igcsearch, which decayed "weights" only: so does
-the stored study, unless --set weight_decay_on says otherwise.
+evaluations comes from an older igcsearch, which trained with weight_decay_on =
+"weights": the study is stored so, unless --set weight_decay_on says otherwise.
 
 A trial that was not finished is trained from its start, because an export holds no
 checkpoints.`,

@@ -13,7 +13,7 @@ import (
 )
 
 type plotOptions struct {
-	kindAsked  bool // else a study of networks gets its learning curves
+	kindAsked  bool // --kind was given; without it, a study of networks gets its learning curves
 	studies    []string
 	db         string
 	output     string
@@ -39,7 +39,7 @@ func newPlotCommand() *cobra.Command {
 	}
 	cmd := &cobra.Command{
 		Use:   "plot STUDY... -o FIGURE",
-		Short: "Draw accuracy against M, learning curves, a race, the Pareto front, a heat map",
+		Short: "Draw a figure of stored results: accuracy against M, learning curves and others",
 		Long: `plot draws the trials that are done of one or more studies of a database. --kind
 says what:
 

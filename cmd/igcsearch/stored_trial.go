@@ -136,15 +136,9 @@ func (v *storedTrial) compareWeights(c search.Checkpoint) string {
 	return fmt.Sprintf("epoch %d: its metrics agree, but the weights in its checkpoint do not", c.Epoch)
 }
 
-// epochDifference is empty if all values but the times agree in every bit. A loss of 0 agrees with any other: an older
-// igcsearch did not store the losses of evaluations.
+// epochDifference is empty if all values but the times agree in every bit. An optional value that was not stored
+// agrees with any other.
 func epochDifference(stored, now search.Epoch) string {
-	if stored.ValidationLoss == 0 {
-		now.ValidationLoss = 0
-	}
-	if stored.TestLoss == 0 {
-		now.TestLoss = 0
-	}
 	ours := now.Values()
 	for i, v := range stored.Values() {
 		differs := func(format string, a, b any) string {
@@ -157,7 +151,10 @@ func epochDifference(stored, now search.Epoch) string {
 			}
 		case *float64:
 			b := *ours[i].At.(*float64)
-			if math.Float64bits(*a) != math.Float64bits(b) && !(math.IsNaN(*a) && math.IsNaN(b)) && !v.Time {
+			if v.Time || v.Optional && *a == 0 || math.IsNaN(*a) && math.IsNaN(b) {
+				continue
+			}
+			if math.Float64bits(*a) != math.Float64bits(b) {
 				return differs("%.17g", *a, b)
 			}
 		}

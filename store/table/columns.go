@@ -8,7 +8,7 @@ import (
 	"strconv"
 )
 
-// forms are the tables that have a column.
+// forms is a set of output forms.
 type forms int
 
 const (
@@ -24,11 +24,12 @@ type need int
 
 const (
 	needed need = iota
-	// optional columns are always written. Files of an older igcsearch, or of another form, lack them.
+	// optional columns are always written. Files of an older igcsearch, or CSVs of networks, may lack them; the value
+	// is 0 then.
 	optional
 	// onRequest columns are written only on request.
 	onRequest
-	// ifKnown columns are left out of a row, in JSON, where they are empty.
+	// ifKnown columns are in a row of JSON only if they are not empty.
 	ifKnown
 )
 
@@ -43,7 +44,7 @@ type column struct {
 	blank func(*Row) bool
 }
 
-// columns lists all columns in their order. A new metric of search.Epoch needs one line here.
+// columns lists all columns in their order. A new metric of search.Epoch needs one line here, an optionalMetric.
 var columns = []column{
 	{name: "system", in: inJSON, need: ifKnown, at: func(r *Row) any { return &r.System }},
 	{name: "network", in: networksCSV, at: func(r *Row) any { return &r.Network }},
@@ -64,17 +65,22 @@ var columns = []column{
 	{name: "validation_total", in: everywhere, at: func(r *Row) any { return &r.ValidationTotal }},
 	{name: "test_correct", in: everywhere, at: func(r *Row) any { return &r.TestCorrect }},
 	{name: "test_total", in: everywhere, at: func(r *Row) any { return &r.TestTotal }},
-	{name: "validation_loss", in: everywhere, need: optional, at: func(r *Row) any { return &r.ValidationLoss },
-		blank: func(r *Row) bool { return r.ValidationLoss == 0 }},
-	{name: lossColumn, in: everywhere, need: optional, at: func(r *Row) any { return &r.TestLoss },
-		blank: func(r *Row) bool { return r.TestLoss == 0 }},
+	optionalMetric("validation_loss", func(r *Row) *float64 { return &r.ValidationLoss }),
+	optionalMetric(lossColumn, func(r *Row) *float64 { return &r.TestLoss }),
 	{name: "error", in: everywhere, at: func(r *Row) any { return &r.Error }},
 	{name: "failure", in: inJSON, need: ifKnown, at: func(r *Row) any { return (*string)(&r.Failure) }},
 	{name: "train_seconds", in: everywhere, need: onRequest, at: func(r *Row) any { return &r.TrainSeconds }},
 	{name: "eval_seconds", in: everywhere, need: onRequest, at: func(r *Row) any { return &r.EvalSeconds }},
 }
 
-// lossColumn is in all CSVs but those of an older igcsearch.
+// optionalMetric is the column of an optional value of search.Epoch: the cell of a value that was not recorded is
+// empty, and files of an older igcsearch may lack the column.
+func optionalMetric(name string, at func(*Row) *float64) column {
+	return column{name: name, in: everywhere, need: optional, at: func(r *Row) any { return at(r) },
+		blank: func(r *Row) bool { return *at(r) == 0 }}
+}
+
+// lossColumn names a column that every CSV has, except those that an older igcsearch wrote.
 const lossColumn = "test_loss"
 
 func beforeFirst(r *Row) bool { return r.Number == 0 }
@@ -125,7 +131,7 @@ func (c column) set(r *Row, cell string) (err error) {
 	return nil
 }
 
-// absent is the number that a blank cell stands for. Of an epoch without a training loss the loss was not finite.
+// absent is the number that a blank cell stands for: NaN for the training loss of a recorded epoch, otherwise 0.
 func (c column) absent(r *Row) float64 {
 	if c.name == "train_loss" && r.Number > 0 {
 		return math.NaN()

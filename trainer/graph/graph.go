@@ -40,7 +40,7 @@ type Param struct {
 	Shape []int
 	Value []float32
 	// Grad is the gradient of the mean loss of the last Step, without weight
-	// decay.
+	// decay; it is valid until the next Step.
 	Grad []float32
 	// Velocity is the momentum buffer.
 	Velocity []float32
@@ -87,7 +87,7 @@ func (r *runtime) tensor(shape ...int) *tensor.Dense {
 	return dense(r.arena.Floats(tensor.Shape(shape).TotalSize()), shape...)
 }
 
-// unit is the normalisation of c channels that changes nothing. Ops that need a
+// unit returns an identity normalisation of c channels. Ops that need a
 // normalisation use it where the network has none.
 func (r *runtime) unit(c int) *norm {
 	n := r.units[c]

@@ -7,9 +7,9 @@ import (
 	"slices"
 	"strconv"
 
-	"gonum.org/v1/gonum/stat"
-	"gonum.org/v1/gonum/stat/distuv"
 	"gonum.org/v1/plot/plotter"
+
+	"igcsearch/search/analysis"
 )
 
 // Bar says what the error bars and bands around a mean are. "" is Std.
@@ -44,29 +44,24 @@ type summary struct {
 
 // summarize needs at least one value. The values are between 0 and most, and the bar is cut to that range.
 func summarize(x float64, values []float64, bar Bar, most float64) summary {
-	n := len(values)
-	s := summary{x: x, n: n, mean: stat.Mean(values, nil)}
+	of := analysis.Summarize(values)
+	s := summary{x: x, n: of.N, mean: of.Mean}
 	s.low, s.high = s.mean, s.mean
-	if n < 2 {
+	if s.n < 2 {
 		return s
 	}
-	half := stat.StdDev(values, nil)
+	half := of.Std
 	switch bar {
 	case SEM:
-		half /= math.Sqrt(float64(n))
+		half /= math.Sqrt(float64(s.n))
 	case CI95:
-		half *= studentT95(n-1) / math.Sqrt(float64(n))
+		half = of.High - of.Mean
 	case MinMax:
 		s.low, s.high = slices.Min(values), slices.Max(values)
 		return s
 	}
 	s.low, s.high = max(0, s.mean-half), min(most, s.mean+half)
 	return s
-}
-
-// studentT95 is the two-sided 95 % quantile of Student's t.
-func studentT95(degrees int) float64 {
-	return distuv.StudentsT{Mu: 0, Sigma: 1, Nu: float64(degrees)}.Quantile(0.975)
 }
 
 // fields are the columns mean, low, high and bar of a table.

@@ -365,7 +365,8 @@ func TestErrors(t *testing.T) {
 		say("--set "+set, err)
 	}
 	const listed = "name = 'mine'\ndataset = 'cifar10'\npairs = ['40x2']\n"
-	for _, set := range [][]string{{"all=true"}, {"tolerance=0.1"}, {`pairs=["1x1"]`, "budget=100"}, {"tolerance=0.1", `pairs=["1x1"]`}} {
+	for _, set := range [][]string{{"all=true"}, {"tolerance=0.1"}, {`pairs=["1x1"]`, "budget=100"},
+		{"tolerance=0.1", `pairs=["1x1"]`}} {
 		_, err := studies.Parse("mine.toml", []byte(listed), set)
 		say("listed pairs --set "+strings.Join(set, " --set "), err)
 		if !errors.As(err, new(*studies.SetError)) {

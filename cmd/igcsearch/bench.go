@@ -441,8 +441,8 @@ func runScaling(ctx context.Context, o benchOptions, stdout, stderr io.Writer) e
 		r, err := bench.Scaling(ctx, o.measure(s))
 		return scalingJSON{p.L, p.M, int(o.batch), n, r.One, r.Trials, r.TrialsRatio, r.Threads, r.ThreadsRatio,
 				r.ArithmeticRatio, r.RowsRatio, r.CopyRatio},
-			[]string{strconv.Itoa(p.L), strconv.Itoa(p.M), fmt.Sprintf("%.0f", r.One), fmt.Sprintf("%.0f", r.Trials), fmt.Sprintf("%.2f", r.TrialsRatio),
-				fmt.Sprintf("%.0f", r.Threads), fmt.Sprintf("%.2f", r.ThreadsRatio),
+			[]string{strconv.Itoa(p.L), strconv.Itoa(p.M), fmt.Sprintf("%.0f", r.One),
+				fmt.Sprintf("%.0f", r.Trials), fmt.Sprintf("%.2f", r.TrialsRatio), fmt.Sprintf("%.0f", r.Threads), fmt.Sprintf("%.2f", r.ThreadsRatio),
 				fmt.Sprintf("%.2f", r.ArithmeticRatio), fmt.Sprintf("%.2f", r.RowsRatio),
 				fmt.Sprintf("%.2f", r.CopyRatio)}, err
 	}

@@ -90,7 +90,7 @@ func adviceOnDatabase(e *store.Error) string {
 		return "give the --db of an igcsearch database, or a new name"
 	case store.Older:
 		return "write each study to a file with that igcsearch (export STUDY --format json --epochs --times) and " +
-			"import the file with this one, or give another --db"
+			"import the file into a new one (import FILE --db NEW); checkpoints and weights stay in the old one"
 	case store.Newer:
 		return "update igcsearch, or give another --db"
 	case store.NotWritable:
@@ -117,8 +117,12 @@ func namingSet(err error) error {
 		list = joined.Unwrap()
 	}
 	for i, one := range list {
-		if errors.As(one, &set) {
+		switch {
+		case !errors.As(one, &set):
+		case strings.HasPrefix(one.Error(), `"`): // it quotes the override
 			list[i] = fmt.Errorf("--set %w", one)
+		default:
+			list[i] = fmt.Errorf("--set: %w", one)
 		}
 	}
 	return usageError{errors.Join(list...)}

@@ -51,7 +51,7 @@ func TestAdvice(t *testing.T) {
 		{database(store.NotADatabase), "give the --db of an igcsearch database, or a new name"},
 		{database(store.Older),
 			"write each study to a file with that igcsearch (export STUDY --format json --epochs --times) and " +
-				"import the file with this one, or give another --db"},
+				"import the file into a new one (import FILE --db NEW); checkpoints and weights stay in the old one"},
 		{database(store.Newer), "update igcsearch, or give another --db"},
 		{database(store.NotWritable),
 			"check the permissions of the file and of folder /here, a run writes both; or give another --db"},
@@ -76,7 +76,7 @@ func TestAdvice(t *testing.T) {
 func TestNamingSet(t *testing.T) {
 	_, err := studies.Load("quickstart", []string{"epochs=0", "seeds=0"})
 	got := namingSet(err)
-	want := "--set epochs 0: want 1 or more\n--set seeds 0: want 1 to 10000"
+	want := "--set: epochs 0: want 1 or more\n--set: seeds 0: want 1 to 10000"
 	if !errors.As(got, new(usageError)) || got.Error() != want {
 		t.Errorf("%v, want %s", got, want)
 	}

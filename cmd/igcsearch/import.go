@@ -54,9 +54,9 @@ checkpoints.`,
 }
 
 func runImport(ctx context.Context, o importOptions, stdout, stderr io.Writer) error {
-	file, err := readExported(o.file)
+	file, err := readExported("import", o.file)
 	if err != nil {
-		return fmt.Errorf("import %w", err)
+		return err
 	}
 	study, err := o.studyOf(file, stderr)
 	if err != nil {

@@ -16,9 +16,9 @@ import (
 // readRecorded reads a study with all its epochs, from the database or from an exported file.
 func readRecorded(ctx context.Context, study, path string) (search.Study, []search.TrialState, error) {
 	if ext := filepath.Ext(study); ext == ".csv" || ext == ".json" {
-		file, err := readExported(study)
+		file, err := readExported("replay", study)
 		if err != nil {
-			return search.Study{}, nil, fmt.Errorf("replay %w", err)
+			return search.Study{}, nil, err
 		}
 		s, trials, err := file.Recorded(strings.TrimSuffix(filepath.Base(study), ext))
 		if err != nil {
@@ -35,15 +35,15 @@ func readRecorded(ctx context.Context, study, path string) (search.Study, []sear
 	return r.Study, r.Planned, err
 }
 
-// readExported reads a file that export wrote as csv or json.
-func readExported(path string) (table.File, error) {
+// readExported reads a file that export wrote as csv or json, for a command that errors name.
+func readExported(command, path string) (table.File, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return table.File{}, err
+		return table.File{}, fmt.Errorf("%s: %w", command, err)
 	}
 	file, err := table.Read(text)
 	if err != nil {
-		return file, fmt.Errorf("%s: %w: want a file that igcsearch export wrote as csv or json", path, err)
+		return file, fmt.Errorf("%s %s: %w: want a file that igcsearch export wrote as csv or json", command, path, err)
 	}
 	return file, nil
 }

@@ -130,15 +130,41 @@ func readCSV(text []byte) (File, error) {
 	for i, c := range list {
 		at[i] = slices.Index(all[0], c.name)
 	}
-	f := File{Rows: make([]Row, len(all)-1), Older: !slices.Contains(all[0], lossColumn)}
+	f := File{Rows: make([]Row, len(all)-1), Older: !slices.Contains(all[0], "validation_loss") && !slices.Contains(all[0], "test_loss")}
 	for k, cells := range all[1:] {
 		for i, c := range list {
 			if err := c.set(&f.Rows[k], cells[at[i]]); err != nil {
 				return File{}, fmt.Errorf("row %d: %w", k+1, err)
 			}
 		}
+		if err := f.Rows[k].check(); err != nil {
+			return File{}, fmt.Errorf("row %d: %w", k+1, err)
+		}
 	}
 	return f, nil
+}
+
+// check refuses values that no training measures.
+func (r *Row) check() error {
+	for _, of := range []struct {
+		split          string
+		correct, total int
+	}{
+		{"train", r.TrainCorrect, r.TrainTotal},
+		{"validation", r.ValidationCorrect, r.ValidationTotal},
+		{"test", r.TestCorrect, r.TestTotal},
+	} {
+		if of.correct < 0 || of.correct > of.total {
+			return fmt.Errorf("%s_correct is %d and %s_total %d: want 0 or more, and no more than the total",
+				of.split, of.correct, of.split, of.total)
+		}
+	}
+	for _, v := range r.Values() {
+		if x, ok := v.At.(*float64); ok && *x < 0 && v.Name != "train_loss" { // what diverged may have any loss
+			return fmt.Errorf("%s is %g: want 0 or more", v.Name, *x)
+		}
+	}
+	return nil
 }
 
 // present returns the columns of a form that a file has by their names.
@@ -189,6 +215,9 @@ func readJSON(text []byte) (File, error) {
 		}
 		for _, c := range list {
 			err = cmp.Or(err, c.setJSON(&f.Rows[k], fields[c.name]))
+		}
+		if err == nil {
+			err = f.Rows[k].check()
 		}
 		if err != nil {
 			return File{}, fmt.Errorf("row %d: %w", k+1, err)

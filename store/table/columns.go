@@ -66,7 +66,7 @@ var columns = []column{
 	{name: "test_correct", in: everywhere, at: func(r *Row) any { return &r.TestCorrect }},
 	{name: "test_total", in: everywhere, at: func(r *Row) any { return &r.TestTotal }},
 	optionalMetric("validation_loss", func(r *Row) *float64 { return &r.ValidationLoss }),
-	optionalMetric(lossColumn, func(r *Row) *float64 { return &r.TestLoss }),
+	optionalMetric("test_loss", func(r *Row) *float64 { return &r.TestLoss }),
 	{name: "error", in: everywhere, at: func(r *Row) any { return &r.Error }},
 	{name: "failure", in: inJSON, need: ifKnown, at: func(r *Row) any { return (*string)(&r.Failure) }},
 	{name: "train_seconds", in: everywhere, need: onRequest, at: func(r *Row) any { return &r.TrainSeconds }},
@@ -79,9 +79,6 @@ func optionalMetric(name string, at func(*Row) *float64) column {
 	return column{name: name, in: everywhere, need: optional, at: func(r *Row) any { return at(r) },
 		blank: func(r *Row) bool { return *at(r) == 0 }}
 }
-
-// lossColumn names a column that every CSV has, except those that an older igcsearch wrote.
-const lossColumn = "test_loss"
 
 func beforeFirst(r *Row) bool { return r.Number == 0 }
 

@@ -62,6 +62,9 @@ func trials(t *rapid.T, s search.Study) []search.TrialState {
 				}
 			}
 			e.Number = n + 1
+			e.TrainTotal += e.TrainCorrect
+			e.ValidationTotal += e.ValidationCorrect
+			e.TestTotal += e.TestCorrect
 			e.TrainLoss = rapid.SampledFrom([]float64{e.TrainLoss, math.NaN(), math.Inf(1), math.Inf(-1)}).Draw(t,
 				"loss")
 			e.TestLoss = rapid.SampledFrom([]float64{e.TestLoss, math.Inf(1), 0}).Draw(t, "test loss")

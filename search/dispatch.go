@@ -228,6 +228,7 @@ func (d *Dispatch) take(ctx context.Context, w Worker, ask Ask) (*Claim, error) 
 			skip.time++
 			continue
 		case most > 0 && ask.Beside >= most:
+			skip.crowded = true
 			continue
 		}
 		claim, err := d.begin(ctx, w, s, until)
@@ -255,6 +256,7 @@ func (d *Dispatch) take(ctx context.Context, w Worker, ask Ask) (*Claim, error) 
 type skipped struct {
 	budget     bool // some would exceed Study.MaxTrials
 	taken      bool // another process had some for a moment
+	crowded    bool // some may only be trained beside fewer others, which may have ended since the worker asked
 	arithmetic int  // how many began with another arithmetic
 	time       int  // how many need more time for an epoch than the worker has
 }
@@ -287,7 +289,7 @@ func (d *Dispatch) begin(ctx context.Context, w Worker, s *TrialState, until int
 // Study.MaxTrials is the cause.
 func (d *Dispatch) explain(w Worker, ask Ask, want Decision, running int, skip skipped) error {
 	switch {
-	case running > 0 || skip.taken:
+	case running > 0 || skip.taken || skip.crowded:
 	case skip.budget:
 		d.over, d.stopped, d.reason = true, true, fmt.Sprintf("max_trials = %d is reached", d.study.MaxTrials)
 	case skip.arithmetic > 0 || skip.time > 0: // another worker can take these

@@ -47,6 +47,29 @@ func claims(t *testing.T, d *search.Dispatch, w search.Worker, ask search.Ask) (
 	}
 }
 
+// TestDispatchWaits: what a worker asks is old by the time it is answered. The others that it counted may have ended,
+// but a trial that was put back for want of memory is not lost for that.
+func TestDispatchWaits(t *testing.T) {
+	t.Parallel()
+	_, d, w := begin(t, 1)
+	list := mustClaim(t, d, w)
+	for i, c := range list {
+		o := search.Outcome{Status: search.Done}
+		if i == 0 {
+			o = search.Outcome{Status: search.Failed, Failure: search.FailedMemory, Retries: 1, Most: 1}
+		}
+		if _, err := c.End(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if c, _, err := d.Claim(t.Context(), w, search.Ask{Beside: 1}); c != nil || err != nil {
+		t.Errorf("beside one that has just ended: %v, %v, want to wait", c, err)
+	}
+	if c, _, err := d.Claim(t.Context(), w, search.Ask{}); c == nil || c.Trial.ID != list[0].Trial.ID || err != nil {
+		t.Errorf("alone: %v, %v", c, err)
+	}
+}
+
 // TestDispatch checks which trials a Dispatch gives to different workers.
 func TestDispatch(t *testing.T) {
 	t.Parallel()

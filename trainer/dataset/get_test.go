@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -456,23 +457,25 @@ func TestGetErrors(t *testing.T) {
 	})
 }
 
+// unpackInside unpacks an archive into a folder inside of another and checks that
+// nothing is written beside it.
+func unpackInside(t *testing.T, unpack func(io.Reader, string) error, archive []byte) (string, error) {
+	t.Helper()
+	outside := t.TempDir()
+	dir := filepath.Join(outside, "a", "b")
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	err := unpack(bytes.NewReader(archive), dir)
+	wantNothingBut(t, outside, dir)
+	return dir, err
+}
+
 func TestUnpack(t *testing.T) {
 	t.Parallel()
 	f := dataset.Small("cifar10", 20, 30)
 	all := files(f, 20, 30)
-	// unpack unpacks into a folder inside of another and checks that nothing
-	// is written beside it.
-	unpack := func(t *testing.T, archive []byte) (string, error) {
-		t.Helper()
-		outside := t.TempDir()
-		dir := filepath.Join(outside, "a", "b")
-		if err := os.MkdirAll(dir, 0o777); err != nil {
-			t.Fatal(err)
-		}
-		err := f.Unpack(bytes.NewReader(archive), dir)
-		wantNothingBut(t, outside, dir)
-		return dir, err
-	}
+	unpack := func(t *testing.T, archive []byte) (string, error) { return unpackInside(t, f.Unpack, archive) }
 
 	t.Run("files that do not belong to the set are passed over", func(t *testing.T) {
 		t.Parallel()
@@ -511,19 +514,7 @@ func TestUnpackRefuses(t *testing.T) {
 	t.Parallel()
 	f := dataset.Small("cifar10", 20, 30)
 	all := files(f, 20, 30)
-	// unpack unpacks into a folder inside of another and checks that nothing
-	// is written beside it.
-	unpack := func(t *testing.T, archive []byte) (string, error) {
-		t.Helper()
-		outside := t.TempDir()
-		dir := filepath.Join(outside, "a", "b")
-		if err := os.MkdirAll(dir, 0o777); err != nil {
-			t.Fatal(err)
-		}
-		err := f.Unpack(bytes.NewReader(archive), dir)
-		wantNothingBut(t, outside, dir)
-		return dir, err
-	}
+	unpack := func(t *testing.T, archive []byte) (string, error) { return unpackInside(t, f.Unpack, archive) }
 
 	for _, c := range []struct {
 		what string
@@ -579,19 +570,7 @@ func TestUnpackDamaged(t *testing.T) {
 	t.Parallel()
 	f := dataset.Small("cifar10", 20, 30)
 	all := files(f, 20, 30)
-	// unpack unpacks into a folder inside of another and checks that nothing
-	// is written beside it.
-	unpack := func(t *testing.T, archive []byte) (string, error) {
-		t.Helper()
-		outside := t.TempDir()
-		dir := filepath.Join(outside, "a", "b")
-		if err := os.MkdirAll(dir, 0o777); err != nil {
-			t.Fatal(err)
-		}
-		err := f.Unpack(bytes.NewReader(archive), dir)
-		wantNothingBut(t, outside, dir)
-		return dir, err
-	}
+	unpack := func(t *testing.T, archive []byte) (string, error) { return unpackInside(t, f.Unpack, archive) }
 
 	t.Run("what is no archive, or ends early, is refused", func(t *testing.T) {
 		t.Parallel()

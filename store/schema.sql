@@ -17,7 +17,7 @@ CREATE TABLE study (
     keep_checkpoints INTEGER NOT NULL DEFAULT 1 CHECK (keep_checkpoints IN (0, 1)), -- also those of finished trials
     keep_best        INTEGER NOT NULL DEFAULT 0 CHECK (keep_best IN (0, 1)),        -- also the one of the best validation accuracy
     checkpoint_quota INTEGER NOT NULL DEFAULT 0 CHECK (checkpoint_quota >= 0),      -- bytes of all checkpoints of the study; 0 means no limit
-    given_out        TEXT CHECK (json_valid(given_out))                 -- how a coordinator runs the study, with the keys of a study file; NULL if none does
+    given_out        TEXT CHECK (given_out IS NULL OR json_valid(given_out)) -- how a coordinator runs the study, with the keys of a study file; NULL if none does
 ) STRICT;
 
 -- One training: one network from one seed. All else that defines it is in the settings of its study.

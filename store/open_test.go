@@ -561,6 +561,7 @@ func TestMain(m *testing.M) {
 func command(name, arg string) *exec.Cmd {
 	c := exec.Command("/proc/self/exe") // by this name another user may run it
 	c.Env = append(os.Environ(), "STORE_TEST_CHILD="+name, "STORE_TEST_ARG="+arg)
+	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // it does not outlive the test
 	return c
 }
 
@@ -570,7 +571,7 @@ func child(t *testing.T, name, arg string, asNobody bool) string {
 	c := command(name, arg)
 	if asNobody {
 		c.Dir = "/"
-		c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		c.SysProcAttr.Credential = &syscall.Credential{Uid: 65534, Gid: 65534}
 	}
 	out, err := c.CombinedOutput()
 	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EPERM) {

@@ -119,8 +119,7 @@ func TestRemoteWorker(t *testing.T) {
 
 func TestRemoteWorkerLost(t *testing.T) {
 	t.Parallel()
-	t.Run("a remote worker is lost when nothing is heard of it and its job is gone", func(t *testing.T) {
-		t.Parallel()
+	t.Run("a remote worker is lost when nothing is heard of it and its job is gone", inBubble(func(t *testing.T) {
 		db, name, trials := coordinated(t)
 		var gone atomic.Bool
 		db.SetGone(func(_ context.Context, job string) bool { return job == "slurm 1_2" && gone.Load() })
@@ -153,9 +152,8 @@ func TestRemoteWorkerLost(t *testing.T) {
 		if got := poll(t, db, name)[0]; got.Status != search.Running || got.Epoch != 1 {
 			t.Errorf("%+v", got.Trial)
 		}
-	})
-	t.Run("a trial that was lost and begun again is not its first worker's any more", func(t *testing.T) {
-		t.Parallel()
+	}))
+	t.Run("a trial that was lost and begun again is not its first worker's any more", inBubble(func(t *testing.T) {
 		db, name, trials := coordinated(t)
 		beats(t, db)
 		admit(t, db, store.Worker{ID: 5, Host: "node1", PID: 7})
@@ -177,7 +175,7 @@ func TestRemoteWorkerLost(t *testing.T) {
 			list[0].Study != name {
 			t.Errorf("%+v, %v", list, err)
 		}
-	})
+	}))
 }
 
 func TestRemoteWorkerOfAnotherProcess(t *testing.T) {

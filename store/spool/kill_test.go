@@ -1,6 +1,7 @@
 package spool_test
 
 import (
+	"bufio"
 	stdcmp "cmp"
 	"context"
 	"crypto/sha256"
@@ -11,6 +12,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -63,7 +66,10 @@ func work(ctx context.Context, dir string) error {
 	return err
 }
 
-// chain is a trainer. What an epoch measures depends on all epochs before it.
+const stored = "an epoch is stored"
+
+// chain is a trainer. What an epoch measures depends on all epochs before it. A slow one says when an
+// epoch is stored.
 type chain struct{ slow bool }
 
 func (t chain) Train(ctx context.Context, job search.Job, r search.Reporter) error {
@@ -84,6 +90,9 @@ func (t chain) Train(ctx context.Context, job search.Job, r search.Reporter) err
 			TrainLoss: float64(binary.LittleEndian.Uint32(sum[:])) / 7}
 		if err := r.Epoch(e, c); err != nil {
 			return err
+		}
+		if t.slow {
+			fmt.Println(stored)
 		}
 	}
 	return nil
@@ -151,36 +160,75 @@ func TestKill(t *testing.T) {
 	}
 }
 
+// process is a worker in a process of its own.
+type process struct {
+	*exec.Cmd
+	epochs atomic.Int64  // that it has stored
+	ended  chan struct{} // closed when it has ended
+}
+
+func startProcess(t *testing.T, dir string) *process {
+	t.Helper()
+	p := &process{Cmd: exec.Command(os.Args[0]), ended: make(chan struct{})}
+	p.Env = append(os.Environ(), "SPOOL_WORKER="+dir)
+	p.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	out, err := p.StdoutPipe()
+	if err == nil {
+		err = p.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer close(p.ended)
+		for lines := bufio.NewScanner(out); lines.Scan(); {
+			if lines.Text() == stored {
+				p.epochs.Add(1)
+			} else {
+				t.Log(lines.Text())
+			}
+		}
+		p.Wait()
+	}()
+	t.Cleanup(p.kill)
+	return p
+}
+
+func (p *process) kill() {
+	p.Process.Kill()
+	<-p.ended
+}
+
+// train waits until the process has stored so many epochs, or has ended.
+func (p *process) train(epochs int64) {
+	for p.epochs.Load() < epochs {
+		select {
+		case <-p.ended:
+			return
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
 // killWorkers trains the study with three processes until all is done. It kills so many of them
-// at random moments, starts another for each, and calls after once the spool has a study.
+// at random moments of their trainings, starts another for each, and calls after.
 func killWorkers(t *testing.T, dir string, kills int, after func()) {
 	t.Helper()
-	start := func() *exec.Cmd {
-		c := exec.Command(os.Args[0])
-		c.Env = append(os.Environ(), "SPOOL_WORKER="+dir)
-		c.Stdout = os.Stderr
-		if err := c.Start(); err != nil {
-			t.Fatal(err)
-		}
-		return c
-	}
-	var workers []*exec.Cmd
+	var workers []*process
 	for range 3 {
-		workers = append(workers, start())
+		workers = append(workers, startProcess(t, dir))
 	}
 	for range kills {
-		time.Sleep(time.Duration(20+rand.IntN(150)) * time.Millisecond)
 		i := rand.IntN(len(workers))
-		workers[i].Process.Kill()
-		workers[i].Wait()
-		workers[i] = start()
-		if _, err := os.Stat(filepath.Join(dir, "study.json")); err == nil {
-			after()
-		}
+		workers[i].train(1 + rand.Int64N(4))
+		time.Sleep(time.Duration(rand.IntN(30)) * time.Millisecond) // to any moment of the next epoch
+		workers[i].kill()
+		workers[i] = startProcess(t, dir)
+		after()
 	}
 	for _, w := range workers {
-		if err := w.Wait(); err != nil {
-			t.Errorf("a worker that was not killed ended with %v", err)
+		if <-w.ended; !w.ProcessState.Success() {
+			t.Errorf("a worker that was not killed ended with %v", w.ProcessState)
 		}
 	}
 }

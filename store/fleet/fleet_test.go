@@ -78,6 +78,17 @@ func (tr trainer) Train(ctx context.Context, job search.Job, r search.Reporter) 
 	return nil
 }
 
+// watched is a trainer that tells when a training has ended.
+type watched struct {
+	trainer
+	ended func()
+}
+
+func (w watched) Train(ctx context.Context, job search.Job, r search.Reporter) error {
+	defer w.ended()
+	return w.trainer.Train(ctx, job, r)
+}
+
 // site is a database with a coordinator, which can end and start again.
 type site struct {
 	t            testing.TB
@@ -212,9 +223,7 @@ func (s *site) work(ctx context.Context, o fleet.ClientOptions, r search.Runner)
 		return err
 	}
 	err := r.Work(ctx, c)
-	leave, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	c.Leave(leave)
+	c.Leave(context.WithoutCancel(ctx))
 	return err
 }
 
@@ -305,27 +314,34 @@ func coordinatorKilled(t *testing.T) {
 	s := newSite(t)
 	s.start()
 	study := s.plan(6)
+	ctx, fail := context.WithCancel(t.Context())
+	defer fail()
 	var wg sync.WaitGroup
-	var epochs atomic.Int32
-	stopped := make(chan struct{})
-	after := func(search.Job, int) {
-		if epochs.Add(1) == 1 { // the first epoch of a trial, so its worker has two more to train
-			s.stop()
-			close(stopped)
-		}
-	}
+	var first sync.Once
+	trained := make(chan struct{}) // closed when the training ends that met the end of the coordinator
 	for range 2 {
 		wg.Go(func() {
-			tr := trainer{pause: 20 * time.Millisecond, after: after}
-			if err := s.work(t.Context(), fleet.ClientOptions{}, search.Runner{Trainer: tr}); err != nil {
+			met := false
+			tr := watched{trainer{pause: 20 * time.Millisecond, after: func(search.Job, int) {
+				first.Do(func() { // after the first epoch of a trial, which has two more
+					s.stop()
+					met = true
+				})
+			}}, func() {
+				if met {
+					close(trained)
+					met = false
+				}
+			}}
+			if err := s.work(ctx, fleet.ClientOptions{}, search.Runner{Trainer: tr}); err != nil {
 				t.Error(err)
+				fail() // the other worker would wait for ever
 			}
 		})
 	}
-	<-stopped
-	// The trainings go on, and their reports wait.
-	for epochs.Load() < 3 {
-		time.Sleep(time.Millisecond)
+	select { // the training goes on, and its reports wait
+	case <-trained:
+	case <-ctx.Done():
 	}
 	s.start()
 	wg.Wait()
@@ -442,15 +458,13 @@ func outOfReach(t *testing.T) {
 			}
 			os.RemoveAll(bad)
 			// Keep may be about to deliver the outbox: then Sweep leaves it alone.
-			for begin := time.Now(); ; time.Sleep(time.Millisecond) {
+			for epoch := 0; epoch < 2; time.Sleep(time.Millisecond) {
 				stored, err := s.db.Read(t.Context(), study.Name)
-				if err == nil && stored.Trials[0].Epoch == 2 {
+				if err != nil {
+					t.Error(err)
 					break
 				}
-				if err != nil || time.Since(begin) > 10*time.Second {
-					t.Errorf("after the outbox was delivered: %+v, %v", stored, err)
-					break
-				}
+				epoch = stored.Trials[0].Epoch
 			}
 		case 3: // in reach again
 			a, err := fleet.ReadAccess(s.access)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io/fs"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -234,7 +233,7 @@ func (c *clocked) Beat(ctx context.Context) (time.Duration, error) {
 func TestScale(t *testing.T) {
 	dir := t.TempDir()
 	access, database := filepath.Join(dir, "access"), filepath.Join(dir, "a.db")
-	child := startCoordinator(t, dir, access)
+	child, ended := startCoordinator(t, dir, access)
 	study, list := small(t, load.trials)
 	study.Epochs = load.epochs
 	for i := range list {
@@ -260,32 +259,35 @@ func TestScale(t *testing.T) {
 	runWorkers(t, access, study, m)
 	stop()
 	child.Process.Signal(os.Interrupt)
-	if err := child.Wait(); err != nil {
+	if err := <-ended; err != nil {
 		t.Error(err)
 	}
 	checkScale(t, database, study, m)
 	m.print(size(database), child.ProcessState)
 }
 
-// startCoordinator starts a coordinator in another process, and waits for its access file.
-func startCoordinator(t *testing.T, dir, access string) *exec.Cmd {
+// startCoordinator starts a coordinator in another process, and waits for its access file. ended
+// receives how the process ended.
+func startCoordinator(t *testing.T, dir, access string) (child *exec.Cmd, ended chan error) {
 	t.Helper()
-	child := exec.Command(os.Args[0])
+	child = exec.Command(os.Args[0])
 	child.Env = append(os.Environ(), coordinatorIn+"="+dir, coordinatorIn+"_PROFILE="+load.profile)
 	child.Stderr = os.Stderr
 	child.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := child.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		child.Process.Kill()
-		child.Wait()
-	})
-	for begin := time.Now(); ; time.Sleep(5 * time.Millisecond) {
+	ended = make(chan error, 1)
+	go func() { ended <- child.Wait() }()
+	t.Cleanup(func() { child.Process.Kill() })
+	for {
 		if _, err := os.Stat(access); err == nil {
-			return child
-		} else if !errors.Is(err, fs.ErrNotExist) || time.Since(begin) > time.Minute {
-			t.Fatal(err)
+			return child, ended
+		}
+		select {
+		case err := <-ended:
+			t.Fatalf("the coordinator ended: %v", err)
+		case <-time.After(5 * time.Millisecond):
 		}
 	}
 }

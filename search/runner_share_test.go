@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"igcsearch/search"
@@ -146,46 +147,7 @@ func TestRunnerTimeLimit(t *testing.T) {
 	t.Parallel()
 	t.Run("an attempt has a time limit, and the run goes on without a trainer that hangs", func(t *testing.T) {
 		t.Parallel()
-		s, trials := study(t)
-		s.TrialTimeLimit = "1s" // long enough for the other trials, even on a busy machine
-		hang := make(chan struct{})
-		defer close(hang)
-		store := &fakeStore{}
-		var notes []string
-		tr := fakeTrainer{steps: 1, at: func(ctx context.Context, j search.Job, e, _ int) error {
-			switch {
-			case j.System == trials[0].System && j.Seed == 0:
-				<-ctx.Done()
-				return ctx.Err()
-			case j.System == trials[0].System && j.Seed == 1:
-				<-hang
-				return errors.New("too late")
-			}
-			return nil
-		}}
-		r := search.Runner{Store: store, Trainer: tr, Workers: 2, Grace: 500 * time.Millisecond,
-			Notify: func(e search.Event) {
-				if e.Kind == search.Noted {
-					notes = append(notes, e.Note)
-				}
-			}}
-		sum, err := r.Run(t.Context(), s, strategyOf(s), trials)
-		if err != nil || counts(sum) != (search.Summary{Done: 6, Failed: 2}) || len(store.attempts) != 10 {
-			t.Fatalf("got %+v, %v after %d attempts", sum, err, len(store.attempts))
-		}
-		for seed, want := range []string{`the attempt took longer than its time limit: trial_time_limit = "1s"`,
-			`the attempt took longer than its time limit: trial_time_limit = "1s"; ` +
-				`the trainer did not return, and the run goes on without it`} {
-			i := slices.IndexFunc(store.trials, func(t search.Trial) bool {
-				return t.System == trials[0].System && t.Seed == seed
-			})
-			if got := store.trials[i]; got.Error != want || got.Failure != search.FailedTimeout {
-				t.Errorf("it is %+v", got)
-			}
-		}
-		if len(notes) != 2 || notes[0] != "its trainer did not stop within 500ms; the run goes on without it" {
-			t.Errorf("notes %q", notes)
-		}
+		synctest.Test(t, timeLimit) // time stands still while the other trials train
 	})
 	t.Run("an interrupted run does not wait for a trainer that hangs", func(t *testing.T) {
 		t.Parallel()
@@ -205,6 +167,49 @@ func TestRunnerTimeLimit(t *testing.T) {
 			t.Errorf("got %+v, %v, %+v", sum, err, store.trials[0])
 		}
 	})
+}
+
+func timeLimit(t *testing.T) {
+	s, trials := study(t)
+	s.TrialTimeLimit = "1s"
+	hang := make(chan struct{})
+	defer close(hang)
+	store := &fakeStore{}
+	var notes []string
+	tr := fakeTrainer{steps: 1, at: func(ctx context.Context, j search.Job, e, _ int) error {
+		switch {
+		case j.System == trials[0].System && j.Seed == 0:
+			<-ctx.Done()
+			return ctx.Err()
+		case j.System == trials[0].System && j.Seed == 1:
+			<-hang
+			return errors.New("too late")
+		}
+		return nil
+	}}
+	r := search.Runner{Store: store, Trainer: tr, Workers: 2, Grace: 500 * time.Millisecond,
+		Notify: func(e search.Event) {
+			if e.Kind == search.Noted {
+				notes = append(notes, e.Note)
+			}
+		}}
+	sum, err := r.Run(t.Context(), s, strategyOf(s), trials)
+	if err != nil || counts(sum) != (search.Summary{Done: 6, Failed: 2}) || len(store.attempts) != 10 {
+		t.Fatalf("got %+v, %v after %d attempts", sum, err, len(store.attempts))
+	}
+	for seed, want := range []string{`the attempt took longer than its time limit: trial_time_limit = "1s"`,
+		`the attempt took longer than its time limit: trial_time_limit = "1s"; ` +
+			`the trainer did not return, and the run goes on without it`} {
+		i := slices.IndexFunc(store.trials, func(t search.Trial) bool {
+			return t.System == trials[0].System && t.Seed == seed
+		})
+		if got := store.trials[i]; got.Error != want || got.Failure != search.FailedTimeout {
+			t.Errorf("it is %+v", got)
+		}
+	}
+	if len(notes) != 2 || notes[0] != "its trainer did not stop within 500ms; the run goes on without it" {
+		t.Errorf("notes %q", notes)
+	}
 }
 
 // TestRunnersShare checks that several runners with one store train each trial once.

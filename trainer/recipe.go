@@ -75,6 +75,12 @@ func (tr *training) rates(epoch, step int) graph.Rates {
 	return r
 }
 
+// LearningRate returns the learning rate of the last step of an epoch that has so
+// many steps, as a training records it.
+func LearningRate(s search.Study, epoch, steps int) float64 {
+	return learningRate(s, epoch*steps-1, s.Epochs*steps)
+}
+
 // learningRate of a step, counted from 0 over the whole training of so many steps.
 func learningRate(s search.Study, step, steps int) float64 {
 	warm := s.Warmup * float64(steps)

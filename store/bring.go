@@ -18,6 +18,9 @@ type Source struct {
 	Trials []search.Trial // all trials of the study
 	// Load returns trial i of Trials as it stands now, with its states if they are wanted.
 	Load func(i int, states bool) (search.Record, error)
+	// Whole brings everything in one transaction: all or, after an error, nothing. A run of the database waits
+	// meanwhile.
+	Whole bool
 }
 
 // Brought says what Bring did with a trial.
@@ -48,47 +51,30 @@ const (
 //   - The attempts of both are kept. An attempt has a token, so it is stored once however often it is brought.
 //   - A trial that a process trains for this database is left alone.
 //
-// Bring may be repeated while the trials are trained in the source.
+// Bring may be repeated while the trials are trained in the source. What it refuses, because of settings or of records,
+// it refuses before it writes anything.
 func (db *DB) Bring(ctx context.Context, from Source) ([]Brought, error) {
 	act := fmt.Sprintf("bring study %q into", from.Study.Name)
+	wants, err := db.compare(ctx, from, act)
+	if err != nil {
+		return nil, err
+	}
 	if err := db.Join(ctx); err != nil {
 		return nil, err
 	}
 	if err := db.reclaim(ctx, false); err != nil {
 		return nil, db.explain(act, err)
 	}
-	if _, err := db.plan(ctx, from.Study, from.Trials, false); err != nil {
-		return nil, err
-	}
-	wants, err := db.compare(ctx, from, act)
-	if err != nil {
-		return nil, err
-	}
 	list := make([]Brought, len(wants))
-	for next := 0; next < len(wants); {
-		type loaded struct {
-			i int
-			search.Record
-		}
+	for i := range wants {
+		list[i].Trial = wants[i].trial
+	}
+	for next, planned := 0, false; next < len(wants) || !planned; {
 		var batch []loaded
-		for size := 0; next < len(wants) && len(batch) < bringTrials && size < bringBytes; next++ {
-			list[next].Trial = wants[next].trial
-			if wants[next].nothing() {
-				continue
-			}
-			r, err := from.Load(next, wants[next].take)
-			if err != nil {
-				return nil, err
-			}
-			for _, c := range r.Checkpoints {
-				size += len(c.State)
-			}
-			batch = append(batch, loaded{next, r})
+		if batch, next, err = load(from, wants, next); err != nil {
+			return nil, err
 		}
-		if len(batch) == 0 {
-			break
-		}
-		err := db.update(ctx, func(tx *sql.Tx) error {
+		put := func(tx *sql.Tx) error {
 			for _, there := range batch {
 				b, err := bringOne(ctx, tx, from.Study.Name, there.Record, wants[there.i].take)
 				if err != nil {
@@ -97,12 +83,43 @@ func (db *DB) Bring(ctx context.Context, from Source) ([]Brought, error) {
 				list[there.i] = b
 			}
 			return nil
-		})
+		}
+		if planned {
+			err = db.explain(act, db.update(ctx, put))
+		} else {
+			_, err = db.plan(ctx, from.Study, from.Trials, false, put)
+			planned = true
+		}
 		if err != nil {
-			return nil, db.explain(act, err)
+			return nil, err
 		}
 	}
 	return list, nil
+}
+
+// loaded is the record of trial i of a source.
+type loaded struct {
+	i int
+	search.Record
+}
+
+// load loads what one transaction stores, from the trial next on, and returns the trial after it.
+func load(from Source, wants []want, next int) (batch []loaded, after int, err error) {
+	isFull := func(size int) bool { return !from.Whole && (len(batch) >= bringTrials || size >= bringBytes) }
+	for size := 0; next < len(wants) && !isFull(size); next++ {
+		if wants[next].nothing() {
+			continue
+		}
+		r, err := from.Load(next, wants[next].take)
+		if err != nil {
+			return nil, next, err
+		}
+		for _, c := range r.Checkpoints {
+			size += len(c.State)
+		}
+		batch = append(batch, loaded{next, r})
+	}
+	return batch, next, nil
 }
 
 // want is what is to be done with a trial of a source.
@@ -111,9 +128,25 @@ type want struct {
 	joining
 }
 
-// compare joins all records of a source with what is stored, without their states, and stores nothing. It returns an
-// error that names the trials whose records do not agree.
+// compare joins all records of a source with what is stored, without their states, and stores nothing. It returns a
+// *ConflictError if the study has other settings here, and an error that names the trials whose records do not agree.
 func (db *DB) compare(ctx context.Context, from Source, act string) ([]want, error) {
+	err := db.view(ctx, func(tx *sql.Tx) error {
+		_, here, err := db.findStudy(ctx, tx, from.Study.Name)
+		if errors.Is(err, ErrNoStudy) {
+			return nil
+		}
+		if err == nil && here.Fingerprint() != from.Study.Fingerprint() {
+			return &ConflictError{Study: here.Name, Database: db.name, Diff: search.Diff(here, from.Study)}
+		}
+		return err
+	})
+	if c := (*ConflictError)(nil); errors.As(err, &c) {
+		return nil, c
+	}
+	if err != nil {
+		return nil, db.explain(act, err)
+	}
 	wants := make([]want, len(from.Trials))
 	var conflicts []string
 	for i := range from.Trials {
@@ -126,6 +159,9 @@ func (db *DB) compare(ctx context.Context, from Source, act string) ([]want, err
 		}
 		err = db.view(ctx, func(tx *sql.Tx) error {
 			here, err := findStored(ctx, tx, from.Study.Name, there.Key)
+			if errors.Is(err, errNotPlanned) {
+				here, err = stored{}, nil
+			}
 			wants[i] = want{there.Trial, here.join(there)}
 			return err
 		})
@@ -184,14 +220,17 @@ type stored struct {
 	attemptRows []int64 // by Attempts
 }
 
-// findStored reads all that the database has of a trial, without its states.
+var errNotPlanned = errors.New("no trial of the study")
+
+// findStored reads all that the database has of a trial, without its states. The error wraps errNotPlanned if it has no
+// such trial.
 func findStored(ctx context.Context, tx *sql.Tx, study string, key search.Key) (s stored, err error) {
 	var trial int64
 	err = tx.QueryRowContext(ctx, `SELECT s.id, s.keep_checkpoints, t.id FROM study s JOIN trial t ON t.study = s.id
 		WHERE s.name = ? AND t.system = ? AND t.seed = ?`,
 		study, key.System.String(), key.Seed).Scan(&s.study, &s.keep, &trial)
 	if errors.Is(err, sql.ErrNoRows) {
-		return s, fmt.Errorf("%s is no trial of the study", key)
+		return s, fmt.Errorf("%s is %w", key, errNotPlanned)
 	}
 	if err == nil {
 		s.Record, s.attemptRows, err = findRecord(ctx, tx, trial)

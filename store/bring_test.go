@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -224,6 +225,55 @@ func TestBringConflicts(t *testing.T) {
 		if trials, err := readTrials(t.Context(), db, "quick"); err != nil || trials[0].Status != search.Pending ||
 			trials[0].Epoch != 1 {
 			t.Errorf("%+v, %v", trials[0], err)
+		}
+	})
+}
+
+// TestBringNothing: what is refused, or fails on the way, leaves the database without the study.
+func TestBringNothing(t *testing.T) {
+	t.Parallel()
+	for name, bring := range map[string]func(*testing.T, *store.DB, *away) error{
+		"refuses a record without its last epoch": func(t *testing.T, db *store.DB, a *away) error {
+			a.attempt(1, 2, "done", 0)
+			_, err := a.bring(db, t)
+			return err
+		},
+		"fails on the way, where everything is one transaction": func(t *testing.T, db *store.DB, a *away) error {
+			a.attempt(0, 3, "done", 0)
+			a.attempt(1, 3, "done", 0)
+			_, err := db.Bring(t.Context(), store.Source{Study: a.s, Trials: a.trials, Whole: true,
+				Load: func(i int, states bool) (search.Record, error) {
+					if states && i == 1 {
+						r := a.list[i]
+						r.Status = "unknown" // the schema refuses it
+						return r, nil
+					}
+					return a.list[i], nil
+				}})
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db := empty(t)
+			if err := bring(t, db, newAway(t)); err == nil {
+				t.Fatal("no error")
+			}
+			if list, err := db.Studies(t.Context()); err != nil || len(list) > 0 {
+				t.Errorf("studies %+v, %v", list, err)
+			}
+		})
+	}
+	t.Run("refuses other settings before it writes", func(t *testing.T) {
+		t.Parallel()
+		db, a := empty(t), newAway(t)
+		a.attempt(0, 3, "done", 0)
+		a.must(t, db)
+		a.s.LearningRate *= 2
+		_, err := a.bring(db, t)
+		var conflict *store.ConflictError
+		if !errors.As(err, &conflict) || len(conflict.Diff) != 1 {
+			t.Errorf("got %v, want the difference in the learning rate", err)
 		}
 	})
 }

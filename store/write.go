@@ -23,13 +23,14 @@ func (db *DB) Plan(ctx context.Context, s search.Study, trials []search.Trial) (
 	if err := db.reclaim(ctx, false); err != nil {
 		return nil, db.explain(fmt.Sprintf("plan study %q in", s.Name), err)
 	}
-	return db.plan(ctx, s, trials, true)
+	return db.plan(ctx, s, trials, true, func(*sql.Tx) error { return nil })
 }
 
 // plan stores a study and its trials as far as they are not there, and returns the trials as they stand. It changes the
-// title of a study that is there, and how its checkpoints are kept, only if asked.
+// title of a study that is there, and how its checkpoints are kept, only if asked. What then does belongs to the same
+// transaction.
 func (db *DB) plan(
-	ctx context.Context, s search.Study, trials []search.Trial, change bool,
+	ctx context.Context, s search.Study, trials []search.Trial, change bool, then func(*sql.Tx) error,
 ) (planned []search.Trial, err error) {
 	err = db.update(ctx, func(tx *sql.Tx) error {
 		study, changed, err := db.putStudy(ctx, tx, s, change)
@@ -68,7 +69,7 @@ func (db *DB) plan(
 			planned[i] = byKey[t.Key]
 			delete(byKey, t.Key)
 		}
-		return nil
+		return then(tx)
 	})
 	if c := (*ConflictError)(nil); errors.As(err, &c) {
 		return nil, c

@@ -36,10 +36,24 @@ func (t *Trainer) Load(ctx context.Context, s search.Study) (Data, error) {
 	}, nil
 }
 
+// Expected describes the pictures of a study of CIFAR or SVHN without reading their
+// files: the checksum is "", and the classes have no names.
+func Expected(s search.Study) Data {
+	in, classes := s.Shape()
+	d := Data{Shape: in, Classes: make([]string, classes)}
+	d.Train, d.Validation, d.Test = dataset.Sizes(options(s))
+	return d
+}
+
+// options are those of the set of a study, without the folder.
+func options(s search.Study) dataset.Options {
+	return dataset.Options{Name: s.Dataset, TrainPictures: s.TrainPictures, TestPictures: s.TestPictures,
+		Validation: s.Validation, SplitSeed: s.SplitSeed, Size: s.Size, Resize: s.Resize}
+}
+
 func (t *Trainer) set(ctx context.Context, s search.Study) (*dataset.Set, error) {
-	o := dataset.Options{Name: s.Dataset, Dir: t.dataDir,
-		TrainPictures: s.TrainPictures, TestPictures: s.TestPictures, Validation: s.Validation, SplitSeed: s.SplitSeed,
-		Size: s.Size, Resize: s.Resize}
+	o := options(s)
+	o.Dir = t.dataDir
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if set := t.sets[o]; set != nil {

@@ -36,6 +36,66 @@ func TestLearningRate(t *testing.T) {
 			}
 		}
 	})
+	t.Run("falls at the step n of N where a drop is n/N, for every n and N", func(t *testing.T) {
+		for steps := 2; steps <= 1000; steps++ {
+			for n := 1; n < steps; n++ {
+				s.Drops = []float64{float64(n) / float64(steps)}
+				before, after := learningRate(s, n-1, steps), learningRate(s, n, steps)
+				if before != s.LearningRate || after != s.LearningRate/10 {
+					t.Fatalf("%d/%d: %g at step %d and %g at step %d", n, steps, before, n-1, after, n)
+				}
+			}
+		}
+	})
+	t.Run("falls at the next step if a drop lies between two, however the drop was computed", func(t *testing.T) {
+		for _, c := range []struct {
+			drop        float64
+			steps, want int
+		}{{0.071, 100, 8}, {0.0799, 100, 8}, {1. / 3, 100, 34}, {0.9999, 7, 7}, {0.001, 7, 1},
+			{sum(0.1, 0.2), 10, 3}, {0.07, 100, 7}, {0.56, 25, 14}, {0.5, 1, 1}} {
+			if got := firstStep(c.drop, c.steps); got != c.want {
+				t.Errorf("%v of %d: step %d, want %d", c.drop, c.steps, got, c.want)
+			}
+		}
+	})
+	t.Run("falls where it fell for the drops of the shipped studies", func(t *testing.T) {
+		for _, d := range []float64{0.5, 0.75, 0.875} {
+			for epochs := 8; epochs <= 400; epochs += 8 {
+				for _, perEpoch := range []int{1, 31, 500, 781} {
+					if got, want := firstStep(d, epochs*perEpoch), int(d*float64(epochs))*perEpoch; got != want {
+						t.Errorf("%g of %d epochs: step %d, want %d", d, epochs, got, want)
+					}
+				}
+			}
+		}
+	})
+}
+
+// TestWarmupBits: the linear schedule of the short studies, which warms up for a tenth of the steps, has the bits that
+// results are stored with.
+func TestWarmupBits(t *testing.T) {
+	s := search.Default()
+	s.Schedule, s.Warmup = search.ScheduleLinear, 0.1
+	for steps := 1; steps <= 2000; steps++ {
+		warm := s.Warmup * float64(steps)
+		for step := range steps {
+			want := s.LearningRate * (1 - (float64(step)-warm)/(float64(steps)-warm))
+			if float64(step) < warm {
+				want = s.LearningRate * min(1, float64(step+1)/warm)
+			}
+			if got := learningRate(s, step, steps); got != want {
+				t.Fatalf("step %d of %d: %v, want %v", step, steps, got, want)
+			}
+		}
+	}
+}
+
+// sum adds at run time, where 0.1 + 0.2 is 0.30000000000000004.
+func sum(terms ...float64) (x float64) {
+	for _, term := range terms {
+		x += term
+	}
+	return x
 }
 
 func TestSchedules(t *testing.T) {

@@ -75,10 +75,16 @@ func (tr *training) rates(epoch, step int) graph.Rates {
 	return r
 }
 
+// LearningRate returns the learning rate of the last step of an epoch that has so
+// many steps, as a training records it.
+func LearningRate(s search.Study, epoch, steps int) float64 {
+	return learningRate(s, epoch*steps-1, s.Epochs*steps)
+}
+
 // learningRate of a step, counted from 0 over the whole training of so many steps.
 func learningRate(s search.Study, step, steps int) float64 {
 	warm := s.Warmup * float64(steps)
-	if float64(step) < warm {
+	if step < firstStep(s.Warmup, steps) {
 		return s.LearningRate * min(1, float64(step+1)/warm)
 	}
 	// The fraction of the way from the end of the warm-up to the end.
@@ -91,11 +97,22 @@ func learningRate(s search.Study, step, steps int) float64 {
 	}
 	rate := s.LearningRate
 	for _, d := range s.Drops {
-		if float64(step) >= d*float64(steps) {
+		if step >= firstStep(d, steps) {
 			rate /= 10
 		}
 	}
 	return rate
+}
+
+// firstStep is the first of so many steps, counted from 0, at or after a fraction of
+// them. Floating point puts some products beside the whole number that they are:
+// 0.07·100 is 7.000000000000001.
+func firstStep(fraction float64, steps int) int {
+	exact := fraction * float64(steps)
+	if nearest := math.Round(exact); math.Abs(exact-nearest) <= 1e-12*exact {
+		return int(nearest)
+	}
+	return int(math.Ceil(exact))
 }
 
 // averageShare is the share of the weights after a step, counted from 0, in their

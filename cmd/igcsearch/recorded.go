@@ -64,7 +64,7 @@ func importRecords(
 		}
 		return imported(r, file), nil
 	}
-	list, err := db.Bring(ctx, store.Source{Study: study, Trials: trials, Load: load})
+	list, err := db.Bring(ctx, store.Source{Study: study, Trials: trials, Load: load, Whole: true})
 	for _, b := range list {
 		if b.Taken {
 			n++

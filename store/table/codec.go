@@ -3,18 +3,23 @@ package table
 import (
 	"bytes"
 	"cmp"
+	"crypto/sha256"
 	"encoding/csv"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"slices"
+	"strings"
 
 	"igcsearch/search"
 )
 
-// WriteCSV writes rows of a study as CSV, with the columns of times if asked for.
+// WriteCSV writes rows of a study as CSV, with the columns of times if asked for. The fingerprint of the study and the
+// checksum of its pictures are columns, because spreadsheets and data frames lose whatever is no cell.
 func WriteCSV(w io.Writer, s search.Study, rows []Row, times bool) error {
 	form := networksCSV
 	if s.OfPairs() {
@@ -27,9 +32,11 @@ func WriteCSV(w io.Writer, s search.Study, rows []Row, times bool) error {
 	}
 	out := csv.NewWriter(w)
 	out.Write(cells) // out keeps an error until the end
-	for k := range rows {
+	fingerprint := s.Fingerprint()
+	for _, r := range rows {
+		r.Fingerprint, r.DataSum = fingerprint, s.DataSum
 		for i, c := range list {
-			cells[i] = c.text(&rows[k])
+			cells[i] = c.text(&r)
 		}
 		out.Write(cells)
 	}
@@ -96,21 +103,56 @@ func encode(w io.Writer, indent string, v any) error {
 type File struct {
 	// Study is nil in CSV, which has no settings. Its settings are normalised and have the fingerprint of the file.
 	Study *search.Study
-	Rows  []Row
+	// Fingerprint is of the study, and DataSum its checksum of the pictures; "" in a CSV that does not say them.
+	Fingerprint, DataSum string
+	Rows                 []Row // at least one
 	// Older reports that an older igcsearch wrote the CSV, which did not record the losses of evaluations.
 	Older bool
 }
 
-// Read reads what WriteCSV or WriteJSON wrote. It refuses a file without a needed column, and one with an unknown
-// column.
+// Read reads what WriteCSV or WriteJSON wrote. It refuses a file without rows or without a needed column, and one with
+// an unknown column or setting. It passes over the byte order mark that Excel writes.
 func Read(text []byte) (File, error) {
+	text = bytes.TrimPrefix(text, []byte("\ufeff"))
+	f, err := read(text)
+	if err == nil && len(f.Rows) == 0 {
+		err = errors.New("it has no trials")
+	}
+	return f, err
+}
+
+func read(text []byte) (File, error) {
 	if bytes.HasPrefix(bytes.TrimSpace(text), []byte("{")) {
 		return readJSON(text)
 	}
 	return readCSV(text)
 }
 
+// separated refuses a table that a spreadsheet saved in another way. Its numbers are not to be trusted either: where a
+// semicolon separates the columns, a spreadsheet may have read the point of a loss as one between thousands.
+func separated(text []byte) error {
+	header, _, _ := bytes.Cut(text, []byte("\n"))
+	is := ""
+	switch {
+	case bytes.IndexByte(header, 0) >= 0:
+		is = "its text is not in UTF-8"
+	case bytes.IndexByte(header, ',') >= 0:
+		return nil
+	case bytes.IndexByte(header, ';') >= 0:
+		is = "semicolons separate its columns"
+	case bytes.IndexByte(header, '\t') >= 0:
+		is = "tabs separate its columns"
+	default:
+		return nil
+	}
+	return fmt.Errorf("%s: save it as CSV in UTF-8, with commas between the columns and points in the numbers, or take "+
+		"the exported file itself", is)
+}
+
 func readCSV(text []byte) (File, error) {
+	if err := separated(text); err != nil {
+		return File{}, err
+	}
 	all, err := csv.NewReader(bytes.NewReader(text)).ReadAll()
 	if err != nil {
 		return File{}, err
@@ -130,7 +172,8 @@ func readCSV(text []byte) (File, error) {
 	for i, c := range list {
 		at[i] = slices.Index(all[0], c.name)
 	}
-	f := File{Rows: make([]Row, len(all)-1), Older: !slices.Contains(all[0], "validation_loss") && !slices.Contains(all[0], "test_loss")}
+	older := !slices.Contains(all[0], "validation_loss") && !slices.Contains(all[0], "test_loss")
+	f := File{Rows: make([]Row, len(all)-1), Older: older}
 	for k, cells := range all[1:] {
 		for i, c := range list {
 			if err := c.set(&f.Rows[k], cells[at[i]]); err != nil {
@@ -140,6 +183,13 @@ func readCSV(text []byte) (File, error) {
 		if err := f.Rows[k].check(); err != nil {
 			return File{}, fmt.Errorf("row %d: %w", k+1, err)
 		}
+		if first, r := f.Rows[0], f.Rows[k]; r.Fingerprint != first.Fingerprint || r.DataSum != first.DataSum {
+			return File{}, fmt.Errorf("row %d: its fingerprint or data_sum is not that of row 1: want the results of one "+
+				"study", k+1)
+		}
+	}
+	if len(f.Rows) > 0 {
+		f.Fingerprint, f.DataSum = f.Rows[0].Fingerprint, f.Rows[0].DataSum
 	}
 	return f, nil
 }
@@ -160,9 +210,20 @@ func (r *Row) check() error {
 		}
 	}
 	for _, v := range r.Values() {
-		if x, ok := v.At.(*float64); ok && *x < 0 && v.Name != "train_loss" { // what diverged may have any loss
+		x, ok := v.At.(*float64)
+		switch {
+		case !ok || v.Name == "train_loss": // what diverged may have any loss
+		case !(*x >= 0): // or not a number
 			return fmt.Errorf("%s is %g: want 0 or more", v.Name, *x)
+		case math.IsInf(*x, 1) && !v.Optional: // the loss of an evaluation may be infinite
+			return fmt.Errorf("%s is infinite", v.Name)
 		}
+	}
+	switch {
+	case r.ValidationTotal == 0 && r.ValidationLoss != 0:
+		return errors.New("it has a validation_loss without validation pictures")
+	case r.TestTotal == 0 && r.TestLoss != 0:
+		return errors.New("it has a test_loss without test pictures")
 	}
 	return nil
 }
@@ -190,12 +251,13 @@ func present(form forms, names []string) ([]column, error) {
 
 func readJSON(text []byte) (File, error) {
 	var file struct {
+		Study       string                       `json:"study"`
 		Title       string                       `json:"title"`
 		Fingerprint string                       `json:"fingerprint"`
 		Settings    json.RawMessage              `json:"settings"`
 		Trials      []map[string]json.RawMessage `json:"trials"`
 	}
-	if err := json.Unmarshal(text, &file); err != nil {
+	if err := decode(text, &file); err != nil {
 		return File{}, err
 	}
 	s, err := readSettings(file.Settings)
@@ -203,10 +265,13 @@ func readJSON(text []byte) (File, error) {
 		return File{}, fmt.Errorf("its settings: %w", err)
 	}
 	s.Title = file.Title
-	if s.Fingerprint() != file.Fingerprint {
+	switch {
+	case file.Fingerprint != s.Fingerprint() && file.Fingerprint != olderFingerprint(file.Settings):
 		return File{}, errors.New("its fingerprint is not that of its settings")
+	case file.Study != s.Name:
+		return File{}, fmt.Errorf("its study is %q, but its settings have the name %q", file.Study, s.Name)
 	}
-	f := File{Study: &s, Rows: make([]Row, len(file.Trials))}
+	f := File{Study: &s, Fingerprint: s.Fingerprint(), DataSum: s.DataSum, Rows: make([]Row, len(file.Trials))}
 	var list []column
 	for k, fields := range file.Trials {
 		isLike := func(c column) bool { _, there := fields[c.name]; return there }
@@ -231,9 +296,39 @@ func all(list []column, holds func(column) bool) bool {
 	return !slices.ContainsFunc(list, func(c column) bool { return !holds(c) })
 }
 
+// olderFingerprint is the fingerprint of settings that a version wrote whose fingerprints covered all settings, as
+// their JSON stood. It shows that nobody changed the settings since.
+func olderFingerprint(settings []byte) string {
+	var b bytes.Buffer
+	if err := json.Compact(&b, settings); err != nil {
+		return ""
+	}
+	sum := sha256.Sum256(b.Bytes())
+	return hex.EncodeToString(sum[:])
+}
+
+// decode is json.Unmarshal that refuses an unknown key.
+func decode(text []byte, into any) error {
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields()
+	err := d.Decode(into)
+	if err == nil {
+		if _, more := d.Token(); more != io.EOF {
+			err = errors.New("there is more text after its end")
+		}
+	}
+	if err == nil {
+		return nil
+	}
+	if key, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok { // the package has no type for it
+		return fmt.Errorf("its key %s is unknown", key)
+	}
+	return err
+}
+
 func readSettings(text []byte) (search.Study, error) {
 	var s search.Study
-	if err := json.Unmarshal(text, &s); err != nil {
+	if err := decode(text, &s); err != nil {
 		return s, err
 	}
 	sum, unreadable := s.DataSum, s.Unreadable // which Normalize drops: they are of the pictures that were found

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"strconv"
+	"strings"
 )
 
 // forms is a set of output forms.
@@ -71,6 +72,9 @@ var columns = []column{
 	{name: "failure", in: inJSON, need: ifKnown, at: func(r *Row) any { return (*string)(&r.Failure) }},
 	{name: "train_seconds", in: everywhere, need: onRequest, at: func(r *Row) any { return &r.TrainSeconds }},
 	{name: "eval_seconds", in: everywhere, need: onRequest, at: func(r *Row) any { return &r.EvalSeconds }},
+	// What JSON says once, beside the settings. The cells are the same in all rows.
+	{name: "fingerprint", in: pairsCSV | networksCSV, need: optional, at: func(r *Row) any { return &r.Fingerprint }},
+	{name: "data_sum", in: pairsCSV | networksCSV, need: optional, at: func(r *Row) any { return &r.DataSum }},
 }
 
 // optionalMetric is the column of an optional value of search.Epoch: the cell of a value that was not recorded is
@@ -122,7 +126,10 @@ func (c column) set(r *Row, cell string) (err error) {
 	case *string:
 		*at = cell
 	}
-	if err != nil {
+	switch {
+	case err != nil && strings.Contains(cell, ","):
+		return fmt.Errorf("%s %q is not %s: write decimals with a point", c.name, cell, kind(c.at(r)))
+	case err != nil:
 		return fmt.Errorf("%s %q is not %s", c.name, cell, kind(c.at(r)))
 	}
 	return nil

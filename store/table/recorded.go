@@ -1,7 +1,6 @@
 package table
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 
@@ -12,9 +11,6 @@ import (
 // Recorded returns a complete study of a file, to be replayed. CSV has no settings: those that strategies ask for are
 // taken from the rows, and the study gets the name. It returns an error if a trial is missing.
 func (f File) Recorded(name string) (search.Study, []search.TrialState, error) {
-	if len(f.Rows) == 0 {
-		return search.Study{}, nil, errors.New("it has no trials")
-	}
 	if f.Study == nil {
 		return guessed(name, f.Rows)
 	}

@@ -30,6 +30,9 @@ type Row struct {
 	Epochs  int // of the whole training
 	Error   string
 	Failure search.Failure // CSV does not have it
+	// Fingerprint is of the study, and DataSum its checksum of the pictures. Only rows of a CSV that was read have
+	// them, and they are "" if the CSV does not say them.
+	Fingerprint, DataSum string
 	// Epoch.Number is 0 before the first epoch.
 	search.Epoch
 }
@@ -133,8 +136,12 @@ func Trials(rows []Row) ([]Trial, error) {
 		}
 		t := &list[k]
 		switch {
-		case known && r.Number <= t.Number:
-			return bad("epoch %d follows epoch %d", r.Number, t.Number)
+		case known && r.Number != t.Number+1:
+			return bad("epoch %d follows epoch %d, want epoch %d", r.Number, t.Number, t.Number+1)
+		case known && t.Number == 0:
+			return bad("epoch 1 follows epoch 0, which is the row of a trial without epochs")
+		case r.Number == 0 && r.Epoch != search.Epoch{}:
+			return bad("epoch 0 has results: want epochs from 1")
 		case r.Status != t.Status || r.Epochs != t.Epochs:
 			return bad("%s of %d epochs here, %s of %d before", r.Status, r.Epochs, t.Status, t.Epochs)
 		}
@@ -143,7 +150,30 @@ func Trials(rows []Row) ([]Trial, error) {
 			t.History = append(t.History, r.Epoch)
 		}
 	}
+	for i := range list {
+		if err := list[i].complete(); err != nil {
+			return nil, err
+		}
+	}
 	return list, nil
+}
+
+// complete returns an error if the rows of a trial do not have what its status says. A file has all epochs of a trial
+// or only its last one.
+func (t *Trial) complete() error {
+	first := t.Number // 0 without epochs
+	if len(t.History) > 0 {
+		first = t.History[0].Number
+	}
+	switch {
+	case len(t.History) > 1 && first > 1:
+		return fmt.Errorf("%v: epoch %d is missing: want all epochs, or only the last", t.name(), first-1)
+	case t.Status == search.Done && t.Number < t.Epochs:
+		return fmt.Errorf("%v is done, but its last epoch, %d, is missing", t.name(), t.Epochs)
+	case t.Status == search.Diverged && t.Number == t.Epochs:
+		return fmt.Errorf("%v diverged, but has its last epoch, %d", t.name(), t.Epochs)
+	}
+	return nil
 }
 
 var (
@@ -176,6 +206,14 @@ func Match(s search.Study, trials []search.Trial, rows []Row) ([]search.TrialSta
 		}
 		if r.Epochs != t.Epochs {
 			return nil, fmt.Errorf("%v has %d epochs, but study %s has %d", r.name(), r.Epochs, s.Name, t.Epochs)
+		}
+		want := NewRow(s, t, search.Epoch{})
+		unknown := want.Params == 0 || r.Params == 0 && !s.OfPairs() // of a trial that an older igcsearch stored
+		if r.Params != want.Params && !unknown {
+			return nil, fmt.Errorf("%v has params %d, but in study %s it has %d", r.name(), r.Params, s.Name, want.Params)
+		}
+		if r.Width != want.Width && r.Width != 0 { // 0: the file does not say it
+			return nil, fmt.Errorf("%v has width %d, want %d", r.name(), r.Width, want.Width)
 		}
 		list = append(list, r.State(t))
 	}

@@ -31,6 +31,7 @@ func studies(t testing.TB) []search.Study {
 		if list[i], err = s.Normalize(); err != nil {
 			t.Fatal(err)
 		}
+		list[i].DataSum = "0a1b"
 	}
 	return list
 }
@@ -51,7 +52,14 @@ func trials(t *rapid.T, s search.Study) []search.TrialState {
 		case search.Failed:
 			state.Failure = search.FailedCrashed
 		}
-		for n := range rapid.IntRange(0, s.Epochs).Draw(t, "epochs") {
+		fewest, most := 0, s.Epochs
+		switch state.Status {
+		case search.Done:
+			fewest = most
+		case search.Diverged:
+			most--
+		}
+		for n := range rapid.IntRange(fewest, most).Draw(t, "epochs") {
 			var e search.Epoch
 			for _, v := range e.Values() {
 				switch at := v.At.(type) {
@@ -65,9 +73,14 @@ func trials(t *rapid.T, s search.Study) []search.TrialState {
 			e.TrainTotal += e.TrainCorrect
 			e.ValidationTotal += e.ValidationCorrect
 			e.TestTotal += e.TestCorrect
+			if e.ValidationTotal == 0 {
+				e.ValidationLoss = 0
+			}
 			e.TrainLoss = rapid.SampledFrom([]float64{e.TrainLoss, math.NaN(), math.Inf(1), math.Inf(-1)}).Draw(t,
 				"loss")
-			e.TestLoss = rapid.SampledFrom([]float64{e.TestLoss, math.Inf(1), 0}).Draw(t, "test loss")
+			if e.TestLoss = rapid.SampledFrom([]float64{e.TestLoss, math.Inf(1), 0}).Draw(t, "test loss"); e.TestTotal == 0 {
+				e.TestLoss = 0
+			}
 			state.Epoch, state.Last, state.History = e.Number, e, append(state.History, e)
 		}
 		if len(state.History) > 0 || state.Status != search.Pending {
@@ -84,6 +97,9 @@ func TestRoundTrip(t *testing.T) {
 		rapid.Check(t, func(t *rapid.T) {
 			want := trials(t, s)
 			rows := table.AllRows(s, want)
+			if len(rows) == 0 {
+				t.Skip("a file without rows is refused")
+			}
 			in, classes := s.Shape()
 			for form, write := range writers {
 				var text, again bytes.Buffer
@@ -96,6 +112,10 @@ func TestRoundTrip(t *testing.T) {
 				}
 				if f.Study != nil && f.Study.Fingerprint() != s.Fingerprint() {
 					t.Errorf("%s: another study", form)
+				}
+				if f.Fingerprint != s.Fingerprint() || f.DataSum != s.DataSum {
+					t.Errorf("%s: fingerprint %q and pictures %q, want %q and %q", form, f.Fingerprint, f.DataSum,
+						s.Fingerprint(), s.DataSum)
 				}
 				got, err := table.Match(s, s.Trials(in, classes), f.Rows)
 				if err != nil {
@@ -161,6 +181,11 @@ func TestColumns(t *testing.T) {
 		{"126", "126.5", `row 1: params "126.5" is not a whole number`},
 		{"2.25", "a", `row 1: test_loss "a" is not a number`},
 		{"2.5", "2,5", "record on line 2: wrong number of fields"},
+		{"2.5", `"2,5"`, `row 1: train_loss "2,5" is not a number: write decimals with a point`},
+		{"0.1", "NaN", "row 1: learning_rate is NaN: want 0 or more"},
+		{"0.1", "+Inf", "row 1: learning_rate is infinite"},
+		{",,2.25", ",1,2.25", "row 1: it has a validation_loss without validation pictures"},
+		{"\n3,2,6,126,0,done,3,3,0.1,2.5,8,64,0,0,5,50,,2.25,\n", "\n", "it has no trials"},
 	} {
 		_, err := table.Read([]byte(strings.Replace(csv, c.old, c.new, 1)))
 		if err == nil || err.Error() != c.want {
@@ -185,6 +210,9 @@ func TestColumns(t *testing.T) {
       "learning`, ""},
 		{`"momentum": 0.9`, `"momentum": 0.8`, "its fingerprint is not that of its settings"},
 		{`"momentum": 0.9`, `"momentum": 9`, "its settings: momentum 9: want [0, 1)"},
+		{`"momentum": 0.9`, `"momentum": 0.9, "colour": 1`, `its settings: its key "colour" is unknown`},
+		{`"title"`, `"subtitle"`, `its key "subtitle" is unknown`},
+		{`"study": "pairs"`, `"study": "pears"`, `its study is "pears", but its settings have the name "pairs"`},
 	} {
 		text := strings.Replace(b.String(), c.old, c.new, 1)
 		if text == b.String() {
@@ -193,6 +221,49 @@ func TestColumns(t *testing.T) {
 		if _, err := table.Read([]byte(text)); (err != nil || c.want != "") && (err == nil || err.Error() != c.want) {
 			t.Errorf("%q in place of %q: %v, want %s", c.new, c.old, err, c.want)
 		}
+	}
+}
+
+// TestSpreadsheets: what a spreadsheet makes of a CSV is read if it is certain, else refused with what to do.
+func TestSpreadsheets(t *testing.T) {
+	t.Parallel()
+	s := studies(t)[0]
+	var b bytes.Buffer
+	row := table.NewRow(s, search.Trial{Key: search.Key{System: s.SystemList()[0]}, Status: search.Done, Epochs: 3},
+		search.Epoch{Number: 3, LearningRate: 0.1, TrainLoss: 2.5})
+	if err := table.WriteCSV(&b, s, []table.Row{row}, false); err != nil {
+		t.Fatal(err)
+	}
+	text := b.String()
+	for name, saved := range map[string]string{
+		"as it was":           text,
+		"a byte order mark":   "\ufeff" + text,
+		"lines end as in DOS": strings.ReplaceAll(text, "\n", "\r\n"),
+	} {
+		f, err := table.Read([]byte(saved))
+		if err != nil || len(f.Rows) != 1 || f.Fingerprint != s.Fingerprint() || f.DataSum != s.DataSum {
+			t.Errorf("%s: %+v, %v", name, f, err)
+		}
+	}
+	const todo = ": save it as CSV in UTF-8, with commas between the columns and points in the numbers, or take the " +
+		"exported file itself"
+	var wide []byte // UTF-16
+	for _, c := range []byte(text) {
+		wide = append(wide, c, 0)
+	}
+	for saved, want := range map[string]string{
+		strings.ReplaceAll(text, ",", ";"):  "semicolons separate its columns" + todo,
+		strings.ReplaceAll(text, ",", "\t"): "tabs separate its columns" + todo,
+		"\xff\xfe" + string(wide):           "its text is not in UTF-8" + todo,
+	} {
+		if _, err := table.Read([]byte(saved)); err == nil || err.Error() != want {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+	others := strings.Replace(strings.SplitAfter(text, "\n")[1], "0a1b", "ffff", 1)
+	if _, err := table.Read([]byte(text + others)); err == nil ||
+		err.Error() != "row 2: its fingerprint or data_sum is not that of row 1: want the results of one study" {
+		t.Errorf("two sets of pictures: %v", err)
 	}
 }
 
@@ -206,12 +277,24 @@ func TestTrials(t *testing.T) {
 		}
 		return r
 	}
+	pending := func(r *table.Row) { r.Status = search.Pending }
 	for _, c := range []struct {
 		want string
 		rows []table.Row
 	}{
-		{"", []table.Row{row(1, nil), row(3, nil), row(1, func(r *table.Row) { r.Seed = 1 })}},
-		{"row 2: L3M2 seed 0: epoch 1 follows epoch 1", []table.Row{row(1, nil), row(1, nil)}},
+		{"", []table.Row{row(1, nil), row(2, nil), row(3, nil), row(3, func(r *table.Row) { r.Seed = 1 })}},
+		{"", []table.Row{row(0, pending), row(2, func(r *table.Row) { pending(r); r.Seed = 1 })}},
+		{"row 2: L3M2 seed 0: epoch 3 follows epoch 1, want epoch 2", []table.Row{row(1, nil), row(3, nil)}},
+		{"row 2: L3M2 seed 0: epoch 1 follows epoch 1, want epoch 2", []table.Row{row(1, nil), row(1, nil)}},
+		{"row 2: L3M2 seed 0: epoch 1 follows epoch 0, which is the row of a trial without epochs",
+			[]table.Row{row(0, pending), row(1, pending)}},
+		{"row 1: L3M2 seed 0: epoch 0 has results: want epochs from 1",
+			[]table.Row{row(0, func(r *table.Row) { pending(r); r.TestTotal = 10 })}},
+		{"L3M2 seed 0: epoch 1 is missing: want all epochs, or only the last", []table.Row{row(2, nil), row(3, nil)}},
+		{"L3M2 seed 0 is done, but its last epoch, 3, is missing", []table.Row{row(1, nil), row(2, nil)}},
+		{"L3M2 seed 0 is done, but its last epoch, 3, is missing", []table.Row{row(0, nil)}},
+		{"L3M2 seed 0 diverged, but has its last epoch, 3",
+			[]table.Row{row(3, func(r *table.Row) { r.Status = search.Diverged })}},
 		{"row 1: L3M2 seed 0: epoch 4 is not one of 3", []table.Row{row(4, nil)}},
 		{`row 1: L3M2 seed 0: status "ready" is unknown`,
 			[]table.Row{row(1, func(r *table.Row) { r.Status = "ready" })}},
@@ -225,17 +308,71 @@ func TestTrials(t *testing.T) {
 	}
 	s := studies(t)[0]
 	in, classes := s.Shape()
-	for want, r := range map[string]table.Row{
-		"L5M5 seed 0 is not a trial of study pairs": row(1,
-			func(r *table.Row) { r.Pair = space.Pair{L: 5, M: 5} }),
-		"L3M2 seed 7 is not a trial of study pairs":       row(1, func(r *table.Row) { r.Seed = 7 }),
-		"L3M2 seed 0 has 4 epochs, but study pairs has 3": row(1, func(r *table.Row) { r.Epochs = 4 }),
-		"RegConv-W4 of depth 8 seed 0 is not a trial of study pairs": row(1,
-			func(r *table.Row) { r.Network, r.Depth = "RegConv-W4", 8 }),
+	for want, change := range map[string]func(*table.Row){
+		"": func(r *table.Row) {},
+		"L5M5 seed 0 is not a trial of study pairs":       func(r *table.Row) { r.Pair = space.Pair{L: 5, M: 5} },
+		"L3M2 seed 7 is not a trial of study pairs":       func(r *table.Row) { r.Seed = 7 },
+		"L3M2 seed 0 has 4 epochs, but study pairs has 3": func(r *table.Row) { r.Epochs, r.Number = 4, 4 },
+		"RegConv-W4 of depth 8 seed 0 is not a trial of study pairs": func(r *table.Row) {
+			r.Network, r.Depth = "RegConv-W4", 8
+		},
+		"L3M2 seed 0 has params 127, but in study pairs it has 126": func(r *table.Row) { r.Params = 127 },
+		"L3M2 seed 0 has params 0, but in study pairs it has 126":   func(r *table.Row) { r.Params = 0 },
+		"L3M2 seed 0 has width 7, want 6":                           func(r *table.Row) { r.Width = 7 },
 	} {
-		if _, err := table.Match(s, s.Trials(in, classes), []table.Row{r}); err == nil || err.Error() != want {
+		r := row(3, func(r *table.Row) { r.Params, r.Width = 126, 6 })
+		change(&r)
+		_, err := table.Match(s, s.Trials(in, classes), []table.Row{r})
+		if (err != nil || want != "") && (err == nil || err.Error() != want) {
 			t.Errorf("%v, want %s", err, want)
 		}
+	}
+}
+
+// TestCompare: results that the study cannot have by its settings and pictures are refused.
+func TestCompare(t *testing.T) {
+	t.Parallel()
+	s := studies(t)[0]
+	s.Batch, s.EvaluateEvery = 64, 2
+	pictures := table.Pictures{Train: 150, Validation: 20, Test: 50}
+	rate := func(s search.Study, epoch, steps int) float64 { return s.LearningRate / float64(epoch*steps) }
+	results := func() []search.TrialState {
+		in, classes := s.Shape()
+		state := search.TrialState{Trial: s.Trials(in, classes)[0]}
+		for n := range 3 {
+			e := search.Epoch{Number: n + 1, LearningRate: rate(s, n+1, 2) * (1 + 1e-14), TrainTotal: 128}
+			if n > 0 {
+				e.ValidationTotal, e.TestTotal = 20, 50
+			}
+			state.History = append(state.History, e)
+		}
+		return []search.TrialState{state}
+	}
+	for want, change := range map[string]func(e []search.Epoch){
+		"": func(e []search.Epoch) {},
+		"epoch 2: learning_rate is 0.5, but in study pairs it is 0.025": func(e []search.Epoch) { e[1].LearningRate = 0.5 },
+		"epoch 1: learning_rate is 0, but in study pairs it is 0.05":    func(e []search.Epoch) { e[0].LearningRate = 0 },
+		"epoch 1: train_total is 150, but in study pairs it is 128":     func(e []search.Epoch) { e[0].TrainTotal = 150 },
+		"epoch 2: validation_total is 0, but in study pairs it is 20":   func(e []search.Epoch) { e[1].ValidationTotal = 0 },
+		"epoch 3: test_total is 51, but in study pairs it is 50":        func(e []search.Epoch) { e[2].TestTotal = 51 },
+		"epoch 1: it was evaluated, but study pairs evaluates every 2 epochs and the last one": func(e []search.Epoch) {
+			e[0].TestTotal = 50
+		},
+		"epoch 3: it was not evaluated, but study pairs evaluates every 2 epochs and the last one": func(e []search.Epoch) {
+			e[2].TestTotal, e[2].ValidationTotal = 0, 0
+		},
+	} {
+		list := results()
+		change(list[0].History)
+		err := table.Compare(s, list, &pictures, rate)
+		if (err != nil || want != "") && (err == nil || !strings.HasSuffix(err.Error(), ", "+want)) {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+	list := results()
+	list[0].History[2].TestTotal = 1000
+	if err := table.Compare(s, list, nil, rate); err != nil {
+		t.Errorf("without the pictures: %v", err)
 	}
 }
 
@@ -277,7 +414,8 @@ func FuzzRead(f *testing.F) {
 		var rows []table.Row
 		for i, t := range s.Trials(in, classes) {
 			t.Status, t.Error = search.Done, "<error>"
-			rows = append(rows, table.NewRow(s, t, search.Epoch{Number: i % 4, TrainLoss: math.Inf(1), TestLoss: 2.5}))
+			rows = append(rows, table.NewRow(s, t, search.Epoch{Number: i % 4, TrainLoss: math.Inf(1), TestTotal: 5,
+				TestLoss: 2.5}))
 		}
 		for _, write := range writers {
 			var b bytes.Buffer

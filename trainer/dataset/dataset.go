@@ -21,6 +21,7 @@
 package dataset
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -144,6 +145,20 @@ func Open(ctx context.Context, o Options) (*Set, error) {
 	return nil, fmt.Errorf("dataset %q: want one of %q", o.Name,
 		[]string{synthetic.name, handsignsName, cifar10.name, cifar100.name, cifar100Coarse.name, svhn.name,
 			folderName})
+}
+
+// Sizes returns how many pictures the splits of CIFAR or SVHN have with valid
+// options, without reading the files, which are always the same.
+func Sizes(o Options) (train, validation, test int) {
+	switch o.Name {
+	case svhn.name:
+		train, test = svhn.train.pictures+svhn.extra.pictures, svhn.test.pictures
+	case cifar10.name:
+		train, test = len(cifar10.train)*cifar10.trainRecords, cifar10.testRecords
+	case cifar100.name, cifar100Coarse.name:
+		train, test = len(cifar100.train)*cifar100.trainRecords, cifar100.testRecords
+	}
+	return cmp.Or(o.TrainPictures, train-o.Validation), o.Validation, cmp.Or(o.TestPictures, test)
 }
 
 // newSet is a set whose pixels are in memory, split as o says.

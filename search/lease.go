@@ -1,9 +1,17 @@
 package search
 
-import "time"
+import (
+	"fmt"
+	"strings"
+	"time"
+)
 
 // Lease is the longest time that a worker may stand still before another one takes its trials over.
 const Lease = time.Minute
+
+// Unanswered is for how many leases more a worker that stands still keeps its trials if its
+// scheduler cannot be asked whether its job still runs.
+const Unanswered = 3
 
 // HeartbeatWatch watches the heartbeat of another worker. The zero value has not seen it yet.
 type HeartbeatWatch struct {
@@ -11,6 +19,8 @@ type HeartbeatWatch struct {
 	beat  int64
 	last  time.Time     // the time of the last look, by the monotonic clock
 	still time.Duration // the time during which the beat did not change
+	// asked is how much of still had passed when the scheduler last answered, or was first asked.
+	asked time.Duration
 }
 
 // Stands reports whether the heartbeat has not changed for a whole lease. beat is the count that
@@ -31,4 +41,26 @@ func (w *HeartbeatWatch) Stands(beat int64, lease time.Duration, own time.Time) 
 	}
 	w.last = now
 	return w.still > lease
+}
+
+// Asked takes in what came of asking the scheduler about the job of a worker that Stands. err says
+// why the scheduler could not be asked. Asked reports whether that has been so for Unanswered
+// leases, so that the heartbeat alone decides.
+func (w *HeartbeatWatch) Asked(err error, lease time.Duration) bool {
+	if err == nil || w.asked == 0 {
+		w.asked = w.still
+	}
+	return err != nil && w.still-w.asked > Unanswered*lease
+}
+
+// Waiting tells people that a worker is silent, that its scheduler cannot be asked whether its job
+// still runs, and which trials wait for that.
+func Waiting(job, host, why string, trials []string, lease time.Duration) string {
+	const most = 3
+	if n := len(trials) - most; n > 1 {
+		trials = append(trials[:most:most], fmt.Sprintf("%d more", n))
+	}
+	return fmt.Sprintf("nothing is heard of %s on %s, and its scheduler cannot be asked about it: %s; "+
+		"if that does not change, others take over %s after %v", job, host, why, strings.Join(trials, ", "),
+		(Unanswered * lease).Round(time.Second))
 }

@@ -120,6 +120,7 @@ func (db *DB) lookAround(ctx context.Context) error {
 type otherWorker struct {
 	Worker
 	beat, lease int64
+	silent      string // as its row has it
 }
 
 // reclaim makes the trials of dead workers pending. Only Beat, for which nobody waits, lets it ask a scheduler, whose
@@ -131,10 +132,10 @@ func (db *DB) reclaim(ctx context.Context, ask bool) error {
 	var others []otherWorker
 	err := db.view(ctx, func(tx *sql.Tx) error {
 		others = nil
-		return each(ctx, tx, `SELECT id, beat, lease, remote, job
+		return each(ctx, tx, `SELECT id, host, beat, lease, remote, job, silent
 			FROM worker WHERE id <> ?`, []any{db.self.ID}, func(rows *sql.Rows) error {
 			var o otherWorker
-			err := rows.Scan(&o.ID, &o.beat, &o.lease, &o.Remote, &o.Job)
+			err := rows.Scan(&o.ID, &o.Host, &o.beat, &o.lease, &o.Remote, &o.Job, &o.silent)
 			others = append(others, o)
 			return err
 		})
@@ -144,8 +145,13 @@ func (db *DB) reclaim(ctx context.Context, ask bool) error {
 	}
 	why := map[int64]string{}
 	for _, o := range others {
-		if text := db.dead(ctx, o, ask); text != "" {
+		text, silent := db.dead(ctx, o, ask)
+		if text != "" {
 			why[o.ID] = text
+		} else if ask && silent != o.silent {
+			if err := db.setSilent(ctx, o, silent); err != nil {
+				return err
+			}
 		}
 	}
 	if len(why) == 0 {
@@ -176,19 +182,67 @@ func (db *DB) reclaim(ctx context.Context, ask bool) error {
 	})
 }
 
-// dead says why a worker has lost its trials, "" if it has not.
-func (db *DB) dead(ctx context.Context, o otherWorker, ask bool) string {
+// dead says why a worker has lost its trials, "" if it has not. silent says why the scheduler cannot be asked about a
+// worker that is silent.
+func (db *DB) dead(ctx context.Context, o otherWorker, ask bool) (why, silent string) {
+	const lost = "nothing was heard of its worker for its lease"
+	lease := time.Duration(o.lease) * time.Millisecond
 	switch {
 	case !o.Remote && db.self.gone(o.ID):
-		return "its process is gone"
-	case !db.self.stands(o.ID, o.beat, time.Duration(o.lease)*time.Millisecond):
+		return "its process is gone", ""
+	case !db.self.stands(o.ID, o.beat, lease):
 	case !o.Remote:
-		return "its process stood still for its lease"
+		return "its process stood still for its lease", ""
 	case db.justHeard(o.ID): // the next Beat stores that
-	case o.Job == "" || db.gone == nil || ask && db.gone(ctx, o.Job):
-		return "nothing was heard of its worker for its lease"
+	case o.Job == "" || db.gone == nil:
+		return lost, ""
+	case ask:
+		gone, err := db.gone(ctx, o.Job)
+		switch {
+		case gone:
+			return lost, ""
+		case db.self.asked(o.ID, err, lease):
+			return fmt.Sprintf("%s, and its scheduler could not be asked about its job: %v", lost, err), ""
+		case err != nil:
+			return "", search.Bounded(err.Error())
+		}
 	}
-	return ""
+	return "", ""
+}
+
+// setSilent stores why the scheduler cannot be asked about a worker that is silent, and tells people whose trials wait.
+// Of several processes that find it out, one tells.
+func (db *DB) setSilent(ctx context.Context, o otherWorker, silent string) error {
+	var trials []string
+	changed := false
+	err := db.update(ctx, func(tx *sql.Tx) error {
+		n, err := changes(tx.ExecContext(ctx, `UPDATE worker SET silent = ? WHERE id = ? AND beat = ? AND silent = ?`,
+			silent, o.ID, o.beat, o.silent))
+		if changed = n > 0; err != nil || !changed || silent == "" {
+			return err
+		}
+		trials = nil
+		systems := systemNames{}
+		return each(ctx, tx, `SELECT t.system, t.seed FROM attempt a JOIN trial t ON t.id = a.trial
+			WHERE a.worker = ? ORDER BY t.id`, []any{o.ID}, func(rows *sql.Rows) error {
+			var k search.Key
+			err := rows.Scan(systems.into(&k.System), &k.Seed)
+			trials = append(trials, k.String())
+			return err
+		})
+	})
+	if err == nil && len(trials) > 0 && db.note != nil {
+		db.note(search.Waiting(o.Job, o.Host, silent, trials, time.Duration(o.lease)*time.Millisecond))
+	}
+	return err
+}
+
+// asked takes in what came of asking a scheduler about a worker that stands. It reports whether the scheduler could not
+// be asked for so long that the lease alone decides.
+func (p *process) asked(id int64, err error, lease time.Duration) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.seen[id].Asked(err, lease)
 }
 
 // gone reports whether the process of a local worker has ended.

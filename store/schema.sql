@@ -49,7 +49,8 @@ CREATE TABLE worker (
     lease  INTEGER NOT NULL CHECK (lease > 0),                   -- ms
     beat   INTEGER NOT NULL CHECK (beat >= 0),
     remote INTEGER NOT NULL DEFAULT 0 CHECK (remote IN (0, 1)),  -- it does not open this file; a coordinator counts its beat up
-    job    TEXT    NOT NULL DEFAULT ''                           -- of the scheduler that started it, 'slurm 12_3', 'slurm 12_3 restart 1'; '' outside one
+    job    TEXT    NOT NULL DEFAULT '',                          -- of the scheduler that started it, 'slurm 12_3', 'slurm 12_3 restart 1'; '' outside one
+    silent TEXT    NOT NULL DEFAULT ''                           -- it is silent, and this is why its scheduler cannot be asked about its job; '' otherwise
 ) STRICT;
 
 -- One worker's try at a trial: when, where, by which program.

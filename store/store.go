@@ -65,9 +65,10 @@ type DB struct {
 	mu      sync.Mutex
 	self    *process          // nil before Join
 	remotes map[int64]*remote // that this process admitted
-	gone    func(ctx context.Context, job string) bool
-	copied  string    // file that Close removes, "" for none
-	looked  time.Time // when reclaim was last called
+	gone    func(ctx context.Context, job string) (bool, error)
+	note    func(string) // for people; may be nil
+	copied  string       // file that Close removes, "" for none
+	looked  time.Time    // when reclaim was last called
 
 	line line // of those who write
 }

@@ -33,7 +33,7 @@ func localWorker(id int64) Worker {
 // putRow counts the beat of a worker up. It stores the row anew if another process took the worker for lost.
 func (w Worker) putRow(ctx context.Context, tx *sql.Tx, lease time.Duration) error {
 	return exec(ctx, tx, `INSERT INTO worker (id, host, pid, lease, beat, remote, job) VALUES (?, ?, ?, ?, 0, ?, ?)
-		ON CONFLICT (id) DO UPDATE SET beat = beat + 1`, w.ID, w.Host, w.PID, lease.Milliseconds(), w.Remote, w.Job)
+		ON CONFLICT (id) DO UPDATE SET beat = beat + 1, silent = ''`, w.ID, w.Host, w.PID, lease.Milliseconds(), w.Remote, w.Job)
 }
 
 // remote is a remote worker as the process that admitted it knows it.
@@ -42,8 +42,12 @@ type remote struct {
 	heard bool // since the last Beat
 }
 
-// SetGone sets the function that tells whether a scheduler's job has ended. Without it only the lease decides.
-func (db *DB) SetGone(gone func(ctx context.Context, job string) bool) { db.gone = gone }
+// SetGone sets the function that tells whether a scheduler's job has ended. Its error says why the scheduler cannot be
+// asked; after search.Unanswered leases of that only the lease decides, as it does without a function. note hears then,
+// once, whose trials wait for the scheduler.
+func (db *DB) SetGone(gone func(ctx context.Context, job string) (bool, error), note func(string)) {
+	db.gone, db.note = gone, note
+}
 
 // Admit lets a remote worker in, or in again.
 func (db *DB) Admit(ctx context.Context, w Worker) error {
@@ -195,6 +199,9 @@ type WorkerTrial struct {
 	Worker
 	Device, Study string // both "" of a worker without a trial
 	search.Key
+	// Silent says that nothing is heard of the worker, and why its scheduler cannot be asked about its job. Otherwise
+	// it is "".
+	Silent string
 }
 
 // Workers lists the workers that are alive, with a row for each of their trials, and with one for a remote worker that
@@ -203,13 +210,13 @@ func (db *DB) Workers(ctx context.Context) (list []WorkerTrial, err error) {
 	err = db.view(ctx, func(tx *sql.Tx) error {
 		list = nil
 		systems := systemNames{}
-		return each(ctx, tx, `SELECT w.id, w.host, w.pid, w.job, w.remote, coalesce(a.device, ''),
+		return each(ctx, tx, `SELECT w.id, w.host, w.pid, w.job, w.remote, w.silent, coalesce(a.device, ''),
 				coalesce(s.name, ''), t.system, coalesce(t.seed, 0)
 			FROM worker w LEFT JOIN attempt a ON a.worker = w.id LEFT JOIN trial t ON t.id = a.trial
 				LEFT JOIN study s ON s.id = t.study
 			WHERE w.remote OR a.id IS NOT NULL ORDER BY w.host, w.job, w.pid, a.id`, nil, func(rows *sql.Rows) error {
 			var w WorkerTrial
-			if err := rows.Scan(&w.ID, &w.Host, &w.PID, &w.Job, &w.Remote, &w.Device,
+			if err := rows.Scan(&w.ID, &w.Host, &w.PID, &w.Job, &w.Remote, &w.Silent, &w.Device,
 				&w.Study, systems.into(&w.System), &w.Seed); err != nil {
 				return err
 			}

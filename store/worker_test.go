@@ -122,7 +122,7 @@ func TestRemoteWorkerLost(t *testing.T) {
 	t.Run("a remote worker is lost when nothing is heard of it and its job is gone", inBubble(func(t *testing.T) {
 		db, name, trials := coordinated(t)
 		var gone atomic.Bool
-		db.SetGone(func(_ context.Context, job string) bool { return job == "slurm 1_2" && gone.Load() })
+		db.SetGone(func(_ context.Context, job string) (bool, error) { return job == "slurm 1_2" && gone.Load(), nil }, nil)
 		beats(t, db)
 		admit(t, db, store.Worker{ID: 5, Host: "node1", PID: 7, Job: "slurm 1_2"})
 		turn := beginAs(t, db, 5, remoteToken, trials[0].ID)
@@ -176,6 +176,61 @@ func TestRemoteWorkerLost(t *testing.T) {
 			t.Errorf("%+v, %v", list, err)
 		}
 	}))
+}
+
+// TestRemoteWorkerUnasked: a scheduler that cannot be asked holds a silent worker's trials for some leases, says so
+// once, and not for ever.
+func TestRemoteWorkerUnasked(t *testing.T) {
+	t.Parallel()
+	db, name, trials := coordinated(t)
+	var answer atomic.Value // of the scheduler
+	answer.Store("squeue: error: no such option")
+	notes := make(chan string, 100)
+	db.SetGone(func(context.Context, string) (bool, error) {
+		if text := answer.Load().(string); text != "" {
+			return false, errors.New(text)
+		}
+		return false, nil
+	}, func(line string) { notes <- line })
+	beats(t, db)
+	admit(t, db, store.Worker{ID: 5, Host: "node1", PID: 7, Job: "slurm 1_2"})
+	beginAs(t, db, 5, remoteToken, trials[0].ID)
+	began := time.Now()
+	silent := func() string {
+		t.Helper()
+		list, err := db.Workers(t.Context())
+		if err != nil || len(list) != 1 {
+			t.Fatalf("%+v, %v", list, err)
+		}
+		return list[0].Silent
+	}
+	want := search.Waiting("slurm 1_2", "node1", "squeue: error: no such option",
+		[]string{trials[0].Key.String()}, shortLease)
+	if got := <-notes; got != want {
+		t.Errorf("note %q, want %q", got, want)
+	}
+	if got := silent(); got != "squeue: error: no such option" {
+		t.Errorf("the worker is silent: %q", got)
+	}
+	if !db.Heard(5) {
+		t.Fatal("not admitted")
+	}
+	for silent() != "" { // the next beat stores that
+		poll(t, db, name)
+	}
+	wait(t, db, name, 0, search.Pending)
+	if took := time.Since(began); took < search.Unanswered*shortLease {
+		t.Errorf("lost after %v, its lease is %v", took, shortLease)
+	}
+	attempts, err := readAttempts(t.Context(), db, name)
+	const why = "nothing was heard of its worker for its lease, and its scheduler could not be asked about its job: " +
+		"squeue: error: no such option"
+	if err != nil || len(attempts) != 1 || attempts[0].Message != why {
+		t.Errorf("%+v, %v", attempts, err)
+	}
+	if n := len(notes); n > 1 { // it was silent twice
+		t.Errorf("%d more notes", n)
+	}
 }
 
 func TestRemoteWorkerOfAnotherProcess(t *testing.T) {

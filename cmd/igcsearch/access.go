@@ -48,7 +48,7 @@ func openRunner(ctx context.Context, path string) (*store.DB, error) {
 		db.Close()
 		return nil, err
 	}
-	db.SetGone(new(cluster.Jobs).Gone) // a coordinator of this database may have workers in Slurm
+	db.SetGone(new(cluster.Jobs).Gone, nil) // a coordinator of this database may have workers in Slurm
 	return db, nil
 }
 

@@ -53,7 +53,7 @@ func advice(err error) string {
 		return "use that one, or another --spool"
 	case errors.Is(err, spool.ErrBuild):
 		return "use one program on all machines, or another --spool"
-	case errors.Is(err, spool.ErrDamaged):
+	case errors.Is(err, spool.ErrDamaged), errors.Is(err, spool.ErrNoStudy):
 		return "collect from a copy, or begin another --spool"
 	case errors.Is(err, spool.ErrNotWritable):
 		return "check the permissions of the folder, or give another --spool"

@@ -42,18 +42,18 @@ names the trials, and stores nothing.`,
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.dirs = args
-			return runCollect(cmd.Context(), o, cmd.OutOrStdout())
+			return runCollect(cmd.Context(), o, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	addDB(cmd, &o.db)
 	return cmd
 }
 
-func runCollect(ctx context.Context, o collectOptions, stdout io.Writer) error {
+func runCollect(ctx context.Context, o collectOptions, stdout, stderr io.Writer) error {
 	spools := make([]*spool.Snapshot, len(o.dirs))
 	for i, dir := range o.dirs { // an error here must not leave a new database
 		var err error
-		if spools[i], err = spool.Read(dir); err != nil {
+		if spools[i], err = spool.Read(dir, noteOf("collect", stderr)); err != nil {
 			return err
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"igcsearch/cmd/igcsearch/cluster"
 	"igcsearch/cmd/igcsearch/live"
 	"igcsearch/cmd/igcsearch/progress"
 	"igcsearch/cmd/igcsearch/report"
@@ -54,6 +55,7 @@ func runCoordinator(
 		return err
 	}
 	defer db.Close()
+	db.SetGone(new(cluster.Jobs).Gone, c.log.Note)
 	c.Coordinator, err = fleet.NewCoordinator(ctx, fleet.Options{
 		DB: db, Access: o.access, Token: token, Program: fleetProgram(), Note: c.log.Note,
 	})

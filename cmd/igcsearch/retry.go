@@ -105,7 +105,7 @@ func retryDB(
 func retrySpool(
 	ctx context.Context, o retryOptions, statuses []search.Status, match func(space.System, int) bool,
 ) (search.Study, []search.Trial, error) {
-	there, err := spool.Read(o.spool)
+	there, err := spool.Read(o.spool, nil)
 	if err != nil {
 		return search.Study{}, nil, err
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"igcsearch/cmd/igcsearch/cluster"
 	"igcsearch/cmd/igcsearch/progress"
 	"igcsearch/cmd/igcsearch/report"
 	"igcsearch/search"
@@ -125,6 +126,7 @@ func runRun(ctx context.Context, o runOptions, stdout, stderr io.Writer) error {
 		return err
 	}
 	show := progress.New(p.study, stderr)
+	db.SetGone(new(cluster.Jobs).Gone, show.Note)
 	show.Note(p.headline(workers))
 	p.noteEstimate(ctx, show, stand, workers)
 	sum, err := p.run(ctx, ctx, search.Runner{Store: db, Workers: workers}, show)

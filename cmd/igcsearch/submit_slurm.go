@@ -116,6 +116,9 @@ func runSubmitSlurm(ctx context.Context, o slurmOptions, stdout, stderr io.Write
 		return err
 	}
 	jobs, err := o.Submit(ctx)
+	for _, w := range jobs.Warnings {
+		fmt.Fprintf(stderr, "igcsearch: warning: %s\n", w)
+	}
 	if jobs.Coordinator != "" {
 		fmt.Fprintf(stdout, "coordinator %s\n", jobs.Coordinator)
 	}
@@ -126,15 +129,18 @@ func runSubmitSlurm(ctx context.Context, o slurmOptions, stdout, stderr io.Write
 		return err
 	}
 	// Workers stop before the coordinator, so that they can give their trials back.
-	watch, stop := jobs.Workers, jobs.Workers
+	watch, stop := "--jobs="+jobs.Workers, jobs.Workers
 	if jobs.Coordinator != "" {
-		watch, stop = jobs.Coordinator+","+watch, stop+" "+jobs.Coordinator
+		watch, stop = "--jobs="+jobs.Coordinator+","+jobs.Workers, stop+" "+jobs.Coordinator
+	}
+	for _, where := range jobs.ClusterArgs() {
+		watch, stop = where+" "+watch, where+" "+stop
 	}
 	next := fmt.Sprintf("status    %s status %s --db %s", program(), quote(study.Name), quote(o.Access))
 	if o.Spool != "" {
 		next = fmt.Sprintf("collect   %s collect %s --db %s", program(), quote(o.Spool), quote(o.DB))
 	}
-	fmt.Fprintf(stderr, "watch     squeue --jobs=%s\n%s\nstop      scancel %s\nlogs      %s\n",
+	fmt.Fprintf(stderr, "watch     squeue %s\n%s\nstop      scancel %s\nlogs      %s\n",
 		watch, next, stop, o.Logs())
 	return nil
 }

@@ -109,11 +109,16 @@ func runWorker(ctx context.Context, o workerOptions, stderr io.Writer) error {
 }
 
 // deadline returns when this process has to end, zero if nobody says when. Some
-// of the time before the end is left for delivering.
-func (o workerOptions) deadline(ctx context.Context) time.Time {
+// of the time before the end is left for delivering. note hears if the scheduler
+// cannot be asked.
+func (o workerOptions) deadline(ctx context.Context, note func(string)) time.Time {
 	end, ok := time.Now().Add(o.timeLimit), o.timeLimit > 0
 	if !ok {
-		if end, ok = cluster.JobEnd(ctx, os.Getenv); !ok {
+		var err error
+		if end, ok, err = cluster.JobEnd(ctx, os.Getenv); err != nil {
+			note(fmt.Sprintf("the time limit of this job is not known, because of squeue: %v: give it by --time-limit", err))
+		}
+		if !ok {
 			return time.Time{}
 		}
 	}

@@ -94,7 +94,7 @@ func (w *accessWorker) train(ctx, soft context.Context) error {
 		report.Count(workers, "trial")))
 	runner := search.Runner{
 		Trainer: advisedTrainer{w.machine.train}, Workers: workers, Notify: w.log.Event,
-		Drain: soft.Done(), Deadline: w.o.deadline(ctx),
+		Drain: soft.Done(), Deadline: w.o.deadline(ctx, w.log.Note),
 	}
 	return runner.Work(ctx, w.client)
 }

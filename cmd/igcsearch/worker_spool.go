@@ -28,7 +28,9 @@ func runSpoolWorker(parent context.Context, o workerOptions, stderr io.Writer) e
 	if err != nil {
 		return err
 	}
-	folder, err := spool.Open(o.spool, spool.Options{Attempt: p.attempt, Gone: new(cluster.Jobs).Gone})
+	note := noteOf(study.Name, stderr) // until there is a display
+	folder, err := spool.Open(o.spool, spool.Options{Attempt: p.attempt, Gone: new(cluster.Jobs).Gone,
+		Note: func(line string) { note(line) }})
 	if err != nil {
 		return err
 	}
@@ -40,6 +42,7 @@ func runSpoolWorker(parent context.Context, o workerOptions, stderr io.Writer) e
 		return err
 	}
 	show := progress.New(p.study, stderr)
+	note = show.Note
 	show.Note(p.headline(workers))
 	if p.study.CheckpointQuota > 0 {
 		show.Note(p.study.Name + ": checkpoint_quota is for databases: " +
@@ -49,7 +52,7 @@ func runSpoolWorker(parent context.Context, o workerOptions, stderr io.Writer) e
 	defer stop()
 	var seen spoolCount
 	sum, err := p.run(parent, ctx, search.Runner{
-		Store: folder, Workers: workers, Drain: soft.Done(), Deadline: o.deadline(ctx), Notify: seen.event,
+		Store: folder, Workers: workers, Drain: soft.Done(), Deadline: o.deadline(ctx, show.Note), Notify: seen.event,
 	}, show)
 	finished := fmt.Sprintf("%s trained here, %d of %d finished in %s",
 		report.Count(seen.trained, "trial"), sum.Done+sum.Diverged, len(p.trials), o.spool)
@@ -76,6 +79,11 @@ func runSpoolWorker(parent context.Context, o workerOptions, stderr io.Writer) e
 	}
 	fmt.Fprintf(stderr, "next      %s collect %s\n", program(), quote(o.spool))
 	return nil
+}
+
+// noteOf returns a function that writes lines about a study or a folder.
+func noteOf(about string, stderr io.Writer) func(string) {
+	return func(line string) { fmt.Fprintf(stderr, "%s: %s\n", about, line) }
 }
 
 // spoolCount counts what a worker trained and remembers a trial that failed.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/renameio/v2"
 
+	"igcsearch/regular"
 	"igcsearch/search"
 )
 
@@ -33,28 +34,33 @@ func seal(v any) ([]byte, error) {
 	return fmt.Appendf(nil, "{\"sha256\":%q,\"body\":%s}\n", hex.EncodeToString(sum[:]), body), nil
 }
 
-// readSealed reads into v what seal wrote to a file. damaged reports whether the file is there,
-// but does not hold what seal wrote.
-func readSealed(path string, v any) (damaged bool, err error) {
-	text, err := read(path)
+// readSealed reads into v what seal wrote to a file of at most so many bytes. The error is
+// ErrDamaged (wrapped) if the file does not hold what seal wrote, and errContent if v cannot be
+// read from that.
+func readSealed(path string, most int64, v any) error {
+	text, err := read(path, most)
 	if err != nil {
-		return false, err
+		return err
 	}
 	var s sealed
 	if json.Unmarshal(text, &s) != nil {
-		return true, nil
+		return ErrDamaged
 	}
 	sum := sha256.Sum256(s.Body)
-	if hex.EncodeToString(sum[:]) != s.Sum || json.Unmarshal(s.Body, v) != nil {
-		return true, nil
+	if hex.EncodeToString(sum[:]) != s.Sum {
+		return ErrDamaged
 	}
-	return false, nil
+	if err := json.Unmarshal(s.Body, v); err != nil {
+		return fmt.Errorf("%w: %w", errContent, err)
+	}
+	return nil
 }
 
-// read is os.ReadFile, but opens a file again that was replaced while an NFS client opened it.
-func read(path string) (text []byte, err error) {
+// read reads a file of at most so many bytes. It opens a file again that was replaced while an
+// NFS client opened it.
+func read(path string, most int64) (text []byte, err error) {
 	for range 3 {
-		if text, err = os.ReadFile(path); !errors.Is(err, syscall.ESTALE) {
+		if text, err = regular.ReadUnlinked(path, most); !errors.Is(err, syscall.ESTALE) {
 			break
 		}
 	}

@@ -258,7 +258,7 @@ func database(t *testing.T) *store.DB {
 // bring collects a spool into a database, as igcsearch collect does. It returns how many trials it stored.
 func bring(t *testing.T, db *store.DB, dir string) (taken int) {
 	t.Helper()
-	r, err := spool.Read(dir)
+	r, err := spool.Read(dir, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

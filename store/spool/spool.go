@@ -81,8 +81,13 @@ type Options struct {
 	// requeued.
 	Attempt search.Attempt
 	// Gone reports whether a scheduler's job has ended. It is called for one job at a time, when
-	// a worker of the job stands still. nil stands for a function that returns true.
-	Gone func(ctx context.Context, job string) bool
+	// a worker of the job stands still. Its error says why the scheduler cannot be asked; after
+	// search.Unanswered leases of that the heartbeat alone decides. nil stands for a function that
+	// returns true.
+	Gone func(ctx context.Context, job string) (bool, error)
+	// Note hears one line at a time, for people: what is left out because it does not fit, and
+	// whose trials wait for a scheduler that cannot be asked. It may be nil.
+	Note func(string)
 }
 
 // Folder is a study's folder, with this process as one of its workers. Trial.ID is the trial's
@@ -105,6 +110,7 @@ type Folder struct {
 	claims  map[string]*search.HeartbeatWatch // on claims without a begin.json
 	lost    map[string]string                 // why, by worker or claim
 	own     map[int64]*ownAttempt
+	notes   *notes
 }
 
 // studyFile is study.json.
@@ -143,7 +149,7 @@ func Open(dir string, o Options) (*Folder, error) {
 	crand.Read(random[:]) // never fails
 	return &Folder{dir: dir, o: o, id: hex.EncodeToString(random[:]), lease: search.Lease,
 		workers: map[string]*worker{}, claims: map[string]*search.HeartbeatWatch{},
-		lost: map[string]string{}, own: map[int64]*ownAttempt{}}, nil
+		lost: map[string]string{}, own: map[int64]*ownAttempt{}, notes: newNotes(o.Note)}, nil
 }
 
 // Plan implements search.Store. The first process writes study.json. The others return an error
@@ -179,7 +185,7 @@ func (f *Folder) Plan(ctx context.Context, s search.Study, trials []search.Trial
 	if f.trials == nil {
 		f.study = there
 		for i := range there.Trials {
-			t, err := newTrial(f.dir, i, there.Trials[i])
+			t, err := newTrial(f.dir, i, there.Trials[i], f.notes)
 			if err != nil {
 				return nil, fmt.Errorf("%s spool %s: %w", act, f.dir, err)
 			}
@@ -217,6 +223,7 @@ var (
 	ErrVersion     = errors.New("another version of igcsearch began it")
 	ErrBuild       = errors.New("its results may have other bits")
 	ErrDamaged     = errors.New("its checksum does not fit")
+	ErrNoStudy     = errors.New("it is no study of a spool")
 	ErrNotWritable = errors.New("a worker has to write there")
 	ErrNotFolder   = errors.New("it is no folder")
 )
@@ -261,15 +268,17 @@ func (f *Folder) compare(there, mine studyFile, s search.Study) error {
 // readStudy reads study.json.
 func readStudy(dir string) (studyFile, error) {
 	var s studyFile
-	damaged, err := readSealed(filepath.Join(dir, "study.json"), &s)
+	err := readSealed(filepath.Join(dir, "study.json"), maxStudy, &s)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return s, fmt.Errorf("spool %s has no study.json: no worker has planned a study there: "+
 			"check the name, and that the folder is mounted: %w", dir, err)
+	case errors.Is(err, ErrDamaged):
+		return s, fmt.Errorf("spool %s: study.json is damaged: %w", dir, ErrDamaged)
+	case err != nil && unfit(err) && !errors.Is(err, fs.ErrPermission):
+		return s, fmt.Errorf("spool %s: study.json: %w: %w", dir, reason(err), ErrNoStudy)
 	case err != nil:
 		return s, explain("read", dir, err)
-	case damaged:
-		return s, fmt.Errorf("spool %s: study.json is damaged: %w", dir, ErrDamaged)
 	}
 	return s, nil
 }
@@ -324,13 +333,17 @@ func (s studyFile) read(dir string) (search.Study, error) {
 }
 
 // newTrial returns a trial as it stands before anything is read of its folder.
-func newTrial(dir string, i int, t trialFile) (*trial, error) {
+func newTrial(dir string, i int, t trialFile, left *notes) (*trial, error) {
 	system, err := space.ParseSystem(t.System)
 	if err != nil {
 		return nil, err
 	}
+	if t.Seed < 0 || t.Epochs < 1 || t.MultiplyAdds < 0 || t.Params < 0 {
+		return nil, fmt.Errorf("trial %d of its study.json has seed %d, %d epochs, %d multiply–adds, %d parameters: %w",
+			i+1, t.Seed, t.Epochs, t.MultiplyAdds, t.Params, ErrNoStudy)
+	}
 	planned := search.Trial{ID: int64(i + 1), Key: search.Key{System: system, Seed: t.Seed}, Status: search.Pending,
 		Epochs: t.Epochs, MultiplyAdds: t.MultiplyAdds, Params: t.Params}
-	return &trial{dir: filepath.Join(dir, "trials", number(i+1)), files: map[string]bool{},
+	return &trial{dir: filepath.Join(dir, "trials", number(i+1)), files: map[string]bool{}, notes: left,
 		attempts: map[int]*attempt{}, state: search.TrialState{Trial: planned}}, nil
 }

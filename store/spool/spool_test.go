@@ -200,7 +200,7 @@ func TestPlan(t *testing.T) {
 		if !errors.Is(err, spool.ErrNotFolder) {
 			t.Errorf("it is not ErrNotFolder: %v", err)
 		}
-		_, err = spool.Read(t.TempDir())
+		_, err = spool.Read(t.TempDir(), nil)
 		wantError(t, err, "has no study.json")
 	})
 }
@@ -578,7 +578,7 @@ func TestEnd(t *testing.T) {
 		Message: strings.Repeat("ä", 5000)}, search.Diverged)
 	_, err = f.Attempt(attempt).End(t.Context(), search.Outcome{Status: search.Failed})
 	wantError(t, err, "is not open in this process")
-	r, err := spool.Read(dir)
+	r, err := spool.Read(dir, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -634,7 +634,7 @@ func TestRetry(t *testing.T) {
 		t.Fatalf("%+v, %v", claim, err)
 	}
 	end(t, h, claim.ID, crash, search.Pending) // its failures were forgotten
-	r, err := spool.Read(dir)
+	r, err := spool.Read(dir, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -714,6 +714,7 @@ func TestLease(t *testing.T) {
 	t.Parallel()
 	t.Run("a worker that stands still for its lease loses its trials, and not before", inBubble(leaseStandsStill))
 	t.Run("only if its job is gone too", inBubble(leaseJob))
+	t.Run("for some leases only if the scheduler cannot be asked, which is said", inBubble(leaseUnasked))
 	t.Run("a new worker of its job frees its trials at once", inBubble(leaseRequeued))
 	t.Run("a worker that ends frees its trials at once", inBubble(leaseLeft))
 	t.Run("a claim whose process died before it began is void after a lease", inBubble(leaseClaim))
@@ -767,7 +768,7 @@ func leaseStandsStill(t *testing.T) {
 	if got := poll(t, a)[0]; got.Status != search.Done || got.Last.TrainCorrect != 3 {
 		t.Errorf("%+v", got)
 	}
-	r, err := spool.Read(dir)
+	r, err := spool.Read(dir, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -784,9 +785,9 @@ func leaseJob(t *testing.T) {
 	a, _ = join(t, dir, s, trials, spool.Options{Attempt: search.Attempt{Job: "slurm 7_1"}})
 	var gone atomic.Bool
 	var asked sync.Map
-	b, _ := join(t, dir, s, trials, spool.Options{Gone: func(_ context.Context, job string) bool {
+	b, _ := join(t, dir, s, trials, spool.Options{Gone: func(_ context.Context, job string) (bool, error) {
 		asked.Store(job, true)
-		return gone.Load()
+		return gone.Load(), nil
 	}})
 	begin(t, a, trials[0])
 	beats(t, b)
@@ -802,11 +803,46 @@ func leaseJob(t *testing.T) {
 	wait(t, b, 0, search.Pending)
 }
 
+func leaseUnasked(t *testing.T) {
+	a, dir, s, trials := planned(t)
+	a.Close()
+	a, _ = join(t, dir, s, trials, spool.Options{Attempt: search.Attempt{Job: "slurm 7_1", Host: "node1"}})
+	notes := make(chan string, 100)
+	b, _ := join(t, dir, s, trials, spool.Options{
+		Gone: func(context.Context, string) (bool, error) { return false, errors.New("squeue: no") },
+		Note: func(line string) { notes <- line },
+	})
+	begin(t, a, trials[0])
+	began := time.Now()
+	wait(t, b, 0, search.Pending)
+	if took := time.Since(began); took < (1+search.Unanswered)*shortLease {
+		t.Errorf("taken after %v, the lease is %v", took, shortLease)
+	}
+	want := search.Waiting("slurm 7_1", "node1", "squeue: no", []string{trials[0].Key.String()}, shortLease)
+	if n := len(notes); n != 1 {
+		t.Fatalf("%d notes, want one", n)
+	}
+	if got := <-notes; got != want {
+		t.Errorf("note %q, want %q", got, want)
+	}
+	again := begin(t, b, trials[0])
+	record(t, b, again, 1, 2, 3)
+	end(t, b, again, search.Outcome{Status: search.Done}, search.Done)
+	r, err := spool.Read(dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const why = "its process stood still for its lease, and its scheduler could not be asked about its job: squeue: no"
+	if l, err := r.Load(0, true); err != nil || len(l.Attempts) != 2 || l.Attempts[0].Message != why {
+		t.Errorf("%+v, %v", l, err)
+	}
+}
+
 func leaseRequeued(t *testing.T) {
 	a, dir, s, trials := planned(t)
 	a.Close()
 	job := spool.Options{Attempt: search.Attempt{Job: "slurm 7_1"},
-		Gone: func(context.Context, string) bool { return false }}
+		Gone: func(context.Context, string) (bool, error) { return false, nil }}
 	a, _ = join(t, dir, s, trials, job)
 	begin(t, a, trials[0])
 	b, _ := join(t, dir, s, trials, spool.Options{Attempt: search.Attempt{Job: "slurm 7_2"}})

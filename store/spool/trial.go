@@ -10,9 +10,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
+	"igcsearch/regular"
 	"igcsearch/search"
 )
 
@@ -23,7 +23,9 @@ type trial struct {
 	attempts map[int]*attempt // by number
 	newest   int              // number of the newest claim
 	final    bool             // the trial has its result: nothing that is written later matters
-	changed  int64            // moment of the last change
+	broken   string           // why its folder cannot be used, "" if it can
+	notes    *notes
+	changed  int64 // moment of the last change
 	state    search.TrialState
 }
 
@@ -36,10 +38,20 @@ type attempt struct {
 	end    *endFile           // nil as long as the attempt is open
 }
 
-// list reads what is new in the folder of a trial. The folder may be missing.
+// list reads what is new in the folder of a trial. The folder may be missing. What does not fit
+// is left out, with a note.
 func (t *trial) list() error {
 	entries, err := os.ReadDir(t.dir)
+	t.broken = ""
 	if errors.Is(err, fs.ErrNotExist) {
+		if _, there := os.Lstat(t.dir); there == nil {
+			err = errContent // a link that leads nowhere
+		} else {
+			return nil
+		}
+	}
+	if err != nil && unfit(err) {
+		t.broken = fmt.Sprintf("the folder %s cannot be used (%v): remove what lies there", shown(t.dir), reason(err))
 		return nil
 	}
 	if err != nil {
@@ -48,69 +60,143 @@ func (t *trial) list() error {
 	for _, u := range t.attempts {
 		clear(u.states)
 	}
-	for _, e := range entries {
-		name := e.Name()
-		head, rest, _ := strings.Cut(name, ".")
-		n, err := strconv.Atoi(head)
-		if err != nil || n < 1 {
-			continue // a temporary file
-		}
+	for n, files := range t.fitting(entries) {
 		u := t.attempts[n]
 		if u == nil {
 			u = &attempt{epochs: map[int]*epochFile{}, states: map[int]bool{}}
 			t.attempts[n] = u
-			t.newest = max(t.newest, n)
 		}
-		if of, ok := strings.CutPrefix(rest, "state-"); ok {
-			if epoch, err := strconv.Atoi(of); err == nil {
-				u.states[epoch] = true
+		for _, e := range files {
+			if err := t.take(n, u, e); err != nil {
+				return err
 			}
-			continue
 		}
-		if t.files[name] {
-			continue
-		}
-		if err := u.read(filepath.Join(t.dir, name), rest); err != nil {
-			return err
-		}
-		t.files[name] = true
 	}
 	return nil
 }
 
-// read reads a file of the attempt. It leaves out a file that is damaged.
-func (u *attempt) read(path, kind string) error {
+// fitting groups the files of a trial by their attempts, and counts the claims that follow the
+// newest one without a gap. A listing may lack a file that is there, so it asks for the claims
+// that a later one seems to follow.
+func (t *trial) fitting(entries []os.DirEntry) map[int][]os.DirEntry {
+	by, most := map[int][]os.DirEntry{}, 0
+	for _, e := range entries {
+		head, _, _ := strings.Cut(e.Name(), ".")
+		n, ok := parseNumber(head)
+		if ok {
+			by[n], most = append(by[n], e), max(most, n)
+		} else if head != "" { // temporary files begin with a dot
+			t.notes.leftOut(filepath.Join(t.dir, e.Name()), errName)
+		}
+	}
+	for t.newest < most {
+		next := t.newest + 1
+		if _, err := os.Lstat(t.claimPath(next)); by[next] == nil && err != nil {
+			break
+		}
+		t.newest = next
+	}
+	for n, files := range by {
+		if n > t.newest {
+			t.notes.leftOut(filepath.Join(t.dir, files[0].Name()),
+				fmt.Errorf("the newest attempt is %d, and its number does not follow", t.newest))
+			delete(by, n)
+		}
+	}
+	return by
+}
+
+var errName = errors.New("no file of a spool has such a name")
+
+// take reads a file of an attempt if it is new, and leaves it out if it does not fit.
+func (t *trial) take(n int, u *attempt, e os.DirEntry) error {
+	name, path := e.Name(), filepath.Join(t.dir, e.Name())
+	_, kind, _ := strings.Cut(name, ".")
+	if of, ok := strings.CutPrefix(kind, "state-"); ok {
+		epoch, ok := parseNumber(of)
+		switch {
+		case !ok || epoch > t.state.Epochs:
+			t.notes.leftOut(path, errName)
+		case !e.Type().IsRegular():
+			t.notes.leftOut(path, regular.ErrKind)
+		default:
+			u.states[epoch] = true
+		}
+		return nil
+	}
+	if t.files[name] {
+		return nil
+	}
+	err := t.read(n, u, path, kind)
 	switch {
+	case err == nil:
+		t.files[name] = true
+	case errors.Is(err, fs.ErrNotExist): // another process has removed it since
+	case unfit(err):
+		t.notes.leftOut(path, err)
+		// What can be read now will not change, because nothing is replaced.
+		t.files[name] = errors.Is(err, errContent) || errors.Is(err, ErrDamaged)
+	default:
+		return err
+	}
+	return nil
+}
+
+// read reads a file of attempt n.
+func (t *trial) read(n int, u *attempt, path, kind string) error {
+	of, isEpoch := strings.CutPrefix(strings.TrimSuffix(kind, ".json"), "epoch-")
+	switch {
+	case kind == "": // the claim
+		return nil
 	case kind == "begin.json":
 		var b beginFile
-		damaged, err := readSealed(path, &b)
-		if err == nil && !damaged {
+		err := readSealed(path, maxFile, &b)
+		if err == nil {
+			err = b.check(n, t.state.Epochs)
+		}
+		for k, other := range t.attempts {
+			if err == nil && !b.Retry && k != n && other.begin != nil && other.begin.Token == b.Token {
+				err = fmt.Errorf("%w: it has the token of attempt %d", errContent, k)
+			}
+		}
+		if err == nil {
 			u.begin = &b
 		}
 		return err
 	case kind == "end.json":
-		e := endFile{}
-		damaged, err := readSealed(path, &e)
-		if damaged { // the attempt has ended, but nobody knows how
-			e = endFile{Status: search.Pending, Stands: search.Pending, Failure: search.FailedInterrupted,
-				Message: "its end.json is damaged (the checksum does not fit)"}
+		var end endFile
+		err := readSealed(path, maxFile, &end)
+		if err == nil {
+			err = end.check()
+		}
+		if errors.Is(err, ErrDamaged) || errors.Is(err, errContent) { // it has ended, but nobody knows how
+			end = endFile{Status: search.Pending, Stands: search.Pending, Failure: search.FailedInterrupted,
+				Message: fmt.Sprintf("its end.json is damaged (%v)", err)}
+		} else if err != nil {
+			return err
+		}
+		u.end = &end
+		return err
+	case isEpoch && strings.HasSuffix(kind, ".json"):
+		epoch, ok := parseNumber(of)
+		if !ok || epoch > t.state.Epochs {
+			return fmt.Errorf("%w: %w", errContent, errName)
+		}
+		u.most = max(u.most, epoch)
+		var e epochFile
+		err := readSealed(path, maxFile, &e)
+		if err == nil {
+			err = e.check(t.state.Epochs)
+		}
+		if err == nil && e.Epoch.Number != epoch {
+			err = fmt.Errorf("%w: it is of epoch %d", errContent, e.Epoch.Number)
 		}
 		if err == nil {
-			u.end = &e
-		}
-		return err
-	case strings.HasPrefix(kind, "epoch-"):
-		if n, err := strconv.Atoi(strings.TrimSuffix(kind[len("epoch-"):], ".json")); err == nil {
-			u.most = max(u.most, n)
-		}
-		var e epochFile
-		damaged, err := readSealed(path, &e)
-		if err == nil && !damaged && kind == "epoch-"+number(e.Epoch.Number)+".json" {
-			u.epochs[e.Epoch.Number] = &e
+			u.epochs[epoch] = &e
 		}
 		return err
 	}
-	return nil
+	return fmt.Errorf("%w: %w", errContent, errName)
 }
 
 // current returns the number of the newest attempt with a begin.json, or 0 if there is none.
@@ -145,7 +231,7 @@ func (t *trial) history(n int) (epochs []*epochFile, by []int, last int) {
 	last = max(last, u.most)
 	for i := 1; i <= last; i++ {
 		h := t.attempts[holder(i)]
-		if h == nil || h.epochs[i] == nil {
+		if h == nil || h.begin == nil || h.epochs[i] == nil {
 			break
 		}
 		epochs, by = append(epochs, h.epochs[i]), append(by, holder(i))
@@ -273,9 +359,13 @@ func (t *trial) checkpoint(e *epochFile, by int) (c *search.Checkpoint, damaged 
 	if !t.attempts[by].states[e.Epoch.Number] {
 		return nil, false, nil
 	}
-	content, err := read(t.file(by, state(e.Epoch.Number)))
+	content, err := read(t.file(by, state(e.Epoch.Number)), maxState)
 	if errors.Is(err, fs.ErrNotExist) { // its worker has gone on and removed it
 		return nil, false, nil
+	}
+	if err != nil && unfit(err) {
+		t.notes.leftOut(t.file(by, state(e.Epoch.Number)), err)
+		return nil, true, nil
 	}
 	if err != nil {
 		return nil, false, err
@@ -327,8 +417,9 @@ type Snapshot struct {
 	trials []*trial
 }
 
-// Read opens a spool for reading only. Workers may go on writing into it.
-func Read(dir string) (*Snapshot, error) {
+// Read opens a spool for reading only. Workers may go on writing into it. note hears, once each,
+// what is left out; it may be nil.
+func Read(dir string, note func(string)) (*Snapshot, error) {
 	file, err := readStudy(dir)
 	if err != nil {
 		return nil, err
@@ -337,8 +428,9 @@ func Read(dir string) (*Snapshot, error) {
 	if s.Study, err = file.read(dir); err != nil {
 		return nil, err
 	}
+	left := newNotes(note)
 	for i, f := range file.Trials {
-		t, err := newTrial(dir, i, f)
+		t, err := newTrial(dir, i, f, left)
 		if err != nil {
 			return nil, fmt.Errorf("read spool %s: %w", dir, err)
 		}
@@ -353,6 +445,9 @@ func (s *Snapshot) Load(i int, states bool) (search.Record, error) {
 	for try := range 10 {
 		if err := t.list(); err != nil {
 			return search.Record{}, explain("read", s.dir, err)
+		}
+		if t.broken != "" {
+			t.notes.leftOut(t.dir, errors.New(t.broken))
 		}
 		l, n := t.load()
 		epochs, by, last := t.history(n)

@@ -3,6 +3,7 @@ package spool
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -33,6 +34,10 @@ type worker struct {
 	watch search.HeartbeatWatch
 	ended bool // Options.Gone said that its job has ended
 	ask   bool // Beat has to ask Options.Gone
+	// unasked says why its scheduler cannot be asked, and over that this has been so for so long
+	// that the heartbeat alone decides.
+	unasked string
+	over    bool
 }
 
 // join makes this process a worker, if it is not one yet. f.mu is held.
@@ -127,10 +132,40 @@ func (f *Folder) askScheduler(ctx context.Context) {
 		w.ask = false
 		job := w.Job
 		f.mu.Unlock()
-		ended := f.o.Gone(ctx, job)
+		ended, err := f.o.Gone(ctx, job)
 		f.mu.Lock()
-		w.ended = ended
+		w.ended, w.over = ended, w.watch.Asked(err, w.patience(f.lease))
+		text := ""
+		if err != nil {
+			text = err.Error()
+		}
+		if text != "" && text != w.unasked && !w.over {
+			f.waiting(w, text)
+		}
+		w.unasked = text
 	}
+}
+
+// waiting tells people whose trials wait because a scheduler cannot be asked. f.mu is held.
+func (f *Folder) waiting(w *worker, why string) {
+	var trials []string
+	for _, t := range f.trials {
+		if u := t.attempts[t.current()]; u != nil && u.end == nil && f.workers[u.begin.Worker] == w {
+			trials = append(trials, t.state.Key.String())
+		}
+	}
+	if len(trials) == 0 || f.o.Note == nil {
+		return
+	}
+	f.o.Note(search.Waiting(w.Job, w.Host, why, trials, w.patience(f.lease)))
+}
+
+// patience returns the lease of a worker. No igcsearch has a longer one than search.Lease.
+func (w *worker) patience(own time.Duration) time.Duration {
+	if w.Lease > 0 && w.Lease <= search.Lease.Milliseconds() {
+		return time.Duration(w.Lease) * time.Millisecond
+	}
+	return own
 }
 
 // meet reads the files of new workers, and which workers have left. f.mu is held.
@@ -149,11 +184,16 @@ func (f *Folder) meet(folder string) error {
 		case kind == "left":
 			w.left = true
 		case kind == "json" && !w.known:
-			damaged, err := readSealed(filepath.Join(folder, e.Name()), &w.workerFile)
-			if err != nil {
+			path := filepath.Join(folder, e.Name())
+			err := readSealed(path, maxFile, &w.workerFile)
+			if errors.Is(err, fs.ErrNotExist) {
+				continue // somebody has removed it since
+			}
+			if err != nil && !unfit(err) {
 				return err
 			}
-			if w.known = true; damaged {
+			if w.known = true; err != nil {
+				f.notes.leftOut(path, err)
 				w.workerFile = workerFile{}
 			}
 			for _, old := range w.Replaces {
@@ -233,23 +273,30 @@ func (f *Folder) gone(folder, id string) (why string, err error) {
 		return "its job was started again", nil
 	}
 	beat := int64(0) // a heartbeat that cannot be read stands still
-	text, err := read(filepath.Join(folder, id+".beat"))
+	path := filepath.Join(folder, id+".beat")
+	text, err := read(path, maxBeat)
+	if err == nil {
+		if beat, err = strconv.ParseInt(string(text), 10, 64); err != nil {
+			err = fmt.Errorf("%w: %w", errContent, err)
+		}
+	}
 	switch {
-	case err == nil:
-		beat, _ = strconv.ParseInt(string(text), 10, 64)
-	case !errors.Is(err, fs.ErrNotExist):
+	case err == nil, errors.Is(err, fs.ErrNotExist):
+	case unfit(err):
+		f.notes.leftOut(path, err)
+	default:
 		return "", err
 	}
-	patience := f.lease
-	if w.Lease > 0 {
-		patience = time.Duration(w.Lease) * time.Millisecond
-	}
-	if !w.watch.Stands(beat, patience, f.beaten) {
+	const still = "its process stood still for its lease"
+	switch {
+	case !w.watch.Stands(beat, w.patience(f.lease), f.beaten):
+		w.unasked, w.over = "", false
 		return "", nil
+	case w.Job == "" || f.o.Gone == nil || w.ended:
+		return still, nil
+	case w.over:
+		return fmt.Sprintf("%s, and its scheduler could not be asked about its job: %s", still, w.unasked), nil
 	}
-	if w.Job != "" && f.o.Gone != nil && !w.ended {
-		w.ask = true
-		return "", nil
-	}
-	return "its process stood still for its lease", nil
+	w.ask = true
+	return "", nil
 }

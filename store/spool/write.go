@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -97,7 +96,7 @@ func (f *Folder) claim(t *trial) (n int, err error) {
 	if err := t.list(); err != nil {
 		return 0, err
 	}
-	if s := t.look(f.lost).Status; s != search.Pending {
+	if s := f.stand(t).Status; s != search.Pending {
 		return 0, fmt.Errorf("it is %s, want %s: %w", s, search.Pending, search.ErrTaken)
 	}
 	n = t.newest + 1
@@ -340,8 +339,8 @@ func (f *Folder) Retry(_ context.Context, statuses []search.Status, match func(s
 		if err := t.list(); err != nil {
 			return again, explain("retry trials of", f.dir, err)
 		}
-		s := t.look(f.lost)
-		if s.Status != search.Failed && s.Status != search.Diverged ||
+		s := f.stand(t)
+		if t.broken != "" || s.Status != search.Failed && s.Status != search.Diverged ||
 			!slices.Contains(statuses, s.Status) || !match(s.System, s.Seed) {
 			continue
 		}
@@ -373,6 +372,16 @@ func (f *Folder) Retry(_ context.Context, statuses []search.Status, match func(s
 		again = append(again, s.Trial)
 	}
 	return again, nil
+}
+
+// stand returns how a trial stands. A trial whose folder cannot be used has failed, as long as
+// that is so. f.mu is held.
+func (f *Folder) stand(t *trial) search.TrialState {
+	s := t.look(f.lost)
+	if t.broken != "" {
+		s.Status, s.Failure, s.Error = search.Failed, search.FailedCrashed, t.broken
+	}
+	return s
 }
 
 // Poll implements search.Store.
@@ -407,8 +416,12 @@ func (f *Folder) update(ctx context.Context) error {
 		return err
 	}
 	for _, e := range entries {
-		id, err := strconv.Atoi(e.Name())
-		if err != nil || id < 1 || id > len(f.trials) {
+		id, ok := parseNumber(e.Name())
+		if strings.HasPrefix(e.Name(), ".") {
+			continue
+		}
+		if !ok || id > len(f.trials) {
+			f.notes.leftOut(filepath.Join(f.dir, "trials", e.Name()), errName)
 			continue
 		}
 		if t := f.trials[id-1]; !t.final {
@@ -423,10 +436,10 @@ func (f *Folder) update(ctx context.Context) error {
 	f.moment = max(f.moment, 1) // Poll takes 0 as a request for all trials
 	moved := false
 	for _, t := range f.trials {
-		if t.final || t.newest == 0 {
+		if t.final || t.newest == 0 && t.broken == "" && t.state.Status == search.Pending {
 			continue
 		}
-		s := t.look(f.lost)
+		s := f.stand(t)
 		old := t.state
 		if s.Status != old.Status || s.Epoch != old.Epoch || s.Error != old.Error || s.Failure != old.Failure ||
 			s.Last != old.Last && s.Last.TrainLoss == s.Last.TrainLoss { // a NaN is not a change

@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -9,11 +8,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
-
-	"igcsearch/search"
 )
 
 // Slurm describes the jobs that train a study: an array with a worker in each
@@ -61,34 +60,52 @@ var ErrNoSlurm = errors.New("there is no sbatch")
 type Submitted struct {
 	Workers     string
 	Coordinator string // "" without one
+	Cluster     string // the name of the cluster, if there are several and sbatch names it
+	// Warnings are oddities in sbatch's answers, which did not keep it from submitting.
+	Warnings []string
 }
 
 // Submit submits the jobs. If it fails after the coordinator was submitted, it
 // cancels the coordinator, which would wait for workers until its time limit.
+// What has begun is finished or cancelled even if ctx ends.
 func (s Slurm) Submit(ctx context.Context) (Submitted, error) {
 	var jobs Submitted
 	if err := os.MkdirAll(s.Logs(), 0o777); err != nil { // Slurm ends a job whose log it cannot write
 		return jobs, err
 	}
+	lasting := context.WithoutCancel(ctx)
 	workers := s.workers()
+	var err error
 	if s.Coordinator {
-		id, err := s.coordinator().submit(ctx)
-		if err != nil {
+		if jobs.Coordinator, err = s.coordinator().submit(lasting, &jobs); err != nil {
 			return jobs, fmt.Errorf("submit the coordinator: %w", err)
 		}
-		jobs.Coordinator = id
-		workers.args = append([]string{"--dependency=after:" + id}, workers.args...)
+		workers.args = append([]string{"--dependency=after:" + jobs.Coordinator}, workers.args...)
 	}
-	id, err := workers.submit(ctx)
+	if err = ctx.Err(); err == nil {
+		jobs.Workers, err = workers.submit(lasting, &jobs)
+	}
 	if err == nil {
-		jobs.Workers = id
 		return jobs, nil
 	}
 	err = fmt.Errorf("submit the workers: %w", err)
-	if id := jobs.Coordinator; id != "" && exec.CommandContext(context.WithoutCancel(ctx), "scancel", id).Run() != nil {
-		err = fmt.Errorf("%w; the coordinator waits for workers that will not come, so end it: scancel %s", err, id)
+	if jobs.Coordinator == "" {
+		return jobs, err
 	}
-	return jobs, err
+	cancel := append(jobs.ClusterArgs(), jobs.Coordinator)
+	if _, failed := slurmCommand(lasting, scancelTime, nil, "scancel", cancel...); failed != nil {
+		return jobs, fmt.Errorf("%w; the coordinator waits for workers that will not come, so end it: scancel %s (%w)",
+			err, shellLine(cancel...), failed)
+	}
+	return jobs, fmt.Errorf("%w; so the coordinator was cancelled too", err)
+}
+
+// ClusterArgs returns the arguments by which squeue and scancel find the jobs.
+func (s Submitted) ClusterArgs() []string {
+	if s.Cluster == "" {
+		return nil
+	}
+	return []string{"--clusters=" + s.Cluster}
 }
 
 // Script returns a shell script that submits the jobs.
@@ -113,6 +130,7 @@ func (s Slurm) grace() time.Duration {
 
 // sbatchJob is a job as sbatch takes it.
 type sbatchJob struct {
+	name   string
 	args   []string
 	script string
 }
@@ -123,11 +141,12 @@ func (s Slurm) workers() sbatchJob {
 	if s.AtMost > 0 {
 		tasks += fmt.Sprintf("%%%d", s.AtMost)
 	}
+	name := "igcsearch-" + s.Study
 	args := []string{
 		"--parsable", "--array=" + tasks, "--requeue",
 		fmt.Sprintf("--signal=B:USR1@%d", int(s.Notice.Seconds())),
 		"--open-mode=append", // a requeued job goes on with its log
-		"--job-name=igcsearch-" + s.Study, s.output("worker-%A_%a.log"),
+		"--job-name=" + name, s.output("worker-%A_%a.log"),
 	}
 	words := []string{"worker"}
 	if s.Spool != "" {
@@ -146,21 +165,22 @@ func (s Slurm) workers() sbatchJob {
 		words = append(words, "--workers", strconv.Itoa(s.TrialsPerWorker))
 	}
 	words = append(words, "--grace", s.grace().String())
-	return sbatchJob{append(args, s.WorkerArgs...), s.script(words)}
+	return sbatchJob{name, append(args, s.WorkerArgs...), s.script(words)}
 }
 
 // coordinator returns the job of the process that gives out the trials.
 func (s Slurm) coordinator() sbatchJob {
+	name := "igcsearch-" + s.Study + "-coordinator"
 	args := []string{
 		"--parsable", "--ntasks=1", "--cpus-per-task=1", "--requeue", "--open-mode=append",
-		"--job-name=igcsearch-" + s.Study + "-coordinator", s.output("coordinator-%j.log"),
+		"--job-name=" + name, s.output("coordinator-%j.log"),
 	}
 	words := append([]string{"serve", s.Source}, setArgs(s.Set)...)
 	words = append(words, "--db", s.DB, "--access", s.Access, "--listen", ":0", "--until-done")
 	if s.Data != "" {
 		words = append(words, "--data", s.Data)
 	}
-	return sbatchJob{append(args, s.CoordinatorArgs...), s.script(words)}
+	return sbatchJob{name, append(args, s.CoordinatorArgs...), s.script(words)}
 }
 
 // setArgs returns the arguments for the settings --set of a study.
@@ -184,28 +204,68 @@ func (s Slurm) script(args []string) string {
 	return "#!/bin/sh\nexec " + shellLine(append([]string{s.Program}, args...)...) + "\n"
 }
 
-// submit gives the job to sbatch and returns its number.
-func (j sbatchJob) submit(ctx context.Context) (string, error) {
-	cmd := exec.CommandContext(ctx, "sbatch", j.args...)
-	cmd.Stdin = strings.NewReader(j.script)
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	switch {
-	case errors.Is(err, exec.ErrNotFound):
+// submit gives the job to sbatch and returns its number. It notes the cluster and
+// the warnings in jobs.
+func (j sbatchJob) submit(ctx context.Context, jobs *Submitted) (string, error) {
+	out, err := slurmCommand(ctx, sbatchTime, strings.NewReader(j.script), "sbatch", j.args...)
+	if errors.Is(err, exec.ErrNotFound) {
 		return "", ErrNoSlurm
-	case err != nil:
-		if line := search.LastLine(stderr.String()); line != "" {
-			return "", errors.New(line) // "sbatch: error: …"
-		}
-		return "", fmt.Errorf("sbatch: %w", err)
 	}
-	text := strings.TrimSpace(string(out))
-	id, _, _ := strings.Cut(text, ";") // the name of the cluster follows if there are several
-	if _, err := strconv.Atoi(id); err != nil {
-		return "", fmt.Errorf("sbatch printed %q, not the number of a job", text)
+	id, cluster, ok := jobNumber(string(out), err != nil)
+	switch {
+	case ok && err != nil:
+		jobs.Warnings = append(jobs.Warnings, fmt.Sprintf("sbatch named job %s, so it is taken as submitted, "+
+			"but then sbatch failed: %v", id, err))
+	case ok:
+	case err == nil:
+		return "", fmt.Errorf("sbatch answers %q, and which number is that of the job cannot be told: %s",
+			excerpt(string(out)), j.unknown())
+	case errors.Is(err, context.DeadlineExceeded):
+		return "", fmt.Errorf("%w: %s", err, j.unknown())
+	default:
+		return "", err
+	}
+	if cluster != "" {
+		jobs.Cluster = cluster
 	}
 	return id, nil
+}
+
+// unknown says what to do about a job whose number is not known.
+func (j sbatchJob) unknown() string {
+	return "it may have submitted a job, and if squeue shows one, end it: scancel --user=$USER --name=" + Quote(j.name)
+}
+
+var (
+	parsableRE  = regexp.MustCompile(`^([1-9]\d*)(?:;(\S+))?$`)
+	submittedRE = regexp.MustCompile(`(?i)submitted batch job ([1-9]\d*)(?: on cluster (\S+))?`)
+)
+
+// jobNumber finds the number of a job in the answer of sbatch, and the cluster if the
+// answer names it. A site may print its news beside what --parsable prints, or a
+// sentence in place of it. After a failure a number in some sentence tells nothing.
+func jobNumber(answer string, failed bool) (id, cluster string, ok bool) {
+	var found [][]string
+	for line := range strings.Lines(answer) {
+		if m := parsableRE.FindStringSubmatch(strings.TrimSpace(line)); m != nil {
+			found = append(found, m)
+		}
+	}
+	if found == nil {
+		found = submittedRE.FindAllStringSubmatch(answer, -1)
+	}
+	if found == nil && !failed {
+		for _, word := range strings.Fields(answer) {
+			if m := parsableRE.FindStringSubmatch(strings.Trim(word, `.,:;!?()[]<>"'#`)); m != nil {
+				found = append(found, m)
+			}
+		}
+	}
+	found = slices.CompactFunc(found, func(a, b []string) bool { return a[1] == b[1] })
+	if len(found) != 1 {
+		return "", "", false
+	}
+	return found[0][1], found[0][2], true
 }
 
 // command returns the job as a command of a shell. after is put behind sbatch

@@ -5,6 +5,7 @@ import (
 	"io"
 	"strconv"
 
+	"igcsearch/search"
 	"igcsearch/store"
 	"igcsearch/store/table"
 )
@@ -26,6 +27,8 @@ type workerJSON struct {
 	Device string `json:"device"` // "" between two trials
 	Trial  string `json:"trial"`  // name of the network, "" between two trials
 	Seed   int    `json:"seed"`
+	// Silent says that nothing is heard of it, and why its scheduler cannot be asked; absent otherwise.
+	Silent string `json:"silent,omitempty"`
 }
 
 // Print writes the status in one of the formats table and json.
@@ -65,8 +68,33 @@ func (s Status) Print(stdout io.Writer, format string) error {
 		}
 		t.Add(w.Job, w.Node, strconv.Itoa(w.PID), w.Device, trial)
 	}
-	_, err = fmt.Fprintf(stdout, "\n%s", t)
+	_, err = fmt.Fprintf(stdout, "\n%s%s", t, silent(workers))
 	return err
+}
+
+// silent has a line for each worker of which nothing is heard and whose scheduler cannot be asked.
+func silent(workers []workerJSON) string {
+	type process struct {
+		job, node, why string
+		pid            int
+	}
+	trials := map[process][]string{}
+	var order []process
+	for _, w := range workers {
+		p := process{w.Job, w.Node, w.Silent, w.PID}
+		if w.Silent == "" || w.Trial == "" {
+			continue
+		}
+		if trials[p] == nil {
+			order = append(order, p)
+		}
+		trials[p] = append(trials[p], fmt.Sprintf("%s seed %d", w.Trial, w.Seed))
+	}
+	text := ""
+	for _, p := range order {
+		text += "\n" + search.Waiting(p.job, p.node, p.why, trials[p], search.Lease) + "\n"
+	}
+	return text
 }
 
 func (s Status) workers() (list []workerJSON) {
@@ -74,7 +102,8 @@ func (s Status) workers() (list []workerJSON) {
 		if !w.Remote || w.Study != "" && w.Study != s.Study.Name {
 			continue
 		}
-		row := workerJSON{Job: w.Job, Node: w.Host, PID: w.PID, Device: w.Device, Seed: w.Seed}
+		row := workerJSON{Job: w.Job, Node: w.Host, PID: w.PID, Device: w.Device, Seed: w.Seed,
+			Silent: w.Silent}
 		if w.Study != "" {
 			row.Trial = w.System.Label()
 		}

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"database/sql"
@@ -21,8 +22,8 @@ type Health struct {
 	Workers             []WorkerInfo
 	// Damage is what SQLite says is wrong with the file. Repair does not repair it.
 	Damage []string
-	// Findings are what Repair repairs.
-	Findings []string
+	// Findings are what is wrong with what is stored in it.
+	Findings []Finding
 }
 
 // TableSize is a table with its content.
@@ -79,13 +80,23 @@ func (db *DB) Examine(ctx context.Context) (Health, error) {
 		if err := db.findSizes(ctx, tx, &h); err != nil {
 			return err
 		}
-		if h.Damage, err = findDamage(ctx, tx, checks); err != nil {
+		var forbidden []Finding
+		if h.Damage, forbidden, err = findDamage(ctx, tx, checks); err != nil {
 			return err
 		}
 		if h.Workers, err = db.findWorkers(ctx, tx); err != nil {
 			return err
 		}
-		h.Findings, err = findFaults(ctx, tx, h.Workers)
+		h.Findings = findDead(h.Workers)
+		faults, err := db.findFaults(ctx, tx)
+		mendable := false
+		for _, f := range faults {
+			h.Findings = append(h.Findings, f.Finding)
+			mendable = mendable || f.mend != nil
+		}
+		if !mendable { // else it is the same value, most of the time
+			h.Findings = append(h.Findings, forbidden...)
+		}
 		return err
 	})
 	return h, db.explain("examine", err)
@@ -123,47 +134,42 @@ func (db *DB) findSizes(ctx context.Context, tx *sql.Tx, h *Health) error {
 	return nil
 }
 
-// findDamage returns what SQLite says is wrong with the file; checks are what brokenChecks found.
-func findDamage(ctx context.Context, tx *sql.Tx, checks []string) ([]string, error) {
-	damage, err := texts(ctx, tx, `SELECT integrity_check FROM pragma_integrity_check WHERE integrity_check <> 'ok'
-		UNION ALL SELECT 'table ' || "table" || ', row ' || coalesce(rowid, '?') ||
-			': what it refers to in ' || parent || ' is missing' FROM pragma_foreign_key_check`)
+// findDamage returns what SQLite says is wrong with the file; checks are what brokenChecks found. A row that breaks a
+// CHECK is no damage of the file. It is one of the findings.
+func findDamage(ctx context.Context, tx *sql.Tx, checks []string) (damage []string, findings []Finding, err error) {
+	damage, err = texts(ctx, tx, `SELECT integrity_check FROM pragma_integrity_check WHERE integrity_check <> 'ok'`)
 	for _, text := range checks {
 		if !slices.Contains(damage, text) {
 			damage = append(damage, text)
 		}
 	}
-	return damage, err
+	const failed = "CHECK constraint failed in "
+	for _, text := range damage {
+		if table, ok := strings.CutPrefix(text, failed); ok {
+			findings = append(findings, Finding{Text: "table " + table + " has a row with a value that the schema forbids"})
+		}
+	}
+	damage = slices.DeleteFunc(damage, func(text string) bool { return strings.HasPrefix(text, failed) })
+	return damage, findings, err
 }
 
-// findFaults returns what Repair repairs.
-func findFaults(ctx context.Context, tx *sql.Tx, workers []WorkerInfo) (findings []string, err error) {
+// findDead returns the workers that are gone as findings.
+func findDead(workers []WorkerInfo) (findings []Finding) {
 	for _, w := range workers {
-		if w.Dead {
-			trials := "1 trial: it"
-			if w.Trials != 1 {
-				trials = fmt.Sprintf("%d trials: they", w.Trials)
-			}
-			findings = append(findings, fmt.Sprintf("process %d on %s is gone and had %s would become pending",
-				w.PID, w.Host, trials))
+		if !w.Dead {
+			continue
 		}
-	}
-	for _, f := range faults {
-		found, err := texts(ctx, tx, `SELECT 'study ' || s.name || ': '|| t.system || ' seed ' || t.seed || `+f.what+`
-			FROM trial t JOIN study s ON s.id = t.study WHERE `+f.where)
-		if err != nil {
-			return nil, err
+		had, repair := fmt.Sprintf("%d trials", w.Trials), "they would become pending"
+		switch w.Trials {
+		case 0:
+			had, repair = "no trial", "it would be forgotten"
+		case 1:
+			had, repair = "1 trial", again
 		}
-		for _, text := range found {
-			findings = append(findings, text+": "+f.repair)
-		}
+		findings = append(findings, Finding{fmt.Sprintf("process %d on %s is gone and had %s", w.PID, w.Host, had),
+			repair})
 	}
-	damaged, err := damagedStates(ctx, tx)
-	for _, d := range damaged {
-		findings = append(findings, d.text+
-			": it would be removed, and what came after the state before it trained again")
-	}
-	return findings, err
+	return findings
 }
 
 // findWorkers lists all workers but this process.
@@ -185,74 +191,47 @@ func (db *DB) findWorkers(ctx context.Context, tx *sql.Tx) (list []WorkerInfo, e
 	return list, err
 }
 
-// faults lists what Repair puts right: how to describe a trial t of a study s with the fault, which
-// trials have it, and what
-// Repair would do.
-var faults = []struct{ what, where, repair string }{
-	{
-		what:   `' is running, but no attempt at it is open'`,
-		where:  `t.status = 'running' AND NOT EXISTS (SELECT 1 FROM attempt WHERE trial = t.id AND ended IS NULL)`,
-		repair: "it would become pending",
-	}, {
-		what:   `' has an open attempt, but is ' || t.status`,
-		where:  `t.status <> 'running' AND EXISTS (SELECT 1 FROM attempt WHERE trial = t.id AND ended IS NULL)`,
-		repair: "the attempt would be closed as lost",
-	}, {
-		what: `' is done, but has ' || (SELECT coalesce(max(number), 0) FROM epoch WHERE trial = t.id) ||
-			' of ' || t.epochs || ' epochs'`,
-		where:  `t.status = 'done' AND coalesce((SELECT max(number) FROM epoch WHERE trial = t.id), 0) < t.epochs`,
-		repair: "it would become pending",
-	}, {
-		what: `' has a checkpoint that nothing needs'`,
-		where: `t.status IN ('done', 'diverged') AND NOT s.keep_checkpoints
-			AND EXISTS (SELECT 1 FROM checkpoint WHERE trial = t.id)`,
-		repair: "it would be removed",
-	},
-}
+// rounds is how often Repair looks again at most. What it mends may show what else is wrong.
+const rounds = 20
 
-var repairs = []string{
-	`UPDATE trial SET status = 'pending'
-		WHERE status = 'running' AND NOT EXISTS (SELECT 1 FROM attempt WHERE trial = trial.id AND ended IS NULL)`,
-	`UPDATE attempt SET ended = max(started, unixepoch() * 1000), outcome = 'lost', failure = 'lost', worker = NULL
-		WHERE ended IS NULL AND (SELECT status FROM trial WHERE id = attempt.trial) <> 'running'`,
-	`UPDATE trial SET status = 'pending'
-		WHERE status = 'done' AND coalesce((SELECT max(number) FROM epoch WHERE trial = trial.id), 0) < epochs`,
-	`DELETE FROM checkpoint WHERE trial IN (SELECT t.id FROM trial t JOIN study s ON s.id = t.study
-		WHERE t.status IN ('done', 'diverged') AND NOT s.keep_checkpoints)`,
-}
-
-// Repair repairs the Findings of Examine. It leaves trials of processes that are alive alone.
+// Repair does what the Findings of Examine say. It leaves trials of processes that are alive alone.
 func (db *DB) Repair(ctx context.Context) error {
 	if err := db.Join(ctx); err != nil {
 		return err
 	}
 	err := db.reclaim(ctx, false)
-	if err == nil {
-		err = db.update(ctx, func(tx *sql.Tx) error {
-			damaged, err := damagedStates(ctx, tx)
-			if err != nil {
-				return err
-			}
-			for _, d := range damaged {
-				if err := exec(ctx, tx, `DELETE FROM `+d.table+` WHERE trial = ? AND epoch = ?`,
-					d.trial, d.epoch); err != nil {
-					return err
-				}
-			}
-			for _, statement := range repairs {
-				if err := exec(ctx, tx, statement); err != nil {
-					return err
-				}
-			}
-			// Processes that watch the study have to read all trials again.
-			if err := exec(ctx, tx, `UPDATE study SET changes = changes + 1`); err != nil {
-				return err
-			}
-			err = exec(ctx, tx, `UPDATE trial SET changed = (SELECT changes FROM study WHERE id = trial.study)`)
+	for round, mended := 0, true; err == nil && mended && round < rounds; round++ {
+		err = db.update(ctx, func(tx *sql.Tx) (err error) {
+			mended, err = db.mendAll(ctx, tx)
 			return err
 		})
 	}
 	return db.explain("repair", err)
+}
+
+// mendAll mends what can be mended, and reports whether there was anything.
+func (db *DB) mendAll(ctx context.Context, tx *sql.Tx) (mended bool, err error) {
+	findings, err := db.findFaults(ctx, tx)
+	if err != nil {
+		return false, err
+	}
+	for _, f := range findings {
+		if f.mend == nil {
+			continue
+		}
+		if mended = true; err == nil {
+			err = f.mend(ctx, tx, cmp.Or(f.trial, f.study), f.number)
+		}
+	}
+	if err != nil || !mended {
+		return false, err
+	}
+	// Processes that watch the studies have to read all trials again.
+	return true, inSQL(
+		`UPDATE study SET changes = max(changes, (SELECT coalesce(max(changed), 0)
+			FROM trial WHERE study = study.id)) + 1`,
+		`UPDATE trial SET changed = (SELECT changes FROM study WHERE id = trial.study)`,
+	)(ctx, tx, 0, 0)
 }
 
 // Vacuum gives the free bytes of the file back to the file system.
@@ -264,28 +243,23 @@ func (db *DB) Vacuum(ctx context.Context) error {
 	return db.explain("vacuum", err)
 }
 
-type damagedState struct {
-	table string
-	trial int64
-	epoch int
-	text  string
-}
-
-func damagedStates(ctx context.Context, tx *sql.Tx) (damaged []damagedState, err error) {
-	for _, table := range []string{"checkpoint", "best_checkpoint"} {
-		err := each(ctx, tx, `SELECT c.trial, c.epoch, c.state, c.sha256, s.name, t.system, t.seed FROM `+table+` c
-			JOIN trial t ON t.id = c.trial JOIN study s ON s.id = t.study`, nil, func(rows *sql.Rows) error {
-			d := damagedState{table: table}
+// damagedStates finds the checkpoints whose checksum does not fit.
+func damagedStates(ctx context.Context, tx *sql.Tx, names map[int64]string) (damaged []finding, err error) {
+	for _, of := range []struct{ table, called, repair string }{
+		{"checkpoint", "checkpoint", "it would be removed, and what came after the one before it trained again"},
+		{"best_checkpoint", "best checkpoint", "it would be removed"},
+	} {
+		remove := inSQL(`DELETE FROM ` + of.table + ` WHERE trial = ?1 AND epoch = ?2`)
+		err := each(ctx, tx, `SELECT trial, epoch, state, sha256 FROM `+of.table, nil, func(rows *sql.Rows) error {
+			f := finding{mend: remove}
 			var state, sum sql.RawBytes
-			var study, system string
-			var seed int
-			if err := rows.Scan(&d.trial, &d.epoch, &state, &sum, &study, &system, &seed); err != nil {
+			if err := rows.Scan(&f.trial, &f.number, &state, &sum); err != nil {
 				return err
 			}
 			if got := sha256.Sum256(state); string(got[:]) != string(sum) {
-				d.text = fmt.Sprintf("study %s: the checkpoint of %s seed %d after epoch %d is damaged",
-					study, system, seed, d.epoch)
-				damaged = append(damaged, d)
+				f.Text = fmt.Sprintf("%s has a %s after epoch %d that is damaged", names[f.trial], of.called, f.number)
+				f.Repair = of.repair
+				damaged = append(damaged, f)
 			}
 			return nil
 		})

@@ -43,6 +43,7 @@ const (
 	Foreign                   // another program wrote the database
 	Older                     // an older igcsearch wrote the database
 	Newer                     // a newer igcsearch wrote the database
+	Altered                   // somebody changed the tables of the database
 	NotWritable               // the file or its folder cannot be written
 	FolderClosed              // the lock file beside the database cannot be written
 	InUse                     // another process has the database for itself

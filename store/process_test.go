@@ -472,9 +472,9 @@ func TestRepair(t *testing.T) {
 	if err != nil || len(h.Damage) != 0 {
 		t.Fatalf("%+v, %v", h, err)
 	}
-	for _, want := range []string{"after epoch 2 is damaged", "is done, but has 2 of 3 epochs",
+	for _, want := range []string{"after epoch 2 that is damaged", "is done, but has 2 of 3 epochs",
 		"is running, but no attempt at it is open", "process 1 on here is gone"} {
-		if !slices.ContainsFunc(h.Findings, func(f string) bool { return strings.Contains(f, want) }) {
+		if !slices.ContainsFunc(h.Findings, func(f store.Finding) bool { return strings.Contains(f.Text, want) }) {
 			t.Errorf("no %q in %q", want, h.Findings)
 		}
 	}

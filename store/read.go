@@ -256,8 +256,8 @@ func (db *DB) findStudy(ctx context.Context, tx *sql.Tx, name string) (id int64,
 	if err != nil {
 		return 0, s, err
 	}
-	if err := json.Unmarshal(settings, &s); err != nil {
-		return 0, s, fmt.Errorf("its settings: %w", err)
+	if s, err = parseSettings(settings); err != nil {
+		return 0, s, err
 	}
 	s.Title = title
 	s.KeepCheckpoints, s.KeepBest, s.CheckpointQuota = kept.KeepCheckpoints, kept.KeepBest, kept.CheckpointQuota

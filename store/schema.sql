@@ -1,8 +1,9 @@
 -- Studies, their trials, and what the trials measured.
 --
 -- Counts are raw (correct of total); percentages are computed where they are shown. A time is in milliseconds since
--- 1970-01-01 UTC. PRAGMA user_version holds the version of this file, schemaVersion in store.go: whoever changes a
--- table here counts it up.
+-- 1970-01-01 UTC, before the year 10000, which many programs cannot write. PRAGMA user_version holds the version of
+-- this file, schemaVersion in store.go: whoever changes a table here counts it up. A database whose tables differ from
+-- these is refused, comments apart. What no CHECK can say, findings.go does.
 
 CREATE TABLE study (
     id               INTEGER PRIMARY KEY,
@@ -11,7 +12,7 @@ CREATE TABLE study (
     settings         TEXT    NOT NULL CHECK (json_valid(settings)),     -- canonical JSON of the normalised study
     fingerprint      TEXT    NOT NULL CHECK (length(fingerprint) = 64), -- SHA-256 of settings, hexadecimal
     created          INTEGER NOT NULL CHECK (created > 0),              -- time (ms)
-    updated          INTEGER NOT NULL CHECK (updated >= created),       -- time (ms) of the last change to the study or its trials
+    updated          INTEGER NOT NULL CHECK (updated BETWEEN created AND 253402300799999), -- time (ms) of the last change to the study or its trials
     changes          INTEGER NOT NULL DEFAULT 0 CHECK (changes >= 0),   -- counts the changes to the study and its trials
     -- How the study is run; not part of its fingerprint. The last run sets these.
     keep_checkpoints INTEGER NOT NULL DEFAULT 1 CHECK (keep_checkpoints IN (0, 1)), -- also those of finished trials
@@ -59,8 +60,8 @@ CREATE TABLE attempt (
     trial      INTEGER NOT NULL REFERENCES trial (id),
     worker     INTEGER REFERENCES worker (id),                   -- that has the trial; NULL once the attempt has ended
     token      BLOB CHECK (length(token) = 16),                  -- random, known to the worker alone; NULL of imported results
-    started    INTEGER NOT NULL CHECK (started > 0),             -- time (ms)
-    ended      INTEGER CHECK (ended > 0),                        -- time (ms), NULL while open
+    started    INTEGER NOT NULL CHECK (started BETWEEN 1 AND 253402300799999), -- time (ms)
+    ended      INTEGER CHECK (ended BETWEEN started AND 253402300799999),      -- time (ms), NULL while open
     -- NULL while open. 'paused': at the last epoch that it was to train. 'lost': its process was killed or stood still.
     outcome    TEXT CHECK (outcome IN ('done', 'diverged', 'failed', 'interrupted', 'lost', 'paused')),
     -- Why it ended before its epoch; NULL if it did not.

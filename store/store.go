@@ -243,9 +243,10 @@ func (db *DB) dsn(options url.Values) string {
 }
 
 // openReaders opens db for reading and returns its schema version, 0 if it holds nothing yet. It refuses a file that is
-// not ours and every other version.
+// not ours, every other version, and tables that are not those of the version.
 func (db *DB) openReaders(ctx context.Context) (version int, err error) {
 	const act = "open database"
+	altered := ""
 	db.stillAt, _ = db.state() // before the first look into the file
 	options := url.Values{
 		"mode": {"ro"}, "_query_only": {"on"}, "_busy_timeout": {"60000"}, "_stmt_cache_size": {statements},
@@ -256,16 +257,24 @@ func (db *DB) openReaders(ctx context.Context) (version int, err error) {
 		db.still, err = sql.Open("sqlite3", db.dsn(options))
 	}
 	if err == nil {
-		err = db.view(ctx, func(tx *sql.Tx) error {
+		err = db.view(ctx, func(tx *sql.Tx) (err error) {
 			if _, err := db.unused(ctx, tx); err != nil {
 				return err
 			}
-			return tx.QueryRowContext(ctx, `PRAGMA user_version`).Scan(&version)
+			if err := tx.QueryRowContext(ctx, `PRAGMA user_version`).Scan(&version); err != nil {
+				return err
+			}
+			if version == schemaVersion {
+				altered, err = alteration(ctx, tx)
+			}
+			return err
 		})
 	}
 	switch {
 	case err != nil:
 		return version, db.explain(act, err)
+	case altered != "":
+		return version, db.fault(act, Altered, errors.New(altered))
 	case version > schemaVersion:
 		return version, db.fault(act, Newer,
 			fmt.Errorf("a newer igcsearch wrote it (schema version %d, this one knows %d)", version, schemaVersion))

@@ -31,7 +31,7 @@ func newStudy(t testing.TB, name string) (search.Study, []search.Trial) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s, s.Trials(space.Shape{C: 3, H: 32, W: 32}, 10)
+	return s, s.Trials(s.Shape())
 }
 
 func open(t testing.TB, path string) *store.DB {

@@ -38,11 +38,7 @@ func (db *DB) plan(
 			return err
 		}
 		for _, t := range trials {
-			p := t.System.Pair()
-			n, err := changes(tx.ExecContext(ctx, `INSERT INTO trial
-					(study, system, L, M, seed, status, epochs, multiply_adds, params)
-				VALUES (?, ?, nullif(?, 0), nullif(?, 0), ?, ?, ?, ?, ?) ON CONFLICT (study, system, seed) DO NOTHING`,
-				study, t.System.String(), p.L, p.M, t.Seed, search.Pending, t.Epochs, t.MultiplyAdds, t.Params))
+			n, err := putTrial(ctx, tx, study, t)
 			if err != nil {
 				return err
 			}
@@ -78,6 +74,15 @@ func (db *DB) plan(
 		return nil, db.explain(fmt.Sprintf("plan study %q in", s.Name), err)
 	}
 	return planned, nil
+}
+
+// putTrial stores a trial as pending, unless it is there, and returns how many it stored.
+func putTrial(ctx context.Context, tx *sql.Tx, study int64, t search.Trial) (int64, error) {
+	p := t.System.Pair()
+	return changes(tx.ExecContext(ctx, `INSERT INTO trial
+			(study, system, L, M, seed, status, epochs, multiply_adds, params)
+		VALUES (?, ?, nullif(?, 0), nullif(?, 0), ?, ?, ?, ?, ?) ON CONFLICT (study, system, seed) DO NOTHING`,
+		study, t.System.String(), p.L, p.M, t.Seed, search.Pending, t.Epochs, t.MultiplyAdds, t.Params))
 }
 
 // putStudy returns the row of a study, and whether it inserted or changed it.

@@ -93,6 +93,8 @@ func adviceOnDatabase(e *store.Error) string {
 			"import the file into a new one (import FILE --db NEW); checkpoints and weights stay in the old one"
 	case store.Newer:
 		return "update igcsearch, or give another --db"
+	case store.Altered:
+		return "undo that change with: sqlite3 FILE, or give another --db"
 	case store.NotWritable:
 		return fmt.Sprintf("check the permissions of the file and of folder %s, a run writes both; "+
 			"or give another --db", e.Folder)

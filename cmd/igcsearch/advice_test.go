@@ -53,6 +53,7 @@ func TestAdvice(t *testing.T) {
 			"write each study to a file with that igcsearch (export STUDY --format json --epochs --times) and " +
 				"import the file into a new one (import FILE --db NEW); checkpoints and weights stay in the old one"},
 		{database(store.Newer), "update igcsearch, or give another --db"},
+		{database(store.Altered), "undo that change with: sqlite3 FILE, or give another --db"},
 		{database(store.NotWritable),
 			"check the permissions of the file and of folder /here, a run writes both; or give another --db"},
 		{database(store.FolderClosed), "a run needs to write in that folder; give another --db"},

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"codeberg.org/go-pdf/fpdf"
 	xfont "golang.org/x/image/font"
@@ -39,9 +40,25 @@ type canvas struct {
 
 // FillString draws text with its baseline starting at pt.
 func (c *canvas) FillString(face font.Face, pt vg.Point, s string) {
-	if err := c.text(c.CanvasWriterTo, face, pt, s); err != nil && c.err == nil {
+	err := checkGlyphs(face, s)
+	if err == nil {
+		err = c.text(c.CanvasWriterTo, face, pt, s)
+	}
+	if err != nil && c.err == nil {
 		c.err = err
 	}
+}
+
+// checkGlyphs refuses text with a character that the font lacks: a figure would have an empty box in its place, or
+// nothing at all.
+func checkGlyphs(face font.Face, s string) error {
+	var buf sfnt.Buffer
+	for _, r := range s {
+		if glyph, err := face.Face.GlyphIndex(&buf, r); err != nil || glyph == 0 || !unicode.IsGraphic(r) {
+			return fmt.Errorf("text %q: the font of figures has no character %q (%U): leave it out", s, r, r)
+		}
+	}
+	return nil
 }
 
 func (c *canvas) write(w io.Writer) error {
@@ -118,7 +135,8 @@ func cp1252Text(c vg.Canvas, face font.Face, pt vg.Point, s string) error {
 	for _, r := range s {
 		code, ok := charmap.Windows1252.EncodeRune(r)
 		if !ok {
-			return fmt.Errorf("text %q: PDF figures cannot show %q; rename it, or save as svg, png or eps", s, r)
+			return fmt.Errorf("text %q: PDF figures cannot show %q (%U): leave it out, or save as svg, png or eps",
+				s, r, r)
 		}
 		b = append(b, code)
 	}
@@ -126,16 +144,39 @@ func cp1252Text(c vg.Canvas, face font.Face, pt vg.Point, s string) error {
 	return nil
 }
 
-// texEscapes escapes what TeX would read as commands, and spells what pdfTeX's default fonts lack. Other characters
-// stay as they are.
-var texEscapes = strings.NewReplacer(
+// texEscapes escapes what TeX would read as commands, and spells what pdfTeX's default fonts lack.
+var texEscapes = strings.NewReplacer(append([]string{
 	`\`, `\textbackslash{}`, `%`, `\%`, `_`, `\_`, `&`, `\&`, `#`, `\#`, `$`, `\$`, `{`, `\{`, `}`, `\}`,
 	`~`, `\textasciitilde{}`, `^`, `\textasciicircum{}`, `<`, `\textless{}`, `>`, `\textgreater{}`,
-	"±", `$\pm$`, "×", `$\times$`, "·", `$\cdot$`, "–", `--`)
+	`|`, `\textbar{}`, "--", `-{}-`, "±", `$\pm$`, "×", `$\times$`, "·", `$\cdot$`, "–", `--`, "—", `---`,
+	"…", `\ldots{}`, "²", `$^2$`, "³", `$^3$`, "°", `$^\circ$`, "µ", `$\mu$`, "½", `$\frac12$`, "−", `$-$`,
+	"≤", `$\le$`, "≥", `$\ge$`, "‘", "`", "’", `'`, "“", "``", "”", `''`,
+}, greek()...)...)
+
+// greek spells the Greek letters that TeX has commands for.
+func greek() (pairs []string) {
+	const letters = "α alpha β beta γ gamma δ delta ε varepsilon ζ zeta η eta θ theta ι iota κ kappa λ lambda μ mu " +
+		"ν nu ξ xi π pi ρ rho σ sigma τ tau υ upsilon φ varphi χ chi ψ psi ω omega " +
+		"Γ Gamma Δ Delta Θ Theta Λ Lambda Ξ Xi Π Pi Σ Sigma Υ Upsilon Φ Phi Ψ Psi Ω Omega"
+	for i, word := range strings.Fields(letters) {
+		if i%2 == 1 {
+			word = `$\` + word + `$`
+		}
+		pairs = append(pairs, word)
+	}
+	return pairs
+}
 
 // texText writes text to TeX, escaped: vgtex writes strings as they are.
 func texText(c vg.Canvas, face font.Face, pt vg.Point, s string) error {
 	escaped := texEscapes.Replace(s)
+	for _, r := range escaped {
+		letter := r >= 'À' && r <= 'ÿ' && !strings.ContainsRune("ÐðÞþ", r) // those that any TeX builds with accents
+		if r > unicode.MaxASCII && !letter {
+			return fmt.Errorf("text %q: TeX figures cannot show %q (%U): leave it out, or save as pdf, svg, png or eps",
+				s, r, r)
+		}
+	}
 	// vgtex centres text at pt plus half the width of the string, but the string is longer than the text.
 	pt.X += (face.Width(s) - face.Width(escaped)) / 2
 	c.FillString(face, pt, escaped)

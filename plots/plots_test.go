@@ -260,19 +260,51 @@ func TestPDF(t *testing.T) {
 			}
 		}
 	})
-	t.Run("text that it cannot show is refused, and nothing is written", func(t *testing.T) {
-		f := plots.AccuracyVsM{Series: []plots.Series{series("α = 0.1", table1i, 63.9, 5)}}
-		var out bytes.Buffer
-		err := plots.Encode(&out, "pdf", f, plots.Options{})
-		if err == nil || !strings.Contains(err.Error(), "'α'") || !strings.Contains(err.Error(), "svg") {
-			t.Errorf("got %v", err)
+}
+
+func TestCharacters(t *testing.T) {
+	t.Parallel()
+	named := func(text string) plots.Figure {
+		return plots.AccuracyVsM{Series: []plots.Series{series(text, table1i, 63.9, 5)}}
+	}
+	for _, format := range plots.Formats() {
+		lacks := []string{"中", "🙂", "\u202e", "\x01", "\u200b"}
+		has := []string{"café – 50 %", "a | b -- c", "‘x’ “y” …", "½ ² °"}
+		switch format {
+		case "csv":
+			has, lacks = append(has, lacks...), nil
+		case "pdf":
+			lacks = append(lacks, "α", "Ж")
+		case "tex":
+			lacks, has = append(lacks, "Ж", "€", "ð"), append(has, "α = 0.1 ≤ Ω")
+		default:
+			has = append(has, "α = 0.1", "Ж", "€")
 		}
-		if out.Len() > 0 {
-			t.Errorf("%d bytes are written", out.Len())
+		for _, text := range has {
+			encode(t, named(text), format)
 		}
-		encode(t, f, "svg")
-		encode(t, f, "eps")
-	})
+		for _, text := range lacks {
+			t.Run(fmt.Sprintf("%s without %q says so, and nothing is written", format, text), func(t *testing.T) {
+				for what, o := range map[string]plots.Options{"x" + text: {}, "title " + text: {Title: "title " + text},
+					"axis " + text: {AccuracyLabel: "axis " + text}} {
+					f := vsM(plain)
+					if o == (plots.Options{}) {
+						f = named(what).(plots.AccuracyVsM)
+					}
+					var out bytes.Buffer
+					err := plots.Encode(&out, format, f, o)
+					char := fmt.Sprintf("%q (%U)", []rune(text)[0], []rune(text)[0])
+					if err == nil || !strings.Contains(err.Error(), char) ||
+						!strings.Contains(err.Error(), strconv.Quote(what)) && !strings.HasPrefix(what, "axis") {
+						t.Errorf("%s: got %v, want %s", what, err, char)
+					}
+					if out.Len() > 0 {
+						t.Errorf("%d bytes are written", out.Len())
+					}
+				}
+			})
+		}
+	}
 }
 
 // svgTexts returns the texts of an SVG figure with their places.

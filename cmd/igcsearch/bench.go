@@ -169,6 +169,11 @@ func (o *benchOptions) check(changed func(flag string) bool) error {
 	if o.scaling && !changed("threads") {
 		o.threads = min(o.threads, positive(bench.Feeds(int(o.batch))))
 	}
+	if o.peer != "" {
+		if _, err := exec.LookPath(strings.Fields(o.peer)[0]); err != nil {
+			return fmt.Errorf("--peer: %w", err)
+		}
+	}
 	list, err := o.list()
 	if err != nil {
 		return err

@@ -145,31 +145,62 @@ func writeFigure(path string, figure plots.Figure, o plots.Options) error {
 // drawFigure draws the figure that run writes: accuracy against M, or the learning curves of networks that have no
 // common M.
 func drawFigure(r report.Results, path string) error {
-	o := plotOptions{kind: kindAccuracy}
-	if !r.Study.OfPairs() {
-		o.kind = kindCurves
-	}
-	figure, options, err := o.figure([]report.Results{r})
+	figure, options, err := runFigure(r)
 	if err != nil {
 		return err
 	}
 	return writeFigure(path, figure, options)
 }
 
+func runFigure(r report.Results) (plots.Figure, plots.Options, error) {
+	o := plotOptions{kind: kindAccuracy}
+	if !r.Study.OfPairs() {
+		o.kind = kindCurves
+	}
+	return o.figure([]report.Results{r})
+}
+
+// rehearseFigure draws the figure of drawFigure with made-up results, and keeps nothing: what cannot be drawn is known
+// before the training. A strategy may train some networks only, so that the figure of all of them says nothing.
+func rehearseFigure(study search.Study, path string) error {
+	format, err := figureFormat(path)
+	if err != nil {
+		return err
+	}
+	shape, classes := study.Shape()
+	study.Epochs = 2
+	var trials []search.TrialState
+	for _, t := range study.Trials(shape, max(classes, 2)) {
+		state := search.TrialState{Trial: t}
+		for n := range study.Epochs {
+			right := 50 + t.Seed%2
+			state.History = append(state.History, search.Epoch{Number: n + 1, TrainLoss: 1, TrainCorrect: right,
+				TrainTotal: 100, ValidationCorrect: right, ValidationTotal: 100, TestCorrect: right, TestTotal: 100})
+		}
+		state.Status, state.Epoch, state.Last = search.Done, study.Epochs, state.History[study.Epochs-1]
+		trials = append(trials, state)
+	}
+	r := report.From(store.Results{Study: study, Trials: trials})
+	if study.Strategy != "" && !study.OfPairs() {
+		r.Trials = r.Trials[:1]
+	}
+	figure, options, err := runFigure(r)
+	if err != nil {
+		return err
+	}
+	return plots.Encode(io.Discard, format, figure, options)
+}
+
 // figureOptions returns options with the date of the figure and the label of its accuracy.
 func figureOptions(list []report.Results) (plots.Options, error) {
-	var o plots.Options
-	if text := os.Getenv("SOURCE_DATE_EPOCH"); text != "" {
-		seconds, err := strconv.ParseInt(text, 10, 64)
-		if err != nil {
-			return o, fmt.Errorf("SOURCE_DATE_EPOCH %q: want seconds since 1970, or nothing", text)
-		}
-		o.Date = time.Unix(seconds, 0).UTC()
-	} else {
-		for _, r := range list {
-			if r.Updated.After(o.Date) {
-				o.Date = r.Updated
-			}
+	date, given, err := sourceDate()
+	if err != nil {
+		return plots.Options{}, err
+	}
+	o := plots.Options{Date: date}
+	for _, r := range list {
+		if !given && r.Updated.After(o.Date) {
+			o.Date = r.Updated
 		}
 	}
 	if dataset, split, same := common(list); same {
@@ -177,6 +208,20 @@ func figureOptions(list []report.Results) (plots.Options, error) {
 			strings.TrimPrefix(report.DatasetLabel(dataset), "the "))
 	}
 	return o, nil
+}
+
+// sourceDate is the date of figures that $SOURCE_DATE_EPOCH gives, if it is set.
+func sourceDate() (date time.Time, given bool, err error) {
+	text := os.Getenv("SOURCE_DATE_EPOCH")
+	if text == "" {
+		return date, false, nil
+	}
+	const last = 253402300799 // of the year 9999: a PDF has four digits for it
+	seconds, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || seconds < 0 || seconds > last {
+		return date, false, fmt.Errorf("SOURCE_DATE_EPOCH %q: want seconds since 1970, or nothing", text)
+	}
+	return time.Unix(seconds, 0).UTC(), true, nil
 }
 
 // common returns the data set and the split of the accuracies, if all studies have the same.

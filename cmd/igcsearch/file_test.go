@@ -130,6 +130,37 @@ func TestWriteFileElsewhere(t *testing.T) {
 	})
 }
 
+func TestCheckOutput(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path, pipe := filepath.Join(dir, "f.csv"), filepath.Join(dir, "pipe")
+	if err := errors.Join(os.WriteFile(path, []byte("old"), 0o640), syscall.Mkfifo(pipe, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for _, good := range []string{"", path, filepath.Join(dir, "new.csv"), pipe, "/dev/null"} {
+		if err := checkOutput("--output", good, filepath.Join(dir, "no.db")); err != nil {
+			t.Errorf("%q: %v", good, err)
+		}
+	}
+	check(t, path, "old", 0o640, 2)
+	link := filepath.Join(dir, "link")
+	if err := os.Symlink(path, link); err != nil {
+		t.Fatal(err)
+	}
+	for bad, want := range map[string]string{
+		dir:                               "is a folder",
+		link:                              "is the database",
+		filepath.Join(dir, "no", "f.csv"): "create the folder",
+		filepath.Join(path, "f.csv"):      "not a directory",
+		filepath.Join(dir, strings.Repeat("a", 250)): "file name too long",
+	} {
+		if err := checkOutput("--output", bad, path); err == nil || !strings.Contains(err.Error(), want) ||
+			!strings.Contains(err.Error(), "--output") {
+			t.Errorf("%s: got %v, want %s", bad, err, want)
+		}
+	}
+}
+
 // TestWriteFigure: a figure and its table are written in the same way.
 func TestWriteFigure(t *testing.T) {
 	t.Parallel()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -117,7 +118,13 @@ func runPlot(ctx context.Context, o plotOptions, stderr io.Writer) error {
 	if o.kind == kindRace && len(o.studies) > 1 {
 		return usageError{fmt.Errorf("--kind race draws one STUDY, got %d", len(o.studies))}
 	}
-	if err := cmp.Or(notFolder("--output", o.output), notFolder("--csv", o.csv)); err != nil {
+	if filepath.Clean(o.output) == filepath.Clean(o.csv) {
+		return usageError{errors.New("--output and --csv are the same file: give another --csv, or leave it out")}
+	}
+	if err := cmp.Or(checkOutput("--output", o.output, o.db), checkOutput("--csv", o.csv, o.db)); err != nil {
+		return err
+	}
+	if _, _, err := sourceDate(); err != nil {
 		return err
 	}
 	db, err := openReader(ctx, o.db)

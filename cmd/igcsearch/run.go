@@ -98,7 +98,7 @@ func runRun(ctx context.Context, o runOptions, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := o.chooseFigure(study.Name); err != nil {
+	if err := o.chooseFigure(study); err != nil {
 		return err
 	}
 	m, err := openMachine(o.data, o.device, stderr)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 
 	"igcsearch/cmd/igcsearch/report"
@@ -12,21 +13,30 @@ import (
 	"igcsearch/store"
 )
 
-// chooseFigure checks the file of the figure now, not after hours of training.
-func (o *runOptions) chooseFigure(study string) error {
+// chooseFigure finds out now, not after hours of training, whether the figure can be drawn and written.
+func (o *runOptions) chooseFigure(study search.Study) error {
 	switch {
 	case o.figure != "" && o.noFigure:
 		return usageError{errors.New("--figure and --no-figure exclude each other: leave one out")}
 	case o.noFigure:
 		return nil
 	case o.figure == "":
-		o.figure = filepath.Join(filepath.Dir(o.db), study+".pdf")
+		o.figure = filepath.Join(filepath.Dir(o.db), study.Name+".pdf")
+		if _, err := os.Stat(filepath.Dir(o.figure)); err != nil {
+			return nil // the database, which is in the same folder, says that better
+		}
 	default:
 		if _, err := figureFormat(o.figure); err != nil {
 			return usageError{err}
 		}
 	}
-	return notFolder("--figure", o.figure)
+	if err := checkOutput("--figure", o.figure, o.db); err != nil {
+		return err
+	}
+	if err := rehearseFigure(study, o.figure); err != nil {
+		return fmt.Errorf("draw %s: %w; or run with --no-figure", o.figure, err)
+	}
+	return nil
 }
 
 // tellEnd says why a run ended before all its trials were trained, and how to

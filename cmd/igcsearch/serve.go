@@ -112,6 +112,9 @@ func runServe(ctx context.Context, o serveOptions, stdout, stderr io.Writer) err
 	if err := notAccess(o.db); err != nil {
 		return err
 	}
+	if _, _, err := sourceDate(); err != nil { // of the figures
+		return err
+	}
 	var certificates []tls.Certificate
 	if o.cert != "" {
 		pair, err := tls.LoadX509KeyPair(o.cert, o.key)

@@ -66,7 +66,7 @@ func runTrace(ctx context.Context, o traceOptions, stderr io.Writer) error {
 	if o.output == "" {
 		return usageError{errors.New("--output is missing: give a file for the trace, like -o trace.npz")}
 	}
-	if err := notFolder("--output", o.output); err != nil {
+	if err := checkOutput("--output", o.output); err != nil {
 		return err
 	}
 	study, err := loadStudy(o.study, o.set)

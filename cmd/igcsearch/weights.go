@@ -64,7 +64,7 @@ func runWeights(ctx context.Context, o weightsOptions, stderr io.Writer) error {
 		err := fmt.Errorf("--output %q: want a file that ends in .npz or .safetensors, which says its format", o.output)
 		return usageError{err}
 	}
-	if err := notFolder("--output", o.output); err != nil {
+	if err := checkOutput("--output", o.output, o.db); err != nil {
 		return err
 	}
 	db, err := openReader(ctx, o.db)

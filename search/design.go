@@ -20,7 +20,7 @@ type Design struct {
 	Kernel int `toml:"kernel" json:"kernel"`
 	// Tolerance is the largest |params/T − 1| of a pair, in [0, 1): 0.024 means 2.4 %. For a budget
 	// of the whole network it is the largest such deviation of a network.
-	Tolerance float64 `toml:"tolerance" json:"tolerance"`
+	Tolerance Tolerance `toml:"tolerance" json:"tolerance"`
 	// All chooses every pair within the tolerance, not only the nearest pair of each M.
 	All bool `toml:"all" json:"all"`
 	// Pairs lists the pairs: "40x2" is L = 40, M = 2. Normalize fills it from Budget if it is
@@ -46,8 +46,8 @@ type Design struct {
 	// Normalize clears it if the layout is another, or if Depths is set.
 	Blocks int `toml:"blocks" json:"blocks"`
 
-	// Seeds is the number of trials of each network. Their seeds are 0 … Seeds − 1.
-	Seeds int `toml:"seeds" json:"seeds"`
+	// Seeds are the seeds of the trials of each network.
+	Seeds Seeds `toml:"seeds" json:"seeds"`
 }
 
 // normalize checks which networks are compared, and fills in the networks that a budget chooses. It
@@ -55,9 +55,9 @@ type Design struct {
 // design.
 func (d *Design) normalize(c *checker, s Study) {
 	c.check(d.Kernel == 9, "kernel %d: the trainer has 3×3 kernels only, want 9", d.Kernel)
-	c.check(d.Tolerance >= 0 && d.Tolerance < 1, "tolerance %g: want a fraction in [0, 1), 0.024 is 2.4 %%",
+	c.check(d.Tolerance >= 0 && d.Tolerance < 1, "tolerance %g: want a fraction in [0, 1), 0.024 or \"2.4%%\" is 2.4 %%",
 		d.Tolerance)
-	c.check(d.Seeds >= 1 && d.Seeds <= 10000, "seeds %d: want 1 to 10000", d.Seeds)
+	d.Seeds.normalize(c)
 	c.check(d.Budget >= 0 && d.Budget <= 1_000_000_000,
 		"budget %d: want 1 to 1000000000 parameters, or 0 beside a list of pairs", d.Budget)
 	c.check(d.StageTop >= 0 && d.StageTop <= 10_000, "stage_top %d: want 1 to 10000 networks", d.StageTop)
@@ -166,7 +166,7 @@ func (d *Design) setPairs(c *checker, pairs []space.Pair) {
 	byBudget := d.choose()
 	switch {
 	case len(pairs) == 0 && len(byBudget) == 0:
-		c.check(false, "budget %d: no pair lies within %g %%; raise tolerance", d.Budget, 100*d.Tolerance)
+		c.check(false, "budget %d: no pair lies within %g %%; raise tolerance", d.Budget, 100*float64(d.Tolerance))
 		return
 	case len(pairs) == 0:
 		pairs = byBudget
@@ -188,7 +188,7 @@ func (d *Design) chooseStages(s Study) ([]space.System, error) {
 			"the budget needs the number of classes")
 	}
 	b := space.StageBudget{Params: d.StageParams, MultiplyAdds: d.StageMultiplyAdds,
-		Tolerance: d.Tolerance, Variant: d.Variant, Plan: d.Plan(in, classes)}
+		Tolerance: float64(d.Tolerance), Variant: d.Variant, Plan: d.Plan(in, classes)}
 	if len(d.Depths) == 1 {
 		b.Plan.Depth = d.Depths[0]
 	}
@@ -197,7 +197,7 @@ func (d *Design) chooseStages(s Study) ([]space.System, error) {
 	}
 	all := b.Systems(context.Background())
 	if len(all) == 0 {
-		return nil, fmt.Errorf("stage_params: no network lies within %g %%; raise tolerance", 100*d.Tolerance)
+		return nil, fmt.Errorf("stage_params: no network lies within %g %%; raise tolerance", 100*float64(d.Tolerance))
 	}
 	if top := cmp.Or(d.StageTop, defaultStageTop); len(all) > top {
 		all = all[:top]
@@ -227,7 +227,7 @@ func (d Design) choose() []space.Pair {
 	if d.Budget == 0 {
 		return nil
 	}
-	b := space.Budget{Params: d.Budget, Kernel: d.Kernel, Tolerance: d.Tolerance, Variant: d.Variant}
+	b := space.Budget{Params: d.Budget, Kernel: d.Kernel, Tolerance: float64(d.Tolerance), Variant: d.Variant}
 	pairs := b.Nearest()
 	if d.All {
 		pairs = b.All()

@@ -217,7 +217,8 @@ func counts(s search.Summary) search.Summary {
 func study(t *testing.T) (search.Study, []search.Trial) {
 	t.Helper()
 	s := search.Default()
-	s.Name, s.Dataset, s.Pairs, s.Seeds, s.Epochs = "fake", "synthetic", []string{"40x2", "64x1", "1x23", "6x9"}, 2, 3
+	s.Name, s.Dataset, s.Pairs, s.Epochs = "fake", "synthetic", []string{"40x2", "64x1", "1x23", "6x9"}, 3
+	s.Seeds = search.FirstSeeds(2)
 	s, err := s.Normalize()
 	if err != nil {
 		t.Fatal(err)

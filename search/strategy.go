@@ -158,12 +158,12 @@ func (x *Selection) normalize(c *checker, s Study) {
 		systems(x.Strategy, x.Race.Systems)
 		c.check(x.Race.Alpha > 0 && x.Race.Alpha < 1, "race.alpha %g: want a probability in (0, 1), 0.05 is usual",
 			x.Race.Alpha)
-		c.check(s.Seeds >= 2, "strategy race: seeds %d: want 2 or more, since a race compares networks over them",
-			s.Seeds)
+		n := len(s.Seeds)
+		c.check(n >= 2, "strategy race: seeds %d: want 2 or more, since a race compares networks over them", n)
 		if x.Race.MinSeeds == 0 {
-			x.Race.MinSeeds = min(3, s.Seeds) // a t test of two seeds finds almost no difference
+			x.Race.MinSeeds = min(3, n) // a t test of two seeds finds almost no difference
 		}
-		c.check(s.Seeds < 2 || x.Race.MinSeeds >= 2 && x.Race.MinSeeds <= s.Seeds,
-			"race.min_seeds %d: want 2 to seeds, %d, or 0 for 3", x.Race.MinSeeds, s.Seeds)
+		c.check(n < 2 || x.Race.MinSeeds >= 2 && x.Race.MinSeeds <= n,
+			"race.min_seeds %d: want 2 to seeds, %d, or 0 for 3", x.Race.MinSeeds, n)
 	}
 }

@@ -55,7 +55,7 @@ type Study struct {
 func Default() Study {
 	return Study{
 		Pictures: Pictures{Split: SplitTest, Augment: AugmentCropMirror, Pad: 4},
-		Design:   Design{Kernel: 9, Tolerance: 0.024, Blocks: 6, Seeds: 5},
+		Design:   Design{Kernel: 9, Tolerance: 0.024, Blocks: 6, Seeds: FirstSeeds(5)},
 		Recipe: Recipe{Epochs: 400, Batch: 64, LearningRate: 0.1, Drops: []float64{0.5, 0.75, 0.875},
 			Momentum: 0.9, WeightDecay: 1e-4, WeightDecayOn: DecayAll, BNPictures: 2048, EvaluateEvery: 1},
 		Selection: Selection{Halving: Halving{Reduction: 3, Systems: 64}, Race: Race{Alpha: 0.05, Systems: 64}},
@@ -154,7 +154,7 @@ func (s Study) Trials(in space.Shape, classes int) []Trial {
 			panic(err) // Normalize has checked that the network exists
 		}
 		order[system] = i
-		for seed := range s.Seeds {
+		for _, seed := range s.Seeds {
 			trials = append(trials, Trial{Key: Key{System: system, Seed: seed}, Status: Pending, Epochs: s.Epochs,
 				MultiplyAdds: net.MultiplyAdds(), Params: net.Params()})
 		}

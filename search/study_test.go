@@ -167,7 +167,7 @@ var wrongSettings = map[string]func(*search.Study){
 	`race.min_seeds 6: want 2 to seeds, 5`: func(s *search.Study) {
 		s.Strategy, s.Race.MinSeeds = "race", 6
 	},
-	`strategy race: seeds 1: want 2`: func(s *search.Study) { s.Strategy, s.Seeds = "race", 1 },
+	`strategy race: seeds 1: want 2`: func(s *search.Study) { s.Strategy, s.Seeds = "race", search.FirstSeeds(1) },
 	`race.systems 9: want 10 to 1000`: func(s *search.Study) {
 		s.Strategy, s.Race.Systems = "race", 9
 	},
@@ -189,7 +189,7 @@ var wrongSettings = map[string]func(*search.Study){
 		s.Budget, s.Pairs, s.Layout, s.Systems, s.Depths = 0, nil, "stages", []string{"IGC-L4M2-D20"}, []int{8}
 	},
 	`blocks 0`:              func(s *search.Study) { s.Blocks = 0 },
-	`seeds 0`:               func(s *search.Study) { s.Seeds = 0 },
+	`seeds 0`:               func(s *search.Study) { s.Seeds = search.FirstSeeds(0) },
 	`epochs 0`:              func(s *search.Study) { s.Epochs = 0 },
 	`batch 0`:               func(s *search.Study) { s.Batch = 0 },
 	`learning_rate 0`:       func(s *search.Study) { s.LearningRate = 0 },
@@ -294,7 +294,7 @@ func TestFingerprint(t *testing.T) {
 				f.SetString(f.String() + "x")
 			case int, int64:
 				f.SetInt(f.Int() + 1)
-			case float64:
+			case float64, search.Tolerance:
 				f.SetFloat(f.Float() + 1)
 			case bool:
 				f.SetBool(!f.Bool())
@@ -332,7 +332,7 @@ func TestFingerprint(t *testing.T) {
 func TestTrials(t *testing.T) {
 	t.Parallel()
 	s := budgetStudy()
-	s.Seeds = 2
+	s.Seeds = search.FirstSeeds(2)
 	s = normal(t, s)
 	trials := s.Trials(space.Shape{C: 3, H: 32, W: 32}, 100)
 	if len(trials) != 9*2 {

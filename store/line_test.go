@@ -18,7 +18,7 @@ func TestLine(t *testing.T) {
 	db := open(t, filepath.Join(t.TempDir(), "a.db"))
 	const trials = 20 // begun; as many more are not
 	s := search.Default()
-	s.Name, s.Pairs, s.Seeds = "many", []string{"4x2"}, 2*trials
+	s.Name, s.Pairs, s.Seeds = "many", []string{"4x2"}, search.FirstSeeds(2*trials)
 	planned, err := db.Plan(t.Context(), s, s.Trials(space.Shape{C: 3, H: 8, W: 8}, 10))
 	if err != nil {
 		t.Fatal(err)

@@ -305,7 +305,7 @@ func TestClaims(t *testing.T) {
 // begun, and how many twice.
 func claims(t *testing.T, n, handles int) (won, double int) {
 	s, _ := newStudy(t, "quick")
-	s.Seeds = n
+	s.Seeds = search.FirstSeeds(n)
 	var trials []search.Trial
 	for seed := range n {
 		trials = append(trials, search.Trial{Key: search.Key{System: s.SystemList()[0], Seed: seed},

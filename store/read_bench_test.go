@@ -15,7 +15,7 @@ func BenchmarkHistories(b *testing.B) {
 	path := filepath.Join(b.TempDir(), "a.db")
 	db := open(b, path)
 	s := search.Default()
-	s.Name, s.Dataset, s.Seeds, s.Epochs, s.Budget, s.Pairs = "big", "synthetic", 200, 40, 4672, nil
+	s.Name, s.Dataset, s.Seeds, s.Epochs, s.Budget, s.Pairs = "big", "synthetic", search.FirstSeeds(200), 40, 4672, nil
 	s, err := s.Normalize()
 	if err != nil {
 		b.Fatal(err)

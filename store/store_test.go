@@ -26,7 +26,7 @@ func newStudy(t testing.TB, name string) (search.Study, []search.Trial) {
 	t.Helper()
 	s := search.Default()
 	s.Name, s.Title, s.Dataset = name, "two pairs", "synthetic"
-	s.Pairs, s.Seeds, s.Epochs = []string{"40x2", "64x1"}, 2, 3
+	s.Pairs, s.Seeds, s.Epochs = []string{"40x2", "64x1"}, search.FirstSeeds(2), 3
 	s, err := s.Normalize()
 	if err != nil {
 		t.Fatal(err)

@@ -11,7 +11,6 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"path/filepath"
 	"reflect"
 	"regexp"
 	"slices"
@@ -43,7 +42,7 @@ func (e *UnknownError) Error() string {
 	if e.NoFile {
 		text = fmt.Sprintf("study %q is neither a shipped study nor a file", e.Name)
 	}
-	if name := nearest(e.Name, Names()); name != "" {
+	if name := nearest(strings.TrimSuffix(path.Base(e.Name), ".toml"), Names()); name != "" {
 		text += fmt.Sprintf(" (did you mean %q?)", name)
 	}
 	return text
@@ -86,8 +85,7 @@ func Load(nameOrFile string, set []string) (search.Study, error) {
 		return Parse(nameOrFile+".toml", text, set)
 	}
 	text, err := os.ReadFile(nameOrFile)
-	isName := filepath.Base(nameOrFile) == nameOrFile && filepath.Ext(nameOrFile) == ""
-	if errors.Is(err, fs.ErrNotExist) && isName {
+	if errors.Is(err, fs.ErrNotExist) {
 		return search.Study{}, &UnknownError{Name: nameOrFile, NoFile: true}
 	}
 	if err != nil {
@@ -102,10 +100,10 @@ func Parse(file string, text []byte, set []string) (search.Study, error) {
 	s := search.Default()
 	lines, err := keyLines(text)
 	if err == nil {
-		err = toml.Unmarshal(text, &s)
+		err = decode(text, &s)
 	}
 	if err != nil {
-		return s, located(file, err)
+		return s, located(file, text, lines, err)
 	}
 	var keys []string
 	for _, assignment := range set {
@@ -151,7 +149,7 @@ func Parse(file string, text []byte, set []string) (search.Study, error) {
 	}
 	normal, err := s.Normalize()
 	if err != nil {
-		return s, outOfRange(file, lines, keys, err)
+		return s, outOfRange(file, text, lines, keys, err)
 	}
 	return normal, nil
 }
@@ -168,7 +166,7 @@ func Change(s search.Study, set []string) (search.Study, error) {
 	}
 	normal, err := s.Normalize()
 	if err != nil {
-		return s, outOfRange("study "+s.Name, nil, keys, err)
+		return s, outOfRange("study "+s.Name, nil, nil, keys, err)
 	}
 	return normal, nil
 }
@@ -255,13 +253,45 @@ func keyLines(text []byte) (map[string]int, error) {
 	return lines, nil
 }
 
-// located turns a decoder's error into "file:line: what".
-func located(file string, err error) error {
-	at := file
-	if line, _ := position(err); line > 0 {
-		at = fmt.Sprintf("%s:%d", file, line)
+// decode sets the fields of a study whose keys are in a text. The error is a DecodeError, or that of the type of one
+// value, which begins with its key.
+func decode(text []byte, s *search.Study) error {
+	return toml.NewDecoder(bytes.NewReader(text)).EnableUnmarshalerInterface().Decode(s)
+}
+
+// located turns an error of decode or keyLines into "file:line: what".
+func located(file string, text []byte, lines map[string]int, err error) error {
+	line, _ := position(err)
+	if line == 0 {
+		line = lines[keyOf(err)]
 	}
-	return fmt.Errorf("%s: %s", at, reason(err))
+	if line == 0 {
+		return fmt.Errorf("%s: %s", file, reason(err))
+	}
+	why := reason(err)
+	if e := (*toml.DecodeError)(nil); errors.As(err, &e) && len(e.Key()) == 0 {
+		// The parser cannot read a value, and does not know what the key wants.
+		key, _, ok := strings.Cut(lineOf(text, line), "=")
+		if want := wanted(strings.TrimSpace(key)); ok && want != "" {
+			why = fmt.Sprintf("%s: want %s: %s", strings.TrimSpace(key), want, why)
+		}
+	}
+	return fmt.Errorf("%s:%d: %s", file, line, why)
+}
+
+// lineOf returns a line of a text, counted from 1, or "" if the text has no such line.
+func lineOf(text []byte, line int) string {
+	list := strings.Split(string(text), "\n")
+	if line < 1 || line > len(list) {
+		return ""
+	}
+	return list[line-1]
+}
+
+// keyOf returns the key of a study file with which an error begins.
+func keyOf(err error) string {
+	word, _, _ := strings.Cut(err.Error(), " ")
+	return strings.TrimSuffix(word, ":")
 }
 
 func position(err error) (line, column int) {
@@ -301,25 +331,49 @@ func reason(err error) string {
 var noValue = regexp.MustCompile(`^unexpected character U\+000[AD] at start of value$`)
 
 // outOfRange turns each complaint of Normalize, which starts with the key, into a SetError, or adds the line of the
-// file.
-func outOfRange(file string, lines map[string]int, set []string, err error) error {
+// file, of which text is the text.
+func outOfRange(file string, text []byte, lines map[string]int, set []string, err error) error {
 	complaints := []error{err}
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		complaints = joined.Unwrap()
 	}
 	for i, c := range complaints {
-		key := strings.TrimSuffix(strings.SplitN(c.Error(), " ", 2)[0], ":")
+		key := keyOf(c)
 		at := file
 		if slices.Contains(set, key) {
 			complaints[i] = &SetError{c}
 			continue
 		}
 		if line, ok := lines[key]; ok {
-			at = fmt.Sprintf("%s:%d", file, line)
+			at = fmt.Sprintf("%s:%d", file, valueLine(text, lines, line, c.Error()))
 		}
 		complaints[i] = fmt.Errorf("%s: %w", at, c)
 	}
 	return errors.Join(complaints...)
+}
+
+// quoted is a value that a complaint quotes.
+var quoted = regexp.MustCompile(`"([^"]+)"`)
+
+// valueLine returns the line of the value that a complaint quotes, in the list that begins in the line of a key. It
+// returns the line of the key if there is no such value.
+func valueLine(text []byte, lines map[string]int, key int, complaint string) int {
+	value := quoted.FindStringSubmatch(complaint)
+	if value == nil {
+		return key
+	}
+	next := bytes.Count(text, []byte("\n")) + 2 // the line of the next key
+	for _, line := range lines {
+		if line > key {
+			next = min(next, line)
+		}
+	}
+	for line := key; line < next; line++ {
+		if strings.Contains(lineOf(text, line), value[1]) {
+			return line
+		}
+	}
+	return key
 }
 
 var keyRE = regexp.MustCompile(`^[a-z_]+(\.[a-z_]+)?$`)
@@ -348,7 +402,7 @@ func override(s *search.Study, assignment string) (key string, err error) {
 		next := *s
 		// An array replaces the one before, and shares no memory with it.
 		next.Pairs, next.Drops, next.Systems, next.Depths = nil, nil, nil, nil
-		if err := toml.Unmarshal(text, &next); err != nil {
+		if err := decode(text, &next); err != nil {
 			return err
 		}
 		if key != "pairs" {
@@ -366,10 +420,28 @@ func override(s *search.Study, assignment string) (key string, err error) {
 		*s = next
 		return nil
 	}
-	if as(value) == nil || as(strconv.Quote(value)) == nil {
-		return key, nil
+	for _, text := range []string{value, strconv.Quote(value), listOf(value)} {
+		if as(text) == nil {
+			return key, nil
+		}
 	}
 	return "", setError("%q: want %s", assignment, wanted(key))
+}
+
+// listOf returns the TOML list of values that commas separate: of numbers, or else of strings.
+func listOf(values string) string {
+	parts, numbers := strings.Split(values, ","), true
+	for i, part := range parts {
+		parts[i] = strings.TrimSpace(part)
+		_, err := strconv.ParseFloat(parts[i], 64)
+		numbers = numbers && err == nil
+	}
+	if !numbers {
+		for i, part := range parts {
+			parts[i] = strconv.Quote(part)
+		}
+	}
+	return "[" + strings.Join(parts, ", ") + "]"
 }
 
 // settings lists the keys of a study file with the types of their values, in the order of search.Study. A key in a
@@ -416,6 +488,10 @@ func wanted(key string) string {
 		return "a string in quotes"
 	}
 	switch t {
+	case reflect.TypeFor[search.Seeds]():
+		return "a whole number, like 5, or a list of them, like [5, 6, 7]"
+	case reflect.TypeFor[search.Tolerance]():
+		return `a number, like 0.024, or a percentage in quotes, like "2.4%"`
 	case reflect.TypeFor[int](), reflect.TypeFor[int64]():
 		return "a whole number"
 	case reflect.TypeFor[float64]():
@@ -432,8 +508,27 @@ func wanted(key string) string {
 	return ""
 }
 
-// suggest is `: did you mean "x"?` if an x in the list is near, else empty.
+// otherNames are the names that other programs have for a key.
+var otherNames = map[string]string{
+	"lr": "learning_rate", "eta": "learning_rate", "rate": "learning_rate", "base_lr": "learning_rate",
+	"batch_size": "batch", "batchsize": "batch", "bs": "batch", "minibatch": "batch",
+	"num_epochs": "epochs", "n_epochs": "epochs", "max_epoch": "epochs", "epoch": "epochs",
+	"wd": "weight_decay", "l2": "weight_decay", "decay": "weight_decay",
+	"num_seeds": "seeds", "n_seeds": "seeds", "seed": "seeds", "random_seed": "seeds", "trials": "seeds",
+	"milestones": "drops", "lr_schedule": "schedule", "scheduler": "schedule", "lr_scheduler": "schedule",
+	"data": "dataset", "data_set": "dataset", "split": "curve", "num_workers": "workers", "networks": "systems",
+	"params": "budget", "parameters": "budget", "augmentation": "augment", "ema": "weight_average", "depth": "depths",
+	"val": "validation", "validation_split": "validation", "eval_every": "evaluate_every",
+}
+
+// suggest is `: did you mean "x"?` if an x in the list is near or is another name for the key, else empty.
 func suggest(got string, list []string) string {
+	switch x := otherNames[strings.ToLower(got)]; {
+	case x != "" && slices.Contains(list, x):
+		return fmt.Sprintf(": did you mean %q?", x)
+	case strings.EqualFold(got, "optimizer") || strings.EqualFold(got, "optimiser"):
+		return ": there is one optimiser, SGD with Nesterov's momentum: set learning_rate, momentum and weight_decay"
+	}
 	if x := nearest(got, list); x != "" {
 		return fmt.Sprintf(": did you mean %q?", x)
 	}

@@ -93,7 +93,7 @@ func TestShippedProtocol(t *testing.T) {
 				epochs, batch, augment, drops = 95, 256, "scale-crop-mirror", []float64{30. / 95, 60. / 95, 90. / 95}
 			}
 			if s.Epochs != epochs || s.Batch != batch || s.Augment != augment || !slices.Equal(s.Drops, drops) ||
-				s.Seeds != 5 || s.LearningRate != 0.1 || s.Momentum != 0.9 || s.WeightDecay != 1e-4 ||
+				len(s.Seeds) != 5 || s.LearningRate != 0.1 || s.Momentum != 0.9 || s.WeightDecay != 1e-4 ||
 				s.TrainPictures != 0 ||
 				s.TestPictures != 0 {
 				t.Errorf("%s is %+v", name, s)
@@ -102,7 +102,7 @@ func TestShippedProtocol(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if short.Epochs >= s.Epochs || short.Seeds > s.Seeds {
+			if short.Epochs >= s.Epochs || len(short.Seeds) > len(s.Seeds) {
 				t.Errorf("%s-short has %d epochs, %d seeds", name, short.Epochs, short.Seeds)
 			}
 			wantRecipe(t, short)
@@ -141,7 +141,7 @@ func TestShippedProtocol(t *testing.T) {
 			// 300, 350; Nesterov 0.9, decay 1e-4; Section 5.1: pad 4, crop,
 			// mirror; Figure 3: five runs, six blocks, CIFAR-100.
 			if s.Dataset != "cifar100" || s.TrainPictures != 0 || s.TestPictures != 0 || s.Validation != 0 ||
-				s.Split != "test" || s.Augment != "crop-mirror" || s.Pad != 4 || s.Blocks != 6 || s.Seeds != 5 ||
+				s.Split != "test" || s.Augment != "crop-mirror" || s.Pad != 4 || s.Blocks != 6 || len(s.Seeds) != 5 ||
 				s.Epochs != 400 ||
 				s.Batch != 64 || s.LearningRate != 0.1 || !slices.Equal(s.Drops,
 				[]float64{200. / 400, 300. / 400, 350. / 400}) ||
@@ -179,8 +179,8 @@ func TestLoad(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := search.Default()
-		want.Name, want.Dataset, want.Pairs, want.Seeds, want.Drops = "mine", "cifar10", []string{"64x1", "40x2"}, 2,
-			[]float64{0.5}
+		want.Name, want.Dataset, want.Pairs = "mine", "cifar10", []string{"64x1", "40x2"}
+		want.Seeds, want.Drops = search.FirstSeeds(2), []float64{0.5}
 		want.Tolerance = 0                                        // of a budget only
 		want.BNPictures = 0                                       // of precise statistics only
 		want.Halving, want.Race = search.Halving{}, search.Race{} // of their strategies only
@@ -196,6 +196,32 @@ func TestLoad(t *testing.T) {
 		}
 		if want := (space.Budget{Params: 4672, Kernel: 9, Tolerance: 0.01}).All(); !slices.Equal(got.PairList(), want) {
 			t.Errorf("pairs %v, want %v", got.PairList(), want)
+		}
+	})
+
+	t.Run("seeds are their number or a list, and a tolerance a fraction or a percentage", func(t *testing.T) {
+		for _, c := range []struct {
+			lines     string
+			seeds     search.Seeds
+			tolerance search.Tolerance
+		}{
+			{"seeds = 3\ntolerance = '5%'", search.Seeds{0, 1, 2}, 0.05},
+			{"seeds = [2, 0, 1]\ntolerance = \" 2.5 % \"", search.Seeds{0, 1, 2}, 0.025},
+			{"seeds = [ # new ones\n\t1_000,\n\t7, # [the last]\n]\ntolerance = 1e-1", search.Seeds{7, 1000}, 0.1},
+			{"seeds = 0", nil, 0},
+			{"tolerance = 0.5", search.FirstSeeds(5), 0.5},
+		} {
+			text := "name = 'a'\ndataset = 'cifar10'\nbudget = 4672\n" + c.lines
+			got, err := studies.Parse("a.toml", []byte(text), nil)
+			if c.seeds == nil {
+				if want := "a.toml:4: seeds 0: want 1 to 10000"; err == nil || err.Error() != want {
+					t.Errorf("%s: got %v, want %s", c.lines, err, want)
+				}
+				continue
+			}
+			if err != nil || !slices.Equal(got.Seeds, c.seeds) || got.Tolerance != c.tolerance {
+				t.Errorf("%s: got %v and %v, %v", c.lines, got.Seeds, got.Tolerance, err)
+			}
 		}
 	})
 
@@ -237,6 +263,13 @@ func TestSet(t *testing.T) {
 		"drops=[0.25, 0.75]":       func(s *search.Study) { s.Drops = []float64{0.25, 0.75} },
 		"drops=[]":                 func(s *search.Study) { s.Drops = nil },
 		`pairs=["1x23"]`:           func(s *search.Study) { s.Pairs = []string{"1x23"} },
+		`pairs=1x23`:               func(s *search.Study) { s.Pairs = []string{"1x23"} },
+		`pairs=1x23, 40x2`:         func(s *search.Study) { s.Pairs = []string{"40x2", "1x23"} },
+		"drops=0.25,0.75":          func(s *search.Study) { s.Drops = []float64{0.25, 0.75} },
+		"drops=0.25":               func(s *search.Study) { s.Drops = []float64{0.25} },
+		"seeds=3":                  func(s *search.Study) { s.Seeds = search.Seeds{0, 1, 2} },
+		"seeds=7,5,6":              func(s *search.Study) { s.Seeds = search.Seeds{5, 6, 7} },
+		"seeds=[7, 5]":             func(s *search.Study) { s.Seeds = search.Seeds{5, 7} },
 		"workers=3":                func(s *search.Study) { s.Workers = 3 },
 		"budget=17536":             func(s *search.Study) { s.Budget, s.Tolerance, s.Pairs = 17536, 0.024, nil },
 		"title=x\nepochs=5":        func(s *search.Study) { s.Title = "x\nepochs=5" },
@@ -354,13 +387,29 @@ func TestErrors(t *testing.T) {
 		{"several out of range", "name = 'a b'\ndataset = 'cifar'\nmomentum = 1\n"},
 		{"infinite", head + "learning_rate = inf\nweight_decay = nan\n"},
 		{"bad pair", "name = 'mine'\ndataset = 'cifar10'\npairs = ['40']\n"},
+		{"string without a percent sign", head + "\ntolerance = '0.05'\n"},
+		{"no seeds", head + "\nseeds = []\n"},
+		{"string for seeds", head + "seeds = [\n\t5,\n\t'6',\n]\n"},
+		{"too many seeds", head + "seeds = 2_000_000_000\n"},
+		{"seed twice", head + "seeds = [5, 5]\n"},
+		{"name of other programs", head + "batch_size = 64\n"},
+		{"optimiser", head + "\noptimizer = 'adam'\n"},
+		{"unreadable number", head + "\nlearning_rate = 0,1\n"},
+		{"word for a number", head + "\nlearning_rate = fast\n"},
+		{"word for truth", head + "\nall = yes\n"},
+		{"pair in a long list",
+			"name = 'mine'\ndataset = 'cifar10'\npairs = [\n\t'40x2',\n\t'41y',\n]\n"},
+		{"unknown network", "name = 'mine'\ndataset = 'cifar10'\n\nsystems = ['IGC-L24']\n"},
+		{"unknown variant", head + "\nvariant = 'Big'\n"},
+		{"strategy of several settings", head + "\nstrategy = 'race'\nseeds = 1\n"},
 		{"empty", ""},
 	} {
 		_, err := studies.Parse("mine.toml", []byte(c.text), nil)
 		say(c.what, err)
 	}
 	for _, set := range []string{"epochs", "=3", "epoch=3", "Epochs=3", "epochs=many", "epochs=3.5", "epochs=0",
-		"pairs=40x2", "drops=0.5", "all=1", "a.b=1", "epochs=", "epochs=3\nseeds=9"} {
+		"lr=0.1", "pairs=40", "pairs=40x2,41y",
+		"drops=half", "seeds=0.5", "seeds=5,5", "tolerance=5 percent", "all=1", "a.b=1", "epochs=", "epochs=3\nseeds=9"} {
 		_, err := studies.Parse("mine.toml", []byte(head), []string{set})
 		say("--set "+set, err)
 	}
@@ -373,7 +422,7 @@ func TestErrors(t *testing.T) {
 			t.Errorf("--set %q: %v is not a SetError", set, err)
 		}
 	}
-	for _, name := range []string{"quikstart", "fig3", "nothing-like-it", "mine.tom", "testdata"} {
+	for _, name := range []string{"quikstart", "folder/quickstart.toml", "fig3", "nothing-like-it", "mine.tom", "testdata"} {
 		_, err := studies.Load(name, nil)
 		say("load "+name, err)
 	}

@@ -101,7 +101,7 @@ func tinyJob(t *testing.T, epochs int) search.Job {
 	t.Helper()
 	s := search.Default()
 	s.Name, s.Dataset, s.TrainPictures, s.TestPictures = "tiny", "synthetic", 40, 30
-	s.Pairs, s.Blocks, s.Epochs, s.Batch, s.Seeds = []string{"4x2", "3x2"}, 1, epochs, 16, 1
+	s.Pairs, s.Blocks, s.Epochs, s.Batch, s.Seeds = []string{"4x2", "3x2"}, 1, epochs, 16, search.FirstSeeds(1)
 	s, err := s.Normalize()
 	if err != nil {
 		t.Fatal(err)

@@ -95,7 +95,7 @@ func TestMixedArithmeticIsWarnedOf(t *testing.T) {
 		}
 		defer db.Close()
 		s := search.Default()
-		s.Name, s.Dataset, s.Pairs, s.Seeds, s.Epochs = "mixed", "synthetic", []string{"2x2"}, 2, 1
+		s.Name, s.Dataset, s.Pairs, s.Seeds, s.Epochs = "mixed", "synthetic", []string{"2x2"}, search.FirstSeeds(2), 1
 		if s, err = s.Normalize(); err != nil {
 			t.Fatal(err)
 		}

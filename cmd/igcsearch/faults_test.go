@@ -380,7 +380,8 @@ func TestFaultsLarge(t *testing.T) {
 	}
 	ctx := context.Background()
 	s := search.Default()
-	s.Name, s.Dataset, s.Pairs, s.Seeds, s.Epochs = "large", "synthetic", []string{"40x2", "64x1"}, seeds, 3
+	s.Name, s.Dataset, s.Pairs, s.Epochs = "large", "synthetic", []string{"40x2", "64x1"}, 3
+	s.Seeds = search.FirstSeeds(seeds)
 	s, err := s.Normalize()
 	if err != nil {
 		t.Fatal(err)

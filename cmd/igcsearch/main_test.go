@@ -163,7 +163,7 @@ func scriptFixture(ts *testscript.TestScript, _ bool, args []string) {
 	ctx := context.Background()
 	s := search.Default()
 	s.Name, s.Title, s.Dataset = "all_states", "one trial in every state", "synthetic"
-	s.Pairs, s.Seeds, s.Epochs, s.Validation = []string{"64x1", "40x2", "28x3", "12x6"}, 2, 2, 50
+	s.Pairs, s.Seeds, s.Epochs, s.Validation = []string{"64x1", "40x2", "28x3", "12x6"}, search.FirstSeeds(2), 2, 50
 	s, err := s.Normalize()
 	ts.Check(err)
 	db, err := store.Open(ctx, ts.MkAbs(args[0]))

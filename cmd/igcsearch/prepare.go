@@ -141,7 +141,7 @@ func (p *prepared) headline(workers int) string {
 		on = fmt.Sprintf("%s (%s)", report.Count(p.gpus, "GPU"), p.attempt.Device)
 	}
 	return fmt.Sprintf("%s: %s × %s, %s each, on %s (%s); %s, %s",
-		p.study.Name, networks(p.study), report.Count(p.study.Seeds, "seed"), report.Count(p.study.Epochs, "epoch"),
+		p.study.Name, networks(p.study), report.Count(len(p.study.Seeds), "seed"), report.Count(p.study.Epochs, "epoch"),
 		report.DatasetLabel(p.study.Dataset), pictures(p.data), report.Count(workers, "worker"), on)
 }
 

@@ -70,7 +70,8 @@ func scriptRecorded(ts *testscript.TestScript, _ bool, args []string) {
 	put(s, func(t search.Trial) []search.Epoch { return recorded[name(t)] }, "")
 
 	held := search.Default()
-	held.Name, held.Dataset, held.Validation, held.Seeds, held.Epochs = "held_out", "cifar10", 10_000, 5, 1
+	held.Name, held.Dataset, held.Validation, held.Epochs = "held_out", "cifar10", 10_000, 1
+	held.Seeds = search.FirstSeeds(5)
 	held.Pairs = []string{"64x1", "40x2", "28x3", "1x23"}
 	held, err = held.Normalize()
 	ts.Check(err)

@@ -82,7 +82,7 @@ func runReplay(ctx context.Context, o replayOptions, stdout io.Writer) error {
 	}
 	out := report.Replay{Trials: len(recorded), Best: strategy.FindAnswer(study, recorded), Orders: int(o.repeat)}
 	if o.seeds > 0 {
-		study.Seeds = int(o.seeds)
+		study.Seeds = study.Seeds[:o.seeds]
 	}
 	out.Study = study
 	grid, err := strategy.Replay(strategy.Grid(), study, recorded, strategy.ReplayOptions{Workers: len(recorded)})
@@ -139,8 +139,8 @@ func (o replayOptions) check(study search.Study) error {
 	if o.strategy == strategyRandom && o.epochs == 0 {
 		return usageError{errors.New("--strategy random does not end by itself: give --epochs N")}
 	}
-	if int(o.seeds) > study.Seeds {
-		return usageError{fmt.Errorf("--seeds %d: %s has %d", o.seeds, study.Name, study.Seeds)}
+	if n := len(study.Seeds); int(o.seeds) > n {
+		return usageError{fmt.Errorf("--seeds %d: %s has %d", o.seeds, study.Name, n)}
 	}
 	return nil
 }

@@ -46,7 +46,7 @@ func newSweep(t *testing.T, path, title string) *sweep {
 	t.Helper()
 	s := search.Default()
 	s.Name, s.Title, s.Dataset = "sweep", title, "synthetic"
-	s.Pairs, s.Seeds, s.Epochs = []string{"40x2", "12x6"}, 2, sweepEpochs
+	s.Pairs, s.Seeds, s.Epochs = []string{"40x2", "12x6"}, search.FirstSeeds(2), sweepEpochs
 	s, err := s.Normalize()
 	if err != nil {
 		t.Fatal(err)

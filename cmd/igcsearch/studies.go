@@ -48,7 +48,7 @@ func runStudies(ctx context.Context, o studiesOptions, stdout io.Writer) error {
 		if err != nil {
 			return err
 		}
-		t.Add(name, fmt.Sprint(len(s.SystemList())), fmt.Sprint(s.Seeds), fmt.Sprint(s.Epochs), s.Dataset, s.Title)
+		t.Add(name, fmt.Sprint(len(s.SystemList())), fmt.Sprint(len(s.Seeds)), fmt.Sprint(s.Epochs), s.Dataset, s.Title)
 	}
 	if _, err := fmt.Fprint(stdout, t); err != nil || o.db == "" {
 		return err

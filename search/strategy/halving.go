@@ -33,7 +33,7 @@ func (h halving) Decide(s search.Study, trials []search.TrialState) search.Decis
 			if target[i] < rung {
 				continue
 			}
-			if v, ok := a.mean(trials, split, s.Seeds, rungs[rung]); ok {
+			if v, ok := a.mean(trials, split, len(s.Seeds), rungs[rung]); ok {
 				mean[i] = v
 				reached = append(reached, i)
 			}
@@ -73,15 +73,15 @@ func (h halving) Decide(s search.Study, trials []search.TrialState) search.Decis
 	for rung := last; rung >= 0; rung-- {
 		for i, a := range all {
 			if target[i] == rung {
-				d.Next = append(d.Next, a.train(trials, s.Seeds, rungs[rung])...)
+				d.Next = append(d.Next, a.train(trials, len(s.Seeds), rungs[rung])...)
 			}
 		}
 		for _, i := range promoted[rung] {
-			d.Next = append(d.Next, all[i].train(trials, s.Seeds, rungs[rung])...)
+			d.Next = append(d.Next, all[i].train(trials, len(s.Seeds), rungs[rung])...)
 		}
 	}
 	for _, i := range entering {
-		d.Next = append(d.Next, all[i].train(trials, s.Seeds, rungs[0])...)
+		d.Next = append(d.Next, all[i].train(trials, len(s.Seeds), rungs[0])...)
 	}
 	if len(d.Next) > 0 {
 		return d
@@ -135,7 +135,7 @@ func (h halving) model(all []network, trials []search.TrialState, split string, 
 				if target[i] < rung {
 					continue
 				}
-				if v, ok := a.mean(trials, split, s.Seeds, rungs[rung]); ok {
+				if v, ok := a.mean(trials, split, len(s.Seeds), rungs[rung]); ok {
 					mean[i] = v
 				}
 			}

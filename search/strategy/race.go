@@ -51,17 +51,17 @@ func (r race) Decide(s search.Study, trials []search.TrialState) search.Decision
 	switch {
 	case len(alive) == 1 && len(rounds) > 0:
 		d.Reason = fmt.Sprintf("%s is better than every other of %d at alpha %g, after %d of %d seeds",
-			all[alive[0]].system.Label(), len(begun)+len(entering), r.Alpha, seeds-1, s.Seeds)
-	case seeds > s.Seeds && FindAnswer(s, trials).Trials == 0:
+			all[alive[0]].system.Label(), len(begun)+len(entering), r.Alpha, seeds-1, len(s.Seeds))
+	case seeds > len(s.Seeds) && FindAnswer(s, trials).Trials == 0:
 		d.Reason = "no network was trained to the end"
-	case seeds > s.Seeds:
+	case seeds > len(s.Seeds):
 		slices.SortStableFunc(alive, func(i, j int) int {
-			a, _ := all[i].mean(trials, s.DecidingSplit(), s.Seeds, s.Epochs)
-			b, _ := all[j].mean(trials, s.DecidingSplit(), s.Seeds, s.Epochs)
+			a, _ := all[i].mean(trials, s.DecidingSplit(), len(s.Seeds), s.Epochs)
+			b, _ := all[j].mean(trials, s.DecidingSplit(), len(s.Seeds), s.Epochs)
 			return cmp.Compare(b, a)
 		})
 		d.Reason = fmt.Sprintf("all %d seeds are used: %d of %d networks are not separated at alpha %g, the best "+
-			"first: %s", s.Seeds, len(alive), len(begun)+len(entering), r.Alpha, labels(all, alive))
+			"first: %s", len(s.Seeds), len(alive), len(begun)+len(entering), r.Alpha, labels(all, alive))
 	default:
 		for _, i := range alive {
 			d.Next = append(d.Next, all[i].train(trials, seeds, s.Epochs)...)
@@ -121,7 +121,7 @@ func (r race) rounds(s search.Study, trials []search.TrialState, all []network, 
 	alive := slices.Clone(field)
 	slices.Sort(alive)
 	accuracies := make([][]float64, len(all)) // of each network by seed; NaN for a failed trial
-	for seeds := r.MinSeeds; seeds <= s.Seeds && (len(alive) > 1 || len(rounds) == 0); seeds++ {
+	for seeds := r.MinSeeds; seeds <= len(s.Seeds) && (len(alive) > 1 || len(rounds) == 0); seeds++ {
 		for _, i := range alive {
 			for _, t := range all[i].trials[:min(seeds, len(all[i].trials))] {
 				if !reached(&trials[t], s.Epochs) {
@@ -139,7 +139,7 @@ func (r race) rounds(s search.Study, trials []search.TrialState, all []network, 
 				accuracies[i] = append(accuracies[i], v)
 			}
 		}
-		best, left := r.round(accuracies, alive, len(field), s.Seeds, pictures(trials, s.DecidingSplit()))
+		best, left := r.round(accuracies, alive, len(field), len(s.Seeds), pictures(trials, s.DecidingSplit()))
 		round := Round{Seeds: seeds, Best: all[best].system}
 		for _, i := range alive {
 			if slices.Contains(left, i) {

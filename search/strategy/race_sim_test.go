@@ -82,13 +82,13 @@ func (f field) system(i int) space.System {
 // draw returns a record of the field in which every trial is done.
 func (f field) draw(s search.Study, rng *rand.Rand) []search.TrialState {
 	const total = 10000
-	trials := make([]search.TrialState, 0, len(f.means)*s.Seeds)
-	shared := make([]float64, s.Seeds)
+	trials := make([]search.TrialState, 0, len(f.means)*len(s.Seeds))
+	shared := make([]float64, len(s.Seeds))
 	for i := range shared {
 		shared[i] = f.seed * rng.NormFloat64()
 	}
 	for i, m := range f.means {
-		for seed := range s.Seeds {
+		for _, seed := range s.Seeds {
 			a := m + shared[seed] + f.sds[i]*rng.NormFloat64()
 			if f.skewed && i == 0 {
 				if a += 0.02; rng.IntN(10) == 0 {
@@ -116,7 +116,8 @@ func TestRaceKeepsTheBest(t *testing.T) {
 	}
 	for _, seeds := range lengths {
 		s := budgetStudy()
-		s.Strategy, s.Seeds, s.Epochs, s.Validation, s.Race.Alpha = search.StrategyRace, seeds, 1, 100, 0.05
+		s.Strategy, s.Epochs, s.Validation, s.Race.Alpha = search.StrategyRace, 1, 100, 0.05
+		s.Seeds = search.FirstSeeds(seeds)
 		s = normal(t, s)
 		decides, err := strategy.New(s)
 		if err != nil {

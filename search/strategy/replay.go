@@ -58,7 +58,7 @@ func Replay(strategy search.Strategy, s search.Study, recorded []search.TrialSta
 	}
 	r := replay{strategy: strategy, study: s, options: o}
 	for _, t := range recorded {
-		if t.Seed < s.Seeds {
+		if slices.Contains(s.Seeds, t.Seed) {
 			r.recorded = append(r.recorded, t)
 			t.Status, t.Epoch, t.Last, t.History, t.Error = search.Pending, 0, search.Epoch{}, nil, ""
 			r.now = append(r.now, t)
@@ -163,21 +163,27 @@ func goBack(t, full *search.TrialState, epoch int) {
 	}
 }
 
-// Shuffle returns the recorded trials with other numbers for the seeds, the same for all networks,
+// Shuffle returns the recorded trials with the seeds exchanged, the same for all networks,
 // and with the networks in another order. A replay of them stands for another run of the study.
 func Shuffle(recorded []search.TrialState, rng *rand.Rand) []search.TrialState {
-	seeds := 0
+	var seeds []int
 	for _, t := range recorded {
-		seeds = max(seeds, t.Seed+1)
+		if !slices.Contains(seeds, t.Seed) {
+			seeds = append(seeds, t.Seed)
+		}
 	}
-	number := rng.Perm(seeds)
+	slices.Sort(seeds)
+	other := map[int]int{}
+	for i, k := range rng.Perm(len(seeds)) {
+		other[seeds[i]] = seeds[k]
+	}
 	all := networks(recorded)
 	rng.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	var list []search.TrialState
 	for _, a := range all {
 		for _, i := range a.trials {
 			t := recorded[i]
-			t.Seed = number[t.Seed]
+			t.Seed = other[t.Seed]
 			list = append(list, t)
 		}
 	}
@@ -193,7 +199,7 @@ type random struct{}
 func (random) Decide(s search.Study, trials []search.TrialState) search.Decision {
 	var d search.Decision
 	for _, a := range networks(trials) {
-		d.Next = append(d.Next, a.train(trials, s.Seeds, s.Epochs)...)
+		d.Next = append(d.Next, a.train(trials, len(s.Seeds), s.Epochs)...)
 	}
 	if len(d.Next) == 0 {
 		d.Reason = "all networks are trained"

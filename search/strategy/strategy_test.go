@@ -20,7 +20,7 @@ func record(s search.Study, pairs []space.Pair, at func(network, seed, epoch int
 	const total = 10000
 	var trials []search.TrialState
 	for i, p := range pairs {
-		for seed := range s.Seeds {
+		for _, seed := range s.Seeds {
 			t := search.TrialState{Trial: search.Trial{Key: search.Key{System: space.PairSystem(p), Seed: seed},
 				Status: search.Done, Epochs: s.Epochs, Params: p.Params(9)}}
 			for e := 1; e <= s.Epochs; e++ {
@@ -49,7 +49,7 @@ func line(n int) (pairs []space.Pair) {
 func strategyStudy(t *testing.T, name string, change func(*search.Study)) (search.Study, search.Strategy) {
 	t.Helper()
 	s := budgetStudy()
-	s.Strategy, s.Validation, s.Seeds, s.Epochs = name, 100, 3, 9
+	s.Strategy, s.Validation, s.Seeds, s.Epochs = name, 100, search.FirstSeeds(3), 9
 	s.Halving.MinEpochs = 1
 	if change != nil {
 		change(&s)
@@ -172,7 +172,7 @@ func TestHalvingTrainsNothingTwice(t *testing.T) {
 				if err != nil {
 					t.Fatalf("%d networks, %d workers: %v", n, workers, err)
 				}
-				if r.Answer.Trials == 0 || r.Begun != n*s.Seeds {
+				if r.Answer.Trials == 0 || r.Begun != n*len(s.Seeds) {
 					t.Errorf("%d networks, %d workers, every %d: %d begun, %+v: %s", n, workers, every, r.Begun,
 						r.Answer, r.Reason)
 				}
@@ -188,7 +188,7 @@ func TestRace(t *testing.T) {
 		return []float64{0.5, 0.501, 0.2}[network] + 0.003*float64((network+2*seed)%3)
 	}
 	t.Run("a much worse network is dropped, and the others use all seeds", func(t *testing.T) {
-		s, decides := strategyStudy(t, search.StrategyRace, func(s *search.Study) { s.Seeds = 6 })
+		s, decides := strategyStudy(t, search.StrategyRace, func(s *search.Study) { s.Seeds = search.FirstSeeds(6) })
 		r, err := strategy.Replay(&counted{Strategy: decides, t: t}, s, record(s, line(3), far),
 			strategy.ReplayOptions{Workers: 2})
 		if err != nil {
@@ -209,7 +209,7 @@ func TestRace(t *testing.T) {
 		}
 	})
 	t.Run("it ends when one is left", func(t *testing.T) {
-		s, decides := strategyStudy(t, search.StrategyRace, func(s *search.Study) { s.Seeds = 6 })
+		s, decides := strategyStudy(t, search.StrategyRace, func(s *search.Study) { s.Seeds = search.FirstSeeds(6) })
 		r, err := strategy.Replay(decides, s, record(s, line(3), func(network, seed, epoch int) float64 {
 			return far(network, seed, epoch) + []float64{0.3, 0, 0}[network]
 		}), strategy.ReplayOptions{})
@@ -219,7 +219,7 @@ func TestRace(t *testing.T) {
 		}
 	})
 	t.Run("a network that always diverges is dropped, one that fails is not", func(t *testing.T) {
-		s, decides := strategyStudy(t, search.StrategyRace, func(s *search.Study) { s.Seeds = 6 })
+		s, decides := strategyStudy(t, search.StrategyRace, func(s *search.Study) { s.Seeds = search.FirstSeeds(6) })
 		recorded := record(s, line(2), far)
 		for i := range 6 {
 			recorded[i].Status, recorded[i].Epoch, recorded[i].History = search.Diverged, 0, nil
@@ -237,7 +237,7 @@ func TestRace(t *testing.T) {
 		}
 	})
 	t.Run("the same difference of one picture in two seeds is no proof", func(t *testing.T) {
-		s, decides := strategyStudy(t, search.StrategyRace, func(s *search.Study) { s.Seeds = 2 })
+		s, decides := strategyStudy(t, search.StrategyRace, func(s *search.Study) { s.Seeds = search.FirstSeeds(2) })
 		recorded := record(s, line(2), far)
 		for i := range recorded {
 			x := &recorded[i]
@@ -315,7 +315,8 @@ func TestLargeSpace(t *testing.T) {
 	}
 	for _, name := range []string{search.StrategyHalving, search.StrategyRace} {
 		s, decides := strategyStudy(t, name, func(s *search.Study) {
-			s.Seeds, s.Epochs, s.Halving.Systems, s.Race.Systems, s.Halving.MinEpochs = 3, 3, systems, systems, 1
+			s.Epochs, s.Halving.Systems, s.Race.Systems, s.Halving.MinEpochs = 3, systems, systems, 1
+			s.Seeds = search.FirstSeeds(3)
 		})
 		var lost, blind float64
 		for k := range repeats {
@@ -397,7 +398,7 @@ func BenchmarkDecide(b *testing.B) {
 	}
 	for _, name := range search.Strategies {
 		s := budgetStudy()
-		s.Strategy, s.Validation, s.Seeds, s.Epochs = name, 100, 5, 9
+		s.Strategy, s.Validation, s.Seeds, s.Epochs = name, 100, search.FirstSeeds(5), 9
 		s, err := s.Normalize()
 		if err != nil {
 			b.Fatal(err)

@@ -31,7 +31,7 @@ func small(t testing.TB, trials int) (search.Study, []search.Trial) {
 	t.Helper()
 	s := search.Default()
 	s.Name, s.Dataset, s.DataSum = "small", "synthetic", "the pictures"
-	s.Pairs, s.Seeds, s.Epochs = []string{"4x2"}, trials, 3
+	s.Pairs, s.Seeds, s.Epochs = []string{"4x2"}, search.FirstSeeds(trials), 3
 	s, err := s.Normalize()
 	if err != nil {
 		t.Fatal(err)
@@ -236,7 +236,7 @@ func (s *site) check(study search.Study) {
 		s.t.Fatal(err)
 	}
 	defer alone.Close()
-	_, trials := small(s.t, study.Seeds)
+	_, trials := small(s.t, len(study.Seeds))
 	r := search.Runner{Store: alone, Trainer: trainer{}, Workers: 3}
 	if _, err := r.Run(s.t.Context(), study, strategyOf(study), trials); err != nil {
 		s.t.Fatal(err)
@@ -269,7 +269,7 @@ func (s *site) check(study search.Study) {
 			s.t.Errorf("an attempt at seed %d ended %s: %s", a.Seed, a.Ending, a.Message)
 		}
 	}
-	for seed := range study.Seeds {
+	for _, seed := range study.Seeds {
 		if done[seed] != 1 {
 			s.t.Errorf("seed %d was done %d times", seed, done[seed])
 		}

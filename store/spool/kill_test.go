@@ -43,7 +43,7 @@ const killEpochs = 12
 func killStudy() (search.Study, []search.Trial) {
 	s := search.Default()
 	s.Name, s.Dataset, s.Pairs = "quick", "synthetic", []string{"40x2", "64x1"}
-	s.Seeds, s.Epochs, s.RetryCrashed = 12, killEpochs, 0
+	s.Seeds, s.Epochs, s.RetryCrashed = search.FirstSeeds(12), killEpochs, 0
 	s, err := s.Normalize()
 	if err != nil {
 		panic(err)

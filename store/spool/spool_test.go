@@ -30,7 +30,7 @@ func newStudy(t testing.TB, seeds int) (search.Study, []search.Trial) {
 	t.Helper()
 	s := search.Default()
 	s.Name, s.Title, s.Dataset = "quick", "two pairs", "synthetic"
-	s.Pairs, s.Seeds, s.Epochs = []string{"40x2", "64x1"}, seeds, 3
+	s.Pairs, s.Seeds, s.Epochs = []string{"40x2", "64x1"}, search.FirstSeeds(seeds), 3
 	s, err := s.Normalize()
 	if err != nil {
 		t.Fatal(err)

@@ -25,7 +25,7 @@ func (f File) Recorded(name string) (search.Study, []search.TrialState, error) {
 func matched(s search.Study, rows []Row) ([]search.TrialState, error) {
 	var planned []search.Trial
 	for _, system := range s.SystemList() {
-		for seed := range s.Seeds {
+		for _, seed := range s.Seeds {
 			planned = append(planned, search.Trial{Key: search.Key{System: system, Seed: seed}, Epochs: s.Epochs})
 		}
 	}
@@ -35,7 +35,7 @@ func matched(s search.Study, rows []Row) ([]search.TrialState, error) {
 // guessed returns the trials of rows without settings, and a study with the settings that they show.
 func guessed(name string, rows []Row) (search.Study, []search.TrialState, error) {
 	s := search.Default()
-	s.Name, s.Dataset, s.Seeds, s.Epochs, s.EvaluateEvery = name, "synthetic", 0, 0, 0
+	s.Name, s.Dataset, s.Seeds, s.Epochs, s.EvaluateEvery = name, "synthetic", nil, 0, 0
 	s.Pairs = []string{"1x1"} // no strategy asks which networks the study lists
 	found, err := Trials(rows)
 	if err != nil {
@@ -52,7 +52,9 @@ func guessed(name string, rows []Row) (search.Study, []search.TrialState, error)
 			t.System.Depth = 0
 		}
 		trials = append(trials, r.State(t))
-		s.Seeds, s.Epochs = max(s.Seeds, r.Seed+1), max(s.Epochs, r.Epochs)
+		if s.Epochs = max(s.Epochs, r.Epochs); !slices.Contains(s.Seeds, r.Seed) {
+			s.Seeds = append(s.Seeds, r.Seed)
+		}
 		before := 0 // epoch of the last evaluation
 		for _, e := range r.History {
 			s.Validation = max(s.Validation, e.ValidationTotal)
@@ -73,14 +75,15 @@ func guessed(name string, rows []Row) (search.Study, []search.TrialState, error)
 func complete(s search.Study, trials []search.TrialState) error {
 	seeds := map[space.System]int{}
 	for _, t := range trials {
-		if t.Seed < 0 || t.Seed >= s.Seeds {
-			return fmt.Errorf("%v: the study has the seeds 0 to %d", t.Key, s.Seeds-1)
+		if !slices.Contains(s.Seeds, t.Seed) {
+			return fmt.Errorf("%v: the study has other seeds (%v)", t.Key, s.Seeds)
 		}
 		seeds[t.System]++
 	}
 	for _, t := range trials {
-		if n := seeds[t.System]; n != s.Seeds {
-			return fmt.Errorf("%s has %d of %d seeds: every trial of the study is needed", t.System.Label(), n, s.Seeds)
+		if n := seeds[t.System]; n != len(s.Seeds) {
+			return fmt.Errorf("%s has %d of %d seeds: every trial of the study is needed", t.System.Label(), n,
+				len(s.Seeds))
 		}
 	}
 	return nil

@@ -20,7 +20,7 @@ import (
 // studies returns one study of pairs and one of other networks.
 func studies(t testing.TB) []search.Study {
 	pairs := search.Default()
-	pairs.Name, pairs.Dataset, pairs.Seeds, pairs.Epochs = "pairs", "synthetic", 2, 3
+	pairs.Name, pairs.Dataset, pairs.Seeds, pairs.Epochs = "pairs", "synthetic", search.FirstSeeds(2), 3
 	pairs.Pairs = []string{"3x2", "2x3"}
 	networks := pairs
 	networks.Name, networks.Pairs, networks.Layout = "networks", nil, space.Stages

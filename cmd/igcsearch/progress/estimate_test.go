@@ -15,7 +15,8 @@ import (
 func planOf(t *testing.T, train int, set func(*search.Study)) Plan {
 	t.Helper()
 	s := search.Default()
-	s.Name, s.Dataset, s.Pairs, s.Seeds, s.Epochs, s.Batch = "study", "synthetic", []string{"3x2", "2x3"}, 2, 10, 16
+	s.Name, s.Dataset, s.Pairs, s.Epochs, s.Batch = "study", "synthetic", []string{"3x2", "2x3"}, 10, 16
+	s.Seeds = search.FirstSeeds(2)
 	set(&s)
 	s, err := s.Normalize()
 	if err != nil {

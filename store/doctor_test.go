@@ -35,7 +35,7 @@ func patient(t testing.TB) (path string, s search.Study) {
 	defer db.Close()
 	s = search.Default()
 	s.Name, s.Dataset, s.Validation, s.KeepBest = "ward", "synthetic", 50, true
-	s.Pairs, s.Seeds, s.Epochs = []string{"40x2", "64x1", "28x3"}, 2, 4
+	s.Pairs, s.Seeds, s.Epochs = []string{"40x2", "64x1", "28x3"}, search.FirstSeeds(2), 4
 	s, err := s.Normalize()
 	if err != nil {
 		t.Fatal(err)

@@ -336,7 +336,9 @@ func TestHelpExamples(t *testing.T) {
 				if args[0] == "run" || args[0] == "trace" || args[0] == "worker" {
 					args = append(args, short...)
 				}
-				if args[0] == "bench" {
+				if args[0] == "bench" && !slices.Contains(args, "--scaling") {
+					args = append(args, "--steps", "1", "--batch", "16")
+				} else if args[0] == "bench" { // two threads need more than 16 pictures
 					args = append(args, "--steps", "1", "--batch", "32")
 				}
 				var stdout, stderr bytes.Buffer

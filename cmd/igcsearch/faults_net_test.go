@@ -235,8 +235,9 @@ func (r *netRun) train(kills, workerKills int) {
 }
 
 // check checks that all trials were done once, and that nothing is left to be
-// delivered. It returns how many attempts others took over.
-func (r *netRun) check(want string) (lost int) {
+// delivered. It returns how many were done, and how many attempts others took
+// over.
+func (r *netRun) check(want string) (done, lost int) {
 	if got := r.export("cells", r.name+".db"); got != want {
 		r.t.Errorf("epochs:\n%s\nof an undisturbed run:\n%s", got, want)
 	}
@@ -245,6 +246,7 @@ func (r *netRun) check(want string) (lost int) {
 		switch a.Ending {
 		case "done":
 			cells[fmt.Sprint(a.System, a.Seed)]++
+			done++
 		case "lost", "interrupted":
 			lost++
 		default:
@@ -263,7 +265,7 @@ func (r *netRun) check(want string) (lost int) {
 	if err != nil || len(left) > 0 {
 		r.t.Errorf("left in outboxes: %q, %v", left, err)
 	}
-	return lost
+	return done, lost
 }
 
 // TestFaultsNetwork trains by workers whose network delays, drops and cuts off
@@ -279,7 +281,7 @@ func TestFaultsNetwork(t *testing.T) {
 	f.run("--db", "whole.db", "--set", epochs)
 	want := f.export("cells", "whole.db")
 	var counts netCounts
-	var stops, deaths, lost atomic.Int64
+	var stops, deaths, done, lost atomic.Int64
 	t.Run("studies", func(t *testing.T) {
 		for k := range runs {
 			t.Run(fmt.Sprint(k), func(t *testing.T) {
@@ -287,7 +289,9 @@ func TestFaultsNetwork(t *testing.T) {
 				r := &netRun{faultRun: faultRun{t, f.dir}, name: fmt.Sprint("net", k), epochs: epochs, silence: silence,
 					netCounts: &counts}
 				r.train(kills, workerKills)
-				lost.Add(int64(r.check(want)))
+				ended, over := r.check(want)
+				done.Add(int64(ended))
+				lost.Add(int64(over))
 				stops.Add(int64(r.stops))
 				deaths.Add(r.deaths.Load())
 			})
@@ -301,8 +305,8 @@ func TestFaultsNetwork(t *testing.T) {
 	}
 	fault("a network that drops, delays and cuts off; coordinators and workers killed",
 		"%d studies of 12 trials, each with 3 workers: %d coordinators and %d workers killed, %d connections ended, "+
-			"%d answers cut off, %d silences of up to %v; all trials done, each once, %d attempts lost or interrupted "+
+			"%d answers cut off, %d silences of up to %v; %d trials done, each once, %d attempts lost or interrupted "+
 			"and taken over, none failed; all metrics the bits of an undisturbed run; integrity_check ok",
 		runs, stops.Load(), deaths.Load(), counts.refused.Load()+counts.requestsCut.Load(), counts.answersCut.Load(),
-		counts.silences.Load(), silence, lost.Load())
+		counts.silences.Load(), silence, done.Load(), lost.Load())
 }

@@ -102,10 +102,15 @@ func TestAll(t *testing.T) {
 func TestLargeBudgets(t *testing.T) {
 	t.Parallel()
 	b := space.Budget{Params: 1_000_000_000, Kernel: 9, Tolerance: 0.024}
-	start := time.Now()
-	nearest, all := b.Nearest(), b.All()
-	if d := time.Since(start); d > time.Second { // measured: 1 ms
-		t.Errorf("a budget of 10⁹ took %v", d)
+	var nearest, all []space.Pair
+	best := time.Hour // of several, because this machine may have other work
+	for range 5 {
+		start := time.Now()
+		nearest, all = b.Nearest(), b.All()
+		best = min(best, time.Since(start))
+	}
+	if best > time.Second { // measured: 1 ms
+		t.Errorf("a budget of 10⁹ took %v", best)
 	}
 	if len(all) != 39_297 {
 		t.Errorf("All gives %d pairs, its comment says 39,297", len(all))

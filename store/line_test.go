@@ -40,9 +40,17 @@ func TestLine(t *testing.T) {
 	waiting := 0
 	join := func(f func()) {
 		waiting++
-		wg.Go(f)
+		ended := make(chan struct{})
+		wg.Go(func() {
+			defer close(ended)
+			f()
+		})
 		for db.Waiting() < waiting {
-			time.Sleep(time.Millisecond)
+			select {
+			case <-ended:
+				t.Fatal("a write did not wait")
+			case <-time.After(time.Millisecond):
+			}
 		}
 	}
 	for i := range trials {

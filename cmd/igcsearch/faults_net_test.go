@@ -6,11 +6,10 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"os/exec"
 	"path/filepath"
+	"regexp"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -19,30 +18,26 @@ import (
 // but delays it, is silent for a while, ends connections, and cuts answers off.
 type badNetwork struct {
 	listener net.Listener
-	target   string
 	good     atomic.Bool // from now on
 	silence  time.Duration
 	ctx      context.Context
+	requests *atomic.Int64 // that reached the coordinator
+	*netCounts
 
 	mu    sync.Mutex // guards what follows
 	conns map[net.Conn]bool
-
-	heard, passed, dropped, cut, silent *atomic.Int64
 }
 
-// netCounts is what all networks of a test did: connections that came, bytes
-// that were passed on, and the faults.
-type netCounts struct{ heard, passed, dropped, cut, silent atomic.Int64 }
+// netCounts counts the faults of all networks.
+type netCounts struct{ refused, requestsCut, answersCut, silences atomic.Int64 }
 
-func newBadNetwork(t *testing.T, target string, silence time.Duration, counts *netCounts) *badNetwork {
+func newBadNetwork(t *testing.T, silence time.Duration, requests *atomic.Int64, counts *netCounts) *badNetwork {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &badNetwork{listener: l, target: target, silence: silence, ctx: t.Context(), conns: map[net.Conn]bool{},
-		heard: &counts.heard, passed: &counts.passed, dropped: &counts.dropped, cut: &counts.cut,
-		silent: &counts.silent}
-	go n.serve()
+	n := &badNetwork{listener: l, silence: silence, ctx: t.Context(), requests: requests, netCounts: counts,
+		conns: map[net.Conn]bool{}}
 	t.Cleanup(n.close)
 	return n
 }
@@ -65,63 +60,61 @@ func (n *badNetwork) keep(c net.Conn) {
 	n.conns[c] = true
 }
 
-func (n *badNetwork) serve() {
+// serve passes on what comes to the coordinator at target, until close. The
+// first fault of each kind always happens, so that a short run meets them all.
+func (n *badNetwork) serve(target string) {
 	for {
 		near, err := n.listener.Accept()
 		if err != nil {
 			return
 		}
-		n.heard.Add(1)
-		// The first is always dropped, so that a short run meets one.
-		if !n.good.Load() && (n.dropped.Load() == 0 || rand.IntN(12) == 0) {
-			n.dropped.Add(1)
+		if !n.good.Load() && (n.refused.Load() == 0 || rand.IntN(12) == 0) {
+			n.refused.Add(1)
 			near.Close()
 			continue
 		}
-		far, err := net.Dial("tcp", n.target)
+		far, err := net.Dial("tcp", target)
 		if err != nil {
 			near.Close()
 			continue
 		}
 		n.keep(near)
 		n.keep(far)
-		go n.pass(far, near, n.dropped)
-		go n.pass(near, far, n.cut)
+		go n.pass(far, near, &n.requestsCut)
+		go n.pass(near, far, &n.answersCut)
 	}
 }
 
-// pass passes on what comes from one side, until it ends or is ended, which it
+// pass passes on what comes from one side, until it ends or is cut off, which it
 // counts.
-func (n *badNetwork) pass(to, from net.Conn, ended *atomic.Int64) {
+func (n *badNetwork) pass(to, from net.Conn, cut *atomic.Int64) {
 	defer to.Close()
 	defer from.Close()
 	buffer := make([]byte, 4096)
 	for {
 		k, err := from.Read(buffer)
 		if k > 0 && !n.good.Load() {
-			chance := rand.IntN(60)
-			if ended.Load() == 0 {
-				chance = 0 // the first is always cut off
-			}
-			switch chance {
-			case 0, 1: // in the middle of what was sent
-				ended.Add(1)
+			switch chance := rand.IntN(60); {
+			case cut.Load() == 0 || chance < 2: // in the middle of what was sent
+				cut.Add(1)
 				to.Write(buffer[:rand.IntN(k)])
 				return
-			case 2:
-				n.silent.Add(1)
+			case n.silences.Load() == 0 || chance == 2:
+				n.silences.Add(1)
 				select {
 				case <-time.After(time.Duration(rand.Int64N(int64(n.silence)))):
 				case <-n.ctx.Done():
 				}
-			case 3, 4, 5, 6, 7, 8:
+			case chance < 9:
 				time.Sleep(time.Duration(rand.IntN(60)) * time.Millisecond)
 			}
 		}
 		if k > 0 {
-			n.passed.Add(int64(k))
 			if _, err := to.Write(buffer[:k]); err != nil {
 				return
+			}
+			if bytes.HasPrefix(buffer[:k], []byte("POST ")) {
+				n.requests.Add(1)
 			}
 		}
 		if err != nil {
@@ -136,38 +129,143 @@ type netRun struct {
 	name    string
 	epochs  string // setting
 	silence time.Duration
-	counts  *netCounts
-	log     bytes.Buffer // of the coordinators
+	*netCounts
+	log lockedBuffer // of the coordinators
 
-	network *badNetwork
-	serve   *exec.Cmd
+	network  *badNetwork
+	serve    *child
+	requests atomic.Int64 // that reached a coordinator
+	working  atomic.Int64 // workers that are not done
+	stops    int          // coordinators that were killed
+	deaths   atomic.Int64 // workers that were killed
 }
 
-// start starts a coordinator, each time at another port and behind another
-// address.
+var listening = regexp.MustCompile(`listening on ([0-9.:]+), which`)
+
+// start starts a coordinator, each time behind another address, and waits until
+// it listens.
 func (r *netRun) start() {
 	r.t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		r.t.Fatal(err)
+	r.network = newBadNetwork(r.t, r.silence, &r.requests, r.netCounts)
+	c := r.command("serve", "cells.toml", "--set", r.epochs, "--db", r.name+".db", "--access", r.name+".access",
+		"--advertise", r.network.url(), "--until-done")
+	before := len(r.log.String())
+	c.Stderr = &r.log
+	r.serve = start(r.t, c)
+	var said []string
+	until(r.t, "a coordinator that listens", r.serve.alive, func() bool {
+		said = listening.FindStringSubmatch(r.log.String()[before:])
+		return said != nil
+	})
+	go r.network.serve(said[1])
+}
+
+// stop kills the coordinator after so many more requests of workers.
+func (r *netRun) stop(after int) {
+	r.t.Helper()
+	r.heard(after, func() bool { return r.working.Load() > 0 })
+	if !r.serve.kill() {
+		r.t.Fatalf("%s was done before its coordinator was killed: the test is too short", r.name)
 	}
-	address := l.Addr().String()
-	l.Close()
-	r.network = newBadNetwork(r.t, address, r.silence, r.counts)
-	r.serve = r.command("serve", "cells.toml", "--set", r.epochs, "--db", r.name+".db", "--access", r.name+".access",
-		"--listen", address, "--advertise", r.network.url(), "--until-done")
-	r.serve.Stderr = &r.log
-	if err := r.serve.Start(); err != nil {
-		r.t.Fatal(err)
+	r.network.close()
+	r.stops++
+}
+
+// heard waits until the network has passed on so many more requests, or until
+// nobody is alive to send them.
+func (r *netRun) heard(more int, alive func() bool) {
+	for want := r.requests.Load() + int64(more); r.requests.Load() < want && alive(); {
+		time.Sleep(time.Millisecond)
 	}
 }
 
-// stop kills the coordinator; false if it had ended, for all was done.
-func (r *netRun) stop() bool {
-	r.serve.Process.Kill()
-	err := r.serve.Wait()
-	r.network.close()
-	return err != nil
+// worker works until all is done. It is killed and started again as long as
+// kills, which all workers share, are left.
+func (r *netRun) worker(ctx context.Context, kills *atomic.Int64) {
+	defer r.working.Add(-1)
+	for ctx.Err() == nil {
+		var said bytes.Buffer
+		cmd := r.command("worker", "--access", r.name+".access", "--workers", "1")
+		cmd.Stderr = &said
+		c := start(r.t, cmd)
+		stop := context.AfterFunc(ctx, func() { c.kill() })
+		if kills.Add(-1) >= 0 {
+			r.heard(20+rand.IntN(150), c.alive)
+			c.kill()
+		}
+		code := c.wait()
+		stop()
+		switch {
+		case code == 0:
+			return
+		case code > 0:
+			r.t.Errorf("a worker ended with %d: %s", code, said.String())
+			return
+		}
+		r.deaths.Add(1)
+	}
+}
+
+// train trains the study to its end, and kills so many coordinators and workers
+// meanwhile.
+func (r *netRun) train(kills, workerKills int) {
+	r.start()
+	ctx, cancel := context.WithCancel(r.t.Context())
+	defer cancel()
+	var left, none atomic.Int64
+	left.Store(int64(workerKills))
+	var workers sync.WaitGroup
+	r.working.Store(3)
+	workers.Go(func() { r.worker(ctx, &none) }) // one of three lives on
+	workers.Go(func() { r.worker(ctx, &left) })
+	workers.Go(func() { r.worker(ctx, &left) })
+	for range kills {
+		r.stop(5 + rand.IntN(30))
+		time.Sleep(time.Duration(rand.IntN(300)) * time.Millisecond) // nobody listens
+		r.start()
+	}
+	if !longFaults {
+		r.network.good.Store(true) // to its end without waiting for leases
+	}
+	if code := r.serve.wait(); code != 0 {
+		r.t.Errorf("the last coordinator ended with %d: %s", code, r.log.String())
+		cancel()
+	}
+	workers.Wait()
+}
+
+// check checks that all trials were done once, and that nothing is left to be
+// delivered. It returns how many were done, and how many attempts others took
+// over.
+func (r *netRun) check(want string) (done, lost int) {
+	if got := r.export("cells", r.name+".db"); got != want {
+		r.t.Errorf("epochs:\n%s\nof an undisturbed run:\n%s", got, want)
+	}
+	cells := map[string]int{}
+	for _, a := range r.attempts("cells", r.name+".db") {
+		switch a.Ending {
+		case "done":
+			cells[fmt.Sprint(a.System, a.Seed)]++
+			done++
+		case "lost", "interrupted":
+			lost++
+		default:
+			r.t.Errorf("an attempt ended %s: %s", a.Ending, a.Message)
+		}
+	}
+	for cell, n := range cells {
+		if n != 1 {
+			r.t.Errorf("%s was done %d times", cell, n)
+		}
+	}
+	if len(cells) != 12 {
+		r.t.Errorf("%d of 12 trials done", len(cells))
+	}
+	left, err := filepath.Glob(filepath.Join(r.dir, r.name+".access.outbox", "*", "*"))
+	if err != nil || len(left) > 0 {
+		r.t.Errorf("left in outboxes: %q, %v", left, err)
+	}
+	return done, lost
 }
 
 // TestFaultsNetwork trains by workers whose network delays, drops and cuts off
@@ -183,118 +281,32 @@ func TestFaultsNetwork(t *testing.T) {
 	f.run("--db", "whole.db", "--set", epochs)
 	want := f.export("cells", "whole.db")
 	var counts netCounts
-	var stops, deaths, done, lost, interrupted, ended atomic.Int64
-	var all sync.WaitGroup
-	for k := range runs {
-		r := &netRun{faultRun: f, name: fmt.Sprint("net", k), epochs: epochs, silence: silence, counts: &counts}
-		all.Go(func() {
-			r.start()
-			var procs sync.WaitGroup
-			var working atomic.Int64
-			var left atomic.Int64 // how often a worker is still to be killed
-			left.Store(int64(workerKills))
-			for w := range 3 {
-				working.Add(1)
-				procs.Go(func() {
-					defer working.Add(-1)
-					for {
-						var said bytes.Buffer
-						c := f.command("worker", "--access", r.name+".access", "--workers", "1")
-						c.Stderr = &said
-						if err := c.Start(); err != nil {
-							t.Error(err)
-							return
-						}
-						if w > 0 && left.Add(-1) >= 0 { // one of three lives on
-							time.Sleep(time.Duration(500+rand.IntN(3000)) * time.Millisecond)
-							c.Process.Signal(syscall.SIGKILL)
-						}
-						err := c.Wait()
-						if err == nil {
-							return
-						}
-						if c.ProcessState.ExitCode() >= 0 {
-							t.Errorf("a worker: %v: %s", err, said.String())
-							return
-						}
-						deaths.Add(1)
-					}
-				})
-			}
-			for range kills {
-				// On a busy machine it takes long until workers come.
-				for before := counts.heard.Load(); counts.heard.Load() == before && working.Load() > 0; {
-					time.Sleep(10 * time.Millisecond)
-				}
-				time.Sleep(time.Duration(300+rand.IntN(500)) * time.Millisecond)
-				if !r.stop() {
-					t.Errorf("%s was done before its coordinator was killed: the test is too short", r.name)
-					break
-				}
-				stops.Add(1)
-				time.Sleep(time.Duration(rand.IntN(300)) * time.Millisecond)
-				r.start()
-			}
-			if !longFaults {
-				r.network.good.Store(true) // to its end without waiting for leases
-			}
-			procs.Wait()
-			over := make(chan error, 1)
-			go func() { over <- r.serve.Wait() }()
-			select {
-			case err := <-over:
-				if err != nil {
-					t.Errorf("the last coordinator of %s: %v: %s", r.name, err, r.log.String())
-				}
-			case <-time.After(4 * time.Minute):
-				t.Errorf("the last coordinator of %s does not end: %s", r.name, r.log.String())
-				r.serve.Process.Kill()
-				<-over
-			}
-		})
-	}
-	all.Wait()
-	for k := range runs {
-		name := fmt.Sprint("net", k)
-		if got := f.export("cells", name+".db"); got != want {
-			t.Errorf("epochs of %s:\n%s\nof an undisturbed run:\n%s", name, got, want)
+	var stops, deaths, done, lost atomic.Int64
+	t.Run("studies", func(t *testing.T) {
+		for k := range runs {
+			t.Run(fmt.Sprint(k), func(t *testing.T) {
+				t.Parallel()
+				r := &netRun{faultRun: faultRun{t, f.dir}, name: fmt.Sprint("net", k), epochs: epochs, silence: silence,
+					netCounts: &counts}
+				r.train(kills, workerKills)
+				ended, over := r.check(want)
+				done.Add(int64(ended))
+				lost.Add(int64(over))
+				stops.Add(int64(r.stops))
+				deaths.Add(r.deaths.Load())
+			})
 		}
-		cells := map[string]int{}
-		for _, a := range f.attempts("cells", name+".db") {
-			switch a.Ending {
-			case "done":
-				cells[fmt.Sprint(a.System, a.Seed)]++
-				done.Add(1)
-			case "lost":
-				lost.Add(1)
-			case "interrupted":
-				interrupted.Add(1)
-			default:
-				t.Errorf("%s: an attempt ended %s: %s", name, a.Ending, a.Message)
-			}
-			ended.Add(1)
+	})
+	for name, n := range map[string]*atomic.Int64{"refused connections": &counts.refused, "silences": &counts.silences,
+		"requests that were cut off": &counts.requestsCut, "answers that were cut off": &counts.answersCut} {
+		if n.Load() == 0 {
+			t.Errorf("the network had no %s", name)
 		}
-		for cell, n := range cells {
-			if n != 1 {
-				t.Errorf("%s: %s was done %d times", name, cell, n)
-			}
-		}
-		if len(cells) != 12 {
-			t.Errorf("%s: %d of 12 trials done", name, len(cells))
-		}
-		if left, err := filepath.Glob(filepath.Join(f.dir, name+".access.outbox", "*", "*")); err != nil ||
-			len(left) > 0 {
-			t.Errorf("left in outboxes: %q, %v", left, err)
-		}
-	}
-	if counts.cut.Load() == 0 || counts.dropped.Load() == 0 {
-		t.Errorf("the network was good: %d connections ended, %d answers cut off", counts.dropped.Load(),
-			counts.cut.Load())
 	}
 	fault("a network that drops, delays and cuts off; coordinators and workers killed",
 		"%d studies of 12 trials, each with 3 workers: %d coordinators and %d workers killed, %d connections ended, "+
 			"%d answers cut off, %d silences of up to %v; %d trials done, each once, %d attempts lost or interrupted "+
 			"and taken over, none failed; all metrics the bits of an undisturbed run; integrity_check ok",
-		runs, stops.Load(), deaths.Load(), counts.dropped.Load(), counts.cut.Load(), counts.silent.Load(), silence,
-		done.Load(), lost.Load()+interrupted.Load())
+		runs, stops.Load(), deaths.Load(), counts.refused.Load()+counts.requestsCut.Load(), counts.answersCut.Load(),
+		counts.silences.Load(), silence, done.Load(), lost.Load())
 }

@@ -61,6 +61,7 @@ func newFaultRun(t *testing.T) faultRun {
 func (f faultRun) command(args ...string) *exec.Cmd {
 	cmd := exec.Command("igcsearch", args...) // see TestMain
 	cmd.Dir = f.dir
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	return cmd
 }
 
@@ -117,29 +118,31 @@ func TestFaultsKill(t *testing.T) {
 	for killed < kills {
 		db := fmt.Sprintf("killed%d.db", studies)
 		studies++
-		start := func() *exec.Cmd {
-			c := f.command("run", "cells.toml", "--no-figure", "--workers", "1", "--db", db)
-			if err := c.Start(); err != nil {
-				t.Fatal(err)
-			}
-			return c
+		begin := func() *child {
+			return start(t, f.command("run", "cells.toml", "--no-figure", "--workers", "1", "--db", db))
 		}
-		procs := []*exec.Cmd{start(), start(), start()}
-		for killed < kills {
-			time.Sleep(time.Duration(20+rand.IntN(300)) * time.Millisecond)
+		procs := []*child{begin(), begin(), begin()}
+		alive := func() bool { return procs[0].alive() || procs[1].alive() || procs[2].alive() }
+		for at := 0; killed < kills; {
+			// After some more epochs, so that each kill meets a study that goes on.
+			at += 1 + rand.IntN(20)
+			waitEpochs(t, alive, filepath.Join(f.dir, db), "cells", min(at, 12*12))
 			i := rand.IntN(3)
-			procs[i].Process.Kill()
-			if procs[i].Wait() == nil {
-				procs[i] = nil // it had ended: the study is complete
-				break
+			for _, a := range f.attempts("cells", db) {
+				for k, c := range procs {
+					if a.Ending == "" && a.PID == c.Process.Pid {
+						i = k // it trains, others may still be starting
+					}
+				}
+			}
+			if !procs[i].kill() {
+				break // it had ended: the study is complete
 			}
 			killed++
-			procs[i] = start()
+			procs[i] = begin()
 		}
 		for _, c := range procs {
-			if c != nil {
-				c.Wait()
-			}
+			c.wait()
 		}
 		f.run("--db", db)
 		if got := f.export("cells", db); got != want {
@@ -163,6 +166,9 @@ func TestFaultsKill(t *testing.T) {
 		if len(ended) != 12 {
 			t.Errorf("%d of 12 trials done", len(ended))
 		}
+	}
+	if lost == 0 {
+		t.Error("no kill met a training")
 	}
 	fault("SIGKILL at random moments, 3 processes",
 		"%d kills in %d studies of 12 trials: %d trials done, each once; %d attempts lost and taken over; all metrics "+

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"igcsearch/cmd/igcsearch/live"
 	"igcsearch/store"
@@ -147,17 +146,12 @@ func TestCoordinatorElsewhere(t *testing.T) {
 	}
 	f := newFaultRun(t)
 	access := filepath.Join(f.dir, "a.access")
-	serve := f.command("serve", "cells.toml", "--db", "a.db", "--access", access, "--listen", ":0")
-	if err := serve.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer serve.Wait()
-	defer serve.Process.Kill()
+	serve := start(t, f.command("serve", "cells.toml", "--db", "a.db", "--access", access, "--listen", ":0"))
 	var a fleet.Access
-	for end := time.Now().Add(30 * time.Second); a.Token == "" && time.Now().Before(end); {
-		time.Sleep(20 * time.Millisecond)
-		a, _ = fleet.ReadAccess(access)
-	}
+	until(t, "an access file", serve.alive, func() bool {
+		a, err = fleet.ReadAccess(access)
+		return err == nil
+	})
 	_, port, err := net.SplitHostPort(strings.TrimPrefix(a.Address, "http://"))
 	if err != nil {
 		t.Fatalf("address %q: %v", a.Address, err)

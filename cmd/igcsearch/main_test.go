@@ -104,6 +104,7 @@ func scriptExit(ts *testscript.TestScript, _ bool, args []string) {
 
 // scriptEpochs is "epochs DB STUDY N": it waits until the database has N
 // epochs of the study, or with +N until it has N more than when it was asked.
+// It fails when a command in the background ends before.
 func scriptEpochs(ts *testscript.TestScript, _ bool, args []string) {
 	if len(args) != 3 {
 		ts.Fatalf("usage: epochs DB STUDY N")
@@ -118,21 +119,30 @@ func scriptEpochs(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Check(err)
 		want += epochsOf(stored)
 	}
-	waitEpochs(ts, ts.MkAbs(args[0]), args[1], want)
+	waitEpochs(ts, inBackground(ts), ts.MkAbs(args[0]), args[1], want)
 }
 
-// scriptWaitFile is "waitfile FILE": it waits until the file is there.
+// inBackground returns a function that reports whether all commands in the background still run.
+func inBackground(ts *testscript.TestScript) (alive func() bool) {
+	commands := ts.BackgroundCmds()
+	return func() bool {
+		return len(commands) > 0 && !slices.ContainsFunc(commands, func(c *exec.Cmd) bool {
+			return syscall.Kill(c.Process.Pid, 0) != nil
+		})
+	}
+}
+
+// scriptWaitFile is "waitfile FILE [TEXT]": it waits until the file is there, and contains the text. It fails when a
+// command in the background ends before.
 func scriptWaitFile(ts *testscript.TestScript, _ bool, args []string) {
-	if len(args) != 1 {
-		ts.Fatalf("usage: waitfile FILE")
+	if len(args) == 0 || len(args) > 2 {
+		ts.Fatalf("usage: waitfile FILE [TEXT]")
 	}
-	for range 1000 {
-		if _, err := os.Stat(ts.MkAbs(args[0])); err == nil {
-			return
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	ts.Fatalf("no %s after 20 seconds", args[0])
+	text := strings.Join(args[1:], "")
+	until(ts, fmt.Sprintf("a file %s with %q", args[0], text), inBackground(ts), func() bool {
+		b, err := os.ReadFile(ts.MkAbs(args[0]))
+		return err == nil && bytes.Contains(b, []byte(text))
+	})
 }
 
 // scriptSameBytes is "samebytes A B", for files that are not text.
@@ -325,7 +335,9 @@ func TestHelpExamples(t *testing.T) {
 				if args[0] == "run" || args[0] == "trace" || args[0] == "worker" {
 					args = append(args, short...)
 				}
-				if args[0] == "bench" {
+				if args[0] == "bench" && !slices.Contains(args, "--scaling") {
+					args = append(args, "--steps", "1", "--batch", "16")
+				} else if args[0] == "bench" { // two threads need more than 16 pictures
 					args = append(args, "--steps", "1", "--batch", "32")
 				}
 				var stdout, stderr bytes.Buffer
@@ -393,13 +405,9 @@ func TestKill(t *testing.T) {
 	killed := filepath.Join(dir, "killed.db")
 	kills := 0
 	for _, epochs := range []int{1, 13, 26, 40} {
-		cmd := command("run", "tiny.toml", "--db", "killed.db", "--workers", "2", "--no-figure")
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		waitEpochs(t, killed, "tiny", epochs)
-		cmd.Process.Kill()
-		if cmd.Wait() != nil {
+		c := start(t, command("run", "tiny.toml", "--db", "killed.db", "--workers", "2", "--no-figure"))
+		waitEpochs(t, c.alive, killed, "tiny", epochs)
+		if c.kill() {
 			kills++
 		}
 	}
@@ -434,13 +442,10 @@ func TestTerminate(t *testing.T) {
 	cmd.Dir = dir
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	waitEpochs(t, filepath.Join(dir, "igcsearch.db"), "tiny", 2)
-	cmd.Process.Signal(syscall.SIGTERM)
-	cmd.Wait()
-	if code := cmd.ProcessState.ExitCode(); code != exitInterrupted {
+	c := start(t, cmd)
+	waitEpochs(t, c.alive, filepath.Join(dir, "igcsearch.db"), "tiny", 2)
+	c.Process.Signal(syscall.SIGTERM)
+	if code := c.wait(); code != exitInterrupted {
 		t.Errorf("exit code %d, want %d; stderr: %s", code, exitInterrupted, stderr.String())
 	}
 	if want := "\n  igcsearch run tiny.toml --set epochs=100000\n"; !strings.Contains(stderr.String(), want) {
@@ -448,19 +453,18 @@ func TestTerminate(t *testing.T) {
 	}
 }
 
-func waitEpochs(t interface{ Fatalf(string, ...any) }, path, study string, want int) {
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
+// waitEpochs waits until a database has so many epochs of a study. It fails when the processes that train are not alive
+// before.
+func waitEpochs(t interface{ Fatalf(string, ...any) }, alive func() bool, path, study string, want int) {
+	until(t, fmt.Sprintf("%d epochs of %s in %s", want, study, path), alive, func() bool {
 		db, err := store.OpenReadOnly(context.Background(), path)
 		if err != nil {
-			continue // not created yet
+			return false // not created yet
 		}
+		defer db.Close()
 		stored, _ := db.Read(context.Background(), study)
-		db.Close()
-		if epochsOf(stored) >= want {
-			return
-		}
-	}
-	t.Fatalf("%s never had %d epochs of %s", path, want, study)
+		return epochsOf(stored) >= want
+	})
 }
 
 func epochsOf(stored store.Results) (n int) {

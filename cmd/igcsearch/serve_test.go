@@ -446,22 +446,12 @@ func TestServeCommand(t *testing.T) {
 	t.Parallel()
 	cmd := exec.Command("igcsearch", "serve")
 	cmd.Dir = t.TempDir()
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	var stdout lockedBuffer
 	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer cmd.Process.Kill()
-	line := make([]byte, 100)
-	n, err := out.Read(line)
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := strings.TrimSpace(string(line[:n]))
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	c := start(t, cmd)
+	until(t, "the address", c.alive, func() bool { return strings.HasSuffix(stdout.String(), "\n") })
+	address := strings.TrimSpace(stdout.String())
 	if !strings.HasPrefix(address, "http://127.0.0.1:") {
 		t.Fatalf("it prints %q", address)
 	}
@@ -470,9 +460,8 @@ func TestServeCommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer events.Body.Close()
-	cmd.Process.Signal(syscall.SIGINT)
-	cmd.Wait()
-	if code := cmd.ProcessState.ExitCode(); code != exitInterrupted || stderr.String() != "igcsearch: interrupted\n" {
+	c.Process.Signal(syscall.SIGINT)
+	if code := c.wait(); code != exitInterrupted || stderr.String() != "igcsearch: interrupted\n" {
 		t.Errorf("exit code %d, stderr %q", code, stderr.String())
 	}
 }

@@ -243,7 +243,8 @@ func (c slurmCluster) testFaults() {
 	d := &disturbed{slurmCluster: c, hit: map[string]bool{}}
 	d.coordinator, d.array = c.submit(
 		"cells.toml --coordinator --workers 8 --at-most 3 --trials-per-worker 1 --notice 30s" + settings)
-	waitEpochs(t, filepath.Join(c.dir, "igcsearch.db"), "long", 5)
+	queued := func() bool { return true } // Slurm starts its jobs when it likes
+	waitEpochs(t, queued, filepath.Join(c.dir, "igcsearch.db"), "long", 5)
 	// This worker joins the coordinator that runs. Its time limit is a minute, so
 	// Slurm tells it to end as soon as it looks.
 	_, limited := c.submit(
@@ -256,10 +257,7 @@ func (c slurmCluster) testFaults() {
 		strings.Fields(settings)...)...)
 	var said bytes.Buffer
 	local.Stderr = &said
-	if err := local.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { local.Process.Kill() }()
+	beside := start(t, local)
 	c.ended(3*time.Minute, d.coordinator, d.array, limited)
 	for _, id := range []string{d.coordinator, limited + "_0"} {
 		if state := c.states(id)[id]; state != "COMPLETED" {
@@ -267,8 +265,8 @@ func (c slurmCluster) testFaults() {
 		}
 	}
 	d.testAttempts(killed)
-	if err := local.Wait(); err != nil {
-		t.Fatalf("a local run: %v: %s", err, said.String())
+	if code := beside.wait(); code != 0 {
+		t.Fatalf("a local run ends with %d: %s", code, said.String())
 	}
 	if got, want := c.export("long", "igcsearch.db"), c.export("long", "local.db"); got != want {
 		t.Errorf("epochs from Slurm:\n%s\nof a local run:\n%s", got, want)

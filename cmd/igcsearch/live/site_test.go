@@ -169,6 +169,7 @@ func TestEvents(t *testing.T) {
 	}
 	events := make(chan string)
 	go func() {
+		defer close(events)
 		for lines := bufio.NewScanner(r.Body); lines.Scan(); {
 			if event, ok := strings.CutPrefix(lines.Text(), "event: "); ok && lines.Scan() {
 				events <- event + " " + strings.Fields(lines.Text())[1]
@@ -177,13 +178,11 @@ func TestEvents(t *testing.T) {
 	}()
 	next := func() string {
 		t.Helper()
-		select {
-		case e := <-events:
-			return e
-		case <-time.After(10 * time.Second):
-			t.Fatal("no event in 10 s")
+		e, ok := <-events
+		if !ok {
+			t.Fatal("the stream of events has ended")
 		}
-		return ""
+		return e
 	}
 	first := next()
 	if !strings.HasPrefix(first, "state ") {

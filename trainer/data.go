@@ -18,9 +18,11 @@ type Data struct {
 	Classes                 []string
 	Train, Validation, Test int    // pictures
 	Sum                     string // identifies the pictures; Study.DataSum
-	// Unreadable names the pictures that are left out because they cannot be
-	// read; Study.Unreadable is how many.
-	Unreadable []string
+	// Unreadable are the pictures that are left out because they cannot be read;
+	// Study.Unreadable is how many. Passed are other files that are no pictures.
+	Unreadable, Passed []dataset.LeftOut
+	// Unofficial names the files of CIFAR or SVHN that are not the published ones.
+	Unofficial []string
 }
 
 // Load reads the pictures of a study, once.
@@ -32,7 +34,7 @@ func (t *Trainer) Load(ctx context.Context, s search.Study) (Data, error) {
 	return Data{
 		Shape: space.Shape{C: set.C, H: set.H, W: set.W}, Classes: set.Classes,
 		Train: set.Train.Len(), Validation: set.Validation.Len(), Test: set.Test.Len(), Sum: set.Sum,
-		Unreadable: set.Unreadable,
+		Unreadable: set.Unreadable, Passed: set.Passed, Unofficial: set.Unofficial,
 	}, nil
 }
 

@@ -28,12 +28,14 @@ var downloads = []string{"cifar10", "cifar100", "svhn"}
 
 func newDataCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:     "data",
-		Short:   "Get the pictures of CIFAR and SVHN",
-		Long:    `data downloads the pictures for studies of cifar10, cifar100, cifar100-coarse and svhn.`,
-		Example: `  igcsearch data get cifar100 --data pictures`,
+		Use:   "data",
+		Short: "Get the pictures of CIFAR and SVHN, and check pictures",
+		Long: `data downloads the pictures for studies of cifar10, cifar100, cifar100-coarse and
+svhn, and checks pictures that are there.`,
+		Example: `  igcsearch data get cifar100 --data pictures
+  igcsearch data check folder --data photographs`,
 	}
-	cmd.AddCommand(newDataGetCommand())
+	cmd.AddCommand(newDataGetCommand(), newDataCheckCommand())
 	helpOnly(cmd)
 	return cmd
 }

@@ -141,8 +141,8 @@ func (o importOptions) sets(key string) bool {
 	return slices.ContainsFunc(o.set, func(assignment string) bool { return strings.HasPrefix(assignment, key+"=") })
 }
 
-// look returns the size of the pictures of a study, the number of its classes, and how many pictures it has, nil if that
-// is not known. It reads the pictures where they are at hand, and refuses a file with results of others.
+// look returns the size of the pictures of a study, the number of its classes, and how many pictures it has, nil if
+// that is not known. It reads the pictures where they are at hand, and refuses a file with results of others.
 func (o importOptions) look(
 	ctx context.Context, file table.File, study *search.Study, stderr io.Writer,
 ) (in space.Shape, classes int, pictures *table.Pictures, err error) {

@@ -280,7 +280,7 @@ func TestHelpExamples(t *testing.T) {
 	short := []string{"--set", "seeds=1", "--set", "epochs=1", "--set", "train_pictures=32", "--set",
 		"test_pictures=20", "--set", "blocks=1"}
 	onlyParsed := func(line string) bool {
-		return strings.Contains(line, "data get") || strings.Contains(line, "igcsearch serve") ||
+		return strings.Contains(line, "igcsearch data") || strings.Contains(line, "igcsearch serve") ||
 			strings.Contains(line, "worker --access") || strings.Contains(line, "fig3")
 	}
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"runtime"
 	"slices"
@@ -17,6 +18,7 @@ import (
 	"igcsearch/search/strategy"
 	"igcsearch/studies"
 	"igcsearch/trainer"
+	"igcsearch/trainer/dataset"
 	"igcsearch/trainer/gpu"
 )
 
@@ -151,25 +153,64 @@ func loadStudy(nameOrFile string, set []string) (search.Study, error) {
 	return study, namingSet(err)
 }
 
-// identify notes in a study which pictures it is of, and warns of those that
-// cannot be read.
+// identify notes in a study which pictures it is of, and warns of files that are left out.
 func identify(s *search.Study, d trainer.Data, stderr io.Writer) {
-	const named = 3
 	s.DataSum, s.Unreadable = d.Sum, len(d.Unreadable)
-	n := len(d.Unreadable)
-	if n == 0 {
-		return
+	report.Warn(stderr, s.Name, leftOut(d))
+	if len(d.Unofficial) > 0 {
+		report.Warn(stderr, s.Name, []string{fmt.Sprintf("these files have other checksums than the published ones of %s: "+
+			"%s: the results are of other pictures than those of other people", s.Dataset, strings.Join(d.Unofficial, ", "))})
 	}
-	verb, names := "are", strings.Join(d.Unreadable[:min(n, named)], ", ")
-	if n == 1 {
-		verb = "is"
+	if s.Batch > d.Train {
+		report.Warn(stderr, s.Name, []string{fmt.Sprintf("batch is %d, but there are %s: a step takes them all, so a "+
+			"training of %s has %s", s.Batch, report.Count(d.Train, "training picture"), report.Count(s.Epochs, "epoch"),
+			report.Count(s.Epochs, "step"))})
 	}
-	if n > named {
-		names += ", …"
+}
+
+// leftOut says which files of a folder are no pictures of a study.
+func leftOut(d trainer.Data) (list []string) {
+	const named = 3
+	const all = "'igcsearch data check folder --data DIR' lists them all"
+	if n := len(d.Unreadable); n > 0 {
+		verb := "are"
+		if n == 1 {
+			verb = "is"
+		}
+		var names []string
+		for _, f := range d.Unreadable[:min(n, named)] {
+			names = append(names, fmt.Sprintf("%s (%s)", f.Name, f.Reason))
+		}
+		text := fmt.Sprintf("%s cannot be read and %s left out: %s", report.Count(n, "picture"), verb,
+			strings.Join(names, ", "))
+		if n > named {
+			text += ", …: " + all
+		}
+		list = append(list, text)
 	}
-	report.Warn(stderr, s.Name, []string{
-		fmt.Sprintf("%s cannot be read and %s left out: %s", report.Count(n, "picture"), verb, names),
-	})
+	if n := len(d.Passed); n > 0 {
+		verb := "are"
+		if n == 1 {
+			verb = "is"
+		}
+		list = append(list, fmt.Sprintf("%s %s passed over: %s: %s", report.Count(n, "file"), verb, byKind(d.Passed), all))
+	}
+	return list
+}
+
+// byKind counts files that are passed over by their kind, the most frequent first.
+func byKind(files []dataset.LeftOut) string {
+	count := map[string]int{}
+	for _, f := range files {
+		count[f.Kind]++
+	}
+	var parts []string
+	for _, kind := range slices.SortedFunc(maps.Keys(count), func(a, b string) int {
+		return cmp.Or(cmp.Compare(count[b], count[a]), cmp.Compare(a, b))
+	}) {
+		parts = append(parts, fmt.Sprintf("%d %s", count[kind], kind))
+	}
+	return strings.Join(parts, ", ")
 }
 
 // pictures says how many pictures are used for what.

@@ -3,12 +3,15 @@ package dataset
 import (
 	"bufio"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -36,6 +39,10 @@ type format struct {
 
 	trainRecords, testRecords int // in each file
 
+	// sums are the SHA-256 of the published files, as torchvision for Ruby and others
+	// list them.
+	sums map[string]string
+
 	// labels holds the number of classes of each label byte; label says which
 	// byte is in use.
 	labels []int
@@ -50,6 +57,14 @@ var cifar10 = format{
 	test:  "test_batch.bin", names: "batches.meta.txt", others: []string{"readme.html"},
 	trainRecords: 10000, testRecords: 10000,
 	labels: []int{10},
+	sums: map[string]string{
+		"data_batch_1.bin": "cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5",
+		"data_batch_2.bin": "a591ca11fa1708a91ee40f54b3da4784ccd871ecf2137de63f51ada8b3fa57ed",
+		"data_batch_3.bin": "bbe8596564c0f86427f876058170b84dac6670ddf06d79402899d93ceea26f67",
+		"data_batch_4.bin": "014e562d6e23c72197cc727519169a60359f5eccd8945ad5a09d710285ff4e48",
+		"data_batch_5.bin": "755304fc0b379caeae8c14f0dac912fbc7d6cd469eb67a1029a08a39453a9add",
+		"test_batch.bin":   "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b",
+	},
 }
 
 var cifar100 = format{
@@ -61,6 +76,10 @@ var cifar100 = format{
 	trainRecords: 50000, testRecords: 10000,
 	labels: []int{20, 100}, // coarse, fine
 	label:  1,
+	sums: map[string]string{
+		"train.bin": "f31298fc616915fa142368359df1c4ca2ae984d6915ca468b998a5ec6aeebf29",
+		"test.bin":  "d8b1e6b7b3bee4020055f0699b111f60b1af1e262aeb93a0b659061746f8224a",
+	},
 }
 
 // cifar100Coarse is CIFAR-100 with its 20 superclasses, from the same files.
@@ -88,11 +107,16 @@ func openCIFAR(ctx context.Context, f format, o Options) (*Set, error) {
 	if err != nil {
 		return nil, err
 	}
-	classes, train, test, err := f.read(ctx, dir)
+	found, err := f.read(ctx, dir)
 	if err != nil {
 		return nil, err
 	}
-	return newSet(o, classes, cifarSide, cifarSide, train, test)
+	s, err := newSet(o, found.classes, cifarSide, cifarSide, found.train, found.test)
+	if err != nil {
+		return nil, err
+	}
+	s.Unofficial = found.unofficial
+	return s, nil
 }
 
 // locate returns the folder that has files of the set: dir itself or the archive's
@@ -124,26 +148,38 @@ func locate(set, get, dir, folder string, files []string) (string, error) {
 	return "", missing(err, get, "")
 }
 
+// cifarFiles are the contents of the files of a set.
+type cifarFiles struct {
+	classes     []string
+	train, test Split
+	unofficial  []string // files with another checksum than the published ones
+}
+
 // read returns all pictures of the set in dir.
-func (f format) read(ctx context.Context, dir string) (classes []string, train, test Split, err error) {
-	fail := func(err error) ([]string, Split, Split, error) {
-		return nil, Split{}, Split{}, fmt.Errorf("%s: %w", f.name, missing(err, f.get, "a whole set"))
+func (f format) read(ctx context.Context, dir string) (all cifarFiles, err error) {
+	fail := func(err error) (cifarFiles, error) {
+		return cifarFiles{}, fmt.Errorf("%s: %w", f.name, missing(err, f.get, "a whole set"))
 	}
-	classes, err = f.readNames(filepath.Join(dir, f.names))
+	all.classes, err = f.readNames(filepath.Join(dir, f.names))
 	if err != nil {
 		return fail(err)
 	}
-	train.grow(len(f.train) * f.trainRecords)
-	for _, name := range f.train {
-		if err := f.readFile(ctx, filepath.Join(dir, name), f.trainRecords, &train); err != nil {
+	all.train.grow(len(f.train) * f.trainRecords)
+	all.test.grow(f.testRecords)
+	for _, name := range append(slices.Clone(f.train), f.test) {
+		records, into := f.trainRecords, &all.train
+		if name == f.test {
+			records, into = f.testRecords, &all.test
+		}
+		sum, err := f.readFile(ctx, filepath.Join(dir, name), records, into)
+		if err != nil {
 			return fail(err)
 		}
+		if want, known := f.sums[name]; known && sum != want {
+			all.unofficial = append(all.unofficial, name)
+		}
 	}
-	test.grow(f.testRecords)
-	if err := f.readFile(ctx, filepath.Join(dir, f.test), f.testRecords, &test); err != nil {
-		return fail(err)
-	}
-	return classes, train, test, nil
+	return all, nil
 }
 
 // grow makes room for n CIFAR pictures.
@@ -152,26 +188,29 @@ func (s *Split) grow(n int) {
 	s.Labels = make([]uint16, 0, n)
 }
 
-func (f format) readFile(ctx context.Context, path string, records int, into *Split) error {
+// readFile also returns the SHA-256 of the file.
+func (f format) readFile(ctx context.Context, path string, records int, into *Split) (sum string, err error) {
 	file, err := os.Open(path)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer file.Close()
 	// The reader would also notice a wrong size, but only at the end.
 	info, err := file.Stat()
 	if err != nil {
-		return err
+		return "", err
 	}
 	want := int64(records) * int64(f.recordBytes())
 	if !info.Mode().IsRegular() {
-		return fmt.Errorf("%s: not a file: want %d bytes", path, want)
+		return "", fmt.Errorf("%s: not a file: want %d bytes", path, want)
 	}
 	if info.Size() != want {
-		return fmt.Errorf("%s: ends at byte %d, want %d (%d records of %d bytes)", path, info.Size(), want, records,
+		return "", fmt.Errorf("%s: ends at byte %d, want %d (%d records of %d bytes)", path, info.Size(), want, records,
 			f.recordBytes())
 	}
-	return f.readRecords(ctx, bufio.NewReaderSize(file, 1<<20), path, records, into)
+	h := sha256.New()
+	err = f.readRecords(ctx, bufio.NewReaderSize(io.TeeReader(file, h), 1<<20), path, records, into)
+	return hex.EncodeToString(h.Sum(nil)), err
 }
 
 // readRecords appends the given number of records to a split. r must end after them.

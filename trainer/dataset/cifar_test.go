@@ -123,6 +123,30 @@ func TestOpenCIFAR(t *testing.T) {
 	}
 }
 
+// TestUnofficial: files with other bytes than the published ones are read and named.
+func TestUnofficial(t *testing.T) {
+	t.Parallel()
+	f, dir := dataset.Small("cifar10", 20, 30), t.TempDir()
+	all := files(f, 20, 30)
+	f.Publish(all)
+	write(t, dir, all)
+	for _, want := range [][]string{nil, {"data_batch_2.bin"}} {
+		s, err := f.Open(context.Background(), dataset.Options{Dir: dir})
+		if err != nil || !slices.Equal(s.Unofficial, want) {
+			t.Errorf("%q, %v, want %q", s.Unofficial, err, want)
+		}
+		var notes []string
+		err = f.Get(context.Background(), dataset.GetOptions{Dir: dir, URL: "http://none.invalid",
+			Note: func(line string) { notes = append(notes, line) }})
+		if text := strings.Join(notes, "\n"); err != nil || strings.Contains(text, "data_batch_2.bin") != (want != nil) {
+			t.Errorf("%q, %v", text, err)
+		}
+		other := bytes.Clone(all["data_batch_2.bin"])
+		other[len(other)-1]++
+		write(t, dir, map[string][]byte{"data_batch_2.bin": other})
+	}
+}
+
 func TestOpenDamagedCIFAR(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

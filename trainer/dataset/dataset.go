@@ -82,9 +82,13 @@ type Set struct {
 	// over the checksums of the files, not over pixels.
 	Sum string
 
-	// Unreadable names the pictures of a folder that are left out because they
-	// cannot be read, as "train/CLASS/FILE".
-	Unreadable []string
+	// Unreadable are the pictures of a folder that are left out because they cannot
+	// be read. Passed are its other files.
+	Unreadable, Passed []LeftOut
+
+	// Unofficial names the files of CIFAR or SVHN whose checksums are not those of the
+	// published files.
+	Unofficial []string
 
 	folder *folder // nil: the pixels are in memory
 }

@@ -3,8 +3,11 @@ package dataset
 import (
 	"bufio"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"image"
 	"io"
+	"slices"
 )
 
 // Small returns the format of a set with fewer records in each file, so that
@@ -17,8 +20,17 @@ func Small(name string, trainRecords, testRecords int) Format {
 	case cifar100Coarse.name:
 		f = Format{cifar100Coarse}
 	}
-	f.trainRecords, f.testRecords = trainRecords, testRecords
+	f.trainRecords, f.testRecords, f.sums = trainRecords, testRecords, nil
 	return f
+}
+
+// Publish makes the files those that are compared with.
+func (f *Format) Publish(files map[string][]byte) {
+	f.sums = map[string]string{}
+	for _, name := range append(slices.Clone(f.train), f.test) {
+		sum := sha256.Sum256(files[name])
+		f.sums[name] = hex.EncodeToString(sum[:])
+	}
 }
 
 // Format opens the unexported format to the tests.

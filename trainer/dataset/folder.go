@@ -1,6 +1,7 @@
 package dataset
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -13,7 +14,11 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
+	"time"
+	"unicode/utf8"
 
 	"github.com/google/renameio/v2"
 	"github.com/sourcegraph/conc/pool"
@@ -32,8 +37,41 @@ const (
 // DIR/test/CLASS/FILE or DIR/val/CLASS/FILE.
 type folder struct {
 	dir          string
-	size, resize int
+	size, resize int // 0: no views are wanted
 	decoders     int // goroutines
+	passed       []LeftOut
+}
+
+// LeftOut is a file of a folder that is no picture of its set.
+type LeftOut struct {
+	Name   string // in the folder, with slashes; quoted if it has characters that cannot be printed
+	Reason string
+	// Kind is the same for files that are passed over for the same reason: an ending
+	// like ".webp", or where they are. It is "" for a picture that cannot be read.
+	Kind string
+}
+
+// These are further kinds of files that are passed over.
+const (
+	withoutEnding = "without an ending"
+	besideClasses = "beside the folders of the classes"
+	belowClass    = "in folders below a class"
+)
+
+func (f *folder) passOver(name, kind string) {
+	reason := "it lies " + kind
+	if kind != besideClasses && kind != belowClass {
+		reason = "its name does not end in .jpg, .jpeg or .png"
+	}
+	f.passed = append(f.passed, LeftOut{shown(name), reason, kind})
+}
+
+// shown is a name as it can be printed.
+func shown(name string) string {
+	if strings.ContainsFunc(name, func(r rune) bool { return !strconv.IsPrint(r) }) || !utf8.ValidString(name) {
+		return strconv.Quote(name)
+	}
+	return name
 }
 
 // index is the content of the file indexName.
@@ -42,12 +80,18 @@ type index struct {
 	Pictures []*picture `json:"pictures"`
 }
 
-// picture is a file of a folder and what is known about it. It is valid while the
-// size and the time of the file do not change.
+// picture is a file of a folder and what is known about it. It is valid while
+// nothing that the file system says of the file changes. Programs can set the time
+// of modification (cp -p, touch -r, rsync --times), but not the time of change,
+// which is the clock's when the content or the name was last changed.
 type picture struct {
 	Name     string `json:"name"`     // in the folder, with slashes
 	Bytes    int64  `json:"bytes"`    // -1: unknown, and the picture is not stored
-	Modified int64  `json:"modified"` // nanoseconds since 1970
+	Modified int64  `json:"modified"` // all times are nanoseconds since 1970
+	Changed  int64  `json:"changed,omitempty"`
+	Inode    uint64 `json:"inode,omitempty"`
+	// Looked is when the content was read.
+	Looked int64 `json:"looked,omitempty"`
 	// Sum is the SHA-256 of the file in hexadecimal, "" before it was read.
 	Sum string `json:"sum,omitempty"`
 	// Error says why the picture cannot be read; "" if it can.
@@ -55,6 +99,17 @@ type picture struct {
 	// Views has the sums of a training picture without augmentation, for each
 	// size that was used.
 	Views []evaluated `json:"views,omitempty"`
+}
+
+// settled is how long before a look the last change of a file must be. The clock of
+// a file system may stand still for two seconds, so a file that is changed just
+// before the look and once more after it has the same times.
+const settled = 2 * time.Second
+
+// rests reports whether the file of p is still as it was when k was stored.
+func (p *picture) rests(k *picture) bool {
+	return k.Bytes == p.Bytes && k.Modified == p.Modified && k.Changed == p.Changed && k.Inode == p.Inode &&
+		k.Changed+int64(settled) < k.Looked
 }
 
 // evaluated has the sums of each channel of a view for evaluation.
@@ -79,10 +134,6 @@ func (p *picture) seen(f *folder) *evaluated {
 
 func openFolder(ctx context.Context, o Options) (*Set, error) {
 	fail := func(err error) (*Set, error) { return nil, fmt.Errorf("%s: %w", folderName, err) }
-	if o.Dir == "" {
-		err := fmt.Errorf("%w: no data folder is named: want one with folders train and test", fs.ErrNotExist)
-		return fail(missing(err, "", ""))
-	}
 	if o.Size < 1 || o.Resize < o.Size {
 		return fail(fmt.Errorf("size is %d and resize %d: want 1 or more, and resize no less than size", o.Size,
 			o.Resize))
@@ -95,14 +146,15 @@ func openFolder(ctx context.Context, o Options) (*Set, error) {
 	if err := f.look(ctx, train, test); err != nil {
 		return fail(err)
 	}
-	var unreadable []string
+	if err := f.trainable(classes, train); err != nil {
+		return fail(err)
+	}
+	unreadable := unreadable(train, test)
 	for _, s := range []*Split{&train, &test} {
 		var good []int
 		for i, p := range s.files {
 			if p.Error == "" {
 				good = append(good, i)
-			} else {
-				unreadable = append(unreadable, p.Name)
 			}
 		}
 		if len(good) == 0 {
@@ -114,7 +166,7 @@ func openFolder(ctx context.Context, o Options) (*Set, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.folder, s.Unreadable = f, unreadable
+	s.folder, s.Unreadable, s.Passed = f, unreadable, f.passed
 	var n uint64
 	var total evaluated
 	for _, p := range s.Train.files {
@@ -132,10 +184,71 @@ func openFolder(ctx context.Context, o Options) (*Set, error) {
 	return s, nil
 }
 
+// unreadable lists the pictures that cannot be read.
+func unreadable(splits ...Split) (list []LeftOut) {
+	for _, s := range splits {
+		for _, p := range s.files {
+			if p.Error != "" {
+				list = append(list, LeftOut{Name: shown(p.Name), Reason: p.Error})
+			}
+		}
+	}
+	return list
+}
+
+// trainable returns an error if no training picture of a class can be read.
+func (f *folder) trainable(classes []string, train Split) error {
+	good := make([]bool, len(classes))
+	for i, p := range train.files {
+		good[train.Labels[i]] = good[train.Labels[i]] || p.Error == ""
+	}
+	for i, p := range train.files {
+		if !good[train.Labels[i]] {
+			return fmt.Errorf("no picture like %s can be read: %s: class %s has none to train on", f.path(p.Name), p.Error,
+				shown(classes[train.Labels[i]]))
+		}
+	}
+	return nil
+}
+
+// Inspection is what Inspect finds in a folder.
+type Inspection struct {
+	Classes     int
+	Train, Test int       // pictures that can be read
+	LeftOut     []LeftOut // all other files
+}
+
+// Inspect reads all pictures of a folder once, as Open does, and lists the files that
+// are left out. It returns an error, beside what it found, if Open would refuse the
+// folder.
+func Inspect(ctx context.Context, dir string) (Inspection, error) {
+	f := &folder{dir: dir, decoders: decoders()}
+	classes, train, test, err := f.list()
+	if err == nil {
+		err = f.look(ctx, train, test)
+	}
+	if ctx.Err() == nil && err == nil {
+		err = f.trainable(classes, train)
+	}
+	if err != nil {
+		err = fmt.Errorf("%s: %w", folderName, err)
+	}
+	found := Inspection{Classes: len(classes), LeftOut: append(unreadable(train, test), f.passed...)}
+	for split, n := range map[*Split]*int{&train: &found.Train, &test: &found.Test} {
+		*n = split.Len() - len(unreadable(*split))
+	}
+	slices.SortFunc(found.LeftOut, func(a, b LeftOut) int { return cmp.Compare(a.Name, b.Name) })
+	return found, err
+}
+
 // list finds the classes and the files of the pictures, in the order of their
 // names.
 func (f *folder) list() (classes []string, train, test Split, err error) {
 	fail := func(err error) ([]string, Split, Split, error) { return nil, Split{}, Split{}, err }
+	if f.dir == "" {
+		err := fmt.Errorf("%w: no data folder is named: want one with folders train and test", fs.ErrNotExist)
+		return fail(missing(err, "", ""))
+	}
 	want := fmt.Sprintf("want %s and %s (or val)",
 		filepath.Join(f.dir, "train", "CLASS", "*.jpg"), filepath.Join(f.dir, "test", "CLASS", "*.jpg"))
 	var found []string
@@ -207,6 +320,8 @@ func (f *folder) classes(part string) ([]string, error) {
 		}
 		if info.IsDir() {
 			names = append(names, e.Name())
+		} else {
+			f.passOver(path.Join(part, e.Name()), besideClasses)
 		}
 	}
 	return names, nil
@@ -222,44 +337,90 @@ func (f *folder) files(to *Split, label uint16, part, class string) error {
 	before := to.Len()
 	for _, e := range entries {
 		kind := strings.ToLower(path.Ext(e.Name()))
-		if strings.HasPrefix(e.Name(), ".") || !slices.Contains([]string{".jpg", ".jpeg", ".png"}, kind) {
+		p := &picture{Name: path.Join(part, class, e.Name())}
+		switch {
+		case strings.HasPrefix(e.Name(), "."):
+			continue
+		case e.IsDir():
+			if err := f.below(p.Name); err != nil {
+				return err
+			}
+			continue
+		case !slices.Contains([]string{".jpg", ".jpeg", ".png"}, kind):
+			f.passOver(p.Name, cmp.Or(kind, withoutEnding))
 			continue
 		}
-		p := &picture{Name: path.Join(part, class, e.Name())}
 		// A file may be a link, which os.Stat follows and e.Info does not. A link
 		// that leads nowhere is a file that cannot be read.
 		info, err := os.Stat(f.path(p.Name))
 		switch {
 		case err != nil:
-			p.Error, p.Bytes = err.Error(), -1
-		case info.IsDir():
+			p.Error, p.Bytes = reason(err), -1
+		case info.IsDir(): // a link to a folder
+			f.passOver(p.Name, belowClass)
 			continue
 		case !info.Mode().IsRegular(): // reading a pipe would wait for ever
 			p.Error, p.Bytes = "it is not a regular file", -1
 		default:
 			p.Bytes, p.Modified = info.Size(), info.ModTime().UnixNano()
+			if system, ok := info.Sys().(*syscall.Stat_t); ok {
+				p.Changed, p.Inode = system.Ctim.Nano(), system.Ino
+			}
 		}
 		to.files = append(to.files, p)
 		to.Labels = append(to.Labels, label)
 	}
 	if to.Len() == before && part == "train" {
-		return fmt.Errorf("%s has no pictures: want .jpg, .jpeg or .png files in it", place)
+		has := ""
+		if i := slices.IndexFunc(f.passed, func(l LeftOut) bool {
+			return strings.HasPrefix(l.Name, path.Join(part, class)+"/")
+		}); i >= 0 {
+			has = fmt.Sprintf(", and not files %s like %s", f.passed[i].Kind, f.passed[i].Name)
+		}
+		return fmt.Errorf("%s has no pictures: want .jpg, .jpeg or .png files in it%s", place, has)
 	}
 	return nil
 }
 
-// look completes all pictures from the index or by decoding them. If it decoded any,
-// it stores a new index.
+// below passes over all files of a folder that lies in that of a class.
+func (f *folder) below(name string) error {
+	return filepath.WalkDir(f.path(name), func(place string, e fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case strings.HasPrefix(e.Name(), ".") && e.IsDir():
+			return fs.SkipDir
+		case !e.IsDir() && !strings.HasPrefix(e.Name(), "."):
+			relative, err := filepath.Rel(f.dir, place)
+			if err != nil {
+				return err
+			}
+			f.passOver(filepath.ToSlash(relative), belowClass)
+		}
+		return nil
+	})
+}
+
+// reason is an error of the file system without the path, which stands beside it.
+func reason(err error) string {
+	if e := (*fs.PathError)(nil); errors.As(err, &e) {
+		return fmt.Sprintf("%s: %v", e.Op, e.Err)
+	}
+	return err.Error()
+}
+
+// look completes all pictures from the index or by reading them. If it read any, it
+// stores a new index.
 func (f *folder) look(ctx context.Context, train, test Split) error {
 	known := f.readIndex()
 	var all, strange []*picture
 	for _, s := range []*Split{&train, &test} {
 		for _, p := range s.files {
 			all = append(all, p)
-			if k := known[p.Name]; k != nil && p.Error == "" && k.Bytes == p.Bytes && k.Modified == p.Modified {
-				p.Sum, p.Error, p.Views = k.Sum, k.Error, k.Views
+			if k := known[p.Name]; k != nil && p.Error == "" && p.rests(k) {
+				p.Sum, p.Error, p.Views, p.Looked = k.Sum, k.Error, k.Views, k.Looked
 			}
-			if p.Error == "" && (p.Sum == "" || s == &train && p.seen(f) == nil) {
+			if p.Error == "" && (p.Sum == "" || f.wantsView(p)) {
 				strange = append(strange, p)
 			}
 		}
@@ -273,28 +434,44 @@ func (f *folder) look(ctx context.Context, train, test Split) error {
 		if ctx.Err() != nil {
 			break
 		}
-		p.Go(func() { f.learn(one) })
+		p.Go(func() { f.learn(one, known[one.Name]) })
 	}
 	p.Wait()
 	// The index is also stored after an interrupt, so that the next call continues.
-	f.writeIndex(all)
+	f.writeIndex(all, known)
 	return ctx.Err()
 }
 
-// learn decodes a picture.
-func (f *folder) learn(p *picture) {
-	m, content, onFile, err := readPicture(f.path(p.Name))
+// wantsView reports whether p is a training picture whose view is not known.
+func (f *folder) wantsView(p *picture) bool {
+	return f.size > 0 && strings.HasPrefix(p.Name, "train/") && p.seen(f) == nil
+}
+
+// learn reads a picture. It decodes the picture unless its bytes are those that the
+// index knows, nil for none.
+func (f *folder) learn(p, known *picture) {
+	p.Looked = time.Now().UnixNano()
+	content, err := readFile(f.path(p.Name))
 	if err != nil {
-		p.Error = err.Error()
-		if onFile {
-			// Another time the same file may be readable.
-			p.Bytes = -1
-		}
+		// Another time the same file may be readable.
+		p.Error, p.Bytes = reason(err), -1
 		return
 	}
-	sum := sha256.Sum256(content)
-	p.Sum = hex.EncodeToString(sum[:])
-	if !strings.HasPrefix(p.Name, "train/") || p.seen(f) != nil {
+	hash := sha256.Sum256(content)
+	sum := hex.EncodeToString(hash[:])
+	p.Views = nil
+	if known != nil && known.Sum == sum {
+		p.Sum, p.Views = sum, known.Views
+		if !f.wantsView(p) {
+			return
+		}
+	}
+	m, err := decodePicture(content)
+	if err != nil {
+		p.Sum, p.Error = "", err.Error()
+		return
+	}
+	if p.Sum = sum; !f.wantsView(p) {
 		return
 	}
 	pixels := make([]byte, Channels*f.size*f.size)
@@ -331,9 +508,13 @@ func (f *folder) readIndex() map[string]*picture {
 // writeIndex stores what is known of the pictures, atomically: two processes may
 // do so at the same time. If it fails, perhaps because the folder is read-only, the
 // next call decodes all pictures again.
-func (f *folder) writeIndex(all []*picture) {
+// Of a picture that an interrupt left unread it stores what was known before.
+func (f *folder) writeIndex(all []*picture, known map[string]*picture) {
 	x := index{Version: indexVersion}
 	for _, p := range all {
+		if k := known[p.Name]; k != nil && p.Sum == "" && p.Error == "" {
+			p = k
+		}
 		if p.Bytes >= 0 && (p.Sum != "" || p.Error != "") {
 			x.Pictures = append(x.Pictures, p)
 		}

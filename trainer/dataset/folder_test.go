@@ -3,6 +3,7 @@ package dataset_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"image"
@@ -164,6 +165,39 @@ func TestFolder(t *testing.T) {
 		}
 	})
 
+	t.Run("other files are passed over and counted by kind", func(t *testing.T) {
+		t.Parallel()
+		dir := t.TempDir()
+		writeFolder(t, dir, 2)
+		write(t, filepath.Join(dir, "train"), map[string][]byte{"list.csv": nil})
+		write(t, filepath.Join(dir, "train", "dog"), map[string][]byte{"a.WebP": nil, "README": nil, "b\n.gif": nil,
+			".DS_Store": nil})
+		write(t, filepath.Join(dir, "train", "dog", "more", "deep"), map[string][]byte{"a.jpg": nil, ".hidden": nil})
+		want := []dataset.LeftOut{
+			{"train/cat/notes.txt", "its name does not end in .jpg, .jpeg or .png", ".txt"},
+			{"train/dog/README", "its name does not end in .jpg, .jpeg or .png", "without an ending"},
+			{"train/dog/a.WebP", "its name does not end in .jpg, .jpeg or .png", ".webp"},
+			{"train/dog/more/deep/a.jpg", "it lies in folders below a class", "in folders below a class"},
+			{"train/dog/notes.txt", "its name does not end in .jpg, .jpeg or .png", ".txt"},
+			{"train/list.csv", "it lies beside the folders of the classes", "beside the folders of the classes"},
+			{`"train/dog/b\n.gif"`, "its name does not end in .jpg, .jpeg or .png", ".gif"},
+		}
+		byName := func(a, b dataset.LeftOut) int {
+			return strings.Compare(strings.Trim(a.Name, `"`), strings.Trim(b.Name, `"`))
+		}
+		slices.SortFunc(want, byName)
+		s := openFolder(t, dataset.Options{Dir: dir})
+		slices.SortFunc(s.Passed, byName)
+		if !slices.Equal(s.Passed, want) {
+			t.Errorf("passed over are %q, want %q", s.Passed, want)
+		}
+		found, err := dataset.Inspect(context.Background(), dir)
+		slices.SortFunc(found.LeftOut, byName)
+		if err != nil || !slices.Equal(found.LeftOut, want) || found.Classes != 2 || found.Train != 4 || found.Test != 4 {
+			t.Errorf("found %+v, %v", found, err)
+		}
+	})
+
 	t.Run("pictures that cannot be read are left out and named", func(t *testing.T) {
 		t.Parallel()
 		dir := t.TempDir()
@@ -177,12 +211,14 @@ func TestFolder(t *testing.T) {
 		if err := os.Symlink("nowhere", filepath.Join(dir, "train", "dog", "link.jpg")); err != nil {
 			t.Fatal(err)
 		}
-		want := []string{"train/cat/empty.png", "train/cat/half.jpg", "train/cat/long.png", "train/cat/text.jpg",
-			"train/dog/link.jpg", "val/dog/half.jpg"}
+		want := []string{"train/cat/empty.png: it is empty", "train/cat/half.jpg: decode: unexpected EOF",
+			"train/cat/long.png: it has 100×4 pixels, want sides that differ by a factor of 20 at most",
+			"train/cat/text.jpg: it is neither JPEG nor PNG", "train/dog/link.jpg: stat: no such file or directory",
+			"val/dog/half.jpg: decode: unexpected EOF"}
 		for range 2 { // the second time from the index
 			s := openFolder(t, dataset.Options{Dir: dir})
-			if !slices.Equal(s.Unreadable, want) {
-				t.Errorf("left out are %q, want %q", s.Unreadable, want)
+			if got := leftOut(s.Unreadable); !slices.Equal(got, want) {
+				t.Errorf("left out are %q, want %q", got, want)
 			}
 			if s.Train.Len() != 8 || s.Test.Len() != 4 {
 				t.Errorf("got %d and %d pictures", s.Train.Len(), s.Test.Len())
@@ -282,7 +318,23 @@ func TestFolderErrors(t *testing.T) {
 			write(t, filepath.Join(dir, place), map[string][]byte{"a.jpg": []byte("x")})
 		}
 		_, err = folderOf(dataset.Options{Dir: dir})
-		wantError(t, err, "no picture like "+filepath.Join(dir, "train", "cat", "a.jpg")+" can be read: ")
+		wantError(t, err, "no picture like "+filepath.Join(dir, "train", "cat", "a.jpg")+
+			" can be read: it is neither JPEG nor PNG: class cat has none to train on")
+	})
+
+	t.Run("a class without a training picture that can be read is an error", func(t *testing.T) {
+		t.Parallel()
+		dir := t.TempDir()
+		writeFolder(t, dir, 2)
+		write(t, filepath.Join(dir, "train", "cow"), map[string][]byte{"only.jpg": nil})
+		_, err := folderOf(dataset.Options{Dir: dir})
+		wantError(t, err, "no picture like "+filepath.Join(dir, "train", "cow", "only.jpg")+
+			" can be read: it is empty: class cow has none to train on")
+		found, err := dataset.Inspect(context.Background(), dir)
+		wantError(t, err, "class cow has none to train on")
+		if found.Classes != 3 || found.Train != 4 || found.Test != 4 {
+			t.Errorf("found %+v", found)
+		}
 	})
 
 	t.Run("a cancelled context ends the reading", func(t *testing.T) {
@@ -301,22 +353,52 @@ func TestFolderErrors(t *testing.T) {
 func TestFolderIndex(t *testing.T) {
 	t.Parallel()
 
-	t.Run("a second call decodes nothing, and a file that changed is read again", func(t *testing.T) {
+	t.Run("a file that takes the place of another with its size and time is read again", func(t *testing.T) {
 		t.Parallel()
 		dir := t.TempDir()
 		names := writeFolder(t, dir, 3)
 		first := openFolder(t, dataset.Options{Dir: dir})
-		path := filepath.Join(dir, names[0])
-		swap(t, path)
+		rest(t, dir)
+		swap(t, filepath.Join(dir, names[0]))
 		again := openFolder(t, dataset.Options{Dir: dir})
-		if again.Sum != first.Sum || again.Mean != first.Mean || again.Std != first.Std || len(again.Unreadable) != 0 {
-			t.Errorf("from the index it is another set: unreadable %q", again.Unreadable)
+		if want := []string{names[0] + ": it is neither JPEG nor PNG"}; !slices.Equal(leftOut(again.Unreadable), want) ||
+			again.Sum == first.Sum {
+			t.Errorf("left out are %q, want %q", leftOut(again.Unreadable), want)
 		}
-		if err := os.Chtimes(path, time.Now(), time.Unix(1e9, 0)); err != nil {
-			t.Fatal(err)
+	})
+
+	t.Run("a file that rests is not read again, and of one that only moved the view is known", func(t *testing.T) {
+		t.Parallel()
+		dir := t.TempDir()
+		names := writeFolder(t, dir, 3)
+		first := openFolder(t, dataset.Options{Dir: dir})
+		rest(t, dir)
+		alter(t, dir, names[0], func(p map[string]any) { p["sum"] = "other" })
+		if s := openFolder(t, dataset.Options{Dir: dir}); s.Sum == first.Sum {
+			t.Error("the checksum is not from the index")
 		}
-		if s := openFolder(t, dataset.Options{Dir: dir}); !slices.Equal(s.Unreadable, names[:1]) || s.Sum == first.Sum {
-			t.Errorf("of another time it was not read again: unreadable %q", s.Unreadable)
+		alter(t, dir, names[0], func(p map[string]any) { p["inode"] = 1 })
+		if s := openFolder(t, dataset.Options{Dir: dir}); s.Sum != first.Sum {
+			t.Error("of another inode the checksum is from the index")
+		}
+		rest(t, dir)
+		alter(t, dir, names[0], func(p map[string]any) {
+			p["changed"] = 1
+			p["views"].([]any)[0].(map[string]any)["sum"] = []int{0, 0, 0}
+		})
+		if s := openFolder(t, dataset.Options{Dir: dir}); s.Mean == first.Mean || s.Sum != first.Sum {
+			t.Error("a picture with the same bytes was decoded again")
+		}
+	})
+
+	t.Run("a file that changed just before it was read is read again", func(t *testing.T) {
+		t.Parallel()
+		dir := t.TempDir()
+		names := writeFolder(t, dir, 3)
+		first := openFolder(t, dataset.Options{Dir: dir})
+		alter(t, dir, names[0], func(p map[string]any) { p["sum"], p["looked"] = "other", p["changed"] })
+		if s := openFolder(t, dataset.Options{Dir: dir}); s.Sum != first.Sum {
+			t.Error("the checksum is from the index")
 		}
 	})
 
@@ -326,11 +408,16 @@ func TestFolderIndex(t *testing.T) {
 		names := writeFolder(t, dir, 3)
 		small, large := dataset.Options{Dir: dir, Size: 8, Resize: 9}, dataset.Options{Dir: dir, Size: 16, Resize: 30}
 		a, b := openFolder(t, small), openFolder(t, large)
+		rest(t, dir)
 		for _, name := range names {
-			swap(t, filepath.Join(dir, name))
+			alter(t, dir, name, func(p map[string]any) {
+				if n := len(p["views"].([]any)); n != 2 {
+					t.Errorf("%s has %d views, want 2", name, n)
+				}
+				p["sum"] = "other"
+			})
 		}
-		if c, d := openFolder(t, small), openFolder(t, large); c.Mean != a.Mean || d.Mean != b.Mean || c.Sum != a.Sum ||
-			d.Sum != b.Sum || a.Sum == b.Sum {
+		if c, d := openFolder(t, small), openFolder(t, large); c.Mean != a.Mean || d.Mean != b.Mean || c.Sum == a.Sum {
 			t.Error("the index lost one of them")
 		}
 	})
@@ -340,6 +427,8 @@ func TestFolderIndex(t *testing.T) {
 		dir := t.TempDir()
 		names := writeFolder(t, dir, 3)
 		want := openFolder(t, dataset.Options{Dir: dir})
+		rest(t, dir)
+		alter(t, dir, names[1], func(p map[string]any) { p["changed"] = 1 }) // it must be read again
 		// A new picture makes the next call learn something, which is stopped.
 		write(t, filepath.Join(dir, "train", "cat"), map[string][]byte{"new.png": pngOf(t, waves(9, 9, 9))})
 		ctx, cancel := context.WithCancel(context.Background())
@@ -349,11 +438,11 @@ func TestFolderIndex(t *testing.T) {
 			t.Fatalf("got %v, want context.Canceled", err)
 		}
 		for _, name := range names {
-			swap(t, filepath.Join(dir, name))
+			alter(t, dir, name, func(p map[string]any) {}) // it fails if the index does not have the picture
 		}
 		if s := openFolder(t, dataset.Options{Dir: dir}); len(s.Unreadable) != 0 ||
 			s.Train.Len() != want.Train.Len()+1 {
-			t.Errorf("got %d pictures, unreadable %q", s.Train.Len(), s.Unreadable)
+			t.Errorf("got %d pictures, unreadable %q", s.Train.Len(), leftOut(s.Unreadable))
 		}
 	})
 
@@ -392,8 +481,49 @@ func TestReadOnlyFolder(t *testing.T) {
 	})
 }
 
-// swap replaces a picture by text of the same size and time, which only
-// someone who decodes it again can tell.
+// rest makes all files of an index look as if they had not changed for a long time
+// before they were read.
+func rest(t *testing.T, dir string) {
+	t.Helper()
+	alter(t, dir, "", func(p map[string]any) { p["looked"] = math.MaxInt64 })
+}
+
+// alter changes what the index says of a picture, or of all for "".
+func alter(t *testing.T, dir, name string, change func(map[string]any)) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(dir, ".igcsearch-index.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var index map[string]any
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber() // times have more digits than a float64
+	if err := d.Decode(&index); err != nil {
+		t.Fatal(err)
+	}
+	found := false
+	for _, p := range index["pictures"].([]any) {
+		if p := p.(map[string]any); name == "" || p["name"] == name {
+			found = true
+			change(p)
+		}
+	}
+	if text, err = json.Marshal(index); err != nil || !found {
+		t.Fatalf("picture %q is in the index: %v, %v", name, found, err)
+	}
+	write(t, dir, map[string][]byte{".igcsearch-index.json": text})
+}
+
+// leftOut lists files with their reasons.
+func leftOut(files []dataset.LeftOut) (list []string) {
+	for _, f := range files {
+		list = append(list, f.Name+": "+f.Reason)
+	}
+	return list
+}
+
+// swap replaces a picture by text of the same size and time of modification,
+// as cp -p does.
 func swap(t *testing.T, path string) {
 	t.Helper()
 	info, err := os.Stat(path)
@@ -599,7 +729,7 @@ func FuzzFolder(f *testing.F) {
 		write(t, filepath.Join(dir, "train/a"), map[string][]byte{"some.png": b})
 		s := openFolder(t, dataset.Options{Dir: dir, Size: 4, Resize: 5})
 		if got := s.Train.Len() + len(s.Unreadable); got != 3 {
-			t.Errorf("%d pictures are read or named, want 3: %s", got, strings.Join(s.Unreadable, ", "))
+			t.Errorf("%d pictures are read or named, want 3: %s", got, strings.Join(leftOut(s.Unreadable), ", "))
 		}
 	})
 }

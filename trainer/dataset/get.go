@@ -104,12 +104,18 @@ func (f format) getFiles(ctx context.Context, o GetOptions) error {
 		o.URL = f.archive
 	}
 	if dir, err := f.locate(o.Dir); err == nil {
-		if _, _, _, err := f.read(ctx, dir); ctx.Err() != nil {
+		found, err := f.read(ctx, dir)
+		switch {
+		case ctx.Err() != nil:
 			return err
-		} else if err != nil {
+		case err != nil:
 			return fmt.Errorf("%w: remove the damaged files in %s and try again", err, dir)
+		case len(found.unofficial) > 0:
+			o.Note(fmt.Sprintf("%s is already in %s, but these are not the published files: %s; remove the folder to "+
+				"download all", f.name, dir, strings.Join(found.unofficial, ", ")))
+		default:
+			o.Note(fmt.Sprintf("%s is already in %s: all files are whole, nothing to download", f.name, dir))
 		}
-		o.Note(fmt.Sprintf("%s is already in %s: all files are whole, nothing to download", f.name, dir))
 		return nil
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err

@@ -2,6 +2,7 @@ package dataset
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"image"
 	_ "image/jpeg" // for image.Decode, which recognises a format by its first bytes
@@ -22,51 +23,59 @@ const (
 	maxAspect = 20
 )
 
-// readPicture decodes a JPEG or PNG file of any name and also returns its bytes. It
-// ignores the orientation that the file may give. onFile says that the error is of
-// the file system, not of the content.
-func readPicture(path string) (m image.Image, content []byte, onFile bool, err error) {
+// readFile returns the bytes of a picture's file.
+func readFile(path string) ([]byte, error) {
 	file, err := os.Open(path)
 	if err != nil {
-		return nil, nil, true, err
+		return nil, err
 	}
 	defer file.Close()
-	content, err = io.ReadAll(io.LimitReader(file, maxPictureBytes+1))
-	if err != nil {
-		return nil, nil, true, err
-	}
-	if len(content) > maxPictureBytes {
-		return nil, nil, false, fmt.Errorf("%s: has more than %d bytes", path, maxPictureBytes)
+	return io.ReadAll(io.LimitReader(file, maxPictureBytes+1))
+}
+
+// decodePicture decodes a JPEG or PNG file of any name. It ignores the orientation
+// that the file may give.
+func decodePicture(content []byte) (image.Image, error) {
+	switch n := len(content); {
+	case n == 0:
+		return nil, errors.New("it is empty")
+	case n > maxPictureBytes:
+		return nil, fmt.Errorf("it has more than %d bytes", maxPictureBytes)
 	}
 	c, _, err := image.DecodeConfig(bytes.NewReader(content))
+	if errors.Is(err, image.ErrFormat) {
+		return nil, errors.New("it is neither JPEG nor PNG")
+	}
 	if err != nil {
-		return nil, content, false, fmt.Errorf("decode %s: %w", path, err)
+		return nil, fmt.Errorf("decode: %w", err)
 	}
 	switch short, long := min(c.Width, c.Height), max(c.Width, c.Height); {
 	case short < 1:
-		return nil, content, false, fmt.Errorf("%s: has %d×%d pixels, want some", path, c.Width, c.Height)
+		return nil, fmt.Errorf("it has %d×%d pixels, want some", c.Width, c.Height)
 	case c.Width > maxPicturePixels/c.Height:
-		return nil, content, false, fmt.Errorf("%s: has %d×%d pixels, want at most %d", path, c.Width, c.Height,
-			maxPicturePixels)
+		return nil, fmt.Errorf("it has %d×%d pixels, want at most %d", c.Width, c.Height, maxPicturePixels)
 	case long > maxAspect*short:
-		return nil, content, false, fmt.Errorf("%s: has %d×%d pixels, "+
-			"want sides that differ by a factor of %d at most",
-			path, c.Width, c.Height, maxAspect)
+		return nil, fmt.Errorf("it has %d×%d pixels, want sides that differ by a factor of %d at most", c.Width,
+			c.Height, maxAspect)
 	}
-	m, _, err = image.Decode(bytes.NewReader(content))
+	m, _, err := image.Decode(bytes.NewReader(content))
 	if err != nil {
-		return nil, content, false, fmt.Errorf("decode %s: %w", path, err)
+		return nil, fmt.Errorf("decode: %w", err)
 	}
-	return m, content, false, nil
+	return m, nil
 }
 
 // show writes a picture of the folder to dst (C, size, size). If aug is nil, the
 // shorter side is rescaled to f.resize and the centre is cut out, as for evaluation.
 // Otherwise the length, the part and the mirror are drawn from seed.
 func (f *folder) show(dst []byte, scratch *image.RGBA, name string, aug *Augmentation, seed uint64) error {
-	m, _, _, err := readPicture(f.path(name))
+	content, err := readFile(f.path(name))
 	if err != nil {
 		return err
+	}
+	m, err := decodePicture(content)
+	if err != nil {
+		return fmt.Errorf("%s: %w", f.path(name), err)
 	}
 	f.view(dst, scratch, m, aug, seed)
 	return nil

@@ -3,7 +3,10 @@ package dataset
 import (
 	"bufio"
 	"context"
+	"crypto/md5"
+	"encoding/hex"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 )
@@ -60,13 +63,17 @@ func (f svhnFormat) open(ctx context.Context, o Options) (*Set, error) {
 	var train, test Split
 	train.grow(f.train.pictures + f.extra.pictures)
 	test.grow(f.test.pictures)
+	var unofficial []string
 	for _, part := range []struct {
 		file svhnFile
 		into *Split
 	}{{f.test, &test}, {f.train, &train}, {f.extra, &train}} {
-		err := part.file.read(ctx, filepath.Join(dir, part.file.name), part.into)
+		sum, err := part.file.read(ctx, filepath.Join(dir, part.file.name), part.into)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", f.name, missing(err, f.name, "the files that are missing"))
+		}
+		if sum != part.file.md5 {
+			unofficial = append(unofficial, part.file.name)
 		}
 	}
 	s, err := split(o, digits, cifarSide, cifarSide, train, test, f.hold)
@@ -74,16 +81,26 @@ func (f svhnFormat) open(ctx context.Context, o Options) (*Set, error) {
 		return nil, err
 	}
 	s.measure()
+	s.Unofficial = unofficial
 	return s, nil
 }
 
-func (f svhnFile) read(ctx context.Context, path string, into *Split) error {
+// read also returns the MD5 of the file.
+func (f svhnFile) read(ctx context.Context, path string, into *Split) (sum string, err error) {
 	file, err := os.Open(path)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer file.Close()
-	return readMAT(ctx, bufio.NewReaderSize(file, 1<<20), path, f.pictures, into)
+	h := md5.New()
+	r := bufio.NewReaderSize(io.TeeReader(file, h), 1<<20)
+	if err := readMAT(ctx, r, path, f.pictures, into); err != nil {
+		return "", err
+	}
+	if _, err := io.Copy(io.Discard, r); err != nil { // to the end of the file
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
 // hold draws the validation pictures. In the list of all pictures, those of the

@@ -540,8 +540,13 @@ func TestGetSVHN(t *testing.T) {
 		if done != bytes || total != bytes {
 			t.Errorf("the progress ended at %d of %d, want %d", done, total, bytes)
 		}
-		if _, err := f.Open(ctx, dataset.Options{Dir: dir}); err != nil {
-			t.Error(err)
+		if s, err := f.Open(ctx, dataset.Options{Dir: dir}); err != nil || len(s.Unofficial) > 0 {
+			t.Errorf("%q, %v", s.Unofficial, err)
+		}
+		others := f
+		others.Expect(func(string) (string, int64) { return "other", 1 })
+		if s, err := others.Open(ctx, dataset.Options{Dir: dir}); err != nil || len(s.Unofficial) != 3 {
+			t.Errorf("%q, %v", s.Unofficial, err)
 		}
 		if list, err := os.ReadDir(filepath.Join(dir, "svhn")); err != nil || len(list) != 3 {
 			t.Errorf("the folder has %v, %v", list, err)

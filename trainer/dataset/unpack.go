@@ -28,7 +28,7 @@ func (f format) install(ctx context.Context, archive io.Reader, dir string) erro
 	}
 	err := f.unpack(ctx, archive, temp)
 	if err == nil {
-		_, _, _, err = f.read(ctx, temp)
+		_, err = f.read(ctx, temp)
 	}
 	if err == nil {
 		err = os.Rename(temp, filepath.Join(dir, f.folder))

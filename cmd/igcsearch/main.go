@@ -12,15 +12,20 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"os"
 	"os/signal"
 	"strings"
 	"syscall"
 
+	"github.com/spf13/cobra"
+
+	"igcsearch/cmd/igcsearch/report"
 	"igcsearch/store"
 )
 
 func main() {
+	log.SetOutput(report.NewText(os.Stderr)) // that of net/http
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the program at once
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
@@ -34,13 +39,24 @@ const (
 	exitInterrupted = 130 // as a shell reports SIGINT
 )
 
-// run executes one command line and returns the exit code.
+// run executes one command line and returns the exit code. All that it prints goes
+// through report.Text, because hosts, files and servers have a say in it.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	out, errs := report.NewText(stdout), report.NewText(stderr)
+	defer errs.Flush()
 	root := newRootCommand()
 	root.SetArgs(args)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
+	root.SetOut(out)
+	root.SetErr(errs)
 	cmd, err := root.ExecuteContextC(ctx)
+	if e := out.Flush(); err == nil {
+		err = e
+	}
+	return exitCode(ctx, cmd, err, errs)
+}
+
+// exitCode says why a command failed, and returns the exit code.
+func exitCode(ctx context.Context, cmd *cobra.Command, err error, stderr io.Writer) int {
 	var usage usageError
 	switch {
 	case err == nil:

@@ -29,7 +29,7 @@ func WriteCSV(w io.Writer, s search.Study, rows []Row, times bool) error {
 	out.Write(cells) // out keeps an error until the end
 	for k := range rows {
 		for i, c := range list {
-			cells[i] = c.text(&rows[k])
+			cells[i] = search.Printable(c.text(&rows[k])) // spreadsheets and terminals show it
 		}
 		out.Write(cells)
 	}

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path"
 	"path/filepath"
 	"reflect"
@@ -21,6 +20,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 	"github.com/pelletier/go-toml/v2/unstable"
 
+	"igcsearch/regular"
 	"igcsearch/search"
 )
 
@@ -85,7 +85,7 @@ func Load(nameOrFile string, set []string) (search.Study, error) {
 	if text, err := files.ReadFile(nameOrFile + ".toml"); err == nil {
 		return Parse(nameOrFile+".toml", text, set)
 	}
-	text, err := os.ReadFile(nameOrFile)
+	text, err := regular.ReadGiven(nameOrFile, maxFile)
 	isName := filepath.Base(nameOrFile) == nameOrFile && filepath.Ext(nameOrFile) == ""
 	if errors.Is(err, fs.ErrNotExist) && isName {
 		return search.Study{}, &UnknownError{Name: nameOrFile, NoFile: true}
@@ -95,6 +95,9 @@ func Load(nameOrFile string, set []string) (search.Study, error) {
 	}
 	return Parse(nameOrFile, text, set)
 }
+
+// maxFile is the largest study file, in bytes.
+const maxFile = 16 << 20
 
 // Parse is Load of a file's text. Errors name it by file.
 func Parse(file string, text []byte, set []string) (search.Study, error) {

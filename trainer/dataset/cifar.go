@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"igcsearch/regular"
 )
 
 // CIFAR pictures are 32×32.
@@ -153,7 +155,7 @@ func (s *Split) grow(n int) {
 }
 
 func (f format) readFile(ctx context.Context, path string, records int, into *Split) error {
-	file, err := os.Open(path)
+	file, err := regular.Open(path)
 	if err != nil {
 		return err
 	}
@@ -164,9 +166,6 @@ func (f format) readFile(ctx context.Context, path string, records int, into *Sp
 		return err
 	}
 	want := int64(records) * int64(f.recordBytes())
-	if !info.Mode().IsRegular() {
-		return fmt.Errorf("%s: not a file: want %d bytes", path, want)
-	}
 	if info.Size() != want {
 		return fmt.Errorf("%s: ends at byte %d, want %d (%d records of %d bytes)", path, info.Size(), want, records,
 			f.recordBytes())
@@ -222,7 +221,7 @@ const maxNamesBytes = 1 << 20
 // readNames reads the names of the classes, one on each line. It ignores empty lines
 // at the end.
 func (f format) readNames(path string) ([]string, error) {
-	file, err := os.Open(path)
+	file, err := regular.Open(path)
 	if err != nil {
 		return nil, err
 	}

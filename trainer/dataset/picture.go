@@ -7,9 +7,10 @@ import (
 	_ "image/jpeg" // for image.Decode, which recognises a format by its first bytes
 	_ "image/png"
 	"io"
-	"os"
 
 	"golang.org/x/image/draw"
+
+	"igcsearch/regular"
 )
 
 const (
@@ -26,7 +27,7 @@ const (
 // ignores the orientation that the file may give. onFile says that the error is of
 // the file system, not of the content.
 func readPicture(path string) (m image.Image, content []byte, onFile bool, err error) {
-	file, err := os.Open(path)
+	file, err := regular.Open(path)
 	if err != nil {
 		return nil, nil, true, err
 	}

@@ -4,8 +4,9 @@ import (
 	"bufio"
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
+
+	"igcsearch/regular"
 )
 
 // svhnFormat is the data set of house numbers (Netzer et al., Reading Digits in
@@ -78,7 +79,7 @@ func (f svhnFormat) open(ctx context.Context, o Options) (*Set, error) {
 }
 
 func (f svhnFile) read(ctx context.Context, path string, into *Split) error {
-	file, err := os.Open(path)
+	file, err := regular.Open(path)
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strings"
 	"syscall"
 )
 
@@ -29,6 +30,28 @@ func ReadUnlinked(path string, most int64) ([]byte, error) {
 	return read(path, most, syscall.O_NOFOLLOW)
 }
 
+// ReadGiven is Read of a path that a user has typed. It also reads what the user's shell offers in /dev, like
+// /dev/stdin and <(command), to its end.
+func ReadGiven(path string, most int64) ([]byte, error) {
+	if !strings.HasPrefix(path, "/dev/") {
+		return Read(path, most)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, most+1))
+	if err == nil && int64(len(text)) > most {
+		err = tooLarge(path, most)
+	}
+	return text, err
+}
+
+func tooLarge(path string, most int64) error {
+	return &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("%w: more than %d bytes", ErrLarge, most)}
+}
+
 func read(path string, most int64, flags int) ([]byte, error) {
 	f, err := open(path, flags)
 	if err != nil {
@@ -39,9 +62,8 @@ func read(path string, most int64, flags int) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	large := &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("%w: more than %d bytes", ErrLarge, most)}
 	if info.Size() > most {
-		return nil, large
+		return nil, tooLarge(path, most)
 	}
 	text := make([]byte, 0, info.Size()+1)
 	for {
@@ -49,7 +71,7 @@ func read(path string, most int64, flags int) ([]byte, error) {
 		text = text[:len(text)+n]
 		switch {
 		case int64(len(text)) > most: // it grows while it is read
-			return nil, large
+			return nil, tooLarge(path, most)
 		case errors.Is(err, io.EOF):
 			return text, nil
 		case err != nil:
@@ -68,6 +90,9 @@ func open(path string, flags int) (*os.File, error) {
 		look = os.Lstat
 	}
 	info, err := look(path)
+	if onPath := (*fs.PathError)(nil); errors.As(err, &onPath) {
+		onPath.Op = "open" // as people know it
+	}
 	if err == nil {
 		err = check(path, info)
 	}

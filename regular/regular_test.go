@@ -2,6 +2,7 @@ package regular_test
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"os"
@@ -81,6 +82,20 @@ func TestRead(t *testing.T) {
 	}
 	if text, err := regular.Read("/proc/self/status", 1<<20); err != nil || len(text) == 0 {
 		t.Errorf("a file whose size is said to be 0: %d bytes, %v", len(text), err)
+	}
+	if _, err := regular.ReadGiven("/dev/zero", most); !errors.Is(err, regular.ErrLarge) {
+		t.Errorf("/dev/zero: %v", err)
+	}
+	r, w, err := os.Pipe()
+	must(err)
+	defer r.Close()
+	if _, err := w.WriteString("through a pipe"); err != nil {
+		t.Fatal(err)
+	}
+	must(w.Close())
+	given, err := regular.ReadGiven(fmt.Sprintf("/dev/fd/%d", r.Fd()), most)
+	if err != nil || string(given) != "through a pipe" {
+		t.Errorf("%q, %v", given, err)
 	}
 	f, err := regular.Open(filepath.Join(".", "link"))
 	must(err)

@@ -10,8 +10,8 @@ import (
 const Lease = time.Minute
 
 // Unanswered is for how many leases more a worker that stands still keeps its trials if its
-// scheduler cannot be asked whether its job still runs.
-const Unanswered = 3
+// scheduler cannot be asked whether its job still runs. The scheduler is asked three times in each.
+const Unanswered = 1
 
 // HeartbeatWatch watches the heartbeat of another worker. The zero value has not seen it yet.
 type HeartbeatWatch struct {
@@ -45,7 +45,7 @@ func (w *HeartbeatWatch) Stands(beat int64, lease time.Duration, own time.Time) 
 
 // Asked takes in what came of asking the scheduler about the job of a worker that Stands. err says
 // why the scheduler could not be asked. Asked reports whether that has been so for Unanswered
-// leases, so that the heartbeat alone decides.
+// leases more, so that the heartbeat alone decides.
 func (w *HeartbeatWatch) Asked(err error, lease time.Duration) bool {
 	if err == nil || w.asked == 0 {
 		w.asked = w.still

@@ -205,7 +205,7 @@ type WorkerTrial struct {
 }
 
 // Workers lists the workers that are alive, with a row for each of their trials, and with one for a remote worker that
-// has none.
+// has none. A Silent one is listed too.
 func (db *DB) Workers(ctx context.Context) (list []WorkerTrial, err error) {
 	err = db.view(ctx, func(tx *sql.Tx) error {
 		list = nil
@@ -220,7 +220,7 @@ func (db *DB) Workers(ctx context.Context) (list []WorkerTrial, err error) {
 				&w.Study, systems.into(&w.System), &w.Seed); err != nil {
 				return err
 			}
-			if db.alive(w.Worker) {
+			if db.alive(w.Worker) || w.Silent != "" {
 				list = append(list, w)
 			}
 			return nil

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path"
 	"reflect"
 	"regexp"
@@ -20,6 +19,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 	"github.com/pelletier/go-toml/v2/unstable"
 
+	"igcsearch/regular"
 	"igcsearch/search"
 )
 
@@ -84,7 +84,7 @@ func Load(nameOrFile string, set []string) (search.Study, error) {
 	if text, err := files.ReadFile(nameOrFile + ".toml"); err == nil {
 		return Parse(nameOrFile+".toml", text, set)
 	}
-	text, err := os.ReadFile(nameOrFile)
+	text, err := regular.ReadGiven(nameOrFile, maxFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return search.Study{}, &UnknownError{Name: nameOrFile, NoFile: true}
 	}
@@ -93,6 +93,9 @@ func Load(nameOrFile string, set []string) (search.Study, error) {
 	}
 	return Parse(nameOrFile, text, set)
 }
+
+// maxFile is the largest study file, in bytes.
+const maxFile = 16 << 20
 
 // Parse is Load of a file's text. Errors name it by file.
 func Parse(file string, text []byte, set []string) (search.Study, error) {

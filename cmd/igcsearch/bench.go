@@ -20,6 +20,7 @@ import (
 
 	"igcsearch/cmd/igcsearch/progress"
 	"igcsearch/cmd/igcsearch/report"
+	"igcsearch/search"
 	"igcsearch/space"
 	"igcsearch/studies"
 	"igcsearch/trainer"
@@ -380,9 +381,9 @@ func (o benchOptions) progress(stderr io.Writer, name string) {
 	switch {
 	case o.format != "table" || !progress.IsTerminal(stderr):
 	case name == "":
-		fmt.Fprint(stderr, "\r\033[K")
+		fmt.Fprint(report.Unwrap(stderr), "\r\033[K")
 	default:
-		fmt.Fprintf(stderr, "\r%s …\033[K", name)
+		fmt.Fprintf(report.Unwrap(stderr), "\r%s …\033[K", search.PrintableLine(name))
 	}
 }
 

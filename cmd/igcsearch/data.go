@@ -14,6 +14,8 @@ import (
 	"github.com/vbauerster/mpb/v8/decor"
 
 	"igcsearch/cmd/igcsearch/progress"
+	"igcsearch/cmd/igcsearch/report"
+	"igcsearch/search"
 	"igcsearch/trainer/dataset"
 )
 
@@ -99,7 +101,7 @@ type download struct {
 func newDownload(name string, stderr io.Writer) *download {
 	d := &download{name: name, out: stderr, last: time.Now()}
 	if progress.IsTerminal(stderr) {
-		d.container = mpb.New(mpb.WithOutput(stderr), mpb.WithWidth(60))
+		d.container = mpb.New(mpb.WithOutput(report.Unwrap(stderr)), mpb.WithWidth(60))
 		d.out = d.container
 	}
 	return d
@@ -135,7 +137,7 @@ func megabytes(done, total int64) string {
 	return fmt.Sprintf("%.1f of %.1f MB", float64(done)/1e6, float64(total)/1e6)
 }
 
-func (d *download) note(line string) { fmt.Fprintln(d.out, line) }
+func (d *download) note(line string) { fmt.Fprintln(d.out, search.PrintableLine(line)) }
 
 func (d *download) close() {
 	if d.bar != nil {

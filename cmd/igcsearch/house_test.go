@@ -9,6 +9,38 @@ import (
 	"testing"
 )
 
+// TestOneEdge: only main knows the streams of the process, so nothing reaches a terminal but through report.Text.
+func TestOneEdge(t *testing.T) {
+	direct := regexp.MustCompile(`\bos\.Std(out|err)\b|\bfmt\.Print(f|ln)?\(|\bprint(ln)?\(|\bsyscall\.Std|\blog\.SetOutput\(`)
+	listed, err := exec.Command("go", "list", "-tags", "gpu", "-f",
+		`{{$d := .Dir}}{{range .GoFiles}}{{$d}}/{{.}}{{"\n"}}{{end}}{{range .CgoFiles}}{{$d}}/{{.}}{{"\n"}}{{end}}`,
+		"igcsearch/...").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := strings.Fields(string(listed))
+	if len(files) < 100 {
+		t.Fatalf("only %d files", len(files))
+	}
+	for _, file := range files {
+		// Programs of their own, which nobody runs but those who build igcsearch.
+		if strings.Contains(file, "/.ci/") || strings.Contains(file, "/emulator/") || strings.Contains(file, "/handsigns/") ||
+			strings.HasSuffix(file, "/cmd/igcsearch/main.go") {
+			continue
+		}
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, line := range strings.Split(string(text), "\n") {
+			code, _, _ := strings.Cut(line, "//")
+			if direct.MatchString(code) {
+				t.Errorf("%s:%d: it prints past the writers of its command: %s", file, i+1, strings.TrimSpace(line))
+			}
+		}
+	}
+}
+
 // TestWhoImportsWhom holds the packages to the table of docs/design.md: imports go
 // one way, and trainer, store and plots know nothing of one another.
 func TestWhoImportsWhom(t *testing.T) {

@@ -9,21 +9,24 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"os"
 	"os/signal"
 	"strings"
-	"sync"
 	"syscall"
 
+	"github.com/spf13/cobra"
+
+	"igcsearch/cmd/igcsearch/report"
 	"igcsearch/store"
 )
 
 func main() {
+	log.SetOutput(report.NewText(os.Stderr)) // that of net/http
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the program at once
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
@@ -34,21 +37,28 @@ const (
 	exitOK          = 0
 	exitFailure     = 1
 	exitUsage       = 2
-	exitFound       = 3 // doctor: something is wrong and not repaired
+	exitFound       = 3   // doctor: something is wrong and not repaired
 	exitInterrupted = 130 // as a shell reports SIGINT
 )
 
-// run executes one command line and returns the exit code.
+// run executes one command line and returns the exit code. All that it prints goes
+// through report.Text, because hosts, files and servers have a say in it.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	out, errs := report.NewText(stdout), report.NewText(stderr)
+	defer errs.Flush()
 	root := newRootCommand()
 	root.SetArgs(args)
-	out := &output{Writer: stdout}
 	root.SetOut(out)
-	root.SetErr(stderr)
+	root.SetErr(errs)
 	cmd, err := root.ExecuteContextC(ctx)
-	if failed := out.failed(); failed != nil {
-		err = failed
+	if e := out.Flush(); e != nil {
+		err = fmt.Errorf("not all of the output could be written: %w", e)
 	}
+	return exitCode(ctx, cmd, err, errs)
+}
+
+// exitCode says why a command failed, and returns the exit code.
+func exitCode(ctx context.Context, cmd *cobra.Command, err error, stderr io.Writer) int {
 	var usage usageError
 	switch {
 	case err == nil:
@@ -88,34 +98,6 @@ func (e usageError) Unwrap() error { return e.error }
 
 // foundError says that doctor found something that is not repaired.
 type foundError struct{ error }
-
-// output is the standard output. It remembers an error of writing, so that no command must look for one after each
-// line that it prints, and none ends well if the disk behind its output is full.
-type output struct {
-	io.Writer
-	mu  sync.Mutex
-	err error
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	n, err := o.Writer.Write(p)
-	if err != nil {
-		o.mu.Lock()
-		o.err = cmp.Or(o.err, err)
-		o.mu.Unlock()
-	}
-	return n, err
-}
-
-// failed is the first error of writing.
-func (o *output) failed() error {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.err == nil {
-		return nil
-	}
-	return fmt.Errorf("not all of the output could be written: %w", o.err)
-}
 
 // errHelp ends a command line that names no command, after its help was printed.
 var errHelp = errors.New("a command is missing")

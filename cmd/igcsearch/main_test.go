@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/ecdsa"
@@ -55,7 +56,7 @@ func TestScripts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	runScripts(t, "testdata", "MIRROR="+mirror.URL, "PROGRAM="+program)
+	runScripts(t, "testdata", "MIRROR="+mirror.URL, "PROGRAM="+program, "NAMED=two\x1b[2J.toml")
 }
 
 // runScripts runs the scripts of a folder with some more variables.
@@ -472,4 +473,36 @@ func epochsOf(stored store.Results) (n int) {
 		n += t.Epoch
 	}
 	return n
+}
+
+// TestStatusLine: the status line of a server that is no coordinator does not reach the terminal raw.
+func TestStatusLine(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			http.ReadRequest(bufio.NewReader(c))
+			fmt.Fprint(c, "HTTP/1.1 500 \x1b[31mall is well\u202e\r\nContent-Length: 0\r\n\r\n")
+			c.Close()
+		}
+	}()
+	access := filepath.Join(t.TempDir(), "a.access")
+	text := fmt.Sprintf(`{"address":"http://%s","token":"0123456789abcdef"}`, l.Addr())
+	if err := os.WriteFile(access, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var stdout, stderr bytes.Buffer
+	code := run(t.Context(), []string{"status", "x", "--db", access}, &stdout, &stderr)
+	if said := stderr.String(); code != exitFailure || strings.ContainsAny(said, "\x1b\u202e") ||
+		!strings.Contains(said, `answers 500 \u001b[31mall is well\u202e`) {
+		t.Errorf("exit code %d: %q", code, said)
+	}
 }

@@ -3,11 +3,11 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
+	"igcsearch/regular"
 	"igcsearch/search"
 	"igcsearch/store"
 	"igcsearch/store/table"
@@ -35,9 +35,12 @@ func readRecorded(ctx context.Context, study, path string) (search.Study, []sear
 	return r.Study, r.Planned, err
 }
 
+// maxExported is the largest file that is imported, in bytes; an epoch takes some hundred.
+const maxExported = 4 << 30
+
 // readExported reads a file that export wrote as csv or json, for a command that errors name.
 func readExported(command, path string) (table.File, error) {
-	text, err := os.ReadFile(path)
+	text, err := regular.ReadGiven(path, maxExported)
 	if err != nil {
 		return table.File{}, fmt.Errorf("%s: %w", command, err)
 	}

@@ -6,11 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net/url"
 	"os"
 	"syscall"
+
+	"igcsearch/regular"
 )
 
 // Access says how to reach a coordinator. Whoever has it can read and write results, so only
@@ -45,12 +46,10 @@ var (
 // ReadAccess reads an access file. The error wraps fs.ErrNotExist if the file does not exist,
 // and ErrNotAccess if it is not an access file.
 func ReadAccess(path string) (a Access, err error) {
-	f, err := os.Open(path)
-	if err != nil {
+	text, err := regular.Read(path, maxAccess)
+	if err != nil && !errors.Is(err, regular.ErrKind) && !errors.Is(err, regular.ErrLarge) {
 		return a, fmt.Errorf("access file %s: %w", path, err)
 	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxAccess))
 	if err == nil {
 		err = json.Unmarshal(text, &a)
 	}
@@ -110,7 +109,7 @@ func open(path string) bool {
 // TokenOf returns the token of an access file. It returns a new token if the file does not
 // exist, or if its token is no secret.
 func TokenOf(path string) (string, error) {
-	text, err := os.ReadFile(path)
+	text, err := regular.Read(path, maxAccess)
 	if errors.Is(err, fs.ErrNotExist) {
 		return NewToken(), nil
 	}

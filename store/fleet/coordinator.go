@@ -23,6 +23,7 @@ import (
 
 	"github.com/mattn/go-sqlite3"
 
+	"igcsearch/regular"
 	"igcsearch/search"
 	"igcsearch/search/strategy"
 	"igcsearch/store"
@@ -205,7 +206,7 @@ func (c *Coordinator) Sweep(ctx context.Context) error {
 
 // sweep stores the reports in one outbox, unless its worker is there to deliver them.
 func (c *Coordinator) sweep(ctx context.Context, dir string) error {
-	text, err := os.ReadFile(filepath.Join(dir, "worker.json"))
+	text, err := regular.ReadUnlinked(filepath.Join(dir, "worker.json"), maxBody)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // the outbox is about to be made or removed
 	}

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -396,8 +397,28 @@ func lateCopy(t *testing.T) {
 func leavesReports(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
+	study, _ := s.leave()
+	coordinator := s.start()
+	if err := coordinator.Sweep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	stored, err := s.db.Read(t.Context(), study.Name)
+	if err != nil || stored.Trials[0].Epoch != 2 || stored.Trials[0].Status != search.Pending {
+		t.Fatalf("%+v, %v", stored, err)
+	}
+	if err := s.work(t.Context(), fleet.ClientOptions{}, search.Runner{Trainer: trainer{}}); err != nil {
+		t.Fatal(err)
+	}
+	s.check(study)
+}
+
+// leave lets a worker train one epoch, stops the coordinator, and lets the worker train another epoch and leave. The
+// outbox has an epoch and an end.
+func (s *site) leave() (study search.Study, outbox string) {
+	t := s.t
+	t.Helper()
 	s.start()
-	study := s.plan(1)
+	study = s.plan(1)
 	ctx, cancel := context.WithCancel(t.Context())
 	c := s.client(fleet.ClientOptions{})
 	if _, err := c.Join(ctx); err != nil {
@@ -420,18 +441,60 @@ func leavesReports(t *testing.T) {
 	if files, err := os.ReadDir(left); err != nil || len(files) < 3 {
 		t.Fatalf("in %q: %v, %v", left, files, err)
 	}
-	coordinator := s.start()
-	if err := coordinator.Sweep(t.Context()); err != nil {
-		t.Fatal(err)
+	return study, left
+}
+
+// TestOdd puts odd things into the outbox of a worker that has left, beside it, and in place of the access file. The
+// reports are delivered, and people are told of the rest.
+func TestOdd(t *testing.T) {
+	t.Parallel()
+	for name, odd := range map[string]func(path string) error{
+		"a pipe":                   func(path string) error { return syscall.Mkfifo(path, 0o600) },
+		"a link to /dev/zero":      func(path string) error { return os.Symlink("/dev/zero", path) },
+		"a link to itself":         func(path string) error { return os.Symlink(path, path) },
+		"a folder":                 func(path string) error { return os.Mkdir(path, 0o700) },
+		"an empty file":            func(path string) error { return os.WriteFile(path, nil, 0o600) },
+		"no JSON":                  func(path string) error { return os.WriteFile(path, []byte(`{"path":`), 0o600) },
+		"an odd number":            func(path string) error { return os.WriteFile(path, []byte("1e999"), 0o600) },
+		"a hole of a terabyte":     func(path string) error { return errors.Join(os.WriteFile(path, nil, 0o600), os.Truncate(path, 1<<40)) },
+		"a request to other paths": func(path string) error { return os.WriteFile(path, []byte(`{"path":"/v1/plan"}`), 0o600) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t)
+			study, left := s.leave()
+			place := func(names ...string) string {
+				return filepath.Join(append([]string{s.access + ".outbox"}, names...)...)
+			}
+			letter := func(n int) string { return filepath.Join(left, fmt.Sprintf("%06d.json", n)) }
+			if err := errors.Join(os.Rename(letter(2), letter(3)), os.Rename(letter(1), letter(2)), odd(letter(1)),
+				odd(filepath.Join(left, "7.json")), odd(place("0000")), os.Mkdir(place("0001"), 0o700),
+				odd(place("0001", "worker.json"))); err != nil {
+				t.Fatal(err)
+			}
+			coordinator := s.start()
+			if err := coordinator.Sweep(t.Context()); err == nil || strings.Contains(err.Error(), left) {
+				t.Errorf("sweep: %v", err)
+			}
+			stored, err := s.db.Read(t.Context(), study.Name)
+			if err != nil || stored.Trials[0].Epoch != 2 {
+				t.Errorf("%+v, %v; notes %q", stored.Trials, err, s.notes.all)
+			}
+			if !s.notes.has("000001.json is no report, so it is not delivered: ") && !s.notes.has("1 reports were refused") {
+				t.Errorf("nobody heard of it: %q", s.notes.all)
+			}
+			path := filepath.Join(s.dir, "odd.access")
+			if err := odd(path); err != nil {
+				t.Fatal(err)
+			}
+			if a, err := fleet.ReadAccess(path); err == nil {
+				t.Errorf("it is access %+v", a)
+			}
+			if _, err := fleet.TokenOf(path); err == nil {
+				t.Error("it has a token")
+			}
+		})
 	}
-	stored, err := s.db.Read(t.Context(), study.Name)
-	if err != nil || stored.Trials[0].Epoch != 2 || stored.Trials[0].Status != search.Pending {
-		t.Fatalf("%+v, %v", stored, err)
-	}
-	if err := s.work(t.Context(), fleet.ClientOptions{}, search.Runner{Trainer: trainer{}}); err != nil {
-		t.Fatal(err)
-	}
-	s.check(study)
 }
 
 func outOfReach(t *testing.T) {

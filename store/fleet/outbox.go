@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +13,8 @@ import (
 	"strings"
 
 	"github.com/google/renameio/v2"
+
+	"igcsearch/regular"
 )
 
 // outbox is a folder that holds the requests that a worker could not deliver. worker.json says
@@ -44,7 +47,7 @@ func (o *outbox) put(path string, body any, worker joinRequest) error {
 			err = writeWhole(filepath.Join(o.dir, "worker.json"), worker)
 		}
 		if err == nil {
-			err = writeWhole(filepath.Join(o.dir, fmt.Sprintf("%06d.json", o.next)), letter{path, text})
+			err = writeWhole(filepath.Join(o.dir, letterName(o.next)), letter{path, text})
 		}
 		if !errors.Is(err, fs.ErrNotExist) {
 			break
@@ -64,13 +67,24 @@ func letters(dir string) (names []string, err error) {
 		return nil, nil
 	}
 	for _, f := range list {
-		number, isLetter := strings.CutSuffix(f.Name(), ".json")
-		if _, err := strconv.Atoi(number); isLetter && err == nil {
+		if n, err := strconv.Atoi(strings.TrimSuffix(f.Name(), ".json")); err == nil && n > 0 && f.Name() == letterName(n) {
 			names = append(names, f.Name())
 		}
 	}
-	slices.Sort(names)
+	// After a million requests names are longer.
+	slices.SortFunc(names, func(a, b string) int { return cmp.Or(len(a)-len(b), strings.Compare(a, b)) })
 	return names, err
+}
+
+func letterName(n int) string { return fmt.Sprintf("%06d.json", n) }
+
+// maxLetter is the largest request in an outbox, in bytes: in JSON a state takes a third more.
+const maxLetter = maxEpochBody/3*4 + maxBody
+
+// aside moves what is no request out of the way of the requests that follow it.
+func aside(path string, why error, note func(string)) error {
+	note(fmt.Sprintf("%s is no report, so it is not delivered: %v", path, why))
+	return os.Rename(path, strings.TrimSuffix(path, ".json")+".damaged")
 }
 
 // deliver passes the requests of a folder to send, in their order. It removes a request that
@@ -85,17 +99,22 @@ func deliver(dir string, send func(letter) error, note func(string)) error {
 	}()
 	for _, name := range names {
 		path := filepath.Join(dir, name)
-		text, err := os.ReadFile(path)
+		text, err := regular.ReadUnlinked(path, maxLetter)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // another process delivered it
 		}
-		if err != nil {
+		odd := errors.Is(err, regular.ErrKind) || errors.Is(err, regular.ErrLarge) || errors.Is(err, fs.ErrPermission)
+		if err != nil && !odd {
 			return err
 		}
 		var l letter
-		if err := json.Unmarshal(text, &l); err != nil {
-			note(fmt.Sprintf("%s is damaged, so it is not delivered: %v", path, err))
-			os.Rename(path, strings.TrimSuffix(path, ".json")+".damaged")
+		if err == nil {
+			err = json.Unmarshal(text, &l)
+		}
+		if err != nil {
+			if err := aside(path, err, note); err != nil {
+				return err
+			}
 			continue
 		}
 		if err := send(l); temporary(err) {

@@ -36,7 +36,7 @@ func WriteCSV(w io.Writer, s search.Study, rows []Row, times bool) error {
 	for _, r := range rows {
 		r.Fingerprint, r.DataSum = fingerprint, s.DataSum
 		for i, c := range list {
-			cells[i] = c.text(&r)
+			cells[i] = search.Printable(c.text(&r)) // spreadsheets and terminals show it
 		}
 		out.Write(cells)
 	}

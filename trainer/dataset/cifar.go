@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"igcsearch/regular"
 )
 
 // CIFAR pictures are 32×32.
@@ -190,7 +192,7 @@ func (s *Split) grow(n int) {
 
 // readFile also returns the SHA-256 of the file.
 func (f format) readFile(ctx context.Context, path string, records int, into *Split) (sum string, err error) {
-	file, err := os.Open(path)
+	file, err := regular.Open(path)
 	if err != nil {
 		return "", err
 	}
@@ -201,9 +203,6 @@ func (f format) readFile(ctx context.Context, path string, records int, into *Sp
 		return "", err
 	}
 	want := int64(records) * int64(f.recordBytes())
-	if !info.Mode().IsRegular() {
-		return "", fmt.Errorf("%s: not a file: want %d bytes", path, want)
-	}
 	if info.Size() != want {
 		return "", fmt.Errorf("%s: ends at byte %d, want %d (%d records of %d bytes)", path, info.Size(), want, records,
 			f.recordBytes())
@@ -261,7 +260,7 @@ const maxNamesBytes = 1 << 20
 // readNames reads the names of the classes, one on each line. It ignores empty lines
 // at the end.
 func (f format) readNames(path string) ([]string, error) {
-	file, err := os.Open(path)
+	file, err := regular.Open(path)
 	if err != nil {
 		return nil, err
 	}

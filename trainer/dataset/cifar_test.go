@@ -179,7 +179,7 @@ func TestOpenDamagedCIFAR(t *testing.T) {
 				return errors.Join(os.Remove(filepath.Join(dir, "test.bin")),
 					os.Mkdir(filepath.Join(dir, "test.bin"), 0o777))
 			},
-			[]string{"test.bin: not a file: want 92220 bytes"}},
+			[]string{"test.bin: it is no regular file but a folder"}},
 		{"too few class names", "cifar100",
 			func(dir string) error {
 				return os.WriteFile(filepath.Join(dir, "fine_label_names.txt"), names(99), 0o666)

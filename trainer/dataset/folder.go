@@ -22,6 +22,8 @@ import (
 
 	"github.com/google/renameio/v2"
 	"github.com/sourcegraph/conc/pool"
+
+	"igcsearch/regular"
 )
 
 const (
@@ -488,7 +490,7 @@ func (f *folder) learn(p, known *picture) {
 
 // readIndex returns the stored pictures by name; none if there is no index.
 func (f *folder) readIndex() map[string]*picture {
-	text, err := os.ReadFile(f.path(indexName))
+	text, err := regular.Read(f.path(indexName), 1<<30)
 	if err != nil {
 		return nil
 	}

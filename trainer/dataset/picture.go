@@ -8,9 +8,10 @@ import (
 	_ "image/jpeg" // for image.Decode, which recognises a format by its first bytes
 	_ "image/png"
 	"io"
-	"os"
 
 	"golang.org/x/image/draw"
+
+	"igcsearch/regular"
 )
 
 const (
@@ -25,7 +26,7 @@ const (
 
 // readFile returns the bytes of a picture's file.
 func readFile(path string) ([]byte, error) {
-	file, err := os.Open(path)
+	file, err := regular.Open(path)
 	if err != nil {
 		return nil, err
 	}

@@ -7,8 +7,9 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
+
+	"igcsearch/regular"
 )
 
 // svhnFormat is the data set of house numbers (Netzer et al., Reading Digits in
@@ -87,7 +88,7 @@ func (f svhnFormat) open(ctx context.Context, o Options) (*Set, error) {
 
 // read also returns the MD5 of the file.
 func (f svhnFile) read(ctx context.Context, path string, into *Split) (sum string, err error) {
-	file, err := os.Open(path)
+	file, err := regular.Open(path)
 	if err != nil {
 		return "", err
 	}

@@ -28,6 +28,7 @@ const (
 	redraw = 100 * time.Millisecond
 )
 
+// newBars draws on a terminal. Bars move its cursor, so each text in them is made printable here.
 func newBars(t *tally, stderr io.Writer) *bars {
 	b := &bars{
 		tally: t, container: mpb.New(mpb.WithOutput(stderr), mpb.WithWidth(24)), parts: map[int64]*mpb.Bar{},
@@ -38,7 +39,7 @@ func newBars(t *tally, stderr io.Writer) *bars {
 
 // label puts a text behind a bar.
 func label(text func() string) mpb.BarOption {
-	return mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return " " + text() }))
+	return mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return " " + search.PrintableLine(text()) }))
 }
 
 func (b *bars) Event(e search.Event) {
@@ -93,7 +94,7 @@ func (b *bars) trial(id int64) string {
 	return text
 }
 
-func (b *bars) Note(line string) { fmt.Fprintln(b.container, line) }
+func (b *bars) Note(line string) { fmt.Fprintln(b.container, search.PrintableLine(line)) }
 
 func (b *bars) Close() {
 	b.whole.Abort(true)

@@ -29,7 +29,7 @@ func (l *lines) Event(e search.Event) {
 func (l *lines) Note(line string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	fmt.Fprintln(l.out, line)
+	fmt.Fprintln(l.out, search.PrintableLine(line))
 }
 
 func (l *lines) Close() {}
@@ -46,7 +46,7 @@ func NewLog(out io.Writer) *Log { return &Log{out: out} }
 
 // Note writes one line.
 func (l *Log) Note(line string) {
-	fmt.Fprintf(l.out, "%s %s\n", time.Now().Format("2006-01-02 15:04:05"), line)
+	fmt.Fprintf(l.out, "%s %s\n", time.Now().Format("2006-01-02 15:04:05"), search.PrintableLine(line))
 }
 
 // Event writes what happened to a trial.

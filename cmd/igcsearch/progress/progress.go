@@ -31,7 +31,7 @@ type Display interface {
 func New(study search.Study, stderr io.Writer) Display {
 	t := newTally(study, time.Now)
 	if IsTerminal(stderr) {
-		return newBars(t, stderr)
+		return newBars(t, report.Unwrap(stderr))
 	}
 	return &lines{tally: t, out: stderr}
 }
@@ -39,7 +39,7 @@ func New(study search.Study, stderr io.Writer) Display {
 // IsTerminal reports whether w is a terminal that can show bars. A terminal of
 // width 0 cannot, such as a pseudo-terminal whose size nobody has set.
 func IsTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
+	f, ok := report.Unwrap(w).(*os.File)
 	if !ok {
 		return false
 	}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+
+	"igcsearch/search"
 )
 
 // latexTable is a table of LaTeX, with its caption and label.
@@ -56,6 +58,7 @@ func (t latexTable) String() string {
 
 var (
 	latexEscape = strings.NewReplacer(
+		`\`, `\textbackslash{}`, "{", `\{`, "}", `\}`, "~", `\textasciitilde{}`, "^", `\textasciicircum{}`, ">", "$>$",
 		"_", `\_`, "%", `\%`, "&", `\&`, "#", `\#`, "$", `\$`, "<", "$<$", "--", "-{}-", "–", "--",
 		"±", `$\pm$`, "×", `$\times$`, "·", `$\cdot$`, "log2 M", `$\log_2 M$`,
 		"10⁶", "$10^6$", "10⁸", "$10^8$", "10⁹", "$10^9$", "2²⁰", "$2^{20}$", "²", "$^2$")
@@ -68,7 +71,7 @@ var (
 // latexText is text as a table of LaTeX can hold it, with the signs of numbers as in formulas.
 func latexText(text string) string {
 	text = sign.ReplaceAllString(latexEscape.Replace(text), `${1}$$${2}$$${3}`)
-	return mark.ReplaceAllString(text, `$$^{${1}}$$`)
+	return search.PrintableLine(mark.ReplaceAllString(text, `$$^{${1}}$$`))
 }
 
 // latexMark refers to footnote n of a table.

@@ -3,15 +3,76 @@
 package report
 
 import (
+	"bytes"
 	"encoding/csv"
 	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
+	"sync"
+	"unicode/utf8"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/jedib0t/go-pretty/v6/text"
+
+	"igcsearch/search"
 )
+
+// Text writes what people read. Whatever a package, a file or a server has put into it, a terminal obeys none of it:
+// see search.Printable. It can be used concurrently.
+type Text struct {
+	out  io.Writer
+	mu   sync.Mutex
+	rest []byte // of a character whose other bytes come with the next Write
+	err  error  // the first of writing
+}
+
+// NewText returns a Text that writes to out.
+func NewText(out io.Writer) *Text { return &Text{out: out} }
+
+func (t *Text) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	text := append(t.rest, p...)
+	whole := len(text)
+	for back := 1; back < utf8.UTFMax && back <= len(text); back++ {
+		if at := len(text) - back; utf8.RuneStart(text[at]) {
+			if !utf8.FullRune(text[at:]) {
+				whole = at
+			}
+			break
+		}
+	}
+	t.rest = bytes.Clone(text[whole:])
+	if t.write(text[:whole]); t.err != nil {
+		return 0, t.err
+	}
+	return len(p), nil
+}
+
+func (t *Text) write(text []byte) {
+	if _, err := io.WriteString(t.out, search.Printable(string(text))); t.err == nil {
+		t.err = err
+	}
+}
+
+// Flush writes the bytes of a character that was not completed. It returns the first error of all writing, so that no
+// command must look for one after each line that it prints, and none ends well if the disk behind its output is full.
+func (t *Text) Flush() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.write(t.rest)
+	t.rest = nil
+	return t.err
+}
+
+// Unwrap returns the writer below a Text, for what moves the cursor of a terminal itself, and w if it is no Text.
+func Unwrap(w io.Writer) io.Writer {
+	if t, ok := w.(*Text); ok {
+		return t.out
+	}
+	return w
+}
 
 // Table is a table for a terminal or a text file: without colours and borders, numbers to the right.
 type Table struct{ w table.Writer }
@@ -46,7 +107,7 @@ func NewTable(header ...string) *Table {
 func (t *Table) Add(cells ...string) {
 	row := make(table.Row, len(cells))
 	for i, c := range cells {
-		row[i] = c
+		row[i] = search.PrintableLine(c)
 	}
 	t.w.AppendRow(row)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 
 	"github.com/dustin/go-humanize"
@@ -23,14 +24,20 @@ func newDoctorCommand() *cobra.Command {
 	var o doctorOptions
 	cmd := &cobra.Command{
 		Use:   "doctor",
-		Short: "Examine a database: damage, stale leases, orphans, sizes; repair it",
+		Short: "Examine a database: damage, what contradicts itself, sizes; repair it",
 		Long: `doctor examines a database. It runs SQLite's own check of the file, compares the
-checksums of all checkpoints, looks for trials whose process is gone and for
-checkpoints that nothing needs, and shows what takes how much space. It says what it
-would repair, and repairs it with --repair only. It may run while studies run, and
-leaves the trials of running processes alone.
+checksums of all checkpoints and the settings with their fingerprint, looks for
+trials whose process is gone, and for everything that contradicts itself: missing
+epochs, counts and learning rates that do not fit the study, trials that are not
+what their attempts say. It shows what takes how much space. It may run while
+studies run.
 
-The exit code is 1 if the file itself is damaged, which --repair cannot repair.`,
+It says what it would repair, and repairs it with --repair only: what is wrong is
+removed, and the next run trains it again, to the same bits. It leaves the trials
+of running processes alone. What it cannot repair it names without a remedy.
+
+The exit code is 3 if something was found and not repaired, and 1 if the file itself
+is damaged.`,
 		Example: `  igcsearch doctor
 
   # repair what it finds, and give free space back
@@ -81,10 +88,7 @@ func runDoctor(ctx context.Context, o doctorOptions, stdout io.Writer) error {
 		fmt.Fprintln(stdout, "nothing to repair")
 	}
 	if !o.repair && !o.vacuum {
-		if len(h.Findings) > 0 {
-			fmt.Fprintln(stdout, "repair it with --repair")
-		}
-		return nil
+		return o.found(h)
 	}
 	db, err := openWriter(ctx, o.db)
 	if err != nil {
@@ -102,9 +106,31 @@ func runDoctor(ctx context.Context, o doctorOptions, stdout io.Writer) error {
 	if h, err = examine(ctx, o.db); err != nil {
 		return err
 	}
-	fmt.Fprintf(stdout, "repaired; left to repair: %d; %s, of which %s free\n",
-		len(h.Findings), bytes(h.FileBytes), bytes(h.FreeBytes))
-	return nil
+	done := "repaired"
+	if !o.repair {
+		done = "vacuumed"
+	}
+	fmt.Fprintf(stdout, "%s; left to repair: %d; %s, of which %s free\n", done, len(h.Findings), bytes(h.FileBytes),
+		bytes(h.FreeBytes))
+	if o.repair {
+		for _, f := range h.Findings {
+			fmt.Fprintf(stdout, "left: %s\n", f)
+		}
+	}
+	return o.found(h)
+}
+
+// found is the error of findings that are left.
+func (o doctorOptions) found(h store.Health) error {
+	mendable := slices.ContainsFunc(h.Findings, func(f store.Finding) bool { return f.Repair != "" })
+	n := report.Count(len(h.Findings), "finding")
+	switch {
+	case len(h.Findings) == 0:
+		return nil
+	case mendable && !o.repair:
+		return foundError{fmt.Errorf("doctor %s: %s: repair it with --repair", o.db, n)}
+	}
+	return foundError{fmt.Errorf("doctor %s: %s that --repair cannot repair", o.db, n)}
 }
 
 func examine(ctx context.Context, path string) (store.Health, error) {

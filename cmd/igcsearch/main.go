@@ -4,10 +4,12 @@
 // A run can be stopped at any moment, and the same command goes on where it was.
 //
 // Data go to standard output, progress and warnings to standard error. Exit
-// codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+// codes: 0 done, 1 failed, 2 wrong usage, 3 doctor found something that is not
+// repaired, 130 interrupted.
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +17,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 
 	"igcsearch/store"
@@ -31,6 +34,7 @@ const (
 	exitOK          = 0
 	exitFailure     = 1
 	exitUsage       = 2
+	exitFound       = 3   // doctor: something is wrong and not repaired
 	exitInterrupted = 130 // as a shell reports SIGINT
 )
 
@@ -38,9 +42,13 @@ const (
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root := newRootCommand()
 	root.SetArgs(args)
-	root.SetOut(stdout)
+	out := &output{Writer: stdout}
+	root.SetOut(out)
 	root.SetErr(stderr)
 	cmd, err := root.ExecuteContextC(ctx)
+	if failed := out.failed(); failed != nil {
+		err = failed
+	}
 	var usage usageError
 	switch {
 	case err == nil:
@@ -53,6 +61,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case errors.As(err, &usage):
 		fmt.Fprintf(stderr, "igcsearch: %s (see %s --help)\n", message(err), cmd.CommandPath())
 		return exitUsage
+	case errors.As(err, new(foundError)):
+		fmt.Fprintf(stderr, "igcsearch: %s\n", message(err))
+		return exitFound
 	default:
 		fmt.Fprintf(stderr, "igcsearch: %s\n", message(err))
 		return exitFailure
@@ -74,6 +85,37 @@ func message(err error) string {
 type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
+
+// foundError says that doctor found something that is not repaired.
+type foundError struct{ error }
+
+// output is the standard output. It remembers an error of writing, so that no command must look for one after each
+// line that it prints, and none ends well if the disk behind its output is full.
+type output struct {
+	io.Writer
+	mu  sync.Mutex
+	err error
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	n, err := o.Writer.Write(p)
+	if err != nil {
+		o.mu.Lock()
+		o.err = cmp.Or(o.err, err)
+		o.mu.Unlock()
+	}
+	return n, err
+}
+
+// failed is the first error of writing.
+func (o *output) failed() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.err == nil {
+		return nil
+	}
+	return fmt.Errorf("not all of the output could be written: %w", o.err)
+}
 
 // errHelp ends a command line that names no command, after its help was printed.
 var errHelp = errors.New("a command is missing")

@@ -32,7 +32,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"igcsearch/search"
-	"igcsearch/space"
 	"igcsearch/store"
 )
 
@@ -173,7 +172,7 @@ func scriptFixture(ts *testscript.TestScript, _ bool, args []string) {
 	gone, err := store.Open(ctx, ts.MkAbs(args[0]))
 	ts.Check(err)
 	defer gone.Close()
-	trials, err := db.Plan(ctx, s, s.Trials(space.Shape{C: 3, H: 32, W: 32}, 10))
+	trials, err := db.Plan(ctx, s, s.Trials(s.Shape()))
 	ts.Check(err)
 	host, err := os.Hostname()
 	ts.Check(err)

@@ -45,7 +45,8 @@ of each from several seeds, and draws accuracy against M.
 A run can be stopped at any moment, even killed. The same command goes on where
 it was and ends with the same results.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 doctor found something that is not
+repaired, 130 interrupted.`,
 		Example: `  # the whole job on built-in pictures: six pairs, ten seeds, a figure
   igcsearch run quickstart
 

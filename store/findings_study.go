@@ -71,10 +71,9 @@ func (s *storedStudy) fault(repair string, m mend, format string, a ...any) find
 
 // rowFaults finds what is wrong with the row of the study, its settings apart.
 func (s *storedStudy) rowFaults() (list []finding) {
-	const end = 253402300799999 // of the year 9999, in ms
-	if s.created < 1 || s.updated < s.created || s.updated > end {
+	if s.created < 1 || s.updated < s.created || s.updated > lastMoment {
 		list = append(list, s.fault("they would become those of now", inSQL(fmt.Sprintf(`UPDATE study SET created =
-			iif(created BETWEEN 1 AND %[2]d, created, %[1]d), updated = %[2]d WHERE id = ?1`, now(), max(now(), 1))),
+			iif(created BETWEEN 1 AND %[1]d, created, %[1]d), updated = %[1]d WHERE id = ?1`, now())),
 			"its times are out of order or out of range"))
 	}
 	if s.changed > s.changes {
@@ -374,6 +373,22 @@ func (s *storedStudy) rateFaults(ctx context.Context, tx *sql.Tx, names map[int6
 func parseSettings(text []byte) (s search.Study, err error) {
 	if err := json.Unmarshal(text, &s); err != nil {
 		return s, fmt.Errorf("its settings: %w", err)
+	}
+	return s, nil
+}
+
+// soundSettings reads the settings of a study, and refuses those that no study may have, because a file from somebody
+// else may have any. It does not choose the networks of a budget again, which can take long.
+func soundSettings(text []byte) (s search.Study, err error) {
+	if s, err = parseSettings(text); err != nil {
+		return s, err
+	}
+	listed := s
+	if len(s.Systems) > 0 {
+		listed.StageParams, listed.StageMultiplyAdds, listed.Variant = 0, 0, ""
+	}
+	if _, err := listed.Normalize(); err != nil {
+		return s, fmt.Errorf("its settings are wrong: %w", err)
 	}
 	return s, nil
 }

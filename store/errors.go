@@ -80,7 +80,10 @@ func (db *DB) explain(act string, err error) error {
 	if err == nil || errors.As(err, new(*Error)) {
 		return err
 	}
-	if errors.As(err, new(contradiction)) {
+	if c := contradiction(""); errors.As(err, &c) {
+		if strings.HasPrefix(err.Error(), "sql: Scan error") {
+			err = c
+		}
 		return db.fault(act, Contradictory, err)
 	}
 	var e sqlite3.Error
@@ -112,3 +115,12 @@ func (db *DB) explain(act string, err error) error {
 type contradiction string
 
 func (c contradiction) Error() string { return string(c) }
+
+// brief is a text of the file, or an error that quotes one, as a message has it: the file may have any length.
+func brief(text string) string {
+	const most = 300
+	if r := []rune(text); len(r) > most {
+		return string(r[:most]) + "…"
+	}
+	return text
+}

@@ -85,7 +85,7 @@ func (s *storedStudy) rowFaults() (list []finding) {
 		var run search.Study
 		if err := run.SetRun(s.givenOut); err != nil {
 			list = append(list, s.fault("it would be given out no more", inSQL(
-				`UPDATE study SET given_out = NULL WHERE id = ?1`), "a coordinator cannot give it out: %v", err))
+				`UPDATE study SET given_out = NULL WHERE id = ?1`), "a coordinator cannot give it out: %s", brief(err.Error())))
 		}
 	}
 	return list
@@ -102,7 +102,7 @@ func (s *storedStudy) settingsFaults() (list []finding, sound bool) {
 	parsed.Name = s.name
 	s.Study, err = parsed.Normalize()
 	if err != nil {
-		return []finding{s.fault("", nil, "its settings are wrong: %v: %s", err, lost)}, false
+		return []finding{s.fault("", nil, "its settings are wrong: %s: %s", brief(err.Error()), lost)}, false
 	}
 	if s.Fingerprint() != s.fingerprint {
 		return []finding{s.fault("", nil,
@@ -166,8 +166,8 @@ func (s *storedStudy) planFaults(ctx context.Context, tx *sql.Tx, names map[int6
 			err = errors.New("no study has such a one")
 		}
 		if err != nil {
-			f := finding{Finding: Finding{Text: fmt.Sprintf("%s is no trial of the study: %v", names[t.id], err)},
-				trial: t.id}
+			f := finding{Finding: Finding{Text: fmt.Sprintf("%s is no trial of the study: %s", names[t.id],
+				brief(err.Error()))}, trial: t.id}
 			if t.attempts == 0 {
 				f.Repair, f.mend = "it would be removed", inSQL(`DELETE FROM trial WHERE id = ?1`)
 			}
@@ -372,7 +372,7 @@ func (s *storedStudy) rateFaults(ctx context.Context, tx *sql.Tx, names map[int6
 // parseSettings reads the settings of a study as they are stored.
 func parseSettings(text []byte) (s search.Study, err error) {
 	if err := json.Unmarshal(text, &s); err != nil {
-		return s, fmt.Errorf("its settings: %w", err)
+		return s, contradiction("its settings: " + brief(err.Error()))
 	}
 	return s, nil
 }
@@ -388,7 +388,7 @@ func soundSettings(text []byte) (s search.Study, err error) {
 		listed.StageParams, listed.StageMultiplyAdds, listed.Variant = 0, 0, ""
 	}
 	if _, err := listed.Normalize(); err != nil {
-		return s, fmt.Errorf("its settings are wrong: %w", err)
+		return s, contradiction("its settings are wrong: " + brief(err.Error()))
 	}
 	return s, nil
 }

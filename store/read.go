@@ -255,7 +255,7 @@ func (db *DB) findStudy(ctx context.Context, tx *sql.Tx, name string) (id int64,
 		name).
 		Scan(&id, &settings, &title, &kept.KeepCheckpoints, &kept.KeepBest, &kept.CheckpointQuota)
 	if errors.Is(err, sql.ErrNoRows) {
-		names, err := texts(ctx, tx, `SELECT name FROM study ORDER BY name`)
+		names, err := texts(ctx, tx, `SELECT substr(name, 1, 100) FROM study ORDER BY name`)
 		if err != nil {
 			return 0, s, err
 		}
@@ -275,6 +275,8 @@ func (db *DB) findStudy(ctx context.Context, tx *sql.Tx, name string) (id int64,
 	s.KeepCheckpoints, s.KeepBest, s.CheckpointQuota = kept.KeepCheckpoints, kept.KeepBest, kept.CheckpointQuota
 	return id, s, nil
 }
+
+var statuses = []search.Status{search.Pending, search.Running, search.Done, search.Diverged, search.Failed}
 
 // findTrials returns the trials t that an expression selects, each with its last epoch and an empty History.
 func findTrials(ctx context.Context, tx *sql.Tx, which string, args ...any) (trials []search.TrialState, err error) {
@@ -297,6 +299,9 @@ func findTrials(ctx context.Context, tx *sql.Tx, which string, args ...any) (tri
 		t.Error = search.LastLine(message)
 		if t.Epoch = t.Last.Number; t.Epoch == 0 {
 			t.Last = search.Epoch{}
+		}
+		if !slices.Contains(statuses, t.Status) {
+			return contradiction(fmt.Sprintf("%v has the status %q", t.Key, brief(string(t.Status))))
 		}
 		if err := checkEpoch(t.Trial, t.Epoch, 0); err != nil {
 			return err

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/mattn/go-sqlite3"
 
@@ -76,7 +77,7 @@ func (h handle) begin(
 		return claim, err
 	}
 	if a.Started.IsZero() {
-		a.Started = moment(now())
+		a.Started = time.UnixMilli(now()).UTC()
 	}
 	open := search.PastAttempt{Attempt: a, Token: h.token, Message: claim.Note}
 	claim.ID, err = putAttempt(ctx, tx, trial, h.by.ID, open)

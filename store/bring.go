@@ -262,7 +262,10 @@ func findRecord(ctx context.Context, tx *sql.Tx, trial int64) (r search.Record, 
 		err := found.Scan(epochFields(&e, &attempt)...)
 		by := slices.Index(rows, attempt)
 		if err == nil && by < 0 {
-			err = fmt.Errorf("epoch %d of %v is of an attempt at another trial: the file is damaged", e.Number, r.Key)
+			err = contradiction(fmt.Sprintf("epoch %d of %v is of an attempt at another trial", e.Number, r.Key))
+		}
+		if err == nil {
+			err = checkEpoch(r.Trial, e.Number, 1)
 		}
 		r.History, r.By = append(r.History, e), append(r.By, by)
 		return err

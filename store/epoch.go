@@ -148,7 +148,7 @@ func (s systemName) Scan(v any) error {
 	if !ok {
 		var err error
 		if system, err = space.ParseSystem(name); err != nil {
-			return err
+			return contradiction(brief(err.Error()))
 		}
 		s.known[name] = system
 	}

@@ -34,21 +34,22 @@ func (e *ConflictError) Error() string {
 type Fault int
 
 const (
-	Other        Fault = iota // the text says all that there is to say
-	NoFolder                  // there is no folder for the new database
-	Missing                   // there is no database; the error wraps fs.ErrNotExist
-	Empty                     // the file is empty
-	NotRegular                // the file is a folder or a device
-	NotADatabase              // SQLite did not write the file
-	Foreign                   // another program wrote the database
-	Older                     // an older igcsearch wrote the database
-	Newer                     // a newer igcsearch wrote the database
-	Altered                   // somebody changed the tables of the database
-	NotWritable               // the file or its folder cannot be written
-	FolderClosed              // the lock file beside the database cannot be written
-	InUse                     // another process has the database for itself
-	InUseNetwork              // the same, on a network file system, where only one process can have it
-	NoStudies                 // the database has no study yet; the error wraps ErrNoStudy
+	Other         Fault = iota // the text says all that there is to say
+	NoFolder                   // there is no folder for the new database
+	Missing                    // there is no database; the error wraps fs.ErrNotExist
+	Empty                      // the file is empty
+	NotRegular                 // the file is a folder or a device
+	NotADatabase               // SQLite did not write the file
+	Foreign                    // another program wrote the database
+	Older                      // an older igcsearch wrote the database
+	Newer                      // a newer igcsearch wrote the database
+	Altered                    // somebody changed the tables of the database
+	Contradictory              // the database has a value that no igcsearch stores
+	NotWritable                // the file or its folder cannot be written
+	FolderClosed               // the lock file beside the database cannot be written
+	InUse                      // another process has the database for itself
+	InUseNetwork               // the same, on a network file system, where only one process can have it
+	NoStudies                  // the database has no study yet; the error wraps ErrNoStudy
 )
 
 // Error is an error of a database.
@@ -79,6 +80,12 @@ func (db *DB) explain(act string, err error) error {
 	if err == nil || errors.As(err, new(*Error)) {
 		return err
 	}
+	if c := contradiction(""); errors.As(err, &c) {
+		if strings.HasPrefix(err.Error(), "sql: Scan error") {
+			err = c
+		}
+		return db.fault(act, Contradictory, err)
+	}
 	var e sqlite3.Error
 	if !errors.As(err, &e) {
 		return db.fault(act, Other, err)
@@ -101,4 +108,19 @@ func (db *DB) explain(act string, err error) error {
 		return db.fault(act, Other, err)
 	}
 	return db.fault(act, Other, fmt.Errorf("%w: %s", err, hint))
+}
+
+// contradiction says what value of the file no igcsearch stores. A file may come from somebody else, so readers refuse
+// a value that would not fit into what is made of it: an epoch after the last, a time after the year 9999.
+type contradiction string
+
+func (c contradiction) Error() string { return string(c) }
+
+// brief is a text of the file, or an error that quotes one, as a message has it: the file may have any length.
+func brief(text string) string {
+	const most = 300
+	if r := []rune(text); len(r) > most {
+		return string(r[:most]) + "…"
+	}
+	return text
 }

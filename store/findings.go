@@ -125,7 +125,7 @@ var trialRules = []rule{
 			WHERE t.status = 'diverged' AND ` + latest + ` >= t.epochs`,
 		again, pending,
 	}, {
-		`SELECT t.id, 0, 'is ' || t.status || ', which is no status of a trial' FROM trial t
+		`SELECT t.id, 0, 'is ' || substr(t.status, 1, 20) || ', which is no status of a trial' FROM trial t
 			WHERE t.status NOT IN ('pending', 'running', 'done', 'diverged', 'failed')`,
 		again, pending,
 	}, {
@@ -170,7 +170,7 @@ var attemptRules = []rule{
 				FROM attempt o JOIN trial t ON t.id = o.trial JOIN study s ON s.id = t.study WHERE o.id = ?2) a
 			WHERE id = ?2`),
 	}, {
-		`SELECT t.id, a.id, 'has an attempt that ended as ' || a.outcome || ' by the failure ' || a.failure
+		`SELECT t.id, a.id, 'has an attempt that ended as ' || a.outcome || ' by the failure ' || substr(a.failure, 1, 20)
 			FROM attempt a JOIN trial t ON t.id = a.trial WHERE a.outcome IN ('done', 'paused')
 				AND a.failure IS NOT NULL OR a.outcome IN ('diverged', 'lost') AND a.failure <> a.outcome`,
 		"the failure of attempt %d would be what its end says",
@@ -189,7 +189,7 @@ var attemptRules = []rule{
 		inSQL(`UPDATE attempt SET args = '[]' WHERE id = ?2`),
 	}, {
 		// An attempt that was lost and came back may be lost again, so the count of these has no bound.
-		`SELECT t.id, 0, 'counts ' || f.count || ' failed attempts of the kind ' || f.kind || ', but has ' ||
+		`SELECT t.id, 0, 'counts ' || f.count || ' failed attempts of the kind ' || substr(f.kind, 1, 20) || ', but has ' ||
 				(SELECT count(*) FROM attempt WHERE trial = t.id AND failure = f.kind)
 			FROM failure f JOIN trial t ON t.id = f.trial WHERE f.kind <> 'lost' AND f.count NOT BETWEEN 1 AND
 				(SELECT count(*) FROM attempt WHERE trial = t.id AND failure = f.kind)`,
@@ -354,7 +354,7 @@ func trialNames(ctx context.Context, tx *sql.Tx) (map[int64]string, error) {
 			return err
 		}
 		var key search.Key
-		label := fmt.Sprintf("%q", system)
+		label := fmt.Sprintf("%q", brief(system))
 		if err := (systemName{systems, &key.System}).Scan(system); err == nil {
 			label = key.System.Label()
 		}
@@ -368,10 +368,10 @@ func trialNames(ctx context.Context, tx *sql.Tx) (map[int64]string, error) {
 func plainName(study string) string {
 	for _, r := range study {
 		if r <= ' ' || r > '~' {
-			return fmt.Sprintf("%q", study)
+			return fmt.Sprintf("%q", brief(study))
 		}
 	}
-	return study
+	return brief(study)
 }
 
 // orphans finds what belongs to a trial or a study that is missing.

@@ -71,10 +71,9 @@ func (s *storedStudy) fault(repair string, m mend, format string, a ...any) find
 
 // rowFaults finds what is wrong with the row of the study, its settings apart.
 func (s *storedStudy) rowFaults() (list []finding) {
-	const end = 253402300799999 // of the year 9999, in ms
-	if s.created < 1 || s.updated < s.created || s.updated > end {
+	if s.created < 1 || s.updated < s.created || s.updated > lastMoment {
 		list = append(list, s.fault("they would become those of now", inSQL(fmt.Sprintf(`UPDATE study SET created =
-			iif(created BETWEEN 1 AND %[2]d, created, %[1]d), updated = %[2]d WHERE id = ?1`, now(), max(now(), 1))),
+			iif(created BETWEEN 1 AND %[1]d, created, %[1]d), updated = %[1]d WHERE id = ?1`, now())),
 			"its times are out of order or out of range"))
 	}
 	if s.changed > s.changes {
@@ -86,7 +85,7 @@ func (s *storedStudy) rowFaults() (list []finding) {
 		var run search.Study
 		if err := run.SetRun(s.givenOut); err != nil {
 			list = append(list, s.fault("it would be given out no more", inSQL(
-				`UPDATE study SET given_out = NULL WHERE id = ?1`), "a coordinator cannot give it out: %v", err))
+				`UPDATE study SET given_out = NULL WHERE id = ?1`), "a coordinator cannot give it out: %s", brief(err.Error())))
 		}
 	}
 	return list
@@ -103,7 +102,7 @@ func (s *storedStudy) settingsFaults() (list []finding, sound bool) {
 	parsed.Name = s.name
 	s.Study, err = parsed.Normalize()
 	if err != nil {
-		return []finding{s.fault("", nil, "its settings are wrong: %v: %s", err, lost)}, false
+		return []finding{s.fault("", nil, "its settings are wrong: %s: %s", brief(err.Error()), lost)}, false
 	}
 	if s.Fingerprint() != s.fingerprint {
 		return []finding{s.fault("", nil,
@@ -167,8 +166,8 @@ func (s *storedStudy) planFaults(ctx context.Context, tx *sql.Tx, names map[int6
 			err = errors.New("no study has such a one")
 		}
 		if err != nil {
-			f := finding{Finding: Finding{Text: fmt.Sprintf("%s is no trial of the study: %v", names[t.id], err)},
-				trial: t.id}
+			f := finding{Finding: Finding{Text: fmt.Sprintf("%s is no trial of the study: %s", names[t.id],
+				brief(err.Error()))}, trial: t.id}
 			if t.attempts == 0 {
 				f.Repair, f.mend = "it would be removed", inSQL(`DELETE FROM trial WHERE id = ?1`)
 			}
@@ -373,7 +372,23 @@ func (s *storedStudy) rateFaults(ctx context.Context, tx *sql.Tx, names map[int6
 // parseSettings reads the settings of a study as they are stored.
 func parseSettings(text []byte) (s search.Study, err error) {
 	if err := json.Unmarshal(text, &s); err != nil {
-		return s, fmt.Errorf("its settings: %w", err)
+		return s, contradiction("its settings: " + brief(err.Error()))
+	}
+	return s, nil
+}
+
+// soundSettings reads the settings of a study, and refuses those that no study may have, because a file from somebody
+// else may have any. It does not choose the networks of a budget again, which can take long.
+func soundSettings(text []byte) (s search.Study, err error) {
+	if s, err = parseSettings(text); err != nil {
+		return s, err
+	}
+	listed := s
+	if len(s.Systems) > 0 {
+		listed.StageParams, listed.StageMultiplyAdds, listed.Variant = 0, 0, ""
+	}
+	if _, err := listed.Normalize(); err != nil {
+		return s, contradiction("its settings are wrong: " + brief(err.Error()))
 	}
 	return s, nil
 }

@@ -71,11 +71,15 @@ func (db *DB) Studies(ctx context.Context) ([]StudyInfo, error) {
 			var updated int64
 			var status sql.NullString
 			var n int
-			if err := rows.Scan(&i.Name, &i.Title, &updated, &i.Revision, &status, &n); err != nil {
+			err := rows.Scan(&i.Name, &i.Title, &updated, &i.Revision, &status, &n)
+			if err != nil {
 				return err
 			}
 			if k := len(infos); k == 0 || infos[k-1].Name != i.Name {
-				i.Updated, i.Counts = moment(updated), map[search.Status]int{}
+				if i.Updated, err = moment(updated); err != nil {
+					return err
+				}
+				i.Counts = map[search.Status]int{}
 				infos = append(infos, i)
 			}
 			if status.Valid {
@@ -101,11 +105,16 @@ func (db *DB) Read(ctx context.Context, name string, parts ...Part) (Results, er
 			Scan(&updated, &r.Revision); err != nil {
 			return err
 		}
-		r.Updated = moment(updated)
+		if r.Updated, err = moment(updated); err != nil {
+			return err
+		}
 		if slices.Contains(parts, Histories) {
 			r.Trials, err = findStates(ctx, tx, id, -1)
 		} else {
 			r.Trials, err = findTrials(ctx, tx, `t.study = ?`, id)
+		}
+		if err == nil {
+			err = checkEpochs(s, r.Trials)
 		}
 		if err == nil && slices.Contains(parts, Attempts) {
 			r.Attempts, _, err = findAttempts(ctx, tx, `t.study = ?`, id)
@@ -145,9 +154,12 @@ func findAttempts(
 			&a.Commit, &a.GoVersion, &a.CPU, &a.ISA, &a.Device, &a.Host, &a.PID, &text, &a.Attempt.Job); err != nil {
 			return err
 		}
-		a.Started = moment(started)
-		if ended != 0 {
-			a.Ended = moment(ended)
+		var err error
+		if a.Started, err = moment(started); err == nil && ended != 0 {
+			a.Ended, err = moment(ended)
+		}
+		if err != nil {
+			return fmt.Errorf("attempt %d at %v: %w", row, a.Key, err)
 		}
 		if err := json.Unmarshal(text, &a.Args); err != nil {
 			return fmt.Errorf("command line of an attempt: %w", err)
@@ -243,7 +255,7 @@ func (db *DB) findStudy(ctx context.Context, tx *sql.Tx, name string) (id int64,
 		name).
 		Scan(&id, &settings, &title, &kept.KeepCheckpoints, &kept.KeepBest, &kept.CheckpointQuota)
 	if errors.Is(err, sql.ErrNoRows) {
-		names, err := texts(ctx, tx, `SELECT name FROM study ORDER BY name`)
+		names, err := texts(ctx, tx, `SELECT substr(name, 1, 100) FROM study ORDER BY name`)
 		if err != nil {
 			return 0, s, err
 		}
@@ -256,13 +268,15 @@ func (db *DB) findStudy(ctx context.Context, tx *sql.Tx, name string) (id int64,
 	if err != nil {
 		return 0, s, err
 	}
-	if s, err = parseSettings(settings); err != nil {
+	if s, err = soundSettings(settings); err != nil {
 		return 0, s, err
 	}
 	s.Title = title
 	s.KeepCheckpoints, s.KeepBest, s.CheckpointQuota = kept.KeepCheckpoints, kept.KeepBest, kept.CheckpointQuota
 	return id, s, nil
 }
+
+var statuses = []search.Status{search.Pending, search.Running, search.Done, search.Diverged, search.Failed}
 
 // findTrials returns the trials t that an expression selects, each with its last epoch and an empty History.
 func findTrials(ctx context.Context, tx *sql.Tx, which string, args ...any) (trials []search.TrialState, err error) {
@@ -285,6 +299,12 @@ func findTrials(ctx context.Context, tx *sql.Tx, which string, args ...any) (tri
 		t.Error = search.LastLine(message)
 		if t.Epoch = t.Last.Number; t.Epoch == 0 {
 			t.Last = search.Epoch{}
+		}
+		if !slices.Contains(statuses, t.Status) {
+			return contradiction(fmt.Sprintf("%v has the status %q", t.Key, brief(string(t.Status))))
+		}
+		if err := checkEpoch(t.Trial, t.Epoch, 0); err != nil {
+			return err
 		}
 		trials = append(trials, t)
 		return nil
@@ -312,8 +332,11 @@ func findStates(ctx context.Context, tx *sql.Tx, study, since int64) ([]search.T
 			return err
 		}
 		s := at[trial]
+		if err := checkEpoch(s.Trial, e.Number, 1); err != nil {
+			return err
+		}
 		if s.History == nil {
-			s.History = make([]search.Epoch, 0, s.Epoch)
+			s.History = make([]search.Epoch, 0, min(s.Epoch, 1000)) // the number is only that of the last
 		}
 		s.History = append(s.History, e)
 		return nil
@@ -379,4 +402,31 @@ func texts(ctx context.Context, tx *sql.Tx, query string, args ...any) (list []s
 	return list, err
 }
 
-func moment(ms int64) time.Time { return time.UnixMilli(ms).UTC() }
+// lastMoment is the end of the year 9999, in ms. JSON has no time after it.
+const lastMoment = 253402300799999
+
+// moment is a stored time.
+func moment(ms int64) (time.Time, error) {
+	if ms < 0 || ms > lastMoment {
+		return time.Time{}, contradiction("it has a time before 1970 or after the year 9999")
+	}
+	return time.UnixMilli(ms).UTC(), nil
+}
+
+// checkEpoch refuses the number of an epoch below least, or above the last of the training.
+func checkEpoch(t search.Trial, number, least int) error {
+	if number < least || number > t.Epochs {
+		return contradiction(fmt.Sprintf("%v has an epoch %d, but its training %d epochs", t.Key, number, t.Epochs))
+	}
+	return nil
+}
+
+// checkEpochs refuses trials with another number of epochs than their study.
+func checkEpochs(s search.Study, trials []search.TrialState) error {
+	for _, t := range trials {
+		if t.Epochs != s.Epochs {
+			return contradiction(fmt.Sprintf("%v has %d epochs, but its study %d", t.Key, t.Epochs, s.Epochs))
+		}
+	}
+	return nil
+}

@@ -1,8 +1,12 @@
 package store_test
 
 import (
+	"os/exec"
+	"slices"
+	"strings"
 	"testing"
 
+	"igcsearch/search"
 	"igcsearch/store"
 )
 
@@ -48,4 +52,51 @@ func TestTables(t *testing.T) {
 			t.Errorf("%v, %v", write, read)
 		}
 	})
+}
+
+// TestOtherSQLite has the SQLite of the machine, mostly an older one than that of this program, check a database.
+func TestOtherSQLite(t *testing.T) {
+	t.Parallel()
+	path, _ := patient(t)
+	db := open(t, path)
+	begin(t, db, search.Trial{ID: neverBegun, Epochs: 4})
+	other, trials := newStudy(t, "given")
+	if _, err := db.Plan(t.Context(), other, trials); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.GiveOut(t.Context(), other.Name, []byte(`{"workers":2}`)); err != nil {
+		t.Fatal(err)
+	}
+	db.Close()
+	const script = `import sqlite3, sys
+db = sqlite3.connect(sys.argv[1])
+for statement in sys.argv[2:]:
+    for row in db.execute(statement):
+        print(*row, sep="|")`
+	asked := []string{`SELECT sqlite_version()`, `PRAGMA integrity_check`, `PRAGMA quick_check`,
+		`SELECT count(*) FROM trial`}
+	found := false
+	for _, c := range [][]string{
+		{"sqlite3", path, strings.Join(asked, ";")}, slices.Concat([]string{"python3", "-c", script, path}, asked),
+	} {
+		program, err := exec.LookPath(c[0])
+		if err != nil {
+			continue
+		}
+		out, err := exec.Command(program, c[1:]...).CombinedOutput()
+		lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+		if err != nil && (strings.Contains(string(out), "malformed database schema") ||
+			strings.Contains(string(out), "No module named")) {
+			t.Logf("%s cannot read tables that are strict: %s", c[0], out)
+			continue
+		}
+		if want := []string{"ok", "ok", "10"}; err != nil || !slices.Equal(lines[1:], want) {
+			t.Errorf("%s: %q (%v), want %q", c[0], lines, err, want)
+		}
+		t.Logf("%s %s", c[0], lines[0])
+		found = true
+	}
+	if !found {
+		t.Skip("no sqlite3, and no python3 with its module sqlite3, from 3.37 on")
+	}
 }

@@ -50,6 +50,9 @@ func (db *DB) plan(
 			}
 		}
 		stored, err := findTrials(ctx, tx, `t.study = ?`, study)
+		if err == nil {
+			err = checkEpochs(s, stored)
+		}
 		if err != nil {
 			return err
 		}

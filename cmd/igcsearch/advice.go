@@ -95,6 +95,8 @@ func adviceOnDatabase(e *store.Error) string {
 		return "update igcsearch, or give another --db"
 	case store.Altered:
 		return "undo that change with: sqlite3 FILE, or give another --db"
+	case store.Contradictory:
+		return "igcsearch doctor says what is wrong with the database, and repairs most of it with --repair"
 	case store.NotWritable:
 		return fmt.Sprintf("check the permissions of the file and of folder %s, a run writes both; "+
 			"or give another --db", e.Folder)

@@ -54,6 +54,8 @@ func TestAdvice(t *testing.T) {
 				"import the file into a new one (import FILE --db NEW); checkpoints and weights stay in the old one"},
 		{database(store.Newer), "update igcsearch, or give another --db"},
 		{database(store.Altered), "undo that change with: sqlite3 FILE, or give another --db"},
+		{database(store.Contradictory),
+			"igcsearch doctor says what is wrong with the database, and repairs most of it with --repair"},
 		{database(store.NotWritable),
 			"check the permissions of the file and of folder /here, a run writes both; or give another --db"},
 		{database(store.FolderClosed), "a run needs to write in that folder; give another --db"},

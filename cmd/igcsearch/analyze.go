@@ -61,6 +61,9 @@ func runAnalyze(ctx context.Context, o analyzeOptions, stdout, stderr io.Writer)
 		return err
 	}
 	a := report.Analyze(r)
+	if text := r.AllDiverged(); text != "" {
+		return fmt.Errorf("analyze %s: %s", r.Study.Name, text)
+	}
 	if a.Best < 0 {
 		return fmt.Errorf("analyze %s: none of its trials is done: run it first, or look at: igcsearch status %s",
 			r.Study.Name, quote(r.Study.Name))

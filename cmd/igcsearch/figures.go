@@ -85,6 +85,9 @@ func (o *plotOptions) read(ctx context.Context, db *store.DB) (list []report.Res
 			}
 			none = fmt.Sprintf("none of its trials of %v is done: look at", &o.pairs)
 		}
+		if text := r.AllDiverged(); text != "" {
+			return nil, fmt.Errorf("plot %s: %s", r.Study.Name, text)
+		}
 		if r.Done() == 0 {
 			return nil, fmt.Errorf("plot %s: %s: igcsearch status %s", r.Study.Name, none, quote(r.Study.Name))
 		}

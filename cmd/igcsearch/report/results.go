@@ -209,8 +209,32 @@ func Warning(study, text string) string {
 	return fmt.Sprintf("igcsearch: warning: %s: %s", study, text)
 }
 
+// AllDiverged says what to try if all trainings ended without a result and one diverged or more; else it is "".
+func (r Results) AllDiverged() string {
+	n := map[search.Status]int{}
+	for _, t := range r.Trials {
+		n[t.Status]++
+	}
+	switch {
+	case n[search.Diverged] == 0 || n[search.Diverged]+n[search.Failed] < len(r.Trials):
+		return ""
+	case n[search.Failed] > 0:
+		return fmt.Sprintf("none of its trainings has a result, %s: try a learning_rate below %g, under another name",
+			counts(r.Trials), r.Study.LearningRate)
+	}
+	all := "all its trainings"
+	if len(r.Trials) == 1 {
+		all = "its only training"
+	}
+	return fmt.Sprintf("%s diverged, which means that the loss was not finite: try a learning_rate below %g, "+
+		"under another name", all, r.Study.LearningRate)
+}
+
 // Warnings says what the results leave out or mix.
 func (r Results) Warnings() (list []string) {
+	if text := r.AllDiverged(); text != "" {
+		return []string{text}
+	}
 	left := slices.DeleteFunc(slices.Clone(r.Trials), func(t search.TrialState) bool {
 		_, ok := r.Accuracy(t.Trial)
 		return ok || t.Status == search.Done

@@ -1,6 +1,7 @@
 .PHONY: build gpu gpu-test gpu-tests gpu-verify emulator test race ci golden faults scale performance
 
 build:            ## the binary, with the commit in it
+	@echo "the first build takes some minutes, later ones seconds"
 	go build -buildvcs=true -o igcsearch ./cmd/igcsearch
 
 # Our header and our libcuda.a instead of a CUDA installation, with or without one on the machine: the flags come before
@@ -12,6 +13,7 @@ build/gpu/libcuda.a: trainer/gpu/driver/build.sh trainer/gpu/driver/shim.c train
 	trainer/gpu/driver/build.sh build/gpu
 
 gpu: build/gpu/libcuda.a ## igcsearch-gpu, which runs without CUDA too, on the processor
+	@echo "the first build takes some minutes, later ones seconds"
 	$(GPU) go build -tags gpu -buildvcs=true -ldflags '-s -w' -o igcsearch-gpu ./cmd/igcsearch
 
 gpu-test: build/gpu/libcuda.a ## the tests with tag gpu, on the emulated GPU; on a real one with IGC_REQUIRE_GPU=1

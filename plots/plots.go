@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -32,6 +33,9 @@ type Options struct {
 	Title string
 	// AccuracyLabel names the accuracy axis; "" is "accuracy (%)".
 	AccuracyLabel string
+	// Split and Pictures are the pictures of the accuracies, as the last columns of CSV; "" has no such columns.
+	Split    string
+	Pictures int
 	// Date is written into PDF and EPS files as their time of creation; the zero time is 1970-01-01. It is an
 	// option because every file would differ if the clock were read: give SOURCE_DATE_EPOCH, or the time at
 	// which the numbers last changed.
@@ -69,7 +73,7 @@ func Encode(w io.Writer, format string, f Figure, o Options) error {
 		return err
 	}
 	if format == "csv" {
-		return csv.NewWriter(w).WriteAll(f.table())
+		return csv.NewWriter(w).WriteAll(withSplit(f.table(), o))
 	}
 	width, height := vg.Length(cmp.Or(o.Width, 3.25))*vg.Inch, vg.Length(cmp.Or(o.Height, f.height()))*vg.Inch
 	c := newCanvas(format, width, height, o)
@@ -80,6 +84,23 @@ func Encode(w io.Writer, format string, f Figure, o Options) error {
 		return err
 	}
 	return c.write(w)
+}
+
+// withSplit adds the columns split and pictures to a table. Measures of the training pictures are of that split.
+func withSplit(rows [][]string, o Options) [][]string {
+	if o.Split == "" {
+		return rows
+	}
+	measure := slices.Index(rows[0], "measure")
+	rows[0] = append(rows[0], "split", "pictures")
+	for i, row := range rows[1:] {
+		of := []string{o.Split, strconv.Itoa(o.Pictures)}
+		if measure >= 0 && strings.HasPrefix(row[measure], "train_") {
+			of = []string{"training", ""}
+		}
+		rows[i+1] = append(row, of...)
+	}
+	return rows
 }
 
 // checkSide checks an optional side of a figure. 40 in is a poster; a larger PNG would take a gigabyte.

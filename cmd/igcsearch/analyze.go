@@ -13,6 +13,7 @@ import (
 
 type analyzeOptions struct {
 	study, db, format string
+	split, choose     string // "": what the study says
 }
 
 func newAnalyzeCommand() *cobra.Command {
@@ -24,16 +25,17 @@ func newAnalyzeCommand() *cobra.Command {
 the best pair, which pairs are significantly worse, which are not separated from
 it, and of which the study tells too little; M = 2 against M = 1 and against
 L = 1, a concave curve of accuracy over log2 M with the bootstrap interval of its
-peak, and the Pareto front over accuracy, parameters, multiply–adds and measured
-training time.
+peak, and the Pareto front of accuracy and multiply–adds.
 
 If a check of the spreads allows it, pairs are compared with one spread for all,
 the residual of an additive model, pair + seed. Otherwise they are compared by
 paired t tests over common seeds. Holm's method corrects for the number of
 comparisons. analyze prints which method it used, and why.
 
-The validation pictures decide where the study holds some out. Then the accuracy on
-the test pictures is printed once, for the best. The same results give the same text.`,
+Where the study holds out validation pictures, they choose the best pair, and its
+accuracy on the test pictures is compared with that of all others there, which had no
+part in the choice. --choose and --split say otherwise. The same results give the same
+text.`,
 		Example: `  igcsearch analyze quickstart
 
   # for a paper
@@ -46,6 +48,9 @@ the test pictures is printed once, for the best. The same results give the same 
 		},
 	}
 	addDB(cmd, &o.db)
+	addShown(cmd, &o.split)
+	addSplit(cmd, &o.choose, "choose",
+		"the pictures that choose the best (default validation where the study holds some out, else test)")
 	addChoice(cmd, &o.format, "format", "how to print the answers", "table", "json", "markdown", "latex")
 	return cmd
 }
@@ -56,13 +61,16 @@ func runAnalyze(ctx context.Context, o analyzeOptions, stdout, stderr io.Writer)
 		return err
 	}
 	defer db.Close()
-	r, err := readResults(ctx, db, o.study, store.Histories)
+	r, err := readShown(ctx, db, o.study, o.split, store.Histories)
 	if err != nil {
 		return err
 	}
-	a := report.Analyze(r)
 	if text := r.AllDiverged(); text != "" {
 		return fmt.Errorf("analyze %s: %s", r.Study.Name, text)
+	}
+	a, err := report.Analyze(r, o.choose)
+	if err != nil {
+		return fmt.Errorf("analyze: %w", err)
 	}
 	if a.Best < 0 {
 		return fmt.Errorf("analyze %s: none of its trials is done: run it first, or look at: igcsearch status %s",

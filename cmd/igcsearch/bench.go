@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"igcsearch/cmd/igcsearch/progress"
 	"igcsearch/cmd/igcsearch/report"
@@ -35,12 +36,13 @@ type benchOptions struct {
 	peer                  string
 	format                string
 	device                device
+	load                  float64 // of the machine in the minute before the measurement, in cores
 }
 
 // benchPairs are pairs, and the names of shipped studies for theirs.
 type benchPairs struct{ pairs }
 
-func (p *benchPairs) Type() string { return "LxM,…|STUDY" }
+func (p *benchPairs) Type() string { return "LxM,...|STUDY" }
 func (p *benchPairs) Set(s string) error {
 	var list pairs
 	for _, text := range strings.Split(s, ",") {
@@ -99,6 +101,9 @@ On a GPU (--device cuda:0) one training is measured alone, and as many at once a
 give the most pictures a second: TFLOP/s, GB/s and the share of the limit are of
 all of them, "host" is the processor time of one, in percent of a core.
 
+Other programs make a step slower. bench measures the network, not the machine, only
+where nothing else runs, and warns where something did.
+
 --peer compares with another implementation: the command gets the arguments
 --pairs LxM --batch N --threads N, and prints a JSON line with "step_s", the
 seconds of a step. It runs between the two halves of our steps. The command is
@@ -124,6 +129,7 @@ split at spaces, without quoting; a script can hold what needs more.`,
 			if err := o.check(cmd.Flags().Changed); err != nil {
 				return usageError{err}
 			}
+			o.load = machineLoad()
 			gpus, err := o.device.gpus(cmd.ErrOrStderr())
 			if err != nil {
 				return err
@@ -215,6 +221,7 @@ type benchJSON struct {
 	Threads        int     `json:"threads"`
 	PeerStepS      float64 `json:"peer_step_s,omitempty"`
 	PeerGFLOPS     float64 `json:"peer_gflops,omitempty"`
+	Load           float64 `json:"load"` // of the machine in the minute before, in cores; 0: it was quiet
 }
 
 // means collects what the last line of the table shows.
@@ -274,7 +281,7 @@ func runBench(ctx context.Context, o benchOptions, stdout, stderr io.Writer) err
 		j := benchJSON{system, p.L, p.M, params, int(o.batch), r.Step.Seconds(), r.ImagesPerSecond,
 			r.FlopsPerSecond() / 1e9, r.PeakFlops / 1e9,
 			r.BytesPerSecond() / 1e9, r.Bandwidth / 1e9, r.Bound(), r.EvalPerSecond, r.Input.Seconds(), r.Resident,
-			r.Allocations, r.ISA, r.Threads, peer, 0}
+			r.Allocations, r.ISA, r.Threads, peer, 0, o.load}
 		if peer > 0 {
 			j.PeerGFLOPS = r.Flops / peer / 1e9
 		}
@@ -336,6 +343,10 @@ func (o benchOptions) each(stdout, stderr io.Writer, t *report.Table,
 		t.Add(row...)
 	}
 	o.progress(stderr, "")
+	if o.load > quietLoad {
+		report.Warn(stderr, "bench", []string{fmt.Sprintf("other programs ran in the minute before (load %.1f): these are"+
+			" times beside other work; measure on a quiet machine", o.load)})
+	}
 	if o.format == "json" || done == 0 {
 		return err
 	}
@@ -344,6 +355,18 @@ func (o benchOptions) each(stdout, stderr io.Writer, t *report.Table,
 		err = e
 	}
 	return err
+}
+
+// quietLoad is the load of a machine on which hardly anything else runs, in cores.
+const quietLoad = 0.5
+
+// machineLoad is the mean number of threads that ran or waited for a core in the last minute.
+func machineLoad() float64 {
+	var info unix.Sysinfo_t
+	if unix.Sysinfo(&info) != nil {
+		return 0
+	}
+	return math.Round(100*float64(info.Loads[0])/65536) / 100
 }
 
 // list is what is to be measured.

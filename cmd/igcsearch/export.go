@@ -3,7 +3,10 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -13,6 +16,8 @@ import (
 
 type exportOptions struct {
 	study, db string
+	output    string // "": standard output
+	split     string // "": what the study says
 	report.ExportOptions
 }
 
@@ -29,9 +34,12 @@ older igcsearch stored the epoch. An infinite loss is +Inf, or "Infinity" in jso
 The fingerprint of the study and the checksum of its pictures are columns of csv, by
 which import knows what the results are of; json has the settings.
 
-markdown and latex (with the package booktabs) have a row for each network with the
-accuracy on the split that the study shows, as mean ± standard deviation over n
-seeds.
+markdown and latex (with the package booktabs) have a row for each network with its
+accuracy (--split), as mean ± standard deviation over n seeds. Where the study holds
+out validation pictures, the best on these (--choose) is bold, and both accuracies are
+shown. csv and json have both anyway.
+
+Without --format the ending of the file says it: csv, json, md or tex.
 
 The same results give the same bytes. Times differ with each training, so they are
 written on request only (--times).`,
@@ -41,15 +49,23 @@ written on request only (--times).`,
   igcsearch export quickstart --format csv --epochs
 
   # a table for a paper
-  igcsearch export quickstart --format latex`,
+  igcsearch export quickstart -o quickstart.tex`,
 		Args:              oneStudy,
 		ValidArgsFunction: completeStudies,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.study = args[0]
+			if err := o.chooseFormat(cmd.Flags().Changed("format")); err != nil {
+				return usageError{err}
+			}
 			return runExport(cmd.Context(), o, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	addDB(cmd, &o.db)
+	addShown(cmd, &o.split)
+	addSplit(cmd, &o.Choose, "choose", "the pictures that choose the network in bold (markdown, latex; default validation"+
+		" where the study holds some out)")
+	cmd.Flags().StringVarP(&o.output, "output", "o", "",
+		"the `FILE` to write in place of standard output; an existing file is replaced")
 	addChoice(cmd, &o.Format, "format", "what to write", "csv", "json", "markdown", "latex")
 	cmd.Flags().BoolVar(&o.Epochs, "epochs", false, "every epoch, not only the last of each trial (csv, json)")
 	cmd.Flags().BoolVar(&o.Times, "times", false,
@@ -57,24 +73,51 @@ written on request only (--times).`,
 	return cmd
 }
 
-func runExport(ctx context.Context, o exportOptions, stdout, stderr io.Writer) error {
+// exportEndings are the formats that the ending of a file says.
+var exportEndings = map[string]string{".csv": "csv", ".json": "json", ".md": "markdown", ".markdown": "markdown",
+	".tex": "latex"}
+
+// chooseFormat takes the format from the ending of the file, unless --format is given, and refuses flags that the
+// format does not have.
+func (o *exportOptions) chooseFormat(given bool) error {
+	if o.output != "" && !given {
+		format, ok := exportEndings[strings.ToLower(filepath.Ext(o.output))]
+		if !ok {
+			return fmt.Errorf("--output %q: its ending says no format: end it in .csv, .json, .md or .tex, or give --format",
+				o.output)
+		}
+		o.Format = format
+	}
 	isSummary := o.Format == "markdown" || o.Format == "latex"
-	if isSummary && (o.Epochs || o.Times) {
-		return usageError{errors.New("--epochs and --times are for csv and json: leave them out, or change --format")}
+	switch {
+	case isSummary && (o.Epochs || o.Times):
+		return errors.New("--epochs and --times are for csv and json: leave them out, or change --format")
+	case !isSummary && (o.split != "" || o.Choose != ""):
+		return errors.New("--split and --choose are for markdown and latex: leave them out, csv and json have all splits")
+	}
+	return nil
+}
+
+func runExport(ctx context.Context, o exportOptions, stdout, stderr io.Writer) error {
+	if err := checkOutput("--output", o.output, o.db); err != nil {
+		return err
 	}
 	db, err := openReader(ctx, o.db)
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	r, err := readResults(ctx, db, o.study, partsFor(o.Epochs)...)
+	r, err := readShown(ctx, db, o.study, o.split, partsFor(o.Epochs)...)
 	if err != nil {
 		return err
 	}
-	if isSummary {
+	if o.Format == "markdown" || o.Format == "latex" {
 		r.Warn(stderr)
 	}
-	return r.Export(stdout, o.ExportOptions)
+	if o.output == "" {
+		return r.Export(stdout, o.ExportOptions)
+	}
+	return writeFile(o.output, func(w io.Writer) error { return r.Export(w, o.ExportOptions) })
 }
 
 // partsFor are the parts that an export needs, of each epoch or of the last ones.

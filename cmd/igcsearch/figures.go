@@ -49,7 +49,7 @@ var kinds = []kind{
 	// A race decides by 95 % intervals.
 	{kindRace, "after each seed the pairs that were still given more, with 95 % intervals",
 		nil, plots.CI95, raceFigure},
-	{"pareto", "accuracy against parameters, multiply–adds or training time (--cost)",
+	{"pareto", "accuracy against multiply–adds or parameters (--cost)",
 		[]string{"cost"}, "", paretoFigure},
 	{"heatmap", `accuracy over budget and M: studies of several budgets, or one whose
              networks differ in size; those within 10 % of parameters are a budget`, nil, "", heatMapFigure},
@@ -59,7 +59,7 @@ var kinds = []kind{
 func (o *plotOptions) read(ctx context.Context, db *store.DB) (list []report.Results, err error) {
 	missing := slices.Clone(o.pairs) // which no study has
 	for _, name := range o.studies {
-		r, err := readResults(ctx, db, name, store.Histories)
+		r, err := readShown(ctx, db, name, o.split, store.Histories)
 		if err != nil {
 			return nil, err
 		}
@@ -206,9 +206,9 @@ func figureOptions(list []report.Results) (plots.Options, error) {
 			o.Date = r.Updated
 		}
 	}
-	if dataset, split, same := common(list); same {
-		o.AccuracyLabel = fmt.Sprintf("%s accuracy, %s (%%)", split,
-			strings.TrimPrefix(report.DatasetLabel(dataset), "the "))
+	if pictures, same := common(list); same {
+		o.AccuracyLabel = fmt.Sprintf("accuracy on %s (%%)", pictures)
+		o.Split, o.Pictures = list[0].Study.Split, list[0].Pictures()
 	}
 	return o, nil
 }
@@ -227,24 +227,24 @@ func sourceDate() (date time.Time, given bool, err error) {
 	return time.Unix(seconds, 0).UTC(), true, nil
 }
 
-// common returns the data set and the split of the accuracies, if all studies have the same.
-func common(list []report.Results) (dataset, split string, same bool) {
-	dataset, split = list[0].Study.Dataset, list[0].Study.Split
-	for _, r := range list {
-		if r.Study.Dataset != dataset || r.Study.Split != split {
-			return "", "", false
-		}
-	}
-	return dataset, split, true
+// shown names the pictures that the accuracies of a study are of: "10000 test pictures, CIFAR-10".
+func shown(r report.Results) string {
+	return fmt.Sprintf("%s, %s", strings.TrimPrefix(r.SplitPictures(), "the "),
+		strings.TrimPrefix(report.DatasetLabel(r.Study.Dataset), "the "))
 }
 
-// label names a study in a legend, with its data set and split if the studies differ in these.
+// common names the pictures of the accuracies, if all studies have the same.
+func common(list []report.Results) (pictures string, same bool) {
+	pictures = shown(list[0])
+	return pictures, !slices.ContainsFunc(list, func(r report.Results) bool { return shown(r) != pictures })
+}
+
+// label names a study in a legend, with its pictures if the studies differ in these.
 func label(r report.Results, list []report.Results) string {
-	if _, _, same := common(list); same {
+	if _, same := common(list); same {
 		return r.Study.Name
 	}
-	dataset := strings.TrimPrefix(report.DatasetLabel(r.Study.Dataset), "the ")
-	return fmt.Sprintf("%s (%s, %s)", r.Study.Name, dataset, r.Study.Split)
+	return fmt.Sprintf("%s (%s)", r.Study.Name, shown(r))
 }
 
 func accuracyFigure(list []report.Results, o plotOptions) (plots.Figure, error) {
@@ -326,7 +326,7 @@ func curvesOf(r report.Results, of ...search.Status) (list []plots.LearningCurve
 // it draws what they had before.
 func raceFigure(list []report.Results, o plotOptions) (plots.Figure, error) {
 	r := &list[0]
-	if r.Study.Strategy == search.StrategyRace {
+	if r.Study.Strategy == search.StrategyRace && o.split == "" {
 		r.Study.Split = r.Study.DecidingSplit() // in the list, so that the axis names it too
 	}
 	dropped := report.DroppedAfter(r.RaceRounds())
@@ -345,7 +345,6 @@ func raceFigure(list []report.Results, o plotOptions) (plots.Figure, error) {
 const (
 	costMultiplyAdds = "multiply-adds"
 	costParams       = "params"
-	costSeconds      = "seconds"
 )
 
 // costs are the costs that --cost can choose.
@@ -357,21 +356,13 @@ var costs = map[string]struct {
 		func(c analysis.Costs) float64 { return c.MultiplyAdds / 1e6 }},
 	costParams: {"parameters of the network (thousands)",
 		func(c analysis.Costs) float64 { return c.Params / 1e3 }},
-	costSeconds: {"training time of a picture (ms)",
-		func(c analysis.Costs) float64 { return c.Seconds * 1e3 }},
 }
 
 // paretoFigure has the networks that have a result, with one of their costs.
 func paretoFigure(list []report.Results, o plotOptions) (plots.Figure, error) {
 	f := plots.Pareto{CostLabel: costs[o.cost].label, Bar: plots.Bar(o.bars)}
 	var values [][]float64 // for the front: smaller is better in both
-	var on []string        // devices
 	for _, r := range list {
-		for _, model := range r.Models {
-			if !slices.Contains(on, model) {
-				on = append(on, model)
-			}
-		}
 		samples := r.Samples()
 		for i, n := range r.Networks() {
 			if len(n.Accuracies) == 0 {
@@ -381,16 +372,12 @@ func paretoFigure(list []report.Results, o plotOptions) (plots.Figure, error) {
 			if len(list) > 1 {
 				p.Name = r.Study.Name + " " + p.Name
 			}
-			if p.Cost == 0 && len(on) < 2 {
+			if p.Cost == 0 {
 				return nil, fmt.Errorf("plot %s: no %s of %s are stored: choose another --cost",
 					r.Study.Name, o.cost, n.Label())
 			}
 			f.Points, values = append(f.Points, p), append(values, []float64{-stat.Mean(n.Accuracies, nil), p.Cost})
 		}
-	}
-	if o.cost == costSeconds && len(on) > 1 {
-		return nil, fmt.Errorf("plot --cost %s: the trials ran on %s, whose times are not comparable:"+
-			" choose another --cost", o.cost, strings.Join(on, ", "))
 	}
 	for i, front := range analysis.Front(values) {
 		f.Points[i].Front = front

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"igcsearch/cmd/igcsearch/cluster"
+	"igcsearch/search"
 	"igcsearch/space"
 )
 
@@ -40,6 +41,18 @@ func addChoice(cmd *cobra.Command, value *string, name, usage string, of ...stri
 	if err := cmd.RegisterFlagCompletionFunc(name, complete); err != nil {
 		panic(err) // the flag exists: it was added above
 	}
+}
+
+// addSplit adds a flag for one of the splits that are evaluated, without a default.
+func addSplit(cmd *cobra.Command, value *string, name, usage string) {
+	addChoice(cmd, value, name, usage, search.SplitTest, search.SplitValidation)
+	*value = ""
+	hideDefaults(cmd, name)
+}
+
+// addShown adds the flag --split.
+func addShown(cmd *cobra.Command, value *string) {
+	addSplit(cmd, value, "split", "the pictures whose accuracy is shown (default what the study says)")
 }
 
 // fraction is a flag given as "2.4%" or 0.024.
@@ -82,7 +95,7 @@ func (p *pairs) String() string {
 	}
 	return strings.Join(texts, ",")
 }
-func (p *pairs) Type() string { return "LxM,…" }
+func (p *pairs) Type() string { return "LxM,..." }
 func (p *pairs) Set(s string) error {
 	var list pairs
 	for _, text := range strings.Split(s, ",") {

@@ -2,8 +2,33 @@ package main
 
 import (
 	"fmt"
+	"strings"
 	"testing"
+	"unicode"
+
+	"github.com/spf13/pflag"
 )
+
+// TestFlagColumns: pflag aligns the columns of a help by bytes, so that a character of several bytes would move them.
+func TestFlagColumns(t *testing.T) {
+	t.Parallel()
+	list := newRootCommand().Commands()
+	flags := 0
+	for len(list) > 0 {
+		cmd := list[0]
+		list = append(list[1:], cmd.Commands()...)
+		cmd.Flags().VisitAll(func(f *pflag.Flag) {
+			flags++
+			kind, _ := pflag.UnquoteUsage(f)
+			if i := strings.IndexFunc(f.Name+kind, func(r rune) bool { return r > unicode.MaxASCII }); i >= 0 {
+				t.Errorf("%s: --%s %s is not ASCII", cmd.CommandPath(), f.Name, kind)
+			}
+		})
+	}
+	if flags < 50 {
+		t.Errorf("only %d flags were looked at", flags)
+	}
+}
 
 func TestFlagValues(t *testing.T) {
 	t.Parallel()

@@ -3,6 +3,7 @@ package main_test
 import (
 	"os"
 	"os/exec"
+	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -38,6 +39,33 @@ func TestOneEdge(t *testing.T) {
 				t.Errorf("%s:%d: it prints past the writers of its command: %s", file, i+1, strings.TrimSpace(line))
 			}
 		}
+	}
+}
+
+// TestCommandsLeaveNothing: what the commands of the README write into a checkout is ignored by git.
+func TestCommandsLeaveNothing(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ignore, err := os.ReadFile("../../.gitignore")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, block, _ := strings.Cut(string(readme), "## More commands")
+	block, _, _ = strings.Cut(block, "\n## ")
+	written := regexp.MustCompile(`(?m)^igcsearch [^#\n]*(?:-o|--csv) (\S+)`).FindAllStringSubmatch(block, -1)
+	for _, match := range written {
+		ignored := slices.ContainsFunc(strings.Fields(string(ignore)), func(pattern string) bool {
+			ok, _ := path.Match(strings.TrimPrefix(pattern, "/"), match[1])
+			return ok
+		})
+		if !ignored {
+			t.Errorf(".gitignore lacks %s, which %q writes", match[1], match[0])
+		}
+	}
+	if len(written) < 4 {
+		t.Errorf("only %q are written: is the README read as it is written?", written)
 	}
 }
 

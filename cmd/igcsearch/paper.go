@@ -18,7 +18,8 @@ import (
 
 type paperOptions struct {
 	table, db, format string
-	dbAsked           bool // --db is given
+	split             string // "": what each study says
+	dbAsked           bool   // --db is given
 }
 
 func newPaperCommand() *cobra.Command {
@@ -53,6 +54,7 @@ Top-5 errors are not measured: ours is blank there.`,
 		},
 	}
 	addDB(cmd, &o.db)
+	addShown(cmd, &o.split)
 	addChoice(cmd, &o.format, "format", "how to print the cells", "table", "csv", "markdown", "latex")
 	return cmd
 }
@@ -80,7 +82,7 @@ func runPaper(ctx context.Context, o paperOptions, stdout io.Writer) error {
 	known := map[string]*report.Results{}
 	p, err := report.NewPaper(o.table, cells, func(name string) (*report.Results, error) {
 		if known[name] == nil && slices.ContainsFunc(stored, func(s store.StudyInfo) bool { return s.Name == name }) {
-			r, err := readResults(ctx, db, name)
+			r, err := readShown(ctx, db, name, o.split)
 			if err != nil {
 				return nil, err
 			}

@@ -17,6 +17,7 @@ type plotOptions struct {
 	kindAsked  bool // --kind was given; without it, a study of networks gets its learning curves
 	studies    []string
 	db         string
+	split      string // "": what each study says
 	output     string
 	csv        string // "": none
 	kind       string
@@ -58,8 +59,8 @@ $SOURCE_DATE_EPOCH, or else when the results last changed.`,
   # learning curves of two pairs
   igcsearch plot quickstart -o curves.png --kind curves --pairs 9x2,1x7 --loss
 
-  # what accuracy costs, in measured training time
-  igcsearch plot quickstart -o pareto.pdf --kind pareto --cost seconds
+  # what accuracy costs, in multiply–adds
+  igcsearch plot quickstart -o pareto.pdf --kind pareto
 
   # which pairs a race dropped, and when
   igcsearch plot quickstart -o race.pdf --kind race
@@ -90,13 +91,14 @@ $SOURCE_DATE_EPOCH, or else when the results last changed.`,
 		},
 	}
 	addDB(cmd, &o.db)
+	addShown(cmd, &o.split)
 	flags := cmd.Flags()
 	flags.StringVarP(&o.output, "output", "o", "",
 		"the figure's `FILE`: pdf, svg, png, eps, tex, or csv for its numbers; an existing file is replaced")
 	flags.StringVar(&o.csv, "csv", "", "also write the drawn numbers to this `FILE`")
 	addChoice(cmd, &o.kind, "kind", "what to draw", names...)
 	addChoice(cmd, &o.cost, "cost", "the cost to draw accuracy against (pareto)",
-		costMultiplyAdds, costParams, costSeconds)
+		costMultiplyAdds, costParams)
 	addChoice(cmd, &o.bars, "bars", "what error bars and bands are; a race has ci95 unless told",
 		string(plots.Std), string(plots.SEM), string(plots.CI95), string(plots.MinMax))
 	flags.BoolVar(&o.points, "points", false, "draw a dot for each seed (accuracy)")

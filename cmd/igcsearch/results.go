@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 
 	"igcsearch/cmd/igcsearch/report"
@@ -25,6 +26,20 @@ func findStudy(ctx context.Context, db *store.DB, nameOrFile string, parts ...st
 		return found, e
 	}
 	return db.Read(ctx, file.Name, parts...)
+}
+
+// readShown reads a study as commands show it with --split; split is "" without the flag.
+func readShown(
+	ctx context.Context, db *store.DB, nameOrFile, split string, parts ...store.Part,
+) (report.Results, error) {
+	r, err := readResults(ctx, db, nameOrFile, parts...)
+	if err != nil {
+		return r, err
+	}
+	if r, err = r.Showing(split); err != nil {
+		err = fmt.Errorf("--split %s: %w", split, err)
+	}
+	return r, err
 }
 
 // readResults reads a study as commands show it.

@@ -20,6 +20,7 @@ type serveOptions struct {
 	set       []string
 	db        string
 	data      string
+	split     string // that the page shows; "": what each study says
 	listen    string
 	access    string // "": only the page
 	advertise string // URL; "": by the name of this machine
@@ -65,6 +66,8 @@ the token: http://ADDRESS/?token=TOKEN.`,
 	addDB(cmd, &o.db)
 	addData(cmd, &o.data)
 	addSet(cmd, &o.set, "override one setting of each STUDY")
+	addSplit(cmd, &o.split, "split",
+		"the pictures whose accuracy the page shows of the studies that have them (default what each study says)")
 	flags := cmd.Flags()
 	flags.StringVar(&o.listen, "listen", "127.0.0.1:0",
 		"the `ADDRESS` to listen on, HOST:PORT; port 0 is a free one, no HOST is all of this machine")
@@ -124,7 +127,7 @@ func runServe(ctx context.Context, o serveOptions, stdout, stderr io.Writer) err
 		certificates = append(certificates, pair)
 	}
 	mux := http.NewServeMux()
-	live.New(&watched{path: o.db}).Register(mux)
+	live.New(&watched{path: o.db, split: o.split}).Register(mux)
 	if o.access != "" {
 		return runCoordinator(ctx, o, mux, certificates, stdout, stderr)
 	}

@@ -19,7 +19,8 @@ import (
 // watched is a database as the live page reads it. It is opened for reading at each look, as status does, because it
 // may not be there yet, or be replaced.
 type watched struct {
-	path string
+	path  string
+	split string // that is shown; "": what each study says
 	// resting has the studies of the last Read of which no trial runs, by name.
 	resting map[string]rested
 }
@@ -81,8 +82,14 @@ func (w *watched) Read(ctx context.Context) (live.State, error) {
 					return err
 				}
 				one.revision = found.Revision // not that of info: the study may have changed since
-				r := report.From(found)
+				r, without := report.From(found).Showing(w.split)
+				if without != nil {
+					r = report.From(found)
+				}
 				one.Study = live.StudyOf(r)
+				if without != nil {
+					one.Warnings = append(one.Warnings, without.Error())
+				}
 				if one.Figures, err = watchedFigures(r); err != nil {
 					return err
 				}

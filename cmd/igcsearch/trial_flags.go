@@ -73,7 +73,7 @@ func (s *seeds) String() string {
 	return strings.Join(texts, ",")
 }
 
-func (s *seeds) Type() string { return "N,…" }
+func (s *seeds) Type() string { return "N,..." }
 
 func (s *seeds) Set(text string) error {
 	*s = nil

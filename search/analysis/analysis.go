@@ -45,7 +45,6 @@ type Score struct {
 type Costs struct {
 	Params       float64 // parameters of the network
 	MultiplyAdds float64 // multiply–adds in the forward pass of one picture
-	Seconds      float64 // measured time of a training step, divided by its pictures
 }
 
 // Sample holds what a study has measured of one of its networks.
@@ -109,6 +108,7 @@ type Verdict string
 const (
 	NoScore      Verdict = ""
 	TheBest      Verdict = "best"
+	Better       Verdict = "better"             // the sample is significantly better than the chosen one
 	Separated    Verdict = "separated"          // the sample is significantly worse than the best
 	NotSeparated Verdict = "not separated"      // no difference was found; it may still exist
 	TooLittle    Verdict = "too little to tell" // the scores are too few to find a difference that matters
@@ -121,6 +121,9 @@ type Parabola struct {
 	// Straight is set if the best parabola would not be concave. Then At[2] is 0, and the peak is
 	// at the smallest or the largest M.
 	Straight bool
+	// Flat is set if no peak is seen: the curve is level, or the interval of its peak reaches from
+	// the smallest to the largest M.
+	Flat bool
 	// Peak is the M, between the smallest and the largest of the samples, where the curve is
 	// highest. Height is its accuracy there. Low and High are the ends of the 95 % bootstrap
 	// interval of Peak; they are NaN if there are fewer than two seeds.
@@ -143,16 +146,16 @@ type Findings struct {
 	Spread, Degrees float64
 	// Best is the index of the sample with the largest lead over every other, or −1 if there is no
 	// score. A sample of one seed, or most of whose trials diverged, is the best only if there is
-	// no other sample.
+	// no other sample. Of AnalyzeChosen it is the sample that was chosen.
 	Best int
 	// Against compares the best with each sample. Its Holm is corrected for their number.
 	Against  []Comparison
 	Verdicts []Verdict
 	// Tells is the largest Detectable, in points, with which a comparison can be NotSeparated.
 	Tells float64
-	// Front marks the samples on the Pareto front: no other sample is at least as good in mean
-	// accuracy and in all costs, and better in one of them. It leaves out costs that are not known
-	// of every sample.
+	// Front marks the samples on the Pareto front of mean accuracy and multiply–adds: no other
+	// sample is at least as good in both, and better in one of them. It is false for all if the
+	// multiply–adds of a sample are not known.
 	Front []bool
 	// Paper compares M = 2 with M = 1, and M = 2 with L = 1. If several samples have this M or L,
 	// it takes the one with the highest mean. It leaves out comparisons without such samples.
@@ -163,7 +166,13 @@ type Findings struct {
 
 // Analyze compares the samples of one study. Its results depend only on the samples: the random
 // numbers that it uses are always the same.
-func Analyze(samples []Sample) Findings {
+func Analyze(samples []Sample) Findings { return analyze(samples, -1) }
+
+// AnalyzeChosen is Analyze with a best sample that was chosen by other scores than these, so that
+// some sample may be better.
+func AnalyzeChosen(samples []Sample, best int) Findings { return analyze(samples, best) }
+
+func analyze(samples []Sample, chosen int) Findings {
 	a := Findings{Samples: samples, Best: -1, Summaries: make([]Summary, len(samples)),
 		Against:  make([]Comparison, len(samples)),
 		Verdicts: make([]Verdict, len(samples)), Front: make([]bool, len(samples)), Spread: math.NaN(),
@@ -178,7 +187,9 @@ func Analyze(samples []Sample) Findings {
 	for i := range samples {
 		a.Summaries[i] = a.summary(i)
 	}
-	a.Best = a.best()
+	if a.Best = chosen; chosen < 0 {
+		a.Best = a.best()
+	}
 	for i := range samples {
 		a.Against[i] = a.Compare(a.Best, i)
 	}
@@ -260,6 +271,8 @@ func (a Findings) verdict(c Comparison) Verdict {
 		return TheBest
 	case c.Difference > 0 && c.Holm <= Alpha:
 		return Separated // the trials that diverged would only increase the difference
+	case c.Difference < 0 && c.Holm <= Alpha:
+		return Better
 	case a.reliable(c.A) && a.reliable(c.B) && c.Detectable <= a.Tells:
 		return NotSeparated
 	}
@@ -414,35 +427,22 @@ func (a Findings) highest(of func(space.Pair) bool) int {
 	return found
 }
 
-// Known reports which costs are known of every sample with a score.
-func (a Findings) Known() (params, multiplyAdds, seconds bool) {
-	params, multiplyAdds, seconds = true, true, true
+// KnowsMultiplyAdds reports whether the multiply–adds are known of every sample with a score.
+func (a Findings) KnowsMultiplyAdds() bool {
 	for i, sample := range a.Samples {
-		if a.Summaries[i].N > 0 {
-			params = params && sample.Costs.Params > 0
-			multiplyAdds = multiplyAdds && sample.Costs.MultiplyAdds > 0
-			seconds = seconds && sample.Costs.Seconds > 0
+		if a.Summaries[i].N > 0 && sample.Costs.MultiplyAdds == 0 {
+			return false
 		}
 	}
-	return params, multiplyAdds, seconds
+	return true
 }
 
 // front marks the samples on the Pareto front.
 func (a Findings) front() []bool {
-	params, multiplyAdds, seconds := a.Known()
 	values := make([][]float64, len(a.Samples)) // a smaller value is better; nil without a score
 	for i, sample := range a.Samples {
-		if a.Summaries[i].N == 0 {
-			continue
-		}
-		values[i] = []float64{-a.Summaries[i].Mean}
-		for _, cost := range []struct {
-			known bool
-			value float64
-		}{{params, sample.Costs.Params}, {multiplyAdds, sample.Costs.MultiplyAdds}, {seconds, sample.Costs.Seconds}} {
-			if cost.known {
-				values[i] = append(values[i], cost.value)
-			}
+		if a.Summaries[i].N > 0 && a.KnowsMultiplyAdds() {
+			values[i] = []float64{-a.Summaries[i].Mean, sample.Costs.MultiplyAdds}
 		}
 	}
 	return Front(values)
@@ -497,6 +497,8 @@ func fitCurve(samples []Sample) *Parabola {
 		return nil
 	}
 	c.Low, c.High = math.NaN(), math.NaN()
+	first, last := ends(samples)
+	c.Flat = c.level(first, last)
 	if len(seeds) < 2 {
 		return c
 	}
@@ -515,7 +517,30 @@ func fitCurve(samples []Sample) *Parabola {
 	n := float64(len(seeds))
 	tail := distuv.UnitNormal.CDF(-math.Sqrt(n/(n-1)) * quantileT(n-1))
 	c.Low, c.High = stat.Quantile(tail, stat.Empirical, peaks, nil), stat.Quantile(1-tail, stat.Empirical, peaks, nil)
+	c.Flat = c.Flat || isNoise(c.Low-first, last) && isNoise(last-c.High, last)
 	return c
+}
+
+// ends returns the smallest and the largest M of the samples with a score.
+func ends(samples []Sample) (first, last float64) {
+	first, last = math.Inf(1), math.Inf(-1)
+	for _, sample := range samples {
+		if m := float64(sample.Pair.M); m > 0 && len(sample.Scores) > 0 {
+			first, last = min(first, m), max(last, m)
+		}
+	}
+	return first, last
+}
+
+// level reports whether the curve does not fall from its peak towards either end.
+func (c *Parabola) level(first, last float64) bool {
+	for _, m := range []float64{first, last} {
+		x := math.Log2(m)
+		if fall := c.Height - (c.At[0] + x*(c.At[1]+x*c.At[2])); fall > 1e-9 {
+			return false
+		}
+	}
+	return true
 }
 
 // parabola fits the parabola to scores that count times[seed] times each. It returns nil if they

@@ -191,20 +191,32 @@ func TestFrontOfFindings(t *testing.T) {
 	t.Parallel()
 	samples := []analysis.Sample{sample(64, 1, 60), sample(40, 2, 62), sample(28, 3, 62), sample(1, 23, 50)}
 	for i, c := range []analysis.Costs{
-		{Params: 10, MultiplyAdds: 5, Seconds: 1},
-		{Params: 20, MultiplyAdds: 9, Seconds: 0}, // one unknown value leaves out the seconds of all
-		{Params: 21, MultiplyAdds: 9, Seconds: 1},
-		{Params: 9, MultiplyAdds: 9, Seconds: 1},
+		{Params: 10, MultiplyAdds: 5}, {Params: 20, MultiplyAdds: 9}, {Params: 21, MultiplyAdds: 10},
+		{Params: 9, MultiplyAdds: 9},
 	} {
 		samples[i].Costs = c
 	}
 	a := analysis.Analyze(samples)
-	if want := []bool{true, true, false, true}; !slices.Equal(a.Front, want) {
+	// The last one has the fewest parameters, which are the budget and not a cost.
+	if want := []bool{true, true, false, false}; !slices.Equal(a.Front, want) || !a.KnowsMultiplyAdds() {
 		t.Errorf("got %v, want %v", a.Front, want)
 	}
-	if params, multiplyAdds, seconds := a.Known(); !params || !multiplyAdds || seconds {
-		t.Errorf("known: %v, %v, %v", params, multiplyAdds, seconds)
+	samples[2].Costs.MultiplyAdds = 0
+	if a := analysis.Analyze(samples); slices.Contains(a.Front, true) || a.KnowsMultiplyAdds() {
+		t.Errorf("with an unknown cost: got %v", a.Front)
 	}
+}
+
+func TestAnalyzeChosen(t *testing.T) {
+	t.Parallel()
+	samples := []analysis.Sample{sample(64, 1, 60, 61.5, 62, 61), sample(40, 2, 70, 71, 72, 71),
+		sample(28, 3, 80, 81, 82, 81.5), sample(1, 23)}
+	a := analysis.AnalyzeChosen(samples, 1)
+	want := []analysis.Verdict{analysis.Separated, analysis.TheBest, analysis.Better, analysis.NoScore}
+	if a.Best != 1 || !slices.Equal(a.Verdicts, want) {
+		t.Errorf("best %d, verdicts %q, want %q", a.Best, a.Verdicts, want)
+	}
+	near(t, "difference", a.Against[2].Difference, -10.125, 1e-9)
 }
 
 func TestCurve(t *testing.T) {
@@ -250,6 +262,29 @@ func TestCurve(t *testing.T) {
 		c := analysis.Analyze(of(func(x float64) float64 { return 60 - 2*x - x*x }, 0)).Curve
 		near(t, "peak", c.Peak, 1, 1e-9)
 		near(t, "height", c.Height, 60, 1e-9)
+	})
+	t.Run("no peak is seen where the curve is level", func(t *testing.T) {
+		for _, seeds := range [][]float64{{0}, {0, 0}, {-1, 0, 1}} {
+			if c := analysis.Analyze(of(func(float64) float64 { return 60 }, seeds...)).Curve; !c.Flat {
+				t.Errorf("%d seeds: got %+v", len(seeds), c)
+			}
+		}
+	})
+	t.Run("no peak is seen where its interval has every M, else one is", func(t *testing.T) {
+		samples := of(func(x float64) float64 { return 60 + 0.01*(3*x-x*x) }, 0, 0, 0)
+		for i := range samples { // seeds rise, fall, and do neither
+			for k := range samples[i].Scores {
+				samples[i].Scores[k].Percent += float64((k - 1) * i)
+			}
+		}
+		if c := analysis.Analyze(samples).Curve; !c.Flat || c.Low != 1 || c.High != 8 {
+			t.Errorf("got %+v", c)
+		}
+		for _, seeds := range [][]float64{{0}, {-1, 0, 1}} {
+			if c := analysis.Analyze(of(func(x float64) float64 { return 60 + 3*x - x*x }, seeds...)).Curve; c.Flat {
+				t.Errorf("got %+v", c)
+			}
+		}
 	})
 	t.Run("samples with two different M have no curve", func(t *testing.T) {
 		if c := analysis.Analyze([]analysis.Sample{sample(64, 1, 60), sample(40, 2, 61),

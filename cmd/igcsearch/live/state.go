@@ -156,7 +156,7 @@ func hours(r report.Results) []Hours {
 			seconds += e.TrainSeconds + e.EvalSeconds
 		}
 	}
-	list := []Hours{{Amount: hoursText(seconds), Of: "training"}}
+	list := []Hours{{Amount: hoursText(seconds), Of: "training, beside other work"}}
 	type holder struct {
 		device, host string
 		pid          int

@@ -31,7 +31,7 @@ func TestHours(t *testing.T) {
 	}}
 	r.Trials = []search.TrialState{{History: []search.Epoch{{TrainSeconds: 7000, EvalSeconds: 200}}}}
 	got := hours(r)
-	want := []Hours{{Amount: "2.0", Of: "training"}, {Amount: "5.0", Of: "GPU, G"}}
+	want := []Hours{{Amount: "2.0", Of: "training, beside other work"}, {Amount: "5.0", Of: "GPU, G"}}
 	if !slices.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
 	}

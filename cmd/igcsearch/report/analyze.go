@@ -14,19 +14,37 @@ import (
 
 func (a Findings) caption() string {
 	study := a.results.Study
-	return fmt.Sprintf("%s: accuracy on the %s pictures of %s,"+
-		" mean, standard deviation and 95 %% interval over n seeds", study.Name, study.Split,
-		DatasetLabel(study.Dataset))
+	text := fmt.Sprintf("%s: accuracy on %s of %s, mean, standard deviation and 95 %% interval over n seeds",
+		study.Name, a.results.SplitPictures(), DatasetLabel(study.Dataset))
+	if a.chosen != nil {
+		text += fmt.Sprintf("; the best is chosen by %s, whose mean stands beside", a.choosing.SplitPictures())
+	}
+	return text
 }
 
 func (a Findings) header() []string {
-	return append(a.results.NameHeader(), "mean (%)", "std", "95 % interval", "n", "behind best", "p (Holm)",
-		"<verdict")
+	head, behind := []string{"mean (%)"}, "behind best"
+	if a.chosen != nil {
+		head, behind = []string{a.choosing.Study.Split + " (%)", a.results.Study.Split + " (%)"}, "behind chosen"
+	}
+	return slices.Concat(a.results.NameHeader(), head, []string{"std", "95 % interval", "n", behind, "p (Holm)",
+		"<verdict"})
+}
+
+// theBest is what the best is called: it was found on the pictures that are shown, or chosen on others.
+func (a Findings) theBest() string {
+	if a.chosen != nil {
+		return "chosen"
+	}
+	return string(analysis.TheBest)
 }
 
 func (a Findings) rows() (rows [][]string) {
 	for i, m := range a.Summaries {
 		behind, p, verdict := "", "", string(a.Verdicts[i])
+		if i == a.Best {
+			verdict = a.theBest()
+		}
 		if m.N > 0 && i != a.Best {
 			behind, p = withHalf(a.Against[i]), probability(a.Against[i].Holm)
 			switch {
@@ -37,11 +55,17 @@ func (a Findings) rows() (rows [][]string) {
 			}
 		}
 		row := a.results.Name(a.networks[i].System, a.networks[i].Params)
+		if a.chosen != nil {
+			row = append(row, decimals(a.chosen[i].Mean))
+		}
 		rows = append(rows, append(row, decimals(m.Mean), decimals(m.Std), interval(m), a.networks[i].N(), behind, p,
 			verdict))
 	}
 	return rows
 }
+
+// who is theBest as a noun.
+func (a Findings) who() string { return strings.Replace(a.theBest(), "chosen", "chosen one", 1) }
 
 // rule says how pairs were compared, and why so.
 func (a Findings) rule() string {
@@ -118,22 +142,29 @@ func (a Findings) bestFacts() []fact {
 	if a.Pooled {
 		how = "in the additive model"
 	}
-	text := fmt.Sprintf("%s: %s, on the %s pictures", a.label(a.Best), spellMean(a.Summaries[a.Best]),
-		a.results.Study.Split)
+	summary, by := a.Summaries[a.Best], a.results
+	if a.chosen != nil {
+		summary, by, how = a.chosen[a.Best], a.choosing, "over the seeds that both have"
+		if a.pooled {
+			how = "in the additive model"
+		}
+	}
+	text := fmt.Sprintf("%s: %s, on %s", a.label(a.Best), spellMean(summary), by.SplitPictures())
 	if a.withScores() > 1 {
 		text += "; it has the largest lead over its nearest rival, " + how
 	}
-	list := []fact{{"best", text}}
-	if a.test != nil {
-		list = append(list, fact{"test", fmt.Sprintf("%s: %s, on the test pictures, which decided nothing",
-			a.label(a.Best), spellMean(*a.test))})
+	list := []fact{{a.theBest(), text}}
+	if a.chosen != nil {
+		list = append(list, fact{a.results.Study.Split, fmt.Sprintf("%s: %s, on %s, which had no part in the choice;"+
+			" everything below is of these pictures", a.label(a.Best), spellMean(a.Summaries[a.Best]),
+			a.results.SplitPictures())})
 	}
 	return list
 }
 
 // verdictFacts has a line for each verdict that some network has.
 func (a Findings) verdictFacts() (list []fact) {
-	for _, v := range []analysis.Verdict{analysis.Separated, analysis.NotSeparated, analysis.TooLittle} {
+	for _, v := range []analysis.Verdict{analysis.Better, analysis.Separated, analysis.NotSeparated, analysis.TooLittle} {
 		var names []string
 		least, most := math.Inf(1), 0. // detectable differences
 		for i, c := range a.Against {
@@ -162,18 +193,41 @@ func (a Findings) verdictText(v analysis.Verdict, least, most float64) string {
 		shown = fmt.Sprintf("%.1f to %.1f points", least, most)
 	}
 	switch v {
+	case analysis.Better:
+		return "significantly better than the " + a.who() + " on these pictures"
 	case analysis.Separated:
-		return "significantly worse than the best"
+		return "significantly worse than the " + a.who()
 	case analysis.NotSeparated:
 		return "which does not mean equal: 80 % of such studies find a difference of " + shown +
 			", and fewer find a smaller one"
 	}
-	text := fmt.Sprintf("one seed; or most seeds diverged; or the difference that 80 %% of such studies find is"+
-		" above %.1f points, a tenth of the best's errors", a.Tells)
-	if most > 0 {
-		text += ": here " + shown
+	return a.tooLittle(shown)
+}
+
+// tooLittle says why too little can be told of some networks: they have too few seeds, or no test finds a difference
+// that is small enough.
+func (a Findings) tooLittle(shown string) string {
+	var few []string
+	tested := false
+	for i, v := range a.Verdicts {
+		switch {
+		case v != analysis.TooLittle:
+		case a.Summaries[i].N == 1:
+			few = append(few, a.label(i)+" has one seed")
+		case a.Samples[i].Diverged >= a.Summaries[i].N:
+			few = append(few, "most seeds of "+a.label(i)+" diverged")
+		default:
+			tested = tested || !math.IsNaN(a.Against[i].Detectable)
+		}
 	}
-	return text
+	if tested {
+		few = append(few, fmt.Sprintf("in 80 %% of such studies the test finds only differences of at least %s; to say"+
+			" more it must find one of %.1f points, a tenth of the errors of the %s", shown, a.Tells, a.who()))
+	}
+	if len(few) == 0 {
+		return "nothing could be tested"
+	}
+	return strings.Join(few, "; ")
 }
 
 func (a Findings) spreadFacts() []fact {
@@ -242,6 +296,13 @@ func curveFact(c *analysis.Parabola) fact {
 	if c.Straight {
 		formula = fmt.Sprintf("%.2f %+.2f·log2 M, a line: the accuracies do not bend down", c.At[0], c.At[1])
 	}
+	switch {
+	case c.Flat && math.IsNaN(c.Low):
+		return fact{"curve", formula + "; no peak is seen, because the curve is level"}
+	case c.Flat:
+		return fact{"curve", fmt.Sprintf("%s; no peak is seen: its interval, M = %.1f to %.1f, is all of the study",
+			formula, c.Low, c.High)}
+	}
 	peak := fmt.Sprintf("highest at M = %.1f", c.Peak)
 	if !math.IsNaN(c.Low) {
 		peak += fmt.Sprintf(" (%.1f to %.1f)", c.Low, c.High)
@@ -249,44 +310,28 @@ func curveFact(c *analysis.Parabola) fact {
 	return fact{"curve", fmt.Sprintf("%s; %s, %.2f %%", formula, peak, c.Height)}
 }
 
-// front is the table of the Pareto front, without a cost that is not known.
+// front is the table of the Pareto front.
 func (a Findings) front() (header []string, rows [][]string) {
-	params, multiplyAdds, seconds := a.Known()
-	costs := []struct {
-		known bool
-		head  string
-		form  string
-		value func(analysis.Costs) float64
-	}{
-		{params, "parameters", "%.0f", func(c analysis.Costs) float64 { return c.Params }},
-		{multiplyAdds, "multiply–adds (10⁶)", "%.2f", func(c analysis.Costs) float64 { return c.MultiplyAdds / 1e6 }},
-		{seconds, "training (ms/picture)", "%#.3g", func(c analysis.Costs) float64 { return 1000 * c.Seconds }},
-	}
-	header = []string{"<network", "mean (%)"}
-	for _, c := range costs {
-		if c.known {
-			header = append(header, c.head)
-		}
-	}
+	header = []string{"<network", a.results.Study.Split + " (%)", "multiply–adds (10⁶)", "parameters"}
 	for i, sample := range a.Samples {
 		if !a.Front[i] {
 			continue
 		}
-		row := []string{a.label(i), decimals(a.Summaries[i].Mean)}
-		for _, c := range costs {
-			if c.known {
-				row = append(row, fmt.Sprintf(c.form, c.value(sample.Costs)))
-			}
-		}
-		rows = append(rows, row)
+		rows = append(rows, []string{a.label(i), decimals(a.Summaries[i].Mean),
+			fmt.Sprintf("%.2f", sample.Costs.MultiplyAdds/1e6), fmt.Sprintf("%.0f", sample.Costs.Params)})
 	}
 	return header, rows
 }
 
 func (a Findings) frontCaption() string {
 	_, rows := a.front()
-	return fmt.Sprintf("Pareto front, %d of %d: no other network is at least as accurate and as cheap, and better in"+
-		" one of these", len(rows), a.withScores())
+	text := fmt.Sprintf("Pareto front of accuracy on %s and multiply–adds: %d of %s", a.results.SplitPictures(), len(rows),
+		Count(a.withScores(), "network"))
+	if len(rows) < a.withScores() {
+		text += "; each of the others has a network on the front that is at least as accurate and needs no more" +
+			" multiply–adds"
+	}
+	return text
 }
 
 // decimals is a number with two decimals, "–" if there is none.
@@ -356,15 +401,19 @@ func (a Findings) Print(stdout io.Writer, format string) (err error) {
 		for _, f := range a.facts() {
 			fmt.Fprintf(&facts, "* %s: %s\n", f.name, markdownEscape.Replace(f.text))
 		}
-		_, err = fmt.Fprintf(stdout, "%s\n\n%s.\n\n%s\n%s\n\n%s.\n", means.Markdown(),
-			markdownEscape.Replace(a.caption()),
-			facts.String(), front.Markdown(), a.frontCaption())
+		_, err = fmt.Fprintf(stdout, "%s\n\n%s.\n\n%s", means.Markdown(), markdownEscape.Replace(a.caption()),
+			facts.String())
+		if err == nil && a.KnowsMultiplyAdds() {
+			_, err = fmt.Fprintf(stdout, "\n%s\n\n%s.\n", front.Markdown(), a.frontCaption())
+		}
 	default:
 		for _, f := range a.facts() {
 			fmt.Fprintf(&facts, "%-20s%s\n", f.name, f.text)
 		}
-		_, err = fmt.Fprintf(stdout, "%s\n\n%s\n%s\n%s\n\n%s", a.caption(), means, facts.String(), a.frontCaption(),
-			front)
+		_, err = fmt.Fprintf(stdout, "%s\n\n%s\n%s", a.caption(), means, facts.String())
+		if err == nil && a.KnowsMultiplyAdds() {
+			_, err = fmt.Fprintf(stdout, "\n%s\n\n%s", a.frontCaption(), front)
+		}
 	}
 	return err
 }
@@ -376,14 +425,30 @@ func (a Findings) latex() string {
 			row[i] = strings.Replace(cell, " to ", "–", 1) // the table is wide
 		}
 	}
-	const style = "\\scriptsize\\setlength{\\tabcolsep}{1.8pt}"
+	style := "\\scriptsize\\setlength{\\tabcolsep}{1.8pt}"
+	head := a.header()
+	if a.chosen != nil { // it has a column more, and gives up the width L·M
+		style = strings.Replace(style, "1.8", "1.4", 1)
+		if k := slices.Index(head, "width"); k >= 0 {
+			head = slices.Delete(head, k, k+1)
+			for i := range rows {
+				rows[i] = slices.Delete(rows[i], k, k+1)
+			}
+		}
+		for i := range head {
+			head[i] = strings.Replace(head[i], search.SplitValidation, "val.", 1)
+		}
+	}
 	below := []string{"\n\\medskip\\raggedright\n"}
 	for _, f := range a.facts() {
 		below = append(below, fmt.Sprintf("\\textbf{%s} %s.\\par\n", latexText(f.name), latexText(f.text)))
 	}
 	name := a.results.Study.Name
-	means := latexTable{Caption: a.caption(), Label: name + "-means", Style: style, Header: a.header(), Rows: rows,
+	means := latexTable{Caption: a.caption(), Label: name + "-means", Style: style, Header: head, Rows: rows,
 		Below: below}
+	if !a.KnowsMultiplyAdds() {
+		return latexPreamble + means.String()
+	}
 	header, rows := a.front()
 	front := latexTable{Caption: a.frontCaption(), Label: name + "-pareto", Style: style, Header: header, Rows: rows}
 	return latexPreamble + means.String() + "\n" + front.String()

@@ -38,7 +38,7 @@ type (
 		meanJSON
 		Params       *float64         `json:"params"` // of the network; null: not stored
 		MultiplyAdds *float64         `json:"multiply_adds"`
-		Seconds      *float64         `json:"train_seconds_per_picture"`
+		Choosing     *meanJSON        `json:"on_choosing_split"`             // null: it is the split that is shown
 		Behind       *comparisonJSON  `json:"behind_the_best"`               // null: the best, or no result
 		Verdict      analysis.Verdict `json:"verdict"`                       // empty: no result
 		Dropped      int              `json:"dropped_after_seeds,omitempty"` // by the race
@@ -48,6 +48,7 @@ type (
 	curveJSON struct {
 		At       [3]float64 `json:"coefficients"` // of 1, log2 M and its square
 		Straight bool       `json:"straight"`
+		Flat     bool       `json:"flat"` // no peak is seen
 		Peak     float64    `json:"peak_M"`
 		Height   float64    `json:"peak"`
 		Low      *float64   `json:"peak_M_low"`
@@ -76,10 +77,10 @@ type (
 	findingsJSON struct {
 		Study    string           `json:"study"`
 		Dataset  string           `json:"dataset"`
-		Split    string           `json:"split"` // that decides
+		Split    string           `json:"split"`     // that is shown and tested
+		ChosenBy string           `json:"chosen_by"` // the split that chose the best
 		Alpha    float64          `json:"alpha"`
 		Best     string           `json:"best"`
-		Test     *meanJSON        `json:"best_on_test"` // null: the test pictures decided
 		Rule     ruleJSON         `json:"rule"`
 		Spread   spreadJSON       `json:"spread"`
 		Networks []networkJSON    `json:"networks"`
@@ -120,8 +121,11 @@ func (a Findings) networkJSON(i int) networkJSON {
 	sample := a.Samples[i]
 	j := networkJSON{Network: a.label(i), L: sample.Pair.L, M: sample.Pair.M, meanJSON: toMeanJSON(a.Summaries[i]),
 		Params: cost(sample.Costs.Params), MultiplyAdds: cost(sample.Costs.MultiplyAdds),
-		Seconds: cost(sample.Costs.Seconds),
 		Verdict: a.Verdicts[i], Dropped: a.dropped[i], Pareto: a.Front[i]}
+	if a.chosen != nil {
+		m := toMeanJSON(a.chosen[i])
+		j.Choosing = &m
+	}
 	if i != a.Best && a.Summaries[i].N > 0 {
 		c := a.comparisonJSON(a.Against[i])
 		j.Behind = &c
@@ -131,8 +135,8 @@ func (a Findings) networkJSON(i int) networkJSON {
 
 func (a Findings) toJSON() findingsJSON {
 	study := a.results.Study
-	j := findingsJSON{Study: study.Name, Dataset: study.Dataset, Split: study.Split, Alpha: *known(analysis.Alpha),
-		Best: a.label(a.Best),
+	j := findingsJSON{Study: study.Name, Dataset: study.Dataset, Split: study.Split,
+		ChosenBy: a.choosing.Study.Split, Alpha: *known(analysis.Alpha), Best: a.label(a.Best),
 		Rule: ruleJSON{Pooled: a.Pooled, Why: a.rule(), Largest: known(a.Spreads.Share), P: known(a.Spreads.P),
 			Level: analysis.SpreadAlpha,
 			Std:   known(a.Model.Spread()), Degrees: a.Model.Degrees, Correct: "Holm", Tells: *known(a.Tells)},
@@ -141,10 +145,6 @@ func (a Findings) toJSON() findingsJSON {
 	if a.pictures > 0 {
 		j.Spread.Pictured = known(a.pictureStd())
 	}
-	if a.test != nil {
-		m := toMeanJSON(*a.test)
-		j.Test = &m
-	}
 	for i := range a.Samples {
 		j.Networks = append(j.Networks, a.networkJSON(i))
 	}
@@ -152,7 +152,7 @@ func (a Findings) toJSON() findingsJSON {
 		j.Paper = append(j.Paper, a.comparisonJSON(c))
 	}
 	if c := a.Curve; c != nil {
-		j.Curve = &curveJSON{Straight: c.Straight, Peak: *known(c.Peak), Height: *known(c.Height), Low: known(c.Low),
+		j.Curve = &curveJSON{Straight: c.Straight, Flat: c.Flat, Peak: *known(c.Peak), Height: *known(c.Height), Low: known(c.Low),
 			High: known(c.High)}
 		for i, v := range c.At {
 			j.Curve.At[i] = *known(v)

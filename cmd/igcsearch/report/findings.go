@@ -6,8 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"gonum.org/v1/gonum/stat"
-
 	"igcsearch/search"
 	"igcsearch/search/analysis"
 	"igcsearch/search/strategy"
@@ -17,24 +15,39 @@ import (
 // Findings are what analysis.Analyze found in a study, with the names of its networks.
 type Findings struct {
 	analysis.Findings
-	results  Results           // with the split that decides
-	networks []Network         // of the samples
-	test     *analysis.Summary // of the best on the test pictures, where validation decides
-	pictures int               // that an accuracy is measured on
-	rounds   []strategy.Round  // of a race
-	dropped  []int             // after how many seeds the race dropped the network; 0: it did not
-	noCurve  bool              // no curve is fitted because the pairs do not have one budget
+	results  Results            // with the split that is shown
+	networks []Network          // of the samples
+	choosing Results            // with the split that chose the best
+	chosen   []analysis.Summary // on that split; nil where it is the one that is shown
+	pooled   bool               // in the choice
+	pictures int                // that an accuracy is measured on
+	rounds   []strategy.Round   // of a race
+	dropped  []int              // after how many seeds the race dropped the network; 0: it did not
+	noCurve  bool               // no curve is fitted because the pairs do not have one budget
 	// Warnings say what makes the findings less than they seem.
 	Warnings []string
 }
 
-// Analyze says what the results of a study tell. They need the History of the trials. Findings.Best is −1 if no trial
-// is done.
-func Analyze(r Results) Findings {
-	r.Study.Split = r.Study.DecidingSplit()
-	a := Findings{results: r, networks: r.Networks(), rounds: r.RaceRounds()}
+// Analyze says what the results of a study tell of its split. The best is chosen by the split choose, "" for the one
+// that decides. Findings.Best is −1 if no trial is done. Of a race it needs the History of the trials.
+func Analyze(r Results, choose string) (Findings, error) {
+	choosing, err := r.Showing(cmp.Or(choose, r.Study.DecidingSplit()))
+	if err != nil {
+		return Findings{}, err
+	}
+	a := Findings{results: r, networks: r.Networks(), rounds: r.RaceRounds(), choosing: choosing}
 	samples := r.Samples()
-	a.Findings = analysis.Analyze(samples)
+	if choosing.Study.Split == r.Study.Split {
+		a.Findings = analysis.Analyze(samples)
+	} else {
+		by := analysis.Analyze(choosing.Samples())
+		a.chosen, a.pooled = by.Summaries, by.Pooled
+		if by.Best >= 0 && len(samples[by.Best].Scores) == 0 {
+			return a, fmt.Errorf("%s, the best on %s, has no accuracy on the %s pictures", a.label(by.Best),
+				choosing.SplitPictures(), r.Study.Split)
+		}
+		a.Findings = analysis.AnalyzeChosen(samples, by.Best)
+	}
 	for _, sample := range samples {
 		a.pictures = max(a.pictures, sample.Pictures)
 	}
@@ -45,14 +58,8 @@ func Analyze(r Results) Findings {
 	for _, n := range a.networks {
 		a.dropped = append(a.dropped, dropped[n.System])
 	}
-	if a.Best >= 0 && r.Study.Split == search.SplitValidation {
-		r.Study.Split = search.SplitTest
-		if m := analysis.Analyze(r.Samples()).Summaries[a.Best]; m.N > 0 {
-			a.test = &m
-		}
-	}
 	a.Warnings = a.warnings()
-	return a
+	return a, nil
 }
 
 // label names the network of a sample.
@@ -128,17 +135,8 @@ func BySize(networks []Network, params func(Network) int) (groups [][]Network) {
 	return groups
 }
 
-// Samples are the networks of the study in the order of Networks, with the accuracies of the study's split. The
-// measured times need the History of the trials.
+// Samples are the networks of the study in the order of Networks, with the accuracies of the study's split.
 func (r Results) Samples() []analysis.Sample {
-	seconds := map[space.System][]float64{} // of a picture, in each epoch
-	for _, t := range r.Planned {
-		for _, e := range t.History {
-			if e.TrainSeconds > 0 && e.TrainTotal > 0 {
-				seconds[t.System] = append(seconds[t.System], e.TrainSeconds/float64(e.TrainTotal))
-			}
-		}
-	}
 	var samples []analysis.Sample
 	for i, t := range r.Trials {
 		if i == 0 || r.Trials[i-1].System != t.System {
@@ -146,11 +144,6 @@ func (r Results) Samples() []analysis.Sample {
 				MultiplyAdds: float64(t.MultiplyAdds)}}
 			if r.Study.OfPairs() {
 				sample.Pair = t.System.Pair()
-			}
-			if times := seconds[t.System]; len(times) > 0 && len(r.Models) == 1 {
-				slices.Sort(times)
-				// The median, because an epoch beside other work says nothing of the network.
-				sample.Costs.Seconds = stat.Quantile(0.5, stat.Empirical, times, nil)
 			}
 			samples = append(samples, sample)
 		}
@@ -218,14 +211,12 @@ func (a Findings) warnings() []string {
 	if _, classes := study.Shape(); classes > 0 { // the database does not know those of a folder
 		list = append(list, a.results.AtChance(classes)...)
 	}
-	add(study.Split == search.SplitTest,
+	add(study.Split == search.SplitTest && a.chosen == nil && study.Validation == 0,
 		"no validation pictures are held out: the test pictures decide, which makes the accuracy of the best on them"+
 			" too high")
-	params, multiplyAdds, times := a.Known()
-	models := a.results.Models
-	add(len(models) > 1, "its trials ran on different devices (%s): their times are not compared", some(models))
-	add(len(models) <= 1 && !times, "the training times of some networks are not stored: the Pareto front ignores times")
-	add(!params || !multiplyAdds, "the counts of some networks are not stored: the Pareto front ignores them")
+	add(a.chosen == nil && study.Validation > 0,
+		"the best is chosen by the %s pictures that show it, which makes its accuracy on them too high", study.Split)
+	add(!a.KnowsMultiplyAdds(), "the multiply–adds of some networks are not stored: no Pareto front is shown")
 	return list
 }
 

@@ -16,6 +16,8 @@ type latexTable struct {
 	Rows           [][]string
 	// Gaps are rows before which a space is left.
 	Gaps map[int]bool
+	// Bold are rows in bold.
+	Bold map[int]bool
 	// Below are paragraphs below the table, as LaTeX.
 	Below []string
 }
@@ -41,7 +43,9 @@ func (t latexTable) String() string {
 	for i, row := range t.Rows {
 		cells := make([]string, len(row))
 		for k, cell := range row {
-			cells[k] = latexText(cell)
+			if cells[k] = latexText(cell); t.Bold[i] {
+				cells[k] = "\\textbf{" + cells[k] + "}"
+			}
 		}
 		if t.Gaps[i] {
 			b.WriteString("\\addlinespace\n")

@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 
-	"igcsearch/search"
 	"igcsearch/search/analysis"
 	"igcsearch/studies"
 )
@@ -104,18 +103,22 @@ func (row *paperRow) measure(r Results) bool {
 	if theirs, _, err := number(row.Paper); err == nil {
 		row.difference = fmt.Sprintf("%+.2f", analysis.Summarize(values).Mean-theirs)
 	}
-	row.note = cmp.Or(row.note, howMeasured(r.Study, len(values), seeds))
+	row.note = cmp.Or(row.note, howMeasured(r, row.What, len(values), seeds))
 	return true
 }
 
 // howMeasured says how a study differs from the paper's protocol.
-func howMeasured(s search.Study, n, seeds int) string {
+func howMeasured(r Results, what studies.What, n, seeds int) string {
+	s := r.Study
 	text := fmt.Sprintf("%s: %s, n = %d", s.Name, Count(s.Epochs, "epoch"), n)
 	if n < seeds {
 		text += fmt.Sprintf(" of %d", seeds)
 	}
+	if what != studies.TrainError {
+		text += ", " + strings.TrimPrefix(r.SplitPictures(), "the ")
+	}
 	if s.TrainPictures > 0 {
-		text += fmt.Sprintf(", %d pictures", s.TrainPictures)
+		text += fmt.Sprintf(", trained on %d", s.TrainPictures)
 	}
 	if shipped, err := studies.Load(s.Name, nil); err == nil && shipped.Dataset != s.Dataset {
 		text += ", " + DatasetLabel(s.Dataset)

@@ -169,10 +169,46 @@ func counts(trials []search.TrialState) string {
 	return strings.Join(parts, ", ")
 }
 
+// Showing returns the results with the accuracies of a split, "" for that of the study. It is an error if none of the
+// done trials was evaluated on that split.
+func (r Results) Showing(split string) (Results, error) {
+	if split == "" {
+		return r, nil
+	}
+	r.Study.Split = split
+	if split == search.SplitValidation && r.Study.Validation == 0 {
+		return r, fmt.Errorf("%s holds out no validation pictures (validation = 0), so nothing was evaluated on them",
+			r.Study.Name)
+	}
+	isDone := func(t search.TrialState) bool { return t.Status == search.Done }
+	if r.Pictures() == 0 && slices.ContainsFunc(r.Trials, isDone) {
+		return r, fmt.Errorf("no trial of %s has stored how many %s pictures it classified right", r.Study.Name, split)
+	}
+	return r, nil
+}
+
+// Pictures is how many pictures of the study's split gave each accuracy; 0 if there is no accuracy yet.
+func (r Results) Pictures() (n int) {
+	for _, t := range r.Trials {
+		if _, total := t.Last.Correct(r.Study.Split); t.Status == search.Done {
+			n = max(n, total)
+		}
+	}
+	return n
+}
+
+// SplitPictures names the pictures of the accuracies: "the 10000 test pictures".
+func (r Results) SplitPictures() string {
+	if n := r.Pictures(); n > 0 {
+		return fmt.Sprintf("the %d %s pictures", n, r.Study.Split)
+	}
+	return fmt.Sprintf("the %s pictures", r.Study.Split)
+}
+
 // Caption says what the accuracies are.
 func (r Results) Caption() string {
-	return fmt.Sprintf("%s: accuracy on the %s pictures of %s, mean ± standard deviation over n seeds",
-		r.Study.Name, r.Study.Split, DatasetLabel(r.Study.Dataset))
+	return fmt.Sprintf("%s: accuracy on %s of %s, mean ± standard deviation over n seeds",
+		r.Study.Name, r.SplitPictures(), DatasetLabel(r.Study.Dataset))
 }
 
 // DatasetLabel names a data set for people. Synthetic pictures are called so wherever their numbers stand.

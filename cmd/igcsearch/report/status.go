@@ -3,7 +3,9 @@ package report
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
+	"strings"
 
 	"igcsearch/search"
 	"igcsearch/store"
@@ -54,9 +56,9 @@ func (s Status) Print(stdout io.Writer, format string) error {
 	if s.Left != "" {
 		counts += "; " + s.Left
 	}
-	_, err := fmt.Fprintf(stdout, "%s on %s: %s: %s\n%s\n%s", s.Study.Name, DatasetLabel(s.Study.Dataset),
+	_, err := fmt.Fprintf(stdout, "%s on %s: %s: %s\n%s%s\n%s", s.Study.Name, DatasetLabel(s.Study.Dataset),
 		Count(len(s.Trials), "trial"),
-		counts, strategy, s.trialTable())
+		counts, strategy, s.trained(), s.trialTable())
 	if err != nil || len(workers) == 0 {
 		return err
 	}
@@ -95,6 +97,24 @@ func silent(workers []workerJSON) string {
 		text += "\n" + search.Waiting(p.job, p.node, p.why, trials[p], search.Lease) + "\n"
 	}
 	return text
+}
+
+// trained says how long the trainings took so far. It is no property of the networks: other work ran beside them.
+func (s Status) trained() string {
+	seconds := 0.
+	for _, t := range s.Trials {
+		for _, e := range t.History {
+			seconds += e.TrainSeconds + e.EvalSeconds
+		}
+	}
+	if seconds == 0 {
+		return ""
+	}
+	on := strings.Join(slices.DeleteFunc(slices.Clone(s.Models), func(m string) bool { return m == "" }), ", ")
+	if on != "" {
+		on = " on " + on
+	}
+	return fmt.Sprintf("%.0f seconds of these trainings%s, each beside other work\n", seconds, on)
 }
 
 func (s Status) workers() (list []workerJSON) {

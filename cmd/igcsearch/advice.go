@@ -47,6 +47,9 @@ func advice(err error) string {
 		return "give the --data that the study was begun with"
 	case errors.As(err, &conflict) && conflict.Diff == nil:
 		return fmt.Sprintf("give %q another --spool", conflict.Study)
+	case errors.As(err, &conflict) && conflict.Extent:
+		return "a spool keeps the trials that it began with: give this one another --spool; igcsearch collect joins " +
+			"the results of both in one study"
 	case errors.As(err, &conflict):
 		return "use those, or give this one another name (--set name=NEW) and another --spool"
 	case errors.Is(err, spool.ErrVersion):

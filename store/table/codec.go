@@ -203,7 +203,7 @@ func readJSON(text []byte) (File, error) {
 		return File{}, fmt.Errorf("its settings: %w", err)
 	}
 	s.Title = file.Title
-	if s.Fingerprint() != file.Fingerprint {
+	if !s.HasFingerprint(file.Fingerprint) {
 		return File{}, errors.New("its fingerprint is not that of its settings")
 	}
 	f := File{Study: &s, Rows: make([]Row, len(file.Trials))}

@@ -55,14 +55,23 @@ func Default() Study {
 
 var nameRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$`)
 
+// CheckName returns an error if a study cannot have the name.
+func CheckName(name string) error {
+	if !nameRE.MatchString(name) {
+		return fmt.Errorf("name %q: want 1 to 100 letters, digits, '.', '_' or '-', starting with a letter or digit", name)
+	}
+	return nil
+}
+
 // Normalize checks the settings and returns them in the form that is stored and hashed. It fills in
 // defaults and clears settings that have no effect, as the comments of the fields say. So studies
 // that differ only in such settings have the same form. The error joins one error for each wrong
 // setting, which begins with the setting's key.
 func (s Study) Normalize() (Study, error) {
 	var c checker
-	c.check(nameRE.MatchString(s.Name),
-		"name %q: want 1 to 100 letters, digits, '.', '_' or '-', starting with a letter or digit", s.Name)
+	if err := CheckName(s.Name); err != nil {
+		c.errs = append(c.errs, err)
+	}
 	s.Pictures.normalize(&c)
 	s.Recipe.normalize(&c)
 	s.Selection.normalize(&c, s)

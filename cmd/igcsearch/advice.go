@@ -62,6 +62,10 @@ func advice(err error) string {
 		return "check the permissions of the folder, or give another --spool"
 	case errors.Is(err, spool.ErrNotFolder):
 		return "give another --spool"
+	case errors.As(err, new(*store.BusyError)):
+		return "wait until it ends, or stop it; seeds and networks can be added meanwhile, not left out"
+	case errors.Is(err, store.ErrExists):
+		return "give another name, or delete that one: igcsearch delete STUDY"
 	case errors.As(err, &arithmetic):
 		return remedy(arithmetic) + " to go on, or start anew under another name or in another database"
 	case errors.As(err, &missing) && missing.Fetches != "":

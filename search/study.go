@@ -12,23 +12,13 @@
 package search
 
 import (
-	"cmp"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"reflect"
 	"regexp"
-	"slices"
-	"strings"
-
-	"igcsearch/space"
 )
 
-// Study holds the settings of one study, in the order of a study file. Fingerprint covers all of
-// them except Title and Execution. Two studies with the same fingerprint have the same results, bit
-// for bit, if the same arithmetic (Attempt.ISA) trains them.
+// Study holds the settings of one study, in the order of a study file. Fingerprint says which of
+// them make it another study.
 type Study struct {
 	// Name identifies the study in a database. It has 1 to 100 letters, digits, '-', '_' and '.'.
 	Name string `toml:"name" json:"name"`
@@ -65,14 +55,23 @@ func Default() Study {
 
 var nameRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$`)
 
+// CheckName returns an error if a study cannot have the name.
+func CheckName(name string) error {
+	if !nameRE.MatchString(name) {
+		return fmt.Errorf("name %q: want 1 to 100 letters, digits, '.', '_' or '-', starting with a letter or digit", name)
+	}
+	return nil
+}
+
 // Normalize checks the settings and returns them in the form that is stored and hashed. It fills in
 // defaults and clears settings that have no effect, as the comments of the fields say. So studies
 // that differ only in such settings have the same form. The error joins one error for each wrong
 // setting, which begins with the setting's key.
 func (s Study) Normalize() (Study, error) {
 	var c checker
-	c.check(nameRE.MatchString(s.Name),
-		"name %q: want 1 to 100 letters, digits, '.', '_' or '-', starting with a letter or digit", s.Name)
+	if err := CheckName(s.Name); err != nil {
+		c.errs = append(c.errs, err)
+	}
 	s.Pictures.normalize(&c)
 	s.Recipe.normalize(&c)
 	s.Selection.normalize(&c, s)
@@ -89,79 +88,4 @@ func (c *checker) check(ok bool, format string, a ...any) {
 	if !ok {
 		c.errs = append(c.errs, fmt.Errorf(format, a...))
 	}
-}
-
-// Settings returns the settings of a normalised study that define its results, as JSON. Its bytes
-// are the same for equal settings.
-func (s Study) Settings() []byte {
-	s.Title = "" // a study with another title has the same results
-	b, err := json.Marshal(s)
-	if err != nil {
-		panic(err) // only NaN can fail, and Normalize refuses it
-	}
-	return b
-}
-
-// Fingerprint returns the SHA-256 of Settings in hexadecimal.
-func (s Study) Fingerprint() string {
-	sum := sha256.Sum256(s.Settings())
-	return hex.EncodeToString(sum[:])
-}
-
-// storedEmpty maps settings that older versions did not have to the value that those versions used.
-// Normalize stores this value as "", so that the fingerprints of older studies stay valid.
-var storedEmpty = map[string]string{
-	"weight_decay_on": DecayWeights, "schedule": ScheduleStep, "bn_statistics": BNRunning}
-
-// Diff lists the settings in which two normalised studies differ, one line for each, for example
-// "epochs: 400 there, 20 here". The list is empty if their fingerprints are equal.
-func Diff(there, here Study) []string {
-	var lines []string
-	differ := func(key string, x, y any) {
-		if a, b := fmt.Sprint(x), fmt.Sprint(y); a != b {
-			none := cmp.Or(storedEmpty[key], "not set")
-			lines = append(lines, fmt.Sprintf("%s: %s there, %s here", key, cmp.Or(a, none), cmp.Or(b, none)))
-		}
-	}
-	a, b := reflect.ValueOf(there), reflect.ValueOf(here)
-	for _, f := range reflect.VisibleFields(a.Type()) {
-		key, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		x, y := a.FieldByIndex(f.Index), b.FieldByIndex(f.Index)
-		switch {
-		case f.Anonymous || isRunOption(f) || key == "title":
-		case f.Type.Kind() != reflect.Struct:
-			differ(key, x.Interface(), y.Interface())
-		default:
-			for inner := range f.Type.Fields() {
-				differ(key+"."+inner.Tag.Get("json"), x.FieldByIndex(inner.Index).Interface(),
-					y.FieldByIndex(inner.Index).Interface())
-			}
-		}
-	}
-	return lines
-}
-
-// Trials returns a pending trial for every network and seed of a normalised study; in and classes
-// are the shape of the pictures and the number of classes. The trials are ordered by seed, so that
-// a study that is stopped early has results of all networks. Within a seed the networks with the
-// most multiply–adds come first, so that the workers finish at about the same time.
-func (s Study) Trials(in space.Shape, classes int) []Trial {
-	var trials []Trial
-	order := map[space.System]int{}
-	for i, system := range s.SystemList() {
-		net, err := system.Network(s.Plan(in, classes))
-		if err != nil {
-			panic(err) // Normalize has checked that the network exists
-		}
-		order[system] = i
-		for _, seed := range s.Seeds {
-			trials = append(trials, Trial{Key: Key{System: system, Seed: seed}, Status: Pending, Epochs: s.Epochs,
-				MultiplyAdds: net.MultiplyAdds(), Params: net.Params()})
-		}
-	}
-	slices.SortStableFunc(trials, func(a, b Trial) int {
-		return cmp.Or(cmp.Compare(a.Seed, b.Seed), cmp.Compare(b.MultiplyAdds, a.MultiplyAdds),
-			cmp.Compare(order[a.System], order[b.System]))
-	})
-	return trials
 }

@@ -1,6 +1,7 @@
 package search_test
 
 import (
+	"bytes"
 	"flag"
 	"os"
 	"path/filepath"
@@ -96,7 +97,7 @@ func TestNormalize(t *testing.T) {
 			s := budgetStudy()
 			s.Strategy = name
 			got := normal(t, s)
-			if got.Fingerprint() == plain.Fingerprint() || !reflect.DeepEqual(normal(t, got), got) {
+			if bytes.Equal(got.Settings(), plain.Settings()) || !reflect.DeepEqual(normal(t, got), got) {
 				t.Errorf("%s: %s", name, got.Settings())
 			}
 			// A stored study of grid has no settings of another strategy, and can get one.
@@ -257,7 +258,7 @@ func TestFingerprint(t *testing.T) {
 	base.DataSum = "0123"
 	base = normal(t, base)
 
-	t.Run("the stored form never changes, because stored studies could not go on", func(t *testing.T) {
+	t.Run("the stored form and the fingerprint never change, because stored studies could not go on", func(t *testing.T) {
 		golden := filepath.Join("testdata", "settings.golden")
 		older := budgetStudy() // the settings before WeightDecayOn existed
 		older.DataSum, older.WeightDecayOn = "0123", search.DecayWeights
@@ -278,10 +279,11 @@ func TestFingerprint(t *testing.T) {
 		}
 	})
 
-	t.Run("every setting counts but those that change no result", func(t *testing.T) {
+	t.Run("every setting counts but the extent, the strategy and those that change no result", func(t *testing.T) {
+		changes := []string{"Split", "Budget", "Tolerance", "All", "Pairs", "Systems", "StageParams",
+			"StageMultiplyAdds", "StageTop", "Depths", "Variant", "Seeds", "Strategy", "Halving", "Race"}
 		free := []string{"Title", "Workers", "MaxWallTime", "MaxTrials", "MaxEpochs", "MaxDeviceHours",
-			"TrialTimeLimit",
-			"RetryCrashed", "RetryTimeout", "RetryMemory", "StopAfter", "KeepCheckpoints", "KeepBest",
+			"TrialTimeLimit", "RetryCrashed", "RetryTimeout", "RetryMemory", "StopAfter", "KeepCheckpoints", "KeepBest",
 			"CheckpointQuota"}
 		for _, field := range reflect.VisibleFields(reflect.TypeOf(base)) {
 			if field.Anonymous {
@@ -303,18 +305,23 @@ func TestFingerprint(t *testing.T) {
 			case []int: // base has none
 				f.Set(reflect.ValueOf([]int{8}))
 			default: // lists
-				if f.Len() == 0 {
+				if f.Len() == 0 && field.Name == "Systems" {
 					f.Set(reflect.ValueOf([]string{"SumFusion"}))
 				} else {
 					f.Set(f.Slice(0, f.Len()-1))
 				}
 			}
-			same, isFree := s.Fingerprint() == base.Fingerprint(), slices.Contains(free, field.Name)
-			if same != isFree {
-				t.Errorf("another %s: the same fingerprint: %v, want %v", field.Name, same, isFree)
+			isChange, isFree := slices.Contains(changes, field.Name), slices.Contains(free, field.Name)
+			isName := field.Name == "Name" // it says which study is meant
+			if same := s.Fingerprint() == base.Fingerprint(); same != (isChange || isFree || isName) {
+				t.Errorf("another %s: the same fingerprint: %v", field.Name, same)
 			}
-			if lines := search.Diff(base, s); (len(lines) == 0) != isFree || len(lines) > 1 {
-				t.Errorf("another %s: Diff is %q", field.Name, lines)
+			if same := bytes.Equal(s.Settings(), base.Settings()); same != isFree {
+				t.Errorf("another %s: the same settings: %v, want %v", field.Name, same, isFree)
+			}
+			diff, changed := search.Diff(base, s), search.Changes(base, s)
+			if (len(diff) == 1) != (!isChange && !isFree && !isName) || (len(changed) == 1) != isChange {
+				t.Errorf("another %s: Diff is %q, Changes %q", field.Name, diff, changed)
 			}
 		}
 	})
@@ -325,6 +332,24 @@ func TestFingerprint(t *testing.T) {
 		if got, want := search.Diff(base, s), []string{"epochs: 400 there, 20 here",
 			"data_sum: 0123 there, 4567 here"}; !slices.Equal(got, want) {
 			t.Errorf("got %q, want %q", got, want)
+		}
+		s = search.Study{Selection: search.Selection{Strategy: search.StrategyRace}}
+		s.Seeds = search.Seeds{5, 6, 7}
+		if got, want := search.Changes(search.Study{Design: search.Design{Seeds: search.FirstSeeds(5)}}, s),
+			[]string{"seeds: 5 there, [5, 6, 7] here", "strategy: grid there, race here"}; !slices.Equal(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	})
+
+	t.Run("the fingerprint of older versions, which covered all settings, is known", func(t *testing.T) {
+		const older = "df96a28d8494dcd5aa01586621d73b62ac3009db0cd2d89daea3262ba89e15ba" // of base, by such a version
+		if !base.HasFingerprint(older) || !base.HasFingerprint(base.Fingerprint()) {
+			t.Error("the study does not know its fingerprints")
+		}
+		s := base
+		s.Seeds = search.FirstSeeds(7)
+		if s.HasFingerprint(older) || !s.HasFingerprint(base.Fingerprint()) {
+			t.Error("a study of more seeds has the older fingerprint of fewer, or another one of its own")
 		}
 	})
 }

@@ -14,8 +14,9 @@ import (
 
 // Source is a study with results that were made elsewhere: in a shared folder, in another database, or in an export.
 type Source struct {
-	Study  search.Study
-	Trials []search.Trial // all trials of the study
+	Study search.Study
+	// Trials are all trials of the study, and others that belonged to it before.
+	Trials []search.Trial
 	// Load returns trial i of Trials as it stands now, with its states if they are wanted.
 	Load func(i int, states bool) (search.Record, error)
 	// Whole brings everything in one transaction: all or, after an error, nothing. A run of the database waits
@@ -50,6 +51,7 @@ const (
 //     the trial came from the source before. Then it was trained anew there, and the new record replaces the old one.
 //   - The attempts of both are kept. An attempt has a token, so it is stored once however often it is brought.
 //   - A trial that a process trains for this database is left alone.
+//   - The extent of the study becomes that of both.
 //
 // Bring may be repeated while the trials are trained in the source. What it refuses, because of settings or of records,
 // it refuses before it writes anything.
@@ -84,15 +86,18 @@ func (db *DB) Bring(ctx context.Context, from Source) ([]Brought, error) {
 			}
 			return nil
 		}
-		if planned {
-			err = db.explain(act, db.update(ctx, put))
-		} else {
-			_, err = db.plan(ctx, from.Study, from.Trials, false, put)
-			planned = true
-		}
+		err := db.update(ctx, func(tx *sql.Tx) error {
+			if !planned {
+				if err := db.planJoined(ctx, tx, from.Study, from.Trials); err != nil {
+					return err
+				}
+			}
+			return put(tx)
+		})
 		if err != nil {
-			return nil, err
+			return nil, db.explainPlan(from.Study, err)
 		}
+		planned = true
 	}
 	return list, nil
 }
@@ -290,7 +295,7 @@ func (db *DB) Source(ctx context.Context, name string) (Source, error) {
 		return Source{}, err
 	}
 	from := Source{Study: r.Study}
-	for _, t := range r.Trials {
+	for _, t := range slices.Concat(r.Trials, r.Outside) {
 		from.Trials = append(from.Trials, t.Trial)
 	}
 	from.Load = func(i int, states bool) (record search.Record, err error) {

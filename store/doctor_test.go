@@ -47,12 +47,12 @@ func patient(t testing.TB) (path string, s search.Study) {
 	for _, trial := range trials {
 		switch trial.ID {
 		case wasDone:
-			train(t, db, trial, trial.ID, 2)
-			train(t, db, trial, trial.ID, 4)
+			trainAs(t, db, trial, trial.ID, 2)
+			trainAs(t, db, trial, trial.ID, 4)
 		case wasInterrupted:
-			train(t, db, trial, trial.ID, 3)
+			trainAs(t, db, trial, trial.ID, 3)
 		case wasDiverged, wasFailed:
-			train(t, db, trial, trial.ID, 4)
+			trainAs(t, db, trial, trial.ID, 4)
 		case wasImported:
 			r := search.Record{TrialState: search.TrialState{Trial: trial, History: []search.Epoch{metrics(trial.ID, 4)}},
 				By: []int{0}, Attempts: []search.PastAttempt{{Attempt: search.Attempt{Started: time.Now()},
@@ -76,8 +76,8 @@ func metrics(trial int64, n int) search.Epoch {
 		ValidationLoss: 1 / float64(n+k), TestLoss: math.Inf(1)}
 }
 
-// train trains a trial of patient up to an epoch, from where the store says. which is its place in the plan.
-func train(t testing.TB, db *store.DB, trial search.Trial, which int64, until int) {
+// trainAs trains a trial of patient up to an epoch, from where the store says. which is its place in the plan.
+func trainAs(t testing.TB, db *store.DB, trial search.Trial, which int64, until int) {
 	t.Helper()
 	claim, err := db.Begin(t.Context(), trial.ID, until, search.Attempt{Started: time.Now(), Args: []string{"igcsearch"}})
 	if err != nil {
@@ -143,7 +143,7 @@ func recovered(t testing.TB, path string, s search.Study) {
 	}
 	for i, trial := range planned {
 		if trial.Status == search.Pending {
-			train(t, db, trial, int64(1+i), trial.Epochs)
+			trainAs(t, db, trial, int64(1+i), trial.Epochs)
 		}
 	}
 	r, err := db.Read(t.Context(), s.Name, store.Histories)

@@ -30,6 +30,24 @@ func (e *ConflictError) Error() string {
 		e.Study, e.Database, strings.Join(diff, "\n  "))
 }
 
+// BusyError says that other processes train trials of a study, which can therefore not be changed.
+type BusyError struct {
+	Study, Database string
+	Workers         []Worker
+}
+
+func (e *BusyError) Error() string {
+	var processes []string
+	for _, w := range e.Workers {
+		processes = append(processes, fmt.Sprintf("process %d on %s", w.PID, w.Host))
+	}
+	verb := "trains"
+	if len(processes) > 1 {
+		verb = "train"
+	}
+	return fmt.Sprintf("study %q in %s: %s %s trials of it now", e.Study, e.Database, strings.Join(processes, ", "), verb)
+}
+
 // Fault tells what an Error is about, so that a command can say what to do.
 type Fault int
 

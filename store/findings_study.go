@@ -228,7 +228,7 @@ func (t storedPlan) put(ctx context.Context, tx *sql.Tx, id, _ int64) error {
 // plan is the mend of a missing trial.
 func (s *storedStudy) plan(t search.Trial) mend {
 	return func(ctx context.Context, tx *sql.Tx, study, _ int64) error {
-		_, err := putTrial(ctx, tx, study, t)
+		_, err := putTrials(ctx, tx, study, []search.Trial{t}, false)
 		return err
 	}
 }

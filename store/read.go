@@ -29,8 +29,10 @@ type Results struct {
 	Study    search.Study // normalised; Workers is not stored and unset
 	Updated  time.Time    // as in StudyInfo
 	Revision string       // as in StudyInfo
-	// Trials are in the order in which they were planned. History is empty unless Read was asked for Histories.
+	// Trials are in the order of the study (search.Study.Trials). History is empty unless Read was asked for Histories.
 	Trials []search.TrialState
+	// Outside are the trials with epochs that the study had before its extent left them out.
+	Outside []search.TrialState
 	// Attempts are the oldest first; empty unless Read was asked for them.
 	Attempts []TrialAttempt
 	// ISAs are the arithmetics of the attempts that ended as done, and Models the processors or GPUs that they
@@ -65,7 +67,7 @@ func (db *DB) Studies(ctx context.Context) ([]StudyInfo, error) {
 	err := db.view(ctx, func(tx *sql.Tx) error {
 		infos = nil
 		return each(ctx, tx, `SELECT s.name, s.title, s.updated, `+revision+`, t.status, count(t.id)
-			FROM study s LEFT JOIN trial t ON t.study = s.id
+			FROM study s LEFT JOIN trial t ON t.study = s.id AND NOT t.outside
 			GROUP BY s.id, t.status ORDER BY s.name`, nil, func(rows *sql.Rows) error {
 			var i StudyInfo
 			var updated int64
@@ -108,22 +110,26 @@ func (db *DB) Read(ctx context.Context, name string, parts ...Part) (Results, er
 		if r.Updated, err = moment(updated); err != nil {
 			return err
 		}
+		var all []search.TrialState
 		if slices.Contains(parts, Histories) {
-			r.Trials, err = findStates(ctx, tx, id, -1)
+			all, err = findStates(ctx, tx, id, -1)
 		} else {
-			r.Trials, err = findTrials(ctx, tx, `t.study = ?`, id)
+			all, err = findTrials(ctx, tx, `t.study = ?`, id)
+		}
+		if err == nil {
+			r.Trials, r.Outside, err = divide(ctx, tx, id, s, all)
 		}
 		if err == nil {
 			err = checkEpochs(s, r.Trials)
 		}
 		if err == nil && slices.Contains(parts, Attempts) {
-			r.Attempts, _, err = findAttempts(ctx, tx, `t.study = ?`, id)
+			r.Attempts, _, err = findAttempts(ctx, tx, `t.study = ? AND NOT t.outside`, id)
 		}
 		if err != nil {
 			return err
 		}
 		const done = ` FROM trial t JOIN attempt a ON a.trial = t.id
-			WHERE t.study = ? AND a.outcome = 'done' GROUP BY 1 ORDER BY min(a.id)`
+			WHERE t.study = ? AND NOT t.outside AND a.outcome = 'done' GROUP BY 1 ORDER BY min(a.id)`
 		if r.ISAs, err = texts(ctx, tx, `SELECT a.isa`+done, id); err != nil {
 			return err
 		}
@@ -134,6 +140,29 @@ func (db *DB) Read(ctx context.Context, name string, parts ...Part) (Results, er
 		return err
 	})
 	return r, err
+}
+
+// divide returns the trials of a study in the order of the study, and those with epochs that are outside.
+func divide(
+	ctx context.Context, tx *sql.Tx, study int64, s search.Study, all []search.TrialState,
+) (inside, outside []search.TrialState, err error) {
+	isOutside := map[int64]bool{}
+	err = each(ctx, tx, `SELECT id FROM trial WHERE study = ? AND outside`, []any{study}, func(rows *sql.Rows) error {
+		var id int64
+		err := rows.Scan(&id)
+		isOutside[id] = true
+		return err
+	})
+	for _, t := range all {
+		switch {
+		case !isOutside[t.ID]:
+			inside = append(inside, t)
+		case t.Epoch > 0 || t.Status.Finished():
+			outside = append(outside, t)
+		}
+	}
+	s.SortTrials(inside)
+	return inside, outside, err
 }
 
 // findAttempts returns the attempts at the trials t that an expression selects, the oldest first, and their rows.

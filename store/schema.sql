@@ -10,7 +10,7 @@ CREATE TABLE study (
     name             TEXT    NOT NULL UNIQUE CHECK (length(name) BETWEEN 1 AND 100),
     title            TEXT    NOT NULL,                                  -- one line for people, '' if none
     settings         TEXT    NOT NULL CHECK (json_valid(settings)),     -- canonical JSON of the normalised study
-    fingerprint      TEXT    NOT NULL CHECK (length(fingerprint) = 64), -- SHA-256 of settings, hexadecimal
+    fingerprint      TEXT    NOT NULL CHECK (length(fingerprint) = 64), -- SHA-256 of those settings that change the result of a trial, hexadecimal
     created          INTEGER NOT NULL CHECK (created > 0),              -- time (ms)
     updated          INTEGER NOT NULL CHECK (updated BETWEEN created AND 253402300799999), -- time (ms) of the last change to the study or its trials
     changes          INTEGER NOT NULL DEFAULT 0 CHECK (changes >= 0),   -- counts the changes to the study and its trials
@@ -35,6 +35,7 @@ CREATE TABLE trial (
     multiply_adds INTEGER NOT NULL CHECK (multiply_adds >= 0),   -- multiply-adds, forward pass of one picture
     params        INTEGER NOT NULL CHECK (params >= 0),          -- parameters of the network, 0 if unknown
     changed       INTEGER NOT NULL DEFAULT 0 CHECK (changed >= 0), -- study.changes at the last change to the trial
+    outside       INTEGER NOT NULL DEFAULT 0 CHECK (outside IN (0, 1)), -- 1 of a trial that the study had before its settings left it out
     UNIQUE (study, system, seed)
 ) STRICT;
 

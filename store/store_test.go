@@ -149,6 +149,7 @@ func TestPlan(t *testing.T) {
 			t.Errorf("given (-) and planned (+):\n%s", diff)
 		}
 		stored, err := readTrials(t.Context(), db, "quick")
+		slices.Reverse(stored) // they are read in the order of the study
 		if diff := cmp.Diff(got, stored); err != nil || diff != "" {
 			t.Errorf("planned (-) and stored (+): %v\n%s", err, diff)
 		}

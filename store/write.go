@@ -15,7 +15,12 @@ import (
 
 var _ search.Store = (*DB)(nil)
 
-// Plan implements search.Store. It returns a *ConflictError if the study's name is taken by other settings.
+// Plan implements search.Store. A study that is stored with the same fingerprint gets the extent and the other settings
+// of s. Trials that it had and that are not planned any more keep what is stored of them and are Results.Outside, until
+// they are planned again.
+//
+// It returns a *ConflictError if the study's name is taken by settings that give other results, or if none of the trials
+// with results is planned; and a *BusyError if other processes train while trials leave the study.
 func (db *DB) Plan(ctx context.Context, s search.Study, trials []search.Trial) ([]search.Trial, error) {
 	if err := db.Join(ctx); err != nil {
 		return nil, err
@@ -23,79 +28,197 @@ func (db *DB) Plan(ctx context.Context, s search.Study, trials []search.Trial) (
 	if err := db.reclaim(ctx, false); err != nil {
 		return nil, db.explain(fmt.Sprintf("plan study %q in", s.Name), err)
 	}
-	return db.plan(ctx, s, trials, true, func(*sql.Tx) error { return nil })
+	var planned []search.Trial
+	err := db.update(ctx, func(tx *sql.Tx) (err error) {
+		planned, err = db.plan(ctx, tx, s, trials)
+		return err
+	})
+	return planned, db.explainPlan(s, err)
 }
 
-// plan stores a study and its trials as far as they are not there, and returns the trials as they stand. It changes the
-// title of a study that is there, and how its checkpoints are kept, only if asked. What then does belongs to the same
-// transaction.
+// planJoined is Plan of a study with results that were made elsewhere. A study that is stored keeps its settings; its
+// extent becomes that of both. Those of the trials that are in neither become Results.Outside.
+func (db *DB) planJoined(ctx context.Context, tx *sql.Tx, s search.Study, trials []search.Trial) error {
+	joined, known := s, slices.Clone(trials)
+	id, stored, err := db.findStudy(ctx, tx, s.Name)
+	switch {
+	case errors.Is(err, ErrNoStudy):
+	case err != nil:
+		return err
+	default:
+		if err := db.checkSame(ctx, tx, stored, s); err != nil {
+			return err
+		}
+		here, err := findTrials(ctx, tx, `t.study = ?`, id)
+		if err != nil {
+			return err
+		}
+		for _, t := range here {
+			known = append(known, t.Trial)
+		}
+		if joined, err = stored.Join(s); err != nil {
+			return err
+		}
+	}
+	inside, err := joined.TrialsLike(known)
+	if err != nil {
+		return err
+	}
+	if _, err := db.plan(ctx, tx, joined, inside); err != nil {
+		return err
+	}
+	id, _, err = db.findStudy(ctx, tx, s.Name)
+	if err != nil {
+		return err
+	}
+	_, err = putTrials(ctx, tx, id, trials, true)
+	return err
+}
+
+func (db *DB) explainPlan(s search.Study, err error) error {
+	if errors.As(err, new(*ConflictError)) || errors.As(err, new(*BusyError)) {
+		return err
+	}
+	return db.explain(fmt.Sprintf("plan study %q in", s.Name), err)
+}
+
+// plan makes the trials those of the study, and returns them as they stand.
 func (db *DB) plan(
-	ctx context.Context, s search.Study, trials []search.Trial, change bool, then func(*sql.Tx) error,
+	ctx context.Context, tx *sql.Tx, s search.Study, trials []search.Trial,
 ) (planned []search.Trial, err error) {
-	err = db.update(ctx, func(tx *sql.Tx) error {
-		study, changed, err := db.putStudy(ctx, tx, s, change)
-		if err != nil {
-			return err
-		}
-		for _, t := range trials {
-			n, err := putTrial(ctx, tx, study, t)
-			if err != nil {
-				return err
-			}
-			changed = changed || n > 0
-		}
-		if changed {
-			if err := touch(ctx, tx, study); err != nil {
-				return err
-			}
-		}
-		stored, err := findTrials(ctx, tx, `t.study = ?`, study)
-		if err == nil {
-			err = checkEpochs(s, stored)
-		}
-		if err != nil {
-			return err
-		}
-		byKey := map[search.Key]search.Trial{}
-		for _, t := range stored {
-			byKey[t.Key] = t.Trial
-		}
-		planned = make([]search.Trial, len(trials))
-		for i, t := range trials {
-			if _, ok := byKey[t.Key]; !ok {
-				return fmt.Errorf("trial %v is planned twice", t.Key)
-			}
-			planned[i] = byKey[t.Key]
-			delete(byKey, t.Key)
-		}
-		return then(tx)
-	})
-	if c := (*ConflictError)(nil); errors.As(err, &c) {
-		return nil, c
+	study, changed, err := db.putStudy(ctx, tx, s)
+	if err != nil {
+		return nil, err
+	}
+	added, err := putTrials(ctx, tx, study, trials, false)
+	if err != nil {
+		return nil, err
+	}
+	stored, err := findTrials(ctx, tx, `t.study = ?`, study)
+	if err == nil {
+		err = checkEpochs(s, stored)
 	}
 	if err != nil {
-		return nil, db.explain(fmt.Sprintf("plan study %q in", s.Name), err)
+		return nil, err
 	}
-	return planned, nil
+	byKey := map[search.Key]search.Trial{}
+	for _, t := range stored {
+		byKey[t.Key] = t.Trial
+	}
+	planned = make([]search.Trial, len(trials))
+	inside := map[int64]bool{}
+	for i, t := range trials {
+		if _, ok := byKey[t.Key]; !ok {
+			return nil, fmt.Errorf("trial %v is planned twice", t.Key)
+		}
+		planned[i] = byKey[t.Key]
+		inside[planned[i].ID] = true
+		delete(byKey, t.Key)
+	}
+	moved, err := db.moveTrials(ctx, tx, study, s, inside)
+	if err == nil && (changed || added || len(moved) > 0) {
+		err = touch(ctx, tx, study, moved...)
+	}
+	return planned, err
 }
 
-// putTrial stores a trial as pending, unless it is there, and returns how many it stored.
-func putTrial(ctx context.Context, tx *sql.Tx, study int64, t search.Trial) (int64, error) {
-	p := t.System.Pair()
-	return changes(tx.ExecContext(ctx, `INSERT INTO trial
-			(study, system, L, M, seed, status, epochs, multiply_adds, params)
-		VALUES (?, ?, nullif(?, 0), nullif(?, 0), ?, ?, ?, ?, ?) ON CONFLICT (study, system, seed) DO NOTHING`,
-		study, t.System.String(), p.L, p.M, t.Seed, search.Pending, t.Epochs, t.MultiplyAdds, t.Params))
+// putTrials inserts trials that are not stored yet, and reports whether there were any.
+func putTrials(
+	ctx context.Context, tx *sql.Tx, study int64, trials []search.Trial, outside bool,
+) (added bool, err error) {
+	for _, t := range trials {
+		p := t.System.Pair()
+		n, err := changes(tx.ExecContext(ctx, `INSERT INTO trial
+				(study, system, L, M, seed, status, epochs, multiply_adds, params, outside)
+			VALUES (?, ?, nullif(?, 0), nullif(?, 0), ?, ?, ?, ?, ?, ?) ON CONFLICT (study, system, seed) DO NOTHING`,
+			study, t.System.String(), p.L, p.M, t.Seed, search.Pending, t.Epochs, t.MultiplyAdds, t.Params, outside))
+		if err != nil {
+			return added, err
+		}
+		added = added || n > 0
+	}
+	return added, nil
+}
+
+// moveTrials makes the trials inside those of the study, and returns the ones that it had not before, and those that it
+// had.
+func (db *DB) moveTrials(
+	ctx context.Context, tx *sql.Tx, study int64, s search.Study, inside map[int64]bool,
+) (moved []int64, err error) {
+	leave, kept, lost := 0, 0, 0 // kept and lost have epochs
+	err = each(ctx, tx, `SELECT id, outside, EXISTS (SELECT 1 FROM epoch WHERE trial = t.id) FROM trial t
+		WHERE study = ?`, []any{study}, func(rows *sql.Rows) error {
+		var id int64
+		var outside, trained bool
+		if err := rows.Scan(&id, &outside, &trained); err != nil {
+			return err
+		}
+		switch {
+		case trained && inside[id]:
+			kept++
+		case trained && !outside:
+			lost++
+		}
+		if outside == inside[id] {
+			moved = append(moved, id)
+		}
+		if !outside && !inside[id] {
+			leave++
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if lost > 0 && kept == 0 {
+		why := fmt.Sprintf("its networks or seeds are all others than those of the %d trials that are trained", lost)
+		return nil, &ConflictError{Study: s.Name, Database: db.name, Diff: []string{why}}
+	}
+	if leave > 0 {
+		if err := db.checkIdle(ctx, tx, study, s.Name); err != nil {
+			return nil, err
+		}
+	}
+	for _, id := range moved {
+		if err := exec(ctx, tx, `UPDATE trial SET outside = ? WHERE id = ?`, !inside[id], id); err != nil {
+			return nil, err
+		}
+	}
+	return moved, nil
+}
+
+// checkIdle returns a *BusyError if another process trains trials of a study.
+func (db *DB) checkIdle(ctx context.Context, tx *sql.Tx, study int64, name string) error {
+	busy := &BusyError{Study: name, Database: db.name}
+	err := each(ctx, tx, `SELECT DISTINCT w.host, w.pid FROM attempt a JOIN worker w ON w.id = a.worker
+		JOIN trial t ON t.id = a.trial WHERE t.study = ? ORDER BY 1, 2`, []any{study}, func(rows *sql.Rows) error {
+		var w Worker
+		err := rows.Scan(&w.Host, &w.PID)
+		busy.Workers = append(busy.Workers, w)
+		return err
+	})
+	if err == nil && len(busy.Workers) > 0 {
+		return busy
+	}
+	return err
+}
+
+// checkSame returns a *ConflictError if a stored study and s give other results.
+func (db *DB) checkSame(ctx context.Context, tx *sql.Tx, stored, s search.Study) error {
+	var fingerprint, settings string
+	err := tx.QueryRowContext(ctx, `SELECT fingerprint, settings FROM study WHERE name = ?`, s.Name).
+		Scan(&fingerprint, &settings)
+	if err != nil || fingerprint == s.Fingerprint() && settings == string(stored.Settings()) {
+		return err
+	}
+	return &ConflictError{Study: s.Name, Database: db.name, Diff: search.Diff(stored, s)}
 }
 
 // putStudy returns the row of a study, and whether it inserted or changed it.
-func (db *DB) putStudy(
-	ctx context.Context, tx *sql.Tx, s search.Study, change bool,
-) (id int64, changed bool, err error) {
-	var fingerprint string
-	err = tx.QueryRowContext(ctx, `SELECT id, fingerprint FROM study WHERE name = ?`, s.Name).Scan(&id, &fingerprint)
+func (db *DB) putStudy(ctx context.Context, tx *sql.Tx, s search.Study) (id int64, changed bool, err error) {
+	id, there, err := db.findStudy(ctx, tx, s.Name)
 	switch {
-	case errors.Is(err, sql.ErrNoRows):
+	case errors.Is(err, ErrNoStudy):
 		t := now()
 		r, err := tx.ExecContext(ctx, `INSERT INTO study
 				(name, title, settings, fingerprint, created, updated, keep_checkpoints, keep_best, checkpoint_quota)
@@ -109,19 +232,14 @@ func (db *DB) putStudy(
 		return id, true, err
 	case err != nil:
 		return 0, false, err
-	case fingerprint != s.Fingerprint():
-		_, there, err := db.findStudy(ctx, tx, s.Name)
-		if err != nil {
-			return 0, false, err
-		}
-		return 0, false, &ConflictError{Study: s.Name, Database: db.name, Diff: search.Diff(there, s)}
-	case !change:
-		return id, false, nil
+	}
+	if err := db.checkSame(ctx, tx, there, s); err != nil {
+		return 0, false, err
 	}
 	n, err := changes(tx.ExecContext(ctx, `UPDATE study
-		SET title = ?2, keep_checkpoints = ?3, keep_best = ?4, checkpoint_quota = ?5
-		WHERE id = ?1 AND (title, keep_checkpoints, keep_best, checkpoint_quota) IS NOT (?2, ?3, ?4, ?5)`,
-		id, s.Title, s.KeepCheckpoints, s.KeepBest, s.CheckpointQuota))
+		SET title = ?2, settings = ?3, keep_checkpoints = ?4, keep_best = ?5, checkpoint_quota = ?6
+		WHERE id = ?1 AND (title, settings, keep_checkpoints, keep_best, checkpoint_quota) IS NOT (?2, ?3, ?4, ?5, ?6)`,
+		id, s.Title, string(s.Settings()), s.KeepCheckpoints, s.KeepBest, s.CheckpointQuota))
 	return id, n > 0, err
 }
 
@@ -174,7 +292,7 @@ func (db *DB) Retry(
 		if err != nil {
 			return err
 		}
-		trials, err := findTrials(ctx, tx, `t.study = ?`, study)
+		trials, err := findTrials(ctx, tx, `t.study = ? AND NOT t.outside`, study)
 		if err != nil {
 			return err
 		}

@@ -108,11 +108,63 @@ func Parse(file string, text []byte, set []string) (search.Study, error) {
 	if err != nil {
 		return s, located(file, text, lines, err)
 	}
-	var keys []string
+	keys, err := overrideAll(&s, set, file)
+	if err != nil {
+		return s, err
+	}
+	normal, err := s.Normalize()
+	if err != nil {
+		return s, outOfRange(file, text, lines, keys, err)
+	}
+	return normal, nil
+}
+
+// Change overrides keys of a normalised study, as Load does, and normalises the study again. A budget that has chosen its
+// networks chooses them again if an override changes what they depend on.
+func Change(s search.Study, set []string) (search.Study, error) {
+	changes := func(keys ...string) bool {
+		return slices.ContainsFunc(set, func(assignment string) bool {
+			key, _, _ := strings.Cut(assignment, "=")
+			return slices.Contains(keys, strings.TrimSpace(key))
+		})
+	}
+	if s.Budget > 0 && changes("tolerance", "all", "variant") {
+		s.Pairs = nil
+	}
+	if (s.StageParams > 0 || s.StageMultiplyAdds > 0) && changes("tolerance", "variant", "stage_top", "depths") {
+		s.Systems = nil
+	}
+	refill(&s)
+	keys, err := overrideAll(&s, set, "study "+s.Name)
+	if err != nil {
+		return s, err
+	}
+	normal, err := s.Normalize()
+	if err != nil {
+		return s, outOfRange("study "+s.Name, nil, nil, keys, err)
+	}
+	return normal, nil
+}
+
+// refill gives settings that Normalize has cleared their defaults. They may have an effect after an override.
+func refill(s *search.Study) {
+	d := search.Default()
+	s.Halving, s.Race = cmp.Or(s.Halving, d.Halving), cmp.Or(s.Race, d.Race)
+	s.BNPictures, s.Blocks = cmp.Or(s.BNPictures, d.BNPictures), cmp.Or(s.Blocks, d.Blocks)
+	if s.Budget == 0 && s.StageParams == 0 && s.StageMultiplyAdds == 0 {
+		s.Tolerance = d.Tolerance
+	}
+	if s.Schedule != "" {
+		s.Drops = d.Drops
+	}
+}
+
+// overrideAll overrides keys of a study by set, and returns the keys. from is where the study comes from.
+func overrideAll(s *search.Study, set []string, from string) (keys []string, err error) {
 	for _, assignment := range set {
-		key, err := override(&s, assignment)
+		key, err := override(s, assignment)
 		if err != nil {
-			return s, err
+			return nil, err
 		}
 		keys = append(keys, key)
 	}
@@ -135,43 +187,22 @@ func Parse(file string, text []byte, set []string) (search.Study, error) {
 		for _, key := range []string{"budget", "tolerance", "all"} {
 			switch {
 			case has(key) && has("pairs"):
-				return s, setError("%s: it has no effect beside pairs: set either", key)
+				return nil, setError("%s: it has no effect beside pairs: set either", key)
 			case has(key):
-				return s, setError("%s: it has no effect, because %s lists its pairs: set budget too, which drops"+
+				return nil, setError("%s: it has no effect, because %s lists its pairs: set budget too, which drops"+
 					" the list",
-					key, file)
+					key, from)
 			}
 		}
 	}
 	for _, key := range keys {
 		table, _, inTable := strings.Cut(key, ".")
 		if inTable && table != s.Strategy {
-			return s, setError("%s: it has no effect with strategy %s: set strategy=%s too",
+			return nil, setError("%s: it has no effect with strategy %s: set strategy=%s too",
 				key, cmp.Or(s.Strategy, search.StrategyGrid), table)
 		}
 	}
-	normal, err := s.Normalize()
-	if err != nil {
-		return s, outOfRange(file, text, lines, keys, err)
-	}
-	return normal, nil
-}
-
-// Change overrides keys of a normalised study, as Load does, and normalises the study again.
-func Change(s search.Study, set []string) (search.Study, error) {
-	var keys []string
-	for _, assignment := range set {
-		key, err := override(&s, assignment)
-		if err != nil {
-			return s, err
-		}
-		keys = append(keys, key)
-	}
-	normal, err := s.Normalize()
-	if err != nil {
-		return s, outOfRange("study "+s.Name, nil, nil, keys, err)
-	}
-	return normal, nil
+	return keys, nil
 }
 
 // unknownKey is the error for a key that no study has.

@@ -294,6 +294,47 @@ func TestSet(t *testing.T) {
 	}
 }
 
+// TestChange: a stored study is overridden as its file is.
+func TestChange(t *testing.T) {
+	t.Parallel()
+	const chosen = "name = 'a'\ndataset = 'cifar10'\nbudget = 4672\n"
+	const staged = "name = 'a'\ndataset = 'cifar10'\nlayout = 'stages'\nstage_params = 500_000\ndepths = [20]\n" +
+		"stage_top = 2\n"
+	for _, c := range []struct {
+		text string
+		set  []string
+	}{
+		{chosen, []string{"seeds=9"}}, {chosen, []string{"tolerance=1%", "all=true"}},
+		{chosen, []string{"pairs=40x2,1x23"}},
+		{chosen, []string{"budget=17536"}}, {chosen, []string{"variant=Proj"}}, {chosen, []string{"systems=IGC-L40M2"}},
+		{mine, []string{"seeds=5,6", "race.min_seeds=2", "strategy=race"}},
+		{mine, []string{"budget=4672", "tolerance=1%"}},
+		{mine, []string{"budget=4672"}}, {mine, []string{"bn_statistics=precise"}}, {staged, []string{"stage_top=3"}},
+		{chosen + "schedule = 'cosine'", []string{"schedule=step"}}, {mine + "depths = [8, 14]", []string{"depths=[]"}},
+	} {
+		want, err := studies.Parse("a.toml", []byte(c.text), c.set)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stored, err := studies.Parse("a.toml", []byte(c.text), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := studies.Change(stored, c.set); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s--set %q: got %+v, %v, want %+v", c.text, c.set, got, err, want)
+		}
+	}
+	stored, err := studies.Parse("a.toml", []byte(mine), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = "all: it has no effect, because study mine lists its pairs: set budget too, which drops the list"
+	_, err = studies.Change(stored, []string{"all=true"})
+	if !errors.As(err, new(*studies.SetError)) || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+}
+
 // TestStrategyTable: a strategy has a table of settings.
 func TestStrategyTable(t *testing.T) {
 	t.Parallel()

@@ -47,6 +47,9 @@ func advice(err error) string {
 		return "give the --data that the study was begun with"
 	case errors.As(err, &conflict) && conflict.Diff == nil:
 		return fmt.Sprintf("give %q another --spool", conflict.Study)
+	case errors.As(err, &conflict) && conflict.Extent:
+		return "a spool keeps the trials that it began with: give this one another --spool; igcsearch collect joins " +
+			"the results of both in one study"
 	case errors.As(err, &conflict):
 		return "use those, or give this one another name (--set name=NEW) and another --spool"
 	case errors.Is(err, spool.ErrVersion):
@@ -59,6 +62,10 @@ func advice(err error) string {
 		return "check the permissions of the folder, or give another --spool"
 	case errors.Is(err, spool.ErrNotFolder):
 		return "give another --spool"
+	case errors.As(err, new(*store.BusyError)):
+		return "wait until it ends, or stop it; seeds and networks can be added meanwhile, not left out"
+	case errors.Is(err, store.ErrExists):
+		return "give another name, or delete that one: igcsearch delete STUDY"
 	case errors.As(err, &arithmetic):
 		return remedy(arithmetic) + " to go on, or start anew under another name or in another database"
 	case errors.As(err, &missing) && missing.Fetches != "":

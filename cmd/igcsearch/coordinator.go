@@ -20,6 +20,7 @@ import (
 	"igcsearch/cmd/igcsearch/progress"
 	"igcsearch/cmd/igcsearch/report"
 	"igcsearch/search"
+	"igcsearch/store"
 	"igcsearch/store/fleet"
 	"igcsearch/trainer"
 )
@@ -63,6 +64,14 @@ func runCoordinator(
 		return err
 	}
 	for _, p := range plans {
+		stored, err := db.Read(ctx, p.study.Name)
+		if err == nil {
+			if text := changeOf(stored, p.study, p.trials); text != "" {
+				c.log.Note(p.study.Name + ": " + text)
+			}
+		} else if !errors.Is(err, store.ErrNoStudy) {
+			return err
+		}
 		if _, err := c.Plan(ctx, p.study, p.trials); err != nil {
 			return err
 		}
@@ -87,7 +96,7 @@ type studyPlan struct {
 func (c *coordinator) plans(ctx context.Context, stderr io.Writer) ([]studyPlan, error) {
 	var plans []studyPlan
 	for _, name := range c.studies {
-		s, err := loadStudy(name, c.set)
+		s, err := studyToTrain(ctx, name, c.set, c.db, stderr)
 		if err != nil {
 			return nil, err
 		}

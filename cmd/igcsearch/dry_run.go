@@ -41,8 +41,9 @@ func (p *prepared) standing(ctx context.Context, db *store.DB, path string) ([]s
 	if diff := search.Diff(stored.Study, p.study); len(diff) > 0 {
 		return nil, &store.ConflictError{Study: p.study.Name, Database: path, Diff: diff}
 	}
+	p.change = changeOf(stored, p.study, p.trials)
 	at := map[search.Key]search.Trial{}
-	for _, t := range stored.Trials {
+	for _, t := range slices.Concat(stored.Trials, stored.Outside) {
 		at[t.Key] = t.Trial
 	}
 	for i, t := range trials {
@@ -100,7 +101,11 @@ func dryRun(ctx context.Context, o runOptions, p *prepared, stdout, stderr io.Wr
 	if text := e.FewSteps(); e.Left > 0 && text != "" {
 		report.Warn(stderr, p.study.Name, []string{text})
 	}
-	text := fmt.Sprintf("%s\n\n%s", p.headline(workers), e.Report())
+	text := p.headline(workers) + "\n"
+	if p.change != "" {
+		text += fmt.Sprintf("it would change: %s\n", p.change)
+	}
+	text += "\n" + e.Report()
 	if e.Left > 0 {
 		text += fmt.Sprintf("\n%s", costTable(e))
 	}

@@ -16,6 +16,7 @@ import (
 	"log"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -86,7 +87,12 @@ func message(err error) string {
 	err = advised(err)
 	var conflict *store.ConflictError
 	if errors.As(err, &conflict) {
-		return err.Error() + "\ngive this one another name (--set name=NEW) or another database (--db FILE)"
+		why := ""
+		if slices.ContainsFunc(conflict.Diff, func(line string) bool { return strings.HasPrefix(line, "epochs: ") }) {
+			why = "\nlonger or shorter trainings are another study, because the learning rate falls with the share of the " +
+				"epochs that is over:"
+		}
+		return err.Error() + why + "\ngive this one another name (--set name=NEW) or another database (--db FILE)"
 	}
 	return strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' }), "; ")
 }

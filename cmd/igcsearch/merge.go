@@ -24,8 +24,8 @@ func newMergeCommand() *cobra.Command {
 		Use:   "merge DB DB… -o DB",
 		Short: "Join databases of studies that ran on several machines",
 		Long: `merge writes a new database with the studies of several. Studies of the same name
-must have the same settings. If several have a trial, the result with more epochs
-and the attempts of all are kept. If their epochs differ in a bit, as they do on
+must train in the same way; the new one has the networks and seeds of all. If several
+have a trial, the result with more epochs and the attempts of all are kept. If their epochs differ in a bit, as they do on
 different instruction sets, merge refuses, names the trials, and writes nothing.`,
 		Example: `  igcsearch merge igcsearch.db -o all.db`,
 		Args: func(_ *cobra.Command, args []string) error {

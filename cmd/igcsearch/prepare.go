@@ -16,7 +16,6 @@ import (
 	"igcsearch/cmd/igcsearch/report"
 	"igcsearch/search"
 	"igcsearch/search/strategy"
-	"igcsearch/studies"
 	"igcsearch/trainer"
 	"igcsearch/trainer/dataset"
 	"igcsearch/trainer/gpu"
@@ -65,6 +64,7 @@ type prepared struct {
 	decides search.Strategy
 	trials  []search.Trial
 	data    trainer.Data
+	change  string // how its plan changes the stored study, see changeOf; set by standing
 }
 
 // prepare loads the pictures of a study.
@@ -77,7 +77,7 @@ func (m *machine) prepare(ctx context.Context, study search.Study, stderr io.Wri
 	if err != nil {
 		return nil, err
 	}
-	return &prepared{m, study, decides, trials, data}, nil
+	return &prepared{machine: m, study: study, decides: decides, trials: trials, data: data}, nil
 }
 
 // planned loads the pictures of a study and returns its trials. The study it
@@ -145,12 +145,6 @@ func (p *prepared) headline(workers int) string {
 	return fmt.Sprintf("%s: %s × %s, %s each, on %s (%s); %s, %s",
 		p.study.Name, networks(p.study), report.Count(len(p.study.Seeds), "seed"), report.Count(p.study.Epochs, "epoch"),
 		report.DatasetLabel(p.study.Dataset), pictures(p.data), report.Count(workers, "worker"), on)
-}
-
-// loadStudy is studies.Load for --set.
-func loadStudy(nameOrFile string, set []string) (search.Study, error) {
-	study, err := studies.Load(nameOrFile, set)
-	return study, namingSet(err)
 }
 
 // identify notes in a study which pictures it is of, and warns of files that are left out.

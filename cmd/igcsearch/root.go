@@ -31,7 +31,8 @@ var commandGroups = []struct {
 	{"Several machines:", []func() *cobra.Command{
 		newSubmitCommand, newWorkerCommand, newCollectCommand, newMergeCommand,
 	}},
-	{"Data:", []func() *cobra.Command{newDataCommand, newImportCommand, newDoctorCommand}},
+	{"Data:", []func() *cobra.Command{newDataCommand, newImportCommand, newRenameCommand, newDeleteCommand,
+		newDoctorCommand}},
 }
 
 func newRootCommand() *cobra.Command {

@@ -35,13 +35,19 @@ func newRunCommand() *cobra.Command {
 		Short: "Train the networks of a study; go on where it was stopped",
 		Long: `run trains the network of every pair of a study from every seed, several at
 once, and stores each epoch. STUDY is the name of a shipped study (igcsearch
-studies) or a file. When all are trained it prints the accuracies and draws them
+studies) or of one in the database, or a file. A study that is in the database goes
+on with its stored settings; --set changes them, and a file replaces them. When all are trained it prints the accuracies and draws them
 against M.
 
 Ctrl-C or SIGTERM stops at the next batch and keeps all finished epochs; a
 second Ctrl-C ends at once. The same command goes on, also after a crash, and
 ends with the same results as an uninterrupted run. A complete study prints its
 table at once.
+
+More seeds or networks (--set seeds=10) are added to a study, and all that is trained
+stays. With fewer, the others are left out but kept, until they are asked for again.
+What changes the result of a training, like epochs, is another study and needs another
+name.
 
 Any number of processes on one machine may run the same study: each trial is
 trained by one of them, and those of a process that dies are taken over. max_wall_time,
@@ -71,6 +77,9 @@ that are no better than guessing.`,
   # for half an hour; the same command goes on
   igcsearch run quickstart --set max_wall_time=30m
 
+  # ten more seeds; what is trained is not trained again
+  igcsearch run quickstart --set seeds=20
+
   # other settings are another study, so give it another name
   igcsearch run quickstart --set name=long --set epochs=20`,
 		Args:              oneStudy,
@@ -94,7 +103,7 @@ that are no better than guessing.`,
 }
 
 func runRun(ctx context.Context, o runOptions, stdout, stderr io.Writer) error {
-	study, err := loadStudy(o.study, o.set)
+	study, err := studyToTrain(ctx, o.study, o.set, o.db, stderr)
 	if err != nil {
 		return err
 	}
@@ -128,6 +137,9 @@ func runRun(ctx context.Context, o runOptions, stdout, stderr io.Writer) error {
 	show := progress.New(p.study, stderr)
 	db.SetGone(new(cluster.Jobs).Gone, show.Note)
 	show.Note(p.headline(workers))
+	if p.change != "" {
+		show.Note(p.study.Name + ": " + p.change)
+	}
 	p.noteEstimate(ctx, show, stand, workers)
 	sum, err := p.run(ctx, ctx, search.Runner{Store: db, Workers: workers}, show)
 	o.tellEnd(stderr, p, sum, ctx.Err() != nil)

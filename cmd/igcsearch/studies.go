@@ -4,12 +4,10 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"igcsearch/cmd/igcsearch/report"
-	"igcsearch/search"
 	"igcsearch/studies"
 )
 
@@ -62,15 +60,8 @@ func runStudies(ctx context.Context, o studiesOptions, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	t = report.NewTable("<study in "+o.db, "done", "diverged", "failed", "left", "<last change", "<what")
-	for _, i := range infos {
-		left := i.Counts[search.Pending] + i.Counts[search.Running]
-		number := func(s search.Status) string { return fmt.Sprint(i.Counts[s]) }
-		t.Add(i.Name, number(search.Done), number(search.Diverged), number(search.Failed),
-			fmt.Sprint(left), i.Updated.Local().Format(time.DateTime), i.Title)
-	}
-	_, err = fmt.Fprintf(stdout, "\n%s", t)
-	return err
+	fmt.Fprintln(stdout)
+	return report.Studies{Database: o.db, List: infos}.Print(stdout, "table")
 }
 
 func newStudiesShowCommand() *cobra.Command {

@@ -84,9 +84,12 @@ func absolute(paths ...*string) error {
 }
 
 // absoluteStudy returns the argument STUDY for another folder: the name of a
-// shipped study, or the absolute path of a file.
+// shipped or stored study, or the absolute path of a file.
 func absoluteStudy(nameOrFile string) (string, error) {
 	if _, err := studies.Source(nameOrFile); err == nil {
+		return nameOrFile, nil
+	}
+	if _, err := os.Stat(nameOrFile); err != nil {
 		return nameOrFile, nil
 	}
 	return filepath.Abs(nameOrFile)

@@ -92,7 +92,14 @@ func runSubmitSlurm(ctx context.Context, o slurmOptions, stdout, stderr io.Write
 	if err := o.check(); err != nil {
 		return usageError{err}
 	}
-	study, err := loadStudy(o.Source, o.Set)
+	stored := "" // a database that may have the study
+	switch {
+	case o.Coordinator:
+		stored = o.DB
+	case !o.dryRun:
+		stored = o.Access
+	}
+	study, err := studyToTrain(ctx, o.Source, o.Set, stored, stderr)
 	if err != nil {
 		return err
 	}

@@ -447,15 +447,20 @@ func (c *Coordinator) plan(ctx context.Context, in planRequest) (out planAnswer,
 		}
 		trials = append(trials, t)
 	}
+	var changes []string
+	if stored, err := c.db.Read(ctx, s.Name); err == nil {
+		changes = search.Changes(stored.Study, s)
+	}
 	planned, err := c.Plan(ctx, s, trials)
-	if conflict := (*store.ConflictError)(nil); errors.As(err, &conflict) {
+	if errors.As(err, new(*store.ConflictError)) || errors.As(err, new(*store.BusyError)) {
 		return out, refusal{kindRefused, err}
 	}
 	for _, t := range planned {
 		out.Trials = append(out.Trials, sentTrial(t))
 	}
 	if err == nil {
-		c.note(fmt.Sprintf("study %s is given out, %d trials", s.Name, len(planned)))
+		c.note(strings.Join(append([]string{fmt.Sprintf("study %s is given out, %d trials", s.Name, len(planned))},
+			changes...), "; "))
 	}
 	return out, err
 }

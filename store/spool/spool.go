@@ -233,6 +233,9 @@ type ConflictError struct {
 	Dir          string
 	Study, There string   // the names of the study, and of the one in the folder
 	Diff         []string // the settings that differ, if the names are the same
+	// Extent says that the results belong to one study all the same, because only its extent or what is shown and
+	// trained of it differs. A folder keeps the trials that it began with.
+	Extent bool
 }
 
 func (e *ConflictError) Error() string {
@@ -256,7 +259,14 @@ func (f *Folder) compare(there, mine studyFile, s search.Study) error {
 				diff = d
 			}
 		}
-		return &ConflictError{f.dir, mine.Name, there.Name, diff}
+		return &ConflictError{Dir: f.dir, Study: mine.Name, There: there.Name, Diff: diff}
+	}
+	if !bytes.Equal(there.Settings, mine.Settings) {
+		var old search.Study
+		if err := json.Unmarshal(there.Settings, &old); err != nil {
+			return fmt.Errorf("spool %s: read the settings of its study: %w", f.dir, err)
+		}
+		return &ConflictError{Dir: f.dir, Study: mine.Name, There: there.Name, Diff: search.Changes(old, s), Extent: true}
 	}
 	if there.Commit != "" && mine.Commit != "" && there.Commit != mine.Commit {
 		return fmt.Errorf("spool %s was begun by igcsearch of commit %s, this is %s: %w",

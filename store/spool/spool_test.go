@@ -223,6 +223,13 @@ func planRefuses(t *testing.T) {
 	if !errors.As(err, &conflict) || conflict.Study != "slow" || conflict.There != "quick" {
 		t.Errorf("it is no conflict of slow with quick: %#v", err)
 	}
+	other = s
+	other.Seeds = search.FirstSeeds(9)
+	_, err = open(t, dir, spool.Options{}).Plan(t.Context(), other, trials)
+	wantError(t, err, `study "quick" is in spool `+dir+" with other settings: seeds: ", " there, 9 here")
+	if conflict = nil; !errors.As(err, &conflict) || !conflict.Extent {
+		t.Errorf("it is no conflict of the extent alone: %#v", err)
+	}
 	_, err = open(t, dir, spool.Options{Attempt: search.Attempt{Commit: "bbb"}}).Plan(t.Context(), s, trials)
 	wantError(t, err, "begun by igcsearch of commit aaa, this is bbb")
 	if !errors.Is(err, spool.ErrBuild) {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"igcsearch/search"
 	"igcsearch/store"
@@ -19,6 +20,38 @@ type Status struct {
 	Workers []store.WorkerTrial
 	// Left says how long the rest takes; empty if no trial runs.
 	Left string
+}
+
+// Studies are the studies of a database.
+type Studies struct {
+	Database string
+	List     []store.StudyInfo
+}
+
+// Print writes a row for each study, in one of the formats table and json.
+func (s Studies) Print(stdout io.Writer, format string) error {
+	if format == "json" {
+		type study struct {
+			Study   string                `json:"study"`
+			Title   string                `json:"title"`
+			Updated time.Time             `json:"updated"` // the last change to the study or its trials
+			Trials  map[search.Status]int `json:"trials"`  // numbers by status
+		}
+		list := []study{}
+		for _, i := range s.List {
+			list = append(list, study{i.Name, i.Title, i.Updated, i.Counts})
+		}
+		return JSON(stdout, list)
+	}
+	t := NewTable("<study in "+s.Database, "done", "diverged", "failed", "left", "<last change", "<what")
+	for _, i := range s.List {
+		left := i.Counts[search.Pending] + i.Counts[search.Running]
+		number := func(s search.Status) string { return fmt.Sprint(i.Counts[s]) }
+		t.Add(i.Name, number(search.Done), number(search.Diverged), number(search.Failed), fmt.Sprint(left),
+			i.Updated.Local().Format(time.DateTime), i.Title)
+	}
+	_, err := fmt.Fprint(stdout, t)
+	return err
 }
 
 // workerJSON is a worker on another machine, once for each trial that it has.
@@ -48,17 +81,20 @@ func (s Status) Print(stdout io.Writer, format string) error {
 		}{s.Study.Name, s.Study.Title, s.Study.Dataset, s.Study.Split,
 			table.Objects{Rows: table.LastRows(s.Study, s.Trials)}, workers})
 	}
-	strategy := ""
+	notes := ""
 	if s.Study.Strategy != "" {
-		strategy = fmt.Sprintf("strategy %s: %s\n", s.Study.Strategy, s.wanted())
+		notes = fmt.Sprintf("strategy %s: %s\n", s.Study.Strategy, s.wanted())
 	}
 	counts := s.Counts()
 	if s.Left != "" {
 		counts += "; " + s.Left
 	}
-	_, err := fmt.Fprintf(stdout, "%s on %s: %s: %s\n%s%s\n%s", s.Study.Name, DatasetLabel(s.Study.Dataset),
+	if n := s.Outside; n > 0 {
+		notes += fmt.Sprintf("left out by the settings of the study, but kept: %s\n", Count(n, "trial"))
+	}
+	_, err := fmt.Fprintf(stdout, "%s on %s: %s: %s\n%s\n%s", s.Study.Name, DatasetLabel(s.Study.Dataset),
 		Count(len(s.Trials), "trial"),
-		counts, strategy, s.trained(), s.trialTable())
+		counts, notes+s.trained(), s.trialTable())
 	if err != nil || len(workers) == 0 {
 		return err
 	}

@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	"igcsearch/search"
-	"igcsearch/space"
 	"igcsearch/store"
 )
 
@@ -21,7 +20,7 @@ func grown(t testing.TB, s search.Study, change func(*search.Study)) (search.Stu
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s, s.Trials(space.Shape{C: 3, H: 32, W: 32}, 10)
+	return s, s.Trials(s.Shape())
 }
 
 // stand lists the trials of a study and those that are outside, with their epochs.

@@ -25,8 +25,12 @@ const (
 
 func endless() (search.Study, []search.Trial) {
 	s := search.Default()
-	s.Name, s.Epochs, s.Pairs = "endless", manyEpochs, []string{"40x2"}
-	return s, []search.Trial{{Key: search.Key{System: space.PairSystem(space.Pair{L: 40, M: 2})}, Epochs: manyEpochs}}
+	s.Name, s.Dataset, s.Epochs, s.Pairs, s.Seeds = "endless", "synthetic", manyEpochs, []string{"40x2"}, search.FirstSeeds(1)
+	s, err := s.Normalize()
+	if err != nil {
+		panic(err)
+	}
+	return s, s.Trials(s.Shape())
 }
 
 // recordForever is the child of TestKill: it takes the trial up where it

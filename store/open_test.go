@@ -376,11 +376,9 @@ func TestFull(t *testing.T) {
 		}
 		const size = 300_000
 		db := open(t, path)
-		s, trials := newStudy(t, "quick")
-		for i := range trials {
-			trials[i].Epochs = 1000
-		}
-		trials, err := db.Plan(t.Context(), s, trials)
+		s, _ := newStudy(t, "quick")
+		s.Epochs = 1000
+		trials, err := db.Plan(t.Context(), s, s.Trials(s.Shape()))
 		if err != nil {
 			t.Fatal(err)
 		}

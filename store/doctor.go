@@ -194,40 +194,58 @@ func (db *DB) findWorkers(ctx context.Context, tx *sql.Tx) (list []WorkerInfo, e
 // rounds is how often Repair looks again at most. What it mends may show what else is wrong.
 const rounds = 20
 
-// Repair does what the Findings of Examine say. It leaves trials of processes that are alive alone.
+// Repair does what the Findings of Examine say. It leaves trials of processes that are alive alone. Others can write
+// while it looks, which takes long.
 func (db *DB) Repair(ctx context.Context) error {
 	if err := db.Join(ctx); err != nil {
 		return err
 	}
 	err := db.reclaim(ctx, false)
-	for round, mended := 0, true; err == nil && mended && round < rounds; round++ {
-		err = db.update(ctx, func(tx *sql.Tx) (err error) {
-			mended, err = db.mendAll(ctx, tx)
+	for round, left := 0, true; err == nil && left && round < rounds; round++ {
+		var found []finding
+		var changed map[int64]int64
+		err = db.view(ctx, func(tx *sql.Tx) (err error) {
+			if found, err = db.findFaults(ctx, tx); err == nil {
+				changed, err = lastChanges(ctx, tx)
+			}
 			return err
 		})
+		found = slices.DeleteFunc(found, func(f finding) bool { return f.mend == nil })
+		if left = len(found) > 0; err == nil && left {
+			err = db.update(ctx, func(tx *sql.Tx) error { return mendAll(ctx, tx, found, changed) })
+		}
 	}
 	return db.explain("repair", err)
 }
 
-// mendAll mends what can be mended, and reports whether there was anything.
-func (db *DB) mendAll(ctx context.Context, tx *sql.Tx) (mended bool, err error) {
-	findings, err := db.findFaults(ctx, tx)
+// lastChanges returns the last change of each trial.
+func lastChanges(ctx context.Context, tx *sql.Tx) (map[int64]int64, error) {
+	changed := map[int64]int64{}
+	err := each(ctx, tx, `SELECT id, changed FROM trial`, nil, func(rows *sql.Rows) error {
+		var id, change int64
+		err := rows.Scan(&id, &change)
+		changed[id] = change
+		return err
+	})
+	return changed, err
+}
+
+// mendAll mends what was found, but not of trials that have changed since.
+func mendAll(ctx context.Context, tx *sql.Tx, found []finding, changed map[int64]int64) error {
+	now, err := lastChanges(ctx, tx)
 	if err != nil {
-		return false, err
+		return err
 	}
-	for _, f := range findings {
-		if f.mend == nil {
+	for _, f := range found {
+		if now[f.trial] != changed[f.trial] {
 			continue
 		}
-		if mended = true; err == nil {
-			err = f.mend(ctx, tx, cmp.Or(f.trial, f.study), f.number)
+		if err := f.mend(ctx, tx, cmp.Or(f.trial, f.study), f.number); err != nil {
+			return err
 		}
 	}
-	if err != nil || !mended {
-		return false, err
-	}
 	// Processes that watch the studies have to read all trials again.
-	return true, inSQL(
+	return inSQL(
 		`UPDATE study SET changes = max(changes, (SELECT coalesce(max(changed), 0)
 			FROM trial WHERE study = study.id)) + 1`,
 		`UPDATE trial SET changed = (SELECT changes FROM study WHERE id = trial.study)`,

@@ -696,67 +696,69 @@ func TestDamages(t *testing.T) {
 	}
 }
 
-// TestHealthy examines databases in states that are not in patient, and in which nothing is wrong.
+// healthy are states that are not in patient, and in which nothing is wrong.
+var healthy = []struct {
+	state string
+	make  func(t *testing.T, db *store.DB, s search.Study, trials []search.Trial)
+}{
+	{"running, beside a remote worker", func(t *testing.T, db *store.DB, _ search.Study, trials []search.Trial) {
+		record(t, begin(t, db, trials[0]), 1)
+		admit(t, db, store.Worker{ID: 5, Host: "elsewhere", PID: 1})
+		beginAs(t, db, 5, []byte("a token of 16 by"), trials[1].ID)
+	}},
+	{"paused, before its last epoch", func(t *testing.T, db *store.DB, _ search.Study, trials []search.Trial) {
+		claim, err := db.Begin(t.Context(), trials[0].ID, 2, search.Attempt{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		record(t, claim, 1, 2)
+		if _, err := claim.End(t.Context(), search.Outcome{Status: search.Pending}); err != nil {
+			t.Fatal(err)
+		}
+	}},
+	{"killed after its last epoch", func(t *testing.T, db *store.DB, _ search.Study, trials []search.Trial) {
+		claim := begin(t, db, trials[0])
+		record(t, claim, 1, 2, 3)
+		end(t, claim, search.Pending, "")
+	}},
+	{"tried again after it diverged", func(t *testing.T, db *store.DB, s search.Study, trials []search.Trial) {
+		claim := begin(t, db, trials[0])
+		record(t, claim, 1, 2)
+		end(t, claim, search.Diverged, "no loss")
+		all := func(space.System, int) bool { return true }
+		if _, err := db.Retry(t.Context(), s.Name, []search.Status{search.Diverged}, all); err != nil {
+			t.Fatal(err)
+		}
+	}},
+	{"with the checkpoints of what is done", func(t *testing.T, db *store.DB, s search.Study, trials []search.Trial) {
+		s.KeepCheckpoints = true
+		if _, err := db.Plan(t.Context(), s, trials); err != nil {
+			t.Fatal(err)
+		}
+		claim := begin(t, db, trials[0])
+		record(t, claim, 1, 2, 3)
+		end(t, claim, search.Done, "")
+	}},
+	{"joined from another database and a file", func(t *testing.T, db *store.DB, s search.Study, trials []search.Trial) {
+		claim := begin(t, db, trials[0])
+		record(t, claim, 1, 2)
+		end(t, claim, search.Pending, "")
+		there := newAway(t)
+		there.attempt(0, 1, "lost", 0)
+		there.attempt(0, 2, "done", 0)
+		there.attempt(1, 1, "failed", 0)
+		there.must(t, db)
+		file := newAway(t)
+		file.attempt(2, 3, "done", 0)
+		r := &file.list[2] // an export with the last epoch only
+		r.History, r.By, r.Until, r.Checkpoints, r.Attempts[0].Token = r.History[2:], r.By[2:], 0, nil, nil
+		file.must(t, db)
+	}},
+}
+
 func TestHealthy(t *testing.T) {
 	t.Parallel()
-	for _, test := range []struct {
-		state string
-		make  func(t *testing.T, db *store.DB, s search.Study, trials []search.Trial)
-	}{
-		{"running, beside a remote worker", func(t *testing.T, db *store.DB, _ search.Study, trials []search.Trial) {
-			record(t, begin(t, db, trials[0]), 1)
-			admit(t, db, store.Worker{ID: 5, Host: "elsewhere", PID: 1})
-			beginAs(t, db, 5, []byte("a token of 16 by"), trials[1].ID)
-		}},
-		{"paused, before its last epoch", func(t *testing.T, db *store.DB, _ search.Study, trials []search.Trial) {
-			claim, err := db.Begin(t.Context(), trials[0].ID, 2, search.Attempt{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			record(t, claim, 1, 2)
-			if _, err := claim.End(t.Context(), search.Outcome{Status: search.Pending}); err != nil {
-				t.Fatal(err)
-			}
-		}},
-		{"killed after its last epoch", func(t *testing.T, db *store.DB, _ search.Study, trials []search.Trial) {
-			claim := begin(t, db, trials[0])
-			record(t, claim, 1, 2, 3)
-			end(t, claim, search.Pending, "")
-		}},
-		{"tried again after it diverged", func(t *testing.T, db *store.DB, s search.Study, trials []search.Trial) {
-			claim := begin(t, db, trials[0])
-			record(t, claim, 1, 2)
-			end(t, claim, search.Diverged, "no loss")
-			all := func(space.System, int) bool { return true }
-			if _, err := db.Retry(t.Context(), s.Name, []search.Status{search.Diverged}, all); err != nil {
-				t.Fatal(err)
-			}
-		}},
-		{"with the checkpoints of what is done", func(t *testing.T, db *store.DB, s search.Study, trials []search.Trial) {
-			s.KeepCheckpoints = true
-			if _, err := db.Plan(t.Context(), s, trials); err != nil {
-				t.Fatal(err)
-			}
-			claim := begin(t, db, trials[0])
-			record(t, claim, 1, 2, 3)
-			end(t, claim, search.Done, "")
-		}},
-		{"joined from another database and a file", func(t *testing.T, db *store.DB, s search.Study, trials []search.Trial) {
-			claim := begin(t, db, trials[0])
-			record(t, claim, 1, 2)
-			end(t, claim, search.Pending, "")
-			there := newAway(t)
-			there.attempt(0, 1, "lost", 0)
-			there.attempt(0, 2, "done", 0)
-			there.attempt(1, 1, "failed", 0)
-			there.must(t, db)
-			file := newAway(t)
-			file.attempt(2, 3, "done", 0)
-			r := &file.list[2] // an export with the last epoch only
-			r.History, r.By, r.Until, r.Checkpoints, r.Attempts[0].Token = r.History[2:], r.By[2:], 0, nil, nil
-			file.must(t, db)
-		}},
-	} {
+	for _, test := range healthy {
 		t.Run("finds nothing in a study that is "+test.state, func(t *testing.T) {
 			t.Parallel()
 			db, path, s, trials := planned(t)

@@ -261,7 +261,7 @@ func (s *storedStudy) classes(in space.Shape, rows []storedPlan) int {
 	return best
 }
 
-// of is SQL: the epochs e of a study, ?1, with their trials t and attempts a.
+// ofStudy is SQL: the epochs e of a study, ?1, with their trials t and attempts a.
 const ofStudy = ` FROM trial t JOIN epoch e ON e.trial = t.id JOIN attempt a ON a.id = e.attempt AND a.trial = t.id
 	WHERE t.study = ?1 AND e.number BETWEEN 1 AND t.epochs`
 

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -35,11 +36,23 @@ func readRecorded(ctx context.Context, study, path string) (search.Study, []sear
 	return r.Study, r.Planned, err
 }
 
+// maxExportBytes bounds an exported file. A csv of 200,000 epochs has 60 MB.
+const maxExportBytes = 1 << 30
+
 // readExported reads a file that export wrote as csv or json, for a command that errors name.
 func readExported(command, path string) (table.File, error) {
-	text, err := os.ReadFile(path)
+	from, err := os.Open(path)
 	if err != nil {
 		return table.File{}, fmt.Errorf("%s: %w", command, err)
+	}
+	defer from.Close()
+	text, err := io.ReadAll(io.LimitReader(from, maxExportBytes+1)) // it may be a device that never ends
+	if err != nil {
+		return table.File{}, fmt.Errorf("%s: %w", command, err)
+	}
+	if len(text) > maxExportBytes {
+		return table.File{}, fmt.Errorf("%s %s: it has more than %d bytes: want a file that igcsearch export wrote as csv "+
+			"or json", command, path, maxExportBytes)
 	}
 	file, err := table.Read(text)
 	if err != nil {

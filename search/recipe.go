@@ -46,7 +46,7 @@ type Recipe struct {
 	// LearningRate is the learning rate after Warmup and before the schedule lowers it, > 0.
 	LearningRate float64 `toml:"learning_rate" json:"learning_rate"`
 	// Drops are the fractions of the training, in (0, 1) and rising, after which ScheduleStep
-	// divides the learning rate by 10.
+	// divides the learning rate by 10. Beside another schedule only those of Default pass.
 	Drops []float64 `toml:"drops" json:"drops"`
 	// Momentum is the µ of Nesterov's method, in [0, 1).
 	Momentum float64 `toml:"momentum" json:"momentum"`
@@ -94,6 +94,8 @@ func (r *Recipe) normalize(c *checker) {
 	oneOf("schedule", &r.Schedule, ScheduleLinear, ScheduleCosine)
 	oneOf("bn_statistics", &r.BNStatistics, BNPrecise)
 	if r.Schedule != "" {
+		isDefault := slices.Equal(r.Drops, Default().Drops) // of a study that does not name them
+		c.check(len(r.Drops) == 0 || isDefault, `drops %v: only schedule "step" has them, leave them out`, r.Drops)
 		r.Drops = nil
 	}
 	for i, d := range r.Drops {

@@ -23,6 +23,7 @@ import (
 func advice(err error) string {
 	var arithmetic trainer.ArithmeticError
 	var missing *dataset.MissingError
+	var unreachable *dataset.UnreachableError
 	var conflict *spool.ConflictError
 	var database *store.Error
 	switch {
@@ -68,6 +69,10 @@ func advice(err error) string {
 		return "give another name, or delete that one: igcsearch delete STUDY"
 	case errors.As(err, &arithmetic):
 		return remedy(arithmetic) + " to go on, or start anew under another name or in another database"
+	case errors.As(err, &unreachable):
+		return adviceOnDownload(unreachable)
+	case errors.As(err, &missing) && missing.Packed:
+		return fmt.Sprintf("'igcsearch data get %s --data DIR' unpacks it", missing.Get)
 	case errors.As(err, &missing) && missing.Fetches != "":
 		return fmt.Sprintf("'igcsearch data get %s --data DIR' fetches %s", missing.Get, missing.Fetches)
 	case errors.As(err, &missing) && missing.Get != "":
@@ -79,6 +84,16 @@ func advice(err error) string {
 		return adviceOnDatabase(database)
 	}
 	return ""
+}
+
+// adviceOnDownload says which files to put where, for a machine without a network.
+func adviceOnDownload(e *dataset.UnreachableError) string {
+	var files []string
+	for _, f := range e.Files {
+		files = append(files, fmt.Sprintf("%s (%d bytes, MD5 %s)", f.URL, f.Bytes, f.MD5))
+	}
+	return fmt.Sprintf("without a network, download %s elsewhere, put that into %s, and give this command again",
+		strings.Join(files, " and "), e.Folder)
 }
 
 func adviceOnDatabase(e *store.Error) string {

@@ -35,6 +35,12 @@ func TestAdvice(t *testing.T) {
 			"run 'igcsearch data get cifar10 --data DIR', or name the folder with --data DIR or IGCSEARCH_DATA"},
 		{missing("svhn", "the files that are missing"),
 			"'igcsearch data get svhn --data DIR' fetches the files that are missing"},
+		{&dataset.MissingError{Err: fs.ErrNotExist, Get: "cifar10", Packed: true},
+			"'igcsearch data get cifar10 --data DIR' unpacks it"},
+		{&dataset.UnreachableError{Err: errors.New("no route"), Folder: "pictures", Files: []dataset.Published{
+			{URL: "http://a/b.mat", MD5: "0a", Bytes: 10}, {URL: "http://a/c.mat", MD5: "1b", Bytes: 20}}},
+			"without a network, download http://a/b.mat (10 bytes, MD5 0a) and http://a/c.mat (20 bytes, MD5 1b) " +
+				"elsewhere, put that into pictures, and give this command again"},
 		{missing("", ""), "name the folder with --data DIR or IGCSEARCH_DATA"},
 		{trainer.ArithmeticError{Made: "avx512", Ours: "avx2"}, "set IGC_ISA=avx512" + anew},
 		{trainer.ArithmeticError{Made: "avx512", Ours: "cuda sm_90"},

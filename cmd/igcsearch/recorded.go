@@ -35,8 +35,8 @@ func readRecorded(ctx context.Context, study, path string) (search.Study, []sear
 	return r.Study, r.Planned, err
 }
 
-// maxExported is the largest file that is imported, in bytes; an epoch takes some hundred.
-const maxExported = 4 << 30
+// maxExported is the largest file that is imported, in bytes. A csv of 200,000 epochs has 60 MB.
+const maxExported = 1 << 30
 
 // readExported reads a file that export wrote as csv or json, for a command that errors name.
 func readExported(command, path string) (table.File, error) {

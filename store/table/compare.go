@@ -47,7 +47,7 @@ func compare(s search.Study, e search.Epoch, pictures *Pictures, rate float64) e
 	if pictures == nil {
 		return nil
 	}
-	batch := min(s.Batch, pictures.Train)
+	batch := max(1, min(s.Batch, pictures.Train)) // settings may leave no picture to train on
 	want := Pictures{Train: pictures.Train / batch * batch}
 	if was {
 		want.Validation, want.Test = pictures.Validation, pictures.Test

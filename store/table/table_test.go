@@ -369,6 +369,9 @@ func TestCompare(t *testing.T) {
 			t.Errorf("%v, want %s", err, want)
 		}
 	}
+	if err := table.Compare(s, results(), &table.Pictures{Test: 50}, rate); err == nil {
+		t.Error("a study without training pictures has results")
+	}
 	list := results()
 	list[0].History[2].TestTotal = 1000
 	if err := table.Compare(s, list, nil, rate); err != nil {

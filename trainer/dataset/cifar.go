@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -34,10 +35,13 @@ type format struct {
 	md5     string // of the archive, from the same page
 	// archiveBytes is the archive's size.
 	archiveBytes int64
-	train        []string
-	test         string
-	names        string   // a line for each class
-	others       []string // further files of the archive that Open does not read
+	// versions are the folders and archives of the set's other versions, which Open
+	// does not read, and what they are.
+	versions map[string]string
+	train    []string
+	test     string
+	names    string   // a line for each class
+	others   []string // further files of the archive that Open does not read
 
 	trainRecords, testRecords int // in each file
 
@@ -55,6 +59,8 @@ var cifar10 = format{
 	name: "cifar10", get: "cifar10", folder: "cifar-10-batches-bin",
 	archive: "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
 	md5:     "c32a1d4ab5d03f1284b67883e8d87530", archiveBytes: 170052171,
+	versions: map[string]string{"cifar-10-batches-py": "Python", "cifar-10-python.tar.gz": "Python",
+		"cifar-10-batches-mat": "MATLAB", "cifar-10-matlab.tar.gz": "MATLAB"},
 	train: []string{"data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin", "data_batch_4.bin", "data_batch_5.bin"},
 	test:  "test_batch.bin", names: "batches.meta.txt", others: []string{"readme.html"},
 	trainRecords: 10000, testRecords: 10000,
@@ -73,6 +79,8 @@ var cifar100 = format{
 	name: "cifar100", get: "cifar100", folder: "cifar-100-binary",
 	archive: "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
 	md5:     "03b5dce01913d631647c71ecec9e9cb8", archiveBytes: 168513733,
+	versions: map[string]string{"cifar-100-python": "Python", "cifar-100-python.tar.gz": "Python",
+		"cifar-100-matlab": "MATLAB", "cifar-100-matlab.tar.gz": "MATLAB"},
 	train: []string{"train.bin"},
 	test:  "test.bin", names: "fine_label_names.txt", others: []string{"coarse_label_names.txt"},
 	trainRecords: 50000, testRecords: 10000,
@@ -125,7 +133,31 @@ func openCIFAR(ctx context.Context, f format, o Options) (*Set, error) {
 // folder in it. A folder with only some of the files is returned too; read names
 // the missing ones. The error is a *MissingError if there are none.
 func (f format) locate(dir string) (string, error) {
-	return locate(f.name, f.get, dir, f.folder, append([]string{f.test}, f.train...))
+	place, err := locate(f.name, f.get, dir, f.folder, append([]string{f.test}, f.train...))
+	var missing *MissingError
+	if !errors.As(err, &missing) || dir == "" {
+		return place, err
+	}
+	if archive := f.archiveIn(dir); exists(archive) {
+		missing.Packed = true
+		missing.Err = fmt.Errorf("%w, and %s is not unpacked", missing.Err, archive)
+		return "", missing
+	}
+	for _, name := range slices.Sorted(maps.Keys(f.versions)) {
+		for _, at := range []string{filepath.Join(dir, name), dir} {
+			if filepath.Base(at) == name && exists(at) {
+				missing.Err = fmt.Errorf("%w; %s is the version for %s, which cannot be read: the binary version is needed",
+					missing.Err, at, f.versions[name])
+				return "", missing
+			}
+		}
+	}
+	return "", missing
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // locate returns dir or else the folder in it, if it has one of the files of a set.

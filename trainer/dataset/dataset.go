@@ -110,6 +110,8 @@ type MissingError struct {
 	// Get is the name of the set for the function Get; "" if Get cannot download
 	// it.
 	Get string
+	// Packed says that the official archive is there, which Get unpacks.
+	Packed bool
 	// Fetches says what Get would download if some files are missing: "a whole
 	// set". It is "" if all are missing.
 	Fetches string
@@ -121,7 +123,7 @@ func (e *MissingError) Unwrap() error { return e.Err }
 // missing returns a MissingError if err says that a file does not exist, else err.
 func missing(err error, get, fetches string) error {
 	if errors.Is(err, fs.ErrNotExist) {
-		return &MissingError{err, get, fetches}
+		return &MissingError{Err: err, Get: get, Fetches: fetches}
 	}
 	return err
 }

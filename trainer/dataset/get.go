@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/dustin/go-humanize"
+	"github.com/sethvargo/go-retry"
 )
 
 // GetOptions says what Get downloads and where to.
@@ -37,6 +38,9 @@ type GetOptions struct {
 	MD5 string
 	// Client does the requests; unset: http.DefaultClient.
 	Client *http.Client
+	// Pause is how long to wait before a broken connection is tried again; unset: one
+	// second. Each further pause is twice as long, up to half a minute.
+	Pause time.Duration
 	// Stall is how long the server may send nothing before the connection is
 	// given up; unset: one minute.
 	Stall time.Duration
@@ -51,13 +55,39 @@ type GetOptions struct {
 // maxArchiveBytes bounds a download whose size is not known beforehand.
 const maxArchiveBytes = 2 << 30
 
+// A download that breaks is tried again so often without enoughBytes more: for about
+// a minute.
+const (
+	maxTries    = 6
+	maxPause    = 30 * time.Second
+	enoughBytes = 1 << 20
+)
+
+// Published is a file that a publisher offers.
+type Published struct {
+	URL, MD5 string
+	Bytes    int64
+}
+
+// UnreachableError says that no server sends the files of a set. People can download
+// Files elsewhere and put them into Folder; then Get needs no server.
+type UnreachableError struct {
+	Err    error
+	Folder string
+	Files  []Published
+}
+
+func (e *UnreachableError) Error() string { return e.Err.Error() }
+func (e *UnreachableError) Unwrap() error { return e.Err }
+
 // Get downloads the official files of a data set, checks them and unpacks them into
 // o.Dir, from where Open reads them. If the whole set is there already, Get says so
-// by o.Note and downloads nothing.
+// by o.Note and downloads nothing. If the archive of CIFAR is there, Get unpacks it.
+// The error is an *UnreachableError if no server can be reached.
 //
-// A broken download continues where it broke: immediately if the server still sends
-// something, else at the next call. Until then the part that arrived is kept with
-// the ending ".part". A file with a wrong checksum is removed.
+// A broken download continues where it broke, after growing pauses, and at last at
+// the next call. Until then the part that arrived is kept with the ending ".part". A
+// downloaded file with a wrong checksum is removed.
 func Get(ctx context.Context, o GetOptions) error {
 	switch o.Name {
 	case cifar10.name:
@@ -82,6 +112,9 @@ func get(ctx context.Context, s source, o GetOptions) error {
 	}
 	if o.Client == nil {
 		o.Client = http.DefaultClient
+	}
+	if o.Pause == 0 {
+		o.Pause = time.Second
 	}
 	if o.Stall == 0 {
 		o.Stall = time.Minute
@@ -120,18 +153,57 @@ func (f format) getFiles(ctx context.Context, o GetOptions) error {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	err := o.fetch(ctx, filepath.Join(o.Dir, path.Base(f.archive)+".part"), size, func(part *os.File) error {
-		o.Note(fmt.Sprintf("the checksum of %s is right, unpacking", path.Base(f.archive)))
-		if err := f.install(ctx, part, o.Dir); err != nil {
-			return err
-		}
-		return os.Remove(part.Name())
-	})
+	unpacked, err := f.unpackThere(ctx, o)
+	if err == nil && !unpacked {
+		err = o.fetch(ctx, filepath.Join(o.Dir, path.Base(f.archive)+".part"), size, func(part *os.File) error {
+			o.Note(fmt.Sprintf("the checksum of %s is right, unpacking", path.Base(f.archive)))
+			if err := f.install(ctx, part, o.Dir); err != nil {
+				return err
+			}
+			return os.Remove(part.Name())
+		})
+	}
 	if err != nil {
-		return fmt.Errorf("%s: %w", f.name, err)
+		return byHand(fmt.Errorf("%s: %w", f.name, err), o.Dir, Published{f.archive, f.md5, f.archiveBytes})
 	}
 	o.Note(fmt.Sprintf("%s is in %s", f.name, filepath.Join(o.Dir, f.folder)))
 	return nil
+}
+
+// unpackThere unpacks the official archive if it lies in o.Dir.
+func (f format) unpackThere(ctx context.Context, o GetOptions) (done bool, err error) {
+	archive, err := os.Open(f.archiveIn(o.Dir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer archive.Close()
+	if err := syscall.Flock(int(archive.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return false, fmt.Errorf("lock %s: %w: is another process unpacking it?", archive.Name(), err)
+	}
+	n, sum, err := checksum(ctx, archive)
+	if err != nil {
+		return false, fmt.Errorf("read %s: %w", archive.Name(), err)
+	}
+	if !strings.EqualFold(sum, o.MD5) {
+		return false, fmt.Errorf("the %d bytes of %s have the MD5 checksum %s, want %s: "+
+			"remove the damaged file and try again", n, archive.Name(), sum, o.MD5)
+	}
+	o.Note(fmt.Sprintf("the checksum of %s is right, unpacking", archive.Name()))
+	return true, f.install(ctx, archive, o.Dir)
+}
+
+// archiveIn is where the official archive lies in a folder if people put it there.
+func (f format) archiveIn(dir string) string { return filepath.Join(dir, path.Base(f.archive)) }
+
+// byHand makes an error an UnreachableError if no server sends the files.
+func byHand(err error, folder string, files ...Published) error {
+	if errors.As(err, new(*unreachable)) {
+		return &UnreachableError{err, folder, files}
+	}
+	return err
 }
 
 // getFiles downloads those of the three files that are missing.
@@ -171,7 +243,7 @@ func (f svhnFormat) getFiles(ctx context.Context, o GetOptions) error {
 		o.Note(fmt.Sprintf("%s is already in %s: all files are whole, nothing to download", f.name, dir))
 		return nil
 	}
-	for _, file := range missing {
+	for i, file := range missing {
 		one := o
 		one.MD5 = file.md5
 		if one.URL, err = url.JoinPath(o.URL, file.name); err != nil {
@@ -183,7 +255,11 @@ func (f svhnFormat) getFiles(ctx context.Context, o GetOptions) error {
 			return cmp.Or(part.Sync(), os.Rename(part.Name(), filepath.Join(dir, file.name)))
 		})
 		if err != nil {
-			return fmt.Errorf("%s: %w", f.name, err)
+			var rest []Published
+			for _, file := range missing[i:] {
+				rest = append(rest, Published{f.url + "/" + file.name, file.md5, file.bytes})
+			}
+			return byHand(fmt.Errorf("%s: %w", f.name, err), dir, rest...)
 		}
 		before += file.bytes
 		o.Note(fmt.Sprintf("%s is whole", file.name))
@@ -229,7 +305,17 @@ type download struct {
 	part *os.File
 	have int64 // bytes in part
 	size int64 // bytes of the whole, -1: not known yet
+	// answered is whether a server has begun to send the file.
+	answered bool
 }
+
+// unreachable is the error of a request that got no file.
+type unreachable struct {
+	error
+	passing bool // the same request may succeed later
+}
+
+func (e *unreachable) Unwrap() error { return e.error }
 
 var (
 	// errBroken is wrapped by errors after which another request can continue.
@@ -256,22 +342,43 @@ func (d *download) fetch(ctx context.Context) error {
 		}
 		d.Note(fmt.Sprintf("continuing after the %s of an earlier download", humanize.Bytes(uint64(d.have))))
 	}
+	backoff := func() retry.Backoff {
+		return retry.WithMaxRetries(maxTries, retry.WithCappedDuration(maxPause, retry.NewExponential(d.Pause)))
+	}
+	again, before := backoff(), d.have
 	for {
-		before := d.have
 		err := d.request(ctx)
 		switch {
 		case err == nil:
 			return nil
 		case err == errAnew:
 			d.Note("the earlier download does not fit the server's file, starting again")
+			before = 0
 			continue // part is empty now, so this happens only once
-		case ctx.Err() != nil, !errors.Is(err, errBroken):
+		case ctx.Err() != nil, !d.mayPass(err):
 			return err
-		case d.have <= before:
+		}
+		if d.have >= before+enoughBytes {
+			again, before = backoff(), d.have
+		}
+		pause, stop := again.Next()
+		if stop {
 			return fmt.Errorf("%w: %s are kept, try again to continue", err, humanize.Bytes(uint64(d.have)))
 		}
-		d.Note(fmt.Sprintf("%v after %s, continuing", err, humanize.Bytes(uint64(d.have))))
+		d.Note(fmt.Sprintf("%v after %s, trying again in %v", err, humanize.Bytes(uint64(d.have)), pause))
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
 	}
+}
+
+// mayPass reports whether another request may succeed. If no server has answered yet,
+// the error is reported at once: the machine may have no network at all.
+func (d *download) mayPass(err error) bool {
+	var e *unreachable
+	return errors.Is(err, errBroken) || d.answered && errors.As(err, &e) && e.passing
 }
 
 // request asks the server for the missing bytes of part and appends them. It returns
@@ -300,7 +407,7 @@ func (d *download) request(ctx context.Context) error {
 	}
 	resp, err := d.Client.Do(req)
 	if err != nil {
-		return why(err)
+		return &unreachable{why(err), true}
 	}
 	defer resp.Body.Close()
 
@@ -308,6 +415,7 @@ func (d *download) request(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	d.answered = true
 	buffer := make([]byte, 128<<10)
 	d.Progress(d.have, size)
 	for {
@@ -365,7 +473,8 @@ func (d *download) begin(resp *http.Response) (size int64, err error) {
 		}
 		return 0, errAnew
 	default:
-		return 0, fmt.Errorf("%s: the server answered %s", d.URL, resp.Status)
+		passing := resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode >= 500
+		return 0, &unreachable{fmt.Errorf("%s: the server answered %s", d.URL, resp.Status), passing}
 	}
 	switch {
 	case d.size >= 0 && size >= 0 && size != d.size:

@@ -130,7 +130,7 @@ func newFixture(t *testing.T) *fixture {
 	x.archive = pack(t, entries(x.f, all))
 	x.dir = filepath.Join(t.TempDir(), "data")
 	x.part = filepath.Join(x.dir, "cifar-10-binary.tar.gz.part")
-	x.o = dataset.GetOptions{Dir: x.dir, MD5: sumOf(x.archive),
+	x.o = dataset.GetOptions{Dir: x.dir, MD5: sumOf(x.archive), Pause: time.Millisecond,
 		Note: func(line string) { x.notes = append(x.notes, line) }}
 	return x
 }
@@ -215,7 +215,7 @@ func TestGet(t *testing.T) {
 		}
 	})
 
-	t.Run("a connection that breaks goes on at once where it broke", func(t *testing.T) {
+	t.Run("a connection that breaks goes on where it broke", func(t *testing.T) {
 		t.Parallel()
 		x := newFixture(t)
 		s := serve(t, x.archive, func(w http.ResponseWriter, r *http.Request, n int) bool {
@@ -240,7 +240,12 @@ func TestGet(t *testing.T) {
 		})
 		err := x.get(ctx, bad)
 		wantError(t, err, "cifar10: ", "the connection broke", "3.0 kB are kept, try again")
-		bad.wantRanges(t, "", "bytes=2000-", "bytes=3000-")
+		bad.wantRanges(t, "", "bytes=2000-", "bytes=3000-", "bytes=3000-", "bytes=3000-", "bytes=3000-", "bytes=3000-")
+		for i, pause := range []string{"1ms", "2ms", "4ms", "8ms", "16ms", "32ms"} {
+			if want := ", trying again in " + pause; i >= len(x.notes) || !strings.HasSuffix(x.notes[i], want) {
+				t.Errorf("the notes are %q, want number %d to end with %q", x.notes, i, want)
+			}
+		}
 		x.wantInDir(t, filepath.Base(x.part))
 		if b, err := os.ReadFile(x.part); err != nil || !bytes.Equal(b, x.archive[:3000]) {
 			t.Errorf("the kept part has %d bytes, want the first 3000: %v", len(b), err)
@@ -284,6 +289,87 @@ func TestGetContinues(t *testing.T) {
 		}
 		x.wantWhole(t)
 		good.wantRanges(t, "bytes=5000-")
+	})
+
+	t.Run("an interrupt ends a pause", func(t *testing.T) {
+		t.Parallel()
+		x := newFixture(t)
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		x.o.Pause = time.Hour
+		x.o.Note = func(line string) {
+			if strings.Contains(line, "trying again in 30s") {
+				cancel()
+			}
+		}
+		s := serve(t, x.archive, func(w http.ResponseWriter, r *http.Request, n int) bool {
+			breakAfter(w, r, x.archive, 1000)
+			return true
+		})
+		if err := x.get(ctx, s); !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v, want context.Canceled", err)
+		}
+		x.wantInDir(t, filepath.Base(x.part))
+	})
+
+	t.Run("a server that fails for a while after it has begun is asked again, and no other", func(t *testing.T) {
+		t.Parallel()
+		x := newFixture(t)
+		s := serve(t, x.archive, func(w http.ResponseWriter, r *http.Request, n int) bool {
+			switch n {
+			case 1:
+				breakAfter(w, r, x.archive, 1000)
+			case 2:
+				http.Error(w, "later", http.StatusServiceUnavailable)
+			}
+			return n <= 2
+		})
+		if err := x.get(ctx, s); err != nil {
+			t.Fatal(err)
+		}
+		x.wantWhole(t)
+		s.wantRanges(t, "", "bytes=1000-", "bytes=1000-")
+	})
+
+	t.Run("an archive that lies in the folder is unpacked without a server, and stays", func(t *testing.T) {
+		t.Parallel()
+		x := newFixture(t)
+		write(t, x.dir, map[string][]byte{"cifar-10-binary.tar.gz": x.archive})
+		_, err := x.f.Open(ctx, dataset.Options{Dir: x.dir})
+		wantError(t, err, "found no ", filepath.Join(x.dir, "cifar-10-binary.tar.gz")+" is not unpacked")
+		if e := (*dataset.MissingError)(nil); !errors.As(err, &e) || !e.Packed || e.Get != "cifar10" {
+			t.Errorf("got %+v", e)
+		}
+		x.o.URL = "http://none.invalid/x"
+		if err := x.f.Get(ctx, x.o); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := x.f.Open(ctx, dataset.Options{Dir: x.dir}); err != nil {
+			t.Error(err)
+		}
+		x.wantInDir(t, "cifar-10-batches-bin", "cifar-10-binary.tar.gz")
+	})
+
+	t.Run("an archive in the folder with another checksum is refused", func(t *testing.T) {
+		t.Parallel()
+		x := newFixture(t)
+		write(t, x.dir, map[string][]byte{"cifar-10-binary.tar.gz": x.archive[1:]})
+		wantError(t, x.f.Get(ctx, x.o), "cifar-10-binary.tar.gz have the MD5 checksum ",
+			"remove the damaged file and try again")
+		x.wantInDir(t, "cifar-10-binary.tar.gz")
+	})
+
+	t.Run("other versions of the set are named", func(t *testing.T) {
+		t.Parallel()
+		x := newFixture(t)
+		python := filepath.Join(x.dir, "cifar-10-batches-py")
+		write(t, python, map[string][]byte{"data_batch_1": nil})
+		for _, dir := range []string{x.dir, python} {
+			_, err := x.f.Open(ctx, dataset.Options{Dir: dir})
+			wantError(t, err, "cifar10: ",
+				python+" is the version for Python, which cannot be read: the binary version is needed")
+			wantMissing(t, err, "cifar10", "")
+		}
 	})
 
 	t.Run("a server that stops sending counts as a broken connection", func(t *testing.T) {
@@ -391,9 +477,18 @@ func TestGetRefuses(t *testing.T) {
 			http.NotFound(w, r)
 			return true
 		})
-		wantError(t, x.get(ctx, s), s.URL+"/cifar.tar.gz: the server answered 404")
-		s.Close()
-		wantError(t, x.get(ctx, s), "cifar10: ", "connection refused")
+		var e *dataset.UnreachableError
+		want := []dataset.Published{{"https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+			"c32a1d4ab5d03f1284b67883e8d87530", 170052171}}
+		for _, text := range []string{s.URL + "/cifar.tar.gz: the server answered 404", "connection refused"} {
+			err := x.get(ctx, s)
+			wantError(t, err, "cifar10: ", text)
+			if !errors.As(err, &e) || e.Folder != x.dir || !slices.Equal(e.Files, want) {
+				t.Errorf("got %+v, want %v", e, want)
+			}
+			s.Close()
+		}
+		s.wantRanges(t, "")
 	})
 }
 

@@ -589,8 +589,14 @@ func TestGetSVHNContinues(t *testing.T) {
 			}
 			return false
 		})
-		err := f.Get(ctx, dataset.GetOptions{Dir: dir, URL: bad.URL})
+		err := f.Get(ctx, dataset.GetOptions{Dir: dir, URL: bad.URL, Pause: time.Millisecond})
 		wantError(t, err, "svhn: ", "the connection broke", "500 B are kept, try again")
+		var e *dataset.UnreachableError
+		none := dataset.GetOptions{Dir: dir, URL: "http://127.0.0.1:1"} // nobody listens at port 1
+		if err := f.Get(ctx, none); !errors.As(err, &e) || len(e.Files) != 2 || e.Folder != filepath.Join(dir, "svhn") ||
+			e.Files[0].URL != "http://ufldl.stanford.edu/housenumbers/extra_32x32.mat" {
+			t.Errorf("got %+v, %v, want extra and test", e, err)
+		}
 		good := mirror(t, nil)
 		if err := f.Get(ctx, dataset.GetOptions{Dir: dir, URL: good.URL}); err != nil {
 			t.Fatal(err)

@@ -53,7 +53,7 @@ SCALE = go test ./store/fleet -count=1 -timeout 20m -run TestScale -v
 scale:            ## the tables of docs/scale.md, about 7 minutes; a short form is part of test
 	$(SCALE) -scale.workers 1000 -scale.trials 10000 -scale.epoch 10s
 	$(SCALE) -scale.workers 1000 -scale.trials 10000 -scale.epoch 5s
-	$(SCALE) -scale.trials 1000 -scale.epochs 3 -scale.epoch 1ms
+	$(SCALE) -scale.workers 100 -scale.trials 1000 -scale.epochs 3 -scale.epoch 1ms
 
 PEER ?=           # e.g. "python3 trainer/testdata/torch_step.py"; empty: without a peer
 performance: build ## the measurements of docs/performance.md, about 12 minutes with PyTorch

@@ -178,7 +178,8 @@ func (p *tab) exported(db string) {
 // restart of the server. Its pages are loaded once.
 func TestBrowser(t *testing.T) {
 	t.Parallel()
-	b := &browsing{t: t, chromium: browser(t), db: filepath.Join(t.TempDir(), "x.db"), address: "127.0.0.1:0"}
+	db := filepath.Join(t.TempDir(), strings.Repeat("long", 40)+".db") // pages show it, on a phone in several lines
+	b := &browsing{t: t, chromium: browser(t), db: db, address: "127.0.0.1:0"}
 	b.start()
 	all, one := b.open("/"), b.open("/studies/sweep")
 	for _, p := range b.pages {

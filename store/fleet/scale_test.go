@@ -27,7 +27,8 @@ import (
 	"igcsearch/store/fleet"
 )
 
-// The load of TestScale; make scale gives others.
+// The load of TestScale. The default is so small that on a busy machine too no answer takes longer than a worker waits
+// for it; make scale gives others.
 var load struct {
 	workers, trials, epochs, state int
 	epoch                          time.Duration
@@ -35,8 +36,8 @@ var load struct {
 }
 
 func init() {
-	flag.IntVar(&load.workers, "scale.workers", 100, "workers of TestScale")
-	flag.IntVar(&load.trials, "scale.trials", 300, "trials of its study")
+	flag.IntVar(&load.workers, "scale.workers", 30, "workers of TestScale")
+	flag.IntVar(&load.trials, "scale.trials", 90, "trials of its study")
 	flag.IntVar(&load.epochs, "scale.epochs", 2, "epochs of a trial")
 	flag.DurationVar(&load.epoch, "scale.epoch", 200*time.Millisecond,
 		"mean time of an epoch; each takes half to one and a half of it")

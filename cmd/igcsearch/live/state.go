@@ -22,7 +22,7 @@ func StudyOf(r report.Results) Study {
 	s := Study{
 		Name: r.Study.Name, Title: r.Study.Title, Dataset: report.DatasetLabel(r.Study.Dataset), Updated: r.Updated,
 		Trials: len(r.Trials), Counts: r.Counts(), Caption: r.Caption(), Split: r.Study.Split,
-		Hours: hours(r), Failures: failures(r),
+		Hours: hours(r), Failures: failures(r, false), Interruptions: failures(r, true),
 	}
 	if len(r.ISAs) > 1 {
 		s.Warnings = append(s.Warnings, r.Mixed())
@@ -200,17 +200,21 @@ func hoursText(seconds float64) string {
 	}
 }
 
-// failures lists the attempts that failed, diverged, were lost or put back, the last first.
-func failures(r report.Results) []Failure {
+// failures lists the attempts that failed or diverged, the last first; or else those whose processes were killed or
+// stood still, or which were put back.
+func failures(r report.Results, interrupted bool) []Failure {
 	const shown, lines = 20, 6
-	ended := []search.Ending{search.EndedFailed, search.EndedDiverged, search.EndedLost}
+	ended := []search.Ending{search.EndedFailed, search.EndedDiverged}
+	if interrupted {
+		ended = []search.Ending{search.EndedLost}
+	}
 	status := map[search.Key]search.Status{}
 	for _, t := range r.Trials {
 		status[t.Key] = t.Status
 	}
 	var list []Failure
 	for _, a := range slices.Backward(r.Attempts) {
-		putBack := a.Ending == search.EndedInterrupted && a.Message != ""
+		putBack := interrupted && a.Ending == search.EndedInterrupted && a.Message != ""
 		if !putBack && !slices.Contains(ended, a.Ending) {
 			continue
 		}

@@ -54,6 +54,9 @@ func (s Status) Print(stdout io.Writer, format string) error {
 	if s.Left != "" {
 		counts += "; " + s.Left
 	}
+	if again := s.TakenUp(); again != "" {
+		counts += "\n" + again
+	}
 	_, err := fmt.Fprintf(stdout, "%s on %s: %s: %s\n%s\n%s", s.Study.Name, DatasetLabel(s.Study.Dataset),
 		Count(len(s.Trials), "trial"),
 		counts, strategy, s.trialTable())

@@ -235,6 +235,23 @@ func TestRemoteWorkerUnasked(t *testing.T) {
 	}
 }
 
+// TestRemoteWorkerRequeued: a silent worker whose job was started again is lost, even if the scheduler only says that
+// the job runs.
+func TestRemoteWorkerRequeued(t *testing.T) {
+	t.Parallel()
+	db, name, trials := coordinated(t)
+	db.SetGone(func(context.Context, string) (bool, error) { return false, nil }, nil)
+	beats(t, db)
+	admit(t, db, store.Worker{ID: 5, Host: "node1", PID: 7, Job: "slurm 1_2 restart 1"})
+	beginAs(t, db, 5, remoteToken, trials[0].ID)
+	admit(t, db, store.Worker{ID: 6, Host: "node2", PID: 8, Job: "slurm 1_2 restart 2"})
+	wait(t, db, name, 0, search.Pending)
+	attempts, err := readAttempts(t.Context(), db, name)
+	if err != nil || len(attempts) != 1 || attempts[0].Message != "its job was started again" {
+		t.Errorf("%+v, %v", attempts, err)
+	}
+}
+
 func TestRemoteWorkerOfAnotherProcess(t *testing.T) {
 	t.Parallel()
 	t.Run("another process at the database keeps what it gives out", func(t *testing.T) {

@@ -20,7 +20,8 @@ import (
 // trials and with its attempts.
 func StudyOf(r report.Results) Study {
 	s := Study{
-		Name: r.Study.Name, Title: r.Study.Title, Dataset: report.DatasetLabel(r.Study.Dataset), Updated: r.Updated,
+		Name: r.Study.Name, Title: search.Printable(r.Study.Title), Dataset: report.DatasetLabel(r.Study.Dataset),
+		Updated: r.Updated,
 		Trials: len(r.Trials), Counts: r.Counts(), Caption: r.Caption(), Split: r.Study.Split,
 		Hours: hours(r), Failures: failures(r, false), Interruptions: failures(r, true),
 	}
@@ -133,10 +134,11 @@ func running(r report.Results, t search.Trial) Running {
 
 // worker names the process of an attempt.
 func worker(a store.TrialAttempt) string {
+	host := search.PrintableLine(cmp.Or(a.Host, "unknown host"))
 	if a.Job != "" {
-		return fmt.Sprintf("%s, %s", cmp.Or(a.Host, "unknown host"), a.Job)
+		return fmt.Sprintf("%s, %s", host, search.PrintableLine(a.Job))
 	}
-	return fmt.Sprintf("%s, %d", cmp.Or(a.Host, "unknown host"), a.PID)
+	return fmt.Sprintf("%s, %d", host, a.PID)
 }
 
 // picturesPerSecond returns the speed of training in an epoch, 0 if it is not known.
@@ -224,7 +226,7 @@ func failures(r report.Results, interrupted bool) []Failure {
 		}
 		f := Failure{
 			Network: a.System.Label(), Seed: a.Seed, Outcome: string(a.Ending), At: a.Ended, Worker: worker(a),
-			Lines: strings.Join(text[max(0, len(text)-lines):], "\n"),
+			Lines: search.Printable(strings.Join(text[max(0, len(text)-lines):], "\n")),
 			Now:   string(status[a.Key]),
 		}
 		if putBack {

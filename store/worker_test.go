@@ -123,7 +123,9 @@ func TestRemoteWorkerLost(t *testing.T) {
 		t.Parallel()
 		db, name, trials := coordinated(t)
 		var gone atomic.Bool
-		db.SetGone(func(_ context.Context, job string) (bool, error) { return job == "slurm 1_2" && gone.Load(), nil }, nil)
+		db.SetGone(func(_ context.Context, job string) (bool, error) {
+			return job == "slurm 1_2" && gone.Load(), nil
+		}, nil)
 		beats(t, db)
 		admit(t, db, store.Worker{ID: 5, Host: "node1", PID: 7, Job: "slurm 1_2"})
 		turn := beginAs(t, db, 5, remoteToken, trials[0].ID)

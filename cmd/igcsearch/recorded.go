@@ -36,7 +36,7 @@ func readRecorded(ctx context.Context, study, path string) (search.Study, []sear
 }
 
 // maxExported is the largest file that is imported, in bytes; an epoch takes some hundred.
-const maxExported = 4 << 30
+const maxExported = 1 << 30
 
 // readExported reads a file that export wrote as csv or json, for a command that errors name.
 func readExported(command, path string) (table.File, error) {

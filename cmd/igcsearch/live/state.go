@@ -22,7 +22,7 @@ func StudyOf(r report.Results) Study {
 	s := Study{
 		Name: r.Study.Name, Title: search.Printable(r.Study.Title), Dataset: report.DatasetLabel(r.Study.Dataset),
 		Updated: r.Updated,
-		Trials: len(r.Trials), Counts: r.Counts(), Caption: r.Caption(), Split: r.Study.Split,
+		Trials:  len(r.Trials), Counts: r.Counts(), Caption: r.Caption(), Split: r.Study.Split,
 		Hours: hours(r), Failures: failures(r, false), Interruptions: failures(r, true),
 	}
 	if len(r.ISAs) > 1 {

@@ -2,6 +2,7 @@ package search
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -63,4 +64,14 @@ func Waiting(job, host, why string, trials []string, lease time.Duration) string
 	return fmt.Sprintf("nothing is heard of %s on %s, and its scheduler cannot be asked about it: %s; "+
 		"if that does not change, others take over %s after %v", job, host, why, strings.Join(trials, ", "),
 		(Unanswered * lease).Round(time.Second))
+}
+
+// Requeued reports whether a scheduler has started a job again: whether both names are of the same
+// job, and the restart of the second, the number after " restart ", is a later one.
+func Requeued(before, after string) bool {
+	job, old, _ := strings.Cut(before, " restart ")
+	again, now, _ := strings.Cut(after, " restart ")
+	n, _ := strconv.Atoi(old) // "" is 0
+	m, _ := strconv.Atoi(now)
+	return job != "" && job == again && m > n
 }

@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -145,7 +146,7 @@ func (db *DB) reclaim(ctx context.Context, ask bool) error {
 	}
 	why := map[int64]string{}
 	for _, o := range others {
-		text, silent := db.dead(ctx, o, ask)
+		text, silent := db.dead(ctx, o, others, ask)
 		if text != "" {
 			why[o.ID] = text
 		} else if ask && silent != o.silent {
@@ -184,7 +185,7 @@ func (db *DB) reclaim(ctx context.Context, ask bool) error {
 
 // dead says why a worker has lost its trials, "" if it has not. silent says why the scheduler cannot be asked about a
 // worker that is silent.
-func (db *DB) dead(ctx context.Context, o otherWorker, ask bool) (why, silent string) {
+func (db *DB) dead(ctx context.Context, o otherWorker, others []otherWorker, ask bool) (why, silent string) {
 	const lost = "nothing was heard of its worker for its lease"
 	lease := time.Duration(o.lease) * time.Millisecond
 	switch {
@@ -196,6 +197,8 @@ func (db *DB) dead(ctx context.Context, o otherWorker, ask bool) (why, silent st
 	case db.justHeard(o.ID): // the next Beat stores that
 	case o.Job == "" || db.gone == nil:
 		return lost, ""
+	case slices.ContainsFunc(others, func(w otherWorker) bool { return w.Remote && search.Requeued(o.Job, w.Job) }):
+		return "its job was started again", ""
 	case ask:
 		gone, err := db.gone(ctx, o.Job)
 		switch {

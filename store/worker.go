@@ -33,7 +33,8 @@ func localWorker(id int64) Worker {
 // putRow counts the beat of a worker up. It stores the row anew if another process took the worker for lost.
 func (w Worker) putRow(ctx context.Context, tx *sql.Tx, lease time.Duration) error {
 	return exec(ctx, tx, `INSERT INTO worker (id, host, pid, lease, beat, remote, job) VALUES (?, ?, ?, ?, 0, ?, ?)
-		ON CONFLICT (id) DO UPDATE SET beat = beat + 1, silent = ''`, w.ID, w.Host, w.PID, lease.Milliseconds(), w.Remote, w.Job)
+		ON CONFLICT (id) DO UPDATE SET beat = beat + 1, silent = ''`,
+		w.ID, w.Host, w.PID, lease.Milliseconds(), w.Remote, w.Job)
 }
 
 // remote is a remote worker as the process that admitted it knows it.

@@ -122,7 +122,9 @@ func TestRemoteWorkerLost(t *testing.T) {
 	t.Run("a remote worker is lost when nothing is heard of it and its job is gone", inBubble(func(t *testing.T) {
 		db, name, trials := coordinated(t)
 		var gone atomic.Bool
-		db.SetGone(func(_ context.Context, job string) (bool, error) { return job == "slurm 1_2" && gone.Load(), nil }, nil)
+		db.SetGone(func(_ context.Context, job string) (bool, error) {
+			return job == "slurm 1_2" && gone.Load(), nil
+		}, nil)
 		beats(t, db)
 		admit(t, db, store.Worker{ID: 5, Host: "node1", PID: 7, Job: "slurm 1_2"})
 		turn := beginAs(t, db, 5, remoteToken, trials[0].ID)
@@ -230,6 +232,23 @@ func TestRemoteWorkerUnasked(t *testing.T) {
 	}
 	if n := len(notes); n > 1 { // it was silent twice
 		t.Errorf("%d more notes", n)
+	}
+}
+
+// TestRemoteWorkerRequeued: a silent worker whose job was started again is lost, even if the scheduler only says that
+// the job runs.
+func TestRemoteWorkerRequeued(t *testing.T) {
+	t.Parallel()
+	db, name, trials := coordinated(t)
+	db.SetGone(func(context.Context, string) (bool, error) { return false, nil }, nil)
+	beats(t, db)
+	admit(t, db, store.Worker{ID: 5, Host: "node1", PID: 7, Job: "slurm 1_2 restart 1"})
+	beginAs(t, db, 5, remoteToken, trials[0].ID)
+	admit(t, db, store.Worker{ID: 6, Host: "node2", PID: 8, Job: "slurm 1_2 restart 2"})
+	wait(t, db, name, 0, search.Pending)
+	attempts, err := readAttempts(t.Context(), db, name)
+	if err != nil || len(attempts) != 1 || attempts[0].Message != "its job was started again" {
+		t.Errorf("%+v, %v", attempts, err)
 	}
 }
 

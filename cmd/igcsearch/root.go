@@ -66,6 +66,14 @@ repaired, 130 interrupted.`,
 	}
 	root.AddCommand(newVersionCommand())
 	helpOnly(root)
+	version := root.Flags().Bool("version", false, "show which program this is, as igcsearch version does")
+	showHelp := root.RunE
+	root.RunE = func(cmd *cobra.Command, args []string) error {
+		if *version {
+			return runVersion(cmd.Context(), versionOptions{}, cmd.OutOrStdout())
+		}
+		return showHelp(cmd, args)
+	}
 	root.InitDefaultHelpCmd()
 	if help, _, err := root.Find([]string{"help"}); err == nil {
 		help.Args = func(_ *cobra.Command, args []string) error {

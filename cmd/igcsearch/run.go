@@ -149,9 +149,12 @@ func runRun(ctx context.Context, o runOptions, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	r, err := readResults(ctx, db, study.Name, store.Histories)
+	r, err := readResults(ctx, db, study.Name, store.Histories, store.Attempts)
 	if err != nil {
 		return err
+	}
+	if again := r.TakenUp(); again != "" {
+		fmt.Fprintf(stderr, "%s: %s\n", study.Name, again)
 	}
 	r.Warn(stderr)
 	report.Warn(stderr, study.Name, r.AtChance(len(p.data.Classes)))

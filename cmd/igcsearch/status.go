@@ -74,7 +74,7 @@ func runStatus(ctx context.Context, o statusOptions, stdout io.Writer) error {
 	}
 	defer db.Close()
 	s := report.Status{}
-	if s.Results, err = readResults(ctx, db, o.study, store.Histories); err != nil {
+	if s.Results, err = readResults(ctx, db, o.study, store.Histories, store.Attempts); err != nil {
 		return err
 	}
 	if s.Workers, err = db.Workers(ctx); err != nil {

@@ -116,7 +116,7 @@ func (o workerOptions) deadline(ctx context.Context, note func(string)) time.Tim
 	if !ok {
 		var err error
 		if end, ok, err = cluster.JobEnd(ctx, os.Getenv); err != nil {
-			note(fmt.Sprintf("the time limit of this job is not known, because of squeue: %v: give it by --time-limit", err))
+			note(fmt.Sprintf("squeue does not tell the time limit of this job: %v: give it by --time-limit", err))
 		}
 		if !ok {
 			return time.Time{}

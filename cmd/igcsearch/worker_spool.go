@@ -42,7 +42,7 @@ func runSpoolWorker(parent context.Context, o workerOptions, stderr io.Writer) e
 		return err
 	}
 	show := progress.New(p.study, stderr)
-	note = show.Note
+	note = func(line string) { show.Note(study.Name + ": " + line) }
 	show.Note(p.headline(workers))
 	if p.study.CheckpointQuota > 0 {
 		show.Note(p.study.Name + ": checkpoint_quota is for databases: " +

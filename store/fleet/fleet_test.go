@@ -449,15 +449,19 @@ func (s *site) leave() (study search.Study, outbox string) {
 func TestOdd(t *testing.T) {
 	t.Parallel()
 	for name, odd := range map[string]func(path string) error{
-		"a pipe":                   func(path string) error { return syscall.Mkfifo(path, 0o600) },
-		"a link to /dev/zero":      func(path string) error { return os.Symlink("/dev/zero", path) },
-		"a link to itself":         func(path string) error { return os.Symlink(path, path) },
-		"a folder":                 func(path string) error { return os.Mkdir(path, 0o700) },
-		"an empty file":            func(path string) error { return os.WriteFile(path, nil, 0o600) },
-		"no JSON":                  func(path string) error { return os.WriteFile(path, []byte(`{"path":`), 0o600) },
-		"an odd number":            func(path string) error { return os.WriteFile(path, []byte("1e999"), 0o600) },
-		"a hole of a terabyte":     func(path string) error { return errors.Join(os.WriteFile(path, nil, 0o600), os.Truncate(path, 1<<40)) },
-		"a request to other paths": func(path string) error { return os.WriteFile(path, []byte(`{"path":"/v1/plan"}`), 0o600) },
+		"a pipe":              func(path string) error { return syscall.Mkfifo(path, 0o600) },
+		"a link to /dev/zero": func(path string) error { return os.Symlink("/dev/zero", path) },
+		"a link to itself":    func(path string) error { return os.Symlink(path, path) },
+		"a folder":            func(path string) error { return os.Mkdir(path, 0o700) },
+		"an empty file":       func(path string) error { return os.WriteFile(path, nil, 0o600) },
+		"no JSON":             func(path string) error { return os.WriteFile(path, []byte(`{"path":`), 0o600) },
+		"an odd number":       func(path string) error { return os.WriteFile(path, []byte("1e999"), 0o600) },
+		"a hole of a terabyte": func(path string) error {
+			return errors.Join(os.WriteFile(path, nil, 0o600), os.Truncate(path, 1<<40))
+		},
+		"a request to another path": func(path string) error {
+			return os.WriteFile(path, []byte(`{"path":"/v1/plan"}`), 0o600)
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -480,7 +484,8 @@ func TestOdd(t *testing.T) {
 			if err != nil || stored.Trials[0].Epoch != 2 {
 				t.Errorf("%+v, %v; notes %q", stored.Trials, err, s.notes.all)
 			}
-			if !s.notes.has("000001.json is no report, so it is not delivered: ") && !s.notes.has("1 reports were refused") {
+			if !s.notes.has("000001.json is no report, so it is not delivered: ") &&
+				!s.notes.has("1 reports were refused") {
 				t.Errorf("nobody heard of it: %q", s.notes.all)
 			}
 			path := filepath.Join(s.dir, "odd.access")

@@ -67,7 +67,8 @@ func letters(dir string) (names []string, err error) {
 		return nil, nil
 	}
 	for _, f := range list {
-		if n, err := strconv.Atoi(strings.TrimSuffix(f.Name(), ".json")); err == nil && n > 0 && f.Name() == letterName(n) {
+		n, err := strconv.Atoi(strings.TrimSuffix(f.Name(), ".json"))
+		if err == nil && n > 0 && f.Name() == letterName(n) {
 			names = append(names, f.Name())
 		}
 	}

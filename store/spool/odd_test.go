@@ -82,7 +82,9 @@ var oddPlaces = []struct {
 	{"TRIAL/0001.epoch-0001.json", always},
 	{"TRIAL/0001.epoch-0002.json", always},
 	{"TRIAL/0001.state-0001", func(m fs.FileMode, _ int64) bool { return !m.IsRegular() }},
-	{"TRIAL/0001.state-0002", func(m fs.FileMode, size int64) bool { return !m.IsRegular() || size > maxState || m == 0 }},
+	{"TRIAL/0001.state-0002", func(m fs.FileMode, size int64) bool {
+		return !m.IsRegular() || size > maxState || m == 0
+	}},
 	{"TRIAL/0001.end.json", always},
 	{"TRIAL/0001.what.json", always},
 	{"TRIAL/0002", never}, // a claim, whatever it is

@@ -349,7 +349,7 @@ func newTrial(dir string, i int, t trialFile, left *notes) (*trial, error) {
 		return nil, err
 	}
 	if t.Seed < 0 || t.Epochs < 1 || t.MultiplyAdds < 0 || t.Params < 0 {
-		return nil, fmt.Errorf("trial %d of its study.json has seed %d, %d epochs, %d multiply–adds, %d parameters: %w",
+		return nil, fmt.Errorf("trial %d of study.json has seed %d, %d epochs, %d multiply–adds, %d parameters: %w",
 			i+1, t.Seed, t.Epochs, t.MultiplyAdds, t.Params, ErrNoStudy)
 	}
 	planned := search.Trial{ID: int64(i + 1), Key: search.Key{System: system, Seed: t.Seed}, Status: search.Pending,

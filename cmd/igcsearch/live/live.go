@@ -63,7 +63,9 @@ type Study struct {
 	Networks []Network
 	Running  []Running
 	Failures []Failure
-	Figures  []Figure
+	// Interruptions are no failures: others take the trials up again, and the results are the same.
+	Interruptions []Failure
+	Figures       []Figure
 }
 
 // Column heads a column.
@@ -105,7 +107,7 @@ type Running struct {
 	Since                    time.Time
 }
 
-// Failure is an attempt that failed, diverged or was lost.
+// Failure is an attempt that ended before its epoch.
 type Failure struct {
 	Network string
 	Seed    int

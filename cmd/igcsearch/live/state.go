@@ -20,9 +20,10 @@ import (
 // trials and with its attempts.
 func StudyOf(r report.Results) Study {
 	s := Study{
-		Name: r.Study.Name, Title: r.Study.Title, Dataset: report.DatasetLabel(r.Study.Dataset), Updated: r.Updated,
-		Trials: len(r.Trials), Counts: r.Counts(), Caption: r.Caption(), Split: r.Study.Split,
-		Hours: hours(r), Failures: failures(r),
+		Name: r.Study.Name, Title: search.Printable(r.Study.Title), Dataset: report.DatasetLabel(r.Study.Dataset),
+		Updated: r.Updated,
+		Trials:  len(r.Trials), Counts: r.Counts(), Caption: r.Caption(), Split: r.Study.Split,
+		Hours: hours(r), Failures: failures(r, false), Interruptions: failures(r, true),
 	}
 	if len(r.ISAs) > 1 {
 		s.Warnings = append(s.Warnings, r.Mixed())
@@ -133,10 +134,11 @@ func running(r report.Results, t search.Trial) Running {
 
 // worker names the process of an attempt.
 func worker(a store.TrialAttempt) string {
+	host := search.PrintableLine(cmp.Or(a.Host, "unknown host"))
 	if a.Job != "" {
-		return fmt.Sprintf("%s, %s", cmp.Or(a.Host, "unknown host"), a.Job)
+		return fmt.Sprintf("%s, %s", host, search.PrintableLine(a.Job))
 	}
-	return fmt.Sprintf("%s, %d", cmp.Or(a.Host, "unknown host"), a.PID)
+	return fmt.Sprintf("%s, %d", host, a.PID)
 }
 
 // picturesPerSecond returns the speed of training in an epoch, 0 if it is not known.
@@ -200,17 +202,21 @@ func hoursText(seconds float64) string {
 	}
 }
 
-// failures lists the attempts that failed, diverged, were lost or put back, the last first.
-func failures(r report.Results) []Failure {
+// failures lists the attempts that failed or diverged, the last first; or else those whose processes were killed or
+// stood still, or which were put back.
+func failures(r report.Results, interrupted bool) []Failure {
 	const shown, lines = 20, 6
-	ended := []search.Ending{search.EndedFailed, search.EndedDiverged, search.EndedLost}
+	ended := []search.Ending{search.EndedFailed, search.EndedDiverged}
+	if interrupted {
+		ended = []search.Ending{search.EndedLost}
+	}
 	status := map[search.Key]search.Status{}
 	for _, t := range r.Trials {
 		status[t.Key] = t.Status
 	}
 	var list []Failure
 	for _, a := range slices.Backward(r.Attempts) {
-		putBack := a.Ending == search.EndedInterrupted && a.Message != ""
+		putBack := interrupted && a.Ending == search.EndedInterrupted && a.Message != ""
 		if !putBack && !slices.Contains(ended, a.Ending) {
 			continue
 		}
@@ -220,7 +226,7 @@ func failures(r report.Results) []Failure {
 		}
 		f := Failure{
 			Network: a.System.Label(), Seed: a.Seed, Outcome: string(a.Ending), At: a.Ended, Worker: worker(a),
-			Lines: strings.Join(text[max(0, len(text)-lines):], "\n"),
+			Lines: search.Printable(strings.Join(text[max(0, len(text)-lines):], "\n")),
 			Now:   string(status[a.Key]),
 		}
 		if putBack {

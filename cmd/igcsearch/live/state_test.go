@@ -36,3 +36,34 @@ func TestHours(t *testing.T) {
 		t.Errorf("%v, want %v", got, want)
 	}
 }
+
+// TestInterruptions: processes that were killed are no failures.
+func TestInterruptions(t *testing.T) {
+	t.Parallel()
+	var r report.Results
+	for i, ending := range []search.Ending{search.EndedLost, search.EndedInterrupted, search.EndedFailed,
+		search.EndedLost, search.EndedInterrupted, search.EndedDiverged, search.EndedDone} {
+		a := store.TrialAttempt{}
+		a.Ending, a.Seed = ending, i%2
+		if i == 4 {
+			a.Message = "its trainer did not return"
+		}
+		r.Attempts = append(r.Attempts, a)
+	}
+	outcomes := func(list []Failure) (names []string) {
+		for _, f := range list {
+			names = append(names, f.Outcome)
+		}
+		return names
+	}
+	if got, want := outcomes(failures(r, false)), []string{"diverged", "failed"}; !slices.Equal(got, want) {
+		t.Errorf("failures %v, want %v", got, want)
+	}
+	if got, want := outcomes(failures(r, true)), []string{"put back", "lost", "lost"}; !slices.Equal(got, want) {
+		t.Errorf("interruptions %v, want %v", got, want)
+	}
+	const want = "4 attempts were interrupted, and their trials were taken up again, which changes no result"
+	if got := r.TakenUp(); got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}

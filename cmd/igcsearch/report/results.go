@@ -153,6 +153,28 @@ func (r Results) Done() int {
 	return n
 }
 
+// TakenUp says how many attempts were interrupted and followed by another one, which is no failure; "" if none was.
+// Results must have been read with the attempts.
+func (r Results) TakenUp() string {
+	last := map[search.Key]int{}
+	for i, a := range r.Attempts {
+		last[a.Key] = i
+	}
+	n := 0
+	for i, a := range r.Attempts {
+		if i < last[a.Key] && (a.Ending == search.EndedLost || a.Ending == search.EndedInterrupted) {
+			n++
+		}
+	}
+	switch n {
+	case 0:
+		return ""
+	case 1:
+		return "1 attempt was interrupted, and its trial was taken up again, which changes no result"
+	}
+	return fmt.Sprintf("%d attempts were interrupted, and their trials were taken up again, which changes no result", n)
+}
+
 // Counts says how many trials have which status.
 func (r Results) Counts() string { return counts(r.Trials) }
 

@@ -89,6 +89,9 @@ func (s Status) Print(stdout io.Writer, format string) error {
 	if s.Left != "" {
 		counts += "; " + s.Left
 	}
+	if again := s.TakenUp(); again != "" {
+		counts += "\n" + again
+	}
 	if n := s.Outside; n > 0 {
 		notes += fmt.Sprintf("left out by the settings of the study, but kept: %s\n", Count(n, "trial"))
 	}

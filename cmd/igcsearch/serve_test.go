@@ -100,6 +100,9 @@ func (w *sweep) epoch(i, n int) {
 			TestCorrect: 101 + 97*n + 13*i, TestTotal: 700, TestLoss: 2.5 / float64(n),
 			TrainSeconds: 1.6, EvalSeconds: 0.2,
 		}
+		if e.ValidationTotal = w.study.Validation; e.ValidationTotal > 0 {
+			e.ValidationCorrect, e.ValidationLoss = 20, 2
+		}
 		return w.opened[i].Record(w.t.Context(), e, search.Checkpoint{Epoch: n, State: []byte{byte(n)}})
 	})
 }
@@ -232,6 +235,33 @@ type servedPage struct {
 
 // TestServePage checks that the page shows, and lets download, what the commands
 // print.
+// TestServeSplit: the page shows another split of the studies that have it, and says which have not.
+func TestServeSplit(t *testing.T) {
+	t.Parallel()
+	db := filepath.Join(t.TempDir(), "x.db")
+	newSweep(t, db, "without").train(0)
+	w := newSweep(t, db, "with")
+	w.study.Name, w.study.Validation = "held_out", 50
+	w.again()
+	w.train(0)
+	mux := http.NewServeMux()
+	live.New(&watched{path: db, split: search.SplitValidation}).Register(mux)
+	server := httptest.NewServer(mux)
+	t.Cleanup(server.Close)
+	for study, wants := range map[string][]string{
+		"held_out": {"accuracy on the 50 validation pictures of the synthetic set", "40.00"},
+		"sweep": {"accuracy on the 700 test pictures of the synthetic set",
+			`<p class="warning">sweep holds out no validation pictures (validation = 0), so nothing was evaluated`},
+	} {
+		_, page := fetch(t, "GET", server.URL+"/studies/"+study)
+		for _, want := range wants {
+			if !strings.Contains(page, want) {
+				t.Errorf("the page of %s lacks %q:\n%s", study, want, page)
+			}
+		}
+	}
+}
+
 func TestServePage(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(dir)

@@ -33,7 +33,8 @@ type Options struct {
 	Title string
 	// AccuracyLabel names the accuracy axis; "" is "accuracy (%)".
 	AccuracyLabel string
-	// Split and Pictures are the pictures of the accuracies, as the last columns of CSV; "" has no such columns.
+	// Split and Pictures are the pictures of the accuracies and losses: the last columns of CSV, and the split in the
+	// label of losses. "" is not known, and has no such columns.
 	Split    string
 	Pictures int
 	// Date is written into PDF and EPS files as their time of creation; the zero time is 1970-01-01. It is an

@@ -95,7 +95,8 @@ func checkOutput(flag, path string, inputs ...string) error {
 	for _, input := range inputs {
 		other, e := os.Stat(input)
 		if err == nil && e == nil && os.SameFile(info, other) || filepath.Clean(input) == filepath.Clean(path) {
-			return fmt.Errorf("%s is the database %s, which it would replace: give another file by %s", path, input, flag)
+			return fmt.Errorf("%s is the database %s, which it would replace: give another file by %s", path, input,
+				flag)
 		}
 	}
 	if err := tryOutput(path); errors.Is(err, fs.ErrNotExist) {

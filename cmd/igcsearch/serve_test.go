@@ -313,7 +313,8 @@ func (p *servedPage) testNumbers(t *testing.T) {
 	// 640 pictures in 1.6 s; 7 epochs of 1.8 s are 12.6 s, 0.0035 h; half of the
 	// trials and a third of one more.
 	for _, want := range []string{
-		"2 done, 1 failed, 1 running", "<dd>400</dd>", "<dt>training, beside other work</dt><dd>0.004 ", "GPU, NVIDIA H200",
+		"2 done, 1 failed, 1 running", "<dd>400</dd>", "<dt>training, beside other work</dt><dd>0.004 ",
+		"GPU, NVIDIA H200",
 		fmt.Sprintf("%d</td><td class=\"text\">NVIDIA H200", os.Getpid()), "CUDA error 700",
 		// The trial that runs: the losses as recorded, 300 of 640 and 224 of 700.
 		"test loss</th><th scope=\"col\">test %", "<td>2.3000</td><td>46.88</td><td>2.5000</td><td>32.00</td>",

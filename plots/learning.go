@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
@@ -143,7 +144,7 @@ func (f LearningCurves) height() float64 {
 const thinWidth vg.Length = 0.4
 
 func (f LearningCurves) draw(page draw.Canvas, o Options) error {
-	labels := []string{accuracyLabel(o), "loss (nats)"}[:len(f.measures())]
+	labels := []string{accuracyLabel(o), strings.TrimSpace(o.Split + " loss (nats)")}[:len(f.measures())]
 	var panels []*panel
 	var epochs []float64
 	trained := false

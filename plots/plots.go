@@ -33,7 +33,8 @@ type Options struct {
 	Title string
 	// AccuracyLabel names the accuracy axis; "" is "accuracy (%)".
 	AccuracyLabel string
-	// Split and Pictures are the pictures of the accuracies, as the last columns of CSV; "" has no such columns.
+	// Split and Pictures are the pictures of the accuracies and losses: the last columns of CSV, and the split in the
+	// label of losses. "" is not known, and has no such columns.
 	Split    string
 	Pictures int
 	// Date is written into PDF and EPS files as their time of creation; the zero time is 1970-01-01. It is an
@@ -64,7 +65,8 @@ func Formats() []string { return []string{"pdf", "svg", "png", "eps", "tex", "cs
 //
 // PDF has the characters of the code page 1252 only, in embedded Liberation Serif. SVG embeds the font too. EPS
 // has text as outlines. TeX is a stand-alone document for LaTeX with pgf, in the document's font. A character that a
-// format cannot show is an error, which names it. In CSV, the columns low and high are the ends of an error bar or band; they are empty if n = 1.
+// format cannot show is an error, which names it. In CSV, the columns low and high are the ends of an error bar or
+// band; they are empty if n = 1.
 func Encode(w io.Writer, format string, f Figure, o Options) error {
 	if !slices.Contains(Formats(), format) {
 		return fmt.Errorf("figure format %q is unknown: want one of %s", format, strings.Join(Formats(), ", "))

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -70,7 +71,7 @@ func runAnalyze(ctx context.Context, o analyzeOptions, stdout, stderr io.Writer)
 	}
 	a, err := report.Analyze(r, o.choose)
 	if err != nil {
-		return fmt.Errorf("analyze: %w", err)
+		return fmt.Errorf("analyze --choose %s: %w", cmp.Or(o.choose, r.Study.DecidingSplit()), err)
 	}
 	if a.Best < 0 {
 		return fmt.Errorf("analyze %s: none of its trials is done: run it first, or look at: igcsearch status %s",

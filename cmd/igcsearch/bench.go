@@ -344,8 +344,9 @@ func (o benchOptions) each(stdout, stderr io.Writer, t *report.Table,
 	}
 	o.progress(stderr, "")
 	if o.load > quietLoad {
-		report.Warn(stderr, "bench", []string{fmt.Sprintf("other programs ran in the minute before (load %.1f): these are"+
-			" times beside other work; measure on a quiet machine", o.load)})
+		text := fmt.Sprintf("other programs ran in the minute before (load %.1f): these are times beside other work;"+
+			" measure on a quiet machine", o.load)
+		report.Warn(stderr, "bench", []string{text})
 	}
 	if o.format == "json" || done == 0 {
 		return err

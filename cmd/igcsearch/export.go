@@ -62,8 +62,8 @@ written on request only (--times).`,
 	}
 	addDB(cmd, &o.db)
 	addShown(cmd, &o.split)
-	addSplit(cmd, &o.Choose, "choose", "the pictures that choose the network in bold (markdown, latex; default validation"+
-		" where the study holds some out)")
+	addSplit(cmd, &o.Choose, "choose", "the pictures that choose the network in bold (markdown, latex; default"+
+		" validation where the study holds some out)")
 	cmd.Flags().StringVarP(&o.output, "output", "o", "",
 		"the `FILE` to write in place of standard output; an existing file is replaced")
 	addChoice(cmd, &o.Format, "format", "what to write", "csv", "json", "markdown", "latex")
@@ -83,8 +83,8 @@ func (o *exportOptions) chooseFormat(given bool) error {
 	if o.output != "" && !given {
 		format, ok := exportEndings[strings.ToLower(filepath.Ext(o.output))]
 		if !ok {
-			return fmt.Errorf("--output %q: its ending says no format: end it in .csv, .json, .md or .tex, or give --format",
-				o.output)
+			return fmt.Errorf("--output %q: its ending says no format: end it in .csv, .json, .md or .tex,"+
+				" or give --format", o.output)
 		}
 		o.Format = format
 	}
@@ -93,7 +93,8 @@ func (o *exportOptions) chooseFormat(given bool) error {
 	case isSummary && (o.Epochs || o.Times):
 		return errors.New("--epochs and --times are for csv and json: leave them out, or change --format")
 	case !isSummary && (o.split != "" || o.Choose != ""):
-		return errors.New("--split and --choose are for markdown and latex: leave them out, csv and json have all splits")
+		return errors.New("--split and --choose are for markdown and latex: leave them out, because csv and json" +
+			" have all splits")
 	}
 	return nil
 }

@@ -93,8 +93,10 @@ func checkOutput(flag, path string, inputs ...string) error {
 		return fmt.Errorf("%s is a folder: give another file by %s", path, flag)
 	}
 	for _, input := range inputs {
-		if other, e := os.Stat(input); err == nil && e == nil && os.SameFile(info, other) {
-			return fmt.Errorf("%s is the database %s, which it would replace: give another file by %s", path, input, flag)
+		other, e := os.Stat(input)
+		if err == nil && e == nil && os.SameFile(info, other) || filepath.Clean(input) == filepath.Clean(path) {
+			return fmt.Errorf("%s is the database %s, which it would replace: give another file by %s", path, input,
+				flag)
 		}
 	}
 	if err := tryOutput(path); errors.Is(err, fs.ErrNotExist) {

@@ -137,6 +137,11 @@ func TestCheckOutput(t *testing.T) {
 		}
 	}
 	check(t, path, "old", 0o640, 2)
+	later := filepath.Join(dir, "new.pdf") // a database that is not there yet
+	if err := checkOutput("--figure", later, filepath.Join(dir, "pipe", "..", "new.pdf")); err == nil ||
+		!strings.Contains(err.Error(), "is the database") {
+		t.Errorf("got %v", err)
+	}
 	link := filepath.Join(dir, "link")
 	if err := os.Symlink(path, link); err != nil {
 		t.Fatal(err)

@@ -100,6 +100,9 @@ func (w *sweep) epoch(i, n int) {
 			TestCorrect: 101 + 97*n + 13*i, TestTotal: 700, TestLoss: 2.5 / float64(n),
 			TrainSeconds: 1.6, EvalSeconds: 0.2,
 		}
+		if e.ValidationTotal = w.study.Validation; e.ValidationTotal > 0 {
+			e.ValidationCorrect, e.ValidationLoss = 20, 2
+		}
 		return w.opened[i].Record(w.t.Context(), e, search.Checkpoint{Epoch: n, State: []byte{byte(n)}})
 	})
 }
@@ -232,6 +235,33 @@ type servedPage struct {
 
 // TestServePage checks that the page shows, and lets download, what the commands
 // print.
+// TestServeSplit: the page shows another split of the studies that have it, and says which have not.
+func TestServeSplit(t *testing.T) {
+	t.Parallel()
+	db := filepath.Join(t.TempDir(), "x.db")
+	newSweep(t, db, "without").train(0)
+	w := newSweep(t, db, "with")
+	w.study.Name, w.study.Validation = "held_out", 50
+	w.again()
+	w.train(0)
+	mux := http.NewServeMux()
+	live.New(&watched{path: db, split: search.SplitValidation}).Register(mux)
+	server := httptest.NewServer(mux)
+	t.Cleanup(server.Close)
+	for study, wants := range map[string][]string{
+		"held_out": {"accuracy on the 50 validation pictures of the synthetic set", "40.00"},
+		"sweep": {"accuracy on the 700 test pictures of the synthetic set",
+			`<p class="warning">sweep holds out no validation pictures (validation = 0), so nothing was evaluated`},
+	} {
+		_, page := fetch(t, "GET", server.URL+"/studies/"+study)
+		for _, want := range wants {
+			if !strings.Contains(page, want) {
+				t.Errorf("the page of %s lacks %q:\n%s", study, want, page)
+			}
+		}
+	}
+}
+
 func TestServePage(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(dir)
@@ -283,7 +313,8 @@ func (p *servedPage) testNumbers(t *testing.T) {
 	// 640 pictures in 1.6 s; 7 epochs of 1.8 s are 12.6 s, 0.0035 h; half of the
 	// trials and a third of one more.
 	for _, want := range []string{
-		"2 done, 1 failed, 1 running", "<dd>400</dd>", "<dt>training, beside other work</dt><dd>0.004 ", "GPU, NVIDIA H200",
+		"2 done, 1 failed, 1 running", "<dd>400</dd>", "<dt>training, beside other work</dt><dd>0.004 ",
+		"GPU, NVIDIA H200",
 		fmt.Sprintf("%d</td><td class=\"text\">NVIDIA H200", os.Getpid()), "CUDA error 700",
 		// The trial that runs: the losses as recorded, 300 of 640 and 224 of 700.
 		"test loss</th><th scope=\"col\">test %", "<td>2.3000</td><td>46.88</td><td>2.5000</td><td>32.00</td>",

@@ -219,20 +219,21 @@ func TestAnalyzeChosen(t *testing.T) {
 	near(t, "difference", a.Against[2].Difference, -10.125, 1e-9)
 }
 
+// of returns samples at M = 1, 2, 4, 8 with the scores f(log2 M) plus the effect of each seed.
+func of(f func(x float64) float64, seeds ...float64) []analysis.Sample {
+	var samples []analysis.Sample
+	for x := range 4 {
+		var v []float64
+		for _, s := range seeds {
+			v = append(v, f(float64(x))+s)
+		}
+		samples = append(samples, sample(10, 1<<x, v...))
+	}
+	return samples
+}
+
 func TestCurve(t *testing.T) {
 	t.Parallel()
-	// of returns samples at M = 1, 2, 4, 8 with the scores f(log2 M) plus the effect of each seed.
-	of := func(f func(x float64) float64, seeds ...float64) []analysis.Sample {
-		var samples []analysis.Sample
-		for x := range 4 {
-			var v []float64
-			for _, s := range seeds {
-				v = append(v, f(float64(x))+s)
-			}
-			samples = append(samples, sample(10, 1<<x, v...))
-		}
-		return samples
-	}
 	t.Run("finds the parabola that is there", func(t *testing.T) {
 		// 60 + 2x − x² is highest at x = 1, which is M = 2, with 61.
 		c := analysis.Analyze(of(func(x float64) float64 { return 60 + 2*x - x*x }, -1, 0, 1)).Curve
@@ -263,6 +264,29 @@ func TestCurve(t *testing.T) {
 		near(t, "peak", c.Peak, 1, 1e-9)
 		near(t, "height", c.Height, 60, 1e-9)
 	})
+	t.Run("samples with two different M have no curve", func(t *testing.T) {
+		if c := analysis.Analyze([]analysis.Sample{sample(64, 1, 60), sample(40, 2, 61),
+			sample(39, 2, 60)}).Curve; c != nil {
+			t.Errorf("got %+v", c)
+		}
+	})
+	t.Run("the same scores give the same interval, which contains the peak", func(t *testing.T) {
+		random := rand.New(rand.NewPCG(7, 7))
+		samples := of(func(x float64) float64 { return 60 + 3*x - x*x }, 0, 0, 0, 0, 0)
+		for i := range samples {
+			for k := range samples[i].Scores {
+				samples[i].Scores[k].Percent += random.NormFloat64()
+			}
+		}
+		a, b := analysis.Analyze(samples).Curve, analysis.Analyze(samples).Curve
+		if !reflect.DeepEqual(a, b) || !(a.Low < a.Peak && a.Peak < a.High) {
+			t.Errorf("%+v, then %+v", a, b)
+		}
+	})
+}
+
+func TestFlatCurve(t *testing.T) {
+	t.Parallel()
 	t.Run("no peak is seen where the curve is level", func(t *testing.T) {
 		for _, seeds := range [][]float64{{0}, {0, 0}, {-1, 0, 1}} {
 			if c := analysis.Analyze(of(func(float64) float64 { return 60 }, seeds...)).Curve; !c.Flat {
@@ -284,25 +308,6 @@ func TestCurve(t *testing.T) {
 			if c := analysis.Analyze(of(func(x float64) float64 { return 60 + 3*x - x*x }, seeds...)).Curve; c.Flat {
 				t.Errorf("got %+v", c)
 			}
-		}
-	})
-	t.Run("samples with two different M have no curve", func(t *testing.T) {
-		if c := analysis.Analyze([]analysis.Sample{sample(64, 1, 60), sample(40, 2, 61),
-			sample(39, 2, 60)}).Curve; c != nil {
-			t.Errorf("got %+v", c)
-		}
-	})
-	t.Run("the same scores give the same interval, which contains the peak", func(t *testing.T) {
-		random := rand.New(rand.NewPCG(7, 7))
-		samples := of(func(x float64) float64 { return 60 + 3*x - x*x }, 0, 0, 0, 0, 0)
-		for i := range samples {
-			for k := range samples[i].Scores {
-				samples[i].Scores[k].Percent += random.NormFloat64()
-			}
-		}
-		a, b := analysis.Analyze(samples).Curve, analysis.Analyze(samples).Curve
-		if !reflect.DeepEqual(a, b) || !(a.Low < a.Peak && a.Peak < a.High) {
-			t.Errorf("%+v, then %+v", a, b)
 		}
 	})
 }

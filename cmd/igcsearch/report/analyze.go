@@ -164,7 +164,8 @@ func (a Findings) bestFacts() []fact {
 
 // verdictFacts has a line for each verdict that some network has.
 func (a Findings) verdictFacts() (list []fact) {
-	for _, v := range []analysis.Verdict{analysis.Better, analysis.Separated, analysis.NotSeparated, analysis.TooLittle} {
+	verdicts := []analysis.Verdict{analysis.Better, analysis.Separated, analysis.NotSeparated, analysis.TooLittle}
+	for _, v := range verdicts {
 		var names []string
 		least, most := math.Inf(1), 0. // detectable differences
 		for i, c := range a.Against {
@@ -325,13 +326,16 @@ func (a Findings) front() (header []string, rows [][]string) {
 
 func (a Findings) frontCaption() string {
 	_, rows := a.front()
-	text := fmt.Sprintf("Pareto front of accuracy on %s and multiply–adds: %d of %s", a.results.SplitPictures(), len(rows),
-		Count(a.withScores(), "network"))
-	if len(rows) < a.withScores() {
-		text += "; each of the others has a network on the front that is at least as accurate and needs no more" +
-			" multiply–adds"
+	text := fmt.Sprintf("Pareto front of accuracy on %s and multiply–adds: %d of %s", a.results.SplitPictures(),
+		len(rows), Count(a.withScores(), "network"))
+	others := "each of the others"
+	switch a.withScores() - len(rows) {
+	case 0:
+		return text
+	case 1:
+		others = "the other one"
 	}
-	return text
+	return text + "; for " + others + ", a network of the front is at least as accurate and needs no more multiply–adds"
 }
 
 // decimals is a number with two decimals, "–" if there is none.

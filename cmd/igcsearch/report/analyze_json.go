@@ -152,8 +152,8 @@ func (a Findings) toJSON() findingsJSON {
 		j.Paper = append(j.Paper, a.comparisonJSON(c))
 	}
 	if c := a.Curve; c != nil {
-		j.Curve = &curveJSON{Straight: c.Straight, Flat: c.Flat, Peak: *known(c.Peak), Height: *known(c.Height), Low: known(c.Low),
-			High: known(c.High)}
+		j.Curve = &curveJSON{Straight: c.Straight, Flat: c.Flat, Peak: *known(c.Peak), Height: *known(c.Height),
+			Low: known(c.Low), High: known(c.High)}
 		for i, v := range c.At {
 			j.Curve.At[i] = *known(v)
 		}

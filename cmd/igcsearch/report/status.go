@@ -153,7 +153,7 @@ func (s Status) trained() string {
 	if on != "" {
 		on = " on " + on
 	}
-	return fmt.Sprintf("%.0f seconds of these trainings%s, each beside other work\n", seconds, on)
+	return fmt.Sprintf("%.0f seconds of these trainings%s, beside other work\n", seconds, on)
 }
 
 func (s Status) workers() (list []workerJSON) {

@@ -2,6 +2,7 @@ package table_test
 
 import (
 	"bytes"
+	"iter"
 	"math"
 	"os"
 	"path/filepath"
@@ -112,13 +113,13 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-type writer = func(*bytes.Buffer, search.Study, []table.Row, bool) error
+type writer = func(*bytes.Buffer, search.Study, iter.Seq[table.Row], bool) error
 
 var writers = map[string]writer{
-	"csv": func(b *bytes.Buffer, s search.Study, rows []table.Row, times bool) error {
+	"csv": func(b *bytes.Buffer, s search.Study, rows iter.Seq[table.Row], times bool) error {
 		return table.WriteCSV(b, s, rows, times)
 	},
-	"json": func(b *bytes.Buffer, s search.Study, rows []table.Row, times bool) error {
+	"json": func(b *bytes.Buffer, s search.Study, rows iter.Seq[table.Row], times bool) error {
 		return table.WriteJSON(b, s, rows, times)
 	},
 }
@@ -170,9 +171,9 @@ func TestColumns(t *testing.T) {
 
 	s := studies(t)[0]
 	var b bytes.Buffer
-	if err := table.WriteJSON(&b, s, []table.Row{table.NewRow(s,
+	if err := table.WriteJSON(&b, s, slices.Values([]table.Row{table.NewRow(s,
 		search.Trial{Key: search.Key{System: s.SystemList()[0]}, Status: search.Done, Epochs: 3},
-		search.Epoch{Number: 3})}, false); err != nil {
+		search.Epoch{Number: 3})}), false); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct{ old, new, want string }{
@@ -281,7 +282,7 @@ func FuzzRead(f *testing.F) {
 		}
 		for _, write := range writers {
 			var b bytes.Buffer
-			if err := write(&b, s, rows, true); err != nil {
+			if err := write(&b, s, slices.Values(rows), true); err != nil {
 				f.Fatal(err)
 			}
 			f.Add(b.Bytes())
@@ -302,14 +303,14 @@ func FuzzRead(f *testing.F) {
 			s = studies(t)[1]
 		}
 		var one, two bytes.Buffer
-		if err := write(&one, s, file.Rows, true); err != nil {
+		if err := write(&one, s, slices.Values(file.Rows), true); err != nil {
 			t.Fatal(err)
 		}
 		again, err := table.Read(one.Bytes())
 		if err != nil {
 			t.Fatalf("%s: %v\n%s", form, err, &one)
 		}
-		if err := write(&two, s, again.Rows, true); err != nil || one.String() != two.String() {
+		if err := write(&two, s, slices.Values(again.Rows), true); err != nil || one.String() != two.String() {
 			t.Fatalf("%s: %v\n%s\nwant\n%s", form, err, &two, &one)
 		}
 		table.Trials(file.Rows)

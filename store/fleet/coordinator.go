@@ -26,6 +26,7 @@ import (
 	"igcsearch/search"
 	"igcsearch/search/strategy"
 	"igcsearch/store"
+	"igcsearch/store/download"
 )
 
 // Coordinator gives the trials of a database's studies to workers on other machines, and
@@ -38,6 +39,7 @@ type Coordinator struct {
 	access  string // its file
 	wait    time.Duration
 	note    func(string)
+	copies  *download.Sender // of the database
 
 	ending atomic.Bool // set by End: the database may be closed while a request uses it
 
@@ -58,10 +60,15 @@ type Options struct {
 	Note func(string)
 }
 
+// These bound the commands that read through an access file at once, and the different copies of
+// the database that they receive.
+const mostReaders, mostCopies = 200, 20
+
 // NewCoordinator returns a coordinator that gives out the studies that the database names as
 // given out.
 func NewCoordinator(ctx context.Context, o Options) (*Coordinator, error) {
-	c := &Coordinator{db: o.DB, token: o.Token, program: o.Program, access: o.Access, wait: o.Wait, note: o.Note}
+	c := &Coordinator{db: o.DB, token: o.Token, program: o.Program, access: o.Access, wait: o.Wait, note: o.Note,
+		copies: download.NewSender(mostReaders, mostCopies)}
 	if c.wait == 0 {
 		c.wait = 2 * time.Second
 	}
@@ -275,7 +282,7 @@ func (c *Coordinator) Register(mux *http.ServeMux) {
 	mux.Handle("POST "+pathEpoch, handle(c, maxEpochBody, finished(c.epoch)))
 	mux.Handle("POST "+pathEnd, handle(c, maxBody, finished(c.end)))
 	mux.Handle("POST "+pathLeave, handle(c, maxBody, finished(c.leave)))
-	mux.Handle("GET "+pathSnapshot, http.HandlerFunc(c.snapshot))
+	mux.HandleFunc("GET "+pathSnapshot, c.snapshot)
 }
 
 // PageKey returns the key that a browser gets once it has shown the token. The key opens the
@@ -622,17 +629,12 @@ func (c *Coordinator) snapshot(w http.ResponseWriter, r *http.Request) {
 		refuse(w, err)
 		return
 	}
-	dir, err := os.MkdirTemp("", "igcsearch-")
+	mark, err := c.db.Mark(r.Context())
+	if err == nil {
+		w.Header().Set("Content-Type", "application/vnd.sqlite3")
+		err = c.copies.Send(w, r, mark, c.db.SnapshotResults)
+	}
 	if err != nil {
 		refuse(w, refusal{kindTrouble, err})
-		return
 	}
-	defer os.RemoveAll(dir)
-	path := filepath.Join(dir, "snapshot.db")
-	if err := c.db.SnapshotResults(r.Context(), path); err != nil {
-		refuse(w, refusal{kindTrouble, err})
-		return
-	}
-	w.Header().Set("Content-Type", "application/vnd.sqlite3")
-	http.ServeFile(w, r, path)
 }

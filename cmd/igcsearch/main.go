@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"strings"
@@ -32,6 +33,7 @@ const (
 	exitFailure     = 1
 	exitUsage       = 2
 	exitInterrupted = 130 // as a shell reports SIGINT
+	exitPipe        = 141 // as a shell reports SIGPIPE
 )
 
 // run executes one command line and returns the exit code.
@@ -42,12 +44,15 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetErr(stderr)
 	cmd, err := root.ExecuteContextC(ctx)
 	var usage usageError
+	var output *fs.PathError
 	switch {
 	case err == nil:
 		return exitOK
 	case ctx.Err() != nil:
 		fmt.Fprintln(stderr, "igcsearch: interrupted")
 		return exitInterrupted
+	case errors.Is(err, syscall.EPIPE) && errors.As(err, &output) && output.Path == os.Stdout.Name():
+		return exitPipe // whoever read the output has had enough, and needs no message
 	case errors.Is(err, errHelp):
 		return exitUsage
 	case errors.As(err, &usage):

@@ -224,7 +224,7 @@ func digest(b []byte) string {
 // view is what the template shows.
 type view struct {
 	Title    string
-	Root     string // the relative address of the page of all studies, "./" or "../"
+	Root     string // what relative addresses begin with: "", or "../" on the page of a study
 	Assets   string // their version
 	ID       string // of what is shown
 	AsOf     time.Time
@@ -283,7 +283,7 @@ func (s *Site) servePage(w http.ResponseWriter, r *http.Request) {
 // run are shown in full. If none runs, that is the study that changed last.
 func (s *Site) view(shown *shown, want string) view {
 	v := view{
-		Title: "igcsearch", Root: "./", Assets: s.version, ID: shown.id, AsOf: shown.asOf,
+		Title: "igcsearch", Assets: s.version, ID: shown.id, AsOf: shown.asOf,
 		Database: shown.Database, Problem: shown.problem, Missing: shown.Missing, Want: want,
 	}
 	if want != "" {

@@ -273,7 +273,8 @@ func (c *Coordinator) sweep(ctx context.Context, dir string) error {
 	return err
 }
 
-// Register adds the coordinator's paths to a server.
+// Register adds the coordinator's paths to a server. The server limits how long an answer takes, as
+// download.Steady does.
 func (c *Coordinator) Register(mux *http.ServeMux) {
 	mux.Handle("POST "+pathPlan, handle(c, maxPlanBody, finished(c.plan)))
 	mux.Handle("POST "+pathJoin, handle(c, maxBody, finished(c.join)))
@@ -365,7 +366,7 @@ func refuse(w http.ResponseWriter, err error) {
 var errEnding = errors.New("the coordinator is ending")
 
 const (
-	transfer = 5 * time.Minute  // the longest time that a body may take to come in, or an answer to go out
+	transfer = 5 * time.Minute  // the longest time that a body may take to come in
 	unknown  = 10 * time.Second // the longest time that a request without the token holds a connection
 )
 
@@ -380,7 +381,6 @@ func handle[In, Out any](c *Coordinator, most int64, f func(context.Context, In)
 			return
 		}
 		control.SetReadDeadline(time.Now().Add(transfer)) // an error is impossible: our servers have deadlines
-		control.SetWriteDeadline(time.Now().Add(transfer))
 		var in In
 		err := read(http.MaxBytesReader(w, r.Body, most), &in)
 		if err != nil {

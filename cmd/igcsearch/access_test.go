@@ -40,8 +40,9 @@ func TestReadByAccessFile(t *testing.T) {
 		{"it succeeds", "sweep", func(w http.ResponseWriter, _ func()) { w.Write(whole) }, exitOK, ""},
 		{"there is no such study", "other", func(w http.ResponseWriter, _ func()) { w.Write(whole) }, exitFailure,
 			"no such study"},
-		{"the copy is no database", "sweep", func(w http.ResponseWriter, _ func()) { io.WriteString(w, "a proxy's page") },
-			exitFailure, ".access: file is not a database: give"},
+		{"the copy is no database", "sweep", func(w http.ResponseWriter, _ func()) {
+			io.WriteString(w, "a proxy's page")
+		}, exitFailure, ".access: file is not a database: give"},
 		{"the copy breaks off", "sweep", func(w http.ResponseWriter, _ func()) {
 			w.Header().Set("Content-Length", "100000")
 			w.Write(whole[:5000])

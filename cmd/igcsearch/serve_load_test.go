@@ -45,7 +45,8 @@ func storeSweep(t testing.TB, path string, seeds, epochs int) {
 			r.History = append(r.History, search.Epoch{
 				Number: n, LearningRate: 0.1 / float64(n), TrainLoss: 2.3 / float64(n), TrainCorrect: 31000 + n,
 				TrainTotal: 45000, ValidationCorrect: 3000 + n, ValidationTotal: 5000, ValidationLoss: 1.1 / float64(n),
-				TestCorrect: 6000 + n, TestTotal: 10000, TestLoss: 1.2 / float64(n), TrainSeconds: 15.3, EvalSeconds: 1.2,
+				TestCorrect: 6000 + n, TestTotal: 10000, TestLoss: 1.2 / float64(n),
+				TrainSeconds: 15.3, EvalSeconds: 1.2,
 			})
 		}
 		r.Status, r.Epoch, r.Last = search.Done, epochs, r.History[epochs-1]

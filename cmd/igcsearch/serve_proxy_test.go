@@ -114,7 +114,9 @@ func TestServeBelowPath(t *testing.T) {
 // TestServeHost checks that serve takes names by --host, and nothing that is no name.
 func TestServeHost(t *testing.T) {
 	t.Parallel()
-	for _, host := range []string{"https://jupyter.example.org", "jupyter.example.org:443", "jupyter.example.org/user", ""} {
+	for _, host := range []string{
+		"https://jupyter.example.org", "jupyter.example.org:443", "jupyter.example.org/user", "",
+	} {
 		var stderr strings.Builder
 		code := run(t.Context(), []string{"serve", "--host", host}, io.Discard, &stderr)
 		if code != exitUsage || !strings.Contains(stderr.String(), "want a name without a port or a path") {

@@ -2,8 +2,8 @@
 // database.
 //
 // A file is made whole before its first byte is sent. So nobody reads a database at the pace of a client, and no error
-// is met in the middle of an answer. Clients that ask for the same file at the same time share one. On the disk the file
-// has no name while it is sent, so nothing of it is left, however the process ends.
+// is met in the middle of an answer. Clients that ask for the same file at the same time share one. On the disk the
+// file has no name while it is sent, so nothing of it is left, however the process ends.
 package download
 
 import (

@@ -117,7 +117,7 @@ func until[T any](t *testing.T, messages <-chan T) (m T) {
 	return m
 }
 
-func TestSender(t *testing.T) {
+func TestShare(t *testing.T) {
 	t.Run("clients that ask together share one file", func(t *testing.T) {
 		s := open(t, 30, 1, time.Minute)
 		s.hold = make(chan struct{})
@@ -148,6 +148,9 @@ func TestSender(t *testing.T) {
 			t.Errorf("the file was made %d times", n)
 		}
 	})
+}
+
+func TestSlowClients(t *testing.T) {
 	t.Run("a client that stops reading holds up nobody and is cut off", func(t *testing.T) {
 		s := open(t, 2, 2, 200*time.Millisecond)
 		c := s.stall(t, "/large")
@@ -185,6 +188,9 @@ func TestSender(t *testing.T) {
 			t.Errorf("it received %d bytes of %d", got, large)
 		}
 	})
+}
+
+func TestClientsLeave(t *testing.T) {
 	t.Run("a client that goes away ends what only it waits for", func(t *testing.T) {
 		s := open(t, 1, 1, time.Minute)
 		s.hold = make(chan struct{})
@@ -220,6 +226,9 @@ func TestSender(t *testing.T) {
 			t.Errorf("the second client receives %q", text)
 		}
 	})
+}
+
+func TestAnswers(t *testing.T) {
 	t.Run("an error is an answer, not the end of one", func(t *testing.T) {
 		s := open(t, 1, 1, time.Minute)
 		answer, text := s.get(t, "/broken")

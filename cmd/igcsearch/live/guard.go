@@ -97,8 +97,9 @@ func (g Guard) Handler(next http.Handler) http.Handler {
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if fromHere(r) && !g.isOurs(hostOf(r)) {
-			http.Error(w, fmt.Sprintf("Open this page by the name or the address of the machine. If a proxy on it passes "+
-				"on the name %q, start igcsearch serve with --host and this name.", hostOf(r)), http.StatusForbidden)
+			http.Error(w, fmt.Sprintf("Open this page by the name or the address of the machine. If a proxy on it "+
+				"passes on the name %q, start igcsearch serve with --host and this name.", hostOf(r)),
+				http.StatusForbidden)
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -153,7 +154,8 @@ func enter(w http.ResponseWriter, r *http.Request, token string, cookie *http.Co
 // isOurs reports whether a host is this machine, or one that was named. An address
 // is what it says: nobody can make it resolve to another one.
 func (g Guard) isOurs(host string) bool {
-	return isThisMachine(host) || net.ParseIP(host) != nil || slices.ContainsFunc(g.Hosts, func(h string) bool { return strings.EqualFold(h, host) })
+	named := func(h string) bool { return strings.EqualFold(h, host) }
+	return isThisMachine(host) || net.ParseIP(host) != nil || slices.ContainsFunc(g.Hosts, named)
 }
 
 // hostOf returns the host that a request calls the page by, without a port.

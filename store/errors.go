@@ -67,6 +67,7 @@ const (
 	FolderClosed               // the lock file beside the database cannot be written
 	InUse                      // another process has the database for itself
 	InUseNetwork               // the same, on a network file system, where only one process can have it
+	NoTemporary                // there is no folder for temporary files
 	NoStudies                  // the database has no study yet; the error wraps ErrNoStudy
 )
 

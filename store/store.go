@@ -67,7 +67,7 @@ type DB struct {
 	remotes map[int64]*remote // that this process admitted
 	gone    func(ctx context.Context, job string) (bool, error)
 	note    func(string) // for people; may be nil
-	copied  string       // file that Close removes, "" for none
+	copied  string       // folder that Close removes, "" for none
 	looked  time.Time    // when reclaim was last called
 
 	line line // of those who write
@@ -186,15 +186,29 @@ func OpenReadOnly(ctx context.Context, path string) (*DB, error) {
 	return db, nil
 }
 
-// OpenCopy is OpenReadOnly of a copy that nobody else has. Close removes the copy. Messages have the name of the
-// database that it is a copy of.
-func OpenCopy(ctx context.Context, path, name string) (*DB, error) {
-	db, err := OpenReadOnly(ctx, path)
+// OpenCopy is OpenReadOnly of a copy of a database, which write makes at a path in a temporary folder. Close removes
+// both. Messages have the name of the database that it is a copy of.
+func OpenCopy(ctx context.Context, name string, write func(path string) error) (db *DB, err error) {
+	dir, err := os.MkdirTemp("", "igcsearch-")
 	if err != nil {
-		os.Remove(path)
+		return nil, &Error{Act: "copy", Database: name, Fault: NoTemporary, Err: err}
+	}
+	defer func() {
+		if err != nil {
+			os.RemoveAll(dir)
+		}
+	}()
+	path := filepath.Join(dir, "copy.db")
+	if err := write(path); err != nil {
 		return nil, err
 	}
-	db.name, db.copied = name, path
+	if db, err = OpenReadOnly(ctx, path); err != nil {
+		if e := (*Error)(nil); errors.As(err, &e) {
+			e.Database = name
+		}
+		return nil, err
+	}
+	db.name, db.copied = name, dir
 	return db, nil
 }
 
@@ -203,7 +217,7 @@ func (db *DB) Close() error {
 	db.leave(context.Background())
 	var errs []error
 	if db.copied != "" {
-		defer os.Remove(db.copied)
+		defer os.RemoveAll(db.copied)
 	}
 	for _, pool := range []*sql.DB{db.live, db.still} {
 		if pool != nil {

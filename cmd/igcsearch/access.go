@@ -4,7 +4,8 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
+	"os/signal"
+	"syscall"
 
 	"igcsearch/cmd/igcsearch/cluster"
 	"igcsearch/store"
@@ -17,17 +18,10 @@ func openReader(ctx context.Context, path string) (*store.DB, error) {
 	if !fleet.IsAccess(path) {
 		return store.OpenReadOnly(ctx, path)
 	}
-	dir, err := os.MkdirTemp("", "igcsearch-")
-	if err != nil {
-		return nil, fmt.Errorf("copy the database of the coordinator of %s: %w: "+
-			"set TMPDIR to a folder that can be written", path, err)
-	}
-	file := filepath.Join(dir, "snapshot.db")
-	if err := fleet.Snapshot(ctx, path, file); err != nil {
-		os.RemoveAll(dir)
-		return nil, err
-	}
-	return store.OpenCopy(ctx, file, path)
+	// The copy is removed when the database is closed. If who reads the output goes away, as in "export … | head", the
+	// program has to live on until then: with this it meets an error in place of the end.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	return store.OpenCopy(ctx, path, func(file string) error { return fleet.Snapshot(ctx, path, file) })
 }
 
 // openWriter opens a database for writing, and creates it if it is not there.

@@ -124,6 +124,8 @@ func adviceOnDatabase(e *store.Error) string {
 			"or give another --db", e.Folder)
 	case store.FolderClosed:
 		return "a run needs to write in that folder; give another --db"
+	case store.NoTemporary:
+		return "set TMPDIR to a folder that can be written"
 	case store.InUse:
 		return "wait for it, stop it, or give another --db"
 	case store.InUseNetwork:

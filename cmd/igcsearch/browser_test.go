@@ -182,6 +182,8 @@ func TestBrowser(t *testing.T) {
 	b := &browsing{t: t, chromium: browser(t), db: db, address: "127.0.0.1:0"}
 	b.start()
 	all, one := b.open("/"), b.open("/studies/sweep")
+	proxied := open(t, b.chromium, below(t, "http://"+b.address)+"/")
+	b.pages = append(b.pages, proxied)
 	for _, p := range b.pages {
 		p.says("Nothing has started yet")
 	}
@@ -211,7 +213,7 @@ func TestBrowser(t *testing.T) {
 		p.exported(b.db)
 	}
 	late.checkDevices()
-	for _, p := range []*tab{all, one, late} {
+	for _, p := range []*tab{all, one, proxied, late} {
 		p.mu.Lock()
 		if len(p.errors) > 0 {
 			t.Errorf("the browser complained: %q", p.errors)
@@ -339,7 +341,7 @@ func (p *tab) checkDevices() {
 		reached = append(reached, id)
 	}
 	for _, want := range []string{
-		"#main", "home", "/studies/sweep/accuracy.pdf", "table-scroll-0", "/studies/sweep/results.csv",
+		"#main", "home", "../studies/sweep/accuracy.pdf", "table-scroll-0", "../studies/sweep/results.csv",
 	} {
 		if !slices.Contains(reached, want) {
 			p.t.Errorf("the Tab key does not reach %s, only %v", want, reached)

@@ -84,7 +84,8 @@ func runCoordinator(
 		c.listener.Close()
 		return err
 	}
-	return c.serve(ctx, live.Guard(mux, c, c.listener.Addr(), o.advertise != ""), certificates)
+	guard := live.Guard{Keeper: c, Addr: c.listener.Addr(), Proxied: o.advertise != "" || len(o.hosts) > 0}
+	return c.serve(ctx, guard.Handler(mux), certificates)
 }
 
 type studyPlan struct {

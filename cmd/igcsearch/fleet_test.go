@@ -44,7 +44,7 @@ func pageOf(t *testing.T) (c *fleet.Coordinator, mux *http.ServeMux, token strin
 func TestCoordinatorPage(t *testing.T) {
 	t.Parallel()
 	coordinator, mux, token := pageOf(t)
-	handler := live.Guard(mux, coordinator, &net.TCPAddr{Port: 8080}, false)
+	handler := live.Guard{Keeper: coordinator, Addr: &net.TCPAddr{Port: 8080}}.Handler(mux)
 	const key = "key"
 	for _, c := range []struct {
 		from, url, cookie string
@@ -98,12 +98,37 @@ func TestCoordinatorPage(t *testing.T) {
 func TestPageByName(t *testing.T) {
 	t.Parallel()
 	_, mux, _ := pageOf(t)
-	for host, want := range map[string]int{"localhost:8080": http.StatusOK, "evil.example:8080": http.StatusForbidden} {
-		r := httptest.NewRequest("GET", "http://"+host+"/", nil)
-		r.RemoteAddr = near
+	page := live.Guard{Hosts: []string{"jupyter.example.org"}}.Handler(mux)
+	for _, c := range []struct {
+		from, host string
+		want       int
+	}{
+		{near, "localhost:8080", http.StatusOK},
+		{near, "LOCALHOST:8080", http.StatusOK},
+		{near, "localhost.", http.StatusOK},
+		{near, "[::1]:8080", http.StatusOK},
+		{near, "10.0.0.5", http.StatusOK}, // a proxy that is called by its address
+		{near, "jupyter.example.org", http.StatusOK},
+		{near, "Jupyter.Example.org:443", http.StatusOK},
+		{near, "evil.example:8080", http.StatusForbidden},
+		{near, "jupyter.example.org.evil.example", http.StatusForbidden},
+		{near, "localhost.evil.example:8080", http.StatusForbidden},
+		{near, "127.0.0.1.evil.example", http.StatusForbidden},
+		{near, "", http.StatusForbidden},
+		{far, "node1.example.org", http.StatusOK},
+	} {
+		r := httptest.NewRequest("GET", "/", nil)
+		r.RemoteAddr, r.Host = c.from, c.host
 		w := httptest.NewRecorder()
-		if live.ByOwnName(mux).ServeHTTP(w, r); w.Code != want {
-			t.Errorf("the page as %s: %d, want %d", host, w.Code, want)
+		page.ServeHTTP(w, r)
+		if w.Code != c.want {
+			t.Errorf("the page as %s from %s: %d, want %d", c.host, c.from, w.Code, c.want)
+		}
+		if shown := strings.Contains(w.Body.String(), "secret"); shown != (c.want == http.StatusOK) {
+			t.Errorf("the page as %s: %s", c.host, w.Body)
+		}
+		if c.want == http.StatusForbidden && !strings.Contains(w.Body.String(), "--host") {
+			t.Errorf("the page as %s does not say what to do: %s", c.host, w.Body)
 		}
 	}
 }
@@ -113,7 +138,15 @@ func TestPageByName(t *testing.T) {
 func TestPageBehindProxy(t *testing.T) {
 	t.Parallel()
 	coordinator, mux, token := pageOf(t)
-	behind := live.Guard(mux, coordinator, &net.TCPAddr{Port: 8080}, true)
+	said := httptest.NewRequest("GET", "http://localhost:8080/", nil)
+	said.RemoteAddr = near
+	said.Header.Set("X-Forwarded-For", "192.0.2.1")
+	answer := httptest.NewRecorder()
+	live.Guard{Keeper: coordinator, Addr: &net.TCPAddr{Port: 8080}}.Handler(mux).ServeHTTP(answer, said)
+	if answer.Code != http.StatusUnauthorized {
+		t.Errorf("through a proxy that says so: %d", answer.Code)
+	}
+	behind := live.Guard{Keeper: coordinator, Addr: &net.TCPAddr{Port: 8080}, Proxied: true}.Handler(mux)
 	r := httptest.NewRequest("GET", "http://localhost:8080/", nil)
 	r.RemoteAddr = near
 	w := httptest.NewRecorder()

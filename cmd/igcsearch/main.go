@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log"
 	"os"
 	"os/signal"
@@ -40,6 +41,7 @@ const (
 	exitUsage       = 2
 	exitFound       = 3   // doctor: something is wrong and not repaired
 	exitInterrupted = 130 // as a shell reports SIGINT
+	exitPipe        = 141 // as a shell reports SIGPIPE
 )
 
 // run executes one command line and returns the exit code. All that it prints goes
@@ -61,12 +63,15 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 // exitCode says why a command failed, and returns the exit code.
 func exitCode(ctx context.Context, cmd *cobra.Command, err error, stderr io.Writer) int {
 	var usage usageError
+	var output *fs.PathError
 	switch {
 	case err == nil:
 		return exitOK
 	case ctx.Err() != nil:
 		fmt.Fprintln(stderr, "igcsearch: interrupted")
 		return exitInterrupted
+	case errors.Is(err, syscall.EPIPE) && errors.As(err, &output) && output.Path == os.Stdout.Name():
+		return exitPipe // whoever read the output has had enough, and needs no message
 	case errors.Is(err, errHelp):
 		return exitUsage
 	case errors.As(err, &usage):

@@ -24,6 +24,7 @@ type serveOptions struct {
 	listen    string
 	access    string // "": only the page
 	advertise string // URL; "": by the name of this machine
+	hosts     []string
 	cert, key string
 	untilDone bool
 }
@@ -49,11 +50,18 @@ studies that it had; workers train on meanwhile.
 Without --listen only this machine can reach it. To open the page elsewhere,
 forward the port: ssh -L 8080:localhost:PORT MACHINE. Everybody who can reach the
 address of a page alone can read the results. A coordinator asks other machines for
-the token: http://ADDRESS/?token=TOKEN.`,
+the token: http://ADDRESS/?token=TOKEN.
+
+The page can be behind a proxy, below any path that the proxy takes away, such as that
+of JupyterHub. A proxy on this machine may pass on the name that browsers use; then
+give this name by --host. A coordinator with a --host asks everybody for the token.`,
 		Example: `  igcsearch serve
 
   # an address that stays the same
   igcsearch serve --db igcsearch.db --listen 127.0.0.1:8080
+
+  # behind a proxy on this machine that is https://jupyter.example.org
+  igcsearch serve --listen 127.0.0.1:8080 --host jupyter.example.org
 
   # a coordinator for workers on other machines, which see the file too
   igcsearch serve quickstart --access quickstart.access --listen :0 --until-done`,
@@ -74,6 +82,8 @@ the token: http://ADDRESS/?token=TOKEN.`,
 	flags.StringVar(&o.access, "access", "", "give out trials, and write address and token into this `FILE`")
 	flags.StringVar(&o.advertise, "advertise", "",
 		"the `URL` by which workers reach this address (default by the name of this machine)")
+	flags.StringArrayVar(&o.hosts, "host", nil,
+		"a `NAME` by which a proxy on this machine asks for the page (may be repeated)")
 	flags.StringVar(&o.cert, "tls-cert", "", "serve HTTPS with this certificate, a PEM `FILE`; workers trust it")
 	flags.StringVar(&o.key, "tls-key", "", "the key of the certificate, a PEM `FILE`")
 	flags.BoolVar(&o.untilDone, "until-done", false, "end when all studies are done and all workers have left")
@@ -90,6 +100,11 @@ func (o serveOptions) check() error {
 	u, err := url.Parse(o.advertise)
 	if o.advertise != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
 		return fmt.Errorf("--advertise %q: want a URL, like http://node1:8080", o.advertise)
+	}
+	for _, host := range o.hosts {
+		if u, err := url.Parse("http://" + host); err != nil || host == "" || u.Hostname() != host {
+			return fmt.Errorf("--host %q: want a name without a port or a path, like jupyter.example.org", host)
+		}
 	}
 	if o.access != "" {
 		return nil
@@ -139,7 +154,7 @@ func runServe(ctx context.Context, o serveOptions, stdout, stderr io.Writer) err
 		listener.Close()
 		return err
 	}
-	if err := live.Serve(ctx, listener, live.ByOwnName(mux), certificates); err != nil {
+	if err := live.Serve(ctx, listener, live.Guard{Hosts: o.hosts}.Handler(mux), certificates); err != nil {
 		return err
 	}
 	return ctx.Err()

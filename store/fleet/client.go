@@ -562,7 +562,10 @@ func Snapshot(ctx context.Context, access, path string) error {
 		err = f.Close()
 	}
 	if err != nil {
-		return fmt.Errorf("copy the database of the coordinator of %s: %w: is it running?", access, err)
+		err = fmt.Errorf("copy the database of the coordinator of %s: %w", access, err)
 	}
-	return nil
+	if errors.As(err, new(unreachable)) {
+		err = fmt.Errorf("%w: is it running?", err)
+	}
+	return err
 }

@@ -27,6 +27,7 @@ import (
 	"igcsearch/search"
 	"igcsearch/search/strategy"
 	"igcsearch/store"
+	"igcsearch/store/download"
 )
 
 // Coordinator gives the trials of a database's studies to workers on other machines, and
@@ -39,6 +40,7 @@ type Coordinator struct {
 	access  string // its file
 	wait    time.Duration
 	note    func(string)
+	copies  *download.Sender // of the database
 
 	ending atomic.Bool // set by End: the database may be closed while a request uses it
 
@@ -59,10 +61,15 @@ type Options struct {
 	Note func(string)
 }
 
+// These bound the commands that read through an access file at once, and the different copies of
+// the database that they receive.
+const mostReaders, mostCopies = 200, 20
+
 // NewCoordinator returns a coordinator that gives out the studies that the database names as
 // given out.
 func NewCoordinator(ctx context.Context, o Options) (*Coordinator, error) {
-	c := &Coordinator{db: o.DB, token: o.Token, program: o.Program, access: o.Access, wait: o.Wait, note: o.Note}
+	c := &Coordinator{db: o.DB, token: o.Token, program: o.Program, access: o.Access, wait: o.Wait, note: o.Note,
+		copies: download.NewSender(mostReaders, mostCopies)}
 	if c.wait == 0 {
 		c.wait = 2 * time.Second
 	}
@@ -267,7 +274,8 @@ func (c *Coordinator) sweep(ctx context.Context, dir string) error {
 	return err
 }
 
-// Register adds the coordinator's paths to a server.
+// Register adds the coordinator's paths to a server. The server limits how long an answer takes, as
+// download.Steady does.
 func (c *Coordinator) Register(mux *http.ServeMux) {
 	mux.Handle("POST "+pathPlan, handle(c, maxPlanBody, finished(c.plan)))
 	mux.Handle("POST "+pathJoin, handle(c, maxBody, finished(c.join)))
@@ -276,7 +284,7 @@ func (c *Coordinator) Register(mux *http.ServeMux) {
 	mux.Handle("POST "+pathEpoch, handle(c, maxEpochBody, finished(c.epoch)))
 	mux.Handle("POST "+pathEnd, handle(c, maxBody, finished(c.end)))
 	mux.Handle("POST "+pathLeave, handle(c, maxBody, finished(c.leave)))
-	mux.Handle("GET "+pathSnapshot, http.HandlerFunc(c.snapshot))
+	mux.HandleFunc("GET "+pathSnapshot, c.snapshot)
 }
 
 // PageKey returns the key that a browser gets once it has shown the token. The key opens the
@@ -359,7 +367,7 @@ func refuse(w http.ResponseWriter, err error) {
 var errEnding = errors.New("the coordinator is ending")
 
 const (
-	transfer = 5 * time.Minute  // the longest time that a body may take to come in, or an answer to go out
+	transfer = 5 * time.Minute  // the longest time that a body may take to come in
 	unknown  = 10 * time.Second // the longest time that a request without the token holds a connection
 )
 
@@ -374,7 +382,6 @@ func handle[In, Out any](c *Coordinator, most int64, f func(context.Context, In)
 			return
 		}
 		control.SetReadDeadline(time.Now().Add(transfer)) // an error is impossible: our servers have deadlines
-		control.SetWriteDeadline(time.Now().Add(transfer))
 		var in In
 		err := read(http.MaxBytesReader(w, r.Body, most), &in)
 		if err != nil {
@@ -628,17 +635,12 @@ func (c *Coordinator) snapshot(w http.ResponseWriter, r *http.Request) {
 		refuse(w, err)
 		return
 	}
-	dir, err := os.MkdirTemp("", "igcsearch-")
+	mark, err := c.db.Mark(r.Context())
+	if err == nil {
+		w.Header().Set("Content-Type", "application/vnd.sqlite3")
+		err = c.copies.Send(w, r, mark, c.db.SnapshotResults)
+	}
 	if err != nil {
 		refuse(w, refusal{kindTrouble, err})
-		return
 	}
-	defer os.RemoveAll(dir)
-	path := filepath.Join(dir, "snapshot.db")
-	if err := c.db.SnapshotResults(r.Context(), path); err != nil {
-		refuse(w, refusal{kindTrouble, err})
-		return
-	}
-	w.Header().Set("Content-Type", "application/vnd.sqlite3")
-	http.ServeFile(w, r, path)
 }

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"maps"
 	"math"
 	"slices"
@@ -20,7 +21,7 @@ import (
 
 // WriteCSV writes rows of a study as CSV, with the columns of times if asked for. The fingerprint of the study and the
 // checksum of its pictures are columns, because spreadsheets and data frames lose whatever is no cell.
-func WriteCSV(w io.Writer, s search.Study, rows []Row, times bool) error {
+func WriteCSV(w io.Writer, s search.Study, rows iter.Seq[Row], times bool) error {
 	form := networksCSV
 	if s.OfPairs() {
 		form = pairsCSV
@@ -33,7 +34,7 @@ func WriteCSV(w io.Writer, s search.Study, rows []Row, times bool) error {
 	out := csv.NewWriter(w)
 	out.Write(cells) // out keeps an error until the end
 	fingerprint := s.Fingerprint()
-	for _, r := range rows {
+	for r := range rows {
 		r.Fingerprint, r.DataSum = fingerprint, s.DataSum
 		for i, c := range list {
 			cells[i] = search.Printable(c.text(&r)) // spreadsheets and terminals show it
@@ -45,7 +46,7 @@ func WriteCSV(w io.Writer, s search.Study, rows []Row, times bool) error {
 }
 
 // WriteJSON writes rows of a study as JSON, after the settings of the study and their fingerprint.
-func WriteJSON(w io.Writer, s search.Study, rows []Row, times bool) error {
+func WriteJSON(w io.Writer, s search.Study, rows iter.Seq[Row], times bool) error {
 	return encode(w, "  ", struct {
 		Study       string          `json:"study"`
 		Title       string          `json:"title"`
@@ -57,7 +58,7 @@ func WriteJSON(w io.Writer, s search.Study, rows []Row, times bool) error {
 
 // Objects are rows as an array of JSON.
 type Objects struct {
-	Rows  []Row
+	Rows  iter.Seq[Row]
 	Times bool // with the columns of times
 }
 
@@ -65,13 +66,13 @@ type Objects struct {
 func (o Objects) MarshalJSON() ([]byte, error) {
 	list := of(inJSON, o.Times)
 	text := []byte{'['}
-	for k := range o.Rows {
-		if k > 0 {
+	for r := range o.Rows {
+		if len(text) > 1 {
 			text = append(text, ',')
 		}
 		between := byte('{')
 		for _, c := range list {
-			value, err := c.json(&o.Rows[k])
+			value, err := c.json(&r)
 			if err != nil {
 				return nil, err
 			}

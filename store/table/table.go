@@ -6,6 +6,7 @@ package table
 import (
 	"cmp"
 	"fmt"
+	"iter"
 	"slices"
 
 	"igcsearch/search"
@@ -52,28 +53,34 @@ func NewRow(s search.Study, t search.Trial, e search.Epoch) Row {
 	return r
 }
 
-// LastRows returns a row of each trial, at its last epoch.
-func LastRows(s search.Study, trials []search.TrialState) []Row {
-	rows := make([]Row, len(trials))
-	for i, t := range trials {
-		rows[i] = NewRow(s, t.Trial, t.Last)
+// LastRows are a row of each trial, at its last epoch. A row is made when it is asked for, because rows take several
+// times the memory of the epochs.
+func LastRows(s search.Study, trials []search.TrialState) iter.Seq[Row] {
+	return func(yield func(Row) bool) {
+		for _, t := range trials {
+			if !yield(NewRow(s, t.Trial, t.Last)) {
+				return
+			}
+		}
 	}
-	return rows
 }
 
-// AllRows returns a row of each epoch of each trial. A trial that ended before its first epoch has one row, of epoch 0.
-func AllRows(s search.Study, trials []search.TrialState) []Row {
-	var rows []Row
-	for _, t := range trials {
-		epochs := t.History
-		if len(epochs) == 0 && (t.Status.Finished() || t.Status == search.Failed) {
-			epochs = []search.Epoch{{}}
-		}
-		for _, e := range epochs {
-			rows = append(rows, NewRow(s, t.Trial, e))
+// AllRows are a row of each epoch of each trial, made like those of LastRows. A trial that ended before its first epoch
+// has one row, of epoch 0.
+func AllRows(s search.Study, trials []search.TrialState) iter.Seq[Row] {
+	return func(yield func(Row) bool) {
+		for _, t := range trials {
+			epochs := t.History
+			if len(epochs) == 0 && (t.Status.Finished() || t.Status == search.Failed) {
+				epochs = []search.Epoch{{}}
+			}
+			for _, e := range epochs {
+				if !yield(NewRow(s, t.Trial, e)) {
+					return
+				}
+			}
 		}
 	}
-	return rows
 }
 
 // name is what tells a row's trial from the others of its file.

@@ -2,6 +2,7 @@ package table_test
 
 import (
 	"bytes"
+	"iter"
 	"math"
 	"os"
 	"path/filepath"
@@ -97,7 +98,7 @@ func TestRoundTrip(t *testing.T) {
 		rapid.Check(t, func(t *rapid.T) {
 			want := trials(t, s)
 			rows := table.AllRows(s, want)
-			if len(rows) == 0 {
+			if len(slices.Collect(rows)) == 0 {
 				t.Skip("a file without rows is refused")
 			}
 			in, classes := s.Shape()
@@ -132,13 +133,13 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-type writer = func(*bytes.Buffer, search.Study, []table.Row, bool) error
+type writer = func(*bytes.Buffer, search.Study, iter.Seq[table.Row], bool) error
 
 var writers = map[string]writer{
-	"csv": func(b *bytes.Buffer, s search.Study, rows []table.Row, times bool) error {
+	"csv": func(b *bytes.Buffer, s search.Study, rows iter.Seq[table.Row], times bool) error {
 		return table.WriteCSV(b, s, rows, times)
 	},
-	"json": func(b *bytes.Buffer, s search.Study, rows []table.Row, times bool) error {
+	"json": func(b *bytes.Buffer, s search.Study, rows iter.Seq[table.Row], times bool) error {
 		return table.WriteJSON(b, s, rows, times)
 	},
 }
@@ -195,9 +196,9 @@ func TestColumns(t *testing.T) {
 
 	s := studies(t)[0]
 	var b bytes.Buffer
-	if err := table.WriteJSON(&b, s, []table.Row{table.NewRow(s,
+	if err := table.WriteJSON(&b, s, slices.Values([]table.Row{table.NewRow(s,
 		search.Trial{Key: search.Key{System: s.SystemList()[0]}, Status: search.Done, Epochs: 3},
-		search.Epoch{Number: 3})}, false); err != nil {
+		search.Epoch{Number: 3})}), false); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct{ old, new, want string }{
@@ -231,7 +232,7 @@ func TestSpreadsheets(t *testing.T) {
 	var b bytes.Buffer
 	row := table.NewRow(s, search.Trial{Key: search.Key{System: s.SystemList()[0]}, Status: search.Done, Epochs: 3},
 		search.Epoch{Number: 3, LearningRate: 0.1, TrainLoss: 2.5})
-	if err := table.WriteCSV(&b, s, []table.Row{row}, false); err != nil {
+	if err := table.WriteCSV(&b, s, slices.Values([]table.Row{row}), false); err != nil {
 		t.Fatal(err)
 	}
 	text := b.String()
@@ -422,7 +423,7 @@ func FuzzRead(f *testing.F) {
 		}
 		for _, write := range writers {
 			var b bytes.Buffer
-			if err := write(&b, s, rows, true); err != nil {
+			if err := write(&b, s, slices.Values(rows), true); err != nil {
 				f.Fatal(err)
 			}
 			f.Add(b.Bytes())
@@ -443,14 +444,14 @@ func FuzzRead(f *testing.F) {
 			s = studies(t)[1]
 		}
 		var one, two bytes.Buffer
-		if err := write(&one, s, file.Rows, true); err != nil {
+		if err := write(&one, s, slices.Values(file.Rows), true); err != nil {
 			t.Fatal(err)
 		}
 		again, err := table.Read(one.Bytes())
 		if err != nil {
 			t.Fatalf("%s: %v\n%s", form, err, &one)
 		}
-		if err := write(&two, s, again.Rows, true); err != nil || one.String() != two.String() {
+		if err := write(&two, s, slices.Values(again.Rows), true); err != nil || one.String() != two.String() {
 			t.Fatalf("%s: %v\n%s\nwant\n%s", form, err, &two, &one)
 		}
 		table.Trials(file.Rows)

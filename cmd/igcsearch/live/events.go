@@ -10,11 +10,20 @@ import (
 // shown, first and whenever that changes, and "beat" in between. Both carry the
 // version of the assets, by which a page of an older server loads itself anew.
 func (s *Site) serveEvents(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Content-Type", "text/event-stream")
-	w.Header().Set("X-Accel-Buffering", "no") // otherwise a proxy holds events back
 	if r.Method == http.MethodHead {
+		w.Header().Set("Content-Type", "text/event-stream")
 		return
 	}
+	select {
+	case s.streams <- struct{}{}:
+		defer func() { <-s.streams }()
+	default:
+		w.Header().Set("Retry-After", "30") // seconds
+		http.Error(w, "too many pages are open: close some", http.StatusServiceUnavailable)
+		return
+	}
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("X-Accel-Buffering", "no") // otherwise a proxy holds events back
 	out := http.NewResponseController(w)
 	fmt.Fprint(w, "retry: 2000\n\n")
 	sent, last := "", time.Time{}

@@ -1,9 +1,12 @@
 package live
 
 import (
+	"bufio"
 	"bytes"
 	"cmp"
 	"compress/gzip"
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -11,6 +14,8 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+
+	"igcsearch/store/download"
 )
 
 // serveFile serves the figures and tables of a study. A name from outside only
@@ -24,12 +29,9 @@ func (s *Site) serveFile(w http.ResponseWriter, r *http.Request) {
 	}
 	file := r.PathValue("file")
 	if file == "results.csv" || file == "epochs.csv" {
-		var b bytes.Buffer
-		if err := s.source.Export(r.Context(), &b, one.Name, file == "epochs.csv"); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
-		}
-		send(w, "text/csv; charset=utf-8", one.Name+"-"+file, b.Bytes())
+		s.send(w, r, "text/csv; charset=utf-8", shown.id, one.Name, file, func(ctx context.Context, w io.Writer) error {
+			return s.source.Export(ctx, w, one.Name, file == "epochs.csv")
+		})
 		return
 	}
 	format := strings.TrimPrefix(path.Ext(file), ".")
@@ -41,16 +43,14 @@ func (s *Site) serveFile(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "there is no such file", http.StatusNotFound)
 		return
 	}
+	d := shown.figures[[2]string{one.Name, figure.Name}]
 	if version := r.URL.Query().Get("v"); version != "" && format == "svg" {
-		s.serveShown(w, r, shown.figures[[2]string{one.Name, figure.Name}], version)
+		s.serveShown(w, r, d, version)
 		return
 	}
-	var b bytes.Buffer
-	if err := figure.Draw(&b, format, false); err != nil {
-		http.Error(w, err.Error(), http.StatusServiceUnavailable)
-		return
-	}
-	send(w, kind, one.Name+"-"+file, b.Bytes())
+	s.send(w, r, kind, d.version, one.Name, file, func(_ context.Context, w io.Writer) error {
+		return figure.Draw(w, format, false)
+	})
 }
 
 // serveShown serves a figure as the page shows it. It is drawn once.
@@ -84,13 +84,30 @@ func (s *Site) serveShown(w http.ResponseWriter, r *http.Request, d *drawn, vers
 	w.Write(d.svg)
 }
 
-// send sends a file that the browser stores.
-func send(w http.ResponseWriter, kind, name string, b []byte) {
-	h := w.Header()
-	h.Set("Content-Type", kind)
-	h.Set("Content-Disposition", attachment(name))
-	h.Set("Content-Length", fmt.Sprint(len(b)))
-	w.Write(b)
+// send sends a file of a study that the browser stores. Files of one version are
+// the same.
+func (s *Site) send(w http.ResponseWriter, r *http.Request, kind, version, study, file string,
+	write func(context.Context, io.Writer) error) {
+	w.Header().Set("Content-Type", kind)
+	w.Header().Set("Content-Disposition", attachment(study+"-"+file))
+	key := strings.Join([]string{version, study, file}, "/")
+	err := s.files.Send(w, r, key, func(ctx context.Context, path string) error {
+		f, err := os.Create(path)
+		if err != nil {
+			return err
+		}
+		b := bufio.NewWriterSize(f, 1<<16)
+		return errors.Join(write(ctx, b), b.Flush(), f.Close())
+	})
+	unavailable(w, err)
+}
+
+// unavailable answers that a file cannot be sent now, if there is an error.
+func unavailable(w http.ResponseWriter, err error) {
+	if err != nil {
+		w.Header().Del("Content-Disposition")
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+	}
 }
 
 // attachment returns the header for a file that the browser stores. It replaces
@@ -105,52 +122,21 @@ func attachment(name string) string {
 	return `attachment; filename="` + name + `"`
 }
 
-// serveDatabase sends a copy of the database, by way of a temporary file. It
-// makes one copy at a time, because it may be large.
+// serveDatabase sends a copy of the database. It may be large, so there are few
+// copies at once.
 func (s *Site) serveDatabase(w http.ResponseWriter, r *http.Request) {
 	shown, _ := s.current()
 	if shown.problem != "" || shown.Missing != "" {
 		http.Error(w, cmp.Or(shown.problem, shown.Missing), http.StatusServiceUnavailable)
 		return
 	}
-	name := filepath.Base(shown.Database)
 	w.Header().Set("Content-Type", "application/vnd.sqlite3")
-	w.Header().Set("Content-Disposition", attachment(name))
-	if r.Method == http.MethodHead {
-		return
+	w.Header().Set("Content-Disposition", attachment(filepath.Base(shown.Database)))
+	err := s.copies.Send(w, r, shown.id, s.source.Snapshot)
+	if err != nil && !errors.Is(err, download.ErrBusy) {
+		err = fmt.Errorf("copy the database: %w", err)
 	}
-	select {
-	case s.copying <- struct{}{}:
-		defer func() { <-s.copying }()
-	case <-r.Context().Done():
-		return
-	}
-	fail := func(err error) {
-		w.Header().Del("Content-Disposition")
-		http.Error(w, "copy the database: "+err.Error(), http.StatusServiceUnavailable)
-	}
-	dir, err := os.MkdirTemp("", "igcsearch-*")
-	if err != nil {
-		fail(err)
-		return
-	}
-	defer os.RemoveAll(dir)
-	file := filepath.Join(dir, "snapshot.db")
-	if err := s.source.Snapshot(r.Context(), file); err != nil {
-		fail(err)
-		return
-	}
-	f, err := os.Open(file)
-	if err != nil {
-		fail(err)
-		return
-	}
-	defer f.Close()
-	// The copy is sent whole: a browser could not continue with a part of another copy.
-	if info, err := f.Stat(); err == nil {
-		w.Header().Set("Content-Length", fmt.Sprint(info.Size()))
-	}
-	io.Copy(w, f)
+	unavailable(w, err)
 }
 
 func (s *Site) serveAsset(w http.ResponseWriter, r *http.Request) {

@@ -17,6 +17,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"igcsearch/store/download"
 )
 
 //go:embed assets
@@ -30,6 +32,10 @@ const (
 	seldom = 15 * time.Second
 	// beat is the time after which a page hears that the server is there.
 	beat = 5 * time.Second
+
+	// These bound what is there at once: clients that receive files, different
+	// files and copies of the database, and pages that hear of changes.
+	mostClients, mostFiles, mostCopies, mostPages = 100, 20, 4, 1000
 )
 
 // Site serves the pages.
@@ -39,7 +45,9 @@ type Site struct {
 	page     *template.Template
 	now      func() time.Time
 	interval time.Duration // of beats
-	copying  chan struct{} // it is full while the database is copied
+	files    *download.Sender
+	copies   *download.Sender // of the database
+	streams  chan struct{}    // of events; it is full while there are as many as may be
 
 	mu    sync.Mutex
 	mark  string // of the source, when it was last read
@@ -74,7 +82,9 @@ type drawn struct {
 
 // New makes a site that shows a source.
 func New(source Source) *Site {
-	s := &Site{source: source, now: time.Now, copying: make(chan struct{}, 1), interval: beat}
+	s := &Site{source: source, now: time.Now, interval: beat,
+		files: download.NewSender(mostClients, mostFiles), copies: download.NewSender(mostClients, mostCopies),
+		streams: make(chan struct{}, mostPages)}
 	sum := sha256.New()
 	err := fs.WalkDir(assets, ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
@@ -107,10 +117,21 @@ func (s *Site) Register(mux *http.ServeMux) {
 	}
 	handle("/{$}", s.servePage)
 	handle("/studies/{study}", s.servePage)
+	handle("/studies/{study}/{$}", func(w http.ResponseWriter, r *http.Request) {
+		redirect(w, "../"+url.PathEscape(r.PathValue("study")), http.StatusMovedPermanently)
+	})
 	handle("/studies/{study}/{file}", s.serveFile)
 	handle("/database", s.serveDatabase)
 	handle("/events", s.serveEvents)
 	handle("/assets/{file}", s.serveAsset)
+}
+
+// redirect sends a browser to an address that is relative to the one it asked
+// for. http.Redirect makes it begin with "/", which fails behind a proxy that puts
+// the site below a path.
+func redirect(w http.ResponseWriter, to string, code int) {
+	w.Header().Set("Location", to)
+	w.WriteHeader(code)
 }
 
 // protect sets the headers of every answer: a browser loads nothing from other
@@ -203,6 +224,7 @@ func digest(b []byte) string {
 // view is what the template shows.
 type view struct {
 	Title    string
+	Root     string // what relative addresses begin with: "", or "../" on the page of a study
 	Assets   string // their version
 	ID       string // of what is shown
 	AsOf     time.Time
@@ -217,7 +239,8 @@ type view struct {
 // article is a study that is shown in full.
 type article struct {
 	Study
-	Place  int // among the articles of the page
+	Root   string // as in view
+	Place  int    // among the articles of the page
 	Images []image
 }
 
@@ -263,6 +286,9 @@ func (s *Site) view(shown *shown, want string) view {
 		Title: "igcsearch", Assets: s.version, ID: shown.id, AsOf: shown.asOf,
 		Database: shown.Database, Problem: shown.problem, Missing: shown.Missing, Want: want,
 	}
+	if want != "" {
+		v.Root = "../"
+	}
 	for _, one := range shown.Studies {
 		full := one.Name == want
 		if want == "" {
@@ -277,7 +303,7 @@ func (s *Site) view(shown *shown, want string) view {
 		if len(v.Studies) == 0 {
 			v.Title = one.Fact() + " – igcsearch"
 		}
-		item := article{Study: one, Place: len(v.Studies)}
+		item := article{Study: one, Root: v.Root, Place: len(v.Studies)}
 		for _, f := range one.Figures {
 			item.Images = append(item.Images, image{f, shown.figures[[2]string{one.Name, f.Name}].version})
 		}

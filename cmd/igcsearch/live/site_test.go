@@ -230,3 +230,63 @@ func TestProblems(t *testing.T) {
 		t.Errorf("a copy: code %d: %s", code, body)
 	}
 }
+
+// TestLinks: no address in the pages begins with "/", so that they work below the
+// path of a proxy, and an address with a slash at its end leads to a page.
+func TestLinks(t *testing.T) {
+	t.Parallel()
+	_, _, _, server := serve(t)
+	for _, path := range []string{"/", "/studies/one", "/studies/one/", "/studies/none"} {
+		_, body := get(t, server.URL+path)
+		if strings.Contains(body, `="/`) || !strings.Contains(body, "assets/live.js") {
+			t.Errorf("%s: %s", path, body)
+		}
+	}
+	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	r, err := client.Get(server.URL + "/studies/one/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Body.Close()
+	if to := r.Header.Get("Location"); to != "../one" {
+		t.Errorf("a slash at the end leads to %q", to)
+	}
+}
+
+// TestManyPages: a page that is one too many is told to come again, until another
+// one is closed.
+func TestManyPages(t *testing.T) {
+	t.Parallel()
+	_, site, _, server := serve(t)
+	site.streams = make(chan struct{}, 1)
+	first, err := http.Get(server.URL + "/events")
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := http.Get(server.URL + "/events")
+	if err != nil {
+		t.Fatal(err)
+	}
+	second.Body.Close()
+	if second.StatusCode != http.StatusServiceUnavailable || second.Header.Get("Retry-After") == "" {
+		t.Errorf("the second page: %s, %v", second.Status, second.Header)
+	}
+	first.Body.Close()
+	site.streams <- struct{}{} // there is room again
+}
+
+// TestServeDownloads: a download says how long it is and what it is, so that a
+// client notices one that breaks off.
+func TestServeDownloads(t *testing.T) {
+	t.Parallel()
+	_, _, _, server := serve(t)
+	r, err := http.Get(server.URL + "/studies/one/accuracy.png")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	body, err := io.ReadAll(r.Body)
+	if err != nil || string(body) != "<svg/>" || r.ContentLength != 6 || r.Header.Get("ETag") == "" {
+		t.Errorf("%q, %v, %v", body, r.Header, err)
+	}
+}

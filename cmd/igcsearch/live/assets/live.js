@@ -102,7 +102,7 @@ async function show(next) {
 }
 
 function connect() {
-  const source = new EventSource("/events");
+  const source = new EventSource(document.documentElement.dataset.root + "events");
   source.addEventListener("state", word);
   source.addEventListener("beat", word);
   source.onerror = () => {

@@ -226,7 +226,7 @@ func TestFaultsDiskFull(t *testing.T) {
 			}
 		}
 		kept += len(before)
-		for _, suffix := range []string{"", "-wal", "-shm", ".lock"} {
+		for _, suffix := range []string{"", "-wal", "-shm"} {
 			os.Remove(filepath.Join(f.dir, db+suffix))
 		}
 	}

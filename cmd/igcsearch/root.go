@@ -31,7 +31,7 @@ var commandGroups = []struct {
 	{"Several machines:", []func() *cobra.Command{
 		newSubmitCommand, newWorkerCommand, newCollectCommand, newMergeCommand,
 	}},
-	{"Data:", []func() *cobra.Command{newDataCommand, newImportCommand, newDoctorCommand}},
+	{"Data:", []func() *cobra.Command{newDataCommand, newImportCommand, newBackupCommand, newDoctorCommand}},
 }
 
 func newRootCommand() *cobra.Command {

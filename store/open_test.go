@@ -478,6 +478,11 @@ func TestPermissions(t *testing.T) {
 	prepare(filepath.Join(free, "secret.db")).Close()
 	must(os.Chmod(filepath.Join(closed, "rest.db"), 0o444))
 	must(os.Chmod(filepath.Join(free, "file.db"), 0o444))
+	for _, suffix := range []string{"", "-wal"} { // one that was killed, whose -shm somebody removed
+		b, err := os.ReadFile(filepath.Join(closed, "killed.db"+suffix))
+		must(err)
+		must(os.WriteFile(filepath.Join(free, "killed.db"+suffix), b, 0o644))
+	}
 	must(os.Chmod(filepath.Join(free, "secret.db"), 0))
 	must(os.Chmod(closed, 0o555))
 	must(os.Chmod(free, 0o777))
@@ -491,7 +496,7 @@ func TestPermissions(t *testing.T) {
 		}
 		return files
 	}
-	before := stored()
+	before, beside := stored(), folder(t, free)
 
 	got := child(t, "permissions", dir, os.Getuid() == 0)
 	for _, want := range []string{
@@ -501,6 +506,7 @@ func TestPermissions(t *testing.T) {
 		"read closed/copied.db: read " + closed + "/copied.db: what was stored last is in " + closed +
 			"/copied.db-wal, and only who may write the file can take it from there",
 		"read free/file.db: 1 epochs",
+		"read free/killed.db: read " + free + "/killed.db: what was stored last is in " + free + "/killed.db-wal",
 		"read free/secret.db: open database " + free + "/secret.db: unable to open database file: permission denied",
 		"run closed/rest.db: open database " + closed + "/rest.db: ",
 		"run closed/new.db: open database " + closed + "/new.db: create it: permission denied (fault FolderClosed)",
@@ -513,12 +519,15 @@ func TestPermissions(t *testing.T) {
 	if after := stored(); !maps.Equal(before, after) {
 		t.Errorf("the closed folder changed: %v", slices.Collect(maps.Keys(after)))
 	}
+	if after := folder(t, free); !maps.Equal(beside, after) { // the owner could not write what others leave there
+		t.Errorf("the free folder had %v and has %v", slices.Sorted(maps.Keys(beside)), slices.Sorted(maps.Keys(after)))
+	}
 }
 
 // permissions is the child of TestPermissions.
 func permissions(ctx context.Context, dir string) {
 	for _, name := range []string{"closed/rest.db", "closed/live.db", "closed/killed.db", "closed/copied.db",
-		"free/file.db", "free/secret.db"} {
+		"free/file.db", "free/secret.db", "free/killed.db"} {
 		db, err := store.OpenReadOnly(ctx, filepath.Join(dir, name))
 		if err != nil {
 			fmt.Printf("read %s: %v\n", name, err)
@@ -528,6 +537,9 @@ func permissions(ctx context.Context, dir string) {
 		if err != nil {
 			fmt.Printf("read %s: %v\n", name, err)
 			continue
+		}
+		if _, err := db.Examine(ctx); err != nil {
+			fmt.Printf("examine %s: %v\n", name, err)
 		}
 		fmt.Printf("read %s: %d epochs\n", name, len(epochs))
 		db.Close()

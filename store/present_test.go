@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -21,19 +22,21 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// overwrite writes a file over another one as cp does, so that it stays the same file.
+// overwrite writes a file over another one, which stays the same file. It does so in a process of its own, as people
+// do: one that closed the file in this process would drop the locks of SQLite.
 func overwrite(t testing.TB, path string, content []byte) {
 	t.Helper()
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0)
-	must(t, err)
-	_, err = f.Write(content)
-	must(t, err)
-	must(t, f.Close())
+	from := filepath.Join(t.TempDir(), "from")
+	must(t, os.WriteFile(from, content, 0o644))
+	if out, err := exec.Command("cp", from, path).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
 }
 
+// read returns the content of a file, by a process of its own.
 func read(t testing.TB, path string) []byte {
 	t.Helper()
-	b, err := os.ReadFile(path)
+	b, err := exec.Command("cat", path).Output()
 	must(t, err)
 	return b
 }

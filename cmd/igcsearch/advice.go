@@ -116,8 +116,7 @@ func adviceOnDatabase(e *store.Error) string {
 		return fmt.Sprintf("copy all of them first; then move %[1]s-wal and %[1]s-shm elsewhere, and %[1]s is what it "+
 			"was when it was copied here", e.Database)
 	case store.Lost, store.LostLog:
-		return "leave the files of a database alone while a process uses it, and copy it with igcsearch backup; " +
-			"the same command goes on with what is stored"
+		return "leave the files of a database alone while a process uses it, and copy it with igcsearch backup"
 	case store.InUseElsewhere:
 		return "give all processes the same path"
 	case store.NoLocks:

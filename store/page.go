@@ -4,7 +4,10 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"os"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // filePage is the page of the table file, which is the first table of schema.sql. In a database that people have put
@@ -45,6 +48,48 @@ func (db *DB) mainRow(number int64) (r fileRow, err error) {
 	return r, nil
 }
 
+// logBegins is where a -wal begins, told by the salt in its head, which SQLite changes when it begins the -wal anew.
+type logBegins struct {
+	salt    string
+	commits int64 // that the main file had by then, 0 if that is not known
+}
+
+// logBegin reads the head of -wal, and with a page also the commits that the main file had when the -wal was begun:
+// one less than the first row of the table file in it. SQLite begins a -wal when all of the one before is in the main
+// file, and on the disk.
+func (db *DB) logBegin(page int64) (b logBegins) {
+	f, err := os.OpenFile(db.path+"-wal", os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return b
+	}
+	defer f.Close()
+	const headBytes, frameHead = 32, 24
+	head := make([]byte, headBytes)
+	if n, _ := f.ReadAt(head, 0); n < headBytes || binary.BigEndian.Uint32(head)&^1 != 0x377f0682 {
+		return b
+	}
+	b.salt = string(head[16:24])
+	size := int64(binary.BigEndian.Uint32(head[8:]))
+	if page == 0 || size < 512 || size > 65536 {
+		return b
+	}
+	for at := int64(headBytes); ; at += frameHead + size {
+		frame := make([]byte, frameHead)
+		if n, _ := f.ReadAt(frame, at); n < frameHead || string(frame[8:16]) != b.salt {
+			return b // what follows is of the -wal before
+		}
+		if int64(binary.BigEndian.Uint32(frame)) != page {
+			continue
+		}
+		content := make([]byte, size)
+		f.ReadAt(content, at+frameHead)
+		if r, ok := parseFileRow(content); ok {
+			b.commits = r.commits - 1
+		}
+		return b
+	}
+}
+
 // parseFileRow reads a page of a table with one row, which fits into the page.
 func parseFileRow(page []byte) (r fileRow, ok bool) {
 	const leaf = 13
@@ -57,7 +102,7 @@ func parseFileRow(page []byte) (r fileRow, ok bool) {
 	header := cell
 	cell.at += int(header.varint())
 	var ints []int64
-	for column := range 5 {
+	for column := range 4 {
 		switch kind := header.varint(); {
 		case column == 1 && kind == 12+2*16:
 			r.id = strings.ToUpper(hex.EncodeToString(cell.bytes(16)))
@@ -69,10 +114,10 @@ func parseFileRow(page []byte) (r fileRow, ok bool) {
 			return r, false
 		}
 	}
-	if !cell.ok || !header.ok || len(ints) != 4 {
+	if !cell.ok || !header.ok || len(ints) != 3 {
 		return r, false
 	}
-	r.commits, r.floor, r.closed = ints[1], ints[2], ints[3]
+	r.commits, r.closed = ints[1], ints[2]
 	return r, true
 }
 

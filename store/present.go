@@ -22,27 +22,29 @@ import (
 // whether what it has open is still what is at the path, and whether the main file alone holds what it held before.
 //
 // For the second, the table file has one row with a random id of the database and the number of its commits. Only a
-// checkpoint writes the main file, so the number that the main file alone holds never falls and never passes that of
-// the whole database. "Alone" means without -wal, where newer commits wait.
+// checkpoint writes the main file, so the number that the main file alone holds never falls, never passes that of the
+// whole database, and is not below that with which the -wal begins. "Alone" means without -wal, where newer commits
+// wait.
 
 // fileRow is the row of the table file.
 type fileRow struct {
-	id                     string
-	commits, floor, closed int64
-	schema                 int64 // counted up by every change of the schema and by a vacuum
-	page                   int64 // that the row is on
+	id              string
+	commits, closed int64
+	schema          int64 // counted up by every change of the schema and by a vacuum
+	page            int64 // that the row is on
 }
 
-// seen is what was found in the main file alone when its state was this.
+// seen is what was found in the main file alone when its state was this, and -wal had begun with this salt.
 type seen struct {
-	at  fileState
-	row fileRow
+	at   fileState
+	salt string
+	row  fileRow
 }
 
 func readFileRow(ctx context.Context, tx *sql.Tx) (r fileRow, err error) {
-	err = tx.QueryRowContext(ctx, `SELECT hex(id), commits, floor, closed, schema_version,
+	err = tx.QueryRowContext(ctx, `SELECT hex(id), commits, closed, schema_version,
 			(SELECT rootpage FROM sqlite_schema WHERE name = 'file')
-		FROM file, pragma_schema_version`).Scan(&r.id, &r.commits, &r.floor, &r.closed, &r.schema, &r.page)
+		FROM file, pragma_schema_version`).Scan(&r.id, &r.commits, &r.closed, &r.schema, &r.page)
 	return r, err
 }
 
@@ -134,48 +136,51 @@ func (db *DB) unnoted() bool {
 // unreadable is how long the row may be unreadable while the main file stands still: another process may be writing it.
 const unreadable = time.Second
 
-// checkMain looks at the main file alone, if it has changed since the last time. live is the row of the whole database
+// checkMain looks at the main file alone, if it or the begin of -wal has changed since the last time. live is the row of the whole database
 // in a transaction that writes, so that it cannot change; nil if that is not known.
 func (db *DB) checkMain(live *fileRow) error {
 	var last fileState
-	for begin := time.Now(); ; {
+	for since := time.Now(); ; {
 		at, err := db.mainState()
-		if err != nil || at == db.main.at {
+		salt := db.logBegin(0).salt
+		if err != nil || at == db.main.at && salt == db.main.salt {
 			return nil
 		}
 		if at != last {
-			begin, last = time.Now(), at
+			since, last = time.Now(), at
 		}
 		page := cmp.Or(db.main.row.page, filePage)
 		if live != nil {
 			page = live.page
 		}
+		begin := db.logBegin(page) // before the row, whose commits only rise
 		row, err := db.mainRow(page)
 		switch {
 		case err == nil:
-			if why := row.differs(db.main.row, live); why != "" {
+			if why := row.differs(db.main.row, live, begin); why != "" {
 				return db.lose(Lost, why)
 			}
-			db.main = seen{at, row}
+			db.main = seen{at, begin.salt, row}
 			return nil
 		case !errors.Is(err, errNotOurs) && db.main.row.id == "":
 			return nil // whoever created the tables, or compacted the file, ended before they were in the main file
-		case errors.Is(err, errNotOurs) || time.Since(begin) > unreadable:
+		case errors.Is(err, errNotOurs) || time.Since(since) > unreadable:
 			return db.lose(Lost, "something else was written over it")
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
 }
 
-// differs says in which way the row of a main file is not one that a checkpoint can have written after the row before.
-func (r fileRow) differs(before fileRow, live *fileRow) string {
+// differs says in which way the row of a main file is not one that a checkpoint can have written after the row before,
+// for a -wal that begins there.
+func (r fileRow) differs(before fileRow, live *fileRow, begin logBegins) string {
 	if live != nil && before.id == "" {
 		before.id = live.id
 	}
 	switch {
 	case before.id != "" && r.id != before.id:
 		return "another database or a backup was written over it"
-	case r.commits < before.commits, live != nil && r.commits < live.floor:
+	case r.commits < max(before.commits, begin.commits):
 		return "an older copy was written over it"
 	case live != nil && (r.commits > live.commits || r.schema > live.schema):
 		return "another copy was written over it"
@@ -195,7 +200,8 @@ func (db *DB) belongs(ctx context.Context) error {
 		live, err = readFileRow(ctx, tx)
 		return err
 	})
-	after, err3 := db.mainRow(filePage) // has no fewer than the floor of live
+	begin := db.logBegin(filePage)
+	after, err3 := db.mainRow(filePage) // has no fewer than when -wal was begun
 	why := ""
 	switch {
 	case errors.Is(err1, errNotOurs):
@@ -205,8 +211,7 @@ func (db *DB) belongs(ctx context.Context) error {
 	case err2 != nil:
 		return err2
 	case errors.Join(err1, err3) == nil:
-		if before.differs(fileRow{id: live.id}, &fileRow{commits: live.commits, schema: live.schema}) != "" ||
-			after.commits < live.floor {
+		if before.differs(fileRow{}, &live, logBegins{}) != "" || after.differs(fileRow{}, nil, begin) != "" {
 			why = "the one is of another state or another database than the other"
 		}
 	}
@@ -225,7 +230,7 @@ func damaged(err error) bool {
 
 // count counts a commit.
 func (db *DB) count(ctx context.Context, tx *sql.Tx) error {
-	return exec(ctx, tx, `UPDATE file SET commits = commits + 1, floor = max(floor, ?)`, db.main.row.commits)
+	return exec(ctx, tx, `UPDATE file SET commits = commits + 1`)
 }
 
 // commit runs f in a writing transaction, if the database is still what this process has opened.
@@ -236,14 +241,11 @@ func (db *DB) commit(ctx context.Context, f func(*sql.Tx) error) error {
 	err := db.tryCommit(ctx, f)
 	if err == nil {
 		// The commit may have moved pages into the main file. Look now what it holds, before others write over it.
-		was := db.main.row.commits
-		if err = db.checkMain(nil); err == nil && db.main.row.commits > was && db.shared() {
-			db.tryCommit(ctx, func(*sql.Tx) error { return nil }) // tells the others, by the floor
-		}
+		err = db.checkMain(nil)
 	} else if damaged(err) && db.misplaced() == nil {
 		// Perhaps something was written over the main file. How many commits there are cannot be told now.
 		known := db.main.row
-		known.commits, known.floor = math.MaxInt64, 0
+		known.commits = math.MaxInt64
 		db.checkMain(&known)
 	}
 	if lost := db.lost.Load(); lost != nil {
@@ -275,12 +277,6 @@ func (db *DB) tryCommit(ctx context.Context, f func(*sql.Tx) error) error {
 		return err
 	}
 	return tx.Commit()
-}
-
-// shared reports whether another process, or another DB of this one, has the database open for writing.
-func (db *DB) shared() bool {
-	at, err := db.file.taken(openByte, 1)
-	return at >= 0 || err != nil
 }
 
 // rescue moves what is in a -wal that has no name any more into the main file, if that is the right one, and says so.

@@ -10,7 +10,6 @@ CREATE TABLE file (
     one     INTEGER PRIMARY KEY CHECK (one = 1),
     id      BLOB    NOT NULL CHECK (length(id) = 16),            -- random
     commits INTEGER NOT NULL DEFAULT 0 CHECK (commits >= 0),     -- counts the transactions that write
-    floor   INTEGER NOT NULL DEFAULT 0 CHECK (floor BETWEEN 0 AND commits), -- commits that the main file was seen to have
     closed  INTEGER NOT NULL DEFAULT 0 CHECK (closed >= 0)      -- commits when the last process closed it and all were in the main file
 ) STRICT;
 

@@ -136,8 +136,10 @@ func serial(f func(Event)) func(Event) {
 func (r *Runner) Work(ctx context.Context, desk Desk) error {
 	w := &workers{r: r, desk: desk, n: max(1, r.Workers), changed: make(chan struct{}), notify: serial(r.Notify)}
 	beats, stopBeats := context.WithCancel(context.WithoutCancel(ctx))
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
 	var heart conc.WaitGroup
-	heart.Go(func() { w.beat(beats) })
+	heart.Go(func() { w.beat(beats, end) })
 	defer heart.Wait()
 	defer stopBeats()
 
@@ -148,6 +150,9 @@ func (r *Runner) Work(ctx context.Context, desk Desk) error {
 		p.Go(w.loop)
 	}
 	err := p.Wait()
+	if gone := context.Cause(ctx); errors.Is(gone, ErrGone) && !errors.Is(err, ErrGone) {
+		return gone
+	}
 	if err == nil {
 		err = ctx.Err()
 	}
@@ -305,10 +310,14 @@ func (w *workers) done(t *training, failed bool) (end bool) {
 	return true
 }
 
-// beat extends the lease of this process until ctx ends.
-func (w *workers) beat(ctx context.Context) {
+// beat extends the lease of this process until ctx ends. If the store is gone, it ends the run.
+func (w *workers) beat(ctx context.Context, end context.CancelCauseFunc) {
 	for ctx.Err() == nil {
 		next, err := w.desk.Beat(ctx)
+		if errors.Is(err, ErrGone) {
+			end(err)
+			return
+		}
 		if err != nil && ctx.Err() == nil {
 			// The run goes on: if the store has failed, Record fails too.
 			w.notify(Event{Kind: Noted, Note: "the heartbeat failed: " + oneLine(err)})

@@ -19,6 +19,7 @@ import (
 
 // fakeStore is a Store in memory. If fail is set, its errors are those of the calls.
 type fakeStore struct {
+	beat     func() error // what Beat returns; nil for no error
 	mu       sync.Mutex
 	planned  bool
 	shared   bool           // other processes own the running trials
@@ -55,7 +56,12 @@ func (s *fakeStore) Poll(_ context.Context, _ string, since int64) ([]search.Tri
 	return changed, s.changes, nil
 }
 
-func (s *fakeStore) Beat(context.Context) (time.Duration, error) { return time.Minute, nil }
+func (s *fakeStore) Beat(context.Context) (time.Duration, error) {
+	if s.beat != nil {
+		return time.Minute, s.beat()
+	}
+	return time.Minute, nil
+}
 
 func (s *fakeStore) refuse(call string, trial int64) error {
 	if s.fail == nil {
@@ -251,6 +257,22 @@ func TestRunner(t *testing.T) {
 		}
 		if store.template.Host != "here" || time.Since(store.template.Started) > time.Minute {
 			t.Errorf("attempt %+v: want the template with its start", store.template)
+		}
+	})
+	t.Run("ends within an epoch if the heartbeat finds the store gone", func(t *testing.T) {
+		t.Parallel()
+		s, trials := study(t)
+		training := make(chan struct{})
+		gone := fmt.Errorf("fake.db was removed: %w", search.ErrGone)
+		store := &fakeStore{beat: func() error { <-training; return gone }}
+		tr := trainerFunc(func(ctx context.Context, _ search.Job, _ search.Reporter) error {
+			close(training)
+			<-ctx.Done()
+			return ctx.Err()
+		})
+		_, err := (&search.Runner{Store: store, Trainer: tr}).Run(t.Context(), s, strategyOf(s), trials)
+		if !errors.Is(err, search.ErrGone) {
+			t.Errorf("%v, want that the store is gone", err)
 		}
 	})
 	t.Run("the results do not depend on the workers", func(t *testing.T) {

@@ -65,6 +65,10 @@ var ErrTaken = errors.New("another worker has begun the trial")
 // late: its attempt was taken for lost, and another process has continued the trial.
 var ErrSuperseded = errors.New("another process has continued the trial")
 
+// ErrGone is the error that a Store returns (wrapped) if what it has opened was removed, replaced
+// or overwritten. Nothing more can be stored, so the run ends at once.
+var ErrGone = errors.New("the store is gone")
+
 // Key identifies a trial within its study by the network and the seed.
 type Key struct {
 	System space.System

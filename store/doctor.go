@@ -17,6 +17,7 @@ type Health struct {
 	Version             int    // of the schema
 	Network             string // file system that other machines share, "" for a local one
 	FileBytes, WALBytes int64
+	LogMissing          bool  // see DB.LogMissing
 	FreeBytes           int64 // of the file, which a vacuum would give back
 	Tables              []TableSize
 	Workers             []WorkerInfo
@@ -42,12 +43,10 @@ type WorkerInfo struct {
 // brokenChecks runs SQLite's check of the whole file on a connection that may write but is told not to. On one that may
 // not write, SQLite leaves out the CHECK constraints. For a file that this process may not write it returns nothing.
 func (db *DB) brokenChecks(ctx context.Context) (broken []string, err error) {
-	pool, err := sql.Open("sqlite3", db.dsn(url.Values{
-		"mode": {"rw"}, "_query_only": {"1"}, "_busy_timeout": {"10000"},
-	}))
-	if err != nil {
-		return nil, err
+	if !db.mayWrite {
+		return nil, nil
 	}
+	pool := db.pool(url.Values{"mode": {"rw"}, "_query_only": {"1"}}, false)
 	defer pool.Close()
 	rows, err := pool.QueryContext(ctx, `SELECT integrity_check
 		FROM pragma_integrity_check WHERE integrity_check <> 'ok'`)
@@ -76,7 +75,7 @@ func (db *DB) Examine(ctx context.Context) (Health, error) {
 		return h, db.explain("examine", err)
 	}
 	err = db.view(ctx, func(tx *sql.Tx) (err error) {
-		h = Health{Version: schemaVersion, Network: db.network}
+		h = Health{Version: schemaVersion, Network: db.network, LogMissing: db.LogMissing()}
 		if err := db.findSizes(ctx, tx, &h); err != nil {
 			return err
 		}
@@ -254,7 +253,13 @@ func mendAll(ctx context.Context, tx *sql.Tx, found []finding, changed map[int64
 
 // Vacuum gives the free bytes of the file back to the file system.
 func (db *DB) Vacuum(ctx context.Context) error {
-	_, err := db.write.ExecContext(ctx, `VACUUM`)
+	err := db.update(ctx, func(*sql.Tx) error { return nil }) // is it still the file that was opened?
+	if err == nil {
+		err = db.await(ctx, func() error {
+			_, err := db.write.ExecContext(ctx, `VACUUM`)
+			return err
+		})
+	}
 	if err == nil {
 		_, err = db.write.ExecContext(ctx, `PRAGMA wal_checkpoint(TRUNCATE)`)
 	}

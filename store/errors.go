@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"github.com/mattn/go-sqlite3"
+	"golang.org/x/sys/unix"
 )
 
 // ErrNoStudy is wrapped by the error for a name that no study has. Its text lists the names that there are.
@@ -52,23 +53,34 @@ func (e *BusyError) Error() string {
 type Fault int
 
 const (
-	Other         Fault = iota // the text says all that there is to say
-	NoFolder                   // there is no folder for the new database
-	Missing                    // there is no database; the error wraps fs.ErrNotExist
-	Empty                      // the file is empty
-	NotRegular                 // the file is a folder or a device
-	NotADatabase               // SQLite did not write the file
-	Foreign                    // another program wrote the database
-	Older                      // an older igcsearch wrote the database
-	Newer                      // a newer igcsearch wrote the database
-	Altered                    // somebody changed the tables of the database
-	Contradictory              // the database has a value that no igcsearch stores
-	NotWritable                // the file or its folder cannot be written
-	FolderClosed               // the lock file beside the database cannot be written
-	InUse                      // another process has the database for itself
-	InUseNetwork               // the same, on a network file system, where only one process can have it
-	NoTemporary                // there is no folder for temporary files
-	NoStudies                  // the database has no study yet; the error wraps ErrNoStudy
+	Other          Fault = iota // the text says all that there is to say
+	NoFolder                    // there is no folder for the new database
+	Missing                     // there is no database; the error wraps fs.ErrNotExist
+	Empty                       // the file is empty
+	NotRegular                  // the file is a folder or a device
+	NotADatabase                // SQLite did not write the file
+	Foreign                     // another program wrote the database
+	Older                       // an older igcsearch wrote the database
+	Newer                       // a newer igcsearch wrote the database
+	Altered                     // somebody changed the tables of the database
+	Contradictory               // the database has a value that no igcsearch stores
+	NotReadable                 // the file cannot be read
+	NotWritable                 // the file or its folder cannot be written
+	LogClosed                   // -wal or -shm beside the database cannot be written
+	FolderClosed                // the folder of a new database cannot be written
+	HardLinks                   // the file has several names
+	Mounted                     // the file itself is mounted, without the files beside it
+	Stranger                    // a file beside it has a name that SQLite needs, and SQLite did not write it
+	Mixed                       // the -wal beside it does not belong to it
+	Lost                        // it was removed, replaced or overwritten while it was in use
+	LostLog                     // the same was done to its -wal or -shm
+	InUseElsewhere              // another process has it open by another name
+	NoLocks                     // the file system has no locks
+	Exists                      // there is a file where a new database was to be made; the error wraps fs.ErrExist
+	InUse                       // another process has the database for itself
+	InUseNetwork                // the same, on a network file system, where only one process can have it
+	NoTemporary                 // there is no folder for temporary files
+	NoStudies                   // the database has no study yet; the error wraps ErrNoStudy
 )
 
 // Error is an error of a database.
@@ -115,9 +127,15 @@ func (db *DB) explain(act string, err error) error {
 		hint = "the disk is full; free some space and run again, all epochs stored so far are kept"
 	case e.Code == sqlite3.ErrNotADB:
 		return db.fault(act, NotADatabase, err)
+	case e.Code == sqlite3.ErrCorrupt && db.LogMissing():
+		hint = "it was in use when it was last written, and there is no " + db.name + "-wal beside it: either it is a " +
+			"copy that was made meanwhile and without that file, or the file was removed"
 	case e.Code == sqlite3.ErrCorrupt:
 		hint = "the file is damaged; copy it before anything else, then salvage it with: sqlite3 FILE .recover"
 	case e.Code == sqlite3.ErrReadonly, e.Code == sqlite3.ErrPerm, e.Code == sqlite3.ErrCantOpen:
+		if closed := db.closedLog(); closed != "" {
+			return db.fault(act, LogClosed, fmt.Errorf("%w: this user may not write %s", err, closed))
+		}
 		return db.fault(act, NotWritable, err)
 	case e.Code == sqlite3.ErrBusy, e.Code == sqlite3.ErrLocked:
 		hint = "another process holds it; wait for it or stop it, and try again"
@@ -142,4 +160,15 @@ func brief(text string) string {
 		return string(r[:most]) + "…"
 	}
 	return text
+}
+
+// closedLog names those of -wal and -shm that this user cannot write.
+func (db *DB) closedLog() string {
+	var names []string
+	for _, suffix := range logSuffixes {
+		if errors.Is(unix.Faccessat(unix.AT_FDCWD, db.path+suffix, unix.W_OK, unix.AT_EACCESS), unix.EACCES) {
+			names = append(names, db.name+suffix)
+		}
+	}
+	return strings.Join(names, " and ")
 }

@@ -476,6 +476,11 @@ func TestPermissions(t *testing.T) {
 	prepare(filepath.Join(free, "secret.db")).Close()
 	must(os.Chmod(filepath.Join(closed, "rest.db"), 0o444))
 	must(os.Chmod(filepath.Join(free, "file.db"), 0o444))
+	for _, suffix := range []string{"", "-wal"} { // one that was killed, whose -shm somebody removed
+		b, err := os.ReadFile(filepath.Join(closed, "killed.db"+suffix))
+		must(err)
+		must(os.WriteFile(filepath.Join(free, "killed.db"+suffix), b, 0o644))
+	}
 	must(os.Chmod(filepath.Join(free, "secret.db"), 0))
 	must(os.Chmod(closed, 0o555))
 	must(os.Chmod(free, 0o777))
@@ -489,21 +494,26 @@ func TestPermissions(t *testing.T) {
 		}
 		return files
 	}
-	before := stored()
+	names := func() string {
+		entries, err := os.ReadDir(free)
+		must(err)
+		return fmt.Sprint(entries)
+	}
+	before, beside := stored(), names()
 
 	got := child(t, "permissions", dir, os.Getuid() == 0)
 	for _, want := range []string{
 		"read closed/rest.db: 1 epochs",
 		"read closed/live.db: 1 epochs",
 		"read closed/killed.db: 1 epochs",
-		"read closed/copied.db: open database " + closed + "/copied.db: unable to open database file",
+		"read closed/copied.db: read " + closed + "/copied.db: what was stored last is in " + closed +
+			"/copied.db-wal, and only who may write the file can take it from there",
 		"read free/file.db: 1 epochs",
+		"read free/killed.db: read " + free + "/killed.db: what was stored last is in " + free + "/killed.db-wal",
 		"read free/secret.db: open database " + free + "/secret.db: unable to open database file: permission denied",
 		"run closed/rest.db: open database " + closed + "/rest.db: ",
-		"run closed/new.db: lock database " + closed + "/new.db: open " + closed +
-			"/new.db.lock: permission denied (fault FolderClosed)",
-		"run free/file.db: open database " + free + "/file.db: " +
-			"attempt to write a readonly database (fault NotWritable)",
+		"run closed/new.db: open database " + closed + "/new.db: create it: permission denied (fault FolderClosed)",
+		"run free/file.db: open database " + free + "/file.db: permission denied (fault NotWritable)",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no line %q in\n%s", want, got)
@@ -512,12 +522,15 @@ func TestPermissions(t *testing.T) {
 	if after := stored(); !maps.Equal(before, after) {
 		t.Errorf("the closed folder changed: %v", slices.Collect(maps.Keys(after)))
 	}
+	if after := names(); beside != after { // the owner could not write what others leave there
+		t.Errorf("the free folder had %v and has %v", beside, after)
+	}
 }
 
 // permissions is the child of TestPermissions.
 func permissions(ctx context.Context, dir string) {
 	for _, name := range []string{"closed/rest.db", "closed/live.db", "closed/killed.db", "closed/copied.db",
-		"free/file.db", "free/secret.db"} {
+		"free/file.db", "free/secret.db", "free/killed.db"} {
 		db, err := store.OpenReadOnly(ctx, filepath.Join(dir, name))
 		if err != nil {
 			fmt.Printf("read %s: %v\n", name, err)
@@ -527,6 +540,9 @@ func permissions(ctx context.Context, dir string) {
 		if err != nil {
 			fmt.Printf("read %s: %v\n", name, err)
 			continue
+		}
+		if _, err := db.Examine(ctx); err != nil {
+			fmt.Printf("examine %s: %v\n", name, err)
 		}
 		fmt.Printf("read %s: %d epochs\n", name, len(epochs))
 		db.Close()

@@ -1,15 +1,12 @@
 package store
 
 import (
-	"bytes"
 	"context"
 	crand "crypto/rand"
 	"database/sql"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -27,18 +24,16 @@ const patience = 10 * time.Second
 
 // process is this process as one of the local workers of a database.
 //
-// There are two ways to know who is alive. Each process holds a lock on one byte of "<database>.lock". The system gives
-// the byte back when the process ends, however that happens, so its trials are free at once, whatever process numbers,
-// containers and clocks say. And each process counts a heartbeat up. One that holds its byte but does not count any
-// more, because it is stopped or hangs, loses its trials when another process has watched it stand still for a whole
+// There are two ways to know who is alive. Each process has a byte of the database file locked, see lock.go. The system
+// gives the byte back when the process ends, however that happens, so its trials are free at once, whatever process
+// numbers, containers and clocks say. And each process counts a heartbeat up. One that holds its byte but does not count
+// any more, because it is stopped or hangs, loses its trials when another process has watched it stand still for a whole
 // lease, by its own monotonic clock. No time of day is used.
 type process struct {
-	Worker    // its ID is the byte of the lock file
-	path      string
+	Worker         // its ID is the byte that it has locked
 	exclusive bool // no other process can be there
 
 	mu     sync.Mutex
-	file   *os.File
 	beaten time.Time // of the last heartbeat, by the monotonic clock
 	seen   map[int64]*search.HeartbeatWatch
 }
@@ -57,19 +52,30 @@ func (db *DB) Join(ctx context.Context) error {
 	}
 	var random [8]byte
 	crand.Read(random[:]) // never fails
-	id := int64(binary.LittleEndian.Uint64(random[:])>>2) + 1
-	p := &process{Worker: localWorker(id), path: db.path + ".lock", exclusive: db.network != "",
-		seen: map[int64]*search.HeartbeatWatch{}}
-	var err error
-	if p.file, err = db.lock(p.exclusive, p.ID, db.patience); err != nil {
-		return err
+	id := int64(binary.LittleEndian.Uint64(random[:])%workerIDs) + 1
+	p := &process{Worker: localWorker(id), exclusive: db.network != "", seen: map[int64]*search.HeartbeatWatch{}}
+	if p.exclusive {
+		err := db.lockMain(ctx, unix.F_WRLCK, runByte)
+		if errors.Is(err, errTaken) {
+			err = db.inUse(ctx)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if err := db.file.lock(unix.F_WRLCK, workerBytes+id, 1); err != nil {
+		return db.noLocks(err)
 	}
 	if err := db.update(ctx, func(tx *sql.Tx) error { return p.putRow(ctx, tx, db.lease) }); err != nil {
-		unlock(p.file)
+		db.unlock(p)
 		return db.explain("join database", err)
 	}
+	// From now on the main file alone shows that the database is in use, see LogMissing. If a reader is in the way, a
+	// later checkpoint does that.
+	db.write.ExecContext(ctx, `PRAGMA wal_checkpoint(PASSIVE)`)
 	p.beaten = time.Now()
 	db.self = p
+	db.own.Store(p.ID)
 	return nil
 }
 
@@ -80,16 +86,6 @@ func (db *DB) Beat(ctx context.Context) (next time.Duration, err error) {
 		return next, err
 	}
 	p := db.self
-	p.mu.Lock()
-	if held, err := p.file.Stat(); err == nil { // somebody may have removed the lock file
-		if named, err := os.Stat(p.path); err != nil || !os.SameFile(held, named) {
-			if f, err := db.lock(p.exclusive, p.ID, db.patience); err == nil {
-				p.file.Close()
-				p.file = f
-			}
-		}
-	}
-	p.mu.Unlock()
 	err = db.update(ctx, func(tx *sql.Tx) error {
 		if err := p.putRow(ctx, tx, db.lease); err != nil {
 			return err
@@ -189,7 +185,7 @@ func (db *DB) dead(ctx context.Context, o otherWorker, others []otherWorker, ask
 	const lost = "nothing was heard of its worker for its lease"
 	lease := time.Duration(o.lease) * time.Millisecond
 	switch {
-	case !o.Remote && db.self.gone(o.ID):
+	case !o.Remote && (db.self.exclusive || !db.file.takenByWorker(o.ID)):
 		return "its process is gone", ""
 	case !db.self.stands(o.ID, o.beat, lease):
 	case !o.Remote:
@@ -248,16 +244,6 @@ func (p *process) asked(id int64, err error, lease time.Duration) bool {
 	return p.seen[id].Asked(err, lease)
 }
 
-// gone reports whether the process of a local worker has ended.
-func (p *process) gone(id int64) bool {
-	if p.exclusive {
-		return true
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return !held(p.file, id)
-}
-
 // stands reports whether the heartbeat of a worker was seen to stand still for its lease.
 func (p *process) stands(id, beat int64, lease time.Duration) bool {
 	p.mu.Lock()
@@ -281,85 +267,15 @@ func (db *DB) leave(ctx context.Context) {
 		return exec(ctx, tx, `DELETE FROM worker
 			WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM attempt WHERE worker = ?1)`, db.self.ID)
 	})
-	unlock(db.self.file)
+	db.unlock(db.self)
 	db.self = nil
 }
 
-// lock opens the lock file, locks it beside other processes or exclusively, and locks byte id, unless that is 0. If
-// others still have it after patience, the Fault of the error is InUse or InUseNetwork.
-func (db *DB) lock(exclusive bool, id int64, patience time.Duration) (*os.File, error) {
-	path := db.path + ".lock"
-	how := unix.LOCK_SH
-	if exclusive {
-		how = unix.LOCK_EX
-	}
-	for begin := time.Now(); ; {
-		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
-		if err != nil {
-			return nil, db.fault("lock database", FolderClosed, err)
-		}
-		err = unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			holder, _ := io.ReadAll(io.LimitReader(f, 200))
-			f.Close()
-			if time.Since(begin) < patience {
-				time.Sleep(10 * time.Millisecond)
-				continue
-			}
-			return nil, db.inUse(string(bytes.TrimSpace(holder)))
-		}
-		if err != nil {
-			f.Close()
-			return nil, db.fault("lock database", Other, err)
-		}
-		// Another process may have removed the file in unlock. Then the next process would find another one under
-		// this name.
-		mine, err1 := f.Stat()
-		named, err2 := os.Stat(path)
-		if err1 != nil || err2 != nil || !os.SameFile(mine, named) {
-			f.Close()
-			continue
-		}
-		if id > 0 && !exclusive {
-			l := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart, Start: id, Len: 1}
-			if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &l); err != nil {
-				f.Close()
-				return nil, db.fault("lock database", Other, err)
-			}
-		}
-		host, _ := os.Hostname()
-		f.Truncate(0) // errors do not matter: it is only text for a message
-		f.WriteAt(fmt.Appendf(nil, "process %d on %s\n", os.Getpid(), host), 0)
-		return f, nil
-	}
-}
-
-// inUse is the error for a lock that another process has.
-func (db *DB) inUse(holder string) error {
-	if holder == "" {
-		holder = "another process"
-	}
-	if db.network != "" {
-		return db.fault("lock database", InUseNetwork, fmt.Errorf("%s is running a study of it, and it lies on a "+
-			"network file system (%s), where locks and shared memory do not reach other machines", holder, db.network))
-	}
-	return db.fault("lock database", InUse,
-		fmt.Errorf("%s is running a study of it, of another version of igcsearch or as the only one", holder))
-}
-
-// held reports whether a process has the lock on its byte.
-func held(f *os.File, id int64) bool {
-	l := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart, Start: id, Len: 1}
-	err := unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &l)
-	return err != nil || l.Type != unix.F_UNLCK
-}
-
-// unlock gives the locks back. It removes the file if no other process has it locked.
-func unlock(f *os.File) {
-	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
-		os.Remove(f.Name())
-	}
-	f.Close()
+// unlock gives back what Join has locked.
+func (db *DB) unlock(p *process) {
+	db.own.Store(0)
+	db.file.lock(unix.F_UNLCK, workerBytes+p.ID, 1)
+	db.file.lock(unix.F_UNLCK, runByte, 1)
 }
 
 // alive reports whether the process of a worker is there, as far as a reader can know. A remote worker holds no lock.
@@ -372,12 +288,7 @@ func (db *DB) alive(w Worker) bool {
 	if db.network != "" {
 		return true
 	}
-	f, err := os.Open(db.path + ".lock")
-	if err != nil {
-		return !errors.Is(err, fs.ErrNotExist)
-	}
-	defer f.Close()
-	return held(f, w.ID)
+	return db.own.Load() == w.ID || db.file.takenByWorker(w.ID)
 }
 
 // networkSystems are the file systems that several machines share, or behind which a share of another machine may lie.

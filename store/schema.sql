@@ -5,6 +5,17 @@
 -- this file, schemaVersion in store.go: whoever changes a table here counts it up. A database whose tables differ from
 -- these is refused, comments apart. What no CHECK can say, findings.go does.
 
+-- One row, by which igcsearch knows the database while it is in use. Only a checkpoint of SQLite moves commits from
+-- -wal into the main file.
+CREATE TABLE file (
+    one     INTEGER PRIMARY KEY CHECK (one = 1),
+    id      BLOB    NOT NULL CHECK (length(id) = 16),            -- random
+    commits INTEGER NOT NULL DEFAULT 0 CHECK (commits >= 0),     -- counts the transactions that write
+    closed  INTEGER NOT NULL DEFAULT 0 CHECK (closed >= 0)      -- commits when the last process closed it and all were in the main file
+) STRICT;
+
+INSERT INTO file (one, id) VALUES (1, randomblob(16));
+
 CREATE TABLE study (
     id               INTEGER PRIMARY KEY,
     name             TEXT    NOT NULL UNIQUE CHECK (length(name) BETWEEN 1 AND 100),
@@ -45,7 +56,7 @@ CREATE INDEX changed_trial ON trial (study, changed);
 -- beat stand still for a whole lease, by its own monotonic clock, may take its trials. No time of day is stored or
 -- compared.
 CREATE TABLE worker (
-    id     INTEGER PRIMARY KEY CHECK (id > 0),                   -- random; of a local worker the byte of the lock file that it holds
+    id     INTEGER PRIMARY KEY CHECK (id > 0),                   -- random; of a local worker also the byte of this file that it has locked
     host   TEXT    NOT NULL,
     pid    INTEGER NOT NULL,                                     -- process on host
     lease  INTEGER NOT NULL CHECK (lease > 0),                   -- ms

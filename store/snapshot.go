@@ -44,7 +44,7 @@ func copyResults(ctx context.Context, pool *sql.DB, path string) error {
 	defer tx.Rollback() // does nothing after Commit
 	var statements []string
 	err = each(ctx, tx, `SELECT type, name, sql FROM main.sqlite_schema
-		WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite%' ORDER BY type DESC`, nil, func(rows *sql.Rows) error {
+		WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite%' ORDER BY type DESC, rowid`, nil, func(rows *sql.Rows) error {
 		var kind, name, text string
 		if err := rows.Scan(&kind, &name, &text); err != nil {
 			return err
@@ -79,15 +79,17 @@ func copyResults(ctx context.Context, pool *sql.DB, path string) error {
 
 // snapshot has write copy the database, as it stands, to a new file at path.
 func (db *DB) snapshot(ctx context.Context, path string, write func(*sql.DB) error) error {
-	options := url.Values{"mode": {"ro"}, "_busy_timeout": {"10000"}}
+	options := db.readOptions()
+	options.Del("_query_only") // which also forbids to write the copy
 	copyFrom := func() error {
-		// Not with the readers of db, whose query_only also forbids to write the copy.
-		pool, err := sql.Open("sqlite3", db.dsn(options))
-		if err != nil {
-			return err
-		}
-		defer pool.Close()
-		return write(pool)
+		return db.await(ctx, func() error {
+			pool := db.pool(options, false)
+			defer pool.Close()
+			return write(pool)
+		})
+	}
+	if err := db.misplaced(); err != nil {
+		return err
 	}
 	// A file at rest is read as view does, for the same reasons.
 	if before, atRest := db.state(); atRest {

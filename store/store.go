@@ -19,15 +19,16 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/mattn/go-sqlite3" // and the driver "sqlite3"
+	"github.com/mattn/go-sqlite3"
+	"golang.org/x/sys/unix"
 
 	"igcsearch/search"
 )
@@ -57,13 +58,28 @@ type DB struct {
 	// still reads a file at rest, see view; nil after Open.
 	still   *sql.DB
 	stillAt fileState
+	stillMu sync.Mutex // guards the two
+	rests   bool       // still may be used
 
+	file     *mainFile
+	mayWrite bool // this process has the right to write the file
+
+	logMu   sync.Mutex
+	log     [2]fileID // -wal and -shm of the writing connection, see present.go
+	main    seen      // by the one who writes
+	lost    atomic.Pointer[Error]
+	rescued atomic.Bool
+	closed  atomic.Bool
+
+	hurry    atomic.Int64 // when waiting for other processes ends, in ns since 1970; 0 before the context of Open ends
+	unhurry  func() bool
 	network  string // file system that other machines share, "" for a local one
 	lease    time.Duration
 	patience time.Duration // of lock
 
 	mu      sync.Mutex
 	self    *process          // nil before Join
+	own     atomic.Int64      // ID of self, 0 before Join
 	remotes map[int64]*remote // that this process admitted
 	gone    func(ctx context.Context, job string) (bool, error)
 	note    func(string) // for people; may be nil
@@ -73,9 +89,17 @@ type DB struct {
 	line line // of those who write
 }
 
+// lockWait is how long to wait for a process that writes, and lastWait how much longer than the context of Open.
+const lockWait, lastWait = time.Minute, 2 * time.Second
+
+// sqliteWait is how long SQLite waits for a lock, in milliseconds. Nothing can interrupt that wait, so it is short, and
+// await tries again.
+const sqliteWait = "50"
+
 // Open opens the database at path for running studies. It creates the file if there is none. It refuses, without
-// changing it, a file that is not an igcsearch database, that an igcsearch with another schema wrote, or that cannot be
-// written.
+// changing it, a file that is not an igcsearch database, that an igcsearch with another schema wrote, that cannot be
+// written, or that has more names than one. Once ctx has ended, what is done without it waits for other processes for
+// two seconds at most.
 func Open(ctx context.Context, path string) (*DB, error) {
 	db, err := locate(path)
 	if err != nil {
@@ -85,79 +109,129 @@ func Open(ctx context.Context, path string) (*DB, error) {
 	if _, err := os.Stat(folder); errors.Is(err, fs.ErrNotExist) {
 		return nil, db.fault("open database", NoFolder, fmt.Errorf("folder %s does not exist", folder))
 	}
-	alone, err := db.prepare(ctx)
-	if err != nil {
+	if err := db.take(); err != nil {
 		return nil, err
 	}
-	if alone != nil {
-		defer unlock(alone)
-	}
-	db.write, err = sql.Open("sqlite3", db.dsn(url.Values{
-		"mode": {"rw"}, "_journal_mode": {"WAL"}, "_synchronous": {"FULL"},
-		"_foreign_keys": {"on"}, "_busy_timeout": {"60000"}, "_txlock": {"immediate"}, "_stmt_cache_size": {statements},
-	}))
-	if err != nil {
+	db.unhurry = context.AfterFunc(ctx, func() { db.hurry.Store(time.Now().Add(lastWait).UnixNano()) })
+	if err := db.openWriter(ctx); err != nil {
+		db.hold() // what is there stays as it is
+		db.Close()
 		return nil, db.explain("open database", err)
 	}
-	db.write.SetMaxOpenConns(1)
-	if alone != nil {
-		err = db.createTables(ctx)
-	}
-	if err == nil {
-		// SQLite opens a file that it may not write for reading, without an error. A statement that would write, if
-		// there were a row, returns one.
-		_, err = db.write.ExecContext(ctx, `DELETE FROM study WHERE id IS NULL`)
-	}
-	if err == nil {
-		db.live, err = sql.Open("sqlite3", db.dsn(url.Values{
-			"mode": {"rw"}, "_query_only": {"on"}, "_busy_timeout": {"60000"}, "_stmt_cache_size": {statements},
-		}))
-	}
-	if err != nil {
-		db.write.Close()
-		return nil, db.explain("open database", err)
-	}
-	db.live.SetMaxIdleConns(8) // to open one costs more than most of what is read
 	return db, nil
 }
 
-// prepare looks what is at the path before Open opens it for writing. If the tables are not there, it returns the lock
-// of the process that is to create them. The other processes wait until they get the lock or until the tables are
-// there.
-func (db *DB) prepare(ctx context.Context) (alone *os.File, err error) {
-	for begin := time.Now(); ; time.Sleep(10 * time.Millisecond) {
-		patient := time.Since(begin) < db.patience && ctx.Err() == nil
-		version := 0
-		if _, err := os.Stat(db.path); err == nil {
-			r := &DB{path: db.path, name: db.name} // a connection that may write would change the file
-			version, err = r.openReaders(ctx)
-			r.Close()
-			if e := (sqlite3.Error{}); errors.As(err, &e) && e.ExtendedCode == sqlite3.ErrReadonlyRollback && patient {
-				if err := db.rollBack(ctx); err != nil {
-					return nil, err
-				}
-				continue
-			}
-			if err != nil {
-				return nil, err
-			}
+// openWriter opens the file that db has taken, and creates its tables if it has none.
+func (db *DB) openWriter(ctx context.Context) error {
+	create, err := db.prepare(ctx)
+	if err != nil {
+		return err
+	}
+	db.write = db.pool(url.Values{
+		"mode": {"rw"}, "_journal_mode": {"WAL"}, "_synchronous": {"FULL"},
+		"_foreign_keys": {"on"}, "_txlock": {"immediate"}, "_stmt_cache_size": {statements},
+	}, true)
+	db.write.SetMaxOpenConns(1)
+	if create {
+		if err := db.await(ctx, func() error { return db.createTables(ctx) }); err != nil {
+			return err
 		}
-		if version == schemaVersion {
-			return nil, nil
+		db.write.ExecContext(ctx, `PRAGMA wal_checkpoint(TRUNCATE)`) // from now on the main file alone is a database
+		if err := db.lockMain(ctx, unix.F_RDLCK, openByte); err != nil {
+			return err
 		}
-		alone, err := db.lock(true, 0, 0)
-		var e *Error
-		if errors.As(err, &e) && (e.Fault == InUse || e.Fault == InUseNetwork) && patient {
+	}
+	// SQLite opens a file that it may not write for reading, without an error. A statement that would write, if there
+	// were a row, returns one.
+	err = db.await(ctx, func() error {
+		_, err := db.write.ExecContext(ctx, `DELETE FROM study WHERE id IS NULL`)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	db.live = db.pool(url.Values{"mode": {"rw"}, "_query_only": {"on"}, "_stmt_cache_size": {statements}}, false)
+	db.live.SetMaxIdleConns(8) // to open one costs more than most of what is read
+	return nil
+}
+
+// take opens the main file, or creates an empty one, and sees to it that all who write it do so by the same name.
+func (db *DB) take() error {
+	const act = "open database"
+	var err error
+	for range 10 { // others create and remove it
+		db.file, err = openMain(db.path, os.O_RDWR)
+		if !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		if err := db.strangers(); err != nil {
+			return err
+		}
+		if db.file, err = openMain(db.path, os.O_RDWR|os.O_CREATE|os.O_EXCL); !errors.Is(err, fs.ErrExist) {
+			break
+		}
+	}
+	var closed *fs.PathError
+	switch {
+	case err == nil:
+	case errors.As(err, &closed) && idAt(db.path) == fileID{}:
+		return db.fault(act, FolderClosed, fmt.Errorf("create it: %w", closed.Err))
+	case errors.As(err, &closed):
+		return db.fault(act, NotWritable, closed.Err)
+	default:
+		return db.fault(act, Other, err)
+	}
+	db.mayWrite = true
+	if err = db.oneName(); err == nil {
+		err = db.strangers()
+	}
+	if err == nil {
+		err = db.sameName()
+	}
+	if err != nil {
+		db.file.done()
+	}
+	return err
+}
+
+// prepare looks what is at the path before Open opens it for writing, and takes its share of openByte. If the tables
+// are not there, this process is to create them, and has the byte alone. The other processes wait until they get the
+// byte or until the tables are there.
+func (db *DB) prepare(ctx context.Context) (create bool, err error) {
+	for begin := time.Now(); ; {
+		r := &DB{path: db.path, name: db.name, file: db.file, mayWrite: true}
+		version, err := r.openReaders(ctx) // a connection that may write would change the file
+		r.closeReaders()
+		if e := (sqlite3.Error{}); errors.As(err, &e) && e.ExtendedCode == sqlite3.ErrReadonlyRollback &&
+			time.Since(begin) < db.patience {
+			if err := db.rollBack(ctx); err != nil {
+				return false, err
+			}
 			continue
 		}
 		if err != nil {
-			return nil, err
+			return false, err
 		}
-		if err := db.claim(ctx); err != nil {
-			unlock(alone)
-			return nil, db.explain("create database", err)
+		kind := int16(unix.F_RDLCK)
+		if version == 0 {
+			kind = unix.F_WRLCK
 		}
-		return alone, nil
+		err = db.file.lock(kind, openByte, 1)
+		switch {
+		case errors.Is(err, errTaken) && time.Since(begin) < db.patience && !db.hurried():
+			if err := pause(ctx, 10*time.Millisecond); err != nil {
+				return false, err
+			}
+		case errors.Is(err, errTaken):
+			return false, db.inUse(ctx)
+		case err != nil:
+			return false, db.noLocks(err)
+		case version == schemaVersion:
+			return false, nil
+		default:
+			err := db.await(ctx, func() error { return db.claim(ctx) })
+			return true, db.explain("create database", err)
+		}
 	}
 }
 
@@ -175,9 +249,20 @@ func OpenReadOnly(ctx context.Context, path string) (*DB, error) {
 		}
 		return nil, db.fault("open database", Other, err)
 	}
+	if db.file, err = openMain(db.path, os.O_RDONLY); err != nil {
+		if closed := (*fs.PathError)(nil); errors.As(err, &closed) {
+			err = fmt.Errorf("unable to open database file: %w", closed.Err)
+		}
+		return nil, db.fault("open database", NotReadable, err)
+	}
+	db.mayWrite = unix.Faccessat(unix.AT_FDCWD, db.path, unix.W_OK, unix.AT_EACCESS) == nil
+	db.rests = true
 	version, err := db.openReaders(ctx)
 	if err == nil && version == 0 {
 		err = db.fault("open database", Empty, errors.New("it is empty"))
+	}
+	if err == nil {
+		err = db.readable()
 	}
 	if err != nil {
 		db.Close()
@@ -219,30 +304,54 @@ func (db *DB) Close() error {
 	if db.copied != "" {
 		defer os.RemoveAll(db.copied)
 	}
+	if db.unhurry != nil {
+		db.unhurry()
+	}
+	errs = append(errs, db.closeReaders())
+	if db.write != nil {
+		if db.live != nil { // Open has succeeded
+			ctx, cancel := context.WithTimeout(context.Background(), db.patience)
+			db.finish(ctx)
+			cancel()
+		}
+		errs = append(errs, db.write.Close())
+	}
+	if db.file != nil && !db.closed.Swap(true) {
+		db.file.done()
+	}
+	return db.explain("close database", errors.Join(errs...))
+}
+
+func (db *DB) closeReaders() error {
+	db.stillMu.Lock()
+	defer db.stillMu.Unlock()
+	var errs []error
 	for _, pool := range []*sql.DB{db.live, db.still} {
 		if pool != nil {
 			errs = append(errs, pool.Close())
 		}
 	}
-	if db.write != nil {
-		// SQLite moves everything from -wal into the one file that people copy when the last connection closes, but
-		// not if a reader has the file open. An error does not matter, because the data are safe in -wal too, and this
-		// waits for nobody.
-		db.write.Exec(`PRAGMA busy_timeout = 0`)
-		db.write.Exec(`PRAGMA wal_checkpoint(TRUNCATE)`)
-		errs = append(errs, db.write.Close())
-	}
-	return db.explain("close database", errors.Join(errs...))
+	return errors.Join(errs...)
 }
 
-// locate resolves path, so that the lock file and SQLite's own files are the same however the database is reached.
+// locate resolves path, so that SQLite's own files are the same however the database is reached.
 func locate(path string) (*DB, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return nil, fmt.Errorf("open database %s: %w", path, err)
 	}
-	if real, err := filepath.EvalSymlinks(abs); err == nil {
-		abs = real
+	for range 40 { // as many links as Linux follows
+		if real, err := filepath.EvalSymlinks(filepath.Dir(abs)); err == nil {
+			abs = filepath.Join(real, filepath.Base(abs))
+		}
+		link, err := os.Readlink(abs) // also one to a file that is not there yet
+		if err != nil {
+			break
+		}
+		if !filepath.IsAbs(link) {
+			link = filepath.Join(filepath.Dir(abs), link)
+		}
+		abs = link
 	}
 	db := &DB{path: abs, name: path, network: networkSystem(abs), lease: search.Lease, patience: patience,
 		remotes: map[int64]*remote{}}
@@ -253,36 +362,51 @@ func locate(path string) (*DB, error) {
 }
 
 func (db *DB) dsn(options url.Values) string {
+	options.Set("_busy_timeout", sqliteWait)
 	return (&url.URL{Scheme: "file", Path: db.path, RawQuery: options.Encode()}).String()
+}
+
+// pool returns connections to the database, which are opened when they are needed.
+func (db *DB) pool(options url.Values, writes bool) *sql.DB {
+	return sql.OpenDB(connector{db, db.dsn(options), writes})
+}
+
+// readOptions are those of a connection that reads while others write. If this process has no right to write the file,
+// SQLite makes no -shm for it, which the owner of the file could not write.
+func (db *DB) readOptions() url.Values {
+	options := url.Values{"mode": {"ro"}, "_query_only": {"on"}, "_stmt_cache_size": {statements}}
+	if !db.mayWrite {
+		options.Set("readonly_shm", "1")
+	}
+	return options
 }
 
 // openReaders opens db for reading and returns its schema version, 0 if it holds nothing yet. It refuses a file that is
 // not ours, every other version, and tables that are not those of the version.
 func (db *DB) openReaders(ctx context.Context) (version int, err error) {
 	const act = "open database"
+	if s, err := db.mainState(); err == nil && s.size == 0 {
+		return 0, nil // SQLite would remove a -wal that is there
+	}
 	altered := ""
-	db.stillAt, _ = db.state() // before the first look into the file
-	options := url.Values{
-		"mode": {"ro"}, "_query_only": {"on"}, "_busy_timeout": {"60000"}, "_stmt_cache_size": {statements},
-	}
-	db.live, err = sql.Open("sqlite3", db.dsn(options))
-	if err == nil {
-		options.Set("immutable", "1")
-		db.still, err = sql.Open("sqlite3", db.dsn(options))
-	}
-	if err == nil {
-		err = db.view(ctx, func(tx *sql.Tx) (err error) {
-			if _, err := db.unused(ctx, tx); err != nil {
-				return err
-			}
-			if err := tx.QueryRowContext(ctx, `PRAGMA user_version`).Scan(&version); err != nil {
-				return err
-			}
-			if version == schemaVersion {
-				altered, err = alteration(ctx, tx)
-			}
+	db.rests = true
+	db.live = db.pool(db.readOptions(), false)
+	err = db.view(ctx, func(tx *sql.Tx) (err error) {
+		if _, err := db.unused(ctx, tx); err != nil {
 			return err
-		})
+		}
+		if err := tx.QueryRowContext(ctx, `PRAGMA user_version`).Scan(&version); err != nil {
+			return err
+		}
+		if version == schemaVersion {
+			altered, err = alteration(ctx, tx)
+		}
+		return err
+	})
+	if version == schemaVersion || err != nil {
+		if err2 := db.belongs(ctx); err == nil || errors.As(err2, new(*Error)) {
+			err = err2
+		}
 	}
 	switch {
 	case err != nil:
@@ -317,13 +441,9 @@ func (db *DB) unused(ctx context.Context, tx *sql.Tx) (bool, error) {
 // claim creates the file, or takes an empty one, and marks it as ours before the switch to WAL. So the file is empty or
 // ours however early this process is killed. An empty file needs no journal on the disk.
 func (db *DB) claim(ctx context.Context) error {
-	pool, err := sql.Open("sqlite3", db.dsn(url.Values{
-		"mode": {"rwc"}, "_journal_mode": {"MEMORY"}, "_synchronous": {"FULL"},
-		"_busy_timeout": {"60000"}, "_txlock": {"immediate"},
-	}))
-	if err != nil {
-		return err
-	}
+	pool := db.pool(url.Values{
+		"mode": {"rw"}, "_journal_mode": {"MEMORY"}, "_synchronous": {"FULL"}, "_txlock": {"immediate"},
+	}, false)
 	defer pool.Close()
 	return transact(ctx, pool, func(tx *sql.Tx) error {
 		if free, err := db.unused(ctx, tx); err != nil || !free {
@@ -337,21 +457,16 @@ func (db *DB) claim(ctx context.Context) error {
 // application_id, which was written before the switch, says that the file is ours.
 func (db *DB) rollBack(ctx context.Context) error {
 	head := make([]byte, 72)
-	f, err := os.Open(db.path)
-	if err != nil {
-		return db.fault("open database", Other, err)
-	}
-	_, err = io.ReadFull(f, head)
-	f.Close()
-	if err != nil || binary.BigEndian.Uint32(head[68:]) != applicationID {
+	if n, _ := db.file.ReadAt(head, 0); n < len(head) || binary.BigEndian.Uint32(head[68:]) != applicationID {
 		return db.fault("open database", Foreign,
 			errors.New("it belongs to another program, which did not finish with it"))
 	}
-	pool, err := sql.Open("sqlite3", db.dsn(url.Values{"mode": {"rw"}, "_busy_timeout": {"60000"}}))
-	if err == nil {
-		defer pool.Close()
-		_, err = pool.ExecContext(ctx, `SELECT count(*) FROM sqlite_schema`)
-	}
+	pool := db.pool(url.Values{"mode": {"rw"}}, false)
+	defer pool.Close()
+	err := db.await(ctx, func() error {
+		_, err := pool.ExecContext(ctx, `SELECT count(*) FROM sqlite_schema`)
+		return err
+	})
 	return db.explain("open database", err)
 }
 
@@ -368,8 +483,16 @@ func (db *DB) createTables(ctx context.Context) error {
 
 // fileState tells whether a database file has changed.
 type fileState struct {
-	size     int64
-	modified time.Time
+	size              int64
+	modified, changed unix.Timespec
+}
+
+func (db *DB) mainState() (fileState, error) {
+	var s unix.Stat_t
+	if err := unix.Fstat(int(db.file.Fd()), &s); err != nil {
+		return fileState{}, err
+	}
+	return fileState{s.Size, s.Mtim, s.Ctim}, nil
 }
 
 // state returns the state of the main file. The file is at rest if no commit waits outside of it, in a -wal or a
@@ -381,30 +504,75 @@ func (db *DB) state() (s fileState, atRest bool) {
 			return fileState{}, false
 		}
 	}
-	info, err := os.Stat(db.path)
-	if err != nil {
-		return fileState{}, false
-	}
-	return fileState{info.Size(), info.ModTime()}, true
+	s, err := db.mainState()
+	return s, err == nil
 }
 
-// view runs f in a reading transaction. f may run twice and must begin afresh each time.
+// view runs f in a reading transaction. f may run more than once and must begin afresh each time.
 //
 // To read a WAL database SQLite creates -wal and -shm beside it. That fails in a folder that cannot be written, and
-// leaves the two files behind in one that can. A file at rest is therefore read as immutable, and what was read counts
-// only if the file is at rest and unchanged afterwards: whatever a runner commits is in -wal first, and what leaves
-// -wal changes the main file. It is enough to look at size and time. If package os opened and closed the file, it would
-// drop the POSIX locks that SQLite holds on it in this process.
+// leaves the two files behind in one that can, where the owner of the database perhaps cannot write them. A file at
+// rest is therefore read as immutable, and what was read counts only if the file is at rest and unchanged afterwards:
+// whatever a runner commits is in -wal first, and what leaves -wal changes the main file.
 func (db *DB) view(ctx context.Context, f func(*sql.Tx) error) error {
-	if db.still != nil {
-		if s, atRest := db.state(); atRest && s == db.stillAt {
-			err := transact(ctx, db.still, f)
-			if s, atRest := db.state(); atRest && s == db.stillAt {
+	return db.await(ctx, func() error {
+		for range 2 {
+			pool, at := db.resting()
+			if pool == nil {
+				break
+			}
+			err := transact(ctx, pool, f)
+			if s, atRest := db.state(); atRest && s == at {
 				return err
 			}
 		}
+		if _, err := os.Stat(db.path + "-shm"); !db.mayWrite && errors.Is(err, fs.ErrNotExist) {
+			return db.fault("read", LogClosed, fmt.Errorf("what was stored last is in %s-wal, and only who may write "+
+				"the file can take it from there", db.name))
+		}
+		return transact(ctx, db.live, f)
+	})
+}
+
+// resting returns a pool that reads the file as immutable, and the state of the file in which it may be used, if the
+// file is at rest.
+func (db *DB) resting() (*sql.DB, fileState) {
+	at, atRest := db.state()
+	if !atRest || !db.rests {
+		return nil, at
 	}
-	return transact(ctx, db.live, f)
+	db.stillMu.Lock()
+	defer db.stillMu.Unlock()
+	if db.still == nil || db.stillAt != at {
+		if db.still != nil {
+			db.still.Close() // it has pages of the file as it was
+		}
+		options := db.readOptions()
+		options.Set("immutable", "1")
+		db.still, db.stillAt = db.pool(options, false), at
+	}
+	return db.still, at
+}
+
+// await calls try until no lock of another process is in its way. It gives up after a minute, and when ctx ends.
+func (db *DB) await(ctx context.Context, try func() error) error {
+	for begin := time.Now(); ; {
+		err := try()
+		e := sqlite3.Error{}
+		busy := errors.As(err, &e) && (e.Code == sqlite3.ErrBusy || e.Code == sqlite3.ErrLocked)
+		if !busy || time.Since(begin) > lockWait || db.hurried() {
+			return err
+		}
+		if err := pause(ctx, time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+// hurried reports whether the context of Open has ended some time ago.
+func (db *DB) hurried() bool {
+	at := db.hurry.Load()
+	return at != 0 && time.Now().UnixNano() > at
 }
 
 // transact runs f in one transaction and commits it if f returns nil.

@@ -330,7 +330,7 @@ func (db *DB) writeIn(ctx context.Context, row *[]chan struct{}, f func(*sql.Tx)
 		return err
 	}
 	defer db.line.leave()
-	return transact(ctx, db.write, f)
+	return db.commit(ctx, f)
 }
 
 func setStatus(ctx context.Context, tx *sql.Tx, study, trial int64, s search.Status) error {

@@ -122,10 +122,33 @@ func adviceOnDatabase(e *store.Error) string {
 	case store.NotWritable:
 		return fmt.Sprintf("check the permissions of the file and of folder %s, a run writes both; "+
 			"or give another --db", e.Folder)
+	case store.Exists:
+		return "give another file, a new database takes the place of none"
+	case store.NotReadable:
+		return "check the permissions of the file and of its folder"
+	case store.LogClosed:
+		return fmt.Sprintf("if no process uses it and %s-wal is empty or not there, remove these files; otherwise let "+
+			"their owner make them writable for you", e.Database)
 	case store.FolderClosed:
 		return "a run needs to write in that folder; give another --db"
 	case store.NoTemporary:
 		return "set TMPDIR to a folder that can be written"
+	case store.HardLinks:
+		return "remove its other names, or copy it with 'igcsearch backup NEW --db " + quote(e.Database) +
+			"' and work with the copy"
+	case store.Mounted:
+		return "mount its folder instead of the file (docker run -v FOLDER:FOLDER)"
+	case store.Stranger:
+		return "move that file elsewhere, or give another --db"
+	case store.Mixed:
+		return fmt.Sprintf("copy all of them first; then move %[1]s-wal and %[1]s-shm elsewhere, and %[1]s is what it "+
+			"was when it was copied here", e.Database)
+	case store.Lost, store.LostLog:
+		return "leave the files of a database alone while a process uses it, and copy it with igcsearch backup"
+	case store.InUseElsewhere:
+		return "give all processes the same path"
+	case store.NoLocks:
+		return "give a --db on another file system"
 	case store.InUse:
 		return "wait for it, stop it, or give another --db"
 	case store.InUseNetwork:

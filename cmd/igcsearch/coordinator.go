@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -140,7 +141,12 @@ func (c *coordinator) announce(ctx context.Context, token string, stdout io.Writ
 func (c *coordinator) serve(ctx context.Context, handler http.Handler, certificates []tls.Certificate) error {
 	serving, stop := context.WithCancel(ctx)
 	var others sync.WaitGroup
-	others.Go(func() { c.Keep(serving) })
+	var gone error
+	others.Go(func() {
+		if gone = c.Keep(serving); gone != nil {
+			stop()
+		}
+	})
 	others.Go(func() { c.keepAccess(serving) })
 	done, failed := false, 0
 	if c.untilDone {
@@ -153,7 +159,7 @@ func (c *coordinator) serve(ctx context.Context, handler http.Handler, certifica
 	c.End()
 	stop()
 	others.Wait()
-	if err != nil {
+	if err = cmp.Or(gone, err); err != nil {
 		return err
 	}
 	if !done { // interrupted

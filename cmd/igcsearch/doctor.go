@@ -70,6 +70,11 @@ func runDoctor(ctx context.Context, o doctorOptions, stdout io.Writer) error {
 	bytes := func(n int64) string { return humanize.IBytes(uint64(n)) }
 	fmt.Fprintf(stdout, "%s: schema version %d, %s; %s, of which %s free; write-ahead log %s\n\n%s\n",
 		o.db, h.Version, where, bytes(h.FileBytes), bytes(h.FreeBytes), bytes(h.WALBytes), t)
+	if h.LogMissing {
+		fmt.Fprintf(stdout, "%[1]s was in use when it was last written, and there is no %[1]s-wal beside it: if it is a "+
+			"copy, or that file was removed, what was stored last is missing; copy a database with igcsearch backup\n",
+			o.db)
+	}
 	for _, w := range h.Workers {
 		if !w.Dead {
 			fmt.Fprintf(stdout, "process %d on %s runs %s\n", w.PID, w.Host, report.Count(w.Trials, "trial"))

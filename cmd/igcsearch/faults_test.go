@@ -232,7 +232,7 @@ func TestFaultsDiskFull(t *testing.T) {
 			}
 		}
 		kept += len(before)
-		for _, suffix := range []string{"", "-wal", "-shm", ".lock"} {
+		for _, suffix := range []string{"", "-wal", "-shm"} {
 			os.Remove(filepath.Join(f.dir, db+suffix))
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/spf13/cobra"
 
@@ -52,9 +51,6 @@ func runMerge(ctx context.Context, o mergeOptions, stdout io.Writer) error {
 			return err
 		}
 	}
-	if _, err := os.Stat(o.output); err == nil {
-		return fmt.Errorf("merge into %s: it exists: give another file, a merge makes a new one", o.output)
-	}
 	infos, err := mergeInto(ctx, o)
 	if err != nil {
 		return err
@@ -72,7 +68,7 @@ func runMerge(ctx context.Context, o mergeOptions, stdout io.Writer) error {
 	return nil
 }
 
-// mergeInto makes the new database, and removes it after an error.
+// mergeInto makes the new database, which appears when all is in it.
 func mergeInto(ctx context.Context, o mergeOptions) (infos []store.StudyInfo, err error) {
 	var sources []*store.DB
 	for _, path := range o.sources { // before a database is made
@@ -83,22 +79,16 @@ func mergeInto(ctx context.Context, o mergeOptions) (infos []store.StudyInfo, er
 		defer source.Close()
 		sources = append(sources, source)
 	}
-	db, err := store.Open(ctx, o.output)
-	if err != nil {
-		return nil, err
-	}
-	defer func() {
-		db.Close()
-		if err != nil {
-			os.Remove(o.output)
+	err = store.Create(ctx, o.output, func(db *store.DB) error {
+		for i, source := range sources {
+			if err := mergeFrom(ctx, db, source); err != nil {
+				return fmt.Errorf("merge %s: %w", o.sources[i], err)
+			}
 		}
-	}()
-	for i, source := range sources {
-		if err := mergeFrom(ctx, db, source); err != nil {
-			return nil, fmt.Errorf("merge %s: %w", o.sources[i], err)
-		}
-	}
-	return db.Studies(ctx)
+		infos, err = db.Studies(ctx)
+		return err
+	})
+	return infos, err
 }
 
 func mergeFrom(ctx context.Context, db, source *store.DB) error {

@@ -32,7 +32,7 @@ var commandGroups = []struct {
 		newSubmitCommand, newWorkerCommand, newCollectCommand, newMergeCommand,
 	}},
 	{"Data:", []func() *cobra.Command{newDataCommand, newImportCommand, newRenameCommand, newDeleteCommand,
-		newDoctorCommand}},
+		newBackupCommand, newDoctorCommand}},
 }
 
 func newRootCommand() *cobra.Command {

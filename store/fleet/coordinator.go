@@ -169,11 +169,15 @@ func (c *Coordinator) Manned(ctx context.Context) (bool, error) {
 func (c *Coordinator) End() { c.ending.Store(true) }
 
 // Keep extends the leases of the workers and delivers what lies in the outboxes of workers
-// that are gone, until ctx ends.
-func (c *Coordinator) Keep(ctx context.Context) {
+// that are gone, until ctx ends. It returns an error if the database is not any more what was
+// opened: then nothing can be stored.
+func (c *Coordinator) Keep(ctx context.Context) error {
 	last := ""
 	for ctx.Err() == nil {
 		next, err := c.db.Beat(ctx)
+		if errors.Is(err, search.ErrGone) {
+			return err
+		}
 		if err == nil {
 			err = c.Sweep(ctx)
 		}
@@ -190,6 +194,7 @@ func (c *Coordinator) Keep(ctx context.Context) {
 		case <-time.After(max(next, time.Millisecond)):
 		}
 	}
+	return nil
 }
 
 // Sweep stores the reports that lie in the outboxes of workers that are gone.

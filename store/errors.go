@@ -166,9 +166,14 @@ func brief(text string) string {
 func (db *DB) closedLog() string {
 	var names []string
 	for _, suffix := range logSuffixes {
-		if errors.Is(unix.Faccessat(unix.AT_FDCWD, db.path+suffix, unix.W_OK, unix.AT_EACCESS), unix.EACCES) {
+		if idAt(db.path+suffix) != (fileID{}) && !writable(db.path+suffix) {
 			names = append(names, db.name+suffix)
 		}
 	}
 	return strings.Join(names, " and ")
+}
+
+// writable reports whether this process has the right to write a file or in a folder.
+func writable(path string) bool {
+	return unix.Faccessat(unix.AT_FDCWD, path, unix.W_OK, unix.AT_EACCESS) == nil
 }

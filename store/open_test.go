@@ -432,58 +432,51 @@ func wantEpoch(t *testing.T, db *store.DB, s search.Study, trial search.Trial, e
 	}
 }
 
-// TestPermissions opens databases as a user who may not write them. Root may
-// always, so as root the test runs itself again as nobody.
-func TestPermissions(t *testing.T) {
-	t.Parallel()
-	dir, err := os.MkdirTemp("", "igcsearch-permissions") // t.TempDir is closed to others
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		os.Chmod(filepath.Join(dir, "closed"), 0o755)
-		os.RemoveAll(dir)
-	})
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	closed, free := filepath.Join(dir, "closed"), filepath.Join(dir, "free")
-	must(os.Chmod(dir, 0o755))
-	must(os.Mkdir(closed, 0o755))
-	must(os.Mkdir(free, 0o755))
+// permissionFolders makes databases in two folders: closed cannot be written, free can.
+func permissionFolders(t *testing.T, dir string) (closed, free string) {
+	closed, free = filepath.Join(dir, "closed"), filepath.Join(dir, "free")
+	must(t, os.Chmod(dir, 0o755))
+	must(t, os.Mkdir(closed, 0o755))
+	must(t, os.Mkdir(free, 0o755))
 	s, trials := newStudy(t, "quick")
 	prepare := func(path string) *store.DB {
 		db := open(t, path)
 		p, err := db.Plan(t.Context(), s, trials)
-		must(err)
+		must(t, err)
 		record(t, begin(t, db, p[0]), 1)
 		return db
 	}
 	prepare(filepath.Join(closed, "rest.db")).Close()
 	prepare(filepath.Join(closed, "live.db"))
 	for _, suffix := range []string{"", "-wal", "-shm"} { // as a killed run leaves them
-		b, err := os.ReadFile(filepath.Join(closed, "live.db"+suffix))
-		must(err)
-		must(os.WriteFile(filepath.Join(closed, "killed.db"+suffix), b, 0o644))
-		if suffix != "-shm" {
-			must(os.WriteFile(filepath.Join(closed, "copied.db"+suffix), b, 0o644))
+		b := read(t, filepath.Join(closed, "live.db"+suffix))
+		must(t, os.WriteFile(filepath.Join(closed, "killed.db"+suffix), b, 0o644))
+		if suffix != "-shm" { // somebody removed it
+			must(t, os.WriteFile(filepath.Join(closed, "copied.db"+suffix), b, 0o644))
+			must(t, os.WriteFile(filepath.Join(free, "killed.db"+suffix), b, 0o444))
 		}
 	}
 	prepare(filepath.Join(free, "file.db")).Close()
 	prepare(filepath.Join(free, "secret.db")).Close()
-	must(os.Chmod(filepath.Join(closed, "rest.db"), 0o444))
-	must(os.Chmod(filepath.Join(free, "file.db"), 0o444))
-	for _, suffix := range []string{"", "-wal"} { // one that was killed, whose -shm somebody removed
-		b, err := os.ReadFile(filepath.Join(closed, "killed.db"+suffix))
-		must(err)
-		must(os.WriteFile(filepath.Join(free, "killed.db"+suffix), b, 0o644))
-	}
-	must(os.Chmod(filepath.Join(free, "secret.db"), 0))
-	must(os.Chmod(closed, 0o555))
-	must(os.Chmod(free, 0o777))
+	must(t, os.Chmod(filepath.Join(closed, "rest.db"), 0o444))
+	must(t, os.Chmod(filepath.Join(free, "file.db"), 0o444))
+	must(t, os.Chmod(filepath.Join(free, "secret.db"), 0))
+	must(t, os.Chmod(closed, 0o555))
+	must(t, os.Chmod(free, 0o777))
+	return closed, free
+}
+
+// TestPermissions opens databases as a user who may not write them. Root may
+// always, so as root the test runs itself again as nobody.
+func TestPermissions(t *testing.T) {
+	t.Parallel()
+	dir, err := os.MkdirTemp("", "igcsearch-permissions") // t.TempDir is closed to others
+	must(t, err)
+	t.Cleanup(func() {
+		os.Chmod(filepath.Join(dir, "closed"), 0o755)
+		os.RemoveAll(dir)
+	})
+	closed, free := permissionFolders(t, dir)
 	// -shm is the memory that readers share; its owner may write it even here.
 	stored := func() map[string]string {
 		files := folder(t, closed)
@@ -496,7 +489,7 @@ func TestPermissions(t *testing.T) {
 	}
 	names := func() string {
 		entries, err := os.ReadDir(free)
-		must(err)
+		must(t, err)
 		return fmt.Sprint(entries)
 	}
 	before, beside := stored(), names()

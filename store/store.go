@@ -62,7 +62,7 @@ type DB struct {
 	rests   bool       // still may be used
 
 	file     *mainFile
-	mayWrite bool // this process has the right to write the file
+	mayWrite bool // this process has the right to write the file and its folder
 
 	logMu   sync.Mutex
 	log     [2]fileID // -wal and -shm of the writing connection, see present.go
@@ -255,7 +255,7 @@ func OpenReadOnly(ctx context.Context, path string) (*DB, error) {
 		}
 		return nil, db.fault("open database", NotReadable, err)
 	}
-	db.mayWrite = unix.Faccessat(unix.AT_FDCWD, db.path, unix.W_OK, unix.AT_EACCESS) == nil
+	db.mayWrite = writable(db.path) && writable(filepath.Dir(db.path))
 	db.rests = true
 	version, err := db.openReaders(ctx)
 	if err == nil && version == 0 {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 
 	G "gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
@@ -100,11 +101,17 @@ func (b *builder) build() error {
 	return b.compile(b.train.out[last].node, b.eval.out[last].node)
 }
 
+// differentiating is held while a graph is differentiated. Gorgonia adds constants that all graphs share, and computes
+// the hash of such a constant when it is first needed, without a lock.
+var differentiating sync.Mutex
+
 // compile differentiates the training graph and makes the executors. The roots
 // are the losses of both graphs.
 func (b *builder) compile(train, eval *G.Node) error {
 	m, r, kind := b.m, b.m.run, b.m.options.Executor
+	differentiating.Lock()
 	grads, err := G.Grad(train, b.params...)
+	differentiating.Unlock()
 	if err != nil {
 		return fmt.Errorf("differentiate: %w", err)
 	}

@@ -6,8 +6,10 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"slices"
 	"sort"
+	"sync"
 	"testing"
 
 	"igcsearch/space"
@@ -52,6 +54,33 @@ func newModel(t *testing.T, p space.Pair, blocks, side, classes, batch int, o gr
 	}
 	t.Cleanup(m.Close)
 	return m
+}
+
+// TestBuildTogether builds models at the same time, as several trials do, in a process that has built none before. It
+// is a test for the race detector.
+func TestBuildTogether(t *testing.T) {
+	t.Parallel()
+	if os.Getenv("GRAPH_BUILD_TOGETHER") == "" {
+		c := exec.Command(os.Args[0], "-test.run=^TestBuildTogether$")
+		c.Env = append(os.Environ(), "GRAPH_BUILD_TOGETHER=1")
+		if out, err := c.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		return
+	}
+	net := space.Figure3(space.Pair{L: 3, M: 2}, 1, space.Shape{C: 3, H: 8, W: 8}, 10)
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			m, err := graph.New(net, 16, graph.Options{ISA: kernel.Available()[0], Threads: 1})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			m.Close()
+		})
+	}
+	wg.Wait()
 }
 
 // fill sets parameter tag of order to the formula, as the script does.

@@ -95,7 +95,8 @@ func (r *Recipe) normalize(c *checker) {
 	oneOf("bn_statistics", &r.BNStatistics, BNPrecise)
 	if r.Schedule != "" {
 		isDefault := slices.Equal(r.Drops, Default().Drops) // of a study that does not name them
-		c.check(len(r.Drops) == 0 || isDefault, `drops %v: only schedule "step" has them, leave them out`, r.Drops)
+		c.check(len(r.Drops) == 0 || isDefault,
+			`drops %v: only schedule "step" has them: set it too, or leave them out`, r.Drops)
 		r.Drops = nil
 	}
 	for i, d := range r.Drops {

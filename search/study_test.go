@@ -231,7 +231,7 @@ var wrongSettings = map[string]func(*search.Study){
 		*s = folderStudy(32)
 		s.Augment, s.ResizeMax = search.AugmentNone, 50
 	},
-	`drops [0.3]: only schedule "step" has them, leave them out`: func(s *search.Study) {
+	`drops [0.3]: only schedule "step" has them: set it too`: func(s *search.Study) {
 		s.Schedule, s.Drops = search.ScheduleLinear, []float64{0.3}
 	},
 	`no pair lies within 0.001 %`: func(s *search.Study) { s.Budget, s.Tolerance = 5, 0.00001 },

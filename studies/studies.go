@@ -19,8 +19,8 @@ import (
 	"github.com/pelletier/go-toml/v2"
 	"github.com/pelletier/go-toml/v2/unstable"
 
-	"igcsearch/regular"
 	"igcsearch/search"
+	"igcsearch/search/regular"
 )
 
 // SetError is an error in an override of a setting. Its text starts with the override or with its key.

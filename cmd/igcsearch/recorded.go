@@ -7,8 +7,8 @@ import (
 	"strings"
 	"time"
 
-	"igcsearch/regular"
 	"igcsearch/search"
+	"igcsearch/search/regular"
 	"igcsearch/store"
 	"igcsearch/store/table"
 )

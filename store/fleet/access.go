@@ -11,7 +11,7 @@ import (
 	"os"
 	"syscall"
 
-	"igcsearch/regular"
+	"igcsearch/search/regular"
 )
 
 // Access says how to reach a coordinator. Whoever has it can read and write results, so only

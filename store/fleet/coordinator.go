@@ -23,8 +23,8 @@ import (
 
 	"github.com/mattn/go-sqlite3"
 
-	"igcsearch/regular"
 	"igcsearch/search"
+	"igcsearch/search/regular"
 	"igcsearch/search/strategy"
 	"igcsearch/store"
 	"igcsearch/store/download"

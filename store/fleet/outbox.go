@@ -14,7 +14,7 @@ import (
 
 	"github.com/google/renameio/v2"
 
-	"igcsearch/regular"
+	"igcsearch/search/regular"
 )
 
 // outbox is a folder that holds the requests that a worker could not deliver. worker.json says

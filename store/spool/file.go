@@ -14,8 +14,8 @@ import (
 
 	"github.com/google/renameio/v2"
 
-	"igcsearch/regular"
 	"igcsearch/search"
+	"igcsearch/search/regular"
 )
 
 // sealed is a JSON file: a body and the SHA-256 of its bytes.

@@ -14,8 +14,8 @@ import (
 	"time"
 	"unicode"
 
-	"igcsearch/regular"
 	"igcsearch/search"
+	"igcsearch/search/regular"
 )
 
 // Whoever may write into the folder of a spool may put anything there. This file says what fits. All else is left out,

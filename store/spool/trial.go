@@ -12,8 +12,8 @@ import (
 	"slices"
 	"strings"
 
-	"igcsearch/regular"
 	"igcsearch/search"
+	"igcsearch/search/regular"
 )
 
 // trial is what this process knows of a trial's folder.

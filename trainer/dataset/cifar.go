@@ -15,7 +15,7 @@ import (
 	"slices"
 	"strings"
 
-	"igcsearch/regular"
+	"igcsearch/search/regular"
 )
 
 // CIFAR pictures are 32×32.

@@ -23,7 +23,7 @@ import (
 	"github.com/google/renameio/v2"
 	"github.com/sourcegraph/conc/pool"
 
-	"igcsearch/regular"
+	"igcsearch/search/regular"
 )
 
 const (

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/image/draw"
 
-	"igcsearch/regular"
+	"igcsearch/search/regular"
 )
 
 const (

@@ -9,7 +9,7 @@ import (
 	"io"
 	"path/filepath"
 
-	"igcsearch/regular"
+	"igcsearch/search/regular"
 )
 
 // svhnFormat is the data set of house numbers (Netzer et al., Reading Digits in

@@ -11,7 +11,7 @@ import (
 	"syscall"
 	"testing"
 
-	"igcsearch/regular"
+	"igcsearch/search/regular"
 )
 
 const most = 1000

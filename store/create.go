@@ -90,7 +90,10 @@ func copyPages(ctx context.Context, pool *sql.DB, path string) error {
 					err = ctx.Err()
 				}
 			}
-			return errors.Join(err, b.Finish())
+			if e := b.Finish(); err == nil {
+				err = e
+			}
+			return err
 		})
 	})
 }

@@ -90,7 +90,7 @@ func (db *DB) strangers() error {
 			return !empty && (begins(head, "\x37\x7f\x06\x82") || begins(head, "\x37\x7f\x06\x83"))
 		}},
 		// Not by its content: to close it would drop the locks that SQLite has on it in this process.
-		{"-shm", func(info fs.FileInfo, _ []byte) bool { return info.Size() <= 3 || info.Size()%(32<<10) == 0 }},
+		{"-shm", func(info fs.FileInfo, _ []byte) bool { return info.Size() <= 3 || info.Size()%4096 == 0 }},
 	} {
 		path := db.path + side.suffix
 		info, err := os.Lstat(path)

@@ -56,7 +56,7 @@ func (e goneError) Is(target error) bool { return target == search.ErrGone }
 
 // lose notes that nothing may be written any more.
 func (db *DB) lose(fault Fault, text string) error {
-	db.lost.CompareAndSwap(nil, db.fault("write to", fault, goneError{text + " while it was in use"}))
+	db.lost.CompareAndSwap(nil, db.fault("go on with", fault, goneError{text + " while it was in use"}))
 	return db.lost.Load()
 }
 

@@ -130,7 +130,7 @@ func TestGone(t *testing.T) {
 				overwrite(t, path, over)
 			}
 			err = attempt.Record(t.Context(), search.Epoch{Number: 4}, search.Checkpoint{Epoch: 4})
-			wantError(t, err, "write to "+path, a.want)
+			wantError(t, err, "go on with "+path, a.want)
 			wantFault(t, err, store.Lost)
 			if !errors.Is(err, search.ErrGone) {
 				t.Errorf("%v is not ErrGone", err)

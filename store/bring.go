@@ -98,7 +98,13 @@ func (db *DB) Bring(ctx context.Context, from Source) ([]Brought, error) {
 				}
 				list[there.i] = b
 			}
-			return nil
+			var study, quota int64
+			err := tx.QueryRowContext(ctx, `SELECT id, checkpoint_quota FROM study WHERE name = ?`, from.Study.Name).
+				Scan(&study, &quota)
+			if err == nil && quota > 0 {
+				_, err = dropOldest(ctx, tx, study, quota)
+			}
+			return err
 		})
 		if err != nil {
 			return nil, db.explain(act, err)

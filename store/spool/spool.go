@@ -95,6 +95,8 @@ type Folder struct {
 
 	mu      sync.Mutex // guards what follows
 	study   studyFile
+	quota   int64            // bytes of the states of finished trials, 0 for no bound
+	sizes   map[string]int64 // bytes of states of finished trials, by file
 	trials  []*trial
 	moment  int64 // counts the changes that were seen
 	joined  bool
@@ -142,7 +144,7 @@ func Open(dir string, o Options) (*Folder, error) {
 	var random [8]byte
 	crand.Read(random[:]) // never fails
 	return &Folder{dir: dir, o: o, id: hex.EncodeToString(random[:]), lease: search.Lease,
-		workers: map[string]*worker{}, claims: map[string]*search.HeartbeatWatch{},
+		workers: map[string]*worker{}, sizes: map[string]int64{}, claims: map[string]*search.HeartbeatWatch{},
 		lost: map[string]string{}, own: map[int64]*ownAttempt{}}, nil
 }
 
@@ -186,7 +188,8 @@ func (f *Folder) Plan(ctx context.Context, s search.Study, trials []search.Trial
 			f.trials = append(f.trials, t)
 		}
 	}
-	f.study.KeepCheckpoints, f.study.KeepBest = s.KeepCheckpoints, s.KeepBest // of this process, not of study.json
+	// How states are kept is of this process, not of study.json.
+	f.study.KeepCheckpoints, f.study.KeepBest, f.quota = s.KeepCheckpoints, s.KeepBest, s.CheckpointQuota
 	byKey := map[search.Key]*trial{}
 	for _, t := range f.trials {
 		byKey[t.state.Key] = t

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -49,11 +50,11 @@ func TestSettingsTravel(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		text, err := toml.Marshal(here)
-		if err != nil {
+		var text bytes.Buffer
+		if err := toml.NewEncoder(&text).EnableMarshalerInterface().Encode(here); err != nil {
 			t.Fatal(err)
 		}
-		there, err := studies.Parse("study.toml", text, nil)
+		there, err := studies.Parse("study.toml", text.Bytes(), nil)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/dustin/go-humanize"
+
 	"igcsearch/search"
 	"igcsearch/store"
 	"igcsearch/store/table"
@@ -84,6 +86,10 @@ func (s Status) Print(stdout io.Writer, format string) error {
 	counts := s.Counts()
 	if s.Left != "" {
 		counts += "; " + s.Left
+	}
+	if s.Dropped > 0 {
+		notes += fmt.Sprintf("checkpoints removed to keep checkpoint_quota, %s: those of %s\n",
+			humanize.IBytes(uint64(s.Study.CheckpointQuota)), Count(s.Dropped, "finished trial"))
 	}
 	if n := s.Outside; n > 0 {
 		notes += fmt.Sprintf("left out by the settings of the study, but kept: %s\n", Count(n, "trial"))

@@ -140,7 +140,8 @@ func TestGrow(t *testing.T) {
 		train(t, db, trials[0])
 		_, err := db.Plan(t.Context(), other, rest)
 		var conflict *store.ConflictError
-		if !errors.As(err, &conflict) || !strings.Contains(err.Error(), "all others than those of the 1 trials") {
+		if !errors.As(err, &conflict) || !strings.Contains(err.Error(), "  variant: not set there, Proj here\n") ||
+			!strings.Contains(err.Error(), "none of the trials that are trained would stay in the study, 1") {
 			t.Errorf("got %v", err)
 		}
 		wantStand(t, db, s.Name, "L40M2 seed 0 done, L64M1 seed 0, L40M2 seed 1, L64M1 seed 1", "")

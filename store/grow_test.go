@@ -220,6 +220,8 @@ func TestDelete(t *testing.T) {
 		if err := db.Delete(t.Context(), s.Name); !errors.Is(err, store.ErrNoStudy) {
 			t.Errorf("deleted again: %v", err)
 		}
+		_, _, err = db.Poll(t.Context(), s.Name, 0) // as another process does that has planned it
+		wantError(t, err, `read study "quick" in `, "renamed or deleted meanwhile")
 		before, err := os.Stat(path)
 		if err == nil {
 			err = db.Vacuum(t.Context())

@@ -270,6 +270,9 @@ func (db *DB) Poll(
 		changed = nil
 		var study int64
 		err := tx.QueryRowContext(ctx, `SELECT id, changes FROM study WHERE name = ?`, name).Scan(&study, &moment)
+		if errors.Is(err, sql.ErrNoRows) {
+			return fmt.Errorf("%w: it was renamed or deleted meanwhile", ErrNoStudy)
+		}
 		if err != nil || moment == since && since > 0 {
 			return err
 		}

@@ -7,6 +7,9 @@ import (
 	"time"
 )
 
+// DefaultCheckpointQuota is the default of Execution.CheckpointQuota, 1 GiB.
+const DefaultCheckpointQuota = 1 << 30
+
 // Execution holds the settings that say how a study is run. They change no result, so Settings and
 // Fingerprint leave them out.
 type Execution struct {
@@ -38,12 +41,13 @@ type Execution struct {
 	// never.
 	StopAfter int `toml:"stop_after" json:"-"`
 
-	// KeepCheckpoints keeps the last checkpoint of finished trials. KeepBest also keeps that of the
-	// epoch with the best validation accuracy.
+	// KeepCheckpoints keeps the last checkpoint of finished trials, for their weights. KeepBest also
+	// keeps that of the epoch with the best validation accuracy.
 	KeepCheckpoints bool `toml:"keep_checkpoints" json:"-"`
 	KeepBest        bool `toml:"keep_best" json:"-"`
 	// CheckpointQuota is the largest size in bytes of all checkpoints of the study. Checkpoints of
-	// finished trials are removed to keep it. 0 means no bound.
+	// finished trials are removed to keep it. If those of the other trials alone are larger, an epoch
+	// is not stored, unless the bound is the default: nobody has asked for it. 0 means no bound.
 	CheckpointQuota int64 `toml:"checkpoint_quota" json:"-"`
 }
 

@@ -55,6 +55,9 @@ func (s Seeds) MarshalJSON() ([]byte, error) {
 	return json.Marshal([]int(s))
 }
 
+// MarshalTOML returns the form of a study file, which is that of JSON.
+func (s Seeds) MarshalTOML() ([]byte, error) { return s.MarshalJSON() }
+
 // UnmarshalJSON reads a number or a list.
 func (s *Seeds) UnmarshalJSON(text []byte) error {
 	var n int

@@ -49,7 +49,8 @@ func Default() Study {
 		Recipe: Recipe{Epochs: 400, Batch: 64, LearningRate: 0.1, Drops: []float64{0.5, 0.75, 0.875},
 			Momentum: 0.9, WeightDecay: 1e-4, WeightDecayOn: DecayAll, BNPictures: 2048, EvaluateEvery: 1},
 		Selection: Selection{Halving: Halving{Reduction: 3, Systems: 64}, Race: Race{Alpha: 0.05, Systems: 64}},
-		Execution: Execution{RetryCrashed: 1, RetryTimeout: 1, RetryMemory: 1, StopAfter: 5},
+		Execution: Execution{RetryCrashed: 1, RetryTimeout: 1, RetryMemory: 1, StopAfter: 5,
+			KeepCheckpoints: true, CheckpointQuota: DefaultCheckpointQuota},
 	}
 }
 

@@ -260,42 +260,52 @@ func notNull(state []byte) []byte {
 	return state
 }
 
-// makeRoom removes checkpoints of finished trials, the oldest first, until all checkpoints of the study are within its
-// quota.
+// makeRoom keeps the checkpoints of a study within its quota by dropOldest. It is an error if that is not enough, unless
+// the quota is the default, which nobody has asked for.
 func makeRoom(ctx context.Context, tx *sql.Tx, study, quota int64) error {
-	type kept struct {
-		trial, bytes int64
-		finished     bool
-	}
-	var all []kept
-	total := int64(0)
-	err := each(ctx, tx, `SELECT t.id, length(c.state), t.status IN ('done', 'diverged') FROM trial t
-			JOIN (SELECT trial, state FROM checkpoint UNION ALL SELECT trial, state
-				FROM best_checkpoint) c ON c.trial = t.id
-			WHERE t.study = ? ORDER BY t.changed`, []any{study}, func(rows *sql.Rows) error {
-		var k kept
-		err := rows.Scan(&k.trial, &k.bytes, &k.finished)
-		all, total = append(all, k), total+k.bytes
-		return err
-	})
-	for _, k := range all {
-		if err != nil || total <= quota {
-			return err
-		}
-		if k.finished {
-			total -= k.bytes
-			for _, table := range []string{"checkpoint", "best_checkpoint"} {
-				if e := exec(ctx, tx, `DELETE FROM `+table+` WHERE trial = ?`, k.trial); e != nil {
-					err = e
-				}
-			}
-		}
-	}
-	if err == nil && total > quota {
+	total, err := dropOldest(ctx, tx, study, quota)
+	if err == nil && total > quota && quota != search.DefaultCheckpointQuota {
 		err = fmt.Errorf("the checkpoints of the study would take %d bytes: set checkpoint_quota, now %d, higher, "+
 			"or run fewer trials at once", total, quota)
 	}
 	return err
+}
+
+// dropOldest removes checkpoints of finished trials, the oldest first, until all checkpoints of the study are within a
+// quota. It returns the bytes of those that are left.
+func dropOldest(ctx context.Context, tx *sql.Tx, study, quota int64) (total int64, err error) {
+	bytes := func() error {
+		return tx.QueryRowContext(ctx, `SELECT checkpoint_bytes FROM study WHERE id = ?`, study).Scan(&total)
+	}
+	if err := bytes(); err != nil || total <= quota {
+		return total, err
+	}
+	var finished []int64
+	err = each(ctx, tx, `SELECT id FROM trial t WHERE study = ? AND status IN ('done', 'diverged') AND
+			(EXISTS (SELECT 1 FROM checkpoint WHERE trial = t.id) OR EXISTS (SELECT 1 FROM best_checkpoint WHERE trial = t.id))
+		ORDER BY changed`, []any{study}, func(rows *sql.Rows) error {
+		var id int64
+		err := rows.Scan(&id)
+		finished = append(finished, id)
+		return err
+	})
+	dropped := 0
+	for _, id := range finished {
+		if err != nil || total <= quota {
+			break
+		}
+		for _, table := range []string{"checkpoint", "best_checkpoint"} {
+			if err := exec(ctx, tx, `DELETE FROM `+table+` WHERE trial = ?`, id); err != nil {
+				return total, err
+			}
+		}
+		dropped++
+		err = bytes()
+	}
+	if err == nil && dropped > 0 {
+		err = exec(ctx, tx, `UPDATE study SET dropped = dropped + ? WHERE id = ?`, dropped, study)
+	}
+	return total, err
 }
 
 // End implements search.Handle. Done needs all epochs stored. The middle of a message longer than 4000 characters is
@@ -339,8 +349,9 @@ func (h handle) end(ctx context.Context, tx *sql.Tx, o search.Outcome) (search.S
 			status = search.Pending
 		}
 	}
-	if status.Finished() && !t.keep {
-		if err := exec(ctx, tx, `DELETE FROM checkpoint WHERE trial = ?`, t.id); err != nil {
+	if status.Finished() { // only the last state is worth keeping
+		if err := exec(ctx, tx, `DELETE FROM checkpoint WHERE trial = ?1 AND (NOT ?2 OR
+			epoch < (SELECT max(epoch) FROM checkpoint WHERE trial = ?1))`, t.id, t.keep); err != nil {
 			return "", err
 		}
 	}

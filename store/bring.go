@@ -84,7 +84,7 @@ func (db *DB) Bring(ctx context.Context, from Source) ([]Brought, error) {
 				}
 				list[there.i] = b
 			}
-			return nil
+			return dropBrought(ctx, tx, from.Study.Name)
 		}
 		err := db.update(ctx, func(tx *sql.Tx) error {
 			if !planned {
@@ -100,6 +100,16 @@ func (db *DB) Bring(ctx context.Context, from Source) ([]Brought, error) {
 		planned = true
 	}
 	return list, nil
+}
+
+// dropBrought removes checkpoints of finished trials until the study keeps its quota.
+func dropBrought(ctx context.Context, tx *sql.Tx, name string) error {
+	var study, quota int64
+	err := tx.QueryRowContext(ctx, `SELECT id, checkpoint_quota FROM study WHERE name = ?`, name).Scan(&study, &quota)
+	if err == nil && quota > 0 {
+		_, err = dropOldest(ctx, tx, study, quota)
+	}
+	return err
 }
 
 // loaded is the record of trial i of a source.

@@ -139,7 +139,8 @@ func TestGrow(t *testing.T) {
 		train(t, db, trials[0])
 		_, err := db.Plan(t.Context(), other, rest)
 		var conflict *store.ConflictError
-		if !errors.As(err, &conflict) || !strings.Contains(err.Error(), "all others than those of the 1 trials") {
+		if !errors.As(err, &conflict) || !strings.Contains(err.Error(), "  variant: not set there, Proj here\n") ||
+			!strings.Contains(err.Error(), "none of the trials that are trained would stay in the study, 1") {
 			t.Errorf("got %v", err)
 		}
 		wantStand(t, db, s.Name, "L40M2 seed 0 done, L64M1 seed 0, L40M2 seed 1, L64M1 seed 1", "")
@@ -218,6 +219,8 @@ func TestDelete(t *testing.T) {
 		if err := db.Delete(t.Context(), s.Name); !errors.Is(err, store.ErrNoStudy) {
 			t.Errorf("deleted again: %v", err)
 		}
+		_, _, err = db.Poll(t.Context(), s.Name, 0) // as another process does that has planned it
+		wantError(t, err, `read study "quick" in `, "renamed or deleted meanwhile")
 		before, err := os.Stat(path)
 		if err == nil {
 			err = db.Vacuum(t.Context())

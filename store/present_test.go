@@ -106,11 +106,9 @@ func TestGone(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "folder", "a.db")
 			must(t, os.Mkdir(filepath.Dir(path), 0o755))
 			db := open(t, path)
-			s, trials := newStudy(t, "quick")
-			for i := range trials {
-				trials[i].Epochs = 100
-			}
-			trials, err := db.Plan(t.Context(), s, trials)
+			s, _ := newStudy(t, "quick")
+			s.Epochs = 100
+			trials, err := db.Plan(t.Context(), s, s.Trials(s.Shape()))
 			must(t, err)
 			attempt := begin(t, db, trials[0])
 			recordLarge := func(epoch int) error {

@@ -405,7 +405,7 @@ func TestCheckpoints(t *testing.T) {
 	t.Run("are kept where the study says so, until others need the room", func(t *testing.T) {
 		t.Parallel()
 		db, s, trials := plan(t, func(s *search.Study) { s.KeepCheckpoints, s.CheckpointQuota = true, 4500 })
-		for _, trial := range trials[:2] { // two states of 1000 bytes each
+		for _, trial := range trials[:2] { // a state of 1000 bytes each is kept
 			attempt := begin(t, db, trial)
 			record(t, attempt, 1, 2, 3)
 			end(t, attempt, search.Done, "")
@@ -414,18 +414,38 @@ func TestCheckpoints(t *testing.T) {
 			t.Error("they are not kept")
 		}
 		third := begin(t, db, trials[2])
-		record(t, third, 1)
+		record(t, third, 1, 2)
+		if of(t, db, s, trials[0]) != 3 {
+			t.Error("the oldest was removed, but there was room for all")
+		}
+		fourth := begin(t, db, trials[3])
+		record(t, fourth, 1)
 		if of(t, db, s, trials[0]) != 0 || of(t, db, s, trials[1]) != 3 {
 			t.Error("the oldest should have made room, and no other")
 		}
-		record(t, third, 2)
-		fourth := begin(t, db, trials[3])
-		record(t, fourth, 1)
 		record(t, fourth, 2)
+		if r, err := db.Read(t.Context(), s.Name); err != nil || r.Dropped != 2 || of(t, db, s, trials[1]) != 0 {
+			t.Errorf("%d trials are said to have lost their checkpoints, %v, want 2", r.Dropped, err)
+		}
 		err := fourth.Record(t.Context(), search.Epoch{Number: 3}, search.Checkpoint{Epoch: 3, State: state(3, 4000)})
 		wantError(t, err, "set checkpoint_quota, now 4500, higher")
 		if of(t, db, s, trials[3]) != 2 {
 			t.Error("what is stored was lost")
+		}
+	})
+	t.Run("of trials that train may exceed the default quota", func(t *testing.T) {
+		t.Parallel()
+		db, s, trials := plan(t, func(s *search.Study) { s.KeepCheckpoints = true })
+		attempt := begin(t, db, trials[0])
+		record(t, attempt, 1, 2, 3)
+		end(t, attempt, search.Done, "")
+		path := db.Path()
+		execute(t, path, fmt.Sprintf(`UPDATE study SET checkpoint_bytes = checkpoint_bytes + %d`,
+			search.DefaultCheckpointQuota)) // as if others were that large
+		second := begin(t, db, trials[1])
+		record(t, second, 1)
+		if of(t, db, s, trials[0]) != 0 || of(t, db, s, trials[1]) != 1 {
+			t.Error("the finished trial should have made room, and the other be stored")
 		}
 	})
 	t.Run("the best is kept beside", func(t *testing.T) {

@@ -29,6 +29,8 @@ type Results struct {
 	Study    search.Study // normalised; Workers is not stored and unset
 	Updated  time.Time    // as in StudyInfo
 	Revision string       // as in StudyInfo
+	// Dropped is how many finished trials lost their checkpoints to keep the study's quota.
+	Dropped int
 	// Trials are in the order of the study (search.Study.Trials). History is empty unless Read was asked for Histories.
 	Trials []search.TrialState
 	// Outside are the trials with epochs that the study had before its extent left them out.
@@ -103,8 +105,8 @@ func (db *DB) Read(ctx context.Context, name string, parts ...Part) (Results, er
 	err := db.viewStudy(ctx, name, func(tx *sql.Tx, id int64, s search.Study) (err error) {
 		r = Results{Study: s}
 		var updated int64
-		if err := tx.QueryRowContext(ctx, `SELECT s.updated, `+revision+` FROM study s WHERE s.id = ?`, id).
-			Scan(&updated, &r.Revision); err != nil {
+		if err := tx.QueryRowContext(ctx, `SELECT s.updated, s.dropped, `+revision+` FROM study s WHERE s.id = ?`, id).
+			Scan(&updated, &r.Dropped, &r.Revision); err != nil {
 			return err
 		}
 		if r.Updated, err = moment(updated); err != nil {

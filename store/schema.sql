@@ -29,6 +29,8 @@ CREATE TABLE study (
     keep_checkpoints INTEGER NOT NULL DEFAULT 1 CHECK (keep_checkpoints IN (0, 1)), -- also those of finished trials
     keep_best        INTEGER NOT NULL DEFAULT 0 CHECK (keep_best IN (0, 1)),        -- also the one of the best validation accuracy
     checkpoint_quota INTEGER NOT NULL DEFAULT 0 CHECK (checkpoint_quota >= 0),      -- bytes of all checkpoints of the study; 0 means no limit
+    checkpoint_bytes INTEGER NOT NULL DEFAULT 0,                        -- bytes of the states in checkpoint and best_checkpoint; triggers keep it
+    dropped          INTEGER NOT NULL DEFAULT 0 CHECK (dropped >= 0),   -- finished trials whose checkpoints were removed to keep the quota
     given_out        TEXT CHECK (given_out IS NULL OR json_valid(given_out)) -- how a coordinator runs the study, with the keys of a study file; NULL if none does
 ) STRICT;
 
@@ -152,3 +154,29 @@ CREATE TABLE best_checkpoint (
     sha256 BLOB    NOT NULL CHECK (length(sha256) = 32),         -- of state
     FOREIGN KEY (trial, epoch) REFERENCES epoch (trial, number)
 ) STRICT;
+
+-- study.checkpoint_bytes is the sum over both tables. To add the states up at every epoch would take long.
+
+CREATE TRIGGER checkpoint_insert AFTER INSERT ON checkpoint BEGIN
+    UPDATE study SET checkpoint_bytes = checkpoint_bytes + length(new.state) WHERE id = (SELECT study FROM trial WHERE id = new.trial);
+END;
+
+CREATE TRIGGER checkpoint_delete AFTER DELETE ON checkpoint BEGIN
+    UPDATE study SET checkpoint_bytes = checkpoint_bytes - length(old.state) WHERE id = (SELECT study FROM trial WHERE id = old.trial);
+END;
+
+CREATE TRIGGER checkpoint_update AFTER UPDATE ON checkpoint BEGIN
+    UPDATE study SET checkpoint_bytes = checkpoint_bytes + length(new.state) - length(old.state) WHERE id = (SELECT study FROM trial WHERE id = new.trial);
+END;
+
+CREATE TRIGGER best_checkpoint_insert AFTER INSERT ON best_checkpoint BEGIN
+    UPDATE study SET checkpoint_bytes = checkpoint_bytes + length(new.state) WHERE id = (SELECT study FROM trial WHERE id = new.trial);
+END;
+
+CREATE TRIGGER best_checkpoint_delete AFTER DELETE ON best_checkpoint BEGIN
+    UPDATE study SET checkpoint_bytes = checkpoint_bytes - length(old.state) WHERE id = (SELECT study FROM trial WHERE id = old.trial);
+END;
+
+CREATE TRIGGER best_checkpoint_update AFTER UPDATE ON best_checkpoint BEGIN
+    UPDATE study SET checkpoint_bytes = checkpoint_bytes + length(new.state) - length(old.state) WHERE id = (SELECT study FROM trial WHERE id = new.trial);
+END;

@@ -25,7 +25,7 @@ func (db *DB) SnapshotResults(ctx context.Context, path string) error {
 	return db.snapshot(ctx, path, func(pool *sql.DB) error { return copyResults(ctx, pool, path) })
 }
 
-// copyResults copies all tables, the two of states without their rows.
+// copyResults copies all tables, the two of states without their rows. Nobody writes to the copy, so it has no triggers.
 func copyResults(ctx context.Context, pool *sql.DB, path string) error {
 	c, err := pool.Conn(ctx) // ATTACH is of one connection
 	if err != nil {
@@ -44,7 +44,8 @@ func copyResults(ctx context.Context, pool *sql.DB, path string) error {
 	defer tx.Rollback() // does nothing after Commit
 	var statements []string
 	err = each(ctx, tx, `SELECT type, name, sql FROM main.sqlite_schema
-		WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite%' ORDER BY type DESC, rowid`, nil, func(rows *sql.Rows) error {
+		WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite%'
+		ORDER BY CASE type WHEN 'table' THEN 0 WHEN 'index' THEN 1 ELSE 2 END, rowid`, nil, func(rows *sql.Rows) error {
 		var kind, name, text string
 		if err := rows.Scan(&kind, &name, &text); err != nil {
 			return err

@@ -21,12 +21,13 @@ import (
 	"igcsearch/store"
 )
 
-// newStudy has two pairs and two seeds, four trials of three epochs.
+// newStudy has two pairs and two seeds, four trials of three epochs. It does not keep checkpoints of finished trials.
 func newStudy(t testing.TB, name string) (search.Study, []search.Trial) {
 	t.Helper()
 	s := search.Default()
 	s.Name, s.Title, s.Dataset = name, "two pairs", "synthetic"
 	s.Pairs, s.Seeds, s.Epochs = []string{"40x2", "64x1"}, search.FirstSeeds(2), 3
+	s.KeepCheckpoints = false
 	s, err := s.Normalize()
 	if err != nil {
 		t.Fatal(err)

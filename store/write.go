@@ -86,6 +86,10 @@ func (db *DB) explainPlan(s search.Study, err error) error {
 func (db *DB) plan(
 	ctx context.Context, tx *sql.Tx, s search.Study, trials []search.Trial,
 ) (planned []search.Trial, err error) {
+	var changes []string
+	if _, there, err := db.findStudy(ctx, tx, s.Name); err == nil {
+		changes = search.Changes(there, s)
+	}
 	study, changed, err := db.putStudy(ctx, tx, s)
 	if err != nil {
 		return nil, err
@@ -115,7 +119,7 @@ func (db *DB) plan(
 		inside[planned[i].ID] = true
 		delete(byKey, t.Key)
 	}
-	moved, err := db.moveTrials(ctx, tx, study, s, inside)
+	moved, err := db.moveTrials(ctx, tx, study, s.Name, changes, inside)
 	if err == nil && (changed || added || len(moved) > 0) {
 		err = touch(ctx, tx, study, moved...)
 	}
@@ -141,9 +145,9 @@ func putTrials(
 }
 
 // moveTrials makes the trials inside those of the study, and returns the ones that it had not before, and those that it
-// had.
+// had. changes says what differs from the extent before.
 func (db *DB) moveTrials(
-	ctx context.Context, tx *sql.Tx, study int64, s search.Study, inside map[int64]bool,
+	ctx context.Context, tx *sql.Tx, study int64, name string, changes []string, inside map[int64]bool,
 ) (moved []int64, err error) {
 	leave, kept, lost := 0, 0, 0 // kept and lost have epochs
 	err = each(ctx, tx, `SELECT id, outside, EXISTS (SELECT 1 FROM epoch WHERE trial = t.id) FROM trial t
@@ -171,11 +175,11 @@ func (db *DB) moveTrials(
 		return nil, err
 	}
 	if lost > 0 && kept == 0 {
-		why := fmt.Sprintf("its networks or seeds are all others than those of the %d trials that are trained", lost)
-		return nil, &ConflictError{Study: s.Name, Database: db.name, Diff: []string{why}}
+		why := fmt.Sprintf("with these, none of the trials that are trained would stay in the study, %d", lost)
+		return nil, &ConflictError{Study: name, Database: db.name, Diff: append(changes, why)}
 	}
 	if leave > 0 {
-		if err := db.checkIdle(ctx, tx, study, s.Name); err != nil {
+		if err := db.checkIdle(ctx, tx, study, name); err != nil {
 			return nil, err
 		}
 	}
@@ -266,6 +270,9 @@ func (db *DB) Poll(
 		changed = nil
 		var study int64
 		err := tx.QueryRowContext(ctx, `SELECT id, changes FROM study WHERE name = ?`, name).Scan(&study, &moment)
+		if errors.Is(err, sql.ErrNoRows) {
+			return fmt.Errorf("%w: it was renamed or deleted meanwhile", ErrNoStudy)
+		}
 		if err != nil || moment == since && since > 0 {
 			return err
 		}

@@ -64,7 +64,7 @@ func advice(err error) string {
 	case errors.Is(err, spool.ErrNotFolder):
 		return "give another --spool"
 	case errors.As(err, new(*store.BusyError)):
-		return "wait until it ends, or stop it; seeds and networks can be added meanwhile, not left out"
+		return "wait until it ends, or stop it; meanwhile the study can only get more seeds and networks"
 	case errors.Is(err, store.ErrExists):
 		return "give another name, or delete that one: igcsearch delete STUDY"
 	case errors.As(err, &arithmetic):

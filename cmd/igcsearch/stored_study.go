@@ -48,9 +48,13 @@ func studyToTrain(
 		}
 		run = shipped.Execution
 		shipped.DataSum, shipped.Unreadable = study.DataSum, study.Unreadable
-		if lines := slices.Concat(search.Diff(study, shipped), search.Changes(study, shipped)); len(lines) > 0 {
-			fmt.Fprintf(stderr, "%s: it goes on with the settings that are stored in %s; the shipped study has others: %s\n",
-				study.Name, path, strings.Join(lines, "; "))
+		keys := slices.Concat(search.Diff(study, shipped), search.Changes(study, shipped))
+		for i, line := range keys {
+			keys[i], _, _ = strings.Cut(line, ":")
+		}
+		if len(keys) > 0 {
+			fmt.Fprintf(stderr, "%s: it goes on with the settings that are stored in %s; the shipped study has another %s\n",
+				study.Name, path, strings.Join(keys, ", "))
 		}
 	}
 	run.KeepCheckpoints, run.KeepBest, run.CheckpointQuota = study.KeepCheckpoints, study.KeepBest, study.CheckpointQuota

@@ -33,8 +33,8 @@ the study has weight_average the parameters are averages, and where it has preci
 statistics these are written as running_mean and running_var. The extension of the
 file says its format: npz for numpy.load, or safetensors, whose header also names
 study, network, seed and epoch. A batch norm's eps is 2e-5. A study keeps the last
-checkpoints of finished trials with keep_checkpoints = true, and the best one of
-each trial with keep_best = true.`,
+checkpoints of finished trials, as many as fit into its checkpoint_quota of 1 GiB, and
+the best one of each trial with keep_best = true.`,
 		Example: `  igcsearch weights quickstart --pair 9x2 --seed 0 -o L9M2.safetensors
   igcsearch weights quickstart --pair 9x2 --seed 0 -o L9M2.npz`,
 		Args:              oneStudy,
@@ -82,7 +82,8 @@ func runWeights(ctx context.Context, o weightsOptions, stderr io.Writer) error {
 		return err
 	}
 	read, setting := db.Checkpoint, "keep_checkpoints"
-	missing := "no checkpoint of %v is stored: the trial did not start, or its checkpoint was removed when it was done"
+	missing := "no checkpoint of %v is stored: the trial did not start, or its checkpoint was removed when it was done " +
+		"or to keep checkpoint_quota"
 	if o.best {
 		read, missing, setting = db.BestCheckpoint, "no best checkpoint of %v is stored", "keep_best"
 	}

@@ -44,10 +44,6 @@ func runSpoolWorker(parent context.Context, o workerOptions, stderr io.Writer) e
 	show := progress.New(p.study, stderr)
 	note = func(line string) { show.Note(study.Name + ": " + line) }
 	show.Note(p.headline(workers))
-	if p.study.CheckpointQuota > 0 {
-		show.Note(p.study.Name + ": checkpoint_quota is for databases: " +
-			"the spool keeps two states of each trial that is not finished")
-	}
 	ctx, soft, stop := listen(parent, o.grace, show.Note)
 	defer stop()
 	var seen spoolCount

@@ -282,6 +282,7 @@ func (s *site) check(study search.Study) {
 func TestFleet(t *testing.T) {
 	t.Parallel()
 	t.Run("three workers", threeWorkers)
+	t.Run("the study grows while a worker trains it, and does not shrink", growsMeanwhile)
 	t.Run("the coordinator is killed and started again, at another address", coordinatorKilled)
 	t.Run("a copy of a claim that comes when its trial has ended takes no other", lateCopy)
 	t.Run("a worker that leaves while nobody answers leaves its reports behind", leavesReports)
@@ -308,6 +309,32 @@ func threeWorkers(t *testing.T) {
 	if list, err := s.db.Workers(t.Context()); err != nil || len(list) > 0 {
 		t.Errorf("still there: %v, %v", list, err)
 	}
+}
+
+func growsMeanwhile(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.start()
+	s.plan(2)
+	var once sync.Once
+	tr := trainer{after: func(search.Job, int) {
+		once.Do(func() {
+			fewer, list := small(t, 1)
+			_, err := fleet.Tell(t.Context(), s.access, s.program, fewer, list)
+			if err == nil || !strings.Contains(err.Error(), "trains trials of it now") {
+				t.Errorf("fewer seeds while a worker trains: %v", err)
+			}
+			s.plan(4)
+		})
+	}}
+	if err := s.work(t.Context(), fleet.ClientOptions{}, search.Runner{Trainer: tr}); err != nil {
+		t.Fatal(err)
+	}
+	if !s.notes.has("study small is given out, 4 trials; seeds: 2 there, 4 here") {
+		t.Error("the coordinator did not say how the study changed")
+	}
+	study, _ := small(t, 4)
+	s.check(study)
 }
 
 func coordinatorKilled(t *testing.T) {

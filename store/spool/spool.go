@@ -100,6 +100,8 @@ type Folder struct {
 
 	mu      sync.Mutex // guards what follows
 	study   studyFile
+	quota   int64            // bytes of the states of finished trials, 0 for no bound
+	sizes   map[string]int64 // bytes of states of finished trials, by file
 	trials  []*trial
 	moment  int64 // counts the changes that were seen
 	joined  bool
@@ -148,7 +150,7 @@ func Open(dir string, o Options) (*Folder, error) {
 	var random [8]byte
 	crand.Read(random[:]) // never fails
 	return &Folder{dir: dir, o: o, id: hex.EncodeToString(random[:]), lease: search.Lease,
-		workers: map[string]*worker{}, claims: map[string]*search.HeartbeatWatch{},
+		workers: map[string]*worker{}, sizes: map[string]int64{}, claims: map[string]*search.HeartbeatWatch{},
 		lost: map[string]string{}, own: map[int64]*ownAttempt{}, notes: newNotes(o.Note)}, nil
 }
 
@@ -192,7 +194,8 @@ func (f *Folder) Plan(ctx context.Context, s search.Study, trials []search.Trial
 			f.trials = append(f.trials, t)
 		}
 	}
-	f.study.KeepCheckpoints, f.study.KeepBest = s.KeepCheckpoints, s.KeepBest // of this process, not of study.json
+	// How states are kept is of this process, not of study.json.
+	f.study.KeepCheckpoints, f.study.KeepBest, f.quota = s.KeepCheckpoints, s.KeepBest, s.CheckpointQuota
 	byKey := map[search.Key]*trial{}
 	for _, t := range f.trials {
 		byKey[t.state.Key] = t
@@ -335,7 +338,7 @@ func (s studyFile) read(dir string) (search.Study, error) {
 			"use the version of igcsearch that began it", dir, err)
 	}
 	study.Title, study.KeepCheckpoints, study.KeepBest = s.Title, s.KeepCheckpoints, s.KeepBest
-	if study.Fingerprint() != s.Fingerprint || !bytes.Equal(study.Settings(), s.Settings) {
+	if !study.HasFingerprint(s.Fingerprint) || !bytes.Equal(study.Settings(), s.Settings) {
 		return study, fmt.Errorf("spool %s: its study has settings that this version of igcsearch does not have: "+
 			"use the one that began it", dir)
 	}

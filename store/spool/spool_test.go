@@ -447,6 +447,7 @@ func TestRecord(t *testing.T) {
 	t.Run("keeps every bit, NaN and infinities too", recordBits)
 	t.Run("refuses what does not follow, and attempts of others", recordRefuses)
 	t.Run("keeps the last two states, and the best where the study says so", recordStates)
+	t.Run("keeps the states of finished trials within the quota", recordQuota)
 	t.Run("a full disk says so, and the trial goes on when there is room", recordFullDisk)
 	t.Run("a folder that went away says so", recordNoFolder)
 }
@@ -519,10 +520,32 @@ func recordStates(t *testing.T) {
 	end(t, f, attempt, search.Outcome{Status: search.Done}, search.Done)
 	want := all[:1]
 	if s.KeepCheckpoints {
-		want = all
+		want = []string{all[0], all[2]}
 	}
 	if got := states(); !slices.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+func recordQuota(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s, trials := newStudy(t, 2)
+	s.KeepCheckpoints, s.CheckpointQuota = true, 250
+	f, trials := join(t, dir, s, trials, spool.Options{})
+	g, _ := join(t, dir, s, trials, spool.Options{})
+	for i, folder := range []*spool.Folder{f, g, f} { // each sees what the other has kept
+		poll(t, folder)
+		attempt := begin(t, folder, trials[i])
+		record(t, folder, attempt, 1, 2, 3)
+		end(t, folder, attempt, search.Outcome{Status: search.Done}, search.Done)
+	}
+	kept, _ := filepath.Glob(filepath.Join(dir, "trials", "*", "*.state-*"))
+	for i := range kept {
+		kept[i], _ = filepath.Rel(dir, kept[i])
+	}
+	if want := []string{"trials/0002/0001.state-0003", "trials/0003/0001.state-0003"}; !slices.Equal(kept, want) {
+		t.Errorf("kept %v, want %v", kept, want)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -316,15 +317,60 @@ func (h handle) End(_ context.Context, o search.Outcome) (search.Status, error) 
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.own, id)
-	if end.Stands.Finished() && !f.study.KeepCheckpoints {
+	if end.Stands.Finished() {
 		var keep []int
+		if f.study.KeepCheckpoints {
+			keep = append(keep, own.epoch)
+		}
 		if f.study.KeepBest {
 			epochs, _, _ := t.history(own.n)
 			keep = append(keep, best(epochs))
 		}
 		f.prune(own, keep)
+		f.makeRoom(own.t)
 	}
 	return end.Stands, nil
+}
+
+// makeRoom removes states of finished trials, from the first trial of the plan on, until those
+// that are left are within the quota. The states of last, which has just ended, stay. It ignores
+// errors as prune does. f.mu is held.
+func (f *Folder) makeRoom(last *trial) {
+	type kept struct {
+		of    *attempt
+		epoch int
+		file  string
+	}
+	var list []kept // that may go
+	total := int64(0)
+	for _, t := range f.trials {
+		if f.quota == 0 || !t.final && t != last {
+			continue
+		}
+		for _, n := range slices.Sorted(maps.Keys(t.attempts)) {
+			for epoch := range t.attempts[n].states {
+				k := kept{t.attempts[n], epoch, t.file(n, state(epoch))}
+				if _, known := f.sizes[k.file]; !known || t == last {
+					f.sizes[k.file] = 0
+					if info, err := os.Stat(k.file); err == nil {
+						f.sizes[k.file] = info.Size()
+					}
+				}
+				if total += f.sizes[k.file]; t != last {
+					list = append(list, k)
+				}
+			}
+		}
+	}
+	for _, k := range list {
+		if total <= f.quota {
+			return
+		}
+		os.Remove(k.file)
+		total -= f.sizes[k.file]
+		delete(f.sizes, k.file)
+		delete(k.of.states, k.epoch)
+	}
 }
 
 // Retry makes planned trials pending again and forgets how often they failed. It takes the

@@ -87,11 +87,11 @@ func (k Kubernetes) Manifest() ([]byte, error) {
 	if k.Shipped != "" {
 		serve = append(serve, setArgs(k.Set)...)
 	} else {
-		text, err := toml.Marshal(k.Study)
-		if err != nil {
+		var text strings.Builder
+		if err := toml.NewEncoder(&text).EnableMarshalerInterface().Encode(k.Study); err != nil {
 			return nil, fmt.Errorf("study %s: %w", k.Study.Name, err)
 		}
-		settings, serve[1] = string(text), studyFile
+		settings, serve[1] = text.String(), studyFile
 	}
 	serve = append(serve, "--db", "/data/igcsearch.db", "--access", accessFile,
 		"--listen", fmt.Sprintf(":%d", kubernetesPort), "--advertise", address)

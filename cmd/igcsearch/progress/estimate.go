@@ -174,7 +174,7 @@ func (e *Estimate) databaseBytes() float64 {
 	}
 	kept := 0.0
 	if e.Study.KeepCheckpoints {
-		kept += checkpoints
+		kept++
 	}
 	if e.Study.KeepBest {
 		kept++

@@ -83,8 +83,8 @@ func TestEstimate(t *testing.T) {
 	if f := c.forecast; !f.Known || f.Seconds < 191.999 || f.Seconds > 192.001 {
 		t.Errorf("%+v, want 192 s", f)
 	}
-	// 40 epochs, two checkpoints of four trials and of two that train.
-	if got, want := c.databaseBytes(), 102_400+40*82+12e6; got != want {
+	// 40 epochs, a checkpoint of each of four trials and two of two that train.
+	if got, want := c.databaseBytes(), 102_400+40*82+8e6; got != want {
 		t.Errorf("%.0f bytes, want %.0f", got, want)
 	}
 	c.Study.CheckpointQuota = 3e6

@@ -30,6 +30,7 @@ type Results struct {
 	// Planned are all trials as they are stored. A command that shows some of the Trials only leaves them as they are.
 	Planned  []search.TrialState
 	Outside  int                  // how many trials with epochs the study had before its extent left them out
+	Dropped  int                  // how many finished trials lost their checkpoints to keep the quota
 	Attempts []store.TrialAttempt // empty unless they were asked for
 	ISAs     []string             // the arithmetics of finished attempts
 	Models   []string             // the models of their processors or GPUs
@@ -39,7 +40,7 @@ type Results struct {
 // From brings a stored study into the order in which it is shown.
 func From(stored store.Results) Results {
 	r := Results{Study: stored.Study, Trials: slices.Clone(stored.Trials), Planned: stored.Trials,
-		Outside:  len(stored.Outside),
+		Outside: len(stored.Outside), Dropped: stored.Dropped,
 		Attempts: stored.Attempts, Models: stored.Models, Updated: stored.Updated}
 	order := map[space.System]int{}
 	for i, system := range r.Study.SystemList() {

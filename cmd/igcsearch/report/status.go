@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dustin/go-humanize"
+
 	"igcsearch/search"
 	"igcsearch/store"
 	"igcsearch/store/table"
@@ -92,6 +94,10 @@ func (s Status) Print(stdout io.Writer, format string) error {
 	if again := s.TakenUp(); again != "" {
 		counts += "\n" + again
 	}
+	if s.Dropped > 0 {
+		notes += fmt.Sprintf("checkpoints removed to keep checkpoint_quota, %s: those of %s\n",
+			humanize.IBytes(uint64(s.Study.CheckpointQuota)), Count(s.Dropped, "finished trial"))
+	}
 	if n := s.Outside; n > 0 {
 		notes += fmt.Sprintf("left out by the settings of the study, but kept: %s\n", Count(n, "trial"))
 	}
@@ -146,7 +152,7 @@ func (s Status) trained() string {
 			seconds += e.TrainSeconds + e.EvalSeconds
 		}
 	}
-	if seconds == 0 {
+	if seconds < 0.5 {
 		return ""
 	}
 	on := strings.Join(slices.DeleteFunc(slices.Clone(s.Models), func(m string) bool { return m == "" }), ", ")

@@ -59,7 +59,8 @@ var nameRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$`)
 // CheckName returns an error if a study cannot have the name.
 func CheckName(name string) error {
 	if !nameRE.MatchString(name) {
-		return fmt.Errorf("name %q: want 1 to 100 letters, digits, '.', '_' or '-', starting with a letter or digit", name)
+		return fmt.Errorf("name %q: want 1 to 100 letters, digits, '.', '_' or '-', starting with a letter or digit",
+			name)
 	}
 	return nil
 }

@@ -282,7 +282,8 @@ func dropOldest(ctx context.Context, tx *sql.Tx, study, quota int64) (total int6
 	}
 	var finished []int64
 	err = each(ctx, tx, `SELECT id FROM trial t WHERE study = ? AND status IN ('done', 'diverged') AND
-			(EXISTS (SELECT 1 FROM checkpoint WHERE trial = t.id) OR EXISTS (SELECT 1 FROM best_checkpoint WHERE trial = t.id))
+			(EXISTS (SELECT 1 FROM checkpoint WHERE trial = t.id)
+				OR EXISTS (SELECT 1 FROM best_checkpoint WHERE trial = t.id))
 		ORDER BY changed`, []any{study}, func(rows *sql.Rows) error {
 		var id int64
 		err := rows.Scan(&id)

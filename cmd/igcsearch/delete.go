@@ -81,7 +81,7 @@ func runDelete(ctx context.Context, o deleteOptions, stdin io.Reader, stdout, st
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(stdout, "deleted %s; %s of %s are free now: igcsearch doctor --vacuum gives them back to the disk\n",
-		what, humanize.IBytes(uint64(h.FreeBytes)), o.db)
+	_, err = fmt.Fprintf(stdout, "deleted %s; %s of %s are free now: "+
+		"igcsearch doctor --vacuum gives them back to the disk\n", what, humanize.IBytes(uint64(h.FreeBytes)), o.db)
 	return err
 }

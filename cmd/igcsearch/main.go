@@ -94,8 +94,8 @@ func message(err error) string {
 	if errors.As(err, &conflict) {
 		why := ""
 		if slices.ContainsFunc(conflict.Diff, func(line string) bool { return strings.HasPrefix(line, "epochs: ") }) {
-			why = "\nlonger or shorter trainings are another study, because the learning rate falls with the share of the " +
-				"epochs that is over:"
+			why = "\nlonger or shorter trainings are another study, because the learning rate falls with the share of " +
+				"the epochs that is over:"
 		}
 		return err.Error() + why + "\ngive this one another name (--set name=NEW) or another database (--db FILE)"
 	}

@@ -36,8 +36,8 @@ func newRunCommand() *cobra.Command {
 		Long: `run trains the network of every pair of a study from every seed, several at
 once, and stores each epoch. STUDY is the name of a shipped study (igcsearch
 studies) or of one in the database, or a file. A study that is in the database goes
-on with its stored settings; --set changes them, and a file replaces them. When all are trained it prints the accuracies and draws them
-against M.
+on with its stored settings; --set changes them, and a file replaces them. When all
+are trained it prints the accuracies and draws them against M.
 
 Ctrl-C or SIGTERM stops at the next batch and keeps all finished epochs; a
 second Ctrl-C ends at once. The same command goes on, also after a crash, and

@@ -22,10 +22,10 @@ func newStatusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status [STUDY]",
 		Short: "Show where the trials of a study stand, or list the studies",
-		Long: `status without STUDY lists the studies of the database. With it, status shows every trial of a study: pending, running, done, diverged (its loss was
+		Long: `status shows every trial of a study: pending, running, done, diverged (its loss was
 not finite), failed (igcsearch retry lets it be tried again), or interrupted (it was
-running when its process was killed; the next run continues it). It may be called
-while the study runs. Workers on other machines are shown with their job, node and
+running when its process was killed; the next run continues it). Without STUDY it
+lists the studies of the database. It may be called while the study runs. Workers on other machines are shown with their job, node and
 device, and what they train. --db also takes the access file of a coordinator.`,
 		Example: `  igcsearch status
 

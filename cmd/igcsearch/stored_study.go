@@ -53,8 +53,8 @@ func studyToTrain(
 			keys[i], _, _ = strings.Cut(line, ":")
 		}
 		if len(keys) > 0 {
-			fmt.Fprintf(stderr, "%s: it goes on with the settings that are stored in %s; the shipped study has another %s\n",
-				study.Name, path, strings.Join(keys, ", "))
+			fmt.Fprintf(stderr, "%s: it goes on with the settings that are stored in %s; "+
+				"the shipped study has another %s\n", study.Name, path, strings.Join(keys, ", "))
 		}
 	}
 	run.KeepCheckpoints, run.KeepBest, run.CheckpointQuota = study.KeepCheckpoints, study.KeepBest, study.CheckpointQuota

@@ -34,7 +34,7 @@ func patient(t testing.TB) (path string, s search.Study) {
 	db := open(t, path)
 	defer db.Close()
 	s = search.Default()
-	s.Name, s.Dataset, s.Validation, s.KeepBest = "ward", "synthetic", 50, true
+	s.Name, s.Dataset, s.Validation, s.KeepCheckpoints, s.KeepBest = "ward", "synthetic", 50, false, true
 	s.Pairs, s.Seeds, s.Epochs = []string{"40x2", "64x1", "28x3"}, search.FirstSeeds(2), 4
 	s, err := s.Normalize()
 	if err != nil {

@@ -40,14 +40,8 @@ func (s Study) Settings() []byte {
 // Fingerprint returns the SHA-256, in hexadecimal, of the settings of a normalised study that
 // change the result of a trial. Two studies with the same fingerprint have the same result, bit for
 // bit, for a trial with the same Key, if the same arithmetic (Attempt.ISA) trains it.
-func (s Study) Fingerprint() string { return s.identity().sum() }
-
-// HasFingerprint reports whether a fingerprint is that of the study. It also knows the fingerprints
-// of older versions, which covered the extent too.
-func (s Study) HasFingerprint(f string) bool { return f == s.Fingerprint() || f == s.sum() }
-
-func (s Study) sum() string {
-	sum := sha256.Sum256(s.Settings())
+func (s Study) Fingerprint() string {
+	sum := sha256.Sum256(s.identity().Settings())
 	return hex.EncodeToString(sum[:])
 }
 

@@ -343,18 +343,6 @@ func TestFingerprint(t *testing.T) {
 			t.Errorf("got %q, want %q", got, want)
 		}
 	})
-
-	t.Run("the fingerprint of older versions, which covered all settings, is known", func(t *testing.T) {
-		const older = "df96a28d8494dcd5aa01586621d73b62ac3009db0cd2d89daea3262ba89e15ba" // of base, by such a version
-		if !base.HasFingerprint(older) || !base.HasFingerprint(base.Fingerprint()) {
-			t.Error("the study does not know its fingerprints")
-		}
-		s := base
-		s.Seeds = search.FirstSeeds(7)
-		if s.HasFingerprint(older) || !s.HasFingerprint(base.Fingerprint()) {
-			t.Error("a study of more seeds has the older fingerprint of fewer, or another one of its own")
-		}
-	})
 }
 
 func TestTrials(t *testing.T) {

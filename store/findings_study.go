@@ -84,8 +84,9 @@ func (s *storedStudy) rowFaults() (list []finding) {
 	if s.givenOut != nil {
 		var run search.Study
 		if err := run.SetRun(s.givenOut); err != nil {
-			list = append(list, s.fault("it would be given out no more", inSQL(
-				`UPDATE study SET given_out = NULL WHERE id = ?1`), "a coordinator cannot give it out: %s", brief(err.Error())))
+			list = append(list, s.fault("it would be given out no more",
+				inSQL(`UPDATE study SET given_out = NULL WHERE id = ?1`),
+				"a coordinator cannot give it out: %s", brief(err.Error())))
 		}
 	}
 	return list

@@ -25,7 +25,8 @@ const (
 
 func endless() (search.Study, []search.Trial) {
 	s := search.Default()
-	s.Name, s.Dataset, s.Epochs, s.Pairs, s.Seeds = "endless", "synthetic", manyEpochs, []string{"40x2"}, search.FirstSeeds(1)
+	s.Name, s.Dataset = "endless", "synthetic"
+	s.Epochs, s.Pairs, s.Seeds = manyEpochs, []string{"40x2"}, search.FirstSeeds(1)
 	s, err := s.Normalize()
 	if err != nil {
 		panic(err)

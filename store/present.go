@@ -136,8 +136,8 @@ func (db *DB) unnoted() bool {
 // unreadable is how long the row may be unreadable while the main file stands still: another process may be writing it.
 const unreadable = time.Second
 
-// checkMain looks at the main file alone, if it or the begin of -wal has changed since the last time. live is the row of the whole database
-// in a transaction that writes, so that it cannot change; nil if that is not known.
+// checkMain looks at the main file alone, if it or the begin of -wal has changed since the last time. live is the row of
+// the whole database in a transaction that writes, so that it cannot change; nil if that is not known.
 func (db *DB) checkMain(live *fileRow) error {
 	var last fileState
 	for since := time.Now(); ; {

@@ -463,7 +463,8 @@ func TestErrors(t *testing.T) {
 			t.Errorf("--set %q: %v is not a SetError", set, err)
 		}
 	}
-	for _, name := range []string{"quikstart", "folder/quickstart.toml", "fig3", "nothing-like-it", "mine.tom", "testdata"} {
+	for _, name := range []string{"quikstart", "folder/quickstart.toml", "fig3", "nothing-like-it", "mine.tom",
+		"testdata"} {
 		_, err := studies.Load(name, nil)
 		say("load "+name, err)
 	}

@@ -144,7 +144,8 @@ func TestFaultsCrafted(t *testing.T) {
 	t.Parallel()
 	study, db := trained(t)
 	must(t, change(db, `UPDATE trial SET status = 'pending' WHERE id = 2;
-		UPDATE trial SET status = 'diverged' WHERE id = 3; UPDATE attempt SET outcome = 'diverged', failure = 'diverged' WHERE trial = 3`))
+		UPDATE trial SET status = 'diverged' WHERE id = 3;
+		UPDATE attempt SET outcome = 'diverged', failure = 'diverged' WHERE trial = 3`))
 	good, err := os.ReadFile(db)
 	must(t, err)
 	all := crafted(t, db)

@@ -123,8 +123,8 @@ func (o importOptions) warnings(file table.File, study search.Study) (list []str
 		list = append(list, "the file does not say with which settings its results were trained: "+compared+
 			", and the checksum of the pictures")
 	case file.DataSum == "":
-		list = append(list, "the file does not say on which pictures its results were trained: only their numbers could be "+
-			"compared")
+		list = append(list, "the file does not say on which pictures its results were trained: only their numbers could "+
+			"be compared")
 	}
 	if file.Study != nil || !file.Older || o.sets("weight_decay_on") {
 		return list

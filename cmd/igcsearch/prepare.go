@@ -153,7 +153,8 @@ func identify(s *search.Study, d trainer.Data, stderr io.Writer) {
 	report.Warn(stderr, s.Name, leftOut(d))
 	if len(d.Unofficial) > 0 {
 		report.Warn(stderr, s.Name, []string{fmt.Sprintf("these files have other checksums than the published ones of %s: "+
-			"%s: the results are of other pictures than those of other people", s.Dataset, strings.Join(d.Unofficial, ", "))})
+			"%s: the results are of other pictures than those of other people", s.Dataset,
+			strings.Join(d.Unofficial, ", "))})
 	}
 	if s.Batch > d.Train {
 		report.Warn(stderr, s.Name, []string{fmt.Sprintf("batch is %d, but there are %s: a step takes them all, so a "+

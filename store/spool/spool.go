@@ -338,7 +338,7 @@ func (s studyFile) read(dir string) (search.Study, error) {
 			"use the version of igcsearch that began it", dir, err)
 	}
 	study.Title, study.KeepCheckpoints, study.KeepBest = s.Title, s.KeepCheckpoints, s.KeepBest
-	if !study.HasFingerprint(s.Fingerprint) || !bytes.Equal(study.Settings(), s.Settings) {
+	if study.Fingerprint() != s.Fingerprint || !bytes.Equal(study.Settings(), s.Settings) {
 		return study, fmt.Errorf("spool %s: its study has settings that this version of igcsearch does not have: "+
 			"use the one that began it", dir)
 	}

@@ -267,7 +267,7 @@ func readJSON(text []byte) (File, error) {
 	}
 	s.Title = file.Title
 	switch {
-	case !s.HasFingerprint(file.Fingerprint) && file.Fingerprint != olderFingerprint(file.Settings):
+	case file.Fingerprint != s.Fingerprint() && file.Fingerprint != olderFingerprint(file.Settings):
 		return File{}, errors.New("its fingerprint is not that of its settings")
 	case file.Study != s.Name:
 		return File{}, fmt.Errorf("its study is %q, but its settings have the name %q", file.Study, s.Name)

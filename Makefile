@@ -36,7 +36,7 @@ test:
 	go test ./...
 
 race:             ## the packages with concurrency
-	go test -race -short ./search/... ./store ./store/spool ./trainer ./trainer/graph ./trainer/dataset ./cmd/igcsearch/live ./cmd/igcsearch/cluster ./cmd/igcsearch/progress ./store/fleet
+	go test -race -short -shuffle=on ./search/... ./store ./store/download ./store/spool ./trainer ./trainer/graph ./trainer/dataset ./cmd/igcsearch/live ./cmd/igcsearch/cluster ./cmd/igcsearch/progress ./store/fleet
 
 ci:
 	.ci/run

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"math"
 	"testing"
 	"time"
 
@@ -57,17 +58,20 @@ func TestCostsCountPictures(t *testing.T) {
 	s := tiny(t)
 	s.Batch, s.TrainPictures, s.TestPictures, s.Validation = 32, 96, 0, 0
 	tr := trainer.New(trainer.Options{})
-	small, err := tr.Costs(t.Context(), s, s.SystemList(), 1, time.Second)
-	if err != nil {
-		t.Fatal(err)
+	shortest := func() float64 { // other programs make single measurements longer, never shorter
+		seconds := math.Inf(1)
+		for range 5 {
+			costs, err := tr.Costs(t.Context(), s, s.SystemList(), 1, time.Second)
+			if err != nil {
+				t.Fatal(err)
+			}
+			seconds = min(seconds, costs[0].Epoch)
+		}
+		return seconds
 	}
+	small := shortest()
 	s.TrainPictures *= 100
-	large, err := tr.Costs(t.Context(), s, s.SystemList(), 1, time.Second)
-	if err != nil {
-		t.Fatal(err)
-	}
-	// The machine may be busy with other things during one of them.
-	if ratio := large[0].Epoch / small[0].Epoch; ratio < 2 {
+	if ratio := shortest() / small; ratio < 2 {
 		t.Errorf("an epoch of 100 times the pictures takes %.0f times as long", ratio)
 	}
 }

@@ -48,7 +48,8 @@ const (
 //   - Records that agree are joined: the database then has the epochs and the losses that either has. The record that
 //     is further on, by its last epoch and then by its status, decides the status and the checkpoints.
 //   - Records that do not agree are a conflict, and Bring stores nothing, unless everything that the database has of
-//     the trial came from the source before. Then it was trained anew there, and the new record replaces the old one.
+//     the trial came from the source before, and the source has a new attempt at it. Then it was trained anew there,
+//     and the new record replaces the old one. Other epochs of the same attempts are damaged, here or there.
 //   - The attempts of both are kept. An attempt has a token, so it is stored once however often it is brought.
 //   - A trial that a process trains for this database is left alone.
 //   - The extent of the study becomes that of both.
@@ -388,7 +389,7 @@ func (s *stored) join(there search.Record) (j joining) {
 		return j
 	case fromThere && j.news:
 		return joining{anew: true, take: true, news: true, epochs: everyIndex(there.History)}
-	case fromThere:
+	case fromThere && different == 0:
 		return joining{}
 	}
 	return joining{conflict: fmt.Sprintf("%s (%s after %d epochs there, %s after %d here, %d of them different)",

@@ -211,6 +211,15 @@ func TestBringConflicts(t *testing.T) {
 			t.Errorf("%+v, %v", trials[0], err)
 		}
 	})
+	t.Run("refuses other results of the same attempts, of which one must be damaged", func(t *testing.T) {
+		t.Parallel()
+		db, a := empty(t), newAway(t)
+		a.attempt(0, 3, "done", 0)
+		a.must(t, db)
+		a.list[0].History[1].TrainCorrect++
+		_, err := a.bring(db, t)
+		wantError(t, err, "(done after 3 epochs there, done after 3 here, 1 of them different)")
+	})
 	t.Run("does not undo that people asked for another try", func(t *testing.T) {
 		t.Parallel()
 		db, a := empty(t), newAway(t)

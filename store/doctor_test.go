@@ -525,6 +525,20 @@ var damages = []struct {
 		},
 	},
 	{
+		what: "more validation pictures in all epochs than the settings allow",
+		sql:  `UPDATE epoch SET validation_total = 51`,
+		want: []string{
+			"L40M2 seed 0 epoch 1 counts 51 validation pictures, where the study has at most 50: it and what comes " +
+				"after it would be removed and trained again",
+			"L28M3 seed 0 epoch 1 counts 51 validation pictures, where the study has at most 50: it and what comes " +
+				"after it would be removed and trained again",
+			"L64M1 seed 0 epoch 1 counts 51 validation pictures, where the study has at most 50: it and what comes " +
+				"after it would be removed and trained again",
+			"L28M3 seed 1 epoch 4 counts 51 validation pictures, where the study has at most 50: it and what comes " +
+				"after it would be removed and trained again",
+		},
+	},
+	{
 		what: "an epoch that was not evaluated",
 		sql:  `UPDATE epoch SET test_total = 0, test_correct = 0 WHERE trial = 1 AND number = 1`,
 		want: []string{

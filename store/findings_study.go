@@ -295,6 +295,9 @@ func (s *storedStudy) totalFaults(ctx context.Context, tx *sql.Tx, names map[int
 				var trial, number, got int64
 				err := rows.Scan(&trial, &number, &got)
 				is := fmt.Sprintf("where the study has %d", usual)
+				if usual == 0 && split.most > 0 {
+					is = fmt.Sprintf("where the study has at most %d", split.most)
+				}
 				if split.when != "" && number%int64(s.EvaluateEvery) != 0 && number != int64(s.Epochs) {
 					is = "where the study evaluates none"
 				}

@@ -54,40 +54,97 @@ type logBegins struct {
 	commits int64 // that the main file had by then, 0 if that is not known
 }
 
+// logPlace is where in -wal the row of the table file with some commits was found.
+type logPlace struct {
+	salt    string
+	at      int64 // of the frame
+	commits int64
+}
+
 // logBegin reads the head of -wal, and with a page also the commits that the main file had when the -wal was begun:
 // one less than the first row of the table file in it. SQLite begins a -wal when all of the one before is in the main
 // file, and on the disk.
 func (db *DB) logBegin(page int64) (b logBegins) {
+	db.readLog(func(l *logFile) {
+		b.salt = l.salt
+		for at := int64(logHead); page != 0; at += l.frame {
+			number, ok := l.page(at)
+			if !ok {
+				return // what follows is of the -wal before
+			}
+			if number != page {
+				continue
+			}
+			if r, ok := l.row(at); ok {
+				b.commits = r.commits - 1
+			}
+			return
+		}
+	})
+	return b
+}
+
+// findCommit looks for the row of the table file with the commits of live in -wal, from a place on where an earlier one
+// was.
+func (db *DB) findCommit(live fileRow, from logPlace) (place logPlace, found bool) {
+	db.readLog(func(l *logFile) {
+		at := int64(logHead)
+		if from.salt == l.salt {
+			at = max(at, from.at)
+		}
+		for number, ok := l.page(at); ok && !found; number, ok = l.page(at) {
+			if number == live.page {
+				if r, ok := l.row(at); ok && r.id == live.id && r.commits == live.commits {
+					place, found = logPlace{l.salt, at, r.commits}, true
+				}
+			}
+			at += l.frame
+		}
+	})
+	return place, found
+}
+
+// logFile is an open -wal.
+type logFile struct {
+	*os.File
+	salt  string
+	frame int64 // bytes of a frame: its head and a page
+}
+
+const logHead, frameHead = 32, 24 // bytes
+
+// readLog calls read with the -wal, unless it has no head.
+func (db *DB) readLog(read func(*logFile)) {
 	f, err := os.OpenFile(db.path+"-wal", os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return b
+		return
 	}
 	defer f.Close()
-	const headBytes, frameHead = 32, 24
-	head := make([]byte, headBytes)
-	if n, _ := f.ReadAt(head, 0); n < headBytes || binary.BigEndian.Uint32(head)&^1 != 0x377f0682 {
-		return b
+	head := make([]byte, logHead)
+	if n, _ := f.ReadAt(head, 0); n < logHead || binary.BigEndian.Uint32(head)&^1 != 0x377f0682 {
+		return
 	}
-	b.salt = string(head[16:24])
 	size := int64(binary.BigEndian.Uint32(head[8:]))
-	if page == 0 || size < 512 || size > 65536 {
-		return b
+	if size < 512 || size > 65536 {
+		return
 	}
-	for at := int64(headBytes); ; at += frameHead + size {
-		frame := make([]byte, frameHead)
-		if n, _ := f.ReadAt(frame, at); n < frameHead || string(frame[8:16]) != b.salt {
-			return b // what follows is of the -wal before
-		}
-		if int64(binary.BigEndian.Uint32(frame)) != page {
-			continue
-		}
-		content := make([]byte, size)
-		f.ReadAt(content, at+frameHead)
-		if r, ok := parseFileRow(content); ok {
-			b.commits = r.commits - 1
-		}
-		return b
+	read(&logFile{f, string(head[16:24]), frameHead + size})
+}
+
+// page returns the number of the page in a frame, if it is one of this -wal and not of the one before.
+func (l *logFile) page(at int64) (number int64, ok bool) {
+	frame := make([]byte, frameHead)
+	if n, _ := l.ReadAt(frame, at); n < frameHead || string(frame[8:16]) != l.salt {
+		return 0, false
 	}
+	return int64(binary.BigEndian.Uint32(frame)), true
+}
+
+// row reads the page in a frame as that of the table file.
+func (l *logFile) row(at int64) (r fileRow, ok bool) {
+	content := make([]byte, l.frame-frameHead)
+	l.ReadAt(content, at+frameHead)
+	return parseFileRow(content)
 }
 
 // parseFileRow reads a page of a table with one row, which fits into the page.

@@ -71,6 +71,9 @@ func (db *DB) misplaced() error {
 	case !here:
 		return db.lose(Lost, "another file was put in its place")
 	}
+	if here, _ := hasID(db.given, db.file.id); !here {
+		return db.lose(Lost, "a symbolic link on the way to it was removed or changed")
+	}
 	db.logMu.Lock()
 	defer db.logMu.Unlock()
 	for i, suffix := range logSuffixes {
@@ -124,7 +127,28 @@ func (db *DB) check(ctx context.Context, tx *sql.Tx) (fileRow, error) {
 	if err := db.misplaced(); err != nil {
 		return live, err
 	}
-	return live, db.checkMain(&live)
+	if err := db.checkMain(&live); err != nil {
+		return live, err
+	}
+	return live, db.checkLog(live)
+}
+
+// checkLog looks in a writing transaction whether -wal holds the newest commit, unless the main file does. It looks from
+// where it found the one before.
+func (db *DB) checkLog(live fileRow) error {
+	if live.commits < db.newest.commits {
+		return db.lose(Lost, "an older copy was written over all its files")
+	}
+	if live.commits == db.main.row.commits {
+		db.newest.commits = live.commits
+		return nil
+	}
+	at, found := db.findCommit(live, db.newest)
+	if !found {
+		return db.lose(Lost, fmt.Sprintf("%s-wal, a part of it, was emptied or overwritten", db.name))
+	}
+	db.newest = at
+	return nil
 }
 
 func (db *DB) unnoted() bool {

@@ -216,6 +216,94 @@ func TestGoneLog(t *testing.T) {
 	})
 }
 
+// TestGoneContent overwrites -wal of a database in use, or all its files, and leaves them at their places. The next
+// epoch is refused, and what the main file holds is kept.
+func TestGoneContent(t *testing.T) {
+	t.Parallel()
+	lost := "-wal, a part of it, was emptied or overwritten while it was in use"
+	for _, test := range []struct {
+		name, want string
+		change     func(t *testing.T, path string, before map[string][]byte)
+	}{
+		{"-wal is emptied", lost, func(t *testing.T, path string, _ map[string][]byte) {
+			overwrite(t, path+"-wal", nil)
+		}},
+		{"-wal gets another content", lost, func(t *testing.T, path string, _ map[string][]byte) {
+			overwrite(t, path+"-wal", bytes.Repeat([]byte("text\n"), 9000))
+		}},
+		{"-wal gets the content that it had", lost, func(t *testing.T, path string, before map[string][]byte) {
+			overwrite(t, path+"-wal", before["-wal"])
+		}},
+		{"all files get the content that they had", "an older copy was written over all its files",
+			func(t *testing.T, path string, before map[string][]byte) {
+				for _, suffix := range []string{"", "-wal", "-shm"} {
+					overwrite(t, path+suffix, before[suffix])
+				}
+			}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			db, path, _, trials := planned(t)
+			attempt := begin(t, db, trials[0])
+			record(t, attempt, 1)
+			before := map[string][]byte{}
+			for _, suffix := range []string{"", "-wal", "-shm"} {
+				before[suffix] = read(t, path+suffix)
+			}
+			record(t, attempt, 2)
+			_, err := db.Beat(t.Context()) // sees the newest epoch
+			must(t, err)
+			test.change(t, path, before)
+			main := read(t, path)
+			_, err = db.Beat(t.Context())
+			wantError(t, err, test.want)
+			wantFault(t, err, store.Lost)
+			db.Close()
+			if !bytes.Equal(main, read(t, path)) {
+				t.Error("the main file was written")
+			}
+		})
+	}
+}
+
+// TestGoneLink changes a symbolic link by which a database in use was opened. Messages name the link, so it is no place
+// to say that the epochs are there.
+func TestGoneLink(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ name, link, target, open string }{
+		{"to the file", "link.db", "real/a.db", "link.db"},
+		{"to its folder", "link", "real", "link/a.db"},
+	} {
+		for _, change := range []string{"removed", "changed"} {
+			t.Run("a link "+test.name+" is "+change, func(t *testing.T) {
+				t.Parallel()
+				dir := t.TempDir()
+				must(t, os.Mkdir(filepath.Join(dir, "real"), 0o755))
+				link := filepath.Join(dir, test.link)
+				must(t, os.Symlink(test.target, link))
+				db := open(t, filepath.Join(dir, test.open))
+				s, trials := newStudy(t, "quick")
+				trials, err := db.Plan(t.Context(), s, trials)
+				must(t, err)
+				attempt := begin(t, db, trials[0])
+				record(t, attempt, 1)
+				must(t, os.Remove(link))
+				if change == "changed" {
+					must(t, os.Symlink("elsewhere", link))
+				}
+				err = attempt.Record(t.Context(), search.Epoch{Number: 2}, search.Checkpoint{Epoch: 2})
+				wantError(t, err, "a symbolic link on the way to it was removed or changed while it was in use")
+				wantFault(t, err, store.Lost)
+				db.Close()
+				epochs, err := readEpochs(t.Context(), open(t, filepath.Join(dir, "real", "a.db")), s.Name)
+				if err != nil || len(epochs) != 1 {
+					t.Errorf("%d epochs, %v", len(epochs), err)
+				}
+			})
+		}
+	}
+}
+
 // TestGoneOfOther lets one process move pages into the main file, and the other notice that an older copy is there.
 func TestGoneOfOther(t *testing.T) {
 	t.Parallel()

@@ -49,8 +49,9 @@ const (
 
 // DB is an open database. Its methods may be called concurrently.
 type DB struct {
-	path string // absolute, symbolic links resolved
-	name string // as the caller spells it, for messages
+	path  string // absolute, symbolic links resolved
+	given string // absolute, as the caller spells it
+	name  string // as the caller spells it, for messages
 	// live are readers that see what other processes commit.
 	live *sql.DB
 	// write is the one writing connection; nil after OpenReadOnly.
@@ -67,6 +68,7 @@ type DB struct {
 	logMu   sync.Mutex
 	log     [2]fileID // -wal and -shm of the writing connection, see present.go
 	main    seen      // by the one who writes
+	newest  logPlace  // of the newest commit that the one who writes has seen
 	lost    atomic.Pointer[Error]
 	rescued atomic.Bool
 	closed  atomic.Bool
@@ -199,7 +201,7 @@ func (db *DB) take() error {
 // byte or until the tables are there.
 func (db *DB) prepare(ctx context.Context) (create bool, err error) {
 	for begin := time.Now(); ; {
-		r := &DB{path: db.path, name: db.name, file: db.file, mayWrite: true}
+		r := &DB{path: db.path, given: db.given, name: db.name, file: db.file, mayWrite: true}
 		version, err := r.openReaders(ctx) // a connection that may write would change the file
 		r.closeReaders()
 		if e := (sqlite3.Error{}); errors.As(err, &e) && e.ExtendedCode == sqlite3.ErrReadonlyRollback &&
@@ -340,6 +342,7 @@ func locate(path string) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open database %s: %w", path, err)
 	}
+	given := abs
 	for range 40 { // as many links as Linux follows
 		if real, err := filepath.EvalSymlinks(filepath.Dir(abs)); err == nil {
 			abs = filepath.Join(real, filepath.Base(abs))
@@ -353,8 +356,8 @@ func locate(path string) (*DB, error) {
 		}
 		abs = link
 	}
-	db := &DB{path: abs, name: path, network: networkSystem(abs), lease: search.Lease, patience: patience,
-		remotes: map[int64]*remote{}}
+	db := &DB{path: abs, given: given, name: path, network: networkSystem(abs), lease: search.Lease,
+		patience: patience, remotes: map[int64]*remote{}}
 	if info, err := os.Stat(abs); err == nil && !info.Mode().IsRegular() {
 		return nil, db.fault("open database", NotRegular, errors.New("it is not a regular file"))
 	}

@@ -93,10 +93,16 @@ func checkOutput(flag, path string, inputs ...string) error {
 		return fmt.Errorf("%s is a folder: give another file by %s", path, flag)
 	}
 	for _, input := range inputs {
-		other, e := os.Stat(input)
-		if err == nil && e == nil && os.SameFile(info, other) || filepath.Clean(input) == filepath.Clean(path) {
-			return fmt.Errorf("%s is the database %s, which it would replace: give another file by %s", path, input,
-				flag)
+		for _, part := range []struct{ suffix, what string }{
+			{"", "the database"}, {"-wal", "a part of the database"}, {"-shm", "a part of the database"},
+			{"-journal", "a part of the database"},
+		} {
+			other, e := os.Stat(input + part.suffix)
+			if err == nil && e == nil && os.SameFile(info, other) ||
+				filepath.Clean(input+part.suffix) == filepath.Clean(path) {
+				return fmt.Errorf("%s is %s %s, which it would replace: give another file by %s", path, part.what,
+					input, flag)
+			}
 		}
 	}
 	if err := tryOutput(path); errors.Is(err, fs.ErrNotExist) {

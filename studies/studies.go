@@ -278,8 +278,9 @@ func keyLines(text []byte) (map[string]int, error) {
 		}
 	}
 	if err := p.Error(); err != nil {
-		// The decoder stops at the same place, and its error has the line.
-		if e := toml.Unmarshal(text, &search.Study{}); e != nil {
+		// The decoder stops at the same place, and its error has the line. It reads into a map, because no value before
+		// that place is to be refused for its type.
+		if e := toml.Unmarshal(text, &map[string]any{}); e != nil {
 			err = e
 		}
 		return nil, err
@@ -454,10 +455,18 @@ func override(s *search.Study, assignment string) (key string, err error) {
 		*s = next
 		return nil
 	}
-	for _, text := range []string{value, strconv.Quote(value), listOf(value)} {
-		if as(text) == nil {
-			return key, nil
+	err = as(value)
+	if _, e := strconv.Atoi(value); err != nil && e == nil && key == "seeds" {
+		return "", setError("%s", reason(err)) // the number of the seeds, and no list of one seed
+	}
+	for _, text := range []string{strconv.Quote(value), listOf(value)} {
+		if err == nil {
+			break
 		}
+		err = as(text)
+	}
+	if err == nil {
+		return key, nil
 	}
 	return "", setError("%q: want %s", assignment, wanted(key))
 }

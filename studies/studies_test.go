@@ -420,6 +420,7 @@ func TestErrors(t *testing.T) {
 		{"no value, Windows", head + "epochs =\r\nseeds = 2\r\n"},
 		{"no value at the end", head + "epochs ="},
 		{"no =", head + "epochs\nseeds = 2\n"},
+		{"no = below seeds and tolerance", head + "tolerance = '5%'\nseeds = 2\nepochs\n"},
 		{"open string", head + "title = 'x\n"},
 		{"key twice", head + "epochs = 3\nepochs = 4\n"},
 		{"not text", "name = '\xff'\n"},
@@ -450,7 +451,8 @@ func TestErrors(t *testing.T) {
 	}
 	for _, set := range []string{"epochs", "=3", "epoch=3", "Epochs=3", "epochs=many", "epochs=3.5", "epochs=0",
 		"lr=0.1", "pairs=40", "pairs=40x2,41y",
-		"drops=half", "seeds=0.5", "seeds=5,5", "tolerance=5 percent", "all=1", "a.b=1", "epochs=", "epochs=3\nseeds=9"} {
+		"drops=half", "seeds=0.5", "seeds=5,5", "seeds=-3", "seeds=10001", "tolerance=5 percent",
+		"all=1", "a.b=1", "epochs=", "epochs=3\nseeds=9"} {
 		_, err := studies.Parse("mine.toml", []byte(head), []string{set})
 		say("--set "+set, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -103,8 +104,8 @@ func mergeFrom(ctx context.Context, db, source *store.DB) error {
 		}
 		_, err = db.Bring(ctx, from)
 		if conflict := (*store.ConflictError)(nil); errors.As(err, &conflict) {
-			return fmt.Errorf("study %q has other settings there than in a file before it: export one of them, or "+
-				"keep them apart", s.Name)
+			return fmt.Errorf("study %q has other settings than in a file before it: %s: give one of them another name "+
+				"(igcsearch rename), or keep them apart", s.Name, strings.Join(conflict.Diff, "; "))
 		}
 		if err != nil {
 			return err

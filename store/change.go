@@ -10,8 +10,12 @@ import (
 	"igcsearch/search"
 )
 
-// ErrExists is wrapped by the error for a new name that a study has already.
-var ErrExists = errors.New("there is such a study")
+// ErrExists is wrapped by the error for a new name that another study has, and ErrSameName by the error for the name
+// that the study itself has.
+var (
+	ErrExists   = errors.New("there is such a study")
+	ErrSameName = errors.New("it has this name already")
+)
 
 // Delete removes a study with all that is stored of it. The room in the file is free for others; Vacuum gives it back to
 // the disk. It returns a *BusyError if a process trains trials of the study.
@@ -31,10 +35,13 @@ func (db *DB) Delete(ctx context.Context, name string) error {
 	})
 }
 
-// Rename gives a study another name, which is valid. The error wraps ErrExists if another study has it. It returns a
-// *BusyError if a process trains trials of the study.
+// Rename gives a study another name, which is valid. The error wraps ErrExists or ErrSameName if a study has it. It
+// returns a *BusyError if a process trains trials of the study.
 func (db *DB) Rename(ctx context.Context, name, other string) error {
 	return db.change(ctx, "rename", name, func(tx *sql.Tx, study int64, s search.Study) error {
+		if name == other {
+			return ErrSameName
+		}
 		if _, _, err := db.findStudy(ctx, tx, other); err == nil {
 			return fmt.Errorf("%w: %q", ErrExists, other)
 		} else if !errors.Is(err, ErrNoStudy) {

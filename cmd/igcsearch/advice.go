@@ -33,7 +33,7 @@ func advice(err error) string {
 		return "export the study (csv, --epochs --times), import it with --set strategy=grid --set name=NEW," +
 			" and run that to its end"
 	case errors.As(err, new(*studies.UnknownError)):
-		return "'igcsearch studies' lists the shipped ones"
+		return "'igcsearch studies' lists the shipped ones, and 'igcsearch status' those of a database"
 	case errors.Is(err, cluster.ErrNoSlurm):
 		return "run this on a machine of the Slurm cluster, or see with --dry-run what it would submit"
 	case errors.Is(err, fleet.ErrNotAccess):

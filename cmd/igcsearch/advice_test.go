@@ -30,7 +30,8 @@ func TestAdvice(t *testing.T) {
 		{fmt.Errorf("replay: %w", &strategy.UnfinishedError{}),
 			"export the study (csv, --epochs --times), import it with --set strategy=grid --set name=NEW, and run" +
 				" that to its end"},
-		{&studies.UnknownError{Name: "x"}, "'igcsearch studies' lists the shipped ones"},
+		{&studies.UnknownError{Name: "x"},
+			"'igcsearch studies' lists the shipped ones, and 'igcsearch status' those of a database"},
 		{missing("cifar10", ""),
 			"run 'igcsearch data get cifar10 --data DIR', or name the folder with --data DIR or IGCSEARCH_DATA"},
 		{missing("svhn", "the files that are missing"),

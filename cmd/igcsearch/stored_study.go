@@ -35,8 +35,13 @@ func studyToTrain(
 	stored, err := storedStudy(ctx, nameOrFile, path)
 	if err != nil || stored == nil {
 		study, e := loadStudy(nameOrFile, set)
-		if errors.As(e, new(*studies.UnknownError)) && err != nil {
+		unknown := errors.As(e, new(*studies.UnknownError))
+		_, missing := os.Stat(path)
+		switch {
+		case unknown && err != nil:
 			e = err // the study may be in this database, which cannot be read
+		case unknown && missing == nil:
+			e = fmt.Errorf("%w, and %s has no such study", e, path)
 		}
 		return study, e
 	}

@@ -58,7 +58,8 @@ checkpoints.`,
 	}
 	addDB(cmd, &o.db)
 	addData(cmd, &o.data)
-	cmd.Flags().StringVar(&o.study, "study", "", "the `STUDY` that a csv is of: a shipped one or a file")
+	cmd.Flags().StringVar(&o.study, "study", "",
+		"the `STUDY` that a csv is of: one of the database, a shipped one, or a file")
 	cmd.Flags().StringArrayVar(&o.set, "set", nil,
 		"override one setting of the study, as `key=value`; may be repeated; beside json\nonly what changes no result")
 	return cmd
@@ -69,7 +70,7 @@ func runImport(ctx context.Context, o importOptions, stdout, stderr io.Writer) e
 	if err != nil {
 		return err
 	}
-	study, err := o.studyOf(file)
+	study, err := o.studyOf(ctx, file, stderr)
 	if err != nil {
 		return err
 	}
@@ -177,17 +178,17 @@ func (o importOptions) look(
 }
 
 // studyOf returns the study that the file is of.
-func (o importOptions) studyOf(file table.File) (search.Study, error) {
+func (o importOptions) studyOf(ctx context.Context, file table.File, stderr io.Writer) (search.Study, error) {
 	switch {
 	case file.Study != nil && o.study != "":
 		return search.Study{}, usageError{errors.New("--study is for csv: json has the settings of its study")}
 	case file.Study != nil:
 		return o.changed(*file.Study)
 	case o.study == "":
-		err := errors.New("--study is missing: which study is the csv of? Give a shipped one or a file")
+		err := errors.New("--study is missing: which study is the csv of? Give one of the database, a shipped one or a file")
 		return search.Study{}, usageError{err}
 	}
-	study, err := loadStudy(o.study, o.set)
+	study, err := studyToTrain(ctx, o.study, o.set, o.db, stderr)
 	if file.Older && !o.sets("weight_decay_on") {
 		study.WeightDecayOn = "" // as older versions are stored
 	}

@@ -10,8 +10,8 @@ import (
 	"igcsearch/search"
 )
 
-// ErrExists is wrapped by the error for a new name that another study has, and ErrSameName by the error for the name that
-// the study itself has.
+// ErrExists is wrapped by the error for a new name that another study has, and ErrSameName by the error for the name
+// that the study itself has.
 var (
 	ErrExists   = errors.New("there is such a study")
 	ErrSameName = errors.New("it has this name already")

@@ -37,7 +37,8 @@ which import knows what the results are of; json has the settings.
 markdown and latex (with the package booktabs) have a row for each network with its
 accuracy (--split), as mean ± standard deviation over n seeds. Where the study holds
 out validation pictures, the best on these (--choose) is bold, and both accuracies are
-shown. csv and json have both anyway.
+shown. Nothing is bold if the pictures that choose are those that are shown. csv and
+json have both anyway.
 
 Without --format the ending of the file says it: csv, json, md or tex.
 

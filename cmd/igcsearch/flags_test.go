@@ -10,6 +10,7 @@ import (
 )
 
 // TestFlagColumns: pflag aligns the columns of a help by bytes, so that a character of several bytes would move them.
+// It writes "(default )" for a duration whose default is hidden.
 func TestFlagColumns(t *testing.T) {
 	t.Parallel()
 	list := newRootCommand().Commands()
@@ -17,6 +18,9 @@ func TestFlagColumns(t *testing.T) {
 	for len(list) > 0 {
 		cmd := list[0]
 		list = append(list[1:], cmd.Commands()...)
+		if strings.Contains(cmd.Flags().FlagUsages(), "(default )") {
+			t.Errorf("%s: a flag has an empty default", cmd.CommandPath())
+		}
 		cmd.Flags().VisitAll(func(f *pflag.Flag) {
 			flags++
 			kind, _ := pflag.UnquoteUsage(f)

@@ -58,7 +58,8 @@ checkpoints.`,
 	}
 	addDB(cmd, &o.db)
 	addData(cmd, &o.data)
-	cmd.Flags().StringVar(&o.study, "study", "", "the `STUDY` that a csv is of: one of the database, a shipped one, or a file")
+	cmd.Flags().StringVar(&o.study, "study", "",
+		"the `STUDY` that a csv is of: one of the database, a shipped one, or a file")
 	cmd.Flags().StringArrayVar(&o.set, "set", nil,
 		"override one setting of the study, as `key=value`; may be repeated; beside json\nonly what changes no result")
 	return cmd

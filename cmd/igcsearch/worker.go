@@ -84,7 +84,7 @@ after it.`,
 	flags.DurationVar(&o.grace, "grace", time.Minute,
 		"how long epochs may go on after SIGUSR1, and reports be delivered at the end")
 	flags.DurationVar(&o.timeLimit, "time-limit", 0, "how long the worker may run (default what the scheduler says)")
-	hideDefaults(cmd, "access", "time-limit")
+	hideDefaults(cmd, "access")
 	return cmd
 }
 

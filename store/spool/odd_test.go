@@ -293,3 +293,15 @@ func TestMoved(t *testing.T) {
 		})
 	}
 }
+
+// TestStudyRemoved removes study.json, without which nothing in a spool can be read. The next epoch is an error.
+func TestStudyRemoved(t *testing.T) {
+	t.Parallel()
+	f, dir, _, trials := planned(t)
+	attempt := begin(t, f, trials[0])
+	record(t, f, attempt, 1)
+	if err := os.Remove(filepath.Join(dir, "study.json")); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, recordError(t, f, attempt, 2, 2), "record epoch 2", "study.json: no such file or directory")
+}

@@ -226,6 +226,9 @@ func (h handle) Record(_ context.Context, e search.Epoch, c search.Checkpoint) e
 	t := own.t
 	path := t.file(own.n, "epoch-"+number(e.Number)+".json")
 	content, err := seal(path, newEpochFile(e, c.State))
+	if err == nil { // without it nobody can read what is written here
+		_, err = os.Stat(filepath.Join(f.dir, "study.json"))
+	}
 	if err == nil {
 		err = put(t.file(own.n, state(e.Number)), c.State)
 	}

@@ -24,14 +24,24 @@ type sealed struct {
 	Body json.RawMessage `json:"body"`
 }
 
-// seal returns the content of a file that holds v.
-func seal(v any) ([]byte, error) {
+// seal returns the content of the file at a path that holds v.
+func seal(path string, v any) ([]byte, error) {
 	body, err := json.Marshal(v)
 	if err != nil {
 		return nil, err
 	}
-	sum := sha256.Sum256(body)
-	return fmt.Appendf(nil, "{\"sha256\":%q,\"body\":%s}\n", hex.EncodeToString(sum[:]), body), nil
+	return fmt.Appendf(nil, "{\"sha256\":%q,\"body\":%s}\n", sum(path, body), body), nil
+}
+
+// sum is the checksum of a file. It counts in the name of the file and of its folder, because a file that was copied to
+// the place of another trial would be taken for a result of that. The folder of study.json may have any name.
+func sum(path string, body []byte) string {
+	dir, name := filepath.Split(path)
+	if name != "study.json" {
+		name = filepath.Base(dir) + "/" + name
+	}
+	h := sha256.Sum256(append([]byte(name+"\n"), body...))
+	return hex.EncodeToString(h[:])
 }
 
 // readSealed reads into v what seal wrote to a file of at most so many bytes. The error is
@@ -46,8 +56,7 @@ func readSealed(path string, most int64, v any) error {
 	if json.Unmarshal(text, &s) != nil {
 		return ErrDamaged
 	}
-	sum := sha256.Sum256(s.Body)
-	if hex.EncodeToString(sum[:]) != s.Sum {
+	if sum(path, s.Body) != s.Sum {
 		return ErrDamaged
 	}
 	if err := json.Unmarshal(s.Body, v); err != nil {
@@ -95,7 +104,7 @@ func pending(path string, content []byte) (*renameio.PendingFile, error) {
 // putFirst writes v to a file, unless the file is there already. renameio always replaces, so
 // a hard link decides here which of several processes is the first.
 func putFirst(path string, v any) error {
-	content, err := seal(v)
+	content, err := seal(path, v)
 	if err != nil {
 		return err
 	}

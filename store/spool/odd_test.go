@@ -1,7 +1,6 @@
 package spool_test
 
 import (
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -55,14 +54,9 @@ var odd = []struct {
 	{"an odd number", func(path string) error { return os.WriteFile(path, []byte("1e999"), 0o666) }},
 	{"odd numbers in JSON", func(path string) error {
 		const body = `{"number":1e999,"lease_ms":9223372036854775808,"until":-0,"from":[{"attempt":7e77}],"trials":1}`
-		return os.WriteFile(path, sealed(body), 0o666)
+		return os.WriteFile(path, spool.Sealed(path, body), 0o666)
 	}},
 	{"a file that cannot be read", func(path string) error { return os.WriteFile(path, nil, 0) }},
-}
-
-// sealed returns the content of a JSON file of a spool.
-func sealed(body string) []byte {
-	return fmt.Appendf(nil, "{\"sha256\":\"%x\",\"body\":%s}\n", sha256.Sum256([]byte(body)), body)
 }
 
 // oddPlaces are places in a spool. TRIAL stands for the folder of a trial of its own, whose first attempt has two of
@@ -256,4 +250,58 @@ func TestOddStudy(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestMoved puts files of one trial at the places of another one. They are no results of that.
+func TestMoved(t *testing.T) {
+	t.Parallel()
+	for name, move := range map[string]func(trials string) error{
+		"an epoch is copied from another trial": func(trials string) error {
+			b, err := os.ReadFile(filepath.Join(trials, "0001", "0001.epoch-0001.json"))
+			if err == nil {
+				err = os.WriteFile(filepath.Join(trials, "0002", "0001.epoch-0001.json"), b, 0o666)
+			}
+			return err
+		},
+		"two trials change places": func(trials string) error {
+			return errors.Join(os.Rename(filepath.Join(trials, "0001"), filepath.Join(trials, "third")),
+				os.Rename(filepath.Join(trials, "0002"), filepath.Join(trials, "0001")),
+				os.Rename(filepath.Join(trials, "third"), filepath.Join(trials, "0002")))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f, dir, _, trials := planned(t)
+			for _, trial := range trials[:2] {
+				record(t, f, begin(t, f, trial), 1)
+			}
+			if err := move(filepath.Join(dir, "trials")); err != nil {
+				t.Fatal(err)
+			}
+			var notes []string
+			r, err := spool.Read(dir, func(note string) { notes = append(notes, note) })
+			if err != nil {
+				t.Fatal(err)
+			}
+			record, err := r.Load(1, false)
+			if err != nil || len(record.History) != 0 {
+				t.Errorf("epochs of another trial are believed: %+v, %v", record.History, err)
+			}
+			if !strings.Contains(strings.Join(notes, "\n"), "is left out: its checksum does not fit") {
+				t.Errorf("said: %q", notes)
+			}
+		})
+	}
+}
+
+// TestStudyRemoved removes study.json, without which nothing in a spool can be read. The next epoch is an error.
+func TestStudyRemoved(t *testing.T) {
+	t.Parallel()
+	f, dir, _, trials := planned(t)
+	attempt := begin(t, f, trials[0])
+	record(t, f, attempt, 1)
+	if err := os.Remove(filepath.Join(dir, "study.json")); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, recordError(t, f, attempt, 2, 2), "record epoch 2", "study.json: no such file or directory")
 }

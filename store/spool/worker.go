@@ -58,14 +58,15 @@ func (f *Folder) join() error {
 		}
 	}
 	slices.Sort(me.Replaces)
-	content, err := seal(me)
+	path := filepath.Join(folder, f.id+".json")
+	content, err := seal(path, me)
 	if err != nil {
 		return err
 	}
 	if err := f.putBeat(); err != nil { // before ID.json, so that every known worker has a heartbeat
 		return err
 	}
-	if err := put(filepath.Join(folder, f.id+".json"), content); err != nil {
+	if err := put(path, content); err != nil {
 		return err
 	}
 	if err := syncFolder(folder); err != nil {

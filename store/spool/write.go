@@ -57,11 +57,12 @@ func (f *Folder) Begin(_ context.Context, id int64, until int, a search.Attempt)
 		return fail(err)
 	}
 	b.Until = min(until, t.state.Epochs)
-	content, err := seal(b)
+	path := t.file(n, "begin.json")
+	content, err := seal(path, b)
 	if err != nil {
 		return fail(err)
 	}
-	if err = put(t.file(n, "begin.json"), content); err == nil {
+	if err = put(path, content); err == nil {
 		err = syncFolder(t.dir)
 	}
 	if e := t.list(); err == nil {
@@ -223,12 +224,16 @@ func (h handle) Record(_ context.Context, e search.Epoch, c search.Checkpoint) e
 		return fmt.Errorf("record epoch %d of attempt %d in spool %s: %w", e.Number, id, f.dir, err)
 	}
 	t := own.t
-	content, err := seal(newEpochFile(e, c.State))
+	path := t.file(own.n, "epoch-"+number(e.Number)+".json")
+	content, err := seal(path, newEpochFile(e, c.State))
+	if err == nil { // without it nobody can read what is written here
+		_, err = os.Stat(filepath.Join(f.dir, "study.json"))
+	}
 	if err == nil {
 		err = put(t.file(own.n, state(e.Number)), c.State)
 	}
 	if err == nil { // after the state, because it holds the state's checksum
-		err = put(t.file(own.n, "epoch-"+number(e.Number)+".json"), content)
+		err = put(path, content)
 	}
 	if err == nil {
 		err = syncFolder(t.dir)
@@ -301,9 +306,10 @@ func (h handle) End(_ context.Context, o search.Outcome) (search.Status, error) 
 		end.Stands = search.Pending
 	}
 	f.mu.Unlock()
-	content, err := seal(end)
+	path := t.file(own.n, "end.json")
+	content, err := seal(path, end)
 	if err == nil {
-		err = put(t.file(own.n, "end.json"), content)
+		err = put(path, content)
 	}
 	if err == nil {
 		err = syncFolder(t.dir)
@@ -397,8 +403,9 @@ func (f *Folder) Retry(_ context.Context, statuses []search.Status, match func(s
 		if _, by, _ := t.history(before); s.Status == search.Failed {
 			b.From = segments(by)
 		}
-		begin, err1 := seal(b)
-		end, err2 := seal(endFile{Status: search.Pending, Stands: search.Pending, Time: time.Now()})
+		begin, err1 := seal(t.file(n, "begin.json"), b)
+		end, err2 := seal(t.file(n, "end.json"),
+			endFile{Status: search.Pending, Stands: search.Pending, Time: time.Now()})
 		err := errors.Join(err1, err2, os.Mkdir(filepath.Join(t.dir, number(n)), 0o777))
 		if errors.Is(err, fs.ErrExist) { // another process retries the trial
 			continue

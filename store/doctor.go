@@ -152,10 +152,11 @@ func findDamage(ctx context.Context, tx *sql.Tx, checks []string) (damage []stri
 	return damage, findings, err
 }
 
-// findDead returns the workers that are gone as findings.
+// findDead returns the local workers that are gone as findings. Those that a coordinator had admitted are none: whoever
+// runs the study next waits for their lease and takes their trials over.
 func findDead(workers []WorkerInfo) (findings []Finding) {
 	for _, w := range workers {
-		if !w.Dead {
+		if !w.Dead || w.Remote {
 			continue
 		}
 		had, repair := fmt.Sprintf("%d trials", w.Trials), "they would become pending"

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"math"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"sync/atomic"
 	"testing"
@@ -292,4 +294,27 @@ func TestRemoteWorkerOfAnotherProcess(t *testing.T) {
 			t.Error("a remote worker of another process is known without having come again")
 		}
 	})
+}
+
+// TestDeadRemoteWorker: the processes of a remote worker and its coordinator have ended on this machine. What is left is
+// no damage, and keeps nobody from renaming the study: whoever runs it next takes the trial over.
+func TestDeadRemoteWorker(t *testing.T) {
+	t.Parallel()
+	db, name, trials := coordinated(t)
+	ended := exec.Command("true")
+	if err := ended.Run(); err != nil {
+		t.Skipf("no process can be started: %v", err)
+	}
+	host, err := os.Hostname()
+	must(t, err)
+	admit(t, db, store.Worker{ID: 5, Host: host, PID: ended.Process.Pid})
+	beginAs(t, db, 5, remoteToken, trials[0].ID)
+	h, err := db.Examine(t.Context())
+	if err != nil || len(h.Findings) > 0 {
+		t.Errorf("found %v, %v", h.Findings, err)
+	}
+	must(t, db.Rename(t.Context(), name, "other"))
+	if got := poll(t, db, "other")[0]; got.Status != search.Running {
+		t.Errorf("the trial is %s, want running until its lease is over", got.Status)
+	}
 }

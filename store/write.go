@@ -191,14 +191,16 @@ func (db *DB) moveTrials(
 	return moved, nil
 }
 
-// checkIdle returns a *BusyError if another process trains trials of a study.
+// checkIdle returns a *BusyError if another process trains trials of a study, as far as this process can know.
 func (db *DB) checkIdle(ctx context.Context, tx *sql.Tx, study int64, name string) error {
 	busy := &BusyError{Study: name, Database: db.name}
-	err := each(ctx, tx, `SELECT DISTINCT w.host, w.pid FROM attempt a JOIN worker w ON w.id = a.worker
-		JOIN trial t ON t.id = a.trial WHERE t.study = ? ORDER BY 1, 2`, []any{study}, func(rows *sql.Rows) error {
+	err := each(ctx, tx, `SELECT DISTINCT w.id, w.host, w.pid, w.remote FROM attempt a JOIN worker w ON w.id = a.worker
+		JOIN trial t ON t.id = a.trial WHERE t.study = ? ORDER BY 2, 3`, []any{study}, func(rows *sql.Rows) error {
 		var w Worker
-		err := rows.Scan(&w.Host, &w.PID)
-		busy.Workers = append(busy.Workers, w)
+		err := rows.Scan(&w.ID, &w.Host, &w.PID, &w.Remote)
+		if err == nil && db.alive(w) {
+			busy.Workers = append(busy.Workers, w)
+		}
 		return err
 	})
 	if err == nil && len(busy.Workers) > 0 {

@@ -18,7 +18,14 @@ import (
 // What is not a regular file, such as a pipe or /dev/stdout, is written directly.
 func writeFile(path string, write func(io.Writer) error) error {
 	if writtenDirectly(path) {
-		file, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+		flags := os.O_WRONLY | os.O_APPEND
+		if info, err := os.Stat(path); err == nil && info.Mode()&fs.ModeNamedPipe != 0 {
+			flags |= unix.O_NONBLOCK // one that nobody reads would let this wait for ever
+		}
+		file, err := os.OpenFile(path, flags, 0)
+		if errors.Is(err, unix.ENXIO) {
+			return fmt.Errorf("write %s: no process reads this pipe: start one first", path)
+		}
 		if err != nil {
 			return err
 		}

@@ -107,19 +107,30 @@ func TestWriteFileElsewhere(t *testing.T) {
 		if err := syscall.Mkfifo(pipe, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		read := make(chan string)
-		go func() {
-			got, _ := os.ReadFile(pipe)
-			read <- string(got)
-		}()
+		reader, err := os.OpenFile(pipe, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer reader.Close()
 		if err := writeFile(pipe, saying("through")); err != nil {
 			t.Fatal(err)
 		}
-		if got := <-read; got != "through" {
-			t.Errorf("got %q", got)
+		if got, err := io.ReadAll(reader); err != nil || string(got) != "through" {
+			t.Errorf("got %q, %v", got, err)
 		}
 		if info, err := os.Stat(pipe); err != nil || info.Mode()&fs.ModeNamedPipe == 0 {
 			t.Errorf("the pipe is gone: %v", err)
+		}
+	})
+	t.Run("a pipe that nobody reads is an error at once", func(t *testing.T) {
+		t.Parallel()
+		path := filepath.Join(t.TempDir(), "pipe")
+		if err := syscall.Mkfifo(path, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		err := writeFile(path, func(io.Writer) error { return nil })
+		if want := "write " + path + ": no process reads this pipe: start one first"; err == nil || err.Error() != want {
+			t.Errorf("got %v, want %s", err, want)
 		}
 	})
 }

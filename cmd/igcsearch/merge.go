@@ -25,8 +25,9 @@ func newMergeCommand() *cobra.Command {
 		Short: "Join databases of studies that ran on several machines",
 		Long: `merge writes a new database with the studies of several. Studies of the same name
 must train in the same way; the new one has the networks and seeds of all. If several
-have a trial, the result with more epochs and the attempts of all are kept. If their epochs differ in a bit, as they do on
-different instruction sets, merge refuses, names the trials, and writes nothing.`,
+have a trial, the result with more epochs and the attempts of all are kept. If their
+epochs differ in a bit, as they do on different instruction sets, merge refuses, names
+the trials, and writes nothing.`,
 		Example: `  igcsearch merge igcsearch.db -o all.db`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {

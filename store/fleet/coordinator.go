@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -170,12 +171,15 @@ func (c *Coordinator) End() { c.ending.Store(true) }
 
 // Keep extends the leases of the workers and delivers what lies in the outboxes of workers
 // that are gone, until ctx ends. It returns an error if the database is not any more what was
-// opened: then nothing can be stored.
+// opened, or if a study that is given out was renamed or deleted: then nothing can be stored.
 func (c *Coordinator) Keep(ctx context.Context) error {
 	last := ""
 	for ctx.Err() == nil {
 		next, err := c.db.Beat(ctx)
 		if errors.Is(err, search.ErrGone) {
+			return err
+		}
+		if err := c.missing(ctx); err != nil {
 			return err
 		}
 		if err == nil {
@@ -192,6 +196,17 @@ func (c *Coordinator) Keep(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 		case <-time.After(max(next, time.Millisecond)):
+		}
+	}
+	return nil
+}
+
+// missing returns an error if a study that is given out is not stored any more.
+func (c *Coordinator) missing(ctx context.Context) error {
+	for _, d := range c.dispatches("") {
+		name := d.Study().Name
+		if _, _, err := c.db.Poll(ctx, name, math.MaxInt64); errors.Is(err, store.ErrNoStudy) {
+			return fmt.Errorf("study %q was renamed or deleted while it was given out", name)
 		}
 	}
 	return nil

@@ -820,3 +820,21 @@ func TestAccess(t *testing.T) {
 		t.Errorf("a file of somebody: %v", err)
 	}
 }
+
+// TestKeepMissing: a coordinator ends when nobody can get its study any more.
+func TestKeepMissing(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	c := s.start()
+	study, trials := small(t, 1)
+	if _, err := c.Plan(t.Context(), study, trials); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.db.Rename(t.Context(), study.Name, "other"); err != nil {
+		t.Fatal(err)
+	}
+	const want = `study "small" was renamed or deleted while it was given out`
+	if err := c.Keep(t.Context()); err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+}

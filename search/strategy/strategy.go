@@ -48,7 +48,11 @@ func (grid) Decide(_ search.Study, trials []search.TrialState) search.Decision {
 			d.Next = append(d.Next, search.Step{Trial: i, Until: t.Epochs})
 		}
 	}
-	if len(d.Next) == 0 {
+	switch {
+	case len(d.Next) > 0:
+	case len(trials) == 1:
+		d.Reason = "its trial has ended"
+	default:
 		d.Reason = fmt.Sprintf("all %d trials have ended", len(trials))
 	}
 	return d

@@ -199,7 +199,7 @@ func (h handle) record(ctx context.Context, tx *sql.Tx, e search.Epoch, c search
 		if err := exec(ctx, tx, `INSERT INTO best_checkpoint (trial, epoch, state, sha256) VALUES (?1, ?2, ?3, ?4)
 			ON CONFLICT (trial) DO UPDATE SET epoch = excluded.epoch, state = excluded.state, sha256 = excluded.sha256
 			WHERE (SELECT validation_correct FROM epoch WHERE trial = ?1 AND number = best_checkpoint.epoch) < ?5`,
-			t.id, c.Epoch, notNull(c.State), sum[:], e.ValidationCorrect); err != nil {
+			t.id, c.Epoch, notNull(c.State), stateSum(t.id, c.Epoch, sum), e.ValidationCorrect); err != nil {
 			return err
 		}
 	}
@@ -249,7 +249,15 @@ func putCheckpoint(ctx context.Context, tx *sql.Tx, trial int64, c search.Checkp
 	return exec(ctx, tx, `INSERT INTO checkpoint (trial, slot, epoch, state, sha256) VALUES (?1, ?2 % 2, ?2, ?3, ?4)
 		ON CONFLICT (trial, slot) DO UPDATE
 		SET epoch = excluded.epoch, state = excluded.state, sha256 = excluded.sha256`,
-		trial, c.Epoch, notNull(c.State), sum[:])
+		trial, c.Epoch, notNull(c.State), stateSum(trial, c.Epoch, sum))
+}
+
+// stateSum is the checksum of a state with the SHA-256 sum, which is of one trial and one epoch only: a state that lies
+// at the place of another one is damaged.
+func stateSum(trial int64, epoch int, sum [32]byte) []byte {
+	of := fmt.Appendf(nil, "trial %d epoch %d ", trial, epoch)
+	whole := sha256.Sum256(append(of, sum[:]...))
+	return whole[:]
 }
 
 // notNull returns the bytes so that SQLite stores nil as no bytes.

@@ -497,9 +497,9 @@ func (s *stored) putState(ctx context.Context, tx *sql.Tx, there search.Record) 
 		}
 	}
 	if c := there.Best; c != nil {
-		sum := sha256.Sum256(c.State)
+		sum := stateSum(s.ID, c.Epoch, sha256.Sum256(c.State))
 		if err := exec(ctx, tx, `INSERT INTO best_checkpoint (trial, epoch, state, sha256) VALUES (?, ?, ?, ?)`,
-			s.ID, c.Epoch, append([]byte{}, c.State...), sum[:]); err != nil {
+			s.ID, c.Epoch, append([]byte{}, c.State...), sum); err != nil {
 			return err
 		}
 	}

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/sha256"
@@ -269,20 +270,24 @@ func (db *DB) Vacuum(ctx context.Context) error {
 
 // damagedStates finds the checkpoints whose checksum does not fit.
 func damagedStates(ctx context.Context, tx *sql.Tx, names map[int64]string) (damaged []finding, err error) {
-	for _, of := range []struct{ table, called, repair string }{
-		{"checkpoint", "checkpoint", "it would be removed, and what came after the one before it trained again"},
-		{"best_checkpoint", "best checkpoint", "it would be removed"},
+	for _, of := range []struct{ table, called string }{
+		{"checkpoint", "checkpoint"}, {"best_checkpoint", "best checkpoint"},
 	} {
 		remove := inSQL(`DELETE FROM ` + of.table + ` WHERE trial = ?1 AND epoch = ?2`)
-		err := each(ctx, tx, `SELECT trial, epoch, state, sha256 FROM `+of.table, nil, func(rows *sql.Rows) error {
+		err := each(ctx, tx, `SELECT c.trial, c.epoch, c.state, c.sha256, t.status IN ('pending', 'running')
+			FROM `+of.table+` c LEFT JOIN trial t ON t.id = c.trial`, nil, func(rows *sql.Rows) error {
 			f := finding{mend: remove}
 			var state, sum sql.RawBytes
-			if err := rows.Scan(&f.trial, &f.number, &state, &sum); err != nil {
+			var goesOn sql.NullBool // from the checkpoint
+			if err := rows.Scan(&f.trial, &f.number, &state, &sum, &goesOn); err != nil {
 				return err
 			}
-			if got := sha256.Sum256(state); string(got[:]) != string(sum) {
+			if !bytes.Equal(stateSum(f.trial, int(f.number), sha256.Sum256(state)), sum) {
 				f.Text = fmt.Sprintf("%s has a %s after epoch %d that is damaged", names[f.trial], of.called, f.number)
-				f.Repair = of.repair
+				f.Repair = "it would be removed"
+				if goesOn.Bool && of.table == "checkpoint" {
+					f.Repair += ", and what came after the one before it trained again"
+				}
 				damaged = append(damaged, f)
 			}
 			return nil

@@ -615,6 +615,17 @@ var damages = []struct {
 		sql:  `INSERT INTO checkpoint SELECT 1, slot, epoch, state, sha256 FROM checkpoint WHERE trial = 2`,
 		want: []string{
 			"L40M2 seed 0 has a checkpoint that nothing needs: it would be removed",
+			"L40M2 seed 0 has a checkpoint after epoch 2 that is damaged: it would be removed",
+			"L40M2 seed 0 has a checkpoint after epoch 3 that is damaged: it would be removed",
+		},
+	},
+	{
+		what: "a state of another epoch with its checksum",
+		sql: `UPDATE checkpoint SET (state, sha256) = (SELECT state, sha256 FROM checkpoint WHERE trial = 2 AND epoch = 2)
+			WHERE trial = 2 AND epoch = 3`,
+		want: []string{
+			"L28M3 seed 0 has a checkpoint after epoch 3 that is damaged: it would be removed, and what came after the one " +
+				"before it trained again",
 		},
 	},
 	{
@@ -638,6 +649,7 @@ var damages = []struct {
 		want: []string{
 			"L28M3 seed 0 has the checkpoint after epoch 2 as its best, but epoch 3 is better: it would be " +
 				"removed",
+			"L28M3 seed 0 has a best checkpoint after epoch 2 that is damaged: it would be removed",
 		},
 	},
 	{

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"database/sql"
@@ -234,8 +235,9 @@ func (db *DB) checkpoint(ctx context.Context, table, name string, key search.Key
 	var c *search.Checkpoint
 	err := db.viewStudy(ctx, name, func(tx *sql.Tx, id int64, _ search.Study) error {
 		var trial int64
-		err := tx.QueryRowContext(ctx, `SELECT t.id FROM trial t WHERE t.study = ? AND t.system = ? AND t.seed = ?`,
-			id, key.System.String(), key.Seed).Scan(&trial)
+		var status search.Status
+		err := tx.QueryRowContext(ctx, `SELECT t.id, t.status FROM trial t
+			WHERE t.study = ? AND t.system = ? AND t.seed = ?`, id, key.System.String(), key.Seed).Scan(&trial, &status)
 		if errors.Is(err, sql.ErrNoRows) {
 			return fmt.Errorf("it has no trial %v", key)
 		}
@@ -245,8 +247,12 @@ func (db *DB) checkpoint(ctx context.Context, table, name string, key search.Key
 		var damaged []int
 		c, damaged, err = findCheckpoint(ctx, tx, table, trial)
 		if err == nil && c == nil && len(damaged) > 0 {
-			err = fmt.Errorf("the checkpoint of %v after epoch %d is damaged (its checksum does not fit): "+
-				"the next run trains it again", key, damaged[0])
+			then := "the next run trains it again"
+			if status.Finished() {
+				then = "the training has ended, so no run makes it again"
+			}
+			err = fmt.Errorf("the checkpoint of %v after epoch %d is damaged (its checksum does not fit): %s", key,
+				damaged[0], then)
 		}
 		return err
 	})
@@ -387,7 +393,7 @@ func findCheckpoints(
 		if err := rows.Scan(&c.Epoch, &c.State, &sum); err != nil {
 			return err
 		}
-		if got := sha256.Sum256(c.State); string(got[:]) == string(sum) {
+		if bytes.Equal(stateSum(trial, c.Epoch, sha256.Sum256(c.State)), sum) {
 			sound = append(sound, c)
 		} else {
 			damaged = append(damaged, c.Epoch)

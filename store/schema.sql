@@ -140,7 +140,7 @@ CREATE TABLE checkpoint (
     slot   INTEGER NOT NULL CHECK (slot IN (0, 1)),              -- of even and odd epochs
     epoch  INTEGER NOT NULL,                                     -- epochs finished
     state  BLOB    NOT NULL,                                     -- the trainer's encoding
-    sha256 BLOB    NOT NULL CHECK (length(sha256) = 32),         -- of state
+    sha256 BLOB    NOT NULL CHECK (length(sha256) = 32),         -- of state, trial and epoch: stateSum
     PRIMARY KEY (trial, slot),
     FOREIGN KEY (trial, epoch) REFERENCES epoch (trial, number),
     CHECK (slot = epoch % 2)
@@ -151,7 +151,7 @@ CREATE TABLE best_checkpoint (
     trial  INTEGER PRIMARY KEY REFERENCES trial (id),
     epoch  INTEGER NOT NULL,                                     -- epochs finished
     state  BLOB    NOT NULL,                                     -- the trainer's encoding
-    sha256 BLOB    NOT NULL CHECK (length(sha256) = 32),         -- of state
+    sha256 BLOB    NOT NULL CHECK (length(sha256) = 32),         -- as of a checkpoint
     FOREIGN KEY (trial, epoch) REFERENCES epoch (trial, number)
 ) STRICT;
 

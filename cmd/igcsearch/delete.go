@@ -43,18 +43,11 @@ studies; igcsearch doctor --vacuum gives it back to the disk.`,
 }
 
 func runDelete(ctx context.Context, o deleteOptions, stdin io.Reader, stdout, stderr io.Writer) error {
-	if err := existing(ctx, o.db); err != nil {
-		return err
-	}
-	db, err := openWriter(ctx, o.db)
+	db, found, err := openStudy(ctx, o.db, o.study)
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	found, err := findStudy(ctx, db, o.study)
-	if err != nil {
-		return err
-	}
 	name, epochs := found.Study.Name, 0
 	for _, t := range append(found.Trials, found.Outside...) {
 		epochs += t.Epoch

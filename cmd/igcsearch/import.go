@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 	"slices"
 	"strings"
 
@@ -95,6 +97,19 @@ func runImport(ctx context.Context, o importOptions, stdout, stderr io.Writer) e
 	_, err = fmt.Fprintf(stdout, "%s: %s imported into %s, of %d in the file\n", study.Name, report.Count(n, "trial"),
 		o.db, len(results))
 	return err
+}
+
+// intoDatabase opens a database for do. One that does not exist yet appears after do, so that an error leaves nothing
+// behind.
+func intoDatabase(ctx context.Context, path string, do func(*store.DB) error) error {
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return store.Create(ctx, path, do)
+	}
+	db, err := openWriter(ctx, path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(do(db), db.Close())
 }
 
 // matched returns the results of a file by the trials of the study. It refuses results that are not of the study.

@@ -43,18 +43,11 @@ func runRename(ctx context.Context, o renameOptions, stdout io.Writer) error {
 	if err := search.CheckName(o.other); err != nil {
 		return usageError{err}
 	}
-	if err := existing(ctx, o.db); err != nil {
-		return err
-	}
-	db, err := openWriter(ctx, o.db)
+	db, found, err := openStudy(ctx, o.db, o.study)
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	found, err := findStudy(ctx, db, o.study)
-	if err != nil {
-		return err
-	}
 	if err := db.Rename(ctx, found.Study.Name, o.other); err != nil {
 		return err
 	}

@@ -11,6 +11,23 @@ import (
 	"igcsearch/studies"
 )
 
+// openStudy opens a database that exists, to change a stored study.
+func openStudy(ctx context.Context, path, nameOrFile string) (*store.DB, store.Results, error) {
+	if err := existing(ctx, path); err != nil {
+		return nil, store.Results{}, err
+	}
+	db, err := openWriter(ctx, path)
+	if err != nil {
+		return nil, store.Results{}, err
+	}
+	found, err := findStudy(ctx, db, nameOrFile)
+	if err != nil {
+		db.Close()
+		return nil, found, err
+	}
+	return db, found, nil
+}
+
 // findStudy reads the stored study that nameOrFile means: the one of this name in the database, else the one whose
 // name is in this file.
 func findStudy(ctx context.Context, db *store.DB, nameOrFile string, parts ...store.Part) (store.Results, error) {

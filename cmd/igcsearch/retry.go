@@ -86,18 +86,11 @@ func runRetry(ctx context.Context, o retryOptions, stdout io.Writer) error {
 func retryDB(
 	ctx context.Context, o retryOptions, statuses []search.Status, match func(space.System, int) bool,
 ) (search.Study, []search.Trial, error) {
-	if err := existing(ctx, o.db); err != nil {
-		return search.Study{}, nil, err
-	}
-	db, err := openWriter(ctx, o.db)
-	if err != nil {
-		return search.Study{}, nil, err
-	}
-	defer db.Close()
-	found, err := findStudy(ctx, db, o.study)
+	db, found, err := openStudy(ctx, o.db, o.study)
 	if err != nil {
 		return found.Study, nil, err
 	}
+	defer db.Close()
 	again, err := db.Retry(ctx, found.Study.Name, statuses, match)
 	return found.Study, again, err
 }

@@ -137,3 +137,31 @@ func parseExact(text []byte) (float64, error) {
 	}
 	return strconv.ParseFloat(string(text), 64)
 }
+
+// Check returns an error for counts and numbers that no training measures.
+func (e *Epoch) Check() error {
+	for _, of := range []struct {
+		split          string
+		correct, total int
+	}{
+		{"train", e.TrainCorrect, e.TrainTotal},
+		{"validation", e.ValidationCorrect, e.ValidationTotal},
+		{"test", e.TestCorrect, e.TestTotal},
+	} {
+		if of.correct < 0 || of.correct > of.total {
+			return fmt.Errorf("%s_correct is %d and %s_total %d: want 0 or more, and no more than the total",
+				of.split, of.correct, of.split, of.total)
+		}
+	}
+	for _, v := range e.Values() {
+		x, ok := v.At.(*float64)
+		switch {
+		case !ok || v.Name == "train_loss": // what diverged may have any loss
+		case !(*x >= 0): // or not a number
+			return fmt.Errorf("%s is %g: want 0 or more", v.Name, *x)
+		case math.IsInf(*x, 1) && !v.Optional: // the loss of an evaluation may be infinite
+			return fmt.Errorf("%s is infinite", v.Name)
+		}
+	}
+	return nil
+}

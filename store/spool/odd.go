@@ -1,12 +1,10 @@
 package spool
 
 import (
-	"cmp"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
-	"math"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -136,33 +134,16 @@ func (e *endFile) check() error {
 
 // check returns an error (errContent) if no training of so many epochs measures that.
 func (e *epochFile) check(epochs int) error {
-	m := &e.Epoch
-	err := error(nil)
-	for _, n := range []struct {
-		split          string
-		correct, total int
-	}{
-		{"training", m.TrainCorrect, m.TrainTotal},
-		{"validation", m.ValidationCorrect, m.ValidationTotal},
-		{"test", m.TestCorrect, m.TestTotal},
-	} {
-		if n.correct < 0 || n.correct > n.total {
-			err = cmp.Or(err, fmt.Errorf("%w: %d of %d %s pictures", errContent, n.correct, n.total, n.split))
-		}
+	if err := e.Epoch.Check(); err != nil {
+		return fmt.Errorf("%w: %w", errContent, err)
 	}
-	for _, v := range m.Values() {
-		x, isFloat := v.At.(*float64)
-		if isFloat && v.Name != "train_loss" && (!(*x >= 0) || math.IsInf(*x, 0) && !v.Optional) {
-			err = cmp.Or(err, fmt.Errorf("%w: its %s is %g", errContent, v.Name, *x))
-		}
+	switch {
+	case e.Epoch.Number < 1 || e.Epoch.Number > epochs:
+		return fmt.Errorf("%w: it is epoch %d of %d", errContent, e.Epoch.Number, epochs)
+	case !isTime(e.Time):
+		return fmt.Errorf("%w: it ends at %v", errContent, e.Time)
 	}
-	if m.Number < 1 || m.Number > epochs {
-		err = cmp.Or(err, fmt.Errorf("%w: it is epoch %d of %d", errContent, m.Number, epochs))
-	}
-	if !isTime(e.Time) {
-		err = cmp.Or(err, fmt.Errorf("%w: it ends at %v", errContent, e.Time))
-	}
-	return err
+	return nil
 }
 
 // isTime reports whether a time can be stored.

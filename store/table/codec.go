@@ -12,7 +12,6 @@ import (
 	"io"
 	"iter"
 	"maps"
-	"math"
 	"slices"
 	"strings"
 
@@ -197,28 +196,8 @@ func readCSV(text []byte) (File, error) {
 
 // check refuses values that no training measures.
 func (r *Row) check() error {
-	for _, of := range []struct {
-		split          string
-		correct, total int
-	}{
-		{"train", r.TrainCorrect, r.TrainTotal},
-		{"validation", r.ValidationCorrect, r.ValidationTotal},
-		{"test", r.TestCorrect, r.TestTotal},
-	} {
-		if of.correct < 0 || of.correct > of.total {
-			return fmt.Errorf("%s_correct is %d and %s_total %d: want 0 or more, and no more than the total",
-				of.split, of.correct, of.split, of.total)
-		}
-	}
-	for _, v := range r.Values() {
-		x, ok := v.At.(*float64)
-		switch {
-		case !ok || v.Name == "train_loss": // what diverged may have any loss
-		case !(*x >= 0): // or not a number
-			return fmt.Errorf("%s is %g: want 0 or more", v.Name, *x)
-		case math.IsInf(*x, 1) && !v.Optional: // the loss of an evaluation may be infinite
-			return fmt.Errorf("%s is infinite", v.Name)
-		}
+	if err := r.Check(); err != nil {
+		return err
 	}
 	switch {
 	case r.ValidationTotal == 0 && r.ValidationLoss != 0:

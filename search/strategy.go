@@ -40,19 +40,21 @@ const (
 	StrategyGrid    = "grid"
 	StrategyHalving = "halving"
 	StrategyRace    = "race"
+	StrategyPeak    = "peak"
 )
 
 // Strategies lists the values of Study.Strategy.
-var Strategies = []string{StrategyGrid, StrategyHalving, StrategyRace}
+var Strategies = []string{StrategyGrid, StrategyHalving, StrategyRace, StrategyPeak}
 
 // Selection holds the settings that say which trials of a study are trained, and up to which epoch.
 type Selection struct {
 	// Strategy is one of Strategies, or "" for StrategyGrid.
 	Strategy string `toml:"strategy" json:"strategy,omitempty"`
-	// Halving and Race are the settings of the strategies with these names. Normalize clears the
-	// settings of other strategies.
+	// Halving, Race and Peak are the settings of the strategies with these names. Normalize clears
+	// the settings of other strategies.
 	Halving Halving `toml:"halving" json:"halving,omitzero"`
 	Race    Race    `toml:"race" json:"race,omitzero"`
+	Peak    Peak    `toml:"peak" json:"peak,omitzero"`
 }
 
 // DecidingSplit returns the split whose accuracy a strategy uses. It is SplitValidation if pictures
@@ -106,6 +108,30 @@ type Race struct {
 	Systems int `toml:"systems" json:"systems"`
 }
 
+// PeakSeeds is the smallest number of seeds of the answer of the strategy "peak".
+const PeakSeeds = 3
+
+// Peak holds the settings of the strategy "peak".
+type Peak struct {
+	// Margin is a difference of accuracy in points, above 0: a network that is so much below the
+	// best is good enough.
+	Margin float64 `toml:"margin" json:"margin"`
+	// Confidence is the probability, in (0.5, 1), that the answer is within Margin of the best. The
+	// search ends when the model gives this probability to a network.
+	Confidence float64 `toml:"confidence" json:"confidence"`
+	// Structure says whether the model expects networks that are alike to have a similar accuracy,
+	// and the pairs of one budget to have a curve with one peak.
+	Structure bool `toml:"structure" json:"structure"`
+	// AtOnce is the number of trials that are chosen together, from 1 to 1,000. 0 means 2, or 4 in a
+	// study with more networks than Systems.
+	AtOnce int `toml:"at_once" json:"at_once"`
+	// Systems is the largest number of networks, from 10 to 1,000, that are all trained. If the study
+	// has more, a model chooses those that are trained, and Trainings is the largest number of
+	// trials, at least 20.
+	Systems   int `toml:"systems" json:"systems"`
+	Trainings int `toml:"trainings" json:"trainings"`
+}
+
 // WithStrategy returns the study with another strategy. If the study has no settings for it, they
 // are those of Default.
 func (s Study) WithStrategy(name string) Study {
@@ -115,6 +141,9 @@ func (s Study) WithStrategy(name string) Study {
 	}
 	if s.Strategy == StrategyRace && s.Race == (Race{}) {
 		s.Race = Default().Race
+	}
+	if s.Strategy == StrategyPeak && s.Peak == (Peak{}) {
+		s.Peak = Default().Peak
 	}
 	return s
 }
@@ -132,6 +161,9 @@ func (x *Selection) normalize(c *checker, s Study) {
 	}
 	if x.Strategy != StrategyRace {
 		x.Race = Race{}
+	}
+	if x.Strategy != StrategyPeak {
+		x.Peak = Peak{}
 	}
 	s.Selection = *x
 	// A stored study that gets another strategy has no settings for it.
@@ -165,5 +197,15 @@ func (x *Selection) normalize(c *checker, s Study) {
 		}
 		c.check(n < 2 || x.Race.MinSeeds >= 2 && x.Race.MinSeeds <= n,
 			"race.min_seeds %d: want 2 to seeds, %d, or 0 for 3", x.Race.MinSeeds, n)
+	case StrategyPeak:
+		p := x.Peak
+		systems(x.Strategy, p.Systems)
+		c.check(p.Margin > 0 && p.Margin <= 100, "peak.margin %g: want points of accuracy above 0, 0.3 is usual", p.Margin)
+		c.check(p.Confidence > 0.5 && p.Confidence < 1, "peak.confidence %g: want a probability above 0.5 and below 1,"+
+			" 0.95 is usual", p.Confidence)
+		c.check(p.AtOnce >= 0 && p.AtOnce <= most, "peak.at_once %d: want 1 to %d, or 0 for 2", p.AtOnce, most)
+		c.check(p.Trainings >= 2*least, "peak.trainings %d: want %d or more, 120 is usual", p.Trainings, 2*least)
+		n := len(s.Seeds)
+		c.check(n >= PeakSeeds, "strategy peak: seeds %d: want %d or more, since its answer has so many", n, PeakSeeds)
 	}
 }

@@ -284,7 +284,7 @@ func TestFingerprint(t *testing.T) {
 
 	t.Run("every setting counts but the extent, the strategy and those that change no result", func(t *testing.T) {
 		changes := []string{"Split", "Budget", "Tolerance", "All", "Pairs", "Systems", "StageParams",
-			"StageMultiplyAdds", "StageTop", "Depths", "Variant", "Seeds", "Strategy", "Halving", "Race"}
+			"StageMultiplyAdds", "StageTop", "Depths", "Variant", "Seeds", "Strategy", "Halving", "Race", "Peak"}
 		free := []string{"Title", "Workers", "MaxWallTime", "MaxTrials", "MaxEpochs", "MaxDeviceHours",
 			"TrialTimeLimit", "RetryCrashed", "RetryTimeout", "RetryMemory", "StopAfter", "KeepCheckpoints", "KeepBest",
 			"CheckpointQuota"}
@@ -303,7 +303,7 @@ func TestFingerprint(t *testing.T) {
 				f.SetFloat(f.Float() + 1)
 			case bool:
 				f.SetBool(!f.Bool())
-			case search.Halving, search.Race: // base has none
+			case search.Halving, search.Race, search.Peak: // base has none
 				f.FieldByName("Systems").SetInt(20)
 			case []int: // base has none
 				f.Set(reflect.ValueOf([]int{8}))

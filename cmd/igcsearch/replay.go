@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -56,7 +57,7 @@ spends as many epochs as that one.`,
 	}
 	addDB(cmd, &o.db)
 	addChoice(cmd, &o.strategy, "strategy", "what to replay",
-		"all", search.StrategyGrid, strategyRandom, search.StrategyHalving, search.StrategyRace)
+		"all", search.StrategyGrid, strategyRandom, search.StrategyHalving, search.StrategyRace, search.StrategyPeak)
 	cmd.Flags().StringArrayVar(&o.set, "set", nil,
 		"override one setting of a strategy, as `key=value`, like race.alpha=0.1; may be repeated")
 	cmd.Flags().Var(&o.repeat, "repeat", "how many orders of the seeds and networks to replay")
@@ -130,7 +131,7 @@ func runReplay(ctx context.Context, o replayOptions, stdout io.Writer) error {
 func (o replayOptions) check(study search.Study) error {
 	for _, assignment := range o.set {
 		name, _, _ := strings.Cut(strings.TrimSpace(assignment), ".")
-		isStrategy := name == search.StrategyHalving || name == search.StrategyRace
+		isStrategy := name != search.StrategyGrid && slices.Contains(search.Strategies, name)
 		if !isStrategy || o.strategy != "all" && o.strategy != name {
 			return usageError{fmt.Errorf("--set %q: want a setting of the replayed strategy, like race.alpha=0.1:"+
 				" what was recorded cannot be set", assignment)}

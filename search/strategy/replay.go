@@ -74,6 +74,11 @@ func Replay(strategy search.Strategy, s search.Study, recorded []search.TrialSta
 		r.advance()
 	}
 	r.Answer, r.State = FindAnswer(s, r.now), r.now
+	if own, ok := strategy.(interface {
+		answer(search.Study, []search.TrialState) Answer
+	}); ok {
+		r.Answer = own.answer(s, r.now)
+	}
 	means := map[space.System]float64{}
 	for _, a := range networks(recorded) {
 		means[a.system], _ = a.mean(recorded, s.DecidingSplit(), len(a.trials), s.Epochs)

@@ -1,11 +1,13 @@
 // Package strategy decides which trials of a study are trained next, and up to which epoch. It has
-// three strategies, of which New returns one:
+// four strategies, of which New returns one:
 //
 //   - grid trains every trial to its last epoch;
 //   - halving trains all networks for a few epochs and then, again and again, the best of them for
 //     more;
 //   - race trains all networks from one seed after the other, and drops networks that are
-//     significantly worse than the best.
+//     significantly worse than the best;
+//   - peak trains all networks from one seed, and then those from more that a Bayesian model of the
+//     curve holds for the best and its nearest rival.
 //
 // In studies of many networks, halving and race choose those that take part by a model of the
 // accuracy. Replay says how much a strategy would have trained in a recorded study, and what it
@@ -16,6 +18,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 
 	"igcsearch/search"
 	"igcsearch/space"
@@ -30,8 +33,10 @@ func New(s search.Study) (search.Strategy, error) {
 		return halving{s.Halving}, nil
 	case search.StrategyRace:
 		return race{s.Race}, nil
+	case search.StrategyPeak:
+		return &peak{Peak: s.Peak}, nil
 	}
-	return nil, fmt.Errorf("strategy %q: want grid, halving or race", s.Strategy)
+	return nil, fmt.Errorf("strategy %q: want %s", s.Strategy, strings.Join(search.Strategies, ", "))
 }
 
 // Grid returns the strategy that trains every trial.

@@ -271,3 +271,24 @@ func (g gp) predict(x [][]float64) (means, sds []float64) {
 	}
 	return means, sds
 }
+
+// design returns the networks that a search of a large space begins with: the one nearest to the
+// middle of the space, and those that are farthest from the ones before, 2·(dimensions + 1) but at
+// least 8.
+func design(x [][]float64) []int {
+	distance := func(i int) (sum float64) {
+		for _, v := range x[i] {
+			sum += math.Abs(v)
+		}
+		return sum
+	}
+	rest := make([]int, len(x))
+	for i := range rest {
+		rest[i] = i
+	}
+	list := []int{slices.MinFunc(rest, func(i, j int) int { return cmp.Compare(distance(i), distance(j)) })}
+	for len(list) < min(len(x), max(8, 2*(len(x[0])+1))) {
+		list = append(list, farthest(x, list, rest))
+	}
+	return list
+}

@@ -41,8 +41,8 @@ var (
 	lowX, highX = truthX[0], truthX[len(truthX)-1]
 )
 
-// curveOf returns the values of a curve at the networks.
-func curveOf(f func(x float64) float64) []float64 {
+// overM returns the values of a curve at the networks.
+func overM(f func(x float64) float64) []float64 {
 	y := make([]float64, len(truthX))
 	for i, x := range truthX {
 		y[i] = f(x)
@@ -53,7 +53,7 @@ func curveOf(f func(x float64) float64) []float64 {
 // hill returns a curve with its top at peak, from which it falls by left to the first network and by
 // right to the last one, like the q-th power of the distance.
 func hill(peak, top, left, right, q float64) []float64 {
-	return curveOf(func(x float64) float64 {
+	return overM(func(x float64) float64 {
 		if x < peak {
 			return top - left*math.Pow((peak-x)/(peak-lowX), q)
 		}
@@ -63,7 +63,7 @@ func hill(peak, top, left, right, q float64) []float64 {
 
 // like returns the curve of the paper's Figure 3 (a): its top lies between M = 2 and M = 3.
 func like(*rand.Rand) []float64 {
-	return curveOf(func(x float64) float64 {
+	return overM(func(x float64) float64 {
 		if x < 1.15 {
 			return 63.9 - 0.63*(x-1.15)*(x-1.15)
 		}
@@ -77,7 +77,7 @@ func anyConcave(r *rand.Rand) []float64 {
 	v := -0.2 + 1.4*r.Float64()
 	q, drop := 1+2*r.Float64(), math.Exp(r.Float64()*math.Log(10))
 	if v < 0 || v > 1 {
-		return curveOf(func(x float64) float64 {
+		return overM(func(x float64) float64 {
 			z := (x - lowX) / (highX - lowX)
 			if v > 1 {
 				z = 1 - z
@@ -113,7 +113,7 @@ func anyRough(r *rand.Rand) []float64 {
 	}
 	var y mat.VecDense
 	y.MulVec(&lower, mat.NewVecDense(n, normal))
-	return curveOf(func(x float64) float64 {
+	return overM(func(x float64) float64 {
 		for i := range truthX {
 			if truthX[i] == x {
 				return 60 + amplitude*y.AtVec(i)
@@ -160,7 +160,7 @@ func truths() []truth {
 			always([]float64{52.9, 53.4, 53.6, 53.4, 52.8, 52.6, 52.0, 51.2, 49.9}), equal(0.8), 0, 0},
 		{"flat, 0.3 points, sd 0.6", concave, always(hill(2, 60, 0.15, 0.3, 2)), equal(0.6), 0.2, 0},
 		{"a kink, sd 0.6", concave, always(hill(1, 64, 2, 9, 1)), equal(0.6), 0.2, 0},
-		{"it only falls, sd 0.6", concave, always(curveOf(func(x float64) float64 { return 60 - 0.9*x })), equal(0.6), 0.2, 0},
+		{"it only falls, sd 0.6", concave, always(overM(func(x float64) float64 { return 60 - 0.9*x })), equal(0.6), 0.2, 0},
 		{"any concave curve, sd 0.6", concave, anyConcave, equal(0.6), 0.2, 0},
 		{"like the paper, sd 0.3 to 1.2", concave, like, rising, 0.2, 0},
 		{"like the paper, sd 1.2 to 0.3", concave, like, falling, 0.2, 0},

@@ -245,7 +245,7 @@ func (r *peakRound) judge(p *peak, left []bool) {
 	if post == nil || !slices.Contains(may, true) {
 		// Nothing is known. Networks whose trials failed get another seed.
 		for i := range left {
-			if may[i] && left[i] && len(r.want) < p.atOnce(large) {
+			if may[i] && left[i] && len(r.want) < p.Round(len(left)) {
 				r.want = append(r.want, i)
 			}
 		}
@@ -280,15 +280,7 @@ func (r *peakRound) judge(p *peak, left []bool) {
 		}
 	}
 	slices.SortStableFunc(order, func(i, j int) int { return cmp.Compare(rivals[j], rivals[i]) })
-	r.want = append(r.want, order[:max(0, min(len(order), p.atOnce(large)-len(r.want)))]...)
-}
-
-// atOnce returns the number of trials of a round after the first.
-func (p *peak) atOnce(large bool) int {
-	if large {
-		return cmp.Or(p.AtOnce, 4)
-	}
-	return cmp.Or(p.AtOnce, 2)
+	r.want = append(r.want, order[:max(0, min(len(order), p.Round(len(left))-len(r.want)))]...)
 }
 
 // reason says why the search ends with what it believes. It is "" if more trials are wanted.

@@ -14,6 +14,23 @@ import (
 	"igcsearch/space"
 )
 
+// large keeps the model of a large space, because it takes longer to make than to ask.
+type large struct {
+	mu      sync.Mutex
+	x       [][]float64
+	surface posterior.Model
+}
+
+// model returns the model of networks with the features x.
+func (l *large) model(x [][]float64) posterior.Model {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !slices.EqualFunc(l.x, x, slices.Equal[[]float64]) {
+		l.x, l.surface = x, posterior.NewSurface(x)
+	}
+	return l.surface
+}
+
 // enter returns the networks that should begin now, the most important first. If a study has at
 // most most networks, these are all that have not begun. Otherwise enter returns one network at a
 // time, until most have begun. The first is the widest, because the paper finds the best networks
@@ -143,23 +160,6 @@ func (l *large) propose(x [][]float64, known map[int]float64, rest []int) int {
 	}
 	gain := post.Improvement(best)
 	return slices.MaxFunc(rest, func(i, j int) int { return cmp.Or(cmp.Compare(gain[i], gain[j]), j-i) })
-}
-
-// large keeps the model of a large space, because it takes longer to make than to ask.
-type large struct {
-	mu      sync.Mutex
-	x       [][]float64
-	surface posterior.Model
-}
-
-// model returns the model of networks with the features x.
-func (l *large) model(x [][]float64) posterior.Model {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !slices.EqualFunc(l.x, x, slices.Equal[[]float64]) {
-		l.x, l.surface = x, posterior.NewSurface(x)
-	}
-	return l.surface
 }
 
 // design returns the networks that a search of a large space begins with: the one nearest to the

@@ -1,6 +1,7 @@
 package search
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 )
@@ -130,6 +131,14 @@ type Peak struct {
 	// trials, at least 20.
 	Systems   int `toml:"systems" json:"systems"`
 	Trainings int `toml:"trainings" json:"trainings"`
+}
+
+// Round returns the number of trials that are chosen together in a study with a number of networks.
+func (p Peak) Round(networks int) int {
+	if networks > p.Systems {
+		return cmp.Or(p.AtOnce, 4)
+	}
+	return cmp.Or(p.AtOnce, 2)
 }
 
 // WithStrategy returns the study with another strategy. If the study has no settings for it, they

@@ -16,7 +16,10 @@ import (
 //
 // halving promotes a network with all its seeds, by their mean accuracy. If it promoted single
 // trials, the lucky seeds would remain, and their mean would not be that of the network.
-type halving struct{ search.Halving }
+type halving struct {
+	search.Halving
+	*large
+}
 
 func (h halving) Decide(s search.Study, trials []search.TrialState) search.Decision {
 	all, split, rungs := networks(trials), s.DecidingSplit(), h.Rungs(s)
@@ -42,7 +45,7 @@ func (h halving) Decide(s search.Study, trials []search.TrialState) search.Decis
 		return reached
 	}
 
-	entering := enter(trials, all, h.Systems, h.model(all, trials, split, s, target, rungs))
+	entering := h.enter(trials, all, h.Systems, h.model(all, trials, split, s, target, rungs))
 
 	// The loop starts at the lowest rung. A rung is closed if no further network can reach it. Then
 	// at least one network is promoted, even if 1/η of those there is less than one.

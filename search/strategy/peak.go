@@ -21,8 +21,8 @@ import (
 // has asked for, so neither the order in which trials end nor the number of workers changes an
 // answer.
 //
-// A network is out of the search if at least as many of its trials diverged as have an accuracy.
-// Its accuracies stay in the model. A failed trial says nothing; the next seed takes its place.
+// A network is out of the search if more of its trials diverged than have an accuracy, and nothing is
+// claimed of it if as many did. Its accuracies stay in the model. A failed trial says nothing; the next seed takes its place.
 type peak struct {
 	search.Peak
 
@@ -41,10 +41,9 @@ const least = 1e-3
 
 // peakRound is a round with what it was decided from.
 type peakRound struct {
-	results  []posterior.Result
-	diverged []int // by network
-	belief   Belief
-	want     []int // the networks that get one more seed
+	results []posterior.Result
+	belief  Belief
+	want    []int // the networks that get one more seed
 }
 
 // Belief is what the strategy "peak" believes after a round.
@@ -58,10 +57,10 @@ type Belief struct {
 	// Best has the probability of each network that it is the best.
 	Best []float64
 	// Concave is the probability of a concave curve, or NaN if the model is of no curve.
-	Concave float64
-	Seeds   []int // the number of accuracies of each network
-	Repeats int   // the number of accuracies beyond the first of each network
-	Trials  int   // the number of trials that were asked for so far
+	Concave         float64
+	Seeds, Diverged []int // the numbers of accuracies and of diverged trials of each network
+	Repeats         int   // the number of accuracies beyond the first of each network
+	Trials          int   // the number of trials that were asked for so far
 }
 
 // Decide implements search.Strategy.
@@ -118,8 +117,7 @@ func (p *peak) replay(s search.Study, trials []search.TrialState) (b Belief, d s
 		}
 		round := p.round(n, s, trials, all, asked)
 		b = round.belief
-		switch reason := p.reason(s, b, large, len(round.want)); {
-		case reason != "":
+		if reason := p.reason(b, large, len(round.want)); reason != "" {
 			return b, search.Decision{Reason: reason}
 		}
 		for _, i := range round.want {
@@ -220,14 +218,14 @@ func (p *peak) round(n int, s search.Study, trials []search.TrialState, all []ne
 			score.Network = i
 			r.results = append(r.results, score)
 		}
-		r.diverged = append(r.diverged, diverged)
+		r.belief.Diverged = append(r.belief.Diverged, diverged)
 		r.belief.Seeds[i] = len(scores)
 		r.belief.Repeats += max(0, len(scores)-1)
 		r.belief.Systems = append(r.belief.Systems, a.system)
 		r.belief.Trials += asked[i]
 		left[i] = asked[i] < len(a.trials)
 	}
-	if n < len(p.rounds) && slices.Equal(p.rounds[n].results, r.results) && slices.Equal(p.rounds[n].diverged, r.diverged) {
+	if n < len(p.rounds) && slices.Equal(p.rounds[n].results, r.results) && slices.Equal(p.rounds[n].belief.Diverged, r.belief.Diverged) {
 		return p.rounds[n]
 	}
 	r.judge(p, left)
@@ -241,13 +239,13 @@ func (r *peakRound) judge(p *peak, left []bool) {
 	b.Leader, b.Concave = -1, math.NaN()
 	may := make([]bool, len(left)) // be the answer, now or later
 	for i := range may {
-		may[i] = r.diverged[i] == 0 || r.diverged[i] < b.Seeds[i]
+		may[i] = b.Diverged[i] <= b.Seeds[i]
 	}
 	post := p.model.Given(r.results)
 	if post == nil || !slices.Contains(may, true) {
 		// Nothing is known. Networks whose trials failed get another seed.
 		for i := range left {
-			if may[i] && left[i] && len(r.want) < p.atOnce(large) {
+			if may[i] && left[i] && len(r.want) < p.Round(len(left)) {
 				r.want = append(r.want, i)
 			}
 		}
@@ -282,26 +280,19 @@ func (r *peakRound) judge(p *peak, left []bool) {
 		}
 	}
 	slices.SortStableFunc(order, func(i, j int) int { return cmp.Compare(rivals[j], rivals[i]) })
-	r.want = append(r.want, order[:max(0, min(len(order), p.atOnce(large)-len(r.want)))]...)
-}
-
-// atOnce returns the number of trials of a round after the first.
-func (p *peak) atOnce(large bool) int {
-	if large {
-		return cmp.Or(p.AtOnce, 4)
-	}
-	return cmp.Or(p.AtOnce, 2)
+	r.want = append(r.want, order[:max(0, min(len(order), p.Round(len(left))-len(r.want)))]...)
 }
 
 // reason says why the search ends with what it believes. It is "" if more trials are wanted.
-func (p *peak) reason(s search.Study, b Belief, large bool, wanted int) string {
+func (p *peak) reason(b Belief, large bool, wanted int) string {
 	if b.Leader < 0 {
 		if wanted > 0 {
 			return ""
 		}
 		return "no network was trained to the end"
 	}
-	claimed := b.Within >= p.Confidence && b.Seeds[b.Leader] >= search.PeakSeeds && b.Repeats >= minRepeats
+	claimed := b.Within >= p.Confidence && b.Seeds[b.Leader] >= search.PeakSeeds && b.Repeats >= minRepeats &&
+		b.Diverged[b.Leader] < b.Seeds[b.Leader]
 	if !claimed && wanted > 0 && !(large && b.Trials >= p.Trainings) {
 		return ""
 	}
@@ -318,6 +309,9 @@ func (p *peak) reason(s search.Study, b Belief, large bool, wanted int) string {
 		text = fmt.Sprintf("no trial is left that could decide: %s; %g was asked for", text, p.Confidence)
 	} else if !claimed {
 		text += fmt.Sprintf("; with %d repeated seeds, fewer than %d, the model was not tested", b.Repeats, minRepeats)
+	}
+	if n := b.Diverged[b.Leader]; n > 0 {
+		text += fmt.Sprintf("; %d of its trials diverged and are left out", n)
 	}
 	if b.Concave < doubtful {
 		text += fmt.Sprintf("; the curve is hardly concave (probability %.2f)", b.Concave)

@@ -31,7 +31,10 @@ import (
 // (Holm, 1979). The t test is exact for normally distributed differences; the variances of the
 // networks may differ. Trainings that sometimes collapse are not normal, and the limit does not
 // hold for them; docs/search.md has simulations.
-type race struct{ search.Race }
+type race struct {
+	search.Race
+	*large
+}
 
 func (r race) Decide(s search.Study, trials []search.TrialState) search.Decision {
 	all := networks(trials)
@@ -81,7 +84,7 @@ func (r race) field(s search.Study, trials []search.TrialState, all []network) (
 			begun = append(begun, i)
 		}
 	}
-	return begun, enter(trials, all, r.Systems, func(int) map[int]float64 {
+	return begun, r.enter(trials, all, r.Systems, func(int) map[int]float64 {
 		means := map[int]float64{}
 		for i, a := range all {
 			if v, ok := a.mean(trials, s.DecidingSplit(), r.MinSeeds, s.Epochs); ok {
@@ -101,7 +104,7 @@ type Round struct {
 
 // Rounds returns the finished rounds of the race of a normalised study whose strategy is "race".
 func Rounds(s search.Study, trials []search.TrialState) []Round {
-	r, all := race{s.Race}, networks(trials)
+	r, all := race{s.Race, &large{}}, networks(trials)
 	if len(all) == 0 {
 		return nil
 	}

@@ -30,9 +30,9 @@ func New(s search.Study) (search.Strategy, error) {
 	case search.StrategyGrid:
 		return grid{}, nil
 	case search.StrategyHalving:
-		return halving{s.Halving}, nil
+		return halving{s.Halving, &large{}}, nil
 	case search.StrategyRace:
-		return race{s.Race}, nil
+		return race{s.Race, &large{}}, nil
 	case search.StrategyPeak:
 		return &peak{Peak: s.Peak}, nil
 	}

@@ -3,7 +3,6 @@ package strategy_test
 import (
 	"math"
 	"math/rand/v2"
-	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -290,71 +289,6 @@ func TestReplay(t *testing.T) {
 	})
 }
 
-// TestLargeSpace searches the best of 1,200 pairs of many budgets by the model of the accuracy. As
-// in the paper's figures, the accuracy rises with the parameters and has its peak at a small M.
-// IGC_SIMULATE=long repeats this with 20 different noises, and -v prints what a random search of
-// the same size finds.
-func TestLargeSpace(t *testing.T) {
-	t.Parallel()
-	var pairs []space.Pair
-	for m := 1; m <= 40; m++ {
-		for l := 1; l <= 300; l++ {
-			if p := (space.Pair{L: l, M: m}); p.Params(9) >= 3000 && p.Params(9) <= 60000 {
-				pairs = append(pairs, p)
-			}
-		}
-	}
-	truth := func(p space.Pair) float64 {
-		m, size := math.Log(float64(p.M)), math.Log(float64(p.Params(9))/60000)
-		return 0.6 + 0.03*size - 0.02*math.Pow(m-1, 2)
-	}
-	const systems = 24
-	repeats := 1
-	if os.Getenv("IGC_SIMULATE") == "long" {
-		repeats = 20
-	}
-	for _, name := range []string{search.StrategyHalving, search.StrategyRace} {
-		s, decides := strategyStudy(t, name, func(s *search.Study) {
-			s.Epochs, s.Halving.Systems, s.Race.Systems, s.Halving.MinEpochs = 3, systems, systems, 1
-			s.Seeds = search.FirstSeeds(3)
-		})
-		var lost, blind float64
-		for k := range repeats {
-			rng := rand.New(rand.NewPCG(uint64(k), 3))
-			recorded := record(s, pairs, func(network, _, _ int) float64 {
-				return truth(pairs[network]) +
-					0.01*rng.NormFloat64()
-			})
-			best := slices.MaxFunc(pairs, func(a, b space.Pair) int { return int(math.Copysign(1, truth(a)-truth(b))) })
-			r, err := strategy.Replay(decides, s, recorded, strategy.ReplayOptions{Workers: 4})
-			if err != nil {
-				t.Fatal(err)
-			}
-			begun := map[space.System]bool{}
-			for _, x := range r.State {
-				if x.Epoch > 0 {
-					begun[x.System] = true
-				}
-			}
-			if len(begun) != systems {
-				t.Errorf("%s: %d networks took part, want %d", name, len(begun), systems)
-			}
-			other, err := strategy.Replay(strategy.Random(), s, strategy.Shuffle(recorded, rng),
-				strategy.ReplayOptions{Epochs: r.Epochs})
-			if err != nil {
-				t.Fatal(err)
-			}
-			lost += (truth(best) - truth(r.System.Pair())) / float64(repeats)
-			blind += (truth(best) - truth(other.System.Pair())) / float64(repeats)
-		}
-		t.Logf("%s: %d of %d pairs: %.2f points below the best, random search of as many epochs: %.2f", name, systems,
-			len(pairs), 100*lost, 100*blind)
-		if lost > 0.01 { // one point, which is also the spread of single trials
-			t.Errorf("%s is %.4f below the best", name, lost)
-		}
-	}
-}
-
 // TestDecideAnyState asks for decisions in random states. No run leaves such states behind, but a
 // damaged or merged database may have them. A worker must be able to take every step.
 func TestDecideAnyState(t *testing.T) {
@@ -363,7 +297,7 @@ func TestDecideAnyState(t *testing.T) {
 	statuses := []search.Status{search.Pending, search.Pending, search.Running, search.Done, search.Diverged,
 		search.Failed}
 	for _, name := range search.Strategies {
-		s, decides := strategyStudy(t, name, func(s *search.Study) { s.Halving.Systems, s.Race.Systems = 10, 10 })
+		s, decides := strategyStudy(t, name, func(s *search.Study) { s.Halving.Systems, s.Race.Systems, s.Peak.Systems = 10, 10, 10 })
 		for range 2000 {
 			n := 1 + rng.IntN(20)
 			trials := record(s, line(n), func(int, int, int) float64 { return rng.Float64() })

@@ -10,9 +10,7 @@ func Beliefs(decides search.Strategy) (list []Belief) {
 	return list
 }
 
-// Claims reports whether the answer of "peak" is a claim: that the leader is within the margin with
-// the confidence of the study.
+// Claims reports whether a belief of "peak" is a claim: that its leader is within the margin.
 func Claims(decides search.Strategy, b Belief) bool {
-	return b.Leader >= 0 && b.Within >= decides.(*peak).Confidence && b.Seeds[b.Leader] >= search.PeakSeeds &&
-		b.Repeats >= minRepeats
+	return b.Leader >= 0 && decides.(*peak).claims(b)
 }

@@ -283,6 +283,12 @@ func (r *peakRound) judge(p *peak, left []bool) {
 	r.want = append(r.want, order[:max(0, min(len(order), p.Round(len(left))-len(r.want)))]...)
 }
 
+// claims reports whether a belief with a leader is a claim: that the leader is within the margin.
+func (p *peak) claims(b Belief) bool {
+	return b.Within >= p.Confidence && b.Seeds[b.Leader] >= search.PeakSeeds && b.Repeats >= minRepeats &&
+		b.Diverged[b.Leader] < b.Seeds[b.Leader]
+}
+
 // reason says why the search ends with what it believes. It is "" if more trials are wanted.
 func (p *peak) reason(b Belief, large bool, wanted int) string {
 	if b.Leader < 0 {
@@ -291,8 +297,7 @@ func (p *peak) reason(b Belief, large bool, wanted int) string {
 		}
 		return "no network was trained to the end"
 	}
-	claimed := b.Within >= p.Confidence && b.Seeds[b.Leader] >= search.PeakSeeds && b.Repeats >= minRepeats &&
-		b.Diverged[b.Leader] < b.Seeds[b.Leader]
+	claimed := p.claims(b)
 	if !claimed && wanted > 0 && !(large && b.Trials >= p.Trainings) {
 		return ""
 	}

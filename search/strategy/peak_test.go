@@ -1,6 +1,7 @@
 package strategy_test
 
 import (
+	"math"
 	"math/rand/v2"
 	"reflect"
 	"slices"
@@ -263,17 +264,41 @@ func TestPeakOfALargeSpace(t *testing.T) {
 	}
 }
 
-// BenchmarkPeak measures a whole search: about ten decisions.
+// BenchmarkPeak measures a whole search of "peak", and the time of each of its rounds: for the nine
+// pairs of a budget, and for 505 pairs of many budgets, of which it trains 120.
 func BenchmarkPeak(b *testing.B) {
-	s := budgetStudy()
-	s.Strategy, s.Validation, s.Seeds, s.Epochs = search.StrategyPeak, 100, search.FirstSeeds(10), 1
-	s, err := s.Normalize()
-	if err != nil {
-		b.Fatal(err)
-	}
-	recorded := curveOf(s, 1)
-	for b.Loop() {
-		decides, _ := strategy.New(s)
-		decides.Decide(s, recorded)
+	for _, c := range []struct {
+		name   string
+		change func(*search.Study)
+	}{
+		{"9 pairs", func(*search.Study) {}},
+		{"505 pairs", func(s *search.Study) { s.Budget, s.Tolerance, s.All = 11500, 0.739, true }},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			s := budgetStudy()
+			s.Strategy, s.Epochs, s.Validation, s.Seeds = search.StrategyPeak, 1, 100, search.FirstSeeds(10)
+			c.change(&s)
+			s, err := s.Normalize()
+			if err != nil {
+				b.Fatal(err)
+			}
+			random := rand.New(rand.NewPCG(1, 2))
+			trials := record(s, s.PairList(), func(network, _, _ int) float64 {
+				return 0.6 - 0.003*math.Pow(float64(network%9-2), 2) + 0.006*random.NormFloat64()
+			})
+			rounds := 0
+			for b.Loop() {
+				decides, err := strategy.New(s)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if _, err := strategy.Replay(decides, s, trials, strategy.ReplayOptions{Workers: len(trials)}); err != nil {
+					b.Fatal(err)
+				}
+				rounds += len(strategy.Beliefs(decides))
+			}
+			b.ReportMetric(b.Elapsed().Seconds()*1000/float64(rounds), "ms/round")
+			b.ReportMetric(float64(rounds)/float64(b.N), "rounds")
+		})
 	}
 }

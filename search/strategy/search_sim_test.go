@@ -52,6 +52,9 @@ type outcome struct {
 	claimed, wrong bool    // whether the answer is a claim, and whether this is wrong
 	bounded        bool    // peak: whether the regret is at most the bound
 	rounds         []judged
+	// out says whether the best network is out of the search of "peak" because its trials diverged,
+	// and wrongLeft whether a claim is wrong if it is of the networks that are not out.
+	out, wrongLeft bool
 }
 
 // judged is a belief of "peak" after a round, beside the truth.
@@ -93,6 +96,7 @@ func (c contender) simulate(t *testing.T, decides search.Strategy, s search.Stud
 		b := beliefs[len(beliefs)-1]
 		o.claimed, o.bounded = strategy.Claims(decides, b), o.regret <= b.Bound+1e-9
 		o.wrong = o.claimed && o.regret > s.Peak.Margin
+		o.out, o.wrongLeft = diverged(s, b, means, o.claimed)
 	case search.StrategyRace:
 		rounds := strategy.Rounds(s, end.State)
 		left := rounds[len(rounds)-1].Left
@@ -103,6 +107,18 @@ func (c contender) simulate(t *testing.T, decides search.Strategy, s search.Stud
 		}
 	}
 	return o
+}
+
+// diverged returns outcome.out and outcome.wrongLeft for the last belief of "peak".
+func diverged(s search.Study, b strategy.Belief, means []float64, claimed bool) (out, wrongLeft bool) {
+	best := math.Inf(-1)
+	for i, m := range means {
+		if b.Diverged[i] <= b.Seeds[i] {
+			best = max(best, m)
+		}
+	}
+	at := floats.MaxIdx(means)
+	return b.Diverged[at] > b.Seeds[at], claimed && best-means[b.Leader] > s.Peak.Margin
 }
 
 // tally adds up the outcomes of the studies of one truth.
@@ -226,6 +242,45 @@ func TestSearches(t *testing.T) {
 					beliefs.save(t, seeds)
 				}
 			})
+		}
+	}
+}
+
+// TestSearchesDiverge simulates studies in which trials of the best network diverge. IGC_SIMULATE=long
+// runs 300 of each truth, and -v prints a table of docs/search.md.
+func TestSearchesDiverge(t *testing.T) {
+	studies, few := 2, 3
+	if os.Getenv("IGC_SIMULATE") == "long" {
+		studies, few = 300, len(truths())
+	}
+	c := contenders()[0]
+	for _, share := range []float64{0.1, 0.3, 1} {
+		s, decides := c.study(t, mostSeeds)
+		for _, kind := range []string{concave, broken, worst} {
+			var sum tally
+			var out, wrongLeft float64
+			for at, x := range truths()[:few] {
+				if x.kind != kind {
+					continue
+				}
+				x.diverge = share
+				for i := range studies {
+					o := c.simulate(t, decides, s, x, rand.New(rand.NewPCG(uint64(at), uint64(i))))
+					sum.add(o)
+					if o.out {
+						out++
+					} else if share == 1 {
+						t.Errorf("%s: the best network always diverges and is not out", x.name)
+					}
+					if o.wrongLeft {
+						wrongLeft++
+					}
+				}
+			}
+			if sum.n > 0 {
+				t.Logf("| %s | %.0f | %.1f | %.3f | %.1f | %.1f | %.2f | %.2f |", kind, 100*share, 100*sum.cost/sum.n,
+					sum.regret/sum.n, 100*out/sum.n, 100*sum.claimed/sum.n, 100*sum.wrong/sum.n, 100*wrongLeft/sum.n)
+			}
 		}
 	}
 }

@@ -185,7 +185,29 @@ func row(name string, s search.Study, list []tally) string {
 	return text + " – | – |"
 }
 
-// simulated returns the study of the simulation, and a strategy for it.
+// check checks what is known of the studies of one truth before they are simulated.
+func (c contender) check(t *testing.T, s search.Study, x truth, sum tally) {
+	t.Helper()
+	if sum.cost > sum.n*(1+1e-9) {
+		t.Errorf("%s: it trained %.3f of what grid trains", x.name, sum.cost/sum.n)
+	}
+	if x.name == aKink && !c.shuffled && sum.best < 0.995*sum.n {
+		// Three seeds are enough for 1.5 points.
+		t.Errorf("%s: it found the best in %g of %g studies", x.name, sum.best, sum.n)
+	}
+	if s.Strategy != search.StrategyPeak || x.kind != concave {
+		return
+	}
+	// Three standard errors are allowed. Where the spreads differ, the model is wrong too.
+	if limit := 0.05 + 3*math.Sqrt(0.05*0.95/sum.n); sum.wrong > limit*sum.n {
+		t.Errorf("%s: %g of %g claims are wrong, more than %.3f", x.name, sum.wrong, sum.n, limit)
+	}
+	if limit := 0.87 - 3*math.Sqrt(0.05*0.95/sum.n); sum.bounded < limit*sum.n {
+		t.Errorf("%s: the bound holds in %g of %g studies, fewer than %.3f", x.name, sum.bounded, sum.n, limit)
+	}
+}
+
+// study returns the study of the simulation, and a strategy for it.
 func (c contender) study(t *testing.T, seeds int) (search.Study, search.Strategy) {
 	t.Helper()
 	s := budgetStudy()
@@ -204,7 +226,7 @@ func (c contender) study(t *testing.T, seeds int) (search.Study, search.Strategy
 // contender.studies) of each truth, and -v prints
 // the tables of docs/search.md.
 func TestSearches(t *testing.T) {
-	studies, lengths, few := 4, []int{5}, []string{"a kink, sd 0.6", "like the paper, sd 0.3", "a spike of 1.0 at M = 9"}
+	studies, lengths, few := 4, []int{5}, []string{aKink, "like the paper, sd 0.3", "a spike of 1.0 at M = 9"}
 	long := os.Getenv("IGC_SIMULATE") == "long"
 	if long {
 		lengths, few = []int{5, 10}, nil
@@ -228,6 +250,7 @@ func TestSearches(t *testing.T) {
 						beliefs.add(x.kind, o.rounds)
 					}
 					kinds[x.kind] = append(kinds[x.kind], sum)
+					c.check(t, s, x, sum)
 					t.Log(row(x.name, s, []tally{sum}))
 				}
 				for _, kind := range []string{concave, broken, worst} {

@@ -111,8 +111,12 @@ func runReplay(ctx context.Context, o replayOptions, stdout io.Writer) error {
 		if allowed {
 			err = replay(name, s, decides, int(o.epochs))
 		}
+		var unrecorded *strategy.UnrecordedError
 		switch {
-		case all && (!allowed && len(o.set) == 0 || errors.As(err, new(*strategy.UnrecordedError))):
+		case all && errors.As(err, &unrecorded):
+			err = unrecorded
+			fallthrough
+		case all && !allowed && len(o.set) == 0: // this study does not allow it
 			out.Rows = append(out.Rows, report.ReplayRow{Strategy: name, Spent: strategy.Spent{Reason: message(err)}})
 			continue
 		case !allowed:

@@ -44,25 +44,27 @@ func (l ladder) agreement() Agreement {
 		at := l.at(rung)
 		ended = slices.DeleteFunc(ended, func(i int) bool { return at[i] == 0 }) // not recorded, or diverged
 	}
-	// compare returns the order of two networks by their means at a rung, and whether it is clear.
-	compare := func(i, j, rung int) (order int, clear bool) {
-		split := l.study.DecidingSplitAt(l.rungs[rung])
-		a := l.all[i].accuracies(l.trials, split, len(l.study.Seeds), l.rungs[rung])
-		b := l.all[j].accuracies(l.trials, split, len(l.study.Seeds), l.rungs[rung])
-		n := pictures(l.trials, split)
-		return cmp.Compare(mean(a), mean(b)), min(pairedP(a, b, n), pairedP(b, a, n)) <= clearly
+	values := func(rung int) (list [][]float64) { // of each network in ended, by seed
+		epoch := l.rungs[rung]
+		for _, i := range ended {
+			list = append(list, l.all[i].accuracies(l.trials, l.study.DecidingSplitAt(epoch), len(l.study.Seeds), epoch))
+		}
+		return list
 	}
-	result := Agreement{Networks: len(ended)}
+	areClear := func(a, b []float64, rung int) bool {
+		n := pictures(l.trials, l.study.DecidingSplitAt(l.rungs[rung]))
+		return min(pairedP(a, b, n), pairedP(b, a, n)) <= clearly
+	}
+	result, end := Agreement{Networks: len(ended)}, values(last)
 	for rung, epoch := range l.rungs[:last] {
-		r := Rung{Epoch: epoch, Split: l.study.DecidingSplitAt(epoch)}
-		for k, i := range ended {
-			for _, j := range ended[:k] {
-				early, isEarly := compare(i, j, rung)
-				late, isLate := compare(i, j, last)
+		r, early := Rung{Epoch: epoch, Split: l.study.DecidingSplitAt(epoch)}, values(rung)
+		for i := range ended {
+			for j := range i {
+				isSame := cmp.Compare(mean(early[i]), mean(early[j])) == cmp.Compare(mean(end[i]), mean(end[j]))
 				switch {
-				case early == late:
+				case isSame:
 					r.Same++
-				case isEarly && isLate:
+				case areClear(early[i], early[j], rung) && areClear(end[i], end[j], last):
 					r.Crossed++
 				}
 			}

@@ -291,7 +291,7 @@ func (r Results) AllDiverged() string {
 		"under another name", all, r.Study.LearningRate)
 }
 
-// Warnings says what the results leave out or mix.
+// Warnings says what the results leave out or mix, and whether halving may have left out the best.
 func (r Results) Warnings() (list []string) {
 	if text := r.AllDiverged(); text != "" {
 		return []string{text}

@@ -68,32 +68,50 @@ func (s Study) DecidingSplit() string {
 	return SplitTest
 }
 
+// DecidingSplitAt returns the split whose accuracy a strategy uses after an epoch: DecidingSplit, or
+// SplitTrain if the epoch is not evaluated.
+func (s Study) DecidingSplitAt(epoch int) string {
+	if s.Evaluates(epoch) {
+		return s.DecidingSplit()
+	}
+	return SplitTrain
+}
+
 // Halving holds the settings of the strategy "halving".
 type Halving struct {
 	// Reduction is η, from 2 to 100. Of the networks that reach a rung, the best 1/η are trained
 	// further.
 	Reduction int `toml:"reduction" json:"reduction"`
-	// MinEpochs is the epoch of the first rung. Normalize changes 0 to a third of the training.
+	// MinEpochs is the epoch before which there is no rung, at most two thirds of Epochs. Normalize
+	// changes 0 to a third of the training.
 	MinEpochs int `toml:"min_epochs" json:"min_epochs"`
 	// Systems is the largest number of networks that take part, from 10 to 1,000. If the study has
 	// more, the strategy chooses them by their width and by a model of the accuracy.
 	Systems int `toml:"systems" json:"systems"`
 }
 
-// Rungs returns the epochs at which networks are compared, in rising order: MinEpochs·ηᵏ, each
-// delayed to the next evaluation, and the last epoch of the training.
+// Rungs returns the epochs at which networks are compared, in rising order. The last one is the end
+// of the training, and the others are counted from there: Epochs/η, Epochs/η², … in whole epochs,
+// and MinEpochs in place of the first one below it. Each is moved to the next epoch that is
+// evaluated, unless that lies too close to the rung above. A rung that lies too close to it anyway
+// is left out: every rung drops networks, so there must be enough training in between to tell them
+// apart. A rung has at least one and a half times the epochs of the rung before it.
 func (h Halving) Rungs(s Study) []int {
-	var list []int
-	for r := h.MinEpochs; r < s.Epochs && s.EvaluateEvery < s.Epochs; r *= h.Reduction {
-		at := (r + s.EvaluateEvery - 1) / s.EvaluateEvery * s.EvaluateEvery
-		if at < s.Epochs && (len(list) == 0 || at > list[len(list)-1]) {
-			list = append(list, at)
+	rungs := []int{s.Epochs} // in falling order
+	for part := h.Reduction; ; part *= h.Reduction {
+		rung := max(h.MinEpochs, (2*s.Epochs+part)/(2*part)) // the whole number nearest to Epochs/part
+		evaluated := (rung + s.EvaluateEvery - 1) / s.EvaluateEvery * s.EvaluateEvery
+		for _, at := range []int{evaluated, rung} {
+			if 3*at <= 2*rungs[len(rungs)-1] {
+				rungs = append(rungs, at)
+				break
+			}
 		}
-		if r > s.Epochs/h.Reduction {
-			break // the product would be above s.Epochs, and could overflow
+		if rung == h.MinEpochs {
+			slices.Reverse(rungs)
+			return rungs
 		}
 	}
-	return append(list, s.Epochs)
 }
 
 // Race holds the settings of the strategy "race".
@@ -190,11 +208,11 @@ func (x *Selection) normalize(c *checker, s Study) {
 		c.check(h.Reduction >= 2 && h.Reduction <= 100, "halving.reduction %d: want 2 to 100, 3 is usual", h.Reduction)
 		c.check(h.MinEpochs >= 0, "halving.min_epochs %d: want 1 or more, or 0 for a third of the epochs", h.MinEpochs)
 		if h.MinEpochs == 0 {
-			h.MinEpochs = max(1, s.Epochs/3)
+			h.MinEpochs = max(1, (s.Epochs+1)/3) // rounded
 		}
-		c.check(h.Reduction < 2 || s.EvaluateEvery < 1 || h.MinEpochs < 1 || len(h.Rungs(s)) > 1,
-			"halving.min_epochs %d: the first evaluation at or after it must come before the last epoch, %d: want "+
-				"less, or evaluate_every below %d", h.MinEpochs, s.Epochs, s.EvaluateEvery)
+		c.check(s.Epochs != 1, "strategy halving: epochs 1: want 2 or more, since it compares networks before the last")
+		c.check(s.Epochs < 2 || 3*h.MinEpochs <= 2*s.Epochs,
+			"halving.min_epochs %d: want at most %d, two thirds of the epochs", h.MinEpochs, 2*s.Epochs/3)
 	case StrategyRace:
 		systems(x.Strategy, x.Race.Systems)
 		c.check(x.Race.Alpha > 0 && x.Race.Alpha < 1, "race.alpha %g: want a probability in (0, 1), 0.05 is usual",

@@ -178,11 +178,11 @@ var wrongSettings = map[string]func(*search.Study){
 	`halving.min_epochs -1: want`: func(s *search.Study) {
 		s.Strategy, s.Halving.MinEpochs = "halving", -1
 	},
-	`halving.min_epochs 400: the first evaluation`: func(s *search.Study) {
-		s.Strategy, s.Halving.MinEpochs = "halving", 400
+	`halving.min_epochs 267: want at most 266, two thirds of the epochs`: func(s *search.Study) {
+		s.Strategy, s.Halving.MinEpochs = "halving", 267
 	},
-	`halving.min_epochs 133: the first evaluation`: func(s *search.Study) {
-		s.Strategy, s.EvaluateEvery = "halving", 400
+	`strategy halving: epochs 1: want 2 or more`: func(s *search.Study) {
+		s.Strategy, s.Epochs = "halving", 1
 	},
 	`kernel 25`:    func(s *search.Study) { s.Kernel = 25 },
 	`tolerance 1:`: func(s *search.Study) { s.Tolerance = 1 },

@@ -107,17 +107,24 @@ func runReplay(ctx context.Context, o replayOptions, stdout io.Writer) error {
 	}
 	for _, name := range names {
 		s, decides, err := o.strategyOf(study, name)
-		if err != nil && o.strategy == "all" && len(o.set) == 0 { // this study does not allow it
+		allowed, all := err == nil, o.strategy == "all"
+		if allowed {
+			err = replay(name, s, decides, int(o.epochs))
+		}
+		var unrecorded *strategy.UnrecordedError
+		switch {
+		case all && errors.As(err, &unrecorded):
+			err = unrecorded
+			fallthrough
+		case all && !allowed && len(o.set) == 0: // this study does not allow it
 			out.Rows = append(out.Rows, report.ReplayRow{Strategy: name, Spent: strategy.Spent{Reason: message(err)}})
 			continue
-		}
-		if err != nil {
+		case !allowed:
 			return usageError{err}
-		}
-		if err := replay(name, s, decides, int(o.epochs)); err != nil {
+		case err != nil:
 			return err
 		}
-		if o.strategy == "all" && name != search.StrategyGrid {
+		if all && name != search.StrategyGrid {
 			spent := int(out.Rows[len(out.Rows)-1].Epochs + 0.5)
 			if err := replay("random, as "+name, study, strategy.Random(), spent); err != nil {
 				return err

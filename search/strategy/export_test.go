@@ -11,6 +11,4 @@ func Beliefs(decides search.Strategy) (list []Belief) {
 }
 
 // Claims reports whether a belief of "peak" is a claim: that its leader is within the margin.
-func Claims(decides search.Strategy, b Belief) bool {
-	return b.Leader >= 0 && decides.(*peak).claims(b)
-}
+func Claims(decides search.Strategy, b Belief) bool { return decides.(*peak).claims(&b) }

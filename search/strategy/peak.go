@@ -36,7 +36,8 @@ type peak struct {
 // with which peak claims anything. With fewer the spread over seeds is hardly known.
 const minRepeats = 9
 
-// least is the expected gain, in points, below which a rival is not worth a training.
+// least is the expected gain, in points, below which a rival is not worth a training, once there are
+// enough for a claim.
 const least = 1e-3
 
 // peakRound is a round with what it was decided from.
@@ -117,7 +118,7 @@ func (p *peak) replay(s search.Study, trials []search.TrialState) (b Belief, d s
 		}
 		round := p.round(n, s, trials, all, asked)
 		b = round.belief
-		if reason := p.reason(b, large, len(round.want)); reason != "" {
+		if reason := p.reason(&b, large, len(round.want)); reason != "" {
 			return b, search.Decision{Reason: reason}
 		}
 		for _, i := range round.want {
@@ -275,22 +276,27 @@ func (r *peakRound) judge(p *peak, left []bool) {
 	}
 	order := make([]int, 0, len(left))
 	for j := range left {
-		if j != b.Leader && may[j] && left[j] && rivals[j] > least {
+		if j != b.Leader && may[j] && left[j] && (rivals[j] > least || !b.tested()) {
 			order = append(order, j)
 		}
 	}
-	slices.SortStableFunc(order, func(i, j int) int { return cmp.Compare(rivals[j], rivals[i]) })
+	slices.SortStableFunc(order, func(i, j int) int {
+		return cmp.Or(cmp.Compare(rivals[j], rivals[i]), cmp.Compare(mean[j], mean[i]))
+	})
 	r.want = append(r.want, order[:max(0, min(len(order), p.Round(len(left))-len(r.want)))]...)
 }
 
-// claims reports whether a belief with a leader is a claim: that the leader is within the margin.
-func (p *peak) claims(b Belief) bool {
-	return b.Within >= p.Confidence && b.Seeds[b.Leader] >= search.PeakSeeds && b.Repeats >= minRepeats &&
-		b.Diverged[b.Leader] < b.Seeds[b.Leader]
+// tested reports whether there are enough accuracies for the model to be believed.
+func (b *Belief) tested() bool {
+	return b.Leader >= 0 && b.Seeds[b.Leader] >= search.PeakSeeds && b.Diverged[b.Leader] < b.Seeds[b.Leader] &&
+		b.Repeats >= minRepeats
 }
 
+// claims reports whether a belief is a claim: that its leader is within the margin.
+func (p *peak) claims(b *Belief) bool { return b.Within >= p.Confidence && b.tested() }
+
 // reason says why the search ends with what it believes. It is "" if more trials are wanted.
-func (p *peak) reason(b Belief, large bool, wanted int) string {
+func (p *peak) reason(b *Belief, large bool, wanted int) string {
 	if b.Leader < 0 {
 		if wanted > 0 {
 			return ""
@@ -313,7 +319,8 @@ func (p *peak) reason(b Belief, large bool, wanted int) string {
 	if b.Within < p.Confidence {
 		text = fmt.Sprintf("no trial is left that could decide: %s; %g was asked for", text, p.Confidence)
 	} else if !claimed {
-		text += fmt.Sprintf("; with %d repeated seeds, fewer than %d, the model was not tested", b.Repeats, minRepeats)
+		text = fmt.Sprintf("too few trainings for a claim: %s; %d repeat a network, %d are needed", text, b.Repeats,
+			minRepeats)
 	}
 	if n := b.Diverged[b.Leader]; n > 0 {
 		text += fmt.Sprintf("; %d of its trials diverged and are left out", n)

@@ -196,6 +196,23 @@ func TestPeakSettings(t *testing.T) {
 			t.Errorf("%q, %v", r.Reason, err)
 		}
 	})
+	t.Run("a few trainings are not enough for a claim, however clear they are", func(t *testing.T) {
+		s, decides := peakStudy(t, func(s *search.Study) { s.Seeds = search.FirstSeeds(3) })
+		recorded := record(s, table1[:3], func(network, _, _ int) float64 { return 0.5 + 0.1*float64(network) })
+		r, err := strategy.Replay(decides, s, recorded, strategy.ReplayOptions{})
+		if err != nil || r.Begun != 9 || !strings.HasPrefix(r.Reason, "too few trainings for a claim: L28M3 ") ||
+			!strings.Contains(r.Reason, "; 6 repeat a network, 9 are needed") {
+			t.Errorf("%d trials, %q, %v", r.Begun, r.Reason, err)
+		}
+	})
+	t.Run("a clear leader whose seeds are used waits for enough repeated trainings", func(t *testing.T) {
+		s, decides := peakStudy(t, func(s *search.Study) { s.Seeds = search.FirstSeeds(5) })
+		recorded := record(s, table1, func(network, _, _ int) float64 { return 0.5 - 0.02*float64(network) })
+		r, err := strategy.Replay(decides, s, recorded, strategy.ReplayOptions{})
+		if b, _ := strategy.Believe(s, r.State); err != nil || b.Repeats < 9 || b.Repeats > 10 || b.Seeds[0] != 5 {
+			t.Errorf("%q, %+v, %v", r.Reason, b, err)
+		}
+	})
 	t.Run("a wider margin and less confidence take fewer trials", func(t *testing.T) {
 		begun := func(change func(*search.Study)) (n int) {
 			s, decides := peakStudy(t, change)

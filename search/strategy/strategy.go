@@ -17,6 +17,7 @@ package strategy
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -126,24 +127,28 @@ func (a network) started(trials []search.TrialState) bool {
 	})
 }
 
-// mean returns the mean accuracy of the network's first seeds at an epoch. It leaves out trials
-// without an accuracy. ok is false until all these trials have reached the epoch.
-func (a network) mean(trials []search.TrialState, split string, seeds, until int) (mean float64, ok bool) {
-	n := 0
+// accuracies returns those of the network's first seeds at an epoch, NaN for a trial without one.
+func (a network) accuracies(trials []search.TrialState, split string, seeds, until int) (list []float64) {
 	for _, i := range a.trials[:min(seeds, len(a.trials))] {
-		t := &trials[i]
-		if !reached(t, until) {
+		v, ok := accuracy(&trials[i], split, until)
+		if !ok {
+			v = math.NaN()
+		}
+		list = append(list, v)
+	}
+	return list
+}
+
+// mean returns the mean accuracy of the network's first seeds at an epoch. It leaves out trials
+// without an accuracy, and is 0 if none has one. ok is false until all these trials have reached
+// the epoch.
+func (a network) mean(trials []search.TrialState, split string, seeds, until int) (v float64, ok bool) {
+	for _, i := range a.trials[:min(seeds, len(a.trials))] {
+		if !reached(&trials[i], until) {
 			return 0, false
 		}
-		if v, has := accuracy(t, split, until); has {
-			mean += v
-			n++
-		}
 	}
-	if n == 0 {
-		return 0, true // all trials have failed
-	}
-	return mean / float64(n), true
+	return max(0, mean(a.accuracies(trials, split, seeds, until))), true
 }
 
 // train returns the steps that train the network's first seeds up to an epoch.

@@ -25,8 +25,10 @@ func record(s search.Study, pairs []space.Pair, at func(network, seed, epoch int
 			for e := 1; e <= s.Epochs; e++ {
 				// On the test split the networks have the opposite order.
 				last := search.Epoch{Number: e, TestCorrect: total - i, TestTotal: total}
-				if e%s.EvaluateEvery == 0 || e == s.Epochs {
-					last.ValidationCorrect, last.ValidationTotal = int(math.Round(total*at(i, seed, e))), total
+				correct := int(math.Round(total * at(i, seed, e)))
+				last.TrainCorrect, last.TrainTotal = correct, total
+				if s.Evaluates(e) {
+					last.ValidationCorrect, last.ValidationTotal = correct, total
 				}
 				t.History, t.Last, t.Epoch = append(t.History, last), last, e
 			}
@@ -108,7 +110,23 @@ func TestHalving(t *testing.T) {
 			r.Regret != 0 {
 			t.Errorf("%d epochs of %d trials, %v", r.Epochs, r.Begun, r.Answer)
 		}
-		if want := "L92M9 is the best of 1 that were trained to the end, of 9 begun"; r.Reason != want {
+		want := "L92M9 is the best of 1 that were trained to the end, of 9 begun; too few networks (1) reached the end " +
+			"to compare their order with that at epoch 1 (validation accuracy) and epoch 3 (validation accuracy)"
+		if r.Reason != want {
+			t.Errorf("it ends because %q, want %q", r.Reason, want)
+		}
+	})
+	t.Run("training accuracy decides at a rung that is not evaluated", func(t *testing.T) {
+		s, decides := strategyStudy(t, search.StrategyHalving, func(s *search.Study) {
+			s.EvaluateEvery, s.Halving.MinEpochs = s.Epochs, 0
+		})
+		r, err := strategy.Replay(&counted{Strategy: decides, t: t}, s, record(s, line(9), rising),
+			strategy.ReplayOptions{Workers: 27})
+		if err != nil || r.Epochs != 3*(9*3+3*6) || r.Regret != 0 {
+			t.Errorf("%d epochs, %v, regret %g, %v", r.Epochs, r.Answer, r.Regret, err)
+		}
+		want := "of the 3 couples of 3 networks, 3 had the order of the end at epoch 3 (training accuracy)"
+		if !strings.HasSuffix(r.Reason, want) {
 			t.Errorf("it ends because %q, want %q", r.Reason, want)
 		}
 	})
@@ -279,6 +297,17 @@ func TestReplay(t *testing.T) {
 			t.Errorf("%+v, %v", r, err)
 		}
 	})
+	t.Run("a strategy cannot ask for an epoch that is not recorded", func(t *testing.T) {
+		s, decides := strategyStudy(t, search.StrategyHalving, nil)
+		last := slices.Clone(recorded)
+		for i := range last {
+			last[i].History = last[i].History[s.Epochs-1:]
+		}
+		_, err := strategy.Replay(decides, s, last, strategy.ReplayOptions{})
+		if err == nil || err.Error() != "L100M1 seed 0: epoch 1 is not recorded" {
+			t.Errorf("got %v", err)
+		}
+	})
 	t.Run("a study that is not complete cannot be replayed", func(t *testing.T) {
 		half := slices.Clone(recorded)
 		half[3].Status = search.Pending
@@ -298,7 +327,11 @@ func TestDecideAnyState(t *testing.T) {
 		search.Failed}
 	for _, name := range search.Strategies {
 		s, decides := strategyStudy(t, name, func(s *search.Study) { s.Halving.Systems, s.Race.Systems, s.Peak.Systems = 10, 10, 10 })
-		for range 2000 {
+		states := 2000
+		if name == search.StrategyPeak {
+			states = 200 // it makes a model for each
+		}
+		for range states {
 			n := 1 + rng.IntN(20)
 			trials := record(s, line(n), func(int, int, int) float64 { return rng.Float64() })
 			for i := range trials {

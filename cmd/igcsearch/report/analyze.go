@@ -127,7 +127,7 @@ type fact struct{ name, text string }
 
 func (a Findings) facts() []fact {
 	list := slices.Concat(a.bestFacts(), []fact{{"compared", a.rule()}}, a.verdictFacts(), a.spreadFacts(),
-		a.raceFacts())
+		a.raceFacts(), a.halvingFacts())
 	for _, c := range a.Paper {
 		list = append(list, a.paperFact(c))
 	}
@@ -267,6 +267,13 @@ func (a Findings) raceFacts() []fact {
 	}
 	return []fact{{"race", fmt.Sprintf("left after %s: %s; dropped: %s",
 		Count(last.Seeds, "seed"), strings.Join(left, ", "), strings.Join(dropped, ", "))}}
+}
+
+func (a Findings) halvingFacts() []fact {
+	if a.results.Study.Strategy != search.StrategyHalving {
+		return nil
+	}
+	return []fact{{"halving", a.results.Agreement().String()}}
 }
 
 // paperFact answers one of the paper's questions: M = 2 against M = 1 or L = 1.

@@ -87,7 +87,7 @@ type Round struct {
 	Best          space.System
 	Dropped, Left []space.System // Left includes Best
 	// Test is the search.Race.Test that decided. In a race by pooled tests it is RacePaired if the
-	// spreads differ and the pooled test would have dropped others.
+	// pooled test would have dropped more, but the spreads differ.
 	Test string
 }
 
@@ -104,7 +104,7 @@ func RaceTest(r search.Race, rounds []Round) string {
 		}
 	}
 	if len(paired) > 0 {
-		text += fmt.Sprintf(" (paired after %s seeds, since the spreads differ)", strings.Join(paired, ", "))
+		text += fmt.Sprintf(" (only paired after %s seeds, since the spreads differ)", strings.Join(paired, ", "))
 	}
 	return text
 }

@@ -50,20 +50,29 @@ func (r race) round(l look) (best int, dropped map[int]bool, test string) {
 	}
 	// Either test may err, so they share alpha.
 	const pairedShare = 0.2
-	dropped, fit := r.pooled(l, best, (1-pairedShare)*r.Alpha)
-	// The check takes milliseconds, and it is seldom needed.
-	if other := r.paired(l, best, pairedShare*r.Alpha); !maps.Equal(other, dropped) && !fit.EqualSpreads() {
-		return best, other, search.RacePaired
+	dropped = r.paired(l, best, pairedShare*r.Alpha)
+	more, fit := r.pooled(l, best, (1-pairedShare)*r.Alpha)
+	maps.DeleteFunc(more, func(i int, _ bool) bool { return dropped[i] })
+	switch {
+	case len(more) == 0: // the check takes milliseconds, and nothing depends on it
+	case !fit.EqualSpreads():
+		return best, dropped, search.RacePaired
 	}
+	maps.Copy(dropped, more)
 	return best, dropped, search.RacePooled
 }
 
 // pooled returns the networks that a t test with one spread for all networks drops, and the additive
 // model of all accuracies so far, whose residual is this spread. Networks that were dropped before
-// are part of the model.
+// are part of the model. A network of more than two is not if some of its trials diverged, since a
+// single 0 among its accuracies would make all spreads look different.
 func (r race) pooled(l look, best int, alpha float64) (map[int]bool, analysis.Additive) {
 	samples := make([]analysis.Sample, len(l.accuracies))
 	for i, a := range l.accuracies {
+		some := slices.Contains(a, 0) && slices.ContainsFunc(a, func(v float64) bool { return v > 0 })
+		if some && l.began > 2 {
+			continue
+		}
 		for seed, v := range a {
 			if !math.IsNaN(v) {
 				samples[i].Scores = append(samples[i].Scores, analysis.Score{Seed: seed, Percent: 100 * v})
@@ -71,7 +80,7 @@ func (r race) pooled(l look, best int, alpha float64) (map[int]bool, analysis.Ad
 		}
 	}
 	dropped := map[int]bool{}
-	if len(l.alive) == 1 || len(samples[best].Scores) == 0 { // the best has no score if all trials failed
+	if len(l.alive) == 1 || len(samples[best].Scores) == 0 {
 		return dropped, analysis.Additive{}
 	}
 	fit := analysis.FitAdditive(samples)

@@ -207,7 +207,7 @@ func TestRace(t *testing.T) {
 			t.Errorf("rounds %+v", rounds)
 		}
 		if !strings.HasPrefix(r.Reason, "all 6 seeds are used: 2 of 3 networks are not separated by pooled t tests "+
-			"at alpha 0.05 (paired after 2 seeds, since the spreads differ), the best first: ") {
+			"at alpha 0.05 (only paired after 2 seeds, since the spreads differ), the best first: ") {
 			t.Errorf("it ends because %q", r.Reason)
 		}
 	})
@@ -268,6 +268,17 @@ func TestRace(t *testing.T) {
 		if d := decides.Decide(s, recorded); len(d.Next) > 0 ||
 			!strings.Contains(d.Reason, "2 of 2 networks are not separated") {
 			t.Errorf("got %+v", d)
+		}
+	})
+	t.Run("one diverged trial of a network does not keep the pooled test from the others", func(t *testing.T) {
+		s, _ := strategyStudy(t, search.StrategyRace, func(s *search.Study) { s.Seeds = search.FirstSeeds(6) })
+		recorded := record(s, line(5), func(network, seed, _ int) float64 {
+			return []float64{0.5, 0.5, 0.5, 0.2, 0.3}[network] + 0.003*float64(network*seed%5)
+		})
+		recorded[0].Status, recorded[0].Epoch, recorded[0].History = search.Diverged, 0, nil
+		rounds := strategy.Rounds(s, recorded)
+		if rounds[0].Seeds != 2 || rounds[0].Test != search.RacePooled || len(rounds[0].Dropped) != 2 {
+			t.Errorf("the first round is %+v", rounds[0])
 		}
 	})
 	t.Run("the same difference of one picture in two seeds is no proof", func(t *testing.T) {

@@ -39,53 +39,54 @@ func (l look) best() int {
 // round returns the best network, those that are dropped, and the test that decided (Round.Test).
 func (r race) round(l look) (best int, dropped map[int]bool, test string) {
 	best = l.best()
-	switch {
-	case r.Test == search.RaceSignedRank:
+	switch r.Test {
+	case search.RaceSignedRank:
 		return best, l.signedRank(best), r.Test
-	case r.Test == search.RacePaired:
+	case search.RacePaired:
 		return best, r.paired(l, best, r.Alpha), r.Test
-	case l.began <= 2: // the spread of two networks is that of their differences, whatever their own are
-		dropped, _ = r.pooled(l, best, r.Alpha)
-		return best, dropped, search.RacePooled
 	}
-	// Either test may err, so they share alpha.
-	const pairedShare = 0.2
+	pairedShare := 0.2 // of alpha, since either test may err
+	if l.began <= 2 {
+		pairedShare = 0 // the pooled test of two networks is a paired one
+	}
 	dropped = r.paired(l, best, pairedShare*r.Alpha)
-	more, fit := r.pooled(l, best, (1-pairedShare)*r.Alpha)
+	more, equalSpreads := r.pooled(l, best, (1-pairedShare)*r.Alpha)
 	maps.DeleteFunc(more, func(i int, _ bool) bool { return dropped[i] })
-	switch {
-	case len(more) == 0: // the check takes milliseconds, and nothing depends on it
-	case !fit.EqualSpreads():
+	if len(more) > 0 && !equalSpreads() {
 		return best, dropped, search.RacePaired
 	}
 	maps.Copy(dropped, more)
 	return best, dropped, search.RacePooled
 }
 
-// pooled returns the networks that a t test with one spread for all networks drops, and the additive
-// model of all accuracies so far, whose residual is this spread. Networks that were dropped before
-// are part of the model. A network of more than two is not if some of its trials diverged, since a
-// single 0 among its accuracies would make all spreads look different.
-func (r race) pooled(l look, best int, alpha float64) (map[int]bool, analysis.Additive) {
-	samples := make([]analysis.Sample, len(l.accuracies))
+// pooled returns the networks that a t test with one spread for all networks drops. The spread is
+// the residual of the additive model (analysis.Additive) of all accuracies so far, also of networks
+// that were dropped before. equalSpreads reports whether the spreads pass the check of package
+// analysis; it is a function because the check takes milliseconds and is seldom needed.
+//
+// A network of more than two is not part of the model if some of its trials diverged, since a single
+// 0 among its accuracies would make all spreads look different.
+func (r race) pooled(l look, best int, alpha float64) (dropped map[int]bool, equalSpreads func() bool) {
+	samples, pooled := make([]analysis.Sample, len(l.accuracies)), 0
 	for i, a := range l.accuracies {
 		some := slices.Contains(a, 0) && slices.ContainsFunc(a, func(v float64) bool { return v > 0 })
-		if some && l.began > 2 {
+		if len(a) == 0 || some && l.began > 2 {
 			continue
 		}
+		pooled++
 		for seed, v := range a {
 			if !math.IsNaN(v) {
 				samples[i].Scores = append(samples[i].Scores, analysis.Score{Seed: seed, Percent: 100 * v})
 			}
 		}
 	}
-	dropped := map[int]bool{}
+	dropped = map[int]bool{}
 	if len(l.alive) == 1 || len(samples[best].Scores) == 0 {
-		return dropped, analysis.Additive{}
+		return dropped, nil
 	}
 	fit := analysis.FitAdditive(samples)
 	if fit.Degrees == 0 {
-		return dropped, fit
+		return dropped, nil
 	}
 	wide := fit
 	wide.Squares = max(fit.Squares, float64(fit.Degrees)*math.Pow(100*rounding(l.pictures), 2))
@@ -96,7 +97,8 @@ func (r race) pooled(l look, best int, alpha float64) (map[int]bool, analysis.Ad
 			dropped[i] = true
 		}
 	}
-	return dropped, fit
+	// The spread of two networks is that of their differences, whatever their own spreads are.
+	return dropped, func() bool { return pooled == 2 || fit.EqualSpreads() }
 }
 
 // raceLevel returns the level of a single pooled test of a race. If k networks are equally good, the

@@ -59,9 +59,12 @@ func (e *Epoch) Values() []EpochValue {
 	}
 }
 
-// Correct returns the counts of a split, SplitValidation or SplitTest.
+// Correct returns the counts of a split.
 func (e Epoch) Correct(split string) (correct, total int) {
-	if split == SplitValidation {
+	switch split {
+	case SplitTrain:
+		return e.TrainCorrect, e.TrainTotal
+	case SplitValidation:
 		return e.ValidationCorrect, e.ValidationTotal
 	}
 	return e.TestCorrect, e.TestTotal

@@ -8,10 +8,11 @@ import (
 	"igcsearch/space"
 )
 
-// These are the values of Study.Split.
+// These are the splits. The values of Study.Split are SplitTest and SplitValidation.
 const (
 	SplitTest       = "test"
 	SplitValidation = "validation"
+	SplitTrain      = "train" // the pictures that an epoch trained on
 )
 
 // These are the values of Study.Augment.

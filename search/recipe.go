@@ -74,6 +74,9 @@ type Recipe struct {
 	EvaluateEvery int `toml:"evaluate_every" json:"evaluate_every"`
 }
 
+// Evaluates reports whether the networks are evaluated after an epoch.
+func (r Recipe) Evaluates(epoch int) bool { return epoch%r.EvaluateEvery == 0 || epoch == r.Epochs }
+
 // normalize checks how a network is trained and evaluated, and brings it into the stored form.
 func (r *Recipe) normalize(c *checker) {
 	c.check(r.Epochs >= 1, "epochs %d: want 1 or more", r.Epochs)

@@ -1,6 +1,7 @@
 package search
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 )
@@ -40,19 +41,21 @@ const (
 	StrategyGrid    = "grid"
 	StrategyHalving = "halving"
 	StrategyRace    = "race"
+	StrategyPeak    = "peak"
 )
 
 // Strategies lists the values of Study.Strategy.
-var Strategies = []string{StrategyGrid, StrategyHalving, StrategyRace}
+var Strategies = []string{StrategyGrid, StrategyHalving, StrategyRace, StrategyPeak}
 
 // Selection holds the settings that say which trials of a study are trained, and up to which epoch.
 type Selection struct {
 	// Strategy is one of Strategies, or "" for StrategyGrid.
 	Strategy string `toml:"strategy" json:"strategy,omitempty"`
-	// Halving and Race are the settings of the strategies with these names. Normalize clears the
-	// settings of other strategies.
+	// Halving, Race and Peak are the settings of the strategies with these names. Normalize clears
+	// the settings of other strategies.
 	Halving Halving `toml:"halving" json:"halving,omitzero"`
 	Race    Race    `toml:"race" json:"race,omitzero"`
+	Peak    Peak    `toml:"peak" json:"peak,omitzero"`
 }
 
 // DecidingSplit returns the split whose accuracy a strategy uses. It is SplitValidation if pictures
@@ -65,32 +68,50 @@ func (s Study) DecidingSplit() string {
 	return SplitTest
 }
 
+// DecidingSplitAt returns the split whose accuracy a strategy uses after an epoch: DecidingSplit, or
+// SplitTrain if the epoch is not evaluated.
+func (s Study) DecidingSplitAt(epoch int) string {
+	if s.Evaluates(epoch) {
+		return s.DecidingSplit()
+	}
+	return SplitTrain
+}
+
 // Halving holds the settings of the strategy "halving".
 type Halving struct {
 	// Reduction is η, from 2 to 100. Of the networks that reach a rung, the best 1/η are trained
 	// further.
 	Reduction int `toml:"reduction" json:"reduction"`
-	// MinEpochs is the epoch of the first rung. Normalize changes 0 to a third of the training.
+	// MinEpochs is the epoch before which there is no rung, at most two thirds of Epochs. Normalize
+	// changes 0 to a third of the training.
 	MinEpochs int `toml:"min_epochs" json:"min_epochs"`
 	// Systems is the largest number of networks that take part, from 10 to 1,000. If the study has
 	// more, the strategy chooses them by their width and by a model of the accuracy.
 	Systems int `toml:"systems" json:"systems"`
 }
 
-// Rungs returns the epochs at which networks are compared, in rising order: MinEpochs·ηᵏ, each
-// delayed to the next evaluation, and the last epoch of the training.
+// Rungs returns the epochs at which networks are compared, in rising order. The last one is the end
+// of the training, and the others are counted from there: Epochs/η, Epochs/η², … in whole epochs,
+// and MinEpochs in place of the first one below it. Each is moved to the next epoch that is
+// evaluated, unless that lies too close to the rung above. A rung that lies too close to it anyway
+// is left out: every rung drops networks, so there must be enough training in between to tell them
+// apart. A rung has at least one and a half times the epochs of the rung before it.
 func (h Halving) Rungs(s Study) []int {
-	var list []int
-	for r := h.MinEpochs; r < s.Epochs && s.EvaluateEvery < s.Epochs; r *= h.Reduction {
-		at := (r + s.EvaluateEvery - 1) / s.EvaluateEvery * s.EvaluateEvery
-		if at < s.Epochs && (len(list) == 0 || at > list[len(list)-1]) {
-			list = append(list, at)
+	rungs := []int{s.Epochs} // in falling order
+	for part := h.Reduction; ; part *= h.Reduction {
+		rung := max(h.MinEpochs, (2*s.Epochs+part)/(2*part)) // the whole number nearest to Epochs/part
+		evaluated := (rung + s.EvaluateEvery - 1) / s.EvaluateEvery * s.EvaluateEvery
+		for _, at := range []int{evaluated, rung} {
+			if 3*at <= 2*rungs[len(rungs)-1] {
+				rungs = append(rungs, at)
+				break
+			}
 		}
-		if r > s.Epochs/h.Reduction {
-			break // the product would be above s.Epochs, and could overflow
+		if rung == h.MinEpochs {
+			slices.Reverse(rungs)
+			return rungs
 		}
 	}
-	return append(list, s.Epochs)
 }
 
 // Race holds the settings of the strategy "race".
@@ -119,6 +140,38 @@ const (
 // RaceTests lists the values of Race.Test.
 var RaceTests = []string{RacePooled, RacePaired, RaceSignedRank}
 
+// PeakSeeds is the smallest number of seeds of the answer of the strategy "peak".
+const PeakSeeds = 3
+
+// Peak holds the settings of the strategy "peak".
+type Peak struct {
+	// Margin is a difference of accuracy in points, above 0: a network that is so much below the
+	// best is good enough.
+	Margin float64 `toml:"margin" json:"margin"`
+	// Confidence is the probability, in (0.5, 1), that the answer is within Margin of the best. The
+	// search ends when the model gives this probability to a network.
+	Confidence float64 `toml:"confidence" json:"confidence"`
+	// Structure says whether the model expects networks that are alike to have a similar accuracy,
+	// and the pairs of one budget to have a curve with one peak.
+	Structure bool `toml:"structure" json:"structure"`
+	// AtOnce is the number of trials that are chosen together, from 1 to 1,000. 0 means 2, or 4 in a
+	// study with more networks than Systems.
+	AtOnce int `toml:"at_once" json:"at_once"`
+	// Systems is the largest number of networks, from 10 to 1,000, that are all trained. If the study
+	// has more, a model chooses those that are trained, and Trainings is the largest number of
+	// trials, at least 20.
+	Systems   int `toml:"systems" json:"systems"`
+	Trainings int `toml:"trainings" json:"trainings"`
+}
+
+// Round returns the number of trials that are chosen together in a study with a number of networks.
+func (p Peak) Round(networks int) int {
+	if networks > p.Systems {
+		return cmp.Or(p.AtOnce, 4)
+	}
+	return cmp.Or(p.AtOnce, 2)
+}
+
 // WithStrategy returns the study with another strategy. If the study has no settings for it, they
 // are those of Default.
 func (s Study) WithStrategy(name string) Study {
@@ -128,6 +181,9 @@ func (s Study) WithStrategy(name string) Study {
 	}
 	if s.Strategy == StrategyRace && s.Race == (Race{}) {
 		s.Race = Default().Race
+	}
+	if s.Strategy == StrategyPeak && s.Peak == (Peak{}) {
+		s.Peak = Default().Peak
 	}
 	return s
 }
@@ -146,6 +202,9 @@ func (x *Selection) normalize(c *checker, s Study) {
 	if x.Strategy != StrategyRace {
 		x.Race = Race{}
 	}
+	if x.Strategy != StrategyPeak {
+		x.Peak = Peak{}
+	}
 	s.Selection = *x
 	// A stored study that gets another strategy has no settings for it.
 	if *x = s.WithStrategy(x.Strategy).Selection; x.Strategy == "" {
@@ -162,14 +221,24 @@ func (x *Selection) normalize(c *checker, s Study) {
 		c.check(h.Reduction >= 2 && h.Reduction <= 100, "halving.reduction %d: want 2 to 100, 3 is usual", h.Reduction)
 		c.check(h.MinEpochs >= 0, "halving.min_epochs %d: want 1 or more, or 0 for a third of the epochs", h.MinEpochs)
 		if h.MinEpochs == 0 {
-			h.MinEpochs = max(1, s.Epochs/3)
+			h.MinEpochs = max(1, (s.Epochs+1)/3) // rounded
 		}
-		c.check(h.Reduction < 2 || s.EvaluateEvery < 1 || h.MinEpochs < 1 || len(h.Rungs(s)) > 1,
-			"halving.min_epochs %d: the first evaluation at or after it must come before the last epoch, %d: want "+
-				"less, or evaluate_every below %d", h.MinEpochs, s.Epochs, s.EvaluateEvery)
+		c.check(s.Epochs != 1, "strategy halving: epochs 1: want 2 or more, since it compares networks before the last")
+		c.check(s.Epochs < 2 || 3*h.MinEpochs <= 2*s.Epochs,
+			"halving.min_epochs %d: want at most %d, two thirds of the epochs", h.MinEpochs, 2*s.Epochs/3)
 	case StrategyRace:
 		systems(x.Strategy, x.Race.Systems)
 		x.Race.normalize(c, len(s.Seeds))
+	case StrategyPeak:
+		p := x.Peak
+		systems(x.Strategy, p.Systems)
+		c.check(p.Margin > 0 && p.Margin <= 100, "peak.margin %g: want points of accuracy above 0, 0.3 is usual", p.Margin)
+		c.check(p.Confidence > 0.5 && p.Confidence < 1, "peak.confidence %g: want a probability above 0.5 and below 1,"+
+			" 0.95 is usual", p.Confidence)
+		c.check(p.AtOnce >= 0 && p.AtOnce <= most, "peak.at_once %d: want 1 to %d, or 0 for 2", p.AtOnce, most)
+		c.check(p.Trainings >= 2*least, "peak.trainings %d: want %d or more, 120 is usual", p.Trainings, 2*least)
+		n := len(s.Seeds)
+		c.check(n >= PeakSeeds, "strategy peak: seeds %d: want %d or more, since its answer has so many", n, PeakSeeds)
 	}
 }
 

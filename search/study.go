@@ -48,7 +48,8 @@ func Default() Study {
 		Design:   Design{Kernel: 9, Tolerance: 0.024, Blocks: 6, Seeds: FirstSeeds(5)},
 		Recipe: Recipe{Epochs: 400, Batch: 64, LearningRate: 0.1, Drops: []float64{0.5, 0.75, 0.875},
 			Momentum: 0.9, WeightDecay: 1e-4, WeightDecayOn: DecayAll, BNPictures: 2048, EvaluateEvery: 1},
-		Selection: Selection{Halving: Halving{Reduction: 3, Systems: 64}, Race: Race{Alpha: 0.05, Systems: 64}},
+		Selection: Selection{Halving: Halving{Reduction: 3, Systems: 64}, Race: Race{Alpha: 0.05, Systems: 64},
+			Peak: Peak{Margin: 0.3, Confidence: 0.95, Structure: true, Systems: 64, Trainings: 120}},
 		Execution: Execution{RetryCrashed: 1, RetryTimeout: 1, RetryMemory: 1, StopAfter: 5,
 			KeepCheckpoints: true, CheckpointQuota: DefaultCheckpointQuota},
 	}

@@ -193,11 +193,11 @@ var wrongSettings = map[string]func(*search.Study){
 	`halving.min_epochs -1: want`: func(s *search.Study) {
 		s.Strategy, s.Halving.MinEpochs = "halving", -1
 	},
-	`halving.min_epochs 400: the first evaluation`: func(s *search.Study) {
-		s.Strategy, s.Halving.MinEpochs = "halving", 400
+	`halving.min_epochs 267: want at most 266, two thirds of the epochs`: func(s *search.Study) {
+		s.Strategy, s.Halving.MinEpochs = "halving", 267
 	},
-	`halving.min_epochs 133: the first evaluation`: func(s *search.Study) {
-		s.Strategy, s.EvaluateEvery = "halving", 400
+	`strategy halving: epochs 1: want 2 or more`: func(s *search.Study) {
+		s.Strategy, s.Epochs = "halving", 1
 	},
 	`kernel 25`:    func(s *search.Study) { s.Kernel = 25 },
 	`tolerance 1:`: func(s *search.Study) { s.Tolerance = 1 },
@@ -299,7 +299,7 @@ func TestFingerprint(t *testing.T) {
 
 	t.Run("every setting counts but the extent, the strategy and those that change no result", func(t *testing.T) {
 		changes := []string{"Split", "Budget", "Tolerance", "All", "Pairs", "Systems", "StageParams",
-			"StageMultiplyAdds", "StageTop", "Depths", "Variant", "Seeds", "Strategy", "Halving", "Race"}
+			"StageMultiplyAdds", "StageTop", "Depths", "Variant", "Seeds", "Strategy", "Halving", "Race", "Peak"}
 		free := []string{"Title", "Workers", "MaxWallTime", "MaxTrials", "MaxEpochs", "MaxDeviceHours",
 			"TrialTimeLimit", "RetryCrashed", "RetryTimeout", "RetryMemory", "StopAfter", "KeepCheckpoints", "KeepBest",
 			"CheckpointQuota"}
@@ -318,7 +318,7 @@ func TestFingerprint(t *testing.T) {
 				f.SetFloat(f.Float() + 1)
 			case bool:
 				f.SetBool(!f.Bool())
-			case search.Halving, search.Race: // base has none
+			case search.Halving, search.Race, search.Peak: // base has none
 				f.FieldByName("Systems").SetInt(20)
 			case []int: // base has none
 				f.Set(reflect.ValueOf([]int{8}))

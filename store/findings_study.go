@@ -298,7 +298,7 @@ func (s *storedStudy) totalFaults(ctx context.Context, tx *sql.Tx, names map[int
 				if usual == 0 && split.most > 0 {
 					is = fmt.Sprintf("where the study has at most %d", split.most)
 				}
-				if split.when != "" && number%int64(s.EvaluateEvery) != 0 && number != int64(s.Epochs) {
+				if split.when != "" && !s.Evaluates(int(number)) {
 					is = "where the study evaluates none"
 				}
 				list = append(list, finding{Finding{fmt.Sprintf("%s epoch %d counts %d %s pictures, %s",

@@ -149,7 +149,7 @@ func Change(s search.Study, set []string) (search.Study, error) {
 // refill gives settings that Normalize has cleared their defaults. They may have an effect after an override.
 func refill(s *search.Study) {
 	d := search.Default()
-	s.Halving, s.Race = cmp.Or(s.Halving, d.Halving), cmp.Or(s.Race, d.Race)
+	s.Halving, s.Race, s.Peak = cmp.Or(s.Halving, d.Halving), cmp.Or(s.Race, d.Race), cmp.Or(s.Peak, d.Peak)
 	s.BNPictures, s.Blocks = cmp.Or(s.BNPictures, d.BNPictures), cmp.Or(s.Blocks, d.Blocks)
 	if s.Budget == 0 && s.StageParams == 0 && s.StageMultiplyAdds == 0 {
 		s.Tolerance = d.Tolerance

@@ -183,7 +183,7 @@ func TestLoad(t *testing.T) {
 		want.Seeds, want.Drops = search.FirstSeeds(2), []float64{0.5}
 		want.Tolerance = 0                                        // of a budget only
 		want.BNPictures = 0                                       // of precise statistics only
-		want.Halving, want.Race = search.Halving{}, search.Race{} // of their strategies only
+		want.Selection = search.Selection{} // those of other strategies
 		if !reflect.DeepEqual(got, want) {
 			t.Errorf("got %+v, want %+v", got, want)
 		}

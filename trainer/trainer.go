@@ -79,7 +79,7 @@ func (t *Trainer) Train(ctx context.Context, job search.Job, r search.Reporter) 
 		if err := tr.train(ctx, &m, r); err != nil {
 			return err
 		}
-		if epoch%job.Study.EvaluateEvery == 0 || epoch == job.Study.Epochs {
+		if job.Study.Evaluates(epoch) {
 			if err := tr.evaluate(ctx, &m); err != nil {
 				return fmt.Errorf("evaluation: %w", err)
 			}

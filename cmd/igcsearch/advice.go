@@ -32,6 +32,8 @@ func advice(err error) string {
 	case errors.As(err, new(*strategy.UnfinishedError)):
 		return "export the study (csv, --epochs --times), import it with --set strategy=grid --set name=NEW," +
 			" and run that to its end"
+	case errors.As(err, new(*strategy.UnrecordedError)):
+		return "export the study with --epochs"
 	case errors.As(err, new(*studies.UnknownError)):
 		return "'igcsearch studies' lists the shipped ones, and 'igcsearch status' those of a database"
 	case errors.Is(err, cluster.ErrNoSlurm):

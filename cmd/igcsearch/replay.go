@@ -61,8 +61,8 @@ only to compare with: no study can be trained by them.`,
 	}
 	addDB(cmd, &o.db)
 	addChoice(cmd, &o.strategy, "strategy", "what to replay",
-		append([]string{"all", search.StrategyGrid, strategyRandom, search.StrategyHalving, search.StrategyRace},
-			strategy.Peers...)...)
+		slices.Concat([]string{"all", search.StrategyGrid, strategyRandom, search.StrategyHalving, search.StrategyRace,
+			search.StrategyPeak}, strategy.Peers)...)
 	cmd.Flags().StringArrayVar(&o.set, "set", nil,
 		"override one setting of a strategy, as `key=value`, like race.alpha=0.1; may be repeated")
 	cmd.Flags().Var(&o.repeat, "repeat", "how many orders of the seeds and networks to replay")
@@ -112,17 +112,24 @@ func runReplay(ctx context.Context, o replayOptions, stdout io.Writer) error {
 	}
 	for _, name := range names {
 		s, decides, err := o.strategyOf(study, name)
-		if err != nil && o.strategy == "all" && len(o.set) == 0 { // this study does not allow it
+		allowed, all := err == nil, o.strategy == "all"
+		if allowed {
+			err = replay(name, s, decides, int(o.epochs))
+		}
+		var unrecorded *strategy.UnrecordedError
+		switch {
+		case all && errors.As(err, &unrecorded):
+			err = unrecorded
+			fallthrough
+		case all && !allowed && len(o.set) == 0: // this study does not allow it
 			out.Rows = append(out.Rows, report.ReplayRow{Strategy: name, Spent: strategy.Spent{Reason: message(err)}})
 			continue
-		}
-		if err != nil {
+		case !allowed:
 			return usageError{err}
-		}
-		if err := replay(name, s, decides, int(o.epochs)); err != nil {
+		case err != nil:
 			return err
 		}
-		if o.strategy == "all" && (name == search.StrategyHalving || name == search.StrategyRace) {
+		if all && name != search.StrategyGrid && strategy.Peer(name) == nil {
 			spent := int(out.Rows[len(out.Rows)-1].Epochs + 0.5)
 			if err := replay("random, as "+name, study, strategy.Random(), spent); err != nil {
 				return err
@@ -136,7 +143,7 @@ func runReplay(ctx context.Context, o replayOptions, stdout io.Writer) error {
 func (o replayOptions) check(study search.Study) error {
 	for _, assignment := range o.set {
 		name, _, _ := strings.Cut(strings.TrimSpace(assignment), ".")
-		isStrategy := name == search.StrategyHalving || name == search.StrategyRace
+		isStrategy := name != search.StrategyGrid && slices.Contains(search.Strategies, name)
 		if !isStrategy || o.strategy != "all" && o.strategy != name {
 			return usageError{fmt.Errorf("--set %q: want a setting of the replayed strategy, like race.alpha=0.1:"+
 				" what was recorded cannot be set", assignment)}

@@ -137,6 +137,10 @@ func runRun(ctx context.Context, o runOptions, stdout, stderr io.Writer) error {
 	show := progress.New(p.study, stderr)
 	db.SetGone(new(cluster.Jobs).Gone, show.Note)
 	show.Note(p.headline(workers))
+	if n := p.study.Peak.Round(len(p.study.SystemList())); p.study.Strategy == search.StrategyPeak && workers > n {
+		show.Note(fmt.Sprintf("%s: peak chooses %d trials at once, so that of %d workers %d wait after the first seed: "+
+			"--set peak.at_once=%d uses all, for a few more trials in all", p.study.Name, n, workers, workers-n, workers))
+	}
 	if p.change != "" {
 		show.Note(p.study.Name + ": " + p.change)
 	}

@@ -20,7 +20,10 @@ import (
 // signedRank limits nothing. All tests are one-sided, because only a worse network is dropped.
 // Trainings that sometimes collapse are not normally distributed, and the limits do not hold for
 // them; docs/search.md has simulations.
-type race struct{ search.Race }
+type race struct {
+	search.Race
+	*large
+}
 
 func (r race) Decide(s search.Study, trials []search.TrialState) search.Decision {
 	all := networks(trials)
@@ -70,7 +73,7 @@ func (r race) field(s search.Study, trials []search.TrialState, all []network) (
 			begun = append(begun, i)
 		}
 	}
-	return begun, enter(trials, all, r.Systems, func(int) map[int]float64 {
+	return begun, r.enter(trials, all, r.Systems, func(int) map[int]float64 {
 		means := map[int]float64{}
 		for i, a := range all {
 			if v, ok := a.mean(trials, s.DecidingSplit(), r.MinSeeds, s.Epochs); ok {
@@ -111,7 +114,7 @@ func RaceTest(r search.Race, rounds []Round) string {
 
 // Rounds returns the finished rounds of the race of a normalised study whose strategy is "race".
 func Rounds(s search.Study, trials []search.TrialState) []Round {
-	r, all := race{s.Race}, networks(trials)
+	r, all := race{s.Race, &large{}}, networks(trials)
 	if len(all) == 0 {
 		return nil
 	}

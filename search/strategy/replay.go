@@ -44,9 +44,20 @@ func (e *UnfinishedError) Error() string {
 	return fmt.Sprintf("%v has no result (%s): a replay needs every trial", e.Key, e.Status)
 }
 
+// UnrecordedError says that a strategy asks for an epoch that the record leaves out.
+type UnrecordedError struct {
+	search.Key
+	Epoch int
+}
+
+func (e *UnrecordedError) Error() string {
+	return fmt.Sprintf("%v: epoch %d is not recorded", e.Key, e.Epoch)
+}
+
 // Replay runs a strategy over a study and takes the results of all trials from a record instead of
 // training them. It leaves out trials whose seeds the study s does not have, except in Truth and
-// Regret. It returns an UnfinishedError if a recorded trial has no result.
+// Regret. It returns an UnfinishedError if a recorded trial has no result, and an UnrecordedError if
+// the strategy stops a trial after an epoch that is not recorded.
 func Replay(strategy search.Strategy, s search.Study, recorded []search.TrialState, o ReplayOptions) (Replayed, error) {
 	if len(recorded) == 0 {
 		return Replayed{}, errors.New("nothing is recorded")
@@ -74,6 +85,11 @@ func Replay(strategy search.Strategy, s search.Study, recorded []search.TrialSta
 		r.advance()
 	}
 	r.Answer, r.State = FindAnswer(s, r.now), r.now
+	if own, ok := strategy.(interface {
+		answer(search.Study, []search.TrialState) Answer
+	}); ok {
+		r.Answer = own.answer(s, r.now)
+	}
 	means := map[space.System]float64{}
 	for _, a := range networks(recorded) {
 		means[a.system], _ = a.mean(recorded, s.DecidingSplit(), len(a.trials), s.Epochs)
@@ -113,8 +129,12 @@ func (r *replay) begin() error {
 				return fmt.Errorf("the strategy wants %v, which is %s at epoch %d, trained until epoch %d",
 					t.Key, t.Status, t.Epoch, step.Until)
 			}
-			until := min(step.Until, r.study.Epochs)
-			if full := &r.recorded[step.Trial]; full.Status == search.Diverged {
+			until, full := min(step.Until, r.study.Epochs), &r.recorded[step.Trial]
+			isUntil := func(e search.Epoch) bool { return e.Number == until }
+			if until <= full.Epoch && !slices.ContainsFunc(full.History, isUntil) {
+				return &UnrecordedError{t.Key, until}
+			}
+			if full.Status == search.Diverged {
 				until = min(until, full.Epoch+1)
 			}
 			if most := r.options.Epochs; most > 0 && r.Epochs+until-t.Epoch > most {

@@ -1,11 +1,13 @@
 // Package strategy decides which trials of a study are trained next, and up to which epoch. It has
-// three strategies, of which New returns one:
+// four strategies, of which New returns one:
 //
 //   - grid trains every trial to its last epoch;
 //   - halving trains all networks for a few epochs and then, again and again, the best of them for
 //     more;
 //   - race trains all networks from one seed after the other, and drops networks that are
-//     significantly worse than the best.
+//     significantly worse than the best;
+//   - peak trains all networks from one seed, and then those from more that a Bayesian model of the
+//     curve holds for the best and its nearest rival.
 //
 // In studies of many networks, halving and race choose those that take part by a model of the
 // accuracy. Replay says how much a strategy would have trained in a recorded study, and what it
@@ -15,7 +17,9 @@ package strategy
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
+	"strings"
 
 	"igcsearch/search"
 	"igcsearch/space"
@@ -27,11 +31,13 @@ func New(s search.Study) (search.Strategy, error) {
 	case search.StrategyGrid:
 		return grid{}, nil
 	case search.StrategyHalving:
-		return halving{s.Halving}, nil
+		return halving{s.Halving, &large{}}, nil
 	case search.StrategyRace:
-		return race{s.Race}, nil
+		return race{s.Race, &large{}}, nil
+	case search.StrategyPeak:
+		return &peak{Peak: s.Peak}, nil
 	}
-	return nil, fmt.Errorf("strategy %q: want grid, halving or race", s.Strategy)
+	return nil, fmt.Errorf("strategy %q: want %s", s.Strategy, strings.Join(search.Strategies, ", "))
 }
 
 // Grid returns the strategy that trains every trial.
@@ -121,24 +127,28 @@ func (a network) started(trials []search.TrialState) bool {
 	})
 }
 
-// mean returns the mean accuracy of the network's first seeds at an epoch. It leaves out trials
-// without an accuracy. ok is false until all these trials have reached the epoch.
-func (a network) mean(trials []search.TrialState, split string, seeds, until int) (mean float64, ok bool) {
-	n := 0
+// accuracies returns those of the network's first seeds at an epoch, NaN for a trial without one.
+func (a network) accuracies(trials []search.TrialState, split string, seeds, until int) (list []float64) {
 	for _, i := range a.trials[:min(seeds, len(a.trials))] {
-		t := &trials[i]
-		if !reached(t, until) {
+		v, ok := accuracy(&trials[i], split, until)
+		if !ok {
+			v = math.NaN()
+		}
+		list = append(list, v)
+	}
+	return list
+}
+
+// mean returns the mean accuracy of the network's first seeds at an epoch. It leaves out trials
+// without an accuracy, and is 0 if none has one. ok is false until all these trials have reached
+// the epoch.
+func (a network) mean(trials []search.TrialState, split string, seeds, until int) (v float64, ok bool) {
+	for _, i := range a.trials[:min(seeds, len(a.trials))] {
+		if !reached(&trials[i], until) {
 			return 0, false
 		}
-		if v, has := accuracy(t, split, until); has {
-			mean += v
-			n++
-		}
 	}
-	if n == 0 {
-		return 0, true // all trials have failed
-	}
-	return mean / float64(n), true
+	return max(0, mean(a.accuracies(trials, split, seeds, until))), true
 }
 
 // train returns the steps that train the network's first seeds up to an epoch.

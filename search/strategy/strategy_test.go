@@ -3,7 +3,6 @@ package strategy_test
 import (
 	"math"
 	"math/rand/v2"
-	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -26,8 +25,10 @@ func record(s search.Study, pairs []space.Pair, at func(network, seed, epoch int
 			for e := 1; e <= s.Epochs; e++ {
 				// On the test split the networks have the opposite order.
 				last := search.Epoch{Number: e, TestCorrect: total - i, TestTotal: total}
-				if e%s.EvaluateEvery == 0 || e == s.Epochs {
-					last.ValidationCorrect, last.ValidationTotal = int(math.Round(total*at(i, seed, e))), total
+				correct := int(math.Round(total * at(i, seed, e)))
+				last.TrainCorrect, last.TrainTotal = correct, total
+				if s.Evaluates(e) {
+					last.ValidationCorrect, last.ValidationTotal = correct, total
 				}
 				t.History, t.Last, t.Epoch = append(t.History, last), last, e
 			}
@@ -109,7 +110,23 @@ func TestHalving(t *testing.T) {
 			r.Regret != 0 {
 			t.Errorf("%d epochs of %d trials, %v", r.Epochs, r.Begun, r.Answer)
 		}
-		if want := "L92M9 is the best of 1 that were trained to the end, of 9 begun"; r.Reason != want {
+		want := "L92M9 is the best of 1 that were trained to the end, of 9 begun; too few networks (1) reached the end " +
+			"to compare their order with that at epoch 1 (validation accuracy) and epoch 3 (validation accuracy)"
+		if r.Reason != want {
+			t.Errorf("it ends because %q, want %q", r.Reason, want)
+		}
+	})
+	t.Run("training accuracy decides at a rung that is not evaluated", func(t *testing.T) {
+		s, decides := strategyStudy(t, search.StrategyHalving, func(s *search.Study) {
+			s.EvaluateEvery, s.Halving.MinEpochs = s.Epochs, 0
+		})
+		r, err := strategy.Replay(&counted{Strategy: decides, t: t}, s, record(s, line(9), rising),
+			strategy.ReplayOptions{Workers: 27})
+		if err != nil || r.Epochs != 3*(9*3+3*6) || r.Regret != 0 {
+			t.Errorf("%d epochs, %v, regret %g, %v", r.Epochs, r.Answer, r.Regret, err)
+		}
+		want := "of the 3 couples of 3 networks, 3 had the order of the end at epoch 3 (training accuracy)"
+		if !strings.HasSuffix(r.Reason, want) {
 			t.Errorf("it ends because %q, want %q", r.Reason, want)
 		}
 	})
@@ -325,6 +342,17 @@ func TestReplay(t *testing.T) {
 			t.Errorf("%+v, %v", r, err)
 		}
 	})
+	t.Run("a strategy cannot ask for an epoch that is not recorded", func(t *testing.T) {
+		s, decides := strategyStudy(t, search.StrategyHalving, nil)
+		last := slices.Clone(recorded)
+		for i := range last {
+			last[i].History = last[i].History[s.Epochs-1:]
+		}
+		_, err := strategy.Replay(decides, s, last, strategy.ReplayOptions{})
+		if err == nil || err.Error() != "L100M1 seed 0: epoch 1 is not recorded" {
+			t.Errorf("got %v", err)
+		}
+	})
 	t.Run("a study that is not complete cannot be replayed", func(t *testing.T) {
 		half := slices.Clone(recorded)
 		half[3].Status = search.Pending
@@ -335,71 +363,6 @@ func TestReplay(t *testing.T) {
 	})
 }
 
-// TestLargeSpace searches the best of 1,200 pairs of many budgets by the model of the accuracy. As
-// in the paper's figures, the accuracy rises with the parameters and has its peak at a small M.
-// IGC_SIMULATE=long repeats this with 20 different noises, and -v prints what a random search of
-// the same size finds.
-func TestLargeSpace(t *testing.T) {
-	t.Parallel()
-	var pairs []space.Pair
-	for m := 1; m <= 40; m++ {
-		for l := 1; l <= 300; l++ {
-			if p := (space.Pair{L: l, M: m}); p.Params(9) >= 3000 && p.Params(9) <= 60000 {
-				pairs = append(pairs, p)
-			}
-		}
-	}
-	truth := func(p space.Pair) float64 {
-		m, size := math.Log(float64(p.M)), math.Log(float64(p.Params(9))/60000)
-		return 0.6 + 0.03*size - 0.02*math.Pow(m-1, 2)
-	}
-	const systems = 24
-	repeats := 1
-	if os.Getenv("IGC_SIMULATE") == "long" {
-		repeats = 20
-	}
-	for _, name := range []string{search.StrategyHalving, search.StrategyRace} {
-		s, decides := strategyStudy(t, name, func(s *search.Study) {
-			s.Epochs, s.Halving.Systems, s.Race.Systems, s.Halving.MinEpochs = 3, systems, systems, 1
-			s.Seeds = search.FirstSeeds(3)
-		})
-		var lost, blind float64
-		for k := range repeats {
-			rng := rand.New(rand.NewPCG(uint64(k), 3))
-			recorded := record(s, pairs, func(network, _, _ int) float64 {
-				return truth(pairs[network]) +
-					0.01*rng.NormFloat64()
-			})
-			best := slices.MaxFunc(pairs, func(a, b space.Pair) int { return int(math.Copysign(1, truth(a)-truth(b))) })
-			r, err := strategy.Replay(decides, s, recorded, strategy.ReplayOptions{Workers: 4})
-			if err != nil {
-				t.Fatal(err)
-			}
-			begun := map[space.System]bool{}
-			for _, x := range r.State {
-				if x.Epoch > 0 {
-					begun[x.System] = true
-				}
-			}
-			if len(begun) != systems {
-				t.Errorf("%s: %d networks took part, want %d", name, len(begun), systems)
-			}
-			other, err := strategy.Replay(strategy.Random(), s, strategy.Shuffle(recorded, rng),
-				strategy.ReplayOptions{Epochs: r.Epochs})
-			if err != nil {
-				t.Fatal(err)
-			}
-			lost += (truth(best) - truth(r.System.Pair())) / float64(repeats)
-			blind += (truth(best) - truth(other.System.Pair())) / float64(repeats)
-		}
-		t.Logf("%s: %d of %d pairs: %.2f points below the best, random search of as many epochs: %.2f", name, systems,
-			len(pairs), 100*lost, 100*blind)
-		if lost > 0.01 { // one point, which is also the spread of single trials
-			t.Errorf("%s is %.4f below the best", name, lost)
-		}
-	}
-}
-
 // TestDecideAnyState asks for decisions in random states. No run leaves such states behind, but a
 // damaged or merged database may have them. A worker must be able to take every step.
 func TestDecideAnyState(t *testing.T) {
@@ -407,13 +370,18 @@ func TestDecideAnyState(t *testing.T) {
 	rng := rand.New(rand.NewPCG(5, 5))
 	statuses := []search.Status{search.Pending, search.Pending, search.Running, search.Done, search.Diverged,
 		search.Failed}
-	for _, name := range append(slices.Clone(search.Strategies), strategy.Peers...) {
+	for _, name := range slices.Concat(search.Strategies, strategy.Peers) {
 		decides := strategy.Peer(name)
 		s, _ := strategyStudy(t, "", nil)
 		if decides == nil {
-			s, decides = strategyStudy(t, name, func(s *search.Study) { s.Halving.Systems, s.Race.Systems = 10, 10 })
+			s, decides = strategyStudy(t, name,
+				func(s *search.Study) { s.Halving.Systems, s.Race.Systems, s.Peak.Systems = 10, 10, 10 })
 		}
-		for range 2000 {
+		states := 2000
+		if name == search.StrategyPeak {
+			states = 200 // it makes a model for each
+		}
+		for range states {
 			n := 1 + rng.IntN(20)
 			trials := record(s, line(n), func(int, int, int) float64 { return rng.Float64() })
 			for i := range trials {

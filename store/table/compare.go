@@ -36,7 +36,7 @@ func compare(s search.Study, e search.Epoch, pictures *Pictures, rate float64) e
 		return differs("learning_rate", e.LearningRate, rate)
 	}
 	was := e.ValidationTotal+e.TestTotal > 0
-	switch evaluated := e.Number%s.EvaluateEvery == 0 || e.Number == s.Epochs; {
+	switch evaluated := s.Evaluates(e.Number); {
 	case was && !evaluated:
 		return fmt.Errorf("it was evaluated, but study %s evaluates every %d epochs and the last one", s.Name,
 			s.EvaluateEvery)

@@ -128,7 +128,7 @@ type fact struct{ name, text string }
 
 func (a Findings) facts() []fact {
 	list := slices.Concat(a.bestFacts(), []fact{{"compared", a.rule()}}, a.verdictFacts(), a.spreadFacts(),
-		a.raceFacts())
+		a.raceFacts(), a.halvingFacts())
 	for _, c := range a.Paper {
 		list = append(list, a.paperFact(c))
 	}
@@ -268,6 +268,13 @@ func (a Findings) raceFacts() []fact {
 	}
 	return []fact{{"race", fmt.Sprintf("left after %s: %s; dropped: %s; by %s", Count(last.Seeds, "seed"),
 		strings.Join(left, ", "), strings.Join(dropped, ", "), strategy.RaceTest(a.results.Study.Race, a.rounds))}}
+}
+
+func (a Findings) halvingFacts() []fact {
+	if a.results.Study.Strategy != search.StrategyHalving {
+		return nil
+	}
+	return []fact{{"halving", a.results.Agreement().String()}}
 }
 
 // paperFact answers one of the paper's questions: M = 2 against M = 1 or L = 1.

@@ -205,9 +205,12 @@ func (a Findings) warnings() []string {
 	}
 
 	study := a.results.Study
-	add(study.Strategy == search.StrategyRace || study.Strategy == search.StrategyHalving,
-		"the %s chose by the %s pictures which trials were continued: the p values do not account for that",
-		study.Strategy, study.DecidingSplit())
+	add(study.Strategy == search.StrategyRace,
+		"the race chose by the %s pictures which trials were continued: the p values do not account for that",
+		study.DecidingSplit())
+	add(study.Strategy == search.StrategyHalving,
+		"halving chose at %s which trials were continued: the p values do not account for that",
+		a.results.Agreement().At())
 	if _, classes := study.Shape(); classes > 0 { // the database does not know those of a folder
 		list = append(list, a.results.AtChance(classes)...)
 	}

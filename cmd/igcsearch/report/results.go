@@ -291,7 +291,7 @@ func (r Results) AllDiverged() string {
 		"under another name", all, r.Study.LearningRate)
 }
 
-// Warnings says what the results leave out or mix.
+// Warnings says what the results leave out or mix, and whether halving may have left out the best.
 func (r Results) Warnings() (list []string) {
 	if text := r.AllDiverged(); text != "" {
 		return []string{text}
@@ -305,6 +305,11 @@ func (r Results) Warnings() (list []string) {
 	}
 	if len(r.ISAs) > 1 {
 		list = append(list, r.Mixed())
+	}
+	for _, rung := range r.Agreement().Crossed() {
+		list = append(list, fmt.Sprintf("the order of the networks at %v clearly differs from that at the end, so that"+
+			" halving may have dropped better ones: a larger halving.min_epochs, or strategy grid, trains more of them",
+			rung))
 	}
 	return list
 }
@@ -377,6 +382,15 @@ func (r Results) RaceRounds() []strategy.Round {
 		return nil
 	}
 	return strategy.Rounds(r.Study, r.Planned)
+}
+
+// Agreement says how the order of networks at the rungs of halving agrees with that at the end. A study with another
+// strategy has no rungs. It needs the History of the trials.
+func (r Results) Agreement() strategy.Agreement {
+	if r.Study.Strategy != search.StrategyHalving {
+		return strategy.Agreement{}
+	}
+	return strategy.Agree(r.Study, r.Planned)
 }
 
 // DroppedAfter is how many seeds the networks had that a race dropped.

@@ -41,3 +41,38 @@ func TestAtChance(t *testing.T) {
 		t.Errorf("many: %q", got)
 	}
 }
+
+// TestHalvingOrder: three networks have the order of their ends at epoch 1, or the opposite one.
+func TestHalvingOrder(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		early []int // the correct test pictures of the networks at epoch 1
+		warns bool
+	}{{[]int{300, 400, 500}, false}, {[]int{500, 400, 300}, true}} {
+		r := report.Results{Study: search.Default().WithStrategy(search.StrategyHalving)}
+		r.Study.Epochs, r.Study.Halving.MinEpochs, r.Study.Seeds = 3, 1, search.FirstSeeds(2)
+		for i, correct := range c.early {
+			for _, seed := range r.Study.Seeds {
+				first := search.Epoch{Number: 1, TestCorrect: correct + seed, TestTotal: 1000}
+				last := search.Epoch{Number: 3, TestCorrect: 600 + 50*i - seed, TestTotal: 1000}
+				r.Planned = append(r.Planned, search.TrialState{Trial: search.Trial{Key: search.Key{
+					System: space.PairSystem(space.Pair{L: 9, M: 1 + i}), Seed: seed}, Status: search.Done, Epoch: 3, Epochs: 3,
+					Last: last}, History: []search.Epoch{first, last}})
+			}
+		}
+		r.Trials = r.Planned
+		list := r.Warnings()
+		if got := len(list) == 1 && strings.HasPrefix(list[0], "the order of the networks at epoch 1 (test accuracy) "+
+			"clearly differs from that at the end"); got != c.warns || len(list) > 1 {
+			t.Errorf("%v at epoch 1: warnings %q", c.early, list)
+		}
+		// With another trial to train, status says the order so far.
+		r.Trials = append(r.Trials, search.TrialState{Trial: search.Trial{Key: search.Key{
+			System: space.PairSystem(space.Pair{L: 9, M: 9})}, Status: search.Pending, Epochs: 3}})
+		var text strings.Builder
+		if err := (report.Status{Results: r}).Print(&text, "table"); err != nil || !strings.Contains(text.String(),
+			"strategy halving: 1 trial to be trained on now; others may follow, or never; so far, of the 3 couples of 3 ") {
+			t.Errorf("%v: %s", err, text.String())
+		}
+	}
+}

@@ -204,11 +204,15 @@ func (s Status) trialTable() *Table {
 // wanted is what the strategy says, in words.
 func (s Status) wanted() string {
 	d := s.Decide()
+	text := "it waits for what is running"
 	switch {
+	case d.Reason != "":
+		return d.Reason
 	case len(d.Next) > 0:
-		return fmt.Sprintf("%s to be trained on now; others may follow, or never", Count(len(d.Next), "trial"))
-	case d.Reason == "":
-		return "it waits for what is running"
+		text = fmt.Sprintf("%s to be trained on now; others may follow, or never", Count(len(d.Next), "trial"))
 	}
-	return d.Reason
+	if a := s.Agreement(); a.Networks > 0 {
+		text += fmt.Sprintf("; so far, %v", a)
+	}
+	return text
 }

@@ -1,0 +1,347 @@
+package strategy
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+	"sync"
+
+	"igcsearch/search"
+	"igcsearch/search/posterior"
+	"igcsearch/space"
+)
+
+// peak trains every network from one seed. Then it asks a model of the true means (package
+// posterior) after each round for the leader: the network that is within a margin of the best with
+// the highest probability. If this probability is high enough, the leader is the answer. Otherwise
+// the leader and its nearest rivals get one more seed each.
+//
+// The rounds are replayed from the first one. A round uses only trials that it or an earlier round
+// has asked for, so neither the order in which trials end nor the number of workers changes an
+// answer.
+//
+// A network is out of the search if more of its trials diverged than have an accuracy, and nothing is
+// claimed of it if as many did. Its accuracies stay in the model. A failed trial says nothing; the next seed takes its place.
+type peak struct {
+	search.Peak
+
+	mu     sync.Mutex
+	model  posterior.Model
+	of     []string // the networks that the model is of
+	rounds []peakRound
+}
+
+// minRepeats is the smallest number of trials beyond the first of each network, in the whole study,
+// with which peak claims anything. With fewer the spread over seeds is hardly known.
+const minRepeats = 9
+
+// least is the expected gain, in points, below which a rival is not worth a training, once there are
+// enough for a claim.
+const least = 1e-3
+
+// peakRound is a round with what it was decided from.
+type peakRound struct {
+	results []posterior.Result
+	belief  Belief
+	want    []int // the networks that get one more seed
+}
+
+// Belief is what the strategy "peak" believes after a round.
+type Belief struct {
+	Systems []space.System // of the study
+	// Leader is the index of the answer in Systems, or −1 if no network can be the answer.
+	Leader int
+	// Within is the probability that Leader is within the margin of the best. Bound is the number of
+	// points that it loses to the best at most, with a probability of 95 %.
+	Within, Bound float64
+	// Best has the probability of each network that it is the best.
+	Best []float64
+	// Concave is the probability of a concave curve, or NaN if the model is of no curve.
+	Concave         float64
+	Seeds, Diverged []int // the numbers of accuracies and of diverged trials of each network
+	Repeats         int   // the number of accuracies beyond the first of each network
+	Trials          int   // the number of trials that were asked for so far
+}
+
+// Decide implements search.Strategy.
+func (p *peak) Decide(s search.Study, trials []search.TrialState) search.Decision {
+	_, d := p.replay(s, trials)
+	return d
+}
+
+// answer is the leader, whose trials are fewer than those of a rival at times.
+func (p *peak) answer(s search.Study, trials []search.TrialState) Answer {
+	b, _ := p.replay(s, trials)
+	if b.Leader < 0 || b.Systems == nil {
+		return Answer{}
+	}
+	a := networks(trials)[b.Leader]
+	scores, _ := p.scores(s, trials, a, len(a.trials))
+	sum := 0.
+	for _, r := range scores {
+		sum += r.Score / 100
+	}
+	return Answer{a.system, sum / float64(len(scores)), len(scores)}
+}
+
+// Believe returns what the strategy "peak" believes after the last round of a normalised study that
+// has ended. ok is false if none has.
+func Believe(s search.Study, trials []search.TrialState) (b Belief, ok bool) {
+	b, _ = (&peak{Peak: s.Peak}).replay(s, trials)
+	return b, b.Systems != nil
+}
+
+// replay repeats the rounds from the recorded trials. It returns the belief after the last round
+// that has ended, and the decision.
+func (p *peak) replay(s search.Study, trials []search.TrialState) (b Belief, d search.Decision) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := networks(trials)
+	if len(all) == 0 {
+		return b, search.Decision{Reason: "there are no trials"}
+	}
+	large := len(all) > p.Systems
+	p.choose(s, trials, all, large)
+	asked := make([]int, len(all)) // the number of trials of each network
+	begin := p.first(trials, all, large)
+	for _, i := range begin {
+		asked[i] = 1
+	}
+	for n := 0; ; n++ {
+		for i, a := range all {
+			d.Next = append(d.Next, a.train(trials, asked[i], s.Epochs)...)
+		}
+		if len(d.Next) > 0 || !p.ended(trials, all, asked) {
+			slices.SortStableFunc(d.Next, func(x, y search.Step) int { return cmp.Compare(x.Trial, y.Trial) })
+			return b, d
+		}
+		round := p.round(n, s, trials, all, asked)
+		b = round.belief
+		if reason := p.reason(&b, large, len(round.want)); reason != "" {
+			return b, search.Decision{Reason: reason}
+		}
+		for _, i := range round.want {
+			asked[i]++
+		}
+	}
+}
+
+// first returns the networks of the first round: all of them, or some that cover a large space.
+func (p *peak) first(trials []search.TrialState, all []network, large bool) (list []int) {
+	if large {
+		return design(features(trials, all))
+	}
+	for i := range all {
+		list = append(list, i)
+	}
+	return list
+}
+
+// ended reports whether all trials that were asked for have ended.
+func (p *peak) ended(trials []search.TrialState, all []network, asked []int) bool {
+	for i, a := range all {
+		for _, t := range a.trials[:min(asked[i], len(a.trials))] {
+			if !final(&trials[t]) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// choose makes the model of the study's networks.
+func (p *peak) choose(s search.Study, trials []search.TrialState, all []network, large bool) {
+	names := make([]string, len(all))
+	for i, a := range all {
+		names[i] = a.system.String()
+	}
+	if p.model != nil && slices.Equal(names, p.of) {
+		return
+	}
+	p.of, p.rounds = names, nil
+	x := features(trials, all)
+	switch m, ok := curve(s, all); {
+	case large:
+		p.model = posterior.NewSurface(x)
+	case !p.Structure || len(x[0]) == 0:
+		p.model = posterior.NewFree(len(all), posterior.Quick)
+	case ok:
+		p.model = posterior.NewCurve(m, posterior.Quick)
+	default:
+		p.model = posterior.NewField(x, posterior.Quick)
+	}
+}
+
+// oneBudget is how much larger than the smallest a block of the same budget may be.
+const oneBudget = 1.1
+
+// curve returns log2 M of every network. ok is false if they are not the pairs of one budget, or
+// have fewer than three different M.
+func curve(s search.Study, all []network) (x []float64, ok bool) {
+	if !s.OfPairs() {
+		return nil, false
+	}
+	different := map[int]bool{}
+	smallest, largest := math.MaxInt, 0
+	for _, a := range all {
+		pair := a.system.Pair()
+		params := a.system.Variant.Params(pair, s.Kernel)
+		smallest, largest = min(smallest, params), max(largest, params)
+		different[pair.M] = true
+		x = append(x, math.Log2(float64(pair.M)))
+	}
+	return x, len(different) >= 3 && float64(largest) <= oneBudget*float64(smallest)
+}
+
+// scores returns the accuracies of the first trials of a network, and how many of them diverged.
+func (p *peak) scores(s search.Study, trials []search.TrialState, a network, asked int) (list []posterior.Result,
+	diverged int) {
+	for _, t := range a.trials[:min(asked, len(a.trials))] {
+		if trials[t].Status == search.Diverged {
+			diverged++
+		} else if v, ok := accuracy(&trials[t], s.DecidingSplit(), s.Epochs); ok {
+			list = append(list, posterior.Result{Seed: trials[t].Seed, Score: 100 * v})
+		}
+	}
+	return list, diverged
+}
+
+// round returns the n-th round, of trials that have ended. It remembers the rounds: the same
+// results give the same belief.
+func (p *peak) round(n int, s search.Study, trials []search.TrialState, all []network, asked []int) peakRound {
+	var r peakRound
+	left := make([]bool, len(all)) // whether a network has another seed
+	r.belief.Seeds = make([]int, len(all))
+	for i, a := range all {
+		scores, diverged := p.scores(s, trials, a, asked[i])
+		for _, score := range scores {
+			score.Network = i
+			r.results = append(r.results, score)
+		}
+		r.belief.Diverged = append(r.belief.Diverged, diverged)
+		r.belief.Seeds[i] = len(scores)
+		r.belief.Repeats += max(0, len(scores)-1)
+		r.belief.Systems = append(r.belief.Systems, a.system)
+		r.belief.Trials += asked[i]
+		left[i] = asked[i] < len(a.trials)
+	}
+	if n < len(p.rounds) && slices.Equal(p.rounds[n].results, r.results) && slices.Equal(p.rounds[n].belief.Diverged, r.belief.Diverged) {
+		return p.rounds[n]
+	}
+	r.judge(p, left)
+	p.rounds = append(p.rounds[:min(n, len(p.rounds))], r)
+	return r
+}
+
+// judge sets what is believed after a round, and which networks get one more seed.
+func (r *peakRound) judge(p *peak, left []bool) {
+	b, large := &r.belief, len(left) > p.Systems
+	b.Leader, b.Concave = -1, math.NaN()
+	may := make([]bool, len(left)) // be the answer, now or later
+	for i := range may {
+		may[i] = b.Diverged[i] <= b.Seeds[i]
+	}
+	post := p.model.Given(r.results)
+	if post == nil || !slices.Contains(may, true) {
+		// Nothing is known. Networks whose trials failed get another seed.
+		for i := range left {
+			if may[i] && left[i] && len(r.want) < p.Round(len(left)) {
+				r.want = append(r.want, i)
+			}
+		}
+		return
+	}
+	b.Best, b.Concave = post.Best(may), post.Concave
+	within, mean := post.Within(p.Margin, may), post.Mean()
+	for i := range left {
+		if !may[i] || b.Seeds[i] == 0 {
+			continue
+		}
+		higher := func(v []float64) bool { return b.Leader < 0 || v[i] > v[b.Leader] }
+		if large && higher(mean) || !large && (higher(within) || within[i] == within[b.Leader] && higher(mean)) {
+			b.Leader = i
+		}
+	}
+	rivals := b.Best
+	if b.Leader >= 0 {
+		b.Within = within[b.Leader]
+		_, b.Bound = post.Regret(b.Leader, may, 0.05)
+		if left[b.Leader] {
+			r.want = append(r.want, b.Leader)
+		}
+		if !large {
+			rivals = post.Improvement(b.Leader)
+		}
+	}
+	order := make([]int, 0, len(left))
+	for j := range left {
+		if j != b.Leader && may[j] && left[j] && (rivals[j] > least || !b.tested()) {
+			order = append(order, j)
+		}
+	}
+	slices.SortStableFunc(order, func(i, j int) int {
+		return cmp.Or(cmp.Compare(rivals[j], rivals[i]), cmp.Compare(mean[j], mean[i]))
+	})
+	r.want = append(r.want, order[:max(0, min(len(order), p.Round(len(left))-len(r.want)))]...)
+}
+
+// tested reports whether there are enough accuracies for the model to be believed.
+func (b *Belief) tested() bool {
+	return b.Leader >= 0 && b.Seeds[b.Leader] >= search.PeakSeeds && b.Diverged[b.Leader] < b.Seeds[b.Leader] &&
+		b.Repeats >= minRepeats
+}
+
+// reason says why the search ends with what it believes. It is "" if more trials are wanted.
+func (p *peak) reason(b *Belief, large bool, wanted int) string {
+	if b.Leader < 0 {
+		if wanted > 0 {
+			return ""
+		}
+		return "no network was trained to the end"
+	}
+	claimed := b.Within >= p.Confidence && b.tested()
+	if !claimed && wanted > 0 && !(large && b.Trials >= p.Trainings) {
+		return ""
+	}
+	name := b.Systems[b.Leader].Label()
+	if large {
+		// In simulated spaces of several dimensions the probabilities were too high.
+		return fmt.Sprintf("after %d trainings %s has the highest mean of %d networks under the model, of %s; "+
+			"nothing is claimed of a space this large", b.Trials, name, len(b.Systems), seedsOf(b.Seeds[b.Leader]))
+	}
+	text := fmt.Sprintf("%s is within %g points of the best of %d with probability %s under the model, of %s; it "+
+		"loses at most %.2f points (95 %% bound)", name, p.Margin, len(b.Systems), probability(b.Within),
+		seedsOf(b.Seeds[b.Leader]), b.Bound)
+	if b.Within < p.Confidence {
+		text = fmt.Sprintf("no trial is left that could decide: %s; %g was asked for", text, p.Confidence)
+	} else if !claimed {
+		text = fmt.Sprintf("too few trainings for a claim: %s; %d repeat a network, %d are needed", text, b.Repeats,
+			minRepeats)
+	}
+	if n := b.Diverged[b.Leader]; n > 0 {
+		text += fmt.Sprintf("; %d of its trials diverged and are left out", n)
+	}
+	if b.Concave < doubtful {
+		text += fmt.Sprintf("; the curve is hardly concave (probability %.2f)", b.Concave)
+	}
+	return text
+}
+
+// probability returns a probability with two digits, which never say more than it is.
+func probability(p float64) string {
+	if p > 0.99 {
+		return "above 0.99"
+	}
+	return fmt.Sprintf("%.2f", math.Floor(100*p+1e-9)/100)
+}
+
+// doubtful is the probability of a concave curve below which the answer says so.
+const doubtful = 0.2
+
+func seedsOf(n int) string {
+	if n == 1 {
+		return "1 seed"
+	}
+	return fmt.Sprintf("%d seeds", n)
+}

@@ -21,9 +21,10 @@ import (
 type contender struct {
 	name     string
 	change   func(*search.Study)
-	shuffled bool // whether the order of the networks matters, so that each study has a random one
-	seeds    int  // how many seeds it uses; 0 means all
-	studies  int  // of each truth in a long simulation; 0 means 2,000
+	peer     string // the name of strategy.Peer, or "" for the strategy of the study
+	shuffled bool   // whether the order of the networks matters, so that each study has a random one
+	seeds    int    // how many seeds it uses; 0 means all
+	studies  int    // of each truth in a long simulation; 0 means 2,000
 }
 
 func contenders() []contender {
@@ -31,6 +32,9 @@ func contenders() []contender {
 		return func(s *search.Study) {
 			s.Strategy, s.Peak.Structure, s.Peak.AtOnce = search.StrategyPeak, structure, atOnce
 		}
+	}
+	race := func(test string) func(*search.Study) {
+		return func(s *search.Study) { s.Strategy, s.Race.Test = search.StrategyRace, test }
 	}
 	grid := func(s *search.Study) { s.Strategy = search.StrategyGrid }
 	return []contender{
@@ -40,8 +44,13 @@ func contenders() []contender {
 		{name: "peak, no structure, 4 at once", change: peak(false, 4), studies: 500},
 		{name: "grid", change: grid},
 		{name: "grid of 3 seeds", change: grid, seeds: 3},
-		{name: "race", change: func(s *search.Study) { s.Strategy = search.StrategyRace }},
 		{name: "halving", change: func(s *search.Study) { s.Strategy = search.StrategyHalving }, shuffled: true},
+		{name: "race", change: race(""), studies: 300},
+		{name: "race, paired", change: race(search.RacePaired), studies: 500},
+		{name: "race, signed-rank", change: race(search.RaceSignedRank), studies: 500},
+		{name: "rule of WilcoxonPruner", change: grid, peer: strategy.PeerWilcoxon, shuffled: true, studies: 500},
+		{name: "rule of irace", change: grid, peer: strategy.PeerIrace, shuffled: true, studies: 500},
+		{name: "rule of SMAC3", change: grid, peer: strategy.PeerSMAC, shuffled: true, studies: 500},
 	}
 }
 
@@ -214,6 +223,9 @@ func (c contender) study(t *testing.T, seeds int) (search.Study, search.Strategy
 	s.Epochs, s.Validation, s.Seeds = simEpochs, 100, search.FirstSeeds(seeds)
 	c.change(&s)
 	s = normal(t, s)
+	if c.peer != "" {
+		return s, strategy.Peer(c.peer)
+	}
 	decides, err := strategy.New(s)
 	if err != nil {
 		t.Fatal(err)

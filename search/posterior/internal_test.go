@@ -160,22 +160,18 @@ func centred(results []Result) []Result {
 	return list
 }
 
-// TestProcess compares a Gaussian process with the formulas of universal kriging (Rasmussen &
-// Williams, Gaussian Processes for Machine Learning, 2006, Section 2.7), which invert the covariance
-// of the results and estimate the constant by generalised least squares.
-func TestProcess(t *testing.T) {
-	t.Parallel()
-	const networks = 4
-	x := [][]float64{{0}, {1}, {1.585}, {4}}
-	results := centred(drawn())
-	shape := sigmaShape + float64(len(results)-1)/2
-	type answer struct{ log, rate float64 }
-	var got, want []answer
-	for _, p := range processes(x, roughness, 1) {
-		g := p.given(evidenceOf(results, networks, 0.5), shape)
-		got = append(got, answer{g.log, g.rate})
-	}
-	at := 0
+// known is what the formulas of universal kriging say under fixed hyper-parameters.
+type known struct {
+	mean      *mat.VecDense // of the means of the networks
+	variance  *mat.Dense    // their covariance, in units of σ²
+	log, rate float64       // see part
+}
+
+// textbookProcesses returns what the formulas say for each process of processes.
+func textbookProcesses(t *testing.T, x []float64, b textbook, shape float64) (list []known) {
+	t.Helper()
+	k := len(x)
+	span := floats.Max(x) - floats.Min(x)
 	for _, amplitude := range amplitudes {
 		for _, rough := range roughness {
 			few := lengths
@@ -183,52 +179,105 @@ func TestProcess(t *testing.T) {
 				few = lengths[:1]
 			}
 			for _, length := range few {
-				c := mat.NewDense(networks, networks, nil)
-				sum := 0.
+				c := mat.NewDense(k, k, nil)
 				c.Apply(func(i, j int, _ float64) float64 {
-					d := (x[i][0] - x[j][0]) / 4
-					v := math.Exp(-d * d / (2 * length * length))
-					sum += v
-					return v
+					d := (x[i] - x[j]) / span
+					return math.Exp(-d * d / (2 * length * length))
 				}, c)
-				c.Scale(amplitude*amplitude*(1-rough.value)/((networks-sum/networks)/networks), c)
-				for i := range networks {
+				about := (float64(k) - mat.Sum(c)/float64(k)) / float64(k) // the variance about the mean of a curve
+				c.Scale(amplitude*amplitude*(1-rough.value)/about, c)
+				for i := range k {
 					c.Set(i, i, c.At(i, i)+amplitude*amplitude*(rough.value+1e-8))
 				}
-				mean, variance, log, rate := kriging(t, newTextbook(results, networks, 0.5), c, shape)
-				log += math.Log(rough.weight / float64(len(few)*len(amplitudes)))
-				want = append(want, answer{log, rate})
-				part := processes(x, roughness, 1)[at].given(evidenceOf(results, networks, 0.5), shape)
-				for i := range networks {
-					near(t, "a mean", part.process.mean[i], mean.AtVec(i), 1e-5)
-				}
-				// The columns of the inverse factor have the covariance of the draws.
-				factor := mat.NewDense(networks, networks, nil)
-				for i := range networks {
-					for j := i; j < networks; j++ {
-						factor.Set(i, j, part.process.factor.Data[i*part.process.factor.Stride+j])
-					}
-				}
-				root := inverse(t, factor)
-				var covariance mat.Dense
-				covariance.Mul(root, root.T())
-				for i := range networks {
-					near(t, "a variance", covariance.At(i, i), variance.At(i, i), 1e-5)
-				}
-				at++
+				a := kriging(t, b, c, shape)
+				a.log += math.Log(rough.weight / float64(len(few)*len(amplitudes)))
+				list = append(list, a)
 			}
 		}
 	}
-	for i := range want {
-		near(t, "the rate", got[i].rate, want[i].rate, 1e-5)
-		near(t, "the logarithm of a weight", got[i].log, want[i].log, 1e-5)
+	return list
+}
+
+// TestProcess compares the Gaussian processes with the textbook.
+func TestProcess(t *testing.T) {
+	t.Parallel()
+	x := []float64{0, 1, 1.585, 4}
+	k := len(x)
+	results := centred(drawn())
+	shape := sigmaShape + float64(len(results)-1)/2
+	want := textbookProcesses(t, x, newTextbook(results, k, 0.5), shape)
+	for at, p := range processes([][]float64{{0}, {1}, {1.585}, {4}}, roughness, 1) {
+		got := p.given(evidenceOf(results, k, 0.5), shape)
+		near(t, "the rate", got.rate, want[at].rate, 1e-5)
+		near(t, "the logarithm of a weight", got.log, want[at].log, 1e-5)
+		factor := mat.NewDense(k, k, nil)
+		for i := range k {
+			for j := i; j < k; j++ {
+				factor.Set(i, j, got.process.factor.Data[i*got.process.factor.Stride+j])
+			}
+		}
+		// The columns of the inverse factor have the covariance of the draws.
+		root := inverse(t, factor)
+		var covariance mat.Dense
+		covariance.Mul(root, root.T())
+		for i := range k {
+			near(t, "a mean", got.process.mean[i], want[at].mean.AtVec(i), 1e-5)
+			for j := range k {
+				near(t, "a covariance", covariance.At(i, j), want[at].variance.At(i, j), 1e-5)
+			}
+		}
 	}
 }
 
-// kriging returns the posterior mean and covariance of the means of the networks, in units of σ², the
-// logarithm of the marginal likelihood but for a constant, and the rate of σ².
-func kriging(t *testing.T, b textbook, c *mat.Dense, shape float64) (mean *mat.VecDense, variance *mat.Dense, log,
-	rate float64) {
+// TestField compares the draws of all processes together with the textbook. One of the networks has
+// no result.
+func TestField(t *testing.T) {
+	t.Parallel()
+	x := []float64{0, 1, 1.585, 4}
+	results := drawn()
+	shape := sigmaShape + float64(len(results)-1)/2
+	list := textbookProcesses(t, x, newTextbook(centred(results), len(x), 0.5), shape)
+	post := NewField([][]float64{{0}, {1}, {1.585}, {4}}, Detail{draws: 16384, seeds: []float64{0.5}}).Given(results)
+	highest := math.Inf(-1)
+	for _, a := range list {
+		highest = max(highest, a.log)
+	}
+	var total, sigma2 float64
+	mean, square := make([]float64, len(x)), make([]float64, len(x))
+	for _, a := range list {
+		w := math.Exp(a.log - highest)
+		total += w
+		sigma2 += w * a.rate / (shape - 1)
+		for i := range x {
+			m := a.mean.AtVec(i)
+			mean[i] += w * m
+			square[i] += w * (a.rate/(shape-1)*a.variance.At(i, i) + m*m)
+		}
+	}
+	near(t, "σ", post.Sigma, math.Sqrt(sigma2/total), 0.03)
+	offset := results[0].Score - centred(results)[0].Score
+	for i := range x {
+		draws := make([]float64, len(post.Draws))
+		for d, draw := range post.Draws {
+			draws[d] = draw[i] - offset
+		}
+		got, gotSD := stat.MeanStdDev(draws, nil)
+		m := mean[i] / total
+		sd := math.Sqrt(square[i]/total - m*m)
+		if math.Abs(got-m) > 0.03*sd {
+			t.Errorf("network %d has the mean %.3f, want %.3f", i, got, m)
+		}
+		if math.Abs(gotSD/sd-1) > 0.05 {
+			t.Errorf("network %d has the deviation %.3f, want %.3f", i, gotSD, sd)
+		}
+	}
+}
+
+// kriging returns the posterior for the covariance c of the means of the networks, by the formulas
+// of universal kriging (Rasmussen & Williams, Gaussian Processes for Machine Learning, 2006, Section
+// 2.7). They invert the covariance of the results and estimate the constant by generalised least
+// squares.
+func kriging(t *testing.T, b textbook, c *mat.Dense, shape float64) known {
 	t.Helper()
 	n, networks := b.h.Dims()
 	one, all := ones(n), ones(networks)
@@ -242,21 +291,21 @@ func kriging(t *testing.T, b textbook, c *mat.Dense, shape float64) (mean *mat.V
 	var left, solved mat.VecDense
 	left.AddScaledVec(b.y, -level, one)
 	solved.MulVec(inv, &left)
-	mean, variance = new(mat.VecDense), new(mat.Dense)
+	mean, variance := new(mat.VecDense), new(mat.Dense)
 	mean.MulVec(&cross, &solved)
 	mean.AddScaledVec(mean, level, all)
 	// Var θ = C − K·S⁻¹·Kᵀ + r·rᵀ/(1ᵀ·S⁻¹·1), r = 1 − K·S⁻¹·1
-	var known, towards mat.Dense
-	known.Product(&cross, inv, cross.T())
-	variance.Sub(c, &known)
+	var explained, towards mat.Dense
+	explained.Product(&cross, inv, cross.T())
+	variance.Sub(c, &explained)
 	var r, w mat.VecDense
 	w.MulVec(inv, one)
 	r.MulVec(&cross, &w)
 	r.SubVec(all, &r)
 	towards.Outer(1/sum, &r, &r)
 	variance.Add(variance, &towards)
-	rate = sigmaShape*sigmaScale*sigmaScale + mat.Dot(&left, &solved)/2
-	return mean, variance, -(logAbsDet(&s)+math.Log(sum))/2 - shape*math.Log(rate), rate
+	rate := sigmaShape*sigmaScale*sigmaScale + mat.Dot(&left, &solved)/2
+	return known{mean, variance, -(logAbsDet(&s)+math.Log(sum))/2 - shape*math.Log(rate), rate}
 }
 
 // TestConcaveDraws compares the draws of a concave curve with a Gaussian process of the same
@@ -277,7 +326,7 @@ func TestConcaveDraws(t *testing.T) {
 	for i := range networks {
 		c.Set(i, i, c.At(i, i)+nugget*nugget)
 	}
-	mean, variance, _, _ := kriging(t, newTextbook(results, networks, 0.5), c, shape)
+	want := kriging(t, newTextbook(results, networks, 0.5), c, shape)
 	p := f.concaveParts(evidenceOf(results, networks, 0.5), weighted{nugget, 1}, true, shape)[1]
 	draws := mat.NewDense(len(f.normal), networks, nil)
 	const sigma = 2
@@ -287,11 +336,11 @@ func TestConcaveDraws(t *testing.T) {
 	var covariance mat.SymDense
 	stat.CovarianceMatrix(&covariance, draws, nil)
 	for i := range networks {
-		near(t, "the mean of the draws", stat.Mean(mat.Col(nil, i, draws), nil), mean.AtVec(i), 0.01)
+		near(t, "the mean of the draws", stat.Mean(mat.Col(nil, i, draws), nil), want.mean.AtVec(i), 0.01)
 		for j := range networks {
-			scale := math.Sqrt(variance.At(i, i) * variance.At(j, j))
-			if got, want := covariance.At(i, j)/(sigma*sigma), variance.At(i, j); math.Abs(got-want) > 0.03*scale {
-				t.Errorf("the covariance of networks %d and %d is %.4f, want %.4f", i, j, got, want)
+			scale := math.Sqrt(want.variance.At(i, i) * want.variance.At(j, j))
+			if got := covariance.At(i, j) / (sigma * sigma); math.Abs(got-want.variance.At(i, j)) > 0.03*scale {
+				t.Errorf("the covariance of networks %d and %d is %.4f, want %.4f", i, j, got, want.variance.At(i, j))
 			}
 		}
 	}

@@ -81,6 +81,10 @@ func TestSurface(t *testing.T) {
 				known.Product(&cross, inv, cross.T())
 				rate := sigmaShape*sigmaScale*sigmaScale + mat.Dot(b.y, &w)/2
 				a := answer{log: -logAbsDet(&s)/2 - shape*math.Log(rate)}
+				p := surfacePart{covariance: &cross}
+				p.weigh(results, b.y, shape)
+				near(t, "the rate", p.rate, rate, 1e-6)
+				near(t, "the logarithm of a weight", p.log, a.log, 1e-6)
 				for i := range k {
 					a.mean = append(a.mean, offset+mean.AtVec(i))
 					a.variance = append(a.variance, rate/(shape-1)*(c.At(i, i)-known.At(i, i)))

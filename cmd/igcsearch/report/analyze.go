@@ -27,8 +27,11 @@ func (a Findings) header() []string {
 	if a.chosen != nil {
 		head, behind = []string{a.choosing.Study.Split + " (%)", a.results.Study.Split + " (%)"}, "behind chosen"
 	}
-	return slices.Concat(a.results.NameHeader(), head, []string{"std", "95 % interval", "n", behind, "p (Holm)",
-		"<verdict"})
+	head = slices.Concat(a.results.NameHeader(), head, []string{"std", "95 % interval", "n"})
+	if a.posterior != nil {
+		head = append(head, "P(best)")
+	}
+	return append(head, behind, "p (Holm)", "<verdict")
 }
 
 // theBest is what the best is called: it was found on the pictures that are shown, or chosen on others.
@@ -58,8 +61,11 @@ func (a Findings) rows() (rows [][]string) {
 		if a.chosen != nil {
 			row = append(row, decimals(a.chosen[i].Mean))
 		}
-		rows = append(rows, append(row, decimals(m.Mean), decimals(m.Std), interval(m), a.networks[i].N(), behind, p,
-			verdict))
+		row = append(row, decimals(m.Mean), decimals(m.Std), interval(m), a.networks[i].N())
+		if a.posterior != nil {
+			row = append(row, WholePercent(a.posterior.Best[i]))
+		}
+		rows = append(rows, append(row, behind, p, verdict))
 	}
 	return rows
 }
@@ -127,12 +133,9 @@ type fact struct{ name, text string }
 
 func (a Findings) facts() []fact {
 	list := slices.Concat(a.bestFacts(), []fact{{"compared", a.rule()}}, a.verdictFacts(), a.spreadFacts(),
-		a.raceFacts(), a.halvingFacts())
+		a.posteriorFacts(), a.raceFacts(), a.halvingFacts())
 	for _, c := range a.Paper {
 		list = append(list, a.paperFact(c))
-	}
-	if a.Curve != nil {
-		list = append(list, curveFact(a.Curve))
 	}
 	return list
 }
@@ -215,7 +218,7 @@ func (a Findings) tooLittle(shown string) string {
 		case v != analysis.TooLittle:
 		case a.Summaries[i].N == 1:
 			few = append(few, a.label(i)+" has one seed")
-		case a.Samples[i].Diverged >= a.Summaries[i].N:
+		case a.Samples[i].MostDiverged():
 			few = append(few, "most seeds of "+a.label(i)+" diverged")
 		default:
 			tested = tested || !math.IsNaN(a.Against[i].Detectable)
@@ -243,6 +246,52 @@ func (a Findings) spreadFacts() []fact {
 			a.pictures, a.pictureStd(), a.Summaries[a.Best].Mean)
 	}
 	return []fact{{"spread", text}}
+}
+
+// hardly is the probability of a concave curve below which the curve is called hardly concave.
+const hardly = 0.2
+
+// posteriorFacts say which networks may be the best, and whether the curve is concave.
+func (a Findings) posteriorFacts() []fact {
+	p := a.posterior
+	if p == nil {
+		return nil
+	}
+	var names []string
+	candidates := 0
+	fewest, most := math.MaxInt, 0 // seeds
+	for i, best := range p.Best {
+		if !math.IsNaN(best) {
+			candidates++
+			fewest, most = min(fewest, a.Summaries[i].N), max(most, a.Summaries[i].N)
+		}
+	}
+	for _, i := range p.Set {
+		names = append(names, a.label(i)+" "+WholePercent(p.Best[i]))
+	}
+	model := "in which the networks are unrelated"
+	if p.Curve {
+		model = "of concave and smooth curves over log2 M"
+	}
+	seeds := Count(most, "seed")
+	if fewest < most {
+		seeds = fmt.Sprintf("%d to %s", fewest, seeds)
+	}
+	is := fmt.Sprintf("with 95 %% the best of %d is among %d: %s", candidates, len(names), strings.Join(names, ", "))
+	if len(names) == 1 {
+		is = fmt.Sprintf("the best of %d is %s with %s", candidates, a.label(p.Set[0]), WholePercent(p.Best[p.Set[0]]))
+	}
+	list := []fact{{"P(best)", fmt.Sprintf("%s; under a model %s, from %s, on %s", is, model, seeds,
+		a.results.SplitPictures())}}
+	if p.Curve {
+		text := "concave with"
+		if p.Concave < hardly {
+			text = "hardly concave, with"
+		}
+		list = append(list, fact{"curve", fmt.Sprintf("%s a probability of %s under this model, but for deviations of"+
+			" single pairs below 0.3 of the spread", text, WholePercent(p.Concave))})
+	}
+	return list
 }
 
 func (a Findings) raceFacts() []fact {
@@ -299,25 +348,6 @@ func (a Findings) paperFact(c analysis.Comparison) fact {
 	return fact{name, text}
 }
 
-func curveFact(c *analysis.Parabola) fact {
-	formula := fmt.Sprintf("%.2f %+.2f·log2 M %+.2f·(log2 M)²", c.At[0], c.At[1], c.At[2])
-	if c.Straight {
-		formula = fmt.Sprintf("%.2f %+.2f·log2 M, a line: the accuracies do not bend down", c.At[0], c.At[1])
-	}
-	switch {
-	case c.Flat && math.IsNaN(c.Low):
-		return fact{"curve", formula + "; no peak is seen, because the curve is level"}
-	case c.Flat:
-		return fact{"curve", fmt.Sprintf("%s; no peak is seen: its interval, M = %.1f to %.1f, is all of the study",
-			formula, c.Low, c.High)}
-	}
-	peak := fmt.Sprintf("highest at M = %.1f", c.Peak)
-	if !math.IsNaN(c.Low) {
-		peak += fmt.Sprintf(" (%.1f to %.1f)", c.Low, c.High)
-	}
-	return fact{"curve", fmt.Sprintf("%s; %s, %.2f %%", formula, peak, c.Height)}
-}
-
 // front is the table of the Pareto front.
 func (a Findings) front() (header []string, rows [][]string) {
 	header = []string{"<network", a.results.Study.Split + " (%)", "multiply–adds (10⁶)", "parameters"}
@@ -351,6 +381,21 @@ func decimals(v float64) string {
 		return "–"
 	}
 	return fmt.Sprintf("%.2f", v)
+}
+
+// WholePercent is a probability that was counted in a few thousand draws, which cannot show that it is 0 or 1. It is "–"
+// if there is none.
+func WholePercent(p float64) string {
+	switch percent := math.Round(100 * p); {
+	case math.IsNaN(p):
+		return "–"
+	case percent == 0:
+		return "<1 %"
+	case percent == 100:
+		return ">99 %"
+	default:
+		return fmt.Sprintf("%.0f %%", percent)
+	}
 }
 
 func interval(m analysis.Summary) string {
@@ -438,12 +483,12 @@ func (a Findings) latex() string {
 	}
 	style := "\\scriptsize\\setlength{\\tabcolsep}{1.8pt}"
 	head := a.header()
-	if a.chosen != nil { // it has a column more, and gives up the width L·M
+	if a.chosen != nil { // it has a column more, and gives up the width L·M and the parameters, which are about equal
 		style = strings.Replace(style, "1.8", "1.4", 1)
 		if k := slices.Index(head, "width"); k >= 0 {
-			head = slices.Delete(head, k, k+1)
+			head = slices.Delete(head, k, k+2)
 			for i := range rows {
-				rows[i] = slices.Delete(rows[i], k, k+1)
+				rows[i] = slices.Delete(rows[i], k, k+2)
 			}
 		}
 		for i := range head {

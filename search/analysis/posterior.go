@@ -32,50 +32,69 @@ type Posterior struct {
 // no sample has two scores, so that nothing is known of their spread. sameSize says that the samples
 // are pairs of one budget. Then the model is a curve, if they have three different M.
 func NewPosterior(samples []Sample, sameSize bool) *Posterior {
-	var results []posterior.Result
-	var scored []int   // the samples of the model
-	var may []bool     // which of them may be the best
-	var logs []float64 // their log2 M
+	x := newScoredSamples(samples)
+	if !x.enough {
+		return nil
+	}
+	if distinct := slices.Compact(slices.Sorted(slices.Values(x.logs))); sameSize && len(distinct) > 2 {
+		return x.posterior(posterior.NewCurve(x.logs, posterior.Fine), true)
+	}
+	return x.posterior(posterior.NewFree(len(x.logs), posterior.Fine), false)
+}
+
+// scoredSamples are the samples that have a score, as a model is given them: as its networks.
+type scoredSamples struct {
+	samples int // also those without a score
+	results []posterior.Result
+	scored  []int     // the sample of each network
+	logs    []float64 // log2 M of each network
+	may     []bool    // which networks may be the best
+	enough  bool      // for NewPosterior
+}
+
+func newScoredSamples(samples []Sample) scoredSamples {
+	x := scoredSamples{samples: len(samples)}
 	candidates, repeated := 0, false
 	for i, sample := range samples {
 		if len(sample.Scores) == 0 {
 			continue
 		}
 		for _, s := range sample.Scores {
-			results = append(results, posterior.Result{Network: len(scored), Seed: s.Seed, Score: s.Percent})
+			x.results = append(x.results, posterior.Result{Network: len(x.scored), Seed: s.Seed, Score: s.Percent})
 		}
-		scored = append(scored, i)
-		logs = append(logs, math.Log2(float64(sample.Pair.M)))
-		if may = append(may, !sample.MostDiverged()); !sample.MostDiverged() {
+		x.scored = append(x.scored, i)
+		x.logs = append(x.logs, math.Log2(float64(sample.Pair.M)))
+		x.may = append(x.may, !sample.MostDiverged())
+		if !sample.MostDiverged() {
 			candidates++
 		}
 		repeated = repeated || len(sample.Scores) > 1
 	}
-	if candidates < 2 || !repeated {
-		return nil
-	}
-	p := emptyPosterior(len(samples))
-	distinct := slices.Clone(logs)
-	slices.Sort(distinct)
-	model := posterior.NewFree(len(scored), posterior.Fine)
-	if p.Curve = sameSize && len(slices.Compact(distinct)) > 2; p.Curve {
-		model = posterior.NewCurve(logs, posterior.Fine)
-	}
-	given := model.Given(results)
-	p.Concave = given.Concave
-	best, mean := given.Best(may), given.Mean()
+	x.enough = candidates > 1 && repeated
+	return x
+}
+
+// posterior returns what a model says of the samples.
+func (x scoredSamples) posterior(model posterior.Model, curve bool) *Posterior {
+	p := emptyPosterior(x.samples)
+	given := model.Given(x.results)
+	p.Curve, p.Concave = curve, given.Concave
+	best, mean := given.Best(x.may), given.Mean()
 	pointwise, simultaneous := given.Bands(confidence)
-	for k, i := range scored {
-		if p.Mean[i] = percentage(mean[k]); may[k] {
+	for k, i := range x.scored {
+		if p.Mean[i] = percentage(mean[k]); x.may[k] {
 			p.Best[i] = best[k]
 		}
-		p.Pointwise[i] = posterior.Band{Low: percentage(pointwise[k].Low), High: percentage(pointwise[k].High)}
-		p.Simultaneous[i] = posterior.Band{Low: percentage(simultaneous[k].Low), High: percentage(simultaneous[k].High)}
+		p.Pointwise[i], p.Simultaneous[i] = percentages(pointwise[k]), percentages(simultaneous[k])
 	}
 	for _, k := range posterior.Set(best, confidence) {
-		p.Set = append(p.Set, scored[k])
+		p.Set = append(p.Set, x.scored[k])
 	}
 	return p
+}
+
+func percentages(b posterior.Band) posterior.Band {
+	return posterior.Band{Low: percentage(b.Low), High: percentage(b.High)}
 }
 
 // percentage moves an accuracy that the model expects outside of 0 to 100 % to the nearest end.

@@ -262,11 +262,12 @@ func (s simulation) check(t *testing.T, studies int) {
 // simulate draws studies. studies is not 0.
 func (x truth) simulate(studies, seeds int) (s simulation) {
 	r := rand.New(rand.NewPCG(uint64(seeds), 41))
+	model := posterior.NewCurve(overM(func(x float64) float64 { return x }), posterior.Fine)
 	n := float64(studies)
 	for range studies {
 		samples, means := x.study(r, seeds)
 		best := floats.MaxIdx(means)
-		a, p := analysis.Analyze(samples), analysis.NewPosterior(samples, true)
+		a, p := analysis.Analyze(samples), analysis.PosteriorUnder(model, samples)
 		s.t.add(means, func(i int) (float64, float64) {
 			var v []float64
 			for _, score := range samples[i].Scores {

@@ -257,7 +257,6 @@ func (a Findings) posteriorFacts() []fact {
 	if p == nil {
 		return nil
 	}
-	var names []string
 	candidates := 0
 	fewest, most := math.MaxInt, 0 // seeds
 	for i, best := range p.Best {
@@ -266,22 +265,27 @@ func (a Findings) posteriorFacts() []fact {
 			fewest, most = min(fewest, a.Summaries[i].N), max(most, a.Summaries[i].N)
 		}
 	}
-	for _, i := range p.Set {
-		names = append(names, a.label(i)+" "+WholePercent(p.Best[i]))
-	}
-	model := "in which the networks are unrelated"
-	if p.Curve {
-		model = "of concave and smooth curves over log2 M"
-	}
 	seeds := Count(most, "seed")
 	if fewest < most {
 		seeds = fmt.Sprintf("%d to %s", fewest, seeds)
 	}
-	is := fmt.Sprintf("with 95 %% the best of %d is among %d: %s", candidates, len(names), strings.Join(names, ", "))
-	if len(names) == 1 {
-		is = fmt.Sprintf("the best of %d is %s with %s", candidates, a.label(p.Set[0]), WholePercent(p.Best[p.Set[0]]))
+	of := Count(candidates, "network")
+	if len(p.Best) > candidates {
+		of = fmt.Sprintf("%d of %s (the rest: no result, or most trials diverged)", candidates,
+			Count(len(p.Best), "network"))
 	}
-	list := []fact{{"P(best)", fmt.Sprintf("%s; under a model %s, from %s, on %s", is, model, seeds,
+	var names []string
+	for _, i := range p.Set {
+		names = append(names, a.label(i)+" "+WholePercent(p.Best[i]))
+	}
+	is := fmt.Sprintf("with 95 %% the best of %s is among %d: %s", of, len(names), strings.Join(names, ", "))
+	switch len(names) {
+	case candidates:
+		is = fmt.Sprintf("any of %s may be the best: %s", of, strings.Join(names, ", "))
+	case 1:
+		is = fmt.Sprintf("the best of %s is %s with %s", of, a.label(p.Set[0]), WholePercent(p.Best[p.Set[0]]))
+	}
+	list := []fact{{"P(best)", fmt.Sprintf("%s; under %s, from %s, on %s", is, PosteriorModel(p), seeds,
 		a.results.SplitPictures())}}
 	if p.Curve {
 		text := "concave with"
@@ -292,6 +296,14 @@ func (a Findings) posteriorFacts() []fact {
 			" single pairs below 0.3 of the spread", text, WholePercent(p.Concave))})
 	}
 	return list
+}
+
+// PosteriorModel says what the model of P(best) expects.
+func PosteriorModel(p *analysis.Posterior) string {
+	if p.Curve {
+		return "a model of concave and smooth curves over log2 M"
+	}
+	return "a model in which the networks are unrelated"
 }
 
 func (a Findings) raceFacts() []fact {

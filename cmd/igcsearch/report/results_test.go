@@ -76,3 +76,50 @@ func TestHalvingOrder(t *testing.T) {
 		}
 	}
 }
+
+// TestSaved runs a halving of six networks by hand: after two of six epochs two of them go on.
+func TestSaved(t *testing.T) {
+	t.Parallel()
+	study := search.Default()
+	study.Name, study.Dataset, study.Epochs, study.Seeds = "six", "synthetic", 6, search.FirstSeeds(1)
+	study.Pairs = []string{"8x1", "7x1", "6x1", "5x1", "4x1", "3x1"}
+	study.Selection = search.Selection{Strategy: search.StrategyHalving}
+	study, err := study.Normalize()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := report.Results{Study: study}
+	epochs := func(i, n int) {
+		s := &r.Trials[i]
+		for e := s.Epoch + 1; e <= n; e++ {
+			s.Last = search.Epoch{Number: e, TestCorrect: 90 - 10*i, TestTotal: 100}
+			s.History = append(s.History, s.Last)
+		}
+		if s.Epoch = n; n == s.Epochs {
+			s.Status = search.Done
+		}
+	}
+	for _, system := range study.SystemList() {
+		r.Trials = append(r.Trials, search.TrialState{Trial: search.Trial{Key: search.Key{System: system}, Epochs: 6,
+			Status: search.Pending}})
+	}
+	says := func(want string) {
+		t.Helper()
+		if got := r.Saved(); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	says("0 of at most 6 trainings so far")
+	for i := range r.Trials {
+		epochs(i, 2)
+	}
+	epochs(0, 6)
+	r.Trials[1].Status = search.Running
+	says("1 of at most 6 trainings so far")
+	r.Trials[1].Status = report.Interrupted
+	says("1 of at most 6 trainings so far")
+	epochs(1, 6)
+	says("0 of 6 trainings were not needed, and 4 ended early: 56 % of the epochs of grid were trained")
+	r.Study.Strategy = ""
+	says("")
+}

@@ -85,7 +85,7 @@ func (s Status) Print(stdout io.Writer, format string) error {
 	}
 	notes := ""
 	if s.Study.Strategy != "" {
-		notes = fmt.Sprintf("strategy %s: %s\n", s.Study.Strategy, s.wanted())
+		notes = fmt.Sprintf("strategy %s: %s; %s\n", s.Study.Strategy, s.wanted(), s.Saved())
 	}
 	counts := s.Counts()
 	if s.Left != "" {

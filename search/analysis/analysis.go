@@ -2,8 +2,9 @@
 // networks are significantly worse, and how probable it is of each that it is the best.
 //
 // A Sample holds the scores of one network, one score for each seed. From the samples of a study,
-// Analyze makes Findings by tests, and NewPosterior a Posterior by a Bayesian model. Accuracies are in percent and differences in percentage points.
-// Intervals have a confidence of 95 %. docs/analysis.md compares the methods on simulated studies.
+// Analyze makes Findings by tests, and NewPosterior a Posterior by a Bayesian model. Accuracies are
+// in percent and differences in percentage points. Intervals have a confidence of 95 %.
+// docs/analysis.md compares the methods on simulated studies.
 package analysis
 
 import (

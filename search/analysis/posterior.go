@@ -23,7 +23,9 @@ type Posterior struct {
 	// Pointwise are intervals that hold one mean each with a probability of 95 %. Simultaneous are
 	// intervals that hold all means at once with 95 %.
 	Pointwise, Simultaneous []posterior.Band
-	// Concave is the probability that the curve is concave: posterior.Posterior.Concave. It is NaN
+	// Concave is the weight of the concave curves in the model, posterior.Posterior.Concave. A small
+	// weight does not show that the true curve is not concave: one with a kink, or one that falls by
+	// many times the spread, is often fitted better by the other curves of the model. It is NaN
 	// without Curve.
 	Concave float64
 }

@@ -248,10 +248,10 @@ func (a Findings) spreadFacts() []fact {
 	return []fact{{"spread", text}}
 }
 
-// hardly is the probability of a concave curve below which the curve is called hardly concave.
+// hardly is the weight of the concave curves below which they are said hardly to fit.
 const hardly = 0.2
 
-// posteriorFacts say which networks may be the best, and whether the curve is concave.
+// posteriorFacts say which networks may be the best, and how well the concave curves of the model fit.
 func (a Findings) posteriorFacts() []fact {
 	p := a.posterior
 	if p == nil {
@@ -288,12 +288,12 @@ func (a Findings) posteriorFacts() []fact {
 	list := []fact{{"P(best)", fmt.Sprintf("%s; under %s, from %s, on %s", is, PosteriorModel(p), seeds,
 		a.results.SplitPictures())}}
 	if p.Curve {
-		text := "concave with"
+		have := "have"
 		if p.Concave < hardly {
-			text = "hardly concave, with"
+			have = "hardly fit: they have"
 		}
-		list = append(list, fact{"curve", fmt.Sprintf("%s a probability of %s under this model, but for deviations of"+
-			" single pairs below 0.3 of the spread", text, WholePercent(p.Concave))})
+		list = append(list, fact{"curve", fmt.Sprintf("the concave curves of the model %s %s of its weight, with deviations"+
+			" of single pairs below 0.3 of the spread", have, WholePercent(p.Concave))})
 	}
 	return list
 }

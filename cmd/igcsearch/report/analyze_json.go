@@ -56,9 +56,9 @@ type (
 	}
 
 	posteriorJSON struct {
-		Curve   bool     `json:"curve"`   // the model expects a curve over log2 M
-		Set     []string `json:"set"`     // has 95 % of p_best, the most probable first
-		Concave *float64 `json:"concave"` // probability; null without a curve
+		Curve   bool     `json:"curve"`                    // the model expects a curve over log2 M
+		Set     []string `json:"set"`                      // has 95 % of p_best, the most probable first
+		Concave *float64 `json:"weight_of_concave_curves"` // null without a curve
 	}
 
 	ruleJSON struct {

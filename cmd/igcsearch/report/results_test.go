@@ -1,6 +1,7 @@
 package report_test
 
 import (
+	"math"
 	"strings"
 	"testing"
 
@@ -122,4 +123,58 @@ func TestSaved(t *testing.T) {
 	says("0 of 6 trainings were not needed, and 4 ended early: 56 % of the epochs of grid were trained")
 	r.Study.Strategy = ""
 	says("")
+}
+
+// TestPosteriorFacts has a curve with a peak, and one that is high at both ends.
+func TestPosteriorFacts(t *testing.T) {
+	t.Parallel()
+	study := search.Default()
+	study.Name, study.Dataset, study.Seeds = "five", "synthetic", search.FirstSeeds(4)
+	study.Pairs = []string{"64x1", "40x2", "28x3", "12x6", "6x9"}
+	study, err := study.Normalize()
+	if err != nil {
+		t.Fatal(err)
+	}
+	says := func(correct []int, want ...string) {
+		t.Helper()
+		r := report.Results{Study: study}
+		for i, system := range study.SystemList() {
+			for seed := range 4 {
+				r.Trials = append(r.Trials, search.TrialState{Trial: search.Trial{Status: search.Done,
+					Key:  search.Key{System: system, Seed: seed},
+					Last: search.Epoch{TestCorrect: correct[i] + 2*seed, TestTotal: 1000}}})
+			}
+		}
+		a, err := report.Analyze(r, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out strings.Builder
+		if err := a.Print(&out, "table"); err != nil {
+			t.Fatal(err)
+		}
+		for _, w := range want {
+			if !strings.Contains(out.String(), w) {
+				t.Errorf("%q is not in\n%s", w, out.String())
+			}
+		}
+	}
+	says([]int{595, 612, 620, 612, 602},
+		"P(best)             the best of 5 networks is L28M3 with >99 %; under a model of concave",
+		"curve               the concave curves of the model have ")
+	says([]int{630, 550, 500, 550, 600},
+		"curve               the concave curves of the model hardly fit: they have <1 % of its weight")
+}
+
+func TestWholePercent(t *testing.T) {
+	t.Parallel()
+	for p, want := range map[float64]string{0: "<1 %", 0.0049: "<1 %", 0.0051: "1 %", 0.514: "51 %", 0.9949: "99 %",
+		0.9951: ">99 %", 1: ">99 %"} {
+		if got := report.WholePercent(p); got != want {
+			t.Errorf("%g is %q, want %q", p, got, want)
+		}
+	}
+	if got := report.WholePercent(math.NaN()); got != "–" {
+		t.Errorf("NaN is %q", got)
+	}
 }

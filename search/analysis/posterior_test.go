@@ -47,7 +47,7 @@ func TestPosterior(t *testing.T) {
 			}
 		}
 	})
-	t.Run("of other samples than those with a score nothing is known, and the rest keeps its place", func(t *testing.T) {
+	t.Run("a sample without a score has no values, and the others keep their place", func(t *testing.T) {
 		some := slices.Insert(slices.Clone(plain), 1, sample(50, 1))
 		p, want := analysis.NewPosterior(some, true), analysis.NewPosterior(plain, true)
 		if !math.IsNaN(p.Best[1]) || !math.IsNaN(p.Mean[1]) || !math.IsNaN(p.Pointwise[1].Low) ||
@@ -59,7 +59,7 @@ func TestPosterior(t *testing.T) {
 			t.Errorf("%+v, want %+v", p, want)
 		}
 	})
-	t.Run("a sample most of whose trials diverged cannot be the best, one of a single seed can", func(t *testing.T) {
+	t.Run("a sample whose trials mostly diverged cannot be the best, one of a seed can", func(t *testing.T) {
 		some := slices.Clone(plain)
 		some[1].Diverged = 3
 		some[2].Scores = some[2].Scores[:1]
@@ -88,6 +88,11 @@ func TestPosterior(t *testing.T) {
 			}
 		}
 	})
+	t.Run("samples with the same scores are the best with the same probability", func(t *testing.T) {
+		p := analysis.NewPosterior([]analysis.Sample{sample(1, 1, 50, 50), sample(1, 2, 50, 50)}, false)
+		near(t, "P(best)", p.Best[0], 0.5, 0.03)
+		near(t, "the mean", p.Mean[0], 50, 0.1)
+	})
 	t.Run("bands stay between 0 and 100", func(t *testing.T) {
 		p := analysis.NewPosterior([]analysis.Sample{sample(1, 1, 99, 100), sample(1, 2, 0, 0.5)}, false)
 		if p.Simultaneous[0].High != 100 || p.Simultaneous[1].Low != 0 {
@@ -99,11 +104,17 @@ func TestPosterior(t *testing.T) {
 // truth is a kind of simulated studies of the nine pairs.
 type truth struct {
 	name     string
-	means    func(*rand.Rand) []float64
+	means    func(*rand.Rand) []float64 // of the trials that do not collapse
 	spreads  []float64
 	seed     float64 // the standard deviation of the effect of a seed on all pairs
-	collapse float64 // the probability that a trial loses 3 to 12 points
-	strange  bool    // breaks an assumption of the model about the noise
+	collapse collapse
+	strange  bool // breaks an assumption of the model about the noise
+}
+
+// collapse says how probable it is for the trials of each pair that they lose points, and how many.
+type collapse struct {
+	of        []float64
+	low, high float64
 }
 
 // paperLike has the accuracies of M = 1 and 2 in the paper's Section 5.3; that of L = 1 is a guess.
@@ -167,26 +178,30 @@ func truths() []truth {
 	floats.Span(rising, 0.3, 1.2)
 	falling := slices.Clone(rising)
 	slices.Reverse(falling)
+	none := collapse{of: constant(9, 0)}
+	some := collapse{constant(9, 0.05), 3, 12}
+	third := collapse{with(none.of, func(v []float64) { v[2] = 0.1 }), 20, 20}
 	return []truth{
 		{"parabola, spread 1, seeds add 1", fixed(overM(func(x float64) float64 { return 53 + 1.4*x - 0.46*x*x })),
-			constant(9, 1), 1, 0, false},
-		{"paper-like", fixed(paperLike), usual, seed, 0, false},
-		{"kink", fixed(hill(1, 2, 9, 1)), usual, seed, 0, false},
-		{"monotone", fixed(overM(func(x float64) float64 { return 60 - 0.9*x })), usual, seed, 0, false},
-		{"random concave", concave, usual, seed, 0, false},
+			constant(9, 1), 1, none, false},
+		{"paper-like", fixed(paperLike), usual, seed, none, false},
+		{"kink", fixed(hill(1, 2, 9, 1)), usual, seed, none, false},
+		{"monotone", fixed(overM(func(x float64) float64 { return 60 - 0.9*x })), usual, seed, none, false},
+		{"random concave", concave, usual, seed, none, false},
 		{"jagged: ± 0.6 for each pair", func(r *rand.Rand) []float64 {
 			return with(paperLike, func(v []float64) {
 				for i := range v {
 					v[i] += 0.6 * r.NormFloat64()
 				}
 			})
-		}, usual, seed, 0, false},
-		{"bimodal", fixed([]float64{62, 63, 62.4, 61.2, 61.6, 62.6, 63.6, 62.8, 60}), usual, seed, 0, false},
-		{"spike: M = 9 by 1.0", fixed(with(paperLike, func(v []float64) { v[4] += 3.5 })), usual, seed, 0, false},
-		{"convex: both ends good", fixed([]float64{63.4, 62.2, 61.6, 61, 61.2, 61.4, 62, 62.8, 64}), usual, seed, 0, false},
-		{"spreads 0.3 (M = 1) to 1.2", fixed(paperLike), rising, seed, 0, true},
-		{"spreads 1.2 (M = 1) to 0.3", fixed(paperLike), falling, seed, 0, true},
-		{"5 % of trials collapse", fixed(paperLike), constant(9, 0.5), seed, 0.05, true},
+		}, usual, seed, none, false},
+		{"bimodal", fixed([]float64{62, 63, 62.4, 61.2, 61.6, 62.6, 63.6, 62.8, 60}), usual, seed, none, false},
+		{"spike: M = 9 by 1.0", fixed(with(paperLike, func(v []float64) { v[4] += 3.5 })), usual, seed, none, false},
+		{"convex: both ends good", fixed([]float64{63.4, 62.2, 61.6, 61, 61.2, 61.4, 62, 62.8, 64}), usual, seed, none, false},
+		{"spreads 0.3 (M = 1) to 1.2", fixed(paperLike), rising, seed, none, true},
+		{"spreads 1.2 (M = 1) to 0.3", fixed(paperLike), falling, seed, none, true},
+		{"5 % of trials collapse", fixed(paperLike), constant(9, 0.5), seed, some, true},
+		{"10 % of trials of M = 3 collapse", fixed(with(paperLike, func(v []float64) { v[2]++ })), usual, seed, third, true},
 	}
 }
 
@@ -199,12 +214,14 @@ func (x truth) study(r *rand.Rand, seeds int) (samples []analysis.Sample, means 
 	}
 	samples = nine(curve, func(i, s int) float64 {
 		noise := luck[s] + x.spreads[i]*r.NormFloat64()
-		if r.Float64() < x.collapse {
-			noise -= 3 + 9*r.Float64()
+		if r.Float64() < x.collapse.of[i] {
+			noise -= x.collapse.low + (x.collapse.high-x.collapse.low)*r.Float64()
 		}
 		return noise
 	}, seeds)
-	return samples, with(curve, func(v []float64) { floats.AddConst(-7.5*x.collapse, v) })
+	return samples, with(curve, func(v []float64) {
+		floats.AddScaled(v, -(x.collapse.low+x.collapse.high)/2, x.collapse.of)
+	})
 }
 
 // counts are shares and means over studies: of intervals of the true means, and of sets of pairs.

@@ -403,7 +403,15 @@ func (r Results) Saved() string {
 	if !r.Ended() {
 		return fmt.Sprintf("%d of at most %s so far", whole, Count(len(r.Trials), "training"))
 	}
-	text := fmt.Sprintf("%d of %s were not needed", len(r.Trials)-whole-begun, Count(len(r.Trials), "training"))
+	text := "all " + Count(len(r.Trials), "training") + " were needed"
+	switch left := len(r.Trials) - whole - begun; {
+	case left == 1:
+		text = fmt.Sprintf("1 of %s was not needed", Count(len(r.Trials), "training"))
+	case left > 0:
+		text = fmt.Sprintf("%d of %s were not needed", left, Count(len(r.Trials), "training"))
+	case begun > 0:
+		text = "all " + Count(len(r.Trials), "training") + " were begun"
+	}
 	if begun > 0 {
 		text += fmt.Sprintf(", and %d ended early: %.0f %% of the epochs of grid were trained", begun,
 			100*float64(epochs)/float64(all))

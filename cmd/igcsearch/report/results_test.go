@@ -120,7 +120,11 @@ func TestSaved(t *testing.T) {
 	r.Trials[1].Status = report.Interrupted
 	says("1 of at most 6 trainings so far")
 	epochs(1, 6)
-	says("0 of 6 trainings were not needed, and 4 ended early: 56 % of the epochs of grid were trained")
+	says("all 6 trainings were begun, and 4 ended early: 56 % of the epochs of grid were trained")
+	for i := range r.Trials {
+		epochs(i, 6)
+	}
+	says("all 6 trainings were needed")
 	r.Study.Strategy = ""
 	says("")
 }

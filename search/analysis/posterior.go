@@ -102,6 +102,9 @@ func percentages(b posterior.Band) posterior.Band {
 // percentage moves an accuracy that the model expects outside of 0 to 100 % to the nearest end.
 func percentage(v float64) float64 { return min(100, max(0, v)) }
 
+// HardlyConcave reports whether the concave curves of the model hardly fit.
+func (p *Posterior) HardlyConcave() bool { return p.Concave < posterior.HardlyConcave }
+
 // emptyPosterior returns a Posterior of so many samples without a score.
 func emptyPosterior(samples int) *Posterior {
 	nan := math.NaN()

@@ -57,7 +57,7 @@ type Belief struct {
 	Within, Bound float64
 	// Best has the probability of each network that it is the best.
 	Best []float64
-	// Concave is the probability of a concave curve, or NaN if the model is of no curve.
+	// Concave is the weight of the concave curves in the model, or NaN if the model is of no curve.
 	Concave         float64
 	Seeds, Diverged []int // the numbers of accuracies and of diverged trials of each network
 	Repeats         int   // the number of accuracies beyond the first of each network
@@ -322,8 +322,8 @@ func (p *peak) reason(b *Belief, large bool, wanted int) string {
 	if n := b.Diverged[b.Leader]; n > 0 {
 		text += fmt.Sprintf("; %d of its trials diverged and are left out", n)
 	}
-	if b.Concave < doubtful {
-		text += fmt.Sprintf("; the curve is hardly concave (probability %.2f)", b.Concave)
+	if b.Concave < posterior.HardlyConcave {
+		text += fmt.Sprintf("; the concave curves of the model hardly fit, with %.0f %% of its weight", 100*b.Concave)
 	}
 	return text
 }
@@ -335,9 +335,6 @@ func probability(p float64) string {
 	}
 	return fmt.Sprintf("%.2f", math.Floor(100*p+1e-9)/100)
 }
-
-// doubtful is the probability of a concave curve below which the answer says so.
-const doubtful = 0.2
 
 func seedsOf(n int) string {
 	if n == 1 {

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"math"
@@ -133,7 +134,7 @@ type fact struct{ name, text string }
 
 func (a Findings) facts() []fact {
 	list := slices.Concat(a.bestFacts(), []fact{{"compared", a.rule()}}, a.verdictFacts(), a.spreadFacts(),
-		a.posteriorFacts(), a.raceFacts(), a.halvingFacts())
+		a.posteriorFacts(), a.raceFacts(), a.halvingFacts(), a.peakFacts())
 	for _, c := range a.Paper {
 		list = append(list, a.paperFact(c))
 	}
@@ -248,9 +249,6 @@ func (a Findings) spreadFacts() []fact {
 	return []fact{{"spread", text}}
 }
 
-// hardly is the weight of the concave curves below which they are said hardly to fit.
-const hardly = 0.2
-
 // posteriorFacts say which networks may be the best, and how well the concave curves of the model fit.
 func (a Findings) posteriorFacts() []fact {
 	p := a.posterior
@@ -289,7 +287,7 @@ func (a Findings) posteriorFacts() []fact {
 		a.results.SplitPictures())}}
 	if p.Curve {
 		have := "have"
-		if p.Concave < hardly {
+		if p.HardlyConcave() {
 			have = "hardly fit: they have"
 		}
 		list = append(list, fact{"curve", fmt.Sprintf("the concave curves of the model %s %s of its weight, with deviations"+
@@ -335,6 +333,16 @@ func (a Findings) halvingFacts() []fact {
 		return nil
 	}
 	return []fact{{"halving", a.results.Agreement().String()}}
+}
+
+// peakFacts has the answer of the search, which may be another network than the best of the table: the search minds
+// how probable it is that a network is good enough.
+func (a Findings) peakFacts() []fact {
+	if a.results.Study.Strategy != search.StrategyPeak {
+		return nil
+	}
+	says := cmp.Or(a.results.Decide().Reason, "the search goes on")
+	return []fact{{"peak", fmt.Sprintf("%s; by the %s pictures", says, a.results.Study.DecidingSplit())}}
 }
 
 // paperFact answers one of the paper's questions: M = 2 against M = 1 or L = 1.

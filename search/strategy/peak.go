@@ -50,11 +50,14 @@ type peakRound struct {
 // Belief is what the strategy "peak" believes after a round.
 type Belief struct {
 	Systems []space.System // of the study
+	// Large says that the model of a large space was asked. Its probabilities were too high in
+	// simulated spaces of several dimensions.
+	Large bool
 	// Leader is the index of the answer in Systems, or −1 if no network can be the answer.
 	Leader int
-	// Within is the probability that Leader is within the margin of the best. Bound is the number of
-	// points that it loses to the best at most, with a probability of 95 %.
-	Within, Bound float64
+	// Within is the probability that Leader is within Margin of the best, search.Peak.Margin. Bound is
+	// the number of points that it loses to the best at most, with a probability of 95 %.
+	Margin, Within, Bound float64
 	// Best has the probability of each network that it is the best.
 	Best []float64
 	// Concave is the weight of the concave curves in the model, or NaN if the model is of no curve.
@@ -118,7 +121,7 @@ func (p *peak) replay(s search.Study, trials []search.TrialState) (b Belief, d s
 		}
 		round := p.round(n, s, trials, all, asked)
 		b = round.belief
-		if reason := p.reason(&b, large, len(round.want)); reason != "" {
+		if reason := p.reason(&b, len(round.want)); reason != "" {
 			return b, search.Decision{Reason: reason}
 		}
 		for _, i := range round.want {
@@ -237,7 +240,7 @@ func (p *peak) round(n int, s search.Study, trials []search.TrialState, all []ne
 // judge sets what is believed after a round, and which networks get one more seed.
 func (r *peakRound) judge(p *peak, left []bool) {
 	b, large := &r.belief, len(left) > p.Systems
-	b.Leader, b.Concave = -1, math.NaN()
+	b.Leader, b.Concave, b.Margin, b.Large = -1, math.NaN(), p.Margin, large
 	may := make([]bool, len(left)) // be the answer, now or later
 	for i := range may {
 		may[i] = b.Diverged[i] <= b.Seeds[i]
@@ -293,7 +296,7 @@ func (b *Belief) tested() bool {
 }
 
 // reason says why the search ends with what it believes. It is "" if more trials are wanted.
-func (p *peak) reason(b *Belief, large bool, wanted int) string {
+func (p *peak) reason(b *Belief, wanted int) string {
 	if b.Leader < 0 {
 		if wanted > 0 {
 			return ""
@@ -301,18 +304,13 @@ func (p *peak) reason(b *Belief, large bool, wanted int) string {
 		return "no network was trained to the end"
 	}
 	claimed := b.Within >= p.Confidence && b.tested()
-	if !claimed && wanted > 0 && !(large && b.Trials >= p.Trainings) {
+	if !claimed && wanted > 0 && !(b.Large && b.Trials >= p.Trainings) {
 		return ""
 	}
-	name := b.Systems[b.Leader].Label()
-	if large {
-		// In simulated spaces of several dimensions the probabilities were too high.
-		return fmt.Sprintf("after %d trainings %s has the highest mean of %d networks under the model, of %s; "+
-			"nothing is claimed of a space this large", b.Trials, name, len(b.Systems), seedsOf(b.Seeds[b.Leader]))
+	text := b.String()
+	if b.Large {
+		return fmt.Sprintf("after %d trainings %s; nothing is claimed of a space this large", b.Trials, text)
 	}
-	text := fmt.Sprintf("%s is within %g points of the best of %d with probability %s under the model, of %s; it "+
-		"loses at most %.2f points (95 %% bound)", name, p.Margin, len(b.Systems), probability(b.Within),
-		seedsOf(b.Seeds[b.Leader]), b.Bound)
 	if b.Within < p.Confidence {
 		text = fmt.Sprintf("no trial is left that could decide: %s; %g was asked for", text, p.Confidence)
 	} else if !claimed {
@@ -326,6 +324,18 @@ func (p *peak) reason(b *Belief, large bool, wanted int) string {
 		text += fmt.Sprintf("; the concave curves of the model hardly fit, with %.0f %% of its weight", 100*b.Concave)
 	}
 	return text
+}
+
+func (b *Belief) String() string {
+	if b.Leader < 0 {
+		return "no network has an accuracy"
+	}
+	name, n, of := b.Systems[b.Leader].Label(), len(b.Systems), seedsOf(b.Seeds[b.Leader])
+	if b.Large {
+		return fmt.Sprintf("%s has the highest mean of %d networks under the model, of %s", name, n, of)
+	}
+	return fmt.Sprintf("%s is within %g points of the best of %d with probability %s under the model, of %s; it "+
+		"loses at most %.2f points (95 %% bound)", name, b.Margin, n, probability(b.Within), of, b.Bound)
 }
 
 // probability returns a probability with two digits, which never say more than it is.

@@ -1,7 +1,6 @@
 package report
 
 import (
-	"cmp"
 	"fmt"
 	"io"
 	"math"
@@ -341,7 +340,13 @@ func (a Findings) peakFacts() []fact {
 	if a.results.Study.Strategy != search.StrategyPeak {
 		return nil
 	}
-	says := cmp.Or(a.results.Decide().Reason, "the search goes on")
+	says := a.results.Decide().Reason
+	if b, ok := a.results.Belief(); ok && says == "" {
+		says = fmt.Sprintf("the search goes on; so far, %v", &b)
+	}
+	if says == "" {
+		says = "not every network has a result yet"
+	}
 	return []fact{{"peak", fmt.Sprintf("%s; by the %s pictures", says, a.results.Study.DecidingSplit())}}
 }
 

@@ -428,6 +428,14 @@ func (r Results) RaceRounds() []strategy.Round {
 	return strategy.Rounds(r.Study, r.Planned)
 }
 
+// Belief is what peak believes after its last round. ok is false if none has ended, and for other strategies.
+func (r Results) Belief() (b strategy.Belief, ok bool) {
+	if r.Study.Strategy != search.StrategyPeak {
+		return b, false
+	}
+	return strategy.Believe(r.Study, r.Planned)
+}
+
 // Agreement says how the order of networks at the rungs of halving agrees with that at the end. A study with another
 // strategy has no rungs. It needs the History of the trials.
 func (r Results) Agreement() strategy.Agreement {

@@ -214,5 +214,8 @@ func (s Status) wanted() string {
 	if a := s.Agreement(); a.Networks > 0 {
 		text += fmt.Sprintf("; so far, %v", a)
 	}
+	if b, ok := s.Belief(); ok {
+		text += fmt.Sprintf("; so far, %v", &b)
+	}
 	return text
 }

@@ -22,7 +22,8 @@ import (
 // answer.
 //
 // A network is out of the search if more of its trials diverged than have an accuracy, and nothing is
-// claimed of it if as many did. Its accuracies stay in the model. A failed trial says nothing; the next seed takes its place.
+// claimed of it if as many did. Its accuracies stay in the model. A failed trial says nothing; the
+// next seed takes its place.
 type peak struct {
 	search.Peak
 
@@ -176,9 +177,6 @@ func (p *peak) choose(s search.Study, trials []search.TrialState, all []network,
 	}
 }
 
-// oneBudget is how much larger than the smallest a block of the same budget may be.
-const oneBudget = 1.1
-
 // curve returns log2 M of every network. ok is false if they are not the pairs of one budget, or
 // have fewer than three different M.
 func curve(s search.Study, all []network) (x []float64, ok bool) {
@@ -194,7 +192,7 @@ func curve(s search.Study, all []network) (x []float64, ok bool) {
 		different[pair.M] = true
 		x = append(x, math.Log2(float64(pair.M)))
 	}
-	return x, len(different) >= 3 && float64(largest) <= oneBudget*float64(smallest)
+	return x, len(different) >= 3 && space.SameBudget(smallest, largest)
 }
 
 // scores returns the accuracies of the first trials of a network, and how many of them diverged.
@@ -229,8 +227,11 @@ func (p *peak) round(n int, s search.Study, trials []search.TrialState, all []ne
 		r.belief.Trials += asked[i]
 		left[i] = asked[i] < len(a.trials)
 	}
-	if n < len(p.rounds) && slices.Equal(p.rounds[n].results, r.results) && slices.Equal(p.rounds[n].belief.Diverged, r.belief.Diverged) {
-		return p.rounds[n]
+	if n < len(p.rounds) {
+		if known := p.rounds[n]; slices.Equal(known.results, r.results) &&
+			slices.Equal(known.belief.Diverged, r.belief.Diverged) {
+			return known
+		}
 	}
 	r.judge(p, left)
 	p.rounds = append(p.rounds[:min(n, len(p.rounds))], r)

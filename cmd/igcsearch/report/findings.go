@@ -115,15 +115,12 @@ func (a *Findings) bestOfSameSize(order []int, isOther func(space.Pair) bool) (t
 	return 0, 0, false
 }
 
-// sameBudget is how much larger than the smallest a network of the same budget may be.
-const sameBudget = 1.1
-
 // BySize groups networks of one budget, by rising parameters.
 func BySize(networks []Network, params func(Network) int) (groups [][]Network) {
 	networks = slices.Clone(networks)
 	slices.SortStableFunc(networks, func(a, b Network) int { return cmp.Compare(params(a), params(b)) })
 	for _, n := range networks {
-		if k := len(groups); k == 0 || float64(params(n)) > sameBudget*float64(params(groups[k-1][0])) {
+		if k := len(groups); k == 0 || !space.SameBudget(params(groups[k-1][0]), params(n)) {
 			groups = append(groups, nil)
 		}
 		last := &groups[len(groups)-1]

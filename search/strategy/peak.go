@@ -44,6 +44,7 @@ const least = 1e-3
 // peakRound is a round with what it was decided from.
 type peakRound struct {
 	results []posterior.Result
+	left    []bool // whether a network has another seed
 	belief  Belief
 	want    []int // the networks that get one more seed
 }
@@ -212,7 +213,6 @@ func (p *peak) scores(s search.Study, trials []search.TrialState, a network, ask
 // results give the same belief.
 func (p *peak) round(n int, s search.Study, trials []search.TrialState, all []network, asked []int) peakRound {
 	var r peakRound
-	left := make([]bool, len(all)) // whether a network has another seed
 	r.belief.Seeds = make([]int, len(all))
 	for i, a := range all {
 		scores, diverged := p.scores(s, trials, a, asked[i])
@@ -225,22 +225,22 @@ func (p *peak) round(n int, s search.Study, trials []search.TrialState, all []ne
 		r.belief.Repeats += max(0, len(scores)-1)
 		r.belief.Systems = append(r.belief.Systems, a.system)
 		r.belief.Trials += asked[i]
-		left[i] = asked[i] < len(a.trials)
+		r.left = append(r.left, asked[i] < len(a.trials))
 	}
 	if n < len(p.rounds) {
 		if known := p.rounds[n]; slices.Equal(known.results, r.results) &&
-			slices.Equal(known.belief.Diverged, r.belief.Diverged) {
+			slices.Equal(known.belief.Diverged, r.belief.Diverged) && slices.Equal(known.left, r.left) {
 			return known
 		}
 	}
-	r.judge(p, left)
+	r.judge(p)
 	p.rounds = append(p.rounds[:min(n, len(p.rounds))], r)
 	return r
 }
 
 // judge sets what is believed after a round, and which networks get one more seed.
-func (r *peakRound) judge(p *peak, left []bool) {
-	b, large := &r.belief, len(left) > p.Systems
+func (r *peakRound) judge(p *peak) {
+	b, left, large := &r.belief, r.left, len(r.left) > p.Systems
 	b.Leader, b.Concave, b.Margin, b.Large = -1, math.NaN(), p.Margin, large
 	may := make([]bool, len(left)) // be the answer, now or later
 	for i := range may {

@@ -49,7 +49,7 @@ func (s Study) Fingerprint() string {
 // Normalize stores this value as "", so that the fingerprints of older studies stay valid.
 var storedEmpty = map[string]string{
 	"weight_decay_on": DecayWeights, "schedule": ScheduleStep, "bn_statistics": BNRunning,
-	"strategy": StrategyGrid}
+	"strategy": StrategyGrid, "race.test": RacePooled}
 
 // Diff lists the settings that make two normalised studies different ones, one line for each, for
 // example "epochs: 400 there, 20 here". The list is empty if their fingerprints are equal.
@@ -95,7 +95,8 @@ func differences(there, here Study) (list []difference) {
 			differ(key, x.Interface(), y.Interface())
 		default:
 			for inner := range f.Type.Fields() {
-				differ(key+"."+inner.Tag.Get("json"), x.FieldByIndex(inner.Index).Interface(),
+				name, _, _ := strings.Cut(inner.Tag.Get("json"), ",")
+				differ(key+"."+name, x.FieldByIndex(inner.Index).Interface(),
 					y.FieldByIndex(inner.Index).Interface())
 			}
 		}

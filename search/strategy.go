@@ -116,16 +116,29 @@ func (h Halving) Rungs(s Study) []int {
 
 // Race holds the settings of the strategy "race".
 type Race struct {
+	// Test is one of RaceTests, or "" for RacePooled.
+	Test string `toml:"test" json:"test,omitempty"`
 	// Alpha is the largest probability, in (0, 1), that the whole race drops a network although no
-	// other network is truly better.
+	// other network is truly better. RaceSignedRank does not use it.
 	Alpha float64 `toml:"alpha" json:"alpha"`
 	// MinSeeds is the number of seeds that every network gets before the first test, at least 2.
-	// Normalize changes 0 to 3, or to Seeds if there are fewer.
+	// Normalize changes 0 to the smallest number of seeds with which Test finds anything, or to
+	// Seeds if there are fewer.
 	MinSeeds int `toml:"min_seeds" json:"min_seeds"`
 	// Systems is the largest number of networks that take part, from 10 to 1,000. If the study has
 	// more, the strategy chooses them by their width and by a model of the accuracy.
 	Systems int `toml:"systems" json:"systems"`
 }
+
+// These are the values of Race.Test.
+const (
+	RacePooled     = "pooled"      // t tests with one spread for all networks
+	RacePaired     = "paired"      // t tests of two networks each, over common seeds
+	RaceSignedRank = "signed-rank" // quick: no bound on the error
+)
+
+// RaceTests lists the values of Race.Test.
+var RaceTests = []string{RacePooled, RacePaired, RaceSignedRank}
 
 // PeakSeeds is the smallest number of seeds of the answer of the strategy "peak".
 const PeakSeeds = 3
@@ -215,15 +228,7 @@ func (x *Selection) normalize(c *checker, s Study) {
 			"halving.min_epochs %d: want at most %d, two thirds of the epochs", h.MinEpochs, 2*s.Epochs/3)
 	case StrategyRace:
 		systems(x.Strategy, x.Race.Systems)
-		c.check(x.Race.Alpha > 0 && x.Race.Alpha < 1, "race.alpha %g: want a probability in (0, 1), 0.05 is usual",
-			x.Race.Alpha)
-		n := len(s.Seeds)
-		c.check(n >= 2, "strategy race: seeds %d: want 2 or more, since a race compares networks over them", n)
-		if x.Race.MinSeeds == 0 {
-			x.Race.MinSeeds = min(3, n) // a t test of two seeds finds almost no difference
-		}
-		c.check(n < 2 || x.Race.MinSeeds >= 2 && x.Race.MinSeeds <= n,
-			"race.min_seeds %d: want 2 to seeds, %d, or 0 for 3", x.Race.MinSeeds, n)
+		x.Race.normalize(c, len(s.Seeds))
 	case StrategyPeak:
 		p := x.Peak
 		systems(x.Strategy, p.Systems)
@@ -235,4 +240,26 @@ func (x *Selection) normalize(c *checker, s Study) {
 		n := len(s.Seeds)
 		c.check(n >= PeakSeeds, "strategy peak: seeds %d: want %d or more, since its answer has so many", n, PeakSeeds)
 	}
+}
+
+// normalize does its part of Selection.normalize for a study of some seeds.
+func (r *Race) normalize(c *checker, seeds int) {
+	c.check(r.Alpha > 0 && r.Alpha < 1, "race.alpha %g: want a probability in (0, 1), 0.05 is usual", r.Alpha)
+	c.check(seeds >= 2, "strategy race: seeds %d: want 2 or more, since a race compares networks over them", seeds)
+	c.check(r.Test == "" || slices.Contains(RaceTests, r.Test), "race.test %q: want %s", r.Test,
+		strings.Join(RaceTests, ", "))
+	least := 2
+	switch r.Test {
+	case RacePooled:
+		r.Test = "" // as in studies that were stored before there was a choice
+	case RacePaired:
+		least = 3 // with one degree of freedom it finds almost no difference
+	case RaceSignedRank:
+		least = 4 // the smallest p of n seeds is 1/2ⁿ
+	}
+	if r.MinSeeds == 0 {
+		r.MinSeeds = min(least, seeds)
+	}
+	c.check(seeds < 2 || r.MinSeeds >= 2 && r.MinSeeds <= seeds,
+		"race.min_seeds %d: want 2 to seeds, %d, or 0 for the default", r.MinSeeds, seeds)
 }

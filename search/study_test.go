@@ -93,6 +93,18 @@ func TestNormalize(t *testing.T) {
 			strings.Contains(string(got.Settings()), "alpha") {
 			t.Errorf("grid with the settings of others is another study: %s", got.Settings())
 		}
+		for test, first := range map[string]int{"": 2, search.RacePaired: 3, search.RaceSignedRank: 4} {
+			s := plain
+			s.Strategy, s.Race = search.StrategyRace, search.Race{Test: test, Alpha: 0.05, Systems: 64}
+			if got := normal(t, s); got.Race.MinSeeds != first || got.Fingerprint() != plain.Fingerprint() {
+				t.Errorf("test %q: %s, want %d seeds first", test, got.Settings(), first)
+			}
+		}
+		// A study that was stored before there was a choice has no test.
+		s.Strategy, s.Race = search.StrategyRace, search.Race{Test: search.RacePooled, Alpha: 0.05, Systems: 64}
+		if got := string(normal(t, s).Settings()); !strings.Contains(got, `"race":{"alpha":0.05,"min_seeds":2,`) {
+			t.Errorf("the default test is stored: %s", got)
+		}
 		for _, name := range []string{search.StrategyHalving, search.StrategyRace} {
 			s := budgetStudy()
 			s.Strategy = name
@@ -165,6 +177,9 @@ var wrongSettings = map[string]func(*search.Study){
 	`pad 17`:               func(s *search.Study) { s.Pad = 17 },
 	`strategy "best": want grid, halving, race`: func(s *search.Study) { s.Strategy = "best" },
 	`race.alpha 1: want`:                        func(s *search.Study) { s.Strategy, s.Race.Alpha = "race", 1 },
+	`race.test "welch": want pooled, paired, signed-rank`: func(s *search.Study) {
+		s.Strategy, s.Race.Test = "race", "welch"
+	},
 	`race.min_seeds 6: want 2 to seeds, 5`: func(s *search.Study) {
 		s.Strategy, s.Race.MinSeeds = "race", 6
 	},

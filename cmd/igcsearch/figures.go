@@ -53,7 +53,7 @@ var kinds = []kind{
 		[]string{"points", "width-curve", "band"}, "", accuracyFigure},
 	{kindCurves, `learning curves, mean and a band over the seeds; thin, those of the
              training pictures; --loss draws the losses below`, []string{"loss"}, "", curvesFigure},
-	// A race decides by 95 % intervals.
+	// A race tests differences, so its intervals are of means.
 	{kindRace, "after each seed the pairs that were still given more, with 95 % intervals",
 		nil, plots.CI95, raceFigure},
 	{"pareto", "accuracy against multiply–adds or parameters (--cost)",

@@ -39,7 +39,11 @@ ended, or a csv or json file that export wrote (halving needs its --epochs).
 order of the networks, and prints means. With --seeds each order has other seeds,
 so that grid too may miss the best network. random trains the networks in random
 order, each from all seeds, until --epochs are spent. Beside another strategy it
-spends as many epochs as that one.`,
+spends as many epochs as that one.
+
+wilcoxon-pruner (Optuna), irace and smac3 are the rules by which these tools give
+more seeds to some networks, with the tools' defaults and rewritten here. They are
+only to compare with: no study can be trained by them.`,
 		Example: `  igcsearch replay fig3a-short --strategy race --set race.alpha=0.1
 
   # all strategies, over a hundred orders of the seeds, from a file
@@ -57,7 +61,8 @@ spends as many epochs as that one.`,
 	}
 	addDB(cmd, &o.db)
 	addChoice(cmd, &o.strategy, "strategy", "what to replay",
-		"all", search.StrategyGrid, strategyRandom, search.StrategyHalving, search.StrategyRace, search.StrategyPeak)
+		slices.Concat([]string{"all", search.StrategyGrid, strategyRandom, search.StrategyHalving, search.StrategyRace,
+			search.StrategyPeak}, strategy.Peers)...)
 	cmd.Flags().StringArrayVar(&o.set, "set", nil,
 		"override one setting of a strategy, as `key=value`, like race.alpha=0.1; may be repeated")
 	cmd.Flags().Var(&o.repeat, "repeat", "how many orders of the seeds and networks to replay")
@@ -103,7 +108,7 @@ func runReplay(ctx context.Context, o replayOptions, stdout io.Writer) error {
 	}
 	names := []string{o.strategy}
 	if o.strategy == "all" {
-		names = search.Strategies
+		names = slices.Concat(search.Strategies, strategy.Peers)
 	}
 	for _, name := range names {
 		s, decides, err := o.strategyOf(study, name)
@@ -124,7 +129,7 @@ func runReplay(ctx context.Context, o replayOptions, stdout io.Writer) error {
 		case err != nil:
 			return err
 		}
-		if all && name != search.StrategyGrid {
+		if all && name != search.StrategyGrid && strategy.Peer(name) == nil {
 			spent := int(out.Rows[len(out.Rows)-1].Epochs + 0.5)
 			if err := replay("random, as "+name, study, strategy.Random(), spent); err != nil {
 				return err
@@ -157,6 +162,9 @@ func (o replayOptions) check(study search.Study) error {
 func (o replayOptions) strategyOf(study search.Study, name string) (search.Study, search.Strategy, error) {
 	if name == strategyRandom {
 		return study, strategy.Random(), nil
+	}
+	if peer := strategy.Peer(name); peer != nil {
+		return study, peer, nil
 	}
 	var own []string
 	for _, assignment := range o.set {

@@ -1,8 +1,11 @@
 package analysis
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
+	"sync"
 
 	"gonum.org/v1/gonum/floats"
 	"gonum.org/v1/gonum/mat"
@@ -206,34 +209,70 @@ func (f Additive) Spreads() Spreads {
 		return out
 	}
 	out.Sample, out.Share = f.table.largest(f.rests)
-	several := 0
-	for _, has := range f.table.columns {
-		if len(has) > 1 {
-			several++
-		}
-	}
-	if several < 3 {
+	if f.table.several() < 3 {
 		return out
 	}
-	random := rand.New(rand.NewPCG(3, 4)) // fixed seeds give the same p for the same scores
-	values := make([][]float64, len(f.table.columns))
-	for i, has := range f.table.columns {
-		values[i] = make([]float64, len(has))
-	}
-	larger, of := 1, f.table.newFit()
-	for range spreadDraws {
-		for _, v := range values {
-			for k := range v {
-				v[k] = random.NormFloat64()
-			}
-		}
-		f.table.fit(values, of)
-		if _, share := f.table.largest(of.rests); share >= out.Share {
+	larger := 1
+	for _, share := range f.table.shares() {
+		if share >= out.Share {
 			larger++
 		}
 	}
 	out.P = float64(larger) / (spreadDraws + 1)
 	return out
+}
+
+// EqualSpreads reports whether Spreads().P is above SpreadAlpha. It is faster for a table that has
+// been seen before, because it remembers the largest share that passes.
+func (f Additive) EqualSpreads() bool {
+	if f.Degrees == 0 || isNoise(f.Spread(), 100) || f.table.several() < 3 {
+		return false
+	}
+	key := fmt.Sprint(f.table.columns)
+	limit, known := largestShares.Load(key)
+	if !known {
+		// P is above SpreadAlpha if at least this number of draws are not smaller.
+		const passing = SpreadAlpha * (spreadDraws + 1)
+		limit = slices.Sorted(slices.Values(f.table.shares()))[int(spreadDraws-passing)]
+		largestShares.Store(key, limit)
+	}
+	_, share := f.table.largest(f.rests)
+	return share <= limit.(float64)
+}
+
+// largestShares has the largest share that passes the test of the spreads, by the columns of the
+// table. A study has few tables, and each takes milliseconds to draw.
+var largestShares sync.Map
+
+// several returns the number of samples that have two scores or more.
+func (t table) several() (n int) {
+	for _, has := range t.columns {
+		if len(has) > 1 {
+			n++
+		}
+	}
+	return n
+}
+
+// shares draws tables of normal noise and returns the share of the largest variance in each. The
+// seed is fixed, so that the same scores have the same p.
+func (t table) shares() []float64 {
+	random := rand.New(rand.NewPCG(3, 4))
+	values := make([][]float64, len(t.columns))
+	for i, has := range t.columns {
+		values[i] = make([]float64, len(has))
+	}
+	shares, of := make([]float64, spreadDraws), t.newFit()
+	for draw := range shares {
+		for _, v := range values {
+			for k := range v {
+				v[k] = random.NormFloat64()
+			}
+		}
+		t.fit(values, of)
+		_, shares[draw] = t.largest(of.rests)
+	}
+	return shares
 }
 
 // largest returns the sample with the largest residual variance, and its share in the sum of all.

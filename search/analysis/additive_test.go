@@ -121,7 +121,12 @@ func TestSpreads(t *testing.T) {
 						of := &samples[cell/4]
 						of.Scores = slices.Delete(of.Scores, cell%4, cell%4+1)
 					}
-					if p := analysis.FitAdditive(samples).Spreads().P; p <= analysis.SpreadAlpha {
+					fit := analysis.FitAdditive(samples)
+					p := fit.Spreads().P
+					if equal := fit.EqualSpreads(); equal != (p > analysis.SpreadAlpha) {
+						t.Fatalf("equal spreads: %v, but p is %g", equal, p)
+					}
+					if p <= analysis.SpreadAlpha {
 						if large == 1 {
 							small++
 						} else {

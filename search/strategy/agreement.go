@@ -53,7 +53,7 @@ func (l ladder) agreement() Agreement {
 	}
 	areClear := func(a, b []float64, rung int) bool {
 		n := pictures(l.trials, l.study.DecidingSplitAt(l.rungs[rung]))
-		return min(pairedP(a, b, n), pairedP(b, a, n)) <= clearly
+		return min(pairedP(differences(a, b), n), pairedP(differences(b, a), n)) <= clearly
 	}
 	result, end := Agreement{Networks: len(ended)}, values(last)
 	for rung, epoch := range l.rungs[:last] {

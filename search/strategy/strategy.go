@@ -11,7 +11,7 @@
 //
 // In studies of many networks, halving and race choose those that take part by a model of the
 // accuracy. Replay says how much a strategy would have trained in a recorded study, and what it
-// would have found.
+// would have found. It also runs Random and the rules of public tools (Peer), to compare with.
 package strategy
 
 import (

@@ -211,27 +211,60 @@ func TestRace(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// Seeds 0 to 2 give d̄ = 0.3, s of about 0.003, and t = 170 with 2 degrees of freedom. So p
-		// is 1.7e-5, and (3 − 1) · 4 times that is below 0.05/3.
+		// After 2 seeds the residuals of the networks are as 2 : 1 : 1, and the share of the largest
+		// variance, 4/6, is refused. The paired tests have 1 degree of freedom and find nothing. After
+		// 3 seeds the residuals are ±0.003 and 0 everywhere, which is 6·0.003² with 4 degrees of
+		// freedom. The standard error is 0.003, and t = 100.
 		if r.Begun != 3+2*6 {
 			t.Errorf("%d trials, want 3 of the dropped and 6 of two others", r.Begun)
 		}
-		if rounds := strategy.Rounds(s, r.State); len(rounds) != 4 || rounds[0].Seeds != 3 ||
-			len(rounds[0].Dropped) != 1 || len(rounds[3].Left) != 2 {
+		rounds := strategy.Rounds(s, r.State)
+		if len(rounds) != 5 || rounds[1].Seeds != 3 || len(rounds[1].Dropped) != 1 || len(rounds[4].Left) != 2 ||
+			rounds[0].Test != search.RacePaired || rounds[1].Test != search.RacePooled {
 			t.Errorf("rounds %+v", rounds)
 		}
-		if !strings.HasPrefix(r.Reason,
-			"all 6 seeds are used: 2 of 3 networks are not separated at alpha 0.05, the best first: ") {
+		if !strings.HasPrefix(r.Reason, "all 6 seeds are used: 2 of 3 networks are not separated by pooled t tests "+
+			"at alpha 0.05 (only paired after 2 seeds, since the spreads differ), the best first: ") {
 			t.Errorf("it ends because %q", r.Reason)
 		}
 	})
-	t.Run("it ends when one is left", func(t *testing.T) {
-		s, decides := strategyStudy(t, search.StrategyRace, func(s *search.Study) { s.Seeds = search.FirstSeeds(6) })
+	t.Run("by paired tests, it ends when one is left", func(t *testing.T) {
+		s, decides := strategyStudy(t, search.StrategyRace, func(s *search.Study) {
+			s.Seeds, s.Race.Test = search.FirstSeeds(6), search.RacePaired
+		})
 		r, err := strategy.Replay(decides, s, record(s, line(3), func(network, seed, epoch int) float64 {
 			return far(network, seed, epoch) + []float64{0.3, 0, 0}[network]
 		}), strategy.ReplayOptions{})
+		// Seeds 0 to 2 give d̄ = 0.3, s of about 0.003, and t = 170 with 2 degrees of freedom. So p
+		// is 1.7e-5, and (3 − 1) · 4 times that is below 0.05/3.
 		if err != nil || r.Begun != 9 ||
-			r.Reason != "L100M1 is better than every other of 3 at alpha 0.05, after 3 of 6 seeds" {
+			r.Reason != "L100M1 is better than every other of 3 by paired t tests at alpha 0.05, after 3 of 6 seeds" {
+			t.Errorf("%d trials, %q, %v", r.Begun, r.Reason, err)
+		}
+	})
+	t.Run("the level of one look at two networks is alpha/2", func(t *testing.T) {
+		s, decides := strategyStudy(t, search.StrategyRace, func(s *search.Study) { s.Race.MinSeeds = 3 })
+		// The differences are m and m ± 0.003, so t = m·√3/0.003 with 2 degrees of freedom. Its
+		// one-sided p is 0.031 for m = 0.0066 and 0.018 for m = 0.009.
+		for m, left := range map[float64]string{0.0066: "2 of 2 networks are not separated", 0.009: "is better"} {
+			trials := record(s, line(2), func(network, seed, _ int) float64 {
+				return 0.5 + float64(network)*(m+0.003*float64(seed-1))
+			})
+			if d := decides.Decide(s, trials); !strings.Contains(d.Reason, left) {
+				t.Errorf("m = %g: %s", m, d.Reason)
+			}
+		}
+	})
+	t.Run("signed-rank tests are quick, and say so", func(t *testing.T) {
+		s, decides := strategyStudy(t, search.StrategyRace, func(s *search.Study) {
+			s.Seeds, s.Race.Test = search.FirstSeeds(8), search.RaceSignedRank
+		})
+		// The rank of the negative difference is 1. After 4 seeds, p is 2/16; after 5, it is 2/32.
+		r, err := strategy.Replay(decides, s, record(s, line(2), func(network, seed, _ int) float64 {
+			return 0.5 + float64(network)*[]float64{0.02, 0.03, -0.01, 0.04, 0.05, 0, 0, 0}[seed]
+		}), strategy.ReplayOptions{})
+		if err != nil || r.Begun != 10 || r.Reason != "L99M2 is better than every other of 2 by signed-rank tests at "+
+			"p < 0.1 (quick: no bound on the error), after 5 of 8 seeds" {
 			t.Errorf("%d trials, %q, %v", r.Begun, r.Reason, err)
 		}
 	})
@@ -242,7 +275,8 @@ func TestRace(t *testing.T) {
 			recorded[i].Status, recorded[i].Epoch, recorded[i].History = search.Diverged, 0, nil
 		}
 		r, err := strategy.Replay(decides, s, recorded, strategy.ReplayOptions{})
-		if err != nil || r.Begun != 6 || r.System != recorded[6].System {
+		// The differences of two seeds are 0.504 and 0.501: t = 335 with 1 degree of freedom, p = 0.001.
+		if err != nil || r.Begun != 4 || r.System != recorded[6].System {
 			t.Errorf("%d trials, %+v, %v", r.Begun, r.Answer, err)
 		}
 		for i := range 6 {
@@ -251,6 +285,17 @@ func TestRace(t *testing.T) {
 		if d := decides.Decide(s, recorded); len(d.Next) > 0 ||
 			!strings.Contains(d.Reason, "2 of 2 networks are not separated") {
 			t.Errorf("got %+v", d)
+		}
+	})
+	t.Run("one diverged trial of a network does not keep the pooled test from the others", func(t *testing.T) {
+		s, _ := strategyStudy(t, search.StrategyRace, func(s *search.Study) { s.Seeds = search.FirstSeeds(6) })
+		recorded := record(s, line(5), func(network, seed, _ int) float64 {
+			return []float64{0.5, 0.5, 0.5, 0.2, 0.3}[network] + 0.003*float64(network*seed%5)
+		})
+		recorded[0].Status, recorded[0].Epoch, recorded[0].History = search.Diverged, 0, nil
+		rounds := strategy.Rounds(s, recorded)
+		if rounds[0].Seeds != 2 || rounds[0].Test != search.RacePooled || len(rounds[0].Dropped) != 2 {
+			t.Errorf("the first round is %+v", rounds[0])
 		}
 	})
 	t.Run("the same difference of one picture in two seeds is no proof", func(t *testing.T) {
@@ -325,8 +370,13 @@ func TestDecideAnyState(t *testing.T) {
 	rng := rand.New(rand.NewPCG(5, 5))
 	statuses := []search.Status{search.Pending, search.Pending, search.Running, search.Done, search.Diverged,
 		search.Failed}
-	for _, name := range search.Strategies {
-		s, decides := strategyStudy(t, name, func(s *search.Study) { s.Halving.Systems, s.Race.Systems, s.Peak.Systems = 10, 10, 10 })
+	for _, name := range slices.Concat(search.Strategies, strategy.Peers) {
+		decides := strategy.Peer(name)
+		s, _ := strategyStudy(t, "", nil)
+		if decides == nil {
+			s, decides = strategyStudy(t, name,
+				func(s *search.Study) { s.Halving.Systems, s.Race.Systems, s.Peak.Systems = 10, 10, 10 })
+		}
 		states := 2000
 		if name == search.StrategyPeak {
 			states = 200 // it makes a model for each

@@ -10,6 +10,7 @@ import (
 
 	"igcsearch/search"
 	"igcsearch/search/analysis"
+	"igcsearch/search/strategy"
 )
 
 func (a Findings) caption() string {
@@ -323,8 +324,8 @@ func (a Findings) raceFacts() []fact {
 	if len(dropped) == 0 {
 		dropped = []string{"none"}
 	}
-	return []fact{{"race", fmt.Sprintf("left after %s: %s; dropped: %s",
-		Count(last.Seeds, "seed"), strings.Join(left, ", "), strings.Join(dropped, ", "))}}
+	return []fact{{"race", fmt.Sprintf("left after %s: %s; dropped: %s; by %s", Count(last.Seeds, "seed"),
+		strings.Join(left, ", "), strings.Join(dropped, ", "), strategy.RaceTest(a.results.Study.Race, a.rounds))}}
 }
 
 func (a Findings) halvingFacts() []fact {

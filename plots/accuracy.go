@@ -23,6 +23,8 @@ type Point struct {
 	L, M int
 	// Accuracies in percent, one for each seed. A point without any is left out.
 	Accuracies []float64
+	// Expected is drawn if AccuracyVsM has a Band; then every point with an accuracy has one.
+	Expected *Expected
 }
 
 // Series are the points of one study.
@@ -45,11 +47,17 @@ type AccuracyVsM struct {
 	Bar Bar
 	// Seeds adds a dot for each seed, right of the bar.
 	Seeds bool
+	// Band adds what a model expects of the true means: the band as an area, and its mean as the line of the series,
+	// which then does not run through the means of the seeds.
+	Band Band
 	// WidthCurve adds the width G = L·M, dashed, with its own axis on the right.
 	WidthCurve bool
 }
 
 func (f AccuracyVsM) validate() error {
+	if err := f.Band.validate(); err != nil {
+		return err
+	}
 	var names []string
 	drawn := 0
 	for _, s := range f.Series {
@@ -67,6 +75,14 @@ func (f AccuracyVsM) validate() error {
 			if err := checkValues(p.Accuracies, 0, 100); err != nil {
 				return fmt.Errorf("%s: accuracy %w", where, err)
 			}
+			if f.Band != "" && len(p.Accuracies) > 0 {
+				if p.Expected == nil {
+					return fmt.Errorf("%s: nothing is expected of it, want a band", where)
+				}
+				if err := p.Expected.validate(); err != nil {
+					return fmt.Errorf("%s: band %w", where, err)
+				}
+			}
 			drawn += len(p.Accuracies)
 		}
 	}
@@ -76,9 +92,13 @@ func (f AccuracyVsM) validate() error {
 	return cmp.Or(f.Bar.validate(), checkNames("series", names))
 }
 
-// table has a row for each point in the order series, M, L; accuracies has the seeds, separated by spaces.
+// table has a row for each point in the order series, M, L; accuracies has the seeds, separated by spaces. The columns of
+// the band are there only if it is drawn.
 func (f AccuracyVsM) table() [][]string {
 	rows := [][]string{{"series", "L", "M", "width", "n", "mean", "low", "high", "bar", "accuracies"}}
+	if f.Band != "" {
+		rows[0] = append(rows[0], bandColumns...)
+	}
 	for _, s := range f.drawn() {
 		for _, p := range slices.Concat(s.byM...) {
 			var seeds []string
@@ -86,7 +106,10 @@ func (f AccuracyVsM) table() [][]string {
 				seeds = append(seeds, number(a))
 			}
 			row := slices.Concat([]string{s.name}, integers(p.L, p.M, p.L*p.M, p.n), p.fields(f.Bar))
-			rows = append(rows, append(row, strings.Join(seeds, " ")))
+			if row = append(row, strings.Join(seeds, " ")); f.Band != "" {
+				row = append(row, p.Expected.fields(f.Band)...)
+			}
+			rows = append(rows, row)
 		}
 	}
 	return rows
@@ -190,6 +213,9 @@ func (f AccuracyVsM) draw(page draw.Canvas, o Options) error {
 			if f.Seeds {
 				values = append(values, p.Accuracies...)
 			}
+			if f.Band != "" {
+				values = append(values, p.Expected.Low, p.Expected.High)
+			}
 			logs, widths = append(logs, p.x), append(widths, float64(p.L*p.M))
 		}
 	}
@@ -197,7 +223,12 @@ func (f AccuracyVsM) draw(page draw.Canvas, o Options) error {
 	x, y := spanOf(logs, 0.04), spanOf(values, 0.06)
 	p.Y.Tick.Marker = heightTicks(page.Size().Y)
 	p.X.Tick.Marker = labels
-	p.X.Tick.Length *= 2 // a tick without a label is drawn half as long
+	p.X.Tick.Length *= 2                                 // a tick without a label is drawn half as long
+	unit := (x.high - x.low) / float64(page.Size().X-80) // 80 pt is about what the vertical axes take
+	dodge(list, labels.ms, unit)
+	if f.Band != "" {
+		p.Add(areas(list)...)
+	}
 	if f.WidthCurve {
 		scale := span{0, 1.08 * slices.Max(widths)}
 		ticks := heightTicks(page.Size().Y).Ticks(scale.low, scale.high)
@@ -205,8 +236,6 @@ func (f AccuracyVsM) draw(page draw.Canvas, o Options) error {
 		p.Add(p.right)
 		p.Add(widthCurves(labels.rows, func(w float64) float64 { return y.at(scale.part(w)) })...)
 	}
-	unit := (x.high - x.low) / float64(page.Size().X-80) // 80 pt is about what the vertical axes take
-	dodge(list, labels.ms, unit)
 	p.Add(labels)
 	f.addSeries(p, list, min(3*unit, narrowest(labels.ms)/2))
 	p.setRanges(x, y)
@@ -219,16 +248,24 @@ func (f AccuracyVsM) draw(page draw.Canvas, o Options) error {
 func (f AccuracyVsM) legend(list []drawnSeries, note string) legend {
 	l := legend{note: note}
 	for _, s := range list {
-		l.entries = append(l.entries, entry{s.name, s.look.sample()})
+		sample := s.look.sample()
+		if f.Band != "" && len(list) == 1 {
+			sample = sample[1:] // the line is that of the model, which has an entry of its own
+		}
+		l.entries = append(l.entries, entry{s.name, sample})
 	}
 	l.foldNote()
+	if f.Band != "" {
+		l.entries = append(l.entries, bandEntry(f.Band, list))
+	}
 	if f.WidthCurve {
 		l.entries = append(l.entries, entry{"width", []plot.Thumbnailer{line(widthStyle(blend(grey, 0.7)), nil)}})
 	}
 	return l
 }
 
-// addSeries adds the lines, which run through the best point of each M, and over them the points. The dots of
+// addSeries adds the lines, which run through the best point of each M or the means of the model, and over them the
+// points. The dots of
 // seeds stand beside their points.
 func (f AccuracyVsM) addSeries(p *panel, list []drawnSeries, beside float64) {
 	var all layers
@@ -246,7 +283,11 @@ func (f AccuracyVsM) addSeries(p *panel, list []drawnSeries, beside float64) {
 				}
 			}
 		}
-		all.add(s.look, way.means(), points)
+		through := way.means()
+		if f.Band != "" {
+			_, through = s.expected()
+		}
+		all.add(s.look, through, points)
 	}
 	all.addTo(p)
 }

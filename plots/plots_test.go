@@ -85,6 +85,22 @@ var (
 
 func vsM(list ...plots.Series) plots.AccuracyVsM { return plots.AccuracyVsM{Series: list} }
 
+// expected returns a series with a band that is narrow at M = 2, around a smooth curve.
+func expected(s plots.Series, half float64) plots.Series {
+	s.Points = slices.Clone(s.Points)
+	highest := 0.
+	for _, p := range s.Points {
+		highest = max(highest, p.Accuracies[0])
+	}
+	for i, p := range s.Points {
+		d := math.Log2(float64(p.M)) - 1
+		e := plots.Expected{Mean: highest - 1.1*d*d}
+		e.Low, e.High = e.Mean-half*(1+0.2*d*d), e.Mean+half*(1+0.15*d*d)
+		s.Points[i].Expected = &e
+	}
+	return s
+}
+
 func heatMap(rows ...plots.Series) plots.HeatMap { return plots.HeatMap{Rows: rows} }
 
 // figures are drawn in every format. Each has a golden picture of its name, except those called single-….
@@ -93,6 +109,9 @@ var figures = map[string]plots.Figure{
 	"width":      plots.AccuracyVsM{Series: []plots.Series{fig3b}, WidthCurve: true, Bar: plots.CI95},
 	"two-series": plots.AccuracyVsM{Series: []plots.Series{fig3a, fig3b}, WidthCurve: true},
 	"seeds":      plots.AccuracyVsM{Series: []plots.Series{fig3a, plainer}, Seeds: true},
+	"band":       plots.AccuracyVsM{Series: []plots.Series{expected(plain, 0.5)}, Band: plots.Pointwise},
+	"bands": plots.AccuracyVsM{Series: []plots.Series{expected(fig3a, 0.5), expected(plainer, 0.9)},
+		Band: plots.Simultaneous, Bar: plots.CI95, WidthCurve: true},
 	"learning":   learning(40, 5),
 	"loss":       func() plots.Figure { f := learning(12, 3); f.Loss = true; return f }(),
 	"race":       race(),
@@ -580,6 +599,10 @@ func TestRefused(t *testing.T) {
 	at := func(l, m int, accuracies ...float64) plots.AccuracyVsM {
 		return plots.AccuracyVsM{Series: one(plots.Point{L: l, M: m, Accuracies: accuracies})}
 	}
+	banded := func(mean, low, high float64) plots.AccuracyVsM {
+		return plots.AccuracyVsM{Band: plots.Simultaneous, Series: one(plots.Point{L: 40, M: 2,
+			Accuracies: []float64{63}, Expected: &plots.Expected{Mean: mean, Low: low, High: high}})}
+	}
 	curve := func(loss bool, e ...plots.Epoch) plots.LearningCurves {
 		return plots.LearningCurves{Curves: []plots.LearningCurve{{Name: "c", Epochs: e}}, Loss: loss}
 	}
@@ -609,6 +632,10 @@ func TestRefused(t *testing.T) {
 		{`two series are named "s"`, plots.AccuracyVsM{Series: append(one(ok), one(ok)...)}, none},
 		{"series 2 of 2 has no name", plots.AccuracyVsM{Series: append(one(ok), plots.Series{})}, none},
 		{`bar "sd" is unknown`, plots.AccuracyVsM{Series: one(ok), Bar: "sd"}, none},
+		{`band "wide" is unknown`, plots.AccuracyVsM{Series: one(ok), Band: "wide"}, none},
+		{"L = 40, M = 2: nothing is expected of it", plots.AccuracyVsM{Series: one(ok), Band: plots.Pointwise}, none},
+		{"L = 40, M = 2: band NaN, want 0 to 100", banded(nan, 1, 2), none},
+		{"L = 40, M = 2: band from 3 to 2, want the low end first", banded(2, 3, 2), none},
 		{"width 100 in: want 1 to 40", good, plots.Options{Width: 100}},
 		{"height NaN in", good, plots.Options{Height: nan}},
 		{"make it larger", good, plots.Options{Width: 1, Height: 1}},
@@ -639,6 +666,28 @@ func TestRefused(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 		})
+	}
+}
+
+func TestBand(t *testing.T) {
+	t.Parallel()
+	f := plots.AccuracyVsM{Band: plots.Pointwise, Series: []plots.Series{{Name: "a", Points: []plots.Point{
+		{L: 64, M: 1, Accuracies: []float64{60}, Expected: &plots.Expected{Mean: 60.5, Low: 58.25, High: 62}},
+		{L: 41, M: 2, Accuracies: []float64{61, 63}, Expected: &plots.Expected{Mean: 61.5, Low: 60, High: 62.5}},
+		{L: 28, M: 3},
+	}}}}
+	want := "series,L,M,width,n,mean,low,high,bar,accuracies,expected,band_low,band_high,band\n" +
+		"a,64,1,64,1,60,,,std,60,60.5,58.25,62,pointwise\n" +
+		"a,41,2,82,2,62,60.585786,63.414214,std,61 63,61.5,60,62.5,pointwise\n"
+	if got := string(encode(t, f, "csv")); got != want {
+		t.Errorf("got\n%swant\n%s", got, want)
+	}
+	for band, says := range map[plots.Band]string{
+		plots.Pointwise: "model: mean, 95 % band", plots.Simultaneous: "model: mean, 95 % band for all M"} {
+		f.Band = band
+		if texts, _, _ := svgTexts(t, encode(t, f, "svg")); !slices.Contains(texts, says) {
+			t.Errorf("the legend of a %s band lacks %q: %q", band, says, texts)
+		}
 	}
 }
 

@@ -43,6 +43,10 @@ func (b Budget) Validate() error {
 	return nil
 }
 
+// SameBudget reports whether networks of these sizes are counted as having one budget: the largest is
+// at most 10 % larger than the smallest.
+func SameBudget(smallest, largest int) bool { return float64(largest) <= 1.1*float64(smallest) }
+
 // Error returns how far a pair is from the budget, params/T − 1: 0.024 means 2.4 % above it.
 func (b Budget) Error(p Pair) float64 {
 	return float64(b.BlockParams(p))/float64(b.Params) - 1

@@ -24,9 +24,9 @@ func newAnalyzeCommand() *cobra.Command {
 		Short: "Say which pairs are best, how certain that is, and what they cost",
 		Long: `analyze answers what a study asks: the mean of each pair with its 95 % interval,
 the best pair, which pairs are significantly worse, which are not separated from
-it, and of which the study tells too little; M = 2 against M = 1 and against
-L = 1, a concave curve of accuracy over log2 M with the bootstrap interval of its
-peak, and the Pareto front of accuracy and multiply–adds.
+it, and of which the study tells too little; the probability of each that it is the
+best, P(best), under a model of the curve over log2 M; M = 2 against M = 1 and against
+L = 1, and the Pareto front of accuracy and multiply–adds.
 
 If a check of the spreads allows it, pairs are compared with one spread for all,
 the residual of an additive model, pair + seed. Otherwise they are compared by

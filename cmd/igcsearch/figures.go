@@ -31,6 +31,13 @@ const (
 	kindRace     = "race"
 )
 
+// The values of --band.
+const (
+	bandNone         = "none"
+	bandPosterior    = "posterior"
+	bandSimultaneous = "simultaneous"
+)
+
 // kind is a value of --kind.
 type kind struct {
 	name  string
@@ -43,7 +50,7 @@ type kind struct {
 // kinds are all kinds of figures; the first is the default.
 var kinds = []kind{
 	{kindAccuracy, "accuracy against M, mean and error bars over the seeds",
-		[]string{"points", "width-curve"}, "", accuracyFigure},
+		[]string{"points", "width-curve", "band"}, "", accuracyFigure},
 	{kindCurves, `learning curves, mean and a band over the seeds; thin, those of the
              training pictures; --loss draws the losses below`, []string{"loss"}, "", curvesFigure},
 	// A race tests differences, so its intervals are of means.
@@ -248,8 +255,30 @@ func label(r report.Results, list []report.Results) string {
 }
 
 func accuracyFigure(list []report.Results, o plotOptions) (plots.Figure, error) {
-	bar := plots.Bar(o.bars)
-	return plots.AccuracyVsM{Series: series(list), Bar: bar, Seeds: o.points, WidthCurve: o.widthCurve}, nil
+	f := plots.AccuracyVsM{Series: series(list), Bar: plots.Bar(o.bars), Seeds: o.points, WidthCurve: o.widthCurve}
+	switch o.band {
+	case bandPosterior:
+		f.Band = plots.Pointwise
+	case bandSimultaneous:
+		f.Band = plots.Simultaneous
+	default:
+		return f, nil
+	}
+	for i, r := range list {
+		p := r.Posterior()
+		if p == nil {
+			return nil, fmt.Errorf("plot %s: --band %s needs two networks with a result, and two seeds of one of them",
+				r.Study.Name, o.band)
+		}
+		bands := p.Pointwise
+		if f.Band == plots.Simultaneous {
+			bands = p.Simultaneous
+		}
+		for k := range f.Series[i].Points {
+			f.Series[i].Points[k].Expected = &plots.Expected{Mean: p.Mean[k], Low: bands[k].Low, High: bands[k].High}
+		}
+	}
+	return f, nil
 }
 
 // series returns the accuracies of each study.

@@ -278,7 +278,7 @@ func TestHelpExamples(t *testing.T) {
 	t.Chdir(t.TempDir())
 	// Runs that train: cut down. What needs a download, or works until it is
 	// interrupted, is only parsed.
-	short := []string{"--set", "seeds=1", "--set", "epochs=1", "--set", "train_pictures=32", "--set",
+	short := []string{"--set", "seeds=2", "--set", "epochs=1", "--set", "train_pictures=32", "--set",
 		"test_pictures=20", "--set", "blocks=1"}
 	onlyParsed := func(line string) bool {
 		return strings.Contains(line, "igcsearch data") || strings.Contains(line, "igcsearch serve") ||

@@ -22,6 +22,7 @@ type plotOptions struct {
 	csv        string // "": none
 	kind       string
 	bars       string
+	band       string
 	points     bool
 	widthCurve bool
 	loss       bool
@@ -55,6 +56,9 @@ $SOURCE_DATE_EPOCH, or else when the results last changed.`,
 
   # with each seed and the width of the networks, and the numbers as a table
   igcsearch plot quickstart -o quickstart.svg --points --width-curve --csv quickstart.csv
+
+  # what the model of igcsearch analyze expects of the true means, with 95 % bands
+  igcsearch plot quickstart -o quickstart.pdf --band posterior
 
   # learning curves of two pairs
   igcsearch plot quickstart -o curves.png --kind curves --pairs 9x2,1x7 --loss
@@ -101,6 +105,8 @@ $SOURCE_DATE_EPOCH, or else when the results last changed.`,
 		costMultiplyAdds, costParams)
 	addChoice(cmd, &o.bars, "bars", "what error bars and bands are; a race has ci95 unless told",
 		string(plots.Std), string(plots.SEM), string(plots.CI95), string(plots.MinMax))
+	addChoice(cmd, &o.band, "band", "draw the model of analyze, with a 95 % band for each mean (posterior) or for all"+
+		" means at once (simultaneous) (accuracy)", bandNone, bandPosterior, bandSimultaneous)
 	flags.BoolVar(&o.points, "points", false, "draw a dot for each seed (accuracy)")
 	flags.BoolVar(&o.widthCurve, "width-curve", false, "draw the width L·M too (accuracy)")
 	flags.BoolVar(&o.loss, "loss", false, "draw the losses below (curves)")

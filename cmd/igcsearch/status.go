@@ -25,7 +25,8 @@ func newStatusCommand() *cobra.Command {
 		Long: `status shows every trial of a study: pending, running, done, diverged (its loss was
 not finite), failed (igcsearch retry lets it be tried again), or interrupted (it was
 running when its process was killed; the next run continues it). Without STUDY it
-lists the studies of the database. It may be called while the study runs. Workers on
+lists the studies of the database. Of a strategy other than grid it says how many
+trainings it has needed, or not. It may be called while the study runs. Workers on
 other machines are shown with their job, node and device, and what they train. --db
 also takes the access file of a coordinator.`,
 		Example: `  igcsearch status

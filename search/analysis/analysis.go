@@ -1,19 +1,17 @@
 // Package analysis says what the accuracies of a study show: which network is the best, which
-// networks are significantly worse, and where the curve over M has its peak.
+// networks are significantly worse, and how probable it is of each that it is the best.
 //
-// A Sample holds the scores of one network, one score for each seed. Analyze takes the samples of a
-// study and returns Findings. Accuracies are in percent and differences in percentage points.
-// Intervals have a confidence of 95 %. docs/analysis.md compares the methods on simulated studies.
+// A Sample holds the scores of one network, one score for each seed. From the samples of a study,
+// Analyze makes Findings by tests, and NewPosterior a Posterior by a Bayesian model. Accuracies are
+// in percent and differences in percentage points. Intervals have a confidence of 95 %.
+// docs/analysis.md compares the methods on simulated studies.
 package analysis
 
 import (
 	"math"
-	"math/rand/v2"
 	"slices"
 
-	"gonum.org/v1/gonum/mat"
 	"gonum.org/v1/gonum/stat"
-	"gonum.org/v1/gonum/stat/distuv"
 
 	"igcsearch/space"
 )
@@ -56,6 +54,10 @@ type Sample struct {
 	Pictures int     // the number of pictures that gave each score; 0 means unknown
 	Costs    Costs
 }
+
+// MostDiverged reports whether at least as many trials of the sample diverged as have a score. Those
+// that have one are the trials that went well, so they say little about its mean.
+func (s Sample) MostDiverged() bool { return s.Diverged >= len(s.Scores) }
 
 // Summary describes the N scores of a sample, in percent. Std is the standard deviation with n − 1
 // in the denominator, and Low and High are the ends of the 95 % interval of the mean. A value that
@@ -114,22 +116,6 @@ const (
 	TooLittle    Verdict = "too little to tell" // the scores are too few to find a difference that matters
 )
 
-// Parabola is a concave parabola that is fitted to the accuracies. At x = log2 M it has the value
-// At[0] + At[1]·x + At[2]·x², in percent, with At[2] ≤ 0.
-type Parabola struct {
-	At [3]float64
-	// Straight is set if the best parabola would not be concave. Then At[2] is 0, and the peak is
-	// at the smallest or the largest M.
-	Straight bool
-	// Flat is set if no peak is seen: the curve is level, or the interval of its peak reaches from
-	// the smallest to the largest M.
-	Flat bool
-	// Peak is the M, between the smallest and the largest of the samples, where the curve is
-	// highest. Height is its accuracy there. Low and High are the ends of the 95 % bootstrap
-	// interval of Peak; they are NaN if there are fewer than two seeds.
-	Peak, Height, Low, High float64
-}
-
 // Findings is the result of Analyze. Summaries, Against, Verdicts and Front have one element for
 // each sample.
 type Findings struct {
@@ -160,8 +146,6 @@ type Findings struct {
 	// Paper compares M = 2 with M = 1, and M = 2 with L = 1. If several samples have this M or L,
 	// it takes the one with the highest mean. It leaves out comparisons without such samples.
 	Paper []Comparison
-	// Curve is nil if the samples have fewer than three different M.
-	Curve *Parabola
 }
 
 // Analyze compares the samples of one study. Its results depend only on the samples: the random
@@ -207,7 +191,6 @@ func analyze(samples []Sample, chosen int) Findings {
 		}
 	}
 	Correct(a.Paper)
-	a.Curve = fitCurve(samples)
 	return a
 }
 
@@ -256,11 +239,9 @@ func (a Findings) summary(i int) Summary {
 	return m
 }
 
-// reliable reports whether the scores of a sample can be judged. A single score has no spread, and
-// if most trials diverged, the remaining ones are those that went well.
-func (a Findings) reliable(i int) bool {
-	return a.Summaries[i].N > 1 && a.Samples[i].Diverged < a.Summaries[i].N
-}
+// reliable reports whether the scores of a sample can be judged by tests. A single score has no
+// spread.
+func (a Findings) reliable(i int) bool { return a.Summaries[i].N > 1 && !a.Samples[i].MostDiverged() }
 
 // verdict returns the verdict of a comparison of the best sample with another.
 func (a Findings) verdict(c Comparison) Verdict {
@@ -467,136 +448,4 @@ func Front(values [][]float64) []bool {
 			func(v []float64) bool { return v != nil && dominates(v, ours) })
 	}
 	return front
-}
-
-// bootstraps is the number of bootstrap samples for the interval of a peak.
-const bootstraps = 4000
-
-// fitCurve fits a concave parabola to all scores over log2 M by least squares, and finds the
-// interval of its peak by the bootstrap. It draws whole seeds, each with its scores of all samples,
-// because these share the effect of the seed. The plain percentile interval is too narrow for few
-// seeds, since it uses the normal distribution. fitCurve uses the expanded percentile interval with
-// Student's distribution (Hesterberg, "What teachers should know about the bootstrap", The American
-// Statistician 69, 2015).
-func fitCurve(samples []Sample) *Parabola {
-	var seeds []int
-	for _, sample := range samples {
-		for _, s := range sample.Scores {
-			if !slices.Contains(seeds, s.Seed) {
-				seeds = append(seeds, s.Seed)
-			}
-		}
-	}
-	slices.Sort(seeds)
-	once := map[int]float64{}
-	for _, seed := range seeds {
-		once[seed] = 1
-	}
-	c := parabola(samples, once)
-	if c == nil {
-		return nil
-	}
-	c.Low, c.High = math.NaN(), math.NaN()
-	first, last := ends(samples)
-	c.Flat = c.level(first, last)
-	if len(seeds) < 2 {
-		return c
-	}
-	random := rand.New(rand.NewPCG(1, 2)) // fixed seeds give the same interval for the same scores
-	var peaks []float64
-	for range bootstraps {
-		times := map[int]float64{}
-		for range seeds {
-			times[seeds[random.IntN(len(seeds))]]++
-		}
-		if c := parabola(samples, times); c != nil {
-			peaks = append(peaks, c.Peak)
-		}
-	}
-	slices.Sort(peaks)
-	n := float64(len(seeds))
-	tail := distuv.UnitNormal.CDF(-math.Sqrt(n/(n-1)) * quantileT(n-1))
-	c.Low, c.High = stat.Quantile(tail, stat.Empirical, peaks, nil), stat.Quantile(1-tail, stat.Empirical, peaks, nil)
-	c.Flat = c.Flat || isNoise(c.Low-first, last) && isNoise(last-c.High, last)
-	return c
-}
-
-// ends returns the smallest and the largest M of the samples with a score.
-func ends(samples []Sample) (first, last float64) {
-	first, last = math.Inf(1), math.Inf(-1)
-	for _, sample := range samples {
-		if m := float64(sample.Pair.M); m > 0 && len(sample.Scores) > 0 {
-			first, last = min(first, m), max(last, m)
-		}
-	}
-	return first, last
-}
-
-// level reports whether the curve does not fall from its peak towards either end.
-func (c *Parabola) level(first, last float64) bool {
-	for _, m := range []float64{first, last} {
-		x := math.Log2(m)
-		if fall := c.Height - (c.At[0] + x*(c.At[1]+x*c.At[2])); fall > 1e-9 {
-			return false
-		}
-	}
-	return true
-}
-
-// parabola fits the parabola to scores that count times[seed] times each. It returns nil if they
-// have fewer than three different M.
-func parabola(samples []Sample, times map[int]float64) *Parabola {
-	var xs, ys, weights []float64 // log2 M, the mean and the number of scores of each sample
-	for _, sample := range samples {
-		sum, n := 0., 0.
-		for _, s := range sample.Scores {
-			sum, n = sum+times[s.Seed]*s.Percent, n+times[s.Seed]
-		}
-		if n > 0 && sample.Pair.M > 0 {
-			xs, ys, weights = append(xs, math.Log2(float64(sample.Pair.M))), append(ys, sum/n), append(weights, n)
-		}
-	}
-	distinct := slices.Clone(xs)
-	slices.Sort(distinct)
-	if distinct = slices.Compact(distinct); len(distinct) < 3 {
-		return nil
-	}
-	first, last := distinct[0], distinct[len(distinct)-1]
-	var c Parabola
-	copy(c.At[:], leastSquares(xs, ys, weights, 2))
-	if c.At[2] > 0 {
-		// The sum of squares is convex in the coefficients. So under the constraint At[2] ≤ 0 it is
-		// smallest at At[2] = 0.
-		c.At = [3]float64{}
-		copy(c.At[:], leastSquares(xs, ys, weights, 1))
-		c.Straight = true
-	}
-	at := first
-	switch {
-	case c.At[2] < 0:
-		at = max(first, min(last, -c.At[1]/(2*c.At[2])))
-	case c.At[1] > 0:
-		at = last
-	}
-	c.Peak, c.Height = math.Exp2(at), c.At[0]+at*(c.At[1]+at*c.At[2])
-	return &c
-}
-
-// leastSquares fits a polynomial to weighted points and returns its coefficients, the constant
-// first. There are more than degree different xs.
-func leastSquares(xs, ys, weights []float64, degree int) []float64 {
-	a, b := mat.NewDense(len(xs), degree+1, nil), mat.NewVecDense(len(xs), nil)
-	for i, x := range xs {
-		w := math.Sqrt(weights[i])
-		b.SetVec(i, w*ys[i])
-		for k := range degree + 1 {
-			a.Set(i, k, w)
-			w *= x
-		}
-	}
-	var out mat.VecDense
-	if err := out.SolveVec(a, b); err != nil {
-		panic(err) // a polynomial of so low a degree through different xs is never singular
-	}
-	return out.RawVector().Data
 }

@@ -4,7 +4,6 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
-	"reflect"
 	"slices"
 	"testing"
 
@@ -146,7 +145,7 @@ func TestComparisons(t *testing.T) {
 		}
 	})
 	t.Run("without scores there is no best", func(t *testing.T) {
-		if a := analysis.Analyze([]analysis.Sample{sample(64, 1)}); a.Best != -1 || a.Curve != nil || a.Front[0] {
+		if a := analysis.Analyze([]analysis.Sample{sample(64, 1)}); a.Best != -1 || a.Front[0] {
 			t.Errorf("got %+v", a)
 		}
 	})
@@ -217,99 +216,6 @@ func TestAnalyzeChosen(t *testing.T) {
 		t.Errorf("best %d, verdicts %q, want %q", a.Best, a.Verdicts, want)
 	}
 	near(t, "difference", a.Against[2].Difference, -10.125, 1e-9)
-}
-
-// of returns samples at M = 1, 2, 4, 8 with the scores f(log2 M) plus the effect of each seed.
-func of(f func(x float64) float64, seeds ...float64) []analysis.Sample {
-	var samples []analysis.Sample
-	for x := range 4 {
-		var v []float64
-		for _, s := range seeds {
-			v = append(v, f(float64(x))+s)
-		}
-		samples = append(samples, sample(10, 1<<x, v...))
-	}
-	return samples
-}
-
-func TestCurve(t *testing.T) {
-	t.Parallel()
-	t.Run("finds the parabola that is there", func(t *testing.T) {
-		// 60 + 2x − x² is highest at x = 1, which is M = 2, with 61.
-		c := analysis.Analyze(of(func(x float64) float64 { return 60 + 2*x - x*x }, -1, 0, 1)).Curve
-		for i, want := range []float64{60, 2, -1} {
-			near(t, "coefficient", c.At[i], want, 1e-9)
-		}
-		near(t, "peak", c.Peak, 2, 1e-9)
-		near(t, "height", c.Height, 61, 1e-9)
-		// A seed with the same effect on all samples does not move the peak.
-		near(t, "low", c.Low, 2, 1e-9)
-		near(t, "high", c.High, 2, 1e-9)
-	})
-	t.Run("if the parabola would not be concave, a line is fitted, whose peak is at an end", func(t *testing.T) {
-		// x² at 0, 1, 2, 3 has the line 3x − 1.
-		c := analysis.Analyze(of(func(x float64) float64 { return x * x }, 0)).Curve
-		if !c.Straight || c.At[2] != 0 {
-			t.Errorf("got %+v", c)
-		}
-		near(t, "constant", c.At[0], -1, 1e-9)
-		near(t, "slope", c.At[1], 3, 1e-9)
-		near(t, "peak", c.Peak, 8, 1e-9)
-		if !math.IsNaN(c.Low) || !math.IsNaN(c.High) {
-			t.Error("one seed has an interval")
-		}
-	})
-	t.Run("a peak beyond the smallest M is moved to it", func(t *testing.T) {
-		c := analysis.Analyze(of(func(x float64) float64 { return 60 - 2*x - x*x }, 0)).Curve
-		near(t, "peak", c.Peak, 1, 1e-9)
-		near(t, "height", c.Height, 60, 1e-9)
-	})
-	t.Run("samples with two different M have no curve", func(t *testing.T) {
-		if c := analysis.Analyze([]analysis.Sample{sample(64, 1, 60), sample(40, 2, 61),
-			sample(39, 2, 60)}).Curve; c != nil {
-			t.Errorf("got %+v", c)
-		}
-	})
-	t.Run("the same scores give the same interval, which contains the peak", func(t *testing.T) {
-		random := rand.New(rand.NewPCG(7, 7))
-		samples := of(func(x float64) float64 { return 60 + 3*x - x*x }, 0, 0, 0, 0, 0)
-		for i := range samples {
-			for k := range samples[i].Scores {
-				samples[i].Scores[k].Percent += random.NormFloat64()
-			}
-		}
-		a, b := analysis.Analyze(samples).Curve, analysis.Analyze(samples).Curve
-		if !reflect.DeepEqual(a, b) || !(a.Low < a.Peak && a.Peak < a.High) {
-			t.Errorf("%+v, then %+v", a, b)
-		}
-	})
-}
-
-func TestFlatCurve(t *testing.T) {
-	t.Parallel()
-	t.Run("no peak is seen where the curve is level", func(t *testing.T) {
-		for _, seeds := range [][]float64{{0}, {0, 0}, {-1, 0, 1}} {
-			if c := analysis.Analyze(of(func(float64) float64 { return 60 }, seeds...)).Curve; !c.Flat {
-				t.Errorf("%d seeds: got %+v", len(seeds), c)
-			}
-		}
-	})
-	t.Run("no peak is seen where its interval has every M, else one is", func(t *testing.T) {
-		samples := of(func(x float64) float64 { return 60 + 0.01*(3*x-x*x) }, 0, 0, 0)
-		for i := range samples { // seeds rise, fall, and do neither
-			for k := range samples[i].Scores {
-				samples[i].Scores[k].Percent += float64((k - 1) * i)
-			}
-		}
-		if c := analysis.Analyze(samples).Curve; !c.Flat || c.Low != 1 || c.High != 8 {
-			t.Errorf("got %+v", c)
-		}
-		for _, seeds := range [][]float64{{0}, {-1, 0, 1}} {
-			if c := analysis.Analyze(of(func(x float64) float64 { return 60 + 3*x - x*x }, seeds...)).Curve; c.Flat {
-				t.Errorf("got %+v", c)
-			}
-		}
-	})
 }
 
 // studyOf draws a study from the means and spreads of its samples, with a small effect of each seed
@@ -436,38 +342,6 @@ func timesWorse(t *testing.T, studies, seeds int, means, spreads []float64) (wor
 		}
 	}
 	return worse, pooled
-}
-
-// TestPeakInterval simulates studies of the pairs of Table 1 (i) with a known curve. The 95 %
-// interval of the peak must contain it about as often. docs/analysis.md has the numbers of more
-// studies.
-func TestPeakInterval(t *testing.T) {
-	t.Parallel()
-	const studies, seeds = 100, 5
-	random := rand.New(rand.NewPCG(1, seeds))
-	hits := 0
-	for range studies {
-		var luck [seeds]float64
-		for s := range luck {
-			luck[s] = random.NormFloat64()
-		}
-		var samples []analysis.Sample
-		for _, m := range []int{1, 2, 3, 6, 9, 10, 13, 16, 23} {
-			x := math.Log2(float64(m))
-			var v []float64
-			for s := range seeds {
-				v = append(v, 53+1.4*x-0.46*x*x+luck[s]+random.NormFloat64())
-			}
-			samples = append(samples, sample(1, m, v...))
-		}
-		if c := analysis.Analyze(samples).Curve; c.Low <= math.Exp2(1.4/0.92) && math.Exp2(1.4/0.92) <= c.High {
-			hits++
-		}
-	}
-	t.Logf("%d of %d intervals have the peak", hits, studies)
-	if hits < 85 {
-		t.Errorf("only %d of %d intervals have the peak", hits, studies)
-	}
 }
 
 // TestIntervalsOfAccuracies simulates studies of nine pairs and counts how often the 95 % interval

@@ -47,21 +47,14 @@ type Posterior struct {
 	Draws [][]float64
 	// Sigma is the mean of σ, in points.
 	Sigma float64
-	// Concave is the probability that the curve is concave but for deviations of single networks
-	// below 0.3 σ. It is NaN if the model has no concave curves.
+	// Concave is the weight of the concave curves, with deviations of single networks below 0.3 σ, in
+	// the model. It is no probability that the true curve is concave: other curves of the model often
+	// fit one with a kink better. It is NaN if the model has no concave curves.
 	Concave float64
 }
 
-// share returns the share of the draws for which holds is true.
-func (p *Posterior) share(holds func(draw []float64) bool) float64 {
-	n := 0
-	for _, draw := range p.Draws {
-		if holds(draw) {
-			n++
-		}
-	}
-	return float64(n) / float64(len(p.Draws))
-}
+// HardlyConcave is the weight of the concave curves below which they hardly fit.
+const HardlyConcave = 0.2
 
 // Mean returns the expected mean of each network, in percent.
 func (p *Posterior) Mean() []float64 {

@@ -11,4 +11,6 @@ func Beliefs(decides search.Strategy) (list []Belief) {
 }
 
 // Claims reports whether a belief of "peak" is a claim: that its leader is within the margin.
-func Claims(decides search.Strategy, b Belief) bool { return decides.(*peak).claims(&b) }
+func Claims(decides search.Strategy, b Belief) bool {
+	return b.Within >= decides.(*peak).Confidence && b.tested()
+}

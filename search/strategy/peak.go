@@ -22,7 +22,8 @@ import (
 // answer.
 //
 // A network is out of the search if more of its trials diverged than have an accuracy, and nothing is
-// claimed of it if as many did. Its accuracies stay in the model. A failed trial says nothing; the next seed takes its place.
+// claimed of it if as many did. Its accuracies stay in the model. A failed trial says nothing; the
+// next seed takes its place.
 type peak struct {
 	search.Peak
 
@@ -43,6 +44,7 @@ const least = 1e-3
 // peakRound is a round with what it was decided from.
 type peakRound struct {
 	results []posterior.Result
+	left    []bool // whether a network has another seed
 	belief  Belief
 	want    []int // the networks that get one more seed
 }
@@ -50,14 +52,17 @@ type peakRound struct {
 // Belief is what the strategy "peak" believes after a round.
 type Belief struct {
 	Systems []space.System // of the study
+	// Large says that the model of a large space was asked. Its probabilities were too high in
+	// simulated spaces of several dimensions.
+	Large bool
 	// Leader is the index of the answer in Systems, or −1 if no network can be the answer.
 	Leader int
-	// Within is the probability that Leader is within the margin of the best. Bound is the number of
-	// points that it loses to the best at most, with a probability of 95 %.
-	Within, Bound float64
+	// Within is the probability that Leader is within Margin of the best, search.Peak.Margin. Bound is
+	// the number of points that it loses to the best at most, with a probability of 95 %.
+	Margin, Within, Bound float64
 	// Best has the probability of each network that it is the best.
 	Best []float64
-	// Concave is the probability of a concave curve, or NaN if the model is of no curve.
+	// Concave is the weight of the concave curves in the model, or NaN if the model is of no curve.
 	Concave         float64
 	Seeds, Diverged []int // the numbers of accuracies and of diverged trials of each network
 	Repeats         int   // the number of accuracies beyond the first of each network
@@ -118,7 +123,7 @@ func (p *peak) replay(s search.Study, trials []search.TrialState) (b Belief, d s
 		}
 		round := p.round(n, s, trials, all, asked)
 		b = round.belief
-		if reason := p.reason(&b, large, len(round.want)); reason != "" {
+		if reason := p.reason(&b, len(round.want)); reason != "" {
 			return b, search.Decision{Reason: reason}
 		}
 		for _, i := range round.want {
@@ -173,9 +178,6 @@ func (p *peak) choose(s search.Study, trials []search.TrialState, all []network,
 	}
 }
 
-// oneBudget is how much larger than the smallest a block of the same budget may be.
-const oneBudget = 1.1
-
 // curve returns log2 M of every network. ok is false if they are not the pairs of one budget, or
 // have fewer than three different M.
 func curve(s search.Study, all []network) (x []float64, ok bool) {
@@ -191,7 +193,7 @@ func curve(s search.Study, all []network) (x []float64, ok bool) {
 		different[pair.M] = true
 		x = append(x, math.Log2(float64(pair.M)))
 	}
-	return x, len(different) >= 3 && float64(largest) <= oneBudget*float64(smallest)
+	return x, len(different) >= 3 && space.SameBudget(smallest, largest)
 }
 
 // scores returns the accuracies of the first trials of a network, and how many of them diverged.
@@ -211,7 +213,6 @@ func (p *peak) scores(s search.Study, trials []search.TrialState, a network, ask
 // results give the same belief.
 func (p *peak) round(n int, s search.Study, trials []search.TrialState, all []network, asked []int) peakRound {
 	var r peakRound
-	left := make([]bool, len(all)) // whether a network has another seed
 	r.belief.Seeds = make([]int, len(all))
 	for i, a := range all {
 		scores, diverged := p.scores(s, trials, a, asked[i])
@@ -224,20 +225,23 @@ func (p *peak) round(n int, s search.Study, trials []search.TrialState, all []ne
 		r.belief.Repeats += max(0, len(scores)-1)
 		r.belief.Systems = append(r.belief.Systems, a.system)
 		r.belief.Trials += asked[i]
-		left[i] = asked[i] < len(a.trials)
+		r.left = append(r.left, asked[i] < len(a.trials))
 	}
-	if n < len(p.rounds) && slices.Equal(p.rounds[n].results, r.results) && slices.Equal(p.rounds[n].belief.Diverged, r.belief.Diverged) {
-		return p.rounds[n]
+	if n < len(p.rounds) {
+		if known := p.rounds[n]; slices.Equal(known.results, r.results) &&
+			slices.Equal(known.belief.Diverged, r.belief.Diverged) && slices.Equal(known.left, r.left) {
+			return known
+		}
 	}
-	r.judge(p, left)
+	r.judge(p)
 	p.rounds = append(p.rounds[:min(n, len(p.rounds))], r)
 	return r
 }
 
 // judge sets what is believed after a round, and which networks get one more seed.
-func (r *peakRound) judge(p *peak, left []bool) {
-	b, large := &r.belief, len(left) > p.Systems
-	b.Leader, b.Concave = -1, math.NaN()
+func (r *peakRound) judge(p *peak) {
+	b, left, large := &r.belief, r.left, len(r.left) > p.Systems
+	b.Leader, b.Concave, b.Margin, b.Large = -1, math.NaN(), p.Margin, large
 	may := make([]bool, len(left)) // be the answer, now or later
 	for i := range may {
 		may[i] = b.Diverged[i] <= b.Seeds[i]
@@ -292,30 +296,22 @@ func (b *Belief) tested() bool {
 		b.Repeats >= minRepeats
 }
 
-// claims reports whether a belief is a claim: that its leader is within the margin.
-func (p *peak) claims(b *Belief) bool { return b.Within >= p.Confidence && b.tested() }
-
 // reason says why the search ends with what it believes. It is "" if more trials are wanted.
-func (p *peak) reason(b *Belief, large bool, wanted int) string {
+func (p *peak) reason(b *Belief, wanted int) string {
 	if b.Leader < 0 {
 		if wanted > 0 {
 			return ""
 		}
 		return "no network was trained to the end"
 	}
-	claimed := p.claims(b)
-	if !claimed && wanted > 0 && !(large && b.Trials >= p.Trainings) {
+	claimed := b.Within >= p.Confidence && b.tested()
+	if !claimed && wanted > 0 && !(b.Large && b.Trials >= p.Trainings) {
 		return ""
 	}
-	name := b.Systems[b.Leader].Label()
-	if large {
-		// In simulated spaces of several dimensions the probabilities were too high.
-		return fmt.Sprintf("after %d trainings %s has the highest mean of %d networks under the model, of %s; "+
-			"nothing is claimed of a space this large", b.Trials, name, len(b.Systems), seedsOf(b.Seeds[b.Leader]))
+	text := b.String()
+	if b.Large {
+		return fmt.Sprintf("after %d trainings %s; nothing is claimed of a space this large", b.Trials, text)
 	}
-	text := fmt.Sprintf("%s is within %g points of the best of %d with probability %s under the model, of %s; it "+
-		"loses at most %.2f points (95 %% bound)", name, p.Margin, len(b.Systems), probability(b.Within),
-		seedsOf(b.Seeds[b.Leader]), b.Bound)
 	if b.Within < p.Confidence {
 		text = fmt.Sprintf("no trial is left that could decide: %s; %g was asked for", text, p.Confidence)
 	} else if !claimed {
@@ -325,10 +321,22 @@ func (p *peak) reason(b *Belief, large bool, wanted int) string {
 	if n := b.Diverged[b.Leader]; n > 0 {
 		text += fmt.Sprintf("; %d of its trials diverged and are left out", n)
 	}
-	if b.Concave < doubtful {
-		text += fmt.Sprintf("; the curve is hardly concave (probability %.2f)", b.Concave)
+	if b.Concave < posterior.HardlyConcave {
+		text += fmt.Sprintf("; the concave curves of the model hardly fit, with %.0f %% of its weight", 100*b.Concave)
 	}
 	return text
+}
+
+func (b *Belief) String() string {
+	if b.Leader < 0 {
+		return "no network has an accuracy"
+	}
+	name, n, of := b.Systems[b.Leader].Label(), len(b.Systems), seedsOf(b.Seeds[b.Leader])
+	if b.Large {
+		return fmt.Sprintf("%s has the highest mean of %d networks under the model, of %s", name, n, of)
+	}
+	return fmt.Sprintf("%s is within %g points of the best of %d with probability %s under the model, of %s; it "+
+		"loses at most %.2f points (95 %% bound)", name, b.Margin, n, probability(b.Within), of, b.Bound)
 }
 
 // probability returns a probability with two digits, which never say more than it is.
@@ -338,9 +346,6 @@ func probability(p float64) string {
 	}
 	return fmt.Sprintf("%.2f", math.Floor(100*p+1e-9)/100)
 }
-
-// doubtful is the probability of a concave curve below which the answer says so.
-const doubtful = 0.2
 
 func seedsOf(n int) string {
 	if n == 1 {

@@ -15,7 +15,8 @@ import (
 
 // table1 are the pairs of the paper's Table 1 (i), with mean accuracies like those of its Figure 3.
 var (
-	table1      = []space.Pair{{L: 64, M: 1}, {L: 40, M: 2}, {L: 28, M: 3}, {L: 12, M: 6}, {L: 6, M: 9}, {L: 5, M: 10}, {L: 3, M: 13}, {L: 2, M: 16}, {L: 1, M: 23}}
+	table1 = []space.Pair{{L: 64, M: 1}, {L: 40, M: 2}, {L: 28, M: 3}, {L: 12, M: 6}, {L: 6, M: 9}, {L: 5, M: 10},
+		{L: 3, M: 13}, {L: 2, M: 16}, {L: 1, M: 23}}
 	table1Means = []float64{63.1, 63.9, 63.7, 62.5, 61.6, 61.2, 60.2, 59.1, 57.0}
 )
 

@@ -11,9 +11,9 @@ import (
 	"igcsearch/search"
 )
 
-// The rules of public tools, to compare strategies with. They decide with the defaults of these
-// tools, which configurations get more seeds, and were written anew from the tools' descriptions.
-// They are for replays: New does not return them, so no study is trained by them.
+// The names of rules by which public tools decide which configurations get more seeds. They have the
+// defaults of these tools, but were written anew. They are for replays, to compare strategies with:
+// New does not return them, so no study is trained by them.
 const (
 	// PeerWilcoxon is the rule of Optuna's WilcoxonPruner: one network after the other, each from
 	// one seed after the other, until a one-sided signed-rank test against the best network so far
@@ -55,19 +55,11 @@ func newLedger(s search.Study, trials []search.TrialState) *ledger {
 // if they are not all there; then they are part of next.
 func (l *ledger) results(network, n int) (accuracies []float64, ok bool) {
 	a := l.all[network]
-	for _, i := range a.trials[:min(n, len(a.trials))] {
-		t := &l.trials[i]
-		if !reached(t, l.study.Epochs) {
-			l.next, l.waits = append(l.next, a.train(l.trials, n, l.study.Epochs)...), true
-			return nil, false
-		}
-		v, ok := accuracy(t, l.split, l.study.Epochs)
-		if !ok {
-			v = math.NaN()
-		}
-		accuracies = append(accuracies, v)
+	if _, ok := a.mean(l.trials, l.split, n, l.study.Epochs); !ok {
+		l.next, l.waits = append(l.next, a.train(l.trials, n, l.study.Epochs)...), true
+		return nil, false
 	}
-	return accuracies, true
+	return a.accuracies(l.trials, l.split, n, l.study.Epochs), true
 }
 
 // decision says what a rule needs, or which answer it ends with.

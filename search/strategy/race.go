@@ -143,14 +143,7 @@ func (r race) rounds(s search.Study, trials []search.TrialState, all []network, 
 			}
 		}
 		for _, i := range alive {
-			from, to := min(len(accuracies[i]), len(all[i].trials)), min(seeds, len(all[i].trials))
-			for _, t := range all[i].trials[from:to] {
-				v, ok := accuracy(&trials[t], s.DecidingSplit(), s.Epochs)
-				if !ok {
-					v = math.NaN()
-				}
-				accuracies[i] = append(accuracies[i], v)
-			}
+			accuracies[i] = all[i].accuracies(trials, s.DecidingSplit(), seeds, s.Epochs)
 		}
 		best, dropped, test := r.round(look{accuracies, alive, len(field), len(s.Seeds),
 			pictures(trials, s.DecidingSplit())})

@@ -50,6 +50,7 @@ type Study struct {
 	Done        int     // trials that have their result
 	Trials      int     // all trials
 	Counts      string  // trials by status: "3 done, 2 running"
+	Saved       string  // what the strategy saves: "22 of 60 trainings were not needed"
 	Share       float64 // 0 … 1 of the work, by multiply–adds and epochs
 	Left        string  // "1h05m"
 	Ready       time.Time
@@ -61,6 +62,7 @@ type Study struct {
 	Split    string   // the pictures that they are of: "test" or "validation"
 	Head     []Column // of the columns that tell the networks apart
 	Networks []Network
+	Model    string // what gave their Best; "" if too little is known
 	Running  []Running
 	Failures []Failure
 	// Interruptions are no failures: others take the trials up again, and the results are the same.
@@ -82,6 +84,7 @@ type Network struct {
 	Which    []string // what it is, by the columns of Head
 	Accuracy string   // mean ± standard deviation
 	N        string
+	Best     string // the probability that it is the best, "51 %"
 	Trials   []Trial
 }
 

@@ -22,7 +22,7 @@ func StudyOf(r report.Results) Study {
 	s := Study{
 		Name: r.Study.Name, Title: search.Printable(r.Study.Title), Dataset: report.DatasetLabel(r.Study.Dataset),
 		Updated: r.Updated,
-		Trials:  len(r.Trials), Counts: r.Counts(), Caption: r.Caption(), Split: r.Study.Split,
+		Trials:  len(r.Trials), Counts: r.Counts(), Saved: r.Saved(), Caption: r.Caption(), Split: r.Study.Split,
 		Hours: hours(r), Failures: failures(r, false), Interruptions: failures(r, true),
 	}
 	if len(r.ISAs) > 1 {
@@ -48,6 +48,12 @@ func StudyOf(r report.Results) Study {
 			Which: r.Name(n.System, n.Params), Accuracy: n.Accuracy(), N: n.N(), Trials: trials[n.System],
 		})
 	}
+	if p := r.Posterior(); p != nil {
+		s.Model = report.PosteriorModel(p)
+		for i, best := range p.Best {
+			s.Networks[i].Best = report.WholePercent(best)
+		}
+	}
 	s.Status = status(r, s.Done)
 	s.addRunning(r)
 	return s
@@ -65,7 +71,7 @@ func status(r report.Results, done int) string {
 	if done == len(r.Trials) {
 		return "done"
 	}
-	if d := r.Decide(); begun && len(d.Next) == 0 && d.Reason != "" { // its strategy does not want the other trials
+	if begun && r.Ended() { // its strategy does not want the other trials
 		return "done"
 	}
 	if len(r.Attempts) > 0 {

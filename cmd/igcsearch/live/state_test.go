@@ -37,6 +37,31 @@ func TestHours(t *testing.T) {
 	}
 }
 
+// TestBest: the page has the probabilities of analyze as soon as a network has two results, and none before.
+func TestBest(t *testing.T) {
+	t.Parallel()
+	r := report.Results{}
+	r.Study.Split = search.SplitTest
+	r.Study.Systems = []string{"IGC-L4M2", "RegConv-W8"}
+	for i, correct := range []int{60, 62, 10, 0} {
+		trial := search.Trial{Key: search.Key{Seed: i % 2}, Status: search.Done}
+		trial.System.Depth = 8 + i/2
+		trial.Last = search.Epoch{TestCorrect: correct, TestTotal: 100}
+		if i == 3 {
+			trial.Status = search.Running
+		}
+		r.Trials = append(r.Trials, search.TrialState{Trial: trial})
+	}
+	s := StudyOf(r)
+	if s.Networks[0].Best != ">99 %" || s.Networks[1].Best != "<1 %" || s.Model == "" {
+		t.Errorf("%q, %+v", s.Model, s.Networks)
+	}
+	r.Trials[1].Status = search.Running
+	if s := StudyOf(r); s.Model != "" || s.Networks[0].Best != "" {
+		t.Errorf("of one result each: %q, %+v", s.Model, s.Networks)
+	}
+}
+
 // TestInterruptions: processes that were killed are no failures.
 func TestInterruptions(t *testing.T) {
 	t.Parallel()

@@ -28,8 +28,11 @@ func (a Findings) header() []string {
 	if a.chosen != nil {
 		head, behind = []string{a.choosing.Study.Split + " (%)", a.results.Study.Split + " (%)"}, "behind chosen"
 	}
-	return slices.Concat(a.results.NameHeader(), head, []string{"std", "95 % interval", "n", behind, "p (Holm)",
-		"<verdict"})
+	head = slices.Concat(a.results.NameHeader(), head, []string{"std", "95 % interval", "n"})
+	if a.posterior != nil {
+		head = append(head, "P(best)")
+	}
+	return append(head, behind, "p (Holm)", "<verdict")
 }
 
 // theBest is what the best is called: it was found on the pictures that are shown, or chosen on others.
@@ -59,8 +62,11 @@ func (a Findings) rows() (rows [][]string) {
 		if a.chosen != nil {
 			row = append(row, decimals(a.chosen[i].Mean))
 		}
-		rows = append(rows, append(row, decimals(m.Mean), decimals(m.Std), interval(m), a.networks[i].N(), behind, p,
-			verdict))
+		row = append(row, decimals(m.Mean), decimals(m.Std), interval(m), a.networks[i].N())
+		if a.posterior != nil {
+			row = append(row, WholePercent(a.posterior.Best[i]))
+		}
+		rows = append(rows, append(row, behind, p, verdict))
 	}
 	return rows
 }
@@ -128,12 +134,9 @@ type fact struct{ name, text string }
 
 func (a Findings) facts() []fact {
 	list := slices.Concat(a.bestFacts(), []fact{{"compared", a.rule()}}, a.verdictFacts(), a.spreadFacts(),
-		a.raceFacts(), a.halvingFacts())
+		a.posteriorFacts(), a.raceFacts(), a.halvingFacts(), a.peakFacts())
 	for _, c := range a.Paper {
 		list = append(list, a.paperFact(c))
-	}
-	if a.Curve != nil {
-		list = append(list, curveFact(a.Curve))
 	}
 	return list
 }
@@ -216,7 +219,7 @@ func (a Findings) tooLittle(shown string) string {
 		case v != analysis.TooLittle:
 		case a.Summaries[i].N == 1:
 			few = append(few, a.label(i)+" has one seed")
-		case a.Samples[i].Diverged >= a.Summaries[i].N:
+		case a.Samples[i].MostDiverged():
 			few = append(few, "most seeds of "+a.label(i)+" diverged")
 		default:
 			tested = tested || !math.IsNaN(a.Against[i].Detectable)
@@ -244,6 +247,61 @@ func (a Findings) spreadFacts() []fact {
 			a.pictures, a.pictureStd(), a.Summaries[a.Best].Mean)
 	}
 	return []fact{{"spread", text}}
+}
+
+// posteriorFacts say which networks may be the best, and how well the concave curves of the model fit.
+func (a Findings) posteriorFacts() []fact {
+	p := a.posterior
+	if p == nil {
+		return nil
+	}
+	candidates := 0
+	fewest, most := math.MaxInt, 0 // seeds
+	for i, best := range p.Best {
+		if !math.IsNaN(best) {
+			candidates++
+			fewest, most = min(fewest, a.Summaries[i].N), max(most, a.Summaries[i].N)
+		}
+	}
+	seeds := Count(most, "seed")
+	if fewest < most {
+		seeds = fmt.Sprintf("%d to %s", fewest, seeds)
+	}
+	of := Count(candidates, "network")
+	if len(p.Best) > candidates {
+		of = fmt.Sprintf("%d of %s (the rest: no result, or most trials diverged)", candidates,
+			Count(len(p.Best), "network"))
+	}
+	var names []string
+	for _, i := range p.Set {
+		names = append(names, a.label(i)+" "+WholePercent(p.Best[i]))
+	}
+	is := fmt.Sprintf("with 95 %% the best of %s is among %d: %s", of, len(names), strings.Join(names, ", "))
+	switch len(names) {
+	case candidates:
+		is = fmt.Sprintf("any of %s may be the best: %s", of, strings.Join(names, ", "))
+	case 1:
+		is = fmt.Sprintf("the best of %s is %s with %s", of, a.label(p.Set[0]), WholePercent(p.Best[p.Set[0]]))
+	}
+	list := []fact{{"P(best)", fmt.Sprintf("%s; under %s, from %s, on %s", is, PosteriorModel(p), seeds,
+		a.results.SplitPictures())}}
+	if p.Curve {
+		have := "have"
+		if p.HardlyConcave() {
+			have = "hardly fit: they have"
+		}
+		list = append(list, fact{"curve", fmt.Sprintf("the concave curves of the model %s %s of its weight, with deviations"+
+			" of single pairs below 0.3 of the spread", have, WholePercent(p.Concave))})
+	}
+	return list
+}
+
+// PosteriorModel says what the model of P(best) expects.
+func PosteriorModel(p *analysis.Posterior) string {
+	if p.Curve {
+		return "a model of concave and smooth curves over log2 M"
+	}
+	return "a model in which the networks are unrelated"
 }
 
 func (a Findings) raceFacts() []fact {
@@ -277,6 +335,22 @@ func (a Findings) halvingFacts() []fact {
 	return []fact{{"halving", a.results.Agreement().String()}}
 }
 
+// peakFacts has the answer of the search, which may be another network than the best of the table: the search minds
+// how probable it is that a network is good enough.
+func (a Findings) peakFacts() []fact {
+	if a.results.Study.Strategy != search.StrategyPeak {
+		return nil
+	}
+	says := a.results.Decide().Reason
+	if b, ok := a.results.Belief(); ok && says == "" {
+		says = fmt.Sprintf("the search goes on; so far, %v", &b)
+	}
+	if says == "" {
+		says = "not every network has a result yet"
+	}
+	return []fact{{"peak", fmt.Sprintf("%s; by the %s pictures", says, a.results.Study.DecidingSplit())}}
+}
+
 // paperFact answers one of the paper's questions: M = 2 against M = 1 or L = 1.
 func (a Findings) paperFact(c analysis.Comparison) fact {
 	name := "M=2, M=1"
@@ -298,25 +372,6 @@ func (a Findings) paperFact(c analysis.Comparison) fact {
 		text += ", not tested"
 	}
 	return fact{name, text}
-}
-
-func curveFact(c *analysis.Parabola) fact {
-	formula := fmt.Sprintf("%.2f %+.2f·log2 M %+.2f·(log2 M)²", c.At[0], c.At[1], c.At[2])
-	if c.Straight {
-		formula = fmt.Sprintf("%.2f %+.2f·log2 M, a line: the accuracies do not bend down", c.At[0], c.At[1])
-	}
-	switch {
-	case c.Flat && math.IsNaN(c.Low):
-		return fact{"curve", formula + "; no peak is seen, because the curve is level"}
-	case c.Flat:
-		return fact{"curve", fmt.Sprintf("%s; no peak is seen: its interval, M = %.1f to %.1f, is all of the study",
-			formula, c.Low, c.High)}
-	}
-	peak := fmt.Sprintf("highest at M = %.1f", c.Peak)
-	if !math.IsNaN(c.Low) {
-		peak += fmt.Sprintf(" (%.1f to %.1f)", c.Low, c.High)
-	}
-	return fact{"curve", fmt.Sprintf("%s; %s, %.2f %%", formula, peak, c.Height)}
 }
 
 // front is the table of the Pareto front.
@@ -352,6 +407,21 @@ func decimals(v float64) string {
 		return "–"
 	}
 	return fmt.Sprintf("%.2f", v)
+}
+
+// WholePercent is a probability that was counted in a few thousand draws, which cannot show that it is 0 or 1. It is "–"
+// if there is none.
+func WholePercent(p float64) string {
+	switch percent := math.Round(100 * p); {
+	case math.IsNaN(p):
+		return "–"
+	case percent == 0:
+		return "<1 %"
+	case percent == 100:
+		return ">99 %"
+	default:
+		return fmt.Sprintf("%.0f %%", percent)
+	}
 }
 
 func interval(m analysis.Summary) string {
@@ -439,12 +509,12 @@ func (a Findings) latex() string {
 	}
 	style := "\\scriptsize\\setlength{\\tabcolsep}{1.8pt}"
 	head := a.header()
-	if a.chosen != nil { // it has a column more, and gives up the width L·M
+	if a.chosen != nil { // it has a column more, and gives up the width L·M and the parameters, which are about equal
 		style = strings.Replace(style, "1.8", "1.4", 1)
 		if k := slices.Index(head, "width"); k >= 0 {
-			head = slices.Delete(head, k, k+1)
+			head = slices.Delete(head, k, k+2)
 			for i := range rows {
-				rows[i] = slices.Delete(rows[i], k, k+1)
+				rows[i] = slices.Delete(rows[i], k, k+2)
 			}
 		}
 		for i := range head {

@@ -43,16 +43,22 @@ type (
 		Verdict      analysis.Verdict `json:"verdict"`                       // empty: no result
 		Dropped      int              `json:"dropped_after_seeds,omitempty"` // by the race
 		Pareto       bool             `json:"pareto"`
+		Best         *float64         `json:"p_best"` // null: too little is known, or it cannot be the best
+		Band         *bandJSON        `json:"band"`   // under the model of p_best; null: too little is known
 	}
 
-	curveJSON struct {
-		At       [3]float64 `json:"coefficients"` // of 1, log2 M and its square
-		Straight bool       `json:"straight"`
-		Flat     bool       `json:"flat"` // no peak is seen
-		Peak     float64    `json:"peak_M"`
-		Height   float64    `json:"peak"`
-		Low      *float64   `json:"peak_M_low"`
-		High     *float64   `json:"peak_M_high"`
+	bandJSON struct {
+		Mean             float64 `json:"mean"` // expected, percent
+		Low              float64 `json:"low"`  // of the 95 % band of each mean
+		High             float64 `json:"high"`
+		SimultaneousLow  float64 `json:"simultaneous_low"` // of the 95 % band of all means at once
+		SimultaneousHigh float64 `json:"simultaneous_high"`
+	}
+
+	posteriorJSON struct {
+		Curve   bool     `json:"curve"`                    // the model expects a curve over log2 M
+		Set     []string `json:"set"`                      // has 95 % of p_best, the most probable first
+		Concave *float64 `json:"weight_of_concave_curves"` // null without a curve
 	}
 
 	ruleJSON struct {
@@ -75,18 +81,18 @@ type (
 	}
 
 	findingsJSON struct {
-		Study    string           `json:"study"`
-		Dataset  string           `json:"dataset"`
-		Split    string           `json:"split"`     // that is shown and tested
-		ChosenBy string           `json:"chosen_by"` // the split that chose the best
-		Alpha    float64          `json:"alpha"`
-		Best     string           `json:"best"`
-		Rule     ruleJSON         `json:"rule"`
-		Spread   spreadJSON       `json:"spread"`
-		Networks []networkJSON    `json:"networks"`
-		Paper    []comparisonJSON `json:"paper"`
-		Curve    *curveJSON       `json:"curve"`
-		Warnings []string         `json:"warnings"`
+		Study     string           `json:"study"`
+		Dataset   string           `json:"dataset"`
+		Split     string           `json:"split"`     // that is shown and tested
+		ChosenBy  string           `json:"chosen_by"` // the split that chose the best
+		Alpha     float64          `json:"alpha"`
+		Best      string           `json:"best"`
+		Rule      ruleJSON         `json:"rule"`
+		Spread    spreadJSON       `json:"spread"`
+		Networks  []networkJSON    `json:"networks"`
+		Paper     []comparisonJSON `json:"paper"`
+		Posterior *posteriorJSON   `json:"posterior"` // null: too little is known
+		Warnings  []string         `json:"warnings"`
 	}
 )
 
@@ -130,6 +136,11 @@ func (a Findings) networkJSON(i int) networkJSON {
 		c := a.comparisonJSON(a.Against[i])
 		j.Behind = &c
 	}
+	if p := a.posterior; p != nil && !math.IsNaN(p.Mean[i]) {
+		one, all := p.Pointwise[i], p.Simultaneous[i]
+		j.Best = known(p.Best[i])
+		j.Band = &bandJSON{*known(p.Mean[i]), *known(one.Low), *known(one.High), *known(all.Low), *known(all.High)}
+	}
 	return j
 }
 
@@ -151,11 +162,10 @@ func (a Findings) toJSON() findingsJSON {
 	for _, c := range a.Paper {
 		j.Paper = append(j.Paper, a.comparisonJSON(c))
 	}
-	if c := a.Curve; c != nil {
-		j.Curve = &curveJSON{Straight: c.Straight, Flat: c.Flat, Peak: *known(c.Peak), Height: *known(c.Height),
-			Low: known(c.Low), High: known(c.High)}
-		for i, v := range c.At {
-			j.Curve.At[i] = *known(v)
+	if p := a.posterior; p != nil {
+		j.Posterior = &posteriorJSON{Curve: p.Curve, Concave: known(p.Concave)}
+		for _, i := range p.Set {
+			j.Posterior.Set = append(j.Posterior.Set, a.label(i))
 		}
 	}
 	return j

@@ -12,18 +12,18 @@ import (
 	"igcsearch/space"
 )
 
-// Findings are what analysis.Analyze found in a study, with the names of its networks.
+// Findings are what package analysis found in a study, with the names of its networks.
 type Findings struct {
 	analysis.Findings
-	results  Results            // with the split that is shown
-	networks []Network          // of the samples
-	choosing Results            // with the split that chose the best
-	chosen   []analysis.Summary // on that split; nil where it is the one that is shown
-	pooled   bool               // in the choice
-	pictures int                // that an accuracy is measured on
-	rounds   []strategy.Round   // of a race
-	dropped  []int              // after how many seeds the race dropped the network; 0: it did not
-	noCurve  bool               // no curve is fitted because the pairs do not have one budget
+	posterior *analysis.Posterior // of the split that is shown; nil if the scores say too little
+	results   Results             // with the split that is shown
+	networks  []Network           // of the samples
+	choosing  Results             // with the split that chose the best
+	chosen    []analysis.Summary  // on that split; nil where it is the one that is shown
+	pooled    bool                // in the choice
+	pictures  int                 // that an accuracy is measured on
+	rounds    []strategy.Round    // of a race
+	dropped   []int               // after how many seeds the race dropped the network; 0: it did not
 	// Warnings say what makes the findings less than they seem.
 	Warnings []string
 }
@@ -51,6 +51,7 @@ func Analyze(r Results, choose string) (Findings, error) {
 	for _, sample := range samples {
 		a.pictures = max(a.pictures, sample.Pictures)
 	}
+	a.posterior = r.Posterior()
 	if r.Study.OfPairs() {
 		a.compareSameSize()
 	}
@@ -78,15 +79,11 @@ func (a Findings) withScores() (n int) {
 // compareSameSize restricts the paper's questions about M to pairs of one budget. Of other pairs the larger would win
 // by its size.
 func (a *Findings) compareSameSize() {
-	var scored []Network
 	var order []int // samples with a score, the highest mean first
 	for i, m := range a.Summaries {
 		if m.N > 0 {
-			scored, order = append(scored, a.networks[i]), append(order, i)
+			order = append(order, i)
 		}
-	}
-	if a.Curve != nil && len(BySize(scored, a.results.BlockParams)) > 1 {
-		a.Curve, a.noCurve = nil, true
 	}
 	slices.SortStableFunc(order, func(i, j int) int { return cmp.Compare(a.Summaries[j].Mean, a.Summaries[i].Mean) })
 	a.Paper = nil
@@ -118,21 +115,30 @@ func (a *Findings) bestOfSameSize(order []int, isOther func(space.Pair) bool) (t
 	return 0, 0, false
 }
 
-// sameBudget is how much larger than the smallest a network of the same budget may be.
-const sameBudget = 1.1
-
 // BySize groups networks of one budget, by rising parameters.
 func BySize(networks []Network, params func(Network) int) (groups [][]Network) {
 	networks = slices.Clone(networks)
 	slices.SortStableFunc(networks, func(a, b Network) int { return cmp.Compare(params(a), params(b)) })
 	for _, n := range networks {
-		if k := len(groups); k == 0 || float64(params(n)) > sameBudget*float64(params(groups[k-1][0])) {
+		if k := len(groups); k == 0 || !space.SameBudget(params(groups[k-1][0]), params(n)) {
 			groups = append(groups, nil)
 		}
 		last := &groups[len(groups)-1]
 		*last = append(*last, n)
 	}
 	return groups
+}
+
+// sameSize reports whether the networks with an accuracy are pairs of one budget.
+func (r Results) sameSize() bool {
+	scored := slices.DeleteFunc(r.Networks(), func(n Network) bool { return len(n.Accuracies) == 0 })
+	return r.Study.OfPairs() && len(BySize(scored, r.BlockParams)) == 1
+}
+
+// Posterior is what the accuracies say of the true means of the networks, in the order of Networks. It is nil if they
+// say too little.
+func (r Results) Posterior() *analysis.Posterior {
+	return analysis.NewPosterior(r.Samples(), r.sameSize())
 }
 
 // Samples are the networks of the study in the order of Networks, with the accuracies of the study's split.
@@ -188,26 +194,24 @@ func (a Findings) warnings() []string {
 	add(len(single) > 0, "one seed only (n = 1), which decides nothing: %s", some(single))
 	add(len(welch) > 0, "compared by Welch's test, because fewer than two seeds are common with the best: %s",
 		some(welch))
-	add(a.Curve != nil && seeds > 1 && seeds < 5, "%s: the interval of the peak is too narrow: at least 5 are needed",
-		Count(seeds, "seed"))
 	add(a.Pooled && seeds == 2, "2 seeds: the check of the spreads finds little, so that a best pair of a large spread"+
 		" may be called worse more often than in 5 %% of studies: at least 3 seeds are needed")
-	if a.noCurve {
+	if a.posterior != nil && a.results.Study.OfPairs() && !a.results.sameSize() {
 		var sizes []int
 		for i, m := range a.Summaries {
 			if m.N > 0 {
 				sizes = append(sizes, a.results.BlockParams(a.networks[i]))
 			}
 		}
-		add(true, "no curve is fitted: its pairs have %d to %d parameters, more than 10 %% apart, so that they"+
-			" differ by more than M",
+		add(true, "P(best) expects no curve over M: its pairs have %d to %d parameters, more than 10 %% apart, so that"+
+			" they differ by more than M",
 			slices.Min(sizes), slices.Max(sizes))
 	}
 
 	study := a.results.Study
-	add(study.Strategy == search.StrategyRace,
-		"the race chose by the %s pictures which trials were continued: the p values do not account for that",
-		study.DecidingSplit())
+	add(study.Strategy == search.StrategyRace || study.Strategy == search.StrategyPeak,
+		"the %s chose by the %s pictures which trials were continued: the p values do not account for that",
+		cmp.Or(map[string]string{search.StrategyPeak: "search"}[study.Strategy], study.Strategy), study.DecidingSplit())
 	add(study.Strategy == search.StrategyHalving,
 		"halving chose at %s which trials were continued: the p values do not account for that",
 		a.results.Agreement().At())

@@ -375,6 +375,50 @@ func (r Results) Decide() search.Decision {
 	return decides.Decide(r.Study, trials)
 }
 
+// Ended reports whether the search has ended: no trial runs, and the strategy wants none of those that are left.
+func (r Results) Ended() bool {
+	if slices.ContainsFunc(r.Trials, func(t search.TrialState) bool { return t.Status == search.Running }) {
+		return false
+	}
+	d := r.Decide()
+	return len(d.Next) == 0 && d.Reason != ""
+}
+
+// Saved says how many trainings a strategy has needed of those of grid. Before the search has ended, nobody knows how
+// many it will need. It is "" for grid, which trains all.
+func (r Results) Saved() string {
+	if r.Study.Strategy == "" {
+		return ""
+	}
+	whole, begun, epochs, all := 0, 0, 0, 0
+	for _, t := range r.Trials {
+		epochs, all = epochs+t.Epoch, all+t.Epochs
+		switch {
+		case t.Status.Finished() || t.Status == search.Failed:
+			whole++
+		case t.Epoch > 0:
+			begun++
+		}
+	}
+	if !r.Ended() {
+		return fmt.Sprintf("%d of at most %s so far", whole, Count(len(r.Trials), "training"))
+	}
+	text := "all " + Count(len(r.Trials), "training") + " were needed"
+	switch left := len(r.Trials) - whole - begun; {
+	case left == 1:
+		text = fmt.Sprintf("1 of %s was not needed", Count(len(r.Trials), "training"))
+	case left > 0:
+		text = fmt.Sprintf("%d of %s were not needed", left, Count(len(r.Trials), "training"))
+	case begun > 0:
+		text = "all " + Count(len(r.Trials), "training") + " were begun"
+	}
+	if begun > 0 {
+		text += fmt.Sprintf(", and %d ended early: %.0f %% of the epochs of grid were trained", begun,
+			100*float64(epochs)/float64(all))
+	}
+	return text
+}
+
 // RaceRounds are the finished rounds of the race that a study is. A study with another strategy has none. A race is of
 // all planned trials, also where the results show only some of them.
 func (r Results) RaceRounds() []strategy.Round {
@@ -382,6 +426,14 @@ func (r Results) RaceRounds() []strategy.Round {
 		return nil
 	}
 	return strategy.Rounds(r.Study, r.Planned)
+}
+
+// Belief is what peak believes after its last round. ok is false if none has ended, and for other strategies.
+func (r Results) Belief() (b strategy.Belief, ok bool) {
+	if r.Study.Strategy != search.StrategyPeak {
+		return b, false
+	}
+	return strategy.Believe(r.Study, r.Planned)
 }
 
 // Agreement says how the order of networks at the rungs of halving agrees with that at the end. A study with another

@@ -85,7 +85,7 @@ func (s Status) Print(stdout io.Writer, format string) error {
 	}
 	notes := ""
 	if s.Study.Strategy != "" {
-		notes = fmt.Sprintf("strategy %s: %s\n", s.Study.Strategy, s.wanted())
+		notes = fmt.Sprintf("strategy %s: %s; %s\n", s.Study.Strategy, s.wanted(), s.Saved())
 	}
 	counts := s.Counts()
 	if s.Left != "" {
@@ -213,6 +213,9 @@ func (s Status) wanted() string {
 	}
 	if a := s.Agreement(); a.Networks > 0 {
 		text += fmt.Sprintf("; so far, %v", a)
+	}
+	if b, ok := s.Belief(); ok {
+		text += fmt.Sprintf("; so far, %v", &b)
 	}
 	return text
 }

@@ -39,9 +39,9 @@ func contenders() []contender {
 	grid := func(s *search.Study) { s.Strategy = search.StrategyGrid }
 	return []contender{
 		{name: "peak", change: peak(true, 2)},
-		{name: "peak, 4 at once", change: peak(true, 4), studies: 500},
-		{name: "peak, no structure", change: peak(false, 2), studies: 500},
-		{name: "peak, no structure, 4 at once", change: peak(false, 4), studies: 500},
+		{name: "peak, 4 at once", change: peak(true, 4), studies: 200},
+		{name: "peak, no structure", change: peak(false, 2), studies: 200},
+		{name: "peak, no structure, 4 at once", change: peak(false, 4), studies: 200},
 		{name: "grid", change: grid},
 		{name: "grid of 3 seeds", change: grid, seeds: 3},
 		{name: "halving", change: func(s *search.Study) { s.Strategy = search.StrategyHalving }, shuffled: true},

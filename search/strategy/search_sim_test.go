@@ -282,40 +282,42 @@ func TestSearches(t *testing.T) {
 }
 
 // TestSearchesDiverge simulates studies in which trials of the best network diverge. IGC_SIMULATE=long
-// runs 300 of each truth, and -v prints a table of docs/search.md.
+// runs 100 of each truth, and -v prints a table of docs/search.md.
 func TestSearchesDiverge(t *testing.T) {
 	studies, few := 2, 3
 	if os.Getenv("IGC_SIMULATE") == "long" {
-		studies, few = 300, len(truths())
+		studies, few = 100, len(truths())
 	}
 	c := contenders()[0]
 	for _, share := range []float64{0.1, 0.3, 1} {
-		s, decides := c.study(t, mostSeeds)
-		for _, kind := range []string{concave, broken, worst} {
-			var sum tally
-			var out, wrongLeft float64
-			for at, x := range truths()[:few] {
-				if x.kind != kind {
-					continue
+		t.Run(fmt.Sprintf("%.0f %%", 100*share), func(t *testing.T) {
+			s, decides := c.study(t, mostSeeds)
+			for _, kind := range []string{concave, broken, worst} {
+				var sum tally
+				var out, wrongLeft float64
+				for at, x := range truths()[:few] {
+					if x.kind != kind {
+						continue
+					}
+					x.diverge = share
+					for i := range studies {
+						o := c.simulate(t, decides, s, x, rand.New(rand.NewPCG(uint64(at), uint64(i))))
+						sum.add(o)
+						if o.out {
+							out++
+						} else if share == 1 {
+							t.Errorf("%s: the best network always diverges and is not out", x.name)
+						}
+						if o.wrongLeft {
+							wrongLeft++
+						}
+					}
 				}
-				x.diverge = share
-				for i := range studies {
-					o := c.simulate(t, decides, s, x, rand.New(rand.NewPCG(uint64(at), uint64(i))))
-					sum.add(o)
-					if o.out {
-						out++
-					} else if share == 1 {
-						t.Errorf("%s: the best network always diverges and is not out", x.name)
-					}
-					if o.wrongLeft {
-						wrongLeft++
-					}
+				if sum.n > 0 {
+					t.Logf("| %s | %.0f | %.1f | %.3f | %.1f | %.1f | %.2f | %.2f |", kind, 100*share, 100*sum.cost/sum.n,
+						sum.regret/sum.n, 100*out/sum.n, 100*sum.claimed/sum.n, 100*sum.wrong/sum.n, 100*wrongLeft/sum.n)
 				}
 			}
-			if sum.n > 0 {
-				t.Logf("| %s | %.0f | %.1f | %.3f | %.1f | %.1f | %.2f | %.2f |", kind, 100*share, 100*sum.cost/sum.n,
-					sum.regret/sum.n, 100*out/sum.n, 100*sum.claimed/sum.n, 100*sum.wrong/sum.n, 100*wrongLeft/sum.n)
-			}
-		}
+		})
 	}
 }

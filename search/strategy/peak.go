@@ -84,7 +84,7 @@ func (p *peak) answer(s search.Study, trials []search.TrialState) Answer {
 	if b.Leader < 0 || b.Systems == nil {
 		return Answer{}
 	}
-	a := networks(trials)[b.Leader]
+	a := sorted(trials)[b.Leader]
 	scores, _ := p.scores(s, trials, a, len(a.trials))
 	sum := 0.
 	for _, r := range scores {
@@ -105,7 +105,7 @@ func Believe(s search.Study, trials []search.TrialState) (b Belief, ok bool) {
 func (p *peak) replay(s search.Study, trials []search.TrialState) (b Belief, d search.Decision) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	all := networks(trials)
+	all := sorted(trials)
 	if len(all) == 0 {
 		return b, search.Decision{Reason: "there are no trials"}
 	}
@@ -133,6 +133,20 @@ func (p *peak) replay(s search.Study, trials []search.TrialState) (b Belief, d s
 			asked[i]++
 		}
 	}
+}
+
+// sorted returns the networks in an order of their own, by rising M. The draws of a model depend on
+// the order of its networks, and trials come in different ones: run begins the longest, and a study
+// that has grown stores new networks last.
+func sorted(trials []search.TrialState) []network {
+	all := networks(trials)
+	slices.SortFunc(all, func(a, b network) int {
+		if c := slices.CompareFunc(a.system.Stages[:], b.system.Stages[:], space.ComparePairs); c != 0 {
+			return c
+		}
+		return cmp.Compare(a.system.String(), b.system.String())
+	})
+	return all
 }
 
 // first returns the networks of the first round: all of them, or some that cover a large space.

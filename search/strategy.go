@@ -257,6 +257,9 @@ func (r *Race) normalize(c *checker, seeds int) {
 	case RaceSignedRank:
 		least = 4 // the smallest p of n seeds is 1/2ⁿ
 	}
+	// The level of the pooled test is a quantile of 9,999 drawn races.
+	c.check(r.Test != "" || r.Alpha <= 0 || r.Alpha >= 0.001, "race.alpha %g: want 0.001 or more, or test = %q", r.Alpha,
+		RacePaired)
 	if r.MinSeeds == 0 {
 		r.MinSeeds = min(least, seeds)
 	}

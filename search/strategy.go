@@ -159,7 +159,7 @@ type Peak struct {
 	AtOnce int `toml:"at_once" json:"at_once"`
 	// Systems is the largest number of networks, from 10 to 200, that are all trained. If the study
 	// has more, a model chooses those that are trained, and Trainings is the largest number of
-	// trials, at least 20.
+	// trials, from 20 to 500.
 	Systems   int `toml:"systems" json:"systems"`
 	Trainings int `toml:"trainings" json:"trainings"`
 }
@@ -236,7 +236,8 @@ func (x *Selection) normalize(c *checker, s Study) {
 		c.check(p.Confidence > 0.5 && p.Confidence < 1, "peak.confidence %g: want a probability above 0.5 and below 1,"+
 			" 0.95 is usual", p.Confidence)
 		c.check(p.AtOnce >= 0 && p.AtOnce <= most, "peak.at_once %d: want 1 to %d, or 0 for 2", p.AtOnce, most)
-		c.check(p.Trainings >= 2*least, "peak.trainings %d: want %d or more, 120 is usual", p.Trainings, 2*least)
+		c.check(p.Trainings >= 2*least && p.Trainings <= most/2, "peak.trainings %d: want %d to %d, 120 is usual", p.Trainings,
+			2*least, most/2) // the model takes 0.4 s for 400
 		n := len(s.Seeds)
 		c.check(n >= PeakSeeds, "strategy peak: seeds %d: want %d or more, since its answer has so many", n, PeakSeeds)
 	}

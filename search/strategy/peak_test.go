@@ -270,7 +270,7 @@ func TestPeakSettings(t *testing.T) {
 		s.Peak = search.Peak{Margin: 0, Confidence: 1, AtOnce: -1, Systems: 201, Trainings: 1}
 		_, err := s.Normalize()
 		for _, want := range []string{"peak.margin 0", "peak.confidence 1", "peak.at_once -1", "peak.systems 201: want 10 to 200",
-			"peak.trainings 1", "seeds 2: want 3 or more"} {
+			"peak.trainings 1: want 20 to 500", "seeds 2: want 3 or more"} {
 			if err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("got %v, want it to have %q", err, want)
 			}

@@ -451,3 +451,24 @@ func BenchmarkDecide(b *testing.B) {
 		})
 	}
 }
+
+// TestNoAnswer: halving and race say that nothing was trained where all trials diverged, and a race
+// of one network compares nothing.
+func TestNoAnswer(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{search.StrategyHalving, search.StrategyRace, search.StrategyPeak} {
+		s, decides := strategyStudy(t, name, nil)
+		trials := record(s, line(3), func(_, _, _ int) float64 { return 0.5 })
+		for i := range trials {
+			trials[i].Status, trials[i].Epoch, trials[i].History = search.Diverged, 0, nil
+		}
+		if d := decides.Decide(s, trials); len(d.Next) > 0 || d.Reason != "no network was trained to the end" {
+			t.Errorf("%s, all trials diverged: %+v", name, d)
+		}
+	}
+	s, decides := strategyStudy(t, search.StrategyRace, nil)
+	d := decides.Decide(s, record(s, line(1), func(_, _, _ int) float64 { return 0.5 }))
+	if want := "L100M1 is the only network, after 2 of 3 seeds"; d.Reason != want {
+		t.Errorf("a race of one network ends because %q, want %q", d.Reason, want)
+	}
+}

@@ -55,7 +55,7 @@ func (r race) Decide(s search.Study, trials []search.TrialState) search.Decision
 			return cmp.Compare(b, a)
 		})
 		d.Reason = fmt.Sprintf("all %d seeds are used: %d of %d networks are not separated by %s, the best first: %s",
-			len(s.Seeds), len(alive), len(begun)+len(entering), RaceTest(s.Race, rounds), labels(all, alive))
+			len(s.Seeds), len(alive), len(begun)+len(entering), RaceTest(s.Race, rounds), labels(systems(all, alive)))
 	default:
 		for _, i := range alive {
 			d.Next = append(d.Next, all[i].train(trials, seeds, s.Epochs)...)
@@ -163,14 +163,21 @@ func (r race) rounds(s search.Study, trials []search.TrialState, all []network, 
 	return rounds, alive
 }
 
+func systems(all []network, which []int) (list []space.System) {
+	for _, i := range which {
+		list = append(list, all[i].system)
+	}
+	return list
+}
+
 // labels returns the names of some networks, separated by commas.
-func labels(all []network, which []int) string {
+func labels(systems []space.System) string {
 	const most = 6
 	var names []string
-	for _, i := range which[:min(most, len(which))] {
-		names = append(names, all[i].system.Label())
+	for _, s := range systems[:min(most, len(systems))] {
+		names = append(names, s.Label())
 	}
-	if len(which) > most {
+	if len(systems) > most {
 		names = append(names, "…")
 	}
 	return strings.Join(names, ", ")

@@ -376,7 +376,11 @@ func (p *peak) reason(b *Belief, wanted int) string {
 		text += fmt.Sprintf("; %d of its trials diverged and are left out", n)
 	}
 	if b.Concave < posterior.HardlyConcave {
-		text += fmt.Sprintf("; the concave curves of the model hardly fit, with %.0f %% of its weight", 100*b.Concave)
+		weight := fmt.Sprintf("%.0f %%", 100*b.Concave)
+		if b.Concave < 0.005 {
+			weight = "less than 1 %"
+		}
+		text += fmt.Sprintf("; the concave curves of the model hardly fit, with %s of its weight", weight)
 	}
 	return text
 }

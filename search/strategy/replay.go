@@ -148,7 +148,7 @@ func (r *replay) begin() error {
 			}
 			r.Epochs += until - t.Epoch
 			r.running = append(r.running, replayJob{step.Trial, step.Until, r.clock + until - t.Epoch})
-			t.Status = search.Running
+			t.Status, t.Until = search.Running, until
 			free--
 		}
 	}

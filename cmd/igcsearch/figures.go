@@ -267,8 +267,8 @@ func accuracyFigure(list []report.Results, o plotOptions) (plots.Figure, error) 
 	for i, r := range list {
 		p := r.Posterior()
 		if p == nil {
-			return nil, fmt.Errorf("plot %s: --band %s needs two networks with a result, and two seeds of one of them",
-				r.Study.Name, o.band)
+			return nil, fmt.Errorf("plot %s: --band %s needs two networks with a result, two seeds of one of them, and at"+
+				" most %d networks with a result", r.Study.Name, o.band, analysis.MostNetworks)
 		}
 		bands := p.Pointwise
 		if f.Band == plots.Simultaneous {

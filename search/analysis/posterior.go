@@ -30,9 +30,14 @@ type Posterior struct {
 	Concave float64
 }
 
+// MostNetworks is the largest number of samples with a score that NewPosterior has a model for. The
+// time that the model takes grows with the third power of their number.
+const MostNetworks = 200
+
 // NewPosterior returns nil if the scores say too little: fewer than two samples may be the best, or
-// no sample has two scores, so that nothing is known of their spread. sameSize says that the samples
-// are pairs of one budget. Then the model is a curve, if they have three different M.
+// no sample has two scores, so that nothing is known of their spread. It also returns nil if more
+// than MostNetworks have a score. sameSize says that the samples are pairs of one budget. Then the
+// model is a curve, if they have three different M.
 func NewPosterior(samples []Sample, sameSize bool) *Posterior {
 	x := newScoredSamples(samples)
 	if !x.enough {
@@ -72,7 +77,7 @@ func newScoredSamples(samples []Sample) scoredSamples {
 		}
 		repeated = repeated || len(sample.Scores) > 1
 	}
-	x.enough = candidates > 1 && repeated
+	x.enough = candidates > 1 && repeated && len(x.scored) <= MostNetworks
 	return x
 }
 

@@ -79,9 +79,10 @@ func TestPosterior(t *testing.T) {
 	})
 	t.Run("too few scores have none", func(t *testing.T) {
 		for name, samples := range map[string][]analysis.Sample{
-			"one network":              {sample(1, 1, 50, 51), sample(1, 2)},
-			"one seed of each":         {sample(1, 1, 50), sample(1, 2, missing, 51)},
-			"one that may be the best": {sample(1, 1, 50, 51), {Scores: plain[0].Scores, Diverged: 3}},
+			"one network":      {sample(1, 1, 50, 51), sample(1, 2)},
+			"one seed of each": {sample(1, 1, 50), sample(1, 2, missing, 51)},
+			"more networks than the model has time for": slices.Repeat(plain[:1], analysis.MostNetworks+1),
+			"one that may be the best":                  {sample(1, 1, 50, 51), {Scores: plain[0].Scores, Diverged: 3}},
 		} {
 			if p := analysis.NewPosterior(samples, false); p != nil {
 				t.Errorf("%s: %+v", name, p)

@@ -100,8 +100,7 @@ func newField(x [][]float64, d Detail, rough []weighted, concave [][]float64) *f
 	}
 	f.process = processes(x, rough, 1-f.half)
 	random := rand.NewPCG(1, 0)
-	uniform := mat.NewDense(d.draws, f.networks+3, nil)
-	samplemv.Halton{Kind: samplemv.Owen, Q: distmv.NewUnitUniform(f.networks+3, random), Src: random}.Sample(uniform)
+	uniform := points(d.draws, f.networks+3, random)
 	// The draws are taken from the parts of the mixture in their order. The points are shuffled, so
 	// that those of one part are spread over the whole unit cube.
 	for _, from := range rand.New(random).Perm(d.draws) {
@@ -114,6 +113,17 @@ func newField(x [][]float64, d Detail, rough []weighted, concave [][]float64) *f
 		f.uniform = append(f.uniform, [2]float64{inside(row[f.networks+1]), inside(row[f.networks+2])})
 	}
 	return f
+}
+
+// points returns points that are spread over the unit cube, one in each row.
+func points(n, dimensions int, random rand.Source) *mat.Dense {
+	list, cube := mat.NewDense(n, dimensions, nil), distmv.NewUnitUniform(dimensions, random)
+	if dimensions < 1000 { // gonum has no Halton points of more
+		samplemv.Halton{Kind: samplemv.Owen, Q: cube, Src: random}.Sample(list)
+	} else {
+		samplemv.IID{Dist: cube}.Sample(list)
+	}
+	return list
 }
 
 // inside keeps a probability away from 0 and 1, where quantiles are infinite.

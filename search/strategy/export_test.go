@@ -9,8 +9,3 @@ func Beliefs(decides search.Strategy) (list []Belief) {
 	}
 	return list
 }
-
-// Claims reports whether a belief of "peak" is a claim: that its leader is within the margin.
-func Claims(decides search.Strategy, b Belief) bool {
-	return b.Within >= decides.(*peak).Confidence && b.tested()
-}

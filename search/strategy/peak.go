@@ -22,8 +22,8 @@ import (
 // answer.
 //
 // A network is out of the search if more of its trials diverged than have an accuracy, and nothing is
-// claimed of it if as many did. Its accuracies stay in the model. A failed trial says nothing; the
-// next seed takes its place.
+// claimed of it if as many did. Its accuracies stay in the model. A failed trial says nothing. If it
+// leaves a network without an accuracy, the network's next seed comes before all others.
 type peak struct {
 	search.Peak
 
@@ -60,6 +60,9 @@ type Belief struct {
 	// Within is the probability that Leader is within Margin of the best, search.Peak.Margin. Bound is
 	// the number of points that it loses to the best at most, with a probability of 95 %.
 	Margin, Within, Bound float64
+	// Sure says that Within is the confidence that was asked for, of enough trainings. The search ends
+	// then. Unless Large is set, it claims that Leader is within Margin of the best.
+	Sure bool
 	// Best has the probability of each network that it is the best.
 	Best []float64
 	// Concave is the weight of the concave curves in the model, or NaN if the model is of no curve.
@@ -67,6 +70,9 @@ type Belief struct {
 	Seeds, Diverged []int // the numbers of accuracies and of diverged trials of each network
 	Repeats         int   // the number of accuracies beyond the first of each network
 	Trials          int   // the number of trials that were asked for so far
+	// Unknown are the networks of which all trials failed. It is empty in a large space.
+	Unknown []space.System
+	unseen  []int // the networks of a small space without an accuracy, whose next seed is asked for
 }
 
 // Decide implements search.Strategy.
@@ -75,19 +81,20 @@ func (p *peak) Decide(s search.Study, trials []search.TrialState) search.Decisio
 	return d
 }
 
-// answer is the leader, whose trials are fewer than those of a rival at times.
-func (p *peak) answer(s search.Study, trials []search.TrialState) Answer {
+// answer returns the leader, whose trials are fewer than those of a rival at times, and whether
+// something is claimed of it.
+func (p *peak) answer(s search.Study, trials []search.TrialState) (a Answer, claim bool) {
 	b, _ := p.replay(s, trials)
 	if b.Leader < 0 || b.Systems == nil {
-		return Answer{}
+		return a, false
 	}
-	a := networks(trials)[b.Leader]
-	scores, _ := p.scores(s, trials, a, len(a.trials))
+	leader := sorted(trials)[b.Leader]
+	scores, _ := p.scores(s, trials, leader, len(leader.trials))
 	sum := 0.
 	for _, r := range scores {
 		sum += r.Score / 100
 	}
-	return Answer{a.system, sum / float64(len(scores)), len(scores)}
+	return Answer{leader.system, sum / float64(len(scores)), len(scores)}, b.Sure && !b.Large
 }
 
 // Believe returns what the strategy "peak" believes after the last round of a normalised study that
@@ -102,7 +109,7 @@ func Believe(s search.Study, trials []search.TrialState) (b Belief, ok bool) {
 func (p *peak) replay(s search.Study, trials []search.TrialState) (b Belief, d search.Decision) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	all := networks(trials)
+	all := sorted(trials)
 	if len(all) == 0 {
 		return b, search.Decision{Reason: "there are no trials"}
 	}
@@ -130,6 +137,20 @@ func (p *peak) replay(s search.Study, trials []search.TrialState) (b Belief, d s
 			asked[i]++
 		}
 	}
+}
+
+// sorted returns the networks in an order of their own, by rising M. The draws of a model depend on
+// the order of its networks, and trials come in different ones: run begins the longest, and a study
+// that has grown stores new networks last.
+func sorted(trials []search.TrialState) []network {
+	all := networks(trials)
+	slices.SortFunc(all, func(a, b network) int {
+		if c := slices.CompareFunc(a.system.Stages[:], b.system.Stages[:], space.ComparePairs); c != 0 {
+			return c
+		}
+		return cmp.Compare(a.system.String(), b.system.String())
+	})
+	return all
 }
 
 // first returns the networks of the first round: all of them, or some that cover a large space.
@@ -229,7 +250,8 @@ func (p *peak) round(n int, s search.Study, trials []search.TrialState, all []ne
 	}
 	if n < len(p.rounds) {
 		if known := p.rounds[n]; slices.Equal(known.results, r.results) &&
-			slices.Equal(known.belief.Diverged, r.belief.Diverged) && slices.Equal(known.left, r.left) {
+			slices.Equal(known.belief.Diverged, r.belief.Diverged) && slices.Equal(known.left, r.left) &&
+			known.belief.Trials == r.belief.Trials {
 			return known
 		}
 	}
@@ -245,12 +267,18 @@ func (r *peakRound) judge(p *peak) {
 	may := make([]bool, len(left)) // be the answer, now or later
 	for i := range may {
 		may[i] = b.Diverged[i] <= b.Seeds[i]
+		switch failed := b.Diverged[i]+b.Seeds[i] == 0; {
+		case failed && left[i] && !large:
+			b.unseen = append(b.unseen, i)
+		case failed && !large:
+			b.Unknown = append(b.Unknown, b.Systems[i])
+		}
 	}
 	post := p.model.Given(r.results)
-	if post == nil || !slices.Contains(may, true) {
-		// Nothing is known. Networks whose trials failed get another seed.
+	if post == nil || !slices.Contains(may, true) { // nothing is known
+		r.want = b.unseen
 		for i := range left {
-			if may[i] && left[i] && len(r.want) < p.Round(len(left)) {
+			if large && may[i] && left[i] && len(r.want) < p.room(b) {
 				r.want = append(r.want, i)
 			}
 		}
@@ -267,33 +295,58 @@ func (r *peakRound) judge(p *peak) {
 			b.Leader = i
 		}
 	}
-	rivals := b.Best
+	gain := slices.Clone(b.Best)
 	if b.Leader >= 0 {
 		b.Within = within[b.Leader]
 		_, b.Bound = post.Regret(b.Leader, may, 0.05)
-		if left[b.Leader] {
-			r.want = append(r.want, b.Leader)
-		}
 		if !large {
-			rivals = post.Improvement(b.Leader)
+			gain = post.Improvement(b.Leader)
 		}
+		gain[b.Leader] = math.Inf(1) // the leader comes first
 	}
-	order := make([]int, 0, len(left))
+	b.Sure = b.Within >= p.Confidence && b.lacks() == ""
+	if len(b.unseen) > 0 {
+		r.want = b.unseen
+		return
+	}
+	lacking := b.lacks() != ""
 	for j := range left {
-		if j != b.Leader && may[j] && left[j] && (rivals[j] > least || !b.tested()) {
-			order = append(order, j)
+		if may[j] && left[j] && (gain[j] > least || lacking) {
+			r.want = append(r.want, j)
 		}
 	}
-	slices.SortStableFunc(order, func(i, j int) int {
-		return cmp.Or(cmp.Compare(rivals[j], rivals[i]), cmp.Compare(mean[j], mean[i]))
+	slices.SortStableFunc(r.want, func(i, j int) int {
+		return cmp.Or(cmp.Compare(gain[j], gain[i]), cmp.Compare(mean[j], mean[i]))
 	})
-	r.want = append(r.want, order[:max(0, min(len(order), p.Round(len(left))-len(r.want)))]...)
+	r.want = r.want[:min(len(r.want), p.room(b))]
 }
 
-// tested reports whether there are enough accuracies for the model to be believed.
-func (b *Belief) tested() bool {
-	return b.Leader >= 0 && b.Seeds[b.Leader] >= search.PeakSeeds && b.Diverged[b.Leader] < b.Seeds[b.Leader] &&
-		b.Repeats >= minRepeats
+// room returns the number of networks that get one more seed after a round, if all have an accuracy.
+func (p *peak) room(b *Belief) int {
+	n := p.Round(len(b.Seeds))
+	if b.Large {
+		n = min(n, max(0, p.Trainings-b.Trials))
+	}
+	return n
+}
+
+// lacks says what else the model needs, in words that follow on the answer, until it is believed. It
+// is "" if that is nothing.
+func (b *Belief) lacks() string {
+	if b.Leader < 0 {
+		return "no network has an accuracy"
+	}
+	switch seeds, diverged := b.Seeds[b.Leader], b.Diverged[b.Leader]; {
+	case len(b.unseen) > 0:
+		return "some networks have no accuracy yet"
+	case diverged >= seeds:
+		return "as many of its trials diverged as have an accuracy"
+	case seeds < search.PeakSeeds:
+		return fmt.Sprintf("%d seeds are needed", search.PeakSeeds)
+	case b.Repeats < minRepeats:
+		return fmt.Sprintf("%d repeat a network, %d are needed", b.Repeats, minRepeats)
+	}
+	return ""
 }
 
 // reason says why the search ends with what it believes. It is "" if more trials are wanted.
@@ -304,8 +357,7 @@ func (p *peak) reason(b *Belief, wanted int) string {
 		}
 		return "no network was trained to the end"
 	}
-	claimed := b.Within >= p.Confidence && b.tested()
-	if !claimed && wanted > 0 && !(b.Large && b.Trials >= p.Trainings) {
+	if !b.Sure && wanted > 0 {
 		return ""
 	}
 	text := b.String()
@@ -314,15 +366,21 @@ func (p *peak) reason(b *Belief, wanted int) string {
 	}
 	if b.Within < p.Confidence {
 		text = fmt.Sprintf("no trial is left that could decide: %s; %g was asked for", text, p.Confidence)
-	} else if !claimed {
-		text = fmt.Sprintf("too few trainings for a claim: %s; %d repeat a network, %d are needed", text, b.Repeats,
-			minRepeats)
+	} else if !b.Sure {
+		text = fmt.Sprintf("too few trainings for a claim: %s; %s", text, b.lacks())
+	}
+	if len(b.Unknown) > 0 {
+		text += fmt.Sprintf("; nothing is known of %s, whose trials failed", labels(b.Unknown))
 	}
 	if n := b.Diverged[b.Leader]; n > 0 {
 		text += fmt.Sprintf("; %d of its trials diverged and are left out", n)
 	}
 	if b.Concave < posterior.HardlyConcave {
-		text += fmt.Sprintf("; the concave curves of the model hardly fit, with %.0f %% of its weight", 100*b.Concave)
+		weight := fmt.Sprintf("%.0f %%", 100*b.Concave)
+		if b.Concave < 0.005 {
+			weight = "less than 1 %"
+		}
+		text += fmt.Sprintf("; the concave curves of the model hardly fit, with %s of its weight", weight)
 	}
 	return text
 }

@@ -1,6 +1,7 @@
 package strategy_test
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"reflect"
@@ -158,30 +159,34 @@ func TestPeakDivergedAndFailed(t *testing.T) {
 			t.Errorf("%d trials, %q, %v", r.Begun, r.Reason, err)
 		}
 	})
-	t.Run("the next seed takes the place of a failed trial", func(t *testing.T) {
+	t.Run("a network without an accuracy gets its next seed before all others", func(t *testing.T) {
+		for i, pair := range table1 { // also those that the model takes for much worse than the best
+			trials := curveOf(s, 2)
+			status(trials, func(p space.Pair, seed int) search.Status {
+				switch {
+				case seed > 3:
+					return search.Pending
+				case p == pair:
+					return []search.Status{search.Failed, search.Pending}[min(1, seed)]
+				}
+				return ""
+			})
+			if d := decides.Decide(s, trials); !slices.Equal(d.Next, []search.Step{{Trial: 10*i + 1, Until: 1}}) {
+				t.Errorf("%v: %v, %q", pair, d.Next, d.Reason)
+			}
+		}
+	})
+	t.Run("a network of which all trials failed is named", func(t *testing.T) {
 		trials := curveOf(s, 2)
-		status(trials, func(p space.Pair, seed int) search.Status {
-			switch {
-			case p.M == 2 && seed == 0:
+		status(trials, func(p space.Pair, _ int) search.Status {
+			if p.M == 23 {
 				return search.Failed
-			case seed > 0:
-				return search.Pending
 			}
 			return ""
 		})
-		asked := map[search.Key]bool{}
-		for len(asked) < 30 {
-			d := decides.Decide(s, trials)
-			if len(d.Next) == 0 {
-				break
-			}
-			for _, step := range d.Next {
-				asked[trials[step.Trial].Key] = true
-				trials[step.Trial].Status = search.Done
-			}
-		}
-		if !asked[search.Key{System: space.PairSystem(table1[1]), Seed: 1}] {
-			t.Errorf("asked were %v", asked)
+		const want = "; nothing is known of L1M23, whose trials failed"
+		if d := decides.Decide(s, trials); len(d.Next) > 0 || !strings.Contains(d.Reason, want) {
+			t.Errorf("%v, %q", d.Next, d.Reason)
 		}
 	})
 }
@@ -203,6 +208,18 @@ func TestPeakSettings(t *testing.T) {
 		r, err := strategy.Replay(decides, s, recorded, strategy.ReplayOptions{})
 		if err != nil || r.Begun != 9 || !strings.HasPrefix(r.Reason, "too few trainings for a claim: L28M3 ") ||
 			!strings.Contains(r.Reason, "; 6 repeat a network, 9 are needed") {
+			t.Errorf("%d trials, %q, %v", r.Begun, r.Reason, err)
+		}
+	})
+	t.Run("nothing is claimed of a network of which as many trials diverged as have an accuracy", func(t *testing.T) {
+		s, decides := peakStudy(t, func(s *search.Study) { s.Seeds = search.FirstSeeds(6) })
+		recorded := record(s, table1[:3], func(network, _, _ int) float64 { return 0.5 + 0.1*float64(network) })
+		for i := range recorded[15:] {
+			recorded[15+i].Status = search.Diverged
+		}
+		r, err := strategy.Replay(decides, s, recorded, strategy.ReplayOptions{})
+		if err != nil || !strings.HasPrefix(r.Reason, "too few trainings for a claim: L28M3 ") ||
+			!strings.Contains(r.Reason, "; as many of its trials diverged as have an accuracy") {
 			t.Errorf("%d trials, %q, %v", r.Begun, r.Reason, err)
 		}
 	})
@@ -252,10 +269,10 @@ func TestPeakSettings(t *testing.T) {
 	t.Run("settings out of range are refused", func(t *testing.T) {
 		s := budgetStudy()
 		s.Strategy, s.Seeds = search.StrategyPeak, search.FirstSeeds(2)
-		s.Peak = search.Peak{Margin: 0, Confidence: 1, AtOnce: -1, Systems: 2, Trainings: 1}
+		s.Peak = search.Peak{Margin: 0, Confidence: 1, AtOnce: -1, Systems: 201, Trainings: 1}
 		_, err := s.Normalize()
-		for _, want := range []string{"peak.margin 0", "peak.confidence 1", "peak.at_once -1", "peak.systems 2",
-			"peak.trainings 1", "seeds 2: want 3 or more"} {
+		for _, want := range []string{"peak.margin 0", "peak.confidence 1", "peak.at_once -1", "peak.systems 201: want 10 to 200",
+			"peak.trainings 1: want 20 to 500", "seeds 2: want 3 or more"} {
 			if err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("got %v, want it to have %q", err, want)
 			}
@@ -266,7 +283,7 @@ func TestPeakSettings(t *testing.T) {
 func TestPeakOfALargeSpace(t *testing.T) {
 	t.Parallel()
 	l := pairsOfManyBudgets()
-	s, decides := peakStudy(t, func(s *search.Study) { s.Peak.Trainings = 40 })
+	s, decides := peakStudy(t, func(s *search.Study) { s.Peak.Trainings = 42 })
 	rng := rand.New(rand.NewPCG(1, 1))
 	theta := l.draw(rng)
 	r, err := strategy.Replay(&counted{Strategy: decides, t: t}, s, l.record(s, theta, rng),
@@ -274,7 +291,7 @@ func TestPeakOfALargeSpace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.Begun != 40 || !strings.HasSuffix(r.Reason, "nothing is claimed of a space this large") {
+	if r.Begun != 42 || !strings.HasSuffix(r.Reason, "nothing is claimed of a space this large") {
 		t.Errorf("%d trials, %q", r.Begun, r.Reason)
 	}
 	if lost := slices.Max(theta) - theta[slices.Index(l.systems, r.System)]; lost > 1 {
@@ -318,5 +335,61 @@ func BenchmarkPeak(b *testing.B) {
 			b.ReportMetric(b.Elapsed().Seconds()*1000/float64(rounds), "ms/round")
 			b.ReportMetric(float64(rounds)/float64(b.N), "rounds")
 		})
+	}
+}
+
+// TestPeakOfAnyOrder: run, status and replay have the trials in orders of their own.
+func TestPeakOfAnyOrder(t *testing.T) {
+	t.Parallel()
+	for _, structure := range []bool{true, false} {
+		name := fmt.Sprintf("structure = %v", structure)
+		s, decides := peakStudy(t, func(s *search.Study) { s.Peak.Structure = structure })
+		trials := curveOf(s, 4)
+		for i := range trials {
+			if trials[i].Seed > 2 {
+				trials[i].Status, trials[i].Epoch, trials[i].History = search.Pending, 0, nil
+			}
+		}
+		want, ok := strategy.Believe(s, trials)
+		if !ok {
+			t.Fatalf("%s: nothing is believed", name)
+		}
+		rng := rand.New(rand.NewPCG(1, 1))
+		for range 5 {
+			rng.Shuffle(len(trials), func(i, j int) { trials[i], trials[j] = trials[j], trials[i] })
+			got, _ := strategy.Believe(s, trials)
+			if !structure { // NaN equals nothing
+				want.Concave, got.Concave = 0, 0
+			}
+			if !reflect.DeepEqual(got, want) {
+				t.Errorf("%s: in another order of the trials peak believes %+v, not %+v", name, got, want)
+			}
+			for _, step := range decides.Decide(s, trials).Next {
+				if trials[step.Trial].Status != search.Pending {
+					t.Errorf("%s: %v is wanted again", name, trials[step.Trial].Key)
+				}
+			}
+		}
+	}
+}
+
+// TestPeakBeginsWithEight: the pairs of many budgets differ in M and in parameters, so that
+// 2·(2 + 1) networks would cover them, and there are at least eight.
+func TestPeakBeginsWithEight(t *testing.T) {
+	t.Parallel()
+	s, decides := peakStudy(t, func(s *search.Study) { s.Peak.Systems = 10 })
+	var pairs []space.Pair
+	for m := 1; m <= 6; m++ {
+		for _, l := range []int{4, 9, 20} {
+			pairs = append(pairs, space.Pair{L: l, M: m})
+		}
+	}
+	trials := record(s, pairs, func(_, _, _ int) float64 { return 0.5 })
+	for i := range trials {
+		trials[i].Params = trials[i].System.Pair().Params(9)
+		trials[i].Status, trials[i].Epoch, trials[i].History = search.Pending, 0, nil
+	}
+	if got := len(decides.Decide(s, trials).Next); got != 8 {
+		t.Errorf("peak begins with %d networks of a large space of two dimensions, want 8", got)
 	}
 }

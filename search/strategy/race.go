@@ -41,6 +41,8 @@ func (r race) Decide(s search.Study, trials []search.TrialState) search.Decision
 	rounds, alive := r.rounds(s, trials, all, append(begun, entering...))
 	seeds := r.MinSeeds + len(rounds)
 	switch {
+	case len(all) == 1 && len(rounds) > 0:
+		d.Reason = fmt.Sprintf("%s is the only network, after %d of %d seeds", all[0].system.Label(), seeds-1, len(s.Seeds))
 	case len(alive) == 1 && len(rounds) > 0:
 		d.Reason = fmt.Sprintf("%s is better than every other of %d by %s, after %d of %d seeds",
 			all[alive[0]].system.Label(), len(begun)+len(entering), RaceTest(s.Race, rounds), seeds-1, len(s.Seeds))
@@ -53,7 +55,7 @@ func (r race) Decide(s search.Study, trials []search.TrialState) search.Decision
 			return cmp.Compare(b, a)
 		})
 		d.Reason = fmt.Sprintf("all %d seeds are used: %d of %d networks are not separated by %s, the best first: %s",
-			len(s.Seeds), len(alive), len(begun)+len(entering), RaceTest(s.Race, rounds), labels(all, alive))
+			len(s.Seeds), len(alive), len(begun)+len(entering), RaceTest(s.Race, rounds), labels(systems(all, alive)))
 	default:
 		for _, i := range alive {
 			d.Next = append(d.Next, all[i].train(trials, seeds, s.Epochs)...)
@@ -107,7 +109,7 @@ func RaceTest(r search.Race, rounds []Round) string {
 		}
 	}
 	if len(paired) > 0 {
-		text += fmt.Sprintf(" (only paired after %s seeds, since the spreads differ)", strings.Join(paired, ", "))
+		text += fmt.Sprintf(" (only paired after %s seeds, since the spreads may differ)", strings.Join(paired, ", "))
 	}
 	return text
 }
@@ -161,14 +163,21 @@ func (r race) rounds(s search.Study, trials []search.TrialState, all []network, 
 	return rounds, alive
 }
 
+func systems(all []network, which []int) (list []space.System) {
+	for _, i := range which {
+		list = append(list, all[i].system)
+	}
+	return list
+}
+
 // labels returns the names of some networks, separated by commas.
-func labels(all []network, which []int) string {
+func labels(systems []space.System) string {
 	const most = 6
 	var names []string
-	for _, i := range which[:min(most, len(which))] {
-		names = append(names, all[i].system.Label())
+	for _, s := range systems[:min(most, len(systems))] {
+		names = append(names, s.Label())
 	}
-	if len(which) > most {
+	if len(systems) > most {
 		names = append(names, "…")
 	}
 	return strings.Join(names, ", ")

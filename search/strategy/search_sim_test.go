@@ -103,7 +103,7 @@ func (c contender) simulate(t *testing.T, decides search.Strategy, s search.Stud
 			o.rounds = append(o.rounds, judged{b.Within, regret(b.Systems[b.Leader]) <= s.Peak.Margin})
 		}
 		b := beliefs[len(beliefs)-1]
-		o.claimed, o.bounded = strategy.Claims(decides, b), o.regret <= b.Bound+1e-9
+		o.claimed, o.bounded = b.Sure, o.regret <= b.Bound+1e-9
 		o.wrong = o.claimed && o.regret > s.Peak.Margin
 		o.out, o.wrongLeft = diverged(s, b, means, o.claimed)
 	case search.StrategyRace:

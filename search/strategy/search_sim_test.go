@@ -49,7 +49,7 @@ func contenders() []contender {
 		{name: "race, paired", change: race(search.RacePaired), studies: 500},
 		{name: "race, signed-rank", change: race(search.RaceSignedRank), studies: 500},
 		{name: "rule of WilcoxonPruner", change: grid, peer: strategy.PeerWilcoxon, shuffled: true, studies: 500},
-		{name: "rule of irace", change: grid, peer: strategy.PeerIrace, shuffled: true, studies: 500},
+		{name: "rule of irace", change: grid, peer: strategy.PeerIrace, shuffled: true, studies: 100},
 		{name: "rule of SMAC3", change: grid, peer: strategy.PeerSMAC, shuffled: true, studies: 500},
 	}
 }

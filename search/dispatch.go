@@ -273,7 +273,7 @@ func (d *Dispatch) begin(ctx context.Context, w Worker, s *TrialState, until int
 	if d.start.IsZero() {
 		d.start = time.Now()
 	}
-	s.Status, s.Error, s.Failure = Running, "", ""
+	s.Status, s.Error, s.Failure, s.Until = Running, "", "", until
 	if claim.From != nil {
 		s.Epoch = claim.From.Epoch
 	} else {

@@ -19,6 +19,8 @@ type Strategy interface {
 type TrialState struct {
 	Trial
 	History []Epoch
+	// Until is the epoch up to which the trial is trained now, or 0 if it is not running.
+	Until int
 	// ISA is the Attempt.ISA of the last epoch, or "" if there is none. Only the same arithmetic
 	// can continue from its checkpoint.
 	ISA string

@@ -319,10 +319,11 @@ var statuses = []search.Status{search.Pending, search.Running, search.Done, sear
 func findTrials(ctx context.Context, tx *sql.Tx, which string, args ...any) (trials []search.TrialState, err error) {
 	var t search.TrialState
 	var message string
-	fields := epochFields(&t.Last, &t.ID, systemNames{}.into(&t.System), &t.Seed, &t.Status, &t.Epochs,
+	fields := epochFields(&t.Last, &t.ID, systemNames{}.into(&t.System), &t.Seed, &t.Status, &t.Epochs, &t.Until,
 		&t.MultiplyAdds, &t.Params, &message, &t.Failure, &t.ISA)
 	// The last attempt says why a trial failed or diverged.
-	err = each(ctx, tx, `SELECT t.id, t.system, t.seed, t.status, t.epochs, t.multiply_adds, t.params,
+	err = each(ctx, tx, `SELECT t.id, t.system, t.seed, t.status, t.epochs,
+			CASE t.status WHEN 'running' THEN t.until ELSE 0 END, t.multiply_adds, t.params,
 			coalesce(a.message, ''), coalesce(a.failure, ''), coalesce(b.isa, ''), `+epochNames("e.")+`
 		FROM trial t LEFT JOIN epoch e ON e.trial = t.id AND e.number = (SELECT max(number)
 			FROM epoch WHERE trial = t.id)

@@ -310,7 +310,13 @@ func TestBegin(t *testing.T) {
 			t.Fatalf("checkpoint %v (%v), want none", turn.From, err)
 		}
 		record(t, turn, 1, 2)
+		if states := poll(t, db, "quick"); states[0].Until != 3 || states[1].Until != 0 {
+			t.Errorf("trials are trained until %d and %d, want 3 and 0", states[0].Until, states[1].Until)
+		}
 		end(t, turn, search.Pending, "")
+		if until := poll(t, db, "quick")[0].Until; until != 0 {
+			t.Errorf("a pending trial is trained until %d", until)
+		}
 		next, err := db.Begin(t.Context(), trials[0].ID, 3, search.Attempt{})
 		if err != nil {
 			t.Fatal(err)

@@ -181,8 +181,8 @@ func TestLoad(t *testing.T) {
 		want := search.Default()
 		want.Name, want.Dataset, want.Pairs = "mine", "cifar10", []string{"64x1", "40x2"}
 		want.Seeds, want.Drops = search.FirstSeeds(2), []float64{0.5}
-		want.Tolerance = 0                                        // of a budget only
-		want.BNPictures = 0                                       // of precise statistics only
+		want.Tolerance = 0                  // of a budget only
+		want.BNPictures = 0                 // of precise statistics only
 		want.Selection = search.Selection{} // those of other strategies
 		if !reflect.DeepEqual(got, want) {
 			t.Errorf("got %+v, want %+v", got, want)

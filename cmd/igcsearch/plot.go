@@ -85,10 +85,14 @@ $SOURCE_DATE_EPOCH, or else when the results last changed.`,
 					o.bars = string(k.bars)
 				}
 				for _, flag := range k.flags {
-					if o.kind != k.name && cmd.Flags().Changed(flag) {
+					if !cmd.Flags().Changed(flag) {
+						continue
+					}
+					if o.kind != k.name {
 						err := fmt.Errorf("--%s is for --kind %s: leave it out, or change --kind", flag, k.name)
 						return usageError{err}
 					}
+					o.kindAsked = true // the flag asks for it
 				}
 			}
 			return runPlot(cmd.Context(), o, cmd.ErrOrStderr())

@@ -87,6 +87,9 @@ func runReplay(ctx context.Context, o replayOptions, stdout io.Writer) error {
 		return err
 	}
 	out := report.Replay{Trials: len(recorded), Best: strategy.FindAnswer(study, recorded), Orders: int(o.repeat)}
+	if out.Best.Trials == 0 {
+		return fmt.Errorf("replay %s: all its trainings diverged, so there is no best network to find", study.Name)
+	}
 	if o.seeds > 0 {
 		study.Seeds = study.Seeds[:o.seeds]
 	}

@@ -17,6 +17,10 @@ import (
 	"igcsearch/search"
 )
 
+// patience is how long a test waits for what the cluster should do. A busy machine takes many times
+// as long as a quiet one.
+const patience = 10 * time.Minute
+
 // slurmCluster is a Slurm of two nodes on this machine, which both see dir.
 type slurmCluster struct {
 	faultRun
@@ -223,7 +227,7 @@ func (c slurmCluster) testSameBits() {
 	c.run("--db", "local.db")
 	want := c.export("cells", "local.db")
 	coordinator, array := c.submit("cells.toml --coordinator --workers 2")
-	c.ended(2*time.Minute, coordinator, array)
+	c.ended(patience, coordinator, array)
 	for id, state := range c.states(coordinator, array) {
 		if state != "COMPLETED" {
 			c.t.Errorf("job %s is %s", id, state)
@@ -258,7 +262,7 @@ func (c slurmCluster) testFaults() {
 	var said bytes.Buffer
 	local.Stderr = &said
 	beside := start(t, local)
-	c.ended(3*time.Minute, d.coordinator, d.array, limited)
+	c.ended(patience, d.coordinator, d.array, limited)
 	for _, id := range []string{d.coordinator, limited + "_0"} {
 		if state := c.states(id)[id]; state != "COMPLETED" {
 			t.Errorf("job %s is %s", id, state)
@@ -284,7 +288,7 @@ type disturbed struct {
 func (d *disturbed) more(n int) {
 	d.t.Helper()
 	want := len(d.lines("long", "igcsearch.db")) + n
-	d.until(2*time.Minute, func() error {
+	d.until(patience, func() error {
 		if now := len(d.lines("long", "igcsearch.db")); now < want {
 			return fmt.Errorf("%d epochs, and not %d", now, want)
 		}
@@ -295,7 +299,7 @@ func (d *disturbed) more(n int) {
 // next returns a task that was not disturbed so far and whose worker trains.
 func (d *disturbed) next() (task string) {
 	d.t.Helper()
-	d.until(time.Minute, func() error {
+	d.until(patience, func() error {
 		for id, state := range d.states(d.array) {
 			if state != "RUNNING" || d.hit[id] || d.process(id) == 0 {
 				continue
@@ -314,7 +318,7 @@ func (d *disturbed) next() (task string) {
 // becomes waits for a state of a job.
 func (d *disturbed) becomes(id, state string) {
 	d.t.Helper()
-	d.until(time.Minute, func() error {
+	d.until(patience, func() error {
 		if now := d.states(id)[id]; now != state {
 			return fmt.Errorf("job %s is %s, want %s", id, now, state)
 		}
@@ -444,9 +448,9 @@ func (c slurmCluster) testReadme() {
 				}
 			case "status":
 				// It fails until the coordinator's job has started.
-				c.until(time.Minute, func() error { _, err := c.try(line); return err })
+				c.until(patience, func() error { _, err := c.try(line); return err })
 			default:
-				c.ended(3*time.Minute, jobs...)
+				c.ended(patience, jobs...)
 				c.do(line)
 			}
 		}

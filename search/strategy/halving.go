@@ -145,12 +145,7 @@ func (a network) rung(trials []search.TrialState, rungs []int) int {
 			continue
 		}
 		live = true
-		// A running trial is trained at least up to its next epoch.
-		want := t.Epoch
-		if t.Status == search.Running {
-			want++
-		}
-		at, _ := slices.BinarySearch(rungs, want)
+		at, _ := slices.BinarySearch(rungs, max(t.Epoch, t.Until))
 		rung = max(rung, min(at, len(rungs)-1))
 	}
 	if !live {

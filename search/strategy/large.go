@@ -108,10 +108,11 @@ func features(trials []search.TrialState, all []network) [][]float64 {
 			continue // the stage has no pair of its own
 		}
 		if mean, sd := stat.MeanStdDev(column, nil); sd > 0 {
-			for k := range column {
-				column[k] = (column[k] - mean) / sd
+			scaled := make([]float64, len(column)) // the next stage is compared with the column as it was
+			for k, v := range column {
+				scaled[k] = (v - mean) / sd
 			}
-			columns = append(columns, column)
+			columns = append(columns, scaled)
 		}
 	}
 	x := make([][]float64, len(all))

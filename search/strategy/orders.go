@@ -17,6 +17,8 @@ type Spent struct {
 	Accuracy float64 // Replayed.Truth, in [0, 1]
 	Best     float64 // the share of the orders whose answer is the best recorded network
 	Regret   float64 // Replayed.Regret
+	Claims   float64 // the share of the orders that ended with a claim, Replayed.Claim
+	Wrong    float64 // the share of the orders whose claim is wrong, by the means of the record
 	Reason   string  // the reason for which the last replay ended
 }
 
@@ -54,13 +56,20 @@ func ReplayOrders(ctx context.Context, decides search.Strategy, s search.Study, 
 		if r.Regret == 0 {
 			sum.Best++
 		}
+		if r.Claim {
+			sum.Claims++
+			if 100*r.Regret > s.Peak.Margin {
+				sum.Wrong++
+			}
+		}
 		name := r.System.Label()
 		answers[name]++
 		if most := answers[sum.Answer]; answers[name] > most || answers[name] == most && name < sum.Answer {
 			sum.Answer = name
 		}
 	}
-	for _, value := range []*float64{&sum.Trials, &sum.Epochs, &sum.Share, &sum.Accuracy, &sum.Regret, &sum.Best} {
+	for _, value := range []*float64{&sum.Trials, &sum.Epochs, &sum.Share, &sum.Accuracy, &sum.Regret, &sum.Best, &sum.Claims,
+		&sum.Wrong} {
 		*value /= float64(orders)
 	}
 	return sum, nil

@@ -60,6 +60,9 @@ type Belief struct {
 	// Within is the probability that Leader is within Margin of the best, search.Peak.Margin. Bound is
 	// the number of points that it loses to the best at most, with a probability of 95 %.
 	Margin, Within, Bound float64
+	// Sure says that Within is the confidence that was asked for, of enough trainings. The search ends
+	// then. Unless Large is set, it claims that Leader is within Margin of the best.
+	Sure bool
 	// Best has the probability of each network that it is the best.
 	Best []float64
 	// Concave is the weight of the concave curves in the model, or NaN if the model is of no curve.
@@ -78,19 +81,20 @@ func (p *peak) Decide(s search.Study, trials []search.TrialState) search.Decisio
 	return d
 }
 
-// answer is the leader, whose trials are fewer than those of a rival at times.
-func (p *peak) answer(s search.Study, trials []search.TrialState) Answer {
+// answer returns the leader, whose trials are fewer than those of a rival at times, and whether
+// something is claimed of it.
+func (p *peak) answer(s search.Study, trials []search.TrialState) (a Answer, claim bool) {
 	b, _ := p.replay(s, trials)
 	if b.Leader < 0 || b.Systems == nil {
-		return Answer{}
+		return a, false
 	}
-	a := networks(trials)[b.Leader]
-	scores, _ := p.scores(s, trials, a, len(a.trials))
+	leader := sorted(trials)[b.Leader]
+	scores, _ := p.scores(s, trials, leader, len(leader.trials))
 	sum := 0.
 	for _, r := range scores {
 		sum += r.Score / 100
 	}
-	return Answer{a.system, sum / float64(len(scores)), len(scores)}
+	return Answer{leader.system, sum / float64(len(scores)), len(scores)}, b.Sure && !b.Large
 }
 
 // Believe returns what the strategy "peak" believes after the last round of a normalised study that
@@ -105,7 +109,7 @@ func Believe(s search.Study, trials []search.TrialState) (b Belief, ok bool) {
 func (p *peak) replay(s search.Study, trials []search.TrialState) (b Belief, d search.Decision) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	all := networks(trials)
+	all := sorted(trials)
 	if len(all) == 0 {
 		return b, search.Decision{Reason: "there are no trials"}
 	}
@@ -133,6 +137,20 @@ func (p *peak) replay(s search.Study, trials []search.TrialState) (b Belief, d s
 			asked[i]++
 		}
 	}
+}
+
+// sorted returns the networks in an order of their own, by rising M. The draws of a model depend on
+// the order of its networks, and trials come in different ones: run begins the longest, and a study
+// that has grown stores new networks last.
+func sorted(trials []search.TrialState) []network {
+	all := networks(trials)
+	slices.SortFunc(all, func(a, b network) int {
+		if c := slices.CompareFunc(a.system.Stages[:], b.system.Stages[:], space.ComparePairs); c != 0 {
+			return c
+		}
+		return cmp.Compare(a.system.String(), b.system.String())
+	})
+	return all
 }
 
 // first returns the networks of the first round: all of them, or some that cover a large space.
@@ -286,6 +304,7 @@ func (r *peakRound) judge(p *peak) {
 		}
 		gain[b.Leader] = math.Inf(1) // the leader comes first
 	}
+	b.Sure = b.Within >= p.Confidence && b.lacks() == ""
 	if len(b.unseen) > 0 {
 		r.want = b.unseen
 		return
@@ -338,9 +357,7 @@ func (p *peak) reason(b *Belief, wanted int) string {
 		}
 		return "no network was trained to the end"
 	}
-	lacks := b.lacks()
-	claimed := b.Within >= p.Confidence && lacks == ""
-	if !claimed && wanted > 0 {
+	if !b.Sure && wanted > 0 {
 		return ""
 	}
 	text := b.String()
@@ -349,8 +366,8 @@ func (p *peak) reason(b *Belief, wanted int) string {
 	}
 	if b.Within < p.Confidence {
 		text = fmt.Sprintf("no trial is left that could decide: %s; %g was asked for", text, p.Confidence)
-	} else if !claimed {
-		text = fmt.Sprintf("too few trainings for a claim: %s; %s", text, lacks)
+	} else if !b.Sure {
+		text = fmt.Sprintf("too few trainings for a claim: %s; %s", text, b.lacks())
 	}
 	if len(b.Unknown) > 0 {
 		text += fmt.Sprintf("; nothing is known of %s, whose trials failed", labels(b.Unknown))
@@ -359,7 +376,11 @@ func (p *peak) reason(b *Belief, wanted int) string {
 		text += fmt.Sprintf("; %d of its trials diverged and are left out", n)
 	}
 	if b.Concave < posterior.HardlyConcave {
-		text += fmt.Sprintf("; the concave curves of the model hardly fit, with %.0f %% of its weight", 100*b.Concave)
+		weight := fmt.Sprintf("%.0f %%", 100*b.Concave)
+		if b.Concave < 0.005 {
+			weight = "less than 1 %"
+		}
+		text += fmt.Sprintf("; the concave curves of the model hardly fit, with %s of its weight", weight)
 	}
 	return text
 }

@@ -1,6 +1,7 @@
 package strategy_test
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"reflect"
 	"slices"
@@ -309,5 +310,61 @@ func BenchmarkPeak(b *testing.B) {
 	for b.Loop() {
 		decides, _ := strategy.New(s)
 		decides.Decide(s, recorded)
+	}
+}
+
+// TestPeakOfAnyOrder: run, status and replay have the trials in orders of their own.
+func TestPeakOfAnyOrder(t *testing.T) {
+	t.Parallel()
+	for _, structure := range []bool{true, false} {
+		name := fmt.Sprintf("structure = %v", structure)
+		s, decides := peakStudy(t, func(s *search.Study) { s.Peak.Structure = structure })
+		trials := curveOf(s, 4)
+		for i := range trials {
+			if trials[i].Seed > 2 {
+				trials[i].Status, trials[i].Epoch, trials[i].History = search.Pending, 0, nil
+			}
+		}
+		want, ok := strategy.Believe(s, trials)
+		if !ok {
+			t.Fatalf("%s: nothing is believed", name)
+		}
+		rng := rand.New(rand.NewPCG(1, 1))
+		for range 5 {
+			rng.Shuffle(len(trials), func(i, j int) { trials[i], trials[j] = trials[j], trials[i] })
+			got, _ := strategy.Believe(s, trials)
+			if !structure { // NaN equals nothing
+				want.Concave, got.Concave = 0, 0
+			}
+			if !reflect.DeepEqual(got, want) {
+				t.Errorf("%s: in another order of the trials peak believes %+v, not %+v", name, got, want)
+			}
+			for _, step := range decides.Decide(s, trials).Next {
+				if trials[step.Trial].Status != search.Pending {
+					t.Errorf("%s: %v is wanted again", name, trials[step.Trial].Key)
+				}
+			}
+		}
+	}
+}
+
+// TestPeakBeginsWithEight: the pairs of many budgets differ in M and in parameters, so that
+// 2·(2 + 1) networks would cover them, and there are at least eight.
+func TestPeakBeginsWithEight(t *testing.T) {
+	t.Parallel()
+	s, decides := peakStudy(t, func(s *search.Study) { s.Peak.Systems = 10 })
+	var pairs []space.Pair
+	for m := 1; m <= 6; m++ {
+		for _, l := range []int{4, 9, 20} {
+			pairs = append(pairs, space.Pair{L: l, M: m})
+		}
+	}
+	trials := record(s, pairs, func(_, _, _ int) float64 { return 0.5 })
+	for i := range trials {
+		trials[i].Params = trials[i].System.Pair().Params(9)
+		trials[i].Status, trials[i].Epoch, trials[i].History = search.Pending, 0, nil
+	}
+	if got := len(decides.Decide(s, trials).Next); got != 8 {
+		t.Errorf("peak begins with %d networks of a large space of two dimensions, want 8", got)
 	}
 }

@@ -41,6 +41,8 @@ func (r race) Decide(s search.Study, trials []search.TrialState) search.Decision
 	rounds, alive := r.rounds(s, trials, all, append(begun, entering...))
 	seeds := r.MinSeeds + len(rounds)
 	switch {
+	case len(all) == 1 && len(rounds) > 0:
+		d.Reason = fmt.Sprintf("%s is the only network, after %d of %d seeds", all[0].system.Label(), seeds-1, len(s.Seeds))
 	case len(alive) == 1 && len(rounds) > 0:
 		d.Reason = fmt.Sprintf("%s is better than every other of %d by %s, after %d of %d seeds",
 			all[alive[0]].system.Label(), len(begun)+len(entering), RaceTest(s.Race, rounds), seeds-1, len(s.Seeds))

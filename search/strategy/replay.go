@@ -21,6 +21,8 @@ type Replayed struct {
 	// Regret is how far Truth lies below that of the best network, ≥ 0. It is 0 if the strategy has
 	// found the best network.
 	Regret float64
+	// Claim says that the strategy claims of its answer to be within search.Peak.Margin of the best.
+	Claim  bool
 	Reason string              // one line that says why the search ended
 	State  []search.TrialState // the trials at the end of the search
 }
@@ -86,9 +88,9 @@ func Replay(strategy search.Strategy, s search.Study, recorded []search.TrialSta
 	}
 	r.Answer, r.State = FindAnswer(s, r.now), r.now
 	if own, ok := strategy.(interface {
-		answer(search.Study, []search.TrialState) Answer
+		answer(search.Study, []search.TrialState) (Answer, bool)
 	}); ok {
-		r.Answer = own.answer(s, r.now)
+		r.Answer, r.Claim = own.answer(s, r.now)
 	}
 	means := map[space.System]float64{}
 	for _, a := range networks(recorded) {
@@ -146,7 +148,7 @@ func (r *replay) begin() error {
 			}
 			r.Epochs += until - t.Epoch
 			r.running = append(r.running, replayJob{step.Trial, step.Until, r.clock + until - t.Epoch})
-			t.Status = search.Running
+			t.Status, t.Until = search.Running, until
 			free--
 		}
 	}

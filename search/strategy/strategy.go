@@ -175,7 +175,7 @@ func FindAnswer(s search.Study, trials []search.TrialState) Answer {
 	var best Answer
 	most := 0
 	for _, a := range networks(trials) {
-		sum, n, ended := 0.0, 0, 0
+		sum, n, ended, trained := 0.0, 0, 0, false
 		for _, i := range a.trials {
 			if final(&trials[i]) {
 				ended++ // a failed trial counts too, since the failure is not the network's fault
@@ -183,9 +183,10 @@ func FindAnswer(s search.Study, trials []search.TrialState) Answer {
 			if v, ok := accuracy(&trials[i], s.DecidingSplit(), s.Epochs); ok {
 				sum += v
 				n++
+				trained = trained || trials[i].Status != search.Diverged
 			}
 		}
-		if n == 0 {
+		if !trained { // a network whose trials all diverged is no answer
 			continue
 		}
 		if mean := sum / float64(n); ended > most || ended == most && mean > best.Accuracy {

@@ -149,6 +149,23 @@ func TestHalving(t *testing.T) {
 			t.Errorf("got %v, want %v", d.Next, want)
 		}
 	})
+	t.Run("a trial that has just reached its rung does not promote its network", func(t *testing.T) {
+		s, decides := strategyStudy(t, search.StrategyHalving, nil)
+		recorded := record(s, line(3), rising)
+		for i := range recorded {
+			recorded[i].Status, recorded[i].Epoch, recorded[i].History = search.Pending, 3, recorded[i].History[:3]
+		}
+		recorded[0].Status, recorded[0].Until = search.Running, 3 // its worker has not given it back yet
+		best := []search.Step{{Trial: 6, Until: 9}, {Trial: 7, Until: 9}, {Trial: 8, Until: 9}}
+		if d := decides.Decide(s, recorded); !slices.Equal(d.Next, best) {
+			t.Errorf("got %v, want only those of the best network, %v", d.Next, best)
+		}
+		recorded[0].Until = 9 // its network was promoted, when it was the best
+		also := append([]search.Step{{Trial: 1, Until: 9}, {Trial: 2, Until: 9}}, best...)
+		if d := decides.Decide(s, recorded); !slices.Equal(d.Next, also) {
+			t.Errorf("got %v, want those of the promoted network too, %v", d.Next, also)
+		}
+	})
 	t.Run("a trial whose process was killed after its last epoch is ended", func(t *testing.T) {
 		for _, name := range search.Strategies {
 			s, decides := strategyStudy(t, name, nil)
@@ -432,5 +449,26 @@ func BenchmarkDecide(b *testing.B) {
 				decides.Decide(s, trials)
 			}
 		})
+	}
+}
+
+// TestNoAnswer: halving and race say that nothing was trained where all trials diverged, and a race
+// of one network compares nothing.
+func TestNoAnswer(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{search.StrategyHalving, search.StrategyRace, search.StrategyPeak} {
+		s, decides := strategyStudy(t, name, nil)
+		trials := record(s, line(3), func(_, _, _ int) float64 { return 0.5 })
+		for i := range trials {
+			trials[i].Status, trials[i].Epoch, trials[i].History = search.Diverged, 0, nil
+		}
+		if d := decides.Decide(s, trials); len(d.Next) > 0 || d.Reason != "no network was trained to the end" {
+			t.Errorf("%s, all trials diverged: %+v", name, d)
+		}
+	}
+	s, decides := strategyStudy(t, search.StrategyRace, nil)
+	d := decides.Decide(s, record(s, line(1), func(_, _, _ int) float64 { return 0.5 }))
+	if want := "L100M1 is the only network, after 2 of 3 seeds"; d.Reason != want {
+		t.Errorf("a race of one network ends because %q, want %q", d.Reason, want)
 	}
 }

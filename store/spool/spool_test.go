@@ -700,6 +700,9 @@ func TestPoll(t *testing.T) {
 	look()
 	record(t, f, a, 1)
 	look(search.Running)
+	if until := changed[0].Until; until != changed[0].Epochs {
+		t.Errorf("a running trial is trained until %d, want %d", until, changed[0].Epochs)
+	}
 	record(t, f, a, 2, 3)
 	end(t, f, a, search.Outcome{Status: search.Done}, search.Done)
 	end(t, f, b, search.Outcome{Status: search.Pending}, search.Pending)

@@ -270,6 +270,9 @@ func (t *trial) look(lost map[string]string) search.TrialState {
 	}
 	if running {
 		s.Status = search.Running
+		if u := t.attempts[t.newest]; u != nil && u.begin != nil { // else it was claimed a moment ago
+			s.Until = u.begin.Until
+		}
 	}
 	return s
 }

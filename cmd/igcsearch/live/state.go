@@ -66,7 +66,7 @@ func status(r report.Results, done int) string {
 		if t.Status == search.Running {
 			return "running"
 		}
-		begun = begun || t.Epoch > 0
+		begun = begun || t.Epoch > 0 || t.Status.Finished() // a diverged trial may have no epoch
 	}
 	if done == len(r.Trials) {
 		return "done"

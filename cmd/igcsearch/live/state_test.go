@@ -62,6 +62,25 @@ func TestBest(t *testing.T) {
 	}
 }
 
+// TestDiverged: a search that ends because all trials that it wanted have diverged has not stopped.
+func TestDiverged(t *testing.T) {
+	t.Parallel()
+	var r report.Results
+	r.Study.Split, r.Study.Strategy, r.Study.Epochs = search.SplitTest, search.StrategyPeak, 3
+	r.Study.Seeds, r.Study.Peak.Systems = search.FirstSeeds(3), 64
+	for seed := range 3 {
+		trial := search.Trial{Key: search.Key{Seed: seed}, Status: search.Pending, Epochs: 3}
+		if seed == 0 {
+			trial.Status = search.Diverged
+		}
+		r.Trials = append(r.Trials, search.TrialState{Trial: trial})
+	}
+	r.Attempts = make([]store.TrialAttempt, 1)
+	if got := StudyOf(r).Status; got != "done" {
+		t.Errorf("the study is %s, want done", got)
+	}
+}
+
 // TestInterruptions: processes that were killed are no failures.
 func TestInterruptions(t *testing.T) {
 	t.Parallel()

@@ -50,6 +50,12 @@ func (r Replay) Print(stdout io.Writer, format string) error {
 			fmt.Sprintf("%.2f", 100*row.Accuracy), fmt.Sprintf("%.0f", 100*row.Best),
 			fmt.Sprintf("%.2f", 100*row.Regret))
 	}
+	for _, row := range r.Rows {
+		if r.Orders > 1 && row.Strategy == search.StrategyPeak && row.Epochs > 0 {
+			reasons += fmt.Sprintf("peak: %.0f %% of the orders ended with a claim; by the means of the record, %.0f %% of"+
+				" the orders with a wrong one\n", 100*row.Claims, 100*row.Wrong)
+		}
+	}
 	if reasons != "" {
 		reasons = "\n" + reasons
 	}
@@ -70,6 +76,8 @@ type replayRowJSON struct {
 	Accuracy float64 `json:"accuracy"` // mean over all recorded trials of the answer, a fraction
 	Best     float64 `json:"best"`     // share of the repeats whose answer is the best of all that is recorded
 	Regret   float64 `json:"regret"`   // how far the answer lies below that, a fraction
+	Claims   float64 `json:"claims"`   // share of the repeats that end with a claim of peak
+	Wrong    float64 `json:"wrong"`    // share of the repeats whose claim is wrong by the means of the record
 	Reason   string  `json:"reason"`   // of the last repeat
 }
 
@@ -77,7 +85,7 @@ func (r Replay) toJSON() any {
 	var rows []replayRowJSON
 	for _, row := range r.Rows {
 		rows = append(rows, replayRowJSON{row.Strategy, row.Trials, row.Epochs, row.Share, row.Answer, row.Accuracy,
-			row.Best, row.Regret, row.Reason})
+			row.Best, row.Regret, row.Claims, row.Wrong, row.Reason})
 	}
 	return struct {
 		Study   string          `json:"study"`

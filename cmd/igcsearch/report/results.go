@@ -403,7 +403,7 @@ func (r Results) Saved() string {
 	if !r.Ended() {
 		return fmt.Sprintf("%d of at most %s so far", whole, Count(len(r.Trials), "training"))
 	}
-	text := "all " + Count(len(r.Trials), "training") + " were needed"
+	text := "all " + Count(len(r.Trials), "training") + " were done" // by this strategy, or by another one before
 	switch left := len(r.Trials) - whole - begun; {
 	case left == 1:
 		text = fmt.Sprintf("1 of %s was not needed", Count(len(r.Trials), "training"))

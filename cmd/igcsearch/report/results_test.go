@@ -124,7 +124,7 @@ func TestSaved(t *testing.T) {
 	for i := range r.Trials {
 		epochs(i, 6)
 	}
-	says("all 6 trainings were needed")
+	says("all 6 trainings were done")
 	r.Study.Strategy = ""
 	says("")
 }

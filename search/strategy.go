@@ -159,9 +159,9 @@ type Peak struct {
 	// AtOnce is the number of trials that are chosen together, from 1 to 1,000. 0 means 2, or 4 in a
 	// study with more networks than Systems.
 	AtOnce int `toml:"at_once" json:"at_once"`
-	// Systems is the largest number of networks, from 10 to 1,000, that are all trained. If the study
+	// Systems is the largest number of networks, from 10 to 200, that are all trained. If the study
 	// has more, a model chooses those that are trained, and Trainings is the largest number of
-	// trials, at least 20.
+	// trials, from 20 to 500.
 	Systems   int `toml:"systems" json:"systems"`
 	Trainings int `toml:"trainings" json:"trainings"`
 }
@@ -213,13 +213,13 @@ func (x *Selection) normalize(c *checker, s Study) {
 		return
 	}
 	const least, most = 10, 1000 // the model of the accuracy takes time for each network
-	systems := func(key string, n int) {
+	systems := func(key string, n, most int) {
 		c.check(n >= least && n <= most, "%s.systems %d: want %d to %d", key, n, least, most)
 	}
 	switch x.Strategy {
 	case StrategyHalving:
 		h := &x.Halving
-		systems(x.Strategy, h.Systems)
+		systems(x.Strategy, h.Systems, most)
 		c.check(h.Reduction >= 2 && h.Reduction <= 100, "halving.reduction %d: want 2 to 100, 3 is usual", h.Reduction)
 		c.check(h.MinEpochs >= 0, "halving.min_epochs %d: want 1 or more, or 0 for a third of the epochs", h.MinEpochs)
 		if h.MinEpochs == 0 {
@@ -229,16 +229,17 @@ func (x *Selection) normalize(c *checker, s Study) {
 		c.check(s.Epochs < 2 || 3*h.MinEpochs <= 2*s.Epochs,
 			"halving.min_epochs %d: want at most %d, two thirds of the epochs", h.MinEpochs, 2*s.Epochs/3)
 	case StrategyRace:
-		systems(x.Strategy, x.Race.Systems)
+		systems(x.Strategy, x.Race.Systems, most)
 		x.Race.normalize(c, len(s.Seeds))
 	case StrategyPeak:
 		p := x.Peak
-		systems(x.Strategy, p.Systems)
+		systems(x.Strategy, p.Systems, 200) // the time of a decision grows with the third power
 		c.check(p.Margin > 0 && p.Margin <= 100, "peak.margin %g: want points of accuracy above 0, 0.3 is usual", p.Margin)
 		c.check(p.Confidence > 0.5 && p.Confidence < 1, "peak.confidence %g: want a probability above 0.5 and below 1,"+
 			" 0.95 is usual", p.Confidence)
 		c.check(p.AtOnce >= 0 && p.AtOnce <= most, "peak.at_once %d: want 1 to %d, or 0 for 2", p.AtOnce, most)
-		c.check(p.Trainings >= 2*least, "peak.trainings %d: want %d or more, 120 is usual", p.Trainings, 2*least)
+		c.check(p.Trainings >= 2*least && p.Trainings <= most/2, "peak.trainings %d: want %d to %d, 120 is usual", p.Trainings,
+			2*least, most/2) // the model takes 0.4 s for 400
 		n := len(s.Seeds)
 		c.check(n >= PeakSeeds, "strategy peak: seeds %d: want %d or more, since its answer has so many", n, PeakSeeds)
 	}
@@ -259,6 +260,9 @@ func (r *Race) normalize(c *checker, seeds int) {
 	case RaceSignedRank:
 		least = 4 // the smallest p of n seeds is 1/2ⁿ
 	}
+	// The level of the pooled test is a quantile of 9,999 drawn races.
+	c.check(r.Test != "" || r.Alpha <= 0 || r.Alpha >= 0.001, "race.alpha %g: want 0.001 or more, or test = %q", r.Alpha,
+		RacePaired)
 	if r.MinSeeds == 0 {
 		r.MinSeeds = min(least, seeds)
 	}

@@ -177,6 +177,7 @@ var wrongSettings = map[string]func(*search.Study){
 	`pad 17`:               func(s *search.Study) { s.Pad = 17 },
 	`strategy "best": want grid, halving, race`: func(s *search.Study) { s.Strategy = "best" },
 	`race.alpha 1: want`:                        func(s *search.Study) { s.Strategy, s.Race.Alpha = "race", 1 },
+	`race.alpha 0.0001: want 0.001 or more`:     func(s *search.Study) { s.Strategy, s.Race.Alpha = "race", 0.0001 },
 	`race.test "welch": want pooled, paired, signed-rank`: func(s *search.Study) {
 		s.Strategy, s.Race.Test = "race", "welch"
 	},

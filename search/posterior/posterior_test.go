@@ -47,7 +47,7 @@ func TestRecordedStudy(t *testing.T) {
 		}
 	}
 	if math.Abs(p.Concave-0.83) > 0.03 {
-		t.Errorf("the curve is concave with probability %.2f, want 0.83", p.Concave)
+		t.Errorf("the concave curves have a weight of %.2f, want 0.83", p.Concave)
 	}
 }
 

@@ -268,10 +268,10 @@ func TestPeakSettings(t *testing.T) {
 	t.Run("settings out of range are refused", func(t *testing.T) {
 		s := budgetStudy()
 		s.Strategy, s.Seeds = search.StrategyPeak, search.FirstSeeds(2)
-		s.Peak = search.Peak{Margin: 0, Confidence: 1, AtOnce: -1, Systems: 2, Trainings: 1}
+		s.Peak = search.Peak{Margin: 0, Confidence: 1, AtOnce: -1, Systems: 201, Trainings: 1}
 		_, err := s.Normalize()
-		for _, want := range []string{"peak.margin 0", "peak.confidence 1", "peak.at_once -1", "peak.systems 2",
-			"peak.trainings 1", "seeds 2: want 3 or more"} {
+		for _, want := range []string{"peak.margin 0", "peak.confidence 1", "peak.at_once -1", "peak.systems 201: want 10 to 200",
+			"peak.trainings 1: want 20 to 500", "seeds 2: want 3 or more"} {
 			if err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("got %v, want it to have %q", err, want)
 			}

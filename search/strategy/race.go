@@ -109,7 +109,7 @@ func RaceTest(r search.Race, rounds []Round) string {
 		}
 	}
 	if len(paired) > 0 {
-		text += fmt.Sprintf(" (only paired after %s seeds, since the spreads differ)", strings.Join(paired, ", "))
+		text += fmt.Sprintf(" (only paired after %s seeds, since the spreads may differ)", strings.Join(paired, ", "))
 	}
 	return text
 }

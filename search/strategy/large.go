@@ -61,6 +61,9 @@ func (l *large) enter(trials []search.TrialState, all []network, most int, means
 	x := features(trials, all)
 	design := 2 * (len(x[0]) + 1)
 	known := means(design)
+	// The accuracy of a network whose trials diverged is 0. The model would take the distance to the
+	// others for the spread.
+	maps.DeleteFunc(known, func(_ int, mean float64) bool { return mean == 0 })
 	if len(begun) < design || len(known) < 3 {
 		return []int{farthest(x, begun, rest)}
 	}

@@ -144,6 +144,40 @@ func TestLargeSpaces(t *testing.T) {
 	}
 }
 
+// A network whose trials diverge has the accuracy 0. This must not spoil the model of the others. (If
+// it does, the answer is 0.2 points below the best.)
+func TestLargeSpaceWithDivergedNetworks(t *testing.T) {
+	t.Parallel()
+	l := pairsOfManyBudgets()
+	s, decides := strategyStudy(t, search.StrategyHalving, func(s *search.Study) {
+		s.Epochs, s.Seeds, s.Halving.Systems = 3, search.FirstSeeds(5), 24
+	})
+	const repeats = 16
+	lost := 0.
+	for k := range uint64(repeats) {
+		rng := rand.New(rand.NewPCG(k, 1))
+		theta := l.draw(rng)
+		recorded := l.record(s, theta, rng)
+		for i := range theta {
+			if rng.Float64() < 0.1 {
+				theta[i] = 0
+				for t := range s.Seeds {
+					trial := &recorded[i*len(s.Seeds)+t]
+					trial.Status, trial.Epoch, trial.History = search.Diverged, 0, nil
+				}
+			}
+		}
+		r, err := strategy.Replay(decides, s, recorded, strategy.ReplayOptions{Workers: 4})
+		if err != nil {
+			t.Fatal(err)
+		}
+		lost += (slices.Max(theta) - theta[slices.Index(l.systems, r.System)]) / repeats
+	}
+	if lost > 0.1 {
+		t.Errorf("%.2f points below the best", lost)
+	}
+}
+
 func (l largeSpace) search(t *testing.T, factor *mat.TriDense, rough float64, repeats int) {
 	type searched struct {
 		name, strategy string

@@ -174,7 +174,7 @@ type Answer struct {
 func FindAnswer(s search.Study, trials []search.TrialState) Answer {
 	var best Answer
 	most := 0
-	for _, a := range networks(trials) {
+	for _, a := range sorted(trials) {
 		sum, n, ended, trained := 0.0, 0, 0, false
 		for _, i := range a.trials {
 			if final(&trials[i]) {

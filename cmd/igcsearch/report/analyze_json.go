@@ -61,6 +61,15 @@ type (
 		Concave *float64 `json:"weight_of_concave_curves"` // null without a curve
 	}
 
+	// peakJSON is the answer of the search "peak", so far or at its end.
+	peakJSON struct {
+		Answer string   `json:"answer"`
+		Seeds  int      `json:"seeds"`         // of the answer
+		Margin float64  `json:"margin"`        // points
+		Within *float64 `json:"within"`        // the probability that the answer is within the margin of the best
+		Bound  *float64 `json:"loses_at_most"` // points, with a probability of 95 %
+	}
+
 	ruleJSON struct {
 		Pooled  bool     `json:"pooled"` // the additive model is the test; else paired
 		Why     string   `json:"why"`    // in words
@@ -92,6 +101,7 @@ type (
 		Networks  []networkJSON    `json:"networks"`
 		Paper     []comparisonJSON `json:"paper"`
 		Posterior *posteriorJSON   `json:"posterior"` // null: too little is known
+		Peak      *peakJSON        `json:"peak,omitempty"`
 		Warnings  []string         `json:"warnings"`
 	}
 )
@@ -167,6 +177,9 @@ func (a Findings) toJSON() findingsJSON {
 		for _, i := range p.Set {
 			j.Posterior.Set = append(j.Posterior.Set, a.label(i))
 		}
+	}
+	if b, ok := a.results.Belief(); ok && b.Leader >= 0 {
+		j.Peak = &peakJSON{b.Systems[b.Leader].Label(), b.Seeds[b.Leader], b.Margin, known(b.Within), known(b.Bound)}
 	}
 	return j
 }

@@ -70,6 +70,9 @@ type Belief struct {
 	Seeds, Diverged []int // the numbers of accuracies and of diverged trials of each network
 	Repeats         int   // the number of accuracies beyond the first of each network
 	Trials          int   // the number of trials that were asked for so far
+	// Out are the networks that are out of the search, because more of their trials diverged than have
+	// an accuracy.
+	Out []space.System
 	// Unknown are the networks of which all trials failed. It is empty in a large space.
 	Unknown []space.System
 	unseen  []int // the networks of a small space without an accuracy, whose next seed is asked for
@@ -266,7 +269,9 @@ func (r *peakRound) judge(p *peak) {
 	b.Leader, b.Concave, b.Margin, b.Large = -1, math.NaN(), p.Margin, large
 	may := make([]bool, len(left)) // be the answer, now or later
 	for i := range may {
-		may[i] = b.Diverged[i] <= b.Seeds[i]
+		if may[i] = b.Diverged[i] <= b.Seeds[i]; !may[i] {
+			b.Out = append(b.Out, b.Systems[i])
+		}
 		switch failed := b.Diverged[i]+b.Seeds[i] == 0; {
 		case failed && left[i] && !large:
 			b.unseen = append(b.unseen, i)
@@ -369,6 +374,9 @@ func (p *peak) reason(b *Belief, wanted int) string {
 	} else if !b.Sure {
 		text = fmt.Sprintf("too few trainings for a claim: %s; %s", text, b.lacks())
 	}
+	if len(b.Out) > 0 {
+		text += fmt.Sprintf("; left out of the search because their trials diverged: %s", labels(b.Out))
+	}
 	if len(b.Unknown) > 0 {
 		text += fmt.Sprintf("; nothing is known of %s, whose trials failed", labels(b.Unknown))
 	}
@@ -389,7 +397,7 @@ func (b *Belief) String() string {
 	if b.Leader < 0 {
 		return "no network has an accuracy"
 	}
-	name, n, of := b.Systems[b.Leader].Label(), len(b.Systems), seedsOf(b.Seeds[b.Leader])
+	name, n, of := b.Systems[b.Leader].Label(), len(b.Systems)-len(b.Out), seedsOf(b.Seeds[b.Leader])
 	if b.Large {
 		return fmt.Sprintf("%s has the highest mean of %d networks under the model, of %s", name, n, of)
 	}

@@ -129,7 +129,9 @@ func TestPeakDivergedAndFailed(t *testing.T) {
 			return ""
 		})
 		r, err := strategy.Replay(decides, s, recorded, strategy.ReplayOptions{})
-		if err != nil || trained(r.State)[space.PairSystem(table1[1])] != 1 || r.System.Pair().M == 2 {
+		if err != nil || trained(r.State)[space.PairSystem(table1[1])] != 1 || r.System.Pair().M == 2 ||
+			!strings.Contains(r.Reason, " of the best of 8 ") ||
+			!strings.Contains(r.Reason, "; left out of the search because their trials diverged: L40M2") {
 			t.Errorf("%v, %q, %v", trained(r.State), r.Reason, err)
 		}
 	})

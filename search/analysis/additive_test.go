@@ -245,6 +245,9 @@ func criticalValues(random *rand.Rand, seeds int) []float64 {
 // called worse. L = 1 is missed if the means are realMeans but it is not called worse.
 // IGC_SIMULATE=long simulates more, and -v prints the numbers of docs/analysis.md.
 func TestWhichSpreadCheck(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a simulation runs in one goroutine: the race detector, for which -short is, finds nothing in it")
+	}
 	t.Parallel()
 	studies, seeds := 500, []int{3}
 	if os.Getenv("IGC_SIMULATE") == "long" {

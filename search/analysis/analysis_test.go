@@ -279,6 +279,9 @@ var levels = []float64{0, 0.05, 0.1, 0.15, 0.2, 0.25, 1}
 // IGC_SIMULATE=long simulates more, and studies of two seeds, which are only printed. -v prints the
 // table of docs/analysis.md.
 func TestErrorsOfComparisons(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a simulation runs in one goroutine: the race detector, for which -short is, finds nothing in it")
+	}
 	t.Parallel()
 	studies, lengths := 100, []int{3, 5} // numbers of seeds
 	if os.Getenv("IGC_SIMULATE") == "long" {

@@ -328,6 +328,9 @@ func (x truth) simulate(studies, seeds int) (s simulation) {
 // P(best) has the best pair, beside the pairs that the tests do not call worse. IGC_SIMULATE=long
 // simulates more, and -v prints the table of docs/analysis.md.
 func TestPosteriorOfSimulatedStudies(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a simulation runs in one goroutine: the race detector, for which -short is, finds nothing in it")
+	}
 	t.Parallel()
 	studies, lengths := 8, []int{3}
 	if os.Getenv("IGC_SIMULATE") == "long" {

@@ -17,6 +17,9 @@ import (
 // mixture, a wrong draw or a wrong spread fails here. NewSurface has an approximate prior, which is
 // near enough.
 func TestCalibratedOnItsPrior(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a simulation runs in one goroutine: the race detector, for which -short is, finds nothing in it")
+	}
 	t.Parallel()
 	x := []float64{0, 1, math.Log2(3), 2, 3}
 	plane := [][]float64{{-1, -1}, {-1, 1}, {1, -1}, {1, 1}, {0, 0}, {0.5, -1.5}, {-0.5, 1.5}, {0, 1}}

@@ -53,6 +53,9 @@ func (f field) withRung(trials []search.TrialState, epoch int, deviation float64
 // counts how often Crossed warns. IGC_SIMULATE=long runs 5,000 studies of each kind, and -v prints
 // the numbers.
 func TestHalvingCrossings(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a simulation runs in one goroutine: the race detector, for which -short is, finds nothing in it")
+	}
 	t.Parallel()
 	studies, deviations := 200, []float64{0, 0.04}
 	if os.Getenv("IGC_SIMULATE") == "long" {

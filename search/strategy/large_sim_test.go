@@ -131,6 +131,9 @@ func (l largeSpace) record(s search.Study, theta []float64, rng *rand.Rand) []se
 // IGC_SIMULATE=long draws 40 searches of each space, and -v prints what a random search with as
 // many epochs finds.
 func TestLargeSpaces(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a simulation runs in one goroutine: the race detector, for which -short is, finds nothing in it")
+	}
 	t.Parallel()
 	repeats, rough := 1, []float64{0.3}
 	if os.Getenv("IGC_SIMULATE") == "long" {
@@ -147,6 +150,9 @@ func TestLargeSpaces(t *testing.T) {
 // A network whose trials diverge has the accuracy 0. This must not spoil the model of the others. (If
 // it does, the answer is 0.2 points below the best.)
 func TestLargeSpaceWithDivergedNetworks(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a simulation runs in one goroutine: the race detector, for which -short is, finds nothing in it")
+	}
 	t.Parallel()
 	l := pairsOfManyBudgets()
 	s, decides := strategyStudy(t, search.StrategyHalving, func(s *search.Study) {

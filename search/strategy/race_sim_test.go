@@ -116,6 +116,9 @@ func (f field) draw(s search.Study, rng *rand.Rand) []search.TrialState {
 // a truly best network is dropped at any time. IGC_SIMULATE=long runs 5,000 races of each kind, and
 // -v prints how much they save.
 func TestRaceKeepsTheBest(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a simulation runs in one goroutine: the race detector, for which -short is, finds nothing in it")
+	}
 	t.Parallel()
 	races, lengths, few := 250, []int{10}, 9 // networks
 	tests := []string{search.RacePooled, search.RacePaired}
@@ -178,6 +181,9 @@ func (f field) race(s search.Study, races int, rng *rand.Rand) (rate float64, li
 // rules of public tools cost on the simulated fields, and how far their answers are below the best.
 // Each of them finds a clear winner in nine of ten studies.
 func TestPeersOnSimulatedStudies(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a simulation runs in one goroutine: the race detector, for which -short is, finds nothing in it")
+	}
 	t.Parallel()
 	studies, lengths := 20, []int{10}
 	if os.Getenv("IGC_SIMULATE") == "long" {

@@ -238,6 +238,9 @@ func (c contender) study(t *testing.T, seeds int) (search.Study, search.Strategy
 // contender.studies) of each truth, and -v prints
 // the tables of docs/search.md.
 func TestSearches(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a simulation runs in one goroutine: the race detector, for which -short is, finds nothing in it")
+	}
 	studies, lengths, few := 4, []int{5}, []string{aKink, "like the paper, sd 0.3", "a spike of 1.0 at M = 9"}
 	long := os.Getenv("IGC_SIMULATE") == "long"
 	if long {
@@ -284,6 +287,9 @@ func TestSearches(t *testing.T) {
 // TestSearchesDiverge simulates studies in which trials of the best network diverge. IGC_SIMULATE=long
 // runs 100 of each truth, and -v prints a table of docs/search.md.
 func TestSearchesDiverge(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a simulation runs in one goroutine: the race detector, for which -short is, finds nothing in it")
+	}
 	studies, few := 2, 3
 	if os.Getenv("IGC_SIMULATE") == "long" {
 		studies, few = 100, len(truths())

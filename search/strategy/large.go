@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 
+	"gonum.org/v1/gonum/floats"
 	"gonum.org/v1/gonum/stat"
 
 	"igcsearch/search"
@@ -124,14 +125,6 @@ func features(trials []search.TrialState, all []network) [][]float64 {
 	return x
 }
 
-// distance2 returns the square of the distance between two points.
-func distance2(a, b []float64) (sum float64) {
-	for k := range a {
-		sum += (a[k] - b[k]) * (a[k] - b[k])
-	}
-	return sum
-}
-
 // farthest returns the network of rest whose nearest network of begun is the farthest. If several
 // are equal, it returns the first.
 func farthest(x [][]float64, begun, rest []int) int {
@@ -139,7 +132,7 @@ func farthest(x [][]float64, begun, rest []int) int {
 	for _, i := range rest {
 		nearest := math.Inf(1)
 		for _, j := range begun {
-			nearest = min(nearest, distance2(x[i], x[j]))
+			nearest = min(nearest, floats.Distance(x[i], x[j], 2))
 		}
 		if nearest > most {
 			best, most = i, nearest
@@ -170,12 +163,7 @@ func (l *large) propose(x [][]float64, known map[int]float64, rest []int) int {
 // middle of the space, and those that are farthest from the ones before, 2·(dimensions + 1) but at
 // least 8.
 func design(x [][]float64) []int {
-	distance := func(i int) (sum float64) {
-		for _, v := range x[i] {
-			sum += math.Abs(v)
-		}
-		return sum
-	}
+	distance := func(i int) float64 { return floats.Norm(x[i], 1) }
 	rest := make([]int, len(x))
 	for i := range rest {
 		rest[i] = i

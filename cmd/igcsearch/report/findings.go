@@ -210,8 +210,8 @@ func (a Findings) warnings() []string {
 
 	study := a.results.Study
 	add(study.Strategy == search.StrategyRace || study.Strategy == search.StrategyPeak,
-		"the %s chose by the %s pictures which trials were continued: the p values do not account for that",
-		cmp.Or(map[string]string{search.StrategyPeak: "search"}[study.Strategy], study.Strategy), study.DecidingSplit())
+		"%s chose by the %s pictures which trials were continued: the p values do not account for that",
+		study.Strategy, study.DecidingSplit())
 	add(study.Strategy == search.StrategyHalving,
 		"halving chose at %s which trials were continued: the p values do not account for that",
 		a.results.Agreement().At())

@@ -233,7 +233,7 @@ func (l largeSpace) search(t *testing.T, factor *mat.TriDense, rough float64, re
 			trained += float64(found.Epochs) / float64(s.Epochs*repeats)
 			lost += regret(found.System)
 			blind += regret(other.System)
-			if b, ok := strategy.Believe(s, found.State); x.strategy == search.StrategyPeak && ok && b.Within >= 0.95 {
+			if b, ok := strategy.Believe(decides, s, found.State); x.strategy == search.StrategyPeak && ok && b.Within >= 0.95 {
 				certain += 1 / float64(repeats)
 				if regret(found.System)*float64(repeats) > 0.3 {
 					wrong += 1 / float64(repeats)

@@ -100,10 +100,14 @@ func (p *peak) answer(s search.Study, trials []search.TrialState) (a Answer, cla
 	return Answer{leader.system, sum / float64(len(scores)), len(scores)}, b.Sure && !b.Large
 }
 
-// Believe returns what the strategy "peak" believes after the last round of a normalised study that
-// has ended. ok is false if none has.
-func Believe(s search.Study, trials []search.TrialState) (b Belief, ok bool) {
-	b, _ = (&peak{Peak: s.Peak}).replay(s, trials)
+// Believe returns what a strategy that New returned for "peak" believes after the last round that has
+// ended, of the trials of a normalised study. ok is false if none has, and for other strategies.
+func Believe(strategy search.Strategy, s search.Study, trials []search.TrialState) (b Belief, ok bool) {
+	p, ok := strategy.(*peak)
+	if !ok {
+		return b, false
+	}
+	b, _ = p.replay(s, trials)
 	return b, b.Systems != nil
 }
 

@@ -59,7 +59,7 @@ func TestPeakEndsWithAClaim(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, ok := strategy.Believe(s, r.State)
+	b, ok := strategy.Believe(decides, s, r.State)
 	if !ok || b.Within < 0.95 || b.Seeds[b.Leader] < 3 || b.Repeats < 9 || b.Trials != r.Begun {
 		t.Errorf("it ended with %+v after %d trials", b, r.Begun)
 	}
@@ -229,7 +229,7 @@ func TestPeakSettings(t *testing.T) {
 		s, decides := peakStudy(t, func(s *search.Study) { s.Seeds = search.FirstSeeds(5) })
 		recorded := record(s, table1, func(network, _, _ int) float64 { return 0.5 - 0.02*float64(network) })
 		r, err := strategy.Replay(decides, s, recorded, strategy.ReplayOptions{})
-		if b, _ := strategy.Believe(s, r.State); err != nil || b.Repeats < 9 || b.Repeats > 10 || b.Seeds[0] != 5 {
+		if b, _ := strategy.Believe(decides, s, r.State); err != nil || b.Repeats < 9 || b.Repeats > 10 || b.Seeds[0] != 5 {
 			t.Errorf("%q, %+v, %v", r.Reason, b, err)
 		}
 	})
@@ -352,14 +352,21 @@ func TestPeakOfAnyOrder(t *testing.T) {
 				trials[i].Status, trials[i].Epoch, trials[i].History = search.Pending, 0, nil
 			}
 		}
-		want, ok := strategy.Believe(s, trials)
+		believe := func() (strategy.Belief, bool) { // without the memory of earlier rounds
+			fresh, err := strategy.New(s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return strategy.Believe(fresh, s, trials)
+		}
+		want, ok := believe()
 		if !ok {
 			t.Fatalf("%s: nothing is believed", name)
 		}
 		rng := rand.New(rand.NewPCG(1, 1))
 		for range 5 {
 			rng.Shuffle(len(trials), func(i, j int) { trials[i], trials[j] = trials[j], trials[i] })
-			got, _ := strategy.Believe(s, trials)
+			got, _ := believe()
 			if !structure { // NaN equals nothing
 				want.Concave, got.Concave = 0, 0
 			}

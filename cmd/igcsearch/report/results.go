@@ -35,6 +35,9 @@ type Results struct {
 	ISAs     []string             // the arithmetics of finished attempts
 	Models   []string             // the models of their processors or GPUs
 	Updated  time.Time            // when the study or a trial last changed
+
+	// decides is the study's strategy, which remembers what it has computed. It is nil if From did not make the results.
+	decides search.Strategy
 }
 
 // From brings a stored study into the order in which it is shown.
@@ -42,6 +45,9 @@ func From(stored store.Results) Results {
 	r := Results{Study: stored.Study, Trials: slices.Clone(stored.Trials), Planned: stored.Trials,
 		Outside: len(stored.Outside), Dropped: stored.Dropped,
 		Attempts: stored.Attempts, Models: stored.Models, Updated: stored.Updated}
+	if decides, err := strategy.New(r.Study); err == nil {
+		r.decides = decides
+	}
 	order := map[space.System]int{}
 	for i, system := range r.Study.SystemList() {
 		order[system] = i
@@ -362,9 +368,12 @@ func (r Results) SummaryTable() *Table {
 
 // Decide asks the study's strategy what it wants next.
 func (r Results) Decide() search.Decision {
-	decides, err := strategy.New(r.Study)
-	if err != nil { // a newer igcsearch stored the study
-		return search.Decision{Reason: err.Error()}
+	decides := r.decides
+	if decides == nil {
+		var err error
+		if decides, err = strategy.New(r.Study); err != nil { // a newer igcsearch stored the study
+			return search.Decision{Reason: err.Error()}
+		}
 	}
 	trials := slices.Clone(r.Trials)
 	for i := range trials {
@@ -430,10 +439,7 @@ func (r Results) RaceRounds() []strategy.Round {
 
 // Belief is what peak believes after its last round. ok is false if none has ended, and for other strategies.
 func (r Results) Belief() (b strategy.Belief, ok bool) {
-	if r.Study.Strategy != search.StrategyPeak {
-		return b, false
-	}
-	return strategy.Believe(r.Study, r.Planned)
+	return strategy.Believe(r.decides, r.Study, r.Planned)
 }
 
 // Agreement says how the order of networks at the rungs of halving agrees with that at the end. A study with another

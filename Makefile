@@ -16,10 +16,11 @@ gpu: build/gpu/libcuda.a ## igcsearch-gpu, which runs without CUDA too, on the p
 	@echo "the first build takes some minutes, later ones seconds"
 	$(GPU) go build -tags gpu -buildvcs=true -ldflags '-s -w' -o igcsearch-gpu ./cmd/igcsearch
 
+# The kernels are no part of what go test takes for the inputs of a test: no cached results.
 gpu-test: build/gpu/libcuda.a ## the tests with tag gpu, on the emulated GPU; on a real one with IGC_REQUIRE_GPU=1
-	$(GPU) go test -tags gpu ./trainer/gpu/...
-	$(GPU) go test -tags gpu -run GPU ./trainer ./trainer/bench ./cmd/igcsearch
-	$(GPU) go test -race -tags gpu -run 'SameBits|GPUResult' ./trainer/gpu ./trainer
+	$(GPU) go test -count=1 -tags gpu ./trainer/gpu/...
+	$(GPU) go test -count=1 -tags gpu -run GPU ./trainer ./trainer/bench ./cmd/igcsearch
+	$(GPU) go test -count=1 -race -tags gpu -run 'SameBits|GPUResult' ./trainer/gpu ./trainer
 
 gpu-tests: gpu ## test programs to be carried to a machine with a GPU
 	$(GPU) go test -c -tags gpu -ldflags '-s -w' -o build/gpu/gpu.test ./trainer/gpu

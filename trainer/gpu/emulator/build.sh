@@ -23,7 +23,7 @@ grep -oE '\bCUDA_(SUCCESS|ERROR_[A-Z0-9_]+) = ' "$here/../driver/include/cuda.h"
 WORK=$work CXX_RUN="$cxx $flags -I$here/../driver/include -I$work -I$here/../kernels -include $here/emulator.h -x c++ -c"
 export WORK CXX_RUN
 {
-	echo "$here/driver.cpp"
+	ls "$here"/*.cpp
 	find "$kernels" -maxdepth 1 -name '*.cu' | sort
 } | xargs -P "$(getconf _NPROCESSORS_ONLN)" -I FILE sh -c '$CXX_RUN "$1" -o "$WORK/$(basename "$1").o"' sh FILE
 $cxx -shared -Wl,-z,defs -o "$work/libigc_emulated.so" "$work"/*.o -lpthread

@@ -1,7 +1,7 @@
 /* Kernel sources as C++: this header is included before each of them and gives what CUDA's compiler has built in, as far
  * as our kernels need it. Which names there are is a list of what kernels may use; the rest does not compile.
  *
- * A thread of a kernel is a fiber (driver.cpp). Only barriers and the exchanges between the lanes of a warp switch from
+ * A thread of a kernel is a fiber (threads.cpp). Only barriers and the exchanges between the lanes of a warp switch from
  * one to the next, and all of the launch happens in one thread of the host, so blocks and their threads see one another's
  * writes at any time: what a barrier is missing for shows when the order changes (IGC_EMULATED_ORDER). */
 #pragma once

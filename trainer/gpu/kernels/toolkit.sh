@@ -2,9 +2,9 @@
 # usage: toolkit.sh DIR
 #
 # Puts a CUDA 11.8 compiler into DIR, from Debian's packages, without installing anything in the system:
-# DIR/nvcc-run and DIR/ptxas-run are used like nvcc and ptxas, DIR/include is the place of NVIDIA's headers and
-# DIR/stubs that of the libraries to link. Needs apt (any Debian or Ubuntu, x86-64; root or not), g++, 870 MB of
-# network and for a while 1.1 GB of disk; 150 MB stay. A DIR that is complete already is left alone.
+# DIR/nvcc-run, DIR/ptxas-run and DIR/nvdisasm-run are used like nvcc, ptxas and nvdisasm, DIR/include is the place of
+# NVIDIA's headers and DIR/stubs that of the libraries to link. Needs apt (any Debian or Ubuntu, x86-64; root or not), g++, 870 MB of
+# network and for a while 1.1 GB of disk; 200 MB stay. A DIR that is complete already is left alone.
 #
 # Exit code 3, with one line that says why, if the packages cannot be had here.
 set -eu
@@ -20,7 +20,7 @@ d1156026e704fe0368b6295db06224ed00a727966fb13454f34e3f3102db0457  nvidia-cuda-to
 
 mkdir -p "$1"
 dir=$(cd "$1" && pwd)
-[ -e "$dir/complete" ] && exit 0
+[ -e "$dir/complete" ] && [ -e "$dir/nvdisasm-run" ] && exit 0
 [ "$(uname -sm)" = "Linux x86_64" ] || without "this is $(uname -sm), the packages are for Linux x86_64"
 for tool in apt-get dpkg sha256sum g++; do
 	command -v $tool >/dev/null || without "$tool is not installed"
@@ -48,7 +48,8 @@ mkdir -p "$root"
 dpkg --fsys-tarfile libnvvm4_*.deb | tar x -C "$root" ./usr/lib
 dpkg --fsys-tarfile nvidia-cuda-dev_*.deb | tar x -C "$root" ./usr/include ./usr/lib/x86_64-linux-gnu/stubs
 dpkg --fsys-tarfile nvidia-cuda-toolkit_*.deb | tar x -C "$root" ./usr/lib/nvidia-cuda-toolkit ./usr/include \
-	./usr/bin/ptxas ./usr/bin/fatbinary ./usr/bin/cudafe++ ./usr/bin/nvlink ./usr/bin/cuobjdump ./usr/bin/bin2c
+	./usr/bin/ptxas ./usr/bin/fatbinary ./usr/bin/cudafe++ ./usr/bin/nvlink ./usr/bin/cuobjdump \
+	./usr/bin/nvdisasm ./usr/bin/bin2c
 cd "$dir"
 rm -rf "$apt"
 
@@ -67,9 +68,11 @@ cat > nvcc-run <<end
 #!/bin/sh
 LD_LIBRARY_PATH=$libraries exec $tools/bin/nvcc -ccbin "\${NVCC_CCBIN:-$(command -v g++)}" -allow-unsupported-compiler "\$@"
 end
-cat > ptxas-run <<end
+for tool in ptxas nvdisasm; do
+	cat > $tool-run <<end
 #!/bin/sh
-exec $root/usr/bin/ptxas "\$@"
+exec $root/usr/bin/$tool "\$@"
 end
-chmod +x nvcc-run ptxas-run
+done
+chmod +x nvcc-run ptxas-run nvdisasm-run
 touch complete

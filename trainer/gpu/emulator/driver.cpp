@@ -4,9 +4,10 @@
  * process, with the kernels of ../kernels compiled in. It is slow and strict: it is there so that tests can run all of the
  * GPU's code, and it refuses what hardware refuses or lets pass with wrong results.
  *
- *   IGC_EMULATED_DEVICES   how many devices there are; 1
- *   IGC_EMULATED_MEMORY    bytes of each; 4 GiB
- *   IGC_EMULATED_ORDER     reverse or random: the order of a launch's blocks, warps and lanes
+ *   IGC_EMULATED_DEVICES      how many devices there are; 1
+ *   IGC_EMULATED_CAPABILITY   compute capability of each; 7.0
+ *   IGC_EMULATED_MEMORY       bytes of each; 4 GiB
+ *   IGC_EMULATED_ORDER        reverse or random: the order of a launch's blocks, warps and lanes
  *
  * faults.h has the variables that inject faults: a kernel that fails, memory that ends, an old driver.
  *
@@ -139,6 +140,17 @@ static CUresult find_context(CUcontext *ctx) {
 static size_t memory_limit() {
 	const char *text = getenv("IGC_EMULATED_MEMORY");
 	return text && *text ? strtoull(text, nullptr, 10) : size_t(4) << 30;
+}
+
+/* 90 for 9.0. */
+static int capability() {
+	const char *text = getenv("IGC_EMULATED_CAPABILITY");
+	int major = 7, minor = 0;
+	if (text && *text && sscanf(text, "%d.%d", &major, &minor) != 2) {
+		fprintf(stderr, "emulated GPU: cannot read IGC_EMULATED_CAPABILITY=%s\n", text);
+		abort();
+	}
+	return 10 * major + minor;
 }
 
 static double now() {
@@ -353,7 +365,8 @@ API cuDeviceGetUuid(CUuuid *id, CUdevice d) {
 API cuDeviceGetAttribute(int *v, CUdevice_attribute a, CUdevice d) {
 	DEVICE(d);
 	switch (a) {
-	case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: *v = 7; break;
+	case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: *v = capability() / 10; break;
+	case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR: *v = capability() % 10; break;
 	case CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT: *v = PROCESSORS; break;
 	case CU_DEVICE_ATTRIBUTE_WARP_SIZE: *v = WARP; break;
 	case CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK:
@@ -508,7 +521,7 @@ API cuModuleLoadData(CUmodule *m, const void *image) {
 	NEED(ptx.compare(0, 4, "\177ELF"), NO_BINARY_FOR_GPU);
 	NEED(ptx.find(".version") != std::string::npos, INVALID_PTX);
 	size_t target = ptx.find(".target sm_");
-	NEED(target == std::string::npos || atoi(ptx.c_str() + target + 11) <= 70, NO_BINARY_FOR_GPU);
+	NEED(target == std::string::npos || atoi(ptx.c_str() + target + 11) <= capability(), NO_BINARY_FOR_GPU);
 	*m = new CUmod_st{ctx, parse(ptx), {}};
 	gpu.modules.insert(*m);
 	return CUDA_SUCCESS;

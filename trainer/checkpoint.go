@@ -26,17 +26,23 @@ import (
 // as of the last evaluation. Seed and epoch are the position of the random
 // numbers. Each arithmetic has bits of its own, so a training must not change it
 // half-way: its number is that of an instruction set, or 256 + 90 for
-// "cuda sm_90".
+// "cuda sm_90", and 1024 more for "cuda sm_90 tf32".
 const checkpointMagic = "igcckpt1"
 
 const (
 	cudaNumber = 0x100
 	cudaName   = "cuda sm_"
+
+	tf32Number = 0x400
+	tf32Name   = " " + search.PrecisionTF32
 )
 
 // numberOf is the number of an arithmetic in a checkpoint. It panics at a name that
 // no engine has.
 func numberOf(arithmetic string) uint32 {
+	if with, ok := strings.CutSuffix(arithmetic, tf32Name); ok && strings.HasPrefix(with, cudaName) {
+		return numberOf(with) | tf32Number
+	}
 	for i := kernel.Portable; i <= kernel.AVX512; i++ {
 		if i.String() == arithmetic {
 			return uint32(i)
@@ -50,6 +56,13 @@ func numberOf(arithmetic string) uint32 {
 
 // arithmeticOf is the name of a number in a checkpoint; "" if it has none.
 func arithmeticOf(number uint32) string {
+	if number&tf32Number != 0 {
+		with := arithmeticOf(number &^ tf32Number)
+		if !strings.HasPrefix(with, cudaName) {
+			return ""
+		}
+		return with + tf32Name
+	}
 	switch {
 	case number <= uint32(kernel.AVX512):
 		return kernel.ISA(number).String()

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"runtime"
 	"slices"
@@ -18,8 +19,10 @@ import (
 // Device is what trainings run on. It is safe for concurrent use. Its errors are
 // search.ErrNoMemory where its memory is too small.
 type Device interface {
-	// Arithmetic is that of the device's engines.
+	// Arithmetic is that of the device's engines, for a recipe without a Precision.
 	Arithmetic() string
+	// Has reports whether the device has what a Recipe.Precision needs.
+	Has(precision string) bool
 	// Start builds a network for batches of n pictures of a set.
 	Start(net space.Network, n int, set *dataset.Set, r Recipe) (Engine, error)
 	// Workers is how many trainings at once are fastest.
@@ -33,6 +36,8 @@ func (p processor) Arithmetic() string {
 	isa, _ := ISA() // Start returns the error
 	return isa
 }
+
+func (p processor) Has(precision string) bool { return precision == "" }
 
 func (p processor) Start(net space.Network, n int, set *dataset.Set, r Recipe) (Engine, error) {
 	c, err := newCPU(net, n, p.threads, set, r)
@@ -85,15 +90,50 @@ func devices(o Options) (list []*device) {
 	return list
 }
 
-// take returns the device with the fewest trainings in progress, if possible one
-// that can continue from the job's checkpoint. The device must be given back.
+// PrecisionError says that no device of a run has what a study's precision needs.
+type PrecisionError struct {
+	Precision string
+	Devices   string // what they have, as Device.Arithmetic, separated by ", "
+}
+
+func (e PrecisionError) Error() string {
+	return fmt.Sprintf("precision %q needs a GPU of compute capability 8.0 or later, this run has %s", e.Precision,
+		e.Devices)
+}
+
+// Check returns a PrecisionError if no device can train by the recipe of a study.
+func (t *Trainer) Check(s search.Study) error {
+	_, err := t.able(s)
+	return err
+}
+
+// able returns the devices that can train by the recipe of a study.
+func (t *Trainer) able(s search.Study) (list []*device, err error) {
+	var others []string
+	for _, d := range t.devices {
+		switch name := d.Arithmetic(); {
+		case d.Has(s.Precision):
+			list = append(list, d)
+		case !slices.Contains(others, name):
+			others = append(others, name)
+		}
+	}
+	if len(list) == 0 {
+		return nil, PrecisionError{s.Precision, strings.Join(others, ", ")}
+	}
+	return list, nil
+}
+
+// take returns the device with the fewest trainings in progress that can train the
+// study, which Check has found, if possible one that can continue from the job's
+// checkpoint. The device must be given back.
 func (t *Trainer) take(job search.Job) *device {
+	list, _ := t.able(job.Study)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	list := t.devices
 	if job.From != nil {
 		made, _ := madeBy(job.From.State)
-		other := func(d *device) bool { return d.Arithmetic() != made }
+		other := func(d *device) bool { return job.Study.Arithmetic(d.Arithmetic()) != made }
 		if able := slices.DeleteFunc(slices.Clone(list), other); len(able) > 0 {
 			list = able
 		}

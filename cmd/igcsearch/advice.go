@@ -69,6 +69,8 @@ func advice(err error) string {
 		return "wait until it ends, or stop it; meanwhile the study can only get more seeds and networks"
 	case errors.Is(err, store.ErrExists):
 		return "give another name, or delete that one: igcsearch delete STUDY"
+	case errors.As(err, new(trainer.PrecisionError)):
+		return "choose such a GPU by --device, or train with --set precision=f32, whose results are others"
 	case errors.As(err, &arithmetic):
 		return remedy(arithmetic) + " to go on, or start anew under another name or in another database"
 	case errors.As(err, &unreachable):

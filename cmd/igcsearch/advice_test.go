@@ -48,6 +48,8 @@ func TestAdvice(t *testing.T) {
 			"give --device cpu and set IGC_ISA=avx512" + anew},
 		{trainer.ArithmeticError{Made: "cuda sm_90", Ours: "avx512"}, "give a GPU with sm_90 by --device" + anew},
 		{trainer.ArithmeticError{Made: "cuda sm_90", Ours: "cuda sm_80"}, "give a GPU with sm_90 by --device" + anew},
+		{trainer.PrecisionError{Precision: "tf32", Devices: "avx512"},
+			"choose such a GPU by --device, or train with --set precision=f32, whose results are others"},
 		{database(store.Other), ""},
 		{database(store.NoFolder), "create it, or give another --db"},
 		{database(store.Missing), "give its path with --db, or create it with: igcsearch run STUDY"},

@@ -43,6 +43,8 @@ type lazy struct {
 
 func (l lazy) Arithmetic() string { return l.info.Arithmetic() }
 
+func (l lazy) Has(precision string) bool { return l.info.Has(precision) }
+
 func (l lazy) Start(net space.Network, n int, set *dataset.Set, r trainer.Recipe) (trainer.Engine, error) {
 	d, err := l.open()
 	if err != nil {
@@ -75,6 +77,13 @@ func (i Info) Arithmetic() string { return "cuda " + i.Capability }
 // Supported reports whether the kernels run on it: from sm_70 on.
 func (i Info) Supported() bool {
 	return len(i.Capability) > len("sm_70") || i.Capability >= "sm_70"
+}
+
+// Has reports whether it has what a trainer.Recipe.Precision needs: of
+// search.PrecisionTF32 matrix units, from sm_80 on.
+func (i Info) Has(precision string) bool {
+	return precision == "" ||
+		precision == search.PrecisionTF32 && (len(i.Capability) > len("sm_80") || i.Capability >= "sm_80")
 }
 
 // Bench is the training step of one network on a GPU: forward, backward and

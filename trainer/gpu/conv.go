@@ -66,6 +66,10 @@ func (p *plan) grouped(c channels, a *convArgs, sums func(parts int) *buffer) {
 	a.groups, a.ci, a.co, a.n = int32(c.groups), int32(c.ci), int32(c.co), int32(p.n)
 	a.interleaved, a.transposed = flag(c.interleaved), flag(c.transposed)
 	a.kh, a.kw, a.stride = int32(c.kh), int32(c.kw), int32(c.stride)
+	if p.onMatrixUnits(c) {
+		p.groupedTF32(c, a, sums)
+		return
+	}
 	k := chooseConv(c, inputOf(a))
 	a.turned, a.up = flag(k.turned), flag(c.transposed)
 	strips := ceil(c.oh, k.rows) * ceil(c.ow, k.columns)
@@ -306,6 +310,12 @@ func (p *plan) weightGrad(c channels, a *weightGradArgs, name string, branches i
 	// positions: to add the lanes up costs about as much as ten positions.
 	rows := max(1, c.oh*p.blocks*tasks/warpsWanted, ceil(32, c.ow))
 	rows = min(rows, c.oh)
+	kernel = fmt.Sprintf("%s_%dx%d", kernel, tile[0], tile[1])
+	blocks, shared := ceil(tasks, 8), 0
+	if p.onMatrixUnits(c) {
+		kernel, tasks, rows, shared = weightGradTF32(c, a.z != nil)
+		blocks = tasks
+	}
 	chunks := p.blocks * ceil(c.oh, rows)
 	a.H, a.W, a.OH, a.OW = int32(c.h), int32(c.w), int32(c.oh), int32(c.ow)
 	a.groups, a.ci, a.co, a.n = int32(c.groups), int32(c.ci), int32(c.co), int32(p.n)
@@ -313,8 +323,7 @@ func (p *plan) weightGrad(c channels, a *weightGradArgs, name string, branches i
 	a.kh, a.kw, a.stride = int32(c.kh), int32(c.kw), int32(c.stride)
 	n := c.groups * c.co * c.ci * kk
 	a.dw = p.partsBuffer.at(p.partFloats, 4)
-	kernel = fmt.Sprintf("%s_%dx%d", kernel, tile[0], tile[1])
-	p.launch(kernel, [3]int{ceil(tasks, 8), chunks, 1}, [3]int{32, 8, 1}, 0, a)
+	p.launch(kernel, [3]int{blocks, chunks, 1}, [3]int{32, 8, 1}, shared, a)
 	for b := range branches { // each summand has the gradient of the sum
 		p.segment(name, b*n, n, p.partFloats, n, chunks)
 	}

@@ -14,9 +14,10 @@ trap 'rm -rf "$out"' EXIT
 mkdir "$out/ptx"
 
 compile() { # NAME SOURCE FLAGS…
-	local name=$1 source=$2
+	local name=$1 source=$2 least=70
 	shift 2
-	"$nvcc" -std=c++17 -ptx -arch=compute_70 "$@" "$source" -o "$out/$name.ptx"
+	case $source in conv_tc.cu) least=80 ;; esac # older devices have no matrix units for TF32
+	"$nvcc" -std=c++17 -ptx -arch=compute_$least "$@" "$source" -o "$out/$name.ptx"
 	# Without the line that names the compiler's build, and comments.
 	sed -i -e '/^\/\//d' "$out/$name.ptx"
 	gzip -9n <"$out/$name.ptx" >"$out/ptx/$name.ptx.gz"

@@ -95,7 +95,7 @@ func (d *Device) together(models []*Model, during time.Duration) (rate, host flo
 				}
 			}
 			for _, m := range models {
-				if err := m.stream.Synchronize(); err != nil {
+				if err := m.wait(); err != nil {
 					return err
 				}
 			}
@@ -123,7 +123,7 @@ func (m *Model) rewind(steps int) error {
 		return err
 	}
 	stop() // a folder's steps repeat the same pictures: decoding is not measured
-	return errors.Join(upload(m.stream, m.rates.addr, make([]graph.Rates, steps)), m.stream.Synchronize())
+	return errors.Join(send(m, m.rates.addr, make([]graph.Rates, steps)), m.wait())
 }
 
 // cpuTime is the processor time that the process has used.
@@ -153,7 +153,7 @@ func (d *Device) Bench(ctx context.Context, net space.Network, n, steps int, set
 			return b, err
 		}
 		err := d.do(func() error {
-			if err := errors.Join(m.rewind(burst), m.stream.Synchronize()); err != nil {
+			if err := m.rewind(burst); err != nil {
 				return err
 			}
 			begin := time.Now()
@@ -162,7 +162,7 @@ func (d *Device) Bench(ctx context.Context, net space.Network, n, steps int, set
 					return err
 				}
 			}
-			err := m.stream.Synchronize()
+			err := m.wait()
 			times[max(i-1, 0)] = time.Since(begin) / time.Duration(burst)
 			return err
 		})

@@ -191,6 +191,39 @@ func TestWaitsForThePictures(t *testing.T) {
 	}
 }
 
+// TestWaitsOfAMeasurement: what is measured is over before its time is taken, and nothing
+// before it is still under way when its time begins.
+func TestWaitsOfAMeasurement(t *testing.T) {
+	const batch = 5
+	net := space.Figure3(space.Pair{L: 2, M: 2}, 1, space.Shape{C: 3, H: 4, W: 4}, 3)
+	m := newModel(t, net, batch, pictureSet(6*batch, batch, 4), trainer.Recipe{Momentum: 0.9}, false)
+	if err := m.d.do(func() error { return m.rewind(2) }); err != nil {
+		t.Fatal(err)
+	}
+	idle(t, m)
+	if _, _, err := m.d.together([]*Model{m}, 1); err != nil {
+		t.Fatal(err)
+	}
+	idle(t, m)
+	if _, err := m.alone(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	idle(t, m)
+	if _, err := m.starts(time.Second); err != nil {
+		t.Fatal(err)
+	}
+	idle(t, m)
+
+	t.Setenv("IGC_EMULATED_MEMORY", "33554432") // a copy of 1 MiB
+	d, err := Open(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if flops, bandwidth, err := d.limits(); err != nil || !(flops > 0 && bandwidth > 0) {
+		t.Errorf("%g operations and %g bytes a second (%v)", flops, bandwidth, err)
+	}
+}
+
 // A wait is a call in the sources of this package without which the host or another
 // stream may see what is not done yet.
 type wait struct {
@@ -275,8 +308,11 @@ func TestEveryWaitIsNeeded(t *testing.T) {
 		t.Skip("it builds the package once more: make gpu-waits runs it")
 	}
 	program, waits := buildWithoutWaits(t)
-	if out, err := runWithout(program, 0); err != nil {
-		t.Fatalf("with all waits: %v\n%s", err, out)
+	for _, mode := range []string{"early", "random", "late"} {
+		t.Setenv("IGC_EMULATED_STREAMS", mode)
+		if out, err := runWithout(program, 0); err != nil {
+			t.Fatalf("%s, with all waits: %v\n%s", mode, err, out)
+		}
 	}
 	mapper := iter.Mapper[wait, string]{MaxGoroutines: runtime.NumCPU()}
 	numbers := map[wait]int{}
@@ -366,7 +402,7 @@ func runWithout(program string, removed int) ([]byte, error) {
 // failure is the first test that failed, and the first line of what it says.
 func failure(out []byte) string {
 	test := regexp.MustCompile(`(?m)^\s*--- FAIL: (TestWaits\w*)`).FindSubmatch(out)
-	line := regexp.MustCompile(`(?m)^\s+\w+_test\.go:\d+: (.*)$`).FindSubmatch(out)
+	line := regexp.MustCompile(`(?m)^(?:\s+\w+_test\.go:\d+|emulated GPU): (.*)$`).FindSubmatch(out)
 	if test == nil || line == nil {
 		first, _, _ := strings.Cut(string(out), "\n")
 		return first

@@ -96,7 +96,7 @@ func (d *Device) New(net space.Network, n int, set *dataset.Set, r trainer.Recip
 		return nil, err
 	}
 	m := &Model{d: d, host: host, set: set, n: n, r: r, tensors: newTensors(host)}
-	if err := d.do(m.build); err != nil {
+	if err := m.do(m.build); err != nil {
 		m.Close()
 		return nil, fmt.Errorf("%s, batch %d: %w", net.Name, n, err)
 	}
@@ -135,7 +135,7 @@ func (m *Model) build() (err error) {
 	if err := m.place(lasting, plans); err != nil {
 		return err
 	}
-	if err := send(m, segments.addr, plans[0].segments); err != nil {
+	if err := upload(m.stream, segments.addr, plans[0].segments); err != nil {
 		return err
 	}
 	if m.fed != nil {

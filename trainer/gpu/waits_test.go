@@ -125,6 +125,16 @@ func newModel(t *testing.T, net space.Network, batch int, set *dataset.Set, r tr
 	return m
 }
 
+// TestWaitsForANewModel: its memory is zero as soon as it is there.
+func TestWaitsForANewModel(t *testing.T) {
+	net := space.Figure3(space.Pair{L: 2, M: 2}, 1, space.Shape{C: 3, H: 4, W: 4}, 3)
+	m := newModel(t, net, 5, pictureSet(5, 5, 4), trainer.Recipe{}, false)
+	pull(t, m)
+	for _, p := range m.host.Params {
+		near(t, p.Name, p.Value, make([]float32, len(p.Value)), 0)
+	}
+}
+
 // TestWaitsAfterATrainingThatEnds: a training that its caller or its context ends leaves
 // nothing in the stream.
 func TestWaitsAfterATrainingThatEnds(t *testing.T) {

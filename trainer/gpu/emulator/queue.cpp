@@ -5,6 +5,7 @@
  * something waits for it, and of streams and branches of graphs that nothing orders, any may be first. */
 #include "queue.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,8 +25,11 @@ enum Mode { LATE, RANDOM, EARLY };
 
 static Mode mode() {
 	const char *text = getenv("IGC_EMULATED_STREAMS");
-	if (text && !strcmp(text, "early")) return EARLY;
-	return text && !strcmp(text, "random") ? RANDOM : LATE;
+	if (!text || !*text || !strcmp(text, "late")) return LATE;
+	if (!strcmp(text, "random")) return RANDOM;
+	if (!strcmp(text, "early")) return EARLY;
+	fprintf(stderr, "emulated GPU: IGC_EMULATED_STREAMS=%s: want late, random or early\n", text);
+	abort();
 }
 
 static uint64_t random_number() {

@@ -5,7 +5,7 @@
  * GPU's code, and it refuses what hardware refuses or lets pass with wrong results.
  *
  *   IGC_EMULATED_DEVICES     how many devices there are; 1
- *   IGC_EMULATED_CAPABILITY   compute capability of each; 7.0
+ *   IGC_EMULATED_CAPABILITY  compute capability of each; 7.0
  *   IGC_EMULATED_MEMORY      bytes of each; 4 GiB
  *   IGC_EMULATED_ORDER       reverse or random: the order of a launch's blocks, warps and lanes
  *   IGC_EMULATED_STREAMS     when work runs: late, the default; random; early, as soon as it is asked for

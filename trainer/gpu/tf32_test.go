@@ -5,11 +5,15 @@ package gpu
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 
 	"igcsearch/search"
+	"igcsearch/space"
+	"igcsearch/trainer"
+	"igcsearch/trainer/dataset"
 )
 
 // tf32 rounds numbers, as float32, to the nearest ones with ten bits behind the
@@ -105,6 +109,60 @@ func TestMatrixUnitsOnlyWhereAsked(t *testing.T) {
 			if got := strings.Contains(l.kernel, "_tf32"); got != c.want {
 				t.Errorf("%+v with tf32 = %v: %s", c.c, c.tf32, l.kernel)
 			}
+		}
+	}
+}
+
+// TestTrainingsOnMatrixUnits: a training has the same bits in each order of blocks and
+// threads, others than with float32, and losses near to its.
+func TestTrainingsOnMatrixUnits(t *testing.T) {
+	t.Setenv("IGC_EMULATED_CAPABILITY", "8.0")
+	d, err := openedTF32()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !d.info.Has(search.PrecisionTF32) {
+		t.Skip(d.info.Name + " has no matrix units for TF32")
+	}
+	const batch, steps = 35, 3
+	set := pictureSet(batch*steps, 7, 8)
+	net := space.Figure3(space.Pair{L: 18, M: 2}, 2, space.Shape{C: 3, H: 8, W: 8}, 3)
+	order, list := dataset.Order(batch*steps, 3, 1), rates(0, steps)
+	train := func(precision string) (losses []float64, weights []float32) {
+		m, err := d.New(net, batch, set, trainer.Recipe{Momentum: 0.9, WeightDecay: 0.01, Precision: precision})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer m.Close()
+		want := search.Recipe{Precision: precision}.Arithmetic(d.info.Arithmetic())
+		if m.Arithmetic() != want {
+			t.Errorf("the arithmetic is %q, want %q", m.Arithmetic(), want)
+		}
+		fill(m.host, names(m.host))
+		push(t, m)
+		if err := m.Train(t.Context(), 1, order, list, func(_ int, s trainer.Score) error {
+			losses = append(losses, s.Loss)
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		pull(t, m)
+		for _, p := range m.host.Params {
+			weights = append(weights, p.Value...)
+		}
+		return losses, weights
+	}
+	exact, _ := train("")
+	want, weights := train(search.PrecisionTF32)
+	for i, loss := range exact {
+		if want[i] == loss || !(math.Abs(want[i]-loss) <= 1e-2*loss) {
+			t.Errorf("loss of step %d is %.7f, with float32 %.7f", i, want[i], loss)
+		}
+	}
+	for _, ordered := range []string{"reverse", "random"} {
+		t.Setenv("IGC_EMULATED_ORDER", ordered)
+		if got, again := train(search.PrecisionTF32); !slices.Equal(got, want) || !slices.Equal(again, weights) {
+			t.Errorf("in the order %s the bits are others", ordered)
 		}
 	}
 }

@@ -56,6 +56,6 @@ func GPU(ctx context.Context, o Options, d *gpu.Device) (r GPUResult, err error)
 		set.Classes = append(set.Classes, "")
 	}
 	r.Params, r.Batch, r.Flops = net.Params(), o.Batch, 6*float64(net.MultiplyAdds())*float64(o.Batch)
-	r.Bench, err = d.Bench(ctx, net, o.Batch, o.Steps, set)
+	r.Bench, err = d.Bench(ctx, net, o.Batch, o.Steps, o.Precision, set)
 	return r, err
 }

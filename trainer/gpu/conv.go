@@ -58,10 +58,9 @@ func (c channels) gradient() channels {
 	return c
 }
 
-// grouped launches a convolution's kernel with the buffers of a. If sums is not
-// nil, the kernel also computes sums of its output, in so many parts; sums returns
-// the memory for them.
-func (p *plan) grouped(c channels, a *convArgs, sums func(parts int) *buffer) {
+// grouped launches a convolution's kernel with the buffers of a. If norm is not nil,
+// the kernel also computes sums of its output and ends the normalisation with them.
+func (p *plan) grouped(c channels, a *convArgs, norm *normArgs) {
 	a.H, a.W, a.OH, a.OW = int32(c.h), int32(c.w), int32(c.oh), int32(c.ow)
 	a.groups, a.ci, a.co, a.n = int32(c.groups), int32(c.ci), int32(c.co), int32(p.n)
 	a.interleaved, a.transposed = flag(c.interleaved), flag(c.transposed)
@@ -69,14 +68,16 @@ func (p *plan) grouped(c channels, a *convArgs, sums func(parts int) *buffer) {
 	k := chooseConv(c, inputOf(a))
 	a.turned, a.up = flag(k.turned), flag(c.transposed)
 	strips := ceil(c.oh, k.rows) * ceil(c.ow, k.columns)
-	if sums != nil {
-		a.parts = int32(p.blocks * strips)
-		a.sums = sums(int(a.parts))
+	grid := [3]int{ceil(strips, k.strips), c.groups * k.blocks, p.blocks}
+	if norm != nil {
+		parts := p.blocks * strips
+		a.parts, a.norm, a.sums = int32(parts), *norm, p.floats("sums", 2*c.groups*c.co*parts)
+		a.norm.counters = p.counter(grid)
 	}
 	a.tiles, a.chunk = int32(k.tiles), int32(k.chunk)
 	warps := k.tiles * k.strips
-	shared := 4 * k.chunk * c.kh * c.kw * k.tiles * k.stride
-	p.launch(k.kernel, [3]int{ceil(strips, k.strips), c.groups * k.blocks, p.blocks}, [3]int{32, warps, 1}, shared, a)
+	shared := max(4*k.chunk*c.kh*c.kw*k.tiles*k.stride, lastBlock)
+	p.launch(k.kernel, grid, [3]int{32, warps, 1}, shared, a)
 }
 
 // convChoice is the kernel of a convolution and how its work is divided.
@@ -194,22 +195,14 @@ func (p *plan) conv(c *graph.Conv) {
 	}
 	a := &convArgs{x: p.value(c.X), w: st.weights, z: p.value(c.Z), low: asItIs}
 	if c.In != nil {
-		in := p.norm(c.In)
+		in := p.state(c.In)
 		a.scale, a.shift, a.low = in.scale, in.shift, 0
 	}
 	if c.Rectified {
 		a.low = 0
 	}
-	var sums func(parts int) *buffer
-	if c.Out != nil && p.purpose != evaluating {
-		out := p.state(c.Out)
-		sums = func(parts int) *buffer {
-			out.parts, out.sums = parts, p.floats(c.Name+" sums", 2*c.Geometry.Out()*parts)
-			return out.sums
-		}
-	}
 	if !c.Secondary {
-		p.grouped(primaryOf(c.Geometry), a, sums)
+		p.grouped(primaryOf(c.Geometry), a, p.forward(c.Out))
 		return
 	}
 	st.y = p.floats(c.Name+" y", p.blocks*c.OutLen()/kernel.Lanes*lanes)
@@ -219,7 +212,7 @@ func (p *plan) conv(c *graph.Conv) {
 	if c.Between {
 		b.low = 0
 	}
-	p.grouped(secondaryOf(c.Geometry), b, sums)
+	p.grouped(secondaryOf(c.Geometry), b, p.forward(c.Out))
 }
 
 // convGrad launches the backward pass, first of the secondary convolution, then of
@@ -229,7 +222,7 @@ func (p *plan) convGrad(i *graph.ConvGrad) {
 	c, st := i.Of, p.convs[i.Of]
 	in, inNormal := &convArgs{x: p.value(i.G), low: asItIs}, &weightGradArgs{g: p.value(i.G), low: asItIs}
 	if c.Out != nil {
-		n := p.normGrad(c.Out)
+		n := p.state(c.Out)
 		in.x2, in.scale, in.scale2, in.shift = p.value(c.Z), n.ca, n.cb, n.cc
 		inNormal.z, inNormal.ca, inNormal.cb, inNormal.cc = p.value(c.Z), n.ca, n.cb, n.cc
 	}
@@ -264,16 +257,14 @@ func (p *plan) convGrad(i *graph.ConvGrad) {
 		return
 	}
 	in.w, in.z = st.weights, p.value(i.GX)
-	var sums func(parts int) *buffer
 	if c.In != nil {
 		n := p.state(c.In)
 		in.mx, in.mscale, in.mshift = p.value(c.X), n.scale, n.shift
-		sums = func(parts int) *buffer { return p.gradSums(n, c.Geometry.In(), parts) }
 	}
 	if c.Rectified {
 		in.mx = p.value(c.X)
 	}
-	p.grouped(primaryOf(c.Geometry).gradient(), in, sums)
+	p.grouped(primaryOf(c.Geometry).gradient(), in, p.backward(c.In))
 }
 
 // The tiles of kernels/weight_grad.cu, as (output, input channels).

@@ -134,7 +134,8 @@ func (m *Model) build() (err error) {
 	if err := m.place(lasting, plans); err != nil {
 		return err
 	}
-	if err := upload(m.stream, segments.addr, plans[0].segments); err != nil {
+	if err := errors.Join(upload(m.stream, segments.addr, plans[0].segments),
+		upload(m.stream, m.tensors.affine.addr, m.tensors.affines)); err != nil {
 		return err
 	}
 	if m.fed != nil {

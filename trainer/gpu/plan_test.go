@@ -227,7 +227,7 @@ func TestArgumentsHaveTheLayoutOfTheKernels(t *testing.T) {
 		t.Skip("no C compiler cc")
 	}
 	structs := map[string]any{"igc_conv": convArgs{}, "igc_weight_grad": weightGradArgs{}, "igc_norm": normArgs{},
-		"igc_measured": measuredArgs{}, "igc_norm_grad": normGradArgs{},
+		"igc_measured": measuredArgs{}, "igc_affine": affine{}, "igc_running": runningArgs{},
 		"igc_unit": unitArgs{}, "igc_sum": sumArgs{}, "igc_state": state{}, "igc_show": show{},
 		"igc_batch": batchArgs{}, "igc_repack": repackArgs{},
 		"igc_head": headArgs{}, "igc_segment": segment{}, "igc_rates": graph.Rates{}, "igc_update": updateArgs{},

@@ -15,6 +15,9 @@ type tensors struct {
 	channels              int            // of all normalisations
 	precise               *buffer        // as stats; nil without Options.Precise
 	measured              *buffer        // (channels, 3), float64: the sums for precise
+	affine                *buffer        // of affines
+	affines               []affine       // of all channels, in the order of stats
+	counters              *buffer        // as in normArgs, one after the other for all launches of a plan
 	place                 map[string]int // of a parameter or statistic in its piece
 	params                []graph.Param
 }
@@ -35,24 +38,36 @@ func newTensors(m *graph.Model) *tensors {
 	for _, kind := range []string{meanName, varianceName} {
 		t.channels = n
 		for _, s := range m.Stats {
-			if strings.HasSuffix(s.Name, kind) {
+			if name, ok := strings.CutSuffix(s.Name, kind); ok {
 				t.place[s.Name] = n
 				n += len(s.Value)
+				if kind == meanName {
+					t.addAffines(name, len(s.Value))
+				}
 			}
 		}
 	}
 	t.stats = floats("stats", max(n, 1))
+	t.affine, t.counters = kept("affine", len(bytesOf(t.affines))), kept("counters", 0)
 	if m.Precise != nil {
 		t.precise, t.measured = floats("precise", n), kept("measured", 8*3*t.channels)
 	}
 	return t
 }
 
+// addAffines tells where the parameters of a normalisation of c channels are.
+func (t *tensors) addAffines(name string, c int) {
+	weight, bias := t.at(name+".weight"), t.at(name+".bias")
+	for i := range c {
+		t.affines = append(t.affines, affine{weight: int32(weight + i), bias: int32(bias + i)})
+	}
+}
+
 // The names of a normalisation's statistics are its own name with these endings.
 const meanName, varianceName = ".running_mean", ".running_var"
 
 func (t *tensors) kept() []*buffer {
-	list := []*buffer{t.value, t.velocity, t.grad, t.stats}
+	list := []*buffer{t.value, t.velocity, t.grad, t.stats, t.affine, t.counters}
 	for _, b := range []*buffer{t.average, t.precise, t.measured} {
 		if b != nil {
 			list = append(list, b)

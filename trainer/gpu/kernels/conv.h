@@ -7,7 +7,7 @@
 //
 // What is read row by row of input is used for all rows of output that it belongs to.
 #pragma once
-#include "lanes.h"
+#include "norm.h"
 
 // tile_stride is the room of a tile's weights in shared memory: whole vectors.
 __host__ __device__ constexpr int tile_stride(int co) { return co <= 2 ? co : (co + 3) / 4 * 4; }
@@ -81,6 +81,17 @@ __device__ __forceinline__ void finish_strip(const igc_conv &a, float (&acc)[CO]
 	const int i = lane / per, o = i < CO ? i : i - CO;
 	if (lane % per == 0 && i < 2 * CO && o0 + o < a.co)
 		a.sums[((long long)channel(g, o0 + o, a.groups, a.co, a.interleaved) * a.parts + part) * 2 + (i >= CO)] = s[0];
+}
+
+// end_sums ends the normalisation of the block's channels, so many from o0 on, if the block is the last that has sums of
+// them.
+__device__ __forceinline__ void end_sums(const igc_conv &a, int g, int o0, int channels) {
+	if (!a.norm.counters || !last_block(a.norm.counters)) return;
+	auto of = [&](int o) { return channel(g, o0 + o, a.groups, a.co, a.interleaved); };
+	if (a.mx)
+		end_norm<8>(a.norm, a.sums, a.parts, min(channels, a.co - o0), of, norm_backward);
+	else
+		end_norm<8>(a.norm, a.sums, a.parts, min(channels, a.co - o0), of, norm_forward);
 }
 
 // What a convolution reads: x as it is, its ReLU after a normalisation, or the
@@ -201,4 +212,5 @@ __device__ __forceinline__ void conv(const igc_conv &a) {
 		}
 	}
 	if (active) finish_strip<CO, PH, PW>(a, acc, b, g, o0, h0, w0, b * strips + strip);
+	end_sums(a, g, first * CO, tiles * CO);
 }

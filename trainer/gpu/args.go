@@ -20,7 +20,7 @@ type convArgs struct {
 	kh, kw, stride, up   int32
 	x, x2                *buffer
 	scale, scale2, shift *buffer
-	w, z                 *buffer
+	w, z, dz             *buffer
 	mx, mscale, mshift   *buffer
 	sums                 *buffer
 	norm                 normArgs

@@ -49,6 +49,11 @@ func secondaryOf(g kernel.Geometry) channels {
 		kh: 1, kw: 1, stride: 1, interleaved: true}
 }
 
+// rare reports whether only the simple kernels compute the convolution.
+func (c channels) rare() bool {
+	return !(c.kh == 3 && c.kw == 3 && c.stride <= 2 || c.kh == 1 && c.kw == 1 && c.stride == 1)
+}
+
 // gradient is the convolution that computes the gradient of c's input from that
 // of its output.
 func (c channels) gradient() channels {
@@ -98,15 +103,15 @@ const sharedFloats = 6 << 10
 type input string
 
 const (
-	plain    input = "_plain"
-	normal   input = "_normal"
-	gradient input = "_gradient"
+	plain  input = "_plain"
+	normal input = "_normal"
+	ofTwo  input = "_gradient"
 )
 
 func inputOf(a *convArgs) input {
 	switch {
 	case a.x2 != nil:
-		return gradient
+		return ofTwo
 	case a.scale == nil && a.low == asItIs:
 		return plain
 	}
@@ -215,56 +220,61 @@ func (p *plan) conv(c *graph.Conv) {
 	p.grouped(secondaryOf(c.Geometry), b, p.forward(c.Out))
 }
 
-// convGrad launches the backward pass, first of the secondary convolution, then of
-// the primary one. The kernels compute the gradient of z, ca·g + cb·z + cc, while
-// they read g and z.
+// convGrad launches the backward pass: of the secondary convolution, then of the
+// primary one.
 func (p *plan) convGrad(i *graph.ConvGrad) {
 	c, st := i.Of, p.convs[i.Of]
-	in, inNormal := &convArgs{x: p.value(i.G), low: asItIs}, &weightGradArgs{g: p.value(i.G), low: asItIs}
+	g := &gradient{g: p.value(i.G)}
 	if c.Out != nil {
-		n := p.state(c.Out)
-		in.x2, in.scale, in.scale2, in.shift = p.value(c.Z), n.ca, n.cb, n.cc
-		inNormal.z, inNormal.ca, inNormal.cb, inNormal.cc = p.value(c.Z), n.ca, n.cb, n.cc
+		g.z, g.norm = p.value(c.Z), p.state(c.Out)
 	}
 	if c.Secondary {
-		g := secondaryOf(c.Geometry)
-		w := *inNormal
-		w.x = st.y
+		w := &weightGradArgs{x: st.y, low: asItIs}
+		dy := &convArgs{w: p.param(secondary(c)), z: p.floats(c.Name+" dy", st.y.bytes/4)}
 		if c.Between {
-			w.low = 0
+			w.low, dy.mx = 0, st.y
 		}
-		p.weightGrad(g, &w, secondary(c), 1)
-		dy := p.floats(c.Name+" dy", st.y.bytes/4)
-		a := *in
-		a.w, a.z = p.param(secondary(c)), dy
-		if c.Between {
-			a.mx = st.y
-		}
-		p.grouped(g.gradient(), &a, nil)
-		in, inNormal = &convArgs{x: dy, low: asItIs}, &weightGradArgs{g: dy, low: asItIs}
+		p.gradients(secondaryOf(c.Geometry), g, dy, nil, w, secondary(c), 1)
+		g = &gradient{g: dy.z}
 	}
-	w := *inNormal
-	w.x = p.value(c.X)
+	w := &weightGradArgs{x: p.value(c.X), low: asItIs}
+	gx := &convArgs{w: st.weights, z: p.value(i.GX)}
+	if c.In != nil || c.Rectified {
+		w.low, gx.mx = 0, w.x
+	}
 	if c.In != nil {
 		n := p.state(c.In)
-		w.scale, w.shift, w.low = n.scale, n.shift, 0
+		w.scale, w.shift, gx.mscale, gx.mshift = n.scale, n.shift, n.scale, n.shift
 	}
-	if c.Rectified {
-		w.low = 0
+	p.gradients(primaryOf(c.Geometry), g, gx, c.In, w, primary(c), c.Branches)
+}
+
+// gradient is that of a convolution's output: g, or with a normalisation ca·g +
+// cb·z + cc.
+type gradient struct {
+	g, z *buffer
+	norm *normState
+}
+
+// gradients launches the gradients of a convolution's input, whose normalisation is
+// in, and of its weights. The gradient of a normalised output is made of two tensors
+// by the first of them, which reads them anyway and writes it for the second.
+func (p *plan) gradients(c channels, g *gradient, gx *convArgs, in *graph.Norm, w *weightGradArgs, name string,
+	branches int) {
+	gx.x, gx.low = g.g, asItIs
+	w.g = g.g
+	if g.norm != nil {
+		gx.x2, gx.scale, gx.scale2, gx.shift = g.z, g.norm.ca, g.norm.cb, g.norm.cc
+		w.z, w.ca, w.cb, w.cc = g.z, g.norm.ca, g.norm.cb, g.norm.cc
 	}
-	p.weightGrad(primaryOf(c.Geometry), &w, primary(c), c.Branches)
-	if i.GX == graph.None {
-		return
+	if gx.z != nil {
+		if g.norm != nil && !c.rare() {
+			gx.dz = p.floats(name+" dz", g.g.bytes/4)
+			w.g, w.z, w.ca, w.cb, w.cc = gx.dz, nil, nil, nil, nil
+		}
+		p.grouped(c.gradient(), gx, p.backward(in))
 	}
-	in.w, in.z = st.weights, p.value(i.GX)
-	if c.In != nil {
-		n := p.state(c.In)
-		in.mx, in.mscale, in.mshift = p.value(c.X), n.scale, n.shift
-	}
-	if c.Rectified {
-		in.mx = p.value(c.X)
-	}
-	p.grouped(primaryOf(c.Geometry).gradient(), in, p.backward(c.In))
+	p.weightGrad(c, w, name, branches)
 }
 
 // The tiles of kernels/weight_grad.cu, as (output, input channels).

@@ -267,10 +267,17 @@ func testConv(t *testing.T, c channels, n int) {
 	p.grouped(grad, &convArgs{x: bg, w: bw, z: gotPlain, low: asItIs}, nil)
 	backward := &convArgs{x: bg, x2: bz, scale: bca, scale2: bcb, shift: bcc, w: bw, z: gotGX, mx: bx, mscale: bscale,
 		mshift: bshift}
+	if !c.rare() {
+		backward.dz = r.output(p.blocks * out * ohw * lanes)
+	}
 	p.grouped(grad, backward, by.backward())
 	p.place["w"] = 0
 	p.weightGrad(c, &weightGradArgs{x: bx, scale: bscale, shift: bshift, g: bg, z: bz, ca: bca, cb: bcb, cc: bcc}, "w",
 		1)
+	ofTwo := p.partFloats
+	if backward.dz != nil {
+		p.weightGrad(c, &weightGradArgs{x: bx, scale: bscale, shift: bshift, g: backward.dz}, "w", 1)
+	}
 	forward.sums.kept, backward.sums.kept = true, true
 	r.run()
 
@@ -283,11 +290,21 @@ func testConv(t *testing.T, c channels, n int) {
 	of.checkForward(total(r.read(forward.sums), out))
 	by.checkBackward(total(r.read(backward.sums), in))
 	r.checkCounters()
-	dw := make([]float64, weights)
-	for i, v := range r.read(p.partsBuffer) {
-		dw[i%weights] += float64(v)
+	parts := r.read(p.partsBuffer)
+	near(t, "dw", added(parts[:ofTwo], weights), wantDW, 2e-5)
+	if backward.dz != nil {
+		near(t, "dz", unblock(r.read(backward.dz), n, out*ohw), dz, 2e-6)
+		near(t, "dw of dz", added(parts[ofTwo:], weights), wantDW, 2e-5)
 	}
-	near(t, "dw", dw, wantDW, 2e-5)
+}
+
+// added is the sum of parts of n values each.
+func added(parts []float32, n int) []float64 {
+	sum := make([]float64, n)
+	for i, v := range parts {
+		sum[i%n] += float64(v)
+	}
+	return sum
 }
 
 // formula makes the same numbers as package graph's testdata/torch_losses.py.

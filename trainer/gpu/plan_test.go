@@ -326,3 +326,24 @@ func TestConvChoice(t *testing.T) {
 		}
 	}
 }
+
+// TestStepsOfFigure3 fixes what a step of four networks of Figure 3 takes, batch 64,
+// 100 classes: docs/gpu.md has the same table.
+func TestStepsOfFigure3(t *testing.T) {
+	for _, c := range []struct {
+		system string
+		want   string
+	}{
+		{"IGC-L40M2", "47 launches, 1938 MB of traffic, 328 MB of memory"},
+		{"IGC-L5M10", "47 launches, 1218 MB of traffic, 208 MB of memory"},
+		{"IGC-L1M23", "47 launches, 569 MB of traffic, 94 MB of memory"},
+		{"IGC-L64M1", "47 launches, 1554 MB of traffic, 264 MB of memory"},
+	} {
+		p := newPlans(t, c.system, space.Flat, 8, 32, 64, 100)[training]
+		memory := p.arrange()
+		if got := fmt.Sprintf("%d launches, %d MB of traffic, %d MB of memory", len(p.launches), p.traffic()>>20,
+			memory>>20); got != c.want {
+			t.Errorf("%s: %s, want %s", c.system, got, c.want)
+		}
+	}
+}

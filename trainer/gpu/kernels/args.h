@@ -78,6 +78,7 @@ typedef struct {
 	PTR(const float) shift;  // (groups·ci); 0: 0
 	PTR(const float) w;      // (groups·co, ci, KH, KW)
 	PTR(float) z;            // (B, groups·co, OH, OW, 32)
+	PTR(float) dz;           // as x: what was made of two inputs, for the gradient of the weights; 0: not wanted; not by conv_any
 
 	// The output becomes 0 where mscale·mx + mshift is not above 0.
 	PTR(const float) mx;     // as z; 0: no mask

@@ -168,6 +168,9 @@ __device__ __forceinline__ void conv(const igc_conv &a) {
 	constexpr int R0 = UP ? -((KH - 1 - KH / 2) / S) : -(KH / 2), RN = UP ? (PH - 1 + KH / 2) / S - R0 + 1 : (PH - 1) * S + KH;
 	constexpr int C0 = UP ? -((KW - 1 - KW / 2) / S) : -(KW / 2), CN = UP ? (PW - 1 + KW / 2) / S - C0 + 1 : (PW - 1) * S + KW;
 
+	// The part of it that no other strip has.
+	constexpr int OWN_ROWS = UP ? PH / S : PH, OWN_COLUMNS = UP ? PW / S : PW;
+
 	// The columns that every thread has in the input, if the strips have no rest.
 	constexpr int FIRST = -C0, LAST = FIRST + (UP ? PW / S : PW * S);
 
@@ -182,6 +185,7 @@ __device__ __forceinline__ void conv(const igc_conv &a) {
 	const bool active = strip < strips && o0 < a.co;
 	const bool exact = a.OW % PW == 0 && (UP ? a.OW == W * S : a.OW * S == W);
 	const bool valid = b * LANES + lane < a.n, normal = INPUT != PLAIN && a.scale;
+	const bool keeps = TWO && a.dz && o0 == 0;
 	const float low = a.low;
 	const int rowStep = W * LANES, tapStep = tiles * CS;
 
@@ -244,6 +248,13 @@ __device__ __forceinline__ void conv(const igc_conv &a) {
 						row[j] = 0;
 						if (win + j >= 0 && win + j < W) load(j);
 					}
+				}
+				// Of the tiles and strips that read a position, one writes what it read.
+				if (TWO && keeps && r >= -R0 && r < OWN_ROWS - R0) {
+					float *to = a.dz + (x - a.x);
+#pragma unroll
+					for (int j = -C0; j < OWN_COLUMNS - C0; j++)
+						if (win + j < W) to[j * LANES] = row[j];
 				}
 #pragma unroll
 				for (int ph = 0; ph < PH; ph++) {

@@ -154,16 +154,16 @@ type buffer struct {
 	offset int
 
 	kept        bool // it lasts longer than the launches
-	first, last int  // the launches that use it; first −1: none
+	first, last int  // the launches during which it is in use; first −1: none
 	addr        uint64
 }
 
 // kept is memory that lasts as long as a model.
 func kept(name string, bytes int) *buffer { return &buffer{name: name, bytes: bytes, kept: true} }
 
-// at is the part of b from element i on, of elements of size bytes.
-func (b *buffer) at(i, size int) *buffer {
-	return &buffer{name: b.name, of: b, offset: i * size}
+// at is the part of b with n elements of size bytes, from element i on.
+func (b *buffer) at(i, n, size int) *buffer {
+	return &buffer{name: b.name, of: b, offset: i * size, bytes: n * size}
 }
 
 func (b *buffer) root() *buffer {

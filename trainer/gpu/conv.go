@@ -223,6 +223,7 @@ func (p *plan) conv(c *graph.Conv) {
 // convGrad launches the backward pass: of the secondary convolution, then of the
 // primary one.
 func (p *plan) convGrad(i *graph.ConvGrad) {
+	defer p.bound()
 	c, st := i.Of, p.convs[i.Of]
 	g := &gradient{g: p.value(i.G)}
 	if c.Out != nil {
@@ -257,8 +258,9 @@ type gradient struct {
 }
 
 // gradients launches the gradients of a convolution's input, whose normalisation is
-// in, and of its weights. The gradient of a normalised output is made of two tensors
-// by the first of them, which reads them anyway and writes it for the second.
+// in, and aside those of its weights. The gradient of a normalised output is made of
+// two tensors by the first of them, which reads them anyway and writes it for the
+// second.
 func (p *plan) gradients(c channels, g *gradient, gx *convArgs, in *graph.Norm, w *weightGradArgs, name string,
 	branches int) {
 	gx.x, gx.low = g.g, asItIs
@@ -267,14 +269,20 @@ func (p *plan) gradients(c channels, g *gradient, gx *convArgs, in *graph.Norm, 
 		gx.x2, gx.scale, gx.scale2, gx.shift = g.z, g.norm.ca, g.norm.cb, g.norm.cc
 		w.z, w.ca, w.cb, w.cc = g.z, g.norm.ca, g.norm.cb, g.norm.cc
 	}
-	if gx.z != nil {
-		if g.norm != nil && !c.rare() {
-			gx.dz = p.floats(name+" dz", g.g.bytes/4)
-			w.g, w.z, w.ca, w.cb, w.cc = gx.dz, nil, nil, nil, nil
-		}
-		p.grouped(c.gradient(), gx, p.backward(in))
+	weights := func() { p.weightGrad(c, w, name, branches) }
+	input := func() { p.grouped(c.gradient(), gx, p.backward(in)) }
+	switch {
+	case gx.z == nil:
+		p.beside(weights)
+	case g.norm == nil || c.rare():
+		p.beside(weights)
+		input()
+	default:
+		gx.dz = p.floats(name+" dz", g.g.bytes/4)
+		w.g, w.z, w.ca, w.cb, w.cc = gx.dz, nil, nil, nil, nil
+		input()
+		p.beside(weights)
 	}
-	p.weightGrad(c, w, name, branches)
 }
 
 // The tiles of kernels/weight_grad.cu, as (output, input channels).
@@ -313,7 +321,7 @@ func (p *plan) weightGrad(c channels, a *weightGradArgs, name string, branches i
 	a.interleaved, a.rows, a.tasks = flag(c.interleaved), int32(rows), int32(tasks)
 	a.kh, a.kw, a.stride = int32(c.kh), int32(c.kw), int32(c.stride)
 	n := c.groups * c.co * c.ci * kk
-	a.dw = p.partsBuffer.at(p.partFloats, 4)
+	a.dw = p.partsBuffer.at(p.partFloats, n*chunks, 4)
 	kernel = fmt.Sprintf("%s_%dx%d", kernel, tile[0], tile[1])
 	p.launch(kernel, [3]int{ceil(tasks, 8), chunks, 1}, [3]int{32, 8, 1}, 0, a)
 	for b := range branches { // each summand has the gradient of the sum

@@ -18,6 +18,12 @@ type launch struct {
 	grid, block [3]int
 	shared      int // bytes
 	args        any // a pointer to a structure of args.go
+
+	// The launches of a plan are in two branches, each in the order of the list: the
+	// main one, and those that may run beside it. A launch begins when those of the
+	// other branch that are among the first so many of the list have ended.
+	aside bool
+	after int
 }
 
 // moduleOf is the name of the file in which a kernel is.
@@ -65,6 +71,10 @@ type plan struct {
 	partsBuffer                            *buffer
 	counted                                int     // of the counters
 	scales, shifts                         *buffer // of an evaluation: of all channels
+
+	aside  bool  // launches are put beside the main branch
+	joined int   // how many launches the next of the main branch waits for
+	ends   []int // how many launches there were at each call of bound
 }
 
 // purpose is what a plan does with a batch.
@@ -121,7 +131,71 @@ func (p *plan) floats(name string, n int) *buffer  { return p.buffer(name, 4*n) 
 func (p *plan) doubles(name string, n int) *buffer { return p.buffer(name, 8*n) }
 
 func (p *plan) launch(kernel string, grid, block [3]int, shared int, args any) {
-	p.launches = append(p.launches, launch{kernel, grid, block, shared, args})
+	l := launch{kernel, grid, block, shared, args, p.aside, p.joined}
+	if p.aside {
+		l.after = len(p.launches)
+	}
+	p.launches = append(p.launches, l)
+}
+
+// beside puts the launches of f beside those of the main branch that follow. They
+// begin when those before have ended.
+func (p *plan) beside(f func()) {
+	p.aside = true
+	f()
+	p.aside = false
+}
+
+// lag is how many convolutions the launches beside the main branch may be behind it.
+// The tensors that they read take the more memory the larger it is: at L40M2 328 MB
+// with 0, 348 with 1, 388 with 2, 508 without a bound.
+const lag = 1
+
+// bound makes the main branch wait for the launches beside it that are older than
+// the last lag calls of bound.
+func (p *plan) bound() {
+	p.ends = append(p.ends, len(p.launches))
+	if i := len(p.ends) - 1 - lag; i >= 0 {
+		p.joined = p.ends[i]
+	}
+}
+
+// waits returns for each launch the one of the other branch that it must wait for; −1:
+// none, or one before it in its own branch did.
+func (p *plan) waits() []int {
+	list := make([]int, len(p.launches))
+	var last [2][]int // for each branch and i: the last of its launches among the first i, or −1
+	for b := range last {
+		last[b] = append(last[b], -1)
+		for i, l := range p.launches {
+			last[b] = append(last[b], last[b][i])
+			if l.aside == (b == 1) {
+				last[b][i+1] = i
+			}
+		}
+	}
+	waited := [2]int{-1, -1}
+	for i, l := range p.launches {
+		own := flag(l.aside)
+		list[i] = -1
+		if other := last[1-own][l.after]; other > waited[own] {
+			list[i], waited[own] = other, other
+		}
+	}
+	return list
+}
+
+// window returns the launches from which and up to which launch i may run, as seen
+// from the main branch.
+func (p *plan) window(i int) (from, to int) {
+	if !p.launches[i].aside {
+		return i, i
+	}
+	to = i
+	for to+1 < len(p.launches) && (p.launches[to+1].aside || p.launches[to+1].after <= i) {
+		to++
+	}
+	return p.launches[i].after, to
 }
 
 func (p *plan) value(v graph.Value) *buffer {
@@ -230,10 +304,14 @@ func (p *plan) linear(i *graph.Linear) {
 func (p *plan) linearGrad(i *graph.LinearGrad) {
 	p.dpooled = p.buffer("dpooled", p.pooled.bytes)
 	a := p.head(i.Of)
-	a.dlogits, a.dpool = p.dlogits, p.dpooled
-	a.dweight, a.dbias = p.gradient(i.Of.Name+".weight"), p.gradient(i.Of.Name+".bias")
+	a.dlogits = p.dlogits
+	w := *a
+	a.dpool = p.dpooled
+	w.dweight, w.dbias = p.gradient(i.Of.Name+".weight"), p.gradient(i.Of.Name+".bias")
 	p.launch("linear_grad", [3]int{ceil(i.Of.C, 8), p.blocks, 1}, [3]int{32, 8, 1}, 0, a)
-	p.launch("linear_weight_grad", [3]int{ceil(i.Of.C, 8), i.Of.Classes, 1}, [3]int{32, 8, 1}, 0, a)
+	p.beside(func() {
+		p.launch("linear_weight_grad", [3]int{ceil(i.Of.C, 8), i.Of.Classes, 1}, [3]int{32, 8, 1}, 0, &w)
+	})
 }
 
 func (p *plan) crossEntropy() {
@@ -284,7 +362,7 @@ func (p *plan) state(n *graph.Norm) *normState {
 	}
 	if p.purpose == evaluating {
 		first := p.at(n.Name + meanName)
-		s = &normState{scale: p.scales.at(first, 4), shift: p.shifts.at(first, 4)}
+		s = &normState{scale: p.scales.at(first, n.C, 4), shift: p.shifts.at(first, n.C, 4)}
 	} else {
 		s = &normState{scale: p.floats(n.Name+" scale", n.C), shift: p.floats(n.Name+" shift", n.C)}
 	}
@@ -301,14 +379,14 @@ func (p *plan) running() {
 	}
 	p.launch("norm_running", [3]int{max(ceil(p.channels, 128), 1), 1, 1}, [3]int{128, 1, 1}, 0, &runningArgs{
 		c: int32(p.channels), epsilon: graph.Epsilon, affine: p.affine, value: p.tensors.value,
-		mean: stats, variance: stats.at(p.channels, 4), scale: p.scales, shift: p.shifts, state: p.steps})
+		mean: stats, variance: stats.at(p.channels, p.channels, 4), scale: p.scales, shift: p.shifts, state: p.steps})
 }
 
 // counter returns zeros, with which the blocks of a launch learn which of them is
 // the last. A kernel leaves them as they were, and no two plans run at once, so
 // each plan begins with the first.
 func (p *plan) counter(grid [3]int) *buffer {
-	b := p.counters.at(p.counted, 4)
+	b := p.counters.at(p.counted, grid[1], 4)
 	p.counted += grid[1]
 	p.counters.bytes = max(p.counters.bytes, 4*p.counted)
 	return b
@@ -327,12 +405,12 @@ func (p *plan) forward(n *graph.Norm) *normArgs {
 		weight: p.param(n.Name + ".weight"), bias: p.param(n.Name + ".bias"), scale: s.scale, shift: s.shift,
 		state: p.steps}
 	if p.purpose == measuring {
-		a.measured = p.measured.at(3*mean, 8)
+		a.measured = p.measured.at(3*mean, 3*n.C, 8)
 		return a
 	}
 	s.mean, s.istd = p.doubles(n.Name+" mean", n.C), p.doubles(n.Name+" istd", n.C)
 	a.mean, a.istd = s.mean, s.istd
-	a.runningMean, a.runningVar = p.stats.at(mean, 4), p.stats.at(variance, 4)
+	a.runningMean, a.runningVar = p.stats.at(mean, n.C, 4), p.stats.at(variance, n.C, 4)
 	return a
 }
 
@@ -380,14 +458,15 @@ const align = 256
 // bytes they take together. Buffers that are kept share with no other.
 func (p *plan) arrange() int {
 	for i, l := range p.launches {
+		from, to := p.window(i)
 		visit(l.args, func(_ uintptr, b *buffer) {
 			if b = b.root(); b.kept {
 				return // other plans use it too, perhaps at this moment
 			}
 			if b.first < 0 {
-				b.first = i
+				b.first = from
 			}
-			b.last = i
+			b.first, b.last = min(b.first, from), max(b.last, to)
 		})
 	}
 	var used []*buffer

@@ -19,14 +19,15 @@ type tensors struct {
 	affines               []affine       // of all channels, in the order of stats
 	counters              *buffer        // as in normArgs, one after the other for all launches of a plan
 	place                 map[string]int // of a parameter or statistic in its piece
+	length                map[string]int // of a parameter
 	params                []graph.Param
 }
 
 func newTensors(m *graph.Model) *tensors {
-	t := &tensors{place: map[string]int{}, params: m.Params}
+	t := &tensors{place: map[string]int{}, length: map[string]int{}, params: m.Params}
 	n := 0
 	for _, p := range m.Params {
-		t.place[p.Name] = n
+		t.place[p.Name], t.length[p.Name] = n, len(p.Value)
 		n += len(p.Value)
 	}
 	floats := func(name string, n int) *buffer { return kept(name, 4*n) }
@@ -79,19 +80,19 @@ func (t *tensors) kept() []*buffer {
 // exchange swaps value and average.
 func (t *tensors) exchange() launch {
 	n := t.value.bytes / 4
-	return launch{"exchange", [3]int{ceil(n, 256), 1, 1}, [3]int{256, 1, 1}, 0,
-		&exchangeArgs{len: int64(n), a: t.value, b: t.average}}
+	return launch{kernel: "exchange", grid: [3]int{ceil(n, 256), 1, 1}, block: [3]int{256, 1, 1},
+		args: &exchangeArgs{len: int64(n), a: t.value, b: t.average}}
 }
 
 // makePrecise computes the precise statistics from the measured sums.
 func (t *tensors) makePrecise() launch {
-	mean, variance := t.precise, t.precise.at(t.channels, 4)
-	return launch{"norm_measured", [3]int{ceil(t.channels, 128), 1, 1}, [3]int{128, 1, 1}, 0,
-		&measuredArgs{c: int32(t.channels), measured: t.measured, mean: mean, variance: variance}}
+	mean, variance := t.precise, t.precise.at(t.channels, t.channels, 4)
+	return launch{kernel: "norm_measured", grid: [3]int{ceil(t.channels, 128), 1, 1}, block: [3]int{128, 1, 1},
+		args: &measuredArgs{c: int32(t.channels), measured: t.measured, mean: mean, variance: variance}}
 }
 
-func (t *tensors) param(name string) *buffer    { return t.value.at(t.at(name), 4) }
-func (t *tensors) gradient(name string) *buffer { return t.grad.at(t.at(name), 4) }
+func (t *tensors) param(name string) *buffer    { return t.value.at(t.at(name), t.length[name], 4) }
+func (t *tensors) gradient(name string) *buffer { return t.grad.at(t.at(name), t.length[name], 4) }
 
 func (t *tensors) at(name string) int {
 	i, ok := t.place[name]
@@ -134,6 +135,7 @@ func (p *plan) update(momentum, decay float32, segments, rates *buffer) {
 		}
 	}
 	segments.bytes = len(bytesOf(p.segments))
+	p.joined = len(p.launches)
 	p.launch("update", [3]int{len(p.segments), 1, 1}, [3]int{256, 1, 1}, 0, &updateArgs{
 		momentum: momentum, decay: decay, segments: segments, parts: p.partsBuffer, rates: rates, state: p.steps,
 		value: p.tensors.value, velocity: p.velocity, average: p.average, grad: p.grad})

@@ -86,13 +86,6 @@ const (
 	measuring // runs the forward pass of training and adds up sums for the precise statistics
 )
 
-// normState is what the launches so far have computed of a normalisation.
-type normState struct {
-	scale, shift *buffer
-	mean, istd   *buffer
-	ca, cb, cc   *buffer
-}
-
 // newPlan maps a model's program to launches on batches of n pictures. They read
 // and change the given state. feed adds the first launches, which put the batch
 // into x (B, C, H, W, 32) and y (B, 32).
@@ -136,66 +129,6 @@ func (p *plan) launch(kernel string, grid, block [3]int, shared int, args any) {
 		l.after = len(p.launches)
 	}
 	p.launches = append(p.launches, l)
-}
-
-// beside puts the launches of f beside those of the main branch that follow. They
-// begin when those before have ended.
-func (p *plan) beside(f func()) {
-	p.aside = true
-	f()
-	p.aside = false
-}
-
-// lag is how many convolutions the launches beside the main branch may be behind it.
-// The tensors that they read take the more memory the larger it is: at L40M2 328 MB
-// with 0, 348 with 1, 388 with 2, 508 without a bound.
-const lag = 1
-
-// bound makes the main branch wait for the launches beside it that are older than
-// the last lag calls of bound.
-func (p *plan) bound() {
-	p.ends = append(p.ends, len(p.launches))
-	if i := len(p.ends) - 1 - lag; i >= 0 {
-		p.joined = p.ends[i]
-	}
-}
-
-// waits returns for each launch the one of the other branch that it must wait for; −1:
-// none, or one before it in its own branch did.
-func (p *plan) waits() []int {
-	list := make([]int, len(p.launches))
-	var last [2][]int // for each branch and i: the last of its launches among the first i, or −1
-	for b := range last {
-		last[b] = append(last[b], -1)
-		for i, l := range p.launches {
-			last[b] = append(last[b], last[b][i])
-			if l.aside == (b == 1) {
-				last[b][i+1] = i
-			}
-		}
-	}
-	waited := [2]int{-1, -1}
-	for i, l := range p.launches {
-		own := flag(l.aside)
-		list[i] = -1
-		if other := last[1-own][l.after]; other > waited[own] {
-			list[i], waited[own] = other, other
-		}
-	}
-	return list
-}
-
-// window returns the launches from which and up to which launch i may run, as seen
-// from the main branch.
-func (p *plan) window(i int) (from, to int) {
-	if !p.launches[i].aside {
-		return i, i
-	}
-	to = i
-	for to+1 < len(p.launches) && (p.launches[to+1].aside || p.launches[to+1].after <= i) {
-		to++
-	}
-	return p.launches[i].after, to
 }
 
 func (p *plan) value(v graph.Value) *buffer {
@@ -353,79 +286,6 @@ func (p *plan) gradRows(kernel string, s space.Shape, a *unitArgs, norm, xnorm *
 		a.xsums, a.xnorm = p.floats("sums", 2*s.C*parts), *xnorm
 	}
 	p.rows(kernel, s.H, s.C, a)
-}
-
-func (p *plan) state(n *graph.Norm) *normState {
-	s := p.norms[n]
-	if s != nil {
-		return s
-	}
-	if p.purpose == evaluating {
-		first := p.at(n.Name + meanName)
-		s = &normState{scale: p.scales.at(first, n.C, 4), shift: p.shifts.at(first, n.C, 4)}
-	} else {
-		s = &normState{scale: p.floats(n.Name+" scale", n.C), shift: p.floats(n.Name+" shift", n.C)}
-	}
-	p.norms[n] = s
-	return s
-}
-
-// running launches what an evaluation normalises by.
-func (p *plan) running() {
-	p.scales, p.shifts = p.floats("scales", p.channels), p.floats("shifts", p.channels)
-	stats := p.stats
-	if p.precise != nil {
-		stats = p.precise
-	}
-	p.launch("norm_running", [3]int{max(ceil(p.channels, 128), 1), 1, 1}, [3]int{128, 1, 1}, 0, &runningArgs{
-		c: int32(p.channels), epsilon: graph.Epsilon, affine: p.affine, value: p.tensors.value,
-		mean: stats, variance: stats.at(p.channels, p.channels, 4), scale: p.scales, shift: p.shifts, state: p.steps})
-}
-
-// counter returns zeros, with which the blocks of a launch learn which of them is
-// the last. A kernel leaves them as they were, and no two plans run at once, so
-// each plan begins with the first.
-func (p *plan) counter(grid [3]int) *buffer {
-	b := p.counters.at(p.counted, grid[1], 4)
-	p.counted += grid[1]
-	p.counters.bytes = max(p.counters.bytes, 4*p.counted)
-	return b
-}
-
-// forward is a normalisation for the kernel that makes its input; nil: there is
-// none, or it does not depend on this batch.
-func (p *plan) forward(n *graph.Norm) *normArgs {
-	if n == nil || p.purpose == evaluating {
-		return nil
-	}
-	s := p.state(n)
-	mean, variance := p.at(n.Name+meanName), p.at(n.Name+varianceName)
-	count := float64(p.n * n.Positions)
-	a := &normArgs{epsilon: graph.Epsilon, factor: float32(n.Factor), count: count, inverse: 1 / count,
-		weight: p.param(n.Name + ".weight"), bias: p.param(n.Name + ".bias"), scale: s.scale, shift: s.shift,
-		state: p.steps}
-	if p.purpose == measuring {
-		a.measured = p.measured.at(3*mean, 3*n.C, 8)
-		return a
-	}
-	s.mean, s.istd = p.doubles(n.Name+" mean", n.C), p.doubles(n.Name+" istd", n.C)
-	a.mean, a.istd = s.mean, s.istd
-	a.runningMean, a.runningVar = p.stats.at(mean, n.C, 4), p.stats.at(variance, n.C, 4)
-	return a
-}
-
-// backward is a normalisation for the kernel that makes the gradient of its
-// output; nil: there is none.
-func (p *plan) backward(n *graph.Norm) *normArgs {
-	if n == nil {
-		return nil
-	}
-	s := p.state(n)
-	s.ca, s.cb, s.cc = p.floats(n.Name+" ca", n.C), p.floats(n.Name+" cb", n.C), p.floats(n.Name+" cc", n.C)
-	count := float64(p.n * n.Positions)
-	return &normArgs{count: count, inverse: 1 / count, weight: p.param(n.Name + ".weight"),
-		mean: s.mean, istd: s.istd, dweight: p.gradient(n.Name + ".weight"), dbias: p.gradient(n.Name + ".bias"),
-		ca: s.ca, cb: s.cb, cc: s.cc}
 }
 
 // finish ends every plan: it counts the step, or the right answers of the batch.

@@ -460,15 +460,19 @@ func TestStepsOfFigure3(t *testing.T) {
 		system string
 		want   string
 	}{
-		{"IGC-L40M2", "47 launches, 1938 MB of traffic, 348 MB of memory"},
-		{"IGC-L5M10", "47 launches, 1218 MB of traffic, 220 MB of memory"},
-		{"IGC-L1M23", "47 launches, 569 MB of traffic, 105 MB of memory"},
-		{"IGC-L64M1", "47 launches, 1554 MB of traffic, 280 MB of memory"},
+		{"IGC-L40M2", "47 launches, 14 beside, 1938 MB of traffic, 348 MB of memory"},
+		{"IGC-L5M10", "47 launches, 14 beside, 1218 MB of traffic, 220 MB of memory"},
+		{"IGC-L1M23", "47 launches, 14 beside, 569 MB of traffic, 105 MB of memory"},
+		{"IGC-L64M1", "47 launches, 14 beside, 1554 MB of traffic, 280 MB of memory"},
 	} {
 		p := newPlans(t, c.system, space.Flat, 8, 32, 64, 100)[training]
 		memory := p.arrange()
-		if got := fmt.Sprintf("%d launches, %d MB of traffic, %d MB of memory", len(p.launches), p.traffic()>>20,
-			memory>>20); got != c.want {
+		beside := 0
+		for _, l := range p.launches {
+			beside += int(flag(l.aside))
+		}
+		if got := fmt.Sprintf("%d launches, %d beside, %d MB of traffic, %d MB of memory", len(p.launches), beside,
+			p.traffic()>>20, memory>>20); got != c.want {
 			t.Errorf("%s: %s, want %s", c.system, got, c.want)
 		}
 	}

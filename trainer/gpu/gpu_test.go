@@ -71,6 +71,18 @@ func newRig(t testing.TB, n int) *rig {
 	r.p = &plan{tensors: &tensors{place: map[string]int{}}, n: n, blocks: ceil(n, lanes), purpose: training}
 	r.p.partsBuffer, r.p.counters = r.p.floats("parts", 0), r.p.floats("counters", 0)
 	r.p.partsBuffer.kept, r.p.counters.kept = true, true
+	t.Cleanup(func() {
+		if err := r.d.do(func() error {
+			for _, p := range r.memory {
+				if err := cu.MemFree(p); err != nil {
+					return err
+				}
+			}
+			return nil
+		}); err != nil {
+			t.Error(err)
+		}
+	})
 	return r
 }
 

@@ -20,11 +20,11 @@ import (
 	"igcsearch/trainer/gpu/driver"
 )
 
-// The code of the kernels, for any device of compute capability 7.0 or later. The
-// driver translates it once and stores the result.
+// The code of the kernels: machine code of some devices, and PTX for any device of
+// compute capability 7.0 or later, which the driver translates once and stores.
 //
-//go:embed kernels/ptx/*.ptx.gz
-var ptx embed.FS
+//go:embed kernels/cubin/*/*.cubin.gz kernels/ptx/*.ptx.gz
+var code embed.FS
 
 // Devices lists the GPUs of this machine. The error says in one line why there
 // is none.
@@ -40,6 +40,10 @@ func Devices() ([]Info, error) {
 		}
 		return nil, fmt.Errorf("no GPU: %s", why)
 	}
+	if v := cu.Version(); v < oldestDriver {
+		return nil, fmt.Errorf("no GPU: the driver is one for CUDA %s, igcsearch needs one for %s or later: "+
+			"install NVIDIA's driver 520 or a later one", version(v), version(oldestDriver))
+	}
 	var list []Info
 	for i := range n {
 		info, e := describe(i)
@@ -54,6 +58,13 @@ func Devices() ([]Info, error) {
 	}
 	return list, err
 }
+
+// oldestDriver is the version of CUDA whose compiler made the kernels: a driver for an
+// older one need not understand them.
+const oldestDriver = 11080
+
+// version is "11.8" for 11080.
+func version(v int) string { return fmt.Sprintf("%d.%d", v/1000, v%1000/10) }
 
 // describe asks the driver about a device. It does not know the free memory, which
 // needs a context.
@@ -75,9 +86,8 @@ func describe(index int) (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
-	v := cu.Version()
 	return Info{Index: index, Name: name, Capability: fmt.Sprintf("sm_%d%d", major, minor),
-		Driver: fmt.Sprintf("CUDA %d.%d", v/1000, v%1000/10),
+		Driver: "CUDA " + version(cu.Version()),
 		Memory: int(memory), Multiprocessors: sms}, nil
 }
 
@@ -153,19 +163,11 @@ func (d *Device) function(kernel string) (cu.Function, error) {
 	name := moduleOf(kernel)
 	module, ok := d.modules[name]
 	if !ok {
-		packed, err := ptx.ReadFile("kernels/ptx/" + name + ".ptx.gz")
+		image, err := d.info.code(name)
 		if err != nil {
 			return cu.Function{}, fmt.Errorf("kernel %s: %w", kernel, err)
 		}
-		z, err := gzip.NewReader(bytes.NewReader(packed))
-		if err != nil {
-			return cu.Function{}, fmt.Errorf("kernel %s: %w", kernel, err)
-		}
-		text, err := io.ReadAll(z)
-		if err != nil {
-			return cu.Function{}, fmt.Errorf("kernel %s: %w", kernel, err)
-		}
-		if module, err = cu.LoadData(string(text)); err != nil {
+		if module, err = cu.LoadData(image); err != nil {
 			return cu.Function{}, fmt.Errorf("load kernels %s: %w", name, err)
 		}
 		d.modules[name] = module
@@ -176,6 +178,27 @@ func (d *Device) function(kernel string) (cu.Function, error) {
 	}
 	d.functions[kernel] = f
 	return f, nil
+}
+
+// code is a module's machine code for the device, or its PTX if there is none.
+func (i Info) code(module string) (string, error) {
+	file := "kernels/ptx/" + module + ".ptx.gz"
+	if m := i.machine(); m != "" {
+		file = "kernels/cubin/" + m + "/" + module + ".cubin.gz"
+	}
+	packed, err := code.ReadFile(file)
+	if err != nil {
+		return "", err
+	}
+	z, err := gzip.NewReader(bytes.NewReader(packed))
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", file, err)
+	}
+	image, err := io.ReadAll(z)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", file, err)
+	}
+	return string(image), nil
 }
 
 // alloc returns memory of the device that the thread uses.

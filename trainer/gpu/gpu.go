@@ -8,6 +8,10 @@ package gpu
 
 import (
 	"context"
+	_ "embed"
+	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -64,17 +68,48 @@ type Info struct {
 	Index           int    // from 0, as CUDA counts
 	Name            string // "NVIDIA H200"
 	Capability      string // "sm_90"
-	Driver          string // version of the driver
+	Driver          string // what the driver can do: "CUDA 12.4"
 	Memory, Free    int    // bytes; Free when it was opened, 0 before
 	Multiprocessors int
 }
 
-// Arithmetic is that of the GPU's kernels, as in trainer.Engine: "cuda sm_90".
-func (i Info) Arithmetic() string { return "cuda " + i.Capability }
+// Arithmetic is that of the GPU's kernels, as in trainer.Engine. It says what made
+// their machine code: "cuda sm_90 (ptxas 11.8)" for code that is part of this
+// program, or "cuda sm_75 (driver 12.4)" for what the driver makes of PTX.
+func (i Info) Arithmetic() string {
+	if m := i.machine(); m != "" {
+		return fmt.Sprintf("cuda %s (ptxas %s)", m, strings.TrimSpace(ptxas))
+	}
+	return fmt.Sprintf("cuda %s (driver %s)", i.Capability, strings.TrimPrefix(i.Driver, "CUDA "))
+}
 
 // Supported reports whether the kernels run on it: from sm_70 on.
-func (i Info) Supported() bool {
-	return len(i.Capability) > len("sm_70") || i.Capability >= "sm_70"
+func (i Info) Supported() bool { return i.capability() >= 70 }
+
+// machines are the devices whose machine code is part of this program.
+var machines = []string{"sm_80", "sm_90"}
+
+// ptxas is the version of the assembler that made it.
+//
+//go:embed kernels/cubin/PTXAS
+var ptxas string
+
+// machine is the device whose machine code this one runs, "" if there is none: code
+// runs on devices with the same major number and the same or a larger minor one.
+func (i Info) machine() string {
+	mine := i.capability()
+	for _, name := range slices.Backward(machines) {
+		if m := (Info{Capability: name}).capability(); m/10 == mine/10 && m <= mine {
+			return name
+		}
+	}
+	return ""
+}
+
+// capability is 90 for sm_90.
+func (i Info) capability() (n int) {
+	fmt.Sscanf(i.Capability, "sm_%d", &n)
+	return n
 }
 
 // Bench is the training step of one network on a GPU: forward, backward and

@@ -531,8 +531,13 @@ func pictureSet(train, test, side int) *dataset.Set {
 // averages and makes precise statistics.
 func newTrained(t *testing.T, set *dataset.Set, batch int) *Model {
 	t.Helper()
+	return newTrainedOn(t, open(t), set, batch)
+}
+
+func newTrainedOn(t *testing.T, d *Device, set *dataset.Set, batch int) *Model {
+	t.Helper()
 	net := space.Figure3(space.Pair{L: 4, M: 2}, 2, space.Shape{C: 3, H: set.H, W: set.W}, 3)
-	m, err := open(t).New(net, batch, set, trainer.Recipe{Augmentation: &dataset.Augmentation{Pad: 2, Mirror: true},
+	m, err := d.New(net, batch, set, trainer.Recipe{Augmentation: &dataset.Augmentation{Pad: 2, Mirror: true},
 		Seed: 3, Momentum: 0.9, WeightDecay: 1e-4,
 		DecayAll: true, Average: true, Precise: true})
 	if err != nil {

@@ -4,9 +4,10 @@
  * process, with the kernels of ../kernels compiled in. It is slow and strict: it is there so that tests can run all of the
  * GPU's code, and it refuses what hardware refuses or lets pass with wrong results.
  *
- *   IGC_EMULATED_DEVICES   how many devices there are; 1
- *   IGC_EMULATED_MEMORY    bytes of each; 4 GiB
- *   IGC_EMULATED_ORDER     reverse or random: the order of a launch's blocks, warps and lanes
+ *   IGC_EMULATED_DEVICES      how many devices there are; 1
+ *   IGC_EMULATED_CAPABILITY   compute capability of each; 7.0
+ *   IGC_EMULATED_MEMORY       bytes of each; 4 GiB
+ *   IGC_EMULATED_ORDER        reverse or random: the order of a launch's blocks, warps and lanes
  *
  * faults.h has the variables that inject faults: a kernel that fails, memory that ends, an old driver.
  *
@@ -15,6 +16,7 @@
  * around it; whether that was written to is seen when a context or stream is waited for and when the memory is freed.
  * One lock covers everything, launches included. Functions that are missing here are missing in the library, which the
  * program takes as it takes an old driver. */
+#include "code.h"
 #include "faults.h"
 #include "threads.h"
 
@@ -139,6 +141,17 @@ static CUresult find_context(CUcontext *ctx) {
 static size_t memory_limit() {
 	const char *text = getenv("IGC_EMULATED_MEMORY");
 	return text && *text ? strtoull(text, nullptr, 10) : size_t(4) << 30;
+}
+
+/* 90 for 9.0. */
+static int capability() {
+	const char *text = getenv("IGC_EMULATED_CAPABILITY");
+	int major = 7, minor = 0;
+	if (text && *text && sscanf(text, "%d.%d", &major, &minor) != 2) {
+		fprintf(stderr, "emulated GPU: cannot read IGC_EMULATED_CAPABILITY=%s\n", text);
+		abort();
+	}
+	return 10 * major + minor;
 }
 
 static double now() {
@@ -353,7 +366,8 @@ API cuDeviceGetUuid(CUuuid *id, CUdevice d) {
 API cuDeviceGetAttribute(int *v, CUdevice_attribute a, CUdevice d) {
 	DEVICE(d);
 	switch (a) {
-	case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: *v = 7; break;
+	case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: *v = capability() / 10; break;
+	case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR: *v = capability() % 10; break;
 	case CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT: *v = PROCESSORS; break;
 	case CU_DEVICE_ATTRIBUTE_WARP_SIZE: *v = WARP; break;
 	case CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK:
@@ -504,12 +518,20 @@ API cuModuleLoadData(CUmodule *m, const void *image) {
 	CONTEXT;
 	TRY(allowed());
 	TRY(igc::memory_fault());
-	std::string ptx = (const char *)image;
-	NEED(ptx.compare(0, 4, "\177ELF"), NO_BINARY_FOR_GPU);
-	NEED(ptx.find(".version") != std::string::npos, INVALID_PTX);
-	size_t target = ptx.find(".target sm_");
-	NEED(target == std::string::npos || atoi(ptx.c_str() + target + 11) <= 70, NO_BINARY_FOR_GPU);
-	*m = new CUmod_st{ctx, parse(ptx), {}};
+	std::map<std::string, long> entries;
+	if (igc::is_elf(image)) {
+		int sm;
+		NEED(igc::read_elf(image, &sm, &entries), INVALID_IMAGE);
+		/* Machine code runs on devices of the same major number and the same or a larger minor one. */
+		NEED(sm / 10 == capability() / 10 && sm % 10 <= capability() % 10, NO_BINARY_FOR_GPU);
+	} else {
+		std::string ptx = (const char *)image;
+		NEED(ptx.find(".version") != std::string::npos, INVALID_PTX);
+		size_t target = ptx.find(".target sm_");
+		NEED(target == std::string::npos || atoi(ptx.c_str() + target + 11) <= capability(), NO_BINARY_FOR_GPU);
+		entries = parse(ptx);
+	}
+	*m = new CUmod_st{ctx, std::move(entries), {}};
 	gpu.modules.insert(*m);
 	return CUDA_SUCCESS;
 }
@@ -538,10 +560,10 @@ API cuModuleGetFunction(CUfunction *f, CUmodule m, const char *name) {
 	if (!function) {
 		const igc::Kernel *k = igc::kernels;
 		while (k && strcmp(k->name, name)) k = k->next;
-		if (!k) fprintf(stderr, "emulated GPU: the PTX has a kernel %s, the sources have none\n", name);
+		if (!k) fprintf(stderr, "emulated GPU: the code has a kernel %s, the sources have none\n", name);
 		NEED(k, NOT_FOUND);
 		if (entry->second >= 0 && size_t(entry->second) != k->bytes) {
-			fprintf(stderr, "emulated GPU: kernel %s takes %ld bytes in the PTX and %zu in the source: an old PTX?\n", name,
+			fprintf(stderr, "emulated GPU: kernel %s takes %ld bytes in the code and %zu in the source: old code?\n", name,
 				entry->second, k->bytes);
 			return CUDA_ERROR_INVALID_IMAGE;
 		}
@@ -574,8 +596,8 @@ API cuFuncGetAttribute(int *v, CUfunction_attribute a, CUfunction f) {
 	switch (a) {
 	case CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK: *v = f->kernel->threads; break;
 	case CU_FUNC_ATTRIBUTE_NUM_REGS: *v = 32; break;
-	case CU_FUNC_ATTRIBUTE_PTX_VERSION:
-	case CU_FUNC_ATTRIBUTE_BINARY_VERSION: *v = 70; break;
+	case CU_FUNC_ATTRIBUTE_PTX_VERSION: *v = 70; break;
+	case CU_FUNC_ATTRIBUTE_BINARY_VERSION: *v = capability(); break;
 	case CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES: *v = f->dynamic; break;
 	default: *v = 0;
 	}

@@ -1,33 +1,41 @@
 #!/usr/bin/env bash
 # usage: build.sh TOOLKIT [--check]
 #
-# Makes ptx/*.ptx.gz, the kernels' machine code for compute capability 7.0 and later, and resources.txt, what ptxas says of
-# it for three devices: registers of a thread, bytes spilled to memory. TOOLKIT is where toolkit.sh put the compiler. With
-# --check nothing is written, and it fails if something would change.
+# Makes of the kernels
+#   ptx/*.ptx.gz          PTX, which the driver of any device of compute capability 7.0 or later translates
+#   cubin/sm_*/*.cubin.gz machine code of the devices that need no translation; cubin/PTXAS is the version that made it
+#   resources.txt         what ptxas says of three devices: registers of a thread, bytes spilled to memory
+# TOOLKIT is where toolkit.sh put the compiler. With --check nothing is written, and it fails if something would change. It
+# also fails if arithmetic is left to the driver's compiler, or if a kernel needs more than 128 registers.
 set -euo pipefail
 cd "$(dirname "$0")"
-[ $# -ge 1 ] || { sed -n 2,6p "$0" >&2; exit 2; }
+[ $# -ge 1 ] || { sed -n 2,9p "$0" >&2; exit 2; }
 nvcc=$1/nvcc-run ptxas=$1/ptxas-run
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
-mkdir "$out/ptx"
+mkdir "$out/ptx" "$out/cubin"
 
 compile() { # NAME SOURCE FLAGS…
 	local name=$1 source=$2
 	shift 2
-	"$nvcc" -std=c++17 -ptx -arch=compute_70 "$@" "$source" -o "$out/$name.ptx"
+	# Without -fmad=false, a product and a sum would be written so that each compiler of PTX may fuse them or not.
+	"$nvcc" -std=c++17 -ptx -arch=compute_70 -fmad=false "$@" "$source" -o "$out/$name.ptx"
 	# Without the line that names the compiler's build, and comments.
 	sed -i -e '/^\/\//d' "$out/$name.ptx"
 	gzip -9n <"$out/$name.ptx" >"$out/ptx/$name.ptx.gz"
 	for arch in 70 80 90; do
-		"$ptxas" -v -arch=sm_$arch "$out/$name.ptx" -o "$out/$name.cubin" 2>&1 |
+		"$ptxas" -v -arch=sm_$arch "$out/$name.ptx" -o "$out/$name.sm_$arch.cubin" 2>&1 |
 			awk -v arch=$arch '/entry function/ { split($0, quoted, "\047"); kernel = quoted[2] }
 				/spill stores/ { spill = $5 }
 				/Used/ { print kernel, "sm_" arch, $5, spill }'
 	done >"$out/$name.resources"
+	for arch in $machines; do gzip -9n <"$out/$name.$arch.cubin" >"$out/cubin/$arch/$name.cubin.gz"; done
 }
+machines="sm_80 sm_90"
+for arch in $machines; do mkdir "$out/cubin/$arch"; done
+"$ptxas" --version | sed -n 's/.*release \([0-9.]*\),.*/\1/p' >"$out/cubin/PTXAS"
 export -f compile
-export nvcc ptxas out
+export nvcc ptxas out machines
 {
 	for co in 1 2 3 4 5 6 7 8; do echo conv_co$co conv.cu -DIGC_CO=$co; done
 	for source in *.cu; do [ $source = conv.cu ] || echo "${source%.cu} $source"; done
@@ -41,10 +49,21 @@ export nvcc ptxas out
 # What the code was made from: a test compares it with the sources as they are.
 cat *.cu *.h | sha256sum | cut -d' ' -f1 >"$out/ptx/SOURCES"
 
+# A product or sum without .rn may be fused; one with it may not.
+if grep -HnE '^[^/]*\b(add|sub|mul|mad|fma)\.((ftz|sat)\.)*f(32|64)' "$out"/*.ptx >"$out/loose"; then
+	echo "build: products and sums without explicit rounding, which a driver's compiler may fuse:" >&2
+	head -n 5 "$out/loose" >&2
+	exit 1
+fi
+if ! awk '$3 > 128 { print "build: " $1 " needs " $3 " registers on " $2 ", at most 128 may be"; bad = 1 } END { exit bad }' \
+	"$out"/*.resources >&2; then
+	exit 1
+fi
+
 if [ "${2-}" = --check ]; then
-	diff -q "$out/resources.txt" resources.txt && diff -qr "$out/ptx" ptx
+	diff "$out/resources.txt" resources.txt && diff -qr "$out/ptx" ptx && diff -qr "$out/cubin" cubin
 	exit
 fi
-rm -rf ptx
-cp -r "$out/ptx" ptx
+rm -rf ptx cubin
+cp -r "$out/ptx" "$out/cubin" .
 cp "$out/resources.txt" resources.txt

@@ -56,6 +56,7 @@ type fakeGPU struct {
 }
 
 func (d *fakeGPU) Arithmetic() string { return d.arithmetic }
+func (d *fakeGPU) Reset()             {}
 
 func (d *fakeGPU) Start(net space.Network, n int, set *dataset.Set, r Recipe) (Engine, error) {
 	if int(d.taken.Add(1)) > d.places {
@@ -180,21 +181,31 @@ func TestTrainingsTakeTheDeviceWithTheFewest(t *testing.T) {
 		return n
 	}
 	var took []*device
+	take := func(job search.Job) *device {
+		d, err := tr.take(t.Context(), job)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
 	for range 4 {
-		took = append(took, tr.take(search.Job{}))
+		took = append(took, take(search.Job{}))
 	}
 	if got := counts(); !slices.Equal(got, []int{2, 1, 1}) {
 		t.Errorf("four trainings on three devices: %v", got)
 	}
-	tr.giveBack(took[0])
-	tr.giveBack(took[3])
+	for _, i := range []int{0, 3} {
+		if err := tr.giveBack(took[i], nil); err != nil {
+			t.Error(err)
+		}
+	}
 	t.Run("that can go on from the checkpoint", func(t *testing.T) {
 		job := search.Job{From: &search.Checkpoint{State: header(sm90, search.Job{}, 1)}}
-		if d := tr.take(job); d != list[1] {
+		if d := take(job); d != list[1] {
 			t.Errorf("took %v, want the first with sm_90", d.Arithmetic())
 		}
 		job.From.State = header("avx2", search.Job{}, 1) // no device can
-		if d := tr.take(job); d != list[0] {
+		if d := take(job); d != list[0] {
 			t.Errorf("took %v, want any", d.Arithmetic())
 		}
 	})

@@ -16,6 +16,7 @@ import (
 
 	"gorgonia.org/cu"
 
+	"igcsearch/search"
 	"igcsearch/trainer/dataset"
 	"igcsearch/trainer/gpu/driver"
 )
@@ -94,15 +95,16 @@ func describe(index int) (Info, error) {
 // Device is a GPU. It is safe for concurrent use.
 type Device struct {
 	info Info
-	ctx  cu.CUContext
+	ctx  cu.CUContext // the primary one, which all trainings share
 
 	mu        sync.Mutex
+	fault     error // what made the context useless; nil: nothing
 	modules   map[string]cu.Module
 	functions map[string]cu.Function
 	pictures  map[*dataset.Set]*pictures
 }
 
-// Open prepares a GPU for trainings. It stays open until the program ends.
+// Open prepares a GPU for trainings. It stays open until Close.
 func Open(index int) (*Device, error) {
 	list, err := Devices()
 	if err != nil {
@@ -117,40 +119,80 @@ func Open(index int) (*Device, error) {
 	if !d.info.Supported() {
 		return nil, fmt.Errorf("%s: compute capability %s, want sm_70 or later", d.info.Name, d.info.Capability)
 	}
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	// Waiting threads sleep: the host has other trainings to feed.
-	if d.ctx, err = cu.Device(index).MakeContext(cu.SchedBlockingSync); err != nil {
-		return nil, fmt.Errorf("%s: %w", d.info.Name, err)
+	if err := cu.Device(index).SetPrimaryCtxFlags(cu.SchedBlockingSync); err != nil {
+		return nil, d.explain(err)
 	}
-	free, _, err := cu.MemInfo()
+	if d.ctx, err = cu.Device(index).RetainPrimaryCtx(); err != nil {
+		return nil, d.explain(err)
+	}
+	err = d.do(func() error {
+		free, _, err := cu.MemInfo()
+		d.info.Free = int(free)
+		return err
+	})
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", d.info.Name, err)
+		d.Close()
+		return nil, err
 	}
-	d.info.Free = int(free)
 	return d, nil
+}
+
+// Close gives up the device. All its models are closed before; after a fault they are
+// gone with its context, and no error is told: if the next Open does not work either,
+// that says so.
+func (d *Device) Close() {
+	device := cu.Device(d.info.Index)
+	if d.failed() != nil {
+		_ = device.ResetPrimaryCtx() // which leaves it retained
+	}
+	_ = device.ReleasePrimaryCtx()
+}
+
+func (d *Device) failed() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.fault
 }
 
 // Info describes the device; Free is what was free when it was opened.
 func (d *Device) Info() Info { return d.info }
 
-// do calls f on a thread that uses the device.
+// do calls f on a thread that uses the device. After a fault it does not: every call
+// would return the same error.
 func (d *Device) do(f func() error) error {
+	if err := d.failed(); err != nil {
+		return err
+	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if err := cu.SetCurrentContext(d.ctx); err != nil {
-		return fmt.Errorf("%s: %w", d.info.Name, err)
+		return d.explain(err)
 	}
-	if err := f(); err != nil {
-		if errors.Is(err, ErrMemory) {
-			return err
-		}
-		if errors.Is(err, cu.OutOfMemory) {
-			return fmt.Errorf("%w: %w", ErrMemory, err)
-		}
-		return fmt.Errorf("%s: %w", d.info.Name, err)
+	return d.explain(f())
+}
+
+// explain adds what a caller must know of an error: the device, that its memory is too
+// small, or that it has failed.
+func (d *Device) explain(err error) error {
+	if err == nil || errors.Is(err, search.ErrDevice) {
+		return err
 	}
-	return nil
+	if name := faultIn(err); name != "" {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if d.fault == nil {
+			d.fault = faultError{d.info.String(), name}
+		}
+		return d.fault
+	}
+	switch {
+	case errors.Is(err, ErrMemory):
+		return err
+	case errors.Is(err, cu.OutOfMemory):
+		return fmt.Errorf("%w: %w", ErrMemory, err)
+	}
+	return fmt.Errorf("%s: %w", d.info.Name, err)
 }
 
 // function loads a kernel.

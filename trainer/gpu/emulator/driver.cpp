@@ -458,10 +458,16 @@ API cuCtxGetStreamPriorityRange(int *least, int *greatest) {
 	return CUDA_SUCCESS;
 }
 
+static CUresult destroy_primary(Primary &p) {
+	CUcontext ctx = p.context;
+	p.context = nullptr;
+	return ctx ? destroy_context(ctx) : CUDA_SUCCESS;
+}
+
 API cuDevicePrimaryCtxRetain(CUcontext *ctx, CUdevice d) {
 	DEVICE(d);
 	Primary &p = gpu.primary[d];
-	if (!p.users) {
+	if (!p.context) {
 		TRY(igc::memory_fault());
 		p.context = make_context(d, p.flags);
 	}
@@ -473,20 +479,15 @@ API cuDevicePrimaryCtxRelease(CUdevice d) {
 	DEVICE(d);
 	Primary &p = gpu.primary[d];
 	NEED(p.users, INVALID_CONTEXT);
-	return --p.users ? CUDA_SUCCESS : destroy_context(p.context);
+	return --p.users ? CUDA_SUCCESS : destroy_primary(p);
 }
-API cuDevicePrimaryCtxReset(CUdevice d) {
-	DEVICE(d);
-	Primary &p = gpu.primary[d];
-	if (!p.users) return CUDA_SUCCESS;
-	p.users = 0;
-	return destroy_context(p.context);
-}
+/* Its users stay, and have to release it. */
+API cuDevicePrimaryCtxReset(CUdevice d) { DEVICE(d); return destroy_primary(gpu.primary[d]); }
 API cuDevicePrimaryCtxSetFlags(CUdevice d, unsigned flags) { DEVICE(d); gpu.primary[d].flags = flags; return CUDA_SUCCESS; }
 API cuDevicePrimaryCtxGetState(CUdevice d, unsigned *flags, int *active) {
 	DEVICE(d);
 	*flags = gpu.primary[d].flags;
-	*active = gpu.primary[d].users > 0;
+	*active = gpu.primary[d].context != nullptr;
 	return CUDA_SUCCESS;
 }
 

@@ -8,7 +8,9 @@
 #pragma once
 #ifdef __CUDACC__
 
-#define KERNEL(name, Args, threads) extern "C" __global__ void __launch_bounds__(threads) name(const Args a)
+/* A multiprocessor has room for 512 threads of each kernel at least: 128 registers a thread. Fewer threads wait for memory
+ * most of the time. */
+#define KERNEL(name, Args, threads) extern "C" __global__ void __launch_bounds__(threads, 512 / (threads)) name(const Args a)
 
 /* One declaration for all, as a file may not declare it with two types; 16 bytes for float4. */
 extern __shared__ __align__(16) unsigned char shared_memory[];

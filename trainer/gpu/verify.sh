@@ -250,10 +250,12 @@ fi
 if begin ncu 60 && tool ncu; then
 	ncu=$found well=$failed
 	launches=$(sed -n 's/.*"L":40,"M":2,.*"launches":\([0-9]*\),.*/\1/p' "$rows" 2>/dev/null | tail -n 1)
-	# The second step: all its kernels, each of them once.
-	step=(--clock-control none --launch-skip "${launches:-61}" --launch-count "${launches:-61}" --kill yes --csv --page raw)
+	# The second step: all its kernels, each of them once. The first run leaves the caches as the kernel before left them,
+	# and asks for little, so that few kernels are repeated for it; the second one empties them.
+	step=(--clock-control none --launch-skip "${launches:-61}" --launch-count "${launches:-61}" --kill yes --csv --page raw
+		--print-units base)
 	training=("$igcsearch" bench --device cuda:0 --pairs 40x2 --steps 1)
-	run "time, issue rate, DRAM bytes, L2 hits" 30 . "$ncu" "${step[@]}" --log-file "$out/ncu.csv" \
+	run "time, issue rate, DRAM bytes, L2 hits" 30 . "$ncu" "${step[@]}" --log-file "$out/ncu.csv" --cache-control none \
 		--metrics gpu__time_duration.sum,smsp__issue_active.avg.pct_of_peak_sustained_active,dram__bytes_read.sum,dram__bytes_write.sum,lts__t_sector_hit_rate.pct,sm__warps_active.avg.pct_of_peak_sustained_active \
 		"${training[@]}"
 	tail -n 3 "$out/ncu.csv" | cut -c 1-400 >&3

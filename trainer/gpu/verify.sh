@@ -79,7 +79,7 @@ begin() {
 
 # run WHAT SECONDS FOLDER COMMAND... runs a command, which ends at the end of its part at the latest.
 run() {
-	local what=$1 limit=$2 folder=$3 begun=$SECONDS size code
+	local what=$1 limit=$2 folder=$3 begun=$SECONDS before code
 	shift 3
 	if [ $((part_end - SECONDS)) -lt "$limit" ]; then limit=$((part_end - SECONDS)); fi
 	if [ "$limit" -lt 1 ]; then
@@ -91,13 +91,13 @@ run() {
 		return 1
 	fi
 	printf '\n-- %s: %s (at %d s, at most %d s): %s\n' "$part" "$what" "$SECONDS" "$limit" "$*"
-	size=$(wc -c <"$log")
+	before=$(wc -c <"$log")
 	(cd "$folder" && exec "${timeout[@]}" ${timeout:+"$limit"} "$@") 3>&- &
 	child=$!
 	wait $child
 	code=$?
 	child=
-	tail -c "+$((size + 1))" "$log" | tail -n 20 >&3
+	tail -c "+$((before + 1))" "$log" | tail -n 20 >&3
 	case $code in
 	0) record "$what" $((SECONDS - begun)) 0 ;;
 	124 | 137) record "$what" $((SECONDS - begun)) $code "stopped after $limit s" ;;
@@ -166,10 +166,11 @@ alone() {
 		return
 	}
 	for name in $list; do
+		if [ $((part_end - SECONDS)) -lt "$limit" ]; then limit=$((part_end - SECONDS)); fi
 		# shellcheck disable=SC2254 # EXCEPT is a pattern
 		case $name in
 		$except) ;;
-		Test*)
+		Test*) # which says where it hangs, a moment before it is ended
 			run "$name" "$limit" "$folder" "$program" -test.v -test.timeout "$((limit - 1))s" -test.run "^$name\$$subtest"
 			;;
 		esac

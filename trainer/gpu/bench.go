@@ -95,7 +95,7 @@ func (d *Device) together(models []*Model, during time.Duration) (rate, host flo
 				}
 			}
 			for _, m := range models {
-				if err := m.stream.Synchronize(); err != nil {
+				if err := m.wait(); err != nil {
 					return err
 				}
 			}
@@ -112,7 +112,8 @@ func (d *Device) together(models []*Model, during time.Duration) (rate, host flo
 	return rate, host, err
 }
 
-// rewind prepares the model for some steps on the first pictures of its set.
+// rewind prepares the model for some steps on the first pictures of its set. Nothing is
+// in its stream afterwards.
 func (m *Model) rewind(steps int) error {
 	order := make([]int, steps*m.n)
 	for i := range order {
@@ -123,7 +124,7 @@ func (m *Model) rewind(steps int) error {
 		return err
 	}
 	stop() // a folder's steps repeat the same pictures: decoding is not measured
-	return errors.Join(upload(m.stream, m.rates.addr, make([]graph.Rates, steps)), m.stream.Synchronize())
+	return errors.Join(send(m, m.rates.addr, make([]graph.Rates, steps)), m.wait())
 }
 
 // cpuTime is the processor time that the process has used.
@@ -181,7 +182,7 @@ func (m *Model) alone(ctx context.Context, steps int) (time.Duration, error) {
 			return 0, err
 		}
 		err := m.d.do(func() error {
-			if err := errors.Join(m.rewind(burst), m.stream.Synchronize()); err != nil {
+			if err := m.rewind(burst); err != nil {
 				return err
 			}
 			begin := time.Now()
@@ -190,7 +191,7 @@ func (m *Model) alone(ctx context.Context, steps int) (time.Duration, error) {
 					return err
 				}
 			}
-			err := m.stream.Synchronize()
+			err := m.wait()
 			times[max(i-1, 0)] = time.Since(begin) / time.Duration(burst)
 			return err
 		})
@@ -212,7 +213,7 @@ func (m *Model) starts(step time.Duration) ([]time.Duration, error) {
 	n := min(mostStarts, m.rates.bytes/rateBytes, max(1, int(500*time.Millisecond/max(step, 1))))
 	times := make([]time.Duration, n)
 	err := m.d.do(func() error {
-		if err := errors.Join(m.rewind(n), m.stream.Synchronize()); err != nil {
+		if err := m.rewind(n); err != nil {
 			return err
 		}
 		for i := range times {
@@ -222,7 +223,7 @@ func (m *Model) starts(step time.Duration) ([]time.Duration, error) {
 			}
 			times[i] = time.Since(begin)
 		}
-		return m.stream.Synchronize()
+		return m.wait()
 	})
 	return times, err
 }
@@ -260,6 +261,14 @@ func (d *Device) limits() (flops, bandwidth float64, err error) {
 		defer func() { _ = cu.MemFree(memory) }()
 		to, from := &buffer{name: "to", addr: uint64(memory)},
 			&buffer{name: "from", addr: uint64(memory) + uint64(4*floats)}
+		// Events are in the stream, so their times leave out how long the host takes.
+		var begin, end cu.Event
+		for _, e := range []*cu.Event{&begin, &end} {
+			if *e, err = cu.MakeEvent(cu.BlockingSyncEvent); err != nil {
+				return err
+			}
+			defer func() { _ = cu.DestroyEvent(e) }()
+		}
 		run := func(kernel string, args *sumArgs) (time.Duration, error) {
 			f, err := d.function(kernel)
 			if err != nil {
@@ -267,13 +276,21 @@ func (d *Device) limits() (flops, bandwidth float64, err error) {
 			}
 			best := time.Duration(1 << 62)
 			for range 4 {
-				begin := time.Now()
-				err := launchRaw(f, [3]int{16 * d.info.Multiprocessors, 1, 1}, [3]int{256, 1, 1}, 0, stream,
-					encode(args))
-				if err := errors.Join(err, stream.Synchronize()); err != nil {
+				if err := begin.Record(stream); err != nil {
 					return 0, err
 				}
-				best = min(best, time.Since(begin))
+				if err := launchRaw(f, [3]int{16 * d.info.Multiprocessors, 1, 1}, [3]int{256, 1, 1}, 0, stream,
+					encode(args)); err != nil {
+					return 0, err
+				}
+				if err := errors.Join(end.Record(stream), end.Synchronize()); err != nil {
+					return 0, err
+				}
+				ms, err := begin.Elapsed(end)
+				if err != nil {
+					return 0, err
+				}
+				best = min(best, time.Duration(ms*float64(time.Millisecond)))
 			}
 			return best, nil
 		}

@@ -60,7 +60,7 @@ func testWeightGrad(t *testing.T, c channels, family string) {
 	} else {
 		x = o.Affine(x, ones, zeros, n, in, hw) // held to low, 0
 	}
-	if strings.Contains(family, string(gradient)) {
+	if strings.Contains(family, string(ofTwo)) {
 		ca, cb, cc := uniform(rnd, out, 1), uniform(rnd, out, .1), uniform(rnd, out, .1)
 		a.g, a.z = r.activation(g, out*ohw), r.activation(z, out*ohw)
 		a.ca, a.cb, a.cc = r.input(ca), r.input(cb), r.input(cc)

@@ -211,33 +211,31 @@ __device__ __forceinline__ void weight_grad3x3(const igc_weight_grad &a) {
 	put_tile<CO, CI, 9>(t, acc, a.ci, 9);
 }
 
-// 1×1 kernels of stride 1: the rows of a part are one run of positions.
-template <int CO, int CI, int U, bool TWO, bool NORMAL>
+// 1×1 kernels of stride 1: the rows of a part are one run of positions. Without NORMAL
+// the input is only held to low.
+template <int CO, int CI, int U, bool NORMAL>
 __device__ __forceinline__ void weight_grad1x1(const igc_weight_grad &a) {
-	const Tile<CO, CI> t = tile_of<CO, CI, TWO>(a, 1, true);
+	const Tile<CO, CI> t = tile_of<CO, CI, false>(a, 1, true);
 	if (!t.there) return;
 	const float low = a.low;
 	float acc[CO * CI];
 #pragma unroll
 	for (int n = 0; n < CO * CI; n++) acc[n] = 0;
 	const long long first = (long long)t.from * a.W * LANES;
-	const float *x = t.x + first, *dz = t.dz + first, *z = TWO ? t.z + first : nullptr;
+	const float *x = t.x + first, *dz = t.dz + first;
 	int left = (t.to - t.from) * a.W;
 	auto trip = [&](auto whole) {
 		int xstep = t.xstep, dstep = t.dstep;
 		OPAQUE(xstep);
 		OPAQUE(dstep);
-		float x1[CI][U], g1[CO][U], z1[CO][U];
+		float x1[CI][U], d[CO][U];
 #pragma unroll
 		for (int u = 0; u < U; u++) {
 			const int at = whole.value ? u : min(u, left - 1);
 #pragma unroll
 			for (int i = 0; i < CI; i++) x1[i][u] = __ldg(x + (long long)i * xstep + at * LANES);
 #pragma unroll
-			for (int o = 0; o < CO; o++) {
-				g1[o][u] = __ldg(dz + (long long)o * dstep + at * LANES);
-				z1[o][u] = TWO ? __ldg(z + (long long)o * dstep + at * LANES) : 0;
-			}
+			for (int o = 0; o < CO; o++) d[o][u] = __ldg(dz + (long long)o * dstep + at * LANES);
 		}
 #pragma unroll
 		for (int u = 0; u < U; u++) {
@@ -245,18 +243,15 @@ __device__ __forceinline__ void weight_grad1x1(const igc_weight_grad &a) {
 #pragma unroll
 			for (int i = 0; i < CI; i++) v[i] = fmaxf(low, NORMAL ? fmaf(t.scale[i], x1[i][u], t.shift[i]) : x1[i][u]);
 #pragma unroll
-			for (int o = 0; o < CO; o++) {
-				float d = gradient_of<TWO>(t, o, g1[o][u], z1[o][u]);
-				if (!whole.value && u >= left) d = 0;
+			for (int o = 0; o < CO; o++)
 #pragma unroll
-				for (int i = 0; i < CI; i++) acc[o * CI + i] = fmaf(d, v[i], acc[o * CI + i]);
-			}
+				for (int i = 0; i < CI; i++)
+					acc[o * CI + i] = fmaf(whole.value || u < left ? d[o][u] : 0, v[i], acc[o * CI + i]);
 		}
 	};
 	for (; left >= U; left -= U) {
 		trip(Whole<true>());
 		x += U * LANES, dz += U * LANES;
-		if (TWO) z += U * LANES;
 	}
 	if (left > 0) trip(Whole<false>());
 	put_tile<CO, CI, 1>(t, acc, a.ci, 1);
@@ -328,9 +323,7 @@ GRAD3X3(6, 1, 2)
 	KERNEL(weight_grad3x3_gradient_##CO##x##CI, igc_weight_grad, 256) { weight_grad3x3<1, CO, CI, U, true>(a); }
 GRAD3X3_TWO(1, 1, 4)
 GRAD3X3_TWO(2, 2, 2)
-GRAD3X3_TWO(3, 1, 4)
 GRAD3X3_TWO(4, 1, 4)
-GRAD3X3_TWO(5, 1, 2)
 
 #define GRAD3X3S2(CO, CI, U) \
 	KERNEL(weight_grad3x3s2_plain_##CO##x##CI, igc_weight_grad, 256) { weight_grad3x3<2, CO, CI, U, false>(a); }
@@ -344,28 +337,25 @@ GRAD3X3S2(6, 1, 2)
 	KERNEL(weight_grad3x3s2_gradient_##CO##x##CI, igc_weight_grad, 256) { weight_grad3x3<2, CO, CI, U, true>(a); }
 GRAD3X3S2_TWO(1, 1, 4)
 GRAD3X3S2_TWO(2, 2, 2)
-GRAD3X3S2_TWO(3, 1, 2)
 GRAD3X3S2_TWO(4, 1, 2)
 
-#define GRAD1X1(CO, CI, P, G) \
-	KERNEL(weight_grad1x1_plain_##CO##x##CI, igc_weight_grad, 256) { weight_grad1x1<CO, CI, P, false, false>(a); } \
-	KERNEL(weight_grad1x1_gradient_##CO##x##CI, igc_weight_grad, 256) { weight_grad1x1<CO, CI, G, true, false>(a); }
-GRAD1X1(1, 1, 4, 4)
-GRAD1X1(2, 2, 4, 4)
-GRAD1X1(3, 3, 4, 4)
-GRAD1X1(4, 4, 4, 4)
-GRAD1X1(5, 5, 4, 2)
-GRAD1X1(6, 6, 2, 2)
-GRAD1X1(7, 7, 2, 1)
-GRAD1X1(8, 8, 2, 1)
+#define GRAD1X1(CO, CI, U) \
+	KERNEL(weight_grad1x1_plain_##CO##x##CI, igc_weight_grad, 256) { weight_grad1x1<CO, CI, U, false>(a); }
+GRAD1X1(1, 1, 4)
+GRAD1X1(2, 2, 4)
+GRAD1X1(3, 3, 4)
+GRAD1X1(4, 4, 4)
+GRAD1X1(5, 5, 4)
+GRAD1X1(6, 6, 2)
+GRAD1X1(7, 7, 2)
+GRAD1X1(8, 8, 2)
 
-// The input is normalised, too.
-#define GRAD1X1_NORMAL(CO, CI) \
-	KERNEL(weight_grad1x1_normal_plain_##CO##x##CI, igc_weight_grad, 256) { weight_grad1x1<CO, CI, 4, false, true>(a); } \
-	KERNEL(weight_grad1x1_normal_gradient_##CO##x##CI, igc_weight_grad, 256) { weight_grad1x1<CO, CI, 4, true, true>(a); }
-GRAD1X1_NORMAL(1, 1)
-GRAD1X1_NORMAL(2, 2)
-GRAD1X1_NORMAL(4, 4)
+// The input is normalised.
+#define GRAD1X1_NORMAL(CO, CI, U) \
+	KERNEL(weight_grad1x1_normal_plain_##CO##x##CI, igc_weight_grad, 256) { weight_grad1x1<CO, CI, U, true>(a); }
+GRAD1X1_NORMAL(1, 1, 4)
+GRAD1X1_NORMAL(2, 2, 4)
+GRAD1X1_NORMAL(4, 4, 4)
 
 #define GRAD_ANY(CO, CI) \
 	KERNEL(weight_grad_any_plain_##CO##x##CI, igc_weight_grad, 256) { weight_grad_any<CO, CI, 2, false>(a); } \

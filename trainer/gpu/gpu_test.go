@@ -101,10 +101,13 @@ func (r *rig) input(values []float64) *buffer {
 
 // activation is (n, c, h, w) as (B, c, h, w, 32), with values in the padding that
 // must not count.
-func (r *rig) activation(values []float64, size int) *buffer {
+func (r *rig) activation(values []float64, size int) *buffer { return r.padded(values, size, 3) }
+
+// padded is the same with a value of the caller's in the padding.
+func (r *rig) padded(values []float64, size int, padding float64) *buffer {
 	out := make([]float64, r.p.blocks*size*lanes)
 	for i := range out {
-		out[i] = 3
+		out[i] = padding
 	}
 	for i, v := range values {
 		picture, at := i/size, i%size

@@ -71,6 +71,9 @@ func advice(err error) string {
 		return "give another name, or delete that one: igcsearch delete STUDY"
 	case errors.As(err, new(trainer.PrecisionError)):
 		return "choose such a GPU by --device, or train with --set precision=f32, whose results are others"
+	case errors.Is(err, search.ErrNoDevice):
+		return "nothing that is stored is lost: look at the GPUs with nvidia-smi and give this command again, or train " +
+			"what has not begun with --device cpu"
 	case errors.As(err, &arithmetic):
 		return remedy(arithmetic) + " to go on, or start anew under another name or in another database"
 	case errors.As(err, &unreachable):

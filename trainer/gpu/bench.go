@@ -137,10 +137,10 @@ func cpuTime() time.Duration {
 }
 
 // Bench measures the training step of a network with a search.Study.Precision, alone
-// and beside others, on a set of at least some steps' pictures. With an error it returns
-// what it had measured.
+// and beside others, on a set of at least some steps' pictures. It calls alone, if that
+// is not nil, with the first part. With an error it returns what it had measured.
 func (d *Device) Bench(ctx context.Context, net space.Network, n, steps int, precision string,
-	set *dataset.Set) (b Bench, err error) {
+	set *dataset.Set, alone func(Bench)) (b Bench, err error) {
 	recipe := trainer.Recipe{Momentum: 0.9, WeightDecay: 1e-4, Precision: precision}
 	m, err := d.New(net, n, set, recipe)
 	if err != nil {
@@ -156,6 +156,9 @@ func (d *Device) Bench(ctx context.Context, net space.Network, n, steps int, pre
 		return b, err
 	}
 	b.Queue, b.Launch = queue(b.Starts, b.Step)
+	if alone != nil {
+		alone(b)
+	}
 	if models, _, err = d.crowd(ctx, net, n, set, recipe, models); err != nil {
 		models = nil
 		return b, err

@@ -35,17 +35,18 @@ func tf32Tiles(c channels) (blocks, tiles, shared int) {
 }
 
 // groupedTF32 launches a convolution on the matrix units, as grouped.
-func (p *plan) groupedTF32(c channels, a *convArgs, sums func(parts int) *buffer) {
+func (p *plan) groupedTF32(c channels, a *convArgs, norm *normArgs) {
 	blocks, tiles, shared := tf32Tiles(c)
 	most := max(1, c.oh*c.ow*p.blocks*c.groups*blocks/tf32Warps)
 	a.pixels = int32(min(most, tf32MostPixels))
 	across := ceil(c.oh*c.ow, 8*int(a.pixels))
-	if sums != nil {
-		a.parts = int32(p.blocks * across)
-		a.sums = sums(int(a.parts))
+	grid := [3]int{across, c.groups * blocks, p.blocks}
+	if norm != nil {
+		parts := p.blocks * across
+		a.parts, a.norm, a.sums = int32(parts), *norm, p.floats("sums", 2*c.groups*c.co*parts)
+		a.norm.counters = p.counter(grid)
 	}
-	p.launch(fmt.Sprintf("conv_tf32%s_x%d", inputOf(a), tiles), [3]int{across, c.groups * blocks, p.blocks},
-		[3]int{32, 8, 1}, shared, a)
+	p.launch(fmt.Sprintf("conv_tf32%s_x%d", inputOf(a), tiles), grid, [3]int{32, 8, 1}, shared, a)
 }
 
 // The tiles of weight_grad_tf32, as (16 output, 8 input channels).
@@ -56,18 +57,15 @@ var tilesTF32 = [][2]int{{1, 2}, {2, 3}, {2, 4}, {3, 3}, {3, 5}, {4, 4}}
 const tf32Positions = 32
 
 // weightGradTF32 chooses the kernel for the gradient of a convolution's weights on
-// the matrix units: its name, its thread blocks for some rows, the rows, and its
-// shared memory.
-func weightGradTF32(c channels, two bool) (kernel string, tasks, rows, shared int) {
+// the matrix units, by the gradient of its output in one tensor, and its shared memory.
+// A thread block has one task, whose pixels its warps share.
+func weightGradTF32(c channels) (k weightGradChoice, shared int) {
 	// The cost of a tile is its products and what it reads.
 	cost := func(t [2]int) int {
 		return ceil(c.co, 16*t[0]) * ceil(c.ci, 8*t[1]) * (4*t[0]*t[1] + 4*(2*t[0]+t[1]))
 	}
 	t := slices.MinFunc(tilesTF32, func(a, b [2]int) int { return cost(a) - cost(b) })
-	kernel = fmt.Sprintf("weight_grad_tf32_%dx%d", t[0], t[1])
-	if two {
-		kernel = fmt.Sprintf("weight_grad_tf32_gradient_%dx%d", t[0], t[1])
-	}
-	tasks = c.groups * ceil(c.co, 16*t[0]) * ceil(c.ci, 8*t[1])
-	return kernel, tasks, min(c.oh, ceil(tf32Positions, c.ow)), 4 * max(2*8*t[1]+3*16*t[0], 8*t[0]*128)
+	return weightGradChoice{kernel: fmt.Sprintf("weight_grad_tf32_%dx%d", t[0], t[1]),
+		tasks: c.groups * ceil(c.co, 16*t[0]) * ceil(c.ci, 8*t[1]),
+		rows:  min(c.oh, ceil(tf32Positions, c.ow)), across: 1}, 4 * max(2*8*t[1], 8*t[0]*128)
 }

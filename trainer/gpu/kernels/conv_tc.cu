@@ -16,8 +16,7 @@ CONV_TF32(7)
 CONV_TF32(8)
 
 #define WEIGHT_GRAD_TF32(OUT, IN) \
-	KERNEL(weight_grad_tf32_##OUT##x##IN, igc_weight_grad, 256) { weight_grad_tf32<OUT, IN, false>(a); } \
-	KERNEL(weight_grad_tf32_gradient_##OUT##x##IN, igc_weight_grad, 256) { weight_grad_tf32<OUT, IN, true>(a); }
+	KERNEL(weight_grad_tf32_##OUT##x##IN, igc_weight_grad, 256) { weight_grad_tf32<OUT, IN>(a); }
 
 WEIGHT_GRAD_TF32(1, 2)
 WEIGHT_GRAD_TF32(2, 3)

@@ -63,7 +63,7 @@ __device__ __forceinline__ void conv_tf32(const igc_conv &a) {
 	const int lane = threadIdx.x, r = lane / 4, c = lane % 4, thread = threadIdx.y * 32 + lane, threads = blockDim.y * 32;
 	const int groups = a.groups, g = blockIdx.y % groups, o0 = blockIdx.y / groups * 8 * TILES, b = blockIdx.z;
 	const int ci = a.ci, steps = (ci + 7) / 8, HW = a.OH * a.OW;
-	const bool normal = INPUT != PLAIN && a.scale;
+	const bool normal = INPUT != PLAIN && a.scale, keeps = TWO && a.dz && o0 == 0;
 	const float low = a.low;
 
 	// The weights, as the lanes have them in b, then scale and shift of the input and of the mask. Beyond the last channel
@@ -133,18 +133,26 @@ __device__ __forceinline__ void conv_tf32(const igc_conv &a) {
 				uint x[P][2][4];
 #pragma unroll
 				for (int h = 0; h < 2; h++) {
-					const float *n = norms + step * 8 + h * 4 + c;
+					const int i = step * 8 + h * 4 + c;
+					const float *n = norms + i;
 					const float scale = n[0], shift = n[8 * steps], scale2 = TWO ? n[16 * steps] : 0;
 #pragma unroll
 					for (int p = 0; p < P; p++)
 #pragma unroll
 						for (int k = 0; k < 4; k++) {
 							float v = ahead[d][0][p][h].v[k];
-							if (TWO)
+							if (TWO) { // lanes without a picture have 0, whatever lies there
 								v = fmaf(scale, v, fmaf(scale2, ahead[d][TWO][p][h].v[k], shift));
-							else if (INPUT == NORMAL)
+								v = ahead[d][0][p][h].v[k] = b * LANES + 4 * r + k < a.n ? v : 0;
+							} else if (INPUT == NORMAL)
 								v = fmaxf(low, fmaf(scale, v, shift));
 							x[p][k / 2][2 * h + k % 2] = igc_tf32(v);
+						}
+#pragma unroll
+					for (int p = 0; p < P; p++)
+						if (TWO && keeps && i < ci && p0 + p < last) {
+							const float(&v)[4] = ahead[d][0][p][h].v;
+							*(float4 *)(a.dz + x0 + i * next + (p0 + p) * LANES) = make_float4(v[0], v[1], v[2], v[3]);
 						}
 				}
 				if (step + AHEAD < steps) load(ahead[d], step + AHEAD);
@@ -193,11 +201,8 @@ __device__ __forceinline__ void conv_tf32(const igc_conv &a) {
 								// What is no number must not pass as 0.
 								if (fmaf(of_mask.x, by, of_mask.y) <= 0) v = 0;
 							}
-							// Lanes without a picture do not count, and have no gradient, whatever lies there.
-							const bool valid = b * LANES + 4 * r + k < a.n;
-							if (TWO && !valid) v = 0;
 							z[k] = v;
-							if (!valid) v = by = 0;
+							if (b * LANES + 4 * r + k >= a.n) v = by = 0; // lanes without a picture do not count
 							v4[2 * e] += v;
 							v4[2 * e + 1] = fmaf(v, by, v4[2 * e + 1]);
 						}
@@ -220,12 +225,13 @@ __device__ __forceinline__ void conv_tf32(const igc_conv &a) {
 		if (o < a.co)
 			a.sums[((long long)channel(g, o, groups, a.co, a.interleaved) * a.parts + b * gridDim.x + blockIdx.x) * 2 + e % 2] = sum;
 	}
+	end_sums(a, g, o0, TILES * 8);
 }
 
-// weight_grad_tf32 is weight_grad of a 1×1 kernel. A thread block adds up 16·OUT by 8·IN weights over some rows of 32
+// weight_grad_tf32 is weight_grad of a 1×1 kernel, by one tensor of gradients. A thread block adds up 16·OUT by 8·IN weights over some rows of 32
 // pictures: each of its warps takes some of the pixels, and pictures are what the products add over. Lane 4r + c reads
 // pictures 4c … 4c+3 of 16, of output channels r and r+8 and of input channel r.
-template <int OUT, int IN, bool TWO>
+template <int OUT, int IN>
 __device__ __forceinline__ void weight_grad_tf32(const igc_weight_grad &a) {
 	SHARED(float, shared);
 	const int lane = threadIdx.x, r = lane / 4, c = lane % 4, thread = threadIdx.y * 32 + lane, warps = blockDim.y;
@@ -239,16 +245,11 @@ __device__ __forceinline__ void weight_grad_tf32(const igc_weight_grad &a) {
 	const int next = (a.interleaved ? a.groups : 1) * HW * LANES;
 	const float *const x = a.x + ((long long)b * a.groups * a.ci + channel(g, i0 + r, a.groups, a.ci, a.interleaved)) * HW * LANES;
 	const long long z0 = ((long long)b * a.groups * a.co + channel(g, o0 + r, a.groups, a.co, a.interleaved)) * HW * LANES;
-	const float *const dz = a.g + z0, *const z = TWO ? a.z + z0 : nullptr;
+	const float *const dz = a.g + z0;
 	const int left_i = a.ci - i0 - r, left_o = a.co - o0 - r; // channels from the lane's first one on
-	float *const of_x = shared, *const of_z = shared + 2 * 8 * IN;
 	for (int i = thread; i < 8 * IN; i += warps * 32) {
 		const int ch = channel(g, min(i0 + i, a.ci - 1), a.groups, a.ci, a.interleaved);
-		of_x[2 * i] = a.scale ? a.scale[ch] : 1, of_x[2 * i + 1] = a.scale ? a.shift[ch] : 0;
-	}
-	for (int o = thread; TWO && o < 16 * OUT; o += warps * 32) {
-		const int ch = channel(g, min(o0 + o, a.co - 1), a.groups, a.co, a.interleaved);
-		of_z[3 * o] = a.ca[ch], of_z[3 * o + 1] = a.cb[ch], of_z[3 * o + 2] = a.cc[ch];
+		shared[2 * i] = a.scale ? a.scale[ch] : 1, shared[2 * i + 1] = a.scale ? a.shift[ch] : 0;
 	}
 	__syncthreads();
 
@@ -258,32 +259,19 @@ __device__ __forceinline__ void weight_grad_tf32(const igc_weight_grad &a) {
 
 	for (int half = from * 2 + threadIdx.y; half < to * 2; half += warps) { // of a pixel's pictures
 		const int picture = half % 2 * 16 + 4 * c, at = half / 2 * LANES + picture;
-		four d[2 * OUT], d2[TWO ? 2 * OUT : 1], v[IN];
+		four d[2 * OUT], v[IN];
 #pragma unroll
-		for (int o = 0; o < 2 * OUT; o++) {
-			const int from = min(8 * o, left_o - 1) * next + at;
-			d[o] = load_four(dz + from);
-			if (TWO) d2[TWO ? o : 0] = load_four(z + from);
-		}
+		for (int o = 0; o < 2 * OUT; o++) d[o] = load_four(dz + min(8 * o, left_o - 1) * next + at);
 #pragma unroll
 		for (int i = 0; i < IN; i++) v[i] = load_four(x + min(8 * i, left_i - 1) * next + at);
 		uint left[OUT][2][4]; // of both products of a picture's half
 #pragma unroll
-		for (int o = 0; o < 2 * OUT; o++) {
-			const float *n = of_z + 3 * (8 * o + r);
+		for (int o = 0; o < 2 * OUT; o++)
 #pragma unroll
-			for (int k = 0; k < 4; k++) {
-				float u = d[o].v[k];
-				if (TWO) { // lanes without a picture have 0, whatever lies there
-					u = fmaf(n[0], u, fmaf(n[1], d2[TWO ? o : 0].v[k], n[2]));
-					if (b * LANES + picture + k >= a.n) u = 0;
-				}
-				left[o / 2][k / 2][o % 2 + k % 2 * 2] = igc_tf32(u);
-			}
-		}
+			for (int k = 0; k < 4; k++) left[o / 2][k / 2][o % 2 + k % 2 * 2] = igc_tf32(d[o].v[k]);
 #pragma unroll
 		for (int i = 0; i < IN; i++) {
-			const float *n = of_x + 2 * (8 * i + r);
+			const float *n = shared + 2 * (8 * i + r);
 			uint right[2][2];
 #pragma unroll
 			for (int k = 0; k < 4; k++) right[k / 2][k % 2] = igc_tf32(fmaxf(low, fmaf(n[0], v[i].v[k], n[1])));

@@ -26,6 +26,7 @@ func Open(int) (*Device, error) { return nil, errOff }
 type Device struct{}
 
 func (*Device) Info() Info { return Info{} }
+func (*Device) Close()     {}
 func (*Device) Start(space.Network, int, *dataset.Set, trainer.Recipe) (trainer.Engine, error) {
 	return nil, errOff
 }

@@ -28,7 +28,7 @@ gpu-waits: build/gpu/libcuda.a ## removes each wait of trainer/gpu in turn: a te
 gpu-tests: gpu ## test programs to be carried to a machine with a GPU
 	$(GPU) go test -c -tags gpu -ldflags '-s -w' -o build/gpu/gpu.test ./trainer/gpu
 	$(GPU) go test -c -tags gpu -ldflags '-s -w' -o build/gpu/trainer.test ./trainer
-	gzip -1kf igcsearch-gpu build/gpu/gpu.test build/gpu/trainer.test
+	gzip -kf igcsearch-gpu build/gpu/gpu.test build/gpu/trainer.test
 
 gpu-verify:       ## on a machine with a GPU: is it right, and how fast; the tables of docs/gpu.md
 	trainer/gpu/verify.sh

@@ -30,7 +30,7 @@ compile() { # NAME SOURCE FLAGS…
 			awk -v arch=$arch '/entry function/ { split($0, quoted, "\047"); kernel = quoted[2] }
 				/spill stores/ { spill = $5 }
 				/Used/ { print kernel, "sm_" arch, $5, spill }'
-		"$nvdisasm" -c "$out/$name.$arch.cubin" >"$out/$name.$arch.sass"
+		"$nvdisasm" -c -hex "$out/$name.$arch.cubin" >"$out/$name.$arch.sass"
 	done >"$out/$name.resources"
 	for arch in 80 90; do gzip -9n <"$out/$name.$arch.cubin" >"$out/cubin/sm_$arch/$name.cubin.gz"; done
 }

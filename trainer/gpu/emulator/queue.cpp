@@ -84,13 +84,18 @@ static void run_needed(const Task &goal, bool all) {
 		}
 		if (!t->missing) ready.push_back(t.get());
 	}
+	bool stay = random_number() % 2; /* one branch as far as it goes, or all of them mixed */
+	auto choose = [&] { std::swap(ready[random_number() % ready.size()], ready.back()); };
+	choose();
 	while (!goal->done) {
-		std::swap(ready[random_number() % ready.size()], ready.back());
+		if (!stay || random_number() % 16 == 0) choose();
 		Work *w = ready.back();
 		ready.pop_back();
 		finish(*w);
+		size_t before = ready.size();
 		for (Work *t : w->next)
 			if (!--t->missing) ready.push_back(t);
+		if (ready.size() > before + 1) std::swap(ready[before + random_number() % (ready.size() - before)], ready.back());
 	}
 }
 

@@ -61,6 +61,7 @@ static void clean() {
 
 /* Runs goal and what it needs, or with all set anything until goal is done. */
 static void run_needed(const Task &goal, bool all) {
+	if (goal->done) return;
 	std::vector<Task> found; /* also keeps alive what next points to */
 	visit++;
 	auto find = [&](const Task &t) {

@@ -110,6 +110,22 @@ func TestWorkRunsWhenItIsWaitedFor(t *testing.T) {
 	})
 }
 
+// What was done stays in the list of work for a while, behind what nothing waits for.
+func TestWorkThatIsDoneRunsNoSecondTime(t *testing.T) {
+	t.Setenv("IGC_EMULATED_STREAMS", "random")
+	f := open(t)
+	p, q := f.memory(4), f.memory(4)
+	f.set(q, 0, f.stream)
+	f.ok(f.stream.Synchronize())
+	second := f.newStream(cu.NonBlocking)
+	for range 500 {
+		f.set(p, 1, second)
+		f.ok(f.start("add", 1, 1, 0, unsafe.Pointer(&vector{q, 1, 1})))
+		f.ok(f.stream.Synchronize())
+	}
+	f.want("additions", uint32(download[float32](f, q, 1)[0]), 500)
+}
+
 func TestStreamsWaitForEvents(t *testing.T) {
 	for _, mode := range []string{"late", "random", "early"} {
 		t.Run(mode, func(t *testing.T) {

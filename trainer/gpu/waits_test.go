@@ -187,7 +187,12 @@ func TestWaitsForThePictures(t *testing.T) {
 			return err
 		}
 		defer d.release(set)
-		return errors.Join(download(got, p.pixels.addr), download(labels, p.labels.addr))
+		other, err := cu.MakeStream(cu.NonBlocking)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = other.Destroy() }()
+		return errors.Join(download(other, got, p.pixels.addr), download(other, labels, p.labels.addr), other.Synchronize())
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -226,10 +231,15 @@ func TestWaitsOfAMeasurement(t *testing.T) {
 	idle(t, m)
 
 	t.Setenv("IGC_EMULATED_MEMORY", "33554432") // a copy of 1 MiB
-	d, err := Open(0)
+	all, err := Devices()
 	if err != nil {
 		t.Fatal(err)
 	}
+	d, err := Open(all[len(all)-1].Index) // other tests hold memory of the first
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
 	if flops, bandwidth, err := d.limits(); err != nil || !(flops > 0 && bandwidth > 0) {
 		t.Errorf("%g operations and %g bytes a second (%v)", flops, bandwidth, err)
 	}

@@ -77,6 +77,10 @@ func TestWaitsOfATraining(t *testing.T) {
 			}); err != nil {
 				t.Fatal(err)
 			}
+			pictures, _, logits, err := m.Last()
+			if err != nil || slices.ContainsFunc(append(pictures, logits...), isNaN) {
+				t.Errorf("the last batch: %v and %v (%v)", pictures, logits, err)
+			}
 			pull(t, m)
 			for i, p := range m.host.Params {
 				near(t, p.Name, p.Value, cpu.Params[i].Value, 1e-4)
@@ -87,6 +91,7 @@ func TestWaitsOfATraining(t *testing.T) {
 			if err := m.Exchange(); err != nil {
 				t.Fatal(err)
 			}
+			idle(t, m)
 			pull(t, m)
 			for i, p := range m.host.Params {
 				near(t, "exchanged "+p.Name, p.Value, cpu.Params[i].Average, 1e-4)
@@ -94,6 +99,7 @@ func TestWaitsOfATraining(t *testing.T) {
 			if err := m.Measure(t.Context(), order[batch:]); err != nil {
 				t.Fatal(err)
 			}
+			idle(t, m)
 			pull(t, m)
 			for i, s := range m.host.Precise {
 				near(t, "precise "+s.Name, s.Value, cpu.Precise[i].Value, 1e-4)
@@ -105,6 +111,8 @@ func TestWaitsOfATraining(t *testing.T) {
 		})
 	}
 }
+
+func isNaN(v float32) bool { return v != v }
 
 // newModel is a model of a set. If it is fed, the host sends it each batch, as it does
 // with the pictures of a folder.
@@ -126,10 +134,11 @@ func newModel(t *testing.T, net space.Network, batch int, set *dataset.Set, r tr
 	return m
 }
 
-// TestWaitsForANewModel: its memory is zero as soon as it is there.
+// TestWaitsForANewModel: its memory is zero when it is there, not later.
 func TestWaitsForANewModel(t *testing.T) {
 	net := space.Figure3(space.Pair{L: 2, M: 2}, 1, space.Shape{C: 3, H: 4, W: 4}, 3)
 	m := newModel(t, net, 5, pictureSet(5, 5, 4), trainer.Recipe{}, false)
+	idle(t, m)
 	pull(t, m)
 	for _, p := range m.host.Params {
 		near(t, p.Name, p.Value, make([]float32, len(p.Value)), 0)

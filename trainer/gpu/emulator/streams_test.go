@@ -248,13 +248,15 @@ func TestHostMemoryOfACopy(t *testing.T) {
 	})
 	t.Run("read before it was written", func(t *testing.T) {
 		f := open(t)
-		p, to := f.memory(4), f.pinned()
-		f.set(p, 1, f.stream)
-		*to = 5
-		f.ok(call.ToHost(unsafe.Pointer(to), p, 4, f.stream))
-		f.want("before the wait", *to, unwritten)
-		f.ok(f.stream.Synchronize())
-		f.want("after the wait", *to, 1)
+		p := f.memory(4)
+		for _, to := range []*uint32{f.pinned(), new(uint32)} {
+			f.set(p, 1, f.stream)
+			*to = 5
+			f.ok(call.ToHost(unsafe.Pointer(to), p, 4, f.stream))
+			f.want("before the wait", *to, unwritten)
+			f.ok(f.stream.Synchronize())
+			f.want("after the wait", *to, 1)
+		}
 	})
 	t.Run("written by a copy and read by the next", func(t *testing.T) {
 		f := open(t)

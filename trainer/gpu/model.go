@@ -22,7 +22,8 @@ import (
 // Model is a network on a GPU: its parameters, the memory of a step, and the step
 // itself, which is recorded once and started many times. It is not safe for
 // concurrent use. Several models of a device may be used at the same time, since
-// each has its own stream.
+// each has its own stream. When a method returns, nothing is left in the stream: an
+// error is that of the method that caused it, and Close frees what no kernel uses.
 type Model struct {
 	d    *Device
 	host *graph.Model // the network, and the tensors of the last Pull

@@ -267,13 +267,13 @@ func upload[T any](stream cu.Stream, to uint64, s []T) error {
 	return cu.MemcpyHtoDAsync(cu.DevicePtr(to), unsafe.Pointer(unsafe.SliceData(s)), int64(len(bytesOf(s))), stream)
 }
 
-// download copies from the device to a slice. It waits for no stream, so what writes
-// there must be over.
-func download[T any](s []T, from uint64) error {
+// download copies from the device to a slice, in the order of the stream. The slice has
+// the values when the stream is synchronised.
+func download[T any](stream cu.Stream, s []T, from uint64) error {
 	if len(s) == 0 {
 		return nil
 	}
-	return cu.MemcpyDtoH(unsafe.Pointer(unsafe.SliceData(s)), cu.DevicePtr(from), int64(len(bytesOf(s))))
+	return cu.MemcpyDtoHAsync(unsafe.Pointer(unsafe.SliceData(s)), cu.DevicePtr(from), int64(len(bytesOf(s))), stream)
 }
 
 // pictures is a data set on the device: the training, validation and test

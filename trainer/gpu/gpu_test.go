@@ -159,7 +159,7 @@ func (r *rig) run() {
 func (r *rig) read(b *buffer) []float32 {
 	r.t.Helper()
 	out := make([]float32, b.bytes/4)
-	if err := r.d.do(func() error { return download(out, b.address()) }); err != nil {
+	if err := r.do(func() error { return download(r.stream, out, b.address()) }); err != nil {
 		r.t.Fatal(err)
 	}
 	return out
@@ -376,13 +376,12 @@ func (m *Model) step(t *testing.T, r *recorded, x []float32, labels []int, rate 
 			ids[i] = int32(labels[i])
 		}
 	}
-	var loss [1]float64
 	losses := make([]float32, r.blocks*lanes)
 	err := m.do(func() error {
 		for _, err := range []error{send(m, m.state.addr, []state{{total: int32(m.n)}}),
 			send(m, m.fed.from.addr, packed), send(m, r.y.addr, ids),
 			send(m, m.rates.addr, []graph.Rates{{Learning: rate}}), r.graph.launch(m.stream),
-			m.wait(), download(loss[:], m.losses.addr), download(losses, r.loss.addr)} {
+			download(m.stream, losses, r.loss.addr), m.wait()} {
 			if err != nil {
 				return err
 			}
@@ -393,7 +392,7 @@ func (m *Model) step(t *testing.T, r *recorded, x []float32, labels []int, rate 
 		t.Fatal(err)
 	}
 	if r.purpose == training {
-		return loss[0]
+		return m.heard.losses[0]
 	}
 	sum := 0.0
 	for _, l := range losses {

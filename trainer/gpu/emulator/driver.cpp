@@ -16,11 +16,11 @@
  * needs, so what the program does not wait for, or does not order by events, is missing or has been overwritten. A query
  * that answers "not ready" lets the work run afterwards, so that a loop of queries ends.
  *
- * Host memory that an asynchronous copy reads is read when the copy runs, be it pinned or not, as the driver's
- * documentation allows ("handled asynchronously with a worker thread"); that the host changed or freed it before is an
- * error. Pinned memory that an asynchronous copy writes is full of NaN (0xFF) until then. An asynchronous copy to memory
- * that is not pinned waits, as do all copies without a stream but those from the device to itself and from memory that is
- * not pinned, which is read at once. New pinned memory is full of NaN too, for kernels may write to it.
+ * Host memory that an asynchronous copy reads is read when the copy runs, and what it writes is full of NaN (0xFF) until
+ * then, be it pinned or not: of memory that is not, the driver's documentation says that the copy "might be synchronous".
+ * That the host changed what is read, or freed pinned memory of either, is an error. New pinned memory is full of NaN too,
+ * for kernels may write to it. Copies without a stream wait, but for those from the device to itself, and those from memory
+ * that is not pinned, which is read at once.
  *
  * faults.h has the variables that inject faults: a kernel that fails, memory that ends, an old driver.
  *
@@ -324,17 +324,14 @@ static igc::Task later(CUcontext ctx, std::shared_ptr<const Node> node, std::vec
 	t->node = std::move(node);
 	t->after = std::move(after);
 	const Node *n = t->node.get();
-	bool wait = false;
 	if (n && n->kind == Node::COPY && !(n->from_device && n->to_device)) {
 		if (!n->from_device && !n->staged && !in_flight(n->from, n->bytes, false, true, false)) {
 			t->hashed = true;
 			t->hash = hash(n->from, n->bytes);
 		}
-		wait = !n->to_device && !pinned(n->to, n->bytes);
-		if (!n->to_device && !wait && !in_flight(n->to, n->bytes, true, true, false)) memset(n->to, 0xFF, n->bytes);
+		if (!n->to_device && !in_flight(n->to, n->bytes, true, true, false)) memset(n->to, 0xFF, n->bytes);
 	}
 	igc::submit(t);
-	if (wait) igc::wait(t);
 	return t;
 }
 

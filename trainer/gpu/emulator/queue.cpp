@@ -61,6 +61,7 @@ static void clean() {
 
 /* Runs goal and what it needs, or with all set anything until goal is done. */
 static void run_needed(const Task &goal, bool all) {
+	if (goal->done) return;
 	std::vector<Task> found; /* also keeps alive what next points to */
 	visit++;
 	auto find = [&](const Task &t) {
@@ -84,13 +85,18 @@ static void run_needed(const Task &goal, bool all) {
 		}
 		if (!t->missing) ready.push_back(t.get());
 	}
+	bool stay = random_number() % 2; /* one branch as far as it goes, or all of them mixed */
+	auto choose = [&] { std::swap(ready[random_number() % ready.size()], ready.back()); };
+	choose();
 	while (!goal->done) {
-		std::swap(ready[random_number() % ready.size()], ready.back());
+		if (!stay || random_number() % 16 == 0) choose();
 		Work *w = ready.back();
 		ready.pop_back();
 		finish(*w);
+		size_t before = ready.size();
 		for (Work *t : w->next)
 			if (!--t->missing) ready.push_back(t);
+		if (ready.size() > before + 1) std::swap(ready[before + random_number() % (ready.size() - before)], ready.back());
 	}
 }
 

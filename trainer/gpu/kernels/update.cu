@@ -32,7 +32,8 @@ KERNEL(exchange, igc_exchange, 256) {
 	a.b[i] = v;
 }
 
-// One block.
+// One block. losses and corrects lie in the memory of the host, which reads them after it
+// waited for an event behind this kernel: until then all writes of a kernel have arrived.
 KERNEL(finish, igc_finish, 256) {
 	SHARED(double, room);
 	double loss = 0, correct = 0;
@@ -47,6 +48,8 @@ KERNEL(finish, igc_finish, 256) {
 		a.state->first += a.batch;
 		a.state->correct += a.state->odd ? 0 : (int)correct;
 		a.state->loss += a.state->odd ? NAN : loss;
+		a.losses[0] = a.state->loss;
+		a.corrects[0] = a.state->correct;
 		return;
 	}
 	const int step = a.state->step;

@@ -30,7 +30,8 @@ type convArgs struct {
 type weightGradArgs struct {
 	H, W, OH, OW                int32
 	groups, ci, co, interleaved int32
-	n, rows, tasks              int32
+	n, rows                     int32
+	parts, tasks, across        int32
 	kh, kw, stride              int32
 	x, scale, shift             *buffer
 	g, z, ca, cb, cc            *buffer

@@ -1,6 +1,7 @@
 package gpu
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -285,49 +286,83 @@ func (p *plan) gradients(c channels, g *gradient, gx *convArgs, in *graph.Norm, 
 	}
 }
 
-// The tiles of kernels/weight_grad.cu, as (output, input channels).
-var (
-	tiles3x3 = [][2]int{{1, 1}, {2, 2}, {3, 3}, {4, 2}}
-	tiles1x1 = [][2]int{{2, 2}, {4, 4}, {8, 8}}
-)
+// tilesOf has the tiles of each family of kernels/weight_grad.cu, as (output, input
+// channels).
+var tilesOf = map[string][][2]int{
+	"3x3_plain":        {{1, 1}, {2, 2}, {3, 1}, {4, 1}, {5, 1}, {6, 1}},
+	"3x3_gradient":     {{1, 1}, {2, 2}, {4, 1}},
+	"3x3s2_plain":      {{1, 1}, {2, 2}, {3, 1}, {4, 1}, {6, 1}},
+	"3x3s2_gradient":   {{1, 1}, {2, 2}, {4, 1}},
+	"1x1_plain":        {{1, 1}, {2, 2}, {3, 3}, {4, 4}, {5, 5}, {6, 6}, {7, 7}, {8, 8}},
+	"1x1_normal_plain": {{1, 1}, {2, 2}, {4, 4}},
+	"_any_plain":       {{1, 1}, {2, 2}, {4, 4}},
+	"_any_gradient":    {{1, 1}, {2, 2}, {4, 4}},
+}
+
+// weightGradChoice is the kernel of a weights' gradient and how its work is divided.
+type weightGradChoice struct {
+	kernel string
+	tasks  int // tiles of the weights, or of one position of the kernel each
+	rows   int // of the output in a part
+	across int // tasks of a thread block
+}
+
+// chooseWeightGrad picks the kernel that takes the fewest instructions.
+func chooseWeightGrad(c channels, blocks int, a *weightGradArgs) weightGradChoice {
+	in, read := plain, 1 // instructions to read one value of the output's gradient
+	if a.z != nil {
+		in, read = ofTwo, 4
+	}
+	kk := c.kh * c.kw
+	family, perTile := "_any", 1 // kernel positions of a task
+	columns := 1                 // values of an input channel that a position reads
+	switch {
+	case c.kh == 3 && c.kw == 3 && c.stride <= 2:
+		family, perTile, columns = map[int]string{1: "3x3", 2: "3x3s2"}[c.stride], kk, 3*c.stride
+	case c.kh == 1 && c.kw == 1 && c.stride == 1 && in == plain:
+		family = "1x1"
+		if a.scale != nil {
+			family += "_normal"
+		}
+	}
+	family += string(in)
+	perGroup := func(t [2]int) int { return ceil(c.co, t[0]) * ceil(c.ci, t[1]) * kk / perTile }
+	cost := func(t [2]int) int {
+		if t[0] > c.co || t[1] > c.ci {
+			return math.MaxInt // a tile lies within a group
+		}
+		return perGroup(t) * (t[0]*t[1]*perTile + 3*columns*t[1] + read*t[0])
+	}
+	tile := slices.MinFunc(tilesOf[family], func(a, b [2]int) int { return cmp.Compare(cost(a), cost(b)) })
+	k := weightGradChoice{kernel: fmt.Sprintf("weight_grad%s_%dx%d", family, tile[0], tile[1])}
+	k.tasks = c.groups * perGroup(tile)
+	// There are enough warps to fill a large device, but each has at least 32
+	// positions: to add the lanes up costs about as much as ten positions.
+	k.rows = min(c.oh, max(1, c.oh*blocks*k.tasks/warpsWanted, ceil(32, c.ow)))
+	// The warps of a block are tasks of a group, which read the same channels, or
+	// neighbouring parts, which with small groups have rows of the input in common.
+	for k.across = 1; k.across < min(8, perGroup(tile)) || 8/k.across > blocks*ceil(c.oh, k.rows); k.across *= 2 {
+	}
+	return k
+}
 
 // weightGrad launches the gradient of a convolution's weights. The update adds its
 // parts up.
 func (p *plan) weightGrad(c channels, a *weightGradArgs, name string, branches int) {
-	kernel, choices, kk := "", [][2]int(nil), c.kh*c.kw
-	perTile := kk // kernel positions of a task
-	switch {
-	case c.kh == 3 && c.kw == 3 && c.stride <= 2:
-		kernel, choices = map[int]string{1: "weight_grad3x3", 2: "weight_grad3x3s2"}[c.stride], tiles3x3
-	case c.kh == 1 && c.kw == 1 && c.stride == 1:
-		kernel, choices = "weight_grad1x1", tiles1x1
-	default:
-		kernel, choices, perTile = "weight_grad_any", [][2]int{{4, 4}}, 1
-	}
-	// The cost of a tile is its multiply–adds and four times the values that it
-	// reads.
-	cost := func(t [2]int) int {
-		return ceil(c.co, t[0]) * ceil(c.ci, t[1]) * (t[0]*t[1]*perTile + 4*(t[0]+t[1]*min(c.kh, perTile)))
-	}
-	tile := slices.MinFunc(choices, func(a, b [2]int) int { return cost(a) - cost(b) })
-	tasks := c.groups * ceil(c.co, tile[0]) * ceil(c.ci, tile[1]) * kk / perTile
-	// There are enough warps to fill a large device, but each has at least 32
-	// positions: to add the lanes up costs about as much as ten positions.
-	rows := max(1, c.oh*p.blocks*tasks/warpsWanted, ceil(32, c.ow))
-	rows = min(rows, c.oh)
-	chunks := p.blocks * ceil(c.oh, rows)
+	k := chooseWeightGrad(c, p.blocks, a)
+	parts := p.blocks * ceil(c.oh, k.rows)
 	a.H, a.W, a.OH, a.OW = int32(c.h), int32(c.w), int32(c.oh), int32(c.ow)
 	a.groups, a.ci, a.co, a.n = int32(c.groups), int32(c.ci), int32(c.co), int32(p.n)
-	a.interleaved, a.rows, a.tasks = flag(c.interleaved), int32(rows), int32(tasks)
+	a.interleaved, a.rows, a.parts = flag(c.interleaved), int32(k.rows), int32(parts)
+	a.tasks, a.across = int32(k.tasks), int32(k.across)
 	a.kh, a.kw, a.stride = int32(c.kh), int32(c.kw), int32(c.stride)
-	n := c.groups * c.co * c.ci * kk
-	a.dw = p.partsBuffer.at(p.partFloats, n*chunks, 4)
-	kernel = fmt.Sprintf("%s_%dx%d", kernel, tile[0], tile[1])
-	p.launch(kernel, [3]int{ceil(tasks, 8), chunks, 1}, [3]int{32, 8, 1}, 0, a)
+	n := c.groups * c.co * c.ci * c.kh * c.kw
+	a.dw = p.partsBuffer.at(p.partFloats, n*parts, 4)
+	p.launch(k.kernel, [3]int{ceil(k.tasks, k.across), ceil(parts, 8/k.across), 1}, [3]int{32, 8, 1}, 0, a)
 	for b := range branches { // each summand has the gradient of the sum
-		p.segment(name, b*n, n, p.partFloats, n, chunks)
+		p.segment(name, b*n, n, p.partFloats, n, parts)
 	}
-	p.partFloats += n * chunks
+	p.partFloats += n * parts
 	p.partsBuffer.bytes = 4 * p.partFloats
 }
 

@@ -16,7 +16,6 @@ import (
 	"testing"
 
 	"github.com/sourcegraph/conc"
-	"gorgonia.org/cu"
 
 	"igcsearch/space"
 	"igcsearch/trainer"
@@ -26,7 +25,12 @@ import (
 	"igcsearch/trainer/kernel"
 )
 
-func TestMain(m *testing.M) { emulator.Main(m, "kernels") }
+func TestMain(m *testing.M) {
+	if os.Getenv("IGC_EMULATED_DEVICES") == "" {
+		os.Setenv("IGC_EMULATED_DEVICES", "2")
+	}
+	emulator.Main(m, "kernels")
+}
 
 // open returns the first GPU: a real one, or the emulated one that TestMain has
 // the program find.
@@ -97,10 +101,13 @@ func (r *rig) input(values []float64) *buffer {
 
 // activation is (n, c, h, w) as (B, c, h, w, 32), with values in the padding that
 // must not count.
-func (r *rig) activation(values []float64, size int) *buffer {
+func (r *rig) activation(values []float64, size int) *buffer { return r.padded(values, size, 3) }
+
+// padded is the same with a value of the caller's in the padding.
+func (r *rig) padded(values []float64, size int, padding float64) *buffer {
 	out := make([]float64, r.p.blocks*size*lanes)
 	for i := range out {
-		out[i] = 3
+		out[i] = padding
 	}
 	for i, v := range values {
 		picture, at := i/size, i%size
@@ -561,8 +568,13 @@ func pictureSet(train, test, side int) *dataset.Set {
 // averages and makes precise statistics.
 func newTrained(t *testing.T, set *dataset.Set, batch int) *Model {
 	t.Helper()
+	return newTrainedOn(t, open(t), set, batch)
+}
+
+func newTrainedOn(t *testing.T, d *Device, set *dataset.Set, batch int) *Model {
+	t.Helper()
 	net := space.Figure3(space.Pair{L: 4, M: 2}, 2, space.Shape{C: 3, H: set.H, W: set.W}, 3)
-	m, err := open(t).New(net, batch, set, trainer.Recipe{Augmentation: &dataset.Augmentation{Pad: 2, Mirror: true},
+	m, err := d.New(net, batch, set, trainer.Recipe{Augmentation: &dataset.Augmentation{Pad: 2, Mirror: true},
 		Seed: 3, Momentum: 0.9, WeightDecay: 1e-4,
 		DecayAll: true, Average: true, Precise: true})
 	if err != nil {
@@ -872,16 +884,7 @@ func TestEvaluateCountsTheRest(t *testing.T) {
 func TestMemory(t *testing.T) {
 	d := open(t)
 	set := pictureSet(64, 5, 32)
-	free := func() (n int64) {
-		if err := d.do(func() (err error) {
-			n, _, err = cu.MemInfo()
-			return err
-		}); err != nil {
-			t.Fatal(err)
-		}
-		return n
-	}
-	before := free()
+	before := free(t, d)
 	net := space.Figure3(space.Pair{L: 4096, M: 1}, 6, space.Shape{C: 3, H: 32, W: 32}, 3)
 	var held []*Model
 	for len(held) < 64 {
@@ -900,7 +903,7 @@ func TestMemory(t *testing.T) {
 	for _, m := range held {
 		m.Close()
 	}
-	if after := free(); after != before && os.Getenv("IGC_REQUIRE_GPU") == "" {
+	if after := free(t, d); after != before && os.Getenv("IGC_REQUIRE_GPU") == "" {
 		t.Errorf("%d bytes free, %d before", after, before)
 	}
 }

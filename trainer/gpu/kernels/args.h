@@ -95,7 +95,9 @@ typedef struct {
 	int groups, ci, co, interleaved;
 	int n;
 	int rows;         // of the output in a part
+	int parts;        // of all rows of all blocks of pictures
 	int tasks;        // tiles of the weights
+	int across;       // tasks of a thread block, whose other warps take the same of other parts
 	int kh, kw, stride;
 
 	PTR(const float) x;     // (B, groups·ci, H, W, 32): the input is max(low, scale·x + shift)

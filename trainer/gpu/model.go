@@ -147,7 +147,8 @@ func (m *Model) build() (err error) {
 	if err := m.place(lasting, plans); err != nil {
 		return err
 	}
-	if err := errors.Join(send(m, segments.addr, plans[0].segments), send(m, m.tensors.affine.addr, m.tensors.affines)); err != nil {
+	if err := errors.Join(send(m, segments.addr, plans[0].segments),
+		send(m, m.tensors.affine.addr, m.tensors.affines)); err != nil {
 		return err
 	}
 	if m.fed != nil {

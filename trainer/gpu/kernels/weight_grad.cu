@@ -84,11 +84,6 @@ __device__ __forceinline__ void put_tile(const Tile<CO, CI> &t, const float (&ac
 	if constexpr (N0 + 32 < N) put_tile<CO, CI, K, N0 + 32>(t, acc, ci, positions);
 }
 
-template <bool VALUE>
-struct Whole {
-	static constexpr bool value = VALUE;
-};
-
 // gradient_of is the gradient of the output in channel o.
 template <bool TWO, int CO, int CI>
 __device__ __forceinline__ float gradient_of(const Tile<CO, CI> &t, int o, float g, float z) {

@@ -16,7 +16,6 @@ import (
 	"testing"
 
 	"github.com/sourcegraph/conc"
-	"gorgonia.org/cu"
 
 	"igcsearch/space"
 	"igcsearch/trainer"
@@ -26,7 +25,12 @@ import (
 	"igcsearch/trainer/kernel"
 )
 
-func TestMain(m *testing.M) { emulator.Main(m, "kernels") }
+func TestMain(m *testing.M) {
+	if os.Getenv("IGC_EMULATED_DEVICES") == "" {
+		os.Setenv("IGC_EMULATED_DEVICES", "2")
+	}
+	emulator.Main(m, "kernels")
+}
 
 // open returns the first GPU: a real one, or the emulated one that TestMain has
 // the program find.
@@ -373,11 +377,11 @@ func (m *Model) step(t *testing.T, r *recorded, x []float32, labels []int, rate 
 	}
 	var loss [1]float64
 	losses := make([]float32, r.blocks*lanes)
-	err := m.d.do(func() error {
-		for _, err := range []error{upload(m.stream, m.state.addr, []state{{total: int32(m.n)}}),
-			upload(m.stream, m.fed.from.addr, packed), upload(m.stream, r.y.addr, ids),
-			upload(m.stream, m.rates.addr, []graph.Rates{{Learning: rate}}), r.graph.launch(m.stream),
-			m.stream.Synchronize(), download(loss[:], m.losses.addr), download(losses, r.loss.addr)} {
+	err := m.do(func() error {
+		for _, err := range []error{send(m, m.state.addr, []state{{total: int32(m.n)}}),
+			send(m, m.fed.from.addr, packed), send(m, r.y.addr, ids),
+			send(m, m.rates.addr, []graph.Rates{{Learning: rate}}), r.graph.launch(m.stream),
+			m.wait(), download(loss[:], m.losses.addr), download(losses, r.loss.addr)} {
 			if err != nil {
 				return err
 			}
@@ -564,8 +568,13 @@ func pictureSet(train, test, side int) *dataset.Set {
 // averages and makes precise statistics.
 func newTrained(t *testing.T, set *dataset.Set, batch int) *Model {
 	t.Helper()
+	return newTrainedOn(t, open(t), set, batch)
+}
+
+func newTrainedOn(t *testing.T, d *Device, set *dataset.Set, batch int) *Model {
+	t.Helper()
 	net := space.Figure3(space.Pair{L: 4, M: 2}, 2, space.Shape{C: 3, H: set.H, W: set.W}, 3)
-	m, err := open(t).New(net, batch, set, trainer.Recipe{Augmentation: &dataset.Augmentation{Pad: 2, Mirror: true},
+	m, err := d.New(net, batch, set, trainer.Recipe{Augmentation: &dataset.Augmentation{Pad: 2, Mirror: true},
 		Seed: 3, Momentum: 0.9, WeightDecay: 1e-4,
 		DecayAll: true, Average: true, Precise: true})
 	if err != nil {
@@ -875,16 +884,7 @@ func TestEvaluateCountsTheRest(t *testing.T) {
 func TestMemory(t *testing.T) {
 	d := open(t)
 	set := pictureSet(64, 5, 32)
-	free := func() (n int64) {
-		if err := d.do(func() (err error) {
-			n, _, err = cu.MemInfo()
-			return err
-		}); err != nil {
-			t.Fatal(err)
-		}
-		return n
-	}
-	before := free()
+	before := free(t, d)
 	net := space.Figure3(space.Pair{L: 4096, M: 1}, 6, space.Shape{C: 3, H: 32, W: 32}, 3)
 	var held []*Model
 	for len(held) < 64 {
@@ -903,7 +903,7 @@ func TestMemory(t *testing.T) {
 	for _, m := range held {
 		m.Close()
 	}
-	if after := free(); after != before && os.Getenv("IGC_REQUIRE_GPU") == "" {
+	if after := free(t, d); after != before && os.Getenv("IGC_REQUIRE_GPU") == "" {
 		t.Errorf("%d bytes free, %d before", after, before)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"io"
@@ -274,23 +275,35 @@ func TestLaunchesAreLegal(t *testing.T) {
 					t.Errorf("%s: %s has a grid of %v", s.system, l.kernel, l.grid)
 				case l.shared > 48<<10:
 					t.Errorf("%s: %s wants %d bytes of shared memory", s.system, l.kernel, l.shared)
-				case !slices.Contains(entries(t, moduleOf(l.kernel)), l.kernel):
-					t.Errorf("%s is not in %s.ptx.gz", l.kernel, moduleOf(l.kernel))
+				}
+				for _, file := range codeFiles(moduleOf(l.kernel)) {
+					if !slices.Contains(entries(t, file), l.kernel) {
+						t.Errorf("%s is not in %s", l.kernel, file)
+					}
 				}
 			}
 		}
 	}
 }
 
+// codeFiles are the files of a module's code.
+func codeFiles(module string) []string {
+	list := []string{"kernels/ptx/" + module + ".ptx.gz"}
+	for _, m := range machines {
+		list = append(list, "kernels/cubin/"+m+"/"+module+".cubin.gz")
+	}
+	return list
+}
+
 var entriesOf = map[string][]string{}
 
-// entries lists the kernels of a module.
-func entries(t *testing.T, module string) []string {
+// entries lists the kernels of a module's code.
+func entries(t *testing.T, file string) []string {
 	t.Helper()
-	if list, ok := entriesOf[module]; ok {
+	if list, ok := entriesOf[file]; ok {
 		return list
 	}
-	z, err := gzip.NewReader(strings.NewReader(read(t, "kernels/ptx/"+module+".ptx.gz")))
+	z, err := gzip.NewReader(strings.NewReader(read(t, file)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -299,11 +312,61 @@ func entries(t *testing.T, module string) []string {
 		t.Fatal(err)
 	}
 	list := []string{""}
+	if strings.HasSuffix(file, ".cubin.gz") {
+		list = append(list, machineEntries(t, file, text)...)
+	}
 	for _, m := range regexp.MustCompile(`\.entry (\w+)\(`).FindAllSubmatch(text, -1) {
 		list = append(list, string(m[1]))
 	}
-	entriesOf[module] = list
+	entriesOf[file] = list
 	return list
+}
+
+// machineEntries lists the kernels of machine code, an ELF file, which must be for the
+// device that the file's folder names. The standard library does not read NVIDIA's.
+func machineEntries(t *testing.T, file string, image []byte) (list []string) {
+	t.Helper()
+	const machineAt, flagsAt, nvidia = 18, 48, 190
+	machine, sm := binary.LittleEndian.Uint16(image[machineAt:]), fmt.Sprintf("sm_%d", image[flagsAt])
+	if !bytes.HasPrefix(image, []byte("\x7fELF")) || machine != nvidia || sm != filepath.Base(filepath.Dir(file)) {
+		t.Errorf("%s is for machine %d, %s", file, machine, sm)
+	}
+	for _, m := range regexp.MustCompile(`\x00\.text\.(\w+)`).FindAllSubmatch(image, -1) {
+		list = append(list, string(m[1]))
+	}
+	return list
+}
+
+// TestMachines compares the devices that have machine code with the folders of it.
+func TestMachines(t *testing.T) {
+	folders, err := filepath.Glob("kernels/cubin/sm_*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range folders {
+		folders[i] = filepath.Base(folders[i])
+	}
+	if !slices.Equal(folders, machines) {
+		t.Errorf("machine code of %v, the program names %v", folders, machines)
+	}
+}
+
+func TestArithmeticIsOfTheCodeThatRuns(t *testing.T) {
+	for capability, want := range map[string]string{
+		"sm_70": "cuda sm_70 (driver 12.4)", "sm_75": "cuda sm_75 (driver 12.4)",
+		"sm_80": "cuda sm_80 (ptxas 11.8)", "sm_86": "cuda sm_80 (ptxas 11.8)", "sm_89": "cuda sm_80 (ptxas 11.8)",
+		"sm_90": "cuda sm_90 (ptxas 11.8)", "sm_100": "cuda sm_100 (driver 12.4)", "sm_120": "cuda sm_120 (driver 12.4)",
+	} {
+		info := Info{Capability: capability, Driver: "CUDA 12.4"}
+		if got := info.Arithmetic(); got != want || !info.Supported() {
+			t.Errorf("%s has %q, want %q", capability, got, want)
+		}
+	}
+	for _, old := range []string{"sm_61", "sm_35"} {
+		if (Info{Capability: old}).Supported() {
+			t.Errorf("%s is supported", old)
+		}
+	}
 }
 
 func read(t *testing.T, name string) string {

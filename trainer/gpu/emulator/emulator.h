@@ -92,6 +92,7 @@ static inline void __threadfence_block() {}
 template <class T> static __forceinline__ T __ldg(const T *p) { return *p; }
 template <class T> static __forceinline__ T __ldcg(const T *p) { return *p; }
 static inline int atomicAdd(int *p, int v) { int old = *p; *p = old + v; return old; }
+static inline int atomicOr(int *p, int v) { int old = *p; *p = old | v; return old; }
 static inline uint atomicAdd(uint *p, uint v) { uint old = *p; *p = old + v; return old; }
 
 /* By macros, for a C library may have these names too, C23 does. */

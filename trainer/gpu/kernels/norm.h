@@ -35,7 +35,7 @@ __device__ __forceinline__ void write_scale(double mean, double variance, double
 	*scale = (float)s;
 	*shift = (float)(bias - mean * s);
 	// The ReLUs that follow take what is no number for 0.
-	if (!isfinite(*scale) || !isfinite(*shift)) state->odd = 1;
+	if (!isfinite(*scale) || !isfinite(*shift)) atomicOr(&state->odd, 1);
 }
 
 // norm_forward ends a channel whose values have the sum s, and their squares q.

@@ -312,7 +312,6 @@ GRAD3X3(2, 2, 4)
 GRAD3X3(3, 1, 4)
 GRAD3X3(4, 1, 4)
 GRAD3X3(5, 1, 4)
-GRAD3X3(6, 1, 2)
 
 #define GRAD3X3_TWO(CO, CI, U) \
 	KERNEL(weight_grad3x3_gradient_##CO##x##CI, igc_weight_grad, 256) { weight_grad3x3<1, CO, CI, U, true>(a); }

@@ -164,7 +164,7 @@ func (p *plan) instruction(i graph.Instruction) {
 		p.crossEntropy()
 	case *graph.Sum:
 		n := p.value(i.To).bytes / 4
-		p.launch("sum", [3]int{min(ceil(n, 256), 2048), 1, 1}, [3]int{256, 1, 1}, 0,
+		p.launch("sum", [3]int{min(ceil(n/4, 256), 2048), 1, 1}, [3]int{256, 1, 1}, 0,
 			&sumArgs{len: int64(n), to: p.value(i.To), a: p.value(i.A), b: p.value(i.B)})
 	default:
 		panic(fmt.Sprintf("gpu: no kernel for %T", i))

@@ -259,6 +259,7 @@ static CUresult at_once(CUcontext ctx, Node n) {
 
 static void free_memory(std::map<char *, Memory>::iterator i) {
 	gpu.used[i->second.device] -= i->second.bytes;
+	igc::unwatch(i->first);
 	free(i->first - GUARD);
 	gpu.memory.erase(i);
 }
@@ -618,9 +619,10 @@ API cuMemAlloc(CUdeviceptr *p, size_t bytes) {
 	NEED(used <= limit && bytes <= limit - used, OUT_OF_MEMORY);
 	void *memory;
 	static_assert(GUARD % 256 == 0, "memory is aligned as on hardware");
-	NEED(!posix_memalign(&memory, 256, bytes + 2 * GUARD), OUT_OF_MEMORY);
+	NEED(!posix_memalign(&memory, ALIGN, (bytes + 2 * GUARD + ALIGN - 1) / ALIGN * ALIGN), OUT_OF_MEMORY);
 	memset(memory, 0xFF, bytes + 2 * GUARD);
 	char *base = (char *)memory + GUARD;
+	igc::watch(base, bytes);
 	gpu.memory[base] = {bytes, ctx, ctx->device};
 	gpu.used[ctx->device] += bytes;
 	*p = (CUdeviceptr)base;
@@ -649,7 +651,8 @@ API cuMemHostAlloc(void **p, size_t bytes, unsigned) {
 	CONTEXT;
 	TRY(allowed());
 	NEED(bytes, INVALID_VALUE);
-	NEED(!posix_memalign(p, 4096, bytes), OUT_OF_MEMORY);
+	NEED(!posix_memalign(p, std::max<size_t>(4096, ALIGN), (bytes + ALIGN - 1) / ALIGN * ALIGN), OUT_OF_MEMORY);
+	igc::watch(*p, bytes);
 	gpu.host[*p] = true;
 	return CUDA_SUCCESS;
 }
@@ -660,6 +663,7 @@ API cuMemFreeHost(void *p) {
 	auto i = gpu.host.find(p);
 	NEED(i != gpu.host.end() && i->second, INVALID_VALUE);
 	gpu.host.erase(i);
+	igc::unwatch(p);
 	free(p);
 	return CUDA_SUCCESS;
 }

@@ -31,7 +31,7 @@ func Main(m *testing.M, kernels string) {
 	if os.Getenv("IGC_CUDA_LIBRARY") != "" || os.Getenv("IGC_REQUIRE_GPU") == "1" {
 		os.Exit(m.Run())
 	}
-	library, err := Build(kernels)
+	library, err := Build(kernels, os.Getenv("IGC_EMULATED_CHECKED") == "1")
 	if errors.Is(err, ErrNoCompiler) && os.Getenv("IGC_REQUIRE_EMULATOR") != "1" {
 		fmt.Println("skipped:", err)
 		os.Exit(0)
@@ -48,7 +48,9 @@ func Main(m *testing.M, kernels string) {
 
 // Build makes the emulated driver with the kernels of a folder and returns the path
 // of the library. It lies in the user's cache folder, under a hash of its sources.
-func Build(kernels string) (string, error) {
+// A checked one sees more of what is wrong in a kernel (the top of checks.cpp says
+// what) and takes about seven times as long.
+func Build(kernels string, checked bool) (string, error) {
 	compiler := os.Getenv("CXX")
 	if compiler == "" {
 		compiler = "g++"
@@ -71,6 +73,7 @@ func Build(kernels string) (string, error) {
 		return "", fmt.Errorf("%s --version: %w", compiler, err)
 	}
 	hash.Write(version)
+	fmt.Fprintf(hash, "checked %t\n", checked)
 	hash.Write(processor()) // it is compiled for this processor
 	var files []string
 	for _, pattern := range []string{
@@ -99,7 +102,11 @@ func Build(kernels string) (string, error) {
 	if _, err := os.Stat(library); err == nil {
 		return library, nil
 	}
-	out, err := exec.Command("sh", gpu+"/emulator/build.sh", folder, kernels).CombinedOutput()
+	build := exec.Command("sh", gpu+"/emulator/build.sh", folder, kernels)
+	if checked {
+		build.Env = append(os.Environ(), "IGC_EMULATED_CHECKED=1")
+	}
+	out, err := build.CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("build: %w\n%s", err, out)
 	}

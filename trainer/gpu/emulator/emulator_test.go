@@ -29,6 +29,11 @@ func TestMain(m *testing.M) {
 		fmt.Println("skipped: these tests are of the emulated GPU")
 		os.Exit(0)
 	}
+	if kernel := os.Getenv("IGC_LAUNCH"); kernel != "" { // TestChecks launches a kernel
+		launchInOrders(kernel)
+		os.Exit(0)
+	}
+	os.Unsetenv("IGC_EMULATED_CHECKED") // each test has the library that it needs
 	emulator.Main(m, "testdata")
 }
 
@@ -457,7 +462,7 @@ func TestWithoutADevice(t *testing.T) {
 
 func TestNoCompiler(t *testing.T) {
 	t.Setenv("CXX", "no-such-compiler")
-	if _, err := emulator.Build("testdata"); err == nil || !strings.Contains(err.Error(), "no-such-compiler") {
+	if _, err := emulator.Build("testdata", false); err == nil || !strings.Contains(err.Error(), "no-such-compiler") {
 		t.Error(err)
 	}
 }

@@ -16,8 +16,6 @@
 #include <algorithm>
 #include <vector>
 
-enum { STACK = 128 << 10 }; /* of a thread, with a page below that faults */
-
 uint3 threadIdx, blockIdx;
 dim3 blockDim, gridDim;
 
@@ -123,16 +121,20 @@ static void leave() {
 #endif
 }
 
-__attribute__((format(printf, 2, 3))) static void report(const Thread *t, const char *format, ...) {
+static void report(const Thread *t, const char *format, va_list list) {
 	fprintf(stderr, "emulated GPU: kernel %s, block (%u,%u,%u)", launch.kernel->name, blockIdx.x, blockIdx.y, blockIdx.z);
 	if (t) fprintf(stderr, ", thread (%u,%u,%u)", t->index.x, t->index.y, t->index.z);
 	fputs(": ", stderr);
-	va_list list;
-	va_start(list, format);
 	vfprintf(stderr, format, list);
-	va_end(list);
 	fputc('\n', stderr);
 	launch.failed = true;
+}
+
+__attribute__((format(printf, 2, 3))) static void report(const Thread *t, const char *format, ...) {
+	va_list list;
+	va_start(list, format);
+	report(t, format, list);
+	va_end(list);
 }
 
 /* Ends the launch if a report was made; in a fiber it does not return then. */
@@ -140,10 +142,17 @@ static void stop_if_failed() {
 	if (launch.failed && running) leave();
 }
 
-void fail(const char *what, const char *file, int line) {
-	report(running, "%s at %s:%d", what, file, line);
+void fail(const char *what, const char *file, int line) { wrong("%s at %s:%d", what, file, line); }
+
+void wrong(const char *format, ...) {
+	va_list list;
+	va_start(list, format);
+	report(running, format, list);
+	va_end(list);
 	stop_if_failed();
 }
+
+uint3 index_of(unsigned thread) { return threads[thread].index; }
 
 static bool same_place(const Thread *s, const Thread *t) {
 	return s->line == t->line && (s->file == t->file || !strcmp(s->file, t->file));
@@ -164,6 +173,7 @@ static void release_block() {
 		t->state = READY;
 	}
 	launch.arrived = 0;
+	met_in_block();
 	stop_if_failed();
 }
 
@@ -213,6 +223,7 @@ static void release_lanes(Warp *w, Thread *lanes, uint mask) {
 		t->state = READY;
 	}
 	w->waiting &= ~group;
+	if (first->what == SYNC) met_in_warp(lanes->number, group);
 }
 
 static bool complete(const Warp *w, uint mask) { return !(mask & w->alive & ~w->waiting); }
@@ -241,11 +252,16 @@ uint64_t exchange(Exchange what, uint mask, uint64_t value, int operand, int wid
 	return t->value;
 }
 
+static void choose(Thread *t) {
+	threadIdx = t->index;
+	running = t;
+	now_runs(t->number);
+}
+
 static void start(Thread *t, Fiber *f) {
 	t->fiber = f;
 	t->state = READY;
-	threadIdx = t->index;
-	running = t;
+	choose(t);
 	launch.fresh++;
 }
 
@@ -314,8 +330,7 @@ static void enter(Thread *t) {
 		makecontext(&f->context, work, 0);
 #endif
 	} else {
-		threadIdx = t->index;
-		running = t;
+		choose(t);
 	}
 #ifdef IGC_SWITCH
 	igc_switch(&scheduler, t->fiber->sp);
@@ -402,6 +417,7 @@ bool run(const Kernel *kernel, const void *args, dim3 grid, dim3 block, size_t s
 	launch.failed = false;
 	gridDim = grid;
 	blockDim = block;
+	begin_launch(args, kernel->bytes);
 	for (unsigned i = 0; i < launch.threads; i++) {
 		threads[i].number = i;
 		threads[i].index = {i % block.x, i / block.x % block.y, i / block.x / block.y};
@@ -421,6 +437,7 @@ bool run(const Kernel *kernel, const void *args, dim3 grid, dim3 block, size_t s
 		blockIdx = {uint(b % grid.x), uint(b / grid.x % grid.y), uint(b / grid.x / grid.y)};
 		if (random && i) order_threads(reverse, random);
 		memset(shared_memory, 0xFF, shared_bytes + GUARD);
+		begin_block(launch.threads, shared_bytes);
 		run_block();
 		if (!launch.failed && !guarded(shared_memory + shared_bytes, GUARD))
 			report(nullptr, "writes behind its %zu bytes of shared memory", shared_bytes);

@@ -41,7 +41,7 @@ KERNEL(norm, igc_norm, 128) {
 	a.scale[c] = (float)scale;
 	a.shift[c] = (float)(a.bias[c] - mean * scale);
 	// The ReLUs that follow take what is no number for 0.
-	if (!isfinite(a.scale[c]) || !isfinite(a.shift[c])) a.state->odd = 1;
+	if (!isfinite(a.scale[c]) || !isfinite(a.shift[c])) atomicOr(&a.state->odd, 1);
 }
 
 // One thread a channel of any normalisation.

@@ -364,7 +364,7 @@ API cuDeviceGetAttribute(int *v, CUdevice_attribute a, CUdevice d) {
 	case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN:
 	case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR: *v = SHARED_MAX; break;
 	case CU_DEVICE_ATTRIBUTE_MAX_REGISTERS_PER_BLOCK:
-	case CU_DEVICE_ATTRIBUTE_MAX_REGISTERS_PER_MULTIPROCESSOR: *v = 65536; break;
+	case CU_DEVICE_ATTRIBUTE_MAX_REGISTERS_PER_MULTIPROCESSOR: *v = REGISTERS; break;
 	case CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR: *v = 2048; break;
 	case CU_DEVICE_ATTRIBUTE_MAX_BLOCKS_PER_MULTIPROCESSOR: *v = 32; break;
 	case CU_DEVICE_ATTRIBUTE_CLOCK_RATE:
@@ -564,7 +564,7 @@ API cuFuncGetAttribute(int *v, CUfunction_attribute a, CUfunction f) {
 	TRY(find_function(ctx, f));
 	switch (a) {
 	case CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK: *v = f->kernel->threads; break;
-	case CU_FUNC_ATTRIBUTE_NUM_REGS: *v = 32; break;
+	case CU_FUNC_ATTRIBUTE_NUM_REGS: *v = f->kernel->registers; break;
 	case CU_FUNC_ATTRIBUTE_PTX_VERSION:
 	case CU_FUNC_ATTRIBUTE_BINARY_VERSION: *v = 70; break;
 	case CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES: *v = f->dynamic; break;
@@ -580,6 +580,7 @@ API cuOccupancyMaxActiveBlocksPerMultiprocessor(int *n, CUfunction f, int block,
 	NEED(block > 0, INVALID_VALUE);
 	*n = unsigned(block) > f->kernel->threads || shared > size_t(f->dynamic) ? 0 : std::min(32, 2048 / block);
 	if (shared) *n = std::min(*n, int(SHARED_MAX / shared));
+	if (f->kernel->registers) *n = std::min(*n, int(REGISTERS / igc::registers_of_block(f->kernel, block)));
 	return CUDA_SUCCESS;
 }
 
@@ -593,6 +594,7 @@ API cuLaunchKernel(CUfunction f, unsigned gx, unsigned gy, unsigned gz, unsigned
 	NEED(bx <= MAX_THREADS && by <= MAX_THREADS && bz <= 64, INVALID_VALUE);
 	NEED(size_t(bx) * by * bz <= f->kernel->threads, INVALID_VALUE);
 	NEED(shared <= unsigned(f->dynamic), INVALID_VALUE);
+	NEED(igc::registers_of_block(f->kernel, bx * by * bz) <= REGISTERS, LAUNCH_OUT_OF_RESOURCES);
 	Node n{};
 	n.kind = Node::KERNEL_NODE;
 	n.kernel = f->kernel;

@@ -78,7 +78,7 @@ func Build(kernels string, checked bool) (string, error) {
 	var files []string
 	for _, pattern := range []string{
 		gpu + "/emulator/*.cpp", gpu + "/emulator/*.h", gpu + "/emulator/build.sh", gpu + "/driver/include/*.h",
-		gpu + "/kernels/*.h", kernels + "/*.h", kernels + "/*.cu",
+		gpu + "/kernels/*.h", kernels + "/*.h", kernels + "/*.cu", kernels + "/resources.txt",
 	} {
 		found, err := filepath.Glob(pattern)
 		if err != nil {

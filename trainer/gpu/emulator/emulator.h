@@ -43,6 +43,7 @@ struct Kernel {
 	void (*run)(const void *args);
 	size_t bytes;     /* of args */
 	unsigned threads; /* a block, at most */
+	unsigned registers; /* a thread, on the device where it takes most; 0: not known */
 	Kernel *next;
 	Kernel(const char *name, void (*run)(const void *), size_t bytes, unsigned threads);
 };

@@ -21,10 +21,21 @@ dim3 blockDim, gridDim;
 
 namespace igc {
 
+static const struct { const char *kernel; unsigned registers; } resources[] = {
+#include "registers.h" /* by build.sh, of the kernels' resources.txt */
+	{nullptr, 0},
+};
+
 Kernel *kernels;
 Kernel::Kernel(const char *name, void (*run)(const void *), size_t bytes, unsigned threads)
-	: name(name), run(run), bytes(bytes), threads(threads), next(kernels) {
+	: name(name), run(run), bytes(bytes), threads(threads), registers(0), next(kernels) {
+	for (auto *r = resources; r->kernel; r++)
+		if (!strcmp(r->kernel, name)) registers = r->registers;
 	kernels = this;
+}
+
+unsigned registers_of_block(const Kernel *k, unsigned threads) {
+	return (threads + WARP - 1) / WARP * WARP * ((k->registers + 7) / 8 * 8);
 }
 
 alignas(128) static unsigned char shared_memory[SHARED_MAX + GUARD];

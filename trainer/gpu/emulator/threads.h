@@ -7,6 +7,7 @@ enum {
 	MAX_THREADS = 1024,
 	SHARED_DEFAULT = 48 << 10,
 	SHARED_MAX = 96 << 10,
+	REGISTERS = 65536, /* of a block, and of a multiprocessor */
 	GUARD = 1 << 10, /* bytes of 0xFF around memory: what is written there is seen */
 	STACK = 128 << 10, /* of a thread, with a page below that faults */
 #ifdef IGC_CHECKED
@@ -19,6 +20,9 @@ enum {
 namespace igc {
 
 extern Kernel *kernels; /* all that are compiled in */
+
+/* registers_of_block is how many a block takes. A warp gets them in pieces of 256. */
+unsigned registers_of_block(const Kernel *k, unsigned threads);
 
 /* run executes a launch. It returns false, after a line on stderr, if the kernel does what hardware refuses or what is
  * undefined there. */

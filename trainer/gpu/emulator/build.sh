@@ -24,9 +24,9 @@ if [ "${IGC_EMULATED_CHECKED-}" = 1 ]; then # for the kernels; the driver's own 
 fi
 grep -oE '\bCUDA_(SUCCESS|ERROR_[A-Z0-9_]+) = ' "$here/../driver/include/cuda.h" |
 	sed 's/ = //; s/.*/NAME(&)/' > "$work/errors.h"
-# The largest number of registers of each kernel: every second column is one.
-awk '!/^#/ { most = 0; for (i = 2; i <= NF; i += 2) if ($i + 0 > most) most = $i + 0; printf "{\"%s\", %d},\n", $1, most }' \
-	"$kernels/resources.txt" > "$work/registers.h"
+# The largest number of registers of each kernel: for each device, after a |, it is the first column.
+awk '!/^#/ { most = 0; for (i = 2; i <= NF; i++) if ((i == 2 || $(i - 1) == "|") && $i + 0 > most) most = $i + 0
+	printf "{\"%s\", %d},\n", $1, most }' "$kernels/resources.txt" > "$work/registers.h"
 
 # In parallel; xargs fails if one of them does.
 WORK=$work CXX_RUN="$cxx $flags -I$here/../driver/include -I$work -I$here/../kernels -include $here/emulator.h -x c++ -c"

@@ -8,11 +8,14 @@
  *   IGC_EMULATED_MEMORY    bytes of each; 4 GiB
  *   IGC_EMULATED_ORDER     reverse or random: the order of a launch's blocks, warps and lanes
  *
+ * faults.h has the variables that inject faults: a kernel that fails, memory that ends, an old driver.
+ *
  * What goes wrong in a kernel gets a line on stderr and an error that sticks to the context, as on hardware; but the
  * launch returns it already, for a launch here is over when it returns. New memory is full of NaN (0xFF) and has NaN
  * around it; whether that was written to is seen when a context or stream is waited for and when the memory is freed.
  * One lock covers everything, launches included. Functions that are missing here are missing in the library, which the
  * program takes as it takes an old driver. */
+#include "faults.h"
 #include "threads.h"
 
 #include <cuda.h>
@@ -207,6 +210,7 @@ static bool ranges_exist(const Node &n) {
 
 static CUresult execute(CUcontext ctx, const Node &n) {
 	if (n.kind == Node::KERNEL_NODE) {
+		if ((ctx->error = igc::kernel_fault(ctx->device))) return ctx->error;
 		if (!igc::run(n.kernel, n.args.data(), n.grid, n.block, n.shared)) ctx->error = CUDA_ERROR_LAUNCH_FAILED;
 	} else if (!ranges_exist(n)) { /* freed since it was recorded */
 		fprintf(stderr, "emulated GPU: a graph copies or fills memory that was freed\n");
@@ -331,7 +335,7 @@ API cuInit(unsigned flags) {
 	NEED(gpu.devices > 0, NO_DEVICE);
 	return CUDA_SUCCESS;
 }
-API cuDriverGetVersion(int *v) { *v = CUDA_VERSION; return CUDA_SUCCESS; }
+API cuDriverGetVersion(int *v) { *v = igc::driver_version(); return CUDA_SUCCESS; }
 API cuDeviceGetCount(int *n) { ENTER; *n = gpu.devices; return CUDA_SUCCESS; }
 API cuDeviceGet(CUdevice *d, int i) { DEVICE(i); *d = i; return CUDA_SUCCESS; }
 API cuDeviceGetName(char *name, int n, CUdevice d) { DEVICE(d); snprintf(name, n, "Emulated GPU"); return CUDA_SUCCESS; }
@@ -392,6 +396,7 @@ static CUcontext make_context(CUdevice d, unsigned flags) {
 
 API cuCtxCreate(CUcontext *ctx, unsigned flags, CUdevice d) {
 	DEVICE(d);
+	TRY(igc::memory_fault());
 	current.push_back(*ctx = make_context(d, flags));
 	return CUDA_SUCCESS;
 }
@@ -443,7 +448,11 @@ API cuCtxGetStreamPriorityRange(int *least, int *greatest) {
 API cuDevicePrimaryCtxRetain(CUcontext *ctx, CUdevice d) {
 	DEVICE(d);
 	Primary &p = gpu.primary[d];
-	if (!p.users++) p.context = make_context(d, p.flags);
+	if (!p.users) {
+		TRY(igc::memory_fault());
+		p.context = make_context(d, p.flags);
+	}
+	p.users++;
 	*ctx = p.context;
 	return CUDA_SUCCESS;
 }
@@ -495,6 +504,7 @@ static std::map<std::string, long> parse(const std::string &ptx) {
 API cuModuleLoadData(CUmodule *m, const void *image) {
 	CONTEXT;
 	TRY(allowed());
+	TRY(igc::memory_fault());
 	std::string ptx = (const char *)image;
 	NEED(ptx.compare(0, 4, "\177ELF"), NO_BINARY_FOR_GPU);
 	NEED(ptx.find(".version") != std::string::npos, INVALID_PTX);
@@ -617,6 +627,7 @@ API cuMemAlloc(CUdeviceptr *p, size_t bytes) {
 	CONTEXT;
 	TRY(allowed());
 	NEED(bytes, INVALID_VALUE);
+	TRY(igc::memory_fault());
 	size_t limit = memory_limit(), used = gpu.used[ctx->device];
 	NEED(used <= limit && bytes <= limit - used, OUT_OF_MEMORY);
 	void *memory;
@@ -653,6 +664,7 @@ API cuMemHostAlloc(void **p, size_t bytes, unsigned) {
 	CONTEXT;
 	TRY(allowed());
 	NEED(bytes, INVALID_VALUE);
+	TRY(igc::memory_fault());
 	NEED(!posix_memalign(p, std::max<size_t>(4096, ALIGN), (bytes + ALIGN - 1) / ALIGN * ALIGN), OUT_OF_MEMORY);
 	igc::watch(*p, bytes);
 	gpu.host[*p] = true;
@@ -733,6 +745,7 @@ MEMSET(cuMemsetD32, cuMemsetD32Async, unsigned)
 API cuStreamCreateWithPriority(CUstream *s, unsigned flags, int priority) {
 	CONTEXT;
 	NEED(flags <= CU_STREAM_NON_BLOCKING, INVALID_VALUE);
+	TRY(igc::memory_fault());
 	*s = new CUstream_st{ctx, flags, priority, nullptr, 0, 0};
 	gpu.streams.insert(*s);
 	return CUDA_SUCCESS;
@@ -834,6 +847,7 @@ API cuThreadExchangeStreamCaptureMode(CUstreamCaptureMode *mode) { std::swap(*mo
 
 API cuEventCreate(CUevent *e, unsigned flags) {
 	CONTEXT;
+	TRY(igc::memory_fault());
 	*e = new CUevent_st{};
 	(*e)->context = ctx;
 	(*e)->flags = flags;
@@ -881,6 +895,7 @@ API cuEventElapsedTime(float *ms, CUevent from, CUevent to) {
 API cuGraphInstantiateWithFlags(CUgraphExec *x, CUgraph g, unsigned long long) {
 	CONTEXT;
 	NEED(gpu.graphs.count(g), INVALID_VALUE);
+	TRY(igc::memory_fault());
 	*x = new CUgraphExec_st{ctx, g->nodes};
 	gpu.executables.insert(*x);
 	return CUDA_SUCCESS;

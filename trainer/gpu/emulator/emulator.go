@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sort"
+	"sync/atomic"
 	"syscall"
 	"testing"
 )
@@ -44,6 +45,19 @@ func Main(m *testing.M, kernels string) {
 	}
 	fmt.Fprintln(os.Stderr, "emulated GPU:", err)
 	os.Exit(1)
+}
+
+var injected atomic.Int32
+
+// Inject asks the emulated driver for a fault, until the test ends. The variables
+// and what they ask for are in faults.h; the driver counts from this call on. On a
+// real GPU the test is skipped.
+func Inject(t testing.TB, variable, fault string) {
+	t.Helper()
+	if os.Getenv("IGC_REQUIRE_GPU") == "1" {
+		t.Skip("only the emulated GPU has faults on request")
+	}
+	t.Setenv(variable, fmt.Sprintf("%s#%d", fault, injected.Add(1)))
 }
 
 // Build makes the emulated driver with the kernels of a folder and returns the path

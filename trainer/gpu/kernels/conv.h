@@ -42,42 +42,100 @@ __device__ __forceinline__ long long weight_at(const igc_conv &a, int g, int o, 
 	return ((long long)(g * a.co + o) * a.ci + c) * kernel + k;
 }
 
+// finish_outputs writes the outputs of a thread and adds them to its sums. INSIDE says
+// that all of them lie in the output.
+//
+// It takes 16 outputs at a time and reads all their masks before it writes the first
+// output: the 16 reads wait together, and the compiler would not move a read to before
+// a write.
+template <bool INSIDE, int CO, int PH, int PW, int N>
+__device__ __forceinline__ void finish_outputs(const igc_conv &a, float (&acc)[CO][PH][PW], float (&s)[N], int b, int g, int o0,
+                                               int h0, int w0) {
+	constexpr int ROWS = PH * PW < 16 ? PH : 16 / PW, CHANNELS = 16 / (ROWS * PW) < CO ? 16 / (ROWS * PW) : CO;
+	static_assert(PH % ROWS == 0, "a step of the loop has whole rows");
+	const bool masked = a.mx, scaled = a.mscale, summed = a.sums;
+	const long long plane = (long long)a.OH * a.OW * LANES, row = a.OW * LANES;
+	const int first = channel(g, o0, a.groups, a.co, a.interleaved), step = a.interleaved ? a.groups : 1;
+	const int channels = a.co - o0, rows = a.OH - h0, columns = a.OW - w0;
+	long long at = ((long long)b * a.groups * a.co + first) * plane + (h0 * a.OW + w0) * LANES + threadIdx.x;
+#pragma unroll
+	for (int o = 0; o < CO; o += CHANNELS, at += CHANNELS * step * plane - PH * row)
+#pragma unroll
+		for (int ph = 0; ph < PH; ph += ROWS, at += ROWS * row) {
+			float m[CHANNELS][ROWS][PW];
+			// How many columns of a row are outputs.
+			auto width = [&](int i, int r) { return INSIDE ? PW : o + i < channels && ph + r < rows ? columns : 0; };
+			if (masked) {
+				float scale[CHANNELS], shift[CHANNELS];
+#pragma unroll
+				for (int i = 0; i < CHANNELS && o + i < CO; i++) {
+					const int ch = first + (INSIDE || o + i < channels ? o + i : 0) * step;
+					scale[i] = scaled ? __ldg(a.mscale + ch) : 1, shift[i] = scaled ? __ldg(a.mshift + ch) : 0;
+#pragma unroll
+					for (int r = 0; r < ROWS; r++) {
+						const float *from = a.mx + at + i * step * plane + r * row;
+						const int end = width(i, r);
+#pragma unroll
+						for (int pw = 0; pw < PW; pw++) m[i][r][pw] = pw < end ? __ldg(from + pw * LANES) : 0;
+					}
+				}
+#pragma unroll
+				for (int i = 0; i < CHANNELS && o + i < CO; i++)
+#pragma unroll
+					for (int r = 0; r < ROWS; r++)
+#pragma unroll
+						for (int pw = 0; pw < PW; pw++)
+							// What is no number must not pass as 0.
+							if (fmaf(scale[i], m[i][r][pw], shift[i]) <= 0) acc[o + i][ph + r][pw] = 0;
+			}
+#pragma unroll
+			for (int i = 0; i < CHANNELS && o + i < CO; i++)
+#pragma unroll
+				for (int r = 0; r < ROWS; r++) {
+					float *to = a.z + at + i * step * plane + r * row;
+					const int end = width(i, r);
+#pragma unroll
+					for (int pw = 0; pw < PW; pw++) {
+						if (pw < end)
+							to[pw * LANES] = acc[o + i][ph + r][pw];
+						else
+							acc[o + i][ph + r][pw] = 0;
+					}
+				}
+			if (!summed) continue;
+#pragma unroll
+			for (int i = 0; i < CHANNELS && o + i < CO; i++)
+#pragma unroll
+				for (int r = 0; r < ROWS; r++)
+#pragma unroll
+					for (int pw = 0; pw < PW; pw++) {
+						const float v = acc[o + i][ph + r][pw];
+						s[o + i] += v;
+						s[CO + o + i] = fmaf(v, masked ? m[i][r][pw] : v, s[CO + o + i]);
+					}
+		}
+}
+
 // finish_strip writes the outputs of a thread and their sums.
 template <int CO, int PH, int PW>
 __device__ __forceinline__ void finish_strip(const igc_conv &a, float (&acc)[CO][PH][PW], int b, int g, int o0, int h0, int w0, int part) {
+	constexpr int N = power(2 * CO);
 	const int lane = threadIdx.x;
-	const bool valid = b * LANES + lane < a.n;
-	float s[power(2 * CO)];
+	float s[N];
 #pragma unroll
-	for (int i = 0; i < power(2 * CO); i++) s[i] = 0;
-#pragma unroll
-	for (int o = 0; o < CO; o++) {
-		if (o0 + o >= a.co) continue;
-		const int ch = channel(g, o0 + o, a.groups, a.co, a.interleaved);
-		const long long plane = ((long long)b * a.groups * a.co + ch) * a.OH * a.OW;
-		const float mscale = a.mscale ? a.mscale[ch] : 1, mshift = a.mscale ? a.mshift[ch] : 0;
-#pragma unroll
-		for (int ph = 0; ph < PH; ph++)
-#pragma unroll
-			for (int pw = 0; pw < PW; pw++) {
-				if (h0 + ph >= a.OH || w0 + pw >= a.OW) continue;
-				const long long at = (plane + (h0 + ph) * a.OW + w0 + pw) * LANES + lane;
-				float v = acc[o][ph][pw], m = v;
-				if (a.mx) {
-					m = a.mx[at];
-					// What is no number must not pass as 0.
-					if (fmaf(mscale, m, mshift) <= 0) v = 0;
-				}
-				a.z[at] = v;
-				if (a.sums && valid) {
-					s[o] += v;
-					s[CO + o] += v * m;
-				}
-			}
-	}
+	for (int i = 0; i < N; i++) s[i] = 0;
+	if (o0 + CO <= a.co && h0 + PH <= a.OH && w0 + PW <= a.OW)
+		finish_outputs<true>(a, acc, s, b, g, o0, h0, w0);
+	else
+		finish_outputs<false>(a, acc, s, b, g, o0, h0, w0);
 	if (!a.sums) return;
+	// Lanes without a picture do not count.
+	if (b * LANES + lane >= a.n) {
+#pragma unroll
+		for (int i = 0; i < N; i++) s[i] = 0;
+	}
 	lane_sums(s);
-	constexpr int per = 32 / power(2 * CO);
+	constexpr int per = 32 / N;
 	const int i = lane / per, o = i < CO ? i : i - CO;
 	if (lane % per == 0 && i < 2 * CO && o0 + o < a.co)
 		a.sums[((long long)channel(g, o0 + o, a.groups, a.co, a.interleaved) * a.parts + part) * 2 + (i >= CO)] = s[0];

@@ -368,14 +368,8 @@ HOOK __tsan_read_range(void *p, size_t size) { igc::access<igc::READ>(p, size, _
 HOOK __tsan_write_range(void *p, size_t size) { igc::access<igc::WRITE>(p, size, __builtin_return_address(0)); }
 HOOK __tsan_init() {}
 
-/* The alignment is given as its logarithm, 0 where it is not the fault. */
-struct Mismatch { igc::Place at; const void *type; unsigned char alignment, kind; };
-HOOK __ubsan_handle_type_mismatch_v1(const Mismatch *m, uintptr_t p) {
-	uintptr_t bytes = uintptr_t(1) << m->alignment;
-	igc::undefined(&m->at, !p ? "uses a null pointer"
-		: p & (bytes - 1) ? "uses an address that is not aligned for its type" : "uses an object that is too small");
-}
 #define UNDEFINED(name, what) HOOK __ubsan_handle_##name(const igc::Place *at) { igc::undefined(at, what); }
+UNDEFINED(type_mismatch_v1, "uses an address that is not aligned for its type")
 UNDEFINED(add_overflow, "an integer overflows")
 UNDEFINED(sub_overflow, "an integer overflows")
 UNDEFINED(mul_overflow, "an integer overflows")
@@ -383,7 +377,6 @@ UNDEFINED(negate_overflow, "an integer overflows")
 UNDEFINED(divrem_overflow, "divides by 0, or an integer overflows")
 UNDEFINED(shift_out_of_bounds, "shifts by too many bits or a negative number")
 UNDEFINED(out_of_bounds, "uses an element that the array does not have")
-UNDEFINED(pointer_overflow, "computes an address that overflows")
 UNDEFINED(load_invalid_value, "reads a value that its type does not have")
 UNDEFINED(builtin_unreachable, "reaches what it says is never reached")
 UNDEFINED(missing_return, "ends without its result")

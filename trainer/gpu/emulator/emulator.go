@@ -63,7 +63,7 @@ func Inject(t testing.TB, variable, fault string) {
 // Build makes the emulated driver with the kernels of a folder and returns the path
 // of the library. It lies in the user's cache folder, under a hash of its sources.
 // A checked one sees more of what is wrong in a kernel (the top of checks.cpp says
-// what) and takes about seven times as long.
+// what) and takes about three times as long.
 func Build(kernels string, checked bool) (string, error) {
 	compiler := os.Getenv("CXX")
 	if compiler == "" {

@@ -391,7 +391,12 @@ static void run_block() {
 }
 
 static uint64_t random_number() {
-	static uint64_t s = 88172645463325252u;
+	static uint64_t s;
+	if (!s) {
+		const char *text = getenv("IGC_EMULATED_SEED");
+		s = (text ? strtoull(text, nullptr, 10) : 0) * 0x9E3779B97F4A7C15u + 88172645463325252u;
+		if (!s) s = 1;
+	}
 	s ^= s << 13;
 	s ^= s >> 7;
 	s ^= s << 17;

@@ -1,4 +1,4 @@
-.PHONY: build gpu gpu-test gpu-checks gpu-tests gpu-verify emulator test race ci golden faults scale performance
+.PHONY: build gpu gpu-test gpu-checks gpu-waits gpu-tests gpu-verify emulator test race ci golden faults scale performance
 
 build:            ## the binary, with the commit in it
 	@echo "the first build takes some minutes, later ones seconds"
@@ -27,6 +27,9 @@ CHECKS = $(GPU) go test -count=1 -tags gpu -skip 'KeepToTheirBuffers|WrongBuffer
 gpu-checks: build/gpu/libcuda.a ## the kernels in other orders of blocks and threads, and with races and undefined behaviour seen
 	IGC_EMULATED_ORDER=reverse $(CHECKS)
 	IGC_EMULATED_ORDER=random IGC_EMULATED_CHECKED=1 $(CHECKS)
+
+gpu-waits: build/gpu/libcuda.a ## removes each wait of trainer/gpu in turn: a test must fail
+	IGC_WAITS=1 $(GPU) go test -count=1 -tags gpu -run TestEveryWaitIsNeeded -v ./trainer/gpu
 
 gpu-tests: gpu ## test programs to be carried to a machine with a GPU
 	$(GPU) go test -c -tags gpu -ldflags '-s -w' -o build/gpu/gpu.test ./trainer/gpu

@@ -197,8 +197,9 @@ func alloc(what string, n int) (cu.DevicePtr, error) {
 }
 
 // upload copies a slice to the device, in the order of the stream. The slice must
-// not change before the stream is synchronised. Copies without a stream would not
-// wait for those of a stream, and would not be waited for.
+// not change, nor be collected, before the stream is synchronised: the driver may read
+// it at any time until then. Copies without a stream would not wait for those of a
+// stream, and would not be waited for.
 func upload[T any](stream cu.Stream, to uint64, s []T) error {
 	if len(s) == 0 {
 		return nil
@@ -206,8 +207,8 @@ func upload[T any](stream cu.Stream, to uint64, s []T) error {
 	return cu.MemcpyHtoDAsync(cu.DevicePtr(to), unsafe.Pointer(unsafe.SliceData(s)), int64(len(bytesOf(s))), stream)
 }
 
-// download copies from the device to a slice. No launch that writes there may be in
-// progress.
+// download copies from the device to a slice. It waits for no stream, so what writes
+// there must be over.
 func download[T any](s []T, from uint64) error {
 	if len(s) == 0 {
 		return nil
@@ -271,12 +272,15 @@ func (d *Device) hold(set *dataset.Set, stream cu.Stream) (*pictures, error) {
 	if err == nil {
 		err = upload(stream, p.labels.addr, labels)
 	}
-	if table := set.Table(); err == nil {
+	table := set.Table()
+	if err == nil {
 		err = upload(stream, p.table.addr, table[:])
 	}
 	if err == nil {
 		err = stream.Synchronize() // other trainings use the pictures on other streams
 	}
+	runtime.KeepAlive(labels)
+	runtime.KeepAlive(&table)
 	if err != nil {
 		_ = cu.MemFree(p.memory)
 		return nil, fmt.Errorf("copy the data set %s: %w", set.Name, err)

@@ -80,13 +80,21 @@ func (i Info) Supported() bool {
 // Bench is the training step of one network on a GPU: forward, backward and
 // update.
 type Bench struct {
-	Step         time.Duration // of a training alone, median over groups of eight
-	Launches     int           // kernels of a step
-	Memory       int           // bytes of a training on the device
-	Bytes        int           // that the kernels of a step read and write, each tensor once for a kernel
-	Trials       int           // how many at once give the most pictures a second
-	AllPerSecond float64       // pictures of all of them together
-	Host         float64       // processor cores that each of them uses
-	PeakFlops    float64       // operations a second of multiply–adds that use no memory
-	Bandwidth    float64       // bytes a second that a copy reads and writes
+	Step     time.Duration // of a training alone, median over groups of eight
+	Launches int           // kernels of a step
+	Memory   int           // bytes of a training on the device
+	Bytes    int           // that the kernels of a step read and write, each tensor once for a kernel
+
+	// What the host needs to start each of up to 128 steps if it waits for none. As many
+	// as Queue are started before one takes much longer, because the driver's queue is
+	// full; Launch is the median of these.
+	Starts []time.Duration
+	Queue  int
+	Launch time.Duration
+
+	Trials       int     // how many at once give the most pictures a second
+	AllPerSecond float64 // pictures of all of them together
+	Host         float64 // processor cores that each of them uses
+	PeakFlops    float64 // operations a second of multiply–adds that use no memory
+	Bandwidth    float64 // bytes a second that a copy reads and writes
 }

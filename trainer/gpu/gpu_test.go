@@ -71,6 +71,14 @@ func newRig(t testing.TB, n int) *rig {
 	r.p = &plan{tensors: &tensors{place: map[string]int{}}, n: n, blocks: ceil(n, lanes), purpose: training, gap: align}
 	r.p.partsBuffer = r.p.floats("parts", 0)
 	r.p.partsBuffer.kept = true
+	t.Cleanup(func() {
+		_ = r.d.do(func() (err error) {
+			for _, p := range r.memory {
+				err = errors.Join(err, cu.MemFree(p))
+			}
+			return err
+		})
+	})
 	return r
 }
 
@@ -351,11 +359,11 @@ func (m *Model) step(t *testing.T, r *recorded, x []float32, labels []int, rate 
 	}
 	var loss [1]float64
 	losses := make([]float32, r.blocks*lanes)
-	err := m.d.do(func() error {
-		for _, err := range []error{upload(m.stream, m.state.addr, []state{{total: int32(m.n)}}),
-			upload(m.stream, m.fed.from.addr, packed), upload(m.stream, r.y.addr, ids),
-			upload(m.stream, m.rates.addr, []graph.Rates{{Learning: rate}}), r.graph.launch(m.stream),
-			m.stream.Synchronize(), download(loss[:], m.losses.addr), download(losses, r.loss.addr)} {
+	err := m.do(func() error {
+		for _, err := range []error{send(m, m.state.addr, []state{{total: int32(m.n)}}),
+			send(m, m.fed.from.addr, packed), send(m, r.y.addr, ids),
+			send(m, m.rates.addr, []graph.Rates{{Learning: rate}}), r.graph.launch(m.stream),
+			m.wait(), download(loss[:], m.losses.addr), download(losses, r.loss.addr)} {
 			if err != nil {
 				return err
 			}

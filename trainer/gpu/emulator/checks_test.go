@@ -126,6 +126,9 @@ func launchCheck(kernel string) error {
 			return err
 		}
 	}
+	if err := cu.Synchronize(); err != nil { // the stream does not wait for the memory to be set
+		return err
+	}
 	stream, err := cu.MakeStream(cu.NonBlocking)
 	if err != nil {
 		return err

@@ -7,15 +7,29 @@
  *   IGC_EMULATED_DEVICES   how many devices there are; 1
  *   IGC_EMULATED_MEMORY    bytes of each; 4 GiB
  *   IGC_EMULATED_ORDER     reverse or random: the order of a launch's blocks, warps and lanes
+ *   IGC_EMULATED_STREAMS   when work runs: late, the default; random; early, as soon as it is asked for
+ *   IGC_EMULATED_SEED      a number that chooses between work that may run in any order
+ *
+ * Launches, copies, fills, events and graphs enter the queue of their stream (queue.cpp). They run when a call waits for
+ * them: a synchronisation of their stream, event or context, a copy to the host, cuMemFree. No more runs than that call
+ * needs, so what the program does not wait for, or does not order by events, is missing or has been overwritten. A query
+ * that answers "not ready" lets the work run afterwards, so that a loop of queries ends.
+ *
+ * Host memory that an asynchronous copy reads is read when the copy runs, be it pinned or not, as the driver's
+ * documentation allows ("handled asynchronously with a worker thread"); that the host changed or freed it before is an
+ * error. Pinned memory that an asynchronous copy writes is full of NaN (0xFF) until then. An asynchronous copy to memory
+ * that is not pinned waits, as do all copies without a stream but those from the device to itself and from memory that is
+ * not pinned, which is read at once. New pinned memory is full of NaN too, for kernels may write to it.
  *
  * faults.h has the variables that inject faults: a kernel that fails, memory that ends, an old driver.
  *
- * What goes wrong in a kernel gets a line on stderr and an error that sticks to the context, as on hardware; but the
- * launch returns it already, for a launch here is over when it returns. New memory is full of NaN (0xFF) and has NaN
- * around it; whether that was written to is seen when a context or stream is waited for and when the memory is freed.
- * One lock covers everything, launches included. Functions that are missing here are missing in the library, which the
- * program takes as it takes an old driver. */
+ * What goes wrong in a kernel gets a line on stderr and an error that sticks to the context, as on hardware: the call that
+ * waits for the kernel returns it, and all later ones. New memory is full of NaN and has NaN around it; whether that was
+ * written to is seen when a context or stream is waited for and when the memory is freed. One lock covers everything,
+ * kernels included. Functions that are missing here are missing in the library, which the program takes as it takes an old
+ * driver. */
 #include "faults.h"
+#include "queue.h"
 #include "threads.h"
 
 #include <cuda.h>
@@ -32,7 +46,10 @@
 #include <string>
 #include <vector>
 
-enum { PROCESSORS = 4 };
+enum {
+	PROCESSORS = 4,
+	STAGED_MOST = 64 << 20, /* bytes */
+};
 
 using Guard = std::lock_guard<std::recursive_mutex>;
 
@@ -40,6 +57,7 @@ struct CUctx_st {
 	int device;
 	unsigned flags;
 	CUresult error; /* sticks until the context is gone */
+	igc::Task legacy; /* the last work of the default stream */
 };
 
 struct CUfunc_st {
@@ -66,10 +84,18 @@ struct Node {
 	bool to_device, from_device;
 	size_t bytes;
 	unsigned value, width; /* of an element in bytes */
-};
+	std::shared_ptr<char> staged; /* what a copy reads instead of the host's memory; from points to it */
 
-struct CUgraph_st { std::vector<Node> nodes; };
-struct CUgraphExec_st { CUcontext context; std::vector<Node> nodes; };
+	std::vector<size_t> after; /* in a graph: the nodes that run first */
+};
+using Nodes = std::vector<Node>;
+
+struct CUgraph_st { std::shared_ptr<Nodes> nodes = std::make_shared<Nodes>(); };
+struct CUgraphExec_st {
+	CUcontext context;
+	std::shared_ptr<const Nodes> nodes; /* shared, for it may be destroyed while it waits in a queue */
+	igc::Task last;                     /* the end of its last launch: a graph never runs beside itself */
+};
 
 struct Capture {
 	CUstream origin;
@@ -85,20 +111,23 @@ struct CUstream_st {
 	int priority;
 	Capture *capture;
 	long recorded, joined; /* nodes in this capture; how many of them its origin has waited for */
+	std::vector<size_t> ends; /* nodes in this capture that the next one comes after */
+	igc::Task last;           /* the last work in its queue */
 };
 
 struct CUevent_st {
 	CUcontext context;
 	unsigned flags;
 	bool recorded;
-	double time; /* ms */
+	igc::Task task;   /* null: not recorded, or while capturing */
 	Capture *capture; /* recorded while capturing: not an event in time */
 	CUstream stream;
 	long position;
+	std::vector<size_t> ends; /* nodes in the capture that it comes after */
 };
 
 struct Memory { size_t bytes; CUcontext context; int device; };
-
+struct Pinned { size_t bytes; bool allocated; /* or registered */ };
 
 struct Primary { CUcontext context; int users; unsigned flags; };
 
@@ -114,7 +143,7 @@ struct Gpu {
 	std::set<CUgraph> graphs;
 	std::set<CUgraphExec> executables;
 	std::set<Capture *> captures;
-	std::map<void *, bool> host; /* pinned: whether it was allocated here */
+	std::map<char *, Pinned> host;
 	std::map<int, Primary> primary;
 };
 
@@ -223,14 +252,127 @@ static CUresult execute(CUcontext ctx, const Node &n) {
 	return ctx->error;
 }
 
-static CUresult submit(CUcontext ctx, CUstream s, Node n) {
+/* The pinned memory that has these bytes, or the end. */
+static std::map<char *, Pinned>::iterator find_pinned(const char *p, size_t bytes) {
+	auto i = gpu.host.upper_bound((char *)p);
+	if (i == gpu.host.begin()) return gpu.host.end();
+	--i;
+	return size_t(p - i->first) <= i->second.bytes && bytes <= i->second.bytes - (p - i->first) ? i : gpu.host.end();
+}
+static bool pinned(const char *p, size_t bytes) { return find_pinned(p, bytes) != gpu.host.end(); }
+
+static uint64_t hash(const char *p, size_t bytes) {
+	uint64_t h = bytes;
+	for (; bytes >= 8; p += 8, bytes -= 8) {
+		uint64_t word;
+		memcpy(&word, p, 8);
+		h = (h ^ word) * 0x9E3779B97F4A7C15u;
+		h ^= h >> 29;
+	}
+	for (; bytes; p++, bytes--) h = (h ^ (unsigned char)*p) * 0x100000001b3u;
+	return h;
+}
+
+/* Whether work that is not done yet reads or writes this memory of the host: as a copy or, if mapped is set, as a kernel
+ * with an address of it among its arguments. */
+static bool in_flight(const char *p, size_t bytes, bool reads, bool writes, bool mapped) {
+	auto overlaps = [=](const char *q, size_t n) { return q < p + bytes && p < q + n; };
+	return igc::any([=](const igc::Work &w) {
+		if (!w.node) return false;
+		const Node &n = *w.node;
+		if (n.kind == Node::COPY)
+			return (reads && !n.from_device && overlaps(n.from, n.bytes)) || (writes && !n.to_device && overlaps(n.to, n.bytes));
+		if (mapped && n.kind == Node::KERNEL_NODE)
+			for (size_t i = 0; i + sizeof p <= n.args.size(); i += sizeof p) {
+				const char *q;
+				memcpy(&q, n.args.data() + i, sizeof q);
+				if (p <= q && q < p + bytes) return true;
+			}
+		return false;
+	});
+}
+
+/* For calls after which memory of the host is not the device's any more. */
+static CUresult not_in_flight(CUcontext ctx, char *p, size_t bytes) {
+	if (!in_flight(p, bytes, true, true, true)) return CUDA_SUCCESS;
+	fprintf(stderr, "emulated GPU: pinned memory at %p is freed while a copy or a kernel uses it\n", (void *)p);
+	return ctx->error = CUDA_ERROR_ILLEGAL_ADDRESS;
+}
+
+/* Adds work that is done later. Of what it does with the host's memory, this is what happens at once. */
+static igc::Task later(CUcontext ctx, std::shared_ptr<const Node> node, std::vector<igc::Task> after) {
+	auto t = std::make_shared<igc::Work>();
+	t->context = ctx;
+	t->node = std::move(node);
+	t->after = std::move(after);
+	const Node *n = t->node.get();
+	bool wait = false;
+	if (n && n->kind == Node::COPY && !(n->from_device && n->to_device)) {
+		if (!n->from_device && !n->staged && !in_flight(n->from, n->bytes, false, true, false)) {
+			t->hashed = true;
+			t->hash = hash(n->from, n->bytes);
+		}
+		wait = !n->to_device && !pinned(n->to, n->bytes);
+		if (!n->to_device && !wait && !in_flight(n->to, n->bytes, true, true, false)) memset(n->to, 0xFF, n->bytes);
+	}
+	igc::submit(t);
+	if (wait) igc::wait(t);
+	return t;
+}
+
+void igc::perform(igc::Work &w) {
+	const Node *n = w.node.get();
+	if (n && !w.context->error) {
+		if (w.hashed && hash(n->from, n->bytes) != w.hash) {
+			fprintf(stderr, "emulated GPU: the host changed memory at %p before a copy of its %zu bytes was waited for\n",
+				(void *)n->from, n->bytes);
+			w.context->error = CUDA_ERROR_ILLEGAL_ADDRESS;
+		} else
+			execute(w.context, *n);
+	}
+	w.time = now();
+}
+
+/* What new work of a stream comes after. The default stream, which is null, and those that are blocking wait for one
+ * another. */
+static std::vector<igc::Task> queued(CUcontext ctx, CUstream s) {
+	if (s && s->flags & CU_STREAM_NON_BLOCKING) return {s->last};
+	if (s) return {s->last, ctx->legacy};
+	std::vector<igc::Task> list{ctx->legacy};
+	for (CUstream t : gpu.streams)
+		if (t->context == ctx && !(t->flags & CU_STREAM_NON_BLOCKING)) list.push_back(t->last);
+	return list;
+}
+
+/* Puts work at the end of a stream's queue; null is a place in it, for others to wait for. */
+static igc::Task enqueue(CUcontext ctx, CUstream s, std::shared_ptr<const Node> node, std::vector<igc::Task> after = {}) {
+	for (igc::Task &t : queued(ctx, s)) after.push_back(std::move(t));
+	return (s ? s->last : ctx->legacy) = later(ctx, std::move(node), std::move(after));
+}
+
+static CUresult wait_for(CUcontext ctx, const igc::Task &t) {
+	igc::wait(t);
+	return ctx->error;
+}
+
+static size_t record(CUstream s, Node n) {
+	Nodes &nodes = *s->capture->graph->nodes;
+	nodes.push_back(std::move(n));
+	s->recorded++;
+	return nodes.size() - 1;
+}
+
+static CUresult submit(CUcontext ctx, CUstream s, Node n, bool wait = false) {
 	TRY(find_stream(ctx, &s));
 	NEED(ranges_exist(n), INVALID_VALUE);
 	if (!s) TRY(default_stream(ctx));
-	if (!s || !s->capture) return execute(ctx, n);
+	if (!s || !s->capture) {
+		igc::Task t = enqueue(ctx, s, std::make_shared<Node>(std::move(n)));
+		return wait ? wait_for(ctx, t) : CUDA_SUCCESS;
+	}
 	NEED(!s->capture->invalid, STREAM_CAPTURE_INVALIDATED);
-	s->capture->graph->nodes.push_back(std::move(n));
-	s->recorded++;
+	n.after = s->ends;
+	s->ends = {record(s, std::move(n))};
 	return CUDA_SUCCESS;
 }
 
@@ -256,9 +398,24 @@ static Node fill_node(CUdeviceptr to, unsigned value, unsigned width, size_t cou
 	return n;
 }
 
+/* Has a copy read the host's memory now, if there is room. */
+static void stage(Node &n) {
+	static size_t staged; /* bytes that wait */
+	if (staged + n.bytes > STAGED_MOST) return;
+	staged += n.bytes;
+	size_t bytes = n.bytes;
+	n.staged.reset((char *)malloc(bytes + 1), [bytes](char *p) { free(p); staged -= bytes; });
+	memcpy(n.staged.get(), n.from, bytes);
+	n.from = n.staged.get();
+}
+
+/* The calls without a stream are in the default one. */
 static CUresult at_once(CUcontext ctx, Node n) {
 	TRY(allowed());
-	return submit(ctx, nullptr, std::move(n));
+	if (n.kind == Node::FILL || (n.to_device && n.from_device)) return submit(ctx, nullptr, std::move(n));
+	bool wait = !n.to_device || pinned(n.from, n.bytes);
+	if (!wait && ranges_exist(n)) stage(n);
+	return submit(ctx, nullptr, std::move(n), wait || !n.staged);
 }
 
 static void free_memory(std::map<char *, Memory>::iterator i) {
@@ -290,6 +447,7 @@ template <class T> static void destroy_of(CUcontext ctx, std::set<T> &all) {
 }
 
 static CUresult destroy_context(CUcontext ctx) {
+	igc::wait_all(ctx);
 	CUresult r = CUDA_SUCCESS;
 	for (CUstream s : gpu.streams)
 		if (s->context == ctx && s->capture) {
@@ -436,6 +594,8 @@ API cuCtxSynchronize(void) {
 			s->capture->invalid = true;
 			return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
 		}
+	igc::wait_all(ctx);
+	TRY(ctx->error);
 	return check_context(ctx);
 }
 API cuCtxGetStreamPriorityRange(int *least, int *greatest) {
@@ -648,6 +808,8 @@ API cuMemFree(CUdeviceptr p) {
 	if (!p) return CUDA_SUCCESS;
 	auto i = gpu.memory.find((char *)p);
 	NEED(i != gpu.memory.end(), INVALID_VALUE);
+	igc::wait_all(ctx);
+	TRY(ctx->error);
 	CUresult r = check_memory(i->first, i->second);
 	free_memory(i);
 	return r;
@@ -667,36 +829,39 @@ API cuMemHostAlloc(void **p, size_t bytes, unsigned) {
 	TRY(igc::memory_fault());
 	NEED(!posix_memalign(p, std::max<size_t>(4096, ALIGN), (bytes + ALIGN - 1) / ALIGN * ALIGN), OUT_OF_MEMORY);
 	igc::watch(*p, bytes);
-	gpu.host[*p] = true;
+	memset(*p, 0xFF, bytes);
+	gpu.host[(char *)*p] = {bytes, true};
 	return CUDA_SUCCESS;
 }
 API cuMemAllocHost(void **p, size_t bytes) { return cuMemHostAlloc(p, bytes, 0); }
 API cuMemFreeHost(void *p) {
 	CONTEXT;
 	TRY(allowed());
-	auto i = gpu.host.find(p);
-	NEED(i != gpu.host.end() && i->second, INVALID_VALUE);
+	auto i = gpu.host.find((char *)p);
+	NEED(i != gpu.host.end() && i->second.allocated, INVALID_VALUE);
+	TRY(not_in_flight(ctx, i->first, i->second.bytes));
 	gpu.host.erase(i);
 	igc::unwatch(p);
 	free(p);
 	return CUDA_SUCCESS;
 }
-API cuMemHostRegister(void *p, size_t, unsigned) {
+API cuMemHostRegister(void *p, size_t bytes, unsigned) {
 	CONTEXT;
-	NEED(!gpu.host.count(p), HOST_MEMORY_ALREADY_REGISTERED);
-	gpu.host[p] = false;
+	NEED(!pinned((char *)p, 0), HOST_MEMORY_ALREADY_REGISTERED);
+	gpu.host[(char *)p] = {bytes, false};
 	return CUDA_SUCCESS;
 }
 API cuMemHostUnregister(void *p) {
 	CONTEXT;
-	auto i = gpu.host.find(p);
-	NEED(i != gpu.host.end() && !i->second, HOST_MEMORY_NOT_REGISTERED);
+	auto i = gpu.host.find((char *)p);
+	NEED(i != gpu.host.end() && !i->second.allocated, HOST_MEMORY_NOT_REGISTERED);
+	TRY(not_in_flight(ctx, i->first, i->second.bytes));
 	gpu.host.erase(i);
 	return CUDA_SUCCESS;
 }
 API cuMemHostGetDevicePointer(CUdeviceptr *d, void *p, unsigned) {
 	CONTEXT;
-	NEED(gpu.host.count(p), INVALID_VALUE);
+	NEED(pinned((char *)p, 1), INVALID_VALUE);
 	*d = (CUdeviceptr)p;
 	return CUDA_SUCCESS;
 }
@@ -755,6 +920,8 @@ API cuStreamDestroy(CUstream s) {
 	CONTEXT;
 	NEED(gpu.streams.count(s), INVALID_HANDLE);
 	NEED(!s->capture, STREAM_CAPTURE_UNSUPPORTED);
+	/* Its work goes on. A blocking stream's may now wait for more than it must, but others still wait for it. */
+	if (s->last && !(s->flags & CU_STREAM_NON_BLOCKING)) enqueue(s->context, nullptr, nullptr);
 	gpu.streams.erase(s);
 	for (CUevent e : gpu.events)
 		if (e->stream == s) e->stream = nullptr;
@@ -773,17 +940,41 @@ API cuStreamGetPriority(CUstream s, int *priority) {
 	*priority = s ? s->priority : 0;
 	return CUDA_SUCCESS;
 }
-API cuStreamSynchronize(CUstream s) {
-	CONTEXT;
+/* The last work in a stream's queue. */
+static CUresult find_last(CUcontext ctx, CUstream s, igc::Task *last) {
 	TRY(find_stream(ctx, &s));
 	if (!s) TRY(default_stream(ctx));
 	if (s && s->capture) {
 		s->capture->invalid = true;
 		return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
 	}
+	*last = s ? s->last : enqueue(ctx, nullptr, nullptr);
+	return CUDA_SUCCESS;
+}
+API cuStreamSynchronize(CUstream s) {
+	CONTEXT;
+	igc::Task last;
+	TRY(find_last(ctx, s, &last));
+	TRY(wait_for(ctx, last));
 	return check_context(ctx);
 }
-API cuStreamQuery(CUstream s) { return cuStreamSynchronize(s); }
+static CUresult query(const igc::Task &t) {
+	if (!t || t->done) return CUDA_SUCCESS;
+	igc::wait(t); /* so that the next query finds it done */
+	return CUDA_ERROR_NOT_READY;
+}
+API cuStreamQuery(CUstream s) {
+	CONTEXT;
+	igc::Task last;
+	TRY(find_last(ctx, s, &last));
+	return query(last);
+}
+
+static void join(std::vector<size_t> &ends, const std::vector<size_t> &others) {
+	ends.insert(ends.end(), others.begin(), others.end());
+	std::sort(ends.begin(), ends.end());
+	ends.erase(std::unique(ends.begin(), ends.end()), ends.end());
+}
 
 API cuStreamWaitEvent(CUstream s, CUevent e, unsigned) {
 	CONTEXT;
@@ -791,6 +982,8 @@ API cuStreamWaitEvent(CUstream s, CUevent e, unsigned) {
 	NEED(gpu.events.count(e), INVALID_HANDLE);
 	if (!e->capture) {
 		NEED(!s || !s->capture || !e->recorded, STREAM_CAPTURE_ISOLATION);
+		if (!s) TRY(default_stream(ctx));
+		if (e->task && !e->task->done) enqueue(ctx, s, nullptr, {e->task});
 		return CUDA_SUCCESS;
 	}
 	NEED(s, STREAM_CAPTURE_IMPLICIT);
@@ -798,12 +991,26 @@ API cuStreamWaitEvent(CUstream s, CUevent e, unsigned) {
 		s->capture = e->capture;
 		s->recorded = 1; /* even if nothing follows it has to come back */
 		s->joined = 0;
+		s->ends = e->ends;
 	} else if (s->capture != e->capture) {
 		s->capture->invalid = e->capture->invalid = true;
 		return CUDA_ERROR_STREAM_CAPTURE_MERGE;
-	} else if (e->stream && e->stream != s)
-		e->stream->joined = std::max(e->stream->joined, e->position);
+	} else {
+		join(s->ends, e->ends);
+		if (e->stream && e->stream != s) e->stream->joined = std::max(e->stream->joined, e->position);
+	}
 	return CUDA_SUCCESS;
+}
+
+/* Whether all nodes of a capture come before the last ones of its origin. */
+static bool all_joined(const Capture *c) {
+	std::vector<bool> before(c->graph->nodes->size());
+	for (size_t i : c->origin->ends) before[i] = true;
+	for (size_t i = before.size(); i--;) {
+		if (!before[i]) return false;
+		for (size_t j : (*c->graph->nodes)[i].after) before[j] = true;
+	}
+	return true;
 }
 
 API cuStreamBeginCapture(CUstream s, CUstreamCaptureMode mode) {
@@ -813,6 +1020,7 @@ API cuStreamBeginCapture(CUstream s, CUstreamCaptureMode mode) {
 	NEED(!s->capture, ILLEGAL_STATE);
 	s->capture = new Capture{s, mode, &capture_mode, new CUgraph_st{}, false};
 	s->recorded = s->joined = 0;
+	s->ends.clear();
 	gpu.captures.insert(s->capture);
 	return CUDA_SUCCESS;
 }
@@ -826,6 +1034,7 @@ API cuStreamEndCapture(CUstream s, CUgraph *g) {
 	CUresult r = c->invalid ? CUDA_ERROR_STREAM_CAPTURE_INVALIDATED : CUDA_SUCCESS;
 	for (CUstream t : gpu.streams)
 		if (t != s && t->capture == c && t->joined < t->recorded && !r) r = CUDA_ERROR_STREAM_CAPTURE_UNJOINED;
+	if (!r && !all_joined(c)) r = CUDA_ERROR_STREAM_CAPTURE_UNJOINED;
 	*g = r ? nullptr : c->graph;
 	if (r)
 		delete c->graph;
@@ -866,19 +1075,25 @@ API cuEventRecord(CUevent e, CUstream s) {
 	NEED(gpu.events.count(e) && e->context == ctx, INVALID_HANDLE);
 	if (!s) TRY(default_stream(ctx));
 	e->recorded = true;
-	e->time = now();
 	e->capture = s ? s->capture : nullptr;
+	e->task = e->capture ? nullptr : enqueue(ctx, s, nullptr);
 	e->stream = s;
 	e->position = s ? s->recorded : 0;
+	e->ends = e->capture ? s->ends : std::vector<size_t>();
 	return CUDA_SUCCESS;
 }
 API cuEventSynchronize(CUevent e) {
 	CONTEXT;
 	NEED(gpu.events.count(e), INVALID_HANDLE);
 	NEED(!e->capture, CAPTURED_EVENT);
-	return CUDA_SUCCESS;
+	return wait_for(e->context, e->task);
 }
-API cuEventQuery(CUevent e) { return cuEventSynchronize(e); }
+API cuEventQuery(CUevent e) {
+	CONTEXT;
+	NEED(gpu.events.count(e), INVALID_HANDLE);
+	NEED(!e->capture, CAPTURED_EVENT);
+	return query(e->task);
+}
 API cuEventElapsedTime(float *ms, CUevent from, CUevent to) {
 	CONTEXT;
 	for (CUevent e : {from, to}) {
@@ -886,7 +1101,8 @@ API cuEventElapsedTime(float *ms, CUevent from, CUevent to) {
 		NEED(!e->capture, CAPTURED_EVENT);
 		NEED(e->recorded && !(e->flags & CU_EVENT_DISABLE_TIMING), INVALID_HANDLE);
 	}
-	*ms = float(to->time - from->time);
+	NEED(from->task->done && to->task->done, NOT_READY);
+	*ms = float(to->task->time - from->task->time);
 	return CUDA_SUCCESS;
 }
 
@@ -905,14 +1121,48 @@ API cuGraphUpload(CUgraphExec x, CUstream s) {
 	NEED(gpu.executables.count(x), INVALID_VALUE);
 	return find_stream(ctx, &s);
 }
+/* The nodes of a list that none of it comes after. */
+static std::vector<size_t> ends_of(const Nodes &nodes) {
+	std::vector<bool> followed(nodes.size());
+	for (const Node &n : nodes)
+		for (size_t i : n.after) followed[i] = true;
+	std::vector<size_t> ends;
+	for (size_t i = 0; i < nodes.size(); i++)
+		if (!followed[i]) ends.push_back(i);
+	return ends;
+}
+
+/* A graph that is launched into a capture becomes a part of it. */
+static CUresult launch_in_capture(CUgraphExec x, CUstream s) {
+	NEED(!s->capture->invalid, STREAM_CAPTURE_INVALIDATED);
+	size_t first = s->capture->graph->nodes->size();
+	for (Node n : *x->nodes) {
+		for (size_t &i : n.after) i += first;
+		if (n.after.empty()) n.after = s->ends;
+		record(s, std::move(n));
+	}
+	if (x->nodes->empty()) return CUDA_SUCCESS;
+	s->ends = ends_of(*x->nodes);
+	for (size_t &i : s->ends) i += first;
+	return CUDA_SUCCESS;
+}
+
 API cuGraphLaunch(CUgraphExec x, CUstream s) {
 	CONTEXT;
 	NEED(gpu.executables.count(x), INVALID_VALUE);
 	NEED(x->context == ctx, INVALID_HANDLE);
-	for (const Node &n : x->nodes) {
-		TRY(find_stream(ctx, &s));
-		TRY(s && s->capture ? submit(ctx, s, n) : execute(ctx, n));
+	TRY(find_stream(ctx, &s));
+	if (s && s->capture) return launch_in_capture(x, s);
+	if (!s) TRY(default_stream(ctx));
+	std::vector<igc::Task> tasks, start = queued(ctx, s), end;
+	start.push_back(x->last);
+	for (const Node &n : *x->nodes) {
+		std::vector<igc::Task> after;
+		for (size_t i : n.after) after.push_back(tasks[i]);
+		tasks.push_back(later(ctx, std::shared_ptr<const Node>(x->nodes, &n), n.after.empty() ? start : after));
 	}
+	for (size_t i : ends_of(*x->nodes)) end.push_back(tasks[i]);
+	x->last = enqueue(ctx, s, nullptr, end);
 	return CUDA_SUCCESS;
 }
 API cuGraphExecDestroy(CUgraphExec x) {
@@ -931,6 +1181,6 @@ API cuGraphDestroy(CUgraph g) {
 API cuGraphGetNodes(CUgraph g, CUgraphNode *nodes, size_t *n) {
 	ENTER;
 	NEED(gpu.graphs.count(g) && !nodes, INVALID_VALUE);
-	*n = g->nodes.size();
+	*n = g->nodes->size();
 	return CUDA_SUCCESS;
 }

@@ -390,8 +390,7 @@ static void run_block() {
 	}
 }
 
-static uint64_t random_number() {
-	static uint64_t s;
+uint64_t random_number(uint64_t &s) {
 	if (!s) {
 		const char *text = getenv("IGC_EMULATED_SEED");
 		s = (text ? strtoull(text, nullptr, 10) : 0) * 0x9E3779B97F4A7C15u + 88172645463325252u;
@@ -403,8 +402,10 @@ static uint64_t random_number() {
 	return s;
 }
 
+static uint64_t mixed; /* the state of the random orders */
+
 template <class T> static void mix(T *p, size_t n) {
-	for (; n > 1; n--) std::swap(p[n - 1], p[random_number() % n]);
+	for (; n > 1; n--) std::swap(p[n - 1], p[random_number(mixed) % n]);
 }
 
 bool guarded(const unsigned char *p, size_t n) {

@@ -31,6 +31,9 @@ bool run(const Kernel *kernel, const void *args, dim3 grid, dim3 block, size_t s
 /* guarded reports whether n bytes are those of new memory. */
 bool guarded(const unsigned char *p, size_t n);
 
+/* random_number changes a state, which is 0 at first: then IGC_EMULATED_SEED chooses it. */
+uint64_t random_number(uint64_t &state);
+
 /* wrong is fail with a text to format. */
 __attribute__((format(printf, 1, 2))) void wrong(const char *format, ...);
 

@@ -20,7 +20,7 @@ gpu: build/gpu/libcuda.a ## igcsearch-gpu, which runs without CUDA too, on the p
 gpu-test: build/gpu/libcuda.a ## the tests with tag gpu, on the emulated GPU; on a real one with IGC_REQUIRE_GPU=1
 	$(GPU) go test -count=1 -tags gpu ./trainer/gpu/...
 	$(GPU) go test -count=1 -tags gpu -run GPU ./trainer ./trainer/bench ./cmd/igcsearch
-	$(GPU) go test -count=1 -race -tags gpu -run 'SameBits|GPUResult' ./trainer/gpu ./trainer
+	$(GPU) go test -count=1 -race -tags gpu -run 'SameBits|GPUResult|Fault' ./trainer/gpu ./trainer
 
 # What is left out has orders of its own, or is about memory.
 CHECKS = $(GPU) go test -count=1 -tags gpu -skip 'KeepToTheirBuffers|WrongBuffers|OrderOfBlocks|TestMemory' ./trainer/gpu

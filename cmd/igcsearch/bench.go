@@ -102,7 +102,8 @@ Other programs make a step slower. bench measures the network, not the machine, 
 where nothing else runs, and warns where something did.
 
 Each row is written as soon as it is measured, and --output appends it to a file as a
-line of JSON, so that a bench that is ended loses none.
+line of JSON, so that a bench that is ended loses none. The file has a line of one
+training on a GPU alone before it has that of all.
 
 --peer compares with another implementation: the command gets the arguments
 --pairs LxM --batch N --threads N, and prints JSON lines with "step_s", the seconds

@@ -52,11 +52,12 @@ func newBencher(o benchOptions, stdout, stderr io.Writer) (*bencher, error) {
 		return nil, err
 	}
 	b := &bencher{benchOptions: o, list: list, stdout: stdout, stderr: stderr}
-	widest := [3]string{2: "12345678"}
+	var widest [3]string
 	for _, s := range list {
-		cells := [3]string{strconv.Itoa(s.Pair().L), strconv.Itoa(s.Pair().M)}
-		if len(o.systems) > 0 {
-			cells[0] = s.String()
+		p := s.Pair()
+		cells := [3]string{strconv.Itoa(p.L), strconv.Itoa(p.M), strconv.Itoa(p.Params(9))}
+		if len(o.systems) > 0 { // only the measurement knows their parameters
+			cells[0], cells[2] = s.String(), "12345678"
 		}
 		for i, cell := range cells {
 			if len(cell) > len(widest[i]) {
@@ -141,20 +142,18 @@ func (b *bencher) warn() {
 // record writes a line of JSON to the file of --output, and with --format json to the
 // output.
 func (b *bencher) record(line any) error {
-	text, err := json.Marshal(line)
-	if err != nil {
+	if err := b.append(line); err != nil || b.format != "json" {
 		return err
 	}
-	text = append(text, '\n')
-	if b.file != nil {
-		if _, err := b.file.Write(text); err != nil {
-			return err
-		}
+	return json.NewEncoder(b.stdout).Encode(line)
+}
+
+// append writes a line of JSON to the file of --output, if there is one.
+func (b *bencher) append(line any) error {
+	if b.file == nil {
+		return nil
 	}
-	if b.format == "json" {
-		_, err = b.stdout.Write(text)
-	}
-	return err
+	return json.NewEncoder(b.file).Encode(line)
 }
 
 // end writes a last row of means by the headers of their columns, if there are several

@@ -137,8 +137,10 @@ func cpuTime() time.Duration {
 }
 
 // Bench measures the training step of a network, alone and beside others, on a
-// set of at least some steps' pictures. With an error it returns what it had measured.
-func (d *Device) Bench(ctx context.Context, net space.Network, n, steps int, set *dataset.Set) (b Bench, err error) {
+// set of at least some steps' pictures. It calls alone, if that is not nil, with the first
+// part. With an error it returns what it had measured.
+func (d *Device) Bench(ctx context.Context, net space.Network, n, steps int, set *dataset.Set,
+	alone func(Bench)) (b Bench, err error) {
 	m, err := d.New(net, n, set, trainer.Recipe{Momentum: 0.9, WeightDecay: 1e-4})
 	if err != nil {
 		return b, err
@@ -153,6 +155,9 @@ func (d *Device) Bench(ctx context.Context, net space.Network, n, steps int, set
 		return b, err
 	}
 	b.Queue, b.Launch = queue(b.Starts, b.Step)
+	if alone != nil {
+		alone(b)
+	}
 	if models, _, err = d.crowd(ctx, net, n, set, models); err != nil {
 		models = nil
 		return b, err

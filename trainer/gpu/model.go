@@ -136,7 +136,7 @@ func (m *Model) build() (err error) {
 	if err := m.place(lasting, plans); err != nil {
 		return err
 	}
-	if err := upload(m.stream, segments.addr, plans[0].segments); err != nil {
+	if err := errors.Join(send(m, segments.addr, plans[0].segments), send(m, m.tensors.affine.addr, m.tensors.affines)); err != nil {
 		return err
 	}
 	if m.fed != nil {
@@ -273,10 +273,46 @@ func (m *Model) record(p *plan) (*recorded, error) {
 			return nil, err
 		}
 	}
+	beside, err := cu.MakeStream(cu.NonBlocking)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = beside.Destroy() }()
+	ends := map[int]*cu.Event{} // of the launches that another waits for
+	defer func() {
+		for _, e := range ends {
+			_ = cu.DestroyEvent(e)
+		}
+	}()
+	waits := p.waits()
+	for _, i := range waits {
+		if i < 0 || ends[i] != nil {
+			continue
+		}
+		e, err := cu.MakeEvent(cu.DisableTiming)
+		if err != nil {
+			return nil, err
+		}
+		ends[i] = &e
+	}
 	g, err := record(m.stream, func() error {
-		for _, l := range p.launches {
-			if err := m.start(l); err != nil {
+		for i, l := range p.launches {
+			stream := m.stream
+			if l.aside {
+				stream = beside
+			}
+			if e := ends[waits[i]]; e != nil {
+				if err := stream.Wait(*e, 0); err != nil {
+					return err
+				}
+			}
+			if err := m.start(l, stream); err != nil {
 				return err
+			}
+			if e := ends[i]; e != nil {
+				if err := e.Record(stream); err != nil {
+					return err
+				}
 			}
 		}
 		return nil
@@ -284,13 +320,13 @@ func (m *Model) record(p *plan) (*recorded, error) {
 	return &recorded{p, g}, err
 }
 
-// start puts a launch into the model's stream.
-func (m *Model) start(l launch) error {
+// start puts a launch into a stream.
+func (m *Model) start(l launch, stream cu.Stream) error {
 	f, err := m.d.function(l.kernel)
 	if err != nil {
 		return err
 	}
-	if err := launchRaw(f, l.grid, l.block, l.shared, m.stream, encode(l.args)); err != nil {
+	if err := launchRaw(f, l.grid, l.block, l.shared, stream, encode(l.args)); err != nil {
 		return fmt.Errorf("%s: %w", l.kernel, err)
 	}
 	return nil
@@ -519,13 +555,13 @@ func (m *Model) Measure(ctx context.Context, order []int) error {
 		if err := m.forward(ctx, &m.set.Train, order, m.measure); err != nil {
 			return err
 		}
-		return m.start(m.tensors.makePrecise())
+		return m.start(m.tensors.makePrecise(), m.stream)
 	})
 }
 
 // Exchange swaps the weights with their averages.
 func (m *Model) Exchange() error {
-	return m.do(func() error { return m.start(m.tensors.exchange()) })
+	return m.do(func() error { return m.start(m.tensors.exchange(), m.stream) })
 }
 
 // Evaluate implements trainer.Engine.

@@ -4,11 +4,12 @@
  * process, with the kernels of ../kernels compiled in. It is slow and strict: it is there so that tests can run all of the
  * GPU's code, and it refuses what hardware refuses or lets pass with wrong results.
  *
- *   IGC_EMULATED_DEVICES   how many devices there are; 1
- *   IGC_EMULATED_MEMORY    bytes of each; 4 GiB
- *   IGC_EMULATED_ORDER     reverse or random: the order of a launch's blocks, warps and lanes
- *   IGC_EMULATED_STREAMS   when work runs: late, the default; random; early, as soon as it is asked for
- *   IGC_EMULATED_SEED      a number that chooses between work that may run in any order
+ *   IGC_EMULATED_DEVICES      how many devices there are; 1
+ *   IGC_EMULATED_CAPABILITY   compute capability of each; 7.0
+ *   IGC_EMULATED_MEMORY       bytes of each; 4 GiB
+ *   IGC_EMULATED_ORDER        reverse or random: the order of a launch's blocks, warps and lanes
+ *   IGC_EMULATED_STREAMS      when work runs: late, the default; random; early, as soon as it is asked for
+ *   IGC_EMULATED_SEED         a number that chooses between work that may run in any order
  *
  * Launches, copies, fills, events and graphs enter the queue of their stream (queue.cpp). They run when a call waits for
  * them: a synchronisation of their stream, event or context, a copy to the host, cuMemFree. No more runs than that call
@@ -28,6 +29,7 @@
  * written to is seen when a context or stream is waited for and when the memory is freed. One lock covers everything,
  * kernels included. Functions that are missing here are missing in the library, which the program takes as it takes an old
  * driver. */
+#include "code.h"
 #include "faults.h"
 #include "queue.h"
 #include "threads.h"
@@ -127,7 +129,12 @@ struct CUevent_st {
 };
 
 struct Memory { size_t bytes; CUcontext context; int device; };
-struct Pinned { size_t bytes; bool allocated; /* or registered */ };
+struct Pinned {
+	size_t bytes;
+	bool allocated; /* or registered */
+	bool mapped;    /* kernels may use it */
+	CUcontext context;
+};
 
 struct Primary { CUcontext context; int users; unsigned flags; };
 
@@ -168,6 +175,17 @@ static CUresult find_context(CUcontext *ctx) {
 static size_t memory_limit() {
 	const char *text = getenv("IGC_EMULATED_MEMORY");
 	return text && *text ? strtoull(text, nullptr, 10) : size_t(4) << 30;
+}
+
+/* 90 for 9.0. */
+static int capability() {
+	const char *text = getenv("IGC_EMULATED_CAPABILITY");
+	int major = 7, minor = 0;
+	if (text && *text && sscanf(text, "%d.%d", &major, &minor) != 2) {
+		fprintf(stderr, "emulated GPU: cannot read IGC_EMULATED_CAPABILITY=%s\n", text);
+		abort();
+	}
+	return 10 * major + minor;
 }
 
 static double now() {
@@ -460,6 +478,12 @@ static CUresult destroy_context(CUcontext ctx) {
 		if (check_memory(m->first, m->second)) r = CUDA_ERROR_ILLEGAL_ADDRESS;
 		free_memory(m);
 	}
+	for (auto i = gpu.host.begin(); i != gpu.host.end();) {
+		auto h = i++;
+		if (h->second.context != ctx) continue;
+		if (h->second.allocated) free(h->first);
+		gpu.host.erase(h);
+	}
 	destroy_of(ctx, gpu.streams);
 	destroy_of(ctx, gpu.events);
 	destroy_of(ctx, gpu.modules);
@@ -512,7 +536,8 @@ API cuDeviceGetUuid(CUuuid *id, CUdevice d) {
 API cuDeviceGetAttribute(int *v, CUdevice_attribute a, CUdevice d) {
 	DEVICE(d);
 	switch (a) {
-	case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: *v = 7; break;
+	case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: *v = capability() / 10; break;
+	case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR: *v = capability() % 10; break;
 	case CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT: *v = PROCESSORS; break;
 	case CU_DEVICE_ATTRIBUTE_WARP_SIZE: *v = WARP; break;
 	case CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK:
@@ -605,10 +630,16 @@ API cuCtxGetStreamPriorityRange(int *least, int *greatest) {
 	return CUDA_SUCCESS;
 }
 
+static CUresult destroy_primary(Primary &p) {
+	CUcontext ctx = p.context;
+	p.context = nullptr;
+	return ctx ? destroy_context(ctx) : CUDA_SUCCESS;
+}
+
 API cuDevicePrimaryCtxRetain(CUcontext *ctx, CUdevice d) {
 	DEVICE(d);
 	Primary &p = gpu.primary[d];
-	if (!p.users) {
+	if (!p.context) {
 		TRY(igc::memory_fault());
 		p.context = make_context(d, p.flags);
 	}
@@ -620,20 +651,15 @@ API cuDevicePrimaryCtxRelease(CUdevice d) {
 	DEVICE(d);
 	Primary &p = gpu.primary[d];
 	NEED(p.users, INVALID_CONTEXT);
-	return --p.users ? CUDA_SUCCESS : destroy_context(p.context);
+	return --p.users ? CUDA_SUCCESS : destroy_primary(p);
 }
-API cuDevicePrimaryCtxReset(CUdevice d) {
-	DEVICE(d);
-	Primary &p = gpu.primary[d];
-	if (!p.users) return CUDA_SUCCESS;
-	p.users = 0;
-	return destroy_context(p.context);
-}
+/* Its users stay, and have to release it. */
+API cuDevicePrimaryCtxReset(CUdevice d) { DEVICE(d); return destroy_primary(gpu.primary[d]); }
 API cuDevicePrimaryCtxSetFlags(CUdevice d, unsigned flags) { DEVICE(d); gpu.primary[d].flags = flags; return CUDA_SUCCESS; }
 API cuDevicePrimaryCtxGetState(CUdevice d, unsigned *flags, int *active) {
 	DEVICE(d);
 	*flags = gpu.primary[d].flags;
-	*active = gpu.primary[d].users > 0;
+	*active = gpu.primary[d].context != nullptr;
 	return CUDA_SUCCESS;
 }
 
@@ -665,12 +691,20 @@ API cuModuleLoadData(CUmodule *m, const void *image) {
 	CONTEXT;
 	TRY(allowed());
 	TRY(igc::memory_fault());
-	std::string ptx = (const char *)image;
-	NEED(ptx.compare(0, 4, "\177ELF"), NO_BINARY_FOR_GPU);
-	NEED(ptx.find(".version") != std::string::npos, INVALID_PTX);
-	size_t target = ptx.find(".target sm_");
-	NEED(target == std::string::npos || atoi(ptx.c_str() + target + 11) <= 70, NO_BINARY_FOR_GPU);
-	*m = new CUmod_st{ctx, parse(ptx), {}};
+	std::map<std::string, long> entries;
+	if (igc::is_elf(image)) {
+		int sm;
+		NEED(igc::read_elf(image, &sm, &entries), INVALID_IMAGE);
+		/* Machine code runs on devices of the same major number and the same or a larger minor one. */
+		NEED(sm / 10 == capability() / 10 && sm % 10 <= capability() % 10, NO_BINARY_FOR_GPU);
+	} else {
+		std::string ptx = (const char *)image;
+		NEED(ptx.find(".version") != std::string::npos, INVALID_PTX);
+		size_t target = ptx.find(".target sm_");
+		NEED(target == std::string::npos || atoi(ptx.c_str() + target + 11) <= capability(), NO_BINARY_FOR_GPU);
+		entries = parse(ptx);
+	}
+	*m = new CUmod_st{ctx, std::move(entries), {}};
 	gpu.modules.insert(*m);
 	return CUDA_SUCCESS;
 }
@@ -699,10 +733,10 @@ API cuModuleGetFunction(CUfunction *f, CUmodule m, const char *name) {
 	if (!function) {
 		const igc::Kernel *k = igc::kernels;
 		while (k && strcmp(k->name, name)) k = k->next;
-		if (!k) fprintf(stderr, "emulated GPU: the PTX has a kernel %s, the sources have none\n", name);
+		if (!k) fprintf(stderr, "emulated GPU: the code has a kernel %s, the sources have none\n", name);
 		NEED(k, NOT_FOUND);
 		if (entry->second >= 0 && size_t(entry->second) != k->bytes) {
-			fprintf(stderr, "emulated GPU: kernel %s takes %ld bytes in the PTX and %zu in the source: an old PTX?\n", name,
+			fprintf(stderr, "emulated GPU: kernel %s takes %ld bytes in the code and %zu in the source: old code?\n", name,
 				entry->second, k->bytes);
 			return CUDA_ERROR_INVALID_IMAGE;
 		}
@@ -735,8 +769,8 @@ API cuFuncGetAttribute(int *v, CUfunction_attribute a, CUfunction f) {
 	switch (a) {
 	case CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK: *v = f->kernel->threads; break;
 	case CU_FUNC_ATTRIBUTE_NUM_REGS: *v = f->kernel->registers; break;
-	case CU_FUNC_ATTRIBUTE_PTX_VERSION:
-	case CU_FUNC_ATTRIBUTE_BINARY_VERSION: *v = 70; break;
+	case CU_FUNC_ATTRIBUTE_PTX_VERSION: *v = 70; break;
+	case CU_FUNC_ATTRIBUTE_BINARY_VERSION: *v = capability(); break;
 	case CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES: *v = f->dynamic; break;
 	default: *v = 0;
 	}
@@ -822,7 +856,7 @@ API cuMemGetAddressRange(CUdeviceptr *base, size_t *bytes, CUdeviceptr p) {
 	if (bytes) *bytes = i->second.bytes;
 	return CUDA_SUCCESS;
 }
-API cuMemHostAlloc(void **p, size_t bytes, unsigned) {
+API cuMemHostAlloc(void **p, size_t bytes, unsigned flags) {
 	CONTEXT;
 	TRY(allowed());
 	NEED(bytes, INVALID_VALUE);
@@ -830,7 +864,7 @@ API cuMemHostAlloc(void **p, size_t bytes, unsigned) {
 	NEED(!posix_memalign(p, std::max<size_t>(4096, ALIGN), (bytes + ALIGN - 1) / ALIGN * ALIGN), OUT_OF_MEMORY);
 	igc::watch(*p, bytes);
 	memset(*p, 0xFF, bytes);
-	gpu.host[(char *)*p] = {bytes, true};
+	gpu.host[(char *)*p] = {bytes, true, (flags & CU_MEMHOSTALLOC_DEVICEMAP) != 0, ctx};
 	return CUDA_SUCCESS;
 }
 API cuMemAllocHost(void **p, size_t bytes) { return cuMemHostAlloc(p, bytes, 0); }
@@ -848,7 +882,7 @@ API cuMemFreeHost(void *p) {
 API cuMemHostRegister(void *p, size_t bytes, unsigned) {
 	CONTEXT;
 	NEED(!pinned((char *)p, 0), HOST_MEMORY_ALREADY_REGISTERED);
-	gpu.host[(char *)p] = {bytes, false};
+	gpu.host[(char *)p] = {bytes, false, false, ctx};
 	return CUDA_SUCCESS;
 }
 API cuMemHostUnregister(void *p) {
@@ -861,7 +895,8 @@ API cuMemHostUnregister(void *p) {
 }
 API cuMemHostGetDevicePointer(CUdeviceptr *d, void *p, unsigned) {
 	CONTEXT;
-	NEED(pinned((char *)p, 1), INVALID_VALUE);
+	auto i = find_pinned((char *)p, 1);
+	NEED(i != gpu.host.end() && i->second.mapped, INVALID_VALUE);
 	*d = (CUdeviceptr)p;
 	return CUDA_SUCCESS;
 }

@@ -93,6 +93,7 @@ static inline uint mask_or_all(uint mask = ~0u) { return mask; }
 	static inline void name([[maybe_unused]] const Args a)
 
 #define SHARED(type, name) type *const name = reinterpret_cast<type *>(igc::shared)
+#define OPAQUE(v) static_cast<void>(v)
 
 #define __syncthreads() igc::wait_block(__FILE__, __LINE__)
 #define __syncwarp(...) igc::exchange(igc::SYNC, igc::mask_or_all(__VA_ARGS__), 0, 0, 32, __FILE__, __LINE__)

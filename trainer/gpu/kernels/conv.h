@@ -7,7 +7,7 @@
 //
 // What is read row by row of input is used for all rows of output that it belongs to.
 #pragma once
-#include "lanes.h"
+#include "norm.h"
 
 // tile_stride is the room of a tile's weights in shared memory: whole vectors.
 __host__ __device__ constexpr int tile_stride(int co) { return co <= 2 ? co : (co + 3) / 4 * 4; }
@@ -141,6 +141,17 @@ __device__ __forceinline__ void finish_strip(const igc_conv &a, float (&acc)[CO]
 		a.sums[((long long)channel(g, o0 + o, a.groups, a.co, a.interleaved) * a.parts + part) * 2 + (i >= CO)] = s[0];
 }
 
+// end_sums ends the normalisation of the block's channels, so many from o0 on, if the block is the last that has sums of
+// them.
+__device__ __forceinline__ void end_sums(const igc_conv &a, int g, int o0, int channels) {
+	if (!a.norm.counters || !last_block(a.norm.counters)) return;
+	auto of = [&](int o) { return channel(g, o0 + o, a.groups, a.co, a.interleaved); };
+	if (a.mx)
+		end_norm<8>(a.norm, a.sums, a.parts, min(channels, a.co - o0), of, norm_backward);
+	else
+		end_norm<8>(a.norm, a.sums, a.parts, min(channels, a.co - o0), of, norm_forward);
+}
+
 // What a convolution reads: x as it is, its ReLU after a normalisation, or the
 // gradient of a normalised tensor out of two.
 enum Input { PLAIN, NORMAL, GRADIENT };
@@ -157,6 +168,9 @@ __device__ __forceinline__ void conv(const igc_conv &a) {
 	constexpr int R0 = UP ? -((KH - 1 - KH / 2) / S) : -(KH / 2), RN = UP ? (PH - 1 + KH / 2) / S - R0 + 1 : (PH - 1) * S + KH;
 	constexpr int C0 = UP ? -((KW - 1 - KW / 2) / S) : -(KW / 2), CN = UP ? (PW - 1 + KW / 2) / S - C0 + 1 : (PW - 1) * S + KW;
 
+	// The part of it that no other strip has.
+	constexpr int OWN_ROWS = UP ? PH / S : PH, OWN_COLUMNS = UP ? PW / S : PW;
+
 	// The columns that every thread has in the input, if the strips have no rest.
 	constexpr int FIRST = -C0, LAST = FIRST + (UP ? PW / S : PW * S);
 
@@ -171,6 +185,7 @@ __device__ __forceinline__ void conv(const igc_conv &a) {
 	const bool active = strip < strips && o0 < a.co;
 	const bool exact = a.OW % PW == 0 && (UP ? a.OW == W * S : a.OW * S == W);
 	const bool valid = b * LANES + lane < a.n, normal = INPUT != PLAIN && a.scale;
+	const bool keeps = TWO && a.dz && o0 == 0;
 	const float low = a.low;
 	const int rowStep = W * LANES, tapStep = tiles * CS;
 
@@ -234,6 +249,13 @@ __device__ __forceinline__ void conv(const igc_conv &a) {
 						if (win + j >= 0 && win + j < W) load(j);
 					}
 				}
+				// Of the tiles and strips that read a position, one writes what it read.
+				if (TWO && keeps && r >= -R0 && r < OWN_ROWS - R0) {
+					float *to = a.dz + (x - a.x);
+#pragma unroll
+					for (int j = -C0; j < OWN_COLUMNS - C0; j++)
+						if (win + j < W) to[j * LANES] = row[j];
+				}
 #pragma unroll
 				for (int ph = 0; ph < PH; ph++) {
 					const int kh = UP ? ph + KH / 2 - S * (R0 + r) : R0 + r + KH / 2 - ph * S;
@@ -259,4 +281,5 @@ __device__ __forceinline__ void conv(const igc_conv &a) {
 		}
 	}
 	if (active) finish_strip<CO, PH, PW>(a, acc, b, g, o0, h0, w0, b * strips + strip);
+	end_sums(a, g, first * CO, tiles * CO);
 }

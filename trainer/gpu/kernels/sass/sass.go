@@ -5,7 +5,7 @@
 //	sass -limits FILE DIR
 //
 // DIR has *.resources, with a line "kernel arch registers spilled" for each kernel,
-// and *.sass, the output of nvdisasm -c. The exit code is 1, after the table, where a
+// and *.sass, the output of nvdisasm -c -hex. The exit code is 1, after the table, where a
 // kernel is beyond its limit.
 package main
 
@@ -136,28 +136,44 @@ func readFigures(dir string) (map[build]figures, error) {
 type code struct {
 	instructions []instruction
 	loops        [][2]int
+	branches     []branch
 }
 
 // instruction is one line of a disassembly.
 type instruction struct {
 	opcode    string // with suffixes
 	registers []string
+	address   int64
+}
+
+// branch is an instruction that goes to an address, which may have a label.
+type branch struct {
+	index  int
+	target int64
+	label  string
 }
 
 var (
 	archLine        = regexp.MustCompile(`EF_CUDA_SM(\d+) `)
 	textLine        = regexp.MustCompile(`^\.text\.(\w+):`)
 	labelLine       = regexp.MustCompile(`^\s*(\.L_\w+):`)
-	instructionLine = regexp.MustCompile(`^\s+/\*[0-9a-f]+\*/\s+(?:\{ )?(?:@!?U?P\w+ )?\s*([A-Z][\w.]*)(.*?);`)
-	register        = regexp.MustCompile(`\bR\d+\b`)
-	branchTarget    = regexp.MustCompile("`\\((\\.L_\\w+)\\)")
+	instructionLine = regexp.MustCompile(
+		`^\s+/\*([0-9a-f]+)\*/\s+(?:\{ )?(?:@!?U?P\w+ )?\s*([A-Z][\w.]*)(.*?);.*/\* 0x([0-9a-f]+) \*/`)
+	secondWord   = regexp.MustCompile(`^\s+/\* 0x[0-9a-f]+ \*/$`)
+	register     = regexp.MustCompile(`\bR\d+\b`)
+	branchTarget = regexp.MustCompile("`\\((\\.L_\\w+)\\)")
 )
 
-// parse reads what nvdisasm -c prints of one file.
+// parse reads what nvdisasm -c -hex prints of one file. An instruction has two words,
+// the second on a line of its own. Of one that nvdisasm does not know it prints the
+// words alone, and neither its address nor a label that stands there, so that the
+// targets of branches are read from their encoding.
 func parse(r io.Reader) (map[build]*code, error) {
-	all, labels := map[build]*code{}, map[string]int{}
+	all, labels := map[build]*code{}, map[string]int64{}
 	var arch string
 	var now *code
+	var next []string // labels of the next instruction
+	var half bool     // of the last instruction, the second word is missing
 	lines := bufio.NewScanner(r)
 	for lines.Scan() {
 		line := lines.Text()
@@ -167,28 +183,77 @@ func parse(r io.Reader) (map[build]*code, error) {
 			now = &code{}
 			all[build{m[1], arch}] = now
 		} else if strings.HasPrefix(line, "//------") {
-			now = nil
+			now, next, half = nil, nil, false
 		} else if now == nil {
 			continue
 		} else if m := labelLine.FindStringSubmatch(line); m != nil {
-			labels[m[1]] = len(now.instructions)
+			next = append(next, m[1])
 		} else if m := instructionLine.FindStringSubmatch(line); m != nil {
-			i := instruction{opcode: m[1], registers: register.FindAllString(m[2], -1)}
-			if t := branchTarget.FindStringSubmatch(m[2]); t != nil && i.is("BRA") {
-				if first, ok := labels[t[1]]; ok && first < len(now.instructions) {
-					now.loops = append(now.loops, [2]int{first, len(now.instructions)})
-				}
+			i := instruction{opcode: m[2], registers: register.FindAllString(m[3], -1)}
+			var word uint64
+			if _, err := fmt.Sscanf(m[1]+" "+m[4], "%x %x", &i.address, &word); err != nil {
+				return nil, fmt.Errorf("%q: %w", line, err)
+			}
+			for _, label := range next {
+				labels[label] = i.address
+			}
+			next = nil
+			if t := branchTarget.FindStringSubmatch(m[3]); t != nil && i.is("BRA") {
+				now.branches = append(now.branches, branch{len(now.instructions), targetOf(arch, i.address, word), t[1]})
 			}
 			now.instructions = append(now.instructions, i)
+			half = true
+		} else if secondWord.MatchString(line) && len(now.instructions) > 0 {
+			if !half {
+				unnamed := instruction{address: now.instructions[len(now.instructions)-1].address + 16}
+				now.instructions = append(now.instructions, unnamed)
+			}
+			half = !half
 		}
 	}
 	if err := lines.Err(); err != nil {
 		return nil, err
 	}
 	if len(all) == 0 || arch == "" {
-		return nil, fmt.Errorf("this is no output of nvdisasm -c")
+		return nil, fmt.Errorf("this is no output of nvdisasm -c -hex")
+	}
+	for b, c := range all {
+		if err := c.findLoops(labels); err != nil {
+			return nil, fmt.Errorf("%s on %s: %w", b.kernel, b.arch, err)
+		}
 	}
 	return all, nil
+}
+
+// targetOf is where a branch goes that has the given first word.
+func targetOf(arch string, address int64, word uint64) int64 {
+	offset := int64(word) >> 34
+	if arch == "sm_90" {
+		offset = offset<<8 | int64(word>>16&0xff)
+	}
+	return address + 16 + 4*offset
+}
+
+// findLoops finds the loops of a kernel, and fails where a label says that a branch
+// goes elsewhere.
+func (c *code) findLoops(labels map[string]int64) error {
+	at := map[int64]int{}
+	for n, i := range c.instructions {
+		at[i.address] = n
+	}
+	for _, b := range c.branches {
+		if target, ok := labels[b.label]; ok && target != b.target {
+			return fmt.Errorf("the branch to %s goes to %#x by its encoding, but the label is at %#x", b.label, b.target, target)
+		}
+		first, ok := at[b.target]
+		if !ok {
+			return fmt.Errorf("the branch to %s goes to %#x, where no instruction is", b.label, b.target)
+		}
+		if first < b.index {
+			c.loops = append(c.loops, [2]int{first, b.index})
+		}
+	}
+	return nil
 }
 
 // is says whether an instruction is one of an opcode's variants.

@@ -12,19 +12,20 @@ import (
 // folder has the disassembly of testdata and the given limits.
 func folder(t *testing.T, limits string) (dir, file string) {
 	t.Helper()
-	text, err := os.ReadFile("testdata/scale.sass")
-	if err != nil {
-		t.Fatal(err)
-	}
 	dir = t.TempDir()
-	for name, text := range map[string]string{
-		"limits.txt": limits,
-		// The code for the other device is the same.
-		"scale.90.sass":      string(text),
-		"scale.80.sass":      strings.Replace(string(text), "SM90", "SM80", 1),
-		"scale.90.resources": "scale sm_90 129 8\nstraight sm_90 33 0\nstraight sm_80 32 0\n",
-		"scale.80.resources": "scale sm_80 24 0\n",
-	} {
+	files := map[string]string{
+		"limits.txt":            limits,
+		"scale.sm_90.resources": "scale sm_90 129 8\nstraight sm_90 33 0\nstraight sm_80 32 0\n",
+		"scale.sm_80.resources": "scale sm_80 24 0\n",
+	}
+	for _, name := range []string{"scale.sm_80.sass", "scale.sm_90.sass"} {
+		text, err := os.ReadFile(filepath.Join("testdata", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[name] = string(text)
+	}
+	for name, text := range files {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o666); err != nil {
 			t.Fatal(err)
 		}
@@ -34,19 +35,23 @@ func folder(t *testing.T, limits string) (dir, file string) {
 
 // TestRoundsOfLoads: a round ends at the first instruction that needs a register of
 // it, also the second one of a wide load; the hot loop has most multiply–adds and no
-// loop in it.
+// loop in it. On sm_90 it begins with an instruction that nvdisasm does not know.
 func TestRoundsOfLoads(t *testing.T) {
 	dir, _ := folder(t, "")
 	all, err := readFigures(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := all[build{"scale", "sm_90"}]
 	want := figures{registers: 129, spilled: 8,
 		loop: part{instructions: 9, fma: 2, loads: 4, rounds: 2},
 		all:  part{instructions: 24, fma: 2, loads: 7, rounds: 5}}
+	got := all[build{"scale", "sm_90"}]
 	if got != want {
-		t.Errorf("scale: %+v, want %+v", got, want)
+		t.Errorf("scale on sm_90: %+v, want %+v", got, want)
+	}
+	want.registers, want.spilled = 24, 0
+	if got = all[build{"scale", "sm_80"}]; got != want {
+		t.Errorf("scale on sm_80: %+v, want %+v", got, want)
 	}
 	// An address that was loaded is waited for.
 	got = all[build{"straight", "sm_80"}]
@@ -114,9 +119,9 @@ func TestLimits(t *testing.T) {
 
 func TestMissingFilesAreErrors(t *testing.T) {
 	for name, want := range map[string]string{
-		"scale.90.sass":      "no disassembly of",
-		"scale.90.resources": "no registers of",
-		"scale.80.resources": "no registers of scale on sm_80",
+		"scale.sm_90.sass":      "no disassembly of",
+		"scale.sm_90.resources": "no registers of",
+		"scale.sm_80.resources": "no registers of scale on sm_80",
 	} {
 		dir, limits := folder(t, "* - - - -")
 		if err := os.Remove(filepath.Join(dir, name)); err != nil {
@@ -125,5 +130,20 @@ func TestMissingFilesAreErrors(t *testing.T) {
 		if _, err := run(&bytes.Buffer{}, limits, dir); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("without %s: %v, want %q", name, err, want)
 		}
+	}
+}
+
+// TestBranchesAreReadAsLabelled: code of a device whose encoding is another is an error.
+func TestBranchesAreReadAsLabelled(t *testing.T) {
+	text, err := os.ReadFile("testdata/scale.sm_80.sass")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := parse(bytes.NewReader(text)); err != nil {
+		t.Error(err)
+	}
+	other := strings.Replace(string(text), "SM80", "SM90", 1)
+	if _, err := parse(strings.NewReader(other)); err == nil || !strings.Contains(err.Error(), "by its encoding") {
+		t.Errorf("the encoding of sm_80 as sm_90: %v", err)
 	}
 }

@@ -1,4 +1,4 @@
-.PHONY: build gpu gpu-test gpu-waits gpu-tests gpu-verify emulator test race ci golden faults scale performance
+.PHONY: build gpu gpu-test gpu-checks gpu-waits gpu-tests gpu-verify emulator test race ci golden faults scale performance
 
 build:            ## the binary, with the commit in it
 	@echo "the first build takes some minutes, later ones seconds"
@@ -21,6 +21,12 @@ gpu-test: build/gpu/libcuda.a ## the tests with tag gpu, on the emulated GPU; on
 	$(GPU) go test -count=1 -tags gpu ./trainer/gpu/...
 	$(GPU) go test -count=1 -tags gpu -run GPU ./trainer ./trainer/bench ./cmd/igcsearch
 	$(GPU) go test -count=1 -race -tags gpu -run 'SameBits|GPUResult|Fault' ./trainer/gpu ./trainer
+
+# What is left out has orders of its own, or is about memory.
+CHECKS = $(GPU) go test -count=1 -tags gpu -skip 'KeepToTheirBuffers|WrongBuffers|OrderOfBlocks|TestMemory' ./trainer/gpu
+gpu-checks: build/gpu/libcuda.a ## the kernels in other orders of blocks and threads, and with races and undefined behaviour seen
+	IGC_EMULATED_ORDER=reverse $(CHECKS)
+	IGC_EMULATED_ORDER=random IGC_EMULATED_CHECKED=1 $(CHECKS)
 
 gpu-waits: build/gpu/libcuda.a ## removes each wait of trainer/gpu in turn: a test must fail
 	IGC_WAITS=1 $(GPU) go test -count=1 -tags gpu -run TestEveryWaitIsNeeded -v ./trainer/gpu

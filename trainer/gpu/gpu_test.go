@@ -73,7 +73,7 @@ type rig struct {
 
 func newRig(t testing.TB, n int) *rig {
 	r := &rig{t: t, Model: &Model{d: open(t)}, inputs: map[*buffer][]float32{}}
-	r.p = &plan{tensors: &tensors{place: map[string]int{}}, n: n, blocks: ceil(n, lanes), purpose: training}
+	r.p = &plan{tensors: &tensors{place: map[string]int{}}, n: n, blocks: ceil(n, lanes), purpose: training, gap: align}
 	r.p.partsBuffer, r.p.counters = r.p.floats("parts", 0), r.p.floats("counters", 0)
 	r.p.partsBuffer.kept, r.p.counters.kept = true, true
 	t.Cleanup(func() {
@@ -135,6 +135,9 @@ func (r *rig) run() {
 		for _, b := range r.p.buffers {
 			b.addr += base
 		}
+		if err := cu.MemsetD8Async(cu.DevicePtr(base), 0xFF, int64(total), r.stream); err != nil {
+			return err
+		}
 		for b, v := range r.inputs {
 			if err := upload(r.stream, b.addr, v); err != nil {
 				return err
@@ -149,7 +152,15 @@ func (r *rig) run() {
 				return fmt.Errorf("%s: %w", l.kernel, err)
 			}
 		}
-		return r.stream.Synchronize()
+		if err := r.stream.Synchronize(); err != nil {
+			return err
+		}
+		for _, b := range r.p.buffers { // all of them are kept
+			if err := b.intact(r.p.gap); err != nil {
+				return fmt.Errorf("a launch %w", err)
+			}
+		}
+		return nil
 	})
 	if err != nil {
 		r.t.Fatal(err)

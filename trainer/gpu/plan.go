@@ -56,6 +56,7 @@ type plan struct {
 	*tensors
 	n, blocks int // pictures of a batch, and blocks of them
 	purpose   purpose
+	gap       int // bytes that stay free behind each buffer
 	launches  []launch
 	buffers   []*buffer     // those of this plan alone
 	values    []*buffer     // of the program
@@ -332,7 +333,7 @@ func (p *plan) arrange() int {
 	var used []*buffer
 	var spans []*graph.Span
 	for _, b := range p.buffers {
-		span := &graph.Span{Bytes: b.bytes, First: b.first, Last: b.last}
+		span := &graph.Span{Bytes: b.bytes + p.gap, First: b.first, Last: b.last}
 		switch {
 		case b.kept:
 			span.First, span.Last = 0, math.MaxInt

@@ -12,6 +12,7 @@ import (
 
 	"gorgonia.org/cu"
 
+	"igcsearch/search"
 	"igcsearch/space"
 	"igcsearch/trainer"
 	"igcsearch/trainer/dataset"
@@ -135,7 +136,7 @@ func (m *Model) build() (err error) {
 		if purpose == measuring && !m.r.Precise {
 			continue
 		}
-		p := newPlan(m.tensors, m.host, m.n, purpose, m.state, m.feed)
+		p := newPlan(m.tensors, m.host, m.n, purpose, m.r.Precision == search.PrecisionTF32, m.state, m.feed)
 		// Last returns these after the step.
 		p.x.kept, p.y.kept, p.logits.kept = true, true, true
 		p.gap = m.d.gap
@@ -368,7 +369,9 @@ func (m *Model) Bytes() int { return m.bytes }
 func (m *Model) Model() *graph.Model { return m.host }
 
 // Arithmetic implements trainer.Engine.
-func (m *Model) Arithmetic() string { return m.d.info.Arithmetic() }
+func (m *Model) Arithmetic() string {
+	return search.Recipe{Precision: m.r.Precision}.Arithmetic(m.d.info.Arithmetic())
+}
 
 // Push copies the host's tensors to the device.
 func (m *Model) Push() error {

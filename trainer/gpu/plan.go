@@ -32,6 +32,8 @@ func moduleOf(kernel string) string {
 		return "conv" + kernel[at:]
 	}
 	switch head, _, _ := strings.Cut(kernel, "_"); {
+	case strings.Contains(kernel, "_tf32"):
+		return "conv_tc"
 	case strings.HasPrefix(kernel, "conv_any"):
 		return "conv_any"
 	case head == "weight":
@@ -56,7 +58,8 @@ type plan struct {
 	*tensors
 	n, blocks int // pictures of a batch, and blocks of them
 	purpose   purpose
-	gap       int // bytes that stay free behind each buffer
+	gap       int  // bytes that stay free behind each buffer
+	tf32      bool // the setting precision = "tf32"
 	launches  []launch
 	buffers   []*buffer     // those of this plan alone
 	values    []*buffer     // of the program
@@ -90,8 +93,9 @@ const (
 // newPlan maps a model's program to launches on batches of n pictures. They read
 // and change the given state. feed adds the first launches, which put the batch
 // into x (B, C, H, W, 32) and y (B, 32).
-func newPlan(t *tensors, m *graph.Model, n int, purpose purpose, state *buffer, feed func(p *plan)) *plan {
-	p := &plan{tensors: t, steps: state, n: n, blocks: ceil(n, lanes), purpose: purpose, sizes: m.Program.Values,
+func newPlan(t *tensors, m *graph.Model, n int, purpose purpose, tf32 bool, state *buffer, feed func(p *plan)) *plan {
+	p := &plan{tensors: t, steps: state, n: n, blocks: ceil(n, lanes), purpose: purpose, tf32: tf32,
+		sizes: m.Program.Values,
 		norms: map[*graph.Norm]*normState{}, convs: map[*graph.Conv]*convState{}}
 	for i, s := range p.sizes {
 		p.values = append(p.values, p.floats(fmt.Sprintf("value %d", i), p.blocks*size(s)*lanes))

@@ -50,7 +50,7 @@ struct Kernel {
 
 extern unsigned char *shared;
 
-enum Exchange { FROM, XOR, DOWN, UP, BALLOT, SYNC };
+enum Exchange { FROM, XOR, DOWN, UP, BALLOT, SYNC, MATRIX };
 
 /* wait_block returns when all threads of the block that have not ended wait in it, exchange when all lanes in mask do. */
 void wait_block(const char *file, int line);
@@ -81,6 +81,13 @@ static inline void constant_read(const void *, size_t) {}
 #endif
 template <class T> static IGC_UNCHECKED T load(const T *p) { return *p; }
 template <class T> static IGC_UNCHECKED void store(T *p, T value) { *p = value; }
+
+/* A lane's share of a product of matrices, as the instruction mma.m16n8k8 has it: sums (16×8) += a (16×8) · b (8×8). */
+struct Fragments {
+	float *sums;      /* 4: (lane/4 + 8·(i/2), 2·(lane%4) + i%2) */
+	const uint *a;    /* 4: (lane/4 + 8·(i%2), lane%4 + 4·(i/2)) */
+	const uint *b;    /* 2: (lane%4 + 4·i, lane/4) */
+};
 
 static inline uint mask_or_all(uint mask = ~0u) { return mask; }
 
@@ -140,6 +147,24 @@ static __forceinline__ float __int_as_float(int x) { float y; memcpy(&y, &x, 4);
 static __forceinline__ float __uint_as_float(uint x) { float y; memcpy(&y, &x, 4); return y; }
 static __forceinline__ int __float_as_int(float x) { int y; memcpy(&y, &x, 4); return y; }
 static __forceinline__ uint __float_as_uint(float x) { uint y; memcpy(&y, &x, 4); return y; }
+
+/* The instruction cvt.rna.tf32.f32: to the nearest number with ten bits behind the point, of two the one that is farther
+ * from 0. */
+static __forceinline__ uint igc_tf32(float x) {
+	const uint bits = __float_as_uint(x);
+	return x != x ? 0x7fffe000 : (bits + 0x1000) & 0xffffe000;
+}
+/* The instruction mma.sync.aligned.m16n8k8 of TF32 numbers. A GPU does not say how it adds the eight products; here they
+ * are added to the sum one after another, in float32. */
+#define igc_mma_tf32(sums, a, b) igc::multiply(sums, a, b, __FILE__, __LINE__)
+namespace igc {
+static inline void multiply(float (&sums)[4], const uint (&a)[4], const uint (&b)[2], const char *file, int line) {
+	if ((a[0] | a[1] | a[2] | a[3] | b[0] | b[1]) & 0x1fff)
+		fail("an operand of igc_mma_tf32 does not come from igc_tf32", file, line);
+	Fragments f = {sums, a, b};
+	exchange(MATRIX, ~0u, uint64_t(&f), 0, 32, file, line);
+}
+} // namespace igc
 
 #define IGC_MIN_MAX(T) \
 	static __forceinline__ T min(T x, T y) { return y < x ? y : x; } \

@@ -86,7 +86,7 @@ static void run_needed(const Task &goal, bool all) {
 		size_t before = ready.size();
 		for (Work *t : w->next)
 			if (!--t->missing) ready.push_back(t);
-		if (ready.size() > before + 1) std::swap(ready[before + random_number() % (ready.size() - before)], ready.back());
+		if (ready.size() > before + 1) std::swap(ready[before + random_number(chosen) % (ready.size() - before)], ready.back());
 	}
 }
 

@@ -199,6 +199,23 @@ void wait_block(const char *file, int line) {
 		leave();
 }
 
+/* All lanes gave their Fragments: their sums change. */
+static void multiply(const uint64_t (&lanes)[WARP]) {
+	float a[8][16], b[8][8];
+	auto of = [&](int lane) { return reinterpret_cast<const Fragments *>(lanes[lane]); };
+	for (int lane = 0; lane < WARP; lane++) {
+		for (int i = 0; i < 4; i++) a[lane % 4 + i / 2 * 4][lane / 4 + i % 2 * 8] = __uint_as_float(of(lane)->a[i]);
+		for (int i = 0; i < 2; i++) b[lane % 4 + i * 4][lane / 4] = __uint_as_float(of(lane)->b[i]);
+	}
+	for (int lane = 0; lane < WARP; lane++)
+		for (int i = 0; i < 4; i++) {
+			const int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+			float sum = of(lane)->sums[i];
+			for (int k = 0; k < 8; k++) sum = fmaf(a[k][row], b[k][column], sum);
+			of(lane)->sums[i] = sum;
+		}
+}
+
 /* The lanes of mask all wait: each gets its result in value. */
 static void release_lanes(Warp *w, Thread *lanes, uint mask) {
 	uint64_t values[WARP], ballot = 0;
@@ -219,6 +236,14 @@ static void release_lanes(Warp *w, Thread *lanes, uint mask) {
 		values[i] = t->value;
 		if (t->value) ballot |= uint64_t(1) << i;
 	}
+	if (first->what == MATRIX) {
+		if (group != ~0u) {
+			report(first, "igc_mma_tf32 at %s:%d, but only lanes %08x have not ended", first->file, first->line, group);
+			stop_if_failed();
+			return;
+		}
+		multiply(values);
+	}
 	for (int i = 0; i < WARP; i++) {
 		if (!(group >> i & 1)) continue;
 		Thread *t = lanes + i;
@@ -228,7 +253,7 @@ static void release_lanes(Warp *w, Thread *lanes, uint mask) {
 		case XOR: from = (i ^ x) < start + t->width ? i ^ x : i; break;
 		case DOWN: from = i + x < start + t->width ? i + x : i; break;
 		case UP: from = i - x >= start ? i - x : i; break;
-		case BALLOT: case SYNC: break;
+		case BALLOT: case SYNC: case MATRIX: break;
 		}
 		t->value = t->what == BALLOT ? ballot : values[from & (WARP - 1)];
 		t->state = READY;

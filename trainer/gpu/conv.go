@@ -293,7 +293,7 @@ func (p *plan) gradients(c channels, g *gradient, gx *convArgs, in *graph.Norm, 
 // tilesOf has the tiles of each family of kernels/weight_grad.cu, as (output, input
 // channels).
 var tilesOf = map[string][][2]int{
-	"3x3_plain":        {{1, 1}, {2, 2}, {3, 1}, {4, 1}, {5, 1}, {6, 1}},
+	"3x3_plain":        {{1, 1}, {2, 2}, {3, 1}, {4, 1}, {5, 1}},
 	"3x3_gradient":     {{1, 1}, {2, 2}, {4, 1}},
 	"3x3s2_plain":      {{1, 1}, {2, 2}, {3, 1}, {4, 1}, {6, 1}},
 	"3x3s2_gradient":   {{1, 1}, {2, 2}, {4, 1}},

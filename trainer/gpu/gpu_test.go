@@ -73,7 +73,7 @@ type rig struct {
 
 func newRig(t testing.TB, n int) *rig {
 	r := &rig{t: t, Model: &Model{d: open(t)}, inputs: map[*buffer][]float32{}}
-	r.p = &plan{tensors: &tensors{place: map[string]int{}}, n: n, blocks: ceil(n, lanes), purpose: training}
+	r.p = &plan{tensors: &tensors{place: map[string]int{}}, n: n, blocks: ceil(n, lanes), purpose: training, gap: align}
 	r.p.partsBuffer, r.p.counters = r.p.floats("parts", 0), r.p.floats("counters", 0)
 	r.p.partsBuffer.kept, r.p.counters.kept = true, true
 	t.Cleanup(func() {
@@ -135,6 +135,9 @@ func (r *rig) run() {
 		for _, b := range r.p.buffers {
 			b.addr += base
 		}
+		if err := cu.MemsetD8Async(cu.DevicePtr(base), 0xFF, int64(total), r.stream); err != nil {
+			return err
+		}
 		for b, v := range r.inputs {
 			if err := upload(r.stream, b.addr, v); err != nil {
 				return err
@@ -149,7 +152,15 @@ func (r *rig) run() {
 				return fmt.Errorf("%s: %w", l.kernel, err)
 			}
 		}
-		return r.stream.Synchronize()
+		if err := r.stream.Synchronize(); err != nil {
+			return err
+		}
+		for _, b := range r.p.buffers { // all of them are kept
+			if err := b.intact(r.p.gap); err != nil {
+				return fmt.Errorf("a launch %w", err)
+			}
+		}
+		return nil
 	})
 	if err != nil {
 		r.t.Fatal(err)
@@ -159,7 +170,7 @@ func (r *rig) run() {
 func (r *rig) read(b *buffer) []float32 {
 	r.t.Helper()
 	out := make([]float32, b.bytes/4)
-	if err := r.d.do(func() error { return download(out, b.address()) }); err != nil {
+	if err := r.do(func() error { return download(r.stream, out, b.address()) }); err != nil {
 		r.t.Fatal(err)
 	}
 	return out
@@ -409,13 +420,12 @@ func (m *Model) step(t *testing.T, r *recorded, x []float32, labels []int, rate 
 			ids[i] = int32(labels[i])
 		}
 	}
-	var loss [1]float64
 	losses := make([]float32, r.blocks*lanes)
 	err := m.do(func() error {
 		for _, err := range []error{send(m, m.state.addr, []state{{total: int32(m.n)}}),
 			send(m, m.fed.from.addr, packed), send(m, r.y.addr, ids),
 			send(m, m.rates.addr, []graph.Rates{{Learning: rate}}), r.graph.launch(m.stream),
-			m.wait(), download(loss[:], m.losses.addr), download(losses, r.loss.addr)} {
+			download(m.stream, losses, r.loss.addr), m.wait()} {
 			if err != nil {
 				return err
 			}
@@ -426,7 +436,7 @@ func (m *Model) step(t *testing.T, r *recorded, x []float32, labels []int, rate 
 		t.Fatal(err)
 	}
 	if r.purpose == training {
-		return loss[0]
+		return m.heard.losses[0]
 	}
 	sum := 0.0
 	for _, l := range losses {

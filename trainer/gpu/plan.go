@@ -58,6 +58,7 @@ type plan struct {
 	*tensors
 	n, blocks int // pictures of a batch, and blocks of them
 	purpose   purpose
+	gap       int  // bytes that stay free behind each buffer
 	tf32      bool // the setting precision = "tf32"
 	launches  []launch
 	buffers   []*buffer     // those of this plan alone
@@ -168,7 +169,7 @@ func (p *plan) instruction(i graph.Instruction) {
 		p.crossEntropy()
 	case *graph.Sum:
 		n := p.value(i.To).bytes / 4
-		p.launch("sum", [3]int{min(ceil(n, 256), 2048), 1, 1}, [3]int{256, 1, 1}, 0,
+		p.launch("sum", [3]int{min(ceil(n/4, 256), 2048), 1, 1}, [3]int{256, 1, 1}, 0,
 			&sumArgs{len: int64(n), to: p.value(i.To), a: p.value(i.A), b: p.value(i.B)})
 	default:
 		panic(fmt.Sprintf("gpu: no kernel for %T", i))
@@ -336,7 +337,7 @@ func (p *plan) arrange() int {
 	var used []*buffer
 	var spans []*graph.Span
 	for _, b := range p.buffers {
-		span := &graph.Span{Bytes: b.bytes, First: b.first, Last: b.last}
+		span := &graph.Span{Bytes: b.bytes + p.gap, First: b.first, Last: b.last}
 		switch {
 		case b.kept:
 			span.First, span.Last = 0, math.MaxInt

@@ -3,7 +3,8 @@
  *
  * A thread of a kernel is a fiber (threads.cpp). Only barriers and the exchanges between the lanes of a warp switch from
  * one to the next, and all of the launch happens in one thread of the host, so blocks and their threads see one another's
- * writes at any time: what a barrier is missing for shows when the order changes (IGC_EMULATED_ORDER). */
+ * writes at any time: that a barrier is missing shows when the order changes (IGC_EMULATED_ORDER) and in the checked
+ * library (checks.cpp). */
 #pragma once
 #include <math.h>
 #include <stdint.h>
@@ -42,6 +43,7 @@ struct Kernel {
 	void (*run)(const void *args);
 	size_t bytes;     /* of args */
 	unsigned threads; /* a block, at most */
+	unsigned registers; /* a thread, on the device where it takes most; 0: not known */
 	Kernel *next;
 	Kernel(const char *name, void (*run)(const void *), size_t bytes, unsigned threads);
 };
@@ -63,6 +65,22 @@ template <class T> T shuffle(Exchange what, const char *file, int line, uint mas
 	memcpy(&value, &bits, sizeof value);
 	return value;
 }
+
+#ifdef IGC_CHECKED /* as checks.cpp tells of them */
+void fence();
+void counter(const void *p, size_t size);
+void strong_read(const void *p, size_t size);
+void constant_read(const void *p, size_t size);
+#define IGC_UNCHECKED __attribute__((no_sanitize("thread"), noinline)) /* the access was told of */
+#else
+static inline void fence() {}
+static inline void counter(const void *, size_t) {}
+static inline void strong_read(const void *, size_t) {}
+static inline void constant_read(const void *, size_t) {}
+#define IGC_UNCHECKED __forceinline__
+#endif
+template <class T> static IGC_UNCHECKED T load(const T *p) { return *p; }
+template <class T> static IGC_UNCHECKED void store(T *p, T value) { *p = value; }
 
 /* A lane's share of a product of matrices, as the instruction mma.m16n8k8 has it: sums (16×8) += a (16×8) · b (8×8). */
 struct Fragments {
@@ -93,14 +111,22 @@ static inline uint mask_or_all(uint mask = ~0u) { return mask; }
 #define __ballot_sync(mask, p) uint(igc::exchange(igc::BALLOT, mask, (p) ? 1 : 0, 0, 32, __FILE__, __LINE__))
 #define __any_sync(mask, p) int(__ballot_sync(mask, p) != 0)
 #define __trap() igc::fail("__trap", __FILE__, __LINE__)
-static inline void __threadfence() {}
+static inline void __threadfence() { igc::fence(); }
 static inline void __threadfence_block() {}
 
-template <class T> static __forceinline__ T __ldg(const T *p) { return *p; }
-template <class T> static __forceinline__ T __ldcg(const T *p) { return *p; }
-static inline int atomicAdd(int *p, int v) { int old = *p; *p = old + v; return old; }
-static inline int atomicOr(int *p, int v) { int old = *p; *p = old | v; return old; }
-static inline uint atomicAdd(uint *p, uint v) { uint old = *p; *p = old + v; return old; }
+template <class T> static __forceinline__ T __ldg(const T *p) { igc::constant_read(p, sizeof *p); return igc::load(p); }
+template <class T> static __forceinline__ T __ldcg(const T *p) { igc::strong_read(p, sizeof *p); return igc::load(p); }
+#define IGC_ATOMIC(name, T, value) \
+	static __forceinline__ T name(T *p, T v) { \
+		igc::counter(p, sizeof *p); \
+		T old = igc::load(p); \
+		igc::store(p, value); \
+		return old; \
+	}
+IGC_ATOMIC(atomicAdd, int, old + v)
+IGC_ATOMIC(atomicAdd, uint, old + v)
+IGC_ATOMIC(atomicOr, int, old | v)
+#undef IGC_ATOMIC
 
 /* By macros, for a C library may have these names too, C23 does. */
 static __forceinline__ float igc_rsqrt(float x) { return 1 / sqrtf(x); }

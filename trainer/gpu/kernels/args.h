@@ -268,6 +268,6 @@ typedef struct {
 	PTR(const float) loss;     // (B, 32)
 	PTR(const int) correct;    // (B, 32)
 	PTR(igc_state) state;
-	PTR(double) losses;        // (steps): the mean of each
-	PTR(int) corrects;         // (steps)
+	PTR(double) losses;        // (steps): the mean of each; evaluating: [0] has the sum so far
+	PTR(int) corrects;         // (steps); evaluating: [0] has the sum so far
 } igc_finish;

@@ -102,6 +102,11 @@ type Device struct {
 	modules   map[string]cu.Module
 	functions map[string]cu.Function
 	pictures  map[*dataset.Set]*pictures
+
+	// Tests set these: bytes that stay free behind each buffer, and what runs a
+	// plan in place of its graph.
+	gap     int
+	instead func(m *Model, r *recorded) error
 }
 
 // Open prepares a GPU for trainings. It stays open until Close.

@@ -12,6 +12,7 @@ import (
 
 	"gorgonia.org/cu"
 
+	"igcsearch/search"
 	"igcsearch/space"
 	"igcsearch/trainer"
 	"igcsearch/trainer/dataset"
@@ -135,9 +136,10 @@ func (m *Model) build() (err error) {
 		if purpose == measuring && !m.r.Precise {
 			continue
 		}
-		p := newPlan(m.tensors, m.host, m.n, purpose, m.state, m.feed)
+		p := newPlan(m.tensors, m.host, m.n, purpose, m.r.Precision == search.PrecisionTF32, m.state, m.feed)
 		// Last returns these after the step.
 		p.x.kept, p.y.kept, p.logits.kept = true, true, true
+		p.gap = m.d.gap
 		if purpose == training {
 			p.update(m.r.Momentum, m.r.WeightDecay, segments, m.rates)
 		}
@@ -147,7 +149,8 @@ func (m *Model) build() (err error) {
 	if err := m.place(lasting, plans); err != nil {
 		return err
 	}
-	if err := errors.Join(send(m, segments.addr, plans[0].segments), send(m, m.tensors.affine.addr, m.tensors.affines)); err != nil {
+	if err := errors.Join(send(m, segments.addr, plans[0].segments),
+		send(m, m.tensors.affine.addr, m.tensors.affines)); err != nil {
 		return err
 	}
 	if m.fed != nil {
@@ -220,14 +223,14 @@ func (m *Model) lasting() []*buffer {
 	return list
 }
 
-// place allocates memory for the lasting buffers, and memory that all plans share,
-// since no two run at the same time. All of it is zero at first: padding must hold
-// numbers, because some of them are multiplied by 0.
+// place allocates memory for the lasting buffers, which is zero at first, and memory
+// that all plans share, since no two run at the same time. That is left as it is: a
+// launch reads nothing there that another one of its plan has not written.
 func (m *Model) place(lasting []*buffer, plans []*plan) error {
 	own := 0
 	for _, b := range lasting {
 		b.addr = uint64(own)
-		own += ceil(b.bytes, align) * align
+		own += ceil(b.bytes+m.d.gap, align) * align
 	}
 	shared := 0
 	buffers := [2][]*buffer{lasting, nil}
@@ -243,11 +246,8 @@ func (m *Model) place(lasting []*buffer, plans []*plan) error {
 		for _, b := range buffers[i] {
 			b.addr += base
 		}
-		if err := cu.MemsetD8Async(cu.DevicePtr(base), 0, int64(bytes), m.stream); err != nil {
-			return err
-		}
 	}
-	return nil
+	return cu.MemsetD8Async(cu.DevicePtr(lasting[0].addr), 0, int64(own), m.stream)
 }
 
 // alloc returns memory that Close frees.
@@ -369,7 +369,9 @@ func (m *Model) Bytes() int { return m.bytes }
 func (m *Model) Model() *graph.Model { return m.host }
 
 // Arithmetic implements trainer.Engine.
-func (m *Model) Arithmetic() string { return m.d.info.Arithmetic() }
+func (m *Model) Arithmetic() string {
+	return search.Recipe{Precision: m.r.Precision}.Arithmetic(m.d.info.Arithmetic())
+}
 
 // Push copies the host's tensors to the device.
 func (m *Model) Push() error {
@@ -493,7 +495,7 @@ func (m *Model) begin(ctx context.Context, split *dataset.Split, order []int, au
 	if err := send(m, m.order.addr, shows); err != nil {
 		return nil, nil, err
 	}
-	return func(r *recorded) error { return r.graph.launch(m.stream) }, func() {}, nil
+	return m.run, func() {}, nil
 }
 
 // feedNext copies a batch that the host made and starts a step on it, while the
@@ -527,6 +529,14 @@ func (m *Model) feedNext(batches *dataset.Batches, r *recorded) error {
 	}
 	if err := s.copied.Record(m.stream); err != nil {
 		return err
+	}
+	return m.run(r)
+}
+
+// run starts a plan.
+func (m *Model) run(r *recorded) error {
+	if m.d.instead != nil {
+		return m.d.instead(m, r)
 	}
 	return r.graph.launch(m.stream)
 }

@@ -70,6 +70,7 @@ typedef struct {
 	int parts;          // of the sums
 	int kh, kw, stride; // read by conv_any only, and so is up: output from input
 	int up;             // positions (up = 0), or input from output positions
+	int pixels;         // of a warp; read by the kernels of conv_tc.h only
 
 	PTR(const float) x;      // (B, groups·ci, H, W, 32)
 	PTR(const float) x2;     // the same

@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/sourcegraph/conc"
+	"gorgonia.org/cu"
 
 	"igcsearch/space"
 	"igcsearch/trainer"

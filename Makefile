@@ -1,4 +1,4 @@
-.PHONY: build gpu gpu-test gpu-waits gpu-tests gpu-verify emulator test race ci golden faults scale performance
+.PHONY: build gpu gpu-test gpu-checks gpu-waits gpu-tests gpu-verify emulator test race ci golden faults scale performance
 
 build:            ## the binary, with the commit in it
 	@echo "the first build takes some minutes, later ones seconds"
@@ -22,13 +22,19 @@ gpu-test: build/gpu/libcuda.a ## the tests with tag gpu, on the emulated GPU; on
 	$(GPU) go test -count=1 -tags gpu -run GPU ./trainer ./trainer/bench ./cmd/igcsearch
 	$(GPU) go test -count=1 -race -tags gpu -run 'SameBits|GPUResult|Fault' ./trainer/gpu ./trainer
 
+# What is left out has orders of its own, or is about memory.
+CHECKS = $(GPU) go test -count=1 -tags gpu -skip 'KeepToTheirBuffers|WrongBuffers|OrderOfBlocks|TestMemory' ./trainer/gpu
+gpu-checks: build/gpu/libcuda.a ## the kernels in other orders of blocks and threads, and with races and undefined behaviour seen
+	IGC_EMULATED_ORDER=reverse $(CHECKS)
+	IGC_EMULATED_ORDER=random IGC_EMULATED_CHECKED=1 $(CHECKS)
+
 gpu-waits: build/gpu/libcuda.a ## removes each wait of trainer/gpu in turn: a test must fail
 	IGC_WAITS=1 $(GPU) go test -count=1 -tags gpu -run TestEveryWaitIsNeeded -v ./trainer/gpu
 
 gpu-tests: gpu ## test programs to be carried to a machine with a GPU
 	$(GPU) go test -c -tags gpu -ldflags '-s -w' -o build/gpu/gpu.test ./trainer/gpu
 	$(GPU) go test -c -tags gpu -ldflags '-s -w' -o build/gpu/trainer.test ./trainer
-	gzip -1kf igcsearch-gpu build/gpu/gpu.test build/gpu/trainer.test
+	gzip -kf igcsearch-gpu build/gpu/gpu.test build/gpu/trainer.test
 
 gpu-verify:       ## on a machine with a GPU: is it right, and how fast; the tables of docs/gpu.md
 	trainer/gpu/verify.sh

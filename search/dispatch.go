@@ -133,7 +133,9 @@ func (d *Dispatch) poll(ctx context.Context) error {
 // Worker is a worker that asks a Dispatch for a claim.
 type Worker struct {
 	Beginner // begins the attempts of this worker
-	Attempt  Attempt
+	// Attempt is the template of its attempts. Its ISA, and that below, are those of the worker's
+	// devices; Claim adds what the precision of the study makes of them.
+	Attempt Attempt
 	// ISA, if set, leaves out trials that began with another arithmetic, because this worker cannot
 	// continue them.
 	ISA string
@@ -143,6 +145,7 @@ type Worker struct {
 func (d *Dispatch) Claim(ctx context.Context, w Worker, ask Ask) (claim *Claim, wait time.Duration, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	w.ISA, w.Attempt.ISA = d.study.Arithmetic(w.ISA), d.study.Arithmetic(w.Attempt.ISA)
 	if !d.over || d.failed != nil { // a user may have asked to try failed trials again
 		if err := d.poll(ctx); err != nil {
 			return nil, 0, err

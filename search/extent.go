@@ -49,7 +49,8 @@ func (s Study) Fingerprint() string {
 // Normalize stores this value as "", so that the fingerprints of older studies stay valid.
 var storedEmpty = map[string]string{
 	"weight_decay_on": DecayWeights, "schedule": ScheduleStep, "bn_statistics": BNRunning,
-	"strategy": StrategyGrid, "race.test": RacePooled}
+	"precision": PrecisionF32,
+	"strategy":  StrategyGrid, "race.test": RacePooled}
 
 // Diff lists the settings that make two normalised studies different ones, one line for each, for
 // example "epochs: 400 there, 20 here". The list is empty if their fingerprints are equal.

@@ -36,6 +36,16 @@ const (
 	BNPrecise = "precise"
 )
 
+// These are the values of Study.Precision. They say how exact the numbers are that a training
+// multiplies. Its sums are float32, whatever the precision.
+const (
+	// PrecisionF32 multiplies float32.
+	PrecisionF32 = "f32"
+	// PrecisionTF32 rounds what the 1×1 convolutions of 16 and more channels multiply to the
+	// nearest numbers with ten bits behind the point, for the matrix units of a GPU.
+	PrecisionTF32 = "tf32"
+)
+
 // Recipe holds the settings that say how each network is trained and evaluated.
 type Recipe struct {
 	// Epochs is the length of a training, at least 1.
@@ -70,12 +80,24 @@ type Recipe struct {
 	// average in place of the weights. A value below 1 is a fraction of the training; a value from
 	// 1 on is a number of steps. With 0 there is no average.
 	WeightAverage float64 `toml:"weight_average" json:"weight_average,omitempty"`
+	// Precision is PrecisionF32 or PrecisionTF32. Normalize changes PrecisionF32 to "".
+	Precision string `toml:"precision" json:"precision,omitempty"`
 	// EvaluateEvery evaluates every so many epochs, at least 1. The last epoch is always evaluated.
 	EvaluateEvery int `toml:"evaluate_every" json:"evaluate_every"`
 }
 
 // Evaluates reports whether the networks are evaluated after an epoch.
 func (r Recipe) Evaluates(epoch int) bool { return epoch%r.EvaluateEvery == 0 || epoch == r.Epochs }
+
+// Arithmetic names the arithmetic of trainings by the recipe: an Attempt.ISA like "cuda sm_90 tf32".
+// The argument names that of the same devices with PrecisionF32, of several separated by ", ".
+func (r Recipe) Arithmetic(isa string) string {
+	if r.Precision == "" || isa == "" {
+		return isa
+	}
+	ending := " " + r.Precision
+	return strings.ReplaceAll(isa, ", ", ending+", ") + ending
+}
 
 // normalize checks how a network is trained and evaluated, and brings it into the stored form.
 func (r *Recipe) normalize(c *checker) {
@@ -96,6 +118,7 @@ func (r *Recipe) normalize(c *checker) {
 	oneOf("weight_decay_on", &r.WeightDecayOn, DecayAll)
 	oneOf("schedule", &r.Schedule, ScheduleLinear, ScheduleCosine)
 	oneOf("bn_statistics", &r.BNStatistics, BNPrecise)
+	oneOf("precision", &r.Precision, PrecisionTF32)
 	if r.Schedule != "" {
 		isDefault := slices.Equal(r.Drops, Default().Drops) // of a study that does not name them
 		c.check(len(r.Drops) == 0 || isDefault,

@@ -239,6 +239,20 @@ func is(j search.Job, pair space.Pair, seed int) bool {
 
 func TestRunner(t *testing.T) {
 	t.Parallel()
+	t.Run("an attempt records the precision as part of the arithmetic", func(t *testing.T) {
+		t.Parallel()
+		s, trials := study(t)
+		s.Precision = search.PrecisionTF32
+		store := &fakeStore{}
+		r := search.Runner{Store: store, Trainer: fakeTrainer{steps: 2},
+			Attempt: search.Attempt{ISA: "cuda sm_80, cuda sm_90"}}
+		if _, err := r.Run(t.Context(), s, strategyOf(s), trials); err != nil {
+			t.Fatal(err)
+		}
+		if want := "cuda sm_80 tf32, cuda sm_90 tf32"; store.template.ISA != want {
+			t.Errorf("it has %q, want %q", store.template.ISA, want)
+		}
+	})
 	t.Run("one worker starts the trials in the order given", func(t *testing.T) {
 		t.Parallel()
 		s, trials := study(t)

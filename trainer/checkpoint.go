@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 
 	"igcsearch/search"
 	"igcsearch/trainer/graph"
@@ -32,18 +33,23 @@ type cudaCode struct {
 	sm           uint8 // 90 for sm_90
 	driver       bool  // the compiler is a driver's; otherwise it is ptxas
 	major, minor uint8 // its version
+	tf32         bool  // search.PrecisionTF32
 }
 
 // In a checkpoint, bits 0 to 7 are the device, 16 to 23 and 24 to 31 the version.
 const (
 	cudaNumber = 1 << 8
 	cudaDriver = 1 << 9
+	cudaTF32   = 1 << 10
 )
 
 func (c cudaCode) number() uint32 {
 	n := cudaNumber | uint32(c.sm) | uint32(c.major)<<16 | uint32(c.minor)<<24
 	if c.driver {
 		n |= cudaDriver
+	}
+	if c.tf32 {
+		n |= cudaTF32
 	}
 	return n
 }
@@ -53,7 +59,11 @@ func (c cudaCode) String() string {
 	if c.driver {
 		compiler = "driver"
 	}
-	return fmt.Sprintf("cuda sm_%d (%s %d.%d)", c.sm, compiler, c.major, c.minor)
+	name := fmt.Sprintf("cuda sm_%d (%s %d.%d)", c.sm, compiler, c.major, c.minor)
+	if c.tf32 {
+		return search.Recipe{Precision: search.PrecisionTF32}.Arithmetic(name)
+	}
+	return name
 }
 
 // numberOf is the number of an arithmetic in a checkpoint. It panics at a name that
@@ -67,7 +77,7 @@ func numberOf(arithmetic string) uint32 {
 	var c cudaCode
 	var compiler string
 	if _, err := fmt.Sscanf(arithmetic, "cuda sm_%d (%s %d.%d)", &c.sm, &compiler, &c.major, &c.minor); err == nil {
-		c.driver = compiler == "driver"
+		c.driver, c.tf32 = compiler == "driver", strings.HasSuffix(arithmetic, " "+search.PrecisionTF32)
 		if c.String() == arithmetic {
 			return c.number()
 		}
@@ -80,7 +90,8 @@ func arithmeticOf(number uint32) string {
 	if number <= uint32(kernel.AVX512) {
 		return kernel.ISA(number).String()
 	}
-	c := cudaCode{sm: uint8(number), driver: number&cudaDriver != 0, major: uint8(number >> 16), minor: uint8(number >> 24)}
+	c := cudaCode{sm: uint8(number), driver: number&cudaDriver != 0, major: uint8(number >> 16), minor: uint8(number >> 24),
+		tf32: number&cudaTF32 != 0}
 	if c.number() != number || c.sm == 0 || c.major == 0 {
 		return ""
 	}

@@ -20,8 +20,10 @@ import (
 // of its engines, are search.ErrNoMemory where its memory is too small, and
 // search.ErrDevice after a fault that ends all its engines.
 type Device interface {
-	// Arithmetic is that of the device's engines.
+	// Arithmetic is that of the device's engines, for a recipe without a Precision.
 	Arithmetic() string
+	// Has reports whether the device has what a Recipe.Precision needs.
+	Has(precision string) bool
 	// Start builds a network for batches of n pictures of a set.
 	Start(net space.Network, n int, set *dataset.Set, r Recipe) (Engine, error)
 	// Workers is how many trainings at once are fastest.
@@ -38,6 +40,8 @@ func (p processor) Arithmetic() string {
 	isa, _ := ISA() // Start returns the error
 	return isa
 }
+
+func (p processor) Has(precision string) bool { return precision == "" }
 
 func (p processor) Start(net space.Network, n int, set *dataset.Set, r Recipe) (Engine, error) {
 	c, err := newCPU(net, n, p.threads, set, r)
@@ -102,10 +106,44 @@ func devices(o Options) (list []*device) {
 	return list
 }
 
+// PrecisionError says that no device of a run has what a study's precision needs.
+type PrecisionError struct {
+	Precision string
+	Devices   string // what they have, as Device.Arithmetic, separated by ", "
+}
+
+func (e PrecisionError) Error() string {
+	return fmt.Sprintf("precision %q needs a GPU of compute capability 8.0 or later, this run has %s", e.Precision,
+		e.Devices)
+}
+
+// Check returns a PrecisionError if no device can train by the recipe of a study.
+func (t *Trainer) Check(s search.Study) error {
+	_, err := t.able(s)
+	return err
+}
+
+// able returns the devices that can train by the recipe of a study.
+func (t *Trainer) able(s search.Study) (list []*device, err error) {
+	var others []string
+	for _, d := range t.devices {
+		switch name := d.Arithmetic(); {
+		case d.Has(s.Precision):
+			list = append(list, d)
+		case !slices.Contains(others, name):
+			others = append(others, name)
+		}
+	}
+	if len(list) == 0 {
+		return nil, PrecisionError{s.Precision, strings.Join(others, ", ")}
+	}
+	return list, nil
+}
+
 // take returns the device with the fewest trainings in progress, of those the one with
-// the fewest faults, if possible one that can continue from the job's checkpoint. The
-// device must be given back. It waits
-// for a device that is opened anew if there is no other.
+// the fewest faults, if possible one that can continue from the job's checkpoint. It has
+// what the study's precision needs, which Check has found. The device must be given back.
+// It waits for a device that is opened anew if there is no other.
 func (t *Trainer) take(ctx context.Context, job search.Job) (*device, error) {
 	made := ""
 	if job.From != nil {
@@ -114,11 +152,12 @@ func (t *Trainer) take(ctx context.Context, job search.Job) (*device, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for {
-		list := slices.DeleteFunc(slices.Clone(t.devices), (*device).lost)
+		useless := func(d *device) bool { return d.lost() || !d.Has(job.Study.Precision) }
+		list := slices.DeleteFunc(slices.Clone(t.devices), useless)
 		if len(list) == 0 {
 			return nil, t.noDevice()
 		}
-		other := func(d *device) bool { return d.Arithmetic() != made }
+		other := func(d *device) bool { return job.Study.Arithmetic(d.Arithmetic()) != made }
 		if able := slices.DeleteFunc(slices.Clone(list), other); len(able) > 0 {
 			list = able
 		}
@@ -147,7 +186,9 @@ func (t *Trainer) take(ctx context.Context, job search.Job) (*device, error) {
 func (t *Trainer) noDevice() error {
 	var why []string
 	for _, d := range t.devices {
-		why = append(why, d.fault.Error())
+		if d.lost() { // and not one without what the precision needs
+			why = append(why, d.fault.Error())
+		}
 	}
 	return fmt.Errorf("%w: %s", search.ErrNoDevice, strings.Join(why, "; "))
 }

@@ -50,6 +50,7 @@ func (r *remote) Close() {
 type fakeGPU struct {
 	arithmetic string
 	places     int
+	tf32       bool // it has search.PrecisionTF32
 	taken      atomic.Int32
 	workers    func(net space.Network, n int) (int, error) // nil: places
 	lags       bool                                        // its engines are lagging
@@ -57,6 +58,8 @@ type fakeGPU struct {
 
 func (d *fakeGPU) Arithmetic() string { return d.arithmetic }
 func (d *fakeGPU) Reset()             {}
+
+func (d *fakeGPU) Has(precision string) bool { return precision == "" || d.tf32 }
 
 func (d *fakeGPU) Start(net space.Network, n int, set *dataset.Set, r Recipe) (Engine, error) {
 	if int(d.taken.Add(1)) > d.places {
@@ -71,7 +74,8 @@ func (d *fakeGPU) Start(net space.Network, n int, set *dataset.Set, r Recipe) (E
 	if err != nil {
 		return nil, err
 	}
-	e := &remote{c, host, d.arithmetic, func() { d.taken.Add(-1) }}
+	arithmetic := search.Recipe{Precision: r.Precision}.Arithmetic(d.arithmetic)
+	e := &remote{c, host, arithmetic, func() { d.taken.Add(-1) }}
 	if d.lags {
 		return lagging{e}, nil
 	}
@@ -209,6 +213,14 @@ func TestTrainingsTakeTheDeviceWithTheFewest(t *testing.T) {
 			t.Errorf("took %v, want any", d.Arithmetic())
 		}
 	})
+	t.Run("that has what the precision needs", func(t *testing.T) {
+		list[2].Device.(*fakeGPU).tf32 = true
+		job := search.Job{Study: search.Study{Recipe: search.Recipe{Precision: search.PrecisionTF32}},
+			From: &search.Checkpoint{State: header(sm80+" tf32", search.Job{}, 1)}}
+		if d, err := tr.take(t.Context(), job); d != list[2] || err != nil {
+			t.Errorf("took %v, %v, want the only one with TF32", d, err)
+		}
+	})
 	t.Run("at the same time", func(t *testing.T) {
 		a, b := newFakeGPU(sm90, 9), newFakeGPU(sm90, 9)
 		tr := onDevices(a, b)
@@ -290,13 +302,13 @@ func TestAnErrorNamesTheStep(t *testing.T) {
 
 func TestACheckpointOfAnotherDeviceIsRefused(t *testing.T) {
 	for number, name := range map[uint32]string{0: "portable", 1: "avx2", 2: "avx512",
-		0x08_0b_01_5a: "cuda sm_90 (ptxas 11.8)", 0x04_0c_03_4b: "cuda sm_75 (driver 12.4)",
+		0x08_0b_01_5a: "cuda sm_90 (ptxas 11.8)", 0x08_0b_05_5a: "cuda sm_90 (ptxas 11.8) tf32", 0x04_0c_03_4b: "cuda sm_75 (driver 12.4)",
 		0x00_0d_03_78: "cuda sm_120 (driver 13.0)"} {
 		if arithmeticOf(number) != name || numberOf(name) != number {
 			t.Errorf("%#x is %q, %q is %#x", number, arithmeticOf(number), name, numberOf(name))
 		}
 	}
-	for _, number := range []uint32{3, 0xff, 0x100, 0x15a, 0x200, 0x08_0b_05_5a, 0x08_0b_00_5a, 1 << 31} {
+	for _, number := range []uint32{3, 0xff, 0x100, 0x15a, 0x200, 0x400, 0x402, 0x08_0b_09_5a, 0x08_0b_00_5a, 1 << 31} {
 		if name := arithmeticOf(number); name != "" {
 			t.Errorf("%#x is %q", number, name)
 		}
@@ -308,5 +320,44 @@ func TestACheckpointOfAnotherDeviceIsRefused(t *testing.T) {
 	if !errors.As(err, &e) || e != (ArithmeticError{Made: "avx512", Ours: sm90}) ||
 		!strings.HasSuffix(err.Error(), "after epoch 1: it was made with avx512, this run has "+sm90) {
 		t.Errorf("error %v", err)
+	}
+}
+
+// TestAPrecisionThatNoDeviceHasIsRefused: before anything is trained, and by the
+// training itself.
+func TestAPrecisionThatNoDeviceHasIsRefused(t *testing.T) {
+	job := tinyJob(t, 1)
+	job.Study.Precision = search.PrecisionTF32
+	isa, err := ISA()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want, tr := range map[string]*Trainer{
+		isa:                      New(Options{}),
+		"cuda sm_70, cuda sm_75": onDevices(newFakeGPU("cuda sm_70", 1), newFakeGPU("cuda sm_75", 1), newFakeGPU("cuda sm_70", 1)),
+	} {
+		want = `precision "tf32" needs a GPU of compute capability 8.0 or later, this run has ` + want
+		for _, err := range []error{tr.Check(job.Study), tr.Train(t.Context(), job, &listener{})} {
+			if !errors.As(err, new(PrecisionError)) || err.Error() != want {
+				t.Errorf("error %v, want %s", err, want)
+			}
+		}
+		if err := tr.Check(tinyJob(t, 1).Study); err != nil {
+			t.Errorf("float32: %v", err)
+		}
+	}
+}
+
+// TestPrecisionIsPartOfTheArithmetic: a training with another precision does not go on
+// from a checkpoint.
+func TestPrecisionIsPartOfTheArithmetic(t *testing.T) {
+	job := tinyJob(t, 2)
+	job.Study.Precision = search.PrecisionTF32
+	job.From = &search.Checkpoint{Epoch: 1, State: header(sm90, job, 1)}
+	gpu := newFakeGPU(sm90, 1)
+	gpu.Device.(*fakeGPU).tf32 = true
+	err := onDevices(gpu).Train(t.Context(), job, &listener{})
+	if want := (ArithmeticError{Made: sm90, Ours: sm90 + " tf32"}); !errors.Is(err, want) {
+		t.Errorf("error %v, want %v", err, want)
 	}
 }

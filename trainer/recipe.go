@@ -18,13 +18,14 @@ type Recipe struct {
 
 	// DecayAll, Average and Precise are those of graph.Options.
 	DecayAll, Average, Precise bool
+	Precision                  string // search.PrecisionTF32, or "" for float32
 }
 
 // recipe is that of a study.
 func recipe(s search.Study, seed int) Recipe {
 	r := Recipe{Seed: uint64(seed), Momentum: float32(s.Momentum), WeightDecay: float32(s.WeightDecay),
 		DecayAll: s.WeightDecayOn == search.DecayAll, Average: s.WeightAverage > 0,
-		Precise: s.BNStatistics == search.BNPrecise}
+		Precise: s.BNStatistics == search.BNPrecise, Precision: s.Precision}
 	switch s.Augment {
 	case search.AugmentCropMirror:
 		r.Augmentation = &dataset.Augmentation{Pad: s.Pad, Mirror: true}

@@ -122,6 +122,9 @@ type training struct {
 // with its first weights.
 func (t *Trainer) start(ctx context.Context, job search.Job) (*training, error) {
 	s := job.Study
+	if err := t.Check(s); err != nil {
+		return nil, err
+	}
 	set, err := t.set(ctx, s)
 	if err != nil {
 		return nil, err

@@ -69,6 +69,8 @@ func advice(err error) string {
 		return "wait until it ends, or stop it; meanwhile the study can only get more seeds and networks"
 	case errors.Is(err, store.ErrExists):
 		return "give another name, or delete that one: igcsearch delete STUDY"
+	case errors.As(err, new(trainer.PrecisionError)):
+		return "choose such a GPU by --device, or train with --set precision=f32, whose results are others"
 	case errors.Is(err, search.ErrNoDevice):
 		return "nothing that is stored is lost: look at the GPUs with nvidia-smi and give this command again, or train " +
 			"what has not begun with --device cpu"

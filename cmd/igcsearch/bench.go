@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"igcsearch/cmd/igcsearch/report"
+	"igcsearch/search"
 	"igcsearch/space"
 	"igcsearch/studies"
 	"igcsearch/trainer"
@@ -30,6 +31,7 @@ type benchOptions struct {
 	scaling               bool
 	peer                  string
 	peerLimit             time.Duration
+	precision             string
 	format                string
 	output                string
 	device                device
@@ -161,6 +163,8 @@ command is split at spaces, without quoting; a script can hold what needs more.`
 	cmd.Flags().DurationVar(&o.peerLimit, "peer-limit", 5*time.Minute, "stop the peer of a pair after this time")
 	cmd.Flags().StringVarP(&o.output, "output", "o", "", "append each measurement to this `FILE` too, as a line of JSON")
 	addChoice(cmd, &o.format, "format", "how to print the measurements", "table", "json")
+	addChoice(cmd, &o.precision, "precision", "the precision of the training, as the setting of a study",
+		search.PrecisionF32, search.PrecisionTF32)
 	addDevice(cmd, &o.device)
 	o.device = device{text: "cpu"}
 	cmd.Flag("device").DefValue, cmd.Flag("device").Usage = "cpu", "what to measure: cpu, or a GPU like cuda:0"
@@ -178,6 +182,8 @@ func (o *benchOptions) check(changed func(flag string) bool) error {
 		return fmt.Errorf("--peer-limit %v: want more than 0", o.peerLimit)
 	case o.scaling && o.peer != "":
 		return errors.New("--scaling has no --peer")
+	case o.precision == search.PrecisionTF32 && o.device.String() == "cpu":
+		return fmt.Errorf("--precision %s is of a GPU: give it by --device", o.precision)
 	case o.scaling && o.device.String() != "cpu":
 		return errors.New("--scaling is of the processor: leave --device out")
 	case len(o.systems) > 0 && (o.peer != "" || o.scaling || changed("pairs")):
@@ -349,7 +355,11 @@ func (o benchOptions) measure(s space.System) bench.Options {
 			plan = space.Plan{Layout: space.ImageNet, In: space.Shape{C: 3, H: 224, W: 224}, Classes: 1000}
 		}
 	}
-	return bench.Options{System: s, Plan: plan, Batch: int(o.batch), Threads: int(o.threads), Steps: int(o.steps)}
+	m := bench.Options{System: s, Plan: plan, Batch: int(o.batch), Threads: int(o.threads), Steps: int(o.steps)}
+	if o.precision == search.PrecisionTF32 { // float32 has "", as in a stored study
+		m.Precision = o.precision
+	}
+	return m
 }
 
 // scalingJSON is one measurement of --scaling.

@@ -8,7 +8,9 @@ import (
 	"strconv"
 
 	"igcsearch/cmd/igcsearch/report"
+	"igcsearch/search"
 	"igcsearch/space"
+	"igcsearch/trainer"
 	"igcsearch/trainer/bench"
 	"igcsearch/trainer/gpu"
 )
@@ -20,6 +22,7 @@ type gpuBenchJSON struct {
 	M              int       `json:"M"`
 	Params         int       `json:"params"` // of one block; of --systems of the network
 	Batch          int       `json:"batch"`
+	Precision      string    `json:"precision"`
 	StepS          float64   `json:"step_s"` // alone
 	ImagesPerS     float64   `json:"images_per_s"`
 	Launches       int       `json:"launches"`
@@ -53,6 +56,9 @@ type gpuLimitsJSON struct {
 
 // runGPUBench measures on the first of the chosen GPUs.
 func runGPUBench(ctx context.Context, o benchOptions, info gpu.Info, stdout, stderr io.Writer) error {
+	if o.precision == search.PrecisionTF32 && !info.Has(o.precision) {
+		return trainer.PrecisionError{Precision: o.precision, Devices: info.Arithmetic()}
+	}
 	d, err := gpu.Open(info.Index)
 	if err != nil {
 		return err
@@ -105,7 +111,7 @@ func runGPUBench(ctx context.Context, o benchOptions, info gpu.Info, stdout, std
 func (b *bencher) gpuLine(s space.System, r bench.GPUResult, info gpu.Info, failed error) gpuBenchJSON {
 	_, params, system := b.name(s, r.Params)
 	p := s.Pair()
-	j := gpuBenchJSON{System: system, L: p.L, M: p.M, Params: params, Batch: r.Batch, StepS: r.Step.Seconds(),
+	j := gpuBenchJSON{System: system, L: p.L, M: p.M, Params: params, Batch: r.Batch, Precision: b.precision, StepS: r.Step.Seconds(),
 		ImagesPerS: r.AlonePerSecond(), Launches: r.Launches, DeviceBytes: r.Memory, LaunchS: r.Launch.Seconds(),
 		Queue: r.Queue, Device: info.Name, Driver: info.Driver}
 	for _, start := range r.Starts {

@@ -13,7 +13,7 @@ import (
 // TestGPUScripts runs testdata/gpu/*.txtar on the emulated GPU.
 func TestGPUScripts(t *testing.T) {
 	t.Parallel()
-	library, err := emulator.Build("../../trainer/gpu/kernels")
+	library, err := emulator.Build("../../trainer/gpu/kernels", false)
 	if errors.Is(err, emulator.ErrNoCompiler) && os.Getenv("IGC_REQUIRE_EMULATOR") != "1" {
 		t.Skip(err)
 	}

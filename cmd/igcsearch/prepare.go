@@ -73,6 +73,9 @@ func (m *machine) prepare(ctx context.Context, study search.Study, stderr io.Wri
 	if err != nil {
 		return nil, err
 	}
+	if err := m.train.Check(study); err != nil {
+		return nil, fmt.Errorf("%s: %w", study.Name, err)
+	}
 	study, trials, data, err := planned(ctx, m.train, study, stderr)
 	if err != nil {
 		return nil, err

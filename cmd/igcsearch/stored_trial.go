@@ -65,7 +65,7 @@ func readStored(ctx context.Context, o verifyOptions) (*storedTrial, error) {
 // able are the GPUs with the bits that are stored.
 func (v *storedTrial) able(gpus []gpu.Info) (list []gpu.Info) {
 	for _, g := range gpus {
-		if slices.Contains(v.isas, g.Arithmetic()) {
+		if slices.Contains(v.isas, v.job.Study.Arithmetic(g.Arithmetic())) {
 			list = append(list, g)
 		}
 	}

@@ -66,6 +66,7 @@ func runVerify(ctx context.Context, o verifyOptions, stdout, stderr io.Writer) e
 	if err != nil {
 		return err
 	}
+	ours = v.job.Study.Arithmetic(ours)
 	if err := v.checkArithmetic(ours); err != nil {
 		return err
 	}

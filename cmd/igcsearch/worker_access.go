@@ -64,8 +64,12 @@ type accessWorker struct {
 	client *fleet.Client
 }
 
-// load loads the pictures of a study and returns their checksum.
+// load checks that this worker can train a study, loads the study's pictures and returns
+// their checksum.
 func (w *accessWorker) load(ctx context.Context, s search.Study) (string, error) {
+	if err := w.machine.train.Check(s); err != nil {
+		return "", advised(fmt.Errorf("%s: %w", s.Name, err))
+	}
 	data, err := w.machine.train.Load(ctx, s)
 	if err != nil {
 		return "", advised(err)

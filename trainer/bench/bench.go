@@ -25,6 +25,8 @@ type Options struct {
 	Batch   int        // pictures of a step, 1 … 4096
 	Threads int        // 1 … 1024; more than batch/16 are not used
 	Steps   int        // measured, after one that is not counted; at least 1
+	// Precision is that of a search.Study, of GPU only.
+	Precision string
 	// Between, if not nil, runs after half of the steps, so that a comparison is
 	// measured in the middle of the steps.
 	Between func() error

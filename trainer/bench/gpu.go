@@ -56,7 +56,7 @@ func GPU(ctx context.Context, o Options, d *gpu.Device, alone func(GPUResult)) (
 		set.Classes = append(set.Classes, "")
 	}
 	r.Params, r.Batch, r.Flops = net.Params(), o.Batch, 6*float64(net.MultiplyAdds())*float64(o.Batch)
-	r.Bench, err = d.Bench(ctx, net, o.Batch, o.Steps, set, func(b gpu.Bench) {
+	r.Bench, err = d.Bench(ctx, net, o.Batch, o.Steps, o.Precision, set, func(b gpu.Bench) {
 		if r.Bench = b; alone != nil {
 			alone(r)
 		}

@@ -18,6 +18,7 @@ type convArgs struct {
 	tiles, chunk         int32
 	n, parts             int32
 	kh, kw, stride, up   int32
+	pixels               int32
 	x, x2                *buffer
 	scale, scale2, shift *buffer
 	w, z, dz             *buffer

@@ -21,7 +21,7 @@ import (
 // once give the most pictures a second. It adds half as many again until they gain
 // less than a thirtieth, or do not fit into the memory.
 func (d *Device) Workers(ctx context.Context, net space.Network, n int, set *dataset.Set) (int, error) {
-	models, _, err := d.crowd(ctx, net, n, set, nil)
+	models, _, err := d.crowd(ctx, net, n, set, trainer.Recipe{Momentum: 0.9}, nil)
 	drop(models, 0)
 	return len(models), err
 }
@@ -32,8 +32,8 @@ const mostWorkers = 32
 
 // crowd returns as many models as Workers says and their pictures a second. It
 // begins with the given models, one or none. After an error it closes all models.
-func (d *Device) crowd(ctx context.Context, net space.Network, n int, set *dataset.Set, models []*Model) (_ []*Model,
-	rate float64, err error) {
+func (d *Device) crowd(ctx context.Context, net space.Network, n int, set *dataset.Set, r trainer.Recipe,
+	models []*Model) (_ []*Model, rate float64, err error) {
 	defer func() {
 		if err != nil {
 			models = drop(models, 0)
@@ -46,7 +46,7 @@ func (d *Device) crowd(ctx context.Context, net space.Network, n int, set *datas
 		}
 		before := len(models)
 		for range more {
-			m, err := d.New(net, n, set, trainer.Recipe{Momentum: 0.9})
+			m, err := d.New(net, n, set, r)
 			if err != nil {
 				if errors.Is(err, ErrMemory) && rate > 0 {
 					return drop(models, before), rate, nil
@@ -55,14 +55,14 @@ func (d *Device) crowd(ctx context.Context, net space.Network, n int, set *datas
 			}
 			models = append(models, m)
 		}
-		r, _, err := d.together(models, 20*time.Millisecond)
+		now, _, err := d.together(models, 20*time.Millisecond)
 		if err != nil {
 			return models, 0, err
 		}
-		if r < rate*31/30 {
+		if now < rate*31/30 {
 			return drop(models, before), rate, nil
 		}
-		rate, more = r, (len(models)+1)/2
+		rate, more = now, (len(models)+1)/2
 	}
 	return models, rate, nil
 }
@@ -136,12 +136,13 @@ func cpuTime() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// Bench measures the training step of a network, alone and beside others, on a
-// set of at least some steps' pictures. It calls alone, if that is not nil, with the first
-// part. With an error it returns what it had measured.
-func (d *Device) Bench(ctx context.Context, net space.Network, n, steps int, set *dataset.Set,
-	alone func(Bench)) (b Bench, err error) {
-	m, err := d.New(net, n, set, trainer.Recipe{Momentum: 0.9, WeightDecay: 1e-4})
+// Bench measures the training step of a network with a search.Study.Precision, alone
+// and beside others, on a set of at least some steps' pictures. It calls alone, if that
+// is not nil, with the first part. With an error it returns what it had measured.
+func (d *Device) Bench(ctx context.Context, net space.Network, n, steps int, precision string,
+	set *dataset.Set, alone func(Bench)) (b Bench, err error) {
+	recipe := trainer.Recipe{Momentum: 0.9, WeightDecay: 1e-4, Precision: precision}
+	m, err := d.New(net, n, set, recipe)
 	if err != nil {
 		return b, err
 	}
@@ -158,7 +159,7 @@ func (d *Device) Bench(ctx context.Context, net space.Network, n, steps int, set
 	if alone != nil {
 		alone(b)
 	}
-	if models, _, err = d.crowd(ctx, net, n, set, models); err != nil {
+	if models, _, err = d.crowd(ctx, net, n, set, recipe, models); err != nil {
 		models = nil
 		return b, err
 	}

@@ -71,6 +71,10 @@ func (p *plan) grouped(c channels, a *convArgs, norm *normArgs) {
 	a.groups, a.ci, a.co, a.n = int32(c.groups), int32(c.ci), int32(c.co), int32(p.n)
 	a.interleaved, a.transposed = flag(c.interleaved), flag(c.transposed)
 	a.kh, a.kw, a.stride = int32(c.kh), int32(c.kw), int32(c.stride)
+	if p.onMatrixUnits(c) {
+		p.groupedTF32(c, a, norm)
+		return
+	}
 	k := chooseConv(c, inputOf(a))
 	a.turned, a.up = flag(k.turned), flag(c.transposed)
 	strips := ceil(c.oh, k.rows) * ceil(c.ow, k.columns)
@@ -289,7 +293,7 @@ func (p *plan) gradients(c channels, g *gradient, gx *convArgs, in *graph.Norm, 
 // tilesOf has the tiles of each family of kernels/weight_grad.cu, as (output, input
 // channels).
 var tilesOf = map[string][][2]int{
-	"3x3_plain":        {{1, 1}, {2, 2}, {3, 1}, {4, 1}, {5, 1}, {6, 1}},
+	"3x3_plain":        {{1, 1}, {2, 2}, {3, 1}, {4, 1}, {5, 1}},
 	"3x3_gradient":     {{1, 1}, {2, 2}, {4, 1}},
 	"3x3s2_plain":      {{1, 1}, {2, 2}, {3, 1}, {4, 1}, {6, 1}},
 	"3x3s2_gradient":   {{1, 1}, {2, 2}, {4, 1}},
@@ -351,6 +355,12 @@ func chooseWeightGrad(c channels, blocks int, a *weightGradArgs) weightGradChoic
 func (p *plan) weightGrad(c channels, a *weightGradArgs, name string, branches int) {
 	k := chooseWeightGrad(c, p.blocks, a)
 	parts := p.blocks * ceil(c.oh, k.rows)
+	grid, shared := [3]int{ceil(k.tasks, k.across), ceil(parts, 8/k.across), 1}, 0
+	if a.z == nil && p.onMatrixUnits(c) {
+		k, shared = weightGradTF32(c)
+		parts = p.blocks * ceil(c.oh, k.rows)
+		grid = [3]int{k.tasks, parts, 1}
+	}
 	a.H, a.W, a.OH, a.OW = int32(c.h), int32(c.w), int32(c.oh), int32(c.ow)
 	a.groups, a.ci, a.co, a.n = int32(c.groups), int32(c.ci), int32(c.co), int32(p.n)
 	a.interleaved, a.rows, a.parts = flag(c.interleaved), int32(k.rows), int32(parts)
@@ -358,7 +368,7 @@ func (p *plan) weightGrad(c channels, a *weightGradArgs, name string, branches i
 	a.kh, a.kw, a.stride = int32(c.kh), int32(c.kw), int32(c.stride)
 	n := c.groups * c.co * c.ci * c.kh * c.kw
 	a.dw = p.partsBuffer.at(p.partFloats, n*parts, 4)
-	p.launch(k.kernel, [3]int{ceil(k.tasks, k.across), ceil(parts, 8/k.across), 1}, [3]int{32, 8, 1}, 0, a)
+	p.launch(k.kernel, grid, [3]int{32, 8, 1}, shared, a)
 	for b := range branches { // each summand has the gradient of the sum
 		p.segment(name, b*n, n, p.partFloats, n, parts)
 	}

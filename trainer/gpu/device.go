@@ -102,6 +102,11 @@ type Device struct {
 	modules   map[string]cu.Module
 	functions map[string]cu.Function
 	pictures  map[*dataset.Set]*pictures
+
+	// Tests set these: bytes that stay free behind each buffer, and what runs a
+	// plan in place of its graph.
+	gap     int
+	instead func(m *Model, r *recorded) error
 }
 
 // Open prepares a GPU for trainings. It stays open until Close.
@@ -267,13 +272,13 @@ func upload[T any](stream cu.Stream, to uint64, s []T) error {
 	return cu.MemcpyHtoDAsync(cu.DevicePtr(to), unsafe.Pointer(unsafe.SliceData(s)), int64(len(bytesOf(s))), stream)
 }
 
-// download copies from the device to a slice. It waits for no stream, so what writes
-// there must be over.
-func download[T any](s []T, from uint64) error {
+// download copies from the device to a slice, in the order of the stream. The slice has
+// the values when the stream is synchronised.
+func download[T any](stream cu.Stream, s []T, from uint64) error {
 	if len(s) == 0 {
 		return nil
 	}
-	return cu.MemcpyDtoH(unsafe.Pointer(unsafe.SliceData(s)), cu.DevicePtr(from), int64(len(bytesOf(s))))
+	return cu.MemcpyDtoHAsync(unsafe.Pointer(unsafe.SliceData(s)), cu.DevicePtr(from), int64(len(bytesOf(s))), stream)
 }
 
 // pictures is a data set on the device: the training, validation and test

@@ -56,10 +56,7 @@ func TestMachineCodeIsLoaded(t *testing.T) {
 		{"10.0", "cuda sm_100 (driver 11.8)"},
 	} {
 		t.Setenv("IGC_EMULATED_CAPABILITY", c.capability)
-		d, err := Open(0)
-		if err != nil {
-			t.Fatal(err)
-		}
+		d := second(t)
 		m := newTrainedOn(t, d, set, 32)
 		if a := m.Arithmetic(); a != c.arithmetic {
 			t.Errorf("capability %s has %q, want %q", c.capability, a, c.arithmetic)
@@ -78,13 +75,16 @@ func TestMachineCodeIsLoaded(t *testing.T) {
 			t.Errorf("capability %s: losses %v, want %v", c.capability, losses, want)
 		}
 		m.Close()
+		d.Close()
 	}
 	t.Setenv("IGC_EMULATED_CAPABILITY", "8.6")
 	newer, err := Info{Capability: "sm_90"}.code("norm")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := open(t).do(func() error { _, err := cu.LoadData(newer); return err }); !errors.Is(err, cu.NoBinaryForGpu) {
+	d := second(t)
+	defer d.Close()
+	if err := d.do(func() error { _, err := cu.LoadData(newer); return err }); !errors.Is(err, cu.NoBinaryForGpu) {
 		t.Errorf("code of sm_90 on 8.6: error %v", err)
 	}
 }

@@ -76,6 +76,8 @@ func (l *lazy) Reset() {
 
 func (l *lazy) Arithmetic() string { return l.info.Arithmetic() }
 
+func (l *lazy) Has(precision string) bool { return l.info.Has(precision) }
+
 func (l *lazy) Start(net space.Network, n int, set *dataset.Set, r trainer.Recipe) (trainer.Engine, error) {
 	d, err := l.device()
 	if err != nil {
@@ -142,6 +144,12 @@ func (i Info) machine() string {
 func (i Info) capability() (n int) {
 	fmt.Sscanf(i.Capability, "sm_%d", &n)
 	return n
+}
+
+// Has reports whether it has what a trainer.Recipe.Precision needs: of
+// search.PrecisionTF32 matrix units, from sm_80 on.
+func (i Info) Has(precision string) bool {
+	return precision == "" || precision == search.PrecisionTF32 && i.capability() >= 80
 }
 
 // Bench is the training step of one network on a GPU: forward, backward and

@@ -12,6 +12,7 @@ import (
 
 	"gorgonia.org/cu"
 
+	"igcsearch/search"
 	"igcsearch/space"
 	"igcsearch/trainer"
 	"igcsearch/trainer/dataset"
@@ -22,7 +23,8 @@ import (
 // Model is a network on a GPU: its parameters, the memory of a step, and the step
 // itself, which is recorded once and started many times. It is not safe for
 // concurrent use. Several models of a device may be used at the same time, since
-// each has its own stream.
+// each has its own stream. When a method returns, nothing is left in the stream: an
+// error is that of the method that caused it, and Close frees what no kernel uses.
 type Model struct {
 	d    *Device
 	host *graph.Model // the network, and the tensors of the last Pull
@@ -40,16 +42,24 @@ type Model struct {
 	ends                 [2]cu.Event // of a group of steps
 	sent                 []any       // slices that the device may still read
 
-	// The host writes order, rates and state before the first step, and reads
-	// losses and corrects afterwards.
+	// The host writes order, rates and state before the first step. The kernels write
+	// losses and corrects into the memory of the host, where heard has them.
 	order, rates, state, losses, corrects *buffer
+	heard                                 heard
 	fed                                   *fed
 	last                                  []int // the pictures of the last batch in the training split
+}
 
-	reported struct {
-		losses   []float64
-		corrects []int32
-	}
+// heard is what the kernel finish tells the host: the mean loss and the right answers of
+// each step, or as their first elements the sums of an evaluation. It lies in pinned
+// memory of the host. An element is read only after the host has waited for an event, or
+// for the stream, behind its step: a kernel is done when all that it wrote has arrived,
+// also what it wrote to the host's memory, and an event is reached when the work before
+// it is done.
+type heard struct {
+	memory   unsafe.Pointer
+	losses   []float64
+	corrects []int32
 }
 
 // recorded is a plan on the device.
@@ -116,6 +126,9 @@ func (m *Model) build() (err error) {
 	if m.pictures, err = m.d.hold(m.set, m.stream); err != nil {
 		return err
 	}
+	if err := m.listen(); err != nil {
+		return err
+	}
 	segments := kept("segments", 0)
 	lasting := append(m.lasting(), segments)
 	var plans []*plan
@@ -123,9 +136,10 @@ func (m *Model) build() (err error) {
 		if purpose == measuring && !m.r.Precise {
 			continue
 		}
-		p := newPlan(m.tensors, m.host, m.n, purpose, m.state, m.feed)
+		p := newPlan(m.tensors, m.host, m.n, purpose, m.r.Precision == search.PrecisionTF32, m.state, m.feed)
 		// Last returns these after the step.
 		p.x.kept, p.y.kept, p.logits.kept = true, true, true
+		p.gap = m.d.gap
 		if purpose == training {
 			p.update(m.r.Momentum, m.r.WeightDecay, segments, m.rates)
 		}
@@ -177,14 +191,30 @@ func send[T any](m *Model, to uint64, s []T) error {
 	return upload(m.stream, to, s)
 }
 
-// lasting makes the buffers that belong to no plan.
+// steps is how many steps an epoch has, at least one.
+func (m *Model) steps() int { return max(m.set.Train.Len()/m.n, 1) }
+
+// listen allocates what the kernels tell the host.
+func (m *Model) listen() error {
+	steps := m.steps()
+	m.losses, m.corrects = kept("losses", 8*steps), kept("corrects", 4*steps)
+	p, device, err := hostMapped(m.losses.bytes + m.corrects.bytes)
+	if err != nil {
+		return err
+	}
+	m.losses.addr, m.corrects.addr = device, device+uint64(m.losses.bytes)
+	m.heard = heard{p, unsafe.Slice((*float64)(p), steps), unsafe.Slice((*int32)(unsafe.Add(p, m.losses.bytes)), steps)}
+	return nil
+}
+
+// lasting makes the buffers that belong to no plan, in the memory of the device.
 func (m *Model) lasting() []*buffer {
-	steps := max(m.set.Train.Len()/m.n, 1)
+	steps := m.steps()
 	most := max(m.set.Train.Len(), m.set.Validation.Len(), m.set.Test.Len())
 	m.state = kept("state", int(unsafe.Sizeof(state{})))
 	m.order = kept("order", most*int(unsafe.Sizeof(show{})))
-	m.rates, m.losses, m.corrects = kept("rates", rateBytes*steps), kept("losses", 8*steps), kept("corrects", 4*steps)
-	list := append(m.tensors.kept(), m.state, m.order, m.rates, m.losses, m.corrects)
+	m.rates = kept("rates", rateBytes*steps)
+	list := append(m.tensors.kept(), m.state, m.order, m.rates)
 	if m.pictures == nil {
 		in := size(m.host.Net.Input())
 		m.fed = &fed{floats: kernel.Blocks(m.n) * in * kernel.Lanes, from: kept("fed", 4*ceil(m.n, lanes)*lanes*in)}
@@ -193,14 +223,14 @@ func (m *Model) lasting() []*buffer {
 	return list
 }
 
-// place allocates memory for the lasting buffers, and memory that all plans share,
-// since no two run at the same time. All of it is zero at first: padding must hold
-// numbers, because some of them are multiplied by 0.
+// place allocates memory for the lasting buffers, which is zero at first, and memory
+// that all plans share, since no two run at the same time. That is left as it is: a
+// launch reads nothing there that another one of its plan has not written.
 func (m *Model) place(lasting []*buffer, plans []*plan) error {
 	own := 0
 	for _, b := range lasting {
 		b.addr = uint64(own)
-		own += ceil(b.bytes, align) * align
+		own += ceil(b.bytes+m.d.gap, align) * align
 	}
 	shared := 0
 	buffers := [2][]*buffer{lasting, nil}
@@ -216,11 +246,8 @@ func (m *Model) place(lasting []*buffer, plans []*plan) error {
 		for _, b := range buffers[i] {
 			b.addr += base
 		}
-		if err := cu.MemsetD8Async(cu.DevicePtr(base), 0, int64(bytes), m.stream); err != nil {
-			return err
-		}
 	}
-	return nil
+	return cu.MemsetD8Async(cu.DevicePtr(lasting[0].addr), 0, int64(own), m.stream)
 }
 
 // alloc returns memory that Close frees.
@@ -342,7 +369,9 @@ func (m *Model) Bytes() int { return m.bytes }
 func (m *Model) Model() *graph.Model { return m.host }
 
 // Arithmetic implements trainer.Engine.
-func (m *Model) Arithmetic() string { return m.d.info.Arithmetic() }
+func (m *Model) Arithmetic() string {
+	return search.Recipe{Precision: m.r.Precision}.Arithmetic(m.d.info.Arithmetic())
+}
 
 // Push copies the host's tensors to the device.
 func (m *Model) Push() error {
@@ -351,7 +380,7 @@ func (m *Model) Push() error {
 
 // Pull copies the device's tensors to the host.
 func (m *Model) Pull() error {
-	return m.copy(func(from uint64, to []float32) error { return download(to, from) })
+	return m.copy(func(from uint64, to []float32) error { return download(m.stream, to, from) })
 }
 
 func (m *Model) copy(one func(device uint64, host []float32) error) error {
@@ -433,32 +462,17 @@ func (m *Model) Train(ctx context.Context, epoch int, order []int, rates []graph
 			end := ends[0]
 			ends = append(ends[:0], ends[1:]...)
 			m.ends[0], m.ends[1] = m.ends[1], m.ends[0]
-			if err := m.report(heard, end); err != nil {
-				return err
-			}
-			for i, loss := range m.reported.losses {
-				if ended = done(heard+i,
-					trainer.Score{Correct: int(m.reported.corrects[i]), Loss: loss}); ended != nil {
+			for ; heard < end; heard++ {
+				if ended = done(heard, trainer.Score{Correct: int(m.heard.corrects[heard]),
+					Loss: m.heard.losses[heard]}); ended != nil {
 					return nil
 				}
 			}
-			heard = end
 		}
 		m.last = order[len(order)-m.n:]
 		return nil
 	})
 	return cmp.Or(ended, err)
-}
-
-// report reads the losses of steps from … to−1.
-func (m *Model) report(from, to int) error {
-	r := &m.reported
-	r.losses, r.corrects = append(r.losses[:0], make([]float64, to-from)...),
-		append(r.corrects[:0], make([]int32, to-from)...)
-	if err := download(r.losses, m.losses.addr+uint64(8*from)); err != nil {
-		return err
-	}
-	return download(r.corrects, m.corrects.addr+uint64(4*from))
 }
 
 // begin prepares the pictures of order. next starts a plan on the next batch of
@@ -481,7 +495,7 @@ func (m *Model) begin(ctx context.Context, split *dataset.Split, order []int, au
 	if err := send(m, m.order.addr, shows); err != nil {
 		return nil, nil, err
 	}
-	return func(r *recorded) error { return r.graph.launch(m.stream) }, func() {}, nil
+	return m.run, func() {}, nil
 }
 
 // feedNext copies a batch that the host made and starts a step on it, while the
@@ -515,6 +529,14 @@ func (m *Model) feedNext(batches *dataset.Batches, r *recorded) error {
 	}
 	if err := s.copied.Record(m.stream); err != nil {
 		return err
+	}
+	return m.run(r)
+}
+
+// run starts a plan.
+func (m *Model) run(r *recorded) error {
+	if m.d.instead != nil {
+		return m.d.instead(m, r)
 	}
 	return r.graph.launch(m.stream)
 }
@@ -568,16 +590,16 @@ func (m *Model) Evaluate(ctx context.Context, split *dataset.Split) (score train
 	if err := m.do(func() error { return m.forward(ctx, split, order, m.eval) }); err != nil {
 		return score, err
 	}
-	var s [1]state
-	err = m.d.do(func() error { return download(s[:], m.state.addr) })
-	return trainer.Score{Correct: int(s[0].correct), Loss: s[0].loss / float64(len(order))}, err
+	return trainer.Score{Correct: int(m.heard.corrects[0]), Loss: m.heard.losses[0] / float64(len(order))}, nil
 }
 
 // Last implements trainer.Engine.
 func (m *Model) Last() (pictures []float32, labels []int, logits []float32, err error) {
 	in, k := m.host.Net.Input(), m.host.Net.Classes
 	x, z := make([]float32, m.train.x.bytes/4), make([]float32, m.train.logits.bytes/4)
-	err = m.d.do(func() error { return errors.Join(download(x, m.train.x.addr), download(z, m.train.logits.addr)) })
+	err = m.do(func() error {
+		return errors.Join(download(m.stream, x, m.train.x.addr), download(m.stream, z, m.train.logits.addr))
+	})
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -616,6 +638,9 @@ func (m *Model) Close() {
 				}
 			}
 		}
+		if m.heard.memory != nil {
+			_ = cu.MemFreeHost(m.heard.memory)
+		}
 		for _, p := range m.memory {
 			_ = cu.MemFree(p)
 		}
@@ -632,5 +657,5 @@ func (m *Model) Close() {
 		return nil
 	})
 	m.host.Close()
-	m.memory, m.train, m.eval, m.measure, m.pictures = nil, nil, nil, nil, nil
+	m.memory, m.heard, m.train, m.eval, m.measure, m.pictures = nil, heard{}, nil, nil, nil, nil
 }

@@ -33,6 +33,6 @@ func (*Device) Start(space.Network, int, *dataset.Set, trainer.Recipe) (trainer.
 func (*Device) Workers(context.Context, space.Network, int, *dataset.Set) (int, error) {
 	return 0, errOff
 }
-func (*Device) Bench(context.Context, space.Network, int, int, *dataset.Set, func(Bench)) (Bench, error) {
+func (*Device) Bench(context.Context, space.Network, int, int, string, *dataset.Set, func(Bench)) (Bench, error) {
 	return Bench{}, errOff
 }

@@ -32,6 +32,8 @@ func moduleOf(kernel string) string {
 		return "conv" + kernel[at:]
 	}
 	switch head, _, _ := strings.Cut(kernel, "_"); {
+	case strings.Contains(kernel, "_tf32"):
+		return "conv_tc"
 	case strings.HasPrefix(kernel, "conv_any"):
 		return "conv_any"
 	case head == "weight":
@@ -56,6 +58,8 @@ type plan struct {
 	*tensors
 	n, blocks int // pictures of a batch, and blocks of them
 	purpose   purpose
+	gap       int  // bytes that stay free behind each buffer
+	tf32      bool // the setting precision = "tf32"
 	launches  []launch
 	buffers   []*buffer     // those of this plan alone
 	values    []*buffer     // of the program
@@ -89,8 +93,9 @@ const (
 // newPlan maps a model's program to launches on batches of n pictures. They read
 // and change the given state. feed adds the first launches, which put the batch
 // into x (B, C, H, W, 32) and y (B, 32).
-func newPlan(t *tensors, m *graph.Model, n int, purpose purpose, state *buffer, feed func(p *plan)) *plan {
-	p := &plan{tensors: t, steps: state, n: n, blocks: ceil(n, lanes), purpose: purpose, sizes: m.Program.Values,
+func newPlan(t *tensors, m *graph.Model, n int, purpose purpose, tf32 bool, state *buffer, feed func(p *plan)) *plan {
+	p := &plan{tensors: t, steps: state, n: n, blocks: ceil(n, lanes), purpose: purpose, tf32: tf32,
+		sizes: m.Program.Values,
 		norms: map[*graph.Norm]*normState{}, convs: map[*graph.Conv]*convState{}}
 	for i, s := range p.sizes {
 		p.values = append(p.values, p.floats(fmt.Sprintf("value %d", i), p.blocks*size(s)*lanes))
@@ -164,7 +169,7 @@ func (p *plan) instruction(i graph.Instruction) {
 		p.crossEntropy()
 	case *graph.Sum:
 		n := p.value(i.To).bytes / 4
-		p.launch("sum", [3]int{min(ceil(n, 256), 2048), 1, 1}, [3]int{256, 1, 1}, 0,
+		p.launch("sum", [3]int{min(ceil(n/4, 256), 2048), 1, 1}, [3]int{256, 1, 1}, 0,
 			&sumArgs{len: int64(n), to: p.value(i.To), a: p.value(i.A), b: p.value(i.B)})
 	default:
 		panic(fmt.Sprintf("gpu: no kernel for %T", i))
@@ -332,7 +337,7 @@ func (p *plan) arrange() int {
 	var used []*buffer
 	var spans []*graph.Span
 	for _, b := range p.buffers {
-		span := &graph.Span{Bytes: b.bytes, First: b.first, Last: b.last}
+		span := &graph.Span{Bytes: b.bytes + p.gap, First: b.first, Last: b.last}
 		switch {
 		case b.kept:
 			span.First, span.Last = 0, math.MaxInt

@@ -71,7 +71,7 @@ func newPlans(t *testing.T, name string, layout space.Layout, depth, side, batch
 	var plans []*plan
 	tensors, state := newTensors(m), kept("state", 32)
 	for _, purpose := range []purpose{training, evaluating, measuring} {
-		p := newPlan(tensors, m, batch, purpose, state, func(p *plan) {
+		p := newPlan(tensors, m, batch, purpose, false, state, func(p *plan) {
 			p.rows("repack", side, 3, &repackArgs{c: 3, h: int32(side), w: int32(side), n: int32(batch),
 				from: kept("from", 4), x: p.x})
 		})

@@ -151,3 +151,18 @@ func hostAlloc(bytes int) (unsafe.Pointer, error) {
 	err := failed("cuMemHostAlloc", C.cuMemHostAlloc(&p, C.size_t(max(bytes, 1)), 0))
 	return p, err
 }
+
+// hostMapped returns memory of the host in which kernels can write, and its address for
+// them. Free it with cu.MemFreeHost.
+func hostMapped(bytes int) (p unsafe.Pointer, device uint64, err error) {
+	if err := failed("cuMemHostAlloc",
+		C.cuMemHostAlloc(&p, C.size_t(max(bytes, 1)), C.CU_MEMHOSTALLOC_DEVICEMAP)); err != nil {
+		return nil, 0, err
+	}
+	var d C.CUdeviceptr
+	if err := failed("cuMemHostGetDevicePointer", C.cuMemHostGetDevicePointer(&d, p, 0)); err != nil {
+		_ = cu.MemFreeHost(p)
+		return nil, 0, err
+	}
+	return p, uint64(d), nil
+}

@@ -4,6 +4,7 @@ package gpu
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -43,7 +44,7 @@ func TestWaitsOfATraining(t *testing.T) {
 	set := pictureSet(steps*batch, 4*batch, side)
 	for _, fed := range []bool{false, true} {
 		t.Run(map[bool]string{false: "pictures on the device", true: "pictures from the host"}[fed], func(t *testing.T) {
-			net := space.Figure3(space.Pair{L: 2, M: 2}, 1, space.Shape{C: 3, H: side, W: side}, 3)
+			net := space.Figure3(space.Pair{L: 2, M: 2}, 2, space.Shape{C: 3, H: side, W: side}, 3)
 			recipe := trainer.Recipe{Momentum: 0.9, WeightDecay: 0.01, DecayAll: true, Average: true, Precise: true}
 			m := newModel(t, net, batch, set, recipe, fed)
 			isa, err := kernel.Detect()
@@ -76,6 +77,10 @@ func TestWaitsOfATraining(t *testing.T) {
 			}); err != nil {
 				t.Fatal(err)
 			}
+			pictures, _, logits, err := m.Last()
+			if err != nil || slices.ContainsFunc(append(pictures, logits...), isNaN) {
+				t.Errorf("the last batch: %v and %v (%v)", pictures, logits, err)
+			}
 			pull(t, m)
 			for i, p := range m.host.Params {
 				near(t, p.Name, p.Value, cpu.Params[i].Value, 1e-4)
@@ -86,6 +91,7 @@ func TestWaitsOfATraining(t *testing.T) {
 			if err := m.Exchange(); err != nil {
 				t.Fatal(err)
 			}
+			idle(t, m)
 			pull(t, m)
 			for i, p := range m.host.Params {
 				near(t, "exchanged "+p.Name, p.Value, cpu.Params[i].Average, 1e-4)
@@ -93,6 +99,7 @@ func TestWaitsOfATraining(t *testing.T) {
 			if err := m.Measure(t.Context(), order[batch:]); err != nil {
 				t.Fatal(err)
 			}
+			idle(t, m)
 			pull(t, m)
 			for i, s := range m.host.Precise {
 				near(t, "precise "+s.Name, s.Value, cpu.Precise[i].Value, 1e-4)
@@ -104,6 +111,8 @@ func TestWaitsOfATraining(t *testing.T) {
 		})
 	}
 }
+
+func isNaN(v float32) bool { return v != v }
 
 // newModel is a model of a set. If it is fed, the host sends it each batch, as it does
 // with the pictures of a folder.
@@ -125,10 +134,11 @@ func newModel(t *testing.T, net space.Network, batch int, set *dataset.Set, r tr
 	return m
 }
 
-// TestWaitsForANewModel: its memory is zero as soon as it is there.
+// TestWaitsForANewModel: its memory is zero when it is there, not later.
 func TestWaitsForANewModel(t *testing.T) {
 	net := space.Figure3(space.Pair{L: 2, M: 2}, 1, space.Shape{C: 3, H: 4, W: 4}, 3)
 	m := newModel(t, net, 5, pictureSet(5, 5, 4), trainer.Recipe{}, false)
+	idle(t, m)
 	pull(t, m)
 	for _, p := range m.host.Params {
 		near(t, p.Name, p.Value, make([]float32, len(p.Value)), 0)
@@ -186,7 +196,12 @@ func TestWaitsForThePictures(t *testing.T) {
 			return err
 		}
 		defer d.release(set)
-		return errors.Join(download(got, p.pixels.addr), download(labels, p.labels.addr))
+		other, err := cu.MakeStream(cu.NonBlocking)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = other.Destroy() }()
+		return errors.Join(download(other, got, p.pixels.addr), download(other, labels, p.labels.addr), other.Synchronize())
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -225,10 +240,15 @@ func TestWaitsOfAMeasurement(t *testing.T) {
 	idle(t, m)
 
 	t.Setenv("IGC_EMULATED_MEMORY", "33554432") // a copy of 1 MiB
-	d, err := Open(0)
+	all, err := Devices()
 	if err != nil {
 		t.Fatal(err)
 	}
+	d, err := Open(all[len(all)-1].Index) // other tests hold memory of the first
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
 	if flops, bandwidth, err := d.limits(); err != nil || !(flops > 0 && bandwidth > 0) {
 		t.Errorf("%g operations and %g bytes a second (%v)", flops, bandwidth, err)
 	}
@@ -240,6 +260,7 @@ type wait struct {
 	file, function, text string
 	from, to             int    // its place in the file
 	without              string // the source that is there instead, for removedWait
+	ofStream             bool   // whether a stream waits, which may be one call for many waits
 }
 
 // waitsOf lists the waits of a source file, in their order.
@@ -274,6 +295,7 @@ func waitsOf(t *testing.T, name string) (list []wait) {
 		case callee.Sel.Name == "Synchronize", callee.Sel.Name == "wait" && len(call.Args) == 0,
 			callee.Sel.Name == "Record" && len(call.Args) == 1, callee.Sel.Name == "Wait" && len(call.Args) == 2:
 			w.without = "removedWait(%d, func() error { return " + w.text + " })"
+			w.ofStream = callee.Sel.Name == "Wait"
 		case from == "m" && callee.Sel.Name == "do": // Model.do waits, Device.do does not
 			w.to = at(callee.End())
 			w.without, w.text = "otherDo(%d, m.d.do, m.do)", "m.do(…)"
@@ -290,26 +312,42 @@ func waitsOf(t *testing.T, name string) (list []wait) {
 const removedWaits = `package gpu
 
 import (
+	"fmt"
 	"os"
-	"strconv"
 )
 
-var removed, _ = strconv.Atoi(os.Getenv("IGC_REMOVED_WAIT"))
+var removed, only, calls int // only: of the calls that this is about, 0 for all of them
+
+func init() { fmt.Sscanf(os.Getenv("IGC_REMOVED_WAIT"), "%d:%d", &removed, &only) }
+
+func isRemoved(n int) bool {
+	if n != removed {
+		return false
+	}
+	if calls++; only != 0 && calls != only {
+		return false
+	}
+	fmt.Println("` + removedMark + `")
+	return true
+}
 
 func removedWait[T any](n int, wait func() T) (none T) {
-	if n == removed {
+	if isRemoved(n) {
 		return none
 	}
 	return wait()
 }
 
 func otherDo[T any](n int, without, do T) T {
-	if n == removed {
+	if isRemoved(n) {
 		return without
 	}
 	return do
 }
 `
+
+// removedMark is printed where a wait is left out.
+const removedMark = "a wait is left out"
 
 // TestEveryWaitIsNeeded removes each wait of this package in turn: without any one of
 // them a test fails.
@@ -320,34 +358,65 @@ func TestEveryWaitIsNeeded(t *testing.T) {
 	program, waits := buildWithoutWaits(t)
 	for _, mode := range []string{"early", "random", "late"} {
 		t.Setenv("IGC_EMULATED_STREAMS", mode)
-		if out, err := runWithout(program, 0); err != nil {
+		if out, err := runWithout(program, "", "0", "1"); err != nil {
 			t.Fatalf("%s, with all waits: %v\n%s", mode, err, out)
 		}
 	}
-	mapper := iter.Mapper[wait, string]{MaxGoroutines: runtime.NumCPU()}
-	numbers := map[wait]int{}
-	for i, w := range waits {
-		numbers[w] = i + 1
+	numbers := make([]int, len(waits))
+	for i := range numbers {
+		numbers[i] = i
 	}
-	found := mapper.Map(waits, func(w *wait) string {
-		out, err := runWithout(program, numbers[*w])
-		if err == nil {
-			return ""
-		}
-		return failure(out)
-	})
+	mapper := iter.Mapper[int, []string]{MaxGoroutines: runtime.NumCPU()}
 	var table strings.Builder
-	for i, w := range waits {
-		place := fmt.Sprintf("%s, %s: %s", w.file, w.function, w.text)
-		if found[i] == "" {
-			t.Errorf("%s: no test fails without it", place)
+	count := 0
+	for i, found := range mapper.Map(numbers, func(i *int) []string { return withoutEach(program, *i+1, waits[*i]) }) {
+		for call, failure := range found {
+			place := fmt.Sprintf("%s, %s: %s", waits[i].file, waits[i].function, waits[i].text)
+			if call > 0 {
+				place += fmt.Sprintf(", call %d", call)
+			}
+			if failure == "" {
+				t.Errorf("%s: no test fails without it", place)
+			}
+			fmt.Fprintf(&table, "| %s | %s |\n", place, failure)
+			count++
 		}
-		fmt.Fprintf(&table, "| %s | %s |\n", place, found[i])
 	}
-	t.Logf("%d waits; without it | this fails\n%s", len(waits), table.String())
+	t.Logf("%d waits; without it | this fails\n%s", count, table.String())
 	if len(waits) < 8 {
 		t.Errorf("%d waits found: waitsOf does not know how they are written", len(waits))
 	}
+}
+
+// withoutEach says how the tests fail without a wait, and of a stream's waits also how
+// they fail without each call, for one network. What fails only in some of the orders
+// that the streams allow gets several of them.
+func withoutEach(program string, n int, w wait) (failures []string) {
+	const orders = 12
+	const oneModel = "^TestWaitsOfATraining$/^pictures_on_the_device$"
+	try := func(tests, removed string) (failed string, reached bool) {
+		for seed := range orders {
+			out, err := runWithout(program, tests, removed, strconv.Itoa(seed+1))
+			reached = bytes.Contains(out, []byte(removedMark))
+			if err != nil {
+				return failure(out), reached
+			}
+			if !reached {
+				break
+			}
+		}
+		return "", reached
+	}
+	failed, _ := try("", strconv.Itoa(n))
+	failures = append(failures, failed)
+	for call := 1; w.ofStream; call++ {
+		failed, reached := try(oneModel, fmt.Sprintf("%d:%d", n, call))
+		if !reached {
+			break
+		}
+		failures = append(failures, failed)
+	}
+	return failures
 }
 
 // buildWithoutWaits makes a test program in which IGC_REMOVED_WAIT is the number of a
@@ -402,15 +471,16 @@ func buildWithoutWaits(t *testing.T) (program string, waits []wait) {
 	return program, waits
 }
 
-// runWithout runs the tests that need the waits.
-func runWithout(program string, removed int) ([]byte, error) {
-	cmd := exec.Command(program, "-test.run", "^TestWaits", "-test.timeout", time.Minute.String())
-	cmd.Env = append(os.Environ(), "IGC_WAITS=", "IGC_REMOVED_WAIT="+strconv.Itoa(removed))
+// runWithout runs the tests that need the waits, all or some, without one of these.
+func runWithout(program, tests, removed, seed string) ([]byte, error) {
+	cmd := exec.Command(program, "-test.run", cmp.Or(tests, "^TestWaits"), "-test.timeout", time.Minute.String())
+	cmd.Env = append(os.Environ(), "IGC_WAITS=", "IGC_REMOVED_WAIT="+removed, "IGC_EMULATED_SEED="+seed)
 	return cmd.CombinedOutput()
 }
 
 // failure is the first test that failed, and the first line of what it says.
 func failure(out []byte) string {
+	out = bytes.ReplaceAll(out, []byte(removedMark+"\n"), nil)
 	test := regexp.MustCompile(`(?m)^\s*--- FAIL: (TestWaits\w*)`).FindSubmatch(out)
 	line := regexp.MustCompile(`(?m)^(?:\s+\w+_test\.go:\d+|emulated GPU): (.*)$`).FindSubmatch(out)
 	if test == nil || line == nil {

@@ -194,6 +194,25 @@ static void convt_row(const igc_conv *a, float *dx, const float *const *rows, co
 	}
 }
 
+// What the secondary convolution multiplies. With -DIGC_ROUND_TF32 it is rounded as for the matrix units of a GPU, from 16
+// channels on, which shows what precision = "tf32" does to results without a GPU (docs/gpu.md).
+#ifdef IGC_ROUND_TF32
+static float mixed(float x, long L) {
+	unsigned bits;
+	memcpy(&bits, &x, 4);
+	if (L < 16 || x != x) return x;
+	bits = (bits + 0x1000) & 0xffffe000;
+	memcpy(&x, &bits, 4);
+	return x;
+}
+static void mixed_row(float *x, long n, long L) {
+	for (long i = 0; i < n; i++) x[i] = mixed(x[i], L);
+}
+#else
+#define mixed(x, L) (x)
+#define mixed_row(x, n, L)
+#endif
+
 // mix_tile: OT outputs by PT vectors of one L x L matrix over channels.
 INLINE void mix_tile(const int OT, const int PT, float *z, long zcs, const float *y, long ycs, const float *w, long L) {
 	vec acc[6][8];
@@ -203,7 +222,7 @@ INLINE void mix_tile(const int OT, const int PT, float *z, long zcs, const float
 		vec v[8];
 		UNROLL for (int p = 0; p < PT; p++) v[p] = LOAD(y + i * ycs + p * VW);
 		UNROLL for (int o = 0; o < OT; o++) {
-			vec b = BC(w[o * L + i]);
+			vec b = BC(mixed(w[o * L + i], L));
 			UNROLL for (int p = 0; p < PT; p++) acc[o][p] += b * v[p];
 		}
 	}
@@ -532,6 +551,7 @@ void ISA(igc_conv_forward)(const igc_conv *a) {
 		conv_row(a, y, OW * 16, rows, a->wp, &next);
 		if (a->secondary) {
 			if (a->between) relu_row(y, Cz * OW * 16);
+			mixed_row(y, Cz * OW * 16, a->L);
 			if (a->y) copy_row(a->y + h * Cz * OW * 16, y, Cz * OW * 16);
 			mix_row(z, OW * 16, y, OW * 16, OW, a->ws, a->L, a->Co, &next);
 		}
@@ -581,6 +601,7 @@ void ISA(igc_conv_backward)(const igc_conv *a) {
 			float *dy = DROW(h) + KW / 2 * 16;
 			if (a->secondary) {
 				dz_row(dz, apart, a, mask, Cz, OW, h);
+				mixed_row(dz, Cz * apart, L);
 				const float *y = row;
 				long ys = apart;
 				if (a->y) {
@@ -588,6 +609,7 @@ void ISA(igc_conv_backward)(const igc_conv *a) {
 				} else {
 					conv_row(a, row, apart, rows, a->wp, &next);
 					if (a->between) relu_row(row, Cz * apart);
+					mixed_row(row, Cz * apart, L);
 				}
 				mixgrad_row(accs, dz, apart, y, ys, OW, L, Co, &next);
 				mix_row(dy, PO * 16, dz, apart, OW, a->wst, L, Co, &next);

@@ -16,11 +16,11 @@
  * needs, so what the program does not wait for, or does not order by events, is missing or has been overwritten. A query
  * that answers "not ready" lets the work run afterwards, so that a loop of queries ends.
  *
- * Host memory that an asynchronous copy reads is read when the copy runs, be it pinned or not, as the driver's
- * documentation allows ("handled asynchronously with a worker thread"); that the host changed or freed it before is an
- * error. Pinned memory that an asynchronous copy writes is full of NaN (0xFF) until then. An asynchronous copy to memory
- * that is not pinned waits, as do all copies without a stream but those from the device to itself and from memory that is
- * not pinned, which is read at once. New pinned memory is full of NaN too, for kernels may write to it.
+ * Host memory that an asynchronous copy reads is read when the copy runs, and what it writes is full of NaN (0xFF) until
+ * then, be it pinned or not: of memory that is not, the driver's documentation says that the copy "might be synchronous".
+ * That the host changed what is read, or freed pinned memory of either, is an error. New pinned memory is full of NaN too,
+ * for kernels may write to it. Copies without a stream wait, but for those from the device to itself, and those from memory
+ * that is not pinned, which is read at once.
  *
  * faults.h has the variables that inject faults: a kernel that fails, memory that ends, an old driver.
  *
@@ -324,17 +324,14 @@ static igc::Task later(CUcontext ctx, std::shared_ptr<const Node> node, std::vec
 	t->node = std::move(node);
 	t->after = std::move(after);
 	const Node *n = t->node.get();
-	bool wait = false;
 	if (n && n->kind == Node::COPY && !(n->from_device && n->to_device)) {
 		if (!n->from_device && !n->staged && !in_flight(n->from, n->bytes, false, true, false)) {
 			t->hashed = true;
 			t->hash = hash(n->from, n->bytes);
 		}
-		wait = !n->to_device && !pinned(n->to, n->bytes);
-		if (!n->to_device && !wait && !in_flight(n->to, n->bytes, true, true, false)) memset(n->to, 0xFF, n->bytes);
+		if (!n->to_device && !in_flight(n->to, n->bytes, true, true, false)) memset(n->to, 0xFF, n->bytes);
 	}
 	igc::submit(t);
-	if (wait) igc::wait(t);
 	return t;
 }
 
@@ -438,6 +435,7 @@ static CUresult at_once(CUcontext ctx, Node n) {
 
 static void free_memory(std::map<char *, Memory>::iterator i) {
 	gpu.used[i->second.device] -= i->second.bytes;
+	igc::unwatch(i->first);
 	free(i->first - GUARD);
 	gpu.memory.erase(i);
 }
@@ -550,7 +548,7 @@ API cuDeviceGetAttribute(int *v, CUdevice_attribute a, CUdevice d) {
 	case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN:
 	case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR: *v = SHARED_MAX; break;
 	case CU_DEVICE_ATTRIBUTE_MAX_REGISTERS_PER_BLOCK:
-	case CU_DEVICE_ATTRIBUTE_MAX_REGISTERS_PER_MULTIPROCESSOR: *v = 65536; break;
+	case CU_DEVICE_ATTRIBUTE_MAX_REGISTERS_PER_MULTIPROCESSOR: *v = REGISTERS; break;
 	case CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR: *v = 2048; break;
 	case CU_DEVICE_ATTRIBUTE_MAX_BLOCKS_PER_MULTIPROCESSOR: *v = 32; break;
 	case CU_DEVICE_ATTRIBUTE_CLOCK_RATE:
@@ -767,7 +765,7 @@ API cuFuncGetAttribute(int *v, CUfunction_attribute a, CUfunction f) {
 	TRY(find_function(ctx, f));
 	switch (a) {
 	case CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK: *v = f->kernel->threads; break;
-	case CU_FUNC_ATTRIBUTE_NUM_REGS: *v = 32; break;
+	case CU_FUNC_ATTRIBUTE_NUM_REGS: *v = f->kernel->registers; break;
 	case CU_FUNC_ATTRIBUTE_PTX_VERSION: *v = 70; break;
 	case CU_FUNC_ATTRIBUTE_BINARY_VERSION: *v = capability(); break;
 	case CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES: *v = f->dynamic; break;
@@ -783,6 +781,7 @@ API cuOccupancyMaxActiveBlocksPerMultiprocessor(int *n, CUfunction f, int block,
 	NEED(block > 0, INVALID_VALUE);
 	*n = unsigned(block) > f->kernel->threads || shared > size_t(f->dynamic) ? 0 : std::min(32, 2048 / block);
 	if (shared) *n = std::min(*n, int(SHARED_MAX / shared));
+	if (f->kernel->registers) *n = std::min(*n, int(REGISTERS / igc::registers_of_block(f->kernel, block)));
 	return CUDA_SUCCESS;
 }
 
@@ -796,6 +795,7 @@ API cuLaunchKernel(CUfunction f, unsigned gx, unsigned gy, unsigned gz, unsigned
 	NEED(bx <= MAX_THREADS && by <= MAX_THREADS && bz <= 64, INVALID_VALUE);
 	NEED(size_t(bx) * by * bz <= f->kernel->threads, INVALID_VALUE);
 	NEED(shared <= unsigned(f->dynamic), INVALID_VALUE);
+	NEED(igc::registers_of_block(f->kernel, bx * by * bz) <= REGISTERS, LAUNCH_OUT_OF_RESOURCES);
 	Node n{};
 	n.kind = Node::KERNEL_NODE;
 	n.kernel = f->kernel;
@@ -823,9 +823,10 @@ API cuMemAlloc(CUdeviceptr *p, size_t bytes) {
 	NEED(used <= limit && bytes <= limit - used, OUT_OF_MEMORY);
 	void *memory;
 	static_assert(GUARD % 256 == 0, "memory is aligned as on hardware");
-	NEED(!posix_memalign(&memory, 256, bytes + 2 * GUARD), OUT_OF_MEMORY);
+	NEED(!posix_memalign(&memory, ALIGN, (bytes + 2 * GUARD + ALIGN - 1) / ALIGN * ALIGN), OUT_OF_MEMORY);
 	memset(memory, 0xFF, bytes + 2 * GUARD);
 	char *base = (char *)memory + GUARD;
+	igc::watch(base, bytes);
 	gpu.memory[base] = {bytes, ctx, ctx->device};
 	gpu.used[ctx->device] += bytes;
 	*p = (CUdeviceptr)base;
@@ -857,7 +858,8 @@ API cuMemHostAlloc(void **p, size_t bytes, unsigned flags) {
 	TRY(allowed());
 	NEED(bytes, INVALID_VALUE);
 	TRY(igc::memory_fault());
-	NEED(!posix_memalign(p, 4096, bytes), OUT_OF_MEMORY);
+	NEED(!posix_memalign(p, std::max<size_t>(4096, ALIGN), (bytes + ALIGN - 1) / ALIGN * ALIGN), OUT_OF_MEMORY);
+	igc::watch(*p, bytes);
 	memset(*p, 0xFF, bytes);
 	gpu.host[(char *)*p] = {bytes, true, (flags & CU_MEMHOSTALLOC_DEVICEMAP) != 0, ctx};
 	return CUDA_SUCCESS;
@@ -870,6 +872,7 @@ API cuMemFreeHost(void *p) {
 	NEED(i != gpu.host.end() && i->second.allocated, INVALID_VALUE);
 	TRY(not_in_flight(ctx, i->first, i->second.bytes));
 	gpu.host.erase(i);
+	igc::unwatch(p);
 	free(p);
 	return CUDA_SUCCESS;
 }

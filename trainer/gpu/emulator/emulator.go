@@ -42,7 +42,7 @@ func Main(m *testing.M, kernels string) {
 		}
 		os.Exit(code)
 	}
-	library, err := Build(kernels)
+	library, err := Build(kernels, os.Getenv("IGC_EMULATED_CHECKED") == "1")
 	if errors.Is(err, ErrNoCompiler) && os.Getenv("IGC_REQUIRE_EMULATOR") != "1" {
 		fmt.Println("skipped:", err)
 		os.Exit(0)
@@ -76,7 +76,9 @@ func Inject(t testing.TB, variable, fault string) {
 
 // Build makes the emulated driver with the kernels of a folder and returns the path
 // of the library. It lies in the user's cache folder, under a hash of its sources.
-func Build(kernels string) (string, error) {
+// A checked one sees more of what is wrong in a kernel (the top of checks.cpp says
+// what) and takes about three times as long.
+func Build(kernels string, checked bool) (string, error) {
 	compiler := os.Getenv("CXX")
 	if compiler == "" {
 		compiler = "g++"
@@ -99,11 +101,12 @@ func Build(kernels string) (string, error) {
 		return "", fmt.Errorf("%s --version: %w", compiler, err)
 	}
 	hash.Write(version)
+	fmt.Fprintf(hash, "checked %t\n", checked)
 	hash.Write(processor()) // it is compiled for this processor
 	var files []string
 	for _, pattern := range []string{
 		gpu + "/emulator/*.cpp", gpu + "/emulator/*.h", gpu + "/emulator/build.sh", gpu + "/driver/include/*.h",
-		gpu + "/kernels/*.h", kernels + "/*.h", kernels + "/*.cu",
+		gpu + "/kernels/*.h", kernels + "/*.h", kernels + "/*.cu", kernels + "/resources.txt",
 	} {
 		found, err := filepath.Glob(pattern)
 		if err != nil {
@@ -127,7 +130,11 @@ func Build(kernels string) (string, error) {
 	if _, err := os.Stat(library); err == nil {
 		return library, nil
 	}
-	out, err := exec.Command("sh", gpu+"/emulator/build.sh", folder, kernels).CombinedOutput()
+	build := exec.Command("sh", gpu+"/emulator/build.sh", folder, kernels)
+	if checked {
+		build.Env = append(os.Environ(), "IGC_EMULATED_CHECKED=1")
+	}
+	out, err := build.CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("build: %w\n%s", err, out)
 	}

@@ -3,7 +3,8 @@
  *
  * A thread of a kernel is a fiber (threads.cpp). Only barriers and the exchanges between the lanes of a warp switch from
  * one to the next, and all of the launch happens in one thread of the host, so blocks and their threads see one another's
- * writes at any time: what a barrier is missing for shows when the order changes (IGC_EMULATED_ORDER). */
+ * writes at any time: that a barrier is missing shows when the order changes (IGC_EMULATED_ORDER) and in the checked
+ * library (checks.cpp). */
 #pragma once
 #include <math.h>
 #include <stdint.h>
@@ -42,13 +43,14 @@ struct Kernel {
 	void (*run)(const void *args);
 	size_t bytes;     /* of args */
 	unsigned threads; /* a block, at most */
+	unsigned registers; /* a thread, on the device where it takes most; 0: not known */
 	Kernel *next;
 	Kernel(const char *name, void (*run)(const void *), size_t bytes, unsigned threads);
 };
 
 extern unsigned char *shared;
 
-enum Exchange { FROM, XOR, DOWN, UP, BALLOT, SYNC };
+enum Exchange { FROM, XOR, DOWN, UP, BALLOT, SYNC, MATRIX };
 
 /* wait_block returns when all threads of the block that have not ended wait in it, exchange when all lanes in mask do. */
 void wait_block(const char *file, int line);
@@ -63,6 +65,29 @@ template <class T> T shuffle(Exchange what, const char *file, int line, uint mas
 	memcpy(&value, &bits, sizeof value);
 	return value;
 }
+
+#ifdef IGC_CHECKED /* as checks.cpp tells of them */
+void fence();
+void counter(const void *p, size_t size);
+void strong_read(const void *p, size_t size);
+void constant_read(const void *p, size_t size);
+#define IGC_UNCHECKED __attribute__((no_sanitize("thread"), noinline)) /* the access was told of */
+#else
+static inline void fence() {}
+static inline void counter(const void *, size_t) {}
+static inline void strong_read(const void *, size_t) {}
+static inline void constant_read(const void *, size_t) {}
+#define IGC_UNCHECKED __forceinline__
+#endif
+template <class T> static IGC_UNCHECKED T load(const T *p) { return *p; }
+template <class T> static IGC_UNCHECKED void store(T *p, T value) { *p = value; }
+
+/* A lane's share of a product of matrices, as the instruction mma.m16n8k8 has it: sums (16×8) += a (16×8) · b (8×8). */
+struct Fragments {
+	float *sums;      /* 4: (lane/4 + 8·(i/2), 2·(lane%4) + i%2) */
+	const uint *a;    /* 4: (lane/4 + 8·(i%2), lane%4 + 4·(i/2)) */
+	const uint *b;    /* 2: (lane%4 + 4·i, lane/4) */
+};
 
 static inline uint mask_or_all(uint mask = ~0u) { return mask; }
 
@@ -86,14 +111,22 @@ static inline uint mask_or_all(uint mask = ~0u) { return mask; }
 #define __ballot_sync(mask, p) uint(igc::exchange(igc::BALLOT, mask, (p) ? 1 : 0, 0, 32, __FILE__, __LINE__))
 #define __any_sync(mask, p) int(__ballot_sync(mask, p) != 0)
 #define __trap() igc::fail("__trap", __FILE__, __LINE__)
-static inline void __threadfence() {}
+static inline void __threadfence() { igc::fence(); }
 static inline void __threadfence_block() {}
 
-template <class T> static __forceinline__ T __ldg(const T *p) { return *p; }
-template <class T> static __forceinline__ T __ldcg(const T *p) { return *p; }
-static inline int atomicAdd(int *p, int v) { int old = *p; *p = old + v; return old; }
-static inline int atomicOr(int *p, int v) { int old = *p; *p = old | v; return old; }
-static inline uint atomicAdd(uint *p, uint v) { uint old = *p; *p = old + v; return old; }
+template <class T> static __forceinline__ T __ldg(const T *p) { igc::constant_read(p, sizeof *p); return igc::load(p); }
+template <class T> static __forceinline__ T __ldcg(const T *p) { igc::strong_read(p, sizeof *p); return igc::load(p); }
+#define IGC_ATOMIC(name, T, value) \
+	static __forceinline__ T name(T *p, T v) { \
+		igc::counter(p, sizeof *p); \
+		T old = igc::load(p); \
+		igc::store(p, value); \
+		return old; \
+	}
+IGC_ATOMIC(atomicAdd, int, old + v)
+IGC_ATOMIC(atomicAdd, uint, old + v)
+IGC_ATOMIC(atomicOr, int, old | v)
+#undef IGC_ATOMIC
 
 /* By macros, for a C library may have these names too, C23 does. */
 static __forceinline__ float igc_rsqrt(float x) { return 1 / sqrtf(x); }
@@ -114,6 +147,24 @@ static __forceinline__ float __int_as_float(int x) { float y; memcpy(&y, &x, 4);
 static __forceinline__ float __uint_as_float(uint x) { float y; memcpy(&y, &x, 4); return y; }
 static __forceinline__ int __float_as_int(float x) { int y; memcpy(&y, &x, 4); return y; }
 static __forceinline__ uint __float_as_uint(float x) { uint y; memcpy(&y, &x, 4); return y; }
+
+/* The instruction cvt.rna.tf32.f32: to the nearest number with ten bits behind the point, of two the one that is farther
+ * from 0. */
+static __forceinline__ uint igc_tf32(float x) {
+	const uint bits = __float_as_uint(x);
+	return x != x ? 0x7fffe000 : (bits + 0x1000) & 0xffffe000;
+}
+/* The instruction mma.sync.aligned.m16n8k8 of TF32 numbers. A GPU does not say how it adds the eight products; here they
+ * are added to the sum one after another, in float32. */
+#define igc_mma_tf32(sums, a, b) igc::multiply(sums, a, b, __FILE__, __LINE__)
+namespace igc {
+static inline void multiply(float (&sums)[4], const uint (&a)[4], const uint (&b)[2], const char *file, int line) {
+	if ((a[0] | a[1] | a[2] | a[3] | b[0] | b[1]) & 0x1fff)
+		fail("an operand of igc_mma_tf32 does not come from igc_tf32", file, line);
+	Fragments f = {sums, a, b};
+	exchange(MATRIX, ~0u, uint64_t(&f), 0, 32, file, line);
+}
+} // namespace igc
 
 #define IGC_MIN_MAX(T) \
 	static __forceinline__ T min(T x, T y) { return y < x ? y : x; } \

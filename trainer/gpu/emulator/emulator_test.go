@@ -30,6 +30,11 @@ func TestMain(m *testing.M) {
 		fmt.Println("skipped: these tests are of the emulated GPU")
 		os.Exit(0)
 	}
+	if kernel := os.Getenv("IGC_LAUNCH"); kernel != "" { // TestChecks launches a kernel
+		launchInOrders(kernel)
+		os.Exit(0)
+	}
+	os.Unsetenv("IGC_EMULATED_CHECKED") // each test has the library that it needs
 	emulator.Main(m, "testdata")
 }
 
@@ -303,7 +308,7 @@ func TestModules(t *testing.T) {
 }
 
 func TestLimits(t *testing.T) {
-	const invalidValue, outOfMemory, notFound = 1, 2, 500
+	const invalidValue, outOfMemory, notFound, outOfResources = 1, 2, 500, 701
 	f := open(t)
 	p := f.memory(4096)
 	add, sums := f.function("add"), f.function("sums")
@@ -319,6 +324,11 @@ func TestLimits(t *testing.T) {
 	f.code(invalidValue, call.AllowShared(sums, 96<<10+1))
 	f.ok(call.AllowShared(sums, 96<<10))
 	f.ok(launch(sums, one, [3]int{32, 1, 1}, 96<<10))
+
+	// testdata/resources.txt: 64 registers for each thread of sums, at most 65 for one of add, which gets 72.
+	f.ok(launch(sums, one, [3]int{1024, 1, 1}, 4*32))
+	f.code(outOfResources, launch(add, one, [3]int{929, 1, 1}, 0))
+	f.ok(launch(add, one, [3]int{896, 1, 1}, 0))
 
 	values := make([]byte, 5000)
 	f.code(invalidValue, cu.MemcpyHtoD(p, unsafe.Pointer(&values[0]), 4097))
@@ -469,7 +479,7 @@ func TestWithoutADevice(t *testing.T) {
 
 func TestNoCompiler(t *testing.T) {
 	t.Setenv("CXX", "no-such-compiler")
-	if _, err := emulator.Build("testdata"); err == nil || !strings.Contains(err.Error(), "no-such-compiler") {
+	if _, err := emulator.Build("testdata", false); err == nil || !strings.Contains(err.Error(), "no-such-compiler") {
 		t.Error(err)
 	}
 }

@@ -4,6 +4,7 @@
  * call that waits for it, so code that forgets to wait works most of the time. Here it fails: work runs only when
  * something waits for it, and of streams and branches of graphs that nothing orders, any may be first. */
 #include "queue.h"
+#include "threads.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,18 +33,7 @@ static Mode mode() {
 	abort();
 }
 
-static uint64_t random_number() {
-	static uint64_t s;
-	if (!s) {
-		const char *text = getenv("IGC_EMULATED_SEED");
-		s = (text ? strtoull(text, nullptr, 10) : 0) * 0x9E3779B97F4A7C15u + 88172645463325252u;
-		if (!s) s = 1;
-	}
-	s ^= s << 13;
-	s ^= s >> 7;
-	s ^= s << 17;
-	return s;
-}
+static uint64_t chosen; /* the state of the random choices */
 
 static void finish(Work &w) {
 	perform(w);
@@ -61,6 +51,7 @@ static void clean() {
 
 /* Runs goal and what it needs, or with all set anything until goal is done. */
 static void run_needed(const Task &goal, bool all) {
+	if (goal->done) return;
 	std::vector<Task> found; /* also keeps alive what next points to */
 	visit++;
 	auto find = [&](const Task &t) {
@@ -84,13 +75,18 @@ static void run_needed(const Task &goal, bool all) {
 		}
 		if (!t->missing) ready.push_back(t.get());
 	}
+	bool stay = random_number(chosen) % 2; /* one branch as far as it goes, or all of them mixed */
+	auto choose = [&] { std::swap(ready[random_number(chosen) % ready.size()], ready.back()); };
+	choose();
 	while (!goal->done) {
-		std::swap(ready[random_number() % ready.size()], ready.back());
+		if (!stay || random_number(chosen) % 16 == 0) choose();
 		Work *w = ready.back();
 		ready.pop_back();
 		finish(*w);
+		size_t before = ready.size();
 		for (Work *t : w->next)
 			if (!--t->missing) ready.push_back(t);
+		if (ready.size() > before + 1) std::swap(ready[before + random_number(chosen) % (ready.size() - before)], ready.back());
 	}
 }
 
@@ -118,7 +114,7 @@ void submit(const Task &t) {
 	switch (mode()) {
 	case EARLY: wait(t); break;
 	case RANDOM:
-		if (random_number() % 4 == 0) run_needed(Task(pending[random_number() % pending.size()]), false);
+		if (random_number(chosen) % 4 == 0) run_needed(Task(pending[random_number(chosen) % pending.size()]), false);
 		break;
 	case LATE: break;
 	}

@@ -110,6 +110,22 @@ func TestWorkRunsWhenItIsWaitedFor(t *testing.T) {
 	})
 }
 
+// What was done stays in the list of work for a while, behind what nothing waits for.
+func TestWorkThatIsDoneRunsNoSecondTime(t *testing.T) {
+	t.Setenv("IGC_EMULATED_STREAMS", "random")
+	f := open(t)
+	p, q := f.memory(4), f.memory(4)
+	f.set(q, 0, f.stream)
+	f.ok(f.stream.Synchronize())
+	second := f.newStream(cu.NonBlocking)
+	for range 500 {
+		f.set(p, 1, second)
+		f.ok(f.start("add", 1, 1, 0, unsafe.Pointer(&vector{q, 1, 1})))
+		f.ok(f.stream.Synchronize())
+	}
+	f.want("additions", uint32(download[float32](f, q, 1)[0]), 500)
+}
+
 func TestStreamsWaitForEvents(t *testing.T) {
 	for _, mode := range []string{"late", "random", "early"} {
 		t.Run(mode, func(t *testing.T) {
@@ -232,13 +248,15 @@ func TestHostMemoryOfACopy(t *testing.T) {
 	})
 	t.Run("read before it was written", func(t *testing.T) {
 		f := open(t)
-		p, to := f.memory(4), f.pinned()
-		f.set(p, 1, f.stream)
-		*to = 5
-		f.ok(call.ToHost(unsafe.Pointer(to), p, 4, f.stream))
-		f.want("before the wait", *to, unwritten)
-		f.ok(f.stream.Synchronize())
-		f.want("after the wait", *to, 1)
+		p := f.memory(4)
+		for _, to := range []*uint32{f.pinned(), new(uint32)} {
+			f.set(p, 1, f.stream)
+			*to = 5
+			f.ok(call.ToHost(unsafe.Pointer(to), p, 4, f.stream))
+			f.want("before the wait", *to, unwritten)
+			f.ok(f.stream.Synchronize())
+			f.want("after the wait", *to, 1)
+		}
 	})
 	t.Run("written by a copy and read by the next", func(t *testing.T) {
 		f := open(t)

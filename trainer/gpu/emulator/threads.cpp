@@ -16,17 +16,26 @@
 #include <algorithm>
 #include <vector>
 
-enum { STACK = 128 << 10 }; /* of a thread, with a page below that faults */
-
 uint3 threadIdx, blockIdx;
 dim3 blockDim, gridDim;
 
 namespace igc {
 
+static const struct { const char *kernel; unsigned registers; } resources[] = {
+#include "registers.h" /* by build.sh, of the kernels' resources.txt */
+	{nullptr, 0},
+};
+
 Kernel *kernels;
 Kernel::Kernel(const char *name, void (*run)(const void *), size_t bytes, unsigned threads)
-	: name(name), run(run), bytes(bytes), threads(threads), next(kernels) {
+	: name(name), run(run), bytes(bytes), threads(threads), registers(0), next(kernels) {
+	for (auto *r = resources; r->kernel; r++)
+		if (!strcmp(r->kernel, name)) registers = r->registers;
 	kernels = this;
+}
+
+unsigned registers_of_block(const Kernel *k, unsigned threads) {
+	return (threads + WARP - 1) / WARP * WARP * ((k->registers + 7) / 8 * 8);
 }
 
 alignas(128) static unsigned char shared_memory[SHARED_MAX + GUARD];
@@ -123,16 +132,20 @@ static void leave() {
 #endif
 }
 
-__attribute__((format(printf, 2, 3))) static void report(const Thread *t, const char *format, ...) {
+static void report(const Thread *t, const char *format, va_list list) {
 	fprintf(stderr, "emulated GPU: kernel %s, block (%u,%u,%u)", launch.kernel->name, blockIdx.x, blockIdx.y, blockIdx.z);
 	if (t) fprintf(stderr, ", thread (%u,%u,%u)", t->index.x, t->index.y, t->index.z);
 	fputs(": ", stderr);
-	va_list list;
-	va_start(list, format);
 	vfprintf(stderr, format, list);
-	va_end(list);
 	fputc('\n', stderr);
 	launch.failed = true;
+}
+
+__attribute__((format(printf, 2, 3))) static void report(const Thread *t, const char *format, ...) {
+	va_list list;
+	va_start(list, format);
+	report(t, format, list);
+	va_end(list);
 }
 
 /* Ends the launch if a report was made; in a fiber it does not return then. */
@@ -140,10 +153,17 @@ static void stop_if_failed() {
 	if (launch.failed && running) leave();
 }
 
-void fail(const char *what, const char *file, int line) {
-	report(running, "%s at %s:%d", what, file, line);
+void fail(const char *what, const char *file, int line) { wrong("%s at %s:%d", what, file, line); }
+
+void wrong(const char *format, ...) {
+	va_list list;
+	va_start(list, format);
+	report(running, format, list);
+	va_end(list);
 	stop_if_failed();
 }
+
+uint3 index_of(unsigned thread) { return threads[thread].index; }
 
 static bool same_place(const Thread *s, const Thread *t) {
 	return s->line == t->line && (s->file == t->file || !strcmp(s->file, t->file));
@@ -164,6 +184,7 @@ static void release_block() {
 		t->state = READY;
 	}
 	launch.arrived = 0;
+	met_in_block();
 	stop_if_failed();
 }
 
@@ -176,6 +197,23 @@ void wait_block(const char *file, int line) {
 		release_block();
 	else
 		leave();
+}
+
+/* All lanes gave their Fragments: their sums change. */
+static void multiply(const uint64_t (&lanes)[WARP]) {
+	float a[8][16], b[8][8];
+	auto of = [&](int lane) { return reinterpret_cast<const Fragments *>(lanes[lane]); };
+	for (int lane = 0; lane < WARP; lane++) {
+		for (int i = 0; i < 4; i++) a[lane % 4 + i / 2 * 4][lane / 4 + i % 2 * 8] = __uint_as_float(of(lane)->a[i]);
+		for (int i = 0; i < 2; i++) b[lane % 4 + i * 4][lane / 4] = __uint_as_float(of(lane)->b[i]);
+	}
+	for (int lane = 0; lane < WARP; lane++)
+		for (int i = 0; i < 4; i++) {
+			const int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+			float sum = of(lane)->sums[i];
+			for (int k = 0; k < 8; k++) sum = fmaf(a[k][row], b[k][column], sum);
+			of(lane)->sums[i] = sum;
+		}
 }
 
 /* The lanes of mask all wait: each gets its result in value. */
@@ -198,6 +236,14 @@ static void release_lanes(Warp *w, Thread *lanes, uint mask) {
 		values[i] = t->value;
 		if (t->value) ballot |= uint64_t(1) << i;
 	}
+	if (first->what == MATRIX) {
+		if (group != ~0u) {
+			report(first, "igc_mma_tf32 at %s:%d, but only lanes %08x have not ended", first->file, first->line, group);
+			stop_if_failed();
+			return;
+		}
+		multiply(values);
+	}
 	for (int i = 0; i < WARP; i++) {
 		if (!(group >> i & 1)) continue;
 		Thread *t = lanes + i;
@@ -207,12 +253,13 @@ static void release_lanes(Warp *w, Thread *lanes, uint mask) {
 		case XOR: from = (i ^ x) < start + t->width ? i ^ x : i; break;
 		case DOWN: from = i + x < start + t->width ? i + x : i; break;
 		case UP: from = i - x >= start ? i - x : i; break;
-		case BALLOT: case SYNC: break;
+		case BALLOT: case SYNC: case MATRIX: break;
 		}
 		t->value = t->what == BALLOT ? ballot : values[from & (WARP - 1)];
 		t->state = READY;
 	}
 	w->waiting &= ~group;
+	if (first->what == SYNC) met_in_warp(lanes->number, group);
 }
 
 static bool complete(const Warp *w, uint mask) { return !(mask & w->alive & ~w->waiting); }
@@ -241,11 +288,16 @@ uint64_t exchange(Exchange what, uint mask, uint64_t value, int operand, int wid
 	return t->value;
 }
 
+static void choose(Thread *t) {
+	threadIdx = t->index;
+	running = t;
+	now_runs(t->number);
+}
+
 static void start(Thread *t, Fiber *f) {
 	t->fiber = f;
 	t->state = READY;
-	threadIdx = t->index;
-	running = t;
+	choose(t);
 	launch.fresh++;
 }
 
@@ -314,8 +366,7 @@ static void enter(Thread *t) {
 		makecontext(&f->context, work, 0);
 #endif
 	} else {
-		threadIdx = t->index;
-		running = t;
+		choose(t);
 	}
 #ifdef IGC_SWITCH
 	igc_switch(&scheduler, t->fiber->sp);
@@ -364,16 +415,22 @@ static void run_block() {
 	}
 }
 
-static uint64_t random_number() {
-	static uint64_t s = 88172645463325252u;
+uint64_t random_number(uint64_t &s) {
+	if (!s) {
+		const char *text = getenv("IGC_EMULATED_SEED");
+		s = (text ? strtoull(text, nullptr, 10) : 0) * 0x9E3779B97F4A7C15u + 88172645463325252u;
+		if (!s) s = 1;
+	}
 	s ^= s << 13;
 	s ^= s >> 7;
 	s ^= s << 17;
 	return s;
 }
 
+static uint64_t mixed; /* the state of the random orders */
+
 template <class T> static void mix(T *p, size_t n) {
-	for (; n > 1; n--) std::swap(p[n - 1], p[random_number() % n]);
+	for (; n > 1; n--) std::swap(p[n - 1], p[random_number(mixed) % n]);
 }
 
 bool guarded(const unsigned char *p, size_t n) {
@@ -402,6 +459,7 @@ bool run(const Kernel *kernel, const void *args, dim3 grid, dim3 block, size_t s
 	launch.failed = false;
 	gridDim = grid;
 	blockDim = block;
+	begin_launch(args, kernel->bytes);
 	for (unsigned i = 0; i < launch.threads; i++) {
 		threads[i].number = i;
 		threads[i].index = {i % block.x, i / block.x % block.y, i / block.x / block.y};
@@ -421,6 +479,7 @@ bool run(const Kernel *kernel, const void *args, dim3 grid, dim3 block, size_t s
 		blockIdx = {uint(b % grid.x), uint(b / grid.x % grid.y), uint(b / grid.x / grid.y)};
 		if (random && i) order_threads(reverse, random);
 		memset(shared_memory, 0xFF, shared_bytes + GUARD);
+		begin_block(launch.threads, shared_bytes);
 		run_block();
 		if (!launch.failed && !guarded(shared_memory + shared_bytes, GUARD))
 			report(nullptr, "writes behind its %zu bytes of shared memory", shared_bytes);

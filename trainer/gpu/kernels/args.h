@@ -70,6 +70,7 @@ typedef struct {
 	int parts;          // of the sums
 	int kh, kw, stride; // read by conv_any only, and so is up: output from input
 	int up;             // positions (up = 0), or input from output positions
+	int pixels;         // of a warp; read by the kernels of conv_tc.h only
 
 	PTR(const float) x;      // (B, groups·ci, H, W, 32)
 	PTR(const float) x2;     // the same
@@ -267,6 +268,6 @@ typedef struct {
 	PTR(const float) loss;     // (B, 32)
 	PTR(const int) correct;    // (B, 32)
 	PTR(igc_state) state;
-	PTR(double) losses;        // (steps): the mean of each
-	PTR(int) corrects;         // (steps)
+	PTR(double) losses;        // (steps): the mean of each; evaluating: [0] has the sum so far
+	PTR(int) corrects;         // (steps); evaluating: [0] has the sum so far
 } igc_finish;

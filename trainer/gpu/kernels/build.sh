@@ -18,10 +18,11 @@ trap 'rm -rf "$out"' EXIT
 mkdir "$out/ptx" "$out/cubin"
 
 compile() { # NAME SOURCE FLAGS…
-	local name=$1 source=$2
+	local name=$1 source=$2 least=70
 	shift 2
+	case $source in conv_tc.cu) least=80 ;; esac # older devices have no matrix units for TF32
 	# Without -fmad=false, a product and a sum would be written so that each compiler of PTX may fuse them or not.
-	"$nvcc" -std=c++17 -ptx -arch=compute_70 -fmad=false "$@" "$source" -o "$out/$name.ptx"
+	"$nvcc" -std=c++17 -ptx -arch=compute_$least -fmad=false "$@" "$source" -o "$out/$name.ptx"
 	# Without the line that names the compiler's build, and comments.
 	sed -i -e '/^\/\//d' "$out/$name.ptx"
 	gzip -9n <"$out/$name.ptx" >"$out/ptx/$name.ptx.gz"

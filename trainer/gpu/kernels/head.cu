@@ -23,11 +23,18 @@ KERNEL(cross_entropy, igc_head, 256) {
 	float top = -INFINITY;
 	int best = a.k;
 	bool odd = false; // some logit is no number
-	for (int k = warp; k < a.k; k += warps) {
-		const float v = logits[k * LANES];
-		odd |= v != v;
-		if (v > top) top = v, best = k;
-	}
+	const int count = (a.k - warp + warps - 1) / warps; // classes of this warp
+	constexpr int U = 8;
+	trips<U>(count, [&](int i, auto whole) {
+		float v[U];
+#pragma unroll
+		for (int u = 0; u < U; u++) v[u] = logits[(warp + (whole.value ? i + u : min(i + u, count - 1)) * warps) * LANES];
+#pragma unroll
+		for (int u = 0; u < U; u++) { // the last one again changes nothing
+			odd |= v[u] != v[u];
+			if (v[u] > top) top = v[u], best = warp + (i + u) * warps;
+		}
+	});
 	room[warp * 32 + lane] = top;
 	((int *)room)[(warps + warp) * 32 + lane] = odd ? -1 : best;
 	__syncthreads();

@@ -51,3 +51,19 @@ __device__ __forceinline__ double block_sum(double v, double *room) {
 	__syncthreads();
 	return v;
 }
+
+// trips calls f(i, whole) for i = 0, U, 2·U … below n. f takes the U values from i on,
+// or, where whole.value is false, the rest of them. f issues all its loads before it
+// uses one or writes, so that they are in flight at the same time; reading the last
+// value for those that are beyond it keeps branches out of the rest, too.
+template <bool VALUE>
+struct Whole {
+	static constexpr bool value = VALUE;
+};
+
+template <int U, class F>
+__device__ __forceinline__ void trips(int n, F f) {
+	int i = 0;
+	for (; i + U <= n; i += U) f(i, Whole<true>());
+	if (i < n) f(i, Whole<false>());
+}

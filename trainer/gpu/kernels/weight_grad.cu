@@ -84,11 +84,6 @@ __device__ __forceinline__ void put_tile(const Tile<CO, CI> &t, const float (&ac
 	if constexpr (N0 + 32 < N) put_tile<CO, CI, K, N0 + 32>(t, acc, ci, positions);
 }
 
-template <bool VALUE>
-struct Whole {
-	static constexpr bool value = VALUE;
-};
-
 // gradient_of is the gradient of the output in channel o.
 template <bool TWO, int CO, int CI>
 __device__ __forceinline__ float gradient_of(const Tile<CO, CI> &t, int o, float g, float z) {
@@ -317,7 +312,6 @@ GRAD3X3(2, 2, 4)
 GRAD3X3(3, 1, 4)
 GRAD3X3(4, 1, 4)
 GRAD3X3(5, 1, 4)
-GRAD3X3(6, 1, 2)
 
 #define GRAD3X3_TWO(CO, CI, U) \
 	KERNEL(weight_grad3x3_gradient_##CO##x##CI, igc_weight_grad, 256) { weight_grad3x3<1, CO, CI, U, true>(a); }

@@ -88,3 +88,33 @@ KERNEL(race, Words, 64) {
 	a.p[threadIdx.x] = s[63 - threadIdx.x];
 }
 KERNEL(no_ptx, Words, 32) {}
+
+struct Product { float *sums; const float *a, *b; };
+
+/* sums (16×8) += a (16×8) · b (8×8), all row by row. */
+KERNEL(product, Product, 32) {
+	const int r = threadIdx.x / 4, c = threadIdx.x % 4;
+	const unsigned left[4] = {igc_tf32(a.a[r * 8 + c]), igc_tf32(a.a[(r + 8) * 8 + c]), igc_tf32(a.a[r * 8 + c + 4]),
+		igc_tf32(a.a[(r + 8) * 8 + c + 4])};
+	const unsigned right[2] = {igc_tf32(a.b[c * 8 + r]), igc_tf32(a.b[(c + 4) * 8 + r])};
+	float *to[4] = {a.sums + r * 8 + 2 * c, a.sums + r * 8 + 2 * c + 1, a.sums + (r + 8) * 8 + 2 * c,
+		a.sums + (r + 8) * 8 + 2 * c + 1};
+	float sums[4] = {*to[0], *to[1], *to[2], *to[3]};
+	igc_mma_tf32(sums, left, right);
+	for (int i = 0; i < 4; i++) *to[i] = sums[i];
+}
+
+KERNEL(product_of_some, Words, 32) {
+	float sums[4] = {};
+	const unsigned left[4] = {}, right[2] = {};
+	if (threadIdx.x == 31) return;
+	igc_mma_tf32(sums, left, right);
+	a.p[threadIdx.x] = 0;
+}
+
+KERNEL(product_of_float32, Words, 32) {
+	float sums[4] = {};
+	const unsigned left[4] = {1}, right[2] = {};
+	igc_mma_tf32(sums, left, right);
+	a.p[threadIdx.x] = 0;
+}

@@ -50,6 +50,9 @@ func Launch(f cu.Function, grid, block [3]int, sharedBytes int, s cu.Stream, arg
 		C.uint(block[0]), C.uint(block[1]), C.uint(block[2]), C.uint(sharedBytes), stream(s), args))
 }
 
+// Wait returns when the stream's work is done.
+func Wait(s cu.Stream) error { return result(C.cuStreamSynchronize(stream(s))) }
+
 // AllowShared lets launches of f ask for more shared memory than 48 KiB.
 func AllowShared(f cu.Function, bytes int) error {
 	return result(C.cuFuncSetAttribute(function(f), C.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, C.int(bytes)))

@@ -1,0 +1,48 @@
+//go:build gpu
+
+package gpu
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"igcsearch/space"
+	"igcsearch/trainer/dataset"
+)
+
+// TestTheOrderOfBlocksDoesNotMatter: ten steps, an evaluation and precise statistics
+// have the same bits whatever the order of blocks and threads.
+func TestTheOrderOfBlocksDoesNotMatter(t *testing.T) {
+	const batch, steps = 33, 10
+	set := pictureSet(steps*batch, 45, 8)
+	in := space.Shape{C: 3, H: 8, W: 8}
+	residual, err := space.ParseSystem("IGC-L4M2+Ident.")
+	if err != nil {
+		t.Fatal(err)
+	}
+	deep, err := residual.Network(space.Plan{Layout: space.Stages, Depth: 8, In: in, Classes: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, net := range []space.Network{space.Figure3(space.Pair{L: 4, M: 2}, 2, in, 3), deep} {
+		t.Run(net.Name, func(t *testing.T) {
+			var want []byte
+			for _, order := range []string{"", "reverse", "random", "random"} {
+				t.Setenv("IGC_EMULATED_ORDER", order)
+				m := newOn(t, opened, net, set, batch)
+				shown := dataset.Order(steps*batch, 3, 1)
+				if err := m.Train(t.Context(), 1, shown, rates(0, steps), ignore); err != nil {
+					t.Fatal(err)
+				}
+				score := m.evaluate(t, shown[:2*batch])
+				got := append(m.bits(t, append(m.tensors.kept(), m.losses, m.corrects)...), fmt.Sprint(score)...)
+				if want == nil {
+					want = got
+				} else if !slices.Equal(got, want) {
+					t.Errorf("in %s order the bits are others", order)
+				}
+			}
+		})
+	}
+}

@@ -60,7 +60,7 @@ func watch(m *Model, r *recorded) error {
 			return err
 		}
 		for _, b := range live {
-			if err := b.intact(m.d.gap); err != nil {
+			if err := b.intact(m.stream, m.d.gap); err != nil {
 				return fmt.Errorf("launch %d, %s, %w", i, l.kernel, err)
 			}
 		}
@@ -77,9 +77,9 @@ func watch(m *Model, r *recorded) error {
 }
 
 // intact returns an error if the gap behind a buffer was written to.
-func (b *buffer) intact(gap int) error {
+func (b *buffer) intact(stream cu.Stream, gap int) error {
 	raw := make([]byte, gap)
-	if err := download(raw, b.addr+uint64(b.bytes)); err != nil {
+	if err := errors.Join(download(stream, raw, b.addr+uint64(b.bytes)), stream.Synchronize()); err != nil {
 		return err
 	}
 	if at := slices.IndexFunc(raw, func(x byte) bool { return x != 0xFF }); at >= 0 {
@@ -111,7 +111,7 @@ func (m *Model) bits(t *testing.T, buffers ...*buffer) (all []byte) {
 	t.Helper()
 	for _, b := range buffers {
 		part := make([]byte, b.bytes)
-		if err := m.d.do(func() error { return errors.Join(m.stream.Synchronize(), download(part, b.addr)) }); err != nil {
+		if err := m.d.do(func() error { return errors.Join(download(m.stream, part, b.addr), m.stream.Synchronize()) }); err != nil {
 			t.Fatal(err)
 		}
 		all = append(all, part...)

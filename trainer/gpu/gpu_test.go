@@ -156,7 +156,7 @@ func (r *rig) run() {
 			return err
 		}
 		for _, b := range r.p.buffers { // all of them are kept
-			if err := b.intact(r.stream, r.p.gap); err != nil {
+			if err := b.intact(r.Model, r.p.gap); err != nil {
 				return fmt.Errorf("a launch %w", err)
 			}
 		}

@@ -118,7 +118,7 @@ func TestNoTwoBuffersInUseOverlap(t *testing.T) {
 }
 
 // kernelPattern finds the name of a kernel and the threads of its block.
-var kernelPattern = regexp.MustCompile(`KERNEL\((\w+?)(?:##CO)?(?:_##CO##x##CI)?, \w+, (\d+)\)`)
+var kernelPattern = regexp.MustCompile(`KERNEL(?:_FOR)?\((\w+?)(?:##CO)?(?:_##CO##x##CI)?, \w+, (\d+)[,)]`)
 
 // TestLaunchesAreLegal holds every launch to the limits of any device, and its
 // kernel to the code that is there.

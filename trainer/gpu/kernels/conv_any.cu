@@ -47,7 +47,7 @@ __device__ __forceinline__ void conv_any(const igc_conv &a) {
 			}
 		}
 	}
-	finish_strip<CO, 1, PW>(a, acc, b, g, o0, h0, w0, b * strips + strip);
+	finish_strip<CO, 1, PW>(a, acc, b, g, o0, h0, w0, 0, b * strips + strip);
 }
 
 KERNEL(conv_any_normal, igc_conv, 256) { conv_any<false>(a); }

@@ -224,6 +224,8 @@ __device__ __forceinline__ void conv(const igc_conv &a) {
 			for (int pw = 0; pw < PW; pw++) acc[o][ph][pw] = 0;
 
 	// Channels lie a fixed step apart.
+	// After so many channels, what is read is again in the same registers.
+	constexpr int UNROLL = K > 1 ? 1 : INPUT == PLAIN ? DEPTH + 1 : DEPTH;
 	static_assert(RN == 1 || DEPTH <= RN, "what is read is of this channel or of the next");
 	const int step = a.interleaved ? groups : 1;
 	const long long plane = (long long)step * H * rowStep;
@@ -276,7 +278,7 @@ __device__ __forceinline__ void conv(const igc_conv &a) {
 		__syncthreads();
 		if (!active) continue;
 		const float *weights = shared + tile * CS;
-#pragma unroll K == 1 ? DEPTH + 1 : 1
+#pragma unroll UNROLL
 		for (int c = 0; c < some; c++) {
 #pragma unroll
 			for (int r = 0; r < RN; r++) {

@@ -1,4 +1,4 @@
-.PHONY: build gpu gpu-test gpu-tests gpu-verify emulator test race ci golden faults scale performance
+.PHONY: build gpu gpu-test gpu-waits gpu-tests gpu-verify emulator test race ci golden faults scale performance
 
 build:            ## the binary, with the commit in it
 	@echo "the first build takes some minutes, later ones seconds"
@@ -20,7 +20,10 @@ gpu: build/gpu/libcuda.a ## igcsearch-gpu, which runs without CUDA too, on the p
 gpu-test: build/gpu/libcuda.a ## the tests with tag gpu, on the emulated GPU; on a real one with IGC_REQUIRE_GPU=1
 	$(GPU) go test -count=1 -tags gpu ./trainer/gpu/...
 	$(GPU) go test -count=1 -tags gpu -run GPU ./trainer ./trainer/bench ./cmd/igcsearch
-	$(GPU) go test -count=1 -race -tags gpu -run 'SameBits|GPUResult' ./trainer/gpu ./trainer
+	$(GPU) go test -count=1 -race -tags gpu -run 'SameBits|GPUResult|Fault' ./trainer/gpu ./trainer
+
+gpu-waits: build/gpu/libcuda.a ## removes each wait of trainer/gpu in turn: a test must fail
+	IGC_WAITS=1 $(GPU) go test -count=1 -tags gpu -run TestEveryWaitIsNeeded -v ./trainer/gpu
 
 gpu-tests: gpu ## test programs to be carried to a machine with a GPU
 	$(GPU) go test -c -tags gpu -ldflags '-s -w' -o build/gpu/gpu.test ./trainer/gpu

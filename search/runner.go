@@ -22,6 +22,9 @@ import (
 // trial do not depend on Workers, on the order in which trials end, or on how often it was
 // interrupted, because the results of a Trainer depend only on the job.
 //
+// If a trial ends with ErrDevice, it is put back and trained again. ErrNoDevice ends the run, as no
+// trial could be trained any more.
+//
 // If a trial ends with ErrNoMemory while others run, it is put back up to Study.RetryMemory times
 // and trained again. Its worker ends, so that fewer trials run at once.
 type Runner struct {
@@ -332,8 +335,8 @@ func (w *workers) beat(ctx context.Context, end context.CancelCauseFunc) {
 // errHandBack ends a training after an epoch because its trial is given back.
 var errHandBack = errors.New("the trial is given back")
 
-// attempt trains a trial as its claim says, and closes the attempt. It returns an error, which
-// names the trial, only if the desk fails.
+// attempt trains a trial as its claim says, and closes the attempt. It returns an error if the desk
+// fails, with the name of the trial, or if no device is left.
 func (w *workers) attempt(ctx context.Context, a *training) error {
 	c, t := a.Claim, a.Trial
 	// Only Train gets ctx. The results are stored even if ctx has ended.
@@ -374,6 +377,9 @@ func (w *workers) attempt(ctx context.Context, a *training) error {
 	}
 	t.Status, t.Error, t.Failure = status, o.Message, o.Failure
 	notify(Event{Kind: Ended, Trial: t})
+	if errors.Is(trainErr, ErrNoDevice) {
+		return trainErr
+	}
 	return nil
 }
 
@@ -403,6 +409,8 @@ func (a *training) outcome(ctx context.Context, t Trial, err error, beside int) 
 		if !errors.Is(err, errAbandoned) {
 			err = nil
 		}
+	case errors.Is(err, ErrDevice) || errors.Is(err, ErrNoDevice):
+		o.Status, o.Failure = Pending, FailedLost
 	case errors.Is(err, errTimeout):
 		o.Failure, o.Retries = FailedTimeout, a.Study.RetryTimeout
 	case errors.Is(err, ErrNoMemory):

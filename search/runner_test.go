@@ -571,6 +571,65 @@ func (d *memoryDevice) trainer() search.Trainer {
 	})
 }
 
+func TestRunnerDeviceFails(t *testing.T) {
+	t.Parallel()
+	t.Run("its trials are put back without a retry and go on from their last epoch", func(t *testing.T) {
+		t.Parallel()
+		s, trials := study(t)
+		s.RetryCrashed, s.StopAfter = 0, 2
+		straight, store := &fakeStore{}, &fakeStore{}
+		if _, err := (&search.Runner{Store: straight, Trainer: fakeTrainer{steps: 1}}).Run(t.Context(), s,
+			strategyOf(s), trials); err != nil {
+			t.Fatal(err)
+		}
+		var mu sync.Mutex
+		failed, put := map[search.Key]int{}, 0
+		tr := fakeTrainer{steps: 1, at: func(_ context.Context, j search.Job, e, _ int) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if e == 2 && failed[j.Key] < 2 {
+				failed[j.Key]++
+				return fmt.Errorf("epoch 2, step 1: %w", search.ErrDevice)
+			}
+			return nil
+		}}
+		sum, err := (&search.Runner{Store: store, Workers: 3, Trainer: tr, Notify: func(e search.Event) {
+			if e.Kind == search.Ended && e.Trial.Status == search.Pending {
+				put++
+				if e.Trial.Failure != search.FailedLost || e.Trial.Error != "epoch 2, step 1: the device failed" {
+					t.Errorf("put back with %q, %q", e.Trial.Failure, e.Trial.Error)
+				}
+			}
+		}}).Run(t.Context(), s, strategyOf(s), trials)
+		if err != nil || counts(sum) != (search.Summary{Done: len(trials)}) || put != 2*len(trials) ||
+			!reflect.DeepEqual(store.trials, straight.trials) || !slices.Equal(store.epochs, straight.epochs) {
+			t.Errorf("got %+v, %v, %d put back, epochs %v", sum, err, put, store.epochs)
+		}
+	})
+
+	t.Run("without a device the run ends, and the next one goes on", func(t *testing.T) {
+		t.Parallel()
+		s, trials := study(t)
+		store, none := &fakeStore{}, errors.New("cuda:0 fell off the bus")
+		tr := fakeTrainer{steps: 1, at: func(_ context.Context, _ search.Job, e, _ int) error {
+			if e == 2 {
+				return fmt.Errorf("%w: %w", search.ErrNoDevice, none)
+			}
+			return nil
+		}}
+		sum, err := (&search.Runner{Store: store, Workers: 2, Trainer: tr}).Run(t.Context(), s, strategyOf(s), trials)
+		if !errors.Is(err, none) || err.Error() != "no device is left to train on: cuda:0 fell off the bus" ||
+			counts(sum) != (search.Summary{Left: len(trials)}) || len(store.attempts) > 2 {
+			t.Errorf("got %+v, %v after %d attempts", sum, err, len(store.attempts))
+		}
+		sum, err = (&search.Runner{Store: store, Trainer: fakeTrainer{steps: 1}}).Run(t.Context(), s, strategyOf(s), trials)
+		if err != nil || counts(sum) != (search.Summary{Done: len(trials)}) ||
+			slices.ContainsFunc(store.epochs, func(n int) bool { return n != 3 }) {
+			t.Errorf("afterwards: got %+v, %v, epochs %v", sum, err, store.epochs)
+		}
+	})
+}
+
 func TestRunnerMemory(t *testing.T) {
 	t.Parallel()
 	t.Run("trials are put back, and done when fewer run", func(t *testing.T) {

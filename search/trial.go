@@ -44,7 +44,8 @@ const (
 	FailedTimeout Failure = "timeout"
 	// FailedCrashed means that the trainer returned another error, or that it panicked.
 	FailedCrashed Failure = "crashed"
-	// FailedLost means that the process died or stood still. It uses up no retry.
+	// FailedLost means that the process died or stood still, or that its device failed. It uses up
+	// no retry.
 	FailedLost Failure = "lost"
 	// FailedInterrupted means that a user or a budget stopped the run. It uses up no retry.
 	FailedInterrupted Failure = "interrupted"
@@ -56,6 +57,14 @@ var ErrDiverged = errors.New("the loss is not finite")
 // ErrNoMemory is the error that a Trainer returns if the device does not have enough memory for a
 // training. The memory may be enough if fewer trainings run at once.
 var ErrNoMemory = errors.New("not enough memory")
+
+// ErrDevice is the error that a Trainer returns (wrapped) if the device failed that it trained on.
+// The trial is put back, and may be trained on another device.
+var ErrDevice = errors.New("the device failed")
+
+// ErrNoDevice is the error that a Trainer returns (wrapped) if no device is left that it can train
+// on. The trial is put back, and the run ends.
+var ErrNoDevice = errors.New("no device is left to train on")
 
 // ErrTaken is the error that Beginner.Begin returns (wrapped) if the trial is not pending, because
 // another worker has begun or finished it.
@@ -129,8 +138,9 @@ type Reporter interface {
 type Trainer interface {
 	// Train runs the job up to the epoch Until. Its results depend only on the job and the device's
 	// arithmetic. It returns ErrDiverged (wrapped, with the epoch and step) if the loss is not
-	// finite, ErrNoMemory (wrapped) if the device does not have enough memory, and ctx.Err()
-	// (wrapped) at the next batch after ctx ends. Epochs that it has reported remain valid.
+	// finite, ErrNoMemory (wrapped) if the device does not have enough memory, ErrDevice or
+	// ErrNoDevice (wrapped) if the device failed or none is left, and ctx.Err() (wrapped) at the
+	// next batch after ctx ends. Epochs that it has reported remain valid.
 	Train(ctx context.Context, job Job, r Reporter) error
 }
 
@@ -141,7 +151,7 @@ type Attempt struct {
 	GoVersion string
 	CPU       string // the name of the model
 	// ISA is the arithmetic, on which the bits of the results depend: "avx512", "avx2", "portable"
-	// or "cuda sm_90". A run on several kinds of devices lists all of them, separated by ", ".
+	// or "cuda sm_90 (ptxas 11.8)". A run on several kinds of devices lists all of them, separated by ", ".
 	ISA    string
 	Device string // "cpu", or the names of the run's GPUs, separated by ", "
 	Host   string

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strconv"
-	"strings"
 
 	"igcsearch/search"
 	"igcsearch/trainer/graph"
@@ -25,14 +23,38 @@ import (
 // statistics; and, if precise statistics are measured, "precise/" + name of each,
 // as of the last evaluation. Seed and epoch are the position of the random
 // numbers. Each arithmetic has bits of its own, so a training must not change it
-// half-way: its number is that of an instruction set, or 256 + 90 for
-// "cuda sm_90".
+// half-way: its number is that of an instruction set, or a cudaCode.
 const checkpointMagic = "igcckpt1"
 
+// cudaCode is the arithmetic of a GPU: the device that its machine code is for, and the
+// compiler of that code.
+type cudaCode struct {
+	sm           uint8 // 90 for sm_90
+	driver       bool  // the compiler is a driver's; otherwise it is ptxas
+	major, minor uint8 // its version
+}
+
+// In a checkpoint, bits 0 to 7 are the device, 16 to 23 and 24 to 31 the version.
 const (
-	cudaNumber = 0x100
-	cudaName   = "cuda sm_"
+	cudaNumber = 1 << 8
+	cudaDriver = 1 << 9
 )
+
+func (c cudaCode) number() uint32 {
+	n := cudaNumber | uint32(c.sm) | uint32(c.major)<<16 | uint32(c.minor)<<24
+	if c.driver {
+		n |= cudaDriver
+	}
+	return n
+}
+
+func (c cudaCode) String() string {
+	compiler := "ptxas"
+	if c.driver {
+		compiler = "driver"
+	}
+	return fmt.Sprintf("cuda sm_%d (%s %d.%d)", c.sm, compiler, c.major, c.minor)
+}
 
 // numberOf is the number of an arithmetic in a checkpoint. It panics at a name that
 // no engine has.
@@ -42,21 +64,27 @@ func numberOf(arithmetic string) uint32 {
 			return uint32(i)
 		}
 	}
-	if n, err := strconv.Atoi(strings.TrimPrefix(arithmetic, cudaName)); err == nil && n > 0 && n < cudaNumber {
-		return cudaNumber | uint32(n)
+	var c cudaCode
+	var compiler string
+	if _, err := fmt.Sscanf(arithmetic, "cuda sm_%d (%s %d.%d)", &c.sm, &compiler, &c.major, &c.minor); err == nil {
+		c.driver = compiler == "driver"
+		if c.String() == arithmetic {
+			return c.number()
+		}
 	}
 	panic(fmt.Sprintf("trainer: arithmetic %q", arithmetic))
 }
 
 // arithmeticOf is the name of a number in a checkpoint; "" if it has none.
 func arithmeticOf(number uint32) string {
-	switch {
-	case number <= uint32(kernel.AVX512):
+	if number <= uint32(kernel.AVX512) {
 		return kernel.ISA(number).String()
-	case number > cudaNumber && number < 2*cudaNumber:
-		return cudaName + strconv.Itoa(int(number-cudaNumber))
 	}
-	return ""
+	c := cudaCode{sm: uint8(number), driver: number&cudaDriver != 0, major: uint8(number >> 16), minor: uint8(number >> 24)}
+	if c.number() != number || c.sm == 0 || c.major == 0 {
+		return ""
+	}
+	return c.String()
 }
 
 // tensors lists the tensors of a checkpoint in their order.

@@ -89,7 +89,7 @@ func (t *Trainer) cost(ctx context.Context, s search.Study, system space.System,
 	if err != nil {
 		return c, err
 	}
-	defer tr.end()
+	defer func() { err = tr.end(err) }()
 
 	order := tr.order(1)
 	steps := min(costSteps, tr.steps)

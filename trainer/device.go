@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"runtime"
 	"slices"
@@ -15,8 +16,9 @@ import (
 	"igcsearch/trainer/kernel"
 )
 
-// Device is what trainings run on. It is safe for concurrent use. Its errors are
-// search.ErrNoMemory where its memory is too small.
+// Device is what trainings run on. It is safe for concurrent use. Its errors, and those
+// of its engines, are search.ErrNoMemory where its memory is too small, and
+// search.ErrDevice after a fault that ends all its engines.
 type Device interface {
 	// Arithmetic is that of the device's engines.
 	Arithmetic() string
@@ -24,6 +26,9 @@ type Device interface {
 	Start(net space.Network, n int, set *dataset.Set, r Recipe) (Engine, error)
 	// Workers is how many trainings at once are fastest.
 	Workers(ctx context.Context, net space.Network, n int, set *dataset.Set) (int, error)
+	// Reset gives up what is left of the device after a fault, once all its engines are
+	// closed. Start and Workers then open it anew.
+	Reset()
 }
 
 // processor is the Device of the CPU.
@@ -45,6 +50,8 @@ func (p processor) Start(net space.Network, n int, set *dataset.Set, r Recipe) (
 func (p processor) Workers(context.Context, space.Network, int, *dataset.Set) (int, error) {
 	return runtime.GOMAXPROCS(0), nil
 }
+
+func (p processor) Reset() {}
 
 // ISA returns the instruction set of the kernels: "avx512", "avx2" or
 // "portable". IGC_ISA forces one; it is an error if this machine lacks it.
@@ -68,11 +75,21 @@ func CPU() string {
 	return runtime.GOARCH
 }
 
-// device is a Device of a Trainer.
+// device is a Device of a Trainer. It is used until it has failed twice: after the first
+// fault it is opened anew. Trainer.mu guards its fields.
 type device struct {
 	Device
-	running int // trainings in progress; guarded by Trainer.mu
+	running int   // trainings in progress
+	faults  int   // how often it failed
+	fault   error // the last one
+	ending  bool  // it failed, and its trainings have not all ended
 }
+
+// mostFaults is how often a device may fail and is used again.
+const mostFaults = 1
+
+// lost reports whether a device is not used any more.
+func (d *device) lost() bool { return d.faults > mostFaults }
 
 // devices are those that the options choose.
 func devices(o Options) (list []*device) {
@@ -85,28 +102,82 @@ func devices(o Options) (list []*device) {
 	return list
 }
 
-// take returns the device with the fewest trainings in progress, if possible one
-// that can continue from the job's checkpoint. The device must be given back.
-func (t *Trainer) take(job search.Job) *device {
+// take returns the device with the fewest trainings in progress, of those the one with
+// the fewest faults, if possible one that can continue from the job's checkpoint. The
+// device must be given back. It waits
+// for a device that is opened anew if there is no other.
+func (t *Trainer) take(ctx context.Context, job search.Job) (*device, error) {
+	made := ""
+	if job.From != nil {
+		made, _ = madeBy(job.From.State)
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	list := t.devices
-	if job.From != nil {
-		made, _ := madeBy(job.From.State)
+	for {
+		list := slices.DeleteFunc(slices.Clone(t.devices), (*device).lost)
+		if len(list) == 0 {
+			return nil, t.noDevice()
+		}
 		other := func(d *device) bool { return d.Arithmetic() != made }
 		if able := slices.DeleteFunc(slices.Clone(list), other); len(able) > 0 {
 			list = able
 		}
+		list = slices.DeleteFunc(list, func(d *device) bool { return d.ending })
+		if len(list) > 0 {
+			d := slices.MinFunc(list, func(a, b *device) int {
+				return cmp.Or(cmp.Compare(a.running, b.running), cmp.Compare(a.faults, b.faults))
+			})
+			d.running++
+			return d, nil
+		}
+		changed := t.changed
+		t.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+		t.mu.Lock()
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 	}
-	d := slices.MinFunc(list, func(a, b *device) int { return cmp.Compare(a.running, b.running) })
-	d.running++
-	return d
 }
 
-func (t *Trainer) giveBack(d *device) {
+// noDevice is the error when all devices are lost. The caller holds t.mu.
+func (t *Trainer) noDevice() error {
+	var why []string
+	for _, d := range t.devices {
+		why = append(why, d.fault.Error())
+	}
+	return fmt.Errorf("%w: %s", search.ErrNoDevice, strings.Join(why, "; "))
+}
+
+// giveBack ends a use of a device that ended with err. It returns what the user must
+// know: after a fault, also what becomes of the device.
+func (t *Trainer) giveBack(d *device, err error) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if errors.Is(err, search.ErrDevice) {
+		if !d.ending {
+			d.ending, d.fault = true, err
+			d.faults++
+		}
+		after := "it is opened anew"
+		if d.lost() {
+			after = "it failed before, so nothing more is trained on it"
+		}
+		err = fmt.Errorf("%w: %s", err, after)
+	}
 	d.running--
+	if d.ending && d.running == 0 {
+		t.mu.Unlock()
+		d.Reset() // which can take a second
+		t.mu.Lock()
+		d.ending = false
+		close(t.changed)
+		t.changed = make(chan struct{})
+	}
+	return err
 }
 
 // Workers is how many trainings of a study at once are fastest on the devices:
@@ -129,16 +200,43 @@ func (t *Trainer) Workers(ctx context.Context, s search.Study) (int, error) {
 	}
 	sum := 0
 	for _, d := range t.devices {
-		n, err := d.Workers(ctx, largest, batch(s, set), set)
-		if errors.Is(err, search.ErrNoMemory) {
-			n, err = 1, nil // smaller networks may fit; the training of this one returns the error
-		}
+		n, err := t.workersOn(ctx, d, largest, batch(s, set), set)
 		if err != nil {
 			return 0, err
 		}
-		sum += max(1, n)
+		sum += n
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if sum == 0 {
+		return 0, t.noDevice()
 	}
 	return sum, nil
+}
+
+// workersOn is how many trainings at once are fastest on a device, at least one. It is
+// none on a device that is lost.
+func (t *Trainer) workersOn(ctx context.Context, d *device, net space.Network, n int, set *dataset.Set) (int, error) {
+	for {
+		t.mu.Lock()
+		if d.lost() {
+			t.mu.Unlock()
+			return 0, nil
+		}
+		d.running++
+		t.mu.Unlock()
+		workers, err := d.Workers(ctx, net, n, set)
+		err = t.giveBack(d, err)
+		switch {
+		case errors.Is(err, search.ErrDevice):
+		case errors.Is(err, search.ErrNoMemory):
+			return 1, nil // smaller networks may fit; the training of this one returns the error
+		case err != nil:
+			return 0, err
+		default:
+			return max(1, workers), nil
+		}
+	}
 }
 
 // noMemory is an error with its own text that is also search.ErrNoMemory.

@@ -56,6 +56,7 @@ type fakeGPU struct {
 }
 
 func (d *fakeGPU) Arithmetic() string { return d.arithmetic }
+func (d *fakeGPU) Reset()             {}
 
 func (d *fakeGPU) Start(net space.Network, n int, set *dataset.Set, r Recipe) (Engine, error) {
 	if int(d.taken.Add(1)) > d.places {
@@ -86,6 +87,11 @@ func (d *fakeGPU) Workers(_ context.Context, net space.Network, n int, _ *datase
 	}
 	return d.places, nil
 }
+
+const (
+	sm80 = "cuda sm_80 (ptxas 11.8)"
+	sm90 = "cuda sm_90 (ptxas 11.8)"
+)
 
 func newFakeGPU(arithmetic string, places int) *device {
 	return &device{Device: &fakeGPU{arithmetic: arithmetic, places: places}}
@@ -132,7 +138,7 @@ func TestADeviceHasMemoryOfItsOwn(t *testing.T) {
 	if err := New(Options{}).Train(t.Context(), job, &here); err != nil {
 		t.Fatal(err)
 	}
-	device := newFakeGPU("cuda sm_90", 1)
+	device := newFakeGPU(sm90, 1)
 	tr := onDevices(device)
 	if err := tr.Train(t.Context(), job, &there); err != nil {
 		t.Fatal(err)
@@ -166,7 +172,7 @@ func TestADeviceHasMemoryOfItsOwn(t *testing.T) {
 }
 
 func TestTrainingsTakeTheDeviceWithTheFewest(t *testing.T) {
-	list := []*device{newFakeGPU("cuda sm_80", 9), newFakeGPU("cuda sm_90", 9), newFakeGPU("cuda sm_90", 9)}
+	list := []*device{newFakeGPU(sm80, 9), newFakeGPU(sm90, 9), newFakeGPU(sm90, 9)}
 	tr := onDevices(list...)
 	counts := func() (n []int) {
 		for _, d := range list {
@@ -175,26 +181,36 @@ func TestTrainingsTakeTheDeviceWithTheFewest(t *testing.T) {
 		return n
 	}
 	var took []*device
+	take := func(job search.Job) *device {
+		d, err := tr.take(t.Context(), job)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
 	for range 4 {
-		took = append(took, tr.take(search.Job{}))
+		took = append(took, take(search.Job{}))
 	}
 	if got := counts(); !slices.Equal(got, []int{2, 1, 1}) {
 		t.Errorf("four trainings on three devices: %v", got)
 	}
-	tr.giveBack(took[0])
-	tr.giveBack(took[3])
+	for _, i := range []int{0, 3} {
+		if err := tr.giveBack(took[i], nil); err != nil {
+			t.Error(err)
+		}
+	}
 	t.Run("that can go on from the checkpoint", func(t *testing.T) {
-		job := search.Job{From: &search.Checkpoint{State: header("cuda sm_90", search.Job{}, 1)}}
-		if d := tr.take(job); d != list[1] {
+		job := search.Job{From: &search.Checkpoint{State: header(sm90, search.Job{}, 1)}}
+		if d := take(job); d != list[1] {
 			t.Errorf("took %v, want the first with sm_90", d.Arithmetic())
 		}
 		job.From.State = header("avx2", search.Job{}, 1) // no device can
-		if d := tr.take(job); d != list[0] {
+		if d := take(job); d != list[0] {
 			t.Errorf("took %v, want any", d.Arithmetic())
 		}
 	})
 	t.Run("at the same time", func(t *testing.T) {
-		a, b := newFakeGPU("cuda sm_90", 9), newFakeGPU("cuda sm_90", 9)
+		a, b := newFakeGPU(sm90, 9), newFakeGPU(sm90, 9)
 		tr := onDevices(a, b)
 		// Each holds its place until all four have one.
 		var all, wg sync.WaitGroup
@@ -222,7 +238,7 @@ func TestTrainingsTakeTheDeviceWithTheFewest(t *testing.T) {
 }
 
 func TestADeviceWithoutMemory(t *testing.T) {
-	full := newFakeGPU("cuda sm_90", 0)
+	full := newFakeGPU(sm90, 0)
 	err := onDevices(full).Train(t.Context(), tinyJob(t, 1), &listener{})
 	if !errors.Is(err, search.ErrNoMemory) || err.Error() != "not enough memory for IGC-L4M2" || full.running != 0 {
 		t.Errorf("error %v, %d trainings run on", err, full.running)
@@ -273,23 +289,24 @@ func TestAnErrorNamesTheStep(t *testing.T) {
 }
 
 func TestACheckpointOfAnotherDeviceIsRefused(t *testing.T) {
-	for number, name := range map[uint32]string{0: "portable", 1: "avx2", 2: "avx512", 0x100 | 90: "cuda sm_90",
-		0x100 | 120: "cuda sm_120"} {
+	for number, name := range map[uint32]string{0: "portable", 1: "avx2", 2: "avx512",
+		0x08_0b_01_5a: "cuda sm_90 (ptxas 11.8)", 0x04_0c_03_4b: "cuda sm_75 (driver 12.4)",
+		0x00_0d_03_78: "cuda sm_120 (driver 13.0)"} {
 		if arithmeticOf(number) != name || numberOf(name) != number {
 			t.Errorf("%#x is %q, %q is %#x", number, arithmeticOf(number), name, numberOf(name))
 		}
 	}
-	for _, number := range []uint32{3, 0xff, 0x100, 0x200, 1 << 31} {
+	for _, number := range []uint32{3, 0xff, 0x100, 0x15a, 0x200, 0x08_0b_05_5a, 0x08_0b_00_5a, 1 << 31} {
 		if name := arithmeticOf(number); name != "" {
 			t.Errorf("%#x is %q", number, name)
 		}
 	}
 	job := tinyJob(t, 2)
 	job.From = &search.Checkpoint{Epoch: 1, State: header("avx512", job, 1)}
-	err := onDevices(newFakeGPU("cuda sm_90", 1)).Train(t.Context(), job, &listener{})
+	err := onDevices(newFakeGPU(sm90, 1)).Train(t.Context(), job, &listener{})
 	var e ArithmeticError
-	if !errors.As(err, &e) || e != (ArithmeticError{Made: "avx512", Ours: "cuda sm_90"}) ||
-		!strings.HasSuffix(err.Error(), "after epoch 1: it was made with avx512, this run has cuda sm_90") {
+	if !errors.As(err, &e) || e != (ArithmeticError{Made: "avx512", Ours: sm90}) ||
+		!strings.HasSuffix(err.Error(), "after epoch 1: it was made with avx512, this run has "+sm90) {
 		t.Errorf("error %v", err)
 	}
 }

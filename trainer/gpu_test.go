@@ -4,6 +4,7 @@ package trainer_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"image"
 	"image/color"
@@ -12,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -23,7 +25,12 @@ import (
 	"igcsearch/trainer/gpu/emulator"
 )
 
-func TestMain(m *testing.M) { emulator.Main(m, "gpu/kernels") }
+func TestMain(m *testing.M) {
+	if os.Getenv("IGC_EMULATED_DEVICES") == "" {
+		os.Setenv("IGC_EMULATED_DEVICES", "2")
+	}
+	emulator.Main(m, "gpu/kernels")
+}
 
 // onGPU is a Trainer on the first GPU, or the emulated one.
 func onGPU(t *testing.T, dataDir string) *trainer.Trainer {
@@ -210,5 +217,71 @@ func TestGPUWorkers(t *testing.T) {
 	n, err := onGPU(t, "").Workers(t.Context(), tiny(t))
 	if err != nil || n < 1 {
 		t.Errorf("%d workers, %v", n, err)
+	}
+}
+
+// TestGPUFaults: of two GPUs one fails in the midst of trainings, in different kernels
+// and at different calls. All trainings end with the bits that they have without a fault.
+func TestGPUFaults(t *testing.T) {
+	gpus, err := gpu.Devices()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(gpus) < 2 {
+		t.Skip("one GPU")
+	}
+	s := averaged(t)
+	var want []*recorder
+	for i := range 3 {
+		want = append(want, trainOn(t, onGPU(t, ""), job(s, i)))
+	}
+	for _, c := range []struct {
+		fault string
+		lost  []string // what some training is told
+	}{
+		{"1:1", []string{"ILLEGAL_ADDRESS: it is opened anew"}},
+		{"1:100:MISALIGNED_ADDRESS", []string{"MISALIGNED_ADDRESS: it is opened anew"}},
+		{"1:50:ECC_UNCORRECTABLE 1:200:LAUNCH_FAILED", []string{"ECC_UNCORRECTABLE: it is opened anew",
+			"LAUNCH_FAILED: it failed before, so nothing more is trained on it"}},
+	} {
+		t.Run(c.fault, func(t *testing.T) {
+			emulator.Inject(t, "IGC_EMULATED_FAULT", c.fault)
+			tr := trainer.New(trainer.Options{Devices: gpu.On(gpus[:2])})
+			var mu sync.Mutex
+			var lost []string
+			var wg sync.WaitGroup
+			for i := range want {
+				wg.Go(func() {
+					var r recorder
+					for j := job(s, i); ; {
+						err := tr.Train(t.Context(), j, &r)
+						if err == nil {
+							break
+						}
+						if !errors.Is(err, search.ErrDevice) {
+							t.Error(err)
+							return
+						}
+						mu.Lock()
+						lost = append(lost, err.Error())
+						mu.Unlock()
+						if n := len(r.checkpoints); n > 0 {
+							j.From = &r.checkpoints[n-1]
+						}
+					}
+					if !bytes.Equal(last(&r), last(want[i])) || !slices.Equal(r.epochs, want[i].epochs) {
+						t.Errorf("seed %d ends with other bits than without a fault", i)
+					}
+				})
+			}
+			wg.Wait()
+			for _, text := range c.lost {
+				if !slices.ContainsFunc(lost, func(l string) bool {
+					return strings.HasSuffix(l, "cuda:1 (Emulated GPU) failed: CUDA_ERROR_"+text)
+				}) {
+					t.Errorf("no training was told %q, but %q", text, lost)
+				}
+			}
+		})
 	}
 }

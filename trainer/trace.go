@@ -32,12 +32,12 @@ import (
 //	statistics/images       (batches, N, C, H, W), for its statistics
 //
 // k counts from 0. Names and shapes are PyTorch's.
-func (t *Trainer) Trace(ctx context.Context, job search.Job, steps int, w io.Writer) error {
+func (t *Trainer) Trace(ctx context.Context, job search.Job, steps int, w io.Writer) (err error) {
 	tr, err := t.start(ctx, job)
 	if err != nil {
 		return err
 	}
-	defer tr.end()
+	defer func() { err = tr.end(err) }()
 	out := npz.NewWriter(w)
 	if err := tr.trace(ctx, steps, out.Write); err != nil {
 		return err

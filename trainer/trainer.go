@@ -20,6 +20,7 @@ package trainer
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"sync"
@@ -48,25 +49,35 @@ type Options struct {
 type Trainer struct {
 	dataDir string
 	devices []*device
-	mu      sync.Mutex
+	mu      sync.Mutex    // guards the fields below and those of the devices
+	changed chan struct{} // closed and replaced when a device has been reset
+	failed  map[trial]int // how often the device failed on which a trial was trained
 	sets    map[dataset.Options]*dataset.Set
+}
+
+// trial names a trial.
+type trial struct {
+	study string
+	search.Key
 }
 
 var _ search.Trainer = (*Trainer)(nil)
 
 // New returns a Trainer.
 func New(o Options) *Trainer {
-	return &Trainer{dataDir: o.DataDir, devices: devices(o), sets: map[dataset.Options]*dataset.Set{}}
+	return &Trainer{dataDir: o.DataDir, devices: devices(o), changed: make(chan struct{}), failed: map[trial]int{},
+		sets: map[dataset.Options]*dataset.Set{}}
 }
 
 // Train implements search.Trainer.
 func (t *Trainer) Train(ctx context.Context, job search.Job, r search.Reporter) (err error) {
 	defer func() { err = memory(err) }()
+	defer func() { err = t.blame(job, err) }()
 	tr, err := t.start(ctx, job)
 	if err != nil {
 		return err
 	}
-	defer tr.end()
+	defer func() { err = tr.end(err) }()
 	first := 1
 	if job.From != nil {
 		if err := restore(tr, job, job.From); err != nil {
@@ -100,9 +111,11 @@ type training struct {
 	Engine
 	job   search.Job
 	set   *dataset.Set
-	batch int    // pictures of a step
-	steps int    // of an epoch
-	end   func() // closes the engine and gives its device back
+	batch int // pictures of a step
+	steps int // of an epoch
+	// end closes the engine and gives its device back. It returns what became of the
+	// training's error.
+	end func(error) error
 }
 
 // start loads the pictures, takes a device, and builds the job's network on it
@@ -125,21 +138,42 @@ func (t *Trainer) start(ctx context.Context, job search.Job) (*training, error) 
 	tr := &training{job: job, set: set, batch: batch(s, set)}
 	tr.steps = set.Train.Len() / tr.batch
 	recipe := recipe(s, job.Seed)
-	d := t.take(job)
-	if tr.Engine, err = d.Start(net, tr.batch, set, recipe); err != nil {
-		t.giveBack(d)
-		return nil, memory(err)
+	d, err := t.take(ctx, job)
+	if err != nil {
+		return nil, err
 	}
-	tr.end = func() {
+	if tr.Engine, err = d.Start(net, tr.batch, set, recipe); err != nil {
+		return nil, memory(t.giveBack(d, err))
+	}
+	tr.end = func(err error) error {
 		tr.Close()
-		t.giveBack(d)
+		return t.giveBack(d, err)
 	}
 	tr.Model().Initialise(recipe.Seed)
 	if err := tr.Push(); err != nil {
-		tr.end()
-		return nil, err
+		return nil, tr.end(err)
 	}
 	return tr, nil
+}
+
+// mostFailed is how often a device may fail under a trial before the trial itself is
+// taken for the cause. Otherwise one network could take all devices away.
+const mostFailed = 3
+
+// blame makes an ordinary error of search.ErrDevice if the device failed that often on
+// which the trial was trained.
+func (t *Trainer) blame(job search.Job, err error) error {
+	if !errors.Is(err, search.ErrDevice) {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	this := trial{job.Study.Name, job.Key}
+	t.failed[this]++
+	if n := t.failed[this]; n >= mostFailed {
+		return fmt.Errorf("devices failed %d times under this trial, so it may be the cause: %v", n, err)
+	}
+	return err
 }
 
 // train runs the steps of epoch m.Number and measures them in m.

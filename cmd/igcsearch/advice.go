@@ -69,6 +69,9 @@ func advice(err error) string {
 		return "wait until it ends, or stop it; meanwhile the study can only get more seeds and networks"
 	case errors.Is(err, store.ErrExists):
 		return "give another name, or delete that one: igcsearch delete STUDY"
+	case errors.Is(err, search.ErrNoDevice):
+		return "nothing that is stored is lost: look at the GPUs with nvidia-smi and give this command again, or train " +
+			"what has not begun with --device cpu"
 	case errors.As(err, &arithmetic):
 		return remedy(arithmetic) + " to go on, or start anew under another name or in another database"
 	case errors.As(err, &unreachable):

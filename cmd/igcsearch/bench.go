@@ -1,9 +1,7 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,15 +11,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"igcsearch/cmd/igcsearch/progress"
 	"igcsearch/cmd/igcsearch/report"
-	"igcsearch/search"
 	"igcsearch/space"
 	"igcsearch/studies"
 	"igcsearch/trainer"
@@ -34,7 +29,9 @@ type benchOptions struct {
 	batch, threads, steps positive
 	scaling               bool
 	peer                  string
+	peerLimit             time.Duration
 	format                string
+	output                string
 	device                device
 	load                  float64 // of the machine in the minute before the measurement, in cores
 }
@@ -104,10 +101,16 @@ all of them, "host" is the processor time of one, in percent of a core.
 Other programs make a step slower. bench measures the network, not the machine, only
 where nothing else runs, and warns where something did.
 
+Each row is written as soon as it is measured, and --output appends it to a file as a
+line of JSON, so that a bench that is ended loses none. The file has a line of one
+training on a GPU alone before it has that of all.
+
 --peer compares with another implementation: the command gets the arguments
---pairs LxM --batch N --threads N, and prints a JSON line with "step_s", the
-seconds of a step. It runs between the two halves of our steps. The command is
-split at spaces, without quoting; a script can hold what needs more.`,
+--pairs LxM --batch N --threads N, and prints JSON lines with "step_s", the seconds
+of a step; of several the least counts. On a processor it runs between the two halves
+of our steps, on a GPU after our row is written. A peer that fails, or takes longer
+than --peer-limit, leaves its columns empty; bench goes on, and its exit code is 1. The
+command is split at spaces, without quoting; a script can hold what needs more.`,
 		Example: `  igcsearch bench --pairs 40x2,64x1
 
   # json lines, one per pair
@@ -123,7 +126,7 @@ split at spaces, without quoting; a script can hold what needs more.`,
   igcsearch bench --scaling --threads 2 --pairs 40x2
 
   # a GPU
-  igcsearch bench --device cuda:0 --pairs fig3a`,
+  igcsearch bench --device cuda:0 --pairs fig3a --output rows.jsonl`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := o.check(cmd.Flags().Changed); err != nil {
@@ -140,6 +143,9 @@ split at spaces, without quoting; a script can hold what needs more.`,
 			if len(gpus) > 0 {
 				return runGPUBench(cmd.Context(), o, gpus[0], cmd.OutOrStdout(), cmd.ErrOrStderr())
 			}
+			if o.scaling {
+				return runScaling(cmd.Context(), o, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			}
 			return runBench(cmd.Context(), o, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
@@ -152,6 +158,8 @@ split at spaces, without quoting; a script can hold what needs more.`,
 	cmd.Flags().BoolVar(&o.scaling, "scaling", false,
 		"measure one trial on one thread, --threads trials at once, and one trial on --threads threads")
 	cmd.Flags().StringVar(&o.peer, "peer", "", "measure the `COMMAND` too")
+	cmd.Flags().DurationVar(&o.peerLimit, "peer-limit", 5*time.Minute, "stop the peer of a pair after this time")
+	cmd.Flags().StringVarP(&o.output, "output", "o", "", "append each measurement to this `FILE` too, as a line of JSON")
 	addChoice(cmd, &o.format, "format", "how to print the measurements", "table", "json")
 	addDevice(cmd, &o.device)
 	o.device = device{text: "cpu"}
@@ -166,6 +174,8 @@ func (o *benchOptions) check(changed func(flag string) bool) error {
 	switch {
 	case changed("peer") && strings.TrimSpace(o.peer) == "":
 		return errors.New("--peer is empty")
+	case o.peerLimit <= 0:
+		return fmt.Errorf("--peer-limit %v: want more than 0", o.peerLimit)
 	case o.scaling && o.peer != "":
 		return errors.New("--scaling has no --peer")
 	case o.scaling && o.device.String() != "cpu":
@@ -219,8 +229,6 @@ type benchJSON struct {
 	Allocations    int     `json:"allocations"` // by Go in all measured steps
 	ISA            string  `json:"isa"`
 	Threads        int     `json:"threads"`
-	PeerStepS      float64 `json:"peer_step_s,omitempty"`
-	PeerGFLOPS     float64 `json:"peer_gflops,omitempty"`
 	Load           float64 `json:"load"` // of the machine in the minute before, in cores; 0: it was quiet
 }
 
@@ -232,130 +240,75 @@ func (m means) add(name string, v float64) float64 {
 	return v
 }
 
-func (m means) geometric(name string) float64 {
+// geometric is the mean as a cell; empty if there is nothing to take it of.
+func (m means) geometric(format, name string) string {
+	if len(m[name]) == 0 {
+		return ""
+	}
 	sum := 0.0
 	for _, v := range m[name] {
 		sum += math.Log(v)
 	}
-	return math.Exp(sum / float64(len(m[name])))
+	return fmt.Sprintf(format, math.Exp(sum/float64(len(m[name]))))
 }
 
 func runBench(ctx context.Context, o benchOptions, stdout, stderr io.Writer) error {
-	if o.scaling {
-		return runScaling(ctx, o, stdout, stderr)
+	b, err := newBencher(o, stdout, stderr)
+	if err != nil {
+		return err
 	}
-	names := []string{"L", "M"}
-	if len(o.systems) > 0 {
-		names = []string{"<network"}
-	}
-	header := append(names, "params", "step (ms)", "images/s", "GFLOP/s", "% of peak", "GB/s", "% of bandwidth",
-		"<bound", "eval", "input (%)", "MB")
+	b.columns = append(b.columns, report.Column{Header: "step (ms)", Widest: "12345.6"},
+		report.Column{Header: "images/s"}, report.Column{Header: "GFLOP/s"}, report.Column{Header: "% of peak"},
+		report.Column{Header: "GB/s", Widest: "123.4"}, report.Column{Header: "% of bandwidth"},
+		report.Column{Header: "<bound", Widest: "arithmetic"}, report.Column{Header: "eval", Widest: "1.2×"},
+		report.Column{Header: "input (%)"}, report.Column{Header: "MB", Widest: "1234"})
 	if o.peer != "" {
-		header = append(header, "peer GFLOP/s", "ratio")
+		b.columns = append(b.columns, report.Column{Header: "peer GFLOP/s"}, report.Column{Header: "ratio"})
 	}
-	t, all := report.NewTable(header...), means{}
-	var last benchJSON
-	one := func(s space.System) (any, []string, error) {
-		var peer float64
+	all := means{}
+	err = b.each(func(s space.System) (m measured, err error) {
 		p := s.Pair()
 		options := o.measure(s)
+		var peer float64
 		if o.peer != "" {
 			options.Between = func() (err error) {
-				peer, err = o.runPeer(ctx, p)
+				peer, err = b.runPeer(ctx, p)
 				return err
 			}
 		}
 		r, err := bench.Step(ctx, options)
-		if err == nil && o.peer != "" && peer == 0 { // of one step there is no half
-			peer, err = o.runPeer(ctx, p)
-		}
 		if err != nil {
-			return nil, nil, err
+			return m, err
 		}
-		name, params := []string{strconv.Itoa(p.L), strconv.Itoa(p.M)}, p.Params(9)
-		system := ""
-		if len(o.systems) > 0 {
-			system, params = s.String(), r.Params
-			name = []string{system}
+		if o.peer != "" && o.steps == 1 { // of one step there is no half
+			if peer, err = b.runPeer(ctx, p); err != nil {
+				return m, err
+			}
 		}
+		name, params, system := b.name(s, r.Params)
 		j := benchJSON{system, p.L, p.M, params, int(o.batch), r.Step.Seconds(), r.ImagesPerSecond,
 			r.FlopsPerSecond() / 1e9, r.PeakFlops / 1e9,
 			r.BytesPerSecond() / 1e9, r.Bandwidth / 1e9, r.Bound(), r.EvalPerSecond, r.Input.Seconds(), r.Resident,
-			r.Allocations, r.ISA, r.Threads, peer, 0, o.load}
-		if peer > 0 {
-			j.PeerGFLOPS = r.Flops / peer / 1e9
-		}
-		last = j
-		row := append(name, strconv.Itoa(j.Params), fmt.Sprintf("%.1f", 1e3*j.StepS), fmt.Sprintf("%.0f", j.ImagesPerS),
+			r.Allocations, r.ISA, r.Threads, o.load}
+		m.caption = fmt.Sprintf("batch %d, %s, %s, %s, median of %s; the mean is geometric",
+			int(o.batch), trainer.CPU(), r.ISA, report.Count(r.Threads, "thread"), report.Count(int(o.steps), "step"))
+		m.line = j
+		m.row = append(name, fmt.Sprintf("%.1f", 1e3*j.StepS), fmt.Sprintf("%.0f", j.ImagesPerS),
 			fmt.Sprintf("%.1f", all.add("gflops", j.GFLOPS)),
 			fmt.Sprintf("%.0f", all.add("peak", 100*j.GFLOPS/j.PeakGFLOPS)),
 			fmt.Sprintf("%.1f", j.GBPerS), fmt.Sprintf("%.0f", 100*j.GBPerS/j.BandwidthGB), j.Bound,
 			fmt.Sprintf("%.1f×", j.EvalImagesPerS/j.ImagesPerS), fmt.Sprintf("%.1f", 100*j.InputS/j.StepS),
 			fmt.Sprintf("%.0f", float64(j.ResidentBytes)/1e6))
-		if o.peer != "" {
-			row = append(row, fmt.Sprintf("%.1f", all.add("peer", j.PeerGFLOPS)),
-				fmt.Sprintf("%.1f", all.add("ratio", j.GFLOPS/j.PeerGFLOPS)))
+		if peer > 0 {
+			theirs := r.Flops / peer / 1e9
+			m.row = append(m.row, fmt.Sprintf("%.1f", all.add("peer", theirs)),
+				fmt.Sprintf("%.1f", all.add("ratio", j.GFLOPS/theirs)))
 		}
-		return j, row, nil
-	}
-	return o.each(stdout, stderr, t, one, func(done int) string {
-		if done > 1 {
-			row := make([]string, len(header))
-			k := len(names)
-			row[k+2], row[k+3], row[k+4] = "mean", fmt.Sprintf("%.1f", all.geometric("gflops")),
-				fmt.Sprintf("%.0f", all.geometric("peak"))
-			if o.peer != "" {
-				row[k+11], row[k+12] = fmt.Sprintf("%.1f", all.geometric("peer")),
-					fmt.Sprintf("%.1f", all.geometric("ratio"))
-			}
-			t.Add(row...)
-		}
-		return fmt.Sprintf("batch %d, %s, %s, %s, median of %s; the mean is geometric",
-			int(o.batch), trainer.CPU(), last.ISA, report.Count(last.Threads, "thread"),
-			report.Count(int(o.steps), "step"))
+		return m, nil
 	})
-}
-
-// each measures the pairs one by one. A line of json is printed as soon as it
-// is measured; the table below its caption at the end, also if a later pair
-// fails or someone stops it.
-func (o benchOptions) each(stdout, stderr io.Writer, t *report.Table,
-	one func(space.System) (line any, row []string, err error), caption func(done int) string) (err error) {
-	done := 0
-	list, err := o.list()
-	if err != nil {
-		return err
-	}
-	for _, p := range list {
-		o.progress(stderr, p.Label())
-		var line any
-		var row []string
-		if line, row, err = one(p); err != nil {
-			break
-		}
-		done++
-		if o.format == "json" {
-			if err := json.NewEncoder(stdout).Encode(line); err != nil {
-				return err
-			}
-			continue
-		}
-		t.Add(row...)
-	}
-	o.progress(stderr, "")
-	if o.load > quietLoad {
-		text := fmt.Sprintf("other programs ran in the minute before (load %.1f): these are times beside other work;"+
-			" measure on a quiet machine", o.load)
-		report.Warn(stderr, "bench", []string{text})
-	}
-	if o.format == "json" || done == 0 {
-		return err
-	}
-	above := caption(done) // before the table: it may add the last row
-	if _, e := fmt.Fprintf(stdout, "%s\n\n%s", above, t); err == nil {
-		err = e
-	}
-	return err
+	return b.end(err, map[string]string{"images/s": "mean", "GFLOP/s": all.geometric("%.1f", "gflops"),
+		"% of peak": all.geometric("%.0f", "peak"), "peer GFLOP/s": all.geometric("%.1f", "peer"),
+		"ratio": all.geometric("%.1f", "ratio")})
 }
 
 // quietLoad is the load of a machine on which hardly anything else runs, in cores.
@@ -399,53 +352,6 @@ func (o benchOptions) measure(s space.System) bench.Options {
 	return bench.Options{System: s, Plan: plan, Batch: int(o.batch), Threads: int(o.threads), Steps: int(o.steps)}
 }
 
-// progress shows which pair is measured, if someone watches; no pair clears
-// the line.
-func (o benchOptions) progress(stderr io.Writer, name string) {
-	switch {
-	case o.format != "table" || !progress.IsTerminal(stderr):
-	case name == "":
-		fmt.Fprint(report.Unwrap(stderr), "\r\033[K")
-	default:
-		fmt.Fprintf(report.Unwrap(stderr), "\r%s …\033[K", search.PrintableLine(name))
-	}
-}
-
-// runPeer returns the seconds of the peer's step.
-func (o benchOptions) runPeer(ctx context.Context, p space.Pair) (float64, error) {
-	argv := append(strings.Fields(o.peer), "--pairs", spell(p), "--batch", o.batch.String(), "--threads",
-		o.threads.String())
-	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	// A peer may be a script that starts others: an interrupt ends them all, and
-	// none that lives on is waited for.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = time.Second
-	var diagnosis bytes.Buffer
-	cmd.Stderr = &diagnosis
-	out, err := cmd.Output()
-	if ctx.Err() != nil {
-		return 0, ctx.Err()
-	}
-	if err != nil {
-		lines := strings.Split(strings.TrimSpace(diagnosis.String()), "\n")
-		if last := lines[len(lines)-1]; last != "" {
-			err = fmt.Errorf("%w: %s", err, last)
-		}
-		return 0, fmt.Errorf("peer %q: %w", strings.Join(argv, " "), err)
-	}
-	for line := range strings.Lines(string(out)) {
-		var r struct {
-			StepS float64 `json:"step_s"`
-		}
-		if json.Unmarshal([]byte(line), &r) == nil && r.StepS > 1e-9 && r.StepS < 1e9 {
-			return r.StepS, nil
-		}
-	}
-	return 0, fmt.Errorf("peer %q printed no JSON line with the seconds of a step as \"step_s\"",
-		strings.Join(argv, " "))
-}
-
 // scalingJSON is one measurement of --scaling.
 type scalingJSON struct {
 	L           int     `json:"L"`
@@ -463,21 +369,31 @@ type scalingJSON struct {
 }
 
 func runScaling(ctx context.Context, o benchOptions, stdout, stderr io.Writer) error {
+	b, err := newBencher(o, stdout, stderr)
+	if err != nil {
+		return err
+	}
 	n := int(o.threads)
-	t := report.NewTable("L", "M", "1 trial, 1 thread (images/s)", fmt.Sprintf("%d trials, 1 thread each", n), "ratio",
-		fmt.Sprintf("1 trial, %d threads", n), "ratio", "arithmetic", "rows", "copy")
-	one := func(s space.System) (any, []string, error) {
+	b.columns = []report.Column{b.columns[0], b.columns[1]} // without the parameters
+	for _, header := range []string{"1 trial, 1 thread (images/s)", fmt.Sprintf("%d trials, 1 thread each", n), "ratio",
+		fmt.Sprintf("1 trial, %d threads", n), "ratio", "arithmetic", "rows", "copy"} {
+		b.columns = append(b.columns, report.Column{Header: header})
+	}
+	err = b.each(func(s space.System) (m measured, err error) {
 		p := s.Pair()
 		r, err := bench.Scaling(ctx, o.measure(s))
-		return scalingJSON{p.L, p.M, int(o.batch), n, r.One, r.Trials, r.TrialsRatio, r.Threads, r.ThreadsRatio,
-				r.ArithmeticRatio, r.RowsRatio, r.CopyRatio},
-			[]string{strconv.Itoa(p.L), strconv.Itoa(p.M), fmt.Sprintf("%.0f", r.One),
-				fmt.Sprintf("%.0f", r.Trials), fmt.Sprintf("%.2f", r.TrialsRatio), fmt.Sprintf("%.0f", r.Threads), fmt.Sprintf("%.2f", r.ThreadsRatio),
-				fmt.Sprintf("%.2f", r.ArithmeticRatio), fmt.Sprintf("%.2f", r.RowsRatio),
-				fmt.Sprintf("%.2f", r.CopyRatio)}, err
-	}
-	return o.each(stdout, stderr, t, one, func(int) string {
-		return fmt.Sprintf("batch %d, %s, median of %s", int(o.batch), trainer.CPU(),
+		if err != nil {
+			return m, err
+		}
+		m.caption = fmt.Sprintf("batch %d, %s, median of %s", int(o.batch), trainer.CPU(),
 			report.Count(int(o.steps), "round"))
+		m.line = scalingJSON{p.L, p.M, int(o.batch), n, r.One, r.Trials, r.TrialsRatio, r.Threads, r.ThreadsRatio,
+			r.ArithmeticRatio, r.RowsRatio, r.CopyRatio}
+		m.row = []string{strconv.Itoa(p.L), strconv.Itoa(p.M), fmt.Sprintf("%.0f", r.One),
+			fmt.Sprintf("%.0f", r.Trials), fmt.Sprintf("%.2f", r.TrialsRatio), fmt.Sprintf("%.0f", r.Threads),
+			fmt.Sprintf("%.2f", r.ThreadsRatio), fmt.Sprintf("%.2f", r.ArithmeticRatio),
+			fmt.Sprintf("%.2f", r.RowsRatio), fmt.Sprintf("%.2f", r.CopyRatio)}
+		return m, nil
 	})
+	return b.end(err, nil)
 }

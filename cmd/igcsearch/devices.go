@@ -43,6 +43,7 @@ type gpuJSON struct {
 	Device          string `json:"device"` // as --device takes it
 	Name            string `json:"name"`
 	Capability      string `json:"capability"`
+	Arithmetic      string `json:"arithmetic"` // as an attempt records it
 	Multiprocessors int    `json:"multiprocessors"`
 	MemoryBytes     int    `json:"memory_bytes"`
 	FreeBytes       int    `json:"free_bytes"`
@@ -62,7 +63,7 @@ func runDevices(_ context.Context, o devicesOptions, gpus []gpu.Info, why error,
 			g = d.Info()
 		}
 		list = append(list, gpuJSON{
-			fmt.Sprintf("cuda:%d", g.Index), g.Name, g.Capability, g.Multiprocessors, g.Memory, g.Free, g.Driver,
+			fmt.Sprintf("cuda:%d", g.Index), g.Name, g.Capability, g.Arithmetic(), g.Multiprocessors, g.Memory, g.Free, g.Driver,
 		})
 	}
 	reason := ""
@@ -85,7 +86,7 @@ func runDevices(_ context.Context, o devicesOptions, gpus []gpu.Info, why error,
 	t.Add("cpu", trainer.CPU(), strings.Join(isas, " "), strconv.Itoa(cores), "", "", "")
 	gib := func(bytes int) string { return fmt.Sprintf("%.1f", float64(bytes)/(1<<30)) }
 	for _, g := range list {
-		t.Add(g.Device, g.Name, g.Capability, strconv.Itoa(g.Multiprocessors),
+		t.Add(g.Device, g.Name, strings.TrimPrefix(g.Arithmetic, "cuda "), strconv.Itoa(g.Multiprocessors),
 			gib(g.MemoryBytes), gib(g.FreeBytes), g.Driver)
 	}
 	if reason != "" {

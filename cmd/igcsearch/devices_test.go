@@ -17,9 +17,9 @@ import (
 // twoGPUs are of different kinds.
 func twoGPUs() []gpu.Info {
 	return []gpu.Info{
-		{Index: 0, Name: "NVIDIA H200", Capability: "sm_90", Driver: "570.1",
+		{Index: 0, Name: "NVIDIA H200", Capability: "sm_90", Driver: "CUDA 12.8",
 			Memory: 150 << 30, Free: 149 << 30, Multiprocessors: 132},
-		{Index: 1, Name: "NVIDIA A10", Capability: "sm_86", Driver: "570.1",
+		{Index: 1, Name: "NVIDIA A10", Capability: "sm_86", Driver: "CUDA 12.8",
 			Memory: 24 << 30, Free: 12 << 29, Multiprocessors: 72},
 	}
 }
@@ -66,8 +66,8 @@ func TestAttemptsRecordTheDevices(t *testing.T) {
 		gpus         []gpu.Info
 		devices, isa string
 	}{
-		{same, "NVIDIA H200", "cuda sm_90"},
-		{twoGPUs(), "NVIDIA H200, NVIDIA A10", "cuda sm_90, cuda sm_86"},
+		{same, "NVIDIA H200", "cuda sm_90 (ptxas 11.8)"},
+		{twoGPUs(), "NVIDIA H200, NVIDIA A10", "cuda sm_90 (ptxas 11.8), cuda sm_80 (ptxas 11.8)"},
 	} {
 		if devices, isa, err := arithmetic(c.gpus); devices != c.devices || isa != c.isa || err != nil {
 			t.Errorf("got %q, %q, %v, want %q, %q", devices, isa, err, c.devices, c.isa)
@@ -80,12 +80,12 @@ func TestAttemptsRecordTheDevices(t *testing.T) {
 
 func TestMixedArithmeticIsWarnedOf(t *testing.T) {
 	for want, isas := range map[string][2]string{
-		"": {"cuda sm_90", "cuda sm_90"},
-		"different instruction sets or GPUs (avx512, cuda sm_90)": {"avx512", "cuda sm_90"},
-		"different instruction sets or GPUs (avx512, avx2)":       {"avx512", "avx2"},
+		"": {"cuda sm_90 (ptxas 11.8)", "cuda sm_90 (ptxas 11.8)"},
+		"different instruction sets or GPUs (avx512, cuda sm_90 (ptxas 11.8))": {"avx512", "cuda sm_90 (ptxas 11.8)"},
+		"different instruction sets or GPUs (avx512, avx2)":                    {"avx512", "avx2"},
 		// In a run on two kinds of GPU nobody knows which of them trained a trial.
-		"different instruction sets or GPUs (cuda sm_90, cuda sm_86)": {
-			"cuda sm_90, cuda sm_86", "cuda sm_90, cuda sm_86",
+		"different instruction sets or GPUs (cuda sm_90 (ptxas 11.8), cuda sm_80 (ptxas 11.8))": {
+			"cuda sm_90 (ptxas 11.8), cuda sm_80 (ptxas 11.8)", "cuda sm_90 (ptxas 11.8), cuda sm_80 (ptxas 11.8)",
 		},
 	} {
 		ctx := t.Context()
@@ -136,17 +136,18 @@ func TestDevicesListsGPUs(t *testing.T) {
 		}
 	}
 	lines := strings.Split(table.String(), "\n")
-	want := []string{"cuda:1", "NVIDIA", "A10", "sm_86", "72", "24.0", "6.0", "570.1"}
+	want := []string{"cuda:1", "NVIDIA", "A10", "sm_80", "(ptxas", "11.8)", "72", "24.0", "6.0", "CUDA", "12.8"}
 	if got := strings.Fields(lines[4]); !slices.Equal(got, want) || strings.Contains(table.String(), "no GPU") {
 		t.Errorf("got\n%s", table.String())
 	}
 	if !strings.Contains(json.String(), `"device": "cuda:1",
       "name": "NVIDIA A10",
       "capability": "sm_86",
+      "arithmetic": "cuda sm_80 (ptxas 11.8)",
       "multiprocessors": 72,
       "memory_bytes": 25769803776,
       "free_bytes": 6442450944,
-      "driver": "570.1"`) || strings.Contains(json.String(), "no_gpu") {
+      "driver": "CUDA 12.8"`) || strings.Contains(json.String(), "no_gpu") {
 		t.Errorf("got\n%s", json.String())
 	}
 }

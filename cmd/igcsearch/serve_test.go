@@ -85,7 +85,7 @@ func (w *sweep) begin(i int) {
 	w.do(func(db *store.DB) (err error) {
 		turn, err := db.Begin(w.t.Context(), w.trials[i].ID, sweepEpochs, search.Attempt{
 			Started: time.Now().Add(-time.Minute), Host: host, PID: os.Getpid(),
-			ISA: "cuda sm_90", Device: "NVIDIA H200",
+			ISA: "cuda sm_90 (ptxas 11.8)", Device: "NVIDIA H200",
 		})
 		w.opened[i] = turn
 		return err

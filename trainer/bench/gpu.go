@@ -36,12 +36,14 @@ func (r GPUResult) Share() float64 {
 	return r.AllPerSecond / float64(r.Batch) * max(arithmetic, memory)
 }
 
-// benchSteps is how many batches of pictures a GPU is measured with.
-const benchSteps = 64
+// benchSteps is how many batches of pictures a GPU is measured with, so many that steps
+// can be started until the driver's queue is full.
+const benchSteps = 128
 
 // GPU measures the training step of a network on a GPU, alone and beside as many
-// others as give the most pictures a second.
-func GPU(ctx context.Context, o Options, d *gpu.Device) (r GPUResult, err error) {
+// others as give the most pictures a second. Once it knows the step alone it calls
+// alone, if that is not nil. With an error it returns what it had measured.
+func GPU(ctx context.Context, o Options, d *gpu.Device, alone func(GPUResult)) (r GPUResult, err error) {
 	if err := o.Check(false); err != nil {
 		return r, err
 	}
@@ -54,6 +56,10 @@ func GPU(ctx context.Context, o Options, d *gpu.Device) (r GPUResult, err error)
 		set.Classes = append(set.Classes, "")
 	}
 	r.Params, r.Batch, r.Flops = net.Params(), o.Batch, 6*float64(net.MultiplyAdds())*float64(o.Batch)
-	r.Bench, err = d.Bench(ctx, net, o.Batch, o.Steps, set)
+	r.Bench, err = d.Bench(ctx, net, o.Batch, o.Steps, set, func(b gpu.Bench) {
+		if r.Bench = b; alone != nil {
+			alone(r)
+		}
+	})
 	return r, err
 }

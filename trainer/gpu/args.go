@@ -20,16 +20,18 @@ type convArgs struct {
 	kh, kw, stride, up   int32
 	x, x2                *buffer
 	scale, scale2, shift *buffer
-	w, z                 *buffer
+	w, z, dz             *buffer
 	mx, mscale, mshift   *buffer
 	sums                 *buffer
+	norm                 normArgs
 	low                  float32
 }
 
 type weightGradArgs struct {
 	H, W, OH, OW                int32
 	groups, ci, co, interleaved int32
-	n, rows, tasks              int32
+	n, rows                     int32
+	parts, tasks, across        int32
 	kh, kw, stride              int32
 	x, scale, shift             *buffer
 	g, z, ca, cb, cc            *buffer
@@ -38,28 +40,32 @@ type weightGradArgs struct {
 }
 
 type normArgs struct {
-	c, parts, training      int32
 	epsilon, factor         float32
-	count                   float64
-	sums, weight, bias      *buffer
+	count, inverse          float64
+	counters                *buffer
+	weight, bias            *buffer
 	runningMean, runningVar *buffer
 	scale, shift            *buffer
 	mean, istd, measured    *buffer
 	state                   *buffer
+	dweight, dbias          *buffer
+	ca, cb, cc              *buffer
+}
+
+type affine struct{ weight, bias int32 }
+
+type runningArgs struct {
+	c              int32
+	epsilon        float32
+	affine, value  *buffer
+	mean, variance *buffer
+	scale, shift   *buffer
+	state          *buffer
 }
 
 type measuredArgs struct {
 	c                        int32
 	measured, mean, variance *buffer
-}
-
-type normGradArgs struct {
-	c, parts       int32
-	count          float64
-	sums, weight   *buffer
-	mean, istd     *buffer
-	dweight, dbias *buffer
-	ca, cb, cc     *buffer
 }
 
 type unitArgs struct {
@@ -68,6 +74,7 @@ type unitArgs struct {
 	x, xscale, xshift *buffer
 	out, g, gx        *buffer
 	sums, xsums       *buffer
+	norm, xnorm       normArgs
 }
 
 type sumArgs struct {
@@ -120,7 +127,7 @@ type finishArgs struct {
 	losses, corrects         *buffer
 }
 
-// segment, show and state lie in the device's memory.
+// segment, show, affine and state lie in the device's memory.
 
 type segment struct {
 	from          int64
@@ -148,16 +155,16 @@ type buffer struct {
 	offset int
 
 	kept        bool // it lasts longer than the launches
-	first, last int  // the launches that use it; first −1: none
+	first, last int  // the launches during which it is in use; first −1: none
 	addr        uint64
 }
 
 // kept is memory that lasts as long as a model.
 func kept(name string, bytes int) *buffer { return &buffer{name: name, bytes: bytes, kept: true} }
 
-// at is the part of b from element i on, of elements of size bytes.
-func (b *buffer) at(i, size int) *buffer {
-	return &buffer{name: b.name, of: b, offset: i * size}
+// at is the part of b with n elements of size bytes, from element i on.
+func (b *buffer) at(i, n, size int) *buffer {
+	return &buffer{name: b.name, of: b, offset: i * size, bytes: n * size}
 }
 
 func (b *buffer) root() *buffer {
@@ -177,13 +184,24 @@ func (b *buffer) address() uint64 {
 // visit calls f with every buffer of the arguments and its offset in them.
 func visit(args any, f func(offset uintptr, b *buffer)) {
 	v := reflect.ValueOf(args).Elem()
-	for i := range v.NumField() {
-		field := v.Type().Field(i)
-		if field.Type == reflect.TypeFor[*buffer]() {
-			p := unsafe.Add(v.Addr().UnsafePointer(), field.Offset)
-			if b := *(**buffer)(p); b != nil {
-				f(field.Offset, b)
-			}
+	visitStruct(v.Type(), v.Addr().UnsafePointer(), 0, func(offset uintptr, b **buffer) {
+		if *b != nil {
+			f(offset, *b)
+		}
+	})
+}
+
+// visitStruct calls f with every pointer to a buffer in a structure, also in the
+// structures in it.
+func visitStruct(t reflect.Type, at unsafe.Pointer, offset uintptr, f func(offset uintptr, b **buffer)) {
+	for i := range t.NumField() {
+		field := t.Field(i)
+		place := offset + field.Offset
+		switch {
+		case field.Type == reflect.TypeFor[*buffer]():
+			f(place, (**buffer)(unsafe.Add(at, place)))
+		case field.Type.Kind() == reflect.Struct:
+			visitStruct(field.Type, at, place, f)
 		}
 	}
 }
@@ -193,11 +211,7 @@ func encode(args any) []byte {
 	v := reflect.ValueOf(args).Elem()
 	raw := unsafe.Slice((*byte)(v.Addr().UnsafePointer()), v.Type().Size())
 	out := append([]byte{}, raw...)
-	for i := range v.NumField() {
-		if field := v.Type().Field(i); field.Type == reflect.TypeFor[*buffer]() {
-			clear(out[field.Offset : field.Offset+8])
-		}
-	}
+	visitStruct(v.Type(), v.Addr().UnsafePointer(), 0, func(offset uintptr, _ **buffer) { clear(out[offset : offset+8]) })
 	visit(args, func(offset uintptr, b *buffer) {
 		a := b.address()
 		if a == 0 {

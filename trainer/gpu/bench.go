@@ -95,7 +95,7 @@ func (d *Device) together(models []*Model, during time.Duration) (rate, host flo
 				}
 			}
 			for _, m := range models {
-				if err := m.stream.Synchronize(); err != nil {
+				if err := m.wait(); err != nil {
 					return err
 				}
 			}
@@ -112,7 +112,8 @@ func (d *Device) together(models []*Model, during time.Duration) (rate, host flo
 	return rate, host, err
 }
 
-// rewind prepares the model for some steps on the first pictures of its set.
+// rewind prepares the model for some steps on the first pictures of its set. Nothing is
+// in its stream afterwards.
 func (m *Model) rewind(steps int) error {
 	order := make([]int, steps*m.n)
 	for i := range order {
@@ -123,7 +124,7 @@ func (m *Model) rewind(steps int) error {
 		return err
 	}
 	stop() // a folder's steps repeat the same pictures: decoding is not measured
-	return errors.Join(upload(m.stream, m.rates.addr, make([]graph.Rates, steps)), m.stream.Synchronize())
+	return errors.Join(send(m, m.rates.addr, make([]graph.Rates, steps)), m.wait())
 }
 
 // cpuTime is the processor time that the process has used.
@@ -136,8 +137,10 @@ func cpuTime() time.Duration {
 }
 
 // Bench measures the training step of a network, alone and beside others, on a
-// set of at least some steps' pictures.
-func (d *Device) Bench(ctx context.Context, net space.Network, n, steps int, set *dataset.Set) (b Bench, err error) {
+// set of at least some steps' pictures. It calls alone, if that is not nil, with the first
+// part. With an error it returns what it had measured.
+func (d *Device) Bench(ctx context.Context, net space.Network, n, steps int, set *dataset.Set,
+	alone func(Bench)) (b Bench, err error) {
 	m, err := d.New(net, n, set, trainer.Recipe{Momentum: 0.9, WeightDecay: 1e-4})
 	if err != nil {
 		return b, err
@@ -145,33 +148,16 @@ func (d *Device) Bench(ctx context.Context, net space.Network, n, steps int, set
 	models := []*Model{m}
 	defer func() { drop(models, 0) }()
 	b.Memory, b.Launches, b.Bytes = m.Bytes(), len(m.train.launches), m.train.traffic()
-	// Several steps at a time, as in a training, which does not wait for each.
-	burst := min(8, m.rates.bytes/rateBytes)
-	times := make([]time.Duration, steps)
-	for i := range steps + 1 { // the first one uses cold caches and is not counted
-		if err := ctx.Err(); err != nil {
-			return b, err
-		}
-		err := d.do(func() error {
-			if err := errors.Join(m.rewind(burst), m.stream.Synchronize()); err != nil {
-				return err
-			}
-			begin := time.Now()
-			for range burst {
-				if err := m.train.graph.launch(m.stream); err != nil {
-					return err
-				}
-			}
-			err := m.stream.Synchronize()
-			times[max(i-1, 0)] = time.Since(begin) / time.Duration(burst)
-			return err
-		})
-		if err != nil {
-			return b, err
-		}
+	if b.Step, err = m.alone(ctx, steps); err != nil {
+		return b, err
 	}
-	slices.Sort(times)
-	b.Step = (times[steps/2] + times[(steps-1)/2]) / 2
+	if b.Starts, err = m.starts(b.Step); err != nil {
+		return b, err
+	}
+	b.Queue, b.Launch = queue(b.Starts, b.Step)
+	if alone != nil {
+		alone(b)
+	}
 	if models, _, err = d.crowd(ctx, net, n, set, models); err != nil {
 		models = nil
 		return b, err
@@ -184,6 +170,77 @@ func (d *Device) Bench(ctx context.Context, net space.Network, n, steps int, set
 	models = drop(models, 0) // limits needs their memory
 	b.PeakFlops, b.Bandwidth, err = d.limits()
 	return b, err
+}
+
+// alone is the median time of a step. Each time is of several steps, as in a training,
+// which does not wait for each.
+func (m *Model) alone(ctx context.Context, steps int) (time.Duration, error) {
+	burst := min(8, m.rates.bytes/rateBytes)
+	times := make([]time.Duration, steps)
+	for i := range steps + 1 { // the first one uses cold caches and is not counted
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		err := m.d.do(func() error {
+			if err := m.rewind(burst); err != nil {
+				return err
+			}
+			begin := time.Now()
+			for range burst {
+				if err := m.train.graph.launch(m.stream); err != nil {
+					return err
+				}
+			}
+			err := m.wait()
+			times[max(i-1, 0)] = time.Since(begin) / time.Duration(burst)
+			return err
+		})
+		if err != nil {
+			return 0, err
+		}
+	}
+	slices.Sort(times)
+	return (times[steps/2] + times[(steps-1)/2]) / 2, nil
+}
+
+// mostStarts is for how many steps starts does not wait. Of a network with slow steps it
+// starts fewer, so that it ends soon.
+const mostStarts = 128
+
+// starts is what the host needs to start each of some steps if it waits for none; a step
+// takes about the given time.
+func (m *Model) starts(step time.Duration) ([]time.Duration, error) {
+	n := min(mostStarts, m.rates.bytes/rateBytes, max(1, int(500*time.Millisecond/max(step, 1))))
+	times := make([]time.Duration, n)
+	err := m.d.do(func() error {
+		if err := m.rewind(n); err != nil {
+			return err
+		}
+		for i := range times {
+			begin := time.Now()
+			if err := m.train.graph.launch(m.stream); err != nil {
+				return err
+			}
+			times[i] = time.Since(begin)
+		}
+		return m.wait()
+	})
+	return times, err
+}
+
+// queue is how many steps were started before one waited, and the median time of these.
+// One that waits takes a good part of a step, and several times as long as those before.
+func queue(starts []time.Duration, step time.Duration) (n int, each time.Duration) {
+	for n = 1; n < len(starts); n++ {
+		if t := starts[n]; t > step/4 && t > 4*middle(starts[:n]) {
+			break
+		}
+	}
+	return n, middle(starts[:n])
+}
+
+func middle(times []time.Duration) time.Duration {
+	return slices.Sorted(slices.Values(times))[len(times)/2]
 }
 
 // limits measures multiply–adds that touch no memory, in operations a second, and
@@ -204,6 +261,14 @@ func (d *Device) limits() (flops, bandwidth float64, err error) {
 		defer func() { _ = cu.MemFree(memory) }()
 		to, from := &buffer{name: "to", addr: uint64(memory)},
 			&buffer{name: "from", addr: uint64(memory) + uint64(4*floats)}
+		// Events are in the stream, so their times leave out how long the host takes.
+		var begin, end cu.Event
+		for _, e := range []*cu.Event{&begin, &end} {
+			if *e, err = cu.MakeEvent(cu.BlockingSyncEvent); err != nil {
+				return err
+			}
+			defer func() { _ = cu.DestroyEvent(e) }()
+		}
 		run := func(kernel string, args *sumArgs) (time.Duration, error) {
 			f, err := d.function(kernel)
 			if err != nil {
@@ -211,13 +276,21 @@ func (d *Device) limits() (flops, bandwidth float64, err error) {
 			}
 			best := time.Duration(1 << 62)
 			for range 4 {
-				begin := time.Now()
-				err := launchRaw(f, [3]int{16 * d.info.Multiprocessors, 1, 1}, [3]int{256, 1, 1}, 0, stream,
-					encode(args))
-				if err := errors.Join(err, stream.Synchronize()); err != nil {
+				if err := begin.Record(stream); err != nil {
 					return 0, err
 				}
-				best = min(best, time.Since(begin))
+				if err := launchRaw(f, [3]int{16 * d.info.Multiprocessors, 1, 1}, [3]int{256, 1, 1}, 0, stream,
+					encode(args)); err != nil {
+					return 0, err
+				}
+				if err := errors.Join(end.Record(stream), end.Synchronize()); err != nil {
+					return 0, err
+				}
+				ms, err := begin.Elapsed(end)
+				if err != nil {
+					return 0, err
+				}
+				best = min(best, time.Duration(ms*float64(time.Millisecond)))
 			}
 			return best, nil
 		}

@@ -1,6 +1,7 @@
 package gpu
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -49,6 +50,19 @@ func secondaryOf(g kernel.Geometry) channels {
 		kh: 1, kw: 1, stride: 1, interleaved: true}
 }
 
+// flat returns the same convolution with all pixels as one row, which has one end, if
+// pixels have no neighbours.
+func (c channels) flat() channels {
+	if c.kh == 1 && c.kw == 1 && c.stride == 1 {
+		c.h, c.w, c.oh, c.ow = 1, c.h*c.w, 1, c.oh*c.ow
+	}
+	return c
+}
+
+// rare reports whether only the simple kernels compute the gradient of the
+// convolution's input.
+func (c channels) rare() bool { return chooseConv(c.gradient().flat(), ofTwo).chunk == 0 }
+
 // gradient is the convolution that computes the gradient of c's input from that
 // of its output.
 func (c channels) gradient() channels {
@@ -58,14 +72,10 @@ func (c channels) gradient() channels {
 	return c
 }
 
-// grouped launches a convolution's kernel with the buffers of a. If sums is not
-// nil, the kernel also computes sums of its output, in so many parts; sums returns
-// the memory for them.
-func (p *plan) grouped(c channels, a *convArgs, sums func(parts int) *buffer) {
-	if c.kh == 1 && c.kw == 1 && c.stride == 1 {
-		// Pixels have no neighbours, so all of them can be one row, which has one end.
-		c.h, c.w, c.oh, c.ow = 1, c.h*c.w, 1, c.h*c.w
-	}
+// grouped launches a convolution's kernel with the buffers of a. If norm is not nil,
+// the kernel also computes sums of its output and ends the normalisation with them.
+func (p *plan) grouped(c channels, a *convArgs, norm *normArgs) {
+	c = c.flat()
 	k := chooseConv(c, inputOf(a))
 	a.H, a.W, a.OH, a.OW = int32(c.h), int32(c.w), int32(c.oh), int32(c.ow)
 	a.groups, a.ci, a.co, a.n = int32(c.groups), int32(c.ci), int32(c.co), int32(p.n)
@@ -73,17 +83,16 @@ func (p *plan) grouped(c channels, a *convArgs, sums func(parts int) *buffer) {
 	a.kh, a.kw, a.stride = int32(c.kh), int32(c.kw), int32(c.stride)
 	a.turned, a.up = flag(k.turned), flag(c.transposed)
 	strips := ceil(c.oh, k.rows) * ceil(c.ow, k.columns)
-	if sums != nil {
-		a.parts = int32(p.blocks * strips)
-		a.sums = sums(int(a.parts))
+	grid := [3]int{ceil(strips, k.strips), c.groups * k.blocks, p.blocks}
+	if norm != nil {
+		parts := p.blocks * strips
+		a.parts, a.norm, a.sums = int32(parts), *norm, p.floats("sums", 2*c.groups*c.co*parts)
+		a.norm.counters = p.counter(grid)
 	}
 	a.tiles, a.chunk = int32(k.tiles), int32(k.chunk)
 	warps := k.tiles * k.strips
-	shared := 0
-	if k.chunk > 0 {
-		shared = 4*k.chunk*c.kh*c.kw*k.tiles*k.stride + placeBytes*warps
-	}
-	p.launch(k.kernel, [3]int{ceil(strips, k.strips), c.groups * k.blocks, p.blocks}, [3]int{32, warps, 1}, shared, a)
+	shared := max(4*k.chunk*c.kh*c.kw*k.tiles*k.stride+placeBytes*warps, lastBlock)
+	p.launch(k.kernel, grid, [3]int{32, warps, 1}, shared, a)
 }
 
 // placeBytes is the room in shared memory where a warp keeps the place of its outputs.
@@ -96,7 +105,7 @@ type convChoice struct {
 	rows, columns int // of a thread's pixels
 	tiles, strips int // of a block's warps
 	blocks        int // that share a group's output channels
-	chunk, stride int // input channels in shared memory; floats of a tile there
+	chunk, stride int // input channels in shared memory, 0 for the simple kernels; floats of a tile there
 }
 
 // sharedFloats bounds the weights in shared memory: with more, few blocks would run
@@ -107,15 +116,15 @@ const sharedFloats = 6 << 10
 type input string
 
 const (
-	plain    input = "_plain"
-	normal   input = "_normal"
-	gradient input = "_gradient"
+	plain  input = "_plain"
+	normal input = "_normal"
+	ofTwo  input = "_gradient"
 )
 
 func inputOf(a *convArgs) input {
 	switch {
 	case a.x2 != nil:
-		return gradient
+		return ofTwo
 	case a.scale == nil && a.low == asItIs:
 		return plain
 	}
@@ -132,7 +141,7 @@ func chooseConv(c channels, in input) convChoice {
 	case c.kh == 3 && c.kw == 3 && c.stride == 1:
 		size = "3x3"
 		k.rows = []int{4, 4, 2, 2, 1, 1, 1, 1}[co-1]
-		if in == gradient {
+		if in == ofTwo {
 			k.rows = ceil(k.rows, 2)
 		}
 	case c.kh == 3 && c.kw == 3 && c.stride == 2 && c.transposed:
@@ -192,22 +201,14 @@ func (p *plan) conv(c *graph.Conv) {
 	}
 	a := &convArgs{x: p.value(c.X), w: st.weights, z: p.value(c.Z), low: asItIs}
 	if c.In != nil {
-		in := p.norm(c.In)
+		in := p.state(c.In)
 		a.scale, a.shift, a.low = in.scale, in.shift, 0
 	}
 	if c.Rectified {
 		a.low = 0
 	}
-	var sums func(parts int) *buffer
-	if c.Out != nil && p.purpose != evaluating {
-		out := p.state(c.Out)
-		sums = func(parts int) *buffer {
-			out.parts, out.sums = parts, p.floats(c.Name+" sums", 2*c.Geometry.Out()*parts)
-			return out.sums
-		}
-	}
 	if !c.Secondary {
-		p.grouped(primaryOf(c.Geometry), a, sums)
+		p.grouped(primaryOf(c.Geometry), a, p.forward(c.Out))
 		return
 	}
 	st.y = p.floats(c.Name+" y", p.blocks*c.OutLen()/kernel.Lanes*lanes)
@@ -217,106 +218,151 @@ func (p *plan) conv(c *graph.Conv) {
 	if c.Between {
 		b.low = 0
 	}
-	p.grouped(secondaryOf(c.Geometry), b, sums)
+	p.grouped(secondaryOf(c.Geometry), b, p.forward(c.Out))
 }
 
-// convGrad launches the backward pass, first of the secondary convolution, then of
-// the primary one. The kernels compute the gradient of z, ca·g + cb·z + cc, while
-// they read g and z.
+// convGrad launches the backward pass: of the secondary convolution, then of the
+// primary one.
 func (p *plan) convGrad(i *graph.ConvGrad) {
+	defer p.bound()
 	c, st := i.Of, p.convs[i.Of]
-	in, inNormal := &convArgs{x: p.value(i.G), low: asItIs}, &weightGradArgs{g: p.value(i.G), low: asItIs}
+	g := &gradient{g: p.value(i.G)}
 	if c.Out != nil {
-		n := p.normGrad(c.Out)
-		in.x2, in.scale, in.scale2, in.shift = p.value(c.Z), n.ca, n.cb, n.cc
-		inNormal.z, inNormal.ca, inNormal.cb, inNormal.cc = p.value(c.Z), n.ca, n.cb, n.cc
+		g.z, g.norm = p.value(c.Z), p.state(c.Out)
 	}
 	if c.Secondary {
-		g := secondaryOf(c.Geometry)
-		w := *inNormal
-		w.x = st.y
+		w := &weightGradArgs{x: st.y, low: asItIs}
+		dy := &convArgs{w: p.param(secondary(c)), z: p.floats(c.Name+" dy", st.y.bytes/4)}
 		if c.Between {
-			w.low = 0
+			w.low, dy.mx = 0, st.y
 		}
-		p.weightGrad(g, &w, secondary(c), 1)
-		dy := p.floats(c.Name+" dy", st.y.bytes/4)
-		a := *in
-		a.w, a.z = p.param(secondary(c)), dy
-		if c.Between {
-			a.mx = st.y
-		}
-		p.grouped(g.gradient(), &a, nil)
-		in, inNormal = &convArgs{x: dy, low: asItIs}, &weightGradArgs{g: dy, low: asItIs}
+		p.gradients(secondaryOf(c.Geometry), g, dy, nil, w, secondary(c), 1)
+		g = &gradient{g: dy.z}
 	}
-	w := *inNormal
-	w.x = p.value(c.X)
+	w := &weightGradArgs{x: p.value(c.X), low: asItIs}
+	gx := &convArgs{w: st.weights, z: p.value(i.GX)}
+	if c.In != nil || c.Rectified {
+		w.low, gx.mx = 0, w.x
+	}
 	if c.In != nil {
 		n := p.state(c.In)
-		w.scale, w.shift, w.low = n.scale, n.shift, 0
+		w.scale, w.shift, gx.mscale, gx.mshift = n.scale, n.shift, n.scale, n.shift
 	}
-	if c.Rectified {
-		w.low = 0
-	}
-	p.weightGrad(primaryOf(c.Geometry), &w, primary(c), c.Branches)
-	if i.GX == graph.None {
-		return
-	}
-	in.w, in.z = st.weights, p.value(i.GX)
-	var sums func(parts int) *buffer
-	if c.In != nil {
-		n := p.state(c.In)
-		in.mx, in.mscale, in.mshift = p.value(c.X), n.scale, n.shift
-		sums = func(parts int) *buffer { return p.gradSums(n, c.Geometry.In(), parts) }
-	}
-	if c.Rectified {
-		in.mx = p.value(c.X)
-	}
-	p.grouped(primaryOf(c.Geometry).gradient(), in, sums)
+	p.gradients(primaryOf(c.Geometry), g, gx, c.In, w, primary(c), c.Branches)
 }
 
-// The tiles of kernels/weight_grad.cu, as (output, input channels).
-var (
-	tiles3x3 = [][2]int{{1, 1}, {2, 2}, {3, 3}, {4, 2}}
-	tiles1x1 = [][2]int{{2, 2}, {4, 4}, {8, 8}}
-)
+// gradient is that of a convolution's output: g, or with a normalisation ca·g +
+// cb·z + cc.
+type gradient struct {
+	g, z *buffer
+	norm *normState
+}
+
+// gradients launches the gradients of a convolution's input, whose normalisation is
+// in, and aside those of its weights. The gradient of a normalised output is made of
+// two tensors by the first of them, which reads them anyway and writes it for the
+// second.
+func (p *plan) gradients(c channels, g *gradient, gx *convArgs, in *graph.Norm, w *weightGradArgs, name string,
+	branches int) {
+	gx.x, gx.low = g.g, asItIs
+	w.g = g.g
+	if g.norm != nil {
+		gx.x2, gx.scale, gx.scale2, gx.shift = g.z, g.norm.ca, g.norm.cb, g.norm.cc
+		w.z, w.ca, w.cb, w.cc = g.z, g.norm.ca, g.norm.cb, g.norm.cc
+	}
+	weights := func() { p.weightGrad(c, w, name, branches) }
+	input := func() { p.grouped(c.gradient(), gx, p.backward(in)) }
+	switch {
+	case gx.z == nil:
+		p.beside(weights)
+	case g.norm == nil || c.rare():
+		p.beside(weights)
+		input()
+	default:
+		gx.dz = p.floats(name+" dz", g.g.bytes/4)
+		w.g, w.z, w.ca, w.cb, w.cc = gx.dz, nil, nil, nil, nil
+		input()
+		p.beside(weights)
+	}
+}
+
+// tilesOf has the tiles of each family of kernels/weight_grad.cu, as (output, input
+// channels).
+var tilesOf = map[string][][2]int{
+	"3x3_plain":        {{1, 1}, {2, 2}, {3, 1}, {4, 1}, {5, 1}, {6, 1}},
+	"3x3_gradient":     {{1, 1}, {2, 2}, {4, 1}},
+	"3x3s2_plain":      {{1, 1}, {2, 2}, {3, 1}, {4, 1}, {6, 1}},
+	"3x3s2_gradient":   {{1, 1}, {2, 2}, {4, 1}},
+	"1x1_plain":        {{1, 1}, {2, 2}, {3, 3}, {4, 4}, {5, 5}, {6, 6}, {7, 7}, {8, 8}},
+	"1x1_normal_plain": {{1, 1}, {2, 2}, {4, 4}},
+	"_any_plain":       {{1, 1}, {2, 2}, {4, 4}},
+	"_any_gradient":    {{1, 1}, {2, 2}, {4, 4}},
+}
+
+// weightGradChoice is the kernel of a weights' gradient and how its work is divided.
+type weightGradChoice struct {
+	kernel string
+	tasks  int // tiles of the weights, or of one position of the kernel each
+	rows   int // of the output in a part
+	across int // tasks of a thread block
+}
+
+// chooseWeightGrad picks the kernel that takes the fewest instructions.
+func chooseWeightGrad(c channels, blocks int, a *weightGradArgs) weightGradChoice {
+	in, read := plain, 1 // instructions to read one value of the output's gradient
+	if a.z != nil {
+		in, read = ofTwo, 4
+	}
+	kk := c.kh * c.kw
+	family, perTile := "_any", 1 // kernel positions of a task
+	columns := 1                 // values of an input channel that a position reads
+	switch {
+	case c.kh == 3 && c.kw == 3 && c.stride <= 2:
+		family, perTile, columns = map[int]string{1: "3x3", 2: "3x3s2"}[c.stride], kk, 3*c.stride
+	case c.kh == 1 && c.kw == 1 && c.stride == 1 && in == plain:
+		family = "1x1"
+		if a.scale != nil {
+			family += "_normal"
+		}
+	}
+	family += string(in)
+	perGroup := func(t [2]int) int { return ceil(c.co, t[0]) * ceil(c.ci, t[1]) * kk / perTile }
+	cost := func(t [2]int) int {
+		if t[0] > c.co || t[1] > c.ci {
+			return math.MaxInt // a tile lies within a group
+		}
+		return perGroup(t) * (t[0]*t[1]*perTile + 3*columns*t[1] + read*t[0])
+	}
+	tile := slices.MinFunc(tilesOf[family], func(a, b [2]int) int { return cmp.Compare(cost(a), cost(b)) })
+	k := weightGradChoice{kernel: fmt.Sprintf("weight_grad%s_%dx%d", family, tile[0], tile[1])}
+	k.tasks = c.groups * perGroup(tile)
+	// There are enough warps to fill a large device, but each has at least 32
+	// positions: to add the lanes up costs about as much as ten positions.
+	k.rows = min(c.oh, max(1, c.oh*blocks*k.tasks/warpsWanted, ceil(32, c.ow)))
+	// The warps of a block are tasks of a group, which read the same channels, or
+	// neighbouring parts, which with small groups have rows of the input in common.
+	for k.across = 1; k.across < min(8, perGroup(tile)) || 8/k.across > blocks*ceil(c.oh, k.rows); k.across *= 2 {
+	}
+	return k
+}
 
 // weightGrad launches the gradient of a convolution's weights. The update adds its
 // parts up.
 func (p *plan) weightGrad(c channels, a *weightGradArgs, name string, branches int) {
-	kernel, choices, kk := "", [][2]int(nil), c.kh*c.kw
-	perTile := kk // kernel positions of a task
-	switch {
-	case c.kh == 3 && c.kw == 3 && c.stride <= 2:
-		kernel, choices = map[int]string{1: "weight_grad3x3", 2: "weight_grad3x3s2"}[c.stride], tiles3x3
-	case c.kh == 1 && c.kw == 1 && c.stride == 1:
-		kernel, choices = "weight_grad1x1", tiles1x1
-	default:
-		kernel, choices, perTile = "weight_grad_any", [][2]int{{4, 4}}, 1
-	}
-	// The cost of a tile is its multiply–adds and four times the values that it
-	// reads.
-	cost := func(t [2]int) int {
-		return ceil(c.co, t[0]) * ceil(c.ci, t[1]) * (t[0]*t[1]*perTile + 4*(t[0]+t[1]*min(c.kh, perTile)))
-	}
-	tile := slices.MinFunc(choices, func(a, b [2]int) int { return cost(a) - cost(b) })
-	tasks := c.groups * ceil(c.co, tile[0]) * ceil(c.ci, tile[1]) * kk / perTile
-	// There are enough warps to fill a large device, but each has at least 32
-	// positions: to add the lanes up costs about as much as ten positions.
-	rows := max(1, c.oh*p.blocks*tasks/warpsWanted, ceil(32, c.ow))
-	rows = min(rows, c.oh)
-	chunks := p.blocks * ceil(c.oh, rows)
+	k := chooseWeightGrad(c, p.blocks, a)
+	parts := p.blocks * ceil(c.oh, k.rows)
 	a.H, a.W, a.OH, a.OW = int32(c.h), int32(c.w), int32(c.oh), int32(c.ow)
 	a.groups, a.ci, a.co, a.n = int32(c.groups), int32(c.ci), int32(c.co), int32(p.n)
-	a.interleaved, a.rows, a.tasks = flag(c.interleaved), int32(rows), int32(tasks)
+	a.interleaved, a.rows, a.parts = flag(c.interleaved), int32(k.rows), int32(parts)
+	a.tasks, a.across = int32(k.tasks), int32(k.across)
 	a.kh, a.kw, a.stride = int32(c.kh), int32(c.kw), int32(c.stride)
-	n := c.groups * c.co * c.ci * kk
-	a.dw = p.partsBuffer.at(p.partFloats, 4)
-	kernel = fmt.Sprintf("%s_%dx%d", kernel, tile[0], tile[1])
-	p.launch(kernel, [3]int{ceil(tasks, 8), chunks, 1}, [3]int{32, 8, 1}, 0, a)
+	n := c.groups * c.co * c.ci * c.kh * c.kw
+	a.dw = p.partsBuffer.at(p.partFloats, n*parts, 4)
+	p.launch(k.kernel, [3]int{ceil(k.tasks, k.across), ceil(parts, 8/k.across), 1}, [3]int{32, 8, 1}, 0, a)
 	for b := range branches { // each summand has the gradient of the sum
-		p.segment(name, b*n, n, p.partFloats, n, chunks)
+		p.segment(name, b*n, n, p.partFloats, n, parts)
 	}
-	p.partFloats += n * chunks
+	p.partFloats += n * parts
 	p.partsBuffer.bytes = 4 * p.partFloats
 }
 

@@ -16,15 +16,16 @@ import (
 
 	"gorgonia.org/cu"
 
+	"igcsearch/search"
 	"igcsearch/trainer/dataset"
 	"igcsearch/trainer/gpu/driver"
 )
 
-// The code of the kernels, for any device of compute capability 7.0 or later. The
-// driver translates it once and stores the result.
+// The code of the kernels: machine code of some devices, and PTX for any device of
+// compute capability 7.0 or later, which the driver translates once and stores.
 //
-//go:embed kernels/ptx/*.ptx.gz
-var ptx embed.FS
+//go:embed kernels/cubin/*/*.cubin.gz kernels/ptx/*.ptx.gz
+var code embed.FS
 
 // Devices lists the GPUs of this machine. The error says in one line why there
 // is none.
@@ -40,6 +41,10 @@ func Devices() ([]Info, error) {
 		}
 		return nil, fmt.Errorf("no GPU: %s", why)
 	}
+	if v := cu.Version(); v < oldestDriver {
+		return nil, fmt.Errorf("no GPU: the driver is one for CUDA %s, igcsearch needs one for %s or later: "+
+			"install NVIDIA's driver 520 or a later one", version(v), version(oldestDriver))
+	}
 	var list []Info
 	for i := range n {
 		info, e := describe(i)
@@ -54,6 +59,13 @@ func Devices() ([]Info, error) {
 	}
 	return list, err
 }
+
+// oldestDriver is the version of CUDA whose compiler made the kernels: a driver for an
+// older one need not understand them.
+const oldestDriver = 11080
+
+// version is "11.8" for 11080.
+func version(v int) string { return fmt.Sprintf("%d.%d", v/1000, v%1000/10) }
 
 // describe asks the driver about a device. It does not know the free memory, which
 // needs a context.
@@ -75,24 +87,24 @@ func describe(index int) (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
-	v := cu.Version()
 	return Info{Index: index, Name: name, Capability: fmt.Sprintf("sm_%d%d", major, minor),
-		Driver: fmt.Sprintf("CUDA %d.%d", v/1000, v%1000/10),
+		Driver: "CUDA " + version(cu.Version()),
 		Memory: int(memory), Multiprocessors: sms}, nil
 }
 
 // Device is a GPU. It is safe for concurrent use.
 type Device struct {
 	info Info
-	ctx  cu.CUContext
+	ctx  cu.CUContext // the primary one, which all trainings share
 
 	mu        sync.Mutex
+	fault     error // what made the context useless; nil: nothing
 	modules   map[string]cu.Module
 	functions map[string]cu.Function
 	pictures  map[*dataset.Set]*pictures
 }
 
-// Open prepares a GPU for trainings. It stays open until the program ends.
+// Open prepares a GPU for trainings. It stays open until Close.
 func Open(index int) (*Device, error) {
 	list, err := Devices()
 	if err != nil {
@@ -107,40 +119,80 @@ func Open(index int) (*Device, error) {
 	if !d.info.Supported() {
 		return nil, fmt.Errorf("%s: compute capability %s, want sm_70 or later", d.info.Name, d.info.Capability)
 	}
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	// Waiting threads sleep: the host has other trainings to feed.
-	if d.ctx, err = cu.Device(index).MakeContext(cu.SchedBlockingSync); err != nil {
-		return nil, fmt.Errorf("%s: %w", d.info.Name, err)
+	if err := cu.Device(index).SetPrimaryCtxFlags(cu.SchedBlockingSync); err != nil {
+		return nil, d.explain(err)
 	}
-	free, _, err := cu.MemInfo()
+	if d.ctx, err = cu.Device(index).RetainPrimaryCtx(); err != nil {
+		return nil, d.explain(err)
+	}
+	err = d.do(func() error {
+		free, _, err := cu.MemInfo()
+		d.info.Free = int(free)
+		return err
+	})
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", d.info.Name, err)
+		d.Close()
+		return nil, err
 	}
-	d.info.Free = int(free)
 	return d, nil
+}
+
+// Close gives up the device. All its models are closed before; after a fault they are
+// gone with its context, and no error is told: if the next Open does not work either,
+// that says so.
+func (d *Device) Close() {
+	device := cu.Device(d.info.Index)
+	if d.failed() != nil {
+		_ = device.ResetPrimaryCtx() // which leaves it retained
+	}
+	_ = device.ReleasePrimaryCtx()
+}
+
+func (d *Device) failed() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.fault
 }
 
 // Info describes the device; Free is what was free when it was opened.
 func (d *Device) Info() Info { return d.info }
 
-// do calls f on a thread that uses the device.
+// do calls f on a thread that uses the device. After a fault it does not: every call
+// would return the same error.
 func (d *Device) do(f func() error) error {
+	if err := d.failed(); err != nil {
+		return err
+	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if err := cu.SetCurrentContext(d.ctx); err != nil {
-		return fmt.Errorf("%s: %w", d.info.Name, err)
+		return d.explain(err)
 	}
-	if err := f(); err != nil {
-		if errors.Is(err, ErrMemory) {
-			return err
-		}
-		if errors.Is(err, cu.OutOfMemory) {
-			return fmt.Errorf("%w: %w", ErrMemory, err)
-		}
-		return fmt.Errorf("%s: %w", d.info.Name, err)
+	return d.explain(f())
+}
+
+// explain adds what a caller must know of an error: the device, that its memory is too
+// small, or that it has failed.
+func (d *Device) explain(err error) error {
+	if err == nil || errors.Is(err, search.ErrDevice) {
+		return err
 	}
-	return nil
+	if name := faultIn(err); name != "" {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if d.fault == nil {
+			d.fault = faultError{d.info.String(), name}
+		}
+		return d.fault
+	}
+	switch {
+	case errors.Is(err, ErrMemory):
+		return err
+	case errors.Is(err, cu.OutOfMemory):
+		return fmt.Errorf("%w: %w", ErrMemory, err)
+	}
+	return fmt.Errorf("%s: %w", d.info.Name, err)
 }
 
 // function loads a kernel.
@@ -153,19 +205,11 @@ func (d *Device) function(kernel string) (cu.Function, error) {
 	name := moduleOf(kernel)
 	module, ok := d.modules[name]
 	if !ok {
-		packed, err := ptx.ReadFile("kernels/ptx/" + name + ".ptx.gz")
+		image, err := d.info.code(name)
 		if err != nil {
 			return cu.Function{}, fmt.Errorf("kernel %s: %w", kernel, err)
 		}
-		z, err := gzip.NewReader(bytes.NewReader(packed))
-		if err != nil {
-			return cu.Function{}, fmt.Errorf("kernel %s: %w", kernel, err)
-		}
-		text, err := io.ReadAll(z)
-		if err != nil {
-			return cu.Function{}, fmt.Errorf("kernel %s: %w", kernel, err)
-		}
-		if module, err = cu.LoadData(string(text)); err != nil {
+		if module, err = cu.LoadData(image); err != nil {
 			return cu.Function{}, fmt.Errorf("load kernels %s: %w", name, err)
 		}
 		d.modules[name] = module
@@ -176,6 +220,27 @@ func (d *Device) function(kernel string) (cu.Function, error) {
 	}
 	d.functions[kernel] = f
 	return f, nil
+}
+
+// code is a module's machine code for the device, or its PTX if there is none.
+func (i Info) code(module string) (string, error) {
+	file := "kernels/ptx/" + module + ".ptx.gz"
+	if m := i.machine(); m != "" {
+		file = "kernels/cubin/" + m + "/" + module + ".cubin.gz"
+	}
+	packed, err := code.ReadFile(file)
+	if err != nil {
+		return "", err
+	}
+	z, err := gzip.NewReader(bytes.NewReader(packed))
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", file, err)
+	}
+	image, err := io.ReadAll(z)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", file, err)
+	}
+	return string(image), nil
 }
 
 // alloc returns memory of the device that the thread uses.
@@ -192,8 +257,9 @@ func alloc(what string, n int) (cu.DevicePtr, error) {
 }
 
 // upload copies a slice to the device, in the order of the stream. The slice must
-// not change before the stream is synchronised. Copies without a stream would not
-// wait for those of a stream, and would not be waited for.
+// not change, nor be collected, before the stream is synchronised: the driver may read
+// it at any time until then. Copies without a stream would not wait for those of a
+// stream, and would not be waited for.
 func upload[T any](stream cu.Stream, to uint64, s []T) error {
 	if len(s) == 0 {
 		return nil
@@ -201,8 +267,8 @@ func upload[T any](stream cu.Stream, to uint64, s []T) error {
 	return cu.MemcpyHtoDAsync(cu.DevicePtr(to), unsafe.Pointer(unsafe.SliceData(s)), int64(len(bytesOf(s))), stream)
 }
 
-// download copies from the device to a slice. No launch that writes there may be in
-// progress.
+// download copies from the device to a slice. It waits for no stream, so what writes
+// there must be over.
 func download[T any](s []T, from uint64) error {
 	if len(s) == 0 {
 		return nil
@@ -266,12 +332,15 @@ func (d *Device) hold(set *dataset.Set, stream cu.Stream) (*pictures, error) {
 	if err == nil {
 		err = upload(stream, p.labels.addr, labels)
 	}
-	if table := set.Table(); err == nil {
+	table := set.Table()
+	if err == nil {
 		err = upload(stream, p.table.addr, table[:])
 	}
 	if err == nil {
 		err = stream.Synchronize() // other trainings use the pictures on other streams
 	}
+	runtime.KeepAlive(labels)
+	runtime.KeepAlive(&table)
 	if err != nil {
 		_ = cu.MemFree(p.memory)
 		return nil, fmt.Errorf("copy the data set %s: %w", set.Name, err)

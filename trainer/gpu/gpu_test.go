@@ -26,7 +26,12 @@ import (
 	"igcsearch/trainer/kernel"
 )
 
-func TestMain(m *testing.M) { emulator.Main(m, "kernels") }
+func TestMain(m *testing.M) {
+	if os.Getenv("IGC_EMULATED_DEVICES") == "" {
+		os.Setenv("IGC_EMULATED_DEVICES", "2")
+	}
+	emulator.Main(m, "kernels")
+}
 
 // open returns the first GPU: a real one, or the emulated one that TestMain has
 // the program find.
@@ -69,8 +74,20 @@ type rig struct {
 func newRig(t testing.TB, n int) *rig {
 	r := &rig{t: t, Model: &Model{d: open(t)}, inputs: map[*buffer][]float32{}}
 	r.p = &plan{tensors: &tensors{place: map[string]int{}}, n: n, blocks: ceil(n, lanes), purpose: training}
-	r.p.partsBuffer = r.p.floats("parts", 0)
-	r.p.partsBuffer.kept = true
+	r.p.partsBuffer, r.p.counters = r.p.floats("parts", 0), r.p.floats("counters", 0)
+	r.p.partsBuffer.kept, r.p.counters.kept = true, true
+	t.Cleanup(func() {
+		if err := r.d.do(func() error {
+			for _, p := range r.memory {
+				if err := cu.MemFree(p); err != nil {
+					return err
+				}
+			}
+			return nil
+		}); err != nil {
+			t.Error(err)
+		}
+	})
 	return r
 }
 
@@ -85,10 +102,13 @@ func (r *rig) input(values []float64) *buffer {
 
 // activation is (n, c, h, w) as (B, c, h, w, 32), with values in the padding that
 // must not count.
-func (r *rig) activation(values []float64, size int) *buffer {
+func (r *rig) activation(values []float64, size int) *buffer { return r.padded(values, size, 3) }
+
+// padded is the same with a value of the caller's in the padding.
+func (r *rig) padded(values []float64, size int, padding float64) *buffer {
 	out := make([]float64, r.p.blocks*size*lanes)
 	for i := range out {
-		out[i] = 3
+		out[i] = padding
 	}
 	for i, v := range values {
 		picture, at := i/size, i%size
@@ -105,6 +125,7 @@ func (r *rig) output(n int) *buffer {
 
 func (r *rig) run() {
 	r.t.Helper()
+	r.inputs[r.p.counters] = make([]float32, r.p.counters.bytes/4)
 	total := r.p.arrange()
 	err := r.d.do(func() error {
 		base, err := r.alloc(total)
@@ -266,36 +287,53 @@ func testConv(t *testing.T, c channels, n int) {
 	bx, bg, bz := r.activation(x, in*hw), r.activation(g, out*ohw), r.activation(z, out*ohw)
 	bscale, bshift, bw := r.input(scale), r.input(shift), r.input(w)
 	bca, bcb, bcc := r.input(ca), r.input(cb), r.input(cc)
-	var zsums, gsums *buffer
 	gotZ, gotGX, gotPlain := r.output(p.blocks*out*ohw*lanes), r.output(p.blocks*in*hw*lanes),
 		r.output(p.blocks*in*hw*lanes)
-	p.grouped(c, &convArgs{x: bx, scale: bscale, shift: bshift, w: bw, z: gotZ}, func(parts int) *buffer {
-		zsums = r.output(2 * out * parts)
-		return zsums
-	})
+	forward := &convArgs{x: bx, scale: bscale, shift: bshift, w: bw, z: gotZ}
+	of, by := newNormTest(r, rnd, out, n*ohw), newNormTest(r, rnd, in, n*hw)
+	p.grouped(c, forward, of.forward())
 	grad := c.gradient()
 	p.grouped(grad, &convArgs{x: bg, w: bw, z: gotPlain, low: asItIs}, nil)
-	p.grouped(grad, &convArgs{x: bg, x2: bz, scale: bca, scale2: bcb, shift: bcc, w: bw, z: gotGX, mx: bx,
-		mscale: bscale, mshift: bshift}, func(parts int) *buffer {
-		gsums = r.output(2 * in * parts)
-		return gsums
-	})
+	backward := &convArgs{x: bg, x2: bz, scale: bca, scale2: bcb, shift: bcc, w: bw, z: gotGX, mx: bx, mscale: bscale,
+		mshift: bshift}
+	if !c.rare() {
+		backward.dz = r.output(p.blocks * out * ohw * lanes)
+	}
+	p.grouped(grad, backward, by.backward())
 	p.place["w"] = 0
 	p.weightGrad(c, &weightGradArgs{x: bx, scale: bscale, shift: bshift, g: bg, z: bz, ca: bca, cb: bcb, cc: bcc}, "w",
 		1)
+	ofTwo := p.partFloats
+	if backward.dz != nil {
+		p.weightGrad(c, &weightGradArgs{x: bx, scale: bscale, shift: bshift, g: backward.dz}, "w", 1)
+	}
+	forward.sums.kept, backward.sums.kept = true, true
 	r.run()
 
 	near(t, "z", unblock(r.read(gotZ), n, out*ohw), wantZ, 2e-6)
 	near(t, "gx", unblock(r.read(gotGX), n, in*hw), wantGX, 2e-6)
 	plain, _ := conv.Backward(into(a, c.ci, hw), w, into(g, c.co, ohw))
 	near(t, "gx of one tensor", unblock(r.read(gotPlain), n, in*hw), back(plain, c.ci, hw), 2e-6)
-	near(t, "sums", total(r.read(zsums), out), sums(wantZ, wantZ, out, ohw), 2e-5)
-	near(t, "sums of gx", total(r.read(gsums), in), sums(wantGX, x, in, hw), 2e-5)
-	dw := make([]float64, weights)
-	for i, v := range r.read(p.partsBuffer) {
-		dw[i%weights] += float64(v)
+	near(t, "sums", total(r.read(forward.sums), out), sums(wantZ, wantZ, out, ohw), 2e-5)
+	near(t, "sums of gx", total(r.read(backward.sums), in), sums(wantGX, x, in, hw), 2e-5)
+	of.checkForward(total(r.read(forward.sums), out))
+	by.checkBackward(total(r.read(backward.sums), in))
+	r.checkCounters()
+	parts := r.read(p.partsBuffer)
+	near(t, "dw", added(parts[:ofTwo], weights), wantDW, 2e-5)
+	if backward.dz != nil {
+		near(t, "dz", unblock(r.read(backward.dz), n, out*ohw), dz, 2e-6)
+		near(t, "dw of dz", added(parts[ofTwo:], weights), wantDW, 2e-5)
 	}
-	near(t, "dw", dw, wantDW, 2e-5)
+}
+
+// added is the sum of parts of n values each.
+func added(parts []float32, n int) []float64 {
+	sum := make([]float64, n)
+	for i, v := range parts {
+		sum[i%n] += float64(v)
+	}
+	return sum
 }
 
 // formula makes the same numbers as package graph's testdata/torch_losses.py.
@@ -349,11 +387,11 @@ func (m *Model) step(t *testing.T, r *recorded, x []float32, labels []int, rate 
 	}
 	var loss [1]float64
 	losses := make([]float32, r.blocks*lanes)
-	err := m.d.do(func() error {
-		for _, err := range []error{upload(m.stream, m.state.addr, []state{{total: int32(m.n)}}),
-			upload(m.stream, m.fed.from.addr, packed), upload(m.stream, r.y.addr, ids),
-			upload(m.stream, m.rates.addr, []graph.Rates{{Learning: rate}}), r.graph.launch(m.stream),
-			m.stream.Synchronize(), download(loss[:], m.losses.addr), download(losses, r.loss.addr)} {
+	err := m.do(func() error {
+		for _, err := range []error{send(m, m.state.addr, []state{{total: int32(m.n)}}),
+			send(m, m.fed.from.addr, packed), send(m, r.y.addr, ids),
+			send(m, m.rates.addr, []graph.Rates{{Learning: rate}}), r.graph.launch(m.stream),
+			m.wait(), download(loss[:], m.losses.addr), download(losses, r.loss.addr)} {
 			if err != nil {
 				return err
 			}
@@ -540,8 +578,13 @@ func pictureSet(train, test, side int) *dataset.Set {
 // averages and makes precise statistics.
 func newTrained(t *testing.T, set *dataset.Set, batch int) *Model {
 	t.Helper()
+	return newTrainedOn(t, open(t), set, batch)
+}
+
+func newTrainedOn(t *testing.T, d *Device, set *dataset.Set, batch int) *Model {
+	t.Helper()
 	net := space.Figure3(space.Pair{L: 4, M: 2}, 2, space.Shape{C: 3, H: set.H, W: set.W}, 3)
-	m, err := open(t).New(net, batch, set, trainer.Recipe{Augmentation: &dataset.Augmentation{Pad: 2, Mirror: true},
+	m, err := d.New(net, batch, set, trainer.Recipe{Augmentation: &dataset.Augmentation{Pad: 2, Mirror: true},
 		Seed: 3, Momentum: 0.9, WeightDecay: 1e-4,
 		DecayAll: true, Average: true, Precise: true})
 	if err != nil {
@@ -851,16 +894,7 @@ func TestEvaluateCountsTheRest(t *testing.T) {
 func TestMemory(t *testing.T) {
 	d := open(t)
 	set := pictureSet(64, 5, 32)
-	free := func() (n int64) {
-		if err := d.do(func() (err error) {
-			n, _, err = cu.MemInfo()
-			return err
-		}); err != nil {
-			t.Fatal(err)
-		}
-		return n
-	}
-	before := free()
+	before := free(t, d)
 	net := space.Figure3(space.Pair{L: 4096, M: 1}, 6, space.Shape{C: 3, H: 32, W: 32}, 3)
 	var held []*Model
 	for len(held) < 64 {
@@ -879,7 +913,7 @@ func TestMemory(t *testing.T) {
 	for _, m := range held {
 		m.Close()
 	}
-	if after := free(); after != before && os.Getenv("IGC_REQUIRE_GPU") == "" {
+	if after := free(t, d); after != before && os.Getenv("IGC_REQUIRE_GPU") == "" {
 		t.Errorf("%d bytes free, %d before", after, before)
 	}
 }

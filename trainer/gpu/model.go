@@ -38,6 +38,7 @@ type Model struct {
 	// One for each purpose; measure is nil without Recipe.Precise.
 	train, eval, measure *recorded
 	ends                 [2]cu.Event // of a group of steps
+	sent                 []any       // slices that the device may still read
 
 	// The host writes order, rates and state before the first step, and reads
 	// losses and corrects afterwards.
@@ -95,7 +96,7 @@ func (d *Device) New(net space.Network, n int, set *dataset.Set, r trainer.Recip
 		return nil, err
 	}
 	m := &Model{d: d, host: host, set: set, n: n, r: r, tensors: newTensors(host)}
-	if err := d.do(m.build); err != nil {
+	if err := m.do(m.build); err != nil {
 		m.Close()
 		return nil, fmt.Errorf("%s, batch %d: %w", net.Name, n, err)
 	}
@@ -134,7 +135,7 @@ func (m *Model) build() (err error) {
 	if err := m.place(lasting, plans); err != nil {
 		return err
 	}
-	if err := upload(m.stream, segments.addr, plans[0].segments); err != nil {
+	if err := errors.Join(send(m, segments.addr, plans[0].segments), send(m, m.tensors.affine.addr, m.tensors.affines)); err != nil {
 		return err
 	}
 	if m.fed != nil {
@@ -142,15 +143,37 @@ func (m *Model) build() (err error) {
 			return err
 		}
 	}
-	if err := m.stream.Synchronize(); err != nil {
-		return err
-	}
 	for i, r := range []**recorded{&m.train, &m.eval, &m.measure}[:len(plans)] {
 		if *r, err = m.record(plans[i]); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// do calls f on a thread that uses the device and waits for what is then in the
+// stream, also after an error.
+func (m *Model) do(f func() error) error {
+	return m.d.do(func() error {
+		err := f()
+		return cmp.Or(err, m.wait())
+	})
+}
+
+// wait returns when all that is in the stream is done: what send was given may change,
+// and calls that do not know the stream find its results.
+func (m *Model) wait() error {
+	err := m.stream.Synchronize()
+	clear(m.sent)
+	m.sent = m.sent[:0]
+	return err
+}
+
+// send copies a slice to the device, in the order of the stream. The slice must not
+// change before wait returns.
+func send[T any](m *Model, to uint64, s []T) error {
+	m.sent = append(m.sent, s) // or it could be collected and its memory used again
+	return upload(m.stream, to, s)
 }
 
 // lasting makes the buffers that belong to no plan.
@@ -252,10 +275,46 @@ func (m *Model) record(p *plan) (*recorded, error) {
 			return nil, err
 		}
 	}
+	beside, err := cu.MakeStream(cu.NonBlocking)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = beside.Destroy() }()
+	ends := map[int]*cu.Event{} // of the launches that another waits for
+	defer func() {
+		for _, e := range ends {
+			_ = cu.DestroyEvent(e)
+		}
+	}()
+	waits := p.waits()
+	for _, i := range waits {
+		if i < 0 || ends[i] != nil {
+			continue
+		}
+		e, err := cu.MakeEvent(cu.DisableTiming)
+		if err != nil {
+			return nil, err
+		}
+		ends[i] = &e
+	}
 	g, err := record(m.stream, func() error {
-		for _, l := range p.launches {
-			if err := m.start(l); err != nil {
+		for i, l := range p.launches {
+			stream := m.stream
+			if l.aside {
+				stream = beside
+			}
+			if e := ends[waits[i]]; e != nil {
+				if err := stream.Wait(*e, 0); err != nil {
+					return err
+				}
+			}
+			if err := m.start(l, stream); err != nil {
 				return err
+			}
+			if e := ends[i]; e != nil {
+				if err := e.Record(stream); err != nil {
+					return err
+				}
 			}
 		}
 		return nil
@@ -263,13 +322,13 @@ func (m *Model) record(p *plan) (*recorded, error) {
 	return &recorded{p, g}, err
 }
 
-// start puts a launch into the model's stream.
-func (m *Model) start(l launch) error {
+// start puts a launch into a stream.
+func (m *Model) start(l launch, stream cu.Stream) error {
 	f, err := m.d.function(l.kernel)
 	if err != nil {
 		return err
 	}
-	if err := launchRaw(f, l.grid, l.block, l.shared, m.stream, encode(l.args)); err != nil {
+	if err := launchRaw(f, l.grid, l.block, l.shared, stream, encode(l.args)); err != nil {
 		return fmt.Errorf("%s: %w", l.kernel, err)
 	}
 	return nil
@@ -286,7 +345,7 @@ func (m *Model) Arithmetic() string { return m.d.info.Arithmetic() }
 
 // Push copies the host's tensors to the device.
 func (m *Model) Push() error {
-	return m.copy(func(to uint64, from []float32) error { return upload(m.stream, to, from) })
+	return m.copy(func(to uint64, from []float32) error { return send(m, to, from) })
 }
 
 // Pull copies the device's tensors to the host.
@@ -296,7 +355,7 @@ func (m *Model) Pull() error {
 
 func (m *Model) copy(one func(device uint64, host []float32) error) error {
 	t := m.tensors
-	return m.d.do(func() error {
+	return m.do(func() error {
 		var errs []error
 		for _, p := range m.host.Params {
 			at := uint64(4 * t.at(p.Name))
@@ -312,7 +371,7 @@ func (m *Model) copy(one func(device uint64, host []float32) error) error {
 		for _, s := range m.host.Precise {
 			errs = append(errs, one(t.precise.addr+uint64(4*t.at(s.Name)), s.Value))
 		}
-		return errors.Join(append(errs, m.stream.Synchronize())...)
+		return errors.Join(errs...)
 	})
 }
 
@@ -331,13 +390,13 @@ func (m *Model) Train(ctx context.Context, epoch int, order []int, rates []graph
 	}
 	steps := len(order) / m.n
 	var ended error // of done; do would take it for an error of the device
-	err := m.d.do(func() error {
+	err := m.do(func() error {
 		next, stop, err := m.begin(ctx, &m.set.Train, order, m.r.Augmentation, uint64(epoch))
 		if err != nil {
 			return err
 		}
 		defer stop()
-		if err := errors.Join(upload(m.stream, m.rates.addr, rates[:steps]), m.stream.Synchronize()); err != nil {
+		if err := send(m, m.rates.addr, rates[:steps]); err != nil {
 			return err
 		}
 		// Groups of steps grow until they are long enough to keep the host idle,
@@ -346,12 +405,12 @@ func (m *Model) Train(ctx context.Context, epoch int, order []int, rates []graph
 		var ends []int // of the groups under way
 		for heard < steps {
 			if err := ctx.Err(); err != nil {
-				return errors.Join(err, m.stream.Synchronize())
+				return err
 			}
 			for len(ends) < len(m.ends) && started < steps {
 				for range min(group, steps-started) {
 					if err := next(m.train); err != nil {
-						return errors.Join(err, m.stream.Synchronize())
+						return err
 					}
 					started++
 				}
@@ -374,18 +433,18 @@ func (m *Model) Train(ctx context.Context, epoch int, order []int, rates []graph
 			ends = append(ends[:0], ends[1:]...)
 			m.ends[0], m.ends[1] = m.ends[1], m.ends[0]
 			if err := m.report(heard, end); err != nil {
-				return errors.Join(err, m.stream.Synchronize())
+				return err
 			}
 			for i, loss := range m.reported.losses {
 				if ended = done(heard+i,
 					trainer.Score{Correct: int(m.reported.corrects[i]), Loss: loss}); ended != nil {
-					return m.stream.Synchronize()
+					return nil
 				}
 			}
 			heard = end
 		}
 		m.last = order[len(order)-m.n:]
-		return m.stream.Synchronize()
+		return nil
 	})
 	return cmp.Or(ended, err)
 }
@@ -405,13 +464,10 @@ func (m *Model) report(from, to int) error {
 // them; stop must be called at the end.
 func (m *Model) begin(ctx context.Context, split *dataset.Split, order []int, aug *dataset.Augmentation,
 	epoch uint64) (next func(*recorded) error, stop func(), err error) {
-	if err := upload(m.stream, m.state.addr, []state{{total: int32(len(order))}}); err != nil {
+	if err := send(m, m.state.addr, []state{{total: int32(len(order))}}); err != nil {
 		return nil, nil, err
 	}
 	if m.fed != nil {
-		if err := m.stream.Synchronize(); err != nil {
-			return nil, nil, err
-		}
 		batches := m.set.Batches(ctx, split, order, m.n, aug, m.r.Seed, epoch)
 		return func(r *recorded) error { return m.feedNext(batches, r) }, batches.Close, nil
 	}
@@ -421,7 +477,7 @@ func (m *Model) begin(ctx context.Context, split *dataset.Split, order []int, au
 		shows[i] = show{picture: int32(m.pictures.first[split] + picture), dy: int8(v.Dy), dx: int8(v.Dx),
 			mirror: int8(flag(v.Mirror))}
 	}
-	if err := errors.Join(upload(m.stream, m.order.addr, shows), m.stream.Synchronize()); err != nil {
+	if err := send(m, m.order.addr, shows); err != nil {
 		return nil, nil, err
 	}
 	return func(r *recorded) error { return r.graph.launch(m.stream) }, func() {}, nil
@@ -471,13 +527,13 @@ func (m *Model) forward(ctx context.Context, split *dataset.Split, order []int, 
 	defer stop()
 	for first := 0; first < len(order); first += m.n {
 		if err := ctx.Err(); err != nil {
-			return errors.Join(err, m.stream.Synchronize())
+			return err
 		}
 		if err := next(r); err != nil {
-			return errors.Join(err, m.stream.Synchronize())
+			return err
 		}
 	}
-	return m.stream.Synchronize()
+	return nil
 }
 
 // Measure implements trainer.Engine.
@@ -485,7 +541,7 @@ func (m *Model) Measure(ctx context.Context, order []int) error {
 	if m.measure == nil || len(order) == 0 || len(order)%m.n != 0 || len(order) > m.order.bytes/8 {
 		panic(fmt.Sprintf("gpu: statistics of %d pictures for batches of %d", len(order), m.n))
 	}
-	return m.d.do(func() error {
+	return m.do(func() error {
 		sums := m.tensors.measured
 		if err := cu.MemsetD8Async(cu.DevicePtr(sums.addr), 0, int64(sums.bytes), m.stream); err != nil {
 			return err
@@ -493,13 +549,13 @@ func (m *Model) Measure(ctx context.Context, order []int) error {
 		if err := m.forward(ctx, &m.set.Train, order, m.measure); err != nil {
 			return err
 		}
-		return errors.Join(m.start(m.tensors.makePrecise()), m.stream.Synchronize())
+		return m.start(m.tensors.makePrecise(), m.stream)
 	})
 }
 
 // Exchange swaps the weights with their averages.
 func (m *Model) Exchange() error {
-	return m.d.do(func() error { return errors.Join(m.start(m.tensors.exchange()), m.stream.Synchronize()) })
+	return m.do(func() error { return m.start(m.tensors.exchange(), m.stream) })
 }
 
 // Evaluate implements trainer.Engine.
@@ -508,16 +564,12 @@ func (m *Model) Evaluate(ctx context.Context, split *dataset.Split) (score train
 	for i := range order {
 		order[i] = i
 	}
-	err = m.d.do(func() error {
-		if err := m.forward(ctx, split, order, m.eval); err != nil {
-			return err
-		}
-		var s [1]state
-		err := download(s[:], m.state.addr)
-		score = trainer.Score{Correct: int(s[0].correct), Loss: s[0].loss / float64(len(order))}
-		return err
-	})
-	return score, err
+	if err := m.do(func() error { return m.forward(ctx, split, order, m.eval) }); err != nil {
+		return score, err
+	}
+	var s [1]state
+	err = m.d.do(func() error { return download(s[:], m.state.addr) })
+	return trainer.Score{Correct: int(s[0].correct), Loss: s[0].loss / float64(len(order))}, err
 }
 
 // Last implements trainer.Engine.

@@ -26,12 +26,13 @@ func Open(int) (*Device, error) { return nil, errOff }
 type Device struct{}
 
 func (*Device) Info() Info { return Info{} }
+func (*Device) Close()     {}
 func (*Device) Start(space.Network, int, *dataset.Set, trainer.Recipe) (trainer.Engine, error) {
 	return nil, errOff
 }
 func (*Device) Workers(context.Context, space.Network, int, *dataset.Set) (int, error) {
 	return 0, errOff
 }
-func (*Device) Bench(context.Context, space.Network, int, int, *dataset.Set) (Bench, error) {
+func (*Device) Bench(context.Context, space.Network, int, int, *dataset.Set, func(Bench)) (Bench, error) {
 	return Bench{}, errOff
 }

@@ -18,6 +18,12 @@ type launch struct {
 	grid, block [3]int
 	shared      int // bytes
 	args        any // a pointer to a structure of args.go
+
+	// The launches of a plan are in two branches, each in the order of the list: the
+	// main one, and those that may run beside it. A launch begins when those of the
+	// other branch that are among the first so many of the list have ended.
+	aside bool
+	after int
 }
 
 // moduleOf is the name of the file in which a kernel is.
@@ -63,6 +69,12 @@ type plan struct {
 	segments                               []segment
 	partFloats                             int
 	partsBuffer                            *buffer
+	counted                                int     // of the counters
+	scales, shifts                         *buffer // of an evaluation: of all channels
+
+	aside  bool  // launches are put beside the main branch
+	joined int   // how many launches the next of the main branch waits for
+	ends   []int // how many launches there were at each call of bound
 }
 
 // purpose is what a plan does with a batch.
@@ -73,16 +85,6 @@ const (
 	evaluating
 	measuring // runs the forward pass of training and adds up sums for the precise statistics
 )
-
-// normState is what the launches so far have computed of a normalisation.
-type normState struct {
-	sums, gsums   *buffer // (C, parts, 2)
-	parts, gparts int
-	scale, shift  *buffer
-	mean, istd    *buffer
-	ca, cb, cc    *buffer
-	forward       bool // scale and shift are made
-}
 
 // newPlan maps a model's program to launches on batches of n pictures. They read
 // and change the given state. feed adds the first launches, which put the batch
@@ -97,6 +99,9 @@ func newPlan(t *tensors, m *graph.Model, n int, purpose purpose, state *buffer, 
 	p.partsBuffer = p.floats("parts", 0)
 	p.loss, p.correct = p.floats("loss", p.blocks*lanes), p.floats("correct", p.blocks*lanes)
 	feed(p)
+	if purpose == evaluating {
+		p.running()
+	}
 	for _, i := range m.Program.Forward {
 		p.instruction(i)
 	}
@@ -119,7 +124,11 @@ func (p *plan) floats(name string, n int) *buffer  { return p.buffer(name, 4*n) 
 func (p *plan) doubles(name string, n int) *buffer { return p.buffer(name, 8*n) }
 
 func (p *plan) launch(kernel string, grid, block [3]int, shared int, args any) {
-	p.launches = append(p.launches, launch{kernel, grid, block, shared, args})
+	l := launch{kernel, grid, block, shared, args, p.aside, p.joined}
+	if p.aside {
+		l.after = len(p.launches)
+	}
+	p.launches = append(p.launches, l)
 }
 
 func (p *plan) value(v graph.Value) *buffer {
@@ -170,10 +179,10 @@ func (p *plan) unit(z graph.Value) (*unitArgs, space.Shape) {
 
 func (p *plan) add(i *graph.Add) {
 	a, s := p.unit(i.Z)
-	z := p.norm(i.ZNorm)
+	z := p.state(i.ZNorm)
 	a.scale, a.shift, a.x, a.out = z.scale, z.shift, p.value(i.X), p.value(i.Out)
 	if i.XNorm != nil {
-		x := p.norm(i.XNorm)
+		x := p.state(i.XNorm)
 		a.xscale, a.xshift = x.scale, x.shift
 	}
 	p.rows("add", s.H, s.C, a)
@@ -181,28 +190,22 @@ func (p *plan) add(i *graph.Add) {
 
 func (p *plan) addGrad(i *graph.AddGrad) {
 	a, s := p.unit(i.Of.Z)
-	parts := p.blocks * s.H
-	a.parts, a.x, a.out, a.g, a.gx = int32(parts), p.value(i.Of.X), p.value(i.Of.Out), p.value(i.G), p.value(i.GX)
-	a.sums = p.gradSums(p.state(i.Of.ZNorm), s.C, parts)
-	if i.Of.XNorm != nil {
-		a.xsums = p.gradSums(p.state(i.Of.XNorm), s.C, parts)
-	}
-	p.rows("add_grad", s.H, s.C, a)
+	a.x, a.out, a.g, a.gx = p.value(i.Of.X), p.value(i.Of.Out), p.value(i.G), p.value(i.GX)
+	p.gradRows("add_grad", s, a, p.backward(i.Of.ZNorm), p.backward(i.Of.XNorm))
 }
 
 func (p *plan) maxPool(i *graph.MaxPool) {
 	a, s := p.unit(i.Z)
-	z := p.norm(i.Norm)
+	z := p.state(i.Norm)
 	a.scale, a.shift, a.out = z.scale, z.shift, p.value(i.Out)
 	p.rows("max_pool", (s.H+1)/2, s.C, a)
 }
 
 func (p *plan) maxPoolGrad(i *graph.MaxPoolGrad) {
 	a, s := p.unit(i.Of.Z)
-	z, parts := p.state(i.Of.Norm), p.blocks*s.H
-	a.scale, a.shift, a.sums, a.parts = z.scale, z.shift, p.gradSums(z, s.C, parts), int32(parts)
-	a.out, a.g, a.gx = p.value(i.Of.Out), p.value(i.G), p.value(i.GX)
-	p.rows("max_pool_grad", s.H, s.C, a)
+	z := p.state(i.Of.Norm)
+	a.scale, a.shift, a.out, a.g, a.gx = z.scale, z.shift, p.value(i.Of.Out), p.value(i.G), p.value(i.GX)
+	p.gradRows("max_pool_grad", s, a, p.backward(i.Of.Norm), nil)
 }
 
 func (p *plan) pool(i *graph.Pool) {
@@ -210,7 +213,7 @@ func (p *plan) pool(i *graph.Pool) {
 	p.pooled = p.floats("pooled", p.blocks*s.C*lanes)
 	a.out = p.pooled
 	if i.Norm != nil {
-		z := p.norm(i.Norm)
+		z := p.state(i.Norm)
 		a.scale, a.shift = z.scale, z.shift
 	}
 	p.launch("pool", [3]int{1, s.C, p.blocks}, [3]int{32, 8, 1}, 4*8*32, a)
@@ -218,13 +221,12 @@ func (p *plan) pool(i *graph.Pool) {
 
 func (p *plan) poolGrad(i *graph.PoolGrad) {
 	a, s := p.unit(i.Of.Z)
-	parts := p.blocks * s.H
-	a.parts, a.g, a.gx = int32(parts), p.dpooled, p.value(i.GX)
+	a.g, a.gx = p.dpooled, p.value(i.GX)
 	if i.Of.Norm != nil {
 		z := p.state(i.Of.Norm)
-		a.scale, a.shift, a.sums = z.scale, z.shift, p.gradSums(z, s.C, parts)
+		a.scale, a.shift = z.scale, z.shift
 	}
-	p.rows("pool_grad", s.H, s.C, a)
+	p.gradRows("pool_grad", s, a, p.backward(i.Of.Norm), nil)
 }
 
 func (p *plan) linear(i *graph.Linear) {
@@ -235,10 +237,14 @@ func (p *plan) linear(i *graph.Linear) {
 func (p *plan) linearGrad(i *graph.LinearGrad) {
 	p.dpooled = p.buffer("dpooled", p.pooled.bytes)
 	a := p.head(i.Of)
-	a.dlogits, a.dpool = p.dlogits, p.dpooled
-	a.dweight, a.dbias = p.gradient(i.Of.Name+".weight"), p.gradient(i.Of.Name+".bias")
+	a.dlogits = p.dlogits
+	w := *a
+	a.dpool = p.dpooled
+	w.dweight, w.dbias = p.gradient(i.Of.Name+".weight"), p.gradient(i.Of.Name+".bias")
 	p.launch("linear_grad", [3]int{ceil(i.Of.C, 8), p.blocks, 1}, [3]int{32, 8, 1}, 0, a)
-	p.launch("linear_weight_grad", [3]int{ceil(i.Of.C, 8), i.Of.Classes, 1}, [3]int{32, 8, 1}, 0, a)
+	p.beside(func() {
+		p.launch("linear_weight_grad", [3]int{ceil(i.Of.C, 8), i.Of.Classes, 1}, [3]int{32, 8, 1}, 0, &w)
+	})
 }
 
 func (p *plan) crossEntropy() {
@@ -259,65 +265,27 @@ func (p *plan) head(l *graph.Linear) *headArgs {
 
 // rows launches a kernel in which a warp computes a row of a channel.
 func (p *plan) rows(kernel string, h, c int, args any) {
-	p.launch(kernel, [3]int{ceil(h, 8), c, p.blocks}, [3]int{32, 8, 1}, 0, args)
+	p.launch(kernel, p.rowsGrid(h, c), [3]int{32, 8, 1}, lastBlock, args)
 }
 
-func (p *plan) state(n *graph.Norm) *normState {
-	s := p.norms[n]
-	if s == nil {
-		s = &normState{scale: p.floats(n.Name+" scale", n.C), shift: p.floats(n.Name+" shift", n.C)}
-		p.norms[n] = s
-	}
-	return s
-}
+func (p *plan) rowsGrid(h, c int) [3]int { return [3]int{ceil(h, 8), c, p.blocks} }
 
-// norm returns the normalisation after its scale and shift are computed.
-func (p *plan) norm(n *graph.Norm) *normState {
-	s := p.state(n)
-	if s.forward {
-		return s
-	}
-	s.forward = true
-	mean, variance := p.at(n.Name+meanName), p.at(n.Name+varianceName)
-	stats := p.stats
-	if p.purpose == evaluating && p.precise != nil {
-		stats = p.precise
-	}
-	a := &normArgs{c: int32(n.C), parts: int32(s.parts), epsilon: graph.Epsilon, factor: float32(n.Factor),
-		count:  float64(p.n * n.Positions),
-		weight: p.param(n.Name + ".weight"), bias: p.param(n.Name + ".bias"),
-		runningMean: stats.at(mean, 4), runningVar: stats.at(variance, 4),
-		scale: s.scale, shift: s.shift, state: p.steps}
-	switch p.purpose {
-	case training:
-		s.mean, s.istd = p.doubles(n.Name+" mean", n.C), p.doubles(n.Name+" istd", n.C)
-		a.training, a.sums, a.mean, a.istd = 1, s.sums, s.mean, s.istd
-	case measuring:
-		a.training, a.sums, a.measured = 1, s.sums, p.measured.at(3*mean, 8)
-	}
-	p.launch("norm", [3]int{n.C, 1, 1}, [3]int{128, 1, 1}, 8*32, a)
-	return s
-}
+// lastBlock is the shared memory, in bytes, of kernels that end a normalisation.
+const lastBlock = 4
 
-// normGrad returns the normalisation after the coefficients of its input's gradient
-// are computed.
-func (p *plan) normGrad(n *graph.Norm) *normState {
-	s := p.state(n)
-	if s.ca != nil {
-		return s
+// gradRows launches a kernel of rows that ends the normalisations of its two sums,
+// those that there are.
+func (p *plan) gradRows(kernel string, s space.Shape, a *unitArgs, norm, xnorm *normArgs) {
+	parts := p.blocks * s.H
+	a.parts = int32(parts)
+	if norm != nil {
+		a.sums, a.norm = p.floats("sums", 2*s.C*parts), *norm
+		a.norm.counters = p.counter(p.rowsGrid(s.H, s.C))
 	}
-	s.ca, s.cb, s.cc = p.floats(n.Name+" ca", n.C), p.floats(n.Name+" cb", n.C), p.floats(n.Name+" cc", n.C)
-	p.launch("norm_grad", [3]int{n.C, 1, 1}, [3]int{128, 1, 1}, 8*32, &normGradArgs{
-		c: int32(n.C), parts: int32(s.gparts), count: float64(p.n * n.Positions),
-		sums: s.gsums, weight: p.param(n.Name + ".weight"), mean: s.mean, istd: s.istd,
-		dweight: p.gradient(n.Name + ".weight"), dbias: p.gradient(n.Name + ".bias"), ca: s.ca, cb: s.cb, cc: s.cc})
-	return s
-}
-
-// gradSums returns memory for the sums of a normalisation's gradient.
-func (p *plan) gradSums(s *normState, c, parts int) *buffer {
-	s.gparts, s.gsums = parts, p.floats("gsums", 2*c*parts)
-	return s.gsums
+	if xnorm != nil { // in the same blocks
+		a.xsums, a.xnorm = p.floats("sums", 2*s.C*parts), *xnorm
+	}
+	p.rows(kernel, s.H, s.C, a)
 }
 
 // finish ends every plan: it counts the step, or the right answers of the batch.
@@ -350,14 +318,15 @@ const align = 256
 // bytes they take together. Buffers that are kept share with no other.
 func (p *plan) arrange() int {
 	for i, l := range p.launches {
+		from, to := p.window(i)
 		visit(l.args, func(_ uintptr, b *buffer) {
 			if b = b.root(); b.kept {
 				return // other plans use it too, perhaps at this moment
 			}
 			if b.first < 0 {
-				b.first = i
+				b.first = from
 			}
-			b.last = i
+			b.first, b.last = min(b.first, from), max(b.last, to)
 		})
 	}
 	var used []*buffer

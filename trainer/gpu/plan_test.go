@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"io"
@@ -117,6 +118,122 @@ func TestNoTwoBuffersInUseOverlap(t *testing.T) {
 	}
 }
 
+// use is a piece of memory that a launch reads, or also writes.
+type use struct {
+	from, to uint64
+	written  bool
+	name     string
+}
+
+// usesOf returns what each launch reads and writes. args.h tells: what a kernel
+// does not write is const there.
+func usesOf(t *testing.T, p *plan) [][]use {
+	t.Helper()
+	written := map[string]bool{} // by structure and field
+	for _, s := range argsOfKernels(t) {
+		for _, f := range regexp.MustCompile(`PTR\((const )?[^)]*\) (\w+);`).FindAllStringSubmatch(s[1], -1) {
+			written[s[2]+"."+bare(f[2])] = f[1] == ""
+		}
+	}
+	names := map[reflect.Type]string{}
+	for name, v := range structs {
+		names[reflect.TypeOf(v)] = name
+	}
+	next := uint64(1) << 40
+	var collect func(kernel string, v reflect.Value, list *[]use)
+	collect = func(kernel string, v reflect.Value, list *[]use) {
+		for i := range v.NumField() {
+			f := v.Field(i)
+			if f.Kind() == reflect.Struct {
+				collect(kernel, f, list)
+			}
+			if f.Type() != reflect.TypeFor[*buffer]() || f.IsNil() {
+				continue
+			}
+			b := (*buffer)(f.UnsafePointer())
+			if r := b.root(); r.kept && r.addr == 0 { // it belongs to no plan
+				r.addr = next
+				next += 1 << 32
+			}
+			field := names[v.Type()] + "." + bare(v.Type().Field(i).Name)
+			w, ok := written[field]
+			if !ok {
+				t.Fatalf("args.h has no %s", field)
+			}
+			if field == "igc_unit.out" && strings.HasSuffix(kernel, "_grad") {
+				w = false // they read what the kernels without _grad wrote
+			}
+			*list = append(*list, use{b.address(), b.address() + uint64(b.bytes), w, b.name})
+		}
+	}
+	list := make([][]use, len(p.launches))
+	for i, l := range p.launches {
+		collect(l.kernel, reflect.ValueOf(l.args).Elem(), &list[i])
+	}
+	return list
+}
+
+// races lists the launches that may run at the same time and use the same memory,
+// which one of them writes, if a launch waits for the ones that waits has.
+func races(p *plan, uses [][]use, waits []int) (list []string) {
+	for j, second := range p.launches {
+		over := -1 // of the other branch, when second begins
+		for i, l := range p.launches[:j+1] {
+			if l.aside == second.aside {
+				over = max(over, waits[i])
+			}
+		}
+		for i, first := range p.launches[:j] {
+			if first.aside == second.aside || i <= over {
+				continue
+			}
+			for _, a := range uses[i] {
+				for _, b := range uses[j] {
+					if (a.written || b.written) && a.from < b.to && b.from < a.to {
+						list = append(list, fmt.Sprintf("launch %d, %s, and %d, %s: %s and %s", i, first.kernel, j,
+							second.kernel, a.name, b.name))
+					}
+				}
+			}
+		}
+	}
+	return list
+}
+
+// TestBranchesDoNotRace: what one branch of a step writes, the other neither reads
+// nor writes until it has waited.
+func TestBranchesDoNotRace(t *testing.T) {
+	for _, s := range systems {
+		p := newPlans(t, s.system, s.layout, s.depth, s.side, s.batch, 10)[training]
+		p.arrange()
+		if list := races(p, usesOf(t, p), p.waits()); len(list) > 0 {
+			t.Errorf("%s: %d races: %s", s.system, len(list), strings.Join(list, "\n"))
+		}
+	}
+}
+
+// TestWithoutAWaitBranchesRace leaves out each wait in turn.
+func TestWithoutAWaitBranchesRace(t *testing.T) {
+	p := newPlans(t, "IGC-L40M2", space.Flat, 8, 32, 64, 10)[training]
+	p.arrange()
+	uses := usesOf(t, p)
+	n := 0
+	for i, w := range p.waits() {
+		if w < 0 {
+			continue
+		}
+		n++
+		waits := p.waits()
+		waits[i] = -1
+		if len(races(p, uses, waits)) == 0 {
+			t.Errorf("launch %d, %s, need not wait for %d, %s", i, p.launches[i].kernel, w, p.launches[w].kernel)
+		}
+	}
+	if n == 0 {
+		t.Error("no launch waits for another branch")
+	}
+}
+
 // kernelPattern finds the name of a kernel and the threads of its block.
 var kernelPattern = regexp.MustCompile(`KERNEL(?:_FOR)?\((\w+?)(?:##CO)?(?:_##CO##x##CI)?, \w+, (\d+)[,)]`)
 
@@ -158,23 +275,35 @@ func TestLaunchesAreLegal(t *testing.T) {
 					t.Errorf("%s: %s has a grid of %v", s.system, l.kernel, l.grid)
 				case l.shared > 48<<10:
 					t.Errorf("%s: %s wants %d bytes of shared memory", s.system, l.kernel, l.shared)
-				case !slices.Contains(entries(t, moduleOf(l.kernel)), l.kernel):
-					t.Errorf("%s is not in %s.ptx.gz", l.kernel, moduleOf(l.kernel))
+				}
+				for _, file := range codeFiles(moduleOf(l.kernel)) {
+					if !slices.Contains(entries(t, file), l.kernel) {
+						t.Errorf("%s is not in %s", l.kernel, file)
+					}
 				}
 			}
 		}
 	}
 }
 
+// codeFiles are the files of a module's code.
+func codeFiles(module string) []string {
+	list := []string{"kernels/ptx/" + module + ".ptx.gz"}
+	for _, m := range machines {
+		list = append(list, "kernels/cubin/"+m+"/"+module+".cubin.gz")
+	}
+	return list
+}
+
 var entriesOf = map[string][]string{}
 
-// entries lists the kernels of a module.
-func entries(t *testing.T, module string) []string {
+// entries lists the kernels of a module's code.
+func entries(t *testing.T, file string) []string {
 	t.Helper()
-	if list, ok := entriesOf[module]; ok {
+	if list, ok := entriesOf[file]; ok {
 		return list
 	}
-	z, err := gzip.NewReader(strings.NewReader(read(t, "kernels/ptx/"+module+".ptx.gz")))
+	z, err := gzip.NewReader(strings.NewReader(read(t, file)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -183,11 +312,61 @@ func entries(t *testing.T, module string) []string {
 		t.Fatal(err)
 	}
 	list := []string{""}
+	if strings.HasSuffix(file, ".cubin.gz") {
+		list = append(list, machineEntries(t, file, text)...)
+	}
 	for _, m := range regexp.MustCompile(`\.entry (\w+)\(`).FindAllSubmatch(text, -1) {
 		list = append(list, string(m[1]))
 	}
-	entriesOf[module] = list
+	entriesOf[file] = list
 	return list
+}
+
+// machineEntries lists the kernels of machine code, an ELF file, which must be for the
+// device that the file's folder names. The standard library does not read NVIDIA's.
+func machineEntries(t *testing.T, file string, image []byte) (list []string) {
+	t.Helper()
+	const machineAt, flagsAt, nvidia = 18, 48, 190
+	machine, sm := binary.LittleEndian.Uint16(image[machineAt:]), fmt.Sprintf("sm_%d", image[flagsAt])
+	if !bytes.HasPrefix(image, []byte("\x7fELF")) || machine != nvidia || sm != filepath.Base(filepath.Dir(file)) {
+		t.Errorf("%s is for machine %d, %s", file, machine, sm)
+	}
+	for _, m := range regexp.MustCompile(`\x00\.text\.(\w+)`).FindAllSubmatch(image, -1) {
+		list = append(list, string(m[1]))
+	}
+	return list
+}
+
+// TestMachines compares the devices that have machine code with the folders of it.
+func TestMachines(t *testing.T) {
+	folders, err := filepath.Glob("kernels/cubin/sm_*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range folders {
+		folders[i] = filepath.Base(folders[i])
+	}
+	if !slices.Equal(folders, machines) {
+		t.Errorf("machine code of %v, the program names %v", folders, machines)
+	}
+}
+
+func TestArithmeticIsOfTheCodeThatRuns(t *testing.T) {
+	for capability, want := range map[string]string{
+		"sm_70": "cuda sm_70 (driver 12.4)", "sm_75": "cuda sm_75 (driver 12.4)",
+		"sm_80": "cuda sm_80 (ptxas 11.8)", "sm_86": "cuda sm_80 (ptxas 11.8)", "sm_89": "cuda sm_80 (ptxas 11.8)",
+		"sm_90": "cuda sm_90 (ptxas 11.8)", "sm_100": "cuda sm_100 (driver 12.4)", "sm_120": "cuda sm_120 (driver 12.4)",
+	} {
+		info := Info{Capability: capability, Driver: "CUDA 12.4"}
+		if got := info.Arithmetic(); got != want || !info.Supported() {
+			t.Errorf("%s has %q, want %q", capability, got, want)
+		}
+	}
+	for _, old := range []string{"sm_61", "sm_35"} {
+		if (Info{Capability: old}).Supported() {
+			t.Errorf("%s is supported", old)
+		}
+	}
 }
 
 func read(t *testing.T, name string) string {
@@ -219,6 +398,21 @@ func TestCodeIsOfTheseSources(t *testing.T) {
 	}
 }
 
+// structs are the structures of args.h as Go has them.
+var structs = map[string]any{"igc_conv": convArgs{}, "igc_weight_grad": weightGradArgs{}, "igc_norm": normArgs{},
+	"igc_measured": measuredArgs{}, "igc_affine": affine{}, "igc_running": runningArgs{},
+	"igc_unit": unitArgs{}, "igc_sum": sumArgs{}, "igc_state": state{}, "igc_show": show{},
+	"igc_batch": batchArgs{}, "igc_repack": repackArgs{},
+	"igc_head": headArgs{}, "igc_segment": segment{}, "igc_rates": graph.Rates{}, "igc_update": updateArgs{},
+	"igc_exchange": exchangeArgs{}, "igc_branches": branchesArgs{}, "igc_finish": finishArgs{}}
+
+// argsOfKernels finds the structures of args.h: their fields and their name.
+func argsOfKernels(t *testing.T) [][]string {
+	t.Helper()
+	text := regexp.MustCompile(`//.*`).ReplaceAllString(read(t, "kernels/args.h"), "")
+	return regexp.MustCompile(`(?s)typedef struct \{(.*?)\} (\w+);`).FindAllStringSubmatch(text, -1)
+}
+
 // TestArgumentsHaveTheLayoutOfTheKernels compares every structure with what the C
 // compiler makes of args.h.
 func TestArgumentsHaveTheLayoutOfTheKernels(t *testing.T) {
@@ -226,14 +420,7 @@ func TestArgumentsHaveTheLayoutOfTheKernels(t *testing.T) {
 	if err != nil {
 		t.Skip("no C compiler cc")
 	}
-	structs := map[string]any{"igc_conv": convArgs{}, "igc_weight_grad": weightGradArgs{}, "igc_norm": normArgs{},
-		"igc_measured": measuredArgs{}, "igc_norm_grad": normGradArgs{},
-		"igc_unit": unitArgs{}, "igc_sum": sumArgs{}, "igc_state": state{}, "igc_show": show{},
-		"igc_batch": batchArgs{}, "igc_repack": repackArgs{},
-		"igc_head": headArgs{}, "igc_segment": segment{}, "igc_rates": graph.Rates{}, "igc_update": updateArgs{},
-		"igc_exchange": exchangeArgs{}, "igc_branches": branchesArgs{}, "igc_finish": finishArgs{}}
-	text := regexp.MustCompile(`//.*`).ReplaceAllString(read(t, "kernels/args.h"), "")
-	found := regexp.MustCompile(`(?s)typedef struct \{(.*?)\} (\w+);`).FindAllStringSubmatch(text, -1)
+	found := argsOfKernels(t)
 	if len(found) != len(structs) {
 		t.Errorf("args.h has %d structures, Go %d", len(found), len(structs))
 	}
@@ -279,22 +466,24 @@ func TestArgumentsHaveTheLayoutOfTheKernels(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := strings.Split(strings.TrimSpace(string(out)), "\n")
-	plain := func(s string) string { return strings.ToLower(strings.ReplaceAll(s, "_", "")) }
 	for i := range max(len(got), len(want)) {
 		switch {
 		case i >= len(got) || i >= len(want):
 			t.Fatalf("C has %d fields, Go %d", len(got), len(want))
-		case plain(got[i]) != plain(want[i]) && !strings.HasPrefix(want[i], "_ ") &&
+		case bare(got[i]) != bare(want[i]) && !strings.HasPrefix(want[i], "_ ") &&
 			!strings.HasPrefix(got[i], "unused "):
 			t.Errorf("C has %q, Go has %q", got[i], want[i])
 		}
 	}
 }
 
+// bare is a name as both languages write it.
+func bare(name string) string { return strings.ToLower(strings.ReplaceAll(name, "_", "")) }
+
 // TestEncode puts addresses in the place of buffers, also of parts of others.
 func TestEncode(t *testing.T) {
 	whole := &buffer{name: "whole", addr: 1000}
-	raw := encode(&sumArgs{len: 7, to: whole, a: whole.at(3, 4)})
+	raw := encode(&sumArgs{len: 7, to: whole, a: whole.at(3, 1, 4)})
 	var got [4]uint64
 	for i := range got {
 		got[i] = *(*uint64)(unsafe.Pointer(&raw[8*i]))
@@ -323,6 +512,31 @@ func TestConvChoice(t *testing.T) {
 	} {
 		if got := chooseConv(c.c, normal); got.kernel != c.want {
 			t.Errorf("%+v: %s, want %s", c.c, got.kernel, c.want)
+		}
+	}
+}
+
+// TestStepsOfFigure3 fixes what a step of four networks of Figure 3 takes, batch 64,
+// 100 classes: docs/gpu.md has the same table.
+func TestStepsOfFigure3(t *testing.T) {
+	for _, c := range []struct {
+		system string
+		want   string
+	}{
+		{"IGC-L40M2", "47 launches, 14 beside, 1938 MB of traffic, 348 MB of memory"},
+		{"IGC-L5M10", "47 launches, 14 beside, 1218 MB of traffic, 220 MB of memory"},
+		{"IGC-L1M23", "47 launches, 14 beside, 569 MB of traffic, 105 MB of memory"},
+		{"IGC-L64M1", "47 launches, 14 beside, 1554 MB of traffic, 280 MB of memory"},
+	} {
+		p := newPlans(t, c.system, space.Flat, 8, 32, 64, 100)[training]
+		memory := p.arrange()
+		beside := 0
+		for _, l := range p.launches {
+			beside += int(flag(l.aside))
+		}
+		if got := fmt.Sprintf("%d launches, %d beside, %d MB of traffic, %d MB of memory", len(p.launches), beside,
+			p.traffic()>>20, memory>>20); got != c.want {
+			t.Errorf("%s: %s, want %s", c.system, got, c.want)
 		}
 	}
 }

@@ -28,11 +28,74 @@ func failed(call string, code C.CUresult) error {
 	if code == C.CUDA_ERROR_OUT_OF_MEMORY {
 		return fmt.Errorf("%w: %s", ErrMemory, call)
 	}
+	return callError{call, code}
+}
+
+// callError is an error of a call of the driver, other than that memory is too small.
+type callError struct {
+	call string
+	code C.CUresult
+}
+
+func (e callError) Error() string { return e.call + ": " + nameOf(e.code) }
+
+// nameOf is the name of an error's code, such as CUDA_ERROR_ILLEGAL_ADDRESS.
+func nameOf(code C.CUresult) string {
 	var name *C.char
 	if C.cuGetErrorName(code, &name) != C.CUDA_SUCCESS || name == nil {
-		return fmt.Errorf("%s: error %d", call, int(code))
+		return fmt.Sprintf("error %d", int(code))
 	}
-	return fmt.Errorf("%s: %s", call, C.GoString(name))
+	return C.GoString(name)
+}
+
+// faultIn returns the name of the first error in err that says that the context, or the
+// whole device, can no longer be used; "" if there is none. Every later call returns such
+// an error too, so the call that returned it is of no interest.
+func faultIn(err error) string {
+	switch e := err.(type) {
+	case callError:
+		return faultName(e.code)
+	case interface{ Unwrap() error }:
+		return faultIn(e.Unwrap())
+	case interface{ Unwrap() []error }:
+		for _, one := range e.Unwrap() {
+			if name := faultIn(one); name != "" {
+				return name
+			}
+		}
+	}
+	if code, ok := like(cu.Success, err); ok { // an error of package cu
+		return faultName(C.CUresult(code))
+	}
+	return ""
+}
+
+func faultName(code C.CUresult) string {
+	if harmless(code) {
+		return ""
+	}
+	return nameOf(code)
+}
+
+// like returns err as the type of an example, which need not be exported.
+func like[T error](_ T, err error) (T, bool) {
+	e, ok := err.(T)
+	return e, ok
+}
+
+// harmless reports whether after this code other calls work as before: the caller asked
+// for something that cannot be. All other codes, also those of later drivers, are faults.
+func harmless(code C.CUresult) bool {
+	switch code {
+	case C.CUDA_SUCCESS, C.CUDA_ERROR_INVALID_VALUE, C.CUDA_ERROR_OUT_OF_MEMORY, C.CUDA_ERROR_INVALID_IMAGE,
+		C.CUDA_ERROR_NO_BINARY_FOR_GPU, C.CUDA_ERROR_UNSUPPORTED_LIMIT, C.CUDA_ERROR_INVALID_PTX,
+		C.CUDA_ERROR_JIT_COMPILER_NOT_FOUND, C.CUDA_ERROR_UNSUPPORTED_PTX_VERSION,
+		C.CUDA_ERROR_JIT_COMPILATION_DISABLED, C.CUDA_ERROR_INVALID_HANDLE, C.CUDA_ERROR_ILLEGAL_STATE,
+		C.CUDA_ERROR_NOT_FOUND, C.CUDA_ERROR_NOT_READY, C.CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES,
+		C.CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE, C.CUDA_ERROR_NOT_PERMITTED, C.CUDA_ERROR_NOT_SUPPORTED:
+		return true
+	}
+	return code >= C.CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED && code <= C.CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD
 }
 
 // launchRaw starts a kernel whose one argument is a structure.

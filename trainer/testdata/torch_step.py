@@ -4,12 +4,13 @@
     igcsearch bench --pairs fig3a,fig3b --peer trainer/testdata/torch_step.py
     igcsearch bench --device cuda:0 --peer "python3 trainer/testdata/torch_step.py --device cuda"
 
-Of PyTorch's two layouts each pair reports the faster one, the median of --steps
-steps after one that is not counted; on a GPU (at least 50 steps, TensorFloat-32
-allowed) also the step as a recorded CUDA graph and compiled by torch.compile.
-Prints a JSON line for each pair: L, M, variant, step_s in seconds.
+Prints a JSON line as soon as it has measured one of PyTorch's two layouts: L, M, layout,
+variant, step_s in seconds, the median of --steps steps after one that is not counted. On a
+GPU (at least 50 steps, TensorFloat-32 allowed) it measures in the order of --ways: eager,
+the step as a recorded CUDA graph, and compiled by torch.compile. A way that fails prints
+"error" in place of step_s, and the others go on.
 """
-import argparse, json, statistics, sys, time
+import argparse, json, statistics, time
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -90,14 +91,13 @@ if a.device != "cpu":
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
 for pair in a.pairs.split(","):
     L, M = map(int, pair.split("x"))
-    found = []
     for way in ways:
         for layout in (torch.contiguous_format, torch.channels_last):
+            line = {"L": L, "M": M, "layout": str(layout), "variant": way, "device": a.device, "torch": torch.__version__}
             try:
-                found.append((seconds(L, M, layout, way, a), str(layout), way))
+                line["step_s"] = seconds(L, M, layout, way, a)
             except Exception as e:  # a compiler that is missing, say; the others count
                 if way == "eager":
                     raise
-                print(f"L{L}M{M} {way}: {e}", file=sys.stderr)
-    best, layout, way = min(found)
-    print(json.dumps({"L": L, "M": M, "layout": layout, "variant": way, "device": a.device, "torch": torch.__version__, "step_s": best}), flush=True)
+                line["error"] = f"{type(e).__name__}: {e}".split("\n")[0]
+            print(json.dumps(line), flush=True)

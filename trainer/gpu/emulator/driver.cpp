@@ -4,15 +4,34 @@
  * process, with the kernels of ../kernels compiled in. It is slow and strict: it is there so that tests can run all of the
  * GPU's code, and it refuses what hardware refuses or lets pass with wrong results.
  *
- *   IGC_EMULATED_DEVICES   how many devices there are; 1
- *   IGC_EMULATED_MEMORY    bytes of each; 4 GiB
- *   IGC_EMULATED_ORDER     reverse or random: the order of a launch's blocks, warps and lanes
+ *   IGC_EMULATED_DEVICES      how many devices there are; 1
+ *   IGC_EMULATED_CAPABILITY   compute capability of each; 7.0
+ *   IGC_EMULATED_MEMORY       bytes of each; 4 GiB
+ *   IGC_EMULATED_ORDER        reverse or random: the order of a launch's blocks, warps and lanes
+ *   IGC_EMULATED_STREAMS      when work runs: late, the default; random; early, as soon as it is asked for
+ *   IGC_EMULATED_SEED         a number that chooses between work that may run in any order
  *
- * What goes wrong in a kernel gets a line on stderr and an error that sticks to the context, as on hardware; but the
- * launch returns it already, for a launch here is over when it returns. New memory is full of NaN (0xFF) and has NaN
- * around it; whether that was written to is seen when a context or stream is waited for and when the memory is freed.
- * One lock covers everything, launches included. Functions that are missing here are missing in the library, which the
- * program takes as it takes an old driver. */
+ * Launches, copies, fills, events and graphs enter the queue of their stream (queue.cpp). They run when a call waits for
+ * them: a synchronisation of their stream, event or context, a copy to the host, cuMemFree. No more runs than that call
+ * needs, so what the program does not wait for, or does not order by events, is missing or has been overwritten. A query
+ * that answers "not ready" lets the work run afterwards, so that a loop of queries ends.
+ *
+ * Host memory that an asynchronous copy reads is read when the copy runs, be it pinned or not, as the driver's
+ * documentation allows ("handled asynchronously with a worker thread"); that the host changed or freed it before is an
+ * error. Pinned memory that an asynchronous copy writes is full of NaN (0xFF) until then. An asynchronous copy to memory
+ * that is not pinned waits, as do all copies without a stream but those from the device to itself and from memory that is
+ * not pinned, which is read at once. New pinned memory is full of NaN too, for kernels may write to it.
+ *
+ * faults.h has the variables that inject faults: a kernel that fails, memory that ends, an old driver.
+ *
+ * What goes wrong in a kernel gets a line on stderr and an error that sticks to the context, as on hardware: the call that
+ * waits for the kernel returns it, and all later ones. New memory is full of NaN and has NaN around it; whether that was
+ * written to is seen when a context or stream is waited for and when the memory is freed. One lock covers everything,
+ * kernels included. Functions that are missing here are missing in the library, which the program takes as it takes an old
+ * driver. */
+#include "code.h"
+#include "faults.h"
+#include "queue.h"
 #include "threads.h"
 
 #include <cuda.h>
@@ -29,7 +48,10 @@
 #include <string>
 #include <vector>
 
-enum { PROCESSORS = 4 };
+enum {
+	PROCESSORS = 4,
+	STAGED_MOST = 64 << 20, /* bytes */
+};
 
 using Guard = std::lock_guard<std::recursive_mutex>;
 
@@ -37,6 +59,7 @@ struct CUctx_st {
 	int device;
 	unsigned flags;
 	CUresult error; /* sticks until the context is gone */
+	igc::Task legacy; /* the last work of the default stream */
 };
 
 struct CUfunc_st {
@@ -63,10 +86,18 @@ struct Node {
 	bool to_device, from_device;
 	size_t bytes;
 	unsigned value, width; /* of an element in bytes */
-};
+	std::shared_ptr<char> staged; /* what a copy reads instead of the host's memory; from points to it */
 
-struct CUgraph_st { std::vector<Node> nodes; };
-struct CUgraphExec_st { CUcontext context; std::vector<Node> nodes; };
+	std::vector<size_t> after; /* in a graph: the nodes that run first */
+};
+using Nodes = std::vector<Node>;
+
+struct CUgraph_st { std::shared_ptr<Nodes> nodes = std::make_shared<Nodes>(); };
+struct CUgraphExec_st {
+	CUcontext context;
+	std::shared_ptr<const Nodes> nodes; /* shared, for it may be destroyed while it waits in a queue */
+	igc::Task last;                     /* the end of its last launch: a graph never runs beside itself */
+};
 
 struct Capture {
 	CUstream origin;
@@ -82,20 +113,28 @@ struct CUstream_st {
 	int priority;
 	Capture *capture;
 	long recorded, joined; /* nodes in this capture; how many of them its origin has waited for */
+	std::vector<size_t> ends; /* nodes in this capture that the next one comes after */
+	igc::Task last;           /* the last work in its queue */
 };
 
 struct CUevent_st {
 	CUcontext context;
 	unsigned flags;
 	bool recorded;
-	double time; /* ms */
+	igc::Task task;   /* null: not recorded, or while capturing */
 	Capture *capture; /* recorded while capturing: not an event in time */
 	CUstream stream;
 	long position;
+	std::vector<size_t> ends; /* nodes in the capture that it comes after */
 };
 
 struct Memory { size_t bytes; CUcontext context; int device; };
-
+struct Pinned {
+	size_t bytes;
+	bool allocated; /* or registered */
+	bool mapped;    /* kernels may use it */
+	CUcontext context;
+};
 
 struct Primary { CUcontext context; int users; unsigned flags; };
 
@@ -111,7 +150,7 @@ struct Gpu {
 	std::set<CUgraph> graphs;
 	std::set<CUgraphExec> executables;
 	std::set<Capture *> captures;
-	std::map<void *, bool> host; /* pinned: whether it was allocated here */
+	std::map<char *, Pinned> host;
 	std::map<int, Primary> primary;
 };
 
@@ -136,6 +175,17 @@ static CUresult find_context(CUcontext *ctx) {
 static size_t memory_limit() {
 	const char *text = getenv("IGC_EMULATED_MEMORY");
 	return text && *text ? strtoull(text, nullptr, 10) : size_t(4) << 30;
+}
+
+/* 90 for 9.0. */
+static int capability() {
+	const char *text = getenv("IGC_EMULATED_CAPABILITY");
+	int major = 7, minor = 0;
+	if (text && *text && sscanf(text, "%d.%d", &major, &minor) != 2) {
+		fprintf(stderr, "emulated GPU: cannot read IGC_EMULATED_CAPABILITY=%s\n", text);
+		abort();
+	}
+	return 10 * major + minor;
 }
 
 static double now() {
@@ -207,6 +257,7 @@ static bool ranges_exist(const Node &n) {
 
 static CUresult execute(CUcontext ctx, const Node &n) {
 	if (n.kind == Node::KERNEL_NODE) {
+		if ((ctx->error = igc::kernel_fault(ctx->device))) return ctx->error;
 		if (!igc::run(n.kernel, n.args.data(), n.grid, n.block, n.shared)) ctx->error = CUDA_ERROR_LAUNCH_FAILED;
 	} else if (!ranges_exist(n)) { /* freed since it was recorded */
 		fprintf(stderr, "emulated GPU: a graph copies or fills memory that was freed\n");
@@ -219,14 +270,127 @@ static CUresult execute(CUcontext ctx, const Node &n) {
 	return ctx->error;
 }
 
-static CUresult submit(CUcontext ctx, CUstream s, Node n) {
+/* The pinned memory that has these bytes, or the end. */
+static std::map<char *, Pinned>::iterator find_pinned(const char *p, size_t bytes) {
+	auto i = gpu.host.upper_bound((char *)p);
+	if (i == gpu.host.begin()) return gpu.host.end();
+	--i;
+	return size_t(p - i->first) <= i->second.bytes && bytes <= i->second.bytes - (p - i->first) ? i : gpu.host.end();
+}
+static bool pinned(const char *p, size_t bytes) { return find_pinned(p, bytes) != gpu.host.end(); }
+
+static uint64_t hash(const char *p, size_t bytes) {
+	uint64_t h = bytes;
+	for (; bytes >= 8; p += 8, bytes -= 8) {
+		uint64_t word;
+		memcpy(&word, p, 8);
+		h = (h ^ word) * 0x9E3779B97F4A7C15u;
+		h ^= h >> 29;
+	}
+	for (; bytes; p++, bytes--) h = (h ^ (unsigned char)*p) * 0x100000001b3u;
+	return h;
+}
+
+/* Whether work that is not done yet reads or writes this memory of the host: as a copy or, if mapped is set, as a kernel
+ * with an address of it among its arguments. */
+static bool in_flight(const char *p, size_t bytes, bool reads, bool writes, bool mapped) {
+	auto overlaps = [=](const char *q, size_t n) { return q < p + bytes && p < q + n; };
+	return igc::any([=](const igc::Work &w) {
+		if (!w.node) return false;
+		const Node &n = *w.node;
+		if (n.kind == Node::COPY)
+			return (reads && !n.from_device && overlaps(n.from, n.bytes)) || (writes && !n.to_device && overlaps(n.to, n.bytes));
+		if (mapped && n.kind == Node::KERNEL_NODE)
+			for (size_t i = 0; i + sizeof p <= n.args.size(); i += sizeof p) {
+				const char *q;
+				memcpy(&q, n.args.data() + i, sizeof q);
+				if (p <= q && q < p + bytes) return true;
+			}
+		return false;
+	});
+}
+
+/* For calls after which memory of the host is not the device's any more. */
+static CUresult not_in_flight(CUcontext ctx, char *p, size_t bytes) {
+	if (!in_flight(p, bytes, true, true, true)) return CUDA_SUCCESS;
+	fprintf(stderr, "emulated GPU: pinned memory at %p is freed while a copy or a kernel uses it\n", (void *)p);
+	return ctx->error = CUDA_ERROR_ILLEGAL_ADDRESS;
+}
+
+/* Adds work that is done later. Of what it does with the host's memory, this is what happens at once. */
+static igc::Task later(CUcontext ctx, std::shared_ptr<const Node> node, std::vector<igc::Task> after) {
+	auto t = std::make_shared<igc::Work>();
+	t->context = ctx;
+	t->node = std::move(node);
+	t->after = std::move(after);
+	const Node *n = t->node.get();
+	bool wait = false;
+	if (n && n->kind == Node::COPY && !(n->from_device && n->to_device)) {
+		if (!n->from_device && !n->staged && !in_flight(n->from, n->bytes, false, true, false)) {
+			t->hashed = true;
+			t->hash = hash(n->from, n->bytes);
+		}
+		wait = !n->to_device && !pinned(n->to, n->bytes);
+		if (!n->to_device && !wait && !in_flight(n->to, n->bytes, true, true, false)) memset(n->to, 0xFF, n->bytes);
+	}
+	igc::submit(t);
+	if (wait) igc::wait(t);
+	return t;
+}
+
+void igc::perform(igc::Work &w) {
+	const Node *n = w.node.get();
+	if (n && !w.context->error) {
+		if (w.hashed && hash(n->from, n->bytes) != w.hash) {
+			fprintf(stderr, "emulated GPU: the host changed memory at %p before a copy of its %zu bytes was waited for\n",
+				(void *)n->from, n->bytes);
+			w.context->error = CUDA_ERROR_ILLEGAL_ADDRESS;
+		} else
+			execute(w.context, *n);
+	}
+	w.time = now();
+}
+
+/* What new work of a stream comes after. The default stream, which is null, and those that are blocking wait for one
+ * another. */
+static std::vector<igc::Task> queued(CUcontext ctx, CUstream s) {
+	if (s && s->flags & CU_STREAM_NON_BLOCKING) return {s->last};
+	if (s) return {s->last, ctx->legacy};
+	std::vector<igc::Task> list{ctx->legacy};
+	for (CUstream t : gpu.streams)
+		if (t->context == ctx && !(t->flags & CU_STREAM_NON_BLOCKING)) list.push_back(t->last);
+	return list;
+}
+
+/* Puts work at the end of a stream's queue; null is a place in it, for others to wait for. */
+static igc::Task enqueue(CUcontext ctx, CUstream s, std::shared_ptr<const Node> node, std::vector<igc::Task> after = {}) {
+	for (igc::Task &t : queued(ctx, s)) after.push_back(std::move(t));
+	return (s ? s->last : ctx->legacy) = later(ctx, std::move(node), std::move(after));
+}
+
+static CUresult wait_for(CUcontext ctx, const igc::Task &t) {
+	igc::wait(t);
+	return ctx->error;
+}
+
+static size_t record(CUstream s, Node n) {
+	Nodes &nodes = *s->capture->graph->nodes;
+	nodes.push_back(std::move(n));
+	s->recorded++;
+	return nodes.size() - 1;
+}
+
+static CUresult submit(CUcontext ctx, CUstream s, Node n, bool wait = false) {
 	TRY(find_stream(ctx, &s));
 	NEED(ranges_exist(n), INVALID_VALUE);
 	if (!s) TRY(default_stream(ctx));
-	if (!s || !s->capture) return execute(ctx, n);
+	if (!s || !s->capture) {
+		igc::Task t = enqueue(ctx, s, std::make_shared<Node>(std::move(n)));
+		return wait ? wait_for(ctx, t) : CUDA_SUCCESS;
+	}
 	NEED(!s->capture->invalid, STREAM_CAPTURE_INVALIDATED);
-	s->capture->graph->nodes.push_back(std::move(n));
-	s->recorded++;
+	n.after = s->ends;
+	s->ends = {record(s, std::move(n))};
 	return CUDA_SUCCESS;
 }
 
@@ -252,9 +416,24 @@ static Node fill_node(CUdeviceptr to, unsigned value, unsigned width, size_t cou
 	return n;
 }
 
+/* Has a copy read the host's memory now, if there is room. */
+static void stage(Node &n) {
+	static size_t staged; /* bytes that wait */
+	if (staged + n.bytes > STAGED_MOST) return;
+	staged += n.bytes;
+	size_t bytes = n.bytes;
+	n.staged.reset((char *)malloc(bytes + 1), [bytes](char *p) { free(p); staged -= bytes; });
+	memcpy(n.staged.get(), n.from, bytes);
+	n.from = n.staged.get();
+}
+
+/* The calls without a stream are in the default one. */
 static CUresult at_once(CUcontext ctx, Node n) {
 	TRY(allowed());
-	return submit(ctx, nullptr, std::move(n));
+	if (n.kind == Node::FILL || (n.to_device && n.from_device)) return submit(ctx, nullptr, std::move(n));
+	bool wait = !n.to_device || pinned(n.from, n.bytes);
+	if (!wait && ranges_exist(n)) stage(n);
+	return submit(ctx, nullptr, std::move(n), wait || !n.staged);
 }
 
 static void free_memory(std::map<char *, Memory>::iterator i) {
@@ -285,6 +464,7 @@ template <class T> static void destroy_of(CUcontext ctx, std::set<T> &all) {
 }
 
 static CUresult destroy_context(CUcontext ctx) {
+	igc::wait_all(ctx);
 	CUresult r = CUDA_SUCCESS;
 	for (CUstream s : gpu.streams)
 		if (s->context == ctx && s->capture) {
@@ -296,6 +476,12 @@ static CUresult destroy_context(CUcontext ctx) {
 		if (m->second.context != ctx) continue;
 		if (check_memory(m->first, m->second)) r = CUDA_ERROR_ILLEGAL_ADDRESS;
 		free_memory(m);
+	}
+	for (auto i = gpu.host.begin(); i != gpu.host.end();) {
+		auto h = i++;
+		if (h->second.context != ctx) continue;
+		if (h->second.allocated) free(h->first);
+		gpu.host.erase(h);
 	}
 	destroy_of(ctx, gpu.streams);
 	destroy_of(ctx, gpu.events);
@@ -330,7 +516,7 @@ API cuInit(unsigned flags) {
 	NEED(gpu.devices > 0, NO_DEVICE);
 	return CUDA_SUCCESS;
 }
-API cuDriverGetVersion(int *v) { *v = CUDA_VERSION; return CUDA_SUCCESS; }
+API cuDriverGetVersion(int *v) { *v = igc::driver_version(); return CUDA_SUCCESS; }
 API cuDeviceGetCount(int *n) { ENTER; *n = gpu.devices; return CUDA_SUCCESS; }
 API cuDeviceGet(CUdevice *d, int i) { DEVICE(i); *d = i; return CUDA_SUCCESS; }
 API cuDeviceGetName(char *name, int n, CUdevice d) { DEVICE(d); snprintf(name, n, "Emulated GPU"); return CUDA_SUCCESS; }
@@ -349,7 +535,8 @@ API cuDeviceGetUuid(CUuuid *id, CUdevice d) {
 API cuDeviceGetAttribute(int *v, CUdevice_attribute a, CUdevice d) {
 	DEVICE(d);
 	switch (a) {
-	case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: *v = 7; break;
+	case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: *v = capability() / 10; break;
+	case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR: *v = capability() % 10; break;
 	case CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT: *v = PROCESSORS; break;
 	case CU_DEVICE_ATTRIBUTE_WARP_SIZE: *v = WARP; break;
 	case CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK:
@@ -391,6 +578,7 @@ static CUcontext make_context(CUdevice d, unsigned flags) {
 
 API cuCtxCreate(CUcontext *ctx, unsigned flags, CUdevice d) {
 	DEVICE(d);
+	TRY(igc::memory_fault());
 	current.push_back(*ctx = make_context(d, flags));
 	return CUDA_SUCCESS;
 }
@@ -430,6 +618,8 @@ API cuCtxSynchronize(void) {
 			s->capture->invalid = true;
 			return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
 		}
+	igc::wait_all(ctx);
+	TRY(ctx->error);
 	return check_context(ctx);
 }
 API cuCtxGetStreamPriorityRange(int *least, int *greatest) {
@@ -439,10 +629,20 @@ API cuCtxGetStreamPriorityRange(int *least, int *greatest) {
 	return CUDA_SUCCESS;
 }
 
+static CUresult destroy_primary(Primary &p) {
+	CUcontext ctx = p.context;
+	p.context = nullptr;
+	return ctx ? destroy_context(ctx) : CUDA_SUCCESS;
+}
+
 API cuDevicePrimaryCtxRetain(CUcontext *ctx, CUdevice d) {
 	DEVICE(d);
 	Primary &p = gpu.primary[d];
-	if (!p.users++) p.context = make_context(d, p.flags);
+	if (!p.context) {
+		TRY(igc::memory_fault());
+		p.context = make_context(d, p.flags);
+	}
+	p.users++;
 	*ctx = p.context;
 	return CUDA_SUCCESS;
 }
@@ -450,20 +650,15 @@ API cuDevicePrimaryCtxRelease(CUdevice d) {
 	DEVICE(d);
 	Primary &p = gpu.primary[d];
 	NEED(p.users, INVALID_CONTEXT);
-	return --p.users ? CUDA_SUCCESS : destroy_context(p.context);
+	return --p.users ? CUDA_SUCCESS : destroy_primary(p);
 }
-API cuDevicePrimaryCtxReset(CUdevice d) {
-	DEVICE(d);
-	Primary &p = gpu.primary[d];
-	if (!p.users) return CUDA_SUCCESS;
-	p.users = 0;
-	return destroy_context(p.context);
-}
+/* Its users stay, and have to release it. */
+API cuDevicePrimaryCtxReset(CUdevice d) { DEVICE(d); return destroy_primary(gpu.primary[d]); }
 API cuDevicePrimaryCtxSetFlags(CUdevice d, unsigned flags) { DEVICE(d); gpu.primary[d].flags = flags; return CUDA_SUCCESS; }
 API cuDevicePrimaryCtxGetState(CUdevice d, unsigned *flags, int *active) {
 	DEVICE(d);
 	*flags = gpu.primary[d].flags;
-	*active = gpu.primary[d].users > 0;
+	*active = gpu.primary[d].context != nullptr;
 	return CUDA_SUCCESS;
 }
 
@@ -494,12 +689,21 @@ static std::map<std::string, long> parse(const std::string &ptx) {
 API cuModuleLoadData(CUmodule *m, const void *image) {
 	CONTEXT;
 	TRY(allowed());
-	std::string ptx = (const char *)image;
-	NEED(ptx.compare(0, 4, "\177ELF"), NO_BINARY_FOR_GPU);
-	NEED(ptx.find(".version") != std::string::npos, INVALID_PTX);
-	size_t target = ptx.find(".target sm_");
-	NEED(target == std::string::npos || atoi(ptx.c_str() + target + 11) <= 70, NO_BINARY_FOR_GPU);
-	*m = new CUmod_st{ctx, parse(ptx), {}};
+	TRY(igc::memory_fault());
+	std::map<std::string, long> entries;
+	if (igc::is_elf(image)) {
+		int sm;
+		NEED(igc::read_elf(image, &sm, &entries), INVALID_IMAGE);
+		/* Machine code runs on devices of the same major number and the same or a larger minor one. */
+		NEED(sm / 10 == capability() / 10 && sm % 10 <= capability() % 10, NO_BINARY_FOR_GPU);
+	} else {
+		std::string ptx = (const char *)image;
+		NEED(ptx.find(".version") != std::string::npos, INVALID_PTX);
+		size_t target = ptx.find(".target sm_");
+		NEED(target == std::string::npos || atoi(ptx.c_str() + target + 11) <= capability(), NO_BINARY_FOR_GPU);
+		entries = parse(ptx);
+	}
+	*m = new CUmod_st{ctx, std::move(entries), {}};
 	gpu.modules.insert(*m);
 	return CUDA_SUCCESS;
 }
@@ -528,10 +732,10 @@ API cuModuleGetFunction(CUfunction *f, CUmodule m, const char *name) {
 	if (!function) {
 		const igc::Kernel *k = igc::kernels;
 		while (k && strcmp(k->name, name)) k = k->next;
-		if (!k) fprintf(stderr, "emulated GPU: the PTX has a kernel %s, the sources have none\n", name);
+		if (!k) fprintf(stderr, "emulated GPU: the code has a kernel %s, the sources have none\n", name);
 		NEED(k, NOT_FOUND);
 		if (entry->second >= 0 && size_t(entry->second) != k->bytes) {
-			fprintf(stderr, "emulated GPU: kernel %s takes %ld bytes in the PTX and %zu in the source: an old PTX?\n", name,
+			fprintf(stderr, "emulated GPU: kernel %s takes %ld bytes in the code and %zu in the source: old code?\n", name,
 				entry->second, k->bytes);
 			return CUDA_ERROR_INVALID_IMAGE;
 		}
@@ -564,8 +768,8 @@ API cuFuncGetAttribute(int *v, CUfunction_attribute a, CUfunction f) {
 	switch (a) {
 	case CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK: *v = f->kernel->threads; break;
 	case CU_FUNC_ATTRIBUTE_NUM_REGS: *v = 32; break;
-	case CU_FUNC_ATTRIBUTE_PTX_VERSION:
-	case CU_FUNC_ATTRIBUTE_BINARY_VERSION: *v = 70; break;
+	case CU_FUNC_ATTRIBUTE_PTX_VERSION: *v = 70; break;
+	case CU_FUNC_ATTRIBUTE_BINARY_VERSION: *v = capability(); break;
 	case CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES: *v = f->dynamic; break;
 	default: *v = 0;
 	}
@@ -614,6 +818,7 @@ API cuMemAlloc(CUdeviceptr *p, size_t bytes) {
 	CONTEXT;
 	TRY(allowed());
 	NEED(bytes, INVALID_VALUE);
+	TRY(igc::memory_fault());
 	size_t limit = memory_limit(), used = gpu.used[ctx->device];
 	NEED(used <= limit && bytes <= limit - used, OUT_OF_MEMORY);
 	void *memory;
@@ -633,6 +838,8 @@ API cuMemFree(CUdeviceptr p) {
 	if (!p) return CUDA_SUCCESS;
 	auto i = gpu.memory.find((char *)p);
 	NEED(i != gpu.memory.end(), INVALID_VALUE);
+	igc::wait_all(ctx);
+	TRY(ctx->error);
 	CUresult r = check_memory(i->first, i->second);
 	free_memory(i);
 	return r;
@@ -645,40 +852,45 @@ API cuMemGetAddressRange(CUdeviceptr *base, size_t *bytes, CUdeviceptr p) {
 	if (bytes) *bytes = i->second.bytes;
 	return CUDA_SUCCESS;
 }
-API cuMemHostAlloc(void **p, size_t bytes, unsigned) {
+API cuMemHostAlloc(void **p, size_t bytes, unsigned flags) {
 	CONTEXT;
 	TRY(allowed());
 	NEED(bytes, INVALID_VALUE);
+	TRY(igc::memory_fault());
 	NEED(!posix_memalign(p, 4096, bytes), OUT_OF_MEMORY);
-	gpu.host[*p] = true;
+	memset(*p, 0xFF, bytes);
+	gpu.host[(char *)*p] = {bytes, true, (flags & CU_MEMHOSTALLOC_DEVICEMAP) != 0, ctx};
 	return CUDA_SUCCESS;
 }
 API cuMemAllocHost(void **p, size_t bytes) { return cuMemHostAlloc(p, bytes, 0); }
 API cuMemFreeHost(void *p) {
 	CONTEXT;
 	TRY(allowed());
-	auto i = gpu.host.find(p);
-	NEED(i != gpu.host.end() && i->second, INVALID_VALUE);
+	auto i = gpu.host.find((char *)p);
+	NEED(i != gpu.host.end() && i->second.allocated, INVALID_VALUE);
+	TRY(not_in_flight(ctx, i->first, i->second.bytes));
 	gpu.host.erase(i);
 	free(p);
 	return CUDA_SUCCESS;
 }
-API cuMemHostRegister(void *p, size_t, unsigned) {
+API cuMemHostRegister(void *p, size_t bytes, unsigned) {
 	CONTEXT;
-	NEED(!gpu.host.count(p), HOST_MEMORY_ALREADY_REGISTERED);
-	gpu.host[p] = false;
+	NEED(!pinned((char *)p, 0), HOST_MEMORY_ALREADY_REGISTERED);
+	gpu.host[(char *)p] = {bytes, false, false, ctx};
 	return CUDA_SUCCESS;
 }
 API cuMemHostUnregister(void *p) {
 	CONTEXT;
-	auto i = gpu.host.find(p);
-	NEED(i != gpu.host.end() && !i->second, HOST_MEMORY_NOT_REGISTERED);
+	auto i = gpu.host.find((char *)p);
+	NEED(i != gpu.host.end() && !i->second.allocated, HOST_MEMORY_NOT_REGISTERED);
+	TRY(not_in_flight(ctx, i->first, i->second.bytes));
 	gpu.host.erase(i);
 	return CUDA_SUCCESS;
 }
 API cuMemHostGetDevicePointer(CUdeviceptr *d, void *p, unsigned) {
 	CONTEXT;
-	NEED(gpu.host.count(p), INVALID_VALUE);
+	auto i = find_pinned((char *)p, 1);
+	NEED(i != gpu.host.end() && i->second.mapped, INVALID_VALUE);
 	*d = (CUdeviceptr)p;
 	return CUDA_SUCCESS;
 }
@@ -727,6 +939,7 @@ MEMSET(cuMemsetD32, cuMemsetD32Async, unsigned)
 API cuStreamCreateWithPriority(CUstream *s, unsigned flags, int priority) {
 	CONTEXT;
 	NEED(flags <= CU_STREAM_NON_BLOCKING, INVALID_VALUE);
+	TRY(igc::memory_fault());
 	*s = new CUstream_st{ctx, flags, priority, nullptr, 0, 0};
 	gpu.streams.insert(*s);
 	return CUDA_SUCCESS;
@@ -736,6 +949,8 @@ API cuStreamDestroy(CUstream s) {
 	CONTEXT;
 	NEED(gpu.streams.count(s), INVALID_HANDLE);
 	NEED(!s->capture, STREAM_CAPTURE_UNSUPPORTED);
+	/* Its work goes on. A blocking stream's may now wait for more than it must, but others still wait for it. */
+	if (s->last && !(s->flags & CU_STREAM_NON_BLOCKING)) enqueue(s->context, nullptr, nullptr);
 	gpu.streams.erase(s);
 	for (CUevent e : gpu.events)
 		if (e->stream == s) e->stream = nullptr;
@@ -754,17 +969,41 @@ API cuStreamGetPriority(CUstream s, int *priority) {
 	*priority = s ? s->priority : 0;
 	return CUDA_SUCCESS;
 }
-API cuStreamSynchronize(CUstream s) {
-	CONTEXT;
+/* The last work in a stream's queue. */
+static CUresult find_last(CUcontext ctx, CUstream s, igc::Task *last) {
 	TRY(find_stream(ctx, &s));
 	if (!s) TRY(default_stream(ctx));
 	if (s && s->capture) {
 		s->capture->invalid = true;
 		return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
 	}
+	*last = s ? s->last : enqueue(ctx, nullptr, nullptr);
+	return CUDA_SUCCESS;
+}
+API cuStreamSynchronize(CUstream s) {
+	CONTEXT;
+	igc::Task last;
+	TRY(find_last(ctx, s, &last));
+	TRY(wait_for(ctx, last));
 	return check_context(ctx);
 }
-API cuStreamQuery(CUstream s) { return cuStreamSynchronize(s); }
+static CUresult query(const igc::Task &t) {
+	if (!t || t->done) return CUDA_SUCCESS;
+	igc::wait(t); /* so that the next query finds it done */
+	return CUDA_ERROR_NOT_READY;
+}
+API cuStreamQuery(CUstream s) {
+	CONTEXT;
+	igc::Task last;
+	TRY(find_last(ctx, s, &last));
+	return query(last);
+}
+
+static void join(std::vector<size_t> &ends, const std::vector<size_t> &others) {
+	ends.insert(ends.end(), others.begin(), others.end());
+	std::sort(ends.begin(), ends.end());
+	ends.erase(std::unique(ends.begin(), ends.end()), ends.end());
+}
 
 API cuStreamWaitEvent(CUstream s, CUevent e, unsigned) {
 	CONTEXT;
@@ -772,6 +1011,8 @@ API cuStreamWaitEvent(CUstream s, CUevent e, unsigned) {
 	NEED(gpu.events.count(e), INVALID_HANDLE);
 	if (!e->capture) {
 		NEED(!s || !s->capture || !e->recorded, STREAM_CAPTURE_ISOLATION);
+		if (!s) TRY(default_stream(ctx));
+		if (e->task && !e->task->done) enqueue(ctx, s, nullptr, {e->task});
 		return CUDA_SUCCESS;
 	}
 	NEED(s, STREAM_CAPTURE_IMPLICIT);
@@ -779,12 +1020,26 @@ API cuStreamWaitEvent(CUstream s, CUevent e, unsigned) {
 		s->capture = e->capture;
 		s->recorded = 1; /* even if nothing follows it has to come back */
 		s->joined = 0;
+		s->ends = e->ends;
 	} else if (s->capture != e->capture) {
 		s->capture->invalid = e->capture->invalid = true;
 		return CUDA_ERROR_STREAM_CAPTURE_MERGE;
-	} else if (e->stream && e->stream != s)
-		e->stream->joined = std::max(e->stream->joined, e->position);
+	} else {
+		join(s->ends, e->ends);
+		if (e->stream && e->stream != s) e->stream->joined = std::max(e->stream->joined, e->position);
+	}
 	return CUDA_SUCCESS;
+}
+
+/* Whether all nodes of a capture come before the last ones of its origin. */
+static bool all_joined(const Capture *c) {
+	std::vector<bool> before(c->graph->nodes->size());
+	for (size_t i : c->origin->ends) before[i] = true;
+	for (size_t i = before.size(); i--;) {
+		if (!before[i]) return false;
+		for (size_t j : (*c->graph->nodes)[i].after) before[j] = true;
+	}
+	return true;
 }
 
 API cuStreamBeginCapture(CUstream s, CUstreamCaptureMode mode) {
@@ -794,6 +1049,7 @@ API cuStreamBeginCapture(CUstream s, CUstreamCaptureMode mode) {
 	NEED(!s->capture, ILLEGAL_STATE);
 	s->capture = new Capture{s, mode, &capture_mode, new CUgraph_st{}, false};
 	s->recorded = s->joined = 0;
+	s->ends.clear();
 	gpu.captures.insert(s->capture);
 	return CUDA_SUCCESS;
 }
@@ -807,6 +1063,7 @@ API cuStreamEndCapture(CUstream s, CUgraph *g) {
 	CUresult r = c->invalid ? CUDA_ERROR_STREAM_CAPTURE_INVALIDATED : CUDA_SUCCESS;
 	for (CUstream t : gpu.streams)
 		if (t != s && t->capture == c && t->joined < t->recorded && !r) r = CUDA_ERROR_STREAM_CAPTURE_UNJOINED;
+	if (!r && !all_joined(c)) r = CUDA_ERROR_STREAM_CAPTURE_UNJOINED;
 	*g = r ? nullptr : c->graph;
 	if (r)
 		delete c->graph;
@@ -828,6 +1085,7 @@ API cuThreadExchangeStreamCaptureMode(CUstreamCaptureMode *mode) { std::swap(*mo
 
 API cuEventCreate(CUevent *e, unsigned flags) {
 	CONTEXT;
+	TRY(igc::memory_fault());
 	*e = new CUevent_st{};
 	(*e)->context = ctx;
 	(*e)->flags = flags;
@@ -846,19 +1104,25 @@ API cuEventRecord(CUevent e, CUstream s) {
 	NEED(gpu.events.count(e) && e->context == ctx, INVALID_HANDLE);
 	if (!s) TRY(default_stream(ctx));
 	e->recorded = true;
-	e->time = now();
 	e->capture = s ? s->capture : nullptr;
+	e->task = e->capture ? nullptr : enqueue(ctx, s, nullptr);
 	e->stream = s;
 	e->position = s ? s->recorded : 0;
+	e->ends = e->capture ? s->ends : std::vector<size_t>();
 	return CUDA_SUCCESS;
 }
 API cuEventSynchronize(CUevent e) {
 	CONTEXT;
 	NEED(gpu.events.count(e), INVALID_HANDLE);
 	NEED(!e->capture, CAPTURED_EVENT);
-	return CUDA_SUCCESS;
+	return wait_for(e->context, e->task);
 }
-API cuEventQuery(CUevent e) { return cuEventSynchronize(e); }
+API cuEventQuery(CUevent e) {
+	CONTEXT;
+	NEED(gpu.events.count(e), INVALID_HANDLE);
+	NEED(!e->capture, CAPTURED_EVENT);
+	return query(e->task);
+}
 API cuEventElapsedTime(float *ms, CUevent from, CUevent to) {
 	CONTEXT;
 	for (CUevent e : {from, to}) {
@@ -866,7 +1130,8 @@ API cuEventElapsedTime(float *ms, CUevent from, CUevent to) {
 		NEED(!e->capture, CAPTURED_EVENT);
 		NEED(e->recorded && !(e->flags & CU_EVENT_DISABLE_TIMING), INVALID_HANDLE);
 	}
-	*ms = float(to->time - from->time);
+	NEED(from->task->done && to->task->done, NOT_READY);
+	*ms = float(to->task->time - from->task->time);
 	return CUDA_SUCCESS;
 }
 
@@ -875,6 +1140,7 @@ API cuEventElapsedTime(float *ms, CUevent from, CUevent to) {
 API cuGraphInstantiateWithFlags(CUgraphExec *x, CUgraph g, unsigned long long) {
 	CONTEXT;
 	NEED(gpu.graphs.count(g), INVALID_VALUE);
+	TRY(igc::memory_fault());
 	*x = new CUgraphExec_st{ctx, g->nodes};
 	gpu.executables.insert(*x);
 	return CUDA_SUCCESS;
@@ -884,14 +1150,48 @@ API cuGraphUpload(CUgraphExec x, CUstream s) {
 	NEED(gpu.executables.count(x), INVALID_VALUE);
 	return find_stream(ctx, &s);
 }
+/* The nodes of a list that none of it comes after. */
+static std::vector<size_t> ends_of(const Nodes &nodes) {
+	std::vector<bool> followed(nodes.size());
+	for (const Node &n : nodes)
+		for (size_t i : n.after) followed[i] = true;
+	std::vector<size_t> ends;
+	for (size_t i = 0; i < nodes.size(); i++)
+		if (!followed[i]) ends.push_back(i);
+	return ends;
+}
+
+/* A graph that is launched into a capture becomes a part of it. */
+static CUresult launch_in_capture(CUgraphExec x, CUstream s) {
+	NEED(!s->capture->invalid, STREAM_CAPTURE_INVALIDATED);
+	size_t first = s->capture->graph->nodes->size();
+	for (Node n : *x->nodes) {
+		for (size_t &i : n.after) i += first;
+		if (n.after.empty()) n.after = s->ends;
+		record(s, std::move(n));
+	}
+	if (x->nodes->empty()) return CUDA_SUCCESS;
+	s->ends = ends_of(*x->nodes);
+	for (size_t &i : s->ends) i += first;
+	return CUDA_SUCCESS;
+}
+
 API cuGraphLaunch(CUgraphExec x, CUstream s) {
 	CONTEXT;
 	NEED(gpu.executables.count(x), INVALID_VALUE);
 	NEED(x->context == ctx, INVALID_HANDLE);
-	for (const Node &n : x->nodes) {
-		TRY(find_stream(ctx, &s));
-		TRY(s && s->capture ? submit(ctx, s, n) : execute(ctx, n));
+	TRY(find_stream(ctx, &s));
+	if (s && s->capture) return launch_in_capture(x, s);
+	if (!s) TRY(default_stream(ctx));
+	std::vector<igc::Task> tasks, start = queued(ctx, s), end;
+	start.push_back(x->last);
+	for (const Node &n : *x->nodes) {
+		std::vector<igc::Task> after;
+		for (size_t i : n.after) after.push_back(tasks[i]);
+		tasks.push_back(later(ctx, std::shared_ptr<const Node>(x->nodes, &n), n.after.empty() ? start : after));
 	}
+	for (size_t i : ends_of(*x->nodes)) end.push_back(tasks[i]);
+	x->last = enqueue(ctx, s, nullptr, end);
 	return CUDA_SUCCESS;
 }
 API cuGraphExecDestroy(CUgraphExec x) {
@@ -910,6 +1210,6 @@ API cuGraphDestroy(CUgraph g) {
 API cuGraphGetNodes(CUgraph g, CUgraphNode *nodes, size_t *n) {
 	ENTER;
 	NEED(gpu.graphs.count(g) && !nodes, INVALID_VALUE);
-	*n = g->nodes.size();
+	*n = g->nodes->size();
 	return CUDA_SUCCESS;
 }

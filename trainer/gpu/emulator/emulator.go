@@ -11,10 +11,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"sort"
+	"sync/atomic"
 	"syscall"
 	"testing"
 )
@@ -22,14 +24,23 @@ import (
 // ErrNoCompiler is what Build returns if there is no C++ compiler.
 var ErrNoCompiler = errors.New("no C++ compiler for the emulated GPU")
 
+// seedVariable chooses the order of what may happen in any order.
+const seedVariable = "IGC_EMULATED_SEED"
+
 // Main is a TestMain. It starts the test program again, with the path of the
 // emulated driver for the kernels (*.cu) of a folder in IGC_CUDA_LIBRARY, because
 // the library is opened before any test runs. If that variable is set already, or
 // IGC_REQUIRE_GPU=1, the tests use the devices that there are. Without a compiler
-// they are skipped, or with IGC_REQUIRE_EMULATOR=1 they fail.
+// they are skipped, or with IGC_REQUIRE_EMULATOR=1 they fail. What the emulated
+// driver may do in any order it does in another one each time; tests that fail
+// print the seed.
 func Main(m *testing.M, kernels string) {
 	if os.Getenv("IGC_CUDA_LIBRARY") != "" || os.Getenv("IGC_REQUIRE_GPU") == "1" {
-		os.Exit(m.Run())
+		code := m.Run()
+		if seed := os.Getenv(seedVariable); code != 0 && seed != "" {
+			fmt.Fprintf(os.Stderr, "emulated GPU: %s=%s chooses the same orders again\n", seedVariable, seed)
+		}
+		os.Exit(code)
 	}
 	library, err := Build(kernels)
 	if errors.Is(err, ErrNoCompiler) && os.Getenv("IGC_REQUIRE_EMULATOR") != "1" {
@@ -39,11 +50,28 @@ func Main(m *testing.M, kernels string) {
 	if err == nil {
 		var self string
 		if self, err = os.Executable(); err == nil {
-			err = syscall.Exec(self, os.Args, append(os.Environ(), "IGC_CUDA_LIBRARY="+library))
+			env := append(os.Environ(), "IGC_CUDA_LIBRARY="+library)
+			if os.Getenv(seedVariable) == "" {
+				env = append(env, fmt.Sprintf("%s=%d", seedVariable, rand.Uint32()))
+			}
+			err = syscall.Exec(self, os.Args, env)
 		}
 	}
 	fmt.Fprintln(os.Stderr, "emulated GPU:", err)
 	os.Exit(1)
+}
+
+var injected atomic.Int32
+
+// Inject asks the emulated driver for a fault, until the test ends. The variables
+// and what they ask for are in faults.h; the driver counts from this call on. On a
+// real GPU the test is skipped.
+func Inject(t testing.TB, variable, fault string) {
+	t.Helper()
+	if os.Getenv("IGC_REQUIRE_GPU") == "1" {
+		t.Skip("only the emulated GPU has faults on request")
+	}
+	t.Setenv(variable, fmt.Sprintf("%s#%d", fault, injected.Add(1)))
 }
 
 // Build makes the emulated driver with the kernels of a folder and returns the path

@@ -76,6 +76,7 @@ static inline uint mask_or_all(uint mask = ~0u) { return mask; }
 
 #define KERNEL_FOR(name, Args, threads, resident) KERNEL(name, Args, threads)
 #define SHARED(type, name) type *const name = reinterpret_cast<type *>(igc::shared)
+#define OPAQUE(v) static_cast<void>(v)
 
 #define __syncthreads() igc::wait_block(__FILE__, __LINE__)
 #define __syncwarp(...) igc::exchange(igc::SYNC, igc::mask_or_all(__VA_ARGS__), 0, 0, 32, __FILE__, __LINE__)
@@ -90,7 +91,9 @@ static inline void __threadfence() {}
 static inline void __threadfence_block() {}
 
 template <class T> static __forceinline__ T __ldg(const T *p) { return *p; }
+template <class T> static __forceinline__ T __ldcg(const T *p) { return *p; }
 static inline int atomicAdd(int *p, int v) { int old = *p; *p = old + v; return old; }
+static inline int atomicOr(int *p, int v) { int old = *p; *p = old | v; return old; }
 static inline uint atomicAdd(uint *p, uint v) { uint old = *p; *p = old + v; return old; }
 
 /* By macros, for a C library may have these names too, C23 does. */

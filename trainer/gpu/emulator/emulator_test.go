@@ -3,6 +3,7 @@
 package emulator_test
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"os"
@@ -118,11 +119,13 @@ func upload[T any](f *fixture, values []T) cu.DevicePtr {
 	bytes := int64(len(values)) * int64(unsafe.Sizeof(values[0]))
 	p := f.memory(bytes)
 	f.ok(cu.MemcpyHtoD(p, unsafe.Pointer(&values[0]), bytes))
+	f.ok(cu.Synchronize()) // no stream waits for the copy
 	return p
 }
 
 func download[T any](f *fixture, p cu.DevicePtr, n int) []T {
 	f.Helper()
+	f.ok(f.stream.Synchronize()) // the copy does not wait for the stream
 	values := make([]T, n)
 	f.ok(cu.MemcpyDtoH(unsafe.Pointer(&values[0]), p, int64(n)*int64(unsafe.Sizeof(values[0]))))
 	return values
@@ -139,9 +142,16 @@ type two struct {
 	n        int32
 }
 
-func (f *fixture) launch(name string, grid, block, sharedBytes int, args unsafe.Pointer) error {
+// start puts a kernel into the stream. launch also waits for it, and so returns what
+// went wrong in it.
+func (f *fixture) start(name string, grid, block, sharedBytes int, args unsafe.Pointer) error {
 	f.Helper()
 	return call.Launch(f.function(name), [3]int{grid, 1, 1}, [3]int{block, 1, 1}, sharedBytes, f.stream, args)
+}
+
+func (f *fixture) launch(name string, grid, block, sharedBytes int, args unsafe.Pointer) error {
+	f.Helper()
+	return cmp.Or(f.start(name, grid, block, sharedBytes, args), f.stream.Synchronize())
 }
 
 // inOrders runs a test in each order of blocks and threads.
@@ -215,6 +225,7 @@ func TestIndices(t *testing.T) {
 	inOrders(t, func(f *fixture) {
 		p := f.memory((24*30 + 1) * 4)
 		f.ok(cu.MemsetD32(p, 0, 24*30+1))
+		f.ok(cu.Synchronize())
 		f.ok(call.Launch(f.function("indices"), [3]int{2, 3, 4}, [3]int{5, 3, 2}, 0, f.stream, unsafe.Pointer(&p)))
 		got := download[uint32](f, p, 24*30+1)
 		for i, x := range got[:24*30] {
@@ -250,14 +261,14 @@ func TestKernelsThatAreWrong(t *testing.T) {
 	t.Run("behind, seen when waiting", func(t *testing.T) {
 		f := open(t)
 		p := f.memory(40)
-		f.ok(f.launch("behind", 1, 1, 0, unsafe.Pointer(&vector{p, 10, 0})))
+		f.ok(f.start("behind", 1, 1, 0, unsafe.Pointer(&vector{p, 10, 0})))
 		f.code(illegalAddress, f.stream.Synchronize())
 		f.code(illegalAddress, cu.Synchronize())
 	})
 	t.Run("before, seen when freeing", func(t *testing.T) {
 		f := open(t)
 		p := f.memory(40)
-		f.ok(f.launch("behind", 1, 1, 0, unsafe.Pointer(&vector{p, -1, 0})))
+		f.ok(f.start("behind", 1, 1, 0, unsafe.Pointer(&vector{p, -1, 0})))
 		f.code(illegalAddress, cu.MemFree(p))
 	})
 	t.Run("a race shows in another order", func(t *testing.T) {
@@ -343,10 +354,10 @@ func TestCapture(t *testing.T) {
 	f.ok(call.Begin(f.stream, true))
 	f.ok(cu.MemsetD32Async(p, 0, 256, f.stream))
 	for range 3 {
-		f.ok(f.launch("add", 1, 256, 0, unsafe.Pointer(&args)))
+		f.ok(f.start("add", 1, 256, 0, unsafe.Pointer(&args)))
 		args.add *= 10 // the parameters are those of the launch
 	}
-	f.ok(f.launch("sums", 1, 256, 32, unsafe.Pointer(&two{out, p, 256})))
+	f.ok(f.start("sums", 1, 256, 32, unsafe.Pointer(&two{out, p, 256})))
 	f.memory(16) // relaxed
 	g, err := call.End(f.stream)
 	f.ok(err)
@@ -402,6 +413,7 @@ func TestCaptureOfTwoStreams(t *testing.T) {
 		}
 		f.ok(err)
 		f.ok(g.Launch(second))
+		f.ok(second.Synchronize())
 		if x := download[uint32](f, p, 4)[3]; x != 7 {
 			t.Errorf("the replay gives %d, want 7", x)
 		}

@@ -27,6 +27,31 @@ typedef struct {
 	double loss; // of an evaluation, so far: the sum over its pictures
 } igc_state;
 
+// A normalisation, for the kernel that makes its sums: the last of its thread blocks adds up the parts of the sums and
+// writes what depends on them (norm.h). Forward, with the sums of z and z², these are scale and shift, which make the
+// normalised tensor out of z. Backward, with those of g and g·z, where g is the gradient of the normalised tensor: the
+// gradients of weight and bias, and ca, cb, cc, which make the gradient of z: ca·g + cb·z + cc.
+typedef struct {
+	float epsilon, factor;
+	double count, inverse;   // values of a channel; 1/count
+	PTR(int) counters;       // one for each blockIdx.y, 0 before and after each launch; 0: the sums are all that is wanted
+	PTR(const float) weight; // (c), as all that follow but measured
+	PTR(const float) bias;
+	PTR(float) running_mean; // forward
+	PTR(float) running_var;
+	PTR(float) scale;
+	PTR(float) shift;
+	PTR(double) mean;        // written forward, read backward; of measured not written
+	PTR(double) istd;
+	PTR(double) measured;    // (c, 3), as in igc_measured: is added to, and the running statistics stay; 0: they move
+	PTR(igc_state) state;
+	PTR(float) dweight;      // backward
+	PTR(float) dbias;
+	PTR(float) ca;
+	PTR(float) cb;
+	PTR(float) cc;
+} igc_norm;
+
 // A convolution of groups·ci to groups·co channels, forward or for the gradient
 // of its input, with what lies on its way in and out.
 //
@@ -53,12 +78,14 @@ typedef struct {
 	PTR(const float) shift;  // (groups·ci); 0: 0
 	PTR(const float) w;      // (groups·co, ci, KH, KW)
 	PTR(float) z;            // (B, groups·co, OH, OW, 32)
+	PTR(float) dz;           // as x: what was made of two inputs, for the gradient of the weights; 0: not wanted; not by conv_any
 
 	// The output becomes 0 where mscale·mx + mshift is not above 0.
 	PTR(const float) mx;     // as z; 0: no mask
 	PTR(const float) mscale; // (groups·co); 0: 1
 	PTR(const float) mshift; // (groups·co)
 	PTR(float) sums;         // (groups·co, parts, 2): of z and z·mx, of z² without mx, over the pictures; 0: not wanted
+	igc_norm norm;           // whose sums they are
 	float low;
 } igc_conv;
 
@@ -68,7 +95,9 @@ typedef struct {
 	int groups, ci, co, interleaved;
 	int n;
 	int rows;         // of the output in a part
+	int parts;        // of all rows of all blocks of pictures
 	int tasks;        // tiles of the weights
+	int across;       // tasks of a thread block, whose other warps take the same of other parts
 	int kh, kw, stride;
 
 	PTR(const float) x;     // (B, groups·ci, H, W, 32): the input is max(low, scale·x + shift)
@@ -83,24 +112,23 @@ typedef struct {
 	float low;
 } igc_weight_grad;
 
-// The statistics of a normalisation, forward: scale and shift from the sums of z.
+// Where the weight and the bias of a normalisation's channel lie in the parameters.
 typedef struct {
-	int c, parts;
-	int training;    // else by running_mean and running_var, which may be the precise ones
-	float epsilon, factor;
-	double count;    // values of a channel
-	PTR(const float) sums;   // (c, parts, 2)
-	PTR(const float) weight; // (c)
-	PTR(const float) bias;   // (c)
-	PTR(float) running_mean; // (c)
-	PTR(float) running_var;  // (c)
-	PTR(float) scale;        // (c)
-	PTR(float) shift;        // (c)
-	PTR(double) mean;        // (c)
-	PTR(double) istd;        // (c)
-	PTR(double) measured;    // (c, 3), as in igc_measured: is added to, and the running statistics stay; 0: they move
+	int weight, bias;
+} igc_affine;
+
+// Scale and shift of all normalisations of an evaluation.
+typedef struct {
+	int c;                        // channels of all of them
+	float epsilon;
+	PTR(const igc_affine) affine; // (c)
+	PTR(const float) value;       // all parameters
+	PTR(const float) mean;        // (c)
+	PTR(const float) variance;    // (c)
+	PTR(float) scale;             // (c)
+	PTR(float) shift;             // (c)
 	PTR(igc_state) state;
-} igc_norm;
+} igc_running;
 
 // The precise statistics of all normalisations, from what was measured.
 typedef struct {
@@ -109,22 +137,6 @@ typedef struct {
 	PTR(float) mean;            // (c)
 	PTR(float) variance;        // (c): unbiased
 } igc_measured;
-
-// The same backward: gradients of weight and bias, and what makes the gradient
-// of z out of g: ca·g + cb·z + cc.
-typedef struct {
-	int c, parts;
-	double count;
-	PTR(const float) sums;   // (c, parts, 2): of g and g·z
-	PTR(const float) weight; // (c)
-	PTR(const double) mean;  // (c)
-	PTR(const double) istd;  // (c)
-	PTR(float) dweight;      // (c)
-	PTR(float) dbias;        // (c)
-	PTR(float) ca;           // (c)
-	PTR(float) cb;           // (c)
-	PTR(float) cc;           // (c)
-} igc_norm_grad;
 
 // A residual unit's end, out = max(0, scale·z + shift + b) with b = xscale·x +
 // xshift, x, or 0 without an x; a 3×3 max pool of stride 2, of max(0, scale·z +
@@ -143,6 +155,7 @@ typedef struct {
 	PTR(float) gx;           // as z: the gradient of what the ReLU let pass
 	PTR(float) sums;         // (c, parts, 2): of gx and gx·z
 	PTR(float) xsums;        // (c, parts, 2): of gx and gx·x
+	igc_norm norm, xnorm;    // whose sums they are
 } igc_unit;
 
 // to = a + b.

@@ -7,7 +7,7 @@
 //
 // What is read row by row of input is used for all rows of output that it belongs to.
 #pragma once
-#include "lanes.h"
+#include "norm.h"
 
 // tile_stride is the room of a tile's weights in shared memory: whole vectors.
 __host__ __device__ constexpr int tile_stride(int co) { return co <= 2 ? co : (co + 3) / 4 * 4; }
@@ -174,6 +174,17 @@ __device__ __forceinline__ void finish_strip(const igc_conv &a, float (&acc)[CO]
 		a.sums[((long long)channel(g, o0 + o, a.groups, a.co, a.interleaved) * a.parts + part) * 2 + (i >= CO)] = s[0];
 }
 
+// end_sums ends the normalisation of the block's channels, so many from o0 on, if the block is the last that has sums of
+// them.
+__device__ __forceinline__ void end_sums(const igc_conv &a, int g, int o0, int channels) {
+	if (!a.norm.counters || !last_block(a.norm.counters)) return;
+	auto of = [&](int o) { return channel(g, o0 + o, a.groups, a.co, a.interleaved); };
+	if (a.mx)
+		end_norm<8>(a.norm, a.sums, a.parts, min(channels, a.co - o0), of, norm_backward);
+	else
+		end_norm<8>(a.norm, a.sums, a.parts, min(channels, a.co - o0), of, norm_forward);
+}
+
 // What a convolution reads: x as it is, its ReLU after a normalisation, or the
 // gradient of a normalised tensor out of two.
 enum Input { PLAIN, NORMAL, GRADIENT };
@@ -191,6 +202,9 @@ __device__ __forceinline__ void conv(const igc_conv &a) {
 	// to the place of the first of them in the input; the same for columns.
 	constexpr int R0 = UP ? -((KH - 1 - KH / 2) / S) : -(KH / 2), RN = UP ? (PH - 1 + KH / 2) / S - R0 + 1 : (PH - 1) * S + KH;
 	constexpr int C0 = UP ? -((KW - 1 - KW / 2) / S) : -(KW / 2), CN = UP ? (PW - 1 + KW / 2) / S - C0 + 1 : (PW - 1) * S + KW;
+
+	// The part of it that no other strip has.
+	constexpr int OWN_ROWS = UP ? PH / S : PH, OWN_COLUMNS = UP ? PW / S : PW;
 
 	// Columns from FIRST to LAST-1 lie in the input, for no output is narrower than a strip;
 	// of the others there is at most one at each end.
@@ -212,6 +226,7 @@ __device__ __forceinline__ void conv(const igc_conv &a) {
 	const bool active = strip < strips && o0 < a.co;
 	const bool left = win >= 0, right = win + CN - 1 < W; // whether the columns at the ends lie in the input
 	const bool valid = b * LANES + lane < a.n, normal = TWO || (INPUT != PLAIN && a.scale);
+	const bool keeps = TWO && a.dz && o0 == 0;
 	const float low = a.low;
 	const int rowStep = W * LANES, tapStep = tiles * CS;
 
@@ -294,6 +309,15 @@ __device__ __forceinline__ void conv(const igc_conv &a) {
 						row[j] = fmaxf(low, fmaf(f, x[0][j], t));
 					if (INPUT != PLAIN && !(j < FIRST ? left : j >= LAST ? right : true)) row[j] = 0;
 				}
+				// Of the tiles and strips that read a position, one writes what it read.
+				if (TWO && keeps && r >= -R0 && r < OWN_ROWS - R0 && (RN == 1 || hin + r < H)) {
+					static_assert(!TWO || DEPTH == 1, "px is at the channel in use");
+					float *to = a.dz + (px - a.x) + (hin + r) * rowStep;
+					const int begin = (column - w0) / (UP ? S : 1);
+#pragma unroll
+					for (int j = 0; j < OWN_COLUMNS; j++)
+						if (j >= begin && (!UP || win - C0 + j < W)) to[(j - C0) * LANES] = row[j - C0];
+				}
 #pragma unroll
 				for (int d = 1; d < DEPTH; d++)
 #pragma unroll
@@ -331,8 +355,9 @@ __device__ __forceinline__ void conv(const igc_conv &a) {
 			weights += tapStep * K;
 		}
 	}
-	if (!active) return;
 	const int4 at = places[threadIdx.y];
 	const int begin = min(at.w, most);
-	finish_strip<CO, PH, PW>(a, acc, b, at.x, at.y + tile * CO, at.z, begin, at.w - begin, b * strips + at.w / PW * down + at.z / PH);
+	if (active)
+		finish_strip<CO, PH, PW>(a, acc, b, at.x, at.y + tile * CO, at.z, begin, at.w - begin, b * strips + at.w / PW * down + at.z / PH);
+	end_sums(a, at.x, at.y, tiles * CO);
 }

@@ -2,12 +2,12 @@
 // read for every four multiply–adds, and weights from memory: slow and simple.
 #include "conv.h"
 
-template <bool TWO>
-__device__ __forceinline__ void conv_any(const igc_conv &a) {
-	constexpr int CO = 4, PW = 4;
+// any_strip computes CO output channels of a group, from o0 on.
+template <bool TWO, int CO>
+__device__ __forceinline__ void any_strip(const igc_conv &a, int g, int o0) {
+	constexpr int PW = 4;
 	const int lane = threadIdx.x, across = (a.OW + PW - 1) / PW, strips = across * a.OH;
-	const int strip = blockIdx.x * blockDim.y + threadIdx.y;
-	const int g = blockIdx.y % a.groups, o0 = blockIdx.y / a.groups * CO, b = blockIdx.z;
+	const int strip = blockIdx.x * blockDim.y + threadIdx.y, b = blockIdx.z;
 	if (strip >= strips) return;
 	const int h0 = strip / across, w0 = strip % across * PW;
 	const bool valid = b * LANES + lane < a.n;
@@ -48,6 +48,14 @@ __device__ __forceinline__ void conv_any(const igc_conv &a) {
 		}
 	}
 	finish_strip<CO, 1, PW>(a, acc, b, g, o0, h0, w0, 0, b * strips + strip);
+}
+
+template <bool TWO>
+__device__ __forceinline__ void conv_any(const igc_conv &a) {
+	constexpr int CO = 4;
+	const int g = blockIdx.y % a.groups, o0 = blockIdx.y / a.groups * CO;
+	any_strip<TWO, CO>(a, g, o0);
+	end_sums(a, g, o0, CO);
 }
 
 KERNEL(conv_any_normal, igc_conv, 256) { conv_any<false>(a); }

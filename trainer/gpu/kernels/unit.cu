@@ -2,13 +2,21 @@
 // global average pool, the sum of two gradients.
 //
 // A warp takes a row of a channel of 32 pictures: grid (⌈rows/warps⌉, c, B).
-#include "lanes.h"
+#include "norm.h"
 
 // put_sums writes the sums of a row over its pictures.
 __device__ __forceinline__ void put_sums(float *sums, int c, int parts, int part, float g, float gz) {
 	float s[2] = {g, gz};
 	lane_sums(s);
 	if (threadIdx.x % 16 == 0) sums[((long long)c * parts + part) * 2 + threadIdx.x / 16] = s[0];
+}
+
+// end_rows ends the normalisations of channel blockIdx.y, if the block is the last that has sums of it.
+__device__ __forceinline__ void end_rows(const igc_unit &a) {
+	if (!a.norm.counters || !last_block(a.norm.counters)) return;
+	auto channel = [](int) { return (int)blockIdx.y; };
+	end_norm<2>(a.norm, a.sums, a.parts, 1, channel, norm_backward);
+	if (a.xsums) end_norm<2>(a.xnorm, a.xsums, a.parts, 1, channel, norm_backward);
 }
 
 #define ROW(height) \
@@ -29,7 +37,7 @@ KERNEL(add, igc_unit, 256) {
 }
 
 // gx is the gradient of both terms.
-KERNEL(add_grad, igc_unit, 256) {
+__device__ __forceinline__ void add_grad_row(const igc_unit &a) {
 	ROW(a.h);
 	(void)scale, (void)shift;
 	const long long from = (((long long)b * a.c + c) * a.h + row) * a.w * LANES + lane;
@@ -45,6 +53,11 @@ KERNEL(add_grad, igc_unit, 256) {
 	}
 	put_sums(a.sums, c, a.parts, b * a.h + row, sg, sz);
 	if (a.xsums) put_sums(a.xsums, c, a.parts, b * a.h + row, sg, sx);
+}
+
+KERNEL(add_grad, igc_unit, 256) {
+	add_grad_row(a);
+	end_rows(a);
 }
 
 // The largest of 3×3 positions, two apart; what is no number wins.
@@ -66,7 +79,7 @@ KERNEL(max_pool, igc_unit, 256) {
 
 // The gradient of a position is that of each window in which it is the first, row by
 // row, that has the largest value: PyTorch's rule. Where that is 0, the ReLU stops it.
-KERNEL(max_pool_grad, igc_unit, 256) {
+__device__ __forceinline__ void max_pool_grad_row(const igc_unit &a) {
 	const int oh = (a.h + 1) / 2, ow = (a.w + 1) / 2;
 	ROW(a.h);
 	const bool valid = b * LANES + lane < a.n;
@@ -94,6 +107,11 @@ KERNEL(max_pool_grad, igc_unit, 256) {
 	put_sums(a.sums, c, a.parts, b * a.h + row, sg, sz);
 }
 
+KERNEL(max_pool_grad, igc_unit, 256) {
+	max_pool_grad_row(a);
+	end_rows(a);
+}
+
 // The mean over all positions: grid (1, c, B).
 KERNEL(pool, igc_unit, 256) {
 	SHARED(float, room); // (8, 32)
@@ -111,7 +129,7 @@ KERNEL(pool, igc_unit, 256) {
 
 // g is (B, c, 32). Without a scale, z is what a ReLU let pass, and whoever made it has
 // its mask.
-KERNEL(pool_grad, igc_unit, 256) {
+__device__ __forceinline__ void pool_grad_row(const igc_unit &a) {
 	ROW(a.h);
 	const long long from = (((long long)b * a.c + c) * a.h + row) * a.w * LANES + lane;
 	const bool valid = b * LANES + lane < a.n;
@@ -125,6 +143,11 @@ KERNEL(pool_grad, igc_unit, 256) {
 		sz += gx * z;
 	}
 	if (a.sums) put_sums(a.sums, c, a.parts, b * a.h + row, sg, sz);
+}
+
+KERNEL(pool_grad, igc_unit, 256) {
+	pool_grad_row(a);
+	end_rows(a);
 }
 
 KERNEL(sum, igc_sum, 256) {

@@ -91,3 +91,15 @@ func Clone() error {
 	var g C.CUgraph
 	return result(C.cuGraphClone(&g, nil))
 }
+
+// Pinned allocates memory of the host that the device reads and writes by itself.
+func Pinned(bytes int) (unsafe.Pointer, error) {
+	var p unsafe.Pointer
+	err := result(C.cuMemHostAlloc(&p, C.size_t(bytes), 0))
+	return p, err
+}
+
+// ToHost copies to memory of the host, in the order of the stream.
+func ToHost(to unsafe.Pointer, from cu.DevicePtr, bytes int64, s cu.Stream) error {
+	return result(C.cuMemcpyDtoHAsync(to, C.CUdeviceptr(from), C.size_t(bytes), stream(s)))
+}

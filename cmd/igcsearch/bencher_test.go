@@ -1,0 +1,77 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"igcsearch/cmd/igcsearch/report"
+	"igcsearch/space"
+	"igcsearch/trainer/bench"
+	"igcsearch/trainer/gpu"
+)
+
+func TestARowIsWrittenBeforeItsPeerIsMeasured(t *testing.T) {
+	var out strings.Builder
+	b := bencher{benchOptions: benchOptions{format: "table"}, stdout: &out, stderr: io.Discard,
+		list:    []space.System{space.PairSystem(space.Pair{L: 3, M: 2}), space.PairSystem(space.Pair{L: 2, M: 3})},
+		columns: []report.Column{{Header: "ours"}, {Header: "theirs"}}}
+	broken := errors.New("broken")
+	rows := []string{"1.5", "2.5"}
+	err := b.each(func(space.System) (measured, error) {
+		row := rows[b.done]
+		return measured{caption: "above", line: 1, row: []string{row}, peer: func() ([]string, error) {
+			if !strings.HasSuffix(out.String(), row) {
+				t.Errorf("the peer begins before %s is written: %q", row, out.String())
+			}
+			if b.done == 2 {
+				return nil, broken
+			}
+			return []string{"7"}, nil
+		}}, nil
+	})
+	if !errors.Is(err, broken) {
+		t.Errorf("error %v", err)
+	}
+	if want := "above\n\n ours   theirs\n───────────────\n  1.5        7\n  2.5\n"; out.String() != want {
+		t.Errorf("got %q, want %q", out.String(), want)
+	}
+}
+
+func TestAGPUsRowHasWhatWasMeasuredBeforeAFailure(t *testing.T) {
+	alone := bench.GPUResult{Batch: 64, Flops: 11.8e9, Bench: gpu.Bench{Step: 1400 * time.Microsecond, Launches: 61,
+		Memory: 3e8, Bytes: 2e9, Starts: []time.Duration{100000}, Queue: 1, Launch: 100 * time.Microsecond}}
+	together := alone
+	together.Trials, together.AllPerSecond, together.Host = 3, 64000, 0.05
+	all := together
+	all.PeakFlops, all.Bandwidth = 60e12, 4e12
+	broken := errors.New("broken")
+	b := bencher{}
+	for _, c := range []struct {
+		result bench.GPUResult
+		failed error
+		row    []string
+		json   string
+	}{
+		{alone, broken, []string{"40", "2", "4640", "1.400", "45714", "61", "300", "100", "1"},
+			`"launch_s":0.0001,"queue":1,"starts_s":[0.0001],"device":"G","driver":"D","error":"broken"}`},
+		{together, broken, []string{"3", "64000", "11.8", "2000", "5.0"},
+			`"driver":"D","trials":3,"all_images_per_s":64000,"all_gflops":11800,"all_gb_per_s":2000,` +
+				`"host_cores_per_trial":0.05,"error":"broken"}`},
+		{all, nil, []string{"memory", "50"},
+			`"peak_gflops":60000,"bandwidth_gb_per_s":4000,"bound":"memory","share":0.5}`},
+	} {
+		m := b.gpuRow(space.PairSystem(space.Pair{L: 40, M: 2}), c.result, gpu.Info{Name: "G", Driver: "D"}, means{}, c.failed)
+		text, err := json.Marshal(m.line)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := m.row[len(m.row)-len(c.row):]; !slices.Equal(got, c.row) || !strings.HasSuffix(string(text), c.json) {
+			t.Errorf("row %q, %s", m.row, text)
+		}
+	}
+}

@@ -1,0 +1,30 @@
+package report_test
+
+import (
+	"strings"
+	"testing"
+
+	"igcsearch/cmd/igcsearch/report"
+)
+
+func TestRowsLookLikeATableAndAreWrittenCellByCell(t *testing.T) {
+	rows := [][]string{{"40", "arithmetic", "1.5"}, {"7", "memory", "12.25"}, {"", "mean", ""}}
+	table := report.NewTable("L", "<bound", "ratio")
+	var out strings.Builder
+	r := report.NewRows(&out, []report.Column{{Header: "L", Widest: "40"}, {Header: "<bound", Widest: "arithmetic"},
+		{Header: "ratio"}})
+	for _, row := range rows {
+		table.Add(row...)
+		r.Cells(row[:2]...)
+		if !strings.HasSuffix(out.String(), row[1]) {
+			t.Errorf("%q waits for the rest of its row: %q", row[1], out.String())
+		}
+		r.Cells(row[2])
+		if err := r.End(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want := table.String(); out.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", out.String(), want)
+	}
+}

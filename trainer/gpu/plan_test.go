@@ -52,6 +52,7 @@ var systems = []struct {
 	{"IGC-L100M2+Ident.+2L", space.ImageNet, 10, 64, 17},
 }
 
+// newPlans are the plans of each purpose, in float32 and then in TF32.
 func newPlans(t *testing.T, name string, layout space.Layout, depth, side, batch, classes int) []*plan {
 	t.Helper()
 	s, err := space.ParseSystem(name)
@@ -70,16 +71,18 @@ func newPlans(t *testing.T, name string, layout space.Layout, depth, side, batch
 	t.Cleanup(m.Close)
 	var plans []*plan
 	tensors, state := newTensors(m), kept("state", 32)
-	for _, purpose := range []purpose{training, evaluating, measuring} {
-		p := newPlan(tensors, m, batch, purpose, false, state, func(p *plan) {
-			p.rows("repack", side, 3, &repackArgs{c: 3, h: int32(side), w: int32(side), n: int32(batch),
-				from: kept("from", 4), x: p.x})
-		})
-		if purpose == training {
-			p.update(0.9, 1e-4, kept("segments", 0), kept("rates", 8))
+	for _, tf32 := range []bool{false, true} {
+		for _, purpose := range []purpose{training, evaluating, measuring} {
+			p := newPlan(tensors, m, batch, purpose, tf32, state, func(p *plan) {
+				p.rows("repack", side, 3, &repackArgs{c: 3, h: int32(side), w: int32(side), n: int32(batch),
+					from: kept("from", 4), x: p.x})
+			})
+			if purpose == training {
+				p.update(0.9, 1e-4, kept("segments", 0), kept("rates", 8))
+			}
+			p.finish(kept("losses", 8), kept("corrects", 4))
+			plans = append(plans, p)
 		}
-		p.finish(kept("losses", 8), kept("corrects", 4))
-		plans = append(plans, p)
 	}
 	return plans
 }
@@ -235,7 +238,7 @@ func TestWithoutAWaitBranchesRace(t *testing.T) {
 }
 
 // kernelPattern finds the name of a kernel and the threads of its block.
-var kernelPattern = regexp.MustCompile(`KERNEL(?:_FOR)?\((\w+?)(?:##CO)?(?:_##CO##x##CI)?, \w+, (\d+)[,)]`)
+var kernelPattern = regexp.MustCompile(`KERNEL(?:_FOR)?\((\w+?)(?:_?##\w+)*, \w+, (\d+)[,)]`)
 
 // TestLaunchesAreLegal holds every launch to the limits of any device, and its
 // kernel to the code that is there.
@@ -253,7 +256,7 @@ func TestLaunchesAreLegal(t *testing.T) {
 		}
 	}
 	stem := func(kernel string) string {
-		if s := strings.TrimRight(kernel, "0123456789"); strings.HasSuffix(s, "_co") {
+		if s := strings.TrimRight(kernel, "0123456789"); strings.HasSuffix(s, "_co") || strings.HasSuffix(s, "_x") {
 			return s
 		}
 		if _, ok := threads[kernel]; ok {

@@ -50,10 +50,18 @@ func secondaryOf(g kernel.Geometry) channels {
 		kh: 1, kw: 1, stride: 1, interleaved: true}
 }
 
-// rare reports whether only the simple kernels compute the convolution.
-func (c channels) rare() bool {
-	return !(c.kh == 3 && c.kw == 3 && c.stride <= 2 || c.kh == 1 && c.kw == 1 && c.stride == 1)
+// flat returns the same convolution with all pixels as one row, which has one end, if
+// pixels have no neighbours.
+func (c channels) flat() channels {
+	if c.kh == 1 && c.kw == 1 && c.stride == 1 {
+		c.h, c.w, c.oh, c.ow = 1, c.h*c.w, 1, c.oh*c.ow
+	}
+	return c
 }
+
+// rare reports whether only the simple kernels compute the gradient of the
+// convolution's input.
+func (c channels) rare() bool { return chooseConv(c.gradient().flat(), ofTwo).chunk == 0 }
 
 // gradient is the convolution that computes the gradient of c's input from that
 // of its output.
@@ -67,11 +75,15 @@ func (c channels) gradient() channels {
 // grouped launches a convolution's kernel with the buffers of a. If norm is not nil,
 // the kernel also computes sums of its output and ends the normalisation with them.
 func (p *plan) grouped(c channels, a *convArgs, norm *normArgs) {
+	matrix := p.onMatrixUnits(c)
+	if !matrix {
+		c = c.flat()
+	}
 	a.H, a.W, a.OH, a.OW = int32(c.h), int32(c.w), int32(c.oh), int32(c.ow)
 	a.groups, a.ci, a.co, a.n = int32(c.groups), int32(c.ci), int32(c.co), int32(p.n)
 	a.interleaved, a.transposed = flag(c.interleaved), flag(c.transposed)
 	a.kh, a.kw, a.stride = int32(c.kh), int32(c.kw), int32(c.stride)
-	if p.onMatrixUnits(c) {
+	if matrix {
 		p.groupedTF32(c, a, norm)
 		return
 	}
@@ -86,9 +98,12 @@ func (p *plan) grouped(c channels, a *convArgs, norm *normArgs) {
 	}
 	a.tiles, a.chunk = int32(k.tiles), int32(k.chunk)
 	warps := k.tiles * k.strips
-	shared := max(4*k.chunk*c.kh*c.kw*k.tiles*k.stride, lastBlock)
+	shared := max(4*k.chunk*c.kh*c.kw*k.tiles*k.stride+placeBytes*warps, lastBlock)
 	p.launch(k.kernel, grid, [3]int{32, warps, 1}, shared, a)
 }
+
+// placeBytes is the room in shared memory where a warp keeps the place of its outputs.
+const placeBytes = 16
 
 // convChoice is the kernel of a convolution and how its work is divided.
 type convChoice struct {
@@ -97,7 +112,7 @@ type convChoice struct {
 	rows, columns int // of a thread's pixels
 	tiles, strips int // of a block's warps
 	blocks        int // that share a group's output channels
-	chunk, stride int // input channels in shared memory; floats of a tile there
+	chunk, stride int // input channels in shared memory, 0 for the simple kernels; floats of a tile there
 }
 
 // sharedFloats bounds the weights in shared memory: with more, few blocks would run
@@ -125,51 +140,39 @@ func inputOf(a *convArgs) input {
 
 // chooseConv must agree with kernels/conv.cu on what a thread does.
 func chooseConv(c channels, in input) convChoice {
-	k := convChoice{rows: 1, columns: 4, blocks: ceil(c.co, 4), tiles: 1, strips: 8}
-	size := ""
-	switch {
-	case c.kh == 3 && c.kw == 3 && c.stride <= 2:
-		size = "3x3"
-	case c.kh == 1 && c.kw == 1 && c.stride == 1:
-		size = "1x1"
-	default:
-		if in == plain {
-			in = normal // there is no plain variant; low says to read it as it is
-		}
-		k.kernel = "conv_any" + string(in)
-		return k
-	}
 	tiles := ceil(c.co, 8)
 	co := ceil(c.co, tiles)
+	k := convChoice{rows: 1, columns: 4, turned: c.transposed}
+	size := ""
+	switch {
+	case c.kh == 3 && c.kw == 3 && c.stride == 1:
+		size = "3x3"
+		k.rows = []int{4, 4, 2, 2, 1, 1, 1, 1}[co-1]
+		if in == ofTwo {
+			k.rows = ceil(k.rows, 2)
+		}
+	case c.kh == 3 && c.kw == 3 && c.stride == 2 && c.transposed:
+		size = "3x3s2_up"
+		k.turned, k.rows = false, []int{4, 4, 2, 2, 2, 2, 2, 2}[co-1]
+	case c.kh == 3 && c.kw == 3 && c.stride == 2:
+		size = "3x3s2"
+		k.rows = []int{2, 2, 1, 1, 1, 1, 1, 1}[co-1]
+	case c.kh == 1 && c.kw == 1 && c.stride == 1:
+		size = "1x1"
+		k.columns = []int{16, 16, 8, 8, 8, 8, 8, 8}[co-1]
+	}
+	anySize := size == "" || c.ow < k.columns
+	if in == plain && (anySize || size == "3x3s2") {
+		in = normal // there is no plain variant; low says to read it as it is
+	}
+	if anySize {
+		return convChoice{kernel: "conv_any" + string(in), rows: 1, columns: 4, blocks: ceil(c.co, 4), tiles: 1, strips: 8}
+	}
 	k.blocks = ceil(tiles, 8)
 	k.tiles = ceil(tiles, k.blocks)
-	k.strips = 8 / k.tiles
-	k.columns = 8
-	k.rows = 1
-	switch {
-	case co <= 2:
-		k.rows = 4
-	case co <= 4:
-		k.rows = 2
-	}
-	k.turned = c.transposed
-	if c.stride == 2 {
-		size += "s2"
-		if c.transposed {
-			size += "_up"
-			k.turned, k.rows = false, 2
-			if co > 4 {
-				k.columns = 4
-			}
-		} else {
-			if in == plain {
-				in = normal
-			}
-			if co <= 2 {
-				k.rows = 2
-			}
-		}
-	}
+	// A small block leaves fewer multiprocessors idle at the end of a launch. What a
+	// block reads of the weights should serve four warps at least.
+	k.strips = ceil(4, k.tiles)
 	k.stride = co
 	if co > 2 {
 		k.stride = ceil(co, 4) * 4

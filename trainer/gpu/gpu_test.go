@@ -156,7 +156,7 @@ func (r *rig) run() {
 			return err
 		}
 		for _, b := range r.p.buffers { // all of them are kept
-			if err := b.intact(r.p.gap); err != nil {
+			if err := b.intact(r.Model, r.p.gap); err != nil {
 				return fmt.Errorf("a launch %w", err)
 			}
 		}
@@ -202,6 +202,15 @@ var convCases = []channels{
 	{h: 5, w: 4, groups: 3, ci: 4, co: 2, kh: 3, kw: 3, stride: 2, interleaved: true},
 	{h: 1, w: 1, groups: 2, ci: 6, co: 5, kh: 3, kw: 3, stride: 2},
 	{h: 6, w: 10, groups: 1, ci: 3, co: 18, kh: 3, kw: 3, stride: 2},
+	{h: 5, w: 20, groups: 2, ci: 2, co: 2, kh: 3, kw: 3, stride: 1}, // strips that share columns
+	{h: 17, w: 17, groups: 1, ci: 4, co: 3, kh: 3, kw: 3, stride: 1},
+	{h: 3, w: 28, groups: 2, ci: 1, co: 1, kh: 3, kw: 3, stride: 1},
+	{h: 2, w: 14, groups: 1, ci: 5, co: 8, kh: 3, kw: 3, stride: 1},
+	{h: 17, w: 20, groups: 1, ci: 2, co: 2, kh: 3, kw: 3, stride: 2},
+	{h: 4, w: 27, groups: 1, ci: 3, co: 5, kh: 3, kw: 3, stride: 2},
+	{h: 7, w: 7, groups: 2, ci: 16, co: 16, kh: 1, kw: 1, stride: 1, interleaved: true},
+	{h: 17, w: 3, groups: 2, ci: 2, co: 1, kh: 1, kw: 1, stride: 1},
+	{h: 6, w: 28, groups: 2, ci: 3, co: 2, kh: 1, kw: 1, stride: 1, interleaved: true},
 	{h: 6, w: 5, groups: 3, ci: 4, co: 8, kh: 1, kw: 1, stride: 2},
 	{h: 5, w: 6, groups: 5, ci: 3, co: 3, kh: 1, kw: 3, stride: 1},
 	{h: 5, w: 6, groups: 3, ci: 2, co: 4, kh: 3, kw: 1, stride: 2},

@@ -238,7 +238,7 @@ func TestWithoutAWaitBranchesRace(t *testing.T) {
 }
 
 // kernelPattern finds the name of a kernel and the threads of its block.
-var kernelPattern = regexp.MustCompile(`KERNEL\((\w+?)(?:_?##\w+)*, \w+, (\d+)\)`)
+var kernelPattern = regexp.MustCompile(`KERNEL(?:_FOR)?\((\w+?)(?:_?##\w+)*, \w+, (\d+)[,)]`)
 
 // TestLaunchesAreLegal holds every launch to the limits of any device, and its
 // kernel to the code that is there.
@@ -540,6 +540,42 @@ func TestStepsOfFigure3(t *testing.T) {
 		if got := fmt.Sprintf("%d launches, %d beside, %d MB of traffic, %d MB of memory", len(p.launches), beside,
 			p.traffic()>>20, memory>>20); got != c.want {
 			t.Errorf("%s: %s, want %s", c.system, got, c.want)
+		}
+	}
+}
+
+// TestConvolutionsLeaveNoMultiprocessorIdle is for pairs of Figure 3 (a) and (b) on a
+// device of 132 multiprocessors, an H200, at batch 64. With -v it shows the waves of each
+// convolution: how often its blocks fill the device with those that run at once, as
+// registers and threads allow.
+func TestConvolutionsLeaveNoMultiprocessorIdle(t *testing.T) {
+	const multiprocessors = 132
+	registers := map[string]int{} // of a thread, on sm_90
+	for _, line := range strings.Split(read(t, "kernels/resources.txt"), "\n") {
+		if _, second, ok := strings.Cut(line, "|"); ok && !strings.HasPrefix(line, "#") {
+			var n int
+			fmt.Sscan(second, &n)
+			registers[strings.Fields(line)[0]] = n
+		}
+	}
+	for _, pair := range []string{"L1M23", "L5M10", "L12M6", "L24M3", "L40M2", "L64M1", "L1M44", "L12M12", "L85M2", "L128M1"} {
+		seen := map[string]bool{}
+		p := newPlans(t, "IGC-"+pair, space.Flat, 8, 32, 64, 10)[0]
+		for _, l := range p.launches {
+			if !strings.HasPrefix(l.kernel, "conv") || l.args.(*convArgs).x == p.x || seen[l.kernel] {
+				continue // the first convolution, which all networks have, is small
+			}
+			seen[l.kernel] = true
+			blocks, threads := l.grid[0]*l.grid[1]*l.grid[2], l.block[0]*l.block[1]
+			if registers[l.kernel] == 0 {
+				t.Fatalf("resources.txt has no registers of %s", l.kernel)
+			}
+			atOnce := 65536 / (threads * ceil(registers[l.kernel], 8) * 8)
+			t.Logf("%-6s %-22s %5d blocks of %3d threads, %2d at once: %.2f waves", pair, l.kernel, blocks, threads,
+				atOnce, float64(blocks)/float64(multiprocessors*atOnce))
+			if blocks < multiprocessors {
+				t.Errorf("%s: %s has %d blocks for %d multiprocessors", pair, l.kernel, blocks, multiprocessors)
+			}
 		}
 	}
 }

@@ -33,7 +33,7 @@ func watch(m *Model, r *recorded) error {
 	spoil := func(b *buffer, from, bytes int) error {
 		return cu.MemsetD8Async(cu.DevicePtr(b.addr)+cu.DevicePtr(from), 0xFF, int64(bytes), m.stream)
 	}
-	live := append(m.tensors.kept(), m.state, m.order, m.rates, m.losses, m.corrects)
+	live := append(m.tensors.kept(), m.state, m.order, m.rates)
 	var passing []*buffer
 	for _, b := range r.buffers {
 		if b.kept {
@@ -60,7 +60,7 @@ func watch(m *Model, r *recorded) error {
 			return err
 		}
 		for _, b := range live {
-			if err := b.intact(m.d.gap); err != nil {
+			if err := b.intact(m, m.d.gap); err != nil {
 				return fmt.Errorf("launch %d, %s, %w", i, l.kernel, err)
 			}
 		}
@@ -77,9 +77,9 @@ func watch(m *Model, r *recorded) error {
 }
 
 // intact returns an error if the gap behind a buffer was written to.
-func (b *buffer) intact(gap int) error {
+func (b *buffer) intact(m *Model, gap int) error {
 	raw := make([]byte, gap)
-	if err := download(raw, b.addr+uint64(b.bytes)); err != nil {
+	if err := errors.Join(download(m.stream, raw, b.addr+uint64(b.bytes)), m.stream.Synchronize()); err != nil {
 		return err
 	}
 	if at := slices.IndexFunc(raw, func(x byte) bool { return x != 0xFF }); at >= 0 {
@@ -110,8 +110,16 @@ func newOn(t *testing.T, open func() (*Device, error), net space.Network, set *d
 func (m *Model) bits(t *testing.T, buffers ...*buffer) (all []byte) {
 	t.Helper()
 	for _, b := range buffers {
+		switch b { // these lie in the memory of the host
+		case m.losses:
+			all = append(all, bytesOf(m.heard.losses)...)
+			continue
+		case m.corrects:
+			all = append(all, bytesOf(m.heard.corrects)...)
+			continue
+		}
 		part := make([]byte, b.bytes)
-		if err := m.d.do(func() error { return errors.Join(m.stream.Synchronize(), download(part, b.addr)) }); err != nil {
+		if err := m.d.do(func() error { return errors.Join(download(m.stream, part, b.addr), m.stream.Synchronize()) }); err != nil {
 			t.Fatal(err)
 		}
 		all = append(all, part...)

@@ -99,6 +99,7 @@ static inline uint mask_or_all(uint mask = ~0u) { return mask; }
 	static const igc::Kernel name##_entry(#name, name##_run, sizeof(Args), threads); \
 	static inline void name([[maybe_unused]] const Args a)
 
+#define KERNEL_FOR(name, Args, threads, resident) KERNEL(name, Args, threads)
 #define SHARED(type, name) type *const name = reinterpret_cast<type *>(igc::shared)
 #define OPAQUE(v) static_cast<void>(v)
 

@@ -42,6 +42,37 @@ __device__ __forceinline__ long long weight_at(const igc_conv &a, int g, int o, 
 	return ((long long)(g * a.co + o) * a.ci + c) * kernel + k;
 }
 
+// share_weights copies the weights of some input channels from c0 on, to the output
+// channels of all tiles of the block, to shared memory: (some, K, tiles, CO).
+//
+// A thread reads four before it writes one. Threads take weights in the order of the
+// memory, in rows of those of an output channel, or of an input channel if transposed.
+template <int CO, int K>
+__device__ __forceinline__ void share_weights(const igc_conv &a, float *shared, int g, int o0, int c0, int some) {
+	constexpr int CS = tile_stride(CO), AT_ONCE = 4;
+	const int outputs = a.tiles * CO, there = a.co - o0, threads = blockDim.y * 32;
+	const int rows = a.transposed ? some : outputs, length = (a.transposed ? outputs : some) * K;
+	const int start = threadIdx.y * 32 + threadIdx.x, rowStep = (a.transposed ? a.co : a.ci) * K;
+	const int downwards = threads / length, onwards = threads % length;
+	const float *from = a.w + (a.transposed ? ((long long)(g * a.ci + c0) * a.co + o0) * K : ((long long)(g * a.co + o0) * a.ci + c0) * K);
+	for (int row = start / length, e = start % length; row < rows;) {
+		float w[AT_ONCE];
+		int to[AT_ONCE];
+#pragma unroll
+		for (int i = 0; i < AT_ONCE; i++) {
+			const int o = a.transposed ? e / K : row, c = a.transposed ? row : e / K;
+			const int k = a.transposed && a.turned ? K - 1 - e % K : e % K;
+			to[i] = row < rows ? ((c * K + k) * a.tiles + o / CO) * CS + o % CO : -1;
+			w[i] = row < rows && o < there ? __ldg(from + (long long)row * rowStep + e) : 0;
+			e += onwards, row += downwards;
+			if (e >= length) e -= length, row++;
+		}
+#pragma unroll
+		for (int i = 0; i < AT_ONCE; i++)
+			if (to[i] >= 0) shared[to[i]] = w[i];
+	}
+}
+
 // finish_outputs writes the outputs of a thread and adds them to its sums. INSIDE says
 // that all of them lie in the output.
 //
@@ -50,7 +81,7 @@ __device__ __forceinline__ long long weight_at(const igc_conv &a, int g, int o, 
 // a write.
 template <bool INSIDE, int CO, int PH, int PW, int N>
 __device__ __forceinline__ void finish_outputs(const igc_conv &a, float (&acc)[CO][PH][PW], float (&s)[N], int b, int g, int o0,
-                                               int h0, int w0) {
+                                               int h0, int w0, int skip) {
 	constexpr int ROWS = PH * PW < 16 ? PH : 16 / PW, CHANNELS = 16 / (ROWS * PW) < CO ? 16 / (ROWS * PW) : CO;
 	static_assert(PH % ROWS == 0, "a step of the loop has whole rows");
 	const bool masked = a.mx, scaled = a.mscale, summed = a.sums;
@@ -63,8 +94,9 @@ __device__ __forceinline__ void finish_outputs(const igc_conv &a, float (&acc)[C
 #pragma unroll
 		for (int ph = 0; ph < PH; ph += ROWS, at += ROWS * row) {
 			float m[CHANNELS][ROWS][PW];
-			// How many columns of a row are outputs.
-			auto width = [&](int i, int r) { return INSIDE ? PW : o + i < channels && ph + r < rows ? columns : 0; };
+			// Outputs are the columns of a row from skip to before its end.
+			auto end_of = [&](int i, int r) { return o + i < channels && ph + r < rows ? columns : 0; };
+			auto within = [&](int pw, int end) { return INSIDE || (pw >= skip && pw < end); };
 			if (masked) {
 				float scale[CHANNELS], shift[CHANNELS];
 #pragma unroll
@@ -74,9 +106,9 @@ __device__ __forceinline__ void finish_outputs(const igc_conv &a, float (&acc)[C
 #pragma unroll
 					for (int r = 0; r < ROWS; r++) {
 						const float *from = a.mx + at + i * step * plane + r * row;
-						const int end = width(i, r);
+						const int end = end_of(i, r);
 #pragma unroll
-						for (int pw = 0; pw < PW; pw++) m[i][r][pw] = pw < end ? __ldg(from + pw * LANES) : 0;
+						for (int pw = 0; pw < PW; pw++) m[i][r][pw] = within(pw, end) ? __ldg(from + pw * LANES) : 0;
 					}
 				}
 #pragma unroll
@@ -93,10 +125,10 @@ __device__ __forceinline__ void finish_outputs(const igc_conv &a, float (&acc)[C
 #pragma unroll
 				for (int r = 0; r < ROWS; r++) {
 					float *to = a.z + at + i * step * plane + r * row;
-					const int end = width(i, r);
+					const int end = end_of(i, r);
 #pragma unroll
 					for (int pw = 0; pw < PW; pw++) {
-						if (pw < end)
+						if (within(pw, end))
 							to[pw * LANES] = acc[o + i][ph + r][pw];
 						else
 							acc[o + i][ph + r][pw] = 0;
@@ -118,16 +150,17 @@ __device__ __forceinline__ void finish_outputs(const igc_conv &a, float (&acc)[C
 
 // finish_strip writes the outputs of a thread and their sums.
 template <int CO, int PH, int PW>
-__device__ __forceinline__ void finish_strip(const igc_conv &a, float (&acc)[CO][PH][PW], int b, int g, int o0, int h0, int w0, int part) {
+__device__ __forceinline__ void finish_strip(const igc_conv &a, float (&acc)[CO][PH][PW], int b, int g, int o0, int h0, int w0, int skip,
+                                             int part) {
 	constexpr int N = power(2 * CO);
 	const int lane = threadIdx.x;
 	float s[N];
 #pragma unroll
 	for (int i = 0; i < N; i++) s[i] = 0;
-	if (o0 + CO <= a.co && h0 + PH <= a.OH && w0 + PW <= a.OW)
-		finish_outputs<true>(a, acc, s, b, g, o0, h0, w0);
+	if (o0 + CO <= a.co && h0 + PH <= a.OH && w0 + PW <= a.OW && skip == 0)
+		finish_outputs<true>(a, acc, s, b, g, o0, h0, w0, skip);
 	else
-		finish_outputs<false>(a, acc, s, b, g, o0, h0, w0);
+		finish_outputs<false>(a, acc, s, b, g, o0, h0, w0, skip);
 	if (!a.sums) return;
 	// Lanes without a picture do not count.
 	if (b * LANES + lane >= a.n) {
@@ -157,10 +190,12 @@ __device__ __forceinline__ void end_sums(const igc_conv &a, int g, int o0, int c
 enum Input { PLAIN, NORMAL, GRADIENT };
 
 // The kernels of a fixed size. UP: gradient of the input of a convolution with
-// stride S; of one with stride 1 it is a convolution like the forward one.
-template <int KH, int KW, int S, bool UP, Input INPUT, int CO, int PH, int PW>
+// stride S; of one with stride 1 it is a convolution like the forward one. Rows of
+// input are read DEPTH rows before they are used.
+template <int KH, int KW, int S, bool UP, Input INPUT, int CO, int PH, int PW, int DEPTH>
 __device__ __forceinline__ void conv(const igc_conv &a) {
-	SHARED(float, shared);
+	SHARED(int4, places); // of a warp's outputs, and the weights
+	float *const shared = reinterpret_cast<float *>(places + blockDim.y);
 	constexpr int K = KH * KW, CS = tile_stride(CO);
 	constexpr bool TWO = INPUT == GRADIENT;
 	// The first row and the number of rows that PH rows of output read, relative
@@ -171,20 +206,26 @@ __device__ __forceinline__ void conv(const igc_conv &a) {
 	// The part of it that no other strip has.
 	constexpr int OWN_ROWS = UP ? PH / S : PH, OWN_COLUMNS = UP ? PW / S : PW;
 
-	// The columns that every thread has in the input, if the strips have no rest.
-	constexpr int FIRST = -C0, LAST = FIRST + (UP ? PW / S : PW * S);
+	// Columns from FIRST to LAST-1 lie in the input, for no output is narrower than a strip;
+	// of the others there is at most one at each end.
+	constexpr int FIRST = -C0, LAST = UP ? FIRST + PW / S : CN - KW / 2;
+	static_assert(FIRST <= 1 && CN - LAST <= 1, "one column at each end may lie outside");
 
 	const int lane = threadIdx.x, tiles = a.tiles, tile = threadIdx.y % tiles;
 	const int strip = blockIdx.x * (blockDim.y / tiles) + threadIdx.y / tiles;
-	const int across = (a.OW + PW - 1) / PW, strips = across * ((a.OH + PH - 1) / PH);
+	const int down = (a.OH + PH - 1) / PH, strips = down * ((a.OW + PW - 1) / PW);
 	const int groups = a.groups, g = blockIdx.y % groups, first = blockIdx.y / groups * tiles, b = blockIdx.z;
 	const int o0 = (first + tile) * CO;
-	const int h0 = strip / across * PH, w0 = strip % across * PW;
+	// The last strip of a row lies so far to the left that it ends with the row. It
+	// computes some outputs of the strip before once more, which do not count.
+	constexpr int STEP = UP ? S : 1;
+	const int h0 = strip % down * PH, column = strip / down * PW, most = (a.OW - PW + STEP - 1) / STEP * STEP;
+	const int w0 = min(column, most);
 	const int H = a.H, W = a.W, ci = a.ci;
 	const int hin = (UP ? h0 / S : h0 * S) + R0, win = (UP ? w0 / S : w0 * S) + C0;
 	const bool active = strip < strips && o0 < a.co;
-	const bool exact = a.OW % PW == 0 && (UP ? a.OW == W * S : a.OW * S == W);
-	const bool valid = b * LANES + lane < a.n, normal = INPUT != PLAIN && a.scale;
+	const bool left = win >= 0, right = win + CN - 1 < W; // whether the columns at the ends lie in the input
+	const bool valid = b * LANES + lane < a.n, normal = TWO || (INPUT != PLAIN && a.scale);
 	const bool keeps = TWO && a.dz && o0 == 0;
 	const float low = a.low;
 	const int rowStep = W * LANES, tapStep = tiles * CS;
@@ -197,64 +238,100 @@ __device__ __forceinline__ void conv(const igc_conv &a) {
 #pragma unroll
 			for (int pw = 0; pw < PW; pw++) acc[o][ph][pw] = 0;
 
+	// Channels lie a fixed step apart.
+	// After so many channels, what is read is again in the same registers.
+	constexpr int UNROLL = K > 1 ? 1 : INPUT == PLAIN ? DEPTH + 1 : DEPTH;
+	static_assert(RN == 1 || DEPTH <= RN, "what is read is of this channel or of the next");
+	const int step = a.interleaved ? groups : 1;
+	const long long plane = (long long)step * H * rowStep;
+	int ch = channel(g, 0, groups, ci, a.interleaved), unread = ci - 1;
+	const long long start = ((long long)b * groups * ci + ch) * H * rowStep + win * LANES + lane;
+	const float *px = a.x + start, *px2 = TWO ? a.x2 + start : nullptr; // of the channel that is read
+	float x[DEPTH][CN], x2[DEPTH][TWO ? CN : 1], scale = 1, scale2 = 0, shift = 0;
+	auto inside = [&](int r) { return K == 1 || (hin + r >= 0 && hin + r < H); };
+	// Of a row outside the input, the nearest row inside is read: a read that depends on
+	// nothing need not wait for the one before.
+	auto fetch = [&](int d, int r) {
+		const int h = RN == 1 ? hin + r : min(max(hin + r, 0), H - 1);
+		const float *from = px + h * rowStep, *from2 = TWO ? px2 + h * rowStep : nullptr;
+#pragma unroll
+		for (int j = 0; j < CN; j++) {
+			const bool there = j < FIRST ? left : j >= LAST ? right : true;
+			x[d][j] = there ? __ldg(from + j * LANES) : 0;
+			if (TWO) x2[d][j] = there ? __ldg(from2 + j * LANES) : 0;
+		}
+	};
+	// After the last channel it is read again.
+	auto advance = [&] {
+		const long long go = unread > 0 ? plane : 0;
+		px += go, unread--;
+		if (TWO) px2 += go;
+	};
+	auto coefficients = [&] {
+		if (!normal) return;
+		scale = __ldg(a.scale + ch), shift = __ldg(a.shift + ch);
+		if (TWO) scale2 = __ldg(a.scale2 + ch);
+		// Lanes without a picture have 0, whatever lies there.
+		if (TWO && !valid) scale = scale2 = shift = 0;
+	};
+	// What follows the loop needs of this lies in shared memory meanwhile, for lack of
+	// registers.
+	if (lane == 0) places[threadIdx.y] = make_int4(g, first * CO, h0, column);
+	if (active) {
+#pragma unroll
+		for (int d = 0; d < DEPTH; d++) {
+			if (d > 0 && d % RN == 0) advance();
+			fetch(d, d % RN);
+		}
+		coefficients();
+	}
+
 	for (int c0 = 0; c0 < ci; c0 += a.chunk) {
 		const int some = min(a.chunk, ci - c0);
 		__syncthreads();
-		for (int e = threadIdx.y * 32 + lane; e < tiles * CO * some * K; e += blockDim.y * 32) {
-			const int k = e % K, c = e / K % some, o = e / K / some;
-			const int to = ((c * K + k) * tiles + o / CO) * CS + o % CO;
-			shared[to] = first * CO + o < a.co ? a.w[weight_at(a, g, first * CO + o, c0 + c, k, K)] : 0;
-		}
+		share_weights<CO, K>(a, shared, places[threadIdx.y].x, places[threadIdx.y].y, c0, some);
 		__syncthreads();
 		if (!active) continue;
-		// Channels lie a fixed step apart, and so do their weights.
-		const int step = a.interleaved ? groups : 1, ch = channel(g, c0, groups, ci, a.interleaved);
-		const long long next = (long long)step * H * W * LANES;
-		const long long offset = (((long long)b * groups * ci + ch) * H * W + hin * W + win) * LANES + lane;
-		const float *xc = a.x + offset, *x2c = TWO ? a.x2 + offset : nullptr;
-		const float *ps = a.scale + ch, *ps2 = a.scale2 + ch, *pt = a.shift + ch;
 		const float *weights = shared + tile * CS;
-#pragma unroll K == 1 ? 2 : 1
+#pragma unroll UNROLL
 		for (int c = 0; c < some; c++) {
-			float scale = 1, scale2 = 0, shift = 0;
-			if (normal) {
-				scale = *ps, shift = *pt;
-				if (TWO) scale2 = *ps2;
-				// Lanes without a picture have 0, whatever lies there.
-				if (TWO && !valid) scale = scale2 = shift = 0;
-			}
 #pragma unroll
 			for (int r = 0; r < RN; r++) {
-				if (hin + r < 0 || hin + r >= H) continue;
-				const float *__restrict__ x = xc + r * rowStep, *__restrict__ x2 = TWO ? x2c + r * rowStep : nullptr;
 				float row[CN];
-				auto load = [&](int j) {
+				const float f = inside(r) ? scale : 0, f2 = inside(r) ? scale2 : 0, t = inside(r) ? shift : 0;
+#pragma unroll
+				for (int j = 0; j < CN; j++) {
 					if (INPUT == PLAIN)
-						row[j] = x[j * LANES];
+						row[j] = inside(r) ? x[0][j] : 0;
 					else if (TWO)
-						row[j] = fmaf(scale, x[j * LANES], fmaf(scale2, x2[j * LANES], shift));
+						row[j] = fmaf(f, x[0][j], fmaf(f2, x2[0][j], t));
 					else
-						row[j] = fmaxf(low, fmaf(scale, x[j * LANES], shift));
-				};
-				if (exact) {
-#pragma unroll
-					for (int j = 0; j < CN; j++) {
-						row[j] = 0;
-						if ((j >= FIRST || win + j >= 0) && (j < LAST || win + j < W)) load(j);
-					}
-				} else {
-#pragma unroll
-					for (int j = 0; j < CN; j++) {
-						row[j] = 0;
-						if (win + j >= 0 && win + j < W) load(j);
-					}
+						row[j] = fmaxf(low, fmaf(f, x[0][j], t));
+					if (INPUT != PLAIN && !(j < FIRST ? left : j >= LAST ? right : true)) row[j] = 0;
 				}
 				// Of the tiles and strips that read a position, one writes what it read.
-				if (TWO && keeps && r >= -R0 && r < OWN_ROWS - R0) {
-					float *to = a.dz + (x - a.x);
+				if (TWO && keeps && r >= -R0 && r < OWN_ROWS - R0 && (RN == 1 || hin + r < H)) {
+					static_assert(!TWO || DEPTH == 1, "px is at the channel in use");
+					float *to = a.dz + (px - a.x) + (hin + r) * rowStep;
+					const int begin = (column - w0) / (UP ? S : 1);
 #pragma unroll
-					for (int j = -C0; j < OWN_COLUMNS - C0; j++)
-						if (win + j < W) to[j * LANES] = row[j];
+					for (int j = 0; j < OWN_COLUMNS; j++)
+						if (j >= begin && (!UP || win - C0 + j < W)) to[(j - C0) * LANES] = row[j - C0];
+				}
+#pragma unroll
+				for (int d = 1; d < DEPTH; d++)
+#pragma unroll
+					for (int j = 0; j < CN; j++) {
+						x[d - 1][j] = x[d][j];
+						if (TWO) x2[d - 1][j] = x2[d][j];
+					}
+				if ((r + DEPTH) % RN == 0) advance();
+				fetch(DEPTH - 1, (r + DEPTH) % RN);
+				if (r == RN - 1) {
+					// So many channels ahead are read.
+					constexpr int AHEAD = (RN - 1 + DEPTH) / RN;
+					ch += unread + AHEAD > 0 ? step : 0;
+					coefficients();
 				}
 #pragma unroll
 				for (int ph = 0; ph < PH; ph++) {
@@ -275,11 +352,12 @@ __device__ __forceinline__ void conv(const igc_conv &a) {
 					}
 				}
 			}
-			xc += next, weights += tapStep * K;
-			if (TWO) x2c += next, ps2 += step;
-			ps += step, pt += step;
+			weights += tapStep * K;
 		}
 	}
-	if (active) finish_strip<CO, PH, PW>(a, acc, b, g, o0, h0, w0, b * strips + strip);
-	end_sums(a, g, first * CO, tiles * CO);
+	const int4 at = places[threadIdx.y];
+	const int begin = min(at.w, most);
+	if (active)
+		finish_strip<CO, PH, PW>(a, acc, b, at.x, at.y + tile * CO, at.z, begin, at.w - begin, b * strips + at.w / PW * down + at.z / PH);
+	end_sums(a, at.x, at.y, tiles * CO);
 }

@@ -47,7 +47,7 @@ __device__ __forceinline__ void any_strip(const igc_conv &a, int g, int o0) {
 			}
 		}
 	}
-	finish_strip<CO, 1, PW>(a, acc, b, g, o0, h0, w0, b * strips + strip);
+	finish_strip<CO, 1, PW>(a, acc, b, g, o0, h0, w0, 0, b * strips + strip);
 }
 
 template <bool TWO>

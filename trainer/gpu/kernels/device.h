@@ -3,6 +3,7 @@
  *
  *   KERNEL(name, Args, threads) { … a.x … }   a kernel with one parameter, const Args a, by value, launched with at
  *                                             most that many threads a block
+ *   KERNEL_FOR(name, Args, threads, resident)   the same, with so few registers that so many threads run at once
  *   SHARED(float, rows);                      rows points to the block's shared memory, whose size the launch gives
  *   OPAQUE(v)                                 the compiler forgets what it knows of the int v
  */
@@ -16,6 +17,9 @@
 /* One declaration for all, as a file may not declare it with two types; 16 bytes for float4. */
 extern __shared__ __align__(16) unsigned char shared_memory[];
 #define SHARED(type, name) type *const name = reinterpret_cast<type *>(shared_memory)
+
+#define KERNEL_FOR(name, Args, threads, resident) \
+	extern "C" __global__ void __launch_bounds__(threads, (resident) / (threads)) name(const Args a)
 
 /* OPAQUE(v) hides from the compiler what v is. In a loop it keeps the compiler from computing what follows from v before
  * the loop, and from holding all of that in registers. */

@@ -59,9 +59,12 @@ func (c channels) flat() channels {
 	return c
 }
 
-// rare reports whether only the simple kernels compute the gradient of the
+// rare reports whether only the simple kernels compute the gradient of a
 // convolution's input.
-func (c channels) rare() bool { return chooseConv(c.gradient().flat(), ofTwo).chunk == 0 }
+func (p *plan) rare(c channels) bool {
+	c = c.gradient()
+	return !p.onMatrixUnits(c) && chooseConv(c.flat(), ofTwo).chunk == 0
+}
 
 // gradient is the convolution that computes the gradient of c's input from that
 // of its output.
@@ -282,7 +285,7 @@ func (p *plan) gradients(c channels, g *gradient, gx *convArgs, in *graph.Norm, 
 	switch {
 	case gx.z == nil:
 		p.beside(weights)
-	case g.norm == nil || c.rare():
+	case g.norm == nil || p.rare(c):
 		p.beside(weights)
 		input()
 	default:

@@ -324,7 +324,7 @@ func testConv(t *testing.T, c channels, n int, onMatrixUnits bool) {
 	p.grouped(grad, &convArgs{x: bg, w: bw, z: gotPlain, low: asItIs}, nil)
 	backward := &convArgs{x: bg, x2: bz, scale: bca, scale2: bcb, shift: bcc, w: bw, z: gotGX, mx: bx, mscale: bscale,
 		mshift: bshift}
-	if !c.rare() {
+	if !p.rare(c) {
 		backward.dz = r.output(p.blocks * out * ohw * lanes)
 	}
 	p.grouped(grad, backward, by.backward())

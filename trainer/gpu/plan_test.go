@@ -527,8 +527,8 @@ func TestStepsOfFigure3(t *testing.T) {
 		want   string
 	}{
 		{"IGC-L40M2", "47 launches, 14 beside, 1938 MB of traffic, 348 MB of memory"},
-		{"IGC-L5M10", "47 launches, 14 beside, 1218 MB of traffic, 220 MB of memory"},
-		{"IGC-L1M23", "47 launches, 14 beside, 569 MB of traffic, 105 MB of memory"},
+		{"IGC-L5M10", "47 launches, 14 beside, 1219 MB of traffic, 220 MB of memory"},
+		{"IGC-L1M23", "47 launches, 14 beside, 562 MB of traffic, 102 MB of memory"},
 		{"IGC-L64M1", "47 launches, 14 beside, 1554 MB of traffic, 280 MB of memory"},
 	} {
 		p := newPlans(t, c.system, space.Flat, 8, 32, 64, 100)[training]

@@ -22,7 +22,8 @@ __device__ __forceinline__ uint igc_tf32(float x) {
 //   b (8×8): (c, r), (c+4, r)
 //   sums (16×8): (r, 2c), (r, 2c+1), (r+8, 2c), (r+8, 2c+1)
 __device__ __forceinline__ void igc_mma_tf32(float (&sums)[4], const uint (&a)[4], const uint (&b)[2]) {
-	asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+	// Volatile, for all lanes must take part: it must not be moved to where some of them do not come.
+	asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
 		: "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
 		: "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
@@ -90,7 +91,8 @@ __device__ __forceinline__ void conv_tf32(const igc_conv &a) {
 	// Channels lie a fixed step apart. x0 and z0 are of the first pixel, x0 of the group's first channel, z0 of channel 2c.
 	const int next = (a.interleaved ? groups : 1) * HW * LANES;
 	const long long x0 = ((long long)b * groups * ci + channel(g, 0, groups, ci, a.interleaved)) * HW * LANES + 4 * r;
-	const long long z0 = ((long long)b * groups * a.co + channel(g, o0 + 2 * c, groups, a.co, a.interleaved)) * HW * LANES + 4 * r;
+	const int z_channel = channel(g, o0 + 2 * c, groups, a.co, a.interleaved);
+	const long long z0 = ((long long)b * groups * a.co + z_channel) * HW * LANES + 4 * r;
 	const float *const from = a.x + x0, *const from2 = TWO ? a.x2 + x0 : nullptr, *const mx = a.mx ? a.mx + z0 : nullptr;
 	float *const to = a.z + z0;
 	// The sums of a warp's pixels: of z and z·mx of each channel.
@@ -228,9 +230,9 @@ __device__ __forceinline__ void conv_tf32(const igc_conv &a) {
 	end_sums(a, g, o0, TILES * 8);
 }
 
-// weight_grad_tf32 is weight_grad of a 1×1 kernel, by one tensor of gradients. A thread block adds up 16·OUT by 8·IN weights over some rows of 32
-// pictures: each of its warps takes some of the pixels, and pictures are what the products add over. Lane 4r + c reads
-// pictures 4c … 4c+3 of 16, of output channels r and r+8 and of input channel r.
+// weight_grad_tf32 is weight_grad of a 1×1 kernel, by one tensor of gradients. A thread block adds up 16·OUT by 8·IN
+// weights over some rows of 32 pictures: each of its warps takes some of the pixels, and pictures are what the products
+// add over. Lane 4r + c reads pictures 4c … 4c+3 of 16, of output channels r and r+8 and of input channel r.
 template <int OUT, int IN>
 __device__ __forceinline__ void weight_grad_tf32(const igc_weight_grad &a) {
 	SHARED(float, shared);
@@ -243,7 +245,8 @@ __device__ __forceinline__ void weight_grad_tf32(const igc_weight_grad &a) {
 
 	// Channels lie a fixed step apart. Those beyond the last are read as the last and not written.
 	const int next = (a.interleaved ? a.groups : 1) * HW * LANES;
-	const float *const x = a.x + ((long long)b * a.groups * a.ci + channel(g, i0 + r, a.groups, a.ci, a.interleaved)) * HW * LANES;
+	const int x_channel = channel(g, i0 + r, a.groups, a.ci, a.interleaved);
+	const float *const x = a.x + ((long long)b * a.groups * a.ci + x_channel) * HW * LANES;
 	const long long z0 = ((long long)b * a.groups * a.co + channel(g, o0 + r, a.groups, a.co, a.interleaved)) * HW * LANES;
 	const float *const dz = a.g + z0;
 	const int left_i = a.ci - i0 - r, left_o = a.co - o0 - r; // channels from the lane's first one on
@@ -290,7 +293,8 @@ __device__ __forceinline__ void weight_grad_tf32(const igc_weight_grad &a) {
 		__syncthreads();
 #pragma unroll
 		for (int o = 0; o < OUT; o++)
-			*(float4 *)(shared + ((threadIdx.y * OUT + o) * 32 + lane) * 4) = make_float4(acc[o][i][0], acc[o][i][1], acc[o][i][2], acc[o][i][3]);
+			*(float4 *)(shared + ((threadIdx.y * OUT + o) * 32 + lane) * 4) =
+				make_float4(acc[o][i][0], acc[o][i][1], acc[o][i][2], acc[o][i][3]);
 		__syncthreads();
 		for (int e = thread; e < OUT * 128; e += warps * 32) {
 			const int l = e / 4 % 32, to_o = o0 + e / 128 * 16 + e % 4 / 2 * 8 + l / 4, to_i = i0 + i * 8 + l % 4 * 2 + e % 2;

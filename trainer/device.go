@@ -243,8 +243,12 @@ func (t *Trainer) Workers(ctx context.Context, s search.Study) (int, error) {
 			largest = net
 		}
 	}
+	able, err := t.able(s)
+	if err != nil {
+		return 0, err
+	}
 	sum := 0
-	for _, d := range t.devices {
+	for _, d := range able {
 		n, err := t.workersOn(ctx, d, largest, batch(s, set), set)
 		if err != nil {
 			return 0, err

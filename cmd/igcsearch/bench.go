@@ -259,6 +259,13 @@ func (m means) geometric(format, name string) string {
 }
 
 func runBench(ctx context.Context, o benchOptions, stdout, stderr io.Writer) error {
+	if o.precision == search.PrecisionTF32 { // --device auto has found no GPU
+		isa, err := trainer.ISA()
+		if err != nil {
+			return err
+		}
+		return o.lacksPrecision(isa)
+	}
 	b, err := newBencher(o, stdout, stderr)
 	if err != nil {
 		return err
@@ -315,6 +322,12 @@ func runBench(ctx context.Context, o benchOptions, stdout, stderr io.Writer) err
 	return b.end(err, map[string]string{"images/s": "mean", "GFLOP/s": all.geometric("%.1f", "gflops"),
 		"% of peak": all.geometric("%.0f", "peak"), "peer GFLOP/s": all.geometric("%.1f", "peer"),
 		"ratio": all.geometric("%.1f", "ratio")})
+}
+
+// lacksPrecision is the error of a device that does not have the precision.
+func (o benchOptions) lacksPrecision(arithmetic string) error {
+	err := trainer.PrecisionError{Precision: o.precision, Devices: arithmetic}
+	return advisedError{fmt.Errorf("%w: choose such a GPU by --device", err)}
 }
 
 // quietLoad is the load of a machine on which hardly anything else runs, in cores.

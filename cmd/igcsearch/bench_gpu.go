@@ -10,7 +10,6 @@ import (
 	"igcsearch/cmd/igcsearch/report"
 	"igcsearch/search"
 	"igcsearch/space"
-	"igcsearch/trainer"
 	"igcsearch/trainer/bench"
 	"igcsearch/trainer/gpu"
 )
@@ -57,7 +56,7 @@ type gpuLimitsJSON struct {
 // runGPUBench measures on the first of the chosen GPUs.
 func runGPUBench(ctx context.Context, o benchOptions, info gpu.Info, stdout, stderr io.Writer) error {
 	if o.precision == search.PrecisionTF32 && !info.Has(o.precision) {
-		return trainer.PrecisionError{Precision: o.precision, Devices: info.Arithmetic()}
+		return o.lacksPrecision(info.Arithmetic())
 	}
 	d, err := gpu.Open(info.Index)
 	if err != nil {

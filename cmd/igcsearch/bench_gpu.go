@@ -78,12 +78,12 @@ func runGPUBench(ctx context.Context, o benchOptions, info gpu.Info, stdout, std
 	}
 	all := means{}
 	err = b.each(func(s space.System) (measured, error) {
-		var unwritten error
 		r, err := bench.GPU(ctx, o.measure(s), d, func(r bench.GPUResult) {
-			// Trainings at once may hang, where one alone did not.
-			unwritten = b.append(b.gpuLine(s, r, info, errors.New("the trainings at once are not measured yet")))
+			// Trainings at once may hang, where one alone did not. What cannot be written here
+			// cannot be written below either, which says so.
+			_ = b.append(b.gpuLine(s, r, info, errors.New("the trainings at once are not measured yet")))
 		})
-		if err = errors.Join(err, unwritten); err != nil && r.Step == 0 {
+		if err != nil && r.Step == 0 {
 			return measured{}, err
 		}
 		m := b.gpuRow(s, r, info, all, err)

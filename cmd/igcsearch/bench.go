@@ -110,9 +110,10 @@ training on a GPU alone before it has that of all.
 --peer compares with another implementation: the command gets the arguments
 --pairs LxM --batch N --threads N, and prints JSON lines with "step_s", the seconds
 of a step; of several the least counts. On a processor it runs between the two halves
-of our steps, on a GPU after our row is written. A peer that fails, or takes longer
-than --peer-limit, leaves its columns empty; bench goes on, and its exit code is 1. The
-command is split at spaces, without quoting; a script can hold what needs more.`,
+of our steps, on a GPU after our row is written. Of a peer that fails, or takes longer
+than --peer-limit, what it had printed counts; without that its columns stay empty.
+bench goes on, and its exit code is 1. As JSON each line of a peer is a line of its own.
+The command is split at spaces, without quoting; a script can hold what needs more.`,
 		Example: `  igcsearch bench --pairs 40x2,64x1
 
   # json lines, one per pair

@@ -208,6 +208,26 @@ func TestWithoutADeviceTheErrorSaysWhatHappenedToEach(t *testing.T) {
 	}
 }
 
+// A device of another kind cannot continue what a lost one began: the trial does not fail
+// by that.
+func TestATrialOfALostDeviceDoesNotFailOnAnotherKind(t *testing.T) {
+	faulty, other := newFaultyGPU(t, "cuda:0", 3, 1), newFaultyGPU(t, "cuda:1")
+	other.arithmetic = sm80
+	tr := onFaulty(faulty, other)
+	tr.devices[1].running++ // so that the first one is taken as long as it is used
+	l, lost, err := insist(t.Context(), tr, tinyJob(t, 3))
+	const want = "L4M2 seed 0 after epoch 1 needs " + sm90 +
+		": no device is left to train on: epoch 2, step 2: cuda:0: the device failed"
+	if len(l.checkpoints) != 1 || len(lost) != 2 || !errors.Is(err, search.ErrNoDevice) || err.Error() != want {
+		t.Errorf("%d epochs, lost %q, error %v, want %s", len(l.checkpoints), lost, err, want)
+	}
+	job := tinyJob(t, 1)
+	job.Seed = 1 // which has not begun
+	if err := tr.Train(t.Context(), job, &listener{}); err != nil {
+		t.Error(err)
+	}
+}
+
 // One network could otherwise take all devices away.
 func TestATrialUnderWhichDevicesFailIsTheCause(t *testing.T) {
 	tr := onFaulty(newFaultyGPU(t, "cuda:0", 0), newFaultyGPU(t, "cuda:1", 0), newFaultyGPU(t, "cuda:2", 0))

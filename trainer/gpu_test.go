@@ -285,3 +285,37 @@ func TestGPUFaults(t *testing.T) {
 		})
 	}
 }
+
+// TestGPUThatCannotBeOpened: one that was there when the program began, and is not when it
+// is opened, is left out like one that fails. Otherwise each next trial would go to it,
+// which always has the fewest trainings.
+func TestGPUThatCannotBeOpened(t *testing.T) {
+	gpus, err := gpu.Devices()
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone := gpus[0]
+	gone.Index = 99
+	s := tiny(t)
+	tr := trainer.New(trainer.Options{Devices: gpu.On([]gpu.Info{gone, gpus[0]})})
+	failed := 0
+	for i := range 3 {
+		for {
+			err := tr.Train(t.Context(), job(s, i), &recorder{})
+			if err == nil {
+				break
+			}
+			failed++
+			if !errors.Is(err, search.ErrDevice) || !strings.HasPrefix(err.Error(), gone.String()+" failed: no GPU 99: ") {
+				t.Fatal(err)
+			}
+		}
+	}
+	if failed != 1 { // then the other one has fewer faults
+		t.Errorf("the GPU that is gone was tried %d times, want 1", failed)
+	}
+	tr = trainer.New(trainer.Options{Devices: gpu.On([]gpu.Info{gone})})
+	if _, err := tr.Workers(t.Context(), s); !errors.Is(err, search.ErrNoDevice) {
+		t.Errorf("workers: error %v", err)
+	}
+}

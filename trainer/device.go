@@ -207,9 +207,9 @@ func (t *Trainer) giveBack(d *device, err error) error {
 			d.ending, d.fault = true, err
 			d.faults++
 		}
-		after := "it is opened anew"
+		after := "the device is opened anew"
 		if d.lost() {
-			after = "it failed before, so nothing more is trained on it"
+			after = "it is the second time, so nothing more is trained on this device"
 		}
 		err = fmt.Errorf("%w: %s", err, after)
 	}

@@ -106,8 +106,8 @@ func onFaulty(list ...*faultyGPU) *Trainer {
 }
 
 func TestAFaultyDeviceIsOpenedAnewOnce(t *testing.T) {
-	const again = ": the device failed: it is opened anew"
-	const never = ": the device failed: it failed before, so nothing more is trained on it"
+	const again = ": the device failed: the device is opened anew"
+	const never = ": the device failed: it is the second time, so nothing more is trained on this device"
 	job := tinyJob(t, 3) // of 2 steps each
 	want, _, err := insist(t.Context(), onFaulty(newFaultyGPU(t, "cuda:0")), job)
 	if err != nil {

@@ -239,10 +239,10 @@ func TestGPUFaults(t *testing.T) {
 		fault string
 		lost  []string // what some training is told
 	}{
-		{"1:1", []string{"ILLEGAL_ADDRESS: it is opened anew"}},
-		{"1:100:MISALIGNED_ADDRESS", []string{"MISALIGNED_ADDRESS: it is opened anew"}},
-		{"1:50:ECC_UNCORRECTABLE 1:200:LAUNCH_FAILED", []string{"ECC_UNCORRECTABLE: it is opened anew",
-			"LAUNCH_FAILED: it failed before, so nothing more is trained on it"}},
+		{"1:1", []string{"ILLEGAL_ADDRESS: the device is opened anew"}},
+		{"1:100:MISALIGNED_ADDRESS", []string{"MISALIGNED_ADDRESS: the device is opened anew"}},
+		{"1:50:ECC_UNCORRECTABLE 1:200:LAUNCH_FAILED", []string{"ECC_UNCORRECTABLE: the device is opened anew",
+			"LAUNCH_FAILED: it is the second time, so nothing more is trained on this device"}},
 	} {
 		t.Run(c.fault, func(t *testing.T) {
 			emulator.Inject(t, "IGC_EMULATED_FAULT", c.fault)

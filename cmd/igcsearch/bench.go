@@ -69,16 +69,7 @@ func (p *benchPairs) Set(s string) error {
 	return nil
 }
 
-func newBenchCommand() *cobra.Command {
-	o := benchOptions{
-		// Table 1 (i) of the paper.
-		pairs: benchPairs{space.Budget{Params: 4672, Kernel: 9, Tolerance: 0.024}.Nearest()},
-		batch: 64, threads: positive(min(runtime.GOMAXPROCS(0), bench.MaxThreads)), steps: 5,
-	}
-	cmd := &cobra.Command{
-		Use:   "bench",
-		Short: "Measure how fast this machine trains",
-		Long: `bench trains the network of each pair on random pictures for a few steps and
+const benchLong = `bench trains the network of each pair on random pictures for a few steps and
 shows the median time of a step: forward pass, gradients and update of one
 batch. GFLOP/s counts two operations for each multiply–add, three times those
 of the forward pass; the peak is what the same threads reach without memory.
@@ -113,10 +104,21 @@ of a step; of several the least counts. On a processor it runs between the two h
 of our steps, on a GPU after our row is written. Of a peer that fails, or takes longer
 than --peer-limit, what it had printed counts; without that its columns stay empty.
 bench goes on, and its exit code is 1. As JSON each line of a peer is a line of its own.
-The command is split at spaces, without quoting; a script can hold what needs more.`,
+The command is split at spaces, without quoting; a script can hold what needs more.`
+
+func newBenchCommand() *cobra.Command {
+	o := benchOptions{
+		// Table 1 (i) of the paper.
+		pairs: benchPairs{space.Budget{Params: 4672, Kernel: 9, Tolerance: 0.024}.Nearest()},
+		batch: 64, threads: positive(min(runtime.GOMAXPROCS(0), bench.MaxThreads)), steps: 5,
+	}
+	cmd := &cobra.Command{
+		Use:   "bench",
+		Short: "Measure how fast this machine trains",
+		Long:  benchLong,
 		Example: `  igcsearch bench --pairs 40x2,64x1
 
-  # json lines, one per pair
+  # JSON lines
   igcsearch bench --pairs 40x2 --batch 16 --threads 1 --steps 3 --format json
 
   # all pairs of the paper's Table 1 beside PyTorch

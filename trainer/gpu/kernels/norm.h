@@ -82,7 +82,7 @@ __device__ __forceinline__ void end_norm(const igc_norm &n, const float *sums, i
 	int per = 32;
 	while (per > 1 && per * channels > threads) per /= 2;
 	for (int first = 0; first < channels; first += threads / per) {
-		if (first + threadIdx.y * 32 / per >= channels) break; // a warp without a channel
+		if (first + (int)threadIdx.y * 32 / per >= channels) break; // a warp without a channel
 		const int i = first + thread / per, c = channel(min(i, channels - 1));
 		const float2 *from = (const float2 *)sums + (long long)c * parts;
 		double s[2] = {0, 0};

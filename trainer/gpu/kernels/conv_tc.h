@@ -77,10 +77,18 @@ __device__ __forceinline__ void conv_tf32(const igc_conv &a) {
 	// weights are 0.
 	uint *const weights = (uint *)shared;
 	float *const norms = shared + steps * TILES * 64, *const masks = norms + steps * 24;
-	for (int e = thread; e < steps * TILES * 64; e += threads) {
-		const int l = e / 2 % 32, tile = e / 64 % TILES, step = e / 64 / TILES;
-		const int o = o0 + tile * 8 + l / 4, i = step * 8 + e % 2 * 4 + l % 4;
-		weights[e] = o < a.co && i < ci ? igc_tf32(a.w[weight_at(a, g, o, i, 0, 1)]) : 0;
+	constexpr int AT_ONCE = 8; // reads of a thread before it needs the first of them
+	for (int e0 = thread; e0 < steps * TILES * 64; e0 += AT_ONCE * threads) {
+		float w[AT_ONCE];
+#pragma unroll
+		for (int n = 0; n < AT_ONCE; n++) {
+			const int e = e0 + n * threads, l = e / 2 % 32, tile = e / 64 % TILES, step = e / 64 / TILES;
+			const int o = o0 + tile * 8 + l / 4, i = step * 8 + e % 2 * 4 + l % 4;
+			w[n] = o < a.co && i < ci ? __ldg(a.w + weight_at(a, g, o, i, 0, 1)) : 0;
+		}
+#pragma unroll
+		for (int n = 0; n < AT_ONCE; n++)
+			if (e0 + n * threads < steps * TILES * 64) weights[e0 + n * threads] = igc_tf32(w[n]);
 	}
 	for (int i = thread; i < steps * 8; i += threads) {
 		const int ch = channel(g, min(i, ci - 1), groups, ci, a.interleaved);

@@ -9,15 +9,18 @@
 // This is the pattern of NVIDIA's sample threadFenceReduction and of the programming guide's section on fences. The
 // barrier puts the writes of the block's threads before the fence of one of them, and the fence puts them before the
 // count. Who then reads the largest count has all other counts before it, and the second fence and barrier put them
-// before the reads of its block. Which block is the last differs from run to run, but what it does must not depend on it.
+// before the reads of its block. The other blocks read nothing more and need no second fence, which would empty the first
+// cache of their multiprocessor. Which block is the last differs from run to run, but what it does must not depend on it.
 __device__ __forceinline__ bool last_block(int *counters) {
 	SHARED(int, last);
 	__syncthreads();
 	if (threadIdx.x == 0 && threadIdx.y == 0) {
 		__threadfence();
 		*last = atomicAdd(counters + blockIdx.y, 1) == (int)(gridDim.x * gridDim.z) - 1;
-		if (*last) counters[blockIdx.y] = 0; // for the next launch
-		__threadfence();
+		if (*last) {
+			counters[blockIdx.y] = 0; // for the next launch
+			__threadfence();
+		}
 	}
 	__syncthreads();
 	return *last;

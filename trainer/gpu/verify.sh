@@ -301,7 +301,9 @@ if begin study 90; then
 	db=$work/verify.db
 	rm -f "$db"*
 	read -ra settings <<<"$STUDY"
+	part_end=$((part_end - 8)) # for the export: the epochs of a training that is stopped are in the database, not in OUTDIR
 	run training 80 . "$igcsearch" run fig3a-short "${settings[@]}" --data "$data" --device cuda --db "$db" --no-figure
+	part_end=$((part_end + 8))
 	run export 10 . "$igcsearch" export fig3a-short --db "$db" --format csv --epochs --output "$out/study.csv"
 fi
 

@@ -98,6 +98,16 @@ exec "$@"
 		`peer\t40x2,5x10,1x23\t\d+\t124\tstopped after [89]\d s`, `fig3a\t64x1,28x3,12x6,6x9,3x13,2x16\t\d+\t0\t`)
 }
 
+// TestVerifyLeavesTimeToExportTheStudy: a training that is stopped has its epochs in a database
+// that is not in OUT.
+func TestVerifyLeavesTimeToExportTheStudy(t *testing.T) {
+	l := newLease(t)
+	l.verify(t, "PARTS=study", "LIMIT=40")
+	lines, _ := l.results(t)
+	wantLines(t, strings.Join(lines, "\n"), `-- study: training \(at \d+ s, at most (2\d|3[0-2]) s\): .*`,
+		`-- study: export \(at \d+ s, at most (9|10) s\): .*`)
+}
+
 func TestVerifyEndsWhatRunsWhenItIsTerminated(t *testing.T) {
 	l := newLease(t)
 	code, printed := l.verify(t, "PARTS=bench", "KILL_AT=3", "SIGNAL=TERM")

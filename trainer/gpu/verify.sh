@@ -36,14 +36,14 @@ exec 3>&1 >>"$log" 2>&1 </dev/null
 LIMIT=${LIMIT:-585}
 PEER=${PEER-python3 trainer/testdata/torch_step.py --device cuda}
 STUDY=${STUDY:---set epochs=2 --set seeds=1}
-pairs_first=40x2,5x10 pairs_peer=40x2,5x10,1x23 pairs_rest=64x1,28x3,12x6,6x9,3x13,2x16 pairs_one=40x2
+pairs_first=40x2,5x10 pairs_peer=40x2,5x10,1x23 pairs_rest=64x1,28x3,12x6,6x9,3x13,2x16 pairs_one=40x2 pairs_tf32=40x2,64x1
 bench=(--device cuda:0 --output "$rows")
 size=real
 export PYTHONUNBUFFERED=1 HOME=${HOME:-$work}
 # What the driver compiles is kept for the next process, also where the home folder cannot be written.
 export CUDA_CACHE_PATH=$work/cuda CUDA_CACHE_MAXSIZE=1073741824
 if [ -n "${EMULATED:-}" ]; then
-	pairs_first=3x2,1x3 pairs_peer=3x2 pairs_rest=2x3 pairs_one=3x2
+	pairs_first=3x2,1x3 pairs_peer=3x2 pairs_rest=2x3 pairs_one=3x2 pairs_tf32=
 	bench+=(--batch 2 --steps 1)
 	size=small
 	STUDY="--set epochs=1 --set seeds=1 --set pairs=[\"3x2\"] --set blocks=1 --set train_pictures=64 --set test_pictures=32"
@@ -286,6 +286,14 @@ fi
 
 if begin fig3a 70; then
 	run "$pairs_rest" 70 . "$igcsearch" bench "${bench[@]}" --pairs "$pairs_rest"
+fi
+
+if begin tf32 15; then
+	if [ -n "$pairs_tf32" ]; then
+		run "$pairs_tf32" 15 . "$igcsearch" bench "${bench[@]}" --pairs "$pairs_tf32" --precision tf32
+	else
+		skip tf32 "the emulated GPU is too slow for networks that use matrix units"
+	fi
 fi
 
 if begin compiled 120 && peer "$pairs_one"; then

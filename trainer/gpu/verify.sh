@@ -253,7 +253,7 @@ if begin ncu 60 && tool ncu; then
 	launches=$(sed -n 's/.*"L":40,"M":2,.*"launches":\([0-9]*\),.*/\1/p' "$rows" 2>/dev/null | tail -n 1)
 	# The second step: all its kernels, each of them once. The first run leaves the caches as the kernel before left them,
 	# and asks for little, so that few kernels are repeated for it; the second one empties them.
-	step=(--clock-control none --launch-skip "${launches:-61}" --launch-count "${launches:-61}" --kill yes --csv --page raw
+	step=(--clock-control none --launch-skip "${launches:-47}" --launch-count "${launches:-47}" --kill yes --csv --page raw
 		--print-units base)
 	training=("$igcsearch" bench --device cuda:0 --pairs 40x2 --steps 1)
 	run "time, issue rate, DRAM bytes, L2 hits" 30 . "$ncu" "${step[@]}" --log-file "$out/ncu.csv" --cache-control none \

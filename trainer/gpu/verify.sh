@@ -53,6 +53,17 @@ else
 	export IGC_REQUIRE_GPU=1
 fi
 
+# While a program has it open, the driver keeps a GPU ready. Where it does not do so by itself, each of some sixty programs here
+# would wait for it, for a second or more.
+keepers=()
+for device in /dev/nvidia[0-9]*; do
+	[ -r "$device" ] || continue
+	# shellcheck disable=SC2217 # it reads nothing
+	sleep "$LIMIT" <"$device" 3>&- &
+	keepers+=($!)
+done
+[ ${#keepers[@]} = 0 ] || trap 'kill "${keepers[@]}" 2>/dev/null' EXIT
+
 failed=0 child=
 SECONDS=0 part='' part_end=0
 

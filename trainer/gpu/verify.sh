@@ -237,8 +237,8 @@ trainer_test=$found
 if begin devices 10; then
 	date -u
 	uname -a
+	run devices 10 . "$igcsearch" devices # first, for the first program to use a GPU may wait for it for seconds
 	run version 5 . "$igcsearch" version
-	run devices 10 . "$igcsearch" devices
 	clocks
 	for folder in /usr/local/nvidia/lib64 /usr/local/nvidia/lib /usr/lib64 /usr/local/cuda/compat; do
 		! grep -q '^ *cuda:0 ' "$log" || break

@@ -32,7 +32,7 @@ func TestVerifyRunsItsPartsInOrderAndGoesOnAfterAFault(t *testing.T) {
 			}
 		}
 	}
-	want := []string{"devices version 0", "devices devices 0", "devices clocks 0", "tests TestFaults 2",
+	want := []string{"devices devices 0", "devices version 0", "devices clocks 0", "tests TestFaults 2",
 		"tests TestSameBits 0", "tests TestGPUTrace 0", "bench 40x2,5x10 0", "bench clocks 0", "ncu time, issue rate, DRAM bytes, L2 hits 0",
 		"ncu why warps wait 0", "sanitizer memcheck 0", "sanitizer racecheck 0", "sanitizer initcheck 0",
 		"sizes TestBitsAtRealSizes 0", "peer 40x2,5x10,1x23 0", "fig3a 64x1,28x3,12x6,6x9,3x13,2x16 0", "tf32 40x2,64x1 0",

@@ -47,8 +47,8 @@ def seconds(L, M, layout, way, a):
     opt = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=1e-4)
     model = torch.compile(net, mode="max-autotune") if way == "compile" else net
 
-    def step(keep=False):
-        opt.zero_grad(set_to_none=not keep)
+    def step():
+        opt.zero_grad(set_to_none=True)
         F.cross_entropy(model(x), y).backward()
         opt.step()
 
@@ -64,8 +64,9 @@ def seconds(L, M, layout, way, a):
                 step()
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
+        opt.zero_grad(set_to_none=True)  # so that each replay writes gradients, and adds them to none
         with torch.cuda.graph(graph):
-            step(keep=True)
+            step()
         run = graph.replay
     took = []
     for _ in range(uncounted + times):

@@ -64,7 +64,7 @@ for device in /dev/nvidia[0-9]*; do
 done
 [ ${#keepers[@]} = 0 ] || trap 'kill "${keepers[@]}" 2>/dev/null' EXIT
 
-failed=0 child=
+failed=0 skipped=0 child=
 SECONDS=0 part='' part_end=0
 
 # say prints to the log and to whoever watches.
@@ -94,7 +94,7 @@ run() {
 	shift 3
 	if [ $((part_end - SECONDS)) -lt "$limit" ]; then limit=$((part_end - SECONDS)); fi
 	if [ "$limit" -lt 1 ]; then
-		record "$what" 0 - "skipped: no time is left"
+		skip "$what" "no time is left"
 		return 1
 	fi
 	if ! command -v "$1" >/dev/null; then
@@ -119,7 +119,10 @@ run() {
 }
 
 # skip WHAT WHY
-skip() { record "$1" 0 - "skipped: $2"; }
+skip() {
+	skipped=$((skipped + 1))
+	record "$1" 0 - "skipped: $2"
+}
 
 # missing WHAT PROGRAM skips what needs a program. Without one of ours, all is not well.
 missing() {
@@ -332,6 +335,10 @@ if begin more 120; then
 fi
 
 part=end
-if [ $failed = 0 ]; then record "all is well" $SECONDS 0; else record "something failed" $SECONDS 1 "something failed: $log says what"; fi
+if [ $failed != 0 ]; then
+	record "something failed" $SECONDS 1 "something failed: $log says what"
+else
+	record "nothing failed" $SECONDS 0 "nothing failed, and $skipped commands were skipped"
+fi
 cat "$parts" >&3
 exit $failed

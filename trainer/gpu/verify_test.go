@@ -136,7 +136,8 @@ func TestVerifyGoesOnWithoutWhatIsMissing(t *testing.T) {
 		t.Errorf("exit code %d without time, want 0", code)
 	}
 	wantLines(t, printed, `bench\t40x2,5x10\t0\t-\tskipped: no time is left`,
-		`study\ttraining\t0\t-\tskipped: no time is left`)
+		`study\ttraining\t0\t-\tskipped: no time is left`,
+		`end\tnothing failed\t\d+\t0\tnothing failed, and 4 commands were skipped`)
 }
 
 // TestVerifysNoiseIsReadAsCIFAR: where there are no pictures, the study has others to read.

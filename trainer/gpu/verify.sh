@@ -331,7 +331,7 @@ fi
 
 if begin more 120; then
 	run fig3b 60 . "$igcsearch" bench "${bench[@]}" --pairs fig3b
-	run networks 60 . "$igcsearch" bench "${bench[@]}" --systems IGC-L24M2-D20,RegConv-W18-D20,IGC-L24M2-D20+Ident. --steps 20
+	run networks 60 . "$igcsearch" bench "${bench[@]}" --systems IGC-L24M2-D20,RegConv-W18-D20,IGC-L24M2+Ident.-D20 --steps 20
 fi
 
 part=end

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
+	"igcsearch/space"
 	"igcsearch/trainer/dataset"
 )
 
@@ -138,6 +140,18 @@ func TestVerifyGoesOnWithoutWhatIsMissing(t *testing.T) {
 	wantLines(t, printed, `bench\t40x2,5x10\t0\t-\tskipped: no time is left`,
 		`study\ttraining\t0\t-\tskipped: no time is left`,
 		`end\tnothing failed\t\d+\t0\tnothing failed, and 4 commands were skipped`)
+}
+
+func TestVerifyNamesNetworksThatThereAre(t *testing.T) {
+	found := regexp.MustCompile(`--systems (\S+)`).FindStringSubmatch(read(t, "verify.sh"))
+	if found == nil {
+		t.Fatal("verify.sh has no --systems")
+	}
+	for _, name := range strings.Split(found[1], ",") {
+		if _, err := space.ParseSystem(name); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // TestVerifysNoiseIsReadAsCIFAR: where there are no pictures, the study has others to read.

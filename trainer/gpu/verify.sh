@@ -46,6 +46,7 @@ if [ -n "${EMULATED:-}" ]; then
 	pairs_first=3x2,1x3 pairs_peer=3x2 pairs_rest=2x3 pairs_one=3x2 pairs_tf32=
 	bench+=(--batch 2 --steps 1)
 	size=small
+	export IGC_EMULATED_DEVICES=${IGC_EMULATED_DEVICES:-2} # tests use the second one too
 	STUDY="--set epochs=1 --set seeds=1 --set pairs=[\"3x2\"] --set blocks=1 --set train_pictures=64 --set test_pictures=32"
 	STUDY+=" --set validation=0 --set batch=32 --set workers=1"
 else

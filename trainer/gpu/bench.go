@@ -173,35 +173,49 @@ func (d *Device) Bench(ctx context.Context, net space.Network, n, steps int, pre
 	return b, err
 }
 
+// warmUp is how long a GPU trains before alone measures it: the clock of an idle one is a
+// fraction of what it is at work, and takes a while to rise.
+var warmUp = 200 * time.Millisecond
+
 // alone is the median time of a step. Each time is of several steps, as in a training,
 // which does not wait for each.
 func (m *Model) alone(ctx context.Context, steps int) (time.Duration, error) {
-	burst := min(8, m.rates.bytes/rateBytes)
-	times := make([]time.Duration, steps)
-	for i := range steps + 1 { // the first one uses cold caches and is not counted
+	var times []time.Duration
+	begun := time.Now()
+	for cold := true; len(times) < steps; {
 		if err := ctx.Err(); err != nil {
 			return 0, err
 		}
-		err := m.d.do(func() error {
-			if err := m.rewind(burst); err != nil {
-				return err
-			}
-			begin := time.Now()
-			for range burst {
-				if err := m.train.graph.launch(m.stream); err != nil {
-					return err
-				}
-			}
-			err := m.wait()
-			times[max(i-1, 0)] = time.Since(begin) / time.Duration(burst)
-			return err
-		})
+		t, err := m.burst(min(8, m.rates.bytes/rateBytes))
 		if err != nil {
 			return 0, err
 		}
+		if !cold {
+			times = append(times, t)
+		}
+		cold = cold && time.Since(begun) < warmUp // the first one uses cold caches, too
 	}
 	slices.Sort(times)
 	return (times[steps/2] + times[(steps-1)/2]) / 2, nil
+}
+
+// burst is the time of each of n steps that are started one behind the other.
+func (m *Model) burst(n int) (t time.Duration, err error) {
+	err = m.d.do(func() error {
+		if err := m.rewind(n); err != nil {
+			return err
+		}
+		begin := time.Now()
+		for range n {
+			if err := m.train.graph.launch(m.stream); err != nil {
+				return err
+			}
+		}
+		err := m.wait()
+		t = time.Since(begin) / time.Duration(n)
+		return err
+	})
+	return t, err
 }
 
 // mostStarts is for how many steps starts does not wait. Of a network with slow steps it

@@ -541,6 +541,9 @@ func TestStepsOfFigure3(t *testing.T) {
 			p.traffic()>>20, memory>>20); got != c.want {
 			t.Errorf("%s: %s, want %s", c.system, got, c.want)
 		}
+		if count := fmt.Sprintf("${launches:-%d}", len(p.launches)); !strings.Contains(read(t, "verify.sh"), count) {
+			t.Errorf("%s: verify.sh does not count %d launches", c.system, len(p.launches))
+		}
 	}
 }
 

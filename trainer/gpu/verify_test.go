@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
+	"igcsearch/space"
 	"igcsearch/trainer/dataset"
 )
 
@@ -32,11 +34,11 @@ func TestVerifyRunsItsPartsInOrderAndGoesOnAfterAFault(t *testing.T) {
 			}
 		}
 	}
-	want := []string{"devices version 0", "devices devices 0", "devices clocks 0", "tests TestFaults 2",
+	want := []string{"devices devices 0", "devices version 0", "devices clocks 0", "tests TestFaults 2",
 		"tests TestSameBits 0", "tests TestGPUTrace 0", "bench 40x2,5x10 0", "bench clocks 0", "ncu time, issue rate, DRAM bytes, L2 hits 0",
 		"ncu why warps wait 0", "sanitizer memcheck 0", "sanitizer racecheck 0", "sanitizer initcheck 0",
-		"sizes TestBitsAtRealSizes 0", "peer 40x2,5x10,1x23 0", "fig3a 64x1,28x3,12x6,6x9,3x13,2x16 0", "compiled 40x2 0",
-		"study training 0", "study export 0", "more fig3b 0", "more networks 0", "end something failed 1"}
+		"sizes TestBitsAtRealSizes 0", "peer 40x2,5x10,1x23 0", "fig3a 64x1,28x3,12x6,6x9,3x13,2x16 0", "tf32 40x2,64x1 0",
+		"compiled 40x2 0", "study training 0", "study export 0", "more fig3b 0", "more networks 0", "end something failed 1"}
 	if !slices.Equal(order, want) {
 		t.Errorf("parts.tsv has\n%s\nwant\n%s", strings.Join(order, "\n"), strings.Join(want, "\n"))
 	}
@@ -98,6 +100,16 @@ exec "$@"
 		`peer\t40x2,5x10,1x23\t\d+\t124\tstopped after [89]\d s`, `fig3a\t64x1,28x3,12x6,6x9,3x13,2x16\t\d+\t0\t`)
 }
 
+// TestVerifyLeavesTimeToExportTheStudy: a training that is stopped has its epochs in a database
+// that is not in OUT.
+func TestVerifyLeavesTimeToExportTheStudy(t *testing.T) {
+	l := newLease(t)
+	l.verify(t, "PARTS=study", "LIMIT=40")
+	lines, _ := l.results(t)
+	wantLines(t, strings.Join(lines, "\n"), `-- study: training \(at \d+ s, at most (2\d|3[0-2]) s\): .*`,
+		`-- study: export \(at \d+ s, at most (9|10) s\): .*`)
+}
+
 func TestVerifyEndsWhatRunsWhenItIsTerminated(t *testing.T) {
 	l := newLease(t)
 	code, printed := l.verify(t, "PARTS=bench", "KILL_AT=3", "SIGNAL=TERM")
@@ -126,7 +138,20 @@ func TestVerifyGoesOnWithoutWhatIsMissing(t *testing.T) {
 		t.Errorf("exit code %d without time, want 0", code)
 	}
 	wantLines(t, printed, `bench\t40x2,5x10\t0\t-\tskipped: no time is left`,
-		`study\ttraining\t0\t-\tskipped: no time is left`)
+		`study\ttraining\t0\t-\tskipped: no time is left`,
+		`end\tnothing failed\t\d+\t0\tnothing failed, and 4 commands were skipped`)
+}
+
+func TestVerifyNamesNetworksThatThereAre(t *testing.T) {
+	found := regexp.MustCompile(`--systems (\S+)`).FindStringSubmatch(read(t, "verify.sh"))
+	if found == nil {
+		t.Fatal("verify.sh has no --systems")
+	}
+	for _, name := range strings.Split(found[1], ",") {
+		if _, err := space.ParseSystem(name); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // TestVerifysNoiseIsReadAsCIFAR: where there are no pictures, the study has others to read.

@@ -230,6 +230,8 @@ func TestWaitsOfAMeasurement(t *testing.T) {
 		t.Fatal(err)
 	}
 	idle(t, m)
+	defer func(d time.Duration) { warmUp = d }(warmUp)
+	warmUp = 0
 	if _, err := m.alone(t.Context(), 1); err != nil {
 		t.Fatal(err)
 	}

@@ -143,7 +143,8 @@ func (t *Trainer) able(s search.Study) (list []*device, err error) {
 // take returns the device with the fewest trainings in progress, of those the one with
 // the fewest faults, if possible one that can continue from the job's checkpoint. It has
 // what the study's precision needs, which Check has found. The device must be given back.
-// It waits for a device that is opened anew if there is no other.
+// It waits for a device that is opened anew if there is no other. If all that could
+// continue are lost, the error is search.ErrNoDevice: on others the trial would fail.
 func (t *Trainer) take(ctx context.Context, job search.Job) (*device, error) {
 	made := ""
 	if job.From != nil {
@@ -160,6 +161,9 @@ func (t *Trainer) take(ctx context.Context, job search.Job) (*device, error) {
 		other := func(d *device) bool { return job.Study.Arithmetic(d.Arithmetic()) != made }
 		if able := slices.DeleteFunc(slices.Clone(list), other); len(able) > 0 {
 			list = able
+		} else if slices.ContainsFunc(t.devices, func(d *device) bool { return d.lost() && !other(d) }) {
+			return nil, fmt.Errorf("%v seed %d after epoch %d needs %s: %w", job.System.Label(), job.Seed, job.From.Epoch,
+				made, t.noDevice())
 		}
 		list = slices.DeleteFunc(list, func(d *device) bool { return d.ending })
 		if len(list) > 0 {
@@ -203,9 +207,9 @@ func (t *Trainer) giveBack(d *device, err error) error {
 			d.ending, d.fault = true, err
 			d.faults++
 		}
-		after := "it is opened anew"
+		after := "the device is opened anew"
 		if d.lost() {
-			after = "it failed before, so nothing more is trained on it"
+			after = "it is the second time, so nothing more is trained on this device"
 		}
 		err = fmt.Errorf("%w: %s", err, after)
 	}
@@ -239,8 +243,12 @@ func (t *Trainer) Workers(ctx context.Context, s search.Study) (int, error) {
 			largest = net
 		}
 	}
+	able, err := t.able(s)
+	if err != nil {
+		return 0, err
+	}
 	sum := 0
-	for _, d := range t.devices {
+	for _, d := range able {
 		n, err := t.workersOn(ctx, d, largest, batch(s, set), set)
 		if err != nil {
 			return 0, err

@@ -271,6 +271,13 @@ func TestWorkers(t *testing.T) {
 			t.Errorf("%d workers, %v, want %d", n, err, want)
 		}
 	}
+	job := tinyJob(t, 1)
+	job.Study.Precision = search.PrecisionTF32
+	able := newFakeGPU(sm80, 3)
+	able.Device.(*fakeGPU).tf32 = true
+	if n, err := onDevices(able, newFakeGPU("cuda sm_75", 2)).Workers(t.Context(), job.Study); n != 3 || err != nil {
+		t.Errorf("%d workers, %v, want only those of the device with the precision", n, err)
+	}
 	asked := &fakeGPU{workers: func(net space.Network, n int) (int, error) {
 		if net.Name != "IGC-L4M2" || n != 16 {
 			t.Errorf("asked for %s in batches of %d, want the larger of two networks", net.Name, n)

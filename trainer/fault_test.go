@@ -106,8 +106,8 @@ func onFaulty(list ...*faultyGPU) *Trainer {
 }
 
 func TestAFaultyDeviceIsOpenedAnewOnce(t *testing.T) {
-	const again = ": the device failed: it is opened anew"
-	const never = ": the device failed: it failed before, so nothing more is trained on it"
+	const again = ": the device failed: the device is opened anew"
+	const never = ": the device failed: it is the second time, so nothing more is trained on this device"
 	job := tinyJob(t, 3) // of 2 steps each
 	want, _, err := insist(t.Context(), onFaulty(newFaultyGPU(t, "cuda:0")), job)
 	if err != nil {
@@ -205,6 +205,26 @@ func TestWithoutADeviceTheErrorSaysWhatHappenedToEach(t *testing.T) {
 	}
 	if _, err := tr.Workers(t.Context(), job.Study); !errors.Is(err, search.ErrNoDevice) {
 		t.Errorf("workers: error %v", err)
+	}
+}
+
+// A device of another kind cannot continue what a lost one began: the trial does not fail
+// by that.
+func TestATrialOfALostDeviceDoesNotFailOnAnotherKind(t *testing.T) {
+	faulty, other := newFaultyGPU(t, "cuda:0", 3, 1), newFaultyGPU(t, "cuda:1")
+	other.arithmetic = sm80
+	tr := onFaulty(faulty, other)
+	tr.devices[1].running++ // so that the first one is taken as long as it is used
+	l, lost, err := insist(t.Context(), tr, tinyJob(t, 3))
+	const want = "L4M2 seed 0 after epoch 1 needs " + sm90 +
+		": no device is left to train on: epoch 2, step 2: cuda:0: the device failed"
+	if len(l.checkpoints) != 1 || len(lost) != 2 || !errors.Is(err, search.ErrNoDevice) || err.Error() != want {
+		t.Errorf("%d epochs, lost %q, error %v, want %s", len(l.checkpoints), lost, err, want)
+	}
+	job := tinyJob(t, 1)
+	job.Seed = 1 // which has not begun
+	if err := tr.Train(t.Context(), job, &listener{}); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -239,10 +239,10 @@ func TestGPUFaults(t *testing.T) {
 		fault string
 		lost  []string // what some training is told
 	}{
-		{"1:1", []string{"ILLEGAL_ADDRESS: it is opened anew"}},
-		{"1:100:MISALIGNED_ADDRESS", []string{"MISALIGNED_ADDRESS: it is opened anew"}},
-		{"1:50:ECC_UNCORRECTABLE 1:200:LAUNCH_FAILED", []string{"ECC_UNCORRECTABLE: it is opened anew",
-			"LAUNCH_FAILED: it failed before, so nothing more is trained on it"}},
+		{"1:1", []string{"ILLEGAL_ADDRESS: the device is opened anew"}},
+		{"1:100:MISALIGNED_ADDRESS", []string{"MISALIGNED_ADDRESS: the device is opened anew"}},
+		{"1:50:ECC_UNCORRECTABLE 1:200:LAUNCH_FAILED", []string{"ECC_UNCORRECTABLE: the device is opened anew",
+			"LAUNCH_FAILED: it is the second time, so nothing more is trained on this device"}},
 	} {
 		t.Run(c.fault, func(t *testing.T) {
 			emulator.Inject(t, "IGC_EMULATED_FAULT", c.fault)
@@ -283,5 +283,39 @@ func TestGPUFaults(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestGPUThatCannotBeOpened: one that was there when the program began, and is not when it
+// is opened, is left out like one that fails. Otherwise each next trial would go to it,
+// which always has the fewest trainings.
+func TestGPUThatCannotBeOpened(t *testing.T) {
+	gpus, err := gpu.Devices()
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone := gpus[0]
+	gone.Index = 99
+	s := tiny(t)
+	tr := trainer.New(trainer.Options{Devices: gpu.On([]gpu.Info{gone, gpus[0]})})
+	failed := 0
+	for i := range 3 {
+		for {
+			err := tr.Train(t.Context(), job(s, i), &recorder{})
+			if err == nil {
+				break
+			}
+			failed++
+			if !errors.Is(err, search.ErrDevice) || !strings.HasPrefix(err.Error(), gone.String()+" failed: no GPU 99: ") {
+				t.Fatal(err)
+			}
+		}
+	}
+	if failed != 1 { // then the other one has fewer faults
+		t.Errorf("the GPU that is gone was tried %d times, want 1", failed)
+	}
+	tr = trainer.New(trainer.Options{Devices: gpu.On([]gpu.Info{gone})})
+	if _, err := tr.Workers(t.Context(), s); !errors.Is(err, search.ErrNoDevice) {
+		t.Errorf("workers: error %v", err)
 	}
 }

@@ -69,16 +69,7 @@ func (p *benchPairs) Set(s string) error {
 	return nil
 }
 
-func newBenchCommand() *cobra.Command {
-	o := benchOptions{
-		// Table 1 (i) of the paper.
-		pairs: benchPairs{space.Budget{Params: 4672, Kernel: 9, Tolerance: 0.024}.Nearest()},
-		batch: 64, threads: positive(min(runtime.GOMAXPROCS(0), bench.MaxThreads)), steps: 5,
-	}
-	cmd := &cobra.Command{
-		Use:   "bench",
-		Short: "Measure how fast this machine trains",
-		Long: `bench trains the network of each pair on random pictures for a few steps and
+const benchLong = `bench trains the network of each pair on random pictures for a few steps and
 shows the median time of a step: forward pass, gradients and update of one
 batch. GFLOP/s counts two operations for each multiply–add, three times those
 of the forward pass; the peak is what the same threads reach without memory.
@@ -110,12 +101,24 @@ training on a GPU alone before it has that of all.
 --peer compares with another implementation: the command gets the arguments
 --pairs LxM --batch N --threads N, and prints JSON lines with "step_s", the seconds
 of a step; of several the least counts. On a processor it runs between the two halves
-of our steps, on a GPU after our row is written. A peer that fails, or takes longer
-than --peer-limit, leaves its columns empty; bench goes on, and its exit code is 1. The
-command is split at spaces, without quoting; a script can hold what needs more.`,
+of our steps, on a GPU after our row is written. Of a peer that fails, or takes longer
+than --peer-limit, what it had printed counts; without that its columns stay empty.
+bench goes on, and its exit code is 1. As JSON each line of a peer is a line of its own.
+The command is split at spaces, without quoting; a script can hold what needs more.`
+
+func newBenchCommand() *cobra.Command {
+	o := benchOptions{
+		// Table 1 (i) of the paper.
+		pairs: benchPairs{space.Budget{Params: 4672, Kernel: 9, Tolerance: 0.024}.Nearest()},
+		batch: 64, threads: positive(min(runtime.GOMAXPROCS(0), bench.MaxThreads)), steps: 5,
+	}
+	cmd := &cobra.Command{
+		Use:   "bench",
+		Short: "Measure how fast this machine trains",
+		Long:  benchLong,
 		Example: `  igcsearch bench --pairs 40x2,64x1
 
-  # json lines, one per pair
+  # JSON lines
   igcsearch bench --pairs 40x2 --batch 16 --threads 1 --steps 3 --format json
 
   # all pairs of the paper's Table 1 beside PyTorch
@@ -259,6 +262,13 @@ func (m means) geometric(format, name string) string {
 }
 
 func runBench(ctx context.Context, o benchOptions, stdout, stderr io.Writer) error {
+	if o.precision == search.PrecisionTF32 { // --device auto has found no GPU
+		isa, err := trainer.ISA()
+		if err != nil {
+			return err
+		}
+		return o.lacksPrecision(isa)
+	}
 	b, err := newBencher(o, stdout, stderr)
 	if err != nil {
 		return err
@@ -315,6 +325,12 @@ func runBench(ctx context.Context, o benchOptions, stdout, stderr io.Writer) err
 	return b.end(err, map[string]string{"images/s": "mean", "GFLOP/s": all.geometric("%.1f", "gflops"),
 		"% of peak": all.geometric("%.0f", "peak"), "peer GFLOP/s": all.geometric("%.1f", "peer"),
 		"ratio": all.geometric("%.1f", "ratio")})
+}
+
+// lacksPrecision is the error of a device that does not have the precision.
+func (o benchOptions) lacksPrecision(arithmetic string) error {
+	err := trainer.PrecisionError{Precision: o.precision, Devices: arithmetic}
+	return advisedError{fmt.Errorf("%w: choose such a GPU by --device", err)}
 }
 
 // quietLoad is the load of a machine on which hardly anything else runs, in cores.

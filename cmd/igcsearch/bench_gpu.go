@@ -10,7 +10,6 @@ import (
 	"igcsearch/cmd/igcsearch/report"
 	"igcsearch/search"
 	"igcsearch/space"
-	"igcsearch/trainer"
 	"igcsearch/trainer/bench"
 	"igcsearch/trainer/gpu"
 )
@@ -57,7 +56,7 @@ type gpuLimitsJSON struct {
 // runGPUBench measures on the first of the chosen GPUs.
 func runGPUBench(ctx context.Context, o benchOptions, info gpu.Info, stdout, stderr io.Writer) error {
 	if o.precision == search.PrecisionTF32 && !info.Has(o.precision) {
-		return trainer.PrecisionError{Precision: o.precision, Devices: info.Arithmetic()}
+		return o.lacksPrecision(info.Arithmetic())
 	}
 	d, err := gpu.Open(info.Index)
 	if err != nil {
@@ -79,12 +78,12 @@ func runGPUBench(ctx context.Context, o benchOptions, info gpu.Info, stdout, std
 	}
 	all := means{}
 	err = b.each(func(s space.System) (measured, error) {
-		var unwritten error
 		r, err := bench.GPU(ctx, o.measure(s), d, func(r bench.GPUResult) {
-			// Trainings at once may hang, where one alone did not.
-			unwritten = b.append(b.gpuLine(s, r, info, errors.New("the trainings at once are not measured yet")))
+			// Trainings at once may hang, where one alone did not. What cannot be written here
+			// cannot be written below either, which says so.
+			_ = b.append(b.gpuLine(s, r, info, errors.New("the trainings at once are not measured yet")))
 		})
-		if err = errors.Join(err, unwritten); err != nil && r.Step == 0 {
+		if err != nil && r.Step == 0 {
 			return measured{}, err
 		}
 		m := b.gpuRow(s, r, info, all, err)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -106,10 +107,9 @@ func (b *bencher) each(one func(space.System) (measured, error)) error {
 	return nil
 }
 
+// write writes the row also where the file of --output takes no more.
 func (b *bencher) write(m measured) error {
-	if err := b.record(m.line); err != nil {
-		return err
-	}
+	unwritten := b.record(m.line)
 	b.done++
 	table := b.format != "json"
 	if table {
@@ -122,8 +122,8 @@ func (b *bencher) write(m measured) error {
 		b.rows.Cells(m.row...)
 	}
 	var cells []string
-	var err error
-	if m.peer != nil {
+	err := unwritten
+	if m.peer != nil && err == nil {
 		cells, err = m.peer()
 	}
 	if table {
@@ -142,10 +142,11 @@ func (b *bencher) warn() {
 // record writes a line of JSON to the file of --output, and with --format json to the
 // output.
 func (b *bencher) record(line any) error {
-	if err := b.append(line); err != nil || b.format != "json" {
-		return err
+	err := b.append(line)
+	if b.format == "json" {
+		err = cmp.Or(err, json.NewEncoder(b.stdout).Encode(line))
 	}
-	return json.NewEncoder(b.stdout).Encode(line)
+	return err
 }
 
 // append writes a line of JSON to the file of --output, if there is one.
@@ -153,7 +154,10 @@ func (b *bencher) append(line any) error {
 	if b.file == nil {
 		return nil
 	}
-	return json.NewEncoder(b.file).Encode(line)
+	if err := json.NewEncoder(b.file).Encode(line); err != nil {
+		return fmt.Errorf("--output: %w", err)
+	}
+	return nil
 }
 
 // end writes a last row of means by the headers of their columns, if there are several

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -39,6 +41,26 @@ func TestARowIsWrittenBeforeItsPeerIsMeasured(t *testing.T) {
 	}
 	if want := "above\n\n ours   theirs\n───────────────\n  1.5        7\n  2.5\n"; out.String() != want {
 		t.Errorf("got %q, want %q", out.String(), want)
+	}
+}
+
+// A file that takes no more loses none of the output.
+func TestARowIsWrittenIfTheFileIsFull(t *testing.T) {
+	closed, err := os.Create(filepath.Join(t.TempDir(), "rows.jsonl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed.Close()
+	for format, want := range map[string]string{"table": "above\n\n ours\n──────\n  1.5\n", "json": "1\n"} {
+		var out strings.Builder
+		b := bencher{benchOptions: benchOptions{format: format}, stdout: &out, stderr: io.Discard, file: closed,
+			list: []space.System{space.PairSystem(space.Pair{L: 3, M: 2})}, columns: []report.Column{{Header: "ours"}}}
+		err := b.each(func(space.System) (measured, error) {
+			return measured{caption: "above", line: 1, row: []string{"1.5"}}, nil
+		})
+		if !errors.Is(err, os.ErrClosed) || !strings.HasPrefix(err.Error(), "--output: ") || out.String() != want {
+			t.Errorf("%s: got %q, want %q; error %v", format, out.String(), want, err)
+		}
 	}
 }
 

@@ -9,6 +9,7 @@ package gpu
 import (
 	"context"
 	_ "embed"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -45,7 +46,9 @@ func On(gpus []Info) (list []trainer.Device) {
 	return list
 }
 
-// lazy is a GPU that is opened at its first use, and at the first one after Reset.
+// lazy is a GPU that is opened at its first use, and at the first one after Reset. If it
+// cannot be opened it has failed, whatever the driver says of it, unless it lacks memory
+// or is not Supported.
 type lazy struct {
 	info Info
 	mu   sync.Mutex
@@ -57,8 +60,11 @@ func (l *lazy) device() (*Device, error) {
 	defer l.mu.Unlock()
 	if l.open == nil {
 		d, err := Open(l.info.Index)
-		if err != nil {
+		switch {
+		case errors.Is(err, search.ErrDevice) || errors.Is(err, search.ErrNoMemory) || err != nil && !l.info.Supported():
 			return nil, err
+		case err != nil:
+			return nil, faultError{l.info.String(), err.Error()}
 		}
 		l.open = d
 	}

@@ -385,8 +385,8 @@ func TestEveryWaitIsNeeded(t *testing.T) {
 		}
 	}
 	t.Logf("%d waits; without it | this fails\n%s", count, table.String())
-	if len(waits) < 8 {
-		t.Errorf("%d waits found: waitsOf does not know how they are written", len(waits))
+	if count != 28 {
+		t.Errorf("%d waits, want 28: docs/gpu.md says it, and waitsOf must know how each is written", count)
 	}
 }
 

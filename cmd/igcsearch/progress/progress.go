@@ -214,7 +214,7 @@ func (t *tally) verdict(trial search.Trial) string {
 		if trial.Error == "" {
 			return ""
 		}
-		status, text = "put back", trial.Error+": it is trained again"
+		status, text = "put back", trial.Error+": the trial is trained again"
 		if trial.Failure == search.FailedMemory {
 			text += " beside fewer"
 		}

@@ -158,7 +158,7 @@ func TestLines(t *testing.T) {
 		trials[0].Status, trials[0].Error, trials[0].Failure = search.Pending, "not enough memory", search.FailedMemory
 		l.Event(search.Event{Kind: search.Ended, Trial: trials[0]})
 		want := `study: 0 of 2 trials; L40M2 seed 0 epoch 1/2: loss 3.0000, test 12.50 %, 3.0 s; 3s left
-study: L40M2 seed 0 put back after 3s: not enough memory: it is trained again beside fewer
+study: L40M2 seed 0 put back after 3s: not enough memory: the trial is trained again beside fewer
 `
 		if out.String() != want {
 			t.Errorf("got %q, want %q", out.String(), want)

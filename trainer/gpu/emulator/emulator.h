@@ -117,6 +117,7 @@ static inline void __threadfence_block() {}
 
 template <class T> static __forceinline__ T __ldg(const T *p) { igc::constant_read(p, sizeof *p); return igc::load(p); }
 template <class T> static __forceinline__ T __ldcg(const T *p) { igc::strong_read(p, sizeof *p); return igc::load(p); }
+template <class T> static __forceinline__ void __stwb(T *p, T value) { *p = value; }
 #define IGC_ATOMIC(name, T, value) \
 	static __forceinline__ T name(T *p, T v) { \
 		igc::counter(p, sizeof *p); \

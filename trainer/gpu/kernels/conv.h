@@ -240,7 +240,7 @@ __device__ __forceinline__ void conv(const igc_conv &a) {
 
 	// Channels lie a fixed step apart.
 	// After so many channels, what is read is again in the same registers.
-	constexpr int UNROLL = K > 1 ? 1 : INPUT == PLAIN ? DEPTH + 1 : DEPTH;
+	[[maybe_unused]] constexpr int UNROLL = K > 1 ? 1 : INPUT == PLAIN ? DEPTH + 1 : DEPTH;
 	static_assert(RN == 1 || DEPTH <= RN, "what is read is of this channel or of the next");
 	const int step = a.interleaved ? groups : 1;
 	const long long plane = (long long)step * H * rowStep;
@@ -271,7 +271,7 @@ __device__ __forceinline__ void conv(const igc_conv &a) {
 		if (!normal) return;
 		scale = __ldg(a.scale + ch), shift = __ldg(a.shift + ch);
 		if (TWO) scale2 = __ldg(a.scale2 + ch);
-		// Lanes without a picture have 0, whatever lies there.
+		// Lanes without a picture have 0: what lies there are numbers, computed from an empty picture.
 		if (TWO && !valid) scale = scale2 = shift = 0;
 	};
 	// What follows the loop needs of this lies in shared memory meanwhile, for lack of

@@ -37,6 +37,12 @@ __device__ __forceinline__ four load_four(const float *from) {
 	return {{v.x, v.y, v.z, v.w}};
 }
 
+// store_four is one store of 16 bytes. Of a plain assignment the compiler makes four stores of 4 bytes, and each of them
+// touches every sector of 32 bytes that the warp writes.
+__device__ __forceinline__ void store_four(float *to, const float (&v)[4]) {
+	__stwb((float4 *)to, make_float4(v[0], v[1], v[2], v[3]));
+}
+
 // row_sums adds four values over the eight lanes with the same lane%4, each in a fixed order. The lane gets the sum
 // of v[lane/8], rounded down to a whole number.
 __device__ __forceinline__ float row_sums(const float (&v)[4]) {
@@ -71,10 +77,18 @@ __device__ __forceinline__ void conv_tf32(const igc_conv &a) {
 	// weights are 0.
 	uint *const weights = (uint *)shared;
 	float *const norms = shared + steps * TILES * 64, *const masks = norms + steps * 24;
-	for (int e = thread; e < steps * TILES * 64; e += threads) {
-		const int l = e / 2 % 32, tile = e / 64 % TILES, step = e / 64 / TILES;
-		const int o = o0 + tile * 8 + l / 4, i = step * 8 + e % 2 * 4 + l % 4;
-		weights[e] = o < a.co && i < ci ? igc_tf32(a.w[weight_at(a, g, o, i, 0, 1)]) : 0;
+	constexpr int AT_ONCE = 8; // reads of a thread before it needs the first of them
+	for (int e0 = thread; e0 < steps * TILES * 64; e0 += AT_ONCE * threads) {
+		float w[AT_ONCE];
+#pragma unroll
+		for (int n = 0; n < AT_ONCE; n++) {
+			const int e = e0 + n * threads, l = e / 2 % 32, tile = e / 64 % TILES, step = e / 64 / TILES;
+			const int o = o0 + tile * 8 + l / 4, i = step * 8 + e % 2 * 4 + l % 4;
+			w[n] = o < a.co && i < ci ? __ldg(a.w + weight_at(a, g, o, i, 0, 1)) : 0;
+		}
+#pragma unroll
+		for (int n = 0; n < AT_ONCE; n++)
+			if (e0 + n * threads < steps * TILES * 64) weights[e0 + n * threads] = igc_tf32(w[n]);
 	}
 	for (int i = thread; i < steps * 8; i += threads) {
 		const int ch = channel(g, min(i, ci - 1), groups, ci, a.interleaved);
@@ -152,10 +166,8 @@ __device__ __forceinline__ void conv_tf32(const igc_conv &a) {
 						}
 #pragma unroll
 					for (int p = 0; p < P; p++)
-						if (TWO && keeps && i < ci && p0 + p < last) {
-							const float(&v)[4] = ahead[d][0][p][h].v;
-							*(float4 *)(a.dz + x0 + i * next + (p0 + p) * LANES) = make_float4(v[0], v[1], v[2], v[3]);
-						}
+						if (TWO && keeps && i < ci && p0 + p < last)
+							store_four(a.dz + x0 + i * next + (p0 + p) * LANES, ahead[d][0][p][h].v);
 				}
 				if (step + AHEAD < steps) load(ahead[d], step + AHEAD);
 				const uint *w = weights + step * TILES * 64 + 2 * lane;
@@ -208,7 +220,7 @@ __device__ __forceinline__ void conv_tf32(const igc_conv &a) {
 							v4[2 * e] += v;
 							v4[2 * e + 1] = fmaf(v, by, v4[2 * e + 1]);
 						}
-						*(float4 *)(to + at + o * next) = make_float4(z[0], z[1], z[2], z[3]);
+						store_four(to + at + o * next, z);
 					}
 					if (!a.sums) continue;
 					const float sum = row_sums(v4);

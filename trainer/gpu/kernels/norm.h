@@ -9,15 +9,18 @@
 // This is the pattern of NVIDIA's sample threadFenceReduction and of the programming guide's section on fences. The
 // barrier puts the writes of the block's threads before the fence of one of them, and the fence puts them before the
 // count. Who then reads the largest count has all other counts before it, and the second fence and barrier put them
-// before the reads of its block. Which block is the last differs from run to run, but what it does must not depend on it.
+// before the reads of its block. The other blocks read nothing more and need no second fence, which would empty the first
+// cache of their multiprocessor. Which block is the last differs from run to run, but what it does must not depend on it.
 __device__ __forceinline__ bool last_block(int *counters) {
 	SHARED(int, last);
 	__syncthreads();
 	if (threadIdx.x == 0 && threadIdx.y == 0) {
 		__threadfence();
 		*last = atomicAdd(counters + blockIdx.y, 1) == (int)(gridDim.x * gridDim.z) - 1;
-		if (*last) counters[blockIdx.y] = 0; // for the next launch
-		__threadfence();
+		if (*last) {
+			counters[blockIdx.y] = 0; // for the next launch
+			__threadfence();
+		}
 	}
 	__syncthreads();
 	return *last;
@@ -82,7 +85,7 @@ __device__ __forceinline__ void end_norm(const igc_norm &n, const float *sums, i
 	int per = 32;
 	while (per > 1 && per * channels > threads) per /= 2;
 	for (int first = 0; first < channels; first += threads / per) {
-		if (first + threadIdx.y * 32 / per >= channels) break; // a warp without a channel
+		if (first + (int)threadIdx.y * 32 / per >= channels) break; // a warp without a channel
 		const int i = first + thread / per, c = channel(min(i, channels - 1));
 		const float2 *from = (const float2 *)sums + (long long)c * parts;
 		double s[2] = {0, 0};

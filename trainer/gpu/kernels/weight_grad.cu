@@ -58,7 +58,7 @@ __device__ __forceinline__ Tile<CO, CI> tile_of(const igc_weight_grad &a, int po
 		t.shift[i] = a.scale ? a.shift[xch + i * step] : 0;
 	}
 	if (TWO) {
-		const bool valid = b * LANES + lane < a.n; // lanes without a picture have 0, whatever lies there
+		const bool valid = b * LANES + lane < a.n; // the others have 0: what lies there are numbers
 #pragma unroll
 		for (int o = 0; o < CO; o++) {
 			t.ca[o] = valid ? a.ca[dch + o * step] : 0;

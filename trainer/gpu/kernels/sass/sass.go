@@ -75,12 +75,9 @@ type part struct {
 	loads, rounds     int
 }
 
-// blocks is how many blocks of 256 threads an SM can hold: its four parts have 16,384
-// registers and room for 16 warps each, and registers are given out by 256 to a warp.
-func (f figures) blocks() int {
-	const warps = 256 / 32 / 4 // of a block in each part
-	return min(16, 16384/((f.registers+7)/8*8*32)) / warps
-}
+// warps is how many warps an SM can hold: its four parts have 16,384 registers and
+// room for 16 warps each, and registers are given out by 256 to a warp.
+func (f figures) warps() int { return 4 * min(16, 16384/((f.registers+7)/8*8*32)) }
 
 // readFigures reads the files of a folder.
 func readFigures(dir string) (map[build]figures, error) {

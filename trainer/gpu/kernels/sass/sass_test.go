@@ -69,19 +69,20 @@ func TestTableHasALineForEachKernel(t *testing.T) {
 	_, table, _ := strings.Cut(out.String(), "# kernel")
 	lines := strings.Split(strings.TrimSpace(table), "\n")[1:]
 	want := []string{
-		"scale                        24     0      8    9  22    4/2     7/5 |  129     8      1    9  22    4/2     7/5",
-		"straight                     32     0      8    -   -      -     2/2 |   33     0      6    -   -      -     2/2",
+		"scale                        24     0    64    9  22    4/2     7/5 |  129     8    12    9  22    4/2     7/5",
+		"straight                     32     0    64    -   -      -     2/2 |   33     0    48    -   -      -     2/2",
 	}
 	if !slices.Equal(lines, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(lines, "\n"), strings.Join(want, "\n"))
 	}
 }
 
-// TestBlocksOfAnSM: by NVIDIA's table of occupancy for blocks of 256 threads.
-func TestBlocksOfAnSM(t *testing.T) {
-	for registers, want := range map[int]int{16: 8, 32: 8, 33: 6, 40: 6, 41: 5, 48: 5, 64: 4, 65: 3, 80: 3, 81: 2, 128: 2, 129: 1, 255: 1} {
-		if got := (figures{registers: registers}).blocks(); got != want {
-			t.Errorf("%d registers: %d blocks, want %d", registers, got, want)
+// TestWarpsOfAnSM: by NVIDIA's table of occupancy.
+func TestWarpsOfAnSM(t *testing.T) {
+	for registers, want := range map[int]int{16: 64, 32: 64, 33: 48, 40: 48, 41: 40, 48: 40, 64: 32, 65: 28, 80: 24, 81: 20,
+		96: 20, 97: 16, 128: 16, 129: 12, 255: 8} {
+		if got := (figures{registers: registers}).warps(); got != want {
+			t.Errorf("%d registers: %d warps, want %d", registers, got, want)
 		}
 	}
 }

@@ -16,7 +16,7 @@ import (
 const header = `# What kernels/build.sh found in the machine code of each kernel, on sm_80 and on sm_90:
 #   regs    registers of a thread
 #   spill   bytes of a thread that are stored to memory, as registers were too few
-#   blocks  of 256 threads that an SM can hold with so many registers (shared memory may allow fewer)
+#   warps   that an SM can hold with so many registers, of 64 (a block has 1 to 10; shared memory may allow fewer)
 #   hot     instructions of the hot loop, the innermost one with the most multiply-adds, of those the one with the
 #           most loads; - without a loop
 #   fma     its share of multiply-adds, in %
@@ -32,7 +32,7 @@ func printTable(to io.Writer, all map[build]figures) {
 	for b := range all {
 		names[b.kernel] = true
 	}
-	columns := fmt.Sprintf(" %4s %5s %6s %4s %3s %6s %7s", "regs", "spill", "blocks", "hot", "fma", "loop", "all")
+	columns := fmt.Sprintf(" %4s %5s %5s %4s %3s %6s %7s", "regs", "spill", "warps", "hot", "fma", "loop", "all")
 	fmt.Fprintf(to, "%-26s%s |%s\n", "# kernel", columns, columns)
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		var cells []string
@@ -51,7 +51,7 @@ func (f figures) String() string {
 		fma = strconv.Itoa((100*f.loop.fma + f.loop.instructions/2) / f.loop.instructions)
 		loop = fmt.Sprintf("%d/%d", f.loop.loads, f.loop.rounds)
 	}
-	return fmt.Sprintf(" %4d %5d %6d %4s %3s %6s %7s", f.registers, f.spilled, f.blocks(), hot, fma, loop,
+	return fmt.Sprintf(" %4d %5d %5d %4s %3s %6s %7s", f.registers, f.spilled, f.warps(), hot, fma, loop,
 		fmt.Sprintf("%d/%d", f.all.loads, f.all.rounds))
 }
 

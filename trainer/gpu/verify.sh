@@ -42,6 +42,7 @@ size=real
 export PYTHONUNBUFFERED=1 HOME=${HOME:-$work}
 # What the driver compiles is kept for the next process, also where the home folder cannot be written.
 export CUDA_CACHE_PATH=$work/cuda CUDA_CACHE_MAXSIZE=1073741824
+export TRITON_CACHE_DIR=$work/triton TORCHINDUCTOR_CACHE_DIR=$work/inductor # of the compiled peer
 if [ -n "${EMULATED:-}" ]; then
 	pairs_first=3x2,1x3 pairs_peer=3x2 pairs_rest=2x3 pairs_one=3x2 pairs_tf32=
 	bench+=(--batch 2 --steps 1)
@@ -296,7 +297,7 @@ if begin sizes 30; then
 fi
 
 if begin peer 90 && peer "$pairs_peer"; then
-	run "$pairs_peer" 90 . "$igcsearch" bench "${bench[@]}" --pairs "$pairs_peer" --peer "$PEER --ways graph,eager" --peer-limit 40s
+	run "$pairs_peer" 90 . "$igcsearch" bench "${bench[@]}" --pairs "$pairs_peer" --peer "$PEER --ways graph,eager" --peer-limit 28s
 fi
 
 if begin fig3a 70; then

@@ -19,6 +19,7 @@ gpu: build/gpu/libcuda.a ## igcsearch-gpu, which runs without CUDA too, on the p
 # The kernels are no part of what go test takes for the inputs of a test: no cached results.
 gpu-test: build/gpu/libcuda.a ## the tests with tag gpu, on the emulated GPU; on a real one with IGC_REQUIRE_GPU=1
 	$(GPU) go test -count=1 -tags gpu ./trainer/gpu/...
+	IGC_REAL_SIZES=1 $(GPU) go test -count=1 -tags gpu -run LossesAtRealSizes ./trainer/gpu
 	$(GPU) go test -count=1 -tags gpu -run GPU ./trainer ./trainer/bench ./cmd/igcsearch
 	$(GPU) go test -count=1 -race -tags gpu -run 'SameBits|GPUResult|Fault' ./trainer/gpu ./trainer
 

@@ -537,20 +537,12 @@ func TestNetworksAgreeWithPyTorch(t *testing.T) {
 	for name, want := range want.Networks {
 		t.Run(name, func(t *testing.T) {
 			system, layout, _ := strings.Cut(name, " ")
-			s, err := space.ParseSystem(system)
-			if err != nil {
-				t.Fatal(err)
-			}
 			depth := depths[name]
 			if depth == 0 {
 				depth = 5
 			}
 			side, batch, classes := shapes[name].Layers[0].In.H, shapes[name].Batch, shapes[name].Classes
-			net, err := s.Network(space.Plan{Layout: space.Layout(layout), Depth: depth,
-				In: space.Shape{C: 3, H: side, W: side}, Classes: classes})
-			if err != nil {
-				t.Fatal(err)
-			}
+			net := network(t, system, space.Layout(layout), depth, side, classes)
 			m := newFed(t, net, batch, trainer.Recipe{Momentum: 0.9, WeightDecay: 0.01, DecayAll: true})
 			fill(m.host, names(m.host))
 			push(t, m)
@@ -688,18 +680,28 @@ func TestEvaluationIsThatOfTheProcessor(t *testing.T) {
 		{"ResNet-C6", space.ImageNet, 18},
 	} {
 		t.Run(c.system, func(t *testing.T) {
-			s, err := space.ParseSystem(c.system)
-			if err != nil {
-				t.Fatal(err)
-			}
-			in := space.Shape{C: 3, H: side, W: side}
-			net, err := s.Network(space.Plan{Layout: c.layout, Depth: c.depth, In: in, Classes: 3})
-			if err != nil {
-				t.Fatal(err)
-			}
-			testEvaluation(t, net, set, batch, steps)
+			testEvaluation(t, network(t, c.system, c.layout, c.depth, side, 3), set, batch, steps)
 		})
 	}
+}
+
+// onBoth gives a model its first weights and returns the processor's model with the same.
+func onBoth(t *testing.T, m *Model, net space.Network) *graph.Model {
+	t.Helper()
+	isa, err := kernel.Detect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := m.r.GraphOptions()
+	o.ISA = isa
+	cpu, err := graph.New(net, m.n, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cpu.Close)
+	fill(m.host, names(m.host))
+	fill(cpu, names(cpu))
+	return cpu
 }
 
 func testEvaluation(t *testing.T, net space.Network, set *dataset.Set, batch, steps int) {
@@ -709,19 +711,7 @@ func testEvaluation(t *testing.T, net space.Network, set *dataset.Set, batch, st
 		t.Fatal(err)
 	}
 	defer m.Close()
-	isa, err := kernel.Detect()
-	if err != nil {
-		t.Fatal(err)
-	}
-	o := recipe.GraphOptions()
-	o.ISA = isa
-	cpu, err := graph.New(net, batch, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer cpu.Close()
-	fill(m.host, names(m.host))
-	fill(cpu, names(cpu))
+	cpu := onBoth(t, m, net)
 	push(t, m)
 	order, list := dataset.Order(steps*batch, 3, 1), rates(0, steps)
 	for i := range list {

@@ -17,14 +17,7 @@ func TestTheOrderOfBlocksDoesNotMatter(t *testing.T) {
 	const batch, steps = 33, 10
 	set := pictureSet(steps*batch, 45, 8)
 	in := space.Shape{C: 3, H: 8, W: 8}
-	residual, err := space.ParseSystem("IGC-L4M2+Ident.")
-	if err != nil {
-		t.Fatal(err)
-	}
-	deep, err := residual.Network(space.Plan{Layout: space.Stages, Depth: 8, In: in, Classes: 3})
-	if err != nil {
-		t.Fatal(err)
-	}
+	deep := network(t, "IGC-L4M2+Ident.", space.Stages, 8, 8, 3)
 	for _, net := range []space.Network{space.Figure3(space.Pair{L: 4, M: 2}, 2, in, 3), deep} {
 		t.Run(net.Name, func(t *testing.T) {
 			var want []byte

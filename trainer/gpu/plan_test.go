@@ -52,10 +52,10 @@ var systems = []struct {
 	{"IGC-L100M2+Ident.+2L", space.ImageNet, 10, 64, 17},
 }
 
-// newPlans are the plans of each purpose, in float32 and then in TF32.
-func newPlans(t *testing.T, name string, layout space.Layout, depth, side, batch, classes int) []*plan {
+// network is a network for square pictures.
+func network(t *testing.T, system string, layout space.Layout, depth, side, classes int) space.Network {
 	t.Helper()
-	s, err := space.ParseSystem(name)
+	s, err := space.ParseSystem(system)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,6 +64,13 @@ func newPlans(t *testing.T, name string, layout space.Layout, depth, side, batch
 	if err != nil {
 		t.Fatal(err)
 	}
+	return net
+}
+
+// newPlans are the plans of each purpose, in float32 and then in TF32.
+func newPlans(t *testing.T, name string, layout space.Layout, depth, side, batch, classes int) []*plan {
+	t.Helper()
+	net := network(t, name, layout, depth, side, classes)
 	m, err := graph.New(net, batch, graph.Options{Threads: 1, Average: true, Precise: true})
 	if err != nil {
 		t.Fatal(err)

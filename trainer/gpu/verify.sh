@@ -27,7 +27,7 @@ set -um # -m: a job of this shell has a process group, and does not ignore an in
 trap '' PIPE
 cd "$(dirname "$0")/../.." || exit 1
 out=${1:-${OUT:-build/verify}}
-work=$PWD/build/verify/work # programs, noise, the study's database
+work=$PWD/build/verify/scratch # programs, noise, the study's database
 mkdir -p "$out" "$work" || exit 1
 out=$(cd "$out" && pwd)
 log=$out/log.txt parts=$out/parts.tsv rows=$out/bench.jsonl

@@ -161,7 +161,7 @@ func TestVerifysNoiseIsReadAsCIFAR(t *testing.T) {
 		t.Fatalf("exit code %d\n%s", code, printed)
 	}
 	set, err := dataset.Open(t.Context(), dataset.Options{Name: "cifar100",
-		Dir: filepath.Join(l.tree, "build/verify/work/noise")})
+		Dir: filepath.Join(l.tree, "build/verify/scratch/noise")})
 	if err != nil {
 		t.Fatal(err)
 	}

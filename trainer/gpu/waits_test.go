@@ -30,8 +30,6 @@ import (
 	"igcsearch/space"
 	"igcsearch/trainer"
 	"igcsearch/trainer/dataset"
-	"igcsearch/trainer/graph"
-	"igcsearch/trainer/kernel"
 )
 
 // The tests whose names begin with TestWaits are those that fail if a wait is missing.
@@ -47,19 +45,7 @@ func TestWaitsOfATraining(t *testing.T) {
 			net := space.Figure3(space.Pair{L: 2, M: 2}, 2, space.Shape{C: 3, H: side, W: side}, 3)
 			recipe := trainer.Recipe{Momentum: 0.9, WeightDecay: 0.01, DecayAll: true, Average: true, Precise: true}
 			m := newModel(t, net, batch, set, recipe, fed)
-			isa, err := kernel.Detect()
-			if err != nil {
-				t.Fatal(err)
-			}
-			o := recipe.GraphOptions()
-			o.ISA = isa
-			cpu, err := graph.New(net, batch, o)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer cpu.Close()
-			fill(m.host, names(m.host))
-			fill(cpu, names(cpu))
+			cpu := onBoth(t, m, net)
 			push(t, m)
 			for _, p := range m.host.Params { // the copy must be over
 				for i := range p.Value {

@@ -150,14 +150,7 @@ func TestLaunchesKeepToTheirBuffers(t *testing.T) {
 		{"ResNet-C6", space.ImageNet, 18},
 	} {
 		t.Run(c.system, func(t *testing.T) {
-			s, err := space.ParseSystem(c.system)
-			if err != nil {
-				t.Fatal(err)
-			}
-			net, err := s.Network(space.Plan{Layout: c.layout, Depth: c.depth, In: space.Shape{C: 3, H: side, W: side}, Classes: 3})
-			if err != nil {
-				t.Fatal(err)
-			}
+			net := network(t, c.system, c.layout, c.depth, side, 3)
 			order := dataset.Order(2*batch, 3, 1)
 			var want []byte
 			for _, open := range []func() (*Device, error){opened, watched} {

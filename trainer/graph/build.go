@@ -167,7 +167,7 @@ func (b *builder) layer(i int, l space.Layer) error {
 func geometry(l space.Layer) kernel.Geometry {
 	return kernel.Geometry{H: l.In.H, W: l.In.W, KH: l.KH, KW: l.KW, Stride: l.Stride,
 		L: l.Groups, Ci: l.In.C / l.Groups, Co: l.Out.C / l.Groups,
-		Secondary: l.Kind == space.IGC, Between: l.Between, Interleaved: l.Interleaved}
+		Secondary: l.Kind == space.IGC, Between: l.Between, Interleaved: l.StepIn > 1}
 }
 
 func (b *builder) conv(i int, l space.Layer) error {

@@ -53,6 +53,15 @@ var networks = []struct {
 	{"ResNet-C6", space.ImageNet, 10, 33, ""},
 	{"IGC-L4M2+Ident.", space.ImageNet, 10, 40, "imagenet.py"},
 	{"IGC-L4M2+Ident.+2L", space.ImageNet, 10, 48, ""},
+	{"IGC-L4M2+1x1", space.Stages, 5, 8, ""},
+	{"IGCV2-M1K3K4", space.Stages, 5, 8, "igcv2.py"},
+	{"IGCV2-M2K2K3K2", space.Flat, 4, 6, ""},
+	{"IGCV2-M2K2K3+Ident.", space.Stages, 8, 8, ""},
+	{"Monarch-M3", space.Stages, 5, 8, ""},
+	{"IGCV3-W8R2G2", space.Stages, 8, 8, "igcv3.py"},
+	{"IGCV3-W8R2G2x4", space.Flat, 4, 6, ""},
+	{"RegNetX-W8G4", space.Stages, 5, 8, ""},
+	{"ShuffleNet-W16G2", space.Stages, 5, 8, ""},
 }
 
 // pictures is how many a test gives to a network.

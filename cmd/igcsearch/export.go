@@ -29,8 +29,9 @@ func newExportCommand() *cobra.Command {
 		Long: `export writes the results of a study. csv and json have a row for each trial at its
 last epoch, or for each epoch (--epochs): how many training, validation and test
 pictures were classified right, of how many, and their mean losses (cross-entropy,
-nats). The loss of an evaluation is empty, or null in json, if there was none or an
-older igcsearch stored the epoch. An infinite loss is +Inf, or "Infinity" in json.
+nats). csv has the accuracies in percent too, beside the counts. The loss of an
+evaluation is empty, or null in json, if there was none or an older igcsearch stored
+the epoch. An infinite loss is +Inf, or "Infinity" in json.
 The fingerprint of the study and the checksum of its pictures are columns of csv, by
 which import knows what the results are of; json has the settings.
 

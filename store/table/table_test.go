@@ -2,6 +2,8 @@ package table_test
 
 import (
 	"bytes"
+	"cmp"
+	"fmt"
 	"iter"
 	"math"
 	"os"
@@ -192,6 +194,31 @@ func TestColumns(t *testing.T) {
 		if err == nil || err.Error() != c.want {
 			t.Errorf("%q in place of %q: %v, want %s", c.new, c.old, err, c.want)
 		}
+	}
+
+	// The accuracies are derived from the counts and never read, but they must not contradict them. A spreadsheet may
+	// have rounded them.
+	csv = strings.Replace(csv, "test_total,", "test_total,test_accuracy,", 1)
+	csv = strings.Replace(csv, "5,50,", "5,48,10.4167,", 1)
+	for _, c := range []struct{ new, want string }{
+		{"10.4167", ""},
+		{"10.42", ""},
+		{"10.4", `row 1: test_accuracy is "10.4", but by the counts beside it is 10.4167`},
+		{"0.104167", `row 1: test_accuracy is "0.104167", but by the counts beside it is 10.4167`},
+		{"NaN", `row 1: test_accuracy is "NaN", but by the counts beside it is 10.4167`},
+		{"", `row 1: test_accuracy is "", but by the counts beside it is 10.4167`},
+		{"high", `row 1: test_accuracy "high" is not a number`},
+		{`"10,42"`, `row 1: test_accuracy "10,42" is not a number: write decimals with a point`},
+	} {
+		_, err := table.Read([]byte(strings.Replace(csv, "10.4167", c.new, 1)))
+		if got := fmt.Sprint(err); got != cmp.Or(c.want, "<nil>") {
+			t.Errorf("test_accuracy %s: %v, want %s", c.new, err, c.want)
+		}
+	}
+	none := strings.NewReplacer("validation_total", "validation_total,validation_accuracy", "64,0,0,", "64,0,0,0,").Replace(csv)
+	want := "row 1: validation_accuracy is 0, but by the counts beside it there are no pictures"
+	if _, err := table.Read([]byte(none)); err == nil || err.Error() != want {
+		t.Errorf("an accuracy without pictures: %v, want %s", err, want)
 	}
 
 	s := studies(t)[0]

@@ -12,7 +12,7 @@ type counted struct {
 	kernel                        string
 	partitions, in, out, branches int
 	h, w                          int  // rows and columns of the output
-	interleaved                   bool // a partition takes every partitions-th channel
+	interleaved                   bool // a partition takes every partitions-th channel, and there are several
 	bn, relu                      bool // whether batch norm and a ReLU follow
 	params, madds                 int
 }
@@ -26,8 +26,8 @@ func (c counted) String() string {
 func unfold(n space.Network) (all []counted) {
 	for _, l := range n.Layers {
 		c := counted{kernel: fmt.Sprintf("%d×%d", l.KH, l.KW), partitions: l.Groups, in: l.In.C, out: l.Out.C,
-			branches: l.Branches, h: l.Out.H, w: l.Out.W, interleaved: l.Interleaved, bn: l.Norm, relu: l.ReLU,
-			params: l.Params, madds: int(l.MultiplyAdds)}
+			branches: l.Branches, h: l.Out.H, w: l.Out.W,
+			interleaved: l.StepIn > 1 && l.StepOut > 1, bn: l.Norm, relu: l.ReLU, params: l.Params, madds: int(l.MultiplyAdds)}
 		switch l.Kind {
 		case space.Conv:
 			all = append(all, c)
@@ -36,7 +36,8 @@ func unfold(n space.Network) (all []counted) {
 			first.bn, first.relu = false, l.Between
 			first.params = l.KH * l.KW * l.In.C * l.Out.C / l.Groups
 			first.madds = first.params * l.Out.H * l.Out.W
-			second.kernel, second.in, second.partitions, second.interleaved = "1×1", l.Out.C, l.Out.C/l.Groups, true
+			second.kernel, second.in, second.partitions = "1×1", l.Out.C, l.Out.C/l.Groups
+			second.interleaved = l.Mixes[0].Step > 1
 			second.params, second.madds = l.Params-first.params, int(l.MultiplyAdds)-first.madds
 			all = append(all, first, second)
 		case space.Linear:
@@ -158,7 +159,7 @@ func (c *counter) conv(kernel string, partitions, in, out int, bn, relu bool) {
 
 func (c *counter) secondary(kernel string, partitions, in, out int, relu bool) {
 	c.conv(kernel, partitions, in, out, true, relu)
-	c.all[len(c.all)-1].interleaved = true
+	c.all[len(c.all)-1].interleaved = c.all[len(c.all)-1].partitions > 1
 }
 
 // block counts a block of stage i. begins is set for the first block of the stage, and relu if a

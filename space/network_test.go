@@ -1,6 +1,7 @@
 package space_test
 
 import (
+	"reflect"
 	"strconv"
 	"strings"
 	"testing"
@@ -18,11 +19,12 @@ func TestFigure3(t *testing.T) {
 		n := space.Figure3(space.Pair{L: 40, M: 2}, 6, cifar, 100)
 		maps, vector := space.Shape{C: 80, H: 32, W: 32}, space.Shape{C: 80, H: 1, W: 1}
 		want := []space.Layer{{Name: "conv0", Kind: space.Conv, From: -1, In: cifar, Out: maps,
-			KH: 3, KW: 3, Stride: 1, Groups: 1, Branches: 1, Norm: true, ReLU: true,
+			KH: 3, KW: 3, Stride: 1, Groups: 1, StepIn: 1, StepOut: 1, Branches: 1, Norm: true, ReLU: true,
 			Params: 2160, MultiplyAdds: 2160 * 1024}}
 		for i, name := range []string{"block1", "block2", "block3", "block4", "block5", "block6"} {
 			want = append(want, space.Layer{Name: name, Kind: space.IGC, From: i, In: maps, Out: maps,
-				KH: 3, KW: 3, Stride: 1, Groups: 40, Branches: 1, Norm: true, ReLU: true,
+				KH: 3, KW: 3, Stride: 1, Groups: 40, StepIn: 1, StepOut: 1,
+				Mixes: []space.Mix{{K: 40, Step: 2}}, Branches: 1, Norm: true, ReLU: true,
 				Params: 4640, MultiplyAdds: 4640 * 1024})
 		}
 		want = append(want,
@@ -33,7 +35,7 @@ func TestFigure3(t *testing.T) {
 			t.Fatalf("%d layers, want %d", len(n.Layers), len(want))
 		}
 		for i, l := range n.Layers {
-			if l != want[i] {
+			if !reflect.DeepEqual(l, want[i]) {
 				t.Errorf("layer %d is %+v, want %+v", i, l, want[i])
 			}
 		}

@@ -98,8 +98,11 @@ func (n Layers) describe(l space.Layer) string {
 		return "linear"
 	}
 	parts := []string{l.String()}
-	if l.Interleaved {
+	switch {
+	case l.StepIn > 1 && l.StepIn == l.Groups && l.StepOut == l.Groups:
 		parts = append(parts, "interleaved")
+	case l.StepIn > 1 || l.StepOut > 1:
+		parts = append(parts, fmt.Sprintf("channels %d apart to %d apart", l.StepIn, l.StepOut))
 	}
 	if l.Between {
 		parts = append(parts, "a ReLU between")

@@ -362,7 +362,9 @@ func TestCompare(t *testing.T) {
 	t.Parallel()
 	s := studies(t)[0]
 	s.Batch, s.EvaluateEvery = 64, 2
-	pictures := table.Pictures{Train: 150, Validation: 20, Test: 50}
+	pictures := func(int) (table.Pictures, error) {
+		return table.Pictures{Train: 150, Validation: 20, Test: 50}, nil
+	}
 	rate := func(s search.Study, epoch, steps int) float64 { return s.LearningRate / float64(epoch*steps) }
 	results := func() []search.TrialState {
 		in, classes := s.Shape()
@@ -392,12 +394,12 @@ func TestCompare(t *testing.T) {
 	} {
 		list := results()
 		change(list[0].History)
-		err := table.Compare(s, list, &pictures, rate)
+		err := table.Compare(s, list, pictures, rate)
 		if (err != nil || want != "") && (err == nil || !strings.HasSuffix(err.Error(), ", "+want)) {
 			t.Errorf("%v, want %s", err, want)
 		}
 	}
-	if err := table.Compare(s, results(), &table.Pictures{Test: 50}, rate); err == nil {
+	if err := table.Compare(s, results(), func(int) (table.Pictures, error) { return table.Pictures{Test: 50}, nil }, rate); err == nil {
 		t.Error("a study without training pictures has results")
 	}
 	list := results()

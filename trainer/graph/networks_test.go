@@ -57,21 +57,23 @@ func networkName(system string, layout space.Layout) string { return system + " 
 
 // layerJSON is a layer as the script reads it.
 type layerJSON struct {
-	Name        string     `json:"name"`
-	Kind        space.Kind `json:"kind"`
-	From        int        `json:"from"`
-	Shortcut    int        `json:"shortcut"`
-	In          shapeJSON  `json:"in"`
-	Out         shapeJSON  `json:"out"`
-	KH          int        `json:"kh"`
-	KW          int        `json:"kw"`
-	Stride      int        `json:"stride"`
-	Groups      int        `json:"groups"`
-	Interleaved bool       `json:"interleaved"`
-	Between     bool       `json:"between"`
-	Branches    int        `json:"branches"`
-	Norm        bool       `json:"norm"`
-	ReLU        bool       `json:"relu"`
+	Name     string     `json:"name"`
+	Kind     space.Kind `json:"kind"`
+	From     int        `json:"from"`
+	Shortcut int        `json:"shortcut"`
+	In       shapeJSON  `json:"in"`
+	Out      shapeJSON  `json:"out"`
+	KH       int        `json:"kh"`
+	KW       int        `json:"kw"`
+	Stride   int        `json:"stride"`
+	Groups   int        `json:"groups"`
+	StepIn   int        `json:"step_in"`
+	StepOut  int        `json:"step_out"`
+	Mixes    [][2]int   `json:"mixes"` // K and step of each
+	Between  bool       `json:"between"`
+	Branches int        `json:"branches"`
+	Norm     bool       `json:"norm"`
+	ReLU     bool       `json:"relu"`
 }
 
 type shapeJSON struct {
@@ -91,8 +93,12 @@ func writeNetworks(t *testing.T) {
 		m := newSystem(t, c.system, networkPlan(c.layout, c.depth, c.side), c.batch, graph.Options{Threads: 1})
 		n := network{Batch: c.batch, Classes: networkClasses}
 		for _, l := range m.Net.Layers {
+			var mixes [][2]int
+			for _, m := range l.Mixes {
+				mixes = append(mixes, [2]int{m.K, m.Step})
+			}
 			n.Layers = append(n.Layers, layerJSON{l.Name, l.Kind, l.From, l.Shortcut, shapeJSON(l.In), shapeJSON(l.Out),
-				l.KH, l.KW, l.Stride, l.Groups, l.Interleaved, l.Between, l.Branches, l.Norm, l.ReLU})
+				l.KH, l.KW, l.Stride, l.Groups, l.StepIn, l.StepOut, mixes, l.Between, l.Branches, l.Norm, l.ReLU})
 		}
 		all[networkName(c.system, c.layout)] = n
 	}

@@ -52,6 +52,13 @@ typedef struct {
 	PTR(float) cc;
 } igc_norm;
 
+// How far apart the channels of a group lie: channel i of group g, of n channels, is number g/by·n·by + i·by + g%by. With 1
+// they are neighbours, with as many groups as that each group has every by-th channel.
+typedef struct {
+	int by;
+	unsigned inverse; // ⌈2³¹/by⌉: g/by is 2·g·inverse/2³², rounded down, if g·by is below 2³¹
+} igc_step;
+
 // A convolution of groups·ci to groups·co channels, forward or for the gradient
 // of its input, with what lies on its way in and out.
 //
@@ -61,8 +68,7 @@ typedef struct {
 typedef struct {
 	int H, W, OH, OW;   // of what is read and written
 	int groups, ci, co; // channels of a group, read and written
-	int step_in;        // from a channel of a group to the next one; a group begins where first_channel (conv.h) says
-	int step_out;       // the same of what is written
+	igc_step in, out;   // of the channels read and written
 	int transposed;     // w is (groups·ci, co, KH, KW): of the gradient of the input
 	int turned;         // and each kernel is turned by 180°
 	int tiles;          // of output channels in one thread block
@@ -95,7 +101,7 @@ typedef struct {
 typedef struct {
 	int H, W, OH, OW; // of the input and the output
 	int groups, ci, co;
-	int step_in, step_out; // as in igc_conv, of x and of g
+	igc_step in, out; // of the channels of x and of g
 	int n;
 	int rows;         // of the output in a part
 	int parts;        // of all rows of all blocks of pictures

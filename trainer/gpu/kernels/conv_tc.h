@@ -90,24 +90,24 @@ __device__ __forceinline__ void conv_tf32(const igc_conv &a) {
 		for (int n = 0; n < AT_ONCE; n++)
 			if (e0 + n * threads < steps * TILES * 64) weights[e0 + n * threads] = igc_tf32(w[n]);
 	}
-	const int x_channel = first_channel(g, ci, a.step_in), z_channel = first_channel(g, a.co, a.step_out);
+	const int x_channel = first_channel(g, ci, a.in), z_channel = first_channel(g, a.co, a.out);
 	for (int i = thread; i < steps * 8; i += threads) {
-		const int ch = x_channel + min(i, ci - 1) * a.step_in;
+		const int ch = x_channel + min(i, ci - 1) * a.in.by;
 		norms[i] = normal ? a.scale[ch] : 1;
 		norms[steps * 8 + i] = normal ? a.shift[ch] : 0;
 		if (TWO) norms[steps * 16 + i] = normal ? a.scale2[ch] : 0;
 	}
 	for (int i = thread; i < TILES * 8; i += threads) {
-		const int ch = z_channel + min(o0 + i, a.co - 1) * a.step_out;
+		const int ch = z_channel + min(o0 + i, a.co - 1) * a.out.by;
 		masks[2 * i] = a.mscale ? a.mscale[ch] : 1, masks[2 * i + 1] = a.mscale ? a.mshift[ch] : 0;
 	}
 	__syncthreads();
 
 	// From a channel to the next one of the group. x0 and z0 are of the first pixel, x0 of the group's first channel, z0 of
 	// channel 2c.
-	const int x_next = a.step_in * HW * LANES, z_next = a.step_out * HW * LANES;
+	const int x_next = a.in.by * HW * LANES, z_next = a.out.by * HW * LANES;
 	const long long x0 = ((long long)b * groups * ci + x_channel) * HW * LANES + 4 * r;
-	const long long z0 = ((long long)b * groups * a.co + z_channel + (o0 + 2 * c) * a.step_out) * HW * LANES + 4 * r;
+	const long long z0 = ((long long)b * groups * a.co + z_channel + (o0 + 2 * c) * a.out.by) * HW * LANES + 4 * r;
 	const float *const from = a.x + x0, *const from2 = TWO ? a.x2 + x0 : nullptr, *const mx = a.mx ? a.mx + z0 : nullptr;
 	float *const to = a.z + z0;
 	// The sums of a warp's pixels: of z and z·mx of each channel.
@@ -238,7 +238,7 @@ __device__ __forceinline__ void conv_tf32(const igc_conv &a) {
 		float sum = 0;
 		for (int w = 0; w < (int)blockDim.y; w++) sum += warps[w * TILES * 16 + e];
 		if (o < a.co)
-			a.sums[((long long)(z_channel + o * a.step_out) * a.parts + b * gridDim.x + blockIdx.x) * 2 + e % 2] = sum;
+			a.sums[((long long)(z_channel + o * a.out.by) * a.parts + b * gridDim.x + blockIdx.x) * 2 + e % 2] = sum;
 	}
 	end_sums(a, g, o0, TILES * 8);
 }
@@ -257,13 +257,13 @@ __device__ __forceinline__ void weight_grad_tf32(const igc_weight_grad &a) {
 	const float low = a.low;
 
 	// From a channel to the next one of the group. Those beyond the last are read as the last and not written.
-	const int x_next = a.step_in * HW * LANES, dz_next = a.step_out * HW * LANES;
-	const int x_channel = first_channel(g, a.ci, a.step_in), dz_channel = first_channel(g, a.co, a.step_out);
-	const float *const x = a.x + ((long long)b * a.groups * a.ci + x_channel + (i0 + r) * a.step_in) * HW * LANES;
-	const float *const dz = a.g + ((long long)b * a.groups * a.co + dz_channel + (o0 + r) * a.step_out) * HW * LANES;
+	const int x_next = a.in.by * HW * LANES, dz_next = a.out.by * HW * LANES;
+	const int x_channel = first_channel(g, a.ci, a.in), dz_channel = first_channel(g, a.co, a.out);
+	const float *const x = a.x + ((long long)b * a.groups * a.ci + x_channel + (i0 + r) * a.in.by) * HW * LANES;
+	const float *const dz = a.g + ((long long)b * a.groups * a.co + dz_channel + (o0 + r) * a.out.by) * HW * LANES;
 	const int left_i = a.ci - i0 - r, left_o = a.co - o0 - r; // channels from the lane's first one on
 	for (int i = thread; i < 8 * IN; i += warps * 32) {
-		const int ch = x_channel + min(i0 + i, a.ci - 1) * a.step_in;
+		const int ch = x_channel + min(i0 + i, a.ci - 1) * a.in.by;
 		shared[2 * i] = a.scale ? a.scale[ch] : 1, shared[2 * i + 1] = a.scale ? a.shift[ch] : 0;
 	}
 	__syncthreads();

@@ -50,6 +50,14 @@ var systems = []struct {
 	{"IGC-L4M2+Ident.+ReLU", space.Stages, 8, 8, 18},
 	{"ResNet-C64", space.ImageNet, 18, 224, 32},
 	{"IGC-L100M2+Ident.+2L", space.ImageNet, 10, 64, 17},
+	{"IGC-L12M6+1x1", space.Flat, 8, 32, 64},
+	{"IGCV2-M1K5K6K6", space.Flat, 8, 32, 64},
+	{"IGCV2-M2K3K4+Ident.", space.Stages, 8, 8, 18},
+	{"IGCV3-W32R6G2", space.Flat, 8, 32, 64},
+	{"IGCV3-W8R2G2x4", space.Stages, 8, 8, 3},
+	{"Monarch-M8", space.Flat, 8, 32, 64},
+	{"RegNetX-W48G4", space.Flat, 8, 32, 64},
+	{"ShuffleNet-W48G3", space.Stages, 8, 32, 64},
 }
 
 // network is a network for square pictures.

@@ -47,7 +47,7 @@ func (p Pairs) Print(stdout io.Writer, format string) error {
 	if b.Variant == "" {
 		l, m := space.WidestPoint(b.Params, b.Kernel)
 		text += fmt.Sprintf("The width is at most %.1f, near L = %.1f, M = %.1f.\n",
-			space.WidthBound(b.Params, b.Kernel), l, m)
+			space.WidthBound(2, float64(b.Params), float64(b.Kernel)), l, m)
 	}
 	_, err := fmt.Fprintf(stdout, "%s\n%s", tableOf([]string{"L", "M", "width", "params", "error (%)"}, cells), text)
 	return err

@@ -99,10 +99,16 @@ func (b SystemBudget) cost(s System) (params int, multiplyAdds int64, err error)
 
 // Error returns how far a cost is from the budget, cost/budget − 1: 0.024 means 2.4 % above it.
 func (b SystemBudget) Error(params int, multiplyAdds int64) float64 {
-	if b.Params > 0 {
-		return float64(params)/float64(b.Params) - 1
+	return deviation(b.Params, b.MultiplyAdds, params, multiplyAdds)
+}
+
+// String describes the budget, for example "4672 parameters of a block".
+func (b SystemBudget) String() string {
+	of := " of a block"
+	if b.Whole {
+		of = " of a network"
 	}
-	return float64(multiplyAdds)/float64(b.MultiplyAdds) - 1
+	return amount(b.Params, b.MultiplyAdds) + of
 }
 
 // WidthBound returns a bound of the width of blocks that do not exceed the budget. It is +Inf for a

@@ -204,6 +204,20 @@ func (a Axes) Points() []Point {
 	return points
 }
 
+// HasPoint reports whether trials of the study, or of another extent of it, can lie at a point: it
+// has a value for each axis, and no other, in the form of Point.With.
+func (s Study) HasPoint(p Point) bool {
+	var again Point
+	for _, axis := range s.Axes {
+		if x, ok := p.Value(axis.Key); ok {
+			again = again.With(axis.Key, x)
+		} else {
+			return false
+		}
+	}
+	return again == p
+}
+
 // At returns a normalised study with the recipe of the trials at a point. It has no axes: a trainer
 // gets it.
 func (s Study) At(p Point) Study {

@@ -101,6 +101,12 @@ func (a Axes) With(key string, values []float64) Axes {
 	return a
 }
 
+// Including returns the axes with one more value of a setting, unless they have it.
+func (a Axes) Including(key string, x float64) Axes {
+	axis, _ := a.find(key)
+	return a.With(key, union(axis.Values, []float64{x}))
+}
+
 // Point is a place on the axes of a study: a value for each axis, for example
 // "batch=64,learning_rate=0.05", in the order of AxisSettings. The one point of a study without axes
 // is "".

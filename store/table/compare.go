@@ -17,7 +17,9 @@ func Compare(
 	s search.Study, results []search.TrialState, pictures *Pictures,
 	rate func(s search.Study, epoch, steps int) float64,
 ) error {
+	study := s
 	for _, t := range results {
+		s := study.At(t.At)
 		for _, e := range t.History {
 			steps := max(1, e.TrainTotal/s.Batch)
 			if err := compare(s, e, pictures, rate(s, e.Number, steps)); err != nil {

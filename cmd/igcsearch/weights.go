@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"igcsearch/cmd/igcsearch/report"
-	"igcsearch/search"
 	"igcsearch/trainer"
 )
 
@@ -95,17 +94,22 @@ func runWeights(ctx context.Context, o weightsOptions, stderr io.Writer) error {
 		return fmt.Errorf("weights %s: "+missing+": run the study under another name with --set %s=true",
 			study.Name, key, setting)
 	}
-	tensors, err := trainer.Weights(search.Job{Study: study, Key: key, From: from})
+	trained := job(study, key)
+	trained.From = from
+	tensors, err := trainer.Weights(trained)
 	if err != nil {
 		return fmt.Errorf("weights %s: %w", study.Name, err)
 	}
-	if from.Epoch < study.Epochs {
-		text := fmt.Sprintf("%v is trained for %d of %s", key, from.Epoch, report.Count(study.Epochs, "epoch"))
+	if epochs := trained.Study.Epochs; from.Epoch < epochs {
+		text := fmt.Sprintf("%v is trained for %d of %s", key, from.Epoch, report.Count(epochs, "epoch"))
 		report.Warn(stderr, study.Name, []string{text})
 	}
 	about := map[string]string{
 		"study": study.Name, "fingerprint": study.Fingerprint(), "network": key.System.String(),
 		"seed": strconv.Itoa(key.Seed), "epoch": strconv.Itoa(from.Epoch), "batch_norm_eps": "2e-5",
+	}
+	if key.At != "" {
+		about["at"] = string(key.At)
 	}
 	return writeFile(o.output, func(w io.Writer) error {
 		if format == ".npz" {

@@ -276,6 +276,20 @@ func (s Study) KeyWithin(k Key) (key Key, ok bool) {
 	return k, true
 }
 
+// Values returns the values of a setting that can be an axis, and whether it is one.
+func (s Study) Values(key string) (values []float64, isAxis bool) {
+	if axis, ok := s.Axes.find(key); ok {
+		return slices.Clone(axis.Values), true
+	}
+	return []float64{axisSettings[axisOrder(key)].get(&s.Recipe)}, false
+}
+
+// SetValue gives a setting that can be an axis one value, so that it is none.
+func (s *Study) SetValue(key string, x float64) {
+	s.Axes = s.Axes.With(key, nil)
+	axisSettings[axisOrder(key)].set(&s.Recipe, x)
+}
+
 // axisText returns the value of a setting that can be an axis, or its list of values.
 func (s Study) axisText(key string) string {
 	if axis, ok := s.Axes.find(key); ok {

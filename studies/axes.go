@@ -1,7 +1,10 @@
 package studies
 
 import (
+	"bytes"
 	"fmt"
+	"strconv"
+	"strings"
 
 	"github.com/pelletier/go-toml/v2"
 
@@ -23,6 +26,37 @@ type oneOrMore struct {
 	key    string
 	values []float64 // none: the file does not have the key
 	isList bool
+}
+
+// newStudyFile returns the file of a study.
+func newStudyFile(s *search.Study) studyFile {
+	of := func(key string) oneOrMore {
+		values, isList := s.Values(key)
+		return oneOrMore{key, values, isList}
+	}
+	return studyFile{s, of("epochs"), of("batch"), of("learning_rate"), of("weight_decay")}
+}
+
+// Encode returns a study as a study file.
+func Encode(s search.Study) ([]byte, error) {
+	var text bytes.Buffer
+	err := toml.NewEncoder(&text).EnableMarshalerInterface().Encode(newStudyFile(&s))
+	return text.Bytes(), err
+}
+
+// MarshalTOML returns the form of a study file.
+func (o oneOrMore) MarshalTOML() ([]byte, error) {
+	texts := make([]string, len(o.values))
+	for i, x := range o.values {
+		if texts[i] = strconv.FormatFloat(x, 'f', -1, 64); !search.WholeNumbers(o.key) && !strings.Contains(texts[i], ".") {
+			texts[i] += ".0"
+		}
+	}
+	text := strings.Join(texts, ", ")
+	if o.isList {
+		text = "[" + text + "]"
+	}
+	return []byte(text), nil
 }
 
 // UnmarshalTOML reads the value of a study file.
@@ -61,29 +95,26 @@ func (o *oneOrMore) UnmarshalTOML(value []byte) error {
 // decodeAxes decodes a text into a study, whose settings may have lists there. One value leaves a
 // setting that is an axis of the study an axis: the study then has a list of one value.
 func decodeAxes(s *search.Study, decode func(into any) error) error {
-	file := studyFile{s, oneOrMore{key: "epochs"}, oneOrMore{key: "batch"}, oneOrMore{key: "learning_rate"},
-		oneOrMore{key: "weight_decay"}}
+	file := newStudyFile(s)
+	for _, o := range file.axes() {
+		o.values = nil
+	}
 	if err := decode(&file); err != nil {
 		return err
 	}
-	for _, o := range []oneOrMore{file.Epochs, file.Batch, file.LearningRate, file.WeightDecay} {
-		if len(o.values) == 0 {
-			continue
-		}
-		if isAxis := s.Axes.Has(o.key); o.isList || isAxis {
+	for _, o := range file.axes() {
+		switch {
+		case len(o.values) == 0:
+		case o.isList || s.Axes.Has(o.key):
 			s.Axes = s.Axes.With(o.key, o.values)
-			continue
-		}
-		switch x := o.values[0]; o.key {
-		case "epochs":
-			s.Epochs = int(x)
-		case "batch":
-			s.Batch = int(x)
-		case "learning_rate":
-			s.LearningRate = x
-		case "weight_decay":
-			s.WeightDecay = x
+		default:
+			s.SetValue(o.key, o.values[0])
 		}
 	}
 	return nil
+}
+
+// axes are the fields that may be lists.
+func (f *studyFile) axes() []*oneOrMore {
+	return []*oneOrMore{&f.Epochs, &f.Batch, &f.LearningRate, &f.WeightDecay}
 }

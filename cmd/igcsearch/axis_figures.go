@@ -29,6 +29,9 @@ func (o plotOptions) sliced(list []report.Results) (all []report.Results, err er
 		if r, err = o.axes.of(r); err != nil {
 			return nil, fmt.Errorf("plot %s: %w", name, err)
 		}
+		if len(r.Study.Axes) > 0 {
+			r.Slice = "" // the values of --at are those of all curves, so the legend leaves them out
+		}
 		if o.best == "" {
 			all = append(all, withResults(r.Slices())...)
 			continue

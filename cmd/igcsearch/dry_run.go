@@ -44,6 +44,7 @@ func (p *prepared) standing(ctx context.Context, db *store.DB, path string) ([]s
 	p.change = changeOf(stored, p.study, p.trials)
 	at := map[search.Key]search.Trial{}
 	for _, t := range slices.Concat(stored.Trials, stored.Outside) {
+		t.Key = stored.Study.KeyAlong(t.Key, p.study.Axes)
 		at[t.Key] = t.Trial
 	}
 	for i, t := range trials {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"igcsearch/search"
@@ -24,7 +25,7 @@ func (p point) of(study search.Study) (search.Point, error) {
 	points, err := pointsAt(study, p.Point)
 	if err == nil && len(points) > 1 {
 		err = usageError{fmt.Errorf("%s has the lists %s: say by --at which trial is meant, like --at %s", study.Name,
-			lists(study.Axes), points[0])}
+			lists(study.Axes), string(points[0]))}
 	}
 	if err != nil {
 		return "", err
@@ -46,7 +47,7 @@ func pointsAt(study search.Study, part search.Point) (list []search.Point, err e
 	if len(study.Axes) > 0 {
 		has = "it has " + lists(study.Axes)
 	}
-	return nil, usageError{fmt.Errorf("--at %s: %s has no trials there: %s", part, study.Name, has)}
+	return nil, usageError{fmt.Errorf("--at %s: %s has no trials there: %s", string(part), study.Name, has)}
 }
 
 // lists names axes: "learning_rate = [0.05, 0.1], batch = [16, 32]".
@@ -56,4 +57,26 @@ func lists(axes search.Axes) string {
 		texts = append(texts, axis.String())
 	}
 	return strings.Join(texts, ", ")
+}
+
+// listAdvice says how one study can have the settings of both sides of a conflict, by lists. It is "" if other settings
+// differ than those that can be lists.
+func listAdvice(diff []string) string {
+	var sets []string
+	for _, line := range diff {
+		key, values, _ := strings.Cut(line, ": ")
+		there, here, ok := strings.Cut(strings.TrimSuffix(values, " here"), " there, ")
+		if !ok || !slices.Contains(search.AxisSettings(), key) || strings.HasPrefix(here, "[") {
+			return ""
+		}
+		if there == "a list" {
+			sets = append(sets, fmt.Sprintf("--set %s=[%s]", key, here))
+		} else {
+			sets = append(sets, fmt.Sprintf("--set %s=%s,%s", key, there, here))
+		}
+	}
+	if len(sets) == 0 {
+		return ""
+	}
+	return "make it a list, which keeps what is trained (" + strings.Join(sets, " ") + ")"
 }

@@ -223,7 +223,8 @@ func (t Tuning) curvesText() string {
 		text = fmt.Sprintf("%s has the highest mean in both, each network at its own value and all at the common one",
 			t.systems[best[0]].Label())
 	}
-	return fmt.Sprintf("%s; %d of %s of networks stand in another order, by their means", text, other, Count(pairs, "pair"))
+	return fmt.Sprintf("%s; of %s of networks %d stand in another order there, by their means", text,
+		Count(pairs, "pair"), other)
 }
 
 // interactionText says whether the differences between networks depend on the setting.
@@ -261,7 +262,10 @@ func (t Tuning) orderText() string {
 	if r.Places == 0 {
 		return text + "; by their means none does"
 	}
-	return fmt.Sprintf("%s; by their means %s do", text, Count(r.Places, "pair"))
+	if r.Places == 1 {
+		return text + "; by their means one pair does"
+	}
+	return fmt.Sprintf("%s; by their means %d pairs do", text, r.Places)
 }
 
 // half is a difference without its sign, with the half width of its interval.

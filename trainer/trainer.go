@@ -128,7 +128,7 @@ func (t *Trainer) start(ctx context.Context, job search.Job) (*training, error) 
 	if err := t.Check(s); err != nil {
 		return nil, err
 	}
-	set, err := t.set(ctx, s)
+	set, err := t.Pictures(ctx, s, job.Seed)
 	if err != nil {
 		return nil, err
 	}

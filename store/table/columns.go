@@ -44,7 +44,9 @@ type column struct {
 	name string
 	in   forms
 	need need
-	at   func(*Row) any // *int, *float64 or *string: the value, to be read or written
+	at   func(*Row) any // *int, *float64 or *string: the value, to be read or written; nil if it is derived
+	// derived is the value of a column that other columns determine. It is written, and compared when it is read.
+	derived func(*Row) float64
 	// blank reports whether the row has no such value. Then the cell is empty, and null in JSON. Without it each row
 	// has one.
 	blank func(*Row) bool
@@ -70,10 +72,13 @@ var columns = []column{
 	{name: "train_loss", in: everywhere, at: func(r *Row) any { return &r.TrainLoss }, blank: beforeFirst},
 	{name: "train_correct", in: everywhere, at: func(r *Row) any { return &r.TrainCorrect }},
 	{name: "train_total", in: everywhere, at: func(r *Row) any { return &r.TrainTotal }},
+	accuracy("train"),
 	{name: "validation_correct", in: everywhere, at: func(r *Row) any { return &r.ValidationCorrect }},
 	{name: "validation_total", in: everywhere, at: func(r *Row) any { return &r.ValidationTotal }},
+	accuracy("validation"),
 	{name: "test_correct", in: everywhere, at: func(r *Row) any { return &r.TestCorrect }},
 	{name: "test_total", in: everywhere, at: func(r *Row) any { return &r.TestTotal }},
+	accuracy("test"),
 	optionalMetric("validation_loss", func(r *Row) *float64 { return &r.ValidationLoss }),
 	optionalMetric("test_loss", func(r *Row) *float64 { return &r.TestLoss }),
 	{name: "error", in: everywhere, at: func(r *Row) any { return &r.Error }},
@@ -105,6 +110,20 @@ func axisColumn(key string) column {
 		}}
 }
 
+// accuracy is the column of the accuracy on a split in percent, with four decimals. Its cell is empty if the split has
+// no pictures. JSON, which programs read, has the counts only.
+func accuracy(split string) column {
+	return column{name: split + "_accuracy", in: pairsCSV | networksCSV, need: optional,
+		derived: func(r *Row) float64 {
+			correct, total := r.Correct(split)
+			return 100 * float64(correct) / float64(total)
+		},
+		blank: func(r *Row) bool {
+			_, total := r.Correct(split)
+			return total == 0
+		}}
+}
+
 func beforeFirst(r *Row) bool { return r.Number == 0 }
 
 // of returns the columns that a form has, those onRequest only with times, and those ofAxis only of axes.
@@ -128,6 +147,9 @@ func (c column) text(r *Row) string {
 	if c.blank != nil && c.blank(r) {
 		return ""
 	}
+	if c.derived != nil {
+		return strconv.FormatFloat(c.derived(r), 'f', 4, 64)
+	}
 	switch at := c.at(r).(type) {
 	case *int:
 		return strconv.Itoa(*at)
@@ -148,10 +170,13 @@ func (c column) setAxis(r *Row, text string) error {
 	return err
 }
 
-// set reads a cell of a CSV into the row.
+// set reads a cell of a CSV into the row, which has the columns before this one already.
 func (c column) set(r *Row, cell string) (err error) {
-	if c.axis != "" {
+	switch {
+	case c.axis != "":
 		return c.setAxis(r, cell)
+	case c.derived != nil:
+		return c.compare(r, cell)
 	}
 	switch at := c.at(r).(type) {
 	case *int:
@@ -165,13 +190,39 @@ func (c column) set(r *Row, cell string) (err error) {
 	case *string:
 		*at = cell
 	}
-	switch {
-	case err != nil && strings.Contains(cell, ","):
-		return fmt.Errorf("%s %q is not %s: write decimals with a point", c.name, cell, kind(c.at(r)))
-	case err != nil:
-		return fmt.Errorf("%s %q is not %s", c.name, cell, kind(c.at(r)))
+	if err != nil {
+		return malformed(c.name, cell, kind(c.at(r)))
 	}
 	return nil
+}
+
+// rounded is how far a spreadsheet that shows two decimals may move a percentage.
+const rounded = 0.0051
+
+// compare returns an error if a cell contradicts the value that the row has by its other columns.
+func (c column) compare(r *Row, cell string) error {
+	blank := c.blank(r)
+	if blank && cell == "" {
+		return nil
+	}
+	x, err := strconv.ParseFloat(cell, 64)
+	switch {
+	case cell != "" && err != nil:
+		return malformed(c.name, cell, "a number")
+	case blank:
+		return fmt.Errorf("%s is %s, but by the counts beside it there are no pictures", c.name, cell)
+	case cell == "" || !(math.Abs(x-c.derived(r)) <= rounded): // also if it is not a number
+		return fmt.Errorf("%s is %q, but by the counts beside it is %s", c.name, cell, c.text(r))
+	}
+	return nil
+}
+
+// malformed is the error of a cell that has not the form of its column.
+func malformed(name, cell, want string) error {
+	if strings.Contains(cell, ",") {
+		want += ": write decimals with a point"
+	}
+	return fmt.Errorf("%s %q is not %s", name, cell, want)
 }
 
 // absent is the number that a blank cell stands for: NaN for the training loss of a recorded epoch, otherwise 0.

@@ -618,7 +618,7 @@ func newTrained(t *testing.T, set *dataset.Set, batch int) *Model {
 
 func newTrainedOn(t *testing.T, d *Device, set *dataset.Set, batch int) *Model {
 	t.Helper()
-	net := space.Figure3(space.Pair{L: 4, M: 2}, 2, space.Shape{C: 3, H: set.H, W: set.W}, 3)
+	net := space.Figure3(space.Pair{L: 4, M: 2}, 2, space.Shape{C: 3, H: set.H, W: set.W}, len(set.Classes))
 	m, err := d.New(net, batch, set, trainer.Recipe{Augmentation: &dataset.Augmentation{Pad: 2, Mirror: true},
 		Seed: 3, Momentum: 0.9, WeightDecay: 1e-4,
 		DecayAll: true, Average: true, Precise: true})
@@ -810,6 +810,59 @@ func TestPicturesAreThoseOfTheHost(t *testing.T) {
 	}
 	if len(logits) != 35*3 {
 		t.Errorf("%d logits", len(logits))
+	}
+}
+
+// TestSeedsShareTheirPixels: where each seed has a split of its own, the pictures are on the device once, and each model
+// has its own training pictures and their normalisation.
+func TestSeedsShareTheirPixels(t *testing.T) {
+	set, err := dataset.Open(t.Context(), dataset.Options{Name: "synthetic", Validation: 100, TrainPictures: 70,
+		TestPictures: 30, SplitPerSeed: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := open(t)
+	var models []*Model
+	for seed := range 2 {
+		of, err := set.OfSeed(seed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := newTrainedOn(t, d, of, 35)
+		models = append(models, m)
+	}
+	if a, b := models[0].pictures, models[1].pictures; a.pixels.addr != b.pixels.addr || a.table.addr == b.table.addr {
+		t.Errorf("pixels at %x and %x, tables at %x and %x: want the pixels once and two tables", a.pixels.addr,
+			b.pixels.addr, a.table.addr, b.table.addr)
+	}
+	if len(d.pools) != 1 {
+		t.Errorf("%d pools on the device", len(d.pools))
+	}
+	for _, m := range models {
+		order := dataset.Order(70, 3, 2)
+		if err := m.Train(t.Context(), 2, order, rates(0, 2), func(int, trainer.Score) error { return nil }); err != nil {
+			t.Fatal(err)
+		}
+		got, labels, _, err := m.Last()
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, plain := make([]float32, kernel.Blocks(35)*3*16*16*kernel.Lanes), make([]float32, 35*3*16*16)
+		m.set.Fill(want, &m.set.Train, order[35:], m.r.Augmentation, 3, 2)
+		kernel.Unpack(plain, want, 35, 3, 16, 16)
+		if !slices.Equal(got, plain) {
+			t.Error("the pictures of the last batch are others than dataset.Fill's")
+		}
+		for i, l := range labels {
+			if l != int(m.set.Train.Labels[order[35+i]]) {
+				t.Errorf("label %d is %d", i, l)
+			}
+		}
+	}
+	models[0].Close()
+	models[1].Close()
+	if len(d.pools)+len(d.pictures) != 0 {
+		t.Errorf("%d pools and %d sets are left on the device", len(d.pools), len(d.pictures))
 	}
 }
 

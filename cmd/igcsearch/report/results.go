@@ -269,8 +269,19 @@ func (r Results) name() string {
 
 // Caption says what the accuracies are.
 func (r Results) Caption() string {
-	return fmt.Sprintf("%s: accuracy on %s of %s, mean ± standard deviation over n seeds",
-		r.name(), r.SplitPictures(), DatasetLabel(r.Study.Dataset))
+	return fmt.Sprintf("%s: accuracy on %s of %s, mean ± standard deviation over n seeds%s",
+		r.name(), r.SplitPictures(), DatasetLabel(r.Study.Dataset), r.draws())
+}
+
+// draws says after "over n seeds" what differs from seed to seed beside the weights and the order of the pictures.
+func (r Results) draws() string {
+	switch {
+	case !r.Study.SplitPerSeed:
+		return ""
+	case r.Study.Validation > 0:
+		return ", each with its own draw of training and validation pictures"
+	}
+	return ", each with its own draw of training pictures"
 }
 
 // DatasetLabel names a data set for people. Synthetic pictures are called so wherever their numbers stand.

@@ -70,8 +70,8 @@ func (t Tuning) settings() string {
 }
 
 func (t Tuning) caption() string {
-	text := fmt.Sprintf("%s: accuracy (%%) on %s of %s at each %s, mean ± standard deviation over n seeds",
-		t.results.name(), t.results.SplitPictures(), DatasetLabel(t.results.Study.Dataset), t.settings())
+	text := fmt.Sprintf("%s: accuracy (%%) on %s of %s at each %s, mean ± standard deviation over n seeds%s",
+		t.results.name(), t.results.SplitPictures(), DatasetLabel(t.results.Study.Dataset), t.settings(), t.results.draws())
 	if t.chosen() {
 		text += fmt.Sprintf("; * is the best of its network, chosen by %s", t.choosing.SplitPictures())
 	}

@@ -6,8 +6,8 @@
 // wall time of an epoch is the start of the trial's first attempt plus the seconds of the epochs up to this one: pauses
 // between attempts do not count. So the same results give the same bytes.
 //
-// For the plugin HParams a run is a session. The sessions of one network, at one point of the study's axes, are a group, of which TensorBoard
-// shows the mean: the mean over the seeds.
+// For the plugin HParams a run is a session. The sessions of one network, in a study with lists of settings those of the
+// same values, are a group, of which TensorBoard shows the mean: the mean over the seeds.
 package tensorboard
 
 //go:generate protoc --go_out=. --go_opt=paths=source_relative event.proto

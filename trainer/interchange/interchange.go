@@ -35,7 +35,7 @@ type Model struct {
 type Origin struct {
 	Study, Fingerprint string
 	At                 string // the trial's values of the settings of which the study has lists, "learning_rate=0.05"
-	Seed, Epoch        int // Epoch is that after which the tensors were taken
+	Seed, Epoch        int    // Epoch is that after which the tensors were taken
 	Dataset            string
 	Classes            []string  // names, by label
 	Mean, Std          []float32 // of each channel of the training pictures, with pixels scaled to 0 … 1

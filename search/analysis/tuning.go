@@ -101,7 +101,7 @@ type Reversal struct {
 	Ahead, Behind  int // the values at which A leads, and is behind
 	Lead, Deficit  Comparison
 	P              float64
-	Places, Tested int // how many pairs of networks change places between two values; all comparisons
+	Places, Tested int // how many couples of networks change places between two values; all comparisons
 }
 
 // Tune says how the accuracy of networks depends on the value of a setting. samples are indexed by

@@ -184,7 +184,7 @@ func (t Tuning) choiceFacts() []fact {
 
 // curvesText compares the order of the networks at their own values with that at the common one.
 func (t Tuning) curvesText() string {
-	pairs, other := 0, 0
+	couples, other := 0, 0
 	ahead := func(a, b int) float64 { return t.Cells.Summaries[a].Mean - t.Cells.Summaries[b].Mean }
 	best := [2]int{-1, -1} // networks, at their own and at the common value
 	for i := range t.Own {
@@ -209,7 +209,7 @@ func (t Tuning) curvesText() string {
 			if math.IsNaN(own) || math.IsNaN(common) {
 				continue
 			}
-			if pairs++; own*common < 0 {
+			if couples++; own*common < 0 {
 				other++
 			}
 		}
@@ -223,8 +223,8 @@ func (t Tuning) curvesText() string {
 		text = fmt.Sprintf("%s has the highest mean in both, each network at its own value and all at the common one",
 			t.systems[best[0]].Label())
 	}
-	return fmt.Sprintf("%s; of %s of networks %d stand in another order there, by their means", text,
-		Count(pairs, "pair"), other)
+	return fmt.Sprintf("%s; %d of %s of networks change places between both, by their means", text, other,
+		Count(couples, "couple"))
 }
 
 // interactionText says whether the differences between networks depend on the setting.
@@ -263,9 +263,9 @@ func (t Tuning) orderText() string {
 		return text + "; by their means none does"
 	}
 	if r.Places == 1 {
-		return text + "; by their means one pair does"
+		return text + "; by their means one couple does"
 	}
-	return fmt.Sprintf("%s; by their means %d pairs do", text, r.Places)
+	return fmt.Sprintf("%s; by their means %d couples do", text, r.Places)
 }
 
 // half is a difference without its sign, with the half width of its interval.
@@ -346,7 +346,7 @@ type (
 		Deficit     *comparisonJSON `json:"deficit"`
 		Holm        *float64        `json:"p_holm"` // the larger of both
 		Significant bool            `json:"significant"`
-		Places      int             `json:"pairs_that_change_places"` // by their means
+		Places      int             `json:"couples_that_change_places"` // by their means
 		Tested      int             `json:"comparisons"`
 	}
 )

@@ -175,10 +175,10 @@ func geometry(l space.Layer) kernel.Geometry {
 
 func (b *builder) conv(i int, l space.Layer) error {
 	r, geo, from := b.m.run, geometry(l), b.train.out[l.From]
-	c := &Conv{Name: l.Name, Geometry: geo, Branches: l.Branches, X: from.at, In: from.description(),
+	c := &Conv{Name: l.Name, weights: l.WeightNames(), Geometry: geo, Branches: l.Branches, X: from.at, In: from.description(),
 		Linear: from.raw, Rectified: from.rectified, Z: b.m.Program.value(l.Out)}
 	b.forward(c)
-	weights := c.Weights()
+	weights := c.weights
 	b.param(weights[0], geo.Ci*geo.KH*geo.KW, true, l.Branches*geo.Out(), geo.Ci, geo.KH, geo.KW)
 	ws := r.arena.Floats(geo.MixesLen())
 	for i, rest := 0, ws; i < len(geo.Mixes); i++ {

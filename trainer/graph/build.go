@@ -71,12 +71,11 @@ func (b *builder) build() error {
 		s.out = map[int]value{-1: {node: pictures, at: Pictures}}
 	}
 	readers := map[int]int{}
-	b.factor = RunningFactor
+	b.factor = RunningFactor(m.Net)
 	for _, l := range m.Net.Layers {
 		readers[l.From]++
 		if l.Kind == space.Add {
 			readers[l.Shortcut]++
-			b.factor = RunningFactorIdent
 		}
 	}
 	for i, l := range m.Net.Layers {

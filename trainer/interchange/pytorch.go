@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"slices"
 	"strconv"
 	"strings"
 	"text/template"
@@ -36,7 +35,7 @@ func WritePyTorch(w io.Writer, n space.Network, p space.Plan) error {
 	}
 	return pytorchTemplate.Execute(w, map[string]any{
 		"Name": n.Name, "Depth": n.Depth, "Params": n.Params(), "In": n.Input(), "Classes": n.Classes,
-		"Command": Command(n, p), "Epsilon": graph.Epsilon, "Momentum": m.momentum(),
+		"Command": Command(n, p), "Epsilon": graph.Epsilon, "Momentum": math.Round(1e6*(1-graph.RunningFactor(n))) / 1e6,
 		"Uses": m.uses(), "Init": m.init(), "Forward": m.forward,
 	})
 }
@@ -73,15 +72,6 @@ func (m *module) uses() map[string]bool {
 		use("steps", l.Kind == space.IGC || l.StepIn > 1 || l.StepOut > 1)
 	}
 	return uses
-}
-
-// momentum is the share of a batch in the running statistics, as PyTorch counts it.
-func (m *module) momentum() string {
-	factor := graph.RunningFactor
-	if slices.ContainsFunc(m.net.Layers, func(l space.Layer) bool { return l.Kind == space.Add }) {
-		factor = graph.RunningFactorIdent
-	}
-	return strconv.FormatFloat(math.Round(1e6*(1-factor))/1e6, 'g', -1, 64)
 }
 
 // add declares a module.

@@ -3,6 +3,7 @@ package space
 import (
 	"fmt"
 	"strconv"
+	"strings"
 )
 
 // Shape is the size of the feature maps of one picture: C channels of H rows and W columns.
@@ -115,6 +116,15 @@ func (l Layer) String() string {
 // pair of the output.
 func (l Layer) Pair() Pair { return Pair{L: l.Groups, M: l.Out.C / l.Groups} }
 
+// NormName returns the prefix of the names of the norm's tensors: "bn0" behind "conv0", and
+// "block1.bn" behind "block1" or its last part, "block1.secondary".
+func (l Layer) NormName() string {
+	if number, ok := strings.CutPrefix(l.Name, "conv"); ok {
+		return "bn" + number
+	}
+	return strings.TrimSuffix(l.Name, ".secondary") + ".bn"
+}
+
 // Network is a list of layers. Each layer comes after those that it reads; the output of the last
 // one has one score for each class.
 type Network struct {
@@ -209,84 +219,4 @@ func Figure3(p Pair, blocks int, in Shape, classes int) Network {
 		panic(err) // arguments within the limits of this package always give a network
 	}
 	return n
-}
-
-// block adds a block that reads the last layer, whose partitions are prev. The block has
-// next.Width() channels in the partitions next. A stride of 2 begins a stage. The last layer of the
-// block has a norm and, if relu is set, a ReLU.
-func (s System) block(b *builder, name string, prev, next Pair, stride int, relu bool) {
-	out, v, k := next.Width(), s.Variant, s.Variant.kernel()
-	layer := func(suffix string, kind Kind, groups, c, kh, kw, stride int) Layer {
-		l := b.conv(name+suffix, kind, groups, c, kh, stride)
-		l.KW = kw
-		return l
-	}
-	plain := func(l Layer) Layer { l.Norm, l.ReLU = false, false; return l }
-	end := func(l Layer) { l.ReLU = relu; b.add(l) }
-	interleaved := func(l Layer) Layer { l.StepIn, l.StepOut = l.Groups, l.Groups; return l }
-	product := func(kh, kw int) Layer {
-		l := layer("", IGC, next.L, out, kh, kw, stride)
-		l.Mixes = []Mix{{K: next.L, Step: next.M}}
-		return l
-	}
-	secondary := next.M
-	if s.Ident && b.layout != ImageNet && next == (Pair{L: prev.L, M: 2 * prev.M}) {
-		// Where M doubles, the authors' code for CIFAR keeps the number of secondary partitions
-		// that the input had. Their ImageNet networks double it.
-		secondary = prev.M
-	}
-	switch {
-	case s.Family == FamilySumFusion:
-		l := layer("", Conv, 1, out, 3, 3, stride)
-		l.Branches = sumFusionBranches
-		end(l)
-	case s.Family != FamilyIGC:
-		end(layer("", Conv, 1, out, 3, 3, stride))
-	case v == Swapped:
-		b.add(plain(layer(".primary", Conv, next.L, out, 1, 1, 1)))
-		end(interleaved(layer(".secondary", Conv, secondary, out, 3, 3, stride)))
-	case v == Projected:
-		b.add(plain(layer(".primary", Conv, next.L, out, 3, 3, stride)))
-		end(layer(".secondary", Conv, 1, out, 1, 1, 1))
-	case v.reduction() > 1:
-		// Each secondary partition takes one channel from every primary partition. The
-		// primary convolution gives m channels in each, so there are m secondary partitions.
-		m := next.M / v.reduction()
-		b.add(plain(layer(".primary", Conv, next.L, next.L*m, 3, 3, stride)))
-		end(interleaved(layer(".secondary", Conv, m, out, 1, 1, 1)))
-	case secondary != next.M:
-		// An IGC layer has next.M secondary partitions, so these are two layers.
-		kh, kw := k, k
-		if v == Split {
-			b.add(plain(layer(".primary0", Conv, next.L, out, 1, 3, 1)))
-			kw = 1
-		}
-		l := plain(layer(".primary", Conv, next.L, out, kh, kw, stride))
-		l.ReLU = v == Rectified
-		b.add(l)
-		end(interleaved(layer(".secondary", Conv, secondary, out, 1, 1, 1)))
-	case v == Split:
-		// The 3×1 kernel has the stride, since a 1×3 kernel would skip every second row.
-		b.add(plain(layer(".primary0", Conv, next.L, out, 1, 3, 1)))
-		end(product(3, 1))
-	default:
-		l := product(k, k)
-		l.Between = v == Rectified
-		end(l)
-	}
-}
-
-// residual adds a residual unit: two blocks, and a layer that adds the unit's input to their
-// output. Where the shape changes, the input first passes a 1×1 group convolution with next.L
-// partitions and a norm.
-func (s System) residual(b *builder, unit int, prev, next Pair, stride int) {
-	from, name := b.last(), "unit"+strconv.Itoa(unit)
-	s.block(b, fmt.Sprintf("block%d", 2*unit-1), prev, next, stride, true)
-	s.block(b, fmt.Sprintf("block%d", 2*unit), next, next, 1, false)
-	branch, shortcut := b.last(), from
-	if b.shape(branch) != b.shape(from) {
-		shortcut = b.add(Layer{Name: name + ".shortcut", Kind: Conv, From: from, Out: Shape{C: next.Width()},
-			KH: 1, KW: 1, Stride: stride, Groups: next.L, Norm: true})
-	}
-	b.add(Layer{Name: name, Kind: Add, From: branch, Shortcut: shortcut, Out: b.shape(branch), ReLU: true})
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
@@ -9,6 +10,7 @@ import (
 
 	"igcsearch/cmd/igcsearch/report"
 	"igcsearch/space"
+	"igcsearch/trainer/interchange"
 )
 
 type modelOptions struct {
@@ -16,6 +18,7 @@ type modelOptions struct {
 	layout               string
 	depth, classes, size int // 0: the layout's
 	format               string
+	pytorch              bool
 }
 
 func newModelCommand() *cobra.Command {
@@ -34,12 +37,28 @@ doubles L in place of M from stage to stage and, on ImageNet, doubles the channe
 in the first unit. The variants of Section 4 are +Swap (primary 1×1, secondary
 3×3), +Proj (secondary over all channels), +1x3 (1×3 and 3×1 in place of 3×3),
 +5x5, +ReLU (between primary and secondary) and +B2 (a bottleneck of half the
-channels). IGC-L24M2/L12M8/L48M4 gives the partitions of each stage.`,
+channels); +1x1 has 1×1 primary convolutions. IGC-L24M2/L12M8/L48M4 gives the
+partitions of each stage.
+
+Other families have names likewise:
+  IGCV2-M1K5K6K6    a 3×3 convolution of M channels in a partition, and 1×1
+                    convolutions of K channels in a partition
+  Monarch-M8        two 1×1 convolutions, M partitions of M channels each
+  IGCV3-W32R6G2     W channels, R·W between two 1×1 convolutions of G partitions;
+                    G2x4 is 2 and 4 partitions
+  RegNetX-W48G4     W channels, 3×3 with G channels in a partition
+  ShuffleNet-W48G3  W channels, W/4 between two 1×1 convolutions of G partitions`,
 		Example: `  # Table 2 and 3: 20 layers, 151,834 parameters
   igcsearch model IGC-L24M2 --depth 20
 
+  # a network of another family, in the layout of Figure 3
+  igcsearch model IGCV2-M1K5K6K6 --layout flat --classes 100
+
   # the network of Figure 3
   igcsearch model IGC-L40M2 --layout flat --classes 100
+
+  # the same as a PyTorch module, which loads the files of 'igcsearch weights'
+  igcsearch model IGC-L40M2 --layout flat --classes 100 --pytorch
 
   # Table 6
   igcsearch model IGC-L100M2+Ident.+2L --layout imagenet --format json`,
@@ -50,8 +69,8 @@ channels). IGC-L24M2/L12M8/L48M4 gives the partitions of each stage.`,
 			return nil
 		},
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-			return []string{"IGC-L24M2", "IGC-L4M8", "IGC-L32M26", "IGC-L24M2+Ident.", "RegConv-W16", "RegConv-W18",
-				"SumFusion", "ResNet-C64"}, cobra.ShellCompDirectiveNoFileComp
+			return append([]string{"IGC-L4M8", "IGC-L32M26", "IGC-L24M2+Ident.", "RegConv-W16"}, space.Examples()...),
+				cobra.ShellCompDirectiveNoFileComp
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.name = args[0]
@@ -66,10 +85,14 @@ channels). IGC-L24M2/L12M8/L48M4 gives the partitions of each stage.`,
 	cmd.Flags().IntVar(&o.classes, "classes", 0, "the number of classes (default 10, for imagenet 1000)")
 	cmd.Flags().IntVar(&o.size, "size", 0, "the side of the pictures (default 32, for imagenet 224)")
 	addChoice(cmd, &o.format, "format", "how to print the layers", "table", "json")
+	cmd.Flags().BoolVar(&o.pytorch, "pytorch", false, "print the network as a PyTorch module, in Python")
 	return cmd
 }
 
 func runModel(_ context.Context, o modelOptions, stdout io.Writer) error {
+	if o.pytorch && o.format != "table" {
+		return usageError{errors.New("--pytorch and --format: give one of them")}
+	}
 	s, err := space.ParseSystem(o.name)
 	if err != nil {
 		return usageError{err}
@@ -103,6 +126,9 @@ func runModel(_ context.Context, o modelOptions, stdout io.Writer) error {
 	n, err := s.Network(plan)
 	if err != nil {
 		return usageError{err}
+	}
+	if o.pytorch {
+		return interchange.WritePyTorch(stdout, n, plan)
 	}
 	return report.Layers{Network: n, Plan: plan}.Print(stdout, o.format)
 }

@@ -34,7 +34,8 @@ type Model struct {
 // Origin says where a network was trained. It may be incomplete: what is empty is not known.
 type Origin struct {
 	Study, Fingerprint string
-	Seed, Epoch        int // Epoch is that after which the tensors were taken
+	At                 string // the trial's values of the settings of which the study has lists, "learning_rate=0.05"
+	Seed, Epoch        int    // Epoch is that after which the tensors were taken
 	Dataset            string
 	Classes            []string  // names, by label
 	Mean, Std          []float32 // of each channel of the training pictures, with pixels scaled to 0 … 1
@@ -49,7 +50,7 @@ func (m Model) About() map[string]string {
 		"network": m.Network.Name, "depth": strconv.Itoa(m.Network.Depth), "layout": string(m.Plan.Layout),
 		"input": list([]int{in.C, in.H, in.W}), "batch_norm_eps": strconv.FormatFloat(graph.Epsilon, 'g', -1, 64),
 		"pytorch": Command(m.Network, m.Plan),
-		"study":   o.Study, "fingerprint": o.Fingerprint, "dataset": o.Dataset,
+		"study":   o.Study, "at": o.At, "fingerprint": o.Fingerprint, "dataset": o.Dataset,
 		"seed": strconv.Itoa(o.Seed), "epoch": strconv.Itoa(o.Epoch),
 		"version": o.Version, "commit": o.Commit,
 	}

@@ -73,7 +73,8 @@ func (t Tuning) caption() string {
 	text := fmt.Sprintf("%s: accuracy (%%) on %s of %s at each %s, mean ± standard deviation over n seeds%s",
 		t.results.name(), t.results.SplitPictures(), DatasetLabel(t.results.Study.Dataset), t.settings(), t.results.draws())
 	if t.chosen() {
-		text += fmt.Sprintf("; * is the best of its network, chosen by %s", t.choosing.SplitPictures())
+		text += fmt.Sprintf("; * is the best of its network, chosen by %s, and gain is what"+
+			" the network has there above %s, the common value", t.choosing.SplitPictures(), t.value(t.Common))
 	}
 	return text
 }
@@ -85,7 +86,7 @@ func (t Tuning) header() []string {
 	}
 	header = append(header, "n")
 	if t.chosen() {
-		header = append(header, "own − common", "p (Holm)")
+		header = append(header, "gain", "p (Holm)")
 	}
 	return header
 }
@@ -286,7 +287,7 @@ func (t Tuning) Print(stdout io.Writer, format string) (err error) {
 			below = append(below, fmt.Sprintf("\\textbf{%s} %s.\\par\n", latexText(f.name), latexText(f.text)))
 		}
 		_, err = io.WriteString(stdout, latexPreamble+latexTable{Caption: t.caption(), Label: t.results.Study.Name + "-tuning",
-			Style: "\\small", Header: t.header(), Rows: t.rows(), Below: below}.String())
+			Style: "\\scriptsize\\setlength{\\tabcolsep}{1.8pt}", Header: t.header(), Rows: t.rows(), Below: below}.String())
 	case "markdown":
 		for _, f := range t.facts() {
 			fmt.Fprintf(&facts, "* %s: %s\n", f.name, markdownEscape.Replace(f.text))

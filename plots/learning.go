@@ -133,23 +133,23 @@ func (f LearningCurves) table() [][]string {
 	return rows
 }
 
-func (f LearningCurves) height() float64 {
+func (f LearningCurves) size() (width, height float64) {
 	if f.Loss {
-		return higher(3.4, f.names())
+		return columnWidth, higher(3.4, f.names())
 	}
-	return higher(2.2, f.names())
+	return columnWidth, higher(2.2, f.names())
 }
 
 // thinWidth is the width of the lines of the training pictures.
 const thinWidth vg.Length = 0.4
 
-func (f LearningCurves) draw(page draw.Canvas, o Options) error {
+func (f LearningCurves) layout(size vg.Point, o Options) layout {
 	labels := []string{accuracyLabel(o), strings.TrimSpace(o.Split + " loss (nats)")}[:len(f.measures())]
 	var panels []*panel
 	var epochs []float64
 	trained := false
 	for i, m := range f.measures() {
-		p := newPanel("", labels[i])
+		p := newPanel(o.typeface(), "", labels[i])
 		trained = f.add(p, m) || trained
 		var values []float64
 		for _, s := range f.all(m[0]) {
@@ -158,16 +158,20 @@ func (f LearningCurves) draw(page draw.Canvas, o Options) error {
 		for _, s := range f.all(m[1]) {
 			epochs, values = append(epochs, s.x), append(values, s.mean)
 		}
-		p.setRanges(span{}, spanOf(values, 0.05))
-		p.Y.Tick.Marker = heightTicks(page.Size().Y / vg.Length(len(labels)))
+		y := spanOf(values, 0.05)
+		if i == 0 {
+			y = o.Y.of(y, nil)
+		}
+		p.setRanges(span{}, y)
+		p.Y.Tick.Marker = heightTicks(size.Y / vg.Length(len(labels)))
 		panels = append(panels, p)
 	}
 	for i, p := range panels {
-		x := spanOf(epochs, 0.02)
+		x := o.X.of(spanOf(epochs, 0.02), nil)
 		p.X.Min, p.X.Max = x.low, x.high
-		p.X.Tick.Marker = niceTicks{limit: int((page.Size().X - 30) / 25), whole: true}
+		p.X.Tick.Marker = niceTicks{limit: int((size.X - 30) / 25), whole: true}
 		if i == len(panels)-1 {
-			p.X.Label.Text = "epoch"
+			p.xLabel = "epoch"
 			continue
 		}
 		labelled := p.X.Tick.Marker
@@ -197,7 +201,7 @@ func (f LearningCurves) draw(page draw.Canvas, o Options) error {
 		}
 		l.entries = append(l.entries, entry{"training", []plot.Thumbnailer{line(style, nil)}})
 	}
-	return drawPanels(page, o.Title, l, panels...)
+	return one(l, panels...)
 }
 
 // add draws the bands, over them the thin lines, and over those the others with a few markers. It reports whether

@@ -23,6 +23,7 @@ type legend struct {
 	entries []entry
 	note    string
 	above   bool // it always stands above the frame
+	face    *typeface
 
 	columns []legendColumn
 	size    vg.Point
@@ -59,9 +60,9 @@ const (
 	legendMargin vg.Length = 4 // from the frame
 )
 
-func newColumn(at vg.Point, sample vg.Length) legendColumn {
+func (l *legend) newColumn(at vg.Point, sample vg.Length) legendColumn {
 	c := legendColumn{plot.NewLegend(), at}
-	c.Left, c.Top, c.ThumbnailWidth, c.TextStyle = true, true, sample, smallText
+	c.Left, c.Top, c.ThumbnailWidth, c.TextStyle = true, true, sample, l.face.small
 	c.TextStyle.YAlign = -0.22 // puts digits at the height of the samples
 	c.Padding = legendRow - c.TextStyle.Rectangle("").Max.Y
 	return c
@@ -75,7 +76,7 @@ func (l *legend) arrange(columns int, width vg.Length) {
 	columns = max(1, min(columns, len(l.entries)))
 	l.columns, l.size = nil, vg.Point{}
 	for i := range columns {
-		c := newColumn(vg.Point{X: l.size.X}, sampleWidth)
+		c := l.newColumn(vg.Point{X: l.size.X}, sampleWidth)
 		for k := i; k < len(l.entries); k += columns {
 			c.Add(l.entries[k].text, l.entries[k].sample...)
 		}
@@ -85,15 +86,15 @@ func (l *legend) arrange(columns int, width vg.Length) {
 	l.size.X -= legendGap
 	rows := (len(l.entries) + columns - 1) / columns
 	if l.note != "" {
-		last := newColumn(l.columns[(len(l.entries)-1)%columns].at, sampleWidth)
+		last := l.newColumn(l.columns[(len(l.entries)-1)%columns].at, sampleWidth)
 		last.Add(l.entries[len(l.entries)-1].text)
-		note := newColumn(vg.Point{X: last.at.X + last.width() + legendGap}, 0)
+		note := l.newColumn(vg.Point{X: last.at.X + last.width() + legendGap}, 0)
 		note.Add(l.note)
 		if note.at.X+note.width() > width {
 			note.at.X = 0
 			rows++
 		}
-		note.XOffs = -smallText.Width(" ")
+		note.XOffs = -l.face.small.Width(" ")
 		note.at.Y = -vg.Length(rows-1) * legendRow
 		l.columns = append(l.columns, note)
 		l.size.X = max(l.size.X, note.at.X+note.width())

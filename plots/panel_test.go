@@ -114,7 +114,7 @@ func TestWrap(t *testing.T) {
 		{"no length is no label", label, 0, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if got := wrap(c.label, c.length); got != c.want {
+			if got := wrap(typefaces[Serif].label, c.label, c.length); got != c.want {
 				t.Errorf("got %q, want %q", got, c.want)
 			}
 		})

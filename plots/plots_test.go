@@ -234,7 +234,7 @@ func TestEncode(t *testing.T) {
 	}
 	t.Run("an unknown format is refused with the known ones", func(t *testing.T) {
 		err := plots.Encode(io.Discard, "gif", figures["one-series"], plots.Options{})
-		want := `figure format "gif" is unknown: want one of pdf, svg, png, eps, tex, csv`
+		want := `figure format "gif" is unknown: want one of pdf, svg, png, eps, tex, pgf, csv`
 		if err == nil || err.Error() != want {
 			t.Errorf("got %v", err)
 		}
@@ -255,9 +255,13 @@ func TestEncode(t *testing.T) {
 func TestPDF(t *testing.T) {
 	t.Parallel()
 	f := plots.AccuracyVsM{Series: []plots.Series{series("café ½ – 50 %", table1i, 63.9, 5)}, WidthCurve: true}
-	t.Run("embeds its font", func(t *testing.T) {
-		if !bytes.Contains(encode(t, f, "pdf"), []byte("/FontFile2")) {
+	t.Run("embeds the part of its font that it needs", func(t *testing.T) {
+		out := encode(t, f, "pdf")
+		if !bytes.Contains(out, []byte("/FontFile2")) || !bytes.Contains(out, []byte("+LiberationSerif")) {
 			t.Error("it does not")
+		}
+		if len(out) > 20_000 { // 219 kB with the whole font
+			t.Errorf("%d bytes", len(out))
 		}
 	})
 	t.Run("says ± where it is read back", func(t *testing.T) {
@@ -294,7 +298,7 @@ func TestCharacters(t *testing.T) {
 			has, lacks = append(has, lacks...), nil
 		case "pdf":
 			lacks = append(lacks, "α", "Ж")
-		case "tex":
+		case "tex", "pgf":
 			lacks, has = append(lacks, "Ж", "€", "ð"), append(has, "α = 0.1 ≤ Ω")
 		default:
 			has = append(has, "α = 0.1", "Ж", "€")
@@ -363,6 +367,16 @@ func TestSVG(t *testing.T) {
 		}
 		if strings.Contains(out, "opacity") {
 			t.Error("something is translucent")
+		}
+		if len(out) > 80_000 { // 546 kB with the whole font
+			t.Errorf("%d bytes", len(out))
+		}
+	})
+	t.Run("says what it shows to those who do not see it", func(t *testing.T) {
+		o := plots.Options{Name: "Budget <i>", Description: "accuracy & M"}
+		want := "<title>Budget &lt;i&gt;</title>\n<desc>accuracy &amp; M</desc>\n"
+		if out := string(encode(t, vsM(plain), "svg", o)); !strings.Contains(out, want) {
+			t.Errorf("lacks %s", want)
 		}
 	})
 	t.Run("outlines need no font", func(t *testing.T) {

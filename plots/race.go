@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"slices"
 
-	"gonum.org/v1/plot/vg/draw"
+	"gonum.org/v1/plot/vg"
 )
 
 // RaceNetwork is one network in a race.
@@ -88,9 +88,9 @@ func (f RaceHistory) table() [][]string {
 	return rows
 }
 
-func (f RaceHistory) height() float64 { return higher(2.4, f.names()) }
+func (f RaceHistory) size() (width, height float64) { return columnWidth, higher(2.4, f.names()) }
 
-func (f RaceHistory) draw(page draw.Canvas, o Options) error {
+func (f RaceHistory) layout(size vg.Point, o Options) layout {
 	lanes := f.lanes()
 	var values []float64
 	var all summaries
@@ -122,11 +122,11 @@ func (f RaceHistory) draw(page draw.Canvas, o Options) error {
 	}
 	l.note = all.note(f.Bar)
 	l.foldNote()
-	p := newPanel("seeds", accuracyLabel(o))
+	p := newPanel(o.typeface(), "seeds", accuracyLabel(o))
 	dropped.addTo(p)
 	alive.addTo(p) // above those that were dropped
-	p.setRanges(span{0.5, float64(most) + 0.5}, spanOf(values, 0.06))
-	p.X.Tick.Marker = niceTicks{limit: int((page.Size().X - 30) / 20), whole: true}
-	p.Y.Tick.Marker = heightTicks(page.Size().Y)
-	return drawPanels(page, o.Title, l, p)
+	p.setRanges(o.X.of(span{0.5, float64(most) + 0.5}, nil), o.Y.of(spanOf(values, 0.06), nil))
+	p.X.Tick.Marker = niceTicks{limit: int((size.X - 30) / 20), whole: true}
+	p.Y.Tick.Marker = heightTicks(size.Y)
+	return one(l, p)
 }

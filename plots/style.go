@@ -6,9 +6,7 @@ import (
 	"slices"
 
 	"gonum.org/v1/plot"
-	"gonum.org/v1/plot/font"
 	"gonum.org/v1/plot/plotter"
-	"gonum.org/v1/plot/text"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
 )
@@ -111,32 +109,6 @@ func blend(clr color.Color, opacity float64) color.RGBA {
 	c := color.RGBAModel.Convert(clr).(color.RGBA)
 	mix := func(v uint8) uint8 { return uint8(math.Round(255 - opacity*(255-float64(v)))) }
 	return color.RGBA{mix(c.R), mix(c.G), mix(c.B), 255}
-}
-
-var (
-	labelText = textStyle(8)
-	smallText = textStyle(7)
-)
-
-// textStyle is the style of all text, left of and above its point. There is no italic: it would double the size
-// of SVG files, and vgpdf cannot find it.
-func textStyle(size vg.Length) text.Style {
-	return text.Style{Color: black, Font: font.From(plot.DefaultFont, size), Handler: plot.DefaultTextHandler}
-}
-
-// styled returns a style with another colour and alignment.
-func styled(s text.Style, clr color.Color, x text.XAlignment, y text.YAlignment) text.Style {
-	s.Color, s.XAlign, s.YAlign = clr, x, y
-	return s
-}
-
-// digitHeight is the height of digits and capitals in smallText.
-const digitHeight vg.Length = 0.66 * 7
-
-// write writes text with its baseline at pt.
-func write(c draw.Canvas, s text.Style, pt vg.Point, txt string) {
-	pt.Y += s.FontExtents().Ascent - s.Font.Size // where the plain text handler puts the baseline
-	c.FillText(s, pt, txt)
 }
 
 func line(l draw.LineStyle, xys plotter.XYs) *plotter.Line {

@@ -221,7 +221,8 @@ func (f AccuracyVsM) layout(size vg.Point, o Options) layout {
 		}
 	}
 	p := newPanel(o.typeface(), "secondary partitions M, primary partitions L", accuracyLabel(o))
-	x, y := o.X.of(spanOf(logs, 0.04), math.Log2), o.Y.of(spanOf(values, 0.06), nil)
+	p.toX = math.Log2
+	x, y := o.X.of(spanOf(logs, 0.04), p.toX), o.Y.of(spanOf(values, 0.06), nil)
 	labels.within(x)
 	p.Y.Tick.Marker = heightTicks(size.Y)
 	p.X.Tick.Marker = labels
@@ -230,6 +231,10 @@ func (f AccuracyVsM) layout(size vg.Point, o Options) layout {
 	dodge(list, labels.ms, unit)
 	if f.Band != "" {
 		p.Add(areas(list)...)
+		for i, s := range list {
+			area, _ := s.expected()
+			p.add(series{name: []string{f.Band.note(), ""}[min(i, 1)], look: s.look, band: area})
+		}
 	}
 	if f.WidthCurve {
 		scale := span{0, 1.08 * slices.Max(widths)}
@@ -272,16 +277,13 @@ func (f AccuracyVsM) legend(list []drawnSeries, note string) legend {
 func (f AccuracyVsM) addSeries(p *panel, list []drawnSeries, beside float64) {
 	var all layers
 	for _, s := range list {
-		dot := draw.GlyphStyle{Color: blend(s.look.line.Color, 0.6), Radius: 0.8, Shape: draw.CircleGlyph{}}
 		var way, points summaries
 		for _, same := range s.byM {
 			way = append(way, best(same).summary)
 			for _, point := range same {
 				points = append(points, point.summary)
-				for _, a := range point.Accuracies {
-					if f.Seeds {
-						all.bars = append(all.bars, scatter(dot, plotter.XYs{{X: point.x + beside, Y: a}}))
-					}
+				if f.Seeds {
+					all.addSeeds(s.look, point.x+beside, point.Accuracies)
 				}
 			}
 		}
@@ -289,7 +291,7 @@ func (f AccuracyVsM) addSeries(p *panel, list []drawnSeries, beside float64) {
 		if f.Band != "" {
 			_, through = s.expected()
 		}
-		all.add(s.look, through, points)
+		all.add(p, s.name, s.look, through, points)
 	}
 	all.addTo(p)
 }

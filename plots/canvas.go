@@ -233,22 +233,35 @@ func greek() (pairs []string) {
 	return pairs
 }
 
-// texText writes text to TeX, escaped: vgtex writes strings as they are.
-func texText(c vg.Canvas, face font.Face, pt vg.Point, s string) error {
+// texEscape is text as TeX reads it. It returns an error if TeX's usual fonts lack a character.
+func texEscape(s string) (string, error) {
 	escaped := texEscapes.Replace(s)
 	for _, r := range escaped {
 		letter := r >= 'À' && r <= 'ÿ' && !strings.ContainsRune("ÐðÞþ", r) // those that any TeX builds with accents
-		if r > unicode.MaxASCII && !letter {
-			return fmt.Errorf("text %q: TeX figures cannot show %q (%U): leave it out, or save as pdf, svg, png or eps",
+		if r > unicode.MaxASCII && !letter || !unicode.IsGraphic(r) {
+			return "", fmt.Errorf("text %q: TeX figures cannot show %q (%U): leave it out, or save as pdf, svg, png or eps",
 				s, r, r)
 		}
+	}
+	return escaped, nil
+}
+
+// texText writes text to TeX, escaped: vgtex writes strings as they are.
+func texText(c vg.Canvas, face font.Face, pt vg.Point, s string) error {
+	escaped, err := texEscape(s)
+	if err != nil {
+		return err
 	}
 	if face.Font.Variant == typefaces[Sans].small.Font.Variant {
 		escaped = `\textsf{` + escaped + `}`
 	}
+	// The document's font may be wider than the one that the figure was measured with: the text is then made smaller, or
+	// it would cover what stands beside it.
+	width := face.Width(s)
+	fitted := fmt.Sprintf(`\resizebox{\ifdim\width>%.2[1]fpt %.2[1]fpt\else\width\fi}{!}{%[2]s}`, width, escaped)
 	// vgtex centres text at pt plus half the width of the string, but the string is longer than the text.
-	pt.X += (face.Width(s) - face.Width(escaped)) / 2
-	c.FillString(face, pt, escaped)
+	pt.X += (width - face.Width(fitted)) / 2
+	c.FillString(face, pt, fitted)
 	return nil
 }
 

@@ -70,8 +70,39 @@ func (l layout) draw(page draw.Canvas, o Options) error {
 			return err
 		}
 	}
+	for range 2 { // the note makes the frame lower, which may leave out another name
+		missing := l.missingNames(areas)
+		if len(missing) == 0 {
+			break
+		}
+		if err := legend.tellMissing(missing, first.DataCanvas(areas[0][0]).Size().X); err != nil {
+			return err
+		}
+		if areas, err = l.place(page, inner); err != nil {
+			return err
+		}
+	}
 	l.drawPanels(areas)
 	return nil
+}
+
+// missingNames are the names of points that have no room.
+func (l layout) missingNames(areas [][]draw.Canvas) (list []string) {
+	for i, column := range l.columns {
+		for k, p := range column {
+			if p.names == nil {
+				continue
+			}
+			_, missing := p.names.place(p.DataCanvas(areas[i][k]).Rectangle, p.Plot)
+			for _, name := range missing {
+				if len(l.columns) > 1 {
+					name = letter(i) + " " + name
+				}
+				list = append(list, name)
+			}
+		}
+	}
+	return list
 }
 
 // drawColumns draws several columns, and above them the title and the legend.
@@ -81,20 +112,29 @@ func (l layout) drawColumns(page, inner draw.Canvas, o Options) error {
 		inner.FillText(style, vg.Point{X: inner.Center().X, Y: inner.Max.Y}, o.Title)
 		inner.Max.Y -= style.Height(o.Title) + 2
 	}
-	legend := &l.legend
-	if len(legend.entries) > 0 {
-		if err := legend.arrangeAbove(inner.Size().X); err != nil {
+	legend, below := &l.legend, inner
+	var areas [][]draw.Canvas
+	for range 3 { // the note of missing names makes the frames lower
+		if len(legend.entries) > 0 {
+			if err := legend.arrangeAbove(inner.Size().X); err != nil {
+				return err
+			}
+			legend.corner = &vg.Point{X: inner.Center().X - legend.size.X/2, Y: inner.Max.Y}
+			below.Max.Y = inner.Max.Y - legend.size.Y - legendMargin
+		}
+		var err error
+		if areas, err = l.place(page, below); err != nil {
 			return err
 		}
-		top := vg.Point{X: inner.Center().X - legend.size.X/2, Y: inner.Max.Y}
-		legend.corner = &top
-		legend.Plot(inner, nil)
-		inner.Max.Y -= legend.size.Y + legendMargin
+		missing := l.missingNames(areas)
+		if len(missing) == 0 {
+			break
+		}
+		if err := legend.tellMissing(missing, inner.Size().X); err != nil {
+			return err
+		}
 	}
-	areas, err := l.place(page, inner)
-	if err != nil {
-		return err
-	}
+	legend.Plot(inner, nil)
 	l.drawPanels(areas)
 	return nil
 }

@@ -35,8 +35,8 @@ type LearningCurve struct {
 }
 
 // LearningCurves is the figure of accuracy against epoch. For each curve it draws the mean over the seeds with a
-// band around it, and as a thin line without a band the mean accuracy on the training pictures. Bands are
-// opaque, so that of overlapping ones the last is seen whole; all lines lie above all bands.
+// band around it, and as a thin line without a band the mean accuracy on the training pictures. Bands are opaque, but
+// have edges that lie above all bands, so that each is seen whole; all lines lie above them.
 type LearningCurves struct {
 	Curves []LearningCurve
 	// Bar says what the bands are; "" is Std.
@@ -204,34 +204,34 @@ func (f LearningCurves) layout(size vg.Point, o Options) layout {
 	return one(l, panels...)
 }
 
-// add draws the bands, over them the thin lines, and over those the others with a few markers. It reports whether
-// there are thin lines.
+// add draws the bands, over them the edges of all bands, the thin lines, and over those the others with a few markers.
+// It reports whether there are thin lines.
 func (f LearningCurves) add(p *panel, m []measure) (trained bool) {
-	var lines []plot.Plotter
+	var edges, thin, lines, marks []plot.Plotter
 	for i, c := range f.Curves {
 		look := lookOf(i)
-		if list := m[0].of(c, f.Bar); len(list) > 1 {
+		list := m[0].of(c, f.Bar)
+		if len(list) > 1 {
 			p.Add(list.band(look))
+			edges = append(edges, list.edges(look)...)
 		}
 		if list := m[1].of(c, f.Bar); len(list) > 0 {
-			style := look.line
-			style.Width = thinWidth
-			lines = append(lines, line(style, list.means()))
+			look := look
+			look.line.Width = thinWidth
+			thin = append(thin, line(look.line, list.means()))
+			p.add(series{look: look, way: list.means()})
 			trained = true
 		}
-	}
-	p.Add(lines...)
-	for i, c := range f.Curves {
-		p.Add(line(lookOf(i).line, m[0].of(c, f.Bar).means()))
-	}
-	for i, c := range f.Curves { // markers not at the same epochs for all
-		means := m[0].of(c, f.Bar).means()
-		step := max(1, len(means)/4)
+		means := list.means()
+		lines = append(lines, line(look.line, means))
+		step := max(1, len(means)/4) // markers not at the same epochs for all
 		var some plotter.XYs
 		for k := (i * step / len(f.Curves)) % step; k < len(means); k += step {
 			some = append(some, means[k])
 		}
-		p.Add(halos(some), scatter(lookOf(i).glyph, some))
+		marks = append(marks, halos(some), scatter(look.glyph, some))
+		p.add(series{name: c.Name, look: look, way: means, band: list})
 	}
+	p.Add(slices.Concat(edges, thin, lines, marks)...)
 	return trained
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/vg"
@@ -24,6 +25,7 @@ type legend struct {
 	note    string
 	above   bool // it always stands above the frame
 	face    *typeface
+	extra   []string // lines below the note
 
 	columns []legendColumn
 	size    vg.Point
@@ -99,7 +101,27 @@ func (l *legend) arrange(columns int, width vg.Length) {
 		l.columns = append(l.columns, note)
 		l.size.X = max(l.size.X, note.at.X+note.width())
 	}
+	for _, text := range l.extra {
+		line := l.newColumn(vg.Point{Y: -vg.Length(rows) * legendRow}, 0)
+		line.Add(text)
+		line.XOffs = -l.face.small.Width(" ")
+		l.columns = append(l.columns, line)
+		l.size.X = max(l.size.X, line.width())
+		rows++
+	}
 	l.size.Y = vg.Length(rows) * legendRow
+}
+
+// tellMissing says below the note of a legend above a frame of this width which points have no name, or if the names
+// fill more than three lines, how many.
+func (l *legend) tellMissing(names []string, width vg.Length) error {
+	lines := func(text string) []string {
+		return strings.Split(breakLines(l.face.small, text, width-3*l.face.small.Width(" ")), "\n")
+	}
+	if l.extra = lines("not named: " + strings.Join(names, ", ")); len(l.extra) > 3 {
+		l.extra = lines(fmt.Sprintf("%d points have no room for a name: see the csv", len(names)))
+	}
+	return l.arrangeAbove(width)
 }
 
 // arrangeAbove lays the legend out in few rows, to stand over a frame of this width.

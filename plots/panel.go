@@ -18,7 +18,10 @@ type panel struct {
 	face           *typeface
 	plotters       []plot.Plotter
 	xLabel, yLabel string
-	right          *rightAxis // or nil
+	right          *rightAxis  // or nil
+	names          *pointNames // or nil
+	series         []series
+	title          string // of one of several columns, with its letter
 	// toX is the value of the horizontal axis where a number of its ticks stands; nil if it is that number.
 	toX func(float64) float64
 }
@@ -45,6 +48,9 @@ func (p *panel) Add(list ...plot.Plotter) {
 	p.Plot.Add(list...)
 	p.plotters = append(p.plotters, list...)
 }
+
+// add adds what the panel knows of a series.
+func (p *panel) add(s series) { p.series = append(p.series, s) }
 
 // setRanges sets the ranges of the axes, whatever the plotters cover.
 func (p *panel) setRanges(x, y span) {

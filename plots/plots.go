@@ -117,13 +117,16 @@ type Figure interface {
 }
 
 // Formats lists the formats that Encode knows.
-func Formats() []string { return []string{"pdf", "svg", "png", "eps", "tex", "pgf", "csv"} }
+func Formats() []string {
+	return []string{"pdf", "svg", "png", "eps", "tex", "pgf", "tikz", "dat", "csv"}
+}
 
 // Encode writes a figure in one of Formats.
 //
 // PDF has the characters of the code page 1252 only. PDF and SVG embed the part of the font that they need. EPS has
 // text as outlines. TeX is a stand-alone document for LaTeX with pgf, and PGF the same picture to \input into another
-// document, both in the document's font. A character that a format cannot show is an error, which names it, and so is
+// document, both in the document's font. TikZ is code for pgfplots, for authors who want to change the figure, and DAT
+// the table that this code reads. A character that a format cannot show is an error, which names it, and so is
 // text that the page cuts off. In CSV, the columns low and high are the ends of an error bar or band; they are empty if
 // n = 1.
 func Encode(w io.Writer, format string, f Figure, o Options) error {
@@ -139,6 +142,18 @@ func Encode(w io.Writer, format string, f Figure, o Options) error {
 	usualWidth, usualHeight := f.size()
 	width := vg.Length(cmp.Or(o.Width, usualWidth)) * vg.Inch
 	height := vg.Length(cmp.Or(o.Height, usualHeight*float64(o.scale()))) * vg.Inch
+	if format == "tikz" || format == "dat" {
+		size := vg.Point{X: width / o.scale(), Y: height / o.scale()}
+		t, err := newTikZ(f.layout(size, o), vg.Point{X: width, Y: height}, o)
+		if err != nil {
+			return err
+		}
+		if format == "dat" {
+			return t.writeData(w)
+		}
+		_, err = t.code.WriteTo(w)
+		return err
+	}
 	var drawn recorder.Canvas
 	page := draw.NewCanvas(&drawn, width/o.scale(), height/o.scale())
 	page.SetColor(white)
@@ -150,8 +165,12 @@ func Encode(w io.Writer, format string, f Figure, o Options) error {
 		return err
 	}
 	c := newCanvas(format, width, height, o, texts(drawn.Actions))
-	if err := drawn.ReplayOn(c); err != nil {
-		return err
+	for _, action := range drawn.Actions { // not by ReplayOn, which reads all fonts anew
+		if text, ok := action.(*recorder.FillString); ok {
+			c.FillString(plot.DefaultTextHandler.Cache().Lookup(text.Font, text.Size), text.Point, text.String)
+			continue
+		}
+		action.ApplyTo(c)
 	}
 	return c.write(w)
 }

@@ -97,6 +97,7 @@ func (f RaceHistory) layout(size vg.Point, o Options) layout {
 	most := 0
 	l := legend{above: true}
 	var dropped, alive layers
+	p := newPanel(o.typeface(), "seeds", accuracyLabel(o))
 	for i, lane := range lanes {
 		for k, s := range lane.summaries {
 			values = append(values, s.mean)
@@ -112,17 +113,16 @@ func (f RaceHistory) layout(size vg.Point, o Options) layout {
 		end.glyph.Shape = crossGlyph{}
 		last := len(lane.summaries) - 1
 		if lane.Dropped {
-			dropped.add(lane.look, lane.means(), lane.summaries[:last])
-			dropped.add(end, nil, lane.summaries[last:])
+			dropped.add(p, lane.Name, lane.look, lane.means(), lane.summaries[:last])
+			dropped.add(p, "", end, nil, lane.summaries[last:])
 			lane.look = end
 		} else {
-			alive.add(lane.look, lane.means(), lane.summaries)
+			alive.add(p, lane.Name, lane.look, lane.means(), lane.summaries)
 		}
 		l.entries = append(l.entries, entry{lane.Name, lane.look.sample()})
 	}
 	l.note = all.note(f.Bar)
 	l.foldNote()
-	p := newPanel(o.typeface(), "seeds", accuracyLabel(o))
 	dropped.addTo(p)
 	alive.addTo(p) // above those that were dropped
 	p.setRanges(o.X.of(span{0.5, float64(most) + 0.5}, nil), o.Y.of(spanOf(values, 0.06), nil))

@@ -18,11 +18,13 @@ const (
 	// Conv is a convolution with one or more partitions and zero padding of half a kernel.
 	// Batch norm, ReLU, both or neither follow it.
 	Conv Kind = "conv"
-	// IGC is an interleaved group convolution block: the primary convolution, the permutation of
-	// the channels, the secondary 1×1 convolution, and the permutation back. Batch norm, ReLU,
-	// both or neither follow it.
+	// IGC is a product of group convolutions that is computed as one layer: a primary convolution
+	// of neighbouring channels, and the 1×1 convolutions Mixes. An interleaved group convolution
+	// block has one of them, the secondary convolution. Batch norm, ReLU, both or neither follow
+	// the product.
 	IGC Kind = "igc"
-	// Add computes ReLU(x + y) from the outputs of the layers From and Shortcut.
+	// Add computes x + y from the outputs of the layers From and Shortcut, and ReLU(x + y) if ReLU
+	// is set.
 	Add Kind = "add"
 	// MaxPool takes the largest of 3×3 positions, with stride 2 and zero padding of 1.
 	MaxPool Kind = "max-pool"
@@ -44,21 +46,24 @@ type Layer struct {
 	In, Out Shape
 
 	// KH×KW is the kernel, for IGC the primary kernel. Both are odd. Stride is 1 or 2; the rows
-	// and columns of Out are those of In divided by Stride, rounded up. The fields from KH to ReLU
+	// and columns of Out are those of In divided by Stride, rounded up. The fields from KH to Norm
 	// are set for Conv and IGC only.
 	KH, KW, Stride int
-	// Groups is the number of partitions, for IGC of the primary ones. An IGC layer has
-	// Out.C/Groups secondary partitions of Groups channels each.
+	// Groups is the number of partitions, for IGC of the primary ones.
 	Groups int
-	// Interleaved says that a partition takes every Groups-th channel: the permutation of Eq. 2
-	// comes before the convolution, and its inverse behind it.
-	Interleaved bool
-	// Between puts a ReLU between the primary and the secondary convolution of IGC.
+	// StepIn and StepOut say which channels of the input and of the output belong to a partition:
+	// channel i of n is number Channel(partition, i, n, step). With 1 they are neighbours. With
+	// Groups they are every Groups-th channel: the permutation of Eq. 2 comes before the
+	// convolution, or its inverse behind it. Both are 1 for IGC.
+	StepIn, StepOut int
+	// Mixes are the 1×1 convolutions of IGC behind the primary one, in their order.
+	Mixes []Mix
+	// Between puts a ReLU between the primary convolution and the Mixes of IGC.
 	Between bool
 	// Branches is the number of convolutions of the same input whose outputs are added
 	// (summation fusion, Eq. 21). It is 1 for a usual convolution.
 	Branches int
-	// Norm and ReLU put a batch norm and a ReLU behind the convolution.
+	// Norm and ReLU put a batch norm and a ReLU behind the layer; an Add layer has no Norm.
 	Norm, ReLU bool
 
 	// Params is the number of weights and, for Linear, of biases. It leaves out batch norm, as
@@ -67,6 +72,17 @@ type Layer struct {
 	// MultiplyAdds is the number of multiply–adds in the forward pass of one picture. Only
 	// convolutions and Linear have any.
 	MultiplyAdds int64
+}
+
+// Mix is a 1×1 group convolution with as many output channels as input channels. Each partition
+// has K channels that are Step apart: channel i of partition p is Channel(p, i, K, Step). K·Step
+// divides the number of channels.
+type Mix struct{ K, Step int }
+
+// Channel returns the number of channel i, 0 ≤ i < n, of a partition. Partitions have n channels
+// each, which are step apart.
+func Channel(partition, i, n, step int) int {
+	return partition/step*n*step + i*step + partition%step
 }
 
 // String returns a convolution as Table 2 of the paper writes it: the number of partitions, the
@@ -86,7 +102,11 @@ func (l Layer) String() string {
 	case l.Kind == Conv:
 		return conv(l.Groups, l.KH, l.KW, l.Out.C/l.Groups)
 	case l.Kind == IGC:
-		return conv(l.Groups, l.KH, l.KW, l.Out.C/l.Groups) + ", " + conv(l.Out.C/l.Groups, 1, 1, l.Groups)
+		text := conv(l.Groups, l.KH, l.KW, l.Out.C/l.Groups)
+		for _, m := range l.Mixes {
+			text += ", " + conv(l.Out.C/m.K, 1, 1, m.K)
+		}
+		return text
 	}
 	return string(l.Kind)
 }
@@ -150,10 +170,11 @@ func (b *builder) add(l Layer) int {
 	l.In = b.shape(l.From)
 	if l.Kind == Conv || l.Kind == IGC {
 		l.Branches, l.Stride = max(l.Branches, 1), max(l.Stride, 1)
+		l.StepIn, l.StepOut = max(l.StepIn, 1), max(l.StepOut, 1)
 		l.Out.H, l.Out.W = (l.In.H+l.Stride-1)/l.Stride, (l.In.W+l.Stride-1)/l.Stride
 		l.Params = l.Branches * l.KH * l.KW * l.In.C / l.Groups * l.Out.C
-		if l.Kind == IGC {
-			l.Params += l.Out.C * l.Groups
+		for _, m := range l.Mixes {
+			l.Params += l.Out.C * m.K
 		}
 		// The convolution uses each weight once for each output position.
 		l.MultiplyAdds = int64(l.Params) * int64(l.Out.H) * int64(l.Out.W)
@@ -188,79 +209,4 @@ func Figure3(p Pair, blocks int, in Shape, classes int) Network {
 		panic(err) // arguments within the limits of this package always give a network
 	}
 	return n
-}
-
-// block adds a block that reads the last layer, whose partitions are prev. The block has
-// next.Width() channels in the partitions next. A stride of 2 begins a stage. The last layer of the
-// block has a norm and, if relu is set, a ReLU.
-func (s System) block(b *builder, name string, prev, next Pair, stride int, relu bool) {
-	out, v, k := next.Width(), s.Variant, s.Variant.kernel()
-	layer := func(suffix string, kind Kind, groups, c, kh, kw, stride int) Layer {
-		l := b.conv(name+suffix, kind, groups, c, kh, stride)
-		l.KW = kw
-		return l
-	}
-	plain := func(l Layer) Layer { l.Norm, l.ReLU = false, false; return l }
-	end := func(l Layer) { l.ReLU = relu; b.add(l) }
-	interleaved := func(l Layer) Layer { l.Interleaved = true; return l }
-	secondary := next.M
-	if s.Ident && b.layout != ImageNet && next == (Pair{L: prev.L, M: 2 * prev.M}) {
-		// Where M doubles, the authors' code for CIFAR keeps the number of secondary partitions
-		// that the input had. Their ImageNet networks double it.
-		secondary = prev.M
-	}
-	switch {
-	case s.Family == FamilySumFusion:
-		l := layer("", Conv, 1, out, 3, 3, stride)
-		l.Branches = sumFusionBranches
-		end(l)
-	case s.Family != FamilyIGC:
-		end(layer("", Conv, 1, out, 3, 3, stride))
-	case v == Swapped:
-		b.add(plain(layer(".primary", Conv, next.L, out, 1, 1, 1)))
-		end(interleaved(layer(".secondary", Conv, secondary, out, 3, 3, stride)))
-	case v == Projected:
-		b.add(plain(layer(".primary", Conv, next.L, out, 3, 3, stride)))
-		end(layer(".secondary", Conv, 1, out, 1, 1, 1))
-	case v.reduction() > 1:
-		// Each secondary partition takes one channel from every primary partition. The
-		// primary convolution gives m channels in each, so there are m secondary partitions.
-		m := next.M / v.reduction()
-		b.add(plain(layer(".primary", Conv, next.L, next.L*m, 3, 3, stride)))
-		end(interleaved(layer(".secondary", Conv, m, out, 1, 1, 1)))
-	case secondary != next.M:
-		// An IGC layer has next.M secondary partitions, so these are two layers.
-		kh, kw := k, k
-		if v == Split {
-			b.add(plain(layer(".primary0", Conv, next.L, out, 1, 3, 1)))
-			kw = 1
-		}
-		l := plain(layer(".primary", Conv, next.L, out, kh, kw, stride))
-		l.ReLU = v == Rectified
-		b.add(l)
-		end(interleaved(layer(".secondary", Conv, secondary, out, 1, 1, 1)))
-	case v == Split:
-		// The 3×1 kernel has the stride, since a 1×3 kernel would skip every second row.
-		b.add(plain(layer(".primary0", Conv, next.L, out, 1, 3, 1)))
-		end(layer("", IGC, next.L, out, 3, 1, stride))
-	default:
-		l := layer("", IGC, next.L, out, k, k, stride)
-		l.Between = v == Rectified
-		end(l)
-	}
-}
-
-// residual adds a residual unit: two blocks, and a layer that adds the unit's input to their
-// output. Where the shape changes, the input first passes a 1×1 group convolution with next.L
-// partitions and a norm.
-func (s System) residual(b *builder, unit int, prev, next Pair, stride int) {
-	from, name := b.last(), "unit"+strconv.Itoa(unit)
-	s.block(b, fmt.Sprintf("block%d", 2*unit-1), prev, next, stride, true)
-	s.block(b, fmt.Sprintf("block%d", 2*unit), next, next, 1, false)
-	branch, shortcut := b.last(), from
-	if b.shape(branch) != b.shape(from) {
-		shortcut = b.add(Layer{Name: name + ".shortcut", Kind: Conv, From: from, Out: Shape{C: next.Width()},
-			KH: 1, KW: 1, Stride: stride, Groups: next.L, Norm: true})
-	}
-	b.add(Layer{Name: name, Kind: Add, From: branch, Shortcut: shortcut, Out: b.shape(branch)})
 }

@@ -1,6 +1,7 @@
 package space_test
 
 import (
+	"reflect"
 	"strconv"
 	"strings"
 	"testing"
@@ -18,11 +19,12 @@ func TestFigure3(t *testing.T) {
 		n := space.Figure3(space.Pair{L: 40, M: 2}, 6, cifar, 100)
 		maps, vector := space.Shape{C: 80, H: 32, W: 32}, space.Shape{C: 80, H: 1, W: 1}
 		want := []space.Layer{{Name: "conv0", Kind: space.Conv, From: -1, In: cifar, Out: maps,
-			KH: 3, KW: 3, Stride: 1, Groups: 1, Branches: 1, Norm: true, ReLU: true,
+			KH: 3, KW: 3, Stride: 1, Groups: 1, StepIn: 1, StepOut: 1, Branches: 1, Norm: true, ReLU: true,
 			Params: 2160, MultiplyAdds: 2160 * 1024}}
 		for i, name := range []string{"block1", "block2", "block3", "block4", "block5", "block6"} {
 			want = append(want, space.Layer{Name: name, Kind: space.IGC, From: i, In: maps, Out: maps,
-				KH: 3, KW: 3, Stride: 1, Groups: 40, Branches: 1, Norm: true, ReLU: true,
+				KH: 3, KW: 3, Stride: 1, Groups: 40, StepIn: 1, StepOut: 1,
+				Mixes: []space.Mix{{K: 40, Step: 2}}, Branches: 1, Norm: true, ReLU: true,
 				Params: 4640, MultiplyAdds: 4640 * 1024})
 		}
 		want = append(want,
@@ -33,7 +35,7 @@ func TestFigure3(t *testing.T) {
 			t.Fatalf("%d layers, want %d", len(n.Layers), len(want))
 		}
 		for i, l := range n.Layers {
-			if l != want[i] {
+			if !reflect.DeepEqual(l, want[i]) {
 				t.Errorf("layer %d is %+v, want %+v", i, l, want[i])
 			}
 		}
@@ -240,14 +242,30 @@ func TestVariantParams(t *testing.T) {
 var systems = rapid.Custom(func(t *rapid.T) space.System {
 	s := space.System{Family: rapid.SampledFrom(families).Draw(t, "family")}
 	s.Depth = rapid.SampledFrom([]int{0, 8, 20, 50}).Draw(t, "depth")
-	s.Ident = s.Family != space.FamilySumFusion && rapid.Bool().Draw(t, "ident")
+	ident := rapid.Bool().Draw(t, "ident")
+	small := rapid.IntRange(1, 12)
+	set := func(numbers ...int) { copy(s.Numbers[:], numbers) }
 	switch s.Family {
 	case space.FamilyResNet:
-		s.Ident = true
-		fallthrough
+		s.Numbers[0], s.Ident = rapid.IntRange(1, 99).Draw(t, "width"), true
 	case space.FamilyRegConv:
-		s.Width = rapid.IntRange(1, 99).Draw(t, "width")
+		s.Numbers[0], s.Ident = rapid.IntRange(1, 99).Draw(t, "width"), ident
+	case space.FamilyMonarch:
+		s.Numbers[0], s.Ident = small.Draw(t, "M"), ident
+	case space.FamilyIGCV2:
+		s.Numbers[0], s.Ident = small.Draw(t, "M"), ident
+		copy(s.Numbers[1:], rapid.SliceOfN(rapid.IntRange(2, 9), 1, 19).Draw(t, "K"))
+	case space.FamilyIGCV3:
+		g := small.Draw(t, "G")
+		set(g*small.Draw(t, "W/G"), small.Draw(t, "R"), g, rapid.SampledFrom([]int{1, g}).Draw(t, "G₂"))
+	case space.FamilyRegNetX:
+		g := small.Draw(t, "G")
+		set(g*small.Draw(t, "W/G"), g)
+	case space.FamilyShuffleNet:
+		g := small.Draw(t, "G")
+		set(4*g*small.Draw(t, "W/4G"), g)
 	case space.FamilyIGC:
+		s.Ident = ident
 		for i := range rapid.IntRange(1, 4).Draw(t, "stages") {
 			s.Stages[i] = pairs.Draw(t, "pair")
 		}
@@ -269,6 +287,9 @@ func TestParseSystem(t *testing.T) {
 		for name, want := range map[string]string{
 			"IGC-L24M2+Ident.": "IGC-L24M2+Ident.", "IGC-L24M2+Ident": "IGC-L24M2+Ident.",
 			"ResNet-C64": "ResNet-C64", "SumFusion": "SumFusion", "RegConv-W18+Ident.-D50": "RegConv-W18+Ident.-D50",
+			"SumFusion-D20": "SumFusion-D20", "IGCV2-M1K5K6K6-D14": "IGCV2-M1K5K6K6-D14", "Monarch-M8": "Monarch-M8",
+			"IGCV3-W32R6G2": "IGCV3-W32R6G2", "IGCV3-W32R6G2x2": "IGCV3-W32R6G2", "IGCV3-W32R6G2x4": "IGCV3-W32R6G2x4",
+			"RegNetX-W48G4": "RegNetX-W48G4", "ShuffleNet-W48G3": "ShuffleNet-W48G3", "IGC-L8M8+1x1": "IGC-L8M8+1x1",
 		} {
 			if s, err := space.ParseSystem(name); err != nil || s.String() != want {
 				t.Errorf("%s: %v, %v", name, s, err)
@@ -277,6 +298,10 @@ func TestParseSystem(t *testing.T) {
 	})
 	for _, name := range []string{"", "IGC", "IGC-L0M2", "IGC-24x2", "RegConv-W0", "RegConv-W18+Swap",
 		"SumFusion+Ident.", "IGC-L4M2+B1", "IGC-L4M2+Swap+5x5", "IGC-L4M2/L2M4+2L", "IGC-L4M2-D2",
+		"IGCV2-M1", "IGCV2-M1K1", "IGCV2-K5M1", "IGCV2-M1K2K2K2K2K2K2K2K2K2K2K2K2K2K2K2K2K2K2K2K2K2", "IGCV2-M1K5x6",
+		"IGCV3-W32R6", "IGCV3-W32R6G2x", "IGCV3-W32R6G2+Ident.", "IGCV3-W32R6G2x4x4", "Monarch-M0", "Monarch-M8K2",
+		"RegNetX-W48", "RegNetX-W48G4+5x5", "ShuffleNet-W48G3+Ident.", "ShuffleNet-G3W48", "SumFusion-W8", "VGG-W16",
+		"RegConv", "RegConv-W", "regconv-W18", "IGC-24M2", "IGC-L4M2/L4M2/L4M2/L4M2/L4M2", "IGC-L4M2+", "SumFusion-",
 		"IGC-L99999999999M2", "IGC-L4M2-D99999999999999999999", "RegConv-W99999999999999999999"} {
 		t.Run("refuses "+name, func(t *testing.T) {
 			if s, err := space.ParseSystem(name); err == nil {
@@ -361,7 +386,7 @@ func TestNetworksChain(t *testing.T) {
 		if want := (space.Shape{C: 7, H: 1, W: 1}); n.Layers[len(n.Layers)-1].Out != want {
 			t.Fatalf("ends in %v", n.Layers[len(n.Layers)-1].Out)
 		}
-		if s.Variant != space.Split && depth != n.Depth {
+		if s.Variant != space.Split && (s.Variant != space.Pointwise || !s.Ident) && depth != n.Depth {
 			t.Fatalf("%s has %d layers, its depth is %d", s, depth, n.Depth)
 		}
 	})

@@ -9,23 +9,6 @@ import (
 	"strings"
 )
 
-// Family is the kind of block that a network is built of.
-type Family string
-
-const (
-	FamilyIGC     Family = "IGC"     // interleaved group convolutions
-	FamilyRegConv Family = "RegConv" // regular 3×3 convolutions
-	FamilyResNet  Family = "ResNet"  // regular 3×3 convolutions with identity mappings (Table 6)
-	// FamilySumFusion adds the outputs of 4 regular 3×3 convolutions of the same input, with 8
-	// channels in the first stage.
-	FamilySumFusion Family = "SumFusion"
-)
-
-const (
-	sumFusionBranches = 4
-	sumFusionWidth    = 8
-)
-
 // Variant is a change of the IGC block from Section 4 of the paper. "" is the plain block. The
 // formulas below count the parameters of a block; S is 9 in the networks of this package.
 type Variant string
@@ -44,6 +27,9 @@ const (
 	// Rectified puts a ReLU between the primary and the secondary convolution. It has as many
 	// parameters as the plain block.
 	Rectified Variant = "ReLU"
+	// Pointwise has a 1×1 primary kernel. It has L·M² + M·L² parameters, and is no variant of the
+	// paper: two such convolutions replace a 1×1 convolution.
+	Pointwise Variant = "1x1"
 )
 
 // Bottleneck returns the variant whose primary convolution reduces the M channels of a partition to
@@ -51,8 +37,9 @@ const (
 // S·L·M·(M/r) + M·L² parameters.
 func Bottleneck(r int) Variant { return Variant("B" + strconv.Itoa(r)) }
 
-// Variants lists the plain block and the variants except bottlenecks, in the order of the paper.
-var Variants = []Variant{"", Swapped, Projected, Split, Large, Rectified}
+// Variants lists the plain block and the variants except bottlenecks, those of the paper first and
+// in its order.
+var Variants = []Variant{"", Swapped, Projected, Split, Large, Rectified, Pointwise}
 
 // reduction returns r of a bottleneck, and 1 for other variants.
 func (v Variant) reduction() int {
@@ -79,13 +66,17 @@ func (v Variant) Validate() error {
 	if v.known() {
 		return nil
 	}
-	return fmt.Errorf("variant %q: want Swap, Proj, 1x3, 5x5, ReLU, or B2, B3, … for a bottleneck", string(v))
+	return fmt.Errorf("variant %q: want Swap, Proj, 1x3, 5x5, ReLU, 1x1, or B2, B3, … for a bottleneck", string(v))
 }
 
-// kernel returns the number of rows and of columns of the block's larger kernel.
+// kernel returns the number of rows and of columns of the primary kernel, of Swapped those of the
+// secondary one.
 func (v Variant) kernel() int {
-	if v == Large {
+	switch v {
+	case Large:
 		return 5
+	case Pointwise:
+		return 1
 	}
 	return 3
 }
@@ -102,6 +93,8 @@ func (v Variant) cost(s, m int) (a, b int, ok bool) {
 		return 2 * 3 * m * m, m, true
 	case v == Large:
 		return 25 * m * m, m, true
+	case v == Pointwise:
+		return m * m, m, true
 	case r > 1:
 		return s * m * (m / r), m, m%r == 0
 	}
@@ -109,7 +102,7 @@ func (v Variant) cost(s, m int) (a, b int, ok bool) {
 }
 
 // Params returns the number of parameters of a block of the variant. kernel is the number of
-// positions of the primary kernel; Split and Large use their own kernels instead. The result is 0
+// positions of the primary kernel; Split, Large and Pointwise use their own kernels instead. The result is 0
 // if the variant does not exist for this pair.
 func (v Variant) Params(p Pair, kernel int) int {
 	a, b, ok := v.cost(kernel, p.M)
@@ -123,69 +116,59 @@ func (v Variant) Params(p Pair, kernel int) int {
 // and String give the layers and the name. Systems can be compared with ==.
 type System struct {
 	Family Family
+	// Numbers are the numbers of the name, for families other than IGC. Each stage but the first
+	// has twice the channels of the stage before; the first of the numbers doubles for this, and the
+	// others stay.
+	Numbers Numbers
 	// Stages holds the pair of each stage of an IGC network. A stage with the zero Pair has twice
 	// the channels of the stage before: M doubles and L stays, or L doubles and M stays if
 	// DoublesL is set.
 	Stages   [4]Pair
 	DoublesL bool
-	// Width is the number of channels in the first stage of RegConv and ResNet. Each further stage
-	// has twice the channels of the stage before.
-	Width int
 	// Ident adds identity mappings: two blocks form a residual unit.
 	Ident   bool
-	Variant Variant
+	Variant Variant // of an IGC network
 	// Depth is the depth that the name contains, or 0 if it contains none; see Network.Depth.
 	Depth int
 }
 
-var systemRE = regexp.MustCompile(`^(?:(IGC)-((?:L\d+M\d+)(?:/L\d+M\d+){0,3})` + // 1 and 2
-	`|(RegConv)-W(\d+)|(ResNet)-C(\d+)|(SumFusion))` + // 3 to 7
-	`((?:\+[A-Za-z0-9.]+)*)(?:-D(\d+))?$`) // 8 and 9
+// nameRE divides a name into the family, the numbers or pairs, the options and the depth.
+var nameRE = regexp.MustCompile(`^([A-Za-z0-9]+)(?:-([A-CE-Z][A-Z0-9x/]*))?((?:\+[A-Za-z0-9.]+)*)(?:-D(\d+))?$`)
 
-// ParseSystem reads the name of a network. A name begins with "IGC-L24M2", "RegConv-W18",
-// "ResNet-C64" or "SumFusion". An IGC name may give a pair for each stage, as in
-// "IGC-L40M2/L20M4/L10M8". These may follow:
+// ParseSystem reads the name of a network. A name begins with the family and its numbers:
+// "IGC-L24M2", "RegConv-W18", "ResNet-C64", "SumFusion", "IGCV2-M1K5K6K6", "Monarch-M8",
+// "IGCV3-W32R6G2", "RegNetX-W48G4" or "ShuffleNet-W48G3". An IGC name may give a pair for each
+// stage, as in "IGC-L40M2/L20M4/L10M8". These may follow:
 //
-//   - "+Ident." for identity mappings;
+//   - "+Ident." for identity mappings, if the family has no residual units of its own;
 //   - "+2L" for stages of an IGC network that double L in place of M;
 //   - "+" and a Variant of an IGC network;
 //   - at the end, "-D20" for a depth of 20.
 //
 // For any other text it returns an error that says what a name may contain.
 func ParseSystem(name string) (System, error) {
-	var s System
-	m := systemRE.FindStringSubmatch(name)
+	m := nameRE.FindStringSubmatch(name)
 	if m == nil {
-		return s, fmt.Errorf("network %q: want a name like IGC-L24M2, RegConv-W18, ResNet-C64 or SumFusion, "+
-			"with +Ident. behind it for identity mappings", name)
+		return System{}, unknownSystem(name)
 	}
-	number := func(text string) int {
-		n, err := strconv.Atoi(text)
-		if err != nil {
-			return -1
-		}
-		return n
-	}
+	s := System{Family: Family(m[1])}
+	f := s.family()
 	switch {
-	case m[1] != "":
-		s.Family = FamilyIGC
-		for i, text := range strings.Split(m[2], "/") {
-			p, err := ParsePair(text)
-			if err != nil {
-				return s, fmt.Errorf("network %q: %w", name, err)
-			}
-			s.Stages[i] = p
+	case f == nil:
+		return s, unknownSystem(name)
+	case s.Family == FamilyIGC:
+		if err := s.parseStages(m[2]); err != nil {
+			return s, fmt.Errorf("network %q: %w", name, err)
 		}
-	case m[7] != "":
-		s.Family = FamilySumFusion
 	default:
-		s.Family, s.Width, s.Ident = Family(m[3]+m[5]), number(m[4]+m[6]), m[5] != ""
-		if s.Width < 1 || s.Width > maxPartitions {
-			return s, fmt.Errorf("network %q: want a width from 1 to %d", name, maxPartitions)
+		var ok bool
+		if s.Numbers, ok = f.parse(m[2]); !ok {
+			return s, fmt.Errorf("network %q: want a name %s", name, f.want())
 		}
 	}
-	if m[8] != "" {
-		for _, option := range strings.Split(m[8][1:], "+") {
+	s.Ident = s.Family == FamilyResNet
+	if m[3] != "" {
+		for _, option := range strings.Split(m[3][1:], "+") {
 			switch v := Variant(option); {
 			case option == "Ident." || option == "Ident":
 				s.Ident = true
@@ -195,19 +178,48 @@ func ParseSystem(name string) (System, error) {
 				s.Variant = v
 			default:
 				return s, fmt.Errorf("network %q: +%s is not possible here; want +Ident., and for IGC +2L or "+
-					"one of +Swap, +Proj, +1x3, +5x5, +ReLU, +B2", name, option)
+					"one of +Swap, +Proj, +1x3, +5x5, +ReLU, +1x1, +B2", name, option)
 			}
 		}
 	}
-	if s.Family == FamilySumFusion && s.Ident {
-		return s, fmt.Errorf("network %q: SumFusion cannot have identity mappings", name)
+	if s.Ident && !f.ident {
+		why := "has residual units of its own"
+		if f.unit.blocks == 0 {
+			why = "cannot have identity mappings"
+		}
+		return s, fmt.Errorf("network %q: %s %s: want no +Ident.", name, s.Family, why)
 	}
-	if m[9] != "" {
-		if s.Depth = number(m[9]); s.Depth < 3 || s.Depth > maxDepth {
+	if m[4] != "" {
+		var err error
+		if s.Depth, err = strconv.Atoi(m[4]); err != nil || s.Depth < 3 || s.Depth > maxDepth {
 			return s, fmt.Errorf("network %q: want a depth from 3 to %d", name, maxDepth)
 		}
 	}
 	return s, nil
+}
+
+// unknownSystem is the error for a name that begins with no family.
+func unknownSystem(name string) error {
+	examples := Examples()
+	last := len(examples) - 1
+	return fmt.Errorf("network %q: want a name like %s or %s, with +Ident. behind it for identity mappings", name,
+		strings.Join(examples[:last], ", "), examples[last])
+}
+
+// parseStages reads the pairs of an IGC network, like "L24M2/L12M8".
+func (s *System) parseStages(text string) error {
+	texts := strings.Split(text, "/")
+	if len(texts) > len(s.Stages) {
+		return fmt.Errorf("want at most %d stages", len(s.Stages))
+	}
+	for i, pair := range texts {
+		p, err := ParsePair(pair)
+		if err != nil || !strings.HasPrefix(pair, "L") {
+			return fmt.Errorf("pair %q: want L and M from 1 to %d, like L24M2", pair, maxPartitions)
+		}
+		s.Stages[i] = p
+	}
+	return nil
 }
 
 // The limits of a network keep its counts below 2⁶³.
@@ -223,18 +235,15 @@ const (
 func (s System) String() string {
 	var b strings.Builder
 	b.WriteString(string(s.Family))
-	switch s.Family {
-	case FamilyIGC:
+	if f := s.family(); s.Family == FamilyIGC {
 		for i, p := range s.Stages {
 			if i > 0 && p == (Pair{}) {
 				break
 			}
 			b.WriteString(string("-/"[min(i, 1)]) + p.String())
 		}
-	case FamilyRegConv:
-		fmt.Fprintf(&b, "-W%d", s.Width)
-	case FamilyResNet:
-		fmt.Fprintf(&b, "-C%d", s.Width)
+	} else if f != nil && len(f.numbers) > 0 {
+		b.WriteString("-" + f.format(s.Numbers))
 	}
 	if s.Ident && s.Family != FamilyResNet {
 		b.WriteString("+Ident.")
@@ -263,24 +272,21 @@ func (s System) Label() string {
 // PairSystem returns the plain IGC network of a pair.
 func PairSystem(p Pair) System { return System{Family: FamilyIGC, Stages: [4]Pair{p}} }
 
-// stage returns the pair of stage i ≥ 0. For a family other than IGC it returns Pair{1, C}, where C
-// is the number of channels.
+// stage returns the partitions of stage i ≥ 0: the pair of an IGC network; of other products the L
+// partitions of the first factor, with M channels each; of the other families Pair{1, C}, where C is
+// the number of channels.
 func (s System) stage(i int) Pair {
-	double := func(p Pair) Pair {
+	switch {
+	case i > 0 && s.Stages[i] == (Pair{}):
+		p := s.stage(i - 1)
 		if s.DoublesL {
 			return Pair{L: 2 * p.L, M: p.M}
 		}
 		return Pair{L: p.L, M: 2 * p.M}
-	}
-	switch {
-	case s.Family == FamilySumFusion:
-		return Pair{L: 1, M: sumFusionWidth << i}
-	case s.Family != FamilyIGC:
-		return Pair{L: 1, M: s.Width << i}
-	case i == 0 || s.Stages[i] != Pair{}:
+	case s.Family == FamilyIGC:
 		return s.Stages[i]
 	}
-	return double(s.stage(i - 1))
+	return s.family().partitions(s.Numbers)
 }
 
 // Pair returns the pair of the first stage. It is zero for a family other than IGC.
@@ -363,6 +369,9 @@ func (s System) Network(p Plan) (Network, error) {
 
 // network is Network for a known depth, with errors that do not name the system.
 func (s System) network(p Plan, depth int) (n Network, err error) {
+	if err := s.checkNumbers(); err != nil {
+		return n, err
+	}
 	stages, blocks, err := s.blocks(p.Layout, depth)
 	if err != nil {
 		return n, err
@@ -405,36 +414,56 @@ func (s System) network(p Plan, depth int) (n Network, err error) {
 	return n, nil
 }
 
+// checkNumbers returns an error if the numbers of the system are not those of its family.
+func (s System) checkNumbers() error {
+	f := s.family()
+	if f == nil {
+		return fmt.Errorf("family %q: want one of %v", s.Family, Families())
+	}
+	if n, ok := f.parse(f.format(s.Numbers)); !ok || n != s.Numbers {
+		return fmt.Errorf("want a name %s", f.want())
+	}
+	if f.check != nil {
+		if why := f.check(s.Numbers); why != "" {
+			return errors.New(why)
+		}
+	}
+	return nil
+}
+
+// layoutStages has the number of stages of each layout.
+var layoutStages = map[Layout]int{Flat: 1, Stages: 3, ImageNet: 4}
+
 // blocks returns the number of stages of a layout and the number of blocks in each stage. It
 // returns an error if the system has no network of this layout and depth.
 func (s System) blocks(l Layout, depth int) (stages, blocks int, err error) {
-	var rule string
+	u := s.unit()
+	stages = layoutStages[l]
 	switch {
-	case l == Flat && s.Ident:
-		stages, rule, blocks = 1, "2n + 2", (depth-2)/2*2
-	case l == Flat:
-		stages, rule, blocks = 1, "at least 3", depth-2
-	case l == Stages && s.Ident:
-		stages, rule, blocks = 3, "6n + 2", (depth-2)/6*2
-	case l == Stages:
-		stages, rule, blocks = 3, "3B + 2", (depth-2)/3
-	case l == ImageNet && s.Ident:
-		stages, rule, blocks = 4, "8n + 2", (depth-2)/8*2
-	case l == ImageNet:
-		return 0, 0, errors.New("the layout imagenet has residual units: want +Ident. in the name")
-	default:
+	case stages == 0:
 		return 0, 0, fmt.Errorf("layout %q: want flat, stages or imagenet", l)
-	}
-	switch {
+	case l == ImageNet && u.blocks == 0:
+		return 0, 0, errors.New("the layout imagenet has residual units: want +Ident. in the name")
 	case depth > maxDepth:
 		return 0, 0, fmt.Errorf("depth %d: want at most %d", depth, maxDepth)
-	case blocks < 1 || stages*blocks+2 != depth:
+	}
+	per := stages * max(u.blocks, 1) // layers that a stage of one more block, or unit, adds
+	blocks = (depth - 2) / per * max(u.blocks, 1)
+	if blocks < 1 || stages*blocks+2 != depth {
+		rule := fmt.Sprintf("%d%s + 2", per, string("Bn"[min(u.blocks, 1)]))
+		if per == 1 {
+			rule = "at least 3"
+		}
 		return 0, 0, fmt.Errorf("depth %d: want %s", depth, rule)
+	}
+	if u.blocks > 0 && !u.project && stages > 1 && blocks < 2 {
+		return 0, 0, fmt.Errorf("depth %d: want at least %d, since the first unit of a stage has no identity mapping, "+
+			"and the last unit of the network needs one", depth, 2*stages+2)
 	}
 	return stages, blocks, nil
 }
 
-// checkStages returns an error if the partitions of a stage do not fit its channels or those of the
+// checkStages returns an error if the factors of a stage do not fit its channels or those of the
 // stage before, or if the name has pairs for more stages than there are. first is the pair that the
 // first stage reads.
 func (s System) checkStages(stages int, first Pair, l Layout) error {
@@ -443,7 +472,7 @@ func (s System) checkStages(stages int, first Pair, l Layout) error {
 		next := s.stage(i)
 		switch {
 		case next.L < 1 || next.M < 1 || next.L > maxWidth/next.M:
-			return fmt.Errorf("stage %d has the pair %v: want 1 to %d channels", i+1, next, maxWidth)
+			return fmt.Errorf("stage %d has %d·%d channels: want 1 to %d", i+1, next.L, next.M, maxWidth)
 		case prev.Width()%next.L != 0:
 			return fmt.Errorf("stage %d cannot divide the %d channels that it reads into %d partitions",
 				i+1, prev.Width(), next.L)
@@ -451,28 +480,15 @@ func (s System) checkStages(stages int, first Pair, l Layout) error {
 			return fmt.Errorf("stage %d cannot divide the %d channels of a partition by %d",
 				i+1, next.M, s.Variant.reduction())
 		}
+		for _, in := range []Pair{prev, next} {
+			if err := fit(in.Width(), s.block(l, in, next)); err != nil {
+				return fmt.Errorf("stage %d: %w", i+1, err)
+			}
+		}
 		prev = next
 	}
 	if stages < len(s.Stages) && s.Stages[stages] != (Pair{}) {
 		return fmt.Errorf("the name has pairs for more than the %d stages of the layout %s", stages, l)
 	}
 	return nil
-}
-
-// addStage adds the blocks of stage i ≥ 0. The stage has the pair next; the layer that it reads has
-// the pair prev.
-func (s System) addStage(b *builder, i, blocks int, prev, next Pair) {
-	for k := range blocks {
-		stride := 1
-		if i > 0 && k == 0 {
-			stride = 2
-		}
-		switch {
-		case !s.Ident:
-			s.block(b, "block"+strconv.Itoa(i*blocks+k+1), prev, next, stride, true)
-		case k%2 == 0:
-			s.residual(b, (i*blocks+k)/2+1, prev, next, stride)
-		}
-		prev = next
-	}
 }

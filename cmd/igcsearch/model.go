@@ -34,9 +34,22 @@ doubles L in place of M from stage to stage and, on ImageNet, doubles the channe
 in the first unit. The variants of Section 4 are +Swap (primary 1×1, secondary
 3×3), +Proj (secondary over all channels), +1x3 (1×3 and 3×1 in place of 3×3),
 +5x5, +ReLU (between primary and secondary) and +B2 (a bottleneck of half the
-channels). IGC-L24M2/L12M8/L48M4 gives the partitions of each stage.`,
+channels); +1x1 has 1×1 primary convolutions. IGC-L24M2/L12M8/L48M4 gives the
+partitions of each stage.
+
+Other families have names likewise:
+  IGCV2-M1K5K6K6    a 3×3 convolution of M channels in a partition, and 1×1
+                    convolutions of K channels in a partition
+  Monarch-M8        two 1×1 convolutions, M partitions of M channels each
+  IGCV3-W32R6G2     W channels, R·W between two 1×1 convolutions of G partitions;
+                    G2x4 is 2 and 4 partitions
+  RegNetX-W48G4     W channels, 3×3 with G channels in a partition
+  ShuffleNet-W48G3  W channels, W/4 between two 1×1 convolutions of G partitions`,
 		Example: `  # Table 2 and 3: 20 layers, 151,834 parameters
   igcsearch model IGC-L24M2 --depth 20
+
+  # a network of another family, in the layout of Figure 3
+  igcsearch model IGCV2-M1K5K6K6 --layout flat --classes 100
 
   # the network of Figure 3
   igcsearch model IGC-L40M2 --layout flat --classes 100
@@ -50,8 +63,8 @@ channels). IGC-L24M2/L12M8/L48M4 gives the partitions of each stage.`,
 			return nil
 		},
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-			return []string{"IGC-L24M2", "IGC-L4M8", "IGC-L32M26", "IGC-L24M2+Ident.", "RegConv-W16", "RegConv-W18",
-				"SumFusion", "ResNet-C64"}, cobra.ShellCompDirectiveNoFileComp
+			return append([]string{"IGC-L4M8", "IGC-L32M26", "IGC-L24M2+Ident.", "RegConv-W16"}, space.Examples()...),
+				cobra.ShellCompDirectiveNoFileComp
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.name = args[0]

@@ -74,7 +74,7 @@ func (l *large) enter(trials []search.TrialState, all []network, most int, means
 // logWidth returns the sum of ln(width) over the stages whose pairs are part of the network's name.
 func logWidth(s space.System) float64 {
 	if s.Family != space.FamilyIGC {
-		return math.Log(float64(max(1, s.Width)))
+		return math.Log(float64(max(1, s.Width())))
 	}
 	sum := 0.0
 	for _, p := range s.Stages {
@@ -95,8 +95,8 @@ func features(trials []search.TrialState, all []network) [][]float64 {
 		for i, p := range a.system.Stages {
 			if p.M > 0 {
 				m = math.Log(float64(p.M))
-			} else if a.system.Width > 0 {
-				m = math.Log(float64(a.system.Width)) // a regular convolution has one partition
+			} else if a.system.Family != space.FamilyIGC {
+				m = math.Log(float64(a.system.Width())) // a regular convolution has one partition
 			}
 			raw[i] = append(raw[i], m)
 		}

@@ -352,13 +352,14 @@ func Scaling(ctx context.Context, o Options) (r ScalingResult, err error) {
 // a block's step. Each runs for a part of d on a row in the caches. The gradient of
 // a convolution's input is such a convolution again.
 func rowRate(t *kernel.Team, p space.Pair, d time.Duration) float64 {
-	g := kernel.Geometry{H: 32, W: 32, KH: 3, KW: 3, Stride: 1, L: p.L, Ci: p.M, Co: p.M, Secondary: true}
+	g := kernel.Geometry{H: 32, W: 32, KH: 3, KW: 3, Stride: 1, L: p.L, Ci: p.M, Co: p.M,
+		StepIn: 1, StepOut: 1, Mixes: []kernel.Mix{{K: p.L, Step: p.M}}}
 	var seconds float64
 	for m, times := range map[kernel.Micro]float64{kernel.Primary: 2, kernel.Secondary: 2, kernel.PrimaryGrad: 1,
 		kernel.SecondaryGrad: 1} {
 		weights := float64(g.PrimaryLen())
 		if m == kernel.Secondary || m == kernel.SecondaryGrad {
-			weights = float64(g.SecondaryLen())
+			weights = float64(g.MixesLen())
 		}
 		const rate = 50e9 // operations a second of a core, roughly
 		n := int(d.Seconds()/4*rate/(2*weights*float64(g.W*kernel.Lanes))) + 1

@@ -19,7 +19,7 @@ type convState struct {
 
 // primary and secondary are the names of a convolution's weights.
 func primary(c *graph.Conv) string {
-	if c.Secondary {
+	if len(c.Mixes) > 0 {
 		return c.Name + ".primary.weight"
 	}
 	return c.Name + ".weight"
@@ -39,7 +39,7 @@ type channels struct {
 func primaryOf(g kernel.Geometry) channels {
 	oh, ow := g.Size()
 	return channels{h: g.H, w: g.W, oh: oh, ow: ow, groups: g.L, ci: g.Ci, co: g.Co,
-		kh: g.KH, kw: g.KW, stride: g.Stride, interleaved: g.Interleaved}
+		kh: g.KH, kw: g.KW, stride: g.Stride, interleaved: g.StepIn > 1}
 }
 
 // secondaryOf is the secondary convolution: its partition m has channel m of each
@@ -217,7 +217,7 @@ func (p *plan) conv(c *graph.Conv) {
 	if c.Rectified {
 		a.low = 0
 	}
-	if !c.Secondary {
+	if len(c.Mixes) == 0 {
 		p.grouped(primaryOf(c.Geometry), a, p.forward(c.Out))
 		return
 	}
@@ -240,7 +240,7 @@ func (p *plan) convGrad(i *graph.ConvGrad) {
 	if c.Out != nil {
 		g.z, g.norm = p.value(c.Z), p.state(c.Out)
 	}
-	if c.Secondary {
+	if len(c.Mixes) > 0 {
 		w := &weightGradArgs{x: st.y, low: asItIs}
 		dy := &convArgs{w: p.param(secondary(c)), z: p.floats(c.Name+" dy", st.y.bytes/4)}
 		if c.Between {

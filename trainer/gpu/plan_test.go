@@ -506,7 +506,8 @@ func TestEncode(t *testing.T) {
 // TestConvChoice shows how a convolution's work is cut.
 func TestConvChoice(t *testing.T) {
 	pair := func(l, m int) kernel.Geometry {
-		return kernel.Geometry{H: 32, W: 32, KH: 3, KW: 3, Stride: 1, L: l, Ci: m, Co: m, Secondary: true}
+		return kernel.Geometry{H: 32, W: 32, KH: 3, KW: 3, Stride: 1, L: l, Ci: m, Co: m,
+			StepIn: 1, StepOut: 1, Mixes: []kernel.Mix{{K: l, Step: m}}}
 	}
 	for _, c := range []struct {
 		c    channels

@@ -165,26 +165,27 @@ func (b *builder) layer(i int, l space.Layer) error {
 
 // geometry returns the kernel's view of a convolution.
 func geometry(l space.Layer) kernel.Geometry {
-	return kernel.Geometry{H: l.In.H, W: l.In.W, KH: l.KH, KW: l.KW, Stride: l.Stride,
-		L: l.Groups, Ci: l.In.C / l.Groups, Co: l.Out.C / l.Groups,
-		Secondary: l.Kind == space.IGC, Between: l.Between, Interleaved: l.Interleaved}
+	g := kernel.Geometry{H: l.In.H, W: l.In.W, KH: l.KH, KW: l.KW, Stride: l.Stride,
+		L: l.Groups, Ci: l.In.C / l.Groups, Co: l.Out.C / l.Groups, StepIn: l.StepIn, StepOut: l.StepOut,
+		Between: l.Between}
+	for _, m := range l.Mixes {
+		g.Mixes = append(g.Mixes, kernel.Mix(m))
+	}
+	return g
 }
 
 func (b *builder) conv(i int, l space.Layer) error {
 	r, geo, from := b.m.run, geometry(l), b.train.out[l.From]
-	if from.raw {
-		return fmt.Errorf("it reads %s, which has no ReLU", b.m.Net.Layers[l.From].Name)
-	}
 	c := &Conv{Name: l.Name, Geometry: geo, Branches: l.Branches, X: from.at, In: from.description(),
-		Rectified: from.rectified, Z: b.m.Program.value(l.Out)}
+		Linear: from.raw, Rectified: from.rectified, Z: b.m.Program.value(l.Out)}
 	b.forward(c)
-	weights := []string{l.Name + ".weight"}
-	if geo.Secondary {
-		weights = []string{l.Name + ".primary.weight", l.Name + ".secondary.weight"}
-	}
+	weights := c.Weights()
 	b.param(weights[0], geo.Ci*geo.KH*geo.KW, true, l.Branches*geo.Out(), geo.Ci, geo.KH, geo.KW)
-	if geo.Secondary {
-		b.param(weights[1], geo.L, true, geo.Out(), geo.L, 1, 1)
+	ws := r.arena.Floats(geo.MixesLen())
+	for i, rest := 0, ws; i < len(geo.Mixes); i++ {
+		n := geo.MixLen(geo.Mixes[i])
+		b.paramOver(rest[:n:n], weights[1+i], geo.Mixes[i].K, true, geo.Out(), geo.Mixes[i].K, 1, 1)
+		rest = rest[n:]
 	}
 	norms := map[*side]*norm{}
 	if l.Norm {
@@ -195,7 +196,7 @@ func (b *builder) conv(i int, l space.Layer) error {
 	for _, s := range b.sides() {
 		from := s.out[l.From]
 		v := value{at: c.Z, norm: norms[s], raw: l.Norm && !l.ReLU, rectified: !l.Norm && l.ReLU}
-		op := newConv(r, c, from, norms[s], z, s == &b.train)
+		op := newConv(r, c, from, ws, norms[s], z, s == &b.train)
 		if err := s.apply(i, v, op, from.node, append(from.inputs(), weights...)...); err != nil {
 			return err
 		}
@@ -227,13 +228,13 @@ func (b *builder) add(i int, l space.Layer) error {
 	if z.norm == nil || x.norm != nil && !x.raw || x.rectified {
 		return errors.New("it adds what is not normalised, or has its ReLU still to come")
 	}
-	a := &Add{Name: l.Name, Z: z.at, ZNorm: z.description(), X: x.at, XNorm: x.description()}
+	a := &Add{Name: l.Name, Z: z.at, ZNorm: z.description(), X: x.at, XNorm: x.description(), Linear: !l.ReLU}
 	a.Out = b.m.Program.value(l.Out)
 	b.forward(a)
 	out := b.memory(l.Out)
 	for _, s := range b.sides() {
 		z, x := s.out[l.From], s.out[l.Shortcut]
-		op := newAdd(b.m.run, l.Name, l.Out, z, &x, out)
+		op := newAdd(b.m.run, a, l.Out, z, &x, out)
 		inputs := append(append(s.named(z.inputs()...), x.node), s.named(x.inputs()...)...)
 		if err := s.applyNodes(i, value{at: a.Out}, op, append(G.Nodes{z.node}, inputs...)...); err != nil {
 			return err
@@ -242,16 +243,17 @@ func (b *builder) add(i int, l space.Layer) error {
 	return nil
 }
 
-// activation writes what the readers of layer i would each compute, because
-// there are several.
+// activation writes the normalised output of layer i, which its readers would
+// each compute, because there are several.
 func (b *builder) activation(i int, l space.Layer) error {
-	z, name := b.train.out[i], l.Name+".relu"
-	a := &Add{Name: name, Z: z.at, ZNorm: z.description(), X: None, Out: b.m.Program.value(l.Out)}
+	z := b.train.out[i]
+	a := &Add{Name: l.Name + ".relu", Z: z.at, ZNorm: z.description(), X: None, Linear: z.raw,
+		Out: b.m.Program.value(l.Out)}
 	b.forward(a)
 	out := b.memory(l.Out)
 	for _, s := range b.sides() {
 		z := s.out[i]
-		op := newAdd(b.m.run, name, l.Out, z, nil, out)
+		op := newAdd(b.m.run, a, l.Out, z, nil, out)
 		if err := s.apply(i, value{at: a.Out}, op, z.node, z.inputs()...); err != nil {
 			return err
 		}
@@ -280,7 +282,7 @@ func (b *builder) maxPool(i int, l space.Layer) error {
 func (b *builder) pool(i int, l space.Layer) error {
 	z := b.train.out[l.From]
 	if z.raw || z.rectified {
-		return errors.New("it reads what has no ReLU, or a ReLU without a norm")
+		return errors.New("it reads what is normalised without a ReLU, or has a ReLU without a norm")
 	}
 	b.forward(&Pool{Z: z.at, Norm: z.description()})
 	for _, s := range b.sides() {
@@ -320,8 +322,13 @@ func normName(layer string) string {
 
 // param makes a parameter and its node in both graphs.
 func (b *builder) param(name string, fanIn int, decays bool, shape ...int) {
-	a, n := b.m.run.arena, tensor.Shape(shape).TotalSize()
-	p := Param{Name: name, Shape: shape, Value: a.Floats(n), Velocity: a.Floats(n),
+	b.paramOver(b.m.run.arena.Floats(tensor.Shape(shape).TotalSize()), name, fanIn, decays, shape...)
+}
+
+// paramOver is param with the value in memory of the caller.
+func (b *builder) paramOver(value []float32, name string, fanIn int, decays bool, shape ...int) {
+	a, n := b.m.run.arena, len(value)
+	p := Param{Name: name, Shape: shape, Value: value, Velocity: a.Floats(n),
 		Decays: decays || b.m.options.DecayAll, FanIn: fanIn}
 	if b.m.options.Average {
 		p.Average = a.Floats(n)

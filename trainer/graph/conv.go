@@ -1,16 +1,18 @@
 package graph
 
 import (
+	"fmt"
+
 	G "gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
 
 	"igcsearch/trainer/kernel"
 )
 
-// conv is a convolution or a whole IGC block, x' = P·Ws·Pᵀ·Wp·x, with the
-// normalisation and ReLU of its input.
+// conv is a convolution or a whole product of convolutions, for an IGC block
+// x' = P·Ws·Pᵀ·Wp·x, with the normalisation and ReLU of its input.
 //
-//	(x, [weight, bias,] wp [, ws]) → z
+//	(x, [weight, bias,] wp [, ws…]) → z
 //
 // x is (B, H, In, W, 16): an activation, or the z of a convolution, whose
 // normalisation has the parameters weight and bias. z is (B, OH, Out, OW, 16).
@@ -39,8 +41,9 @@ func (r *runtime) activation(h, c, w int) tensor.Shape {
 	return tensor.Shape{r.b.blocks, h, c, w, kernel.Lanes}
 }
 
-// newConv makes the op of c. In training it keeps y from keepFrom on.
-func newConv(r *runtime, c *Conv, x value, outNorm *norm, z []float32, training bool) *conv {
+// newConv makes the op of c. The weights of all its mixes lie in ws, one after the
+// other. In training it keeps y from keepFrom on.
+func newConv(r *runtime, c *Conv, x value, ws []float32, outNorm *norm, z []float32, training bool) *conv {
 	geo, branches := c.Geometry, c.Branches
 	oh, ow := geo.Size()
 	out := r.activation(oh, geo.Out(), ow)
@@ -49,8 +52,8 @@ func newConv(r *runtime, c *Conv, x value, outNorm *norm, z []float32, training 
 		shapes = append(shapes, tensor.Shape{geo.In()}, tensor.Shape{geo.In()})
 	}
 	shapes = append(shapes, tensor.Shape{branches * geo.Out(), geo.Ci, geo.KH, geo.KW})
-	if geo.Secondary {
-		shapes = append(shapes, tensor.Shape{geo.Out(), geo.L, 1, 1})
+	for _, m := range geo.Mixes {
+		shapes = append(shapes, tensor.Shape{geo.Out(), m.K, 1, 1})
 	}
 	o := &conv{base: newBase(c.Name, out, shapes...), geo: geo, run: r, x: x, outNorm: outNorm, branches: branches,
 		z: dense(z, out...), calls: make([]kernel.Conv, r.b.blocks)}
@@ -59,12 +62,12 @@ func newConv(r *runtime, c *Conv, x value, outNorm *norm, z []float32, training 
 	}
 	n := geo.OutLen()
 	var y []float32
-	if geo.Secondary && training && geo.Ci >= keepFrom {
+	if len(geo.Mixes) > 0 && training && geo.Ci >= keepFrom {
 		y = r.arena.Floats(r.b.blocks * n)
 	}
 	for b := range o.calls {
 		k := &o.calls[b]
-		k.Geometry, k.Z = geo, at(z, b, n)
+		k.Geometry, k.WS, k.Z = geo, ws, at(z, b, n)
 		if y != nil {
 			k.Y = at(y, b, n)
 		}
@@ -72,7 +75,7 @@ func newConv(r *runtime, c *Conv, x value, outNorm *norm, z []float32, training 
 			k.Sum, k.SumSq = at(outNorm.sum, b, geo.Out()), at(outNorm.sumSq, b, geo.Out())
 		}
 		if n := o.inNorm(); n != nil {
-			k.Scale, k.Shift = n.scale, n.shift
+			k.Scale, k.Shift, k.Linear = n.scale, n.shift, c.Linear
 		}
 	}
 	return o
@@ -114,9 +117,6 @@ func (o *conv) bind(v []G.Value) []kernel.Conv {
 		if o.sum == nil {
 			k.WP = f32(v[w])
 		}
-		if o.geo.Secondary {
-			k.WS = f32(v[w+1])
-		}
 	}
 	return used
 }
@@ -154,8 +154,11 @@ func (o *conv) SymDiff(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {
 	}
 	all = append(all, p.norm(o.name, o.x.norm)...)
 	all = append(all, p.add(o.name+".dwp", d.dwp))
-	if o.geo.Secondary {
-		all = append(all, p.add(o.name+".dws", d.dws))
+	dws := d.dws
+	for i, m := range o.geo.Mixes {
+		n := o.geo.MixLen(m)
+		all = append(all, p.add(fmt.Sprintf("%s.dws%d", o.name, i+1), dense(dws[:n:n], o.geo.Out(), m.K, 1, 1)))
+		dws = dws[n:]
 	}
 	return all, p.err
 }
@@ -193,7 +196,8 @@ func (p *parts) norm(name string, n *norm) G.Nodes {
 type convGrad struct {
 	base
 	of       *conv
-	dwp, dws *tensor.Dense
+	dwp      *tensor.Dense
+	dws      []float32     // of all mixes
 	gx       *tensor.Dense // the conv's dwp where x has no gradient
 	dwpParts []float32     // (B, …)
 	dwsParts []float32
@@ -207,9 +211,8 @@ func newConvGrad(o *conv, g *G.Node) *convGrad {
 		dwp:      o.run.tensor(o.branches*geo.Out(), geo.Ci, geo.KH, geo.KW),
 		dwpParts: a.Floats(blocks * geo.PrimaryLen()), wpt: a.Floats(geo.PrimaryLen())}
 	d.gx = d.dwp
-	if geo.Secondary {
-		d.dws = o.run.tensor(geo.Out(), geo.L, 1, 1)
-		d.dwsParts, d.wst = a.Floats(blocks*geo.SecondaryLen()), a.Floats(geo.SecondaryLen())
+	if n := geo.MixesLen(); n > 0 {
+		d.dws, d.dwsParts, d.wst = a.Floats(n), a.Floats(blocks*n), a.Floats(n)
 	}
 	shape := d.dwp.Shape()
 	if !o.x.pictures() {
@@ -229,7 +232,7 @@ func newConvGrad(o *conv, g *G.Node) *convGrad {
 		if pooled {
 			k.GScale, k.GShift = outNorm.scale, outNorm.shift
 		}
-		k.DWP, k.DWS = at(d.dwpParts, b, geo.PrimaryLen()), at(d.dwsParts, b, geo.SecondaryLen())
+		k.DWP, k.DWS = at(d.dwpParts, b, geo.PrimaryLen()), at(d.dwsParts, b, geo.MixesLen())
 		if n := o.inNorm(); n != nil {
 			k.GSum, k.GXSum = at(n.gsum, b, geo.In()), at(n.gxsum, b, geo.In())
 		}
@@ -271,7 +274,7 @@ func (d *convGrad) Do(v ...G.Value) (G.Value, error) {
 		copy(dwp[k*geo.PrimaryLen():], dwp[:geo.PrimaryLen()])
 	}
 	if d.dws != nil {
-		kernel.SumBlocks(d.dws.Float32s(), d.dwsParts[:len(calls)*geo.SecondaryLen()])
+		kernel.SumBlocks(d.dws, d.dwsParts[:len(calls)*geo.MixesLen()])
 	}
 	if o.x.norm != nil {
 		o.x.norm.backward()

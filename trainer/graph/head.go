@@ -30,7 +30,7 @@ func newHead(r *runtime, in space.Shape, k int, inNorm *norm) *head {
 	if plain {
 		inNorm = r.unit(c)
 	}
-	sizes := kernel.Head{H: h, W: w, C: c, K: k}
+	sizes := kernel.Head{H: h, W: w, C: c, K: k, Linear: plain}
 	o := &head{run: r, plain: plain, h: sizes, calls: make([]kernel.Head, b), inNorm: inNorm,
 		pool: r.tensor(b, c, kernel.Lanes), logits: r.tensor(b, k, kernel.Lanes),
 		loss: r.arena.Doubles(b * kernel.Lanes)}
@@ -73,7 +73,7 @@ func (h *head) used() []kernel.Head {
 }
 
 // pool: (x, [weight, bias]) → (B, C, 16), the mean over positions of
-// max(0, normalised x), or of x as it is, which is the output of a ReLU.
+// max(0, normalised x), or of x as it is.
 type pool struct {
 	base
 	*head

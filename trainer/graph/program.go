@@ -38,20 +38,38 @@ type Norm struct {
 	Factor       float64 // running = Factor·running + (1 − Factor)·batch
 }
 
-// Conv is a convolution or an IGC block, with the normalisation and ReLU of its
-// input X. Its weights are Name.weight, or Name.primary.weight and
-// Name.secondary.weight.
+// Conv is a convolution or a product of convolutions, with the normalisation and
+// ReLU of its input X.
 type Conv struct {
 	Name string
 	kernel.Geometry
 	Branches int // the primary kernel is the sum of so many
 	X        Value
-	In       *Norm // of X, and a ReLU follows; nil: none
+	In       *Norm // of X; nil: none
+	// Linear says that no ReLU follows In.
+	Linear bool
 	// Rectified is set for a ReLU of X without a Norm. Without both, X is read
 	// as it is.
 	Rectified bool
 	Z         Value
 	Out       *Norm // of Z, applied by the op that reads Z; nil: none
+}
+
+// Weights names the weights: Name.weight, or of a product Name.primary.weight and
+// Name.secondary.weight, with more than one mix Name.secondary1.weight,
+// Name.secondary2.weight and so on.
+func (c *Conv) Weights() []string {
+	switch len(c.Mixes) {
+	case 0:
+		return []string{c.Name + ".weight"}
+	case 1:
+		return []string{c.Name + ".primary.weight", c.Name + ".secondary.weight"}
+	}
+	names := []string{c.Name + ".primary.weight"}
+	for i := range c.Mixes {
+		names = append(names, fmt.Sprintf("%s.secondary%d.weight", c.Name, i+1))
+	}
+	return names
 }
 
 // ConvGrad computes the gradients of a Conv's weights and of its input. GX is
@@ -63,15 +81,16 @@ type ConvGrad struct {
 	GX Value
 }
 
-// Add is Out = max(0, Z + X), both normalised where they have a Norm. X may be
-// None.
+// Add is Out = max(0, Z + X), or Z + X if it is Linear, both normalised where they
+// have a Norm. X may be None.
 type Add struct {
-	Name  string
-	Z     Value
-	ZNorm *Norm
-	X     Value
-	XNorm *Norm
-	Out   Value
+	Name   string
+	Z      Value
+	ZNorm  *Norm
+	X      Value
+	XNorm  *Norm
+	Linear bool
+	Out    Value
 }
 
 // AddGrad computes GX, the gradient of both terms, from G, the gradient of Out.
@@ -95,8 +114,8 @@ type MaxPoolGrad struct {
 	G, GX Value
 }
 
-// Pool is the mean over all positions of normalised Z's ReLU, or of Z where Norm
-// is nil. Pool, Linear and CrossEntropy are the network's end; there is one of
+// Pool is the mean over all positions of normalised Z's ReLU, or of Z as it is where
+// Norm is nil. Pool, Linear and CrossEntropy are the network's end; there is one of
 // each.
 type Pool struct {
 	Z    Value

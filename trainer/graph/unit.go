@@ -11,7 +11,7 @@ import (
 // add is the end of a residual unit. Without a shortcut it is an activation that
 // is written to memory because several ops read it.
 //
-//	out = max(0, normalised z + b)
+//	out = max(0, normalised z + b), linear without the max
 //
 //	(z, weight, bias) → out                      b = 0
 //	(z, weight, bias, x) → out                   b = x
@@ -28,7 +28,8 @@ type add struct {
 	n       int // floats of a block
 }
 
-func newAdd(r *runtime, name string, s space.Shape, z value, x *value, out []float32) *add {
+// newAdd makes the op of a, whose output has the shape s.
+func newAdd(r *runtime, a *Add, s space.Shape, z value, x *value, out []float32) *add {
 	h, c, w := s.H, s.C, s.W
 	shape, vector := r.activation(h, c, w), tensor.Shape{c}
 	in := []tensor.Shape{shape, vector, vector}
@@ -41,10 +42,10 @@ func newAdd(r *runtime, name string, s space.Shape, z value, x *value, out []flo
 			in = append(in, vector, vector)
 		}
 	}
-	o.base = newBase(name, shape, in...)
+	o.base = newBase(a.Name, shape, in...)
 	for b := range o.calls {
 		k := &o.calls[b]
-		*k = kernel.Add{H: h, W: w, C: c, Scale: z.norm.scale, Shift: z.norm.shift, Out: at(out, b, o.n)}
+		*k = kernel.Add{H: h, W: w, C: c, Linear: a.Linear, Scale: z.norm.scale, Shift: z.norm.shift, Out: at(out, b, o.n)}
 		if o.x.norm != nil {
 			k.XScale, k.XShift = o.x.norm.scale, o.x.norm.shift
 		}

@@ -9,12 +9,13 @@ import (
 
 // block is an IGC block, L partitions of m channels to co, on pictures of 32×32.
 func block(l, m, co, stride int) kernel.Geometry {
-	return kernel.Geometry{H: 32, W: 32, KH: 3, KW: 3, Stride: stride, L: l, Ci: m, Co: co, Secondary: true}
+	return kernel.Geometry{H: 32, W: 32, KH: 3, KW: 3, Stride: stride, L: l, Ci: m, Co: co,
+		StepIn: 1, StepOut: 1, Mixes: []kernel.Mix{{K: l, Step: co}}}
 }
 
 // conv is a regular convolution.
 func conv(size, k, stride, ci, co int) kernel.Geometry {
-	return kernel.Geometry{H: size, W: size, KH: k, KW: k, Stride: stride, L: 1, Ci: ci, Co: co}
+	return kernel.Geometry{H: size, W: size, KH: k, KW: k, Stride: stride, L: 1, Ci: ci, Co: co, StepIn: 1, StepOut: 1}
 }
 
 var benchCases = []struct {
@@ -50,7 +51,7 @@ func BenchmarkRow(b *testing.B) {
 		team := newTeam(b, &a, isa, 1, g.ScratchLen())
 		peak := team.Peak()
 		for _, m := range []kernel.Micro{kernel.Primary, kernel.Secondary, kernel.PrimaryGrad, kernel.SecondaryGrad} {
-			if !g.Secondary && (m == kernel.Secondary || m == kernel.SecondaryGrad) {
+			if len(g.Mixes) == 0 && (m == kernel.Secondary || m == kernel.SecondaryGrad) {
 				continue
 			}
 			b.Run(fmt.Sprintf("%v/%s", m, c.name), func(b *testing.B) {
@@ -83,7 +84,7 @@ func BenchmarkBlock(b *testing.B) {
 			Scale: a.Floats(in), Shift: a.Floats(in), CA: a.Floats(out), CB: a.Floats(out), CC: a.Floats(out),
 			Sum: a.Doubles(out), SumSq: a.Doubles(out), GSum: a.Doubles(in), GXSum: a.Doubles(in),
 			WP: a.Floats(g.PrimaryLen()), WPT: a.Floats(g.PrimaryLen()), DWP: a.Floats(g.PrimaryLen()),
-			WS: a.Floats(g.SecondaryLen()), WST: a.Floats(g.SecondaryLen()), DWS: a.Floats(g.SecondaryLen())}
+			WS: a.Floats(g.MixesLen()), WST: a.Floats(g.MixesLen()), DWS: a.Floats(g.MixesLen())}
 		for i := range k.X { // no zeros: they would be no slower, but nobody would believe it
 			k.X[i] = float32(i%97) - 48
 		}
@@ -92,7 +93,7 @@ func BenchmarkBlock(b *testing.B) {
 		}
 		g.Transpose(k.WPT, k.WST, k.WP, k.WS)
 		team, calls := newTeam(b, &a, isa, 1, g.ScratchLen()), []kernel.Conv{k}
-		madds := float64(g.PrimaryLen()+g.SecondaryLen()) * float64(oh*ow*kernel.Lanes)
+		madds := float64(g.PrimaryLen()+g.MixesLen()) * float64(oh*ow*kernel.Lanes)
 		bench := func(name string, flops float64, floats int, f func()) {
 			b.Run(name+"/"+bc.name, func(b *testing.B) {
 				b.SetBytes(int64(4 * floats)) // what has to cross memory at least

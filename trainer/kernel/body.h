@@ -49,6 +49,12 @@ INLINE float hsum(vec v) {
 	return s[0];
 }
 
+// channel is the number of channel q of partitions of per channels each that lie
+// step apart, if the channels are counted partition by partition.
+INLINE long channel(long per, long step, long q) {
+	return q / per / step * per * step + q % per * step + q / per % step;
+}
+
 // ---- reading ahead ----
 
 // A stream loads the next rows into the cache while the present row is computed. If
@@ -237,17 +243,18 @@ INLINE void mix_tile(const int OT, const int PT, float *z, long zcs, const float
 		for (; p < n; p++) mix_tile(ot, 1, zo + p * VW, M * zcs, yo + p * VW, M * ycs, wo, L); \
 		break;
 
-// mix_row: the secondary convolution of one row. Channel l*M + m of z is the
-// sum over k of w[m][l][k] times channel k*M + m of y: the permutation of
-// Eq. 2 is this index, nothing is moved.
-static void mix_row(float *z, long zcs, const float *y, long ycs, long W, const float *w, long L, long M,
+// mix_row: a 1x1 factor with partitions of L channels that lie M apart, on one row of
+// C channels. Output l of a partition is the sum over k of w[l][k] times its
+// input k: the permutation of Eq. 2 is this index, nothing is moved.
+static void mix_row(float *z, long zcs, const float *y, long ycs, long W, const float *w, igc_mix f, long C,
 		stream *next) {
-	const long n = W * (16 / VW);
-	for (long m = 0; m < M; m++) {
+	const long n = W * (16 / VW), L = f.K, M = f.step;
+	for (long m = 0; m < C / L; m++) {
+		const long first = channel(L, M, m * L);
 		for (long o = 0; o < L;) {
 			long left = L - o, tiles = (left + MIX_OT - 1) / MIX_OT, ot = (left + tiles - 1) / tiles, p = 0;
-			float *zo = z + (o * M + m) * zcs;
-			const float *yo = y + m * ycs, *wo = w + (m * L + o) * L;
+			float *zo = z + (o * M + first) * zcs;
+			const float *yo = y + first * ycs, *wo = w + (m * L + o) * L;
 			switch (ot) {
 			MIX(1) MIX(2) MIX(3) MIX(4)
 #if MIX_OT > 4
@@ -291,19 +298,22 @@ INLINE void mixgrad_tile(const int AT, const int BT, float *acc, long L, const f
 		for (; j < L; j++) mixgrad_tile(at, 1, ai + j * VW, L, di, M * dzs, yi + j * M * ys, M * ys, W); \
 		break;
 
-// mixgrad_row: acc (M, L, L, VW) += the row's share of the gradient of ws;
-// dz and y are (G, W, 16) with channel strides dzs and ys.
-static void mixgrad_row(float *acc, const float *dz, long dzs, const float *y, long ys, long W, long L, long M,
+// mixgrad_row: acc (C, L, VW) += the row's share of the gradient of a mix's
+// weights; dz and y are (C, W, 16) with channel strides dzs and ys.
+static void mixgrad_row(float *acc, const float *dz, long dzs, const float *y, long ys, long W, igc_mix f, long C,
 		stream *next) {
-	for (long m = 0; m < M; m++)
+	const long L = f.K, M = f.step;
+	for (long m = 0; m < C / L; m++) {
+		const long first = channel(L, M, m * L);
 		for (long i = 0; i < L;) {
 			long left = L - i, tiles = (left + MIXGRAD_AT - 1) / MIXGRAD_AT, at = (left + tiles - 1) / tiles, j = 0;
 			float *ai = acc + (m * L + i) * L * VW;
-			const float *di = dz + (i * M + m) * dzs, *yi = y + m * ys;
+			const float *di = dz + (i * M + first) * dzs, *yi = y + first * ys;
 			switch (at) { MIXGRAD(1) MIXGRAD(2) MIXGRAD(3) MIXGRAD(4) }
 			ahead(next, at * W * L);
 			i += at;
 		}
+	}
 }
 
 // convgrad_tile: acc (OT, Ci, KH*KW, VW) += sum over columns of dy (OT channels)
@@ -398,28 +408,26 @@ static void reduce(float *dw, const float *acc, long n) {
 
 // ---- passes over one row ----
 
-// channel is where channel q of a row in scratch, in which partitions lie one
-// after the other with per channels each, lies in memory.
-INLINE long channel(const igc_conv *a, long per, long q) {
-	return a->interleaved ? q % per * a->L + q / per : q;
-}
-
 // lane_mask: 1 for the valid lanes, 0 for padding.
 INLINE void lane_mask(float *mask, long valid) {
 	for (int n = 0; n < 16; n++) mask[n] = n < valid;
 }
 
-// fill_row: a padded row (C, W + 2*pad, 16) = relu(scale*x + shift) of row h, or x.
+// fill_row: a padded row (C, W + 2*pad, 16) = relu(scale*x + shift) of row h, linear
+// without the ReLU, or x.
 static void fill_row(float *out, const igc_conv *a, long C, long h) {
 	const long W = a->W, pad = a->KW / 2 * 16;
 	for (long q = 0; q < C; q++, out += W * 16 + 2 * pad) {
-		const long c = channel(a, a->Ci, q);
+		const long c = channel(a->Ci, a->step_in, q);
 		const float *x = a->x + (h * C + c) * W * 16;
 		float *o = out + pad;
 		memset(out, 0, pad * sizeof(float));
 		if (a->scale) {
 			vec scale = BC(a->scale[c]), shift = BC(a->shift[c]);
-			for (long k = 0; k < W * 16; k += VW) STORE(o + k, relu(scale * LOAD(x + k) + shift));
+			if (a->linear)
+				for (long k = 0; k < W * 16; k += VW) STORE(o + k, scale * LOAD(x + k) + shift);
+			else
+				for (long k = 0; k < W * 16; k += VW) STORE(o + k, relu(scale * LOAD(x + k) + shift));
 		} else {
 			memcpy(o, x, W * 16 * sizeof(float));
 		}
@@ -436,7 +444,7 @@ static void copy_row(float *out, const float *row, long n) {
 // when the whole batch is done. Adds its sums of z and z*z, valid lanes only.
 static void finish_row(const igc_conv *a, const float *row, const float *mask, long C, long W, long h) {
 	for (long k = 0; k < C; k++, row += W * 16) {
-		const long c = channel(a, a->Co, k);
+		const long c = channel(a->Co, a->step_out, k);
 		float *z = a->z + (h * C + c) * W * 16;
 		vec s[16 / VW], q[16 / VW];
 		UNROLL for (int k = 0; k < 16 / VW; k++) s[k] = q[k] = (vec){0};
@@ -463,7 +471,7 @@ static void finish_row(const igc_conv *a, const float *row, const float *mask, l
 // in padding lanes.
 static void dz_row(float *out, long cs, const igc_conv *a, const float *mask, long C, long W, long h) {
 	for (long q = 0; q < C; q++, out += cs) {
-		const long c = channel(a, a->Co, q);
+		const long c = channel(a->Co, a->step_out, q);
 		const float *z = a->z + (h * C + c) * W * 16;
 		vec ca = BC(a->ca[c]), cb = BC(a->cb[c]), cc = BC(a->cc[c]);
 		if (a->gscale) {
@@ -491,7 +499,7 @@ static void dz_row(float *out, long cs, const igc_conv *a, const float *mask, lo
 static void gx_row(const igc_conv *a, const float *dx, const float *act, long C, long h) {
 	const long W = a->W, PW = W + a->KW - 1;
 	for (long k = 0; k < C; k++, dx += W * 16, act += PW * 16) {
-		const long c = channel(a, a->Ci, k);
+		const long c = channel(a->Ci, a->step_in, k);
 		const float *x = a->x + (h * C + c) * W * 16;
 		float *gx = a->gx + (h * C + c) * W * 16;
 		if (!a->scale) {
@@ -500,7 +508,8 @@ static void gx_row(const igc_conv *a, const float *dx, const float *act, long C,
 		}
 		vec s = (vec){0}, q = (vec){0};
 		for (long k = 0; k < W * 16; k += VW) {
-			vec v = where(LOAD(act + k), LOAD(dx + k));
+			vec v = LOAD(dx + k);
+			if (!a->linear) v = where(LOAD(act + k), v);
 			STORE(gx + k, v);
 			s += v;
 			q += v * LOAD(x + k);
@@ -519,6 +528,13 @@ static void relu_row(float *row, long n) {
 static void mask_row(float *d, long ds, const float *y, long ys, long C, long W) {
 	for (long c = 0; c < C; c++, d += ds, y += ys)
 		for (long k = 0; k < W * 16; k += VW) STORE(d + k, where(LOAD(y + k), LOAD(d + k)));
+}
+
+// mix_depth is the number of weights of all mixes for each channel.
+static long mix_depth(const igc_conv *a) {
+	long depth = 0;
+	for (long n = 0; n < a->mixes; n++) depth += a->mix[n].K;
+	return depth;
 }
 
 // ---- the block ----
@@ -547,15 +563,20 @@ void ISA(igc_conv_forward)(const igc_conv *a) {
 		for (long k = 0; k < KH; k++) rows[k] = XROW(S * h - P + k);
 		stream next = {{0}};
 		if (filled < H) stream_add(&next, a->x + filled * Cx * W * 16, MIN(S, H - filled) * Cx * W);
-		stream_start(&next, OW * Cz * (a->Ci * KH * a->KW + (a->secondary ? a->L : 0)));
+		stream_start(&next, OW * Cz * (a->Ci * KH * a->KW + mix_depth(a)));
 		conv_row(a, y, OW * 16, rows, a->wp, &next);
-		if (a->secondary) {
-			if (a->between) relu_row(y, Cz * OW * 16);
-			mixed_row(y, Cz * OW * 16, a->L);
-			if (a->y) copy_row(a->y + h * Cz * OW * 16, y, Cz * OW * 16);
-			mix_row(z, OW * 16, y, OW * 16, OW, a->ws, a->L, a->Co, &next);
+		if (a->between) relu_row(y, Cz * OW * 16);
+		float *from = y, *to = z; // they take turns
+		const float *w = a->ws;
+		for (long n = 0; n < a->mixes; n++) {
+			mixed_row(from, Cz * OW * 16, a->mix[n].K);
+			if (n == 0 && a->y) copy_row(a->y + h * Cz * OW * 16, from, Cz * OW * 16);
+			mix_row(to, OW * 16, from, OW * 16, OW, w, a->mix[n], Cz, &next);
+			w += Cz * a->mix[n].K;
+			float *last = from;
+			from = to, to = last;
 		}
-		finish_row(a, a->secondary ? z : y, mask, Cz, OW, h);
+		finish_row(a, from, mask, Cz, OW, h);
 	}
 	STREAM_END;
 }
@@ -573,16 +594,18 @@ void ISA(igc_conv_backward)(const igc_conv *a) {
 	float *dring = ring + RING(a) * Cx * PW * 16;        // KH x (Cz, PO, 16): gradient of y
 	float *dz = dring + KH * Cz * PO * 16;               // (Cz, OW, 16)
 	float *row = dz + Cz * apart;                        // y (Cz, OW, 16), then dx (Cx, W, 16)
-	float *accp = row + MAX(Cz * apart, Cx * W * 16);    // (Cz, Ci, KH, KW, VW)
-	float *accs = accp + Cz * Ci * KK * VW;              // (Co, L, L, VW)
-	memset(accp, 0, Cz * Ci * KK * VW * sizeof(float));
-	if (a->secondary) memset(accs, 0, Cz * L * VW * sizeof(float));
+	float *rest = row + MAX(Cz * apart, Cx * W * 16);    // mixes-1 x (Cz, OW, 16): what the other mixes read
+	float *accp = rest + MAX(a->mixes - 1, 0) * Cz * apart; // (Cz, Ci, KH, KW, VW)
+	float *accs = accp + Cz * Ci * KK * VW;              // of each mix (Cz, K, VW)
+	const long depth = mix_depth(a);
+	memset(accp, 0, Cz * (Ci * KK + depth) * VW * sizeof(float));
 	memset(dring, 0, KH * Cz * PO * 16 * sizeof(float)); // only the padding stays zero
 	if (a->gx && a->scale) {
 		memset(a->gsum, 0, Cx * sizeof(double));
 		memset(a->gxsum, 0, Cx * sizeof(double));
 	}
-	const long primary = OW * Cz * Ci * KK, secondary = a->secondary ? OW * Cz * L : 0;
+	const long primary = OW * Cz * Ci * KK, mixes = OW * Cz * depth;
+	const long again = (a->mixes && !a->y ? primary : 0) + (a->mixes > 1 ? mixes - OW * Cz * a->mix[a->mixes - 1].K : 0);
 	// Row h of dy completes the rows of dx up to S*h + S-1 - P.
 	for (long h = 0, filled = 0, done = 0; h < OH || (a->gx && done < H); h++) {
 		for (; filled < H && filled <= S * h + MAX(P, S - 1 - P); filled++) fill_row(XROW(filled), a, Cx, filled);
@@ -594,14 +617,13 @@ void ISA(igc_conv_backward)(const igc_conv *a) {
 			if (!a->gscale) stream_add(&next, a->g + at, Cz * OW);
 			if (a->y) stream_add(&next, a->y + at, Cz * OW);
 		}
-		stream_start(&next, primary + 2 * secondary + (a->secondary && !a->y ? primary : 0) + (a->gx ? primary : 0));
+		stream_start(&next, primary + 2 * mixes + again + (a->gx ? primary : 0));
 		const float *rows[MAX_K];
 		if (h < OH) {
 			for (long k = 0; k < KH; k++) rows[k] = XROW(S * h - P + k);
 			float *dy = DROW(h) + KW / 2 * 16;
-			if (a->secondary) {
+			if (a->mixes) {
 				dz_row(dz, apart, a, mask, Cz, OW, h);
-				mixed_row(dz, Cz * apart, L);
 				const float *y = row;
 				long ys = apart;
 				if (a->y) {
@@ -609,10 +631,28 @@ void ISA(igc_conv_backward)(const igc_conv *a) {
 				} else {
 					conv_row(a, row, apart, rows, a->wp, &next);
 					if (a->between) relu_row(row, Cz * apart);
-					mixed_row(row, Cz * apart, L);
+					mixed_row(row, Cz * apart, a->mix[0].K);
 				}
-				mixgrad_row(accs, dz, apart, y, ys, OW, L, Co, &next);
-				mix_row(dy, PO * 16, dz, apart, OW, a->wst, L, Co, &next);
+				const float *w = a->ws;
+				for (long n = 1; n < a->mixes; n++) {
+					float *to = rest + (n - 1) * Cz * apart;
+					mix_row(to, apart, n > 1 ? to - Cz * apart : y, n > 1 ? apart : ys, OW, w, a->mix[n - 1], Cz, &next);
+					mixed_row(to, Cz * apart, a->mix[n].K);
+					w += Cz * a->mix[n - 1].K;
+				}
+				// From the last mix to the first: the gradient of its weights, then that of its input, which takes
+				// the place of the input.
+				float *d = dz, *acc = accs + Cz * depth * VW;
+				const float *wt = a->wst + Cz * depth;
+				for (long n = a->mixes - 1; n >= 0; n--) {
+					const igc_mix f = a->mix[n];
+					acc -= Cz * f.K * VW, wt -= Cz * f.K;
+					mixed_row(d, Cz * apart, f.K);
+					float *in = rest + (n - 1) * Cz * apart;
+					mixgrad_row(acc, d, apart, n ? in : y, n ? apart : ys, OW, f, Cz, &next);
+					mix_row(n ? in : dy, n ? apart : PO * 16, d, apart, OW, wt, f, Cz, &next);
+					d = in;
+				}
 				if (a->between) mask_row(dy, PO * 16, y, ys, Cz, OW);
 			} else {
 				dz_row(dy, PO * 16, a, mask, Cz, OW, h);
@@ -629,7 +669,7 @@ void ISA(igc_conv_backward)(const igc_conv *a) {
 		}
 	}
 	reduce(a->dwp, accp, Cz * Ci * KK);
-	if (a->secondary) reduce(a->dws, accs, Cz * L);
+	reduce(a->dws, accs, Cz * depth);
 }
 
 // ---- residual units and max pool ----
@@ -642,7 +682,10 @@ void ISA(igc_add_forward)(const igc_add *a) {
 		float *out = a->out + k * n;
 		vec scale = BC(a->scale[c]), shift = BC(a->shift[c]), bscale = BC(a->x ? 1.0f : 0.0f);
 		if (a->bscale) bscale = BC(a->bscale[c]), shift += BC(a->bshift[c]);
-		for (long i = 0; i < n; i += VW) STORE(out + i, relu(scale * LOAD(z + i) + (bscale * LOAD(x + i) + shift)));
+		for (long i = 0; i < n; i += VW) {
+			vec v = scale * LOAD(z + i) + (bscale * LOAD(x + i) + shift);
+			STORE(out + i, a->linear ? v : relu(v));
+		}
 	}
 }
 
@@ -658,7 +701,8 @@ void ISA(igc_add_backward)(const igc_add *a) {
 		float *gx = a->gx + k * n;
 		vec s = (vec){0}, q = (vec){0}, r = (vec){0};
 		for (long i = 0; i < n; i += VW) {
-			vec v = where(LOAD(out + i), LOAD(g + (a->pooled ? i % 16 : i)));
+			vec v = LOAD(g + (a->pooled ? i % 16 : i));
+			if (!a->linear) v = where(LOAD(out + i), v);
 			STORE(gx + i, v);
 			s += v;
 			q += v * LOAD(z + i);
@@ -744,7 +788,14 @@ void ISA(igc_pool_forward)(const igc_head *a) {
 			vec scale = BC(a->scale[c]), shift = BC(a->shift[c]), one = BC(1.0f);
 			for (long k = c * 16; k < c * 16 + 16; k += VW, x += VW) {
 				vec r = (vec){0}, n = (vec){0}, q = (vec){0};
-				if (!a->open) {
+				if (a->linear) {
+					for (long w = 0; w < W; w++) {
+						vec v = LOAD(x + w * 16);
+						r += scale * v + shift;
+						q += v;
+					}
+					n = BC((float)W);
+				} else if (!a->open) {
 					for (long w = 0; w < W; w++) r += relu(scale * LOAD(x + w * 16) + shift);
 				} else {
 					for (long w = 0; w < W; w++) {
@@ -753,6 +804,8 @@ void ISA(igc_pool_forward)(const igc_head *a) {
 						n += where(b, one);
 						q += where(b, v);
 					}
+				}
+				if (a->open) {
 					STORE(a->open + k, LOAD(a->open + k) + n);
 					STORE(a->openx + k, LOAD(a->openx + k) + q);
 				}
@@ -819,9 +872,13 @@ void ISA(igc_row)(const igc_conv *a, int micro, long n) {
 	for (long i = 0; i < n; i++) {
 		switch (micro) {
 		case IGC_PRIMARY: conv_row(a, y, apart, rows, accp, &none); break;
-		case IGC_SECONDARY: mix_row(dz, apart, y, apart, OW, accs, L, a->Co, &none); break;
+		case IGC_SECONDARY:
+			for (long m = 0; m < a->mixes; m++) mix_row(dz, apart, y, apart, OW, accs, a->mix[m], Cz, &none);
+			break;
 		case IGC_PRIMARY_GRAD: convgrad_row(a, accp, dy + KW / 2 * 16, rows, &none); break;
-		case IGC_SECONDARY_GRAD: mixgrad_row(accs, dz, apart, y, apart, OW, L, a->Co, &none); break;
+		case IGC_SECONDARY_GRAD:
+			for (long m = 0; m < a->mixes; m++) mixgrad_row(accs, dz, apart, y, apart, OW, a->mix[m], Cz, &none);
+			break;
 		}
 	}
 }

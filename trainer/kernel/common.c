@@ -8,7 +8,10 @@ long igc_scratch(const igc_conv *a) {
 	const long W = a->W, OW = (W + a->stride - 1) / a->stride, KW = a->KW, Cx = a->L * a->Ci, Cz = a->L * a->Co;
 	const long ring = (a->KH > a->stride ? a->KH : a->stride) * Cx * (W + KW - 1), dring = a->KH * Cz * (OW + KW - 1);
 	const long dz = Cz * (OW + 1), dx = Cx * W;
-	return (ring + dring + dz + (dz > dx ? dz : dx) + Cz * a->Ci * a->KH * KW + (a->secondary ? Cz * a->L : 0)) * 16;
+	const long between = a->mixes > 1 ? (a->mixes - 1) * dz : 0; // rows between the mixes
+	long weights = a->Ci * a->KH * KW;
+	for (long n = 0; n < a->mixes; n++) weights += a->mix[n].K;
+	return (ring + dring + dz + (dz > dx ? dz : dx) + between + Cz * weights) * 16;
 }
 
 // The largest logit is subtracted first, so that exp cannot overflow. The sums are in

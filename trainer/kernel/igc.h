@@ -4,14 +4,22 @@
 #ifndef IGC_H
 #define IGC_H
 
-// The longest side of a kernel.
-enum { MAX_K = 7 };
+// The longest side of a kernel, and the most 1x1 factors of a block.
+enum { MAX_K = 7, MAX_MIXES = 8 };
+
+// igc_mix is a 1x1 factor of a block: it mixes the channels in partitions of K
+// channels that lie step apart. K*step divides the number of channels.
+typedef struct {
+	long K, step;
+} igc_mix;
 
 // igc_conv describes one convolution block: an optional normalisation and
 // ReLU of the input, L primary KH x KW convolutions of Ci to Co channels, zero
-// padding of half a kernel, and, if secondary is set, Co secondary 1x1
-// convolutions of L to L channels. The output is (OH, OW) = (H, W) / stride,
-// rounded up.
+// padding of half a kernel, and then the 1x1 factors mix, one after the other.
+// The output is (OH, OW) = (H, W) / stride, rounded up.
+//
+// Channel i of n of a partition p whose channels lie step apart is number
+// p/step*n*step + i*step + p%step.
 //
 // Sizes are element counts. Pictures are (H, C, W, 16): row h, channel c,
 // column w, lane n lie at ((h*C + c)*W + w)*16 + n, and begin at a multiple of
@@ -21,16 +29,18 @@ typedef struct {
 	long KH, KW;    // kernel size, both odd, at most MAX_K
 	long stride;    // 1 or 2
 	long L, Ci, Co; // primary partitions, channels in and out of each
-	long secondary; // 0: the primary convolution only
-	long between;   // a ReLU between primary and secondary
-	long interleaved; // channel m*L + l of input and output is channel m of partition l; not with secondary
+	long step_in, step_out; // how far apart the channels of a primary partition lie; 1 with mixes
+	long mixes;     // how many; 0: the primary convolution only
+	igc_mix mix[MAX_MIXES];
+	long between;   // a ReLU between the primary convolution and the mixes
+	long linear;    // no ReLU follows the normalisation of the input
 	long valid;     // pictures in this block, 1..16; the other lanes are padding
 
 	const float *x;     // (H, L*Ci, W, 16) input: pictures, or the previous block's z
-	const float *scale; // (L*Ci) a = max(0, scale*x + shift); NULL: a = x
+	const float *scale; // (L*Ci) a = max(0, scale*x + shift), linear a = scale*x + shift; NULL: a = x
 	const float *shift; // (L*Ci)
 	const float *wp;    // (L*Co, Ci, KH, KW) primary.weight
-	const float *ws;    // (Co*L, L) secondary.weight, row m*L + l
+	const float *ws;    // (L*Co, K) of each mix, one after the other: row p*K + k makes channel k of partition p
 	float *z;           // (OH, L*Co, OW, 16) output, before its normalisation
 	float *y;           // (OH, L*Co, OW, 16) output of the primary convolutions; NULL: backward computes it again
 	double *sum;        // (L*Co) sum of z over positions and valid lanes; may be NULL
@@ -38,17 +48,17 @@ typedef struct {
 
 	// Backward only.
 	const float *wpt;   // (L*Ci, Co, KH, KW) primary.weight, in and out exchanged, turned by 180 degrees
-	const float *wst;   // (Co*L, L) secondary.weight, each matrix transposed
+	const float *wst;   // ws, each K x K matrix transposed
 	const float *g;     // (OH, L*Co, OW, 16) gradient of relu(bn(z)) times the ReLU's
 	// (L*Co) if not NULL, g is (L*Co, 16), the same at every position, and the ReLU's gradient is still missing: it is
 	// 1 where gscale*z + gshift > 0.
 	const float *gscale, *gshift;
 	const float *ca, *cb, *cc; // (L*Co) gradient of z = ca*g + cb*z + cc
-	float *gx;          // (H, L*Ci, W, 16) gradient of a, times the ReLU's if there is a scale; may be NULL
+	float *gx;          // (H, L*Ci, W, 16) gradient of a, times the ReLU's if there is one; may be NULL
 	double *gsum;       // (L*Ci) sum of gx; only with a scale
 	double *gxsum;      // (L*Ci) sum of gx*x
 	float *dwp;         // (L*Co, Ci, KH, KW) this block's share of the gradient
-	float *dws;         // (Co*L, L)
+	float *dws;         // as ws
 
 	float *scratch;     // igc_scratch() floats; a team sets its thread's
 } igc_conv;
@@ -58,10 +68,11 @@ typedef struct {
 typedef struct {
 	long H, W, C, K;    // picture size, channels, classes
 	long valid;
+	long linear;        // there is no ReLU
 	const float *x;     // (H, C, W, 16)
 	const float *scale, *shift; // (C)
 	float *pool;        // (C, 16)
-	float *open, *openx; // (C, 16) number of positions with scale*x + shift > 0, and the sum of x there; may be NULL
+	float *open, *openx; // (C, 16) number of positions that the ReLU lets pass, and the sum of x there; may be NULL
 	const float *w, *bias; // (K, C), (K)
 	float *logits;      // (K, 16)
 	const float *labels; // (16) class numbers
@@ -79,6 +90,7 @@ typedef struct {
 // not given.
 typedef struct {
 	long H, W, C;
+	long linear;        // there is no ReLU
 	const float *z, *scale, *shift; // scale, shift (C)
 	const float *x, *bscale, *bshift;
 	float *out;

@@ -80,22 +80,27 @@ func choose(name string) (ISA, error) {
 }
 
 // Geometry gives the sizes of a convolution block: L primary KH×KW convolutions
-// of Ci to Co channels with zero padding of half a kernel, and, if Secondary is
-// set, Co secondary 1×1 convolutions of L to L channels. An IGC block has
-// Ci = Co = M; a regular convolution is L = 1 without Secondary.
+// of Ci to Co channels with zero padding of half a kernel, and then the 1×1
+// factors Mixes, one after the other. An IGC block has Ci = Co = M and the mix
+// {L, M}; a regular convolution is L = 1 without mixes.
 type Geometry struct {
 	H, W      int // of the input
 	KH, KW    int // odd, at most 7
 	Stride    int // 1 or 2
 	L, Ci, Co int
-	Secondary bool
-	// Between is set for a ReLU between primary and secondary.
+	// StepIn and StepOut are how far apart the channels of a primary partition
+	// lie in the input and in the output: 1 if they are neighbours. Channel i of
+	// n of partition l is number l/step·n·step + i·step + l%step. Both are 1
+	// with mixes.
+	StepIn, StepOut int
+	Mixes           []Mix // at most 8
+	// Between is set for a ReLU between the primary convolution and the mixes.
 	Between bool
-	// Interleaved partitions take every L-th channel of the input and give
-	// every L-th of the output: channel m·L + l is channel m of partition l.
-	// Not with Secondary.
-	Interleaved bool
 }
+
+// Mix is a 1×1 factor of a block. It mixes the channels in partitions of K
+// channels that lie Step apart; K·Step divides their number.
+type Mix struct{ K, Step int }
 
 // Size returns the height and width of the output: H and W over the stride,
 // rounded up.
@@ -121,13 +126,18 @@ func (g Geometry) OutLen() int {
 // PrimaryLen is the length of the primary weights, (L·Co, Ci, KH, KW).
 func (g Geometry) PrimaryLen() int { return g.L * g.Co * g.Ci * g.KH * g.KW }
 
-// SecondaryLen is the length of the secondary weights, (L·Co, L); 0 without.
-func (g Geometry) SecondaryLen() int {
-	if !g.Secondary {
-		return 0
+// MixesLen is the length of the weights of all mixes: (L·Co, K) of each, one
+// after the other.
+func (g Geometry) MixesLen() int {
+	n := 0
+	for _, m := range g.Mixes {
+		n += g.MixLen(m)
 	}
-	return g.L * g.Co * g.L
+	return n
 }
+
+// MixLen is the length of the weights of one mix, (L·Co, K).
+func (g Geometry) MixLen(m Mix) int { return g.Out() * m.K }
 
 // ScratchLen is how many floats of scratch a thread needs.
 func (g Geometry) ScratchLen() int {
@@ -141,10 +151,20 @@ func (g Geometry) c() C.igc_conv {
 	}
 	a := C.igc_conv{H: C.long(g.H), W: C.long(g.W), L: C.long(g.L), Ci: C.long(g.Ci), Co: C.long(g.Co)}
 	a.KH, a.KW, a.stride = C.long(g.KH), C.long(g.KW), C.long(g.Stride)
-	if g.Interleaved && g.Secondary || g.Between && !g.Secondary {
-		panic("kernel: interleaved partitions with a secondary convolution, or a ReLU between without one")
+	if g.StepIn < 1 || g.StepOut < 1 || g.L%g.StepIn != 0 || g.L%g.StepOut != 0 {
+		panic(fmt.Sprintf("kernel: channels %d and %d apart of %d partitions", g.StepIn, g.StepOut, g.L))
 	}
-	a.secondary, a.between, a.interleaved = flag(g.Secondary), flag(g.Between), flag(g.Interleaved)
+	if len(g.Mixes) > 0 && g.StepIn*g.StepOut > 1 || g.Between && len(g.Mixes) == 0 || len(g.Mixes) > C.MAX_MIXES {
+		panic(fmt.Sprintf("kernel: %d mixes of steps, or a ReLU before none", len(g.Mixes)))
+	}
+	a.step_in, a.step_out, a.between = C.long(g.StepIn), C.long(g.StepOut), flag(g.Between)
+	a.mixes = C.long(len(g.Mixes))
+	for i, m := range g.Mixes {
+		if m.K < 1 || m.Step < 1 || g.Out()%(m.K*m.Step) != 0 {
+			panic(fmt.Sprintf("kernel: %d channels in partitions of %d that are %d apart", g.Out(), m.K, m.Step))
+		}
+		a.mix[i] = C.igc_mix{K: C.long(m.K), step: C.long(m.Step)}
+	}
 	return a
 }
 
@@ -162,8 +182,9 @@ type Conv struct {
 
 	X            []float32 // (H, In, W, 16): pictures, or the z of the convolution before
 	Scale, Shift []float32 // (In): a = max(0, Scale·X + Shift); nil: a = X
+	Linear       bool      // a = Scale·X + Shift: no ReLU follows
 	WP           []float32 // (L·Co, Ci, KH, KW): primary.weight
-	WS           []float32 // (L·Co, L): secondary.weight, row m·L + l
+	WS           []float32 // (MixesLen): of each mix (L·Co, K), row p·K + k makes channel k of partition p
 	Z            []float32 // (OH, Out, OW, 16): Forward writes it, Backward reads it
 	// Y is (OH, Out, OW, 16): Forward writes the output of the primary
 	// convolutions to it. If it is nil, Backward computes them again.
@@ -178,15 +199,15 @@ type Conv struct {
 	G              []float32
 	GScale, GShift []float32 // (Out)
 	CA, CB, CC     []float32 // (Out): gradient of z = CA·G + CB·Z + CC
-	// GX is (H, In, W, 16), the gradient of a, masked by its ReLU if there is a
-	// Scale. It may be nil. It may be G if neither size nor channels change.
+	// GX is (H, In, W, 16), the gradient of a, masked by its ReLU if there is
+	// one. It may be nil. It may be G if neither size nor channels change.
 	GX          []float32
 	GSum, GXSum []float64 // (In): sums of GX and of GX·X, if there is a Scale
 	DWP, DWS    []float32 // this block's share of the gradients of WP and WS
 }
 
 // Transpose fills wpt (L·Ci, Co, KH, KW) from wp, each kernel turned by 180°, and
-// wst (L·Co, L) from ws.
+// wst from ws, each K×K matrix transposed.
 func (g Geometry) Transpose(wpt, wst, wp, ws []float32) {
 	kk := g.KH * g.KW
 	for l := range g.L {
@@ -199,12 +220,15 @@ func (g Geometry) Transpose(wpt, wst, wp, ws []float32) {
 			}
 		}
 	}
-	for m := range g.SecondaryLen() / (g.L * g.L) {
-		for o := range g.L {
-			for i := range g.L {
-				wst[(m*g.L+i)*g.L+o] = ws[(m*g.L+o)*g.L+i]
+	for _, m := range g.Mixes {
+		for first := 0; first < g.MixLen(m); first += m.K * m.K {
+			for o := range m.K {
+				for i := range m.K {
+					wst[first+i*m.K+o] = ws[first+o*m.K+i]
+				}
 			}
 		}
+		wst, ws = wst[g.MixLen(m):], ws[g.MixLen(m):]
 	}
 }
 
@@ -213,9 +237,9 @@ func (c *Conv) forward() C.igc_conv {
 	a.valid = valid(c.Valid)
 	a.x = floats(c.X, c.InLen())
 	if c.Scale != nil {
-		a.scale, a.shift = floats(c.Scale, c.In()), floats(c.Shift, c.In())
+		a.scale, a.shift, a.linear = floats(c.Scale, c.In()), floats(c.Shift, c.In()), flag(c.Linear)
 	}
-	a.wp, a.ws = floats(c.WP, c.PrimaryLen()), floats(c.WS, c.SecondaryLen())
+	a.wp, a.ws = floats(c.WP, c.PrimaryLen()), floats(c.WS, c.MixesLen())
 	a.z = streamed(c.Z, c.OutLen())
 	if c.Y != nil {
 		a.y = streamed(c.Y, c.OutLen())
@@ -228,7 +252,7 @@ func (c *Conv) forward() C.igc_conv {
 
 func (c *Conv) backward() C.igc_conv {
 	a := c.forward()
-	a.wpt, a.wst = floats(c.WPT, c.PrimaryLen()), floats(c.WST, c.SecondaryLen())
+	a.wpt, a.wst = floats(c.WPT, c.PrimaryLen()), floats(c.WST, c.MixesLen())
 	if c.GScale != nil {
 		a.g, a.gscale, a.gshift = floats(c.G, c.Out()*Lanes), floats(c.GScale, c.Out()), floats(c.GShift, c.Out())
 	} else {
@@ -241,7 +265,7 @@ func (c *Conv) backward() C.igc_conv {
 			a.gsum, a.gxsum = doubles(c.GSum, c.In()), doubles(c.GXSum, c.In())
 		}
 	}
-	a.dwp, a.dws = floats(c.DWP, c.PrimaryLen()), floats(c.DWS, c.SecondaryLen())
+	a.dwp, a.dws = floats(c.DWP, c.PrimaryLen()), floats(c.DWS, c.MixesLen())
 	return a
 }
 
@@ -249,8 +273,9 @@ func (c *Conv) backward() C.igc_conv {
 // average pool, linear layer, softmax and cross-entropy. Each op reads the
 // fields above its results.
 type Head struct {
-	H, W, C, K int // picture size, channels, classes
-	Valid      int // pictures in the block, 1 … 16
+	H, W, C, K int  // picture size, channels, classes
+	Linear     bool // there is no ReLU
+	Valid      int  // pictures in the block, 1 … 16
 
 	X            []float32 // (H, C, W, 16): the z of the last convolution
 	Scale, Shift []float32 // (C)
@@ -272,7 +297,7 @@ type Head struct {
 
 func (h *Head) c() C.igc_head {
 	return C.igc_head{H: C.long(h.H), W: C.long(h.W), C: C.long(h.C), K: C.long(h.K), valid: valid(h.Valid),
-		gain: C.float(h.Gain)}
+		linear: flag(h.Linear), gain: C.float(h.Gain)}
 }
 
 func (h *Head) poolForward() C.igc_head {

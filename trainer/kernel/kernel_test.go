@@ -17,24 +17,29 @@ import (
 // convCase is one shape of the conformance test: odd sizes on purpose.
 type convCase struct {
 	l, ci, co, h, w, n int
-	secondary          bool
-	kh, kw, stride     int // 0: 3×3, stride 1
+	secondary          bool // the mix {l, co}
+	kh, kw, stride     int  // 0: 3×3, stride 1
 
-	interleaved, between bool
+	stepIn, stepOut int // 0: 1
+	mixes           []kernel.Mix
+	between, linear bool
 }
 
 func (c convCase) geometry() kernel.Geometry {
 	if c.kh == 0 {
 		c.kh, c.kw, c.stride = 3, 3, max(c.stride, 1)
 	}
+	if c.secondary {
+		c.mixes = []kernel.Mix{{K: c.l, Step: c.co}}
+	}
 	return kernel.Geometry{H: c.h, W: c.w, KH: c.kh, KW: c.kw, Stride: c.stride, L: c.l, Ci: c.ci, Co: c.co,
-		Secondary: c.secondary, Interleaved: c.interleaved, Between: c.between}
+		StepIn: max(c.stepIn, 1), StepOut: max(c.stepOut, 1), Mixes: c.mixes, Between: c.between}
 }
 
 func (c convCase) String() string {
 	g := c.geometry()
-	return fmt.Sprintf("L=%d Ci=%d Co=%d %dx%d batch=%d secondary=%v kernel %dx%d stride %d interleaved=%v between=%v",
-		c.l, c.ci, c.co, c.h, c.w, c.n, c.secondary, g.KH, g.KW, g.Stride, c.interleaved, c.between)
+	return fmt.Sprintf("L=%d Ci=%d Co=%d %dx%d batch=%d mixes=%v kernel %dx%d stride %d steps %d %d between=%v linear=%v",
+		c.l, c.ci, c.co, c.h, c.w, c.n, g.Mixes, g.KH, g.KW, g.Stride, g.StepIn, g.StepOut, c.between, c.linear)
 }
 
 var convCases = []convCase{
@@ -71,11 +76,23 @@ var convCases = []convCase{
 	{l: 3, ci: 4, co: 4, h: 7, w: 9, n: 3, secondary: true, kh: 5, kw: 5, stride: 2},
 	{l: 1, ci: 3, co: 64, h: 14, w: 15, n: 2, kh: 7, kw: 7, stride: 2}, // ImageNet's first
 	{l: 2, ci: 3, co: 3, h: 2, w: 2, n: 2, kh: 7, kw: 7, stride: 1},    // a kernel larger than the picture
-	{l: 2, ci: 5, co: 5, h: 4, w: 5, n: 17, interleaved: true},
-	{l: 4, ci: 3, co: 6, h: 4, w: 5, n: 3, kh: 1, kw: 1, stride: 1, interleaved: true}, // secondary of a bottleneck
-	{l: 3, ci: 4, co: 2, h: 5, w: 4, n: 3, stride: 2, interleaved: true},
+	{l: 2, ci: 5, co: 5, h: 4, w: 5, n: 17, stepIn: 2, stepOut: 2},
+	{l: 4, ci: 3, co: 6, h: 4, w: 5, n: 3, kh: 1, kw: 1, stride: 1, stepIn: 4, stepOut: 4}, // secondary of a bottleneck
+	{l: 3, ci: 4, co: 2, h: 5, w: 4, n: 3, stride: 2, stepIn: 3, stepOut: 3},
+	{l: 4, ci: 3, co: 6, h: 4, w: 5, n: 3, kh: 1, kw: 1, stride: 1, stepIn: 4}, // ShuffleNet's second
+	{l: 6, ci: 3, co: 2, h: 4, w: 5, n: 17, stepIn: 2, stepOut: 3},
+	{l: 5, ci: 1, co: 1, h: 4, w: 5, n: 17, linear: true},
+	{l: 2, ci: 3, co: 4, h: 5, w: 4, n: 3, secondary: true, stride: 2, linear: true},
 	{l: 4, ci: 3, co: 3, h: 4, w: 5, n: 3, secondary: true, between: true}, // y computed again
 	{l: 3, ci: 5, co: 5, h: 5, w: 4, n: 17, secondary: true, between: true, stride: 2},
+
+	// Products of more factors: IGCV2.
+	{l: 30, ci: 1, co: 1, h: 4, w: 5, n: 17, mixes: []kernel.Mix{{K: 5, Step: 1}, {K: 6, Step: 5}}},
+	{l: 6, ci: 4, co: 4, h: 5, w: 4, n: 3, mixes: []kernel.Mix{{K: 2, Step: 4}, {K: 3, Step: 8}}}, // y kept
+	{l: 12, ci: 1, co: 2, h: 6, w: 7, n: 3, stride: 2, mixes: []kernel.Mix{{K: 3, Step: 2}, {K: 2, Step: 6}, {K: 2, Step: 12}}},
+	{l: 180, ci: 1, co: 1, h: 3, w: 4, n: 2, mixes: []kernel.Mix{{K: 5, Step: 1}, {K: 6, Step: 5}, {K: 6, Step: 30}}},
+	{l: 4, ci: 3, co: 3, h: 3, w: 4, n: 3, kh: 1, kw: 1, stride: 1, between: true,
+		mixes: []kernel.Mix{{K: 2, Step: 3}, {K: 2, Step: 6}}},
 }
 
 // data is a case in PyTorch's layout, float64, with values that float32 holds.
@@ -201,7 +218,7 @@ func testConv(t *testing.T, isa kernel.ISA, c convCase, normalised bool) {
 	in, out := p.inCh, p.outCh
 	p.in = data{
 		x: uniform(r, c.n*in*p.hw, 2), scale: uniform(r, in, 1), shift: uniform(r, in, 1),
-		wp: uniform(r, g.PrimaryLen(), 1), ws: uniform(r, g.SecondaryLen(), 1),
+		wp: uniform(r, g.PrimaryLen(), 1), ws: uniform(r, g.MixesLen(), 1),
 		g: uniform(r, c.n*out*p.ohw, 1), ca: uniform(r, out, 1), cb: uniform(r, out, .1), cc: uniform(r, out, .1),
 	}
 	p.oracle()
@@ -218,17 +235,15 @@ func testConv(t *testing.T, isa kernel.ISA, c convCase, normalised bool) {
 	}
 }
 
-// swapped returns x with its partitions of so many channels as ordinary ones, if
-// they are interleaved; back is the inverse.
-func (p *convTest) swapped(x []float64, channels, hw int, back bool) []float64 {
-	l, m := channels, p.l
+// partitioned returns x (N, c, HW) with the channels of each partition one after the
+// other, for partitions of so many channels that lie step apart: the channels are
+// numbered in three digits, of which the last two change places. back is the inverse.
+func (p *convTest) partitioned(x []float64, c, channels, step, hw int, back bool) []float64 {
+	l, m := channels, step
 	if back {
-		l, m = p.l, channels
+		l, m = step, channels
 	}
-	if p.interleaved {
-		return kernel.Oracle{}.Permute(x, p.n, l, m, hw)
-	}
-	return x
+	return kernel.Oracle{}.Permute(x, p.n*c/(channels*step), l, m, hw)
 }
 
 // oracle computes a = relu(scale·x + shift), z = P Ws Pᵀ Wp a, dz = ca·g + cb·z + cc
@@ -239,21 +254,34 @@ func (p *convTest) oracle() {
 	a := d.x
 	if p.normalised {
 		a = o.Affine(d.x, d.scale, d.shift, c.n, p.inCh, p.hw)
+		for i := range a {
+			if c.linear {
+				ch := i / p.hw % p.inCh
+				a[i] = d.scale[ch]*d.x[i] + d.shift[ch]
+			}
+		}
 	}
 	primary := kernel.GroupConv{N: c.n, Groups: c.l, Ci: c.ci, Co: c.co, H: c.h, W: c.w, KH: p.KH, KW: p.KW,
 		Stride: p.Stride}
-	secondary := kernel.GroupConv{N: c.n, Groups: c.co, Ci: c.l, Co: c.l, H: p.height, W: p.width,
-		KH: 1, KW: 1, Stride: 1}
-	y := p.swapped(primary.Forward(p.swapped(a, c.ci, p.hw, false), d.wp), c.co, p.ohw, true)
+	y := p.partitioned(primary.Forward(p.partitioned(a, p.inCh, c.ci, p.StepIn, p.hw, false), d.wp),
+		p.outCh, c.co, p.StepOut, p.ohw, true)
 	if c.between {
 		for i := range y {
 			y[i] = max(0, y[i])
 		}
 	}
 	w.z = slices.Clone(y)
-	if c.secondary {
-		w.z = secondary.Forward(o.Permute(y, c.n, c.l, c.co, p.ohw), d.ws)
-		w.z = o.Permute(w.z, c.n, c.co, c.l, p.ohw)
+	factor := func(m kernel.Mix) kernel.GroupConv {
+		return kernel.GroupConv{N: c.n, Groups: p.outCh / m.K, Ci: m.K, Co: m.K, H: p.height, W: p.width,
+			KH: 1, KW: 1, Stride: 1}
+	}
+	var reads, weights [][]float64 // of each mix
+	for ws, mixes := d.ws, p.Mixes; len(mixes) > 0; mixes = mixes[1:] {
+		m := mixes[0]
+		read := p.partitioned(w.z, p.outCh, m.K, m.Step, p.ohw, false)
+		reads, weights = append(reads, read), append(weights, ws[:p.MixLen(m)])
+		w.z = p.partitioned(factor(m).Forward(read, weights[len(weights)-1]), p.outCh, m.K, m.Step, p.ohw, true)
+		ws = ws[p.MixLen(m):]
 	}
 	dz := make([]float64, len(w.z))
 	w.sum, w.sumsq = make([]float64, p.outCh), make([]float64, p.outCh)
@@ -266,10 +294,9 @@ func (p *convTest) oracle() {
 		w.sumsq[ch] += z * z
 	}
 	dy := dz
-	if c.secondary {
-		var dyp []float64
-		dyp, w.dws = secondary.Backward(o.Permute(y, c.n, c.l, c.co, p.ohw), d.ws, o.Permute(dz, c.n, c.l, c.co, p.ohw))
-		dy = o.Permute(dyp, c.n, c.co, c.l, p.ohw)
+	for i, m := range slices.Backward(p.Mixes) {
+		dread, dw := factor(m).Backward(reads[i], weights[i], p.partitioned(dy, p.outCh, m.K, m.Step, p.ohw, false))
+		dy, w.dws = p.partitioned(dread, p.outCh, m.K, m.Step, p.ohw, true), append(dw, w.dws...)
 	}
 	if c.between {
 		for i := range dy {
@@ -278,11 +305,12 @@ func (p *convTest) oracle() {
 			}
 		}
 	}
-	w.gx, w.dwp = primary.Backward(p.swapped(a, c.ci, p.hw, false), d.wp, p.swapped(dy, c.co, p.ohw, false))
-	w.gx = p.swapped(w.gx, c.ci, p.hw, true)
+	w.gx, w.dwp = primary.Backward(p.partitioned(a, p.inCh, c.ci, p.StepIn, p.hw, false), d.wp,
+		p.partitioned(dy, p.outCh, c.co, p.StepOut, p.ohw, false))
+	w.gx = p.partitioned(w.gx, p.inCh, c.ci, p.StepIn, p.hw, true)
 	w.gsum, w.gxsum = make([]float64, p.inCh), make([]float64, p.inCh)
 	for i := range w.gx {
-		if p.normalised && a[i] <= 0 {
+		if p.normalised && !c.linear && a[i] <= 0 {
 			w.gx[i] = 0
 		}
 		w.gsum[i/p.hw%p.inCh] += w.gx[i]
@@ -295,10 +323,10 @@ func (p *convTest) oracle() {
 func (p *convTest) pack() {
 	a, c, d := &p.arena, p.convCase, p.in
 	conv := kernel.Conv{Geometry: p.Geometry, WP: f32(a, d.wp), WS: f32(a, d.ws)}
-	conv.WPT, conv.WST = a.Floats(p.PrimaryLen()), a.Floats(p.SecondaryLen())
+	conv.WPT, conv.WST = a.Floats(p.PrimaryLen()), a.Floats(p.MixesLen())
 	p.Transpose(conv.WPT, conv.WST, conv.WP, conv.WS)
 	if p.normalised {
-		conv.Scale, conv.Shift = f32(a, d.scale), f32(a, d.shift)
+		conv.Scale, conv.Shift, conv.Linear = f32(a, d.scale), f32(a, d.shift), c.linear
 	}
 	conv.CA, conv.CB, conv.CC = f32(a, d.ca), f32(a, d.cb), f32(a, d.cc)
 	p.conv = conv
@@ -307,7 +335,7 @@ func (p *convTest) pack() {
 	for i := range p.sums {
 		p.sums[i] = a.Doubles(p.blocks * []int{p.outCh, p.outCh, p.inCh, p.inCh}[i])
 	}
-	p.dwp, p.dws = a.Floats(p.blocks*p.PrimaryLen()), a.Floats(p.blocks*p.SecondaryLen())
+	p.dwp, p.dws = a.Floats(p.blocks*p.PrimaryLen()), a.Floats(p.blocks*p.MixesLen())
 	for b := range p.blocks {
 		k := conv
 		k.Valid = min(16, c.n-16*b)
@@ -315,7 +343,7 @@ func (p *convTest) pack() {
 		k.Sum, k.SumSq = at(p.sums[0], b, p.outCh), at(p.sums[1], b, p.outCh)
 		k.G, k.GX = at(p.g, b, p.OutLen()), at(p.gx, b, p.InLen())
 		k.GSum, k.GXSum = at(p.sums[2], b, p.inCh), at(p.sums[3], b, p.inCh)
-		k.DWP, k.DWS = at(p.dwp, b, p.PrimaryLen()), at(p.dws, b, p.SecondaryLen())
+		k.DWP, k.DWS = at(p.dwp, b, p.PrimaryLen()), at(p.dws, b, p.MixesLen())
 		p.calls = append(p.calls, k)
 	}
 }
@@ -364,7 +392,7 @@ func (p *convTest) runInPlace(t *testing.T) {
 // runWithKeptOutput keeps the output of the primary convolutions: the bits are the
 // same.
 func (p *convTest) runWithKeptOutput(t *testing.T) {
-	if !p.secondary {
+	if len(p.Mixes) == 0 {
 		return
 	}
 	dwp, dws, gx := slices.Clone(p.dwp), slices.Clone(p.dws), slices.Clone(p.gx)
@@ -388,7 +416,7 @@ func (p *convTest) runPooled(t *testing.T, r *rand.Rand) {
 	for _, calls := range [][]kernel.Conv{pooled, spread} {
 		for b := range calls {
 			k := &calls[b]
-			k.Y, k.GX, k.DWP, k.DWS = nil, nil, a.Floats(p.PrimaryLen()), a.Floats(p.SecondaryLen())
+			k.Y, k.GX, k.DWP, k.DWS = nil, nil, a.Floats(p.PrimaryLen()), a.Floats(p.MixesLen())
 		}
 	}
 	for b := range pooled {
@@ -431,8 +459,8 @@ func (p *convTest) compare(t *testing.T) {
 	dw := p.arena.Floats(p.PrimaryLen())
 	kernel.SumBlocks(dw, p.dwp)
 	near(t, "dwp", wide(dw), w.dwp, 2e-5)
-	if p.secondary {
-		dw = p.arena.Floats(p.SecondaryLen())
+	if len(p.Mixes) > 0 {
+		dw = p.arena.Floats(p.MixesLen())
 		kernel.SumBlocks(dw, p.dws)
 		near(t, "dws", wide(dw), w.dws, 2e-5)
 	}
@@ -442,14 +470,19 @@ func (p *convTest) compare(t *testing.T) {
 // forward and backward, on a batch with padding lanes.
 func TestHeadAgreesWithTheOracle(t *testing.T) {
 	for _, isa := range kernel.Available() {
-		for _, size := range []headSize{{5, 3, 7, 11, 3}, {4, 4, 80, 100, 16}, {1, 1, 1, 2, 1}} {
+		for _, size := range []headSize{{5, 3, 7, 11, 3, false}, {4, 4, 80, 100, 16, false}, {1, 1, 1, 2, 1, false},
+			{5, 3, 7, 11, 3, true}} {
 			t.Run(fmt.Sprintf("%v/%+v", isa, size), func(t *testing.T) { testHead(t, isa, size) })
 		}
 	}
 }
 
-// headSize is pictures of h×w positions and c channels, k classes, n pictures.
-type headSize struct{ h, w, c, k, n int }
+// headSize is pictures of h×w positions and c channels, k classes, n pictures, and
+// whether there is no ReLU.
+type headSize struct {
+	h, w, c, k, n int
+	linear        bool
+}
 
 // headTest has the inputs of a head and what the oracle makes of them.
 type headTest struct {
@@ -472,7 +505,7 @@ func testHead(t *testing.T, isa kernel.ISA, size headSize) {
 	p.labels[15] = float32(k - 1)
 	p.oracle()
 	head := kernel.Head{
-		H: size.h, W: size.w, C: c, K: k, Valid: n,
+		H: size.h, W: size.w, C: c, K: k, Linear: size.linear, Valid: n,
 		X: packed(&arena, p.x, n, c, size.h, size.w), Scale: f32(&arena, p.scale), Shift: f32(&arena, p.shift),
 		Pool: arena.Floats(c * 16), WL: f32(&arena, p.w), Bias: f32(&arena, p.bias),
 		Logits: arena.Floats(k * 16), Labels: p.labels, Gain: 1 / float32(n),
@@ -502,6 +535,11 @@ func testHead(t *testing.T, isa kernel.ISA, size headSize) {
 func (p *headTest) oracle() {
 	n, c, k, hw, o := p.n, p.c, p.k, p.h*p.headSize.w, &p.want
 	a := kernel.Oracle{}.Affine(p.x, p.scale, p.shift, n, c, hw)
+	for i, x := range p.x {
+		if p.linear {
+			a[i] = p.scale[i/hw%c]*x + p.shift[i/hw%c]
+		}
+	}
 	o.pool, o.logits, o.loss = make([]float64, n*c), make([]float64, n*k), make([]float64, 16)
 	o.dpool, o.dlogits = make([]float64, n*c), make([]float64, n*k)
 	o.dw, o.db = make([]float64, k*c), make([]float64, k)
@@ -536,7 +574,7 @@ func (p *headTest) oracle() {
 	o.gx, o.gsum, o.gxsum = make([]float64, n*c), make([]float64, c), make([]float64, c)
 	for i := range p.x {
 		o.gx[i/hw] = o.dpool[i/hw] / float64(hw)
-		if a[i] > 0 {
+		if p.linear || a[i] > 0 {
 			o.gsum[i/hw%c] += o.gx[i/hw]
 			o.gxsum[i/hw%c] += o.gx[i/hw] * p.x[i]
 		}
@@ -620,7 +658,7 @@ func TestAnyNumberOfThreadsGivesTheSameBits(t *testing.T) {
 			for i := range x {
 				x[i], z[i] = float32(rng.NormFloat64()), float32(math.NaN())
 			}
-			wp, ws := f32(&arena, uniform(rng, g.PrimaryLen(), 1)), f32(&arena, uniform(rng, g.SecondaryLen(), 1))
+			wp, ws := f32(&arena, uniform(rng, g.PrimaryLen(), 1)), f32(&arena, uniform(rng, g.MixesLen(), 1))
 			calls := make([]kernel.Conv, blocks)
 			for b := range calls {
 				calls[b] = kernel.Conv{Geometry: g, Valid: 16, X: x[b*n : (b+1)*n], Z: z[b*n : (b+1)*n], WP: wp, WS: ws}

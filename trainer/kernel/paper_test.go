@@ -52,7 +52,7 @@ func testComposite(t *testing.T, isa kernel.ISA, r *rand.Rand) {
 		g := igcBlock(p.l, p.m)
 		width := g.In()
 		x, wp, ws := uniform(r, n*width*h*w, 1), uniform(r, g.PrimaryLen(), 1),
-			uniform(r, g.SecondaryLen(), 1)
+			uniform(r, g.MixesLen(), 1)
 		composite := make([]float64, width*width*9)
 		for l := range p.l {
 			for m := range p.m {

@@ -201,7 +201,7 @@ func (t *Team) Row(g Geometry, m Micro, n int) (flops float64) {
 	_, w := g.Size()
 	weights := g.PrimaryLen()
 	if m == Secondary || m == SecondaryGrad {
-		weights = g.SecondaryLen()
+		weights = g.MixesLen()
 	}
 	begin := time.Now()
 	C.igc_row(t.c, unsafe.SliceData(calls), C.long(t.threads))

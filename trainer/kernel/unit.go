@@ -7,9 +7,11 @@ import "C"
 //
 //	Out = max(0, Scale·Z + Shift + B), B = X, XScale·X + XShift, or 0 without an X
 //
+// If it is Linear, there is no ReLU: Out = Scale·Z + Shift + B.
 // Z and X are (H, C, W, 16) and the outputs of the branch and of the shortcut.
 type Add struct {
 	H, W, C int
+	Linear  bool
 
 	Z, Scale, Shift   []float32 // (H, C, W, 16), (C), (C)
 	X, XScale, XShift []float32 // (H, C, W, 16), (C), (C); XScale nil: X as it is
@@ -18,14 +20,14 @@ type Add struct {
 	// For AddBackward.
 	Pooled      bool      // G is (C, 16), the same at every position
 	G           []float32 // (H, C, W, 16): gradient of Out
-	GX          []float32 // (H, C, W, 16): G, masked by the ReLU: the gradient of both terms; may be G
+	GX          []float32 // (H, C, W, 16): G, masked by the ReLU if there is one: the gradient of both terms; may be G
 	GSum, GZSum []float64 // (C): sums of GX and GX·Z
 	GXSum       []float64 // (C): sum of GX·X, if there is an XScale
 }
 
 func (a *Add) forward() C.igc_add {
 	n := a.H * a.C * a.W * Lanes
-	c := C.igc_add{H: C.long(a.H), W: C.long(a.W), C: C.long(a.C)}
+	c := C.igc_add{H: C.long(a.H), W: C.long(a.W), C: C.long(a.C), linear: flag(a.Linear)}
 	c.z, c.scale, c.shift = floats(a.Z, n), floats(a.Scale, a.C), floats(a.Shift, a.C)
 	c.out = floats(a.Out, n)
 	if a.X != nil {

@@ -20,66 +20,68 @@ func unpool(x []float64, hw int) []float64 {
 
 func TestAddAgreesWithTheOracle(t *testing.T) {
 	for _, isa := range kernel.Available() {
-		for _, shortcut := range []bool{false, true} {
-			for _, pooled := range []bool{false, true} {
-				t.Run(fmt.Sprintf("%v/shortcut normalised=%v/gradient pooled=%v", isa, shortcut, pooled),
-					func(t *testing.T) {
-						var arena kernel.Arena
-						t.Cleanup(arena.Free)
-						const n, c, h, w, hw = 5, 3, 4, 7, 28
-						r := rand.New(rand.NewPCG(8, 9))
-						z, x, scale, shift, xscale, xshift := uniform(r, n*c*hw, 2), uniform(r, n*c*hw, 2),
-							uniform(r, c, 1), uniform(r, c, 1), uniform(r, c, 1), uniform(r, c, 1)
-						gp, g := uniform(r, n*c, 1), uniform(r, n*c*hw, 1)
-						if pooled {
-							g = unpool(gp, hw)
-						}
-						out, gx := make([]float64, n*c*hw), make([]float64, n*c*hw)
-						gsum, gzsum, gxsum := make([]float64, c), make([]float64, c), make([]float64, c)
-						for i := range out {
-							ch := i / hw % c
-							b := x[i]
-							if shortcut {
-								b = xscale[ch]*b + xshift[ch]
-							}
-							if out[i] = max(0, scale[ch]*z[i]+shift[ch]+b); out[i] > 0 {
-								gx[i] = g[i]
-							}
-							gsum[ch] += gx[i]
-							gzsum[ch] += gx[i] * z[i]
-							gxsum[ch] += gx[i] * x[i]
-						}
-						a := kernel.Add{H: h, W: w, C: c, Z: packed(&arena, z, n, c, h, w), Scale: f32(&arena, scale),
-							Shift: f32(&arena, shift),
-							X:     packed(&arena, x, n, c, h, w), Out: arena.Floats(c * hw * 16),
-							G:  packed(&arena, g, n, c, h, w),
-							GX: arena.Floats(c * hw * 16), GSum: arena.Doubles(c), GZSum: arena.Doubles(c)}
-						if pooled {
-							a.Pooled, a.G = true, packed(&arena, gp, n, c, 1, 1)
-						}
+		for kind := range 8 {
+			shortcut, pooled, linear := kind&1 > 0, kind&2 > 0, kind&4 > 0
+			t.Run(fmt.Sprintf("%v/shortcut normalised=%v/gradient pooled=%v/linear=%v", isa, shortcut, pooled, linear),
+				func(t *testing.T) {
+					var arena kernel.Arena
+					t.Cleanup(arena.Free)
+					const n, c, h, w, hw = 5, 3, 4, 7, 28
+					r := rand.New(rand.NewPCG(8, 9))
+					z, x, scale, shift, xscale, xshift := uniform(r, n*c*hw, 2), uniform(r, n*c*hw, 2),
+						uniform(r, c, 1), uniform(r, c, 1), uniform(r, c, 1), uniform(r, c, 1)
+					gp, g := uniform(r, n*c, 1), uniform(r, n*c*hw, 1)
+					if pooled {
+						g = unpool(gp, hw)
+					}
+					out, gx := make([]float64, n*c*hw), make([]float64, n*c*hw)
+					gsum, gzsum, gxsum := make([]float64, c), make([]float64, c), make([]float64, c)
+					for i := range out {
+						ch := i / hw % c
+						b := x[i]
 						if shortcut {
-							a.XScale, a.XShift, a.GXSum = f32(&arena, xscale), f32(&arena, xshift), arena.Doubles(c)
+							b = xscale[ch]*b + xshift[ch]
 						}
-						team := newTeam(t, &arena, isa, 1, 0)
-						team.AddForward([]kernel.Add{a})
+						out[i] = scale[ch]*z[i] + shift[ch] + b
+						if linear || out[i] > 0 {
+							gx[i] = g[i]
+						} else {
+							out[i] = 0
+						}
+						gsum[ch] += gx[i]
+						gzsum[ch] += gx[i] * z[i]
+						gxsum[ch] += gx[i] * x[i]
+					}
+					a := kernel.Add{H: h, W: w, C: c, Linear: linear, Z: packed(&arena, z, n, c, h, w), Scale: f32(&arena, scale),
+						Shift: f32(&arena, shift),
+						X:     packed(&arena, x, n, c, h, w), Out: arena.Floats(c * hw * 16),
+						G:  packed(&arena, g, n, c, h, w),
+						GX: arena.Floats(c * hw * 16), GSum: arena.Doubles(c), GZSum: arena.Doubles(c)}
+					if pooled {
+						a.Pooled, a.G = true, packed(&arena, gp, n, c, 1, 1)
+					}
+					if shortcut {
+						a.XScale, a.XShift, a.GXSum = f32(&arena, xscale), f32(&arena, xshift), arena.Doubles(c)
+					}
+					team := newTeam(t, &arena, isa, 1, 0)
+					team.AddForward([]kernel.Add{a})
+					team.AddBackward([]kernel.Add{a})
+					near(t, "out", unpacked(a.Out, n, c, h, w), out, 1e-6)
+					near(t, "gx", unpacked(a.GX, n, c, h, w), gx, 0)
+					near(t, "gsum", a.GSum, gsum, 1e-5)
+					near(t, "gzsum", a.GZSum, gzsum, 1e-5)
+					if shortcut {
+						near(t, "gxsum", a.GXSum, gxsum, 1e-5)
+					}
+					if !pooled {
+						gx := slices.Clone(a.GX)
+						a.GX = a.G
 						team.AddBackward([]kernel.Add{a})
-						near(t, "out", unpacked(a.Out, n, c, h, w), out, 1e-6)
-						near(t, "gx", unpacked(a.GX, n, c, h, w), gx, 0)
-						near(t, "gsum", a.GSum, gsum, 1e-5)
-						near(t, "gzsum", a.GZSum, gzsum, 1e-5)
-						if shortcut {
-							near(t, "gxsum", a.GXSum, gxsum, 1e-5)
+						if !slices.Equal(gx, a.GX) {
+							t.Error("gx differs in place of g")
 						}
-						if !pooled {
-							gx := slices.Clone(a.GX)
-							a.GX = a.G
-							team.AddBackward([]kernel.Add{a})
-							if !slices.Equal(gx, a.GX) {
-								t.Error("gx differs in place of g")
-							}
-						}
-					})
-			}
+					}
+				})
 		}
 	}
 }

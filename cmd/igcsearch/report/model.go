@@ -18,18 +18,28 @@ type Layers struct {
 
 // layerJSON is a layer as JSON prints it.
 type layerJSON struct {
-	Name         string `json:"name"`
-	Kind         string `json:"kind"`
-	Kernel       string `json:"kernel,omitempty"`
-	Stride       int    `json:"stride,omitempty"`
-	Partitions   int    `json:"partitions,omitempty"` // of the primary convolution
-	Secondary    int    `json:"secondary_partitions,omitempty"`
-	From         string `json:"from"`               // the layer that it reads
-	Shortcut     string `json:"shortcut,omitempty"` // what is added
-	In           [3]int `json:"in"`                 // channels, rows, columns
-	Out          [3]int `json:"out"`
-	Params       int    `json:"params"`
-	MultiplyAdds int64  `json:"multiply_adds"`
+	Name         string    `json:"name"`
+	Kind         string    `json:"kind"`
+	Kernel       string    `json:"kernel,omitempty"`
+	Stride       int       `json:"stride,omitempty"`
+	Partitions   int       `json:"partitions,omitempty"` // of the primary convolution
+	StepIn       int       `json:"step_in,omitempty"`    // how far apart the channels of a partition are; 1 if it is not there
+	StepOut      int       `json:"step_out,omitempty"`
+	Secondary    int       `json:"secondary_partitions,omitempty"` // of the only 1×1 convolution of a product
+	Mixes        []mixJSON `json:"mixes,omitempty"`                // the 1×1 convolutions of a product of more than two
+	From         string    `json:"from"`                           // the layer that it reads
+	Shortcut     string    `json:"shortcut,omitempty"`             // what is added
+	In           [3]int    `json:"in"`                             // channels, rows, columns
+	Out          [3]int    `json:"out"`
+	Params       int       `json:"params"`
+	MultiplyAdds int64     `json:"multiply_adds"`
+}
+
+// mixJSON is a 1×1 convolution of a product as JSON prints it.
+type mixJSON struct {
+	Partitions int `json:"partitions"`
+	Channels   int `json:"channels"` // of a partition
+	Step       int `json:"step"`     // how far apart they are
 }
 
 // Print writes the layers in one of the formats table and json.
@@ -75,9 +85,18 @@ func (n Layers) layerJSON(l space.Layer) layerJSON {
 		Params: l.Params, MultiplyAdds: l.MultiplyAdds}
 	switch l.Kind {
 	case space.IGC:
-		j.Secondary = l.Out.C / l.Groups
+		if len(l.Mixes) == 1 {
+			j.Secondary = l.Out.C / l.Mixes[0].K
+		} else {
+			for _, m := range l.Mixes {
+				j.Mixes = append(j.Mixes, mixJSON{Partitions: l.Out.C / m.K, Channels: m.K, Step: m.Step})
+			}
+		}
 		fallthrough
 	case space.Conv:
+		if l.StepIn > 1 || l.StepOut > 1 {
+			j.StepIn, j.StepOut = l.StepIn, l.StepOut
+		}
 		j.Kernel, j.Stride, j.Partitions = fmt.Sprintf("%dx%d", l.KH, l.KW), l.Stride, l.Groups
 	case space.Add:
 		j.Shortcut = n.name(l.Shortcut)
@@ -89,6 +108,9 @@ func (n Layers) layerJSON(l space.Layer) layerJSON {
 func (n Layers) describe(l space.Layer) string {
 	switch l.Kind {
 	case space.Add:
+		if !l.ReLU {
+			return "+ " + n.name(l.Shortcut)
+		}
 		return fmt.Sprintf("+ %s, ReLU", n.name(l.Shortcut))
 	case space.MaxPool:
 		return "max pool 3×3, stride 2"
@@ -98,8 +120,11 @@ func (n Layers) describe(l space.Layer) string {
 		return "linear"
 	}
 	parts := []string{l.String()}
-	if l.Interleaved {
+	switch {
+	case l.StepIn > 1 && l.StepIn == l.Groups && l.StepOut == l.Groups:
 		parts = append(parts, "interleaved")
+	case l.StepIn > 1 || l.StepOut > 1:
+		parts = append(parts, fmt.Sprintf("channels %d apart to %d apart", l.StepIn, l.StepOut))
 	}
 	if l.Between {
 		parts = append(parts, "a ReLU between")

@@ -24,10 +24,17 @@ def tensor(tag, *shape):
     return torch.tensor(formula(tag, torch.Size(shape).numel()), dtype=torch.float64).view(shape)
 
 
-def permute(x, groups):
-    """Channel a*(C/groups) + b moves to b*groups + a."""
+def partitioned(x, k, step):
+    """The channels of each partition one after the other, for partitions of k channels that lie step apart."""
     n, c, h, w = x.shape
-    return x.view(n, groups, c // groups, h, w).transpose(1, 2).reshape(n, c, h, w)
+    return x.view(n, c // (k * step), k, step, h, w).transpose(2, 3).reshape(n, c, h, w)
+
+
+def group_conv(x, weight, groups, step_in, step_out, **options):
+    """A group convolution whose partitions have channels that lie step_in and step_out apart."""
+    x = partitioned(x, x.shape[1] // groups, step_in)
+    z = F.conv2d(x, weight, groups=groups, **options)
+    return partitioned(z, step_out, z.shape[1] // groups)  # the inverse: the two digits change places
 
 
 def norm_name(layer):
@@ -43,8 +50,9 @@ class Net:
             if l["kind"] in ("conv", "igc"):
                 name = l["name"] + (".primary" if l["kind"] == "igc" else "") + ".weight"
                 self.param(name, l["branches"] * out, l["in"]["c"] // groups, l["kh"], l["kw"])
-                if l["kind"] == "igc":
-                    self.param(l["name"] + ".secondary.weight", out, groups, 1, 1)
+                for i, (k, _) in enumerate(l["mixes"] or []):
+                    number = i + 1 if len(l["mixes"]) > 1 else ""
+                    self.param(f"{l['name']}.secondary{number}.weight", out, k, 1, 1)
                 if l["norm"]:
                     bn = norm_name(l["name"])
                     self.param(bn + ".weight", out)
@@ -62,7 +70,7 @@ class Net:
     def layer(self, l, x, shortcut, train):
         kind, name, p = l["kind"], l["name"], self.p
         if kind == "add":
-            return F.relu(x + shortcut)
+            return F.relu(x + shortcut) if l["relu"] else x + shortcut
         if kind == "max-pool":
             return F.max_pool2d(x, 3, 2, 1)
         if kind == "pool":
@@ -74,15 +82,13 @@ class Net:
             y = F.conv2d(x, p[name + ".primary.weight"], stride=l["stride"], padding=pad, groups=groups)
             if l["between"]:
                 y = F.relu(y)
-            m = l["out"]["c"] // groups
-            z = permute(F.conv2d(permute(y, groups), p[name + ".secondary.weight"], groups=m), m)
+            z = y
+            for i, (k, step) in enumerate(l["mixes"]):
+                number = i + 1 if len(l["mixes"]) > 1 else ""
+                z = group_conv(z, p[f"{name}.secondary{number}.weight"], z.shape[1] // k, step, step)
         else:
-            if l["interleaved"]:
-                x = permute(x, x.shape[1] // groups)
-            z = sum(F.conv2d(x, w, stride=l["stride"], padding=pad, groups=groups)
+            z = sum(group_conv(x, w, groups, l["step_in"], l["step_out"], stride=l["stride"], padding=pad)
                     for w in p[name + ".weight"].chunk(l["branches"]))
-            if l["interleaved"]:
-                z = permute(z, groups)
         if l["norm"]:
             bn = norm_name(name)
             mean, var = self.stats[bn]

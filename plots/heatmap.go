@@ -130,6 +130,8 @@ func (f HeatMap) layout(size vg.Point, o Options) layout {
 	p.right = &rightAxis{face: face, scale: scale, ticks: heightTicks(size.Y).Ticks(scale.low, scale.high),
 		label: accuracyLabel(o), offset: scaleGap + scaleWidth, color: black}
 	cells := &plotter.HeatMap{GridXYZ: grid, Palette: heat(), Min: scale.low, Max: scale.high}
+	shades := cells.Palette.Colors()
+	cells.Underflow, cells.Overflow = shades[0], shades[len(shades)-1] // beyond the limits of the scale
 	// Not as a plotter of its own, which would want room for its smallest cells.
 	p.Add(plotFunc(cells.Plot), cellTexts(face, ms, rows, scale), box(x.low, y.low, x.high, y.high, 0.5, black))
 	p.Add(frames...)

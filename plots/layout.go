@@ -42,7 +42,7 @@ func (l layout) draw(page draw.Canvas, o Options) error {
 			w/vg.Inch, room/vg.Inch)
 	}
 	for _, p := range slices.Concat(l.columns...) {
-		if !(p.X.Min < p.X.Max && p.Y.Min < p.Y.Max) {
+		if !(p.X.Min < p.X.Max && p.Y.Min < p.Y.Max) || len(p.series) > 0 && !p.showsPoint() {
 			return errors.New("the limits of the axes leave out everything that is drawn")
 		}
 	}

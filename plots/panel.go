@@ -4,9 +4,11 @@ import (
 	"cmp"
 	"image/color"
 	"math"
+	"slices"
 	"strconv"
 
 	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
 )
@@ -52,6 +54,15 @@ func (p *panel) Add(list ...plot.Plotter) {
 // add adds what the panel knows of a series.
 func (p *panel) add(s series) { p.series = append(p.series, s) }
 
+// showsPoint reports whether the ranges of the axes leave some point of a series in the frame.
+func (p *panel) showsPoint() bool {
+	return slices.ContainsFunc(p.series, func(s series) bool {
+		return slices.ContainsFunc(slices.Concat(s.way, s.points.means()), func(at plotter.XY) bool {
+			return at.X >= p.X.Min && at.X <= p.X.Max && at.Y >= p.Y.Min && at.Y <= p.Y.Max
+		})
+	})
+}
+
 // setRanges sets the ranges of the axes, whatever the plotters cover.
 func (p *panel) setRanges(x, y span) {
 	p.X.Min, p.X.Max, p.Y.Min, p.Y.Max = x.low, x.high, y.low, y.high
@@ -94,9 +105,18 @@ func (a *rightAxis) width() vg.Length {
 	return a.offset + tickLength + 2 + w + 2 + a.face.label.Height(a.text)
 }
 
-// GlyphBoxes reserves the room.
+// GlyphBoxes reserves the room: right of the frame for all, and above and below it for the labels of the ticks at its ends
+// and for a label that is longer than the frame.
 func (a *rightAxis) GlyphBoxes(*plot.Plot) []plot.GlyphBox {
-	return []plot.GlyphBox{{X: 1, Rectangle: vg.Rectangle{Max: vg.Point{X: a.width()}}}}
+	box := func(y float64, height vg.Length) plot.GlyphBox {
+		return plot.GlyphBox{X: 1, Y: y, Rectangle: vg.Rectangle{Min: vg.Point{Y: -height / 2},
+			Max: vg.Point{X: a.width(), Y: height / 2}}}
+	}
+	boxes := []plot.GlyphBox{box(0.5, a.face.label.Width(a.text))}
+	for _, t := range a.ticks {
+		boxes = append(boxes, box(a.scale.part(t.Value), a.face.digits+1))
+	}
+	return boxes
 }
 
 // span is a range of values along an axis, low < high.

@@ -821,6 +821,20 @@ func TestRefused(t *testing.T) {
 		{"nothing to draw", rows("1", nil), none},
 		{"a row has no name", rows("", table1i), none},
 		{"make it larger", rows("1", table1i), plots.Options{Width: 1, Height: 1}},
+		{"text size 2 pt: want 5 to 20", good, plots.Options{TextSize: 2}},
+		{`font "mono" is unknown`, good, plots.Options{Font: "mono"}},
+		{"limits 3 to 2 of the x axis: want the lower end first", good, plots.Options{X: plots.Limits{Low: 3, High: 2}}},
+		{"leave out everything", good, plots.Options{Y: plots.Limits{Low: 90, High: 95}}},
+		{"leave out everything", good, plots.Options{X: plots.Limits{Low: -4, High: 95}}},
+		{"1 panels, want 2 to 6", plots.Panels{Panels: []plots.Panel{{Figure: good}}}, none},
+		{"panel (b): nothing to draw", plots.Panels{Panels: []plots.Panel{{Figure: good}, {Figure: vsM()}}}, none},
+		{"of different kinds", plots.Panels{Panels: []plots.Panel{{Figure: good}, {Figure: cost(1)}}}, none},
+		{"panel (a): want one figure", plots.Panels{Panels: make([]plots.Panel, 2)}, none},
+		{"nothing to draw", plots.EDF{}, none},
+		{`network "a" of "s": accuracy NaN`, plots.EDF{Spaces: []plots.DesignSpace{{Name: "s",
+			Networks: []plots.SpaceNetwork{{Name: "a", Accuracies: []float64{nan}}}}}}, none},
+		{"nothing to draw", plots.AccuracyVsSize{}, none},
+		{`point "a": size 0`, plots.AccuracyVsSize{Series: []plots.SizeSeries{{Points: []plots.SizePoint{{Name: "a"}}}}}, none},
 	} {
 		t.Run(fmt.Sprintf("%T: %s", c.f, c.says), func(t *testing.T) {
 			err := plots.Encode(io.Discard, "svg", c.f, c.o)
@@ -920,6 +934,115 @@ func TestLearningCurves(t *testing.T) {
 		}
 		encode(t, f, "svg")
 	})
+}
+
+func TestStyles(t *testing.T) {
+	t.Parallel()
+	for _, style := range plots.Styles() {
+		for _, page := range []bool{false, true} {
+			f, width := plots.Figure(figures["two-series"]), style.Column
+			if page {
+				f, width = figures["panels"], style.Page
+			}
+			t.Run(fmt.Sprintf("%s, over the page %v, is %.2f in wide", style.Name, page, width), func(t *testing.T) {
+				config, err := png.DecodeConfig(bytes.NewReader(encode(t, f, "png", style.Options(page))))
+				if err != nil || math.Abs(float64(config.Width)-300*width) > 1 {
+					t.Errorf("%d pixels at 300 dpi, %v", config.Width, err)
+				}
+			})
+		}
+		if style.Source == "" {
+			t.Errorf("nobody says where %s is from", style.Name)
+		}
+	}
+}
+
+// TestInside: whatever the size, no text is cut off. Encode returns an error where a text does not fit, so that a figure
+// that is drawn is whole.
+func TestInside(t *testing.T) {
+	t.Parallel()
+	long := plots.Options{AccuracyLabel: "accuracy on 10000 validation pictures, CIFAR-100 (20 superclasses) (%)"}
+	small := []string{"edf", "heatmap", "heatmap-few", "one-series", "pareto", "single-cell", "single-cost", "single-race", "size"}
+	large := []string{"learning", "loss", "panels", "panels-same", "race"} // of nine networks, or of two panels
+	for name, f := range figures {
+		sizes := [][2]float64{{}, {8 / 2.54, 6 / 2.54}, {6 / 2.54, 4 / 2.54}}
+		switch {
+		case slices.Contains(large, name):
+			sizes = sizes[:1]
+		case !slices.Contains(small, name):
+			sizes = sizes[:2]
+		}
+		for _, size := range sizes {
+			for _, font := range plots.Fonts() {
+				o := long
+				o.Width, o.Height, o.Font = size[0], size[1], font
+				if err := plots.Encode(io.Discard, "pgf", f, o); err != nil {
+					t.Errorf("%s of %.2f × %.2f in, %s: %v", name, size[0], size[1], font, err)
+				}
+			}
+		}
+	}
+}
+
+func TestLimits(t *testing.T) {
+	t.Parallel()
+	t.Run("leave out the labels and names of what is outside", func(t *testing.T) {
+		texts, _, _ := svgTexts(t, encode(t, vsM(plain), "svg", plots.Options{X: plots.Limits{Low: 2, High: 16}}))
+		if slices.Contains(texts, "64") || slices.Contains(texts, "23") || !slices.Contains(texts, "28") {
+			t.Errorf("got %q", texts)
+		}
+		texts, _, _ = svgTexts(t, encode(t, figures["size"], "svg", plots.Options{X: plots.Limits{Low: 100, High: 200}}))
+		if slices.Contains(texts, "L64M1") || !slices.Contains(texts, "M1K5K6K6") {
+			t.Errorf("got %q", texts)
+		}
+	})
+	t.Run("set the scale of colours", func(t *testing.T) {
+		texts, _, _ := svgTexts(t, encode(t, figures["heatmap"], "svg", plots.Options{Y: plots.Limits{Low: 60, High: 64}}))
+		if !slices.Contains(texts, "61") && !slices.Contains(texts, "61.0") {
+			t.Errorf("got %q", texts)
+		}
+	})
+}
+
+func TestPanels(t *testing.T) {
+	t.Parallel()
+	t.Run("name the panel in each row of the table", func(t *testing.T) {
+		f := plots.Panels{Panels: []plots.Panel{{Name: "x", Figure: vsM(point)}, {Figure: vsM(point)}}}
+		want := "panel,title,series,L,M,width,n,mean,low,high,bar,accuracies\na,x,,64,1,64,1,62.8,,,std,62.8\n" +
+			"b,,,64,1,64,1,62.8,,,std,62.8\n"
+		if got := string(encode(t, f, "csv")); got != want {
+			t.Errorf("got\n%swant\n%s", got, want)
+		}
+	})
+	t.Run("have the same ticks on axes of the same range", func(t *testing.T) {
+		texts, x, y := svgTexts(t, encode(t, figures["panels-same"], "svg"))
+		at := map[string][]float64{} // the heights of a label
+		for i, text := range texts {
+			if _, err := strconv.ParseFloat(text, 64); err == nil && (x[i] < 60 || x[i] > 240 && x[i] < 290) {
+				at[text] = append(at[text], y[i])
+			}
+		}
+		for _, tick := range []string{"45", "50", "55", "60", "65", "70"} {
+			if len(at[tick]) != 2 || at[tick][0] != at[tick][1] {
+				t.Errorf("%s stands at %v", tick, at[tick])
+			}
+		}
+	})
+}
+
+func TestEDF(t *testing.T) {
+	t.Parallel()
+	f := plots.EDF{Spaces: []plots.DesignSpace{{Networks: []plots.SpaceNetwork{
+		{Name: "worse", Accuracies: []float64{60}},
+		{Name: "best", Accuracies: []float64{70, 72}},
+		{Name: "as bad", Accuracies: []float64{59, 61}},
+		{Name: "none"},
+	}}}}
+	// Two of three networks have an error of 40 %, so that the share steps from 1/3 to 1 there.
+	want := "space,network,n,error,share\n,best,2,29,0.333333\n,worse,1,40,1\n,as bad,2,40,1\n"
+	if got := string(encode(t, f, "csv")); got != want {
+		t.Errorf("got\n%swant\n%s", got, want)
+	}
 }
 
 func ExampleEncode() {

@@ -24,6 +24,8 @@ const Interrupted = table.Interrupted
 // Results are the trials of a stored study, as commands show them.
 type Results struct {
 	Study search.Study
+	// Label is what the study is called in figures and tables; "" is its name.
+	Label string
 	// Trials are sorted by rising M, L and seed, or in the order of the study's networks. They may have the status
 	// Interrupted. Their History is empty unless it was asked for.
 	Trials []search.TrialState
@@ -69,6 +71,9 @@ func From(stored store.Results) Results {
 	}
 	return r
 }
+
+// Title is what the study is called in figures and tables.
+func (r Results) Title() string { return cmp.Or(r.Label, r.Study.Name) }
 
 // Network sums up the trials of one network.
 type Network struct {
@@ -239,7 +244,7 @@ func (r Results) SplitPictures() string {
 // Caption says what the accuracies are.
 func (r Results) Caption() string {
 	return fmt.Sprintf("%s: accuracy on %s of %s, mean ± standard deviation over n seeds",
-		r.Study.Name, r.SplitPictures(), DatasetLabel(r.Study.Dataset))
+		r.Title(), r.SplitPictures(), DatasetLabel(r.Study.Dataset))
 }
 
 // DatasetLabel names a data set for people. Synthetic pictures are called so wherever their numbers stand.

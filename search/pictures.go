@@ -50,8 +50,13 @@ type Pictures struct {
 	// pictures come from students whose other pictures are left out.
 	Validation int `toml:"validation" json:"validation"`
 	// SplitSeed is the seed by which the held-out pictures and those within the bounds are drawn.
-	// It is the same for all trials of a study.
+	// It is the same for all trials of a study unless SplitPerSeed is set.
 	SplitSeed int `toml:"split_seed" json:"split_seed"`
+	// SplitPerSeed draws the validation and the training pictures of each trial by SplitSeed plus
+	// the trial's seed, so that the spread over the seeds includes the draw of the pictures
+	// (Bouthillier et al., Accounting for Variance in Machine Learning Benchmarks, 2021). Trials of
+	// one seed have the same pictures, and all trials the same test pictures.
+	SplitPerSeed bool `toml:"split_per_seed" json:"split_per_seed,omitempty"`
 	// Split is the split whose accuracy figures and tables show: SplitTest or SplitValidation.
 	Split string `toml:"curve" json:"curve"`
 	// Augment is AugmentNone or, for a folder, AugmentScaleCropMirror, and for all other data sets
@@ -86,6 +91,8 @@ func (p *Pictures) normalize(c *checker) {
 	c.check(p.Dataset != "svhn" || p.Validation <= 0 || p.Validation == SVHNValidation,
 		"validation %d: want 0 (none) or %d of svhn: 400 of each class of its training file and 200 of its extra file",
 		p.Validation, SVHNValidation)
+	c.check(!p.SplitPerSeed || p.Validation > 0 || p.TrainPictures > 0,
+		"split_per_seed: there is nothing to draw, want validation > 0 held-out pictures or train_pictures > 0")
 	c.check(p.Split == SplitTest || p.Split == SplitValidation, `curve %q: want "test" or "validation"`, p.Split)
 	c.check(p.Split != SplitValidation || p.Validation > 0, `curve "validation" needs validation > 0 held-out pictures`)
 	c.check(slices.Contains([]string{AugmentNone, AugmentCropMirror, AugmentScaleCropMirror}, p.Augment),

@@ -3,6 +3,7 @@ package space
 import (
 	"fmt"
 	"strconv"
+	"strings"
 )
 
 // Shape is the size of the feature maps of one picture: C channels of H rows and W columns.
@@ -114,6 +115,15 @@ func (l Layer) String() string {
 // Pair returns the pair of an IGC layer. If the layer changes the number of channels, it is the
 // pair of the output.
 func (l Layer) Pair() Pair { return Pair{L: l.Groups, M: l.Out.C / l.Groups} }
+
+// NormName returns the prefix of the names of the norm's tensors: "bn0" behind "conv0", and
+// "block1.bn" behind "block1" or its last part, "block1.secondary".
+func (l Layer) NormName() string {
+	if number, ok := strings.CutPrefix(l.Name, "conv"); ok {
+		return "bn" + number
+	}
+	return strings.TrimSuffix(l.Name, ".secondary") + ".bn"
+}
 
 // Network is a list of layers. Each layer comes after those that it reads; the output of the last
 // one has one score for each class.

@@ -10,6 +10,7 @@ import (
 
 	"igcsearch/search"
 	"igcsearch/trainer/graph"
+	"igcsearch/trainer/interchange"
 	"igcsearch/trainer/kernel"
 )
 
@@ -118,10 +119,10 @@ func tensors(m *graph.Model) []graph.Stat {
 // evaluated lists copies of the parameters and statistics that an evaluation uses,
 // in the order of the layers: averages, not weights, and precise statistics, not
 // running ones, where the study has them.
-func evaluated(m *graph.Model) []Tensor {
-	var list []Tensor
+func evaluated(m *graph.Model) []interchange.Tensor {
+	var list []interchange.Tensor
 	add := func(name string, data []float32, shape ...int) {
-		list = append(list, Tensor{name, shape, slices.Clone(data)}) // the model's memory is freed later
+		list = append(list, interchange.Tensor{Name: name, Shape: shape, Data: slices.Clone(data)}) // the model's memory is freed later
 	}
 	for _, p := range m.Params {
 		value := p.Value

@@ -16,8 +16,11 @@ var _ [kernel.Lanes]struct{} = [dataset.Lanes]struct{}{}
 type Data struct {
 	Shape                   space.Shape
 	Classes                 []string
-	Train, Validation, Test int    // pictures
+	Train, Validation, Test int    // pictures; those of seed 0 where each seed has a split of its own
 	Sum                     string // identifies the pictures; Study.DataSum
+	// Mean and Std are of each channel of the training pictures, with pixels scaled to 0 … 1. A network reads
+	// (x/255 − mean)/std. They are nil if the pictures were not read.
+	Mean, Std []float32
 	// Unreadable are the pictures that are left out because they cannot be read;
 	// Study.Unreadable is how many. Passed are other files that are no pictures.
 	Unreadable, Passed []dataset.LeftOut
@@ -34,6 +37,7 @@ func (t *Trainer) Load(ctx context.Context, s search.Study) (Data, error) {
 	return Data{
 		Shape: space.Shape{C: set.C, H: set.H, W: set.W}, Classes: set.Classes,
 		Train: set.Train.Len(), Validation: set.Validation.Len(), Test: set.Test.Len(), Sum: set.Sum,
+		Mean: set.Mean[:], Std: set.Std[:],
 		Unreadable: set.Unreadable, Passed: set.Passed, Unofficial: set.Unofficial,
 	}, nil
 }
@@ -50,9 +54,20 @@ func Expected(s search.Study) Data {
 // options are those of the set of a study, without the folder.
 func options(s search.Study) dataset.Options {
 	return dataset.Options{Name: s.Dataset, TrainPictures: s.TrainPictures, TestPictures: s.TestPictures,
-		Validation: s.Validation, SplitSeed: s.SplitSeed, Size: s.Size, Resize: s.Resize}
+		Validation: s.Validation, SplitSeed: s.SplitSeed, SplitPerSeed: s.SplitPerSeed, Size: s.Size, Resize: s.Resize}
 }
 
+// Pictures returns the pictures of a study on which a trial of the seed trains and is
+// evaluated.
+func (t *Trainer) Pictures(ctx context.Context, s search.Study, seed int) (*dataset.Set, error) {
+	set, err := t.set(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	return set.OfSeed(seed)
+}
+
+// set opens the pictures of a study, with the split of seed 0 where each seed has one.
 func (t *Trainer) set(ctx context.Context, s search.Study) (*dataset.Set, error) {
 	o := options(s)
 	o.Dir = t.dataDir

@@ -5,13 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"reflect"
-	"unsafe"
 
 	"github.com/sbinet/npyio/npz"
 
 	"igcsearch/search"
 	"igcsearch/trainer/graph"
+	"igcsearch/trainer/interchange"
 	"igcsearch/trainer/kernel"
 )
 
@@ -50,7 +49,7 @@ type writer func(name string, value any) error
 
 // put stores a tensor.
 func (write writer) put(name string, data []float32, shape ...int) error {
-	return write(name+".npy", array(data, shape...))
+	return write(name+".npy", interchange.Array(data, shape...))
 }
 
 func (tr *training) trace(ctx context.Context, steps int, write writer) error {
@@ -170,19 +169,4 @@ func (tr *training) pictures(ctx context.Context, order []int) ([]float32, error
 		to = to[n*size:]
 	}
 	return out, nil
-}
-
-// array is data as a pointer to a Go array of the given shape: npyio takes the
-// dimensions from the type.
-func array(data []float32, shape ...int) any {
-	t := reflect.TypeFor[float32]()
-	n := 1
-	for i := len(shape) - 1; i >= 0; i-- {
-		t = reflect.ArrayOf(shape[i], t)
-		n *= shape[i]
-	}
-	if n != len(data) {
-		panic(fmt.Sprintf("trainer: %d values of shape %v", len(data), shape))
-	}
-	return reflect.NewAt(t, unsafe.Pointer(unsafe.SliceData(data))).Interface()
 }

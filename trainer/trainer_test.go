@@ -177,6 +177,31 @@ func testPureFunction(t *testing.T, s search.Study) {
 	})
 }
 
+// TestSplitPerSeed: a trial trains on the split of its seed. Its results are those of a study whose split_seed is larger by
+// the seed, in every bit.
+func TestSplitPerSeed(t *testing.T) {
+	one, per := tiny(t), tiny(t)
+	one.TestPictures, per.TestPictures = 0, 0
+	one.SplitSeed, per.SplitPerSeed = 2, true
+	want, got := train(t, job(one, 2)), train(t, job(per, 2))
+	for i, e := range got.epochs {
+		w := want.epochs[i]
+		e.TrainSeconds, e.EvalSeconds, w.TrainSeconds, w.EvalSeconds = 0, 0, 0, 0
+		if e != w {
+			t.Errorf("epoch %d: %+v, want %+v", i+1, e, w)
+		}
+	}
+	tr := trainer.New(trainer.Options{})
+	data, err := tr.Load(t.Context(), per)
+	if err != nil {
+		t.Fatal(err)
+	}
+	of, err := tr.Pictures(t.Context(), per, 2)
+	if err != nil || of.Sum != data.Sum {
+		t.Errorf("the pictures of seed 2 have the sum %s (%v), and the study %s: want one for all seeds", of.Sum, err, data.Sum)
+	}
+}
+
 func TestAnEvaluationMeasuresTheLoss(t *testing.T) {
 	for name, s := range map[string]search.Study{"running": tiny(t), "precise": short(t)} {
 		for _, e := range train(t, job(s, 0)).epochs {

@@ -5,13 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"igcsearch/cmd/igcsearch/report"
+	"igcsearch/search"
 	"igcsearch/store"
+	"igcsearch/store/tensorboard"
 )
 
 type exportOptions struct {
@@ -25,12 +30,13 @@ func newExportCommand() *cobra.Command {
 	var o exportOptions
 	cmd := &cobra.Command{
 		Use:   "export STUDY",
-		Short: "Write the results of a study as csv, json, markdown or latex",
+		Short: "Write the results of a study as csv, json, markdown, latex or tensorboard",
 		Long: `export writes the results of a study. csv and json have a row for each trial at its
 last epoch, or for each epoch (--epochs): how many training, validation and test
 pictures were classified right, of how many, and their mean losses (cross-entropy,
-nats). The loss of an evaluation is empty, or null in json, if there was none or an
-older igcsearch stored the epoch. An infinite loss is +Inf, or "Infinity" in json.
+nats). csv has the accuracies in percent too, beside the counts. The loss of an
+evaluation is empty, or null in json, if there was none or an older igcsearch stored
+the epoch. An infinite loss is +Inf, or "Infinity" in json.
 The fingerprint of the study and the checksum of its pictures are columns of csv, by
 which import knows what the results are of; json has the settings.
 
@@ -39,6 +45,11 @@ accuracy (--split), as mean ± standard deviation over n seeds. Where the study 
 out validation pictures, the best on these (--choose) is bold, and both accuracies are
 shown. Nothing is bold if the pictures that choose are those that are shown. csv and
 json have both anyway.
+
+tensorboard has a run for each trial, as an event file below the folder --output, with
+a step for each epoch: accuracies in percent, losses, the learning rate and seconds. A
+running study can be written again and again. In TensorBoard's HParams a group is a
+network, whose values are means over its seeds.
 
 Without --format the ending of the file says it: csv, json, md or tex.
 
@@ -50,7 +61,10 @@ written on request only (--times).`,
   igcsearch export quickstart --format csv --epochs
 
   # a table for a paper
-  igcsearch export quickstart -o quickstart.tex`,
+  igcsearch export quickstart -o quickstart.tex
+
+  # learning curves in TensorBoard: tensorboard --logdir runs
+  igcsearch export quickstart --format tensorboard -o runs`,
 		Args:              oneStudy,
 		ValidArgsFunction: completeStudies,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -66,8 +80,8 @@ written on request only (--times).`,
 	addSplit(cmd, &o.Choose, "choose", "the pictures that choose the network in bold (markdown, latex; default"+
 		" validation where the study holds some out)")
 	cmd.Flags().StringVarP(&o.output, "output", "o", "",
-		"the `FILE` to write in place of standard output; an existing file is replaced")
-	addChoice(cmd, &o.Format, "format", "what to write", "csv", "json", "markdown", "latex")
+		"the `FILE` to write in place of standard output; an existing file is replaced; for tensorboard a folder")
+	addChoice(cmd, &o.Format, "format", "what to write", "csv", "json", "markdown", "latex", "tensorboard")
 	cmd.Flags().BoolVar(&o.Epochs, "epochs", false, "every epoch, not only the last of each trial (csv, json)")
 	cmd.Flags().BoolVar(&o.Times, "times", false,
 		"with the seconds of training and evaluation of each epoch (csv, json)")
@@ -91,6 +105,11 @@ func (o *exportOptions) chooseFormat(given bool) error {
 	}
 	isSummary := o.Format == "markdown" || o.Format == "latex"
 	switch {
+	case o.Format == "tensorboard" && o.output == "":
+		return errors.New("--output is missing: give a folder for the runs of tensorboard, like -o runs")
+	case o.Format == "tensorboard" && (o.Epochs || o.Times || o.split != "" || o.Choose != ""):
+		return errors.New("--epochs, --times, --split and --choose are for other formats: leave them out, because" +
+			" tensorboard has all epochs, times and splits")
 	case isSummary && (o.Epochs || o.Times):
 		return errors.New("--epochs and --times are for csv and json: leave them out, or change --format")
 	case !isSummary && (o.split != "" || o.Choose != ""):
@@ -101,6 +120,9 @@ func (o *exportOptions) chooseFormat(given bool) error {
 }
 
 func runExport(ctx context.Context, o exportOptions, stdout, stderr io.Writer) error {
+	if o.Format == "tensorboard" {
+		return exportRuns(ctx, o, stderr)
+	}
 	if err := checkOutput("--output", o.output, o.db); err != nil {
 		return err
 	}
@@ -127,5 +149,36 @@ func partsFor(epochs bool) []store.Part {
 	if epochs {
 		return []store.Part{store.Histories}
 	}
+	return nil
+}
+
+// exportRuns writes the event files of TensorBoard.
+func exportRuns(ctx context.Context, o exportOptions, stderr io.Writer) error {
+	if info, err := os.Stat(o.output); err == nil && !info.IsDir() {
+		return fmt.Errorf("%s is no folder: give another one by --output", o.output)
+	}
+	db, err := openReader(ctx, o.db)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	r, err := readResults(ctx, db, o.study, store.Histories, store.Attempts)
+	if err != nil {
+		return err
+	}
+	started := map[search.Key]time.Time{}
+	for _, a := range slices.Backward(r.Attempts) {
+		started[a.Key] = a.Started // at last the oldest
+	}
+	var runs []tensorboard.Run
+	for _, t := range r.Trials {
+		runs = append(runs, tensorboard.Run{TrialState: t, Started: started[t.Key]})
+	}
+	n, err := tensorboard.Write(o.output, r.Study, runs)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(stderr, "%s: %s of TensorBoard in %s\n", r.Study.Name, report.Count(n, "run"),
+		filepath.Join(o.output, r.Study.Name))
 	return nil
 }

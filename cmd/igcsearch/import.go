@@ -112,9 +112,12 @@ func intoDatabase(ctx context.Context, path string, do func(*store.DB) error) er
 	return errors.Join(do(db), db.Close())
 }
 
+// picturesOf are the pictures of a trial by its seed.
+type picturesOf = func(seed int) (table.Pictures, error)
+
 // matched returns the results of a file by the trials of the study. It refuses results that are not of the study.
 func matched(
-	file table.File, study search.Study, trials []search.Trial, pictures *table.Pictures,
+	file table.File, study search.Study, trials []search.Trial, pictures picturesOf,
 ) ([]search.TrialState, error) {
 	results, err := table.Match(study, trials, file.Rows)
 	if err == nil {
@@ -157,22 +160,31 @@ func (o importOptions) sets(key string) bool {
 	return slices.ContainsFunc(o.set, func(assignment string) bool { return strings.HasPrefix(assignment, key+"=") })
 }
 
-// look returns the size of the pictures of a study, the number of its classes, and how many pictures it has, nil if
-// that is not known. It reads the pictures where they are at hand, and refuses a file with results of others.
+// look returns the size of the pictures of a study, the number of its classes, and how many pictures its trials have, nil
+// if that is not known. It reads the pictures where they are at hand, and refuses a file with results of others.
 func (o importOptions) look(
 	ctx context.Context, file table.File, study *search.Study, stderr io.Writer,
-) (in space.Shape, classes int, pictures *table.Pictures, err error) {
+) (in space.Shape, classes int, pictures picturesOf, err error) {
 	in, classes = study.Shape()
 	if file.Study != nil && classes > 0 && study.NeedsFiles() {
 		data := trainer.Expected(*study)
-		return in, classes, &table.Pictures{Train: data.Train, Validation: data.Validation, Test: data.Test}, nil
+		return in, classes, func(int) (table.Pictures, error) {
+			return table.Pictures{Train: data.Train, Validation: data.Validation, Test: data.Test}, nil
+		}, nil
 	}
-	data, err := trainer.New(trainer.Options{DataDir: o.data}).Load(ctx, *study)
+	train := trainer.New(trainer.Options{DataDir: o.data})
+	data, err := train.Load(ctx, *study)
 	if err != nil {
 		return in, classes, nil, err
 	}
 	in, classes = data.Shape, len(data.Classes)
-	pictures = &table.Pictures{Train: data.Train, Validation: data.Validation, Test: data.Test}
+	pictures = func(seed int) (of table.Pictures, err error) {
+		set, err := train.Pictures(ctx, *study, seed)
+		if err == nil {
+			of = table.Pictures{Train: set.Train.Len(), Validation: set.Validation.Len(), Test: set.Test.Len()}
+		}
+		return of, err
+	}
 	others := file.DataSum != "" && file.DataSum != data.Sum
 	switch {
 	case others && file.Study != nil && !study.NeedsFiles():

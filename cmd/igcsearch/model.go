@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
@@ -9,6 +10,7 @@ import (
 
 	"igcsearch/cmd/igcsearch/report"
 	"igcsearch/space"
+	"igcsearch/trainer/interchange"
 )
 
 type modelOptions struct {
@@ -16,6 +18,7 @@ type modelOptions struct {
 	layout               string
 	depth, classes, size int // 0: the layout's
 	format               string
+	pytorch              bool
 }
 
 func newModelCommand() *cobra.Command {
@@ -54,6 +57,9 @@ Other families have names likewise:
   # the network of Figure 3
   igcsearch model IGC-L40M2 --layout flat --classes 100
 
+  # the same as a PyTorch module, which loads the files of 'igcsearch weights'
+  igcsearch model IGC-L40M2 --layout flat --classes 100 --pytorch
+
   # Table 6
   igcsearch model IGC-L100M2+Ident.+2L --layout imagenet --format json`,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -79,10 +85,14 @@ Other families have names likewise:
 	cmd.Flags().IntVar(&o.classes, "classes", 0, "the number of classes (default 10, for imagenet 1000)")
 	cmd.Flags().IntVar(&o.size, "size", 0, "the side of the pictures (default 32, for imagenet 224)")
 	addChoice(cmd, &o.format, "format", "how to print the layers", "table", "json")
+	cmd.Flags().BoolVar(&o.pytorch, "pytorch", false, "print the network as a PyTorch module, in Python")
 	return cmd
 }
 
 func runModel(_ context.Context, o modelOptions, stdout io.Writer) error {
+	if o.pytorch && o.format != "table" {
+		return usageError{errors.New("--pytorch and --format: give one of them")}
+	}
 	s, err := space.ParseSystem(o.name)
 	if err != nil {
 		return usageError{err}
@@ -116,6 +126,9 @@ func runModel(_ context.Context, o modelOptions, stdout io.Writer) error {
 	n, err := s.Network(plan)
 	if err != nil {
 		return usageError{err}
+	}
+	if o.pytorch {
+		return interchange.WritePyTorch(stdout, n, plan)
 	}
 	return report.Layers{Network: n, Plan: plan}.Print(stdout, o.format)
 }

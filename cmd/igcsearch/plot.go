@@ -36,6 +36,8 @@ type plotOptions struct {
 	sameY      bool
 	labels     labels
 	x, y       limits
+	axes       axisFlags
+	best       string // "": no figure of the best values; else the split that chooses them
 	size       size
 	style      string // "none"
 	wide       bool
@@ -85,6 +87,10 @@ $SOURCE_DATE_EPOCH, or else when the results last changed.`,
   # which pairs a race dropped, and when
   igcsearch plot quickstart -o race.pdf --kind race
 
+  # a curve for each learning rate, and one with each pair at its best beside the common one
+  igcsearch plot quickstart-tuned -o rates.pdf --by learning_rate
+  igcsearch plot quickstart-tuned -o tuned.pdf --best
+
   # two budgets
   igcsearch plot fig3a fig3b -o budgets.pdf --kind heatmap
 
@@ -92,7 +98,7 @@ $SOURCE_DATE_EPOCH, or else when the results last changed.`,
   igcsearch plot fig3a fig3b -o figure3.pdf --panels --style cvpr --label fig3a="Budget (i)" --label fig3b="Budget (ii)"
 
   # accuracy against the width, which networks of every family have
-  igcsearch plot quickstart -o width.pdf --kind size --ylim 90:`,
+  igcsearch plot quickstart -o width.pdf --kind size --points`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return errors.New("plot: want at least one STUDY")
@@ -147,6 +153,8 @@ $SOURCE_DATE_EPOCH, or else when the results last changed.`,
 	o.font = ""
 	hideDefaults(cmd, "font")
 	flags.Var(&o.pairs, "pairs", "only these pairs (default all)")
+	addAxes(cmd, &o.axes)
+	addBest(cmd, &o.best)
 	flags.Var(&o.size, "size", "width and height, like 3.25x2.2in or 8x6cm")
 	flags.StringVar(&o.title, "title", "", "a `TEXT` above the figure")
 	return cmd
@@ -170,8 +178,6 @@ func (o *plotOptions) checkFlags(cmd *cobra.Command) error {
 		}
 	}
 	switch {
-	case o.panels && (len(o.studies) < 2 || len(o.studies) > 6):
-		return fmt.Errorf("--panels draws a panel for each of 2 to 6 studies, got %d", len(o.studies))
 	case o.sameY && !o.panels:
 		return errors.New("--same-y is for --panels: leave it out, or add --panels")
 	case o.wide && o.style == "none":
@@ -214,6 +220,9 @@ func runPlot(ctx context.Context, o plotOptions, stderr io.Writer) error {
 	}
 	for _, r := range list {
 		r.Warn(stderr) // not earlier: where there is an error too, that says enough
+	}
+	if list, err = o.sliced(list); err != nil {
+		return err
 	}
 	figure, options, err := o.figure(list)
 	if err != nil {

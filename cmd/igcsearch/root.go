@@ -25,7 +25,7 @@ var commandGroups = []struct {
 	}},
 	{"Look:", []func() *cobra.Command{
 		newStatusCommand, newServeCommand, newAnalyzeCommand, newExportCommand, newReplayCommand,
-		newVerifyCommand, newTraceCommand, newWeightsCommand,
+		newVerifyCommand, newTraceCommand, newWeightsCommand, newPicturesCommand,
 	}},
 	{"Figures and tables:", []func() *cobra.Command{newPlotCommand, newPaperCommand}},
 	{"Several machines:", []func() *cobra.Command{

@@ -6,20 +6,19 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"igcsearch/cmd/igcsearch/report"
-	"igcsearch/search"
 	"igcsearch/trainer"
+	"igcsearch/trainer/interchange"
 )
 
 type weightsOptions struct {
-	study, db, output string
-	trial             trialFlags
-	best              bool
+	study, db, data, output string
+	trial                   trialFlags
+	best                    bool
 }
 
 func newWeightsCommand() *cobra.Command {
@@ -30,13 +29,20 @@ func newWeightsCommand() *cobra.Command {
 		Long: `weights writes the parameters and statistics of the last checkpoint of one trial,
 those that its accuracy was measured with. Names and shapes are PyTorch's. Where
 the study has weight_average the parameters are averages, and where it has precise
-statistics these are written as running_mean and running_var. The extension of the
-file says its format: npz for numpy.load, or safetensors, whose header also names
-study, network, seed and epoch. A batch norm's eps is 2e-5. A study keeps the last
-checkpoints of finished trials, as many as fit into its checkpoint_quota of 1 GiB, and
-the best one of each trial with keep_best = true.`,
+statistics these are written as running_mean and running_var.
+
+The extension of the file says its format: npz for numpy.load, safetensors, or onnx
+for ONNX runtimes. Each also says which network it is and how to print it as a
+PyTorch module, its study, seed and epoch, the eps of its batch norms, and, from the
+pictures, the mean and std of their channels and the names of the classes. Pictures
+in files need --data; without it the last three are left out. docs/elsewhere.md has
+all keys, and goes from a training to PyTorch and ONNX.
+
+A study keeps the last checkpoints of finished trials, as many as fit into its
+checkpoint_quota of 1 GiB, and the best one of each trial with keep_best = true.`,
 		Example: `  igcsearch weights quickstart --pair 9x2 --seed 0 -o L9M2.safetensors
-  igcsearch weights quickstart --pair 9x2 --seed 0 -o L9M2.npz`,
+  igcsearch weights quickstart --pair 9x2 --seed 0 -o L9M2.npz
+  igcsearch weights quickstart --pair 9x2 --seed 0 -o L9M2.onnx`,
 		Args:              oneStudy,
 		ValidArgsFunction: completeStudies,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -45,10 +51,11 @@ the best one of each trial with keep_best = true.`,
 		},
 	}
 	addDB(cmd, &o.db)
+	addData(cmd, &o.data)
 	addTrial(cmd, &o.trial, "to write")
 	cmd.Flags().BoolVar(&o.best, "best", false,
 		"the weights of the epoch with the best validation accuracy, not of the last one")
-	cmd.Flags().StringVarP(&o.output, "output", "o", "", "the `FILE` to write: npz or safetensors")
+	cmd.Flags().StringVarP(&o.output, "output", "o", "", "the `FILE` to write: npz, safetensors or onnx")
 	return cmd
 }
 
@@ -56,13 +63,16 @@ func runWeights(ctx context.Context, o weightsOptions, stderr io.Writer) error {
 	if err := o.trial.check("write"); err != nil {
 		return err
 	}
-	format := strings.ToLower(filepath.Ext(o.output))
+	format, known := map[string]func(interchange.Model, io.Writer) error{
+		".npz": interchange.Model.WriteNPZ, ".safetensors": interchange.Model.WriteSafetensors,
+		".onnx": interchange.Model.WriteONNX,
+	}[strings.ToLower(filepath.Ext(o.output))]
 	switch {
 	case o.output == "":
 		return usageError{errors.New("--output is missing: give a file for the weights, like -o model.safetensors")}
-	case format != ".npz" && format != ".safetensors":
-		err := fmt.Errorf("--output %q: want a file that ends in .npz or .safetensors, which says its format", o.output)
-		return usageError{err}
+	case !known:
+		return usageError{fmt.Errorf("--output %q: want a file that ends in .npz, .safetensors or .onnx, which says its format",
+			o.output)}
 	}
 	if err := checkOutput("--output", o.output, o.db); err != nil {
 		return err
@@ -95,22 +105,34 @@ func runWeights(ctx context.Context, o weightsOptions, stderr io.Writer) error {
 		return fmt.Errorf("weights %s: "+missing+": run the study under another name with --set %s=true",
 			study.Name, key, setting)
 	}
-	tensors, err := trainer.Weights(search.Job{Study: study, Key: key, From: from})
+	trained := job(study, key)
+	trained.From = from
+	model, err := trainer.Weights(trained)
 	if err != nil {
 		return fmt.Errorf("weights %s: %w", study.Name, err)
 	}
-	if from.Epoch < study.Epochs {
-		text := fmt.Sprintf("%v is trained for %d of %s", key, from.Epoch, report.Count(study.Epochs, "epoch"))
-		report.Warn(stderr, study.Name, []string{text})
+	var warnings []string
+	if epochs := trained.Study.Epochs; from.Epoch < epochs {
+		warnings = append(warnings, fmt.Sprintf("%v is trained for %d of %s", key, from.Epoch,
+			report.Count(epochs, "epoch")))
 	}
-	about := map[string]string{
-		"study": study.Name, "fingerprint": study.Fingerprint(), "network": key.System.String(),
-		"seed": strconv.Itoa(key.Seed), "epoch": strconv.Itoa(from.Epoch), "batch_norm_eps": "2e-5",
-	}
-	return writeFile(o.output, func(w io.Writer) error {
-		if format == ".npz" {
-			return trainer.WriteNPZ(w, tensors)
+	this := build()
+	model.Origin = interchange.Origin{Study: study.Name, At: string(key.At),
+		Fingerprint: study.Fingerprint(), Seed: key.Seed,
+		Epoch: from.Epoch, Dataset: study.Dataset, Version: this.version, Commit: this.commit}
+	if study.NeedsFiles() && o.data == "" {
+		warnings = append(warnings, fmt.Sprintf("%s says no mean and std of the pictures and no names of classes: "+
+			"give the folder of the pictures by --data DIR", o.output))
+	} else {
+		data, err := trainer.New(trainer.Options{DataDir: o.data}).Load(ctx, study)
+		if err != nil {
+			return err
 		}
-		return trainer.WriteSafetensors(w, tensors, about)
-	})
+		if study.DataSum != "" && data.Sum != study.DataSum {
+			return fmt.Errorf("weights %s: it was trained on other pictures", study.Name)
+		}
+		model.Origin.Classes, model.Origin.Mean, model.Origin.Std = data.Classes, data.Mean, data.Std
+	}
+	report.Warn(stderr, study.Name, warnings)
+	return writeFile(o.output, func(w io.Writer) error { return format(model, w) })
 }

@@ -11,16 +11,26 @@ import (
 type Pictures struct{ Train, Validation, Test int }
 
 // Compare returns an error if the results are not of the study as far as their numbers show: the learning rates, when
-// there was an evaluation, and of how many pictures. rate is the learning rate of the last step of an epoch with so many
-// steps. Without pictures their numbers are not compared.
+// there was an evaluation, and of how many pictures. pictures are those of a trial by its seed; if it is nil, their numbers
+// are not compared. rate is the learning rate of the last step of an epoch with so many steps.
 func Compare(
-	s search.Study, results []search.TrialState, pictures *Pictures,
+	s search.Study, results []search.TrialState, pictures func(seed int) (Pictures, error),
 	rate func(s search.Study, epoch, steps int) float64,
 ) error {
+	study := s
 	for _, t := range results {
+		s := study.At(t.At)
+		var want *Pictures
+		if pictures != nil {
+			of, err := pictures(t.Seed)
+			if err != nil {
+				return err
+			}
+			want = &of
+		}
 		for _, e := range t.History {
 			steps := max(1, e.TrainTotal/s.Batch)
-			if err := compare(s, e, pictures, rate(s, e.Number, steps)); err != nil {
+			if err := compare(s, e, want, rate(s, e.Number, steps)); err != nil {
 				return fmt.Errorf("%v, epoch %d: %w", t.Key, e.Number, err)
 			}
 		}

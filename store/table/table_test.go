@@ -2,6 +2,8 @@ package table_test
 
 import (
 	"bytes"
+	"cmp"
+	"fmt"
 	"iter"
 	"math"
 	"os"
@@ -194,6 +196,31 @@ func TestColumns(t *testing.T) {
 		}
 	}
 
+	// The accuracies are derived from the counts and never read, but they must not contradict them. A spreadsheet may
+	// have rounded them.
+	csv = strings.Replace(csv, "test_total,", "test_total,test_accuracy,", 1)
+	csv = strings.Replace(csv, "5,50,", "5,48,10.4167,", 1)
+	for _, c := range []struct{ new, want string }{
+		{"10.4167", ""},
+		{"10.42", ""},
+		{"10.4", `row 1: test_accuracy is "10.4", but by the counts beside it is 10.4167`},
+		{"0.104167", `row 1: test_accuracy is "0.104167", but by the counts beside it is 10.4167`},
+		{"NaN", `row 1: test_accuracy is "NaN", but by the counts beside it is 10.4167`},
+		{"", `row 1: test_accuracy is "", but by the counts beside it is 10.4167`},
+		{"high", `row 1: test_accuracy "high" is not a number`},
+		{`"10,42"`, `row 1: test_accuracy "10,42" is not a number: write decimals with a point`},
+	} {
+		_, err := table.Read([]byte(strings.Replace(csv, "10.4167", c.new, 1)))
+		if got := fmt.Sprint(err); got != cmp.Or(c.want, "<nil>") {
+			t.Errorf("test_accuracy %s: %v, want %s", c.new, err, c.want)
+		}
+	}
+	none := strings.NewReplacer("validation_total", "validation_total,validation_accuracy", "64,0,0,", "64,0,0,0,").Replace(csv)
+	want := "row 1: validation_accuracy is 0, but by the counts beside it there are no pictures"
+	if _, err := table.Read([]byte(none)); err == nil || err.Error() != want {
+		t.Errorf("an accuracy without pictures: %v, want %s", err, want)
+	}
+
 	s := studies(t)[0]
 	var b bytes.Buffer
 	if err := table.WriteJSON(&b, s, slices.Values([]table.Row{table.NewRow(s,
@@ -335,7 +362,9 @@ func TestCompare(t *testing.T) {
 	t.Parallel()
 	s := studies(t)[0]
 	s.Batch, s.EvaluateEvery = 64, 2
-	pictures := table.Pictures{Train: 150, Validation: 20, Test: 50}
+	pictures := func(int) (table.Pictures, error) {
+		return table.Pictures{Train: 150, Validation: 20, Test: 50}, nil
+	}
 	rate := func(s search.Study, epoch, steps int) float64 { return s.LearningRate / float64(epoch*steps) }
 	results := func() []search.TrialState {
 		in, classes := s.Shape()
@@ -365,12 +394,12 @@ func TestCompare(t *testing.T) {
 	} {
 		list := results()
 		change(list[0].History)
-		err := table.Compare(s, list, &pictures, rate)
+		err := table.Compare(s, list, pictures, rate)
 		if (err != nil || want != "") && (err == nil || !strings.HasSuffix(err.Error(), ", "+want)) {
 			t.Errorf("%v, want %s", err, want)
 		}
 	}
-	if err := table.Compare(s, results(), &table.Pictures{Test: 50}, rate); err == nil {
+	if err := table.Compare(s, results(), func(int) (table.Pictures, error) { return table.Pictures{Test: 50}, nil }, rate); err == nil {
 		t.Error("a study without training pictures has results")
 	}
 	list := results()

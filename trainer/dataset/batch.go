@@ -123,8 +123,9 @@ func (s *Set) Fill(dst []float32, split *Split, pictures []int, aug *Augmentatio
 	for b := range blocks {
 		batch := pictures[b*Lanes : min((b+1)*Lanes, len(pictures))]
 		var views [Lanes]View
+		var places [Lanes]int
 		for lane, picture := range batch {
-			views[lane] = aug.View(picture, seed, epoch)
+			views[lane], places[lane] = aug.View(picture, seed, epoch), split.At(picture)
 		}
 		// Row by row for all lanes: the row of 16 pictures stays in the first
 		// cache while each lane writes every 16th value of it.
@@ -133,12 +134,12 @@ func (s *Set) Fill(dst []float32, split *Split, pictures []int, aug *Augmentatio
 				row := dst[:rowLen]
 				dst = dst[rowLen:]
 				clear(row)
-				for lane, picture := range batch {
+				for lane := range batch {
 					v := views[lane]
 					if y+v.Dy < 0 || y+v.Dy >= s.H {
 						continue
 					}
-					at := ((picture*s.C+c)*s.H + y + v.Dy) * s.W
+					at := ((places[lane]*s.C+c)*s.H + y + v.Dy) * s.W
 					fillRow(row[lane:], split.Pixels[at:at+s.W], &table[c], v)
 				}
 			}

@@ -121,11 +121,14 @@ func openCIFAR(ctx context.Context, f format, o Options) (*Set, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := newSet(o, found.classes, cifarSide, cifarSide, found.train, found.test)
-	if err != nil {
+	s := &Set{Name: o.Name, Classes: found.classes, C: Channels, H: cifarSide, W: cifarSide,
+		Unofficial: found.unofficial, testFiles: []pictureFile{{f.test, f.testRecords}}}
+	for _, name := range f.train {
+		s.trainFiles = append(s.trainFiles, pictureFile{name, f.trainRecords})
+	}
+	if err := s.split(o, found.train, found.test, balanced); err != nil {
 		return nil, err
 	}
-	s.Unofficial = found.unofficial
 	return s, nil
 }
 

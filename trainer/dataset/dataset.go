@@ -30,6 +30,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"math"
 )
 
@@ -58,6 +59,8 @@ type Options struct {
 	// SplitSeed draws the pictures that are held out and kept. A larger number of
 	// pictures includes those of a smaller one.
 	SplitSeed int
+	// SplitPerSeed is for Set.OfSeed: each seed has a split of its own.
+	SplitPerSeed bool
 	// Size is the side of the pictures in pixels: 16 or 32 for handsigns, any
 	// number for a folder. Other sets have one size and do not use it. Resize ≥
 	// Size is for a folder: the shorter side of a picture is rescaled to it before
@@ -79,7 +82,8 @@ type Set struct {
 
 	// Sum identifies the pictures in use: SHA-256, in hexadecimal, over the
 	// geometry and over the labels and pixels of all splits. For a folder it is
-	// over the checksums of the files, not over pixels.
+	// over the checksums of the files, not over pixels. With SplitPerSeed it is the
+	// same for all seeds: all training pictures count as one split.
 	Sum string
 
 	// Unreadable are the pictures of a folder that are left out because they cannot
@@ -90,19 +94,51 @@ type Set struct {
 	// published files.
 	Unofficial []string
 
+	trainFiles, testFiles []pictureFile
+
 	folder *folder // nil: the pixels are in memory
+	draws  *draws  // nil: there is one split
 }
 
 // Split is a part of a Set.
 type Split struct {
-	Pixels []byte   // (N, C, H, W); nil if the set is a folder
+	// Pixels are K pictures (K, C, H, W); nil if the set is a folder. Picture i of
+	// the split lies at At(i). Those of other splits may lie beside it.
+	Pixels []byte
 	Labels []uint16 // (N)
 
-	files []*picture // (N), if the set is a folder
+	at      []int32    // (N), see At; nil: picture i lies at i, and K is N
+	all     []uint16   // (K), see PixelLabels; nil: Labels
+	numbers []int32    // (N), see Origin.Number; nil: i
+	files   []*picture // (N), if the set is a folder
 }
 
 // Len returns the number of pictures.
 func (s *Split) Len() int { return len(s.Labels) }
+
+// At returns the place of picture i in Pixels.
+func (s *Split) At(i int) int {
+	if s.at == nil {
+		return i
+	}
+	return int(s.at[i])
+}
+
+// PixelLabels returns the labels of all pictures in Pixels, (K).
+func (s *Split) PixelLabels() []uint16 {
+	if s.all == nil {
+		return s.Labels
+	}
+	return s.all
+}
+
+// number returns the Origin.Number of picture i.
+func (s *Split) number(i int) int {
+	if s.numbers == nil {
+		return i
+	}
+	return int(s.numbers[i])
+}
 
 // MissingError says that all or some files of a set were not found.
 type MissingError struct {
@@ -167,40 +203,31 @@ func Sizes(o Options) (train, validation, test int) {
 	return cmp.Or(o.TrainPictures, train-o.Validation), o.Validation, cmp.Or(o.TestPictures, test)
 }
 
-// newSet is a set whose pixels are in memory, split as o says.
-func newSet(o Options, classes []string, h, w int, train, test Split) (*Set, error) {
-	s, err := split(o, classes, h, w, train, test, balanced)
+// split completes a set that has everything but splits and statistics: it splits
+// all its pictures as o says. hold draws those that are held out. split may change
+// train and test.
+func (s *Set) split(o Options, train, test Split, hold holding) error {
+	measured, err := boundTest(test.Labels, len(s.Classes), o)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	s.measure()
-	return s, nil
+	s.Test = test.shrink(measured, s.size())
+	if o.SplitPerSeed {
+		return s.splitPerSeed(o, train, hold)
+	}
+	held, kept, err := holdOut(train.Labels, len(s.Classes), o, o.SplitSeed, hold)
+	if err != nil {
+		return err
+	}
+	s.Validation = train.subset(held, s.size())
+	s.Train = train.shrink(kept, s.size())
+	s.Mean, s.Std = s.statistics()
+	s.Sum = s.SplitSum()
+	return nil
 }
 
-// split splits a data set as o says. hold draws the pictures that are held out.
-// split may change train and test.
-func split(o Options, classes []string, h, w int, train, test Split, hold holding) (*Set, error) {
-	s := &Set{Name: o.Name, Classes: classes, C: Channels, H: h, W: w}
-	held, kept, err := holdOut(train.Labels, len(classes), o, hold)
-	if err != nil {
-		return nil, err
-	}
-	measured, err := boundTest(test.Labels, len(classes), o)
-	if err != nil {
-		return nil, err
-	}
-	size := s.C * s.H * s.W
-	s.Validation = train.subset(held, size)
-	s.Train = train.shrink(kept, size)
-	s.Test = test.shrink(measured, size)
-	return s, nil
-}
-
-// measure sets Mean, Std and Sum of a set in memory.
-func (s *Set) measure() {
-	s.Mean, s.Std = statistics(s.Train.Pixels, s.H*s.W)
-	s.Sum = s.sum()
-}
+// size is the bytes of a picture.
+func (s *Set) size() int { return s.C * s.H * s.W }
 
 // subset returns copies of the given pictures of size bytes each.
 func (s *Split) subset(pictures []int, size int) Split {
@@ -218,7 +245,8 @@ func (s *Split) shrink(pictures []int, size int) Split {
 		return *s
 	case 2*len(pictures) > s.Len():
 		// The numbers rise, so no picture is overwritten before it moves.
-		return s.move(Split{Pixels: s.Pixels[:0], Labels: s.Labels[:0], files: s.files[:0]}, pictures, size)
+		return s.move(Split{Pixels: s.Pixels[:0], Labels: s.Labels[:0], numbers: s.numbers[:0], files: s.files[:0]},
+			pictures, size)
 	}
 	return s.subset(pictures, size)
 }
@@ -226,6 +254,7 @@ func (s *Split) shrink(pictures []int, size int) Split {
 func (s *Split) move(to Split, pictures []int, size int) Split {
 	for _, i := range pictures {
 		to.Labels = append(to.Labels, s.Labels[i])
+		to.numbers = append(to.numbers, int32(s.number(i)))
 		if s.files != nil {
 			to.files = append(to.files, s.files[i])
 			continue
@@ -235,17 +264,39 @@ func (s *Split) move(to Split, pictures []int, size int) Split {
 	return to
 }
 
-// statistics returns the mean and the standard deviation (of the population,
-// not the sample) of each channel of pixels (N, C, plane), scaled to 0 … 1.
-func statistics(pixels []byte, plane int) (mean, std [Channels]float32) {
+// pictures are the pixels of the split's pictures in their order, as pieces of whole
+// pictures of size bytes.
+func (s *Split) pictures(size int) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		if s.at == nil {
+			yield(s.Pixels)
+			return
+		}
+		for _, at := range s.at {
+			if !yield(s.Pixels[int(at)*size:][:size]) {
+				return
+			}
+		}
+	}
+}
+
+// statistics returns the mean and the standard deviation (of the population, not the
+// sample) of each channel of the training pictures, scaled to 0 … 1.
+func (s *Set) statistics() (mean, std [Channels]float32) {
+	if s.folder != nil {
+		return s.folder.statistics(s.Train.files)
+	}
 	// Sums over counts of the 256 values are exact in integers, so the result
 	// does not depend on the order of pictures or on how sums are grouped.
 	var counts [Channels][256]uint64
-	for c := 0; len(pixels) >= plane; c = (c + 1) % Channels {
-		for _, x := range pixels[:plane] {
-			counts[c][x]++
+	plane := s.H * s.W
+	for pixels := range s.Train.pictures(s.size()) {
+		for c := 0; len(pixels) >= plane; c = (c + 1) % Channels {
+			for _, x := range pixels[:plane] {
+				counts[c][x]++
+			}
+			pixels = pixels[plane:]
 		}
-		pixels = pixels[plane:]
 	}
 	for c := range counts {
 		var n, sum, squares uint64
@@ -272,7 +323,11 @@ func moments(n, sum, squares uint64) (mean, std float32) {
 	return mean, std
 }
 
-func (s *Set) sum() string {
+// SplitSum is SHA-256, in hexadecimal, over the geometry and over the labels and
+// pixels of the three splits, each number as eight bytes with the lowest first. It
+// is Sum unless the split is of a seed. docs/study-files.md says how others compute
+// it.
+func (s *Set) SplitSum() string {
 	h := sha256.New()
 	number := func(n int) { h.Write(binary.LittleEndian.AppendUint64(nil, uint64(n))) }
 	number(s.C)
@@ -289,7 +344,9 @@ func (s *Set) sum() string {
 				h.Write(binary.LittleEndian.AppendUint16(nil, label))
 			}
 		}
-		h.Write(split.Pixels)
+		for pixels := range split.pictures(s.size()) {
+			h.Write(pixels)
+		}
 		for _, p := range split.files {
 			io.WriteString(h, p.Sum)
 		}

@@ -164,14 +164,19 @@ func openFolder(ctx context.Context, o Options) (*Set, error) {
 		}
 		*s = s.shrink(good, 0)
 	}
-	s, err := split(o, classes, f.size, f.size, train, test, balanced)
-	if err != nil {
+	s := &Set{Name: o.Name, Classes: classes, C: Channels, H: f.size, W: f.size, folder: f, Unreadable: unreadable,
+		Passed: f.passed}
+	if err := s.split(o, train, test, balanced); err != nil {
 		return nil, err
 	}
-	s.folder, s.Unreadable, s.Passed = f, unreadable, f.passed
+	return s, nil
+}
+
+// statistics are those of Set.statistics, from the sums over each picture.
+func (f *folder) statistics(pictures []*picture) (mean, std [Channels]float32) {
 	var n uint64
 	var total evaluated
-	for _, p := range s.Train.files {
+	for _, p := range pictures {
 		n += uint64(f.size * f.size)
 		v := p.seen(f)
 		for c := range Channels {
@@ -180,10 +185,9 @@ func openFolder(ctx context.Context, o Options) (*Set, error) {
 		}
 	}
 	for c := range Channels {
-		s.Mean[c], s.Std[c] = moments(n, total.Sum[c], total.Squares[c])
+		mean[c], std[c] = moments(n, total.Sum[c], total.Squares[c])
 	}
-	s.Sum = s.sum()
-	return s, nil
+	return mean, std
 }
 
 // unreadable lists the pictures that cannot be read.

@@ -55,19 +55,18 @@ func openHandsigns(o Options) (*Set, error) {
 		}
 	}
 	size := Channels * o.Size * o.Size
-	s, err := split(o, digits, o.Size, o.Size, all.subset(trained, size), all.subset(tested, size),
-		byStudent(students, uint64(o.SplitSeed)))
-	if err != nil {
+	files := []pictureFile{{"pictures.csv", all.Len()}} // a row for each picture
+	s := &Set{Name: o.Name, Classes: digits, C: Channels, H: o.Size, W: o.Size, trainFiles: files, testFiles: files}
+	if err := s.split(o, all.subset(trained, size), all.subset(tested, size), byStudent(students)); err != nil {
 		return nil, err
 	}
-	s.measure()
 	return s, nil
 }
 
 // byStudent holds out students, drawn by seed, until each class has its share of the
 // n pictures. Their other pictures are not used.
-func byStudent(students []int, seed uint64) holding {
-	return func(byClass [][]int, n int) ([]int, error) {
+func byStudent(students []int) holding {
+	return func(byClass [][]int, n int, seed uint64) ([]int, error) {
 		order := slices.Compact(slices.Clone(students)) // they are in rising order
 		shuffle(order, seed, streamStudents)
 		rank := make(map[int]int, len(order)) // by student

@@ -3,19 +3,132 @@ package dataset
 import (
 	"fmt"
 	"slices"
+	"sync"
 )
 
 // holding takes n validation pictures from the lists of the training pictures of
 // each class, which are in random order, and returns them sorted. It may remove
-// other pictures from the lists; these are not used.
-type holding func(byClass [][]int, n int) ([]int, error)
+// other pictures from the lists; these are not used. The lists were drawn by seed.
+type holding func(byClass [][]int, n int, seed uint64) ([]int, error)
 
 // balanced is the holding of a set that has no official validation pictures.
-func balanced(byClass [][]int, n int) ([]int, error) { return take(byClass, n), nil }
+func balanced(byClass [][]int, n int, _ uint64) ([]int, error) { return take(byClass, n), nil }
+
+// draws are the splits of a set that has one for each seed. They share the pixels.
+type draws struct {
+	o     Options
+	train Split // all training pictures
+	hold  holding
+
+	mu   sync.Mutex
+	sets map[int]*Set // by seed
+}
+
+// splitPerSeed is split for a set with SplitPerSeed, which gets the split of seed 0.
+// Then OfSeed draws the others.
+func (s *Set) splitPerSeed(o Options, train Split, hold holding) error {
+	all := *s
+	all.Train = train
+	s.Sum = all.SplitSum()
+	s.draws = &draws{o: o, train: train, hold: hold, sets: map[int]*Set{0: s}}
+	return s.draw(0)
+}
+
+// OfSeed returns the set with the split of a trial's seed, and its mean and standard
+// deviation. Without SplitPerSeed this is s. Otherwise the training and validation
+// pictures are those that Open draws by the SplitSeed that is larger by seed; the
+// test pictures are the same for all seeds. The sets share their pixels, and the set
+// of a seed is always the same one. The error says that the pictures cannot be split
+// in this way.
+func (s *Set) OfSeed(seed int) (*Set, error) {
+	d := s.draws
+	if d == nil {
+		return s, nil
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.sets[seed] == nil {
+		drawn := *s
+		if err := drawn.draw(seed); err != nil {
+			return nil, fmt.Errorf("seed %d: %w", seed, err)
+		}
+		d.sets[seed] = &drawn
+	}
+	return d.sets[seed], nil
+}
+
+// draw gives s the split of a seed.
+func (s *Set) draw(seed int) error {
+	d := s.draws
+	held, kept, err := holdOut(d.train.Labels, len(s.Classes), d.o, d.o.SplitSeed+seed, d.hold)
+	if err != nil {
+		return err
+	}
+	s.Train, s.Validation = d.train.view(kept), d.train.view(held)
+	s.Mean, s.Std = s.statistics()
+	return nil
+}
+
+// view returns the given pictures where they lie. s must be no view.
+func (s *Split) view(pictures []int) Split {
+	var v Split
+	for _, i := range pictures {
+		v.Labels = append(v.Labels, s.Labels[i])
+		v.numbers = append(v.numbers, int32(s.number(i)))
+		if s.files != nil {
+			v.files = append(v.files, s.files[i])
+		} else {
+			v.at = append(v.at, int32(i))
+		}
+	}
+	if s.files == nil {
+		v.Pixels, v.all = s.Pixels, s.Labels
+	}
+	return v
+}
+
+// pictureFile is a file of a set and how many pictures it has.
+type pictureFile struct {
+	name     string
+	pictures int
+}
+
+// Origin says where a picture comes from.
+type Origin struct {
+	// File is the name of the official file, or the place of the picture in its
+	// folder; "" if the set needs no files.
+	File  string
+	Index int // in the file, from 0
+	// Number is the place of the picture in the list of all training pictures, or of
+	// all test pictures, in the order of the files, from 0.
+	Number int
+}
+
+// Origin returns that of picture i of a split of s.
+func (s *Set) Origin(split *Split, i int) Origin {
+	o := Origin{Number: split.number(i)}
+	if split.files != nil {
+		o.File = split.files[i].Name
+		return o
+	}
+	o.Index = o.Number
+	files := s.trainFiles
+	if split == &s.Test {
+		files = s.testFiles
+	}
+	for _, f := range files {
+		o.File = f.name
+		if o.Index < f.pictures {
+			break
+		}
+		o.Index -= f.pictures
+	}
+	return o
+}
 
 // holdOut draws the validation pictures and the training pictures of a set
 // with the given training labels. Both lists are in the order of the files.
-func holdOut(labels []uint16, classes int, o Options, hold holding) (held, kept []int, err error) {
+func holdOut(labels []uint16, classes int, o Options, seed int, hold holding) (held, kept []int, err error) {
 	for _, n := range []struct {
 		name  string
 		value int
@@ -28,8 +141,8 @@ func holdOut(labels []uint16, classes int, o Options, hold holding) (held, kept 
 		return nil, nil, fmt.Errorf("%s: validation is %d: want fewer than the %d training pictures there are", o.Name,
 			o.Validation, len(labels))
 	}
-	byClass := shuffledByClass(labels, classes, uint64(o.SplitSeed), streamTrain)
-	held, err = hold(byClass, o.Validation)
+	byClass := shuffledByClass(labels, classes, uint64(seed), streamTrain)
+	held, err = hold(byClass, o.Validation, uint64(seed))
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", o.Name, err)
 	}

@@ -77,12 +77,12 @@ func (f svhnFormat) open(ctx context.Context, o Options) (*Set, error) {
 			unofficial = append(unofficial, part.file.name)
 		}
 	}
-	s, err := split(o, digits, cifarSide, cifarSide, train, test, f.hold)
-	if err != nil {
+	s := &Set{Name: o.Name, Classes: digits, C: Channels, H: cifarSide, W: cifarSide, Unofficial: unofficial,
+		trainFiles: []pictureFile{{f.train.name, f.train.pictures}, {f.extra.name, f.extra.pictures}},
+		testFiles:  []pictureFile{{f.test.name, f.test.pictures}}}
+	if err := s.split(o, train, test, f.hold); err != nil {
 		return nil, err
 	}
-	s.measure()
-	s.Unofficial = unofficial
 	return s, nil
 }
 
@@ -106,7 +106,7 @@ func (f svhnFile) read(ctx context.Context, path string, into *Split) (sum strin
 
 // hold draws the validation pictures. In the list of all pictures, those of the
 // training file come before those of the extra file.
-func (f svhnFormat) hold(byClass [][]int, n int) ([]int, error) {
+func (f svhnFormat) hold(byClass [][]int, n int, _ uint64) ([]int, error) {
 	if n == 0 {
 		return nil, nil
 	}

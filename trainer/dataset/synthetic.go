@@ -94,7 +94,11 @@ func openSynthetic(ctx context.Context, o Options) (*Set, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newSet(o, classes, syntheticSide, syntheticSide, trainSplit, testSplit)
+	s := &Set{Name: o.Name, Classes: classes, C: Channels, H: syntheticSide, W: syntheticSide}
+	if err := s.split(o, trainSplit, testSplit, balanced); err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 // drawSplit draws the first n pictures of a list; classes take turns.

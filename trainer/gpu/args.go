@@ -10,10 +10,18 @@ import (
 // them. A pointer is a *buffer here; encode makes an address of it. A test compares
 // the layouts.
 
+type stepArgs struct {
+	by      int32
+	inverse uint32
+}
+
+// stepOf is for channels that lie by apart.
+func stepOf(by int) stepArgs { return stepArgs{by: int32(by), inverse: uint32((1<<31 + by - 1) / by)} }
+
 type convArgs struct {
 	H, W, OH, OW         int32
 	groups, ci, co       int32
-	interleaved          int32
+	in, out              stepArgs
 	transposed, turned   int32
 	tiles, chunk         int32
 	n, parts             int32
@@ -25,19 +33,20 @@ type convArgs struct {
 	mx, mscale, mshift   *buffer
 	sums                 *buffer
 	norm                 normArgs
-	low                  float32
+	low, mlow            float32
 }
 
 type weightGradArgs struct {
-	H, W, OH, OW                int32
-	groups, ci, co, interleaved int32
-	n, rows                     int32
-	parts, tasks, across        int32
-	kh, kw, stride              int32
-	x, scale, shift             *buffer
-	g, z, ca, cb, cc            *buffer
-	dw                          *buffer
-	low                         float32
+	H, W, OH, OW         int32
+	groups, ci, co       int32
+	in, out              stepArgs
+	n, rows              int32
+	parts, tasks, across int32
+	kh, kw, stride       int32
+	x, scale, shift      *buffer
+	g, z, ca, cb, cc     *buffer
+	dw                   *buffer
+	low                  float32
 }
 
 type normArgs struct {
@@ -76,6 +85,7 @@ type unitArgs struct {
 	out, g, gx        *buffer
 	sums, xsums       *buffer
 	norm, xnorm       normArgs
+	low               float32
 }
 
 type sumArgs struct {

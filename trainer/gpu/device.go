@@ -102,6 +102,7 @@ type Device struct {
 	modules   map[string]cu.Module
 	functions map[string]cu.Function
 	pictures  map[*dataset.Set]*pictures
+	pools     map[poolKey]*pool
 
 	// Tests set these: bytes that stay free behind each buffer, and what runs a
 	// plan in place of its graph.
@@ -120,7 +121,7 @@ func Open(index int) (*Device, error) {
 		return nil, fmt.Errorf("no GPU %d: this machine has %d, counted from 0", index, len(list))
 	}
 	d := &Device{info: list[i], modules: map[string]cu.Module{}, functions: map[string]cu.Function{},
-		pictures: map[*dataset.Set]*pictures{}}
+		pictures: map[*dataset.Set]*pictures{}, pools: map[poolKey]*pool{}}
 	if !d.info.Supported() {
 		return nil, fmt.Errorf("%s: compute capability %s, want sm_70 or later", d.info.Name, d.info.Capability)
 	}
@@ -281,18 +282,43 @@ func download[T any](stream cu.Stream, s []T, from uint64) error {
 	return cu.MemcpyDtoHAsync(unsafe.Pointer(unsafe.SliceData(s)), cu.DevicePtr(from), int64(len(bytesOf(s))), stream)
 }
 
-// pictures is a data set on the device: the training, validation and test
-// pictures one after the other.
+// pictures is a data set on the device.
 type pictures struct {
-	users                 int
-	memory                cu.DevicePtr
-	pixels, labels, table *buffer
-	first                 map[*dataset.Split]int
+	users         int
+	pixels        *buffer // all pictures of its splits, one split after the other
+	labels, table *buffer
+	first         map[*dataset.Split]int // place of the split's pixels
+
+	memory cu.DevicePtr // of the table
+	shared *pool
+}
+
+// pool has the pixels and labels of pictures, which the sets of several seeds share.
+type pool struct {
+	users          int
+	memory         cu.DevicePtr
+	pixels, labels *buffer
+	first          map[*byte]int // by dataset.Split.Pixels
+	list           []int32       // the labels: their copy reads them until hold has waited for it
+}
+
+// poolKey is where the pixels of the three splits begin.
+type poolKey [3]*byte
+
+func splitsOf(set *dataset.Set) [3]*dataset.Split {
+	return [3]*dataset.Split{&set.Train, &set.Validation, &set.Test}
+}
+
+func keyOf(set *dataset.Set) (key poolKey) {
+	for i, s := range splitsOf(set) {
+		key[i] = unsafe.SliceData(s.Pixels)
+	}
+	return key
 }
 
 // hold returns a data set's pictures on the device, which several trainings share;
 // release gives them back. It is nil for a set whose pixels are not in memory.
-func (d *Device) hold(set *dataset.Set, stream cu.Stream) (*pictures, error) {
+func (d *Device) hold(set *dataset.Set, stream cu.Stream) (_ *pictures, err error) {
 	if set.Train.Pixels == nil {
 		return nil, nil
 	}
@@ -302,55 +328,80 @@ func (d *Device) hold(set *dataset.Set, stream cu.Stream) (*pictures, error) {
 		p.users++
 		return p, nil
 	}
-	p := &pictures{users: 1, first: map[*dataset.Split]int{}}
-	splits := []*dataset.Split{&set.Train, &set.Validation, &set.Test}
-	var labels []int32
-	bytes := 0
-	for _, s := range splits {
-		p.first[s] = len(labels)
-		bytes += len(s.Pixels)
-		for _, l := range s.Labels {
-			labels = append(labels, int32(l))
-		}
-	}
-	p.pixels, p.labels, p.table = kept("pixels", bytes), kept("label list", 4*len(labels)),
-		kept("table", 4*dataset.Channels*256)
-	total := 0
-	for _, b := range []*buffer{p.pixels, p.labels, p.table} {
-		b.addr = uint64(total)
-		total += ceil(b.bytes, align) * align
-	}
-	var err error
-	if p.memory, err = alloc("the data set "+set.Name, total); err != nil {
+	p := &pictures{users: 1, first: map[*dataset.Split]int{}, table: kept("table", 4*dataset.Channels*256)}
+	if p.shared, err = d.holdPool(set, stream); err != nil {
 		return nil, err
 	}
-	for _, b := range []*buffer{p.pixels, p.labels, p.table} {
-		b.addr += uint64(p.memory)
-	}
-	at := p.pixels.addr
-	for _, s := range splits {
-		if err == nil {
-			err = upload(stream, at, s.Pixels)
+	defer func() {
+		if err != nil {
+			d.releasePool(set)
 		}
-		at += uint64(len(s.Pixels))
+	}()
+	p.pixels, p.labels = p.shared.pixels, p.shared.labels
+	for _, s := range splitsOf(set) {
+		p.first[s] = p.shared.first[unsafe.SliceData(s.Pixels)]
 	}
-	if err == nil {
-		err = upload(stream, p.labels.addr, labels)
+	if p.memory, err = alloc("the table of "+set.Name, p.table.bytes); err != nil {
+		return nil, err
 	}
+	p.table.addr = uint64(p.memory)
 	table := set.Table()
-	if err == nil {
-		err = upload(stream, p.table.addr, table[:])
-	}
-	if err == nil {
+	if err = upload(stream, p.table.addr, table[:]); err == nil {
 		err = stream.Synchronize() // other trainings use the pictures on other streams
 	}
-	runtime.KeepAlive(labels)
 	runtime.KeepAlive(&table)
 	if err != nil {
 		_ = cu.MemFree(p.memory)
 		return nil, fmt.Errorf("copy the data set %s: %w", set.Name, err)
 	}
 	d.pictures[set] = p
+	return p, nil
+}
+
+// holdPool is hold for the pixels and labels. Its copies are not complete yet.
+func (d *Device) holdPool(set *dataset.Set, stream cu.Stream) (*pool, error) {
+	key := keyOf(set)
+	if p := d.pools[key]; p != nil {
+		p.users++
+		return p, nil
+	}
+	p := &pool{users: 1, first: map[*byte]int{}}
+	var pieces [][]byte
+	bytes := 0
+	for i, s := range splitsOf(set) {
+		if _, twice := p.first[key[i]]; twice {
+			continue
+		}
+		p.first[key[i]] = len(p.list)
+		pieces = append(pieces, s.Pixels)
+		bytes += len(s.Pixels)
+		for _, l := range s.PixelLabels() {
+			p.list = append(p.list, int32(l))
+		}
+	}
+	p.pixels, p.labels = kept("pixels", bytes), kept("label list", 4*len(p.list))
+	p.labels.addr = uint64(ceil(bytes, align) * align)
+	var err error
+	if p.memory, err = alloc("the data set "+set.Name, int(p.labels.addr)+p.labels.bytes); err != nil {
+		return nil, err
+	}
+	p.pixels.addr += uint64(p.memory)
+	p.labels.addr += uint64(p.memory)
+	at := p.pixels.addr
+	for _, piece := range pieces {
+		if err == nil {
+			err = upload(stream, at, piece)
+		}
+		at += uint64(len(piece))
+	}
+	if err == nil {
+		err = upload(stream, p.labels.addr, p.list)
+	}
+	if err != nil {
+		_ = cu.MemFree(p.memory)
+		return nil, fmt.Errorf("copy the data set %s: %w", set.Name, err)
+	}
+	d.pools[key] = p
 	return p, nil
 }
 
@@ -361,6 +412,17 @@ func (d *Device) release(set *dataset.Set) {
 		if p.users--; p.users == 0 {
 			_ = cu.MemFree(p.memory)
 			delete(d.pictures, set)
+			d.releasePool(set)
+		}
+	}
+}
+
+func (d *Device) releasePool(set *dataset.Set) {
+	key := keyOf(set)
+	if p := d.pools[key]; p != nil {
+		if p.users--; p.users == 0 {
+			_ = cu.MemFree(p.memory)
+			delete(d.pools, key)
 		}
 	}
 }

@@ -489,7 +489,7 @@ func (m *Model) begin(ctx context.Context, split *dataset.Split, order []int, au
 	shows := make([]show, len(order))
 	for i, picture := range order {
 		v := aug.View(picture, m.r.Seed, epoch)
-		shows[i] = show{picture: int32(m.pictures.first[split] + picture), dy: int8(v.Dy), dx: int8(v.Dx),
+		shows[i] = show{picture: int32(m.pictures.first[split] + split.At(picture)), dy: int8(v.Dy), dx: int8(v.Dx),
 			mirror: int8(flag(v.Mirror))}
 	}
 	if err := send(m, m.order.addr, shows); err != nil {

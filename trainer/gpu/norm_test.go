@@ -131,10 +131,10 @@ func (r *rig) checkCounters() {
 func TestWhichBlockIsLastChangesNoBit(t *testing.T) {
 	for _, c := range []channels{
 		{h: 16, w: 17, groups: 3, ci: 2, co: 2, kh: 3, kw: 3, stride: 1},
-		{h: 8, w: 9, groups: 2, ci: 40, co: 40, kh: 1, kw: 1, stride: 1, interleaved: true},
+		{h: 8, w: 9, groups: 2, ci: 40, co: 40, kh: 1, kw: 1, stride: 1, stepIn: 2, stepOut: 2},
 		{h: 9, w: 8, groups: 3, ci: 4, co: 6, kh: 5, kw: 5, stride: 1},
 	} {
-		c.oh, c.ow = c.h, c.w
+		c = c.whole()
 		var want []float32
 		for _, order := range []string{"", "reverse", "random", "random"} {
 			t.Setenv("IGC_EMULATED_ORDER", order)

@@ -185,7 +185,7 @@ func (p *plan) unit(z graph.Value) (*unitArgs, space.Shape) {
 func (p *plan) add(i *graph.Add) {
 	a, s := p.unit(i.Z)
 	z := p.state(i.ZNorm)
-	a.scale, a.shift, a.x, a.out = z.scale, z.shift, p.value(i.X), p.value(i.Out)
+	a.scale, a.shift, a.x, a.out, a.low = z.scale, z.shift, p.value(i.X), p.value(i.Out), least(!i.Linear)
 	if i.XNorm != nil {
 		x := p.state(i.XNorm)
 		a.xscale, a.xshift = x.scale, x.shift
@@ -195,7 +195,10 @@ func (p *plan) add(i *graph.Add) {
 
 func (p *plan) addGrad(i *graph.AddGrad) {
 	a, s := p.unit(i.Of.Z)
-	a.x, a.out, a.g, a.gx = p.value(i.Of.X), p.value(i.Of.Out), p.value(i.G), p.value(i.GX)
+	a.x, a.g, a.gx, a.low = p.value(i.Of.X), p.value(i.G), p.value(i.GX), least(!i.Of.Linear)
+	if !i.Of.Linear {
+		a.out = p.value(i.Of.Out)
+	}
 	p.gradRows("add_grad", s, a, p.backward(i.Of.ZNorm), p.backward(i.Of.XNorm))
 }
 
@@ -216,7 +219,7 @@ func (p *plan) maxPoolGrad(i *graph.MaxPoolGrad) {
 func (p *plan) pool(i *graph.Pool) {
 	a, s := p.unit(i.Z)
 	p.pooled = p.floats("pooled", p.blocks*s.C*lanes)
-	a.out = p.pooled
+	a.out, a.low = p.pooled, least(i.Norm != nil)
 	if i.Norm != nil {
 		z := p.state(i.Norm)
 		a.scale, a.shift = z.scale, z.shift
@@ -226,7 +229,7 @@ func (p *plan) pool(i *graph.Pool) {
 
 func (p *plan) poolGrad(i *graph.PoolGrad) {
 	a, s := p.unit(i.Of.Z)
-	a.g, a.gx = p.dpooled, p.value(i.GX)
+	a.g, a.gx, a.low = p.dpooled, p.value(i.GX), least(i.Of.Norm != nil)
 	if i.Of.Norm != nil {
 		z := p.state(i.Of.Norm)
 		a.scale, a.shift = z.scale, z.shift

@@ -50,6 +50,14 @@ var systems = []struct {
 	{"IGC-L4M2+Ident.+ReLU", space.Stages, 8, 8, 18},
 	{"ResNet-C64", space.ImageNet, 18, 224, 32},
 	{"IGC-L100M2+Ident.+2L", space.ImageNet, 10, 64, 17},
+	{"IGC-L12M6+1x1", space.Flat, 8, 32, 64},
+	{"IGCV2-M1K5K6K6", space.Flat, 8, 32, 64},
+	{"IGCV2-M2K3K4+Ident.", space.Stages, 8, 8, 18},
+	{"IGCV3-W32R6G2", space.Flat, 8, 32, 64},
+	{"IGCV3-W8R2G2x4", space.Stages, 8, 8, 3},
+	{"Monarch-M8", space.Flat, 8, 32, 64},
+	{"RegNetX-W48G4", space.Flat, 8, 32, 64},
+	{"ShuffleNet-W48G3", space.Stages, 8, 32, 64},
 }
 
 // network is a network for square pictures.
@@ -409,12 +417,26 @@ func TestCodeIsOfTheseSources(t *testing.T) {
 }
 
 // structs are the structures of args.h as Go has them.
-var structs = map[string]any{"igc_conv": convArgs{}, "igc_weight_grad": weightGradArgs{}, "igc_norm": normArgs{},
+var structs = map[string]any{"igc_step": stepArgs{}, "igc_conv": convArgs{}, "igc_weight_grad": weightGradArgs{}, "igc_norm": normArgs{},
 	"igc_measured": measuredArgs{}, "igc_affine": affine{}, "igc_running": runningArgs{},
 	"igc_unit": unitArgs{}, "igc_sum": sumArgs{}, "igc_state": state{}, "igc_show": show{},
 	"igc_batch": batchArgs{}, "igc_repack": repackArgs{},
 	"igc_head": headArgs{}, "igc_segment": segment{}, "igc_rates": graph.Rates{}, "igc_update": updateArgs{},
 	"igc_exchange": exchangeArgs{}, "igc_branches": branchesArgs{}, "igc_finish": finishArgs{}}
+
+// TestStepsDivide holds the multiplication by which the kernels divide, in conv.h, to the division.
+func TestStepsDivide(t *testing.T) {
+	for by := 1; by < 1<<15; by += 1 + by/64 {
+		s := stepOf(by)
+		for _, q := range []int{0, 1, 2, 3, 63, 64, 65535 / by} {
+			for _, g := range []int{max(q*by-1, 0), q * by, q*by + by - 1} {
+				if got := int(2 * uint64(g) * uint64(s.inverse) >> 32); g <= 65535 && got != g/by {
+					t.Fatalf("%d/%d is %d, the kernels have %d", g, by, g/by, got)
+				}
+			}
+		}
+	}
+}
 
 // argsOfKernels finds the structures of args.h: their fields and their name.
 func argsOfKernels(t *testing.T) [][]string {
@@ -513,12 +535,12 @@ func TestConvChoice(t *testing.T) {
 		c    channels
 		want string
 	}{
-		{primaryOf(pair(40, 2)), "conv3x3_normal_co2"},
-		{secondaryOf(pair(40, 2)), "conv1x1_normal_co8"},
-		{primaryOf(pair(3, 13)), "conv3x3_normal_co7"},
-		{primaryOf(pair(1, 23)), "conv3x3_normal_co8"},
-		{secondaryOf(pair(41, 5)), "conv1x1_normal_co7"},
-		{secondaryOf(pair(1, 23)), "conv1x1_normal_co1"},
+		{factorsOf(pair(40, 2))[0], "conv3x3_normal_co2"},
+		{factorsOf(pair(40, 2))[1], "conv1x1_normal_co8"},
+		{factorsOf(pair(3, 13))[0], "conv3x3_normal_co7"},
+		{factorsOf(pair(1, 23))[0], "conv3x3_normal_co8"},
+		{factorsOf(pair(41, 5))[1], "conv1x1_normal_co7"},
+		{factorsOf(pair(1, 23))[1], "conv1x1_normal_co1"},
 		{channels{h: 8, w: 8, oh: 8, ow: 8, groups: 1, ci: 3, co: 3, kh: 7, kw: 7, stride: 2}, "conv_any_normal"},
 	} {
 		if got := chooseConv(c.c, normal); got.kernel != c.want {

@@ -3,6 +3,7 @@
 package gpu
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -74,11 +75,15 @@ func TestMatrixUnitsAgreeWithTheOracle(t *testing.T) {
 		{h: 3, w: 2, groups: 1, ci: 85, co: 85}, // several blocks of output channels
 		{h: 2, w: 2, groups: 1, ci: 16, co: 57},
 		{h: 2, w: 2, groups: 1, ci: 300, co: 27},
+		{h: 2, w: 3, groups: 6, ci: 17, co: 20, stepIn: 2, stepOut: 3},
 	} {
-		c.oh, c.ow, c.kh, c.kw, c.stride, c.interleaved = c.h, c.w, 1, 1, 1, true
+		c.kh, c.kw, c.stride = 1, 1, 1
+		c.stepIn, c.stepOut = cmp.Or(c.stepIn, c.groups), cmp.Or(c.stepOut, c.groups)
+		c = c.whole()
 		for _, n := range []int{3, 33} {
-			t.Run(fmt.Sprintf("%+v/%d", c, n), func(t *testing.T) { testConv(t, c, n, true) })
+			t.Run(fmt.Sprintf("%+v/%d", c, n), func(t *testing.T) { testConv(t, c, n, true, false) })
 		}
+		t.Run(fmt.Sprintf("%+v without a ReLU", c), func(t *testing.T) { testConv(t, c, 3, true, true) })
 	}
 }
 
@@ -98,7 +103,8 @@ func TestMatrixUnitsOnlyWhereAsked(t *testing.T) {
 		{channels{kh: 3, kw: 3, stride: 1, ci: 40, co: 40}, true, false},
 		{channels{kh: 1, kw: 1, stride: 1, ci: 4096, co: 4096}, true, false}, // the shared memory is too small
 	} {
-		c.c.groups, c.c.h, c.c.w, c.c.oh, c.c.ow = 1, 2, 2, 2, 2
+		c.c.groups, c.c.h, c.c.w = 1, 2, 2
+		c.c = c.c.whole()
 		r := newRig(t, 3)
 		r.p.tf32 = c.tf32
 		r.p.place["w"] = 0

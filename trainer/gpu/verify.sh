@@ -333,7 +333,7 @@ fi
 
 if begin more 120; then
 	run fig3b 60 . "$igcsearch" bench "${bench[@]}" --pairs fig3b
-	run networks 60 . "$igcsearch" bench "${bench[@]}" --systems IGC-L24M2-D20,RegConv-W18-D20,IGC-L24M2+Ident.-D20 --steps 20
+	run networks 60 . "$igcsearch" bench "${bench[@]}" --systems IGC-L24M2-D20,RegConv-W18-D20,IGC-L24M2+Ident.-D20,IGCV2-M1K5K6K6-D8,IGCV3-W32R6G2-D8,RegNetX-W48G4-D8 --steps 20
 fi
 
 part=end

@@ -148,6 +148,8 @@ func TestLaunchesKeepToTheirBuffers(t *testing.T) {
 		{"IGC-L4M4+B2", space.Stages, 5},
 		{"SumFusion", space.Stages, 5},
 		{"ResNet-C6", space.ImageNet, 18},
+		{"IGCV2-M2K2K3", space.Flat, 4},
+		{"IGCV3-W4R2G2", space.Stages, 8},
 	} {
 		t.Run(c.system, func(t *testing.T) {
 			net := network(t, c.system, c.layout, c.depth, side, 3)

@@ -25,7 +25,7 @@ func TestEveryWeightGradTileAgreesWithTheOracle(t *testing.T) {
 			for _, size := range [][2]int{{5, 9}, {2, 8}, {3, 2}, {1, 1}} {
 				for more := range 2 {
 					c := channels{h: size[0], w: size[1], groups: 2, co: tile[0] + more, ci: tile[1] + more,
-						interleaved: more == 1, kh: 3, kw: 3, stride: 1}
+						stepIn: 1 + more, stepOut: 1 + more, kh: 3, kw: 3, stride: 1}
 					switch {
 					case strings.HasPrefix(family, "1x1"):
 						c.kh, c.kw = 1, 1
@@ -34,7 +34,7 @@ func TestEveryWeightGradTileAgreesWithTheOracle(t *testing.T) {
 					case strings.HasPrefix(family, "_any"):
 						c.kh, c.kw, c.stride = 5, 3, 1+more
 					}
-					c.oh, c.ow = ceil(c.h, c.stride), ceil(c.w, c.stride)
+					c = c.whole()
 					name := fmt.Sprintf("%s/%dx%d/%dx%d/%d", family, tile[0], tile[1], size[0], size[1], more)
 					t.Run(name, func(t *testing.T) { testWeightGrad(t, c, family) })
 				}
@@ -73,8 +73,8 @@ func testWeightGrad(t *testing.T, c channels, family string) {
 	}
 	conv := kernel.GroupConv{N: n, Groups: c.groups, Ci: c.ci, Co: c.co, H: c.h, W: c.w, KH: c.kh, KW: c.kw,
 		Stride: c.stride}
-	_, want := conv.Backward(c.permuted(x, n, c.ci, c.groups, hw), make([]float64, weights),
-		c.permuted(g, n, c.co, c.groups, ohw))
+	_, want := conv.Backward(c.partitioned(x, n, c.ci, c.stepIn, hw), make([]float64, weights),
+		c.partitioned(g, n, c.co, c.stepOut, ohw))
 	r.p.place["w"] = 0
 	r.p.weightGrad(c, a, "w", 1)
 	if kernel := r.p.launches[0].kernel; !strings.HasPrefix(kernel, "weight_grad"+family) {

@@ -3,7 +3,6 @@ package graph
 import (
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 
 	G "gorgonia.org/gorgonia"
@@ -189,7 +188,7 @@ func (b *builder) conv(i int, l space.Layer) error {
 	}
 	norms := map[*side]*norm{}
 	if l.Norm {
-		c.Out = &Norm{Name: normName(l.Name), C: geo.Out(), Positions: l.Out.H * l.Out.W, Factor: b.factor}
+		c.Out = &Norm{Name: l.NormName(), C: geo.Out(), Positions: l.Out.H * l.Out.W, Factor: b.factor}
 		norms[&b.train], norms[&b.eval] = b.norm(c.Out)
 	}
 	z := b.memory(l.Out)
@@ -309,15 +308,6 @@ func (b *builder) linear(i int, l space.Layer) error {
 		}
 	}
 	return nil
-}
-
-// normName is the name of the normalisation behind a layer: "bn0" of "conv0",
-// "block1.bn" of "block1" and of its last part, "block1.secondary".
-func normName(layer string) string {
-	if number, ok := strings.CutPrefix(layer, "conv"); ok {
-		return "bn" + number
-	}
-	return strings.TrimSuffix(layer, ".secondary") + ".bn"
 }
 
 // param makes a parameter and its node in both graphs.

@@ -15,8 +15,8 @@ import (
 
 func (a Findings) caption() string {
 	study := a.results.Study
-	text := fmt.Sprintf("%s: accuracy on %s of %s, mean, standard deviation and 95 %% interval over n seeds",
-		study.Name, a.results.SplitPictures(), DatasetLabel(study.Dataset))
+	text := fmt.Sprintf("%s: accuracy on %s of %s, mean, standard deviation and 95 %% interval over n seeds%s",
+		a.results.Title(), a.results.SplitPictures(), DatasetLabel(study.Dataset), a.results.draws())
 	if a.chosen != nil {
 		text += fmt.Sprintf("; the best is chosen by %s, whose mean stands beside", a.choosing.SplitPictures())
 	}
@@ -58,7 +58,7 @@ func (a Findings) rows() (rows [][]string) {
 				verdict = "too little" // a line below says "to tell": the table of a paper is narrow
 			}
 		}
-		row := a.results.Name(a.networks[i].System, a.networks[i].Params)
+		row := a.results.Name(a.networks[i])
 		if a.chosen != nil {
 			row = append(row, decimals(a.chosen[i].Mean))
 		}
@@ -239,9 +239,19 @@ func (a Findings) spreadFacts() []fact {
 	if math.IsNaN(a.Spread) {
 		return nil
 	}
-	text := fmt.Sprintf("%.2f points over seeds, pooled over the networks, all on the same %s pictures", a.Spread,
-		a.results.Study.Split)
-	if a.pictures > 0 {
+	study, of := a.results.Study, "all on the same "+a.results.Study.Split+" pictures"
+	ownPictures := study.SplitPerSeed && study.Split == search.SplitValidation
+	if ownPictures {
+		of = "each seed on its own draw of validation pictures"
+	} else if study.SplitPerSeed {
+		of += ", each seed trained on its own draw of pictures"
+	}
+	text := fmt.Sprintf("%.2f points over seeds, pooled over the networks, %s", a.Spread, of)
+	switch {
+	case a.pictures > 0 && ownPictures:
+		text += fmt.Sprintf("; the draw of %d validation pictures alone makes %.2f points of it at %.2f %% (binomial)",
+			a.pictures, a.pictureStd(), a.Summaries[a.Best].Mean)
+	case a.pictures > 0:
 		text += fmt.Sprintf("; the choice of pictures alone, if %d others were drawn, adds %.2f points at %.2f %%"+
 			" (binomial), which no interval here contains",
 			a.pictures, a.pictureStd(), a.Summaries[a.Best].Mean)

@@ -52,6 +52,13 @@ typedef struct {
 	PTR(float) cc;
 } igc_norm;
 
+// How far apart the channels of a group lie: channel i of group g, of n channels, is number g/by·n·by + i·by + g%by. With 1
+// they are neighbours, with as many groups as that each group has every by-th channel.
+typedef struct {
+	int by;
+	unsigned inverse; // ⌈2³¹/by⌉: g/by is 2·g·inverse/2³², rounded down, if g·by is below 2³¹
+} igc_step;
+
 // A convolution of groups·ci to groups·co channels, forward or for the gradient
 // of its input, with what lies on its way in and out.
 //
@@ -61,7 +68,7 @@ typedef struct {
 typedef struct {
 	int H, W, OH, OW;   // of what is read and written
 	int groups, ci, co; // channels of a group, read and written
-	int interleaved;    // channel j of group g is j·groups + g, else g·ci + j
+	igc_step in, out;   // of the channels read and written
 	int transposed;     // w is (groups·ci, co, KH, KW): of the gradient of the input
 	int turned;         // and each kernel is turned by 180°
 	int tiles;          // of output channels in one thread block
@@ -81,19 +88,20 @@ typedef struct {
 	PTR(float) z;            // (B, groups·co, OH, OW, 32)
 	PTR(float) dz;           // as x: what was made of two inputs, for the gradient of the weights; 0: not wanted; not by conv_any
 
-	// The output becomes 0 where mscale·mx + mshift is not above 0.
+	// The output becomes 0 where mscale·mx + mshift is not above mlow.
 	PTR(const float) mx;     // as z; 0: no mask
 	PTR(const float) mscale; // (groups·co); 0: 1
 	PTR(const float) mshift; // (groups·co)
 	PTR(float) sums;         // (groups·co, parts, 2): of z and z·mx, of z² without mx, over the pictures; 0: not wanted
 	igc_norm norm;           // whose sums they are
-	float low;
+	float low, mlow;
 } igc_conv;
 
 // The gradient of a convolution's weights by the pictures of some rows.
 typedef struct {
 	int H, W, OH, OW; // of the input and the output
-	int groups, ci, co, interleaved;
+	int groups, ci, co;
+	igc_step in, out; // of the channels of x and of g
 	int n;
 	int rows;         // of the output in a part
 	int parts;        // of all rows of all blocks of pictures
@@ -139,14 +147,14 @@ typedef struct {
 	PTR(float) variance;        // (c): unbiased
 } igc_measured;
 
-// A residual unit's end, out = max(0, scale·z + shift + b) with b = xscale·x +
+// A residual unit's end, out = max(low, scale·z + shift + b) with b = xscale·x +
 // xshift, x, or 0 without an x; a 3×3 max pool of stride 2, of max(0, scale·z +
-// shift); the global average pool of the same.
+// shift); the global average pool of max(low, scale·z + shift).
 typedef struct {
 	int c, h, w;             // of what is read
 	int n, parts;
 	PTR(const float) z;      // (B, c, h, w, 32)
-	PTR(const float) scale;  // (c); 0, of the pool: z as it is
+	PTR(const float) scale;  // (c); 0, of the pool: 1
 	PTR(const float) shift;  // (c)
 	PTR(const float) x;      // as z
 	PTR(const float) xscale; // (c)
@@ -157,6 +165,7 @@ typedef struct {
 	PTR(float) sums;         // (c, parts, 2): of gx and gx·z
 	PTR(float) xsums;        // (c, parts, 2): of gx and gx·x
 	igc_norm norm, xnorm;    // whose sums they are
+	float low;               // 0: a ReLU; −∞: none, and add_grad needs no out
 } igc_unit;
 
 // to = a + b.

@@ -31,9 +31,11 @@ __device__ __forceinline__ void load_weights(float (&w)[CO], const float *from) 
 	}
 }
 
-// channel is channel j of group g.
-__device__ __forceinline__ int channel(int g, int j, int groups, int per, int interleaved) {
-	return interleaved ? j * groups + g : g * per + j;
+// first_channel is the first channel of group g, of groups that have so many channels each. The others follow it, each step
+// channels behind the one before. step.inverse spares the kernels a division.
+__device__ __forceinline__ int first_channel(int g, int channels, const igc_step &step) {
+	const int q = (int)((2ull * (unsigned)g * step.inverse) >> 32); // g / step
+	return q * channels * step.by + g - q * step.by;
 }
 
 // weight_at is where the weight from input channel c to output channel o lies.
@@ -86,7 +88,7 @@ __device__ __forceinline__ void finish_outputs(const igc_conv &a, float (&acc)[C
 	static_assert(PH % ROWS == 0, "a step of the loop has whole rows");
 	const bool masked = a.mx, scaled = a.mscale, summed = a.sums;
 	const long long plane = (long long)a.OH * a.OW * LANES, row = a.OW * LANES;
-	const int first = channel(g, o0, a.groups, a.co, a.interleaved), step = a.interleaved ? a.groups : 1;
+	const int step = a.out.by, first = first_channel(g, a.co, a.out) + o0 * step;
 	const int channels = a.co - o0, rows = a.OH - h0, columns = a.OW - w0;
 	long long at = ((long long)b * a.groups * a.co + first) * plane + (h0 * a.OW + w0) * LANES + threadIdx.x;
 #pragma unroll
@@ -118,7 +120,7 @@ __device__ __forceinline__ void finish_outputs(const igc_conv &a, float (&acc)[C
 #pragma unroll
 						for (int pw = 0; pw < PW; pw++)
 							// What is no number must not pass as 0.
-							if (fmaf(scale[i], m[i][r][pw], shift[i]) <= 0) acc[o + i][ph + r][pw] = 0;
+							if (fmaf(scale[i], m[i][r][pw], shift[i]) <= a.mlow) acc[o + i][ph + r][pw] = 0;
 			}
 #pragma unroll
 			for (int i = 0; i < CHANNELS && o + i < CO; i++)
@@ -171,14 +173,15 @@ __device__ __forceinline__ void finish_strip(const igc_conv &a, float (&acc)[CO]
 	constexpr int per = 32 / N;
 	const int i = lane / per, o = i < CO ? i : i - CO;
 	if (lane % per == 0 && i < 2 * CO && o0 + o < a.co)
-		a.sums[((long long)channel(g, o0 + o, a.groups, a.co, a.interleaved) * a.parts + part) * 2 + (i >= CO)] = s[0];
+		a.sums[((long long)(first_channel(g, a.co, a.out) + (o0 + o) * a.out.by) * a.parts + part) * 2 + (i >= CO)] = s[0];
 }
 
 // end_sums ends the normalisation of the block's channels, so many from o0 on, if the block is the last that has sums of
 // them.
 __device__ __forceinline__ void end_sums(const igc_conv &a, int g, int o0, int channels) {
 	if (!a.norm.counters || !last_block(a.norm.counters)) return;
-	auto of = [&](int o) { return channel(g, o0 + o, a.groups, a.co, a.interleaved); };
+	const int first = first_channel(g, a.co, a.out) + o0 * a.out.by;
+	auto of = [&](int o) { return first + o * a.out.by; };
 	if (a.mx)
 		end_norm<8>(a.norm, a.sums, a.parts, min(channels, a.co - o0), of, norm_backward);
 	else
@@ -238,13 +241,13 @@ __device__ __forceinline__ void conv(const igc_conv &a) {
 #pragma unroll
 			for (int pw = 0; pw < PW; pw++) acc[o][ph][pw] = 0;
 
-	// Channels lie a fixed step apart.
 	// After so many channels, what is read is again in the same registers.
 	[[maybe_unused]] constexpr int UNROLL = K > 1 ? 1 : INPUT == PLAIN ? DEPTH + 1 : DEPTH;
 	static_assert(RN == 1 || DEPTH <= RN, "what is read is of this channel or of the next");
-	const int step = a.interleaved ? groups : 1;
+	int step = min(a.in.by, groups); // the same as a.in.by, of which ptxas would compute plane again in each trip of the loop
+	OPAQUE(step);
 	const long long plane = (long long)step * H * rowStep;
-	int ch = channel(g, 0, groups, ci, a.interleaved), unread = ci - 1;
+	int ch = first_channel(g, ci, a.in), unread = ci - 1;
 	const long long start = ((long long)b * groups * ci + ch) * H * rowStep + win * LANES + lane;
 	const float *px = a.x + start, *px2 = TWO ? a.x2 + start : nullptr; // of the channel that is read
 	float x[DEPTH][CN], x2[DEPTH][TWO ? CN : 1], scale = 1, scale2 = 0, shift = 0;

@@ -17,7 +17,7 @@ __device__ __forceinline__ void any_strip(const igc_conv &a, int g, int o0) {
 #pragma unroll
 		for (int pw = 0; pw < PW; pw++) acc[o][0][pw] = 0;
 	for (int c = 0; c < a.ci; c++) {
-		const int ch = channel(g, c, a.groups, a.ci, a.interleaved);
+		const int ch = first_channel(g, a.ci, a.in) + c * a.in.by;
 		const long long plane = ((long long)b * a.groups * a.ci + ch) * a.H * a.W * LANES + lane;
 		const float scale = a.scale ? a.scale[ch] : 1, shift = a.scale ? a.shift[ch] : 0, scale2 = TWO ? a.scale2[ch] : 0;
 		for (int k = 0; k < a.kh * a.kw; k++) {

@@ -90,23 +90,24 @@ __device__ __forceinline__ void conv_tf32(const igc_conv &a) {
 		for (int n = 0; n < AT_ONCE; n++)
 			if (e0 + n * threads < steps * TILES * 64) weights[e0 + n * threads] = igc_tf32(w[n]);
 	}
+	const int x_channel = first_channel(g, ci, a.in), z_channel = first_channel(g, a.co, a.out);
 	for (int i = thread; i < steps * 8; i += threads) {
-		const int ch = channel(g, min(i, ci - 1), groups, ci, a.interleaved);
+		const int ch = x_channel + min(i, ci - 1) * a.in.by;
 		norms[i] = normal ? a.scale[ch] : 1;
 		norms[steps * 8 + i] = normal ? a.shift[ch] : 0;
 		if (TWO) norms[steps * 16 + i] = normal ? a.scale2[ch] : 0;
 	}
 	for (int i = thread; i < TILES * 8; i += threads) {
-		const int ch = channel(g, min(o0 + i, a.co - 1), groups, a.co, a.interleaved);
+		const int ch = z_channel + min(o0 + i, a.co - 1) * a.out.by;
 		masks[2 * i] = a.mscale ? a.mscale[ch] : 1, masks[2 * i + 1] = a.mscale ? a.mshift[ch] : 0;
 	}
 	__syncthreads();
 
-	// Channels lie a fixed step apart. x0 and z0 are of the first pixel, x0 of the group's first channel, z0 of channel 2c.
-	const int next = (a.interleaved ? groups : 1) * HW * LANES;
-	const long long x0 = ((long long)b * groups * ci + channel(g, 0, groups, ci, a.interleaved)) * HW * LANES + 4 * r;
-	const int z_channel = channel(g, o0 + 2 * c, groups, a.co, a.interleaved);
-	const long long z0 = ((long long)b * groups * a.co + z_channel) * HW * LANES + 4 * r;
+	// From a channel to the next one of the group. x0 and z0 are of the first pixel, x0 of the group's first channel, z0 of
+	// channel 2c.
+	const int x_next = a.in.by * HW * LANES, z_next = a.out.by * HW * LANES;
+	const long long x0 = ((long long)b * groups * ci + x_channel) * HW * LANES + 4 * r;
+	const long long z0 = ((long long)b * groups * a.co + z_channel + (o0 + 2 * c) * a.out.by) * HW * LANES + 4 * r;
 	const float *const from = a.x + x0, *const from2 = TWO ? a.x2 + x0 : nullptr, *const mx = a.mx ? a.mx + z0 : nullptr;
 	float *const to = a.z + z0;
 	// The sums of a warp's pixels: of z and z·mx of each channel.
@@ -129,7 +130,7 @@ __device__ __forceinline__ void conv_tf32(const igc_conv &a) {
 		auto load = [&](four (&into)[TWO ? 2 : 1][P][2], int step) {
 #pragma unroll
 			for (int h = 0; h < 2; h++) {
-				const int plane = min(step * 8 + h * 4 + c, ci - 1) * next;
+				const int plane = min(step * 8 + h * 4 + c, ci - 1) * x_next;
 #pragma unroll
 				for (int p = 0; p < P; p++) {
 					const int at = plane + min(p0 + p, HW - 1) * LANES;
@@ -167,7 +168,7 @@ __device__ __forceinline__ void conv_tf32(const igc_conv &a) {
 #pragma unroll
 					for (int p = 0; p < P; p++)
 						if (TWO && keeps && i < ci && p0 + p < last)
-							store_four(a.dz + x0 + i * next + (p0 + p) * LANES, ahead[d][0][p][h].v);
+							store_four(a.dz + x0 + i * x_next + (p0 + p) * LANES, ahead[d][0][p][h].v);
 				}
 				if (step + AHEAD < steps) load(ahead[d], step + AHEAD);
 				const uint *w = weights + step * TILES * 64 + 2 * lane;
@@ -189,14 +190,14 @@ __device__ __forceinline__ void conv_tf32(const igc_conv &a) {
 			constexpr int SOME = 2;
 #pragma unroll
 			for (int t0 = 0; t0 < TILES; t0 += SOME) {
-				const int at = t0 * 8 * next + (p0 + p) * LANES;
+				const int at = t0 * 8 * z_next + (p0 + p) * LANES;
 				const int left = a.co - (o0 + t0 * 8 + 2 * c); // channels
 				four mask[2 * SOME];
 #pragma unroll
 				for (int i = 0; i < 2 * SOME; i++) {
 					const int o = i / 2 * 8 + i % 2;
 					mask[i] = {{0, 0, 0, 0}};
-					if (a.mx && o < left) mask[i] = load_four(mx + at + o * next);
+					if (a.mx && o < left) mask[i] = load_four(mx + at + o * z_next);
 				}
 #pragma unroll
 				for (int t = 0; t < SOME && t0 + t < TILES; t++) {
@@ -213,14 +214,14 @@ __device__ __forceinline__ void conv_tf32(const igc_conv &a) {
 							if (a.mx) {
 								by = mask[2 * t + e].v[k];
 								// What is no number must not pass as 0.
-								if (fmaf(of_mask.x, by, of_mask.y) <= 0) v = 0;
+								if (fmaf(of_mask.x, by, of_mask.y) <= a.mlow) v = 0;
 							}
 							z[k] = v;
 							if (b * LANES + 4 * r + k >= a.n) v = by = 0; // lanes without a picture do not count
 							v4[2 * e] += v;
 							v4[2 * e + 1] = fmaf(v, by, v4[2 * e + 1]);
 						}
-						store_four(to + at + o * next, z);
+						store_four(to + at + o * z_next, z);
 					}
 					if (!a.sums) continue;
 					const float sum = row_sums(v4);
@@ -237,7 +238,7 @@ __device__ __forceinline__ void conv_tf32(const igc_conv &a) {
 		float sum = 0;
 		for (int w = 0; w < (int)blockDim.y; w++) sum += warps[w * TILES * 16 + e];
 		if (o < a.co)
-			a.sums[((long long)channel(g, o, groups, a.co, a.interleaved) * a.parts + b * gridDim.x + blockIdx.x) * 2 + e % 2] = sum;
+			a.sums[((long long)(z_channel + o * a.out.by) * a.parts + b * gridDim.x + blockIdx.x) * 2 + e % 2] = sum;
 	}
 	end_sums(a, g, o0, TILES * 8);
 }
@@ -255,15 +256,14 @@ __device__ __forceinline__ void weight_grad_tf32(const igc_weight_grad &a) {
 	const int from = part % per * a.rows * a.OW, to = min(from + a.rows * a.OW, HW);
 	const float low = a.low;
 
-	// Channels lie a fixed step apart. Those beyond the last are read as the last and not written.
-	const int next = (a.interleaved ? a.groups : 1) * HW * LANES;
-	const int x_channel = channel(g, i0 + r, a.groups, a.ci, a.interleaved);
-	const float *const x = a.x + ((long long)b * a.groups * a.ci + x_channel) * HW * LANES;
-	const long long z0 = ((long long)b * a.groups * a.co + channel(g, o0 + r, a.groups, a.co, a.interleaved)) * HW * LANES;
-	const float *const dz = a.g + z0;
+	// From a channel to the next one of the group. Those beyond the last are read as the last and not written.
+	const int x_next = a.in.by * HW * LANES, dz_next = a.out.by * HW * LANES;
+	const int x_channel = first_channel(g, a.ci, a.in), dz_channel = first_channel(g, a.co, a.out);
+	const float *const x = a.x + ((long long)b * a.groups * a.ci + x_channel + (i0 + r) * a.in.by) * HW * LANES;
+	const float *const dz = a.g + ((long long)b * a.groups * a.co + dz_channel + (o0 + r) * a.out.by) * HW * LANES;
 	const int left_i = a.ci - i0 - r, left_o = a.co - o0 - r; // channels from the lane's first one on
 	for (int i = thread; i < 8 * IN; i += warps * 32) {
-		const int ch = channel(g, min(i0 + i, a.ci - 1), a.groups, a.ci, a.interleaved);
+		const int ch = x_channel + min(i0 + i, a.ci - 1) * a.in.by;
 		shared[2 * i] = a.scale ? a.scale[ch] : 1, shared[2 * i + 1] = a.scale ? a.shift[ch] : 0;
 	}
 	__syncthreads();
@@ -276,9 +276,9 @@ __device__ __forceinline__ void weight_grad_tf32(const igc_weight_grad &a) {
 		const int picture = half % 2 * 16 + 4 * c, at = half / 2 * LANES + picture;
 		four d[2 * OUT], v[IN];
 #pragma unroll
-		for (int o = 0; o < 2 * OUT; o++) d[o] = load_four(dz + min(8 * o, left_o - 1) * next + at);
+		for (int o = 0; o < 2 * OUT; o++) d[o] = load_four(dz + min(8 * o, left_o - 1) * dz_next + at);
 #pragma unroll
-		for (int i = 0; i < IN; i++) v[i] = load_four(x + min(8 * i, left_i - 1) * next + at);
+		for (int i = 0; i < IN; i++) v[i] = load_four(x + min(8 * i, left_i - 1) * x_next + at);
 		uint left[OUT][2][4]; // of both products of a picture's half
 #pragma unroll
 		for (int o = 0; o < 2 * OUT; o++)

@@ -42,7 +42,7 @@ KERNEL(add, igc_unit, 256) {
 		for (int u = 0; u < U; u++) {
 			v[u] = fmaf(scale, v[u], shift);
 			if (a.x) v[u] += fmaf(xscale, y[u], xshift);
-			if (whole.value || i + u < a.w) out[(i + u) * LANES] = at_least(0, v[u]);
+			if (whole.value || i + u < a.w) out[(i + u) * LANES] = at_least(a.low, v[u]);
 		}
 	});
 }
@@ -61,7 +61,7 @@ __device__ __forceinline__ void add_grad_row(const igc_unit &a) {
 #pragma unroll
 		for (int u = 0; u < U; u++) {
 			const int at = (whole.value ? i + u : min(i + u, a.w - 1)) * LANES;
-			vo[u] = out[at], vg[u] = g[at], vz[u] = z[at];
+			vo[u] = a.out ? out[at] : 0, vg[u] = g[at], vz[u] = z[at];
 		}
 		if (a.xsums)
 #pragma unroll
@@ -69,7 +69,7 @@ __device__ __forceinline__ void add_grad_row(const igc_unit &a) {
 #pragma unroll
 		for (int u = 0; u < U; u++) {
 			if (!whole.value && i + u >= a.w) break;
-			const float v = valid && !(vo[u] <= 0) ? vg[u] : 0;
+			const float v = valid && !(vo[u] <= a.low) ? vg[u] : 0;
 			gx[(i + u) * LANES] = v;
 			sg += v;
 			sz = fmaf(v, vz[u], sz);
@@ -195,7 +195,7 @@ KERNEL(pool, igc_unit, 256) {
 		for (int u = 0; u < U; u++) v[u] = z[(warp + (whole.value ? i + u : min(i + u, count - 1)) * warps) * LANES];
 #pragma unroll
 		for (int u = 0; u < U; u++)
-			if (whole.value || i + u < count) s += at_least(0, fmaf(scale, v[u], shift));
+			if (whole.value || i + u < count) s += at_least(a.low, fmaf(scale, v[u], shift));
 	});
 	room[warp * 32 + lane] = s;
 	__syncthreads();
@@ -204,8 +204,7 @@ KERNEL(pool, igc_unit, 256) {
 	a.out[((long long)b * a.c + c) * LANES + lane] = s / (a.h * a.w);
 }
 
-// g is (B, c, 32). Without a scale, z is what a ReLU let pass, and whoever made it has
-// its mask.
+// g is (B, c, 32).
 __device__ __forceinline__ void pool_grad_row(const igc_unit &a) {
 	ROW(a.h);
 	const long long from = (((long long)b * a.c + c) * a.h + row) * a.w * LANES + lane;
@@ -221,7 +220,7 @@ __device__ __forceinline__ void pool_grad_row(const igc_unit &a) {
 #pragma unroll
 		for (int u = 0; u < U; u++) {
 			if (!whole.value && i + u >= a.w) break;
-			const float y = a.scale && fmaf(scale, v[u], shift) <= 0 ? 0 : g;
+			const float y = fmaf(scale, v[u], shift) <= a.low ? 0 : g;
 			gx[(i + u) * LANES] = y;
 			sg += y;
 			sz = fmaf(y, v[u], sz);

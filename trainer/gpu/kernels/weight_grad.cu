@@ -44,26 +44,25 @@ __device__ __forceinline__ Tile<CO, CI> tile_of(const igc_weight_grad &a, int po
 	const int per = (a.OH + a.rows - 1) / a.rows, b = part / per;
 	t.from = part % per * a.rows, t.to = min(t.from + a.rows, a.OH);
 
-	const int step = a.interleaved ? a.groups : 1;
-	const int xch = channel(g, i0, a.groups, a.ci, a.interleaved), dch = channel(g, o0, a.groups, a.co, a.interleaved);
+	const int xch = first_channel(g, a.ci, a.in) + i0 * a.in.by, dch = first_channel(g, a.co, a.out) + o0 * a.out.by;
 	const int hw = a.H * a.W * LANES, ohw = a.OH * a.OW * LANES;
 	const long long plane = ((long long)b * a.groups * a.co + dch) * ohw + lane;
 	t.x = a.x + ((long long)b * a.groups * a.ci + xch) * hw + lane;
 	t.dz = a.g + plane;
 	t.z = TWO ? a.z + plane : nullptr;
-	t.xstep = step * hw, t.dstep = step * ohw;
+	t.xstep = a.in.by * hw, t.dstep = a.out.by * ohw;
 #pragma unroll
 	for (int i = 0; i < CI; i++) {
-		t.scale[i] = a.scale ? a.scale[xch + i * step] : 1;
-		t.shift[i] = a.scale ? a.shift[xch + i * step] : 0;
+		t.scale[i] = a.scale ? a.scale[xch + i * a.in.by] : 1;
+		t.shift[i] = a.scale ? a.shift[xch + i * a.in.by] : 0;
 	}
 	if (TWO) {
 		const bool valid = b * LANES + lane < a.n; // the others have 0: what lies there are numbers
 #pragma unroll
 		for (int o = 0; o < CO; o++) {
-			t.ca[o] = valid ? a.ca[dch + o * step] : 0;
-			t.cb[o] = valid ? a.cb[dch + o * step] : 0;
-			t.cc[o] = valid ? a.cc[dch + o * step] : 0;
+			t.ca[o] = valid ? a.ca[dch + o * a.out.by] : 0;
+			t.cb[o] = valid ? a.cb[dch + o * a.out.by] : 0;
+			t.cc[o] = valid ? a.cc[dch + o * a.out.by] : 0;
 		}
 	}
 	return t;

@@ -537,7 +537,7 @@ func (a Findings) latex() string {
 	}
 	name := a.results.Study.Name
 	means := latexTable{Caption: a.caption(), Label: name + "-means", Style: style, Header: head, Rows: rows,
-		Below: below}
+		Below: below, Bold: map[int]bool{a.Best: true}}
 	if !a.KnowsMultiplyAdds() {
 		return latexPreamble + means.String()
 	}

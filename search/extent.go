@@ -13,8 +13,8 @@ import (
 	"igcsearch/space"
 )
 
-// The extent of a study is the networks that it compares and the seeds from which it trains them.
-// It may grow and shrink after trials were trained. So a study is the same if the settings are the
+// The extent of a study is the networks that it compares, the values of its axes and the seeds from
+// which it trains them. It may grow and shrink after trials were trained. So a study is the same if the settings are the
 // same that change the result of a trial; its Fingerprint covers them and nothing else.
 
 // identity returns a normalised study with only those settings that change the result of a trial,
@@ -22,6 +22,12 @@ import (
 // which trials are trained, how far, and which accuracy is shown.
 func (s Study) identity() Study {
 	s.Design = Design{Kernel: s.Kernel, Layout: s.Layout, Blocks: s.Blocks} // a key has the variant and the depth
+	axes := Axes{}
+	for _, axis := range s.Axes { // a key has the values; that it has them says which settings it covers
+		axes = append(axes, Axis{Key: axis.Key})
+		axisSettings[axisOrder(axis.Key)].set(&s.Recipe, 0)
+	}
+	s.Axes = axes
 	s.Name, s.Title, s.Split, s.Selection = "", "", "", Selection{}
 	return s
 }
@@ -53,9 +59,10 @@ var storedEmpty = map[string]string{
 	"strategy":  StrategyGrid, "race.test": RacePooled}
 
 // Diff lists the settings that make two normalised studies different ones, one line for each, for
-// example "epochs: 400 there, 20 here". The list is empty if their fingerprints are equal.
+// example "epochs: 400 there, 20 here". The list is empty if here is the study that is there, which
+// may have one value of a setting of which here has a list: see Study.Along.
 func Diff(there, here Study) (lines []string) {
-	for _, d := range differences(there.identity(), here.identity()) {
+	for _, d := range differences(there.Along(here.Axes).identity(), here.identity()) {
 		lines = append(lines, d.text)
 	}
 	return lines
@@ -64,7 +71,7 @@ func Diff(there, here Study) (lines []string) {
 // Changes lists in the same form the settings in which one study differs at two times: its extent,
 // and the settings that say what is trained and shown.
 func Changes(there, here Study) (lines []string) {
-	identity := differences(there.identity(), here.identity())
+	identity := differences(there.Along(here.Axes).identity(), here.identity())
 	for _, d := range differences(there, here) {
 		same := func(other difference) bool { return other.key == d.key }
 		if d.key != "name" && !slices.ContainsFunc(identity, same) {
@@ -91,7 +98,9 @@ func differences(there, here Study) (list []difference) {
 		key, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 		x, y := a.FieldByIndex(f.Index), b.FieldByIndex(f.Index)
 		switch {
-		case f.Anonymous || isRunOption(f) || key == "title":
+		case f.Anonymous || isRunOption(f) || key == "title" || key == "axes":
+		case axisOrder(key) >= 0:
+			differ(key, there.axisText(key), here.axisText(key))
 		case f.Type.Kind() != reflect.Struct:
 			differ(key, x.Interface(), y.Interface())
 		default:
@@ -110,17 +119,25 @@ func (s Study) Keys() map[Key]bool {
 	keys := map[Key]bool{}
 	for _, system := range s.SystemList() {
 		for _, seed := range s.Seeds {
-			keys[Key{system, seed}] = true
+			for _, p := range s.Axes.Points() {
+				keys[Key{system, p, seed}] = true
+			}
 		}
 	}
 	return keys
 }
 
-// Join returns the study s with the smallest extent that has the trials of s and of another study
-// with the same fingerprint: the networks of both, from the seeds of both. A budget that does not
-// choose all these networks is cleared.
+// Join returns the study s with the smallest extent that has the trials of s and of another study:
+// the networks of both, at the values of both on each axis, from the seeds of both. Both have the
+// same fingerprint along the axes of both. A budget that does not choose all these networks is
+// cleared.
 func (s Study) Join(other Study) (Study, error) {
+	s, other = s.Along(other.Axes), other.Along(s.Axes)
 	joined, here, there := s, s.SystemList(), other.SystemList()
+	for _, axis := range other.Axes {
+		mine, _ := s.Axes.find(axis.Key)
+		joined.Axes = joined.Axes.With(axis.Key, union(mine.Values, axis.Values))
+	}
 	switch n := len(union(here, there)); n {
 	case len(here): // s has them all
 	case len(there):
@@ -161,10 +178,11 @@ func union[T comparable](a, b []T) []T {
 	return list
 }
 
-// Trials returns a pending trial for every network and seed of a normalised study; in and classes
-// are the shape of the pictures and the number of classes. The trials are ordered by seed, so that
-// a study that is stopped early has results of all networks. Within a seed the networks with the
-// most multiply–adds come first, so that the workers finish at about the same time.
+// Trials returns a pending trial for every network, point of the axes and seed of a normalised
+// study; in and classes are the shape of the pictures and the number of classes. The trials are
+// ordered by seed, so that a study that is stopped early has results of all networks. Within a seed
+// the networks with the most multiply–adds in all epochs come first, so that the workers finish at
+// about the same time.
 func (s Study) Trials(in space.Shape, classes int) []Trial {
 	var costs []Trial
 	for _, system := range s.SystemList() {
@@ -203,9 +221,12 @@ func (s Study) TrialsLike(others []Trial) ([]Trial, error) {
 			}
 			cost.MultiplyAdds, cost.Params = net.MultiplyAdds(), net.Params()
 		}
-		for _, seed := range s.Seeds {
-			trials = append(trials, Trial{Key: Key{System: system, Seed: seed}, Status: Pending, Epochs: s.Epochs,
-				MultiplyAdds: cost.MultiplyAdds, Params: cost.Params})
+		for _, p := range s.Axes.Points() {
+			epochs := s.At(p).Epochs
+			for _, seed := range s.Seeds {
+				trials = append(trials, Trial{Key: Key{system, p, seed}, Status: Pending, Epochs: epochs,
+					MultiplyAdds: cost.MultiplyAdds, Params: cost.Params})
+			}
 		}
 	}
 	slices.SortStableFunc(trials, s.order())
@@ -219,14 +240,21 @@ func (s Study) SortTrials(trials []TrialState) {
 	slices.SortStableFunc(trials, func(a, b TrialState) int { return order(a.Trial, b.Trial) })
 }
 
+// work is the number of multiply–adds of the trial, up to a factor that all trials have.
+func (t Trial) work() int64 { return t.MultiplyAdds * int64(t.Epochs) }
+
 // order compares two trials by their places in the order of Trials.
 func (s Study) order() func(a, b Trial) int {
 	place := map[space.System]int{}
 	for i, system := range s.SystemList() {
 		place[system] = i
 	}
+	points := map[Point]int{}
+	for i, p := range s.Axes.Points() {
+		points[p] = i
+	}
 	return func(a, b Trial) int {
-		return cmp.Or(cmp.Compare(a.Seed, b.Seed), cmp.Compare(b.MultiplyAdds, a.MultiplyAdds),
-			cmp.Compare(place[a.System], place[b.System]))
+		return cmp.Or(cmp.Compare(a.Seed, b.Seed), cmp.Compare(b.work(), a.work()),
+			cmp.Compare(place[a.System], place[b.System]), cmp.Compare(points[a.At], points[b.At]))
 	}
 }

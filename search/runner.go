@@ -355,7 +355,7 @@ func (w *workers) attempt(ctx context.Context, a *training) error {
 		record: func(e Epoch, state Checkpoint) error { return c.Record(keep, e, state) }}
 	var trainErr error
 	if t.Epoch < c.Until { // otherwise the process was killed after the last epoch, before End
-		trainErr = w.train(ctx, Job{Study: c.Study, Key: t.Key, From: c.From, Until: c.Until}, rep)
+		trainErr = w.train(ctx, Job{Study: c.Study.At(t.At), Key: t.Key, From: c.From, Until: c.Until}, rep)
 	}
 	beside := w.leave(a)
 	t, storeErr := rep.close()

@@ -28,6 +28,9 @@ type Study struct {
 	Pictures
 	Design
 	Recipe
+	// Axes are the settings of the recipe for which the study has a list of values. A study file has
+	// the list in place of the setting's value.
+	Axes Axes `toml:"-" json:"axes,omitempty"`
 	Selection
 
 	// DataSum is a checksum of the pictures. The trainer's data reader sets it; a study file
@@ -76,7 +79,12 @@ func (s Study) Normalize() (Study, error) {
 		c.errs = append(c.errs, err)
 	}
 	s.Pictures.normalize(&c)
+	bnPictures := s.BNPictures
 	s.Recipe.normalize(&c)
+	if s.Axes.Has("batch") && s.BNStatistics != "" {
+		s.BNPictures = bnPictures // At raises it to the batch of each trial
+	}
+	s.normalizeAxes(&c)
 	s.Selection.normalize(&c, s)
 	s.Execution.normalize(&c, s)
 	s.Design.normalize(&c, s)

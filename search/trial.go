@@ -78,16 +78,27 @@ var ErrSuperseded = errors.New("another process has continued the trial")
 // or overwritten. Nothing more can be stored, so the run ends at once.
 var ErrGone = errors.New("the store is gone")
 
-// Key identifies a trial within its study by the network and the seed.
+// Key identifies a trial within its study by the network, the point on the study's axes, and the
+// seed.
 type Key struct {
 	System space.System
+	At     Point // "" if the study has no axes
 	Seed   int
 }
 
-// String returns the name of the trial in messages, for example "L40M2 seed 3".
-func (k Key) String() string { return fmt.Sprintf("%v seed %d", k.System.Label(), k.Seed) }
+// String returns the name of the trial in messages, for example "L40M2 seed 3", or "L40M2
+// learning_rate 0.05 seed 3".
+func (k Key) String() string { return fmt.Sprintf("%s seed %d", k.Label(), k.Seed) }
 
-// Trial trains one network from one seed.
+// Label names the network and the point, for example "L40M2 learning_rate 0.05".
+func (k Key) Label() string {
+	if k.At == "" {
+		return k.System.Label()
+	}
+	return fmt.Sprintf("%s %v", k.System.Label(), k.At)
+}
+
+// Trial trains one network at one point of the study's axes from one seed.
 type Trial struct {
 	ID int64 // the store chooses it
 	Key
@@ -116,7 +127,8 @@ type Checkpoint struct {
 
 // Job tells a Trainer what to train.
 type Job struct {
-	Study Study // normalised
+	// Study is normalised and has no axes: Study.At gives it the values of the trial.
+	Study Study
 	Key
 	From *Checkpoint // the training continues here; nil means that it begins anew
 	// Until is the last epoch of this attempt; 0 means Study.Epochs. The schedule of the learning

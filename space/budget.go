@@ -47,6 +47,26 @@ func (b Budget) Validate() error {
 // at most 10 % larger than the smallest.
 func SameBudget(smallest, largest int) bool { return float64(largest) <= 1.1*float64(smallest) }
 
+// deviation returns how far a cost is from a budget of parameters or, if that is 0, of multiply–adds.
+func deviation(budget int, multiplyAddsBudget int64, params int, multiplyAdds int64) float64 {
+	if budget > 0 {
+		return float64(params)/float64(budget) - 1
+	}
+	return float64(multiplyAdds)/float64(multiplyAddsBudget) - 1
+}
+
+// amount writes a budget of parameters or, if that is 0, of multiply–adds.
+func amount(params int, multiplyAdds int64) string {
+	n, of := int64(params), "parameter"
+	if params == 0 {
+		n, of = multiplyAdds, "multiply–add"
+	}
+	if n != 1 {
+		of += "s"
+	}
+	return fmt.Sprintf("%d %s", n, of)
+}
+
 // Error returns how far a pair is from the budget, params/T − 1: 0.024 means 2.4 % above it.
 func (b Budget) Error(p Pair) float64 {
 	return float64(b.BlockParams(p))/float64(b.Params) - 1

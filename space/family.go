@@ -2,6 +2,7 @@ package space
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 )
@@ -57,11 +58,10 @@ type family struct {
 	Family
 	// example is a name of the family, for messages.
 	example string
-	// numbers describes the numbers of a name in their order, of which Width is the first or follows.
-	// It is nil for IGC, whose names have pairs, and where a name has none.
+	// numbers describes the numbers of a name in their order, for IGC those of a stage.
 	numbers []number
 	// partitions returns the partitions of the first stage: of a product those of its first
-	// factor, otherwise one. It is nil for IGC.
+	// factor, otherwise one.
 	partitions func(n Numbers) Pair
 	// check says why the numbers do not go together, or "".
 	check func(n Numbers) string
@@ -71,20 +71,32 @@ type family struct {
 	unit  unit // that the blocks form without Ident
 	// ident says whether a name may have +Ident.
 	ident bool
+	// dense reports whether each output channel of a block depends on all of its input channels. It
+	// is nil where this is always so.
+	dense func(n Numbers) bool
+	// bound returns a bound of the width of dense blocks of t parameters. If the numbers of a block
+	// could be fractions, a block would reach it.
+	bound func(t float64) float64
 }
 
 // number describes a number of a name.
 type number struct {
+	// letter stands before the number. Without one the number follows an x, as 4 in G2x4, and is
+	// written only if it is not equal to the number before.
 	letter string
-	least  int
-	// many says that the number may be repeated, as K in M1K5K6K6. twice says that there are two
-	// with an × between, G2x4, which are written once if they are equal.
-	many, twice bool
+	// The number is `least` or more, and a multiple of `every` unless that is 0.
+	least, every int
+	// many says that the number may be repeated, as K in M1K5K6K6. It is the last one.
+	many bool
+	// of is set for a number that divides another one, of(numbers before it). The cost of a network
+	// falls with it if falls is set, and rises with every other number.
+	of    func(n Numbers) int
+	falls bool
 }
 
-// Numbers are the numbers in the name of a network that is not an IGC network, in their order. They
-// end with zeros.
+// Numbers are the numbers in the name of a network, in their order. They end with zeros.
 //
+//	IGC              L, M; System.Stages has them in place of System.Numbers
 //	RegConv, ResNet  the width
 //	IGCV2            M, K₂, …, K_N
 //	Monarch          M
@@ -105,28 +117,41 @@ func (n Numbers) list() []int {
 // regular are the partitions of a family whose first number is the width.
 func regular(n Numbers) Pair { return Pair{L: 1, M: n[0]} }
 
+// theWidth returns the first number.
+func theWidth(n Numbers) int { return n[0] }
+
 var width = number{letter: "W", least: 1}
+
+// positions is the number of positions of the 3×3 kernel, S.
+const positions = 9.0
 
 // families describes all families, in the order of messages.
 var families = []family{
-	{Family: FamilyIGC, example: "IGC-L24M2", ident: true, block: igcBlock},
+	{Family: FamilyIGC, example: "IGC-L24M2", ident: true,
+		numbers:    []number{{letter: "L", least: 1}, {letter: "M", least: 1}},
+		partitions: func(n Numbers) Pair { return Pair{L: n[0], M: n[1]} },
+		block:      igcBlock,
+		bound:      func(t float64) float64 { return WidthBound(2, t, positions) }},
 	{Family: FamilyRegConv, example: "RegConv-W18", ident: true,
 		numbers: []number{width}, partitions: regular,
 		block: func(_ System, _ Layout, _, next Pair) []Factor {
 			return []Factor{spatial("", 3, 1, next.Width()).rectified()}
-		}},
+		},
+		bound: func(t float64) float64 { return WidthBound(1, t, positions) }},
 	{Family: FamilyResNet, example: "ResNet-C64", ident: true,
 		numbers: []number{{letter: "C", least: 1}}, partitions: regular,
 		block: func(_ System, _ Layout, _, next Pair) []Factor {
 			return []Factor{spatial("", 3, 1, next.Width()).rectified()}
-		}},
+		},
+		bound: func(t float64) float64 { return WidthBound(1, t, positions) }},
 	{Family: FamilySumFusion, example: "SumFusion",
 		partitions: func(Numbers) Pair { return Pair{L: 1, M: sumFusionWidth} },
 		block: func(_ System, _ Layout, _, next Pair) []Factor {
 			sum := spatial("", 3, 1, next.Width()).rectified()
 			sum.Branches = sumFusionBranches
 			return []Factor{sum}
-		}},
+		},
+		bound: func(float64) float64 { return sumFusionWidth }},
 	{Family: FamilyIGCV2, example: "IGCV2-M1K5K6K6", ident: true,
 		numbers: []number{{letter: "M", least: 1}, {letter: "K", least: 2, many: true}},
 		partitions: func(n Numbers) Pair {
@@ -138,15 +163,25 @@ var families = []family{
 		},
 		block: func(s System, _ Layout, _, next Pair) []Factor {
 			return product(spatial("primary", 3, next.L, next.Width()), next.M, s.Numbers.list()[1:]...)
+		},
+		bound: func(t float64) (widest float64) {
+			for n := 2; n <= maxNumbers; n++ {
+				if c := WidthBound(n, t, positions); c >= math.Exp2(float64(n-1)) { // K is 2 or more
+					widest = max(widest, c)
+				}
+			}
+			return widest
 		}},
 	{Family: FamilyMonarch, example: "Monarch-M8", ident: true,
 		numbers:    []number{{letter: "M", least: 1}},
 		partitions: func(n Numbers) Pair { return Pair{L: n[0], M: n[0]} },
 		block: func(_ System, _ Layout, _, next Pair) []Factor {
 			return product(pointwise("primary", next.L, next.Width()), next.M, next.L)
-		}},
+		},
+		bound: func(t float64) float64 { return WidthBound(2, t, 1) }},
 	{Family: FamilyIGCV3, example: "IGCV3-W32R6G2",
-		numbers:    []number{width, {letter: "R", least: 1}, {letter: "G", least: 1, twice: true}},
+		numbers: []number{width, {letter: "R", least: 1}, {letter: "G", least: 1, of: theWidth, falls: true},
+			{least: 1, of: theWidth, falls: true}},
 		partitions: regular,
 		check: func(n Numbers) string {
 			for _, g := range n[2:4] {
@@ -164,9 +199,14 @@ var families = []family{
 			expand.StepOut, project.StepOut = g1, g2
 			return []Factor{expand, spatial("conv2", 3, inner, inner).rectified(), project}
 		},
-		unit: unit{blocks: 1}},
+		unit: unit{blocks: 1},
+		// A partition of the last factor reads R·C/G₂ neighbours, and every G₁-th channel is of the same
+		// partition of the first.
+		dense: func(n Numbers) bool { return n[2]*n[3] <= n[1]*n[0] },
+		// G₁·G₂ ≤ R·C gives C/G₁ + C/G₂ ≥ 2·√(C/R), and so T ≥ S·R·C + 2·√R·C^(3/2). R is at least 1.
+		bound: func(t float64) float64 { return power32(2, positions, t) }},
 	{Family: FamilyRegNetX, example: "RegNetX-W48G4",
-		numbers: []number{width, {letter: "G", least: 1}}, partitions: regular,
+		numbers: []number{width, {letter: "G", least: 1, of: theWidth}}, partitions: regular,
 		check: func(n Numbers) string {
 			if n[0]%n[1] != 0 {
 				return fmt.Sprintf("%d channels are not a multiple of the %d of a partition", n[0], n[1])
@@ -178,9 +218,12 @@ var families = []family{
 			return []Factor{pointwise("conv1", 1, w).rectified(), spatial("conv2", 3, w/s.Numbers[1], w).rectified(),
 				pointwise("conv3", 1, w).rectified()}
 		},
-		unit: unit{blocks: 1, project: true, relu: true}},
+		unit: unit{blocks: 1, project: true, relu: true},
+		// 2·W² + S·W = T, with G = 1.
+		bound: func(t float64) float64 { return (math.Sqrt(positions*positions+8*t) - positions) / 4 }},
 	{Family: FamilyShuffleNet, example: "ShuffleNet-W48G3",
-		numbers: []number{width, {letter: "G", least: 1}}, partitions: regular,
+		numbers: []number{{letter: "W", least: shuffleReduction, every: shuffleReduction}, {letter: "G", least: 1, falls: true,
+			of: func(n Numbers) int { return n[0] / shuffleReduction }}}, partitions: regular,
 		check: func(n Numbers) string {
 			if n[0]%(shuffleReduction*n[1]) != 0 {
 				return fmt.Sprintf("%d channels are not a multiple of %d·G = %d", n[0], shuffleReduction,
@@ -194,7 +237,42 @@ var families = []family{
 			restore.StepIn = g // the shuffle, which the kernels of single channels between them let pass
 			return []Factor{pointwise("conv1", g, inner).rectified(), spatial("conv2", 3, inner, inner).norm(), restore}
 		},
-		unit: unit{blocks: 1, project: true, relu: true}},
+		unit: unit{blocks: 1, project: true, relu: true},
+		// A partition of the first factor gives W/4/G neighbours, and every G-th channel goes to the same
+		// partition of the last.
+		dense: func(n Numbers) bool { return n[1]*n[1] <= n[0]/shuffleReduction },
+		// G ≤ √(W/4) gives T ≥ 2·W·√(W/4) + S·W/4.
+		bound: func(t float64) float64 { return power32(1, positions/shuffleReduction, t) }},
+}
+
+// power32 returns the x ≥ 0 with a·x^(3/2) + b·x = t.
+func power32(a, b, t float64) float64 {
+	x := math.Cbrt(t / a * t / a) // too large, as each step of Newton's method from here on
+	for range 100 {
+		root := math.Sqrt(x)
+		next := x - (a*x*root+b*x-t)/(1.5*a*root+b)
+		if !(next < x) {
+			break
+		}
+		x = next
+	}
+	return x
+}
+
+// system returns the plain system of some numbers.
+func (f *family) system(n Numbers) System {
+	if f.Family == FamilyIGC {
+		return PairSystem(Pair{L: n[0], M: n[1]})
+	}
+	return System{Family: f.Family, Numbers: n, Ident: f.Family == FamilyResNet}
+}
+
+// numbers returns the numbers of the first stage.
+func (s System) numbers() Numbers {
+	if s.Family == FamilyIGC {
+		return Numbers{s.Stages[0].L, s.Stages[0].M}
+	}
+	return s.Numbers
 }
 
 // Families lists all families, those of the paper first.
@@ -296,32 +374,27 @@ func (s System) BlockParams() int { return blockParams(s.Width(), s.Block()) }
 // Width returns the number of channels in the first stage.
 func (s System) Width() int { return s.stage(0).Width() }
 
-// parse reads the numbers of a name, like "M1K5K6K6" for the letters M and K.
+// parse reads the numbers of a name, like "M1K5K6K6" for the letters M and K. It returns false if the
+// text has other letters, or numbers out of their range.
 func (f *family) parse(text string) (n Numbers, ok bool) {
 	at := 0
-	add := func(least int) bool {
-		digits := len(text) - len(strings.TrimLeft(text, "0123456789"))
-		v, err := strconv.Atoi(text[:digits])
-		if err != nil || v < least || v > maxPartitions || at == len(n) {
-			return false
-		}
-		n[at], text = v, text[digits:]
-		at++
-		return true
-	}
 	for _, k := range f.numbers {
-		for first := true; first || k.many && strings.HasPrefix(text, k.letter); first = false {
-			rest, found := strings.CutPrefix(text, k.letter)
-			if text = rest; !found || !add(k.least) {
+		for first := true; first || k.many && text != ""; first = false {
+			letter, found := k.letter, true
+			if letter == "" {
+				letter = "x"
+			}
+			if text, found = strings.CutPrefix(text, letter); !found && k.letter == "" {
+				n[at] = n[at-1]
+				at++
+				continue
+			}
+			digits := len(text) - len(strings.TrimLeft(text, "0123456789"))
+			v, err := strconv.Atoi(text[:digits])
+			if !found || err != nil || v < k.least || v > maxPartitions || at == len(n) {
 				return n, false
 			}
-		}
-		if rest, two := strings.CutPrefix(text, "x"); k.twice && two {
-			if text = rest; !add(k.least) {
-				return n, false
-			}
-		} else if k.twice {
-			n[at] = n[at-1]
+			n[at], text = v, text[digits:]
 			at++
 		}
 	}
@@ -331,17 +404,15 @@ func (f *family) parse(text string) (n Numbers, ok bool) {
 // format writes numbers as parse reads them.
 func (f *family) format(n Numbers) string {
 	var b strings.Builder
-	i := 0
-	for _, k := range f.numbers {
-		for first := true; first || k.many && i < len(n) && n[i] > 0; first = false {
+	for i, k := range f.numbers {
+		switch {
+		case k.letter != "":
 			b.WriteString(k.letter + strconv.Itoa(n[i]))
-			i++
+		case n[i] != n[i-1]:
+			b.WriteString("x" + strconv.Itoa(n[i]))
 		}
-		if k.twice {
-			if n[i] != n[i-1] {
-				b.WriteString("x" + strconv.Itoa(n[i]))
-			}
-			i++
+		for j := i + 1; k.many && j < len(n) && n[j] > 0; j++ {
+			b.WriteString(k.letter + strconv.Itoa(n[j]))
 		}
 	}
 	return b.String()
@@ -354,11 +425,13 @@ func (f *family) want() string {
 	}
 	var of []string
 	for _, k := range f.numbers {
-		letter := k.letter
-		if k.many {
-			letter += "…"
+		switch {
+		case k.letter == "":
+		case k.many:
+			of = append(of, fmt.Sprintf("%s from %d to %d, 1 to %d times", k.letter, k.least, maxPartitions, maxNumbers-1))
+		default:
+			of = append(of, fmt.Sprintf("%s from %d to %d", k.letter, k.least, maxPartitions))
 		}
-		of = append(of, fmt.Sprintf("%s from %d to %d", letter, k.least, maxPartitions))
 	}
 	return fmt.Sprintf("like %s: %s", f.example, strings.Join(of, ", "))
 }

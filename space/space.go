@@ -82,15 +82,19 @@ func ComparePairs(a, b Pair) int {
 	return cmp.Or(cmp.Compare(a.M, b.M), cmp.Compare(a.L, b.L))
 }
 
-// WidthBound returns the largest width, in channels, that a block can have with a budget of
-// T parameters and a primary kernel of S positions (Eq. 15):
+// WidthBound returns the largest width, in channels, that a product of n group convolutions can have
+// with a budget of t parameters, where the first has a kernel of s positions and partitions of M
+// channels, and the others are 1×1 with partitions of K₂, …, K_n channels. A product of C = M·K₂·…·K_n
+// channels has t = C·(M·s + K₂ + … + K_n) parameters. The n terms of the sum have the product s·C, so
+// their mean is at least its n-th root, and
 //
-//	G ≤ (T / (2·√S))^(2/3)
+//	C ≤ (t / (n·s^(1/n)))^(n/(n+1))
 //
-// A block reaches the bound where L = M·S; see WidestPoint.
-func WidthBound(budget, kernel int) float64 {
-	root := math.Cbrt(float64(budget) / (2 * math.Sqrt(float64(kernel))))
-	return root * root
+// A product reaches the bound where M·s = K₂ = … = K_n. n = 2 is an IGC block (Eq. 15), which
+// reaches it where L = M·s: see WidestPoint. n = 1 is a regular convolution.
+func WidthBound(n int, t, s float64) float64 {
+	k := float64(n)
+	return math.Pow(t/(k*math.Pow(s, 1/k)), k/(k+1))
 }
 
 // WidestPoint returns the real numbers L and M that use up a budget of T parameters and give the

@@ -182,14 +182,14 @@ func TestWidthBound(t *testing.T) {
 			t.Fatalf("Eq. 14 fails for %s, S = %d", p, s)
 		}
 		// 1e-12 allows for the rounding of a cube root, a square root and four products.
-		if bound := space.WidthBound(params, s); float64(p.Width()) > bound*(1+1e-12) {
+		if bound := space.WidthBound(2, float64(params), float64(s)); float64(p.Width()) > bound*(1+1e-12) {
 			t.Fatalf("%s, S = %d: width %d above the bound %.17g", p, s, p.Width(), bound)
 		}
 	}))
 	t.Run("L = M·S meets the bound", rapid.MakeCheck(func(t *rapid.T) {
 		m, s := rapid.IntRange(1, 500).Draw(t, "M"), rapid.IntRange(1, 49).Draw(t, "S")
 		p := space.Pair{L: m * s, M: m}
-		if got := space.WidthBound(p.Params(s), s); math.Abs(got/float64(p.Width())-1) > 1e-12 {
+		if got := space.WidthBound(2, float64(p.Params(s)), float64(s)); math.Abs(got/float64(p.Width())-1) > 1e-12 {
 			t.Fatalf("%s, S = %d: bound %.17g, width %d", p, s, got, p.Width())
 		}
 		gotL, gotM := space.WidestPoint(p.Params(s), s)
@@ -205,7 +205,7 @@ func TestWidthBound(t *testing.T) {
 			budget int
 			want   float64
 		}{{4672, 84.64}, {17536, 204.41}} {
-			if got := space.WidthBound(c.budget, 9); math.Abs(got-c.want) > 0.02 {
+			if got := space.WidthBound(2, float64(c.budget), 9); math.Abs(got-c.want) > 0.02 {
 				t.Errorf("T = %d: %g, want %g", c.budget, got, c.want)
 			}
 		}

@@ -73,10 +73,20 @@ func (b StageBudget) cost(layers []Layer) int64 {
 	return n.MultiplyAdds()
 }
 
-// Error returns how far a network is from the budget, cost/budget − 1: 0.024 means 2.4 % above it.
-func (b StageBudget) Error(n Network) float64 {
-	return float64(b.cost(n.Layers))/float64(max(int64(b.Params), b.MultiplyAdds)) - 1
+// Cost returns the parameters and the multiply–adds of a system's network. It returns an error if
+// there is no such network.
+func (b StageBudget) Cost(s System) (params int, multiplyAdds int64, err error) {
+	n, err := s.Network(b.Plan)
+	return n.Params(), n.MultiplyAdds(), err
 }
+
+// Error returns how far a cost is from the budget, cost/budget − 1: 0.024 means 2.4 % above it.
+func (b StageBudget) Error(params int, multiplyAdds int64) float64 {
+	return deviation(b.Params, b.MultiplyAdds, params, multiplyAdds)
+}
+
+// String describes the budget, for example "151834 parameters".
+func (b StageBudget) String() string { return amount(b.Params, b.MultiplyAdds) + " of a network" }
 
 // Systems returns the networks within the tolerance, the nearest to the budget first. Equally near
 // networks are in the order of their pairs (ComparePairs), stage by stage. The first stage has at

@@ -41,7 +41,7 @@ func TestStageBudget(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			e := math.Abs(b.Error(n))
+			e := math.Abs(b.Error(n.Params(), n.MultiplyAdds()))
 			if e > b.Tolerance || e < last-1e-12 {
 				t.Fatalf("%v is off by %g after %g", s, e, last)
 			}
@@ -101,7 +101,7 @@ func bruteForce(t *testing.T, b space.StageBudget) (found []space.System) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					if math.Abs(b.Error(n)) <= b.Tolerance {
+					if math.Abs(b.Error(n.Params(), n.MultiplyAdds())) <= b.Tolerance {
 						found = append(found, s)
 					}
 				}

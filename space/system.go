@@ -156,15 +156,8 @@ func ParseSystem(name string) (System, error) {
 	switch {
 	case f == nil:
 		return s, unknownSystem(name)
-	case s.Family == FamilyIGC:
-		if err := s.parseStages(m[2]); err != nil {
-			return s, fmt.Errorf("network %q: %w", name, err)
-		}
-	default:
-		var ok bool
-		if s.Numbers, ok = f.parse(m[2]); !ok {
-			return s, fmt.Errorf("network %q: want a name %s", name, f.want())
-		}
+	case !s.parseNumbers(f, m[2]):
+		return s, fmt.Errorf("network %q: want a name %s", name, f.want())
 	}
 	s.Ident = s.Family == FamilyResNet
 	if m[3] != "" {
@@ -206,20 +199,21 @@ func unknownSystem(name string) error {
 		strings.Join(examples[:last], ", "), examples[last])
 }
 
-// parseStages reads the pairs of an IGC network, like "L24M2/L12M8".
-func (s *System) parseStages(text string) error {
+// parseNumbers reads the numbers of a name of the family f, of IGC those of each stage.
+func (s *System) parseNumbers(f *family, text string) (ok bool) {
+	if f.Family != FamilyIGC {
+		s.Numbers, ok = f.parse(text)
+		return ok
+	}
 	texts := strings.Split(text, "/")
-	if len(texts) > len(s.Stages) {
-		return fmt.Errorf("want at most %d stages", len(s.Stages))
-	}
-	for i, pair := range texts {
-		p, err := ParsePair(pair)
-		if err != nil || !strings.HasPrefix(pair, "L") {
-			return fmt.Errorf("pair %q: want L and M from 1 to %d, like L24M2", pair, maxPartitions)
+	for i := range min(len(texts), len(s.Stages)) {
+		n, ok := f.parse(texts[i])
+		if !ok {
+			return false
 		}
-		s.Stages[i] = p
+		s.Stages[i] = f.partitions(n)
 	}
-	return nil
+	return len(texts) <= len(s.Stages)
 }
 
 // The limits of a network keep its counts below 2⁶³.
@@ -235,15 +229,14 @@ const (
 func (s System) String() string {
 	var b strings.Builder
 	b.WriteString(string(s.Family))
-	if f := s.family(); s.Family == FamilyIGC {
-		for i, p := range s.Stages {
-			if i > 0 && p == (Pair{}) {
-				break
-			}
-			b.WriteString(string("-/"[min(i, 1)]) + p.String())
+	if f := s.family(); f != nil && len(f.numbers) > 0 {
+		b.WriteString("-" + f.format(s.numbers()))
+	}
+	for _, p := range s.Stages[1:] {
+		if p == (Pair{}) {
+			break
 		}
-	} else if f != nil && len(f.numbers) > 0 {
-		b.WriteString("-" + f.format(s.Numbers))
+		b.WriteString("/" + p.String())
 	}
 	if s.Ident && s.Family != FamilyResNet {
 		b.WriteString("+Ident.")
@@ -283,10 +276,10 @@ func (s System) stage(i int) Pair {
 			return Pair{L: 2 * p.L, M: p.M}
 		}
 		return Pair{L: p.L, M: 2 * p.M}
-	case s.Family == FamilyIGC:
+	case i > 0:
 		return s.Stages[i]
 	}
-	return s.family().partitions(s.Numbers)
+	return s.family().partitions(s.numbers())
 }
 
 // Pair returns the pair of the first stage. It is zero for a family other than IGC.
@@ -420,7 +413,7 @@ func (s System) checkNumbers() error {
 	if f == nil {
 		return fmt.Errorf("family %q: want one of %v", s.Family, Families())
 	}
-	if n, ok := f.parse(f.format(s.Numbers)); !ok || n != s.Numbers {
+	if n, ok := f.parse(f.format(s.numbers())); !ok || n != s.numbers() {
 		return fmt.Errorf("want a name %s", f.want())
 	}
 	if f.check != nil {

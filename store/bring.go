@@ -78,8 +78,12 @@ func (db *DB) Bring(ctx context.Context, from Source) ([]Brought, error) {
 			return nil, err
 		}
 		put := func(tx *sql.Tx) error {
+			_, here, err := db.findStudy(ctx, tx, from.Study.Name)
+			if err != nil {
+				return err
+			}
 			for _, there := range batch {
-				b, err := bringOne(ctx, tx, from.Study.Name, there.Record, wants[there.i].take)
+				b, err := bringOne(ctx, tx, from.Study, here, there.Record, wants[there.i].take)
 				if err != nil {
 					return err
 				}
@@ -147,15 +151,20 @@ type want struct {
 // compare joins all records of a source with what is stored, without their states, and stores nothing. It returns a
 // *ConflictError if the study has other settings here, and an error that names the trials whose records do not agree.
 func (db *DB) compare(ctx context.Context, from Source, act string) ([]want, error) {
+	here := from.Study // unless the study is stored
 	err := db.view(ctx, func(tx *sql.Tx) error {
-		_, here, err := db.findStudy(ctx, tx, from.Study.Name)
+		_, stored, err := db.findStudy(ctx, tx, from.Study.Name)
 		if errors.Is(err, ErrNoStudy) {
 			return nil
 		}
-		if err == nil && here.Fingerprint() != from.Study.Fingerprint() {
-			return &ConflictError{Study: here.Name, Database: db.name, Diff: search.Diff(here, from.Study)}
+		if err != nil {
+			return err
 		}
-		return err
+		here = stored
+		if there := from.Study.Along(here.Axes); here.Along(there.Axes).Fingerprint() != there.Fingerprint() {
+			return &ConflictError{Study: here.Name, Database: db.name, Diff: search.Diff(here, there)}
+		}
+		return nil
 	})
 	if c := (*ConflictError)(nil); errors.As(err, &c) {
 		return nil, c
@@ -174,11 +183,11 @@ func (db *DB) compare(ctx context.Context, from Source, act string) ([]want, err
 			return nil, db.explain(act, fmt.Errorf("%v is done there, but its last epoch is missing", there.Key))
 		}
 		err = db.view(ctx, func(tx *sql.Tx) error {
-			here, err := findStored(ctx, tx, from.Study.Name, there.Key)
+			mine, err := findStored(ctx, tx, from.Study, here, there.Key)
 			if errors.Is(err, errNotPlanned) {
-				here, err = stored{}, nil
+				mine, err = stored{}, nil
 			}
-			wants[i] = want{there.Trial, here.join(there)}
+			wants[i] = want{there.Trial, mine.join(there)}
 			return err
 		})
 		if err != nil {
@@ -205,10 +214,12 @@ func conflictError(trials []string) error {
 		strings.Join(trials, "; "), more)}
 }
 
-// bringOne stores one record; states says that it was loaded with its states.
-func bringOne(ctx context.Context, tx *sql.Tx, study string, there search.Record, states bool) (Brought, error) {
+// bringOne stores one record of the study from into the stored study; states says that it was loaded with its states.
+func bringOne(
+	ctx context.Context, tx *sql.Tx, from, study search.Study, there search.Record, states bool,
+) (Brought, error) {
 	b := Brought{Trial: there.Trial}
-	here, err := findStored(ctx, tx, study, there.Key)
+	here, err := findStored(ctx, tx, from, study, there.Key)
 	if err != nil {
 		return b, err
 	}
@@ -238,13 +249,17 @@ type stored struct {
 
 var errNotPlanned = errors.New("no trial of the study")
 
-// findStored reads all that the database has of a trial, without its states. The error wraps errNotPlanned if it has no
-// such trial.
-func findStored(ctx context.Context, tx *sql.Tx, study string, key search.Key) (s stored, err error) {
+// findStored reads all that the database has of a trial of the study from, without its states. The stored study here may
+// have other axes, so that the trial has another key there. The error wraps errNotPlanned if there is no such trial.
+func findStored(ctx context.Context, tx *sql.Tx, from, here search.Study, key search.Key) (s stored, err error) {
+	key, ok := here.KeyWithin(from.KeyAlong(key, here.Axes))
+	if !ok {
+		return s, fmt.Errorf("%s is %w", key, errNotPlanned)
+	}
 	var trial int64
 	err = tx.QueryRowContext(ctx, `SELECT s.id, s.keep_checkpoints, t.id FROM study s JOIN trial t ON t.study = s.id
-		WHERE s.name = ? AND t.system = ? AND t.seed = ?`,
-		study, key.System.String(), key.Seed).Scan(&s.study, &s.keep, &trial)
+		WHERE s.name = ? AND t.system = ? AND t.point = ? AND t.seed = ?`,
+		here.Name, key.System.String(), key.At, key.Seed).Scan(&s.study, &s.keep, &trial)
 	if errors.Is(err, sql.ErrNoRows) {
 		return s, fmt.Errorf("%s is %w", key, errNotPlanned)
 	}

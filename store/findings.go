@@ -346,17 +346,17 @@ func (db *DB) busyTrials(ctx context.Context, tx *sql.Tx) (map[int64]bool, error
 // trialNames names each trial with its study: "study quick: L40M2 seed 1".
 func trialNames(ctx context.Context, tx *sql.Tx) (map[int64]string, error) {
 	names, systems := map[int64]string{}, systemNames{}
-	err := each(ctx, tx, `SELECT t.id, t.system, t.seed, coalesce(s.name, '')
+	err := each(ctx, tx, `SELECT t.id, t.system, t.point, t.seed, coalesce(s.name, '')
 		FROM trial t LEFT JOIN study s ON s.id = t.study`, nil, func(rows *sql.Rows) error {
 		var id, seed int64
 		var system, study string
-		if err := rows.Scan(&id, &system, &seed, &study); err != nil {
+		var key search.Key
+		if err := rows.Scan(&id, &system, &key.At, &seed, &study); err != nil {
 			return err
 		}
-		var key search.Key
 		label := fmt.Sprintf("%q", brief(system))
 		if err := (systemName{systems, &key.System}).Scan(system); err == nil {
-			label = key.System.Label()
+			label = brief(key.Label())
 		}
 		names[id] = fmt.Sprintf("study %s: %s seed %d", plainName(study), label, seed)
 		return nil

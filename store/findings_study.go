@@ -129,6 +129,7 @@ func (s *storedStudy) settingsFaults() (list []finding, sound bool) {
 type storedPlan struct {
 	id           int64
 	system       string
+	point        search.Point
 	l, m         int
 	seed         int
 	epochs       int
@@ -141,11 +142,11 @@ type storedPlan struct {
 func (s *storedStudy) planFaults(ctx context.Context, tx *sql.Tx, names map[int64]string) (list []finding, err error) {
 	var rows []storedPlan
 	there := map[search.Key]bool{}
-	err = each(ctx, tx, `SELECT id, system, coalesce(L, 0), coalesce(M, 0), seed, epochs, multiply_adds, params,
+	err = each(ctx, tx, `SELECT id, system, point, coalesce(L, 0), coalesce(M, 0), seed, epochs, multiply_adds, params,
 			(SELECT count(*) FROM attempt WHERE trial = trial.id)
 		FROM trial WHERE study = ? ORDER BY id`, []any{s.id}, func(r *sql.Rows) error {
 		var t storedPlan
-		err := r.Scan(&t.id, &t.system, &t.l, &t.m, &t.seed, &t.epochs, &t.multiplyAdds, &t.params,
+		err := r.Scan(&t.id, &t.system, &t.point, &t.l, &t.m, &t.seed, &t.epochs, &t.multiplyAdds, &t.params,
 			&t.attempts)
 		rows = append(rows, t)
 		return err
@@ -163,7 +164,7 @@ func (s *storedStudy) planFaults(ctx context.Context, tx *sql.Tx, names map[int6
 		if err == nil && classes > 0 {
 			network, err = system.Network(s.Plan(in, classes))
 		}
-		if err == nil && (system.String() != t.system || t.seed < 0) {
+		if err == nil && (system.String() != t.system || t.seed < 0 || !s.HasPoint(t.point)) {
 			err = errors.New("no study has such a one")
 		}
 		if err != nil {
@@ -175,9 +176,9 @@ func (s *storedStudy) planFaults(ctx context.Context, tx *sql.Tx, names map[int6
 			list = append(list, f)
 			continue
 		}
-		there[search.Key{System: system, Seed: t.seed}] = true
-		want := storedPlan{t.id, t.system, system.Pair().L, system.Pair().M, t.seed, s.Epochs, t.multiplyAdds, t.params,
-			t.attempts}
+		there[search.Key{System: system, At: t.point, Seed: t.seed}] = true
+		want := storedPlan{t.id, t.system, t.point, system.Pair().L, system.Pair().M, t.seed, s.At(t.point).Epochs,
+			t.multiplyAdds, t.params, t.attempts}
 		if classes > 0 {
 			want.multiplyAdds = network.MultiplyAdds()
 			if t.params != 0 { // 0 is unknown
@@ -267,8 +268,29 @@ const ofStudy = ` FROM trial t JOIN epoch e ON e.trial = t.id JOIN attempt a ON 
 	WHERE t.study = ?1 AND e.number BETWEEN 1 AND t.epochs`
 
 // totalFaults finds epochs that count other pictures than the study has. How many these are in all only the pictures
-// tell, so what most epochs have is right, within the settings.
+// tell, so what most epochs have is right, within the settings. Trials of another batch leave out another rest of the
+// training pictures, so each point is looked at alone.
 func (s *storedStudy) totalFaults(ctx context.Context, tx *sql.Tx, names map[int64]string) (list []finding, err error) {
+	points, err := s.points(ctx, tx)
+	for _, p := range points {
+		if err == nil {
+			var faults []finding
+			faults, err = s.totalFaultsAt(ctx, tx, names, p)
+			list = append(list, faults...)
+		}
+	}
+	return list, err
+}
+
+// points lists the points of the stored trials.
+func (s *storedStudy) points(ctx context.Context, tx *sql.Tx) ([]string, error) {
+	return texts(ctx, tx, `SELECT DISTINCT point FROM trial WHERE study = ? ORDER BY 1`, s.id)
+}
+
+func (s *storedStudy) totalFaultsAt(
+	ctx context.Context, tx *sql.Tx, names map[int64]string, point string,
+) (list []finding, err error) {
+	const at = ofStudy + ` AND t.point = ?3`
 	evaluated := fmt.Sprintf(` AND (e.number %% %d = 0 OR e.number = t.epochs)`, s.EvaluateEvery)
 	orAll := func(n int) int { return cmp.Or(n, 1<<62) }
 	for _, split := range []struct {
@@ -281,8 +303,8 @@ func (s *storedStudy) totalFaults(ctx context.Context, tx *sql.Tx, names map[int
 	} {
 		total := split.column
 		var usual int64
-		err := tx.QueryRowContext(ctx, `SELECT coalesce((SELECT `+total+ofStudy+split.when+` AND `+total+` BETWEEN 1 AND ?2
-			GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT 1), 0)`, s.id, split.most).Scan(&usual)
+		err := tx.QueryRowContext(ctx, `SELECT coalesce((SELECT `+total+at+split.when+` AND `+total+` BETWEEN 1 AND ?2
+			GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT 1), 0)`, s.id, split.most, point).Scan(&usual)
 		if err != nil {
 			return nil, err
 		}
@@ -290,15 +312,15 @@ func (s *storedStudy) totalFaults(ctx context.Context, tx *sql.Tx, names map[int
 		if split.when != "" {
 			wrong = `iif(1` + split.when + `, ` + wrong + `, ` + total + ` <> 0)`
 		}
-		err = each(ctx, tx, `SELECT t.id, min(e.number), `+total+ofStudy+` AND `+wrong+` GROUP BY t.id`,
-			[]any{s.id, usual}, func(rows *sql.Rows) error {
+		err = each(ctx, tx, `SELECT t.id, min(e.number), `+total+at+` AND `+wrong+` GROUP BY t.id`,
+			[]any{s.id, usual, point}, func(rows *sql.Rows) error {
 				var trial, number, got int64
 				err := rows.Scan(&trial, &number, &got)
 				is := fmt.Sprintf("where the study has %d", usual)
 				if usual == 0 && split.most > 0 {
 					is = fmt.Sprintf("where the study has at most %d", split.most)
 				}
-				if split.when != "" && !s.Evaluates(int(number)) {
+				if split.when != "" && !s.At(search.Point(point)).Evaluates(int(number)) {
 					is = "where the study evaluates none"
 				}
 				list = append(list, finding{Finding{fmt.Sprintf("%s epoch %d counts %d %s pictures, %s",
@@ -312,35 +334,45 @@ func (s *storedStudy) totalFaults(ctx context.Context, tx *sql.Tx, names map[int
 	return list, nil
 }
 
-// rateFaults finds epochs whose learning rate is above that of the study, and those with another one than most that
-// the same program trained: it depends on the epoch alone. Rates are compared up to rounding.
+// rateFaults finds epochs whose learning rate is above that of the study at their point, and those with another one than
+// most of this point that the same program trained: it depends on the epoch alone. Rates are compared up to rounding.
 func (s *storedStudy) rateFaults(ctx context.Context, tx *sql.Tx, names map[int64]string) (list []finding, err error) {
 	const digits = 1 - 1e-9
 	note := func(trial, number int64, got, want float64, than string) {
 		list = append(list, finding{Finding{fmt.Sprintf("%s epoch %d has the learning rate %g, %s %g",
 			names[trial], number, got, than, want), anew}, 0, trial, number, cut})
 	}
-	err = each(ctx, tx, `SELECT t.id, min(e.number), e.learning_rate`+ofStudy+`
-		AND NOT e.learning_rate * ?2 BETWEEN 0 AND ?3 GROUP BY t.id`, []any{s.id, digits, s.LearningRate},
-		func(rows *sql.Rows) error {
-			var trial, number int64
-			var got float64
-			err := rows.Scan(&trial, &number, &got)
-			note(trial, number, got, s.LearningRate, "that of the study is")
-			return err
-		})
-	if err != nil || len(list) > 0 {
-		return list, err
+	points, err := s.points(ctx, tx)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range points {
+		most := s.At(search.Point(p)).LearningRate
+		err = each(ctx, tx, `SELECT t.id, min(e.number), e.learning_rate`+ofStudy+`
+			AND NOT e.learning_rate * ?2 BETWEEN 0 AND ?3 AND t.point = ?4 GROUP BY t.id`, []any{s.id, digits, most, p},
+			func(rows *sql.Rows) error {
+				var trial, number int64
+				var got float64
+				err := rows.Scan(&trial, &number, &got)
+				note(trial, number, got, most, "that of the study is")
+				return err
+			})
+		if err != nil {
+			return nil, err
+		}
+	}
+	if len(list) > 0 {
+		return list, nil
 	}
 	type group struct {
-		number int64
-		commit string
+		number        int64
+		commit, point string
 	}
 	var groups []group
-	err = each(ctx, tx, `SELECT e.number, a.git_commit`+ofStudy+` AND a.token IS NOT NULL GROUP BY 1, 2
+	err = each(ctx, tx, `SELECT e.number, a.git_commit, t.point`+ofStudy+` AND a.token IS NOT NULL GROUP BY 1, 2, 3
 		HAVING min(e.learning_rate) < max(e.learning_rate) * ?2`, []any{s.id, digits}, func(rows *sql.Rows) error {
 		var g group
-		err := rows.Scan(&g.number, &g.commit)
+		err := rows.Scan(&g.number, &g.commit, &g.point)
 		groups = append(groups, g)
 		return err
 	})
@@ -349,14 +381,14 @@ func (s *storedStudy) rateFaults(ctx context.Context, tx *sql.Tx, names map[int6
 	}
 	seen := []int64{} // the trials that are cut already, at an earlier epoch
 	for _, g := range groups {
-		const these = ofStudy + ` AND a.token IS NOT NULL AND e.number = ?2 AND a.git_commit = ?3`
+		const these = ofStudy + ` AND a.token IS NOT NULL AND e.number = ?2 AND a.git_commit = ?3 AND t.point = ?4`
 		var usual float64
 		if err := tx.QueryRowContext(ctx, `SELECT e.learning_rate`+these+`
-			GROUP BY 1 ORDER BY count(*) DESC, 1 DESC LIMIT 1`, s.id, g.number, g.commit).Scan(&usual); err != nil {
+			GROUP BY 1 ORDER BY count(*) DESC, 1 DESC LIMIT 1`, s.id, g.number, g.commit, g.point).Scan(&usual); err != nil {
 			return nil, err
 		}
-		err := each(ctx, tx, `SELECT t.id, e.learning_rate`+these+` AND e.learning_rate NOT BETWEEN ?4 AND ?5`,
-			[]any{s.id, g.number, g.commit, usual * digits, usual / digits}, func(rows *sql.Rows) error {
+		err := each(ctx, tx, `SELECT t.id, e.learning_rate`+these+` AND e.learning_rate NOT BETWEEN ?5 AND ?6`,
+			[]any{s.id, g.number, g.commit, g.point, usual * digits, usual / digits}, func(rows *sql.Rows) error {
 				var trial int64
 				var got float64
 				err := rows.Scan(&trial, &got)

@@ -222,10 +222,10 @@ func (db *DB) setSilent(ctx context.Context, o otherWorker, silent string) error
 		}
 		trials = nil
 		systems := systemNames{}
-		return each(ctx, tx, `SELECT t.system, t.seed FROM attempt a JOIN trial t ON t.id = a.trial
+		return each(ctx, tx, `SELECT t.system, t.point, t.seed FROM attempt a JOIN trial t ON t.id = a.trial
 			WHERE a.worker = ? ORDER BY t.id`, []any{o.ID}, func(rows *sql.Rows) error {
 			var k search.Key
-			err := rows.Scan(systems.into(&k.System), &k.Seed)
+			err := rows.Scan(systems.into(&k.System), &k.At, &k.Seed)
 			trials = append(trials, k.String())
 			return err
 		})

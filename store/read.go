@@ -173,7 +173,7 @@ func findAttempts(
 	ctx context.Context, tx *sql.Tx, which string, args ...any,
 ) (attempts []TrialAttempt, rows []int64, err error) {
 	systems := systemNames{}
-	query := `SELECT a.id, t.system, t.seed, coalesce(a.token, x''), a.started, coalesce(a.ended, 0),
+	query := `SELECT a.id, t.system, t.point, t.seed, coalesce(a.token, x''), a.started, coalesce(a.ended, 0),
 			coalesce(a.outcome, ''), coalesce(a.failure, ''), a.message,
 			a.git_commit, a.go_version, a.cpu, a.isa, a.device, a.host, a.pid, a.args, a.job
 		FROM trial t JOIN attempt a ON a.trial = t.id WHERE ` + which + ` ORDER BY a.id`
@@ -181,7 +181,7 @@ func findAttempts(
 		var row, started, ended int64
 		var a TrialAttempt
 		var text []byte
-		if err := found.Scan(&row, systems.into(&a.System), &a.Seed, &a.Token, &started, &ended,
+		if err := found.Scan(&row, systems.into(&a.System), &a.At, &a.Seed, &a.Token, &started, &ended,
 			&a.Ending, &a.Failure, &a.Message,
 			&a.Commit, &a.GoVersion, &a.CPU, &a.ISA, &a.Device, &a.Host, &a.PID, &text, &a.Attempt.Job); err != nil {
 			return err
@@ -237,7 +237,8 @@ func (db *DB) checkpoint(ctx context.Context, table, name string, key search.Key
 		var trial int64
 		var status search.Status
 		err := tx.QueryRowContext(ctx, `SELECT t.id, t.status FROM trial t
-			WHERE t.study = ? AND t.system = ? AND t.seed = ?`, id, key.System.String(), key.Seed).Scan(&trial, &status)
+			WHERE t.study = ? AND t.system = ? AND t.point = ? AND t.seed = ?`, id, key.System.String(), key.At, key.Seed).
+			Scan(&trial, &status)
 		if errors.Is(err, sql.ErrNoRows) {
 			return fmt.Errorf("it has no trial %v", key)
 		}
@@ -319,10 +320,10 @@ var statuses = []search.Status{search.Pending, search.Running, search.Done, sear
 func findTrials(ctx context.Context, tx *sql.Tx, which string, args ...any) (trials []search.TrialState, err error) {
 	var t search.TrialState
 	var message string
-	fields := epochFields(&t.Last, &t.ID, systemNames{}.into(&t.System), &t.Seed, &t.Status, &t.Epochs, &t.Until,
+	fields := epochFields(&t.Last, &t.ID, systemNames{}.into(&t.System), &t.At, &t.Seed, &t.Status, &t.Epochs, &t.Until,
 		&t.MultiplyAdds, &t.Params, &message, &t.Failure, &t.ISA)
 	// The last attempt says why a trial failed or diverged.
-	err = each(ctx, tx, `SELECT t.id, t.system, t.seed, t.status, t.epochs,
+	err = each(ctx, tx, `SELECT t.id, t.system, t.point, t.seed, t.status, t.epochs,
 			CASE t.status WHEN 'running' THEN t.until ELSE 0 END, t.multiply_adds, t.params,
 			coalesce(a.message, ''), coalesce(a.failure, ''), coalesce(b.isa, ''), `+epochNames("e.")+`
 		FROM trial t LEFT JOIN epoch e ON e.trial = t.id AND e.number = (SELECT max(number)
@@ -459,11 +460,11 @@ func checkEpoch(t search.Trial, number, least int) error {
 	return nil
 }
 
-// checkEpochs refuses trials with another number of epochs than their study.
+// checkEpochs refuses trials with another number of epochs than their study has at their point.
 func checkEpochs(s search.Study, trials []search.TrialState) error {
 	for _, t := range trials {
-		if t.Epochs != s.Epochs {
-			return contradiction(fmt.Sprintf("%v has %d epochs, but its study %d", t.Key, t.Epochs, s.Epochs))
+		if epochs := s.At(t.At).Epochs; t.Epochs != epochs {
+			return contradiction(fmt.Sprintf("%v has %d epochs, but its study %d", t.Key, t.Epochs, epochs))
 		}
 	}
 	return nil

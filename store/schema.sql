@@ -34,13 +34,15 @@ CREATE TABLE study (
     given_out        TEXT CHECK (given_out IS NULL OR json_valid(given_out)) -- how a coordinator runs the study, with the keys of a study file; NULL if none does
 ) STRICT;
 
--- One training: one network from one seed. All else that defines it is in the settings of its study.
+-- One training: one network at one point of the study's axes, from one seed. All else that defines it is in the
+-- settings of its study.
 CREATE TABLE trial (
     id            INTEGER PRIMARY KEY,                           -- rises in the order of the plan
     study         INTEGER NOT NULL REFERENCES study (id),
     system        TEXT    NOT NULL CHECK (length(system) BETWEEN 1 AND 200), -- name of the network, 'IGC-L40M2'
     L             INTEGER CHECK (L >= 1),                        -- primary partitions of the first stage; NULL if it has none
     M             INTEGER CHECK (M >= 1),                        -- channels of each, secondary partitions
+    point         TEXT    NOT NULL DEFAULT '' CHECK (length(point) <= 200), -- the value of each setting of which the study has a list, 'batch=64,learning_rate=0.05'; '' if it has none
     seed          INTEGER NOT NULL CHECK (seed >= 0),
     status        TEXT    NOT NULL CHECK (status IN ('pending', 'running', 'done', 'diverged', 'failed')),
     epochs        INTEGER NOT NULL CHECK (epochs >= 1),          -- epochs of the whole training
@@ -49,7 +51,7 @@ CREATE TABLE trial (
     params        INTEGER NOT NULL CHECK (params >= 0),          -- parameters of the network, 0 if unknown
     changed       INTEGER NOT NULL DEFAULT 0 CHECK (changed >= 0), -- study.changes at the last change to the trial
     outside       INTEGER NOT NULL DEFAULT 0 CHECK (outside IN (0, 1)), -- 1 of a trial that the study had before its settings left it out
-    UNIQUE (study, system, seed)
+    UNIQUE (study, system, point, seed)
 ) STRICT;
 
 CREATE INDEX changed_trial ON trial (study, changed);

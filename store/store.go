@@ -40,8 +40,8 @@ const (
 	// applicationID is "igcs" in ASCII, at offset 68 of the file.
 	applicationID = 0x69676373
 	// schemaVersion is the version of schema.sql, counted up with every change of it. A database of another version is
-	// refused: its results are carried over by export and import. Versions 1 to 6 are from before the first release.
-	schemaVersion = 7
+	// refused: its results are carried over by export and import. Versions 1 to 7 are from before the first release.
+	schemaVersion = 8
 
 	// statements is the size of the statement cache of a runner's connection, large enough for all its statements.
 	statements = "100"

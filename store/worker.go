@@ -212,13 +212,13 @@ func (db *DB) Workers(ctx context.Context) (list []WorkerTrial, err error) {
 		list = nil
 		systems := systemNames{}
 		return each(ctx, tx, `SELECT w.id, w.host, w.pid, w.job, w.remote, w.silent, coalesce(a.device, ''),
-				coalesce(s.name, ''), t.system, coalesce(t.seed, 0)
+				coalesce(s.name, ''), t.system, coalesce(t.point, ''), coalesce(t.seed, 0)
 			FROM worker w LEFT JOIN attempt a ON a.worker = w.id LEFT JOIN trial t ON t.id = a.trial
 				LEFT JOIN study s ON s.id = t.study
 			WHERE w.remote OR a.id IS NOT NULL ORDER BY w.host, w.job, w.pid, a.id`, nil, func(rows *sql.Rows) error {
 			var w WorkerTrial
 			if err := rows.Scan(&w.ID, &w.Host, &w.PID, &w.Job, &w.Remote, &w.Silent, &w.Device,
-				&w.Study, systems.into(&w.System), &w.Seed); err != nil {
+				&w.Study, systems.into(&w.System), &w.At, &w.Seed); err != nil {
 				return err
 			}
 			if db.alive(w.Worker) || w.Silent != "" {

@@ -46,6 +46,10 @@ func (db *DB) planJoined(ctx context.Context, tx *sql.Tx, s search.Study, trials
 	case err != nil:
 		return err
 	default:
+		for i, t := range trials {
+			known[i].Key = s.KeyAlong(t.Key, stored.Axes)
+		}
+		trials, s = slices.Clone(known), s.Along(stored.Axes)
 		if err := db.checkSame(ctx, tx, stored, s); err != nil {
 			return err
 		}
@@ -133,9 +137,10 @@ func putTrials(
 	for _, t := range trials {
 		p := t.System.Pair()
 		n, err := changes(tx.ExecContext(ctx, `INSERT INTO trial
-				(study, system, L, M, seed, status, epochs, multiply_adds, params, outside)
-			VALUES (?, ?, nullif(?, 0), nullif(?, 0), ?, ?, ?, ?, ?, ?) ON CONFLICT (study, system, seed) DO NOTHING`,
-			study, t.System.String(), p.L, p.M, t.Seed, search.Pending, t.Epochs, t.MultiplyAdds, t.Params, outside))
+				(study, system, L, M, point, seed, status, epochs, multiply_adds, params, outside)
+			VALUES (?, ?, nullif(?, 0), nullif(?, 0), ?, ?, ?, ?, ?, ?, ?)
+			ON CONFLICT (study, system, point, seed) DO NOTHING`,
+			study, t.System.String(), p.L, p.M, t.At, t.Seed, search.Pending, t.Epochs, t.MultiplyAdds, t.Params, outside))
 		if err != nil {
 			return added, err
 		}
@@ -209,15 +214,38 @@ func (db *DB) checkIdle(ctx context.Context, tx *sql.Tx, study int64, name strin
 	return err
 }
 
-// checkSame returns a *ConflictError if a stored study and s give other results.
+// checkSame returns a *ConflictError if a stored study and s give other results. s may have axes that the stored study
+// lacks.
 func (db *DB) checkSame(ctx context.Context, tx *sql.Tx, stored, s search.Study) error {
 	var fingerprint, settings string
 	err := tx.QueryRowContext(ctx, `SELECT fingerprint, settings FROM study WHERE name = ?`, s.Name).
 		Scan(&fingerprint, &settings)
-	if err != nil || fingerprint == s.Fingerprint() && settings == string(stored.Settings()) {
+	if err != nil || fingerprint == stored.Fingerprint() && settings == string(stored.Settings()) &&
+		stored.Along(s.Axes).Fingerprint() == s.Fingerprint() {
 		return err
 	}
 	return &ConflictError{Study: s.Name, Database: db.name, Diff: search.Diff(stored, s)}
+}
+
+// align gives the stored trials of a study the keys that they have along axes, as Study.Along does. Their results stay:
+// a value that all trials had becomes part of each key, and the fingerprint leaves it out.
+func align(ctx context.Context, tx *sql.Tx, id int64, stored search.Study, axes search.Axes) error {
+	along := stored.Along(axes)
+	if len(along.Axes) == len(stored.Axes) {
+		return nil
+	}
+	points, err := texts(ctx, tx, `SELECT DISTINCT point FROM trial WHERE study = ?`, id)
+	for _, p := range points {
+		if err == nil {
+			key := stored.KeyAlong(search.Key{At: search.Point(p)}, axes)
+			err = exec(ctx, tx, `UPDATE trial SET point = ? WHERE study = ? AND point = ?`, key.At, id, p)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return exec(ctx, tx, `UPDATE study SET settings = ?, fingerprint = ? WHERE id = ?`, string(along.Settings()),
+		along.Fingerprint(), id)
 }
 
 // putStudy returns the row of a study, and whether it inserted or changed it.
@@ -240,6 +268,9 @@ func (db *DB) putStudy(ctx context.Context, tx *sql.Tx, s search.Study) (id int6
 		return 0, false, err
 	}
 	if err := db.checkSame(ctx, tx, there, s); err != nil {
+		return 0, false, err
+	}
+	if err := align(ctx, tx, id, there, s.Axes); err != nil {
 		return 0, false, err
 	}
 	n, err := changes(tx.ExecContext(ctx, `UPDATE study

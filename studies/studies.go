@@ -215,9 +215,9 @@ func (e unknownKey) Error() string {
 	return fmt.Sprintf("unknown key %q%s", e.key, suggest(e.key, keys()))
 }
 
-// keyLines returns the line of each key of a study file. Its error is an unknownKey or that of the parser. The decoder
-// does not help here: it ignores the case of keys, so that a file could set epochs and EPOCHS, and it does not report
-// lines.
+// keyLines returns the line of each key of a study file. Its error is an unknownKey, begins with a key that is no table,
+// or is that of the parser. The decoder does not help here: it ignores the case of keys, so that a file could set epochs
+// and EPOCHS, and it does not report lines.
 func keyLines(text []byte) (map[string]int, error) {
 	lines, known := map[string]int{}, keys()
 	var p unstable.Parser
@@ -261,6 +261,10 @@ func keyLines(text []byte) (map[string]int, error) {
 			if !slices.Contains(known, key) {
 				return unknownKey{key, line}
 			}
+			if len(parts) > 1 { // the decoder gives its value to the key
+				lines[key] = line
+				return fmt.Errorf("%s: want %s", key, wanted(key))
+			}
 		}
 		return nil
 	}
@@ -274,7 +278,7 @@ func keyLines(text []byte) (map[string]int, error) {
 			prefix = ""
 		}
 		if err := note(prefix, node); err != nil {
-			return nil, err
+			return lines, err
 		}
 	}
 	if err := p.Error(); err != nil {
@@ -291,7 +295,9 @@ func keyLines(text []byte) (map[string]int, error) {
 // decode sets the fields of a study whose keys are in a text. The error is a DecodeError, or that of the type of one
 // value, which begins with its key.
 func decode(text []byte, s *search.Study) error {
-	return toml.NewDecoder(bytes.NewReader(text)).EnableUnmarshalerInterface().Decode(s)
+	return decodeAxes(s, func(into any) error {
+		return toml.NewDecoder(bytes.NewReader(text)).EnableUnmarshalerInterface().Decode(into)
+	})
 }
 
 // located turns an error of decode or keyLines into "file:line: what".
@@ -529,6 +535,13 @@ func wanted(key string) string {
 	}
 	if t.Kind() == reflect.String {
 		return "a string in quotes"
+	}
+	switch {
+	case !slices.Contains(search.AxisSettings(), key):
+	case search.WholeNumbers(key):
+		return "a whole number, or a list of them, like [8, 16]"
+	default:
+		return "a number, or a list of numbers, like [0.05, 0.1]"
 	}
 	switch t {
 	case reflect.TypeFor[search.Seeds]():

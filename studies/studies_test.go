@@ -20,7 +20,8 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 
 func TestShipped(t *testing.T) {
 	t.Parallel()
-	want := []string{"families", "fig3a", "fig3a-short", "fig3b", "fig3b-short", "quickstart", "quickstart-synthetic"}
+	want := []string{"families", "fig3a", "fig3a-short", "fig3b", "fig3b-short", "quickstart", "quickstart-synthetic",
+		"quickstart-tuned"}
 	for _, name := range []string{"table4-cifar10", "table4-cifar100", "table5-cifar10", "table5-cifar100",
 		"table6-imagenet", "table7-cifar10", "table7-cifar100", "table7-svhn"} {
 		want = append(want, name, name+"-short")

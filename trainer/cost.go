@@ -85,6 +85,7 @@ func (t *Trainer) cost(ctx context.Context, s search.Study, system space.System,
 		fit := int(share.Seconds() * slowCore / (operations * float64(net.MultiplyAdds())))
 		s.Batch = min(s.Batch, max(kernel.Lanes, fit/kernel.Lanes*kernel.Lanes))
 	}
+	s.Axes = nil // the cost of a picture is that of all points
 	tr, err := t.start(ctx, search.Job{Study: s, Key: search.Key{System: system}})
 	if err != nil {
 		return c, err

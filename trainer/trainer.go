@@ -122,6 +122,9 @@ type training struct {
 // with its first weights.
 func (t *Trainer) start(ctx context.Context, job search.Job) (*training, error) {
 	s := job.Study
+	if len(s.Axes) > 0 {
+		panic("trainer: a job's study has axes: search.Study.At gives it the values of the trial")
+	}
 	if err := t.Check(s); err != nil {
 		return nil, err
 	}

@@ -15,6 +15,7 @@ import (
 type analyzeOptions struct {
 	study, db, format string
 	split, choose     string // "": what the study says
+	axes              axisFlags
 }
 
 func newAnalyzeCommand() *cobra.Command {
@@ -36,8 +37,17 @@ comparisons. analyze prints which method it used, and why.
 Where the study holds out validation pictures, they choose the best pair, and its
 accuracy on the test pictures is compared with that of all others there, which had no
 part in the choice. --choose and --split say otherwise. The same results give the same
-text.`,
+text.
+
+Of a study with lists of settings, like learning_rate = [0.05, 0.1], it shows the
+accuracy of each pair at each value, which value is the best of each pair, chosen on the
+validation pictures, what each pair gains by it over the value that is the best on
+average, and whether the differences between the pairs, and their order, depend on the
+setting. --at learning_rate=0.1 gives the answers above at one value.`,
 		Example: `  igcsearch analyze quickstart
+
+  # whether each pair was tuned
+  igcsearch analyze quickstart-tuned
 
   # for a paper
   igcsearch analyze quickstart --format latex > analysis.tex`,
@@ -50,6 +60,7 @@ text.`,
 	}
 	addDB(cmd, &o.db)
 	addShown(cmd, &o.split)
+	addAxes(cmd, &o.axes)
 	addSplit(cmd, &o.choose, "choose",
 		"the pictures that choose the best (default validation where the study holds some out, else test)")
 	addChoice(cmd, &o.format, "format", "how to print the answers", "table", "json", "markdown", "latex")
@@ -68,6 +79,12 @@ func runAnalyze(ctx context.Context, o analyzeOptions, stdout, stderr io.Writer)
 	}
 	if text := r.AllDiverged(); text != "" {
 		return fmt.Errorf("analyze %s: %s", r.Study.Name, text)
+	}
+	if r, err = o.axes.of(r); err != nil {
+		return fmt.Errorf("analyze %s: %w", r.Study.Name, err)
+	}
+	if len(r.Study.Axes) > 0 {
+		return analyzeTuning(o, r, stdout, stderr)
 	}
 	a, err := report.Analyze(r, o.choose)
 	if err != nil {

@@ -44,6 +44,7 @@ func (p *prepared) standing(ctx context.Context, db *store.DB, path string) ([]s
 	p.change = changeOf(stored, p.study, p.trials)
 	at := map[search.Key]search.Trial{}
 	for _, t := range slices.Concat(stored.Trials, stored.Outside) {
+		t.Key = stored.Study.KeyAlong(t.Key, p.study.Axes)
 		at[t.Key] = t.Trial
 	}
 	for i, t := range trials {
@@ -130,6 +131,7 @@ func openThere(ctx context.Context, path string) (*store.DB, error) {
 // costTable lists what was measured, in the order of the study.
 func costTable(e *progress.Estimate) *report.Table {
 	r := report.Results{Study: e.Study}
+	r.Study.Axes = nil // a measurement is of a network, for all points
 	t := report.NewTable(append(r.NameHeader(), "step (ms)", "evaluation (s)", "one training")...)
 	order := e.Study.SystemList()
 	slices.SortFunc(e.Measured, func(a, b trainer.Cost) int {
@@ -138,7 +140,7 @@ func costTable(e *progress.Estimate) *report.Table {
 	steps, _ := e.Steps()
 	for _, m := range e.Measured {
 		i := slices.IndexFunc(e.Trials, func(t search.Trial) bool { return t.System == m.System })
-		t.Add(append(r.Name(m.System, e.Trials[i].Params), fmt.Sprintf("%.1f", 1e3*m.Epoch/float64(steps)),
+		t.Add(append(r.Name(report.Network{System: m.System, Params: e.Trials[i].Params}), fmt.Sprintf("%.1f", 1e3*m.Epoch/float64(steps)),
 			fmt.Sprintf("%.1f", m.Evaluation), progress.Rough(e.Training(m)))...)
 	}
 	return t

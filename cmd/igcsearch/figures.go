@@ -167,7 +167,7 @@ func runFigure(r report.Results) (plots.Figure, plots.Options, error) {
 	if !r.Study.OfPairs() {
 		o.kind = kindCurves
 	}
-	return o.figure([]report.Results{r})
+	return o.figure(withResults(r.Slices()))
 }
 
 // rehearseFigure draws the figure of drawFigure with made-up results, and keeps nothing: what cannot be drawn is known
@@ -178,7 +178,7 @@ func rehearseFigure(study search.Study, path string) error {
 		return err
 	}
 	shape, classes := study.Shape()
-	study.Epochs = 2
+	study.Epochs, study.Axes = 2, study.Axes.With("epochs", nil)
 	var trials []search.TrialState
 	for _, t := range study.Trials(shape, max(classes, 2)) {
 		state := search.TrialState{Trial: t}
@@ -248,6 +248,9 @@ func common(list []report.Results) (pictures string, same bool) {
 
 // label names a study in a legend, with its pictures if the studies differ in these.
 func label(r report.Results, list []report.Results) string {
+	if r.Slice != "" {
+		return sliceLabel(r, list)
+	}
 	if _, same := common(list); same {
 		return r.Study.Name
 	}
@@ -298,16 +301,7 @@ func points(networks []report.Network) (list []plots.Point) {
 
 // curvesFigure has a curve for each network that has a done trial.
 func curvesFigure(list []report.Results, o plotOptions) (plots.Figure, error) {
-	var all []plots.LearningCurve
-	for _, r := range list {
-		curves := curvesOf(r, search.Done)
-		for i := range curves {
-			if len(list) > 1 {
-				curves[i].Name = label(r, list) + " " + curves[i].Name
-			}
-		}
-		all = append(all, curves...)
-	}
+	all := curvesOfSlices(list, search.Done)
 	return plots.LearningCurves{Curves: all, Bar: plots.Bar(o.bars), Loss: o.loss}, nil
 }
 

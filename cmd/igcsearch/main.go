@@ -94,10 +94,14 @@ func message(err error) string {
 	if errors.As(err, &conflict) {
 		why := ""
 		if slices.ContainsFunc(conflict.Diff, func(line string) bool { return strings.HasPrefix(line, "epochs: ") }) {
-			why = "\nlonger or shorter trainings are another study, because the learning rate falls with the share of " +
+			why = "\nlonger or shorter trainings are other trainings, because the learning rate falls with the share of " +
 				"the epochs that is over:"
 		}
-		return err.Error() + why + "\ngive this one another name (--set name=NEW) or another database (--db FILE)"
+		give := "give this one another name (--set name=NEW) or another database (--db FILE)"
+		if list := listAdvice(conflict.Diff); list != "" {
+			give = list + ", or " + give
+		}
+		return err.Error() + why + "\n" + give
 	}
 	return strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' }), "; ")
 }

@@ -86,6 +86,10 @@ func runPaper(ctx context.Context, o paperOptions, stdout io.Writer) error {
 			if err != nil {
 				return nil, err
 			}
+			if len(r.Study.Axes) > 0 {
+				return nil, fmt.Errorf("paper: study %s has lists of settings, %s, and the paper one value of each", name,
+					lists(r.Study.Axes))
+			}
 			known[name] = &r
 		}
 		return known[name], nil

@@ -28,6 +28,8 @@ type plotOptions struct {
 	loss       bool
 	cost       string
 	pairs      pairs // none: all
+	axes       axisFlags
+	best       string // "": no figure of the best values; else the split that chooses them
 	size       size
 	title      string
 }
@@ -68,6 +70,10 @@ $SOURCE_DATE_EPOCH, or else when the results last changed.`,
 
   # which pairs a race dropped, and when
   igcsearch plot quickstart -o race.pdf --kind race
+
+  # a curve for each learning rate, and one with each pair at its best beside the common one
+  igcsearch plot quickstart-tuned -o rates.pdf --by learning_rate
+  igcsearch plot quickstart-tuned -o tuned.pdf --best
 
   # two budgets
   igcsearch plot fig3a fig3b -o budgets.pdf --kind heatmap`,
@@ -115,6 +121,8 @@ $SOURCE_DATE_EPOCH, or else when the results last changed.`,
 	flags.BoolVar(&o.widthCurve, "width-curve", false, "draw the width L·M too (accuracy)")
 	flags.BoolVar(&o.loss, "loss", false, "draw the losses below (curves)")
 	flags.Var(&o.pairs, "pairs", "only these pairs (default all)")
+	addAxes(cmd, &o.axes)
+	addBest(cmd, &o.best)
 	flags.Var(&o.size, "size", "width and height, like 3.25x2.2in or 8x6cm")
 	flags.StringVar(&o.title, "title", "", "a `TEXT` above the figure")
 	return cmd
@@ -150,6 +158,9 @@ func runPlot(ctx context.Context, o plotOptions, stderr io.Writer) error {
 	}
 	for _, r := range list {
 		r.Warn(stderr) // not earlier: where there is an error too, that says enough
+	}
+	if list, err = o.sliced(list); err != nil {
+		return err
 	}
 	figure, options, err := o.figure(list)
 	if err != nil {

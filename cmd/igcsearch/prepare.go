@@ -145,8 +145,15 @@ func (p *prepared) headline(workers int) string {
 	if p.gpus > 0 {
 		on = fmt.Sprintf("%s (%s)", report.Count(p.gpus, "GPU"), p.attempt.Device)
 	}
+	crossed, epochs := networks(p.study), report.Count(p.study.Epochs, "epoch")
+	for _, axis := range p.study.Axes {
+		crossed += fmt.Sprintf(" × %s", axis)
+		if axis.Key == "epochs" {
+			epochs = "up to " + epochs
+		}
+	}
 	return fmt.Sprintf("%s: %s × %s, %s each, on %s (%s); %s, %s",
-		p.study.Name, networks(p.study), report.Count(len(p.study.Seeds), "seed"), report.Count(p.study.Epochs, "epoch"),
+		p.study.Name, crossed, report.Count(len(p.study.Seeds), "seed"), epochs,
 		report.DatasetLabel(p.study.Dataset), pictures(p.data), report.Count(workers, "worker"), on)
 }
 

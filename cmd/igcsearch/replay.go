@@ -18,6 +18,7 @@ import (
 
 type replayOptions struct {
 	study, db, strategy, format string
+	at                          point
 	set                         []string
 	repeat, workers             positive
 	seeds                       positive // 0: all
@@ -60,6 +61,7 @@ only to compare with: no study can be trained by them.`,
 		},
 	}
 	addDB(cmd, &o.db)
+	cmd.Flags().Var(&o.at, "at", "of a study with lists of settings the trials with these values, like learning_rate=0.05")
 	addChoice(cmd, &o.strategy, "strategy", "what to replay",
 		slices.Concat([]string{"all", search.StrategyGrid, strategyRandom, search.StrategyHalving, search.StrategyRace,
 			search.StrategyPeak}, strategy.Peers)...)
@@ -75,12 +77,27 @@ only to compare with: no study can be trained by them.`,
 	return cmd
 }
 
+// atPoint returns the trials at one point of a study with lists of settings: strategies compare networks with one recipe.
+func (o replayOptions) atPoint(
+	study search.Study, recorded []search.TrialState,
+) (search.Study, []search.TrialState, error) {
+	p, err := o.at.of(study)
+	if err != nil {
+		return study, nil, err
+	}
+	r := report.Results{Study: study, Planned: recorded}.At(p)
+	return r.Study, r.Planned, nil
+}
+
 // strategyRandom is what strategies are compared with.
 const strategyRandom = "random"
 
 func runReplay(ctx context.Context, o replayOptions, stdout io.Writer) error {
 	study, recorded, err := readRecorded(ctx, o.study, o.db)
 	if err != nil {
+		return err
+	}
+	if study, recorded, err = o.atPoint(study, recorded); err != nil {
 		return err
 	}
 	if err := o.check(study); err != nil {

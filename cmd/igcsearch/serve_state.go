@@ -134,13 +134,13 @@ func watchedFigures(r report.Results) ([]live.Figure, error) {
 	}
 	if r.Study.OfPairs() {
 		note := fmt.Sprintf("%d of %s done", r.Done(), report.Count(len(r.Trials), "trial"))
-		add("accuracy", "Accuracy against M", note, plots.AccuracyVsM{Series: series([]report.Results{r})})
+		add("accuracy", "Accuracy against M", note, plots.AccuracyVsM{Series: series(r.Slices())})
 	}
 	note := ""
 	if r.Done() < len(r.Trials) {
 		note = "also of trials that are not done"
 	}
-	curves := curvesOf(r, search.Done, search.Running, report.Interrupted, search.Pending)
+	curves := curvesOfSlices(r.Slices(), search.Done, search.Running, report.Interrupted, search.Pending)
 	add("curves", "Learning curves", note, plots.LearningCurves{Curves: curves})
 	return list, nil
 }

@@ -95,10 +95,10 @@ func changeOf(stored store.Results, study search.Study, trials []search.Trial) s
 	}
 	there, kept := map[search.Key]bool{}, map[search.Key]bool{}
 	for _, t := range stored.Trials {
-		there[t.Key] = true
+		there[stored.Study.KeyAlong(t.Key, study.Axes)] = true
 	}
 	for _, t := range stored.Outside {
-		kept[t.Key] = true
+		kept[stored.Study.KeyAlong(t.Key, study.Axes)] = true
 	}
 	added, back := 0, 0
 	for _, t := range trials {

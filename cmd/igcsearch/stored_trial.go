@@ -41,10 +41,12 @@ func readStored(ctx context.Context, o verifyOptions) (*storedTrial, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &storedTrial{job: search.Job{Study: r.Study}}
-	if v.job.Key, err = o.trial.key(r.Study); err != nil {
+	v := &storedTrial{}
+	key, err := o.trial.key(r.Study)
+	if err != nil {
 		return nil, err
 	}
+	v.job = job(r.Study, key)
 	i := slices.IndexFunc(r.Trials, func(t search.TrialState) bool { return t.Key == v.job.Key })
 	if i < 0 {
 		return nil, fmt.Errorf("%s: the study has no such trial: look at: igcsearch status %s", v, quote(r.Study.Name))

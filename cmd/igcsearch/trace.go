@@ -7,7 +7,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"igcsearch/search"
 	"igcsearch/trainer"
 	"igcsearch/trainer/gpu"
 )
@@ -88,6 +87,6 @@ func runTrace(ctx context.Context, o traceOptions, stderr io.Writer) error {
 	}
 	identify(&study, data, stderr)
 	return writeFile(o.output, func(w io.Writer) error {
-		return t.Trace(ctx, search.Job{Study: study, Key: key}, int(o.steps), w)
+		return t.Trace(ctx, job(study, key), int(o.steps), w)
 	})
 }

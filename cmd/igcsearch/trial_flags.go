@@ -17,12 +17,14 @@ import (
 type trialFlags struct {
 	pair   pair
 	system string
+	at     point
 	seed   int
 }
 
 func addTrial(cmd *cobra.Command, t *trialFlags, what string) {
 	cmd.Flags().Var(&t.pair, "pair", "the pair "+what+", like 40x2")
 	cmd.Flags().StringVar(&t.system, "system", "", "the `NETWORK` "+what+", like IGC-L24M2, in place of a pair")
+	cmd.Flags().Var(&t.at, "at", "where the study has lists of settings: its values, like learning_rate=0.05")
 	cmd.Flags().IntVar(&t.seed, "seed", 0, "its seed, 0 or more")
 }
 
@@ -59,7 +61,14 @@ func (t trialFlags) key(study search.Study) (search.Key, error) {
 		}
 		k.System.Depth = study.Depths[0]
 	}
-	return k, nil
+	var err error
+	k.At, err = t.at.of(study)
+	return k, err
+}
+
+// job returns a job for a trial of a study, at the point of the trial.
+func job(study search.Study, key search.Key) search.Job {
+	return search.Job{Study: study.At(key.At), Key: key}
 }
 
 // seeds is a flag for a list of seeds, "0,2".

@@ -11,7 +11,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"igcsearch/cmd/igcsearch/report"
-	"igcsearch/search"
 	"igcsearch/trainer"
 	"igcsearch/trainer/interchange"
 )
@@ -106,30 +105,33 @@ func runWeights(ctx context.Context, o weightsOptions, stderr io.Writer) error {
 		return fmt.Errorf("weights %s: "+missing+": run the study under another name with --set %s=true",
 			study.Name, key, setting)
 	}
-	model, err := trainer.Weights(search.Job{Study: study, Key: key, From: from})
+	trained := job(study, key)
+	trained.From = from
+	model, err := trainer.Weights(trained)
 	if err != nil {
 		return fmt.Errorf("weights %s: %w", study.Name, err)
 	}
 	var warnings []string
-	if from.Epoch < study.Epochs {
+	if epochs := trained.Study.Epochs; from.Epoch < epochs {
 		warnings = append(warnings, fmt.Sprintf("%v is trained for %d of %s", key, from.Epoch,
-			report.Count(study.Epochs, "epoch")))
+			report.Count(epochs, "epoch")))
 	}
 	this := build()
-	model.Origin = interchange.Origin{Study: study.Name, Fingerprint: study.Fingerprint(), Seed: key.Seed,
+	model.Origin = interchange.Origin{Study: study.Name, At: string(key.At),
+		Fingerprint: study.Fingerprint(), Seed: key.Seed,
 		Epoch: from.Epoch, Dataset: study.Dataset, Version: this.version, Commit: this.commit}
 	if study.NeedsFiles() && o.data == "" {
 		warnings = append(warnings, fmt.Sprintf("%s says no mean and std of the pictures and no names of classes: "+
 			"give the folder of the pictures by --data DIR", o.output))
 	} else {
-		data, err := trainer.New(trainer.Options{DataDir: o.data}).Load(ctx, study)
+		set, err := trainer.New(trainer.Options{DataDir: o.data}).Pictures(ctx, study, key.Seed)
 		if err != nil {
 			return err
 		}
-		if study.DataSum != "" && data.Sum != study.DataSum {
+		if study.DataSum != "" && set.Sum != study.DataSum {
 			return fmt.Errorf("weights %s: it was trained on other pictures", study.Name)
 		}
-		model.Origin.Classes, model.Origin.Mean, model.Origin.Std = data.Classes, data.Mean, data.Std
+		model.Origin.Classes, model.Origin.Mean, model.Origin.Std = set.Classes, set.Mean[:], set.Std[:]
 	}
 	report.Warn(stderr, study.Name, warnings)
 	return writeFile(o.output, func(w io.Writer) error { return format(model, w) })

@@ -23,7 +23,7 @@ import (
 )
 
 // protocol is the version of the messages that this file defines.
-const protocol = 2
+const protocol = 3
 
 // The paths of a coordinator. All but pathSnapshot take a POST of JSON. All of them ask for
 // the token of the access file.
@@ -90,6 +90,7 @@ func (s *study) received() (got search.Study, err error) {
 type trial struct {
 	ID           int64          `json:"id,omitempty"`
 	System       string         `json:"system"`
+	Point        search.Point   `json:"point,omitempty"`
 	Seed         int            `json:"seed"`
 	Status       search.Status  `json:"status"`
 	Epoch        int            `json:"epoch"`
@@ -103,14 +104,17 @@ type trial struct {
 
 // sentTrial returns a trial to be sent.
 func sentTrial(t search.Trial) trial {
-	return trial{t.ID, t.System.String(), t.Seed, t.Status, t.Epoch, t.Epochs, t.MultiplyAdds, t.Params,
+	return trial{t.ID, t.System.String(), t.At, t.Seed, t.Status, t.Epoch, t.Epochs, t.MultiplyAdds, t.Params,
 		t.Error, t.Failure, t.Last}
 }
 
 // received returns the trial that was sent.
 func (t trial) received() (search.Trial, error) {
 	system, err := space.ParseSystem(t.System)
-	return search.Trial{ID: t.ID, Key: search.Key{System: system, Seed: t.Seed}, Status: t.Status,
+	if p, e := search.ParsePoint(string(t.Point)); err == nil && (e != nil || p != t.Point) {
+		err = fmt.Errorf("a trial at %q", t.Point)
+	}
+	return search.Trial{ID: t.ID, Key: search.Key{System: system, At: t.Point, Seed: t.Seed}, Status: t.Status,
 		Epoch: t.Epoch, Epochs: t.Epochs, MultiplyAdds: t.MultiplyAdds, Params: t.Params,
 		Error: t.Error, Failure: t.Failure, Last: t.Last}, err
 }

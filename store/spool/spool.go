@@ -130,11 +130,12 @@ type studyFile struct {
 
 // trialFile is one trial of study.json.
 type trialFile struct {
-	System       string `json:"system"`
-	Seed         int    `json:"seed"`
-	Epochs       int    `json:"epochs"`
-	MultiplyAdds int64  `json:"multiply_adds"`
-	Params       int    `json:"params"`
+	System       string       `json:"system"`
+	Point        search.Point `json:"point,omitempty"`
+	Seed         int          `json:"seed"`
+	Epochs       int          `json:"epochs"`
+	MultiplyAdds int64        `json:"multiply_adds"`
+	Params       int          `json:"params"`
 }
 
 // Open opens a folder. It makes the folder if it is missing, but not the folder above it.
@@ -168,7 +169,7 @@ func (f *Folder) Plan(ctx context.Context, s search.Study, trials []search.Trial
 			return nil, fmt.Errorf("%s spool %s: trial %v is planned twice", act, f.dir, t.Key)
 		}
 		at[t.Key] = len(mine.Trials)
-		mine.Trials = append(mine.Trials, trialFile{System: t.System.String(), Seed: t.Seed, Epochs: t.Epochs,
+		mine.Trials = append(mine.Trials, trialFile{System: t.System.String(), Point: t.At, Seed: t.Seed, Epochs: t.Epochs,
 			MultiplyAdds: t.MultiplyAdds, Params: t.Params})
 	}
 	path := filepath.Join(f.dir, "study.json")
@@ -258,6 +259,9 @@ func (f *Folder) compare(there, mine studyFile, s search.Study) error {
 		var old search.Study
 		diff := []string{"settings that this version of igcsearch does not have"}
 		if err := json.Unmarshal(there.Settings, &old); err == nil {
+			if old.Along(s.Axes).Fingerprint() == mine.Fingerprint {
+				return &ConflictError{Dir: f.dir, Study: mine.Name, There: there.Name, Diff: search.Changes(old, s), Extent: true}
+			}
 			if d := search.Diff(old, s); len(d) > 0 {
 				diff = d
 			}
@@ -355,7 +359,10 @@ func newTrial(dir string, i int, t trialFile, left *notes) (*trial, error) {
 		return nil, fmt.Errorf("trial %d of study.json has seed %d, %d epochs, %d multiply–adds, %d parameters: %w",
 			i+1, t.Seed, t.Epochs, t.MultiplyAdds, t.Params, ErrNoStudy)
 	}
-	planned := search.Trial{ID: int64(i + 1), Key: search.Key{System: system, Seed: t.Seed}, Status: search.Pending,
+	if p, err := search.ParsePoint(string(t.Point)); err != nil || p != t.Point {
+		return nil, fmt.Errorf("trial %d of study.json lies at %q: %w", i+1, t.Point, ErrNoStudy)
+	}
+	planned := search.Trial{ID: int64(i + 1), Key: search.Key{System: system, At: t.Point, Seed: t.Seed}, Status: search.Pending,
 		Epochs: t.Epochs, MultiplyAdds: t.MultiplyAdds, Params: t.Params}
 	return &trial{dir: filepath.Join(dir, "trials", number(i+1)), files: map[string]bool{}, notes: left,
 		attempts: map[int]*attempt{}, state: search.TrialState{Trial: planned}}, nil

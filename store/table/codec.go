@@ -25,7 +25,7 @@ func WriteCSV(w io.Writer, s search.Study, rows iter.Seq[Row], times bool) error
 	if s.OfPairs() {
 		form = pairsCSV
 	}
-	list := of(form, times)
+	list := of(form, times, s.Axes)
 	cells := make([]string, len(list))
 	for i, c := range list {
 		cells[i] = c.name
@@ -63,7 +63,7 @@ type Objects struct {
 
 // MarshalJSON writes an object for each row.
 func (o Objects) MarshalJSON() ([]byte, error) {
-	list := of(inJSON, o.Times)
+	list := slices.DeleteFunc(ofFiles(inJSON), func(c column) bool { return c.need == onRequest && !o.Times })
 	text := []byte{'['}
 	for r := range o.Rows {
 		if len(text) > 1 {
@@ -211,7 +211,7 @@ func (r *Row) check() error {
 // present returns the columns of a form that a file has by their names.
 func present(form forms, names []string) ([]column, error) {
 	var list []column
-	for _, c := range of(form, true) {
+	for _, c := range ofFiles(form) {
 		switch i := slices.Index(names, c.name); {
 		case i < 0 && c.need == needed:
 			return nil, fmt.Errorf("it has no column %s", c.name)

@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
+
+	"igcsearch/search"
 )
 
 // forms is a set of output forms.
@@ -30,6 +33,8 @@ const (
 	optional
 	// onRequest columns are written only on request.
 	onRequest
+	// ofAxis columns are of a setting of which the study has a list. Files of other studies lack them.
+	ofAxis
 	// ifKnown columns are in a row of JSON only if they are not empty.
 	ifKnown
 )
@@ -45,6 +50,8 @@ type column struct {
 	// blank reports whether the row has no such value. Then the cell is empty, and null in JSON. Without it each row
 	// has one.
 	blank func(*Row) bool
+	// axis is the key of a setting that can be an axis; the value is that of Row.At, and a number. "" for other columns.
+	axis string
 }
 
 // columns lists all columns in their order. A new metric of search.Epoch needs one line here, an optionalMetric.
@@ -56,6 +63,7 @@ var columns = []column{
 	{name: "depth", in: networksCSV, at: func(r *Row) any { return &r.Depth }},
 	{name: "width", in: pairsCSV | inJSON, need: optional, at: func(r *Row) any { return &r.Width }},
 	{name: "params", in: everywhere, at: func(r *Row) any { return &r.Params }},
+	axisColumn("epochs"), axisColumn("batch"), axisColumn("learning_rate"), axisColumn("weight_decay"),
 	{name: "seed", in: everywhere, at: func(r *Row) any { return &r.Seed }},
 	{name: "status", in: everywhere, at: func(r *Row) any { return (*string)(&r.Status) }},
 	{name: "epoch", in: everywhere, at: func(r *Row) any { return &r.Number }},
@@ -89,6 +97,19 @@ func optionalMetric(name string, at func(*Row) *float64) column {
 		blank: func(r *Row) bool { return *at(r) == 0 }}
 }
 
+// axisColumn is the column of a setting that can be an axis. Its name differs from the columns of what an epoch measures.
+func axisColumn(key string) column {
+	return column{name: "set_" + key, in: everywhere, need: ofAxis, axis: key,
+		at: func(r *Row) any {
+			x, _ := r.At.Value(key)
+			return &x
+		},
+		blank: func(r *Row) bool {
+			_, ok := r.At.Value(key)
+			return !ok
+		}}
+}
+
 // accuracy is the column of the accuracy on a split in percent, with four decimals. Its cell is empty if the split has
 // no pictures. JSON, which programs read, has the counts only.
 func accuracy(split string) column {
@@ -105,15 +126,20 @@ func accuracy(split string) column {
 
 func beforeFirst(r *Row) bool { return r.Number == 0 }
 
-// of returns the columns that a form has, those onRequest only with times.
-func of(form forms, times bool) []column {
+// of returns the columns that a form has, those onRequest only with times, and those ofAxis only of axes.
+func of(form forms, times bool, axes search.Axes) []column {
 	var list []column
 	for _, c := range columns {
-		if c.in&form != 0 && (times || c.need != onRequest) {
+		if c.in&form != 0 && (times || c.need != onRequest) && (c.axis == "" || axes.Has(c.axis)) {
 			list = append(list, c)
 		}
 	}
 	return list
+}
+
+// ofFiles returns all columns that files of a form may have.
+func ofFiles(form forms) []column {
+	return slices.DeleteFunc(slices.Clone(columns), func(c column) bool { return c.in&form == 0 })
 }
 
 // text returns a row's value as a cell of a CSV.
@@ -134,9 +160,22 @@ func (c column) text(r *Row) string {
 	}
 }
 
+// setAxis reads the value of an axis into the row.
+func (c column) setAxis(r *Row, text string) error {
+	p, err := search.ParsePoint(c.axis + "=" + text)
+	if err == nil {
+		x, _ := p.Value(c.axis)
+		r.At = r.At.With(c.axis, x)
+	}
+	return err
+}
+
 // set reads a cell of a CSV into the row, which has the columns before this one already.
 func (c column) set(r *Row, cell string) (err error) {
-	if c.derived != nil {
+	switch {
+	case c.axis != "":
+		return c.setAxis(r, cell)
+	case c.derived != nil:
 		return c.compare(r, cell)
 	}
 	switch at := c.at(r).(type) {
@@ -202,7 +241,10 @@ const (
 
 // json returns a row's value as JSON; nil if the field is left out.
 func (c column) json(r *Row) ([]byte, error) {
-	if c.blank != nil && c.blank(r) {
+	switch isBlank := c.blank != nil && c.blank(r); {
+	case isBlank && c.axis != "":
+		return nil, nil
+	case isBlank:
 		return []byte("null"), nil
 	}
 	at := c.at(r)
@@ -226,6 +268,9 @@ func (c column) json(r *Row) ([]byte, error) {
 
 // setJSON reads a field of JSON into the row.
 func (c column) setJSON(r *Row, text []byte) error {
+	if c.axis != "" {
+		return c.setAxis(r, string(text))
+	}
 	var err error
 	switch at := c.at(r).(type) {
 	case *int:

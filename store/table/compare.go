@@ -17,7 +17,9 @@ func Compare(
 	s search.Study, results []search.TrialState, pictures func(seed int) (Pictures, error),
 	rate func(s search.Study, epoch, steps int) float64,
 ) error {
+	study := s
 	for _, t := range results {
+		s := study.At(t.At)
 		var want *Pictures
 		if pictures != nil {
 			of, err := pictures(t.Seed)

@@ -25,14 +25,17 @@ func (f File) Recorded(name string) (search.Study, []search.TrialState, error) {
 func matched(s search.Study, rows []Row) ([]search.TrialState, error) {
 	var planned []search.Trial
 	for _, system := range s.SystemList() {
-		for _, seed := range s.Seeds {
-			planned = append(planned, search.Trial{Key: search.Key{System: system, Seed: seed}, Epochs: s.Epochs})
+		for _, p := range s.Axes.Points() {
+			for _, seed := range s.Seeds {
+				planned = append(planned, search.Trial{Key: search.Key{System: system, At: p, Seed: seed},
+					Epochs: s.At(p).Epochs})
+			}
 		}
 	}
 	return Match(s, planned, rows)
 }
 
-// guessed returns the trials of rows without settings, and a study with the settings that they show.
+// guessed returns the trials of rows without settings, and a study with the settings that they show, its axes too.
 func guessed(name string, rows []Row) (search.Study, []search.TrialState, error) {
 	s := search.Default()
 	s.Name, s.Dataset, s.Seeds, s.Epochs, s.EvaluateEvery = name, "synthetic", nil, 0, 0
@@ -40,6 +43,13 @@ func guessed(name string, rows []Row) (search.Study, []search.TrialState, error)
 	found, err := Trials(rows)
 	if err != nil {
 		return s, nil, err
+	}
+	for _, r := range rows {
+		for _, key := range search.AxisSettings() {
+			if x, ok := r.At.Value(key); ok {
+				s.Axes = s.Axes.Including(key, x)
+			}
+		}
 	}
 	deep := slices.ContainsFunc(rows, func(r Row) bool { return r.Depth != rows[0].Depth })
 	var trials []search.TrialState
@@ -73,16 +83,20 @@ func guessed(name string, rows []Row) (search.Study, []search.TrialState, error)
 
 // complete returns an error if a trial of the study is missing.
 func complete(s search.Study, trials []search.TrialState) error {
-	seeds := map[space.System]int{}
+	type cell struct {
+		system space.System
+		at     search.Point
+	}
+	seeds := map[cell]int{}
 	for _, t := range trials {
 		if !slices.Contains(s.Seeds, t.Seed) {
 			return fmt.Errorf("%v: the study has other seeds (%v)", t.Key, s.Seeds)
 		}
-		seeds[t.System]++
+		seeds[cell{t.System, t.At}]++
 	}
 	for _, t := range trials {
-		if n := seeds[t.System]; n != len(s.Seeds) {
-			return fmt.Errorf("%s has %d of %d seeds: every trial of the study is needed", t.System.Label(), n,
+		if n := seeds[cell{t.System, t.At}]; n != len(s.Seeds) {
+			return fmt.Errorf("%s has %d of %d seeds: every trial of the study is needed", t.Key.Label(), n,
 				len(s.Seeds))
 		}
 	}

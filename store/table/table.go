@@ -26,6 +26,7 @@ type Row struct {
 	Width           int // L·M of the pair
 	Params          int // of a block in a study of pairs, else of the network
 
+	At      search.Point // where the trial lies on the axes of its study; a column for each axis
 	Seed    int
 	Status  search.Status
 	Epochs  int // of the whole training
@@ -41,8 +42,8 @@ type Row struct {
 // NewRow returns the row of a trial at an epoch.
 func NewRow(s search.Study, t search.Trial, e search.Epoch) Row {
 	pair := t.System.Pair()
-	r := Row{Pair: pair, Width: pair.Width(), Params: t.Params, Seed: t.Seed, Status: t.Status, Epochs: t.Epochs,
-		Error: t.Error, Failure: t.Failure, Epoch: e}
+	r := Row{Pair: pair, Width: pair.Width(), Params: t.Params, At: t.At, Seed: t.Seed, Status: t.Status,
+		Epochs: t.Epochs, Error: t.Error, Failure: t.Failure, Epoch: e}
 	if s.OfPairs() {
 		r.Params = t.System.Variant.Params(pair, s.Kernel)
 		return r
@@ -87,17 +88,18 @@ func AllRows(s search.Study, trials []search.TrialState) iter.Seq[Row] {
 type name struct {
 	pair            space.Pair
 	system, network string
+	at              search.Point
 	depth, seed     int
 }
 
 func (r Row) name() name {
 	switch {
 	case r.System != "":
-		return name{system: r.System, seed: r.Seed}
+		return name{system: r.System, at: r.At, seed: r.Seed}
 	case r.Network != "":
-		return name{network: r.Network, depth: r.Depth, seed: r.Seed}
+		return name{network: r.Network, depth: r.Depth, at: r.At, seed: r.Seed}
 	}
-	return name{pair: r.Pair, seed: r.Seed}
+	return name{pair: r.Pair, at: r.At, seed: r.Seed}
 }
 
 func (n name) String() string {
@@ -107,6 +109,9 @@ func (n name) String() string {
 		which = n.system
 	case n.network != "":
 		which = fmt.Sprintf("%s of depth %d", n.network, n.depth)
+	}
+	if n.at != "" {
+		which = fmt.Sprintf("%s %v", which, n.at)
 	}
 	return fmt.Sprintf("%s seed %d", which, n.seed)
 }
@@ -202,8 +207,8 @@ func Match(s search.Study, trials []search.Trial, rows []Row) ([]search.TrialSta
 			of[r.name()] = t
 			continue
 		}
-		of[name{system: r.System, seed: r.Seed}] = t
-		of[name{network: r.Network, depth: r.Depth, seed: r.Seed}] = t
+		of[name{system: r.System, at: r.At, seed: r.Seed}] = t
+		of[name{network: r.Network, depth: r.Depth, at: r.At, seed: r.Seed}] = t
 	}
 	var list []search.TrialState
 	for _, r := range found {
@@ -243,9 +248,9 @@ func (r Trial) State(t search.Trial) search.TrialState {
 	return search.TrialState{Trial: t, History: r.History}
 }
 
-// Key returns the network and the seed that the row names, without a study that says more of the network.
+// Key returns the network, the point and the seed that the row names, without a study that says more of the network.
 func (r Row) Key() (search.Key, error) {
-	k := search.Key{System: space.PairSystem(r.Pair), Seed: r.Seed}
+	k := search.Key{System: space.PairSystem(r.Pair), At: r.At, Seed: r.Seed}
 	text := cmp.Or(r.System, r.Network)
 	if text == "" {
 		return k, nil

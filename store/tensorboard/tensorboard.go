@@ -6,8 +6,8 @@
 // wall time of an epoch is the start of the trial's first attempt plus the seconds of the epochs up to this one: pauses
 // between attempts do not count. So the same results give the same bytes.
 //
-// For the plugin HParams a run is a session. The sessions of one network are a group, of which TensorBoard shows the mean:
-// the mean over the seeds.
+// For the plugin HParams a run is a session. The sessions of one network, in a study with lists of settings those of the
+// same values, are a group, of which TensorBoard shows the mean: the mean over the seeds.
 package tensorboard
 
 //go:generate protoc --go_out=. --go_opt=paths=source_relative event.proto
@@ -45,7 +45,7 @@ func Write(dir string, s search.Study, runs []Run) (written int, err error) {
 		if len(r.History) == 0 {
 			continue
 		}
-		text, err := events(s, r)
+		text, err := events(s.At(r.At), r)
 		if err != nil {
 			return written, fmt.Errorf("%v: %w", r.Key, err)
 		}
@@ -62,9 +62,11 @@ func Write(dir string, s search.Study, runs []Run) (written int, err error) {
 }
 
 // name is the folder of a run, "L40M2-seed-3".
-func name(k search.Key) string { return strings.NewReplacer(" ", "-", "/", "-").Replace(k.String()) }
+func name(k search.Key) string {
+	return strings.NewReplacer(", ", "-", " ", "-", "/", "-").Replace(k.String())
+}
 
-// events is the event file of a run.
+// events is the event file of a run, of a study with the values of its point.
 func events(s search.Study, r Run) ([]byte, error) {
 	var out bytes.Buffer
 	at := float64(r.Started.UnixMilli()) / 1000
@@ -76,7 +78,7 @@ func events(s search.Study, r Run) ([]byte, error) {
 		return nil, err
 	}
 	start, err := session("_hparams_/session_start_info", &HParamsPluginData{Data: &HParamsPluginData_SessionStartInfo{
-		SessionStartInfo: &SessionStartInfo{Hparams: settings(s, r.Trial), GroupName: r.System.Label(), StartTimeSecs: at}}})
+		SessionStartInfo: &SessionStartInfo{Hparams: settings(s, r.Trial), GroupName: r.Key.Label(), StartTimeSecs: at}}})
 	if err != nil {
 		return nil, err
 	}

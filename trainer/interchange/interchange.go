@@ -34,7 +34,8 @@ type Model struct {
 // Origin says where a network was trained. It may be incomplete: what is empty is not known.
 type Origin struct {
 	Study, Fingerprint string
-	Seed, Epoch        int // Epoch is that after which the tensors were taken
+	At                 string // the trial's values of the settings of which the study has lists, "learning_rate=0.05"
+	Seed, Epoch        int    // Epoch is that after which the tensors were taken
 	Dataset            string
 	Classes            []string  // names, by label
 	Mean, Std          []float32 // of each channel of the training pictures, with pixels scaled to 0 … 1
@@ -49,7 +50,7 @@ func (m Model) About() map[string]string {
 		"network": m.Network.Name, "depth": strconv.Itoa(m.Network.Depth), "layout": string(m.Plan.Layout),
 		"input": list([]int{in.C, in.H, in.W}), "batch_norm_eps": strconv.FormatFloat(graph.Epsilon, 'g', -1, 64),
 		"pytorch": Command(m.Network, m.Plan),
-		"study":   o.Study, "fingerprint": o.Fingerprint, "dataset": o.Dataset,
+		"study":   o.Study, "at": o.At, "fingerprint": o.Fingerprint, "dataset": o.Dataset,
 		"seed": strconv.Itoa(o.Seed), "epoch": strconv.Itoa(o.Epoch),
 		"version": o.Version, "commit": o.Commit,
 	}
@@ -84,7 +85,7 @@ func Command(n space.Network, p space.Plan) string {
 
 // conv is one convolution of a layer. A product has several, one behind the other.
 type conv struct {
-	name            string // of its weights, without ".weight"
+	weight          string // the name of its weights
 	in, out         int    // channels
 	kh, kw, stride  int
 	groups          int // partitions
@@ -97,19 +98,12 @@ type conv struct {
 
 // convs returns the convolutions of a layer of the kind Conv or IGC.
 func convs(l space.Layer) []conv {
-	list := []conv{{name: l.Name, in: l.In.C, out: l.Out.C, kh: l.KH, kw: l.KW, stride: l.Stride, groups: l.Groups,
-		stepIn: l.StepIn, stepOut: l.StepOut, branches: l.Branches}}
-	if l.Kind != space.IGC {
-		return list
-	}
-	list[0].name, list[0].relu = l.Name+".primary", l.Between
+	names := l.WeightNames()
+	list := []conv{{weight: names[0], in: l.In.C, out: l.Out.C, kh: l.KH, kw: l.KW, stride: l.Stride, groups: l.Groups,
+		stepIn: l.StepIn, stepOut: l.StepOut, branches: l.Branches, relu: l.Between}}
 	for i, m := range l.Mixes {
-		name := l.Name + ".secondary"
-		if len(l.Mixes) > 1 {
-			name += strconv.Itoa(i + 1)
-		}
-		list = append(list, conv{name: name, in: l.Out.C, out: l.Out.C, kh: 1, kw: 1, stride: 1, groups: l.Out.C / m.K,
-			stepIn: m.Step, stepOut: m.Step, branches: 1})
+		list = append(list, conv{weight: names[1+i], in: l.Out.C, out: l.Out.C, kh: 1, kw: 1, stride: 1,
+			groups: l.Out.C / m.K, stepIn: m.Step, stepOut: m.Step, branches: 1})
 	}
 	return list
 }

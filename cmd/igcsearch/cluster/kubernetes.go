@@ -17,9 +17,8 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/pelletier/go-toml/v2"
-
 	"igcsearch/search"
+	"igcsearch/studies"
 )
 
 // Kubernetes describes what a cluster needs to train a study: a Job of workers
@@ -87,11 +86,11 @@ func (k Kubernetes) Manifest() ([]byte, error) {
 	if k.Shipped != "" {
 		serve = append(serve, setArgs(k.Set)...)
 	} else {
-		var text strings.Builder
-		if err := toml.NewEncoder(&text).EnableMarshalerInterface().Encode(k.Study); err != nil {
+		text, err := studies.Encode(k.Study)
+		if err != nil {
 			return nil, fmt.Errorf("study %s: %w", k.Study.Name, err)
 		}
-		settings, serve[1] = text.String(), studyFile
+		settings, serve[1] = string(text), studyFile
 	}
 	serve = append(serve, "--db", "/data/igcsearch.db", "--access", accessFile,
 		"--listen", fmt.Sprintf(":%d", kubernetesPort), "--advertise", address)

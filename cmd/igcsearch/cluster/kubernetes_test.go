@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"bytes"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,8 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-
-	"github.com/pelletier/go-toml/v2"
 
 	"igcsearch/studies"
 )
@@ -50,11 +47,11 @@ func TestSettingsTravel(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var text bytes.Buffer
-		if err := toml.NewEncoder(&text).EnableMarshalerInterface().Encode(here); err != nil {
+		text, err := studies.Encode(here)
+		if err != nil {
 			t.Fatal(err)
 		}
-		there, err := studies.Parse("study.toml", text.Bytes(), nil)
+		there, err := studies.Parse("study.toml", text, nil)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}

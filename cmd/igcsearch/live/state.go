@@ -32,7 +32,11 @@ func StudyOf(r report.Results) Study {
 		text, isText := strings.CutPrefix(head, "<")
 		s.Head = append(s.Head, Column{Name: text, Text: isText})
 	}
-	trials := map[space.System][]Trial{}
+	type cell struct {
+		system space.System
+		at     search.Point
+	}
+	trials := map[cell][]Trial{}
 	for _, t := range r.Trials {
 		if t.Status.Finished() {
 			s.Done++
@@ -41,11 +45,11 @@ func StudyOf(r report.Results) Study {
 		if _, ok := r.Accuracy(t.Trial); ok {
 			one.Accuracy = report.Percent(t.Last.Correct(r.Study.Split))
 		}
-		trials[t.System] = append(trials[t.System], one)
+		trials[cell{t.System, t.At}] = append(trials[cell{t.System, t.At}], one)
 	}
 	for _, n := range r.Networks() {
 		s.Networks = append(s.Networks, Network{
-			Which: r.Name(n.System, n.Params), Accuracy: n.Accuracy(), N: n.N(), Trials: trials[n.System],
+			Which: r.Name(n), Accuracy: n.Accuracy(), N: n.N(), Trials: trials[cell{n.System, n.At}],
 		})
 	}
 	if p := r.Posterior(); p != nil {
@@ -121,7 +125,7 @@ func running(r report.Results, t search.Trial) Running {
 		}
 	}
 	row := Running{
-		Network: t.System.Label(), Seed: t.Seed, Epoch: t.Epoch, Epochs: t.Epochs,
+		Network: t.Key.Label(), Seed: t.Seed, Epoch: t.Epoch, Epochs: t.Epochs,
 		Worker: worker(a), Device: cmp.Or(a.Device, "cpu"), Since: a.Started,
 	}
 	if t.Epoch > 0 {
@@ -231,7 +235,7 @@ func failures(r report.Results, interrupted bool) []Failure {
 			text = []string{"its process was killed; the trial goes on from its last epoch"}
 		}
 		f := Failure{
-			Network: a.System.Label(), Seed: a.Seed, Outcome: string(a.Ending), At: a.Ended, Worker: worker(a),
+			Network: a.Key.Label(), Seed: a.Seed, Outcome: string(a.Ending), At: a.Ended, Worker: worker(a),
 			Lines: search.Printable(strings.Join(text[max(0, len(text)-lines):], "\n")),
 			Now:   string(status[a.Key]),
 		}

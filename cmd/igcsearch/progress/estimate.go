@@ -79,7 +79,7 @@ func (e *Estimate) count() {
 		if open(t) {
 			e.Left++
 			e.epochs += t.Epochs - t.Epoch
-			e.evaluations += e.evaluationsAfter(t.Epochs) - e.evaluationsAfter(t.Epoch)
+			e.evaluations += e.evaluationsAfter(t.Epochs, t.Epochs) - e.evaluationsAfter(t.Epoch, t.Epochs)
 		}
 	}
 	e.share = 1
@@ -106,28 +106,30 @@ func (e *Estimate) predict() {
 		}
 		works[i].Measured, works[i].Seconds = 0, 0
 		if m, ok := of[t.System]; ok {
-			works[i].Measured, works[i].Seconds = float64(t.Epochs), e.Training(m)
+			works[i].Measured, works[i].Seconds = float64(t.Epochs), e.training(m, t.Epochs)
 		}
 	}
 	e.forecast = search.Predict(works, min(e.Workers, e.Left))
 	e.forecast.Seconds *= e.share
 }
 
-// Training returns the seconds of a whole training.
-func (p Plan) Training(m trainer.Cost) float64 {
-	return m.Epoch*float64(p.Study.Epochs) + m.Evaluation*float64(p.evaluationsAfter(p.Study.Epochs))
+// Training returns the seconds of a whole training, the longest if the study has several lengths.
+func (p Plan) Training(m trainer.Cost) float64 { return p.training(m, p.Study.Epochs) }
+
+func (p Plan) training(m trainer.Cost, epochs int) float64 {
+	return m.Epoch*float64(epochs) + m.Evaluation*float64(p.evaluationsAfter(epochs, epochs))
 }
 
-// evaluationsAfter returns how often a trial was evaluated after so many epochs.
-func (p Plan) evaluationsAfter(epochs int) int {
+// evaluationsAfter returns how often a trial of some length was evaluated after so many epochs.
+func (p Plan) evaluationsAfter(epochs, length int) int {
 	n := epochs / p.Study.EvaluateEvery
-	if epochs == p.Study.Epochs && epochs%p.Study.EvaluateEvery > 0 {
+	if epochs == length && epochs%p.Study.EvaluateEvery > 0 {
 		n++
 	}
 	return n
 }
 
-// Steps returns the steps of an epoch and the pictures of each step.
+// Steps returns the steps of an epoch and the pictures of each step, of the largest batch if the study has several.
 func (p Plan) Steps() (steps, batch int) {
 	batch = min(p.Study.Batch, p.Data.Train)
 	return p.Data.Train / batch, batch
@@ -192,7 +194,15 @@ func (e *Estimate) databaseBytes() float64 {
 	if quota := float64(e.Study.CheckpointQuota); quota > 0 {
 		states = min(states, quota)
 	}
-	return emptyBytes + states + epochBytes*float64(len(e.Trials)*e.Study.Epochs)
+	return emptyBytes + states + epochBytes*float64(e.allEpochs())
+}
+
+// allEpochs counts the epochs of all trials, trained or not.
+func (p Plan) allEpochs() (n int) {
+	for _, t := range p.Trials {
+		n += t.Epochs
+	}
+	return n
 }
 
 // shared says that other programs slowed the measurement down. It is "" if they
@@ -238,16 +248,19 @@ func (e *Estimate) Report() string {
 	row := func(what, format string, a ...any) { fmt.Fprintf(&b, "%-10s%s\n", what, fmt.Sprintf(format, a...)) }
 	if e.done > 0 {
 		row("done", "%d of %s, %d of %s", len(e.Trials)-e.Left, report.Count(len(e.Trials), "trial"),
-			e.done, report.Count(len(e.Trials)*e.Study.Epochs, "epoch"))
+			e.done, report.Count(e.allEpochs(), "epoch"))
 	}
 	if e.Left == 0 {
 		row("to train", "nothing: the study is complete")
 		return b.String()
 	}
 	steps, batch := e.Steps()
-	row("to train", "%s%s, %s of %s of %s: %s training pictures", e.atMost(), report.Count(e.Left, "trial"),
-		report.Count(e.epochs, "epoch"), report.Count(steps, "step"), report.Count(batch, "picture"),
-		number(e.epochs*steps*batch))
+	each := fmt.Sprintf("of %s of %s", report.Count(steps, "step"), report.Count(batch, "picture"))
+	if e.Study.Axes.Has("batch") {
+		each = fmt.Sprintf("of batches of up to %s", report.Count(batch, "picture"))
+	}
+	row("to train", "%s%s, %s %s: %s training pictures", e.atMost(), report.Count(e.Left, "trial"),
+		report.Count(e.epochs, "epoch"), each, number(e.epochs*steps*batch))
 	also := ""
 	if e.Study.BNStatistics == search.BNPrecise {
 		also = fmt.Sprintf(", after %d training pictures for the statistics",
@@ -277,19 +290,19 @@ func (p Plan) FewSteps() string {
 	if p.Study.BNStatistics == search.BNPrecise {
 		return ""
 	}
-	perEpoch, _ := p.Steps()
-	steps := p.Study.Epochs * perEpoch
+	steps := math.MaxInt // of the trainings with the fewest
+	for _, point := range p.Study.Axes.Points() {
+		at := Plan{Study: p.Study.At(point), Data: p.Data}
+		perEpoch, _ := at.Steps()
+		steps = min(steps, at.Study.Epochs*perEpoch)
+	}
 	most := 0.0
 	for _, system := range p.Study.SystemList() {
 		net, err := system.Network(p.Study.Plan(p.Data.Shape, len(p.Data.Classes)))
 		if err != nil {
 			continue // the training reports it
 		}
-		factor := graph.RunningFactor
-		if slices.ContainsFunc(net.Layers, func(l space.Layer) bool { return l.Kind == space.Add }) {
-			factor = graph.RunningFactorIdent
-		}
-		most = max(most, math.Pow(factor, float64(steps)))
+		most = max(most, math.Pow(graph.RunningFactor(net), float64(steps)))
 	}
 	if most <= noticeable {
 		return ""

@@ -63,7 +63,7 @@ func TestEstimate(t *testing.T) {
 	t.Parallel()
 	p := planOf(t, 1000, func(s *search.Study) { s.EvaluateEvery, s.KeepCheckpoints = 4, true })
 	for epochs, want := range []int{0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 3} { // the last epoch is evaluated too
-		if got := p.evaluationsAfter(epochs); got != want {
+		if got := p.evaluationsAfter(epochs, 10); got != want {
 			t.Errorf("%d evaluations after %d epochs, want %d", got, epochs, want)
 		}
 	}

@@ -16,7 +16,7 @@ import (
 func (a Findings) caption() string {
 	study := a.results.Study
 	text := fmt.Sprintf("%s: accuracy on %s of %s, mean, standard deviation and 95 %% interval over n seeds%s",
-		study.Name, a.results.SplitPictures(), DatasetLabel(study.Dataset), a.results.draws())
+		a.results.name(), a.results.SplitPictures(), DatasetLabel(study.Dataset), a.results.draws())
 	if a.chosen != nil {
 		text += fmt.Sprintf("; the best is chosen by %s, whose mean stands beside", a.choosing.SplitPictures())
 	}
@@ -58,7 +58,7 @@ func (a Findings) rows() (rows [][]string) {
 				verdict = "too little" // a line below says "to tell": the table of a paper is narrow
 			}
 		}
-		row := a.results.Name(a.networks[i].System, a.networks[i].Params)
+		row := a.results.Name(a.networks[i])
 		if a.chosen != nil {
 			row = append(row, decimals(a.chosen[i].Mean))
 		}

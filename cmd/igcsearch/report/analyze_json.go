@@ -128,7 +128,12 @@ func toMeanJSON(m analysis.Summary) meanJSON {
 }
 
 func (a Findings) comparisonJSON(c analysis.Comparison) comparisonJSON {
-	return comparisonJSON{a.label(c.A), a.label(c.B), *known(c.Difference), known(c.Difference - c.Half),
+	return toComparisonJSON(c, a.label)
+}
+
+// toComparisonJSON names the samples of a comparison by label.
+func toComparisonJSON(c analysis.Comparison, label func(sample int) string) comparisonJSON {
+	return comparisonJSON{label(c.A), label(c.B), *known(c.Difference), known(c.Difference - c.Half),
 		known(c.Difference + c.Half),
 		string(c.Test), known(c.Degrees), known(c.P), known(c.Holm), known(c.Detectable), c.Common}
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"slices"
 
 	"igcsearch/search/analysis"
 	"igcsearch/store/table"
@@ -52,10 +53,8 @@ func (r Results) Export(stdout io.Writer, o ExportOptions) error {
 // choiceTable is the table of a paper: a row for each network, with the best by the split choose in bold and its
 // accuracy on that split beside.
 func (r Results) choiceTable(choose string) (latexTable, error) {
-	header := []string{"L", "M", "width", "parameters"}
-	if !r.Study.OfPairs() {
-		header = []string{"<network", "depth", "parameters"}
-	}
+	header := r.NameHeader()
+	header[slices.Index(header, "params")] = "parameters"
 	t := latexTable{Caption: r.Caption(), Label: r.Study.Name, Bold: map[int]bool{}}
 	choosing, err := r.Showing(cmp.Or(choose, r.Study.DecidingSplit()))
 	if err != nil {
@@ -69,7 +68,7 @@ func (r Results) choiceTable(choose string) (latexTable, error) {
 	}
 	others := choosing.Networks()
 	for i, n := range r.Networks() {
-		row := r.Name(n.System, n.Params)
+		row := r.Name(n)
 		if by != split {
 			row = append(row, others[i].Accuracy())
 		}

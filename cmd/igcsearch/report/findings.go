@@ -136,8 +136,11 @@ func (r Results) sameSize() bool {
 }
 
 // Posterior is what the accuracies say of the true means of the networks, in the order of Networks. It is nil if they
-// say too little.
+// say too little, and for a study with axes, whose curve over M is another one at each point.
 func (r Results) Posterior() *analysis.Posterior {
+	if len(r.Study.Axes) > 0 {
+		return nil
+	}
 	return analysis.NewPosterior(r.Samples(), r.sameSize())
 }
 
@@ -145,7 +148,7 @@ func (r Results) Posterior() *analysis.Posterior {
 func (r Results) Samples() []analysis.Sample {
 	var samples []analysis.Sample
 	for i, t := range r.Trials {
-		if i == 0 || r.Trials[i-1].System != t.System {
+		if i == 0 || r.Trials[i-1].System != t.System || r.Trials[i-1].At != t.At {
 			sample := analysis.Sample{Costs: analysis.Costs{Params: float64(t.Params),
 				MultiplyAdds: float64(t.MultiplyAdds)}}
 			if r.Study.OfPairs() {

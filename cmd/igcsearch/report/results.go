@@ -34,7 +34,9 @@ type Results struct {
 	Attempts []store.TrialAttempt // empty unless they were asked for
 	ISAs     []string             // the arithmetics of finished attempts
 	Models   []string             // the models of their processors or GPUs
-	Updated  time.Time            // when the study or a trial last changed
+	// Slice says which part of a study with axes the results are, like "learning_rate 0.05"; "" is the whole study.
+	Slice   string
+	Updated time.Time // when the study or a trial last changed
 
 	// decides is the study's strategy, which remembers what it has computed. It is nil if From did not make the results.
 	decides search.Strategy
@@ -52,8 +54,13 @@ func From(stored store.Results) Results {
 	for i, system := range r.Study.SystemList() {
 		order[system] = i
 	}
+	points := map[search.Point]int{}
+	for i, p := range r.Study.Axes.Points() {
+		points[p] = i
+	}
 	slices.SortFunc(r.Trials, func(a, b search.TrialState) int {
-		return cmp.Or(cmp.Compare(order[a.System], order[b.System]), cmp.Compare(a.Seed, b.Seed))
+		return cmp.Or(cmp.Compare(order[a.System], order[b.System]), cmp.Compare(points[a.At], points[b.At]),
+			cmp.Compare(a.Seed, b.Seed))
 	})
 	for _, list := range stored.ISAs {
 		for isa := range strings.SplitSeq(list, ", ") {
@@ -70,14 +77,18 @@ func From(stored store.Results) Results {
 	return r
 }
 
-// Network sums up the trials of one network.
+// Network sums up the trials of one network, in a study with axes those at one point.
 type Network struct {
 	space.System
+	At     search.Point
 	Params int // of the network
 	Seeds  int // trials, done or not
 	// Accuracies are those of the done trials, in percent, of the study's split.
 	Accuracies []float64
 }
+
+// Label names the network, and the point if the study has axes.
+func (n Network) Label() string { return search.Key{System: n.System, At: n.At}.Label() }
 
 // Accuracy is the mean with the standard deviation, in percent.
 func (n Network) Accuracy() string { return MeanStd(n.Accuracies) }
@@ -102,12 +113,12 @@ func (n Network) N() string {
 	return strconv.Itoa(n.Seeds)
 }
 
-// Networks sums up the trials of each network, in the order of Trials.
+// Networks sums up the trials of each network, at each point of the axes, in the order of Trials.
 func (r Results) Networks() []Network {
 	var list []Network
 	for _, t := range r.Trials {
-		if k := len(list); k == 0 || list[k-1].System != t.System {
-			list = append(list, Network{System: t.System, Params: t.Params})
+		if k := len(list); k == 0 || list[k-1].System != t.System || list[k-1].At != t.At {
+			list = append(list, Network{System: t.System, At: t.At, Params: t.Params})
 		}
 		n := &list[len(list)-1]
 		n.Seeds++
@@ -121,24 +132,36 @@ func (r Results) Networks() []Network {
 // BlockParams are the parameters of a block of a network, in a study of pairs.
 func (r Results) BlockParams(n Network) int { return n.Variant.Params(n.Pair(), r.Study.Kernel) }
 
-// NameHeader is the header of the columns that tell one network of the study from another, for NewTable. In a study of
-// pairs the parameters are those of a block, else those of the network.
+// NameHeader is the header of the columns that tell one network of the study from another, for NewTable, with a column
+// for each axis. In a study of pairs the parameters are those of a block, else those of the network.
 func (r Results) NameHeader() []string {
+	header := []string{"<network", "depth", "params"}
 	if r.Study.OfPairs() {
-		return []string{"L", "M", "width", "params"}
+		header = []string{"L", "M", "width", "params"}
 	}
-	return []string{"<network", "depth", "params"}
+	for _, axis := range r.Study.Axes {
+		header = append(header, axis.Key)
+	}
+	return header
 }
 
 // Name are the cells of NameHeader.
-func (r Results) Name(s space.System, params int) []string {
-	row := table.NewRow(r.Study, search.Trial{Key: search.Key{System: s}, Params: params}, search.Epoch{})
+func (r Results) Name(n Network) []string {
+	row := table.NewRow(r.Study, search.Trial{Key: search.Key{System: n.System}, Params: n.Params}, search.Epoch{})
+	cells := []string{row.Network, strconv.Itoa(row.Depth), strconv.Itoa(row.Params)}
 	if r.Study.OfPairs() {
-		return []string{strconv.Itoa(row.Pair.L), strconv.Itoa(row.Pair.M), strconv.Itoa(row.Width),
+		cells = []string{strconv.Itoa(row.Pair.L), strconv.Itoa(row.Pair.M), strconv.Itoa(row.Width),
 			strconv.Itoa(row.Params)}
 	}
-	return []string{row.Network, strconv.Itoa(row.Depth), strconv.Itoa(row.Params)}
+	for _, axis := range r.Study.Axes {
+		x, _ := n.At.Value(axis.Key)
+		cells = append(cells, axisValue(x))
+	}
+	return cells
 }
+
+// axisValue is the value of a setting that is an axis, as short as it can be read back.
+func axisValue(x float64) string { return strconv.FormatFloat(x, 'g', -1, 64) }
 
 // Accuracy is that of a done trial on the study's split, in percent.
 func (r Results) Accuracy(t search.Trial) (percent float64, ok bool) {
@@ -236,10 +259,18 @@ func (r Results) SplitPictures() string {
 	return fmt.Sprintf("the %s pictures", r.Study.Split)
 }
 
+// name is the name of the study, with its Slice.
+func (r Results) name() string {
+	if r.Slice == "" {
+		return r.Study.Name
+	}
+	return r.Study.Name + ", " + r.Slice
+}
+
 // Caption says what the accuracies are.
 func (r Results) Caption() string {
 	return fmt.Sprintf("%s: accuracy on %s of %s, mean ± standard deviation over n seeds%s",
-		r.Study.Name, r.SplitPictures(), DatasetLabel(r.Study.Dataset), r.draws())
+		r.name(), r.SplitPictures(), DatasetLabel(r.Study.Dataset), r.draws())
 }
 
 // draws says after "over n seeds" what differs from seed to seed beside the weights and the order of the pictures.
@@ -290,6 +321,7 @@ func Warning(study, text string) string {
 // AllDiverged says what to try if all trainings ended without a result and one diverged or more; else it is "".
 func (r Results) AllDiverged() string {
 	n := map[search.Status]int{}
+	rate := r.Study.At(r.Study.Axes.Points()[0]).LearningRate // the smallest
 	for _, t := range r.Trials {
 		n[t.Status]++
 	}
@@ -298,14 +330,14 @@ func (r Results) AllDiverged() string {
 		return ""
 	case n[search.Failed] > 0:
 		return fmt.Sprintf("none of its trainings has a result, %s: try a learning_rate below %g, under another name",
-			counts(r.Trials), r.Study.LearningRate)
+			counts(r.Trials), rate)
 	}
 	all := "all its trainings"
 	if len(r.Trials) == 1 {
 		all = "its only training"
 	}
 	return fmt.Sprintf("%s diverged, which means that the loss was not finite: try a learning_rate below %g, "+
-		"under another name", all, r.Study.LearningRate)
+		"under another name", all, rate)
 }
 
 // Warnings says what the results leave out or mix, and whether halving may have left out the best.
@@ -372,7 +404,7 @@ func (r Results) AtChance(classes int) []string {
 func (r Results) SummaryTable() *Table {
 	t := NewTable(append(r.NameHeader(), "accuracy (%)", "n")...)
 	for _, n := range r.Networks() {
-		t.Add(append(r.Name(n.System, n.Params), n.Accuracy(), n.N())...)
+		t.Add(append(r.Name(n), n.Accuracy(), n.N())...)
 	}
 	return t
 }

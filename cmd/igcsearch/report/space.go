@@ -47,22 +47,30 @@ func (p Pairs) Print(stdout io.Writer, format string) error {
 	if b.Variant == "" {
 		l, m := space.WidestPoint(b.Params, b.Kernel)
 		text += fmt.Sprintf("The width is at most %.1f, near L = %.1f, M = %.1f.\n",
-			space.WidthBound(b.Params, b.Kernel), l, m)
+			space.WidthBound(2, float64(b.Params), float64(b.Kernel)), l, m)
 	}
 	_, err := fmt.Fprintf(stdout, "%s\n%s", tableOf([]string{"L", "M", "width", "params", "error (%)"}, cells), text)
 	return err
 }
 
-// StagedNetworks are the networks of a budget that have partitions for each stage.
-type StagedNetworks struct {
-	Budget space.StageBudget
-	List   []space.System // the nearest first
+// Networks are the networks of a budget.
+type Networks struct {
+	Budget interface {
+		// Cost counts what the budget limits: the network, or one of its blocks.
+		Cost(s space.System) (params int, multiplyAdds int64, err error)
+		Error(params int, multiplyAdds int64) float64
+		// String describes the budget: "4672 parameters of a block".
+		String() string
+	}
+	List   []space.System // in the order to print
 	Top    int            // how many to print at most
 	Within string         // the tolerance as people write it
+	// Bound is the bound of the width of a block, or 0 for a budget of the whole network.
+	Bound float64
 }
 
-// stagedRow is one network as csv and json print it.
-type stagedRow struct {
+// networkRow is one network as csv and json print it.
+type networkRow struct {
 	Network      string  `json:"network"`
 	Width        int     `json:"width"` // of the first stage
 	Params       int     `json:"params"`
@@ -71,15 +79,14 @@ type stagedRow struct {
 }
 
 // Print writes the networks in one of the formats table, csv and json.
-func (n StagedNetworks) Print(stdout io.Writer, format string) error {
-	rows, cells := []stagedRow{}, [][]string{}
+func (n Networks) Print(stdout io.Writer, format string) error {
+	rows, cells := []networkRow{}, [][]string{}
 	for _, s := range n.List[:min(n.Top, len(n.List))] {
-		network, err := s.Network(n.Budget.Plan)
+		params, multiplyAdds, err := n.Budget.Cost(s)
 		if err != nil {
 			return err
 		}
-		r := stagedRow{s.String(), s.Pair().Width(), network.Params(), network.MultiplyAdds(),
-			errorPercent(n.Budget.Error(network))}
+		r := networkRow{s.String(), s.Width(), params, multiplyAdds, errorPercent(n.Budget.Error(params, multiplyAdds))}
 		rows = append(rows, r)
 		cells = append(cells, []string{r.Network, strconv.Itoa(r.Width), strconv.Itoa(r.Params),
 			strconv.FormatInt(r.MultiplyAdds, 10), decimals3(r.ErrorPercent)})
@@ -90,13 +97,12 @@ func (n StagedNetworks) Print(stdout io.Writer, format string) error {
 	case "json":
 		return JSON(stdout, rows)
 	}
-	budget := Count(n.Budget.Params, "parameter")
-	if n.Budget.MultiplyAdds > 0 {
-		budget = Count(int(n.Budget.MultiplyAdds), "multiply–add")
+	text := fmt.Sprintf("%d of %s within %s of %s.\n", len(rows), Count(len(n.List), "network"), n.Within, n.Budget)
+	if n.Bound > 0 {
+		text += fmt.Sprintf("Blocks that keep to the budget are at most %.1f channels wide.\n", n.Bound)
 	}
-	_, err := fmt.Fprintf(stdout, "%s\n%d of %s within %s of %s.\n",
-		tableOf([]string{"<network", "width", "params", "multiply–adds", "error (%)"}, cells),
-		len(rows), Count(len(n.List), "network"), n.Within, budget)
+	_, err := fmt.Fprintf(stdout, "%s\n%s",
+		tableOf([]string{"<network", "width", "params", "multiply–adds", "error (%)"}, cells), text)
 	return err
 }
 

@@ -170,7 +170,7 @@ func (s Status) workers() (list []workerJSON) {
 		row := workerJSON{Job: w.Job, Node: w.Host, PID: w.PID, Device: w.Device, Seed: w.Seed,
 			Silent: w.Silent}
 		if w.Study != "" {
-			row.Trial = w.System.Label()
+			row.Trial = w.Key.Label()
 		}
 		list = append(list, row)
 	}
@@ -183,11 +183,18 @@ func (s Status) trialTable() *Table {
 	if !s.Study.OfPairs() {
 		which = []string{"<network"}
 	}
+	for _, axis := range s.Study.Axes {
+		which = append(which, axis.Key)
+	}
 	t := NewTable(append(which, "seed", "<status", "epoch", "train loss", "validation (%)", "test (%)", "<error")...)
 	for _, trial := range s.Trials {
 		name := []string{trial.System.Label()}
 		if p := trial.System.Pair(); s.Study.OfPairs() {
 			name = []string{strconv.Itoa(p.L), strconv.Itoa(p.M)}
+		}
+		for _, axis := range s.Study.Axes {
+			x, _ := trial.At.Value(axis.Key)
+			name = append(name, axisValue(x))
 		}
 		loss := ""
 		if trial.Epoch > 0 {

@@ -49,7 +49,7 @@ func (o plotOptions) sliced(list []report.Results) (all []report.Results, err er
 		}
 		all = append(all, own, common)
 	}
-	if o.kind == kindRace && len(all) > 1 {
+	if o.kind == kindRace && len(all) > 1 && !o.panels {
 		return nil, usageError{errors.New("--kind race draws one value of each setting: give it by --at")}
 	}
 	return all, nil
@@ -67,7 +67,7 @@ func withResults(list []report.Results) []report.Results {
 // sliceLabel names a slice of a study in a legend, with the study if there are several.
 func sliceLabel(r report.Results, list []report.Results) string {
 	if slices.ContainsFunc(list, func(other report.Results) bool { return other.Study.Name != r.Study.Name }) {
-		return r.Study.Name + ", " + r.Slice
+		return r.Title()
 	}
 	return r.Slice
 }

@@ -56,7 +56,11 @@ func TestScripts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	runScripts(t, "testdata", "MIRROR="+mirror.URL, "PROGRAM="+program, "NAMED=two\x1b[2J.toml")
+	results, err := filepath.Abs("../../studies/results")
+	if err != nil {
+		t.Fatal(err)
+	}
+	runScripts(t, "testdata", "MIRROR="+mirror.URL, "PROGRAM="+program, "NAMED=two\x1b[2J.toml", "RESULTS="+results)
 }
 
 // runScripts runs the scripts of a folder with some more variables.

@@ -81,7 +81,10 @@ that are no better than guessing.`,
   igcsearch run quickstart --set seeds=20
 
   # other settings are another study, so give it another name
-  igcsearch run quickstart --set name=long --set epochs=20`,
+  igcsearch run quickstart --set name=long --set epochs=20
+
+  # each pair at three learning rates
+  igcsearch run quickstart-tuned`,
 		Args:              oneStudy,
 		ValidArgsFunction: completeStudies,
 		RunE: func(cmd *cobra.Command, args []string) error {

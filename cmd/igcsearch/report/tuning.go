@@ -71,9 +71,10 @@ func (t Tuning) settings() string {
 
 func (t Tuning) caption() string {
 	text := fmt.Sprintf("%s: accuracy (%%) on %s of %s at each %s, mean ± standard deviation over n seeds%s",
-		t.results.name(), t.results.SplitPictures(), DatasetLabel(t.results.Study.Dataset), t.settings(), t.results.draws())
+		t.results.Title(), t.results.SplitPictures(), DatasetLabel(t.results.Study.Dataset), t.settings(), t.results.draws())
 	if t.chosen() {
-		text += fmt.Sprintf("; * is the best of its network, chosen by %s", t.choosing.SplitPictures())
+		text += fmt.Sprintf("; * is the best of its network, chosen by %s, and gain is what"+
+			" the network has there above %s, the common value", t.choosing.SplitPictures(), t.value(t.Common))
 	}
 	return text
 }
@@ -85,7 +86,7 @@ func (t Tuning) header() []string {
 	}
 	header = append(header, "n")
 	if t.chosen() {
-		header = append(header, "own − common", "p (Holm)")
+		header = append(header, "gain", "p (Holm)")
 	}
 	return header
 }
@@ -217,14 +218,17 @@ func (t Tuning) curvesText() string {
 	if best[0] < 0 || best[1] < 0 {
 		return "there are too few accuracies to compare the two curves"
 	}
-	text := fmt.Sprintf("the highest mean is that of %s with each network at its own value, and of %s at the common one",
-		t.systems[best[0]].Label(), t.systems[best[1]].Label())
-	if best[0] == best[1] {
+	a, b := best[0], best[1]
+	text := fmt.Sprintf("%s has the highest mean with each network at its own value, %s points above %s; %s has it at the"+
+		" common value, %s points above %s", t.systems[a].Label(),
+		half(t.Cells.Compare(t.Cell(a, t.Own[a]), t.Cell(b, t.Own[b]))), t.systems[b].Label(), t.systems[b].Label(),
+		half(t.Cells.Compare(t.Cell(b, t.Common), t.Cell(a, t.Common))), t.systems[a].Label())
+	if a == b {
 		text = fmt.Sprintf("%s has the highest mean in both, each network at its own value and all at the common one",
 			t.systems[best[0]].Label())
 	}
-	return fmt.Sprintf("%s; %d of %s of networks change places between both, by their means", text, other,
-		Count(couples, "couple"))
+	return fmt.Sprintf("%s; couples of networks that change places between both, by their means: %d of %d", text, other,
+		couples)
 }
 
 // interactionText says whether the differences between networks depend on the setting.
@@ -254,7 +258,7 @@ func (t Tuning) orderText() string {
 	}
 	corrected := fmt.Sprintf("p corrected by Holm for %s, of all networks at all values", Count(r.Tested, "comparison"))
 	if t.Reversed {
-		return fmt.Sprintf("it depends on %s: %s is ahead of %s by %s points at %s, and behind by %s at %s (both %s or less;"+
+		return fmt.Sprintf("it depends on %s: %s is ahead of %s by %s points at %s, and behind by %s at %s (the larger %s;"+
 			" %s)", t.settings(), t.systems[r.A].Label(), t.systems[r.B].Label(), half(r.Lead), t.value(r.Ahead),
 			half(r.Deficit), t.value(r.Behind), pIs(r.P), corrected)
 	}
@@ -286,7 +290,7 @@ func (t Tuning) Print(stdout io.Writer, format string) (err error) {
 			below = append(below, fmt.Sprintf("\\textbf{%s} %s.\\par\n", latexText(f.name), latexText(f.text)))
 		}
 		_, err = io.WriteString(stdout, latexPreamble+latexTable{Caption: t.caption(), Label: t.results.Study.Name + "-tuning",
-			Style: "\\small", Header: t.header(), Rows: t.rows(), Below: below}.String())
+			Style: "\\scriptsize\\setlength{\\tabcolsep}{1.8pt}", Header: t.header(), Rows: t.rows(), Below: below}.String())
 	case "markdown":
 		for _, f := range t.facts() {
 			fmt.Fprintf(&facts, "* %s: %s\n", f.name, markdownEscape.Replace(f.text))

@@ -116,6 +116,24 @@ func (l Layer) String() string {
 // pair of the output.
 func (l Layer) Pair() Pair { return Pair{L: l.Groups, M: l.Out.C / l.Groups} }
 
+// WeightNames returns the names of the weights of a Conv or IGC layer: "block1.weight" of a
+// convolution. A product has "block1.primary.weight" and, if it has one mix,
+// "block1.secondary.weight", otherwise "block1.secondary1.weight", "block1.secondary2.weight" and so
+// on.
+func (l Layer) WeightNames() []string {
+	switch {
+	case l.Kind != IGC:
+		return []string{l.Name + ".weight"}
+	case len(l.Mixes) == 1:
+		return []string{l.Name + ".primary.weight", l.Name + ".secondary.weight"}
+	}
+	names := []string{l.Name + ".primary.weight"}
+	for i := range l.Mixes {
+		names = append(names, fmt.Sprintf("%s.secondary%d.weight", l.Name, i+1))
+	}
+	return names
+}
+
 // NormName returns the prefix of the names of the norm's tensors: "bn0" behind "conv0", and
 // "block1.bn" behind "block1" or its last part, "block1.secondary".
 func (l Layer) NormName() string {

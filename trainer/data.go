@@ -18,9 +18,6 @@ type Data struct {
 	Classes                 []string
 	Train, Validation, Test int    // pictures; those of seed 0 where each seed has a split of its own
 	Sum                     string // identifies the pictures; Study.DataSum
-	// Mean and Std are of each channel of the training pictures, with pixels scaled to 0 … 1. A network reads
-	// (x/255 − mean)/std. They are nil if the pictures were not read.
-	Mean, Std []float32
 	// Unreadable are the pictures that are left out because they cannot be read;
 	// Study.Unreadable is how many. Passed are other files that are no pictures.
 	Unreadable, Passed []dataset.LeftOut
@@ -37,7 +34,6 @@ func (t *Trainer) Load(ctx context.Context, s search.Study) (Data, error) {
 	return Data{
 		Shape: space.Shape{C: set.C, H: set.H, W: set.W}, Classes: set.Classes,
 		Train: set.Train.Len(), Validation: set.Validation.Len(), Test: set.Test.Len(), Sum: set.Sum,
-		Mean: set.Mean[:], Std: set.Std[:],
 		Unreadable: set.Unreadable, Passed: set.Passed, Unofficial: set.Unofficial,
 	}, nil
 }

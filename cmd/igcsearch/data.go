@@ -50,8 +50,9 @@ func newDataGetCommand() *cobra.Command {
 		Long: `get downloads the official files, checks their checksums and unpacks them: the
 binary archive of CIFAR-10 or CIFAR-100 (about 170 MB), or the three files of
 SVHN's cropped digits (1.6 GB). An interrupted download continues where it stopped,
-and a file that exists is not downloaded again: an archive that lies in DIR is only
-unpacked. cifar100 and cifar100-coarse have the same files.`,
+and a file that exists is not downloaded again: an archive that lies in DIR, also one
+of CIFAR's Python version, is only unpacked, and a folder of that version is read as it
+is. cifar100 and cifar100-coarse have the same files.`,
 		Example: `  igcsearch data get cifar100 --data pictures
   igcsearch run fig3a-short --data pictures`,
 		ValidArgs: downloads,

@@ -124,14 +124,14 @@ func runWeights(ctx context.Context, o weightsOptions, stderr io.Writer) error {
 		warnings = append(warnings, fmt.Sprintf("%s says no mean and std of the pictures and no names of classes: "+
 			"give the folder of the pictures by --data DIR", o.output))
 	} else {
-		data, err := trainer.New(trainer.Options{DataDir: o.data}).Load(ctx, study)
+		set, err := trainer.New(trainer.Options{DataDir: o.data}).Pictures(ctx, study, key.Seed)
 		if err != nil {
 			return err
 		}
-		if study.DataSum != "" && data.Sum != study.DataSum {
+		if study.DataSum != "" && set.Sum != study.DataSum {
 			return fmt.Errorf("weights %s: it was trained on other pictures", study.Name)
 		}
-		model.Origin.Classes, model.Origin.Mean, model.Origin.Std = data.Classes, data.Mean, data.Std
+		model.Origin.Classes, model.Origin.Mean, model.Origin.Std = set.Classes, set.Mean[:], set.Std[:]
 	}
 	report.Warn(stderr, study.Name, warnings)
 	return writeFile(o.output, func(w io.Writer) error { return format(model, w) })

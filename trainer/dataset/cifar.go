@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -35,6 +36,7 @@ type format struct {
 	md5     string // of the archive, from the same page
 	// archiveBytes is the archive's size.
 	archiveBytes int64
+	python       pythonVersion
 	// versions are the folders and archives of the set's other versions, which Open
 	// does not read, and what they are.
 	versions map[string]string
@@ -59,10 +61,10 @@ var cifar10 = format{
 	name: "cifar10", get: "cifar10", folder: "cifar-10-batches-bin",
 	archive: "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
 	md5:     "c32a1d4ab5d03f1284b67883e8d87530", archiveBytes: 170052171,
-	versions: map[string]string{"cifar-10-batches-py": "Python", "cifar-10-python.tar.gz": "Python",
-		"cifar-10-batches-mat": "MATLAB", "cifar-10-matlab.tar.gz": "MATLAB"},
-	train: []string{"data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin", "data_batch_4.bin", "data_batch_5.bin"},
-	test:  "test_batch.bin", names: "batches.meta.txt", others: []string{"readme.html"},
+	python:   cifar10Python,
+	versions: map[string]string{"cifar-10-batches-mat": "MATLAB", "cifar-10-matlab.tar.gz": "MATLAB"},
+	train:    []string{"data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin", "data_batch_4.bin", "data_batch_5.bin"},
+	test:     "test_batch.bin", names: "batches.meta.txt", others: []string{"readme.html"},
 	trainRecords: 10000, testRecords: 10000,
 	labels: []int{10},
 	sums: map[string]string{
@@ -79,10 +81,10 @@ var cifar100 = format{
 	name: "cifar100", get: "cifar100", folder: "cifar-100-binary",
 	archive: "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
 	md5:     "03b5dce01913d631647c71ecec9e9cb8", archiveBytes: 168513733,
-	versions: map[string]string{"cifar-100-python": "Python", "cifar-100-python.tar.gz": "Python",
-		"cifar-100-matlab": "MATLAB", "cifar-100-matlab.tar.gz": "MATLAB"},
-	train: []string{"train.bin"},
-	test:  "test.bin", names: "fine_label_names.txt", others: []string{"coarse_label_names.txt"},
+	python:   cifar100Python,
+	versions: map[string]string{"cifar-100-matlab": "MATLAB", "cifar-100-matlab.tar.gz": "MATLAB"},
+	train:    []string{"train.bin"},
+	test:     "test.bin", names: "fine_label_names.txt", others: []string{"coarse_label_names.txt"},
 	trainRecords: 50000, testRecords: 10000,
 	labels: []int{20, 100}, // coarse, fine
 	label:  1,
@@ -97,6 +99,7 @@ var cifar100Coarse = func() format {
 	f := cifar100
 	f.name, f.label = "cifar100-coarse", 0
 	f.names, f.others = "coarse_label_names.txt", []string{"fine_label_names.txt"}
+	f.python.names = "coarse_label_names"
 	return f
 }()
 
@@ -112,18 +115,29 @@ func (f format) dataFiles() map[string]int {
 	return files
 }
 
+// place is a folder with the files of a set: of its Python version, or of the binary
+// one.
+type place struct {
+	dir    string
+	python bool
+}
+
 func openCIFAR(ctx context.Context, f format, o Options) (*Set, error) {
-	dir, err := f.locate(o.Dir)
+	at, err := f.locate(o.Dir)
 	if err != nil {
 		return nil, err
 	}
-	found, err := f.read(ctx, dir)
+	found, err := f.read(ctx, at)
 	if err != nil {
 		return nil, err
+	}
+	train, test := f.train, f.test
+	if at.python {
+		train, test = f.python.train, f.python.test
 	}
 	s := &Set{Name: o.Name, Classes: found.classes, C: Channels, H: cifarSide, W: cifarSide,
-		Unofficial: found.unofficial, testFiles: []pictureFile{{f.test, f.testRecords}}}
-	for _, name := range f.train {
+		Unofficial: found.unofficial, testFiles: []pictureFile{{test, f.testRecords}}}
+	for _, name := range train {
 		s.trainFiles = append(s.trainFiles, pictureFile{name, f.trainRecords})
 	}
 	if err := s.split(o, found.train, found.test, balanced); err != nil {
@@ -133,30 +147,63 @@ func openCIFAR(ctx context.Context, f format, o Options) (*Set, error) {
 }
 
 // locate returns the folder that has files of the set: dir itself or the archive's
-// folder in it. A folder with only some of the files is returned too; read names
-// the missing ones. The error is a *MissingError if there are none.
-func (f format) locate(dir string) (string, error) {
-	place, err := locate(f.name, f.get, dir, f.folder, append([]string{f.test}, f.train...))
+// folder in it. The binary version comes before the Python version. A folder with
+// only some of the files is returned too; read names the missing ones. The error is a
+// *MissingError if there are none.
+func (f format) locate(dir string) (place, error) {
+	at, err := locate(f.name, f.get, dir, f.folder, append([]string{f.test}, f.train...))
 	var missing *MissingError
 	if !errors.As(err, &missing) || dir == "" {
-		return place, err
+		return place{dir: at}, err
 	}
-	if archive := f.archiveIn(dir); exists(archive) {
-		missing.Packed = true
-		missing.Err = fmt.Errorf("%w, and %s is not unpacked", missing.Err, archive)
-		return "", missing
+	nested := filepath.Join(dir, f.python.folder)
+	for _, name := range append([]string{f.python.meta, f.python.test}, f.python.train...) {
+		if exists(filepath.Join(nested, name)) {
+			return place{nested, true}, nil
+		}
 	}
+	// Of CIFAR-100 the other files are called train and test, like the folders of
+	// other sets.
+	if exists(filepath.Join(dir, f.python.meta)) {
+		return place{dir, true}, nil
+	}
+	for _, name := range []string{path.Base(f.archive), f.python.archive} {
+		if archive := filepath.Join(dir, name); exists(archive) {
+			missing.Packed = true
+			missing.Err = fmt.Errorf("%w, and %s is not unpacked", missing.Err, archive)
+			return place{}, missing
+		}
+	}
+	if other, what := f.otherVersion(dir); other != "" {
+		missing.Err = fmt.Errorf("%w; %s is the version for %s, which cannot be read: "+
+			"the binary or the Python version is needed", missing.Err, other, what)
+	}
+	return place{}, missing
+}
+
+// otherVersion returns a file or folder with a version of the set that cannot be
+// read, and for what this version is; "" if there is none.
+func (f format) otherVersion(dir string) (at, what string) {
 	for _, name := range slices.Sorted(maps.Keys(f.versions)) {
 		for _, at := range []string{filepath.Join(dir, name), dir} {
 			if filepath.Base(at) == name && exists(at) {
-				missing.Err = fmt.Errorf("%w; %s is the version for %s, which cannot be read: the binary version is needed",
-					missing.Err, at, f.versions[name])
-				return "", missing
+				return at, f.versions[name]
 			}
 		}
 	}
-	return "", missing
+	// HuggingFace has the files in dir, in dir/cifar100 or in dir/cifar100/train.
+	for _, ending := range []string{"parquet", "arrow"} {
+		for _, folder := range []string{"", "*", "*/*"} {
+			found, err := filepath.Glob(filepath.Join(globEscape.Replace(dir), folder, "*."+ending))
+			if err == nil && len(found) > 0 {
+				return found[0], "HuggingFace's datasets (" + ending + ")"
+			}
+		}
+	}
+	return "", ""
 }
+
+var globEscape = strings.NewReplacer(`*`, `\*`, `?`, `\?`, `[`, `\[`, `\`, `\\`)
 
 func exists(path string) bool {
 	_, err := os.Stat(path)
@@ -192,8 +239,12 @@ type cifarFiles struct {
 	unofficial  []string // files with another checksum than the published ones
 }
 
-// read returns all pictures of the set in dir.
-func (f format) read(ctx context.Context, dir string) (all cifarFiles, err error) {
+// read returns all pictures of the set.
+func (f format) read(ctx context.Context, at place) (all cifarFiles, err error) {
+	if at.python {
+		return f.readPython(ctx, at.dir)
+	}
+	dir := at.dir
 	fail := func(err error) (cifarFiles, error) {
 		return cifarFiles{}, fmt.Errorf("%s: %w", f.name, missing(err, f.get, "a whole set"))
 	}

@@ -1,6 +1,6 @@
 // Package dataset holds the pictures that networks are trained and measured
-// on: CIFAR-10, CIFAR-100 and SVHN in their official files, folders of JPEG and
-// PNG pictures such as ImageNet's, and two sets that need no file: photographs
+// on: CIFAR-10 and CIFAR-100 in their official files, binary or pickled, SVHN,
+// folders of JPEG and PNG pictures such as ImageNet's, and two sets that need no file: photographs
 // of hand signs, which are part of the program, and synthetic pictures, which
 // are generated.
 //

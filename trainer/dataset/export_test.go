@@ -20,7 +20,7 @@ func Small(name string, trainRecords, testRecords int) Format {
 	case cifar100Coarse.name:
 		f = Format{cifar100Coarse}
 	}
-	f.trainRecords, f.testRecords, f.sums = trainRecords, testRecords, nil
+	f.trainRecords, f.testRecords, f.sums, f.python.sums = trainRecords, testRecords, nil, nil
 	return f
 }
 
@@ -59,7 +59,7 @@ func (f Format) ReadRecords(r io.Reader, records int) (Split, error) {
 }
 
 func (f Format) Unpack(archive io.Reader, dir string) error {
-	return f.unpack(context.Background(), archive, dir)
+	return f.layout(false).unpack(context.Background(), archive, dir)
 }
 
 // ParseContentRange opens parseContentRange to the tests.
@@ -124,3 +124,17 @@ func Handsigns(side int) (Split, []int) {
 
 // SyntheticKinds are the kinds of patches of each class.
 var SyntheticKinds = synthetic.own
+
+// Python returns the files of the Python version, those of the training pictures first, and the one with the names.
+func (f Format) Python() (pictures []string, meta string) {
+	return append(slices.Clone(f.python.train), f.python.test), f.python.meta
+}
+
+func (f Format) PythonFolder() string { return f.python.folder }
+func (f Format) TestFile() string     { return f.test }
+
+// PublishPython sets the checksum of the archive of the Python version.
+func (f *Format) PublishPython(md5 string) { f.python.md5 = md5 }
+
+// ReadPickle reads a pickle as one of a set.
+func (f Format) ReadPickle(file []byte) { pickledDict("some", file, 1000) }

@@ -136,8 +136,9 @@ func (f format) getFiles(ctx context.Context, o GetOptions) error {
 	if o.URL == "" {
 		o.URL = f.archive
 	}
-	if dir, err := f.locate(o.Dir); err == nil {
-		found, err := f.read(ctx, dir)
+	if at, err := f.locate(o.Dir); err == nil {
+		dir := at.dir
+		found, err := f.read(ctx, at)
 		switch {
 		case ctx.Err() != nil:
 			return err
@@ -154,10 +155,11 @@ func (f format) getFiles(ctx context.Context, o GetOptions) error {
 		return err
 	}
 	unpacked, err := f.unpackThere(ctx, o)
-	if err == nil && !unpacked {
+	if err == nil && unpacked == "" {
+		unpacked = f.folder
 		err = o.fetch(ctx, filepath.Join(o.Dir, path.Base(f.archive)+".part"), size, func(part *os.File) error {
 			o.Note(fmt.Sprintf("the checksum of %s is right, unpacking", path.Base(f.archive)))
-			if err := f.install(ctx, part, o.Dir); err != nil {
+			if err := f.install(ctx, f.layout(false), part, o.Dir); err != nil {
 				return err
 			}
 			return os.Remove(part.Name())
@@ -166,37 +168,40 @@ func (f format) getFiles(ctx context.Context, o GetOptions) error {
 	if err != nil {
 		return byHand(fmt.Errorf("%s: %w", f.name, err), o.Dir, Published{f.archive, f.md5, f.archiveBytes})
 	}
-	o.Note(fmt.Sprintf("%s is in %s", f.name, filepath.Join(o.Dir, f.folder)))
+	o.Note(fmt.Sprintf("%s is in %s", f.name, filepath.Join(o.Dir, unpacked)))
 	return nil
 }
 
-// unpackThere unpacks the official archive if it lies in o.Dir.
-func (f format) unpackThere(ctx context.Context, o GetOptions) (done bool, err error) {
-	archive, err := os.Open(f.archiveIn(o.Dir))
+// unpackThere unpacks an official archive if one lies in o.Dir, the binary one rather
+// than the Python one. It returns the name of the folder, "" if there is no archive.
+func (f format) unpackThere(ctx context.Context, o GetOptions) (folder string, err error) {
+	to, want := f.layout(false), o.MD5
+	archive, err := os.Open(filepath.Join(o.Dir, path.Base(f.archive)))
 	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
+		to, want = f.layout(true), f.python.md5
+		archive, err = os.Open(filepath.Join(o.Dir, f.python.archive))
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
 	}
 	if err != nil {
-		return false, err
+		return "", err
 	}
 	defer archive.Close()
 	if err := syscall.Flock(int(archive.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return false, fmt.Errorf("lock %s: %w: is another process unpacking it?", archive.Name(), err)
+		return "", fmt.Errorf("lock %s: %w: is another process unpacking it?", archive.Name(), err)
 	}
 	n, sum, err := checksum(ctx, archive)
 	if err != nil {
-		return false, fmt.Errorf("read %s: %w", archive.Name(), err)
+		return "", fmt.Errorf("read %s: %w", archive.Name(), err)
 	}
-	if !strings.EqualFold(sum, o.MD5) {
-		return false, fmt.Errorf("the %d bytes of %s have the MD5 checksum %s, want %s: "+
-			"remove the damaged file and try again", n, archive.Name(), sum, o.MD5)
+	if !strings.EqualFold(sum, want) {
+		return "", fmt.Errorf("the %d bytes of %s have the MD5 checksum %s, want %s: "+
+			"remove the damaged file and try again", n, archive.Name(), sum, want)
 	}
 	o.Note(fmt.Sprintf("the checksum of %s is right, unpacking", archive.Name()))
-	return true, f.install(ctx, archive, o.Dir)
+	return to.folder, f.install(ctx, to, archive, o.Dir)
 }
-
-// archiveIn is where the official archive lies in a folder if people put it there.
-func (f format) archiveIn(dir string) string { return filepath.Join(dir, path.Base(f.archive)) }
 
 // byHand makes an error an UnreachableError if no server sends the files.
 func byHand(err error, folder string, files ...Published) error {

@@ -359,15 +359,94 @@ func TestGetContinues(t *testing.T) {
 		x.wantInDir(t, "cifar-10-binary.tar.gz")
 	})
 
-	t.Run("other versions of the set are named", func(t *testing.T) {
+	t.Run("an archive of the Python version is unpacked too, unless there is one of the binary version", func(t *testing.T) {
 		t.Parallel()
 		x := newFixture(t)
-		python := filepath.Join(x.dir, "cifar-10-batches-py")
-		write(t, python, map[string][]byte{"data_batch_1": nil})
-		for _, dir := range []string{x.dir, python} {
+		var list []entry
+		for name, b := range pythonFiles(x.f, files(x.f, 20, 30)) {
+			list = append(list, file("cifar-10-batches-py/"+name, b))
+		}
+		archive := pack(t, list)
+		x.f.PublishPython(sumOf(archive))
+		write(t, x.dir, map[string][]byte{"cifar-10-python.tar.gz": archive})
+		_, err := x.f.Open(ctx, dataset.Options{Dir: x.dir})
+		wantError(t, err, "found no ", filepath.Join(x.dir, "cifar-10-python.tar.gz")+" is not unpacked")
+		if e := (*dataset.MissingError)(nil); !errors.As(err, &e) || !e.Packed || e.Get != "cifar10" {
+			t.Errorf("got %+v", e)
+		}
+		x.o.URL = "http://none.invalid/x"
+		if err := x.f.Get(ctx, x.o); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := x.f.Open(ctx, dataset.Options{Dir: x.dir}); err != nil {
+			t.Error(err)
+		}
+		x.wantInDir(t, "cifar-10-batches-py", "cifar-10-python.tar.gz")
+		if err := x.f.Get(ctx, x.o); err != nil {
+			t.Errorf("once more: %v", err)
+		}
+	})
+
+	t.Run("a damaged archive of the Python version leaves nothing behind", func(t *testing.T) {
+		t.Parallel()
+		x := newFixture(t)
+		all := pythonFiles(x.f, files(x.f, 20, 30))
+		for name, change := range map[string]func(list []entry) []byte{
+			"unexpected EOF": func(list []entry) []byte { b := pack(t, list); return b[:len(b)-100] },
+			"the archive has no cifar-10-batches-py/test_batch": func(list []entry) []byte {
+				return pack(t, slices.DeleteFunc(list, func(e entry) bool { return strings.HasSuffix(e.Name, "/test_batch") }))
+			},
+			"batches.meta: no such file": func(list []entry) []byte {
+				return pack(t, slices.DeleteFunc(list, func(e entry) bool { return strings.HasSuffix(e.Name, ".meta") }))
+			},
+			`leads out of the folder, want cifar-10-batches-py/FILE`: func(list []entry) []byte {
+				return pack(t, append(list, file("../../etc/passwd", nil)))
+			},
+			`has 2000000 bytes, want at most`: func(list []entry) []byte {
+				return pack(t, append(list, file("cifar-10-batches-py/data_batch_1", make([]byte, 2_000_000))))
+			},
+			"byte 0: it has the instruction": func(list []entry) []byte {
+				for i, e := range list {
+					if strings.HasSuffix(e.Name, "/data_batch_2") {
+						list[i] = file(e.Name, []byte("#!/bin/sh"))
+					}
+				}
+				return pack(t, list)
+			},
+		} {
+			var list []entry
+			for _, name := range slices.Sorted(maps.Keys(all)) {
+				list = append(list, file("cifar-10-batches-py/"+name, all[name]))
+			}
+			archive := change(list)
+			x.f.PublishPython(sumOf(archive))
+			write(t, x.dir, map[string][]byte{"cifar-10-python.tar.gz": archive})
+			wantError(t, x.f.Get(ctx, x.o), name)
+			x.wantInDir(t, "cifar-10-python.tar.gz")
+		}
+	})
+
+	t.Run("versions of the set that cannot be read are named", func(t *testing.T) {
+		t.Parallel()
+		for name, what := range map[string]string{
+			"cifar-10-batches-mat/data_batch_1.mat":        "MATLAB",
+			"cifar-10-matlab.tar.gz":                       "MATLAB",
+			"train-00000-of-00001.parquet":                 "HuggingFace's datasets (parquet)",
+			"plain_text/train-00000-of-00001.parquet":      "HuggingFace's datasets (parquet)",
+			"cifar10/train/0000.parquet":                   "HuggingFace's datasets (parquet)",
+			"train/data-00000-of-00001.arrow":              "HuggingFace's datasets (arrow)",
+			"cifar[10]/cifar10-train-00000-of-00001.arrow": "HuggingFace's datasets (arrow)",
+		} {
+			x := newFixture(t)
+			dir := filepath.Join(x.dir, "a[b]*")
+			at := filepath.Join(dir, name)
+			write(t, filepath.Dir(at), map[string][]byte{filepath.Base(at): nil})
 			_, err := x.f.Open(ctx, dataset.Options{Dir: dir})
+			if what == "MATLAB" {
+				at, _, _ = strings.Cut(at, "/data_batch_1.mat")
+			}
 			wantError(t, err, "cifar10: ",
-				python+" is the version for Python, which cannot be read: the binary version is needed")
+				at+" is the version for "+what+", which cannot be read: the binary or the Python version is needed")
 			wantMissing(t, err, "cifar10", "")
 		}
 	})

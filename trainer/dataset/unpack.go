@@ -10,28 +10,63 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"slices"
 	"strings"
 )
 
-// install unpacks an archive (tar.gz) to dir, as the folder f.folder. The folder is
-// complete or does not exist.
-func (f format) install(ctx context.Context, archive io.Reader, dir string) error {
+// layout is what an official archive contains.
+type layout struct {
+	folder string
+	python bool
+	files  map[string]packed // by name
+}
+
+// packed is a file in an archive.
+type packed struct {
+	bytes  int64
+	exact  bool // bytes is its size; otherwise it has at most so many
+	needed bool // an archive without it is refused
+}
+
+// layout is that of the set's Python version, or of its binary version.
+func (f format) layout(python bool) layout {
+	text := packed{bytes: maxNamesBytes}
+	if python {
+		p := f.python
+		l := layout{p.folder, true, map[string]packed{p.meta: text, "readme.html": text}}
+		for _, name := range p.train {
+			l.files[name] = packed{bytes: maxPickleBytes(f.trainRecords), needed: true}
+		}
+		l.files[p.test] = packed{bytes: maxPickleBytes(f.testRecords), needed: true}
+		return l
+	}
+	l := layout{f.folder, false, map[string]packed{f.names: text}}
+	for _, name := range f.others {
+		l.files[name] = text
+	}
+	for name, records := range f.dataFiles() {
+		l.files[name] = packed{int64(records) * int64(f.recordBytes()), true, true}
+	}
+	return l
+}
+
+// install unpacks an archive (tar.gz) to dir, as the folder of its layout. The folder
+// is complete or does not exist.
+func (f format) install(ctx context.Context, l layout, archive io.Reader, dir string) error {
 	// The name is always the same, so that the rest of a killed process is removed.
 	// The lock on the download prevents two processes at the same time.
-	temp := filepath.Join(dir, "."+f.folder+".unpacking")
+	temp := filepath.Join(dir, "."+l.folder+".unpacking")
 	if err := os.RemoveAll(temp); err != nil {
 		return err
 	}
 	if err := os.Mkdir(temp, 0o777); err != nil {
 		return err
 	}
-	err := f.unpack(ctx, archive, temp)
+	err := l.unpack(ctx, archive, temp)
 	if err == nil {
-		_, err = f.read(ctx, temp)
+		_, err = f.read(ctx, place{temp, l.python})
 	}
 	if err == nil {
-		err = os.Rename(temp, filepath.Join(dir, f.folder))
+		err = os.Rename(temp, filepath.Join(dir, l.folder))
 	}
 	if err != nil {
 		return errors.Join(err, os.RemoveAll(temp))
@@ -42,14 +77,15 @@ func (f format) install(ctx context.Context, archive io.Reader, dir string) erro
 // unpack writes the files of the set to dir. An entry that would lie elsewhere, or
 // is neither a plain file nor a folder, is an error. Files that do not belong to the
 // set are ignored. It never writes more bytes than the set has.
-func (f format) unpack(ctx context.Context, archive io.Reader, dir string) error {
-	missing := map[string]int64{} // bytes of each data file still to come
-	most := int64(16 << 20)       // bytes of the tar stream: headers and texts
-	for name, records := range f.dataFiles() {
-		missing[name] = int64(records) * int64(f.recordBytes())
-		most += missing[name]
+func (l layout) unpack(ctx context.Context, archive io.Reader, dir string) error {
+	missing := map[string]bool{}
+	most := int64(16 << 20) // bytes of the tar stream: headers and what is ignored
+	for name, f := range l.files {
+		most += f.bytes
+		if f.needed {
+			missing[name] = true
+		}
 	}
-	texts := append([]string{f.names}, f.others...)
 
 	unzipped, err := gzip.NewReader(&contextReader{ctx, archive})
 	if err != nil {
@@ -68,7 +104,7 @@ func (f format) unpack(ctx context.Context, archive io.Reader, dir string) error
 		// A name that is not clean ("./x") is allowed. A name that leads out of the
 		// folder, or would do so on another system, is not.
 		if !filepath.IsLocal(header.Name) || strings.ContainsAny(header.Name, "\\\x00") {
-			return fmt.Errorf("unpack: entry %q leads out of the folder, want %s/FILE", header.Name, f.folder)
+			return fmt.Errorf("unpack: entry %q leads out of the folder, want %s/FILE", header.Name, l.folder)
 		}
 		switch header.Typeflag {
 		case tar.TypeReg:
@@ -79,19 +115,19 @@ func (f format) unpack(ctx context.Context, archive io.Reader, dir string) error
 				header.Typeflag)
 		}
 		folder, name := path.Split(path.Clean(header.Name))
-		if folder != f.folder+"/" {
+		if folder != l.folder+"/" {
 			continue
 		}
-		if want, ok := missing[name]; ok {
-			if header.Size != want {
-				return fmt.Errorf("unpack: entry %q has %d bytes, want %d", header.Name, header.Size, want)
-			}
-			delete(missing, name)
-		} else if !slices.Contains(texts, name) {
+		f, ok := l.files[name]
+		switch {
+		case !ok:
 			continue
-		} else if header.Size > maxNamesBytes {
-			return fmt.Errorf("unpack: entry %q has %d bytes, want at most %d", header.Name, header.Size, maxNamesBytes)
+		case f.exact && header.Size != f.bytes:
+			return fmt.Errorf("unpack: entry %q has %d bytes, want %d", header.Name, header.Size, f.bytes)
+		case header.Size > f.bytes:
+			return fmt.Errorf("unpack: entry %q has %d bytes, want at most %d", header.Name, header.Size, f.bytes)
 		}
+		delete(missing, name)
 		if err := writeFile(filepath.Join(dir, name), files); err != nil {
 			return fmt.Errorf("unpack: %w", err)
 		}
@@ -101,7 +137,7 @@ func (f format) unpack(ctx context.Context, archive io.Reader, dir string) error
 		return fmt.Errorf("unpack: %w", err)
 	}
 	for name := range missing {
-		return fmt.Errorf("unpack: the archive has no %s/%s", f.folder, name)
+		return fmt.Errorf("unpack: the archive has no %s/%s", l.folder, name)
 	}
 	return nil
 }

@@ -71,12 +71,11 @@ func (b *builder) build() error {
 		s.out = map[int]value{-1: {node: pictures, at: Pictures}}
 	}
 	readers := map[int]int{}
-	b.factor = RunningFactor
+	b.factor = RunningFactor(m.Net)
 	for _, l := range m.Net.Layers {
 		readers[l.From]++
 		if l.Kind == space.Add {
 			readers[l.Shortcut]++
-			b.factor = RunningFactorIdent
 		}
 	}
 	for i, l := range m.Net.Layers {
@@ -175,10 +174,10 @@ func geometry(l space.Layer) kernel.Geometry {
 
 func (b *builder) conv(i int, l space.Layer) error {
 	r, geo, from := b.m.run, geometry(l), b.train.out[l.From]
-	c := &Conv{Name: l.Name, Geometry: geo, Branches: l.Branches, X: from.at, In: from.description(),
+	c := &Conv{Name: l.Name, weights: l.WeightNames(), Geometry: geo, Branches: l.Branches, X: from.at, In: from.description(),
 		Linear: from.raw, Rectified: from.rectified, Z: b.m.Program.value(l.Out)}
 	b.forward(c)
-	weights := c.Weights()
+	weights := c.weights
 	b.param(weights[0], geo.Ci*geo.KH*geo.KW, true, l.Branches*geo.Out(), geo.Ci, geo.KH, geo.KW)
 	ws := r.arena.Floats(geo.MixesLen())
 	for i, rest := 0, ws; i < len(geo.Mixes); i++ {

@@ -2,16 +2,23 @@ package graph
 
 import (
 	"math"
+	"slices"
 
+	"igcsearch/space"
 	"igcsearch/trainer/kernel"
 )
 
-// Constants of the paper's authors' code.
-const (
-	Epsilon            = 2e-5 // added to the variance
-	RunningFactor      = 0.99 // running = 0.99·running + 0.01·batch
-	RunningFactorIdent = 0.9  // of networks with identity mappings
-)
+// Epsilon is added to the variance, as in the code of the paper's authors.
+const Epsilon = 2e-5
+
+// RunningFactor is the share of the former running statistics in those after a step of a network, as in the code of the
+// paper's authors: running = 0.99·running + 0.01·batch, and with identity mappings 0.9·running + 0.1·batch.
+func RunningFactor(n space.Network) float64 {
+	if slices.ContainsFunc(n.Layers, func(l space.Layer) bool { return l.Kind == space.Add }) {
+		return 0.9
+	}
+	return 0.99
+}
 
 // norm is one batch normalisation. It has no op of its own: the op that computes
 // z writes the sums of z here, and the op that reads z normalises while it reads.

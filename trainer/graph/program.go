@@ -41,7 +41,8 @@ type Norm struct {
 // Conv is a convolution or a product of convolutions, with the normalisation and
 // ReLU of its input X.
 type Conv struct {
-	Name string
+	Name    string
+	weights []string
 	kernel.Geometry
 	Branches int // the primary kernel is the sum of so many
 	X        Value
@@ -55,22 +56,8 @@ type Conv struct {
 	Out       *Norm // of Z, applied by the op that reads Z; nil: none
 }
 
-// Weights names the weights: Name.weight, or of a product Name.primary.weight and
-// Name.secondary.weight, with more than one mix Name.secondary1.weight,
-// Name.secondary2.weight and so on.
-func (c *Conv) Weights() []string {
-	switch len(c.Mixes) {
-	case 0:
-		return []string{c.Name + ".weight"}
-	case 1:
-		return []string{c.Name + ".primary.weight", c.Name + ".secondary.weight"}
-	}
-	names := []string{c.Name + ".primary.weight"}
-	for i := range c.Mixes {
-		names = append(names, fmt.Sprintf("%s.secondary%d.weight", c.Name, i+1))
-	}
-	return names
-}
+// Weights names the weights, as space.Layer.WeightNames does.
+func (c *Conv) Weights() []string { return c.weights }
 
 // ConvGrad computes the gradients of a Conv's weights and of its input. GX is
 // the gradient of the ReLU's output, masked by the ReLU, and the gradients of

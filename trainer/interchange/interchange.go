@@ -85,7 +85,7 @@ func Command(n space.Network, p space.Plan) string {
 
 // conv is one convolution of a layer. A product has several, one behind the other.
 type conv struct {
-	name            string // of its weights, without ".weight"
+	weight          string // the name of its weights
 	in, out         int    // channels
 	kh, kw, stride  int
 	groups          int // partitions
@@ -98,19 +98,12 @@ type conv struct {
 
 // convs returns the convolutions of a layer of the kind Conv or IGC.
 func convs(l space.Layer) []conv {
-	list := []conv{{name: l.Name, in: l.In.C, out: l.Out.C, kh: l.KH, kw: l.KW, stride: l.Stride, groups: l.Groups,
-		stepIn: l.StepIn, stepOut: l.StepOut, branches: l.Branches}}
-	if l.Kind != space.IGC {
-		return list
-	}
-	list[0].name, list[0].relu = l.Name+".primary", l.Between
+	names := l.WeightNames()
+	list := []conv{{weight: names[0], in: l.In.C, out: l.Out.C, kh: l.KH, kw: l.KW, stride: l.Stride, groups: l.Groups,
+		stepIn: l.StepIn, stepOut: l.StepOut, branches: l.Branches, relu: l.Between}}
 	for i, m := range l.Mixes {
-		name := l.Name + ".secondary"
-		if len(l.Mixes) > 1 {
-			name += strconv.Itoa(i + 1)
-		}
-		list = append(list, conv{name: name, in: l.Out.C, out: l.Out.C, kh: 1, kw: 1, stride: 1, groups: l.Out.C / m.K,
-			stepIn: m.Step, stepOut: m.Step, branches: 1})
+		list = append(list, conv{weight: names[1+i], in: l.Out.C, out: l.Out.C, kh: 1, kw: 1, stride: 1,
+			groups: l.Out.C / m.K, stepIn: m.Step, stepOut: m.Step, branches: 1})
 	}
 	return list
 }

@@ -36,6 +36,8 @@ var networks = []struct {
 }{
 	{"IGC-L4M2", space.Flat, 5, 9, "igc.py"},
 	{"IGC-L4M3", space.Stages, 8, 9, ""},
+	{"IGC-L6M1", space.Flat, 4, 6, ""},
+	{"IGC-L1M5", space.Flat, 4, 6, ""},
 	{"RegConv-W6", space.Stages, 5, 8, "regconv.py"},
 	{"SumFusion", space.Stages, 5, 8, "fusion.py"},
 	{"IGC-L4M2/L2M8/L8M3", space.Stages, 8, 8, ""},
@@ -303,6 +305,7 @@ func recordScores(t *testing.T) {
 // TestPyTorch: where PyTorch is installed, modules take the tensors of both files strictly, and their scores in
 // float32 and float64 are those of our kernels.
 func TestPyTorch(t *testing.T) {
+	t.Parallel()
 	all := runModules(t, python(t))
 	for i, c := range networks {
 		n := build(t, i)

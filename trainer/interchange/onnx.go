@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -147,12 +148,13 @@ func (g *graphWriter) convolutions(x string, l space.Layer) error {
 		if err != nil {
 			return err
 		}
-		x = g.regroup(x, c.name+".regroup", c.in, c.in/c.groups, c.stepIn)
-		x = g.node("Conv", c.name+".conv", attributes(ints("kernel_shape", c.kh, c.kw), integer("group", c.groups),
+		name := strings.TrimSuffix(c.weight, ".weight")
+		x = g.regroup(x, name+".regroup", c.in, c.in/c.groups, c.stepIn)
+		x = g.node("Conv", name+".conv", attributes(ints("kernel_shape", c.kh, c.kw), integer("group", c.groups),
 			ints("strides", c.stride, c.stride), ints("pads", c.kh/2, c.kw/2, c.kh/2, c.kw/2)), x, weight)
-		x = g.regroup(x, c.name+".back", c.out, c.stepOut, c.out/c.groups)
+		x = g.regroup(x, name+".back", c.out, c.stepOut, c.out/c.groups)
 		if c.relu {
-			x = g.node("Relu", c.name+".relu", nil, x)
+			x = g.node("Relu", name+".relu", nil, x)
 		}
 	}
 	if l.Norm {
@@ -192,11 +194,11 @@ func (g *graphWriter) regroup(x, name string, channels, n, step int) string {
 
 // kernel adds the weights of a convolution and returns their name. Those of several branches are added up.
 func (g *graphWriter) kernel(c conv) (string, error) {
-	name, shape := c.name+".weight", []int{c.out, c.in / c.groups, c.kh, c.kw}
+	shape := []int{c.out, c.in / c.groups, c.kh, c.kw}
 	if c.branches == 1 {
-		return g.tensor(name, shape...)
+		return g.tensor(c.weight, shape...)
 	}
-	all, err := g.find(name, c.branches*shape[0], shape[1], shape[2], shape[3])
+	all, err := g.find(c.weight, c.branches*shape[0], shape[1], shape[2], shape[3])
 	if err != nil {
 		return "", err
 	}
@@ -205,8 +207,8 @@ func (g *graphWriter) kernel(c conv) (string, error) {
 	for i, v := range all[n:] {
 		sum[i%n] += v
 	}
-	g.constant(name, onnx.TensorProto_FLOAT, appendFloats(nil, sum), shape...)
-	return name, nil
+	g.constant(c.weight, onnx.TensorProto_FLOAT, appendFloats(nil, sum), shape...)
+	return c.weight, nil
 }
 
 // tensor adds a tensor of the model and returns its name.

@@ -264,6 +264,7 @@ func TestONNXRefuses(t *testing.T) {
 // TestONNXRuntime: where node finds the package onnxruntime-node (its folder node_modules is in NODE_PATH), it loads the
 // files and gives our scores.
 func TestONNXRuntime(t *testing.T) {
+	t.Parallel()
 	if out, err := exec.Command("node", "-e", "require('onnxruntime-node')").CombinedOutput(); err != nil {
 		first, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
 		t.Skipf("node has no onnxruntime-node (npm install --ignore-scripts onnxruntime-node; NODE_PATH): %v %s", err, first)

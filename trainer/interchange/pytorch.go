@@ -1,11 +1,11 @@
 package interchange
 
 import (
+	"cmp"
 	_ "embed"
 	"fmt"
 	"io"
 	"math"
-	"slices"
 	"strconv"
 	"strings"
 	"text/template"
@@ -23,24 +23,37 @@ var pytorchTemplate = template.Must(template.New("pytorch").Parse(pytorchText))
 // state_dict are the names of the network's tensors, so that load_state_dict takes them with strict = True. Its first
 // weights are drawn from the distributions that our trainings begin with.
 func WritePyTorch(w io.Writer, n space.Network, p space.Plan) error {
-	m := module{net: n, made: map[string]bool{}, maker: map[string]string{}}
+	m := module{net: n, named: make([]bool, len(n.Layers)), maker: map[string]string{}}
+	for i, l := range n.Layers {
+		m.reads(i, l.From)
+		if l.Kind == space.Add {
+			m.reads(i, l.Shortcut)
+		}
+	}
 	for i, l := range n.Layers {
 		m.layer(i, l)
 	}
-	in := n.Input()
 	return pytorchTemplate.Execute(w, map[string]any{
-		"Name": n.Name, "Depth": n.Depth, "Params": n.Params(), "In": in, "Classes": n.Classes, "Command": Command(n, p),
-		"Init": m.init(), "Forward": m.forward, "Uses": m.uses(), "Epsilon": graph.Epsilon, "Momentum": m.momentum(),
+		"Name": n.Name, "Depth": n.Depth, "Params": n.Params(), "In": n.Input(), "Classes": n.Classes,
+		"Command": Command(n, p), "Epsilon": graph.Epsilon, "Momentum": math.Round(1e6*(1-graph.RunningFactor(n))) / 1e6,
+		"Uses": m.uses(), "Init": m.init(), "Forward": m.forward,
 	})
 }
 
 // module collects the lines of a PyTorch module.
 type module struct {
 	net     space.Network
+	named   []bool            // by layer: its output needs a variable of its own
 	modules []string          // their names, in the order of the layers
 	maker   map[string]string // of a module by its name: the expression that makes it
-	made    map[string]bool   // modules that init has written
 	forward []string
+}
+
+// reads notes that a layer reads the output of another one. The next layer finds it in x.
+func (m *module) reads(layer, from int) {
+	if from >= 0 && from != layer-1 {
+		m.named[from] = true
+	}
 }
 
 // uses says which of the template's classes and functions the module needs.
@@ -56,20 +69,9 @@ func (m *module) uses() map[string]bool {
 		use("product", l.Kind == space.IGC && !interleaved(l))
 		use("between", l.Between)
 		use("fusion", l.Branches > 1)
-		for _, c := range convs(l) {
-			use("steps", c.stepIn > 1 || c.stepOut > 1)
-		}
+		use("steps", l.Kind == space.IGC || l.StepIn > 1 || l.StepOut > 1)
 	}
 	return uses
-}
-
-// momentum is the share of a batch in the running statistics, as PyTorch counts it.
-func (m *module) momentum() string {
-	factor := graph.RunningFactor
-	if slices.ContainsFunc(m.net.Layers, func(l space.Layer) bool { return l.Kind == space.Add }) {
-		factor = graph.RunningFactorIdent
-	}
-	return strconv.FormatFloat(math.Round(1e6*(1-factor))/1e6, 'g', -1, 64)
 }
 
 // add declares a module.
@@ -117,22 +119,15 @@ func (m *module) layer(i int, l space.Layer) {
 	m.forward = append(m.forward, line)
 }
 
-// value is the variable that holds the output of a layer: x if only the next layer reads it.
+// value is the variable that holds the output of a layer.
 func (m *module) value(layer int) string {
-	if layer < 0 {
+	switch {
+	case layer < 0 || !m.named[layer]:
 		return "x"
+	case m.net.Layers[layer].Kind == space.MaxPool:
+		return "pooled" // its name, max, is a function of Python
 	}
-	for i, l := range m.net.Layers {
-		reads := l.From == layer || l.Kind == space.Add && l.Shortcut == layer
-		if reads && i != layer+1 {
-			name := m.net.Layers[layer].Name
-			if name == "max" { // a function of Python
-				name = "pooled"
-			}
-			return strings.ReplaceAll(name, ".", "_")
-		}
-	}
-	return "x"
+	return strings.ReplaceAll(m.net.Layers[layer].Name, ".", "_")
 }
 
 // maker is the expression that makes a convolution or an IGC block.
@@ -179,26 +174,23 @@ func interleaved(l space.Layer) bool {
 	return l.Kind == space.IGC && len(l.Mixes) == 1 && l.Mixes[0] == space.Mix{K: l.Groups, Step: l.Out.C / l.Groups}
 }
 
-// init is the lines that make the modules. One inside another comes behind it, and one that only holds others is an
-// empty nn.Module.
+// init is the lines that make the modules. One that is inside another comes behind it, and one that only holds others is
+// an empty nn.Module.
 func (m *module) init() (lines []string) {
-	var make func(name string)
-	make = func(name string) {
-		if m.made[name] {
+	made := map[string]bool{}
+	var declare func(name string)
+	declare = func(name string) {
+		if made[name] {
 			return
 		}
-		m.made[name] = true
-		if at := strings.LastIndexByte(name, '.'); at >= 0 {
-			make(name[:at])
+		made[name] = true
+		if outer := strings.LastIndexByte(name, '.'); outer >= 0 {
+			declare(name[:outer])
 		}
-		maker := m.maker[name]
-		if maker == "" {
-			maker = "nn.Module()"
-		}
-		lines = append(lines, fmt.Sprintf("self.%s = %s", name, maker))
+		lines = append(lines, fmt.Sprintf("self.%s = %s", name, cmp.Or(m.maker[name], "nn.Module()")))
 	}
 	for _, name := range m.modules {
-		make(name)
+		declare(name)
 	}
 	return lines
 }

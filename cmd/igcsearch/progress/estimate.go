@@ -302,11 +302,7 @@ func (p Plan) FewSteps() string {
 		if err != nil {
 			continue // the training reports it
 		}
-		factor := graph.RunningFactor
-		if slices.ContainsFunc(net.Layers, func(l space.Layer) bool { return l.Kind == space.Add }) {
-			factor = graph.RunningFactorIdent
-		}
-		most = max(most, math.Pow(factor, float64(steps)))
+		most = max(most, math.Pow(graph.RunningFactor(net), float64(steps)))
 	}
 	if most <= noticeable {
 		return ""

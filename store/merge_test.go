@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"igcsearch/search"
 	"igcsearch/store"
@@ -159,7 +160,8 @@ func TestMergeImported(t *testing.T) {
 	db, path, s, trials := planned(t)
 	record := search.Record{TrialState: search.TrialState{Trial: trials[0],
 		History: []search.Epoch{{Number: 1, TrainLoss: 2}}}, By: []int{0},
-		Attempts: []search.PastAttempt{{Ending: search.EndedInterrupted}}}
+		Attempts: []search.PastAttempt{{Attempt: search.Attempt{Started: time.Now()}, Ended: time.Now(),
+			Ending: search.EndedInterrupted}}}
 	load := func(i int, _ bool) (search.Record, error) {
 		if i == 0 {
 			return record, nil

@@ -84,7 +84,7 @@ func (f Panels) layout(size vg.Point, o Options) (all layout) {
 			labels[i] = p.AccuracyLabel
 		}
 	}
-	one := !slices.ContainsFunc(labels, func(label string) bool { return label != labels[0] })
+	same := !slices.ContainsFunc(labels, func(label string) bool { return label != labels[0] })
 	draw := func(i int, o Options) layout {
 		o.AccuracyLabel = labels[i]
 		return f.Panels[i].Figure.layout(size, o)
@@ -103,7 +103,7 @@ func (f Panels) layout(size vg.Point, o Options) (all layout) {
 		top := column.columns[0][0]
 		top.title = strings.TrimSpace(letter(i) + " " + p.Name)
 		top.Add(heading{o.typeface(), top.title})
-		if i > 0 && one && top.yLabel == labels[0] {
+		if i > 0 && same && top.yLabel == labels[0] {
 			top.yLabel = ""
 		}
 		all.columns = append(all.columns, column.columns[0])

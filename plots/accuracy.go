@@ -115,7 +115,7 @@ func (f AccuracyVsM) table() [][]string {
 	return rows
 }
 
-func (f AccuracyVsM) height() float64 { return 2.2 }
+func (f AccuracyVsM) size() (width, height float64) { return columnWidth, 2.2 }
 
 // drawnPoint is a point with its summary, which stands at log2 M.
 type drawnPoint struct {
@@ -201,9 +201,10 @@ next:
 	return &labels
 }
 
-func (f AccuracyVsM) draw(page draw.Canvas, o Options) error {
+func (f AccuracyVsM) layout(size vg.Point, o Options) layout {
 	list := f.drawn()
 	labels := labelsOf(list)
+	labels.face = o.typeface()
 	var all summaries
 	var values, widths, logs []float64
 	for _, s := range list {
@@ -219,30 +220,36 @@ func (f AccuracyVsM) draw(page draw.Canvas, o Options) error {
 			logs, widths = append(logs, p.x), append(widths, float64(p.L*p.M))
 		}
 	}
-	p := newPanel("secondary partitions M, primary partitions L", accuracyLabel(o))
-	x, y := spanOf(logs, 0.04), spanOf(values, 0.06)
-	p.Y.Tick.Marker = heightTicks(page.Size().Y)
+	p := newPanel(o.typeface(), "secondary partitions M, primary partitions L", accuracyLabel(o))
+	p.toX = math.Log2
+	x, y := o.X.of(spanOf(logs, 0.04), p.toX), o.Y.of(spanOf(values, 0.06), nil)
+	labels.within(x)
+	p.Y.Tick.Marker = heightTicks(size.Y)
 	p.X.Tick.Marker = labels
-	p.X.Tick.Length *= 2                                 // a tick without a label is drawn half as long
-	unit := (x.high - x.low) / float64(page.Size().X-80) // 80 pt is about what the vertical axes take
+	p.X.Tick.Length *= 2                          // a tick without a label is drawn half as long
+	unit := (x.high - x.low) / float64(size.X-80) // 80 pt is about what the vertical axes take
 	dodge(list, labels.ms, unit)
 	if f.Band != "" {
 		p.Add(areas(list)...)
+		for i, s := range list {
+			area, _ := s.expected()
+			p.add(series{name: []string{f.Band.note(), ""}[min(i, 1)], look: s.look, band: area})
+		}
 	}
 	if f.WidthCurve {
 		scale := span{0, 1.08 * slices.Max(widths)}
-		ticks := heightTicks(page.Size().Y).Ticks(scale.low, scale.high)
-		p.right = &rightAxis{scale: scale, ticks: ticks, label: "width G = L·M", color: grey}
+		ticks := heightTicks(size.Y).Ticks(scale.low, scale.high)
+		p.right = &rightAxis{face: p.face, scale: scale, ticks: ticks, label: "width G = L·M", color: grey}
 		p.Add(p.right)
 		p.Add(widthCurves(labels.rows, func(w float64) float64 { return y.at(scale.part(w)) })...)
 	}
 	p.Add(labels)
 	f.addSeries(p, list, min(3*unit, narrowest(labels.ms)/2))
 	p.setRanges(x, y)
-	p.setVerticalLabels(page.Size().Y)
-	labels.reserve(p.DataCanvas(page), p.Plot)
+	p.breakLabels(size)
+	labels.reserve(p.DataCanvas(blank(size)), p.Plot)
 	p.X.Label.Padding = labels.height()
-	return drawPanels(page, o.Title, f.legend(list, all.note(f.Bar)), p)
+	return one(f.legend(list, all.note(f.Bar)), p)
 }
 
 func (f AccuracyVsM) legend(list []drawnSeries, note string) legend {
@@ -270,16 +277,13 @@ func (f AccuracyVsM) legend(list []drawnSeries, note string) legend {
 func (f AccuracyVsM) addSeries(p *panel, list []drawnSeries, beside float64) {
 	var all layers
 	for _, s := range list {
-		dot := draw.GlyphStyle{Color: blend(s.look.line.Color, 0.6), Radius: 0.8, Shape: draw.CircleGlyph{}}
 		var way, points summaries
 		for _, same := range s.byM {
 			way = append(way, best(same).summary)
 			for _, point := range same {
 				points = append(points, point.summary)
-				for _, a := range point.Accuracies {
-					if f.Seeds {
-						all.bars = append(all.bars, scatter(dot, plotter.XYs{{X: point.x + beside, Y: a}}))
-					}
+				if f.Seeds {
+					all.addSeeds(s.look, point.x+beside, point.Accuracies)
 				}
 			}
 		}
@@ -287,7 +291,7 @@ func (f AccuracyVsM) addSeries(p *panel, list []drawnSeries, beside float64) {
 		if f.Band != "" {
 			_, through = s.expected()
 		}
-		all.add(s.look, through, points)
+		all.add(p, s.name, s.look, through, points)
 	}
 	all.addTo(p)
 }

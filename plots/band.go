@@ -54,11 +54,6 @@ func (e Expected) fields(b Band) []string {
 
 var bandColumns = []string{"expected", "band_low", "band_high", "band"}
 
-// edge is the style of the ends of an area, which show where the area of another series covers it.
-func (l look) edge() draw.LineStyle {
-	return draw.LineStyle{Color: blend(l.line.Color, 0.45), Width: 0.3}
-}
-
 // expected are the best points of a series with what a model expects of them: the ends of the area, and the means.
 func (s drawnSeries) expected() (area summaries, means plotter.XYs) {
 	for _, same := range s.byM {
@@ -75,11 +70,7 @@ func areas(list []drawnSeries) (plotters []plot.Plotter) {
 	for _, s := range list {
 		area, _ := s.expected()
 		plotters = append(plotters, area.band(s.look))
-		var low, high plotter.XYs
-		for _, p := range area {
-			low, high = append(low, plotter.XY{X: p.x, Y: p.low}), append(high, plotter.XY{X: p.x, Y: p.high})
-		}
-		edges = append(edges, line(s.look.edge(), low), line(s.look.edge(), high))
+		edges = append(edges, area.edges(s.look)...)
 	}
 	return append(plotters, edges...)
 }

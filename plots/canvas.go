@@ -6,8 +6,10 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"html"
 	"io"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -20,6 +22,7 @@ import (
 	"golang.org/x/text/encoding/charmap"
 	"gonum.org/v1/plot/font"
 	"gonum.org/v1/plot/vg"
+	"gonum.org/v1/plot/vg/recorder"
 	"gonum.org/v1/plot/vg/vgeps"
 	"gonum.org/v1/plot/vg/vgimg"
 	"gonum.org/v1/plot/vg/vgpdf"
@@ -30,23 +33,67 @@ import (
 // pngDPI is the resolution of PNG output in dots per inch.
 const pngDPI = 300
 
-// canvas is gonum's canvas of one format, with functions that write text and finish the file as the format needs.
+// canvas is gonum's canvas of one format, with functions that write text and finish the file as the format needs. It
+// draws everything scale times as large, and thus also text, which gonum's canvases do not scale in every format.
 type canvas struct {
 	vg.CanvasWriterTo
-	text   func(vg.Canvas, font.Face, vg.Point, string) error
-	finish func([]byte) []byte
-	err    error // the first error of text
+	scale   vg.Length
+	text    func(vg.Canvas, font.Face, vg.Point, string) error
+	subsets map[font.Typeface]*sfnt.Font // fonts to embed in place of the whole ones, by their names
+	finish  func([]byte) []byte
+	err     error // the first error of text
 }
 
 // FillString draws text with its baseline starting at pt.
 func (c *canvas) FillString(face font.Face, pt vg.Point, s string) {
 	err := checkGlyphs(face, s)
 	if err == nil {
-		err = c.text(c.CanvasWriterTo, face, pt, s)
+		face.Font.Size *= c.scale
+		if subset := c.subsets[font.Typeface(face.Name())]; subset != nil {
+			face.Face = subset
+		}
+		err = c.text(c.CanvasWriterTo, face, pt.Scale(c.scale), s)
 	}
 	if err != nil && c.err == nil {
 		c.err = err
 	}
+}
+
+// SetLineWidth sets the width of lines.
+func (c *canvas) SetLineWidth(w vg.Length) { c.CanvasWriterTo.SetLineWidth(w * c.scale) }
+
+// SetLineDash sets the dashes of lines.
+func (c *canvas) SetLineDash(pattern []vg.Length, offset vg.Length) {
+	scaled := make([]vg.Length, len(pattern))
+	for i, length := range pattern {
+		scaled[i] = length * c.scale
+	}
+	c.CanvasWriterTo.SetLineDash(scaled, offset*c.scale)
+}
+
+// Translate moves the origin.
+func (c *canvas) Translate(pt vg.Point) { c.CanvasWriterTo.Translate(pt.Scale(c.scale)) }
+
+// Stroke draws a line.
+func (c *canvas) Stroke(path vg.Path) { c.CanvasWriterTo.Stroke(c.scaled(path)) }
+
+// Fill fills a shape.
+func (c *canvas) Fill(path vg.Path) { c.CanvasWriterTo.Fill(c.scaled(path)) }
+
+func (c *canvas) scaled(path vg.Path) vg.Path {
+	if c.scale == 1 {
+		return path
+	}
+	path = slices.Clone(path)
+	for i := range path {
+		path[i].Pos = path[i].Pos.Scale(c.scale)
+		path[i].Radius *= c.scale
+		path[i].Control = slices.Clone(path[i].Control)
+		for k, control := range path[i].Control {
+			path[i].Control[k] = control.Scale(c.scale)
+		}
+	}
+	return path
 }
 
 // checkGlyphs refuses text with a character that the font lacks: a figure would have an empty box in its place, or
@@ -73,22 +120,23 @@ func (c *canvas) write(w io.Writer) error {
 	return err
 }
 
-// newCanvas returns the canvas of one of the drawing Formats.
-func newCanvas(format string, w, h vg.Length, o Options) *canvas {
+// newCanvas returns the canvas of one of the drawing Formats, for a figure with these texts.
+func newCanvas(format string, w, h vg.Length, o Options, texts []*recorder.FillString) *canvas {
 	date := o.Date
 	if date.IsZero() {
 		date = time.Unix(0, 0)
 	}
 	date = date.UTC()
-	c := &canvas{text: plainText, finish: func(b []byte) []byte { return b }}
+	c := &canvas{scale: o.scale(), text: plainText, finish: func(b []byte) []byte { return b }}
 	switch format {
 	case "pdf":
 		c.CanvasWriterTo = newPDF(w, h, date)
-		c.text = cp1252Text
+		c.text, c.subsets = cp1252Text, subsetsFor(texts)
 	case "svg":
 		c.CanvasWriterTo = vgsvg.NewWith(vgsvg.UseWH(w, h), vgsvg.EmbedFonts(!o.Outlines))
-		if o.Outlines {
-			c.text = outlineText
+		c.finish = func(b []byte) []byte { return withDescription(b, o) }
+		if c.text = outlineText; !o.Outlines {
+			c.text, c.subsets = plainText, subsetsFor(texts)
 		}
 	case "png":
 		c.CanvasWriterTo = vgimg.PngCanvas{Canvas: vgimg.NewWith(vgimg.UseWH(w, h), vgimg.UseDPI(pngDPI))}
@@ -99,6 +147,9 @@ func newCanvas(format string, w, h vg.Length, o Options) *canvas {
 		c.finish = func(b []byte) []byte { return withEPSHeader(b, w, h, date) }
 	case "tex":
 		c.CanvasWriterTo = vgtex.NewDocument(w, h)
+		c.text = texText
+	case "pgf":
+		c.CanvasWriterTo = vgtex.New(w, h)
 		c.text = texText
 	default:
 		panic("plots: no canvas for " + format)
@@ -126,6 +177,21 @@ func newPDF(w, h vg.Length, date time.Time) *vgpdf.Canvas {
 		fpdf.SetDefaultCatalogSort(false)
 	}()
 	return vgpdf.New(w, h)
+}
+
+// withDescription adds what screen readers and browsers say of an SVG figure.
+func withDescription(b []byte, o Options) []byte {
+	var text bytes.Buffer
+	for _, e := range []struct{ name, text string }{{"title", cmp.Or(o.Name, o.Title)}, {"desc", o.Description}} {
+		if e.text != "" {
+			fmt.Fprintf(&text, "<%s>%s</%[1]s>\n", e.name, html.EscapeString(e.text))
+		}
+	}
+	const start = `xmlns:xlink="http://www.w3.org/1999/xlink">` + "\n" // of gonum's element svg
+	if !bytes.Contains(b, []byte(start)) {
+		panic("plots: vgsvg wrote no header")
+	}
+	return bytes.Replace(b, []byte(start), append([]byte(start), text.Bytes()...), 1)
 }
 
 // cp1252Text writes text to PDF: vgpdf embeds its fonts with the code page 1252, but does not convert text, so that
@@ -167,19 +233,35 @@ func greek() (pairs []string) {
 	return pairs
 }
 
-// texText writes text to TeX, escaped: vgtex writes strings as they are.
-func texText(c vg.Canvas, face font.Face, pt vg.Point, s string) error {
+// texEscape is text as TeX reads it. It returns an error if TeX's usual fonts lack a character.
+func texEscape(s string) (string, error) {
 	escaped := texEscapes.Replace(s)
 	for _, r := range escaped {
 		letter := r >= 'À' && r <= 'ÿ' && !strings.ContainsRune("ÐðÞþ", r) // those that any TeX builds with accents
-		if r > unicode.MaxASCII && !letter {
-			return fmt.Errorf("text %q: TeX figures cannot show %q (%U): leave it out, or save as pdf, svg, png or eps",
+		if r > unicode.MaxASCII && !letter || !unicode.IsGraphic(r) {
+			return "", fmt.Errorf("text %q: TeX figures cannot show %q (%U): leave it out, or save as pdf, svg, png or eps",
 				s, r, r)
 		}
 	}
+	return escaped, nil
+}
+
+// texText writes text to TeX, escaped: vgtex writes strings as they are.
+func texText(c vg.Canvas, face font.Face, pt vg.Point, s string) error {
+	escaped, err := texEscape(s)
+	if err != nil {
+		return err
+	}
+	if face.Font.Variant == typefaces[Sans].small.Font.Variant {
+		escaped = `\textsf{` + escaped + `}`
+	}
+	// The document's font may be wider than the one that the figure was measured with: the text is then made smaller, or
+	// it would cover what stands beside it.
+	width := face.Width(s)
+	fitted := fmt.Sprintf(`\resizebox{\ifdim\width>%.2[1]fpt %.2[1]fpt\else\width\fi}{!}{%[2]s}`, width, escaped)
 	// vgtex centres text at pt plus half the width of the string, but the string is longer than the text.
-	pt.X += (face.Width(s) - face.Width(escaped)) / 2
-	c.FillString(face, pt, escaped)
+	pt.X += (width - face.Width(fitted)) / 2
+	c.FillString(face, pt, fitted)
 	return nil
 }
 

@@ -48,7 +48,9 @@ func (f HeatMap) table() [][]string {
 	return rows
 }
 
-func (f HeatMap) height() float64 { return max(1.5, min(6, 0.75+0.3*float64(len(f.Rows)))) }
+func (f HeatMap) size() (width, height float64) {
+	return columnWidth, max(1.5, min(6, 0.75+0.3*float64(len(f.Rows))))
+}
 
 type heatCell struct {
 	row string
@@ -96,7 +98,8 @@ func (g heatGrid) Z(column, row int) float64 { return g.means[row][column] }
 func (g heatGrid) X(column int) float64      { return float64(column) }
 func (g heatGrid) Y(row int) float64         { return float64(row) }
 
-func (f HeatMap) draw(page draw.Canvas, o Options) error {
+func (f HeatMap) layout(size vg.Point, o Options) layout {
+	face := o.typeface()
 	rows := f.cells()
 	var ms []int
 	var means []float64
@@ -105,7 +108,7 @@ func (f HeatMap) draw(page draw.Canvas, o Options) error {
 	}
 	slices.Sort(ms)
 	ms = slices.Compact(ms)
-	scale := spanOf(means, 0)
+	scale := o.Y.of(spanOf(means, 0), nil)
 	grid := heatGrid{ms: ms}
 	var names plot.ConstantTicks
 	var frames []plot.Plotter
@@ -123,19 +126,21 @@ func (f HeatMap) draw(page draw.Canvas, o Options) error {
 	}
 	x, y := span{-0.5, float64(len(ms)) - 0.5}, span{-0.5, float64(len(rows)) - 0.5}
 
-	p := newPanel("secondary partitions M", cmp.Or(f.RowLabel, "parameters of a block"))
-	p.right = &rightAxis{scale: scale, ticks: heightTicks(page.Size().Y).Ticks(scale.low, scale.high),
+	p := newPanel(face, "secondary partitions M", cmp.Or(f.RowLabel, "parameters of a block"))
+	p.right = &rightAxis{face: face, scale: scale, ticks: heightTicks(size.Y).Ticks(scale.low, scale.high),
 		label: accuracyLabel(o), offset: scaleGap + scaleWidth, color: black}
 	cells := &plotter.HeatMap{GridXYZ: grid, Palette: heat(), Min: scale.low, Max: scale.high}
+	shades := cells.Palette.Colors()
+	cells.Underflow, cells.Overflow = shades[0], shades[len(shades)-1] // beyond the limits of the scale
 	// Not as a plotter of its own, which would want room for its smallest cells.
-	p.Add(plotFunc(cells.Plot), cellTexts(ms, rows, scale), box(x.low, y.low, x.high, y.high, 0.5, black))
+	p.Add(plotFunc(cells.Plot), cellTexts(face, ms, rows, scale), box(x.low, y.low, x.high, y.high, 0.5, black))
 	p.Add(frames...)
 	p.Add(colorScale(cells.Palette), p.right)
 	p.setRanges(x, y)
 	p.X.Tick.Length, p.Y.Tick.Length, p.X.Width, p.Y.Width, p.X.Padding = 0, 0, 0, 0, 2 // the outline is drawn
 	p.Y.Tick.Marker = names
-	p.X.Tick.Marker = columnTicks(ms, p.DataCanvas(page).Size().X/vg.Length(len(ms)))
-	return drawPanels(page, o.Title, legend{}, p)
+	p.X.Tick.Marker = columnTicks(face, ms, p.DataCanvas(blank(size)).Size().X/vg.Length(len(ms)))
+	return one(legend{}, p)
 }
 
 const (
@@ -157,11 +162,11 @@ func box(left, bottom, right, top float64, width vg.Length, clr color.Color) *pl
 }
 
 // columnTicks are the M of the columns of this width, less those whose labels would overlap.
-func columnTicks(ms []int, width vg.Length) (ticks plot.ConstantTicks) {
+func columnTicks(face *typeface, ms []int, width vg.Length) (ticks plot.ConstantTicks) {
 	end := -width // of the label before
 	for i, m := range ms {
 		label := strconv.Itoa(m)
-		at, half := width*vg.Length(i), smallText.Width(label)/2
+		at, half := width*vg.Length(i), face.small.Width(label)/2
 		if at-half >= end {
 			ticks = append(ticks, plot.Tick{Value: float64(i), Label: label})
 			end = at + half + labelGap
@@ -185,18 +190,18 @@ func colorScale(p colors.Palette) plotFunc {
 
 // cellTexts writes the means into the cells, and under them the L, where there is room for those of all cells;
 // a dash stands where there is no cell.
-func cellTexts(ms []int, rows [][]heatCell, scale span) plotFunc {
+func cellTexts(face *typeface, ms []int, rows [][]heatCell, scale span) plotFunc {
 	return func(c draw.Canvas, _ *plot.Plot) {
-		size := smallText.Font.Size
+		size := face.small.Font.Size
 		w, h := c.Size().X/vg.Length(len(ms)), c.Size().Y/vg.Length(len(rows))
 		fits := h >= size+2
 		for _, cell := range slices.Concat(rows...) {
-			fits = fits && smallText.Width(fmt.Sprintf("%.1f", cell.mean)) <= w-1
+			fits = fits && face.small.Width(fmt.Sprintf("%.1f", cell.mean)) <= w-1
 		}
 		for i, row := range rows {
 			for k, m := range ms {
-				middle := vg.Point{X: c.Min.X + w*(vg.Length(k)+0.5), Y: c.Min.Y + h*(vg.Length(i)+0.5) - digitHeight/2}
-				style := styled(smallText, black, draw.XCenter, draw.YBottom)
+				middle := vg.Point{X: c.Min.X + w*(vg.Length(k)+0.5), Y: c.Min.Y + h*(vg.Length(i)+0.5) - face.digits/2}
+				style := styled(face.small, black, draw.XCenter, draw.YBottom)
 				at := slices.IndexFunc(row, func(cell heatCell) bool { return cell.M == m })
 				switch {
 				case at < 0:
@@ -210,7 +215,7 @@ func cellTexts(ms []int, rows [][]heatCell, scale span) plotFunc {
 				}
 				if h >= 2*size+3 {
 					middle.Y += size/2 + 0.5
-					if l := "L" + strconv.Itoa(row[at].L); smallText.Width(l) <= w-1 {
+					if l := "L" + strconv.Itoa(row[at].L); face.small.Width(l) <= w-1 {
 						write(c, style, vg.Point{X: middle.X, Y: middle.Y - size - 1}, l)
 					}
 				}

@@ -35,8 +35,8 @@ type LearningCurve struct {
 }
 
 // LearningCurves is the figure of accuracy against epoch. For each curve it draws the mean over the seeds with a
-// band around it, and as a thin line without a band the mean accuracy on the training pictures. Bands are
-// opaque, so that of overlapping ones the last is seen whole; all lines lie above all bands.
+// band around it, and as a thin line without a band the mean accuracy on the training pictures. Bands are opaque, but
+// have edges that lie above all bands, so that each is seen whole; all lines lie above them.
 type LearningCurves struct {
 	Curves []LearningCurve
 	// Bar says what the bands are; "" is Std.
@@ -133,23 +133,23 @@ func (f LearningCurves) table() [][]string {
 	return rows
 }
 
-func (f LearningCurves) height() float64 {
+func (f LearningCurves) size() (width, height float64) {
 	if f.Loss {
-		return higher(3.4, f.names())
+		return columnWidth, higher(3.4, f.names())
 	}
-	return higher(2.2, f.names())
+	return columnWidth, higher(2.2, f.names())
 }
 
 // thinWidth is the width of the lines of the training pictures.
 const thinWidth vg.Length = 0.4
 
-func (f LearningCurves) draw(page draw.Canvas, o Options) error {
+func (f LearningCurves) layout(size vg.Point, o Options) layout {
 	labels := []string{accuracyLabel(o), strings.TrimSpace(o.Split + " loss (nats)")}[:len(f.measures())]
 	var panels []*panel
 	var epochs []float64
 	trained := false
 	for i, m := range f.measures() {
-		p := newPanel("", labels[i])
+		p := newPanel(o.typeface(), "", labels[i])
 		trained = f.add(p, m) || trained
 		var values []float64
 		for _, s := range f.all(m[0]) {
@@ -158,16 +158,20 @@ func (f LearningCurves) draw(page draw.Canvas, o Options) error {
 		for _, s := range f.all(m[1]) {
 			epochs, values = append(epochs, s.x), append(values, s.mean)
 		}
-		p.setRanges(span{}, spanOf(values, 0.05))
-		p.Y.Tick.Marker = heightTicks(page.Size().Y / vg.Length(len(labels)))
+		y := spanOf(values, 0.05)
+		if i == 0 {
+			y = o.Y.of(y, nil)
+		}
+		p.setRanges(span{}, y)
+		p.Y.Tick.Marker = heightTicks(size.Y / vg.Length(len(labels)))
 		panels = append(panels, p)
 	}
 	for i, p := range panels {
-		x := spanOf(epochs, 0.02)
+		x := o.X.of(spanOf(epochs, 0.02), nil)
 		p.X.Min, p.X.Max = x.low, x.high
-		p.X.Tick.Marker = niceTicks{limit: int((page.Size().X - 30) / 25), whole: true}
+		p.X.Tick.Marker = niceTicks{limit: int((size.X - 30) / 25), whole: true}
 		if i == len(panels)-1 {
-			p.X.Label.Text = "epoch"
+			p.xLabel = "epoch"
 			continue
 		}
 		labelled := p.X.Tick.Marker
@@ -197,37 +201,37 @@ func (f LearningCurves) draw(page draw.Canvas, o Options) error {
 		}
 		l.entries = append(l.entries, entry{"training", []plot.Thumbnailer{line(style, nil)}})
 	}
-	return drawPanels(page, o.Title, l, panels...)
+	return one(l, panels...)
 }
 
-// add draws the bands, over them the thin lines, and over those the others with a few markers. It reports whether
-// there are thin lines.
+// add draws the bands, over them the edges of all bands, the thin lines, and over those the others with a few markers.
+// It reports whether there are thin lines.
 func (f LearningCurves) add(p *panel, m []measure) (trained bool) {
-	var lines []plot.Plotter
+	var edges, thin, lines, marks []plot.Plotter
 	for i, c := range f.Curves {
 		look := lookOf(i)
-		if list := m[0].of(c, f.Bar); len(list) > 1 {
+		list := m[0].of(c, f.Bar)
+		if len(list) > 1 {
 			p.Add(list.band(look))
+			edges = append(edges, list.edges(look)...)
 		}
 		if list := m[1].of(c, f.Bar); len(list) > 0 {
-			style := look.line
-			style.Width = thinWidth
-			lines = append(lines, line(style, list.means()))
+			look := look
+			look.line.Width = thinWidth
+			thin = append(thin, line(look.line, list.means()))
+			p.add(series{look: look, way: list.means()})
 			trained = true
 		}
-	}
-	p.Add(lines...)
-	for i, c := range f.Curves {
-		p.Add(line(lookOf(i).line, m[0].of(c, f.Bar).means()))
-	}
-	for i, c := range f.Curves { // markers not at the same epochs for all
-		means := m[0].of(c, f.Bar).means()
-		step := max(1, len(means)/4)
+		means := list.means()
+		lines = append(lines, line(look.line, means))
+		step := max(1, len(means)/4) // markers not at the same epochs for all
 		var some plotter.XYs
 		for k := (i * step / len(f.Curves)) % step; k < len(means); k += step {
 			some = append(some, means[k])
 		}
-		p.Add(halos(some), scatter(lookOf(i).glyph, some))
+		marks = append(marks, halos(some), scatter(look.glyph, some))
+		p.add(series{name: c.Name, look: look, way: means, band: list})
 	}
+	p.Add(slices.Concat(edges, thin, lines, marks)...)
 	return trained
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/vg"
@@ -23,6 +24,8 @@ type legend struct {
 	entries []entry
 	note    string
 	above   bool // it always stands above the frame
+	face    *typeface
+	extra   []string // lines below the note
 
 	columns []legendColumn
 	size    vg.Point
@@ -59,9 +62,9 @@ const (
 	legendMargin vg.Length = 4 // from the frame
 )
 
-func newColumn(at vg.Point, sample vg.Length) legendColumn {
+func (l *legend) newColumn(at vg.Point, sample vg.Length) legendColumn {
 	c := legendColumn{plot.NewLegend(), at}
-	c.Left, c.Top, c.ThumbnailWidth, c.TextStyle = true, true, sample, smallText
+	c.Left, c.Top, c.ThumbnailWidth, c.TextStyle = true, true, sample, l.face.small
 	c.TextStyle.YAlign = -0.22 // puts digits at the height of the samples
 	c.Padding = legendRow - c.TextStyle.Rectangle("").Max.Y
 	return c
@@ -75,7 +78,7 @@ func (l *legend) arrange(columns int, width vg.Length) {
 	columns = max(1, min(columns, len(l.entries)))
 	l.columns, l.size = nil, vg.Point{}
 	for i := range columns {
-		c := newColumn(vg.Point{X: l.size.X}, sampleWidth)
+		c := l.newColumn(vg.Point{X: l.size.X}, sampleWidth)
 		for k := i; k < len(l.entries); k += columns {
 			c.Add(l.entries[k].text, l.entries[k].sample...)
 		}
@@ -85,20 +88,40 @@ func (l *legend) arrange(columns int, width vg.Length) {
 	l.size.X -= legendGap
 	rows := (len(l.entries) + columns - 1) / columns
 	if l.note != "" {
-		last := newColumn(l.columns[(len(l.entries)-1)%columns].at, sampleWidth)
+		last := l.newColumn(l.columns[(len(l.entries)-1)%columns].at, sampleWidth)
 		last.Add(l.entries[len(l.entries)-1].text)
-		note := newColumn(vg.Point{X: last.at.X + last.width() + legendGap}, 0)
+		note := l.newColumn(vg.Point{X: last.at.X + last.width() + legendGap}, 0)
 		note.Add(l.note)
 		if note.at.X+note.width() > width {
 			note.at.X = 0
 			rows++
 		}
-		note.XOffs = -smallText.Width(" ")
+		note.XOffs = -l.face.small.Width(" ")
 		note.at.Y = -vg.Length(rows-1) * legendRow
 		l.columns = append(l.columns, note)
 		l.size.X = max(l.size.X, note.at.X+note.width())
 	}
+	for _, text := range l.extra {
+		line := l.newColumn(vg.Point{Y: -vg.Length(rows) * legendRow}, 0)
+		line.Add(text)
+		line.XOffs = -l.face.small.Width(" ")
+		l.columns = append(l.columns, line)
+		l.size.X = max(l.size.X, line.width())
+		rows++
+	}
 	l.size.Y = vg.Length(rows) * legendRow
+}
+
+// tellMissing says below the note of a legend above a frame of this width which points have no name, or if the names
+// fill more than three lines, how many.
+func (l *legend) tellMissing(names []string, width vg.Length) error {
+	lines := func(text string) []string {
+		return strings.Split(breakLines(l.face.small, text, width-3*l.face.small.Width(" ")), "\n")
+	}
+	if l.extra = lines("not named: " + strings.Join(names, ", ")); len(l.extra) > 3 {
+		l.extra = lines(fmt.Sprintf("%d points have no room for a name: see the csv", len(names)))
+	}
+	return l.arrangeAbove(width)
 }
 
 // arrangeAbove lays the legend out in few rows, to stand over a frame of this width.

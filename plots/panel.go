@@ -2,13 +2,13 @@ package plots
 
 import (
 	"cmp"
-	"fmt"
 	"image/color"
 	"math"
+	"slices"
 	"strconv"
-	"strings"
 
 	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
 )
@@ -17,22 +17,27 @@ import (
 // are broken into lines. It remembers its plotters, because gonum's plot hides them.
 type panel struct {
 	*plot.Plot
-	plotters []plot.Plotter
-	yLabel   string
-	right    *rightAxis // or nil
+	face           *typeface
+	plotters       []plot.Plotter
+	xLabel, yLabel string
+	right          *rightAxis  // or nil
+	names          *pointNames // or nil
+	series         []series
+	title          string // of one of several columns, with its letter
+	// toX is the value of the horizontal axis where a number of its ticks stands; nil if it is that number.
+	toX func(float64) float64
 }
 
-func newPanel(xLabel, yLabel string) *panel {
-	p := &panel{Plot: plot.New(), yLabel: yLabel}
+func newPanel(face *typeface, xLabel, yLabel string) *panel {
+	p := &panel{Plot: plot.New(), face: face, xLabel: xLabel, yLabel: yLabel}
 	p.BackgroundColor = nil // the page is white already
-	p.Title.TextStyle.Font.Size = labelText.Font.Size
+	p.Title.TextStyle.Font = face.label.Font
 	p.Title.Padding = 2
-	p.X.Label.Text = xLabel
 	for _, axis := range []*plot.Axis{&p.X, &p.Y} {
 		axis.Padding = -axis.Width / 2 // the lines of the axes meet
-		axis.Label.TextStyle.Font.Size = labelText.Font.Size
+		axis.Label.TextStyle.Font = face.label.Font
 		axis.Label.Padding = 2
-		axis.Tick.Label.Font.Size = smallText.Font.Size
+		axis.Tick.Label.Font = face.small.Font
 		axis.Tick.Length = tickLength
 	}
 	p.X.Tick.Label.YAlign = -1.15 // a little below the ticks
@@ -46,116 +51,26 @@ func (p *panel) Add(list ...plot.Plotter) {
 	p.plotters = append(p.plotters, list...)
 }
 
+// add adds what the panel knows of a series.
+func (p *panel) add(s series) { p.series = append(p.series, s) }
+
+// showsPoint reports whether the ranges of the axes leave some point of a series in the frame.
+func (p *panel) showsPoint() bool {
+	return slices.ContainsFunc(p.series, func(s series) bool {
+		return slices.ContainsFunc(slices.Concat(s.way, s.points.means()), func(at plotter.XY) bool {
+			return at.X >= p.X.Min && at.X <= p.X.Max && at.Y >= p.Y.Min && at.Y <= p.Y.Max
+		})
+	})
+}
+
 // setRanges sets the ranges of the axes, whatever the plotters cover.
 func (p *panel) setRanges(x, y span) {
 	p.X.Min, p.X.Max, p.Y.Min, p.Y.Max = x.low, x.high, y.low, y.high
 }
 
-// drawPanels draws panels under one another, with the title above them. The legend goes into the first panel if
-// some corner of it is free, else above it.
-func drawPanels(page draw.Canvas, title string, l legend, panels ...*panel) error {
-	first := panels[0]
-	if w, room := labelText.Width(title), page.Size().X-2*pageMargin; w > room {
-		return fmt.Errorf("the title is %.1f in wide, the figure has room for %.1f in: raise the width or shorten it",
-			w/vg.Inch, room/vg.Inch)
-	}
-	first.Title.Text = title
-	areas, err := layOut(page, panels)
-	if err != nil {
-		return err
-	}
-	frame := first.DataCanvas(areas[0])
-	inside := len(l.entries) == 0 || l.findCorner(frame.Rectangle, drawnLines(frame, first.Plot, first.plotters))
-	first.Add(&l)
-	for pass := 0; pass < 2 && !inside; pass++ { // a lower frame may break a label, which makes the frame narrower
-		if err := l.arrangeAbove(first.DataCanvas(areas[0]).Size().X); err != nil {
-			return err
-		}
-		if areas, err = layOut(page, panels); err != nil {
-			return err
-		}
-	}
-	for i, p := range panels {
-		p.Draw(areas[i])
-	}
-	return nil
-}
-
-const (
-	pageMargin vg.Length = 2
-	minFrame   vg.Length = 40 // the smallest side of a frame that can still be read
-)
-
-// layOut returns the area of each panel, such that their frames are equal, and breaks the vertical labels. It
-// returns an error if the frames are too small.
-func layOut(page draw.Canvas, panels []*panel) ([]draw.Canvas, error) {
-	inner := draw.Crop(page, pageMargin, -2*pageMargin, pageMargin, -pageMargin)
-	var column [][]*plot.Plot
-	for _, p := range panels {
-		p.setVerticalLabels(0)
-		column = append(column, []*plot.Plot{p.Plot})
-	}
-	areas := make([]draw.Canvas, len(panels))
-	var frame vg.Point
-	for range 2 { // the second time with broken labels
-		for i, row := range plot.Align(column, draw.Tiles{Cols: 1, Rows: len(panels), PadY: 3}, inner) {
-			areas[i] = row[0]
-		}
-		for i, p := range panels {
-			frame = p.DataCanvas(areas[i]).Size()
-			p.setVerticalLabels(frame.Y)
-		}
-	}
-	if frame.X < minFrame || frame.Y < minFrame {
-		return nil, fmt.Errorf("figure of %.3g × %.3g in: %.2g × %.2g in are left beside its labels and legend;"+
-			" make it larger or draw fewer series", page.Size().X/vg.Inch, page.Size().Y/vg.Inch,
-			max(0, frame.X/vg.Inch), max(0, frame.Y/vg.Inch))
-	}
-	return areas, nil
-}
-
-// setVerticalLabels breaks the labels of the vertical axes for a frame of this height; 0 removes them.
-func (p *panel) setVerticalLabels(height vg.Length) {
-	p.Y.Label.Text = wrap(p.yLabel, height)
-	if p.right != nil {
-		p.right.text = wrap(p.right.label, height)
-	}
-}
-
-// wrap breaks a label into as few lines of at most this length as words allow, and these into lines of about the
-// same length. It returns nothing for the length 0.
-func wrap(label string, length vg.Length) string {
-	if length == 0 {
-		return ""
-	}
-	text := breakLines(label, length)
-	for n := strings.Count(text, "\n"); length > 0; length-- {
-		shorter := breakLines(label, length)
-		if strings.Count(shorter, "\n") > n {
-			break
-		}
-		text = shorter
-	}
-	return text
-}
-
-func breakLines(label string, length vg.Length) (text string) {
-	line := ""
-	for i, word := range strings.Fields(label) {
-		switch {
-		case i == 0:
-			line = word
-		case labelText.Width(line+" "+word) > length:
-			text, line = text+line+"\n", word
-		default:
-			line += " " + word
-		}
-	}
-	return text + line
-}
-
 // rightAxis is a plotter of a second vertical axis, with a scale of its own.
 type rightAxis struct {
+	face   *typeface
 	scale  span
 	ticks  []plot.Tick
 	label  string
@@ -169,13 +84,13 @@ func (a *rightAxis) Plot(c draw.Canvas, _ *plot.Plot) {
 	x := c.Max.X + a.offset
 	style := draw.LineStyle{Color: a.color, Width: vg.Points(0.5)}
 	c.StrokeLine2(style, x, c.Min.Y, x, c.Max.Y)
-	tick := styled(smallText, a.color, draw.XLeft, draw.YBottom)
+	tick := styled(a.face.small, a.color, draw.XLeft, draw.YBottom)
 	for _, t := range a.ticks {
 		y := c.Y(a.scale.part(t.Value))
 		c.StrokeLine2(style, x, y, x+tickLength, y)
-		write(c, tick, vg.Point{X: x + tickLength + 2, Y: y - digitHeight/2}, t.Label)
+		write(c, tick, vg.Point{X: x + tickLength + 2, Y: y - a.face.digits/2}, t.Label)
 	}
-	label := styled(labelText, a.color, draw.XCenter, draw.YBottom)
+	label := styled(a.face.label, a.color, draw.XCenter, draw.YBottom)
 	label.Rotation = math.Pi / 2
 	end := vg.Point{X: c.Max.X + a.width() - label.FontExtents().Descent, Y: c.Center().Y}
 	c.FillText(label, end, a.text)
@@ -185,14 +100,23 @@ func (a *rightAxis) Plot(c draw.Canvas, _ *plot.Plot) {
 func (a *rightAxis) width() vg.Length {
 	w := vg.Length(0)
 	for _, t := range a.ticks {
-		w = max(w, smallText.Width(t.Label))
+		w = max(w, a.face.small.Width(t.Label))
 	}
-	return a.offset + tickLength + 2 + w + 2 + labelText.Height(a.text)
+	return a.offset + tickLength + 2 + w + 2 + a.face.label.Height(a.text)
 }
 
-// GlyphBoxes reserves the room.
+// GlyphBoxes reserves the room: right of the frame for all, and above and below it for the labels of the ticks at its ends
+// and for a label that is longer than the frame.
 func (a *rightAxis) GlyphBoxes(*plot.Plot) []plot.GlyphBox {
-	return []plot.GlyphBox{{X: 1, Rectangle: vg.Rectangle{Max: vg.Point{X: a.width()}}}}
+	box := func(y float64, height vg.Length) plot.GlyphBox {
+		return plot.GlyphBox{X: 1, Y: y, Rectangle: vg.Rectangle{Min: vg.Point{Y: -height / 2},
+			Max: vg.Point{X: a.width(), Y: height / 2}}}
+	}
+	boxes := []plot.GlyphBox{box(0.5, a.face.label.Width(a.text))}
+	for _, t := range a.ticks {
+		boxes = append(boxes, box(a.scale.part(t.Value), a.face.digits+1))
+	}
+	return boxes
 }
 
 // span is a range of values along an axis, low < high.

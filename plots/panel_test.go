@@ -4,7 +4,9 @@ import (
 	"math"
 	"testing"
 
+	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/vg"
+	"gonum.org/v1/plot/vg/recorder"
 	"pgregory.net/rapid"
 )
 
@@ -114,7 +116,7 @@ func TestWrap(t *testing.T) {
 		{"no length is no label", label, 0, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if got := wrap(c.label, c.length); got != c.want {
+			if got := wrap(typefaces[Serif].label, c.label, c.length); got != c.want {
 				t.Errorf("got %q, want %q", got, c.want)
 			}
 		})
@@ -134,4 +136,40 @@ func TestLooks(t *testing.T) {
 			t.Errorf("%d and %d different looks", len(dashed), len(marked))
 		}
 	})
+}
+
+func TestCheckInside(t *testing.T) {
+	t.Parallel()
+	style := typefaces[Serif].label
+	width, page := style.Width("accuracy"), vg.Point{X: 100, Y: 80}
+	for _, c := range []struct {
+		name   string
+		at     vg.Point
+		angle  float64
+		inside bool
+	}{
+		{"in the middle", vg.Point{X: 40, Y: 40}, 0, true},
+		{"up to the right edge", vg.Point{X: 100 - width, Y: 40}, 0, true},
+		{"over the right edge", vg.Point{X: 101 - width, Y: 40}, 0, false},
+		{"over the lower edge", vg.Point{X: 40, Y: 0.5}, 0, false},
+		{"over the upper edge", vg.Point{X: 40, Y: 76}, 0, false},
+		{"turned, up to the upper edge", vg.Point{X: 40, Y: 80 - width}, math.Pi / 2, true},
+		{"turned, over the upper edge", vg.Point{X: 40, Y: 81 - width}, math.Pi / 2, false},
+		{"turned, over the left edge", vg.Point{X: 4, Y: 10}, math.Pi / 2, false},
+	} {
+		t.Run("a text "+c.name, func(t *testing.T) {
+			var drawn recorder.Canvas
+			drawn.Push()
+			drawn.Translate(vg.Point{X: 7, Y: 3})
+			drawn.Pop()
+			drawn.Push()
+			drawn.Translate(c.at)
+			drawn.Rotate(c.angle)
+			drawn.FillString(plot.DefaultTextHandler.Cache().Lookup(style.Font, style.Font.Size), vg.Point{}, "accuracy")
+			drawn.Pop()
+			if err := checkInside(drawn.Actions, page); (err == nil) != c.inside {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"image/color"
 	"math"
 	"slices"
 	"strconv"
@@ -29,7 +28,7 @@ type CostPoint struct {
 }
 
 // Pareto is the figure of accuracy against a cost, with the Pareto front. The points beside the front are grey;
-// their names are left out where there is no room. The axis of the cost is logarithmic if the largest cost is
+// thin lines lead to names that have no room beside their points, and a note says which names have no room at all. The axis of the cost is logarithmic if the largest cost is
 // eight times the smallest or more.
 type Pareto struct {
 	Points []CostPoint
@@ -88,9 +87,9 @@ func (f Pareto) table() [][]string {
 	return rows
 }
 
-func (f Pareto) height() float64 { return 2.2 }
+func (f Pareto) size() (width, height float64) { return columnWidth, 2.2 }
 
-func (f Pareto) draw(page draw.Canvas, o Options) error {
+func (f Pareto) layout(size vg.Point, o Options) layout {
 	on, off := lookOf(0), lookOf(0)
 	on.line.Color = blend(on.line.Color, 0.5)
 	off.line.Color, off.glyph.Color, off.glyph.Shape = blend(grey, 0.7), blend(grey, 0.7), draw.RingGlyph{}
@@ -98,10 +97,10 @@ func (f Pareto) draw(page draw.Canvas, o Options) error {
 	var xs, values []float64
 	var names, otherNames []pointName
 	points := f.drawn()
-	p := newPanel(cmp.Or(f.CostLabel, "cost"), accuracyLabel(o))
-	scale := costScale(&p.X, points[0].Cost, points[len(points)-1].Cost, page.Size().X-30)
+	p := newPanel(o.typeface(), cmp.Or(f.CostLabel, "cost"), accuracyLabel(o))
+	p.toX = costScale(&p.X, points[0].Cost, points[len(points)-1].Cost, size.X-30)
 	for _, c := range points {
-		c.x = scale(c.Cost)
+		c.x = p.toX(c.Cost)
 		all, xs, values = append(all, c.summary), append(xs, c.x), append(values, c.low, c.high)
 		at := plotter.XY{X: c.x, Y: c.mean}
 		if c.Front {
@@ -115,18 +114,20 @@ func (f Pareto) draw(page draw.Canvas, o Options) error {
 		x = span{0.9 * first, 1.1 * first}
 	}
 	var list layers
-	list.add(off, nil, others)
-	list.add(lookOf(0), nil, front)
+	list.add(p, "others", off, nil, others)
+	list.add(p, "Pareto front", lookOf(0), nil, front)
 	if len(front) > 0 { // the most that can be had for a cost
 		last := plotter.XY{X: x.high, Y: front[len(front)-1].mean}
-		stairs := line(on.line, append(front.means(), last))
+		way := append(front.means(), last)
+		stairs := line(on.line, way)
 		stairs.StepStyle = plotter.PostStep
 		p.Add(stairs)
+		p.add(series{look: on, way: way, steps: true})
 	}
 	list.addTo(p)
-	p.Add(&pointNames{append(names, otherNames...), p.plotters}) // names of the front find their place first
-	p.setRanges(x, spanOf(values, 0.08))
-	p.Y.Tick.Marker = heightTicks(page.Size().Y)
+	p.nameBeside(append(names, otherNames...)) // names of the front find their place first
+	p.setRanges(o.X.of(x, p.toX), o.Y.of(spanOf(values, 0.08), nil))
+	p.Y.Tick.Marker = heightTicks(size.Y)
 	l := legend{note: all.note(f.Bar), above: true}
 	if len(front) > 0 {
 		l.entries = append(l.entries, entry{"Pareto front", on.sample()})
@@ -134,7 +135,7 @@ func (f Pareto) draw(page draw.Canvas, o Options) error {
 	if len(others) > 0 {
 		l.entries = append(l.entries, entry{"others", []plot.Thumbnailer{scatter(off.glyph, nil)}})
 	}
-	return drawPanels(page, o.Title, l, p)
+	return one(l, p)
 }
 
 // costScale chooses the ticks of an axis of this length, and returns where on it a cost stands.
@@ -145,54 +146,4 @@ func costScale(axis *plot.Axis, least, most float64, length vg.Length) func(floa
 	}
 	axis.Tick.Marker = niceTicks{limit: int(length / 35)}
 	return func(cost float64) float64 { return cost }
-}
-
-// pointName is a text beside a point.
-type pointName struct {
-	text  string
-	at    plotter.XY
-	color color.Color
-}
-
-// pointNames is a plotter of names. Each takes the first free place around its point, and none if there is none.
-type pointNames struct {
-	names    []pointName
-	plotters []plot.Plotter // what a name must not cover
-}
-
-// Plot draws the names.
-func (n *pointNames) Plot(c draw.Canvas, p *plot.Plot) {
-	lines := drawnLines(c, p, n.plotters)
-	toX, toY := p.Transforms(&c)
-	for _, name := range n.names {
-		at := vg.Point{X: toX(name.at.X), Y: toY(name.at.Y)}
-		box, ok := freePlace(c.Rectangle, at, smallText.Width(name.text), lines)
-		if !ok {
-			continue
-		}
-		write(c, styled(smallText, name.color, draw.XLeft, draw.YBottom), box.Min, name.text)
-		lines = append(lines, segment{box.Min, box.Max}, segment{
-			vg.Point{X: box.Min.X, Y: box.Max.Y}, vg.Point{X: box.Max.X, Y: box.Min.Y}})
-	}
-}
-
-// freePlace returns the box for a text of this width beside a point: the nearest that stays in the frame and
-// touches no line.
-func freePlace(frame vg.Rectangle, pt vg.Point, width vg.Length, lines []segment) (vg.Rectangle, bool) {
-	for _, gap := range []vg.Length{4, 6, 10} {
-		right, left, middle := pt.X+gap, pt.X-gap-width, pt.X-width/2
-		over, under, beside := pt.Y+gap-1, pt.Y-gap+1-digitHeight, pt.Y-digitHeight/2
-		for _, at := range []vg.Point{
-			{X: right, Y: over}, {X: left, Y: over}, {X: right, Y: under}, {X: left, Y: under},
-			{X: right, Y: beside}, {X: left, Y: beside}, {X: middle, Y: over + 1}, {X: middle, Y: under - 1},
-		} {
-			end := vg.Point{X: at.X + width, Y: at.Y + digitHeight}
-			inside := at.X > frame.Min.X+1 && end.X < frame.Max.X && at.Y > frame.Min.Y+1 && end.Y < frame.Max.Y
-			margin := vg.Point{X: 1.5, Y: 1}
-			if inside && !crossesAny(vg.Rectangle{Min: at.Sub(margin), Max: end.Add(margin)}, lines) {
-				return vg.Rectangle{Min: at, Max: end}, true
-			}
-		}
-	}
-	return vg.Rectangle{}, false
 }

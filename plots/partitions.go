@@ -13,6 +13,7 @@ import (
 // ran, and below them rows with their L. Where labels of neighbours would overlap, it moves them apart; thin
 // lines lead from the ticks to them.
 type partitionLabels struct {
+	face   *typeface
 	ms     []int // rising
 	rows   []partitionRow
 	leader vg.Length // height of the lines from ticks to labels; 0 if no label is moved
@@ -30,6 +31,11 @@ const (
 	labelGap vg.Length = 2.5 // between neighbours in a row
 	maxMove  vg.Length = 16  // of a label from its tick
 )
+
+// within leaves out the M that the axis leaves out.
+func (l *partitionLabels) within(axis span) {
+	l.ms = slices.DeleteFunc(l.ms, func(m int) bool { return log2(m) < axis.low || log2(m) > axis.high })
+}
 
 // height is the room under the ticks.
 func (l *partitionLabels) height() vg.Length {
@@ -62,8 +68,8 @@ func (l *partitionLabels) Plot(c draw.Canvas, p *plot.Plot) {
 		c.StrokeLine2(leader, ticks[i], top, centres[i], top-l.leader)
 	}
 	row := func(k int, head string, series []drawnSeries) {
-		style := styled(smallText, black, draw.XRight, draw.YBottom)
-		at := vg.Point{X: c.Min.X - 7, Y: top - l.leader - 2 - digitHeight - labelRow*vg.Length(k)}
+		style := styled(l.face.small, black, draw.XRight, draw.YBottom)
+		at := vg.Point{X: c.Min.X - 7, Y: top - l.leader - 2 - l.face.digits - labelRow*vg.Length(k)}
 		write(c, style, at, head)
 		if len(series) == 1 {
 			style.Color = series[0].look.line.Color
@@ -72,11 +78,11 @@ func (l *partitionLabels) Plot(c draw.Canvas, p *plot.Plot) {
 		for i, m := range labeled {
 			write(c, style, vg.Point{X: centres[i], Y: at.Y}, l.texts(m)[k])
 		}
-		at.X -= smallText.Width("M") + 3
+		at.X -= l.face.small.Width("M") + 3
 		for _, s := range slices.Backward(series) {
 			glyph := s.look.glyph
 			glyph.Radius *= 0.8
-			c.DrawGlyphNoClip(glyph, vg.Point{X: at.X, Y: at.Y + digitHeight/2})
+			c.DrawGlyphNoClip(glyph, vg.Point{X: at.X, Y: at.Y + l.face.digits/2})
 			at.X -= 2.2 * markerSize
 		}
 	}
@@ -112,10 +118,10 @@ func (l *partitionLabels) place(frame draw.Canvas, p *plot.Plot) (labeled []int,
 		for i, m := range labeled {
 			at[i] = toX(log2(m))
 			for k, text := range l.texts(m) {
-				w := smallText.Width(text)
+				w := l.face.small.Width(text)
 				half[i] = max(half[i], w/2)
 				if i > 0 && w > 0 {
-					if before := smallText.Width(l.texts(labeled[i-1])[k]); before > 0 {
+					if before := l.face.small.Width(l.texts(labeled[i-1])[k]); before > 0 {
 						needs[i] = max(needs[i], (before+w)/2+labelGap)
 					}
 				}

@@ -103,7 +103,8 @@ func expected(s plots.Series, half float64) plots.Series {
 
 func heatMap(rows ...plots.Series) plots.HeatMap { return plots.HeatMap{Rows: rows} }
 
-// figures are drawn in every format. Each has a golden picture of its name, except those called single-….
+// figures are drawn in every format. Each has a golden picture of its name, drawn with its options, except those called
+// single-….
 var figures = map[string]plots.Figure{
 	"one-series": vsM(plain),
 	"width":      plots.AccuracyVsM{Series: []plots.Series{fig3b}, WidthCurve: true, Bar: plots.CI95},
@@ -120,6 +121,15 @@ var figures = map[string]plots.Figure{
 	"heatmap":    heatMap(series("4672", table1i, 63.9, 5), series("17536", table1ii, 68, 5)),
 	"heatmap-few": heatMap(series("4672", table1i[:4], 63.9, 5),
 		series("9000", [][2]int{{90, 1}, {60, 2}, {61, 2}}, 66, 2), series("17536", table1ii[:3], 68, 5)),
+	"panels": plots.Panels{Panels: []plots.Panel{{Name: "Budget (i)", Figure: vsM(plain)},
+		{Name: "Budget (ii)", Figure: vsM(series("", table1ii, 68, 5))}}},
+	"panels-same": plots.Panels{SameY: true, Panels: []plots.Panel{
+		{Figure: vsM(fig3a, plainer), AccuracyLabel: "accuracy on 10000 test pictures, CIFAR-10 (%)"},
+		{Figure: vsM(fig3b), AccuracyLabel: "accuracy on 26032 test pictures, SVHN (%)"}}},
+	"edf":            edf(),
+	"size":           sizes(),
+	"pareto-crowded": crowded(14),
+	"pareto-full":    crowded(50),
 	"single-race": plots.RaceHistory{Networks: []plots.RaceNetwork{{Name: "a", Accuracies: []float64{60}},
 		{Name: "b"}}},
 	"single-cost":  plots.Pareto{Points: []plots.CostPoint{{Name: "a", Cost: 3, Accuracies: []float64{60}}}},
@@ -127,8 +137,56 @@ var figures = map[string]plots.Figure{
 	"single-point": plots.AccuracyVsM{Series: []plots.Series{point}, WidthCurve: true, Seeds: true},
 }
 
-// titled are the options of the figure "seeds"; the others have none.
-var titled = plots.Options{Title: "synthetic", AccuracyLabel: "test accuracy, CIFAR-100 (20 superclasses) (%)"}
+// optionsOf are the options of figures; the others have none.
+var optionsOf = map[string]plots.Options{
+	"seeds": {Title: "synthetic", AccuracyLabel: "test accuracy, CIFAR-100 (20 superclasses) (%)"},
+	"band":  {Font: plots.Sans, TextSize: 9, Width: 3.5},
+	"race":  {Font: plots.Sans},
+	"width": {X: plots.Limits{Low: 2, High: math.NaN()}, Y: plots.Limits{Low: 64, High: 69}},
+	"edf":   {AccuracyLabel: "accuracy on 10000 test pictures (%)"},
+	"size":  {AccuracyLabel: "accuracy on 10000 test pictures, CIFAR-100 (%)"},
+}
+
+// edf makes up two design spaces.
+func edf() plots.EDF {
+	var f plots.EDF
+	for i, pairs := range [][][2]int{table1i, table1ii} {
+		space := plots.DesignSpace{Name: []string{"Budget (i)", "Budget (ii)"}[i]}
+		for _, p := range series("", pairs, 63.9+4*float64(i), 3).Points {
+			space.Networks = append(space.Networks, plots.SpaceNetwork{Name: fmt.Sprintf("L%dM%d", p.L, p.M),
+				Accuracies: p.Accuracies})
+		}
+		f.Spaces = append(f.Spaces, space)
+	}
+	return f
+}
+
+// sizes makes up pairs and products of three group convolutions at one budget.
+func sizes() plots.AccuracyVsSize {
+	igc := plots.SizeSeries{Name: "IGC"}
+	for _, p := range series("", table1i[:4], 63.9, 3).Points {
+		igc.Points = append(igc.Points, plots.SizePoint{Name: fmt.Sprintf("L%dM%d", p.L, p.M),
+			Size: float64(p.L * p.M), Accuracies: p.Accuracies})
+	}
+	igcv2 := plots.SizeSeries{Name: "IGCV2"}
+	for i, name := range []string{"M1K5K6K6", "M1K12K11", "M2K5K15", "M1K12K13"} {
+		width := []float64{180, 132, 150, 156}[i]
+		igcv2.Points = append(igcv2.Points, plots.SizePoint{Name: name, Size: width,
+			Accuracies: []float64{64 + math.Sin(width), 64.4 + math.Sin(width), 65 + math.Sin(width)}})
+	}
+	return plots.AccuracyVsSize{Series: []plots.SizeSeries{igc, igcv2}, Seeds: true}
+}
+
+// crowded makes up so many networks of about the same cost and accuracy.
+func crowded(n int) plots.Pareto {
+	f := plots.Pareto{CostLabel: "multiply–adds (millions)"}
+	for i := range n {
+		a := 60 + 0.5*math.Sin(float64(5*i))
+		f.Points = append(f.Points, plots.CostPoint{Name: fmt.Sprintf("L%dM%d", 2*n-i, i+1),
+			Cost: 30 + 0.4*math.Cos(float64(11*i)), Accuracies: []float64{a, a + 0.1}})
+	}
+	return f
+}
 
 // race makes up a race of the pairs of Table 1 (i), in which those with the
 // largest M are dropped first.
@@ -174,11 +232,7 @@ func TestGolden(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			var options plots.Options
-			if name == "seeds" {
-				options = titled
-			}
-			got := encode(t, figures[name], "png", options)
+			got := encode(t, figures[name], "png", optionsOf[name])
 			golden := filepath.Join("testdata", name+".png")
 			if *update {
 				if err := os.WriteFile(golden, got, 0o644); err != nil {
@@ -202,8 +256,12 @@ func TestGolden(t *testing.T) {
 
 func TestEncode(t *testing.T) {
 	t.Parallel()
+	tikz := tikzFigures()
 	for name, f := range figures {
 		for _, format := range plots.Formats() {
+			if (format == "tikz" || format == "dat") && !slices.Contains(tikz, name) {
+				continue
+			}
 			t.Run(fmt.Sprintf("%s is the same %s each time, at the same time", name, format), func(t *testing.T) {
 				t.Parallel()
 				want := encode(t, f, format)
@@ -234,7 +292,7 @@ func TestEncode(t *testing.T) {
 	}
 	t.Run("an unknown format is refused with the known ones", func(t *testing.T) {
 		err := plots.Encode(io.Discard, "gif", figures["one-series"], plots.Options{})
-		want := `figure format "gif" is unknown: want one of pdf, svg, png, eps, tex, csv`
+		want := `figure format "gif" is unknown: want one of pdf, svg, png, eps, tex, pgf, tikz, dat, csv`
 		if err == nil || err.Error() != want {
 			t.Errorf("got %v", err)
 		}
@@ -255,9 +313,13 @@ func TestEncode(t *testing.T) {
 func TestPDF(t *testing.T) {
 	t.Parallel()
 	f := plots.AccuracyVsM{Series: []plots.Series{series("café ½ – 50 %", table1i, 63.9, 5)}, WidthCurve: true}
-	t.Run("embeds its font", func(t *testing.T) {
-		if !bytes.Contains(encode(t, f, "pdf"), []byte("/FontFile2")) {
+	t.Run("embeds the part of its font that it needs", func(t *testing.T) {
+		out := encode(t, f, "pdf")
+		if !bytes.Contains(out, []byte("/FontFile2")) || !bytes.Contains(out, []byte("+LiberationSerif")) {
 			t.Error("it does not")
+		}
+		if len(out) > 20_000 { // 219 kB with the whole font
+			t.Errorf("%d bytes", len(out))
 		}
 	})
 	t.Run("says ± where it is read back", func(t *testing.T) {
@@ -294,7 +356,7 @@ func TestCharacters(t *testing.T) {
 			has, lacks = append(has, lacks...), nil
 		case "pdf":
 			lacks = append(lacks, "α", "Ж")
-		case "tex":
+		case "tex", "pgf", "tikz", "dat":
 			lacks, has = append(lacks, "Ж", "€", "ð"), append(has, "α = 0.1 ≤ Ω")
 		default:
 			has = append(has, "α = 0.1", "Ж", "€")
@@ -363,6 +425,16 @@ func TestSVG(t *testing.T) {
 		}
 		if strings.Contains(out, "opacity") {
 			t.Error("something is translucent")
+		}
+		if len(out) > 80_000 { // 546 kB with the whole font
+			t.Errorf("%d bytes", len(out))
+		}
+	})
+	t.Run("says what it shows to those who do not see it", func(t *testing.T) {
+		o := plots.Options{Name: "Budget <i>", Description: "accuracy & M"}
+		want := "<title>Budget &lt;i&gt;</title>\n<desc>accuracy &amp; M</desc>\n"
+		if out := string(encode(t, vsM(plain), "svg", o)); !strings.Contains(out, want) {
+			t.Errorf("lacks %s", want)
 		}
 	})
 	t.Run("outlines need no font", func(t *testing.T) {
@@ -469,6 +541,96 @@ func TestTeX(t *testing.T) {
 			if bad := regexp.MustCompile(`\de[-+]\d+pt`).Find(encode(t, f, "tex")); bad != nil {
 				t.Errorf("%s: %s", name, bad)
 			}
+		}
+	})
+}
+
+// latex makes a PDF of a document with this preamble and body, in a folder. It skips the test where the tool or a
+// package is missing.
+func latex(t *testing.T, dir, preamble, body string, packages ...string) {
+	t.Helper()
+	tool, err := exec.LookPath("pdflatex")
+	if err != nil {
+		t.Skip("pdflatex is not installed (packages texlive-latex-base and texlive-pictures)")
+	}
+	for _, name := range packages {
+		if err := exec.Command("kpsewhich", name+".sty").Run(); err != nil {
+			t.Skipf("LaTeX has no package %s", name)
+		}
+		preamble += "\\usepackage{" + name + "}\n"
+	}
+	document := "\\documentclass{article}\n" + preamble + "\\begin{document}\n" + body + "\\end{document}\n"
+	if err := os.WriteFile(filepath.Join(dir, "paper.tex"), []byte(document), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	run := exec.Command(tool, "-interaction=nonstopmode", "-halt-on-error", "paper.tex")
+	run.Dir = dir
+	out, err := run.CombinedOutput()
+	if err != nil || strings.Contains(string(out), "Missing character") {
+		t.Errorf("%v:\n%s", err, out[max(0, len(out)-3000):])
+	}
+}
+
+// tikzFigures are the figures that have a form for pgfplots.
+func tikzFigures() (names []string) {
+	for _, name := range slices.Sorted(maps.Keys(figures)) {
+		if plots.Encode(io.Discard, "tikz", figures[name], optionsOf[name]) == nil {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+func TestLaTeX(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write := func(name string, b []byte) {
+		if err := os.WriteFile(filepath.Join(dir, name), b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	body := ""
+	for _, name := range []string{"band", "edf", "panels-same", "pareto-log", "size"} {
+		o := optionsOf[name]
+		o.Data = name + ".dat"
+		write(name+".tikz", encode(t, figures[name], "tikz", o))
+		write(name+".dat", encode(t, figures[name], "dat", o))
+		write(name+".pgf", encode(t, figures[name], "pgf", o))
+		body += fmt.Sprintf("\\input{%[1]s.tikz}\\par\\input{%[1]s.pgf}\\par\n", name)
+	}
+	latex(t, dir, "\\usepackage{pgfplots}\\pgfplotsset{compat=1.16}\\usepgfplotslibrary{groupplots}\n", body, "pgfplots")
+}
+
+func TestTikZ(t *testing.T) {
+	t.Parallel()
+	t.Run("has every kind but those that pgfplots needs other code for", func(t *testing.T) {
+		got := tikzFigures()
+		for _, name := range []string{"edf", "learning", "loss", "one-series", "panels", "pareto-log", "race", "size"} {
+			if !slices.Contains(got, name) {
+				t.Errorf("%s has none", name)
+			}
+		}
+		for _, name := range []string{"heatmap", "width"} {
+			err := plots.Encode(io.Discard, "tikz", figures[name], plots.Options{})
+			if err == nil || !strings.Contains(err.Error(), "neither a heat map nor a second axis: save as pgf") {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	})
+	t.Run("reads the means and bars of its table", func(t *testing.T) {
+		f := vsM(plots.Series{Name: "a_b", Points: []plots.Point{{L: 64, M: 1, Accuracies: []float64{60}},
+			{L: 40, M: 2, Accuracies: []float64{61, 63}}}})
+		code := string(encode(t, f, "tikz", plots.Options{Data: "a.dat", Name: "n", Description: "d"}))
+		for _, want := range []string{"% n: d\n", "table[x=x1-1,y=y1-1,y error minus=minus1-1,y error plus=plus1-1] {a.dat}",
+			`\addlegendentry{a\_b}`, `\addlegendentry{mean $\pm$ std, n = 1--2}`, "xmode=log,log basis x=2",
+			`xticklabels={{1\\64},{2\\40}}`} {
+			if !strings.Contains(code, want) {
+				t.Errorf("lacks %s:\n%s", want, code)
+			}
+		}
+		want := "linex1-1 liney1-1 x1-1 y1-1 minus1-1 plus1-1\n1 60 1 60 0 0\n2 62 2 62 1.414214 1.414214\n"
+		if got := string(encode(t, f, "dat")); got != want {
+			t.Errorf("got\n%swant\n%s", got, want)
 		}
 	})
 }
@@ -659,6 +821,20 @@ func TestRefused(t *testing.T) {
 		{"nothing to draw", rows("1", nil), none},
 		{"a row has no name", rows("", table1i), none},
 		{"make it larger", rows("1", table1i), plots.Options{Width: 1, Height: 1}},
+		{"text size 2 pt: want 5 to 20", good, plots.Options{TextSize: 2}},
+		{`font "mono" is unknown`, good, plots.Options{Font: "mono"}},
+		{"limits 3 to 2 of the x axis: want the lower end first", good, plots.Options{X: plots.Limits{Low: 3, High: 2}}},
+		{"leave out everything", good, plots.Options{Y: plots.Limits{Low: 90, High: 95}}},
+		{"leave out everything", good, plots.Options{X: plots.Limits{Low: -4, High: 95}}},
+		{"1 panels, want 2 to 6", plots.Panels{Panels: []plots.Panel{{Figure: good}}}, none},
+		{"panel (b): nothing to draw", plots.Panels{Panels: []plots.Panel{{Figure: good}, {Figure: vsM()}}}, none},
+		{"of different kinds", plots.Panels{Panels: []plots.Panel{{Figure: good}, {Figure: cost(1)}}}, none},
+		{"panel (a): want one figure", plots.Panels{Panels: make([]plots.Panel, 2)}, none},
+		{"nothing to draw", plots.EDF{}, none},
+		{`network "a" of "s": accuracy NaN`, plots.EDF{Spaces: []plots.DesignSpace{{Name: "s",
+			Networks: []plots.SpaceNetwork{{Name: "a", Accuracies: []float64{nan}}}}}}, none},
+		{"nothing to draw", plots.AccuracyVsSize{}, none},
+		{`point "a": size 0`, plots.AccuracyVsSize{Series: []plots.SizeSeries{{Points: []plots.SizePoint{{Name: "a"}}}}}, none},
 	} {
 		t.Run(fmt.Sprintf("%T: %s", c.f, c.says), func(t *testing.T) {
 			err := plots.Encode(io.Discard, "svg", c.f, c.o)
@@ -758,6 +934,115 @@ func TestLearningCurves(t *testing.T) {
 		}
 		encode(t, f, "svg")
 	})
+}
+
+func TestStyles(t *testing.T) {
+	t.Parallel()
+	for _, style := range plots.Styles() {
+		for _, page := range []bool{false, true} {
+			f, width := plots.Figure(figures["two-series"]), style.Column
+			if page {
+				f, width = figures["panels"], style.Page
+			}
+			t.Run(fmt.Sprintf("%s, over the page %v, is %.2f in wide", style.Name, page, width), func(t *testing.T) {
+				config, err := png.DecodeConfig(bytes.NewReader(encode(t, f, "png", style.Options(page))))
+				if err != nil || math.Abs(float64(config.Width)-300*width) > 1 {
+					t.Errorf("%d pixels at 300 dpi, %v", config.Width, err)
+				}
+			})
+		}
+		if style.Source == "" {
+			t.Errorf("nobody says where %s is from", style.Name)
+		}
+	}
+}
+
+// TestInside: whatever the size, no text is cut off. Encode returns an error where a text does not fit, so that a figure
+// that is drawn is whole.
+func TestInside(t *testing.T) {
+	t.Parallel()
+	long := plots.Options{AccuracyLabel: "accuracy on 10000 validation pictures, CIFAR-100 (20 superclasses) (%)"}
+	small := []string{"edf", "heatmap", "heatmap-few", "one-series", "pareto", "single-cell", "single-cost", "single-race", "size"}
+	large := []string{"learning", "loss", "panels", "panels-same", "race"} // of nine networks, or of two panels
+	for name, f := range figures {
+		sizes := [][2]float64{{}, {8 / 2.54, 6 / 2.54}, {6 / 2.54, 4 / 2.54}}
+		switch {
+		case slices.Contains(large, name):
+			sizes = sizes[:1]
+		case !slices.Contains(small, name):
+			sizes = sizes[:2]
+		}
+		for _, size := range sizes {
+			for _, font := range plots.Fonts() {
+				o := long
+				o.Width, o.Height, o.Font = size[0], size[1], font
+				if err := plots.Encode(io.Discard, "pgf", f, o); err != nil {
+					t.Errorf("%s of %.2f × %.2f in, %s: %v", name, size[0], size[1], font, err)
+				}
+			}
+		}
+	}
+}
+
+func TestLimits(t *testing.T) {
+	t.Parallel()
+	t.Run("leave out the labels and names of what is outside", func(t *testing.T) {
+		texts, _, _ := svgTexts(t, encode(t, vsM(plain), "svg", plots.Options{X: plots.Limits{Low: 2, High: 16}}))
+		if slices.Contains(texts, "64") || slices.Contains(texts, "23") || !slices.Contains(texts, "28") {
+			t.Errorf("got %q", texts)
+		}
+		texts, _, _ = svgTexts(t, encode(t, figures["size"], "svg", plots.Options{X: plots.Limits{Low: 100, High: 200}}))
+		if slices.Contains(texts, "L64M1") || !slices.Contains(texts, "M1K5K6K6") {
+			t.Errorf("got %q", texts)
+		}
+	})
+	t.Run("set the scale of colours", func(t *testing.T) {
+		texts, _, _ := svgTexts(t, encode(t, figures["heatmap"], "svg", plots.Options{Y: plots.Limits{Low: 60, High: 64}}))
+		if !slices.Contains(texts, "61") && !slices.Contains(texts, "61.0") {
+			t.Errorf("got %q", texts)
+		}
+	})
+}
+
+func TestPanels(t *testing.T) {
+	t.Parallel()
+	t.Run("name the panel in each row of the table", func(t *testing.T) {
+		f := plots.Panels{Panels: []plots.Panel{{Name: "x", Figure: vsM(point)}, {Figure: vsM(point)}}}
+		want := "panel,title,series,L,M,width,n,mean,low,high,bar,accuracies\na,x,,64,1,64,1,62.8,,,std,62.8\n" +
+			"b,,,64,1,64,1,62.8,,,std,62.8\n"
+		if got := string(encode(t, f, "csv")); got != want {
+			t.Errorf("got\n%swant\n%s", got, want)
+		}
+	})
+	t.Run("have the same ticks on axes of the same range", func(t *testing.T) {
+		texts, x, y := svgTexts(t, encode(t, figures["panels-same"], "svg"))
+		at := map[string][]float64{} // the heights of a label
+		for i, text := range texts {
+			if _, err := strconv.ParseFloat(text, 64); err == nil && (x[i] < 60 || x[i] > 240 && x[i] < 290) {
+				at[text] = append(at[text], y[i])
+			}
+		}
+		for _, tick := range []string{"45", "50", "55", "60", "65", "70"} {
+			if len(at[tick]) != 2 || at[tick][0] != at[tick][1] {
+				t.Errorf("%s stands at %v", tick, at[tick])
+			}
+		}
+	})
+}
+
+func TestEDF(t *testing.T) {
+	t.Parallel()
+	f := plots.EDF{Spaces: []plots.DesignSpace{{Networks: []plots.SpaceNetwork{
+		{Name: "worse", Accuracies: []float64{60}},
+		{Name: "best", Accuracies: []float64{70, 72}},
+		{Name: "as bad", Accuracies: []float64{59, 61}},
+		{Name: "none"},
+	}}}}
+	// Two of three networks have an error of 40 %, so that the share steps from 1/3 to 1 there.
+	want := "space,network,n,error,share\n,best,2,29,0.333333\n,worse,1,40,1\n,as bad,2,40,1\n"
+	if got := string(encode(t, f, "csv")); got != want {
+		t.Errorf("got\n%swant\n%s", got, want)
+	}
 }
 
 func ExampleEncode() {

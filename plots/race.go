@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"slices"
 
-	"gonum.org/v1/plot/vg/draw"
+	"gonum.org/v1/plot/vg"
 )
 
 // RaceNetwork is one network in a race.
@@ -88,15 +88,16 @@ func (f RaceHistory) table() [][]string {
 	return rows
 }
 
-func (f RaceHistory) height() float64 { return higher(2.4, f.names()) }
+func (f RaceHistory) size() (width, height float64) { return columnWidth, higher(2.4, f.names()) }
 
-func (f RaceHistory) draw(page draw.Canvas, o Options) error {
+func (f RaceHistory) layout(size vg.Point, o Options) layout {
 	lanes := f.lanes()
 	var values []float64
 	var all summaries
 	most := 0
 	l := legend{above: true}
 	var dropped, alive layers
+	p := newPanel(o.typeface(), "seeds", accuracyLabel(o))
 	for i, lane := range lanes {
 		for k, s := range lane.summaries {
 			values = append(values, s.mean)
@@ -112,21 +113,20 @@ func (f RaceHistory) draw(page draw.Canvas, o Options) error {
 		end.glyph.Shape = crossGlyph{}
 		last := len(lane.summaries) - 1
 		if lane.Dropped {
-			dropped.add(lane.look, lane.means(), lane.summaries[:last])
-			dropped.add(end, nil, lane.summaries[last:])
+			dropped.add(p, lane.Name, lane.look, lane.means(), lane.summaries[:last])
+			dropped.add(p, "", end, nil, lane.summaries[last:])
 			lane.look = end
 		} else {
-			alive.add(lane.look, lane.means(), lane.summaries)
+			alive.add(p, lane.Name, lane.look, lane.means(), lane.summaries)
 		}
 		l.entries = append(l.entries, entry{lane.Name, lane.look.sample()})
 	}
 	l.note = all.note(f.Bar)
 	l.foldNote()
-	p := newPanel("seeds", accuracyLabel(o))
 	dropped.addTo(p)
 	alive.addTo(p) // above those that were dropped
-	p.setRanges(span{0.5, float64(most) + 0.5}, spanOf(values, 0.06))
-	p.X.Tick.Marker = niceTicks{limit: int((page.Size().X - 30) / 20), whole: true}
-	p.Y.Tick.Marker = heightTicks(page.Size().Y)
-	return drawPanels(page, o.Title, l, p)
+	p.setRanges(o.X.of(span{0.5, float64(most) + 0.5}, nil), o.Y.of(spanOf(values, 0.06), nil))
+	p.X.Tick.Marker = niceTicks{limit: int((size.X - 30) / 20), whole: true}
+	p.Y.Tick.Marker = heightTicks(size.Y)
+	return one(l, p)
 }

@@ -6,9 +6,7 @@ import (
 	"slices"
 
 	"gonum.org/v1/plot"
-	"gonum.org/v1/plot/font"
 	"gonum.org/v1/plot/plotter"
-	"gonum.org/v1/plot/text"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
 )
@@ -113,32 +111,6 @@ func blend(clr color.Color, opacity float64) color.RGBA {
 	return color.RGBA{mix(c.R), mix(c.G), mix(c.B), 255}
 }
 
-var (
-	labelText = textStyle(8)
-	smallText = textStyle(7)
-)
-
-// textStyle is the style of all text, left of and above its point. There is no italic: it would double the size
-// of SVG files, and vgpdf cannot find it.
-func textStyle(size vg.Length) text.Style {
-	return text.Style{Color: black, Font: font.From(plot.DefaultFont, size), Handler: plot.DefaultTextHandler}
-}
-
-// styled returns a style with another colour and alignment.
-func styled(s text.Style, clr color.Color, x text.XAlignment, y text.YAlignment) text.Style {
-	s.Color, s.XAlign, s.YAlign = clr, x, y
-	return s
-}
-
-// digitHeight is the height of digits and capitals in smallText.
-const digitHeight vg.Length = 0.66 * 7
-
-// write writes text with its baseline at pt.
-func write(c draw.Canvas, s text.Style, pt vg.Point, txt string) {
-	pt.Y += s.FontExtents().Ascent - s.Font.Size // where the plain text handler puts the baseline
-	c.FillText(s, pt, txt)
-}
-
 func line(l draw.LineStyle, xys plotter.XYs) *plotter.Line {
 	return &plotter.Line{XYs: xys, LineStyle: l}
 }
@@ -153,15 +125,34 @@ func halos(xys plotter.XYs) *plotter.Scatter {
 	return scatter(draw.GlyphStyle{Color: white, Radius: markerSize + 0.7, Shape: draw.CircleGlyph{}}, xys)
 }
 
+// series is what a panel shows of a series, for TikZ: a line, and points with error bars. The x are those of the axis.
+type series struct {
+	name   string
+	look   look
+	way    plotter.XYs // of the line; none if there is no line
+	points summaries   // with error bars
+	steps  bool        // the line runs in steps, which rise at the points
+	band   summaries   // the ends of an area
+}
+
 // layers are what figures draw of their series: the lines of all, over them the points.
 type layers struct{ lines, halos, bars, marks []plot.Plotter }
 
-// add adds a series to each layer.
-func (l *layers) add(look look, way plotter.XYs, points summaries) {
+// add adds a series to each layer, and to what the panel knows of its series.
+func (l *layers) add(p *panel, name string, look look, way plotter.XYs, points summaries) {
 	l.lines = append(l.lines, line(look.line, way))
 	l.halos = append(l.halos, halos(points.means()))
 	l.bars = append(l.bars, points.bars(look))
 	l.marks = append(l.marks, scatter(look.glyph, points.means()))
+	p.add(series{name: name, look: look, way: way, points: points})
+}
+
+// addSeeds adds a dot for each seed of a point, at x.
+func (l *layers) addSeeds(look look, x float64, accuracies []float64) {
+	dot := draw.GlyphStyle{Color: blend(look.line.Color, 0.6), Radius: 0.8, Shape: draw.CircleGlyph{}}
+	for _, a := range accuracies {
+		l.bars = append(l.bars, scatter(dot, plotter.XYs{{X: x, Y: a}}))
+	}
 }
 
 // addTo adds the layers to a panel.

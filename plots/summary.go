@@ -7,7 +7,9 @@ import (
 	"slices"
 	"strconv"
 
+	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
+	"gonum.org/v1/plot/vg/draw"
 
 	"igcsearch/search/analysis"
 )
@@ -124,6 +126,16 @@ func (list summaries) band(l look) *plotter.Polygon {
 	}
 	slices.Reverse(lows)
 	return &plotter.Polygon{XYs: []plotter.XYs{append(highs, lows...)}, Color: blend(l.line.Color, 0.22)}
+}
+
+// edges are the ends of the band as lines, which show where the band of another series covers it.
+func (list summaries) edges(l look) []plot.Plotter {
+	style := draw.LineStyle{Color: blend(l.line.Color, 0.45), Width: 0.3}
+	var lows, highs plotter.XYs
+	for _, s := range list {
+		lows, highs = append(lows, plotter.XY{X: s.x, Y: s.low}), append(highs, plotter.XY{X: s.x, Y: s.high})
+	}
+	return []plot.Plotter{line(style, lows), line(style, highs)}
 }
 
 // note says in words what the points and bars are: "mean ± std, n = 5", with the range of n where it varies.

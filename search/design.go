@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"igcsearch/space"
 )
@@ -16,7 +17,8 @@ type Design struct {
 	// Budget is the wanted number of parameters of one block, T. Budget, Tolerance and All choose
 	// the pairs if Pairs is empty. Normalize clears the three if Pairs lists other pairs.
 	Budget int `toml:"budget" json:"budget"`
-	// Kernel is the number of positions of the primary kernel, S. It is 9, for 3×3.
+	// Kernel is the number of positions of the primary kernel, S: 9 for 3×3, or 1 for 1×1, which is
+	// the Variant space.Pointwise. Normalize makes the two agree.
 	Kernel int `toml:"kernel" json:"kernel"`
 	// Tolerance is the largest |params/T − 1| of a pair, in [0, 1): 0.024 means 2.4 %. For a budget
 	// of the whole network it is the largest such deviation of a network.
@@ -37,6 +39,11 @@ type Design struct {
 	StageParams       int   `toml:"stage_params" json:"stage_params,omitempty"`
 	StageMultiplyAdds int64 `toml:"stage_multiply_adds" json:"stage_multiply_adds,omitempty"`
 	StageTop          int   `toml:"stage_top" json:"stage_top,omitempty"`
+	// Families chooses networks of these families, if Systems is empty, by Budget or by StageParams or
+	// StageMultiplyAdds: of each family the PerFamily widest within Tolerance. A PerFamily of 0 means
+	// 12. Normalize clears the budget and both if Systems lists other networks.
+	Families  []string `toml:"families" json:"families,omitempty"`
+	PerFamily int      `toml:"per_family" json:"per_family,omitempty"`
 	// Layout is the layout of the stages. "" is space.Flat, that of Figure 3.
 	Layout space.Layout `toml:"layout" json:"layout,omitempty"`
 	// Depths lists the depths D; the study trains each network with each of them. If it is empty,
@@ -54,7 +61,7 @@ type Design struct {
 // clears each budget that does not choose exactly the listed networks. s is the study of the
 // design.
 func (d *Design) normalize(c *checker, s Study) {
-	c.check(d.Kernel == 9, "kernel %d: the trainer has 3×3 kernels only, want 9", d.Kernel)
+	d.normalizeKernel(c)
 	c.check(d.Tolerance >= 0 && d.Tolerance < 1, "tolerance %g: want a fraction in [0, 1), 0.024 or \"2.4%%\" is 2.4 %%",
 		d.Tolerance)
 	d.Seeds.normalize(c)
@@ -64,13 +71,17 @@ func (d *Design) normalize(c *checker, s Study) {
 	if err := d.Variant.Validate(); err != nil {
 		c.errs = append(c.errs, err)
 	}
-	staged := d.StageParams != 0 || d.StageMultiplyAdds != 0
+	staged, families := d.StageParams != 0 || d.StageMultiplyAdds != 0, len(d.Families) > 0
 	c.check(d.Budget != 0 || len(d.Pairs) > 0 || len(d.Systems) > 0 || staged,
 		"budget 0: want a number of parameters, or a list of pairs or of systems")
-	c.check(len(d.Systems) == 0 || len(d.Pairs) == 0 && d.Budget == 0 && (d.Variant == "" || staged),
+	c.check(len(d.Systems) == 0 || len(d.Pairs) == 0 && (d.Budget == 0 || families) && (d.Variant == "" || staged),
 		"systems: they replace budget, pairs and variant: want either systems or those")
 	c.check(!staged || len(d.Pairs) == 0 && d.Budget == 0,
 		"stage_params: the budget of a whole network replaces budget and pairs: want either it or those")
+	c.check(!families || len(d.Pairs) == 0 && d.Variant == "" && (d.Budget != 0 || staged),
+		"families: they choose networks without a variant by budget, stage_params or stage_multiply_adds, in place of pairs")
+	c.check(d.PerFamily >= 0 && d.PerFamily <= 10_000, "per_family %d: want 1 to 10000 networks", d.PerFamily)
+	c.check(families || d.PerFamily == 0, "per_family: it has no effect without families")
 	d.normalizeLayout(c)
 	pairs := d.parsePairs(c)
 	systems := d.parseSystems(c)
@@ -78,8 +89,12 @@ func (d *Design) normalize(c *checker, s Study) {
 		return
 	}
 	switch {
-	case staged:
-		chosen, err := d.chooseStages(s)
+	case families, staged:
+		choose := d.chooseStages
+		if families {
+			choose = d.chooseFamilies
+		}
+		chosen, err := choose(s)
 		if err != nil {
 			c.errs = append(c.errs, err)
 			return
@@ -95,6 +110,19 @@ func (d *Design) normalize(c *checker, s Study) {
 	}
 	if len(c.errs) == 0 {
 		d.build(c)
+	}
+}
+
+// normalizeKernel checks the kernel, and makes the variant agree with it.
+func (d *Design) normalizeKernel(c *checker) {
+	c.check(d.Kernel == 9 || d.Kernel == 1, "kernel %d: want 9 for 3×3 kernels, or 1 for 1×1", d.Kernel)
+	if d.Kernel == 1 && d.Variant == "" && len(d.Systems) == 0 {
+		d.Variant = space.Pointwise
+	}
+	c.check(d.Kernel != 1 || d.Variant == space.Pointwise || len(d.Systems) > 0,
+		"kernel 1: the variant %s has kernels of its own: want either", d.Variant)
+	if d.Variant == space.Pointwise && len(d.Systems) == 0 {
+		d.Kernel = 1
 	}
 }
 
@@ -149,11 +177,12 @@ func (d *Design) parseSystems(c *checker) (systems []space.System) {
 	return systems
 }
 
-// setSystems makes the design compare systems. chosen are the networks that the budget of the whole
-// network chooses. If systems are others, setSystems clears that budget.
+// setSystems makes the design compare systems. chosen are the networks that a budget of the whole
+// network, or of families, chooses. If systems are others, setSystems clears that budget.
 func (d *Design) setSystems(systems, chosen []space.System) {
 	if !slices.Equal(systems, chosen) {
 		d.StageParams, d.StageMultiplyAdds, d.StageTop, d.Tolerance, d.Variant = 0, 0, 0, 0, ""
+		d.Budget, d.Families, d.PerFamily = 0, nil, 0
 	}
 	d.All, d.Pairs, d.Systems = false, nil, nil
 	for _, system := range systems {
@@ -182,16 +211,12 @@ func (d *Design) setPairs(c *checker, pairs []space.Pair) {
 // chooseStages returns the networks that the budget of the whole network chooses for the pictures
 // of the study s.
 func (d *Design) chooseStages(s Study) ([]space.System, error) {
-	in, classes := s.Shape()
-	if classes == 0 || len(d.Depths) > 1 {
-		return nil, errors.New("stage_params: want at most one depth, and a data set other than folder, because " +
-			"the budget needs the number of classes")
+	plan, err := d.budgetPlan(s)
+	if err != nil {
+		return nil, err
 	}
 	b := space.StageBudget{Params: d.StageParams, MultiplyAdds: d.StageMultiplyAdds,
-		Tolerance: float64(d.Tolerance), Variant: d.Variant, Plan: d.Plan(in, classes)}
-	if len(d.Depths) == 1 {
-		b.Plan.Depth = d.Depths[0]
-	}
+		Tolerance: float64(d.Tolerance), Variant: d.Variant, Plan: plan}
 	if err := b.Validate(); err != nil {
 		return nil, fmt.Errorf("stage_params: %w", err)
 	}
@@ -204,6 +229,89 @@ func (d *Design) chooseStages(s Study) ([]space.System, error) {
 	}
 	return all, nil
 }
+
+// budgetPlan returns the plan of the networks that a budget of the whole network chooses.
+func (d *Design) budgetPlan(s Study) (space.Plan, error) {
+	in, classes := s.Shape()
+	if classes == 0 || len(d.Depths) > 1 {
+		return space.Plan{}, errors.New("stage_params: want at most one depth, and a data set other than folder, " +
+			"because the budget needs the number of classes")
+	}
+	plan := d.Plan(in, classes)
+	if len(d.Depths) == 1 {
+		plan.Depth = d.Depths[0]
+	}
+	return plan, nil
+}
+
+// chooseFamilies returns the networks of Families that the budget chooses for the pictures of the
+// study s, in the order of Families. A network with two names, such as IGC-L40M2 and IGCV2-M2K40, is
+// chosen by the first.
+func (d *Design) chooseFamilies(s Study) (chosen []space.System, err error) {
+	budgets, err := d.familyBudgets(s)
+	if err != nil {
+		return nil, err
+	}
+	known := map[string]bool{}
+	for _, b := range budgets {
+		all := b.Systems(context.Background())
+		if len(all) == 0 {
+			return nil, fmt.Errorf("families: no network of %s lies within %g %% of %s; raise tolerance", b.Family,
+				100*b.Tolerance, b)
+		}
+		left := cmp.Or(d.PerFamily, defaultPerFamily)
+		for _, system := range all {
+			network := fmt.Sprint(system.Block(), system.Ident)
+			if left > 0 && !known[network] {
+				chosen, left = append(chosen, system), left-1
+			}
+			known[network] = true
+		}
+	}
+	return chosen, nil
+}
+
+// familyBudgets returns the budget of each family.
+func (d *Design) familyBudgets(s Study) (list []space.SystemBudget, err error) {
+	b := space.SystemBudget{Params: d.Budget, Tolerance: float64(d.Tolerance), Whole: d.Budget == 0}
+	if b.Whole {
+		b.Params, b.MultiplyAdds = d.StageParams, d.StageMultiplyAdds
+		if b.Plan, err = d.budgetPlan(s); err != nil {
+			return nil, err
+		}
+	}
+	for i, name := range d.Families {
+		b.Family = space.Family(name)
+		if slices.Contains(d.Families[:i], name) {
+			return nil, fmt.Errorf("families: %q is listed twice", name)
+		}
+		if err := b.Validate(); err != nil {
+			return nil, fmt.Errorf("families: %w", err)
+		}
+		list = append(list, b)
+	}
+	return list, nil
+}
+
+// LeftOut says how many networks within the tolerance a normalised study leaves out, because
+// PerFamily is smaller: "35 of the 47 networks of IGCV2". It is "" if there are none.
+func (s Study) LeftOut() string {
+	budgets, err := s.familyBudgets(s)
+	if err != nil {
+		return ""
+	}
+	var text []string
+	for _, b := range budgets {
+		all := len(b.Systems(context.Background()))
+		if out := all - cmp.Or(s.PerFamily, defaultPerFamily); out > 0 {
+			text = append(text, fmt.Sprintf("%d of the %d networks of %s", out, all, b.Family))
+		}
+	}
+	return strings.Join(text, ", ")
+}
+
+// defaultPerFamily is the number of networks that PerFamily = 0 stands for.
+const defaultPerFamily = 12
 
 // defaultStageTop is the number of networks that StageTop = 0 stands for.
 const defaultStageTop = 12

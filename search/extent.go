@@ -151,7 +151,7 @@ func (s Study) Join(other Study) (Study, error) {
 
 // join makes the design compare the networks of a and of b.
 func (d *Design) join(a, b Design) {
-	d.Budget, d.StageParams, d.StageMultiplyAdds = 0, 0, 0
+	d.Budget, d.StageParams, d.StageMultiplyAdds, d.Families, d.PerFamily = 0, 0, 0, nil, 0
 	d.Depths = nil
 	if len(a.Depths) > 0 && len(b.Depths) > 0 {
 		d.Depths = union(a.Depths, b.Depths)

@@ -47,6 +47,53 @@ func TestNormalize(t *testing.T) {
 			t.Errorf("got %v, want %v", s.Pairs, want)
 		}
 	})
+	t.Run("a budget of families becomes the widest networks of each", func(t *testing.T) {
+		s := budgetStudy()
+		s.Families, s.PerFamily = []string{"RegNetX", "IGCV2"}, 2
+		s = normal(t, s)
+		want := []string{"RegNetX-W46G1", "RegNetX-W44G2", "IGCV2-M1K2K2K2K2K2K2K3", "IGCV2-M1K2K2K2K2K3K4"}
+		if !slices.Equal(s.Systems, want) || len(s.Pairs) > 0 || s.Budget != 4672 || s.OfPairs() {
+			t.Errorf("got %+v, want %v", s.Design, want)
+		}
+		if again := normal(t, s); !reflect.DeepEqual(again, s) {
+			t.Errorf("the normal form of %+v is %+v", s, again)
+		}
+		if got, want := s.LeftOut(), "3 of the 5 networks of RegNetX, 45 of the 47 networks of IGCV2"; got != want {
+			t.Errorf("it leaves out %q, want %q", got, want)
+		}
+		s.Systems = s.Systems[:3]
+		if s = normal(t, s); s.Budget != 0 || s.Families != nil || s.PerFamily != 0 || s.Tolerance != 0 ||
+			len(s.Systems) != 3 || s.LeftOut() != "" {
+			t.Errorf("a list of some of the networks keeps the budget: %+v", s.Design)
+		}
+	})
+	t.Run("a network of two families is chosen once", func(t *testing.T) {
+		s := budgetStudy()
+		s.Families, s.PerFamily = []string{"IGC", "IGCV2"}, 100
+		s = normal(t, s)
+		// All nine pairs but L1M23 are among the 47 products.
+		if len(s.Systems) != 48 || !slices.Contains(s.Systems, "IGC-L40M2") || slices.Contains(s.Systems, "IGCV2-M2K40") {
+			t.Errorf("%d networks: %v", len(s.Systems), s.Systems)
+		}
+	})
+	t.Run("families can share a budget of the whole network", func(t *testing.T) {
+		s := budgetStudy()
+		s.Budget, s.StageMultiplyAdds, s.Families, s.PerFamily = 0, 30_728_000, []string{"IGC", "ShuffleNet"}, 3
+		s = normal(t, s)
+		if len(s.Systems) != 6 || !slices.Contains(s.Systems, "IGC-L40M2") {
+			t.Errorf("got %v, want IGC-L40M2 among them", s.Systems)
+		}
+	})
+	t.Run("a kernel of 1 and the variant 1x1 are the same study", func(t *testing.T) {
+		a, b := budgetStudy(), budgetStudy()
+		a.Budget, b.Budget = 1024, 1024
+		a.Kernel, b.Variant = 1, space.Pointwise
+		if x, y := normal(t, a), normal(t, b); !reflect.DeepEqual(x, y) || x.Fingerprint() != y.Fingerprint() ||
+			!slices.Contains(x.SystemList(), space.System{Family: space.FamilyIGC, Variant: space.Pointwise,
+				Stages: [4]space.Pair{{L: 8, M: 8}}}) {
+			t.Errorf("%+v and %+v differ, or have no L8M8", x, y)
+		}
+	})
 	t.Run("spelling and order of pairs do not matter", func(t *testing.T) {
 		a, b := budgetStudy(), budgetStudy()
 		a.Pairs, b.Pairs = []string{"L40M2", "64x1", "30x2"}, []string{"64x1", "30x2", "40x2"}
@@ -251,7 +298,19 @@ var wrongSettings = map[string]func(*search.Study){
 	`drops [0.3]: only schedule "step" has them: set it too`: func(s *search.Study) {
 		s.Schedule, s.Drops = search.ScheduleLinear, []float64{0.3}
 	},
-	`no pair lies within 0.001 %`: func(s *search.Study) { s.Budget, s.Tolerance = 5, 0.00001 },
+	`kernel 4: want 9`:          func(s *search.Study) { s.Kernel = 4 },
+	`kernel 1: the variant 5x5`: func(s *search.Study) { s.Kernel, s.Variant = 1, space.Large },
+	`families: no network of Monarch lies within 2.4 % of 4672 parameters of a block; raise tolerance`: func(s *search.Study) {
+		s.Families = []string{"Monarch"}
+	},
+	`families: family "VGG": want one of`: func(s *search.Study) { s.Families = []string{"VGG"} },
+	`families: "IGC" is listed twice`:     func(s *search.Study) { s.Families = []string{"IGC", "IGC"} },
+	`families: they choose networks without a variant by budget`: func(s *search.Study) {
+		s.Families, s.Variant = []string{"IGC"}, space.Large
+	},
+	`per_family: it has no effect`:   func(s *search.Study) { s.PerFamily = 3 },
+	`per_family -1: want 1 to 10000`: func(s *search.Study) { s.Families, s.PerFamily = []string{"IGC"}, -1 },
+	`no pair lies within 0.001 %`:    func(s *search.Study) { s.Budget, s.Tolerance = 5, 0.00001 },
 }
 
 func TestWrongSettings(t *testing.T) {
@@ -301,7 +360,7 @@ func TestFingerprint(t *testing.T) {
 
 	t.Run("every setting counts but the extent, the strategy and those that change no result", func(t *testing.T) {
 		changes := []string{"Split", "Budget", "Tolerance", "All", "Pairs", "Systems", "StageParams",
-			"StageMultiplyAdds", "StageTop", "Depths", "Variant", "Seeds", "Strategy", "Halving", "Race", "Peak"}
+			"StageMultiplyAdds", "StageTop", "Families", "PerFamily", "Depths", "Variant", "Seeds", "Strategy", "Halving", "Race", "Peak"}
 		free := []string{"Title", "Workers", "MaxWallTime", "MaxTrials", "MaxEpochs", "MaxDeviceHours",
 			"TrialTimeLimit", "RetryCrashed", "RetryTimeout", "RetryMemory", "StopAfter", "KeepCheckpoints", "KeepBest",
 			"CheckpointQuota"}
@@ -325,9 +384,12 @@ func TestFingerprint(t *testing.T) {
 			case []int: // base has none
 				f.Set(reflect.ValueOf([]int{8}))
 			default: // lists
-				if f.Len() == 0 && field.Name == "Systems" {
+				switch {
+				case field.Name == "Systems": // base has none
 					f.Set(reflect.ValueOf([]string{"SumFusion"}))
-				} else {
+				case field.Name == "Families": // base has none
+					f.Set(reflect.ValueOf([]string{"IGCV2"}))
+				default:
 					f.Set(f.Slice(0, f.Len()-1))
 				}
 			}

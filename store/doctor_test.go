@@ -299,7 +299,7 @@ var damages = []struct {
 		sql:  `UPDATE trial SET system = 'none' WHERE id = 6`,
 		want: []string{
 			`"none" seed 1 is no trial of the study: network "none": want a name like IGC-L24M2, RegConv-W18, ` +
-				`ResNet-C64 or SumFusion, with +Ident. behind it for identity mappings: it would be removed`,
+				`ResNet-C64, SumFusion, IGCV2-M1K5K6K6, Monarch-M8, IGCV3-W32R6G2, RegNetX-W48G4 or ShuffleNet-W48G3, with +Ident. behind it for identity mappings: it would be removed`,
 			"L64M1 seed 1 is missing, a trial of its plan: it would be planned again",
 		},
 	},

@@ -422,6 +422,10 @@ func soundSettings(text []byte) (s search.Study, err error) {
 	listed := s
 	if len(s.Systems) > 0 {
 		listed.StageParams, listed.StageMultiplyAdds, listed.Variant = 0, 0, ""
+		listed.Families, listed.PerFamily = nil, 0
+		if len(s.Families) > 0 {
+			listed.Budget = 0
+		}
 	}
 	if _, err := listed.Normalize(); err != nil {
 		return s, contradiction("its settings are wrong: " + brief(err.Error()))

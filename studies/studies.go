@@ -21,6 +21,7 @@ import (
 
 	"igcsearch/search"
 	"igcsearch/search/regular"
+	"igcsearch/space"
 )
 
 // SetError is an error in an override of a setting. Its text starts with the override or with its key.
@@ -128,10 +129,13 @@ func Change(s search.Study, set []string) (search.Study, error) {
 			return slices.Contains(keys, strings.TrimSpace(key))
 		})
 	}
-	if s.Budget > 0 && changes("tolerance", "all", "variant") {
+	if s.Budget > 0 && changes("tolerance", "all", "variant", "kernel") {
 		s.Pairs = nil
 	}
 	if (s.StageParams > 0 || s.StageMultiplyAdds > 0) && changes("tolerance", "variant", "stage_top", "depths") {
+		s.Systems = nil
+	}
+	if len(s.Families) > 0 && changes("families", "per_family", "tolerance", "depths", "blocks", "layout") {
 		s.Systems = nil
 	}
 	refill(&s)
@@ -180,8 +184,22 @@ func overrideAll(s *search.Study, set []string, from string) (keys []string, err
 	if has("systems") && !has("pairs") && !has("budget") {
 		s.Pairs, s.Budget, s.Variant = nil, 0, ""
 	}
-	if (has("pairs") || has("budget")) && !has("systems") {
+	if (has("pairs") || has("budget") || has("families")) && !has("systems") {
 		s.Systems = nil
+	}
+	switch {
+	case has("families"):
+		if !has("pairs") {
+			s.Pairs = nil
+		}
+	case has("pairs") || has("systems"):
+		s.Families, s.PerFamily = nil, 0
+	}
+	// A kernel of 1 and the variant 1x1 are the same setting.
+	if has("kernel") && !has("variant") && s.Variant == space.Pointwise {
+		s.Variant = ""
+	} else if has("variant") && !has("kernel") && s.Kernel == 1 {
+		s.Kernel = search.Default().Kernel
 	}
 	if len(s.Pairs) > 0 {
 		for _, key := range []string{"budget", "tolerance", "all"} {
@@ -442,7 +460,7 @@ func override(s *search.Study, assignment string) (key string, err error) {
 		}
 		next := *s
 		// An array replaces the one before, and shares no memory with it.
-		next.Pairs, next.Drops, next.Systems, next.Depths = nil, nil, nil, nil
+		next.Pairs, next.Drops, next.Systems, next.Depths, next.Families = nil, nil, nil, nil, nil
 		if err := decode(text, &next); err != nil {
 			return err
 		}
@@ -457,6 +475,9 @@ func override(s *search.Study, assignment string) (key string, err error) {
 		}
 		if key != "depths" {
 			next.Depths = s.Depths
+		}
+		if key != "families" {
+			next.Families = s.Families
 		}
 		*s = next
 		return nil

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -20,8 +21,8 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 
 func TestShipped(t *testing.T) {
 	t.Parallel()
-	want := []string{"families", "fig3a", "fig3a-short", "fig3b", "fig3b-short", "quickstart", "quickstart-synthetic",
-		"quickstart-tuned"}
+	want := []string{"families", "families-cifar100", "fig3a", "fig3a-short", "fig3b", "fig3b-short", "igcv2-t4672",
+		"quickstart", "quickstart-synthetic", "quickstart-tuned"}
 	for _, name := range []string{"table4-cifar10", "table4-cifar100", "table5-cifar10", "table5-cifar100",
 		"table6-imagenet", "table7-cifar10", "table7-cifar100", "table7-svhn"} {
 		want = append(want, name, name+"-short")
@@ -130,6 +131,25 @@ func TestShippedProtocol(t *testing.T) {
 				short.Validation != 5000 {
 				t.Errorf("%s-short is %+v", name, short)
 			}
+		}
+	})
+	t.Run("igcv2-t4672 has the recipe of fig3a-short, and networks of its budget", func(t *testing.T) {
+		pairs, err := studies.Load("fig3a-short", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := studies.Load("igcv2-t4672", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, system := range s.SystemList() {
+			if n := system.BlockParams(); math.Abs(float64(n)/4672-1) > 0.024 {
+				t.Errorf("%s has %d parameters", system, n)
+			}
+		}
+		pairs.Name, pairs.Title, pairs.Design = s.Name, s.Title, s.Design
+		if diff := search.Diff(pairs, s); len(diff) > 0 {
+			t.Errorf("it differs from fig3a-short in %v", diff)
 		}
 	})
 	t.Run("fig3a and fig3b are the paper's protocol", func(t *testing.T) {
@@ -301,10 +321,16 @@ func TestChange(t *testing.T) {
 	const chosen = "name = 'a'\ndataset = 'cifar10'\nbudget = 4672\n"
 	const staged = "name = 'a'\ndataset = 'cifar10'\nlayout = 'stages'\nstage_params = 500_000\ndepths = [20]\n" +
 		"stage_top = 2\n"
+	const families = "name = 'a'\ndataset = 'cifar10'\nbudget = 4672\nfamilies = ['IGCV2', 'RegNetX']\nper_family = 2\n"
 	for _, c := range []struct {
 		text string
 		set  []string
 	}{
+		{families, []string{"per_family=3"}}, {families, []string{"families=IGCV3"}}, {families, []string{"budget=17536"}},
+		{families, []string{"tolerance=5%"}}, {families, []string{"pairs=40x2"}}, {families, []string{"systems=SumFusion"}},
+		{chosen, []string{"families=IGC,IGCV2"}}, {mine, []string{"families=IGC,IGCV2", "budget=4672"}},
+		{chosen, []string{"kernel=1"}}, {chosen + "kernel = 1\n", []string{"kernel=9"}},
+		{chosen + "kernel = 1\n", []string{"variant=5x5"}}, {chosen + "variant = '1x1'\n", []string{"budget=1024"}},
 		{chosen, []string{"seeds=9"}}, {chosen, []string{"tolerance=1%", "all=true"}},
 		{chosen, []string{"pairs=40x2,1x23"}},
 		{chosen, []string{"budget=17536"}}, {chosen, []string{"variant=Proj"}}, {chosen, []string{"systems=IGC-L40M2"}},

@@ -48,7 +48,7 @@ func (o plotOptions) sliced(list []report.Results) (all []report.Results, err er
 		}
 		all = append(all, own, common)
 	}
-	if one := o.kind == kindRace || o.kind == "heatmap"; one && len(all) > len(list) {
+	if one := o.kind == kindRace || o.kind == "heatmap"; one && len(all) > len(list) && !o.panels {
 		return nil, usageError{fmt.Errorf("--kind %s draws one value of each setting: give it by --at", o.kind)}
 	}
 	return all, nil
@@ -66,7 +66,7 @@ func withResults(list []report.Results) []report.Results {
 // sliceName names a study in front of one of its networks, or its slice.
 func sliceName(r report.Results, list []report.Results) string {
 	if r.Slice == "" {
-		return r.Study.Name
+		return r.Title()
 	}
 	return sliceLabel(r, list)
 }
@@ -74,7 +74,7 @@ func sliceName(r report.Results, list []report.Results) string {
 // sliceLabel names a slice of a study in a legend, with the study if there are several.
 func sliceLabel(r report.Results, list []report.Results) string {
 	if slices.ContainsFunc(list, func(other report.Results) bool { return other.Study.Name != r.Study.Name }) {
-		return r.Study.Name + ", " + r.Slice
+		return r.Title()
 	}
 	return r.Slice
 }

@@ -20,16 +20,18 @@ import (
 )
 
 type exportOptions struct {
-	study, db string
-	output    string // "": standard output
-	split     string // "": what the study says
+	studies []string // one, or for markdown and latex several
+	db      string
+	labels  labels
+	output  string // "": standard output
+	split   string // "": what the study says
 	report.ExportOptions
 }
 
 func newExportCommand() *cobra.Command {
 	var o exportOptions
 	cmd := &cobra.Command{
-		Use:   "export STUDY",
+		Use:   "export STUDY...",
 		Short: "Write the results of a study as csv, json, markdown, latex or tensorboard",
 		Long: `export writes the results of a study. csv and json have a row for each trial at its
 last epoch, or for each epoch (--epochs): how many training, validation and test
@@ -41,10 +43,12 @@ The fingerprint of the study and the checksum of its pictures are columns of csv
 which import knows what the results are of; json has the settings.
 
 markdown and latex (with the package booktabs) have a row for each network with its
-accuracy (--split), as mean ± standard deviation over n seeds. Where the study holds
-out validation pictures, the best on these (--choose) is bold, and both accuracies are
-shown. Nothing is bold if the pictures that choose are those that are shown. csv and
-json have both anyway.
+accuracy (--split), as mean ± standard deviation over n seeds. The best is bold; marks
+stand at those that are not separated from it by the rule of igcsearch analyze, and a
+note below the table says what they mean. Where the study holds out validation
+pictures, the best on these (--choose) is bold, and both accuracies are shown; else the
+best on the pictures that are shown. csv and json have both anyway. Several studies make
+one table; --label says what they are called in it.
 
 tensorboard has a run for each trial, as an event file below the folder --output, with
 a step for each epoch: accuracies in percent, losses, the learning rate and seconds. A
@@ -63,12 +67,20 @@ written on request only (--times).`,
   # a table for a paper
   igcsearch export quickstart -o quickstart.tex
 
+  # one table for two studies, named as in the paper
+  igcsearch export fig3a fig3b -o table.tex --label fig3a="Budget (i)" --label fig3b="Budget (ii)"
+
   # learning curves in TensorBoard: tensorboard --logdir runs
   igcsearch export quickstart --format tensorboard -o runs`,
-		Args:              oneStudy,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return errors.New("export: want at least one STUDY")
+			}
+			return nil
+		},
 		ValidArgsFunction: completeStudies,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			o.study = args[0]
+			o.studies = args
 			if err := o.chooseFormat(cmd.Flags().Changed("format")); err != nil {
 				return usageError{err}
 			}
@@ -77,6 +89,7 @@ written on request only (--times).`,
 	}
 	addDB(cmd, &o.db)
 	addShown(cmd, &o.split)
+	addLabels(cmd, &o.labels)
 	addSplit(cmd, &o.Choose, "choose", "the pictures that choose the network in bold (markdown, latex; default"+
 		" validation where the study holds some out)")
 	cmd.Flags().StringVarP(&o.output, "output", "o", "",
@@ -105,6 +118,10 @@ func (o *exportOptions) chooseFormat(given bool) error {
 	}
 	isSummary := o.Format == "markdown" || o.Format == "latex"
 	switch {
+	case !isSummary && len(o.studies) > 1:
+		return fmt.Errorf("%s is of one STUDY, got %d: give one, or markdown or latex", o.Format, len(o.studies))
+	case !isSummary && len(o.labels) > 0:
+		return errors.New("--label is for markdown and latex: leave it out, or change --format")
 	case o.Format == "tensorboard" && o.output == "":
 		return errors.New("--output is missing: give a folder for the runs of tensorboard, like -o runs")
 	case o.Format == "tensorboard" && (o.Epochs || o.Times || o.split != "" || o.Choose != ""):
@@ -131,17 +148,33 @@ func runExport(ctx context.Context, o exportOptions, stdout, stderr io.Writer) e
 		return err
 	}
 	defer db.Close()
-	r, err := readShown(ctx, db, o.study, o.split, partsFor(o.Epochs)...)
-	if err != nil {
-		return err
+	isSummary := o.Format == "markdown" || o.Format == "latex"
+	var list []report.Results
+	for _, study := range o.studies {
+		r, err := readShown(ctx, db, study, o.split, partsFor(o.Epochs || isSummary)...)
+		if err != nil {
+			return err
+		}
+		if slices.Contains(names(list), r.Study.Name) {
+			return usageError{fmt.Errorf("study %s is given twice", r.Study.Name)}
+		}
+		r.Label = o.labels[r.Study.Name]
+		list = append(list, r)
 	}
-	if o.Format == "markdown" || o.Format == "latex" {
-		r.Warn(stderr)
+	if err := o.labels.check(names(list)); err != nil {
+		return usageError{err}
+	}
+	write := func(w io.Writer) error { return list[0].Export(w, o.ExportOptions) }
+	if isSummary {
+		write = func(w io.Writer) error { return report.WriteTable(w, list, o.ExportOptions) }
+		for _, r := range list {
+			r.Warn(stderr)
+		}
 	}
 	if o.output == "" {
-		return r.Export(stdout, o.ExportOptions)
+		return write(stdout)
 	}
-	return writeFile(o.output, func(w io.Writer) error { return r.Export(w, o.ExportOptions) })
+	return writeFile(o.output, write)
 }
 
 // partsFor are the parts that an export needs, of each epoch or of the last ones.
@@ -162,7 +195,7 @@ func exportRuns(ctx context.Context, o exportOptions, stderr io.Writer) error {
 		return err
 	}
 	defer db.Close()
-	r, err := readResults(ctx, db, o.study, store.Histories, store.Attempts)
+	r, err := readResults(ctx, db, o.studies[0], store.Histories, store.Attempts)
 	if err != nil {
 		return err
 	}

@@ -29,6 +29,7 @@ const (
 	kindAccuracy = "accuracy"
 	kindCurves   = "curves"
 	kindRace     = "race"
+	kindHeatMap  = "heatmap"
 )
 
 // The values of --band.
@@ -58,7 +59,11 @@ var kinds = []kind{
 		nil, plots.CI95, raceFigure},
 	{"pareto", "accuracy against multiply–adds or parameters (--cost)",
 		[]string{"cost"}, "", paretoFigure},
-	{"heatmap", `accuracy over budget and M: studies of several budgets, or one whose
+	{"size", `accuracy against the width of networks (--against), with a line for each family;
+             for networks that have no common M`, []string{"against", "points"}, "", sizeFigure},
+	{"edf", `the share of networks whose error is below e, against e: a curve for each study, or
+             of one study for each family; the error of a network is the mean of its seeds`, nil, "", edfFigure},
+	{kindHeatMap, `accuracy over budget and M: studies of several budgets, or one whose
              networks differ in size; those within 10 % of parameters are a budget`, nil, "", heatMapFigure},
 }
 
@@ -75,7 +80,7 @@ func (o *plotOptions) read(ctx context.Context, db *store.DB) (list []report.Res
 		}
 		if o.kind == kindAccuracy && !r.Study.OfPairs() {
 			return nil, fmt.Errorf("plot %s: it compares networks, which have no common M:"+
-				" use --kind curves, or igcsearch export", r.Study.Name)
+				" use --kind size or curves, or igcsearch export", r.Study.Name)
 		}
 		if slices.ContainsFunc(list, func(other report.Results) bool { return other.Study.Name == r.Study.Name }) {
 			return nil, usageError{fmt.Errorf("study %s is given twice", r.Study.Name)}
@@ -98,7 +103,11 @@ func (o *plotOptions) read(ctx context.Context, db *store.DB) (list []report.Res
 		if r.Done() == 0 {
 			return nil, fmt.Errorf("plot %s: %s: igcsearch status %s", r.Study.Name, none, quote(r.Study.Name))
 		}
+		r.Label = o.labels[r.Study.Name]
 		list = append(list, r)
+	}
+	if err := o.labels.check(names(list)); err != nil {
+		return nil, usageError{err}
 	}
 	if len(missing) > 0 {
 		return nil, noPairs(missing, list)
@@ -116,16 +125,87 @@ func noPairs(missing pairs, list []report.Results) error {
 	return fmt.Errorf("plot: --pairs %v: no such pair: %s", &missing, strings.Join(texts, ", "))
 }
 
+// names are the names of studies.
+func names(list []report.Results) (names []string) {
+	for _, r := range list {
+		names = append(names, r.Study.Name)
+	}
+	return names
+}
+
 // figure builds the figure of the results that the options ask for.
 func (o plotOptions) figure(list []report.Results) (plots.Figure, plots.Options, error) {
 	k := kinds[slices.IndexFunc(kinds, func(k kind) bool { return k.name == o.kind })]
-	figure, err := k.build(list, o)
+	build := k.build
+	if o.panels {
+		if build = k.panels; len(list) < 2 || len(list) > 6 {
+			return nil, plots.Options{}, usageError{fmt.Errorf("--panels draws a panel for each of 2 to 6 studies, got %d",
+				len(list))}
+		}
+	}
+	figure, err := build(list, o)
 	if err != nil {
 		return nil, plots.Options{}, err
 	}
 	options, err := figureOptions(list)
-	options.Width, options.Height, options.Title = o.size.width, o.size.height, o.title
+	options.Description = k.describe(list)
+	if i := slices.IndexFunc(plots.Styles(), func(s plots.Style) bool { return s.Name == o.style }); i >= 0 {
+		of := plots.Styles()[i].Options(o.panels || o.wide)
+		options.Width, options.TextSize, options.Font = of.Width, of.TextSize, of.Font
+	}
+	if o.size != (size{}) {
+		options.Width, options.Height = o.size.width, o.size.height
+	}
+	if o.font != "" {
+		options.Font = plots.Font(o.font)
+	}
+	options.X, options.Y, options.Title = o.x.Limits, o.y.Limits, o.title
 	return figure, options, err
+}
+
+// describe says in a sentence what the figure shows: of which pictures, and of how many seeds.
+func (k kind) describe(list []report.Results) string {
+	about, _, _ := strings.Cut(strings.Join(strings.Fields(k.about), " "), ";")
+	texts := []string{strings.ToUpper(about[:1]) + about[1:]}
+	for _, r := range list {
+		fewest, most := math.MaxInt, 0
+		for _, n := range r.Networks() {
+			if seeds := len(n.Accuracies); seeds > 0 {
+				fewest, most = min(fewest, seeds), max(most, seeds)
+			}
+		}
+		n := report.Count(most, "seed")
+		if fewest < most {
+			n = fmt.Sprintf("%d to %s", fewest, n)
+		}
+		texts = append(texts, fmt.Sprintf("%s: %s, %s of each network", r.Title(), shown(r), n))
+	}
+	return strings.Join(texts, ". ") + "."
+}
+
+// panels has a panel for each study.
+func (k kind) panels(list []report.Results, o plotOptions) (plots.Figure, error) {
+	f := plots.Panels{SameY: o.sameY}
+	for _, r := range list {
+		own := []report.Results{r} // a build may change it
+		figure, err := k.build(own, o)
+		if err != nil {
+			return nil, err
+		}
+		switch single := figure.(type) { // the panel has the name of its study
+		case plots.AccuracyVsM:
+			single.Series[0].Name = ""
+			figure = single
+		case plots.EDF:
+			if len(single.Spaces) == 1 {
+				single.Spaces[0].Name = ""
+			}
+			figure = single
+		}
+		f.Panels = append(f.Panels, plots.Panel{Name: r.Title(), Figure: figure,
+			AccuracyLabel: fmt.Sprintf("accuracy on %s (%%)", shown(own[0]))})
+	}
+	return f, nil
 }
 
 // figureFormat returns the format that the extension of a figure's file names.
@@ -138,11 +218,26 @@ func figureFormat(path string) (string, error) {
 	return format, nil
 }
 
-// writeFigure writes a figure in the format that the extension of its file names.
+// figureData is the file of the numbers that a TikZ figure reads; "" for other formats.
+func figureData(path string) string {
+	if format, err := figureFormat(path); err != nil || format != "tikz" {
+		return ""
+	}
+	return strings.TrimSuffix(path, filepath.Ext(path)) + ".dat"
+}
+
+// writeFigure writes a figure in the format that the extension of its file names, and the numbers that a TikZ figure
+// reads into a file beside it.
 func writeFigure(path string, figure plots.Figure, o plots.Options) error {
 	format, err := figureFormat(path)
 	if err != nil {
 		return err
+	}
+	if data := figureData(path); data != "" {
+		o.Data = filepath.Base(data)
+		if err := writeFigure(data, figure, o); err != nil {
+			return err
+		}
 	}
 	return writeFile(path, func(w io.Writer) error {
 		if err := plots.Encode(w, format, figure, o); err != nil {
@@ -208,11 +303,14 @@ func figureOptions(list []report.Results) (plots.Options, error) {
 		return plots.Options{}, err
 	}
 	o := plots.Options{Date: date}
+	var titles []string
 	for _, r := range list {
+		titles = append(titles, r.Title())
 		if !given && r.Updated.After(o.Date) {
 			o.Date = r.Updated
 		}
 	}
+	o.Name = strings.Join(titles, ", ")
 	if pictures, same := common(list); same {
 		o.AccuracyLabel = fmt.Sprintf("accuracy on %s (%%)", pictures)
 		o.Split, o.Pictures = list[0].Study.Split, list[0].Pictures()
@@ -251,8 +349,8 @@ func label(r report.Results, list []report.Results) string {
 	if r.Slice != "" {
 		return sliceLabel(r, list)
 	}
-	if _, same := common(list); same {
-		return r.Study.Name
+	if _, same := common(list); same || r.Label != "" {
+		return r.Title()
 	}
 	return fmt.Sprintf("%s (%s)", r.Study.Name, shown(r))
 }
@@ -408,6 +506,102 @@ func paretoFigure(list []report.Results, o plotOptions) (plots.Figure, error) {
 	return f, nil
 }
 
+// The value of --against that is the default.
+const againstWidth = "width"
+
+// sizes are the sizes that --against can choose.
+var sizes = map[string]struct {
+	label string
+	of    func(report.Network, analysis.Costs) float64 // 0: unknown
+}{
+	againstWidth: {"width of the first block (channels)",
+		func(n report.Network, _ analysis.Costs) float64 { return float64(n.Width()) }},
+	costParams:       {costs[costParams].label, func(_ report.Network, c analysis.Costs) float64 { return costs[costParams].of(c) }},
+	costMultiplyAdds: {costs[costMultiplyAdds].label, func(_ report.Network, c analysis.Costs) float64 { return costs[costMultiplyAdds].of(c) }},
+}
+
+// families groups the networks of a study that have a result by their family, in the order in which they come.
+func families(r report.Results, list []report.Results, networks []report.Network) (groups []family) {
+	for i, n := range networks {
+		if len(n.Accuracies) == 0 {
+			continue
+		}
+		at := slices.IndexFunc(groups, func(f family) bool { return f.family == n.Family })
+		if at < 0 {
+			at = len(groups)
+			groups = append(groups, family{family: n.Family})
+		}
+		groups[at].members = append(groups[at].members, i)
+	}
+	for i := range groups {
+		g := &groups[i]
+		switch {
+		case len(list) == 1 && len(groups) == 1:
+		case len(list) == 1:
+			g.name = string(g.family)
+		case len(groups) == 1:
+			g.name = label(r, list)
+		default:
+			g.name = label(r, list) + " " + string(g.family)
+		}
+	}
+	return groups
+}
+
+// family are the networks of one family in a study.
+type family struct {
+	family  space.Family
+	name    string // in a legend; "" if it is the only one
+	members []int
+}
+
+// sizeFigure has a series for each family of each study. A point is named by the rest of the network's name.
+func sizeFigure(list []report.Results, o plotOptions) (plots.Figure, error) {
+	f := plots.AccuracyVsSize{SizeLabel: sizes[o.against].label, Bar: plots.Bar(o.bars), Seeds: o.points}
+	for _, r := range list {
+		samples, networks := r.Samples(), r.Networks()
+		for _, group := range families(r, list, networks) {
+			s := plots.SizeSeries{Name: group.name}
+			for _, i := range group.members {
+				n := networks[i]
+				p := plots.SizePoint{Name: strings.TrimPrefix(n.Label(), string(n.Family)+"-"), Accuracies: n.Accuracies,
+					Size: sizes[o.against].of(n, samples[i].Costs)}
+				if p.Size == 0 {
+					return nil, fmt.Errorf("plot %s: no %s of %s are stored: choose another --against",
+						r.Study.Name, o.against, n.Label())
+				}
+				s.Points = append(s.Points, p)
+			}
+			f.Series = append(f.Series, s)
+		}
+	}
+	return f, nil
+}
+
+// edfFigure has a design space for each study, or of one study for each of its families.
+func edfFigure(list []report.Results, _ plotOptions) (plots.Figure, error) {
+	var f plots.EDF
+	for _, r := range list {
+		networks := r.Networks()
+		groups := families(r, list, networks)
+		if len(list) > 1 { // a study is a space, whatever its families
+			all := family{name: label(r, list)}
+			for _, g := range groups {
+				all.members = append(all.members, g.members...)
+			}
+			groups = []family{all}
+		}
+		for _, group := range groups {
+			s := plots.DesignSpace{Name: group.name}
+			for _, i := range group.members {
+				s.Networks = append(s.Networks, plots.SpaceNetwork{Name: networks[i].Label(), Accuracies: networks[i].Accuracies})
+			}
+			f.Spaces = append(f.Spaces, s)
+		}
+	}
+	return f, nil
+}
+
 // budget is a row of a heat map: networks of about the same parameters.
 type budget struct {
 	params float64
@@ -430,7 +624,7 @@ func heatMapFigure(list []report.Results, _ plotOptions) (plots.Figure, error) {
 			networks = append(networks, scored...)
 			continue
 		}
-		own := budgets(scored, r.BlockParams, r.Study.Name)
+		own := budgets(scored, r.BlockParams, r.Title())
 		if len(own) == 1 {
 			own[0].params = meanBudget(r)
 		}

@@ -181,17 +181,21 @@ func TestWriteFigure(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "f."+strings.ToUpper(format))
 			var want strings.Builder
 			err := errors.Join(os.WriteFile(path, nil, 0o600), writeFigure(path, good, plots.Options{}),
-				plots.Encode(&want, format, good, plots.Options{}))
+				plots.Encode(&want, format, good, plots.Options{Data: "f.dat"}))
 			if err != nil {
 				t.Fatal(err)
 			}
-			check(t, path, want.String(), 0o600, 1)
+			files := 1
+			if format == "tikz" {
+				files = 2 // with its numbers
+			}
+			check(t, path, want.String(), 0o600, files)
 		})
 	}
 	for _, name := range []string{"figure", "figure.gif", "figure.", "pdf"} {
 		t.Run(name+" is refused with the known extensions", func(t *testing.T) {
 			err := writeFigure(filepath.Join(t.TempDir(), name), good, plots.Options{})
-			for _, want := range []string{".pdf, .svg, .png, .eps, .tex, .csv", name} {
+			for _, want := range []string{".pdf, .svg, .png, .eps, .tex, .pgf, .tikz, .dat, .csv", name} {
 				if err == nil || !strings.Contains(err.Error(), want) {
 					t.Errorf("got %v, want %s", err, want)
 				}

@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"math"
 	"os"
 	"regexp"
 	"slices"
@@ -13,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"igcsearch/cmd/igcsearch/cluster"
+	"igcsearch/plots"
 	"igcsearch/search"
 	"igcsearch/space"
 )
@@ -203,7 +206,81 @@ func addData(cmd *cobra.Command, value *string) {
 
 var _ = []pflag.Value{
 	choice{}, (*fraction)(nil), (*pair)(nil), (*pairs)(nil), (*positive)(nil), (*automatic)(nil), (*device)(nil),
-	(*seeds)(nil), (*cluster.Name)(nil), (*cluster.Quantity)(nil),
+	(*seeds)(nil), (*cluster.Name)(nil), (*cluster.Quantity)(nil), (*size)(nil), (*limits)(nil), (*labels)(nil),
+}
+
+// limits is a flag for the range of an axis, "40:60", of which one end may be left to the figure, "40:".
+type limits struct{ plots.Limits }
+
+func (l *limits) String() string {
+	if l.Limits == (plots.Limits{}) {
+		return ""
+	}
+	end := func(v float64) string {
+		if math.IsNaN(v) {
+			return ""
+		}
+		return strconv.FormatFloat(v, 'g', -1, 64)
+	}
+	return end(l.Low) + ":" + end(l.High)
+}
+func (l *limits) Type() string { return "LOW:HIGH" }
+func (l *limits) Set(text string) error {
+	low, high, ok := strings.Cut(text, ":")
+	ends := plots.Limits{Low: math.NaN(), High: math.NaN()}
+	var err1, err2 error
+	if low != "" {
+		ends.Low, err1 = strconv.ParseFloat(low, 64)
+	}
+	if high != "" {
+		ends.High, err2 = strconv.ParseFloat(high, 64)
+	}
+	if !ok || low+high == "" || err1 != nil || err2 != nil || ends.Low >= ends.High || math.IsInf(ends.High-ends.Low, 0) {
+		return errors.New("want the lower and the upper end, like 40:60, 40: or :60")
+	}
+	l.Limits = ends
+	return nil
+}
+
+// labels is a flag that may be repeated, "STUDY=TEXT": what studies are called in figures and tables.
+type labels map[string]string
+
+func (l *labels) String() string {
+	var texts []string
+	for _, study := range slices.Sorted(maps.Keys(*l)) {
+		texts = append(texts, study+"="+(*l)[study])
+	}
+	return strings.Join(texts, ",")
+}
+func (l *labels) Type() string { return "STUDY=TEXT" }
+func (l *labels) Set(text string) error {
+	study, label, ok := strings.Cut(text, "=")
+	if !ok || study == "" || label == "" {
+		return errors.New(`want a study and its label, like fig3a="Budget (i)"`)
+	}
+	if *l == nil {
+		*l = labels{}
+	}
+	if _, twice := (*l)[study]; twice {
+		return fmt.Errorf("%s has a label already", study)
+	}
+	(*l)[study] = label
+	return nil
+}
+
+// addLabels adds the flag --label.
+func addLabels(cmd *cobra.Command, value *labels) {
+	cmd.Flags().Var(value, "label", `what a study is called, like fig3a="Budget (i)"; may be repeated`)
+}
+
+// check returns an error if a label is of a study that is not among these.
+func (l labels) check(studies []string) error {
+	for _, study := range slices.Sorted(maps.Keys(l)) {
+		if !slices.Contains(studies, study) {
+			return fmt.Errorf("--label %s: no STUDY of this name is given", quote(study))
+		}
+	}
+	return nil
 }
 
 // size is a flag "3.25x2.2in" or "8x6cm"; zero is the default of the figure.

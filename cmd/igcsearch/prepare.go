@@ -93,6 +93,9 @@ func planned(
 		return study, nil, data, err
 	}
 	identify(&study, data, stderr)
+	if out := study.LeftOut(); out != "" {
+		report.Warn(stderr, study.Name, []string{"per_family leaves out " + out + " within the tolerance, the narrower ones"})
+	}
 	return study, study.Trials(data.Shape, len(data.Classes)), data, nil
 }
 

@@ -16,7 +16,7 @@ import (
 func (a Findings) caption() string {
 	study := a.results.Study
 	text := fmt.Sprintf("%s: accuracy on %s of %s, mean, standard deviation and 95 %% interval over n seeds%s",
-		a.results.name(), a.results.SplitPictures(), DatasetLabel(study.Dataset), a.results.draws())
+		a.results.Title(), a.results.SplitPictures(), DatasetLabel(study.Dataset), a.results.draws())
 	if a.chosen != nil {
 		text += fmt.Sprintf("; the best is chosen by %s, whose mean stands beside", a.choosing.SplitPictures())
 	}
@@ -537,7 +537,7 @@ func (a Findings) latex() string {
 	}
 	name := a.results.Study.Name
 	means := latexTable{Caption: a.caption(), Label: name + "-means", Style: style, Header: head, Rows: rows,
-		Below: below}
+		Below: below, Bold: map[int]bool{a.Best: true}}
 	if !a.KnowsMultiplyAdds() {
 		return latexPreamble + means.String()
 	}

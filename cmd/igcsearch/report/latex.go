@@ -16,6 +16,8 @@ type latexTable struct {
 	Rows           [][]string
 	// Gaps are rows before which a space is left.
 	Gaps map[int]bool
+	// Groups are titles of the rows that follow, by the first of them.
+	Groups map[int]string
 	// Bold are rows in bold.
 	Bold map[int]bool
 	// Below are paragraphs below the table, as LaTeX.
@@ -43,12 +45,20 @@ func (t latexTable) String() string {
 	for i, row := range t.Rows {
 		cells := make([]string, len(row))
 		for k, cell := range row {
-			if cells[k] = latexText(cell); t.Bold[i] {
+			number := strings.TrimRight(cell, "†‡§")
+			cells[k] = latexText(number)
+			if t.Bold[i] && number != "" {
 				cells[k] = "\\textbf{" + cells[k] + "}"
 			}
+			if number != cell { // numbers stay under one another
+				cells[k] += "\\rlap{" + latexText(cell[len(number):]) + "}"
+			}
 		}
-		if t.Gaps[i] {
+		if t.Gaps[i] || t.Groups[i] != "" && i > 0 {
 			b.WriteString("\\addlinespace\n")
+		}
+		if title := t.Groups[i]; title != "" {
+			fmt.Fprintf(&b, "\\multicolumn{%d}{l}{%s} \\\\\n", len(row), latexText(title))
 		}
 		fmt.Fprintf(&b, "%s \\\\\n", strings.Join(cells, " & "))
 	}
@@ -64,7 +74,7 @@ var (
 	latexEscape = strings.NewReplacer(
 		`\`, `\textbackslash{}`, "{", `\{`, "}", `\}`, "~", `\textasciitilde{}`, "^", `\textasciicircum{}`, ">", "$>$",
 		"_", `\_`, "%", `\%`, "&", `\&`, "#", `\#`, "$", `\$`, "<", "$<$", "--", "-{}-", "–", "--",
-		"±", `$\pm$`, "×", `$\times$`, "·", `$\cdot$`, "log2 M", `$\log_2 M$`,
+		"†", `$^\dagger$`, "‡", `$^\ddagger$`, "§", `$^\S$`, "±", `$\pm$`, "×", `$\times$`, "·", `$\cdot$`, "log2 M", `$\log_2 M$`,
 		"10⁶", "$10^6$", "10⁸", "$10^8$", "10⁹", "$10^9$", "2²⁰", "$2^{20}$", "²", "$^2$")
 	// sign is the sign of a number.
 	sign = regexp.MustCompile(`(^|[ (;])([-+])(\d)`)

@@ -24,6 +24,8 @@ const Interrupted = table.Interrupted
 // Results are the trials of a stored study, as commands show them.
 type Results struct {
 	Study search.Study
+	// Label is what the study is called in figures and tables; "" is its name.
+	Label string
 	// Trials are sorted by rising M, L and seed, or in the order of the study's networks. They may have the status
 	// Interrupted. Their History is empty unless it was asked for.
 	Trials []search.TrialState
@@ -259,18 +261,19 @@ func (r Results) SplitPictures() string {
 	return fmt.Sprintf("the %s pictures", r.Study.Split)
 }
 
-// name is the name of the study, with its Slice.
-func (r Results) name() string {
+// Title is what the study is called in figures and tables: its Label or its name, with its Slice.
+func (r Results) Title() string {
+	title := cmp.Or(r.Label, r.Study.Name)
 	if r.Slice == "" {
-		return r.Study.Name
+		return title
 	}
-	return r.Study.Name + ", " + r.Slice
+	return title + ", " + r.Slice
 }
 
 // Caption says what the accuracies are.
 func (r Results) Caption() string {
 	return fmt.Sprintf("%s: accuracy on %s of %s, mean ± standard deviation over n seeds%s",
-		r.name(), r.SplitPictures(), DatasetLabel(r.Study.Dataset), r.draws())
+		r.Title(), r.SplitPictures(), DatasetLabel(r.Study.Dataset), r.draws())
 }
 
 // draws says after "over n seeds" what differs from seed to seed beside the weights and the order of the pictures.

@@ -48,7 +48,7 @@ func (o plotOptions) sliced(list []report.Results) (all []report.Results, err er
 		}
 		all = append(all, own, common)
 	}
-	if one := o.kind == kindRace || o.kind == "heatmap"; one && len(all) > len(list) && !o.panels {
+	if one := o.kind == kindRace || o.kind == kindHeatMap; one && len(all) > len(list) && !o.panels {
 		return nil, usageError{fmt.Errorf("--kind %s draws one value of each setting: give it by --at", o.kind)}
 	}
 	return all, nil

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -132,25 +133,29 @@ func (h heading) GlyphBoxes(*plot.Plot) []plot.GlyphBox {
 		Max: vg.Point{X: half, Y: legendMargin + labelSize}}}}
 }
 
-// joinLegends returns one legend for all panels. What differs between them is said for each, with its letter.
+// joinLegends returns one legend for all panels. What differs between them is said for each, with its letter: also a name
+// that has another look elsewhere.
 func joinLegends(list []legend) (all legend) {
 	notes := map[string]bool{}
-	entries := map[string]int{}
+	looks := map[string][]entry{} // by name
 	for _, l := range list {
 		notes[l.note] = true
 		for _, e := range l.entries {
-			entries[e.text]++
+			looks[e.text] = append(looks[e.text], e)
 		}
+	}
+	common := func(name string) bool {
+		return len(looks[name]) == len(list) && !slices.ContainsFunc(looks[name], func(e entry) bool {
+			return !reflect.DeepEqual(e.sample, looks[name][0].sample)
+		})
 	}
 	for i, l := range list {
 		for _, e := range l.entries {
 			switch {
-			case entries[e.text] == 0: // it is there already
-				continue
-			case entries[e.text] == len(list):
-				entries[e.text] = 0
-			default:
+			case !common(e.text):
 				e.text = letter(i) + " " + e.text
+			case i > 0:
+				continue // it is there already
 			}
 			all.entries = append(all.entries, e)
 		}

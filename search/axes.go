@@ -68,8 +68,16 @@ func (a Axis) list() string {
 	return "[" + strings.Join(texts, ", ") + "]"
 }
 
-// number returns the shortest text that stands for exactly this number.
-func number(x float64) string { return strconv.FormatFloat(x, 'g', -1, 64) }
+// number returns the shortest text that stands for exactly this number. −0 is 0.
+func number(x float64) string { return strconv.FormatFloat(positive(x), 'g', -1, 64) }
+
+// positive returns 0 for −0, and other numbers as they are.
+func positive(x float64) float64 {
+	if x == 0 {
+		return 0
+	}
+	return x
+}
 
 // Axes are the axes of a study, in the order of AxisSettings. A study without a list has none. A
 // list of one value is an axis too.
@@ -315,6 +323,9 @@ func (s *Study) normalizeAxes(c *checker) {
 			continue
 		}
 		values := slices.Clone(axis.Values) // copies of the study share the old slice, which must not change
+		for k := range values {
+			values[k] = positive(values[k])
+		}
 		slices.Sort(values)
 		if n := len(values); n == 0 || n > maxAxisValues {
 			c.check(false, "%s: %d values: want 1 to %d", axis.Key, n, maxAxisValues)

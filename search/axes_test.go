@@ -54,6 +54,30 @@ func TestPoint(t *testing.T) {
 	})
 }
 
+// FuzzPoint: whatever is read as a point has one text, which is read as the same point.
+func FuzzPoint(f *testing.F) {
+	for _, text := range []string{"", "batch=64,learning_rate=0.05", "learning_rate=5e-2", "epochs=1e3", "batch=0x10",
+		"weight_decay=-0", "batch=1_0", "epochs=1,epochs=2"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		p, err := search.ParsePoint(text)
+		if err != nil {
+			return
+		}
+		again, err := search.ParsePoint(string(p))
+		if err != nil || again != p {
+			t.Fatalf("%q is read as %q, which is read as %q, %v", text, p, again, err)
+		}
+		for _, key := range search.AxisSettings() {
+			x, ok := p.Value(key)
+			if y, also := again.Value(key); ok != also || x != y {
+				t.Fatalf("%q: %s is %g, then %g", text, key, x, y)
+			}
+		}
+	})
+}
+
 // A study crosses its networks with the values of its lists, and each trial is trained as in a study of these values.
 func TestAxes(t *testing.T) {
 	t.Parallel()

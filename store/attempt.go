@@ -117,7 +117,7 @@ func putAttempt(ctx context.Context, tx *sql.Tx, trial, worker int64, a search.P
 	}
 	err = tx.QueryRowContext(ctx, `INSERT INTO attempt (trial, worker, token, started, ended, outcome, failure, message,
 			git_commit, go_version, cpu, isa, device, host, pid, args, job)
-		VALUES (?, nullif(?, 0), ?, ?, nullif(?, 0), nullif(?, ''), nullif(?, ''), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+		VALUES (?, nullif(?, 0), nullif(?, x''), ?, nullif(?, 0), nullif(?, ''), nullif(?, ''), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 		RETURNING id`,
 		trial, worker, a.Token, a.Started.UnixMilli(), ended, a.Ending, a.Failure, a.Message,
 		a.Commit, a.GoVersion, a.CPU, a.ISA, a.Device, a.Host, a.PID, string(args), a.Job).Scan(&id)

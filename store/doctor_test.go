@@ -304,6 +304,14 @@ var damages = []struct {
 		},
 	},
 	{
+		what: "a trial at a point, of a study without lists",
+		sql:  `UPDATE trial SET point = 'batch=7' WHERE id = 6`,
+		want: []string{
+			"L64M1 batch 7 seed 1 is no trial of the study: no study has such a one: it would be removed",
+			"L64M1 seed 1 is missing, a trial of its plan: it would be planned again",
+		},
+	},
+	{
 		what: "a trial with another pair",
 		sql:  `UPDATE trial SET L = 41, M = 3 WHERE id = 2`,
 		want: []string{

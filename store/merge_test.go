@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"igcsearch/search"
 	"igcsearch/store"
@@ -150,5 +151,33 @@ func TestImportLosses(t *testing.T) {
 	if err := bring(1, math.Nextafter(2, 3)); err == nil ||
 		!strings.Contains(err.Error(), "the same trials have other results") {
 		t.Errorf("losses that differ in one bit: %v", err)
+	}
+}
+
+// Attempts at imported results have no token, and keep having none in the database that they are merged into.
+func TestMergeImported(t *testing.T) {
+	t.Parallel()
+	db, path, s, trials := planned(t)
+	record := search.Record{TrialState: search.TrialState{Trial: trials[0],
+		History: []search.Epoch{{Number: 1, TrainLoss: 2}}}, By: []int{0},
+		Attempts: []search.PastAttempt{{Attempt: search.Attempt{Started: time.Now()}, Ended: time.Now(),
+			Ending: search.EndedInterrupted}}}
+	load := func(i int, _ bool) (search.Record, error) {
+		if i == 0 {
+			return record, nil
+		}
+		return search.Record{TrialState: search.TrialState{Trial: trials[i]}}, nil
+	}
+	if _, err := db.Bring(t.Context(), store.Source{Study: s, Trials: trials, Load: load, Whole: true}); err != nil {
+		t.Fatal(err)
+	}
+	db.Close()
+	target := filepath.Join(t.TempDir(), "all.db")
+	if err := merge(t, target, path); err != nil {
+		t.Fatal(err)
+	}
+	attempts, err := readAttempts(t.Context(), open(t, target), s.Name)
+	if err != nil || len(attempts) != 1 || len(attempts[0].Token) != 0 {
+		t.Errorf("attempts %+v, %v", attempts, err)
 	}
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 
@@ -49,8 +48,8 @@ func (o plotOptions) sliced(list []report.Results) (all []report.Results, err er
 		}
 		all = append(all, own, common)
 	}
-	if o.kind == kindRace && len(all) > 1 && !o.panels {
-		return nil, usageError{errors.New("--kind race draws one value of each setting: give it by --at")}
+	if one := o.kind == kindRace || o.kind == "heatmap"; one && len(all) > len(list) && !o.panels {
+		return nil, usageError{fmt.Errorf("--kind %s draws one value of each setting: give it by --at", o.kind)}
 	}
 	return all, nil
 }
@@ -62,6 +61,14 @@ func withResults(list []report.Results) []report.Results {
 		return list
 	}
 	return some
+}
+
+// sliceName names a study in front of one of its networks, or its slice.
+func sliceName(r report.Results, list []report.Results) string {
+	if r.Slice == "" {
+		return r.Title()
+	}
+	return sliceLabel(r, list)
 }
 
 // sliceLabel names a slice of a study in a legend, with the study if there are several.

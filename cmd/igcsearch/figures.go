@@ -491,7 +491,7 @@ func paretoFigure(list []report.Results, o plotOptions) (plots.Figure, error) {
 			}
 			p := plots.CostPoint{Name: n.Label(), Cost: costs[o.cost].of(samples[i].Costs), Accuracies: n.Accuracies}
 			if len(list) > 1 {
-				p.Name = r.Title() + " " + p.Name
+				p.Name = sliceName(r, list) + " " + p.Name
 			}
 			if p.Cost == 0 {
 				return nil, fmt.Errorf("plot %s: no %s of %s are stored: choose another --cost",

@@ -68,6 +68,10 @@ func TestInteraction(t *testing.T) {
 	if got := analysis.Tune(oneLess, analysis.Choose(oneLess)).Interaction; got.Between != 6 || got.Degrees != 54 {
 		t.Errorf("without one yield: %+v", got)
 	}
+	oneLess[1][2].Scores = nil // 66 yields, 11 samples and 6 blocks; 3 varieties and 4 amounts without interaction
+	if got := analysis.Tune(oneLess, analysis.Choose(oneLess)).Interaction; got.Between != 5 || got.Degrees != 50 {
+		t.Errorf("without a sample: %+v", got)
+	}
 }
 
 // If the spreads are clearly unequal, the interaction is tested by contrasts over common seeds.

@@ -18,7 +18,7 @@ import (
 
 // scale is how large the trainings of a test are.
 type scale struct {
-	systems       []string // the first three are of IGC
+	systems       []string
 	blocks        int
 	batch, side   int
 	compared      int // steps whose losses are compared
@@ -30,8 +30,7 @@ type scale struct {
 // minutes for the losses, and hours for the bits.
 func eachScale(t *testing.T, f func(t *testing.T, s scale)) {
 	t.Run("small", func(t *testing.T) {
-		f(t, scale{[]string{"IGC-L4M2", "IGC-L1M5", "IGC-L6M1", "IGCV2-M1K2K3K2", "IGCV3-W4R3G2", "Monarch-M3", "RegNetX-W6G2",
-			"ShuffleNet-W24G3"}, 2, 33, 8, 5, 4, 3})
+		f(t, small("IGC-L4M2", "IGC-L1M5", "IGC-L6M1"))
 	})
 	t.Run("real", func(t *testing.T) {
 		if os.Getenv("IGC_REQUIRE_GPU") != "1" && os.Getenv("IGC_REAL_SIZES") != "1" {
@@ -40,6 +39,8 @@ func eachScale(t *testing.T, f func(t *testing.T, s scale)) {
 		f(t, scale{[]string{"IGC-L40M2", "IGC-L1M23", "IGC-L64M1"}, 6, 64, 32, 5, 50, 8})
 	})
 }
+
+func small(systems ...string) scale { return scale{systems, 2, 33, 8, 5, 4, 3} }
 
 func (s scale) network(t *testing.T, system string) space.Network {
 	t.Helper()
@@ -73,6 +74,15 @@ func TestLossesAtRealSizesAreTheProcessors(t *testing.T) {
 			t.Run(system, func(t *testing.T) { testLosses(t, s, system) })
 		}
 	})
+}
+
+// TestLossesOfOtherFamiliesAreTheProcessors is the same for small networks of the families
+// that are not in Figure 3.
+func TestLossesOfOtherFamiliesAreTheProcessors(t *testing.T) {
+	s := small("IGCV2-M1K2K3K2", "IGCV3-W4R3G2", "Monarch-M3", "RegNetX-W6G2", "ShuffleNet-W24G3")
+	for _, system := range s.systems {
+		t.Run(system, func(t *testing.T) { testLosses(t, s, system) })
+	}
 }
 
 func testLosses(t *testing.T, s scale, system string) {
@@ -140,7 +150,6 @@ func processorLosses(t *testing.T, s scale, system string, set *dataset.Set, ord
 func TestBitsAtRealSizesAreTheSameBesideOthers(t *testing.T) {
 	eachScale(t, func(t *testing.T, s scale) {
 		set, order := s.set(s.alone), dataset.Order(s.alone*s.batch, 3, 1)
-		systems := s.systems[:3]
 		started := func(system string) *Model {
 			m, err := open(t).New(s.network(t, system), s.batch, set, sizeRecipe)
 			if err != nil {
@@ -174,20 +183,20 @@ func TestBitsAtRealSizesAreTheSameBesideOthers(t *testing.T) {
 			return all
 		}
 
-		alone := started(systems[0])
+		alone := started(s.systems[0])
 		losses := train(alone)
 		var group sync.WaitGroup
 		models := make([]*Model, 1+s.others)
 		got := make([][]float64, len(models))
 		for i := range models {
-			models[i] = started(systems[i%len(systems)])
+			models[i] = started(s.systems[i%len(s.systems)])
 		}
 		for i, m := range models {
 			group.Go(func() { got[i] = train(m) })
 		}
 		group.Wait()
 		for i, m := range models {
-			if i%len(systems) != 0 {
+			if i%len(s.systems) != 0 {
 				continue
 			}
 			if !slices.Equal(got[i], losses) {

@@ -231,9 +231,11 @@ func (f AccuracyVsM) layout(size vg.Point, o Options) layout {
 	dodge(list, labels.ms, unit)
 	if f.Band != "" {
 		p.Add(areas(list)...)
-		for i, s := range list {
+		name := f.Band.note()
+		for _, s := range list {
 			area, _ := s.expected()
-			p.add(series{name: []string{f.Band.note(), ""}[min(i, 1)], look: s.look, band: area})
+			p.add(series{name: name, look: s.look, band: area})
+			name = "" // one legend for all bands
 		}
 	}
 	if f.WidthCurve {

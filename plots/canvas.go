@@ -145,12 +145,12 @@ func newCanvas(format string, w, h vg.Length, o Options, texts []*recorder.FillS
 		c.CanvasWriterTo = vgeps.New(w, h)
 		c.text = outlineText
 		c.finish = func(b []byte) []byte { return withEPSHeader(b, w, h, date) }
-	case "tex":
-		c.CanvasWriterTo = vgtex.NewDocument(w, h)
+	case "tex", "pgf":
+		if c.CanvasWriterTo = vgtex.NewDocument(w, h); format == "pgf" {
+			c.CanvasWriterTo = vgtex.New(w, h)
+		}
 		c.text = texText
-	case "pgf":
-		c.CanvasWriterTo = vgtex.New(w, h)
-		c.text = texText
+		c.finish = func(b []byte) []byte { return append([]byte("% "+o.comment()+"\n"), b...) }
 	default:
 		panic("plots: no canvas for " + format)
 	}

@@ -3,6 +3,7 @@ package plots
 import (
 	"image/color"
 	"math"
+	"slices"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
@@ -38,43 +39,46 @@ type placedName struct {
 	lead *segment
 }
 
+// places knows what a name must not cover, and what a line to it must not cross.
+type places struct {
+	frame   vg.Rectangle
+	lines   []segment
+	markers []vg.Rectangle // of the points that have names
+	placed  []placedName
+}
+
 // place finds the places of the names in a frame.
 func (n *pointNames) place(frame vg.Rectangle, p *plot.Plot) (placed []placedName, missing []string) {
 	c := blank(vg.Point{})
 	c.Rectangle = frame
-	lines := drawnLines(c, p, n.plotters)
 	toX, toY := p.Transforms(&c)
-	var points []vg.Rectangle // the markers, which no line to a name may cross
+	found := places{frame: frame, lines: drawnLines(c, p, n.plotters)}
+	var points []vg.Point
 	for _, name := range n.names {
 		at := vg.Point{X: toX(name.at.X), Y: toY(name.at.Y)}
-		points = append(points, around(at, markerSize+0.5))
+		half := vg.Point{X: markerSize + 0.5, Y: markerSize + 0.5}
+		points = append(points, at)
+		found.markers = append(found.markers, vg.Rectangle{Min: at.Sub(half), Max: at.Add(half)})
 	}
 	for i, name := range n.names {
-		at := vg.Point{X: toX(name.at.X), Y: toY(name.at.Y)}
-		if !c.Contains(at) {
+		if !c.Contains(points[i]) {
 			continue // the limits of an axis leave it out
 		}
 		size := vg.Point{X: n.face.small.Width(name.text), Y: n.face.digits}
-		found := placedName{pointName: name}
-		var ok bool
-		if found.box, ok = freePlace(frame, at, size, lines); !ok {
-			if found.box, found.lead, ok = farPlace(frame, at, size, lines, points, i, placed); !ok {
+		box, ok := found.beside(points[i], size)
+		var lead *segment
+		if !ok {
+			if box, lead = found.away(i, points[i], size); lead == nil {
 				missing = append(missing, name.text)
 				continue
 			}
-			lines = append(lines, *found.lead)
+			found.lines = append(found.lines, *lead)
 		}
-		placed = append(placed, found)
-		box := found.box
-		lines = append(lines, segment{box.Min, box.Max}, segment{
+		found.placed = append(found.placed, placedName{name, box, lead})
+		found.lines = append(found.lines, segment{box.Min, box.Max}, segment{
 			vg.Point{X: box.Min.X, Y: box.Max.Y}, vg.Point{X: box.Max.X, Y: box.Min.Y}})
 	}
-	return placed, missing
-}
-
-func around(at vg.Point, half vg.Length) vg.Rectangle {
-	d := vg.Point{X: half, Y: half}
-	return vg.Rectangle{Min: at.Sub(d), Max: at.Add(d)}
+	return found.placed, missing
 }
 
 // Plot draws the names.
@@ -90,14 +94,15 @@ func (n *pointNames) Plot(c draw.Canvas, p *plot.Plot) {
 }
 
 // isFree reports whether a text stays in the frame and touches no line.
-func isFree(frame, box vg.Rectangle, lines []segment) bool {
-	inside := box.Min.X > frame.Min.X+1 && box.Max.X < frame.Max.X && box.Min.Y > frame.Min.Y+1 && box.Max.Y < frame.Max.Y
+func (f *places) isFree(box vg.Rectangle) bool {
+	inside := box.Min.X > f.frame.Min.X+1 && box.Max.X < f.frame.Max.X &&
+		box.Min.Y > f.frame.Min.Y+1 && box.Max.Y < f.frame.Max.Y
 	margin := vg.Point{X: 1.5, Y: 1}
-	return inside && !crossesAny(vg.Rectangle{Min: box.Min.Sub(margin), Max: box.Max.Add(margin)}, lines)
+	return inside && !crossesAny(vg.Rectangle{Min: box.Min.Sub(margin), Max: box.Max.Add(margin)}, f.lines)
 }
 
-// freePlace returns the box for a text of this size beside a point: the nearest that is free.
-func freePlace(frame vg.Rectangle, pt, size vg.Point, lines []segment) (vg.Rectangle, bool) {
+// beside returns the box for a text of this size beside a point: the nearest that is free.
+func (f *places) beside(pt, size vg.Point) (vg.Rectangle, bool) {
 	for _, gap := range []vg.Length{4, 6, 10} {
 		right, left, middle := pt.X+gap, pt.X-gap-size.X, pt.X-size.X/2
 		over, under, beside := pt.Y+gap-1, pt.Y-gap+1-size.Y, pt.Y-size.Y/2
@@ -105,7 +110,7 @@ func freePlace(frame vg.Rectangle, pt, size vg.Point, lines []segment) (vg.Recta
 			{X: right, Y: over}, {X: left, Y: over}, {X: right, Y: under}, {X: left, Y: under},
 			{X: right, Y: beside}, {X: left, Y: beside}, {X: middle, Y: over + 1}, {X: middle, Y: under - 1},
 		} {
-			if box := (vg.Rectangle{Min: at, Max: at.Add(size)}); isFree(frame, box, lines) {
+			if box := (vg.Rectangle{Min: at, Max: at.Add(size)}); f.isFree(box) {
 				return box, true
 			}
 		}
@@ -113,44 +118,40 @@ func freePlace(frame vg.Rectangle, pt, size vg.Point, lines []segment) (vg.Recta
 	return vg.Rectangle{}, false
 }
 
-// farPlace returns the box for a text of this size further away from a point, and the line that leads there, which
-// crosses no name and no other point.
-func farPlace(frame vg.Rectangle, pt, size vg.Point, lines []segment, points []vg.Rectangle, self int,
-	placed []placedName) (vg.Rectangle, *segment, bool) {
+// away returns the box for a text of this size further away from point i, and the line that leads there, which crosses no
+// name and no other point. The line is nil if there is no such place.
+func (f *places) away(i int, pt, size vg.Point) (box vg.Rectangle, lead *segment) {
 	const directions = 32
 	for radius := vg.Length(14); radius <= 50; radius += 4 {
 		for k := range directions {
 			sin, cos := math.Sincos(2 * math.Pi * float64(k) / directions)
-			// The end of the line is the middle of the side of the text that looks to the point.
-			end := pt.Add(vg.Point{X: radius * vg.Length(cos), Y: radius * vg.Length(sin)})
-			box := vg.Rectangle{Min: end, Max: end.Add(size)}
-			shift := vg.Point{X: 1.5, Y: -size.Y / 2}
-			if cos < 0 {
-				shift.X = -size.X - 1.5
+			toward := vg.Point{X: vg.Length(cos), Y: vg.Length(sin)}
+			line := segment{pt.Add(toward.Scale(markerSize + 1)), pt.Add(toward.Scale(radius))}
+			// The line ends at the middle of the side of the text that looks to the point.
+			corner := line.to.Add(vg.Point{X: 1.5, Y: -size.Y / 2})
+			switch {
+			case sin > 0.95:
+				corner = line.to.Add(vg.Point{X: -size.X / 2, Y: 1.5})
+			case sin < -0.95:
+				corner = line.to.Add(vg.Point{X: -size.X / 2, Y: -size.Y - 1.5})
+			case cos < 0:
+				corner.X = line.to.X - size.X - 1.5
 			}
-			if math.Abs(sin) > 0.95 {
-				shift = vg.Point{X: -size.X / 2, Y: 1.5}
-				if sin < 0 {
-					shift.Y = -size.Y - 1.5
-				}
-			}
-			box.Min, box.Max = box.Min.Add(shift), box.Max.Add(shift)
-			if !isFree(frame, box, lines) {
-				continue
-			}
-			from := pt.Add(vg.Point{X: (markerSize + 1) * vg.Length(cos), Y: (markerSize + 1) * vg.Length(sin)})
-			lead := segment{from, end}
-			crosses := false
-			for i, point := range points {
-				crosses = crosses || i != self && lead.crosses(point)
-			}
-			for _, other := range placed {
-				crosses = crosses || lead.crosses(other.box)
-			}
-			if !crosses {
-				return box, &lead, true
+			box = vg.Rectangle{Min: corner, Max: corner.Add(size)}
+			if f.isFree(box) && !f.crosses(line, i) {
+				return box, &line
 			}
 		}
 	}
-	return vg.Rectangle{}, nil, false
+	return vg.Rectangle{}, nil
+}
+
+// crosses reports whether a line from point i crosses another point or a name.
+func (f *places) crosses(line segment, i int) bool {
+	for k, marker := range f.markers {
+		if k != i && line.crosses(marker) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(f.placed, func(name placedName) bool { return line.crosses(name.box) })
 }

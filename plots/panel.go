@@ -105,12 +105,12 @@ func (a *rightAxis) width() vg.Length {
 	return a.offset + tickLength + 2 + w + 2 + a.face.label.Height(a.text)
 }
 
-// GlyphBoxes reserves the room: right of the frame for all, and above and below it for the labels of the ticks at its ends
-// and for a label that is longer than the frame.
+// GlyphBoxes reserves the room: right of the frame for all, and above it for the label of the tick at its upper end and
+// for a label that is longer than the frame. Below it there is room beside the labels of the horizontal axis, which what
+// is reserved there would move away from the frame.
 func (a *rightAxis) GlyphBoxes(*plot.Plot) []plot.GlyphBox {
 	box := func(y float64, height vg.Length) plot.GlyphBox {
-		return plot.GlyphBox{X: 1, Y: y, Rectangle: vg.Rectangle{Min: vg.Point{Y: -height / 2},
-			Max: vg.Point{X: a.width(), Y: height / 2}}}
+		return plot.GlyphBox{X: 1, Y: y, Rectangle: vg.Rectangle{Max: vg.Point{X: a.width(), Y: height / 2}}}
 	}
 	boxes := []plot.GlyphBox{box(0.5, a.face.label.Width(a.text))}
 	for _, t := range a.ticks {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -84,7 +85,7 @@ func (f Panels) layout(size vg.Point, o Options) (all layout) {
 			labels[i] = p.AccuracyLabel
 		}
 	}
-	one := !slices.ContainsFunc(labels, func(label string) bool { return label != labels[0] })
+	same := !slices.ContainsFunc(labels, func(label string) bool { return label != labels[0] })
 	draw := func(i int, o Options) layout {
 		o.AccuracyLabel = labels[i]
 		return f.Panels[i].Figure.layout(size, o)
@@ -103,7 +104,7 @@ func (f Panels) layout(size vg.Point, o Options) (all layout) {
 		top := column.columns[0][0]
 		top.title = strings.TrimSpace(letter(i) + " " + p.Name)
 		top.Add(heading{o.typeface(), top.title})
-		if i > 0 && one && top.yLabel == labels[0] {
+		if i > 0 && same && top.yLabel == labels[0] {
 			top.yLabel = ""
 		}
 		all.columns = append(all.columns, column.columns[0])
@@ -132,25 +133,29 @@ func (h heading) GlyphBoxes(*plot.Plot) []plot.GlyphBox {
 		Max: vg.Point{X: half, Y: legendMargin + labelSize}}}}
 }
 
-// joinLegends returns one legend for all panels. What differs between them is said for each, with its letter.
+// joinLegends returns one legend for all panels. What differs between them is said for each, with its letter: also a name
+// that has another look elsewhere.
 func joinLegends(list []legend) (all legend) {
 	notes := map[string]bool{}
-	entries := map[string]int{}
+	looks := map[string][]entry{} // by name
 	for _, l := range list {
 		notes[l.note] = true
 		for _, e := range l.entries {
-			entries[e.text]++
+			looks[e.text] = append(looks[e.text], e)
 		}
+	}
+	common := func(name string) bool {
+		return len(looks[name]) == len(list) && !slices.ContainsFunc(looks[name], func(e entry) bool {
+			return !reflect.DeepEqual(e.sample, looks[name][0].sample)
+		})
 	}
 	for i, l := range list {
 		for _, e := range l.entries {
 			switch {
-			case entries[e.text] == 0: // it is there already
-				continue
-			case entries[e.text] == len(list):
-				entries[e.text] = 0
-			default:
+			case !common(e.text):
 				e.text = letter(i) + " " + e.text
+			case i > 0:
+				continue // it is there already
 			}
 			all.entries = append(all.entries, e)
 		}

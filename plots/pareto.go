@@ -92,7 +92,8 @@ func (f Pareto) size() (width, height float64) { return columnWidth, 2.2 }
 func (f Pareto) layout(size vg.Point, o Options) layout {
 	on, off := lookOf(0), lookOf(0)
 	on.line.Color = blend(on.line.Color, 0.5)
-	off.line.Color, off.glyph.Color, off.glyph.Shape = blend(grey, 0.7), blend(grey, 0.7), draw.RingGlyph{}
+	off.line.Color, off.glyph.Color = blend(grey, 0.7), blend(grey, 0.7)
+	off.glyph.Shape, off.mark = draw.RingGlyph{}, "mark=o"
 	var front, others, all summaries
 	var xs, values []float64
 	var names, otherNames []pointName

@@ -1014,6 +1014,29 @@ func TestPanels(t *testing.T) {
 			t.Errorf("got\n%swant\n%s", got, want)
 		}
 	})
+	t.Run("have one legend, which says the panel of what looks otherwise in another", func(t *testing.T) {
+		curves := func(names ...string) plots.LearningCurves {
+			var f plots.LearningCurves
+			for _, name := range names {
+				f.Curves = append(f.Curves, plots.LearningCurve{Name: name, Epochs: []plots.Epoch{
+					{Number: 1, Accuracies: []float64{10}}, {Number: 2, Accuracies: []float64{20}}}})
+			}
+			return f
+		}
+		f := plots.Panels{Panels: []plots.Panel{{Figure: curves("same", "swapped", "other")},
+			{Figure: curves("same", "other", "swapped", "new")}}}
+		texts, _, _ := svgTexts(t, encode(t, f, "svg"))
+		want := []string{"(a) other", "(a) swapped", "(b) new", "(b) other", "(b) swapped", "same"}
+		var got []string
+		for _, text := range texts {
+			if slices.Contains(want, text) || slices.Contains([]string{"(a) same", "other", "swapped", "new"}, text) {
+				got = append(got, text)
+			}
+		}
+		if slices.Sort(got); !slices.Equal(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	})
 	t.Run("have the same ticks on axes of the same range", func(t *testing.T) {
 		texts, x, y := svgTexts(t, encode(t, figures["panels-same"], "svg"))
 		at := map[string][]float64{} // the heights of a label

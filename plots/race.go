@@ -110,7 +110,7 @@ func (f RaceHistory) layout(size vg.Point, o Options) layout {
 		}
 		most = max(most, len(lane.summaries))
 		end := lane.look
-		end.glyph.Shape = crossGlyph{}
+		end.glyph.Shape, end.mark = crossGlyph{}, "mark=x"
 		last := len(lane.summaries) - 1
 		if lane.Dropped {
 			dropped.add(p, lane.Name, lane.look, lane.means(), lane.summaries[:last])

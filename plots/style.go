@@ -40,14 +40,17 @@ var dashes = [...][]vg.Length{
 
 // shapes are the markers. The lengths of palette, dashes and shapes share no divisor, so that the combination of
 // all three repeats after 8·5·7 series only.
-var shapes = [...]draw.GlyphDrawer{
-	draw.CircleGlyph{},
-	polygonGlyph{2, 6, 10, 14},            // square
-	polygonGlyph{0, 16. / 3, 32. / 3},     // triangle
-	polygonGlyph{0, 4, 8, 12},             // diamond
-	polygonGlyph{8, 8 + 16./3, 8 + 32./3}, // triangle, point down
-	polygonGlyph{0, 3.2, 6.4, 9.6, 12.8},  // pentagon
-	polygonGlyph{4, 4 + 16./3, 4 + 32./3}, // triangle, point sideways
+var shapes = [...]struct {
+	glyph draw.GlyphDrawer
+	mark  string // see look
+}{
+	{draw.CircleGlyph{}, "mark=*"},
+	{polygonGlyph{2, 6, 10, 14}, "mark=square*"},
+	{polygonGlyph{0, 16. / 3, 32. / 3}, "mark=triangle*"},
+	{polygonGlyph{0, 4, 8, 12}, "mark=diamond*"},
+	{polygonGlyph{8, 8 + 16./3, 8 + 32./3}, "mark=triangle*,mark options={rotate=180}"}, // point down
+	{polygonGlyph{0, 3.2, 6.4, 9.6, 12.8}, "mark=pentagon*"},
+	{polygonGlyph{4, 4 + 16./3, 4 + 32./3}, "mark=triangle*,mark options={rotate=-90}"}, // point sideways
 }
 
 // polygonGlyph is a filled marker, of which gonum has few: its corners on a circle, in sixteenths of a turn from
@@ -88,6 +91,7 @@ const (
 type look struct {
 	line  draw.LineStyle
 	glyph draw.GlyphStyle
+	mark  string // the glyph as an option of pgfplots
 }
 
 // lookOf returns the look of series i.
@@ -95,7 +99,8 @@ func lookOf(i int) look {
 	clr := palette[i%len(palette)]
 	return look{
 		draw.LineStyle{Color: clr, Width: lineWidth, Dashes: dashes[i%len(dashes)]},
-		draw.GlyphStyle{Color: clr, Radius: markerSize, Shape: shapes[i%len(shapes)]},
+		draw.GlyphStyle{Color: clr, Radius: markerSize, Shape: shapes[i%len(shapes)].glyph},
+		shapes[i%len(shapes)].mark,
 	}
 }
 

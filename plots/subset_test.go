@@ -2,6 +2,9 @@ package plots
 
 import (
 	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"testing"
 
@@ -65,6 +68,19 @@ func TestSubset(t *testing.T) {
 			b2, err2 := cut.Metrics(&b, em, xfont.HintingNone)
 			if err1 != nil || err2 != nil || a2.Ascent != b2.Ascent || a2.Descent != b2.Descent {
 				t.Errorf("metrics %v (%v), want %v (%v)", b2, err2, a2, err1)
+			}
+		})
+		t.Run("of "+string(family)+" is what browsers accept", func(t *testing.T) {
+			tool, err := exec.LookPath("ots-sanitize") // the check of Chromium and Firefox
+			if err != nil {
+				t.Skip("ots-sanitize is not installed (package opentype-sanitizer)")
+			}
+			path := filepath.Join(t.TempDir(), "f.ttf")
+			if err := os.WriteFile(path, data, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if out, err := exec.Command(tool, path).CombinedOutput(); err != nil {
+				t.Errorf("%v: %s", err, out)
 			}
 		})
 		t.Run("of "+string(family)+" is named as PDF demands, has right sums and is small", func(t *testing.T) {

@@ -22,12 +22,6 @@ import (
 // and liney1-2 the line, bandx1-2 and bandy1-2 the outline of the area. Columns that are shorter than others end in nan,
 // which pgfplots leaves out.
 
-// tikzMarks are shapes as marks of pgfplots, in the same order.
-var tikzMarks = [...]string{
-	"mark=*", "mark=square*", "mark=triangle*", "mark=diamond*", "mark=triangle*,mark options={rotate=180}",
-	"mark=pentagon*", "mark=triangle*,mark options={rotate=-90}",
-}
-
 // tikz is a figure as code and columns.
 type tikz struct {
 	code    bytes.Buffer
@@ -57,40 +51,37 @@ func newTikZ(l layout, size vg.Point, o Options) (*tikz, error) {
 		library = "\\usepgfplotslibrary{groupplots}"
 	}
 	fmt.Fprintf(&t.code, "%% %s\n%% needs \\usepackage{pgfplots}\\pgfplotsset{compat=1.16}%s in the document,\n%% and %s"+
-		" in its folder or in TEXINPUTS\n\\begin{tikzpicture}\n", tikzComment(o), library, o.dataName())
+		" in its folder or in TEXINPUTS\n\\begin{tikzpicture}\n", o.comment(), library, o.dataName())
 	t.colors(l)
-	environment := "axis"
 	if panels > 1 {
-		environment = "groupplot"
 		fmt.Fprintf(&t.code, "\\begin{groupplot}[group style={group size=%d by %d,horizontal sep=36pt,vertical sep=20pt}]\n",
 			len(l.columns), rows)
 	}
+	frame := vg.Point{X: size.X / vg.Length(len(l.columns)), Y: size.Y / vg.Length(rows)}
 	number := 0
-	for row := range rows { // pgfplots fills its groups row by row
-		for i := range l.columns {
+	for row := range rows { // groupplot goes row by row
+		for _, column := range l.columns {
 			number++
-			last := number == panels
-			frame := vg.Point{X: size.X / vg.Length(len(l.columns)), Y: size.Y / vg.Length(rows)}
-			t.panel(l.columns[i][row], frame, number, panels, o)
-			if last {
-				t.legend(l.legend, l.columns[i][row], o)
-			}
-			if panels == 1 {
-				fmt.Fprintf(&t.code, "\\end{%s}\n", environment)
+			t.panel(column[row], frame, number, panels, o)
+			if number == panels {
+				t.legend(l.legend, column[row], o)
 			}
 		}
 	}
+	end := "axis"
 	if panels > 1 {
-		fmt.Fprintf(&t.code, "\\end{%s}\n", environment)
-		if o.Title != "" {
-			fmt.Fprintf(&t.code, "\\node[above,font=\\small] at (current bounding box.north) {%s};\n", t.text(o.Title, o.Font))
-		}
+		end = "groupplot"
+	}
+	fmt.Fprintf(&t.code, "\\end{%s}\n", end)
+	if o.Title != "" && panels > 1 {
+		fmt.Fprintf(&t.code, "\\node[above,font=\\small] at (current bounding box.north) {%s};\n", t.text(o.Title, o.Font))
 	}
 	t.code.WriteString("\\end{tikzpicture}\n")
 	return t, t.err
 }
 
-func tikzComment(o Options) string {
+// comment says in a comment of TeX what the figure shows.
+func (o Options) comment() string {
 	text := strings.Join(strings.Fields(cmp.Or(o.Name, o.Title)+": "+o.Description), " ")
 	return cmp.Or(strings.Trim(text, ": "), "a figure of igcsearch")
 }
@@ -261,28 +252,16 @@ func (t *tikz) series(s series, key string, from func(float64) float64, o Option
 		t.column("x"+key, "y"+key, s.points.means(), from)
 		t.columns = append(t.columns, tikzColumn{"minus" + key, minus}, tikzColumn{"plus" + key, plus})
 		fmt.Fprintf(&t.code, "\\addplot[forget plot,only marks,%s,mark size=%spt,color=%s,error bars/.cd,y dir=both,y explicit]\n"+
-			"  table[x=x%s,y=y%[4]s,y error minus=minus%[4]s,y error plus=plus%[4]s] {%[5]s};\n", t.mark(s.look),
+			"  table[x=x%s,y=y%[4]s,y error minus=minus%[4]s,y error plus=plus%[4]s] {%[5]s};\n", s.look.mark,
 			short(float64(markerSize)), tikzColor(s.look.glyph.Color), key, data)
 	}
 	if s.name != "" {
 		mark := "no marks"
 		if len(s.points) > 0 {
-			mark = t.mark(s.look)
+			mark = s.look.mark
 		}
 		fmt.Fprintf(&t.code, "\\addlegendimage{%s,%s}\\addlegendentry{%s}\n", dashed, mark, t.text(s.name, o.Font))
 	}
-}
-
-func (t *tikz) mark(l look) string {
-	for i, shape := range shapes {
-		if fmt.Sprint(shape) == fmt.Sprint(l.glyph.Shape) && fmt.Sprintf("%T", shape) == fmt.Sprintf("%T", l.glyph.Shape) {
-			return tikzMarks[i]
-		}
-	}
-	if _, ok := l.glyph.Shape.(crossGlyph); ok {
-		return "mark=x"
-	}
-	return "mark=o"
 }
 
 // legend writes what points and bars are.

@@ -311,6 +311,33 @@ func TestParseSystem(t *testing.T) {
 	}
 }
 
+// FuzzParseSystem: a text is refused in one line, or names a system whose name means the same, and
+// whose network can be built or is refused.
+func FuzzParseSystem(f *testing.F) {
+	for _, name := range append(space.Examples(), "IGC-L24M2/L12M8/L48M4+Ident.-D20", "IGCV3-W32R6G2x4-D8", "IGC-L8M8+1x1",
+		"IGC-L100M2+Ident.+2L", "SumFusion-D20", "", "-", "IGCV2-M0K2", "IGCV2-M1K2K2K2K2K2K2K2K2K2K2K2K2K2K2K2K2K2K2K2K2",
+		"RegNetX-W5G2", "ShuffleNet-W48G5", "IGCV3-W00032R6G2", "Monarch-M100000", "IGCV2-M99999K99999K99999") {
+		f.Add(name)
+	}
+	f.Fuzz(func(t *testing.T, name string) {
+		s, err := space.ParseSystem(name)
+		if err != nil {
+			if strings.Contains(err.Error(), "\n") && !strings.Contains(name, "\n") {
+				t.Errorf("%q: %v has several lines", name, err)
+			}
+			return
+		}
+		if again, err := space.ParseSystem(s.String()); err != nil || again != s {
+			t.Errorf("%q is %+v, whose name %s is %+v, %v", name, s, s, again, err)
+		}
+		for _, layout := range space.Layouts {
+			if n, err := s.Network(space.Plan{Layout: layout, In: cifar, Classes: 10}); err == nil && n.Params() < 1 {
+				t.Errorf("%q has %d parameters", name, n.Params())
+			}
+		}
+	})
+}
+
 func TestNetworkRefuses(t *testing.T) {
 	t.Parallel()
 	for name, plan := range map[string]space.Plan{
@@ -326,6 +353,16 @@ func TestNetworkRefuses(t *testing.T) {
 		"RegConv-W99999":        {Layout: space.Flat, Classes: -1},
 		"IGC-L2M2+2L+B2+Ident.": {Layout: space.ImageNet, Depth: 17},
 		"IGC-L4M3+2L+Ident.":    {Layout: space.ImageNet},
+		"RegNetX-W48G5":         {Layout: space.Flat},
+		"ShuffleNet-W48G5":      {Layout: space.Flat},
+		"ShuffleNet-W6G1":       {Layout: space.Flat},
+		"IGCV3-W32R6G3":         {Layout: space.Flat},
+		"IGCV3-W32R6G2":         {Layout: space.Stages, Depth: 5},
+		"IGCV3-W1000R1001G2":    {Layout: space.Flat},
+		"IGCV2-M1K1001K1001":    {Layout: space.Flat},
+		"Monarch-M1001":         {Layout: space.Flat},
+		"Monarch-M4":            {Layout: space.ImageNet},
+		"RegNetX-W48G4":         {Layout: space.Stages, Depth: 9},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, err := space.ParseSystem(name)

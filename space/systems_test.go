@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"math/big"
 	"slices"
 	"testing"
 
@@ -322,4 +323,73 @@ func ExampleSystemBudget() {
 	// RegNetX-W42G3 width 42, 4662 parameters
 	// RegNetX-W40G4 width 40, 4640 parameters
 	// RegNetX-W35G7 width 35, 4655 parameters
+}
+
+// connected reports whether each output channel of a block depends on every input channel, by following
+// the channels from partition to partition.
+func connected(in int, block []space.Factor) bool {
+	reach := make([]*big.Int, in) // of each channel, the inputs on which it depends, as bits
+	for i := range reach {
+		reach[i] = new(big.Int).SetBit(new(big.Int), i, 1)
+	}
+	for _, f := range block {
+		next := make([]*big.Int, f.Out)
+		for p := range f.Groups {
+			all := new(big.Int)
+			for i := range len(reach) / f.Groups {
+				all.Or(all, reach[space.Channel(p, i, len(reach)/f.Groups, max(f.StepIn, 1))])
+			}
+			for i := range f.Out / f.Groups {
+				next[space.Channel(p, i, f.Out/f.Groups, max(f.StepOut, 1))] = all
+			}
+		}
+		reach = next
+	}
+	for _, r := range reach {
+		if r == nil || new(big.Int).Add(r, big.NewInt(1)).BitLen() != in+1 { // 1…1 + 1 has a bit more
+			return false
+		}
+	}
+	return true
+}
+
+// TestConnected follows the channels of blocks: those of products depend on all inputs, and those of
+// IGCV3 and ShuffleNet as long as G₁·G₂ ≤ R·W, or G² ≤ W/4.
+func TestConnected(t *testing.T) {
+	t.Parallel()
+	sparse := 0
+	for f, formula := range blockFormulas {
+		for _, n := range smallNumbers(f) {
+			s := space.System{Family: f, Numbers: n}
+			if formula(n) == 0 || s.Width() > 300 {
+				continue
+			}
+			want := true
+			switch f {
+			case space.FamilyIGCV3:
+				want = n[2]*n[3] <= n[1]*n[0]
+			case space.FamilyShuffleNet:
+				want = n[1]*n[1] <= n[0]/4
+			}
+			if got := connected(s.Width(), s.Block()); got != want {
+				t.Errorf("%s: connected is %v, want %v", s, got, want)
+			}
+			if !want {
+				sparse++
+			}
+		}
+	}
+	for l := 1; l <= 12; l++ {
+		for m := 1; m <= 12; m++ {
+			for _, v := range []space.Variant{"", space.Swapped, space.Projected, space.Split, space.Rectified} {
+				s := space.System{Family: space.FamilyIGC, Variant: v, Stages: [4]space.Pair{{L: l, M: m}}}
+				if !connected(s.Width(), s.Block()) {
+					t.Errorf("%s is not connected", s)
+				}
+			}
+		}
+	}
+	if sparse < 50 {
+		t.Errorf("only %d blocks were not connected", sparse)
+	}
 }

@@ -132,7 +132,7 @@ $SOURCE_DATE_EPOCH, or else when the results last changed.`,
 		string(plots.Std), string(plots.SEM), string(plots.CI95), string(plots.MinMax))
 	addChoice(cmd, &o.band, "band", "draw the model of analyze, with a 95 % band for each mean (posterior) or for all"+
 		" means at once (simultaneous) (accuracy)", bandNone, bandPosterior, bandSimultaneous)
-	flags.BoolVar(&o.points, "points", false, "draw a dot for each seed (accuracy)")
+	flags.BoolVar(&o.points, "points", false, "draw a dot for each seed (accuracy, size)")
 	flags.BoolVar(&o.widthCurve, "width-curve", false, "draw the width L·M too (accuracy)")
 	flags.BoolVar(&o.loss, "loss", false, "draw the losses below (curves)")
 	addChoice(cmd, &o.against, "against", "what of the networks to draw accuracy against (size)",

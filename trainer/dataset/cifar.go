@@ -191,7 +191,12 @@ func (f format) otherVersion(dir string) (at, what string) {
 			}
 		}
 	}
-	// HuggingFace has the files in dir, in dir/cifar100 or in dir/cifar100/train.
+	return huggingFace(dir)
+}
+
+// huggingFace returns a file of HuggingFace's datasets: they lie in dir, in
+// dir/cifar100 or in dir/cifar100/train.
+func huggingFace(dir string) (at, what string) {
 	for _, ending := range []string{"parquet", "arrow"} {
 		for _, folder := range []string{"", "*", "*/*"} {
 			found, err := filepath.Glob(filepath.Join(globEscape.Replace(dir), folder, "*."+ending))

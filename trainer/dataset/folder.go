@@ -268,9 +268,16 @@ func (f *folder) list() (classes []string, train, test Split, err error) {
 	}
 	switch {
 	case len(found) == 0 || found[0] != "train":
-		return fail(missing(fmt.Errorf("%w: there is no folder train in %s: %s", fs.ErrNotExist, f.dir, want), "", ""))
+		err := fmt.Errorf("%w: there is no folder train in %s: %s", fs.ErrNotExist, f.dir, want)
+		if at, what := huggingFace(f.dir); at != "" {
+			err = fmt.Errorf("%w; %s is a file for %s, which cannot be read: write its pictures as PNG files", err, at, what)
+		}
+		return fail(missing(err, "", ""))
 	case len(found) == 1:
 		err := fmt.Errorf("%w: there is no folder test or val in %s: %s", fs.ErrNotExist, f.dir, want)
+		if other := filepath.Join(f.dir, "validation"); exists(other) { // as HuggingFace calls it
+			err = fmt.Errorf("%w; call %s val", err, other)
+		}
 		return fail(missing(err, "", ""))
 	case len(found) == 3:
 		return fail(fmt.Errorf("%s has a folder test and a folder val: want one of them, rename the other", f.dir))

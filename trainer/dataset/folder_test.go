@@ -322,6 +322,23 @@ func TestFolderErrors(t *testing.T) {
 			" can be read: it is neither JPEG nor PNG: class cat has none to train on")
 	})
 
+	t.Run("the layouts of HuggingFace are named", func(t *testing.T) {
+		t.Parallel()
+		dir := t.TempDir()
+		write(t, filepath.Join(dir, "data"), map[string][]byte{"train-00000-of-00001.parquet": nil})
+		_, err := folderOf(dataset.Options{Dir: dir})
+		wantError(t, err, "there is no folder train in "+dir, filepath.Join(dir, "data", "train-00000-of-00001.parquet")+
+			" is a file for HuggingFace's datasets (parquet), which cannot be read: write its pictures as PNG files")
+		wantMissing(t, err, "", "")
+		writeFolder(t, dir, 2)
+		if err := os.Rename(filepath.Join(dir, "val"), filepath.Join(dir, "validation")); err != nil {
+			t.Fatal(err)
+		}
+		_, err = folderOf(dataset.Options{Dir: dir})
+		wantError(t, err, "there is no folder test or val in "+dir, "; call "+filepath.Join(dir, "validation")+" val")
+		wantMissing(t, err, "", "")
+	})
+
 	t.Run("a class without a training picture that can be read is an error", func(t *testing.T) {
 		t.Parallel()
 		dir := t.TempDir()

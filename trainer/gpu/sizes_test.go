@@ -3,7 +3,6 @@
 package gpu
 
 import (
-	"fmt"
 	"math"
 	"os"
 	"slices"
@@ -19,7 +18,7 @@ import (
 
 // scale is how large the trainings of a test are.
 type scale struct {
-	pairs         []space.Pair
+	systems       []string
 	blocks        int
 	batch, side   int
 	compared      int // steps whose losses are compared
@@ -31,18 +30,21 @@ type scale struct {
 // minutes for the losses, and hours for the bits.
 func eachScale(t *testing.T, f func(t *testing.T, s scale)) {
 	t.Run("small", func(t *testing.T) {
-		f(t, scale{[]space.Pair{{L: 4, M: 2}, {L: 1, M: 5}, {L: 6, M: 1}}, 2, 33, 8, 5, 4, 3})
+		f(t, small("IGC-L4M2", "IGC-L1M5", "IGC-L6M1"))
 	})
 	t.Run("real", func(t *testing.T) {
 		if os.Getenv("IGC_REQUIRE_GPU") != "1" && os.Getenv("IGC_REAL_SIZES") != "1" {
 			t.Skip("an emulated GPU is too slow: set IGC_REQUIRE_GPU=1 where there is a real one")
 		}
-		f(t, scale{[]space.Pair{{L: 40, M: 2}, {L: 1, M: 23}, {L: 64, M: 1}}, 6, 64, 32, 5, 50, 8})
+		f(t, scale{[]string{"IGC-L40M2", "IGC-L1M23", "IGC-L64M1"}, 6, 64, 32, 5, 50, 8})
 	})
 }
 
-func (s scale) network(p space.Pair) space.Network {
-	return space.Figure3(p, s.blocks, space.Shape{C: 3, H: s.side, W: s.side}, 100)
+func small(systems ...string) scale { return scale{systems, 2, 33, 8, 5, 4, 3} }
+
+func (s scale) network(t *testing.T, system string) space.Network {
+	t.Helper()
+	return network(t, system, space.Flat, s.blocks+2, s.side, 100)
 }
 
 func (s scale) set(steps int) *dataset.Set {
@@ -68,16 +70,25 @@ func rated(n int, rate float32) []graph.Rates {
 // changes these losses by more.
 func TestLossesAtRealSizesAreTheProcessors(t *testing.T) {
 	eachScale(t, func(t *testing.T, s scale) {
-		for _, p := range s.pairs {
-			t.Run(fmt.Sprint(p), func(t *testing.T) { testLosses(t, s, p) })
+		for _, system := range s.systems {
+			t.Run(system, func(t *testing.T) { testLosses(t, s, system) })
 		}
 	})
 }
 
-func testLosses(t *testing.T, s scale, p space.Pair) {
+// TestLossesOfOtherFamiliesAreTheProcessors is the same for small networks of the families
+// that are not in Figure 3.
+func TestLossesOfOtherFamiliesAreTheProcessors(t *testing.T) {
+	s := small("IGCV2-M1K2K3K2", "IGCV3-W4R3G2", "Monarch-M3", "RegNetX-W6G2", "ShuffleNet-W24G3")
+	for _, system := range s.systems {
+		t.Run(system, func(t *testing.T) { testLosses(t, s, system) })
+	}
+}
+
+func testLosses(t *testing.T, s scale, system string) {
 	set, list := s.set(s.compared), rated(s.compared, 0.1)
 	order := dataset.Order(s.compared*s.batch, 3, 1)
-	m, err := open(t).New(s.network(p), s.batch, set, sizeRecipe)
+	m, err := open(t).New(s.network(t, system), s.batch, set, sizeRecipe)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +107,7 @@ func testLosses(t *testing.T, s scale, p space.Pair) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for step, want := range processorLosses(t, s, p, set, order, list, isa) {
+	for step, want := range processorLosses(t, s, system, set, order, list, isa) {
 		t.Logf("step %d: loss %.7f, on the processor %.7f, difference %.1e", step+1, losses[step], want,
 			losses[step]/want-1)
 		if !(math.Abs(losses[step]-want) <= 2e-6*want) {
@@ -105,12 +116,12 @@ func testLosses(t *testing.T, s scale, p space.Pair) {
 	}
 }
 
-func processorLosses(t *testing.T, s scale, p space.Pair, set *dataset.Set, order []int, list []graph.Rates,
+func processorLosses(t *testing.T, s scale, system string, set *dataset.Set, order []int, list []graph.Rates,
 	isa kernel.ISA) []float64 {
 	t.Helper()
 	o := sizeRecipe.GraphOptions()
 	o.ISA, o.Threads = isa, kernel.Blocks(s.batch)
-	cpu, err := graph.New(s.network(p), s.batch, o)
+	cpu, err := graph.New(s.network(t, system), s.batch, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,8 +150,8 @@ func processorLosses(t *testing.T, s scale, p space.Pair, set *dataset.Set, orde
 func TestBitsAtRealSizesAreTheSameBesideOthers(t *testing.T) {
 	eachScale(t, func(t *testing.T, s scale) {
 		set, order := s.set(s.alone), dataset.Order(s.alone*s.batch, 3, 1)
-		started := func(p space.Pair) *Model {
-			m, err := open(t).New(s.network(p), s.batch, set, sizeRecipe)
+		started := func(system string) *Model {
+			m, err := open(t).New(s.network(t, system), s.batch, set, sizeRecipe)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -172,20 +183,20 @@ func TestBitsAtRealSizesAreTheSameBesideOthers(t *testing.T) {
 			return all
 		}
 
-		alone := started(s.pairs[0])
+		alone := started(s.systems[0])
 		losses := train(alone)
 		var group sync.WaitGroup
 		models := make([]*Model, 1+s.others)
 		got := make([][]float64, len(models))
 		for i := range models {
-			models[i] = started(s.pairs[i%len(s.pairs)])
+			models[i] = started(s.systems[i%len(s.systems)])
 		}
 		for i, m := range models {
 			group.Go(func() { got[i] = train(m) })
 		}
 		group.Wait()
 		for i, m := range models {
-			if i%len(s.pairs) != 0 {
+			if i%len(s.systems) != 0 {
 				continue
 			}
 			if !slices.Equal(got[i], losses) {

@@ -21,6 +21,8 @@ import (
 
 	"github.com/dustin/go-humanize"
 	"github.com/sethvargo/go-retry"
+
+	"igcsearch/search/regular"
 )
 
 // GetOptions says what Get downloads and where to.
@@ -176,10 +178,10 @@ func (f format) getFiles(ctx context.Context, o GetOptions) error {
 // than the Python one. It returns the name of the folder, "" if there is no archive.
 func (f format) unpackThere(ctx context.Context, o GetOptions) (folder string, err error) {
 	to, want := f.layout(false), o.MD5
-	archive, err := os.Open(filepath.Join(o.Dir, path.Base(f.archive)))
+	archive, err := regular.Open(filepath.Join(o.Dir, path.Base(f.archive)))
 	if errors.Is(err, fs.ErrNotExist) {
 		to, want = f.layout(true), f.python.md5
-		archive, err = os.Open(filepath.Join(o.Dir, f.python.archive))
+		archive, err = regular.Open(filepath.Join(o.Dir, f.python.archive))
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil

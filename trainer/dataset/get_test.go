@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -357,6 +358,18 @@ func TestGetContinues(t *testing.T) {
 		wantError(t, x.f.Get(ctx, x.o), "cifar-10-binary.tar.gz have the MD5 checksum ",
 			"remove the damaged file and try again")
 		x.wantInDir(t, "cifar-10-binary.tar.gz")
+	})
+
+	t.Run("a pipe in place of an archive is refused, not waited for", func(t *testing.T) {
+		t.Parallel()
+		for _, name := range []string{"cifar-10-binary.tar.gz", "cifar-10-python.tar.gz"} {
+			x := newFixture(t)
+			write(t, x.dir, nil)
+			if err := syscall.Mkfifo(filepath.Join(x.dir, name), 0o666); err != nil {
+				t.Fatal(err)
+			}
+			wantError(t, x.f.Get(ctx, x.o), name, "it is no regular file")
+		}
 	})
 
 	t.Run("an archive of the Python version is unpacked too, unless there is one of the binary version", func(t *testing.T) {

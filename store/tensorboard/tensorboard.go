@@ -15,6 +15,7 @@ package tensorboard
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"os"
@@ -27,6 +28,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"igcsearch/search"
+	"igcsearch/search/regular"
 )
 
 // Run is a trial with what TensorBoard shows of it.
@@ -39,7 +41,9 @@ type Run struct {
 const file = "events.out.tfevents.igcsearch"
 
 // Write writes an event file for each run that has an epoch, and returns how many. It creates the folders that are missing.
-// A file that exists is replaced, in one step. Files of runs that are not in the list stay.
+// Of a file that exists, the events that are new are written behind the others, because TensorBoard goes on reading the
+// file that it has opened, and never sees one that takes its place. A file with other events is replaced, in one step.
+// Files of runs that are not in the list stay.
 func Write(dir string, s search.Study, runs []Run) (written int, err error) {
 	for _, r := range runs {
 		if len(r.History) == 0 {
@@ -53,12 +57,31 @@ func Write(dir string, s search.Study, runs []Run) (written int, err error) {
 		if err := os.MkdirAll(place, 0o777); err != nil {
 			return written, err
 		}
-		if err := renameio.WriteFile(filepath.Join(place, file), text, 0o666, renameio.WithTempDir(place)); err != nil {
+		if err := write(filepath.Join(place, file), text); err != nil {
 			return written, err
 		}
 		written++
 	}
 	return written, nil
+}
+
+// write makes text the content of a file. If the file is the beginning of text, also one that ends within an event, the
+// rest is appended.
+func write(path string, text []byte) error {
+	old, err := regular.ReadUnlinked(path, int64(len(text)))
+	if err != nil || !bytes.HasPrefix(text, old) {
+		return renameio.WriteFile(path, text, 0o666, renameio.WithTempDir(filepath.Dir(path)))
+	}
+	if len(old) == len(text) {
+		return nil
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	// Another process that does the same writes the same bytes to the same place.
+	_, err = f.WriteAt(text[len(old):], int64(len(old)))
+	return errors.Join(err, f.Close())
 }
 
 // name is the folder of a run, "L40M2-seed-3".

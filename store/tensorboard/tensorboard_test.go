@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"math"
 	"os"
 	"path/filepath"
@@ -95,6 +96,49 @@ func TestEventFile(t *testing.T) {
 	}
 	if again, err := os.ReadFile(found[0]); err != nil || !bytes.Equal(again, before) {
 		t.Errorf("written again, the file has other bytes (%v)", err)
+	}
+}
+
+// TestGrowingFile: TensorBoard keeps a file open, so the epochs that are new are written to the same file. One with other
+// events is replaced.
+func TestGrowingFile(t *testing.T) {
+	t.Parallel()
+	s, list := runs(t)
+	dir := t.TempDir()
+	path := filepath.Join(dir, "tiny", "L3M2-seed-0", "events.out.tfevents.igcsearch")
+	write := func(status search.Status, epochs int) []byte {
+		t.Helper()
+		r := list[0]
+		r.Status, r.History = status, r.History[:epochs]
+		if _, err := tensorboard.Write(dir, s, []tensorboard.Run{r}); err != nil {
+			t.Fatal(err)
+		}
+		content, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return content
+	}
+	first := write(search.Running, 1)
+	opened, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer opened.Close()
+	whole := write(search.Done, 2)
+	if seen, err := io.ReadAll(opened); err != nil || !bytes.Equal(seen, whole) || !bytes.HasPrefix(whole, first) {
+		t.Errorf("a reader that has the file open sees %d bytes of %d, %v", len(seen), len(whole), err)
+	}
+	if err := os.Truncate(path, int64(len(whole)-5)); err != nil { // a process that was killed
+		t.Fatal(err)
+	}
+	if again := write(search.Done, 2); !bytes.Equal(again, whole) {
+		t.Errorf("after a kill the file has %d bytes, want the %d from before", len(again), len(whole))
+	}
+	list[0].History[0].TrainLoss = 9
+	write(search.Done, 2)
+	if got := readEvents(t, path); strings.Count(got, "step") != 2 || !strings.Contains(got, "loss/train=9") {
+		t.Errorf("with another loss:\n%s", got)
 	}
 }
 

@@ -148,6 +148,8 @@ func Trials(rows []Row) ([]Trial, error) {
 		}
 		t := &list[k]
 		switch {
+		case known && r.Number == t.Number && r.Number > 0:
+			return bad("epoch %d is there twice, and may be there once", r.Number)
 		case known && r.Number != t.Number+1:
 			return bad("epoch %d follows epoch %d, want epoch %d", r.Number, t.Number, t.Number+1)
 		case known && t.Number == 0:

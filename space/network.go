@@ -147,8 +147,8 @@ func (l Layer) NormName() string {
 // one has one score for each class.
 type Network struct {
 	Name string
-	// Depth counts layers as the paper does: the linear layer and the convolutions of the longest
-	// path, without secondary convolutions and those of shortcuts.
+	// Depth counts layers as the paper does: the linear layer, the first convolution, and each block
+	// as one.
 	Depth   int
 	Classes int
 	Layers  []Layer

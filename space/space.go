@@ -18,6 +18,9 @@
 // channels and T = 9·24·4 + 2·576 = 2,016 parameters. For the same T, the pairs with L near M·S are
 // the widest.
 //
+// Blocks of later papers are products of group convolutions too: a Family has a list of Factors, from
+// which everything else follows, and SystemBudget says which of its networks a budget allows.
+//
 // The source is Zhang, Qi, Xiao, Wang, "Interleaved Group Convolutions for Deep Neural Networks",
 // ICCV 2017, arXiv:1707.02725. Comments number equations, tables and figures as this paper does.
 package space

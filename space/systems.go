@@ -29,14 +29,20 @@ type SystemBudget struct {
 	Ident bool
 }
 
-// maxSystemBudget is the largest budget in parameters, or in multiply–adds for each position. About
-// 2·10⁶ networks of IGCV2 must be counted for it.
-const maxSystemBudget = 1_000_000
+// The largest budgets, in parameters or in multiply–adds for each position of the first stage. IGCV3
+// has the most networks, and takes seconds for them.
+const (
+	maxBlockBudget   = 200_000
+	maxNetworkBudget = 1_000_000
+)
 
 // Validate returns an error if a field is out of its range. The error names the field and the
 // range.
 func (b SystemBudget) Validate() error {
-	f := System{Family: b.Family}.family()
+	f, most := System{Family: b.Family}.family(), int64(maxBlockBudget)
+	if b.Whole {
+		most = maxNetworkBudget
+	}
 	switch {
 	case f == nil:
 		return fmt.Errorf("family %q: want one of %v", b.Family, Families())
@@ -50,8 +56,8 @@ func (b SystemBudget) Validate() error {
 		return fmt.Errorf("pictures of %v: want at most %d rows and columns", b.Plan.In, maxSide)
 	case b.MultiplyAdds > 0 && b.positions() == 0:
 		return errors.New("want pictures with rows and columns, for which multiply–adds are counted")
-	case float64(b.want())/float64(b.positions()) > maxSystemBudget:
-		return fmt.Errorf("budget %d: want 1 to %d", b.want(), maxSystemBudget*b.positions())
+	case b.want() > most*b.positions():
+		return fmt.Errorf("budget %d: want 1 to %d", b.want(), most*b.positions())
 	}
 	if !b.Whole {
 		return nil

@@ -12,46 +12,54 @@ import (
 )
 
 func addBest(cmd *cobra.Command, best *string) {
-	cmd.Flags().StringVar(best, "best", "", "of a study with lists of settings draw each pair at its best values, and all at"+
-		" those\nthat are the best on average; chosen on the `SPLIT` validation, or test")
+	cmd.Flags().StringVar(best, "best", "", "of a study with lists of settings each pair at its best values, and all at those\n"+
+		"that are the best on average; chosen on the `SPLIT` validation, or test")
 	cmd.Flag("best").NoOptDefVal = search.SplitValidation
 }
 
 // sliced replaces each study with lists of settings by one slice for each point that --at and --by leave, or by two for
 // --best.
 func (o plotOptions) sliced(list []report.Results) (all []report.Results, err error) {
-	if !slices.Contains([]string{"", search.SplitValidation, search.SplitTest}, o.best) {
-		return nil, usageError{fmt.Errorf("--best %q: want validation or test", o.best)}
-	}
 	for _, r := range list {
-		name := r.Study.Name
-		if r, err = o.axes.of(r); err != nil {
-			return nil, fmt.Errorf("plot %s: %w", name, err)
-		}
-		if len(r.Study.Axes) > 0 {
-			r.Slice = "" // the values of --at are those of all curves, so the legend leaves them out
-		}
-		if o.best == "" {
-			all = append(all, withResults(r.Slices())...)
-			continue
-		}
-		if len(r.Study.Axes) == 0 {
-			return nil, usageError{fmt.Errorf("--best: %s has no list of settings of which one value could be the best", name)}
-		}
-		choose := o.best
-		if choose == search.SplitValidation && r.Study.Validation == 0 {
-			choose = "" // the error says why nothing is chosen
-		}
-		own, common, err := r.AtOwn(choose)
+		part, err := partOf(r, o.axes, o.best)
 		if err != nil {
-			return nil, fmt.Errorf("plot --best: %w; --best=test does it all the same", err)
+			return nil, fmt.Errorf("plot %w", err)
 		}
-		all = append(all, own, common)
+		for _, r := range part {
+			if len(r.Study.Axes) > 0 {
+				r.Slice = "" // the values of --at are those of all curves, so the legend leaves them out
+			}
+			all = append(all, withResults(r.Slices())...)
+		}
 	}
-	if one := o.kind == kindRace || o.kind == "heatmap"; one && len(all) > len(list) && !o.panels {
+	if one := o.kind == kindRace || o.kind == kindHeatMap; one && len(all) > len(list) && !o.panels {
 		return nil, usageError{fmt.Errorf("--kind %s draws one value of each setting: give it by --at", o.kind)}
 	}
 	return all, nil
+}
+
+// partOf returns the part of a study that the flags --at and --by leave. With --best these are two: each network at its
+// own best values, and all at the common ones. Errors begin with the study.
+func partOf(r report.Results, axes axisFlags, best string) ([]report.Results, error) {
+	name := r.Study.Name
+	r, err := axes.of(r)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w", name, err)
+	case best == "":
+		return []report.Results{r}, nil
+	case best != search.SplitValidation && best != search.SplitTest:
+		return nil, usageError{fmt.Errorf("%s: --best %q: want validation or test", name, best)}
+	case len(r.Study.Axes) == 0:
+		return nil, usageError{fmt.Errorf("%s: --best: it has no list of settings of which one value could be the best", name)}
+	case best == search.SplitValidation && r.Study.Validation == 0:
+		best = "" // the error says why nothing is chosen
+	}
+	own, common, err := r.AtOwn(best)
+	if err != nil {
+		return nil, fmt.Errorf("%s: --best: %w; --best=test does it all the same", name, err)
+	}
+	return []report.Results{own, common}, nil
 }
 
 // withResults leaves out slices without a result, unless none has one.

@@ -23,6 +23,8 @@ type exportOptions struct {
 	studies []string // one, or for markdown and latex several
 	db      string
 	labels  labels
+	axes    axisFlags
+	best    string // "": all values; else the split that chooses the best of each network
 	output  string // "": standard output
 	split   string // "": what the study says
 	report.ExportOptions
@@ -54,6 +56,11 @@ tensorboard has a run for each trial, as an event file below the folder --output
 a step for each epoch: accuracies in percent, losses, the learning rate and seconds. A
 running study can be written again and again. In TensorBoard's HParams a group is a
 network, whose values are means over its seeds.
+
+Of a study with lists of settings, markdown and latex have a row for each value; --at
+keeps some of them, and --best shows each network at its best values, and all networks at
+the values that are the best on average. csv and json have columns set_epochs,
+set_batch, set_learning_rate and set_weight_decay for those that are lists.
 
 Without --format the ending of the file says it: csv, json, md or tex.
 
@@ -90,6 +97,8 @@ written on request only (--times).`,
 	addDB(cmd, &o.db)
 	addShown(cmd, &o.split)
 	addLabels(cmd, &o.labels)
+	addAxes(cmd, &o.axes)
+	addBest(cmd, &o.best)
 	addSplit(cmd, &o.Choose, "choose", "the pictures that choose the network in bold (markdown, latex; default"+
 		" validation where the study holds some out)")
 	cmd.Flags().StringVarP(&o.output, "output", "o", "",
@@ -120,6 +129,9 @@ func (o *exportOptions) chooseFormat(given bool) error {
 	switch {
 	case !isSummary && len(o.studies) > 1:
 		return fmt.Errorf("%s is of one STUDY, got %d: give one, or markdown or latex", o.Format, len(o.studies))
+	case !isSummary && (o.axes != axisFlags{} || o.best != ""):
+		return errors.New("--at, --by and --best are for markdown and latex: leave them out, because the other formats have" +
+			" all trials")
 	case !isSummary && len(o.labels) > 0:
 		return errors.New("--label is for markdown and latex: leave it out, or change --format")
 	case o.Format == "tensorboard" && o.output == "":
@@ -161,6 +173,10 @@ func runExport(ctx context.Context, o exportOptions, stdout, stderr io.Writer) e
 		r.Label = o.labels[r.Study.Name]
 		list = append(list, r)
 	}
+	list, err = o.parts(list)
+	if err != nil {
+		return err
+	}
 	if err := o.labels.check(names(list)); err != nil {
 		return usageError{err}
 	}
@@ -175,6 +191,18 @@ func runExport(ctx context.Context, o exportOptions, stdout, stderr io.Writer) e
 		return write(stdout)
 	}
 	return writeFile(o.output, write)
+}
+
+// parts returns the results that --at, --by and --best leave of each study.
+func (o exportOptions) parts(list []report.Results) (all []report.Results, err error) {
+	for _, r := range list {
+		part, err := partOf(r, o.axes, o.best)
+		if err != nil {
+			return nil, fmt.Errorf("export %w", err)
+		}
+		all = append(all, part...)
+	}
+	return all, nil
 }
 
 // partsFor are the parts that an export needs, of each epoch or of the last ones.

@@ -133,9 +133,14 @@ func names(list []report.Results) (names []string) {
 	return names
 }
 
+// kindNamed returns the kind of figures that a value of --kind names.
+func kindNamed(name string) kind {
+	return kinds[slices.IndexFunc(kinds, func(k kind) bool { return k.name == name })]
+}
+
 // figure builds the figure of the results that the options ask for.
 func (o plotOptions) figure(list []report.Results) (plots.Figure, plots.Options, error) {
-	k := kinds[slices.IndexFunc(kinds, func(k kind) bool { return k.name == o.kind })]
+	k := kindNamed(o.kind)
 	build := k.build
 	if o.panels {
 		if build = k.panels; len(list) < 2 || len(list) > 6 {

@@ -69,7 +69,6 @@ that is in the database is listed with its stored settings.`,
 	addData(cmd, &o.data)
 	addSet(cmd, &o.set, "override one setting of the study")
 	cmd.Flags().IntVar(&o.seed, "seed", 0, "the seed whose split is listed, where the study has split_per_seed")
-	hideDefaults(cmd, "seed")
 	addChoice(cmd, &o.format, "format", "what to write", "csv", "json")
 	cmd.Flags().StringVarP(&o.output, "output", "o", "",
 		"the `FILE` to write in place of standard output; an existing file is replaced")

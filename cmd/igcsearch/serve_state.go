@@ -118,7 +118,7 @@ func watchedFigures(r report.Results) ([]live.Figure, error) {
 		return nil, err
 	}
 	var list []live.Figure
-	add := func(name, title, note string, f plots.Figure) {
+	add := func(name, title, note string, f plots.Figure) { // the name is that of the kind
 		var numbers bytes.Buffer
 		if plots.Encode(&numbers, "csv", f, options) != nil {
 			return // it has no number yet
@@ -127,7 +127,7 @@ func watchedFigures(r report.Results) ([]live.Figure, error) {
 			Name: name, Title: title, Note: note, Numbers: numbers.String(),
 			Draw: func(w io.Writer, format string, outlines bool) error {
 				o := options
-				o.Outlines = outlines
+				o.Outlines, o.Description = outlines, kindNamed(name).describe(r.Slices())
 				return plots.Encode(w, format, f, o)
 			},
 		})

@@ -14,8 +14,9 @@ import (
 )
 
 // The extent of a study is the networks that it compares, the values of its axes and the seeds from
-// which it trains them. It may grow and shrink after trials were trained. So a study is the same if the settings are the
-// same that change the result of a trial; its Fingerprint covers them and nothing else.
+// which it trains them. It may grow and shrink after trials were trained. So a study is the same if
+// the settings are the same that change the result of a trial; its Fingerprint covers them and
+// nothing else.
 
 // identity returns a normalised study with only those settings that change the result of a trial,
 // beside the trial's Key. Left out are the extent, which is in the keys, and the settings that say

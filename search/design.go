@@ -113,9 +113,12 @@ func (d *Design) normalize(c *checker, s Study) {
 	}
 }
 
+// usualKernel is the Kernel of studies of all networks but pairs with the variant space.Pointwise.
+const usualKernel = 9
+
 // normalizeKernel checks the kernel, and makes the variant agree with it.
 func (d *Design) normalizeKernel(c *checker) {
-	c.check(d.Kernel == 9 || d.Kernel == 1, "kernel %d: want 9 for 3×3 kernels, or 1 for 1×1", d.Kernel)
+	c.check(d.Kernel == usualKernel || d.Kernel == 1, "kernel %d: want 9 for 3×3 kernels, or 1 for 1×1", d.Kernel)
 	if d.Kernel == 1 && d.Variant == "" && len(d.Systems) == 0 {
 		d.Variant = space.Pointwise
 	}
@@ -184,7 +187,7 @@ func (d *Design) setSystems(systems, chosen []space.System) {
 		d.StageParams, d.StageMultiplyAdds, d.StageTop, d.Tolerance, d.Variant = 0, 0, 0, 0, ""
 		d.Budget, d.Families, d.PerFamily = 0, nil, 0
 	}
-	d.All, d.Pairs, d.Systems = false, nil, nil
+	d.All, d.Pairs, d.Systems, d.Kernel = false, nil, nil, usualKernel
 	for _, system := range systems {
 		d.Systems = append(d.Systems, system.String())
 	}

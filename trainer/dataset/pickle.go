@@ -11,12 +11,13 @@ import (
 // versions of CIFAR have them: texts, whole numbers, lists, tuples, dictionaries, and arrays of numpy with bytes. A
 // pickle is a program for a stack machine, which Python carries out. Here nothing is carried out: the calls by which
 // numpy writes arrays are known, and any other call is an error. Objects that are not in these files are errors too, and
-// so are more than most objects: a small file cannot fill the memory. Texts and arrays share the memory of the file.
+// so are more than most objects: a small file cannot fill the memory. Texts and arrays share the memory of the file, and
+// what calls make of them has at most twice its bytes.
 //
 // The packages for Go do not serve: og-rek refuses the instruction BUILD, which every array has, and gopickle allocates
 // what a length in the file says before it reads that much.
 func unpickle(file []byte, most int) (any, error) {
-	p := pickle{file: file, most: most, memo: map[uint32]any{}}
+	p := pickle{file: file, most: most, room: 2 * len(file), memo: map[uint32]any{}}
 	for {
 		start := p.at
 		done, err := p.step()
@@ -34,6 +35,7 @@ type pickle struct {
 	file  []byte
 	at    int
 	most  int // objects that may still be made
+	room  int // bytes that calls may still make
 	stack []any
 	marks []int // lengths of the stack
 	memo  map[uint32]any
@@ -146,6 +148,20 @@ func (p *pickle) number(bytes uint64) (uint64, error) {
 func (p *pickle) count(n int) error {
 	if p.most -= n; p.most < 0 {
 		return fmt.Errorf("it has more objects than the published files")
+	}
+	return nil
+}
+
+// made notes the bytes of what a call has made.
+func (p *pickle) made(v any) error {
+	switch v := v.(type) {
+	case pickleText:
+		p.room -= len(v)
+	case *pickleArray:
+		p.room -= len(v.data)
+	}
+	if p.room < 0 {
+		return fmt.Errorf("it makes more bytes than it has")
 	}
 	return nil
 }
@@ -270,12 +286,19 @@ func (p *pickle) collect(code byte) error {
 		return p.push(append(pickleTuple(nil), values...))
 	case 'R':
 		v, err := p.reduce(values[0], values[1])
+		if err == nil {
+			err = p.made(v)
+		}
 		if err != nil {
 			return err
 		}
 		return p.push(v)
 	case 'b':
-		if err := build(values[0], values[1]); err != nil {
+		err := build(values[0], values[1])
+		if err == nil {
+			err = p.made(values[0])
+		}
+		if err != nil {
 			return err
 		}
 		return p.push(values[0])
@@ -362,7 +385,10 @@ func (p *pickle) reduce(function, arguments any) (any, error) {
 			return latin1(text)
 		}
 	}
-	return nil, fmt.Errorf("it calls %v with other arguments than numpy gives it", function)
+	if name == "" {
+		return nil, fmt.Errorf("it calls something that is no function")
+	}
+	return nil, fmt.Errorf("it calls %s with other arguments than numpy gives it", name)
 }
 
 // latin1 is the bytes of a text in UTF-8 whose characters are below 256.

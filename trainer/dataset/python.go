@@ -107,8 +107,11 @@ func (f format) readPickle(path string, records int, into *Split) (sum, content 
 		}
 		for i, label := range list.of {
 			n, ok := label.(int64)
-			if !ok || n < 0 || n >= int64(f.labels[j]) {
-				return "", "", fmt.Errorf("%s: %q has %v at %d, want a label from 0 to %d", path, key, label, i, f.labels[j]-1)
+			if !ok {
+				return "", "", fmt.Errorf("%s: %q has no number at %d, want a label from 0 to %d", path, key, i, f.labels[j]-1)
+			}
+			if n < 0 || n >= int64(f.labels[j]) {
+				return "", "", fmt.Errorf("%s: %q has %d at %d, want a label from 0 to %d", path, key, n, i, f.labels[j]-1)
 			}
 			labels[i*len(f.labels)+j] = byte(n)
 		}

@@ -239,6 +239,10 @@ func TestPickleErrors(t *testing.T) {
 	good := pythonFiles(f, files(f, 2, 2))
 	one := good["data_batch_1"]
 	labels := bytes.Index(one, []byte("labels"))
+	// Each tuple holds the one before twice: in full, the last one would have 2⁶⁰ values.
+	tuples := "N" + strings.Repeat("q\xfeh\xfe\x86", 60)
+	again := "X\xe8\x03\x00\x00" + strings.Repeat("a", 1000) + "q\x01" +
+		strings.Repeat("c_codecs\nencode\nh\x01X\x06\x00\x00\x00latin1\x86R", 10)
 	for _, c := range []struct {
 		name    string
 		content []byte
@@ -253,6 +257,10 @@ func TestPickleErrors(t *testing.T) {
 		{"an array of objects", bytes.Replace(one, []byte("U\x02u1"), []byte("U\x02O8"), 1), `array of the type "O8", want bytes (u1)`},
 		{"another call", []byte("\x80\x02cnumpy.core.multiarray\n_reconstruct\nK\x00\x85R."),
 			"it calls numpy.core.multiarray._reconstruct with other arguments than numpy gives it"},
+		{"a call of tuples in tuples", []byte("\x80\x02" + tuples + ")R."), "it calls something that is no function"},
+		{"a label of tuples in tuples", bytes.Replace(one, []byte("K\x01e"), []byte(tuples+"e"), 1),
+			`"labels" has no number at 1, want a label from 0 to 9`},
+		{"bytes that are made again and again", []byte("\x80\x02" + again + "."), "it makes more bytes than it has"},
 		{"a text of four gigabytes", []byte("\x80\x02T\xff\xff\xff\xffabc"),
 			"byte 2: 4294967295 bytes are announced, but the file ends after 3"},
 		{"a text of more bytes than there are numbers", []byte("\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\xffabc"),

@@ -27,9 +27,9 @@ type CostPoint struct {
 	Front bool
 }
 
-// Pareto is the figure of accuracy against a cost, with the Pareto front. The points beside the front are grey;
-// thin lines lead to names that have no room beside their points, and a note says which names have no room at all. The axis of the cost is logarithmic if the largest cost is
-// eight times the smallest or more.
+// Pareto is the figure of accuracy against a cost, with the Pareto front. The points beside the front are grey; thin
+// lines lead to names that have no room beside their points, and a note says which names have no room at all. The axis of
+// the cost is logarithmic if the largest cost is eight times the smallest or more.
 type Pareto struct {
 	Points []CostPoint
 	// CostLabel names the cost and its unit.

@@ -113,9 +113,12 @@ func (d *Design) normalize(c *checker, s Study) {
 	}
 }
 
+// usualKernel is the Kernel of studies of all networks but pairs with the variant space.Pointwise.
+const usualKernel = 9
+
 // normalizeKernel checks the kernel, and makes the variant agree with it.
 func (d *Design) normalizeKernel(c *checker) {
-	c.check(d.Kernel == 9 || d.Kernel == 1, "kernel %d: want 9 for 3×3 kernels, or 1 for 1×1", d.Kernel)
+	c.check(d.Kernel == usualKernel || d.Kernel == 1, "kernel %d: want 9 for 3×3 kernels, or 1 for 1×1", d.Kernel)
 	if d.Kernel == 1 && d.Variant == "" && len(d.Systems) == 0 {
 		d.Variant = space.Pointwise
 	}
@@ -184,7 +187,7 @@ func (d *Design) setSystems(systems, chosen []space.System) {
 		d.StageParams, d.StageMultiplyAdds, d.StageTop, d.Tolerance, d.Variant = 0, 0, 0, 0, ""
 		d.Budget, d.Families, d.PerFamily = 0, nil, 0
 	}
-	d.All, d.Pairs, d.Systems = false, nil, nil
+	d.All, d.Pairs, d.Systems, d.Kernel = false, nil, nil, usualKernel
 	for _, system := range systems {
 		d.Systems = append(d.Systems, system.String())
 	}
@@ -245,30 +248,36 @@ func (d *Design) budgetPlan(s Study) (space.Plan, error) {
 }
 
 // chooseFamilies returns the networks of Families that the budget chooses for the pictures of the
-// study s, in the order of Families. A network with two names, such as IGC-L40M2 and IGCV2-M2K40, is
-// chosen by the first.
+// study s, in the order of Families.
 func (d *Design) chooseFamilies(s Study) (chosen []space.System, err error) {
-	budgets, err := d.familyBudgets(s)
-	if err != nil {
-		return nil, err
+	all, _, err := d.ofFamilies(s)
+	for _, networks := range all {
+		chosen = append(chosen, networks[:min(len(networks), cmp.Or(d.PerFamily, defaultPerFamily))]...)
+	}
+	return chosen, err
+}
+
+// ofFamilies returns the networks of each of Families within the tolerance of its budget, the widest
+// first. A network with two names, such as IGC-L40M2 and IGCV2-M2K40, is of the first family only.
+func (d *Design) ofFamilies(s Study) (all [][]space.System, budgets []space.SystemBudget, err error) {
+	if budgets, err = d.familyBudgets(s); err != nil {
+		return nil, nil, err
 	}
 	known := map[string]bool{}
 	for _, b := range budgets {
-		all := b.Systems(context.Background())
-		if len(all) == 0 {
-			return nil, fmt.Errorf("families: no network of %s lies within %g %% of %s; raise tolerance", b.Family,
+		list := b.Systems(context.Background())
+		if len(list) == 0 {
+			return nil, nil, fmt.Errorf("families: no network of %s lies within %g %% of %s; raise tolerance", b.Family,
 				100*b.Tolerance, b)
 		}
-		left := cmp.Or(d.PerFamily, defaultPerFamily)
-		for _, system := range all {
+		all = append(all, slices.DeleteFunc(list, func(system space.System) bool {
 			network := fmt.Sprint(system.Block(), system.Ident)
-			if left > 0 && !known[network] {
-				chosen, left = append(chosen, system), left-1
-			}
+			twice := known[network]
 			known[network] = true
-		}
+			return twice
+		}))
 	}
-	return chosen, nil
+	return all, budgets, nil
 }
 
 // familyBudgets returns the budget of each family.
@@ -294,17 +303,17 @@ func (d *Design) familyBudgets(s Study) (list []space.SystemBudget, err error) {
 }
 
 // LeftOut says how many networks within the tolerance a normalised study leaves out, because
-// PerFamily is smaller: "35 of the 47 networks of IGCV2". It is "" if there are none.
+// PerFamily is smaller: "35 of the 47 networks of IGCV2". It is "" if there are none. Networks that
+// have a name of an earlier family are not counted.
 func (s Study) LeftOut() string {
-	budgets, err := s.familyBudgets(s)
+	all, budgets, err := s.ofFamilies(s)
 	if err != nil {
 		return ""
 	}
 	var text []string
-	for _, b := range budgets {
-		all := len(b.Systems(context.Background()))
-		if out := all - cmp.Or(s.PerFamily, defaultPerFamily); out > 0 {
-			text = append(text, fmt.Sprintf("%d of the %d networks of %s", out, all, b.Family))
+	for i, networks := range all {
+		if out := len(networks) - cmp.Or(s.PerFamily, defaultPerFamily); out > 0 {
+			text = append(text, fmt.Sprintf("%d of the %d networks of %s", out, len(networks), budgets[i].Family))
 		}
 	}
 	return strings.Join(text, ", ")

@@ -14,14 +14,16 @@ import (
 )
 
 // The extent of a study is the networks that it compares, the values of its axes and the seeds from
-// which it trains them. It may grow and shrink after trials were trained. So a study is the same if the settings are the
-// same that change the result of a trial; its Fingerprint covers them and nothing else.
+// which it trains them. It may grow and shrink after trials were trained. So a study is the same if
+// the settings are the same that change the result of a trial; its Fingerprint covers them and
+// nothing else.
 
 // identity returns a normalised study with only those settings that change the result of a trial,
 // beside the trial's Key. Left out are the extent, which is in the keys, and the settings that say
 // which trials are trained, how far, and which accuracy is shown.
 func (s Study) identity() Study {
-	s.Design = Design{Kernel: s.Kernel, Layout: s.Layout, Blocks: s.Blocks} // a key has the variant and the depth
+	// A key has the depth and the variant. The variant says the kernel, which is 1 for 1x1 only.
+	s.Design = Design{Kernel: usualKernel, Layout: s.Layout, Blocks: s.Blocks}
 	axes := Axes{}
 	for _, axis := range s.Axes { // a key has the values; that it has them says which settings it covers
 		axes = append(axes, Axis{Key: axis.Key})

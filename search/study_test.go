@@ -75,6 +75,11 @@ func TestNormalize(t *testing.T) {
 		if len(s.Systems) != 48 || !slices.Contains(s.Systems, "IGC-L40M2") || slices.Contains(s.Systems, "IGCV2-M2K40") {
 			t.Errorf("%d networks: %v", len(s.Systems), s.Systems)
 		}
+		s.Systems, s.PerFamily = nil, 3
+		s = normal(t, s)
+		if got, want := s.LeftOut(), "6 of the 9 networks of IGC, 36 of the 39 networks of IGCV2"; got != want {
+			t.Errorf("it leaves out %q, want %q", got, want)
+		}
 	})
 	t.Run("families can share a budget of the whole network", func(t *testing.T) {
 		s := budgetStudy()
@@ -92,6 +97,13 @@ func TestNormalize(t *testing.T) {
 			!slices.Contains(x.SystemList(), space.System{Family: space.FamilyIGC, Variant: space.Pointwise,
 				Stages: [4]space.Pair{{L: 8, M: 8}}}) {
 			t.Errorf("%+v and %+v differ, or have no L8M8", x, y)
+		}
+		// A variant is part of the extent, this one too, and the networks of two variants have their names.
+		plain := normal(t, budgetStudy())
+		joined, err := normal(t, a).Join(plain)
+		if x := normal(t, a); x.Fingerprint() != plain.Fingerprint() || err != nil || joined.Kernel != 9 ||
+			!slices.Contains(joined.Systems, "IGC-L8M8+1x1") || !slices.Contains(joined.Systems, "IGC-L40M2") {
+			t.Errorf("with both kernels it is %+v, %v", joined.Design, err)
 		}
 	})
 	t.Run("spelling and order of pairs do not matter", func(t *testing.T) {
@@ -359,7 +371,7 @@ func TestFingerprint(t *testing.T) {
 	})
 
 	t.Run("every setting counts but the extent, the strategy and those that change no result", func(t *testing.T) {
-		changes := []string{"Split", "Budget", "Tolerance", "All", "Pairs", "Systems", "StageParams",
+		changes := []string{"Split", "Budget", "Kernel", "Tolerance", "All", "Pairs", "Systems", "StageParams",
 			"StageMultiplyAdds", "StageTop", "Families", "PerFamily", "Depths", "Variant", "Seeds", "Strategy", "Halving", "Race", "Peak"}
 		free := []string{"Title", "Workers", "MaxWallTime", "MaxTrials", "MaxEpochs", "MaxDeviceHours",
 			"TrialTimeLimit", "RetryCrashed", "RetryTimeout", "RetryMemory", "StopAfter", "KeepCheckpoints", "KeepBest",

@@ -55,7 +55,7 @@ one table; --label says what they are called in it.
 tensorboard has a run for each trial, as an event file below the folder --output, with
 a step for each epoch: accuracies in percent, losses, the learning rate and seconds. A
 running study can be written again and again. In TensorBoard's HParams a group is a
-network, whose values are means over its seeds.
+network of the study, whose values are means over its seeds.
 
 Of a study with lists of settings, markdown and latex have a row for each value; --at
 keeps some of them, and --best shows each network at its best values, and all networks at

@@ -521,8 +521,10 @@ var sizes = map[string]struct {
 }{
 	againstWidth: {"width of the first block (channels)",
 		func(n report.Network, _ analysis.Costs) float64 { return float64(n.Width()) }},
-	costParams:       {costs[costParams].label, func(_ report.Network, c analysis.Costs) float64 { return costs[costParams].of(c) }},
-	costMultiplyAdds: {costs[costMultiplyAdds].label, func(_ report.Network, c analysis.Costs) float64 { return costs[costMultiplyAdds].of(c) }},
+	costParams: {costs[costParams].label,
+		func(_ report.Network, c analysis.Costs) float64 { return costs[costParams].of(c) }},
+	costMultiplyAdds: {costs[costMultiplyAdds].label,
+		func(_ report.Network, c analysis.Costs) float64 { return costs[costMultiplyAdds].of(c) }},
 }
 
 // families groups the networks of a study that have a result by their family, in the order in which they come.

@@ -148,8 +148,11 @@ $SOURCE_DATE_EPOCH, or else when the results last changed.`,
 	}
 	addChoice(cmd, &o.style, "style", "the width, the text size and the font of a venue", styles...)
 	flags.BoolVar(&o.wide, "wide", false, "the width of the page of --style, not of a column")
-	addChoice(cmd, &o.font, "font", "the family of the font (default serif, or that of --style)",
-		string(plots.Serif), string(plots.Sans))
+	var fonts []string
+	for _, f := range plots.Fonts() {
+		fonts = append(fonts, string(f))
+	}
+	addChoice(cmd, &o.font, "font", "the family of the font (default serif, or that of --style)", fonts...)
 	o.font = ""
 	hideDefaults(cmd, "font")
 	flags.Var(&o.pairs, "pairs", "only these pairs (default all)")

@@ -85,7 +85,8 @@ func logWidth(s space.System) float64 {
 	return sum
 }
 
-// features describes each network for the model by ln M of every stage, ln depth and ln parameters.
+// features describes each network for the model by ln M of every stage, ln depth and ln parameters. M
+// is the number of channels in a partition of the first convolution of a block.
 // Each feature is scaled to mean 0 and standard deviation 1 over all networks. It leaves out
 // features that are the same for all networks.
 func features(trials []search.TrialState, all []network) [][]float64 {
@@ -96,7 +97,7 @@ func features(trials []search.TrialState, all []network) [][]float64 {
 			if p.M > 0 {
 				m = math.Log(float64(p.M))
 			} else if a.system.Family != space.FamilyIGC {
-				m = math.Log(float64(a.system.Width())) // a regular convolution has one partition
+				m = math.Log(float64(a.system.Width() / a.system.Block()[0].Groups))
 			}
 			raw[i] = append(raw[i], m)
 		}

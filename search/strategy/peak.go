@@ -216,7 +216,7 @@ func curve(s search.Study, all []network) (x []float64, ok bool) {
 	smallest, largest := math.MaxInt, 0
 	for _, a := range all {
 		pair := a.system.Pair()
-		params := a.system.Variant.Params(pair, s.Kernel)
+		params := a.system.BlockParams()
 		smallest, largest = min(smallest, params), max(largest, params)
 		different[pair.M] = true
 		x = append(x, math.Log2(float64(pair.M)))

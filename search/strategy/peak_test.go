@@ -398,7 +398,17 @@ func TestPeakBeginsWithEight(t *testing.T) {
 		trials[i].Params = trials[i].System.Pair().Params(9)
 		trials[i].Status, trials[i].Epoch, trials[i].History = search.Pending, 0, nil
 	}
-	if got := len(decides.Decide(s, trials).Next); got != 8 {
-		t.Errorf("peak begins with %d networks of a large space of two dimensions, want 8", got)
+	first := decides.Decide(s, trials).Next
+	if len(first) != 8 {
+		t.Errorf("peak begins with %d networks of a large space of two dimensions, want 8", len(first))
+	}
+	// A pair is a product of two factors, and has the same M under this name.
+	for i := range trials {
+		p := trials[i].System.Pair()
+		trials[i].System = space.System{Family: space.FamilyIGCV2, Numbers: space.Numbers{p.M, p.L}}
+	}
+	_, decides = peakStudy(t, func(s *search.Study) { s.Peak.Systems = 10 })
+	if got := decides.Decide(s, trials).Next; !slices.Equal(got, first) {
+		t.Errorf("with names of IGCV2 peak begins with %v, want %v", got, first)
 	}
 }

@@ -45,7 +45,7 @@ func NewRow(s search.Study, t search.Trial, e search.Epoch) Row {
 	r := Row{Pair: pair, Width: pair.Width(), Params: t.Params, At: t.At, Seed: t.Seed, Status: t.Status,
 		Epochs: t.Epochs, Error: t.Error, Failure: t.Failure, Epoch: e}
 	if s.OfPairs() {
-		r.Params = t.System.Variant.Params(pair, s.Kernel)
+		r.Params = t.System.BlockParams()
 		return r
 	}
 	r.System, r.Depth = t.System.String(), s.Plan(space.Shape{}, 0).DepthOf(t.System)

@@ -6,8 +6,9 @@
 // wall time of an epoch is the start of the trial's first attempt plus the seconds of the epochs up to this one: pauses
 // between attempts do not count. So the same results give the same bytes.
 //
-// For the plugin HParams a run is a session. The sessions of one network, in a study with lists of settings those of the
-// same values, are a group, of which TensorBoard shows the mean: the mean over the seeds.
+// For the plugin HParams a run is a session. The sessions of one network of a study, in a study with lists of settings
+// those of the same values, are a group, of which TensorBoard shows the mean: the mean over the seeds. The name of a group
+// begins with the study, because TensorBoard joins groups of one name from all studies below DIR.
 package tensorboard
 
 //go:generate protoc --go_out=. --go_opt=paths=source_relative event.proto
@@ -101,7 +102,8 @@ func events(s search.Study, r Run) ([]byte, error) {
 		return nil, err
 	}
 	start, err := session("_hparams_/session_start_info", &HParamsPluginData{Data: &HParamsPluginData_SessionStartInfo{
-		SessionStartInfo: &SessionStartInfo{Hparams: settings(s, r.Trial), GroupName: r.Key.Label(), StartTimeSecs: at}}})
+		SessionStartInfo: &SessionStartInfo{Hparams: settings(s, r.Trial), GroupName: s.Name + " " + r.Key.Label(),
+			StartTimeSecs: at}}})
 	if err != nil {
 		return nil, err
 	}

@@ -72,7 +72,7 @@ func TestEventFile(t *testing.T) {
 	}
 	if diff := cmp.Diff(strings.TrimSpace(`
 1000000000.5: brain.Event:2
-1000000000.5: _hparams_/session_start_info of hparams: L=3 M=2 augment=crop-mirror batch=64 dataset=synthetic epochs=2 learning_rate=0.1 momentum=0.9 multiply_adds=235068 network=L3M2 params=988 weight_decay=0.0001 width=6, group L3M2
+1000000000.5: _hparams_/session_start_info of hparams: L=3 M=2 augment=crop-mirror batch=64 dataset=synthetic epochs=2 learning_rate=0.1 momentum=0.9 multiply_adds=235068 network=L3M2 params=988 weight_decay=0.0001 width=6, group tiny L3M2
 1000000002.0 step 1: accuracy/train=25 loss/train=2.5 learning_rate=0.125 seconds/train=1.5
 1000000003.8 step 2: accuracy/train=25 accuracy/validation=50 accuracy/test=75 loss/train=1.5 loss/validation=0.75 loss/test=+Inf learning_rate=0.125 seconds/train=1.5 seconds/evaluation=0.25
 1000000003.8: _hparams_/session_end_info of hparams: status 1

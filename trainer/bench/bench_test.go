@@ -59,7 +59,7 @@ func TestANetworkTooLargeIsAnErrorThatSaysSo(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 	err = step(space.Pair{L: 100000, M: 100000}, 64, 1)
-	if err == nil || !strings.Contains(err.Error(), "want 1 to 1000000 channels") {
+	if err == nil || !strings.Contains(err.Error(), "channels: want 1 to 1000000") {
 		t.Errorf("error %v", err)
 	}
 	for _, n := range [][2]int{{1 << 30, 1}, {1, 1 << 30}} {

@@ -11,14 +11,13 @@ import (
 // versions of CIFAR have them: texts, whole numbers, lists, tuples, dictionaries, and arrays of numpy with bytes. A
 // pickle is a program for a stack machine, which Python carries out. Here nothing is carried out: the calls by which
 // numpy writes arrays are known, and any other call is an error. Objects that are not in these files are errors too, and
-// so are more than most objects: a small file cannot fill the memory. Texts and arrays share the memory of the file, or
-// are among the copies of its bytes, which have at most twice its length. Errors never print a value of the file, because
-// a few tuples of tuples are longer than any message can be.
+// so are more than most objects: a small file cannot fill the memory. Texts and arrays share the memory of the file, and
+// what calls make of them has at most twice its bytes.
 //
 // The packages for Go do not serve: og-rek refuses the instruction BUILD, which every array has, and gopickle allocates
 // what a length in the file says before it reads that much.
 func unpickle(file []byte, most int) (any, error) {
-	p := pickle{file: file, most: most, copies: 2 * len(file), memo: map[uint32]any{}}
+	p := pickle{file: file, most: most, room: 2 * len(file), memo: map[uint32]any{}}
 	for {
 		start := p.at
 		done, err := p.step()
@@ -33,13 +32,13 @@ func unpickle(file []byte, most int) (any, error) {
 
 // pickle is a machine on its way through a file.
 type pickle struct {
-	file   []byte
-	at     int
-	most   int // objects that may still be made
-	copies int // bytes that may still be copied
-	stack  []any
-	marks  []int // lengths of the stack
-	memo   map[uint32]any
+	file  []byte
+	at    int
+	most  int // objects that may still be made
+	room  int // bytes that calls may still make
+	stack []any
+	marks []int // lengths of the stack
+	memo  map[uint32]any
 }
 
 // These are the values, beside nil, bool, int64 and tuple. Bytes and texts are both a pickleText, because the two were one
@@ -153,11 +152,16 @@ func (p *pickle) count(n int) error {
 	return nil
 }
 
-// copied notes that n bytes are copied. Python 3 writes a byte from 128 on as two where Python 2 is to read it, and an
-// array is copied once more if its first index runs fastest.
-func (p *pickle) copied(n int) error {
-	if p.copies -= n; p.copies < 0 {
-		return fmt.Errorf("it has arrays or texts that are longer than the file")
+// made notes the bytes of what a call has made.
+func (p *pickle) made(v any) error {
+	switch v := v.(type) {
+	case pickleText:
+		p.room -= len(v)
+	case *pickleArray:
+		p.room -= len(v.data)
+	}
+	if p.room < 0 {
+		return fmt.Errorf("it makes more bytes than it has")
 	}
 	return nil
 }
@@ -282,12 +286,19 @@ func (p *pickle) collect(code byte) error {
 		return p.push(append(pickleTuple(nil), values...))
 	case 'R':
 		v, err := p.reduce(values[0], values[1])
+		if err == nil {
+			err = p.made(v)
+		}
 		if err != nil {
 			return err
 		}
 		return p.push(v)
 	case 'b':
-		if err := p.build(values[0], values[1]); err != nil {
+		err := build(values[0], values[1])
+		if err == nil {
+			err = p.made(values[0])
+		}
+		if err != nil {
 			return err
 		}
 		return p.push(values[0])
@@ -352,7 +363,7 @@ func (p *pickle) reduce(function, arguments any) (any, error) {
 		}
 	case "dtype": // ("u1", False, True)
 		if len(args) >= 1 {
-			if name, ok := args[0].(pickleText); ok && len(name) <= 100 {
+			if name, ok := args[0].(pickleText); ok {
 				return pickleType{string(name)}, nil
 			}
 		}
@@ -363,16 +374,13 @@ func (p *pickle) reduce(function, arguments any) (any, error) {
 			if !ok || len(order) != 1 {
 				break
 			}
-			return array, p.complete(array, args[2], args[1], order[0] == 'F', args[0])
+			return array, array.complete(args[2], args[1], order[0] == 'F', args[0])
 		}
 	case "encode": // ("text", "latin1"): bytes, as Python 3 writes them for Python 2
 		if len(args) == 2 {
 			text, ok := args[0].(pickleText)
 			if by, _ := args[1].(pickleText); !ok || string(by) != "latin1" {
 				break
-			}
-			if err := p.copied(len(text)); err != nil {
-				return nil, err
 			}
 			return latin1(text)
 		}
@@ -396,7 +404,7 @@ func latin1(text []byte) (pickleText, error) {
 }
 
 // build completes a value from its state.
-func (p *pickle) build(value, state any) error {
+func build(value, state any) error {
 	s, _ := state.(pickleTuple)
 	switch v := value.(type) {
 	case pickleType: // (3, "|", None, …): the order of the bytes, which a type of one byte does not need
@@ -407,7 +415,7 @@ func (p *pickle) build(value, state any) error {
 		if len(s) == 5 && v.shape == nil {
 			first, ok := s[3].(bool)
 			if ok {
-				return p.complete(v, s[1], s[2], first, s[4])
+				return v.complete(s[1], s[2], first, s[4])
 			}
 		}
 	}
@@ -415,15 +423,12 @@ func (p *pickle) build(value, state any) error {
 }
 
 // complete sets what an array has.
-func (p *pickle) complete(a *pickleArray, shape, kind any, firstFastest bool, data any) error {
+func (a *pickleArray) complete(shape, kind any, firstFastest bool, data any) error {
 	sizes, _ := shape.(pickleTuple)
 	content, ok := data.(pickleText)
 	dtype, isType := kind.(pickleType)
 	if !ok || !isType || strings.TrimLeft(dtype.name, "|") != "u1" {
 		return fmt.Errorf("it has an array of the type %q, want bytes (u1)", shown(dtype.name))
-	}
-	if len(sizes) == 0 || len(sizes) > 4 {
-		return fmt.Errorf("it has an array of %d dimensions, want one to four", len(sizes))
 	}
 	n := 1
 	for _, size := range sizes {
@@ -434,7 +439,7 @@ func (p *pickle) complete(a *pickleArray, shape, kind any, firstFastest bool, da
 		a.shape = append(a.shape, int(k))
 		n *= int(k)
 	}
-	if n != len(content) {
+	if len(sizes) == 0 || n != len(content) {
 		return fmt.Errorf("it has an array of the shape %v with %d bytes", a.shape, len(content))
 	}
 	if firstFastest && len(sizes) != 2 {
@@ -442,9 +447,6 @@ func (p *pickle) complete(a *pickleArray, shape, kind any, firstFastest bool, da
 	}
 	a.data = content
 	if firstFastest {
-		if err := p.copied(n); err != nil {
-			return err
-		}
 		rows, columns := a.shape[0], a.shape[1]
 		a.data = make([]byte, n)
 		for i := range content {

@@ -4,8 +4,8 @@
 #ifndef IGC_H
 #define IGC_H
 
-// The longest side of a kernel, and the most 1x1 factors of a block.
-enum { MAX_K = 7, MAX_MIXES = 8 };
+// The longest side of a kernel, and the most 1x1 factors of a block: as many as a name of IGCV2 may have.
+enum { MAX_K = 7, MAX_MIXES = 19 };
 
 // igc_mix is a 1x1 factor of a block: it mixes the channels in partitions of K
 // channels that lie step apart. K*step divides the number of channels.

@@ -93,7 +93,7 @@ type Geometry struct {
 	// n of partition l is number l/step·n·step + i·step + l%step. Both are 1
 	// with mixes.
 	StepIn, StepOut int
-	Mixes           []Mix // at most 8
+	Mixes           []Mix // at most 19
 	// Between is set for a ReLU between the primary convolution and the mixes.
 	Between bool
 }
@@ -155,7 +155,7 @@ func (g Geometry) c() C.igc_conv {
 		panic(fmt.Sprintf("kernel: channels %d and %d apart of %d partitions", g.StepIn, g.StepOut, g.L))
 	}
 	if len(g.Mixes) > 0 && g.StepIn*g.StepOut > 1 || g.Between && len(g.Mixes) == 0 || len(g.Mixes) > C.MAX_MIXES {
-		panic(fmt.Sprintf("kernel: %d mixes of steps, or a ReLU before none", len(g.Mixes)))
+		panic(fmt.Sprintf("kernel: %d mixes, at most %d, behind steps of 1; a ReLU between needs one", len(g.Mixes), C.MAX_MIXES))
 	}
 	a.step_in, a.step_out, a.between = C.long(g.StepIn), C.long(g.StepOut), flag(g.Between)
 	a.mixes = C.long(len(g.Mixes))

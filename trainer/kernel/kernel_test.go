@@ -93,6 +93,15 @@ var convCases = []convCase{
 	{l: 180, ci: 1, co: 1, h: 3, w: 4, n: 2, mixes: []kernel.Mix{{K: 5, Step: 1}, {K: 6, Step: 5}, {K: 6, Step: 30}}},
 	{l: 4, ci: 3, co: 3, h: 3, w: 4, n: 3, kh: 1, kw: 1, stride: 1, between: true,
 		mixes: []kernel.Mix{{K: 2, Step: 3}, {K: 2, Step: 6}}},
+	{l: 512, ci: 1, co: 1, h: 2, w: 3, n: 2, mixes: twos(9)},
+}
+
+// twos are the mixes of n factors of two channels, behind a primary convolution of single channels.
+func twos(n int) (mixes []kernel.Mix) {
+	for i := range n {
+		mixes = append(mixes, kernel.Mix{K: 2, Step: 1 << i})
+	}
+	return mixes
 }
 
 // data is a case in PyTorch's layout, float64, with values that float32 holds.

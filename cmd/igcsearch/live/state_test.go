@@ -7,6 +7,7 @@ import (
 
 	"igcsearch/cmd/igcsearch/report"
 	"igcsearch/search"
+	"igcsearch/space"
 	"igcsearch/store"
 )
 
@@ -69,7 +70,8 @@ func TestDiverged(t *testing.T) {
 	r.Study.Split, r.Study.Strategy, r.Study.Epochs = search.SplitTest, search.StrategyPeak, 3
 	r.Study.Seeds, r.Study.Peak.Systems = search.FirstSeeds(3), 64
 	for seed := range 3 {
-		trial := search.Trial{Key: search.Key{Seed: seed}, Status: search.Pending, Epochs: 3}
+		trial := search.Trial{Key: search.Key{System: space.PairSystem(space.Pair{L: 9, M: 2}), Seed: seed},
+			Status: search.Pending, Epochs: 3}
 		if seed == 0 {
 			trial.Status = search.Diverged
 		}

@@ -132,7 +132,7 @@ func (r Results) Networks() []Network {
 }
 
 // BlockParams are the parameters of a block of a network, in a study of pairs.
-func (r Results) BlockParams(n Network) int { return n.Variant.Params(n.Pair(), r.Study.Kernel) }
+func (r Results) BlockParams(n Network) int { return n.System.BlockParams() }
 
 // NameHeader is the header of the columns that tell one network of the study from another, for NewTable, with a column
 // for each axis. In a study of pairs the parameters are those of a block, else those of the network.

@@ -79,7 +79,8 @@ func (d *Design) normalize(c *checker, s Study) {
 	c.check(!staged || len(d.Pairs) == 0 && d.Budget == 0,
 		"stage_params: the budget of a whole network replaces budget and pairs: want either it or those")
 	c.check(!families || len(d.Pairs) == 0 && d.Variant == "" && (d.Budget != 0 || staged),
-		"families: they choose networks without a variant by budget, stage_params or stage_multiply_adds, in place of pairs")
+		"families: they choose networks without a variant by budget, stage_params or stage_multiply_adds, in place of pairs"+
+			": leave out pairs, variant and kernel = 1")
 	c.check(d.PerFamily >= 0 && d.PerFamily <= 10_000, "per_family %d: want 1 to 10000 networks", d.PerFamily)
 	c.check(families || d.PerFamily == 0, "per_family: it has no effect without families")
 	d.normalizeLayout(c)

@@ -253,6 +253,15 @@ func (d *Design) chooseFamilies(s Study) (chosen []space.System, err error) {
 	if err != nil {
 		return nil, err
 	}
+	lists, err := ownNetworks(budgets)
+	for _, list := range lists {
+		chosen = append(chosen, list[:min(len(list), cmp.Or(d.PerFamily, defaultPerFamily))]...)
+	}
+	return chosen, err
+}
+
+// ownNetworks returns the networks of each budget, without those that an earlier one has under another name.
+func ownNetworks(budgets []space.SystemBudget) (lists [][]space.System, err error) {
 	known := map[string]bool{}
 	for _, b := range budgets {
 		all := b.Systems(context.Background())
@@ -260,16 +269,14 @@ func (d *Design) chooseFamilies(s Study) (chosen []space.System, err error) {
 			return nil, fmt.Errorf("families: no network of %s lies within %g %% of %s; raise tolerance", b.Family,
 				100*b.Tolerance, b)
 		}
-		left := cmp.Or(d.PerFamily, defaultPerFamily)
-		for _, system := range all {
+		lists = append(lists, slices.DeleteFunc(all, func(system space.System) bool {
 			network := fmt.Sprint(system.Block(), system.Ident)
-			if left > 0 && !known[network] {
-				chosen, left = append(chosen, system), left-1
-			}
+			again := known[network]
 			known[network] = true
-		}
+			return again
+		}))
 	}
-	return chosen, nil
+	return lists, nil
 }
 
 // familyBudgets returns the budget of each family.
@@ -295,17 +302,21 @@ func (d *Design) familyBudgets(s Study) (list []space.SystemBudget, err error) {
 }
 
 // LeftOut says how many networks within the tolerance a normalised study leaves out, because
-// PerFamily is smaller: "35 of the 47 networks of IGCV2". It is "" if there are none.
+// PerFamily is smaller: "35 of the 47 networks of IGCV2". A network of two families counts for the first. It is "" if
+// there are none.
 func (s Study) LeftOut() string {
 	budgets, err := s.familyBudgets(s)
 	if err != nil {
 		return ""
 	}
+	lists, err := ownNetworks(budgets)
+	if err != nil {
+		return ""
+	}
 	var text []string
-	for _, b := range budgets {
-		all := len(b.Systems(context.Background()))
-		if out := all - cmp.Or(s.PerFamily, defaultPerFamily); out > 0 {
-			text = append(text, fmt.Sprintf("%d of the %d networks of %s", out, all, b.Family))
+	for i, list := range lists {
+		if out := len(list) - cmp.Or(s.PerFamily, defaultPerFamily); out > 0 {
+			text = append(text, fmt.Sprintf("%d of the %d networks of %s", out, len(list), budgets[i].Family))
 		}
 	}
 	return strings.Join(text, ", ")

@@ -75,6 +75,12 @@ func TestNormalize(t *testing.T) {
 		if len(s.Systems) != 48 || !slices.Contains(s.Systems, "IGC-L40M2") || slices.Contains(s.Systems, "IGCV2-M2K40") {
 			t.Errorf("%d networks: %v", len(s.Systems), s.Systems)
 		}
+		s = budgetStudy()
+		s.Families, s.PerFamily = []string{"IGC", "IGCV2"}, 3
+		s = normal(t, s)
+		if got, want := s.LeftOut(), "6 of the 9 networks of IGC, 36 of the 39 networks of IGCV2"; got != want {
+			t.Errorf("it leaves out %q, want %q", got, want)
+		}
 	})
 	t.Run("families can share a budget of the whole network", func(t *testing.T) {
 		s := budgetStudy()

@@ -59,7 +59,7 @@ func studyToTrain(
 		}
 		if len(keys) > 0 {
 			fmt.Fprintf(stderr, "%s: it goes on with the settings that are stored in %s; "+
-				"the shipped study has another %s\n", study.Name, path, strings.Join(keys, ", "))
+				"the shipped study differs in %s\n", study.Name, path, strings.Join(keys, ", "))
 		}
 	}
 	run.KeepCheckpoints, run.KeepBest, run.CheckpointQuota = study.KeepCheckpoints, study.KeepBest, study.CheckpointQuota

@@ -127,6 +127,7 @@ func (f EDF) layout(size vg.Point, o Options) layout {
 		p.add(series{name: text, look: look, way: way, steps: true})
 		l.entries = append(l.entries, entry{text, look.sample()[:1]})
 	}
+	p.outside = x.high < slices.Min(errors) || x.low > slices.Max(errors) // where all curves are flat
 	p.setRanges(x, o.Y.of(span{0, 1.02}, nil))
 	p.X.Tick.Marker = niceTicks{limit: int(size.X / 35)}
 	p.Y.Tick.Marker = heightTicks(size.Y)

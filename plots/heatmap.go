@@ -127,6 +127,9 @@ func (f HeatMap) layout(size vg.Point, o Options) layout {
 	x, y := span{-0.5, float64(len(ms)) - 0.5}, span{-0.5, float64(len(rows)) - 0.5}
 
 	p := newPanel(face, "secondary partitions M", cmp.Or(f.RowLabel, "parameters of a block"))
+	if p.outside = scale.high < slices.Min(means) || scale.low > slices.Max(means); p.outside {
+		return one(legend{}, p) // which is refused; no scale of colours can be drawn
+	}
 	p.right = &rightAxis{face: face, scale: scale, ticks: heightTicks(size.Y).Ticks(scale.low, scale.high),
 		label: accuracyLabel(o), offset: scaleGap + scaleWidth, color: black}
 	cells := &plotter.HeatMap{GridXYZ: grid, Palette: heat(), Min: scale.low, Max: scale.high}

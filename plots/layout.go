@@ -41,10 +41,8 @@ func (l layout) draw(page draw.Canvas, o Options) error {
 		return fmt.Errorf("the title is %.1f in wide, the figure has room for %.1f in: raise the width or shorten it",
 			w/vg.Inch, room/vg.Inch)
 	}
-	for _, p := range slices.Concat(l.columns...) {
-		if !(p.X.Min < p.X.Max && p.Y.Min < p.Y.Max) || len(p.series) > 0 && !p.showsPoint() {
-			return errors.New("the limits of the axes leave out everything that is drawn")
-		}
+	if err := l.checkLimits(); err != nil {
+		return err
 	}
 	l.legend.face = face
 	inner := draw.Crop(page, pageMargin, -pageMargin, pageMargin, -pageMargin)
@@ -83,6 +81,16 @@ func (l layout) draw(page draw.Canvas, o Options) error {
 		}
 	}
 	l.drawPanels(areas)
+	return nil
+}
+
+// checkLimits returns an error if the limits of the axes leave a panel empty.
+func (l layout) checkLimits() error {
+	for _, p := range slices.Concat(l.columns...) {
+		if !(p.X.Min < p.X.Max && p.Y.Min < p.Y.Max) || len(p.series) > 0 && !p.showsPoint() || p.outside {
+			return errors.New("the limits of the axes leave out everything that is drawn")
+		}
+	}
 	return nil
 }
 

@@ -24,6 +24,7 @@ type panel struct {
 	names          *pointNames // or nil
 	series         []series
 	title          string // of one of several columns, with its letter
+	outside        bool   // the limits leave out everything, though no series shows it
 	// toX is the value of the horizontal axis where a number of its ticks stands; nil if it is that number.
 	toX func(float64) float64
 }
@@ -163,6 +164,9 @@ func (t niceTicks) Ticks(low, high float64) []plot.Tick {
 			decimals := max(0, -int(exponent))
 			if digit == 2.5 {
 				decimals = max(0, 1-int(exponent))
+			}
+			if t.whole {
+				decimals = 0
 			}
 			var ticks []plot.Tick
 			for k := first; k <= last; k++ {

@@ -2,6 +2,7 @@ package plots
 
 import (
 	"math"
+	"strings"
 	"testing"
 
 	"gonum.org/v1/plot"
@@ -100,6 +101,17 @@ func TestNiceTicks(t *testing.T) {
 			t.Fatalf("%v: labels %v", s, ticks)
 		}
 	}))
+}
+
+func TestTicksOfWholeNumbers(t *testing.T) {
+	t.Parallel()
+	var labels []string
+	for _, k := range (niceTicks{limit: 12, whole: true}).Ticks(2, 6) { // the finest step that fits is 0.5
+		labels = append(labels, k.Label)
+	}
+	if got := strings.Join(labels, " "); got != "2 3 4 5 6" {
+		t.Errorf("got %s", got)
+	}
 }
 
 func TestWrap(t *testing.T) {

@@ -112,6 +112,9 @@ func (l *partitionLabels) place(frame draw.Canvas, p *plot.Plot) (labeled []int,
 	labeled = slices.Clone(l.ms)
 	for {
 		n := len(labeled)
+		if n == 0 {
+			return nil, nil, nil // the limits of the axis leave out every M
+		}
 		at = make([]vg.Length, n)
 		needs := make([]vg.Length, n)
 		half := make([]vg.Length, n) // of the widest text

@@ -95,8 +95,8 @@ func (l Limits) of(s span, to func(float64) float64) span {
 	if to == nil {
 		to = func(v float64) float64 { return v }
 	}
-	if !math.IsNaN(l.Low) {
-		s.low = to(l.Low)
+	if low := to(l.Low); !math.IsNaN(l.Low) && !math.IsInf(low, -1) { // a logarithmic axis has no 0
+		s.low = low
 	}
 	if !math.IsNaN(l.High) {
 		s.high = to(l.High)
@@ -144,7 +144,11 @@ func Encode(w io.Writer, format string, f Figure, o Options) error {
 	height := vg.Length(cmp.Or(o.Height, usualHeight*float64(o.scale()))) * vg.Inch
 	if format == "tikz" || format == "dat" {
 		size := vg.Point{X: width / o.scale(), Y: height / o.scale()}
-		t, err := newTikZ(f.layout(size, o), vg.Point{X: width, Y: height}, o)
+		l := f.layout(size, o)
+		if err := l.checkLimits(); err != nil {
+			return err
+		}
+		t, err := newTikZ(l, vg.Point{X: width, Y: height}, o)
 		if err != nil {
 			return err
 		}

@@ -826,6 +826,13 @@ func TestRefused(t *testing.T) {
 		{"limits 3 to 2 of the x axis: want the lower end first", good, plots.Options{X: plots.Limits{Low: 3, High: 2}}},
 		{"leave out everything", good, plots.Options{Y: plots.Limits{Low: 90, High: 95}}},
 		{"leave out everything", good, plots.Options{X: plots.Limits{Low: -4, High: 95}}},
+		{"leave out everything", good, plots.Options{X: plots.Limits{Low: 100, High: 200}}},
+		{"leave out everything", good, plots.Options{X: plots.Limits{Low: 0, High: 0.5}}}, // no 0 on its axis
+		{"leave out everything", rows("1", table1i), plots.Options{Y: plots.Limits{Low: 1000, High: nan}}},
+		{"leave out everything", rows("1", table1i), plots.Options{Y: plots.Limits{Low: 1000, High: 2000}}},
+		{"leave out everything", plots.EDF{Spaces: []plots.DesignSpace{{Name: "s",
+			Networks: []plots.SpaceNetwork{{Name: "a", Accuracies: []float64{50}}}}}},
+			plots.Options{X: plots.Limits{Low: 60, High: 70}}},
 		{"1 panels, want 2 to 6", plots.Panels{Panels: []plots.Panel{{Figure: good}}}, none},
 		{"panel (b): nothing to draw", plots.Panels{Panels: []plots.Panel{{Figure: good}, {Figure: vsM()}}}, none},
 		{"of different kinds", plots.Panels{Panels: []plots.Panel{{Figure: good}, {Figure: cost(1)}}}, none},

@@ -57,7 +57,7 @@ func (b SystemBudget) Validate() error {
 	case b.MultiplyAdds > 0 && b.positions() == 0:
 		return errors.New("want pictures with rows and columns, for which multiply–adds are counted")
 	case b.want() > most*b.positions():
-		return fmt.Errorf("budget %d: want 1 to %d", b.want(), most*b.positions())
+		return fmt.Errorf("budget %d of %s: want 1 to %d", b.want(), b.Family, most*b.positions())
 	}
 	if !b.Whole {
 		return nil

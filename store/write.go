@@ -180,8 +180,7 @@ func (db *DB) moveTrials(
 		return nil, err
 	}
 	if lost > 0 && kept == 0 {
-		why := fmt.Sprintf("with these, none of the trials that are trained would stay in the study, %d", lost)
-		return nil, &ConflictError{Study: name, Database: db.name, Diff: append(changes, why)}
+		return nil, conflictOfExtents(db.name, name, changes, lost)
 	}
 	if leave > 0 {
 		if err := db.checkIdle(ctx, tx, study, name); err != nil {
@@ -194,6 +193,36 @@ func (db *DB) moveTrials(
 		}
 	}
 	return moved, nil
+}
+
+// CheckChange returns the *ConflictError with which a run refuses to go on with a study, as it is stored in a database
+// of this name, with the settings of s and its trials.
+func (r Results) CheckChange(database string, s search.Study, trials []search.Trial) error {
+	if diff := search.Diff(r.Study, s); len(diff) > 0 {
+		return &ConflictError{Study: s.Name, Database: database, Diff: diff}
+	}
+	inside := map[search.Key]bool{}
+	for _, t := range trials {
+		inside[t.Key] = true
+	}
+	kept, lost := 0, 0 // with epochs
+	for i, t := range slices.Concat(r.Trials, r.Outside) {
+		switch {
+		case t.Epoch > 0 && inside[r.Study.KeyAlong(t.Key, s.Axes)]:
+			kept++
+		case t.Epoch > 0 && i < len(r.Trials):
+			lost++
+		}
+	}
+	if lost > 0 && kept == 0 {
+		return conflictOfExtents(database, s.Name, search.Changes(r.Study, s), lost)
+	}
+	return nil
+}
+
+func conflictOfExtents(database, study string, changes []string, lost int) error {
+	why := fmt.Sprintf("with these, none of the trials that are trained would stay in the study, %d", lost)
+	return &ConflictError{Study: study, Database: database, Diff: append(changes, why)}
 }
 
 // checkIdle returns a *BusyError if another process trains trials of a study, as far as this process can know.

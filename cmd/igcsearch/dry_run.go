@@ -38,8 +38,8 @@ func (p *prepared) standing(ctx context.Context, db *store.DB, path string) ([]s
 	if err != nil {
 		return nil, err
 	}
-	if diff := search.Diff(stored.Study, p.study); len(diff) > 0 {
-		return nil, &store.ConflictError{Study: p.study.Name, Database: path, Diff: diff}
+	if err := stored.CheckChange(path, p.study, p.trials); err != nil {
+		return nil, err
 	}
 	p.change = changeOf(stored, p.study, p.trials)
 	at := map[search.Key]search.Trial{}

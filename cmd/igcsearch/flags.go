@@ -235,7 +235,8 @@ func (l *limits) Set(text string) error {
 	if high != "" {
 		ends.High, err2 = strconv.ParseFloat(high, 64)
 	}
-	if !ok || low+high == "" || err1 != nil || err2 != nil || ends.Low >= ends.High || math.IsInf(ends.High-ends.Low, 0) {
+	if !ok || low+high == "" || err1 != nil || err2 != nil || ends.Low >= ends.High ||
+		low != "" && !(math.Abs(ends.Low) <= math.MaxFloat64) || high != "" && !(math.Abs(ends.High) <= math.MaxFloat64) || math.IsInf(ends.High-ends.Low, 0) {
 		return errors.New("want the lower and the upper end, like 40:60, 40: or :60")
 	}
 	l.Limits = ends

@@ -71,8 +71,8 @@ Networks are left out in whose blocks an output does not depend on all inputs.`,
   # products of three or more convolutions, up to twice as wide as these pairs
   igcsearch space --family IGCV2 --budget 4672
 
-  # whole networks of 3 million multiply–adds, in the layout of Figure 3
-  igcsearch space --family RegNetX --budget 3000000 --whole --multiply-adds
+  # whole networks of 30 million multiply–adds, in the layout of Figure 3
+  igcsearch space --family RegNetX --budget 30000000 --whole --multiply-adds
 
   # partitions for each stage, as many parameters as IGC-L24M2 at depth 20
   igcsearch space --stages --depth 20 --budget 151834`,
@@ -143,6 +143,9 @@ func (o spaceOptions) check(changed func(string) bool) error {
 	}
 	if o.top < 1 {
 		return fmt.Errorf("--top %d: want 1 or more", o.top)
+	}
+	if o.size < 1 {
+		return fmt.Errorf("--size %d: want 1 or more rows and columns", o.size)
 	}
 	return nil
 }

@@ -182,12 +182,21 @@ func (l layout) place(page, inner draw.Canvas) ([][]draw.Canvas, error) {
 			}
 		}
 	}
-	if frame.X < minFrame || frame.Y < minFrame {
+	// Where the labels leave no room, plot.Align returns areas of any size.
+	if size := page.Size(); !(frame.X >= minFrame && frame.Y >= minFrame && frame.X <= size.X && frame.Y <= size.Y) {
 		return nil, fmt.Errorf("figure of %.3g × %.3g in: %.2g × %.2g in are left beside its labels and legend;"+
 			" make it larger or draw fewer series", page.Size().X/vg.Inch, page.Size().Y/vg.Inch,
-			max(0, frame.X/vg.Inch), max(0, frame.Y/vg.Inch))
+			room(frame.X, page.Size().X)/vg.Inch, room(frame.Y, page.Size().Y)/vg.Inch)
 	}
 	return areas, nil
+}
+
+// room is a side of a frame, and 0 of one that does not fit the side of its page.
+func room(side, page vg.Length) vg.Length {
+	if side > 0 && side <= page {
+		return side
+	}
+	return 0
 }
 
 // breakLabels breaks the labels of the axes for a frame of this size; a side of 0 removes them.
@@ -207,6 +216,7 @@ func wrap(style text.Style, label string, length vg.Length) string {
 	if length == 0 {
 		return ""
 	}
+	length = min(length, style.Width(label)) // a longer one changes nothing
 	text := breakLines(style, label, length)
 	for n := strings.Count(text, "\n"); length > 0; length-- {
 		shorter := breakLines(style, label, length)

@@ -114,6 +114,20 @@ func TestTicksOfWholeNumbers(t *testing.T) {
 	}
 }
 
+// TestWrapEnds: where a figure has too little room, a frame may be of any size.
+func TestWrapEnds(t *testing.T) {
+	style := Options{}.typeface().label
+	const label = "secondary partitions M"
+	for _, length := range []vg.Length{vg.Length(math.Inf(1)), 1e300} {
+		if got := wrap(style, label, length); got != label {
+			t.Errorf("for a length of %g the label is %q", length, got)
+		}
+	}
+	for _, length := range []vg.Length{vg.Length(math.Inf(-1)), vg.Length(math.NaN()), -1} {
+		wrap(style, label, length)
+	}
+}
+
 func TestWrap(t *testing.T) {
 	t.Parallel()
 	label := "test accuracy, CIFAR-100 (20 superclasses) (%)"

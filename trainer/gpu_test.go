@@ -23,6 +23,7 @@ import (
 	"igcsearch/trainer"
 	"igcsearch/trainer/gpu"
 	"igcsearch/trainer/gpu/emulator"
+	"igcsearch/trainer/interchange"
 )
 
 func TestMain(m *testing.M) {
@@ -84,13 +85,13 @@ func sameTraining(t *testing.T, j search.Job, got, want *recorder) {
 			t.Errorf("epoch %d: %+v, on the processor %+v", i+1, g, w)
 		}
 	}
-	weights := func(r *recorder) []trainer.Tensor {
+	weights := func(r *recorder) []interchange.Tensor {
 		j.From = &r.checkpoints[len(r.checkpoints)-1]
-		list, err := trainer.Weights(j)
+		model, err := trainer.Weights(j)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return list
+		return model.Tensors
 	}
 	theirs := weights(want)
 	for i, tensor := range weights(got) {

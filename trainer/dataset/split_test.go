@@ -66,9 +66,11 @@ func TestSplitPerSeed(t *testing.T) {
 			sets := make([]*dataset.Set, 4)
 			for seed := range sets {
 				wg.Go(func() {
-					if sets[seed], err = base.OfSeed(seed); err != nil {
+					set, err := base.OfSeed(seed)
+					if err != nil {
 						t.Error(err)
 					}
+					sets[seed] = set
 				})
 			}
 			wg.Wait()

@@ -162,7 +162,7 @@ func (p *tab) exported(db string) {
 	}
 	var accuracies []string
 	p.run(chromedp.Evaluate(`[...document.querySelectorAll("td.accuracy")].map((c) => c.textContent)`, &accuracies))
-	table := command(p.t, "export", "sweep", "--db", db, "--format", "markdown")
+	table := exportedTable(p.t, db)
 	for _, a := range accuracies {
 		if !strings.Contains(table, "| "+a+" |") {
 			p.t.Errorf("export has no accuracy %q:\n%s", a, table)

@@ -298,14 +298,19 @@ func TestServePage(t *testing.T) {
 	t.Run("no script but ours", p.testScripts)
 }
 
+// exportedTable returns the table of export without its marks of the best network and of verdicts.
+func exportedTable(t *testing.T, db string) string {
+	return strings.NewReplacer("**", "", "†", "", "‡", "", "§", "").Replace(
+		command(t, "export", "sweep", "--db", db, "--format", "markdown"))
+}
+
 // testNumbers compares the numbers with those of export.
 func (p *servedPage) testNumbers(t *testing.T) {
 	cells, accuracies := shownCells(p.page)
 	if diff := cmp.Diff(exportedCells(t, p.db), cells); diff != "" {
 		t.Errorf("export against page:\n%s", diff)
 	}
-	table := strings.NewReplacer("**", "", "†", "", "‡", "", "§", "").Replace(
-		command(t, "export", "sweep", "--db", p.db, "--format", "markdown"))
+	table := exportedTable(t, p.db)
 	for _, a := range accuracies {
 		if !strings.Contains(table, a) {
 			t.Errorf("export has no %q:\n%s", a, table)

@@ -178,15 +178,7 @@ func runStages(ctx context.Context, o spaceOptions, stdout io.Writer) error {
 	if o.multiplyAdds {
 		b.Params, b.MultiplyAdds = 0, int64(o.budget)
 	}
-	if err := b.Validate(); err != nil {
-		return usageError{err}
-	}
-	systems := b.Systems(ctx)
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	list := report.Networks{Budget: b, List: systems, Top: o.top, Within: o.tolerance.String()}
-	return list.Print(stdout, o.format)
+	return o.printNetworks(ctx, b, report.Networks{Budget: b}, stdout)
 }
 
 func runFamily(ctx context.Context, o spaceOptions, stdout io.Writer) error {
@@ -200,16 +192,24 @@ func runFamily(ctx context.Context, o spaceOptions, stdout io.Writer) error {
 	if o.multiplyAdds {
 		b.Params, b.MultiplyAdds = 0, int64(o.budget)
 	}
+	list := report.Networks{Budget: b}
+	if !o.whole && b.Validate() == nil {
+		list.Bound = b.WidthBound()
+	}
+	return o.printNetworks(ctx, b, list, stdout)
+}
+
+// printNetworks fills in the networks of a budget and prints them.
+func (o spaceOptions) printNetworks(ctx context.Context, b interface {
+	Validate() error
+	Systems(context.Context) []space.System
+}, list report.Networks, stdout io.Writer) error {
 	if err := b.Validate(); err != nil {
 		return usageError{err}
 	}
-	systems := b.Systems(ctx)
+	list.List, list.Top, list.Within = b.Systems(ctx), o.top, o.tolerance.String()
 	if ctx.Err() != nil {
 		return ctx.Err()
-	}
-	list := report.Networks{Budget: b, List: systems, Top: o.top, Within: o.tolerance.String()}
-	if !o.whole {
-		list.Bound = b.WidthBound()
 	}
 	return list.Print(stdout, o.format)
 }

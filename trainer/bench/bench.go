@@ -175,7 +175,7 @@ func Step(ctx context.Context, o Options) (r Result, err error) {
 	if r.Bandwidth, err = bandwidth(team); err != nil {
 		return r, err
 	}
-	r.PeakFlops = team.Peak()
+	r.PeakFlops = team.Peak(kernel.F32)
 	var memory [2]runtime.MemStats
 	var elsewhere uint64
 	between := o.Between
@@ -195,7 +195,7 @@ func Step(ctx context.Context, o Options) (r Result, err error) {
 	}
 	runtime.ReadMemStats(&memory[1])
 	r.Allocations = int(memory[1].Mallocs - memory[0].Mallocs - elsewhere)
-	r.PeakFlops = max(r.PeakFlops, team.Peak())
+	r.PeakFlops = max(r.PeakFlops, team.Peak(kernel.F32))
 	r.ImagesPerSecond = float64(o.Batch) / r.Step.Seconds()
 	eval, err := timed(ctx, o.Steps, func() error { _, err := m.Evaluate(); return err }, nil)
 	if err != nil {
@@ -333,7 +333,7 @@ func Scaling(ctx context.Context, o Options) (r ScalingResult, err error) {
 			ratio[way] = append(ratio[way], rate[way][len(rate[way])-1]/rate[0][len(rate[0])-1])
 		}
 		const d = 100 * time.Millisecond
-		arithmetic = append(arithmetic, all.Multiply(d)/one.Multiply(d))
+		arithmetic = append(arithmetic, all.Multiply(kernel.F32, d)/one.Multiply(kernel.F32, d))
 		rows = append(rows, rowRate(all, o.System.Pair(), d)/rowRate(one, o.System.Pair(), d))
 		var bytes [2]float64
 		for i, t := range []*kernel.Team{one, all} {

@@ -255,7 +255,7 @@ func (o *sum) Do(v ...G.Value) (G.Value, error) {
 	case &to[0] != &a[0]:
 		copy(to, a)
 	}
-	o.run.team.Sum(to, b)
+	o.run.team.Sum(kernel.F32, to, b)
 	return o.to, nil
 }
 

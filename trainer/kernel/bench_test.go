@@ -49,7 +49,7 @@ func BenchmarkRow(b *testing.B) {
 		var a kernel.Arena
 		b.Cleanup(a.Free)
 		team := newTeam(b, &a, isa, 1, g.ScratchLen())
-		peak := team.Peak()
+		peak := team.Peak(kernel.F32)
 		for _, m := range []kernel.Micro{kernel.Primary, kernel.Secondary, kernel.PrimaryGrad, kernel.SecondaryGrad} {
 			if len(g.Mixes) == 0 && (m == kernel.Secondary || m == kernel.SecondaryGrad) {
 				continue

@@ -55,3 +55,11 @@ int igc_best(void) {
 #endif
 	return 0;
 }
+
+int igc_has_native(void) {
+#if defined(__x86_64__)
+	return igc_best() == 2 && __builtin_cpu_supports("avx512bf16");
+#else
+	return 0;
+#endif
+}

@@ -7,6 +7,9 @@
 // The longest side of a kernel, and the most 1x1 factors of a block: as many as a name of IGCV2 may have.
 enum { MAX_K = 7, MAX_MIXES = 19 };
 
+// A round of the probe of bfloat16 has so many independent multiply-adds of pairs, of 16 pairs each.
+enum { BF16_CHAINS = 16 };
+
 // igc_mix is a 1x1 factor of a block: it mixes the channels in partitions of K
 // channels that lie step apart. K*step divides the number of channels.
 typedef struct {
@@ -23,7 +26,8 @@ typedef struct {
 //
 // Sizes are element counts. Pictures are (H, C, W, 16): row h, channel c,
 // column w, lane n lie at ((h*C + c)*W + w)*16 + n, and begin at a multiple of
-// 64 bytes.
+// 64 bytes. They are float32, and with bf16 bfloat16 behind the same pointers;
+// all else is float32 or float64 in both.
 typedef struct {
 	long H, W;      // picture size
 	long KH, KW;    // kernel size, both odd, at most MAX_K
@@ -34,6 +38,8 @@ typedef struct {
 	igc_mix mix[MAX_MIXES];
 	long between;   // a ReLU between the primary convolution and the mixes
 	long linear;    // no ReLU follows the normalisation of the input
+	long bf16;      // x, z, y, g and gx are bfloat16, and so is what products multiply
+	long pictures;  // x is float32 in any case
 	long valid;     // pictures in this block, 1..16; the other lanes are padding
 
 	const float *x;     // (H, L*Ci, W, 16) input: pictures, or the previous block's z
@@ -50,7 +56,7 @@ typedef struct {
 	const float *wpt;   // (L*Ci, Co, KH, KW) primary.weight, in and out exchanged, turned by 180 degrees
 	const float *wst;   // ws, each K x K matrix transposed
 	const float *g;     // (OH, L*Co, OW, 16) gradient of relu(bn(z)) times the ReLU's
-	// (L*Co) if not NULL, g is (L*Co, 16), the same at every position, and the ReLU's gradient is still missing: it is
+	// (L*Co) if not NULL, g is (L*Co, 16) float32, the same at every position, and the ReLU's gradient is still missing: it is
 	// 1 where gscale*z + gshift > 0.
 	const float *gscale, *gshift;
 	const float *ca, *cb, *cc; // (L*Co) gradient of z = ca*g + cb*z + cc
@@ -69,6 +75,7 @@ typedef struct {
 	long H, W, C, K;    // picture size, channels, classes
 	long valid;
 	long linear;        // there is no ReLU
+	long bf16;          // x is bfloat16
 	const float *x;     // (H, C, W, 16)
 	const float *scale, *shift; // (C)
 	float *pool;        // (C, 16)
@@ -91,10 +98,11 @@ typedef struct {
 typedef struct {
 	long H, W, C;
 	long linear;        // there is no ReLU
+	long bf16;          // z, x, out, gx and, if it is not pooled, g are bfloat16
 	const float *z, *scale, *shift; // scale, shift (C)
 	const float *x, *bscale, *bshift;
 	float *out;
-	long pooled;        // g is (C, 16), the same at every position
+	long pooled;        // g is (C, 16) float32, the same at every position
 	const float *g;     // gradient of out
 	float *gx;          // g times the ReLU's: gradient of both terms; may be g
 	double *gsum;       // (C) sum of gx
@@ -105,6 +113,7 @@ typedef struct {
 // stride 2, padding 1, on one block.
 typedef struct {
 	long H, W, C;       // of the input; the output is (OH, OW), half, rounded up
+	long bf16;          // x, out, g and gx are bfloat16
 	const float *x, *scale, *shift; // (H, C, W, 16), (C), (C)
 	float *out;         // (OH, C, OW, 16)
 	const float *g;     // (OH, C, OW, 16) gradient of out
@@ -116,6 +125,7 @@ typedef struct {
 // src, a copy of n floats.
 typedef struct {
 	long rounds;
+	long bf16;     // multiply-adds of pairs of bfloat16
 	const float *src;
 	float *dst;
 	long n;
@@ -132,6 +142,28 @@ typedef struct {
 
 // The micro-kernels of a row, by number.
 enum { IGC_PRIMARY, IGC_SECONDARY, IGC_PRIMARY_GRAD, IGC_SECONDARY_GRAD };
+
+#define IGC_DECLARE_BF16(isa)                             \
+	void igc_bf16_conv_forward_##isa(const igc_conv *);   \
+	void igc_bf16_conv_backward_##isa(const igc_conv *);  \
+	void igc_bf16_pool_forward_##isa(const igc_head *);   \
+	void igc_bf16_pool_backward_##isa(const igc_head *);  \
+	void igc_bf16_linear_forward_##isa(const igc_head *); \
+	void igc_bf16_linear_backward_##isa(const igc_head *); \
+	void igc_bf16_add_forward_##isa(const igc_add *);     \
+	void igc_bf16_add_backward_##isa(const igc_add *);    \
+	void igc_bf16_max_forward_##isa(const igc_max *);     \
+	void igc_bf16_max_backward_##isa(const igc_max *);    \
+	void igc_bf16_sum_##isa(float *, const float *, long n); \
+	void igc_bf16_row_##isa(const igc_conv *, int micro, long n); \
+	void igc_bf16_probe_##isa(igc_probe *);
+
+// Kernels of bfloat16 have the same bits with every instruction set. native has
+// vdpbf16ps, the others do the same by multiply-adds of float32.
+IGC_DECLARE_BF16(native)
+IGC_DECLARE_BF16(avx512)
+IGC_DECLARE_BF16(avx2)
+IGC_DECLARE_BF16(portable)
 
 #define IGC_DECLARE(isa)                                  \
 	void igc_conv_forward_##isa(const igc_conv *);        \
@@ -157,6 +189,10 @@ IGC_DECLARE(portable)
 // its calls. igc_team_new returns NULL if there is no memory or no thread.
 typedef struct igc_team igc_team;
 igc_team *igc_team_new(int isa, int threads, float *scratch, long each);
+// igc_team_emulate makes the team multiply bfloat16 without vdpbf16ps.
+void igc_team_emulate(igc_team *);
+// igc_team_native returns whether the team multiplies bfloat16 by vdpbf16ps.
+int igc_team_native(const igc_team *);
 void igc_team_free(igc_team *);
 
 // Each op runs n calls, one for each block, and returns when all are done.
@@ -171,11 +207,12 @@ void igc_add_forward(igc_team *, const igc_add *, long n);
 void igc_add_backward(igc_team *, const igc_add *, long n);
 void igc_max_forward(igc_team *, const igc_max *, long n);
 void igc_max_backward(igc_team *, const igc_max *, long n);
-// igc_sums: to += from, n floats.
+// igc_sums: to += from, n floats, or with bf16 bfloat16.
 typedef struct {
 	float *to;
 	const float *from;
 	long n;
+	long bf16;
 } igc_sum;
 void igc_sums(igc_team *, const igc_sum *, long n);
 void igc_probe_all(igc_team *, igc_probe *, long n);
@@ -189,5 +226,7 @@ void igc_xent_block(const igc_head *);
 void igc_nesterov(float *w, float *v, const float *g, long n, float lr, float mu, float decay);
 // igc_best returns the number of the best instruction set of this machine.
 int igc_best(void);
+// igc_has_native returns whether this machine has vdpbf16ps.
+int igc_has_native(void);
 
 #endif

@@ -8,3 +8,5 @@
 #define STREAM_END
 #include "tiles16.h"
 #include "body.h"
+#define BF16(name) name##_portable
+#include "bf16.h"

@@ -9,6 +9,12 @@
 // is the same dense arithmetic. Weights have PyTorch's shapes. All sizes are
 // element counts.
 //
+// Precision. With BF16 activations and their gradients are bfloat16, and so is all
+// that a convolution multiplies. They lie in the same slices of float32, two in
+// each: a slice has Precision.Floats floats. Weights, their gradients, statistics
+// and what follows the pool are float32 and float64 as ever. docs/bfloat16.md has
+// the rules.
+//
 // Deferred normalisation. Between two convolutions the network normalises and
 // applies ReLU. Both are affine in each channel once the batch's statistics are
 // known. So a convolution stores its raw output z with the sums of z and z·z. The
@@ -79,11 +85,36 @@ func choose(name string) (ISA, error) {
 	return 0, fmt.Errorf("IGC_ISA=%s: this machine has %v", name, all)
 }
 
+// Precision says what activations are stored as and what convolutions multiply.
+type Precision int
+
+// The precisions.
+const (
+	F32 Precision = iota
+	// BF16 has the same bits with every instruction set.
+	BF16
+)
+
+func (p Precision) String() string { return [...]string{"f32", "bf16"}[p] }
+
+// Floats is how many floats of memory n values take. n is even.
+func (p Precision) Floats(n int) int {
+	if p == BF16 {
+		return n / 2
+	}
+	return n
+}
+
+func (p Precision) c() C.long { return flag(p == BF16) }
+
 // Geometry gives the sizes of a convolution block: L primary KH×KW convolutions
 // of Ci to Co channels with zero padding of half a kernel, and then the 1×1
 // factors Mixes, one after the other. An IGC block has Ci = Co = M and the mix
 // {L, M}; a regular convolution is L = 1 without mixes.
 type Geometry struct {
+	Precision Precision
+	Pictures  bool // the input is float32 in any precision
+
 	H, W      int // of the input
 	KH, KW    int // odd, at most 7
 	Stride    int // 1 or 2
@@ -114,13 +145,19 @@ func (g Geometry) In() int { return g.L * g.Ci }
 // Out is the number of channels written.
 func (g Geometry) Out() int { return g.L * g.Co }
 
-// InLen is the length of the input of a block of pictures, (H, In, W, 16).
-func (g Geometry) InLen() int { return g.H * g.In() * g.W * Lanes }
+// InLen is the length of the slice of a block's input, (H, In, W, 16).
+func (g Geometry) InLen() int {
+	n := g.H * g.In() * g.W * Lanes
+	if g.Pictures {
+		return n
+	}
+	return g.Precision.Floats(n)
+}
 
-// OutLen is the length of the output of a block, (OH, Out, OW, 16).
+// OutLen is the length of the slice of a block's output, (OH, Out, OW, 16).
 func (g Geometry) OutLen() int {
 	h, w := g.Size()
-	return h * g.Out() * w * Lanes
+	return g.Precision.Floats(h * g.Out() * w * Lanes)
 }
 
 // PrimaryLen is the length of the primary weights, (L·Co, Ci, KH, KW).
@@ -150,6 +187,7 @@ func (g Geometry) c() C.igc_conv {
 		panic(fmt.Sprintf("kernel: %d×%d kernels with stride %d", g.KH, g.KW, g.Stride))
 	}
 	a := C.igc_conv{H: C.long(g.H), W: C.long(g.W), L: C.long(g.L), Ci: C.long(g.Ci), Co: C.long(g.Co)}
+	a.bf16, a.pictures = g.Precision.c(), flag(g.Pictures)
 	a.KH, a.KW, a.stride = C.long(g.KH), C.long(g.KW), C.long(g.Stride)
 	if g.StepIn < 1 || g.StepOut < 1 || g.L%g.StepIn != 0 || g.L%g.StepOut != 0 {
 		panic(fmt.Sprintf("kernel: channels %d and %d apart of %d partitions", g.StepIn, g.StepOut, g.L))
@@ -240,9 +278,9 @@ func (c *Conv) forward() C.igc_conv {
 		a.scale, a.shift, a.linear = floats(c.Scale, c.In()), floats(c.Shift, c.In()), flag(c.Linear)
 	}
 	a.wp, a.ws = floats(c.WP, c.PrimaryLen()), floats(c.WS, c.MixesLen())
-	a.z = streamed(c.Z, c.OutLen())
+	a.z = streamed(c.Z, c.OutLen(), c.Precision)
 	if c.Y != nil {
-		a.y = streamed(c.Y, c.OutLen())
+		a.y = streamed(c.Y, c.OutLen(), c.Precision)
 	}
 	if c.Sum != nil {
 		a.sum, a.sumsq = doubles(c.Sum, c.Out()), doubles(c.SumSq, c.Out())
@@ -273,9 +311,10 @@ func (c *Conv) backward() C.igc_conv {
 // average pool, linear layer, softmax and cross-entropy. Each op reads the
 // fields above its results.
 type Head struct {
-	H, W, C, K int  // picture size, channels, classes
-	Linear     bool // there is no ReLU
-	Valid      int  // pictures in the block, 1 … 16
+	Precision  Precision // of X
+	H, W, C, K int       // picture size, channels, classes
+	Linear     bool      // there is no ReLU
+	Valid      int       // pictures in the block, 1 … 16
 
 	X            []float32 // (H, C, W, 16): the z of the last convolution
 	Scale, Shift []float32 // (C)
@@ -297,12 +336,12 @@ type Head struct {
 
 func (h *Head) c() C.igc_head {
 	return C.igc_head{H: C.long(h.H), W: C.long(h.W), C: C.long(h.C), K: C.long(h.K), valid: valid(h.Valid),
-		linear: flag(h.Linear), gain: C.float(h.Gain)}
+		linear: flag(h.Linear), bf16: h.Precision.c(), gain: C.float(h.Gain)}
 }
 
 func (h *Head) poolForward() C.igc_head {
 	a := h.c()
-	a.x, a.scale, a.shift = floats(h.X, h.C*h.H*h.W*Lanes), floats(h.Scale, h.C), floats(h.Shift, h.C)
+	a.x, a.scale, a.shift = floats(h.X, h.Precision.Floats(h.C*h.H*h.W*Lanes)), floats(h.Scale, h.C), floats(h.Shift, h.C)
 	a.pool = floats(h.Pool, h.C*Lanes)
 	if h.Open != nil {
 		a.open, a.openx = floats(h.Open, h.C*Lanes), floats(h.OpenX, h.C*Lanes)
@@ -376,14 +415,15 @@ func floats(s []float32, n int) *C.float {
 	return (*C.float)(unsafe.SliceData(s))
 }
 
-// streamed is floats for memory that is written past the caches, a whole cache line
-// at a time. It must begin at a line, as blocks of pictures in an arena do.
-func streamed(s []float32, n int) *C.float {
-	p := floats(s, n)
-	if uintptr(unsafe.Pointer(p))%alignBytes != 0 {
-		panic("kernel: memory that does not begin at a cache line")
+// streamed is floats for memory that is written past the caches, a whole column of
+// 16 pictures at a time. It must begin at a multiple of its size, as blocks of
+// pictures in an arena do.
+func streamed(s []float32, n int, p Precision) *C.float {
+	f := floats(s, n)
+	if uintptr(unsafe.Pointer(f))%uintptr(4*p.Floats(Lanes)) != 0 {
+		panic("kernel: memory that does not begin at a column")
 	}
-	return p
+	return f
 }
 
 func doubles(s []float64, n int) *C.double {

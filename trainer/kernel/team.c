@@ -18,6 +18,7 @@ typedef void (*job)(const igc_team *, const void *calls, long i, int thread);
 
 struct igc_team {
 	int threads, isa;
+	int native; // vdpbf16ps multiplies bfloat16
 	float *scratch;  // each floats for each thread
 	long each;
 	pthread_t *helpers;
@@ -112,7 +113,7 @@ static void *help(void *arg) {
 igc_team *igc_team_new(int isa, int threads, float *scratch, long each) {
 	igc_team *t = calloc(1, sizeof *t);
 	if (!t) return 0;
-	t->isa = isa, t->threads = 1, t->scratch = scratch, t->each = each;
+	t->isa = isa, t->native = isa == 2 && igc_has_native(), t->threads = 1, t->scratch = scratch, t->each = each;
 	t->helpers = calloc(threads, sizeof *t->helpers);
 	pthread_mutex_init(&t->lock, 0);
 	pthread_cond_init(&t->wake, 0);
@@ -124,6 +125,9 @@ igc_team *igc_team_new(int isa, int threads, float *scratch, long each) {
 	}
 	return t;
 }
+
+void igc_team_emulate(igc_team *t) { t->native = 0; }
+int igc_team_native(const igc_team *t) { return t->native; }
 
 void igc_team_free(igc_team *t) {
 	t->stop = 1;
@@ -156,39 +160,47 @@ static void run(igc_team *t, job f, const void *calls, long n) {
 #define CHOOSE(t, name, ...) \
 	((t)->isa == 2 ? name##_avx512(__VA_ARGS__) : \
 	 (t)->isa == 1 ? name##_avx2(__VA_ARGS__) : name##_portable(__VA_ARGS__))
+#define NATIVE(t, name, ...) (name##_native(__VA_ARGS__))
 #else
 #define CHOOSE(t, name, ...) (name##_portable(__VA_ARGS__))
+#define NATIVE CHOOSE
 #endif
 
-#define CONV(name) \
-	static void name##_one(const igc_team *t, const void *calls, long i, int thread) { \
+// CALL runs igc_<op> on its arguments, or with bf16 igc_bf16_<op>.
+#define CALL(t, bf16, op, ...) \
+	(!(bf16) ? CHOOSE(t, igc_##op, __VA_ARGS__) : \
+	 (t)->native ? NATIVE(t, igc_bf16_##op, __VA_ARGS__) : CHOOSE(t, igc_bf16_##op, __VA_ARGS__))
+
+#define CONV(op) \
+	static void op##_one(const igc_team *t, const void *calls, long i, int thread) { \
 		igc_conv a = ((const igc_conv *)calls)[i]; \
 		a.scratch = t->scratch + thread * t->each; \
-		CHOOSE(t, name, &a); \
+		CALL(t, a.bf16, op, &a); \
 	} \
-	void name(igc_team *t, const igc_conv *calls, long n) { run(t, name##_one, calls, n); }
+	void igc_##op(igc_team *t, const igc_conv *calls, long n) { run(t, op##_one, calls, n); }
 
-CONV(igc_conv_forward)
-CONV(igc_conv_backward)
+CONV(conv_forward)
+CONV(conv_backward)
 
-#define OP(name, type)                                                                     \
-	static void name##_one(const igc_team *t, const void *calls, long i, int thread) {     \
-		CHOOSE(t, name, (const type *)calls + i);                                      \
+#define OP(op, type)                                                                       \
+	static void op##_one(const igc_team *t, const void *calls, long i, int thread) {       \
+		const type *a = (const type *)calls + i;                                       \
+		CALL(t, a->bf16, op, a);                                                       \
 	}                                                                                      \
-	void name(igc_team *t, const type *calls, long n) { run(t, name##_one, calls, n); }
+	void igc_##op(igc_team *t, const type *calls, long n) { run(t, op##_one, calls, n); }
 
-OP(igc_pool_forward, igc_head)
-OP(igc_pool_backward, igc_head)
-OP(igc_linear_forward, igc_head)
-OP(igc_linear_backward, igc_head)
-OP(igc_add_forward, igc_add)
-OP(igc_add_backward, igc_add)
-OP(igc_max_forward, igc_max)
-OP(igc_max_backward, igc_max)
+OP(pool_forward, igc_head)
+OP(pool_backward, igc_head)
+OP(linear_forward, igc_head)
+OP(linear_backward, igc_head)
+OP(add_forward, igc_add)
+OP(add_backward, igc_add)
+OP(max_forward, igc_max)
+OP(max_backward, igc_max)
 
 static void sum_one(const igc_team *t, const void *calls, long i, int thread) {
 	const igc_sum *s = (const igc_sum *)calls + i;
-	CHOOSE(t, igc_sum, s->to, s->from, s->n);
+	CALL(t, s->bf16, sum, s->to, s->from, s->n);
 }
 void igc_sums(igc_team *t, const igc_sum *calls, long n) { run(t, sum_one, calls, n); }
 
@@ -198,13 +210,14 @@ static void xent_one(const igc_team *t, const void *calls, long i, int thread) {
 void igc_xent(igc_team *t, const igc_head *calls, long n) { run(t, xent_one, calls, n); }
 
 static void probe_one(const igc_team *t, const void *calls, long i, int thread) {
-	CHOOSE(t, igc_probe, (igc_probe *)calls + i);
+	igc_probe *p = (igc_probe *)calls + i;
+	CALL(t, p->bf16, probe, p);
 }
 void igc_probe_all(igc_team *t, igc_probe *calls, long n) { run(t, probe_one, calls, n); }
 
 static void row_one(const igc_team *t, const void *calls, long i, int thread) {
 	igc_rows r = ((const igc_rows *)calls)[i];
 	r.conv.scratch = t->scratch + thread * t->each;
-	CHOOSE(t, igc_row, &r.conv, r.micro, r.n);
+	CALL(t, r.conv.bf16, row, &r.conv, r.micro, r.n);
 }
 void igc_row(igc_team *t, const igc_rows *calls, long n) { run(t, row_one, calls, n); }

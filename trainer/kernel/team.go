@@ -52,6 +52,14 @@ func (t *Team) Close() {
 // ISA returns the instruction set.
 func (t *Team) ISA() ISA { return t.isa }
 
+// Native reports whether the processor has an instruction that multiplies what the
+// precision asks for. Where it has none, the kernels get the same bits by others.
+func (t *Team) Native(p Precision) bool { return p == F32 || C.igc_team_native(t.c) != 0 }
+
+// Emulate makes the team compute BF16 without the instruction that Native is about.
+// Tests compare the bits.
+func (t *Team) Emulate() { C.igc_team_emulate(t.c) }
+
 // Threads returns the number of threads.
 func (t *Team) Threads() int { return t.threads }
 
@@ -111,14 +119,15 @@ func (t *Team) MaxBackward(calls []Max) {
 	C.igc_max_backward(t.c, put(&t.maxes, calls, (*Max).backward), C.long(len(calls)))
 }
 
-// Sum adds from to to. Each thread takes a piece of whole cache lines.
-func (t *Team) Sum(to, from []float32) {
+// Sum adds from to to, activations of a precision. Each thread takes a piece of whole
+// cache lines.
+func (t *Team) Sum(p Precision, to, from []float32) {
 	n := (len(to)/t.threads + Lanes) / Lanes * Lanes
 	t.sums = t.sums[:0]
 	for at := 0; at < len(to); at += n {
 		end := min(at+n, len(to))
 		t.sums = append(t.sums, C.igc_sum{to: floats(to[at:end], end-at), from: floats(from[at:end], end-at),
-			n: C.long(end - at)})
+			n: C.long(end - at), bf16: p.c()})
 	}
 	C.igc_sums(t.c, unsafe.SliceData(t.sums), C.long(len(t.sums)))
 }
@@ -133,23 +142,30 @@ func put[Call, CCall any](list *[]CCall, calls []Call, c func(*Call) CCall) *CCa
 }
 
 // Peak returns how many operations a second the threads do together in
-// multiply–adds that use no memory: the best of five tries of about 20 ms.
-func (t *Team) Peak() (flops float64) {
+// multiply–adds of a precision that use no memory: the best of five tries of about
+// 20 ms.
+func (t *Team) Peak(p Precision) (flops float64) {
 	for range 5 {
-		flops = max(flops, t.Multiply(20*time.Millisecond))
+		flops = max(flops, t.Multiply(p, 20*time.Millisecond))
 	}
 	return flops
 }
 
-// Multiply lets every thread do multiply–adds that use no memory for about d, and
-// returns the operations a second of all together.
-func (t *Team) Multiply(d time.Duration) (flops float64) {
+// Multiply lets every thread do multiply–adds of a precision that use no memory for
+// about d, and returns the operations a second of all together.
+func (t *Team) Multiply(p Precision, d time.Duration) (flops float64) {
 	rounds := C.long(d / (4 * time.Nanosecond)) // a round takes 2 to 5 ns on cores of 3 to 4 GHz
 	if n := runtime.NumCPU(); t.threads > n {
 		rounds = max(1, rounds*C.long(n)/C.long(t.threads)) // they take turns
 	}
 	chains := [...]float64{12 * 4, 12 * 8, 16 * 16}[t.isa]
-	seconds := t.probe(func(int) C.igc_probe { return C.igc_probe{rounds: rounds} })
+	if p == BF16 {
+		chains = C.BF16_CHAINS * 32
+		if !t.Native(p) { // pairs take several instructions, which generic code does without registers
+			rounds = max(1, rounds/[...]C.long{50, 10, 4}[t.isa])
+		}
+	}
+	seconds := t.probe(func(int) C.igc_probe { return C.igc_probe{rounds: rounds, bf16: p.c()} })
 	return 2 * chains * float64(rounds) * float64(t.threads) / seconds
 }
 

@@ -10,8 +10,9 @@ import "C"
 // If it is Linear, there is no ReLU: Out = Scale·Z + Shift + B.
 // Z and X are (H, C, W, 16) and the outputs of the branch and of the shortcut.
 type Add struct {
-	H, W, C int
-	Linear  bool
+	Precision Precision // of Z, X, Out, GX and, if it is not pooled, G
+	H, W, C   int
+	Linear    bool
 
 	Z, Scale, Shift   []float32 // (H, C, W, 16), (C), (C)
 	X, XScale, XShift []float32 // (H, C, W, 16), (C), (C); XScale nil: X as it is
@@ -25,9 +26,11 @@ type Add struct {
 	GXSum       []float64 // (C): sum of GX·X, if there is an XScale
 }
 
+func (a *Add) len() int { return a.Precision.Floats(a.H * a.C * a.W * Lanes) }
+
 func (a *Add) forward() C.igc_add {
-	n := a.H * a.C * a.W * Lanes
-	c := C.igc_add{H: C.long(a.H), W: C.long(a.W), C: C.long(a.C), linear: flag(a.Linear)}
+	n := a.len()
+	c := C.igc_add{H: C.long(a.H), W: C.long(a.W), C: C.long(a.C), linear: flag(a.Linear), bf16: a.Precision.c()}
 	c.z, c.scale, c.shift = floats(a.Z, n), floats(a.Scale, a.C), floats(a.Shift, a.C)
 	c.out = floats(a.Out, n)
 	if a.X != nil {
@@ -40,7 +43,7 @@ func (a *Add) forward() C.igc_add {
 }
 
 func (a *Add) backward() C.igc_add {
-	c, n := a.forward(), a.H*a.C*a.W*Lanes
+	c, n := a.forward(), a.len()
 	if a.Pooled {
 		c.pooled, c.g = 1, floats(a.G, a.C*Lanes)
 	} else {
@@ -56,7 +59,8 @@ func (a *Add) backward() C.igc_add {
 // Max is the largest of 3×3 positions of max(0, Scale·X + Shift), stride 2,
 // padding 1, on one block.
 type Max struct {
-	H, W, C int // of the input
+	Precision Precision // of X, Out, G and GX
+	H, W, C   int       // of the input
 
 	X, Scale, Shift []float32 // (H, C, W, 16), (C), (C)
 	Out             []float32 // (⌈H/2⌉, C, ⌈W/2⌉, 16)
@@ -67,18 +71,20 @@ type Max struct {
 	GSum, GXSum []float64 // (C): sums of GX and GX·X
 }
 
-func (m *Max) outLen() int { return (m.H + 1) / 2 * m.C * ((m.W + 1) / 2) * Lanes }
+func (m *Max) inLen() int { return m.Precision.Floats(m.H * m.C * m.W * Lanes) }
+
+func (m *Max) outLen() int { return m.Precision.Floats((m.H + 1) / 2 * m.C * ((m.W + 1) / 2) * Lanes) }
 
 func (m *Max) forward() C.igc_max {
-	c := C.igc_max{H: C.long(m.H), W: C.long(m.W), C: C.long(m.C)}
-	c.x, c.scale, c.shift = floats(m.X, m.H*m.C*m.W*Lanes), floats(m.Scale, m.C), floats(m.Shift, m.C)
+	c := C.igc_max{H: C.long(m.H), W: C.long(m.W), C: C.long(m.C), bf16: m.Precision.c()}
+	c.x, c.scale, c.shift = floats(m.X, m.inLen()), floats(m.Scale, m.C), floats(m.Shift, m.C)
 	c.out = floats(m.Out, m.outLen())
 	return c
 }
 
 func (m *Max) backward() C.igc_max {
 	c := m.forward()
-	c.g, c.gx = floats(m.G, m.outLen()), floats(m.GX, m.H*m.C*m.W*Lanes)
+	c.g, c.gx = floats(m.G, m.outLen()), floats(m.GX, m.inLen())
 	c.gsum, c.gxsum = doubles(m.GSum, m.C), doubles(m.GXSum, m.C)
 	return c
 }

@@ -153,7 +153,7 @@ func TestSum(t *testing.T) {
 				for i := range to {
 					to[i], from[i] = float32(i), float32(2*i)
 				}
-				team.Sum(to, from)
+				team.Sum(kernel.F32, to, from)
 				for i := range to {
 					if to[i] != float32(3*i) {
 						t.Fatalf("%v, %d threads: sum %d of %d is %g", isa, threads, i, n, to[i])

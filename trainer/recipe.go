@@ -7,6 +7,7 @@ import (
 	"igcsearch/space"
 	"igcsearch/trainer/dataset"
 	"igcsearch/trainer/graph"
+	"igcsearch/trainer/kernel"
 )
 
 // Recipe says how the steps of a training run, apart from their rates.
@@ -18,7 +19,7 @@ type Recipe struct {
 
 	// DecayAll, Average and Precise are those of graph.Options.
 	DecayAll, Average, Precise bool
-	Precision                  string // search.PrecisionTF32, or "" for float32
+	Precision                  string // search.Recipe.Precision
 }
 
 // recipe is that of a study.
@@ -38,7 +39,11 @@ func recipe(s search.Study, seed int) Recipe {
 // GraphOptions are the options of a model that is trained by the recipe, on one
 // thread.
 func (r Recipe) GraphOptions() graph.Options {
-	return graph.Options{Threads: 1, DecayAll: r.DecayAll, Average: r.Average, Precise: r.Precise}
+	o := graph.Options{Threads: 1, DecayAll: r.DecayAll, Average: r.Average, Precise: r.Precise}
+	if r.Precision == search.PrecisionBF16 {
+		o.Precision = kernel.BF16
+	}
+	return o
 }
 
 // batch is how many pictures a step has.

@@ -149,7 +149,7 @@ func (c *cpu) Evaluate(ctx context.Context, split *dataset.Split) (s Score, err 
 		if err != nil {
 			return s, err
 		}
-		s.Loss += loss * float64(n)
+		s.Loss += float64(loss * float64(n)) // no fused multiply–add, which only some processors have
 		s.Correct += c.model.Correct(false)
 	}
 	s.Loss /= float64(split.Len())

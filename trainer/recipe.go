@@ -8,6 +8,7 @@ import (
 	"igcsearch/trainer/dataset"
 	"igcsearch/trainer/graph"
 	"igcsearch/trainer/kernel"
+	"igcsearch/trainer/samebits"
 )
 
 // Recipe says how the steps of a training run, apart from their rates.
@@ -89,7 +90,7 @@ func LearningRate(s search.Study, epoch, steps int) float64 {
 
 // learningRate of a step, counted from 0 over the whole training of so many steps.
 func learningRate(s search.Study, step, steps int) float64 {
-	warm := s.Warmup * float64(steps)
+	warm := float64(s.Warmup * float64(steps)) // the conversion prevents a fused multiply–add
 	if step < firstStep(s.Warmup, steps) {
 		return s.LearningRate * min(1, float64(step+1)/warm)
 	}
@@ -99,7 +100,7 @@ func learningRate(s search.Study, step, steps int) float64 {
 	case search.ScheduleLinear:
 		return s.LearningRate * (1 - done)
 	case search.ScheduleCosine:
-		return s.LearningRate * (1 + math.Cos(math.Pi*done)) / 2
+		return s.LearningRate * (1 + samebits.Cos(math.Pi*done)) / 2
 	}
 	rate := s.LearningRate
 	for _, d := range s.Drops {
@@ -114,7 +115,7 @@ func learningRate(s search.Study, step, steps int) float64 {
 // them. Floating point puts some products beside the whole number that they are:
 // 0.07·100 is 7.000000000000001.
 func firstStep(fraction float64, steps int) int {
-	exact := fraction * float64(steps)
+	exact := float64(fraction * float64(steps))
 	if nearest := math.Round(exact); math.Abs(exact-nearest) <= 1e-12*exact {
 		return int(nearest)
 	}
@@ -130,5 +131,5 @@ func averageShare(s search.Study, step, steps int) float64 {
 		horizon = max(1, horizon*float64(steps))
 	}
 	beta := 1 - 1/horizon
-	return (1 - beta) / (1 - math.Pow(beta, float64(step+1)))
+	return (1 - beta) / (1 - samebits.Pow(beta, step+1))
 }

@@ -1,10 +1,11 @@
 // Functions without vectors written by hand: the cross-entropy, and the choice of the
 // instruction set.
 #pragma GCC optimize("O3")
-#include "igc.h"
+#include "bf16_plan.h"
 #include <math.h>
 
 long igc_scratch(const igc_conv *a) {
+	if (a->bf16) return bf16_planned(a).end;
 	const long W = a->W, OW = (W + a->stride - 1) / a->stride, KW = a->KW, Cx = a->L * a->Ci, Cz = a->L * a->Co;
 	const long ring = (a->KH > a->stride ? a->KH : a->stride) * Cx * (W + KW - 1), dring = a->KH * Cz * (OW + KW - 1);
 	const long dz = Cz * (OW + 1), dx = Cx * W;

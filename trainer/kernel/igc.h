@@ -159,9 +159,8 @@ enum { IGC_PRIMARY, IGC_SECONDARY, IGC_PRIMARY_GRAD, IGC_SECONDARY_GRAD };
 	void igc_bf16_probe_##isa(igc_probe *);
 
 // Kernels of bfloat16 have the same bits with every instruction set. native has
-// vdpbf16ps, the others do the same by multiply-adds of float32.
+// vdpbf16ps, the others do the same by multiply-adds of float32, and are slow.
 IGC_DECLARE_BF16(native)
-IGC_DECLARE_BF16(avx512)
 IGC_DECLARE_BF16(avx2)
 IGC_DECLARE_BF16(portable)
 

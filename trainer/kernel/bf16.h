@@ -31,6 +31,7 @@
 typedef unsigned short bf16;
 typedef float vec __attribute__((vector_size(64)));          // 16 float32
 typedef int ivec __attribute__((vector_size(64)));           // 16 pairs of bfloat16
+typedef unsigned uvec __attribute__((vector_size(64)));
 typedef short hvec __attribute__((vector_size(64)));         // 32 bfloat16
 typedef float fmem __attribute__((vector_size(64), aligned(4), may_alias));
 typedef int imem __attribute__((vector_size(64), aligned(2), may_alias));
@@ -199,13 +200,18 @@ static unsigned round1(float f) {
 	return (b + 0x7fff + (b >> 16 & 1)) >> 16;
 }
 
-// pair_weights: out (n, pairs of I, KK) from w (n, I, KK).
-static void pair_weights(unsigned *out, const float *w, long n, long I, long KK) {
+// pair_weights: out (n, pairs of I, KH, KW) from w (n, I, KH, KW). If rows is set, the
+// last of an odd number of channels has pairs of kernel rows: of the first two, and of
+// nothing and the third; they lie where the second and the third row have their place.
+static void pair_weights(unsigned *out, const float *w, long n, long I, long KH, long KW, int rows) {
+	const long KK = KH * KW;
 	for (; n > 0; n--, w += I * KK)
 		for (long i = 0; i < I; i += 2)
 			for (long k = 0; k < KK; k++) {
-				const unsigned hi = i + 1 < I ? round1(w[(i + 1) * KK + k]) : 0;
-				*out++ = round1(w[i * KK + k]) | hi << 16;
+				const float *u = w + i * KK + k;
+				float lo = *u, hi = i + 1 < I ? u[KK] : 0;
+				if (i + 1 == I && rows) lo = k / KW == 1 ? u[-KW] : 0, hi = *u;
+				*out++ = round1(lo) | round1(hi) << 16;
 			}
 }
 
@@ -213,7 +219,7 @@ static void pair_weights(unsigned *out, const float *w, long n, long I, long KK)
 static void pair_mixes(unsigned *out, const float *w, const igc_conv *a, long Cz) {
 	for (long n = 0; n < a->mixes; n++) {
 		const long K = a->mix[n].K;
-		pair_weights(out, w, Cz, K, 1);
+		pair_weights(out, w, Cz, K, 1, 1, 0);
 		out += Cz * PAIRS(K), w += Cz * K;
 	}
 }
@@ -247,15 +253,15 @@ INLINE void put_tile(const int OT, const int PT, bf16 *y, long ycs, const vec ac
 
 // conv_tile: OT output channels by PT columns of one partition, from column p0 on.
 // y (OT, columns, 16) plain, row[k] (pairs, columns, 16) paired and padded or NULL,
-// w (OT, pairs, KH, KW).
+// w (OT, pairs, KH, KW). If odd is set, the last pair is one channel in pairs of rows.
 INLINE void conv_tile(const int OT, const int PT, const taps t, bf16 *y, long ycs, const int *const *row, long xcs,
-		const unsigned *w, long pairs, long p0) {
+		const unsigned *w, long pairs, int odd, long p0) {
 	const long KK = t.KH * t.KW, P = t.KW / 2;
 	vec acc[6][16];
 	UNROLL for (int o = 0; o < OT; o++)
 		UNROLL for (int p = 0; p < PT; p++) acc[o][p] = (vec){0};
 	for (long i = 0; i < pairs; i++) {
-		for (int kh = 0; kh < t.KH; kh++) {
+		for (int kh = odd && i + 1 == pairs; kh < t.KH; kh++) {
 			if (!row[kh]) continue;
 			const int *x = row[kh] + i * xcs + COL(p0, t.in);
 			const unsigned *wk = w + i * KK + kh * t.KW;
@@ -275,13 +281,13 @@ INLINE void conv_tile(const int OT, const int PT, const taps t, bf16 *y, long yc
 }
 
 #define CONV(ot, pt) \
-	for (; p + pt <= n; p += pt) conv_tile(ot, pt, t, yo, ycs, row, xcs, wo, pairs, p);
+	for (; p + pt <= n; p += pt) conv_tile(ot, pt, t, yo, ycs, row, xcs, wo, pairs, odd, p);
 
 // conv_taps: y (L*Co, columns, 16) plain with channel stride ycs = the primary
 // convolution of padded rows (L*pairs, …) with stride xcs. It computes one column
 // more if their number is odd.
 INLINE void conv_taps(const taps t, bf16 *y, long ycs, const int *const *rows, long xcs, long columns,
-		const unsigned *w, long L, long pairs, long Co, stream *next) {
+		const unsigned *w, long L, long pairs, int odd, long Co, stream *next) {
 	const long n = EVEN(columns);
 	for (long l = 0; l < L; l++) {
 		const int *row[MAX_K];
@@ -312,8 +318,8 @@ INLINE void conv_taps(const taps t, bf16 *y, long ycs, const int *const *rows, l
 // 3x3 kernels are compiled on their own, all others in one.
 #define CONV_TAPS(name, kh, kw, in, out, phase) \
 	static __attribute__((noinline)) void name(const taps *t, bf16 *y, long ycs, const int *const *rows, \
-			long xcs, long columns, const unsigned *w, long L, long pairs, long Co, stream *next) { \
-		conv_taps((taps){kh, kw, in, out, phase}, y, ycs, rows, xcs, columns, w, L, pairs, Co, next); \
+			long xcs, long columns, const unsigned *w, long L, long pairs, int odd, long Co, stream *next) { \
+		conv_taps((taps){kh, kw, in, out, phase}, y, ycs, rows, xcs, columns, w, L, pairs, odd, Co, next); \
 	}
 CONV_TAPS(conv_3x3, 3, 3, 1, 1, 0)
 CONV_TAPS(conv_3x3_stride, 3, 3, 2, 1, 0)
@@ -326,7 +332,7 @@ static void conv_row(const igc_conv *a, const bf16_plan *p, bf16 *y, const int *
 		stream *next) {
 	const taps t = {a->KH, a->KW, a->stride, 1, 0};
 	(a->KH != 3 || a->KW != 3 ? conv_any : t.in == 2 ? conv_3x3_stride : conv_3x3)
-		(&t, y, p->zs, rows, p->ap, p->OW, w, a->L, p->xpairs, a->Co, next);
+		(&t, y, p->zs, rows, p->ap, p->OW, w, a->L, p->xpairs, p->xrows, a->Co, next);
 }
 
 // convt_row: a row of dx (L*Ci, W, 16), the gradient by the input, from padded
@@ -336,7 +342,7 @@ static void convt_row(const igc_conv *a, const bf16_plan *p, bf16 *dx, const int
 	for (long phase = 0; phase < a->stride; phase++) {
 		const taps t = {a->KH, a->KW, 1, a->stride, phase};
 		(a->KH != 3 || a->KW != 3 ? conv_any : t.out == 1 ? conv_3x3 : phase ? conv_3x3_odd : conv_3x3_even)(
-			&t, dx, p->dxs, rows, p->dp, (a->W - phase + a->stride - 1) / a->stride, w, a->L, p->zpairs, a->Ci, next);
+			&t, dx, p->dxs, rows, p->dp, (a->W - phase + a->stride - 1) / a->stride, w, a->L, p->zpairs, p->zrows, a->Ci, next);
 	}
 }
 
@@ -552,10 +558,17 @@ INLINE ivec activated(const igc_conv *a, long h, long c, long C, long p, const i
 	return half ? lower(r) : r;
 }
 
+// below makes of a paired vector, whose first channel is that of a row and whose second
+// is 0, pairs of rows: of the row above, which above has in its pairs, and of this one.
+INLINE ivec below(ivec v, const int *above) {
+	return v << 16 | (above ? (ivec)((uvec)ILOAD(above) >> 16) : (ivec){0});
+}
+
 // fill_row: padded rows of a of row h, in the order of the primary partitions: plain
-// (Cx, …) and paired (L*xpairs, …); either may be NULL. The columns of padding are zero
-// from the start and stay so.
-static __attribute__((noinline)) void fill_row(bf16 *plain, int *paired, const igc_conv *a, const bf16_plan *p, long h) {
+// (Cx, …) and paired (L*xpairs, …); either may be NULL. above is the paired row above, or
+// NULL. The columns of padding are zero from the start and stay so.
+static __attribute__((noinline)) void fill_row(bf16 *plain, int *paired, const int *above, const igc_conv *a,
+		const bf16_plan *p, long h) {
 	const long pad = a->KW / 2 * 16;
 	for (long l = 0; l < a->L; l++)
 		for (long i = 0; i < a->Ci; i += 2) {
@@ -563,29 +576,42 @@ static __attribute__((noinline)) void fill_row(bf16 *plain, int *paired, const i
 			const long c = channel(a->Ci, a->step_in, q), d = i + 1 < a->Ci ? channel(a->Ci, a->step_in, q + 1) : -1;
 			bf16 *u = plain ? plain + q * p->as + pad : 0, *v = u + p->as;
 			int *w = paired ? paired + (l * p->xpairs + i / 2) * p->ap + pad : 0;
+			const int *up = above ? above + (l * p->xpairs + i / 2) * p->ap + pad : 0, rows = d < 0 && p->xrows;
 #define FILL(k, half)                                                                                  \
 	const ivec s = activated(a, h, c, p->Cx, k, half);                                             \
 	const ivec t = d >= 0 ? activated(a, h, d, p->Cx, k, half) : (ivec){0};                        \
 	if (u) put(u + (k) * 16, s, half);                                                             \
 	if (u && d >= 0) put(v + (k) * 16, t, half);                                                   \
-	if (w) ISTORE(w + (k) * 16, pair_low(s, t));                                                   \
-	if (w && !half) ISTORE(w + ((k) + 1) * 16, pair_high(s, t));
+	ivec first = pair_low(s, t), second = pair_high(s, t);                                         \
+	if (rows) {                                                                                    \
+		first = below(first, up ? up + (k) * 16 : 0);                                          \
+		second = below(second, up ? up + ((k) + 1) * 16 : 0);                                  \
+	}                                                                                              \
+	if (w) ISTORE(w + (k) * 16, first);                                                            \
+	if (w && !half) ISTORE(w + ((k) + 1) * 16, second);
 			EACH(a->W, FILL);
 #undef FILL
 		}
 }
 
 // pair_row: out, paired, from a plain row of C channels in partitions of K that lie
-// step apart. Columns after an odd last one are written as they are.
+// step apart. Columns after an odd last one are written as they are. If rows is set, the
+// last of an odd number of channels gets pairs of rows; above is the row above, or NULL.
 static __attribute__((noinline)) void pair_row(int *out, long os, const bf16 *in, long is, long columns, long K,
-		long step, long C) {
+		long step, long C, int rows, const int *above) {
 	for (long m = 0; m < C / K; m++)
 		for (long k = 0; k < K; k += 2, out += os) {
+			const int *up = above ? above + (m * PAIRS(K) + k / 2) * os : 0, odd = rows && k + 1 == K;
 			const bf16 *u = in + channel(K, step, m * K + k) * is, *v = k + 1 < K ? u + step * is : 0;
 			for (long p = 0; p < columns; p += 2) {
 				const ivec s = ILOAD(u + p * 16), t = v ? ILOAD(v + p * 16) : (ivec){0};
-				ISTORE(out + p * 16, pair_low(s, t));
-				ISTORE(out + p * 16 + 16, pair_high(s, t));
+				ivec first = pair_low(s, t), second = pair_high(s, t);
+				if (odd) {
+					first = below(first, up ? up + p * 16 : 0);
+					second = below(second, up ? up + p * 16 + 16 : 0);
+				}
+				ISTORE(out + p * 16, first);
+				ISTORE(out + p * 16 + 16, second);
 			}
 		}
 }
@@ -717,7 +743,7 @@ KERNEL(conv_forward, const igc_conv) {
 	const bf16_plan p = bf16_planned(a);
 	const long H = a->H, W = a->W, KH = a->KH, KK = KH * a->KW, S = a->stride, P = KH / 2, Cx = p.Cx, Cz = p.Cz, OW = p.OW;
 	const ivec mask = lane_mask(a->valid);
-	pair_weights(AT(unsigned, p.wp), a->wp, Cz, a->Ci, KK);
+	pair_weights(AT(unsigned, p.wp), a->wp, Cz, a->Ci, KH, a->KW, p.xrows);
 	pair_mixes(AT(unsigned, p.ws), a->ws, a, Cz);
 	memset(a->scratch + p.pa, 0, p.ring * a->L * p.xpairs * p.ap * 4);
 	if (a->sum) {
@@ -725,7 +751,7 @@ KERNEL(conv_forward, const igc_conv) {
 		memset(a->sumsq, 0, Cz * sizeof(double));
 	}
 	for (long h = 0, filled = 0; h < p.OH; h++) {
-		for (; filled < H && filled <= S * h + P; filled++) fill_row(0, PAROW(filled), a, &p, filled);
+		for (; filled < H && filled <= S * h + P; filled++) fill_row(0, PAROW(filled), PAROW(filled - 1), a, &p, filled);
 		const int *rows[MAX_K];
 		for (long k = 0; k < KH; k++) rows[k] = PAROW(S * h - P + k);
 		stream next = {{0}};
@@ -739,7 +765,7 @@ KERNEL(conv_forward, const igc_conv) {
 		const unsigned *w = AT(unsigned, p.ws);
 		for (long n = 0; n < a->mixes; n++) {
 			const igc_mix f = a->mix[n];
-			pair_row(AT(int, p.pair), p.zp, from, p.zs, OW, f.K, f.step, Cz);
+			pair_row(AT(int, p.pair), p.zp, from, p.zs, OW, f.K, f.step, Cz, 0, 0);
 			mix_row(to, p.zs, AT(int, p.pair), p.zp, OW, w, f, Cz, &next);
 			w += Cz * PAIRS(f.K);
 			bf16 *last = from;
@@ -765,11 +791,11 @@ KERNEL(conv_backward, const igc_conv) {
 	memset(a->scratch + p.pdy, 0, KH * L * p.zpairs * p.dp * 4);
 	if (again) {
 		memset(a->scratch + p.pa, 0, p.ring * L * p.xpairs * p.ap * 4);
-		pair_weights(AT(unsigned, p.wp), a->wp, Cz, Ci, KK);
+		pair_weights(AT(unsigned, p.wp), a->wp, Cz, Ci, KH, KW, p.xrows);
 	}
 	if (a->mixes > 1) pair_mixes(AT(unsigned, p.ws), a->ws, a, Cz);
 	pair_mixes(AT(unsigned, p.wst), a->wst, a, Cz);
-	if (a->gx) pair_weights(AT(unsigned, p.wpt), a->wpt, Cx, Co, KK);
+	if (a->gx) pair_weights(AT(unsigned, p.wpt), a->wpt, Cx, Co, KH, KW, p.zrows);
 	if (a->gx && a->scale) {
 		memset(a->gsum, 0, Cx * sizeof(double));
 		memset(a->gxsum, 0, Cx * sizeof(double));
@@ -779,7 +805,7 @@ KERNEL(conv_backward, const igc_conv) {
 	// Row h of dy completes the rows of dx up to S*h + S-1 - P.
 	for (long h = 0, filled = 0, done = 0; h < OH || (a->gx && done < H); h++) {
 		for (; filled < H && filled <= S * h + MAX(P, S - 1 - P); filled++)
-			fill_row(AROW(filled), again ? PAROW(filled) : 0, a, &p, filled);
+			fill_row(AROW(filled), again ? PAROW(filled) : 0, PAROW(filled - 1), a, &p, filled);
 		stream next = {{0}};
 		if (filled < H && !a->pictures)
 			stream_add(&next, (const bf16 *)a->x + filled * Cx * W * 16, LINES(MIN(S, H - filled) * Cx * W));
@@ -813,7 +839,7 @@ KERNEL(conv_backward, const igc_conv) {
 				for (long n = 1; n < a->mixes; n++) {
 					const igc_mix f = a->mix[n - 1];
 					bf16 *to = rest + (n - 1) * Cz * p.zs;
-					pair_row(paired, p.zp, n > 1 ? to - Cz * p.zs : y, n > 1 ? p.zs : ys, OW, f.K, f.step, Cz);
+					pair_row(paired, p.zp, n > 1 ? to - Cz * p.zs : y, n > 1 ? p.zs : ys, OW, f.K, f.step, Cz, 0, 0);
 					mix_row(to, p.zs, paired, p.zp, OW, w, f, Cz, &next);
 					w += Cz * PAIRS(f.K);
 				}
@@ -828,7 +854,7 @@ KERNEL(conv_backward, const igc_conv) {
 					acc -= Cz * f.K * 16, wt -= Cz * PAIRS(f.K);
 					bf16 *in = rest + (n - 1) * Cz * p.zs;
 					mixgrad_row(acc, d, p.zs, n ? in : y, n ? p.zs : ys, OW, f, Cz, &next);
-					pair_row(paired, p.zp, d, p.zs, OW, f.K, f.step, Cz);
+					pair_row(paired, p.zp, d, p.zs, OW, f.K, f.step, Cz, 0, 0);
 					mix_row(n ? in : dy, p.zs, paired, p.zp, OW, wt, f, Cz, &next);
 					d = in;
 				}
@@ -841,7 +867,9 @@ KERNEL(conv_backward, const igc_conv) {
 				rows[k] = AROW(S * h - P + k);
 			}
 			convgrad_row(a, &p, accp, dy, rows, &next);
-			if (a->gx) pair_row(PDYROW(h) + KW / 2 * 16, p.dp, dy, p.zs, OW, Co, 1, Cz);
+			if (a->gx)
+				pair_row(PDYROW(h) + KW / 2 * 16, p.dp, dy, p.zs, OW, Co, 1, Cz, p.zrows,
+					h ? PDYROW(h - 1) + KW / 2 * 16 : 0);
 		}
 		for (; a->gx && done < H && done <= S * h + S - 1 - P; done++) {
 			const int *rows[MAX_K];

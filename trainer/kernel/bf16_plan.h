@@ -15,6 +15,10 @@
 typedef struct {
 	long Cx, Cz, OH, OW;
 	long xpairs, zpairs; // pairs of channels that a primary partition reads, and makes
+	// The last of an odd number of channels has no other to be paired with. Where
+	// kernels have three rows, without a stride, it is paired with itself one row below
+	// instead: two products with every column, not three.
+	int xrows, zrows;
 	long ring;           // rows that the rings have
 	// How far apart channels of plain rows are, in bfloat16, and pairs of paired
 	// rows, in 32-bit lanes: of a (padded), of dy (padded), of z and dx.
@@ -37,6 +41,7 @@ INLINE bf16_plan bf16_planned(const igc_conv *a) {
 	bf16_plan p = {a->L * a->Ci, a->L * a->Co, (a->H + a->stride - 1) / a->stride, (a->W + a->stride - 1) / a->stride};
 	const long KK = a->KH * a->KW, line = 16, columns = MAX(a->W, a->stride * EVEN(p.OW)) + a->KW - 1;
 	p.xpairs = PAIRS(a->Ci), p.zpairs = PAIRS(a->Co);
+	p.xrows = a->KH == 3 && a->stride == 1 && a->Ci % 2, p.zrows = a->KH == 3 && a->stride == 1 && a->Co % 2;
 	p.ring = MAX(a->KH, a->stride);
 	p.as = EVEN(columns) * 16 + 2 * line, p.ap = EVEN(columns) * 16 + line;
 	p.dp = (EVEN(p.OW) + EVEN(a->KW) + 2) * 16 + line;

@@ -20,12 +20,10 @@
 #define TILE 6
 #define MIX_PT 4
 #define GRAD_AT 4
-#define GRAD_BT 5
 #else
 #define TILE 1
 #define MIX_PT 2
 #define GRAD_AT 1
-#define GRAD_BT 1
 #endif
 
 typedef unsigned short bf16;
@@ -124,12 +122,13 @@ INLINE ivec pair_high(ivec a, ivec b) {
 		24, 56, 25, 57, 26, 58, 27, 59, 28, 60, 29, 61, 30, 62, 31, 63});
 }
 
+// hsum adds the lanes: the upper half to the lower, and so on.
 INLINE float hsum(vec v) {
-	float s[16];
-	STORE(s, v);
-	UNROLL for (int w = 8; w; w /= 2)
-		UNROLL for (int k = 0; k < w; k++) s[k] += s[k + w];
-	return s[0];
+	v += __builtin_shuffle(v, (ivec){8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7});
+	v += __builtin_shuffle(v, (ivec){4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11});
+	v += __builtin_shuffle(v, (ivec){2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13});
+	v += __builtin_shuffle(v, (ivec){1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14});
+	return v[0];
 }
 
 // The last column of an odd number is half a vector. get fills the rest with zeros, put
@@ -400,35 +399,50 @@ static __attribute__((noinline)) void mix_row(bf16 *z, long zcs, const int *y, l
 // They add to accumulators of 16 lanes for each weight; reduce() sums the lanes once
 // for each picture block. A lane has two pictures of every second column.
 
-// mixgrad_tile: acc (AT, K, 16) += sum over columns of dz (AT channels) times y (BT channels).
-INLINE void mixgrad_tile(const int AT, const int BT, float *acc, long K, const bf16 *dz, long dzs, const bf16 *y,
-		long ys, long n) {
+// grad_rows are rows of which the gradient of a mix's weights is computed in one go: of
+// the gradient of its output, and of its input. There are n, at most GRAD_ROWS. With
+// several, accumulators are read and written less often: there are more of them than
+// the L1 cache holds.
+typedef struct {
+	const bf16 *dz[GRAD_ROWS], *y[GRAD_ROWS];
+	int n;
+} grad_rows;
+
+// mixgrad_tile: acc (AT, K, 16) += sum over columns of dz (AT channels) times y (BT
+// channels), which are d and e behind the begin of the rows.
+INLINE void mixgrad_tile(const int AT, const int BT, float *acc, long K, const grad_rows *rows, long d, long dzs,
+		long e, long ys, long n) {
 	vec a[4][5];
 	UNROLL for (int i = 0; i < AT; i++)
 		UNROLL for (int j = 0; j < BT; j++) a[i][j] = LOAD(acc + (i * K + j) * 16);
-	for (long k = 0; k < n; k += 32) {
-		ivec v[5];
-		UNROLL for (int j = 0; j < BT; j++) v[j] = ILOAD(y + j * ys + k);
-		UNROLL for (int i = 0; i < AT; i++) {
-			const ivec d = ILOAD(dz + i * dzs + k);
-			UNROLL for (int j = 0; j < BT; j++) a[i][j] = DOT(a[i][j], d, v[j]);
+	for (int r = 0; r < rows->n; r++) {
+		const bf16 *dz = rows->dz[r] + d, *y = rows->y[r] + e;
+		for (long k = 0; k < n; k += 32) {
+			ivec v[5];
+			UNROLL for (int j = 0; j < BT; j++) v[j] = ILOAD(y + j * ys + k);
+			UNROLL for (int i = 0; i < AT; i++) {
+				const ivec u = ILOAD(dz + i * dzs + k);
+				UNROLL for (int j = 0; j < BT; j++) a[i][j] = DOT(a[i][j], u, v[j]);
+			}
 		}
 	}
 	UNROLL for (int i = 0; i < AT; i++)
 		UNROLL for (int j = 0; j < BT; j++) STORE(acc + (i * K + j) * 16, a[i][j]);
 }
 
-#define MIXGRAD(at) \
-	case at: \
-		for (; j + GRAD_BT <= K; j += GRAD_BT) mixgrad_tile(at, GRAD_BT, ai + j * 16, K, di, M * dzs, yi + j * M * ys, M * ys, n); \
-		for (; GRAD_BT > 2 && j + 2 <= K; j += 2) \
-			mixgrad_tile(at, 2, ai + j * 16, K, di, M * dzs, yi + j * M * ys, M * ys, n); \
-		for (; j < K; j++) mixgrad_tile(at, 1, ai + j * 16, K, di, M * dzs, yi + j * M * ys, M * ys, n); \
-		break;
+#define MIXGRAD_TILES(at, bt) \
+	for (; j + bt <= K; j += bt) \
+		mixgrad_tile(at, bt, ai + j * 16, K, rows, d, M * dzs, (first + j * M) * ys, M * ys, n);
+#if TILE == 1
+#define MIXGRAD(at) case at: MIXGRAD_TILES(at, 1) break;
+#else
+#define MIXGRAD(at) case at: MIXGRAD_TILES(at, 5) MIXGRAD_TILES(at, 2) MIXGRAD_TILES(at, 1) break;
+#endif
 
-// mixgrad_row: acc (C, K, 16) += the row's share of the gradient of a mix's weights; dz
-// and y are plain rows (C, W, 16), zero in the column after an odd last one.
-static __attribute__((noinline)) void mixgrad_row(float *acc, const bf16 *dz, long dzs, const bf16 *y, long ys, long W,
+// mixgrad_row: acc (C, K, 16) += the rows' share of the gradient of a mix's weights; dz
+// and y are plain rows (C, W, 16) with channel strides dzs and ys, zero in the column
+// after an odd last one.
+static __attribute__((noinline)) void mixgrad_row(float *acc, const grad_rows *rows, long dzs, long ys, long W,
 		igc_mix f, long C, stream *next) {
 	const long K = f.K, M = f.step, n = EVEN(W) * 16;
 	for (long m = 0; m < C / K; m++) {
@@ -436,13 +450,14 @@ static __attribute__((noinline)) void mixgrad_row(float *acc, const bf16 *dz, lo
 		for (long i = 0; i < K;) {
 			long left = K - i, tiles = (left + GRAD_AT - 1) / GRAD_AT, at = (left + tiles - 1) / tiles, j = 0;
 			float *ai = acc + (m * K + i) * K * 16;
-			const bf16 *di = dz + (i * M + first) * dzs, *yi = y + first * ys;
-#if TILE == 1
-			switch (at) { MIXGRAD(1) }
-#else
-			switch (at) { MIXGRAD(1) MIXGRAD(2) MIXGRAD(3) MIXGRAD(4) }
+			const long d = (i * M + first) * dzs;
+			switch (at) {
+			MIXGRAD(1)
+#if TILE > 1
+			MIXGRAD(2) MIXGRAD(3) MIXGRAD(4)
 #endif
-			ahead(next, at * W * K);
+			}
+			ahead(next, at * W * K * rows->n);
 			i += at;
 		}
 	}
@@ -456,50 +471,71 @@ INLINE ivec shifted(const bf16 *x, const int S) {
 	return (ivec){l[0], l[1], l[2], l[3], l[4], l[5], l[6], l[7], h[0], h[1], h[2], h[3], h[4], h[5], h[6], h[7]};
 }
 
-// convgrad_tile: acc (OT, Ci, KH*KW, 16) += sum over columns of dy (OT channels)
-// times K shifts of RT padded rows of x, the columns S apart: row[r] starts at
-// the column that meets tap at[r] of (Ci, KH*KW).
+// conv_rows are rows of which the gradient of the primary weights is computed in one go:
+// plain rows of dy, and for each the padded plain rows of a that it meets. Of a
+// single row those outside the picture are NULL.
+typedef struct {
+	const bf16 *dy[GRAD_ROWS], *x[GRAD_ROWS][MAX_K];
+	int n;
+} conv_rows;
+
+enum { CHUNK = 64 };
+
+// tap_rows are rows of one partition, and the taps of (Ci, KH*KW) that their first column meets.
+typedef struct {
+	const bf16 *row[GRAD_ROWS][CHUNK];
+	long tap[CHUNK], n;
+} tap_rows;
+
+// convgrad_tile: acc (OT, Ci, KH*KW, 16) += sum over columns of dy (OT channels, d
+// behind the begin of the rows) times K shifts of RT padded rows of x from the q-th on,
+// the columns S apart.
 INLINE void convgrad_tile(const int OT, const int RT, const int K, const int S, float *acc, long taps,
-		const bf16 *dy, long dys, const bf16 *const *row, const long *at, long W) {
-	const bf16 *x[6];
-	vec a[4][6][3];
-	UNROLL for (int r = 0; r < RT; r++) x[r] = row[r];
+		const conv_rows *rows, long d, long dys, const tap_rows *x, long q, long W) {
+	vec a[4][3][3];
 	UNROLL for (int o = 0; o < OT; o++)
 		UNROLL for (int r = 0; r < RT; r++)
-			UNROLL for (int k = 0; k < K; k++) a[o][r][k] = LOAD(acc + (o * taps + at[r] + k) * 16);
-	for (long p = 0; p < W; p += 2) {
-		ivec d[4];
-		UNROLL for (int o = 0; o < OT; o++) d[o] = ILOAD(dy + o * dys + p * 16);
-		UNROLL for (int r = 0; r < RT; r++)
-			UNROLL for (int k = 0; k < K; k++) {
-				const ivec v = shifted(x[r] + (p * S + k) * 16, S);
-				UNROLL for (int o = 0; o < OT; o++) a[o][r][k] = DOT(a[o][r][k], d[o], v);
-			}
+			UNROLL for (int k = 0; k < K; k++) a[o][r][k] = LOAD(acc + (o * taps + x->tap[q + r] + k) * 16);
+	for (int i = 0; i < rows->n; i++) {
+		const bf16 *dy = rows->dy[i] + d, *row[3];
+		UNROLL for (int r = 0; r < RT; r++) row[r] = x->row[i][q + r];
+		for (long p = 0; p < W; p += 2) {
+			ivec u[4];
+			UNROLL for (int o = 0; o < OT; o++) u[o] = ILOAD(dy + o * dys + p * 16);
+			UNROLL for (int r = 0; r < RT; r++)
+				UNROLL for (int k = 0; k < K; k++) {
+					const ivec v = shifted(row[r] + (p * S + k) * 16, S);
+					UNROLL for (int o = 0; o < OT; o++) a[o][r][k] = DOT(a[o][r][k], u[o], v);
+				}
+		}
 	}
 	UNROLL for (int o = 0; o < OT; o++)
 		UNROLL for (int r = 0; r < RT; r++)
-			UNROLL for (int k = 0; k < K; k++) STORE(acc + (o * taps + at[r] + k) * 16, a[o][r][k]);
+			UNROLL for (int k = 0; k < K; k++) STORE(acc + (o * taps + x->tap[q + r] + k) * 16, a[o][r][k]);
 }
 
 #define CONVGRAD(ot, rt) \
-	for (; r + rt <= n; r += rt) convgrad_tile(ot, rt, K, S, ao, taps, dyo, p->zs, row + r, at + r, p->OW);
+	for (; q + rt <= x.n; q += rt) convgrad_tile(ot, rt, K, S, ao, taps, rows, d, p->zs, &x, q, p->OW);
 
-INLINE void convgrad_taps(const int K, const int S, const igc_conv *a, const bf16_plan *p, float *acc, const bf16 *dy,
-		const bf16 *const *rows, stream *next) {
+INLINE void convgrad_taps(const int K, const int S, const igc_conv *a, const bf16_plan *p, float *acc,
+		const conv_rows *rows, stream *next) {
 	const long Ci = a->Ci, Co = a->Co, KH = a->KH, KW = a->KW, taps = Ci * KH * KW;
-	enum { CHUNK = 64 }; // rows at a time
+	const long most = MAX(CHUNK / (KH * (KW / K)), 1); // channels at a time
 	for (long l = 0; l < a->L; l++)
-		for (long tap = 0; tap < taps;) {
-			const bf16 *row[CHUNK];
-			long at[CHUNK], n = 0;
-			for (; n < CHUNK && tap < taps; tap += K) {
-				const bf16 *x = rows[tap / KW % KH];
-				if (x) row[n] = x + (l * Ci + tap / (KH * KW)) * p->as + tap % KW * 16, at[n++] = tap;
-			}
+		for (long first = 0; first < Ci; first += most) {
+			tap_rows x;
+			x.n = 0;
+			for (long i = first; i < MIN(first + most, Ci); i++)
+				for (long kh = 0; kh < KH; kh++)
+					for (long kw = 0; kw < KW && rows->x[0][kh]; kw += K) {
+						for (int r = 0; r < rows->n; r++)
+							x.row[r][x.n] = rows->x[r][kh] + (l * Ci + i) * p->as + kw * 16;
+						x.tap[x.n++] = (i * KH + kh) * KW + kw;
+					}
 			for (long o = 0; o < Co;) {
-				long left = Co - o, tiles = (left + GRAD_AT - 1) / GRAD_AT, ot = (left + tiles - 1) / tiles, r = 0;
+				long left = Co - o, tiles = (left + GRAD_AT - 1) / GRAD_AT, ot = (left + tiles - 1) / tiles, q = 0;
 				float *ao = acc + (l * Co + o) * taps * 16;
-				const bf16 *dyo = dy + (l * Co + o) * p->zs;
+				const long d = (l * Co + o) * p->zs;
 				switch (ot) {
 #if TILE == 1
 				case 1: CONVGRAD(1, 1) break;
@@ -510,21 +546,20 @@ INLINE void convgrad_taps(const int K, const int S, const igc_conv *a, const bf1
 				case 4: CONVGRAD(4, 2) CONVGRAD(4, 1) break;
 #endif
 				}
-				ahead(next, ot * n * K * p->OW);
+				ahead(next, ot * x.n * K * p->OW * rows->n);
 				o += ot;
 			}
 		}
 }
 
-// convgrad_row: acc (L*Co, Ci, KH, KW, 16) += the row's share of the gradient of
-// wp. dy is a plain row, rows are padded plain rows of a.
-static __attribute__((noinline)) void convgrad_row(const igc_conv *a, const bf16_plan *p, float *acc, const bf16 *dy,
-		const bf16 *const *rows, stream *next) {
+// convgrad_row: acc (L*Co, Ci, KH, KW, 16) += the rows' share of the gradient of wp.
+static __attribute__((noinline)) void convgrad_row(const igc_conv *a, const bf16_plan *p, float *acc,
+		const conv_rows *rows, stream *next) {
 	switch (a->KW == 3 ? a->stride : 2 + a->stride) {
-	case 1: convgrad_taps(3, 1, a, p, acc, dy, rows, next); break;
-	case 2: convgrad_taps(3, 2, a, p, acc, dy, rows, next); break;
-	case 3: convgrad_taps(1, 1, a, p, acc, dy, rows, next); break;
-	case 4: convgrad_taps(1, 2, a, p, acc, dy, rows, next); break;
+	case 1: convgrad_taps(3, 1, a, p, acc, rows, next); break;
+	case 2: convgrad_taps(3, 2, a, p, acc, rows, next); break;
+	case 3: convgrad_taps(1, 1, a, p, acc, rows, next); break;
+	case 4: convgrad_taps(1, 2, a, p, acc, rows, next); break;
 	}
 }
 
@@ -782,7 +817,12 @@ KERNEL(conv_backward, const igc_conv) {
 	const long L = a->L, Ci = a->Ci, Co = a->Co, Cx = p.Cx, Cz = p.Cz, OH = p.OH, OW = p.OW, depth = mix_depth(a);
 	const ivec mask = lane_mask(a->valid);
 	const int again = a->mixes && !a->y; // y is computed again
-	bf16 *dz = AT(bf16, p.dz), *dx = AT(bf16, p.dx), *rest = AT(bf16, p.rest);
+	// Rows of a single mix are kept for mixgrad_row, one behind the other; of several mixes,
+	// each gradient takes the place of what the next would need.
+	const int most = a->mixes == 1 ? GRAD_ROWS : 1;
+	grad_rows kept = {{0}};
+	conv_rows met = {{0}};
+	bf16 *dx = AT(bf16, p.dx), *rest = AT(bf16, p.rest);
 	int *paired = AT(int, p.pair);
 	float *accp = AT(float, p.accp), *accs = AT(float, p.accs);
 	memset(accp, 0, Cz * (Ci * KK) * 64);
@@ -817,21 +857,22 @@ KERNEL(conv_backward, const igc_conv) {
 		}
 		stream_start(&next, primary + 2 * mixes + repeated + (a->gx ? primary : 0));
 		if (h < OH) {
-			bf16 *dy = AT(bf16, p.dy);
+			bf16 *dy = AT(bf16, p.dy) + met.n * Cz * p.zs;
 			if (a->mixes) {
+				bf16 *dz = AT(bf16, p.dz) + kept.n * Cz * p.zs, *yrow = AT(bf16, p.y) + kept.n * Cz * p.zs;
 				dz_row(dz, p.zs, a, mask, Cz, OW, h);
-				const bf16 *y = AT(bf16, p.y);
+				const bf16 *y = yrow;
 				long ys = p.zs;
 				if (again) {
 					const int *rows[MAX_K];
 					for (long k = 0; k < KH; k++) rows[k] = PAROW(S * h - P + k);
-					conv_row(a, &p, AT(bf16, p.y), rows, AT(unsigned, p.wp), &next);
-					if (a->between) relu_row(AT(bf16, p.y), p.zs, Cz, OW);
-					blank(AT(bf16, p.y), p.zs, Cz, OW);
+					conv_row(a, &p, yrow, rows, AT(unsigned, p.wp), &next);
+					if (a->between) relu_row(yrow, p.zs, Cz, OW);
+					blank(yrow, p.zs, Cz, OW);
 				} else if (OW % 2) {
 					for (long c = 0; c < Cz; c++)
-						memcpy(AT(bf16, p.y) + c * p.zs, (const bf16 *)a->y + (h * Cz + c) * OW * 16, OW * 32);
-					blank(AT(bf16, p.y), p.zs, Cz, OW);
+						memcpy(yrow + c * p.zs, (const bf16 *)a->y + (h * Cz + c) * OW * 16, OW * 32);
+					blank(yrow, p.zs, Cz, OW);
 				} else {
 					y = (const bf16 *)a->y + h * Cz * OW * 16, ys = OW * 16;
 				}
@@ -853,7 +894,11 @@ KERNEL(conv_backward, const igc_conv) {
 					const igc_mix f = a->mix[n];
 					acc -= Cz * f.K * 16, wt -= Cz * PAIRS(f.K);
 					bf16 *in = rest + (n - 1) * Cz * p.zs;
-					mixgrad_row(acc, d, p.zs, n ? in : y, n ? p.zs : ys, OW, f, Cz, &next);
+					kept.dz[kept.n] = d, kept.y[kept.n++] = n ? in : y;
+					if (kept.n == most || h + 1 == OH) {
+						mixgrad_row(acc, &kept, p.zs, n ? p.zs : ys, OW, f, Cz, &next);
+						kept.n = 0;
+					}
 					pair_row(paired, p.zp, d, p.zs, OW, f.K, f.step, Cz, 0, 0);
 					mix_row(n ? in : dy, p.zs, paired, p.zp, OW, wt, f, Cz, &next);
 					d = in;
@@ -862,11 +907,12 @@ KERNEL(conv_backward, const igc_conv) {
 			} else {
 				dz_row(dy, p.zs, a, mask, Cz, OW, h);
 			}
-			const bf16 *rows[MAX_K];
-			for (long k = 0; k < KH; k++) {
-				rows[k] = AROW(S * h - P + k);
-			}
-			convgrad_row(a, &p, accp, dy, rows, &next);
+			// Rows at the borders of the picture, which meet fewer rows of a, go alone.
+			const int inside = S * h - P >= 0 && S * h - P + KH <= H;
+			if (met.n && !inside) convgrad_row(a, &p, accp, &met, &next), met.n = 0;
+			for (long k = 0; k < KH; k++) met.x[met.n][k] = AROW(S * h - P + k);
+			met.dy[met.n++] = dy;
+			if (met.n == GRAD_ROWS || !inside || h + 1 == OH) convgrad_row(a, &p, accp, &met, &next), met.n = 0;
 			if (a->gx)
 				pair_row(PDYROW(h) + KW / 2 * 16, p.dp, dy, p.zs, OW, Co, 1, Cz, p.zrows,
 					h ? PDYROW(h - 1) + KW / 2 * 16 : 0);
@@ -1117,9 +1163,10 @@ KERNEL(linear_backward, const igc_head) {
 void BF16(igc_bf16_row)(const igc_conv *a, int micro, long n) {
 	const bf16_plan p = bf16_planned(a);
 	const int *rows[MAX_K];
-	const bf16 *plain[MAX_K];
+	conv_rows met = {{AT(bf16, p.dy)}, .n = 1};
 	const long H = a->KH;
-	for (long k = 0; k < a->KH; k++) rows[k] = PAROW(k), plain[k] = AROW(k);
+	for (long k = 0; k < a->KH; k++) rows[k] = PAROW(k), met.x[0][k] = AROW(k);
+	const grad_rows kept = {{AT(bf16, p.dz)}, {AT(bf16, p.y)}, 1};
 	stream none = {{0}};
 	for (long i = 0; i < n; i++) {
 		switch (micro) {
@@ -1128,10 +1175,10 @@ void BF16(igc_bf16_row)(const igc_conv *a, int micro, long n) {
 			for (long m = 0; m < a->mixes; m++)
 				mix_row(AT(bf16, p.dz), p.zs, AT(int, p.pair), p.zp, p.OW, AT(unsigned, p.ws), a->mix[m], p.Cz, &none);
 			break;
-		case IGC_PRIMARY_GRAD: convgrad_row(a, &p, AT(float, p.accp), AT(bf16, p.dy), plain, &none); break;
+		case IGC_PRIMARY_GRAD: convgrad_row(a, &p, AT(float, p.accp), &met, &none); break;
 		case IGC_SECONDARY_GRAD:
 			for (long m = 0; m < a->mixes; m++)
-				mixgrad_row(AT(float, p.accs), AT(bf16, p.dz), p.zs, AT(bf16, p.y), p.zs, p.OW, a->mix[m], p.Cz, &none);
+				mixgrad_row(AT(float, p.accs), &kept, p.zs, p.zs, p.OW, a->mix[m], p.Cz, &none);
 			break;
 		}
 	}

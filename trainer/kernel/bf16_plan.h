@@ -9,6 +9,8 @@
 #define IGC_BF16_PLAN_H
 #include "rows.h"
 
+enum { GRAD_ROWS = 2 }; // see grad_rows in bf16.h
+
 #define EVEN(n) (((n) + 1) / 2 * 2)
 #define PAIRS(n) (((n) + 1) / 2)
 
@@ -28,7 +30,7 @@ typedef struct {
 	// Offsets in the scratch memory, in floats.
 	long a, pa;          // ring x (Cx, …) plain and (L*xpairs, …) paired: padded rows of a
 	long pdy;            // KH x (L*zpairs, …): padded rows of dy, paired
-	long dz, y, dy;      // (Cz, …) plain rows
+	long dz, y, dy;      // GRAD_ROWS x (Cz, …) plain rows
 	long rest;           // mixes x (Cz, …): what the mixes read and make
 	long pair;           // (mpairs, …): what a mix multiplies
 	long dx;             // (Cx, …)
@@ -42,7 +44,7 @@ INLINE bf16_plan bf16_planned(const igc_conv *a) {
 	const long KK = a->KH * a->KW, line = 16, columns = MAX(a->W, a->stride * EVEN(p.OW)) + a->KW - 1;
 	p.xpairs = PAIRS(a->Ci), p.zpairs = PAIRS(a->Co);
 	p.xrows = a->KH == 3 && a->stride == 1 && a->Ci % 2, p.zrows = a->KH == 3 && a->stride == 1 && a->Co % 2;
-	p.ring = MAX(a->KH, a->stride);
+	p.ring = MAX(a->KH, a->stride) + a->stride * (GRAD_ROWS - 1);
 	p.as = EVEN(columns) * 16 + 2 * line, p.ap = EVEN(columns) * 16 + line;
 	p.dp = (EVEN(p.OW) + EVEN(a->KW) + 2) * 16 + line;
 	p.zs = EVEN(p.OW) * 16 + 2 * line, p.zp = EVEN(p.OW) * 16 + line;
@@ -57,9 +59,9 @@ INLINE bf16_plan bf16_planned(const igc_conv *a) {
 	ROOM(a, p.ring * p.Cx * p.as / 2);
 	ROOM(pa, p.ring * a->L * p.xpairs * p.ap);
 	ROOM(pdy, a->KH * a->L * p.zpairs * p.dp);
-	ROOM(dz, p.Cz * p.zs / 2);
-	ROOM(y, p.Cz * p.zs / 2);
-	ROOM(dy, p.Cz * p.zs / 2);
+	ROOM(dz, GRAD_ROWS * p.Cz * p.zs / 2);
+	ROOM(y, GRAD_ROWS * p.Cz * p.zs / 2);
+	ROOM(dy, GRAD_ROWS * p.Cz * p.zs / 2);
 	ROOM(rest, a->mixes * p.Cz * p.zs / 2);
 	ROOM(pair, p.mpairs * p.zp);
 	ROOM(dx, p.Cx * p.dxs / 2);

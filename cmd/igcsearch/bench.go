@@ -104,15 +104,15 @@ const benchLong = `bench trains the network of each pair on random pictures for 
 shows the median time of a step: forward pass, gradients and update of one
 batch. GFLOP/s counts two operations for each multiply–add, three times those
 of the forward pass; the peak is what the same threads reach without memory, by
-the instruction that the line above the table names.
-GB/s counts the activations and their gradients each time an op must read or
-write them; the bandwidth is that of a copy by the same threads. "bound" is
-what a step cannot be faster than, even if all else were free.
+the instruction that the line above the table names. GB/s counts the activations
+and their gradients each time an op must read or write them; the bandwidth is that
+of a copy by the same threads. "bound" is what a step cannot be faster than, even if
+all else were free.
 
---precision f32,bf16 measures both, half of the steps of the one, half of those of
-the other, and again; two more columns compare speed and memory with f32. Of several
-pairs the last rows have geometric means: of all, of those of each study, and of
-those with M = 2; and the lowest and highest values.
+--precision f32,bf16 measures both: half of the steps of the one, half of those of
+the other, and then the other halves. Two more columns compare speed and memory with
+f32. If there are several pairs, the last rows have geometric means of all, of those of
+each study and of those with M = 2, and the lowest and the highest values.
 
 "eval" is the rate of evaluation in units of that of training, "input" the time
 to crop, mirror and normalise a batch on one thread in percent of the step, "MB"
@@ -137,8 +137,8 @@ training on a GPU alone before it has that of all.
 
 --peer compares with another implementation: the command gets the arguments
 --pairs LxM --batch N --threads N, and prints JSON lines with "step_s", the seconds
-of a step; of several the least counts, and the column "peer" has the "precision" and
-"layout" of its line. On a processor it runs between the two halves
+of a step; of several the least counts, and on a processor the column "peer" shows the
+"precision" and the "layout" of that line. There the peer runs between the two halves
 of our steps, on a GPU after our row is written. Of a peer that fails, or takes longer
 than --peer-limit, what it had printed counts; without that its columns stay empty.
 bench goes on, and its exit code is 1. As JSON each line of a peer is a line of its own.

@@ -16,18 +16,18 @@ import (
 	"igcsearch/trainer/kernel"
 )
 
-// bf16Plans are the plans of networks, and one of pictures so small that the
-// gradient of the pool has as many floats as an activation.
-func bf16Plans() map[string]func(t *testing.T, o graph.Options) (m *graph.Model, batch int) {
-	all := map[string]func(t *testing.T, o graph.Options) (*graph.Model, int){
-		"pictures of two pixels": func(t *testing.T, o graph.Options) (*graph.Model, int) {
+// bf16Networks are the networks, and one of pictures so small that the gradient of the
+// pool has as many floats as an activation. Each function makes a model for a batch.
+func bf16Networks() map[string]func(t *testing.T, batch int, o graph.Options) *graph.Model {
+	all := map[string]func(t *testing.T, batch int, o graph.Options) *graph.Model{
+		"pictures of two pixels": func(t *testing.T, batch int, o graph.Options) *graph.Model {
 			return newSystem(t, "IGC-L4M2+Ident.", space.Plan{Layout: space.Flat, Depth: 6,
-				In: space.Shape{C: 3, H: 1, W: 2}, Classes: networkClasses}, 18, o), 18
+				In: space.Shape{C: 3, H: 1, W: 2}, Classes: networkClasses}, batch, o)
 		},
 	}
 	for _, c := range networks {
-		all[networkName(c.system, c.layout)] = func(t *testing.T, o graph.Options) (*graph.Model, int) {
-			return newSystem(t, c.system, networkPlan(c.layout, c.depth, c.side), c.batch, o), c.batch
+		all[networkName(c.system, c.layout)] = func(t *testing.T, batch int, o graph.Options) *graph.Model {
+			return newSystem(t, c.system, networkPlan(c.layout, c.depth, c.side), batch, o)
 		}
 	}
 	return all
@@ -70,6 +70,32 @@ func trainThree(t *testing.T, m *graph.Model, batch int) (losses []float64, grad
 	return append(losses, loss), grads, tensors
 }
 
+// stepAndEvaluate returns the loss and the gradients of a step, and the loss of an
+// evaluation by the statistics of its pictures.
+func stepAndEvaluate(t *testing.T, m *graph.Model, batch int) (losses []float64, grads []float32) {
+	t.Helper()
+	fill(m, names(m))
+	in := m.Net.Input()
+	labels := make([]int, batch)
+	for i := range labels {
+		labels[i] = i * i % networkClasses
+	}
+	feed(m, formula(100, batch*in.C*in.H*in.W), labels)
+	loss := step(t, m)
+	for _, p := range m.Params {
+		grads = append(grads, p.Grad...)
+	}
+	if err := m.Measure(); err != nil {
+		t.Fatal(err)
+	}
+	m.Measured()
+	evaluation, err := m.Evaluate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []float64{loss, evaluation}, grads
+}
+
 // bits is a checksum of what trainThree returns.
 func bits(losses []float64, grads, tensors []float32) string {
 	h := fnv.New64a()
@@ -87,7 +113,7 @@ func bits(losses []float64, grads, tensors []float32) string {
 // multiplies bfloat16, and on one and three threads. The bits are recorded, so
 // that those of another machine are compared with them.
 func TestBF16HasTheSameBitsEverywhere(t *testing.T) {
-	const path = "testdata/bf16.json"
+	const path, batch = "testdata/bf16.json", 18 // two blocks, one of them not full
 	recorded := map[string]string{}
 	if text, err := os.ReadFile(path); err != nil && !*update {
 		t.Fatal(err)
@@ -96,30 +122,29 @@ func TestBF16HasTheSameBitsEverywhere(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for name, network := range bf16Plans() {
+	for name, network := range bf16Networks() {
 		t.Run(name, func(t *testing.T) {
+			type how struct {
+				isa     kernel.ISA
+				threads int
+				emulate bool
+			}
+			all := []how{{kernel.Available()[0], 1, false}}
 			for _, isa := range kernel.Available() {
-				for _, c := range []struct {
-					threads int
-					emulate bool
-				}{{1, false}, {3, true}} {
-					m, batch := network(t, graph.Options{ISA: isa, Threads: c.threads, Precision: kernel.BF16,
-						Average: true, Precise: true})
-					how := []string{isa.String(), fmt.Sprintf("%d threads", c.threads)}
-					if m.Team().Native(kernel.BF16) {
-						how = append(how, "native")
-						if c.emulate {
-							m.Team().Emulate()
-							how = append(how, "emulated")
-						}
-					}
-					got := bits(trainThree(t, m, batch))
-					if *update && recorded[name] == "" {
-						recorded[name] = got
-					}
-					if got != recorded[name] {
-						t.Errorf("%s: the bits have the sum %s, want %s", strings.Join(how, ", "), got, recorded[name])
-					}
+				all = append(all, how{isa, 3, true})
+			}
+			for _, h := range all {
+				m := network(t, batch, graph.Options{ISA: h.isa, Threads: h.threads, Precision: kernel.BF16, Average: true,
+					Precise: true})
+				if h.emulate {
+					m.Team().Emulate()
+				}
+				got := bits(trainThree(t, m, batch))
+				if *update && recorded[name] == "" {
+					recorded[name] = got
+				}
+				if got != recorded[name] {
+					t.Errorf("%+v: the bits have the sum %s, want %s", h, got, recorded[name])
 				}
 			}
 		})
@@ -135,23 +160,26 @@ func TestBF16HasTheSameBitsEverywhere(t *testing.T) {
 	}
 }
 
-// TestBF16IsNearFloat32 holds losses and the first gradients of bfloat16 to those of
-// float32, which other tests hold to PyTorch's.
+// TestBF16IsNearFloat32 holds the loss, the gradients and the loss of an evaluation to
+// those of float32, which other tests hold to PyTorch's. There is no update between,
+// after which these networks would drift apart. Where a rounding moves a value across
+// a kink, gradients differ more than losses.
 func TestBF16IsNearFloat32(t *testing.T) {
+	const batch = 64
 	isa, err := kernel.Detect()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, network := range bf16Plans() {
+	for name, network := range bf16Networks() {
 		t.Run(name, func(t *testing.T) {
 			var losses [2][]float64
 			var grads [2][]float32
 			for i, p := range []kernel.Precision{kernel.F32, kernel.BF16} {
-				m, batch := network(t, graph.Options{ISA: isa, Threads: 1, Precision: p, Average: true, Precise: true})
-				losses[i], grads[i], _ = trainThree(t, m, batch)
+				m := network(t, batch, graph.Options{ISA: isa, Threads: 1, Precision: p, Precise: true})
+				losses[i], grads[i] = stepAndEvaluate(t, m, batch)
 			}
 			for s, want := range losses[0] {
-				if got := losses[1][s]; !(math.Abs(got-want) <= 0.03*want) {
+				if got := losses[1][s]; !(math.Abs(got-want) <= 0.01*want) {
 					t.Errorf("loss %d is %.4f, in float32 %.4f", s, got, want)
 				}
 			}
@@ -160,7 +188,7 @@ func TestBF16IsNearFloat32(t *testing.T) {
 				y := float64(grads[1][i])
 				dot, a, b = dot+float64(x)*y, a+float64(x)*float64(x), b+y*y
 			}
-			if cosine := dot / math.Sqrt(a*b); !(cosine > 0.99) || !(math.Abs(b/a-1) < 0.05) {
+			if cosine := dot / math.Sqrt(a*b); !(cosine > 0.9) || !(math.Abs(b/a-1) < 0.15) {
 				t.Errorf("the gradients have the cosine %.4f, and lengths %.4g and in float32 %.4g", cosine, math.Sqrt(b),
 					math.Sqrt(a))
 			}

@@ -122,6 +122,21 @@ INLINE ivec pair_high(ivec a, ivec b) {
 		24, 56, 25, 57, 26, 58, 27, 59, 28, 60, 29, 61, 30, 62, 31, 63});
 }
 
+// split is a plain vector as float32: its even and its odd elements.
+typedef struct { vec e, o; } split;
+
+// pair_split_low and pair_split_high are pair_low and pair_high of what is not rounded yet.
+INLINE ivec pair_split_low(split a, split b) {
+	return (ivec)__builtin_shuffle((hvec)PACK(a.e, b.e), (hvec)PACK(a.o, b.o),
+		(hvec){0, 16, 32, 48, 1, 17, 33, 49, 2, 18, 34, 50, 3, 19, 35, 51, 4, 20, 36, 52, 5, 21, 37, 53, 6, 22, 38, 54,
+			7, 23, 39, 55});
+}
+INLINE ivec pair_split_high(split a, split b) {
+	return (ivec)__builtin_shuffle((hvec)PACK(a.e, b.e), (hvec)PACK(a.o, b.o),
+		(hvec){8, 24, 40, 56, 9, 25, 41, 57, 10, 26, 42, 58, 11, 27, 43, 59, 12, 28, 44, 60, 13, 29, 45, 61, 14, 30, 46, 62,
+			15, 31, 47, 63});
+}
+
 // hsum adds the lanes: the upper half to the lower, and so on.
 INLINE float hsum(vec v) {
 	v += __builtin_shuffle(v, (ivec){8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7});
@@ -185,18 +200,19 @@ INLINE void restore(unsigned long old) { __asm__ volatile("msr fpcr, %0" : : "r"
 
 // ---- weights ----
 
-static unsigned bits(float f) {
+INLINE unsigned bits(float f) {
 	unsigned b;
 	memcpy(&b, &f, 4);
 	return b;
 }
 
-// round1 rounds one number as PACK does.
-static unsigned round1(float f) {
-	const unsigned b = bits(f);
-	if ((b & 0x7fffffff) > 0x7f800000) return b >> 16 | 0x40;
-	if ((b & 0x7fffffff) < 0x00800000) return b >> 31 << 15;
-	return (b + 0x7fff + (b >> 16 & 1)) >> 16;
+// round1 rounds one number as PACK does. It has no branch, so that loops of it become
+// vectors.
+INLINE unsigned round1(float f) {
+	const unsigned b = bits(f), size = b & 0x7fffffff;
+	const unsigned near = (b + 0x7fff + (b >> 16 & 1)) >> 16;
+	const unsigned r = size < 0x00800000 ? b >> 31 << 15 : near;
+	return size > 0x7f800000 ? b >> 16 | 0x40 : r;
 }
 
 // pair_weights: out (n, pairs of I, KH, KW) from w (n, I, KH, KW). If rows is set, the
@@ -204,14 +220,19 @@ static unsigned round1(float f) {
 // nothing and the third; they lie where the second and the third row have their place.
 static void pair_weights(unsigned *out, const float *w, long n, long I, long KH, long KW, int rows) {
 	const long KK = KH * KW;
-	for (; n > 0; n--, w += I * KK)
-		for (long i = 0; i < I; i += 2)
-			for (long k = 0; k < KK; k++) {
-				const float *u = w + i * KK + k;
-				float lo = *u, hi = i + 1 < I ? u[KK] : 0;
-				if (i + 1 == I && rows) lo = k / KW == 1 ? u[-KW] : 0, hi = *u;
-				*out++ = round1(lo) | round1(hi) << 16;
-			}
+	if (KK == 1 && I % 2 == 0) { // the pairs of all rows are one sequence
+		for (long k = 0; k < n * I / 2; k++) out[k] = round1(w[2 * k]) | round1(w[2 * k + 1]) << 16;
+		return;
+	}
+	for (; n > 0; n--) {
+		long i = 0;
+		for (; i + 1 < I; i += 2, w += 2 * KK, out += KK)
+			for (long k = 0; k < KK; k++) out[k] = round1(w[k]) | round1(w[KK + k]) << 16;
+		if (i == I) continue;
+		for (long k = 0; k < KK; k++) out[k] = rows ? round1(w[k]) << 16 : round1(w[k]);
+		for (long k = 0; k < KW && rows; k++) out[KW + k] |= round1(w[k]);
+		w += KK, out += KK;
+	}
 }
 
 // pair_mixes: the weights of all mixes.
@@ -578,19 +599,19 @@ INLINE ivec lane_mask(long valid) {
 }
 
 // activated is a of two columns of channel c: x normalised, with its ReLU.
-INLINE ivec activated(const igc_conv *a, long h, long c, long C, long p, const int half) {
-	const long at = ((h * C + c) * a->W + p) * 16;
-	if (a->pictures) {
-		const float *x = a->x + at;
-		return PACK(LOAD(x), half ? (vec){0} : LOAD(x + 16));
-	}
-	const ivec v = get((const bf16 *)a->x + at, half);
-	if (!a->scale) return v;
+INLINE split activated(const igc_conv *a, const bf16 *x, long c, const int half) {
+	const ivec v = get(x, half);
 	const vec scale = BC(a->scale[c]), shift = BC(a->shift[c]);
-	vec e = FMA(scale, even(v), shift), o = FMA(scale, odd(v), shift);
-	if (!a->linear) e = RELU(e), o = RELU(o);
-	const ivec r = join(e, o);
-	return half ? lower(r) : r;
+	split r = {FMA(scale, even(v), shift), FMA(scale, odd(v), shift)};
+	if (!a->linear) r.e = RELU(r.e), r.o = RELU(r.o);
+	if (half) r.e = (vec)lower((ivec)r.e), r.o = (vec)lower((ivec)r.o);
+	return r;
+}
+
+// as_it_is is x of two columns where there is no normalisation.
+INLINE ivec as_it_is(const igc_conv *a, long at, const int half) {
+	if (!a->pictures) return get((const bf16 *)a->x + at, half);
+	return PACK(LOAD(a->x + at), half ? (vec){0} : LOAD(a->x + at + 16));
 }
 
 // below makes of a paired vector, whose first channel is that of a row and whose second
@@ -599,34 +620,51 @@ INLINE ivec below(ivec v, const int *above) {
 	return v << 16 | (above ? (ivec)((uvec)ILOAD(above) >> 16) : (ivec){0});
 }
 
-// fill_row: padded rows of a of row h, in the order of the primary partitions: plain
-// (Cx, …) and paired (L*xpairs, …); either may be NULL. above is the paired row above, or
-// NULL. The columns of padding are zero from the start and stay so.
-static __attribute__((noinline)) void fill_row(bf16 *plain, int *paired, const int *above, const igc_conv *a,
+// fill: padded rows of a of row h, in the order of the primary partitions: plain
+// (Cx, …) and paired (L*xpairs, …), of which the constants say which are wanted. above is
+// the paired row above, or NULL. The columns of padding are zero and stay so.
+INLINE void fill(const int plains, const int pairs, bf16 *plain, int *paired, const int *above, const igc_conv *a,
 		const bf16_plan *p, long h) {
-	const long pad = a->KW / 2 * 16;
+	const long pad = a->KW / 2 * 16, W = a->W;
 	for (long l = 0; l < a->L; l++)
 		for (long i = 0; i < a->Ci; i += 2) {
-			const long q = l * a->Ci + i;
-			const long c = channel(a->Ci, a->step_in, q), d = i + 1 < a->Ci ? channel(a->Ci, a->step_in, q + 1) : -1;
-			bf16 *u = plain ? plain + q * p->as + pad : 0, *v = u + p->as;
-			int *w = paired ? paired + (l * p->xpairs + i / 2) * p->ap + pad : 0;
-			const int *up = above ? above + (l * p->xpairs + i / 2) * p->ap + pad : 0, rows = d < 0 && p->xrows;
+			const long q = l * a->Ci + i, two = i + 1 < a->Ci;
+			const long c = channel(a->Ci, a->step_in, q), d = two ? channel(a->Ci, a->step_in, q + 1) : c;
+			const long atc = (h * p->Cx + c) * W * 16, atd = (h * p->Cx + d) * W * 16;
+			bf16 *u = plain + q * p->as + pad, *v = u + p->as;
+			int *w = paired + (l * p->xpairs + i / 2) * p->ap + pad;
+			const int *up = above ? above + (l * p->xpairs + i / 2) * p->ap + pad : 0, rows = !two && p->xrows;
 #define FILL(k, half)                                                                                  \
-	const ivec s = activated(a, h, c, p->Cx, k, half);                                             \
-	const ivec t = d >= 0 ? activated(a, h, d, p->Cx, k, half) : (ivec){0};                        \
-	if (u) put(u + (k) * 16, s, half);                                                             \
-	if (u && d >= 0) put(v + (k) * 16, t, half);                                                   \
-	ivec first = pair_low(s, t), second = pair_high(s, t);                                         \
-	if (rows) {                                                                                    \
+	ivec s, t = (ivec){0}, first, second;                                                          \
+	if (a->scale) {                                                                                \
+		const split b = activated(a, (const bf16 *)a->x + atc + (k) * 16, c, half);            \
+		split e = {{0}};                                                                       \
+		if (two) e = activated(a, (const bf16 *)a->x + atd + (k) * 16, d, half);               \
+		if (plains) s = join(b.e, b.o), t = join(e.e, e.o);                                    \
+		if (pairs) first = pair_split_low(b, e), second = pair_split_high(b, e);               \
+	} else {                                                                                       \
+		s = as_it_is(a, atc + (k) * 16, half);                                                 \
+		if (two) t = as_it_is(a, atd + (k) * 16, half);                                        \
+		first = pair_low(s, t), second = pair_high(s, t);                                      \
+	}                                                                                              \
+	if (plains) put(u + (k) * 16, s, half);                                                        \
+	if (plains && two) put(v + (k) * 16, t, half);                                                 \
+	if (pairs && rows) {                                                                           \
 		first = below(first, up ? up + (k) * 16 : 0);                                          \
 		second = below(second, up ? up + ((k) + 1) * 16 : 0);                                  \
 	}                                                                                              \
-	if (w) ISTORE(w + (k) * 16, first);                                                            \
-	if (w && !half) ISTORE(w + ((k) + 1) * 16, second);
-			EACH(a->W, FILL);
+	if (pairs) ISTORE(w + (k) * 16, first);                                                        \
+	if (pairs && !half) ISTORE(w + ((k) + 1) * 16, second);
+			EACH(W, FILL);
 #undef FILL
 		}
+}
+
+static __attribute__((noinline)) void fill_row(bf16 *plain, int *paired, const int *above, const igc_conv *a,
+		const bf16_plan *p, long h) {
+	if (!paired) fill(1, 0, plain, 0, 0, a, p, h);
+	else if (!plain) fill(0, 1, 0, paired, above, a, p, h);
+	else fill(1, 1, plain, paired, above, a, p, h);
 }
 
 // pair_row: out, paired, from a plain row of C channels in partitions of K that lie
@@ -649,6 +687,15 @@ static __attribute__((noinline)) void pair_row(int *out, long os, const bf16 *in
 				ISTORE(out + p * 16 + 16, second);
 			}
 		}
+}
+
+// pad zeroes what lies before and behind the columns of n channels of padded rows, all
+// in bytes: a channel has room for so many, and `used` behind the first `before`.
+static void pad(char *row, long n, long room, long before, long used) {
+	for (; n > 0; n--, row += room) {
+		memset(row, 0, before);
+		memset(row + before + used, 0, room - before - used);
+	}
 }
 
 // blank zeroes the column after an odd last one.
@@ -780,7 +827,7 @@ KERNEL(conv_forward, const igc_conv) {
 	const ivec mask = lane_mask(a->valid);
 	pair_weights(AT(unsigned, p.wp), a->wp, Cz, a->Ci, KH, a->KW, p.xrows);
 	pair_mixes(AT(unsigned, p.ws), a->ws, a, Cz);
-	memset(a->scratch + p.pa, 0, p.ring * a->L * p.xpairs * p.ap * 4);
+	pad(AT(char, p.pa), p.ring * a->L * p.xpairs, p.ap * 4, a->KW / 2 * 64, W * 64);
 	if (a->sum) {
 		memset(a->sum, 0, Cz * sizeof(double));
 		memset(a->sumsq, 0, Cz * sizeof(double));
@@ -827,10 +874,10 @@ KERNEL(conv_backward, const igc_conv) {
 	float *accp = AT(float, p.accp), *accs = AT(float, p.accs);
 	memset(accp, 0, Cz * (Ci * KK) * 64);
 	memset(accs, 0, Cz * depth * 64);
-	memset(a->scratch + p.a, 0, p.ring * Cx * p.as * 2);
-	memset(a->scratch + p.pdy, 0, KH * L * p.zpairs * p.dp * 4);
+	pad(AT(char, p.a), p.ring * Cx, p.as * 2, KW / 2 * 32, W * 32);
+	pad(AT(char, p.pdy), KH * L * p.zpairs, p.dp * 4, KW / 2 * 64, EVEN(OW) * 64);
 	if (again) {
-		memset(a->scratch + p.pa, 0, p.ring * L * p.xpairs * p.ap * 4);
+		pad(AT(char, p.pa), p.ring * L * p.xpairs, p.ap * 4, KW / 2 * 64, W * 64);
 		pair_weights(AT(unsigned, p.wp), a->wp, Cz, Ci, KH, KW, p.xrows);
 	}
 	if (a->mixes > 1) pair_mixes(AT(unsigned, p.ws), a->ws, a, Cz);

@@ -1,6 +1,6 @@
 // bfloat16 by AVX2 with FMA, for processors without vdpbf16ps.
 #if defined(__x86_64__)
-#pragma GCC optimize("O3")
+#pragma GCC optimize("O3,fp-contract=off")
 #pragma GCC target("avx2,fma")
 #include <immintrin.h>
 #define BF16(name) name##_avx2

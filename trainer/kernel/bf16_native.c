@@ -1,6 +1,6 @@
 // bfloat16 by vdpbf16ps: AVX512-BF16, 32 registers.
 #if defined(__x86_64__)
-#pragma GCC optimize("O3")
+#pragma GCC optimize("O3,fp-contract=off")
 #pragma GCC target("avx512f,avx512dq,avx512bw,avx512vl,avx512bf16,avx2,fma")
 #include <immintrin.h>
 #define BF16(name) name##_native

@@ -82,9 +82,15 @@ scale:            ## the tables of docs/scale.md, about 7 minutes; a short form 
 	$(SCALE) -scale.workers 100 -scale.trials 1000 -scale.epochs 3 -scale.epoch 1ms
 
 PEER ?=           # e.g. "python3 trainer/testdata/torch_step.py"; empty: without a peer
-performance: build ## the measurements of docs/performance.md, about 12 minutes with PyTorch
+# In Markdown, as docs/performance.md has it.
+BENCH = ./igcsearch bench --format markdown
+SCALING = $(BENCH) --scaling --pairs 64x1,40x2,12x6,1x23,41x5,1x44 --steps 9
+performance: build ## the tables of docs/performance.md, about 10 minutes, 25 with PyTorch
 	./igcsearch version
-	./igcsearch bench --pairs fig3a,fig3b --steps 21 $(if $(strip $(PEER)),--peer "$(strip $(PEER))")
-	./igcsearch bench --scaling --pairs 64x1,40x2,12x6,1x23,41x5,1x44 --steps 9
-	-IGC_ISA=avx2 ./igcsearch bench --pairs 64x1,40x2,12x6,1x23 --steps 5
-	IGC_ISA=portable ./igcsearch bench --pairs 64x1,40x2,12x6,1x23 --steps 5
+	$(BENCH) --pairs fig3a,fig3b --precision f32,bf16 --steps 21 --peer-limit 10m $(if $(strip $(PEER)),--peer "$(strip $(PEER))")
+	$(SCALING)
+	$(SCALING) --precision bf16
+	-IGC_ISA=avx2 $(BENCH) --pairs 64x1,40x2,12x6,1x23 --steps 5
+	IGC_ISA=portable $(BENCH) --pairs 64x1,40x2,12x6,1x23 --steps 5
+	-IGC_ISA=avx2 $(BENCH) --pairs 40x2 --precision bf16 --steps 1
+	IGC_ISA=portable $(BENCH) --pairs 40x2 --precision bf16 --steps 1

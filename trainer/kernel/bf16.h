@@ -257,7 +257,7 @@ typedef struct {
 
 // put_tile writes OT channels of PT columns to a plain row, from its column p0 on, out
 // columns apart.
-INLINE void put_tile(const int OT, const int PT, bf16 *y, long ycs, const vec acc[6][16], const long out) {
+INLINE void put_tile(const int OT, const int PT, bf16 *y, long ycs, const vec acc[6][8], const long out) {
 	UNROLL for (int o = 0; o < OT; o++)
 		UNROLL for (int p = 0; p < PT; p += 2) {
 			const ivec v = PACK(acc[o][p], acc[o][p + 1]);
@@ -277,7 +277,7 @@ INLINE void put_tile(const int OT, const int PT, bf16 *y, long ycs, const vec ac
 INLINE void conv_tile(const int OT, const int PT, const taps t, bf16 *y, long ycs, const int *const *row, long xcs,
 		const unsigned *w, long pairs, int odd, long p0) {
 	const long KK = t.KH * t.KW, P = t.KW / 2;
-	vec acc[6][16];
+	vec acc[6][8];
 	UNROLL for (int o = 0; o < OT; o++)
 		UNROLL for (int p = 0; p < PT; p++) acc[o][p] = (vec){0};
 	for (long i = 0; i < pairs; i++) {
@@ -321,7 +321,7 @@ INLINE void conv_taps(const taps t, bf16 *y, long ycs, const int *const *rows, l
 #if TILE == 1
 			case 1: CONV(1, 2) break;
 #else
-			case 1: CONV(1, 16) CONV(1, 2) break;
+			case 1: CONV(1, 8) CONV(1, 2) break;
 			case 2: CONV(2, 8) CONV(2, 2) break;
 			case 3: CONV(3, 8) CONV(3, 2) break;
 			case 4: CONV(4, 4) CONV(4, 2) break;
@@ -369,7 +369,7 @@ static void convt_row(const igc_conv *a, const bf16_plan *p, bf16 *dx, const int
 // mix_tile: OT outputs by PT columns of one matrix over pairs of channels.
 INLINE void mix_tile(const int OT, const int PT, bf16 *z, long zcs, const int *y, long ycs, const unsigned *w,
 		long pairs) {
-	vec acc[6][16];
+	vec acc[6][8];
 	UNROLL for (int o = 0; o < OT; o++)
 		UNROLL for (int p = 0; p < PT; p++) acc[o][p] = (vec){0};
 	for (long i = 0; i < pairs; i++) {

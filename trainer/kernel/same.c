@@ -8,7 +8,12 @@
 #include <string.h>
 
 // exp and log are those of FreeBSD's e_exp.c and e_log.c. The C library has others for
-// each kind of processor. Errors are below one unit of the last place.
+// each kind of processor. Errors are below one unit of the last place. They came with
+// this notice:
+//
+// Copyright (C) 2004 by Sun Microsystems, Inc. All rights reserved. Permission to use,
+// copy, modify, and distribute this software is freely granted, provided that this
+// notice is preserved.
 
 // igc_exp is exp(x) for x <= 0. Below the smallest normal number it is 0.
 double igc_exp(double x) {

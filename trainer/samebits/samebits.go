@@ -9,7 +9,11 @@ package samebits
 import "math"
 
 // Log returns the natural logarithm of x, which is normal and positive. It is
-// FreeBSD's e_log.c, as in package math.
+// FreeBSD's e_log.c, as in package math, and came with this notice:
+//
+// Copyright (C) 1993 by Sun Microsystems, Inc. All rights reserved. Permission to use,
+// copy, modify, and distribute this software is freely granted, provided that this
+// notice is preserved.
 func Log(x float64) float64 {
 	const (
 		ln2Hi = 6.93147180369123816490e-01 // 3fe62e42 fee00000
@@ -38,8 +42,8 @@ func Log(x float64) float64 {
 	return float64(k*ln2Hi) - ((hfsq - (float64(s*(hfsq+r)) + float64(k*ln2Lo))) - f)
 }
 
-// Cos returns the cosine of x, from 0 to 2π. It is the one of the Cephes library, as
-// in package math.
+// Cos returns the cosine of x, from 0 to 2π. It is the one of the Cephes library by
+// Stephen L. Moshier, as in package math.
 func Cos(x float64) float64 {
 	const (
 		pi4A = 7.85398125648498535156e-1 // π/4 in three parts

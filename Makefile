@@ -68,7 +68,7 @@ ci:
 	.ci/run
 
 golden:           ## rewrite the golden files after looking at why they changed
-	go test ./cmd/igcsearch ./plots ./studies -update
+	go test ./cmd/igcsearch ./plots ./studies ./trainer/kernel -update
 
 faults:           ## the table of docs/reliability.md, about 6 minutes; its short form is part of test
 	@echo "| fault | what happened |"; echo "| --- | --- |"

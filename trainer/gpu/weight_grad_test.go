@@ -56,9 +56,9 @@ func testWeightGrad(t *testing.T, c channels, family string) {
 	if !strings.HasPrefix(family, "1x1") || strings.Contains(family, "normal") {
 		scale, shift := uniform(rnd, in, 1), uniform(rnd, in, 1)
 		a.scale, a.shift = r.input(scale), r.input(shift)
-		x = o.Affine(x, scale, shift, n, in, hw)
+		x = o.Affine(x, scale, shift, false, in, hw)
 	} else {
-		x = o.Affine(x, ones, zeros, n, in, hw) // held to low, 0
+		x = o.Affine(x, ones, zeros, false, in, hw) // held to low, 0
 	}
 	if strings.Contains(family, string(ofTwo)) {
 		ca, cb, cc := uniform(rnd, out, 1), uniform(rnd, out, .1), uniform(rnd, out, .1)

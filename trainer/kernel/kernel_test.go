@@ -1,6 +1,7 @@
 package kernel_test
 
 import (
+	"bytes"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"igcsearch/trainer/kernel"
 )
@@ -23,7 +25,21 @@ type convCase struct {
 	stepIn, stepOut int // 0: 1
 	mixes           []kernel.Mix
 	between, linear bool
+
+	precision kernel.Precision
+	input     inputKind
 }
+
+// inputKind is what a convolution reads.
+type inputKind int
+
+const (
+	normalised inputKind = iota // the output of another convolution
+	plain                       // activations
+	pictures
+)
+
+func (k inputKind) String() string { return [...]string{"normalised", "plain", "pictures"}[k] }
 
 func (c convCase) geometry() kernel.Geometry {
 	if c.kh == 0 {
@@ -32,14 +48,15 @@ func (c convCase) geometry() kernel.Geometry {
 	if c.secondary {
 		c.mixes = []kernel.Mix{{K: c.l, Step: c.co}}
 	}
-	return kernel.Geometry{H: c.h, W: c.w, KH: c.kh, KW: c.kw, Stride: c.stride, L: c.l, Ci: c.ci, Co: c.co,
-		StepIn: max(c.stepIn, 1), StepOut: max(c.stepOut, 1), Mixes: c.mixes, Between: c.between}
+	return kernel.Geometry{Precision: c.precision, Pictures: c.input == pictures, H: c.h, W: c.w, KH: c.kh, KW: c.kw,
+		Stride: c.stride, L: c.l, Ci: c.ci, Co: c.co, StepIn: max(c.stepIn, 1), StepOut: max(c.stepOut, 1), Mixes: c.mixes, Between: c.between}
 }
 
 func (c convCase) String() string {
 	g := c.geometry()
-	return fmt.Sprintf("L=%d Ci=%d Co=%d %dx%d batch=%d mixes=%v kernel %dx%d stride %d steps %d %d between=%v linear=%v",
-		c.l, c.ci, c.co, c.h, c.w, c.n, g.Mixes, g.KH, g.KW, g.Stride, g.StepIn, g.StepOut, c.between, c.linear)
+	return fmt.Sprintf("%v/L=%d Ci=%d Co=%d %dx%d batch=%d mixes=%v kernel %dx%d stride %d steps %d %d between=%v linear=%v %v",
+		c.precision, c.l, c.ci, c.co, c.h, c.w, c.n, g.Mixes, g.KH, g.KW, g.Stride, g.StepIn, g.StepOut, c.between,
+		c.linear, c.input)
 }
 
 var convCases = []convCase{
@@ -104,15 +121,26 @@ func twos(n int) (mixes []kernel.Mix) {
 	return mixes
 }
 
-// data is a case in PyTorch's layout, float64, with values that float32 holds.
+// data is a case in PyTorch's layout, float64, with values that float32 holds, and
+// activations that the precision holds.
 type data struct {
-	x, scale, shift, wp, ws, g, z, ca, cb, cc []float64
+	x, scale, shift, wp, ws, g, ca, cb, cc []float64
+	// A gradient that is the same at every position, (N, Out), and the ReLU that masks it.
+	pooled, gscale, gshift []float64
 }
 
 func uniform(r *rand.Rand, n int, bound float64) []float64 {
 	s := make([]float64, n)
 	for i := range s {
 		s[i] = float64(float32((2*r.Float64() - 1) * bound))
+	}
+	return s
+}
+
+// rounded rounds s in place to what the precision holds.
+func rounded(p kernel.Precision, s []float64) []float64 {
+	for i, v := range s {
+		s[i] = kernel.Oracle{Precision: p}.Round(v)
 	}
 	return s
 }
@@ -125,20 +153,16 @@ func f32(a *kernel.Arena, s []float64) []float32 {
 	return out
 }
 
-func packed(a *kernel.Arena, s []float64, n, c, h, w int) []float32 {
-	out := a.Floats(kernel.Blocks(n) * c * h * w * kernel.Lanes)
-	kernel.Pack(out, f32(a, s), n, c, h, w)
+func packed(a *kernel.Arena, p kernel.Precision, s []float64, n, c, h, w int) []float32 {
+	out := a.Floats(kernel.Blocks(n) * p.Floats(c*h*w*kernel.Lanes))
+	p.Pack(out, f32(a, s), n, c, h, w)
 	return out
 }
 
-func unpacked(x []float32, n, c, h, w int) []float64 {
+func unpacked(p kernel.Precision, x []float32, n, c, h, w int) []float64 {
 	s := make([]float32, n*c*h*w)
-	kernel.Unpack(s, x, n, c, h, w)
-	out := make([]float64, len(s))
-	for i, v := range s {
-		out[i] = float64(v)
-	}
-	return out
+	p.Unpack(s, x, n, c, h, w)
+	return wide(s)
 }
 
 // near checks |got − want| ≤ tol·(rms of want + |want|): sums of up to some
@@ -160,6 +184,75 @@ func near(t *testing.T, name string, got, want []float64, tol float64) {
 	}
 }
 
+// equal checks that the values are the same. NaN is the same as NaN, and −0 as 0.
+func equal(t *testing.T, name string, got, want []float64) {
+	t.Helper()
+	wrong, first := 0, 0
+	for i := range got {
+		if got[i] != want[i] && !(math.IsNaN(got[i]) && math.IsNaN(want[i])) {
+			if wrong++; wrong == 1 {
+				first = i
+			}
+		}
+	}
+	if wrong > 0 {
+		t.Fatalf("%s: %d of %d differ, the first is %s[%d] = %g, want %g", name, wrong, len(got), name, first, got[first], want[first])
+	}
+}
+
+// agree is near for what is float32, and equal for what is rounded to bfloat16.
+func agree(t *testing.T, p kernel.Precision, name string, got, want []float64, tol float64) {
+	t.Helper()
+	if p == kernel.BF16 {
+		equal(t, name, got, want)
+		return
+	}
+	near(t, name, got, want, tol)
+}
+
+// raw are the bytes of s.
+func raw[T float32 | float64](s []T) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(s))), uintptr(len(s))*unsafe.Sizeof(*new(T)))
+}
+
+func sameBits[T float32 | float64](a, b []T) bool { return bytes.Equal(raw(a), raw(b)) }
+
+// way is one of the ways to compute the same on this machine.
+type way struct {
+	isa     kernel.ISA
+	emulate bool // without the instruction for bfloat16
+	threads int
+}
+
+func (w way) String() string {
+	if w.emulate {
+		return fmt.Sprintf("%v, emulated, %d threads", w.isa, w.threads)
+	}
+	return fmt.Sprintf("%v, %d threads", w.isa, w.threads)
+}
+
+// ways are those of a precision: every instruction set, and of bfloat16 also that
+// with an instruction for it.
+func ways(p kernel.Precision) (all []way) {
+	if p == kernel.BF16 {
+		all = append(all, way{isa: kernel.Available()[0], threads: 3})
+	}
+	for i, isa := range kernel.Available() {
+		all = append(all, way{isa, p == kernel.BF16, 1 + (i+1)%3})
+	}
+	return all
+}
+
+func (w way) team(t testing.TB, a *kernel.Arena, scratch int) *kernel.Team {
+	team := newTeam(t, a, w.isa, w.threads, scratch)
+	if w.emulate {
+		team.Emulate()
+	}
+	return team
+}
+
+var precisions = []kernel.Precision{kernel.F32, kernel.BF16}
+
 // newTeam returns a team that ends with the test.
 func newTeam(t testing.TB, a *kernel.Arena, isa kernel.ISA, threads, scratch int) *kernel.Team {
 	team, err := kernel.NewTeam(a, isa, threads, scratch)
@@ -179,151 +272,227 @@ func wide[T float32 | float64](s []T) []float64 {
 }
 
 // TestConvAgreesWithTheOracle is the conformance test of the convolution
-// kernels: every instruction set of this machine, forward and gradients, each
-// element within 2e-6·(rms + |value|) of plain float64 loops, 2e-5 for the
-// sums of the weights' gradients.
+// kernels: every instruction set of this machine, forward and gradients. In float32,
+// each element is within 2e-6·(rms + |value|) of plain float64 loops, 2e-5 for the
+// sums of the weights' gradients. In bfloat16, activations and their gradients have the
+// oracle's bits, and everything has the same bits with every instruction set.
 func TestConvAgreesWithTheOracle(t *testing.T) {
-	for _, isa := range kernel.Available() {
+	for _, p := range precisions {
 		for _, c := range convCases {
-			for _, normalised := range []bool{true, false} {
-				t.Run(fmt.Sprintf("%v/%v/normalised=%v", isa, c, normalised), func(t *testing.T) {
-					testConv(t, isa, c, normalised)
-				})
+			for _, c.input = range []inputKind{normalised, plain, pictures} {
+				if c.precision = p; c.input == pictures && (p == kernel.F32 || len(c.geometry().Mixes) > 0) {
+					continue // the same as plain, or no beginning of a network
+				}
+				t.Run(c.String(), func(t *testing.T) { testConv(t, c, newData(c)) })
 			}
 		}
 	}
 }
 
-// convTest is a convolution with its inputs, what the oracle makes of them, and the
-// calls of the kernels.
-type convTest struct {
+// gradients are what a backward pass computes.
+type gradients struct{ gx, gsum, gxsum, dwp, dws []float64 }
+
+// convOracle is a convolution with its inputs and what the oracle makes of them.
+type convOracle struct {
 	convCase
 	kernel.Geometry
-	normalised bool
-	in         data
-	want       struct{ z, sum, sumsq, gx, gsum, gxsum, dwp, dws []float64 }
-
-	arena         kernel.Arena
-	team          *kernel.Team
-	conv          kernel.Conv // what all calls share
-	calls         []kernel.Conv
-	x, g          []float32 // packed inputs
-	z, gx         []float32
-	sums          [4][]float64 // sum, sumsq, gsum, gxsum: (B, channels)
-	dwp, dws      []float32    // (B, …)
-	height, width int          // of the output
-	blocks        int
+	kernel.Oracle
+	in            data
+	height, width int // of the output
 	hw, ohw       int
 	inCh, outCh   int
+
+	a    []float64 // the input as the primary convolution reads it
+	mix  []mixOracle
+	want struct {
+		y, z, sum, sumsq []float64
+		spread, pooled   gradients
+	}
 }
 
-func testConv(t *testing.T, isa kernel.ISA, c convCase, normalised bool) {
+// mixOracle is a mix with its weights and the input that it read.
+type mixOracle struct {
+	kernel.Mix
+	w, in []float64
+}
+
+func newData(c convCase) data {
+	g, r := c.geometry(), rand.New(rand.NewPCG(1, 2))
+	oh, ow := g.Size()
+	hw, ohw, in, out := c.h*c.w, oh*ow, g.In(), g.Out()
+	d := data{
+		x: uniform(r, c.n*in*hw, 2), scale: uniform(r, in, 1), shift: uniform(r, in, 1),
+		wp: uniform(r, g.PrimaryLen(), 1), ws: uniform(r, g.MixesLen(), 1),
+		g: rounded(c.precision, uniform(r, c.n*out*ohw, 1)), ca: uniform(r, out, 1), cb: uniform(r, out, .1), cc: uniform(r, out, .1),
+		pooled: uniform(r, c.n*out, 1), gscale: uniform(r, out, 1), gshift: uniform(r, out, 1),
+	}
+	if c.input != pictures {
+		rounded(c.precision, d.x)
+	}
+	return d
+}
+
+func newConvOracle(c convCase, d data) *convOracle {
 	g := c.geometry()
 	oh, ow := g.Size()
-	p := &convTest{convCase: c, Geometry: g, normalised: normalised, height: oh, width: ow, blocks: kernel.Blocks(c.n),
+	p := &convOracle{convCase: c, Geometry: g, Oracle: kernel.Oracle{Precision: c.precision}, in: d, height: oh, width: ow,
 		hw: c.h * c.w, ohw: oh * ow, inCh: g.In(), outCh: g.Out()}
-	t.Cleanup(p.arena.Free)
-	r := rand.New(rand.NewPCG(1, 2))
-	in, out := p.inCh, p.outCh
-	p.in = data{
-		x: uniform(r, c.n*in*p.hw, 2), scale: uniform(r, in, 1), shift: uniform(r, in, 1),
-		wp: uniform(r, g.PrimaryLen(), 1), ws: uniform(r, g.MixesLen(), 1),
-		g: uniform(r, c.n*out*p.ohw, 1), ca: uniform(r, out, 1), cb: uniform(r, out, .1), cc: uniform(r, out, .1),
-	}
-	p.oracle()
-	p.pack()
-	p.team = newTeam(t, &p.arena, isa, 2, g.ScratchLen())
-	x, grad, w := slices.Clone(p.x), slices.Clone(p.g), slices.Clone(p.conv.WP)
-	p.run()
-	p.runInPlace(t)
-	p.runWithKeptOutput(t)
-	p.runPooled(t, r)
-	p.compare(t)
-	if !slices.Equal(x, p.x) || !slices.Equal(grad, p.g) || !slices.Equal(w, p.conv.WP) {
-		t.Error("a kernel changed its input")
-	}
+	p.forward()
+	p.want.spread = p.backward(func(i, ch int, z float64) float64 {
+		return p.Round(p.FMA(d.ca[ch], d.g[i], p.FMA(d.cb[ch], z, d.cc[ch])))
+	})
+	p.want.pooled = p.backward(func(i, ch int, z float64) float64 {
+		var g float64
+		if p.FMA(d.gscale[ch], z, d.gshift[ch]) > 0 {
+			g = p.FMA(d.ca[ch], d.pooled[i/p.ohw], 0)
+		}
+		return p.Round(p.FMA(1, g, p.FMA(d.cb[ch], z, d.cc[ch])))
+	})
+	return p
 }
 
 // partitioned returns x (N, c, HW) with the channels of each partition one after the
 // other, for partitions of so many channels that lie step apart: the channels are
 // numbered in three digits, of which the last two change places. back is the inverse.
-func (p *convTest) partitioned(x []float64, c, channels, step, hw int, back bool) []float64 {
+func (p *convOracle) partitioned(x []float64, c, channels, step, hw int, back bool) []float64 {
 	l, m := channels, step
 	if back {
 		l, m = step, channels
 	}
-	return kernel.Oracle{}.Permute(x, p.n*c/(channels*step), l, m, hw)
+	return p.Permute(x, p.n*c/(channels*step), l, m, hw)
 }
 
-// oracle computes a = relu(scale·x + shift), z = P Ws Pᵀ Wp a, dz = ca·g + cb·z + cc
-// and all gradients.
-func (p *convTest) oracle() {
-	var o kernel.Oracle
-	c, d, w := p.convCase, p.in, &p.want
-	a := d.x
-	if p.normalised {
-		a = o.Affine(d.x, d.scale, d.shift, c.n, p.inCh, p.hw)
-		for i := range a {
-			if c.linear {
-				ch := i / p.hw % p.inCh
-				a[i] = d.scale[ch]*d.x[i] + d.shift[ch]
-			}
-		}
-	}
-	primary := kernel.GroupConv{N: c.n, Groups: c.l, Ci: c.ci, Co: c.co, H: c.h, W: c.w, KH: p.KH, KW: p.KW,
+func (p *convOracle) primary() kernel.GroupConv {
+	return kernel.GroupConv{Oracle: p.Oracle, N: p.n, Groups: p.l, Ci: p.ci, Co: p.co, H: p.h, W: p.w, KH: p.KH, KW: p.KW,
 		Stride: p.Stride}
-	y := p.partitioned(primary.Forward(p.partitioned(a, p.inCh, c.ci, p.StepIn, p.hw, false), d.wp),
+}
+
+func (p *convOracle) factor(m kernel.Mix) kernel.GroupConv {
+	return kernel.GroupConv{Oracle: p.Oracle, N: p.n, Groups: p.outCh / m.K, Ci: m.K, Co: m.K, H: p.height, W: p.width,
+		KH: 1, KW: 1, Stride: 1}
+}
+
+func (p *convOracle) primaryWeights() []float64 {
+	return rounded(p.convCase.precision, slices.Clone(p.in.wp))
+}
+
+// forward computes a = relu(scale·x + shift) and z = P Ws Pᵀ Wp a.
+func (p *convOracle) forward() {
+	c, d, w := p.convCase, p.in, &p.want
+	if c.input == normalised {
+		p.a = p.Affine(d.x, d.scale, d.shift, c.linear, p.inCh, p.hw)
+	} else {
+		p.a = rounded(c.precision, slices.Clone(d.x))
+	}
+	w.y = p.partitioned(p.primary().Forward(p.partitioned(p.a, p.inCh, c.ci, p.StepIn, p.hw, false), p.primaryWeights()),
 		p.outCh, c.co, p.StepOut, p.ohw, true)
 	if c.between {
-		for i := range y {
-			y[i] = max(0, y[i])
+		for i := range w.y {
+			w.y[i] = max(0, w.y[i])
 		}
 	}
-	w.z = slices.Clone(y)
-	factor := func(m kernel.Mix) kernel.GroupConv {
-		return kernel.GroupConv{N: c.n, Groups: p.outCh / m.K, Ci: m.K, Co: m.K, H: p.height, W: p.width,
-			KH: 1, KW: 1, Stride: 1}
+	w.z = slices.Clone(w.y)
+	ws := rounded(c.precision, slices.Clone(d.ws))
+	for _, m := range p.Mixes {
+		f := mixOracle{m, ws[:p.MixLen(m)], p.partitioned(w.z, p.outCh, m.K, m.Step, p.ohw, false)}
+		w.z = p.partitioned(p.factor(m).Forward(f.in, f.w), p.outCh, m.K, m.Step, p.ohw, true)
+		p.mix, ws = append(p.mix, f), ws[p.MixLen(m):]
 	}
-	var reads, weights [][]float64 // of each mix
-	for ws, mixes := d.ws, p.Mixes; len(mixes) > 0; mixes = mixes[1:] {
-		m := mixes[0]
-		read := p.partitioned(w.z, p.outCh, m.K, m.Step, p.ohw, false)
-		reads, weights = append(reads, read), append(weights, ws[:p.MixLen(m)])
-		w.z = p.partitioned(factor(m).Forward(read, weights[len(weights)-1]), p.outCh, m.K, m.Step, p.ohw, true)
-		ws = ws[p.MixLen(m):]
-	}
-	dz := make([]float64, len(w.z))
 	w.sum, w.sumsq = make([]float64, p.outCh), make([]float64, p.outCh)
 	for i := range w.z {
-		ch := i / p.ohw % p.outCh
 		z := float64(float32(w.z[i]))
 		w.z[i] = z
-		dz[i] = d.ca[ch]*d.g[i] + d.cb[ch]*z + d.cc[ch]
-		w.sum[ch] += z
-		w.sumsq[ch] += z * z
+		w.sum[i/p.ohw%p.outCh] += z
+		w.sumsq[i/p.ohw%p.outCh] += z * z
 	}
-	dy := dz
-	for i, m := range slices.Backward(p.Mixes) {
-		dread, dw := factor(m).Backward(reads[i], weights[i], p.partitioned(dy, p.outCh, m.K, m.Step, p.ohw, false))
-		dy, w.dws = p.partitioned(dread, p.outCh, m.K, m.Step, p.ohw, true), append(dw, w.dws...)
+}
+
+// backward computes all gradients from the one of each z, given its channel.
+func (p *convOracle) backward(dz func(i, ch int, z float64) float64) (w gradients) {
+	c := p.convCase
+	dy := make([]float64, len(p.want.z))
+	for i, z := range p.want.z {
+		dy[i] = dz(i, i/p.ohw%p.outCh, z)
+	}
+	for _, m := range slices.Backward(p.mix) {
+		din, dw := p.factor(m.Mix).Backward(m.in, m.w, p.partitioned(dy, p.outCh, m.K, m.Step, p.ohw, false))
+		dy, w.dws = p.partitioned(din, p.outCh, m.K, m.Step, p.ohw, true), append(dw, w.dws...)
 	}
 	if c.between {
 		for i := range dy {
-			if y[i] <= 0 {
+			if !(p.want.y[i] > 0) {
 				dy[i] = 0
 			}
 		}
 	}
-	w.gx, w.dwp = primary.Backward(p.partitioned(a, p.inCh, c.ci, p.StepIn, p.hw, false), d.wp,
+	w.gx, w.dwp = p.primary().Backward(p.partitioned(p.a, p.inCh, c.ci, p.StepIn, p.hw, false), p.primaryWeights(),
 		p.partitioned(dy, p.outCh, c.co, p.StepOut, p.ohw, false))
 	w.gx = p.partitioned(w.gx, p.inCh, c.ci, p.StepIn, p.hw, true)
 	w.gsum, w.gxsum = make([]float64, p.inCh), make([]float64, p.inCh)
 	for i := range w.gx {
-		if p.normalised && !c.linear && a[i] <= 0 {
+		if c.input == normalised && !c.linear && !(p.a[i] > 0) {
 			w.gx[i] = 0
 		}
 		w.gsum[i/p.hw%p.inCh] += w.gx[i]
-		w.gxsum[i/p.hw%p.inCh] += w.gx[i] * d.x[i]
+		w.gxsum[i/p.hw%p.inCh] += w.gx[i] * p.in.x[i]
+	}
+	return w
+}
+
+// convTest is one way to compute a convolution.
+type convTest struct {
+	*convOracle
+	arena  kernel.Arena
+	team   *kernel.Team
+	conv   kernel.Conv // what all calls share
+	calls  []kernel.Conv
+	blocks int
+	x, g   []float32 // packed inputs
+	y, z   []float32
+	sums   [2][]float64 // sum, sumsq: (B, Out)
+
+	spread, pooled backwardResults
+}
+
+// backwardResults are gradients in memory of the kernels, one after the other for all
+// blocks. gx is nil for pictures.
+type backwardResults struct {
+	gx          []float32
+	gsum, gxsum []float64
+	dwp, dws    []float32
+}
+
+func testConv(t *testing.T, c convCase, d data) {
+	o := newConvOracle(c, d)
+	var first *convTest
+	for _, w := range ways(c.precision) {
+		t.Run(w.String(), func(t *testing.T) {
+			p := &convTest{convOracle: o, blocks: kernel.Blocks(c.n)}
+			t.Cleanup(func() {
+				if p != first {
+					p.arena.Free()
+				}
+			})
+			p.pack()
+			p.team = w.team(t, &p.arena, o.ScratchLen())
+			x, grad, wp := slices.Clone(p.x), slices.Clone(p.g), slices.Clone(p.conv.WP)
+			p.run()
+			p.runInPlace(t)
+			p.runWithKeptOutput(t)
+			p.runPooled()
+			p.compare(t)
+			if !sameBits(x, p.x) || !sameBits(grad, p.g) || !sameBits(wp, p.conv.WP) {
+				t.Error("a kernel changed its input")
+			}
+			if first == nil {
+				first = p
+			} else if c.precision == kernel.BF16 {
+				p.compareBits(t, first)
+			}
+		})
+	}
+	if first != nil {
+		first.arena.Free()
 	}
 }
 
@@ -334,33 +503,55 @@ func (p *convTest) pack() {
 	conv := kernel.Conv{Geometry: p.Geometry, WP: f32(a, d.wp), WS: f32(a, d.ws)}
 	conv.WPT, conv.WST = a.Floats(p.PrimaryLen()), a.Floats(p.MixesLen())
 	p.Transpose(conv.WPT, conv.WST, conv.WP, conv.WS)
-	if p.normalised {
+	if c.input == normalised {
 		conv.Scale, conv.Shift, conv.Linear = f32(a, d.scale), f32(a, d.shift), c.linear
 	}
 	conv.CA, conv.CB, conv.CC = f32(a, d.ca), f32(a, d.cb), f32(a, d.cc)
 	p.conv = conv
-	p.x, p.g = packed(a, d.x, c.n, p.inCh, c.h, c.w), packed(a, d.g, c.n, p.outCh, p.height, p.width)
-	p.z, p.gx = nan(a.Floats(p.blocks*p.OutLen())), nan(a.Floats(p.blocks*p.InLen()))
-	for i := range p.sums {
-		p.sums[i] = a.Doubles(p.blocks * []int{p.outCh, p.outCh, p.inCh, p.inCh}[i])
+	of := c.precision
+	if c.input == pictures {
+		of = kernel.F32
 	}
-	p.dwp, p.dws = a.Floats(p.blocks*p.PrimaryLen()), a.Floats(p.blocks*p.MixesLen())
+	p.x, p.g = packed(a, of, d.x, c.n, p.inCh, c.h, c.w), packed(a, c.precision, d.g, c.n, p.outCh, p.height, p.width)
+	p.y, p.z = nan(a.Floats(p.blocks*p.OutLen())), nan(a.Floats(p.blocks*p.OutLen()))
+	for i := range p.sums {
+		p.sums[i] = a.Doubles(p.blocks * p.outCh)
+	}
+	p.spread, p.pooled = p.results(), p.results()
 	for b := range p.blocks {
 		k := conv
 		k.Valid = min(16, c.n-16*b)
 		k.X, k.Z = at(p.x, b, p.InLen()), at(p.z, b, p.OutLen())
 		k.Sum, k.SumSq = at(p.sums[0], b, p.outCh), at(p.sums[1], b, p.outCh)
-		k.G, k.GX = at(p.g, b, p.OutLen()), at(p.gx, b, p.InLen())
-		k.GSum, k.GXSum = at(p.sums[2], b, p.inCh), at(p.sums[3], b, p.inCh)
-		k.DWP, k.DWS = at(p.dwp, b, p.PrimaryLen()), at(p.dws, b, p.MixesLen())
-		p.calls = append(p.calls, k)
+		k.G = at(p.g, b, p.OutLen())
+		p.calls = append(p.calls, p.to(k, p.spread, b))
 	}
 }
 
-// nan fills s with NaN.
+func (p *convTest) results() backwardResults {
+	a := &p.arena
+	r := backwardResults{gsum: a.Doubles(p.blocks * p.inCh), gxsum: a.Doubles(p.blocks * p.inCh),
+		dwp: nan(a.Floats(p.blocks * p.PrimaryLen())), dws: nan(a.Floats(p.blocks * p.MixesLen()))}
+	if p.input != pictures {
+		r.gx = nan(a.Floats(p.blocks * p.InLen()))
+	}
+	return r
+}
+
+// to is the call k with the memory of block b for its gradients.
+func (p *convTest) to(k kernel.Conv, r backwardResults, b int) kernel.Conv {
+	if r.gx != nil {
+		k.GX = at(r.gx, b, p.InLen())
+	}
+	k.GSum, k.GXSum = at(r.gsum, b, p.inCh), at(r.gxsum, b, p.inCh)
+	k.DWP, k.DWS = at(r.dwp, b, p.PrimaryLen()), at(r.dws, b, p.MixesLen())
+	return k
+}
+
+// nan fills s with NaN of either precision.
 func nan(s []float32) []float32 {
 	for i := range s {
-		s[i] = float32(math.NaN())
+		s[i] = math.Float32frombits(1<<32 - 1)
 	}
 	return s
 }
@@ -383,17 +574,17 @@ func (p *convTest) run() {
 
 // runInPlace writes gx over g where both have the same size: the bits are the same.
 func (p *convTest) runInPlace(t *testing.T) {
-	if p.InLen() != p.OutLen() {
+	if p.InLen() != p.OutLen() || p.spread.gx == nil {
 		return
 	}
 	inPlace := slices.Clone(p.calls)
-	g := packed(&p.arena, p.in.g, p.n, p.outCh, p.height, p.width)
+	g := slices.Clone(p.g)
+	defer copy(p.g, g)
 	for b := range inPlace {
-		inPlace[b].G = at(g, b, p.OutLen())
 		inPlace[b].GX = inPlace[b].G
 	}
 	p.team.Backward(inPlace)
-	if !slices.Equal(g, p.gx) {
+	if !sameBits(p.g, p.spread.gx) {
 		t.Error("gx differs in place of g")
 	}
 }
@@ -404,84 +595,116 @@ func (p *convTest) runWithKeptOutput(t *testing.T) {
 	if len(p.Mixes) == 0 {
 		return
 	}
-	dwp, dws, gx := slices.Clone(p.dwp), slices.Clone(p.dws), slices.Clone(p.gx)
+	r := p.results()
 	kept := slices.Clone(p.calls)
 	for b := range kept {
-		kept[b].Y = p.arena.Floats(p.OutLen())
+		kept[b] = p.to(kept[b], r, b)
+		kept[b].Y = at(p.y, b, p.OutLen())
 	}
 	p.team.Forward(kept)
 	p.team.Backward(kept)
-	if !slices.Equal(dwp, p.dwp) || !slices.Equal(dws, p.dws) || !slices.Equal(gx, p.gx) {
+	if !sameBits(r.dwp, p.spread.dwp) || !sameBits(r.dws, p.spread.dws) || !sameBits(r.gx, p.spread.gx) {
 		t.Error("gradients differ with the primary convolutions' output kept")
 	}
 }
 
-// runPooled checks that a gradient that is the same at every position, masked by a
-// ReLU of z, gives the same as that gradient written out and masked.
-func (p *convTest) runPooled(t *testing.T, r *rand.Rand) {
-	a, out := &p.arena, p.outCh
-	scale, shift, g := f32(a, uniform(r, out, 1)), f32(a, uniform(r, out, 1)), f32(a, uniform(r, out*16, 1))
-	pooled, spread := slices.Clone(p.calls), slices.Clone(p.calls)
-	for _, calls := range [][]kernel.Conv{pooled, spread} {
-		for b := range calls {
-			k := &calls[b]
-			k.Y, k.GX, k.DWP, k.DWS = nil, nil, a.Floats(p.PrimaryLen()), a.Floats(p.MixesLen())
-		}
+// runPooled takes a gradient that is the same at every position, masked by a ReLU of z.
+func (p *convTest) runPooled() {
+	scale, shift := f32(&p.arena, p.in.gscale), f32(&p.arena, p.in.gshift)
+	g := packed(&p.arena, kernel.F32, p.in.pooled, p.n, p.outCh, 1, 1)
+	calls := slices.Clone(p.calls)
+	for b := range calls {
+		k := p.to(calls[b], p.pooled, b)
+		k.G, k.GScale, k.GShift = at(g, b, p.outCh*kernel.Lanes), scale, shift
+		calls[b] = k
 	}
-	for b := range pooled {
-		pooled[b].G, pooled[b].GScale, pooled[b].GShift = g, scale, shift
-		k := &spread[b]
-		k.G = a.Floats(p.OutLen())
-		for i := range k.G {
-			ch, lane := i/16/p.width%out, i%16
-			if scale[ch]*k.Z[i]+shift[ch] > 0 {
-				k.G[i] = g[ch*16+lane]
-			}
-		}
+	p.team.Backward(calls)
+}
+
+// compare compares the results with the oracle's.
+func (p *convTest) compare(t *testing.T) {
+	w, of := &p.want, p.convCase.precision
+	agree(t, of, "z", unpacked(of, p.z, p.n, p.outCh, p.height, p.width), w.z, 2e-6)
+	if len(p.Mixes) > 0 {
+		agree(t, of, "y", unpacked(of, p.y, p.n, p.outCh, p.height, p.width), w.y, 2e-6)
 	}
-	p.team.Backward(spread)
-	p.team.Backward(pooled)
-	for b := range pooled {
-		near(t, "dwp of a pooled gradient", wide(pooled[b].DWP), wide(spread[b].DWP), 1e-5)
-		near(t, "dws of a pooled gradient", wide(pooled[b].DWS), wide(spread[b].DWS), 1e-5)
+	near(t, "sum", total(p.sums[0], p.outCh), w.sum, 2e-5)
+	near(t, "sumsq", total(p.sums[1], p.outCh), w.sumsq, 2e-5)
+	p.compareGradients(t, "", p.spread, w.spread)
+	p.compareGradients(t, " of a pooled gradient", p.pooled, w.pooled)
+}
+
+func (p *convTest) compareGradients(t *testing.T, of string, got backwardResults, want gradients) {
+	t.Helper()
+	if got.gx != nil {
+		agree(t, p.convCase.precision, "gx"+of, unpacked(p.convCase.precision, got.gx, p.n, p.inCh, p.h, p.w), want.gx, 4e-6)
+	}
+	if got.gx != nil && p.input == normalised {
+		near(t, "gsum"+of, total(got.gsum, p.inCh), want.gsum, 2e-5)
+		near(t, "gxsum"+of, total(got.gxsum, p.inCh), want.gxsum, 2e-5)
+	}
+	dw := p.arena.Floats(p.PrimaryLen())
+	kernel.SumBlocks(dw, got.dwp)
+	near(t, "dwp"+of, wide(dw), want.dwp, 2e-5)
+	if len(p.Mixes) > 0 {
+		dw = p.arena.Floats(p.MixesLen())
+		kernel.SumBlocks(dw, got.dws)
+		near(t, "dws"+of, wide(dw), want.dws, 2e-5)
 	}
 }
 
-// compare compares the results of run with the oracle's.
-func (p *convTest) compare(t *testing.T) {
-	total := func(s []float64, n int) []float64 {
-		out := make([]float64, n)
-		for i, v := range s {
-			out[i%n] += v
+// total adds up the sums of all blocks, (B, n).
+func total(s []float64, n int) []float64 {
+	out := make([]float64, n)
+	for i, v := range s {
+		out[i%n] += v
+	}
+	return out
+}
+
+// compareBits compares all results with those of another way.
+func (p *convTest) compareBits(t *testing.T, with *convTest) {
+	t.Helper()
+	for name, s := range map[string][2][]float32{
+		"z": {p.z, with.z}, "y": {p.y, with.y}, "gx": {p.spread.gx, with.spread.gx},
+		"dwp": {p.spread.dwp, with.spread.dwp}, "dws": {p.spread.dws, with.spread.dws},
+		"gx of a pooled gradient":  {p.pooled.gx, with.pooled.gx},
+		"dwp of a pooled gradient": {p.pooled.dwp, with.pooled.dwp}, "dws of a pooled gradient": {p.pooled.dws, with.pooled.dws},
+	} {
+		if !sameBits(s[0], s[1]) {
+			t.Errorf("%s has other bits than with %v", name, with.team.ISA())
 		}
-		return out
 	}
-	w := &p.want
-	near(t, "z", unpacked(p.z, p.n, p.outCh, p.height, p.width), w.z, 2e-6)
-	near(t, "sum", total(p.sums[0], p.outCh), w.sum, 2e-5)
-	near(t, "sumsq", total(p.sums[1], p.outCh), w.sumsq, 2e-5)
-	near(t, "gx", unpacked(p.gx, p.n, p.inCh, p.h, p.w), w.gx, 4e-6)
-	if p.normalised {
-		near(t, "gsum", total(p.sums[2], p.inCh), w.gsum, 2e-5)
-		near(t, "gxsum", total(p.sums[3], p.inCh), w.gxsum, 2e-5)
-	}
-	dw := p.arena.Floats(p.PrimaryLen())
-	kernel.SumBlocks(dw, p.dwp)
-	near(t, "dwp", wide(dw), w.dwp, 2e-5)
-	if len(p.Mixes) > 0 {
-		dw = p.arena.Floats(p.MixesLen())
-		kernel.SumBlocks(dw, p.dws)
-		near(t, "dws", wide(dw), w.dws, 2e-5)
+	for name, s := range map[string][2][]float64{
+		"sum": {p.sums[0], with.sums[0]}, "sumsq": {p.sums[1], with.sums[1]},
+		"gsum": {p.spread.gsum, with.spread.gsum}, "gxsum": {p.spread.gxsum, with.spread.gxsum},
+		"gsum of a pooled gradient":  {p.pooled.gsum, with.pooled.gsum},
+		"gxsum of a pooled gradient": {p.pooled.gxsum, with.pooled.gxsum},
+	} {
+		if !sameBits(s[0], s[1]) {
+			t.Errorf("%s has other bits than with %v", name, with.team.ISA())
+		}
 	}
 }
 
 // TestHeadAgreesWithTheOracle checks pooling, linear layer and cross-entropy,
 // forward and backward, on a batch with padding lanes.
 func TestHeadAgreesWithTheOracle(t *testing.T) {
-	for _, isa := range kernel.Available() {
+	for _, p := range precisions {
 		for _, size := range []headSize{{5, 3, 7, 11, 3, false}, {4, 4, 80, 100, 16, false}, {1, 1, 1, 2, 1, false},
 			{5, 3, 7, 11, 3, true}} {
-			t.Run(fmt.Sprintf("%v/%+v", isa, size), func(t *testing.T) { testHead(t, isa, size) })
+			var first []byte
+			for _, w := range ways(p) {
+				t.Run(fmt.Sprintf("%v/%+v/%v", p, size, w), func(t *testing.T) {
+					bits := testHead(t, p, size, w)
+					if first == nil {
+						first = bits
+					}
+					if p == kernel.BF16 && !bytes.Equal(bits, first) {
+						t.Errorf("other bits than %v", ways(p)[0])
+					}
+				})
+			}
 		}
 	}
 }
@@ -501,12 +724,13 @@ type headTest struct {
 	want                     struct{ pool, logits, loss, dpool, dlogits, dw, db, gx, gsum, gxsum []float64 }
 }
 
-func testHead(t *testing.T, isa kernel.ISA, size headSize) {
+// testHead returns the bits of all results.
+func testHead(t *testing.T, precision kernel.Precision, size headSize, w way) []byte {
 	var arena kernel.Arena
 	t.Cleanup(arena.Free)
 	r := rand.New(rand.NewPCG(3, 4))
 	n, c, k := size.n, size.c, size.k
-	p := headTest{headSize: size, x: uniform(r, n*c*size.h*size.w, 2), scale: uniform(r, c, 1), shift: uniform(r, c, 1)}
+	p := headTest{headSize: size, x: rounded(precision, uniform(r, n*c*size.h*size.w, 2)), scale: uniform(r, c, 1), shift: uniform(r, c, 1)}
 	p.w, p.bias, p.labels = uniform(r, k*c, 1), uniform(r, k, 1), arena.Floats(16)
 	for i := range n {
 		p.labels[i] = float32(r.IntN(k))
@@ -514,8 +738,8 @@ func testHead(t *testing.T, isa kernel.ISA, size headSize) {
 	p.labels[15] = float32(k - 1)
 	p.oracle()
 	head := kernel.Head{
-		H: size.h, W: size.w, C: c, K: k, Linear: size.linear, Valid: n,
-		X: packed(&arena, p.x, n, c, size.h, size.w), Scale: f32(&arena, p.scale), Shift: f32(&arena, p.shift),
+		Precision: precision, H: size.h, W: size.w, C: c, K: k, Linear: size.linear, Valid: n,
+		X: packed(&arena, precision, p.x, n, c, size.h, size.w), Scale: f32(&arena, p.scale), Shift: f32(&arena, p.shift),
 		Pool: arena.Floats(c * 16), WL: f32(&arena, p.w), Bias: f32(&arena, p.bias),
 		Logits: arena.Floats(k * 16), Labels: p.labels, Gain: 1 / float32(n),
 		Loss: arena.Doubles(16), DLogits: arena.Floats(k * 16),
@@ -524,31 +748,32 @@ func testHead(t *testing.T, isa kernel.ISA, size headSize) {
 		GSum: arena.Doubles(c), GXSum: arena.Doubles(c),
 	}
 	heads := []kernel.Head{head}
-	team := newTeam(t, &arena, isa, 1, 0)
+	team := w.team(t, &arena, 0)
 	team.PoolForward(heads)
 	team.LinearForward(heads)
 	team.CrossEntropy(heads)
 	team.LinearBackward(heads)
 	team.PoolBackward(heads)
-	near(t, "pool", unpacked(head.Pool, n, c, 1, 1), p.want.pool, 2e-6)
-	near(t, "logits", unpacked(head.Logits, n, k, 1, 1), p.want.logits, 4e-6)
+	near(t, "pool", unpacked(kernel.F32, head.Pool, n, c, 1, 1), p.want.pool, 2e-6)
+	near(t, "logits", unpacked(kernel.F32, head.Logits, n, k, 1, 1), p.want.logits, 4e-6)
 	near(t, "loss", head.Loss, p.want.loss, 4e-6)
-	near(t, "dlogits", unpacked(head.DLogits, n, k, 1, 1), p.want.dlogits, 4e-6)
+	near(t, "dlogits", unpacked(kernel.F32, head.DLogits, n, k, 1, 1), p.want.dlogits, 4e-6)
 	near(t, "dw", wide(head.DWL), p.want.dw, 1e-5)
 	near(t, "db", wide(head.DBias), p.want.db, 1e-5)
-	near(t, "gx", unpacked(head.GX, n, c, 1, 1), p.want.gx, 1e-5)
+	near(t, "gx", unpacked(kernel.F32, head.GX, n, c, 1, 1), p.want.gx, 1e-5)
 	near(t, "gsum", head.GSum, p.want.gsum, 1e-5)
 	near(t, "gxsum", head.GXSum, p.want.gxsum, 1e-5)
+	var bits []byte
+	for _, s := range [][]float32{head.Pool, head.Open, head.OpenX, head.Logits, head.DLogits, head.DWL, head.DBias, head.DPool,
+		head.GX} {
+		bits = append(bits, raw(s)...)
+	}
+	return slices.Concat(bits, raw(head.Loss), raw(head.GSum), raw(head.GXSum))
 }
 
 func (p *headTest) oracle() {
 	n, c, k, hw, o := p.n, p.c, p.k, p.h*p.headSize.w, &p.want
-	a := kernel.Oracle{}.Affine(p.x, p.scale, p.shift, n, c, hw)
-	for i, x := range p.x {
-		if p.linear {
-			a[i] = p.scale[i/hw%c]*x + p.shift[i/hw%c]
-		}
-	}
+	a := kernel.Oracle{}.Affine(p.x, p.scale, p.shift, p.linear, c, hw)
 	o.pool, o.logits, o.loss = make([]float64, n*c), make([]float64, n*k), make([]float64, 16)
 	o.dpool, o.dlogits = make([]float64, n*c), make([]float64, n*k)
 	o.dw, o.db = make([]float64, k*c), make([]float64, k)
@@ -655,18 +880,22 @@ func TestDetect(t *testing.T) {
 // TestAnyNumberOfThreadsGivesTheSameBits also shows that a team covers every
 // block: what no thread computes stays NaN.
 func TestAnyNumberOfThreadsGivesTheSameBits(t *testing.T) {
+	for _, p := range precisions {
+		t.Run(p.String(), func(t *testing.T) { testThreads(t, p) })
+	}
+}
+
+func testThreads(t *testing.T, p kernel.Precision) {
 	isa := kernel.Available()[0]
-	g := convCase{h: 3, w: 4, l: 3, ci: 2, co: 2, secondary: true}.geometry()
-	n, r := g.In()*g.H*g.W*kernel.Lanes, rand.New(rand.NewPCG(5, 6))
+	g := convCase{h: 3, w: 4, l: 3, ci: 2, co: 2, secondary: true, precision: p}.geometry()
+	n, r := g.InLen(), rand.New(rand.NewPCG(5, 6))
 	for blocks := 1; blocks <= 9; blocks++ {
 		var want []float32
 		for threads := 1; threads <= 5; threads++ {
 			var arena kernel.Arena
-			x, z := arena.Floats(blocks*n), arena.Floats(blocks*n)
+			z := nan(arena.Floats(blocks * n))
 			rng := rand.New(rand.NewPCG(7, uint64(blocks)))
-			for i := range x {
-				x[i], z[i] = float32(rng.NormFloat64()), float32(math.NaN())
-			}
+			x := packed(&arena, p, uniform(rng, blocks*kernel.Lanes*g.In()*g.H*g.W, 2), blocks*kernel.Lanes, g.In(), g.H, g.W)
 			wp, ws := f32(&arena, uniform(rng, g.PrimaryLen(), 1)), f32(&arena, uniform(rng, g.MixesLen(), 1))
 			calls := make([]kernel.Conv, blocks)
 			for b := range calls {
@@ -680,7 +909,7 @@ func TestAnyNumberOfThreadsGivesTheSameBits(t *testing.T) {
 			switch {
 			case threads == 1:
 				want = z
-			case !slices.Equal(z, want):
+			case !sameBits(z, want):
 				t.Errorf("%d blocks: %d threads give other bits than one", blocks, threads)
 			}
 		}

@@ -3,10 +3,11 @@ package kernel
 import "math"
 
 // The oracle computes the same as the kernels, in plain loops over PyTorch's layout
-// (N, C, H, W) in float64. The tests compare every kernel with it.
+// (N, C, H, W). The tests compare every kernel with it. Its numbers are float64; with
+// BF16 each is rounded as a kernel's is, so that no bit may differ.
 
-// Oracle has the reference functions, apart from GroupConv.
-type Oracle struct{}
+// Oracle has the reference functions, apart from those of GroupConv.
+type Oracle struct{ Precision Precision }
 
 // Permute moves channel l·M + m to m·L + l (Pᵀ of Eq. 2); Permute with L and M
 // exchanged is its inverse. x is (N, L·M, HW).
@@ -26,6 +27,7 @@ func (Oracle) Permute(x []float64, n, l, m, hw int) []float64 {
 // padding of half a kernel. x (N, Groups·Ci, H, W), w (Groups·Co, Ci, KH, KW) →
 // (N, Groups·Co, ⌈H/Stride⌉, ⌈W/Stride⌉).
 type GroupConv struct {
+	Oracle
 	N, Groups, Ci, Co    int
 	H, W, KH, KW, Stride int
 }
@@ -39,45 +41,86 @@ func (c GroupConv) Size() (h, w int) {
 func (c GroupConv) Forward(x, w []float64) []float64 {
 	h, wd := c.Size()
 	y := make([]float64, c.N*c.Groups*c.Co*h*wd)
-	c.each(func(xi, wi, yi int) { y[yi] += w[wi] * x[xi] })
+	for yi := range y {
+		col, row, ch, n := yi%wd, yi/wd%h, yi/wd/h%(c.Groups*c.Co), yi/wd/h/(c.Groups*c.Co)
+		first := n*c.Groups*c.Ci + ch/c.Co*c.Ci
+		y[yi] = c.sum(c.Ci, func(i, kh, kw int) (wi, xi int) {
+			a, b := row*c.Stride+kh-c.KH/2, col*c.Stride+kw-c.KW/2
+			if a < 0 || a >= c.H || b < 0 || b >= c.W {
+				return -1, -1
+			}
+			return ((ch*c.Ci+i)*c.KH+kh)*c.KW + kw, ((first+i)*c.H+a)*c.W + b
+		}, w, x)
+	}
 	return y
 }
 
-// Backward returns the gradients by x and w, given that by the output.
+// Backward returns the gradients by x and w, given that by the output. The gradient
+// by x is a convolution of dy with kernels turned by 180°. Where it multiplies dy by a
+// weight, the gradient by that weight, which is not rounded, gets x times dy.
 func (c GroupConv) Backward(x, w, dy []float64) (dx, dw []float64) {
+	h, wd := c.Size()
 	dx, dw = make([]float64, len(x)), make([]float64, len(w))
-	c.each(func(xi, wi, yi int) {
-		dx[xi] += w[wi] * dy[yi]
-		dw[wi] += x[xi] * dy[yi]
-	})
+	for xi := range dx {
+		col, row, ch, n := xi%c.W, xi/c.W%c.H, xi/c.W/c.H%(c.Groups*c.Ci), xi/c.W/c.H/(c.Groups*c.Ci)
+		i, group := ch%c.Ci, ch/c.Ci
+		dx[xi] = c.sum(c.Co, func(o, kh, kw int) (wi, yi int) {
+			a, b := row+kh-c.KH/2, col+kw-c.KW/2
+			if a < 0 || a%c.Stride != 0 || a/c.Stride >= h || b < 0 || b%c.Stride != 0 || b/c.Stride >= wd {
+				return -1, -1
+			}
+			out := group*c.Co + o
+			wi = ((out*c.Ci+i)*c.KH+c.KH-1-kh)*c.KW + c.KW - 1 - kw
+			yi = ((n*c.Groups*c.Co+out)*h+a/c.Stride)*wd + b/c.Stride
+			dw[wi] += x[xi] * dy[yi]
+			return wi, yi
+		}, w, dy)
+	}
 	return dx, dw
 }
 
-// each calls f for every multiply–add with the indices of its three numbers.
-func (c GroupConv) each(f func(xi, wi, yi int)) {
-	h, wd := c.Size()
-	for yi := range c.N * c.Groups * c.Co * h * wd {
-		col, row, ch, n := yi%wd, yi/wd%h, yi/wd/h%(c.Groups*c.Co), yi/wd/h/(c.Groups*c.Co)
-		for i := range c.Ci {
-			from := n*c.Groups*c.Ci + ch/c.Co*c.Ci + i
-			for kh := range c.KH {
-				for kw := range c.KW {
-					a, b := row*c.Stride+kh-c.KH/2, col*c.Stride+kw-c.KW/2
-					if a >= 0 && a < c.H && b >= 0 && b < c.W {
-						f((from*c.H+a)*c.W+b, ((ch*c.Ci+i)*c.KH+kh)*c.KW+kw, yi)
-					}
+// sum is the sum of w times x at the indices that at returns, which are negative at
+// the padding: over pairs of the n channels, the second of a pair first, and over the
+// kernel. The last of an odd number of channels is added alone, and where the kernel has
+// three rows and no stride, its first two rows in pairs.
+func (c GroupConv) sum(n int, at func(channel, kh, kw int) (wi, xi int), w, x []float64) float64 {
+	var sum float64
+	add := func(channel, kh, kw int) {
+		if wi, xi := at(channel, kh, kw); wi >= 0 {
+			sum = c.FMA(x[xi], w[wi], sum)
+		}
+	}
+	for i := 0; i < n; i += 2 {
+		inRows := i+1 == n && c.KH == 3 && c.Stride == 1
+		for kh := range c.KH {
+			for kw := range c.KW {
+				switch {
+				case !inRows && i+1 < n:
+					add(i+1, kh, kw)
+					add(i, kh, kw)
+				case !inRows || kh == 2:
+					add(i, kh, kw)
+				case kh == 1:
+					add(i, 1, kw)
+					add(i, 0, kw)
 				}
 			}
 		}
 	}
+	return c.Round(sum)
 }
 
-// Affine is a = max(0, scale·x + shift) for each channel of x (N, C, HW).
-func (Oracle) Affine(x, scale, shift []float64, n, c, hw int) []float64 {
+// Affine is a = max(0, scale·x + shift) for each channel of x (N, C, HW), or without
+// the maximum if it is linear.
+func (o Oracle) Affine(x, scale, shift []float64, linear bool, c, hw int) []float64 {
 	a := make([]float64, len(x))
 	for i := range a {
 		ch := i / hw % c
-		a[i] = math.Max(0, scale[ch]*x[i]+shift[ch])
+		a[i] = o.FMA(scale[ch], x[i], shift[ch])
+		if !linear {
+			a[i] = math.Max(0, a[i])
+		}
+		a[i] = o.Round(a[i])
 	}
 	return a
 }

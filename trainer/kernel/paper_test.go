@@ -13,10 +13,10 @@ func forward(t *testing.T, isa kernel.ISA, g kernel.Geometry, n int, x, wp, ws [
 	t.Helper()
 	var a kernel.Arena
 	defer a.Free()
-	k := kernel.Conv{Geometry: g, Valid: n, X: packed(&a, x, n, g.In(), g.H, g.W), WP: f32(&a, wp), WS: f32(&a, ws),
+	k := kernel.Conv{Geometry: g, Valid: n, X: packed(&a, kernel.F32, x, n, g.In(), g.H, g.W), WP: f32(&a, wp), WS: f32(&a, ws),
 		Z: a.Floats(g.OutLen())}
 	newTeam(t, &a, isa, 1, g.ScratchLen()).Forward([]kernel.Conv{k})
-	return unpacked(k.Z, n, g.Out(), g.H, g.W)
+	return unpacked(kernel.F32, k.Z, n, g.Out(), g.H, g.W)
 }
 
 // The equivalences of Section 4 of the paper and Eq. 6, on random inputs and

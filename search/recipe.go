@@ -37,13 +37,16 @@ const (
 )
 
 // These are the values of Study.Precision. They say how exact the numbers are that a training
-// multiplies. Its sums are float32, whatever the precision.
+// multiplies. The products are added up in float32, whatever the precision.
 const (
 	// PrecisionF32 multiplies float32.
 	PrecisionF32 = "f32"
 	// PrecisionTF32 rounds what the 1×1 convolutions of 16 and more channels multiply to the
 	// nearest numbers with ten bits behind the point, for the matrix units of a GPU.
 	PrecisionTF32 = "tf32"
+	// PrecisionBF16 rounds activations, their gradients and what convolutions multiply to bfloat16,
+	// on the processor. The weights and their momentum stay float32.
+	PrecisionBF16 = "bf16"
 )
 
 // Recipe holds the settings that say how each network is trained and evaluated.
@@ -80,7 +83,7 @@ type Recipe struct {
 	// average in place of the weights. A value below 1 is a fraction of the training; a value from
 	// 1 on is a number of steps. With 0 there is no average.
 	WeightAverage float64 `toml:"weight_average" json:"weight_average,omitempty"`
-	// Precision is PrecisionF32 or PrecisionTF32. Normalize changes PrecisionF32 to "".
+	// Precision is PrecisionF32, PrecisionTF32 or PrecisionBF16. Normalize changes PrecisionF32 to "".
 	Precision string `toml:"precision" json:"precision,omitempty"`
 	// EvaluateEvery evaluates every so many epochs, at least 1. The last epoch is always evaluated.
 	EvaluateEvery int `toml:"evaluate_every" json:"evaluate_every"`
@@ -91,9 +94,13 @@ func (r Recipe) Evaluates(epoch int) bool { return epoch%r.EvaluateEvery == 0 ||
 
 // Arithmetic names the arithmetic of trainings by the recipe: an Attempt.ISA like "cuda sm_90 tf32".
 // The argument names that of the same devices with PrecisionF32, of several separated by ", ".
+// PrecisionBF16 has one name, because it has the same bits on every processor.
 func (r Recipe) Arithmetic(isa string) string {
-	if r.Precision == "" || isa == "" {
+	switch {
+	case r.Precision == "" || isa == "":
 		return isa
+	case r.Precision == PrecisionBF16:
+		return PrecisionBF16
 	}
 	ending := " " + r.Precision
 	return strings.ReplaceAll(isa, ", ", ending+", ") + ending
@@ -118,7 +125,7 @@ func (r *Recipe) normalize(c *checker) {
 	oneOf("weight_decay_on", &r.WeightDecayOn, DecayAll)
 	oneOf("schedule", &r.Schedule, ScheduleLinear, ScheduleCosine)
 	oneOf("bn_statistics", &r.BNStatistics, BNPrecise)
-	oneOf("precision", &r.Precision, PrecisionTF32)
+	oneOf("precision", &r.Precision, PrecisionTF32, PrecisionBF16)
 	if r.Schedule != "" {
 		isDefault := slices.Equal(r.Drops, Default().Drops) // of a study that does not name them
 		c.check(len(r.Drops) == 0 || isDefault,

@@ -241,16 +241,20 @@ func TestRunner(t *testing.T) {
 	t.Parallel()
 	t.Run("an attempt records the precision as part of the arithmetic", func(t *testing.T) {
 		t.Parallel()
-		s, trials := study(t)
-		s.Precision = search.PrecisionTF32
-		store := &fakeStore{}
-		r := search.Runner{Store: store, Trainer: fakeTrainer{steps: 2},
-			Attempt: search.Attempt{ISA: "cuda sm_80, cuda sm_90"}}
-		if _, err := r.Run(t.Context(), s, strategyOf(s), trials); err != nil {
-			t.Fatal(err)
-		}
-		if want := "cuda sm_80 tf32, cuda sm_90 tf32"; store.template.ISA != want {
-			t.Errorf("it has %q, want %q", store.template.ISA, want)
+		for _, c := range []struct{ precision, isa, want string }{
+			{search.PrecisionTF32, "cuda sm_80, cuda sm_90", "cuda sm_80 tf32, cuda sm_90 tf32"},
+			{search.PrecisionBF16, "avx512", "bf16"}, {search.PrecisionBF16, "portable", "bf16"},
+		} {
+			s, trials := study(t)
+			s.Precision = c.precision
+			store := &fakeStore{}
+			r := search.Runner{Store: store, Trainer: fakeTrainer{steps: 2}, Attempt: search.Attempt{ISA: c.isa}}
+			if _, err := r.Run(t.Context(), s, strategyOf(s), trials); err != nil {
+				t.Fatal(err)
+			}
+			if store.template.ISA != c.want {
+				t.Errorf("%s on %s has %q, want %q", c.precision, c.isa, store.template.ISA, c.want)
+			}
 		}
 	})
 	t.Run("one worker starts the trials in the order given", func(t *testing.T) {

@@ -41,7 +41,9 @@ func (p processor) Arithmetic() string {
 	return isa
 }
 
-func (p processor) Has(precision string) bool { return precision == "" }
+func (p processor) Has(precision string) bool {
+	return precision == "" || precision == search.PrecisionBF16
+}
 
 func (p processor) Start(net space.Network, n int, set *dataset.Set, r Recipe) (Engine, error) {
 	c, err := newCPU(net, n, p.threads, set, r)
@@ -113,8 +115,11 @@ type PrecisionError struct {
 }
 
 func (e PrecisionError) Error() string {
-	return fmt.Sprintf("precision %q needs a GPU of compute capability 8.0 or later, this run has %s", e.Precision,
-		e.Devices)
+	needs := "a GPU of compute capability 8.0 or later"
+	if e.Precision == search.PrecisionBF16 {
+		needs = "the CPU"
+	}
+	return fmt.Sprintf("precision %q needs %s, this run has %s", e.Precision, needs, e.Devices)
 }
 
 // Check returns a PrecisionError if no device can train by the recipe of a study.

@@ -308,14 +308,14 @@ func TestAnErrorNamesTheStep(t *testing.T) {
 }
 
 func TestACheckpointOfAnotherDeviceIsRefused(t *testing.T) {
-	for number, name := range map[uint32]string{0: "portable", 1: "avx2", 2: "avx512",
+	for number, name := range map[uint32]string{0: "portable", 1: "avx2", 2: "avx512", 16: "bf16",
 		0x08_0b_01_5a: "cuda sm_90 (ptxas 11.8)", 0x08_0b_05_5a: "cuda sm_90 (ptxas 11.8) tf32", 0x04_0c_03_4b: "cuda sm_75 (driver 12.4)",
 		0x00_0d_03_78: "cuda sm_120 (driver 13.0)"} {
 		if arithmeticOf(number) != name || numberOf(name) != number {
 			t.Errorf("%#x is %q, %q is %#x", number, arithmeticOf(number), name, numberOf(name))
 		}
 	}
-	for _, number := range []uint32{3, 0xff, 0x100, 0x15a, 0x200, 0x400, 0x402, 0x08_0b_09_5a, 0x08_0b_00_5a, 1 << 31} {
+	for _, number := range []uint32{3, 17, 0xff, 0x100, 0x15a, 0x200, 0x400, 0x402, 0x08_0b_09_5a, 0x08_0b_00_5a, 1 << 31} {
 		if name := arithmeticOf(number); name != "" {
 			t.Errorf("%#x is %q", number, name)
 		}
@@ -352,6 +352,14 @@ func TestAPrecisionThatNoDeviceHasIsRefused(t *testing.T) {
 		if err := tr.Check(tinyJob(t, 1).Study); err != nil {
 			t.Errorf("float32: %v", err)
 		}
+	}
+	job.Study.Precision = search.PrecisionBF16
+	want := `precision "bf16" needs the CPU, this run has cuda sm_70`
+	if err := onDevices(newFakeGPU("cuda sm_70", 1)).Check(job.Study); err == nil || err.Error() != want {
+		t.Errorf("error %v, want %s", err, want)
+	}
+	if err := New(Options{}).Check(job.Study); err != nil {
+		t.Errorf("bfloat16 on the processor: %v", err)
 	}
 }
 

@@ -3,6 +3,7 @@ package trainer
 import (
 	"context"
 
+	"igcsearch/search"
 	"igcsearch/space"
 	"igcsearch/trainer/dataset"
 	"igcsearch/trainer/graph"
@@ -16,7 +17,7 @@ type Engine interface {
 	// are those of the last Pull.
 	Model() *graph.Model
 	// Arithmetic names the arithmetic that decides the bits of the results:
-	// "avx512", "cuda sm_90 (ptxas 11.8)".
+	// "avx512", "bf16", "cuda sm_90 (ptxas 11.8)".
 	Arithmetic() string
 	// Train trains on the pictures of order, batch by batch. len(order) is a
 	// multiple of the batch, and rates[k] are those of step k. Train calls done
@@ -77,10 +78,13 @@ func newCPU(net space.Network, n, threads int, set *dataset.Set, r Recipe) (*cpu
 }
 
 func (c *cpu) Model() *graph.Model { return c.model }
-func (c *cpu) Arithmetic() string  { return c.model.Team().ISA().String() }
 func (c *cpu) Push() error         { return nil }
 func (c *cpu) Pull() error         { return nil }
 func (c *cpu) Close()              { c.model.Close() }
+
+func (c *cpu) Arithmetic() string {
+	return search.Recipe{Precision: c.r.Precision}.Arithmetic(c.model.Team().ISA().String())
+}
 
 // next puts the next n pictures into the model.
 func (c *cpu) next(ctx context.Context, from *dataset.Batches, n int) error {
@@ -145,7 +149,7 @@ func (c *cpu) Evaluate(ctx context.Context, split *dataset.Split) (s Score, err 
 		if err != nil {
 			return s, err
 		}
-		s.Loss += loss * float64(n)
+		s.Loss += float64(loss * float64(n)) // no fused multiply–add, which only some processors have
 		s.Correct += c.model.Correct(false)
 	}
 	s.Loss /= float64(split.Len())

@@ -7,6 +7,8 @@ import (
 	"igcsearch/space"
 	"igcsearch/trainer/dataset"
 	"igcsearch/trainer/graph"
+	"igcsearch/trainer/kernel"
+	"igcsearch/trainer/samebits"
 )
 
 // Recipe says how the steps of a training run, apart from their rates.
@@ -18,7 +20,7 @@ type Recipe struct {
 
 	// DecayAll, Average and Precise are those of graph.Options.
 	DecayAll, Average, Precise bool
-	Precision                  string // search.PrecisionTF32, or "" for float32
+	Precision                  string // search.Recipe.Precision
 }
 
 // recipe is that of a study.
@@ -38,7 +40,11 @@ func recipe(s search.Study, seed int) Recipe {
 // GraphOptions are the options of a model that is trained by the recipe, on one
 // thread.
 func (r Recipe) GraphOptions() graph.Options {
-	return graph.Options{Threads: 1, DecayAll: r.DecayAll, Average: r.Average, Precise: r.Precise}
+	o := graph.Options{Threads: 1, DecayAll: r.DecayAll, Average: r.Average, Precise: r.Precise}
+	if r.Precision == search.PrecisionBF16 {
+		o.Precision = kernel.BF16
+	}
+	return o
 }
 
 // batch is how many pictures a step has.
@@ -84,7 +90,7 @@ func LearningRate(s search.Study, epoch, steps int) float64 {
 
 // learningRate of a step, counted from 0 over the whole training of so many steps.
 func learningRate(s search.Study, step, steps int) float64 {
-	warm := s.Warmup * float64(steps)
+	warm := float64(s.Warmup * float64(steps)) // the conversion prevents a fused multiply–add
 	if step < firstStep(s.Warmup, steps) {
 		return s.LearningRate * min(1, float64(step+1)/warm)
 	}
@@ -94,7 +100,7 @@ func learningRate(s search.Study, step, steps int) float64 {
 	case search.ScheduleLinear:
 		return s.LearningRate * (1 - done)
 	case search.ScheduleCosine:
-		return s.LearningRate * (1 + math.Cos(math.Pi*done)) / 2
+		return s.LearningRate * (1 + samebits.Cos(math.Pi*done)) / 2
 	}
 	rate := s.LearningRate
 	for _, d := range s.Drops {
@@ -109,7 +115,7 @@ func learningRate(s search.Study, step, steps int) float64 {
 // them. Floating point puts some products beside the whole number that they are:
 // 0.07·100 is 7.000000000000001.
 func firstStep(fraction float64, steps int) int {
-	exact := fraction * float64(steps)
+	exact := float64(fraction * float64(steps))
 	if nearest := math.Round(exact); math.Abs(exact-nearest) <= 1e-12*exact {
 		return int(nearest)
 	}
@@ -125,5 +131,5 @@ func averageShare(s search.Study, step, steps int) float64 {
 		horizon = max(1, horizon*float64(steps))
 	}
 	beta := 1 - 1/horizon
-	return (1 - beta) / (1 - math.Pow(beta, float64(step+1)))
+	return (1 - beta) / (1 - samebits.Pow(beta, step+1))
 }

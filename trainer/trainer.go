@@ -195,7 +195,7 @@ func (tr *training) train(ctx context.Context, m *search.Epoch, r search.Reporte
 		if math.IsNaN(s.Loss) || math.IsInf(s.Loss, 0) {
 			return search.ErrDiverged
 		}
-		m.TrainLoss += s.Loss * float64(tr.batch)
+		m.TrainLoss += float64(s.Loss * float64(tr.batch)) // as in cpu.Evaluate
 		m.TrainCorrect += s.Correct
 		done = step + 1
 		r.Step(m.Number, done, tr.steps)

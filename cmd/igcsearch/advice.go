@@ -22,6 +22,7 @@ import (
 // error's text has the advice already.
 func advice(err error) string {
 	var arithmetic trainer.ArithmeticError
+	var precision trainer.PrecisionError
 	var missing *dataset.MissingError
 	var unreachable *dataset.UnreachableError
 	var conflict *spool.ConflictError
@@ -69,7 +70,9 @@ func advice(err error) string {
 		return "wait until it ends, or stop it; meanwhile the study can only get more seeds and networks"
 	case errors.Is(err, store.ErrExists):
 		return "give another name, or delete that one: igcsearch delete STUDY"
-	case errors.As(err, new(trainer.PrecisionError)):
+	case errors.As(err, &precision) && precision.Precision == search.PrecisionBF16:
+		return "give --device cpu, or train with --set precision=f32, whose results are others"
+	case errors.As(err, &precision):
 		return "choose such a GPU by --device, or train with --set precision=f32, whose results are others"
 	case errors.Is(err, search.ErrNoDevice):
 		return "nothing that is stored is lost: look at the GPUs with nvidia-smi and give this command again, or train " +

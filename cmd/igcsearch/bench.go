@@ -31,7 +31,7 @@ type benchOptions struct {
 	scaling               bool
 	peer                  string
 	peerLimit             time.Duration
-	precision             string
+	precisions            benchPrecisions
 	format                string
 	output                string
 	device                device
@@ -39,11 +39,21 @@ type benchOptions struct {
 }
 
 // benchPairs are pairs, and the names of shipped studies for theirs.
-type benchPairs struct{ pairs }
+type benchPairs struct {
+	pairs
+	groups []benchGroup // those of studies
+}
+
+// benchGroup is a part of what is measured, of which the table has means.
+type benchGroup struct {
+	name     string
+	from, to int // which networks, without the last
+}
 
 func (p *benchPairs) Type() string { return "LxM,...|STUDY" }
 func (p *benchPairs) Set(s string) error {
 	var list pairs
+	var groups []benchGroup
 	for _, text := range strings.Split(s, ",") {
 		if slices.Contains(studies.Names(), text) {
 			study, err := studies.Load(text, nil)
@@ -53,7 +63,9 @@ func (p *benchPairs) Set(s string) error {
 			if len(study.Pairs) == 0 {
 				return fmt.Errorf("study %s compares networks: give them to --systems", text)
 			}
+			from := len(list)
 			list = append(list, study.PairList()...)
+			groups = append(groups, benchGroup{text, from, len(list)})
 			continue
 		}
 		var one pairs
@@ -65,17 +77,42 @@ func (p *benchPairs) Set(s string) error {
 		}
 		list = append(list, one...)
 	}
-	p.pairs = list
+	p.pairs, p.groups = list, groups
+	return nil
+}
+
+// benchPrecisions are values of the setting of studies, each once.
+type benchPrecisions []string
+
+func (p *benchPrecisions) String() string { return strings.Join(*p, ",") }
+func (p *benchPrecisions) Type() string   { return "f32|bf16|tf32|f32,bf16" }
+func (p *benchPrecisions) Set(s string) error {
+	list := strings.Split(s, ",")
+	for i, text := range list {
+		if slices.Contains(list[:i], text) {
+			return fmt.Errorf("%s twice", text)
+		}
+		if known := []string{search.PrecisionF32, search.PrecisionBF16, search.PrecisionTF32}; !slices.Contains(known, text) {
+			return fmt.Errorf("%q: want %s", text, strings.Join(known, ", "))
+		}
+	}
+	*p = list
 	return nil
 }
 
 const benchLong = `bench trains the network of each pair on random pictures for a few steps and
 shows the median time of a step: forward pass, gradients and update of one
 batch. GFLOP/s counts two operations for each multiply–add, three times those
-of the forward pass; the peak is what the same threads reach without memory.
-GB/s counts the activations and their gradients each time an op must read or
-write them; the bandwidth is that of a copy by the same threads. "bound" is
-what a step cannot be faster than, even if all else were free.
+of the forward pass; the peak is what the same threads reach without memory, by
+the instruction that the line above the table names. GB/s counts the activations
+and their gradients each time an op must read or write them; the bandwidth is that
+of a copy by the same threads. "bound" is what a step cannot be faster than, even if
+all else were free.
+
+--precision f32,bf16 measures both: half of the steps of the one, half of those of
+the other, and then the other halves. Two more columns compare speed and memory with
+f32. If there are several pairs, the last rows have geometric means of all, of those of
+each study and of those with M = 2, and the lowest and the highest values.
 
 "eval" is the rate of evaluation in units of that of training, "input" the time
 to crop, mirror and normalise a batch on one thread in percent of the step, "MB"
@@ -100,7 +137,8 @@ training on a GPU alone before it has that of all.
 
 --peer compares with another implementation: the command gets the arguments
 --pairs LxM --batch N --threads N, and prints JSON lines with "step_s", the seconds
-of a step; of several the least counts. On a processor it runs between the two halves
+of a step; of several the least counts, and on a processor the column "peer" shows the
+"precision" and the "layout" of that line. There the peer runs between the two halves
 of our steps, on a GPU after our row is written. Of a peer that fails, or takes longer
 than --peer-limit, what it had printed counts; without that its columns stay empty.
 bench goes on, and its exit code is 1. As JSON each line of a peer is a line of its own.
@@ -109,8 +147,9 @@ The command is split at spaces, without quoting; a script can hold what needs mo
 func newBenchCommand() *cobra.Command {
 	o := benchOptions{
 		// Table 1 (i) of the paper.
-		pairs: benchPairs{space.Budget{Params: 4672, Kernel: 9, Tolerance: 0.024}.Nearest()},
-		batch: 64, threads: positive(min(runtime.GOMAXPROCS(0), bench.MaxThreads)), steps: 5,
+		pairs:      benchPairs{pairs: space.Budget{Params: 4672, Kernel: 9, Tolerance: 0.024}.Nearest()},
+		precisions: benchPrecisions{search.PrecisionF32},
+		batch:      64, threads: positive(min(runtime.GOMAXPROCS(0), bench.MaxThreads)), steps: 5,
 	}
 	cmd := &cobra.Command{
 		Use:   "bench",
@@ -121,8 +160,8 @@ func newBenchCommand() *cobra.Command {
   # JSON lines
   igcsearch bench --pairs 40x2 --batch 16 --threads 1 --steps 3 --format json
 
-  # all pairs of the paper's Table 1 beside PyTorch
-  igcsearch bench --pairs fig3a,fig3b --peer trainer/testdata/torch_step.py
+  # all pairs of the paper's Table 1 in float32 and bfloat16, beside PyTorch
+  igcsearch bench --pairs fig3a,fig3b --precision f32,bf16 --peer trainer/testdata/torch_step.py
 
   # networks of the paper's tables, their pictures of 32×32, of ResNet 224×224
   igcsearch bench --systems IGC-L24M2-D20,RegConv-W18-D20,ResNet-C64 --batch 16
@@ -165,9 +204,13 @@ func newBenchCommand() *cobra.Command {
 	cmd.Flags().StringVar(&o.peer, "peer", "", "measure the `COMMAND` too")
 	cmd.Flags().DurationVar(&o.peerLimit, "peer-limit", 5*time.Minute, "stop the peer of a pair after this time")
 	cmd.Flags().StringVarP(&o.output, "output", "o", "", "append each measurement to this `FILE` too, as a line of JSON")
-	addChoice(cmd, &o.format, "format", "how to print the measurements", "table", "json")
-	addChoice(cmd, &o.precision, "precision", "the precision of the training, as the setting of a study",
-		search.PrecisionF32, search.PrecisionTF32)
+	addChoice(cmd, &o.format, "format", "how to print the measurements", "table", "markdown", "json")
+	cmd.Flags().Var(&o.precisions, "precision",
+		"the precision of the training, as the setting of a study; several are measured alternately")
+	if err := cmd.RegisterFlagCompletionFunc("precision", cobra.FixedCompletions([]string{search.PrecisionF32,
+		search.PrecisionBF16, search.PrecisionTF32, "f32,bf16"}, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic(err) // the flag exists: it was added above
+	}
 	addDevice(cmd, &o.device)
 	o.device = device{text: "cpu"}
 	cmd.Flag("device").DefValue, cmd.Flag("device").Usage = "cpu", "what to measure: cpu, or a GPU like cuda:0"
@@ -185,8 +228,14 @@ func (o *benchOptions) check(changed func(flag string) bool) error {
 		return fmt.Errorf("--peer-limit %v: want more than 0", o.peerLimit)
 	case o.scaling && o.peer != "":
 		return errors.New("--scaling has no --peer")
-	case o.precision == search.PrecisionTF32 && o.device.String() == "cpu":
-		return fmt.Errorf("--precision %s is of a GPU: give it by --device", o.precision)
+	case o.has(search.PrecisionTF32) && o.device.String() == "cpu":
+		return fmt.Errorf("--precision %s is of a GPU: give it by --device", search.PrecisionTF32)
+	case o.has(search.PrecisionBF16) && o.device.String() != "cpu":
+		return fmt.Errorf("--precision %s is of the processor: leave --device out", search.PrecisionBF16)
+	case len(o.precisions) > 1 && o.device.String() != "cpu":
+		return errors.New("a GPU is measured in one --precision")
+	case len(o.precisions) > 1 && o.scaling:
+		return errors.New("--scaling measures one --precision")
 	case o.scaling && o.device.String() != "cpu":
 		return errors.New("--scaling is of the processor: leave --device out")
 	case len(o.systems) > 0 && (o.peer != "" || o.scaling || changed("pairs")):
@@ -205,7 +254,7 @@ func (o *benchOptions) check(changed func(flag string) bool) error {
 		return err
 	}
 	for _, s := range list {
-		m := o.measure(s)
+		m := o.measure(s, o.precisions[0])
 		if err := m.Check(o.scaling); err != nil {
 			return err
 		}
@@ -225,6 +274,7 @@ type benchJSON struct {
 	M              int     `json:"M"`
 	Params         int     `json:"params"` // of one block; of --systems of the network
 	Batch          int     `json:"batch"`
+	Precision      string  `json:"precision"`
 	StepS          float64 `json:"step_s"`
 	ImagesPerS     float64 `json:"images_per_s"`
 	GFLOPS         float64 `json:"gflops"`
@@ -237,8 +287,12 @@ type benchJSON struct {
 	ResidentBytes  int     `json:"resident_bytes"`
 	Allocations    int     `json:"allocations"` // by Go in all measured steps
 	ISA            string  `json:"isa"`
+	Instruction    string  `json:"instruction"` // whose peak it is
 	Threads        int     `json:"threads"`
 	Load           float64 `json:"load"` // of the machine in the minute before, in cores; 0: it was quiet
+	// The ratios to float32, if it is measured beside another precision.
+	SpeedToF32  float64 `json:"speed_to_f32,omitempty"`
+	MemoryToF32 float64 `json:"memory_to_f32,omitempty"`
 }
 
 // means collects what the last line of the table shows.
@@ -254,15 +308,11 @@ func (m means) geometric(format, name string) string {
 	if len(m[name]) == 0 {
 		return ""
 	}
-	sum := 0.0
-	for _, v := range m[name] {
-		sum += math.Log(v)
-	}
-	return fmt.Sprintf(format, math.Exp(sum/float64(len(m[name]))))
+	return fmt.Sprintf(format, geometricMean(m[name]))
 }
 
 func runBench(ctx context.Context, o benchOptions, stdout, stderr io.Writer) error {
-	if o.precision == search.PrecisionTF32 { // --device auto has found no GPU
+	if o.has(search.PrecisionTF32) { // --device auto has found no GPU
 		isa, err := trainer.ISA()
 		if err != nil {
 			return err
@@ -273,63 +323,133 @@ func runBench(ctx context.Context, o benchOptions, stdout, stderr io.Writer) err
 	if err != nil {
 		return err
 	}
-	b.columns = append(b.columns, report.Column{Header: "step (ms)", Widest: "12345.6"},
-		report.Column{Header: "images/s"}, report.Column{Header: "GFLOP/s"}, report.Column{Header: "% of peak"},
-		report.Column{Header: "GB/s", Widest: "123.4"}, report.Column{Header: "% of bandwidth"},
-		report.Column{Header: "<bound", Widest: "arithmetic"}, report.Column{Header: "eval", Widest: "1.2×"},
-		report.Column{Header: "input (%)"}, report.Column{Header: "MB", Widest: "1234"})
-	if o.peer != "" {
-		b.columns = append(b.columns, report.Column{Header: "peer GFLOP/s"}, report.Column{Header: "ratio"})
-	}
-	all := means{}
-	err = b.each(func(s space.System) (m measured, err error) {
-		p := s.Pair()
-		options := o.measure(s)
-		var peer float64
+	b.columns = append(b.columns, o.stepColumns(b.list)...)
+	var all []benchValues
+	err = b.each(func(s space.System) ([]measured, error) {
+		var options []bench.Options
+		for _, precision := range o.precisions {
+			options = append(options, o.measure(s, precision))
+		}
+		var peer peerStep
+		var between func() error
 		if o.peer != "" {
-			options.Between = func() (err error) {
-				peer, err = b.runPeer(ctx, p)
+			between = func() (err error) {
+				peer, err = b.runPeer(ctx, s.Pair())
 				return err
 			}
 		}
-		r, err := bench.Step(ctx, options)
+		results, err := bench.Steps(ctx, between, options...)
 		if err != nil {
-			return m, err
+			return nil, err
 		}
-		if o.peer != "" && o.steps == 1 { // of one step there is no half
-			if peer, err = b.runPeer(ctx, p); err != nil {
-				return m, err
-			}
+		rows := make([]measured, len(results))
+		for i, r := range results {
+			j, v := b.stepLine(s, i, results), benchValues{network: b.done, precision: o.precisions[i]}
+			v.of = o.values(j, r, peer)
+			rows[i] = measured{caption: o.caption(results), line: j, row: b.stepRow(s, j, v, peer)}
+			all = append(all, v)
 		}
-		name, params, system := b.name(s, r.Params)
-		j := benchJSON{system, p.L, p.M, params, int(o.batch), r.Step.Seconds(), r.ImagesPerSecond,
-			r.FlopsPerSecond() / 1e9, r.PeakFlops / 1e9,
-			r.BytesPerSecond() / 1e9, r.Bandwidth / 1e9, r.Bound(), r.EvalPerSecond, r.Input.Seconds(), r.Resident,
-			r.Allocations, r.ISA, r.Threads, o.load}
-		m.caption = fmt.Sprintf("batch %d, %s, %s, %s, median of %s; the mean is geometric",
-			int(o.batch), trainer.CPU(), r.ISA, report.Count(r.Threads, "thread"), report.Count(int(o.steps), "step"))
-		m.line = j
-		m.row = append(name, fmt.Sprintf("%.1f", 1e3*j.StepS), fmt.Sprintf("%.0f", j.ImagesPerS),
-			fmt.Sprintf("%.1f", all.add("gflops", j.GFLOPS)),
-			fmt.Sprintf("%.0f", all.add("peak", 100*j.GFLOPS/j.PeakGFLOPS)),
-			fmt.Sprintf("%.1f", j.GBPerS), fmt.Sprintf("%.0f", 100*j.GBPerS/j.BandwidthGB), j.Bound,
-			fmt.Sprintf("%.1f×", j.EvalImagesPerS/j.ImagesPerS), fmt.Sprintf("%.1f", 100*j.InputS/j.StepS),
-			fmt.Sprintf("%.0f", float64(j.ResidentBytes)/1e6))
-		if peer > 0 {
-			theirs := r.Flops / peer / 1e9
-			m.row = append(m.row, fmt.Sprintf("%.1f", all.add("peer", theirs)),
-				fmt.Sprintf("%.1f", all.add("ratio", j.GFLOPS/theirs)))
-		}
-		return m, nil
+		return rows, nil
 	})
-	return b.end(err, map[string]string{"images/s": "mean", "GFLOP/s": all.geometric("%.1f", "gflops"),
-		"% of peak": all.geometric("%.0f", "peak"), "peer GFLOP/s": all.geometric("%.1f", "peer"),
-		"ratio": all.geometric("%.1f", "ratio")})
+	return b.end(err, b.summary(all))
+}
+
+// comparesF32 reports whether other precisions are measured beside float32.
+func (o benchOptions) comparesF32() bool { return len(o.precisions) > 1 && o.has(search.PrecisionF32) }
+
+// stepColumns are the columns of runBench.
+func (o benchOptions) stepColumns(networks []space.System) (columns []report.Column) {
+	if len(o.precisions) > 1 {
+		columns = append(columns, report.Column{Header: "<precision"})
+	}
+	widest := "" // label of the last rows
+	for _, line := range o.lines(networks) {
+		if len(line.label) > len(widest) {
+			widest = line.label
+		}
+	}
+	columns = append(columns, report.Column{Header: "step (ms)", Widest: "12345.6"},
+		report.Column{Header: "images/s", Widest: widest}, report.Column{Header: "GFLOP/s"},
+		report.Column{Header: "% of peak"}, report.Column{Header: "GB/s", Widest: "123.4"},
+		report.Column{Header: "% of bandwidth"}, report.Column{Header: "<bound", Widest: "arithmetic"},
+		report.Column{Header: "eval", Widest: "1.2×"}, report.Column{Header: "input (%)"},
+		report.Column{Header: "MB", Widest: "1234"})
+	if o.comparesF32() {
+		columns = append(columns, report.Column{Header: "speed to f32"}, report.Column{Header: "MB to f32"})
+	}
+	if o.peer != "" {
+		columns = append(columns, report.Column{Header: "peer GFLOP/s"}, report.Column{Header: "ratio to peer"},
+			report.Column{Header: "<peer", Widest: "bf16 contiguous_format"})
+	}
+	return columns
+}
+
+// caption says what all rows have in common.
+func (o benchOptions) caption(results []bench.Result) string {
+	text := fmt.Sprintf("batch %d, %s, ", int(o.batch), trainer.CPU())
+	for i, r := range results {
+		text += fmt.Sprintf("%s by %s, ", o.precisions[i], r.Instruction)
+	}
+	return text + fmt.Sprintf("%s, median of %s; means are geometric", report.Count(results[0].Threads, "thread"),
+		report.Count(int(o.steps), "step"))
+}
+
+// stepLine is the measurement of a network in one of the precisions, for JSON.
+func (b *bencher) stepLine(s space.System, precision int, results []bench.Result) benchJSON {
+	r, p := results[precision], s.Pair()
+	_, params, system := b.name(s, r.Params)
+	j := benchJSON{system, p.L, p.M, params, int(b.batch), b.precisions[precision], r.Step.Seconds(), r.ImagesPerSecond,
+		r.FlopsPerSecond() / 1e9, r.PeakFlops / 1e9,
+		r.BytesPerSecond() / 1e9, r.Bandwidth / 1e9, r.Bound(), r.EvalPerSecond, r.Input.Seconds(), r.Resident,
+		r.Allocations, r.ISA, r.Instruction, r.Threads, b.load, 0, 0}
+	if b.comparesF32() && j.Precision != search.PrecisionF32 {
+		f32 := results[slices.Index(b.precisions, search.PrecisionF32)]
+		j.SpeedToF32 = f32.Step.Seconds() / r.Step.Seconds()
+		if f32.Resident > 0 && r.Resident > 0 {
+			j.MemoryToF32 = float64(r.Resident) / float64(f32.Resident)
+		}
+	}
+	return j
+}
+
+// values are those that the last rows summarise.
+func (o benchOptions) values(j benchJSON, r bench.Result, peer peerStep) map[string]float64 {
+	of := map[string]float64{"GFLOP/s": j.GFLOPS, "% of peak": 100 * j.GFLOPS / j.PeakGFLOPS}
+	if j.SpeedToF32 > 0 {
+		of["speed to f32"] = j.SpeedToF32
+	}
+	if j.MemoryToF32 > 0 {
+		of["MB to f32"] = j.MemoryToF32
+	}
+	if peer.seconds > 0 {
+		of["peer GFLOP/s"] = r.Flops / peer.seconds / 1e9
+		of["ratio to peer"] = peer.seconds / j.StepS
+	}
+	return of
+}
+
+// stepRow is the measurement as a row.
+func (b *bencher) stepRow(s space.System, j benchJSON, v benchValues, peer peerStep) []string {
+	row, _, _ := b.name(s, j.Params)
+	if len(b.precisions) > 1 {
+		row = append(row, j.Precision)
+	}
+	row = append(row, fmt.Sprintf("%.1f", 1e3*j.StepS), fmt.Sprintf("%.0f", j.ImagesPerS), v.cell("GFLOP/s"),
+		v.cell("% of peak"), fmt.Sprintf("%.1f", j.GBPerS), fmt.Sprintf("%.0f", 100*j.GBPerS/j.BandwidthGB), j.Bound,
+		fmt.Sprintf("%.1f×", j.EvalImagesPerS/j.ImagesPerS), fmt.Sprintf("%.1f", 100*j.InputS/j.StepS),
+		fmt.Sprintf("%.0f", float64(j.ResidentBytes)/1e6))
+	if b.comparesF32() {
+		row = append(row, v.cell("speed to f32"), v.cell("MB to f32"))
+	}
+	if b.peer != "" {
+		row = append(row, v.cell("peer GFLOP/s"), v.cell("ratio to peer"), peer.way)
+	}
+	return row
 }
 
 // lacksPrecision is the error of a device that does not have the precision.
 func (o benchOptions) lacksPrecision(arithmetic string) error {
-	err := trainer.PrecisionError{Precision: o.precision, Devices: arithmetic}
+	err := trainer.PrecisionError{Precision: o.precisions[0], Devices: arithmetic}
 	return advisedError{fmt.Errorf("%w: choose such a GPU by --device", err)}
 }
 
@@ -363,7 +483,9 @@ func (o benchOptions) list() (systems []space.System, err error) {
 	return systems, nil
 }
 
-func (o benchOptions) measure(s space.System) bench.Options {
+func (o benchOptions) has(precision string) bool { return slices.Contains(o.precisions, precision) }
+
+func (o benchOptions) measure(s space.System, precision string) bench.Options {
 	var plan space.Plan // Figure 3's
 	if len(o.systems) > 0 {
 		plan = space.Plan{Layout: space.Stages, In: space.Shape{C: 3, H: 32, W: 32}, Classes: 10}
@@ -372,8 +494,8 @@ func (o benchOptions) measure(s space.System) bench.Options {
 		}
 	}
 	m := bench.Options{System: s, Plan: plan, Batch: int(o.batch), Threads: int(o.threads), Steps: int(o.steps)}
-	if o.precision == search.PrecisionTF32 { // float32 has "", as in a stored study
-		m.Precision = o.precision
+	if precision != search.PrecisionF32 { // which has "", as in a stored study
+		m.Precision = precision
 	}
 	return m
 }
@@ -384,6 +506,7 @@ type scalingJSON struct {
 	M           int     `json:"M"`
 	Batch       int     `json:"batch"`
 	Threads     int     `json:"threads"`
+	Precision   string  `json:"precision"`
 	OnePerS     float64 `json:"one_images_per_s"`
 	TrialsPerS  float64 `json:"trials_images_per_s"`
 	TrialsBy    float64 `json:"trials_ratio"`
@@ -405,21 +528,22 @@ func runScaling(ctx context.Context, o benchOptions, stdout, stderr io.Writer) e
 		fmt.Sprintf("1 trial, %d threads", n), "ratio", "arithmetic", "rows", "copy"} {
 		b.columns = append(b.columns, report.Column{Header: header})
 	}
-	err = b.each(func(s space.System) (m measured, err error) {
+	err = b.each(func(s space.System) ([]measured, error) {
 		p := s.Pair()
-		r, err := bench.Scaling(ctx, o.measure(s))
+		r, err := bench.Scaling(ctx, o.measure(s, o.precisions[0]))
 		if err != nil {
-			return m, err
+			return nil, err
 		}
-		m.caption = fmt.Sprintf("batch %d, %s, median of %s", int(o.batch), trainer.CPU(),
-			report.Count(int(o.steps), "round"))
-		m.line = scalingJSON{p.L, p.M, int(o.batch), n, r.One, r.Trials, r.TrialsRatio, r.Threads, r.ThreadsRatio,
+		var m measured
+		m.caption = fmt.Sprintf("batch %d, %s, %v by %s, median of %s", int(o.batch), trainer.CPU(), &o.precisions,
+			r.Instruction, report.Count(int(o.steps), "round"))
+		m.line = scalingJSON{p.L, p.M, int(o.batch), n, o.precisions[0], r.One, r.Trials, r.TrialsRatio, r.Threads, r.ThreadsRatio,
 			r.ArithmeticRatio, r.RowsRatio, r.CopyRatio}
 		m.row = []string{strconv.Itoa(p.L), strconv.Itoa(p.M), fmt.Sprintf("%.0f", r.One),
 			fmt.Sprintf("%.0f", r.Trials), fmt.Sprintf("%.2f", r.TrialsRatio), fmt.Sprintf("%.0f", r.Threads),
 			fmt.Sprintf("%.2f", r.ThreadsRatio), fmt.Sprintf("%.2f", r.ArithmeticRatio),
 			fmt.Sprintf("%.2f", r.RowsRatio), fmt.Sprintf("%.2f", r.CopyRatio)}
-		return m, nil
+		return []measured{m}, nil
 	})
 	return b.end(err, nil)
 }

@@ -55,7 +55,7 @@ type gpuLimitsJSON struct {
 
 // runGPUBench measures on the first of the chosen GPUs.
 func runGPUBench(ctx context.Context, o benchOptions, info gpu.Info, stdout, stderr io.Writer) error {
-	if o.precision == search.PrecisionTF32 && !info.Has(o.precision) {
+	if o.has(search.PrecisionTF32) && !info.Has(search.PrecisionTF32) {
 		return o.lacksPrecision(info.Arithmetic())
 	}
 	d, err := gpu.Open(info.Index)
@@ -77,40 +77,40 @@ func runGPUBench(ctx context.Context, o benchOptions, info gpu.Info, stdout, std
 			report.Column{Header: "alone", Widest: "12.3×"}, report.Column{Header: "all", Widest: "12.3×"})
 	}
 	all := means{}
-	err = b.each(func(s space.System) (measured, error) {
-		r, err := bench.GPU(ctx, o.measure(s), d, func(r bench.GPUResult) {
+	err = b.each(func(s space.System) ([]measured, error) {
+		r, err := bench.GPU(ctx, o.measure(s, o.precisions[0]), d, func(r bench.GPUResult) {
 			// Trainings at once may hang, where one alone did not. What cannot be written here
 			// cannot be written below either, which says so.
 			_ = b.append(b.gpuLine(s, r, info, errors.New("the trainings at once are not measured yet")))
 		})
 		if err != nil && r.Step == 0 {
-			return measured{}, err
+			return nil, err
 		}
 		m := b.gpuRow(s, r, info, all, err)
 		if o.peer != "" && err == nil {
 			m.peer = func() ([]string, error) {
-				step, err := b.runPeer(ctx, s.Pair())
-				if step == 0 {
+				peer, err := b.runPeer(ctx, s.Pair())
+				if peer.seconds == 0 {
 					return nil, err
 				}
-				theirs := float64(r.Batch) / step
+				theirs := float64(r.Batch) / peer.seconds
 				return []string{fmt.Sprintf("%.0f", theirs),
 					fmt.Sprintf("%.1f×", all.add("alone ratio", r.AlonePerSecond()/theirs)),
 					fmt.Sprintf("%.1f×", all.add("all ratio", r.AllPerSecond/theirs))}, err
 			}
 		}
-		return m, err
+		return []measured{m}, err
 	})
-	return b.end(err, map[string]string{"alone (ms)": "mean", "images/s": all.geometric("%.0f", "alone"),
+	return b.end(err, []map[string]string{{"alone (ms)": "mean", "images/s": all.geometric("%.0f", "alone"),
 		"images/s in all": all.geometric("%.0f", "all"), "% of it": all.geometric("%.0f", "share"),
-		"alone": all.geometric("%.1f×", "alone ratio"), "all": all.geometric("%.1f×", "all ratio")})
+		"alone": all.geometric("%.1f×", "alone ratio"), "all": all.geometric("%.1f×", "all ratio")}})
 }
 
 // gpuLine is a measurement for JSON. If there is an error, the last parts lack.
 func (b *bencher) gpuLine(s space.System, r bench.GPUResult, info gpu.Info, failed error) gpuBenchJSON {
 	_, params, system := b.name(s, r.Params)
 	p := s.Pair()
-	j := gpuBenchJSON{System: system, L: p.L, M: p.M, Params: params, Batch: r.Batch, Precision: b.precision, StepS: r.Step.Seconds(),
+	j := gpuBenchJSON{System: system, L: p.L, M: p.M, Params: params, Batch: r.Batch, Precision: b.precisions[0], StepS: r.Step.Seconds(),
 		ImagesPerS: r.AlonePerSecond(), Launches: r.Launches, DeviceBytes: r.Memory, LaunchS: r.Launch.Seconds(),
 		Queue: r.Queue, Device: info.Name, Driver: info.Driver}
 	for _, start := range r.Starts {

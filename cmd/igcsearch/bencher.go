@@ -31,12 +31,12 @@ type bencher struct {
 
 	columns []report.Column // of the table, the first ones those of name
 	rows    *report.Rows    // nil before the first row, and with --format json
-	done    int
-	failed  int      // peers
-	unsaid  []string // warnings, which wait for the end of the row
+	done    int             // networks
+	failed  int             // peers
+	unsaid  []string        // warnings, which wait for the end of the row
 }
 
-// measured is what was measured of one network.
+// measured is a row: what was measured of one network, in one precision.
 type measured struct {
 	caption string // above the table; that of the first network
 	line    any    // of JSON
@@ -92,13 +92,17 @@ func (b *bencher) name(s space.System, networkParams int) (cells []string, param
 
 // each measures the networks one by one. After an error it writes what the network's
 // measurement has nevertheless, and ends.
-func (b *bencher) each(one func(space.System) (measured, error)) error {
+func (b *bencher) each(one func(space.System) ([]measured, error)) error {
 	for _, s := range b.list {
 		b.progress(s.Label())
-		m, err := one(s)
+		rows, err := one(s)
 		b.progress("")
-		if m.line != nil {
+		for _, m := range rows {
 			err = errors.Join(err, b.write(m))
+		}
+		b.warn()
+		if len(rows) > 0 {
+			b.done++
 		}
 		if err != nil {
 			return err
@@ -110,14 +114,17 @@ func (b *bencher) each(one func(space.System) (measured, error)) error {
 // write writes the row also where the file of --output takes no more.
 func (b *bencher) write(m measured) error {
 	unwritten := b.record(m.line)
-	b.done++
 	table := b.format != "json"
 	if table {
 		if b.rows == nil {
 			if _, err := fmt.Fprintf(b.stdout, "%s\n\n", m.caption); err != nil {
 				return err
 			}
-			b.rows = report.NewRows(b.stdout, b.columns)
+			if b.format == "markdown" {
+				b.rows = report.NewMarkdownRows(b.stdout, b.columns)
+			} else {
+				b.rows = report.NewRows(b.stdout, b.columns)
+			}
 		}
 		b.rows.Cells(m.row...)
 	}
@@ -130,7 +137,6 @@ func (b *bencher) write(m measured) error {
 		b.rows.Cells(cells...)
 		err = errors.Join(err, b.rows.End())
 	}
-	b.warn()
 	return err
 }
 
@@ -160,17 +166,19 @@ func (b *bencher) append(line any) error {
 	return nil
 }
 
-// end writes a last row of means by the headers of their columns, if there are several
-// rows. It returns err, or else what is wrong with the peers.
-func (b *bencher) end(err error, means map[string]string) error {
+// end writes last rows by the headers of their columns, if there are several networks.
+// It returns err, or else what is wrong with the peers.
+func (b *bencher) end(err error, last []map[string]string) error {
 	if b.file != nil {
 		defer b.file.Close()
 	}
-	if b.rows != nil && b.done > 1 && len(means) > 0 {
-		for _, c := range b.columns {
-			b.rows.Cells(means[c.Header])
+	if b.rows != nil && b.done > 1 {
+		for _, row := range last {
+			for _, c := range b.columns {
+				b.rows.Cells(row[strings.TrimPrefix(c.Header, "<")])
+			}
+			err = errors.Join(err, b.rows.End())
 		}
-		err = errors.Join(err, b.rows.End())
 	}
 	if b.load > quietLoad {
 		b.unsaid = append(b.unsaid, fmt.Sprintf("other programs ran in the minute before (load %.1f): these are times"+
@@ -188,7 +196,7 @@ func (b *bencher) end(err error, means map[string]string) error {
 // line.
 func (b *bencher) progress(name string) {
 	switch {
-	case b.format != "table" || !progress.IsTerminal(b.stderr):
+	case b.format == "json" || !progress.IsTerminal(b.stderr):
 	case name == "":
 		fmt.Fprint(report.Unwrap(b.stderr), "\r\033[K")
 	default:
@@ -207,9 +215,15 @@ type peerJSON struct {
 	Error      string          `json:"peer_error,omitempty"`
 }
 
-// runPeer returns the least seconds of a step that the peer prints, and 0 if it prints
-// none. A peer that fails is warned of and counted. The error is another one.
-func (b *bencher) runPeer(ctx context.Context, p space.Pair) (least float64, err error) {
+// peerStep is a step of a peer.
+type peerStep struct {
+	seconds float64 // 0 if it printed none
+	way     string  // what its line says of the precision and the layout
+}
+
+// runPeer returns the fastest step that the peer prints. A peer that fails is warned of
+// and counted. The error is another one.
+func (b *bencher) runPeer(ctx context.Context, p space.Pair) (fastest peerStep, err error) {
 	argv := append(strings.Fields(b.peer), "--pairs", spell(p), "--batch", b.batch.String(), "--threads",
 		b.threads.String())
 	limited, cancel := context.WithTimeout(ctx, b.peerLimit)
@@ -225,7 +239,9 @@ func (b *bencher) runPeer(ctx context.Context, p space.Pair) (least float64, err
 	var written error
 	out := &lineWriter{each: func(line []byte) {
 		var r struct {
-			StepS float64 `json:"step_s"`
+			StepS     float64 `json:"step_s"`
+			Precision string  `json:"precision"`
+			Layout    string  `json:"layout"`
 		}
 		if json.Unmarshal(line, &r) != nil {
 			return
@@ -233,8 +249,9 @@ func (b *bencher) runPeer(ctx context.Context, p space.Pair) (least float64, err
 		j := peerJSON{L: p.L, M: p.M, Batch: int(b.batch), Line: bytes.Clone(line)}
 		if r.StepS > 1e-9 && r.StepS < 1e9 {
 			j.StepS, j.ImagesPerS = r.StepS, float64(b.batch)/r.StepS
-			if least == 0 || r.StepS < least {
-				least = r.StepS
+			if fastest.seconds == 0 || r.StepS < fastest.seconds {
+				way := strings.TrimSpace(r.Precision + " " + strings.TrimPrefix(r.Layout, "torch."))
+				fastest = peerStep{r.StepS, way}
 			}
 		}
 		written = errors.Join(written, b.record(j))
@@ -243,7 +260,7 @@ func (b *bencher) runPeer(ctx context.Context, p space.Pair) (least float64, err
 	failed := cmd.Run()
 	out.each(out.rest) // which may have no newline
 	if ctx.Err() != nil {
-		return least, ctx.Err()
+		return fastest, ctx.Err()
 	}
 	switch {
 	case limited.Err() != nil:
@@ -253,19 +270,19 @@ func (b *bencher) runPeer(ctx context.Context, p space.Pair) (least float64, err
 		if last := lines[len(lines)-1]; last != "" {
 			failed = fmt.Errorf("%w: %s", failed, last)
 		}
-	case least == 0:
+	case fastest.seconds == 0:
 		failed = errors.New(`it printed no JSON line with the seconds of a step as "step_s"`)
 	}
 	if failed != nil {
 		b.failed++
 		text := fmt.Sprintf("peer %q: %v", strings.Join(argv, " "), failed)
-		if least > 0 {
+		if fastest.seconds > 0 {
 			text += "; what it had printed counts"
 		}
 		b.unsaid = append(b.unsaid, text)
 		written = errors.Join(written, b.record(peerJSON{L: p.L, M: p.M, Batch: int(b.batch), Error: failed.Error()}))
 	}
-	return least, written
+	return fastest, written
 }
 
 // lineWriter calls each with every line that is written to it; rest is what has no

@@ -34,6 +34,7 @@ import (
 
 	"igcsearch/search"
 	"igcsearch/store"
+	"igcsearch/trainer/kernel"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden outputs in testdata")
@@ -377,8 +378,14 @@ batch = 16
 
 // TestKill ends runs by SIGKILL at several moments and goes on; in the end the
 // epochs have the bytes of an uninterrupted run with another number of
-// workers.
+// workers. With bfloat16 each run has another instruction set.
 func TestKill(t *testing.T) {
+	t.Parallel()
+	t.Run("float32", func(t *testing.T) { testKill(t, "f32", kernel.Available()[:1]) })
+	t.Run("bfloat16", func(t *testing.T) { testKill(t, "bf16", kernel.Available()) })
+}
+
+func testKill(t *testing.T, precision string, isas []kernel.ISA) {
 	t.Parallel()
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "tiny.toml"), []byte(tiny), 0o666); err != nil {
@@ -387,6 +394,11 @@ func TestKill(t *testing.T) {
 	command := func(args ...string) *exec.Cmd {
 		cmd := exec.Command("igcsearch", args...) // see TestMain
 		cmd.Dir = dir
+		return cmd
+	}
+	run := func(isa int, args ...string) *exec.Cmd {
+		cmd := command(append([]string{"run", "tiny.toml", "--no-figure", "--set", "precision=" + precision}, args...)...)
+		cmd.Env = append(os.Environ(), "IGC_ISA="+isas[isa%len(isas)].String())
 		return cmd
 	}
 	export := func(db string) string {
@@ -398,8 +410,7 @@ func TestKill(t *testing.T) {
 		return string(out)
 	}
 
-	if out, err := command("run", "tiny.toml", "--db", "straight.db", "--workers", "1",
-		"--no-figure").CombinedOutput(); err != nil {
+	if out, err := run(0, "--db", "straight.db", "--workers", "1").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	want := export("straight.db")
@@ -409,8 +420,8 @@ func TestKill(t *testing.T) {
 
 	killed := filepath.Join(dir, "killed.db")
 	kills := 0
-	for _, epochs := range []int{1, 13, 26, 40} {
-		c := start(t, command("run", "tiny.toml", "--db", "killed.db", "--workers", "2", "--no-figure"))
+	for i, epochs := range []int{1, 13, 26, 40} {
+		c := start(t, run(i, "--db", "killed.db", "--workers", "2"))
 		waitEpochs(t, c.alive, killed, "tiny", epochs)
 		if c.kill() {
 			kills++
@@ -427,7 +438,7 @@ func TestKill(t *testing.T) {
 	if kills == 4 && !strings.Contains(string(status), "interrupted") {
 		t.Errorf("status after a kill:\n%s", status)
 	}
-	if out, err := command("run", "tiny.toml", "--db", "killed.db", "--no-figure").CombinedOutput(); err != nil {
+	if out, err := run(4, "--db", "killed.db").CombinedOutput(); err != nil {
 		t.Fatalf("going on after kills: %v: %s", err, out)
 	}
 	if got := export("killed.db"); got != want {

@@ -148,6 +148,9 @@ func (p *prepared) headline(workers int) string {
 	if p.gpus > 0 {
 		on = fmt.Sprintf("%s (%s)", report.Count(p.gpus, "GPU"), p.attempt.Device)
 	}
+	if p.study.Precision != "" {
+		on += ", " + p.study.Precision
+	}
 	crossed, epochs := networks(p.study), report.Count(p.study.Epochs, "epoch")
 	for _, axis := range p.study.Axes {
 		crossed += fmt.Sprintf(" × %s", axis)

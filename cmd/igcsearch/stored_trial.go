@@ -66,8 +66,9 @@ func readStored(ctx context.Context, o verifyOptions) (*storedTrial, error) {
 
 // able are the GPUs with the bits that are stored.
 func (v *storedTrial) able(gpus []gpu.Info) (list []gpu.Info) {
+	s := v.job.Study
 	for _, g := range gpus {
-		if slices.Contains(v.isas, v.job.Study.Arithmetic(g.Arithmetic())) {
+		if g.Has(s.Precision) && slices.Contains(v.isas, s.Arithmetic(g.Arithmetic())) {
 			list = append(list, g)
 		}
 	}

@@ -12,24 +12,22 @@ import (
 
 	"github.com/sourcegraph/conc/pool"
 
+	"igcsearch/search"
 	"igcsearch/space"
 	"igcsearch/trainer/dataset"
 	"igcsearch/trainer/graph"
 	"igcsearch/trainer/kernel"
 )
 
-// Options say what Step, Scaling and GPU measure.
+// Options say what Steps, Scaling and GPU measure.
 type Options struct {
 	System  space.System
 	Plan    space.Plan // zero: Figure 3's, 100 classes, pictures of 32×32
 	Batch   int        // pictures of a step, 1 … 4096
 	Threads int        // 1 … 1024; more than batch/16 are not used
 	Steps   int        // measured, after one that is not counted; at least 1
-	// Precision is that of a search.Study, of GPU only.
+	// Precision is that of a search.Study. The processor has no search.PrecisionTF32.
 	Precision string
-	// Between, if not nil, runs after half of the steps, so that a comparison is
-	// measured in the middle of the steps.
-	Between func() error
 }
 
 // Result is the training step of one network: forward, backward and update.
@@ -39,7 +37,7 @@ type Result struct {
 	ImagesPerSecond float64
 	Flops           float64       // operations of a step: 6 for each multiply–add and picture
 	Bytes           float64       // of activations and gradients that the ops of a step must read and write
-	PeakFlops       float64       // operations a second of the same threads without memory, before and after
+	PeakFlops       float64       // operations a second of Instruction by the same threads without memory, before and after
 	Bandwidth       float64       // bytes a second that a copy by the same threads reads and writes, before
 	EvalPerSecond   float64       // pictures of the forward pass alone
 	Input           time.Duration // of a batch: crop, mirror and normalise, on one thread
@@ -47,6 +45,7 @@ type Result struct {
 	Allocations     int           // by Go in all measured steps
 	Threads         int           // that were used
 	ISA             string
+	Instruction     string // that multiplies, like "vfmadd, avx512" or "vdpbf16ps"
 }
 
 // FlopsPerSecond of the median step.
@@ -64,6 +63,29 @@ func (r Result) Bound() string {
 	return "memory"
 }
 
+// precision is that of the kernels.
+func (o Options) precision() kernel.Precision {
+	if o.Precision == search.PrecisionBF16 {
+		return kernel.BF16
+	}
+	return kernel.F32
+}
+
+// Instruction says what multiplies when a team computes in a precision.
+func Instruction(t *kernel.Team, p kernel.Precision) string {
+	if p == kernel.BF16 && t.Native(p) {
+		return "vdpbf16ps"
+	}
+	name := t.ISA().String() // whose compiler chooses, if it is portable
+	if t.ISA() != kernel.Portable {
+		name = "vfmadd, " + name
+	}
+	if p == kernel.BF16 {
+		name += " (vdpbf16ps emulated)"
+	}
+	return name
+}
+
 // plan is Plan, or if it is zero that of Figure 3.
 func (o Options) plan() space.Plan {
 	if o.Plan == (space.Plan{}) {
@@ -78,7 +100,7 @@ const MaxThreads = 1024
 // Feeds returns how many threads have work with a batch.
 func Feeds(batch int) int { return min(kernel.Blocks(batch), MaxThreads) }
 
-// Check returns an error if Scaling, or Step and GPU, cannot measure the options.
+// Check returns an error if Scaling, or Steps and GPU, cannot measure the options.
 func (o Options) Check(scaling bool) error {
 	switch {
 	case o.Batch < 1 || o.Batch > 4096:
@@ -108,7 +130,7 @@ func (o Options) model(threads int) (*graph.Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	m, err := graph.New(net, o.Batch, graph.Options{ISA: isa, Threads: threads})
+	m, err := graph.New(net, o.Batch, graph.Options{ISA: isa, Threads: threads, Precision: o.precision()})
 	if err != nil {
 		return nil, err
 	}
@@ -129,86 +151,138 @@ func benchStep(m *graph.Model) error {
 	return err
 }
 
-// timed runs f n times and returns the median. If between is not nil, it runs
-// halfway.
-func timed(ctx context.Context, n int, f, between func() error) (time.Duration, error) {
+// timed runs f n times and returns the seconds of each.
+func timed(ctx context.Context, n int, f func() error) ([]time.Duration, error) {
 	times := make([]time.Duration, n)
 	for i := range n {
 		if err := ctx.Err(); err != nil {
-			return 0, err
-		}
-		if i == (n+1)/2 && between != nil {
-			if err := between(); err != nil {
-				return 0, err
-			}
+			return nil, err
 		}
 		begin := time.Now()
 		if err := f(); err != nil {
-			return 0, err
+			return nil, err
 		}
 		times[i] = time.Since(begin)
 	}
-	return median(times), nil
+	return times, nil
 }
 
-// Step measures the training step of a network on random pictures.
-func Step(ctx context.Context, o Options) (r Result, err error) {
-	if err := o.Check(false); err != nil {
-		return r, err
-	}
+// stepper is a model whose steps are measured.
+type stepper struct {
+	Options
+	m     *graph.Model
+	r     Result
+	times []time.Duration // of its steps
+}
+
+// newStepper makes the model and a step that is not counted, in cold memory.
+func newStepper(o Options) (*stepper, error) {
 	before := resident()
 	m, err := o.model(o.Threads)
 	if err != nil {
-		return r, err
+		return nil, err
 	}
-	defer m.Close()
-	step := func() error { return benchStep(m) }
-	if err := step(); err != nil { // the first step uses cold memory
-		return r, err
+	s := &stepper{Options: o, m: m}
+	if err := benchStep(m); err != nil {
+		m.Close()
+		return nil, err
 	}
 	if before > 0 {
-		r.Resident = resident() - before
+		s.r.Resident = resident() - before
 	}
 	team := m.Team()
-	r.Params, r.Threads, r.ISA = m.Net.Params(), team.Threads(), team.ISA().String()
-	r.Flops, r.Bytes = 6*float64(m.Net.MultiplyAdds())*float64(o.Batch), float64(m.StepBytes())
-	if r.Bandwidth, err = bandwidth(team); err != nil {
-		return r, err
+	s.r.Params, s.r.Threads, s.r.ISA = m.Net.Params(), team.Threads(), team.ISA().String()
+	s.r.Instruction = Instruction(team, o.precision())
+	s.r.Flops, s.r.Bytes = 6*float64(m.Net.MultiplyAdds())*float64(o.Batch), float64(m.StepBytes())
+	return s, nil
+}
+
+// limits measures what the machine can do, and keeps the best.
+func (s *stepper) limits() error {
+	team := s.m.Team()
+	s.r.PeakFlops = max(s.r.PeakFlops, team.Peak(s.precision()))
+	if s.r.Bandwidth > 0 {
+		return nil
 	}
-	r.PeakFlops = team.Peak(kernel.F32)
+	var err error
+	s.r.Bandwidth, err = bandwidth(team)
+	return err
+}
+
+// steps measures n steps.
+func (s *stepper) steps(ctx context.Context, n int) error {
 	var memory [2]runtime.MemStats
-	var elsewhere uint64
-	between := o.Between
-	if between != nil {
-		between = func() error {
-			var s [2]runtime.MemStats
-			runtime.ReadMemStats(&s[0])
-			err := o.Between()
-			runtime.ReadMemStats(&s[1])
-			elsewhere = s[1].Mallocs - s[0].Mallocs
-			return err
-		}
-	}
 	runtime.ReadMemStats(&memory[0])
-	if r.Step, err = timed(ctx, o.Steps, step, between); err != nil {
-		return r, err
-	}
+	times, err := timed(ctx, n, func() error { return benchStep(s.m) })
 	runtime.ReadMemStats(&memory[1])
-	r.Allocations = int(memory[1].Mallocs - memory[0].Mallocs - elsewhere)
-	r.PeakFlops = max(r.PeakFlops, team.Peak(kernel.F32))
-	r.ImagesPerSecond = float64(o.Batch) / r.Step.Seconds()
-	eval, err := timed(ctx, o.Steps, func() error { _, err := m.Evaluate(); return err }, nil)
+	s.times = append(s.times, times...)
+	s.r.Allocations += int(memory[1].Mallocs - memory[0].Mallocs)
+	return err
+}
+
+// rest measures what is no part of the step.
+func (s *stepper) rest(ctx context.Context) error {
+	evals, err := timed(ctx, s.Steps, func() error { _, err := s.m.Evaluate(); return err })
 	if err != nil {
-		return r, err
+		return err
 	}
-	r.EvalPerSecond = float64(o.Batch) / eval.Seconds()
-	set, pictures := benchSet(o.Batch, m.Net.Input())
-	x, _ := m.Batch(o.Batch)
-	r.Input, err = timed(ctx, o.Steps, func() error {
+	set, pictures := benchSet(s.Batch, s.m.Net.Input())
+	x, _ := s.m.Batch(s.Batch)
+	inputs, err := timed(ctx, s.Steps, func() error {
 		set.Fill(x, &set.Train, pictures, &dataset.Augmentation{Pad: 4, Mirror: true}, 0, 0)
 		return nil
-	}, nil)
-	return r, err
+	})
+	if err != nil {
+		return err
+	}
+	s.r.Step, s.r.Input = median(s.times), median(inputs)
+	s.r.ImagesPerSecond = float64(s.Batch) / s.r.Step.Seconds()
+	s.r.EvalPerSecond = float64(s.Batch) / median(evals).Seconds()
+	return nil
+}
+
+// Steps measures the training steps of networks on random pictures, and returns a
+// Result of each. To compare them, it measures half of the steps of each, calls
+// between, if that is not nil, and measures the other halves.
+func Steps(ctx context.Context, between func() error, networks ...Options) (results []Result, err error) {
+	var all []*stepper
+	defer func() {
+		for _, s := range all {
+			s.m.Close()
+		}
+	}()
+	each := func(f func(*stepper) error) {
+		for _, s := range all {
+			if err == nil {
+				err = f(s)
+			}
+		}
+	}
+	for _, o := range networks {
+		if err := o.Check(false); err != nil {
+			return nil, err
+		}
+		s, err := newStepper(o)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, s)
+	}
+	each((*stepper).limits)
+	each(func(s *stepper) error { return s.steps(ctx, (s.Steps+1)/2) })
+	if err == nil && between != nil {
+		err = between()
+	}
+	each(func(s *stepper) error { return s.steps(ctx, s.Steps/2) })
+	each((*stepper).limits)
+	each(func(s *stepper) error { return s.rest(ctx) })
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range all {
+		results = append(results, s.r)
+	}
+	return results, nil
 }
 
 // benchSet is n pictures as the input pipeline reads them.
@@ -267,6 +341,7 @@ type ScalingResult struct {
 	// caches of their core, and a copy of memory. They show what a step that
 	// scales badly waits for.
 	ArithmeticRatio, RowsRatio, CopyRatio float64
+	Instruction                           string // as in Result
 }
 
 // Scaling measures in Steps rounds: one trial on one thread, Threads trials at once
@@ -333,8 +408,8 @@ func Scaling(ctx context.Context, o Options) (r ScalingResult, err error) {
 			ratio[way] = append(ratio[way], rate[way][len(rate[way])-1]/rate[0][len(rate[0])-1])
 		}
 		const d = 100 * time.Millisecond
-		arithmetic = append(arithmetic, all.Multiply(kernel.F32, d)/one.Multiply(kernel.F32, d))
-		rows = append(rows, rowRate(all, o.System.Pair(), d)/rowRate(one, o.System.Pair(), d))
+		arithmetic = append(arithmetic, all.Multiply(o.precision(), d)/one.Multiply(o.precision(), d))
+		rows = append(rows, o.rowRate(all, d)/o.rowRate(one, d))
 		var bytes [2]float64
 		for i, t := range []*kernel.Team{one, all} {
 			if bytes[i], err = bandwidth(t); err != nil {
@@ -345,14 +420,15 @@ func Scaling(ctx context.Context, o Options) (r ScalingResult, err error) {
 	}
 	return ScalingResult{One: median(rate[0]), Trials: median(rate[1]), Threads: median(rate[2]),
 		TrialsRatio: median(ratio[1]), ThreadsRatio: median(ratio[2]), ArithmeticRatio: median(arithmetic),
-		RowsRatio: median(rows), CopyRatio: median(copies)}, nil
+		RowsRatio: median(rows), CopyRatio: median(copies), Instruction: Instruction(all, o.precision())}, nil
 }
 
 // rowRate is the operations a second of all threads together in the micro-kernels of
 // a block's step. Each runs for a part of d on a row in the caches. The gradient of
 // a convolution's input is such a convolution again.
-func rowRate(t *kernel.Team, p space.Pair, d time.Duration) float64 {
-	g := kernel.Geometry{H: 32, W: 32, KH: 3, KW: 3, Stride: 1, L: p.L, Ci: p.M, Co: p.M,
+func (o Options) rowRate(t *kernel.Team, d time.Duration) float64 {
+	p := o.System.Pair()
+	g := kernel.Geometry{Precision: o.precision(), H: 32, W: 32, KH: 3, KW: 3, Stride: 1, L: p.L, Ci: p.M, Co: p.M,
 		StepIn: 1, StepOut: 1, Mixes: []kernel.Mix{{K: p.L, Step: p.M}}}
 	var seconds float64
 	for m, times := range map[kernel.Micro]float64{kernel.Primary: 2, kernel.Secondary: 2, kernel.PrimaryGrad: 1,

@@ -1,56 +1,114 @@
 package bench_test
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
 
+	"igcsearch/search"
 	"igcsearch/space"
 	"igcsearch/trainer/bench"
+	"igcsearch/trainer/kernel"
 )
 
-func TestStep(t *testing.T) {
+func TestSteps(t *testing.T) {
 	between := 0
-	r, err := bench.Step(t.Context(), bench.Options{System: space.PairSystem(space.Pair{L: 2, M: 4}),
-		Batch: 32, Threads: 2, Steps: 4, Between: func() error { between++; return nil }})
+	o := bench.Options{System: space.PairSystem(space.Pair{L: 2, M: 4}), Batch: 32, Threads: 2, Steps: 4}
+	half := o
+	half.Precision = search.PrecisionBF16
+	results, err := bench.Steps(t.Context(), func() error { between++; return nil }, o, half)
 	if err != nil {
 		t.Fatal(err)
 	}
-	// 6 operations × (27·8 + 6·(9·2·16 + 4·4))·1024 + 100·8 multiply–adds a picture.
-	if want := 6.0 * 32 * ((216+6*304)*1024 + 800); r.Flops != want {
-		t.Errorf("%g operations, want %g", r.Flops, want)
+	if len(results) != 2 || between != 1 {
+		t.Fatalf("%d results, between ran %d times", len(results), between)
 	}
 	// Tensors of 8 channels, but for the pictures of 3: forward conv0 reads 3
 	// and writes 8; a block reads, writes, and keeps its primary output (M = 4);
 	// the pool reads. Backward conv0 reads pictures, z, g; a block reads x, z, g
 	// and its primary output and writes gx, the last one without g but for its
-	// 8·16·2 values.
-	channels := (3 + 8) + 6*(3*8) + 8 + (3 + 8 + 8) + 6*(5*8) - 8
-	if want := 4.0 * (32*1024*float64(channels) + 8*16*2); r.Bytes != want {
-		t.Errorf("%g bytes, want %g", r.Bytes, want)
+	// 8·16·2 values. The pictures and these values are float32 in both precisions.
+	pictures, channels := 3+3, 8+6*(3*8)+8+(8+8)+6*(5*8)-8
+	for i, size := range []float64{4, 2} {
+		r := results[i]
+		// 6 operations × (27·8 + 6·(9·2·16 + 4·4))·1024 + 100·8 multiply–adds a picture.
+		if want := 6.0 * 32 * ((216+6*304)*1024 + 800); r.Flops != want {
+			t.Errorf("%g operations, want %g", r.Flops, want)
+		}
+		if want := 4*(32*1024*float64(pictures)+8*16*2) + size*32*1024*float64(channels); r.Bytes != want {
+			t.Errorf("%g bytes, want %g", r.Bytes, want)
+		}
+		if r.Step <= 0 || r.ImagesPerSecond <= 0 || r.PeakFlops <= 0 || r.Bandwidth <= 0 || r.EvalPerSecond <= 0 ||
+			r.Input <= 0 || r.Instruction == "" || r.Params != 216+6*304+900 || r.Threads != 2 {
+			t.Errorf("%+v", r)
+		}
 	}
-	if r.Step <= 0 || r.ImagesPerSecond <= 0 || r.PeakFlops <= 0 || r.Bandwidth <= 0 || r.EvalPerSecond <= 0 ||
-		r.Input <= 0 ||
-		r.Params != 216+6*304+900 || r.Threads != 2 || between != 1 {
-		t.Errorf("%+v, between ran %d times", r, between)
+}
+
+func TestStepsEndWithTheErrorOfTheComparison(t *testing.T) {
+	broken := errors.New("broken")
+	o := bench.Options{System: space.PairSystem(space.Pair{L: 2, M: 1}), Batch: 16, Threads: 1, Steps: 1}
+	if r, err := bench.Steps(t.Context(), func() error { return broken }, o); err != broken || r != nil {
+		t.Errorf("%v, error %v", r, err)
+	}
+}
+
+// Of one step the second half is empty.
+func TestOneStepOfEach(t *testing.T) {
+	o := bench.Options{System: space.PairSystem(space.Pair{L: 2, M: 1}), Batch: 16, Threads: 1, Steps: 1}
+	r, err := bench.Steps(t.Context(), nil, o, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r) != 2 || r[0].Step <= 0 || r[1].Step <= 0 {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestInstruction(t *testing.T) {
+	for _, isa := range kernel.Available() {
+		var a kernel.Arena
+		defer a.Free()
+		team, err := kernel.NewTeam(&a, isa, 1, kernel.Lanes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer team.Close()
+		multiplies := map[kernel.ISA]string{kernel.Portable: "portable", kernel.AVX2: "vfmadd, avx2",
+			kernel.AVX512: "vfmadd, avx512"}[isa]
+		if got := bench.Instruction(team, kernel.F32); got != multiplies {
+			t.Errorf("%v: %q, want %q", isa, got, multiplies)
+		}
+		if team.Native(kernel.BF16) {
+			if got := bench.Instruction(team, kernel.BF16); got != "vdpbf16ps" {
+				t.Errorf("%v: %q", isa, got)
+			}
+		}
+		team.Emulate()
+		if got, want := bench.Instruction(team, kernel.BF16), multiplies+" (vdpbf16ps emulated)"; got != want {
+			t.Errorf("%v: %q, want %q", isa, got, want)
+		}
 	}
 }
 
 func TestScaling(t *testing.T) {
-	r, err := bench.Scaling(t.Context(), bench.Options{System: space.PairSystem(space.Pair{L: 2, M: 1}),
-		Batch: 32, Threads: 2, Steps: 2})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if r.One <= 0 || r.Trials <= 0 || r.Threads <= 0 || r.TrialsRatio <= 0 || r.ThreadsRatio <= 0 ||
-		r.ArithmeticRatio <= 0 {
-		t.Errorf("%+v", r)
+	for _, precision := range []string{"", search.PrecisionBF16} {
+		r, err := bench.Scaling(t.Context(), bench.Options{System: space.PairSystem(space.Pair{L: 2, M: 1}),
+			Batch: 32, Threads: 2, Steps: 2, Precision: precision})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.One <= 0 || r.Trials <= 0 || r.Threads <= 0 || r.TrialsRatio <= 0 || r.ThreadsRatio <= 0 ||
+			r.ArithmeticRatio <= 0 || r.RowsRatio <= 0 || r.Instruction == "" {
+			t.Errorf("%q: %+v", precision, r)
+		}
 	}
 }
 
 func TestANetworkTooLargeIsAnErrorThatSaysSo(t *testing.T) {
 	step := func(p space.Pair, batch, threads int) error {
-		_, err := bench.Step(t.Context(), bench.Options{System: space.PairSystem(p), Batch: batch, Threads: threads,
+		_, err := bench.Steps(t.Context(), nil, bench.Options{System: space.PairSystem(p), Batch: batch, Threads: threads,
 			Steps: 1})
 		return err
 	}
@@ -70,15 +128,18 @@ func TestANetworkTooLargeIsAnErrorThatSaysSo(t *testing.T) {
 }
 
 func BenchmarkStep(b *testing.B) {
-	for _, p := range []space.Pair{{L: 64, M: 1}, {L: 40, M: 2}, {L: 12, M: 6}, {L: 1, M: 23}} {
-		b.Run(fmt.Sprint(p), func(b *testing.B) {
-			r, err := bench.Step(b.Context(), bench.Options{System: space.PairSystem(p), Batch: 16, Threads: 1,
-				Steps: b.N})
-			if err != nil {
-				b.Fatal(err)
-			}
-			b.ReportMetric(float64(r.Step.Nanoseconds()), "ns/op")
-			b.ReportMetric(r.FlopsPerSecond()/1e9, "GFLOP/s")
-		})
+	for _, precision := range []string{search.PrecisionF32, search.PrecisionBF16} {
+		for _, p := range []space.Pair{{L: 64, M: 1}, {L: 40, M: 2}, {L: 12, M: 6}, {L: 1, M: 23}} {
+			b.Run(fmt.Sprintf("%s/%v", precision, p), func(b *testing.B) {
+				r, err := bench.Steps(b.Context(), nil, bench.Options{System: space.PairSystem(p), Batch: 16, Threads: 1,
+					Steps: b.N, Precision: precision})
+				if err != nil {
+					b.Fatal(err)
+				}
+				b.ReportMetric(float64(r[0].Step.Nanoseconds()), "ns/op")
+				b.ReportMetric(r[0].FlopsPerSecond()/1e9, "GFLOP/s")
+				b.ReportMetric(100*r[0].FlopsPerSecond()/r[0].PeakFlops, "%peak")
+			})
+		}
 	}
 }

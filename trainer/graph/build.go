@@ -67,7 +67,7 @@ func (b *builder) build() error {
 	m.Program.value(in)
 	for _, s := range b.sides() {
 		s.g, s.nodes = G.NewGraph(), map[string]*G.Node{}
-		pictures := s.leaf("input", m.input, r.activation(in.H, in.C, in.W)...)
+		pictures := s.leaf("input", m.input, r.pictures(in.H, in.C, in.W)...)
 		s.out = map[int]value{-1: {node: pictures, at: Pictures}}
 	}
 	readers := map[int]int{}
@@ -162,8 +162,8 @@ func (b *builder) layer(i int, l space.Layer) error {
 }
 
 // geometry returns the kernel's view of a convolution.
-func geometry(l space.Layer) kernel.Geometry {
-	g := kernel.Geometry{H: l.In.H, W: l.In.W, KH: l.KH, KW: l.KW, Stride: l.Stride,
+func geometry(l space.Layer, p kernel.Precision) kernel.Geometry {
+	g := kernel.Geometry{Precision: p, Pictures: l.From < 0, H: l.In.H, W: l.In.W, KH: l.KH, KW: l.KW, Stride: l.Stride,
 		L: l.Groups, Ci: l.In.C / l.Groups, Co: l.Out.C / l.Groups, StepIn: l.StepIn, StepOut: l.StepOut,
 		Between: l.Between}
 	for _, m := range l.Mixes {
@@ -173,7 +173,8 @@ func geometry(l space.Layer) kernel.Geometry {
 }
 
 func (b *builder) conv(i int, l space.Layer) error {
-	r, geo, from := b.m.run, geometry(l), b.train.out[l.From]
+	r, from := b.m.run, b.train.out[l.From]
+	geo := geometry(l, r.precision)
 	c := &Conv{Name: l.Name, weights: l.WeightNames(), Geometry: geo, Branches: l.Branches, X: from.at, In: from.description(),
 		Linear: from.raw, Rectified: from.rectified, Z: b.m.Program.value(l.Out)}
 	b.forward(c)
@@ -225,6 +226,9 @@ func (b *builder) add(i int, l space.Layer) error {
 	z, x := b.train.out[l.From], b.train.out[l.Shortcut]
 	if z.norm == nil || x.norm != nil && !x.raw || x.rectified {
 		return errors.New("it adds what is not normalised, or has its ReLU still to come")
+	}
+	if x.pictures() && b.m.run.precision != kernel.F32 {
+		return errors.New("it adds pictures, which are float32")
 	}
 	a := &Add{Name: l.Name, Z: z.at, ZNorm: z.description(), X: x.at, XNorm: x.description(), Linear: !l.ReLU}
 	a.Out = b.m.Program.value(l.Out)
@@ -281,6 +285,9 @@ func (b *builder) pool(i int, l space.Layer) error {
 	z := b.train.out[l.From]
 	if z.raw || z.rectified {
 		return errors.New("it reads what is normalised without a ReLU, or has a ReLU without a norm")
+	}
+	if z.pictures() && b.m.run.precision != kernel.F32 {
+		return errors.New("it reads pictures, which are float32")
 	}
 	b.forward(&Pool{Z: z.at, Norm: z.description()})
 	for _, s := range b.sides() {

@@ -36,8 +36,14 @@ type conv struct {
 // not worth three quarters more memory.
 const keepFrom = 4
 
-// activation is the shape of a tensor of c channels.
+// activation is the shape of a tensor of c channels. Its last dimension counts floats of memory, of which bfloat16
+// needs half as many.
 func (r *runtime) activation(h, c, w int) tensor.Shape {
+	return tensor.Shape{r.b.blocks, h, c, w, r.precision.Floats(kernel.Lanes)}
+}
+
+// pictures is the shape of the network's input, which is float32 in any precision.
+func (r *runtime) pictures(h, c, w int) tensor.Shape {
 	return tensor.Shape{r.b.blocks, h, c, w, kernel.Lanes}
 }
 
@@ -48,6 +54,9 @@ func newConv(r *runtime, c *Conv, x value, ws []float32, outNorm *norm, z []floa
 	oh, ow := geo.Size()
 	out := r.activation(oh, geo.Out(), ow)
 	shapes := []tensor.Shape{r.activation(geo.H, geo.In(), geo.W)}
+	if x.pictures() {
+		shapes[0] = r.pictures(geo.H, geo.In(), geo.W)
+	}
 	if x.norm != nil {
 		shapes = append(shapes, tensor.Shape{geo.In()}, tensor.Shape{geo.In()})
 	}
@@ -202,7 +211,8 @@ type convGrad struct {
 	dwpParts []float32     // (B, …)
 	dwsParts []float32
 	wpt, wst []float32
-	gLen     int // of a block of g
+	gLen     int  // of a block of g
+	pooled   bool // g is of a poolGrad: float32, and the same at every position
 }
 
 func newConvGrad(o *conv, g *G.Node) *convGrad {
@@ -224,12 +234,12 @@ func newConvGrad(o *conv, g *G.Node) *convGrad {
 	if outNorm == nil {
 		outNorm = o.run.unit(geo.Out()) // dz = g
 	}
-	_, pooled := g.Op().(*poolGrad)
+	_, d.pooled = g.Op().(*poolGrad)
 	for b := range o.calls {
 		k := &o.calls[b]
 		k.WPT, k.WST = d.wpt, d.wst
 		k.CA, k.CB, k.CC = outNorm.ca, outNorm.cb, outNorm.cc
-		if pooled {
+		if d.pooled {
 			k.GScale, k.GShift = outNorm.scale, outNorm.shift
 		}
 		k.DWP, k.DWS = at(d.dwpParts, b, geo.PrimaryLen()), at(d.dwsParts, b, geo.MixesLen())
@@ -247,7 +257,7 @@ func (d *convGrad) memory() (floats, over int) {
 		return 0, -1
 	}
 	over = -1
-	if o.geo.Stride == 1 && o.geo.In() == o.geo.Out() && d.gLen == o.geo.InLen() {
+	if !d.pooled && o.geo.Stride == 1 && o.geo.In() == o.geo.Out() {
 		over = len(d.in) - 1
 	}
 	return o.in[0].TotalSize(), over

@@ -76,10 +76,11 @@ func (b *batch) valid(blk int) int { return min(kernel.Lanes, b.n-blk*kernel.Lan
 
 // runtime is what the ops of one model share.
 type runtime struct {
-	arena *kernel.Arena
-	team  *kernel.Team
-	b     *batch
-	units map[int]*norm
+	arena     *kernel.Arena
+	team      *kernel.Team
+	b         *batch
+	precision kernel.Precision
+	units     map[int]*norm
 }
 
 // tensor returns a tensor of zeros.
@@ -137,6 +138,8 @@ type Options struct {
 	ISA      kernel.ISA
 	Threads  int // at least 1; any number gives the same bits
 	Executor Executor
+	// Precision is that of the activations. Tape has kernel.F32 only.
+	Precision kernel.Precision
 
 	// DecayAll makes Update decay every parameter. Without it, the bias of the
 	// linear layer and the shifts of the normalisations do not decay.
@@ -152,9 +155,12 @@ type Options struct {
 // statistics are zero, except the running variances, which are 1. Close frees the
 // memory. The error is a kernel.MemoryError if the system has not enough memory.
 func New(net space.Network, n int, o Options) (_ *Model, err error) {
+	if o.Executor == Tape && o.Precision != kernel.F32 {
+		return nil, fmt.Errorf("graph: Gorgonia's tape machine adds gradients in float32, and not in %v", o.Precision)
+	}
 	m := &Model{Net: net, options: o}
 	blocks := kernel.Blocks(n)
-	r := &runtime{arena: &kernel.Arena{}, b: &batch{blocks: blocks, n: n}, units: map[int]*norm{}}
+	r := &runtime{arena: &kernel.Arena{}, b: &batch{blocks: blocks, n: n}, precision: o.Precision, units: map[int]*norm{}}
 	m.run = r
 	defer func() {
 		var memory kernel.MemoryError
@@ -174,7 +180,7 @@ func New(net space.Network, n int, o Options) (_ *Model, err error) {
 	var scratch int
 	for _, l := range net.Layers {
 		if l.Kind == space.Conv || l.Kind == space.IGC {
-			scratch = max(scratch, geometry(l).ScratchLen())
+			scratch = max(scratch, geometry(l, o.Precision).ScratchLen())
 		}
 	}
 	// A block is the smallest piece of work: more threads would be idle.

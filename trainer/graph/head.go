@@ -30,7 +30,7 @@ func newHead(r *runtime, in space.Shape, k int, inNorm *norm) *head {
 	if plain {
 		inNorm = r.unit(c)
 	}
-	sizes := kernel.Head{H: h, W: w, C: c, K: k, Linear: plain}
+	sizes := kernel.Head{Precision: r.precision, H: h, W: w, C: c, K: k, Linear: plain}
 	o := &head{run: r, plain: plain, h: sizes, calls: make([]kernel.Head, b), inNorm: inNorm,
 		pool: r.tensor(b, c, kernel.Lanes), logits: r.tensor(b, k, kernel.Lanes),
 		loss: r.arena.Doubles(b * kernel.Lanes)}
@@ -94,7 +94,7 @@ func (o *pool) Do(v ...G.Value) (G.Value, error) {
 	used := o.used()
 	for b := range used {
 		k := &used[b]
-		k.X = at(f32(v[0]), b, k.C*k.H*k.W*kernel.Lanes)
+		k.X = at(f32(v[0]), b, k.Precision.Floats(k.C*k.H*k.W*kernel.Lanes))
 	}
 	o.run.team.PoolForward(used)
 	return o.pool, nil

@@ -4,6 +4,8 @@ import (
 	"math"
 	"math/rand/v2"
 	"strings"
+
+	"igcsearch/trainer/samebits"
 )
 
 // Initialise draws the first weights: convolutions are normal with variance
@@ -20,7 +22,7 @@ func (m *Model) Initialise(seed uint64) {
 			case p.FanIn > 0 && len(p.Shape) == 4:
 				// Box and Muller's method, written out because rand.NormFloat64
 				// promises no algorithm.
-				n := math.Sqrt(-2*math.Log(uniform())) * math.Cos(2*math.Pi*uniform())
+				n := math.Sqrt(-2*samebits.Log(uniform())) * samebits.Cos(2*math.Pi*uniform())
 				p.Value[i] = float32(n * math.Sqrt(2/float64(p.FanIn)))
 			case p.FanIn > 0:
 				p.Value[i] = float32((2*uniform() - 1) * math.Sqrt(1/float64(p.FanIn)))

@@ -81,7 +81,7 @@ func (n *norm) precise(a *kernel.Arena) (mean, variance []float32) {
 func (n *norm) measured() {
 	for c := range n.C {
 		mean := n.measuredSum[c] / n.measuredCount
-		variance := max(0, n.measuredSumSq[c]/n.measuredCount-mean*mean)
+		variance := max(0, n.measuredSumSq[c]/n.measuredCount-float64(mean*mean))
 		n.preciseMean[c], n.preciseVar[c] = float32(mean), float32(unbiased(variance, n.measuredCount))
 		n.measuredSum[c], n.measuredSumSq[c] = 0, 0
 	}
@@ -104,7 +104,8 @@ func (n *norm) total(s []float64, c int) float64 {
 // forward computes scale and shift from the statistics. In training it also
 // updates the running statistics, or adds to the sums of the precise ones. As in
 // PyTorch, the running variance is unbiased: n/(n−1) times the variance that
-// normalises.
+// normalises. The conversions of products prevent fused multiply–adds, which only
+// some processors have.
 func (n *norm) forward(weight, bias []float32) {
 	n.weight = weight
 	count := float64(n.b.n * n.Positions)
@@ -116,7 +117,7 @@ func (n *norm) forward(weight, bias []float32) {
 		if n.training {
 			sum, sumSq := n.total(n.sum, c), n.total(n.sumSq, c)
 			mean = sum / count
-			variance = sumSq/count - mean*mean
+			variance = sumSq/count - float64(mean*mean)
 			if variance < 0 { // by rounding, where all values are equal
 				variance = 0
 			}
@@ -124,14 +125,19 @@ func (n *norm) forward(weight, bias []float32) {
 				n.measuredSum[c] += sum
 				n.measuredSumSq[c] += sumSq
 			} else {
-				n.runningMean[c] = float32(n.Factor*float64(n.runningMean[c]) + (1-n.Factor)*mean)
-				n.runningVar[c] = float32(n.Factor*float64(n.runningVar[c]) + (1-n.Factor)*unbiased(variance, count))
+				n.average(n.runningMean, c, mean)
+				n.average(n.runningVar, c, unbiased(variance, count))
 			}
 			n.mean[c], n.istd[c] = mean, 1/math.Sqrt(variance+Epsilon)
 		}
 		scale := float64(weight[c]) / math.Sqrt(variance+Epsilon)
-		n.scale[c], n.shift[c] = float32(scale), float32(float64(bias[c])-mean*scale)
+		n.scale[c], n.shift[c] = float32(scale), float32(float64(bias[c])-float64(mean*scale))
 	}
+}
+
+// average moves a running statistic of channel c towards that of the batch.
+func (n *norm) average(running []float32, c int, batch float64) {
+	running[c] = float32(float64(n.Factor*float64(running[c])) + float64((1-n.Factor)*batch))
 }
 
 // backward computes the gradients of weight and bias and the coefficients of
@@ -143,10 +149,10 @@ func (n *norm) backward() {
 	count := float64(n.b.n * n.Positions)
 	for c := range n.C {
 		g, gz := n.total(n.gsum, c), n.total(n.gxsum, c)
-		dw := n.istd[c] * (gz - n.mean[c]*g)
+		dw := n.istd[c] * (gz - float64(n.mean[c]*g))
 		n.dWeight[c], n.dBias[c] = float32(dw), float32(g)
 		ca := float64(n.weight[c]) * n.istd[c]
 		cb := -ca * n.istd[c] * dw / count
-		n.ca[c], n.cb[c], n.cc[c] = float32(ca), float32(cb), float32(-ca*g/count-cb*n.mean[c])
+		n.ca[c], n.cb[c], n.cc[c] = float32(ca), float32(cb), float32(-ca*g/count-float64(cb*n.mean[c]))
 	}
 }

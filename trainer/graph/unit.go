@@ -34,7 +34,7 @@ func newAdd(r *runtime, a *Add, s space.Shape, z value, x *value, out []float32)
 	shape, vector := r.activation(h, c, w), tensor.Shape{c}
 	in := []tensor.Shape{shape, vector, vector}
 	o := &add{run: r, z: z, to: dense(out, shape...), calls: make([]kernel.Add, r.b.blocks)}
-	o.n = h * c * w * kernel.Lanes
+	o.n = r.precision.Floats(h * c * w * kernel.Lanes)
 	if x != nil {
 		o.x, o.twoArgs = *x, true
 		in = append(in, shape)
@@ -45,7 +45,8 @@ func newAdd(r *runtime, a *Add, s space.Shape, z value, x *value, out []float32)
 	o.base = newBase(a.Name, shape, in...)
 	for b := range o.calls {
 		k := &o.calls[b]
-		*k = kernel.Add{H: h, W: w, C: c, Linear: a.Linear, Scale: z.norm.scale, Shift: z.norm.shift, Out: at(out, b, o.n)}
+		*k = kernel.Add{Precision: r.precision, H: h, W: w, C: c, Linear: a.Linear, Scale: z.norm.scale, Shift: z.norm.shift,
+			Out: at(out, b, o.n)}
 		if o.x.norm != nil {
 			k.XScale, k.XShift = o.x.norm.scale, o.x.norm.shift
 		}
@@ -86,10 +87,10 @@ func (o *add) DiffWRT(n int) []bool { return all(n) }
 func (o *add) SymDiff(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {
 	d := &addGrad{base: o.gradBase(o.out, o.out, grad.Shape()), of: o}
 	d.gLen = grad.Shape().TotalSize() / o.run.b.blocks
-	_, pooled := grad.Op().(*poolGrad)
+	_, d.pooled = grad.Op().(*poolGrad)
 	for b := range o.calls {
 		k, c := &o.calls[b], o.calls[b].C
-		k.Pooled, k.GSum, k.GZSum = pooled, at(o.z.norm.gsum, b, c), at(o.z.norm.gxsum, b, c)
+		k.Pooled, k.GSum, k.GZSum = d.pooled, at(o.z.norm.gsum, b, c), at(o.z.norm.gxsum, b, c)
 		if n := o.x.norm; n != nil {
 			k.GXSum = at(n.gxsum, b, c)
 		}
@@ -112,16 +113,17 @@ func (o *add) SymDiff(in G.Nodes, out, grad *G.Node) (G.Nodes, error) {
 //	(the add's inputs…, out, gradient of out) → gx
 type addGrad struct {
 	base
-	of   *add
-	gx   *tensor.Dense
-	gLen int
+	of     *add
+	gx     *tensor.Dense
+	gLen   int  // of a block of g
+	pooled bool // as in convGrad
 }
 
 func (d *addGrad) memory() (floats, over int) {
-	if d.gLen == d.of.n {
-		return d.out.TotalSize(), len(d.in) - 1
+	if d.pooled {
+		return d.out.TotalSize(), -1
 	}
-	return d.out.TotalSize(), -1
+	return d.out.TotalSize(), len(d.in) - 1
 }
 
 func (d *addGrad) place(m []float32) {
@@ -165,9 +167,10 @@ func newMaxPool(r *runtime, name string, in space.Shape, z value, out []float32)
 	shape := r.activation((h+1)/2, c, (w+1)/2)
 	o := &maxPool{base: newBase(name, shape, r.activation(h, c, w), vector, vector), run: r, z: z,
 		to: dense(out, shape...), calls: make([]kernel.Max, r.b.blocks),
-		nx: h * c * w * kernel.Lanes, nut: shape.TotalSize() / r.b.blocks}
+		nx: r.precision.Floats(h * c * w * kernel.Lanes), nut: shape.TotalSize() / r.b.blocks}
 	for b := range o.calls {
-		o.calls[b] = kernel.Max{H: h, W: w, C: c, Scale: z.norm.scale, Shift: z.norm.shift, Out: at(out, b, o.nut)}
+		o.calls[b] = kernel.Max{Precision: r.precision, H: h, W: w, C: c, Scale: z.norm.scale, Shift: z.norm.shift,
+			Out: at(out, b, o.nut)}
 	}
 	return o
 }
@@ -255,7 +258,7 @@ func (o *sum) Do(v ...G.Value) (G.Value, error) {
 	case &to[0] != &a[0]:
 		copy(to, a)
 	}
-	o.run.team.Sum(kernel.F32, to, b)
+	o.run.team.Sum(o.run.precision, to, b)
 	return o.to, nil
 }
 

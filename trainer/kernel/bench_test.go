@@ -2,6 +2,7 @@ package kernel_test
 
 import (
 	"fmt"
+	"math"
 	"testing"
 
 	"igcsearch/trainer/kernel"
@@ -35,27 +36,38 @@ var benchCases = []struct {
 	{"7x7stride2C3to64", conv(112, 7, 2, 3, 64)},
 }
 
+// eachBench calls f for each case and precision, with a name of the precision that
+// benchstat -col /precision compares.
+func eachBench(f func(name string, g kernel.Geometry)) {
+	for _, p := range []kernel.Precision{kernel.F32, kernel.BF16} {
+		for _, c := range benchCases {
+			g := c.Geometry
+			g.Precision = p
+			f(fmt.Sprintf("precision=%v/%s", p, c.name), g)
+		}
+	}
+}
+
 // BenchmarkRow measures the micro-kernels on one row of 16 pictures that lies in
-// the caches, beside the peak of the machine: one thread, best
+// the caches, beside the peak of the instruction that multiplies: one thread, best
 // instruction set (IGC_ISA forces another).
 func BenchmarkRow(b *testing.B) {
 	isa, err := kernel.Detect()
 	if err != nil {
 		b.Fatal(err)
 	}
-	for _, c := range benchCases {
-		g := c.Geometry
+	eachBench(func(name string, g kernel.Geometry) {
 		_, ow := g.Size()
 		var a kernel.Arena
 		b.Cleanup(a.Free)
 		team := newTeam(b, &a, isa, 1, g.ScratchLen())
-		peak := team.Peak(kernel.F32)
+		peak := team.Peak(g.Precision)
 		for _, m := range []kernel.Micro{kernel.Primary, kernel.Secondary, kernel.PrimaryGrad, kernel.SecondaryGrad} {
 			if len(g.Mixes) == 0 && (m == kernel.Secondary || m == kernel.SecondaryGrad) {
 				continue
 			}
-			b.Run(fmt.Sprintf("%v/%s", m, c.name), func(b *testing.B) {
-				b.SetBytes(int64(4 * (g.In()*g.W + g.Out()*ow) * kernel.Lanes))
+			b.Run(fmt.Sprintf("%v/%s", m, name), func(b *testing.B) {
+				b.SetBytes(int64(4 * g.Precision.Floats((g.In()*g.W+g.Out()*ow)*kernel.Lanes)))
 				team.Row(g, m, 10)
 				b.ResetTimer()
 				rate := team.Row(g, m, b.N)
@@ -63,7 +75,7 @@ func BenchmarkRow(b *testing.B) {
 				b.ReportMetric(100*rate/peak, "%peak")
 			})
 		}
-	}
+	})
 }
 
 // BenchmarkBlock measures one convolution block on 16 pictures, one thread,
@@ -74,9 +86,9 @@ func BenchmarkBlock(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	for _, bc := range benchCases {
+	eachBench(func(name string, g kernel.Geometry) {
 		var a kernel.Arena
-		g := bc.Geometry
+		b.Cleanup(a.Free)
 		oh, ow := g.Size()
 		in, out := g.In(), g.Out()
 		k := kernel.Conv{Geometry: g, Valid: kernel.Lanes,
@@ -85,25 +97,36 @@ func BenchmarkBlock(b *testing.B) {
 			Sum: a.Doubles(out), SumSq: a.Doubles(out), GSum: a.Doubles(in), GXSum: a.Doubles(in),
 			WP: a.Floats(g.PrimaryLen()), WPT: a.Floats(g.PrimaryLen()), DWP: a.Floats(g.PrimaryLen()),
 			WS: a.Floats(g.MixesLen()), WST: a.Floats(g.MixesLen()), DWS: a.Floats(g.MixesLen())}
-		for i := range k.X { // no zeros: they would be no slower, but nobody would believe it
-			k.X[i] = float32(i%97) - 48
-		}
-		for i := range k.G {
-			k.G[i] = float32(i%89) - 44
-		}
+		fill(g.Precision, k.X, 97)
+		fill(g.Precision, k.G, 89)
 		g.Transpose(k.WPT, k.WST, k.WP, k.WS)
 		team, calls := newTeam(b, &a, isa, 1, g.ScratchLen()), []kernel.Conv{k}
+		peak := team.Peak(g.Precision)
 		madds := float64(g.PrimaryLen()+g.MixesLen()) * float64(oh*ow*kernel.Lanes)
-		bench := func(name string, flops float64, floats int, f func()) {
-			b.Run(name+"/"+bc.name, func(b *testing.B) {
+		bench := func(way string, flops float64, floats int, f func()) {
+			b.Run(way+"/"+name, func(b *testing.B) {
 				b.SetBytes(int64(4 * floats)) // what has to cross memory at least
 				for b.Loop() {
 					f()
 				}
-				b.ReportMetric(flops*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
+				rate := flops * float64(b.N) / b.Elapsed().Seconds()
+				b.ReportMetric(rate/1e9, "GFLOP/s")
+				b.ReportMetric(100*rate/peak, "%peak")
 			})
 		}
 		bench("forward", 2*madds, len(k.X)+len(k.Z), func() { team.Forward(calls) })
 		bench("backward", 4*madds, 2*(len(k.X)+len(k.Z)), func() { team.Backward(calls) })
+	})
+}
+
+// fill writes activations of small whole numbers, n different ones, of which bfloat16
+// has each: not only zeros, which would be no slower, but nobody would believe it.
+func fill(p kernel.Precision, x []float32, n int) {
+	for i := range x {
+		x[i] = float32(i%n - n/2)
+		if p == kernel.BF16 {
+			bits := math.Float32bits(x[i])
+			x[i] = math.Float32frombits(bits | bits>>16) // two of them
+		}
 	}
 }

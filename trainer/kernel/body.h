@@ -13,18 +13,14 @@
 // column, is read once for any VW.
 
 #include <string.h>
-#include "igc.h"
+#include "rows.h"
 
 typedef float vec __attribute__((vector_size(4 * VW)));
 typedef int ivec __attribute__((vector_size(4 * VW)));
 typedef float uvec __attribute__((vector_size(4 * VW), aligned(4), may_alias));
 
-#define INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 16")
 #define LOAD(p) ((vec) * (const uvec *)(p))
 #define STORE(p, v) (*(uvec *)(p) = (v))
-#define MIN(a, b) ((a) < (b) ? (a) : (b))
-#define MAX(a, b) ((a) > (b) ? (a) : (b))
 
 // FORGET, after a step of a tile with n accumulators, makes the compiler load the
 // shared operands again in the next step. Otherwise it keeps them in registers, which
@@ -47,46 +43,6 @@ INLINE float hsum(vec v) {
 	UNROLL for (int w = VW / 2; w; w /= 2)
 		UNROLL for (int k = 0; k < w; k++) s[k] += s[k + w];
 	return s[0];
-}
-
-// channel is the number of channel q of partitions of per channels each that lie
-// step apart, if the channels are counted partition by partition.
-INLINE long channel(long per, long step, long q) {
-	return q / per / step * per * step + q % per * step + q / per % step;
-}
-
-// ---- reading ahead ----
-
-// A stream loads the next rows into the cache while the present row is computed. If
-// they were loaded on demand, the arithmetic would wait for memory. The rows of all
-// channels are one sequence of lines.
-typedef struct {
-	const float *row[4]; // next row of each tensor
-	long lines[4];
-	int n, t;            // tensors; the one in turn
-	long k;              // its next line
-	long total;          // lines of all
-	long rate, credit;   // lines for each multiply-add of a column, in 2^-20
-} stream;
-
-static void stream_add(stream *s, const float *row, long lines) {
-	s->row[s->n] = row;
-	s->lines[s->n++] = lines;
-	s->total += lines;
-}
-
-// stream_start spreads the lines over the next multiply-adds (of columns, 16 lanes).
-static void stream_start(stream *s, long madds) {
-	s->rate = (s->total << 20) / MAX(madds, 1) + 1;
-}
-
-// ahead is called after the work of madds multiply-adds: after each tile, since many
-// lines at once keep the next tile's own lines waiting.
-INLINE void ahead(stream *s, long madds) {
-	for (s->credit += madds * s->rate; s->credit >= 1 << 20 && s->t < s->n; s->credit -= 1 << 20) {
-		__builtin_prefetch(s->row[s->t] + s->k * 16, 0, 2);
-		if (++s->k == s->lines[s->t]) s->k = 0, s->t++;
-	}
 }
 
 // ---- forward micro-kernels ----
@@ -565,13 +521,6 @@ static void relu_row(float *row, long n) {
 static void mask_row(float *d, long ds, const float *y, long ys, long C, long W) {
 	for (long c = 0; c < C; c++, d += ds, y += ys)
 		for (long k = 0; k < W * 16; k += VW) STORE(d + k, where(LOAD(y + k), LOAD(d + k)));
-}
-
-// mix_depth is the number of weights of all mixes for each channel.
-static long mix_depth(const igc_conv *a) {
-	long depth = 0;
-	for (long n = 0; n < a->mixes; n++) depth += a->mix[n].K;
-	return depth;
 }
 
 // ---- the block ----

@@ -1,10 +1,11 @@
-// Functions without vectors written by hand: the cross-entropy, the update, and the
-// choice of the instruction set.
+// Functions without vectors written by hand: the cross-entropy, and the choice of the
+// instruction set.
 #pragma GCC optimize("O3")
-#include "igc.h"
+#include "bf16_plan.h"
 #include <math.h>
 
 long igc_scratch(const igc_conv *a) {
+	if (a->bf16) return bf16_planned(a).end;
 	const long W = a->W, OW = (W + a->stride - 1) / a->stride, KW = a->KW, Cx = a->L * a->Ci, Cz = a->L * a->Co;
 	const long ring = (a->KH > a->stride ? a->KH : a->stride) * Cx * (W + KW - 1), dring = a->KH * Cz * (OW + KW - 1);
 	const long dz = Cz * (OW + 1), dx = Cx * W;
@@ -17,6 +18,8 @@ long igc_scratch(const igc_conv *a) {
 // The largest logit is subtracted first, so that exp cannot overflow. The sums are in
 // double: in float, 100 classes and a mean over a batch would lose digits.
 void igc_xent_block(const igc_head *a) {
+	double (*const expo)(double) = a->bf16 ? igc_exp : exp;
+	double (*const loga)(double) = a->bf16 ? igc_log : log;
 	for (int n = 0; n < 16; n++) {
 		if (n >= a->valid) {
 			a->loss[n] = 0;
@@ -28,21 +31,13 @@ void igc_xent_block(const igc_head *a) {
 		double top = a->logits[n], sum = 0;
 		for (long k = 1; k < a->K; k++)
 			if (a->logits[k * 16 + n] > top) top = a->logits[k * 16 + n];
-		for (long k = 0; k < a->K; k++) sum += exp(a->logits[k * 16 + n] - top);
-		a->loss[n] = log(sum) + top - a->logits[y * 16 + n];
+		for (long k = 0; k < a->K; k++) sum += expo(a->logits[k * 16 + n] - top);
+		a->loss[n] = loga(sum) + top - a->logits[y * 16 + n];
 		if (a->dlogits)
 			for (long k = 0; k < a->K; k++) {
-				double p = exp(a->logits[k * 16 + n] - top) / sum;
+				double p = expo(a->logits[k * 16 + n] - top) / sum;
 				a->dlogits[k * 16 + n] = (float)(a->gain * (p - (k == y)));
 			}
-	}
-}
-
-void igc_nesterov(float *w, float *v, const float *g, long n, float lr, float mu, float decay) {
-	for (long k = 0; k < n; k++) {
-		float d = g[k] + decay * w[k];
-		v[k] = mu * v[k] + d;
-		w[k] -= lr * (d + mu * v[k]);
 	}
 }
 

@@ -159,9 +159,8 @@ enum { IGC_PRIMARY, IGC_SECONDARY, IGC_PRIMARY_GRAD, IGC_SECONDARY_GRAD };
 	void igc_bf16_probe_##isa(igc_probe *);
 
 // Kernels of bfloat16 have the same bits with every instruction set. native has
-// vdpbf16ps, the others do the same by multiply-adds of float32.
+// vdpbf16ps, the others do the same by multiply-adds of float32, and are slow.
 IGC_DECLARE_BF16(native)
-IGC_DECLARE_BF16(avx512)
 IGC_DECLARE_BF16(avx2)
 IGC_DECLARE_BF16(portable)
 
@@ -222,6 +221,9 @@ void igc_row(igc_team *, const igc_rows *, long n);
 long igc_scratch(const igc_conv *);
 // igc_xent_block is igc_xent of one block.
 void igc_xent_block(const igc_head *);
+// igc_exp and igc_log are exp(x) for x <= 0 and log(x) for x >= 1, with the same bits on every processor.
+double igc_exp(double x);
+double igc_log(double x);
 // igc_nesterov: v = mu*v + d; w -= lr*(d + mu*v), with d = g + decay*w.
 void igc_nesterov(float *w, float *v, const float *g, long n, float lr, float mu, float decay);
 // igc_best returns the number of the best instruction set of this machine.

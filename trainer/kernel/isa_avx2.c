@@ -10,8 +10,6 @@
 #define STREAM_END _mm_sfence()
 #include "tiles16.h"
 #include "body.h"
-#define BF16(name) name##_avx2
-#include "bf16.h"
 #else
 typedef int igc_no_avx2;
 #endif

@@ -26,8 +26,6 @@
 #define CONVGRAD_R4 2
 #define FMA_CHAINS 16
 #include "body.h"
-#define BF16(name) name##_avx512
-#include "bf16.h"
 #else
 typedef int igc_no_avx512;
 #endif

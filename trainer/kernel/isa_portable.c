@@ -8,5 +8,3 @@
 #define STREAM_END
 #include "tiles16.h"
 #include "body.h"
-#define BF16(name) name##_portable
-#include "bf16.h"

@@ -160,16 +160,17 @@ static void run(igc_team *t, job f, const void *calls, long n) {
 #define CHOOSE(t, name, ...) \
 	((t)->isa == 2 ? name##_avx512(__VA_ARGS__) : \
 	 (t)->isa == 1 ? name##_avx2(__VA_ARGS__) : name##_portable(__VA_ARGS__))
-#define NATIVE(t, name, ...) (name##_native(__VA_ARGS__))
+#define BF16(t, name, ...) \
+	((t)->native ? name##_native(__VA_ARGS__) : \
+	 (t)->isa >= 1 ? name##_avx2(__VA_ARGS__) : name##_portable(__VA_ARGS__))
 #else
 #define CHOOSE(t, name, ...) (name##_portable(__VA_ARGS__))
-#define NATIVE CHOOSE
+#define BF16 CHOOSE
 #endif
 
 // CALL runs igc_<op> on its arguments, or with bf16 igc_bf16_<op>.
 #define CALL(t, bf16, op, ...) \
-	(!(bf16) ? CHOOSE(t, igc_##op, __VA_ARGS__) : \
-	 (t)->native ? NATIVE(t, igc_bf16_##op, __VA_ARGS__) : CHOOSE(t, igc_bf16_##op, __VA_ARGS__))
+	((bf16) ? BF16(t, igc_bf16_##op, __VA_ARGS__) : CHOOSE(t, igc_##op, __VA_ARGS__))
 
 #define CONV(op) \
 	static void op##_one(const igc_team *t, const void *calls, long i, int thread) { \

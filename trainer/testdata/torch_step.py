@@ -4,14 +4,16 @@
     igcsearch bench --pairs fig3a,fig3b --peer trainer/testdata/torch_step.py
     igcsearch bench --device cuda:0 --peer "python3 trainer/testdata/torch_step.py --device cuda"
 
-Prints a JSON line as soon as it has measured one of PyTorch's two layouts: L, M, layout,
-variant, step_s in seconds, the median of --steps steps after one that is not counted. On a
-GPU (TensorFloat-32 allowed) each time is of eight steps, which are not waited for one by one,
-as in our own measurement, and the median of 12 or more times, or of the three or more that
---seconds have room for. It measures in the order of --ways: eager, the step as a recorded CUDA graph, and compiled by torch.compile. A way that
-fails prints "error" in place of step_s, and the others go on.
+Prints a JSON line as soon as it has measured one of PyTorch's two layouts in one --precision:
+L, M, precision, layout, variant, step_s in seconds, the median of --steps steps after one that
+is not counted. bf16 is torch.autocast to bfloat16 around the forward pass, with a loss in
+float32. On a GPU (float32, TensorFloat-32 allowed) each time is of eight steps, which are not
+waited for one by one, as in our own measurement, and the median of 12 or more times, or of the
+three or more that --seconds have room for. It measures in the order of --ways: eager, the step
+as a recorded CUDA graph, and compiled by torch.compile. A way that fails prints "error" in place
+of step_s, and the others go on.
 """
-import argparse, json, statistics, time
+import argparse, contextlib, itertools, json, statistics, time
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -40,7 +42,7 @@ def network(L, M):
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(G, CLASSES))
 
 
-def seconds(L, M, layout, way, a):
+def seconds(L, M, precision, layout, way, a):
     net = network(L, M).to(a.device, memory_format=layout)
     x = torch.randn(a.batch, 3, 32, 32, device=a.device).contiguous(memory_format=layout)
     y = torch.arange(a.batch, device=a.device) % CLASSES
@@ -49,7 +51,9 @@ def seconds(L, M, layout, way, a):
 
     def step():
         opt.zero_grad(set_to_none=True)
-        F.cross_entropy(model(x), y).backward()
+        with torch.autocast("cpu", dtype=torch.bfloat16) if precision == "bf16" else contextlib.nullcontext():
+            logits = model(x)
+        F.cross_entropy(logits.float(), y).backward()
         opt.step()
 
     run, times, uncounted, burst = step, a.steps, 1, 1
@@ -87,24 +91,27 @@ p.add_argument("--batch", type=int, default=64)
 p.add_argument("--threads", type=int, default=2)
 p.add_argument("--steps", type=int, default=3)
 p.add_argument("--device", default="cpu")
+p.add_argument("--precision", default="f32,bf16", help="on a processor")
 p.add_argument("--seconds", type=float, default=3, help="of steps in one way, on a GPU")
 p.add_argument("--ways", default="eager,graph,compile", help="on a GPU")
 a = p.parse_args()
 torch.set_num_threads(a.threads)
-ways = ["eager"]
+ways, precisions = ["eager"], a.precision.split(",")
+if not set(precisions) <= {"f32", "bf16"}:
+    p.error("--precision: want f32, bf16")
 if a.device != "cpu":
-    ways = a.ways.split(",")
+    ways, precisions = a.ways.split(","), ["f32"]
     torch.backends.cudnn.benchmark = True
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
 for pair in a.pairs.split(","):
     L, M = map(int, pair.split("x"))
-    for way in ways:
-        for layout in (torch.contiguous_format, torch.channels_last):
-            line = {"L": L, "M": M, "layout": str(layout), "variant": way, "device": a.device, "torch": torch.__version__}
-            try:
-                line["step_s"] = seconds(L, M, layout, way, a)
-            except Exception as e:  # a compiler that is missing, say; the others count
-                if way == "eager":
-                    raise
-                line["error"] = f"{type(e).__name__}: {e}".split("\n")[0]
-            print(json.dumps(line), flush=True)
+    for way, precision, layout in itertools.product(ways, precisions, (torch.contiguous_format, torch.channels_last)):
+        line = {"L": L, "M": M, "precision": precision, "layout": str(layout), "variant": way, "device": a.device,
+                "torch": torch.__version__}
+        try:
+            line["step_s"] = seconds(L, M, precision, layout, way, a)
+        except Exception as e:  # a compiler that is missing, say; the others count
+            if way == "eager" and precision == "f32":
+                raise
+            line["error"] = f"{type(e).__name__}: {e}".split("\n")[0]
+        print(json.dumps(line), flush=True)

@@ -20,6 +20,7 @@ type Column struct {
 type Rows struct {
 	out     io.Writer
 	columns []Column
+	marks   bool   // of Markdown
 	next    int    // the column of the next cell
 	spaces  string // to be written before the next cell that is not empty
 	err     error
@@ -38,6 +39,23 @@ func NewRows(out io.Writer, columns []Column) *Rows {
 	return r
 }
 
+// NewMarkdownRows writes the header of a table of Markdown.
+func NewMarkdownRows(out io.Writer, columns []Column) *Rows {
+	r := &Rows{out: out, columns: columns, marks: true}
+	rule := ""
+	for _, c := range columns {
+		name, isWords := strings.CutPrefix(c.Header, "<")
+		r.Cells(name)
+		if rule += "| ---"; !isWords {
+			rule += ":"
+		}
+		rule += " "
+	}
+	r.End()
+	r.write(rule + "|\n")
+	return r
+}
+
 func (r *Rows) width(i int) int {
 	return max(utf8.RuneCountInString(strings.TrimPrefix(r.columns[i].Header, "<")),
 		utf8.RuneCountInString(r.columns[i].Widest))
@@ -47,6 +65,11 @@ func (r *Rows) width(i int) int {
 func (r *Rows) Cells(cells ...string) {
 	for _, cell := range cells {
 		cell = search.PrintableLine(cell)
+		if r.marks {
+			r.write("| " + strings.ReplaceAll(cell, "|", `\|`) + " ")
+			r.next++
+			continue
+		}
 		pad := strings.Repeat(" ", max(0, r.width(r.next)-utf8.RuneCountInString(cell)))
 		left, right := pad, ""
 		if strings.HasPrefix(r.columns[r.next].Header, "<") {
@@ -64,6 +87,10 @@ func (r *Rows) Cells(cells ...string) {
 
 // End ends the row. It returns the first error of writing.
 func (r *Rows) End() error {
+	if r.marks {
+		r.Cells(make([]string, len(r.columns)-r.next)...)
+		r.write("|")
+	}
 	r.write("\n")
 	r.next, r.spaces = 0, ""
 	return r.err

@@ -28,3 +28,19 @@ func TestRowsLookLikeATableAndAreWrittenCellByCell(t *testing.T) {
 		t.Errorf("got\n%s\nwant\n%s", out.String(), want)
 	}
 }
+
+func TestMarkdownRows(t *testing.T) {
+	var out strings.Builder
+	r := report.NewMarkdownRows(&out, []report.Column{{Header: "L", Widest: "40"}, {Header: "<bound"}, {Header: "ratio"}})
+	r.Cells("40", "a|b")
+	r.Cells("1.5")
+	if err := r.End(); err != nil {
+		t.Fatal(err)
+	}
+	r.Cells("7")
+	r.End()
+	want := "| L | bound | ratio |\n| ---: | --- | ---: |\n| 40 | a\\|b | 1.5 |\n| 7 |  |  |\n"
+	if out.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", out.String(), want)
+	}
+}

@@ -176,8 +176,11 @@ static void mixed_row(float *x, long n, long L) {
 #define mixed_row(x, n, L)
 #endif
 
-// mix_tile: OT outputs by PT vectors of one L x L matrix over channels.
-INLINE void mix_tile(const int OT, const int PT, float *z, long zcs, const float *y, long ycs, const float *w, long L) {
+// mix_tile: OT outputs by PT vectors of one L x L matrix over channels. With sums (OT, 2, 16), scs apart, the outputs
+// are the block's: they leave past the caches, since they are read again when the whole batch is done, and their sums and
+// the sums of their squares are added to sums.
+INLINE void mix_tile(const int OT, const int PT, float *z, long zcs, float *sums, long scs, const float *y, long ycs,
+		const float *w, long L) {
 	vec acc[6][8];
 	UNROLL for (int o = 0; o < OT; o++)
 		UNROLL for (int p = 0; p < PT; p++) acc[o][p] = (vec){0};
@@ -189,38 +192,57 @@ INLINE void mix_tile(const int OT, const int PT, float *z, long zcs, const float
 			UNROLL for (int p = 0; p < PT; p++) acc[o][p] += b * v[p];
 		}
 	}
-	UNROLL for (int o = 0; o < OT; o++)
-		UNROLL for (int p = 0; p < PT; p++) STORE(z + o * zcs + p * VW, acc[o][p]);
+	if (!sums) {
+		UNROLL for (int o = 0; o < OT; o++)
+			UNROLL for (int p = 0; p < PT; p++) STORE(z + o * zcs + p * VW, acc[o][p]);
+		return;
+	}
+	const int N = MIN(PT, 16 / VW);
+	UNROLL for (int o = 0; o < OT; o++, sums += scs) {
+		UNROLL for (int p = 0; p < PT; p++) STREAM(z + o * zcs + p * VW, acc[o][p]);
+		UNROLL for (int k = 0; k < N; k++) {
+			vec s = LOAD(sums + k * VW), q = LOAD(sums + 16 + k * VW);
+			UNROLL for (int p = k; p < PT; p += N) {
+				s += acc[o][p];
+				q += acc[o][p] * acc[o][p];
+			}
+			STORE(sums + k * VW, s);
+			STORE(sums + 16 + k * VW, q);
+		}
+	}
 }
 
-#define MIX(ot) \
+#define MIX(ot, pt) \
 	case ot: \
-		for (; p + MIX_PT(ot) <= n; p += MIX_PT(ot)) \
-			mix_tile(ot, MIX_PT(ot), zo + p * VW, M * zcs, yo + p * VW, M * ycs, wo, L); \
-		for (; p < n; p++) mix_tile(ot, 1, zo + p * VW, M * zcs, yo + p * VW, M * ycs, wo, L); \
+		for (long q = p; q < p + pt; q += MIN(pt, MIX_PT(ot))) \
+			mix_tile(ot, MIN(pt, MIX_PT(ot)), zo + q * VW, M * zcs, \
+				sums ? sums + (o * M + first) * 32 + q * VW % 16 : 0, M * 32, yo + q * VW, M * ycs, wo, L); \
 		break;
+
+// MIX_COLUMNS: all outputs of a partition at PT vectors, whose inputs stay in the L1 cache meanwhile.
+#define MIX_COLUMNS(pt) \
+	for (; p + pt <= n; p += pt) \
+		for (long o = 0; o < L;) { \
+			long left = L - o, tiles = (left + MIX_OT - 1) / MIX_OT, ot = (left + tiles - 1) / tiles; \
+			float *zo = z + (o * M + first) * zcs; \
+			const float *yo = y + first * ycs, *wo = w + (m * L + o) * L; \
+			switch (ot) { MIX(1, pt) MIX(2, pt) MIX(3, pt) MIX(4, pt) MIX(5, pt) MIX(6, pt) } \
+			ahead(next, ot * L * pt * VW / 16); \
+			o += ot; \
+		}
 
 // mix_row: a 1x1 factor with partitions of L channels that lie M apart, on one row of
 // C channels. Output l of a partition is the sum over k of w[l][k] times its
-// input k: the permutation of Eq. 2 is this index, nothing is moved.
-static void mix_row(float *z, long zcs, const float *y, long ycs, long W, const float *w, igc_mix f, long C,
-		stream *next) {
+// input k: the permutation of Eq. 2 is this index, nothing is moved. With sums
+// (C, 2, 16) this is the last factor of a block, forward.
+static void mix_row(float *z, long zcs, float *sums, const float *y, long ycs, long W, const float *w, igc_mix f,
+		long C, stream *next) {
 	const long n = W * (16 / VW), L = f.K, M = f.step;
 	for (long m = 0; m < C / L; m++) {
 		const long first = channel(L, M, m * L);
-		for (long o = 0; o < L;) {
-			long left = L - o, tiles = (left + MIX_OT - 1) / MIX_OT, ot = (left + tiles - 1) / tiles, p = 0;
-			float *zo = z + (o * M + first) * zcs;
-			const float *yo = y + first * ycs, *wo = w + (m * L + o) * L;
-			switch (ot) {
-			MIX(1) MIX(2) MIX(3) MIX(4)
-#if MIX_OT > 4
-			MIX(5) MIX(6)
-#endif
-			}
-			ahead(next, ot * W * L);
-			o += ot;
-		}
+		long p = 0;
+		MIX_COLUMNS(4)
+		MIX_COLUMNS(1)
 	}
 }
 
@@ -247,13 +269,12 @@ INLINE void mixgrad_tile(const int AT, const int BT, float *acc, long L, const f
 		UNROLL for (int j = 0; j < BT; j++) STORE(acc + (i * L + j) * VW, a[i][j]);
 }
 
-#define MIXGRAD(at) \
-	case at: \
-		for (; j + MIXGRAD_BT <= L; j += MIXGRAD_BT) \
-			mixgrad_tile(at, MIXGRAD_BT, ai + j * VW, L, di, M * dzs, yi + j * M * ys, M * ys, W); \
-		for (; j + 2 <= L; j += 2) mixgrad_tile(at, 2, ai + j * VW, L, di, M * dzs, yi + j * M * ys, M * ys, W); \
-		for (; j < L; j++) mixgrad_tile(at, 1, ai + j * VW, L, di, M * dzs, yi + j * M * ys, M * ys, W); \
-		break;
+#define MIXGRAD_TILES(at, bt) \
+	for (; j + bt <= L; j += bt) { \
+		mixgrad_tile(at, bt, ai + j * VW, L, di, M * dzs, yi + j * M * ys, M * ys, W); \
+		ahead(next, at * bt * W); \
+	}
+#define MIXGRAD(at) case at: MIXGRAD_TILES(at, MIXGRAD_BT) MIXGRAD_TILES(at, 2) MIXGRAD_TILES(at, 1) break;
 
 // mixgrad_row: acc (C, L, VW) += the row's share of the gradient of a mix's
 // weights; dz and y are (C, W, 16) with channel strides dzs and ys.
@@ -267,7 +288,6 @@ static void mixgrad_row(float *acc, const float *dz, long dzs, const float *y, l
 			float *ai = acc + (m * L + i) * L * VW;
 			const float *di = dz + (i * M + first) * dzs, *yi = y + first * ys;
 			switch (at) { MIXGRAD(1) MIXGRAD(2) MIXGRAD(3) MIXGRAD(4) }
-			ahead(next, at * W * L);
 			i += at;
 		}
 	}
@@ -314,7 +334,10 @@ INLINE void convgrad_tile(const int OT, const int RT, const int K, const int S, 
 }
 
 #define CONVGRAD(ot, rt) \
-	for (; r + rt <= n; r += rt) convgrad_tile(ot, rt, K, S, ao, taps, dyo, dys, row + r, at + r, OW);
+	for (; r + rt <= n; r += rt) { \
+		convgrad_tile(ot, rt, K, S, ao, taps, dyo, dys, row + r, at + r, OW); \
+		ahead(next, ot * rt * K * OW); \
+	}
 
 INLINE void convgrad_taps(const int K, const int S, const igc_conv *a, float *acc, const float *dy,
 		const float *const *rows, stream *next) {
@@ -340,7 +363,6 @@ INLINE void convgrad_taps(const int K, const int S, const igc_conv *a, float *ac
 				case 3: CONVGRAD(3, CONVGRAD_R3) CONVGRAD(3, 1) break;
 				case 4: CONVGRAD(4, CONVGRAD_R4) CONVGRAD(4, 1) break;
 				}
-				ahead(next, ot * n * K * OW);
 				o += ot;
 			}
 		}
@@ -397,10 +419,10 @@ static void copy_row(float *out, const float *row, long n) {
 	for (long k = 0; k < n; k += VW) STREAM(out + k, LOAD(row + k));
 }
 
-// finish_row: z of row h = row (C, W, 16), past the caches: it is read again
-// when the whole batch is done. Adds its sums of z and z*z, valid lanes only.
-static void finish_row(const igc_conv *a, const float *row, const float *mask, long C, long W, long h) {
-	for (long k = 0; k < C; k++, row += W * 16) {
+// finish_row: z of row h = row (C, W, 16), channel stride cs, past the caches as in
+// mix_tile. Adds its sums of z and z*z, valid lanes only.
+static void finish_row(const igc_conv *a, const float *row, long cs, const float *mask, long C, long W, long h) {
+	for (long k = 0; k < C; k++, row += cs) {
 		const long c = channel(a->Co, a->step_out, k);
 		float *z = a->z + (h * C + c) * W * 16;
 		vec s[16 / VW], q[16 / VW];
@@ -421,6 +443,20 @@ static void finish_row(const igc_conv *a, const float *row, const float *mask, l
 		}
 		a->sum[c] += hsum(st);
 		a->sumsq[c] += hsum(qt);
+	}
+}
+
+// add_sums adds what the last mix summed of a row, sums (C, 2, 16), valid lanes only.
+static void add_sums(const igc_conv *a, const float *sums, const float *mask, long C) {
+	for (long c = 0; c < C; c++, sums += 32) {
+		vec s = (vec){0}, q = (vec){0};
+		UNROLL for (int k = 0; k < 16; k += VW) {
+			vec m = LOAD(mask + k);
+			s += m * LOAD(sums + k);
+			q += m * LOAD(sums + 16 + k);
+		}
+		a->sum[c] += hsum(s);
+		a->sumsq[c] += hsum(q);
 	}
 }
 
@@ -495,14 +531,20 @@ static void mask_row(float *d, long ds, const float *y, long ys, long C, long W)
 #define XROW(h) ((h) >= 0 && (h) < H ? ring + ((h) % RING(a)) * Cx * PW * 16 : 0)
 #define DROW(h) ((h) >= 0 && (h) < OH ? dring + ((h) % KH) * Cz * PO * 16 : 0)
 
+// APART is the distance between the channels of rows of z and y, a line more than a
+// row: 32 columns apart, channels of one partition of even M would all fall into the
+// same lines of the L1 cache.
+#define APART ((OW + 1) * 16)
+
 void ISA(igc_conv_forward)(const igc_conv *a) {
 	const long H = a->H, W = a->W, KH = a->KH, S = a->stride, P = KH / 2, Cx = a->L * a->Ci, Cz = a->L * a->Co;
-	const long OH = (H + S - 1) / S, OW = (W + S - 1) / S, PW = W + a->KW - 1;
+	const long OH = (H + S - 1) / S, OW = (W + S - 1) / S, PW = W + a->KW - 1, apart = APART;
 	float mask[16];
 	lane_mask(mask, a->valid);
 	float *ring = a->scratch;                 // RING x (Cx, PW, 16): a
 	float *y = ring + RING(a) * Cx * PW * 16; // (Cz, OW, 16)
-	float *z = y + Cz * OW * 16;              // (Cz, OW, 16)
+	float *z = y + Cz * apart;                // (Cz, OW, 16): between two mixes
+	float *sums = z + Cz * apart;             // (Cz, 2, 16)
 	if (a->sum) {
 		memset(a->sum, 0, Cz * sizeof(double));
 		memset(a->sumsq, 0, Cz * sizeof(double));
@@ -514,19 +556,26 @@ void ISA(igc_conv_forward)(const igc_conv *a) {
 		stream next = {{0}};
 		if (filled < H) stream_add(&next, a->x + filled * Cx * W * 16, MIN(S, H - filled) * Cx * W);
 		stream_start(&next, OW * Cz * (a->Ci * KH * a->KW + mix_depth(a)));
-		conv_row(a, y, OW * 16, rows, a->wp, &next);
-		if (a->between) relu_row(y, Cz * OW * 16);
+		conv_row(a, y, apart, rows, a->wp, &next);
+		if (a->between) relu_row(y, Cz * apart);
+		if (!a->mixes) finish_row(a, y, apart, mask, Cz, OW, h);
 		float *from = y, *to = z; // they take turns
 		const float *w = a->ws;
 		for (long n = 0; n < a->mixes; n++) {
-			mixed_row(from, Cz * OW * 16, a->mix[n].K);
-			if (n == 0 && a->y) copy_row(a->y + h * Cz * OW * 16, from, Cz * OW * 16);
-			mix_row(to, OW * 16, from, OW * 16, OW, w, a->mix[n], Cz, &next);
+			mixed_row(from, Cz * apart, a->mix[n].K);
+			if (n == 0 && a->y)
+				for (long c = 0; c < Cz; c++) copy_row(a->y + (h * Cz + c) * OW * 16, from + c * apart, OW * 16);
+			if (n < a->mixes - 1) {
+				mix_row(to, apart, 0, from, apart, OW, w, a->mix[n], Cz, &next);
+			} else {
+				memset(sums, 0, Cz * 32 * sizeof(float));
+				mix_row(a->z + h * Cz * OW * 16, OW * 16, sums, from, apart, OW, w, a->mix[n], Cz, &next);
+				if (a->sum) add_sums(a, sums, mask, Cz);
+			}
 			w += Cz * a->mix[n].K;
 			float *last = from;
 			from = to, to = last;
 		}
-		finish_row(a, from, mask, Cz, OW, h);
 	}
 	STREAM_END;
 }
@@ -535,9 +584,7 @@ void ISA(igc_conv_backward)(const igc_conv *a) {
 	const long H = a->H, W = a->W, KH = a->KH, KW = a->KW, S = a->stride, P = KH / 2;
 	const long L = a->L, Ci = a->Ci, Co = a->Co, Cx = L * Ci, Cz = L * Co, KK = KH * KW;
 	const long OH = (H + S - 1) / S, OW = (W + S - 1) / S, PW = W + KW - 1, PO = OW + KW - 1;
-	// A line between the channels of dz and y: 32 columns apart, channels of one
-	// partition of even M would all fall into the same lines of the L1 cache.
-	const long apart = (OW + 1) * 16;
+	const long apart = APART;
 	float mask[16];
 	lane_mask(mask, a->valid);
 	float *ring = a->scratch;                            // RING x (Cx, PW, 16): a
@@ -586,7 +633,7 @@ void ISA(igc_conv_backward)(const igc_conv *a) {
 				const float *w = a->ws;
 				for (long n = 1; n < a->mixes; n++) {
 					float *to = rest + (n - 1) * Cz * apart;
-					mix_row(to, apart, n > 1 ? to - Cz * apart : y, n > 1 ? apart : ys, OW, w, a->mix[n - 1], Cz, &next);
+					mix_row(to, apart, 0, n > 1 ? to - Cz * apart : y, n > 1 ? apart : ys, OW, w, a->mix[n - 1], Cz, &next);
 					mixed_row(to, Cz * apart, a->mix[n].K);
 					w += Cz * a->mix[n - 1].K;
 				}
@@ -600,7 +647,7 @@ void ISA(igc_conv_backward)(const igc_conv *a) {
 					mixed_row(d, Cz * apart, f.K);
 					float *in = rest + (n - 1) * Cz * apart;
 					mixgrad_row(acc, d, apart, n ? in : y, n ? apart : ys, OW, f, Cz, &next);
-					mix_row(n ? in : dy, n ? apart : PO * 16, d, apart, OW, wt, f, Cz, &next);
+					mix_row(n ? in : dy, n ? apart : PO * 16, 0, d, apart, OW, wt, f, Cz, &next);
 					d = in;
 				}
 				if (a->between) mask_row(dy, PO * 16, y, ys, Cz, OW);
@@ -813,7 +860,7 @@ void ISA(igc_linear_backward)(const igc_head *a) {
 
 void ISA(igc_row)(const igc_conv *a, int micro, long n) {
 	const long H = a->KH, KH = a->KH, KW = a->KW, W = a->W, L = a->L, Cx = L * a->Ci, Cz = L * a->Co;
-	const long OW = (W + a->stride - 1) / a->stride, PW = W + KW - 1, PO = OW + KW - 1, apart = (OW + 1) * 16;
+	const long OW = (W + a->stride - 1) / a->stride, PW = W + KW - 1, PO = OW + KW - 1, apart = APART;
 	float *ring = a->scratch, *dy = ring + RING(a) * Cx * PW * 16, *dz = dy + Cz * PO * 16, *y = dz + Cz * apart;
 	float *accp = y + Cz * apart, *accs = accp + Cz * a->Ci * KH * KW * VW; // and the weights, which are fewer
 	const float *rows[MAX_K];
@@ -823,7 +870,7 @@ void ISA(igc_row)(const igc_conv *a, int micro, long n) {
 		switch (micro) {
 		case IGC_PRIMARY: conv_row(a, y, apart, rows, accp, &none); break;
 		case IGC_SECONDARY:
-			for (long m = 0; m < a->mixes; m++) mix_row(dz, apart, y, apart, OW, accs, a->mix[m], Cz, &none);
+			for (long m = 0; m < a->mixes; m++) mix_row(dz, apart, 0, y, apart, OW, accs, a->mix[m], Cz, &none);
 			break;
 		case IGC_PRIMARY_GRAD: convgrad_row(a, accp, dy + KW / 2 * 16, rows, &none); break;
 		case IGC_SECONDARY_GRAD:

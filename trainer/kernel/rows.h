@@ -46,7 +46,8 @@ INLINE void stream_start(stream *s, long madds) {
 	s->rate = (s->total << 20) / MAX(madds, 1) + 1;
 }
 
-// ahead is called after the work of madds multiply-adds.
+// ahead is called after the work of madds multiply-adds: after each tile, since many
+// lines at once keep the next tile's own lines waiting.
 INLINE void ahead(stream *s, long madds) {
 	for (s->credit += madds * s->rate; s->credit >= 1 << 20 && s->t < s->n; s->credit -= 1 << 20) {
 		__builtin_prefetch(s->row[s->t] + s->k * 64, 0, 2);

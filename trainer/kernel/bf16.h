@@ -407,9 +407,9 @@ static __attribute__((noinline)) void mix_row(bf16 *z, long zcs, const int *y, l
 				const unsigned *wo = w + (m * K + o) * pairs;
 				if (pt == MIX_PT) MIXES(MIX_PT)
 				else MIXES(2)
+				ahead(next, pt * ot * K);
 				o += ot;
 			}
-			ahead(next, pt * K * K);
 			p += pt;
 		}
 	}
@@ -452,8 +452,10 @@ INLINE void mixgrad_tile(const int AT, const int BT, float *acc, long K, const g
 }
 
 #define MIXGRAD_TILES(at, bt) \
-	for (; j + bt <= K; j += bt) \
-		mixgrad_tile(at, bt, ai + j * 16, K, rows, d, M * dzs, (first + j * M) * ys, M * ys, n);
+	for (; j + bt <= K; j += bt) { \
+		mixgrad_tile(at, bt, ai + j * 16, K, rows, d, M * dzs, (first + j * M) * ys, M * ys, n); \
+		ahead(next, (at) * (bt) * W * rows->n); \
+	}
 #if TILE == 1
 #define MIXGRAD(at) case at: MIXGRAD_TILES(at, 1) break;
 #else
@@ -478,7 +480,6 @@ static __attribute__((noinline)) void mixgrad_row(float *acc, const grad_rows *r
 			MIXGRAD(2) MIXGRAD(3) MIXGRAD(4)
 #endif
 			}
-			ahead(next, at * W * K * rows->n);
 			i += at;
 		}
 	}
@@ -815,7 +816,7 @@ static void mask_row(bf16 *d, long ds, const bf16 *y, long ys, long C, long W) {
 
 #define AT(type, offset) ((type *)(a->scratch + (offset)))
 #define AROW(h) ((h) >= 0 && (h) < H ? AT(bf16, p.a) + (h) % p.ring * p.Cx * p.as : 0)
-#define PAROW(h) ((h) >= 0 && (h) < H ? AT(int, p.pa) + (h) % p.ring * a->L * p.xpairs * p.ap : 0)
+#define PAROW(h) ((h) >= 0 && (h) < H ? AT(int, p.pa) + (h) % p.pring * a->L * p.xpairs * p.ap : 0)
 #define PDYROW(h) ((h) >= 0 && (h) < p.OH ? AT(int, p.pdy) + (h) % KH * a->L * p.zpairs * p.dp : 0)
 
 // lines of 64 bytes that n columns of 16 bfloat16 take.
@@ -827,7 +828,7 @@ KERNEL(conv_forward, const igc_conv) {
 	const ivec mask = lane_mask(a->valid);
 	pair_weights(AT(unsigned, p.wp), a->wp, Cz, a->Ci, KH, a->KW, p.xrows);
 	pair_mixes(AT(unsigned, p.ws), a->ws, a, Cz);
-	pad(AT(char, p.pa), p.ring * a->L * p.xpairs, p.ap * 4, a->KW / 2 * 64, W * 64);
+	pad(AT(char, p.pa), p.pring * a->L * p.xpairs, p.ap * 4, a->KW / 2 * 64, W * 64);
 	if (a->sum) {
 		memset(a->sum, 0, Cz * sizeof(double));
 		memset(a->sumsq, 0, Cz * sizeof(double));
@@ -877,7 +878,7 @@ KERNEL(conv_backward, const igc_conv) {
 	pad(AT(char, p.a), p.ring * Cx, p.as * 2, KW / 2 * 32, W * 32);
 	pad(AT(char, p.pdy), KH * L * p.zpairs, p.dp * 4, KW / 2 * 64, EVEN(OW) * 64);
 	if (again) {
-		pad(AT(char, p.pa), p.ring * L * p.xpairs, p.ap * 4, KW / 2 * 64, W * 64);
+		pad(AT(char, p.pa), p.pring * L * p.xpairs, p.ap * 4, KW / 2 * 64, W * 64);
 		pair_weights(AT(unsigned, p.wp), a->wp, Cz, Ci, KH, KW, p.xrows);
 	}
 	if (a->mixes > 1) pair_mixes(AT(unsigned, p.ws), a->ws, a, Cz);

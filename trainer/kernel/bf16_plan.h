@@ -21,14 +21,14 @@ typedef struct {
 	// kernels have three rows, without a stride, it is paired with itself one row below
 	// instead: two products with every column, not three.
 	int xrows, zrows;
-	long ring;           // rows that the rings have
+	long ring, pring;    // rows that the rings of plain and of paired rows of a have
 	// How far apart channels of plain rows are, in bfloat16, and pairs of paired
 	// rows, in 32-bit lanes: of a (padded), of dy (padded), of z and dx.
 	long as, ap, dp, zs, zp, dxs;
 	long mpairs; // the most pairs that a mix has, in all partitions
 
 	// Offsets in the scratch memory, in floats.
-	long a, pa;          // ring x (Cx, …) plain and (L*xpairs, …) paired: padded rows of a
+	long a, pa;          // ring x (Cx, …) plain and pring x (L*xpairs, …) paired: padded rows of a
 	long pdy;            // KH x (L*zpairs, …): padded rows of dy, paired
 	long dz, y, dy;      // GRAD_ROWS x (Cz, …) plain rows
 	long rest;           // mixes x (Cz, …): what the mixes read and make
@@ -44,7 +44,7 @@ INLINE bf16_plan bf16_planned(const igc_conv *a) {
 	const long KK = a->KH * a->KW, line = 16, columns = MAX(a->W, a->stride * EVEN(p.OW)) + a->KW - 1;
 	p.xpairs = PAIRS(a->Ci), p.zpairs = PAIRS(a->Co);
 	p.xrows = a->KH == 3 && a->stride == 1 && a->Ci % 2, p.zrows = a->KH == 3 && a->stride == 1 && a->Co % 2;
-	p.ring = MAX(a->KH, a->stride) + a->stride * (GRAD_ROWS - 1);
+	p.pring = MAX(a->KH, a->stride), p.ring = p.pring + a->stride * (GRAD_ROWS - 1);
 	p.as = EVEN(columns) * 16 + 2 * line, p.ap = EVEN(columns) * 16 + line;
 	p.dp = (EVEN(p.OW) + EVEN(a->KW) + 2) * 16 + line;
 	p.zs = EVEN(p.OW) * 16 + 2 * line, p.zp = EVEN(p.OW) * 16 + line;
@@ -57,7 +57,7 @@ INLINE bf16_plan bf16_planned(const igc_conv *a) {
 	long at = 0;
 #define ROOM(name, floats) p.name = at, at += ((floats) + line - 1) / line * line
 	ROOM(a, p.ring * p.Cx * p.as / 2);
-	ROOM(pa, p.ring * a->L * p.xpairs * p.ap);
+	ROOM(pa, p.pring * a->L * p.xpairs * p.ap);
 	ROOM(pdy, a->KH * a->L * p.zpairs * p.dp);
 	ROOM(dz, GRAD_ROWS * p.Cz * p.zs / 2);
 	ROOM(y, GRAD_ROWS * p.Cz * p.zs / 2);

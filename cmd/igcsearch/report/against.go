@@ -125,6 +125,10 @@ func (c Against) warnings(a, b Results) (list []string) {
 		for _, text := range r.Warnings() {
 			list = append(list, fmt.Sprintf("%s: %s", r.Study.Name, text))
 		}
+		if diverged, _ := (Findings{results: r}).endings(); len(diverged) > 0 {
+			list = append(list, fmt.Sprintf("%s: diverged trials are left out, so that the means of %s are too high",
+				r.Study.Name, strings.Join(diverged, ", ")))
+		}
 		if n := r.Done() - len(c.a.Trials); n > 0 {
 			them := map[bool]string{true: "it", false: "them"}[n == 1]
 			list = append(list, fmt.Sprintf("%s of %s left out, because the other study has no accuracy of %s", Count(n, "trial"),

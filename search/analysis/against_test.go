@@ -108,14 +108,14 @@ func untested(t *testing.T, s analysis.StudyComparison) {
 }
 
 // TestErrorsOfCompareStudies counts what CompareStudies finds in pairs of simulated studies whose truth is known: of four
-// networks from three seeds, where a training has partly the same luck in both. IGC_SIMULATE=long draws 5,000 of each kind,
+// networks from three seeds, where a training has partly the same luck in both. IGC_SIMULATE=long draws 2,000 of each kind,
 // and -v prints the shares for docs/analysis.md.
 func TestErrorsOfCompareStudies(t *testing.T) {
 	t.Parallel()
 	const networks, seeds, spread, common = 4, 3, 0.6, 0.4 // points; common is the deviation of the luck that both share
 	draws, most := 100, 14                                 // more than 14 of 100 are improbable (2e-4) at 5 %
 	if os.Getenv("IGC_SIMULATE") == "long" {
-		draws, most = 5000, 5000*7/100
+		draws, most = 2000, 2000*7/100
 	}
 	// The difference of a mean over twelve couples that 80 % of studies find, if the spread is known.
 	detectable := analysis.Detectable(networks*(seeds-1), analysis.Alpha, analysis.Power) *

@@ -64,8 +64,8 @@ var storedEmpty = map[string]string{
 // example "epochs: 400 there, 20 here". The list is empty if here is the study that is there, which
 // may have one value of a setting of which here has a list: see Study.Along.
 func Diff(there, here Study) (lines []string) {
-	for _, d := range differences(there.Along(here.Axes).identity(), here.identity()) {
-		lines = append(lines, d.text)
+	for _, d := range Differences(there.Along(here.Axes).identity(), here.identity()) {
+		lines = append(lines, d.String())
 	}
 	return lines
 }
@@ -73,26 +73,29 @@ func Diff(there, here Study) (lines []string) {
 // Changes lists in the same form the settings in which one study differs at two times: its extent,
 // and the settings that say what is trained and shown.
 func Changes(there, here Study) (lines []string) {
-	identity := differences(there.Along(here.Axes).identity(), here.identity())
-	for _, d := range differences(there, here) {
-		same := func(other difference) bool { return other.key == d.key }
-		if d.key != "name" && !slices.ContainsFunc(identity, same) {
-			lines = append(lines, d.text)
+	identity := Differences(there.Along(here.Axes).identity(), here.identity())
+	for _, d := range Differences(there, here) {
+		same := func(other Difference) bool { return other.Key == d.Key }
+		if d.Key != "name" && !slices.ContainsFunc(identity, same) {
+			lines = append(lines, d.String())
 		}
 	}
 	return lines
 }
 
-// difference is a setting in which two studies differ.
-type difference struct{ key, text string }
+// Difference is a setting in which two studies differ, with its value in each.
+type Difference struct{ Key, There, Here string }
 
-// differences lists the settings in which two normalised studies differ, except Title and Execution.
-func differences(there, here Study) (list []difference) {
+func (d Difference) String() string {
+	return fmt.Sprintf("%s: %s there, %s here", d.Key, d.There, d.Here)
+}
+
+// Differences lists the settings in which two normalised studies differ, except Title and Execution.
+func Differences(there, here Study) (list []Difference) {
 	differ := func(key string, x, y any) {
 		if a, b := fmt.Sprint(x), fmt.Sprint(y); a != b {
 			none := cmp.Or(storedEmpty[key], "not set")
-			list = append(list, difference{key,
-				fmt.Sprintf("%s: %s there, %s here", key, cmp.Or(a, none), cmp.Or(b, none))})
+			list = append(list, Difference{key, cmp.Or(a, none), cmp.Or(b, none)})
 		}
 	}
 	a, b := reflect.ValueOf(there), reflect.ValueOf(here)

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
@@ -14,6 +15,7 @@ import (
 
 type analyzeOptions struct {
 	study, db, format string
+	against           string // "": no other study
 	split, choose     string // "": what the study says
 	axes              axisFlags
 }
@@ -43,7 +45,12 @@ Of a study with lists of settings, like learning_rate = [0.05, 0.1], it shows th
 accuracy of each pair at each value, which value is the best of each pair, chosen on the
 validation pictures, what each pair gains by it over the value that is the best on
 average, and whether the differences between the pairs, and their order, depend on the
-setting. --at learning_rate=0.1 gives the answers above at one value.`,
+setting. --at learning_rate=0.1 gives the answers above at one value.
+
+--against OTHER compares two studies of the same pictures, like one in float32 and one
+in bfloat16, by the networks and seeds that both have: the difference of each network
+and of all together, whether the spreads differ, who changes places, and how large a
+difference must be to be found.`,
 		Example: `  igcsearch analyze quickstart
 
   # whether each pair was tuned
@@ -63,6 +70,7 @@ setting. --at learning_rate=0.1 gives the answers above at one value.`,
 	addAxes(cmd, &o.axes)
 	addSplit(cmd, &o.choose, "choose",
 		"the pictures that choose the best (default validation where the study holds some out, else test)")
+	cmd.Flags().StringVar(&o.against, "against", "", "compare this `OTHER` study with STUDY, by the networks and seeds of both")
 	addChoice(cmd, &o.format, "format", "how to print the answers", "table", "json", "markdown", "latex")
 	return cmd
 }
@@ -73,6 +81,9 @@ func runAnalyze(ctx context.Context, o analyzeOptions, stdout, stderr io.Writer)
 		return err
 	}
 	defer db.Close()
+	if o.against != "" {
+		return analyzeAgainst(ctx, db, o, stdout, stderr)
+	}
 	r, err := readShown(ctx, db, o.study, o.split, store.Histories)
 	if err != nil {
 		return err
@@ -98,4 +109,38 @@ func runAnalyze(ctx context.Context, o analyzeOptions, stdout, stderr io.Writer)
 		report.Warn(stderr, r.Study.Name, a.Warnings)
 	}
 	return a.Print(stdout, o.format)
+}
+
+// analyzeAgainst compares two studies.
+func analyzeAgainst(ctx context.Context, db *store.DB, o analyzeOptions, stdout, stderr io.Writer) error {
+	if o.choose != "" || o.axes.by != "" {
+		return usageError{errors.New("--against compares every network with itself: give it no --choose and no --by")}
+	}
+	var both []report.Results
+	for _, name := range []string{o.study, o.against} {
+		r, err := readShown(ctx, db, name, o.split, store.Histories)
+		if err != nil {
+			return err
+		}
+		if r, err = o.axes.of(r); err != nil {
+			return fmt.Errorf("analyze %s: %w", r.Study.Name, err)
+		}
+		if len(r.Study.Axes) > 0 {
+			return fmt.Errorf("analyze --against: %s has lists of settings, %s: give the value of each by --at", r.Study.Name,
+				lists(r.Study.Axes))
+		}
+		o.split = r.Study.Split
+		both = append(both, r)
+	}
+	if both[0].Study.Name == both[1].Study.Name {
+		return usageError{fmt.Errorf("study %s is given twice", both[0].Study.Name)}
+	}
+	c, err := report.CompareStudies(both[0], both[1])
+	if err != nil {
+		return fmt.Errorf("analyze %s --against %s: %w", both[0].Study.Name, both[1].Study.Name, err)
+	}
+	if o.format != "json" { // which holds the warnings
+		report.Warn(stderr, both[0].Study.Name+" against "+both[1].Study.Name, c.Warnings)
+	}
+	return c.Print(stdout, o.format)
 }

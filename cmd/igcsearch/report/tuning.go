@@ -279,29 +279,38 @@ func half(c analysis.Comparison) string {
 }
 
 // Print writes the answers in one of the formats table, json, markdown and latex.
-func (t Tuning) Print(stdout io.Writer, format string) (err error) {
-	var facts strings.Builder
-	switch format {
-	case "json":
+func (t Tuning) Print(stdout io.Writer, format string) error {
+	if format == "json" {
 		return JSON(stdout, t.toJSON())
+	}
+	return printAnswers(stdout, format, t.results.Study.Name+"-tuning", t.caption(), t.header(), t.rows(), t.facts())
+}
+
+// printAnswers writes one table with the facts below it in one of the formats table, markdown and latex. label is that of
+// the table in LaTeX.
+func printAnswers(
+	stdout io.Writer, format, label, caption string, header []string, rows [][]string, facts []fact,
+) (err error) {
+	var below strings.Builder
+	switch format {
 	case "latex":
-		below := []string{"\n\\medskip\\raggedright\n"}
-		for _, f := range t.facts() {
-			below = append(below, fmt.Sprintf("\\textbf{%s} %s.\\par\n", latexText(f.name), latexText(f.text)))
+		paragraphs := []string{"\n\\medskip\\raggedright\n"}
+		for _, f := range facts {
+			paragraphs = append(paragraphs, fmt.Sprintf("\\textbf{%s} %s.\\par\n", latexText(f.name), latexText(f.text)))
 		}
-		_, err = io.WriteString(stdout, latexPreamble+latexTable{Caption: t.caption(), Label: t.results.Study.Name + "-tuning",
-			Style: "\\scriptsize\\setlength{\\tabcolsep}{1.8pt}", Header: t.header(), Rows: t.rows(), Below: below}.String())
+		_, err = io.WriteString(stdout, latexPreamble+latexTable{Caption: caption, Label: label,
+			Style: "\\scriptsize\\setlength{\\tabcolsep}{1.8pt}", Header: header, Rows: rows, Below: paragraphs}.String())
 	case "markdown":
-		for _, f := range t.facts() {
-			fmt.Fprintf(&facts, "* %s: %s\n", f.name, markdownEscape.Replace(f.text))
+		for _, f := range facts {
+			fmt.Fprintf(&below, "* %s: %s\n", f.name, markdownEscape.Replace(f.text))
 		}
-		_, err = fmt.Fprintf(stdout, "%s\n\n%s.\n\n%s", tableOf(t.header(), t.rows()).Markdown(),
-			markdownEscape.Replace(t.caption()), facts.String())
+		_, err = fmt.Fprintf(stdout, "%s\n\n%s.\n\n%s", tableOf(header, rows).Markdown(), markdownEscape.Replace(caption),
+			below.String())
 	default:
-		for _, f := range t.facts() {
-			fmt.Fprintf(&facts, "%-20s%s\n", f.name, f.text)
+		for _, f := range facts {
+			fmt.Fprintf(&below, "%-20s%s\n", f.name, f.text)
 		}
-		_, err = fmt.Fprintf(stdout, "%s\n\n%s\n%s", t.caption(), tableOf(t.header(), t.rows()), facts.String())
+		_, err = fmt.Fprintf(stdout, "%s\n\n%s\n%s", caption, tableOf(header, rows), below.String())
 	}
 	return err
 }

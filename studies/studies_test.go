@@ -22,7 +22,7 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 func TestShipped(t *testing.T) {
 	t.Parallel()
 	want := []string{"families", "families-cifar100", "fig3a", "fig3a-short", "fig3b", "fig3b-short", "igcv2-t4672",
-		"quickstart", "quickstart-synthetic", "quickstart-tuned"}
+		"precision-cifar100", "quickstart", "quickstart-synthetic", "quickstart-tuned"}
 	for _, name := range []string{"table4-cifar10", "table4-cifar100", "table5-cifar10", "table5-cifar100",
 		"table6-imagenet", "table7-cifar10", "table7-cifar100", "table7-svhn"} {
 		want = append(want, name, name+"-short")

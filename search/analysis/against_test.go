@@ -111,6 +111,9 @@ func untested(t *testing.T, s analysis.StudyComparison) {
 // networks from three seeds, where a training has partly the same luck in both. IGC_SIMULATE=long draws 2,000 of each kind,
 // and -v prints the shares for docs/analysis.md.
 func TestErrorsOfCompareStudies(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a simulation, without concurrency")
+	}
 	t.Parallel()
 	const networks, seeds, spread, common = 4, 3, 0.6, 0.4 // points; common is the deviation of the luck that both share
 	draws, most := 100, 14                                 // more than 14 of 100 are improbable (2e-4) at 5 %

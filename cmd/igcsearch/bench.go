@@ -295,7 +295,7 @@ type benchJSON struct {
 	MemoryToF32 float64 `json:"memory_to_f32,omitempty"`
 }
 
-// means collects what the last line of the table shows.
+// means collects the values of a column, for the last rows of the table.
 type means map[string][]float64
 
 func (m means) add(name string, v float64) float64 {

@@ -30,8 +30,8 @@ learning rate, losses and counts of every stored epoch, bit by bit, and the weig
 where there is a checkpoint. It writes nothing into the database.
 
 Other arithmetic has other bits, so verify needs the instruction set or the kind
-of GPU that the trial ran on; --device auto chooses it where it exists. A study in
-bfloat16 needs any processor. Exit code 0: everything agrees; 1: something differs.`,
+of GPU that the trial ran on; --device auto chooses it where it exists. One in bfloat16
+can be verified on any processor. Exit code 0: everything agrees; 1: something differs.`,
 		Example:           `  igcsearch verify quickstart --pair 9x2 --seed 0`,
 		Args:              oneStudy,
 		ValidArgsFunction: completeStudies,

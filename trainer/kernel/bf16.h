@@ -1,8 +1,9 @@
 // The kernels of bfloat16. A file for each instruction set includes this one and
-// defines BF16(name), the names' ending, and what its processors do better than plain
-// C: DOT, FMA, PACK, RELU, OPEN, and the register blocks. Vectors have 16 lanes of
-// float32 whatever the processor, no sum depends on the blocks, and every fused
-// multiply-add is written as one: all instruction sets give the same bits.
+// defines BF16(name), the names' ending; put_past and PAST_END, stores past the caches;
+// and what its processors do better than plain C: DOT, FMA or HALF_FMA, PACK, RELU,
+// OPEN, LARGE_TILES. Vectors have 16 lanes of float32 whatever the processor, no sum
+// depends on the tiles, and every fused multiply-add is written as one: all
+// instruction sets give the same bits.
 //
 // The structure is that of body.h. What differs is how numbers are multiplied: DOT
 // adds two products to each lane. A product over channels takes them from pairs of
@@ -97,7 +98,8 @@ INLINE ivec PACK(vec lo, vec hi) {
 #endif
 
 #ifndef OPEN
-// OPEN is v where a > 0, 0 elsewhere, of 32 bfloat16.
+// OPEN is v where a > 0, 0 elsewhere, of 32 bfloat16. NaN counts by its sign, which differs
+// between processors: only after a training has diverged.
 #define OPEN(a, v) ((ivec)((hvec)(v) & ((hvec)(a) > 0)))
 #endif
 
@@ -273,15 +275,15 @@ INLINE void put_tile(const int OT, const int PT, bf16 *y, long ycs, const vec ac
 
 // conv_tile: OT output channels by PT columns of one partition, from column p0 on.
 // y (OT, columns, 16) plain, row[k] (pairs, columns, 16) paired and padded or NULL,
-// w (OT, pairs, KH, KW). If odd is set, the last pair is one channel in pairs of rows.
+// w (OT, pairs, KH, KW). If in_rows is set, the last pair is one channel in pairs of rows.
 INLINE void conv_tile(const int OT, const int PT, const taps t, bf16 *y, long ycs, const int *const *row, long xcs,
-		const unsigned *w, long pairs, int odd, long p0) {
+		const unsigned *w, long pairs, int in_rows, long p0) {
 	const long KK = t.KH * t.KW, P = t.KW / 2;
 	vec acc[6][8];
 	UNROLL for (int o = 0; o < OT; o++)
 		UNROLL for (int p = 0; p < PT; p++) acc[o][p] = (vec){0};
 	for (long i = 0; i < pairs; i++) {
-		for (int kh = odd && i + 1 == pairs; kh < t.KH; kh++) {
+		for (int kh = in_rows && i + 1 == pairs; kh < t.KH; kh++) {
 			if (!row[kh]) continue;
 			const int *x = row[kh] + i * xcs + COL(p0, t.in);
 			const unsigned *wk = w + i * KK + kh * t.KW;
@@ -301,13 +303,13 @@ INLINE void conv_tile(const int OT, const int PT, const taps t, bf16 *y, long yc
 }
 
 #define CONV(ot, pt) \
-	for (; p + pt <= n; p += pt) conv_tile(ot, pt, t, yo, ycs, row, xcs, wo, pairs, odd, p);
+	for (; p + pt <= n; p += pt) conv_tile(ot, pt, t, yo, ycs, row, xcs, wo, pairs, in_rows, p);
 
 // conv_taps: y (L*Co, columns, 16) plain with channel stride ycs = the primary
 // convolution of padded rows (L*pairs, …) with stride xcs. It computes one column
 // more if their number is odd.
 INLINE void conv_taps(const taps t, bf16 *y, long ycs, const int *const *rows, long xcs, long columns,
-		const unsigned *w, long L, long pairs, int odd, long Co, stream *next) {
+		const unsigned *w, long L, long pairs, int in_rows, long Co, stream *next) {
 	const long n = EVEN(columns);
 	for (long l = 0; l < L; l++) {
 		const int *row[MAX_K];
@@ -338,8 +340,8 @@ INLINE void conv_taps(const taps t, bf16 *y, long ycs, const int *const *rows, l
 // 3x3 kernels are compiled on their own, all others in one.
 #define CONV_TAPS(name, kh, kw, in, out, phase) \
 	static __attribute__((noinline)) void name(const taps *t, bf16 *y, long ycs, const int *const *rows, \
-			long xcs, long columns, const unsigned *w, long L, long pairs, int odd, long Co, stream *next) { \
-		conv_taps((taps){kh, kw, in, out, phase}, y, ycs, rows, xcs, columns, w, L, pairs, odd, Co, next); \
+			long xcs, long columns, const unsigned *w, long L, long pairs, int in_rows, long Co, stream *next) { \
+		conv_taps((taps){kh, kw, in, out, phase}, y, ycs, rows, xcs, columns, w, L, pairs, in_rows, Co, next); \
 	}
 CONV_TAPS(conv_3x3, 3, 3, 1, 1, 0)
 CONV_TAPS(conv_3x3_stride, 3, 3, 2, 1, 0)
@@ -430,7 +432,7 @@ typedef struct {
 } grad_rows;
 
 // mixgrad_tile: acc (AT, K, 16) += sum over columns of dz (AT channels) times y (BT
-// channels), which are d and e behind the begin of the rows.
+// channels), which begin d and e elements after the rows do.
 INLINE void mixgrad_tile(const int AT, const int BT, float *acc, long K, const grad_rows *rows, long d, long dzs,
 		long e, long ys, long n) {
 	vec a[4][5];
@@ -509,8 +511,8 @@ typedef struct {
 	long tap[CHUNK], n;
 } tap_rows;
 
-// convgrad_tile: acc (OT, Ci, KH*KW, 16) += sum over columns of dy (OT channels, d
-// behind the begin of the rows) times K shifts of RT padded rows of x from the q-th on,
+// convgrad_tile: acc (OT, Ci, KH*KW, 16) += sum over columns of dy (OT channels, which
+// begin d elements after the rows do) times K shifts of RT padded rows of x from the q-th on,
 // the columns S apart.
 INLINE void convgrad_tile(const int OT, const int RT, const int K, const int S, float *acc, long taps,
 		const conv_rows *rows, long d, long dys, const tap_rows *x, long q, long W) {
@@ -632,8 +634,8 @@ INLINE void fill(const int plains, const int pairs, bf16 *plain, int *paired, co
 			const long q = l * a->Ci + i, two = i + 1 < a->Ci;
 			const long c = channel(a->Ci, a->step_in, q), d = two ? channel(a->Ci, a->step_in, q + 1) : c;
 			const long atc = (h * p->Cx + c) * W * 16, atd = (h * p->Cx + d) * W * 16;
-			bf16 *u = plain + q * p->as + pad, *v = u + p->as;
-			int *w = paired + (l * p->xpairs + i / 2) * p->ap + pad;
+			bf16 *u = plains ? plain + q * p->as + pad : 0, *v = plains ? u + p->as : 0;
+			int *w = pairs ? paired + (l * p->xpairs + i / 2) * p->ap + pad : 0;
 			const int *up = above ? above + (l * p->xpairs + i / 2) * p->ap + pad : 0, rows = !two && p->xrows;
 #define FILL(k, half)                                                                                  \
 	ivec s, t = (ivec){0}, first, second;                                                          \
@@ -675,12 +677,12 @@ static __attribute__((noinline)) void pair_row(int *out, long os, const bf16 *in
 		long step, long C, int rows, const int *above) {
 	for (long m = 0; m < C / K; m++)
 		for (long k = 0; k < K; k += 2, out += os) {
-			const int *up = above ? above + (m * PAIRS(K) + k / 2) * os : 0, odd = rows && k + 1 == K;
+			const int *up = above ? above + (m * PAIRS(K) + k / 2) * os : 0, last = rows && k + 1 == K;
 			const bf16 *u = in + channel(K, step, m * K + k) * is, *v = k + 1 < K ? u + step * is : 0;
 			for (long p = 0; p < columns; p += 2) {
 				const ivec s = ILOAD(u + p * 16), t = v ? ILOAD(v + p * 16) : (ivec){0};
 				ivec first = pair_low(s, t), second = pair_high(s, t);
-				if (odd) {
+				if (last) {
 					first = below(first, up ? up + p * 16 : 0);
 					second = below(second, up ? up + p * 16 + 16 : 0);
 				}
@@ -1208,7 +1210,7 @@ KERNEL(linear_backward, const igc_head) {
 
 // ---- measurements ----
 
-void BF16(igc_bf16_row)(const igc_conv *a, int micro, long n) {
+static void measured_row(const igc_conv *a, int micro, long n) {
 	const bf16_plan p = bf16_planned(a);
 	const int *rows[MAX_K];
 	conv_rows met = {{AT(bf16, p.dy)}, .n = 1};
@@ -1230,6 +1232,12 @@ void BF16(igc_bf16_row)(const igc_conv *a, int micro, long n) {
 			break;
 		}
 	}
+}
+
+void BF16(igc_bf16_row)(const igc_conv *a, int micro, long n) {
+	const unsigned long old = flush();
+	measured_row(a, micro, n);
+	restore(old);
 }
 
 // igc_bf16_probe: rounds times BF16_CHAINS independent multiply-adds of a vector of

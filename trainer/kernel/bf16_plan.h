@@ -31,7 +31,7 @@ typedef struct {
 	long a, pa;          // ring x (Cx, …) plain and pring x (L*xpairs, …) paired: padded rows of a
 	long pdy;            // KH x (L*zpairs, …): padded rows of dy, paired
 	long dz, y, dy;      // GRAD_ROWS x (Cz, …) plain rows
-	long rest;           // mixes x (Cz, …): what the mixes read and make
+	long rest;           // (mixes - 1) x (Cz, …): what lies between two mixes
 	long pair;           // (mpairs, …): what a mix multiplies
 	long dx;             // (Cx, …)
 	long wp, wpt, ws, wst; // the weights in pairs
@@ -48,6 +48,7 @@ INLINE bf16_plan bf16_planned(const igc_conv *a) {
 	p.as = EVEN(columns) * 16 + 2 * line, p.ap = EVEN(columns) * 16 + line;
 	p.dp = (EVEN(p.OW) + EVEN(a->KW) + 2) * 16 + line;
 	p.zs = EVEN(p.OW) * 16 + 2 * line, p.zp = EVEN(p.OW) * 16 + line;
+	// With a stride of 2, convt_row writes up to two columns more.
 	p.dxs = (EVEN(a->W) + 2) * 16 + 2 * line;
 	long wpairs = 0;
 	for (long n = 0; n < a->mixes; n++) {
@@ -62,7 +63,7 @@ INLINE bf16_plan bf16_planned(const igc_conv *a) {
 	ROOM(dz, GRAD_ROWS * p.Cz * p.zs / 2);
 	ROOM(y, GRAD_ROWS * p.Cz * p.zs / 2);
 	ROOM(dy, GRAD_ROWS * p.Cz * p.zs / 2);
-	ROOM(rest, a->mixes * p.Cz * p.zs / 2);
+	ROOM(rest, MAX(a->mixes - 1, 0) * p.Cz * p.zs / 2);
 	ROOM(pair, p.mpairs * p.zp);
 	ROOM(dx, p.Cx * p.dxs / 2);
 	ROOM(wp, p.Cz * p.xpairs * KK);

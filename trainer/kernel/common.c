@@ -10,6 +10,7 @@ long igc_scratch(const igc_conv *a) {
 	const long ring = (a->KH > a->stride ? a->KH : a->stride) * Cx * (W + KW - 1), dring = a->KH * Cz * (OW + KW - 1);
 	const long dz = Cz * (OW + 1), dx = Cx * W;
 	const long between = a->mixes > 1 ? (a->mixes - 1) * dz : 0; // rows between the mixes
+	// Forward's sums, 32 floats a channel, take the place of dring and of the accumulators, which only backward needs.
 	long weights = a->Ci * a->KH * KW;
 	for (long n = 0; n < a->mixes; n++) weights += a->mix[n].K;
 	return (ring + dring + dz + (dz > dx ? dz : dx) + between + Cz * weights) * 16;

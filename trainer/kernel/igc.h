@@ -26,7 +26,7 @@ typedef struct {
 //
 // Sizes are element counts. Pictures are (H, C, W, 16): row h, channel c,
 // column w, lane n lie at ((h*C + c)*W + w)*16 + n, and begin at a multiple of
-// 64 bytes. They are float32, and with bf16 bfloat16 behind the same pointers;
+// 64 bytes; of bfloat16 with an odd W of 32. They are float32, and with bf16 bfloat16 behind the same pointers;
 // all else is float32 or float64 in both.
 typedef struct {
 	long H, W;      // picture size

@@ -45,8 +45,8 @@ const Lanes = 16
 // Blocks returns how many blocks hold n pictures.
 func Blocks(n int) int { return (n + Lanes - 1) / Lanes }
 
-// ISA is an instruction set that the kernels are compiled for. Each has bits of its
-// own, since the order of sums depends on the width of a vector.
+// ISA is an instruction set that the kernels are compiled for. In float32 each has
+// bits of its own, since the order of sums depends on the width of a vector.
 type ISA int
 
 // The instruction sets; the widest is last.
@@ -272,15 +272,18 @@ func (g Geometry) Transpose(wpt, wst, wp, ws []float32) {
 
 func (c *Conv) forward() C.igc_conv {
 	a := c.c()
+	if c.Pictures && c.Precision == BF16 && (c.Scale != nil || c.GX != nil) {
+		panic("kernel: pictures have no normalisation and no gradient in bfloat16")
+	}
 	a.valid = valid(c.Valid)
 	a.x = floats(c.X, c.InLen())
 	if c.Scale != nil {
 		a.scale, a.shift, a.linear = floats(c.Scale, c.In()), floats(c.Shift, c.In()), flag(c.Linear)
 	}
 	a.wp, a.ws = floats(c.WP, c.PrimaryLen()), floats(c.WS, c.MixesLen())
-	a.z = streamed(c.Z, c.OutLen(), c.Precision)
+	a.z = streamed(c.Z, c.OutLen())
 	if c.Y != nil {
-		a.y = streamed(c.Y, c.OutLen(), c.Precision)
+		a.y = streamed(c.Y, c.OutLen())
 	}
 	if c.Sum != nil {
 		a.sum, a.sumsq = doubles(c.Sum, c.Out()), doubles(c.SumSq, c.Out())
@@ -415,13 +418,13 @@ func floats(s []float32, n int) *C.float {
 	return (*C.float)(unsafe.SliceData(s))
 }
 
-// streamed is floats for memory that is written past the caches, a whole column of
-// 16 pictures at a time. It must begin at a multiple of its size, as blocks of
-// pictures in an arena do.
-func streamed(s []float32, n int, p Precision) *C.float {
+// streamed is floats for memory that is written past the caches, a whole cache line at
+// a time. It must begin at a line, as blocks of pictures in an arena do. Blocks of
+// bfloat16 that are no whole lines have an odd width, and are written through the caches.
+func streamed(s []float32, n int) *C.float {
 	f := floats(s, n)
-	if uintptr(unsafe.Pointer(f))%uintptr(4*p.Floats(Lanes)) != 0 {
-		panic("kernel: memory that does not begin at a column")
+	if n%Lanes == 0 && uintptr(unsafe.Pointer(f))%alignBytes != 0 {
+		panic("kernel: memory that does not begin at a cache line")
 	}
 	return f
 }

@@ -4,7 +4,8 @@ import "math"
 
 // The oracle computes the same as the kernels, in plain loops over PyTorch's layout
 // (N, C, H, W). The tests compare every kernel with it. Its numbers are float64; with
-// BF16 each is rounded as a kernel's is, so that no bit may differ.
+// BF16 each is rounded as a kernel's is, so that no bit may differ but of the sums of a
+// normalisation and the weights' gradients, which are near.
 
 // Oracle has the reference functions, apart from those of GroupConv.
 type Oracle struct{ Precision Precision }

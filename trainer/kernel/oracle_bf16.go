@@ -5,8 +5,8 @@ import (
 	"unsafe"
 )
 
-// The arithmetic of the oracle. Of BF16 it computes every bit that the kernels do, by
-// other means: no instruction of bfloat16, no mode of the processor.
+// The arithmetic of the oracle. Of BF16 it computes every bit of what the kernels store as
+// bfloat16, by other means: no instruction of bfloat16, no mode of the processor.
 
 // Round is v as it is stored: to the nearest bfloat16, of two the even one, and to a
 // zero of the same sign below 2⁻¹²⁶. With F32, which the oracle computes in float64,
@@ -49,7 +49,7 @@ func (o Oracle) FMA(x, y, z float64) float64 {
 	if err := (product - (sum - back)) + (z - back); err != 0 && math.Float64bits(sum)&1 == 0 {
 		sum = math.Nextafter(sum, math.Copysign(math.Inf(1), err))
 	}
-	// A processor asks after rounding whether a number is below 2⁻¹²⁶, as if there
+	// x86-64 asks after rounding whether a number is below 2⁻¹²⁶, as if there
 	// were no denormals: times 2⁶⁴, there are none.
 	if math.Abs(float64(float32(sum*0x1p64))) < 0x1p-62 {
 		return math.Copysign(0, sum)

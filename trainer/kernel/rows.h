@@ -1,5 +1,7 @@
 // What the kernels of both precisions share: the numbers of channels, and reading
 // ahead.
+#ifndef IGC_ROWS_H
+#define IGC_ROWS_H
 #include "igc.h"
 
 #define INLINE static inline __attribute__((always_inline))
@@ -54,3 +56,5 @@ INLINE void ahead(stream *s, long madds) {
 		if (++s->k == s->lines[s->t]) s->k = 0, s->t++;
 	}
 }
+
+#endif

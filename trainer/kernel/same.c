@@ -15,7 +15,7 @@
 // copy, modify, and distribute this software is freely granted, provided that this
 // notice is preserved.
 
-// igc_exp is exp(x) for x <= 0. Below the smallest normal number it is 0.
+// igc_exp is exp(x) for x <= 0, and 0 for x < -708, where it is hardly a normal number any more.
 double igc_exp(double x) {
 	const double ln2_hi = 6.93147180369123816490e-01, ln2_lo = 1.90821492927058770002e-10;
 	if (!(x >= -708)) return x < 0 ? 0 : x; // the rest is NaN

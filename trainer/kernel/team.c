@@ -160,17 +160,17 @@ static void run(igc_team *t, job f, const void *calls, long n) {
 #define CHOOSE(t, name, ...) \
 	((t)->isa == 2 ? name##_avx512(__VA_ARGS__) : \
 	 (t)->isa == 1 ? name##_avx2(__VA_ARGS__) : name##_portable(__VA_ARGS__))
-#define BF16(t, name, ...) \
+#define CHOOSE_BF16(t, name, ...) \
 	((t)->native ? name##_native(__VA_ARGS__) : \
 	 (t)->isa >= 1 ? name##_avx2(__VA_ARGS__) : name##_portable(__VA_ARGS__))
 #else
 #define CHOOSE(t, name, ...) (name##_portable(__VA_ARGS__))
-#define BF16 CHOOSE
+#define CHOOSE_BF16 CHOOSE
 #endif
 
 // CALL runs igc_<op> on its arguments, or with bf16 igc_bf16_<op>.
 #define CALL(t, bf16, op, ...) \
-	((bf16) ? BF16(t, igc_bf16_##op, __VA_ARGS__) : CHOOSE(t, igc_##op, __VA_ARGS__))
+	((bf16) ? CHOOSE_BF16(t, igc_bf16_##op, __VA_ARGS__) : CHOOSE(t, igc_##op, __VA_ARGS__))
 
 #define CONV(op) \
 	static void op##_one(const igc_team *t, const void *calls, long i, int thread) { \

@@ -3,7 +3,7 @@
 // them, and for others the compiler fuses a multiplication with the addition behind
 // it, which rounds once and not twice. The conversions to float64 prevent that.
 //
-// On x86-64 the results are those of package math.
+// On x86-64, built for GOAMD64=v1, the results are those of package math.
 package samebits
 
 import "math"

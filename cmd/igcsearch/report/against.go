@@ -130,7 +130,10 @@ func (c Against) warnings(a, b Results) (list []string) {
 				r.Study.Name, strings.Join(diverged, ", ")))
 		}
 		if n := r.Done() - len(c.a.Trials); n > 0 {
-			them := map[bool]string{true: "it", false: "them"}[n == 1]
+			them := "them"
+			if n == 1 {
+				them = "it"
+			}
 			list = append(list, fmt.Sprintf("%s of %s left out, because the other study has no accuracy of %s", Count(n, "trial"),
 				r.Study.Name, them))
 		}

@@ -276,15 +276,22 @@ func (r Results) Caption() string {
 		r.Title(), r.SplitPictures(), DatasetLabel(r.Study.Dataset), r.draws())
 }
 
-// draws says after "over n seeds" what differs from seed to seed beside the weights and the order of the pictures.
-func (r Results) draws() string {
+// draws says after "over n seeds" what differs from seed to seed beside the weights and the order of the pictures, and
+// in which precision they were trained if it is not float32.
+func (r Results) draws() (text string) {
 	switch {
-	case !r.Study.SplitPerSeed:
-		return ""
-	case r.Study.Validation > 0:
-		return ", each with its own draw of training and validation pictures"
+	case r.Study.SplitPerSeed && r.Study.Validation > 0:
+		text = ", each with its own draw of training and validation pictures"
+	case r.Study.SplitPerSeed:
+		text = ", each with its own draw of training pictures"
 	}
-	return ", each with its own draw of training pictures"
+	switch r.Study.Precision {
+	case search.PrecisionBF16:
+		text += ", trained in bfloat16"
+	case search.PrecisionTF32:
+		text += ", trained in TensorFloat-32"
+	}
+	return text
 }
 
 // DatasetLabel names a data set for people. Synthetic pictures are called so wherever their numbers stand.

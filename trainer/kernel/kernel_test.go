@@ -687,24 +687,30 @@ func (p *convTest) compareBits(t *testing.T, with *convTest) {
 	}
 }
 
+// inAllWays runs a case in all ways of a precision. With BF16 all must return the same
+// bits.
+func inAllWays(t *testing.T, p kernel.Precision, name any, run func(*testing.T, way) []byte) {
+	var first []byte
+	for _, w := range ways(p) {
+		t.Run(fmt.Sprintf("%v/%v", name, w), func(t *testing.T) {
+			bits := run(t, w)
+			if first == nil {
+				first = bits
+			}
+			if p == kernel.BF16 && !bytes.Equal(bits, first) {
+				t.Errorf("other bits than %v", ways(p)[0])
+			}
+		})
+	}
+}
+
 // TestHeadAgreesWithTheOracle checks pooling, linear layer and cross-entropy,
 // forward and backward, on a batch with padding lanes.
 func TestHeadAgreesWithTheOracle(t *testing.T) {
 	for _, p := range precisions {
 		for _, size := range []headSize{{5, 3, 7, 11, 3, false}, {4, 4, 80, 100, 16, false}, {1, 1, 1, 2, 1, false},
 			{5, 3, 7, 11, 3, true}} {
-			var first []byte
-			for _, w := range ways(p) {
-				t.Run(fmt.Sprintf("%v/%+v/%v", p, size, w), func(t *testing.T) {
-					bits := testHead(t, p, size, w)
-					if first == nil {
-						first = bits
-					}
-					if p == kernel.BF16 && !bytes.Equal(bits, first) {
-						t.Errorf("other bits than %v", ways(p)[0])
-					}
-				})
-			}
+			inAllWays(t, p, fmt.Sprintf("%v/%+v", p, size), func(t *testing.T, w way) []byte { return testHead(t, p, size, w) })
 		}
 	}
 }

@@ -1,7 +1,6 @@
 package kernel_test
 
 import (
-	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -36,18 +35,7 @@ func TestAddAgreesWithTheOracle(t *testing.T) {
 	for _, p := range precisions {
 		for kind := range 12 {
 			c := addCase{p, kind / 4, kind&1 > 0, kind&2 > 0}
-			var first []byte
-			for _, w := range ways(p) {
-				t.Run(fmt.Sprintf("%v/%v", c, w), func(t *testing.T) {
-					bits := testAdd(t, c, w)
-					if first == nil {
-						first = bits
-					}
-					if p == kernel.BF16 && !bytes.Equal(bits, first) {
-						t.Errorf("other bits than %v", ways(p)[0])
-					}
-				})
-			}
+			inAllWays(t, p, c, func(t *testing.T, w way) []byte { return testAdd(t, c, w) })
 		}
 	}
 }
@@ -137,18 +125,7 @@ func (c maxCase) String() string {
 func TestMaxAgreesWithTheOracle(t *testing.T) {
 	for _, p := range precisions {
 		for _, c := range []maxCase{{p, 8, 8, 3, true}, {p, 7, 5, 16, true}, {p, 7, 5, 16, false}, {p, 1, 1, 1, true}, {p, 2, 9, 2, true}} {
-			var first []byte
-			for _, w := range ways(p) {
-				t.Run(fmt.Sprintf("%v/%v", c, w), func(t *testing.T) {
-					bits := testMax(t, c, w)
-					if first == nil {
-						first = bits
-					}
-					if p == kernel.BF16 && !bytes.Equal(bits, first) {
-						t.Errorf("other bits than %v", ways(p)[0])
-					}
-				})
-			}
+			inAllWays(t, p, c, func(t *testing.T, w way) []byte { return testMax(t, c, w) })
 		}
 	}
 }

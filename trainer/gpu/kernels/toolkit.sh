@@ -63,10 +63,11 @@ end
 ln -sfn root/usr/include include
 ln -sfn root/usr/lib/x86_64-linux-gnu/stubs stubs
 libraries=$root/usr/lib/x86_64-linux-gnu
-# Debian's own g++ and gcc in that folder are scripts that look for an older compiler.
+# Debian's own g++ and gcc in that folder are scripts that look for an older compiler. The machine's g++ is looked up at each
+# call: another one may have come since.
 cat > nvcc-run <<end
 #!/bin/sh
-LD_LIBRARY_PATH=$libraries exec $tools/bin/nvcc -ccbin "\${NVCC_CCBIN:-$(command -v g++)}" -allow-unsupported-compiler "\$@"
+LD_LIBRARY_PATH=$libraries exec $tools/bin/nvcc -ccbin "\${NVCC_CCBIN:-\$(command -v g++)}" -allow-unsupported-compiler "\$@"
 end
 for tool in ptxas nvdisasm; do
 	cat > $tool-run <<end

@@ -47,6 +47,9 @@ const (
 	// PrecisionBF16 rounds activations, their gradients and what convolutions multiply to bfloat16,
 	// on the processor. The weights and their momentum stay float32.
 	PrecisionBF16 = "bf16"
+	// PrecisionAMX is PrecisionBF16 with the products of convolutions added in the order of AMX's
+	// matrix units.
+	PrecisionAMX = "bf16-amx"
 )
 
 // Recipe holds the settings that say how each network is trained and evaluated.

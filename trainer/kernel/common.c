@@ -3,6 +3,11 @@
 #pragma GCC optimize("O3")
 #include "bf16_plan.h"
 #include <math.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 long igc_scratch(const igc_conv *a) {
 	if (a->bf16) return bf16_planned(a).end;
@@ -55,6 +60,26 @@ int igc_best(void) {
 int igc_has_native(void) {
 #if defined(__x86_64__)
 	return igc_best() == 2 && __builtin_cpu_supports("avx512bf16");
+#else
+	return 0;
+#endif
+}
+
+#if defined(__x86_64__)
+// The system keeps the registers of a process that asks for them.
+static int amx_allowed(void) {
+	enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
+	unsigned a, b, c, d;
+	if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return 0;
+	const unsigned tile = 1u << 24, bf16 = 1u << 22;
+	if ((d & tile) == 0 || (d & bf16) == 0) return 0;
+	return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+}
+#endif
+
+int igc_has_amx(void) {
+#if defined(__x86_64__)
+	return igc_has_native() && amx_allowed();
 #else
 	return 0;
 #endif

@@ -10,6 +10,9 @@ enum { MAX_K = 7, MAX_MIXES = 19 };
 // A round of the probe of bfloat16 has so many independent multiply-adds of pairs, of 16 pairs each.
 enum { BF16_CHAINS = 16 };
 
+// What the fields bf16 say of the precision: 0 is float32.
+enum { IGC_BF16 = 1, IGC_AMX = 2 };
+
 // igc_mix is a 1x1 factor of a block: it mixes the channels in partitions of K
 // channels that lie step apart. K*step divides the number of channels.
 typedef struct {
@@ -38,7 +41,7 @@ typedef struct {
 	igc_mix mix[MAX_MIXES];
 	long between;   // a ReLU between the primary convolution and the mixes
 	long linear;    // no ReLU follows the normalisation of the input
-	long bf16;      // x, z, y, g and gx are bfloat16, and so is what products multiply
+	long bf16;      // x, z, y, g and gx are bfloat16, and so is what products multiply; with IGC_AMX summed as AMX does
 	long pictures;  // x is float32 in any case
 	long valid;     // pictures in this block, 1..16; the other lanes are padding
 
@@ -188,10 +191,10 @@ IGC_DECLARE(portable)
 // its calls. igc_team_new returns NULL if there is no memory or no thread.
 typedef struct igc_team igc_team;
 igc_team *igc_team_new(int isa, int threads, float *scratch, long each);
-// igc_team_emulate makes the team multiply bfloat16 without vdpbf16ps.
+// igc_team_emulate makes the team multiply bfloat16 without vdpbf16ps and AMX.
 void igc_team_emulate(igc_team *);
-// igc_team_native returns whether the team multiplies bfloat16 by vdpbf16ps.
-int igc_team_native(const igc_team *);
+// igc_team_native returns whether the team multiplies a bf16 of 1 or 2 by vdpbf16ps or AMX.
+int igc_team_native(const igc_team *, long bf16);
 void igc_team_free(igc_team *);
 
 // Each op runs n calls, one for each block, and returns when all are done.
@@ -230,5 +233,7 @@ void igc_nesterov(float *w, float *v, const float *g, long n, float lr, float mu
 int igc_best(void);
 // igc_has_native returns whether this machine has vdpbf16ps.
 int igc_has_native(void);
+// igc_has_amx returns whether it has AMX for bfloat16, and the system lets this process use it.
+int igc_has_amx(void);
 
 #endif

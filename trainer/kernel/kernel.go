@@ -91,21 +91,25 @@ type Precision int
 // The precisions.
 const (
 	F32 Precision = iota
-	// BF16 has the same bits with every instruction set.
+	// BF16 has the same bits with every instruction set. Its products are added in the
+	// order of vdpbf16ps.
 	BF16
+	// AMX is BF16 with the products of convolutions added in the order of AMX's matrix
+	// units, and has the same bits with every instruction set too.
+	AMX
 )
 
-func (p Precision) String() string { return [...]string{"f32", "bf16"}[p] }
+func (p Precision) String() string { return [...]string{"f32", "bf16", "bf16-amx"}[p] }
 
 // Floats is how many floats of memory n values take. n is even.
 func (p Precision) Floats(n int) int {
-	if p == BF16 {
+	if p != F32 {
 		return n / 2
 	}
 	return n
 }
 
-func (p Precision) c() C.long { return flag(p == BF16) }
+func (p Precision) c() C.long { return C.long(p) }
 
 // Geometry gives the sizes of a convolution block: L primary KH×KW convolutions
 // of Ci to Co channels with zero padding of half a kernel, and then the 1×1
@@ -272,7 +276,7 @@ func (g Geometry) Transpose(wpt, wst, wp, ws []float32) {
 
 func (c *Conv) forward() C.igc_conv {
 	a := c.c()
-	if c.Pictures && c.Precision == BF16 && (c.Scale != nil || c.GX != nil) {
+	if c.Pictures && c.Precision != F32 && (c.Scale != nil || c.GX != nil) {
 		panic("kernel: pictures have no normalisation and no gradient in bfloat16")
 	}
 	a.valid = valid(c.Valid)

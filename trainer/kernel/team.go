@@ -54,9 +54,9 @@ func (t *Team) ISA() ISA { return t.isa }
 
 // Native reports whether the processor has an instruction that multiplies what the
 // precision asks for. Where it has none, the kernels get the same bits by others.
-func (t *Team) Native(p Precision) bool { return p == F32 || C.igc_team_native(t.c) != 0 }
+func (t *Team) Native(p Precision) bool { return p == F32 || C.igc_team_native(t.c, p.c()) != 0 }
 
-// Emulate makes the team compute BF16 without the instruction that Native is about.
+// Emulate makes the team compute BF16 and AMX without the instructions that Native is about.
 // Tests compare the bits.
 func (t *Team) Emulate() { C.igc_team_emulate(t.c) }
 

@@ -39,7 +39,7 @@ var benchCases = []struct {
 // eachBench calls f for each case and precision, with a name of the precision that
 // benchstat -col /precision compares.
 func eachBench(f func(name string, g kernel.Geometry)) {
-	for _, p := range []kernel.Precision{kernel.F32, kernel.BF16} {
+	for _, p := range precisions {
 		for _, c := range benchCases {
 			g := c.Geometry
 			g.Precision = p
@@ -124,7 +124,7 @@ func BenchmarkBlock(b *testing.B) {
 func fill(p kernel.Precision, x []float32, n int) {
 	for i := range x {
 		x[i] = float32(i%n - n/2)
-		if p == kernel.BF16 {
+		if p != kernel.F32 {
 			bits := math.Float32bits(x[i])
 			x[i] = math.Float32frombits(bits | bits>>16) // two of them
 		}

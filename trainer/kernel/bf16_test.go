@@ -27,19 +27,44 @@ var bf16Cases = []convCase{
 	{l: 4, ci: 3, co: 3, h: 4, w: 5, n: 3, secondary: true, between: true, input: plain},
 	{l: 3, ci: 4, co: 4, h: 7, w: 9, n: 3, secondary: true, kh: 5, kw: 5, stride: 2, linear: true},
 	{l: 12, ci: 1, co: 2, h: 6, w: 7, n: 3, stride: 2, mixes: []kernel.Mix{{K: 3, Step: 2}, {K: 2, Step: 6}, {K: 2, Step: 12}}},
+
+	// Where partitions share the steps of AMX, and many channels are split into blocks.
+	{l: 7, ci: 3, co: 3, h: 4, w: 5, n: 17, secondary: true},             // three share a step, the last has it alone
+	{l: 1, ci: 44, co: 44, h: 3, w: 4, n: 2},                             // five blocks
+	{l: 2, ci: 13, co: 22, h: 3, w: 5, n: 3, secondary: true, stride: 2}, // the last of two or three blocks is smaller
+	{l: 1, ci: 20, co: 20, h: 3, w: 3, n: 2, secondary: true},            // a mix of single channels
+	{l: 16, ci: 2, co: 1, h: 3, w: 4, n: 3, secondary: true},
+	{l: 17, ci: 1, co: 1, h: 3, w: 4, n: 3, secondary: true},
+	{l: 40, ci: 1, co: 2, h: 2, w: 3, n: 3, secondary: true},        // a mix in two blocks
+	{l: 2, ci: 9, co: 8, h: 3, w: 4, n: 3, kh: 1, kw: 1, stride: 1}, // one pair has channels of two partitions
+	{l: 4, ci: 33, co: 3, h: 2, w: 3, n: 2, kh: 1, kw: 1, stride: 2, stepIn: 2},
+	{l: 3, ci: 3, co: 4, h: 4, w: 5, n: 3, kh: 3, kw: 1, stride: 1, stepOut: 3},
+	{l: 5, ci: 2, co: 3, h: 5, w: 4, n: 3, kh: 5, kw: 5, stride: 1},
+	{l: 5, ci: 1, co: 2, h: 6, w: 7, n: 3, kh: 7, kw: 7, stride: 2, input: plain},
+	{l: 1, ci: 3, co: 20, h: 7, w: 6, n: 2, kh: 7, kw: 7, stride: 1, input: pictures},
+}
+
+// ofBF16 calls f with each case in each precision of bfloat16.
+func ofBF16(f func(convCase)) {
+	for _, p := range bf16Precisions {
+		for _, c := range bf16Cases {
+			c.precision = p
+			f(c)
+		}
+	}
+}
+
+func scale(s []float64, by float64) {
+	for i := range s {
+		s[i] *= by
+	}
 }
 
 // TestBF16OfTinyNumbers has products and sums around 2⁻¹²⁶, the smallest number that
 // is not flushed to zero.
 func TestBF16OfTinyNumbers(t *testing.T) {
-	for _, c := range bf16Cases {
-		c.precision = kernel.BF16
+	ofBF16(func(c convCase) {
 		d := newData(c)
-		scale := func(s []float64, by float64) {
-			for i := range s {
-				s[i] *= by
-			}
-		}
 		scale(d.x, 0x1p-60)
 		scale(d.shift, 0x1p-60)
 		scale(d.wp, 0x1p-65)
@@ -53,46 +78,58 @@ func TestBF16OfTinyNumbers(t *testing.T) {
 			}
 		}
 		t.Run(c.String(), func(t *testing.T) { testConv(t, c, d) })
-	}
+	})
 }
 
 // TestBF16OfHugeNumbers has sums that overflow. What is infinite or no number is so in
 // the oracle too, and all else is the same. Which of both it is may differ: where there
-// is nothing to multiply, kernels multiply by zero, which makes NaN of infinity.
+// is nothing to multiply, kernels multiply by zero, which makes NaN of infinity. With AMX
+// they do so for other partitions too, and have NaN where the oracle may have a number.
 func TestBF16OfHugeNumbers(t *testing.T) {
-	for _, c := range bf16Cases {
-		c.precision = kernel.BF16
-		d := newData(c)
-		for i := range d.x {
-			d.x[i] *= 0x1p63
-		}
-		for i := range d.wp {
-			d.wp[i] *= 0x1p64
-		}
+	ofBF16(func(c convCase) {
+		d, g := newData(c), c.geometry()
+		scale(d.x, 0x1p63)
+		scale(d.wp, 0x1p65*math.Sqrt(2/float64(g.Ci*g.KH*g.KW))) // some sums overflow, and most do not
+		scale(d.g, 0x1p63)
+		scale(d.cb, 0x1p-64)
 		o := newConvOracle(c, d)
-		finite := func(s []float64) []float64 {
-			out := slices.Clone(s)
+		numbers := func(s []float64) []float64 {
+			s = slices.Clone(s)
 			for i, v := range s {
 				if math.IsInf(v, 0) {
-					out[i] = math.NaN()
+					s[i] = math.NaN()
 				}
 			}
-			return out
+			return s
 		}
-		for _, w := range ways(kernel.BF16) {
+		var first []float64
+		for _, w := range ways(c.precision) {
 			t.Run(c.String()+"/"+w.String(), func(t *testing.T) {
 				p := &convTest{convOracle: o, blocks: kernel.Blocks(c.n)}
 				t.Cleanup(p.arena.Free)
 				p.pack()
 				p.team = w.team(t, &p.arena, o.ScratchLen())
 				p.run()
-				equal(t, "z", finite(unpacked(kernel.BF16, p.z, c.n, p.outCh, p.height, p.width)), finite(p.want.z))
+				got, want := numbers(unpacked(c.precision, p.z, c.n, p.outCh, p.height, p.width)), numbers(p.want.z)
 				if c.input != pictures {
-					equal(t, "gx", finite(unpacked(kernel.BF16, p.spread.gx, c.n, p.inCh, c.h, c.w)), finite(p.want.spread.gx))
+					got = append(got, numbers(unpacked(c.precision, p.spread.gx, c.n, p.inCh, c.h, c.w))...)
+					want = append(want, numbers(p.want.spread.gx)...)
 				}
+				if first == nil {
+					first = got
+				}
+				equal(t, "z and gx, beside those of another way", got, first)
+				if c.precision == kernel.AMX {
+					for i, v := range got {
+						if math.IsNaN(v) {
+							want[i] = v
+						}
+					}
+				}
+				equal(t, "z and gx", got, want)
 			})
 		}
-	}
+	})
 }
 
 // TestBF16FlushesAfterRounding has the sum 2⁻¹²⁶ − 2⁻¹⁵², which is 2⁻¹²⁶ once it is
@@ -101,10 +138,16 @@ func TestBF16FlushesAfterRounding(t *testing.T) {
 	if runtime.GOARCH == "arm64" {
 		t.Skip("arm64 flushes before it rounds: the one number whose bits differ there")
 	}
-	c := convCase{l: 1, ci: 2, co: 1, h: 1, w: 1, n: 1, kh: 1, kw: 1, stride: 1, precision: kernel.BF16, input: plain}
-	d := newData(c)
-	d.x, d.wp = []float64{0x1p-76, 0x1p-63}, []float64{-0x1p-76, 0x1p-63}
-	testConv(t, c, d)
+	for p, d := range map[kernel.Precision]data{
+		kernel.BF16: {x: []float64{0x1p-76, 0x1p-63}, wp: []float64{-0x1p-76, 0x1p-63}},
+		// AMX adds a product to that of the pair before.
+		kernel.AMX: {x: []float64{0x1p-63, 0, 0x1p-76}, wp: []float64{0x1p-63, 0, -0x1p-76}},
+	} {
+		c := convCase{l: 1, ci: len(d.x), co: 1, h: 1, w: 1, n: 1, kh: 1, kw: 1, stride: 1, precision: p, input: plain}
+		all := newData(c)
+		all.x, all.wp = d.x, d.wp
+		t.Run(c.String(), func(t *testing.T) { testConv(t, c, all) })
+	}
 }
 
 // TestBF16HasTheSameBitsOnEveryMachine compares the results of all kernels with those
@@ -141,8 +184,7 @@ func bf16Hashes(t *testing.T, w way) (lines []string) {
 	add := func(what string, bits ...[]byte) {
 		lines = append(lines, fmt.Sprintf("%.16x %s", sha256.Sum256(slices.Concat(bits...)), what))
 	}
-	for _, c := range bf16Cases {
-		c.precision = kernel.BF16
+	ofBF16(func(c convCase) {
 		p := &convTest{convOracle: newConvOracle(c, newData(c)), blocks: kernel.Blocks(c.n)}
 		t.Cleanup(p.arena.Free)
 		p.pack()
@@ -159,15 +201,17 @@ func bf16Hashes(t *testing.T, w way) (lines []string) {
 			add([]string{"backward ", "backward, pooled "}[i]+c.String(), raw(r.gx), raw(r.gsum), raw(r.gxsum), raw(r.dwp),
 				raw(r.dws))
 		}
+	})
+	for _, p := range bf16Precisions {
+		for _, size := range []headSize{{5, 3, 7, 11, 3, false}, {4, 4, 80, 100, 16, false}, {5, 3, 7, 11, 3, true}} {
+			add(fmt.Sprintf("head %v/%+v", p, size), testHead(t, p, size, w))
+		}
+		for kind := range 12 {
+			c := addCase{p, kind / 4, kind&1 > 0, kind&2 > 0}
+			add("add "+c.String(), testAdd(t, c, w))
+		}
+		add(fmt.Sprintf("max %v", p), testMax(t, maxCase{p, 7, 5, 16, false}, w))
 	}
-	for _, size := range []headSize{{5, 3, 7, 11, 3, false}, {4, 4, 80, 100, 16, false}, {5, 3, 7, 11, 3, true}} {
-		add(fmt.Sprintf("head %+v", size), testHead(t, kernel.BF16, size, w))
-	}
-	for kind := range 12 {
-		c := addCase{kernel.BF16, kind / 4, kind&1 > 0, kind&2 > 0}
-		add("add "+c.String(), testAdd(t, c, w))
-	}
-	add("max", testMax(t, maxCase{kernel.BF16, 7, 5, 16, false}, w))
 	var a kernel.Arena
 	t.Cleanup(a.Free)
 	r := rand.New(rand.NewPCG(20, 21))

@@ -203,7 +203,7 @@ func equal(t *testing.T, name string, got, want []float64) {
 // agree is near for what is float32, and equal for what is rounded to bfloat16.
 func agree(t *testing.T, p kernel.Precision, name string, got, want []float64, tol float64) {
 	t.Helper()
-	if p == kernel.BF16 {
+	if p != kernel.F32 {
 		equal(t, name, got, want)
 		return
 	}
@@ -220,7 +220,7 @@ func sameBits[T float32 | float64](a, b []T) bool { return bytes.Equal(raw(a), r
 // way is one of the ways to compute the same on this machine.
 type way struct {
 	isa     kernel.ISA
-	emulate bool // without the instruction for bfloat16
+	emulate bool // without the instructions for bfloat16
 	threads int
 }
 
@@ -231,14 +231,14 @@ func (w way) String() string {
 	return fmt.Sprintf("%v, %d threads", w.isa, w.threads)
 }
 
-// ways are those of a precision: every instruction set, and of bfloat16 also that
-// with an instruction for it.
+// ways are those of a precision: every instruction set, and of bfloat16 also the best
+// with what instructions for it the processor has.
 func ways(p kernel.Precision) (all []way) {
-	if p == kernel.BF16 {
+	if p != kernel.F32 {
 		all = append(all, way{isa: kernel.Available()[0], threads: 3})
 	}
 	for i, isa := range kernel.Available() {
-		all = append(all, way{isa, p == kernel.BF16, 1 + (i+1)%3})
+		all = append(all, way{isa, p != kernel.F32, 1 + (i+1)%3})
 	}
 	return all
 }
@@ -251,7 +251,10 @@ func (w way) team(t testing.TB, a *kernel.Arena, scratch int) *kernel.Team {
 	return team
 }
 
-var precisions = []kernel.Precision{kernel.F32, kernel.BF16}
+var (
+	precisions     = []kernel.Precision{kernel.F32, kernel.BF16, kernel.AMX}
+	bf16Precisions = precisions[1:]
+)
 
 // newTeam returns a team that ends with the test.
 func newTeam(t testing.TB, a *kernel.Arena, isa kernel.ISA, threads, scratch int) *kernel.Team {
@@ -486,7 +489,7 @@ func testConv(t *testing.T, c convCase, d data) {
 			}
 			if first == nil {
 				first = p
-			} else if c.precision == kernel.BF16 {
+			} else if c.precision != kernel.F32 {
 				p.compareBits(t, first)
 			}
 		})
@@ -687,7 +690,7 @@ func (p *convTest) compareBits(t *testing.T, with *convTest) {
 	}
 }
 
-// inAllWays runs a case in all ways of a precision. With BF16 all must return the same
+// inAllWays runs a case in all ways of a precision. In bfloat16 all must return the same
 // bits.
 func inAllWays(t *testing.T, p kernel.Precision, name any, run func(*testing.T, way) []byte) {
 	var first []byte
@@ -697,7 +700,7 @@ func inAllWays(t *testing.T, p kernel.Precision, name any, run func(*testing.T, 
 			if first == nil {
 				first = bits
 			}
-			if p == kernel.BF16 && !bytes.Equal(bits, first) {
+			if p != kernel.F32 && !bytes.Equal(bits, first) {
 				t.Errorf("other bits than %v", ways(p)[0])
 			}
 		})

@@ -4,8 +4,8 @@ import "math"
 
 // The oracle computes the same as the kernels, in plain loops over PyTorch's layout
 // (N, C, H, W). The tests compare every kernel with it. Its numbers are float64; with
-// BF16 each is rounded as a kernel's is, so that no bit may differ but of the sums of a
-// normalisation and the weights' gradients, which are near.
+// BF16 and AMX each is rounded as a kernel's is, so that no bit may differ but of the
+// sums of a normalisation and the weights' gradients, which are near.
 
 // Oracle has the reference functions, apart from those of GroupConv.
 type Oracle struct{ Precision Precision }
@@ -45,7 +45,7 @@ func (c GroupConv) Forward(x, w []float64) []float64 {
 	for yi := range y {
 		col, row, ch, n := yi%wd, yi/wd%h, yi/wd/h%(c.Groups*c.Co), yi/wd/h/(c.Groups*c.Co)
 		first := n*c.Groups*c.Ci + ch/c.Co*c.Ci
-		y[yi] = c.sum(c.Ci, func(i, kh, kw int) (wi, xi int) {
+		y[yi] = c.sum(ch/c.Co, c.Ci, c.Co, func(i, kh, kw int) (wi, xi int) {
 			a, b := row*c.Stride+kh-c.KH/2, col*c.Stride+kw-c.KW/2
 			if a < 0 || a >= c.H || b < 0 || b >= c.W {
 				return -1, -1
@@ -65,7 +65,7 @@ func (c GroupConv) Backward(x, w, dy []float64) (dx, dw []float64) {
 	for xi := range dx {
 		col, row, ch, n := xi%c.W, xi/c.W%c.H, xi/c.W/c.H%(c.Groups*c.Ci), xi/c.W/c.H/(c.Groups*c.Ci)
 		i, group := ch%c.Ci, ch/c.Ci
-		dx[xi] = c.sum(c.Co, func(o, kh, kw int) (wi, yi int) {
+		dx[xi] = c.sum(group, c.Co, c.Ci, func(o, kh, kw int) (wi, yi int) {
 			a, b := row+kh-c.KH/2, col+kw-c.KW/2
 			if a < 0 || a%c.Stride != 0 || a/c.Stride >= h || b < 0 || b%c.Stride != 0 || b/c.Stride >= wd {
 				return -1, -1
@@ -81,34 +81,70 @@ func (c GroupConv) Backward(x, w, dy []float64) (dx, dw []float64) {
 }
 
 // sum is the sum of w times x at the indices that at returns, which are negative at
-// the padding: over pairs of the n channels, the second of a pair first, and over the
-// kernel. The last of an odd number of channels is added alone, and where the kernel has
-// three rows and no stride, its first two rows in pairs.
-func (c GroupConv) sum(n int, at func(channel, kh, kw int) (wi, xi int), w, x []float64) float64 {
-	var sum float64
-	add := func(channel, kh, kw int) {
+// the padding: over the channels in that a partition reads to make each of out, and
+// over the kernel, in the precision's order.
+func (c GroupConv) sum(partition, in, out int, at func(channel, kh, kw int) (wi, xi int), w, x []float64) float64 {
+	add := func(sum float64, channel, kh, kw int) float64 {
 		if wi, xi := at(channel, kh, kw); wi >= 0 {
 			sum = c.FMA(x[xi], w[wi], sum)
 		}
+		return sum
 	}
-	for i := 0; i < n; i += 2 {
-		inRows := i+1 == n && c.KH == 3 && c.Stride == 1
+	if c.Precision == AMX {
+		return c.Round(c.sumSteps(partition, in, out, add))
+	}
+	return c.Round(c.sumPairs(in, add))
+}
+
+// sumPairs is the order of BF16: over pairs of the channels, the second of a pair first,
+// and over the kernel. The last of an odd number of channels is added alone, and where the
+// kernel has three rows and no stride, its first two rows in pairs.
+func (c GroupConv) sumPairs(channels int, add func(sum float64, channel, kh, kw int) float64) (sum float64) {
+	for i := 0; i < channels; i += 2 {
+		inRows := i+1 == channels && c.KH == 3 && c.Stride == 1
 		for kh := range c.KH {
 			for kw := range c.KW {
 				switch {
-				case !inRows && i+1 < n:
-					add(i+1, kh, kw)
-					add(i, kh, kw)
+				case !inRows && i+1 < channels:
+					sum = add(sum, i+1, kh, kw)
+					sum = add(sum, i, kh, kw)
 				case !inRows || kh == 2:
-					add(i, kh, kw)
+					sum = add(sum, i, kh, kw)
 				case kh == 1:
-					add(i, 1, kw)
-					add(i, 0, kw)
+					sum = add(sum, i, 1, kw)
+					sum = add(sum, i, 0, kw)
 				}
 			}
 		}
 	}
-	return c.Round(sum)
+	return sum
+}
+
+// sumSteps is the order of AMX. An instruction, here a step, adds up its products of
+// channels with even numbers and those with odd ones apart, and adds the sum of both to
+// what the steps before left. It has room for 16 pairs, and a pair of channels takes one
+// for each row of the kernel. So small partitions share their steps, as a group whose
+// channels are numbered through, and many channels are split into blocks. What a step
+// multiplies of other partitions is zero, and left out here.
+func (c GroupConv) sumSteps(partition, in, out int, add func(sum float64, channel, kh, kw int) float64) (sum float64) {
+	room := 16 / c.KH
+	group := max(1, min(2*room/in, 16/out))
+	pairs := (group*in + 1) / 2
+	blocks := (pairs + room - 1) / room
+	block := 2 * ((pairs + blocks - 1) / blocks) // channels
+	first := partition % group * in
+	for from := 0; from < group*in; from += block {
+		for kw := range c.KW {
+			var step [2]float64
+			for kh := range c.KH {
+				for ch := max(from, first); ch < min(from+block, first+in); ch++ {
+					step[ch%2] = add(step[ch%2], ch-first, kh, kw)
+				}
+			}
+			sum = c.FMA(1, c.FMA(1, step[0], step[1]), sum)
+		}
+	}
+	return sum
 }
 
 // Affine is a = max(0, scale·x + shift) for each channel of x (N, C, HW), or without

@@ -5,8 +5,8 @@ import (
 	"unsafe"
 )
 
-// The arithmetic of the oracle. Of BF16 it computes every bit of what the kernels store as
-// bfloat16, by other means: no instruction of bfloat16, no mode of the processor.
+// The arithmetic of the oracle. Of BF16 and AMX it computes every bit of what the kernels
+// store as bfloat16, by other means: no instruction of bfloat16, no mode of the processor.
 
 // Round is v as it is stored: to the nearest bfloat16, of two the even one, and to a
 // zero of the same sign below 2⁻¹²⁶. With F32, which the oracle computes in float64,
@@ -33,7 +33,7 @@ func roundBF16(v float32) uint16 {
 // expand is the float32 with the bits of a bfloat16.
 func expand(b uint16) float32 { return math.Float32frombits(uint32(b) << 16) }
 
-// FMA is x·y + z. With BF16 the numbers and the result are float32, rounded once,
+// FMA is x·y + z. With BF16 and AMX the numbers and the result are float32, rounded once,
 // and those below 2⁻¹²⁶ are zeros of the same sign.
 func (o Oracle) FMA(x, y, z float64) float64 {
 	if o.Precision == F32 {

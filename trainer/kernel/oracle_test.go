@@ -2,6 +2,7 @@ package kernel_test
 
 import (
 	"encoding/binary"
+	"fmt"
 	"math"
 	"math/big"
 	"math/rand/v2"
@@ -114,27 +115,29 @@ func FuzzRounding(f *testing.F) {
 		for i, v := range x {
 			want[i] = bf16.Round(v)
 		}
-		g := convCase{l: 1, ci: 1, co: 1, h: 1, w: columns, kh: 1, kw: 1, stride: 1, precision: kernel.BF16, input: pictures}.geometry()
-		for _, w := range ways(kernel.BF16) {
-			var a kernel.Arena
-			in, z := a.Floats(g.InLen()), a.Floats(g.OutLen())
-			copy(in, f32(&a, x))
-			team, err := kernel.NewTeam(&a, w.isa, 1, g.ScratchLen())
-			if err != nil {
-				t.Fatal(err)
+		for _, p := range bf16Precisions {
+			g := convCase{l: 1, ci: 1, co: 1, h: 1, w: columns, kh: 1, kw: 1, stride: 1, precision: p, input: pictures}.geometry()
+			for _, w := range ways(p) {
+				var a kernel.Arena
+				in, z := a.Floats(g.InLen()), a.Floats(g.OutLen())
+				copy(in, f32(&a, x))
+				team, err := kernel.NewTeam(&a, w.isa, 1, g.ScratchLen())
+				if err != nil {
+					t.Fatal(err)
+				}
+				if w.emulate {
+					team.Emulate()
+				}
+				team.Forward([]kernel.Conv{{Geometry: g, Valid: kernel.Lanes, X: in, WP: f32(&a, []float64{1}), Z: z}})
+				// As pictures of one position: lanes and columns are one sequence.
+				got := make([]float64, len(want))
+				for c := range columns {
+					copy(got[c*kernel.Lanes:], unpacked(p, z[c*kernel.Lanes/2:][:kernel.Lanes/2], kernel.Lanes, 1, 1, 1))
+				}
+				team.Close()
+				a.Free()
+				equal(t, fmt.Sprintf("%v, %v", p, w), got, want)
 			}
-			if w.emulate {
-				team.Emulate()
-			}
-			team.Forward([]kernel.Conv{{Geometry: g, Valid: kernel.Lanes, X: in, WP: f32(&a, []float64{1}), Z: z}})
-			// As pictures of one position: lanes and columns are one sequence.
-			got := make([]float64, len(want))
-			for p := range columns {
-				copy(got[p*kernel.Lanes:], unpacked(kernel.BF16, z[p*kernel.Lanes/2:][:kernel.Lanes/2], kernel.Lanes, 1, 1, 1))
-			}
-			team.Close()
-			a.Free()
-			equal(t, w.String(), got, want)
 		}
 	})
 }
@@ -147,23 +150,25 @@ func TestPrecisionPack(t *testing.T) {
 	for i := range x {
 		x[i] = float32(i%256 + 1) // bfloat16 holds these
 	}
-	dst := nan(make([]float32, 2*c*h*w*kernel.Lanes/2))
-	kernel.BF16.Pack(dst, x, n, c, h, w)
-	at := func(picture, ch, row, col int) float32 {
-		i := (((picture/16*h+row)*c+ch)*w+col)*16 + picture%16
-		return math.Float32frombits(math.Float32bits(dst[i/2]) >> (i % 2 * 16) << 16)
-	}
-	for i, v := range x {
-		if got := at(i/w/h/c, i/w/h%c, i/w%h, i%w); got != v {
-			t.Fatalf("value %d is %g, want %g", i, got, v)
+	for _, p := range bf16Precisions {
+		dst := nan(make([]float32, 2*c*h*w*kernel.Lanes/2))
+		p.Pack(dst, x, n, c, h, w)
+		at := func(picture, ch, row, col int) float32 {
+			i := (((picture/16*h+row)*c+ch)*w+col)*16 + picture%16
+			return math.Float32frombits(math.Float32bits(dst[i/2]) >> (i % 2 * 16) << 16)
 		}
-	}
-	if got := at(17, 0, 0, 0); got != 0 {
-		t.Errorf("a padding lane is %g", got)
-	}
-	back := make([]float32, len(x))
-	kernel.BF16.Unpack(back, dst, n, c, h, w)
-	if !sameBits(back, x) {
-		t.Error("Unpack is not the inverse")
+		for i, v := range x {
+			if got := at(i/w/h/c, i/w/h%c, i/w%h, i%w); got != v {
+				t.Fatalf("%v: value %d is %g, want %g", p, i, got, v)
+			}
+		}
+		if got := at(17, 0, 0, 0); got != 0 {
+			t.Errorf("%v: a padding lane is %g", p, got)
+		}
+		back := make([]float32, len(x))
+		p.Unpack(back, dst, n, c, h, w)
+		if !sameBits(back, x) {
+			t.Errorf("%v: Unpack is not the inverse", p)
+		}
 	}
 }

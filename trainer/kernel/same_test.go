@@ -10,10 +10,16 @@ import (
 	"igcsearch/trainer/kernel"
 )
 
-// TestCrossEntropyHasTheSameBitsEverywhere: with BF16 the loss and its gradient come
-// from exp and log of our own. They are near those of float32, which are the C
+// TestCrossEntropyHasTheSameBitsEverywhere: with BF16 and AMX the loss and its gradient
+// come from exp and log of our own. They are near those of float32, which are the C
 // library's, and their bits are recorded. So are those of the update.
 func TestCrossEntropyHasTheSameBitsEverywhere(t *testing.T) {
+	for _, p := range bf16Precisions {
+		t.Run(p.String(), func(t *testing.T) { testCrossEntropyBits(t, p) })
+	}
+}
+
+func testCrossEntropyBits(t *testing.T, of kernel.Precision) {
 	var arena kernel.Arena
 	t.Cleanup(arena.Free)
 	team := newTeam(t, &arena, kernel.Portable, 1, 0)
@@ -36,7 +42,7 @@ func TestCrossEntropyHasTheSameBitsEverywhere(t *testing.T) {
 		for i := range labels {
 			labels[i] = float32(pcg.Uint64() % k)
 		}
-		want, got := call(kernel.F32, logits, labels), call(kernel.BF16, logits, labels)
+		want, got := call(kernel.F32, logits, labels), call(of, logits, labels)
 		for i, loss := range got.Loss {
 			if !(math.Abs(loss-want.Loss[i]) <= 1e-14*(1+want.Loss[i])) {
 				t.Errorf("round %d: loss %v, in float32 %v", round, loss, want.Loss[i])
@@ -62,7 +68,7 @@ func TestCrossEntropyHasTheSameBitsEverywhere(t *testing.T) {
 	}
 	logits, labels := arena.Floats(k*16), arena.Floats(16)
 	logits[1*16+0], logits[1*16+1] = float32(math.Inf(-1)), float32(math.NaN())
-	h := call(kernel.BF16, logits, labels)
+	h := call(of, logits, labels)
 	if math.Abs(h.Loss[0]-math.Log(k-1)) > 1e-14 || h.DLogits[16] != 0 || !math.IsNaN(h.Loss[1]) {
 		t.Errorf("a logit of -Inf has the loss %v and the gradient %v, one of NaN the loss %v", h.Loss[0], h.DLogits[16], h.Loss[1])
 	}

@@ -27,13 +27,13 @@ typedef struct {
 } tile_shapes;
 
 // configure makes the first tiles sums, the next weights, and the others activations, with
-// so many pairs.
+// so many pairs. A tile has one at least, even if a stride leaves nothing to multiply.
 INLINE void configure(const int hardware, long sums, long weights, long pairs) {
 	if (!hardware) return;
 	tile_shapes s = {1};
 	for (int n = 0; n < 8; n++) {
-		s.rows[n] = n < sums + weights ? 16 : pairs;
-		s.bytes[n] = n >= sums && n < sums + weights ? 4 * pairs : 64;
+		s.rows[n] = n < sums + weights ? 16 : MAX(pairs, 1);
+		s.bytes[n] = n >= sums && n < sums + weights ? 4 * MAX(pairs, 1) : 64;
 	}
 	TILE_CONFIGURE(s);
 }
@@ -65,7 +65,7 @@ static void tile_weights(unsigned *out, const float *w, const pairing *t, long L
 	memset(out, 0, tile_weights_floats(t, KW, stride) * 4);
 	unsigned short *halves = (unsigned short *)out;
 	for (long phase = 0; phase < stride; phase++)
-		for (long first = (stride - phase + KH / 2) % stride, c = 0; c < L * Co; c++) {
+		for (long first = (stride - phase) % stride, c = 0; c < L * Co; c++) {
 			const long l = c / Co, o = l % t->parts * Co + c % Co;
 			for (long i = 0; i < Ci; i++) {
 				const long in = l % t->parts * Ci + i, j = in / 2;
@@ -193,7 +193,7 @@ static __attribute__((noinline)) void tile_back_row(const igc_conv *a, const bf1
 	for (long column = 0; column < S; column++) {
 		met_taps met = {.rows = UP(a->KH - kh, S)};
 		for (long k = 0; k < a->KW; k++)
-			if ((column + k - P) % S == 0) met.column[met.n] = k, met.at[met.n++] = (P + (column + k - P) / S) * 16;
+			if (met.rows && (column + k - P) % S == 0) met.column[met.n] = k, met.at[met.n++] = (P + (column + k - P) / S) * 16;
 		TILED(a, tile_conv, dx + column * 16, p->dxs, ((igc_mix){a->Ci, 1}), p->Cx,
 			pdy + (first + p->back.ring) % p->back.ring * p->back.slot, &p->back,
 			w + phase * tile_weights_floats(&p->back, a->KW, 1), &met, a->KW, 1, S, (a->W - column + S - 1) / S, next);
@@ -302,10 +302,12 @@ INLINE void grad_steps(const int hardware, const int n, const grad_tile *tiles, 
 
 // grad_source is what weights' gradients are made of: n rows of the gradient of the
 // output, and for each the rows of the input that it meets; of a single row those outside
-// of the picture are NULL. Channels lie in partitions of f.
+// of the picture are NULL. Channels lie in partitions of f. If gather is set, the 16 channels of
+// a tile are no neighbours, or are fewer with nothing behind them.
 typedef struct {
 	const bf16 *dz[GRAD_ROWS], *x[GRAD_ROWS][MAX_K];
 	long dzs, xs, n, Cz, KH, KW, stride, OW;
+	int gather;
 	igc_mix f;
 } grad_source;
 
@@ -313,12 +315,12 @@ INLINE void tile_grad(const int hardware, float *sums, const cut *c, const grad_
 		stream *next) {
 	const long pairs = g->stride == 1 ? 16 : 8, steps = g->stride == 1 ? EVEN(g->OW) / 2 : g->OW;
 	const long turned_apart = EVEN(g->OW) / 2 * TILE_FLOATS;
-	const long gathered = g->f.step > 1 && c->in < 16, apart = gathered ? few_apart : g->f.step * g->xs;
+	const long apart = g->gather ? few_apart : g->f.step * g->xs;
 	configure(hardware, GRAD_TILES, 2, pairs);
 #define STEPS(tiles_) grad_steps(hardware, tiles_, tiles, g->n, 2 * apart, turned, turned_apart, steps, pairs)
 	for (long q = 0; q < c->groups; q++) {
 		const long in = g->f.step == 1 ? q * c->in : channel(g->f.K, g->f.step, q * c->in);
-		for (long r = 0; r < g->n && gathered; r++)
+		for (long r = 0; r < g->n && g->gather; r++)
 			for (long i = 0; i < 16; i++)
 				memcpy(few + (r * 16 + i) * few_apart,
 					g->x[r][0] + channel(g->f.K, g->f.step, MIN(q * c->in + MIN(i, c->in - 1), g->Cz - 1)) * g->xs,
@@ -338,7 +340,7 @@ INLINE void tile_grad(const int hardware, float *sums, const cut *c, const grad_
 						grad_tile *t = tiles + n++;
 						t->sums = sums + ((((q * c->outs + o) * c->ins + i) * g->KH + kh) * g->KW + kw) * TILE_FLOATS;
 						for (long r = 0; r < g->n; r++)
-							t->x[r] = (const char *)(gathered ? few + r * 16 * few_apart
+							t->x[r] = (const char *)(g->gather ? few + r * 16 * few_apart
 								: g->x[r][kh] + (in + first_input(c, i) * g->f.step) * g->xs + kw * 16);
 						if (n == GRAD_TILES) STEPS(GRAD_TILES), n = 0;
 						met += i == 0;
@@ -377,6 +379,7 @@ static void tile_mixgrad(const igc_conv *a, const bf16_plan *p, float *sums, con
 	memcpy(g.dz, rows->dz, sizeof g.dz);
 	for (int r = 0; r < rows->n; r++) g.x[r][0] = rows->y[r];
 	const cut c = grad_cut(p->Cz / f.K, f.K, f.K);
+	g.gather = c.parts > 1 || c.in < 16;
 	tile_grad_rows(a, p, sums, &c, &g, next);
 }
 

@@ -5,7 +5,7 @@ import "math"
 // The oracle computes the same as the kernels, in plain loops over PyTorch's layout
 // (N, C, H, W). The tests compare every kernel with it. Its numbers are float64; with
 // BF16 and AMX each is rounded as a kernel's is, so that no bit may differ but of the
-// sums of a normalisation and the weights' gradients, which are near.
+// sums of a normalisation and, with BF16, the weights' gradients, which are near.
 
 // Oracle has the reference functions, apart from those of GroupConv.
 type Oracle struct{ Precision Precision }
@@ -77,7 +77,48 @@ func (c GroupConv) Backward(x, w, dy []float64) (dx, dw []float64) {
 			return wi, yi
 		}, w, dy)
 	}
+	if c.Precision == AMX {
+		dw = c.weightSteps(x, dy)
+	}
 	return dx, dw
+}
+
+// weightSteps is the gradient by w in the order of AMX. A step adds up products of x and
+// dy over 16 pictures, those with even numbers and those with odd ones apart, and without
+// a stride over two columns.
+func (c GroupConv) weightSteps(x, dy []float64) []float64 {
+	h, wd := c.Size()
+	columns := 3 - c.Stride
+	dw := make([]float64, c.Groups*c.Co*c.Ci*c.KH*c.KW)
+	for wi := range dw {
+		kw, kh, i, out := wi%c.KW, wi/c.KW%c.KH, wi/c.KW/c.KH%c.Ci, wi/c.KW/c.KH/c.Ci
+		in := out/c.Co*c.Ci + i
+		for block := 0; block < c.N; block += Lanes {
+			var sum float64
+			for row := range h {
+				a := row*c.Stride + kh - c.KH/2
+				if a < 0 || a >= c.H {
+					continue
+				}
+				for from := 0; from < wd; from += columns {
+					var step [2]float64
+					for col := from; col < min(from+columns, wd); col++ {
+						b := col*c.Stride + kw - c.KW/2
+						if b < 0 || b >= c.W {
+							continue
+						}
+						for n := block; n < min(block+Lanes, c.N); n++ {
+							xi, yi := ((n*c.Groups*c.Ci+in)*c.H+a)*c.W+b, ((n*c.Groups*c.Co+out)*h+row)*wd+col
+							step[n%2] = c.FMA(x[xi], dy[yi], step[n%2])
+						}
+					}
+					sum = c.FMA(1, c.FMA(1, step[0], step[1]), sum)
+				}
+			}
+			dw[wi] = float64(float32(dw[wi] + sum)) // as SumBlocks
+		}
+	}
+	return dw
 }
 
 // sum is the sum of w times x at the indices that at returns, which are negative at

@@ -231,8 +231,8 @@ func (w way) String() string {
 	return fmt.Sprintf("%v, %d threads", w.isa, w.threads)
 }
 
-// ways are those of a precision: every instruction set, and of bfloat16 also the best
-// with what instructions for it the processor has.
+// ways are those of a precision: every instruction set, by which bfloat16 is emulated, and
+// of bfloat16 also the best with the processor's own instructions for it.
 func ways(p kernel.Precision) (all []way) {
 	if p != kernel.F32 {
 		all = append(all, way{isa: kernel.Available()[0], threads: 3})

@@ -58,7 +58,8 @@ func (c GroupConv) Forward(x, w []float64) []float64 {
 
 // Backward returns the gradients by x and w, given that by the output. The gradient
 // by x is a convolution of dy with kernels turned by 180°. Where it multiplies dy by a
-// weight, the gradient by that weight, which is not rounded, gets x times dy.
+// weight, the gradient by that weight, which is not rounded, gets x times dy; with AMX
+// these are added up in another order.
 func (c GroupConv) Backward(x, w, dy []float64) (dx, dw []float64) {
 	h, wd := c.Size()
 	dx, dw = make([]float64, len(x)), make([]float64, len(w))
@@ -83,9 +84,9 @@ func (c GroupConv) Backward(x, w, dy []float64) (dx, dw []float64) {
 	return dx, dw
 }
 
-// weightSteps is the gradient by w in the order of AMX. A step adds up products of x and
-// dy over 16 pictures, those with even numbers and those with odd ones apart, and without
-// a stride over two columns.
+// weightSteps is the gradient by w in the order of AMX. A step, as in sumSteps, has the
+// products of x and dy of a block of 16 pictures in two neighbouring columns, or with a
+// stride in one. Pictures with even numbers and those with odd ones are added up apart.
 func (c GroupConv) weightSteps(x, dy []float64) []float64 {
 	h, wd := c.Size()
 	columns := 3 - c.Stride
@@ -162,8 +163,8 @@ func (c GroupConv) sumPairs(channels int, add func(sum float64, channel, kh, kw 
 }
 
 // sumSteps is the order of AMX. An instruction, here a step, adds up its products of
-// channels with even numbers and those with odd ones apart, and adds the sum of both to
-// what the steps before left. It has room for 16 pairs, and a pair of channels takes one
+// channels with even numbers and those with odd ones apart, and adds the sum of both,
+// rounded, to what the steps before left. It has room for 16 pairs, and a pair of channels takes one
 // for each row of the kernel. So small partitions share their steps, as a group whose
 // channels are numbered through, and many channels are split into blocks. What a step
 // multiplies of other partitions is zero, and left out here.

@@ -257,20 +257,22 @@ typedef struct {
 	long in, out, phase;
 } taps;
 
+// put_columns writes two columns, out columns apart.
+INLINE void put_columns(bf16 *to, ivec v, const long out) {
+	if (out == 1) {
+		ISTORE(to, v);
+	} else {
+		put(to, v, 1);
+		*(halfmem *)(to + 32) = (halfvec){v[8], v[9], v[10], v[11], v[12], v[13], v[14], v[15]};
+	}
+}
+
 // put_tile writes OT channels of PT columns to a plain row, from its column p0 on, out
 // columns apart.
 INLINE void put_tile(const int OT, const int PT, bf16 *y, long ycs, const vec acc[6][8], const long out) {
 	UNROLL for (int o = 0; o < OT; o++)
-		UNROLL for (int p = 0; p < PT; p += 2) {
-			const ivec v = PACK(acc[o][p], acc[o][p + 1]);
-			bf16 *to = y + o * ycs + p * out * 16;
-			if (out == 1) {
-				ISTORE(to, v);
-			} else {
-				put(to, v, 1);
-				*(halfmem *)(to + 32) = (halfvec){v[8], v[9], v[10], v[11], v[12], v[13], v[14], v[15]};
-			}
-		}
+		UNROLL for (int p = 0; p < PT; p += 2)
+			put_columns(y + o * ycs + p * out * 16, PACK(acc[o][p], acc[o][p + 1]), out);
 }
 
 // conv_tile: OT output channels by PT columns of one partition, from column p0 on.
@@ -354,7 +356,7 @@ static void conv_row(const igc_conv *a, const bf16_plan *p, bf16 *y, const int *
 		stream *next) {
 	const taps t = {a->KH, a->KW, a->stride, 1, 0};
 	(a->KH != 3 || a->KW != 3 ? conv_any : t.in == 2 ? conv_3x3_stride : conv_3x3)
-		(&t, y, p->zs, rows, p->ap, p->OW, w, a->L, p->xpairs, p->xrows, a->Co, next);
+		(&t, y, p->zs, rows, p->ap, p->OW, w, a->L, p->in.pairs, p->xrows, a->Co, next);
 }
 
 // convt_row: a row of dx (L*Ci, W, 16), the gradient by the input, from padded
@@ -364,7 +366,7 @@ static void convt_row(const igc_conv *a, const bf16_plan *p, bf16 *dx, const int
 	for (long phase = 0; phase < a->stride; phase++) {
 		const taps t = {a->KH, a->KW, 1, a->stride, phase};
 		(a->KH != 3 || a->KW != 3 ? conv_any : t.out == 1 ? conv_3x3 : phase ? conv_3x3_odd : conv_3x3_even)(
-			&t, dx, p->dxs, rows, p->dp, (a->W - phase + a->stride - 1) / a->stride, w, a->L, p->zpairs, p->zrows, a->Ci, next);
+			&t, dx, p->dxs, rows, p->dp, (a->W - phase + a->stride - 1) / a->stride, w, a->L, p->back.pairs, p->zrows, a->Ci, next);
 	}
 }
 
@@ -624,19 +626,20 @@ INLINE ivec below(ivec v, const int *above) {
 }
 
 // fill: padded rows of a of row h, in the order of the primary partitions: plain
-// (Cx, …) and paired (L*xpairs, …), of which the constants say which are wanted. above is
+// (Cx, …) and paired, of which the constants say which are wanted. above is
 // the paired row above, or NULL. The columns of padding are zero and stay so.
 INLINE void fill(const int plains, const int pairs, bf16 *plain, int *paired, const int *above, const igc_conv *a,
 		const bf16_plan *p, long h) {
 	const long pad = a->KW / 2 * 16, W = a->W;
-	for (long l = 0; l < a->L; l++)
-		for (long i = 0; i < a->Ci; i += 2) {
-			const long q = l * a->Ci + i, two = i + 1 < a->Ci;
+	for (long g = 0; g < p->in.groups; g++)
+		for (long i = 0; i < MIN(p->in.in, p->Cx - g * p->in.in); i += 2) {
+			const long q = g * p->in.in + i, two = i + 1 < p->in.in && q + 1 < p->Cx;
 			const long c = channel(a->Ci, a->step_in, q), d = two ? channel(a->Ci, a->step_in, q + 1) : c;
 			const long atc = (h * p->Cx + c) * W * 16, atd = (h * p->Cx + d) * W * 16;
 			bf16 *u = plains ? plain + q * p->as + pad : 0, *v = plains ? u + p->as : 0;
-			int *w = pairs ? paired + (l * p->xpairs + i / 2) * p->ap + pad : 0;
-			const int *up = above ? above + (l * p->xpairs + i / 2) * p->ap + pad : 0, rows = !two && p->xrows;
+			const long place = g * p->in.group + pair_place(&p->in, i / 2) + pad;
+			int *w = pairs ? paired + place : 0;
+			const int *up = above ? above + place : 0, rows = !two && p->xrows;
 #define FILL(k, half)                                                                                  \
 	ivec s, t = (ivec){0}, first, second;                                                          \
 	if (a->scale) {                                                                                \
@@ -670,15 +673,22 @@ static __attribute__((noinline)) void fill_row(bf16 *plain, int *paired, const i
 	else fill(1, 1, plain, paired, above, a, p, h);
 }
 
-// pair_row: out, paired, from a plain row of C channels in partitions of K that lie
-// step apart. Columns after an odd last one are written as they are. If rows is set, the
-// last of an odd number of channels gets pairs of rows; above is the row above, or NULL.
-static __attribute__((noinline)) void pair_row(int *out, long os, const bf16 *in, long is, long columns, long K,
-		long step, long C, int rows, const int *above) {
-	for (long m = 0; m < C / K; m++)
-		for (long k = 0; k < K; k += 2, out += os) {
-			const int *up = above ? above + (m * PAIRS(K) + k / 2) * os : 0, last = rows && k + 1 == K;
-			const bf16 *u = in + channel(K, step, m * K + k) * is, *v = k + 1 < K ? u + step * is : 0;
+// pair_row: out, paired, from a plain row of C channels in partitions of f. Columns after an
+// odd last one are written as they are. If rows is set, the last of an odd number of
+// channels gets pairs of rows; above is the row above, or NULL. Pairs without channels are zero.
+static __attribute__((noinline)) void pair_row(int *out, const pairing *t, const bf16 *in, long is, long columns, igc_mix f,
+		long C, int rows, const int *above) {
+	for (long g = 0; g < t->groups; g++)
+		for (long k = 0; k < 2 * t->blocks * t->pairs; k += 2) {
+			const long place = g * t->group + pair_place(t, k / 2), q = g * t->in + k;
+			int *to = out + place;
+			if (k >= t->in || q >= C) {
+				memset(to, 0, EVEN(columns) * 64);
+				continue;
+			}
+			const int *up = above ? above + place : 0, last = rows && k + 1 == t->in;
+			const bf16 *u = in + channel(f.K, f.step, q) * is;
+			const bf16 *v = k + 1 < t->in && q + 1 < C ? in + channel(f.K, f.step, q + 1) * is : 0;
 			for (long p = 0; p < columns; p += 2) {
 				const ivec s = ILOAD(u + p * 16), t = v ? ILOAD(v + p * 16) : (ivec){0};
 				ivec first = pair_low(s, t), second = pair_high(s, t);
@@ -686,8 +696,8 @@ static __attribute__((noinline)) void pair_row(int *out, long os, const bf16 *in
 					first = below(first, up ? up + p * 16 : 0);
 					second = below(second, up ? up + p * 16 + 16 : 0);
 				}
-				ISTORE(out + p * 16, first);
-				ISTORE(out + p * 16 + 16, second);
+				ISTORE(to + p * 16, first);
+				ISTORE(to + p * 16 + 16, second);
 			}
 		}
 }
@@ -814,50 +824,104 @@ static void mask_row(bf16 *d, long ds, const bf16 *y, long ys, long C, long W) {
 	}
 }
 
+#include "bf16_tiles.h"
+
 // ---- the block ----
 
 #define AT(type, offset) ((type *)(a->scratch + (offset)))
 #define AROW(h) ((h) >= 0 && (h) < H ? AT(bf16, p.a) + (h) % p.ring * p.Cx * p.as : 0)
-#define PAROW(h) ((h) >= 0 && (h) < H ? AT(int, p.pa) + (h) % p.pring * a->L * p.xpairs * p.ap : 0)
-#define PDYROW(h) ((h) >= 0 && (h) < p.OH ? AT(int, p.pdy) + (h) % KH * a->L * p.zpairs * p.dp : 0)
+#define SLOT(base, t, h) (AT(int, base) + ((h) + (t).ring) % (t).ring * (t).slot)
+#define PAROW(h) ((h) >= 0 && (h) < H ? SLOT(p.pa, p.in, h) : 0)
+#define PDYROW(h) ((h) >= 0 && (h) < p.OH ? SLOT(p.pdy, p.back, h) : 0)
 
 // lines of 64 bytes that n columns of 16 bfloat16 take.
 #define LINES(n) (((n) + 1) / 2)
+
+// fill_rows fills the padded rows of a of row h: the plain one, where it is wanted, and the
+// paired one. AMX reads rows outside of the picture too, which are zero.
+static void fill_rows(const igc_conv *a, const bf16_plan *plan, bf16 *plain, int pairs, long h) {
+	const bf16_plan p = *plan;
+	const long H = a->H, inside = h >= 0 && h < H;
+	if (inside) fill_row(plain, pairs ? PAROW(h) : 0, PAROW(h - 1), a, &p, h);
+	if (pairs && a->bf16 == IGC_AMX) second_slot(AT(int, p.pa), &p.in, h, !inside);
+}
+
+// primary_row: row h of y (L*Co, OW, 16) = the primary convolution.
+static void primary_row(const igc_conv *a, const bf16_plan *plan, bf16 *y, long h, stream *next) {
+	const bf16_plan p = *plan;
+	const long H = a->H, top = a->stride * h - a->KH / 2;
+	if (a->bf16 == IGC_AMX) {
+		tile_row(a, &p, y, SLOT(p.pa, p.in, top), AT(unsigned, p.wp), next);
+		return;
+	}
+	const int *rows[MAX_K];
+	for (long k = 0; k < a->KH; k++) rows[k] = PAROW(top + k);
+	conv_row(a, &p, y, rows, AT(unsigned, p.wp), next);
+}
+
+// product_of_pairs: a row of z (Cz, OW, 16) = the mix f of the row of pairs.
+static void product_of_pairs(const igc_conv *a, const bf16_plan *p, bf16 *z, const unsigned *w, igc_mix f, stream *next) {
+	const int *paired = AT(int, p->pair);
+	if (a->bf16 == IGC_AMX) tile_mix(a, p, z, paired, w, f, next);
+	else mix_row(z, p->zs, paired, p->zp, p->OW, w, f, p->Cz, next);
+}
+
+// mixed_row: a row of z (Cz, OW, 16) = the mix f of a plain row.
+static void mixed_row(const igc_conv *a, const bf16_plan *p, bf16 *z, const bf16 *in, long is, const unsigned *w, igc_mix f,
+		stream *next) {
+	const pairing t = mix_pairing(a, f, p->zp);
+	pair_row(AT(int, p->pair), &t, in, is, p->OW, f, p->Cz, 0, 0);
+	product_of_pairs(a, p, z, w, f, next);
+}
+
+// primary_grad and mix_grad add the rows' share of the weights' gradients.
+static void primary_grad(const igc_conv *a, const bf16_plan *p, const conv_rows *rows, stream *next) {
+	(a->bf16 == IGC_AMX ? tile_convgrad : convgrad_row)(a, p, AT(float, p->accp), rows, next);
+}
+static void mix_grad(const igc_conv *a, const bf16_plan *p, float *acc, const grad_rows *rows, long ys, igc_mix f,
+		stream *next) {
+	if (a->bf16 == IGC_AMX) tile_mixgrad(a, p, acc, rows, ys, f, next);
+	else mixgrad_row(acc, rows, p->zs, ys, p->OW, f, p->Cz, next);
+}
 
 KERNEL(conv_forward, const igc_conv) {
 	const bf16_plan p = bf16_planned(a);
 	const long H = a->H, W = a->W, KH = a->KH, KK = KH * a->KW, S = a->stride, P = KH / 2, Cx = p.Cx, Cz = p.Cz, OW = p.OW;
 	const ivec mask = lane_mask(a->valid);
-	pair_weights(AT(unsigned, p.wp), a->wp, Cz, a->Ci, KH, a->KW, p.xrows);
-	pair_mixes(AT(unsigned, p.ws), a->ws, a, Cz);
-	pad(AT(char, p.pa), p.pring * a->L * p.xpairs, p.ap * 4, a->KW / 2 * 64, W * 64);
+	const int amx = a->bf16 == IGC_AMX;
+	if (amx) {
+		tile_weights(AT(unsigned, p.wp), a->wp, &p.in, a->L, a->Ci, a->Co, KH, a->KW, 1);
+		tile_mixes(AT(unsigned, p.ws), a->ws, a, Cz);
+	} else {
+		pair_weights(AT(unsigned, p.wp), a->wp, Cz, a->Ci, KH, a->KW, p.xrows);
+		pair_mixes(AT(unsigned, p.ws), a->ws, a, Cz);
+	}
+	clear_pairs(AT(int, p.pa), &p.in, Cx, a->KW / 2, W);
 	if (a->sum) {
 		memset(a->sum, 0, Cz * sizeof(double));
 		memset(a->sumsq, 0, Cz * sizeof(double));
 	}
-	for (long h = 0, filled = 0; h < p.OH; h++) {
-		for (; filled < H && filled <= S * h + P; filled++) fill_row(0, PAROW(filled), PAROW(filled - 1), a, &p, filled);
-		const int *rows[MAX_K];
-		for (long k = 0; k < KH; k++) rows[k] = PAROW(S * h - P + k);
+	for (long h = 0, filled = amx ? -P : 0; h < p.OH; h++) {
+		for (; filled < (amx ? H + P : H) && filled <= S * h + P; filled++) fill_rows(a, &p, 0, 1, filled);
 		stream next = {{0}};
 		if (filled < H && !a->pictures)
 			stream_add(&next, (const bf16 *)a->x + filled * Cx * W * 16, LINES(MIN(S, H - filled) * Cx * W));
-		stream_start(&next, OW * Cz * (p.xpairs * 2 * KK + mix_depth(a)));
+		stream_start(&next, OW * Cz * (EVEN(a->Ci) * KK + mix_depth(a)));
 		bf16 *from = AT(bf16, p.y), *to = AT(bf16, p.dz); // they take turns
-		conv_row(a, &p, from, rows, AT(unsigned, p.wp), &next);
+		primary_row(a, &p, from, h, &next);
 		if (a->between) relu_row(from, p.zs, Cz, OW);
 		if (a->mixes && a->y) copy_row((bf16 *)a->y + h * Cz * OW * 16, from, p.zs, Cz, OW);
 		const unsigned *w = AT(unsigned, p.ws);
 		for (long n = 0; n < a->mixes; n++) {
 			const igc_mix f = a->mix[n];
-			pair_row(AT(int, p.pair), p.zp, from, p.zs, OW, f.K, f.step, Cz, 0, 0);
-			mix_row(to, p.zs, AT(int, p.pair), p.zp, OW, w, f, Cz, &next);
-			w += Cz * PAIRS(f.K);
+			mixed_row(a, &p, to, from, p.zs, w, f, &next);
+			w += mix_weights_floats(a, f);
 			bf16 *last = from;
 			from = to, to = last;
 		}
 		finish_row(a, from, p.zs, mask, Cz, OW, h);
 	}
+	if (HARDWARE(a)) TILE_RELEASE;
 	PAST_END;
 }
 
@@ -866,26 +930,30 @@ KERNEL(conv_backward, const igc_conv) {
 	const long H = a->H, W = a->W, KH = a->KH, KW = a->KW, KK = KH * KW, S = a->stride, P = KH / 2;
 	const long L = a->L, Ci = a->Ci, Co = a->Co, Cx = p.Cx, Cz = p.Cz, OH = p.OH, OW = p.OW, depth = mix_depth(a);
 	const ivec mask = lane_mask(a->valid);
-	const int again = a->mixes && !a->y; // y is computed again
+	const int amx = a->bf16 == IGC_AMX, again = a->mixes && !a->y; // y is computed again
 	// Rows of a single mix are kept for mixgrad_row, one behind the other; of several mixes,
 	// each gradient takes the place of what the next would need.
 	const int most = a->mixes == 1 ? GRAD_ROWS : 1;
 	grad_rows kept = {{0}};
 	conv_rows met = {{0}};
 	bf16 *dx = AT(bf16, p.dx), *rest = AT(bf16, p.rest);
-	int *paired = AT(int, p.pair);
-	float *accp = AT(float, p.accp), *accs = AT(float, p.accs);
-	memset(accp, 0, Cz * (Ci * KK) * 64);
-	memset(accs, 0, Cz * depth * 64);
+	// The accumulators are neighbours.
+	memset(AT(float, p.accp), 0, (p.turned - p.accp) * 4);
 	pad(AT(char, p.a), p.ring * Cx, p.as * 2, KW / 2 * 32, W * 32);
-	pad(AT(char, p.pdy), KH * L * p.zpairs, p.dp * 4, KW / 2 * 64, EVEN(OW) * 64);
-	if (again) {
-		pad(AT(char, p.pa), p.pring * L * p.xpairs, p.ap * 4, KW / 2 * 64, W * 64);
-		pair_weights(AT(unsigned, p.wp), a->wp, Cz, Ci, KH, KW, p.xrows);
+	clear_pairs(AT(int, p.pdy), &p.back, Cz, KW / 2, EVEN(OW));
+	if (again) clear_pairs(AT(int, p.pa), &p.in, Cx, KW / 2, W);
+	if (amx) {
+		if (again) tile_weights(AT(unsigned, p.wp), a->wp, &p.in, L, Ci, Co, KH, KW, 1);
+		if (a->mixes > 1) tile_mixes(AT(unsigned, p.ws), a->ws, a, Cz);
+		tile_mixes(AT(unsigned, p.wst), a->wst, a, Cz);
+		if (a->gx) tile_weights(AT(unsigned, p.wpt), a->wpt, &p.back, L, Co, Ci, KH, KW, S);
+		for (long h = -P; h < 0; h++) second_slot(AT(int, p.pdy), &p.back, h, 1);
+	} else {
+		if (again) pair_weights(AT(unsigned, p.wp), a->wp, Cz, Ci, KH, KW, p.xrows);
+		if (a->mixes > 1) pair_mixes(AT(unsigned, p.ws), a->ws, a, Cz);
+		pair_mixes(AT(unsigned, p.wst), a->wst, a, Cz);
+		if (a->gx) pair_weights(AT(unsigned, p.wpt), a->wpt, Cx, Co, KH, KW, p.zrows);
 	}
-	if (a->mixes > 1) pair_mixes(AT(unsigned, p.ws), a->ws, a, Cz);
-	pair_mixes(AT(unsigned, p.wst), a->wst, a, Cz);
-	if (a->gx) pair_weights(AT(unsigned, p.wpt), a->wpt, Cx, Co, KH, KW, p.zrows);
 	if (a->gx && a->scale) {
 		memset(a->gsum, 0, Cx * sizeof(double));
 		memset(a->gxsum, 0, Cx * sizeof(double));
@@ -893,9 +961,9 @@ KERNEL(conv_backward, const igc_conv) {
 	const long primary = OW * Cz * Ci * KK, mixes = OW * Cz * depth;
 	const long repeated = (again ? primary : 0) + (a->mixes > 1 ? mixes - OW * Cz * a->mix[a->mixes - 1].K : 0);
 	// Row h of dy completes the rows of dx up to S*h + S-1 - P.
-	for (long h = 0, filled = 0, done = 0; h < OH || (a->gx && done < H); h++) {
-		for (; filled < H && filled <= S * h + MAX(P, S - 1 - P); filled++)
-			fill_row(AROW(filled), again ? PAROW(filled) : 0, PAROW(filled - 1), a, &p, filled);
+	for (long h = 0, filled = amx ? -P : 0, done = 0; h < OH || (a->gx && done < H); h++) {
+		for (; filled < (amx ? H + P : H) && filled <= S * h + MAX(P, S - 1 - P); filled++)
+			fill_rows(a, &p, AROW(filled), again, filled);
 		stream next = {{0}};
 		if (filled < H && !a->pictures)
 			stream_add(&next, (const bf16 *)a->x + filled * Cx * W * 16, LINES(MIN(S, H - filled) * Cx * W));
@@ -914,9 +982,7 @@ KERNEL(conv_backward, const igc_conv) {
 				const bf16 *y = yrow;
 				long ys = p.zs;
 				if (again) {
-					const int *rows[MAX_K];
-					for (long k = 0; k < KH; k++) rows[k] = PAROW(S * h - P + k);
-					conv_row(a, &p, yrow, rows, AT(unsigned, p.wp), &next);
+					primary_row(a, &p, yrow, h, &next);
 					if (a->between) relu_row(yrow, p.zs, Cz, OW);
 					blank(yrow, p.zs, Cz, OW);
 				} else if (OW % 2) {
@@ -930,27 +996,25 @@ KERNEL(conv_backward, const igc_conv) {
 				for (long n = 1; n < a->mixes; n++) {
 					const igc_mix f = a->mix[n - 1];
 					bf16 *to = rest + (n - 1) * Cz * p.zs;
-					pair_row(paired, p.zp, n > 1 ? to - Cz * p.zs : y, n > 1 ? p.zs : ys, OW, f.K, f.step, Cz, 0, 0);
-					mix_row(to, p.zs, paired, p.zp, OW, w, f, Cz, &next);
-					w += Cz * PAIRS(f.K);
+					mixed_row(a, &p, to, n > 1 ? to - Cz * p.zs : y, n > 1 ? p.zs : ys, w, f, &next);
+					w += mix_weights_floats(a, f);
 				}
 				// From the last mix to the first: the gradient of its weights, then that of its input, which takes
 				// the place of the input.
 				bf16 *d = dz;
-				float *acc = accs + Cz * depth * 16;
+				float *acc = AT(float, p.accs);
 				const unsigned *wt = AT(unsigned, p.wst);
-				for (long n = 0; n < a->mixes; n++) wt += Cz * PAIRS(a->mix[n].K);
+				for (long n = 0; n < a->mixes; n++) acc += mixgrad_floats(a, a->mix[n]), wt += mix_weights_floats(a, a->mix[n]);
 				for (long n = a->mixes - 1; n >= 0; n--) {
 					const igc_mix f = a->mix[n];
-					acc -= Cz * f.K * 16, wt -= Cz * PAIRS(f.K);
+					acc -= mixgrad_floats(a, f), wt -= mix_weights_floats(a, f);
 					bf16 *in = rest + (n - 1) * Cz * p.zs;
 					kept.dz[kept.n] = d, kept.y[kept.n++] = n ? in : y;
 					if (kept.n == most || h + 1 == OH) {
-						mixgrad_row(acc, &kept, p.zs, n ? p.zs : ys, OW, f, Cz, &next);
+						mix_grad(a, &p, acc, &kept, n ? p.zs : ys, f, &next);
 						kept.n = 0;
 					}
-					pair_row(paired, p.zp, d, p.zs, OW, f.K, f.step, Cz, 0, 0);
-					mix_row(n ? in : dy, p.zs, paired, p.zp, OW, wt, f, Cz, &next);
+					mixed_row(a, &p, n ? in : dy, d, p.zs, wt, f, &next);
 					d = in;
 				}
 				if (a->between) mask_row(dy, p.zs, y, ys, Cz, OW);
@@ -959,26 +1023,45 @@ KERNEL(conv_backward, const igc_conv) {
 			}
 			// Rows at the borders of the picture, which meet fewer rows of a, go alone.
 			const int inside = S * h - P >= 0 && S * h - P + KH <= H;
-			if (met.n && !inside) convgrad_row(a, &p, accp, &met, &next), met.n = 0;
+			if (met.n && !inside) primary_grad(a, &p, &met, &next), met.n = 0;
 			for (long k = 0; k < KH; k++) met.x[met.n][k] = AROW(S * h - P + k);
 			met.dy[met.n++] = dy;
-			if (met.n == GRAD_ROWS || !inside || h + 1 == OH) convgrad_row(a, &p, accp, &met, &next), met.n = 0;
+			if (met.n == GRAD_ROWS || !inside || h + 1 == OH) primary_grad(a, &p, &met, &next), met.n = 0;
 			if (a->gx)
-				pair_row(PDYROW(h) + KW / 2 * 16, p.dp, dy, p.zs, OW, Co, 1, Cz, p.zrows,
+				pair_row(PDYROW(h) + KW / 2 * 16, &p.back, dy, p.zs, OW, (igc_mix){Co, 1}, Cz, p.zrows,
 					h ? PDYROW(h - 1) + KW / 2 * 16 : 0);
 		}
+		if (a->gx && amx) second_slot(AT(int, p.pdy), &p.back, h, h >= OH);
 		for (; a->gx && done < H && done <= S * h + S - 1 - P; done++) {
-			const int *rows[MAX_K];
-			for (long k = 0; k < KH; k++) {
-				const long at = done - P + k;
-				rows[k] = at >= 0 && at % S == 0 ? PDYROW(at / S) : 0;
+			if (amx) {
+				tile_back_row(a, &p, dx, done, AT(int, p.pdy), AT(unsigned, p.wpt), &next);
+			} else {
+				const int *rows[MAX_K];
+				for (long k = 0; k < KH; k++) {
+					const long at = done - P + k;
+					rows[k] = at >= 0 && at % S == 0 ? PDYROW(at / S) : 0;
+				}
+				convt_row(a, &p, dx, rows, AT(unsigned, p.wpt), &next);
 			}
-			convt_row(a, &p, dx, rows, AT(unsigned, p.wpt), &next);
 			gx_row(a, &p, dx, AROW(done) + KW / 2 * 16, done);
 		}
 	}
-	reduce(a->dwp, accp, Cz * Ci * KK);
-	reduce(a->dws, accs, Cz * depth);
+	const float *accp = AT(float, p.accp), *accs = AT(float, p.accs);
+	if (!amx) {
+		reduce(a->dwp, accp, Cz * Ci * KK);
+		reduce(a->dws, accs, Cz * depth);
+		return;
+	}
+	if (HARDWARE(a)) TILE_RELEASE;
+	const cut c = grad_cut(L, Ci, Co);
+	untile(a->dwp, accp, &c, L, Ci, Co, KK);
+	float *dws = a->dws;
+	for (long n = 0; n < a->mixes; n++) {
+		const long K = a->mix[n].K;
+		const cut d = grad_cut(Cz / K, K, K);
+		untile(dws, accs, &d, Cz / K, K, K, 1);
+		accs += mixgrad_floats(a, a->mix[n]), dws += Cz * K;
+	}
 }
 
 // ---- residual units and max pool ----
@@ -1212,23 +1295,22 @@ KERNEL(linear_backward, const igc_head) {
 
 static void measured_row(const igc_conv *a, int micro, long n) {
 	const bf16_plan p = bf16_planned(a);
-	const int *rows[MAX_K];
 	conv_rows met = {{AT(bf16, p.dy)}, .n = 1};
 	const long H = a->KH;
-	for (long k = 0; k < a->KH; k++) rows[k] = PAROW(k), met.x[0][k] = AROW(k);
+	for (long k = 0; k < a->KH; k++) met.x[0][k] = AROW(k);
 	const grad_rows kept = {{AT(bf16, p.dz)}, {AT(bf16, p.y)}, 1};
 	stream none = {{0}};
 	for (long i = 0; i < n; i++) {
 		switch (micro) {
-		case IGC_PRIMARY: conv_row(a, &p, AT(bf16, p.y), rows, AT(unsigned, p.wp), &none); break;
+		case IGC_PRIMARY: primary_row(a, &p, AT(bf16, p.y), UP(a->KH / 2, a->stride), &none); break;
 		case IGC_SECONDARY:
 			for (long m = 0; m < a->mixes; m++)
-				mix_row(AT(bf16, p.dz), p.zs, AT(int, p.pair), p.zp, p.OW, AT(unsigned, p.ws), a->mix[m], p.Cz, &none);
+				product_of_pairs(a, &p, AT(bf16, p.dz), AT(unsigned, p.ws), a->mix[m], &none);
 			break;
-		case IGC_PRIMARY_GRAD: convgrad_row(a, &p, AT(float, p.accp), &met, &none); break;
+		case IGC_PRIMARY_GRAD: primary_grad(a, &p, &met, &none); break;
 		case IGC_SECONDARY_GRAD:
 			for (long m = 0; m < a->mixes; m++)
-				mixgrad_row(AT(float, p.accs), &kept, p.zs, p.zs, p.OW, a->mix[m], p.Cz, &none);
+				mix_grad(a, &p, AT(float, p.accs), &kept, p.zs, a->mix[m], &none);
 			break;
 		}
 	}
@@ -1237,12 +1319,17 @@ static void measured_row(const igc_conv *a, int micro, long n) {
 void BF16(igc_bf16_row)(const igc_conv *a, int micro, long n) {
 	const unsigned long old = flush();
 	measured_row(a, micro, n);
+	if (HARDWARE(a)) TILE_RELEASE;
 	restore(old);
 }
 
 // igc_bf16_probe: rounds times BF16_CHAINS independent multiply-adds of a vector of
 // pairs, the peak. The copy of memory is float32's.
 KERNEL(probe, igc_probe) {
+	if (a->bf16 == IGC_AMX) {
+		TILED(a, tile_probe, a);
+		return;
+	}
 	vec acc[BF16_CHAINS];
 	ivec x = IBC(0x3f803f80), y = IBC(0x30003000);
 	UNROLL for (int k = 0; k < BF16_CHAINS; k++) acc[k] = BC((float)k);

@@ -15,6 +15,16 @@
 	((half) || (columns) % 2 ? put(p, v, half) : _mm512_stream_si512((void *)(p), (__m512i)(v)))
 #define PAST_END _mm_sfence()
 #define LARGE_TILES
+// The registers of AMX have numbers, which the compiler does not know.
+#define HARDWARE(a) ((a)->amx)
+#define TILE_ZERO(n) __asm__ volatile("tilezero %%tmm" #n ::)
+#define TILE_LOAD(n, from, apart) \
+	__asm__ volatile("tileloadd (%0,%1,1), %%tmm" #n : : "r"(from), "r"((long)(apart)) : "memory")
+#define TILE_STORE(n, to, apart) \
+	__asm__ volatile("tilestored %%tmm" #n ", (%0,%1,1)" : : "r"(to), "r"((long)(apart)) : "memory")
+#define TILE_STEP(sums, weights, pairs) __asm__ volatile("tdpbf16ps %%tmm" #pairs ", %%tmm" #weights ", %%tmm" #sums ::)
+#define TILE_CONFIGURE(shapes) __asm__ volatile("ldtilecfg %0" : : "m"(shapes))
+#define TILE_RELEASE __asm__ volatile("tilerelease" ::)
 #include "bf16.h"
 #else
 typedef int igc_no_native;

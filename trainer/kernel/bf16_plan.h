@@ -10,13 +10,98 @@
 #include "rows.h"
 
 enum { GRAD_ROWS = 2 }; // see grad_rows in bf16.h
+enum { TILE_FLOATS = 16 * 16 }; // a tile of AMX is 16 rows of 64 bytes
 
 #define EVEN(n) (((n) + 1) / 2 * 2)
 #define PAIRS(n) (((n) + 1) / 2)
+#define UP(n, by) (((n) + (by) - 1) / (by)) // n over by, rounded up
+
+// A pairing says how the channels that a product reads are paired, and where the pairs of
+// a row lie. Channels are numbered partition by partition.
+//
+// For vdpbf16ps a group is one partition and has one block, and a slot, which is a row of
+// the ring, has all groups. AMX multiplies all pairs of a block in as many neighbouring
+// rows as a kernel has, at most 16 together. So the rows of a block follow each other,
+// and the first KH-1 of a ring have a second slot behind the last. Small partitions share
+// a group: weights between two of them are zero, which costs nothing in a tile that
+// would be empty there.
+typedef struct {
+	long parts, groups;           // partitions of a group; groups
+	long in, out;                 // channels that a group reads, and makes
+	long pairs, blocks;           // pairs of a block; blocks of a group
+	long tiles;                   // of 16 channels that a group makes
+	long ring, slots;             // rows, and slots for them
+	long row, slot, block, group; // how far apart pairs, slots, blocks and groups are, in 32-bit lanes
+	long lanes;                   // of all
+} pairing;
+
+INLINE pairing paired_by(const igc_conv *a, long L, long Ci, long Co, long KH, long ring, long row) {
+	pairing t = {1, L, Ci, Co, PAIRS(Ci), 1, UP(Co, 16), ring, ring, row};
+	if (a->bf16 != IGC_AMX) {
+		t.group = t.pairs * row, t.slot = L * t.group, t.lanes = ring * t.slot;
+		return t;
+	}
+	const long most = 16 / KH; // pairs of a block
+	t.parts = MAX(1, MIN(2 * most / Ci, 16 / Co)), t.groups = UP(L, t.parts);
+	t.in = t.parts * Ci, t.out = t.parts * Co, t.tiles = UP(t.out, 16);
+	t.blocks = UP(PAIRS(t.in), most), t.pairs = UP(PAIRS(t.in), t.blocks);
+	t.slots = ring + KH - 1;
+	t.slot = t.pairs * row, t.block = t.slots * t.slot, t.group = t.blocks * t.block, t.lanes = t.groups * t.group;
+	return t;
+}
+
+// mix_pairing is that of one row of a mix.
+INLINE pairing mix_pairing(const igc_conv *a, igc_mix f, long row) {
+	return paired_by(a, a->L * a->Co / f.K, f.K, f.K, 1, 1, row);
+}
+
+// pair_place is where pair j of a group lies.
+INLINE long pair_place(const pairing *t, long j) {
+	return j / t->pairs * t->block + j % t->pairs * t->row;
+}
+
+// tile_weights_floats: AMX's weights are tiles of 16 outputs and the pairs of a block, for
+// each column of a kernel, and for each of stride phases.
+INLINE long tile_weights_floats(const pairing *t, long KW, long stride) {
+	return stride * t->groups * t->tiles * t->blocks * KW * TILE_FLOATS;
+}
+
+// A cut says how AMX's weights' gradients are cut into tiles of 16 inputs by 16 outputs.
+// Small partitions share a tile, of which only the gradients between channels of one
+// partition are used.
+typedef struct {
+	long parts, groups;
+	long in, out;   // channels of a group
+	long ins, outs; // tiles
+} cut;
+
+INLINE cut grad_cut(long L, long Ci, long Co) {
+	const long parts = MAX(1, MIN(16 / Ci, 16 / Co));
+	return (cut){parts, UP(L, parts), parts * Ci, parts * Co, UP(parts * Ci, 16), UP(parts * Co, 16)};
+}
+
+INLINE long cut_floats(const cut *c, long taps) { return c->groups * c->ins * c->outs * taps * TILE_FLOATS; }
+
+// first_input is the first of a tile's inputs in a group. The last tile has as many of the one before as
+// it lacks.
+INLINE long first_input(const cut *c, long tile) { return c->ins == 1 ? 0 : MIN(tile * 16, c->in - 16); }
+
+// mix_weights_floats are those of the pairs of a mix's weights, and mixgrad_floats of their
+// gradients' accumulators.
+INLINE long mix_weights_floats(const igc_conv *a, igc_mix f) {
+	if (a->bf16 != IGC_AMX) return a->L * a->Co * PAIRS(f.K);
+	const pairing t = mix_pairing(a, f, 0);
+	return tile_weights_floats(&t, 1, 1);
+}
+INLINE long mixgrad_floats(const igc_conv *a, igc_mix f) {
+	if (a->bf16 != IGC_AMX) return a->L * a->Co * f.K * 16;
+	const cut c = grad_cut(a->L * a->Co / f.K, f.K, f.K);
+	return cut_floats(&c, 1);
+}
 
 typedef struct {
 	long Cx, Cz, OH, OW;
-	long xpairs, zpairs; // pairs of channels that a primary partition reads, and makes
+	pairing in, back;    // of a, and of the gradient by y
 	// The last of an odd number of channels has no other to be paired with. Where
 	// kernels have three rows, without a stride, it is paired with itself one row below
 	// instead: two products with every column, not three.
@@ -25,53 +110,60 @@ typedef struct {
 	// How far apart channels of plain rows are, in bfloat16, and pairs of paired
 	// rows, in 32-bit lanes: of a (padded), of dy (padded), of z and dx.
 	long as, ap, dp, zs, zp, dxs;
-	long mpairs; // the most pairs that a mix has, in all partitions
 
 	// Offsets in the scratch memory, in floats.
-	long a, pa;          // ring x (Cx, …) plain and pring x (L*xpairs, …) paired: padded rows of a
-	long pdy;            // KH x (L*zpairs, …): padded rows of dy, paired
+	long a, pa;          // ring x (Cx, …) plain, and paired: padded rows of a
+	long pdy;            // padded rows of dy, paired
 	long dz, y, dy;      // GRAD_ROWS x (Cz, …) plain rows
 	long rest;           // (mixes - 1) x (Cz, …): what lies between two mixes
-	long pair;           // (mpairs, …): what a mix multiplies
+	long pair;           // what a mix multiplies
 	long dx;             // (Cx, …)
 	long wp, wpt, ws, wst; // the weights in pairs
-	long accp, accs;     // accumulators of 16 lanes for each weight's gradient
+	long accp, accs;     // accumulators of the weights' gradients: 16 lanes for each, or AMX's tiles
+	long turned, few;    // AMX: rows of 16 channels, pairs of pictures first; rows of up to 16 channels
 	long end;
 } bf16_plan;
 
 INLINE bf16_plan bf16_planned(const igc_conv *a) {
 	bf16_plan p = {a->L * a->Ci, a->L * a->Co, (a->H + a->stride - 1) / a->stride, (a->W + a->stride - 1) / a->stride};
 	const long KK = a->KH * a->KW, line = 16, columns = MAX(a->W, a->stride * EVEN(p.OW)) + a->KW - 1;
-	p.xpairs = PAIRS(a->Ci), p.zpairs = PAIRS(a->Co);
-	p.xrows = a->KH == 3 && a->stride == 1 && a->Ci % 2, p.zrows = a->KH == 3 && a->stride == 1 && a->Co % 2;
+	const long amx = a->bf16 == IGC_AMX, rows = !amx && a->KH == 3 && a->stride == 1;
+	p.xrows = rows && a->Ci % 2, p.zrows = rows && a->Co % 2;
 	p.pring = MAX(a->KH, a->stride), p.ring = p.pring + a->stride * (GRAD_ROWS - 1);
 	p.as = EVEN(columns) * 16 + 2 * line, p.ap = EVEN(columns) * 16 + line;
 	p.dp = (EVEN(p.OW) + EVEN(a->KW) + 2) * 16 + line;
 	p.zs = EVEN(p.OW) * 16 + 2 * line, p.zp = EVEN(p.OW) * 16 + line;
 	// With a stride of 2, convt_row writes up to two columns more.
 	p.dxs = (EVEN(a->W) + 2) * 16 + 2 * line;
-	long wpairs = 0;
+	p.in = paired_by(a, a->L, a->Ci, a->Co, a->KH, p.pring, p.ap);
+	p.back = paired_by(a, a->L, a->Co, a->Ci, a->KH, a->KH, p.dp);
+	long pairs = 0, wpairs = 0, mixgrads = 0;
 	for (long n = 0; n < a->mixes; n++) {
-		p.mpairs = MAX(p.mpairs, p.Cz / a->mix[n].K * PAIRS(a->mix[n].K));
-		wpairs += p.Cz * PAIRS(a->mix[n].K);
+		const pairing t = mix_pairing(a, a->mix[n], p.zp);
+		pairs = MAX(pairs, t.lanes);
+		wpairs += mix_weights_floats(a, a->mix[n]);
+		mixgrads += mixgrad_floats(a, a->mix[n]);
 	}
+	const cut primary = grad_cut(a->L, a->Ci, a->Co);
 	long at = 0;
 #define ROOM(name, floats) p.name = at, at += ((floats) + line - 1) / line * line
-	ROOM(a, p.ring * p.Cx * p.as / 2);
-	ROOM(pa, p.pring * a->L * p.xpairs * p.ap);
-	ROOM(pdy, a->KH * a->L * p.zpairs * p.dp);
+	ROOM(a, (p.ring * p.Cx + 16) * p.as / 2); // a tile may read behind the last channel
+	ROOM(pa, p.in.lanes);
+	ROOM(pdy, p.back.lanes);
 	ROOM(dz, GRAD_ROWS * p.Cz * p.zs / 2);
 	ROOM(y, GRAD_ROWS * p.Cz * p.zs / 2);
 	ROOM(dy, GRAD_ROWS * p.Cz * p.zs / 2);
 	ROOM(rest, MAX(a->mixes - 1, 0) * p.Cz * p.zs / 2);
-	ROOM(pair, p.mpairs * p.zp);
+	ROOM(pair, pairs);
 	ROOM(dx, p.Cx * p.dxs / 2);
-	ROOM(wp, p.Cz * p.xpairs * KK);
-	ROOM(wpt, p.Cx * p.zpairs * KK);
+	ROOM(wp, amx ? tile_weights_floats(&p.in, a->KW, 1) : p.Cz * p.in.pairs * KK);
+	ROOM(wpt, amx ? tile_weights_floats(&p.back, a->KW, a->stride) : p.Cx * p.back.pairs * KK);
 	ROOM(ws, wpairs);
 	ROOM(wst, wpairs);
-	ROOM(accp, p.Cz * a->Ci * KK * 16);
-	ROOM(accs, p.Cz * mix_depth(a) * 16);
+	ROOM(accp, amx ? cut_floats(&primary, KK) : p.Cz * a->Ci * KK * 16);
+	ROOM(accs, mixgrads);
+	ROOM(turned, amx ? GRAD_ROWS * EVEN(p.OW) / 2 * TILE_FLOATS : 0);
+	ROOM(few, amx ? GRAD_ROWS * 16 * p.zs / 2 : 0);
 #undef ROOM
 	p.end = at;
 	return p;

@@ -70,6 +70,7 @@ typedef struct {
 	float *dws;         // as ws
 
 	float *scratch;     // igc_scratch() floats; a team sets its thread's
+	long amx;           // AMX multiplies; a team sets it where bf16 is IGC_AMX and the machine has it
 } igc_conv;
 
 // igc_head describes the end of the network on one block: normalisation,
@@ -129,6 +130,7 @@ typedef struct {
 typedef struct {
 	long rounds;
 	long bf16;     // multiply-adds of pairs of bfloat16
+	long amx;      // as in igc_conv
 	const float *src;
 	float *dst;
 	long n;

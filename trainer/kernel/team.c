@@ -177,6 +177,7 @@ static void run(igc_team *t, job f, const void *calls, long n) {
 	static void op##_one(const igc_team *t, const void *calls, long i, int thread) { \
 		igc_conv a = ((const igc_conv *)calls)[i]; \
 		a.scratch = t->scratch + thread * t->each; \
+		a.amx = a.bf16 == IGC_AMX && t->amx; \
 		CALL(t, a.bf16, op, &a); \
 	} \
 	void igc_##op(igc_team *t, const igc_conv *calls, long n) { run(t, op##_one, calls, n); }
@@ -213,6 +214,7 @@ void igc_xent(igc_team *t, const igc_head *calls, long n) { run(t, xent_one, cal
 
 static void probe_one(const igc_team *t, const void *calls, long i, int thread) {
 	igc_probe *p = (igc_probe *)calls + i;
+	p->amx = p->bf16 == IGC_AMX && t->amx;
 	CALL(t, p->bf16, probe, p);
 }
 void igc_probe_all(igc_team *t, igc_probe *calls, long n) { run(t, probe_one, calls, n); }
@@ -220,6 +222,7 @@ void igc_probe_all(igc_team *t, igc_probe *calls, long n) { run(t, probe_one, ca
 static void row_one(const igc_team *t, const void *calls, long i, int thread) {
 	igc_rows r = ((const igc_rows *)calls)[i];
 	r.conv.scratch = t->scratch + thread * t->each;
+	r.conv.amx = r.conv.bf16 == IGC_AMX && t->amx;
 	CALL(t, r.conv.bf16, row, &r.conv, r.micro, r.n);
 }
 void igc_row(igc_team *t, const igc_rows *calls, long n) { run(t, row_one, calls, n); }

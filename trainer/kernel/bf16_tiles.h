@@ -1,0 +1,429 @@
+// Products of convolutions in the order of AMX's matrix units. bf16.h includes this file.
+//
+// A tile has 16 rows of 64 bytes: of 16 float32, or of 16 pairs of bfloat16. A step adds
+// to a tile of sums, 16 channels by 16 lanes, the product of a tile of weights, 16
+// channels by pairs, and one of activations, pairs by 16 lanes. For each of the sums it adds
+// the products of the first of all pairs and those of the second to two sums of their
+// own, which begin at zero, and then both to the sum. A step takes 16 cycles,
+// however little of the tiles is used: bf16_plan.h says how they are filled.
+//
+// Where HARDWARE is set, AMX does it; else a step is fused multiply-adds of float32.
+
+#ifndef HARDWARE
+#define HARDWARE(a) 0
+#define TILE_ZERO(n)
+#define TILE_LOAD(n, from, apart)
+#define TILE_STORE(n, to, apart)
+#define TILE_STEP(sums, weights, pairs)
+#define TILE_CONFIGURE(shapes) (void)(shapes)
+#define TILE_RELEASE
+#endif
+
+// tile_shapes is what AMX is told of its eight tiles.
+typedef struct {
+	unsigned char palette, start, unused[14];
+	unsigned short bytes[16]; // of a row
+	unsigned char rows[16];
+} tile_shapes;
+
+// configure makes the first tiles sums, the next weights, and the others activations, with
+// so many pairs.
+INLINE void configure(const int hardware, long sums, long weights, long pairs) {
+	if (!hardware) return;
+	tile_shapes s = {1};
+	for (int n = 0; n < 8; n++) {
+		s.rows[n] = n < sums + weights ? 16 : pairs;
+		s.bytes[n] = n >= sums && n < sums + weights ? 4 * pairs : 64;
+	}
+	TILE_CONFIGURE(s);
+}
+
+// step is a step without AMX: sums (rows, 16) += weights (rows, pairs) times lanes
+// (pairs, 16), of which rows and pairs are so many bytes apart.
+INLINE void step(float *sums, const char *weights, long apart, const char *lanes, long lanes_apart, long pairs,
+		long rows) {
+	for (long m = 0; m < rows; m++, weights += apart) {
+		vec e = (vec){0}, o = (vec){0};
+		for (long k = 0; k < pairs; k++) {
+			unsigned w;
+			memcpy(&w, weights + 4 * k, 4);
+			const ivec both = IBC((int)w), v = ILOAD(lanes + k * lanes_apart);
+			e = FMA(even(both), even(v), e);
+			o = FMA(odd(both), odd(v), o);
+		}
+		STORE(sums + m * 16, LOAD(sums + m * 16) + (e + o));
+	}
+}
+
+// ---- products over channels ----
+
+// tile_weights: tiles of the weights w (L*Co, Ci, KH, KW) for a group's 16 outputs and a
+// block's pairs in all kernel rows that meet, for each kernel column; with a stride, for
+// each phase of the rows.
+static void tile_weights(unsigned *out, const float *w, const pairing *t, long L, long Ci, long Co, long KH, long KW,
+		long stride) {
+	memset(out, 0, tile_weights_floats(t, KW, stride) * 4);
+	unsigned short *halves = (unsigned short *)out;
+	for (long phase = 0; phase < stride; phase++)
+		for (long first = (stride - phase + KH / 2) % stride, c = 0; c < L * Co; c++) {
+			const long l = c / Co, o = l % t->parts * Co + c % Co;
+			for (long i = 0; i < Ci; i++) {
+				const long in = l % t->parts * Ci + i, j = in / 2;
+				const float *from = w + (c * Ci + i) * KH * KW;
+				const long tile = ((phase * t->groups + l / t->parts) * t->tiles + o / 16) * t->blocks + j / t->pairs;
+				for (long kh = first, row = 0; kh < KH; kh += stride, row++)
+					for (long kw = 0; kw < KW; kw++)
+						halves[2 * ((tile * KW + kw) * TILE_FLOATS + o % 16 * 16 + row * t->pairs + j % t->pairs) + in % 2] =
+							round1(from[kh * KW + kw]);
+			}
+		}
+}
+
+// tile_mixes: the weights of all mixes.
+static void tile_mixes(unsigned *out, const float *w, const igc_conv *a, long Cz) {
+	for (long n = 0; n < a->mixes; n++) {
+		const igc_mix f = a->mix[n];
+		const pairing t = mix_pairing(a, f, 0);
+		tile_weights(out, w, &t, Cz / f.K, f.K, f.K, 1, 1, 1);
+		out += mix_weights_floats(a, f), w += Cz * f.K;
+	}
+}
+
+// met_taps are the taps that the outputs of a phase meet: the columns of the kernel, and
+// where their input lies; how many rows there are.
+typedef struct {
+	long n, column[MAX_K], at[MAX_K], rows;
+} met_taps;
+
+// tile_columns: sums (n, 16, 16) of 16 outputs in n columns, the inputs of which are `in`
+// columns apart.
+INLINE void tile_columns(const int hardware, const int n, float *sums, const unsigned *w, const pairing *t, const int *x,
+		const met_taps *met, long KW, long in, long outs) {
+	const long apart = 4 * t->row, pairs = met->rows * t->pairs;
+	if (hardware) {
+		TILE_ZERO(0);
+		TILE_ZERO(1);
+		if (n > 2) TILE_ZERO(2);
+		if (n > 2) TILE_ZERO(3);
+	} else {
+		memset(sums, 0, n * TILE_FLOATS * 4);
+	}
+	for (long b = 0; b < t->blocks; b++)
+		for (long k = 0; k < met->n; k++) {
+			const unsigned *weights = w + (b * KW + met->column[k]) * TILE_FLOATS;
+			const int *from = x + b * t->block + met->at[k];
+			if (hardware) {
+				TILE_LOAD(4, weights, 64);
+				TILE_LOAD(5, from, apart);
+				TILE_STEP(0, 4, 5);
+				TILE_LOAD(6, from + in * 16, apart);
+				TILE_STEP(1, 4, 6);
+				if (n > 2) {
+					TILE_LOAD(7, from + in * 32, apart);
+					TILE_STEP(2, 4, 7);
+					TILE_LOAD(5, from + in * 48, apart);
+					TILE_STEP(3, 4, 5);
+				}
+			} else {
+				for (int c = 0; c < n; c++)
+					step(sums + c * TILE_FLOATS, (const char *)weights, 64, (const char *)(from + c * in * 16), apart, pairs, outs);
+			}
+		}
+	if (hardware) {
+		TILE_STORE(0, sums, 64);
+		TILE_STORE(1, sums + TILE_FLOATS, 64);
+		if (n > 2) TILE_STORE(2, sums + 2 * TILE_FLOATS, 64);
+		if (n > 2) TILE_STORE(3, sums + 3 * TILE_FLOATS, 64);
+	}
+}
+
+// tile_conv: y plain, channel stride ycs, in partitions of f, = the products of paired rows
+// from x on, for every out-th column from the first on.
+INLINE void tile_conv(const int hardware, bf16 *y, long ycs, igc_mix f, long C, const int *x, const pairing *t,
+		const unsigned *w, const met_taps *met, long KW, long in, long out, long columns, stream *next) {
+	float sums[4 * TILE_FLOATS] __attribute__((aligned(64)));
+	const long n = EVEN(columns), even_apart = t->parts == 1 || f.step == 1;
+	configure(hardware, 4, 1, met->rows * t->pairs);
+	for (long g = 0; g < t->groups; g++) {
+		const long first = even_apart && f.step == 1 ? g * t->out : channel(f.K, f.step, g * t->out);
+		const long outs = MIN(t->out, C - g * t->out);
+		long to[16];
+		for (long m = 0; m < MIN(16, outs); m++)
+			to[m] = (even_apart ? m * f.step : channel(f.K, f.step, g * t->out + m) - first) * ycs;
+		for (long p = 0, columns = 4; p < n; p += columns) {
+			if (n - p < 4) columns = 2;
+			for (long o = 0; o < outs; o += 16) {
+				const unsigned *wo = w + (g * t->tiles + o / 16) * t->blocks * KW * TILE_FLOATS;
+				const int *from = x + g * t->group + p * in * 16;
+				const long some = MIN(16, outs - o);
+				if (columns == 4) tile_columns(hardware, 4, sums, wo, t, from, met, KW, in, some);
+				else tile_columns(hardware, 2, sums, wo, t, from, met, KW, in, some);
+				bf16 *base = y + (first + o * f.step) * ycs + p * out * 16;
+				for (long c = 0; c < columns; c += 2)
+					for (long m = 0; m < some; m++) {
+						const float *s = sums + c * TILE_FLOATS + m * 16;
+						put_columns(base + to[m] + c * out * 16, PACK(LOAD(s), LOAD(s + TILE_FLOATS)), out);
+					}
+				ahead(next, columns * some * (t->in / t->parts) * met->rows * met->n);
+			}
+		}
+	}
+}
+
+#define TILED(a, f, ...) \
+	do { \
+		if (HARDWARE(a)) f(1, __VA_ARGS__); \
+		else f(0, __VA_ARGS__); \
+	} while (0)
+
+// tile_row: a row of the primary convolution, from the slot x on.
+static __attribute__((noinline)) void tile_row(const igc_conv *a, const bf16_plan *p, bf16 *y, const int *x, const unsigned *w,
+		stream *next) {
+	met_taps met = {.n = a->KW, .rows = a->KH};
+	for (long k = 0; k < a->KW; k++) met.column[k] = k, met.at[k] = k * 16;
+	TILED(a, tile_conv, y, p->zs, ((igc_mix){a->Co, 1}), p->Cz, x, &p->in, w, &met, a->KW, a->stride, 1, p->OW, next);
+}
+
+// tile_back_row: row `done` of dx, the gradient by the input, from padded rows of dy.
+static __attribute__((noinline)) void tile_back_row(const igc_conv *a, const bf16_plan *p, bf16 *dx, long done, const int *pdy,
+		const unsigned *w, stream *next) {
+	const long S = a->stride, P = a->KW / 2, up = a->KH / 2;
+	const long phase = (done + up * (S - 1)) % S; // of done - up, which may be negative
+	const long kh = (S - phase) % S, first = (done - up + kh) / S;
+	for (long column = 0; column < S; column++) {
+		met_taps met = {.rows = UP(a->KH - kh, S)};
+		for (long k = 0; k < a->KW; k++)
+			if ((column + k - P) % S == 0) met.column[met.n] = k, met.at[met.n++] = (P + (column + k - P) / S) * 16;
+		TILED(a, tile_conv, dx + column * 16, p->dxs, ((igc_mix){a->Ci, 1}), p->Cx,
+			pdy + (first + p->back.ring) % p->back.ring * p->back.slot, &p->back,
+			w + phase * tile_weights_floats(&p->back, a->KW, 1), &met, a->KW, 1, S, (a->W - column + S - 1) / S, next);
+	}
+}
+
+// tile_mix: a row of a mix.
+static __attribute__((noinline)) void tile_mix(const igc_conv *a, const bf16_plan *p, bf16 *z, const int *paired,
+		const unsigned *w, igc_mix f, stream *next) {
+	const pairing t = mix_pairing(a, f, p->zp);
+	const met_taps met = {.n = 1, .rows = 1};
+	TILED(a, tile_conv, z, p->zs, f, p->Cz, paired, &t, w, &met, 1, 1, 1, p->OW, next);
+}
+
+// ---- the ring of paired rows ----
+
+// clear_pairs zeroes what no row is written to: the padding of all rows, before and behind the
+// columns in use, and the rows of pairs that have no channels.
+static void clear_pairs(int *rows, const pairing *t, long C, long before, long used) {
+	pad((char *)rows, t->lanes / t->row, t->row * 4, before * 64, used * 64);
+	if (t->parts * t->blocks == 1 && t->slots == t->ring) return; // each pair has a channel
+	for (long g = 0; g < t->groups; g++)
+		for (long j = PAIRS(MIN(t->in, C - g * t->in)); j < t->blocks * t->pairs; j++)
+			for (long s = 0; s < t->slots; s++)
+				memset(rows + g * t->group + pair_place(t, j) + s * t->slot, 0, t->row * 4);
+}
+
+// second_slot copies a row to its second slot, if it has one. With zero, the row is
+// outside of the picture, and both are zeroed.
+static void second_slot(int *rows, const pairing *t, long h, int zero) {
+	const long slot = (h + t->ring) % t->ring, twice = slot + t->ring < t->slots;
+	for (long g = 0; g < t->groups * t->blocks; g++) {
+		int *row = rows + g * t->block + slot * t->slot;
+		if (zero) memset(row, 0, t->slot * 4);
+		if (twice) memcpy(row + t->ring * t->slot, row, t->slot * 4);
+	}
+}
+
+// ---- weights' gradients ----
+
+// exchange exchanges blocks of d lanes between vectors that are d apart.
+INLINE void exchange(ivec *v, const int d, const ivec low, const ivec high) {
+	UNROLL for (int c = 0; c < 16; c++)
+		if (!(c & d)) {
+			const ivec a = v[c], b = v[c + d];
+			v[c] = __builtin_shuffle(a, b, low);
+			v[c + d] = __builtin_shuffle(a, b, high);
+		}
+}
+
+// turned_row: out (columns/2, 16, 16) pairs of pictures of two columns, of 16 channels: the
+// pairs first, then the channels. AMX takes pairs by 16 lanes.
+static __attribute__((noinline)) void turned_row(int *out, const bf16 *const *channels, long columns) {
+	for (long p = 0; p < columns; p += 2, out += TILE_FLOATS) {
+		ivec v[16];
+		UNROLL for (int c = 0; c < 16; c++) v[c] = ILOAD(channels[c] + p * 16);
+		exchange(v, 1, (ivec){0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30},
+			(ivec){1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31});
+		exchange(v, 2, (ivec){0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29},
+			(ivec){2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31});
+		exchange(v, 4, (ivec){0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27},
+			(ivec){4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31});
+		exchange(v, 8, (ivec){0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23},
+			(ivec){8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31});
+		UNROLL for (int c = 0; c < 16; c++) ISTORE(out + c * 16, v[c]);
+	}
+}
+
+// grad_tile is a tile of gradients, 16 inputs by 16 outputs, and its inputs in each of the rows.
+typedef struct {
+	float *sums;
+	const char *x[GRAD_ROWS];
+} grad_tile;
+
+enum { GRAD_TILES = 5 }; // at a time
+
+// grad_steps: the gradients += the rows' inputs, channels `apart` bytes apart, times turned rows.
+INLINE void grad_steps(const int hardware, const int n, const grad_tile *tiles, long rows, long apart, const int *turned,
+		long turned_apart, long steps, long pairs) {
+#define TILES(f) f(0) if (n > 1) { f(1) } if (n > 2) { f(2) } if (n > 3) { f(3) } if (n > 4) { f(4) }
+#define GET(k) TILE_LOAD(k, tiles[k].sums, 64);
+#define PUT(k) TILE_STORE(k, tiles[k].sums, 64);
+	if (hardware) { TILES(GET) }
+	for (long r = 0; r < rows; r++) {
+		const int *lanes = turned + r * turned_apart;
+		for (long s = 0; s < steps; s++, lanes += pairs * 16) {
+			if (hardware) {
+				TILE_LOAD(7, lanes, 64);
+#define ADD(k, weights) TILE_LOAD(weights, tiles[k].x[r] + s * 64, apart); TILE_STEP(k, weights, 7);
+				ADD(0, 5)
+				if (n > 1) { ADD(1, 6) }
+				if (n > 2) { ADD(2, 5) }
+				if (n > 3) { ADD(3, 6) }
+				if (n > 4) { ADD(4, 5) }
+#undef ADD
+			} else {
+				for (int k = 0; k < n; k++) step(tiles[k].sums, tiles[k].x[r] + s * 64, apart, (const char *)lanes, 64, pairs, 16);
+			}
+		}
+	}
+	if (hardware) { TILES(PUT) }
+#undef GET
+#undef PUT
+#undef TILES
+}
+
+// grad_source is what weights' gradients are made of: n rows of the gradient of the
+// output, and for each the rows of the input that it meets; of a single row those outside
+// of the picture are NULL. Channels lie in partitions of f.
+typedef struct {
+	const bf16 *dz[GRAD_ROWS], *x[GRAD_ROWS][MAX_K];
+	long dzs, xs, n, Cz, KH, KW, stride, OW;
+	igc_mix f;
+} grad_source;
+
+INLINE void tile_grad(const int hardware, float *sums, const cut *c, const grad_source *g, int *turned, bf16 *few, long few_apart,
+		stream *next) {
+	const long pairs = g->stride == 1 ? 16 : 8, steps = g->stride == 1 ? EVEN(g->OW) / 2 : g->OW;
+	const long turned_apart = EVEN(g->OW) / 2 * TILE_FLOATS;
+	const long gathered = g->f.step > 1 && c->in < 16, apart = gathered ? few_apart : g->f.step * g->xs;
+	configure(hardware, GRAD_TILES, 2, pairs);
+#define STEPS(tiles_) grad_steps(hardware, tiles_, tiles, g->n, 2 * apart, turned, turned_apart, steps, pairs)
+	for (long q = 0; q < c->groups; q++) {
+		const long in = g->f.step == 1 ? q * c->in : channel(g->f.K, g->f.step, q * c->in);
+		for (long r = 0; r < g->n && gathered; r++)
+			for (long i = 0; i < 16; i++)
+				memcpy(few + (r * 16 + i) * few_apart,
+					g->x[r][0] + channel(g->f.K, g->f.step, MIN(q * c->in + MIN(i, c->in - 1), g->Cz - 1)) * g->xs,
+					EVEN(g->OW) * 32);
+		for (long o = 0; o < c->outs; o++) {
+			for (long r = 0; r < g->n; r++) {
+				const bf16 *channels[16];
+				for (long m = 0; m < 16; m++)
+					channels[m] = g->dz[r] + channel(g->f.K, g->f.step, MIN(q * c->out + o * 16 + m, g->Cz - 1)) * g->dzs;
+				turned_row(turned + r * turned_apart, channels, EVEN(g->OW));
+			}
+			grad_tile tiles[GRAD_TILES];
+			long n = 0, met = 0;
+			for (long i = 0; i < c->ins; i++)
+				for (long kh = 0; kh < g->KH; kh++)
+					for (long kw = 0; kw < g->KW && g->x[0][kh]; kw++) {
+						grad_tile *t = tiles + n++;
+						t->sums = sums + ((((q * c->outs + o) * c->ins + i) * g->KH + kh) * g->KW + kw) * TILE_FLOATS;
+						for (long r = 0; r < g->n; r++)
+							t->x[r] = (const char *)(gathered ? few + r * 16 * few_apart
+								: g->x[r][kh] + (in + first_input(c, i) * g->f.step) * g->xs + kw * 16);
+						if (n == GRAD_TILES) STEPS(GRAD_TILES), n = 0;
+						met += i == 0;
+					}
+			switch (n) {
+			case 1: STEPS(1); break;
+			case 2: STEPS(2); break;
+			case 3: STEPS(3); break;
+			case 4: STEPS(4); break;
+			}
+			ahead(next, MIN(16, c->out - o * 16) * (c->in / c->parts) * met * g->OW * g->n);
+		}
+	}
+#undef STEPS
+}
+
+static __attribute__((noinline)) void tile_grad_rows(const igc_conv *a, const bf16_plan *p, float *sums, const cut *c, const grad_source *g,
+		stream *next) {
+	TILED(a, tile_grad, sums, c, g, (int *)(a->scratch + p->turned), (bf16 *)(a->scratch + p->few), p->zs, next);
+}
+
+// tile_convgrad: the share of some rows of the gradient of the primary weights.
+static void tile_convgrad(const igc_conv *a, const bf16_plan *p, float *sums, const conv_rows *rows, stream *next) {
+	grad_source g = {.dzs = p->zs, .xs = p->as, .n = rows->n, .Cz = p->Cz, .KH = a->KH, .KW = a->KW, .stride = a->stride,
+		.OW = p->OW, .f = {a->Co, 1}};
+	memcpy(g.dz, rows->dy, sizeof g.dz);
+	memcpy(g.x, rows->x, sizeof g.x);
+	const cut c = grad_cut(a->L, a->Ci, a->Co);
+	tile_grad_rows(a, p, sums, &c, &g, next);
+}
+
+// tile_mixgrad: the share of some rows of the gradient of a mix's weights.
+static void tile_mixgrad(const igc_conv *a, const bf16_plan *p, float *sums, const grad_rows *rows, long ys, igc_mix f,
+		stream *next) {
+	grad_source g = {.dzs = p->zs, .xs = ys, .n = rows->n, .Cz = p->Cz, .KH = 1, .KW = 1, .stride = 1, .OW = p->OW, .f = f};
+	memcpy(g.dz, rows->dz, sizeof g.dz);
+	for (int r = 0; r < rows->n; r++) g.x[r][0] = rows->y[r];
+	const cut c = grad_cut(p->Cz / f.K, f.K, f.K);
+	tile_grad_rows(a, p, sums, &c, &g, next);
+}
+
+// untile: dw (L*Co, Ci, taps) from the tiles of gradients.
+static void untile(float *dw, const float *sums, const cut *c, long L, long Ci, long Co, long taps) {
+	for (long l = 0; l < L; l++)
+		for (long o = 0; o < Co; o++)
+			for (long i = 0; i < Ci; i++) {
+				const long out = l % c->parts * Co + o, in = l % c->parts * Ci + i, tile = in / 16;
+				const float *from = sums + ((l / c->parts * c->outs + out / 16) * c->ins + tile) * taps * TILE_FLOATS +
+					(in - first_input(c, tile)) * 16 + out % 16;
+				for (long k = 0; k < taps; k++) *dw++ = from[k * TILE_FLOATS];
+			}
+}
+
+// ---- measurements ----
+
+// tile_probe: rounds of four independent steps.
+INLINE void tile_probe(const int hardware, igc_probe *a) {
+	float sums[4 * TILE_FLOATS] __attribute__((aligned(64))) = {0};
+	unsigned pairs[TILE_FLOATS] __attribute__((aligned(64)));
+	for (int k = 0; k < TILE_FLOATS; k++) pairs[k] = 0x30003000;
+	configure(hardware, 4, 1, 16);
+	if (hardware) {
+		TILE_ZERO(0);
+		TILE_ZERO(1);
+		TILE_ZERO(2);
+		TILE_ZERO(3);
+		TILE_LOAD(4, pairs, 64);
+		TILE_LOAD(5, pairs, 64);
+	}
+	for (long i = 0; i < a->rounds; i++) {
+		if (hardware) {
+			TILE_STEP(0, 4, 5);
+			TILE_STEP(1, 4, 5);
+			TILE_STEP(2, 4, 5);
+			TILE_STEP(3, 4, 5);
+		} else {
+			for (int k = 0; k < 4; k++) step(sums + k * TILE_FLOATS, (const char *)pairs, 64, (const char *)pairs, 64, 16, 16);
+		}
+	}
+	if (hardware) {
+		TILE_STORE(0, sums, 64);
+		TILE_STORE(1, sums + TILE_FLOATS, 64);
+		TILE_STORE(2, sums + 2 * TILE_FLOATS, 64);
+		TILE_STORE(3, sums + 3 * TILE_FLOATS, 64);
+		TILE_RELEASE;
+	}
+	for (int k = 0; k < 4; k++) a->result += hsum(LOAD(sums + k * TILE_FLOATS));
+}

@@ -5,7 +5,7 @@ import "math"
 // The oracle computes the same as the kernels, in plain loops over PyTorch's layout
 // (N, C, H, W). The tests compare every kernel with it. Its numbers are float64; with
 // BF16 and AMX each is rounded as a kernel's is, so that no bit may differ but of the
-// sums of a normalisation and the weights' gradients, which are near.
+// sums of a normalisation and, with BF16, the weights' gradients, which are near.
 
 // Oracle has the reference functions, apart from those of GroupConv.
 type Oracle struct{ Precision Precision }
@@ -58,7 +58,8 @@ func (c GroupConv) Forward(x, w []float64) []float64 {
 
 // Backward returns the gradients by x and w, given that by the output. The gradient
 // by x is a convolution of dy with kernels turned by 180°. Where it multiplies dy by a
-// weight, the gradient by that weight, which is not rounded, gets x times dy.
+// weight, the gradient by that weight, which is not rounded, gets x times dy; with AMX
+// these are added up in another order.
 func (c GroupConv) Backward(x, w, dy []float64) (dx, dw []float64) {
 	h, wd := c.Size()
 	dx, dw = make([]float64, len(x)), make([]float64, len(w))
@@ -77,7 +78,48 @@ func (c GroupConv) Backward(x, w, dy []float64) (dx, dw []float64) {
 			return wi, yi
 		}, w, dy)
 	}
+	if c.Precision == AMX {
+		dw = c.weightSteps(x, dy)
+	}
 	return dx, dw
+}
+
+// weightSteps is the gradient by w in the order of AMX. A step, as in sumSteps, has the
+// products of x and dy of a block of 16 pictures in two neighbouring columns, or with a
+// stride in one. Pictures with even numbers and those with odd ones are added up apart.
+func (c GroupConv) weightSteps(x, dy []float64) []float64 {
+	h, wd := c.Size()
+	columns := 3 - c.Stride
+	dw := make([]float64, c.Groups*c.Co*c.Ci*c.KH*c.KW)
+	for wi := range dw {
+		kw, kh, i, out := wi%c.KW, wi/c.KW%c.KH, wi/c.KW/c.KH%c.Ci, wi/c.KW/c.KH/c.Ci
+		in := out/c.Co*c.Ci + i
+		for block := 0; block < c.N; block += Lanes {
+			var sum float64
+			for row := range h {
+				a := row*c.Stride + kh - c.KH/2
+				if a < 0 || a >= c.H {
+					continue
+				}
+				for from := 0; from < wd; from += columns {
+					var step [2]float64
+					for col := from; col < min(from+columns, wd); col++ {
+						b := col*c.Stride + kw - c.KW/2
+						if b < 0 || b >= c.W {
+							continue
+						}
+						for n := block; n < min(block+Lanes, c.N); n++ {
+							xi, yi := ((n*c.Groups*c.Ci+in)*c.H+a)*c.W+b, ((n*c.Groups*c.Co+out)*h+row)*wd+col
+							step[n%2] = c.FMA(x[xi], dy[yi], step[n%2])
+						}
+					}
+					sum = c.FMA(1, c.FMA(1, step[0], step[1]), sum)
+				}
+			}
+			dw[wi] = float64(float32(dw[wi] + sum)) // as SumBlocks
+		}
+	}
+	return dw
 }
 
 // sum is the sum of w times x at the indices that at returns, which are negative at
@@ -121,8 +163,8 @@ func (c GroupConv) sumPairs(channels int, add func(sum float64, channel, kh, kw 
 }
 
 // sumSteps is the order of AMX. An instruction, here a step, adds up its products of
-// channels with even numbers and those with odd ones apart, and adds the sum of both to
-// what the steps before left. It has room for 16 pairs, and a pair of channels takes one
+// channels with even numbers and those with odd ones apart, and adds the sum of both,
+// rounded, to what the steps before left. It has room for 16 pairs, and a pair of channels takes one
 // for each row of the kernel. So small partitions share their steps, as a group whose
 // channels are numbered through, and many channels are split into blocks. What a step
 // multiplies of other partitions is zero, and left out here.

@@ -71,9 +71,9 @@ func ISA() (string, error) {
 
 // Multiplier is what multiplies on the processor in a precision.
 type Multiplier struct {
-	Precision   string // of search.Recipe, search.PrecisionF32 if it is that
-	Instruction string // see Instruction
-	Native      bool   // see kernel.Team.Native
+	Precision   string `json:"precision"`   // of a search.Recipe, with search.PrecisionF32 for float32
+	Instruction string `json:"instruction"` // see Instruction
+	Native      bool   `json:"native"`      // see kernel.Team.Native
 }
 
 // Multipliers lists those of all precisions of the processor, with the kernels of an

@@ -52,6 +52,10 @@ const (
 	PrecisionAMX = "bf16-amx"
 )
 
+// Bfloat16 reports whether a precision is one of bfloat16, PrecisionBF16 or PrecisionAMX. These
+// train on the processor only, and have the same bits on every processor.
+func Bfloat16(precision string) bool { return precision == PrecisionBF16 || precision == PrecisionAMX }
+
 // Recipe holds the settings that say how each network is trained and evaluated.
 type Recipe struct {
 	// Epochs is the length of a training, at least 1.
@@ -86,7 +90,8 @@ type Recipe struct {
 	// average in place of the weights. A value below 1 is a fraction of the training; a value from
 	// 1 on is a number of steps. With 0 there is no average.
 	WeightAverage float64 `toml:"weight_average" json:"weight_average,omitempty"`
-	// Precision is PrecisionF32, PrecisionTF32 or PrecisionBF16. Normalize changes PrecisionF32 to "".
+	// Precision is PrecisionF32, PrecisionTF32, PrecisionBF16 or PrecisionAMX. Normalize changes
+	// PrecisionF32 to "".
 	Precision string `toml:"precision" json:"precision,omitempty"`
 	// EvaluateEvery evaluates every so many epochs, at least 1. The last epoch is always evaluated.
 	EvaluateEvery int `toml:"evaluate_every" json:"evaluate_every"`
@@ -97,13 +102,13 @@ func (r Recipe) Evaluates(epoch int) bool { return epoch%r.EvaluateEvery == 0 ||
 
 // Arithmetic names the arithmetic of trainings by the recipe: an Attempt.ISA like "cuda sm_90 tf32".
 // The argument names that of the same devices with PrecisionF32, of several separated by ", ".
-// PrecisionBF16 has one name, because it has the same bits on every processor.
+// PrecisionBF16 and PrecisionAMX have one name each, because they have the same bits on every processor.
 func (r Recipe) Arithmetic(isa string) string {
 	switch {
 	case r.Precision == "" || isa == "":
 		return isa
-	case r.Precision == PrecisionBF16:
-		return PrecisionBF16
+	case Bfloat16(r.Precision):
+		return r.Precision
 	}
 	ending := " " + r.Precision
 	return strings.ReplaceAll(isa, ", ", ending+", ") + ending
@@ -128,7 +133,7 @@ func (r *Recipe) normalize(c *checker) {
 	oneOf("weight_decay_on", &r.WeightDecayOn, DecayAll)
 	oneOf("schedule", &r.Schedule, ScheduleLinear, ScheduleCosine)
 	oneOf("bn_statistics", &r.BNStatistics, BNPrecise)
-	oneOf("precision", &r.Precision, PrecisionTF32, PrecisionBF16)
+	oneOf("precision", &r.Precision, PrecisionTF32, PrecisionBF16, PrecisionAMX)
 	if r.Schedule != "" {
 		isDefault := slices.Equal(r.Drops, Default().Drops) // of a study that does not name them
 		c.check(len(r.Drops) == 0 || isDefault,

@@ -244,6 +244,7 @@ func TestRunner(t *testing.T) {
 		for _, c := range []struct{ precision, isa, want string }{
 			{search.PrecisionTF32, "cuda sm_80, cuda sm_90", "cuda sm_80 tf32, cuda sm_90 tf32"},
 			{search.PrecisionBF16, "avx512", "bf16"}, {search.PrecisionBF16, "portable", "bf16"},
+			{search.PrecisionAMX, "avx512", "bf16-amx"}, {search.PrecisionAMX, "portable", "bf16-amx"},
 		} {
 			s, trials := study(t)
 			s.Precision = c.precision

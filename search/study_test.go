@@ -306,7 +306,7 @@ var wrongSettings = map[string]func(*search.Study){
 		*s = folderStudy(32)
 		s.Augment, s.ResizeMax = search.AugmentNone, 50
 	},
-	`precision "fp8": want "f32", "tf32" or "bf16"`: func(s *search.Study) { s.Precision = "fp8" },
+	`precision "fp8": want "f32", "tf32", "bf16" or "bf16-amx"`: func(s *search.Study) { s.Precision = "fp8" },
 	`drops [0.3]: only schedule "step" has them: set it too`: func(s *search.Study) {
 		s.Schedule, s.Drops = search.ScheduleLinear, []float64{0.3}
 	},

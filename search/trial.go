@@ -163,7 +163,8 @@ type Attempt struct {
 	GoVersion string
 	CPU       string // the name of the model
 	// ISA is the arithmetic, on which the bits of the results depend: "avx512", "avx2", "portable",
-	// "bf16" or "cuda sm_90 (ptxas 11.8)". A run on several kinds of devices lists all of them, separated by ", ".
+	// "bf16", "bf16-amx" or "cuda sm_90 (ptxas 11.8)". A run on several kinds of devices lists all of
+	// them, separated by ", ".
 	ISA    string
 	Device string // "cpu", or the names of the run's GPUs, separated by ", "
 	Host   string

@@ -25,12 +25,12 @@ import (
 // statistics; and, if precise statistics are measured, "precise/" + name of each,
 // as of the last evaluation. Seed and epoch are the position of the random
 // numbers. Each arithmetic has bits of its own, so a training must not change it
-// half-way: its number is that of an instruction set, bf16Number, or a cudaCode.
+// half-way: its number is that of an instruction set, one of bfloat16Numbers, or a cudaCode.
 const checkpointMagic = "igcckpt1"
 
-// bf16Number is the arithmetic of search.PrecisionBF16, which has the same bits with every
-// instruction set.
-const bf16Number = 16
+// bfloat16Numbers are the arithmetics of the precisions of search.Bfloat16, which have the same
+// bits with every instruction set.
+var bfloat16Numbers = map[string]uint32{search.PrecisionBF16: 16, search.PrecisionAMX: 17}
 
 // cudaCode is the arithmetic of a GPU: the device that its machine code is for, and the
 // compiler of that code.
@@ -79,8 +79,8 @@ func numberOf(arithmetic string) uint32 {
 			return uint32(i)
 		}
 	}
-	if arithmetic == search.PrecisionBF16 {
-		return bf16Number
+	if n, ok := bfloat16Numbers[arithmetic]; ok {
+		return n
 	}
 	var c cudaCode
 	var compiler string
@@ -98,8 +98,10 @@ func arithmeticOf(number uint32) string {
 	if number <= uint32(kernel.AVX512) {
 		return kernel.ISA(number).String()
 	}
-	if number == bf16Number {
-		return search.PrecisionBF16
+	for name, n := range bfloat16Numbers {
+		if n == number {
+			return name
+		}
 	}
 	c := cudaCode{sm: uint8(number), driver: number&cudaDriver != 0, major: uint8(number >> 16), minor: uint8(number >> 24),
 		tf32: number&cudaTF32 != 0}

@@ -42,7 +42,7 @@ func (p processor) Arithmetic() string {
 }
 
 func (p processor) Has(precision string) bool {
-	return precision == "" || precision == search.PrecisionBF16
+	return precision == "" || search.Bfloat16(precision)
 }
 
 func (p processor) Start(net space.Network, n int, set *dataset.Set, r Recipe) (Engine, error) {
@@ -67,6 +67,46 @@ func ISA() (string, error) {
 		return "", err
 	}
 	return isa.String(), nil
+}
+
+// Multiplier is what multiplies on the processor in a precision.
+type Multiplier struct {
+	Precision   string `json:"precision"`   // of a search.Recipe, with search.PrecisionF32 for float32
+	Instruction string `json:"instruction"` // see Instruction
+	Native      bool   `json:"native"`      // see kernel.Team.Native
+}
+
+// Multipliers lists those of all precisions of the processor, with the kernels of an
+// instruction set.
+func Multipliers(isa kernel.ISA) (list []Multiplier, err error) {
+	var a kernel.Arena
+	defer a.Free()
+	team, err := kernel.NewTeam(&a, isa, 1, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer team.Close()
+	for p := kernel.F32; p <= kernel.AMX; p++ {
+		list = append(list, Multiplier{p.String(), Instruction(team, p), team.Native(p)})
+	}
+	return list, nil
+}
+
+// Instruction says what multiplies when a team computes in a precision, like
+// "vfmadd, avx512" or "vdpbf16ps".
+func Instruction(t *kernel.Team, p kernel.Precision) string {
+	own := [...]string{kernel.BF16: "vdpbf16ps", kernel.AMX: "tdpbf16ps"}[p]
+	if own != "" && t.Native(p) {
+		return own
+	}
+	name := t.ISA().String() // whose compiler chooses, if it is portable
+	if t.ISA() != kernel.Portable {
+		name = "vfmadd, " + name
+	}
+	if own != "" {
+		name += fmt.Sprintf(" (%s emulated)", own)
+	}
+	return name
 }
 
 // CPU returns the model name of the processor, or its architecture if the
@@ -116,7 +156,7 @@ type PrecisionError struct {
 
 func (e PrecisionError) Error() string {
 	needs := "a GPU of compute capability 8.0 or later"
-	if e.Precision == search.PrecisionBF16 {
+	if search.Bfloat16(e.Precision) {
 		needs = "the CPU"
 	}
 	return fmt.Sprintf("precision %q needs %s, this run has %s", e.Precision, needs, e.Devices)

@@ -15,6 +15,7 @@ import (
 	"igcsearch/space"
 	"igcsearch/trainer/dataset"
 	"igcsearch/trainer/graph"
+	"igcsearch/trainer/kernel"
 )
 
 // remote is the processor's engine behind a memory of its own, as a GPU's is.
@@ -308,14 +309,14 @@ func TestAnErrorNamesTheStep(t *testing.T) {
 }
 
 func TestACheckpointOfAnotherDeviceIsRefused(t *testing.T) {
-	for number, name := range map[uint32]string{0: "portable", 1: "avx2", 2: "avx512", 16: "bf16",
+	for number, name := range map[uint32]string{0: "portable", 1: "avx2", 2: "avx512", 16: "bf16", 17: "bf16-amx",
 		0x08_0b_01_5a: "cuda sm_90 (ptxas 11.8)", 0x08_0b_05_5a: "cuda sm_90 (ptxas 11.8) tf32", 0x04_0c_03_4b: "cuda sm_75 (driver 12.4)",
 		0x00_0d_03_78: "cuda sm_120 (driver 13.0)"} {
 		if arithmeticOf(number) != name || numberOf(name) != number {
 			t.Errorf("%#x is %q, %q is %#x", number, arithmeticOf(number), name, numberOf(name))
 		}
 	}
-	for _, number := range []uint32{3, 17, 0xff, 0x100, 0x15a, 0x200, 0x400, 0x402, 0x08_0b_09_5a, 0x08_0b_00_5a, 1 << 31} {
+	for _, number := range []uint32{3, 15, 18, 0xff, 0x100, 0x15a, 0x200, 0x400, 0x402, 0x08_0b_09_5a, 0x08_0b_00_5a, 1 << 31} {
 		if name := arithmeticOf(number); name != "" {
 			t.Errorf("%#x is %q", number, name)
 		}
@@ -353,13 +354,46 @@ func TestAPrecisionThatNoDeviceHasIsRefused(t *testing.T) {
 			t.Errorf("float32: %v", err)
 		}
 	}
-	job.Study.Precision = search.PrecisionBF16
-	want := `precision "bf16" needs the CPU, this run has cuda sm_70`
-	if err := onDevices(newFakeGPU("cuda sm_70", 1)).Check(job.Study); err == nil || err.Error() != want {
-		t.Errorf("error %v, want %s", err, want)
+	for _, precision := range []string{search.PrecisionBF16, search.PrecisionAMX} {
+		job.Study.Precision = precision
+		want := fmt.Sprintf("precision %q needs the CPU, this run has cuda sm_70", precision)
+		if err := onDevices(newFakeGPU("cuda sm_70", 1)).Check(job.Study); err == nil || err.Error() != want {
+			t.Errorf("error %v, want %s", err, want)
+		}
+		if err := New(Options{}).Check(job.Study); err != nil {
+			t.Errorf("%s on the processor: %v", precision, err)
+		}
 	}
-	if err := New(Options{}).Check(job.Study); err != nil {
-		t.Errorf("bfloat16 on the processor: %v", err)
+}
+
+func TestInstruction(t *testing.T) {
+	for _, isa := range kernel.Available() {
+		var a kernel.Arena
+		defer a.Free()
+		team, err := kernel.NewTeam(&a, isa, 1, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer team.Close()
+		multiplies := map[kernel.ISA]string{kernel.Portable: "portable", kernel.AVX2: "vfmadd, avx2",
+			kernel.AVX512: "vfmadd, avx512"}[isa]
+		want := []Multiplier{{search.PrecisionF32, multiplies, true}, {search.PrecisionBF16, "vdpbf16ps", true},
+			{search.PrecisionAMX, "tdpbf16ps", true}}
+		emulated := []string{multiplies, multiplies + " (vdpbf16ps emulated)", multiplies + " (tdpbf16ps emulated)"}
+		for p := kernel.BF16; p <= kernel.AMX; p++ {
+			if !team.Native(p) {
+				want[p].Instruction, want[p].Native = emulated[p], false
+			}
+		}
+		if got, err := Multipliers(isa); err != nil || !slices.Equal(got, want) {
+			t.Errorf("%v: got %+v, %v, want %+v", isa, got, err, want)
+		}
+		team.Emulate()
+		for p, want := range emulated {
+			if got := Instruction(team, kernel.Precision(p)); got != want {
+				t.Errorf("%v, emulated: got %q, want %q", isa, got, want)
+			}
+		}
 	}
 }
 
@@ -373,6 +407,11 @@ func TestPrecisionIsPartOfTheArithmetic(t *testing.T) {
 	gpu.Device.(*fakeGPU).tf32 = true
 	err := onDevices(gpu).Train(t.Context(), job, &listener{})
 	if want := (ArithmeticError{Made: sm90, Ours: sm90 + " tf32"}); !errors.Is(err, want) {
+		t.Errorf("error %v, want %v", err, want)
+	}
+	job.Study.Precision, job.From.State = search.PrecisionAMX, header("bf16", job, 1)
+	err = New(Options{}).Train(t.Context(), job, &listener{})
+	if want := (ArithmeticError{Made: "bf16", Ours: "bf16-amx"}); !errors.Is(err, want) {
 		t.Errorf("error %v, want %v", err, want)
 	}
 }

@@ -17,7 +17,7 @@ type Engine interface {
 	// are those of the last Pull.
 	Model() *graph.Model
 	// Arithmetic names the arithmetic that decides the bits of the results:
-	// "avx512", "bf16", "cuda sm_90 (ptxas 11.8)".
+	// "avx512", "bf16", "bf16-amx", "cuda sm_90 (ptxas 11.8)".
 	Arithmetic() string
 	// Train trains on the pictures of order, batch by batch. len(order) is a
 	// multiple of the batch, and rates[k] are those of step k. Train calls done

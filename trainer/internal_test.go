@@ -176,7 +176,7 @@ func TestACheckpointOfAnotherInstructionSetIsRefused(t *testing.T) {
 	}
 	net := space.Figure3(space.Pair{L: 2, M: 1}, 1, space.Shape{C: 3, H: 1, W: 1}, 2)
 	j := search.Job{Key: search.Key{System: space.PairSystem(space.Pair{L: 2, M: 1})}}
-	for _, precision := range []string{"", search.PrecisionBF16} {
+	for _, precision := range []string{"", search.PrecisionBF16, search.PrecisionAMX} {
 		var engines [2]Engine
 		for i := range engines {
 			r := Recipe{Precision: precision}
@@ -202,8 +202,8 @@ func TestACheckpointOfAnotherInstructionSetIsRefused(t *testing.T) {
 		if precision == "" && !errors.Is(err, want) {
 			t.Errorf("got %v, want %v", err, want)
 		}
-		if precision == search.PrecisionBF16 && err != nil {
-			t.Errorf("in bfloat16, whose bits are the same: %v", err)
+		if precision != "" && err != nil {
+			t.Errorf("in %s, whose bits are the same: %v", precision, err)
 		}
 	}
 }

@@ -41,8 +41,11 @@ func recipe(s search.Study, seed int) Recipe {
 // thread.
 func (r Recipe) GraphOptions() graph.Options {
 	o := graph.Options{Threads: 1, DecayAll: r.DecayAll, Average: r.Average, Precise: r.Precise}
-	if r.Precision == search.PrecisionBF16 {
+	switch r.Precision {
+	case search.PrecisionBF16:
 		o.Precision = kernel.BF16
+	case search.PrecisionAMX:
+		o.Precision = kernel.AMX
 	}
 	return o
 }

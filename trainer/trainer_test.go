@@ -106,11 +106,13 @@ func TestTrainReportsEveryEpoch(t *testing.T) {
 func TestAResultIsAPureFunctionOfTheJob(t *testing.T) {
 	t.Run("by the paper's protocol", func(t *testing.T) { testPureFunction(t, tiny(t)) })
 	t.Run("with averages and precise statistics", func(t *testing.T) { testPureFunction(t, short(t)) })
-	t.Run("in bfloat16", func(t *testing.T) {
-		s := short(t)
-		s.Precision = search.PrecisionBF16
-		testPureFunction(t, s)
-	})
+	for _, precision := range []string{search.PrecisionBF16, search.PrecisionAMX} {
+		t.Run("in "+precision, func(t *testing.T) {
+			s := short(t)
+			s.Precision = precision
+			testPureFunction(t, s)
+		})
+	}
 }
 
 func testPureFunction(t *testing.T, s search.Study) {

@@ -70,7 +70,7 @@ func advice(err error) string {
 		return "wait until it ends, or stop it; meanwhile the study can only get more seeds and networks"
 	case errors.Is(err, store.ErrExists):
 		return "give another name, or delete that one: igcsearch delete STUDY"
-	case errors.As(err, &precision) && precision.Precision == search.PrecisionBF16:
+	case errors.As(err, &precision) && search.Bfloat16(precision.Precision):
 		return "give --device cpu, or train with --set precision=f32, whose results are others"
 	case errors.As(err, &precision):
 		return "choose such a GPU by --device, or train with --set precision=f32, whose results are others"

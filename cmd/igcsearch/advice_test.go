@@ -54,6 +54,8 @@ func TestAdvice(t *testing.T) {
 			"choose such a GPU by --device, or train with --set precision=f32, whose results are others"},
 		{trainer.PrecisionError{Precision: "bf16", Devices: "cuda sm_90"},
 			"give --device cpu, or train with --set precision=f32, whose results are others"},
+		{trainer.PrecisionError{Precision: "bf16-amx", Devices: "cuda sm_90"},
+			"give --device cpu, or train with --set precision=f32, whose results are others"},
 		{database(store.Other), ""},
 		{database(store.NoFolder), "create it, or give another --db"},
 		{database(store.Missing), "give its path with --db, or create it with: igcsearch run STUDY"},

@@ -84,16 +84,19 @@ func (p *benchPairs) Set(s string) error {
 // benchPrecisions are values of the setting of studies, each once.
 type benchPrecisions []string
 
+// knownPrecisions are those that bench measures.
+var knownPrecisions = []string{search.PrecisionF32, search.PrecisionBF16, search.PrecisionAMX, search.PrecisionTF32}
+
 func (p *benchPrecisions) String() string { return strings.Join(*p, ",") }
-func (p *benchPrecisions) Type() string   { return "f32|bf16|tf32|f32,bf16" }
+func (p *benchPrecisions) Type() string   { return "PRECISION,..." }
 func (p *benchPrecisions) Set(s string) error {
 	list := strings.Split(s, ",")
 	for i, text := range list {
 		if slices.Contains(list[:i], text) {
 			return fmt.Errorf("%s twice", text)
 		}
-		if known := []string{search.PrecisionF32, search.PrecisionBF16, search.PrecisionTF32}; !slices.Contains(known, text) {
-			return fmt.Errorf("%q: want %s", text, strings.Join(known, ", "))
+		if !slices.Contains(knownPrecisions, text) {
+			return fmt.Errorf("%q: want %s", text, strings.Join(knownPrecisions, ", "))
 		}
 	}
 	*p = list
@@ -110,8 +113,9 @@ of a copy by the same threads. "bound" is what a step cannot be faster than, eve
 all else were free.
 
 --precision f32,bf16 measures both: half of the steps of the one, half of those of
-the other, and then the other halves. Two more columns compare speed and memory with
-f32. If there are several pairs, the last rows have geometric means of all, of those of
+the other, and then the other halves. It takes any of f32, bf16 and bf16-amx together;
+tf32 is measured alone, on a GPU. Beside f32, two more columns compare speed and memory
+of the others with it. If there are several pairs, the last rows have geometric means of all, of those of
 each study and of those with M = 2, and the lowest and the highest values.
 
 "eval" is the rate of evaluation in units of that of training, "input" the time
@@ -163,6 +167,9 @@ func newBenchCommand() *cobra.Command {
   # all pairs of the paper's Table 1 in float32 and bfloat16, beside PyTorch
   igcsearch bench --pairs fig3a,fig3b --precision f32,bf16 --peer trainer/testdata/torch_step.py
 
+  # on a processor with AMX, both ways to multiply bfloat16
+  igcsearch bench --pairs 40x2,1x23 --precision f32,bf16,bf16-amx
+
   # networks of the paper's tables, their pictures of 32×32, of ResNet 224×224
   igcsearch bench --systems IGC-L24M2-D20,RegConv-W18-D20,ResNet-C64 --batch 16
 
@@ -206,9 +213,10 @@ func newBenchCommand() *cobra.Command {
 	cmd.Flags().StringVarP(&o.output, "output", "o", "", "append each measurement to this `FILE` too, as a line of JSON")
 	addChoice(cmd, &o.format, "format", "how to print the measurements", "table", "markdown", "json")
 	cmd.Flags().Var(&o.precisions, "precision",
-		"the precision of the training, as the setting of a study; several are measured alternately")
-	if err := cmd.RegisterFlagCompletionFunc("precision", cobra.FixedCompletions([]string{search.PrecisionF32,
-		search.PrecisionBF16, search.PrecisionTF32, "f32,bf16"}, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		"the precision of the training, as the setting of a study: f32, bf16, bf16-amx or tf32; "+
+			"several are measured alternately")
+	if err := cmd.RegisterFlagCompletionFunc("precision", cobra.FixedCompletions(append(slices.Clone(knownPrecisions),
+		"f32,bf16", "f32,bf16-amx", "f32,bf16,bf16-amx"), cobra.ShellCompDirectiveNoFileComp)); err != nil {
 		panic(err) // the flag exists: it was added above
 	}
 	addDevice(cmd, &o.device)
@@ -221,6 +229,7 @@ func newBenchCommand() *cobra.Command {
 // check refuses flags that exclude each other, and networks that cannot be
 // measured. changed reports whether a flag was given.
 func (o *benchOptions) check(changed func(flag string) bool) error {
+	bfloat16 := slices.IndexFunc(o.precisions, search.Bfloat16)
 	switch {
 	case changed("peer") && strings.TrimSpace(o.peer) == "":
 		return errors.New("--peer is empty")
@@ -230,8 +239,8 @@ func (o *benchOptions) check(changed func(flag string) bool) error {
 		return errors.New("--scaling has no --peer")
 	case o.has(search.PrecisionTF32) && o.device.String() == "cpu":
 		return fmt.Errorf("--precision %s is of a GPU: give it by --device", search.PrecisionTF32)
-	case o.has(search.PrecisionBF16) && o.device.String() != "cpu":
-		return fmt.Errorf("--precision %s is of the processor: leave --device out", search.PrecisionBF16)
+	case bfloat16 >= 0 && o.device.String() != "cpu":
+		return fmt.Errorf("--precision %s is of the processor: leave --device out", o.precisions[bfloat16])
 	case len(o.precisions) > 1 && o.device.String() != "cpu":
 		return errors.New("a GPU is measured in one --precision")
 	case len(o.precisions) > 1 && o.scaling:

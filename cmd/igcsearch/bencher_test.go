@@ -101,7 +101,7 @@ func TestAGPUsRowHasWhatWasMeasuredBeforeAFailure(t *testing.T) {
 
 // Values worked by hand: the geometric mean of 2 and 8 is 4.
 func TestTheLastRowsOfBench(t *testing.T) {
-	b := bencher{benchOptions: benchOptions{precisions: benchPrecisions{"f32", "bf16"}},
+	b := bencher{benchOptions: benchOptions{precisions: benchPrecisions{"f32", "bf16", "bf16-amx"}},
 		columns: []report.Column{{Header: "L"}, {Header: "M"}}}
 	b.pairs.groups = []benchGroup{{"one", 0, 2}, {"two", 2, 4}}
 	var all []benchValues
@@ -109,11 +109,15 @@ func TestTheLastRowsOfBench(t *testing.T) {
 		b.list = append(b.list, space.PairSystem(p))
 		speed := []float64{2, 8, 4.5, 0.5}[i]
 		all = append(all, benchValues{i, "f32", map[string]float64{"GFLOP/s": speed}},
-			benchValues{i, "bf16", map[string]float64{"GFLOP/s": 2 * speed, "speed to f32": 2}})
+			benchValues{i, "bf16", map[string]float64{"GFLOP/s": 2 * speed, "speed to f32": 2}},
+			benchValues{i, "bf16-amx", map[string]float64{"GFLOP/s": 3 * speed, "speed to f32": 3}})
 	}
-	want := []string{"mean, one f32 4.0 ", "mean, one bf16 8.0 2.00", "mean, two f32 1.5 ", "mean, two bf16 3.0 2.00",
-		"mean, M = 2 f32 6.0 ", "mean, M = 2 bf16 12.0 2.00", "mean f32 2.4 ", "mean bf16 4.9 2.00",
-		"lowest f32 0.5 ", "lowest bf16 1.0 2.00", "highest f32 8.0 ", "highest bf16 16.0 2.00"}
+	want := []string{"mean, one f32 4.0 ", "mean, one bf16 8.0 2.00", "mean, one bf16-amx 12.0 3.00",
+		"mean, two f32 1.5 ", "mean, two bf16 3.0 2.00", "mean, two bf16-amx 4.5 3.00",
+		"mean, M = 2 f32 6.0 ", "mean, M = 2 bf16 12.0 2.00", "mean, M = 2 bf16-amx 18.0 3.00",
+		"mean f32 2.4 ", "mean bf16 4.9 2.00", "mean bf16-amx 7.3 3.00",
+		"lowest f32 0.5 ", "lowest bf16 1.0 2.00", "lowest bf16-amx 1.5 3.00",
+		"highest f32 8.0 ", "highest bf16 16.0 2.00", "highest bf16-amx 24.0 3.00"}
 	for format, label := range map[string]string{"table": "images/s", "markdown": "L"} {
 		b.format = format
 		var got []string

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"igcsearch/cmd/igcsearch/report"
+	"igcsearch/search"
 	"igcsearch/trainer"
 	"igcsearch/trainer/gpu"
 	"igcsearch/trainer/kernel"
@@ -24,7 +25,9 @@ func newDevicesCommand() *cobra.Command {
 		Use:   "devices",
 		Short: "List what this machine can train on",
 		Long: `devices lists the CPU with its instruction sets, the best first, and each GPU by
-the name that --device takes, or says why there is none. The cores of the CPU are
+the name that --device takes, or says why there is none. Below them it says by which
+instructions the CPU multiplies in bfloat16; where these are emulated, a training in
+that precision is slow. The cores of the CPU are
 those that Go may use; the cores of a GPU are its multiprocessors.`,
 		Example: `  igcsearch devices
   igcsearch devices --format json`,
@@ -56,6 +59,10 @@ func runDevices(_ context.Context, o devicesOptions, gpus []gpu.Info, why error,
 	for _, isa := range kernel.Available() {
 		isas = append(isas, isa.String())
 	}
+	multipliers, err := trainer.Multipliers(kernel.Available()[0])
+	if err != nil {
+		return err
+	}
 	cores := runtime.GOMAXPROCS(0)
 	list := []gpuJSON{}
 	for _, g := range gpus {
@@ -72,15 +79,16 @@ func runDevices(_ context.Context, o devicesOptions, gpus []gpu.Info, why error,
 	}
 	if o.format == "json" {
 		type cpuJSON struct {
-			Name  string   `json:"name"`
-			Cores int      `json:"cores"`
-			ISAs  []string `json:"isas"` // the best first
+			Name       string               `json:"name"`
+			Cores      int                  `json:"cores"`
+			ISAs       []string             `json:"isas"` // the best first
+			Precisions []trainer.Multiplier `json:"precisions"`
 		}
 		return report.JSON(stdout, struct {
 			CPU   cpuJSON   `json:"cpu"`
 			GPUs  []gpuJSON `json:"gpus"`
 			NoGPU string    `json:"no_gpu,omitempty"` // why there is none
-		}{cpuJSON{trainer.CPU(), cores, isas}, list, reason})
+		}{cpuJSON{trainer.CPU(), cores, isas, multipliers}, list, reason})
 	}
 	t := report.NewTable("<device", "<name", "<arithmetic", "cores", "memory (GiB)", "free (GiB)", "<driver")
 	t.Add("cpu", trainer.CPU(), strings.Join(isas, " "), strconv.Itoa(cores), "", "", "")
@@ -89,9 +97,15 @@ func runDevices(_ context.Context, o devicesOptions, gpus []gpu.Info, why error,
 		t.Add(g.Device, g.Name, strings.TrimPrefix(g.Arithmetic, "cuda "), strconv.Itoa(g.Multiprocessors),
 			gib(g.MemoryBytes), gib(g.FreeBytes), g.Driver)
 	}
-	if reason != "" {
-		reason = fmt.Sprintf("\n%s\n", reason)
+	var bfloat16 []string
+	for _, m := range multipliers {
+		if search.Bfloat16(m.Precision) {
+			bfloat16 = append(bfloat16, m.Precision+" by "+m.Instruction)
+		}
 	}
-	_, err := fmt.Fprintf(stdout, "%s%s", t, reason)
+	if reason != "" {
+		reason += "\n"
+	}
+	_, err = fmt.Fprintf(stdout, "%s\nbfloat16 on the CPU: %s\n%s", t, strings.Join(bfloat16, "; "), reason)
 	return err
 }

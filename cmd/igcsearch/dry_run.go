@@ -16,6 +16,7 @@ import (
 	"igcsearch/search"
 	"igcsearch/store"
 	"igcsearch/trainer"
+	"igcsearch/trainer/kernel"
 )
 
 // A measurement takes about this long. That of a run delays the run.
@@ -73,9 +74,55 @@ func (p *prepared) noteEstimate(ctx context.Context, show progress.Display, tria
 		return
 	}
 	show.Note(line)
-	if text := e.FewSteps(); text != "" {
+	for _, text := range p.cautions(e) {
 		show.Note(report.Warning(p.study.Name, text))
 	}
+}
+
+// cautions say of the trials that are left what will not train well, and what would be faster.
+func (p *prepared) cautions(e *progress.Estimate) (list []string) {
+	if e.Left == 0 {
+		return nil
+	}
+	if text := e.FewSteps(); text != "" {
+		list = append(list, text)
+	}
+	isa, err := kernel.Detect()
+	if err != nil || p.gpus > 0 { // of which openMachine has told the error
+		return list
+	}
+	here, err := trainer.Multipliers(isa)
+	if err != nil { // the trainings will have it too
+		return list
+	}
+	if text := fasterPrecision(p.study.Precision, isa, here); text != "" {
+		list = append(list, text)
+	}
+	return list
+}
+
+// fasterPrecision says which precision is faster than a study's on a machine with these
+// multipliers. It is "" if the study's is not one of bfloat16, or is the fastest: the last of
+// them that is native.
+func fasterPrecision(precision string, isa kernel.ISA, here []trainer.Multiplier) string {
+	var fastest, ours trainer.Multiplier
+	for _, m := range here {
+		if m.Native {
+			fastest = m
+		}
+		if m.Precision == precision {
+			ours = m
+		}
+	}
+	switch {
+	case !search.Bfloat16(precision) || precision == fastest.Precision:
+		return ""
+	case ours.Native:
+		return fmt.Sprintf("precision %q is several times as fast on this machine as %q, and makes other results",
+			fastest.Precision, precision)
+	}
+	return fmt.Sprintf("precision %q is emulated with %v, which is slow and for checking results; here %q is fast, and "+
+		"makes other results", precision, isa, fastest.Precision)
 }
 
 // dryRun prints what a run would do.
@@ -99,9 +146,7 @@ func dryRun(ctx context.Context, o runOptions, p *prepared, stdout, stderr io.Wr
 	if err != nil {
 		return err
 	}
-	if text := e.FewSteps(); e.Left > 0 && text != "" {
-		report.Warn(stderr, p.study.Name, []string{text})
-	}
+	report.Warn(stderr, p.study.Name, p.cautions(e))
 	text := p.headline(workers) + "\n"
 	if p.change != "" {
 		text += fmt.Sprintf("it would change: %s\n", p.change)

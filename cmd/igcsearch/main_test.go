@@ -383,6 +383,7 @@ func TestKill(t *testing.T) {
 	t.Parallel()
 	t.Run("float32", func(t *testing.T) { testKill(t, "f32", kernel.Available()[:1]) })
 	t.Run("bfloat16", func(t *testing.T) { testKill(t, "bf16", kernel.Available()) })
+	t.Run("bfloat16 by AMX", func(t *testing.T) { testKill(t, "bf16-amx", kernel.Available()) })
 }
 
 func testKill(t *testing.T, precision string, isas []kernel.ISA) {

@@ -63,8 +63,9 @@ stores nothing. A strategy or a budget may make it less.
 
 Off a terminal there is a line for each epoch: the trials that are done, network,
 seed, epoch, training loss, accuracy, seconds, time left. run warns before the start
-of trainings with too few steps for their running statistics, and in the end of those
-that are no better than guessing.`,
+of trainings with too few steps for their running statistics, and of a precision of
+bfloat16 where another is faster, and in the end of trainings that are no better than
+guessing.`,
 		Example: `  igcsearch run quickstart
 
   # how long would it take?

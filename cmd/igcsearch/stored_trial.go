@@ -77,7 +77,7 @@ func (v *storedTrial) able(gpus []gpu.Info) (list []gpu.Info) {
 
 // checkArithmetic refuses to compare a training whose bits differ by its arithmetic.
 func (v *storedTrial) checkArithmetic(ours string) error {
-	if v.job.Study.Precision == search.PrecisionBF16 { // it has the same bits everywhere
+	if search.Bfloat16(v.job.Study.Precision) { // it has the same bits everywhere
 		return nil
 	}
 	isOurs := func(isa string) bool { return slices.Contains(v.isas, isa) }

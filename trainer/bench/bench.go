@@ -12,8 +12,8 @@ import (
 
 	"github.com/sourcegraph/conc/pool"
 
-	"igcsearch/search"
 	"igcsearch/space"
+	"igcsearch/trainer"
 	"igcsearch/trainer/dataset"
 	"igcsearch/trainer/graph"
 	"igcsearch/trainer/kernel"
@@ -45,7 +45,7 @@ type Result struct {
 	Allocations     int           // by Go in all measured steps
 	Threads         int           // that were used
 	ISA             string
-	Instruction     string // that multiplies, like "vfmadd, avx512" or "vdpbf16ps"
+	Instruction     string // that multiplies, see trainer.Instruction
 }
 
 // FlopsPerSecond of the median step.
@@ -65,25 +65,7 @@ func (r Result) Bound() string {
 
 // precision is that of the kernels.
 func (o Options) precision() kernel.Precision {
-	if o.Precision == search.PrecisionBF16 {
-		return kernel.BF16
-	}
-	return kernel.F32
-}
-
-// Instruction says what multiplies when a team computes in a precision.
-func Instruction(t *kernel.Team, p kernel.Precision) string {
-	if p == kernel.BF16 && t.Native(p) {
-		return "vdpbf16ps"
-	}
-	name := t.ISA().String() // whose compiler chooses, if it is portable
-	if t.ISA() != kernel.Portable {
-		name = "vfmadd, " + name
-	}
-	if p == kernel.BF16 {
-		name += " (vdpbf16ps emulated)"
-	}
-	return name
+	return trainer.Recipe{Precision: o.Precision}.GraphOptions().Precision
 }
 
 // plan is Plan, or if it is zero that of Figure 3.
@@ -192,7 +174,7 @@ func newStepper(o Options) (*stepper, error) {
 	}
 	team := m.Team()
 	s.r.Params, s.r.Threads, s.r.ISA = m.Net.Params(), team.Threads(), team.ISA().String()
-	s.r.Instruction = Instruction(team, o.precision())
+	s.r.Instruction = trainer.Instruction(team, o.precision())
 	s.r.Flops, s.r.Bytes = 6*float64(m.Net.MultiplyAdds())*float64(o.Batch), float64(m.StepBytes())
 	return s, nil
 }
@@ -420,7 +402,7 @@ func Scaling(ctx context.Context, o Options) (r ScalingResult, err error) {
 	}
 	return ScalingResult{One: median(rate[0]), Trials: median(rate[1]), Threads: median(rate[2]),
 		TrialsRatio: median(ratio[1]), ThreadsRatio: median(ratio[2]), ArithmeticRatio: median(arithmetic),
-		RowsRatio: median(rows), CopyRatio: median(copies), Instruction: Instruction(all, o.precision())}, nil
+		RowsRatio: median(rows), CopyRatio: median(copies), Instruction: trainer.Instruction(all, o.precision())}, nil
 }
 
 // rowRate is the operations a second of all threads together in the micro-kernels of

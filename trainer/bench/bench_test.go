@@ -9,28 +9,27 @@ import (
 	"igcsearch/search"
 	"igcsearch/space"
 	"igcsearch/trainer/bench"
-	"igcsearch/trainer/kernel"
 )
 
 func TestSteps(t *testing.T) {
 	between := 0
 	o := bench.Options{System: space.PairSystem(space.Pair{L: 2, M: 4}), Batch: 32, Threads: 2, Steps: 4}
-	half := o
-	half.Precision = search.PrecisionBF16
-	results, err := bench.Steps(t.Context(), func() error { between++; return nil }, o, half)
+	half, amx := o, o
+	half.Precision, amx.Precision = search.PrecisionBF16, search.PrecisionAMX
+	results, err := bench.Steps(t.Context(), func() error { between++; return nil }, o, half, amx)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(results) != 2 || between != 1 {
+	if len(results) != 3 || between != 1 {
 		t.Fatalf("%d results, between ran %d times", len(results), between)
 	}
 	// Tensors of 8 channels, but for the pictures of 3: forward conv0 reads 3
 	// and writes 8; a block reads, writes, and keeps its primary output (M = 4);
 	// the pool reads. Backward conv0 reads pictures, z, g; a block reads x, z, g
 	// and its primary output and writes gx, the last one without g but for its
-	// 8·16·2 values. The pictures and these values are float32 in both precisions.
+	// 8·16·2 values. The pictures and these values are float32 in all precisions.
 	pictures, channels := 3+3, 8+6*(3*8)+8+(8+8)+6*(5*8)-8
-	for i, size := range []float64{4, 2} {
+	for i, size := range []float64{4, 2, 2} {
 		r := results[i]
 		// 6 operations × (27·8 + 6·(9·2·16 + 4·4))·1024 + 100·8 multiply–adds a picture.
 		if want := 6.0 * 32 * ((216+6*304)*1024 + 800); r.Flops != want {
@@ -66,34 +65,8 @@ func TestOneStepOfEach(t *testing.T) {
 	}
 }
 
-func TestInstruction(t *testing.T) {
-	for _, isa := range kernel.Available() {
-		var a kernel.Arena
-		defer a.Free()
-		team, err := kernel.NewTeam(&a, isa, 1, kernel.Lanes)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer team.Close()
-		multiplies := map[kernel.ISA]string{kernel.Portable: "portable", kernel.AVX2: "vfmadd, avx2",
-			kernel.AVX512: "vfmadd, avx512"}[isa]
-		if got := bench.Instruction(team, kernel.F32); got != multiplies {
-			t.Errorf("%v: %q, want %q", isa, got, multiplies)
-		}
-		if team.Native(kernel.BF16) {
-			if got := bench.Instruction(team, kernel.BF16); got != "vdpbf16ps" {
-				t.Errorf("%v: %q", isa, got)
-			}
-		}
-		team.Emulate()
-		if got, want := bench.Instruction(team, kernel.BF16), multiplies+" (vdpbf16ps emulated)"; got != want {
-			t.Errorf("%v: %q, want %q", isa, got, want)
-		}
-	}
-}
-
 func TestScaling(t *testing.T) {
-	for _, precision := range []string{"", search.PrecisionBF16} {
+	for _, precision := range []string{"", search.PrecisionBF16, search.PrecisionAMX} {
 		r, err := bench.Scaling(t.Context(), bench.Options{System: space.PairSystem(space.Pair{L: 2, M: 1}),
 			Batch: 32, Threads: 2, Steps: 2, Precision: precision})
 		if err != nil {
@@ -128,7 +101,7 @@ func TestANetworkTooLargeIsAnErrorThatSaysSo(t *testing.T) {
 }
 
 func BenchmarkStep(b *testing.B) {
-	for _, precision := range []string{search.PrecisionF32, search.PrecisionBF16} {
+	for _, precision := range []string{search.PrecisionF32, search.PrecisionBF16, search.PrecisionAMX} {
 		for _, p := range []space.Pair{{L: 64, M: 1}, {L: 40, M: 2}, {L: 12, M: 6}, {L: 1, M: 23}} {
 			b.Run(fmt.Sprintf("%s/%v", precision, p), func(b *testing.B) {
 				r, err := bench.Steps(b.Context(), nil, bench.Options{System: space.PairSystem(p), Batch: 16, Threads: 1,

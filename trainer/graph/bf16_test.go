@@ -108,12 +108,22 @@ func bits(losses []float64, grads, tensors []float32) string {
 	return fmt.Sprintf("%016x", h.Sum64())
 }
 
+// bfloat16s are the precisions that store and multiply bfloat16.
+var bfloat16s = []kernel.Precision{kernel.BF16, kernel.AMX}
+
 // TestBF16HasTheSameBitsEverywhere trains each kind of network in bfloat16 with
 // every instruction set of this machine, with and without the instruction that
 // multiplies bfloat16, and on one and three threads. The bits are recorded, so
 // that those of another machine are compared with them.
 func TestBF16HasTheSameBitsEverywhere(t *testing.T) {
-	const path, batch = "testdata/bf16.json", 18 // two blocks, one of them not full
+	for _, p := range bfloat16s {
+		t.Run(p.String(), func(t *testing.T) { testSameBits(t, p, "testdata/"+p.String()+".json") })
+	}
+}
+
+// testSameBits compares the bits of a precision with those in a file.
+func testSameBits(t *testing.T, p kernel.Precision, path string) {
+	const batch = 18 // two blocks, one of them not full
 	recorded := map[string]string{}
 	if text, err := os.ReadFile(path); err != nil && !*update {
 		t.Fatal(err)
@@ -134,8 +144,7 @@ func TestBF16HasTheSameBitsEverywhere(t *testing.T) {
 				all = append(all, how{isa, 3, true})
 			}
 			for _, h := range all {
-				m := network(t, batch, graph.Options{ISA: h.isa, Threads: h.threads, Precision: kernel.BF16, Average: true,
-					Precise: true})
+				m := network(t, batch, graph.Options{ISA: h.isa, Threads: h.threads, Precision: p, Average: true, Precise: true})
 				if h.emulate {
 					m.Team().Emulate()
 				}
@@ -172,25 +181,27 @@ func TestBF16IsNearFloat32(t *testing.T) {
 	}
 	for name, network := range bf16Networks() {
 		t.Run(name, func(t *testing.T) {
-			var losses [2][]float64
-			var grads [2][]float32
-			for i, p := range []kernel.Precision{kernel.F32, kernel.BF16} {
+			train := func(p kernel.Precision) ([]float64, []float32) {
 				m := network(t, batch, graph.Options{ISA: isa, Threads: 1, Precision: p, Precise: true})
-				losses[i], grads[i] = stepAndEvaluate(t, m, batch)
+				return stepAndEvaluate(t, m, batch)
 			}
-			for s, want := range losses[0] {
-				if got := losses[1][s]; !(math.Abs(got-want) <= 0.01*want) {
-					t.Errorf("loss %d is %.4f, in float32 %.4f", s, got, want)
+			losses, grads := train(kernel.F32)
+			for _, p := range bfloat16s {
+				gotLosses, gotGrads := train(p)
+				for s, want := range losses {
+					if got := gotLosses[s]; !(math.Abs(got-want) <= 0.01*want) {
+						t.Errorf("%v: loss %d is %.4f, in float32 %.4f", p, s, got, want)
+					}
 				}
-			}
-			var dot, a, b float64
-			for i, x := range grads[0] {
-				y := float64(grads[1][i])
-				dot, a, b = dot+float64(x)*y, a+float64(x)*float64(x), b+y*y
-			}
-			if cosine := dot / math.Sqrt(a*b); !(cosine > 0.9) || !(math.Abs(b/a-1) < 0.15) {
-				t.Errorf("the gradients have the cosine %.4f, and lengths %.4g and in float32 %.4g", cosine, math.Sqrt(b),
-					math.Sqrt(a))
+				var dot, a, b float64
+				for i, x := range grads {
+					y := float64(gotGrads[i])
+					dot, a, b = dot+float64(x)*y, a+float64(x)*float64(x), b+y*y
+				}
+				if cosine := dot / math.Sqrt(a*b); !(cosine > 0.9) || !(math.Abs(b/a-1) < 0.15) {
+					t.Errorf("%v: the gradients have the cosine %.4f, and lengths %.4g and in float32 %.4g", p, cosine,
+						math.Sqrt(b), math.Sqrt(a))
+				}
 			}
 		})
 	}
@@ -199,21 +210,25 @@ func TestBF16IsNearFloat32(t *testing.T) {
 // TestBF16HalvesTheMemory of activations and of their gradients: all that a step reads
 // and writes but the pictures.
 func TestBF16HalvesTheMemory(t *testing.T) {
-	var bytes [2]int
-	for i, p := range []kernel.Precision{kernel.F32, kernel.BF16} {
+	bytes := map[kernel.Precision]int{}
+	for _, p := range append([]kernel.Precision{kernel.F32}, bfloat16s...) {
 		m := newModel(t, space.Pair{L: 4, M: 4}, 2, 8, networkClasses, 16, graph.Options{Threads: 1, Precision: p})
-		bytes[i] = m.StepBytes() - 2*4*16*3*8*8 // the first convolution reads the pictures in both directions
-		bytes[i] -= 4 * 16 * 16                 // the last one reads the gradient of the pool
+		bytes[p] = m.StepBytes() - 2*4*16*3*8*8 // the first convolution reads the pictures in both directions
+		bytes[p] -= 4 * 16 * 16                 // the last one reads the gradient of the pool
 	}
-	if bytes[1]*2 != bytes[0] {
-		t.Errorf("%d bytes, in float32 %d", bytes[1], bytes[0])
+	for _, p := range bfloat16s {
+		if bytes[p]*2 != bytes[kernel.F32] {
+			t.Errorf("%v: %d bytes, in float32 %d", p, bytes[p], bytes[kernel.F32])
+		}
 	}
 }
 
 func TestTheTapeHasNoBF16(t *testing.T) {
 	net := space.Figure3(space.Pair{L: 2, M: 2}, 1, space.Shape{C: 3, H: 4, W: 4}, 3)
-	_, err := graph.New(net, 1, graph.Options{Threads: 1, Executor: graph.Tape, Precision: kernel.BF16})
-	if err == nil || !strings.Contains(err.Error(), "in float32, and not in bf16") {
-		t.Errorf("error %v", err)
+	for _, p := range bfloat16s {
+		_, err := graph.New(net, 1, graph.Options{Threads: 1, Executor: graph.Tape, Precision: p})
+		if err == nil || !strings.HasSuffix(err.Error(), "in float32, and not in "+p.String()) {
+			t.Errorf("error %v", err)
+		}
 	}
 }

@@ -71,9 +71,9 @@ func TestBF16AgreesWithPyTorch(t *testing.T) {
 	if err := json.Unmarshal(text, &recorded); err != nil {
 		t.Fatal(err)
 	}
-	train := func(t *testing.T, n bf16Recorded) (r bf16Run) {
+	train := func(t *testing.T, n bf16Recorded, p kernel.Precision) (r bf16Run) {
 		m := newModel(t, space.Pair{L: n.L, M: n.M}, blocks, side, classes, batch,
-			graph.Options{ISA: kernel.Available()[0], Threads: 2, DecayAll: true, Precision: kernel.BF16})
+			graph.Options{ISA: kernel.Available()[0], Threads: 2, DecayAll: true, Precision: p})
 		fill(m, n.Order)
 		flat := func(of func(graph.Param) []float32) (all []float64) {
 			for _, name := range n.Order {
@@ -107,22 +107,24 @@ func TestBF16AgreesWithPyTorch(t *testing.T) {
 		}
 	}
 	for _, n := range recorded.Networks {
-		t.Run(fmt.Sprintf("L%dM%d", n.L, n.M), func(t *testing.T) {
-			got, rules, autocast, float := train(t, n), n.Runs.Rules, n.Runs.Autocast, n.Runs.Float32
-			atMost(t, "first logits and the rules", distance(got.FirstLogits, rules.FirstLogits), 5e-5)
-			atMost(t, "first gradients and the rules", distance(got.FirstGradients, rules.FirstGradients), 5e-5)
-			atMost(t, "losses and the rules", distance(got.Losses, rules.Losses), 1e-4)
-			atMost(t, "last logits and the rules", distance(got.LastLogits, rules.LastLogits), 1e-2)
-			atMost(t, "weights and the rules", distance(got.Weights, rules.Weights), distance(float.Weights, rules.Weights)/2)
-			var gradients, weights float64 // PyTorch's distance from itself
-			for _, d := range n.Distances {
-				gradients, weights = max(gradients, d.FirstGradients), max(weights, d.Weights)
-			}
-			atMost(t, "first gradients and autocast", distance(got.FirstGradients, autocast.FirstGradients),
-				min(1.5*gradients, distance(float.FirstGradients, autocast.FirstGradients)))
-			atMost(t, "weights and autocast", distance(got.Weights, autocast.Weights),
-				min(1.5*weights, distance(float.Weights, autocast.Weights)))
-		})
+		for _, p := range bfloat16s {
+			t.Run(fmt.Sprintf("L%dM%d/%v", n.L, n.M, p), func(t *testing.T) {
+				got, rules, autocast, float := train(t, n, p), n.Runs.Rules, n.Runs.Autocast, n.Runs.Float32
+				atMost(t, "first logits and the rules", distance(got.FirstLogits, rules.FirstLogits), 5e-5)
+				atMost(t, "first gradients and the rules", distance(got.FirstGradients, rules.FirstGradients), 5e-5)
+				atMost(t, "losses and the rules", distance(got.Losses, rules.Losses), 1e-4)
+				atMost(t, "last logits and the rules", distance(got.LastLogits, rules.LastLogits), 1e-2)
+				atMost(t, "weights and the rules", distance(got.Weights, rules.Weights), distance(float.Weights, rules.Weights)/2)
+				var gradients, weights float64 // PyTorch's distance from itself
+				for _, d := range n.Distances {
+					gradients, weights = max(gradients, d.FirstGradients), max(weights, d.Weights)
+				}
+				atMost(t, "first gradients and autocast", distance(got.FirstGradients, autocast.FirstGradients),
+					min(1.5*gradients, distance(float.FirstGradients, autocast.FirstGradients)))
+				atMost(t, "weights and autocast", distance(got.Weights, autocast.Weights),
+					min(1.5*weights, distance(float.Weights, autocast.Weights)))
+			})
+		}
 	}
 }
 

@@ -288,6 +288,8 @@ func (r Results) draws() (text string) {
 	switch r.Study.Precision {
 	case search.PrecisionBF16:
 		text += ", trained in bfloat16"
+	case search.PrecisionAMX:
+		text += ", trained in bfloat16 (sums in the order of AMX)"
 	case search.PrecisionTF32:
 		text += ", trained in TensorFloat-32"
 	}

@@ -63,6 +63,9 @@ a list of this setting.`,
 		ValidArgsFunction: completeStudies,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.study = args[0]
+			if cmd.Flags().Changed("against") && o.against == "" {
+				return usageError{errors.New("--against is empty: give it the name of the other study, or leave it out")}
+			}
 			return runAnalyze(cmd.Context(), o, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}

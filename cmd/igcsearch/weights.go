@@ -119,7 +119,7 @@ func runWeights(ctx context.Context, o weightsOptions, stderr io.Writer) error {
 	this := build()
 	model.Origin = interchange.Origin{Study: study.Name, At: string(key.At),
 		Fingerprint: study.Fingerprint(), Seed: key.Seed,
-		Epoch: from.Epoch, Dataset: study.Dataset, Version: this.version, Commit: this.commit}
+		Epoch: from.Epoch, Dataset: study.Dataset, Precision: study.Precision, Version: this.version, Commit: this.commit}
 	if study.NeedsFiles() && o.data == "" {
 		warnings = append(warnings, fmt.Sprintf("%s says no mean and std of the pictures and no names of classes: "+
 			"give the folder of the pictures by --data DIR", o.output))

@@ -191,6 +191,10 @@ func newBenchCommand() *cobra.Command {
 			if o.scaling {
 				return runScaling(cmd.Context(), o, cmd.OutOrStdout(), cmd.ErrOrStderr())
 			}
+			if feeds := bench.Feeds(int(o.batch)); cmd.Flags().Changed("threads") && int(o.threads) > feeds {
+				report.Warn(cmd.ErrOrStderr(), "bench", []string{fmt.Sprintf("a batch of %d has work for %d of %d threads: the "+
+					"others are not used", int(o.batch), feeds, int(o.threads))})
+			}
 			return runBench(cmd.Context(), o, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
@@ -198,7 +202,7 @@ func newBenchCommand() *cobra.Command {
 	cmd.Flags().StringSliceVar(&o.systems, "systems", nil,
 		"measure these `NETWORKS` in place of pairs, like IGC-L24M2-D20")
 	cmd.Flags().Var(&o.batch, "batch", "pictures of one step")
-	cmd.Flags().Var(&o.threads, "threads", "threads of one training")
+	cmd.Flags().Var(&o.threads, "threads", "threads of one training, each of which works on 16 pictures of the batch at a time")
 	cmd.Flags().Var(&o.steps, "steps", "steps to measure")
 	cmd.Flags().BoolVar(&o.scaling, "scaling", false,
 		"measure one trial on one thread, --threads trials at once, and one trial on --threads threads")

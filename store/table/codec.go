@@ -254,7 +254,8 @@ func readJSON(text []byte) (File, error) {
 	case file.Study != s.Name:
 		return File{}, fmt.Errorf("its study is %q, but its settings have the name %q", file.Study, s.Name)
 	}
-	f := File{Study: &s, Precision: cmp.Or(s.Precision, search.PrecisionF32), Fingerprint: s.Fingerprint(), DataSum: s.DataSum, Rows: make([]Row, len(file.Trials))}
+	f := File{Study: &s, Precision: cmp.Or(s.Precision, search.PrecisionF32), Fingerprint: s.Fingerprint(), DataSum: s.DataSum,
+		Rows: make([]Row, len(file.Trials))}
 	var list []column
 	for k, fields := range file.Trials {
 		isLike := func(c column) bool { _, there := fields[c.name]; return there }

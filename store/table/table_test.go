@@ -270,7 +270,8 @@ func TestSpreadsheets(t *testing.T) {
 		"lines end as in DOS": strings.ReplaceAll(text, "\n", "\r\n"),
 	} {
 		f, err := table.Read([]byte(saved))
-		if err != nil || len(f.Rows) != 1 || f.Precision != s.Precision || f.Fingerprint != s.Fingerprint() || f.DataSum != s.DataSum {
+		if err != nil || len(f.Rows) != 1 || f.Precision != s.Precision || f.Fingerprint != s.Fingerprint() ||
+			f.DataSum != s.DataSum {
 			t.Errorf("%s: %+v, %v", name, f, err)
 		}
 	}

@@ -122,6 +122,8 @@ func (d *Design) normalizeKernel(c *checker) {
 	if d.Kernel == 1 && d.Variant == "" && len(d.Systems) == 0 {
 		d.Variant = space.Pointwise
 	}
+	c.check(d.Kernel != 1 || len(d.Systems) == 0,
+		"kernel 1: it has no effect beside systems: give these names with 1×1 kernels, like IGC-L24M2+1x1")
 	c.check(d.Kernel != 1 || d.Variant == space.Pointwise || len(d.Systems) > 0,
 		"kernel 1: the variant %s has kernels of its own: want either", d.Variant)
 	if d.Variant == space.Pointwise && len(d.Systems) == 0 {

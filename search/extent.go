@@ -166,7 +166,7 @@ func (d *Design) join(a, b Design) {
 		d.Pairs = union(a.Pairs, b.Pairs)
 		return
 	}
-	d.Pairs, d.Systems, d.Variant = nil, nil, ""
+	d.Pairs, d.Systems, d.Variant, d.Kernel = nil, nil, "", usualKernel
 	for _, system := range union(a.SystemList(), b.SystemList()) {
 		d.Systems = append(d.Systems, system.String())
 	}

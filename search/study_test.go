@@ -312,6 +312,9 @@ var wrongSettings = map[string]func(*search.Study){
 	},
 	`kernel 4: want 9`:          func(s *search.Study) { s.Kernel = 4 },
 	`kernel 1: the variant 5x5`: func(s *search.Study) { s.Kernel, s.Variant = 1, space.Large },
+	`kernel 1: it has no effect beside systems: give these names with 1×1 kernels, like IGC-L24M2+1x1`: func(s *search.Study) {
+		s.Budget, s.Kernel, s.Systems = 0, 1, []string{"IGC-L24M2"}
+	},
 	`families: no network of Monarch lies within 2.4 % of 4672 parameters of a block; raise tolerance`: func(s *search.Study) {
 		s.Families = []string{"Monarch"}
 	},

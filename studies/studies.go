@@ -132,7 +132,7 @@ func Change(s search.Study, set []string) (search.Study, error) {
 	if s.Budget > 0 && changes("tolerance", "all", "variant", "kernel") {
 		s.Pairs = nil
 	}
-	if (s.StageParams > 0 || s.StageMultiplyAdds > 0) && changes("tolerance", "variant", "stage_top", "depths") {
+	if (s.StageParams > 0 || s.StageMultiplyAdds > 0) && changes("tolerance", "variant", "kernel", "stage_top", "depths") {
 		s.Systems = nil
 	}
 	if len(s.Families) > 0 && changes("families", "per_family", "tolerance", "depths", "blocks", "layout") {
@@ -182,7 +182,9 @@ func overrideAll(s *search.Study, set []string, from string) (keys []string, err
 		}
 	}
 	if has("systems") && !has("pairs") && !has("budget") {
-		s.Pairs, s.Budget, s.Variant = nil, 0, ""
+		if s.Pairs, s.Budget, s.Variant = nil, 0, ""; !has("kernel") {
+			s.Kernel = search.Default().Kernel
+		}
 	}
 	if (has("pairs") || has("budget") || has("families")) && !has("systems") {
 		s.Systems = nil

@@ -330,6 +330,7 @@ func TestChange(t *testing.T) {
 		{families, []string{"per_family=3"}}, {families, []string{"families=IGCV3"}}, {families, []string{"budget=17536"}},
 		{families, []string{"tolerance=5%"}}, {families, []string{"pairs=40x2"}}, {families, []string{"systems=SumFusion"}},
 		{chosen, []string{"families=IGC,IGCV2"}}, {mine, []string{"families=IGC,IGCV2", "budget=4672"}},
+		{staged, []string{"kernel=1"}}, {chosen + "kernel = 1\n", []string{"systems=IGC-L40M2"}},
 		{chosen, []string{"kernel=1"}}, {chosen + "kernel = 1\n", []string{"kernel=9"}},
 		{chosen + "kernel = 1\n", []string{"variant=5x5"}}, {chosen + "variant = '1x1'\n", []string{"budget=1024"}},
 		{chosen, []string{"seeds=9"}}, {chosen, []string{"tolerance=1%", "all=true"}},

@@ -50,7 +50,8 @@ setting. --at learning_rate=0.1 gives the answers above at one value.
 --against OTHER compares two studies of the same pictures, like one in float32 and one
 in bfloat16, by the networks and seeds that both have: the difference of each network
 and of all together, whether the spreads differ, who changes places, and how large a
-difference must be to be found.`,
+difference must be to be found. A value of --at is for each of the two studies that has
+a list of this setting.`,
 		Example: `  igcsearch analyze quickstart
 
   # whether each pair was tuned
@@ -62,6 +63,9 @@ difference must be to be found.`,
 		ValidArgsFunction: completeStudies,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.study = args[0]
+			if cmd.Flags().Changed("against") && o.against == "" {
+				return usageError{errors.New("--against is empty: give it the name of the other study, or leave it out")}
+			}
 			return runAnalyze(cmd.Context(), o, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
@@ -122,18 +126,25 @@ func analyzeAgainst(ctx context.Context, db *store.DB, o analyzeOptions, stdout,
 		if err != nil {
 			return err
 		}
-		if r, err = o.axes.of(r); err != nil {
+		o.split = r.Study.Split
+		both = append(both, r)
+	}
+	if both[0].Study.Name == both[1].Study.Name {
+		return usageError{fmt.Errorf("study %s is given twice", both[0].Study.Name)}
+	}
+	parts, err := o.axes.at.ofLists(both[0].Study, both[1].Study)
+	if err != nil {
+		return err
+	}
+	for i, r := range both {
+		if r, err = (axisFlags{at: parts[i]}).of(r); err != nil {
 			return fmt.Errorf("analyze %s: %w", r.Study.Name, err)
 		}
 		if len(r.Study.Axes) > 0 {
 			return fmt.Errorf("analyze --against: %s has lists of settings, %s: give the value of each by --at", r.Study.Name,
 				lists(r.Study.Axes))
 		}
-		o.split = r.Study.Split
-		both = append(both, r)
-	}
-	if both[0].Study.Name == both[1].Study.Name {
-		return usageError{fmt.Errorf("study %s is given twice", both[0].Study.Name)}
+		both[i] = r
 	}
 	c, err := report.CompareStudies(both[0], both[1])
 	if err != nil {

@@ -136,8 +136,9 @@ Other programs make a step slower. bench measures the network, not the machine, 
 where nothing else runs, and warns where something did.
 
 Each row is written as soon as it is measured, and --output appends it to a file as a
-line of JSON, so that a bench that is ended loses none. The file has a line of one
-training on a GPU alone before it has that of all.
+line of JSON, so that a bench that is ended loses none. One that is ended while a peer
+runs writes the row of our first half of the steps. The file has a line of one training
+on a GPU alone before it has that of all.
 
 --peer compares with another implementation: the command gets the arguments
 --pairs LxM --batch N --threads N, and prints JSON lines with "step_s", the seconds
@@ -197,6 +198,10 @@ func newBenchCommand() *cobra.Command {
 			if o.scaling {
 				return runScaling(cmd.Context(), o, cmd.OutOrStdout(), cmd.ErrOrStderr())
 			}
+			if feeds := bench.Feeds(int(o.batch)); cmd.Flags().Changed("threads") && int(o.threads) > feeds {
+				report.Warn(cmd.ErrOrStderr(), "bench", []string{fmt.Sprintf("a batch of %d has work for %d of %d threads: the "+
+					"others are not used", int(o.batch), feeds, int(o.threads))})
+			}
 			return runBench(cmd.Context(), o, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
@@ -204,7 +209,7 @@ func newBenchCommand() *cobra.Command {
 	cmd.Flags().StringSliceVar(&o.systems, "systems", nil,
 		"measure these `NETWORKS` in place of pairs, like IGC-L24M2-D20")
 	cmd.Flags().Var(&o.batch, "batch", "pictures of one step")
-	cmd.Flags().Var(&o.threads, "threads", "threads of one training")
+	cmd.Flags().Var(&o.threads, "threads", "threads of one training, each of which works on 16 pictures of the batch at a time")
 	cmd.Flags().Var(&o.steps, "steps", "steps to measure")
 	cmd.Flags().BoolVar(&o.scaling, "scaling", false,
 		"measure one trial on one thread, --threads trials at once, and one trial on --threads threads")
@@ -348,8 +353,9 @@ func runBench(ctx context.Context, o benchOptions, stdout, stderr io.Writer) err
 			}
 		}
 		results, err := bench.Steps(ctx, between, options...)
-		if err != nil {
-			return nil, err
+		if err != nil && len(results) > 0 && o.steps > 1 {
+			b.unsaid = append(b.unsaid, fmt.Sprintf("%s: not all of its %d steps are measured: its time is the median of "+
+				"those that are", s.Label(), int(o.steps)))
 		}
 		rows := make([]measured, len(results))
 		for i, r := range results {
@@ -358,7 +364,7 @@ func runBench(ctx context.Context, o benchOptions, stdout, stderr io.Writer) err
 			rows[i] = measured{caption: o.caption(results), line: j, row: b.stepRow(s, j, v, peer)}
 			all = append(all, v)
 		}
-		return rows, nil
+		return rows, err
 	})
 	return b.end(err, b.summary(all))
 }

@@ -20,8 +20,9 @@ func newDataCheckCommand() *cobra.Command {
 		Use:   "check " + strings.Join(sets, "|"),
 		Short: "Read all pictures, and list what is left out",
 		Long: `check reads all pictures of a data set and counts them. Of a folder it lists every
-file that is left out, with the reason. Of the others it compares the files with the
-checksums of the official ones.`,
+file that is left out, with the reason. Of the others it compares checksums with those of
+the official files. Pickles of CIFAR may have been written again: if their own checksum is
+another one, that of the pictures and labels in them counts.`,
 		Example:   `  igcsearch data check folder --data photographs`,
 		ValidArgs: sets,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -47,13 +48,17 @@ func runDataCheck(ctx context.Context, o dataOptions, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	official := "the files are the official ones"
-	if len(set.Unofficial) > 0 {
-		official = "these files are not the official ones: " + strings.Join(set.Unofficial, ", ")
-	}
 	_, err = fmt.Fprintf(stdout, "%s: %d classes, %d training and %d test pictures; %s\n", o.name, len(set.Classes),
-		set.Train.Len(), set.Test.Len(), official)
+		set.Train.Len(), set.Test.Len(), compared(set.Unofficial))
 	return err
+}
+
+// compared says what the checksums of a set tell. The names of the classes have none.
+func compared(unofficial []string) string {
+	if len(unofficial) > 0 {
+		return "the checksums of these files are not the official ones: " + strings.Join(unofficial, ", ")
+	}
+	return "by their checksums all pictures and labels are those of the official files"
 }
 
 // checkFolder lists what is left out also where the folder cannot be used.

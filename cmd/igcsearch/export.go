@@ -41,8 +41,8 @@ pictures were classified right, of how many, and their mean losses (cross-entrop
 nats). csv has the accuracies in percent too, beside the counts. The loss of an
 evaluation is empty, or null in json, if there was none or an older igcsearch stored
 the epoch. An infinite loss is +Inf, or "Infinity" in json.
-The fingerprint of the study and the checksum of its pictures are columns of csv, by
-which import knows what the results are of; json has the settings.
+The precision and the fingerprint of the study and the checksum of its pictures are
+columns of csv, by which import knows what the results are of; json has the settings.
 
 markdown and latex (with the package booktabs) have a row for each network with its
 accuracy (--split), as mean ± standard deviation over n seeds. The best is bold; marks

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -122,6 +123,11 @@ func matched(
 	results, err := table.Match(study, trials, file.Rows)
 	if err == nil {
 		err = table.Compare(study, results, pictures, trainer.LearningRate)
+	}
+	if here := cmp.Or(study.Precision, search.PrecisionF32); err == nil && file.Study == nil && file.Precision != "" &&
+		file.Precision != here {
+		err = fmt.Errorf("its results were trained with precision = %q, but study %s has %q: give --set precision=%s",
+			file.Precision, study.Name, here, file.Precision)
 	}
 	if here := study.Fingerprint(); err == nil && file.Study == nil && file.Fingerprint != "" && file.Fingerprint != here {
 		err = fmt.Errorf("its results were trained with other settings than those of study %s (fingerprint %.8s there, "+

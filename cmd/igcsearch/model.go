@@ -47,7 +47,9 @@ Other families have names likewise:
   IGCV3-W32R6G2     W channels, R·W between two 1×1 convolutions of G partitions;
                     G2x4 is 2 and 4 partitions
   RegNetX-W48G4     W channels, 3×3 with G channels in a partition
-  ShuffleNet-W48G3  W channels, W/4 between two 1×1 convolutions of G partitions`,
+  ShuffleNet-W48G3  W channels, W/4 between two 1×1 convolutions of G partitions
++Ident. is for IGCV2 and Monarch too; the blocks of the last three are residual units
+of their own. A study names all of these networks in its systems.`,
 		Example: `  # Table 2 and 3: 20 layers, 151,834 parameters
   igcsearch model IGC-L24M2 --depth 20
 
@@ -69,8 +71,7 @@ Other families have names likewise:
 			return nil
 		},
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-			return append([]string{"IGC-L4M8", "IGC-L32M26", "IGC-L24M2+Ident.", "RegConv-W16"}, space.Examples()...),
-				cobra.ShellCompDirectiveNoFileComp
+			return networkNames(), cobra.ShellCompDirectiveNoFileComp
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.name = args[0]
@@ -131,4 +132,22 @@ func runModel(_ context.Context, o modelOptions, stdout io.Writer) error {
 		return interchange.WritePyTorch(stdout, n, plan)
 	}
 	return report.Layers{Network: n, Plan: plan}.Print(stdout, o.format)
+}
+
+// networkNames are names of networks to complete: of each family, and what its name can have behind it.
+func networkNames() (list []string) {
+	list = []string{"IGC-L4M8", "IGC-L32M26", "RegConv-W16"}
+	options := []string{"Ident.", "2L", string(space.Bottleneck(2))}
+	for _, v := range space.Variants {
+		options = append(options, string(v))
+	}
+	for _, name := range space.Examples() {
+		list = append(list, name)
+		for _, option := range options {
+			if s, err := space.ParseSystem(name + "+" + option); err == nil && s.String() == name+"+"+option {
+				list = append(list, s.String())
+			}
+		}
+	}
+	return list
 }

@@ -33,6 +33,22 @@ func (p point) of(study search.Study) (search.Point, error) {
 	return points[0], nil
 }
 
+// ofLists returns for each of two studies the values of the settings of which it has a list.
+func (p point) ofLists(a, b search.Study) (parts [2]point, err error) {
+	for _, key := range search.AxisSettings() {
+		x, given := p.Value(key)
+		if given && !a.Axes.Has(key) && !b.Axes.Has(key) {
+			return parts, usageError{fmt.Errorf("--at %s: neither %s nor %s has a list of %s", string(p.Point), a.Name, b.Name, key)}
+		}
+		for i, study := range []search.Study{a, b} {
+			if given && study.Axes.Has(key) {
+				parts[i].Point = parts[i].With(key, x)
+			}
+		}
+	}
+	return parts, nil
+}
+
 // pointsAt returns the points of a study that have some values.
 func pointsAt(study search.Study, part search.Point) (list []search.Point, err error) {
 	for _, p := range study.Axes.Points() {

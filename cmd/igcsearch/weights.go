@@ -18,6 +18,7 @@ import (
 type weightsOptions struct {
 	study, db, data, output string
 	trial                   trialFlags
+	seedAsked               bool // by --seed
 	best                    bool
 }
 
@@ -27,7 +28,7 @@ func newWeightsCommand() *cobra.Command {
 		Use:   "weights STUDY --pair LxM -o FILE",
 		Short: "Write a trained network, for PyTorch and others",
 		Long: `weights writes the parameters and statistics of the last checkpoint of one trial,
-those that its accuracy was measured with. Names and shapes are PyTorch's. Where
+of seed 0 without --seed, those that its accuracy was measured with. Names and shapes are PyTorch's. Where
 the study has weight_average the parameters are averages, and where it has precise
 statistics these are written as running_mean and running_var.
 
@@ -46,7 +47,7 @@ checkpoint_quota of 1 GiB, and the best one of each trial with keep_best = true.
 		Args:              oneStudy,
 		ValidArgsFunction: completeStudies,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			o.study = args[0]
+			o.study, o.seedAsked = args[0], cmd.Flags().Changed("seed")
 			return runWeights(cmd.Context(), o, cmd.ErrOrStderr())
 		},
 	}
@@ -119,7 +120,7 @@ func runWeights(ctx context.Context, o weightsOptions, stderr io.Writer) error {
 	this := build()
 	model.Origin = interchange.Origin{Study: study.Name, At: string(key.At),
 		Fingerprint: study.Fingerprint(), Seed: key.Seed,
-		Epoch: from.Epoch, Dataset: study.Dataset, Version: this.version, Commit: this.commit}
+		Epoch: from.Epoch, Dataset: study.Dataset, Precision: study.Precision, Version: this.version, Commit: this.commit}
 	if study.NeedsFiles() && o.data == "" {
 		warnings = append(warnings, fmt.Sprintf("%s says no mean and std of the pictures and no names of classes: "+
 			"give the folder of the pictures by --data DIR", o.output))
@@ -134,5 +135,11 @@ func runWeights(ctx context.Context, o weightsOptions, stderr io.Writer) error {
 		model.Origin.Classes, model.Origin.Mean, model.Origin.Std = set.Classes, set.Mean[:], set.Std[:]
 	}
 	report.Warn(stderr, study.Name, warnings)
-	return writeFile(o.output, func(w io.Writer) error { return format(model, w) })
+	if err := writeFile(o.output, func(w io.Writer) error { return format(model, w) }); err != nil {
+		return err
+	}
+	if n := len(study.Seeds); n > 1 && !o.seedAsked {
+		fmt.Fprintf(stderr, "%s: %s has the weights of %v, one of %d seeds: --seed says which\n", study.Name, o.output, key, n)
+	}
+	return nil
 }

@@ -39,7 +39,7 @@ type StudyComparison struct {
 	Ratio, Low, High float64
 	// Couples are all couples of networks.
 	Couples []Couple
-	// RankA and RankB are the places of the networks by their mean, from 1.
+	// RankA and RankB are the places of the networks by their mean, from 1. Equal means share a place.
 	RankA, RankB []int
 }
 
@@ -49,12 +49,13 @@ type FTest struct {
 	Numerator, Denominator int
 }
 
-// Couple is a couple of networks, of which X has the better place in study A. InA and InB compare X
-// with Y in each study as Findings.Compare does, and are corrected by Holm for all couples.
+// Couple is a couple of networks, of which X has the better place in study A, or the same. InA and
+// InB compare X with Y in each study as Findings.Compare does, and are corrected by Holm for all
+// couples.
 type Couple struct {
 	X, Y     int
 	InA, InB Comparison
-	// Swapped says that Y has the better place in study B.
+	// Swapped says that X has the better place in study A, and Y in study B.
 	Swapped bool
 	// Neighbours says that Y follows X in study A.
 	Neighbours bool
@@ -147,32 +148,45 @@ func (s *StudyComparison) compareSpreads(degrees int) {
 	s.Low, s.High = s.Ratio/end, s.Ratio*end
 }
 
-// places returns the place of each sample by its mean, from 1. Of equal means the first sample has
-// the better place.
-func places(list []Summary) []int {
+// falling returns the numbers of the samples by falling mean, equal ones in their own order.
+func falling(list []Summary) []int {
 	order := make([]int, len(list))
 	for i := range order {
 		order[i] = i
 	}
-	slices.SortStableFunc(order, func(i, j int) int { return cmp.Compare(list[j].Mean, list[i].Mean) })
-	rank := make([]int, len(order))
-	for place, i := range order {
-		rank[i] = place + 1
+	slices.SortStableFunc(order, func(i, j int) int {
+		if equalMeans(list[i], list[j]) {
+			return 0
+		}
+		return cmp.Compare(list[j].Mean, list[i].Mean)
+	})
+	return order
+}
+
+func equalMeans(a, b Summary) bool { return isNoise(math.Abs(a.Mean-b.Mean), a.Mean) }
+
+// places returns the place of each sample by its mean, from 1. Equal means share the best of their
+// places: 1, 2, 2, 4.
+func places(list []Summary) []int {
+	order, rank := falling(list), make([]int, len(list))
+	for k, i := range order {
+		rank[i] = k + 1
+		if k > 0 && equalMeans(list[order[k-1]], list[i]) {
+			rank[i] = rank[order[k-1]]
+		}
 	}
 	return rank
 }
 
 // compareOrders sets Couples, by rising places of X and Y in study A.
 func (s *StudyComparison) compareOrders(a, b Findings) {
-	order := make([]int, len(s.RankA))
-	for i, place := range s.RankA {
-		order[place-1] = i
-	}
+	order := falling(s.A)
 	var inA, inB []Comparison
 	for at, x := range order {
 		for k, y := range order[at+1:] {
 			inA, inB = append(inA, a.Compare(x, y)), append(inB, b.Compare(x, y))
-			s.Couples = append(s.Couples, Couple{X: x, Y: y, Neighbours: k == 0, Swapped: s.RankB[y] < s.RankB[x]})
+			s.Couples = append(s.Couples, Couple{X: x, Y: y, Neighbours: k == 0,
+				Swapped: s.RankA[x] < s.RankA[y] && s.RankB[y] < s.RankB[x]})
 		}
 	}
 	Correct(inA)

@@ -4,6 +4,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"testing"
 
 	"igcsearch/search/analysis"
@@ -84,6 +85,24 @@ func TestCompareStudies(t *testing.T) {
 		}
 		if second.Swapped || second.Neighbours || third.Swapped || !third.Neighbours {
 			t.Errorf("the others are %+v and %+v", second, third)
+		}
+	})
+	t.Run("gives equal means the same place", func(t *testing.T) {
+		s := analysis.CompareStudies(
+			[]analysis.Sample{sample(9, 2, 60.1, 60.2, 60.3), sample(3, 4, 60.3, 60.1, 60.2), sample(2, 6, 20, 21, 22),
+				sample(1, 9, 70, 71, 72)},
+			[]analysis.Sample{sample(9, 2, 50, 51, 52), sample(3, 4, 60, 61, 62), sample(2, 6, 60, 61, 62),
+				sample(1, 9, 60, 61, 62)})
+		if want := []int{2, 2, 4, 1}; !slices.Equal(s.RankA, want) {
+			t.Errorf("the places are %v, want %v", s.RankA, want)
+		}
+		if want := []int{4, 1, 1, 1}; !slices.Equal(s.RankB, want) {
+			t.Errorf("the places in the other study are %v, want %v", s.RankB, want)
+		}
+		for _, c := range s.Couples { // 9x2 falls behind 2x6; who is level in a study does not change places
+			if want := c.X == 0 && c.Y == 2; c.Swapped != want {
+				t.Errorf("the couple %d and %d changes places: %v", c.X, c.Y, c.Swapped)
+			}
 		}
 	})
 }

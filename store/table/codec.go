@@ -18,8 +18,9 @@ import (
 	"igcsearch/search"
 )
 
-// WriteCSV writes rows of a study as CSV, with the columns of times if asked for. The fingerprint of the study and the
-// checksum of its pictures are columns, because spreadsheets and data frames lose whatever is no cell.
+// WriteCSV writes rows of a study as CSV, with the columns of times if asked for. The precision and the
+// fingerprint of the study and the checksum of its pictures are columns, because spreadsheets and data frames lose
+// whatever is no cell.
 func WriteCSV(w io.Writer, s search.Study, rows iter.Seq[Row], times bool) error {
 	form := networksCSV
 	if s.OfPairs() {
@@ -32,9 +33,9 @@ func WriteCSV(w io.Writer, s search.Study, rows iter.Seq[Row], times bool) error
 	}
 	out := csv.NewWriter(w)
 	out.Write(cells) // out keeps an error until the end
-	fingerprint := s.Fingerprint()
+	precision, fingerprint := cmp.Or(s.Precision, search.PrecisionF32), s.Fingerprint()
 	for r := range rows {
-		r.Fingerprint, r.DataSum = fingerprint, s.DataSum
+		r.Precision, r.Fingerprint, r.DataSum = precision, fingerprint, s.DataSum
 		for i, c := range list {
 			cells[i] = search.Printable(c.text(&r)) // spreadsheets and terminals show it
 		}
@@ -103,9 +104,10 @@ func encode(w io.Writer, indent string, v any) error {
 type File struct {
 	// Study is nil in CSV, which has no settings. Its settings are normalised and have the fingerprint of the file.
 	Study *search.Study
-	// Fingerprint is of the study, and DataSum its checksum of the pictures; "" in a CSV that does not say them.
-	Fingerprint, DataSum string
-	Rows                 []Row // at least one
+	// Precision and Fingerprint are of the study, and DataSum its checksum of the pictures; "" in a CSV that does not
+	// say them.
+	Precision, Fingerprint, DataSum string
+	Rows                            []Row // at least one
 	// Older reports that an older igcsearch wrote the CSV, which did not record the losses of evaluations.
 	Older bool
 }
@@ -183,13 +185,14 @@ func readCSV(text []byte) (File, error) {
 		if err := f.Rows[k].check(); err != nil {
 			return File{}, fmt.Errorf("row %d: %w", k+1, err)
 		}
-		if first, r := f.Rows[0], f.Rows[k]; r.Fingerprint != first.Fingerprint || r.DataSum != first.DataSum {
-			return File{}, fmt.Errorf("row %d: its fingerprint or data_sum is not that of row 1: want the results of one "+
-				"study", k+1)
+		if first, r := f.Rows[0], f.Rows[k]; r.Precision != first.Precision || r.Fingerprint != first.Fingerprint ||
+			r.DataSum != first.DataSum {
+			return File{}, fmt.Errorf("row %d: its precision, fingerprint or data_sum is not that of row 1: want the results "+
+				"of one study", k+1)
 		}
 	}
 	if len(f.Rows) > 0 {
-		f.Fingerprint, f.DataSum = f.Rows[0].Fingerprint, f.Rows[0].DataSum
+		f.Precision, f.Fingerprint, f.DataSum = f.Rows[0].Precision, f.Rows[0].Fingerprint, f.Rows[0].DataSum
 	}
 	return f, nil
 }
@@ -251,7 +254,8 @@ func readJSON(text []byte) (File, error) {
 	case file.Study != s.Name:
 		return File{}, fmt.Errorf("its study is %q, but its settings have the name %q", file.Study, s.Name)
 	}
-	f := File{Study: &s, Fingerprint: s.Fingerprint(), DataSum: s.DataSum, Rows: make([]Row, len(file.Trials))}
+	f := File{Study: &s, Precision: cmp.Or(s.Precision, search.PrecisionF32), Fingerprint: s.Fingerprint(), DataSum: s.DataSum,
+		Rows: make([]Row, len(file.Trials))}
 	var list []column
 	for k, fields := range file.Trials {
 		isLike := func(c column) bool { _, there := fields[c.name]; return there }

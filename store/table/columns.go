@@ -86,6 +86,7 @@ var columns = []column{
 	{name: "train_seconds", in: everywhere, need: onRequest, at: func(r *Row) any { return &r.TrainSeconds }},
 	{name: "eval_seconds", in: everywhere, need: onRequest, at: func(r *Row) any { return &r.EvalSeconds }},
 	// What JSON says once, beside the settings. The cells are the same in all rows.
+	{name: "precision", in: pairsCSV | networksCSV, need: optional, at: func(r *Row) any { return &r.Precision }},
 	{name: "fingerprint", in: pairsCSV | networksCSV, need: optional, at: func(r *Row) any { return &r.Fingerprint }},
 	{name: "data_sum", in: pairsCSV | networksCSV, need: optional, at: func(r *Row) any { return &r.DataSum }},
 }

@@ -32,9 +32,9 @@ type Row struct {
 	Epochs  int // of the whole training
 	Error   string
 	Failure search.Failure // CSV does not have it
-	// Fingerprint is of the study, and DataSum its checksum of the pictures. Only rows of a CSV that was read have
-	// them, and they are "" if the CSV does not say them.
-	Fingerprint, DataSum string
+	// Precision and Fingerprint are of the study, and DataSum its checksum of the pictures. Only rows of a CSV that was
+	// read have them, and they are "" if the CSV does not say them.
+	Precision, Fingerprint, DataSum string
 	// Epoch.Number is 0 before the first epoch.
 	search.Epoch
 }

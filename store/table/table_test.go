@@ -256,6 +256,7 @@ func TestColumns(t *testing.T) {
 func TestSpreadsheets(t *testing.T) {
 	t.Parallel()
 	s := studies(t)[0]
+	s.Precision = search.PrecisionBF16
 	var b bytes.Buffer
 	row := table.NewRow(s, search.Trial{Key: search.Key{System: s.SystemList()[0]}, Status: search.Done, Epochs: 3},
 		search.Epoch{Number: 3, LearningRate: 0.1, TrainLoss: 2.5})
@@ -269,7 +270,8 @@ func TestSpreadsheets(t *testing.T) {
 		"lines end as in DOS": strings.ReplaceAll(text, "\n", "\r\n"),
 	} {
 		f, err := table.Read([]byte(saved))
-		if err != nil || len(f.Rows) != 1 || f.Fingerprint != s.Fingerprint() || f.DataSum != s.DataSum {
+		if err != nil || len(f.Rows) != 1 || f.Precision != s.Precision || f.Fingerprint != s.Fingerprint() ||
+			f.DataSum != s.DataSum {
 			t.Errorf("%s: %+v, %v", name, f, err)
 		}
 	}
@@ -290,7 +292,7 @@ func TestSpreadsheets(t *testing.T) {
 	}
 	others := strings.Replace(strings.SplitAfter(text, "\n")[1], "0a1b", "ffff", 1)
 	if _, err := table.Read([]byte(text + others)); err == nil ||
-		err.Error() != "row 2: its fingerprint or data_sum is not that of row 1: want the results of one study" {
+		err.Error() != "row 2: its precision, fingerprint or data_sum is not that of row 1: want the results of one study" {
 		t.Errorf("two sets of pictures: %v", err)
 	}
 }

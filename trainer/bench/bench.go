@@ -217,15 +217,22 @@ func (s *stepper) rest(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.r.Step, s.r.Input = median(s.times), median(inputs)
-	s.r.ImagesPerSecond = float64(s.Batch) / s.r.Step.Seconds()
+	s.r.Input = median(inputs)
 	s.r.EvalPerSecond = float64(s.Batch) / median(evals).Seconds()
 	return nil
 }
 
+// result is what was measured.
+func (s *stepper) result() Result {
+	s.r.Step = median(s.times)
+	s.r.ImagesPerSecond = float64(s.Batch) / s.r.Step.Seconds()
+	return s.r
+}
+
 // Steps measures the training steps of networks on random pictures, and returns a
 // Result of each. To compare them, it measures half of the steps of each, calls
-// between, if that is not nil, and measures the other halves.
+// between, if that is not nil, and measures the other halves. After an error in between
+// or later it returns with the error what it has measured of all networks.
 func Steps(ctx context.Context, between func() error, networks ...Options) (results []Result, err error) {
 	var all []*stepper
 	defer func() {
@@ -252,19 +259,19 @@ func Steps(ctx context.Context, between func() error, networks ...Options) (resu
 	}
 	each((*stepper).limits)
 	each(func(s *stepper) error { return s.steps(ctx, (s.Steps+1)/2) })
-	if err == nil && between != nil {
+	each(func(s *stepper) error { return s.rest(ctx) }) // no interrupt of between can take it
+	if err != nil {
+		return nil, err
+	}
+	if between != nil {
 		err = between()
 	}
 	each(func(s *stepper) error { return s.steps(ctx, s.Steps/2) })
 	each((*stepper).limits)
-	each(func(s *stepper) error { return s.rest(ctx) })
-	if err != nil {
-		return nil, err
-	}
 	for _, s := range all {
-		results = append(results, s.r)
+		results = append(results, s.result())
 	}
-	return results, nil
+	return results, err
 }
 
 // benchSet is n pictures as the input pipeline reads them.

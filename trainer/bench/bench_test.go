@@ -45,11 +45,18 @@ func TestSteps(t *testing.T) {
 	}
 }
 
+// What was measured before the comparison failed is not lost.
 func TestStepsEndWithTheErrorOfTheComparison(t *testing.T) {
 	broken := errors.New("broken")
-	o := bench.Options{System: space.PairSystem(space.Pair{L: 2, M: 1}), Batch: 16, Threads: 1, Steps: 1}
-	if r, err := bench.Steps(t.Context(), func() error { return broken }, o); err != broken || r != nil {
-		t.Errorf("%v, error %v", r, err)
+	o := bench.Options{System: space.PairSystem(space.Pair{L: 2, M: 1}), Batch: 16, Threads: 1, Steps: 2}
+	r, err := bench.Steps(t.Context(), func() error { return broken }, o, o)
+	if err != broken || len(r) != 2 {
+		t.Fatalf("%v, error %v", r, err)
+	}
+	for _, r := range r {
+		if r.Step <= 0 || r.ImagesPerSecond <= 0 || r.PeakFlops <= 0 || r.EvalPerSecond <= 0 || r.Input <= 0 {
+			t.Errorf("%+v", r)
+		}
 	}
 }
 

@@ -37,6 +37,7 @@ type Origin struct {
 	At                 string // the trial's values of the settings of which the study has lists, "learning_rate=0.05"
 	Seed, Epoch        int    // Epoch is that after which the tensors were taken
 	Dataset            string
+	Precision          string    // of the training, as the setting of a study; "" for float32
 	Classes            []string  // names, by label
 	Mean, Std          []float32 // of each channel of the training pictures, with pixels scaled to 0 … 1
 	Version, Commit    string    // of the program that writes the file
@@ -50,7 +51,7 @@ func (m Model) About() map[string]string {
 		"network": m.Network.Name, "depth": strconv.Itoa(m.Network.Depth), "layout": string(m.Plan.Layout),
 		"input": list([]int{in.C, in.H, in.W}), "batch_norm_eps": strconv.FormatFloat(graph.Epsilon, 'g', -1, 64),
 		"pytorch": Command(m.Network, m.Plan),
-		"study":   o.Study, "at": o.At, "fingerprint": o.Fingerprint, "dataset": o.Dataset,
+		"study":   o.Study, "at": o.At, "fingerprint": o.Fingerprint, "dataset": o.Dataset, "precision": o.Precision,
 		"seed": strconv.Itoa(o.Seed), "epoch": strconv.Itoa(o.Epoch),
 		"version": o.Version, "commit": o.Commit,
 	}

@@ -397,9 +397,9 @@ static void untile(float *dw, const float *sums, const cut *c, long L, long Ci, 
 
 // ---- measurements ----
 
-// tile_probe: rounds of four independent steps.
+// tile_probe: rounds of TILE_STEPS independent steps.
 INLINE void tile_probe(const int hardware, igc_probe *a) {
-	float sums[4 * TILE_FLOATS] __attribute__((aligned(64))) = {0};
+	float sums[TILE_STEPS * TILE_FLOATS] __attribute__((aligned(64))) = {0};
 	unsigned pairs[TILE_FLOATS] __attribute__((aligned(64)));
 	for (int k = 0; k < TILE_FLOATS; k++) pairs[k] = 0x30003000;
 	configure(hardware, 4, 1, 16);
@@ -418,7 +418,7 @@ INLINE void tile_probe(const int hardware, igc_probe *a) {
 			TILE_STEP(2, 4, 5);
 			TILE_STEP(3, 4, 5);
 		} else {
-			for (int k = 0; k < 4; k++) step(sums + k * TILE_FLOATS, (const char *)pairs, 64, (const char *)pairs, 64, 16, 16);
+			for (int k = 0; k < TILE_STEPS; k++) step(sums + k * TILE_FLOATS, (const char *)pairs, 64, (const char *)pairs, 64, 16, 16);
 		}
 	}
 	if (hardware) {
@@ -428,5 +428,5 @@ INLINE void tile_probe(const int hardware, igc_probe *a) {
 		TILE_STORE(3, sums + 3 * TILE_FLOATS, 64);
 		TILE_RELEASE;
 	}
-	for (int k = 0; k < 4; k++) a->result += hsum(LOAD(sums + k * TILE_FLOATS));
+	for (int k = 0; k < TILE_STEPS; k++) a->result += hsum(LOAD(sums + k * TILE_FLOATS));
 }

@@ -9,6 +9,8 @@ enum { MAX_K = 7, MAX_MIXES = 19 };
 
 // A round of the probe of bfloat16 has so many independent multiply-adds of pairs, of 16 pairs each.
 enum { BF16_CHAINS = 16 };
+// One of AMX has so many steps, of tiles of 16 by 16 sums of 16 pairs each.
+enum { TILE_STEPS = 4 };
 
 // What the fields bf16 say of the precision: 0 is float32.
 enum { IGC_BF16 = 1, IGC_AMX = 2 };

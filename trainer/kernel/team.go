@@ -159,11 +159,18 @@ func (t *Team) Multiply(p Precision, d time.Duration) (flops float64) {
 		rounds = max(1, rounds*C.long(n)/C.long(t.threads)) // they take turns
 	}
 	chains := [...]float64{12 * 4, 12 * 8, 16 * 16}[t.isa]
-	if p == BF16 {
+	switch p {
+	case BF16:
 		chains = C.BF16_CHAINS * 32
-		if !t.Native(p) { // pairs take several instructions, which generic code does without registers
-			rounds = max(1, rounds/[...]C.long{50, 10, 4}[t.isa])
+	case AMX:
+		chains = C.TILE_STEPS * 16 * 16 * 32
+		rounds = max(1, rounds/5) // of 16 cycles for each step
+		if !t.Native(p) {
+			rounds = max(1, rounds/5)
 		}
+	}
+	if !t.Native(p) { // pairs take several instructions, which generic code does without registers
+		rounds = max(1, rounds/[...]C.long{50, 10, 4}[t.isa])
 	}
 	seconds := t.probe(func(int) C.igc_probe { return C.igc_probe{rounds: rounds, bf16: p.c()} })
 	return 2 * chains * float64(rounds) * float64(t.threads) / seconds

@@ -73,14 +73,16 @@ func (s Status) Print(stdout io.Writer, format string) error {
 	workers := s.workers()
 	if format == "json" {
 		return JSON(stdout, struct {
-			Study   string        `json:"study"`
-			Title   string        `json:"title"`
-			Dataset string        `json:"dataset"`
-			Curve   string        `json:"curve"` // the split whose accuracy is shown
-			Trials  table.Objects `json:"trials"`
+			Study   string `json:"study"`
+			Title   string `json:"title"`
+			Dataset string `json:"dataset"`
+			// Precision of the trainings; absent if it is f32.
+			Precision string        `json:"precision,omitempty"`
+			Curve     string        `json:"curve"` // the split whose accuracy is shown
+			Trials    table.Objects `json:"trials"`
 			// Workers on other machines; absent if there are none.
 			Workers []workerJSON `json:"workers,omitempty"`
-		}{s.Study.Name, s.Study.Title, s.Study.Dataset, s.Study.Split,
+		}{s.Study.Name, s.Study.Title, s.Study.Dataset, s.Study.Precision, s.Study.Split,
 			table.Objects{Rows: table.LastRows(s.Study, s.Trials)}, workers})
 	}
 	notes := ""
@@ -101,7 +103,11 @@ func (s Status) Print(stdout io.Writer, format string) error {
 	if n := s.Outside; n > 0 {
 		notes += fmt.Sprintf("left out by the settings of the study, but kept: %s\n", Count(n, "trial"))
 	}
-	_, err := fmt.Fprintf(stdout, "%s on %s: %s: %s\n%s\n%s", s.Study.Name, DatasetLabel(s.Study.Dataset),
+	on := DatasetLabel(s.Study.Dataset)
+	if s.Study.Precision != "" {
+		on += ", precision " + s.Study.Precision
+	}
+	_, err := fmt.Fprintf(stdout, "%s on %s: %s: %s\n%s\n%s", s.Study.Name, on,
 		Count(len(s.Trials), "trial"),
 		counts, notes+s.trained(), s.trialTable())
 	if err != nil || len(workers) == 0 {

@@ -627,9 +627,10 @@ INLINE ivec below(ivec v, const int *above) {
 
 // fill: padded rows of a of row h, in the order of the primary partitions: plain
 // (Cx, …) and paired, of which the constants say which are wanted. above is
-// the paired row above, or NULL. The columns of padding are zero and stay so.
-INLINE void fill(const int plains, const int pairs, bf16 *plain, int *paired, const int *above, const igc_conv *a,
-		const bf16_plan *p, long h) {
+// the paired row above, or NULL; twice is where the paired row's second slot is from
+// its first, or 0. The columns of padding are zero and stay so.
+INLINE void fill(const int plains, const int pairs, bf16 *plain, int *paired, const int *above, long twice,
+		const igc_conv *a, const bf16_plan *p, long h) {
 	const long pad = a->KW / 2 * 16, W = a->W;
 	for (long g = 0; g < p->in.groups; g++)
 		for (long i = 0; i < MIN(p->in.in, p->Cx - g * p->in.in); i += 2) {
@@ -660,24 +661,27 @@ INLINE void fill(const int plains, const int pairs, bf16 *plain, int *paired, co
 		second = below(second, up ? up + ((k) + 1) * 16 : 0);                                  \
 	}                                                                                              \
 	if (pairs) ISTORE(w + (k) * 16, first);                                                        \
-	if (pairs && !half) ISTORE(w + ((k) + 1) * 16, second);
+	if (pairs && !half) ISTORE(w + ((k) + 1) * 16, second);                                        \
+	if (pairs && twice) ISTORE(w + twice + (k) * 16, first);                                       \
+	if (pairs && twice && !half) ISTORE(w + twice + ((k) + 1) * 16, second);
 			EACH(W, FILL);
 #undef FILL
 		}
 }
 
-static __attribute__((noinline)) void fill_row(bf16 *plain, int *paired, const int *above, const igc_conv *a,
+static __attribute__((noinline)) void fill_row(bf16 *plain, int *paired, const int *above, long twice, const igc_conv *a,
 		const bf16_plan *p, long h) {
-	if (!paired) fill(1, 0, plain, 0, 0, a, p, h);
-	else if (!plain) fill(0, 1, 0, paired, above, a, p, h);
-	else fill(1, 1, plain, paired, above, a, p, h);
+	if (!paired) fill(1, 0, plain, 0, 0, 0, a, p, h);
+	else if (!plain) fill(0, 1, 0, paired, above, twice, a, p, h);
+	else fill(1, 1, plain, paired, above, twice, a, p, h);
 }
 
 // pair_row: out, paired, from a plain row of C channels in partitions of f. Columns after an
 // odd last one are written as they are. If rows is set, the last of an odd number of
-// channels gets pairs of rows; above is the row above, or NULL. Pairs without channels are zero.
+// channels gets pairs of rows; above is the row above, or NULL; twice as in fill. Pairs without
+// channels are zero.
 static __attribute__((noinline)) void pair_row(int *out, const pairing *t, const bf16 *in, long is, long columns, igc_mix f,
-		long C, int rows, const int *above) {
+		long C, int rows, const int *above, long twice) {
 	for (long g = 0; g < t->groups; g++)
 		for (long k = 0; k < 2 * t->blocks * t->pairs; k += 2) {
 			const long place = g * t->group + pair_place(t, k / 2), q = g * t->in + k;
@@ -698,6 +702,8 @@ static __attribute__((noinline)) void pair_row(int *out, const pairing *t, const
 				}
 				ISTORE(to + p * 16, first);
 				ISTORE(to + p * 16 + 16, second);
+				if (twice) ISTORE(to + twice + p * 16, first);
+				if (twice) ISTORE(to + twice + p * 16 + 16, second);
 			}
 		}
 }
@@ -842,8 +848,8 @@ static void mask_row(bf16 *d, long ds, const bf16 *y, long ys, long C, long W) {
 static void fill_rows(const igc_conv *a, const bf16_plan *plan, bf16 *plain, int pairs, long h) {
 	const bf16_plan p = *plan;
 	const long H = a->H, inside = h >= 0 && h < H;
-	if (inside) fill_row(plain, pairs ? PAROW(h) : 0, PAROW(h - 1), a, &p, h);
-	if (pairs && a->bf16 == IGC_AMX) second_slot(AT(int, p.pa), &p.in, h, !inside);
+	if (inside) fill_row(plain, pairs ? PAROW(h) : 0, PAROW(h - 1), second_slot(&p.in, h), a, &p, h);
+	else if (pairs) clear_slots(AT(int, p.pa), &p.in, h);
 }
 
 // primary_row: row h of y (L*Co, OW, 16) = the primary convolution.
@@ -870,7 +876,7 @@ static void product_of_pairs(const igc_conv *a, const bf16_plan *p, bf16 *z, con
 static void mixed_row(const igc_conv *a, const bf16_plan *p, bf16 *z, const bf16 *in, long is, const unsigned *w, igc_mix f,
 		stream *next) {
 	const pairing t = mix_pairing(a, f, p->zp);
-	pair_row(AT(int, p->pair), &t, in, is, p->OW, f, p->Cz, 0, 0);
+	pair_row(AT(int, p->pair), &t, in, is, p->OW, f, p->Cz, 0, 0, 0);
 	product_of_pairs(a, p, z, w, f, next);
 }
 
@@ -933,7 +939,7 @@ KERNEL(conv_backward, const igc_conv) {
 	const int amx = a->bf16 == IGC_AMX, again = a->mixes && !a->y; // y is computed again
 	// Rows of a single mix are kept for mixgrad_row, one behind the other; of several mixes,
 	// each gradient takes the place of what the next would need.
-	const int most = a->mixes == 1 ? GRAD_ROWS : 1;
+	const int most = a->mixes == 1 ? p.grad_rows : 1;
 	grad_rows kept = {{0}};
 	conv_rows met = {{0}};
 	bf16 *dx = AT(bf16, p.dx), *rest = AT(bf16, p.rest);
@@ -947,7 +953,7 @@ KERNEL(conv_backward, const igc_conv) {
 		if (a->mixes > 1) tile_mixes(AT(unsigned, p.ws), a->ws, a, Cz);
 		tile_mixes(AT(unsigned, p.wst), a->wst, a, Cz);
 		if (a->gx) tile_weights(AT(unsigned, p.wpt), a->wpt, &p.back, L, Co, Ci, KH, KW, S);
-		for (long h = -P; h < 0; h++) second_slot(AT(int, p.pdy), &p.back, h, 1);
+		for (long h = -P; h < 0; h++) clear_slots(AT(int, p.pdy), &p.back, h);
 	} else {
 		if (again) pair_weights(AT(unsigned, p.wp), a->wp, Cz, Ci, KH, KW, p.xrows);
 		if (a->mixes > 1) pair_mixes(AT(unsigned, p.ws), a->ws, a, Cz);
@@ -1026,12 +1032,13 @@ KERNEL(conv_backward, const igc_conv) {
 			if (met.n && !inside) primary_grad(a, &p, &met, &next), met.n = 0;
 			for (long k = 0; k < KH; k++) met.x[met.n][k] = AROW(S * h - P + k);
 			met.dy[met.n++] = dy;
-			if (met.n == GRAD_ROWS || !inside || h + 1 == OH) primary_grad(a, &p, &met, &next), met.n = 0;
+			if (met.n == p.grad_rows || !inside || h + 1 == OH) primary_grad(a, &p, &met, &next), met.n = 0;
 			if (a->gx)
 				pair_row(PDYROW(h) + KW / 2 * 16, &p.back, dy, p.zs, OW, (igc_mix){Co, 1}, Cz, p.zrows,
-					h ? PDYROW(h - 1) + KW / 2 * 16 : 0);
+					h ? PDYROW(h - 1) + KW / 2 * 16 : 0, second_slot(&p.back, h));
+		} else if (amx) {
+			clear_slots(AT(int, p.pdy), &p.back, h);
 		}
-		if (a->gx && amx) second_slot(AT(int, p.pdy), &p.back, h, h >= OH);
 		for (; a->gx && done < H && done <= S * h + S - 1 - P; done++) {
 			if (amx) {
 				tile_back_row(a, &p, dx, done, AT(int, p.pdy), AT(unsigned, p.wpt), &next);

@@ -106,6 +106,7 @@ typedef struct {
 	// kernels have three rows, without a stride, it is paired with itself one row below
 	// instead: two products with every column, not three.
 	int xrows, zrows;
+	long grad_rows;      // rows of which weights' gradients are computed in one go
 	long ring, pring;    // rows that the rings of plain and of paired rows of a have
 	// How far apart channels of plain rows are, in bfloat16, and pairs of paired
 	// rows, in 32-bit lanes: of a (padded), of dy (padded), of z and dx.
@@ -114,13 +115,13 @@ typedef struct {
 	// Offsets in the scratch memory, in floats.
 	long a, pa;          // ring x (Cx, …) plain, and paired: padded rows of a
 	long pdy;            // padded rows of dy, paired
-	long dz, y, dy;      // GRAD_ROWS x (Cz, …) plain rows
+	long dz, y, dy;      // grad_rows x (Cz, …) plain rows
 	long rest;           // (mixes - 1) x (Cz, …): what lies between two mixes
 	long pair;           // what a mix multiplies
 	long dx;             // (Cx, …)
 	long wp, wpt, ws, wst; // the weights in pairs
 	long accp, accs;     // accumulators of the weights' gradients: 16 lanes for each, or AMX's tiles
-	long turned, few;    // AMX: rows of 16 channels, pairs of pictures first; rows of up to 16 channels
+	long turned, few;    // AMX: a row of 16 channels, pairs of pictures first; one of up to 16 channels
 	long end;
 } bf16_plan;
 
@@ -129,7 +130,8 @@ INLINE bf16_plan bf16_planned(const igc_conv *a) {
 	const long KK = a->KH * a->KW, line = 16, columns = MAX(a->W, a->stride * EVEN(p.OW)) + a->KW - 1;
 	const long amx = a->bf16 == IGC_AMX, rows = !amx && a->KH == 3 && a->stride == 1;
 	p.xrows = rows && a->Ci % 2, p.zrows = rows && a->Co % 2;
-	p.pring = MAX(a->KH, a->stride), p.ring = p.pring + a->stride * (GRAD_ROWS - 1);
+	p.grad_rows = amx ? 1 : GRAD_ROWS;
+	p.pring = MAX(a->KH, a->stride), p.ring = p.pring + a->stride * (p.grad_rows - 1);
 	p.as = EVEN(columns) * 16 + 2 * line, p.ap = EVEN(columns) * 16 + line;
 	p.dp = (EVEN(p.OW) + EVEN(a->KW) + 2) * 16 + line;
 	p.zs = EVEN(p.OW) * 16 + 2 * line, p.zp = EVEN(p.OW) * 16 + line;
@@ -150,9 +152,9 @@ INLINE bf16_plan bf16_planned(const igc_conv *a) {
 	ROOM(a, (p.ring * p.Cx + 16) * p.as / 2); // a tile may read behind the last channel
 	ROOM(pa, p.in.lanes);
 	ROOM(pdy, p.back.lanes);
-	ROOM(dz, GRAD_ROWS * p.Cz * p.zs / 2);
-	ROOM(y, GRAD_ROWS * p.Cz * p.zs / 2);
-	ROOM(dy, GRAD_ROWS * p.Cz * p.zs / 2);
+	ROOM(dz, p.grad_rows * p.Cz * p.zs / 2);
+	ROOM(y, p.grad_rows * p.Cz * p.zs / 2);
+	ROOM(dy, p.grad_rows * p.Cz * p.zs / 2);
 	ROOM(rest, MAX(a->mixes - 1, 0) * p.Cz * p.zs / 2);
 	ROOM(pair, pairs);
 	ROOM(dx, p.Cx * p.dxs / 2);
@@ -162,8 +164,8 @@ INLINE bf16_plan bf16_planned(const igc_conv *a) {
 	ROOM(wst, wpairs);
 	ROOM(accp, amx ? cut_floats(&primary, KK) : p.Cz * a->Ci * KK * 16);
 	ROOM(accs, mixgrads);
-	ROOM(turned, amx ? GRAD_ROWS * EVEN(p.OW) / 2 * TILE_FLOATS : 0);
-	ROOM(few, amx ? GRAD_ROWS * 16 * p.zs / 2 : 0);
+	ROOM(turned, amx ? EVEN(p.OW) / 2 * TILE_FLOATS : 0);
+	ROOM(few, amx ? 8 * p.zs : 0);
 #undef ROOM
 	p.end = at;
 	return p;

@@ -55,6 +55,11 @@ INLINE void step(float *sums, const char *weights, long apart, const char *lanes
 	}
 }
 
+// fetch loads lines that lie in L2 into the L1 cache. Loads of tiles would wait for them.
+INLINE void fetch(const void *from, long apart, long lines) {
+	for (long k = 0; k < lines; k++) __builtin_prefetch((const char *)from + k * apart, 0, 3);
+}
+
 // ---- products over channels ----
 
 // tile_weights: tiles of the weights w (L*Co, Ci, KH, KW) for a group's 16 outputs and a
@@ -137,21 +142,69 @@ INLINE void tile_columns(const int hardware, const int n, float *sums, const uns
 	}
 }
 
+// pack_columns writes two columns of sums, of outs channels, which begin at to[…].
+INLINE void pack_columns(bf16 *y, const long *to, const float *first, const float *second, long outs, long out) {
+	for (long m = 0; m < outs; m++) put_columns(y + to[m], PACK(LOAD(first + m * 16), LOAD(second + m * 16)), out);
+}
+
+// tile_slide is tile_conv of one group whose pairs are one block, with three columns of a
+// kernel and no stride: each tile of activations is loaded once for the three columns
+// that it is part of.
+static __attribute__((noinline)) void tile_slide(bf16 *y, const long *to, long outs, const int *x, long apart, const unsigned *w, long pairs,
+		long n) {
+	float sums[4][TILE_FLOATS] __attribute__((aligned(64)));
+	TILE_LOAD(3, w, 64);
+	TILE_LOAD(4, w + TILE_FLOATS, 64);
+	TILE_LOAD(5, w + 2 * TILE_FLOATS, 64);
+#define SLIDE(c, begun, next, last, lanes)                                        \
+	if ((c) >= n + 2) break;                                                  \
+	fetch(x + ((c) + 4) * 16, apart, pairs);                                  \
+	TILE_LOAD(lanes, x + (c) * 16, apart);                                    \
+	TILE_ZERO(begun);                                                         \
+	TILE_STEP(begun, 3, lanes);                                               \
+	TILE_STEP(next, 4, lanes);                                                \
+	TILE_STEP(last, 5, lanes);                                                \
+	if ((c) >= 2) TILE_STORE(last, sums[((c) - 2) % 4], 64);                  \
+	if ((c) >= 5 && (c) % 2) pack_columns(y + ((c) - 5) * 16, to, sums[((c) - 5) % 4], sums[((c) - 4) % 4], outs, 1);
+	TILE_ZERO(1);
+	TILE_ZERO(2);
+	for (long c = 0;; c += 6) {
+		SLIDE(c, 0, 2, 1, 6)
+		SLIDE(c + 1, 1, 0, 2, 7)
+		SLIDE(c + 2, 2, 1, 0, 6)
+		SLIDE(c + 3, 0, 2, 1, 7)
+		SLIDE(c + 4, 1, 0, 2, 6)
+		SLIDE(c + 5, 2, 1, 0, 7)
+	}
+#undef SLIDE
+	pack_columns(y + (n - 2) * 16, to, sums[(n - 2) % 4], sums[(n - 1) % 4], outs, 1);
+}
+
 // tile_conv: y plain, channel stride ycs, in partitions of f, = the products of paired rows
 // from x on, for every out-th column from the first on.
 INLINE void tile_conv(const int hardware, bf16 *y, long ycs, igc_mix f, long C, const int *x, const pairing *t,
 		const unsigned *w, const met_taps *met, long KW, long in, long out, long columns, stream *next) {
 	float sums[4 * TILE_FLOATS] __attribute__((aligned(64)));
 	const long n = EVEN(columns), even_apart = t->parts == 1 || f.step == 1;
-	configure(hardware, 4, 1, met->rows * t->pairs);
+	const long pairs = met->rows * t->pairs, slides = hardware && t->blocks * t->tiles == 1 && met->n == 3 && in * out == 1;
+	if (slides) configure(hardware, 3, 3, pairs);
+	else configure(hardware, 4, 1, pairs);
 	for (long g = 0; g < t->groups; g++) {
 		const long first = even_apart && f.step == 1 ? g * t->out : channel(f.K, f.step, g * t->out);
 		const long outs = MIN(t->out, C - g * t->out);
 		long to[16];
 		for (long m = 0; m < MIN(16, outs); m++)
 			to[m] = (even_apart ? m * f.step : channel(f.K, f.step, g * t->out + m) - first) * ycs;
+		if (slides) {
+			tile_slide(y + first * ycs, to, outs, x + g * t->group, 4 * t->row, w + g * 3 * TILE_FLOATS, pairs, n);
+			ahead(next, columns * outs * (t->in / t->parts) * met->rows * met->n);
+			continue;
+		}
 		for (long p = 0, columns = 4; p < n; p += columns) {
 			if (n - p < 4) columns = 2;
+			for (long b = 0; b < t->blocks && hardware; b++)
+				for (long c = 0; c < 4 * in; c++)
+					fetch(x + g * t->group + b * t->block + ((p + 4) * in + c + met->n - 1) * 16, 4 * t->row, pairs);
 			for (long o = 0; o < outs; o += 16) {
 				const unsigned *wo = w + (g * t->tiles + o / 16) * t->blocks * KW * TILE_FLOATS;
 				const int *from = x + g * t->group + p * in * 16;
@@ -160,10 +213,7 @@ INLINE void tile_conv(const int hardware, bf16 *y, long ycs, igc_mix f, long C, 
 				else tile_columns(hardware, 2, sums, wo, t, from, met, KW, in, some);
 				bf16 *base = y + (first + o * f.step) * ycs + p * out * 16;
 				for (long c = 0; c < columns; c += 2)
-					for (long m = 0; m < some; m++) {
-						const float *s = sums + c * TILE_FLOATS + m * 16;
-						put_columns(base + to[m] + c * out * 16, PACK(LOAD(s), LOAD(s + TILE_FLOATS)), out);
-					}
+					pack_columns(base + c * out * 16, to, sums + c * TILE_FLOATS, sums + (c + 1) * TILE_FLOATS, some, out);
 				ahead(next, columns * some * (t->in / t->parts) * met->rows * met->n);
 			}
 		}
@@ -221,14 +271,18 @@ static void clear_pairs(int *rows, const pairing *t, long C, long before, long u
 				memset(rows + g * t->group + pair_place(t, j) + s * t->slot, 0, t->row * 4);
 }
 
-// second_slot copies a row to its second slot, if it has one. With zero, the row is
-// outside of the picture, and both are zeroed.
-static void second_slot(int *rows, const pairing *t, long h, int zero) {
-	const long slot = (h + t->ring) % t->ring, twice = slot + t->ring < t->slots;
+// second_slot is where row h's second slot is from its first, or 0.
+INLINE long second_slot(const pairing *t, long h) {
+	return (h + t->ring) % t->ring + t->ring < t->slots ? t->ring * t->slot : 0;
+}
+
+// clear_slots zeroes row h, which is outside of the picture.
+static void clear_slots(int *rows, const pairing *t, long h) {
+	const long twice = second_slot(t, h);
 	for (long g = 0; g < t->groups * t->blocks; g++) {
-		int *row = rows + g * t->block + slot * t->slot;
-		if (zero) memset(row, 0, t->slot * 4);
-		if (twice) memcpy(row + t->ring * t->slot, row, t->slot * 4);
+		int *row = rows + g * t->block + (h + t->ring) % t->ring * t->slot;
+		memset(row, 0, t->slot * 4);
+		if (twice) memset(row + twice, 0, t->slot * 4);
 	}
 }
 
@@ -262,36 +316,37 @@ static __attribute__((noinline)) void turned_row(int *out, const bf16 *const *ch
 	}
 }
 
-// grad_tile is a tile of gradients, 16 inputs by 16 outputs, and its inputs in each of the rows.
+// grad_tile is a tile of gradients, 16 inputs by 16 outputs, and its inputs. If first is set,
+// no other tile loads them into the L1 cache.
 typedef struct {
 	float *sums;
-	const char *x[GRAD_ROWS];
+	const char *x;
+	int first;
 } grad_tile;
 
 enum { GRAD_TILES = 5 }; // at a time
 
-// grad_steps: the gradients += the rows' inputs, channels `apart` bytes apart, times turned rows.
-INLINE void grad_steps(const int hardware, const int n, const grad_tile *tiles, long rows, long apart, const int *turned,
-		long turned_apart, long steps, long pairs) {
+// grad_steps: the gradients += the inputs, channels `apart` bytes apart, times the turned row.
+INLINE void grad_steps(const int hardware, const int n, const grad_tile *tiles, long apart, const int *turned,
+		long steps, long pairs) {
 #define TILES(f) f(0) if (n > 1) { f(1) } if (n > 2) { f(2) } if (n > 3) { f(3) } if (n > 4) { f(4) }
 #define GET(k) TILE_LOAD(k, tiles[k].sums, 64);
 #define PUT(k) TILE_STORE(k, tiles[k].sums, 64);
 	if (hardware) { TILES(GET) }
-	for (long r = 0; r < rows; r++) {
-		const int *lanes = turned + r * turned_apart;
-		for (long s = 0; s < steps; s++, lanes += pairs * 16) {
-			if (hardware) {
-				TILE_LOAD(7, lanes, 64);
-#define ADD(k, weights) TILE_LOAD(weights, tiles[k].x[r] + s * 64, apart); TILE_STEP(k, weights, 7);
-				ADD(0, 5)
-				if (n > 1) { ADD(1, 6) }
-				if (n > 2) { ADD(2, 5) }
-				if (n > 3) { ADD(3, 6) }
-				if (n > 4) { ADD(4, 5) }
+	for (long s = 0; s < steps; s++, turned += pairs * 16) {
+		if (hardware) {
+			for (int k = 0; k < n; k++)
+				if (tiles[k].first) fetch(tiles[k].x + (s + 3) * 64, apart, 16);
+			TILE_LOAD(7, turned, 64);
+#define ADD(k, weights) TILE_LOAD(weights, tiles[k].x + s * 64, apart); TILE_STEP(k, weights, 7);
+			ADD(0, 5)
+			if (n > 1) { ADD(1, 6) }
+			if (n > 2) { ADD(2, 5) }
+			if (n > 3) { ADD(3, 6) }
+			if (n > 4) { ADD(4, 5) }
 #undef ADD
-			} else {
-				for (int k = 0; k < n; k++) step(tiles[k].sums, tiles[k].x[r] + s * 64, apart, (const char *)lanes, 64, pairs, 16);
-			}
+		} else {
+			for (int k = 0; k < n; k++) step(tiles[k].sums, tiles[k].x + s * 64, apart, (const char *)turned, 64, pairs, 16);
 		}
 	}
 	if (hardware) { TILES(PUT) }
@@ -300,13 +355,13 @@ INLINE void grad_steps(const int hardware, const int n, const grad_tile *tiles, 
 #undef TILES
 }
 
-// grad_source is what weights' gradients are made of: n rows of the gradient of the
-// output, and for each the rows of the input that it meets; of a single row those outside
+// grad_source is what weights' gradients are made of: a row of the gradient of the
+// output, and the rows of the input that it meets; those outside
 // of the picture are NULL. Channels lie in partitions of f. If gather is set, the 16 channels of
 // a tile are no neighbours, or are fewer with nothing behind them.
 typedef struct {
-	const bf16 *dz[GRAD_ROWS], *x[GRAD_ROWS][MAX_K];
-	long dzs, xs, n, Cz, KH, KW, stride, OW;
+	const bf16 *dz, *const *x;
+	long dzs, xs, Cz, KH, KW, stride, OW;
 	int gather;
 	igc_mix f;
 } grad_source;
@@ -314,34 +369,29 @@ typedef struct {
 INLINE void tile_grad(const int hardware, float *sums, const cut *c, const grad_source *g, int *turned, bf16 *few, long few_apart,
 		stream *next) {
 	const long pairs = g->stride == 1 ? 16 : 8, steps = g->stride == 1 ? EVEN(g->OW) / 2 : g->OW;
-	const long turned_apart = EVEN(g->OW) / 2 * TILE_FLOATS;
 	const long apart = g->gather ? few_apart : g->f.step * g->xs;
 	configure(hardware, GRAD_TILES, 2, pairs);
-#define STEPS(tiles_) grad_steps(hardware, tiles_, tiles, g->n, 2 * apart, turned, turned_apart, steps, pairs)
+#define STEPS(tiles_) grad_steps(hardware, tiles_, tiles, 2 * apart, turned, steps, pairs)
 	for (long q = 0; q < c->groups; q++) {
 		const long in = g->f.step == 1 ? q * c->in : channel(g->f.K, g->f.step, q * c->in);
-		for (long r = 0; r < g->n && g->gather; r++)
-			for (long i = 0; i < 16; i++)
-				memcpy(few + (r * 16 + i) * few_apart,
-					g->x[r][0] + channel(g->f.K, g->f.step, MIN(q * c->in + MIN(i, c->in - 1), g->Cz - 1)) * g->xs,
-					EVEN(g->OW) * 32);
+		for (long i = 0; i < 16 && g->gather; i++)
+			memcpy(few + i * few_apart,
+				g->x[0] + channel(g->f.K, g->f.step, MIN(q * c->in + MIN(i, c->in - 1), g->Cz - 1)) * g->xs, EVEN(g->OW) * 32);
 		for (long o = 0; o < c->outs; o++) {
-			for (long r = 0; r < g->n; r++) {
-				const bf16 *channels[16];
-				for (long m = 0; m < 16; m++)
-					channels[m] = g->dz[r] + channel(g->f.K, g->f.step, MIN(q * c->out + o * 16 + m, g->Cz - 1)) * g->dzs;
-				turned_row(turned + r * turned_apart, channels, EVEN(g->OW));
-			}
+			const bf16 *channels[16];
+			for (long m = 0; m < 16; m++)
+				channels[m] = g->dz + channel(g->f.K, g->f.step, MIN(q * c->out + o * 16 + m, g->Cz - 1)) * g->dzs;
+			turned_row(turned, channels, EVEN(g->OW));
 			grad_tile tiles[GRAD_TILES];
 			long n = 0, met = 0;
 			for (long i = 0; i < c->ins; i++)
 				for (long kh = 0; kh < g->KH; kh++)
-					for (long kw = 0; kw < g->KW && g->x[0][kh]; kw++) {
+					for (long kw = 0; kw < g->KW && g->x[kh]; kw++) {
 						grad_tile *t = tiles + n++;
 						t->sums = sums + ((((q * c->outs + o) * c->ins + i) * g->KH + kh) * g->KW + kw) * TILE_FLOATS;
-						for (long r = 0; r < g->n; r++)
-							t->x[r] = (const char *)(g->gather ? few + r * 16 * few_apart
-								: g->x[r][kh] + (in + first_input(c, i) * g->f.step) * g->xs + kw * 16);
+						t->x = (const char *)(g->gather ? few
+							: g->x[kh] + (in + first_input(c, i) * g->f.step) * g->xs + kw * 16);
+						t->first = kw == 0 && o == 0;
 						if (n == GRAD_TILES) STEPS(GRAD_TILES), n = 0;
 						met += i == 0;
 					}
@@ -351,7 +401,7 @@ INLINE void tile_grad(const int hardware, float *sums, const cut *c, const grad_
 			case 3: STEPS(3); break;
 			case 4: STEPS(4); break;
 			}
-			ahead(next, MIN(16, c->out - o * 16) * (c->in / c->parts) * met * g->OW * g->n);
+			ahead(next, MIN(16, c->out - o * 16) * (c->in / c->parts) * met * g->OW);
 		}
 	}
 #undef STEPS
@@ -362,24 +412,20 @@ static __attribute__((noinline)) void tile_grad_rows(const igc_conv *a, const bf
 	TILED(a, tile_grad, sums, c, g, (int *)(a->scratch + p->turned), (bf16 *)(a->scratch + p->few), p->zs, next);
 }
 
-// tile_convgrad: the share of some rows of the gradient of the primary weights.
+// tile_convgrad: the share of a row of the gradient of the primary weights.
 static void tile_convgrad(const igc_conv *a, const bf16_plan *p, float *sums, const conv_rows *rows, stream *next) {
-	grad_source g = {.dzs = p->zs, .xs = p->as, .n = rows->n, .Cz = p->Cz, .KH = a->KH, .KW = a->KW, .stride = a->stride,
+	const grad_source g = {.dz = rows->dy[0], .x = rows->x[0], .dzs = p->zs, .xs = p->as, .Cz = p->Cz, .KH = a->KH, .KW = a->KW, .stride = a->stride,
 		.OW = p->OW, .f = {a->Co, 1}};
-	memcpy(g.dz, rows->dy, sizeof g.dz);
-	memcpy(g.x, rows->x, sizeof g.x);
 	const cut c = grad_cut(a->L, a->Ci, a->Co);
 	tile_grad_rows(a, p, sums, &c, &g, next);
 }
 
-// tile_mixgrad: the share of some rows of the gradient of a mix's weights.
+// tile_mixgrad: the share of a row of the gradient of a mix's weights.
 static void tile_mixgrad(const igc_conv *a, const bf16_plan *p, float *sums, const grad_rows *rows, long ys, igc_mix f,
 		stream *next) {
-	grad_source g = {.dzs = p->zs, .xs = ys, .n = rows->n, .Cz = p->Cz, .KH = 1, .KW = 1, .stride = 1, .OW = p->OW, .f = f};
-	memcpy(g.dz, rows->dz, sizeof g.dz);
-	for (int r = 0; r < rows->n; r++) g.x[r][0] = rows->y[r];
 	const cut c = grad_cut(p->Cz / f.K, f.K, f.K);
-	g.gather = c.parts > 1 || c.in < 16;
+	const grad_source g = {.dz = rows->dz[0], .x = rows->y, .dzs = p->zs, .xs = ys, .Cz = p->Cz, .KH = 1, .KW = 1, .stride = 1,
+		.OW = p->OW, .f = f, .gather = c.parts > 1 || c.in < 16};
 	tile_grad_rows(a, p, sums, &c, &g, next);
 }
 

@@ -324,7 +324,9 @@ typedef struct {
 	int first;
 } grad_tile;
 
-enum { GRAD_TILES = 5 }; // at a time
+// So many tiles are added to at a time, in so many columns: inputs stay in the L1 cache for
+// all outputs.
+enum { GRAD_TILES = 5, GRAD_COLUMNS = 16 };
 
 // grad_steps: the gradients += the inputs, channels `apart` bytes apart, times the turned row.
 INLINE void grad_steps(const int hardware, const int n, const grad_tile *tiles, long apart, const int *turned,
@@ -368,20 +370,22 @@ typedef struct {
 
 INLINE void tile_grad(const int hardware, float *sums, const cut *c, const grad_source *g, int *turned, bf16 *few, long few_apart,
 		stream *next) {
-	const long pairs = g->stride == 1 ? 16 : 8, steps = g->stride == 1 ? EVEN(g->OW) / 2 : g->OW;
+	const long pairs = g->stride == 1 ? 16 : 8;
 	const long apart = g->gather ? few_apart : g->f.step * g->xs;
 	configure(hardware, GRAD_TILES, 2, pairs);
-#define STEPS(tiles_) grad_steps(hardware, tiles_, tiles, 2 * apart, turned, steps, pairs)
+#define STEPS(tiles_) grad_steps(hardware, tiles_, tiles, 2 * apart, turned, g->stride == 1 ? EVEN(columns) / 2 : columns, pairs)
 	for (long q = 0; q < c->groups; q++) {
 		const long in = g->f.step == 1 ? q * c->in : channel(g->f.K, g->f.step, q * c->in);
 		for (long i = 0; i < 16 && g->gather; i++)
 			memcpy(few + i * few_apart,
 				g->x[0] + channel(g->f.K, g->f.step, MIN(q * c->in + MIN(i, c->in - 1), g->Cz - 1)) * g->xs, EVEN(g->OW) * 32);
-		for (long o = 0; o < c->outs; o++) {
+		for (long p = 0; p < g->OW; p += GRAD_COLUMNS)
+			for (long o = 0; o < c->outs; o++) {
+				const long columns = MIN(GRAD_COLUMNS, g->OW - p);
 			const bf16 *channels[16];
 			for (long m = 0; m < 16; m++)
-				channels[m] = g->dz + channel(g->f.K, g->f.step, MIN(q * c->out + o * 16 + m, g->Cz - 1)) * g->dzs;
-			turned_row(turned, channels, EVEN(g->OW));
+				channels[m] = g->dz + channel(g->f.K, g->f.step, MIN(q * c->out + o * 16 + m, g->Cz - 1)) * g->dzs + p * 16;
+			turned_row(turned, channels, EVEN(columns));
 			grad_tile tiles[GRAD_TILES];
 			long n = 0, met = 0;
 			for (long i = 0; i < c->ins; i++)
@@ -389,8 +393,8 @@ INLINE void tile_grad(const int hardware, float *sums, const cut *c, const grad_
 					for (long kw = 0; kw < g->KW && g->x[kh]; kw++) {
 						grad_tile *t = tiles + n++;
 						t->sums = sums + ((((q * c->outs + o) * c->ins + i) * g->KH + kh) * g->KW + kw) * TILE_FLOATS;
-						t->x = (const char *)(g->gather ? few
-							: g->x[kh] + (in + first_input(c, i) * g->f.step) * g->xs + kw * 16);
+						t->x = (const char *)((g->gather ? few
+							: g->x[kh] + (in + first_input(c, i) * g->f.step) * g->xs + kw * 16) + p * g->stride * 16);
 						t->first = kw == 0 && o == 0;
 						if (n == GRAD_TILES) STEPS(GRAD_TILES), n = 0;
 						met += i == 0;
@@ -401,7 +405,7 @@ INLINE void tile_grad(const int hardware, float *sums, const cut *c, const grad_
 			case 3: STEPS(3); break;
 			case 4: STEPS(4); break;
 			}
-			ahead(next, MIN(16, c->out - o * 16) * (c->in / c->parts) * met * g->OW);
+			ahead(next, MIN(16, c->out - o * 16) * (c->in / c->parts) * met * columns);
 		}
 	}
 #undef STEPS

@@ -10,7 +10,8 @@
 // channels of one picture, which is a paired row (bf16_plan.h) and a pair of weights. A
 // weight's gradient is a sum over pictures and columns, so it takes plain rows as they
 // lie in memory. Micro-kernels read paired or plain rows and write plain ones;
-// pair_row makes one from the other.
+// pair_row makes one from the other. With IGC_AMX, products are added in another order, by
+// the kernels of bf16_tiles.h.
 
 #include <string.h>
 #include "bf16_plan.h"
@@ -427,7 +428,7 @@ static __attribute__((noinline)) void mix_row(bf16 *z, long zcs, const int *y, l
 // grad_rows are rows of which the gradient of a mix's weights is computed in one go: of
 // the gradient of its output, and of its input. There are n, at most GRAD_ROWS. With
 // several, accumulators are read and written less often: there are more of them than
-// the L1 cache holds.
+// the L1 cache holds. AMX, which has fewer, takes one row.
 typedef struct {
 	const bf16 *dz[GRAD_ROWS], *y[GRAD_ROWS];
 	int n;

@@ -9,8 +9,9 @@
 #define IGC_BF16_PLAN_H
 #include "rows.h"
 
-enum { GRAD_ROWS = 2 }; // see grad_rows in bf16.h
+enum { GRAD_ROWS = 2 };         // see grad_rows in bf16.h
 enum { TILE_FLOATS = 16 * 16 }; // a tile of AMX is 16 rows of 64 bytes
+enum { GRAD_COLUMNS = 16 };     // see bf16_tiles.h
 
 #define EVEN(n) (((n) + 1) / 2 * 2)
 #define PAIRS(n) (((n) + 1) / 2)
@@ -121,7 +122,7 @@ typedef struct {
 	long dx;             // (Cx, …)
 	long wp, wpt, ws, wst; // the weights in pairs
 	long accp, accs;     // accumulators of the weights' gradients: 16 lanes for each, or AMX's tiles
-	long turned, few;    // AMX: a row of 16 channels, pairs of pictures first; one of up to 16 channels
+	long turned, few;    // AMX: columns of 16 channels, pairs of pictures first; a row of up to 16
 	long end;
 } bf16_plan;
 
@@ -164,7 +165,7 @@ INLINE bf16_plan bf16_planned(const igc_conv *a) {
 	ROOM(wst, wpairs);
 	ROOM(accp, amx ? cut_floats(&primary, KK) : p.Cz * a->Ci * KK * 16);
 	ROOM(accs, mixgrads);
-	ROOM(turned, amx ? EVEN(p.OW) / 2 * TILE_FLOATS : 0);
+	ROOM(turned, amx ? GRAD_COLUMNS / 2 * TILE_FLOATS : 0);
 	ROOM(few, amx ? 8 * p.zs : 0);
 #undef ROOM
 	p.end = at;

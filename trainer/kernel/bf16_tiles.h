@@ -150,8 +150,8 @@ INLINE void pack_columns(bf16 *y, const long *to, const float *first, const floa
 // tile_slide is tile_conv of one group whose pairs are one block, with three columns of a
 // kernel and no stride: each tile of activations is loaded once for the three columns
 // that it is part of.
-static __attribute__((noinline)) void tile_slide(bf16 *y, const long *to, long outs, const int *x, long apart, const unsigned *w, long pairs,
-		long n) {
+static __attribute__((noinline)) void tile_slide(bf16 *y, const long *to, long outs, const int *x, long apart,
+		const unsigned *w, long pairs, long n) {
 	float sums[4][TILE_FLOATS] __attribute__((aligned(64)));
 	TILE_LOAD(3, w, 64);
 	TILE_LOAD(4, w + TILE_FLOATS, 64);
@@ -190,7 +190,7 @@ INLINE void tile_conv(const int hardware, bf16 *y, long ycs, igc_mix f, long C, 
 	if (slides) configure(hardware, 3, 3, pairs);
 	else configure(hardware, 4, 1, pairs);
 	for (long g = 0; g < t->groups; g++) {
-		const long first = even_apart && f.step == 1 ? g * t->out : channel(f.K, f.step, g * t->out);
+		const long first = channel(f.K, f.step, g * t->out);
 		const long outs = MIN(t->out, C - g * t->out);
 		long to[16];
 		for (long m = 0; m < MIN(16, outs); m++)
@@ -227,23 +227,24 @@ INLINE void tile_conv(const int hardware, bf16 *y, long ycs, igc_mix f, long C, 
 	} while (0)
 
 // tile_row: a row of the primary convolution, from the slot x on.
-static __attribute__((noinline)) void tile_row(const igc_conv *a, const bf16_plan *p, bf16 *y, const int *x, const unsigned *w,
-		stream *next) {
+static __attribute__((noinline)) void tile_row(const igc_conv *a, const bf16_plan *p, bf16 *y, const int *x,
+		const unsigned *w, stream *next) {
 	met_taps met = {.n = a->KW, .rows = a->KH};
 	for (long k = 0; k < a->KW; k++) met.column[k] = k, met.at[k] = k * 16;
 	TILED(a, tile_conv, y, p->zs, ((igc_mix){a->Co, 1}), p->Cz, x, &p->in, w, &met, a->KW, a->stride, 1, p->OW, next);
 }
 
 // tile_back_row: row `done` of dx, the gradient by the input, from padded rows of dy.
-static __attribute__((noinline)) void tile_back_row(const igc_conv *a, const bf16_plan *p, bf16 *dx, long done, const int *pdy,
-		const unsigned *w, stream *next) {
+static __attribute__((noinline)) void tile_back_row(const igc_conv *a, const bf16_plan *p, bf16 *dx, long done,
+		const int *pdy, const unsigned *w, stream *next) {
 	const long S = a->stride, P = a->KW / 2, up = a->KH / 2;
 	const long phase = (done + up * (S - 1)) % S; // of done - up, which may be negative
 	const long kh = (S - phase) % S, first = (done - up + kh) / S;
 	for (long column = 0; column < S; column++) {
 		met_taps met = {.rows = UP(a->KH - kh, S)};
 		for (long k = 0; k < a->KW; k++)
-			if (met.rows && (column + k - P) % S == 0) met.column[met.n] = k, met.at[met.n++] = (P + (column + k - P) / S) * 16;
+			if (met.rows && (column + k - P) % S == 0)
+				met.column[met.n] = k, met.at[met.n++] = (P + (column + k - P) / S) * 16;
 		TILED(a, tile_conv, dx + column * 16, p->dxs, ((igc_mix){a->Ci, 1}), p->Cx,
 			pdy + (first + p->back.ring) % p->back.ring * p->back.slot, &p->back,
 			w + phase * tile_weights_floats(&p->back, a->KW, 1), &met, a->KW, 1, S, (a->W - column + S - 1) / S, next);
@@ -324,9 +325,9 @@ typedef struct {
 	int first;
 } grad_tile;
 
-// So many tiles are added to at a time, in so many columns: inputs stay in the L1 cache for
-// all outputs.
-enum { GRAD_TILES = 5, GRAD_COLUMNS = 16 };
+// So many tiles are added to at a time, in GRAD_COLUMNS columns: inputs stay in the L1 cache
+// for all outputs.
+enum { GRAD_TILES = 5 };
 
 // grad_steps: the gradients += the inputs, channels `apart` bytes apart, times the turned row.
 INLINE void grad_steps(const int hardware, const int n, const grad_tile *tiles, long apart, const int *turned,
@@ -368,60 +369,65 @@ typedef struct {
 	igc_mix f;
 } grad_source;
 
-INLINE void tile_grad(const int hardware, float *sums, const cut *c, const grad_source *g, int *turned, bf16 *few, long few_apart,
-		stream *next) {
+// tile_grad: the row's share of the gradients. turned has room for columns of 16 channels, few
+// for a row of 16.
+INLINE void tile_grad(const int hardware, float *sums, const cut *c, const grad_source *g, int *turned, bf16 *few,
+		long few_apart, stream *next) {
 	const long pairs = g->stride == 1 ? 16 : 8;
 	const long apart = g->gather ? few_apart : g->f.step * g->xs;
 	configure(hardware, GRAD_TILES, 2, pairs);
-#define STEPS(tiles_) grad_steps(hardware, tiles_, tiles, 2 * apart, turned, g->stride == 1 ? EVEN(columns) / 2 : columns, pairs)
+#define STEPS(some) \
+	grad_steps(hardware, some, tiles, 2 * apart, turned, g->stride == 1 ? EVEN(columns) / 2 : columns, pairs)
 	for (long q = 0; q < c->groups; q++) {
-		const long in = g->f.step == 1 ? q * c->in : channel(g->f.K, g->f.step, q * c->in);
+		const long in = channel(g->f.K, g->f.step, q * c->in);
 		for (long i = 0; i < 16 && g->gather; i++)
 			memcpy(few + i * few_apart,
-				g->x[0] + channel(g->f.K, g->f.step, MIN(q * c->in + MIN(i, c->in - 1), g->Cz - 1)) * g->xs, EVEN(g->OW) * 32);
-		for (long p = 0; p < g->OW; p += GRAD_COLUMNS)
+				g->x[0] + channel(g->f.K, g->f.step, MIN(q * c->in + MIN(i, c->in - 1), g->Cz - 1)) * g->xs,
+				EVEN(g->OW) * 32);
+		for (long p = 0; p < g->OW; p += GRAD_COLUMNS) {
+			const long columns = MIN(GRAD_COLUMNS, g->OW - p);
 			for (long o = 0; o < c->outs; o++) {
-				const long columns = MIN(GRAD_COLUMNS, g->OW - p);
-			const bf16 *channels[16];
-			for (long m = 0; m < 16; m++)
-				channels[m] = g->dz + channel(g->f.K, g->f.step, MIN(q * c->out + o * 16 + m, g->Cz - 1)) * g->dzs + p * 16;
-			turned_row(turned, channels, EVEN(columns));
-			grad_tile tiles[GRAD_TILES];
-			long n = 0, met = 0;
-			for (long i = 0; i < c->ins; i++)
-				for (long kh = 0; kh < g->KH; kh++)
-					for (long kw = 0; kw < g->KW && g->x[kh]; kw++) {
-						grad_tile *t = tiles + n++;
-						t->sums = sums + ((((q * c->outs + o) * c->ins + i) * g->KH + kh) * g->KW + kw) * TILE_FLOATS;
-						t->x = (const char *)((g->gather ? few
-							: g->x[kh] + (in + first_input(c, i) * g->f.step) * g->xs + kw * 16) + p * g->stride * 16);
-						t->first = kw == 0 && o == 0;
-						if (n == GRAD_TILES) STEPS(GRAD_TILES), n = 0;
-						met += i == 0;
-					}
-			switch (n) {
-			case 1: STEPS(1); break;
-			case 2: STEPS(2); break;
-			case 3: STEPS(3); break;
-			case 4: STEPS(4); break;
+				const bf16 *channels[16];
+				for (long m = 0; m < 16; m++)
+					channels[m] = g->dz + channel(g->f.K, g->f.step, MIN(q * c->out + o * 16 + m, g->Cz - 1)) * g->dzs + p * 16;
+				turned_row(turned, channels, EVEN(columns));
+				grad_tile tiles[GRAD_TILES];
+				long n = 0, met = 0;
+				for (long i = 0; i < c->ins; i++)
+					for (long kh = 0; kh < g->KH; kh++)
+						for (long kw = 0; kw < g->KW && g->x[kh]; kw++) {
+							const long at = (((q * c->outs + o) * c->ins + i) * g->KH + kh) * g->KW + kw;
+							const bf16 *x =
+								g->gather ? few : g->x[kh] + (in + first_input(c, i) * g->f.step) * g->xs + kw * 16;
+							tiles[n++] = (grad_tile){
+								sums + at * TILE_FLOATS, (const char *)(x + p * g->stride * 16), kw == 0 && o == 0};
+							if (n == GRAD_TILES) STEPS(GRAD_TILES), n = 0;
+							met += i == 0;
+						}
+				switch (n) {
+				case 1: STEPS(1); break;
+				case 2: STEPS(2); break;
+				case 3: STEPS(3); break;
+				case 4: STEPS(4); break;
+				}
+				ahead(next, MIN(16, c->out - o * 16) * (c->in / c->parts) * met * columns);
 			}
-			ahead(next, MIN(16, c->out - o * 16) * (c->in / c->parts) * met * columns);
 		}
 	}
 #undef STEPS
 }
 
-static __attribute__((noinline)) void tile_grad_rows(const igc_conv *a, const bf16_plan *p, float *sums, const cut *c, const grad_source *g,
-		stream *next) {
+static __attribute__((noinline)) void tile_grad_row(const igc_conv *a, const bf16_plan *p, float *sums, const cut *c,
+		const grad_source *g, stream *next) {
 	TILED(a, tile_grad, sums, c, g, (int *)(a->scratch + p->turned), (bf16 *)(a->scratch + p->few), p->zs, next);
 }
 
 // tile_convgrad: the share of a row of the gradient of the primary weights.
 static void tile_convgrad(const igc_conv *a, const bf16_plan *p, float *sums, const conv_rows *rows, stream *next) {
-	const grad_source g = {.dz = rows->dy[0], .x = rows->x[0], .dzs = p->zs, .xs = p->as, .Cz = p->Cz, .KH = a->KH, .KW = a->KW, .stride = a->stride,
-		.OW = p->OW, .f = {a->Co, 1}};
+	const grad_source g = {.dz = rows->dy[0], .x = rows->x[0], .dzs = p->zs, .xs = p->as, .Cz = p->Cz, .KH = a->KH, .KW = a->KW,
+		.stride = a->stride, .OW = p->OW, .f = {a->Co, 1}};
 	const cut c = grad_cut(a->L, a->Ci, a->Co);
-	tile_grad_rows(a, p, sums, &c, &g, next);
+	tile_grad_row(a, p, sums, &c, &g, next);
 }
 
 // tile_mixgrad: the share of a row of the gradient of a mix's weights.
@@ -430,7 +436,7 @@ static void tile_mixgrad(const igc_conv *a, const bf16_plan *p, float *sums, con
 	const cut c = grad_cut(p->Cz / f.K, f.K, f.K);
 	const grad_source g = {.dz = rows->dz[0], .x = rows->y, .dzs = p->zs, .xs = ys, .Cz = p->Cz, .KH = 1, .KW = 1, .stride = 1,
 		.OW = p->OW, .f = f, .gather = c.parts > 1 || c.in < 16};
-	tile_grad_rows(a, p, sums, &c, &g, next);
+	tile_grad_row(a, p, sums, &c, &g, next);
 }
 
 // untile: dw (L*Co, Ci, taps) from the tiles of gradients.

@@ -147,7 +147,7 @@ INLINE void pack_columns(bf16 *y, const long *to, const float *first, const floa
 	for (long m = 0; m < outs; m++) put_columns(y + to[m], PACK(LOAD(first + m * 16), LOAD(second + m * 16)), out);
 }
 
-// tile_slide is tile_conv of one group whose pairs are one block, with three columns of a
+// tile_slide is tile_conv of 16 outputs of a group whose pairs are one block, with three columns of a
 // kernel and no stride: each tile of activations is loaded once for the three columns
 // that it is part of.
 static __attribute__((noinline)) void tile_slide(bf16 *y, const long *to, long outs, const int *x, long apart,
@@ -186,7 +186,7 @@ INLINE void tile_conv(const int hardware, bf16 *y, long ycs, igc_mix f, long C, 
 		const unsigned *w, const met_taps *met, long KW, long in, long out, long columns, stream *next) {
 	float sums[4 * TILE_FLOATS] __attribute__((aligned(64)));
 	const long n = EVEN(columns), even_apart = t->parts == 1 || f.step == 1;
-	const long pairs = met->rows * t->pairs, slides = hardware && t->blocks * t->tiles == 1 && met->n == 3 && in * out == 1;
+	const long pairs = met->rows * t->pairs, slides = hardware && t->blocks == 1 && met->n == 3 && in * out == 1;
 	if (slides) configure(hardware, 3, 3, pairs);
 	else configure(hardware, 4, 1, pairs);
 	for (long g = 0; g < t->groups; g++) {
@@ -195,12 +195,13 @@ INLINE void tile_conv(const int hardware, bf16 *y, long ycs, igc_mix f, long C, 
 		long to[16];
 		for (long m = 0; m < MIN(16, outs); m++)
 			to[m] = (even_apart ? m * f.step : channel(f.K, f.step, g * t->out + m) - first) * ycs;
-		if (slides) {
-			tile_slide(y + first * ycs, to, outs, x + g * t->group, 4 * t->row, w + g * 3 * TILE_FLOATS, pairs, n);
-			ahead(next, columns * outs * (t->in / t->parts) * met->rows * met->n);
-			continue;
+		for (long o = 0; o < outs && slides; o += 16) {
+			const long some = MIN(16, outs - o);
+			tile_slide(y + (first + o * f.step) * ycs, to, some, x + g * t->group, 4 * t->row,
+				w + (g * t->tiles + o / 16) * 3 * TILE_FLOATS, pairs, n);
+			ahead(next, columns * some * (t->in / t->parts) * met->rows * met->n);
 		}
-		for (long p = 0, columns = 4; p < n; p += columns) {
+		for (long p = 0, columns = 4; p < n && !slides; p += columns) {
 			if (n - p < 4) columns = 2;
 			for (long b = 0; b < t->blocks && hardware; b++)
 				for (long c = 0; c < 4 * in; c++)

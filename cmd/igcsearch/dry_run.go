@@ -118,7 +118,7 @@ func fasterPrecision(precision string, isa kernel.ISA, here []trainer.Multiplier
 	case !search.Bfloat16(precision) || precision == fastest.Precision:
 		return ""
 	case ours.Native:
-		return fmt.Sprintf("precision %q is several times as fast on this machine as %q, and makes other results",
+		return fmt.Sprintf("this machine mostly trains faster in precision %q than in %q, and the results are others",
 			fastest.Precision, precision)
 	}
 	return fmt.Sprintf("precision %q is emulated with %v, which is slow and for checking results; here %q is fast, and "+

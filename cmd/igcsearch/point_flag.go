@@ -8,7 +8,8 @@ import (
 	"igcsearch/search"
 )
 
-// point is a flag for values of settings of which a study has lists: "learning_rate=0.05,batch=64".
+// point is a flag for values of settings of which a study has lists: "learning_rate=0.05,batch=64". They may also be
+// given one by one, each with the flag before it.
 type point struct{ search.Point }
 
 func (p *point) String() string { return string(p.Point) }
@@ -16,6 +17,9 @@ func (p *point) String() string { return string(p.Point) }
 func (p *point) Type() string { return "SETTING=VALUE,..." }
 
 func (p *point) Set(text string) (err error) {
+	if p.Point != "" {
+		text = string(p.Point) + "," + text
+	}
 	p.Point, err = search.ParsePoint(text)
 	return err
 }

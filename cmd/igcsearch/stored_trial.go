@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"igcsearch/cmd/igcsearch/report"
 	"igcsearch/search"
 	"igcsearch/store"
 	"igcsearch/trainer/gpu"
@@ -111,6 +112,15 @@ func (v *storedTrial) judge(err error) error {
 	return nil
 }
 
+// epochs says how many epochs are stored, and of how many if some before the last are not.
+func (v *storedTrial) epochs() string {
+	n := len(v.trial.History)
+	if n > 0 && v.trial.History[n-1].Number > n {
+		return fmt.Sprintf("%d of %d epochs (the others are not stored)", n, v.trial.History[n-1].Number)
+	}
+	return report.Count(n, "epoch")
+}
+
 func (v *storedTrial) String() string {
 	return fmt.Sprintf("verify %s: %v", v.job.Study.Name, v.job.Key)
 }
@@ -122,6 +132,9 @@ func (v *storedTrial) Step(_, _, _ int) {}
 func (v *storedTrial) Epoch(e search.Epoch, c search.Checkpoint) error {
 	if v.at == len(v.trial.History) {
 		return errCompared // the stored trial diverged here, but this training continues
+	}
+	if e.Number < v.trial.History[v.at].Number {
+		return nil // an import may have brought the last epoch only
 	}
 	v.difference = cmp.Or(epochDifference(v.trial.History[v.at], e), v.compareWeights(c))
 	v.at++

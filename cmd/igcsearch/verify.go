@@ -8,7 +8,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"igcsearch/cmd/igcsearch/report"
 	"igcsearch/search"
 	"igcsearch/trainer"
 	"igcsearch/trainer/gpu"
@@ -79,11 +78,11 @@ func runVerify(ctx context.Context, o verifyOptions, stdout, stderr io.Writer) e
 	if data.Sum != v.job.Study.DataSum && v.job.Study.DataSum != "" {
 		return fmt.Errorf("%s: it was trained on other pictures: give their folder by --data", v)
 	}
-	fmt.Fprintf(stderr, "verify    %v: %s on %s\n", v.job.Key, report.Count(len(v.trial.History), "epoch"), ours)
+	fmt.Fprintf(stderr, "verify    %v: %s on %s\n", v.job.Key, v.epochs(), ours)
 	if err := v.judge(train.Train(ctx, v.job, v)); err != nil {
 		return err
 	}
-	what := report.Count(len(v.trial.History), "epoch")
+	what := v.epochs()
 	if v.trial.Status == search.Diverged {
 		what += ", then it diverges"
 	}

@@ -160,11 +160,15 @@ func (c Against) caption() string {
 		}
 		differ = "differ in " + strings.Join(texts, ", ")
 	}
+	over := c.a.draws()
+	if c.a.Study.Precision == c.b.Study.Precision {
+		over += c.a.trainedIn()
+	}
 	return fmt.Sprintf("%s and %s %s; %s and %s in both, %s of each study; accuracy (%%) on %s of %s, mean ± standard "+
 		"deviation over n seeds%s; difference is %s, with its 95 %% interval", c.a.Title(), c.b.Title(), differ,
 		Count(len(c.networks), "network"),
 		Count(c.seeds, "seed"), Count(c.Mean.Common, "training"), c.a.SplitPictures(), DatasetLabel(c.a.Study.Dataset),
-		c.a.draws(), c.difference())
+		over, c.difference())
 }
 
 // difference says which way a difference is.

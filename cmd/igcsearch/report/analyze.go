@@ -16,7 +16,7 @@ import (
 func (a Findings) caption() string {
 	study := a.results.Study
 	text := fmt.Sprintf("%s: accuracy on %s of %s, mean, standard deviation and 95 %% interval over n seeds%s",
-		a.results.Title(), a.results.SplitPictures(), DatasetLabel(study.Dataset), a.results.draws())
+		a.results.Title(), a.results.SplitPictures(), DatasetLabel(study.Dataset), a.results.draws()+a.results.trainedIn())
 	if a.chosen != nil {
 		text += fmt.Sprintf("; the best is chosen by %s, whose mean stands beside", a.choosing.SplitPictures())
 	}

@@ -273,27 +273,31 @@ func (r Results) Title() string {
 // Caption says what the accuracies are.
 func (r Results) Caption() string {
 	return fmt.Sprintf("%s: accuracy on %s of %s, mean ± standard deviation over n seeds%s",
-		r.Title(), r.SplitPictures(), DatasetLabel(r.Study.Dataset), r.draws())
+		r.Title(), r.SplitPictures(), DatasetLabel(r.Study.Dataset), r.draws()+r.trainedIn())
 }
 
-// draws says after "over n seeds" what differs from seed to seed beside the weights and the order of the pictures, and
-// in which precision they were trained if it is not float32.
-func (r Results) draws() (text string) {
+// draws says after "over n seeds" what differs from seed to seed beside the weights and the order of the pictures.
+func (r Results) draws() string {
 	switch {
 	case r.Study.SplitPerSeed && r.Study.Validation > 0:
-		text = ", each with its own draw of training and validation pictures"
+		return ", each with its own draw of training and validation pictures"
 	case r.Study.SplitPerSeed:
-		text = ", each with its own draw of training pictures"
+		return ", each with its own draw of training pictures"
 	}
+	return ""
+}
+
+// trainedIn says after draws in which precision they were trained, if it is not float32.
+func (r Results) trainedIn() string {
 	switch r.Study.Precision {
 	case search.PrecisionBF16:
-		text += ", trained in bfloat16"
+		return ", trained in bfloat16"
 	case search.PrecisionAMX:
-		text += ", trained in bfloat16 (sums in the order of AMX)"
+		return ", trained in bfloat16 (sums in the order of AMX)"
 	case search.PrecisionTF32:
-		text += ", trained in TensorFloat-32"
+		return ", trained in TensorFloat-32"
 	}
-	return text
+	return ""
 }
 
 // DatasetLabel names a data set for people. Synthetic pictures are called so wherever their numbers stand.

@@ -71,7 +71,8 @@ func (t Tuning) settings() string {
 
 func (t Tuning) caption() string {
 	text := fmt.Sprintf("%s: accuracy (%%) on %s of %s at each %s, mean ± standard deviation over n seeds%s",
-		t.results.Title(), t.results.SplitPictures(), DatasetLabel(t.results.Study.Dataset), t.settings(), t.results.draws())
+		t.results.Title(), t.results.SplitPictures(), DatasetLabel(t.results.Study.Dataset), t.settings(),
+		t.results.draws()+t.results.trainedIn())
 	if t.chosen() {
 		text += fmt.Sprintf("; * is the best of its network, chosen by %s, and gain is what"+
 			" the network has there above %s, the common value", t.choosing.SplitPictures(), t.value(t.Common))

@@ -1,9 +1,9 @@
 // The kernels of bfloat16. A file for each instruction set includes this one and
 // defines BF16(name), the names' ending; put_past and PAST_END, stores past the caches;
 // and what its processors do better than plain C: DOT, FMA or HALF_FMA, PACK, RELU,
-// OPEN, LARGE_TILES. Vectors have 16 lanes of float32 whatever the processor, no sum
-// depends on the tiles, and every fused multiply-add is written as one: all
-// instruction sets give the same bits.
+// OPEN, LARGE_TILES, and HARDWARE with the instructions of AMX. Vectors have 16 lanes of
+// float32 whatever the processor, no sum depends on the register blocks, and every fused
+// multiply-add is written as one: all instruction sets give the same bits.
 //
 // The structure is that of body.h. What differs is how numbers are multiplied: DOT
 // adds two products to each lane. A product over channels takes them from pairs of
@@ -945,7 +945,7 @@ KERNEL(conv_backward, const igc_conv) {
 	conv_rows met = {{0}};
 	bf16 *dx = AT(bf16, p.dx), *rest = AT(bf16, p.rest);
 	// The accumulators are neighbours.
-	memset(AT(float, p.accp), 0, (p.turned - p.accp) * 4);
+	memset(AT(float, p.accp), 0, (p.transposed - p.accp) * 4);
 	pad(AT(char, p.a), p.ring * Cx, p.as * 2, KW / 2 * 32, W * 32);
 	clear_pairs(AT(int, p.pdy), &p.back, Cz, KW / 2, EVEN(OW));
 	if (again) clear_pairs(AT(int, p.pa), &p.in, Cx, KW / 2, W);

@@ -20,18 +20,20 @@ enum { GRAD_COLUMNS = 16 };     // see bf16_tiles.h
 // A pairing says how the channels that a product reads are paired, and where the pairs of
 // a row lie. Channels are numbered partition by partition.
 //
-// For vdpbf16ps a group is one partition and has one block, and a slot, which is a row of
-// the ring, has all groups. AMX multiplies all pairs of a block in as many neighbouring
-// rows as a kernel has, at most 16 together. So the rows of a block follow each other,
-// and the first KH-1 of a ring have a second slot behind the last. Small partitions share
-// a group: weights between two of them are zero, which costs nothing in a tile that
-// would be empty there.
+// A slot is the place of one row in the ring. For vdpbf16ps a group is one partition and has
+// one block, and a slot holds the row of all groups.
+//
+// AMX multiplies all pairs of a block in as many neighbouring rows as a kernel has, at most
+// 16 pairs together. So the slots of a block follow each other, and the rows in the first
+// KH-1 slots are written a second time behind the last one: any KH rows lie together. Small
+// partitions share a group: weights between two of them are zero, which costs nothing in a
+// tile that would be empty there.
 typedef struct {
 	long parts, groups;           // partitions of a group; groups
 	long in, out;                 // channels that a group reads, and makes
 	long pairs, blocks;           // pairs of a block; blocks of a group
 	long tiles;                   // of 16 channels that a group makes
-	long ring, slots;             // rows, and slots for them
+	long ring, slots;             // rows that are kept, and slots for them
 	long row, slot, block, group; // how far apart pairs, slots, blocks and groups are, in 32-bit lanes
 	long lanes;                   // of all
 } pairing;
@@ -83,8 +85,9 @@ INLINE cut grad_cut(long L, long Ci, long Co) {
 
 INLINE long cut_floats(const cut *c, long taps) { return c->groups * c->ins * c->outs * taps * TILE_FLOATS; }
 
-// first_input is the first of a tile's inputs in a group. The last tile has as many of the one before as
-// it lacks.
+// first_input is the number in its group of a tile's first input. The last of several tiles
+// begins before its own inputs if these are fewer than 16, and computes some of the tile
+// before again: nothing behind the last channel is read.
 INLINE long first_input(const cut *c, long tile) { return c->ins == 1 ? 0 : MIN(tile * 16, c->in - 16); }
 
 // mix_weights_floats are those of the pairs of a mix's weights, and mixgrad_floats of their
@@ -122,7 +125,7 @@ typedef struct {
 	long dx;             // (Cx, …)
 	long wp, wpt, ws, wst; // the weights in pairs
 	long accp, accs;     // accumulators of the weights' gradients: 16 lanes for each, or AMX's tiles
-	long turned, few;    // AMX: columns of 16 channels, pairs of pictures first; a row of up to 16
+	long transposed, few; // AMX: columns of 16 channels, pairs of pictures first; a row of 16 channels
 	long end;
 } bf16_plan;
 
@@ -150,7 +153,7 @@ INLINE bf16_plan bf16_planned(const igc_conv *a) {
 	const cut primary = grad_cut(a->L, a->Ci, a->Co);
 	long at = 0;
 #define ROOM(name, floats) p.name = at, at += ((floats) + line - 1) / line * line
-	ROOM(a, (p.ring * p.Cx + 16) * p.as / 2); // a tile may read behind the last channel
+	ROOM(a, (p.ring * p.Cx + 16) * p.as / 2); // a tile of gradients may read 16 channels from any on
 	ROOM(pa, p.in.lanes);
 	ROOM(pdy, p.back.lanes);
 	ROOM(dz, p.grad_rows * p.Cz * p.zs / 2);
@@ -165,7 +168,7 @@ INLINE bf16_plan bf16_planned(const igc_conv *a) {
 	ROOM(wst, wpairs);
 	ROOM(accp, amx ? cut_floats(&primary, KK) : p.Cz * a->Ci * KK * 16);
 	ROOM(accs, mixgrads);
-	ROOM(turned, amx ? GRAD_COLUMNS / 2 * TILE_FLOATS : 0);
+	ROOM(transposed, amx ? GRAD_COLUMNS / 2 * TILE_FLOATS : 0);
 	ROOM(few, amx ? 8 * p.zs : 0);
 #undef ROOM
 	p.end = at;

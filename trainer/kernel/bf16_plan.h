@@ -11,7 +11,7 @@
 
 enum { GRAD_ROWS = 2 };         // see grad_rows in bf16.h
 enum { TILE_FLOATS = 16 * 16 }; // a tile of AMX is 16 rows of 64 bytes
-enum { GRAD_COLUMNS = 16 };     // see bf16_tiles.h
+enum { GRAD_COLUMNS = 16 };     // see bf16_amx.h
 
 #define EVEN(n) (((n) + 1) / 2 * 2)
 #define PAIRS(n) (((n) + 1) / 2)
@@ -63,9 +63,9 @@ INLINE long pair_place(const pairing *t, long j) {
 	return j / t->pairs * t->block + j % t->pairs * t->row;
 }
 
-// tile_weights_floats: AMX's weights are tiles of 16 outputs and the pairs of a block, for
+// amx_weights_floats: AMX's weights are tiles of 16 outputs and the pairs of a block, for
 // each column of a kernel, and for each of stride phases.
-INLINE long tile_weights_floats(const pairing *t, long KW, long stride) {
+INLINE long amx_weights_floats(const pairing *t, long KW, long stride) {
 	return stride * t->groups * t->tiles * t->blocks * KW * TILE_FLOATS;
 }
 
@@ -95,7 +95,7 @@ INLINE long first_input(const cut *c, long tile) { return c->ins == 1 ? 0 : MIN(
 INLINE long mix_weights_floats(const igc_conv *a, igc_mix f) {
 	if (a->bf16 != IGC_AMX) return a->L * a->Co * PAIRS(f.K);
 	const pairing t = mix_pairing(a, f, 0);
-	return tile_weights_floats(&t, 1, 1);
+	return amx_weights_floats(&t, 1, 1);
 }
 INLINE long mixgrad_floats(const igc_conv *a, igc_mix f) {
 	if (a->bf16 != IGC_AMX) return a->L * a->Co * f.K * 16;
@@ -162,8 +162,8 @@ INLINE bf16_plan bf16_planned(const igc_conv *a) {
 	ROOM(rest, MAX(a->mixes - 1, 0) * p.Cz * p.zs / 2);
 	ROOM(pair, pairs);
 	ROOM(dx, p.Cx * p.dxs / 2);
-	ROOM(wp, amx ? tile_weights_floats(&p.in, a->KW, 1) : p.Cz * p.in.pairs * KK);
-	ROOM(wpt, amx ? tile_weights_floats(&p.back, a->KW, a->stride) : p.Cx * p.back.pairs * KK);
+	ROOM(wp, amx ? amx_weights_floats(&p.in, a->KW, 1) : p.Cz * p.in.pairs * KK);
+	ROOM(wpt, amx ? amx_weights_floats(&p.back, a->KW, a->stride) : p.Cx * p.back.pairs * KK);
 	ROOM(ws, wpairs);
 	ROOM(wst, wpairs);
 	ROOM(accp, amx ? cut_floats(&primary, KK) : p.Cz * a->Ci * KK * 16);

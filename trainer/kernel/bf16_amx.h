@@ -62,13 +62,13 @@ INLINE void fetch(const void *from, long apart, long lines) {
 
 // ---- products over channels ----
 
-// tile_weights: tiles of the weights w (L*Co, Ci, KH, KW), for each kernel column: of 16
+// amx_weights: tiles of the weights w (L*Co, Ci, KH, KW), for each kernel column: of 16
 // outputs of a group by a block's pairs in all kernel rows. With a stride rows of the
 // gradient meet every second kernel row; each phase, which is the first of them, has tiles
 // of its own.
-static void tile_weights(unsigned *out, const float *w, const pairing *t, long L, long Ci, long Co, long KH, long KW,
+static void amx_weights(unsigned *out, const float *w, const pairing *t, long L, long Ci, long Co, long KH, long KW,
 		long stride) {
-	memset(out, 0, tile_weights_floats(t, KW, stride) * 4);
+	memset(out, 0, amx_weights_floats(t, KW, stride) * 4);
 	unsigned short *halves = (unsigned short *)out;
 	for (long phase = 0; phase < stride; phase++) {
 		const long first = (stride - phase) % stride; // kernel row
@@ -87,12 +87,12 @@ static void tile_weights(unsigned *out, const float *w, const pairing *t, long L
 	}
 }
 
-// tile_mixes: the weights of all mixes.
-static void tile_mixes(unsigned *out, const float *w, const igc_conv *a, long Cz) {
+// amx_mixes: the weights of all mixes.
+static void amx_mixes(unsigned *out, const float *w, const igc_conv *a, long Cz) {
 	for (long n = 0; n < a->mixes; n++) {
 		const igc_mix f = a->mix[n];
 		const pairing t = mix_pairing(a, f, 0);
-		tile_weights(out, w, &t, Cz / f.K, f.K, f.K, 1, 1, 1);
+		amx_weights(out, w, &t, Cz / f.K, f.K, f.K, 1, 1, 1);
 		out += mix_weights_floats(a, f), w += Cz * f.K;
 	}
 }
@@ -103,9 +103,9 @@ typedef struct {
 	long n, column[MAX_K], at[MAX_K], rows;
 } met_taps;
 
-// tile_columns: sums (n, 16, 16) of 16 outputs in n columns, 2 or 4, whose inputs are `in`
+// amx_columns: sums (n, 16, 16) of 16 outputs in n columns, 2 or 4, whose inputs are `in`
 // columns apart. Only the first outs of the outputs are there.
-INLINE void tile_columns(const int hardware, const int n, float *sums, const unsigned *w, const pairing *t, const int *x,
+INLINE void amx_columns(const int hardware, const int n, float *sums, const unsigned *w, const pairing *t, const int *x,
 		const met_taps *met, long KW, long in, long outs) {
 	const long apart = 4 * t->row, pairs = met->rows * t->pairs;
 	if (hardware) {
@@ -150,11 +150,11 @@ INLINE void pack_columns(bf16 *y, const long *to, const float *first, const floa
 	for (long m = 0; m < outs; m++) put_columns(y + to[m], PACK(LOAD(first + m * 16), LOAD(second + m * 16)), out);
 }
 
-// tile_slide is tile_conv of one group, whose pairs are one block and whose outputs are one
+// amx_slide is amx_conv of one group, whose pairs are one block and whose outputs are one
 // tile, with three columns of a kernel and no stride. Each tile of activations is loaded
 // once, for the three columns of the output that it is part of. Their sums take turns in
 // three tiles: one begins, the next has its second product, and the last is complete.
-static __attribute__((noinline)) void tile_slide(bf16 *y, const long *to, long outs, const int *x, long apart,
+static __attribute__((noinline)) void amx_slide(bf16 *y, const long *to, long outs, const int *x, long apart,
 		const unsigned *w, long pairs, long n) {
 	float sums[4][TILE_FLOATS] __attribute__((aligned(64)));
 	TILE_LOAD(3, w, 64);
@@ -184,10 +184,10 @@ static __attribute__((noinline)) void tile_slide(bf16 *y, const long *to, long o
 	pack_columns(y + (n - 2) * 16, to, sums[(n - 2) % 4], sums[(n - 1) % 4], outs, 1);
 }
 
-// tile_conv: y, C channels of a plain row in partitions of f, channel stride ycs, = the
+// amx_conv: y, C channels of a plain row in partitions of f, channel stride ycs, = the
 // products of paired rows from x on. Columns that are read are `in` apart, and those that
 // are written `out`. It computes one column more if their number is odd.
-INLINE void tile_conv(const int hardware, bf16 *y, long ycs, igc_mix f, long C, const int *x, const pairing *t,
+INLINE void amx_conv(const int hardware, bf16 *y, long ycs, igc_mix f, long C, const int *x, const pairing *t,
 		const unsigned *w, const met_taps *met, long KW, long in, long out, long columns, stream *next) {
 	float sums[4 * TILE_FLOATS] __attribute__((aligned(64)));
 	const long n = EVEN(columns), even_apart = t->parts == 1 || f.step == 1;
@@ -201,7 +201,7 @@ INLINE void tile_conv(const int hardware, bf16 *y, long ycs, igc_mix f, long C, 
 		for (long m = 0; m < MIN(16, outs); m++)
 			to[m] = (even_apart ? m * f.step : channel(f.K, f.step, g * t->out + m) - first) * ycs;
 		if (slides) {
-			tile_slide(y + first * ycs, to, outs, x + g * t->group, 4 * t->row, w + g * 3 * TILE_FLOATS, pairs, n);
+			amx_slide(y + first * ycs, to, outs, x + g * t->group, 4 * t->row, w + g * 3 * TILE_FLOATS, pairs, n);
 			ahead(next, columns * outs * (t->in / t->parts) * met->rows * met->n);
 			continue;
 		}
@@ -214,8 +214,8 @@ INLINE void tile_conv(const int hardware, bf16 *y, long ycs, igc_mix f, long C, 
 				const unsigned *wo = w + (g * t->tiles + o / 16) * t->blocks * KW * TILE_FLOATS;
 				const int *from = x + g * t->group + p * in * 16;
 				const long made = MIN(16, outs - o);
-				if (some == 4) tile_columns(hardware, 4, sums, wo, t, from, met, KW, in, made);
-				else tile_columns(hardware, 2, sums, wo, t, from, met, KW, in, made);
+				if (some == 4) amx_columns(hardware, 4, sums, wo, t, from, met, KW, in, made);
+				else amx_columns(hardware, 2, sums, wo, t, from, met, KW, in, made);
 				bf16 *base = y + (first + o * f.step) * ycs + p * out * 16;
 				for (long c = 0; c < some; c += 2)
 					pack_columns(base + c * out * 16, to, sums + c * TILE_FLOATS, sums + (c + 1) * TILE_FLOATS, made, out);
@@ -231,16 +231,16 @@ INLINE void tile_conv(const int hardware, bf16 *y, long ycs, igc_mix f, long C, 
 		else f(0, __VA_ARGS__); \
 	} while (0)
 
-// tile_row: a row of the primary convolution, from the slot x on.
-static __attribute__((noinline)) void tile_row(const igc_conv *a, const bf16_plan *p, bf16 *y, const int *x,
+// amx_row: a row of the primary convolution, from the slot x on.
+static __attribute__((noinline)) void amx_row(const igc_conv *a, const bf16_plan *p, bf16 *y, const int *x,
 		const unsigned *w, stream *next) {
 	met_taps met = {.n = a->KW, .rows = a->KH};
 	for (long k = 0; k < a->KW; k++) met.column[k] = k, met.at[k] = k * 16;
-	TILED(a, tile_conv, y, p->zs, ((igc_mix){a->Co, 1}), p->Cz, x, &p->in, w, &met, a->KW, a->stride, 1, p->OW, next);
+	TILED(a, amx_conv, y, p->zs, ((igc_mix){a->Co, 1}), p->Cz, x, &p->in, w, &met, a->KW, a->stride, 1, p->OW, next);
 }
 
-// tile_back_row: row `done` of dx, the gradient by the input, from padded rows of dy.
-static __attribute__((noinline)) void tile_back_row(const igc_conv *a, const bf16_plan *p, bf16 *dx, long done,
+// amx_back_row: row `done` of dx, the gradient by the input, from padded rows of dy.
+static __attribute__((noinline)) void amx_back_row(const igc_conv *a, const bf16_plan *p, bf16 *dx, long done,
 		const int *pdy, const unsigned *w, stream *next) {
 	const long S = a->stride, P = a->KW / 2, up = a->KH / 2;
 	const long phase = (done + up * (S - 1)) % S; // of done - up, which may be negative
@@ -250,18 +250,18 @@ static __attribute__((noinline)) void tile_back_row(const igc_conv *a, const bf1
 		for (long k = 0; k < a->KW; k++)
 			if (met.rows && (column + k - P) % S == 0)
 				met.column[met.n] = k, met.at[met.n++] = (P + (column + k - P) / S) * 16;
-		TILED(a, tile_conv, dx + column * 16, p->dxs, ((igc_mix){a->Ci, 1}), p->Cx,
+		TILED(a, amx_conv, dx + column * 16, p->dxs, ((igc_mix){a->Ci, 1}), p->Cx,
 			pdy + (first + p->back.ring) % p->back.ring * p->back.slot, &p->back,
-			w + phase * tile_weights_floats(&p->back, a->KW, 1), &met, a->KW, 1, S, (a->W - column + S - 1) / S, next);
+			w + phase * amx_weights_floats(&p->back, a->KW, 1), &met, a->KW, 1, S, (a->W - column + S - 1) / S, next);
 	}
 }
 
-// tile_mix: a row of a mix.
-static __attribute__((noinline)) void tile_mix(const igc_conv *a, const bf16_plan *p, bf16 *z, const int *paired,
+// amx_mix: a row of a mix.
+static __attribute__((noinline)) void amx_mix(const igc_conv *a, const bf16_plan *p, bf16 *z, const int *paired,
 		const unsigned *w, igc_mix f, stream *next) {
 	const pairing t = mix_pairing(a, f, p->zp);
 	const met_taps met = {.n = 1, .rows = 1};
-	TILED(a, tile_conv, z, p->zs, f, p->Cz, paired, &t, w, &met, 1, 1, 1, p->OW, next);
+	TILED(a, amx_conv, z, p->zs, f, p->Cz, paired, &t, w, &met, 1, 1, 1, p->OW, next);
 }
 
 // ---- the ring of paired rows ----
@@ -375,9 +375,9 @@ typedef struct {
 	igc_mix f;
 } grad_source;
 
-// tile_grad: sums += the row's share of the gradients. transposed has room for GRAD_COLUMNS
+// amx_grad: sums += the row's share of the gradients. transposed has room for GRAD_COLUMNS
 // columns of 16 channels, few for a row of 16.
-INLINE void tile_grad(const int hardware, float *sums, const cut *c, const grad_source *g, int *transposed, bf16 *few,
+INLINE void amx_grad(const int hardware, float *sums, const cut *c, const grad_source *g, int *transposed, bf16 *few,
 		long few_apart, stream *next) {
 	const long pairs = g->stride == 1 ? 16 : 8;
 	const long apart = g->gather ? few_apart : g->f.step * g->xs;
@@ -423,26 +423,26 @@ INLINE void tile_grad(const int hardware, float *sums, const cut *c, const grad_
 #undef STEPS
 }
 
-static __attribute__((noinline)) void tile_grad_row(const igc_conv *a, const bf16_plan *p, float *sums, const cut *c,
+static __attribute__((noinline)) void amx_grad_row(const igc_conv *a, const bf16_plan *p, float *sums, const cut *c,
 		const grad_source *g, stream *next) {
-	TILED(a, tile_grad, sums, c, g, (int *)(a->scratch + p->transposed), (bf16 *)(a->scratch + p->few), p->zs, next);
+	TILED(a, amx_grad, sums, c, g, (int *)(a->scratch + p->transposed), (bf16 *)(a->scratch + p->few), p->zs, next);
 }
 
-// tile_convgrad: the share of a row of the gradient of the primary weights.
-static void tile_convgrad(const igc_conv *a, const bf16_plan *p, float *sums, const conv_rows *rows, stream *next) {
+// amx_convgrad: the share of a row of the gradient of the primary weights.
+static void amx_convgrad(const igc_conv *a, const bf16_plan *p, float *sums, const conv_rows *rows, stream *next) {
 	const grad_source g = {.dz = rows->dy[0], .x = rows->x[0], .dzs = p->zs, .xs = p->as, .Cz = p->Cz, .KH = a->KH, .KW = a->KW,
 		.stride = a->stride, .OW = p->OW, .f = {a->Co, 1}};
 	const cut c = grad_cut(a->L, a->Ci, a->Co);
-	tile_grad_row(a, p, sums, &c, &g, next);
+	amx_grad_row(a, p, sums, &c, &g, next);
 }
 
-// tile_mixgrad: the share of a row of the gradient of a mix's weights.
-static void tile_mixgrad(const igc_conv *a, const bf16_plan *p, float *sums, const grad_rows *rows, long ys, igc_mix f,
+// amx_mixgrad: the share of a row of the gradient of a mix's weights.
+static void amx_mixgrad(const igc_conv *a, const bf16_plan *p, float *sums, const grad_rows *rows, long ys, igc_mix f,
 		stream *next) {
 	const cut c = grad_cut(p->Cz / f.K, f.K, f.K);
 	const grad_source g = {.dz = rows->dz[0], .x = rows->y, .dzs = p->zs, .xs = ys, .Cz = p->Cz, .KH = 1, .KW = 1, .stride = 1,
 		.OW = p->OW, .f = f, .gather = c.parts > 1 || c.in < 16};
-	tile_grad_row(a, p, sums, &c, &g, next);
+	amx_grad_row(a, p, sums, &c, &g, next);
 }
 
 // untile: dw (L*Co, Ci, taps) from the tiles of gradients.
@@ -459,8 +459,8 @@ static void untile(float *dw, const float *sums, const cut *c, long L, long Ci, 
 
 // ---- measurements ----
 
-// tile_probe: rounds of TILE_STEPS independent steps.
-INLINE void tile_probe(const int hardware, igc_probe *a) {
+// amx_probe: rounds of TILE_STEPS independent steps.
+INLINE void amx_probe(const int hardware, igc_probe *a) {
 	float sums[TILE_STEPS * TILE_FLOATS] __attribute__((aligned(64))) = {0};
 	unsigned pairs[TILE_FLOATS] __attribute__((aligned(64)));
 	for (int k = 0; k < TILE_FLOATS; k++) pairs[k] = 0x30003000;

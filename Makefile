@@ -18,6 +18,8 @@ gpu: build/gpu/libcuda.a ## igcsearch-gpu, which runs without CUDA too, on the p
 	@echo "the first build takes some minutes, later ones seconds"
 	$(GPU) go build -tags gpu -buildvcs=true -ldflags '-s -w' -o igcsearch-gpu ./cmd/igcsearch
 
+# On a busy machine the longest tests take more than the ten minutes that go test allows.
+PATIENT = -timeout 30m
 # The parts of gpu-test and gpu-checks use one core each most of the time: make -j runs them side by side. The kernels are no
 # part of what go test takes for the inputs of a test: no cached results.
 PARTS = gpu-test-package gpu-test-sizes gpu-test-programs gpu-test-race gpu-checks-random gpu-checks-reverse
@@ -27,25 +29,25 @@ $(PARTS): build/gpu/libcuda.a
 gpu-test: gpu-test-package gpu-test-sizes gpu-test-programs gpu-test-race ## the tests with tag gpu, on the emulated GPU; on a real one with IGC_REQUIRE_GPU=1
 
 gpu-test-package:
-	$(GPU) go test -count=1 -tags gpu ./trainer/gpu/...
+	$(GPU) go test -count=1 $(PATIENT) -tags gpu ./trainer/gpu/...
 gpu-test-sizes:
-	IGC_REAL_SIZES=1 $(GPU) go test -count=1 -tags gpu -run LossesAtRealSizes ./trainer/gpu
+	IGC_REAL_SIZES=1 $(GPU) go test -count=1 $(PATIENT) -tags gpu -run LossesAtRealSizes ./trainer/gpu
 gpu-test-programs:
-	$(GPU) go test -count=1 -tags gpu -run GPU ./trainer ./trainer/bench ./cmd/igcsearch
+	$(GPU) go test -count=1 $(PATIENT) -tags gpu -run GPU ./trainer ./trainer/bench ./cmd/igcsearch
 gpu-test-race:
-	$(GPU) go test -count=1 -race -tags gpu -run 'SameBits|GPUResult|Fault' ./trainer/gpu ./trainer
+	$(GPU) go test -count=1 $(PATIENT) -race -tags gpu -run 'SameBits|GPUResult|Fault' ./trainer/gpu ./trainer
 
 gpu-checks: gpu-checks-random gpu-checks-reverse ## the kernels in other orders of blocks and threads, and with races and undefined behaviour seen
 
 # What is left out has orders of its own, or is about memory.
-CHECKS = $(GPU) go test -count=1 -tags gpu -skip 'KeepToTheirBuffers|WrongBuffers|OrderOfBlocks|TestMemory' ./trainer/gpu
+CHECKS = $(GPU) go test -count=1 $(PATIENT) -tags gpu -skip 'KeepToTheirBuffers|WrongBuffers|OrderOfBlocks|TestMemory' ./trainer/gpu
 gpu-checks-random:
 	IGC_EMULATED_ORDER=random IGC_EMULATED_CHECKED=1 $(CHECKS)
 gpu-checks-reverse:
 	IGC_EMULATED_ORDER=reverse $(CHECKS)
 
 gpu-waits: build/gpu/libcuda.a ## removes each wait of trainer/gpu in turn: a test must fail
-	IGC_WAITS=1 $(GPU) go test -count=1 -tags gpu -run TestEveryWaitIsNeeded -v ./trainer/gpu
+	IGC_WAITS=1 $(GPU) go test -count=1 $(PATIENT) -tags gpu -run TestEveryWaitIsNeeded -v ./trainer/gpu
 
 gpu-tests: gpu ## test programs to be carried to a machine with a GPU
 	$(GPU) go test -c -tags gpu -ldflags '-s -w' -o build/gpu/gpu.test ./trainer/gpu
@@ -81,13 +83,14 @@ scale:            ## the tables of docs/scale.md, about 7 minutes; a short form 
 	$(SCALE) -scale.workers 1000 -scale.trials 10000 -scale.epoch 5s
 	$(SCALE) -scale.workers 100 -scale.trials 1000 -scale.epochs 3 -scale.epoch 1ms
 
+PRECISIONS ?= f32,bf16 # with AMX: f32,bf16,bf16-amx
 PEER ?=           # e.g. "python3 trainer/testdata/torch_step.py"; empty: without a peer
 # In Markdown, as docs/performance.md has it.
 BENCH = ./igcsearch bench --format markdown
 SCALING = $(BENCH) --scaling --pairs 64x1,40x2,12x6,1x23,41x5,1x44 --steps 9
 performance: build ## the tables of docs/performance.md, about 10 minutes, 25 with PyTorch
 	./igcsearch version
-	$(BENCH) --pairs fig3a,fig3b --precision f32,bf16 --steps 21 --peer-limit 10m $(if $(strip $(PEER)),--peer "$(strip $(PEER))")
+	$(BENCH) --pairs fig3a,fig3b --precision $(PRECISIONS) --steps 21 --peer-limit 10m $(if $(strip $(PEER)),--peer "$(strip $(PEER))")
 	$(SCALING)
 	$(SCALING) --precision bf16
 	-IGC_ISA=avx2 $(BENCH) --pairs 64x1,40x2,12x6,1x23 --steps 5

@@ -150,10 +150,10 @@ INLINE void pack_columns(bf16 *y, const long *to, const float *first, const floa
 	for (long m = 0; m < outs; m++) put_columns(y + to[m], PACK(LOAD(first + m * 16), LOAD(second + m * 16)), out);
 }
 
-// amx_slide is amx_conv of one group, whose pairs are one block and whose outputs are one
-// tile, with three columns of a kernel and no stride. Each tile of activations is loaded
-// once, for the three columns of the output that it is part of. Their sums take turns in
-// three tiles: one begins, the next has its second product, and the last is complete.
+// amx_slide is amx_conv of 16 outputs of a group whose pairs are one block, with three
+// columns of a kernel and no stride. Each tile of activations is loaded once, for the three
+// columns of the output that it is part of. Their sums take turns in three tiles: one
+// begins, the next has its second product, and the last is complete.
 static __attribute__((noinline)) void amx_slide(bf16 *y, const long *to, long outs, const int *x, long apart,
 		const unsigned *w, long pairs, long n) {
 	float sums[4][TILE_FLOATS] __attribute__((aligned(64)));
@@ -191,7 +191,7 @@ INLINE void amx_conv(const int hardware, bf16 *y, long ycs, igc_mix f, long C, c
 		const unsigned *w, const met_taps *met, long KW, long in, long out, long columns, stream *next) {
 	float sums[4 * TILE_FLOATS] __attribute__((aligned(64)));
 	const long n = EVEN(columns), even_apart = t->parts == 1 || f.step == 1;
-	const long pairs = met->rows * t->pairs, slides = hardware && t->blocks * t->tiles == 1 && met->n == 3 && in * out == 1;
+	const long pairs = met->rows * t->pairs, slides = hardware && t->blocks == 1 && met->n == 3 && in * out == 1;
 	if (slides) configure(hardware, 3, 3, pairs);
 	else configure(hardware, 4, 1, pairs);
 	for (long g = 0; g < t->groups; g++) {
@@ -200,12 +200,13 @@ INLINE void amx_conv(const int hardware, bf16 *y, long ycs, igc_mix f, long C, c
 		long to[16];
 		for (long m = 0; m < MIN(16, outs); m++)
 			to[m] = (even_apart ? m * f.step : channel(f.K, f.step, g * t->out + m) - first) * ycs;
-		if (slides) {
-			amx_slide(y + first * ycs, to, outs, x + g * t->group, 4 * t->row, w + g * 3 * TILE_FLOATS, pairs, n);
-			ahead(next, columns * outs * (t->in / t->parts) * met->rows * met->n);
-			continue;
+		for (long o = 0; o < outs && slides; o += 16) {
+			const long made = MIN(16, outs - o);
+			amx_slide(y + (first + o * f.step) * ycs, to, made, x + g * t->group, 4 * t->row,
+				w + (g * t->tiles + o / 16) * 3 * TILE_FLOATS, pairs, n);
+			ahead(next, columns * made * (t->in / t->parts) * met->rows * met->n);
 		}
-		for (long p = 0, some = 4; p < n; p += some) { // so many columns at a time
+		for (long p = 0, some = 4; p < n && !slides; p += some) { // so many columns at a time
 			if (n - p < 4) some = 2;
 			for (long b = 0; b < t->blocks && hardware; b++)
 				for (long c = 0; c < 4 * in; c++)

@@ -1,9 +1,9 @@
 // The kernels of bfloat16. A file for each instruction set includes this one and
 // defines BF16(name), the names' ending; put_past and PAST_END, stores past the caches;
 // and what its processors do better than plain C: DOT, FMA or HALF_FMA, PACK, RELU,
-// OPEN, LARGE_TILES. Vectors have 16 lanes of float32 whatever the processor, no sum
-// depends on the tiles, and every fused multiply-add is written as one: all
-// instruction sets give the same bits.
+// OPEN, LARGE_TILES, and HARDWARE with the instructions of AMX. Vectors have 16 lanes of
+// float32 whatever the processor, no sum depends on the register blocks, and every fused
+// multiply-add is written as one: all instruction sets give the same bits.
 //
 // The structure is that of body.h. What differs is how numbers are multiplied: DOT
 // adds two products to each lane. A product over channels takes them from pairs of
@@ -11,7 +11,7 @@
 // weight's gradient is a sum over pictures and columns, so it takes plain rows as they
 // lie in memory. Micro-kernels read paired or plain rows and write plain ones;
 // pair_row makes one from the other. With IGC_AMX, products are added in another order, by
-// the kernels of bf16_tiles.h.
+// the kernels of bf16_amx.h.
 
 #include <string.h>
 #include "bf16_plan.h"
@@ -831,7 +831,7 @@ static void mask_row(bf16 *d, long ds, const bf16 *y, long ys, long C, long W) {
 	}
 }
 
-#include "bf16_tiles.h"
+#include "bf16_amx.h"
 
 // ---- the block ----
 
@@ -858,7 +858,7 @@ static void primary_row(const igc_conv *a, const bf16_plan *plan, bf16 *y, long 
 	const bf16_plan p = *plan;
 	const long H = a->H, top = a->stride * h - a->KH / 2;
 	if (a->bf16 == IGC_AMX) {
-		tile_row(a, &p, y, SLOT(p.pa, p.in, top), AT(unsigned, p.wp), next);
+		amx_row(a, &p, y, SLOT(p.pa, p.in, top), AT(unsigned, p.wp), next);
 		return;
 	}
 	const int *rows[MAX_K];
@@ -869,7 +869,7 @@ static void primary_row(const igc_conv *a, const bf16_plan *plan, bf16 *y, long 
 // product_of_pairs: a row of z (Cz, OW, 16) = the mix f of the row of pairs.
 static void product_of_pairs(const igc_conv *a, const bf16_plan *p, bf16 *z, const unsigned *w, igc_mix f, stream *next) {
 	const int *paired = AT(int, p->pair);
-	if (a->bf16 == IGC_AMX) tile_mix(a, p, z, paired, w, f, next);
+	if (a->bf16 == IGC_AMX) amx_mix(a, p, z, paired, w, f, next);
 	else mix_row(z, p->zs, paired, p->zp, p->OW, w, f, p->Cz, next);
 }
 
@@ -883,11 +883,11 @@ static void mixed_row(const igc_conv *a, const bf16_plan *p, bf16 *z, const bf16
 
 // primary_grad and mix_grad add the rows' share of the weights' gradients.
 static void primary_grad(const igc_conv *a, const bf16_plan *p, const conv_rows *rows, stream *next) {
-	(a->bf16 == IGC_AMX ? tile_convgrad : convgrad_row)(a, p, AT(float, p->accp), rows, next);
+	(a->bf16 == IGC_AMX ? amx_convgrad : convgrad_row)(a, p, AT(float, p->accp), rows, next);
 }
 static void mix_grad(const igc_conv *a, const bf16_plan *p, float *acc, const grad_rows *rows, long ys, igc_mix f,
 		stream *next) {
-	if (a->bf16 == IGC_AMX) tile_mixgrad(a, p, acc, rows, ys, f, next);
+	if (a->bf16 == IGC_AMX) amx_mixgrad(a, p, acc, rows, ys, f, next);
 	else mixgrad_row(acc, rows, p->zs, ys, p->OW, f, p->Cz, next);
 }
 
@@ -897,8 +897,8 @@ KERNEL(conv_forward, const igc_conv) {
 	const ivec mask = lane_mask(a->valid);
 	const int amx = a->bf16 == IGC_AMX;
 	if (amx) {
-		tile_weights(AT(unsigned, p.wp), a->wp, &p.in, a->L, a->Ci, a->Co, KH, a->KW, 1);
-		tile_mixes(AT(unsigned, p.ws), a->ws, a, Cz);
+		amx_weights(AT(unsigned, p.wp), a->wp, &p.in, a->L, a->Ci, a->Co, KH, a->KW, 1);
+		amx_mixes(AT(unsigned, p.ws), a->ws, a, Cz);
 	} else {
 		pair_weights(AT(unsigned, p.wp), a->wp, Cz, a->Ci, KH, a->KW, p.xrows);
 		pair_mixes(AT(unsigned, p.ws), a->ws, a, Cz);
@@ -945,15 +945,15 @@ KERNEL(conv_backward, const igc_conv) {
 	conv_rows met = {{0}};
 	bf16 *dx = AT(bf16, p.dx), *rest = AT(bf16, p.rest);
 	// The accumulators are neighbours.
-	memset(AT(float, p.accp), 0, (p.turned - p.accp) * 4);
+	memset(AT(float, p.accp), 0, (p.transposed - p.accp) * 4);
 	pad(AT(char, p.a), p.ring * Cx, p.as * 2, KW / 2 * 32, W * 32);
 	clear_pairs(AT(int, p.pdy), &p.back, Cz, KW / 2, EVEN(OW));
 	if (again) clear_pairs(AT(int, p.pa), &p.in, Cx, KW / 2, W);
 	if (amx) {
-		if (again) tile_weights(AT(unsigned, p.wp), a->wp, &p.in, L, Ci, Co, KH, KW, 1);
-		if (a->mixes > 1) tile_mixes(AT(unsigned, p.ws), a->ws, a, Cz);
-		tile_mixes(AT(unsigned, p.wst), a->wst, a, Cz);
-		if (a->gx) tile_weights(AT(unsigned, p.wpt), a->wpt, &p.back, L, Co, Ci, KH, KW, S);
+		if (again) amx_weights(AT(unsigned, p.wp), a->wp, &p.in, L, Ci, Co, KH, KW, 1);
+		if (a->mixes > 1) amx_mixes(AT(unsigned, p.ws), a->ws, a, Cz);
+		amx_mixes(AT(unsigned, p.wst), a->wst, a, Cz);
+		if (a->gx) amx_weights(AT(unsigned, p.wpt), a->wpt, &p.back, L, Co, Ci, KH, KW, S);
 		for (long h = -P; h < 0; h++) clear_slots(AT(int, p.pdy), &p.back, h);
 	} else {
 		if (again) pair_weights(AT(unsigned, p.wp), a->wp, Cz, Ci, KH, KW, p.xrows);
@@ -1042,7 +1042,7 @@ KERNEL(conv_backward, const igc_conv) {
 		}
 		for (; a->gx && done < H && done <= S * h + S - 1 - P; done++) {
 			if (amx) {
-				tile_back_row(a, &p, dx, done, AT(int, p.pdy), AT(unsigned, p.wpt), &next);
+				amx_back_row(a, &p, dx, done, AT(int, p.pdy), AT(unsigned, p.wpt), &next);
 			} else {
 				const int *rows[MAX_K];
 				for (long k = 0; k < KH; k++) {
@@ -1335,7 +1335,7 @@ void BF16(igc_bf16_row)(const igc_conv *a, int micro, long n) {
 // pairs, the peak. The copy of memory is float32's.
 KERNEL(probe, igc_probe) {
 	if (a->bf16 == IGC_AMX) {
-		TILED(a, tile_probe, a);
+		TILED(a, amx_probe, a);
 		return;
 	}
 	vec acc[BF16_CHAINS];

@@ -11,7 +11,7 @@
 
 enum { GRAD_ROWS = 2 };         // see grad_rows in bf16.h
 enum { TILE_FLOATS = 16 * 16 }; // a tile of AMX is 16 rows of 64 bytes
-enum { GRAD_COLUMNS = 16 };     // see bf16_tiles.h
+enum { GRAD_COLUMNS = 16 };     // see bf16_amx.h
 
 #define EVEN(n) (((n) + 1) / 2 * 2)
 #define PAIRS(n) (((n) + 1) / 2)
@@ -20,18 +20,20 @@ enum { GRAD_COLUMNS = 16 };     // see bf16_tiles.h
 // A pairing says how the channels that a product reads are paired, and where the pairs of
 // a row lie. Channels are numbered partition by partition.
 //
-// For vdpbf16ps a group is one partition and has one block, and a slot, which is a row of
-// the ring, has all groups. AMX multiplies all pairs of a block in as many neighbouring
-// rows as a kernel has, at most 16 together. So the rows of a block follow each other,
-// and the first KH-1 of a ring have a second slot behind the last. Small partitions share
-// a group: weights between two of them are zero, which costs nothing in a tile that
-// would be empty there.
+// A slot is the place of one row in the ring. For vdpbf16ps a group is one partition and has
+// one block, and a slot holds the row of all groups.
+//
+// AMX multiplies all pairs of a block in as many neighbouring rows as a kernel has, at most
+// 16 pairs together. So the slots of a block follow each other, and the rows in the first
+// KH-1 slots are written a second time behind the last one: any KH rows lie together. Small
+// partitions share a group: weights between two of them are zero, which costs nothing in a
+// tile that would be empty there.
 typedef struct {
 	long parts, groups;           // partitions of a group; groups
 	long in, out;                 // channels that a group reads, and makes
 	long pairs, blocks;           // pairs of a block; blocks of a group
 	long tiles;                   // of 16 channels that a group makes
-	long ring, slots;             // rows, and slots for them
+	long ring, slots;             // rows that are kept, and slots for them
 	long row, slot, block, group; // how far apart pairs, slots, blocks and groups are, in 32-bit lanes
 	long lanes;                   // of all
 } pairing;
@@ -61,9 +63,9 @@ INLINE long pair_place(const pairing *t, long j) {
 	return j / t->pairs * t->block + j % t->pairs * t->row;
 }
 
-// tile_weights_floats: AMX's weights are tiles of 16 outputs and the pairs of a block, for
+// amx_weights_floats: AMX's weights are tiles of 16 outputs and the pairs of a block, for
 // each column of a kernel, and for each of stride phases.
-INLINE long tile_weights_floats(const pairing *t, long KW, long stride) {
+INLINE long amx_weights_floats(const pairing *t, long KW, long stride) {
 	return stride * t->groups * t->tiles * t->blocks * KW * TILE_FLOATS;
 }
 
@@ -83,8 +85,9 @@ INLINE cut grad_cut(long L, long Ci, long Co) {
 
 INLINE long cut_floats(const cut *c, long taps) { return c->groups * c->ins * c->outs * taps * TILE_FLOATS; }
 
-// first_input is the first of a tile's inputs in a group. The last tile has as many of the one before as
-// it lacks.
+// first_input is the number in its group of a tile's first input. The last of several tiles
+// begins before its own inputs if these are fewer than 16, and computes some of the tile
+// before again: nothing behind the last channel is read.
 INLINE long first_input(const cut *c, long tile) { return c->ins == 1 ? 0 : MIN(tile * 16, c->in - 16); }
 
 // mix_weights_floats are those of the pairs of a mix's weights, and mixgrad_floats of their
@@ -92,7 +95,7 @@ INLINE long first_input(const cut *c, long tile) { return c->ins == 1 ? 0 : MIN(
 INLINE long mix_weights_floats(const igc_conv *a, igc_mix f) {
 	if (a->bf16 != IGC_AMX) return a->L * a->Co * PAIRS(f.K);
 	const pairing t = mix_pairing(a, f, 0);
-	return tile_weights_floats(&t, 1, 1);
+	return amx_weights_floats(&t, 1, 1);
 }
 INLINE long mixgrad_floats(const igc_conv *a, igc_mix f) {
 	if (a->bf16 != IGC_AMX) return a->L * a->Co * f.K * 16;
@@ -122,7 +125,7 @@ typedef struct {
 	long dx;             // (Cx, …)
 	long wp, wpt, ws, wst; // the weights in pairs
 	long accp, accs;     // accumulators of the weights' gradients: 16 lanes for each, or AMX's tiles
-	long turned, few;    // AMX: columns of 16 channels, pairs of pictures first; a row of up to 16
+	long transposed, few; // AMX: columns of 16 channels, pairs of pictures first; a row of 16 channels
 	long end;
 } bf16_plan;
 
@@ -150,7 +153,7 @@ INLINE bf16_plan bf16_planned(const igc_conv *a) {
 	const cut primary = grad_cut(a->L, a->Ci, a->Co);
 	long at = 0;
 #define ROOM(name, floats) p.name = at, at += ((floats) + line - 1) / line * line
-	ROOM(a, (p.ring * p.Cx + 16) * p.as / 2); // a tile may read behind the last channel
+	ROOM(a, (p.ring * p.Cx + 16) * p.as / 2); // a tile of gradients may read 16 channels from any on
 	ROOM(pa, p.in.lanes);
 	ROOM(pdy, p.back.lanes);
 	ROOM(dz, p.grad_rows * p.Cz * p.zs / 2);
@@ -159,13 +162,13 @@ INLINE bf16_plan bf16_planned(const igc_conv *a) {
 	ROOM(rest, MAX(a->mixes - 1, 0) * p.Cz * p.zs / 2);
 	ROOM(pair, pairs);
 	ROOM(dx, p.Cx * p.dxs / 2);
-	ROOM(wp, amx ? tile_weights_floats(&p.in, a->KW, 1) : p.Cz * p.in.pairs * KK);
-	ROOM(wpt, amx ? tile_weights_floats(&p.back, a->KW, a->stride) : p.Cx * p.back.pairs * KK);
+	ROOM(wp, amx ? amx_weights_floats(&p.in, a->KW, 1) : p.Cz * p.in.pairs * KK);
+	ROOM(wpt, amx ? amx_weights_floats(&p.back, a->KW, a->stride) : p.Cx * p.back.pairs * KK);
 	ROOM(ws, wpairs);
 	ROOM(wst, wpairs);
 	ROOM(accp, amx ? cut_floats(&primary, KK) : p.Cz * a->Ci * KK * 16);
 	ROOM(accs, mixgrads);
-	ROOM(turned, amx ? GRAD_COLUMNS / 2 * TILE_FLOATS : 0);
+	ROOM(transposed, amx ? GRAD_COLUMNS / 2 * TILE_FLOATS : 0);
 	ROOM(few, amx ? 8 * p.zs : 0);
 #undef ROOM
 	p.end = at;

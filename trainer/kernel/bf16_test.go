@@ -54,6 +54,47 @@ func ofBF16(f func(convCase)) {
 	}
 }
 
+// randomCase draws a block of any kind, small enough for the oracle.
+func randomCase(r *rand.Rand) convCase {
+	upTo := func(limits ...int) int { return 1 + r.IntN(limits[r.IntN(len(limits))]) }
+	divisor := func(n int) int {
+		for {
+			if d := upTo(n); n%d == 0 {
+				return d
+			}
+		}
+	}
+	for {
+		c := convCase{l: upTo(1, 4, 20, 70), ci: upTo(4, 20, 70), co: upTo(4, 20, 70), h: upTo(6), w: upTo(4, 9, 40), n: upTo(3, 17),
+			kh: 2*upTo(1, 2, 4) - 1, kw: 2*upTo(1, 2, 4) - 1, stride: upTo(1, 2), linear: r.IntN(4) == 0}
+		if r.IntN(2) == 0 {
+			for range upTo(3) {
+				k := divisor(c.l * c.co)
+				c.mixes = append(c.mixes, kernel.Mix{K: k, Step: divisor(c.l * c.co / k)})
+			}
+			c.between = r.IntN(3) == 0
+			c.input = []inputKind{normalised, plain}[r.IntN(2)]
+		} else if c.input = inputKind(r.IntN(3)); c.input != pictures {
+			c.stepIn, c.stepOut = divisor(c.l), divisor(c.l)
+		}
+		g := c.geometry()
+		if c.n*c.h*c.w*(g.PrimaryLen()+g.MixesLen()+g.In()) < 500_000 {
+			return c
+		}
+	}
+}
+
+// TestBF16OfRandomSizes compares blocks whose sizes nobody chose with the oracle.
+func TestBF16OfRandomSizes(t *testing.T) {
+	r := rand.New(rand.NewPCG(22, 23))
+	for range 30 {
+		c := randomCase(r)
+		for _, c.precision = range bf16Precisions {
+			t.Run(c.String(), func(t *testing.T) { testConv(t, c, newData(c)) })
+		}
+	}
+}
+
 func scale(s []float64, by float64) {
 	for i := range s {
 		s[i] *= by

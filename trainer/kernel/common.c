@@ -66,12 +66,13 @@ int igc_has_native(void) {
 }
 
 #if defined(__x86_64__)
-// The system keeps the registers of a process that asks for them.
+// amx_allowed returns whether the processor has AMX for bfloat16, and Linux lets this process
+// use it: it saves the tiles of threads only in a process that asked for them.
 static int amx_allowed(void) {
 	enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
 	unsigned a, b, c, d;
 	if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return 0;
-	const unsigned tile = 1u << 24, bf16 = 1u << 22;
+	const unsigned tile = 1u << 24, bf16 = 1u << 22; // AMX-TILE and AMX-BF16
 	if ((d & tile) == 0 || (d & bf16) == 0) return 0;
 	return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
 }

@@ -43,7 +43,8 @@ typedef struct {
 	igc_mix mix[MAX_MIXES];
 	long between;   // a ReLU between the primary convolution and the mixes
 	long linear;    // no ReLU follows the normalisation of the input
-	long bf16;      // x, z, y, g and gx are bfloat16, and so is what products multiply; with IGC_AMX summed as AMX does
+	// x, z, y, g and gx are bfloat16, and so is what products multiply; with IGC_AMX they are added in AMX's order.
+	long bf16;
 	long pictures;  // x is float32 in any case
 	long valid;     // pictures in this block, 1..16; the other lanes are padding
 
@@ -197,7 +198,8 @@ typedef struct igc_team igc_team;
 igc_team *igc_team_new(int isa, int threads, float *scratch, long each);
 // igc_team_emulate makes the team multiply bfloat16 without vdpbf16ps and AMX.
 void igc_team_emulate(igc_team *);
-// igc_team_native returns whether the team multiplies a bf16 of 1 or 2 by vdpbf16ps or AMX.
+// igc_team_native returns whether the team has the instruction of a precision: vdpbf16ps of
+// IGC_BF16, AMX of IGC_AMX.
 int igc_team_native(const igc_team *, long bf16);
 void igc_team_free(igc_team *);
 

@@ -9,7 +9,7 @@
 // is the same dense arithmetic. Weights have PyTorch's shapes. All sizes are
 // element counts.
 //
-// Precision. With BF16 activations and their gradients are bfloat16, and so is all
+// Precision. With BF16 and AMX activations and their gradients are bfloat16, and so is all
 // that a convolution multiplies. They lie in the same slices of float32, two in
 // each: a slice has Precision.Floats floats. Weights, their gradients, statistics
 // and what follows the pool are float32 and float64 as ever. docs/bfloat16.md has
@@ -90,13 +90,13 @@ type Precision int
 
 // The precisions.
 const (
-	F32 Precision = iota
+	F32 Precision = 0
 	// BF16 has the same bits with every instruction set. Its products are added in the
 	// order of vdpbf16ps.
-	BF16
+	BF16 Precision = C.IGC_BF16
 	// AMX is BF16 with the products of convolutions added in the order of AMX's matrix
 	// units, and has the same bits with every instruction set too.
-	AMX
+	AMX Precision = C.IGC_AMX
 )
 
 func (p Precision) String() string { return [...]string{"f32", "bf16", "bf16-amx"}[p] }

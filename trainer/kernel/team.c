@@ -19,7 +19,7 @@ typedef void (*job)(const igc_team *, const void *calls, long i, int thread);
 struct igc_team {
 	int threads, isa;
 	int native; // vdpbf16ps multiplies bfloat16
-	int amx;    // and AMX does
+	int amx;    // AMX multiplies it in the precision IGC_AMX
 	float *scratch;  // each floats for each thread
 	long each;
 	pthread_t *helpers;
@@ -114,7 +114,8 @@ static void *help(void *arg) {
 igc_team *igc_team_new(int isa, int threads, float *scratch, long each) {
 	igc_team *t = calloc(1, sizeof *t);
 	if (!t) return 0;
-	t->isa = isa, t->native = isa == 2 && igc_has_native(), t->amx = t->native && igc_has_amx(), t->threads = 1, t->scratch = scratch, t->each = each;
+	t->isa = isa, t->native = isa == 2 && igc_has_native(), t->amx = t->native && igc_has_amx();
+	t->threads = 1, t->scratch = scratch, t->each = each;
 	t->helpers = calloc(threads, sizeof *t->helpers);
 	pthread_mutex_init(&t->lock, 0);
 	pthread_cond_init(&t->wake, 0);

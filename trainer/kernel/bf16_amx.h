@@ -26,8 +26,8 @@ typedef struct {
 	unsigned char rows[16];
 } tile_shapes;
 
-// configure makes the first tiles sums, the next weights, and the others activations, with
-// so many pairs. A tile has one at least, even if a stride leaves nothing to multiply.
+// configure makes the first tiles of AMX sums, the next weights, and the others activations,
+// with so many pairs. A tile has one at least, even if a stride leaves nothing to multiply.
 INLINE void configure(const int hardware, long sums, long weights, long pairs) {
 	if (!hardware) return;
 	tile_shapes s = {1};
@@ -62,15 +62,17 @@ INLINE void fetch(const void *from, long apart, long lines) {
 
 // ---- products over channels ----
 
-// tile_weights: tiles of the weights w (L*Co, Ci, KH, KW) for a group's 16 outputs and a
-// block's pairs in all kernel rows that meet, for each kernel column; with a stride, for
-// each phase of the rows.
-static void tile_weights(unsigned *out, const float *w, const pairing *t, long L, long Ci, long Co, long KH, long KW,
+// amx_weights: tiles of the weights w (L*Co, Ci, KH, KW), for each kernel column: of 16
+// outputs of a group by a block's pairs in all kernel rows. With a stride rows of the
+// gradient meet every second kernel row; each phase, which is the first of them, has tiles
+// of its own.
+static void amx_weights(unsigned *out, const float *w, const pairing *t, long L, long Ci, long Co, long KH, long KW,
 		long stride) {
-	memset(out, 0, tile_weights_floats(t, KW, stride) * 4);
+	memset(out, 0, amx_weights_floats(t, KW, stride) * 4);
 	unsigned short *halves = (unsigned short *)out;
-	for (long phase = 0; phase < stride; phase++)
-		for (long first = (stride - phase) % stride, c = 0; c < L * Co; c++) {
+	for (long phase = 0; phase < stride; phase++) {
+		const long first = (stride - phase) % stride; // kernel row
+		for (long c = 0; c < L * Co; c++) {
 			const long l = c / Co, o = l % t->parts * Co + c % Co;
 			for (long i = 0; i < Ci; i++) {
 				const long in = l % t->parts * Ci + i, j = in / 2;
@@ -82,27 +84,28 @@ static void tile_weights(unsigned *out, const float *w, const pairing *t, long L
 							round1(from[kh * KW + kw]);
 			}
 		}
+	}
 }
 
-// tile_mixes: the weights of all mixes.
-static void tile_mixes(unsigned *out, const float *w, const igc_conv *a, long Cz) {
+// amx_mixes: the weights of all mixes.
+static void amx_mixes(unsigned *out, const float *w, const igc_conv *a, long Cz) {
 	for (long n = 0; n < a->mixes; n++) {
 		const igc_mix f = a->mix[n];
 		const pairing t = mix_pairing(a, f, 0);
-		tile_weights(out, w, &t, Cz / f.K, f.K, f.K, 1, 1, 1);
+		amx_weights(out, w, &t, Cz / f.K, f.K, f.K, 1, 1, 1);
 		out += mix_weights_floats(a, f), w += Cz * f.K;
 	}
 }
 
-// met_taps are the taps that the outputs of a phase meet: the columns of the kernel, and
-// where their input lies; how many rows there are.
+// met_taps are the taps that outputs meet, of a phase with a stride: n kernel columns, and
+// where the input of each lies; how many kernel rows.
 typedef struct {
 	long n, column[MAX_K], at[MAX_K], rows;
 } met_taps;
 
-// tile_columns: sums (n, 16, 16) of 16 outputs in n columns, the inputs of which are `in`
-// columns apart.
-INLINE void tile_columns(const int hardware, const int n, float *sums, const unsigned *w, const pairing *t, const int *x,
+// amx_columns: sums (n, 16, 16) of 16 outputs in n columns, 2 or 4, whose inputs are `in`
+// columns apart. Only the first outs of the outputs are there.
+INLINE void amx_columns(const int hardware, const int n, float *sums, const unsigned *w, const pairing *t, const int *x,
 		const met_taps *met, long KW, long in, long outs) {
 	const long apart = 4 * t->row, pairs = met->rows * t->pairs;
 	if (hardware) {
@@ -147,10 +150,11 @@ INLINE void pack_columns(bf16 *y, const long *to, const float *first, const floa
 	for (long m = 0; m < outs; m++) put_columns(y + to[m], PACK(LOAD(first + m * 16), LOAD(second + m * 16)), out);
 }
 
-// tile_slide is tile_conv of 16 outputs of a group whose pairs are one block, with three columns of a
-// kernel and no stride: each tile of activations is loaded once for the three columns
-// that it is part of.
-static __attribute__((noinline)) void tile_slide(bf16 *y, const long *to, long outs, const int *x, long apart,
+// amx_slide is amx_conv of 16 outputs of a group whose pairs are one block, with three
+// columns of a kernel and no stride. Each tile of activations is loaded once, for the three
+// columns of the output that it is part of. Their sums take turns in three tiles: one
+// begins, the next has its second product, and the last is complete.
+static __attribute__((noinline)) void amx_slide(bf16 *y, const long *to, long outs, const int *x, long apart,
 		const unsigned *w, long pairs, long n) {
 	float sums[4][TILE_FLOATS] __attribute__((aligned(64)));
 	TILE_LOAD(3, w, 64);
@@ -180,9 +184,10 @@ static __attribute__((noinline)) void tile_slide(bf16 *y, const long *to, long o
 	pack_columns(y + (n - 2) * 16, to, sums[(n - 2) % 4], sums[(n - 1) % 4], outs, 1);
 }
 
-// tile_conv: y plain, channel stride ycs, in partitions of f, = the products of paired rows
-// from x on, for every out-th column from the first on.
-INLINE void tile_conv(const int hardware, bf16 *y, long ycs, igc_mix f, long C, const int *x, const pairing *t,
+// amx_conv: y, C channels of a plain row in partitions of f, channel stride ycs, = the
+// products of paired rows from x on. Columns that are read are `in` apart, and those that
+// are written `out`. It computes one column more if their number is odd.
+INLINE void amx_conv(const int hardware, bf16 *y, long ycs, igc_mix f, long C, const int *x, const pairing *t,
 		const unsigned *w, const met_taps *met, long KW, long in, long out, long columns, stream *next) {
 	float sums[4 * TILE_FLOATS] __attribute__((aligned(64)));
 	const long n = EVEN(columns), even_apart = t->parts == 1 || f.step == 1;
@@ -196,26 +201,26 @@ INLINE void tile_conv(const int hardware, bf16 *y, long ycs, igc_mix f, long C, 
 		for (long m = 0; m < MIN(16, outs); m++)
 			to[m] = (even_apart ? m * f.step : channel(f.K, f.step, g * t->out + m) - first) * ycs;
 		for (long o = 0; o < outs && slides; o += 16) {
-			const long some = MIN(16, outs - o);
-			tile_slide(y + (first + o * f.step) * ycs, to, some, x + g * t->group, 4 * t->row,
+			const long made = MIN(16, outs - o);
+			amx_slide(y + (first + o * f.step) * ycs, to, made, x + g * t->group, 4 * t->row,
 				w + (g * t->tiles + o / 16) * 3 * TILE_FLOATS, pairs, n);
-			ahead(next, columns * some * (t->in / t->parts) * met->rows * met->n);
+			ahead(next, columns * made * (t->in / t->parts) * met->rows * met->n);
 		}
-		for (long p = 0, columns = 4; p < n && !slides; p += columns) {
-			if (n - p < 4) columns = 2;
+		for (long p = 0, some = 4; p < n && !slides; p += some) { // so many columns at a time
+			if (n - p < 4) some = 2;
 			for (long b = 0; b < t->blocks && hardware; b++)
 				for (long c = 0; c < 4 * in; c++)
 					fetch(x + g * t->group + b * t->block + ((p + 4) * in + c + met->n - 1) * 16, 4 * t->row, pairs);
 			for (long o = 0; o < outs; o += 16) {
 				const unsigned *wo = w + (g * t->tiles + o / 16) * t->blocks * KW * TILE_FLOATS;
 				const int *from = x + g * t->group + p * in * 16;
-				const long some = MIN(16, outs - o);
-				if (columns == 4) tile_columns(hardware, 4, sums, wo, t, from, met, KW, in, some);
-				else tile_columns(hardware, 2, sums, wo, t, from, met, KW, in, some);
+				const long made = MIN(16, outs - o);
+				if (some == 4) amx_columns(hardware, 4, sums, wo, t, from, met, KW, in, made);
+				else amx_columns(hardware, 2, sums, wo, t, from, met, KW, in, made);
 				bf16 *base = y + (first + o * f.step) * ycs + p * out * 16;
-				for (long c = 0; c < columns; c += 2)
-					pack_columns(base + c * out * 16, to, sums + c * TILE_FLOATS, sums + (c + 1) * TILE_FLOATS, some, out);
-				ahead(next, columns * some * (t->in / t->parts) * met->rows * met->n);
+				for (long c = 0; c < some; c += 2)
+					pack_columns(base + c * out * 16, to, sums + c * TILE_FLOATS, sums + (c + 1) * TILE_FLOATS, made, out);
+				ahead(next, some * made * (t->in / t->parts) * met->rows * met->n);
 			}
 		}
 	}
@@ -227,16 +232,16 @@ INLINE void tile_conv(const int hardware, bf16 *y, long ycs, igc_mix f, long C, 
 		else f(0, __VA_ARGS__); \
 	} while (0)
 
-// tile_row: a row of the primary convolution, from the slot x on.
-static __attribute__((noinline)) void tile_row(const igc_conv *a, const bf16_plan *p, bf16 *y, const int *x,
+// amx_row: a row of the primary convolution, from the slot x on.
+static __attribute__((noinline)) void amx_row(const igc_conv *a, const bf16_plan *p, bf16 *y, const int *x,
 		const unsigned *w, stream *next) {
 	met_taps met = {.n = a->KW, .rows = a->KH};
 	for (long k = 0; k < a->KW; k++) met.column[k] = k, met.at[k] = k * 16;
-	TILED(a, tile_conv, y, p->zs, ((igc_mix){a->Co, 1}), p->Cz, x, &p->in, w, &met, a->KW, a->stride, 1, p->OW, next);
+	TILED(a, amx_conv, y, p->zs, ((igc_mix){a->Co, 1}), p->Cz, x, &p->in, w, &met, a->KW, a->stride, 1, p->OW, next);
 }
 
-// tile_back_row: row `done` of dx, the gradient by the input, from padded rows of dy.
-static __attribute__((noinline)) void tile_back_row(const igc_conv *a, const bf16_plan *p, bf16 *dx, long done,
+// amx_back_row: row `done` of dx, the gradient by the input, from padded rows of dy.
+static __attribute__((noinline)) void amx_back_row(const igc_conv *a, const bf16_plan *p, bf16 *dx, long done,
 		const int *pdy, const unsigned *w, stream *next) {
 	const long S = a->stride, P = a->KW / 2, up = a->KH / 2;
 	const long phase = (done + up * (S - 1)) % S; // of done - up, which may be negative
@@ -246,27 +251,26 @@ static __attribute__((noinline)) void tile_back_row(const igc_conv *a, const bf1
 		for (long k = 0; k < a->KW; k++)
 			if (met.rows && (column + k - P) % S == 0)
 				met.column[met.n] = k, met.at[met.n++] = (P + (column + k - P) / S) * 16;
-		TILED(a, tile_conv, dx + column * 16, p->dxs, ((igc_mix){a->Ci, 1}), p->Cx,
+		TILED(a, amx_conv, dx + column * 16, p->dxs, ((igc_mix){a->Ci, 1}), p->Cx,
 			pdy + (first + p->back.ring) % p->back.ring * p->back.slot, &p->back,
-			w + phase * tile_weights_floats(&p->back, a->KW, 1), &met, a->KW, 1, S, (a->W - column + S - 1) / S, next);
+			w + phase * amx_weights_floats(&p->back, a->KW, 1), &met, a->KW, 1, S, (a->W - column + S - 1) / S, next);
 	}
 }
 
-// tile_mix: a row of a mix.
-static __attribute__((noinline)) void tile_mix(const igc_conv *a, const bf16_plan *p, bf16 *z, const int *paired,
+// amx_mix: a row of a mix.
+static __attribute__((noinline)) void amx_mix(const igc_conv *a, const bf16_plan *p, bf16 *z, const int *paired,
 		const unsigned *w, igc_mix f, stream *next) {
 	const pairing t = mix_pairing(a, f, p->zp);
 	const met_taps met = {.n = 1, .rows = 1};
-	TILED(a, tile_conv, z, p->zs, f, p->Cz, paired, &t, w, &met, 1, 1, 1, p->OW, next);
+	TILED(a, amx_conv, z, p->zs, f, p->Cz, paired, &t, w, &met, 1, 1, 1, p->OW, next);
 }
 
 // ---- the ring of paired rows ----
 
 // clear_pairs zeroes what no row is written to: the padding of all rows, before and behind the
-// columns in use, and the rows of pairs that have no channels.
+// columns in use, and the pairs that have no channels.
 static void clear_pairs(int *rows, const pairing *t, long C, long before, long used) {
 	pad((char *)rows, t->lanes / t->row, t->row * 4, before * 64, used * 64);
-	if (t->parts * t->blocks == 1 && t->slots == t->ring) return; // each pair has a channel
 	for (long g = 0; g < t->groups; g++)
 		for (long j = PAIRS(MIN(t->in, C - g * t->in)); j < t->blocks * t->pairs; j++)
 			for (long s = 0; s < t->slots; s++)
@@ -300,9 +304,9 @@ INLINE void exchange(ivec *v, const int d, const ivec low, const ivec high) {
 		}
 }
 
-// turned_row: out (columns/2, 16, 16) pairs of pictures of two columns, of 16 channels: the
-// pairs first, then the channels. AMX takes pairs by 16 lanes.
-static __attribute__((noinline)) void turned_row(int *out, const bf16 *const *channels, long columns) {
+// transposed_row: out (columns/2, 16, 16) = 16 channels of a plain row. Two columns have 16
+// pairs of pictures, which come first, then the channels: AMX takes pairs by 16 lanes.
+static __attribute__((noinline)) void transposed_row(int *out, const bf16 *const *channels, long columns) {
 	for (long p = 0; p < columns; p += 2, out += TILE_FLOATS) {
 		ivec v[16];
 		UNROLL for (int c = 0; c < 16; c++) v[c] = ILOAD(channels[c] + p * 16);
@@ -318,30 +322,31 @@ static __attribute__((noinline)) void turned_row(int *out, const bf16 *const *ch
 	}
 }
 
-// grad_tile is a tile of gradients, 16 inputs by 16 outputs, and its inputs. If first is set,
-// no other tile loads them into the L1 cache.
+// grad_tile is a tile of gradients, 16 inputs by 16 outputs, and its inputs. The first tile
+// that reads some inputs fetches them for the others.
 typedef struct {
 	float *sums;
 	const char *x;
 	int first;
 } grad_tile;
 
-// So many tiles are added to at a time, in GRAD_COLUMNS columns: inputs stay in the L1 cache
-// for all outputs.
+// So many tiles of gradients are computed at a time, of GRAD_COLUMNS columns: inputs stay in
+// the L1 cache for all outputs. AMX has three tiles more, for inputs and the transposed row.
 enum { GRAD_TILES = 5 };
 
-// grad_steps: the gradients += the inputs, channels `apart` bytes apart, times the turned row.
-INLINE void grad_steps(const int hardware, const int n, const grad_tile *tiles, long apart, const int *turned,
+// grad_steps: n tiles of gradients += their inputs, channels `apart` bytes apart, times the
+// transposed row.
+INLINE void grad_steps(const int hardware, const int n, const grad_tile *tiles, long apart, const int *transposed,
 		long steps, long pairs) {
 #define TILES(f) f(0) if (n > 1) { f(1) } if (n > 2) { f(2) } if (n > 3) { f(3) } if (n > 4) { f(4) }
 #define GET(k) TILE_LOAD(k, tiles[k].sums, 64);
 #define PUT(k) TILE_STORE(k, tiles[k].sums, 64);
 	if (hardware) { TILES(GET) }
-	for (long s = 0; s < steps; s++, turned += pairs * 16) {
+	for (long s = 0; s < steps; s++, transposed += pairs * 16) {
 		if (hardware) {
 			for (int k = 0; k < n; k++)
 				if (tiles[k].first) fetch(tiles[k].x + (s + 3) * 64, apart, 16);
-			TILE_LOAD(7, turned, 64);
+			TILE_LOAD(7, transposed, 64);
 #define ADD(k, weights) TILE_LOAD(weights, tiles[k].x + s * 64, apart); TILE_STEP(k, weights, 7);
 			ADD(0, 5)
 			if (n > 1) { ADD(1, 6) }
@@ -350,7 +355,7 @@ INLINE void grad_steps(const int hardware, const int n, const grad_tile *tiles, 
 			if (n > 4) { ADD(4, 5) }
 #undef ADD
 		} else {
-			for (int k = 0; k < n; k++) step(tiles[k].sums, tiles[k].x + s * 64, apart, (const char *)turned, 64, pairs, 16);
+			for (int k = 0; k < n; k++) step(tiles[k].sums, tiles[k].x + s * 64, apart, (const char *)transposed, 64, pairs, 16);
 		}
 	}
 	if (hardware) { TILES(PUT) }
@@ -359,10 +364,11 @@ INLINE void grad_steps(const int hardware, const int n, const grad_tile *tiles, 
 #undef TILES
 }
 
-// grad_source is what weights' gradients are made of: a row of the gradient of the
-// output, and the rows of the input that it meets; those outside
-// of the picture are NULL. Channels lie in partitions of f. If gather is set, the 16 channels of
-// a tile are no neighbours, or are fewer with nothing behind them.
+// grad_source is what weights' gradients are made of: a row of the gradient of the output,
+// and the rows of the input that it meets; those outside of the picture are NULL. Channels
+// lie in partitions of f. If gather is set, the inputs of a tile are first copied to one
+// place: they are not equally far apart, or are fewer than 16 and nothing may be read behind
+// them.
 typedef struct {
 	const bf16 *dz, *const *x;
 	long dzs, xs, Cz, KH, KW, stride, OW;
@@ -370,15 +376,15 @@ typedef struct {
 	igc_mix f;
 } grad_source;
 
-// tile_grad: the row's share of the gradients. turned has room for columns of 16 channels, few
-// for a row of 16.
-INLINE void tile_grad(const int hardware, float *sums, const cut *c, const grad_source *g, int *turned, bf16 *few,
+// amx_grad: sums += the row's share of the gradients. transposed has room for GRAD_COLUMNS
+// columns of 16 channels, few for a row of 16.
+INLINE void amx_grad(const int hardware, float *sums, const cut *c, const grad_source *g, int *transposed, bf16 *few,
 		long few_apart, stream *next) {
 	const long pairs = g->stride == 1 ? 16 : 8;
 	const long apart = g->gather ? few_apart : g->f.step * g->xs;
 	configure(hardware, GRAD_TILES, 2, pairs);
 #define STEPS(some) \
-	grad_steps(hardware, some, tiles, 2 * apart, turned, g->stride == 1 ? EVEN(columns) / 2 : columns, pairs)
+	grad_steps(hardware, some, tiles, 2 * apart, transposed, g->stride == 1 ? EVEN(columns) / 2 : columns, pairs)
 	for (long q = 0; q < c->groups; q++) {
 		const long in = channel(g->f.K, g->f.step, q * c->in);
 		for (long i = 0; i < 16 && g->gather; i++)
@@ -391,7 +397,7 @@ INLINE void tile_grad(const int hardware, float *sums, const cut *c, const grad_
 				const bf16 *channels[16];
 				for (long m = 0; m < 16; m++)
 					channels[m] = g->dz + channel(g->f.K, g->f.step, MIN(q * c->out + o * 16 + m, g->Cz - 1)) * g->dzs + p * 16;
-				turned_row(turned, channels, EVEN(columns));
+				transposed_row(transposed, channels, EVEN(columns));
 				grad_tile tiles[GRAD_TILES];
 				long n = 0, met = 0;
 				for (long i = 0; i < c->ins; i++)
@@ -418,26 +424,26 @@ INLINE void tile_grad(const int hardware, float *sums, const cut *c, const grad_
 #undef STEPS
 }
 
-static __attribute__((noinline)) void tile_grad_row(const igc_conv *a, const bf16_plan *p, float *sums, const cut *c,
+static __attribute__((noinline)) void amx_grad_row(const igc_conv *a, const bf16_plan *p, float *sums, const cut *c,
 		const grad_source *g, stream *next) {
-	TILED(a, tile_grad, sums, c, g, (int *)(a->scratch + p->turned), (bf16 *)(a->scratch + p->few), p->zs, next);
+	TILED(a, amx_grad, sums, c, g, (int *)(a->scratch + p->transposed), (bf16 *)(a->scratch + p->few), p->zs, next);
 }
 
-// tile_convgrad: the share of a row of the gradient of the primary weights.
-static void tile_convgrad(const igc_conv *a, const bf16_plan *p, float *sums, const conv_rows *rows, stream *next) {
+// amx_convgrad: the share of a row of the gradient of the primary weights.
+static void amx_convgrad(const igc_conv *a, const bf16_plan *p, float *sums, const conv_rows *rows, stream *next) {
 	const grad_source g = {.dz = rows->dy[0], .x = rows->x[0], .dzs = p->zs, .xs = p->as, .Cz = p->Cz, .KH = a->KH, .KW = a->KW,
 		.stride = a->stride, .OW = p->OW, .f = {a->Co, 1}};
 	const cut c = grad_cut(a->L, a->Ci, a->Co);
-	tile_grad_row(a, p, sums, &c, &g, next);
+	amx_grad_row(a, p, sums, &c, &g, next);
 }
 
-// tile_mixgrad: the share of a row of the gradient of a mix's weights.
-static void tile_mixgrad(const igc_conv *a, const bf16_plan *p, float *sums, const grad_rows *rows, long ys, igc_mix f,
+// amx_mixgrad: the share of a row of the gradient of a mix's weights.
+static void amx_mixgrad(const igc_conv *a, const bf16_plan *p, float *sums, const grad_rows *rows, long ys, igc_mix f,
 		stream *next) {
 	const cut c = grad_cut(p->Cz / f.K, f.K, f.K);
 	const grad_source g = {.dz = rows->dz[0], .x = rows->y, .dzs = p->zs, .xs = ys, .Cz = p->Cz, .KH = 1, .KW = 1, .stride = 1,
 		.OW = p->OW, .f = f, .gather = c.parts > 1 || c.in < 16};
-	tile_grad_row(a, p, sums, &c, &g, next);
+	amx_grad_row(a, p, sums, &c, &g, next);
 }
 
 // untile: dw (L*Co, Ci, taps) from the tiles of gradients.
@@ -454,8 +460,8 @@ static void untile(float *dw, const float *sums, const cut *c, long L, long Ci, 
 
 // ---- measurements ----
 
-// tile_probe: rounds of TILE_STEPS independent steps.
-INLINE void tile_probe(const int hardware, igc_probe *a) {
+// amx_probe: rounds of TILE_STEPS independent steps.
+INLINE void amx_probe(const int hardware, igc_probe *a) {
 	float sums[TILE_STEPS * TILE_FLOATS] __attribute__((aligned(64))) = {0};
 	unsigned pairs[TILE_FLOATS] __attribute__((aligned(64)));
 	for (int k = 0; k < TILE_FLOATS; k++) pairs[k] = 0x30003000;
@@ -475,7 +481,8 @@ INLINE void tile_probe(const int hardware, igc_probe *a) {
 			TILE_STEP(2, 4, 5);
 			TILE_STEP(3, 4, 5);
 		} else {
-			for (int k = 0; k < TILE_STEPS; k++) step(sums + k * TILE_FLOATS, (const char *)pairs, 64, (const char *)pairs, 64, 16, 16);
+			for (int k = 0; k < TILE_STEPS; k++)
+				step(sums + k * TILE_FLOATS, (const char *)pairs, 64, (const char *)pairs, 64, 16, 16);
 		}
 	}
 	if (hardware) {

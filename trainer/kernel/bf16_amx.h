@@ -38,21 +38,58 @@ INLINE void configure(const int hardware, long sums, long weights, long pairs) {
 	TILE_CONFIGURE(s);
 }
 
+// A part is as many lanes as the processor's vectors have. The compiler would keep longer ones
+// in memory.
+#ifdef HALF_FMA
+typedef vec8 part;
+typedef int ipart __attribute__((vector_size(32)));
+typedef int ipart_mem __attribute__((vector_size(32), aligned(2), may_alias));
+typedef float part_mem __attribute__((vector_size(32), aligned(4), may_alias));
+INLINE part part_fma(part a, part b, part c) {
+	HALF_FMA(&c, a, b);
+	return c;
+}
+#define PART_ALL(i) ((ipart){(i), (i), (i), (i), (i), (i), (i), (i)})
+#else
+typedef vec part;
+typedef ivec ipart;
+typedef imem ipart_mem;
+typedef fmem part_mem;
+#define part_fma FMA
+#define PART_ALL(i) IBC(i)
+#endif
+enum { PART = sizeof(part) / 4 };
+
+// step_rows is step of ROWS of the sums, and of one part of their lanes.
+INLINE void step_rows(const int ROWS, float *sums, const char *weights, long apart, const char *lanes, long lanes_apart,
+		long pairs) {
+	part e[2], o[2];
+	UNROLL for (int m = 0; m < ROWS; m++) e[m] = (part){0}, o[m] = (part){0};
+	for (long k = 0; k < pairs; k++) {
+		const ipart v = *(const ipart_mem *)(lanes + k * lanes_apart);
+		const part ve = (part)(v << 16), vo = (part)(v & (int)0xffff0000);
+		UNROLL for (int m = 0; m < ROWS; m++) {
+			int w;
+			memcpy(&w, weights + m * apart + 4 * k, 4);
+			e[m] = part_fma((part)PART_ALL((int)((unsigned)w << 16)), ve, e[m]);
+			o[m] = part_fma((part)PART_ALL(w & (int)0xffff0000), vo, o[m]);
+		}
+	}
+	UNROLL for (int m = 0; m < ROWS; m++) {
+		part_mem *to = (part_mem *)(sums + m * 16);
+		*to += e[m] + o[m];
+	}
+}
+
 // step is a step without AMX: sums (rows, 16) += weights (rows, pairs) times lanes
 // (pairs, 16), of which rows and pairs are so many bytes apart.
 INLINE void step(float *sums, const char *weights, long apart, const char *lanes, long lanes_apart, long pairs,
 		long rows) {
-	for (long m = 0; m < rows; m++, weights += apart) {
-		vec e = (vec){0}, o = (vec){0};
-		for (long k = 0; k < pairs; k++) {
-			unsigned w;
-			memcpy(&w, weights + 4 * k, 4);
-			const ivec both = IBC((int)w), v = ILOAD(lanes + k * lanes_apart);
-			e = FMA(even(both), even(v), e);
-			o = FMA(odd(both), odd(v), o);
+	for (long m = 0; m < rows; m += 2)
+		for (int n = 0; n < 16; n += PART) {
+			if (m + 1 < rows) step_rows(2, sums + m * 16 + n, weights + m * apart, apart, lanes + 4 * n, lanes_apart, pairs);
+			else step_rows(1, sums + m * 16 + n, weights + m * apart, apart, lanes + 4 * n, lanes_apart, pairs);
 		}
-		STORE(sums + m * 16, LOAD(sums + m * 16) + (e + o));
-	}
 }
 
 // fetch loads lines that lie in L2 into the L1 cache. Loads of tiles would wait for them.

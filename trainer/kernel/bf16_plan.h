@@ -157,11 +157,11 @@ INLINE bf16_plan bf16_planned(const igc_conv *a) {
 	ROOM(pa, p.in.lanes);
 	ROOM(pdy, p.back.lanes);
 	ROOM(dz, p.grad_rows * p.Cz * p.zs / 2);
-	ROOM(y, p.grad_rows * p.Cz * p.zs / 2);
-	ROOM(dy, p.grad_rows * p.Cz * p.zs / 2);
+	ROOM(y, MAX(p.grad_rows * p.Cz * p.zs, amx * p.Cx * p.dxs) / 2);
+	ROOM(dy, amx ? 0 : p.grad_rows * p.Cz * p.zs / 2);
 	ROOM(rest, MAX(a->mixes - 1, 0) * p.Cz * p.zs / 2);
 	ROOM(pair, pairs);
-	ROOM(dx, p.Cx * p.dxs / 2);
+	ROOM(dx, amx ? 0 : p.Cx * p.dxs / 2);
 	ROOM(wp, amx ? amx_weights_floats(&p.in, a->KW, 1) : p.Cz * p.in.pairs * KK);
 	ROOM(wpt, amx ? amx_weights_floats(&p.back, a->KW, a->stride) : p.Cx * p.back.pairs * KK);
 	ROOM(ws, wpairs);
@@ -171,6 +171,8 @@ INLINE bf16_plan bf16_planned(const igc_conv *a) {
 	ROOM(transposed, amx ? GRAD_COLUMNS / 2 * TILE_FLOATS : 0);
 	ROOM(few, amx ? 8 * p.zs : 0);
 #undef ROOM
+	// With AMX the rows in use just fit into L2 at small M, and dz and y are done with when dy and dx are made.
+	if (amx) p.dy = p.dz, p.dx = p.y;
 	p.end = at;
 	return p;
 }

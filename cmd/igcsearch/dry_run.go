@@ -125,6 +125,15 @@ func fasterPrecision(precision string, isa kernel.ISA, here []trainer.Multiplier
 		"makes other results", precision, isa, fastest.Precision)
 }
 
+// emulates reports whether the kernels of an instruction set have no instruction for a
+// precision, and so are slow in it.
+func emulates(isa kernel.ISA, precision string) bool {
+	here, err := trainer.Multipliers(isa)
+	return err == nil && slices.ContainsFunc(here, func(m trainer.Multiplier) bool {
+		return m.Precision == precision && !m.Native
+	})
+}
+
 // dryRun prints what a run would do.
 func dryRun(ctx context.Context, o runOptions, p *prepared, stdout, stderr io.Writer) error {
 	db, err := openThere(ctx, o.db)

@@ -11,6 +11,7 @@ import (
 	"igcsearch/search"
 	"igcsearch/trainer"
 	"igcsearch/trainer/gpu"
+	"igcsearch/trainer/kernel"
 )
 
 type verifyOptions struct {
@@ -78,7 +79,11 @@ func runVerify(ctx context.Context, o verifyOptions, stdout, stderr io.Writer) e
 	if data.Sum != v.job.Study.DataSum && v.job.Study.DataSum != "" {
 		return fmt.Errorf("%s: it was trained on other pictures: give their folder by --data", v)
 	}
-	fmt.Fprintf(stderr, "verify    %v: %s on %s\n", v.job.Key, v.epochs(), ours)
+	slow := ""
+	if isa, err := kernel.Detect(); err == nil && len(gpus) == 0 && emulates(isa, v.job.Study.Precision) {
+		slow = fmt.Sprintf(", emulated with %v, which is slow", isa)
+	}
+	fmt.Fprintf(stderr, "verify    %v: %s on %s%s\n", v.job.Key, v.epochs(), ours, slow)
 	if err := v.judge(train.Train(ctx, v.job, v)); err != nil {
 		return err
 	}

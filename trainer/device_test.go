@@ -388,7 +388,7 @@ func TestInstruction(t *testing.T) {
 		if got, err := Multipliers(isa); err != nil || !slices.Equal(got, want) {
 			t.Errorf("%v: got %+v, %v, want %+v", isa, got, err, want)
 		}
-		team.Emulate()
+		team.Emulate(kernel.BF16)
 		for p, want := range emulated {
 			if got := Instruction(team, kernel.Precision(p)); got != want {
 				t.Errorf("%v, emulated: got %q, want %q", isa, got, want)

@@ -146,7 +146,7 @@ func testSameBits(t *testing.T, p kernel.Precision, path string) {
 			for _, h := range all {
 				m := network(t, batch, graph.Options{ISA: h.isa, Threads: h.threads, Precision: p, Average: true, Precise: true})
 				if h.emulate {
-					m.Team().Emulate()
+					m.Team().Emulate(kernel.BF16)
 				}
 				got := bits(trainThree(t, m, batch))
 				if *update && recorded[name] == "" {

@@ -196,8 +196,9 @@ IGC_DECLARE(portable)
 // its calls. igc_team_new returns NULL if there is no memory or no thread.
 typedef struct igc_team igc_team;
 igc_team *igc_team_new(int isa, int threads, float *scratch, long each);
-// igc_team_emulate makes the team multiply bfloat16 without vdpbf16ps and AMX.
-void igc_team_emulate(igc_team *);
+// igc_team_emulate makes the team multiply bfloat16 without AMX, and with a bf16 of IGC_BF16
+// without vdpbf16ps too.
+void igc_team_emulate(igc_team *, long bf16);
 // igc_team_native returns whether the team has the instruction of a precision: vdpbf16ps of
 // IGC_BF16, AMX of IGC_AMX.
 int igc_team_native(const igc_team *, long bf16);

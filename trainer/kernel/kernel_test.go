@@ -220,33 +220,37 @@ func sameBits[T float32 | float64](a, b []T) bool { return bytes.Equal(raw(a), r
 // way is one of the ways to compute the same on this machine.
 type way struct {
 	isa     kernel.ISA
-	emulate bool // without the instructions for bfloat16
+	emulate kernel.Precision // see Team.Emulate; F32: nothing is emulated
 	threads int
 }
 
 func (w way) String() string {
-	if w.emulate {
-		return fmt.Sprintf("%v, emulated, %d threads", w.isa, w.threads)
+	if w.emulate == kernel.F32 {
+		return fmt.Sprintf("%v, %d threads", w.isa, w.threads)
 	}
-	return fmt.Sprintf("%v, %d threads", w.isa, w.threads)
+	return fmt.Sprintf("%v, %v emulated, %d threads", w.isa, w.emulate, w.threads)
 }
 
 // ways are those of a precision: every instruction set, by which bfloat16 is emulated, and
-// of bfloat16 also the best with the processor's own instructions for it.
+// of bfloat16 also the best with the processor's own instructions for it. AMX is also
+// emulated beside vdpbf16ps, which some processors without AMX have.
 func ways(p kernel.Precision) (all []way) {
 	if p != kernel.F32 {
 		all = append(all, way{isa: kernel.Available()[0], threads: 3})
 	}
+	if p == kernel.AMX {
+		all = append(all, way{kernel.Available()[0], kernel.AMX, 2})
+	}
 	for i, isa := range kernel.Available() {
-		all = append(all, way{isa, p != kernel.F32, 1 + (i+1)%3})
+		all = append(all, way{isa, min(p, kernel.BF16), 1 + (i+1)%3})
 	}
 	return all
 }
 
 func (w way) team(t testing.TB, a *kernel.Arena, scratch int) *kernel.Team {
 	team := newTeam(t, a, w.isa, w.threads, scratch)
-	if w.emulate {
-		team.Emulate()
+	if w.emulate != kernel.F32 {
+		team.Emulate(w.emulate)
 	}
 	return team
 }

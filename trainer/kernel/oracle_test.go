@@ -125,8 +125,8 @@ func FuzzRounding(f *testing.F) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if w.emulate {
-					team.Emulate()
+				if w.emulate != kernel.F32 {
+					team.Emulate(w.emulate)
 				}
 				team.Forward([]kernel.Conv{{Geometry: g, Valid: kernel.Lanes, X: in, WP: f32(&a, []float64{1}), Z: z}})
 				// As pictures of one position: lanes and columns are one sequence.

@@ -128,7 +128,10 @@ igc_team *igc_team_new(int isa, int threads, float *scratch, long each) {
 	return t;
 }
 
-void igc_team_emulate(igc_team *t) { t->native = t->amx = 0; }
+void igc_team_emulate(igc_team *t, long bf16) {
+	t->amx = 0;
+	if (bf16 == IGC_BF16) t->native = 0;
+}
 int igc_team_native(const igc_team *t, long bf16) { return bf16 == IGC_AMX ? t->amx : t->native; }
 
 void igc_team_free(igc_team *t) {

@@ -56,9 +56,10 @@ func (t *Team) ISA() ISA { return t.isa }
 // precision asks for. Where it has none, the kernels get the same bits by others.
 func (t *Team) Native(p Precision) bool { return p == F32 || C.igc_team_native(t.c, p.c()) != 0 }
 
-// Emulate makes the team compute BF16 and AMX without the instructions that Native is about.
-// Tests compare the bits.
-func (t *Team) Emulate() { C.igc_team_emulate(t.c) }
+// Emulate makes the team compute a precision of bfloat16 without the instruction that
+// Native is about, as on a processor that lacks it: with AMX only that of AMX, with BF16
+// that of both. Tests compare the bits.
+func (t *Team) Emulate(p Precision) { C.igc_team_emulate(t.c, p.c()) }
 
 // Threads returns the number of threads.
 func (t *Team) Threads() int { return t.threads }
